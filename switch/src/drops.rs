@@ -1,0 +1,104 @@
+//! Why a frame died: the closed list of reasons, each with a name and a sentence that says what to do.
+//!
+//! Names follow the kernel's `enum skb_drop_reason` (include/net/dropreason-core.h) where it has one.
+//! A frame we do not deliver is no failure of ours: it has exactly one reason and is counted once.
+
+use std::fmt;
+
+macro_rules! drop_reasons {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $hint:literal;)*) => {
+        /// Why a frame was not delivered.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum DropReason { $($(#[$doc])* $variant,)* }
+
+        impl DropReason {
+            /// Every reason, in the order of its number.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The stable name, as counters, logs and the API print it.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What it means and what an operator can do about it.
+            pub fn hint(self) -> &'static str {
+                match self { $(Self::$variant => $hint,)* }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    // Met on the way in.
+    /// Shorter than an Ethernet header, or than the tag it announces.
+    PktTooSmall = "PKT_TOO_SMALL", "shorter than its Ethernet header: the sender makes broken frames";
+    /// The offload header contradicts the frame.
+    DevHdr = "DEV_HDR", "its offload header does not fit the frame: the sender's driver is broken or hostile";
+    /// The source address is a group or zero.
+    MacInvalidSource = "MAC_INVALID_SOURCE", "its source is a group or zero address: the sender is broken or hostile";
+    /// Sent to 01:80:C2:00:00:0X, which a bridge keeps to itself.
+    LinkLocalGroup = "LINK_LOCAL_GROUP", "sent to 01:80:c2:00:00:0x (STP, LACP, LLDP): set switch.group_forward_mask to pass it on";
+    /// Tagged with a VLAN that the port does not carry.
+    VlanNotAllowed = "VLAN_NOT_ALLOWED", "tagged with a VLAN this port does not carry: add its network to the port's trunk";
+    /// Untagged on a trunk without a native network.
+    VlanUntagged = "VLAN_UNTAGGED", "untagged on a trunk without native network: set the port's native network";
+    /// More broadcast frames than the port's limit.
+    StormBroadcast = "STORM_BROADCAST", "above the port's broadcast limit: find the loop or raise storm.broadcast";
+    /// More multicast frames than the port's limit.
+    StormMulticast = "STORM_MULTICAST", "above the port's multicast limit: find the sender or raise storm.multicast";
+    /// More frames to unknown addresses than the port's limit.
+    StormUnknown = "STORM_UNKNOWN", "above the port's limit of frames to unknown addresses: find the scanner or raise storm.unknown";
+    // Met when looking for the way out.
+    /// The destination is behind the port the frame came from.
+    SamePort = "SAME_PORT", "its destination is behind the port it came from: it needs no switch, or a MAC is used twice";
+    /// Both ports are isolated.
+    PortIsolated = "PORT_ISOLATED", "both ports are isolated: clear isolated on one of them to let them talk";
+    /// Both ports belong to one split-horizon group.
+    SplitHorizon = "SPLIT_HORIZON", "it came from a tunnel and would leave by a tunnel: the sender's host must send it there itself";
+    /// The destination was learned on a port that no longer carries the network.
+    PortGone = "PORT_GONE", "the port its destination was learned on has left the network: it is learned anew with the next frame from there";
+    /// The network has no other port to flood to.
+    NoReceiver = "NO_RECEIVER", "the network has no other port: attach one";
+    // Met on the way out; counted on the port the frame would have left by.
+    /// Longer than the egress port takes.
+    PktTooBig = "PKT_TOO_BIG", "longer than the egress port's MTU: give all ports of the network the same MTU";
+    /// The egress device is down or gone.
+    DevReady = "DEV_READY", "the egress device is down or gone: set its link up, or see its port for the cause";
+    /// The egress device's queue is full.
+    FullRing = "FULL_RING", "the egress device's queue is full: the receiver is slower than the sender";
+    /// The egress device refused the frame.
+    DevTxError = "DEV_TX_ERROR", "the egress device refused the frame: see the port's last error";
+}
+
+impl DropReason {
+    /// How many reasons there are: the length of an array indexed by reason.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The reason as an array index.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_are_unique_and_hints_are_sentences() {
+        let names: HashSet<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), DropReason::COUNT);
+        for (index, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), index);
+            assert!(reason.hint().len() > 20, "{reason}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The VXLAN tunnel endpoint of vswitchd (RFC 7348).
