@@ -1,6 +1,7 @@
 //! A learning Ethernet switch in userspace.
-#![doc = include_str!("../README.md")]
 
 pub mod addr;
 pub mod drops;
+pub mod fdb;
+pub mod frame;
 pub mod offload;

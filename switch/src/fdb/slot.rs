@@ -1,0 +1,237 @@
+//! How an entry lies in memory, and the only place that touches the atomics.
+//!
+//! A slot is two 64-bit words, key and value. A writer (there is one at a time) clears the key, writes
+//! the value, then writes the key; a reader reads key, value, key. So a value is only ever
+//! returned for the key it was written for. The one exception needs the same key to be removed, another to be
+//! put there and removed, and the first to be put back between two loads; its effect would be one frame
+//! to another port of the same network, because the topology is asked afterwards.
+
+use std::{
+    sync::atomic::{
+        AtomicU64,
+        Ordering::{Acquire, Relaxed, Release},
+        fence,
+    },
+    time::Duration,
+};
+
+use super::Origin;
+use crate::addr::{MacAddr, NetworkId, PortId, Timestamp};
+
+/// Slots of a bucket: four times 16 octets are one cache line.
+pub(super) const SLOTS: usize = 4;
+
+/// Network (16 bits) and MAC address (48 bits). Never zero, because zero is no station.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key(u64);
+
+impl Key {
+    pub(super) fn new(network: NetworkId, mac: MacAddr) -> Self {
+        Self(u64::from(network.0) << 48 | mac.to_bits())
+    }
+
+    pub(super) fn parts(self) -> (NetworkId, MacAddr) {
+        #[expect(clippy::cast_possible_truncation, reason = "16 bits are left")]
+        (NetworkId((self.0 >> 48) as u16), MacAddr::from_bits(self.0))
+    }
+
+    /// Mixes all bits into both halves (the finaliser of MurmurHash3, public domain constants).
+    pub(super) fn hash(self, seed: u64) -> u64 {
+        let mut bits = self.0 ^ seed;
+        bits = (bits ^ bits >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        bits = (bits ^ bits >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        bits ^ bits >> 33
+    }
+}
+
+/// A point in time in units of 256 ms, modulo 2^24 (49 days).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tick(u32);
+
+const TICK_BITS: u32 = 24;
+const TICK_MASK: u32 = (1 << TICK_BITS) - 1;
+const TICK_MILLIS: u64 = 256;
+
+impl From<Timestamp> for Tick {
+    fn from(at: Timestamp) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "modulo 2^24 is what is meant")]
+        Self((at.as_millis() / TICK_MILLIS) as u32 & TICK_MASK)
+    }
+}
+
+impl Tick {
+    /// `duration` in ticks, at most a quarter of the cycle (12 days) so that "older" stays decidable.
+    pub(super) fn span(duration: Duration) -> u32 {
+        let ticks = duration.as_millis() / u128::from(TICK_MILLIS);
+        ticks.min(u128::from(TICK_MASK / 4)) as u32
+    }
+
+    /// Whether more than `span` ticks lie between this and `now`. Never true for a time after `now`:
+    /// another worker's clock may have been read a moment later.
+    pub(super) fn is_older_than(self, span: u32, now: Self) -> bool {
+        let ticks = now.0.wrapping_sub(self.0) & TICK_MASK;
+        ticks > span && ticks <= TICK_MASK / 2
+    }
+
+    pub(super) fn age(self, now: Self) -> Duration {
+        let ticks = now.0.wrapping_sub(self.0) & TICK_MASK;
+        let millis = if ticks <= TICK_MASK / 2 { u64::from(ticks) * TICK_MILLIS } else { 0 };
+        Duration::from_millis(millis)
+    }
+}
+
+/// Port (16 bits), last heard (24), flush number (20), origin (2), held (1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Value(u64);
+
+const SEEN: u32 = 16;
+const BORN: u32 = SEEN + TICK_BITS;
+const ORIGIN: u32 = BORN + BORN_BITS;
+const HELD: u64 = 1 << (ORIGIN + 2);
+const BORN_BITS: u32 = 20;
+
+/// The last flush number; after it numbering starts again with an empty table.
+pub(super) const BORN_MAX: u32 = (1 << BORN_BITS) - 1;
+
+impl Value {
+    pub(super) fn new(port: PortId, seen: Tick, born: u32, origin: Origin) -> Self {
+        debug_assert!(born <= BORN_MAX);
+        Self(
+            u64::from(port.0)
+                | u64::from(seen.0) << SEEN
+                | u64::from(born) << BORN
+                | (origin as u64) << ORIGIN,
+        )
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the low 16 bits are the port")]
+    pub(super) fn port(self) -> PortId {
+        PortId(self.0 as u16)
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "masked to 24 bits")]
+    pub(super) fn seen(self) -> Tick {
+        Tick((self.0 >> SEEN) as u32 & TICK_MASK)
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "masked to 20 bits")]
+    pub(super) fn born(self) -> u32 {
+        (self.0 >> BORN) as u32 & BORN_MAX
+    }
+
+    pub(super) fn origin(self) -> Origin {
+        match self.0 >> ORIGIN & 0b11 {
+            0 => Origin::Learned,
+            1 => Origin::Control,
+            _ => Origin::Static,
+        }
+    }
+
+    pub(super) fn is_held(self) -> bool {
+        self.0 & HELD != 0
+    }
+
+    pub(super) fn held(self, held: bool) -> Self {
+        Self(if held { self.0 | HELD } else { self.0 & !HELD })
+    }
+
+    fn with_seen(self, seen: Tick) -> Self {
+        Self(self.0 & !(u64::from(TICK_MASK) << SEEN) | u64::from(seen.0) << SEEN)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    /// Zero: free.
+    key: AtomicU64,
+    value: AtomicU64,
+}
+
+/// Four slots in one cache line.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(super) struct Bucket([Slot; SLOTS]);
+
+impl Bucket {
+    /// Reads the line; the result only keeps the load from being left out.
+    pub(super) fn touch(&self) -> u64 {
+        self.0[0].key.load(Relaxed)
+    }
+
+    pub(super) fn find(&self, key: Key) -> Option<(usize, Value)> {
+        let slot = self.0.iter().position(|slot| slot.key.load(Acquire) == key.0)?;
+        let value = Value(self.0[slot].value.load(Acquire));
+        // The value is the key's only if the key still stands: pairs with the fence in `clear`.
+        fence(Acquire);
+        (self.0[slot].key.load(Relaxed) == key.0).then_some((slot, value))
+    }
+
+    pub(super) fn read(&self, slot: usize) -> Option<(Key, Value)> {
+        let key = self.0[slot].key.load(Acquire);
+        let value = Value(self.0[slot].value.load(Acquire));
+        fence(Acquire);
+        (key != 0 && self.0[slot].key.load(Relaxed) == key).then_some((Key(key), value))
+    }
+
+    /// Notes that the station was heard. Does nothing if the slot has changed meanwhile.
+    pub(super) fn refresh(&self, slot: usize, value: Value, seen: Tick) {
+        let next = value.with_seen(seen).0;
+        // Losing the race means that somebody else knows better.
+        let _ = self.0[slot].value.compare_exchange(value.0, next, Relaxed, Relaxed);
+    }
+
+    pub(super) fn free_slots(&self) -> usize {
+        self.0.iter().filter(|slot| slot.key.load(Relaxed) == 0).count()
+    }
+
+    // From here on the caller holds the writer's lock.
+
+    pub(super) fn first_free(&self) -> Option<usize> {
+        self.0.iter().position(|slot| slot.key.load(Relaxed) == 0)
+    }
+
+    /// Fills a free slot.
+    pub(super) fn fill(&self, slot: usize, key: Key, value: Value) {
+        self.0[slot].value.store(value.0, Relaxed);
+        self.0[slot].key.store(key.0, Release);
+    }
+
+    /// Changes what is known of the key that stands in the slot.
+    pub(super) fn set(&self, slot: usize, value: Value) {
+        self.0[slot].value.store(value.0, Release);
+    }
+
+    pub(super) fn clear(&self, slot: usize) {
+        self.0[slot].key.store(0, Relaxed);
+        // No later value may be seen by who saw the key before: pairs with the fence in `find`.
+        fence(Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_keeps_its_parts_apart() {
+        let seen = Tick(0x00ab_cdef);
+        let value = Value::new(PortId(0x1234), seen, BORN_MAX, Origin::Control).held(true);
+        assert_eq!(value.port(), PortId(0x1234));
+        assert_eq!(value.seen(), seen);
+        assert_eq!(value.born(), BORN_MAX);
+        assert_eq!(value.origin(), Origin::Control);
+        assert!(value.is_held() && !value.held(false).is_held());
+        assert_eq!(value.with_seen(Tick(1)).seen(), Tick(1));
+        assert_eq!(value.with_seen(Tick(1)).port(), PortId(0x1234));
+    }
+
+    #[test]
+    fn older_is_decided_across_the_wrap_and_never_for_the_future() {
+        let ticks = Tick::span(Duration::from_secs(300));
+        assert!(!Tick(10).is_older_than(ticks, Tick(10 + ticks)));
+        assert!(Tick(10).is_older_than(ticks, Tick(11 + ticks)));
+        assert!(Tick(TICK_MASK).is_older_than(ticks, Tick(ticks)));
+        assert!(!Tick(TICK_MASK).is_older_than(ticks, Tick(ticks - 1)));
+        assert!(!Tick(12).is_older_than(0, Tick(11)), "heard after now by another worker's clock");
+    }
+}

@@ -1,0 +1,200 @@
+//! The table against its manual: what it learns, forgets, holds and gives up.
+
+
+use super::*;
+
+const BLUE: NetworkId = NetworkId(1);
+const RED: NetworkId = NetworkId(2);
+const WEB: PortId = PortId(1);
+const DB: PortId = PortId(2);
+
+fn mac(id: u32) -> MacAddr {
+    let [a, b, c, d] = id.to_be_bytes();
+    MacAddr([2, 0, a, b, c, d])
+}
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_millis(seconds * 1000)
+}
+
+fn table(limit: u32) -> Fdb {
+    Fdb::new(Settings { limit, seed: 0x5eed, ..Settings::default() })
+}
+
+fn learn(fdb: &Fdb, id: u32, port: PortId, seconds: u64) -> Learned {
+    fdb.learn(BLUE, mac(id), port, None, at(seconds))
+}
+
+#[test]
+fn learns_moves_and_keeps_networks_apart() {
+    let fdb = table(100);
+    assert_eq!(learn(&fdb, 1, WEB, 0), Learned::New);
+    assert_eq!(learn(&fdb, 1, WEB, 1), Learned::Known);
+    assert_eq!(fdb.lookup(BLUE, mac(1), at(1)), Some(WEB));
+    assert_eq!(fdb.lookup(RED, mac(1), at(1)), None);
+    assert_eq!(learn(&fdb, 1, DB, 2), Learned::Moved { from: WEB });
+    assert_eq!(fdb.lookup(BLUE, mac(1), at(2)), Some(DB));
+    assert_eq!((fdb.learned_on(WEB), fdb.learned_on(DB), fdb.len()), (0, 1, 1));
+}
+
+#[test]
+fn forgets_after_the_ageing_time_unless_heard_again() {
+    let fdb = table(100);
+    learn(&fdb, 1, WEB, 0);
+    learn(&fdb, 2, WEB, 0);
+    learn(&fdb, 2, WEB, 200);
+    assert_eq!(fdb.lookup(BLUE, mac(1), at(300)), Some(WEB));
+    assert_eq!(fdb.lookup(BLUE, mac(1), at(301)), None, "expired is not used before it is swept");
+    assert_eq!(fdb.lookup(BLUE, mac(2), at(301)), Some(WEB));
+    assert_eq!(fdb.len(), 2);
+    fdb.sweep(0, 1, at(301));
+    assert_eq!((fdb.len(), fdb.totals().expired), (1, 1));
+}
+
+#[test]
+fn a_flush_forgets_what_was_learned_and_only_that() {
+    let fdb = table(100);
+    learn(&fdb, 1, WEB, 0);
+    learn(&fdb, 2, DB, 0);
+    fdb.learn(RED, mac(3), WEB, None, at(0));
+    assert!(fdb.pin(BLUE, mac(4), WEB, Origin::Static, at(0)));
+    fdb.flush_port(WEB);
+    let seen = |network, id| fdb.lookup(network, mac(id), at(1));
+    assert_eq!([seen(BLUE, 1), seen(RED, 3)], [None, None]);
+    assert_eq!([seen(BLUE, 2), seen(BLUE, 4)], [Some(DB), Some(WEB)]);
+    assert_eq!(learn(&fdb, 1, WEB, 1), Learned::New);
+    assert_eq!(seen(BLUE, 1), Some(WEB), "learned after the flush");
+    fdb.flush_network(BLUE);
+    assert_eq!([seen(BLUE, 1), seen(BLUE, 2), seen(BLUE, 4)], [None, None, Some(WEB)]);
+    fdb.sweep(0, 1, at(1));
+    assert_eq!((fdb.len(), fdb.learned_on(WEB), fdb.learned_on(DB)), (1, 0, 0));
+}
+
+#[test]
+fn flush_numbers_may_run_out() {
+    let fdb = table(8);
+    for _ in 0..=slot::BORN_MAX {
+        fdb.flush_port(DB);
+    }
+    learn(&fdb, 1, DB, 0);
+    assert_eq!(fdb.lookup(BLUE, mac(1), at(0)), Some(DB));
+    fdb.flush_port(DB);
+    assert_eq!(fdb.lookup(BLUE, mac(1), at(0)), None);
+}
+
+#[test]
+fn pinned_beats_learned_and_stronger_beats_weaker() {
+    let fdb = table(100);
+    learn(&fdb, 1, WEB, 0);
+    assert!(fdb.pin(BLUE, mac(1), DB, Origin::Control, at(0)));
+    assert_eq!(learn(&fdb, 1, WEB, 1), Learned::Pinned);
+    assert!(fdb.pin(BLUE, mac(1), WEB, Origin::Static, at(1)));
+    assert!(!fdb.pin(BLUE, mac(1), DB, Origin::Control, at(1)));
+    assert_eq!(fdb.lookup(BLUE, mac(1), at(1_000_000)), Some(WEB), "does not age");
+    assert!(fdb.forget(BLUE, mac(1)));
+    assert!(!fdb.forget(BLUE, mac(1)));
+    assert!(fdb.is_empty());
+}
+
+#[test]
+fn an_address_that_keeps_moving_is_held_and_reported() {
+    let fdb = table(100);
+    learn(&fdb, 1, WEB, 0);
+    for (second, port) in [(1, DB), (2, WEB), (3, DB), (4, WEB)] {
+        assert!(matches!(learn(&fdb, 1, port, second), Learned::Moved { .. }));
+    }
+    assert_eq!(learn(&fdb, 1, DB, 5), Learned::Held);
+    assert_eq!(learn(&fdb, 1, DB, 6), Learned::Held);
+    assert_eq!(fdb.lookup(BLUE, mac(1), at(6)), Some(WEB));
+    assert!(fdb.entries(at(6)).all(|entry| entry.held));
+    for second in (6..1900).step_by(100) {
+        learn(&fdb, 1, WEB, second);
+        fdb.sweep(0, 1, at(second));
+    }
+    assert!(matches!(learn(&fdb, 1, DB, 1901), Learned::Moved { from: WEB }), "released after half an hour");
+    let mut events = Vec::new();
+    fdb.drain_events(|event| events.push(event.what));
+    assert!(events.contains(&Change::Held { rival: DB }));
+    assert!(events.contains(&Change::Released));
+}
+
+#[test]
+fn a_port_never_exceeds_its_own_limit() {
+    let fdb = table(100);
+    let learn = |id, port| fdb.learn(BLUE, mac(id), port, Some(2), at(0));
+    assert_eq!([learn(1, WEB), learn(2, WEB), learn(3, WEB)], [Learned::New, Learned::New, Learned::Full]);
+    assert_eq!(learn(4, DB), Learned::New);
+    assert_eq!(learn(4, WEB), Learned::Full, "nor by moves");
+    assert_eq!(fdb.learned_on(WEB), 2);
+}
+
+#[test]
+fn a_port_that_floods_the_table_displaces_only_itself() {
+    let fdb = table(1000);
+    for id in 0..100 {
+        learn(&fdb, id, WEB, 0);
+    }
+    for id in 1000..101_000 {
+        assert_eq!(learn(&fdb, id, DB, 1), Learned::New);
+        assert!(fdb.len() <= 1000);
+    }
+    assert_eq!((fdb.learned_on(WEB), fdb.learned_on(DB)), (100, 900));
+    assert!((0..100).all(|id| fdb.lookup(BLUE, mac(id), at(1)) == Some(WEB)));
+}
+
+#[test]
+fn a_table_of_pinned_entries_refuses_and_says_so() {
+    let fdb = table(8);
+    assert!((0..8).all(|id| fdb.pin(BLUE, mac(id), WEB, Origin::Static, at(0))));
+    assert!(!fdb.pin(BLUE, mac(8), WEB, Origin::Static, at(0)));
+    assert_eq!(learn(&fdb, 9, DB, 0), Learned::Full);
+    assert_eq!(fdb.totals().refused, 1);
+}
+
+#[test]
+fn holds_as_many_as_it_promises() {
+    for limit in [8, 100, 4096, 65_536] {
+        let fdb = table(limit);
+        for id in 0..limit {
+            assert_eq!(learn(&fdb, id, WEB, 0), Learned::New);
+        }
+        assert_eq!(fdb.totals().evicted, 0, "limit {limit}");
+        assert!((0..limit).all(|id| fdb.lookup(BLUE, mac(id), at(0)) == Some(WEB)), "limit {limit}");
+    }
+}
+
+/// Readers must never see one station's port under another's address, whatever writers do.
+#[test]
+fn concurrent_readers_see_only_what_was_written() {
+    let fdb = Fdb::new(Settings {
+        limit: 64,
+        damping: Damping { moves: 0, ..Damping::default() },
+        ..Settings::default()
+    });
+    // Station `id` is only ever on port `id % 7`; 512 stations fight for 64 places.
+    let home = |id: u32| PortId(u16::try_from(id % 7).unwrap());
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(Relaxed) {
+                    for id in 0..512 {
+                        if let Some(port) = fdb.lookup(BLUE, mac(id), at(1)) {
+                            assert_eq!(port, home(id));
+                        }
+                    }
+                }
+            });
+        }
+        for round in 0..300_u32 {
+            for id in 0..512 {
+                fdb.learn(BLUE, mac(id), home(id), None, at(1));
+            }
+            if round % 16 == 0 {
+                fdb.flush_port(PortId(3));
+                fdb.sweep(0, 1, at(1));
+            }
+        }
+        stop.store(true, Relaxed);
+    });
+}

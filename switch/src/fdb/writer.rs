@@ -1,0 +1,327 @@
+//! The one who changes the table, under its lock: inserting, moving, evicting, sweeping.
+
+use std::{collections::VecDeque, ops::Range};
+
+use super::{
+    Change, Damping, Event, Fdb, Learned, Origin, Totals,
+    damping::Moves,
+    slot::{BORN_MAX, Key, SLOTS, Tick, Value},
+};
+use crate::addr::{NetworkId, PortId, Timestamp};
+
+/// Events kept for those who watch; beyond it the newest are lost and counted.
+const EVENTS: usize = 1024;
+
+/// Slots looked at to find a victim of the port that must give way.
+///
+/// The port with the most entries holds at least one in (ports * 2) slots, so this finds one at a thousand ports
+/// with near certainty, and takes some microseconds when it does not.
+const VICTIM_SCAN: usize = 8192;
+
+#[derive(Debug)]
+pub(super) struct Writer {
+    limit: usize,
+    len: usize,
+    /// Learned entries of each port, dead ones included until they are swept.
+    by_port: Box<[u32]>,
+    /// No port above this one has ever had an entry.
+    ports: usize,
+    /// The number of the latest flush.
+    flush: u32,
+    /// Where the last search for a victim ended.
+    hand: usize,
+    moves: Moves,
+    totals: Totals,
+    events: VecDeque<Event>,
+}
+
+impl Writer {
+    pub(super) fn new(limit: u32, damping: Damping) -> Self {
+        Self {
+            limit: limit as usize,
+            len: 0,
+            by_port: vec![0; usize::from(u16::MAX) + 1].into(),
+            ports: 0,
+            flush: 0,
+            hand: 0,
+            moves: Moves::new(damping),
+            totals: Totals::default(),
+            events: VecDeque::with_capacity(EVENTS),
+        }
+    }
+
+    pub(super) fn learn(
+        &mut self,
+        fdb: &Fdb,
+        key: Key,
+        port: PortId,
+        limit: Option<u32>,
+        now: Timestamp,
+    ) -> Learned {
+        let tick = Tick::from(now);
+        let fresh = Value::new(port, tick, self.flush, Origin::Learned);
+        // Look again: the table may have changed before the lock was ours.
+        if let Some((bucket, slot, value)) = fdb.find(key) {
+            if fdb.is_alive(key.parts().0, value, tick) {
+                return self.relearn(fdb, key, (bucket, slot, value), fresh, limit, now);
+            }
+            self.remove(fdb, bucket, slot, value);
+        }
+        if self.is_at(limit, port) || !self.insert(fdb, key, fresh, now) {
+            self.totals.refused += 1;
+            return Learned::Full;
+        }
+        self.totals.learned += 1;
+        self.report(now, key, port, Change::Learned);
+        Learned::New
+    }
+
+    /// The station is in the table and alive: move it, unless something holds it.
+    fn relearn(
+        &mut self,
+        fdb: &Fdb,
+        key: Key,
+        (bucket, slot, value): (usize, usize, Value),
+        fresh: Value,
+        limit: Option<u32>,
+        now: Timestamp,
+    ) -> Learned {
+        let from = value.port();
+        if from == fresh.port() {
+            return Learned::Known;
+        }
+        if value.origin() != Origin::Learned {
+            return Learned::Pinned;
+        }
+        if value.is_held() {
+            return Learned::Held;
+        }
+        if self.is_at(limit, fresh.port()) {
+            self.totals.refused += 1;
+            return Learned::Full;
+        }
+        if !self.moves.allow(key, now) {
+            fdb.buckets[bucket].set(slot, value.held(true));
+            self.totals.held += 1;
+            self.report(now, key, from, Change::Held { rival: fresh.port() });
+            return Learned::Held;
+        }
+        fdb.buckets[bucket].set(slot, fresh);
+        self.count(from, -1);
+        self.count(fresh.port(), 1);
+        self.totals.moved += 1;
+        self.report(now, key, fresh.port(), Change::Moved { from });
+        Learned::Moved { from }
+    }
+
+    pub(super) fn pin(&mut self, fdb: &Fdb, key: Key, port: PortId, origin: Origin, now: Timestamp) -> bool {
+        debug_assert!(origin != Origin::Learned);
+        let pinned = Value::new(port, Tick::from(now), 0, origin);
+        match fdb.find(key) {
+            Some((.., value)) if value.origin() > origin => false,
+            Some((bucket, slot, value)) => {
+                self.remove(fdb, bucket, slot, value);
+                fdb.buckets[bucket].fill(slot, key, pinned);
+                self.len += 1;
+                true
+            }
+            None => self.insert(fdb, key, pinned, now),
+        }
+    }
+
+    pub(super) fn forget(&mut self, fdb: &Fdb, key: Key) -> bool {
+        let Some((bucket, slot, value)) = fdb.find(key) else { return false };
+        self.remove(fdb, bucket, slot, value);
+        true
+    }
+
+    /// The number under which entries must be born from now on to survive the flush that begins.
+    pub(super) fn begin_flush(&mut self, fdb: &Fdb) -> u32 {
+        if self.flush == BORN_MAX {
+            self.restart_flush_numbers(fdb);
+        }
+        self.flush += 1;
+        self.flush
+    }
+
+    /// After a million flushes: forget everything learned, and count from zero.
+    fn restart_flush_numbers(&mut self, fdb: &Fdb) {
+        self.each(fdb, 0..fdb.buckets.len(), |writer, bucket, slot, key, value| {
+            if value.origin() == Origin::Learned {
+                writer.remove(fdb, bucket, slot, value);
+            }
+        });
+        for flushed in fdb.port_flushed.iter().chain(&fdb.network_flushed) {
+            flushed.store(0, std::sync::atomic::Ordering::Relaxed);
+        }
+        self.flush = 0;
+    }
+
+    pub(super) fn purge(&mut self, fdb: &Fdb, gone: impl Fn(NetworkId, PortId) -> bool) {
+        self.each(fdb, 0..fdb.buckets.len(), |writer, bucket, slot, key, value| {
+            if gone(key.parts().0, value.port()) {
+                writer.remove(fdb, bucket, slot, value);
+            }
+        });
+    }
+
+    pub(super) fn sweep(&mut self, fdb: &Fdb, buckets: Range<usize>, now: Timestamp) {
+        let tick = Tick::from(now);
+        self.each(fdb, buckets, |writer, bucket, slot, key, value| {
+            if value.origin() != Origin::Learned {
+                return;
+            }
+            let flushed = fdb.is_flushed(key.parts().0, value);
+            if flushed || fdb.is_expired(value, tick) {
+                writer.remove(fdb, bucket, slot, value);
+                if !flushed {
+                    writer.totals.expired += 1;
+                    writer.report(now, key, value.port(), Change::Expired);
+                }
+            } else if value.is_held() && writer.moves.release(key, now) {
+                fdb.buckets[bucket].set(slot, value.held(false));
+                writer.report(now, key, value.port(), Change::Released);
+            }
+        });
+    }
+
+    fn each(
+        &mut self,
+        fdb: &Fdb,
+        buckets: Range<usize>,
+        mut visit: impl FnMut(&mut Self, usize, usize, Key, Value),
+    ) {
+        for bucket in buckets {
+            for slot in 0..SLOTS {
+                if let Some((key, value)) = fdb.buckets[bucket].read(slot) {
+                    visit(self, bucket, slot, key, value);
+                }
+            }
+        }
+    }
+
+    /// Puts a key that is not in the table there, making room if it must. False: nothing may give way.
+    fn insert(&mut self, fdb: &Fdb, key: Key, value: Value, now: Timestamp) -> bool {
+        if self.len >= self.limit && !self.evict_of_heaviest(fdb, now) {
+            return false;
+        }
+        let Some((bucket, slot)) = self.free_place(fdb, key, now) else { return false };
+        fdb.buckets[bucket].fill(slot, key, value);
+        self.len += 1;
+        if value.origin() == Origin::Learned {
+            self.count(value.port(), 1);
+        }
+        true
+    }
+
+    /// A free slot in one of the key's two buckets: the emptier one, or one freed by moving an entry to its
+    /// other bucket, or one taken from the port with the most entries among those who stand there.
+    fn free_place(&mut self, fdb: &Fdb, key: Key, now: Timestamp) -> Option<(usize, usize)> {
+        let (first, second) = fdb.places(key);
+        let emptier =
+            if fdb.buckets[second].free_slots() > fdb.buckets[first].free_slots() { second } else { first };
+        if let Some(slot) = fdb.buckets[emptier].first_free() {
+            return Some((emptier, slot));
+        }
+        let crowd = || [first, second].into_iter().flat_map(|bucket| (0..SLOTS).map(move |slot| (bucket, slot)));
+        for (bucket, slot) in crowd() {
+            let Some((other_key, value)) = fdb.buckets[bucket].read(slot) else { continue };
+            let (one, two) = fdb.places(other_key);
+            let other = if bucket == one { two } else { one };
+            if let Some(free) = fdb.buckets[other].first_free() {
+                // Readers find it in one place or the other; see `slot` for what a reader in between sees.
+                fdb.buckets[other].fill(free, other_key, value);
+                fdb.buckets[bucket].clear(slot);
+                return Some((bucket, slot));
+            }
+        }
+        let (bucket, slot) = crowd()
+            .filter(|(bucket, slot)| {
+                let value = fdb.buckets[*bucket].read(*slot).map(|(_, value)| value);
+                value.is_some_and(|value| value.origin() == Origin::Learned)
+            })
+            .max_by_key(|(bucket, slot)| {
+                let port = fdb.buckets[*bucket].read(*slot).map(|(_, value)| value.port());
+                port.map(|port| self.by_port[port.index()])
+            })?;
+        self.evict(fdb, bucket, slot, now);
+        Some((bucket, slot))
+    }
+
+    /// Takes an entry away from the port that has the most, so that a port which floods the table only ever
+    /// displaces itself. A dead entry met on the way serves as well.
+    fn evict_of_heaviest(&mut self, fdb: &Fdb, now: Timestamp) -> bool {
+        let counts = self.by_port[..self.ports].iter().enumerate();
+        let Some((heaviest, 1..)) = counts.max_by_key(|(_, count)| **count) else { return false };
+        let slots = fdb.buckets.len() * SLOTS;
+        for _ in 0..VICTIM_SCAN.min(slots) {
+            self.hand = (self.hand + 1) % slots;
+            let (bucket, slot) = (self.hand / SLOTS, self.hand % SLOTS);
+            let Some((key, value)) = fdb.buckets[bucket].read(slot) else { continue };
+            if value.origin() != Origin::Learned {
+                continue;
+            }
+            let (network, _) = key.parts();
+            if value.port().index() == heaviest || !fdb.is_alive(network, value, now.into()) {
+                self.evict(fdb, bucket, slot, now);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn evict(&mut self, fdb: &Fdb, bucket: usize, slot: usize, now: Timestamp) {
+        if let Some((key, value)) = fdb.buckets[bucket].read(slot) {
+            self.remove(fdb, bucket, slot, value);
+            self.totals.evicted += 1;
+            self.report(now, key, value.port(), Change::Evicted);
+        }
+    }
+
+    fn remove(&mut self, fdb: &Fdb, bucket: usize, slot: usize, value: Value) {
+        fdb.buckets[bucket].clear(slot);
+        self.len -= 1;
+        if value.origin() == Origin::Learned {
+            self.count(value.port(), -1);
+        }
+    }
+
+    fn is_at(&self, limit: Option<u32>, port: PortId) -> bool {
+        limit.is_some_and(|limit| self.by_port[port.index()] >= limit)
+    }
+
+    fn count(&mut self, port: PortId, by: i32) {
+        self.ports = self.ports.max(port.index() + 1);
+        let count = &mut self.by_port[port.index()];
+        *count = count.saturating_add_signed(by);
+    }
+
+    fn report(&mut self, at: Timestamp, key: Key, port: PortId, what: Change) {
+        let (network, mac) = key.parts();
+        if self.events.len() < EVENTS {
+            self.events.push_back(Event { at, network, mac, port, what });
+        } else {
+            self.totals.events_lost += 1;
+        }
+    }
+
+    pub(super) fn drain_events(&mut self, each: impl FnMut(Event)) {
+        self.events.drain(..).for_each(each);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn learned_on(&self, port: PortId) -> u32 {
+        self.by_port[port.index()]
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    pub(super) fn set_damping(&mut self, damping: Damping) {
+        self.moves.settings = damping;
+    }
+}

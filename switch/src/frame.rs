@@ -1,0 +1,129 @@
+//! A frame as the switch sees it: the link layer and nothing above.
+//!
+//! What is inside may be malformed and must be forwarded all the same, so only the Ethernet header and
+//! the outer 802.1Q tag are read (IEEE 802.3 clause 3, IEEE 802.1Q-2018 clause 9).
+
+use etherparse::{EtherType, Ethernet2HeaderSlice, SingleVlanHeaderSlice};
+
+use crate::{
+    addr::{MacAddr, VlanId},
+    drops::DropReason,
+};
+
+/// Octets of destination, source and ethertype.
+pub const ETHERNET_HEADER: usize = 14;
+/// Octets of the two addresses, after which a tag stands.
+pub const ADDRESSES: usize = 12;
+/// Octets of an 802.1Q tag, its ethertype included.
+pub const TAG: usize = 4;
+/// Octets of the longest frame on any device: a 64 KB IP packet behind an Ethernet header and two tags.
+pub const MAX_FRAME: usize = ETHERNET_HEADER + 2 * TAG + 65_535;
+
+/// The tag control information of an 802.1Q tag: priority (3 bits), drop eligible (1), VLAN (12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag(pub u16);
+
+impl Tag {
+    /// The VLAN, or `None` for a priority tag (VID 0) and the reserved 4095.
+    pub fn vlan(self) -> Option<VlanId> {
+        VlanId::try_from(self.0 & 0x0fff).ok()
+    }
+
+    /// Whether the tag carries priority only (VID 0).
+    pub fn is_priority(self) -> bool {
+        self.0 & 0x0fff == 0
+    }
+
+    /// The same priority and drop eligibility in another VLAN.
+    pub fn with_vlan(self, vlan: VlanId) -> Self {
+        Self(self.0 & 0xf000 | vlan.as_u16())
+    }
+
+    /// The tag of `vlan` with priority 0.
+    pub fn new(vlan: VlanId) -> Self {
+        Self(vlan.as_u16())
+    }
+
+    /// The tag as it stands in a frame between the source address and the ethertype.
+    pub fn to_bytes(self) -> [u8; TAG] {
+        let [tpid_high, tpid_low] = EtherType::VLAN_TAGGED_FRAME.0.to_be_bytes();
+        let [high, low] = self.0.to_be_bytes();
+        [tpid_high, tpid_low, high, low]
+    }
+}
+
+/// The link layer of one frame, read once and checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Where it goes.
+    pub dst: MacAddr,
+    /// Where it comes from: always a station.
+    pub src: MacAddr,
+    /// The outer 802.1Q tag. 802.1ad service tags are not read: they are payload.
+    pub tag: Option<Tag>,
+}
+
+impl Frame {
+    /// Reads the link layer of `bytes` (with Ethernet header, without FCS).
+    pub fn parse(bytes: &[u8]) -> Result<Self, DropReason> {
+        let ethernet = Ethernet2HeaderSlice::from_slice(bytes).map_err(|_| DropReason::PktTooSmall)?;
+        let src = MacAddr(ethernet.source());
+        if !src.is_station() {
+            return Err(DropReason::MacInvalidSource);
+        }
+        let tag = match ethernet.ether_type() {
+            EtherType::VLAN_TAGGED_FRAME => {
+                let rest = &bytes[ETHERNET_HEADER..];
+                let tag = SingleVlanHeaderSlice::from_slice(rest).map_err(|_| DropReason::PktTooSmall)?;
+                Some(Tag(u16::from_be_bytes([tag.slice()[0], tag.slice()[1]])))
+            }
+            _ => None,
+        };
+        Ok(Self { dst: MacAddr(ethernet.destination()), src, tag })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ARP: &[u8] = b"\xff\xff\xff\xff\xff\xff\x02\x42\x0a\x09\x00\x02\x08\x06\x00\x01";
+
+    #[test]
+    fn reads_addresses_and_tag() {
+        let frame = Frame::parse(ARP).unwrap();
+        assert!(frame.dst.is_broadcast());
+        assert_eq!(frame.src.to_string(), "02:42:0a:09:00:02");
+        assert_eq!(frame.tag, None);
+
+        let mut tagged = ARP[..ADDRESSES].to_vec();
+        tagged.extend(Tag(0x600a).to_bytes());
+        tagged.extend(&ARP[ADDRESSES..]);
+        let tag = Frame::parse(&tagged).unwrap().tag.unwrap();
+        assert_eq!(tag.vlan().unwrap().as_u16(), 10);
+        assert_eq!(tag.with_vlan(VlanId::try_from(20).unwrap()), Tag(0x6014));
+    }
+
+    #[test]
+    fn what_is_no_frame_has_a_reason() {
+        for len in 0..ETHERNET_HEADER {
+            assert_eq!(Frame::parse(&ARP[..len]), Err(DropReason::PktTooSmall), "{len}");
+        }
+        let mut group = ARP.to_vec();
+        group[6] = 1;
+        assert_eq!(Frame::parse(&group), Err(DropReason::MacInvalidSource));
+        group[6..12].fill(0);
+        assert_eq!(Frame::parse(&group), Err(DropReason::MacInvalidSource));
+        let mut cut = ARP[..ADDRESSES].to_vec();
+        cut.extend([0x81, 0x00, 0x00]);
+        assert_eq!(Frame::parse(&cut), Err(DropReason::PktTooSmall));
+    }
+
+    #[test]
+    fn priority_and_reserved_tags_name_no_vlan() {
+        assert!(Tag(0xe000).is_priority());
+        assert_eq!(Tag(0xe000).vlan(), None);
+        assert!(!Tag(0x0fff).is_priority());
+        assert_eq!(Tag(0x0fff).vlan(), None);
+    }
+}
