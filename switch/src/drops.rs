@@ -75,6 +75,11 @@ impl DropReason {
     /// How many reasons there are: the length of an array indexed by reason.
     pub const COUNT: usize = Self::ALL.len();
 
+    /// Whether it is met on the way out, and counted on the port the frame would have left by.
+    pub fn is_egress(self) -> bool {
+        self >= Self::PktTooBig
+    }
+
     /// The reason as an array index.
     pub fn index(self) -> usize {
         self as usize

@@ -1,0 +1,170 @@
+//! The frames of one turn, in buffers that are allocated once.
+//!
+//! Every frame has room in front of it: a device puts the offload header there, so a frame that passes
+//! unchanged leaves with the same single slice it came in.
+
+use std::fmt;
+
+use crate::{
+    addr::{NetworkId, PortId},
+    frame::{ADDRESSES, MAX_FRAME, TAG, Tag},
+    offload::{Offload, VNET_HEADER},
+};
+
+/// Frames received at once at most.
+pub const BATCH: usize = 64;
+
+/// Octets before each frame: an offload header, and room for a VLAN tag that the kernel took off.
+pub const HEADROOM: usize = 32;
+
+/// Distance of two buffers: room for the longest frame, and 19 cache lines more than 64 KB so that the
+/// first lines of all buffers do not compete for the same cache set.
+const STRIDE: usize = 65_536 + 19 * 64;
+
+const _: () = assert!(HEADROOM + MAX_FRAME <= STRIDE && HEADROOM >= VNET_HEADER + TAG);
+
+/// One received frame and what is known of it beside its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Received {
+    /// Where it came in.
+    pub ingress: PortId,
+    /// Its network, if the device knows it (tunnels).
+    pub network: Option<NetworkId>,
+    /// What its sender left for the device to do.
+    pub offload: Offload,
+    start: usize,
+    len: usize,
+}
+
+/// Up to [`BATCH`] received frames.
+pub struct Batch {
+    memory: Box<[u8]>,
+    frames: Vec<Received>,
+}
+
+impl Batch {
+    /// An empty batch; 4 MB of address space, of which only what frames use is ever touched.
+    pub fn new() -> Self {
+        Self { memory: vec![0; STRIDE * BATCH].into(), frames: Vec::with_capacity(BATCH) }
+    }
+
+    /// Forgets all frames.
+    pub fn clear(&mut self) {
+        self.frames.clear();
+    }
+
+    /// Frames held.
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Frames that still fit.
+    pub fn room(&self) -> usize {
+        BATCH - self.frames.len()
+    }
+
+    /// The buffers of the frames to come, in the order of the pushes that will name them. A frame is to begin at
+    /// [`HEADROOM`]; a device's header stands before it.
+    pub fn spare(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        self.memory.chunks_exact_mut(STRIDE).skip(self.frames.len())
+    }
+
+    /// Takes the frame of `len` octets that was received into the next buffer at [`HEADROOM`].
+    ///
+    /// # Panics
+    /// If the batch is full or `len` exceeds [`MAX_FRAME`]: the device wrote where it was not offered room.
+    pub fn push(&mut self, ingress: PortId, network: Option<NetworkId>, offload: Offload, len: usize) {
+        assert!(self.room() > 0 && len <= MAX_FRAME);
+        let start = self.frames.len() * STRIDE + HEADROOM;
+        self.frames.push(Received { ingress, network, offload, start, len });
+        self.write_header(self.frames.len() - 1);
+    }
+
+    /// Puts back a tag that the kernel took off the last frame (`PACKET_AUXDATA`), moving its addresses forward.
+    pub fn restore_tag(&mut self, tag: Tag) {
+        let Some(frame) = self.frames.last_mut() else { return };
+        if frame.len < ADDRESSES {
+            return;
+        }
+        let old = frame.start;
+        frame.start -= TAG;
+        frame.len += TAG;
+        frame.offload = frame.offload.shifted(TAG as i16);
+        let start = frame.start;
+        self.memory.copy_within(old..old + ADDRESSES, start);
+        self.memory[start + ADDRESSES..start + ADDRESSES + TAG].copy_from_slice(&tag.to_bytes());
+        self.write_header(self.frames.len() - 1);
+    }
+
+    /// The frames, in the order they were received.
+    pub fn frames(&self) -> &[Received] {
+        &self.frames
+    }
+
+    /// The octets of the frame at `slot`, from its destination address on.
+    pub fn bytes(&self, slot: usize) -> &[u8] {
+        let Received { start, len, .. } = self.frames[slot];
+        &self.memory[start..start + len]
+    }
+
+    /// The octets of the frame at `slot` with its offload header before them.
+    pub fn with_header(&self, slot: usize) -> &[u8] {
+        let Received { start, len, .. } = self.frames[slot];
+        &self.memory[start - VNET_HEADER..start + len]
+    }
+
+    fn write_header(&mut self, slot: usize) {
+        let Received { start, offload, .. } = self.frames[slot];
+        self.memory[start - VNET_HEADER..start].copy_from_slice(&offload.emit());
+    }
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.frames).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_put_back_between_addresses_and_type() {
+        let mut batch = Batch::new();
+        let frame = *b"\x02\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x02\x08\x00rest";
+        batch.spare().next().unwrap()[HEADROOM..][..frame.len()].copy_from_slice(&frame);
+        batch.push(PortId(3), None, Offload::NONE, frame.len());
+        assert_eq!(batch.bytes(0), frame);
+        batch.restore_tag(Tag(0x600a));
+        assert_eq!(batch.bytes(0), b"\x02\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x02\x81\x00\x60\x0a\x08\x00rest");
+        assert_eq!(&batch.with_header(0)[..VNET_HEADER], [0; VNET_HEADER]);
+        assert_eq!(&batch.with_header(0)[VNET_HEADER..], batch.bytes(0));
+    }
+
+    #[test]
+    fn buffers_are_offered_in_the_order_of_pushes() {
+        let mut batch = Batch::new();
+        for (id, buffer) in (0..).zip(batch.spare()) {
+            buffer[HEADROOM] = id;
+        }
+        for id in 0..BATCH {
+            batch.push(PortId(0), None, Offload::NONE, 1);
+            assert_eq!(usize::from(batch.bytes(id)[0]), id);
+        }
+        assert_eq!(batch.room(), 0);
+        batch.clear();
+        assert_eq!(batch.room(), BATCH);
+    }
+}
