@@ -1,0 +1,211 @@
+//! The Internet checksum (RFC 1071): summing, completing what a sender left to the device, verifying.
+//!
+//! Sums are one's complement sums of big-endian 16-bit words. They are taken in the machine's own order and turned
+//! once at the end (RFC 1071 section 2, B), over 32-bit halves of 64-bit lanes so that the compiler vectorises the loop.
+
+use crate::headers::{Headers, Network, Transport};
+
+/// A one's complement sum that is not yet folded, a value to add to.
+///
+/// It holds 2^47 words without overflow, and a buffer counts as one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Sum(u64);
+
+impl Sum {
+    /// The sum of `bytes`, which begin at an even offset of what is summed; an odd end is padded with zero.
+    #[inline]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(u64::from(u16::from_be(fold(lanes(bytes)))))
+    }
+
+    /// The sum of a pseudo-header (RFC 9293 section 3.1, RFC 8200 section 8.1) whose addresses, of either family,
+    /// are `source_destination` as they follow each other in the IP header.
+    ///
+    /// `length` counts transport header and payload.
+    pub fn pseudo(source_destination: &[u8], protocol: u8, length: usize) -> Self {
+        Self::of(source_destination) + Self::word(u16::from(protocol)) + Self::length(length)
+    }
+
+    /// One big-endian word.
+    #[inline]
+    pub fn word(word: u16) -> Self {
+        Self(u64::from(word))
+    }
+
+    /// What takes `word` out of a sum that holds it: its one's complement.
+    #[inline]
+    pub fn minus(word: u16) -> Self {
+        Self::word(!word)
+    }
+
+    /// A 32-bit number as two words.
+    #[inline]
+    pub fn double(number: u32) -> Self {
+        Self(u64::from(number >> 16) + u64::from(number & 0xffff))
+    }
+
+    /// A length as the pseudo-header carries it: as two words, for lengths over 65535 (RFC 2675 section 4).
+    #[inline]
+    pub fn length(length: usize) -> Self {
+        let length = length as u64;
+        Self((length >> 16) + (length & 0xffff))
+    }
+
+    /// The sum in 16 bits: what a sender leaves in the field for the device to complete.
+    #[inline]
+    pub fn folded(self) -> u16 {
+        fold(self.0)
+    }
+
+    /// The complement of the sum: the value of a checksum field.
+    #[inline]
+    pub fn checksum(self) -> u16 {
+        !self.folded()
+    }
+
+    /// The value of a checksum field where zero would mean "no checksum": 0xffff stands for it (RFC 768).
+    #[inline]
+    pub fn nonzero_checksum(self) -> u16 {
+        match self.checksum() {
+            0 => 0xffff,
+            checksum => checksum,
+        }
+    }
+}
+
+impl std::ops::Add for Sum {
+    type Output = Self;
+
+    #[inline]
+    fn add(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+}
+
+/// Completes a checksum that [`Csum::Partial`](crate::offload::Csum::Partial) describes: `start` counts from the
+/// first octet of the frame, `offset` from `start`.
+///
+/// Zero becomes 0xffff whatever the protocol, as in the kernel: UDP needs it and to the others both are the same.
+/// Returns whether the field lies within the frame; otherwise nothing is changed.
+pub fn complete(frame: &mut [u8], start: usize, offset: usize) -> bool {
+    let Some(data) = frame.get_mut(start..) else { return false };
+    let checksum = Sum::of(data).nonzero_checksum();
+    let Some(field) = data.get_mut(offset..).and_then(<[u8]>::first_chunk_mut) else { return false };
+    *field = checksum.to_be_bytes();
+    true
+}
+
+/// Whether the transport checksum of `frame`, which has these `headers`, is present and right.
+///
+/// False for UDP without checksum, and for IPv6 packets still under way along a routing header, whose pseudo-header
+/// holds an address that is not the destination now.
+pub fn verify(frame: &[u8], headers: &Headers) -> bool {
+    let addresses = match headers.network_kind {
+        Network::V4 => headers.network + 12..headers.network + 20,
+        Network::V6 => headers.network + 8..headers.network + 40,
+    };
+    let (Some(addresses), Some(data)) = (frame.get(addresses), frame.get(headers.transport..headers.end))
+    else {
+        return false;
+    };
+    let absent = headers.transport_kind == Transport::Udp && data.get(6..8) == Some(&[0, 0]);
+    let pseudo = Sum::pseudo(addresses, headers.transport_kind.protocol(), data.len());
+    !absent && (pseudo + Sum::of(data)).checksum() == 0
+}
+
+/// Octets summed per turn of the inner loop.
+const BLOCK: usize = 64;
+
+/// The sum of `bytes` as native words, unfolded: at most 2^33 per 8 octets, so 2^34 octets fit.
+#[inline]
+fn lanes(bytes: &[u8]) -> u64 {
+    let (blocks, rest) = bytes.as_chunks::<BLOCK>();
+    let mut lanes = [0u64; BLOCK / 8];
+    for block in blocks {
+        for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<8>().0) {
+            let word = u64::from_ne_bytes(*word);
+            *lane += (word & 0xffff_ffff) + (word >> 32);
+        }
+    }
+    let (words, tail) = rest.as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..tail.len()].copy_from_slice(tail);
+    let mut sum = lanes.iter().sum();
+    for word in words.iter().chain([&last]) {
+        let word = u64::from_ne_bytes(*word);
+        sum += (word & 0xffff_ffff) + (word >> 32);
+    }
+    sum
+}
+
+/// Folds carries until 16 bits are left; only a sum of nothing but zeros folds to zero.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the last addition carries into 16 bits at most")]
+fn fold(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    sum as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// One word at a time, as RFC 1071 section 4.1 has it.
+    fn naive(bytes: &[u8]) -> u16 {
+        let sum = bytes.chunks(2).fold(0u64, |sum, pair| {
+            sum + u64::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))
+        });
+        let folded = (1..4).fold(sum, |sum, _| (sum & 0xffff) + (sum >> 16));
+        u16::try_from(folded).expect("folded")
+    }
+
+    #[test]
+    fn the_example_of_rfc_1071() {
+        let sum = Sum::of(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]);
+        assert_eq!(sum.folded(), 0xddf2);
+        assert_eq!(sum.checksum(), 0x220d);
+    }
+
+    #[test]
+    fn zero_and_its_other_name() {
+        assert_eq!(Sum::of(&[]).folded(), 0);
+        assert_eq!(Sum::of(&[0; 100]).checksum(), 0xffff);
+        assert_eq!(Sum::of(&[0xff; 100]).checksum(), 0);
+        assert_eq!(Sum::of(&[0xff; 100]).nonzero_checksum(), 0xffff);
+        assert_eq!(Sum::of(&vec![0xff; 1 << 20]).folded(), 0xffff, "no carry is lost");
+    }
+
+    #[test]
+    fn parts_add_up() {
+        assert_eq!((Sum::double(0x1234_5678) + Sum::minus(0x5678)).folded(), 0x1234);
+        assert_eq!(Sum::length(0x2_0003), Sum::word(5));
+        let pseudo = Sum::pseudo(&[10, 9, 0, 2, 10, 9, 0, 3], 6, 30);
+        assert_eq!(pseudo.folded(), naive(&[10, 9, 0, 2, 10, 9, 0, 3, 0, 6, 0, 30]));
+    }
+
+    #[test]
+    fn completing_is_bounded_and_never_leaves_zero() {
+        let mut frame = [0xaa, 0xaa, 0x12, 0x34, 0x00, 0x00];
+        assert!(complete(&mut frame, 2, 2));
+        assert_eq!(frame, [0xaa, 0xaa, 0x12, 0x34, 0xed, 0xcb]);
+        let mut zero = [0xff, 0xff, 0x00, 0x00];
+        assert!(complete(&mut zero, 0, 2));
+        assert_eq!(zero, [0xff; 4]);
+        for (start, offset) in [(0, 3), (3, 0), (4, 0), (5, 0), (usize::MAX, 0), (0, usize::MAX)] {
+            assert!(!complete(&mut zero, start, offset), "{start} {offset}");
+        }
+        assert_eq!(zero, [0xff; 4]);
+    }
+
+    proptest! {
+        #[test]
+        fn sums_like_the_naive_loop(bytes in prop::collection::vec(any::<u8>(), 0..700), from in 0..8usize) {
+            let bytes = &bytes[from.min(bytes.len())..];
+            prop_assert_eq!(Sum::of(bytes).folded(), naive(bytes));
+        }
+    }
+}
