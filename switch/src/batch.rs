@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::{
     addr::{NetworkId, PortId},
-    frame::{ADDRESSES, MAX_FRAME, TAG, Tag},
+    frame::{ADDRESSES, MAX_FRAME, TAG},
     offload::{Offload, VNET_HEADER},
 };
 
@@ -85,8 +85,17 @@ impl Batch {
         self.write_header(self.frames.len() - 1);
     }
 
-    /// Puts back a tag that the kernel took off the last frame (`PACKET_AUXDATA`), moving its addresses forward.
-    pub fn restore_tag(&mut self, tag: Tag) {
+    /// Takes a copy of `bytes`; false if the batch is full or they are longer than [`MAX_FRAME`].
+    pub fn push_copy(&mut self, ingress: PortId, offload: Offload, bytes: &[u8]) -> bool {
+        let Some(buffer) = self.spare().next().filter(|_| bytes.len() <= MAX_FRAME) else { return false };
+        buffer[HEADROOM..HEADROOM + bytes.len()].copy_from_slice(bytes);
+        self.push(ingress, None, offload, bytes.len());
+        true
+    }
+
+    /// Puts back the tag (protocol and control information, as on the wire) that the kernel took off the last frame
+    /// (`PACKET_AUXDATA`), moving its addresses forward.
+    pub fn restore_tag(&mut self, tag: [u8; TAG]) {
         let Some(frame) = self.frames.last_mut() else { return };
         if frame.len < ADDRESSES {
             return;
@@ -97,7 +106,7 @@ impl Batch {
         frame.offload = frame.offload.shifted(TAG as i16);
         let start = frame.start;
         self.memory.copy_within(old..old + ADDRESSES, start);
-        self.memory[start + ADDRESSES..start + ADDRESSES + TAG].copy_from_slice(&tag.to_bytes());
+        self.memory[start + ADDRESSES..start + ADDRESSES + TAG].copy_from_slice(&tag);
         self.write_header(self.frames.len() - 1);
     }
 
@@ -139,6 +148,7 @@ impl fmt::Debug for Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::Tag;
 
     #[test]
     fn a_tag_is_put_back_between_addresses_and_type() {
@@ -147,7 +157,7 @@ mod tests {
         batch.spare().next().unwrap()[HEADROOM..][..frame.len()].copy_from_slice(&frame);
         batch.push(PortId(3), None, Offload::NONE, frame.len());
         assert_eq!(batch.bytes(0), frame);
-        batch.restore_tag(Tag(0x600a));
+        batch.restore_tag(Tag(0x600a).to_bytes());
         assert_eq!(batch.bytes(0), b"\x02\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x02\x81\x00\x60\x0a\x08\x00rest");
         assert_eq!(&batch.with_header(0)[..VNET_HEADER], [0; VNET_HEADER]);
         assert_eq!(&batch.with_header(0)[VNET_HEADER..], batch.bytes(0));

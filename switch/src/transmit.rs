@@ -12,9 +12,8 @@ use crate::{
     batch::Batch,
     counters::PortCounters,
     drops::DropReason,
-    frame::{ADDRESSES, ETHERNET_HEADER, MAX_FRAME, TAG, Tag},
+    frame::{ADDRESSES, MAX_FRAME, TAG, Tag},
     offload::{Capabilities, Offload, VNET_HEADER},
-    checksum,
     segment::Segmenter,
 };
 
@@ -99,7 +98,7 @@ impl Default for Scratch {
 }
 
 /// The frames that leave by one port after one batch, and the counters that tell what became of them.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Transmit<'a> {
     /// The port.
     pub port: PortId,
@@ -109,35 +108,106 @@ pub struct Transmit<'a> {
     pub outs: &'a [Out],
     /// Octets of the longest frame the port may send.
     pub max_frame: usize,
-    /// The port's counters; [`Transmit::each`] keeps them.
+    /// The port's counters.
     pub counters: &'a PortCounters,
 }
 
-/// A frame in the form in which a device takes it. Slices are to be sent one after the other.
+/// A frame in the form in which a device takes it.
 #[derive(Clone, Copy, Debug)]
 pub enum Form<'a> {
-    /// As it lies in the batch: the offload header, then the frame, in one slice.
+    /// As it lies in the batch: offload header and frame in one slice.
     Whole(&'a [u8]),
-    /// The offload header, and the frame in up to three slices.
-    Parts([u8; VNET_HEADER], [&'a [u8]; 3]),
-    /// A frame of its own without any offload: a segment, or one whose checksum was completed.
-    Plain(&'a [u8]),
+    /// A new beginning, and the rest as it lies in the batch.
+    Retagged(Head, &'a [u8]),
+    /// A frame that the device does not take with its offload: [`cut`] makes wire frames of it.
+    Uncut(Head, &'a [u8], Offload),
+    /// A wire frame on its own, without offload header: a segment, or one whose checksum was completed.
+    Wire(&'a [u8]),
 }
 
-impl Transmit<'_> {
-    /// Brings each frame into a form that a device with `capabilities` takes, hands it to `send`, and counts.
-    ///
-    /// `send` returns what became of it: an error ends the frame (further segments of it are not sent), not the rest.
+/// The offload header, the addresses and the tag of a frame whose tag changed.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    bytes: [u8; VNET_HEADER + ADDRESSES + TAG],
+    len: usize,
+}
+
+impl Head {
+    fn new(offload: &Offload, addresses: &[u8], tag: Option<Tag>) -> Self {
+        let mut bytes = [0; VNET_HEADER + ADDRESSES + TAG];
+        bytes[..VNET_HEADER].copy_from_slice(&offload.emit());
+        bytes[VNET_HEADER..VNET_HEADER + ADDRESSES].copy_from_slice(addresses);
+        let Some(tag) = tag else { return Self { bytes, len: VNET_HEADER + ADDRESSES } };
+        bytes[VNET_HEADER + ADDRESSES..].copy_from_slice(&tag.to_bytes());
+        Self { bytes, len: bytes.len() }
+    }
+
+    /// The offload header and the beginning of the frame.
+    pub fn with_header(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    /// The beginning of the frame.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[VNET_HEADER..self.len]
+    }
+}
+
+impl Form<'_> {
+    /// A copy of the frame with its metadata, for devices that keep it.
+    pub fn to_packet(&self) -> (Offload, Vec<u8>) {
+        let (header, bytes) = match self {
+            Self::Whole(bytes) => (bytes.first_chunk().copied(), bytes[VNET_HEADER..].to_vec()),
+            Self::Retagged(head, rest) | Self::Uncut(head, rest, _) => {
+                (head.bytes.first_chunk().copied(), [head.bytes(), rest].concat())
+            }
+            Self::Wire(bytes) => (None, bytes.to_vec()),
+        };
+        let offload = header.and_then(|header| Offload::parse(&header, &bytes).ok());
+        (offload.unwrap_or_default(), bytes)
+    }
+}
+
+impl<'a> Transmit<'a> {
+    /// Brings each frame into a form that a device with `capabilities` takes ([`Form::Uncut`] is not among them), hands it
+    /// to `send`, and counts. An error ends the frame (further segments of it are not sent), not the rest.
     pub fn each(
         &self,
         capabilities: Capabilities,
         scratch: &mut Scratch,
-        mut send: impl FnMut(usize, Form<'_>) -> Result<(), DropReason>,
+        mut send: impl FnMut(Form<'_>) -> Result<(), DropReason>,
     ) {
-        for (index, out) in self.outs.iter().enumerate() {
-            let result = self.one(*out, capabilities, scratch, |form| send(index, form));
+        for out in self.outs {
+            let result = self.form(*out, capabilities).and_then(|form| match form {
+                Form::Uncut(head, rest, offload) => cut(&head, rest, offload, scratch, |wire| send(Form::Wire(wire))),
+                form => send(form).map(|()| 1),
+            });
             self.count(*out, result);
         }
+    }
+
+    /// The form in which `out` leaves; for devices that send many at once, and then count themselves.
+    pub fn form(&self, out: Out, capabilities: Capabilities) -> Result<Form<'a>, DropReason> {
+        let slot = usize::from(out.slot);
+        let bytes = self.batch.bytes(slot);
+        let offload = self.batch.frames()[slot].offload;
+        if bytes.len() > self.max_frame && offload.wire_len(bytes.len()) > self.max_frame {
+            return Err(DropReason::PktTooBig);
+        }
+        let takes = capabilities.takes(&offload);
+        if takes && out.tag == TagOp::Keep {
+            return Ok(Form::Whole(self.batch.with_header(slot)));
+        }
+        let (addresses, rest) = bytes.split_at(ADDRESSES);
+        let (tag, rest, moved) = match out.tag {
+            TagOp::Keep => (None, rest, 0),
+            TagOp::Pop => (None, &rest[TAG..], -(TAG as i16)),
+            TagOp::Push(tag) => (Some(tag), rest, TAG as i16),
+            TagOp::Replace(tag) => (Some(tag), &rest[TAG..], 0),
+        };
+        let offload = offload.shifted(moved);
+        let head = Head::new(&offload, addresses, tag);
+        Ok(if takes { Form::Retagged(head, rest) } else { Form::Uncut(head, rest, offload) })
     }
 
     /// Counts what became of `out`: `Ok` holds the wire frames it was cut into, 1 if it left whole.
@@ -157,78 +227,30 @@ impl Transmit<'_> {
             Err(reason) => self.counters.drop(reason),
         }
     }
-
-    fn one(
-        &self,
-        out: Out,
-        capabilities: Capabilities,
-        scratch: &mut Scratch,
-        mut send: impl FnMut(Form<'_>) -> Result<(), DropReason>,
-    ) -> Result<usize, DropReason> {
-        let slot = usize::from(out.slot);
-        let bytes = self.batch.bytes(slot);
-        let offload = self.batch.frames()[slot].offload;
-        if bytes.len() > self.max_frame && offload.wire_len(bytes.len()) > self.max_frame {
-            return Err(DropReason::PktTooBig);
-        }
-        let takes = capabilities.takes(&offload);
-        if takes && out.tag == TagOp::Keep {
-            return send(Form::Whole(self.batch.with_header(slot))).map(|()| 1);
-        }
-        let mut tag = [0; TAG];
-        let (parts, offload) = retag(bytes, offload, out.tag, &mut tag);
-        if takes {
-            return send(Form::Parts(offload.emit(), parts)).map(|()| 1);
-        }
-        let len = gather(&parts, &mut scratch.frame).ok_or(DropReason::PktTooBig)?;
-        finish(&mut scratch.frame[..len], offload, &mut scratch.segment, |frame| send(Form::Plain(frame)))
-    }
 }
 
-/// The frame in slices with its tag dealt with, and its offload with the offsets moved accordingly.
-fn retag<'a>(bytes: &'a [u8], offload: Offload, op: TagOp, tag: &'a mut [u8; TAG]) -> ([&'a [u8]; 3], Offload) {
-    let (addresses, rest) = bytes.split_at(ADDRESSES);
-    match op {
-        TagOp::Keep => ([bytes, &[], &[]], offload),
-        TagOp::Pop => ([addresses, &rest[TAG..], &[]], offload.shifted(-(TAG as i16))),
-        TagOp::Push(new) => {
-            *tag = new.to_bytes();
-            ([addresses, tag, rest], offload.shifted(TAG as i16))
-        }
-        TagOp::Replace(new) => {
-            *tag = new.to_bytes();
-            ([addresses, tag, &rest[TAG..]], offload)
-        }
-    }
-}
-
-fn gather(parts: &[&[u8]; 3], into: &mut [u8]) -> Option<usize> {
-    let mut len = 0;
-    for part in parts {
-        into.get_mut(len..len + part.len())?.copy_from_slice(part);
-        len += part.len();
-    }
-    Some(len)
-}
-
-/// Does what the sender left to the device: cuts a super-frame, or completes a checksum.
-fn finish(
-    frame: &mut [u8],
+/// Makes the wire frames that a frame stands for, hands them to `send` one by one, and returns how many they were.
+///
+/// `head`, `rest` and `offload` are those of [`Form::Uncut`]. The first error ends the frame.
+pub fn cut(
+    head: &Head,
+    rest: &[u8],
     offload: Offload,
-    scratch: &mut [u8],
+    scratch: &mut Scratch,
     mut send: impl FnMut(&[u8]) -> Result<(), DropReason>,
 ) -> Result<usize, DropReason> {
-    if offload.gso.is_some() {
-        let mut pieces = 0;
-        for segment in Segmenter::new(frame, &offload) {
-            let len = segment.copy_into(scratch);
-            send(&scratch[..len])?;
-            pieces += 1;
-        }
-        return Ok(pieces);
+    let Scratch { frame, segment } = scratch;
+    let (begin, len) = (head.bytes().len(), head.bytes().len() + rest.len());
+    let frame = frame.get_mut(..len).ok_or(DropReason::PktTooBig)?;
+    frame[..begin].copy_from_slice(head.bytes());
+    frame[begin..].copy_from_slice(rest);
+    let segments = Segmenter::new(frame, &offload).map_err(|_| DropReason::DevTxError)?;
+    let pieces = segments.len();
+    for wire in segments {
+        let len = wire.copy_into(segment).ok_or(DropReason::PktTooBig)?;
+        send(&segment[..len])?;
     }
-    checksum::complete(frame, offload.csum);
-    send(frame).map(|()| 1)
+    Ok(pieces)
 }
 
 /// What an error of a device means for the frame that met it.
@@ -252,5 +274,3 @@ const EBADFD: i32 = 77;
 const EMSGSIZE: i32 = 90;
 const ENETDOWN: i32 = 100;
 const ENOBUFS: i32 = 105;
-
-const _: () = assert!(ETHERNET_HEADER == ADDRESSES + 2);

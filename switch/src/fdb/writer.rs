@@ -146,7 +146,7 @@ impl Writer {
 
     /// After a million flushes: forget everything learned, and count from zero.
     fn restart_flush_numbers(&mut self, fdb: &Fdb) {
-        self.each(fdb, 0..fdb.buckets.len(), |writer, bucket, slot, key, value| {
+        self.each(fdb, 0..fdb.buckets.len(), |writer, bucket, slot, _, value| {
             if value.origin() == Origin::Learned {
                 writer.remove(fdb, bucket, slot, value);
             }

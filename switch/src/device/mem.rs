@@ -1,0 +1,128 @@
+//! A device in memory: what a test puts in is received, what is sent can be taken out.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Mutex, MutexGuard},
+};
+
+use super::Device;
+use crate::{
+    addr::PortId,
+    batch::Batch,
+    drops::DropReason,
+    offload::{Capabilities, Offload},
+    transmit::{Scratch, Transmit},
+};
+
+/// A frame with its metadata, on its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// What its sender left for the device to do.
+    pub offload: Offload,
+    /// From the destination address on.
+    pub bytes: Vec<u8>,
+}
+
+impl Packet {
+    /// A wire frame.
+    pub fn plain(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { offload: Offload::NONE, bytes: bytes.into() }
+    }
+}
+
+/// Two bounded queues: what will be received, and what was sent.
+#[derive(Debug)]
+pub struct MemDevice {
+    capabilities: Capabilities,
+    bound: usize,
+    queues: Mutex<Queues>,
+}
+
+#[derive(Debug, Default)]
+struct Queues {
+    inbound: VecDeque<Packet>,
+    outbound: VecDeque<Packet>,
+    overflow: u64,
+    fault: Option<i32>,
+}
+
+impl MemDevice {
+    /// A device whose queues hold up to `bound` frames each.
+    pub fn new(capabilities: Capabilities, bound: usize) -> Self {
+        Self { capabilities, bound, queues: Mutex::default() }
+    }
+
+    /// Lets `packet` be received; false (and counted) if the queue is full.
+    pub fn put(&self, packet: Packet) -> bool {
+        let mut queues = self.queues();
+        let fits = queues.inbound.len() < self.bound;
+        if fits {
+            queues.inbound.push_back(packet);
+        } else {
+            queues.overflow += 1;
+        }
+        fits
+    }
+
+    /// Takes out the oldest frame that was sent.
+    pub fn take(&self) -> Option<Packet> {
+        self.queues().outbound.pop_front()
+    }
+
+    /// Lets the device fail with this `errno` from now on, or work again.
+    pub fn fail(&self, errno: Option<i32>) {
+        self.queues().fault = errno;
+    }
+
+    fn queues(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Device for MemDevice {
+    fn recv(
+        &self,
+        port: PortId,
+        batch: &mut Batch,
+        max: usize,
+        invalid: &mut dyn FnMut(usize),
+    ) -> io::Result<bool> {
+        let mut queues = self.queues();
+        if let Some(errno) = queues.fault {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        for _ in 0..max {
+            let Some(packet) = queues.inbound.pop_front() else { return Ok(false) };
+            // Through the header, as from a kernel: nothing is believed that the frame contradicts.
+            let offload = Offload::parse(&packet.offload.emit(), &packet.bytes);
+            if !offload.is_ok_and(|offload| batch.push_copy(port, offload, &packet.bytes)) {
+                invalid(packet.bytes.len());
+            }
+        }
+        Ok(!queues.inbound.is_empty())
+    }
+
+    fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
+        let mut queues = self.queues();
+        frames.each(self.capabilities, scratch, |form| {
+            if queues.fault.is_some() {
+                return Err(DropReason::DevReady);
+            }
+            if queues.outbound.len() >= self.bound {
+                return Err(DropReason::FullRing);
+            }
+            let (offload, bytes) = form.to_packet();
+            queues.outbound.push_back(Packet { offload, bytes });
+            Ok(())
+        });
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    fn overflow(&self) -> u64 {
+        self.queues().overflow
+    }
+}

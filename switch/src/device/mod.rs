@@ -1,0 +1,59 @@
+//! Where frames come from and go to: the boundary to what we do not own.
+//!
+//! [`Device`] is all the switch asks of it. In memory ([`mem`]) and file ([`pcap`]) devices are pure and
+//! serve tests, replay and capture; TAP and AF_PACKET need Linux (feature `os`).
+
+use std::{fmt, io};
+
+use crate::{
+    addr::PortId,
+    batch::Batch,
+    offload::Capabilities,
+    transmit::{Scratch, Transmit},
+};
+
+pub mod mem;
+pub mod pcap;
+
+#[cfg(feature = "os")]
+pub mod packet;
+#[cfg(feature = "os")]
+pub mod tap;
+
+/// A source and sink of frames that never blocks.
+///
+/// One worker receives; any worker may send, also at the same time. Neither allocates.
+pub trait Device: Send + Sync + fmt::Debug {
+    /// Appends up to `max` received frames to `batch`, which has room for them, and returns whether more may be
+    /// waiting. Frames came in by `port` unless the device knows better.
+    ///
+    /// A frame whose offload header is invalid is counted through `invalid` and not appended.
+    ///
+    /// # Errors
+    /// The device is gone or down and will give no frames until something is done about it. Frames received
+    /// before are in the batch.
+    fn recv(
+        &self,
+        port: PortId,
+        batch: &mut Batch,
+        max: usize,
+        invalid: &mut dyn FnMut(usize),
+    ) -> io::Result<bool>;
+
+    /// Sends what leaves by a port, and counts what became of each frame.
+    fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch);
+
+    /// Which offloaded frames it takes as they are.
+    fn capabilities(&self) -> Capabilities;
+
+    /// What to wait on for frames to receive; `None`: it is never waited for (tests call it in turn).
+    #[cfg(feature = "os")]
+    fn readiness(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        None
+    }
+
+    /// Frames that the kernel dropped before we could receive them, since the device was opened.
+    fn overflow(&self) -> u64 {
+        0
+    }
+}

@@ -1,0 +1,101 @@
+//! One worker's engine: receive, forward, send.
+//!
+//! ```text
+//! turn: device.recv(batch)                      rx         up to a quantum of frames of one receiver
+//!       forwarder.forward(batch) -> egress      decide     parse, classify, learn, look up, reach
+//!       device.send(egress of each port)        tx         each egress port once, in arrival order
+//! ```
+//!
+//! Run to completion: no frame outlives its turn, nothing is queued between receiving and sending. A turn is bounded in
+//! frames and octets, so a port that floods gets its quantum like every other. The engine knows no clock and no
+//! descriptor; [`crate::worker`] drives it, and tests do.
+
+use std::{io, sync::Arc};
+
+use crate::{
+    addr::Timestamp,
+    batch::{BATCH, Batch},
+    drops::DropReason,
+    forward::Forwarder,
+    plan::{Plan, Receiver},
+    transmit::{Egress, Scratch, Transmit},
+};
+
+/// What a turn did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Frames received.
+    pub frames: usize,
+    /// Whether the receiver may have more.
+    pub more: bool,
+}
+
+/// What one worker owns. See the [module](self).
+#[derive(Debug)]
+pub struct Engine {
+    worker: usize,
+    plan: Arc<Plan>,
+    batch: Batch,
+    forwarder: Forwarder,
+    egress: Egress,
+    scratch: Scratch,
+}
+
+impl Engine {
+    /// The engine of worker number `worker`, with all memory it will ever use for as many ports as `plan` has.
+    pub fn new(worker: usize, plan: Arc<Plan>) -> Self {
+        let mut engine = Self {
+            worker,
+            plan: Arc::clone(&plan),
+            batch: Batch::new(),
+            forwarder: Forwarder::new(worker),
+            egress: Egress::default(),
+            scratch: Scratch::new(),
+        };
+        engine.adopt(plan);
+        engine
+    }
+
+    /// Works by `plan` from the next turn on.
+    pub fn adopt(&mut self, plan: Arc<Plan>) {
+        self.forwarder.reserve(plan.ports.len());
+        self.egress.reserve(plan.ports.len());
+        self.plan = plan;
+    }
+
+    /// The plan it works by.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// Receives at most `max` frames (and never more than [`BATCH`]) from `receiver` and brings them where they belong.
+    ///
+    /// # Errors
+    /// The receiver gives no more frames; those received before the error were forwarded.
+    pub fn turn(&mut self, receiver: &Receiver, max: usize, now: Timestamp) -> io::Result<Turn> {
+        let Self { worker, plan, batch, forwarder, egress, scratch } = self;
+        batch.clear();
+        let Some(port) = plan.port(receiver.port) else { return Ok(Turn { frames: 0, more: false }) };
+        let counters = port.counters(*worker);
+        let mut invalid = 0;
+        let received = receiver.device.recv(receiver.port, batch, max.min(BATCH), &mut |len| {
+            counters.rx_frames.add(1);
+            counters.rx_bytes.add(len as u64);
+            counters.drop(DropReason::DevHdr);
+            invalid += 1;
+        });
+        forwarder.forward(now, plan, batch, egress);
+        egress.drain(|id, outs| {
+            let Some(port) = plan.port(id) else { return };
+            let frames = Transmit {
+                port: id,
+                batch,
+                outs,
+                max_frame: plan.topology.max_frame(id),
+                counters: port.counters(*worker),
+            };
+            port.device.send(&frames, scratch);
+        });
+        received.map(|more| Turn { frames: batch.len() + invalid, more })
+    }
+}

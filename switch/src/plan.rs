@@ -1,0 +1,110 @@
+//! What the workers work with: topology, table, ports and who receives on what.
+//!
+//! A plan never changes. When anything is configured, a new one is made (sharing what stays) and every worker
+//! adopts it between two turns.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering::Relaxed},
+    },
+};
+
+use crate::{
+    addr::PortId,
+    counters::{PortCounters, PortTotals},
+    device::Device,
+    fdb::Fdb,
+    topology::Topology,
+};
+
+/// A place where frames come and go, as the workers see it.
+pub struct Port {
+    /// Its number.
+    pub id: PortId,
+    /// Where its frames go out.
+    pub device: Arc<dyn Device>,
+    counters: Box<[PortCounters]>,
+    /// The `errno` that stopped receiving on it; zero while it works.
+    fault: AtomicI32,
+}
+
+impl Port {
+    /// A port with fresh counters, for `workers` workers.
+    pub fn new(id: PortId, device: Arc<dyn Device>, workers: usize) -> Self {
+        let counters = (0..workers).map(|_| PortCounters::default()).collect();
+        Self { id, device, counters, fault: AtomicI32::new(0) }
+    }
+
+    /// The counters that `worker`, and only it, adds to.
+    pub fn counters(&self, worker: usize) -> &PortCounters {
+        &self.counters[worker]
+    }
+
+    /// What all workers counted.
+    pub fn totals(&self) -> PortTotals {
+        let mut totals = PortTotals::default();
+        for counters in &self.counters {
+            totals.add(counters);
+        }
+        totals
+    }
+
+    /// Notes that the port cannot receive any more.
+    pub fn fail(&self, error: &std::io::Error) {
+        self.fault.store(error.raw_os_error().unwrap_or(-1), Relaxed);
+    }
+
+    /// Why the port stopped receiving, if it did.
+    pub fn fault(&self) -> Option<std::io::Error> {
+        match self.fault.load(Relaxed) {
+            0 => None,
+            errno => Some(std::io::Error::from_raw_os_error(errno)),
+        }
+    }
+}
+
+impl fmt::Debug for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Port").field("id", &self.id).field("device", &self.device).finish_non_exhaustive()
+    }
+}
+
+/// A source of frames and the one worker that reads it, so that its frames keep their order.
+#[derive(Clone, Debug)]
+pub struct Receiver {
+    /// Tells it from all others, for as long as the process lives.
+    pub key: u64,
+    /// Where frames come from.
+    pub device: Arc<dyn Device>,
+    /// The port they came in by, unless the device tells for each frame.
+    pub port: PortId,
+    /// The number of the worker that reads it.
+    pub worker: usize,
+}
+
+/// What the workers work with. See the [module](self).
+#[derive(Debug)]
+pub struct Plan {
+    /// Who may talk to whom.
+    pub topology: Topology,
+    /// Who is where.
+    pub fdb: Arc<Fdb>,
+    /// By port number.
+    pub ports: Vec<Option<Arc<Port>>>,
+    /// In no order.
+    pub receivers: Vec<Receiver>,
+}
+
+impl Plan {
+    /// A switch with nothing attached.
+    pub fn empty(fdb: Arc<Fdb>) -> Self {
+        Self { topology: Topology::default(), fdb, ports: Vec::new(), receivers: Vec::new() }
+    }
+
+    /// The port with this number, if there is one.
+    pub fn port(&self, port: PortId) -> Option<&Arc<Port>> {
+        self.ports.get(port.index())?.as_ref()
+    }
+}

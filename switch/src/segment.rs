@@ -1,0 +1,259 @@
+//! Software segmentation: the wire frames a super-frame stands for.
+//!
+//! A port without offload gets what a network card would have made: TCP is cut as the kernel's `tcp_gso_segment` does
+//! (net/ipv4/tcp_offload.c), UDP as `__udp_gso_segment` (net/ipv4/udp_offload.c), and a lone partial checksum is
+//! completed. All three are the same to the caller, a row of [`Segment`]s, each a header to write and a slice of the
+//! frame's payload. Whoever gathers (a tunnel, with its own header in front) writes headers only and never
+//! copies payload; whoever sends from one buffer uses [`Segment::copy_into`].
+//!
+//! What all segments share is summed once; per segment only its payload is.
+
+use std::num::NonZeroU16;
+
+use crate::checksum::Sum;
+use crate::drops::DropReason;
+use crate::headers::{Headers, Network, Transport};
+use crate::offload::{Csum, Offload};
+
+/// The wire frames of one frame, in order; at least one, at most
+/// [`MAX_SEGMENTS`](crate::offload::MAX_SEGMENTS).
+#[derive(Clone, Copy, Debug)]
+pub struct Segmenter<'a> {
+    frame: &'a [u8],
+    plan: Plan,
+    /// Octets of header in each segment.
+    header_len: usize,
+    /// The most octets of payload in each segment; not zero, unless the frame is empty.
+    size: usize,
+    next: u16,
+    left: u16,
+}
+
+/// One wire frame, not yet written.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment<'a> {
+    /// What follows the header, as it stands in the super-frame.
+    pub payload: &'a [u8],
+    frame: &'a [u8],
+    plan: Plan,
+    header_len: usize,
+    index: u16,
+    last: bool,
+}
+
+/// What the headers of the segments need.
+#[derive(Clone, Copy, Debug)]
+enum Plan {
+    /// Nothing: the frame goes out as it is.
+    Keep,
+    /// The checksum at `start + offset`.
+    Complete { start: usize, offset: usize },
+    /// Lengths, identification, sequence and checksums.
+    Cut(Template),
+}
+
+/// What is common to all segments of a super-frame: sums of its headers without the fields that differ.
+#[derive(Clone, Copy, Debug)]
+struct Template {
+    headers: Headers,
+    size: NonZeroU16,
+    /// IPv4: the header but for length, identification and checksum.
+    network: Sum,
+    /// Pseudo-header and transport header, but for lengths, and for TCP sequence and flags.
+    transport: Sum,
+}
+
+// Flags of the word at TCP_FLAGS (RFC 9293 section 3.1, RFC 3168 section 6.1).
+const FIN_PSH: u16 = 0x01 | 0x08;
+const CWR: u16 = 0x80;
+
+// Fields, counted from their header.
+const IPV4_LENGTH: usize = 2;
+const IPV4_ID: usize = 4;
+const IPV4_CHECKSUM: usize = 10;
+const IPV6_LENGTH: usize = 4;
+const IPV6_HEADER: usize = 40;
+const TCP_SEQUENCE: usize = 4;
+const TCP_FLAGS: usize = 12;
+const UDP_LENGTH: usize = 4;
+
+impl<'a> Segmenter<'a> {
+    /// Prepares to cut `frame` as `offload` says.
+    ///
+    /// # Errors
+    /// [`DropReason::DevHdr`] if `offload` is not of this frame. One that [`Offload::parse`] gave for it never is.
+    pub fn new(frame: &'a [u8], offload: &Offload) -> Result<Self, DropReason> {
+        if Offload::parse(&offload.emit(), frame)? != *offload {
+            return Err(DropReason::DevHdr);
+        }
+        let whole = Self { frame, plan: Plan::Keep, header_len: 0, size: frame.len(), next: 0, left: 1 };
+        let (start, offset) = match offload.csum {
+            Csum::Unknown | Csum::Valid => return Ok(whole),
+            Csum::Partial { start, offset } => (usize::from(start), usize::from(offset)),
+        };
+        let Some(gso) = offload.gso else {
+            return Ok(Self {
+                plan: Plan::Complete { start, offset },
+                header_len: start + offset + 2,
+                ..whole
+            });
+        };
+        let headers = Headers::measure(frame).ok_or(DropReason::DevHdr)?;
+        let left = u16::try_from(offload.segments(frame.len())).map_err(|_| DropReason::DevHdr)?;
+        Ok(Self {
+            frame,
+            plan: Plan::Cut(Template::new(frame, headers, gso.size)),
+            header_len: headers.payload,
+            size: usize::from(gso.size.get()),
+            next: 0,
+            left,
+        })
+    }
+}
+
+impl<'a> Iterator for Segmenter<'a> {
+    type Item = Segment<'a>;
+
+    fn next(&mut self) -> Option<Segment<'a>> {
+        self.left = self.left.checked_sub(1)?;
+        let index = self.next;
+        self.next += 1;
+        let payload = &self.frame[self.header_len + usize::from(index) * self.size..];
+        let payload = &payload[..payload.len().min(self.size)];
+        let Self { frame, plan, header_len, .. } = *self;
+        Some(Segment { payload, frame, plan, header_len, index, last: self.left == 0 })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (usize::from(self.left), Some(usize::from(self.left)))
+    }
+}
+
+impl ExactSizeIterator for Segmenter<'_> {}
+
+impl Segment<'_> {
+    /// Octets that [`Segment::write_header`] writes: at most [`MAX_HEADER`](crate::headers::MAX_HEADER), and zero for
+    /// a frame that needs nothing.
+    pub fn header_len(&self) -> usize {
+        self.header_len
+    }
+
+    /// Octets of the wire frame: header and payload.
+    pub fn wire_len(&self) -> usize {
+        self.header_len + self.payload.len()
+    }
+
+    /// Writes the complete header, checksums final, to the front of `buf` and returns its length, or `None` if `buf`
+    /// is shorter than [`Segment::header_len`].
+    ///
+    /// It reads the payload to sum it.
+    pub fn write_header(&self, buf: &mut [u8]) -> Option<usize> {
+        let header = buf.get_mut(..self.header_len)?;
+        header.copy_from_slice(&self.frame[..self.header_len]);
+        match &self.plan {
+            Plan::Keep => {}
+            Plan::Complete { start, offset } => {
+                put(header, start + offset, Sum::of(&self.frame[*start..]).nonzero_checksum());
+            }
+            Plan::Cut(template) => template.fill(header, self),
+        }
+        Some(self.header_len)
+    }
+
+    /// Writes the whole wire frame to the front of `buf` and returns its length, or `None` if `buf` is shorter than
+    /// [`Segment::wire_len`].
+    pub fn copy_into(&self, buf: &mut [u8]) -> Option<usize> {
+        let buf = buf.get_mut(..self.wire_len())?;
+        let header_len = self.write_header(buf)?;
+        buf[header_len..].copy_from_slice(self.payload);
+        Some(buf.len())
+    }
+
+    /// The word of flags that this segment of a super-frame with the word `flags` carries: the end of a burst is told
+    /// once, by the last, and the reaction to congestion once, by the first.
+    fn tcp_flags(&self, flags: u16) -> u16 {
+        let not_last = if self.last { 0 } else { FIN_PSH };
+        let not_first = if self.index == 0 { 0 } else { CWR };
+        flags & !(not_last | not_first)
+    }
+}
+
+impl Template {
+    /// `headers` are those of `frame`, a super-frame that [`Offload::parse`] accepted. Its transport checksum field
+    /// holds the pseudo-header sum, which is right even where the addresses beside it are not those to be summed:
+    /// behind a routing header.
+    fn new(frame: &[u8], headers: Headers, size: NonZeroU16) -> Self {
+        let Headers { network, transport, payload, .. } = headers;
+        let without = |sum: Sum, field: usize| sum + Sum::minus(word(frame, field));
+        let network = match headers.network_kind {
+            Network::V4 => [IPV4_LENGTH, IPV4_ID, IPV4_CHECKSUM]
+                .iter()
+                .fold(Sum::of(&frame[network..transport]), |sum, field| without(sum, network + field)),
+            Network::V6 => Sum::default(),
+        };
+        let sum = Sum::of(&frame[transport..payload]) + Sum::minus(length(frame.len() - transport));
+        let transport = match headers.transport_kind {
+            Transport::Tcp => [TCP_SEQUENCE, TCP_SEQUENCE + 2, TCP_FLAGS]
+                .iter()
+                .fold(sum, |sum, field| without(sum, transport + field)),
+            Transport::Udp => without(sum, transport + UDP_LENGTH),
+        };
+        Self { headers, size, network, transport }
+    }
+
+    /// Turns the copy of the super-frame's headers in `header` into those of `segment`.
+    fn fill(&self, header: &mut [u8], segment: &Segment<'_>) {
+        let Headers { network, transport, .. } = self.headers;
+        match self.headers.network_kind {
+            Network::V4 => {
+                let length = length(segment.wire_len() - network);
+                let id = word(header, network + IPV4_ID).wrapping_add(segment.index);
+                let sum = self.network + Sum::word(length) + Sum::word(id);
+                put(header, network + IPV4_LENGTH, length);
+                put(header, network + IPV4_ID, id);
+                put(header, network + IPV4_CHECKSUM, sum.checksum());
+            }
+            Network::V6 => {
+                put(header, network + IPV6_LENGTH, length(segment.wire_len() - network - IPV6_HEADER));
+            }
+        }
+        let length = length(segment.wire_len() - transport);
+        let sum = self.transport + Sum::word(length) + Sum::of(segment.payload);
+        let checksum = match self.headers.transport_kind {
+            Transport::Tcp => {
+                let ahead = u32::from(segment.index) * u32::from(self.size.get());
+                let sequence = double(header, transport + TCP_SEQUENCE).wrapping_add(ahead);
+                let flags = segment.tcp_flags(word(header, transport + TCP_FLAGS));
+                header[transport + TCP_SEQUENCE..][..4].copy_from_slice(&sequence.to_be_bytes());
+                put(header, transport + TCP_FLAGS, flags);
+                (sum + Sum::double(sequence) + Sum::word(flags)).checksum()
+            }
+            Transport::Udp => {
+                put(header, transport + UDP_LENGTH, length);
+                (sum + Sum::word(length)).nonzero_checksum()
+            }
+        };
+        put(header, transport + self.headers.transport_kind.checksum_offset(), checksum);
+    }
+}
+
+// Below, offsets are those of `Headers` and so within the header; the frame's IP length is at most 65535, and so is
+// that of any part of it.
+
+fn word(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn double(bytes: &[u8], at: usize) -> u32 {
+    u32::from(word(bytes, at)) << 16 | u32::from(word(bytes, at + 2))
+}
+
+fn put(bytes: &mut [u8], at: usize, word: u16) {
+    bytes[at..at + 2].copy_from_slice(&word.to_be_bytes());
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "part of an IP packet, see above")]
+fn length(octets: usize) -> u16 {
+    debug_assert!(u16::try_from(octets).is_ok());
+    octets as u16
+}

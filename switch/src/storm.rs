@@ -1,0 +1,94 @@
+//! Storm control: how many frames a port may flood in a second.
+
+use crate::{addr::Timestamp, drops::DropReason, topology::StormLimits};
+
+/// A token bucket of a tenth of a second's frames, at least one.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket {
+    /// Frames left, in thousandths: one millisecond at `limit` per second adds `limit` of them.
+    left: u64,
+    filled: Timestamp,
+}
+
+const FRAME: u64 = 1000;
+
+impl Bucket {
+    /// Takes one frame out of the bucket, if there is one.
+    fn take(&mut self, limit: u32, now: Timestamp) -> bool {
+        let limit = u64::from(limit);
+        let room = (limit * FRAME / 10).max(FRAME.min(limit * FRAME));
+        let elapsed = now.as_millis().saturating_sub(self.filled.as_millis());
+        self.left = self.left.saturating_add(elapsed.saturating_mul(limit)).min(room);
+        self.filled = now;
+        let allowed = self.left >= FRAME;
+        if allowed {
+            self.left -= FRAME;
+        }
+        allowed
+    }
+}
+
+/// What a frame that is flooded is flooded for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flood {
+    /// To all stations.
+    Broadcast,
+    /// To a group.
+    Multicast,
+    /// To a station not in the table.
+    Unknown,
+}
+
+/// The state of one ingress port's limits. A port is received by one worker, so it needs no sharing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Storm {
+    broadcast: Bucket,
+    multicast: Bucket,
+    unknown: Bucket,
+}
+
+impl Storm {
+    /// Whether one more frame may be flooded at `now`.
+    pub fn allow(&mut self, flood: Flood, limits: StormLimits, now: Timestamp) -> Result<(), DropReason> {
+        let (bucket, limit, reason) = match flood {
+            Flood::Broadcast => (&mut self.broadcast, limits.broadcast, DropReason::StormBroadcast),
+            Flood::Multicast => (&mut self.multicast, limits.multicast, DropReason::StormMulticast),
+            Flood::Unknown => (&mut self.unknown, limits.unknown, DropReason::StormUnknown),
+        };
+        match limit {
+            Some(limit) if !bucket.take(limit, now) => Err(reason),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passed(limit: u32, frames_per_ms: u64, millis: u64) -> usize {
+        let limits = StormLimits { broadcast: Some(limit), ..StormLimits::default() };
+        let mut storm = Storm::default();
+        let times = (1..=millis).flat_map(|at| std::iter::repeat_n(1_000_000 + at, frames_per_ms as usize));
+        times.filter(|at| storm.allow(Flood::Broadcast, limits, Timestamp::from_millis(*at)).is_ok()).count()
+    }
+
+    #[test]
+    fn passes_the_limit_and_a_tenth_of_a_second_at_once() {
+        assert_eq!(passed(1000, 10, 1), 100);
+        assert_eq!(passed(1000, 10, 1000), 1099);
+        assert_eq!(passed(1, 10, 10_000), 10);
+        assert_eq!(passed(0, 10, 10_000), 0);
+        assert_eq!(passed(u32::MAX, 10, 1000), 10_000);
+    }
+
+    #[test]
+    fn kinds_have_limits_of_their_own() {
+        let limits = StormLimits { broadcast: Some(0), multicast: None, unknown: Some(0) };
+        let mut storm = Storm::default();
+        let mut allow = |flood| storm.allow(flood, limits, Timestamp::from_millis(5));
+        assert_eq!(allow(Flood::Broadcast), Err(DropReason::StormBroadcast));
+        assert_eq!(allow(Flood::Multicast), Ok(()));
+        assert_eq!(allow(Flood::Unknown), Err(DropReason::StormUnknown));
+    }
+}
