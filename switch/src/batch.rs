@@ -3,7 +3,7 @@
 //! Every frame has room in front of it: a device puts the offload header there, so a frame that passes
 //! unchanged leaves with the same single slice it came in.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use crate::{
     addr::{NetworkId, PortId},
@@ -72,6 +72,15 @@ impl Batch {
     /// [`HEADROOM`]; a device's header stands before it.
     pub fn spare(&mut self) -> impl Iterator<Item = &mut [u8]> {
         self.memory.chunks_exact_mut(STRIDE).skip(self.frames.len())
+    }
+
+    /// Moves the octets `range` of the buffer `ahead` buffers after the next into the next.
+    ///
+    /// For devices that receive into many buffers at once and then leave one out.
+    pub fn shift_spare(&mut self, ahead: usize, range: Range<usize>) {
+        let next = self.frames.len() * STRIDE;
+        let from = next + ahead * STRIDE;
+        self.memory.copy_within(from + range.start..from + range.end, next + range.start);
     }
 
     /// Takes the frame of `len` octets that was received into the next buffer at [`HEADROOM`].

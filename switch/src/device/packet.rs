@@ -1,0 +1,352 @@
+//! An interface that exists (a veth end, a NIC), read and written through AF_PACKET.
+//!
+//! `PACKET_VNET_HDR` puts the same 10-octet offload header before each frame as a TAP does, so super-frames pass
+//! whole between both. Frames are received and sent many at a time (`recvmmsg`, `sendmmsg`). The kernel takes the
+//! VLAN tag off a frame and tells it beside it (`PACKET_AUXDATA`): it is put back. What the host itself sends by the
+//! interface is not received (`PACKET_IGNORE_OUTGOING`), or our own frames would come back.
+#![expect(unsafe_code, reason = "AF_PACKET addresses, recvmmsg and sendmmsg have no safe wrapper")]
+
+use std::{
+    io,
+    mem::{MaybeUninit, size_of, zeroed},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    ptr::null_mut,
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+};
+
+use libc::{c_int, c_uint, c_void, cmsghdr, iovec, mmsghdr, socklen_t, tpacket_auxdata};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::Device;
+use crate::{
+    addr::PortId,
+    batch::{BATCH, Batch, HEADROOM},
+    drops::DropReason,
+    frame::{MAX_FRAME, TAG},
+    offload::{Capabilities, Offload, VNET_HEADER},
+    transmit::{Form, Head, Out, Scratch, Transmit, cut, drop_reason},
+};
+
+/// Octets the kernel may queue for us, and we for it. A 64 KB super-frame counts up to twice its size.
+const QUEUE: c_int = 8 << 20;
+
+/// Octets received in one go that are worth it: more would leave the second-level cache before they are sent.
+const GULP: usize = 384 << 10;
+
+// include/uapi/linux/if_packet.h, as far as libc does not have it.
+const PACKET_IGNORE_OUTGOING: c_int = 23;
+const ETH_P_ALL: u16 = 3;
+
+/// An interface opened through AF_PACKET.
+#[derive(Debug)]
+pub struct Packet {
+    socket: Socket,
+    ifindex: c_int,
+    capabilities: Capabilities,
+    /// The mean length of frames received lately.
+    mean: AtomicUsize,
+    overflow: AtomicU64,
+}
+
+impl Packet {
+    /// Opens the interface `name` of the calling thread's network namespace in promiscuous mode.
+    ///
+    /// # Errors
+    /// `ENODEV`: no such interface. `EPERM`: no CAP_NET_RAW.
+    pub fn open(name: &str, offload: bool) -> io::Result<Self> {
+        let ifindex = index_of(name)?;
+        // Protocol 0: nothing is received before the socket is bound to the interface.
+        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
+        socket.set_nonblocking(true)?;
+        let on: c_int = 1;
+        set(&socket, libc::PACKET_AUXDATA, &on)?;
+        set(&socket, PACKET_IGNORE_OUTGOING, &on)?;
+        if offload {
+            set(&socket, libc::PACKET_VNET_HDR, &on)?;
+        }
+        for option in [libc::SO_RCVBUFFORCE, libc::SO_SNDBUFFORCE] {
+            set_level(&socket, libc::SOL_SOCKET, option, &QUEUE)?;
+        }
+        // SAFETY: plain data of which all zeros is a value.
+        let mut membership: libc::packet_mreq = unsafe { zeroed() };
+        membership.mr_ifindex = ifindex;
+        membership.mr_type = libc::PACKET_MR_PROMISC as u16;
+        set(&socket, libc::PACKET_ADD_MEMBERSHIP, &membership)?;
+        // SAFETY: as above.
+        let mut address: libc::sockaddr_ll = unsafe { zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_protocol = ETH_P_ALL.to_be();
+        address.sll_ifindex = ifindex;
+        let len = size_of::<libc::sockaddr_ll>() as socklen_t;
+        // SAFETY: the address is a sockaddr_ll of the length told, alive across the call.
+        check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) })?;
+        let capabilities = if offload { Capabilities::ALL } else { Capabilities::NONE };
+        Ok(Self { socket, ifindex, capabilities, mean: AtomicUsize::new(0), overflow: AtomicU64::new(0) })
+    }
+
+    /// Octets of the longest IP packet the interface takes.
+    ///
+    /// # Errors
+    /// The interface is gone.
+    pub fn mtu(&self) -> io::Result<u16> {
+        let mut request = self.named_request()?;
+        // SAFETY: SIOCGIFMTU reads the name and writes the MTU of one ifreq.
+        check(unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCGIFMTU, &raw mut request) })?;
+        // SAFETY: SIOCGIFMTU has set it.
+        Ok(u16::try_from(unsafe { request.ifr_ifru.ifru_mtu }).unwrap_or(u16::MAX))
+    }
+
+    /// The interface's name as it is now, in the socket's own namespace.
+    fn named_request(&self) -> io::Result<libc::ifreq> {
+        // SAFETY: plain data of which all zeros is a value.
+        let mut request: libc::ifreq = unsafe { zeroed() };
+        request.ifr_ifru.ifru_ifindex = self.ifindex;
+        // SAFETY: SIOCGIFNAME reads the index and writes the name of one ifreq.
+        check(unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCGIFNAME, &raw mut request) })?;
+        Ok(request)
+    }
+
+    /// Octets of the offload header before each frame.
+    fn header(&self) -> usize {
+        if self.capabilities.csum { VNET_HEADER } else { 0 }
+    }
+
+    /// Frames to ask for at once: as many as `max`, but of long ones no more than stay in the cache.
+    fn gulp(&self, max: usize) -> usize {
+        max.min(GULP / self.mean.load(Relaxed).max(1)).clamp(1, BATCH)
+    }
+
+    /// An error of the socket: is the interface merely down (`Ok`: frames come when it is up), or gone?
+    fn down_or_gone(&self, error: io::Error) -> io::Result<bool> {
+        match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::EINTR) => Ok(false),
+            Some(libc::ENETDOWN) => self.named_request().map(|_| false),
+            _ => Err(error),
+        }
+    }
+
+    /// Sends `messages` in order, and tells what became of each.
+    fn send_all(&self, messages: &mut [mmsghdr], mut done: impl FnMut(usize, Result<usize, DropReason>)) {
+        let mut next = 0;
+        while next < messages.len() {
+            let rest = &mut messages[next..];
+            // SAFETY: the messages' names, iovecs and what these point to outlive the call (see `send`).
+            let sent = unsafe {
+                libc::sendmmsg(self.socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as c_uint, libc::MSG_DONTWAIT)
+            };
+            match usize::try_from(sent) {
+                Ok(sent) if sent > 0 => {
+                    (next..next + sent).for_each(|index| done(index, Ok(1)));
+                    next += sent;
+                }
+                _ => {
+                    // The error is the first message's; the others get their chance.
+                    done(next, Err(drop_reason(&io::Error::last_os_error())));
+                    next += 1;
+                }
+            }
+        }
+    }
+}
+
+/// Room for the one control message asked for, aligned as the kernel wants it.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Control([u8; CONTROL]);
+
+// SAFETY: pure arithmetic on its argument.
+const CONTROL: usize = unsafe { libc::CMSG_SPACE(size_of::<tpacket_auxdata>() as c_uint) } as usize;
+
+impl Device for Packet {
+    fn recv(
+        &self,
+        port: PortId,
+        batch: &mut Batch,
+        max: usize,
+        invalid: &mut dyn FnMut(usize),
+    ) -> io::Result<bool> {
+        let header = self.header();
+        let want = self.gulp(max.min(batch.room()));
+        let mut controls = [const { MaybeUninit::<Control>::uninit() }; BATCH];
+        let mut vectors = [const { iovec { iov_base: null_mut(), iov_len: 0 } }; BATCH];
+        // SAFETY: plain data of which all zeros is a value.
+        let mut messages: [mmsghdr; BATCH] = unsafe { zeroed() };
+        for (index, buffer) in batch.spare().take(want).enumerate() {
+            let buffer = &mut buffer[HEADROOM - header..HEADROOM + MAX_FRAME];
+            vectors[index] = iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+            let message = &mut messages[index].msg_hdr;
+            message.msg_iov = &raw mut vectors[index];
+            message.msg_iovlen = 1;
+            message.msg_control = controls[index].as_mut_ptr().cast();
+            message.msg_controllen = CONTROL;
+        }
+        // SAFETY: each message names one iovec over a buffer of its own in the batch, which is borrowed mutably until
+        // the call is over, and a control buffer of CONTROL octets; all live across the call.
+        let received = unsafe {
+            libc::recvmmsg(self.socket.as_raw_fd(), messages.as_mut_ptr(), want as c_uint, libc::MSG_DONTWAIT, null_mut())
+        };
+        let Ok(received) = usize::try_from(received) else {
+            return self.down_or_gone(io::Error::last_os_error());
+        };
+        let mut octets = 0;
+        // Buffers of invalid frames are offered again, so what follows them would be overwritten: frames are
+        // moved down to the next free buffer when that happens.
+        let mut skipped = 0;
+        for message in &messages[..received] {
+            let len = message.msg_len as usize;
+            octets += len;
+            let taken = take(batch, port, header, len, skipped);
+            match taken {
+                Some(()) => {
+                    if let Some(tag) = stripped_tag(message) {
+                        batch.restore_tag(tag);
+                    }
+                }
+                None => {
+                    invalid(len.saturating_sub(header));
+                    skipped += 1;
+                }
+            }
+        }
+        if received > 0 {
+            let mean = (self.mean.load(Relaxed) * 3 + octets / received) / 4;
+            self.mean.store(mean, Relaxed);
+        }
+        Ok(received == want)
+    }
+
+    fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
+        let header = self.header();
+        let mut heads = [const { MaybeUninit::<Head>::uninit() }; BATCH];
+        let mut vectors = [const { [iovec { iov_base: null_mut(), iov_len: 0 }; 2] }; BATCH];
+        // SAFETY: plain data of which all zeros is a value.
+        let mut messages: [mmsghdr; BATCH] = unsafe { zeroed() };
+        let mut pending = [const { None::<Out> }; BATCH];
+        let mut count = 0;
+        let flush = |messages: &mut [mmsghdr], pending: &[Option<Out>]| {
+            self.send_all(messages, |index, result| {
+                if let Some(out) = pending[index] {
+                    frames.count(out, result);
+                }
+            });
+        };
+        for &out in frames.outs {
+            let parts: [&[u8]; 2] = match frames.form(out, self.capabilities) {
+                Ok(Form::Whole(bytes)) => [&bytes[VNET_HEADER - header..], &[]],
+                Ok(Form::Retagged(head, rest)) => {
+                    let head = heads[count].write(head);
+                    [&head.with_header()[VNET_HEADER - header..], rest]
+                }
+                Ok(Form::Uncut(head, rest, offload)) => {
+                    // Order is kept: what came before leaves first.
+                    flush(&mut messages[..count], &pending[..count]);
+                    count = 0;
+                    frames.count(out, cut(&head, rest, offload, scratch, |wire| self.send_one(wire)));
+                    continue;
+                }
+                Ok(Form::Wire(bytes)) => [bytes, &[]],
+                Err(reason) => {
+                    frames.count(out, Err(reason));
+                    continue;
+                }
+            };
+            vectors[count] = parts.map(|part| iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() });
+            messages[count].msg_hdr.msg_iov = vectors[count].as_mut_ptr();
+            messages[count].msg_hdr.msg_iovlen = if parts[1].is_empty() { 1 } else { 2 };
+            pending[count] = Some(out);
+            count += 1;
+        }
+        flush(&mut messages[..count], &pending[..count]);
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.socket.as_fd())
+    }
+
+    fn overflow(&self) -> u64 {
+        // SAFETY: plain data of which all zeros is a value.
+        let mut stats: libc::tpacket_stats = unsafe { zeroed() };
+        let mut len = size_of::<libc::tpacket_stats>() as socklen_t;
+        // SAFETY: the kernel writes at most `len` octets to `stats`; both live across the call.
+        let result = unsafe {
+            libc::getsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                (&raw mut stats).cast(),
+                &raw mut len,
+            )
+        };
+        // Reading resets the kernel's count.
+        let new = if result == 0 { u64::from(stats.tp_drops) } else { 0 };
+        self.overflow.fetch_add(new, Relaxed) + new
+    }
+}
+
+impl Packet {
+    /// Sends a wire frame that has no offload header yet.
+    fn send_one(&self, wire: &[u8]) -> Result<(), DropReason> {
+        let none = Offload::NONE.emit();
+        let parts = [io::IoSlice::new(&none[..self.header()]), io::IoSlice::new(wire)];
+        self.socket.send_vectored(&parts).map(drop).map_err(|error| drop_reason(&error))
+    }
+}
+
+/// Takes the frame that was received `skipped` buffers after the next into the batch. `None`: it is invalid.
+fn take(batch: &mut Batch, port: PortId, header: usize, len: usize, skipped: usize) -> Option<()> {
+    let frame_len = len.checked_sub(header)?;
+    if skipped > 0 {
+        batch.shift_spare(skipped, HEADROOM - header..HEADROOM + frame_len);
+    }
+    let buffer = batch.spare().next()?;
+    let (front, frame) = buffer[..HEADROOM + frame_len].split_at(HEADROOM);
+    let offload = if header == 0 { Offload::NONE } else { Offload::parse(front.last_chunk()?, frame).ok()? };
+    batch.push(port, None, offload, frame_len);
+    Some(())
+}
+
+/// The VLAN tag that the kernel took off a frame, as it stood there.
+fn stripped_tag(message: &mmsghdr) -> Option<[u8; TAG]> {
+    // SAFETY: the kernel has filled the message's control buffer and told its length.
+    let control: *const cmsghdr = unsafe { libc::CMSG_FIRSTHDR(&raw const message.msg_hdr) };
+    if control.is_null() {
+        return None;
+    }
+    // SAFETY: not null, so it points to a header within the control buffer, which outlives this call.
+    let (level, kind) = unsafe { ((*control).cmsg_level, (*control).cmsg_type) };
+    if (level, kind) != (libc::SOL_PACKET, libc::PACKET_AUXDATA) {
+        return None;
+    }
+    // SAFETY: a PACKET_AUXDATA message holds a tpacket_auxdata, possibly not aligned for it.
+    let aux: tpacket_auxdata = unsafe { libc::CMSG_DATA(control).cast::<tpacket_auxdata>().read_unaligned() };
+    if aux.tp_status & libc::TP_STATUS_VLAN_VALID == 0 {
+        return None;
+    }
+    let tpid = if aux.tp_status & libc::TP_STATUS_VLAN_TPID_VALID == 0 { 0x8100 } else { aux.tp_vlan_tpid };
+    let ([a, b], [c, d]) = (tpid.to_be_bytes(), aux.tp_vlan_tci.to_be_bytes());
+    Some([a, b, c, d])
+}
+
+fn index_of(name: &str) -> io::Result<c_int> {
+    let any = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
+    let index = rustix::net::netdevice::name_to_index(&any, name)?;
+    c_int::try_from(index).map_err(io::Error::other)
+}
+
+fn set<T>(socket: &Socket, option: c_int, value: &T) -> io::Result<()> {
+    set_level(socket, libc::SOL_PACKET, option, value)
+}
+
+fn set_level<T>(socket: &Socket, level: c_int, option: c_int, value: &T) -> io::Result<()> {
+    let (value, len): (*const T, _) = (value, size_of::<T>() as socklen_t);
+    // SAFETY: the kernel reads `len` octets of `value`, which lives across the call.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, value.cast::<c_void>(), len) })
+}
+
+fn check(result: c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
