@@ -182,7 +182,14 @@ mod tests {
         assert_eq!(mac.0, [0x02, 0x42, 0x0a, 0x09, 0x00, 0x02]);
         assert_eq!(mac.to_string(), "02:42:0a:09:00:02");
         assert_eq!(MacAddr::from_bits(mac.to_bits()), mac);
-        for bad in ["", "02:42", "02:42:0a:09:00:02:03", "2:42:0a:09:00:02", "02:42:0a:09:00:0g", "+2:42:0a:09:00:02"] {
+        for bad in [
+            "",
+            "02:42",
+            "02:42:0a:09:00:02:03",
+            "2:42:0a:09:00:02",
+            "02:42:0a:09:00:0g",
+            "+2:42:0a:09:00:02",
+        ] {
             assert_eq!(bad.parse::<MacAddr>(), Err(ParseMacError), "{bad}");
         }
     }

@@ -14,6 +14,10 @@ use crate::{
 /// Frames received at once at most.
 pub const BATCH: usize = 64;
 
+/// Octets after which a device that receives frame by frame ends the batch: more would have left the second-level cache
+/// before they are sent.
+pub const GULP: usize = 256 << 10;
+
 /// Octets before each frame: an offload header, and room for a VLAN tag that the kernel took off.
 pub const HEADROOM: usize = 32;
 
@@ -167,7 +171,10 @@ mod tests {
         batch.push(PortId(3), None, Offload::NONE, frame.len());
         assert_eq!(batch.bytes(0), frame);
         batch.restore_tag(Tag(0x600a).to_bytes());
-        assert_eq!(batch.bytes(0), b"\x02\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x02\x81\x00\x60\x0a\x08\x00rest");
+        assert_eq!(
+            batch.bytes(0),
+            b"\x02\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x02\x81\x00\x60\x0a\x08\x00rest"
+        );
         assert_eq!(&batch.with_header(0)[..VNET_HEADER], [0; VNET_HEADER]);
         assert_eq!(&batch.with_header(0)[VNET_HEADER..], batch.bytes(0));
     }

@@ -90,6 +90,9 @@ impl PortCounters {
 impl PortTotals {
     /// The drops of reasons that have any.
     pub fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
-        DropReason::ALL.iter().map(|reason| (*reason, self.drops[reason.index()])).filter(|(_, count)| *count > 0)
+        DropReason::ALL
+            .iter()
+            .map(|reason| (*reason, self.drops[reason.index()]))
+            .filter(|(_, count)| *count > 0)
     }
 }

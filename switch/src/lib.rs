@@ -17,3 +17,5 @@ pub mod segment;
 pub mod storm;
 pub mod topology;
 pub mod transmit;
+#[cfg(feature = "os")]
+pub mod worker;

@@ -109,10 +109,16 @@ impl fmt::Display for TopologyError {
         match self {
             Self::PortTwice(port) => write!(f, "two ports have the number {}", port.0),
             Self::NetworkTwice(network) => write!(f, "two networks have the number {}", network.0),
-            Self::NoNetwork(port, network) => write!(f, "port {} carries network {}, which does not exist", port.0, network.0),
-            Self::NoVlan(port, network) => write!(f, "trunk {} carries network {}, which has no VLAN", port.0, network.0),
+            Self::NoNetwork(port, network) => {
+                write!(f, "port {} carries network {}, which does not exist", port.0, network.0)
+            }
+            Self::NoVlan(port, network) => {
+                write!(f, "trunk {} carries network {}, which has no VLAN", port.0, network.0)
+            }
             Self::VlanTwice(port, vlan) => write!(f, "trunk {} carries VLAN {vlan} twice", port.0),
-            Self::CarriedTwice(port, network) => write!(f, "port {} carries network {} twice", port.0, network.0),
+            Self::CarriedTwice(port, network) => {
+                write!(f, "port {} carries network {} twice", port.0, network.0)
+            }
         }
     }
 }
@@ -162,9 +168,15 @@ struct PortEntry {
 
 #[derive(Debug)]
 enum Ingress {
-    Access { network: NetworkId, passes_tags: bool },
+    Access {
+        network: NetworkId,
+        passes_tags: bool,
+    },
     /// `by_vlan` has 4,096 places, the last and the first of which stay empty.
-    Trunk { by_vlan: Box<[Option<NetworkId>]>, native: Option<NetworkId> },
+    Trunk {
+        by_vlan: Box<[Option<NetworkId>]>,
+        native: Option<NetworkId>,
+    },
     Tunnel,
 }
 
@@ -186,7 +198,8 @@ impl Topology {
         ports: &[PortRules],
         group_forward_mask: u16,
     ) -> Result<Self, TopologyError> {
-        let mut known: Vec<Option<&Network>> = vec![None; length(networks.iter().map(|network| network.id.index()))];
+        let mut known: Vec<Option<&Network>> =
+            vec![None; length(networks.iter().map(|network| network.id.index()))];
         for network in networks {
             if known[network.id.index()].replace(network).is_some() {
                 return Err(TopologyError::NetworkTwice(network.id));
@@ -195,7 +208,10 @@ impl Topology {
         let slots = length(ports.iter().map(|rules| rules.id.index()));
         let mut topology = Self {
             ports: (0..slots).map(|_| None).collect(),
-            networks: known.iter().map(|_| NetworkEntry { members: Vec::new(), place: vec![NO_MEMBER; slots] }).collect(),
+            networks: known
+                .iter()
+                .map(|_| NetworkEntry { members: Vec::new(), place: vec![NO_MEMBER; slots] })
+                .collect(),
             group_forward_mask,
         };
         for rules in ports {
@@ -218,7 +234,10 @@ impl Topology {
                 let mut by_vlan = vec![None; 4096].into_boxed_slice();
                 for &network in tagged {
                     let vlan = find(network)?.vlan.ok_or(TopologyError::NoVlan(rules.id, network))?;
-                    if by_vlan[usize::from(vlan.as_u16())].replace(network).is_some_and(|other| other != network) {
+                    if by_vlan[usize::from(vlan.as_u16())]
+                        .replace(network)
+                        .is_some_and(|other| other != network)
+                    {
                         return Err(TopologyError::VlanTwice(rules.id, vlan));
                     }
                     self.join(rules, network, Some(vlan))?;
@@ -252,7 +271,12 @@ impl Topology {
         }
     }
 
-    fn join(&mut self, rules: &PortRules, network: NetworkId, vlan: Option<VlanId>) -> Result<(), TopologyError> {
+    fn join(
+        &mut self,
+        rules: &PortRules,
+        network: NetworkId,
+        vlan: Option<VlanId>,
+    ) -> Result<(), TopologyError> {
         let entry = &mut self.networks[network.index()];
         let place = &mut entry.place[rules.id.index()];
         if *place != NO_MEMBER {
@@ -273,7 +297,9 @@ impl Topology {
     ) -> Result<Classified, DropReason> {
         match (&self.port(ingress)?.ingress, frame.tag) {
             (Ingress::Access { network, .. }, None) => Ok(Classified { network: *network, tag: None }),
-            (Ingress::Access { network, passes_tags: true }, _) => Ok(Classified { network: *network, tag: None }),
+            (Ingress::Access { network, passes_tags: true }, _) => {
+                Ok(Classified { network: *network, tag: None })
+            }
             (Ingress::Access { network, passes_tags: false }, tag) if tag.is_some_and(Tag::is_priority) => {
                 Ok(Classified { network: *network, tag })
             }
@@ -391,7 +417,10 @@ mod tests {
     }
 
     fn trunk(id: u16, tagged: &[NetworkId], native: Option<NetworkId>) -> PortRules {
-        PortRules { mode: PortMode::Trunk { tagged: tagged.to_vec(), native }, ..PortRules::access(PortId(id), BLUE) }
+        PortRules {
+            mode: PortMode::Trunk { tagged: tagged.to_vec(), native },
+            ..PortRules::access(PortId(id), BLUE)
+        }
     }
 
     fn tagged(tag: Option<u16>) -> Frame {
@@ -429,7 +458,11 @@ mod tests {
             (3, red20, ok(RED, red20)),
             (9, None, Err(DropReason::PortGone)),
         ] {
-            assert_eq!(topology.classify(PortId(port), None, &tagged(tag)), expected, "port {port}, tag {tag:?}");
+            assert_eq!(
+                topology.classify(PortId(port), None, &tagged(tag)),
+                expected,
+                "port {port}, tag {tag:?}"
+            );
         }
         assert_eq!(topology.classify(PortId(4), Some(RED), &tagged(None)), ok(RED, None));
         assert_eq!(topology.classify(PortId(4), None, &tagged(None)), Err(DropReason::VlanNotAllowed));
@@ -443,10 +476,17 @@ mod tests {
             horizon: NonZeroU16::new(1),
             ..PortRules::access(PortId(id), BLUE)
         };
-        let ports =
-            [PortRules::access(PortId(0), BLUE), isolated(1), isolated(2), tunnel(3), tunnel(4), PortRules::access(PortId(5), RED)];
+        let ports = [
+            PortRules::access(PortId(0), BLUE),
+            isolated(1),
+            isolated(2),
+            tunnel(3),
+            tunnel(4),
+            PortRules::access(PortId(5), RED),
+        ];
         let topology = Topology::build(&networks(), &ports, 0).unwrap();
-        let members = |ingress| topology.reach(BLUE, PortId(ingress)).members().map(|m| m.port.0).collect::<Vec<_>>();
+        let members =
+            |ingress| topology.reach(BLUE, PortId(ingress)).members().map(|m| m.port.0).collect::<Vec<_>>();
         assert_eq!(members(0), [1, 2, 3, 4]);
         assert_eq!(members(1), [0, 3, 4]);
         assert_eq!(members(3), [0, 1, 2]);
@@ -464,11 +504,20 @@ mod tests {
         let build = |ports: &[PortRules]| Topology::build(&networks(), ports, 0).err();
         let (zero, blue) = (PortId(0), PortRules::access(PortId(0), BLUE));
         assert_eq!(build(&[blue.clone(), blue]), Some(TopologyError::CarriedTwice(zero, BLUE)));
-        assert_eq!(build(&[PortRules::access(zero, BLUE), PortRules::access(zero, RED)]), Some(TopologyError::PortTwice(zero)));
-        assert_eq!(build(&[PortRules::access(zero, NetworkId(7))]), Some(TopologyError::NoNetwork(zero, NetworkId(7))));
+        assert_eq!(
+            build(&[PortRules::access(zero, BLUE), PortRules::access(zero, RED)]),
+            Some(TopologyError::PortTwice(zero))
+        );
+        assert_eq!(
+            build(&[PortRules::access(zero, NetworkId(7))]),
+            Some(TopologyError::NoNetwork(zero, NetworkId(7)))
+        );
         assert_eq!(build(&[trunk(0, &[BLUE], Some(BLUE))]), Some(TopologyError::CarriedTwice(zero, BLUE)));
         let no_vlan = [Network { id: BLUE, vlan: None, passes_tags: false }];
-        assert_eq!(Topology::build(&no_vlan, &[trunk(0, &[BLUE], None)], 0).err(), Some(TopologyError::NoVlan(zero, BLUE)));
+        assert_eq!(
+            Topology::build(&no_vlan, &[trunk(0, &[BLUE], None)], 0).err(),
+            Some(TopologyError::NoVlan(zero, BLUE))
+        );
         let same = [networks()[0].clone(), Network { vlan: Some(vlan(10)), ..networks()[1].clone() }];
         assert_eq!(
             Topology::build(&same, &[trunk(0, &[BLUE, RED], None)], 0).err(),

@@ -179,7 +179,9 @@ impl<'a> Transmit<'a> {
     ) {
         for out in self.outs {
             let result = self.form(*out, capabilities).and_then(|form| match form {
-                Form::Uncut(head, rest, offload) => cut(&head, rest, offload, scratch, |wire| send(Form::Wire(wire))),
+                Form::Uncut(head, rest, offload) => {
+                    cut(&head, rest, offload, scratch, |wire| send(Form::Wire(wire)))
+                }
                 form => send(form).map(|()| 1),
             });
             self.count(*out, result);

@@ -20,7 +20,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::Device;
 use crate::{
     addr::PortId,
-    batch::{BATCH, Batch, HEADROOM},
+    batch::{BATCH, Batch, GULP, HEADROOM},
     drops::DropReason,
     frame::{MAX_FRAME, TAG},
     offload::{Capabilities, Offload, VNET_HEADER},
@@ -29,9 +29,6 @@ use crate::{
 
 /// Octets the kernel may queue for us, and we for it. A 64 KB super-frame counts up to twice its size.
 const QUEUE: c_int = 8 << 20;
-
-/// Octets received in one go that are worth it: more would leave the second-level cache before they are sent.
-const GULP: usize = 384 << 10;
 
 // include/uapi/linux/if_packet.h, as far as libc does not have it.
 const PACKET_IGNORE_OUTGOING: c_int = 23;
@@ -132,7 +129,12 @@ impl Packet {
             let rest = &mut messages[next..];
             // SAFETY: the messages' names, iovecs and what these point to outlive the call (see `send`).
             let sent = unsafe {
-                libc::sendmmsg(self.socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as c_uint, libc::MSG_DONTWAIT)
+                libc::sendmmsg(
+                    self.socket.as_raw_fd(),
+                    rest.as_mut_ptr(),
+                    rest.len() as c_uint,
+                    libc::MSG_DONTWAIT,
+                )
             };
             match usize::try_from(sent) {
                 Ok(sent) if sent > 0 => {
@@ -183,7 +185,13 @@ impl Device for Packet {
         // SAFETY: each message names one iovec over a buffer of its own in the batch, which is borrowed mutably until
         // the call is over, and a control buffer of CONTROL octets; all live across the call.
         let received = unsafe {
-            libc::recvmmsg(self.socket.as_raw_fd(), messages.as_mut_ptr(), want as c_uint, libc::MSG_DONTWAIT, null_mut())
+            libc::recvmmsg(
+                self.socket.as_raw_fd(),
+                messages.as_mut_ptr(),
+                want as c_uint,
+                libc::MSG_DONTWAIT,
+                null_mut(),
+            )
         };
         let Ok(received) = usize::try_from(received) else {
             return self.down_or_gone(io::Error::last_os_error());
@@ -250,7 +258,8 @@ impl Device for Packet {
                     continue;
                 }
             };
-            vectors[count] = parts.map(|part| iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() });
+            vectors[count] =
+                parts.map(|part| iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() });
             messages[count].msg_hdr.msg_iov = vectors[count].as_mut_ptr();
             messages[count].msg_hdr.msg_iovlen = if parts[1].is_empty() { 1 } else { 2 };
             pending[count] = Some(out);
@@ -304,7 +313,8 @@ fn take(batch: &mut Batch, port: PortId, header: usize, len: usize, skipped: usi
     }
     let buffer = batch.spare().next()?;
     let (front, frame) = buffer[..HEADROOM + frame_len].split_at(HEADROOM);
-    let offload = if header == 0 { Offload::NONE } else { Offload::parse(front.last_chunk()?, frame).ok()? };
+    let offload =
+        if header == 0 { Offload::NONE } else { Offload::parse(front.last_chunk()?, frame).ok()? };
     batch.push(port, None, offload, frame_len);
     Some(())
 }

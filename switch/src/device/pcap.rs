@@ -47,7 +47,8 @@ impl<R: Read, W: Write> PcapDevice<R, W> {
         if from.as_ref().is_some_and(|from| from.header().datalink != DataLink::ETHERNET) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the capture holds no Ethernet frames"));
         }
-        let header = PcapHeader { snaplen: MAX_FRAME as u32, datalink: DataLink::ETHERNET, ..PcapHeader::default() };
+        let header =
+            PcapHeader { snaplen: MAX_FRAME as u32, datalink: DataLink::ETHERNET, ..PcapHeader::default() };
         let to = PcapWriter::with_header(to, header).map_err(io::Error::other)?;
         Ok(Self { files: Mutex::new(Files { from, to, written: 0 }) })
     }

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use super::Device;
 use crate::{
     addr::PortId,
-    batch::{Batch, HEADROOM},
+    batch::{Batch, GULP, HEADROOM},
     frame::MAX_FRAME,
     offload::{Capabilities, Offload, VNET_HEADER},
     transmit::{Form, Scratch, Transmit, drop_reason},
@@ -59,7 +59,8 @@ impl Tap {
         .open("/dev/net/tun")?;
         let mut request = request(name)?;
         let exclusive = if options.exclusive { libc::IFF_TUN_EXCL } else { 0 };
-        request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | exclusive) as c_short;
+        request.ifr_ifru.ifru_flags =
+            (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | exclusive) as c_short;
         // SAFETY: TUNSETIFF reads and writes one ifreq, which lives across the call.
         check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })?;
         let persist = c_int::from(options.persist);
@@ -144,8 +145,12 @@ impl Device for Tap {
         max: usize,
         invalid: &mut dyn FnMut(usize),
     ) -> io::Result<bool> {
+        let mut octets = 0;
         for _ in 0..max {
-            let Some(buffer) = batch.spare().next() else { return Ok(true) };
+            if octets >= GULP {
+                break;
+            }
+            let Some(buffer) = batch.spare().next() else { break };
             let buffer = &mut buffer[HEADROOM - VNET_HEADER..HEADROOM + MAX_FRAME];
             let len = match rustix::io::read(&self.fd, &mut *buffer) {
                 Ok(len) => len,
@@ -153,6 +158,7 @@ impl Device for Tap {
                 Err(Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             };
+            octets += len;
             let Some((header, frame)) = buffer[..len].split_first_chunk() else {
                 invalid(len);
                 continue;
@@ -169,7 +175,9 @@ impl Device for Tap {
         frames.each(self.capabilities, scratch, |form| {
             let written = match form {
                 Form::Whole(bytes) => rustix::io::write(&self.fd, bytes),
-                Form::Retagged(head, rest) | Form::Uncut(head, rest, _) => self.write_parts([head.with_header(), rest]),
+                Form::Retagged(head, rest) | Form::Uncut(head, rest, _) => {
+                    self.write_parts([head.with_header(), rest])
+                }
                 Form::Wire(bytes) => self.write_parts([&Offload::NONE.emit(), bytes]),
             };
             written.map(drop).map_err(|error| drop_reason(&error.into()))

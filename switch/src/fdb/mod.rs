@@ -247,7 +247,14 @@ impl Fdb {
     /// Pins `mac` to `port`. Replaces whatever the table knew of it from a weaker origin.
     ///
     /// False if a stronger origin says otherwise or the table is full of pinned entries. May wait.
-    pub fn pin(&self, network: NetworkId, mac: MacAddr, port: PortId, origin: Origin, now: Timestamp) -> bool {
+    pub fn pin(
+        &self,
+        network: NetworkId,
+        mac: MacAddr,
+        port: PortId,
+        origin: Origin,
+        now: Timestamp,
+    ) -> bool {
         self.lock().pin(self, Key::new(network, mac), port, origin, now)
     }
 
@@ -339,13 +346,13 @@ impl Fdb {
 
     fn find(&self, key: Key) -> Option<(usize, usize, Value)> {
         let (first, second) = self.places(key);
-        let find_in = |bucket: usize| self.buckets[bucket].find(key).map(|(slot, value)| (bucket, slot, value));
+        let find_in =
+            |bucket: usize| self.buckets[bucket].find(key).map(|(slot, value)| (bucket, slot, value));
         find_in(first).or_else(|| find_in(second))
     }
 
     fn is_alive(&self, network: NetworkId, value: Value, now: Tick) -> bool {
-        value.origin() != Origin::Learned
-            || !(self.is_expired(value, now) || self.is_flushed(network, value))
+        value.origin() != Origin::Learned || !(self.is_expired(value, now) || self.is_flushed(network, value))
     }
 
     fn is_expired(&self, value: Value, now: Tick) -> bool {

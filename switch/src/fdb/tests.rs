@@ -1,6 +1,5 @@
 //! The table against its manual: what it learns, forgets, holds and gives up.
 
-
 use super::*;
 
 const BLUE: NetworkId = NetworkId(1);

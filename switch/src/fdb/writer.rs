@@ -223,7 +223,8 @@ impl Writer {
         if let Some(slot) = fdb.buckets[emptier].first_free() {
             return Some((emptier, slot));
         }
-        let crowd = || [first, second].into_iter().flat_map(|bucket| (0..SLOTS).map(move |slot| (bucket, slot)));
+        let crowd =
+            || [first, second].into_iter().flat_map(|bucket| (0..SLOTS).map(move |slot| (bucket, slot)));
         for (bucket, slot) in crowd() {
             let Some((other_key, value)) = fdb.buckets[bucket].read(slot) else { continue };
             let (one, two) = fdb.places(other_key);
