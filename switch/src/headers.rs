@@ -1,9 +1,9 @@
 //! Where the headers of a TCP or UDP frame stand.
 //!
-//! Offload needs three offsets and nothing else, so this walks only the path that leads to a transport header:
-//! Ethernet, up to two VLAN tags, IPv4 or IPv6, TCP or UDP. Everything else (fragments, tunnels, authentication
-//! headers, other protocols) has no `Headers`. The views of `etherparse` check the lengths; its whole-packet slicing
-//! is not used, for it refuses frames whose end we do not care about.
+//! Offload needs three offsets and nothing else, so this walks only the path that leads to a transport
+//! header: Ethernet, up to two VLAN tags, IPv4 or IPv6, TCP or UDP. Everything else (fragments, tunnels,
+//! authentication headers, other protocols) has no `Headers`. The views of `etherparse` check the lengths;
+//! its whole-packet slicing is not used, for it refuses frames whose end we do not care about.
 
 use etherparse::{
     IpNumber, Ipv4HeaderSlice, Ipv6HeaderSlice, Ipv6RawExtHeaderSlice, TcpHeaderSlice, UdpHeaderSlice,
@@ -11,8 +11,8 @@ use etherparse::{
 
 /// The most octets that all headers of one frame may take, Ethernet to transport.
 ///
-/// The longest ordinary stack is 142 (two tags, IPv4 with 40 octets of options, TCP with 40); the rest is room for
-/// IPv6 extension headers. It bounds the walk and the scratch space of whoever writes headers.
+/// The longest ordinary stack is 142 (two tags, IPv4 with 40 octets of options, TCP with 40); the rest is
+/// room for IPv6 extension headers. It bounds the walk and the scratch space of whoever writes headers.
 pub const MAX_HEADER: usize = 512;
 
 /// Octets of an Ethernet header without tags.
@@ -64,8 +64,8 @@ impl Transport {
 
 /// The headers of one frame; offsets count from the destination MAC.
 ///
-/// Invariant of what [`Headers::measure`] returns: `ETHERNET <= network < transport < payload <= MAX_HEADER` and
-/// `payload <= end <= frame length`.
+/// Invariant of what [`Headers::measure`] returns: `ETHERNET <= network < transport < payload <= MAX_HEADER`
+/// and `payload <= end <= frame length`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Headers {
     /// Which network header it is.
@@ -83,8 +83,8 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// Measures `frame`, or `None` if it is not a whole TCP segment or UDP datagram behind at most [`MAX_HEADER`]
-    /// octets of headers.
+    /// Measures `frame`, or `None` if it is not a whole TCP segment or UDP datagram behind at most
+    /// [`MAX_HEADER`] octets of headers.
     pub fn measure(frame: &[u8]) -> Option<Self> {
         let (network, ethertype) = link(frame)?;
         let head = &frame[..frame.len().min(MAX_HEADER)];
@@ -150,8 +150,8 @@ fn word(frame: &[u8], at: usize) -> Option<u16> {
     frame.get(at..)?.first_chunk().copied().map(u16::from_be_bytes)
 }
 
-/// Where the network header of `frame` begins and the EtherType that says what it is, after at most two VLAN tags;
-/// `None` if the frame ends before that. A third tag is reported as the EtherType.
+/// Where the network header of `frame` begins and the EtherType that says what it is, after at most two VLAN
+/// tags; `None` if the frame ends before that. A third tag is reported as the EtherType.
 pub fn link(frame: &[u8]) -> Option<(usize, u16)> {
     let mut end = ETHERNET;
     for _ in 0..MAX_TAGS {

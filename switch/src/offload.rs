@@ -1,8 +1,8 @@
 //! What a frame's sender left for the device to do: checksum completion and segmentation.
 //!
-//! The metadata travels beside the bytes as a `virtio_net_hdr` (include/uapi/linux/virtio_net.h,
-//! 10 octets, native = little endian). It comes from untrusted containers: [`Offload::parse`] checks it against
-//! the frame, so that an `Offload` that exists is one the frame's bytes agree with.
+//! The metadata travels beside the bytes as a `virtio_net_hdr` (include/uapi/linux/virtio_net.h, 10 octets,
+//! native = little endian). It comes from untrusted containers: [`Offload::parse`] checks it against the
+//! frame, so that an `Offload` that exists is one the frame's bytes agree with.
 
 use std::num::NonZeroU16;
 
@@ -14,8 +14,8 @@ pub const VNET_HEADER: usize = 10;
 
 /// The most segments one super-frame may stand for.
 ///
-/// A sender that asks for more with one 64 KB frame wants segments under 64 octets, which only an attack on a receiver
-/// without offload makes (compare CVE-2019-11477); its frames are dropped.
+/// A sender that asks for more with one 64 KB frame wants segments under 64 octets, which only an attack on a
+/// receiver without offload makes (compare CVE-2019-11477); its frames are dropped.
 pub const MAX_SEGMENTS: usize = 1024;
 
 /// The same for UDP, where the kernel refuses more: `UDP_MAX_SEGMENTS`, include/linux/udp.h.
@@ -30,7 +30,8 @@ pub enum Csum {
     /// The checksum in the frame is complete and was verified.
     Valid,
     /// The field at `start + offset` holds the folded pseudo-header sum; whoever leaves offload must add the
-    /// sum of all octets from `start` and invert it. Both count from the first octet of the frame / of `start`.
+    /// sum of all octets from `start` and invert it. Both count from the first octet of the frame / of
+    /// `start`.
     Partial {
         /// Where the summed part begins: the transport header, counted from the destination MAC.
         start: u16,
@@ -119,16 +120,16 @@ impl Offload {
 
     /// Reads the header that came before `frame` and checks it against the frame's own bytes.
     ///
-    /// Nothing is believed that the frame can tell itself: the kind of segmentation, the length of the headers and the
-    /// CWR flag are measured. As in the kernel (`virtio_net_hdr_to_skb`), a super-frame whose payload fits one segment
-    /// is no super-frame, and `NEEDS_CSUM` goes before `DATA_VALID`. Stricter than the kernel: a super-frame needs
-    /// `NEEDS_CSUM`, IP and UDP lengths that end with the frame, and headers of at most [`MAX_HEADER`] octets; a
-    /// partial checksum may not lie in the Ethernet header or a VLAN tag, where completing it would move the
-    /// frame to another network.
+    /// Nothing is believed that the frame can tell itself: the kind of segmentation, the length of the
+    /// headers and the CWR flag are measured. As in the kernel (`virtio_net_hdr_to_skb`), a super-frame whose
+    /// payload fits one segment is no super-frame, and `NEEDS_CSUM` goes before `DATA_VALID`. Stricter than
+    /// the kernel: a super-frame needs `NEEDS_CSUM`, IP and UDP lengths that end with the frame, and headers
+    /// of at most [`MAX_HEADER`] octets; the field of a partial checksum must lie within as many, and not in
+    /// the Ethernet header or a VLAN tag, where completing it would move the frame to another network.
     ///
     /// # Errors
-    /// [`DropReason::DevHdr`] if header and frame contradict each other, or for a type of segmentation that no device
-    /// was asked for (UFO, UDP tunnels).
+    /// [`DropReason::DevHdr`] if header and frame contradict each other, or for a type of segmentation that
+    /// no device was asked for (UFO, UDP tunnels).
     #[inline]
     pub fn parse(header: &[u8; VNET_HEADER], frame: &[u8]) -> Result<Self, DropReason> {
         match header {
@@ -156,8 +157,9 @@ impl Offload {
 
     /// The header to send before the frame: canonical, with `hdr_len` true and all that does not apply zero.
     ///
-    /// `hdr_len` decides how much of the frame the receiving kernel puts in linear memory, so it is given even for
-    /// frames that are not cut: up to the end of the checksum field, the least the kernel accepts there.
+    /// `hdr_len` decides how much of the frame the receiving kernel puts in linear memory, so it is given
+    /// even for frames that are not cut: up to the end of the checksum field, the least the kernel accepts
+    /// there.
     pub fn emit(&self) -> [u8; VNET_HEADER] {
         let (flags, start, offset) = match self.csum {
             Csum::Unknown => (0, 0, 0),
@@ -176,8 +178,8 @@ impl Offload {
         [flags, gso_type, h0, h1, z0, z1, s0, s1, o0, o1]
     }
 
-    /// The metadata of the same frame after `delta` octets were put in (a tag pushed: +4) or taken out (popped: -4)
-    /// before its network header.
+    /// The metadata of the same frame after `delta` octets were put in (a tag pushed: +4) or taken out
+    /// (popped: -4) before its network header.
     #[must_use]
     pub fn shifted(self, delta: i16) -> Self {
         let csum = match self.csum {
@@ -190,8 +192,8 @@ impl Offload {
         Self { csum, gso }
     }
 
-    /// Octets of the longest wire frame that a frame of `frame_len` octets with this metadata stands for: what to
-    /// compare with an MTU. With Ethernet header and tags, without FCS.
+    /// Octets of the longest wire frame that a frame of `frame_len` octets with this metadata stands for:
+    /// what to compare with an MTU. With Ethernet header and tags, without FCS.
     #[inline]
     pub fn wire_len(&self, frame_len: usize) -> usize {
         match self.gso {
@@ -224,7 +226,8 @@ impl Csum {
 }
 
 impl Gso {
-    /// What cuts `frame`, if it is what `gso_type` says and `csum` is to be completed at its transport header.
+    /// What cuts `frame`, if it is what `gso_type` says and `csum` is to be completed at its transport
+    /// header.
     fn measure(gso_type: u8, size: NonZeroU16, csum: Csum, frame: &[u8]) -> Option<Self> {
         let headers = Headers::measure(frame)?;
         let kind = GsoKind::of(&headers);
@@ -435,7 +438,8 @@ mod tests {
             edits in prop::collection::vec((0..64usize, any::<u8>()), 0..4),
             cut in 0..=64usize,
         ) {
-            let header = if likely > 0 { [HEADER[0], HEADER[1], header[2], header[3], header[4] % 16, 0, 34, 0, 16, 0] } else { header };
+            let [_, _, h0, h1, z0, ..] = header;
+            let header = if likely > 0 { [1, 1, h0, h1, z0 % 16, 0, 34, 0, 16, 0] } else { header };
             let mut frame = TCP4;
             for (at, octet) in edits {
                 frame[at] = octet;

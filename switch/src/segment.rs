@@ -1,10 +1,11 @@
 //! Software segmentation: the wire frames a super-frame stands for.
 //!
-//! A port without offload gets what a network card would have made: TCP is cut as the kernel's `tcp_gso_segment` does
-//! (net/ipv4/tcp_offload.c), UDP as `__udp_gso_segment` (net/ipv4/udp_offload.c), and a lone partial checksum is
-//! completed. All three are the same to the caller, a row of [`Segment`]s, each a header to write and a slice of the
-//! frame's payload. Whoever gathers (a tunnel, with its own header in front) writes headers only and never
-//! copies payload; whoever sends from one buffer uses [`Segment::copy_into`].
+//! A port without offload gets what a network card would have made: TCP is cut as the kernel's
+//! `tcp_gso_segment` does (net/ipv4/tcp_offload.c), UDP as `__udp_gso_segment` (net/ipv4/udp_offload.c), and
+//! a lone partial checksum is completed. All three are the same to the caller, a row of [`Segment`]s, each a
+//! header to write and a slice of the frame's payload. Whoever gathers (a tunnel, with its own header in
+//! front) writes headers only and never copies payload; whoever sends from one buffer uses
+//! [`Segment::copy_into`].
 //!
 //! What all segments share is summed once; per segment only its payload is.
 
@@ -81,7 +82,8 @@ impl<'a> Segmenter<'a> {
     /// Prepares to cut `frame` as `offload` says.
     ///
     /// # Errors
-    /// [`DropReason::DevHdr`] if `offload` is not of this frame. One that [`Offload::parse`] gave for it never is.
+    /// [`DropReason::DevHdr`] if `offload` is not of this frame. One that [`Offload::parse`] gave for it
+    /// never is.
     pub fn new(frame: &'a [u8], offload: &Offload) -> Result<Self, DropReason> {
         if Offload::parse(&offload.emit(), frame)? != *offload {
             return Err(DropReason::DevHdr);
@@ -132,8 +134,8 @@ impl<'a> Iterator for Segmenter<'a> {
 impl ExactSizeIterator for Segmenter<'_> {}
 
 impl Segment<'_> {
-    /// Octets that [`Segment::write_header`] writes: at most [`MAX_HEADER`](crate::headers::MAX_HEADER), and zero for
-    /// a frame that needs nothing.
+    /// Octets that [`Segment::write_header`] writes: at most [`MAX_HEADER`](crate::headers::MAX_HEADER), and
+    /// zero for a frame that needs nothing.
     pub fn header_len(&self) -> usize {
         self.header_len
     }
@@ -143,8 +145,8 @@ impl Segment<'_> {
         self.header_len + self.payload.len()
     }
 
-    /// Writes the complete header, checksums final, to the front of `buf` and returns its length, or `None` if `buf`
-    /// is shorter than [`Segment::header_len`].
+    /// Writes the complete header, checksums final, to the front of `buf` and returns its length, or `None`
+    /// if `buf` is shorter than [`Segment::header_len`].
     ///
     /// It reads the payload to sum it.
     pub fn write_header(&self, buf: &mut [u8]) -> Option<usize> {
@@ -160,8 +162,8 @@ impl Segment<'_> {
         Some(self.header_len)
     }
 
-    /// Writes the whole wire frame to the front of `buf` and returns its length, or `None` if `buf` is shorter than
-    /// [`Segment::wire_len`].
+    /// Writes the whole wire frame to the front of `buf` and returns its length, or `None` if `buf` is
+    /// shorter than [`Segment::wire_len`].
     pub fn copy_into(&self, buf: &mut [u8]) -> Option<usize> {
         let buf = buf.get_mut(..self.wire_len())?;
         let header_len = self.write_header(buf)?;
@@ -169,8 +171,8 @@ impl Segment<'_> {
         Some(buf.len())
     }
 
-    /// The word of flags that this segment of a super-frame with the word `flags` carries: the end of a burst is told
-    /// once, by the last, and the reaction to congestion once, by the first.
+    /// The word of flags that this segment of a super-frame with the word `flags` carries: the end of a burst
+    /// is told once, by the last, and the reaction to congestion once, by the first.
     fn tcp_flags(&self, flags: u16) -> u16 {
         let not_last = if self.last { 0 } else { FIN_PSH };
         let not_first = if self.index == 0 { 0 } else { CWR };
@@ -179,9 +181,9 @@ impl Segment<'_> {
 }
 
 impl Template {
-    /// `headers` are those of `frame`, a super-frame that [`Offload::parse`] accepted. Its transport checksum field
-    /// holds the pseudo-header sum, which is right even where the addresses beside it are not those to be summed:
-    /// behind a routing header.
+    /// `headers` are those of `frame`, a super-frame that [`Offload::parse`] accepted. Its transport checksum
+    /// field holds the pseudo-header sum, which is right even where the addresses beside it are not those to
+    /// be summed: behind a routing header.
     fn new(frame: &[u8], headers: Headers, size: NonZeroU16) -> Self {
         let Headers { network, transport, payload, .. } = headers;
         let without = |sum: Sum, field: usize| sum + Sum::minus(word(frame, field));
@@ -237,8 +239,8 @@ impl Template {
     }
 }
 
-// Below, offsets are those of `Headers` and so within the header; the frame's IP length is at most 65535, and so is
-// that of any part of it.
+// Below, offsets are those of `Headers` and so within the header; the frame's IP length is at most 65535, and
+// so is that of any part of it.
 
 fn word(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])

@@ -4,7 +4,7 @@ mod superframe;
 
 use etherparse::{SlicedPacket, TransportSlice};
 use proptest::prelude::*;
-use superframe::{ACK, Addresses, CWR, FIN, PSH, Spec, Transport};
+use superframe::{ACK, Addresses, CWR, FIN, PSH, Spec, Transport, specs};
 use vswitch::checksum;
 use vswitch::drops::DropReason;
 use vswitch::headers::Headers;
@@ -110,6 +110,17 @@ fn a_udp_checksum_of_zero_is_sent_as_ones() {
 }
 
 #[test]
+fn a_datagram_without_checksum_is_not_verified() {
+    let spec = Spec { transport: Transport::Udp, ..tcp4(b"hello") };
+    let mut frame = spec.wire();
+    let headers = Headers::measure(&frame).expect("UDP");
+    assert!(checksum::verify(&frame, &headers));
+    frame[40..42].fill(0);
+    assert!(!checksum::verify(&frame, &headers));
+    assert!(!checksum::verify(&frame[..45], &headers), "nor one cut short");
+}
+
+#[test]
 fn a_buffer_too_short_is_left_alone() {
     let spec = tcp4(b"0123456789");
     let frame = spec.offloaded();
@@ -131,43 +142,6 @@ fn metadata_of_another_frame_is_refused() {
     let offload = Offload::parse(&spec.gso_header(4), &frame).expect("valid");
     assert_eq!(Segmenter::new(&frame, &offload.shifted(4)).err(), Some(DropReason::DevHdr));
     assert_eq!(Segmenter::new(&frame[..60], &offload).err(), Some(DropReason::DevHdr));
-}
-
-fn specs() -> impl Strategy<Value = Spec> {
-    let tag = prop_oneof![Just([0x81, 0, 0x20, 5]), Just([0x88, 0xa8, 0x0f, 0xfe])];
-    let addresses =
-        prop_oneof![any::<[u8; 8]>().prop_map(Addresses::V4), any::<[u8; 32]>().prop_map(Addresses::V6)];
-    // Hop-by-hop only comes first (RFC 8200 section 4.1), the others are taken once each.
-    let extensions = prop::sample::subsequence(vec![0u8, 60, 43], 0..=3)
-        .prop_flat_map(|kinds| (Just(kinds), prop::collection::vec(0..4u8, 3)))
-        .prop_map(|(kinds, units)| kinds.into_iter().zip(units).collect());
-    let transport = prop_oneof![
-        (any::<u32>(), any::<u8>(), 0..=10usize).prop_map(|(sequence, flags, words)| Transport::Tcp {
-            sequence,
-            flags,
-            options: 4 * words
-        }),
-        Just(Transport::Udp),
-    ];
-    let payload = prop_oneof![
-        prop::collection::vec(any::<u8>(), 0..64),
-        (any::<u8>(), 64..60_000usize).prop_map(|(seed, len)| {
-            (0..len).map(|at| seed.wrapping_add((at * at / 7).to_le_bytes()[0])).collect()
-        }),
-    ];
-    (prop::collection::vec(tag, 0..=2), addresses, 0..=10usize, extensions, any::<u16>(), transport, payload)
-        .prop_map(|(tags, addresses, ip_words, extensions, id, transport, payload)| {
-            let v4 = matches!(addresses, Addresses::V4(_));
-            Spec {
-                tags,
-                addresses,
-                ip_options: if v4 { 4 * ip_words } else { 0 },
-                extensions: if v4 { vec![] } else { extensions },
-                id,
-                transport,
-                payload,
-            }
-        })
 }
 
 /// A strict reading by a parser that is not ours: every length agrees, every checksum is right.
@@ -202,10 +176,6 @@ proptest! {
             return Ok(());
         }
         let frames = answer.expect("valid");
-        if spec.payload.is_empty() {
-            prop_assert_eq!(frames, vec![spec.wire()]);
-            return Ok(());
-        }
         prop_assert_eq!(&frames, &spec.cut(size.into()));
         let payloads: Vec<u8> = frames.iter().flat_map(|frame| reparsed(frame)).collect();
         prop_assert_eq!(payloads, spec.payload);
@@ -213,8 +183,8 @@ proptest! {
 
     #[test]
     fn metadata_follows_a_pushed_and_a_popped_tag(spec in specs(), size in 600..3000u16) {
+        let spec = Spec { tags: spec.tags.into_iter().take(1).collect(), ..spec };
         let tagged = Spec { tags: [&[[0x81, 0, 0, 7]], &spec.tags[..]].concat(), ..spec.clone() };
-        prop_assume!(tagged.tags.len() <= 2);
         let parse = |spec: &Spec| Offload::parse(&spec.gso_header(size), &spec.offloaded());
         let (Ok(plain), Ok(tagged)) = (parse(&spec), parse(&tagged)) else { return Ok(()) };
         prop_assert_eq!(plain.shifted(4), tagged);

@@ -1,5 +1,7 @@
 //! Frames built field by field, with a checksum of their own: what segmentation is compared with.
 
+use proptest::prelude::*;
+
 /// A TCP or UDP frame over IPv4 or IPv6.
 #[derive(Clone, Debug)]
 pub(crate) struct Spec {
@@ -76,6 +78,9 @@ impl Spec {
 
     /// The wire frames a super-frame with segments of `size` stands for.
     pub(crate) fn cut(&self, size: usize) -> Vec<Vec<u8>> {
+        if self.payload.is_empty() {
+            return vec![self.wire()];
+        }
         let count = self.payload.len().div_ceil(size);
         let segment = |(index, payload): (usize, &[u8])| {
             let mut part = Self { payload: payload.to_vec(), ..self.clone() };
@@ -135,7 +140,8 @@ impl Spec {
                 let mut chain = Vec::new();
                 let mut next = self.protocol();
                 for &(kind, units) in self.extensions.iter().rev() {
-                    // One PadN option over all; the same octets are a routing header of type 1 without segments left.
+                    // One PadN option over all; the same octets are a routing header of type 1 without
+                    // segments left.
                     let mut header = vec![next, units, 1, 4 + units * 8, 0, 0, 0, 0];
                     if kind == 43 {
                         header[3] = 0;
@@ -176,7 +182,7 @@ impl Spec {
             }
     }
 
-    fn checksum_at(&self) -> usize {
+    pub(crate) fn checksum_at(&self) -> usize {
         match self.transport {
             Transport::Tcp { .. } => 16,
             Transport::Udp => 6,
@@ -213,4 +219,42 @@ fn ones_sum(first: &[u8], second: &[u8]) -> u16 {
 
 fn octets(offset: usize) -> [u8; 2] {
     u16::try_from(offset).expect("small").to_le_bytes()
+}
+
+/// Frames of every shape that may be cut.
+pub(crate) fn specs() -> impl Strategy<Value = Spec> {
+    let tag = prop_oneof![Just([0x81, 0, 0x20, 5]), Just([0x88, 0xa8, 0x0f, 0xfe])];
+    let addresses =
+        prop_oneof![any::<[u8; 8]>().prop_map(Addresses::V4), any::<[u8; 32]>().prop_map(Addresses::V6)];
+    // Hop-by-hop only comes first (RFC 8200 section 4.1), the others are taken once each.
+    let extensions = prop::sample::subsequence(vec![0u8, 60, 43], 0..=3)
+        .prop_flat_map(|kinds| (Just(kinds), prop::collection::vec(0..4u8, 3)))
+        .prop_map(|(kinds, units)| kinds.into_iter().zip(units).collect());
+    let transport = prop_oneof![
+        (any::<u32>(), any::<u8>(), 0..=10usize).prop_map(|(sequence, flags, words)| Transport::Tcp {
+            sequence,
+            flags,
+            options: 4 * words
+        }),
+        Just(Transport::Udp),
+    ];
+    let payload = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..64),
+        (any::<u8>(), 64..60_000usize).prop_map(|(seed, len)| {
+            (0..len).map(|at| seed.wrapping_add((at * at / 7).to_le_bytes()[0])).collect()
+        }),
+    ];
+    (prop::collection::vec(tag, 0..=2), addresses, 0..=10usize, extensions, any::<u16>(), transport, payload)
+        .prop_map(|(tags, addresses, ip_words, extensions, id, transport, payload)| {
+            let v4 = matches!(addresses, Addresses::V4(_));
+            Spec {
+                tags,
+                addresses,
+                ip_options: if v4 { 4 * ip_words } else { 0 },
+                extensions: if v4 { vec![] } else { extensions },
+                id,
+                transport,
+                payload,
+            }
+        })
 }
