@@ -46,12 +46,16 @@ macro_rules! port_counters {
         }
 
         impl PortTotals {
-            /// Adds what one worker counted.
-            pub fn add(&mut self, counters: &PortCounters) {
-                $(self.$name += counters.$name.read();)*
-                for (total, counter) in self.drops.iter_mut().zip(&counters.drops) {
-                    *total += counter.read();
+            /// What all workers counted.
+            pub fn sum(workers: &[PortCounters]) -> Self {
+                let mut totals = Self::default();
+                for counters in workers {
+                    $(totals.$name += counters.$name.read();)*
+                    for (total, counter) in totals.drops.iter_mut().zip(&counters.drops) {
+                        *total += counter.read();
+                    }
                 }
+                totals
             }
         }
     };
@@ -81,6 +85,11 @@ port_counters! {
 }
 
 impl PortCounters {
+    /// Fresh counters of one port, for `workers` workers.
+    pub fn of_workers(workers: usize) -> std::sync::Arc<[Self]> {
+        (0..workers).map(|_| Self::default()).collect()
+    }
+
     /// Counts a frame that was not delivered.
     pub fn drop(&self, reason: DropReason) {
         self.drops[reason.index()].add(1);

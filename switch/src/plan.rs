@@ -25,15 +25,14 @@ pub struct Port {
     pub id: PortId,
     /// Where its frames go out.
     pub device: Arc<dyn Device>,
-    counters: Box<[PortCounters]>,
+    counters: Arc<[PortCounters]>,
     /// The `errno` that stopped receiving on it; zero while it works.
     fault: AtomicI32,
 }
 
 impl Port {
-    /// A port with fresh counters, for `workers` workers.
-    pub fn new(id: PortId, device: Arc<dyn Device>, workers: usize) -> Self {
-        let counters = (0..workers).map(|_| PortCounters::default()).collect();
+    /// A port that counts in `counters`, one for each worker: fresh ones, or those of the device before.
+    pub fn new(id: PortId, device: Arc<dyn Device>, counters: Arc<[PortCounters]>) -> Self {
         Self { id, device, counters, fault: AtomicI32::new(0) }
     }
 
@@ -44,11 +43,7 @@ impl Port {
 
     /// What all workers counted.
     pub fn totals(&self) -> PortTotals {
-        let mut totals = PortTotals::default();
-        for counters in &self.counters {
-            totals.add(counters);
-        }
-        totals
+        PortTotals::sum(&self.counters)
     }
 
     /// Notes that the port cannot receive any more.

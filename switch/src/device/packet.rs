@@ -49,7 +49,7 @@ impl Packet {
     /// Opens the interface `name` of the calling thread's network namespace in promiscuous mode.
     ///
     /// # Errors
-    /// `ENODEV`: no such interface. `EPERM`: no CAP_NET_RAW.
+    /// `ENODEV`: no such interface. `ENETDOWN`: it is not set up. `EPERM`: no CAP_NET_RAW.
     pub fn open(name: &str, offload: bool) -> io::Result<Self> {
         let ifindex = index_of(name)?;
         // Protocol 0: nothing is received before the socket is bound to the interface.
@@ -77,6 +77,10 @@ impl Packet {
         let len = size_of::<libc::sockaddr_ll>() as socklen_t;
         // SAFETY: the address is a sockaddr_ll of the length told, alive across the call.
         check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) })?;
+        // Binding to an interface that is down succeeds, and leaves the error with the socket.
+        if let Some(error) = socket.take_error()? {
+            return Err(error);
+        }
         let capabilities = if offload { Capabilities::ALL } else { Capabilities::NONE };
         Ok(Self { socket, ifindex, capabilities, mean: AtomicUsize::new(0), overflow: AtomicU64::new(0) })
     }
@@ -111,15 +115,6 @@ impl Packet {
     /// Frames to ask for at once: as many as `max`, but of long ones no more than stay in the cache.
     fn gulp(&self, max: usize) -> usize {
         max.min(GULP / self.mean.load(Relaxed).max(1)).clamp(1, BATCH)
-    }
-
-    /// An error of the socket: is the interface merely down (`Ok`: frames come when it is up), or gone?
-    fn down_or_gone(&self, error: io::Error) -> io::Result<bool> {
-        match error.raw_os_error() {
-            Some(libc::EAGAIN | libc::EINTR) => Ok(false),
-            Some(libc::ENETDOWN) => self.named_request().map(|_| false),
-            _ => Err(error),
-        }
     }
 
     /// Sends `messages` in order, and tells what became of each.
@@ -194,7 +189,11 @@ impl Device for Packet {
             )
         };
         let Ok(received) = usize::try_from(received) else {
-            return self.down_or_gone(io::Error::last_os_error());
+            let error = io::Error::last_os_error();
+            return match error.raw_os_error() {
+                Some(libc::EAGAIN | libc::EINTR) => Ok(false),
+                _ => Err(error),
+            };
         };
         let mut octets = 0;
         // Buffers of invalid frames are offered again, so what follows them would be overwritten: frames are

@@ -63,10 +63,18 @@ impl Tap {
             (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | exclusive) as c_short;
         // SAFETY: TUNSETIFF reads and writes one ifreq, which lives across the call.
         check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })?;
-        let persist = c_int::from(options.persist);
+        let tap = Self { fd: file.into(), capabilities: Capabilities::NONE };
+        tap.set_persist(options.persist)?;
+        Ok(tap)
+    }
+
+    /// Lets the interface outlive the descriptor, or go with it.
+    ///
+    /// # Errors
+    /// The interface is gone.
+    pub fn set_persist(&self, persist: bool) -> io::Result<()> {
         // SAFETY: TUNSETPERSIST takes its argument by value.
-        check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETPERSIST, persist) })?;
-        Ok(Self { fd: file.into(), capabilities: Capabilities::NONE })
+        check(unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TUNSETPERSIST, c_int::from(persist)) })
     }
 
     /// Takes a descriptor that somebody else made, and makes sure that it is what [`Tap::open`] makes.
