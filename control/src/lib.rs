@@ -1,3 +1,5 @@
 //! The control plane of vswitchd.
 
+pub mod config;
+mod fields;
 pub mod model;

@@ -49,6 +49,11 @@ impl Name {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Stands where a name is missing, while the rest is searched for errors.
+    pub(crate) fn unnamed() -> Self {
+        Self("unnamed".into())
+    }
 }
 
 impl fmt::Display for Name {
@@ -129,6 +134,16 @@ pub struct NetworkSpec {
     pub tags: Tags,
 }
 
+impl NetworkSpec {
+    /// The network's MTU where none is told.
+    pub const DEFAULT_MTU: u16 = 1500;
+
+    /// Octets of the longest IP packet its ports are given.
+    pub fn mtu(&self) -> u16 {
+        self.mtu.unwrap_or(Self::DEFAULT_MTU)
+    }
+}
+
 /// What an access port does with a frame that is tagged already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -141,8 +156,11 @@ pub enum Tags {
 }
 
 /// A place where frames come and go: `[[port]]`.
+///
+/// Written as one flat table, it is read through [`crate::fields::PortFields`]: serde can refuse
+/// unknown keys of a flat struct, but not of one that is put together with `flatten`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "crate::fields::PortFields")]
 pub struct PortSpec {
     /// Unique among ports.
     pub name: Name,
@@ -153,24 +171,37 @@ pub struct PortSpec {
     #[serde(flatten)]
     pub device: DeviceSpec,
     /// Octets of the longest IP packet; the network's (access, native) or 9198 unless told.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,
     /// Frames never go from an isolated port to another.
-    #[serde(default)]
     pub isolated: bool,
     /// Addresses learned on this port at most; no limit of its own unless told.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mac_limit: Option<u32>,
     /// Frames per second the port may flood.
-    #[serde(default)]
     pub storm: StormSpec,
     /// Whether the device is asked to carry checksum and segmentation offloads.
-    #[serde(default = "yes")]
     pub offload: bool,
 }
 
-fn yes() -> bool {
-    true
+impl PortSpec {
+    /// The interface that is made for the port, or `None` where an existing one is used.
+    pub fn interface(&self) -> Option<&InterfaceSpec> {
+        match &self.device {
+            DeviceSpec::Tap(interface) | DeviceSpec::Veth(interface) => Some(interface),
+            DeviceSpec::Packet { .. } => None,
+        }
+    }
+
+    /// The interface's name where it stands: told, or the port's own.
+    pub fn ifname(&self) -> &str {
+        match &self.device {
+            DeviceSpec::Packet { device } => device,
+            DeviceSpec::Tap(interface) | DeviceSpec::Veth(interface) => {
+                interface.ifname.as_deref().unwrap_or(self.name.as_str())
+            }
+        }
+    }
 }
 
 /// Which networks a port carries.
@@ -190,6 +221,29 @@ pub enum Carries {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         native: Option<Name>,
     },
+}
+
+impl Carries {
+    /// The network of untagged frames.
+    pub fn untagged(&self) -> Option<&Name> {
+        match self {
+            Self::Access { network } => Some(network),
+            Self::Trunk { native, .. } => native.as_ref(),
+        }
+    }
+
+    /// The networks carried by tag.
+    pub fn tagged(&self) -> &[Name] {
+        match self {
+            Self::Access { .. } => &[],
+            Self::Trunk { trunk, .. } => trunk,
+        }
+    }
+
+    /// All networks carried, the tagged ones first.
+    pub fn networks(&self) -> impl Iterator<Item = &Name> {
+        self.tagged().iter().chain(self.untagged())
+    }
 }
 
 /// What stands behind a port.
@@ -328,18 +382,18 @@ pub struct Config {
 }
 
 /// Optional values that are written as text: through `Display` and `FromStr`.
-mod text_option {
+pub(crate) mod text_option {
     use super::{Deserialize, FromStr, fmt};
     use serde::{Deserializer, Serializer, de::Error};
 
-    pub(super) trait Text: Sized {
+    pub(crate) trait Text: Sized {
         fn from_value(value: Value) -> Result<Self, String>;
     }
 
     /// A number for VLAN ids, a string for addresses.
     #[derive(Deserialize)]
     #[serde(untagged)]
-    pub(super) enum Value {
+    pub(crate) enum Value {
         Number(u16),
         Text(String),
     }
@@ -362,7 +416,10 @@ mod text_option {
         }
     }
 
-    pub(super) fn serialize<T: fmt::Display, S: Serializer>(value: &Option<T>, s: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<T: fmt::Display, S: Serializer>(
+        value: &Option<T>,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
         match value.as_ref().map(ToString::to_string) {
             None => s.serialize_none(),
             Some(text) => match text.parse::<u16>() {
@@ -372,7 +429,7 @@ mod text_option {
         }
     }
 
-    pub(super) fn deserialize<'de, T: Text, D: Deserializer<'de>>(d: D) -> Result<Option<T>, D::Error> {
+    pub(crate) fn deserialize<'de, T: Text, D: Deserializer<'de>>(d: D) -> Result<Option<T>, D::Error> {
         let value: Option<Value> = Option::deserialize(d)?;
         value.map(T::from_value).transpose().map_err(D::Error::custom)
     }

@@ -1,0 +1,299 @@
+//! A port as it is written: key by key, before it is known which keys belong together.
+//!
+//! `net.toml` and the JSON of the API both come through here, so "access or trunk, not both" and
+//! "a packet port has no `netns`" are said in one place and in the same words.
+
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, de::Error};
+use vswitch::addr::MacAddr;
+
+use crate::model::{Carries, DeviceSpec, InterfaceSpec, Name, Netns, PortSpec, StormSpec, text_option};
+
+/// Every key a port may have.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PortFields {
+    pub(crate) name: Option<Name>,
+    pub(crate) network: Option<Name>,
+    pub(crate) trunk: Option<Vec<Name>>,
+    pub(crate) native: Option<Name>,
+    pub(crate) kind: Option<Kind>,
+    pub(crate) device: Option<String>,
+    pub(crate) netns: Option<Netns>,
+    pub(crate) ifname: Option<String>,
+    #[serde(with = "text_option")]
+    pub(crate) mac: Option<MacAddr>,
+    #[serde(deserialize_with = "one_or_many")]
+    pub(crate) address: Option<Vec<Address>>,
+    #[serde(deserialize_with = "one_or_many")]
+    pub(crate) gateway: Option<Vec<Gateway>>,
+    pub(crate) persist: Option<bool>,
+    pub(crate) mtu: Option<u16>,
+    pub(crate) isolated: Option<bool>,
+    pub(crate) mac_limit: Option<u32>,
+    pub(crate) storm: StormSpec,
+    pub(crate) offload: Option<bool>,
+}
+
+/// What stands behind the port, by name alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    Tap,
+    Veth,
+    Packet,
+}
+
+/// A key that does not go with the others, and what to do about it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Misfit {
+    pub(crate) key: &'static str,
+    pub(crate) what: String,
+}
+
+/// The keys of a JSON port that do not make a port.
+#[derive(Debug)]
+pub(crate) struct Misfits(Vec<Misfit>);
+
+impl fmt::Display for Misfits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, Misfit { key, what }) in self.0.iter().enumerate() {
+            write!(f, "{}{key}: {what}", if index == 0 { "" } else { "; " })?;
+        }
+        Ok(())
+    }
+}
+
+impl TryFrom<PortFields> for PortSpec {
+    type Error = Misfits;
+
+    fn try_from(fields: PortFields) -> Result<Self, Misfits> {
+        let (port, misfits) = fields.resolve();
+        if misfits.is_empty() { Ok(port) } else { Err(Misfits(misfits)) }
+    }
+}
+
+impl PortFields {
+    /// The port these keys make, and every key that does not fit.
+    ///
+    /// With misfits the port is a makeshift, good only for finding further errors in it.
+    pub(crate) fn resolve(self) -> (PortSpec, Vec<Misfit>) {
+        let mut misfits = Vec::new();
+        let name = self.name.clone().unwrap_or_else(|| {
+            misfits.push(Misfit { key: "name", what: "missing: name the port".into() });
+            Name::unnamed()
+        });
+        let carries = self.carries(&mut misfits);
+        let device = self.device(&mut misfits);
+        let port = PortSpec {
+            name,
+            carries,
+            device,
+            mtu: self.mtu,
+            isolated: self.isolated.unwrap_or(false),
+            mac_limit: self.mac_limit,
+            storm: self.storm,
+            offload: self.offload.unwrap_or(true),
+        };
+        (port, misfits)
+    }
+
+    fn carries(&self, misfits: &mut Vec<Misfit>) -> Carries {
+        let mut misfit = |key, what: &str| misfits.push(Misfit { key, what: what.into() });
+        match (self.network.clone(), self.trunk.clone(), self.native.clone()) {
+            (Some(network), None, None) => Carries::Access { network },
+            (None, Some(trunk), native) => Carries::Trunk { trunk, native },
+            (Some(_), Some(trunk), native) => {
+                misfit("network", "a port has network (access) or trunk, not both: remove one");
+                Carries::Trunk { trunk, native }
+            }
+            (Some(network), None, Some(_)) => {
+                misfit("native", "an access port's network is untagged already: remove native");
+                Carries::Access { network }
+            }
+            (None, None, Some(native)) => {
+                misfit("native", "belongs to a trunk: add trunk, or write network instead");
+                Carries::Access { network: native }
+            }
+            (None, None, None) => {
+                misfit("network", "missing: name the port's network, or several with trunk");
+                Carries::Access { network: Name::unnamed() }
+            }
+        }
+    }
+
+    fn device(&self, misfits: &mut Vec<Misfit>) -> DeviceSpec {
+        let mut misfit = |key, what: &str| misfits.push(Misfit { key, what: what.into() });
+        if let Some(Kind::Packet) = self.kind {
+            for key in self.interface_keys() {
+                misfit(key, "belongs to kind tap or veth: a packet port takes its interface as it is");
+            }
+            if self.device.is_none() {
+                misfit("device", "missing: name the interface to use");
+            }
+            return DeviceSpec::Packet { device: self.device.clone().unwrap_or_default() };
+        }
+        let interface = InterfaceSpec {
+            netns: self.netns.clone(),
+            ifname: self.ifname.clone(),
+            mac: self.mac,
+            address: self.address.iter().flatten().map(|address| address.0).collect(),
+            gateway: self.gateway.iter().flatten().map(|gateway| gateway.0).collect(),
+            persist: self.persist.unwrap_or(false),
+        };
+        if self.kind.is_none() {
+            misfit("kind", "missing: use \"tap\", \"veth\" or \"packet\"");
+        } else if self.device.is_some() {
+            misfit("device", "belongs to kind packet: name the interface that is made with ifname");
+        }
+        if self.kind == Some(Kind::Veth) { DeviceSpec::Veth(interface) } else { DeviceSpec::Tap(interface) }
+    }
+
+    /// The keys present that describe an interface to be made.
+    fn interface_keys(&self) -> impl Iterator<Item = &'static str> {
+        [
+            ("netns", self.netns.is_some()),
+            ("ifname", self.ifname.is_some()),
+            ("mac", self.mac.is_some()),
+            ("address", self.address.is_some()),
+            ("gateway", self.gateway.is_some()),
+            ("persist", self.persist.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(key, present)| present.then_some(key))
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "tap" => Ok(Self::Tap),
+            "veth" => Ok(Self::Veth),
+            "packet" => Ok(Self::Packet),
+            _ => Err(format!("{text:?} is no kind of port: use \"tap\", \"veth\" or \"packet\"")),
+        }
+    }
+}
+
+/// An interface's address with its prefix length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Address(pub(crate) IpNet);
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text.parse(), text.parse::<IpAddr>()) {
+            (Ok(net), _) => Ok(Self(net)),
+            (_, Ok(IpAddr::V4(_))) => Err(format!("{text} has no prefix length: write it like {text}/24")),
+            (_, Ok(IpAddr::V6(_))) => Err(format!("{text} has no prefix length: write it like {text}/64")),
+            _ => Err(format!("{text:?} is no IP address: write it like 10.9.0.2/24")),
+        }
+    }
+}
+
+/// A next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gateway(pub(crate) IpAddr);
+
+impl FromStr for Gateway {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse()
+            .map(Self)
+            .map_err(|_| format!("{text:?} is no IP address: write it like 10.9.0.1, without prefix length"))
+    }
+}
+
+/// `"a"` or `["a", "b"]`.
+fn one_or_many<'de, T, D>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    T: FromStr<Err = String>,
+    D: Deserializer<'de>,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a text or a list of texts")]
+    enum Texts {
+        One(String),
+        Many(Vec<String>),
+    }
+    let texts = match Option::deserialize(deserializer)? {
+        None => return Ok(None),
+        Some(Texts::One(text)) => vec![text],
+        Some(Texts::Many(texts)) => texts,
+    };
+    texts.iter().map(|text| text.parse().map_err(D::Error::custom)).collect::<Result<_, _>>().map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{from_value, json, to_value};
+
+    use super::*;
+
+    #[test]
+    fn a_port_in_json_both_ways() {
+        let written = json!({
+            "name": "web", "network": "blue", "kind": "tap", "netns": "pid:7", "mac": "02:42:0a:09:00:02",
+            "address": ["10.9.0.2/24"], "gateway": ["10.9.0.1"], "persist": false,
+            "isolated": true, "storm": { "broadcast": 100 }, "offload": true,
+        });
+        let port: PortSpec = from_value(written.clone()).unwrap();
+        assert_eq!(port.ifname(), "web");
+        assert_eq!(port.carries.untagged(), Some(&"blue".parse().unwrap()));
+        assert_eq!(to_value(&port).unwrap(), written);
+
+        let trunk = json!({
+            "name": "up", "trunk": ["blue"], "native": "red", "kind": "packet", "device": "eth1",
+            "isolated": false, "storm": {}, "offload": true, "mtu": 9000, "mac_limit": 5,
+        });
+        let port: PortSpec = from_value(trunk.clone()).unwrap();
+        assert_eq!(to_value(&port).unwrap(), trunk);
+    }
+
+    #[test]
+    fn one_address_needs_no_list() {
+        let port: PortSpec = from_value(json!({
+            "name": "web", "network": "blue", "kind": "veth", "address": "10.9.0.2/24", "gateway": "10.9.0.1",
+        }))
+        .unwrap();
+        let interface = port.interface().unwrap();
+        assert_eq!(interface.address, ["10.9.0.2/24".parse().unwrap()]);
+        assert_eq!(interface.gateway, ["10.9.0.1".parse::<IpAddr>().unwrap()]);
+        assert!(port.offload && !port.isolated);
+    }
+
+    #[test]
+    fn json_that_is_no_port_says_why() {
+        let error = |value| from_value::<PortSpec>(value).unwrap_err().to_string();
+        let table = [
+            (json!({"name": "a", "network": "n", "kind": "tap", "isolatd": true}), "unknown field `isolatd`"),
+            (json!({"network": "n", "kind": "tap"}), "name: missing"),
+            (json!({"name": "a", "kind": "tap"}), "network: missing"),
+            (json!({"name": "a", "network": "n"}), "kind: missing"),
+            (json!({"name": "a", "network": "n", "kind": "macvlan"}), "unknown variant `macvlan`"),
+            (json!({"name": "a", "network": "n", "trunk": ["m"], "kind": "tap"}), "not both"),
+            (json!({"name": "a", "network": "n", "native": "m", "kind": "tap"}), "native: an access port's"),
+            (json!({"name": "a", "native": "m", "kind": "tap"}), "native: belongs to a trunk"),
+            (json!({"name": "a", "network": "n", "kind": "packet"}), "device: missing"),
+            (
+                json!({"name": "a", "network": "n", "kind": "packet", "device": "e", "netns": "x"}),
+                "netns: belongs",
+            ),
+            (json!({"name": "a", "network": "n", "kind": "tap", "device": "e"}), "device: belongs"),
+            (json!({"name": "a", "network": "n", "kind": "tap", "address": "10.9.0.2"}), "10.9.0.2/24"),
+            (json!({"name": "a", "network": "n", "kind": "tap", "gateway": 7}), "a text or a list"),
+            (json!({"name": "a b", "network": "n", "kind": "tap"}), "is no name"),
+        ];
+        for (value, expected) in table {
+            let text = value.to_string();
+            let error = error(value);
+            assert!(error.contains(expected), "{text}: {error:?} lacks {expected:?}");
+        }
+    }
+}
