@@ -3,3 +3,5 @@
 pub mod config;
 mod fields;
 pub mod model;
+pub mod state;
+pub mod store;

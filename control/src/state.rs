@@ -1,0 +1,414 @@
+//! What this host is asked to be, and what must be done when that changes.
+//!
+//! The control plane without I/O: [`State`] holds the networks and ports that are wanted, whether the
+//! file declares them or the API made them, and turns a [`Command`] into [`Effect`]s for the edge to
+//! perform. Both ways, and `reload --dry-run`, go through one difference between two states
+//! ([`Change`]), so what is shown is what is done.
+//!
+//! # Doing and undoing
+//! A state is cheap to clone (objects are shared), and [`State::plan`] leaves it as it is. So the
+//! owner keeps the old state until the edge has succeeded, and every effect knows its own reverse:
+//!
+//! ```
+//! use vswitch_control::state::{Command, Effect, State};
+//!
+//! fn execute(
+//!     state: &mut State,
+//!     command: Command,
+//!     perform: &mut impl FnMut(&Effect) -> std::io::Result<()>,
+//! ) -> Result<(), Box<dyn std::error::Error>> {
+//!     let plan = state.plan(command)?;
+//!     for (index, effect) in plan.effects.iter().enumerate() {
+//!         if let Err(error) = perform(effect) {
+//!             for done in plan.effects[..index].iter().rev() {
+//!                 perform(&done.clone().undo())?; // or log it, and go on
+//!             }
+//!             return Err(error.into());
+//!         }
+//!     }
+//!     *state = plan.next;
+//!     Ok(())
+//! }
+//! # let command = Command::AddNetwork(serde_json::from_str(r#"{"name": "blue"}"#)?);
+//! # execute(&mut State::default(), command, &mut |_| Ok(()))?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod change;
+mod effect;
+mod registry;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use vswitch::addr::{NetworkId, PortId};
+
+use self::{
+    change::fields,
+    registry::{Entry, Registry},
+};
+pub use self::{
+    change::{Change, Delta},
+    effect::{Effect, Layout, LayoutNetwork, LayoutPort, Mode},
+};
+use crate::{
+    config::rules::{self, Index},
+    model::{ApiSpec, Config, Name, NetworkSpec, PortSpec, SwitchSpec},
+};
+
+/// Who asked for an object, and so who may remove it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// `net.toml` declares it.
+    File,
+    /// The API made it; it is kept in the store.
+    Api,
+}
+
+/// A network that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Stays the same while the network lives; used again after it.
+    pub id: NetworkId,
+    /// Who asked for it.
+    pub origin: Origin,
+    /// What was asked for.
+    pub spec: Arc<NetworkSpec>,
+}
+
+/// A port that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Stays the same while the port lives; used again after it.
+    pub id: PortId,
+    /// Who asked for it.
+    pub origin: Origin,
+    /// Octets of the longest IP packet, settled: the port's own, its untagged network's, or 9198.
+    pub mtu: u16,
+    /// What was asked for.
+    pub spec: Arc<PortSpec>,
+}
+
+/// Something that only the API makes and the store keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// A network.
+    Network(Arc<NetworkSpec>),
+    /// A port.
+    Port(Arc<PortSpec>),
+}
+
+/// What may be asked of a [`State`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Put this in the place of what the file declared before; what the API made stays.
+    Reload(Config),
+    /// Make a network.
+    AddNetwork(NetworkSpec),
+    /// Remove a network that the API made and no port carries.
+    RemoveNetwork(Name),
+    /// Make a port.
+    AddPort(PortSpec),
+    /// Remove a port that the API made.
+    RemovePort(Name),
+}
+
+/// Why a command was not obeyed; the state is as before.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The name is taken.
+    #[error("{kind} {name} exists already: choose another name, or remove it first")]
+    Exists {
+        /// Network or port.
+        kind: Kind,
+        /// The name.
+        name: Name,
+    },
+    /// There is nothing of that name.
+    #[error("there is no {kind} {name}")]
+    Missing {
+        /// Network or port.
+        kind: Kind,
+        /// The name.
+        name: Name,
+    },
+    /// The API may not remove what the file declares.
+    #[error("{kind} {name} is declared in the configuration file: remove it there and reload")]
+    Declared {
+        /// Network or port.
+        kind: Kind,
+        /// The name.
+        name: Name,
+    },
+    /// The file declares what the API has made.
+    #[error(
+        "{kind} {name} is declared in the configuration file, and {kind} {name} was made through the API: rename one, or remove one"
+    )]
+    Both {
+        /// Network or port.
+        kind: Kind,
+        /// The name.
+        name: Name,
+    },
+    /// Ports carry the network.
+    #[error("network {network} is in use by {}: remove them first", list(.ports))]
+    InUse {
+        /// The network.
+        network: Name,
+        /// Who carries it.
+        ports: Vec<Name>,
+    },
+    /// The rules of [`rules`] are broken.
+    #[error("{}", .0.join("; "))]
+    Invalid(
+        /// One sentence each: `port web: address[0]: …`.
+        Vec<String>,
+    ),
+    /// The change cannot be made while running.
+    #[error("{} cannot change while running: restart the daemon to apply it", .0.join(", "))]
+    NeedsRestart(
+        /// Keys with both values: `switch.workers (2 -> 4)`.
+        Vec<String>,
+    ),
+    /// All 65536 numbers are taken.
+    #[error("there are 65536 {kind}s, and no more are possible: remove some first")]
+    Full {
+        /// Network or port.
+        kind: Kind,
+    },
+}
+
+/// The two kinds of object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A broadcast domain.
+    Network,
+    /// A place where frames come and go.
+    Port,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Network => "network",
+            Self::Port => "port",
+        })
+    }
+}
+
+fn list(ports: &[Name]) -> String {
+    let names: Vec<_> = ports.iter().map(Name::as_str).collect();
+    format!("port{} {}", if names.len() == 1 { "" } else { "s" }, names.join(", "))
+}
+
+/// What a command comes to, before anything is done.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The state once all effects have succeeded.
+    pub next: State,
+    /// The difference, for people; displayed one per line.
+    pub changes: Vec<Change>,
+    /// What the edge must do, in this order.
+    pub effects: Vec<Effect>,
+}
+
+/// What is wanted of this host. See the [module](self).
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    switch: SwitchSpec,
+    api: ApiSpec,
+    networks: Registry<NetworkSpec>,
+    ports: Registry<PortSpec>,
+}
+
+impl State {
+    /// The first plan of a daemon: what the file declares, and what the API had made before.
+    ///
+    /// Its effects open all ports. They set no switch, for the switch is made from
+    /// [`State::switch`], and store nothing, for what is stored was read from the store.
+    ///
+    /// # Errors
+    /// The file and the store contradict each other.
+    pub fn start(config: Config, stored: impl IntoIterator<Item = Record>) -> Result<Plan, Refusal> {
+        let nothing = Self { switch: config.switch.clone(), api: config.api.clone(), ..Self::default() };
+        let mut next = nothing.clone();
+        for record in stored {
+            match record {
+                Record::Network(spec) => next.networks.add(spec, Origin::Api)?,
+                Record::Port(spec) => next.ports.add(spec, Origin::Api)?,
+            }
+        }
+        next.declare(config)?;
+        next.check(&nothing)?;
+        let mut plan = Plan::between(&nothing, next);
+        plan.effects.retain(|effect| !matches!(effect, Effect::Store(_)));
+        Ok(plan)
+    }
+
+    /// What `command` comes to. Nothing is changed: see the [module](self) for what to do with it.
+    ///
+    /// # Errors
+    /// The command cannot be obeyed; the sentence says what to do.
+    pub fn plan(&self, command: Command) -> Result<Plan, Refusal> {
+        let mut next = self.clone();
+        match command {
+            Command::Reload(config) => {
+                self.same_process(&config)?;
+                next.declare(config)?;
+            }
+            Command::AddNetwork(spec) => next.networks.add(Arc::new(spec), Origin::Api)?,
+            Command::AddPort(spec) => next.ports.add(Arc::new(spec), Origin::Api)?,
+            Command::RemovePort(name) => next.ports.remove(&name)?,
+            Command::RemoveNetwork(name) => next.networks.remove(&name)?,
+        }
+        next.check(self)?;
+        Ok(Plan::between(self, next))
+    }
+
+    /// Obeys `command` at once, for an owner whose edge cannot fail.
+    ///
+    /// # Errors
+    /// As [`State::plan`]; the state is as before.
+    pub fn apply(&mut self, command: Command) -> Result<Vec<Effect>, Refusal> {
+        let plan = self.plan(command)?;
+        *self = plan.next;
+        Ok(plan.effects)
+    }
+
+    /// The switch as a whole.
+    pub fn switch(&self) -> &SwitchSpec {
+        &self.switch
+    }
+
+    /// Where the API listens.
+    pub fn api(&self) -> &ApiSpec {
+        &self.api
+    }
+
+    /// All networks, by name.
+    pub fn networks(&self) -> impl Iterator<Item = Network> {
+        self.networks.entries().map(network)
+    }
+
+    /// All ports, by name.
+    pub fn ports(&self) -> impl Iterator<Item = Port> {
+        self.ports.entries().map(|entry| self.settle(entry))
+    }
+
+    /// The network of that name.
+    pub fn network(&self, name: &Name) -> Option<Network> {
+        self.networks.entry(name).map(network)
+    }
+
+    /// The port of that name.
+    pub fn port(&self, name: &Name) -> Option<Port> {
+        self.ports.entry(name).map(|entry| self.settle(entry))
+    }
+
+    /// Who carries what, by number.
+    pub fn layout(&self) -> Layout {
+        Layout::of(self)
+    }
+
+    fn settle(&self, entry: &Entry<PortSpec>) -> Port {
+        let network = |name: &Name| self.networks.entry(name).map(|network| &*network.spec);
+        Port {
+            id: PortId(entry.number),
+            origin: entry.origin,
+            mtu: rules::port_mtu(&entry.spec, network),
+            spec: entry.spec.clone(),
+        }
+    }
+
+    /// Puts what the file declares now in the place of what it declared before.
+    fn declare(&mut self, config: Config) -> Result<(), Refusal> {
+        self.switch = config.switch;
+        self.api = config.api;
+        self.networks.declare(config.networks)?;
+        self.ports.declare(config.ports)
+    }
+
+    /// What a process is given at its start it keeps.
+    fn same_process(&self, config: &Config) -> Result<(), Refusal> {
+        let given = |switch: &SwitchSpec, api: &ApiSpec| {
+            let workers = switch.workers.map_or_else(|| "auto".into(), |number| number.to_string());
+            serde_json::json!({ "switch": { "workers": workers, "state": switch.state }, "api": api })
+        };
+        let (old, new) = (given(&self.switch, &self.api), given(&config.switch, &config.api));
+        let changes: Vec<_> =
+            fields(&old, &new).map(|(key, old, new)| format!("{key} ({old} -> {new})")).collect();
+        if changes.is_empty() { Ok(()) } else { Err(Refusal::NeedsRestart(changes)) }
+    }
+
+    /// Holds everything against the rules. What is new since `old` comes last, to be blamed.
+    fn check(&self, old: &Self) -> Result<(), Refusal> {
+        self.none_is_bereft(old)?;
+        let mut networks: Vec<_> = self.networks.entries().collect();
+        networks.sort_by_key(|entry| (!old.networks.holds(entry), entry.origin == Origin::File));
+        let networks: Vec<_> = networks.into_iter().map(|entry| &*entry.spec).collect();
+        let mut ports: Vec<_> = self.ports.entries().collect();
+        ports.sort_by_key(|entry| (!old.ports.holds(entry), entry.origin == Origin::File));
+        let ports: Vec<_> = ports.into_iter().map(|entry| &*entry.spec).collect();
+        let faults = rules::check(&networks, &ports);
+        let sentence = |fault: rules::Fault| {
+            let (kind, name) = match fault.at.object {
+                Index::Network(index) => (Kind::Network, &networks[index].name),
+                Index::Port(index) => (Kind::Port, &ports[index].name),
+            };
+            format!("{kind} {name}: {}: {}", fault.at.field(), fault.what)
+        };
+        if faults.is_empty() {
+            Ok(())
+        } else {
+            Err(Refusal::Invalid(faults.into_iter().map(sentence).collect()))
+        }
+    }
+
+    /// Refuses to take a network from under its ports.
+    fn none_is_bereft(&self, old: &Self) -> Result<(), Refusal> {
+        for network in old.networks.entries().map(|entry| &entry.spec.name) {
+            if self.networks.entry(network).is_some() {
+                continue;
+            }
+            let carries = |entry: &&Entry<PortSpec>| entry.spec.carries.networks().any(|it| it == network);
+            let ports: Vec<_> = self.ports.entries().filter(carries).map(|it| it.spec.name.clone()).collect();
+            if !ports.is_empty() {
+                return Err(Refusal::InUse { network: network.clone(), ports });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    fn between(old: &State, next: State) -> Self {
+        let changes = change::between(old, &next);
+        let effects = effect::of(&changes, old, &next);
+        Self { next, changes, effects }
+    }
+}
+
+fn network(entry: &Entry<NetworkSpec>) -> Network {
+    Network { id: NetworkId(entry.number), origin: entry.origin, spec: entry.spec.clone() }
+}
+
+impl Record {
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Network(_) => Kind::Network,
+            Self::Port(_) => Kind::Port,
+        }
+    }
+
+    /// Its name, unique among its kind.
+    pub fn name(&self) -> &Name {
+        match self {
+            Self::Network(spec) => &spec.name,
+            Self::Port(spec) => &spec.name,
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What the edge must do to follow a change, and in which order.
+
+use std::mem;
+
+use vswitch::addr::{NetworkId, PortId, VlanId};
+
+use super::{Change, Delta, Network, Origin, Port, Record, State};
+use crate::model::{Carries, DeviceSpec, Name, PortSpec, SwitchSpec, Tags};
+
+/// One deed of the edge. Each carries what it takes to [`undo`](Effect::undo) it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Ageing, limits and damping are others now.
+    SetSwitch {
+        /// Before.
+        old: Box<SwitchSpec>,
+        /// After.
+        new: Box<SwitchSpec>,
+    },
+    /// Take the port's device away and forget what was learned on it.
+    ClosePort(Port),
+    /// Who carries what has changed. It may name ports that are opened only later.
+    SetTopology {
+        /// Before.
+        old: Layout,
+        /// After.
+        new: Layout,
+    },
+    /// The port's device stays, and what can be changed in place has: `isolated`, `storm`, `mac_limit`,
+    /// MTU, networks, and the interface's addresses, MAC and gateways.
+    UpdatePort {
+        /// Before.
+        old: Port,
+        /// After; the number and the device are the same.
+        new: Port,
+    },
+    /// Make the port's device, or take it over.
+    OpenPort(Port),
+    /// Keep it, durably.
+    Store(Record),
+    /// Keep it no longer.
+    Unstore(Record),
+}
+
+impl Effect {
+    /// The deed that takes this one back. Undo the last first.
+    #[must_use]
+    pub fn undo(self) -> Self {
+        match self {
+            Self::SetSwitch { old, new } => Self::SetSwitch { old: new, new: old },
+            Self::ClosePort(port) => Self::OpenPort(port),
+            Self::SetTopology { old, new } => Self::SetTopology { old: new, new: old },
+            Self::UpdatePort { old, new } => Self::UpdatePort { old: new, new: old },
+            Self::OpenPort(port) => Self::ClosePort(port),
+            Self::Store(record) => Self::Unstore(record),
+            Self::Unstore(record) => Self::Store(record),
+        }
+    }
+
+    /// Its turn: a name or an address is free before it is taken, and a port's number changes hands
+    /// only while nobody has it, so no frame is forwarded by the networks of the port before.
+    fn turn(&self) -> u8 {
+        match self {
+            Self::SetSwitch { .. } => 0,
+            Self::ClosePort(_) => 1,
+            Self::SetTopology { .. } => 2,
+            Self::UpdatePort { .. } => 3,
+            Self::OpenPort(_) => 4,
+            Self::Store(_) | Self::Unstore(_) => 5,
+        }
+    }
+}
+
+/// The effects of `changes`, in order.
+pub(super) fn of(changes: &[Change], old: &State, new: &State) -> Vec<Effect> {
+    let mut effects: Vec<_> = changes.iter().cloned().flat_map(deeds).collect();
+    let (before, after) = (old.layout(), new.layout());
+    if before != after {
+        effects.push(Effect::SetTopology { old: before, new: after });
+    }
+    effects.sort_by_key(Effect::turn);
+    effects
+}
+
+fn deeds(change: Change) -> Vec<Effect> {
+    match change {
+        Change::Switch { old, new } => vec![Effect::SetSwitch { old, new }],
+        Change::Network(delta) => {
+            kept(delta, |it: Network| (it.origin, Record::Network(it.spec))).into_iter().collect()
+        }
+        Change::Port(delta) => {
+            let mut effects = match delta.clone() {
+                Delta::Added(port) => vec![Effect::OpenPort(port)],
+                Delta::Removed(port) => vec![Effect::ClosePort(port)],
+                Delta::Changed { old, new } if device(&old.spec) != device(&new.spec) => {
+                    vec![Effect::ClosePort(old), Effect::OpenPort(new)]
+                }
+                Delta::Changed { old, new } => vec![Effect::UpdatePort { old, new }],
+            };
+            effects.extend(kept(delta, |it: Port| (it.origin, Record::Port(it.spec))));
+            effects
+        }
+    }
+}
+
+/// What becomes of the stored records. What the API made is added and removed, never changed.
+fn kept<T>(delta: Delta<T>, record: impl Fn(T) -> (Origin, Record)) -> Option<Effect> {
+    match delta {
+        Delta::Added(it) => Some(record(it)).filter(|it| it.0 == Origin::Api).map(|it| Effect::Store(it.1)),
+        Delta::Removed(it) => {
+            Some(record(it)).filter(|it| it.0 == Origin::Api).map(|it| Effect::Unstore(it.1))
+        }
+        Delta::Changed { .. } => None,
+    }
+}
+
+/// What cannot change while the device is open.
+fn device(port: &PortSpec) -> impl PartialEq {
+    let interface = port.interface().map(|it| (it.netns.clone(), it.persist));
+    (mem::discriminant::<DeviceSpec>(&port.device), interface, port.ifname().to_owned(), port.offload)
+}
+
+/// Who carries what, by number: what the switch's topology is built from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// By number.
+    pub networks: Vec<LayoutNetwork>,
+    /// By number.
+    pub ports: Vec<LayoutPort>,
+}
+
+/// A network, as the topology needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayoutNetwork {
+    /// Its number.
+    pub id: NetworkId,
+    /// For logs.
+    pub name: Name,
+    /// How trunks carry it.
+    pub vlan: Option<VlanId>,
+    /// How tunnels carry it.
+    pub vni: Option<u32>,
+    /// What access ports do with tagged frames.
+    pub tags: Tags,
+}
+
+/// A port, as the topology needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayoutPort {
+    /// Its number.
+    pub id: PortId,
+    /// Which networks it carries.
+    pub mode: Mode,
+    /// Frames never go from an isolated port to another.
+    pub isolated: bool,
+}
+
+/// Which networks a port carries, by number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// One, untagged.
+    Access(NetworkId),
+    /// Several by tag, and at most one untagged.
+    Trunk {
+        /// By tag.
+        tagged: Vec<(VlanId, NetworkId)>,
+        /// Untagged.
+        native: Option<NetworkId>,
+    },
+}
+
+impl Layout {
+    pub(super) fn of(state: &State) -> Self {
+        let mut networks: Vec<_> = state.networks().map(LayoutNetwork::from).collect();
+        networks.sort_by_key(|network| network.id);
+        let mut ports: Vec<_> = state.ports().filter_map(|port| layout_port(state, &port)).collect();
+        ports.sort_by_key(|port| port.id);
+        Self { networks, ports }
+    }
+}
+
+impl From<Network> for LayoutNetwork {
+    fn from(Network { id, spec, .. }: Network) -> Self {
+        Self { id, name: spec.name.clone(), vlan: spec.vlan, vni: spec.vni, tags: spec.tags }
+    }
+}
+
+/// The rules see to it that every network named exists and every tagged one has a VLAN id.
+fn layout_port(state: &State, port: &Port) -> Option<LayoutPort> {
+    let mode = match &port.spec.carries {
+        Carries::Access { network } => Mode::Access(state.network(network)?.id),
+        Carries::Trunk { trunk, native } => {
+            let mut tagged = trunk
+                .iter()
+                .filter_map(|name| state.network(name).and_then(|it| Some((it.spec.vlan?, it.id))))
+                .collect::<Vec<_>>();
+            tagged.sort();
+            Mode::Trunk {
+                tagged,
+                native: native.as_ref().and_then(|name| state.network(name)).map(|it| it.id),
+            }
+        }
+    };
+    Some(LayoutPort { id: port.id, mode, isolated: port.spec.isolated })
+}
