@@ -157,7 +157,7 @@ pub enum Tags {
 
 /// A place where frames come and go: `[[port]]`.
 ///
-/// Written as one flat table, it is read through [`crate::fields::PortFields`]: serde can refuse
+/// Written as one flat table, it is read through `PortFields`: serde can refuse
 /// unknown keys of a flat struct, but not of one that is put together with `flatten`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "crate::fields::PortFields")]

@@ -68,11 +68,16 @@ impl Store {
     /// Opens the store in `folder`, which must exist, or begins one there.
     ///
     /// # Errors
-    /// See [`StoreError`]; the file is left as it is.
+    /// See [`StoreError`]. A file that is no store is left as it is.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, StoreError> {
         let folder = folder.as_ref();
         let path = folder.join("store.redb");
-        let database = Database::create(&path).map_err(|error| refused(&path, error))?;
+        // Without this check redb trusts the file, and may panic over a damaged one. It reads the whole
+        // file, which is small.
+        let database = Database::builder()
+            .set_check_integrity_on_open(true)
+            .create(&path)
+            .map_err(|error| refused(&path, error))?;
         let store = Self { database, path };
         store.agree_on_version()?;
         // A new file survives a power cut only if its folder's entry does.
@@ -293,6 +298,34 @@ mod tests {
             assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
             assert_eq!(fs::read(&path).unwrap(), content, "it is left as it was");
         }
+    }
+
+    /// A store that lost its end, or has a hole, is an error or still right; it never panics.
+    #[test]
+    fn a_store_that_is_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.redb");
+        let store = Store::open(folder.path()).unwrap();
+        for vlan in 1..50 {
+            store.put_network(&network(&format!("n{vlan}"), vlan)).unwrap();
+        }
+        let expected = store.load().unwrap();
+        drop(store);
+        let whole = fs::read(&path).unwrap();
+        let mut noticed = 0;
+        for start in (0..whole.len()).step_by(whole.len() / 32) {
+            let mut hole = whole.clone();
+            hole[start..][..64].fill(0xa5);
+            for damaged in [&whole[..start], &hole[..]] {
+                fs::write(&path, damaged).unwrap();
+                match Store::open(folder.path()).and_then(|store| store.load()) {
+                    Ok(found) => assert!(found == expected || damaged.is_empty(), "{start}: {found:?}"),
+                    Err(StoreError::Corrupt { .. }) => noticed += 1,
+                    Err(other) => panic!("{start}: {other}"),
+                }
+            }
+        }
+        assert!(noticed > 0);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Reads `net.toml` and says everything that is wrong with it at once.
 //!
 //! Three steps: the text becomes a tree that knows its places (`toml`), the tree becomes a
-//! [`Config`] while every error is collected ([`declare`], over [`reader`]), and the whole is held
+//! [`Config`] while every error is collected (`declare`, over `reader`), and the whole is held
 //! against the [`rules`], which the API's objects must obey as well. Text that is no TOML is reported
 //! before anything else: what it means would be a guess.
 

@@ -73,6 +73,8 @@ fn what_the_api_makes_is_stored() {
     assert_eq!(told(&effects), ["set topology", "open new=2", "store port new"]);
     let effects = state.apply(Command::RemovePort(name("new"))).unwrap();
     assert_eq!(told(&effects), ["close new=2", "set topology", "unstore port new"]);
+    let effects = state.apply(Command::AddPort(tap("newer", "blue"))).unwrap();
+    assert_eq!(told(&effects), ["set topology", "open newer=2", "store port newer"]);
     let effects = state.apply(Command::RemoveNetwork(name("red"))).unwrap();
     assert_eq!(told(&effects), ["set topology", "unstore network red"]);
 }
