@@ -51,7 +51,7 @@ use self::{
 };
 pub use self::{
     change::{Change, Delta},
-    effect::{Effect, Layout, LayoutNetwork, LayoutPort, Mode},
+    effect::{Effect, Layout},
 };
 use crate::{
     config::rules::{self, Index},

@@ -13,12 +13,13 @@ use std::{
 };
 
 use ipnet::IpNet;
+use vswitch::topology::DEFAULT_MTU;
 
 use super::reader::{nearest, outside};
 use crate::model::{Carries, InterfaceSpec, Name, Netns, NetworkSpec, PortSpec};
 
 /// Octets of an IP packet: what IPv4 must carry (RFC 791) to what a frame buffer holds.
-pub const MTU: RangeInclusive<u16> = 68..=9198;
+pub const MTU: RangeInclusive<u16> = 68..=DEFAULT_MTU;
 /// The least MTU of a link that carries IPv6 (RFC 8200 section 5).
 pub const IPV6_MTU: u16 = 1280;
 /// A 24-bit VXLAN network identifier (RFC 7348 section 5); 0 is kept for "none".

@@ -2,10 +2,10 @@
 
 use std::mem;
 
-use vswitch::addr::{NetworkId, PortId, VlanId};
+use vswitch::topology::{self, PortMode, PortRules, StormLimits, Topology, TopologyError};
 
 use super::{Change, Delta, Network, Origin, Port, Record, State};
-use crate::model::{Carries, DeviceSpec, Name, PortSpec, SwitchSpec, Tags};
+use crate::model::{Carries, DeviceSpec, Name, PortSpec, StormSpec, SwitchSpec, Tags};
 
 /// One deed of the edge. Each carries what it takes to [`undo`](Effect::undo) it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,15 +19,15 @@ pub enum Effect {
     },
     /// Take the port's device away and forget what was learned on it.
     ClosePort(Port),
-    /// Who carries what has changed. It may name ports that are opened only later.
+    /// Who carries what, or within which limits, has changed. It may name ports that are opened only later.
     SetTopology {
         /// Before.
         old: Layout,
         /// After.
         new: Layout,
     },
-    /// The port's device stays, and what can be changed in place has: `isolated`, `storm`, `mac_limit`,
-    /// MTU, networks, and the interface's addresses, MAC and gateways.
+    /// The port's device stays, and what can be changed in place has: the MTU, networks and limits (the
+    /// topology holds these), and the interface's addresses, MAC and gateways.
     UpdatePort {
         /// Before.
         old: Port,
@@ -120,86 +120,61 @@ fn device(port: &PortSpec) -> impl PartialEq {
     (mem::discriminant::<DeviceSpec>(&port.device), interface, port.ifname().to_owned(), port.offload)
 }
 
-/// Who carries what, by number: what the switch's topology is built from.
+/// Who carries what, by number, in the words of the data plane.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
     /// By number.
-    pub networks: Vec<LayoutNetwork>,
+    pub networks: Vec<topology::Network>,
     /// By number.
-    pub ports: Vec<LayoutPort>,
-}
-
-/// A network, as the topology needs it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LayoutNetwork {
-    /// Its number.
-    pub id: NetworkId,
-    /// For logs.
-    pub name: Name,
-    /// How trunks carry it.
-    pub vlan: Option<VlanId>,
-    /// How tunnels carry it.
-    pub vni: Option<u32>,
-    /// What access ports do with tagged frames.
-    pub tags: Tags,
-}
-
-/// A port, as the topology needs it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LayoutPort {
-    /// Its number.
-    pub id: PortId,
-    /// Which networks it carries.
-    pub mode: Mode,
-    /// Frames never go from an isolated port to another.
-    pub isolated: bool,
-}
-
-/// Which networks a port carries, by number.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// One, untagged.
-    Access(NetworkId),
-    /// Several by tag, and at most one untagged.
-    Trunk {
-        /// By tag.
-        tagged: Vec<(VlanId, NetworkId)>,
-        /// Untagged.
-        native: Option<NetworkId>,
-    },
+    pub ports: Vec<PortRules>,
+    /// Bit X set: frames to 01:80:C2:00:00:0X are forwarded.
+    pub group_forward_mask: u16,
 }
 
 impl Layout {
     pub(super) fn of(state: &State) -> Self {
-        let mut networks: Vec<_> = state.networks().map(LayoutNetwork::from).collect();
+        let mut networks: Vec<_> = state.networks().map(data_network).collect();
         networks.sort_by_key(|network| network.id);
-        let mut ports: Vec<_> = state.ports().filter_map(|port| layout_port(state, &port)).collect();
+        let mut ports: Vec<_> = state.ports().filter_map(|port| port_rules(state, &port)).collect();
         ports.sort_by_key(|port| port.id);
-        Self { networks, ports }
+        Self { networks, ports, group_forward_mask: state.switch.group_forward_mask }
+    }
+
+    /// The topology that workers are handed.
+    ///
+    /// # Errors
+    /// A contradiction, which no layout of a [`State`] has.
+    pub fn build(&self) -> Result<Topology, TopologyError> {
+        Topology::build(&self.networks, &self.ports, self.group_forward_mask)
     }
 }
 
-impl From<Network> for LayoutNetwork {
-    fn from(Network { id, spec, .. }: Network) -> Self {
-        Self { id, name: spec.name.clone(), vlan: spec.vlan, vni: spec.vni, tags: spec.tags }
+fn data_network(network: Network) -> topology::Network {
+    topology::Network {
+        id: network.id,
+        vlan: network.spec.vlan,
+        passes_tags: network.spec.tags == Tags::Pass,
     }
 }
 
-/// The rules see to it that every network named exists and every tagged one has a VLAN id.
-fn layout_port(state: &State, port: &Port) -> Option<LayoutPort> {
+/// The rules see to it that every network a port names exists.
+fn port_rules(state: &State, port: &Port) -> Option<PortRules> {
+    let number = |name: &Name| state.network(name).map(|network| network.id);
     let mode = match &port.spec.carries {
-        Carries::Access { network } => Mode::Access(state.network(network)?.id),
-        Carries::Trunk { trunk, native } => {
-            let mut tagged = trunk
-                .iter()
-                .filter_map(|name| state.network(name).and_then(|it| Some((it.spec.vlan?, it.id))))
-                .collect::<Vec<_>>();
-            tagged.sort();
-            Mode::Trunk {
-                tagged,
-                native: native.as_ref().and_then(|name| state.network(name)).map(|it| it.id),
-            }
-        }
+        Carries::Access { network } => PortMode::Access(number(network)?),
+        Carries::Trunk { trunk, native } => PortMode::Trunk {
+            tagged: trunk.iter().filter_map(number).collect(),
+            native: native.as_ref().and_then(number),
+        },
     };
-    Some(LayoutPort { id: port.id, mode, isolated: port.spec.isolated })
+    let StormSpec { broadcast, multicast, unknown } = port.spec.storm;
+    Some(PortRules {
+        id: port.id,
+        mode,
+        isolated: port.spec.isolated,
+        horizon: None,
+        mac_limit: port.spec.mac_limit,
+        storm: StormLimits { broadcast, multicast, unknown },
+        mtu: port.mtu,
+    })
 }

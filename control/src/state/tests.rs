@@ -128,9 +128,9 @@ fn what_changes_in_place_and_what_does_not() {
     let table = [
         (json!({"isolated": true}), vec!["set topology", "update p=0"]),
         (json!({"network": "red"}), vec!["set topology", "update p=0"]),
-        (json!({"storm": {"unknown": 0}}), vec!["update p=0"]),
-        (json!({"mac_limit": 3}), vec!["update p=0"]),
-        (json!({"mtu": 1400}), vec!["update p=0"]),
+        (json!({"storm": {"unknown": 0}}), vec!["set topology", "update p=0"]),
+        (json!({"mac_limit": 3}), vec!["set topology", "update p=0"]),
+        (json!({"mtu": 1400}), vec!["set topology", "update p=0"]),
         (json!({"address": "10.0.0.2/8", "gateway": "10.0.0.1"}), vec!["update p=0"]),
         (json!({"mac": "02:00:00:00:00:01"}), vec!["update p=0"]),
         (json!({"ifname": "p"}), vec!["update p=0"]),
@@ -393,6 +393,7 @@ mod model {
                 plan.effects.iter().for_each(|it| edge.perform(it));
                 state = plan.next;
                 prop_assert_eq!(&edge, &Edge::wanted(&state));
+                prop_assert!(edge.layout.build().is_ok(), "{:?}", edge.layout);
                 let found = Naive::of(&state);
                 prop_assert_eq!(&found.networks, &naive.networks);
                 prop_assert_eq!(&found.ports, &naive.ports);
