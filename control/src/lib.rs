@@ -5,3 +5,6 @@ mod fields;
 pub mod model;
 pub mod state;
 pub mod store;
+pub mod link;
+pub mod model;
+pub mod netns;

@@ -417,6 +417,7 @@ pub(crate) mod text_option {
     }
 
     pub(crate) fn serialize<T: fmt::Display, S: Serializer>(
+    pub(super) fn serialize<T: fmt::Display, S: Serializer>(
         value: &Option<T>,
         s: S,
     ) -> Result<S::Ok, S::Error> {

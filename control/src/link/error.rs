@@ -1,0 +1,130 @@
+//! What can go wrong with an interface, as sentences.
+
+use std::{io, net::IpAddr};
+
+use ipnet::IpNet;
+use rustix::io::Errno;
+
+use super::plan::{Step, Wanted};
+
+/// Why an interface could not be made or set up. `web` below stands for the namespace as its caller named it.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The name is none.
+    #[error(
+        "{0:?} is no interface name: use 1 to 15 letters, digits or signs, but no '/', ':', '%' or blank"
+    )]
+    BadName(String),
+    /// No interface of that name: (name, namespace).
+    #[error("no interface {0} in namespace {1}")]
+    NoInterface(String, String),
+    /// The name is in use: (name, namespace).
+    #[error("{0} already exists in namespace {1}: choose another --ifname or delete it")]
+    NameTaken(String, String),
+    /// The address is on another interface of the namespace.
+    #[error(
+        "{address} is already on {other} in namespace {namespace}: choose another address or remove it there"
+    )]
+    AddressTaken {
+        /// The address.
+        address: IpAddr,
+        /// The interface that has it.
+        other: String,
+        /// Where.
+        namespace: String,
+    },
+    /// Another interface has the default route.
+    #[error(
+        "namespace {namespace} already has a default route by {via} on {other}: leave the gateway {gateway} out or delete that route"
+    )]
+    RouteTaken {
+        /// The gateway asked for.
+        gateway: IpAddr,
+        /// The gateway in place.
+        via: IpAddr,
+        /// The interface of the route in place.
+        other: String,
+        /// Where.
+        namespace: String,
+    },
+    /// No address of the interface reaches the gateway.
+    #[error(
+        "gateway {gateway} is in no subnet of {ifname}: give {ifname} an address in the gateway's subnet"
+    )]
+    GatewayUnreachable {
+        /// The gateway.
+        gateway: IpAddr,
+        /// The interface.
+        ifname: String,
+    },
+    /// The kernel has IPv6 switched off there.
+    #[error(
+        "{address} cannot be set: IPv6 is off on {ifname} in namespace {namespace} (sysctl disable_ipv6, or an MTU below 1280)"
+    )]
+    Ipv6Off {
+        /// The address.
+        address: IpNet,
+        /// The interface.
+        ifname: String,
+        /// Where.
+        namespace: String,
+    },
+    /// The kernel wants CAP_NET_ADMIN: (what was tried, namespace).
+    #[error("no right to {0} in namespace {1}: run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN")]
+    NoRights(String, String),
+    /// The namespace could not be entered, or gave no socket: (namespace, cause).
+    #[error("{1}")]
+    Open(String, #[source] io::Error),
+    /// Anything else the kernel says: (what was tried, namespace, cause).
+    #[error("cannot {0} in namespace {1}: {2}")]
+    Os(String, String, #[source] io::Error),
+}
+
+impl LinkError {
+    /// What kind of failure it is, in the standard library's words.
+    pub fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::BadName(_) | Self::GatewayUnreachable { .. } | Self::Ipv6Off { .. } => {
+                io::ErrorKind::InvalidInput
+            }
+            Self::NoInterface(..) => io::ErrorKind::NotFound,
+            Self::NameTaken(..) | Self::AddressTaken { .. } | Self::RouteTaken { .. } => {
+                io::ErrorKind::AlreadyExists
+            }
+            Self::NoRights(..) => io::ErrorKind::PermissionDenied,
+            Self::Open(_, source) | Self::Os(_, _, source) => source.kind(),
+        }
+    }
+
+    pub(super) fn os(doing: &str, namespace: &str, error: rtnetlink::Error) -> Self {
+        match errno(&error) {
+            Some(Errno::PERM | Errno::ACCESS) => Self::NoRights(doing.into(), namespace.into()),
+            Some(errno) => Self::Os(doing.into(), namespace.into(), errno.into()),
+            None => Self::Os(doing.into(), namespace.into(), io::Error::other(error.to_string())),
+        }
+    }
+
+    pub(super) fn of_step(step: &Step, wanted: &Wanted, namespace: &str, error: rtnetlink::Error) -> Self {
+        let ifname = &wanted.ifname;
+        match (step, errno(&error)) {
+            (
+                Step::AddAddress { net: address @ IpNet::V6(_), .. },
+                Some(Errno::ACCESS | Errno::NODEV | Errno::INVAL),
+            ) => Self::Ipv6Off { address: *address, ifname: ifname.clone(), namespace: namespace.into() },
+            (Step::AddRoute(route), Some(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::INVAL)) => {
+                Self::GatewayUnreachable { gateway: route.gateway, ifname: ifname.clone() }
+            }
+            _ => Self::os(&step.describe(ifname), namespace, error),
+        }
+    }
+}
+
+/// The kernel's error number, if it was the kernel that refused.
+pub(super) fn errno(error: &rtnetlink::Error) -> Option<Errno> {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => {
+            Some(Errno::from_raw_os_error(message.raw_code().checked_neg()?))
+        }
+        _ => None,
+    }
+}
