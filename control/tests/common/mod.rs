@@ -6,29 +6,29 @@ use vswitch_control::{model::Netns, netns::Namespace};
 
 /// A namespace under /run/netns that is deleted with the value.
 #[derive(Debug)]
-pub struct Scratch(pub String);
+pub(crate) struct Scratch(pub(crate) String);
 
 impl Scratch {
     /// Makes `vt-control-<purpose>-<pid>`.
-    pub fn new(purpose: &str) -> Self {
+    pub(crate) fn new(purpose: &str) -> Self {
         let name = format!("vt-control-{purpose}-{}", std::process::id());
         run("ip", &["netns", "add", &name]);
         Self(name)
     }
 
     /// As a port's specification names it.
-    pub fn netns(&self) -> Netns {
+    pub(crate) fn netns(&self) -> Netns {
         Netns::Name(self.0.clone())
     }
 
     /// Held open.
-    pub fn open(&self) -> Namespace {
+    pub(crate) fn open(&self) -> Namespace {
         Namespace::open(&self.netns()).unwrap()
     }
 
     /// What `ip` prints in the namespace.
     #[allow(dead_code, reason = "each test binary uses its own part of this module")]
-    pub fn ip(&self, arguments: &str) -> String {
+    pub(crate) fn ip(&self, arguments: &str) -> String {
         let mut all = vec!["-n", &self.0];
         all.extend(arguments.split(' '));
         run("ip", &all)

@@ -1,0 +1,65 @@
+//! The API: HTTP and JSON on a unix socket.
+//!
+//! [`types`] are the words on the wire, used by both sides. [`server`] turns requests into calls of a
+//! [`Backend`], which the daemon is; it knows nothing of how they are done. The other side is
+//! [`crate::client`]. The OpenAPI document is made from the same types and served at `/v1/openapi.json`.
+//!
+//! Who may open the socket may do everything: access is a matter of the socket's owner and group.
+
+mod error;
+mod extract;
+pub mod server;
+pub mod types;
+
+use futures_util::future::BoxFuture;
+
+pub use error::{ApiError, ErrorCode};
+
+use crate::model::{Name, NetworkSpec, PortSpec};
+use types::{
+    Drop, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Reload, StaticEntry, Stats, Status,
+};
+
+/// What a [`Backend`] answers, in its time.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, ApiError>>;
+
+/// The daemon, as the API sees it. Every error is a sentence for the person who asked.
+pub trait Backend: Send + Sync + 'static {
+    /// The daemon at a glance.
+    fn status(&self) -> Answer<'_, Status>;
+
+    /// Every network, by name.
+    fn networks(&self) -> Answer<'_, Vec<Network>>;
+    /// One network; `not_found` when there is none.
+    fn network(&self, name: Name) -> Answer<'_, Network>;
+    /// Makes a network; `conflict` when its name, VLAN id or VNI is taken.
+    fn add_network(&self, spec: NetworkSpec) -> Answer<'_, Network>;
+    /// Deletes a network; `conflict` while ports use it or the configuration file declares it.
+    fn delete_network(&self, name: Name) -> Answer<'_, ()>;
+
+    /// Every port, by name.
+    fn ports(&self) -> Answer<'_, Vec<Port>>;
+    /// One port; `not_found` when there is none.
+    fn port(&self, name: Name) -> Answer<'_, Port>;
+    /// Makes a port and its interface; `conflict` when a name is taken.
+    fn add_port(&self, spec: PortSpec) -> Answer<'_, Port>;
+    /// Deletes a port and the interface made for it; `conflict` while the configuration file declares it.
+    fn delete_port(&self, name: Name) -> Answer<'_, ()>;
+
+    /// The MAC table, or the part of it that the filter names.
+    fn fdb(&self, filter: FdbFilter) -> Answer<'_, Vec<FdbEntry>>;
+    /// Pins an address to a port, in place of what was learned.
+    fn add_fdb(&self, entry: StaticEntry) -> Answer<'_, FdbEntry>;
+    /// Forgets one address; `not_found` when it is not in the table.
+    fn delete_fdb(&self, key: FdbKey) -> Answer<'_, ()>;
+    /// Forgets learned addresses; pinned ones stay.
+    fn flush_fdb(&self, flush: Flush) -> Answer<'_, Flushed>;
+
+    /// The counters of every port and worker, taken at one moment.
+    fn stats(&self) -> Answer<'_, Stats>;
+    /// Why frames died: the reasons that occurred, of one port or of all.
+    fn drops(&self, port: Option<Name>) -> Answer<'_, Vec<Drop>>;
+
+    /// Reads the configuration file again and applies the difference; with `dry_run` only says it.
+    fn reload(&self, dry_run: bool) -> Answer<'_, Reload>;
+}

@@ -1,0 +1,287 @@
+//! The server: one handler per path and method, each a line that calls the [`Backend`].
+
+use std::{io, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, State},
+    http::{Method, StatusCode, Uri},
+    response::{IntoResponse, Response},
+    routing::{delete, get, post},
+};
+use tokio::net::UnixListener;
+use utoipa::OpenApi;
+
+use super::{
+    ApiError, Backend, ErrorCode,
+    extract::{Body, InPath, Parameters},
+    types::{
+        Drop, DropsFilter, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Reload, ReloadRequest,
+        StaticEntry, Stats, Status,
+    },
+};
+use crate::model::{Name, NetworkSpec, PortSpec};
+
+/// Octets of the longest body that is read.
+pub const BODY_LIMIT: usize = 64 * 1024;
+
+/// The OpenAPI document: made from the handlers below and the types they use.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "vswitchd", description = "HTTP and JSON on a unix socket. Refusals are an `ApiError`."),
+    paths(
+        status,
+        networks,
+        network,
+        add_network,
+        delete_network,
+        ports,
+        port,
+        add_port,
+        delete_port,
+        fdb,
+        add_fdb,
+        delete_fdb,
+        flush_fdb,
+        stats,
+        drops,
+        reload,
+        openapi
+    )
+)]
+struct Document;
+
+type Shared = State<Arc<dyn Backend>>;
+
+/// Serves the API until `stop` is ready, then finishes the requests it has.
+///
+/// # Errors
+/// None in ordinary life: failures of single connections end those connections.
+pub async fn serve(
+    listener: UnixListener,
+    backend: Arc<dyn Backend>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    axum::serve(listener, router(backend)).with_graceful_shutdown(stop).await
+}
+
+/// The paths of the API.
+pub fn router(backend: Arc<dyn Backend>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/networks", get(networks).post(add_network))
+        .route("/v1/networks/{name}", get(network).delete(delete_network))
+        .route("/v1/ports", get(ports).post(add_port))
+        .route("/v1/ports/{name}", get(port).delete(delete_port))
+        .route("/v1/fdb", get(fdb).post(add_fdb))
+        .route("/v1/fdb/flush", post(flush_fdb))
+        .route("/v1/fdb/{network}/{mac}", delete(delete_fdb))
+        .route("/v1/stats", get(stats))
+        .route("/v1/drops", get(drops))
+        .route("/v1/reload", post(reload))
+        .route("/v1/openapi.json", get(openapi))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .with_state(backend)
+}
+
+/// The daemon at a glance.
+#[utoipa::path(
+    get,
+    path = "/v1/status",
+    responses((status = 200, body = Status)),
+)]
+async fn status(State(backend): Shared) -> Response {
+    answer(StatusCode::OK, backend.status().await)
+}
+
+/// Every network.
+#[utoipa::path(
+    get,
+    path = "/v1/networks",
+    responses((status = 200, body = [Network])),
+)]
+async fn networks(State(backend): Shared) -> Response {
+    answer(StatusCode::OK, backend.networks().await)
+}
+
+/// One network.
+#[utoipa::path(
+    get,
+    path = "/v1/networks/{name}",
+    params(("name" = String, Path)),
+    responses((status = 200, body = Network), (status = "4XX", body = ApiError)),
+)]
+async fn network(State(backend): Shared, InPath(name): InPath<Name>) -> Response {
+    answer(StatusCode::OK, backend.network(name).await)
+}
+
+/// Makes a network.
+#[utoipa::path(
+    post,
+    path = "/v1/networks",
+    request_body(content = serde_json::Value, description = "As `[[network]]` in net.toml", example = json!({"name": "blue", "vlan": 10})),
+    responses((status = 201, body = Network), (status = "4XX", body = ApiError)),
+)]
+async fn add_network(State(backend): Shared, Body(spec): Body<NetworkSpec>) -> Response {
+    answer(StatusCode::CREATED, backend.add_network(spec).await)
+}
+
+/// Deletes a network that no port uses.
+#[utoipa::path(
+    delete,
+    path = "/v1/networks/{name}",
+    params(("name" = String, Path)),
+    responses((status = 204), (status = "4XX", body = ApiError)),
+)]
+async fn delete_network(State(backend): Shared, InPath(name): InPath<Name>) -> Response {
+    done(backend.delete_network(name).await)
+}
+
+/// Every port.
+#[utoipa::path(
+    get,
+    path = "/v1/ports",
+    responses((status = 200, body = [Port])),
+)]
+async fn ports(State(backend): Shared) -> Response {
+    answer(StatusCode::OK, backend.ports().await)
+}
+
+/// One port.
+#[utoipa::path(
+    get,
+    path = "/v1/ports/{name}",
+    params(("name" = String, Path)),
+    responses((status = 200, body = Port), (status = "4XX", body = ApiError)),
+)]
+async fn port(State(backend): Shared, InPath(name): InPath<Name>) -> Response {
+    answer(StatusCode::OK, backend.port(name).await)
+}
+
+/// Makes a port and its interface.
+#[utoipa::path(
+    post,
+    path = "/v1/ports",
+    request_body(content = serde_json::Value, description = "As `[[port]]` in net.toml", example = json!({"name": "web", "network": "blue", "kind": "tap", "netns": "web"})),
+    responses((status = 201, body = Port), (status = "4XX", body = ApiError)),
+)]
+async fn add_port(State(backend): Shared, Body(spec): Body<PortSpec>) -> Response {
+    answer(StatusCode::CREATED, backend.add_port(spec).await)
+}
+
+/// Deletes a port and the interface made for it.
+#[utoipa::path(
+    delete,
+    path = "/v1/ports/{name}",
+    params(("name" = String, Path)),
+    responses((status = 204), (status = "4XX", body = ApiError)),
+)]
+async fn delete_port(State(backend): Shared, InPath(name): InPath<Name>) -> Response {
+    done(backend.delete_port(name).await)
+}
+
+/// The MAC table, or a part of it.
+#[utoipa::path(
+    get,
+    path = "/v1/fdb",
+    params(FdbFilter),
+    responses((status = 200, body = [FdbEntry]), (status = "4XX", body = ApiError)),
+)]
+async fn fdb(State(backend): Shared, Parameters(filter): Parameters<FdbFilter>) -> Response {
+    answer(StatusCode::OK, backend.fdb(filter).await)
+}
+
+/// Pins an address to a port.
+#[utoipa::path(
+    post,
+    path = "/v1/fdb",
+    request_body = StaticEntry,
+    responses((status = 201, body = FdbEntry), (status = "4XX", body = ApiError)),
+)]
+async fn add_fdb(State(backend): Shared, Body(entry): Body<StaticEntry>) -> Response {
+    answer(StatusCode::CREATED, backend.add_fdb(entry).await)
+}
+
+/// Forgets one address.
+#[utoipa::path(
+    delete,
+    path = "/v1/fdb/{network}/{mac}",
+    params(("network" = String, Path), ("mac" = String, Path)),
+    responses((status = 204), (status = "4XX", body = ApiError)),
+)]
+async fn delete_fdb(State(backend): Shared, InPath(key): InPath<FdbKey>) -> Response {
+    done(backend.delete_fdb(key).await)
+}
+
+/// Forgets learned addresses.
+#[utoipa::path(
+    post,
+    path = "/v1/fdb/flush",
+    request_body(content = serde_json::Value, description = "`\"all\"`, or the port or network", example = json!({"port": "web"})),
+    responses((status = 200, body = Flushed), (status = "4XX", body = ApiError)),
+)]
+async fn flush_fdb(State(backend): Shared, Body(flush): Body<Flush>) -> Response {
+    answer(StatusCode::OK, backend.flush_fdb(flush).await)
+}
+
+/// The counters of every port and worker.
+#[utoipa::path(
+    get,
+    path = "/v1/stats",
+    responses((status = 200, body = Stats)),
+)]
+async fn stats(State(backend): Shared) -> Response {
+    answer(StatusCode::OK, backend.stats().await)
+}
+
+/// Why frames died.
+#[utoipa::path(
+    get,
+    path = "/v1/drops",
+    params(DropsFilter),
+    responses((status = 200, body = [Drop]), (status = "4XX", body = ApiError)),
+)]
+async fn drops(State(backend): Shared, Parameters(filter): Parameters<DropsFilter>) -> Response {
+    answer(StatusCode::OK, backend.drops(filter.port).await)
+}
+
+/// Reads the configuration file again and applies the difference.
+#[utoipa::path(
+    post,
+    path = "/v1/reload",
+    request_body = ReloadRequest,
+    responses((status = 200, body = Reload), (status = "4XX", body = ApiError)),
+)]
+async fn reload(State(backend): Shared, Body(request): Body<ReloadRequest>) -> Response {
+    answer(StatusCode::OK, backend.reload(request.dry_run).await)
+}
+
+/// This document.
+#[utoipa::path(get, path = "/v1/openapi.json", responses((status = 200, body = serde_json::Value)))]
+async fn openapi() -> Json<utoipa::openapi::OpenApi> {
+    Json(Document::openapi())
+}
+
+async fn no_such_path(uri: Uri) -> ApiError {
+    ApiError::not_found(format!("there is no {}: GET /v1/openapi.json lists what there is", uri.path()))
+}
+
+async fn no_such_method(method: Method, uri: Uri) -> ApiError {
+    ApiError::new(ErrorCode::MethodNotAllowed, format!("{} cannot be used with {method}", uri.path()))
+}
+
+fn answer<T: serde::Serialize>(success: StatusCode, result: Result<T, ApiError>) -> Response {
+    match result {
+        Ok(value) => (success, Json(value)).into_response(),
+        Err(error) => error.into_response(),
+    }
+}
+
+fn done(result: Result<(), ApiError>) -> Response {
+    match result {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => error.into_response(),
+    }
+}

@@ -1,0 +1,232 @@
+//! The other side of the API: what `vswitchctl` and other programs call.
+//!
+//! One connection per request: a unix socket is cheap, and nothing is left open while a person reads.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Method, Request, StatusCode,
+    body::Bytes,
+    client::conn::http1,
+    header::{CONTENT_TYPE, HOST},
+};
+use hyper_util::rt::TokioIo;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{net::UnixStream, time::timeout};
+
+use crate::{
+    api::{
+        ApiError,
+        types::{
+            Drop, DropsFilter, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Reload,
+            ReloadRequest, StaticEntry, Stats, Status,
+        },
+    },
+    model::{Name, NetworkSpec, PortSpec},
+};
+
+/// How long an answer may take. A reload of a thousand ports takes seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Octets of the longest answer that is read: some 100 octets each for a full MAC table.
+const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
+
+/// Why a request brought no answer, or none that helps.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// There is no socket.
+    #[error("vswitchd is not running at {}: start it with `vswitchd --config net.toml`", .0.display())]
+    NotRunning(PathBuf),
+    /// There is a socket, but nobody behind it.
+    #[error("vswitchd is no longer running at {}: it died, see its log; start it with `vswitchd --config net.toml`", .0.display())]
+    Refused(PathBuf),
+    /// The socket's mode forbids it.
+    #[error("no right to use {}: run as root, or as a member of the socket's group (api.group in net.toml)", .0.display())]
+    NoRights(PathBuf),
+    /// The socket cannot be reached for another reason, or the conversation broke off.
+    #[error("cannot talk to {}: {}", .0.display(), .1)]
+    Broken(PathBuf, String),
+    /// The daemon said no.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+}
+
+/// A daemon, by its socket.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// A client of the daemon at `socket`. Nothing is opened yet.
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into() }
+    }
+
+    /// The daemon at a glance.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.get("/v1/status").await
+    }
+
+    /// Every network.
+    pub async fn networks(&self) -> Result<Vec<Network>, ClientError> {
+        self.get("/v1/networks").await
+    }
+
+    /// One network.
+    pub async fn network(&self, name: &Name) -> Result<Network, ClientError> {
+        self.get(&format!("/v1/networks/{name}")).await
+    }
+
+    /// Makes a network.
+    pub async fn add_network(&self, spec: &NetworkSpec) -> Result<Network, ClientError> {
+        self.post("/v1/networks", spec).await
+    }
+
+    /// Deletes a network.
+    pub async fn delete_network(&self, name: &Name) -> Result<(), ClientError> {
+        self.delete(&format!("/v1/networks/{name}")).await
+    }
+
+    /// Every port.
+    pub async fn ports(&self) -> Result<Vec<Port>, ClientError> {
+        self.get("/v1/ports").await
+    }
+
+    /// One port.
+    pub async fn port(&self, name: &Name) -> Result<Port, ClientError> {
+        self.get(&format!("/v1/ports/{name}")).await
+    }
+
+    /// Makes a port.
+    pub async fn add_port(&self, spec: &PortSpec) -> Result<Port, ClientError> {
+        self.post("/v1/ports", spec).await
+    }
+
+    /// Deletes a port.
+    pub async fn delete_port(&self, name: &Name) -> Result<(), ClientError> {
+        self.delete(&format!("/v1/ports/{name}")).await
+    }
+
+    /// The MAC table, or a part of it.
+    pub async fn fdb(&self, filter: &FdbFilter) -> Result<Vec<FdbEntry>, ClientError> {
+        let mac = filter.mac.map(|mac| mac.to_string());
+        let network = filter.network.as_ref().map(Name::as_str);
+        let port = filter.port.as_ref().map(Name::as_str);
+        self.get(&query("/v1/fdb", &[("network", network), ("port", port), ("mac", mac.as_deref())])).await
+    }
+
+    /// Pins an address to a port.
+    pub async fn add_fdb(&self, entry: &StaticEntry) -> Result<FdbEntry, ClientError> {
+        self.post("/v1/fdb", entry).await
+    }
+
+    /// Forgets one address.
+    pub async fn delete_fdb(&self, key: &FdbKey) -> Result<(), ClientError> {
+        self.delete(&format!("/v1/fdb/{}/{}", key.network, key.mac)).await
+    }
+
+    /// Forgets learned addresses.
+    pub async fn flush_fdb(&self, flush: &Flush) -> Result<Flushed, ClientError> {
+        self.post("/v1/fdb/flush", flush).await
+    }
+
+    /// The counters of every port and worker.
+    pub async fn stats(&self) -> Result<Stats, ClientError> {
+        self.get("/v1/stats").await
+    }
+
+    /// Why frames died.
+    pub async fn drops(&self, filter: &DropsFilter) -> Result<Vec<Drop>, ClientError> {
+        self.get(&query("/v1/drops", &[("port", filter.port.as_ref().map(Name::as_str))])).await
+    }
+
+    /// Reads the configuration file again and applies the difference, or only says it.
+    pub async fn reload(&self, dry_run: bool) -> Result<Reload, ClientError> {
+        self.post("/v1/reload", &ReloadRequest { dry_run }).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let body = self.call(Method::GET, path, Bytes::new()).await?;
+        self.read(&body)
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, value: &impl Serialize) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(value).map_err(|error| self.broken(error))?;
+        let body = self.call(Method::POST, path, body.into()).await?;
+        self.read(&body)
+    }
+
+    async fn delete(&self, path: &str) -> Result<(), ClientError> {
+        self.call(Method::DELETE, path, Bytes::new()).await.map(drop)
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
+        let exchange = exchange(&self.socket, method, path, body);
+        let answer =
+            timeout(PATIENCE, exchange).await.map_err(|_| self.broken("no answer within a minute"))?;
+        let (status, body) = answer.map_err(|error| connect_error(&self.socket, error))?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        let refusal: Result<ApiError, _> = serde_json::from_slice(&body);
+        Err(refusal.map_or_else(|_| self.broken(format_args!("it answers {status}")), ClientError::Api))
+    }
+
+    fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {
+        let value = serde_json::from_slice(body);
+        value.map_err(|error| {
+            self.broken(format_args!("its answer makes no sense here ({error}): compare versions"))
+        })
+    }
+
+    fn broken(&self, why: impl ToString) -> ClientError {
+        ClientError::Broken(self.socket.clone(), why.to_string())
+    }
+}
+
+/// What went wrong when connecting to a daemon's `socket`, in words that help.
+pub(crate) fn connect_error(socket: &Path, error: io::Error) -> ClientError {
+    match error.kind() {
+        io::ErrorKind::NotFound => ClientError::NotRunning(socket.into()),
+        io::ErrorKind::ConnectionRefused => ClientError::Refused(socket.into()),
+        io::ErrorKind::PermissionDenied => ClientError::NoRights(socket.into()),
+        _ => ClientError::Broken(socket.into(), error.to_string()),
+    }
+}
+
+/// One HTTP exchange over a unix socket: the status and the whole body.
+pub(crate) async fn exchange(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> io::Result<(StatusCode, Bytes)> {
+    let stream = UnixStream::connect(socket).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let connection = tokio::spawn(connection);
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(HOST, "localhost")
+        .header(CONTENT_TYPE, "application/json")
+        .body(Full::new(body))
+        .map_err(io::Error::other)?;
+    let response = sender.send_request(request).await.map_err(io::Error::other)?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await.map_err(io::Error::other)?;
+    connection.abort();
+    Ok((status, body.to_bytes()))
+}
+
+/// `path` with the parameters that are there. Names and MAC addresses need no escapes.
+fn query(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
+    let present = parameters.iter().filter_map(|(key, value)| value.map(|value| format!("{key}={value}")));
+    let present: Vec<String> = present.collect();
+    if present.is_empty() { path.to_owned() } else { format!("{path}?{}", present.join("&")) }
+}

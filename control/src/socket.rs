@@ -1,0 +1,146 @@
+//! Unix sockets to listen on: in place, with the right owner and mode before anybody can connect.
+
+use std::{
+    fs, io,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileTypeExt, chown},
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::unistd::Group;
+use rustix::{
+    fs::{Mode, chmod, fchmod},
+    io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with},
+};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 64;
+
+/// Why a socket could not be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// A daemon answers there.
+    #[error("another vswitchd answers at {}: stop it, or set api.socket to another path", .0.display())]
+    InUse(PathBuf),
+    /// Something else lies there.
+    #[error("{} exists and is no socket: move it away, or set api.socket to another path", .0.display())]
+    NotSocket(PathBuf),
+    /// The group is not known to the system.
+    #[error("there is no group {0:?}: create it, or correct api.group")]
+    NoGroup(String),
+    /// Anything else the kernel says.
+    #[error("cannot listen on {}: {}", .0.display(), .1)]
+    Os(PathBuf, #[source] io::Error),
+}
+
+/// A listening socket's file, deleted with the value.
+#[derive(Debug)]
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Listens on a non-blocking unix socket of `kind` at `path`, mode 0660, owned by `group` (a name or number)
+/// or the caller's group. Makes the folder if it is missing; replaces a socket that nobody serves any more.
+pub fn listen_at(
+    path: &Path,
+    kind: SocketType,
+    group: Option<&str>,
+) -> Result<(OwnedFd, SocketFile), SocketError> {
+    let os = |error: io::Error| SocketError::Os(path.to_owned(), error);
+    let group = group.map(find_group).transpose()?;
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(os)?;
+    }
+    let address = SocketAddrUnix::new(path).map_err(|errno| os(errno.into()))?;
+    make_way(path, kind, &address)?;
+    let socket = open_socket(kind).map_err(os)?;
+    // The file takes its mode from the unbound socket (unix_bind in net/unix/af_unix.c), so at no moment can
+    // anybody else connect.
+    fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(|errno| os(errno.into()))?;
+    bind(&socket, &address).map_err(|errno| os(errno.into()))?;
+    let file = SocketFile(path.to_owned());
+    if let Some(group) = group {
+        chown(path, None, Some(group)).map_err(os)?;
+    }
+    let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP;
+    chmod(path, mode).and_then(|()| listen(&socket, BACKLOG)).map_err(|errno| os(errno.into()))?;
+    Ok((socket, file))
+}
+
+fn make_way(path: &Path, kind: SocketType, address: &SocketAddrUnix) -> Result<(), SocketError> {
+    let os = |error: io::Error| SocketError::Os(path.to_owned(), error);
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(os(error)),
+        Ok(found) if !found.file_type().is_socket() => return Err(SocketError::NotSocket(path.to_owned())),
+        Ok(_) => {}
+    }
+    match connect(&open_socket(kind).map_err(os)?, address) {
+        // Nobody listens, or another kind of socket does no more: what a killed daemon leaves.
+        Err(Errno::CONNREFUSED | Errno::PROTOTYPE) => fs::remove_file(path).map_err(os),
+        Ok(()) | Err(Errno::AGAIN) => Err(SocketError::InUse(path.to_owned())),
+        Err(errno) => Err(os(errno.into())),
+    }
+}
+
+fn open_socket(kind: SocketType) -> io::Result<OwnedFd> {
+    Ok(socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?)
+}
+
+fn find_group(name: &str) -> Result<u32, SocketError> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let found = Group::from_name(name).ok().flatten();
+    found.map(|group| group.gid.as_raw()).ok_or_else(|| SocketError::NoGroup(name.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_socket_is_private_to_its_group_and_goes_with_its_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run/api.sock");
+        let (_socket, file) = listen_at(&path, SocketType::STREAM, None).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        let second = listen_at(&path, SocketType::STREAM, None).unwrap_err();
+        assert!(second.to_string().starts_with("another vswitchd answers at"), "{second}");
+        drop(file);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_a_killed_daemon_left_is_replaced_and_anything_else_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("api.sock");
+        let (socket, file) = listen_at(&path, SocketType::SEQPACKET, None).unwrap();
+        drop(socket);
+        std::mem::forget(file);
+        assert!(path.exists());
+        listen_at(&path, SocketType::SEQPACKET, None).unwrap();
+
+        fs::write(&path, "precious").unwrap();
+        assert!(matches!(listen_at(&path, SocketType::STREAM, None), Err(SocketError::NotSocket(_))));
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn groups_by_name_and_number() {
+        assert_eq!(find_group("root").unwrap(), 0);
+        assert_eq!(find_group("1234").unwrap(), 1234);
+        assert_eq!(
+            find_group("vt-no-such").unwrap_err().to_string(),
+            "there is no group \"vt-no-such\": create it, or correct api.group"
+        );
+    }
+}
