@@ -44,16 +44,16 @@ pub enum ClientError {
     NotRunning(PathBuf),
     /// There is a socket, but nobody behind it.
     #[error("vswitchd is no longer running at {}: it died, see its log; start it with `vswitchd --config net.toml`", .0.display())]
-    Refused(PathBuf),
+    Died(PathBuf),
     /// The socket's mode forbids it.
     #[error("no right to use {}: run as root, or as a member of the socket's group (api.group in net.toml)", .0.display())]
     NoRights(PathBuf),
     /// The socket cannot be reached for another reason, or the conversation broke off.
     #[error("cannot talk to {}: {}", .0.display(), .1)]
     Broken(PathBuf, String),
-    /// The daemon said no.
+    /// The daemon said no, or the kernel to what was done for the daemon.
     #[error(transparent)]
-    Api(#[from] ApiError),
+    Refused(#[from] ApiError),
 }
 
 /// A daemon, by its socket.
@@ -175,7 +175,7 @@ impl Client {
             return Ok(body);
         }
         let refusal: Result<ApiError, _> = serde_json::from_slice(&body);
-        Err(refusal.map_or_else(|_| self.broken(format_args!("it answers {status}")), ClientError::Api))
+        Err(refusal.map_or_else(|_| self.broken(format_args!("it answers {status}")), ClientError::Refused))
     }
 
     fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {
@@ -194,7 +194,7 @@ impl Client {
 pub(crate) fn connect_error(socket: &Path, error: io::Error) -> ClientError {
     match error.kind() {
         io::ErrorKind::NotFound => ClientError::NotRunning(socket.into()),
-        io::ErrorKind::ConnectionRefused => ClientError::Refused(socket.into()),
+        io::ErrorKind::ConnectionRefused => ClientError::Died(socket.into()),
         io::ErrorKind::PermissionDenied => ClientError::NoRights(socket.into()),
         _ => ClientError::Broken(socket.into(), error.to_string()),
     }

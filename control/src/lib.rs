@@ -6,6 +6,7 @@ pub mod model;
 pub mod state;
 pub mod store;
 pub mod api;
+pub mod attach;
 pub mod client;
 pub mod link;
 pub mod model;

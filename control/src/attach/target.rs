@@ -1,0 +1,169 @@
+//! Whose namespace an interface goes into.
+
+use std::{io, path::Path};
+
+use hyper::{Method, StatusCode, body::Bytes};
+use serde::Deserialize;
+
+use crate::{
+    api::{ApiError, ErrorCode},
+    client::exchange,
+    model::Netns,
+    netns::Namespace,
+};
+
+/// Where the Docker Engine API listens.
+pub const DOCKER_SOCKET: &str = "/var/run/docker.sock";
+
+/// Whose namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// One that is known by name, path or process.
+    Netns(Netns),
+    /// That of a Docker container, by name or id.
+    Docker(String),
+}
+
+impl Target {
+    /// The namespace as a port's specification names it. Asks Docker, at `docker`, about containers.
+    pub async fn resolve(&self, docker: &Path) -> Result<Netns, ApiError> {
+        match self {
+            Self::Netns(netns) => Ok(netns.clone()),
+            Self::Docker(container) => {
+                let netns = Netns::Pid(container_pid(docker, container).await?);
+                let own = Namespace::current()?.identity();
+                if Namespace::open(&netns)?.identity() == own {
+                    let why = format!(
+                        "container {container} uses the host's own network: it has no place for a port"
+                    );
+                    return Err(ApiError::invalid(why));
+                }
+                Ok(netns)
+            }
+        }
+    }
+}
+
+/// `GET /containers/{id}/json` of the Docker Engine API, as far as we look.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Container {
+    state: ContainerState,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ContainerState {
+    #[serde(default)]
+    status: String,
+    running: bool,
+    pid: u32,
+}
+
+async fn container_pid(docker: &Path, container: &str) -> Result<u32, ApiError> {
+    // What Docker allows in names (RestrictedNameChars in daemon/names); nothing here needs an escape.
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    if container.is_empty() || !container.bytes().all(legal) {
+        return Err(ApiError::invalid(format!("{container:?} is no container's name: see `docker ps`")));
+    }
+    let answer = exchange(docker, Method::GET, &format!("/containers/{container}/json"), Bytes::new()).await;
+    let (status, body) = answer.map_err(|error| no_docker(docker, error))?;
+    match status {
+        StatusCode::OK => {}
+        StatusCode::NOT_FOUND => {
+            return Err(ApiError::not_found(format!("no container named {container}: see `docker ps`")));
+        }
+        other => {
+            return Err(ApiError::internal(format!("Docker answers {other} about container {container}")));
+        }
+    }
+    let container_answer: Container = serde_json::from_slice(&body).map_err(|error| {
+        ApiError::internal(format!("Docker's answer about {container} makes no sense here: {error}"))
+    })?;
+    let ContainerState { status, running, pid } = container_answer.state;
+    if !running || pid == 0 {
+        let why = format!(
+            "container {container} is not running ({status}): start it with `docker start {container}`"
+        );
+        return Err(ApiError::conflict(why));
+    }
+    Ok(pid)
+}
+
+fn no_docker(docker: &Path, error: io::Error) -> ApiError {
+    let docker = docker.display();
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ApiError::not_found(format!(
+            "no Docker daemon at {docker}: start Docker, or name the container's namespace with --netns or --pid"
+        )),
+        io::ErrorKind::PermissionDenied => ApiError::new(
+            ErrorCode::Forbidden,
+            format!("no right to use {docker}: run as root, or as a member of the group docker"),
+        ),
+        _ => ApiError::internal(format!("cannot talk to Docker at {docker}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::{Json, Router, extract::Path as InPath, routing::get};
+    use serde_json::{Value, json};
+
+    async fn inspect(InPath(name): InPath<String>) -> (StatusCode, Json<Value>) {
+        let state =
+            |running, pid, status| Json(json!({"State": {"Running": running, "Pid": pid, "Status": status}}));
+        match name.as_str() {
+            "alive" => (StatusCode::OK, state(true, u32::MAX, "running")),
+            "host" => (StatusCode::OK, state(true, std::process::id(), "running")),
+            "dead" => (StatusCode::OK, state(false, 0, "exited")),
+            "odd" => (StatusCode::OK, Json(json!([]))),
+            "broken" => (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({}))),
+            _ => (StatusCode::NOT_FOUND, Json(json!({"message": "No such container"}))),
+        }
+    }
+
+    #[tokio::test]
+    async fn docker_is_asked_for_the_containers_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("docker.sock");
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        tokio::spawn(
+            axum::serve(listener, Router::new().route("/containers/{name}/json", get(inspect))).into_future(),
+        );
+
+        assert_eq!(container_pid(&socket, "alive").await.unwrap(), u32::MAX);
+        for (name, code, sentence) in [
+            ("gone", ErrorCode::NotFound, "no container named gone: see `docker ps`"),
+            (
+                "dead",
+                ErrorCode::Conflict,
+                "container dead is not running (exited): start it with `docker start dead`",
+            ),
+            ("a/../b", ErrorCode::Invalid, "\"a/../b\" is no container's name: see `docker ps`"),
+            ("alive", ErrorCode::NotFound, "process 4294967295 is gone: there is no /proc/4294967295/ns/net"),
+            (
+                "host",
+                ErrorCode::Invalid,
+                "container host uses the host's own network: it has no place for a port",
+            ),
+            (
+                "broken",
+                ErrorCode::Internal,
+                "Docker answers 500 Internal Server Error about container broken",
+            ),
+        ] {
+            let error = Target::Docker(name.into()).resolve(&socket).await.unwrap_err();
+            assert_eq!((error.code, error.error.as_str()), (code, sentence));
+        }
+        assert_eq!(container_pid(&socket, "odd").await.unwrap_err().code, ErrorCode::Internal);
+    }
+
+    #[tokio::test]
+    async fn without_docker_the_sentence_names_the_other_ways() {
+        let error =
+            Target::Docker("web".into()).resolve(Path::new("/nowhere/docker.sock")).await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::NotFound);
+        assert!(error.error.starts_with("no Docker daemon at /nowhere/docker.sock: start Docker"));
+    }
+}
