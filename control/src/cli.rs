@@ -1,0 +1,231 @@
+//! `vswitchctl`: what a person types, and what comes of it.
+//!
+//! One clap enum, one call of the [`Client`] per variant, one rendering in [`show`]. Whatever can be printed
+//! for people can be printed as JSON with `--json`, in the API's own words.
+
+mod arguments;
+pub mod show;
+
+use std::{
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{CommandFactory, Parser};
+use serde::Serialize;
+
+pub use arguments::{AttachArguments, Cli, Command, FdbCommand, NetworkCommand, PortCommand};
+
+use crate::{
+    api::{
+        ApiError, ErrorCode,
+        types::{DropsFilter, FdbFilter, FdbKey, Flush, StaticEntry, Stats},
+    },
+    attach::helper,
+    client::{Client, ClientError},
+};
+
+/// The exit codes, as `--help` and the manual tell them.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  refused: by the daemon, or by the kernel
+  2  usage: the command line makes no sense
+  3  the daemon cannot be reached
+  4  what was named is not there
+  5  no right to do that";
+
+/// Parses the command line, does what it says, prints the outcome, and answers the exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(execute(&cli)),
+        Err(error) => Err(ApiError::from(error).into()),
+    };
+    let result = result.and_then(|text| print(&text));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error, cli.json);
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// Does what `cli` says and answers what to print.
+///
+/// # Errors
+/// When the daemon is not there or says no.
+pub async fn execute(cli: &Cli) -> Result<String, ClientError> {
+    let client = Client::new(&cli.socket);
+    let json = cli.json;
+    match &cli.command {
+        Command::Status => render(json, &client.status().await?, show::status),
+        Command::Port(command) => port(&client, command, json).await,
+        Command::Network(command) => network(&client, command, json).await,
+        Command::Fdb(command) => fdb(&client, command, json).await,
+        Command::Stats { watch: None } => render(json, &client.stats().await?, show::stats),
+        Command::Stats { watch: Some(seconds) } => {
+            watch(&client, Duration::from_secs((*seconds).into()), json).await
+        }
+        Command::Drops { port } => {
+            let drops = client.drops(&DropsFilter { port: port.clone() }).await?;
+            render(json, &drops, |drops| show::drops(drops))
+        }
+        Command::Reload { dry_run } => render(json, &client.reload(*dry_run).await?, show::reload),
+        Command::Attach(arguments) => {
+            let port = helper::attach(cli.socket.clone(), arguments.order()?).await?;
+            render(json, &port, show::port_line)
+        }
+        Command::Detach { name } => {
+            client.delete_port(name).await?;
+            Ok(done(json, format_args!("port {name} detached")))
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "vswitchctl", &mut script);
+            Ok(String::from_utf8_lossy(&script).into_owned())
+        }
+        Command::Man { folder } => Ok(man(folder.as_deref()).map_err(ApiError::from)?),
+    }
+}
+
+async fn port(client: &Client, command: &PortCommand, json: bool) -> Result<String, ClientError> {
+    match command {
+        PortCommand::Ls => render(json, &client.ports().await?, |ports| show::ports(ports)),
+        PortCommand::Show { name } => render(json, &client.port(name).await?, show::port),
+        PortCommand::Add(arguments) => {
+            render(json, &client.add_port(&arguments.spec()?).await?, show::port_line)
+        }
+        PortCommand::Del { name } => {
+            client.delete_port(name).await?;
+            Ok(done(json, format_args!("port {name} deleted")))
+        }
+    }
+}
+
+async fn network(client: &Client, command: &NetworkCommand, json: bool) -> Result<String, ClientError> {
+    match command {
+        NetworkCommand::Ls => render(json, &client.networks().await?, |networks| show::networks(networks)),
+        NetworkCommand::Show { name } => render(json, &client.network(name).await?, show::network),
+        NetworkCommand::Add(arguments) => {
+            let network = client.add_network(&arguments.spec()).await?;
+            render(json, &network, |network| format!("network {} made\n", network.spec.name))
+        }
+        NetworkCommand::Del { name } => {
+            client.delete_network(name).await?;
+            Ok(done(json, format_args!("network {name} deleted")))
+        }
+    }
+}
+
+async fn fdb(client: &Client, command: &FdbCommand, json: bool) -> Result<String, ClientError> {
+    match command.clone() {
+        FdbCommand::Ls { network, port, mac } => {
+            let entries = client.fdb(&FdbFilter { network, port, mac }).await?;
+            render(json, &entries, |entries| show::fdb(entries))
+        }
+        FdbCommand::Add { network, mac, port } => {
+            let entry = client.add_fdb(&StaticEntry { network, mac, port }).await?;
+            render(json, &entry, |entry| format!("{} pinned to port {}\n", entry.mac, entry.port))
+        }
+        FdbCommand::Del { network, mac } => {
+            client.delete_fdb(&FdbKey { network, mac }).await?;
+            Ok(done(json, format_args!("{mac} forgotten")))
+        }
+        FdbCommand::Flush { port, network, all: _ } => {
+            let flush = match (port, network) {
+                (Some(port), _) => Flush::Port(port),
+                (None, Some(network)) => Flush::Network(network),
+                (None, None) => Flush::All,
+            };
+            let flushed = client.flush_fdb(&flush).await?;
+            render(json, &flushed, |flushed| format!("{} learned addresses forgotten\n", flushed.entries))
+        }
+    }
+}
+
+/// Prints what happened in each interval until the daemon goes or nobody reads any more.
+async fn watch(client: &Client, interval: Duration, json: bool) -> Result<String, ClientError> {
+    let mut before = client.stats().await?;
+    loop {
+        tokio::time::sleep(interval).await;
+        let now = client.stats().await?;
+        print(&interval_text(&before, &now, json)?)?;
+        before = now;
+    }
+}
+
+fn interval_text(before: &Stats, now: &Stats, json: bool) -> Result<String, ClientError> {
+    if json {
+        let line = serde_json::to_string(now).map_err(io::Error::from).map_err(ApiError::from)?;
+        return Ok(format!("{line}\n"));
+    }
+    // Cursor home, then clear to the end: ECMA-48 CUP and ED.
+    let clear = if io::stdout().is_terminal() { "\x1b[H\x1b[J" } else { "" };
+    Ok(format!("{clear}{}", show::rates(before, now)))
+}
+
+fn man(folder: Option<&Path>) -> io::Result<String> {
+    let Some(folder) = folder else {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+        return Ok(String::from_utf8_lossy(&page).into_owned());
+    };
+    std::fs::create_dir_all(folder)?;
+    clap_mangen::generate_to(Cli::command(), folder)?;
+    Ok(format!("manual pages written to {}\n", folder.display()))
+}
+
+fn render<T: Serialize>(json: bool, value: &T, show: impl Fn(&T) -> String) -> Result<String, ClientError> {
+    if !json {
+        return Ok(show(value));
+    }
+    let text = serde_json::to_string_pretty(value).map_err(io::Error::from).map_err(ApiError::from)?;
+    Ok(text + "\n")
+}
+
+/// A program reads the exit code; only a person wants to be told that it is done.
+fn done(json: bool, sentence: std::fmt::Arguments<'_>) -> String {
+    if json { String::new() } else { format!("{sentence}\n") }
+}
+
+fn print(text: &str) -> Result<(), ClientError> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // `vswitchctl … | head` has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        result => Ok(result.map_err(ApiError::from)?),
+    }
+}
+
+fn complain(error: &ClientError, json: bool) {
+    let text = match error {
+        ClientError::Refused(refusal) if json => {
+            serde_json::to_string(refusal).unwrap_or_else(|_| error.to_string())
+        }
+        other => format!("vswitchctl: {other}"),
+    };
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// The exit code that tells a program what kind of failure it was; see [`EXIT_CODES`].
+pub fn exit_code(error: &ClientError) -> u8 {
+    match error {
+        ClientError::NotRunning(_) | ClientError::Died(_) | ClientError::Broken(..) => 3,
+        ClientError::NoRights(_) => 5,
+        ClientError::Refused(refusal) => match refusal.code {
+            ErrorCode::Unavailable => 3,
+            ErrorCode::NotFound => 4,
+            ErrorCode::Forbidden => 5,
+            _ => 1,
+        },
+    }
+}
+
+/// Where the daemon is unless told.
+fn default_socket() -> PathBuf {
+    crate::model::ApiSpec::default().socket
+}

@@ -1,0 +1,311 @@
+//! Answers as people read them: aligned columns without lines, within 80 columns for names of ordinary length.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use comfy_table::{CellAlignment, Row, Table};
+
+use crate::api::types::{
+    Action, Direction, Drop, FdbEntry, Network, Origin, Port, PortState, Reload, Stats, Status, Traffic,
+};
+
+/// The daemon at a glance.
+pub fn status(status: &Status) -> String {
+    let config = status.config.as_ref().map_or_else(|| "none".into(), |path| path.display().to_string());
+    let mut text = pairs(&[
+        ("name", status.name.clone()),
+        ("version", status.version.clone()),
+        ("running", format!("{}, process {}", duration(status.uptime_s), status.pid)),
+        ("config", config),
+        ("networks", status.networks.to_string()),
+        ("ports", format!("{}, {} up", status.ports, status.ports_up)),
+        ("addresses", format!("{} of at most {}", status.macs, status.mac_limit)),
+    ]);
+    let rows = status.workers.iter().map(|worker| {
+        vec![
+            worker.id.to_string(),
+            worker.ports.to_string(),
+            worker.frames.to_string(),
+            worker.turns.to_string(),
+        ]
+    });
+    text.push('\n');
+    text += &table(&["WORKER", "PORTS", "FRAMES", "TURNS"], "rrrr", rows);
+    text
+}
+
+/// The ports, and why some are down.
+pub fn ports(ports: &[Port]) -> String {
+    if ports.is_empty() {
+        return "no ports: make one with `vswitchctl attach` or `vswitchctl port add`\n".into();
+    }
+    let rows = ports.iter().map(|port| {
+        let dropped: u64 = port.drops.iter().map(|drop| drop.frames).sum();
+        vec![
+            port.name.to_string(),
+            carried(port),
+            device(port),
+            state(port.state).into(),
+            port.macs.to_string(),
+            short(port.rx.frames),
+            short(port.tx.frames),
+            short(dropped),
+        ]
+    });
+    let mut text =
+        table(&["NAME", "NETWORK", "DEVICE", "STATE", "MACS", "RX", "TX", "DROPS"], "llllrrrr", rows);
+    for port in ports {
+        if let Some(reason) = &port.reason {
+            let _ = writeln!(text, "{} is down: {reason}", port.name);
+        }
+    }
+    text
+}
+
+/// Everything about a port.
+pub fn port(port: &Port) -> String {
+    let state = match &port.reason {
+        Some(reason) => format!("{}: {reason}", state(port.state)),
+        None => state(port.state).into(),
+    };
+    let mut rows = vec![("name", port.name.to_string()), ("state", state)];
+    if let Some(network) = &port.network {
+        rows.push(("network", network.to_string()));
+    }
+    if !port.trunk.is_empty() {
+        rows.push(("tagged", port.trunk.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")));
+    }
+    rows.extend([
+        ("device", device(port)),
+        ("made by", if port.declared { "the configuration file" } else { "the API" }.into()),
+        ("mtu", port.mtu.to_string()),
+        ("offload", if port.offload { "yes" } else { "no" }.into()),
+        ("worker", port.worker.to_string()),
+        ("addresses", port.macs.to_string()),
+        ("received", traffic(&port.rx)),
+        ("sent", traffic(&port.tx)),
+    ]);
+    let mut text = pairs(&rows);
+    if !port.drops.is_empty() {
+        text.push('\n');
+        text += &drops(&port.drops);
+    }
+    text
+}
+
+/// A port that was made, in a line.
+pub fn port_line(port: &Port) -> String {
+    let mut text =
+        format!("port {} on {}: {}, {}", port.name, carried(port), device(port), state(port.state));
+    if let Some(reason) = &port.reason {
+        let _ = write!(text, " ({reason})");
+    }
+    text.push('\n');
+    text
+}
+
+/// The networks.
+pub fn networks(networks: &[Network]) -> String {
+    if networks.is_empty() {
+        return "no networks: make one with `vswitchctl network add`\n".into();
+    }
+    let rows = networks.iter().map(|network| {
+        let spec = &network.spec;
+        vec![
+            spec.name.to_string(),
+            or_dash(spec.vlan),
+            or_dash(spec.vni),
+            or_dash(spec.mtu),
+            network.ports.len().to_string(),
+            network.macs.to_string(),
+        ]
+    });
+    table(&["NAME", "VLAN", "VNI", "MTU", "PORTS", "MACS"], "lrrrrr", rows)
+}
+
+/// Everything about a network.
+pub fn network(network: &Network) -> String {
+    let spec = &network.spec;
+    let ports: Vec<String> = network.ports.iter().map(ToString::to_string).collect();
+    pairs(&[
+        ("name", spec.name.to_string()),
+        ("vlan", or_dash(spec.vlan)),
+        ("vni", or_dash(spec.vni)),
+        ("mtu", or_dash(spec.mtu)),
+        ("made by", if network.declared { "the configuration file" } else { "the API" }.into()),
+        ("addresses", network.macs.to_string()),
+        ("ports", if ports.is_empty() { "-".into() } else { ports.join(", ") }),
+    ])
+}
+
+/// The MAC table.
+pub fn fdb(entries: &[FdbEntry]) -> String {
+    if entries.is_empty() {
+        return "no addresses\n".into();
+    }
+    let rows = entries.iter().map(|entry| {
+        let origin = match (entry.origin, entry.held) {
+            (Origin::Static, _) => "static",
+            (Origin::Learned, false) => "learned",
+            (Origin::Learned, true) => "held",
+        };
+        let age = entry.age_ms.map_or_else(|| "-".into(), |age| duration(age / 1000));
+        vec![entry.network.to_string(), entry.mac.to_string(), entry.port.to_string(), origin.into(), age]
+    });
+    table(&["NETWORK", "MAC", "PORT", "ORIGIN", "AGE"], "llllr", rows)
+}
+
+/// The counters of every port.
+pub fn stats(stats: &Stats) -> String {
+    let rows = stats.ports.iter().map(|port| {
+        let (rx, tx) = (&port.rx, &port.tx);
+        let numbers = [rx.frames, rx.bytes, tx.frames, tx.bytes, port.drops];
+        [port.port.to_string()].into_iter().chain(numbers.map(|number| number.to_string())).collect()
+    });
+    table(&["PORT", "RX FRAMES", "RX BYTES", "TX FRAMES", "TX BYTES", "DROPS"], "lrrrrr", rows)
+}
+
+/// What every port did per second between two moments. A counter that went back (the port was made anew)
+/// counts from zero.
+pub fn rates(before: &Stats, now: &Stats) -> String {
+    let millis = now.at_ms.saturating_sub(before.at_ms).max(1);
+    let per_second = |now: u64, before: u64| {
+        let difference = u128::from(now.checked_sub(before).unwrap_or(now)) * 1000 / u128::from(millis);
+        u64::try_from(difference).unwrap_or(u64::MAX)
+    };
+    let old: BTreeMap<_, _> = before.ports.iter().map(|port| (&port.port, port)).collect();
+    let rows = now.ports.iter().map(|port| {
+        let old = old.get(&port.port);
+        let (rx, tx) = old.map_or_else(<(Traffic, Traffic)>::default, |old| (old.rx, old.tx));
+        vec![
+            port.port.to_string(),
+            short(per_second(port.rx.frames, rx.frames)),
+            short(per_second(port.rx.bytes, rx.bytes).saturating_mul(8)),
+            short(per_second(port.tx.frames, tx.frames)),
+            short(per_second(port.tx.bytes, tx.bytes).saturating_mul(8)),
+            short(per_second(port.drops, old.map_or(0, |old| old.drops))),
+        ]
+    });
+    table(&["PORT", "RX/s", "RX bit/s", "TX/s", "TX bit/s", "DROPS/s"], "lrrrrr", rows)
+}
+
+/// Why frames died, and below what each reason means.
+pub fn drops(drops: &[Drop]) -> String {
+    if drops.is_empty() {
+        return "no frame was dropped\n".into();
+    }
+    let rows = drops.iter().map(|drop| {
+        let way = match drop.direction {
+            Direction::Rx => "rx",
+            Direction::Tx => "tx",
+        };
+        vec![drop.port.to_string(), way.into(), drop.frames.to_string(), drop.reason.clone()]
+    });
+    let mut text = table(&["PORT", "WAY", "FRAMES", "REASON"], "llrl", rows);
+    let hints: BTreeMap<_, _> = drops.iter().map(|drop| (&drop.reason, &drop.hint)).collect();
+    text.push('\n');
+    for (reason, hint) in hints {
+        let _ = writeln!(text, "{reason}: {hint}");
+    }
+    text
+}
+
+/// What a reload changed, or would change.
+pub fn reload(reload: &Reload) -> String {
+    if reload.changes.is_empty() {
+        return "nothing to change\n".into();
+    }
+    let mut text = String::from(if reload.dry_run { "would change:\n" } else { "changed:\n" });
+    for change in &reload.changes {
+        let sign = match change.action {
+            Action::Add => '+',
+            Action::Change => '~',
+            Action::Remove => '-',
+        };
+        let _ = write!(text, "{sign} {} {}", change.object, change.name);
+        let _ = if change.detail.is_empty() { writeln!(text) } else { writeln!(text, ": {}", change.detail) };
+    }
+    text
+}
+
+/// A table without lines. `alignment` has a letter per column: `l` for text, `r` for numbers.
+fn table(header: &[&str], alignment: &str, rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(Row::from(header.to_vec()));
+    table.add_rows(rows);
+    for (column, letter) in table.column_iter_mut().zip(alignment.chars()) {
+        column.set_padding((0, 2));
+        column.set_cell_alignment(if letter == 'r' { CellAlignment::Right } else { CellAlignment::Left });
+    }
+    table.trim_fmt() + "\n"
+}
+
+/// Names and values, a line each.
+fn pairs(pairs: &[(&str, String)]) -> String {
+    let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    pairs.iter().fold(String::new(), |mut text, (name, value)| {
+        let _ = writeln!(text, "{name:width$}  {value}");
+        text
+    })
+}
+
+fn carried(port: &Port) -> String {
+    match (&port.network, port.trunk.len()) {
+        (Some(network), 0) => network.to_string(),
+        (Some(network), tagged) => format!("{network}+{tagged}"),
+        (None, 1) => port.trunk[0].to_string(),
+        (None, tagged) => format!("{tagged} tagged"),
+    }
+}
+
+fn device(port: &Port) -> String {
+    match &port.netns {
+        Some(netns) => format!("{} {}@{netns}", port.kind, port.device),
+        None => format!("{} {}", port.kind, port.device),
+    }
+}
+
+fn state(state: PortState) -> &'static str {
+    match state {
+        PortState::Up => "up",
+        PortState::Down => "down",
+    }
+}
+
+fn traffic(traffic: &Traffic) -> String {
+    format!("{} frames ({} super-frames), {} bytes", traffic.frames, traffic.super_frames, traffic.bytes)
+}
+
+fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".into(), |value| value.to_string())
+}
+
+/// Three significant digits and an SI letter; exact below 10000.
+fn short(number: u64) -> String {
+    if number < 10_000 {
+        return number.to_string();
+    }
+    let (mut scaled, mut letters) = (number, "kMGTPE".chars());
+    let (mut rest, mut letter) = (0, ' ');
+    while scaled >= 1000 {
+        rest = scaled % 1000;
+        scaled /= 1000;
+        letter = letters.next().unwrap_or('?');
+    }
+    match scaled {
+        0..10 => format!("{scaled}.{:02}{letter}", rest / 10),
+        10..100 => format!("{scaled}.{}{letter}", rest / 100),
+        _ => format!("{scaled}{letter}"),
+    }
+}
+
+/// Two units at most: `3d 4h`, `5m 6s`.
+fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
+        (0, ..) => format!("{hours}h {minutes}m"),
+        _ => format!("{days}d {hours}h"),
+    }
+}

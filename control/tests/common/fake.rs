@@ -1,0 +1,218 @@
+//! A daemon that is none: it answers like one, from a list of networks and ports.
+
+use std::sync::Mutex;
+
+use futures_util::FutureExt;
+use vswitch_control::{
+    api::{
+        Answer, ApiError, Backend,
+        types::{
+            Action, Change, Direction, Drop, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Origin,
+            Port, PortState, PortStats, Reload, StaticEntry, Stats, Status, Traffic, Worker,
+        },
+    },
+    model::{Carries, DeviceSpec, Name, NetworkSpec, PortSpec},
+};
+
+/// What the fake daemon has.
+#[derive(Debug, Default)]
+pub(crate) struct Fake {
+    networks: Mutex<Vec<NetworkSpec>>,
+    ports: Mutex<Vec<Port>>,
+    fdb: Mutex<Vec<FdbEntry>>,
+}
+
+pub(crate) fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+pub(crate) fn drop_of(port: &str) -> Drop {
+    Drop {
+        port: name(port),
+        direction: Direction::Rx,
+        reason: "NO_RECEIVER".into(),
+        frames: 3,
+        hint: "the network has no other port: attach one".into(),
+    }
+}
+
+/// The port that a daemon would make of `spec`.
+pub(crate) fn port_of(spec: &PortSpec) -> Port {
+    let (kind, device) = match &spec.device {
+        DeviceSpec::Tap(interface) => ("tap", interface.ifname.clone()),
+        DeviceSpec::Veth(interface) => ("veth", interface.ifname.clone()),
+        DeviceSpec::Packet { device } => ("packet", Some(device.clone())),
+    };
+    let (network, trunk) = match &spec.carries {
+        Carries::Access { network } => (Some(network.clone()), vec![]),
+        Carries::Trunk { trunk, native } => (native.clone(), trunk.clone()),
+    };
+    Port {
+        name: spec.name.clone(),
+        id: 0,
+        declared: false,
+        network,
+        trunk,
+        kind: kind.into(),
+        device: device.unwrap_or_else(|| spec.name.to_string()),
+        netns: None,
+        state: PortState::Up,
+        reason: None,
+        mtu: 1500,
+        offload: spec.offload,
+        worker: 0,
+        macs: 0,
+        rx: Traffic { frames: 7, bytes: 700, super_frames: 1 },
+        tx: Traffic::default(),
+        drops: vec![drop_of(spec.name.as_str())],
+    }
+}
+
+impl Fake {
+    fn network_of(&self, spec: NetworkSpec) -> Network {
+        let on = |port: &&Port| port.network.as_ref() == Some(&spec.name);
+        let ports = self.ports.lock().unwrap().iter().filter(on).map(|port| port.name.clone()).collect();
+        Network { spec, declared: false, ports, macs: 0 }
+    }
+
+    fn find_network(&self, name: &Name) -> Result<Network, ApiError> {
+        let found = self.networks.lock().unwrap().iter().find(|network| network.name == *name).cloned();
+        let spec = found.ok_or_else(|| ApiError::not_found(format!("there is no network {name}")))?;
+        Ok(self.network_of(spec))
+    }
+
+    fn find_port(&self, name: &Name) -> Result<Port, ApiError> {
+        let found = self.ports.lock().unwrap().iter().find(|port| port.name == *name).cloned();
+        found.ok_or_else(|| ApiError::not_found(format!("there is no port {name}")))
+    }
+
+    /// Makes a port, as `add_port` and the attach socket do.
+    pub(crate) fn make_port(&self, spec: &PortSpec) -> Result<Port, ApiError> {
+        if self.find_port(&spec.name).is_ok() {
+            return Err(ApiError::conflict(format!("there is a port {} already", spec.name)));
+        }
+        if let Carries::Access { network } = &spec.carries {
+            self.find_network(network)?;
+        }
+        let port = port_of(spec);
+        self.ports.lock().unwrap().push(port.clone());
+        Ok(port)
+    }
+}
+
+fn ready<T: Send + 'static>(value: Result<T, ApiError>) -> Answer<'static, T> {
+    async { value }.boxed()
+}
+
+impl Backend for Fake {
+    fn status(&self) -> Answer<'_, Status> {
+        ready(Ok(Status {
+            name: "host1".into(),
+            version: "0.1.0".into(),
+            pid: 42,
+            uptime_s: 60,
+            config: Some("/etc/vswitch/net.toml".into()),
+            networks: self.networks.lock().unwrap().len().try_into().unwrap(),
+            ports: 0,
+            ports_up: 0,
+            macs: 0,
+            mac_limit: 65536,
+            workers: vec![Worker { id: 0, ports: 0, turns: 1, frames: 2 }],
+        }))
+    }
+
+    fn networks(&self) -> Answer<'_, Vec<Network>> {
+        let specs = self.networks.lock().unwrap().clone();
+        ready(Ok(specs.into_iter().map(|spec| self.network_of(spec)).collect()))
+    }
+
+    fn network(&self, name: Name) -> Answer<'_, Network> {
+        ready(self.find_network(&name))
+    }
+
+    fn add_network(&self, spec: NetworkSpec) -> Answer<'_, Network> {
+        if self.find_network(&spec.name).is_ok() {
+            return ready(Err(ApiError::conflict(format!("there is a network {} already", spec.name))));
+        }
+        self.networks.lock().unwrap().push(spec.clone());
+        ready(Ok(self.network_of(spec)))
+    }
+
+    fn delete_network(&self, name: Name) -> Answer<'_, ()> {
+        let found = self.find_network(&name).map(|_| ());
+        self.networks.lock().unwrap().retain(|network| network.name != name);
+        ready(found)
+    }
+
+    fn ports(&self) -> Answer<'_, Vec<Port>> {
+        ready(Ok(self.ports.lock().unwrap().clone()))
+    }
+
+    fn port(&self, name: Name) -> Answer<'_, Port> {
+        ready(self.find_port(&name))
+    }
+
+    fn add_port(&self, spec: PortSpec) -> Answer<'_, Port> {
+        ready(self.make_port(&spec))
+    }
+
+    fn delete_port(&self, name: Name) -> Answer<'_, ()> {
+        let found = self.find_port(&name).map(|_| ());
+        self.ports.lock().unwrap().retain(|port| port.name != name);
+        ready(found)
+    }
+
+    fn fdb(&self, filter: FdbFilter) -> Answer<'_, Vec<FdbEntry>> {
+        let fits = |entry: &&FdbEntry| {
+            filter.network.as_ref().is_none_or(|network| *network == entry.network)
+                && filter.port.as_ref().is_none_or(|port| *port == entry.port)
+                && filter.mac.is_none_or(|mac| mac == entry.mac)
+        };
+        ready(Ok(self.fdb.lock().unwrap().iter().filter(fits).cloned().collect()))
+    }
+
+    fn add_fdb(&self, StaticEntry { network, mac, port }: StaticEntry) -> Answer<'_, FdbEntry> {
+        let entry = FdbEntry { network, mac, port, origin: Origin::Static, age_ms: None, held: false };
+        self.fdb.lock().unwrap().push(entry.clone());
+        ready(Ok(entry))
+    }
+
+    fn delete_fdb(&self, key: FdbKey) -> Answer<'_, ()> {
+        let mut fdb = self.fdb.lock().unwrap();
+        let before = fdb.len();
+        fdb.retain(|entry| (&entry.network, entry.mac) != (&key.network, key.mac));
+        let gone = before != fdb.len();
+        ready(if gone { Ok(()) } else { Err(ApiError::not_found(format!("{} is not known", key.mac))) })
+    }
+
+    fn flush_fdb(&self, flush: Flush) -> Answer<'_, Flushed> {
+        let entries = match flush {
+            Flush::All => 3,
+            Flush::Port(_) => 2,
+            Flush::Network(_) => 1,
+        };
+        ready(Ok(Flushed { entries }))
+    }
+
+    fn stats(&self) -> Answer<'_, Stats> {
+        let stats_of =
+            |port: &Port| PortStats { port: port.name.clone(), rx: port.rx, tx: port.tx, drops: 3 };
+        let ports = self.ports.lock().unwrap().iter().map(stats_of).collect();
+        ready(Ok(Stats { at_ms: 1000, ports, workers: vec![] }))
+    }
+
+    fn drops(&self, port: Option<Name>) -> Answer<'_, Vec<Drop>> {
+        let drops = ["web", "db"].map(drop_of).into_iter();
+        ready(Ok(drops.filter(|drop| port.as_ref().is_none_or(|port| *port == drop.port)).collect()))
+    }
+
+    fn reload(&self, dry_run: bool) -> Answer<'_, Reload> {
+        let change = Change {
+            action: Action::Add,
+            object: "network".into(),
+            name: "blue".into(),
+            detail: String::new(),
+        };
+        ready(Ok(Reload { dry_run, changes: vec![change] }))
+    }
+}
