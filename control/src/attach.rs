@@ -18,7 +18,6 @@ mod channel;
 pub mod helper;
 pub mod server;
 pub mod target;
-pub mod tun;
 
 use std::path::{Path, PathBuf};
 

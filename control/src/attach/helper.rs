@@ -7,13 +7,13 @@ use std::{
 };
 
 use tokio::time::timeout;
+use vswitch::device::tap::{Tap, TapOptions};
 
 use super::{
     AttachRequest, Reply,
     channel::Channel,
     socket_path,
     target::{DOCKER_SOCKET, Target},
-    tun,
 };
 use crate::{
     api::{ApiError, ErrorCode, types::Port},
@@ -108,11 +108,12 @@ struct Made {
 }
 
 fn make_tap(inside: &Links, ifname: &str, persist: bool) -> Result<Made, ApiError> {
-    let tap = run_in(inside.namespace(), || tun::create(ifname, persist))?.map_err(|error| {
+    let open = || Tap::open(ifname, TapOptions { exclusive: true, persist });
+    let tap = run_in(inside.namespace(), open)?.map_err(|error| {
         let why = format!("cannot make the TAP {ifname} in namespace {}: {error}", inside.namespace());
         ApiError::new(ErrorCode::from(error.kind()), why)
     })?;
-    Ok(Made { tap: Some(tap), host_ifname: None })
+    Ok(Made { tap: Some(tap.into_fd()), host_ifname: None })
 }
 
 async fn make_veth(inside: &Links, ifname: &str, port: &Name, mtu: u16) -> Result<Made, ApiError> {

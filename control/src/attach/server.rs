@@ -9,10 +9,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tracing::{info, warn};
+use vswitch::device::tap::Tap;
 
-use super::{AttachRequest, Caller, Reply, channel::Channel, tun};
+use super::{AttachRequest, Caller, Reply, channel::Channel};
 use crate::{
     api::{ApiError, types::Port},
+    link::check_ifname,
     model::DeviceSpec,
     socket::{SocketError, SocketFile, listen_at},
 };
@@ -28,9 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Attachment {
     /// What the helper asks.
     pub request: AttachRequest,
-    /// The TAP: close-on-exec, non-blocking, opened with IFF_NO_PI and IFF_VNET_HDR. Offloads are not set.
-    /// `None` for a veth pair.
-    pub tap: Option<OwnedFd>,
+    /// The TAP, its offloads not chosen yet; `None` for a veth pair.
+    pub tap: Option<Tap>,
     /// Who asks.
     pub caller: Caller,
 }
@@ -119,9 +120,12 @@ fn complete(
     descriptor: Option<OwnedFd>,
     caller: Caller,
 ) -> Result<Attachment, ApiError> {
-    match (&request.port.device, &request.host_ifname, &descriptor) {
-        (DeviceSpec::Tap(_), None, Some(tap)) => tun::inspect(tap).map(drop)?,
-        (DeviceSpec::Veth(_), Some(ifname), None) => crate::link::check_ifname(ifname)?,
+    let tap = match (&request.port.device, &request.host_ifname, descriptor) {
+        (DeviceSpec::Tap(_), None, Some(descriptor)) => Some(Tap::adopt(descriptor)?),
+        (DeviceSpec::Veth(_), Some(ifname), None) => {
+            check_ifname(ifname)?;
+            None
+        }
         (DeviceSpec::Tap(_), ..) => {
             return Err(ApiError::invalid("a tap comes with its descriptor and nothing else"));
         }
@@ -133,6 +137,6 @@ fn complete(
                 "a packet port needs no helper: use `vswitchctl port add --kind packet`",
             ));
         }
-    }
-    Ok(Attachment { request, tap: descriptor, caller })
+    };
+    Ok(Attachment { request, tap, caller })
 }
