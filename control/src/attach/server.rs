@@ -121,7 +121,11 @@ fn complete(
     caller: Caller,
 ) -> Result<Attachment, ApiError> {
     let tap = match (&request.port.device, &request.host_ifname, descriptor) {
-        (DeviceSpec::Tap(_), None, Some(descriptor)) => Some(Tap::adopt(descriptor)?),
+        (DeviceSpec::Tap(_), None, Some(descriptor)) => {
+            let no_tap =
+                |error| ApiError::invalid(format!("the descriptor is no TAP with offload headers: {error}"));
+            Some(Tap::adopt(descriptor).map_err(no_tap)?)
+        }
         (DeviceSpec::Veth(_), Some(ifname), None) => {
             check_ifname(ifname)?;
             None
@@ -139,4 +143,57 @@ fn complete(
         }
     };
     Ok(Attachment { request, tap, caller })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::channel::tests::pair, *};
+    use std::os::fd::AsFd;
+
+    async fn refusal(text: &str, descriptor: Option<OwnedFd>) -> String {
+        let (helper, daemon) = pair();
+        helper.send(text.as_bytes(), descriptor.as_ref().map(AsFd::as_fd)).await.unwrap();
+        receive(&daemon).await.unwrap_err().error
+    }
+
+    fn request(device: &str) -> String {
+        format!(r#"{{"port": {{"name": "web", "network": "blue", {device}}}}}"#)
+    }
+
+    #[tokio::test]
+    async fn only_complete_attachments_reach_the_daemon() {
+        let null = || Some(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
+        let veth = r#"{"port": {"name": "web", "network": "blue", "kind": "veth"}, "host_ifname": "vs-web"}"#;
+        assert!(refusal("{", None).await.starts_with("the request is not what is expected here: EOF"));
+        assert!(refusal(r#"{"who": "me"}"#, None).await.contains("unknown field `who`"));
+        assert!(
+            refusal(&request(r#""kind": "tap""#), None).await.starts_with("a tap comes with its descriptor")
+        );
+        assert!(
+            refusal(&request(r#""kind": "veth""#), None).await.starts_with("a veth comes with host_ifname")
+        );
+        assert!(refusal(veth, null()).await.starts_with("a veth comes with host_ifname"));
+        assert!(refusal(&veth.replace("vs-web", "a/b"), None).await.contains("is no interface name"));
+        assert!(
+            refusal(&request(r#""kind": "packet", "device": "eth1""#), None)
+                .await
+                .contains("needs no helper")
+        );
+        let no_tap = refusal(&request(r#""kind": "tap""#), null()).await;
+        assert!(no_tap.starts_with("the descriptor is no TAP with offload headers"), "{no_tap}");
+
+        let (helper, daemon) = pair();
+        helper.send(veth.as_bytes(), None).await.unwrap();
+        assert_eq!(receive(&daemon).await.unwrap().request.host_ifname.as_deref(), Some("vs-web"));
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_says_nothing_is_sent_away() {
+        tokio::time::pause();
+        let (helper, daemon) = pair();
+        let attach = |_| async { Err(ApiError::internal("not reached")) };
+        tokio::spawn(converse(daemon, Arc::new(attach)));
+        let (text, _) = helper.receive().await.unwrap();
+        assert!(String::from_utf8(text).unwrap().contains("no request came within five seconds"));
+    }
 }

@@ -309,3 +309,219 @@ fn duration(seconds: u64) -> String {
         _ => format!("{days}d {hours}h"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::types::{Change, PortStats, Worker},
+        model::Name,
+    };
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    fn drop_at(port: &str, direction: Direction, frames: u64) -> Drop {
+        let (reason, hint) = ("FULL_RING".into(), "the egress device's queue is full".into());
+        Drop { port: name(port), direction, reason, frames, hint }
+    }
+
+    fn web() -> Port {
+        Port {
+            name: name("web"),
+            id: 0,
+            declared: true,
+            network: Some(name("blue")),
+            trunk: vec![],
+            kind: "tap".into(),
+            device: "eth0".into(),
+            netns: Some("web".into()),
+            state: PortState::Up,
+            reason: None,
+            mtu: 1500,
+            offload: true,
+            worker: 1,
+            macs: 1,
+            rx: Traffic { frames: 1_234_567, bytes: 9_876_543_210, super_frames: 1000 },
+            tx: Traffic { frames: 9_999, bytes: 64, super_frames: 0 },
+            drops: vec![drop_at("web", Direction::Tx, 12)],
+        }
+    }
+
+    fn uplink() -> Port {
+        Port {
+            name: name("uplink"),
+            network: None,
+            trunk: vec![name("blue"), name("red")],
+            kind: "packet".into(),
+            device: "eth1".into(),
+            netns: None,
+            state: PortState::Down,
+            reason: Some("eth1 has no carrier: plug it in".into()),
+            drops: vec![],
+            ..web()
+        }
+    }
+
+    #[test]
+    fn ports_fit_a_terminal() {
+        let expected = "\
+NAME    NETWORK   DEVICE        STATE  MACS     RX    TX  DROPS
+web     blue      tap eth0@web  up        1  1.23M  9999     12
+uplink  2 tagged  packet eth1   down      1  1.23M  9999      0
+uplink is down: eth1 has no carrier: plug it in
+";
+        assert_eq!(ports(&[web(), uplink()]), expected);
+        assert_eq!(ports(&[]), "no ports: make one with `vswitchctl attach` or `vswitchctl port add`\n");
+        assert_eq!(port_line(&web()), "port web on blue: tap eth0@web, up\n");
+    }
+
+    #[test]
+    fn a_port_tells_everything() {
+        let expected = "\
+name       web
+state      up
+network    blue
+device     tap eth0@web
+made by    the configuration file
+mtu        1500
+offload    yes
+worker     1
+addresses  1
+received   1234567 frames (1000 super-frames), 9876543210 bytes
+sent       9999 frames (0 super-frames), 64 bytes
+
+PORT  WAY  FRAMES  REASON
+web   tx       12  FULL_RING
+
+FULL_RING: the egress device's queue is full
+";
+        assert_eq!(port(&web()), expected);
+        assert!(port(&uplink()).contains("tagged     blue, red\n"));
+    }
+
+    #[test]
+    fn the_daemon_at_a_glance() {
+        let worker = |id| Worker { id, ports: 1, turns: 50, frames: 1000 };
+        let expected = "\
+name       host1
+version    0.1.0
+running    1h 1m, process 42
+config     /etc/vswitch/net.toml
+networks   1
+ports      2, 1 up
+addresses  1 of at most 65536
+
+WORKER  PORTS  FRAMES  TURNS
+     0      1    1000     50
+     1      1    1000     50
+";
+        let answer = Status {
+            name: "host1".into(),
+            version: "0.1.0".into(),
+            pid: 42,
+            uptime_s: 3661,
+            config: Some("/etc/vswitch/net.toml".into()),
+            networks: 1,
+            ports: 2,
+            ports_up: 1,
+            macs: 1,
+            mac_limit: 65536,
+            workers: vec![worker(0), worker(1)],
+        };
+        assert_eq!(status(&answer), expected);
+    }
+
+    #[test]
+    fn networks_and_addresses() {
+        let spec = serde_json::from_str(r#"{"name": "blue", "vlan": 10, "mtu": 1450}"#).unwrap();
+        let blue = Network { spec, declared: true, ports: vec![name("web")], macs: 1 };
+        let expected = "\
+NAME  VLAN  VNI   MTU  PORTS  MACS
+blue    10    -  1450      1     1
+";
+        assert_eq!(networks(&[blue]), expected);
+        let entry = |origin, age_ms, held| FdbEntry {
+            network: name("blue"),
+            mac: "02:42:0a:09:00:02".parse().unwrap(),
+            port: name("web"),
+            origin,
+            age_ms,
+            held,
+        };
+        let expected = "\
+NETWORK  MAC                PORT  ORIGIN      AGE
+blue     02:42:0a:09:00:02  web   learned      3s
+blue     02:42:0a:09:00:02  web   held     4m 59s
+blue     02:42:0a:09:00:02  web   static        -
+";
+        let entries = [
+            entry(Origin::Learned, Some(3999), false),
+            entry(Origin::Learned, Some(299_000), true),
+            entry(Origin::Static, None, false),
+        ];
+        assert_eq!(fdb(&entries), expected);
+    }
+
+    #[test]
+    fn rates_are_per_second_and_survive_a_port_made_anew() {
+        let stats_of = |at_ms, frames| Stats {
+            at_ms,
+            ports: vec![PortStats {
+                port: name("web"),
+                rx: Traffic { frames, bytes: frames * 100, super_frames: 0 },
+                tx: Traffic::default(),
+                drops: 0,
+            }],
+            workers: vec![],
+        };
+        let expected = "\
+PORT  RX/s  RX bit/s  TX/s  TX bit/s  DROPS/s
+web    500      400k     0         0        0
+";
+        assert_eq!(rates(&stats_of(1000, 1000), &stats_of(3000, 2000)), expected);
+        assert_eq!(
+            rates(&stats_of(1000, 5000), &stats_of(3000, 1000)),
+            expected,
+            "the counter started again"
+        );
+        assert_eq!(rates(&Stats::default(), &stats_of(2000, 1000)), expected, "the port is new");
+        assert!(rates(&stats_of(1, u64::MAX / 100), &stats_of(1, u64::MAX / 100)).contains("web"));
+    }
+
+    #[test]
+    fn reloads_read_like_a_diff() {
+        let change = |action, name: &str, detail: &str| Change {
+            action,
+            object: "port".into(),
+            name: name.into(),
+            detail: detail.into(),
+        };
+        let changes = vec![
+            change(Action::Remove, "old", ""),
+            change(Action::Change, "web", "mtu 1500 -> 1450"),
+            change(Action::Add, "db", ""),
+        ];
+        let expected = "would change:\n- port old\n~ port web: mtu 1500 -> 1450\n+ port db\n";
+        assert_eq!(reload(&Reload { dry_run: true, changes }), expected);
+        assert_eq!(reload(&Reload::default()), "nothing to change\n");
+    }
+
+    #[test]
+    fn numbers_and_times_stay_short() {
+        let numbers = [
+            (9_999, "9999"),
+            (10_000, "10.0k"),
+            (123_456, "123k"),
+            (1_049_999, "1.04M"),
+            (u64::MAX, "18.4E"),
+        ];
+        for (number, text) in numbers {
+            assert_eq!(short(number), text);
+        }
+        for (seconds, text) in [(0, "0s"), (61, "1m 1s"), (7_260, "2h 1m"), (90_000, "1d 1h")] {
+            assert_eq!(duration(seconds), text);
+        }
+    }
+}
