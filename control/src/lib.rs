@@ -1,16 +1,27 @@
-//! The control plane of vswitchd.
+//! The control plane of vswitchd: what is wanted, what is real, and who may ask.
+//!
+//! | module | its story |
+//! |---|---|
+//! | [`model`] | the words: what a switch, a network and a port are asked to be |
+//! | [`config`] | `net.toml`, and everything that is wrong with it |
+//! | [`state`] | what is wanted; commands to effects, pure |
+//! | [`store`] | what the API made, on the disk |
+//! | [`daemon`] | everything put together; performs the effects |
+//! | [`netns`], [`link`] | namespaces and interfaces |
+//! | [`attach`] | the tap helper and its socket |
+//! | [`api`], [`client`], [`socket`] | HTTP and JSON on a unix socket, both ends |
+//! | [`cli`] | `vswitchctl` |
 
-pub mod config;
-mod fields;
-pub mod model;
-pub mod state;
-pub mod store;
 pub mod api;
 pub mod attach;
 pub mod cli;
 pub mod client;
+pub mod config;
 pub mod daemon;
+mod fields;
 pub mod link;
 pub mod model;
 pub mod netns;
 pub mod socket;
+pub mod state;
+pub mod store;

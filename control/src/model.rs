@@ -417,11 +417,9 @@ pub(crate) mod text_option {
     }
 
     pub(crate) fn serialize<T: fmt::Display, S: Serializer>(
-    pub(super) fn serialize<T: fmt::Display, S: Serializer>(
         value: &Option<T>,
         s: S,
     ) -> Result<S::Ok, S::Error> {
-    pub(super) fn serialize<T: fmt::Display, S: Serializer>(value: &Option<T>, s: S) -> Result<S::Ok, S::Error> {
         match value.as_ref().map(ToString::to_string) {
             None => s.serialize_none(),
             Some(text) => match text.parse::<u16>() {

@@ -5,7 +5,7 @@
 //! plan in a mailbox and wakes it.
 
 use std::{
-    io,
+    fmt, io,
     os::fd::{AsFd, OwnedFd},
     sync::{
         Arc, Mutex,
@@ -55,9 +55,11 @@ pub struct WorkerCounters {
 pub struct Workers {
     handles: Vec<Handle>,
     plan: Arc<Plan>,
-    faults: Arc<OwnedFd>,
     start: Instant,
 }
+
+/// Called by a worker when a port has stopped receiving; see [`Port::fault`](crate::plan::Port::fault). Must not wait.
+pub type OnFault = Arc<dyn Fn() + Send + Sync>;
 
 #[derive(Debug)]
 struct Handle {
@@ -87,19 +89,17 @@ impl Workers {
     ///
     /// # Errors
     /// No descriptors or threads are to be had.
-    pub fn start(count: usize, plan: Arc<Plan>) -> io::Result<Self> {
-        let faults = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
-        let mut workers =
-            Self { handles: Vec::new(), plan: Arc::clone(&plan), faults, start: Instant::now() };
+    pub fn start(count: usize, plan: Arc<Plan>, on_fault: OnFault) -> io::Result<Self> {
+        let mut workers = Self { handles: Vec::new(), plan: Arc::clone(&plan), start: Instant::now() };
         for number in 0..count {
-            let handle = workers.spawn(number)?;
+            let handle = workers.spawn(number, OnFaultOf(Arc::clone(&on_fault)))?;
             workers.handles.push(handle);
         }
         workers.adopt(plan);
         Ok(workers)
     }
 
-    fn spawn(&self, number: usize) -> io::Result<Handle> {
+    fn spawn(&self, number: usize, on_fault: OnFaultOf) -> io::Result<Handle> {
         let mailbox = Arc::new(Mailbox {
             wake: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
             pending: AtomicBool::new(false),
@@ -111,7 +111,7 @@ impl Workers {
             Arc::clone(&self.plan),
             Arc::clone(&mailbox),
             Arc::clone(&counters),
-            Arc::clone(&self.faults),
+            on_fault,
             self.start,
         )?;
         let thread =
@@ -135,11 +135,6 @@ impl Workers {
     /// The plan they work by.
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
-    }
-
-    /// Becomes readable when a port has stopped receiving; see [`crate::plan::Port::fault`].
-    pub fn faults(&self) -> Arc<OwnedFd> {
-        Arc::clone(&self.faults)
     }
 
     /// The time of the workers' clock.
@@ -188,6 +183,15 @@ impl Mailbox {
     }
 }
 
+/// The callback, with a name for debugging.
+struct OnFaultOf(OnFault);
+
+impl fmt::Debug for OnFaultOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnFault")
+    }
+}
+
 /// A receiver this worker reads, and how it behaved lately.
 #[derive(Debug)]
 struct Source {
@@ -203,7 +207,7 @@ struct Worker {
     engine: Engine,
     mailbox: Arc<Mailbox>,
     counters: Arc<WorkerCounters>,
-    faults: Arc<OwnedFd>,
+    on_fault: OnFaultOf,
     epoll: OwnedFd,
     /// In the order of their keys.
     sources: Vec<Source>,
@@ -216,13 +220,13 @@ impl Worker {
         plan: Arc<Plan>,
         mailbox: Arc<Mailbox>,
         counters: Arc<WorkerCounters>,
-        faults: Arc<OwnedFd>,
+        on_fault: OnFaultOf,
         start: Instant,
     ) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &mailbox.wake, epoll::EventData::new_u64(MAILBOX), epoll::EventFlags::IN)?;
         let engine = Engine::new(number, plan);
-        Ok(Self { number, engine, mailbox, counters, faults, epoll, sources: Vec::new(), start })
+        Ok(Self { number, engine, mailbox, counters, on_fault, epoll, sources: Vec::new(), start })
     }
 
     fn run(mut self) {
@@ -294,7 +298,7 @@ impl Worker {
         if let Some(port) = self.engine.plan().port(receiver.port) {
             port.fail(error);
         }
-        wake(&self.faults);
+        (self.on_fault.0)();
     }
 
     fn adopt(&mut self, plan: Arc<Plan>) {
@@ -332,7 +336,7 @@ impl Worker {
                 if let Some(port) = self.engine.plan().port(receiver.port) {
                     port.fail(&error.into());
                 }
-                wake(&self.faults);
+                (self.on_fault.0)();
                 false
             }
         }
@@ -356,7 +360,7 @@ fn wake(event: impl AsFd) {
 }
 
 /// Makes an event descriptor quiet again.
-pub fn drain(event: impl AsFd) {
+fn drain(event: impl AsFd) {
     // Nothing to read: quiet already.
     let _ = rustix::io::read(event, &mut [0; 8]);
 }

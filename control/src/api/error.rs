@@ -2,6 +2,7 @@
 
 use std::{fmt, io};
 
+use crate::{state::Refusal, store::StoreError};
 use axum::{
     Json,
     http::StatusCode,
@@ -124,6 +125,26 @@ impl From<crate::netns::NetnsError> for ApiError {
 impl From<io::Error> for ApiError {
     fn from(error: io::Error) -> Self {
         Self::new(error.kind().into(), error.to_string())
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let code = match &refusal {
+            Refusal::Exists { .. }
+            | Refusal::Both { .. }
+            | Refusal::InUse { .. }
+            | Refusal::Declared { .. } => ErrorCode::Conflict,
+            Refusal::Missing { .. } => ErrorCode::NotFound,
+            Refusal::Invalid(_) | Refusal::NeedsRestart(_) | Refusal::Full { .. } => ErrorCode::Invalid,
+        };
+        Self::new(code, refusal.to_string())
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::internal(error.to_string())
     }
 }
 

@@ -1,0 +1,144 @@
+//! Making the device behind a port, and taking it away again.
+
+use std::sync::Arc;
+
+use tracing::warn;
+use vswitch::device::{
+    Device,
+    packet::Packet,
+    tap::{Tap, TapOptions},
+};
+
+use crate::{
+    api::{ApiError, ErrorCode},
+    link::{Links, host_ifname},
+    model::{DeviceSpec, InterfaceSpec, Netns},
+    netns::{Namespace, run_in},
+    state,
+};
+
+/// An open device and what it takes to remove its interface.
+#[derive(Clone, Debug)]
+pub(super) struct OpenDevice {
+    /// What the workers use.
+    pub(super) device: Arc<dyn Device>,
+    interface: Interface,
+}
+
+#[derive(Clone, Debug)]
+enum Interface {
+    /// Goes with its last descriptor, unless it persists.
+    Tap(Arc<Tap>),
+    /// The host's end of a pair that we made; the other end goes with it.
+    Veth { host: String },
+    /// Not ours.
+    Foreign,
+}
+
+/// Makes the device of `port`, or takes it over if it is there already. Nothing is set up yet.
+///
+/// `handed` is a TAP that a helper made.
+pub(super) async fn open(port: &state::Port, handed: Option<Tap>) -> Result<OpenDevice, ApiError> {
+    let spec = &port.spec;
+    match &spec.device {
+        DeviceSpec::Tap(interface) => {
+            let mut tap = match handed {
+                Some(tap) => tap,
+                None => open_tap(interface, spec.ifname()).await?,
+            };
+            tap.set_persist(interface.persist)?;
+            tap.set_offload(spec.offload)?;
+            let tap = Arc::new(tap);
+            Ok(OpenDevice { device: Arc::clone(&tap) as _, interface: Interface::Tap(tap) })
+        }
+        DeviceSpec::Veth(interface) => {
+            let host = host_ifname(&spec.name);
+            let outside = Links::open(Namespace::current()?)?;
+            if !outside.exists(&host).await? {
+                let inside = Links::open(namespace(interface.netns.as_ref())?)?;
+                outside.create_veth(&host, &inside, spec.ifname(), port.mtu).await?;
+            }
+            let device = open_packet(&host, spec.offload)?;
+            Ok(OpenDevice { device, interface: Interface::Veth { host } })
+        }
+        DeviceSpec::Packet { device } => {
+            Ok(OpenDevice { device: open_packet(device, spec.offload)?, interface: Interface::Foreign })
+        }
+    }
+}
+
+async fn open_tap(interface: &InterfaceSpec, ifname: &str) -> Result<Tap, ApiError> {
+    let namespace = namespace(interface.netns.as_ref())?;
+    let options = TapOptions { exclusive: !interface.persist, persist: interface.persist };
+    let opened = run_in(&namespace, || Tap::open(ifname, options))?;
+    opened.map_err(|error| {
+        let why = match error.raw_os_error() {
+            Some(EBUSY | EEXIST) => {
+                format!(
+                    "{ifname} exists already in namespace {namespace}: choose another ifname, or delete it"
+                )
+            }
+            Some(EINVAL) if !interface.persist => {
+                format!("{ifname} exists already in namespace {namespace}, or is no interface name")
+            }
+            Some(EPERM) => format!(
+                "no right to make {ifname} in namespace {namespace}: run as root, or with CAP_NET_ADMIN"
+            ),
+            Some(ENOENT | ENXIO | ENODEV) => {
+                "there is no /dev/net/tun: load the kernel's tun module".to_owned()
+            }
+            _ => format!("cannot make {ifname} in namespace {namespace}: {error}"),
+        };
+        ApiError::new(ErrorCode::from(error.kind()), why)
+    })
+}
+
+fn open_packet(ifname: &str, offload: bool) -> Result<Arc<dyn Device>, ApiError> {
+    match Packet::open(ifname, offload) {
+        Ok(device) => Ok(Arc::new(device)),
+        Err(error) => Err(match error.raw_os_error() {
+            Some(ENODEV) => ApiError::not_found(format!("there is no interface {ifname}")),
+            Some(ENETDOWN) => ApiError::unavailable(format!("{ifname} is down: `ip link set {ifname} up`")),
+            Some(EPERM) => ApiError::new(
+                ErrorCode::from(error.kind()),
+                format!("no right to open {ifname}: run as root, or with CAP_NET_RAW and CAP_NET_ADMIN"),
+            ),
+            _ => ApiError::from(error),
+        }),
+    }
+}
+
+impl OpenDevice {
+    /// Lets the interface go, whether it persists or not. It is gone when the workers have let the device go too.
+    pub(super) async fn remove(self) {
+        let result = match self.interface {
+            Interface::Tap(tap) => tap.set_persist(false).map_err(ApiError::from),
+            Interface::Veth { host } => remove_link(&host).await,
+            Interface::Foreign => Ok(()),
+        };
+        if let Err(error) = result {
+            warn!("an interface may be left behind: {}", error.error);
+        }
+    }
+}
+
+async fn remove_link(host: &str) -> Result<(), ApiError> {
+    let links = Links::open(Namespace::current()?)?;
+    links.delete(host).await?;
+    Ok(())
+}
+
+/// The namespace a port's interface stands in: the daemon's own unless told.
+pub(super) fn namespace(netns: Option<&Netns>) -> Result<Namespace, ApiError> {
+    Ok(Namespace::of(netns)?)
+}
+
+// include/uapi/asm-generic/errno-base.h, errno.h
+const EPERM: i32 = 1;
+const ENOENT: i32 = 2;
+const ENXIO: i32 = 6;
+const EBUSY: i32 = 16;
+const EEXIST: i32 = 17;
+const ENODEV: i32 = 19;
+const EINVAL: i32 = 22;
+const ENETDOWN: i32 = 100;

@@ -1,0 +1,352 @@
+//! The edge: performs what the state decided, on the real devices.
+//!
+//! A port is here as long as it is wanted, with its device or with the reason why it has none. What a port has no device
+//! for is tried again every second. After changes [`Edge::rebuild`] gives the workers a new plan.
+
+use std::{
+    collections::BTreeMap,
+    hash::{BuildHasher, RandomState},
+    io,
+    sync::Arc,
+    time::Duration,
+};
+
+use tracing::{info, warn};
+use vswitch::{
+    addr::PortId,
+    counters::PortCounters,
+    device::tap::Tap,
+    fdb::{Change, Damping, Event, Fdb, Settings},
+    plan::{Plan, Port, Receiver},
+    worker::{OnFault, Workers},
+};
+
+use super::device::{self, OpenDevice};
+use crate::{
+    api::ApiError,
+    link::{Links, Wanted},
+    model::{InterfaceSpec, SwitchSpec},
+    netns::Identity,
+    state::{self, State},
+};
+
+/// Slices in which the table is swept, one a heartbeat.
+const SWEEP_PARTS: usize = 64;
+
+/// The real devices and the workers that serve them.
+#[derive(Debug)]
+pub(super) struct Edge {
+    pub(super) fdb: Arc<Fdb>,
+    pub(super) workers: Workers,
+    ports: BTreeMap<PortId, EdgePort>,
+    /// Interfaces that were opened and are still to be set up.
+    unset: Vec<PortId>,
+    /// Devices that the workers may still use, to be removed after the next plan.
+    leaving: Vec<OpenDevice>,
+    next_key: u64,
+    swept: usize,
+}
+
+/// A port that is wanted.
+#[derive(Debug)]
+pub(super) struct EdgePort {
+    pub(super) wanted: state::Port,
+    pub(super) counters: Arc<[PortCounters]>,
+    pub(super) worker: usize,
+    /// Tells this opening of the device from all others.
+    key: u64,
+    /// The device, or why there is none.
+    pub(super) device: Result<OpenDevice, String>,
+}
+
+/// What happens when a port's device cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// The command fails: somebody waits for the answer and can do something about it.
+    Refuse,
+    /// The port is down and tried again: it was declared, and what it needs may come later.
+    Retry,
+}
+
+impl Edge {
+    /// Starts the workers with nothing attached.
+    pub(super) fn start(spec: &SwitchSpec, on_fault: OnFault) -> io::Result<Self> {
+        let fdb = Arc::new(Fdb::new(Settings {
+            limit: spec.mac_limit,
+            ageing: Duration::from_secs(spec.ageing.into()),
+            damping: damping(spec),
+            seed: RandomState::new().hash_one("fdb"),
+        }));
+        let count = spec.workers.map_or_else(default_workers, usize::from);
+        let workers = Workers::start(count, Arc::new(Plan::empty(Arc::clone(&fdb))), on_fault)?;
+        Ok(Self {
+            fdb,
+            workers,
+            ports: BTreeMap::new(),
+            unset: Vec::new(),
+            leaving: Vec::new(),
+            next_key: 0,
+            swept: 0,
+        })
+    }
+
+    /// The port with this number, if it is wanted.
+    pub(super) fn port(&self, id: PortId) -> Option<&EdgePort> {
+        self.ports.get(&id)
+    }
+
+    /// Follows a change of ageing and damping.
+    pub(super) fn set_switch(&self, spec: &SwitchSpec) {
+        self.fdb.configure(Duration::from_secs(spec.ageing.into()), damping(spec));
+    }
+
+    /// Opens the port's device; not while another [is let go](Edge::is_letting_go), whose name or number it may have. Its
+    /// interface is set up by [`Edge::set_up`].
+    pub(super) async fn open(
+        &mut self,
+        wanted: &state::Port,
+        handed: Option<Tap>,
+        missing: Missing,
+    ) -> Result<(), ApiError> {
+        let was_handed = handed.is_some();
+        let device = device::open(wanted, handed).await;
+        if missing == Missing::Refuse {
+            device.as_ref().map_err(Clone::clone)?;
+        }
+        if let Err(error) = &device {
+            warn!(port = %wanted.spec.name, "down: {}", error.error);
+        } else if wanted.spec.interface().is_some() && !was_handed {
+            self.unset.push(wanted.id);
+        }
+        let port = EdgePort {
+            wanted: wanted.clone(),
+            counters: PortCounters::of_workers(self.workers.count()),
+            worker: self.idlest_worker(),
+            key: self.key(),
+            device: device.map_err(|error| error.error),
+        };
+        self.ports.insert(wanted.id, port);
+        Ok(())
+    }
+
+    /// Sets up the interfaces that were opened since the last call, a namespace at a time.
+    pub(super) async fn set_up(&mut self, missing: Missing) -> Result<(), ApiError> {
+        let mut by_namespace: BTreeMap<Identity, (Links, Vec<(PortId, Wanted)>)> = BTreeMap::new();
+        for id in std::mem::take(&mut self.unset) {
+            let Some(port) = self.ports.get_mut(&id) else { continue };
+            let Some(interface) = port.wanted.spec.interface() else { continue };
+            let wanted = wanted(&port.wanted, interface, None);
+            match device::namespace(interface.netns.as_ref())
+                .map(|namespace| (namespace.identity(), namespace))
+            {
+                Ok((identity, namespace)) => {
+                    if let std::collections::btree_map::Entry::Vacant(vacant) = by_namespace.entry(identity) {
+                        vacant.insert((Links::open(namespace)?, Vec::new()));
+                    }
+                    if let Some((_, group)) = by_namespace.get_mut(&identity) {
+                        group.push((id, wanted));
+                    }
+                }
+                Err(error) => self.lose(id, error, missing)?,
+            }
+        }
+        for (links, group) in by_namespace.into_values() {
+            let (ids, wanted): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+            let results = match links.configure_all(&wanted).await {
+                Ok(results) => results,
+                Err(error) => {
+                    let error = ApiError::from(error);
+                    for id in ids {
+                        self.lose(id, error.clone(), missing)?;
+                    }
+                    continue;
+                }
+            };
+            for (id, result) in ids.into_iter().zip(results) {
+                if let Err(error) = result {
+                    self.lose(id, error.into(), missing)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A port's interface could not be set up: it has none, then.
+    fn lose(&mut self, id: PortId, error: ApiError, missing: Missing) -> Result<(), ApiError> {
+        if missing == Missing::Refuse {
+            return Err(error);
+        }
+        if let Some(port) = self.ports.get_mut(&id) {
+            warn!(port = %port.wanted.spec.name, "down: {}", error.error);
+            let device = std::mem::replace(&mut port.device, Err(error.error));
+            self.leaving.extend(device);
+        }
+        Ok(())
+    }
+
+    /// Takes the port away, with its interface and all that is known of who is behind it.
+    pub(super) fn close(&mut self, id: PortId) {
+        let Some(port) = self.ports.remove(&id) else { return };
+        self.leaving.extend(port.device);
+        self.fdb.purge(|_, port| port == id);
+    }
+
+    /// Follows a change that needs no new device.
+    pub(super) async fn update(&mut self, old: &state::Port, new: &state::Port) -> Result<(), ApiError> {
+        let Some(port) = self.ports.get_mut(&new.id) else { return Ok(()) };
+        port.wanted = new.clone();
+        if port.device.is_err() {
+            return Ok(());
+        }
+        if old.spec.carries != new.spec.carries {
+            self.fdb.flush_port(new.id);
+        }
+        let (Some(before), Some(after)) = (old.spec.interface(), new.spec.interface()) else { return Ok(()) };
+        if before == after && old.mtu == new.mtu {
+            return Ok(());
+        }
+        let links = Links::open(device::namespace(after.netns.as_ref())?)?;
+        links.configure(&wanted(new, after, Some(before.clone()))).await?;
+        Ok(())
+    }
+
+    /// Gives the workers a plan of what is wanted and has a device. When this returns, they work by it.
+    pub(super) async fn rebuild(&mut self, state: &State) {
+        let mut layout = state.layout();
+        layout.ports.retain(|rules| self.ports.get(&rules.id).is_some_and(|port| port.device.is_ok()));
+        let topology = layout.build().expect("the state's rules let no contradiction through");
+        let slots = self.ports.keys().last().map_or(0, |last| last.index() + 1);
+        let mut plan = Plan { ports: vec![None; slots], topology, ..Plan::empty(Arc::clone(&self.fdb)) };
+        for (&id, port) in &self.ports {
+            let Ok(open) = &port.device else { continue };
+            // A port that stays keeps what the workers know of it.
+            let known = self.workers.plan().port(id).filter(|known| Arc::ptr_eq(&known.device, &open.device));
+            let new = || Arc::new(Port::new(id, Arc::clone(&open.device), Arc::clone(&port.counters)));
+            plan.ports[id.index()] = Some(known.map_or_else(new, Arc::clone));
+            plan.receivers.push(Receiver {
+                key: port.key,
+                device: Arc::clone(&open.device),
+                port: id,
+                worker: port.worker,
+            });
+        }
+        self.workers.adopt(Arc::new(plan));
+        for device in std::mem::take(&mut self.leaving) {
+            device.remove().await;
+        }
+    }
+
+    /// Whether a closed port's interface still waits for the next plan to be removed.
+    pub(super) fn is_letting_go(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// Notes which ports have failed since the last call. True: a new plan is needed.
+    pub(super) fn collect_faults(&mut self) -> bool {
+        let plan = Arc::clone(self.workers.plan());
+        let mut any = false;
+        for port in plan.ports.iter().flatten() {
+            let Some(fault) = port.fault() else { continue };
+            let Some(known) = self.ports.get_mut(&port.id) else { continue };
+            let why = match fault.raw_os_error() {
+                Some(EBADFD | ENODEV | ENXIO) => "its interface is gone".to_owned(),
+                Some(ENETDOWN) => "its interface is down or gone".to_owned(),
+                _ => format!("its interface fails: {fault}"),
+            };
+            warn!(port = %known.wanted.spec.name, "down: {why}");
+            known.device = Err(why);
+            self.fdb.flush_port(port.id);
+            any = true;
+        }
+        any
+    }
+
+    /// Tries to open the ports that are down. True: at least one is back, and a new plan is needed.
+    pub(super) async fn retry(&mut self) -> bool {
+        let down: Vec<_> =
+            self.ports.iter().filter(|(_, port)| port.device.is_err()).map(|(id, _)| *id).collect();
+        let mut any = false;
+        for id in down {
+            let Some(wanted) = self.ports.get(&id).map(|port| port.wanted.clone()) else { continue };
+            let device = device::open(&wanted, None).await;
+            let key = self.key();
+            let Some(port) = self.ports.get_mut(&id) else { continue };
+            match device {
+                Ok(device) => {
+                    info!(port = %wanted.spec.name, "up again");
+                    (port.device, port.key) = (Ok(device), key);
+                    self.unset.push(id);
+                    any = true;
+                }
+                Err(error) => port.device = Err(error.error),
+            }
+        }
+        if any && let Err(error) = self.set_up(Missing::Retry).await {
+            warn!("{}", error.error);
+        }
+        any
+    }
+
+    /// Removes dead addresses from the next slice of the table, and logs what is worth it.
+    pub(super) fn sweep(&mut self) -> Vec<Event> {
+        self.fdb.sweep(self.swept, SWEEP_PARTS, self.workers.now());
+        self.swept = (self.swept + 1) % SWEEP_PARTS;
+        let mut held = Vec::new();
+        self.fdb.drain_events(|event| {
+            if matches!(event.what, Change::Held { .. } | Change::Released) {
+                held.push(event);
+            }
+        });
+        held
+    }
+
+    /// Stops forwarding. Interfaces that persist stay, the others go.
+    pub(super) async fn stop(&mut self) {
+        for port in std::mem::take(&mut self.ports).into_values() {
+            let persists = port.wanted.spec.interface().is_some_and(|interface| interface.persist);
+            self.leaving.extend(port.device.ok().filter(|_| !persists));
+        }
+        self.workers.adopt(Arc::new(Plan::empty(Arc::clone(&self.fdb))));
+        for device in std::mem::take(&mut self.leaving) {
+            device.remove().await;
+        }
+    }
+
+    fn key(&mut self) -> u64 {
+        self.next_key += 1;
+        self.next_key
+    }
+
+    fn idlest_worker(&self) -> usize {
+        let load = |worker: &usize| self.ports.values().filter(|port| port.worker == *worker).count();
+        (0..self.workers.count()).min_by_key(load).unwrap_or(0)
+    }
+}
+
+fn wanted(port: &state::Port, interface: &InterfaceSpec, before: Option<InterfaceSpec>) -> Wanted {
+    Wanted {
+        ifname: port.spec.ifname().to_owned(),
+        spec: interface.clone(),
+        before,
+        mtu: Some(port.mtu),
+        txqueuelen: None,
+    }
+}
+
+fn damping(spec: &SwitchSpec) -> Damping {
+    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    let given = spec.damping;
+    Damping { moves: given.moves, window: seconds(given.window), hold: seconds(given.hold) }
+}
+
+/// One worker for each CPU, but not more than four: a port has one worker, and few hosts have so many busy ports that
+/// more would help.
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cpus| cpus.get().min(4))
+}
+
+// include/uapi/asm-generic/errno-base.h, errno.h
+const ENXIO: i32 = 6;
+const ENODEV: i32 = 19;
+const EBADFD: i32 = 77;
+const ENETDOWN: i32 = 100;

@@ -1,0 +1,173 @@
+//! The daemon: everything put together.
+//!
+//! # The way of a command
+//! ```text
+//! net.toml, SIGHUP, API, tap helper
+//!   -> Command                    what is wanted                 (state)
+//!   -> State::plan -> Effects     what must be done, pure        (state)
+//!   -> Edge::perform              devices, interfaces, store     (edge, device)
+//!   -> Edge::rebuild -> Plan      what the workers work with     (vswitch::plan)
+//!   -> Workers::adopt             between two turns              (vswitch::worker)
+//! ```
+//! One command at a time, under one lock; what fails half-way is undone. Forwarding never waits for any of it.
+
+mod device;
+mod edge;
+mod lock;
+mod log;
+mod service;
+mod view;
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use clap::ValueEnum;
+use rustix::net::SocketType;
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tracing::{error, info, warn};
+
+use self::{lock::InstanceLock, service::Daemon};
+use crate::{api, attach, config, model::Config, socket::listen_at, state::State, store::Store};
+
+/// How the daemon is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// Only check the file.
+    pub check: bool,
+    /// How the log is written.
+    pub log_format: LogFormat,
+    /// A level, or a filter as `tracing_subscriber::EnvFilter` reads it.
+    pub log: String,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object per line.
+    Json,
+}
+
+/// How long requests that are being answered may take when the daemon is told to stop.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// How often the table is swept and ports that are down are tried again.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// Why the daemon could not start, or had to end: a sentence.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs the daemon until it is told to stop.
+///
+/// Exit codes: 0 stopped as told, or the file is right; 1 could not start, or failed; 2 the file is wrong.
+pub fn run(options: Options) -> ExitCode {
+    let config = match config::load(&options.config) {
+        Ok(config) => config,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return ExitCode::from(2);
+        }
+    };
+    if options.check {
+        let (networks, ports) = (config.networks.len(), config.ports.len());
+        println!("{}: right: {networks} networks, {ports} ports", options.config.display());
+        return ExitCode::SUCCESS;
+    }
+    if let Err(error) = log::start(&options.log, options.log_format) {
+        eprintln!("--log {:?}: {error}", options.log);
+        return ExitCode::from(2);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let result =
+        runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(serve(options.config, config)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            error!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// From the first lock to the last socket: what is opened here is closed when this returns.
+async fn serve(path: PathBuf, config: Config) -> Result<(), Failure> {
+    let state_folder = config.switch.state.clone();
+    let _lock = InstanceLock::take(&state_folder)?;
+    let store = Store::open(&state_folder)?;
+    let plan = State::start(config, store.load()?)?;
+    // Signals first: one that comes while ports are opened must not kill us with interfaces left behind.
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let api = plan.next.api().clone();
+    let (socket, _file) = listen_at(&api.socket, SocketType::STREAM, api.group.as_deref())?;
+    let listener = UnixListener::from_std(socket.into())?;
+    let helpers = attach::server::Listener::bind(&attach::socket_path(&api.socket), api.group.as_deref())?;
+
+    let daemon = Arc::new(Daemon::start(path, plan, store).await?);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let backend: Arc<dyn api::Backend> = Arc::clone(&daemon) as _;
+    let server = tokio::spawn(api::server::serve(listener, backend, async {
+        // Either way of ending is a request to stop.
+        let _ = stopped.await;
+    }));
+    let attaching = Arc::clone(&daemon);
+    let helper_server = tokio::spawn(attach::server::serve(helpers, move |attachment| {
+        let daemon = Arc::clone(&attaching);
+        async move { daemon.attach(attachment).await }
+    }));
+    let watch = tokio::spawn(watch(Arc::clone(&daemon)));
+    notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("forwarding")]);
+    info!(socket = %api.socket.display(), "ready");
+
+    let signal = loop {
+        tokio::select! {
+            _ = hangup.recv() => reload(&daemon).await,
+            _ = terminate.recv() => break "SIGTERM",
+            _ = interrupt.recv() => break "SIGINT",
+        }
+    };
+    info!(signal, "stopping");
+    notify(&[sd_notify::NotifyState::Stopping]);
+    helper_server.abort();
+    watch.abort();
+    let _ = stop.send(());
+    if timeout(FAREWELL, server).await.is_err() {
+        warn!("requests were cut off");
+    }
+    daemon.close().await;
+    Ok(())
+}
+
+async fn reload(daemon: &Daemon) {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
+    notify(&[sd_notify::NotifyState::Reloading, sd_notify::NotifyState::MonotonicUsec(micros)]);
+    // What it came to is logged where it is done, whoever asked.
+    let _ = api::Backend::reload(daemon, false).await;
+    notify(&[sd_notify::NotifyState::Ready]);
+}
+
+/// Looks after what changes by itself: ports that fail and come back, addresses that age.
+async fn watch(daemon: Arc<Daemon>) {
+    let mut heartbeat = interval(HEARTBEAT);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = daemon.fault() => daemon.collect_faults().await,
+            _ = heartbeat.tick() => daemon.heartbeat().await,
+        }
+    }
+}
+
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(states);
+}

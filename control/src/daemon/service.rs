@@ -1,0 +1,394 @@
+//! The daemon as its clients see it: one command at a time, done wholly or not at all.
+
+use std::{path::PathBuf, sync::Arc, time::Instant};
+
+use futures_util::FutureExt;
+use tokio::sync::{Mutex, Notify};
+use tracing::{error, info, warn};
+use vswitch::{
+    device::tap::Tap,
+    fdb::{Change, Event, Origin},
+};
+
+use super::{
+    Failure,
+    edge::{Edge, Missing},
+    view,
+};
+use crate::{
+    api::{
+        Answer, ApiError, Backend,
+        types::{
+            Drop, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Reload, StaticEntry, Stats,
+            Status,
+        },
+    },
+    attach::server::Attachment,
+    config,
+    model::{Name, NetworkSpec, PortSpec},
+    state::{self, Command, Effect, Plan, Refusal, State},
+    store::Store,
+};
+
+/// The running daemon.
+pub(super) struct Daemon {
+    core: Mutex<Core>,
+    faults: Arc<Notify>,
+    config: PathBuf,
+    started: Instant,
+}
+
+/// What is wanted, what is real, and what is kept; changed together.
+struct Core {
+    state: State,
+    edge: Edge,
+    store: Store,
+}
+
+/// How a command is carried out.
+struct Manner {
+    missing: Missing,
+    /// The TAP of the port that the command adds, made by a helper.
+    handed: Option<Tap>,
+}
+
+impl Daemon {
+    /// Opens what `plan` wants and starts forwarding. Ports that cannot be opened are down, and tried again.
+    pub(super) async fn start(config: PathBuf, plan: Plan, store: Store) -> Result<Self, Failure> {
+        let faults = Arc::new(Notify::new());
+        let notify = Arc::clone(&faults);
+        let edge = Edge::start(plan.next.switch(), Arc::new(move || notify.notify_one()))?;
+        let mut core = Core { state: State::default(), edge, store };
+        core.carry_out(plan, Manner { missing: Missing::Retry, handed: None })
+            .await
+            .map_err(|error| error.error)?;
+        let (networks, ports) = (core.state.networks().count(), core.state.ports().count());
+        info!(networks, ports, workers = core.edge.workers.count(), "switch started");
+        Ok(Self { core: Mutex::new(core), faults, config, started: Instant::now() })
+    }
+
+    /// Makes a port of an interface that a helper has made.
+    pub(super) async fn attach(&self, attachment: Attachment) -> Result<Port, ApiError> {
+        let Attachment { request, tap, .. } = attachment;
+        let manner = Manner { missing: Missing::Refuse, handed: tap };
+        let mut core = self.core.lock().await;
+        let name = request.port.name.clone();
+        core.execute(Command::AddPort(request.port), manner).await?;
+        core.port(&name)
+    }
+
+    /// Ready when a port has failed since the last time.
+    pub(super) async fn fault(&self) {
+        self.faults.notified().await;
+    }
+
+    /// Takes ports that failed out of forwarding.
+    pub(super) async fn collect_faults(&self) {
+        let core = &mut *self.core.lock().await;
+        if core.edge.collect_faults() {
+            core.edge.rebuild(&core.state).await;
+        }
+    }
+
+    /// What is done every second: ageing, and another try for ports that are down.
+    pub(super) async fn heartbeat(&self) {
+        let core = &mut *self.core.lock().await;
+        for event in core.edge.sweep() {
+            report(&core.state, event);
+        }
+        if core.edge.retry().await {
+            core.edge.rebuild(&core.state).await;
+        }
+    }
+
+    /// Stops forwarding, and leaves nothing behind but what persists.
+    pub(super) async fn close(&self) {
+        let core = &mut *self.core.lock().await;
+        core.edge.stop().await;
+    }
+}
+
+impl Core {
+    /// Obeys a command, wholly or not at all.
+    async fn execute(&mut self, command: Command, manner: Manner) -> Result<Vec<state::Change>, ApiError> {
+        let plan = self.state.plan(command)?;
+        self.carry_out(plan, manner).await
+    }
+
+    async fn carry_out(&mut self, plan: Plan, mut manner: Manner) -> Result<Vec<state::Change>, ApiError> {
+        let Plan { next, changes, effects } = plan;
+        for (index, effect) in effects.iter().enumerate() {
+            if let Err(error) = self.perform(effect, &next, &mut manner).await {
+                self.take_back(&effects[..=index]).await;
+                return Err(error);
+            }
+        }
+        if let Err(error) = self.edge.set_up(manner.missing).await {
+            self.take_back(&effects).await;
+            return Err(error);
+        }
+        self.state = next;
+        self.edge.rebuild(&self.state).await;
+        Ok(changes)
+    }
+
+    async fn perform(&mut self, effect: &Effect, next: &State, manner: &mut Manner) -> Result<(), ApiError> {
+        match effect {
+            Effect::SetSwitch { new, .. } => self.edge.set_switch(new),
+            Effect::ClosePort(port) => self.edge.close(port.id),
+            // The plan that the workers get in the end is made from the state as a whole.
+            Effect::SetTopology { .. } => {}
+            Effect::UpdatePort { old, new } => self.edge.update(old, new).await?,
+            Effect::OpenPort(port) => {
+                if self.edge.is_letting_go() {
+                    self.edge.rebuild(next).await;
+                }
+                self.edge.open(port, manner.handed.take(), manner.missing).await?;
+            }
+            Effect::Store(record) => {
+                // What is kept must be real.
+                self.edge.set_up(manner.missing).await?;
+                self.store.put(record)?;
+            }
+            Effect::Unstore(record) => self.store.remove(record.kind(), record.name())?,
+        }
+        Ok(())
+    }
+
+    /// Undoes `effects`, of which the last may have been done in part.
+    async fn take_back(&mut self, effects: &[Effect]) {
+        let state = self.state.clone();
+        let mut manner = Manner { missing: Missing::Retry, handed: None };
+        for effect in effects.iter().rev() {
+            let undone = effect.clone().undo();
+            if let Err(error) = self.perform(&undone, &state, &mut manner).await {
+                error!("cannot undo a change that failed: {}", error.error);
+            }
+        }
+        if let Err(error) = self.edge.set_up(Missing::Retry).await {
+            error!("cannot undo a change that failed: {}", error.error);
+        }
+        self.edge.rebuild(&state).await;
+    }
+
+    fn port(&self, name: &Name) -> Result<Port, ApiError> {
+        let port = self.state.port(name).ok_or_else(|| missing(state::Kind::Port, name))?;
+        Ok(view::port(&self.edge, &port))
+    }
+
+    fn network(&self, name: &Name) -> Result<Network, ApiError> {
+        let network = self.state.network(name).ok_or_else(|| missing(state::Kind::Network, name))?;
+        let macs = view::macs_by_network(&self.edge);
+        Ok(view::network(&self.state, &network, &macs))
+    }
+
+    fn port_id(&self, name: &Name) -> Result<vswitch::addr::PortId, ApiError> {
+        self.state.port(name).map(|port| port.id).ok_or_else(|| missing(state::Kind::Port, name))
+    }
+
+    fn network_id(&self, name: &Name) -> Result<vswitch::addr::NetworkId, ApiError> {
+        self.state.network(name).map(|network| network.id).ok_or_else(|| missing(state::Kind::Network, name))
+    }
+}
+
+fn missing(kind: state::Kind, name: &Name) -> ApiError {
+    Refusal::Missing { kind, name: name.clone() }.into()
+}
+
+/// Logs an address that is held or free again.
+fn report(state: &State, event: Event) {
+    let names = view::Names::of(state);
+    let (network, port) = (names.network(event.network), names.port(event.port));
+    match event.what {
+        Change::Held { rival } => warn!(
+            mac = %event.mac, %network, %port, rival = %names.port(rival),
+            "an address moves too often and is held: are there two stations with it, or a loop?"
+        ),
+        Change::Released => info!(mac = %event.mac, %network, %port, "a held address may move again"),
+        _ => {}
+    }
+}
+
+impl Backend for Daemon {
+    fn status(&self) -> Answer<'_, Status> {
+        async {
+            let core = self.core.lock().await;
+            Ok(view::status(&core.state, &core.edge, &self.config, self.started.elapsed()))
+        }
+        .boxed()
+    }
+
+    fn networks(&self) -> Answer<'_, Vec<Network>> {
+        async {
+            let core = self.core.lock().await;
+            let macs = view::macs_by_network(&core.edge);
+            Ok(core.state.networks().map(|network| view::network(&core.state, &network, &macs)).collect())
+        }
+        .boxed()
+    }
+
+    fn network(&self, name: Name) -> Answer<'_, Network> {
+        async move { self.core.lock().await.network(&name) }.boxed()
+    }
+
+    fn add_network(&self, spec: NetworkSpec) -> Answer<'_, Network> {
+        async move {
+            let mut core = self.core.lock().await;
+            let name = spec.name.clone();
+            core.execute(Command::AddNetwork(spec), Manner { missing: Missing::Refuse, handed: None })
+                .await?;
+            core.network(&name)
+        }
+        .boxed()
+    }
+
+    fn delete_network(&self, name: Name) -> Answer<'_, ()> {
+        async move {
+            let mut core = self.core.lock().await;
+            let manner = Manner { missing: Missing::Refuse, handed: None };
+            core.execute(Command::RemoveNetwork(name), manner).await.map(drop)
+        }
+        .boxed()
+    }
+
+    fn ports(&self) -> Answer<'_, Vec<Port>> {
+        async {
+            let core = self.core.lock().await;
+            Ok(core.state.ports().map(|port| view::port(&core.edge, &port)).collect())
+        }
+        .boxed()
+    }
+
+    fn port(&self, name: Name) -> Answer<'_, Port> {
+        async move { self.core.lock().await.port(&name) }.boxed()
+    }
+
+    fn add_port(&self, spec: PortSpec) -> Answer<'_, Port> {
+        async move {
+            let mut core = self.core.lock().await;
+            let name = spec.name.clone();
+            core.execute(Command::AddPort(spec), Manner { missing: Missing::Refuse, handed: None }).await?;
+            core.port(&name)
+        }
+        .boxed()
+    }
+
+    fn delete_port(&self, name: Name) -> Answer<'_, ()> {
+        async move {
+            let mut core = self.core.lock().await;
+            let manner = Manner { missing: Missing::Refuse, handed: None };
+            core.execute(Command::RemovePort(name), manner).await.map(drop)
+        }
+        .boxed()
+    }
+
+    fn fdb(&self, filter: FdbFilter) -> Answer<'_, Vec<FdbEntry>> {
+        async move {
+            let core = self.core.lock().await;
+            filter.network.as_ref().map(|name| core.network_id(name)).transpose()?;
+            filter.port.as_ref().map(|name| core.port_id(name)).transpose()?;
+            Ok(view::fdb(&core.state, &core.edge, &filter))
+        }
+        .boxed()
+    }
+
+    fn add_fdb(&self, entry: StaticEntry) -> Answer<'_, FdbEntry> {
+        async move {
+            let core = self.core.lock().await;
+            let (network, port) = (core.network_id(&entry.network)?, core.port_id(&entry.port)?);
+            if !entry.mac.is_station() {
+                return Err(ApiError::invalid(format!(
+                    "{} is a group or zero address: no station has it",
+                    entry.mac
+                )));
+            }
+            let spec = core.state.port(&entry.port).map(|port| port.spec);
+            if !spec.is_some_and(|spec| spec.carries.networks().any(|name| *name == entry.network)) {
+                return Err(ApiError::invalid(format!(
+                    "port {} does not carry network {}",
+                    entry.port, entry.network
+                )));
+            }
+            if !core.edge.fdb.pin(network, entry.mac, port, Origin::Static, core.edge.workers.now()) {
+                return Err(ApiError::conflict(
+                    "the table is full of pinned addresses: remove some, or raise switch.mac_limit",
+                ));
+            }
+            Ok(view::pinned(entry))
+        }
+        .boxed()
+    }
+
+    fn delete_fdb(&self, key: FdbKey) -> Answer<'_, ()> {
+        async move {
+            let core = self.core.lock().await;
+            let network = core.network_id(&key.network)?;
+            if core.edge.fdb.forget(network, key.mac) {
+                Ok(())
+            } else {
+                Err(ApiError::not_found(format!("{} is not known in network {}", key.mac, key.network)))
+            }
+        }
+        .boxed()
+    }
+
+    fn flush_fdb(&self, flush: Flush) -> Answer<'_, Flushed> {
+        async move {
+            let core = self.core.lock().await;
+            let before = view::learned(&core.edge);
+            match flush {
+                Flush::All => {
+                    core.state.networks().for_each(|network| core.edge.fdb.flush_network(network.id))
+                }
+                Flush::Port(name) => core.edge.fdb.flush_port(core.port_id(&name)?),
+                Flush::Network(name) => core.edge.fdb.flush_network(core.network_id(&name)?),
+            }
+            let entries = before.saturating_sub(view::learned(&core.edge));
+            Ok(Flushed { entries: u32::try_from(entries).unwrap_or(u32::MAX) })
+        }
+        .boxed()
+    }
+
+    fn stats(&self) -> Answer<'_, Stats> {
+        async {
+            let core = self.core.lock().await;
+            Ok(view::stats(&core.state, &core.edge, self.started.elapsed()))
+        }
+        .boxed()
+    }
+
+    fn drops(&self, port: Option<Name>) -> Answer<'_, Vec<Drop>> {
+        async move {
+            let core = self.core.lock().await;
+            match port {
+                Some(name) => Ok(core.port(&name)?.drops),
+                None => Ok(core.state.ports().flat_map(|port| view::drops(&core.edge, &port)).collect()),
+            }
+        }
+        .boxed()
+    }
+
+    fn reload(&self, dry_run: bool) -> Answer<'_, Reload> {
+        async move {
+            let mut core = self.core.lock().await;
+            let wanted = config::load(&self.config).map_err(|errors| ApiError::invalid(errors.to_string()));
+            let plan = match wanted.and_then(|config| Ok(core.state.plan(Command::Reload(config))?)) {
+                Ok(plan) => plan,
+                Err(error) => {
+                    warn!("reload refused, nothing was changed: {}", error.error);
+                    return Err(error);
+                }
+            };
+            let reload = Reload { dry_run, changes: plan.changes.iter().map(view::change).collect() };
+            if !dry_run {
+                for change in &plan.changes {
+                    info!("reload: {change}");
+                }
+                core.carry_out(plan, Manner { missing: Missing::Retry, handed: None }).await?;
+                info!(changes = reload.changes.len(), "reloaded");
+            }
+            Ok(reload)
+        }
+        .boxed()
+    }
+}
