@@ -1,5 +1,7 @@
 //! The API from both ends: a fake daemon behind the real server, the real client, CLI and raw bytes before it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
+
 #[path = "common/fake.rs"]
 mod fake;
 
@@ -248,7 +250,7 @@ async fn a_socket_without_permission_says_who_may() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("api.sock");
     let _listener = UnixListener::bind(&socket).unwrap();
-    std::fs::set_permissions(&socket, Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&socket, Permissions::from_mode(0o0)).unwrap();
     let error = Client::new(&socket).status().await.unwrap_err();
     assert!(matches!(error, ClientError::NoRights(_)) && exit_code(&error) == 5);
 }

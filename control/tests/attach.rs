@@ -1,5 +1,7 @@
 //! The tap helper in a real kernel: interfaces in namespaces, handed to a fake daemon.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
+
 mod common;
 #[path = "common/fake.rs"]
 mod fake;

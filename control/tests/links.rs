@@ -1,5 +1,7 @@
 //! Namespaces and interfaces in a real kernel.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
+
 mod common;
 
 use std::{fs, io, os::unix::fs::MetadataExt, time::Instant};

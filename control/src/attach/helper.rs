@@ -23,9 +23,6 @@ use crate::{
     netns::{Namespace, run_in},
 };
 
-/// Octets of the longest IP packet in a network that does not say.
-const DEFAULT_MTU: u16 = 1500;
-
 /// How long the daemon may take to make a port.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -61,7 +58,7 @@ pub enum Kind {
 /// that, the interface is deleted again.
 pub async fn attach(api: PathBuf, order: Order) -> Result<Port, ClientError> {
     let network = Client::new(&api).network(&order.network).await?;
-    let mtu = order.mtu.or(network.spec.mtu).unwrap_or(DEFAULT_MTU);
+    let mtu = order.mtu.unwrap_or_else(|| network.spec.mtu());
     let path = socket_path(&api);
     let channel = Channel::connect(&path).map_err(|error| connect_error(&path, error))?;
 

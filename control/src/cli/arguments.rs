@@ -27,10 +27,10 @@ use crate::{
     vswitchctl port ls")]
 pub struct Cli {
     /// The daemon's socket.
-    #[arg(long, global = true, env = "VSWITCH_SOCKET", value_name = "PATH", default_value_os_t = default_socket())]
+    #[arg(long, global = true, help_heading = "Global options", env = "VSWITCH_SOCKET", value_name = "PATH", default_value_os_t = default_socket())]
     pub socket: PathBuf,
     /// Print JSON for programs, in the words of the API; refusals too.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Global options")]
     pub json: bool,
     /// What to do.
     #[command(subcommand)]
@@ -77,7 +77,7 @@ pub enum Command {
         dry_run: bool,
     },
     /// Make an interface in a container and put it on a network.
-    Attach(AttachArguments),
+    Attach(Box<AttachArguments>),
     /// Take a port away again, and the interface with it.
     #[command(after_help = "Example:\n  vswitchctl detach web")]
     Detach {
@@ -114,7 +114,7 @@ pub enum PortCommand {
         name: Name,
     },
     /// Make a port; the daemon makes its interface.
-    Add(PortArguments),
+    Add(Box<PortArguments>),
     /// Delete a port and the interface made for it.
     #[command(after_help = "Example:\n  vswitchctl port del web")]
     Del {
@@ -266,8 +266,8 @@ impl InterfaceArguments {
 /// `vswitchctl port add`
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    vswitchctl port add web --network blue --netns web --ifname eth0 --ip 10.9.0.2/24 --gateway 10.9.0.1\n  \
-    vswitchctl port add uplink --kind packet --device eth1 --trunk blue,red --native blue")]
+    vswitchctl port add web --network blue --netns web --ip 10.9.0.2/24\n  \
+    vswitchctl port add uplink --kind packet --device eth1 --trunk blue,red")]
 pub struct PortArguments {
     /// Its name.
     name: Name,
@@ -354,7 +354,7 @@ impl PortArguments {
         up, and hands it to the daemon. It needs CAP_SYS_ADMIN and CAP_NET_ADMIN over the target. If anything fails, \
         the interface is deleted again.",
     after_help = "Examples:\n  \
-        vswitchctl attach --netns web blue --ifname eth0 --ip 10.9.0.2/24 --gateway 10.9.0.1\n  \
+        vswitchctl attach --netns web blue --ip 10.9.0.2/24 --gateway 10.9.0.1\n  \
         vswitchctl attach --docker web blue --ifname eth1 --ip 10.9.0.3/24\n  \
         vswitchctl attach --pid 4711 blue --name db --kind veth"
 )]
