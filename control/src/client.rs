@@ -201,12 +201,20 @@ pub(crate) fn connect_error(socket: &Path, error: io::Error) -> ClientError {
 }
 
 /// One HTTP exchange over a unix socket: the status and the whole body.
+///
+/// # Errors
+/// Those of connecting; `TimedOut` when the answer takes longer than a minute.
 pub(crate) async fn exchange(
     socket: &Path,
     method: Method,
     path: &str,
     body: Bytes,
 ) -> io::Result<(StatusCode, Bytes)> {
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer within a minute");
+    timeout(PATIENCE, converse(socket, method, path, body)).await.map_err(late)?
+}
+
+async fn converse(socket: &Path, method: Method, path: &str, body: Bytes) -> io::Result<(StatusCode, Bytes)> {
     let stream = UnixStream::connect(socket).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     let connection = tokio::spawn(connection);

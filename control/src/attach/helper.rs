@@ -2,7 +2,7 @@
 
 use std::{
     os::fd::{AsFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -59,9 +59,6 @@ pub enum Kind {
 pub async fn attach(api: PathBuf, order: Order) -> Result<Port, ClientError> {
     let network = Client::new(&api).network(&order.network).await?;
     let mtu = order.mtu.unwrap_or_else(|| network.spec.mtu());
-    let path = socket_path(&api);
-    let channel = Channel::connect(&path).map_err(|error| connect_error(&path, error))?;
-
     let netns = order.target.resolve(DOCKER_SOCKET.as_ref()).await?;
     let inside = Links::open(Namespace::open(&netns).map_err(ApiError::from)?).map_err(ApiError::from)?;
     let mut interface = InterfaceSpec { netns: Some(netns), ..order.interface };
@@ -89,13 +86,13 @@ pub async fn attach(api: PathBuf, order: Order) -> Result<Port, ClientError> {
     let wanted = Wanted { ifname: ifname.clone(), spec: interface, mtu: Some(mtu), ..Wanted::default() };
     let request = AttachRequest { port, host_ifname: made.host_ifname };
     let handed_over = match inside.configure(&wanted).await {
-        Ok(()) => hand_over(&channel, &request, made.tap).await,
-        Err(error) => Err(error.into()),
+        Ok(()) => hand_over(&socket_path(&api), &request, made.tap).await,
+        Err(error) => Err(ApiError::from(error).into()),
     };
     if handed_over.is_err() {
         let _ = inside.delete(&ifname).await;
     }
-    Ok(handed_over?)
+    handed_over
 }
 
 /// What was made: a TAP's descriptor, or the name of a veth pair's end in the host.
@@ -120,13 +117,10 @@ async fn make_veth(inside: &Links, ifname: &str, port: &Name, mtu: u16) -> Resul
     Ok(Made { tap: None, host_ifname: Some(host) })
 }
 
-async fn hand_over(
-    channel: &Channel,
-    request: &AttachRequest,
-    tap: Option<OwnedFd>,
-) -> Result<Port, ApiError> {
-    let broken = |why: String| ApiError::unavailable(format!("vswitchd did not take the interface: {why}"));
+async fn hand_over(path: &Path, request: &AttachRequest, tap: Option<OwnedFd>) -> Result<Port, ClientError> {
+    let broken = |why: String| ClientError::Broken(path.to_owned(), why);
     let text = serde_json::to_vec(request).map_err(|error| broken(error.to_string()))?;
+    let channel = Channel::connect(path).map_err(|error| connect_error(path, error))?;
     let conversation = async {
         channel.send(&text, tap.as_ref().map(AsFd::as_fd)).await?;
         channel.receive().await
@@ -136,6 +130,6 @@ async fn hand_over(
     let (text, _) = answer.map_err(|error| broken(error.to_string()))?;
     match serde_json::from_slice(&text).map_err(|error| broken(error.to_string()))? {
         Reply::Attached { port } => Ok(*port),
-        Reply::Refused(error) => Err(error),
+        Reply::Refused(error) => Err(error.into()),
     }
 }
