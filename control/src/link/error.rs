@@ -128,3 +128,33 @@ pub(super) fn errno(error: &rtnetlink::Error) -> Option<Errno> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rtnetlink::packet_core::ErrorMessage;
+    use std::num::NonZeroI32;
+
+    fn kernel_says(errno: Errno) -> rtnetlink::Error {
+        let mut message = ErrorMessage::default();
+        message.code = NonZeroI32::new(-errno.raw_os_error());
+        rtnetlink::Error::NetlinkError(message)
+    }
+
+    #[test]
+    fn the_kernels_numbers_become_sentences() {
+        let refused = LinkError::os("delete eth0", "web", kernel_says(Errno::PERM));
+        assert_eq!(
+            refused.to_string(),
+            "no right to delete eth0 in namespace web: run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"
+        );
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+        let other = LinkError::os("delete eth0", "web", kernel_says(Errno::BUSY));
+        assert_eq!(
+            other.to_string(),
+            "cannot delete eth0 in namespace web: Device or resource busy (os error 16)"
+        );
+        let own = LinkError::os("delete eth0", "web", rtnetlink::Error::RequestFailed);
+        assert_eq!(own.to_string(), "cannot delete eth0 in namespace web: A netlink request failed");
+    }
+}
