@@ -16,7 +16,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{fstat, fstatfs},
+    fs::{fstat, fstatfs, stat},
     io::Errno,
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
@@ -39,6 +39,14 @@ pub struct Namespace {
 pub struct Identity {
     device: u64,
     inode: u64,
+}
+
+impl Identity {
+    /// Which namespace `netns` names now; `None` when it names none any more.
+    pub fn of(netns: &Netns) -> Option<Self> {
+        let stat = stat(netns.path()).ok()?;
+        Some(Self { device: stat.st_dev, inode: stat.st_ino })
+    }
 }
 
 /// Why a namespace could not be found or entered.

@@ -176,11 +176,7 @@ impl Edge {
         if missing == Missing::Refuse {
             return Err(error);
         }
-        if let Some(port) = self.ports.get_mut(&id) {
-            warn!(port = %port.wanted.spec.name, "down: {}", error.error);
-            let device = std::mem::replace(&mut port.device, Err(error.error));
-            self.leaving.extend(device);
-        }
+        self.take_down(id, error.error);
         Ok(())
     }
 
@@ -244,21 +240,34 @@ impl Edge {
     /// Notes which ports have failed since the last call. True: a new plan is needed.
     pub(super) fn collect_faults(&mut self) -> bool {
         let plan = Arc::clone(self.workers.plan());
+        let faults = plan.ports.iter().flatten().filter_map(|port| Some((port.id, port.fault()?)));
         let mut any = false;
-        for port in plan.ports.iter().flatten() {
-            let Some(fault) = port.fault() else { continue };
-            let Some(known) = self.ports.get_mut(&port.id) else { continue };
+        for (id, fault) in faults {
             let why = match fault.raw_os_error() {
                 Some(EBADFD | ENODEV | ENXIO) => "its interface is gone".to_owned(),
                 Some(ENETDOWN) => "its interface is down or gone".to_owned(),
                 _ => format!("its interface fails: {fault}"),
             };
-            warn!(port = %known.wanted.spec.name, "down: {why}");
-            known.device = Err(why);
-            self.fdb.flush_port(port.id);
-            any = true;
+            any |= self.take_down(id, why);
         }
         any
+    }
+
+    /// Takes the ports out of forwarding whose containers have ended. True: a new plan is needed.
+    pub(super) fn collect_abandoned(&mut self) -> bool {
+        let abandoned = |port: &EdgePort| port.device.as_ref().is_ok_and(OpenDevice::is_abandoned);
+        let gone: Vec<_> = self.ports.iter().filter(|(_, port)| abandoned(port)).map(|(id, _)| *id).collect();
+        gone.into_iter().fold(false, |any, id| any | self.take_down(id, "its namespace is gone".to_owned()))
+    }
+
+    /// A port has lost its device. True: it had one.
+    fn take_down(&mut self, id: PortId, why: String) -> bool {
+        let Some(port) = self.ports.get_mut(&id).filter(|port| port.device.is_ok()) else { return false };
+        warn!(port = %port.wanted.spec.name, "down: {why}");
+        let device = std::mem::replace(&mut port.device, Err(why));
+        self.leaving.extend(device);
+        self.fdb.flush_port(id);
+        true
     }
 
     /// Tries to open the ports that are down. True: at least one is back, and a new plan is needed.

@@ -96,7 +96,7 @@ impl Daemon {
         for event in core.edge.sweep() {
             report(&core.state, event);
         }
-        if core.edge.retry().await {
+        if core.edge.collect_abandoned() | core.edge.retry().await {
             core.edge.rebuild(&core.state).await;
         }
     }
