@@ -1,1 +1,3 @@
 //! Benches of vswitchd.
+
+pub mod forward;

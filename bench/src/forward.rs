@@ -1,0 +1,519 @@
+//! Forwarding in memory: what the core can do with no kernel in the way.
+//!
+//! A frame that was just received lies in the cache, so the same few batches are filled again and again with the
+//! next addresses of a long list, outside of the measured time. What is measured is parse, classify, learn, look up,
+//! reach and egress: [`Forwarder::forward`] and [`Egress::drain`]. `turn` is the same through [`Engine::turn`] with
+//! a device that writes 64 octets and throws away what is sent.
+//!
+//! Every figure is taken [`REPEATS`] times on one pinned core; the median is the figure, the extremes its spread.
+
+use std::{
+    collections::hash_map::RandomState,
+    fmt,
+    hash::{BuildHasher, BuildHasherDefault, Hasher},
+    hint::black_box,
+    io,
+    num::NonZeroU16,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use dashmap::DashMap;
+use vswitch::{
+    addr::{MacAddr, NetworkId, PortId, Timestamp},
+    batch::{BATCH, Batch, HEADROOM},
+    device::Device,
+    engine::Engine,
+    fdb::{Fdb, Settings},
+    forward::Forwarder,
+    offload::{Capabilities, Csum, Gso, GsoKind, Offload},
+    plan::{Plan, Port, Receiver},
+    topology::{Network, PortRules, Topology},
+    transmit::{Egress, Scratch, Transmit},
+};
+
+/// Times each figure is taken.
+pub const REPEATS: usize = 7;
+
+const BLUE: NetworkId = NetworkId(0);
+
+/// Batches filled before the clock runs: their frames stay in the cache, and the clock is read seldom.
+const PREPARED: usize = 8;
+
+/// One measured figure.
+#[derive(Clone, Debug)]
+pub struct Figure {
+    /// What was measured.
+    pub name: String,
+    /// The median of the repeats.
+    pub median: f64,
+    /// The worst of them.
+    pub worst: f64,
+    /// The best of them.
+    pub best: f64,
+    /// What the numbers count.
+    pub unit: &'static str,
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, median, worst, best, unit } = self;
+        write!(f, "{name:<44} {median:>9.2} {unit:<10} ({worst:.2} to {best:.2})")
+    }
+}
+
+/// Takes all figures whose name contains `filter`, calling `report` with each as it is done. `quick` measures a tenth
+/// as long.
+pub fn run(quick: bool, filter: &str, mut report: impl FnMut(&Figure)) -> Vec<Figure> {
+    pin(0);
+    let clock = Clock { time: Duration::from_millis(if quick { 20 } else { 200 }) };
+    let mut figures = Vec::new();
+    let mut take = |name: String, unit, measure: &mut dyn FnMut() -> f64| {
+        if !name.contains(filter) {
+            return;
+        }
+        let mut rates: Vec<f64> = (0..REPEATS).map(|_| measure() / 1e6).collect();
+        rates.sort_by(f64::total_cmp);
+        let figure =
+            Figure { name, median: rates[REPEATS / 2], worst: rates[0], best: rates[REPEATS - 1], unit };
+        report(&figure);
+        figures.push(figure);
+    };
+
+    for (ports, macs) in
+        [(2, 1_000), (100, 1_000), (1000, 1_000), (100, 100_000), (100, 1_000_000), (1000, 1_000_000)]
+    {
+        let mut bench = Lazy::new(move || Bench::new(ports, macs));
+        let name = format!("unicast, {ports} ports, {macs} MACs");
+        take(name, "Mframe/s", &mut || bench.get().unicast(&clock, BATCH, 60));
+    }
+    for batch in [1, 8, 64] {
+        let mut bench = Lazy::new(|| Bench::new(100, 1_000));
+        let name = format!("unicast, batch of {batch}");
+        take(name, "Mframe/s", &mut || bench.get().unicast(&clock, batch, 60));
+    }
+    let mut bench = Lazy::new(|| Bench::new(100, 1_000));
+    take("unicast, super-frames of 65,226 octets".into(), "Mframe/s", &mut || {
+        bench.get().unicast(&clock, BATCH, 65_226)
+    });
+    for ports in [10, 100, 1000] {
+        let mut bench = Lazy::new(move || Bench::new(ports + 1, 1_000));
+        take(format!("flood to {ports} ports, copies"), "Mcopy/s", &mut || {
+            bench.get().flood(&clock) * f64::from(ports)
+        });
+    }
+    take("learn into a table with room".into(), "Mframe/s", &mut || learn(&clock, false));
+    take("learn into a full table (evicting)".into(), "Mframe/s", &mut || learn(&clock, true));
+    for (ports, macs) in [(2, 1_000), (100, 1_000), (100, 1_000_000)] {
+        let mut bench = Lazy::new(move || Bench::new(ports, macs));
+        take(format!("turn, {ports} ports, {macs} MACs"), "Mframe/s", &mut || bench.get().turn(&clock));
+    }
+
+    for macs in [1_000, 1_000_000] {
+        for threads in [1, 2] {
+            let pairs = Lazy::new(move || Pairs::new(macs));
+            tables(&clock, macs, threads, pairs, &mut take);
+        }
+    }
+    figures
+}
+
+/// The forwarding database against the map that would be the first choice. Both do the same for a frame: note that its
+/// source was heard (nothing to write if that is known), and look its destination up.
+fn tables(
+    clock: &Clock,
+    macs: u32,
+    threads: usize,
+    mut pairs: Lazy<Pairs>,
+    take: &mut impl FnMut(String, &'static str, &mut dyn FnMut() -> f64),
+) {
+    let mut table = Lazy::new(move || table(macs, macs, 100));
+    let name = |what: &str| format!("{what}, {macs} MACs, {threads} thread(s)");
+    take(name("table: ours, one by one"), "Mframe/s", &mut || {
+        let (table, pairs) = (table.get(), pairs.get());
+        in_threads(clock, threads, pairs, |batch| batch.iter().filter(|pair| pair.is_known_to(table)).count())
+    });
+    take(name("table: ours, touched by batch"), "Mframe/s", &mut || {
+        let (table, pairs) = (table.get(), pairs.get());
+        in_threads(clock, threads, pairs, |batch| {
+            let near = batch
+                .iter()
+                .fold(0, |near, pair| near ^ table.touch(BLUE, pair.src) ^ table.touch(BLUE, pair.dst));
+            black_box(near);
+            batch.iter().filter(|pair| pair.is_known_to(table)).count()
+        })
+    });
+    let mut map = Lazy::new(move || dashmap(macs, BuildHasherDefault::<Mixing>::default()));
+    take(name("table: dashmap, same hash"), "Mframe/s", &mut || {
+        let (map, pairs) = (map.get(), pairs.get());
+        in_threads(clock, threads, pairs, |batch| {
+            batch.iter().filter(|pair| pair.is_known_to_map(map)).count()
+        })
+    });
+    let mut map = Lazy::new(move || dashmap(macs, RandomState::new()));
+    take(name("table: dashmap, SipHash"), "Mframe/s", &mut || {
+        let (map, pairs) = (map.get(), pairs.get());
+        in_threads(clock, threads, pairs, |batch| {
+            batch.iter().filter(|pair| pair.is_known_to_map(map)).count()
+        })
+    });
+}
+
+/// A switch with stations behind all of its ports, and frames between them.
+struct Bench {
+    plan: Arc<Plan>,
+    forwarder: Forwarder,
+    egress: Egress,
+    batches: Vec<Batch>,
+    pairs: Pairs,
+    ports: u16,
+    /// The same topology with devices that make frames, for `turn`.
+    engine: Engine,
+}
+
+impl Bench {
+    fn new(ports: u16, macs: u32) -> Self {
+        let fdb = Arc::new(table(macs.max(65_536), macs, ports));
+        let device = Arc::new(Source::new(Pairs::new(macs), ports));
+        let plan = Arc::new(plan(ports, fdb, device));
+        let mut forwarder = Forwarder::new(0);
+        forwarder.reserve(usize::from(ports));
+        let mut egress = Egress::default();
+        egress.reserve(usize::from(ports));
+        let batches = (0..PREPARED).map(|_| Batch::new()).collect();
+        let engine = Engine::new(0, Arc::clone(&plan));
+        Self { plan, forwarder, egress, batches, pairs: Pairs::new(macs), ports, engine }
+    }
+
+    fn unicast(&mut self, clock: &Clock, size: usize, len: usize) -> f64 {
+        self.frames(clock, size, len, false)
+    }
+
+    fn flood(&mut self, clock: &Clock) -> f64 {
+        self.frames(clock, BATCH, 60, true)
+    }
+
+    fn frames(&mut self, clock: &Clock, size: usize, len: usize, flood: bool) -> f64 {
+        let Self { plan, forwarder, egress, batches, pairs, ports, .. } = self;
+        // As Linux makes them: TCP segments of 1448 octets.
+        let gso =
+            NonZeroU16::new(1448).map(|size| Gso { kind: GsoKind::Tcp4, size, header_len: 66, ecn: false });
+        let offload = match len {
+            0..1515 => Offload::NONE,
+            _ => Offload { csum: Csum::Partial { start: 34, offset: 16 }, gso },
+        };
+        clock.rate(|| {
+            for batch in batches.iter_mut() {
+                batch.clear();
+                for pair in pairs.next(size) {
+                    let dst = if flood { MacAddr::BROADCAST } else { pair.dst };
+                    fill(batch, port(pair.src_id, *ports), dst, pair.src, offload, len);
+                }
+            }
+            let begin = Instant::now();
+            for batch in batches.iter() {
+                forwarder.forward(Timestamp::default(), plan, batch, egress);
+                egress.drain(|port, outs| {
+                    black_box((port, outs));
+                });
+            }
+            (PREPARED * size, begin.elapsed())
+        })
+    }
+
+    fn turn(&mut self, clock: &Clock) -> f64 {
+        let receiver = &self.plan.receivers[0];
+        clock.rate(|| {
+            let begin = Instant::now();
+            for _ in 0..PREPARED {
+                let turn = self.engine.turn(receiver, BATCH, Timestamp::default());
+                assert!(turn.is_ok_and(|turn| turn.frames == BATCH), "the source never ends");
+            }
+            (PREPARED * BATCH, begin.elapsed())
+        })
+    }
+}
+
+/// Learns new stations all the time, from 100 ports, with frames to one that is known.
+fn learn(clock: &Clock, full: bool) -> f64 {
+    let limit = 1 << 20;
+    let fresh = || {
+        let fdb = Arc::new(table(limit, if full { limit } else { 0 }, 100));
+        plan(100, fdb, Arc::new(Source::new(Pairs::new(2), 100)))
+    };
+    let mut switch = fresh();
+    let (mut forwarder, mut egress, mut batch) = (Forwarder::new(0), Egress::default(), Batch::new());
+    forwarder.reserve(100);
+    egress.reserve(100);
+    let mut next = if full { limit } else { 0 };
+    clock.rate(|| {
+        if !full && next + 64 > limit {
+            switch = fresh();
+            next = 0;
+        }
+        batch.clear();
+        for id in next..next + 64 {
+            fill(&mut batch, port(id, 100), MacAddr::BROADCAST, mac(id), Offload::NONE, 60);
+        }
+        next += 64;
+        let begin = Instant::now();
+        forwarder.forward(Timestamp::default(), &switch, &batch, &mut egress);
+        let elapsed = begin.elapsed();
+        egress.drain(|_, _| {});
+        (64, elapsed)
+    })
+}
+
+/// A table with stations behind `ports` ports.
+fn table(limit: u32, macs: u32, ports: u16) -> Fdb {
+    let fdb = Fdb::new(Settings { limit, seed: 1, ..Settings::default() });
+    for id in 0..macs {
+        fdb.learn(BLUE, mac(id), port(id, ports), None, Timestamp::default());
+    }
+    fdb
+}
+
+/// The same behind 100 ports in the other kind of table: port and time last heard by address.
+fn dashmap<S: BuildHasher + Clone>(macs: u32, hasher: S) -> DashMap<u64, (PortId, u32), S> {
+    let map = DashMap::with_capacity_and_hasher(macs as usize, hasher);
+    for id in 0..macs {
+        map.insert(mac(id).to_bits(), (port(id, 100), 0));
+    }
+    map
+}
+
+/// The hash that [`Fdb`] uses (the finaliser of MurmurHash3), for the fairest comparison.
+#[derive(Default)]
+struct Mixing(u64);
+
+impl Hasher for Mixing {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(self.0 << 8 | u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, mut bits: u64) {
+        bits = (bits ^ bits >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        bits = (bits ^ bits >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        self.0 = bits ^ bits >> 33;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+fn plan(ports: u16, fdb: Arc<Fdb>, device: Arc<Source>) -> Plan {
+    let networks = [Network { id: BLUE, vlan: None, passes_tags: false }];
+    let rules: Vec<_> = (0..ports).map(|id| PortRules::access(PortId(id), BLUE)).collect();
+    let topology = Topology::build(&networks, &rules, 0).expect("access ports of one network");
+    let device: Arc<dyn Device> = device;
+    let port = |id| Some(Arc::new(Port::new(PortId(id), Arc::clone(&device), 1)));
+    let receiver = Receiver { key: 0, device: Arc::clone(&device), port: PortId(0), worker: 0 };
+    Plan { topology, fdb, ports: (0..ports).map(port).collect(), receivers: vec![receiver] }
+}
+
+fn fill(batch: &mut Batch, ingress: PortId, dst: MacAddr, src: MacAddr, offload: Offload, len: usize) {
+    let Some(buffer) = batch.spare().next() else { return };
+    let frame = &mut buffer[HEADROOM..HEADROOM + 14];
+    frame[..6].copy_from_slice(&dst.0);
+    frame[6..12].copy_from_slice(&src.0);
+    frame[12..].copy_from_slice(&[0x08, 0x00]);
+    batch.push(ingress, None, offload, len);
+}
+
+/// Receives frames between stations without end, as if from all ports; what is sent is formed and forgotten.
+struct Source {
+    pairs: Mutex<Pairs>,
+    ports: u16,
+}
+
+impl Source {
+    fn new(pairs: Pairs, ports: u16) -> Self {
+        Self { pairs: Mutex::new(pairs), ports }
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").finish_non_exhaustive()
+    }
+}
+
+impl Device for Source {
+    fn recv(&self, _: PortId, batch: &mut Batch, max: usize, _: &mut dyn FnMut(usize)) -> io::Result<bool> {
+        let mut pairs = self.pairs.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for pair in pairs.next(max) {
+            fill(batch, port(pair.src_id, self.ports), pair.dst, pair.src, Offload::NONE, 60);
+        }
+        Ok(true)
+    }
+
+    fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
+        frames.each(Capabilities::ALL, scratch, |form| {
+            black_box(form);
+            Ok(())
+        });
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::ALL
+    }
+}
+
+/// A frame's addresses.
+#[derive(Clone, Copy)]
+struct Pair {
+    src: MacAddr,
+    dst: MacAddr,
+    src_id: u32,
+}
+
+impl Pair {
+    fn is_known_to(&self, table: &Fdb) -> bool {
+        let now = Timestamp::default();
+        black_box(table.learn(BLUE, self.src, port(self.src_id, 100), None, now));
+        table.lookup(BLUE, self.dst, now).is_some()
+    }
+
+    fn is_known_to_map<S: BuildHasher + Clone>(&self, map: &DashMap<u64, (PortId, u32), S>) -> bool {
+        let (now, from) = (black_box(0), port(self.src_id, 100));
+        let key = self.src.to_bits();
+        let known = map.get(&key).is_some_and(|entry| *entry == (from, now));
+        if !known {
+            map.insert(key, (from, now));
+        }
+        map.get(&self.dst.to_bits()).is_some_and(|entry| now - entry.1 < 1000)
+    }
+}
+
+/// A long list of random pairs of stations, walked round and round. Each list holds every station many times, or, with
+/// very many stations, most of them.
+struct Pairs {
+    pairs: Box<[Pair]>,
+    at: usize,
+}
+
+impl Pairs {
+    fn new(macs: u32) -> Self {
+        let mut random = Random(u64::from(macs));
+        let pair = |_| {
+            let src_id = random.below(macs);
+            // Another port: stations stand on `id % ports`, and the counts of ports are even.
+            let dst_id = (src_id + 1 + 2 * random.below(macs / 2)) % macs;
+            let dst_id = if (dst_id ^ src_id) & 1 == 0 { (dst_id + 1) % macs } else { dst_id };
+            Pair { src: mac(src_id), dst: mac(dst_id), src_id }
+        };
+        let len = if macs > 100_000 { 1 << 20 } else { 1 << 16 };
+        Self { pairs: (0..len).map(pair).collect(), at: 0 }
+    }
+
+    fn next(&mut self, count: usize) -> impl Iterator<Item = Pair> {
+        if self.at + count > self.pairs.len() {
+            self.at = 0;
+        }
+        self.at += count;
+        self.pairs[self.at - count..self.at].iter().copied()
+    }
+}
+
+/// A xorshift generator (Marsaglia, 2003): the same frames in every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u32) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        u32::try_from((self.0 >> 32) % u64::from(limit.max(1))).unwrap_or(0)
+    }
+}
+
+fn mac(id: u32) -> MacAddr {
+    let [a, b, c, d] = id.to_be_bytes();
+    MacAddr([2, 0, a, b, c, d])
+}
+
+fn port(id: u32, ports: u16) -> PortId {
+    PortId(u16::try_from(id % u32::from(ports)).unwrap_or(0))
+}
+
+/// Something that is only made when a figure needs it.
+struct Lazy<T> {
+    value: Option<T>,
+    make: Option<Box<dyn FnOnce() -> T>>,
+}
+
+impl<T> Lazy<T> {
+    fn new(make: impl FnOnce() -> T + 'static) -> Self {
+        Self { value: None, make: Some(Box::new(make)) }
+    }
+
+    fn get(&mut self) -> &mut T {
+        let make = &mut self.make;
+        self.value.get_or_insert_with(|| make.take().expect("made once")())
+    }
+}
+
+/// How long a figure is measured.
+struct Clock {
+    time: Duration,
+}
+
+impl Clock {
+    /// Calls `step`, which does some work and tells how much and how long it took, for a while: work per second.
+    fn rate(&self, mut step: impl FnMut() -> (usize, Duration)) -> f64 {
+        let end = Instant::now() + self.time;
+        let (mut work, mut spent) = (0, Duration::ZERO);
+        while Instant::now() < end {
+            let (done, took) = step();
+            work += done;
+            spent += took;
+        }
+        work as f64 / spent.as_secs_f64()
+    }
+}
+
+/// Lets `threads` threads, each on a core of its own, walk the pairs batch by batch: pairs per second of all.
+fn in_threads(clock: &Clock, threads: usize, pairs: &Pairs, known: impl Fn(&[Pair]) -> usize + Sync) -> f64 {
+    let (stop, running) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let walk = |thread: usize| {
+        pin(thread);
+        // Each starts at another place of the list.
+        let mut batches = pairs.pairs.chunks_exact(BATCH).cycle().skip(thread * 1009);
+        running.fetch_add(1, Relaxed);
+        while running.load(Relaxed) < threads {
+            std::hint::spin_loop();
+        }
+        let (mut work, begin) = (0, Instant::now());
+        while !stop.load(Relaxed) {
+            for batch in batches.by_ref().take(16) {
+                assert_eq!(known(batch), BATCH, "all stations are in the table");
+                work += BATCH;
+            }
+        }
+        work as f64 / begin.elapsed().as_secs_f64()
+    };
+    std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..threads)
+            .map(|thread| {
+                scope.spawn({
+                    let walk = &walk;
+                    move || walk(thread)
+                })
+            })
+            .collect();
+        std::thread::sleep(clock.time);
+        stop.store(true, Relaxed);
+        handles.into_iter().map(|handle| handle.join().expect("no panic")).sum()
+    })
+}
+
+/// Keeps the calling thread on one core. Where that is not allowed, the figures only spread more.
+fn pin(core: usize) {
+    let mut cores = rustix::thread::CpuSet::new();
+    cores.set(core);
+    let _ = rustix::thread::sched_setaffinity(None, &cores);
+}
