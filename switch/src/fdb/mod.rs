@@ -346,9 +346,13 @@ impl Fdb {
 
     fn find(&self, key: Key) -> Option<(usize, usize, Value)> {
         let (first, second) = self.places(key);
-        let find_in =
-            |bucket: usize| self.buckets[bucket].find(key).map(|(slot, value)| (bucket, slot, value));
-        find_in(first).or_else(|| find_in(second))
+        let matches = self.buckets[first].matches(key) | self.buckets[second].matches(key) << SLOTS;
+        if matches == 0 {
+            return None;
+        }
+        let place = matches.trailing_zeros() as usize;
+        let (bucket, slot) = (if place < SLOTS { first } else { second }, place % SLOTS);
+        self.buckets[bucket].value(slot, key).map(|value| (bucket, slot, value))
     }
 
     fn is_alive(&self, network: NetworkId, value: Value, now: Tick) -> bool {

@@ -158,12 +158,21 @@ impl Bucket {
         self.0[0].key.load(Relaxed)
     }
 
-    pub(super) fn find(&self, key: Key) -> Option<(usize, Value)> {
-        let slot = self.0.iter().position(|slot| slot.key.load(Acquire) == key.0)?;
+    /// Bit `slot` is set where `key` stands; at most one is.
+    ///
+    /// All four are compared: where a key stands is chance, and a branch on chance costs more than three loads
+    /// from a line that is near.
+    pub(super) fn matches(&self, key: Key) -> u32 {
+        let matches = |slot: usize| u32::from(self.0[slot].key.load(Acquire) == key.0) << slot;
+        matches(0) | matches(1) | matches(2) | matches(3)
+    }
+
+    /// The value of `key`, which was seen in `slot`, if it still stands there.
+    pub(super) fn value(&self, slot: usize, key: Key) -> Option<Value> {
         let value = Value(self.0[slot].value.load(Acquire));
         // The value is the key's only if the key still stands: pairs with the fence in `clear`.
         fence(Acquire);
-        (self.0[slot].key.load(Relaxed) == key.0).then_some((slot, value))
+        (self.0[slot].key.load(Relaxed) == key.0).then_some(value)
     }
 
     pub(super) fn read(&self, slot: usize) -> Option<(Key, Value)> {
