@@ -15,22 +15,26 @@ impl MacAddr {
     pub const ZERO: Self = Self([0; 6]);
 
     /// Whether this is the address of all stations.
+    #[inline]
     pub fn is_broadcast(self) -> bool {
         self == Self::BROADCAST
     }
 
     /// Whether this names a group of stations (broadcast included): IEEE 802 I/G bit.
+    #[inline]
     pub fn is_group(self) -> bool {
         self.0[0] & 1 != 0
     }
 
     /// Whether a frame may carry this as its source: neither a group nor zero.
+    #[inline]
     pub fn is_station(self) -> bool {
         !self.is_group() && self != Self::ZERO
     }
 
     /// The last nibble of 01:80:C2:00:00:0X, the addresses a bridge keeps to itself
     /// (IEEE 802.1Q-2018, table 8-1), or `None` for any other address.
+    #[inline]
     pub fn reserved_group(self) -> Option<u8> {
         match self.0 {
             [0x01, 0x80, 0xc2, 0x00, 0x00, last @ 0..=0x0f] => Some(last),
@@ -39,12 +43,14 @@ impl MacAddr {
     }
 
     /// The address as the low 48 bits of an integer, first octet highest.
+    #[inline]
     pub fn to_bits(self) -> u64 {
         let [a, b, c, d, e, f] = self.0;
         u64::from_be_bytes([0, 0, a, b, c, d, e, f])
     }
 
     /// The inverse of [`MacAddr::to_bits`]; the upper 16 bits are ignored.
+    #[inline]
     pub fn from_bits(bits: u64) -> Self {
         let [_, _, a, b, c, d, e, f] = bits.to_be_bytes();
         Self([a, b, c, d, e, f])

@@ -5,10 +5,11 @@
 //! taught. Nothing here does I/O, reads a clock or allocates.
 
 use crate::{
-    addr::Timestamp,
+    addr::{MacAddr, NetworkId, Timestamp},
     batch::{BATCH, Batch, Received},
     counters::PortCounters,
     drops::DropReason,
+    fdb::Place,
     frame::{Frame, Tag},
     plan::Plan,
     storm::{Flood, Storm},
@@ -31,7 +32,19 @@ pub struct Forwarder {
     worker: usize,
     /// By ingress port.
     storms: Vec<Storm>,
-    headers: Vec<Result<(Frame, Classified), DropReason>>,
+    headers: Vec<Result<Header, DropReason>>,
+}
+
+/// What the first pass learns of a frame.
+#[derive(Clone, Copy, Debug)]
+struct Header {
+    dst: MacAddr,
+    network: NetworkId,
+    /// The switch's own tag; see [`Classified::tag`].
+    tag: Option<Tag>,
+    /// Where its source and destination stand in the table.
+    from: Place,
+    to: Place,
 }
 
 impl Forwarder {
@@ -54,8 +67,12 @@ impl Forwarder {
             let counters = port.counters(*worker);
             count_received(counters, rx, batch.bytes(slot).len());
             let storm = &mut storms[rx.ingress.index()];
-            let tag = header.map_or(None, |(_, classified)| classified.tag);
-            match header.and_then(|(frame, classified)| decide(now, plan, rx, frame, classified, storm)) {
+            let tag = header.as_ref().map_or(None, |header| header.tag);
+            match header
+                .as_ref()
+                .map_err(|reason| *reason)
+                .and_then(|header| decide(now, plan, rx, header, storm))
+            {
                 Ok(Action::Send(member)) => {
                     counters.unicast.add(1);
                     egress.push(member.port, slot, tag_op(tag, member));
@@ -73,21 +90,25 @@ impl Forwarder {
 }
 
 /// The first pass: headers are read, and what the second pass will look up is brought near.
-fn read_headers(plan: &Plan, batch: &Batch, headers: &mut Vec<Result<(Frame, Classified), DropReason>>) {
+fn read_headers(plan: &Plan, batch: &Batch, headers: &mut Vec<Result<Header, DropReason>>) {
     headers.clear();
     let mut near = 0;
     for (slot, rx) in batch.frames().iter().enumerate() {
-        let header = Frame::parse(batch.bytes(slot)).and_then(|frame| {
-            let classified = plan.topology.classify(rx.ingress, rx.network, &frame)?;
-            if batch.len() > 1 {
-                near ^= plan.fdb.touch(classified.network, frame.src);
-                near ^= plan.fdb.touch(classified.network, frame.dst);
-            }
-            Ok((frame, classified))
-        });
+        let header = read_header(plan, rx, batch.bytes(slot));
+        if let Ok(Header { from, to, .. }) = &header {
+            near ^= plan.fdb.touch(*from) ^ plan.fdb.touch(*to);
+        }
         headers.push(header);
     }
     std::hint::black_box(near);
+}
+
+#[inline]
+fn read_header(plan: &Plan, rx: &Received, bytes: &[u8]) -> Result<Header, DropReason> {
+    let frame = Frame::parse(bytes)?;
+    let Classified { network, tag } = plan.topology.classify(rx.ingress, rx.network, &frame)?;
+    let (from, to) = (plan.fdb.place(network, frame.src), plan.fdb.place(network, frame.dst));
+    Ok(Header { dst: frame.dst, network, tag, from, to })
 }
 
 /// The fate of one frame, and what it teaches.
@@ -95,21 +116,20 @@ fn decide<'a>(
     now: Timestamp,
     plan: &'a Plan,
     rx: &Received,
-    frame: Frame,
-    Classified { network, .. }: Classified,
+    &Header { dst, network, from, to, .. }: &Header,
     storm: &mut Storm,
 ) -> Result<Action<'a>, DropReason> {
     let Plan { topology, fdb, .. } = plan;
-    if frame.dst.reserved_group().is_some_and(|last| !topology.forwards_group(last)) {
+    if dst.reserved_group().is_some_and(|last| !topology.forwards_group(last)) {
         return Err(DropReason::LinkLocalGroup);
     }
-    fdb.learn(network, frame.src, rx.ingress, topology.mac_limit(rx.ingress), now);
+    fdb.learn_at(from, rx.ingress, topology.mac_limit(rx.ingress), now);
     let reach = topology.reach(network, rx.ingress);
-    let flood = if frame.dst.is_broadcast() {
+    let flood = if dst.is_broadcast() {
         Flood::Broadcast
-    } else if frame.dst.is_group() {
+    } else if dst.is_group() {
         Flood::Multicast
-    } else if let Some(port) = fdb.lookup(network, frame.dst, now) {
+    } else if let Some(port) = fdb.lookup_at(to, now) {
         return reach.member(port).map(Action::Send);
     } else {
         Flood::Unknown

@@ -3,7 +3,7 @@
 //! What is inside may be malformed and must be forwarded all the same, so only the Ethernet header and
 //! the outer 802.1Q tag are read (IEEE 802.3 clause 3, IEEE 802.1Q-2018 clause 9).
 
-use etherparse::{EtherType, Ethernet2HeaderSlice, SingleVlanHeaderSlice};
+use etherparse::EtherType;
 
 use crate::{
     addr::{MacAddr, VlanId},
@@ -65,22 +65,32 @@ pub struct Frame {
 
 impl Frame {
     /// Reads the link layer of `bytes` (with Ethernet header, without FCS).
+    #[inline]
     pub fn parse(bytes: &[u8]) -> Result<Self, DropReason> {
-        let ethernet = Ethernet2HeaderSlice::from_slice(bytes).map_err(|_| DropReason::PktTooSmall)?;
-        let src = MacAddr(ethernet.source());
+        // Two words hold it all: destination and the source's beginning; source and ethertype.
+        let (Some(front), Some(back)) = (word(bytes, 0), word(bytes, 6)) else {
+            return Err(DropReason::PktTooSmall);
+        };
+        let (dst, src) = (MacAddr::from_bits(front >> 16), MacAddr::from_bits(back >> 16));
         if !src.is_station() {
             return Err(DropReason::MacInvalidSource);
         }
-        let tag = match ethernet.ether_type() {
-            EtherType::VLAN_TAGGED_FRAME => {
-                let rest = &bytes[ETHERNET_HEADER..];
-                let tag = SingleVlanHeaderSlice::from_slice(rest).map_err(|_| DropReason::PktTooSmall)?;
-                Some(Tag(u16::from_be_bytes([tag.slice()[0], tag.slice()[1]])))
-            }
-            _ => None,
+        let tag = if back & 0xffff == u64::from(EtherType::VLAN_TAGGED_FRAME.0) {
+            // Information and the ethertype behind it: the last four octets of the word at 10.
+            let tag = word(bytes, 10).ok_or(DropReason::PktTooSmall)?;
+            let [.., high, low, _, _] = tag.to_be_bytes();
+            Some(Tag(u16::from_be_bytes([high, low])))
+        } else {
+            None
         };
-        Ok(Self { dst: MacAddr(ethernet.destination()), src, tag })
+        Ok(Self { dst, src, tag })
     }
+}
+
+/// The big-endian word at `at`.
+#[inline]
+fn word(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..)?.first_chunk().copied().map(u64::from_be_bytes)
 }
 
 #[cfg(test)]

@@ -164,6 +164,8 @@ impl Default for Settings {
 #[derive(Debug)]
 pub struct Fdb {
     buckets: Box<[Bucket]>,
+    /// Cuts a hash to an index of `buckets`.
+    mask: u32,
     seed: u64,
     ageing: AtomicU32,
     /// The flush number under which each port's / network's learned entries must have been born.
@@ -172,13 +174,26 @@ pub struct Fdb {
     writer: Mutex<Writer>,
 }
 
+/// A station of a network, and the two buckets of one table in which it may stand.
+///
+/// Hashing is a part of the cost of a lookup that shows; a frame's addresses are each hashed once, by
+/// [`Fdb::place`].
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    key: Key,
+    first: u32,
+    second: u32,
+}
+
 impl Fdb {
     /// An empty table. Half of its slots stay free, so that two choices are nearly always enough.
     pub fn new(settings: Settings) -> Self {
         let slots = (settings.limit.max(8) as usize * 2).next_power_of_two();
+        let buckets = slots / SLOTS;
         let zeros = || (0..=usize::from(u16::MAX)).map(|_| AtomicU32::new(0)).collect();
         Self {
-            buckets: (0..slots / SLOTS).map(|_| Bucket::default()).collect(),
+            buckets: (0..buckets).map(|_| Bucket::default()).collect(),
+            mask: u32::try_from(buckets - 1).expect("2^33 slots make 2^31 buckets"),
             seed: settings.seed,
             ageing: AtomicU32::new(Tick::span(settings.ageing)),
             port_flushed: zeros(),
@@ -195,8 +210,14 @@ impl Fdb {
 
     /// The port behind which `mac` was last heard in `network`, if it is still believed to be there.
     pub fn lookup(&self, network: NetworkId, mac: MacAddr, now: Timestamp) -> Option<PortId> {
-        let value = self.find(Key::new(network, mac))?.2;
-        self.is_alive(network, value, now.into()).then(|| value.port())
+        self.lookup_at(self.place(network, mac), now)
+    }
+
+    /// [`Fdb::lookup`] of a station whose place is known.
+    #[inline]
+    pub fn lookup_at(&self, place: Place, now: Timestamp) -> Option<PortId> {
+        let value = self.find(place)?.2;
+        self.is_alive(place.key.parts().0, value, now.into()).then(|| value.port())
     }
 
     /// Learns that `mac` is on `port`. `limit` is the most addresses the port may have.
@@ -210,10 +231,15 @@ impl Fdb {
         limit: Option<u32>,
         now: Timestamp,
     ) -> Learned {
-        let key = Key::new(network, mac);
+        self.learn_at(self.place(network, mac), port, limit, now)
+    }
+
+    /// [`Fdb::learn`] of a station whose place is known.
+    #[inline]
+    pub fn learn_at(&self, place: Place, port: PortId, limit: Option<u32>, now: Timestamp) -> Learned {
         let tick = Tick::from(now);
-        if let Some((bucket, slot, value)) = self.find(key)
-            && self.is_alive(network, value, tick)
+        if let Some((bucket, slot, value)) = self.find(place)
+            && self.is_alive(place.key.parts().0, value, tick)
         {
             if value.port() == port {
                 if value.seen() != tick && value.origin() == Origin::Learned {
@@ -228,20 +254,33 @@ impl Fdb {
                 return Learned::Held;
             }
         }
+        self.try_teach(place, port, limit, now)
+    }
+
+    #[cold]
+    fn try_teach(&self, place: Place, port: PortId, limit: Option<u32>, now: Timestamp) -> Learned {
         match self.writer.try_lock() {
-            Ok(mut writer) => writer.learn(self, key, port, limit, now),
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().learn(self, key, port, limit, now),
+            Ok(mut writer) => writer.learn(self, place.key, port, limit, now),
+            Err(TryLockError::Poisoned(poisoned)) => {
+                poisoned.into_inner().learn(self, place.key, port, limit, now)
+            }
             Err(TryLockError::WouldBlock) => Learned::Busy,
         }
+    }
+
+    /// Where `mac` of `network` stands in this table, if it does.
+    #[inline]
+    pub fn place(&self, network: NetworkId, mac: MacAddr) -> Place {
+        self.place_of(Key::new(network, mac))
     }
 
     /// Brings the cache lines that [`Fdb::learn`] and [`Fdb::lookup`] will read for this station near.
     ///
     /// Called for a whole batch before its first decision, the misses of many frames overlap: at 1 M
     /// addresses that is the difference between one memory latency a frame and one a batch.
-    pub fn touch(&self, network: NetworkId, mac: MacAddr) -> u64 {
-        let (first, second) = self.places(Key::new(network, mac));
-        self.buckets[first].touch() ^ self.buckets[second].touch()
+    #[inline]
+    pub fn touch(&self, Place { first, second, .. }: Place) -> u64 {
+        self.buckets[first as usize].touch() ^ self.buckets[second as usize].touch()
     }
 
     /// Pins `mac` to `port`. Replaces whatever the table knew of it from a weaker origin.
@@ -336,16 +375,22 @@ impl Fdb {
     }
 
     /// The two buckets in which `key` may stand; they differ.
-    fn places(&self, key: Key) -> (usize, usize) {
+    #[inline]
+    fn place_of(&self, key: Key) -> Place {
         let hash = key.hash(self.seed);
-        let mask = self.buckets.len() - 1;
-        #[expect(clippy::cast_possible_truncation, reason = "the mask cuts the hash anyway")]
-        let (first, second) = (hash as usize & mask, (hash >> 32) as usize & mask);
-        (first, if first == second { first ^ 1 } else { second })
+        #[expect(clippy::cast_possible_truncation, reason = "the mask cuts the halves anyway")]
+        let (first, second) = (hash as u32 & self.mask, (hash >> 32) as u32 & self.mask);
+        Place { key, first, second: if first == second { first ^ 1 } else { second } }
     }
 
-    fn find(&self, key: Key) -> Option<(usize, usize, Value)> {
-        let (first, second) = self.places(key);
+    fn buckets_of(&self, key: Key) -> [usize; 2] {
+        let Place { first, second, .. } = self.place_of(key);
+        [first as usize, second as usize]
+    }
+
+    #[inline]
+    fn find(&self, Place { key, first, second }: Place) -> Option<(usize, usize, Value)> {
+        let (first, second) = (first as usize, second as usize);
         let matches = self.buckets[first].matches(key) | self.buckets[second].matches(key) << SLOTS;
         if matches == 0 {
             return None;
@@ -355,14 +400,17 @@ impl Fdb {
         self.buckets[bucket].value(slot, key).map(|value| (bucket, slot, value))
     }
 
+    #[inline]
     fn is_alive(&self, network: NetworkId, value: Value, now: Tick) -> bool {
         value.origin() != Origin::Learned || !(self.is_expired(value, now) || self.is_flushed(network, value))
     }
 
+    #[inline]
     fn is_expired(&self, value: Value, now: Tick) -> bool {
         value.seen().is_older_than(self.ageing.load(Relaxed), now)
     }
 
+    #[inline]
     fn is_flushed(&self, network: NetworkId, value: Value) -> bool {
         let since = |flushed: &[AtomicU32], index: usize| flushed[index].load(Relaxed);
         value.born() < since(&self.port_flushed, value.port().index())

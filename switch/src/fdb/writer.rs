@@ -61,7 +61,7 @@ impl Writer {
         let tick = Tick::from(now);
         let fresh = Value::new(port, tick, self.flush, Origin::Learned);
         // Look again: the table may have changed before the lock was ours.
-        if let Some((bucket, slot, value)) = fdb.find(key) {
+        if let Some((bucket, slot, value)) = fdb.find(fdb.place_of(key)) {
             if fdb.is_alive(key.parts().0, value, tick) {
                 return self.relearn(fdb, key, (bucket, slot, value), fresh, limit, now);
             }
@@ -117,7 +117,7 @@ impl Writer {
     pub(super) fn pin(&mut self, fdb: &Fdb, key: Key, port: PortId, origin: Origin, now: Timestamp) -> bool {
         debug_assert!(origin != Origin::Learned);
         let pinned = Value::new(port, Tick::from(now), 0, origin);
-        match fdb.find(key) {
+        match fdb.find(fdb.place_of(key)) {
             Some((.., value)) if value.origin() > origin => false,
             Some((bucket, slot, value)) => {
                 self.remove(fdb, bucket, slot, value);
@@ -130,7 +130,7 @@ impl Writer {
     }
 
     pub(super) fn forget(&mut self, fdb: &Fdb, key: Key) -> bool {
-        let Some((bucket, slot, value)) = fdb.find(key) else { return false };
+        let Some((bucket, slot, value)) = fdb.find(fdb.place_of(key)) else { return false };
         self.remove(fdb, bucket, slot, value);
         true
     }
@@ -217,7 +217,7 @@ impl Writer {
     /// A free slot in one of the key's two buckets: the emptier one, or one freed by moving an entry to its
     /// other bucket, or one taken from the port with the most entries among those who stand there.
     fn free_place(&mut self, fdb: &Fdb, key: Key, now: Timestamp) -> Option<(usize, usize)> {
-        let (first, second) = fdb.places(key);
+        let [first, second] = fdb.buckets_of(key);
         let emptier =
             if fdb.buckets[second].free_slots() > fdb.buckets[first].free_slots() { second } else { first };
         if let Some(slot) = fdb.buckets[emptier].first_free() {
@@ -227,7 +227,7 @@ impl Writer {
             || [first, second].into_iter().flat_map(|bucket| (0..SLOTS).map(move |slot| (bucket, slot)));
         for (bucket, slot) in crowd() {
             let Some((other_key, value)) = fdb.buckets[bucket].read(slot) else { continue };
-            let (one, two) = fdb.places(other_key);
+            let [one, two] = fdb.buckets_of(other_key);
             let other = if bucket == one { two } else { one };
             if let Some(free) = fdb.buckets[other].first_free() {
                 // Readers find it in one place or the other; see `slot` for what a reader in between sees.
