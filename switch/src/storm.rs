@@ -2,8 +2,8 @@
 
 use crate::{addr::Timestamp, drops::DropReason, topology::StormLimits};
 
-/// A token bucket of a tenth of a second's frames, at least one.
-#[derive(Clone, Copy, Debug, Default)]
+/// A token bucket of a tenth of a second's frames, at least one. Full at first: quiet is no storm.
+#[derive(Clone, Copy, Debug)]
 struct Bucket {
     /// Frames left, in thousandths: one millisecond at `limit` per second adds `limit` of them.
     left: u64,
@@ -11,6 +11,12 @@ struct Bucket {
 }
 
 const FRAME: u64 = 1000;
+
+impl Default for Bucket {
+    fn default() -> Self {
+        Self { left: u64::MAX, filled: Timestamp::default() }
+    }
+}
 
 impl Bucket {
     /// Takes one frame out of the bucket, if there is one.
@@ -75,11 +81,19 @@ mod tests {
 
     #[test]
     fn passes_the_limit_and_a_tenth_of_a_second_at_once() {
-        assert_eq!(passed(1000, 10, 1), 100);
+        assert_eq!(passed(1000, 1000, 1), 100);
         assert_eq!(passed(1000, 10, 1000), 1099);
         assert_eq!(passed(1, 10, 10_000), 10);
         assert_eq!(passed(0, 10, 10_000), 0);
         assert_eq!(passed(u32::MAX, 10, 1000), 10_000);
+    }
+
+    #[test]
+    fn the_first_frame_passes_even_as_the_clock_starts() {
+        let limits = StormLimits { broadcast: Some(1), ..StormLimits::default() };
+        let mut storm = Storm::default();
+        assert_eq!(storm.allow(Flood::Broadcast, limits, Timestamp::default()), Ok(()));
+        assert!(storm.allow(Flood::Broadcast, limits, Timestamp::default()).is_err());
     }
 
     #[test]
