@@ -25,6 +25,7 @@ use dashmap::DashMap;
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp},
     batch::{BATCH, Batch, HEADROOM},
+    counters::PortCounters,
     device::Device,
     engine::Engine,
     fdb::{Fdb, Settings},
@@ -309,7 +310,7 @@ fn plan(ports: u16, fdb: Arc<Fdb>, device: Arc<Source>) -> Plan {
     let rules: Vec<_> = (0..ports).map(|id| PortRules::access(PortId(id), BLUE)).collect();
     let topology = Topology::build(&networks, &rules, 0).expect("access ports of one network");
     let device: Arc<dyn Device> = device;
-    let port = |id| Some(Arc::new(Port::new(PortId(id), Arc::clone(&device), 1)));
+    let port = |id| Some(Arc::new(Port::new(PortId(id), Arc::clone(&device), PortCounters::of_workers(1))));
     let receiver = Receiver { key: 0, device: Arc::clone(&device), port: PortId(0), worker: 0 };
     Plan { topology, fdb, ports: (0..ports).map(port).collect(), receivers: vec![receiver] }
 }

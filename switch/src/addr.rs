@@ -168,12 +168,12 @@ pub struct Timestamp(u64);
 
 impl Timestamp {
     /// `millis` milliseconds after the caller's start.
-    pub fn from_millis(millis: u64) -> Self {
+    pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 
     /// Milliseconds since the caller's start.
-    pub fn as_millis(self) -> u64 {
+    pub const fn as_millis(self) -> u64 {
         self.0
     }
 }

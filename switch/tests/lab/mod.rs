@@ -1,0 +1,197 @@
+//! A whole switch in memory: an engine, its table, and a device for each port.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
+
+use vswitch::{
+    addr::{MacAddr, NetworkId, PortId, Timestamp},
+    batch::{Batch, HEADROOM},
+    counters::{PortCounters, PortTotals},
+    device::{
+        Device,
+        mem::{MemDevice, Packet},
+    },
+    engine::Engine,
+    fdb::{Fdb, Settings},
+    offload::Capabilities,
+    plan::{Plan, Port, Receiver},
+    topology::{Network, PortRules, Topology},
+    transmit::{Scratch, Transmit},
+};
+
+/// A switch whose ports are in memory.
+#[derive(Debug)]
+pub(crate) struct Lab {
+    pub(crate) fdb: Arc<Fdb>,
+    engine: Engine,
+    wires: Vec<Option<Arc<Wire>>>,
+    mask: u16,
+}
+
+/// What a lab's ports are made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wiring {
+    /// What the devices take, by port number.
+    pub(crate) capabilities: fn(u16) -> Capabilities,
+    /// Reserved groups that are forwarded.
+    pub(crate) mask: u16,
+    /// Frames a device's queue holds.
+    pub(crate) queue: usize,
+}
+
+impl Default for Wiring {
+    fn default() -> Self {
+        Self { capabilities: |_| Capabilities::ALL, mask: 0, queue: 1024 }
+    }
+}
+
+impl Lab {
+    pub(crate) fn new(networks: &[Network], ports: &[PortRules]) -> Self {
+        Self::with(Wiring::default(), Settings::default(), networks, ports)
+    }
+
+    pub(crate) fn with(
+        wiring: Wiring,
+        settings: Settings,
+        networks: &[Network],
+        ports: &[PortRules],
+    ) -> Self {
+        let fdb = Arc::new(Fdb::new(settings));
+        let engine = Engine::new(0, Arc::new(Plan::empty(Arc::clone(&fdb))));
+        let mut lab = Self { fdb, engine, wires: Vec::new(), mask: wiring.mask };
+        for rules in ports {
+            let wire = Wire::new((wiring.capabilities)(rules.id.0), wiring.queue);
+            lab.attach(rules.id, wire);
+        }
+        lab.configure(networks, ports);
+        lab
+    }
+
+    /// Puts a device behind a port to be; it counts from the next [`Lab::configure`] on.
+    pub(crate) fn attach(&mut self, port: PortId, wire: Wire) {
+        if self.wires.len() <= port.index() {
+            self.wires.resize(port.index() + 1, None);
+        }
+        self.wires[port.index()] = Some(Arc::new(wire));
+    }
+
+    /// Works by another topology from now on. Ports keep their devices; their counters begin anew.
+    pub(crate) fn configure(&mut self, networks: &[Network], ports: &[PortRules]) {
+        let topology = Topology::build(networks, ports, self.mask).expect("the topology is consistent");
+        let mut plan = Plan { topology, ..Plan::empty(Arc::clone(&self.fdb)) };
+        plan.ports.resize(self.wires.len(), None);
+        for rules in ports {
+            let wire = self.wires[rules.id.index()].clone().expect("every port has a device");
+            let counters = PortCounters::of_workers(1);
+            let device: Arc<dyn Device> = wire;
+            let key = u64::from(rules.id.0);
+            plan.receivers.push(Receiver { key, device: Arc::clone(&device), port: rules.id, worker: 0 });
+            plan.ports[rules.id.index()] = Some(Arc::new(Port::new(rules.id, device, counters)));
+        }
+        self.engine.adopt(Arc::new(plan));
+    }
+
+    /// Lets `packet` come in by `port` and returns what left, in the order of the ports' numbers.
+    pub(crate) fn receive(&mut self, port: u16, packet: Packet, at: Timestamp) -> Vec<(u16, Packet)> {
+        self.put(port, packet);
+        self.turn(port, at);
+        self.take_all()
+    }
+
+    /// Lets `packet` wait at `port`.
+    pub(crate) fn put(&self, port: u16, packet: Packet) {
+        assert!(self.wire(port).memory.put(packet), "the queue of port {port} is full");
+    }
+
+    /// Gives `port` a turn; false if it has none.
+    pub(crate) fn turn(&mut self, port: u16, at: Timestamp) -> bool {
+        let plan = Arc::clone(self.engine.plan());
+        let Some(receiver) = plan.receivers.iter().find(|receiver| receiver.port == PortId(port)) else {
+            return false;
+        };
+        self.engine.turn(receiver, 64, at).expect("the device works");
+        true
+    }
+
+    /// What all ports sent, in the order of their numbers.
+    pub(crate) fn take_all(&mut self) -> Vec<(u16, Packet)> {
+        let wires = (0..).zip(&self.wires).filter_map(|(port, wire)| Some((port, wire.as_ref()?)));
+        wires.flat_map(|(port, wire)| std::iter::from_fn(move || Some((port, wire.memory.take()?)))).collect()
+    }
+
+    pub(crate) fn wire(&self, port: u16) -> &Wire {
+        self.wires[usize::from(port)].as_ref().expect("the port has a device")
+    }
+
+    pub(crate) fn totals(&self, port: u16) -> PortTotals {
+        self.engine.plan().port(PortId(port)).map(|port| port.totals()).unwrap_or_default()
+    }
+}
+
+/// A device in memory that may know the network of its frames, as a tunnel does.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    pub(crate) memory: MemDevice,
+    network: Mutex<Option<NetworkId>>,
+}
+
+impl Wire {
+    pub(crate) fn new(capabilities: Capabilities, queue: usize) -> Self {
+        Self { memory: MemDevice::new(capabilities, queue), network: Mutex::default() }
+    }
+
+    /// Lets all frames received from now on be of `network`.
+    pub(crate) fn carry(&self, network: NetworkId) {
+        *self.network.lock().expect("no panic") = Some(network);
+    }
+}
+
+impl Device for Wire {
+    fn recv(
+        &self,
+        port: PortId,
+        batch: &mut Batch,
+        max: usize,
+        invalid: &mut dyn FnMut(usize),
+    ) -> io::Result<bool> {
+        let network = *self.network.lock().expect("no panic");
+        if network.is_none() {
+            return self.memory.recv(port, batch, max, invalid);
+        }
+        let mut received = Batch::new();
+        let more = self.memory.recv(port, &mut received, max, invalid)?;
+        for (slot, rx) in received.frames().iter().enumerate() {
+            let bytes = received.bytes(slot);
+            let buffer = batch.spare().next().expect("as many as fit were asked for");
+            buffer[HEADROOM..HEADROOM + bytes.len()].copy_from_slice(bytes);
+            batch.push(port, network, rx.offload, bytes.len());
+        }
+        Ok(more)
+    }
+
+    fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
+        self.memory.send(frames, scratch);
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.memory.capabilities()
+    }
+}
+
+/// A station's address.
+pub(crate) fn mac(id: u8) -> MacAddr {
+    MacAddr([2, 0, 0, 0, 0, id])
+}
+
+/// A short frame from `src` to `dst` behind these tags, of which each is its control information.
+pub(crate) fn frame(dst: MacAddr, src: MacAddr, tags: &[u16]) -> Vec<u8> {
+    let mut bytes = [dst.0, src.0].concat();
+    for tag in tags {
+        bytes.extend([0x81, 0x00]);
+        bytes.extend(tag.to_be_bytes());
+    }
+    bytes.extend(b"\x08\x06frame");
+    bytes
+}
