@@ -69,7 +69,7 @@ impl Lab {
         lab
     }
 
-    /// Puts a device behind a port to be; it counts from the next [`Lab::configure`] on.
+    /// Puts a device behind a port to be; it is used from the next [`Lab::configure`] on.
     pub(crate) fn attach(&mut self, port: PortId, wire: Wire) {
         if self.wires.len() <= port.index() {
             self.wires.resize(port.index() + 1, None);
@@ -77,14 +77,14 @@ impl Lab {
         self.wires[port.index()] = Some(Arc::new(wire));
     }
 
-    /// Works by another topology from now on. Ports keep their devices; their counters begin anew.
+    /// Works by another topology from now on. Ports keep their devices and counters.
     pub(crate) fn configure(&mut self, networks: &[Network], ports: &[PortRules]) {
         let topology = Topology::build(networks, ports, self.mask).expect("the topology is consistent");
         let mut plan = Plan { topology, ..Plan::empty(Arc::clone(&self.fdb)) };
         plan.ports.resize(self.wires.len(), None);
         for rules in ports {
             let wire = self.wires[rules.id.index()].clone().expect("every port has a device");
-            let counters = PortCounters::of_workers(1);
+            let counters = Arc::clone(&wire.counters);
             let device: Arc<dyn Device> = wire;
             let key = u64::from(rules.id.0);
             plan.receivers.push(Receiver { key, device: Arc::clone(&device), port: rules.id, worker: 0 });
@@ -126,7 +126,7 @@ impl Lab {
     }
 
     pub(crate) fn totals(&self, port: u16) -> PortTotals {
-        self.engine.plan().port(PortId(port)).map(|port| port.totals()).unwrap_or_default()
+        PortTotals::sum(&self.wire(port).counters)
     }
 }
 
@@ -135,16 +135,18 @@ impl Lab {
 pub(crate) struct Wire {
     pub(crate) memory: MemDevice,
     network: Mutex<Option<NetworkId>>,
+    counters: Arc<[PortCounters]>,
 }
 
 impl Wire {
     pub(crate) fn new(capabilities: Capabilities, queue: usize) -> Self {
-        Self { memory: MemDevice::new(capabilities, queue), network: Mutex::default() }
+        let memory = MemDevice::new(capabilities, queue);
+        Self { memory, network: Mutex::default(), counters: PortCounters::of_workers(1) }
     }
 
-    /// Lets all frames received from now on be of `network`.
-    pub(crate) fn carry(&self, network: NetworkId) {
-        *self.network.lock().expect("no panic") = Some(network);
+    /// Lets all frames received from now on be of `network`, whatever their tag.
+    pub(crate) fn carry(&self, network: impl Into<Option<NetworkId>>) {
+        *self.network.lock().expect("no panic") = network.into();
     }
 }
 
