@@ -1,0 +1,229 @@
+//! Forwarding allocates nothing: counted by the allocator itself.
+//!
+//! One test, because the count is of the whole process.
+#![expect(unsafe_code, reason = "a global allocator is unsafe to implement")]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    io,
+    num::NonZeroU16,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use vswitch::{
+    addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
+    batch::{Batch, HEADROOM},
+    counters::PortCounters,
+    device::Device,
+    engine::Engine,
+    fdb::{Damping, Fdb, Settings},
+    offload::{Capabilities, Offload, VNET_HEADER},
+    plan::{Plan, Port, Receiver},
+    topology::{Network, PortMode, PortRules, Topology},
+    transmit::{Scratch, Transmit},
+};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: everything is the system allocator's; counting touches no memory it manages.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Receives the frame it was told, 64 times a turn and each from another station if asked to, and counts the octets it
+/// sends.
+#[derive(Debug)]
+struct Mill {
+    header: [u8; VNET_HEADER],
+    frame: Vec<u8>,
+    /// How many stations take turns as the source.
+    stations: u32,
+    next: AtomicU32,
+    capabilities: Capabilities,
+    sent: AtomicU64,
+}
+
+impl Device for Mill {
+    fn recv(
+        &self,
+        port: PortId,
+        batch: &mut Batch,
+        max: usize,
+        invalid: &mut dyn FnMut(usize),
+    ) -> io::Result<bool> {
+        for _ in 0..max {
+            let id = self.next.fetch_add(1, Relaxed) % self.stations;
+            let Some(buffer) = batch.spare().next() else { break };
+            let frame = &mut buffer[HEADROOM..HEADROOM + self.frame.len()];
+            frame.copy_from_slice(&self.frame);
+            frame[8..12].copy_from_slice(&id.to_be_bytes());
+            match Offload::parse(&self.header, frame) {
+                Ok(offload) => batch.push(port, None, offload, self.frame.len()),
+                Err(_) => invalid(self.frame.len()),
+            }
+        }
+        Ok(true)
+    }
+
+    fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
+        frames.each(self.capabilities, scratch, |form| {
+            std::hint::black_box(&form);
+            self.sent.fetch_add(1, Relaxed);
+            Ok(())
+        });
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+}
+
+/// A switch that forwards what one mill makes to others.
+struct Case {
+    engine: Engine,
+    fdb: Arc<Fdb>,
+    receivers: Vec<Receiver>,
+    sinks: Arc<Mill>,
+}
+
+const BLUE: NetworkId = NetworkId(0);
+const RED: NetworkId = NetworkId(1);
+const NOW: Timestamp = Timestamp::from_millis(1_000);
+
+impl Case {
+    /// `ports` access ports and a trunk behind them; a table for `limit` stations.
+    fn new(ports: u16, limit: u32, sinks: Capabilities, mill: Mill) -> Self {
+        let damping = Damping { moves: 3, ..Damping::default() };
+        let fdb = Arc::new(Fdb::new(Settings { limit, damping, ..Settings::default() }));
+        let networks = [(BLUE, 10), (RED, 20)].map(|(id, vlan)| Network {
+            id,
+            vlan: VlanId::try_from(vlan).ok(),
+            passes_tags: false,
+        });
+        let mut rules: Vec<_> = (0..ports).map(|port| PortRules::access(PortId(port), BLUE)).collect();
+        let mode = PortMode::Trunk { tagged: vec![BLUE, RED], native: None };
+        rules.push(PortRules { mode, ..PortRules::access(PortId(ports), BLUE) });
+        let topology = Topology::build(&networks, &rules, 0).expect("consistent");
+        let sinks = Arc::new(Mill { capabilities: sinks, sent: AtomicU64::new(0), ..Mill::of(vec![0; 14]) });
+        let ports = rules.iter().map(|rules| {
+            let device: Arc<dyn Device> = Arc::clone(&sinks) as _;
+            Some(Arc::new(Port::new(rules.id, device, PortCounters::of_workers(1))))
+        });
+        let plan = Plan { topology, ports: ports.collect(), ..Plan::empty(Arc::clone(&fdb)) };
+        let device: Arc<dyn Device> = Arc::new(mill);
+        let receivers = [0, 1].map(|port| Receiver {
+            key: u64::from(port),
+            device: Arc::clone(&device),
+            port: PortId(port),
+            worker: 0,
+        });
+        Self { engine: Engine::new(0, Arc::new(plan)), fdb, receivers: receivers.into(), sinks }
+    }
+
+    /// Allocations of `turns` turns that begin after as many to warm up.
+    fn allocations(&mut self, name: &str, turns: usize) -> u64 {
+        let mut run = |turns: usize| {
+            for turn in 0..turns {
+                self.engine.turn(&self.receivers[turn % self.receivers.len()], 64, NOW).expect("never fails");
+            }
+        };
+        run(2);
+        let before = ALLOCATIONS.load(Relaxed);
+        run(turns);
+        let allocations = ALLOCATIONS.load(Relaxed) - before;
+        assert!(self.sinks.sent.load(Relaxed) > 0, "{name}: nothing was sent");
+        allocations
+    }
+}
+
+impl Mill {
+    fn of(frame: Vec<u8>) -> Self {
+        Self {
+            header: [0; VNET_HEADER],
+            frame,
+            stations: 1,
+            next: AtomicU32::new(0),
+            capabilities: Capabilities::NONE,
+            sent: AtomicU64::new(0),
+        }
+    }
+}
+
+fn to(dst: MacAddr) -> Vec<u8> {
+    let mut frame = [dst.0, [2, 0, 0, 0, 0, 0]].concat();
+    frame.extend([0x08, 0x00]);
+    frame.resize(60, 0);
+    frame
+}
+
+/// A TCP/IPv4 super-frame to everyone: 40 segments of 1448 octets.
+fn super_frame() -> Mill {
+    let mut frame = to(MacAddr::BROADCAST);
+    frame.resize(54 + 40 * 1448, 0x55);
+    let total = u16::try_from(frame.len() - 14).expect("fits IP").to_be_bytes();
+    frame[14..34].copy_from_slice(&[
+        0x45, 0, total[0], total[1], 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 9, 0, 2, 10, 9, 0, 3,
+    ]);
+    frame[34..54].copy_from_slice(&[0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x18, 1, 0, 0, 0, 0, 0]);
+    let size = NonZeroU16::new(1448).expect("not zero").get().to_le_bytes();
+    Mill { header: [1, 1, 0, 0, size[0], size[1], 34, 0, 16, 0], ..Mill::of(frame) }
+}
+
+#[test]
+fn forwarding_allocates_nothing() {
+    let all = Capabilities::ALL;
+    let station = MacAddr([2, 0xff, 0, 0, 0, 1]);
+    let stations = |stations, frame| Mill { stations, ..Mill::of(frame) };
+    let unicast = Case::new(4, 1000, all, stations(100, to(station)));
+    unicast.fdb.learn(BLUE, station, PortId(3), None, NOW);
+    let pushed = Case::new(4, 1000, all, stations(100, to(station)));
+    pushed.fdb.learn(BLUE, station, PortId(4), None, NOW);
+    let broadcast = || to(MacAddr::BROADCAST);
+    let cases: [(&str, Case); 8] = [
+        ("unicast", unicast),
+        ("a tag pushed", pushed),
+        ("flooded to 100 ports", Case::new(100, 1000, all, stations(1, broadcast()))),
+        ("stations that move", Case::new(4, 1000, all, stations(7, broadcast()))),
+        ("stations that are new", Case::new(4, 100_000, all, stations(u32::MAX, broadcast()))),
+        ("stations that displace others", Case::new(4, 64, all, stations(u32::MAX, broadcast()))),
+        ("super-frames that pass", Case::new(4, 1000, all, super_frame())),
+        (
+            "super-frames that are cut, with and without tag",
+            Case::new(4, 1000, Capabilities::NONE, super_frame()),
+        ),
+    ];
+    for (name, mut case) in cases {
+        assert_eq!(case.allocations(name, 30), 0, "{name}");
+    }
+    // 79 turns a round: every station comes in by the other port each time, and few of them are remembered.
+    let mut moving = Case::new(4, 100_000, all, stations(79 * 64, broadcast()));
+    assert_eq!(moving.allocations("more stations move than are remembered", 1000), 0);
+    assert!(moving.fdb.totals().moved > 10_000);
+    let mut held = Case::new(4, 1000, all, stations(64, broadcast()));
+    assert_eq!(held.allocations("stations that are held", 30), 0);
+    assert_eq!(held.fdb.totals().held, 64);
+    assert!(ALLOCATIONS.load(Relaxed) > 0, "the counter works");
+}
