@@ -27,7 +27,7 @@ const PORT: u16 = 7009;
 /// 14 Ethernet + 20 IPv4 + 8 UDP + 18 = 60 bytes, 64 with frame check sequence: the smallest frame there is.
 const PAYLOAD: [u8; 18] = [0; 18];
 /// Datagrams per system call.
-const BATCH: usize = 64;
+const BATCH: u8 = 64;
 /// Queues fill and caches warm before counting starts.
 const WARM_UP: Duration = Duration::from_millis(300);
 
@@ -79,7 +79,8 @@ pub(super) fn run(lab: &Lab, time: Duration) -> Result<Vec<Reading>> {
 /// Sends one batch and returns how many datagrams the kernel took.
 fn send(socket: &UdpSocket) -> u64 {
     let payload = [IoSlice::new(&PAYLOAD)];
-    let mut controls: [SendAncillaryBuffer<'_, '_, '_>; BATCH] = std::array::from_fn(|_| Default::default());
+    let mut controls: [SendAncillaryBuffer<'_, '_, '_>; BATCH as usize] =
+        std::array::from_fn(|_| Default::default());
     let mut messages: Vec<_> = controls.iter_mut().map(|control| MMsgHdr::new(&payload, control)).collect();
     // ENOBUFS and the like are what overload looks like from here; the next batch is the answer.
     sendmmsg(socket, &mut messages, SendFlags::empty()).map_or(0, |sent| sent as u64)
@@ -95,13 +96,13 @@ fn receive(socket: &UdpSocket) -> u64 {
     let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
     message.msg_hdr.msg_iov = &raw mut slice;
     message.msg_hdr.msg_iovlen = 1;
-    let mut messages = [message; BATCH];
+    let mut messages = [message; BATCH as usize];
     // SAFETY: the array is as long as we say, and each element points to `slice` and through it to `byte`, which
     // outlive the call. All write to the same bytes one after the other, and nobody reads them.
     #[expect(unsafe_code, reason = "a system call without a safe wrapper")]
     let count = unsafe {
         let timeout = std::ptr::null_mut();
-        libc::recvmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), BATCH as u32, libc::MSG_WAITFORONE, timeout)
+        libc::recvmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), BATCH.into(), libc::MSG_WAITFORONE, timeout)
     };
     u64::try_from(count).unwrap_or(0)
 }
@@ -127,8 +128,8 @@ mod tests {
         let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
         sender.connect(receiver.local_addr().unwrap()).unwrap();
-        assert_eq!(send(&sender), BATCH as u64);
-        assert_eq!(receive(&receiver), BATCH as u64);
+        assert_eq!(send(&sender), u64::from(BATCH));
+        assert_eq!(receive(&receiver), u64::from(BATCH));
         receiver.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
         assert_eq!(receive(&receiver), 0);
     }

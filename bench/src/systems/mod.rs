@@ -6,7 +6,7 @@ pub mod tuntap;
 mod vde;
 mod vswitchd;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::Path};
 
 use crate::{
     error::{Doing, Error, Result},
@@ -71,16 +71,16 @@ impl Running {
 ///
 /// # Errors
 /// Names the variant that is no such pair.
-pub fn all(vswitchd: &PathBuf, variants: &[String]) -> std::result::Result<Vec<Box<dyn System>>, String> {
+pub fn all(vswitchd: &Path, variants: &[String]) -> std::result::Result<Vec<Box<dyn System>>, String> {
     let mut systems: Vec<Box<dyn System>> = vec![Box::new(Bridge)];
     for port in [Port::Tap, Port::Veth] {
-        systems.push(Box::new(Vswitchd { binary: vswitchd.clone(), port, extra: None }));
+        systems.push(Box::new(Vswitchd { binary: vswitchd.to_path_buf(), port, extra: None }));
     }
     for variant in variants {
         let (port, line) = variant.split_once(':').ok_or_else(|| format!("`{variant}` is not KIND:LINE"))?;
         let port = port.parse()?;
         systems.push(Box::new(Vswitchd {
-            binary: vswitchd.clone(),
+            binary: vswitchd.to_path_buf(),
             port,
             extra: Some(line.trim().to_owned()),
         }));
