@@ -34,7 +34,7 @@ impl Process {
     /// # Errors
     /// Fails when the program cannot be started.
     pub fn start(command: &mut Command) -> Result<Self> {
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Self::spawn(command)?;
         let read = process.child.stdout.take().zip(process.child.stderr.take());
         process.output = read.map(|(out, err)| [collect(out), collect(err)]);
@@ -43,17 +43,18 @@ impl Process {
 
     /// Starts a program that serves until it is dropped, and writes what it prints to `log`.
     ///
+    /// Its standard input is open and silent: some take the end of it for the wish to end them.
+    ///
     /// # Errors
     /// Fails when the program cannot be started or the log not be written.
     pub fn serve(command: &mut Command, log: &Path) -> Result<Self> {
         let file = File::create(log).doing("create a log")?;
-        command.stdout(file.try_clone().doing("share a log")?).stderr(file);
+        command.stdin(Stdio::piped()).stdout(file.try_clone().doing("share a log")?).stderr(file);
         Self::spawn(command)
     }
 
     fn spawn(command: &mut Command) -> Result<Self> {
         let line = line(command);
-        command.stdin(Stdio::null());
         let die_with_parent = || Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?);
         // Safe code has no way to run something between fork and exec. The closure makes one prctl call: it
         // neither allocates nor takes a lock, which is what the child of a threaded process must not do.

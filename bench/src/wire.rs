@@ -94,8 +94,8 @@ impl Visit<'_> {
         let running = self.system.setup(&lab)?;
         contact::first_frame(&lab, CONTACT)?;
         self.record(vec![starts(start.elapsed())]);
-        self.describe(&lab, running.remark)?;
         verify(&lab)?;
+        self.describe(&lab, running.remark)?;
         for load in &self.plan.loads {
             match load.run(&lab, self.plan.time) {
                 Ok(readings) => self.record(readings),
@@ -125,9 +125,11 @@ impl Visit<'_> {
         self.report.failures.push(Failure { round, subject, step: step.to_owned(), reason });
     }
 
-    /// Notes the settings of the containers' interfaces, and what had to be set for the system to work.
+    /// Notes the settings of the containers' interfaces, and what had to be set for the system to work,
+    /// once the payload has been verified.
     fn describe(&mut self, lab: &Lab, remark: Option<&str>) -> Result<()> {
         let mut details = systems::inspect(&lab.a)?;
+        details.insert("payload".to_owned(), "verified".to_owned());
         details.extend(remark.map(|remark| ("remark".to_owned(), remark.to_owned())));
         let name = self.system.name();
         if let Some(subject) = self.report.subjects.iter_mut().find(|subject| subject.name == name) {

@@ -24,6 +24,8 @@ const PORT: u16 = 7010;
 const INTERVAL: Duration = Duration::from_millis(1);
 /// A ping that takes longer is lost.
 const LOST: Duration = Duration::from_secs(1);
+/// Longer times are recorded as this, in nanoseconds: a minute.
+const HIGHEST: u64 = 60_000_000_000;
 /// How long the bulk stream runs before the first ping, and after the last.
 const RAMP: Duration = Duration::from_millis(500);
 
@@ -58,7 +60,7 @@ struct Pings {
 
 impl Pings {
     fn new() -> Self {
-        let times = Histogram::new(3).expect("three significant digits are within 0..=5");
+        let times = Histogram::new_with_bounds(1, HIGHEST, 3).expect("the bounds and three digits are legal");
         Self { times, sent: 0 }
     }
 

@@ -27,8 +27,6 @@ impl System for Vde {
     fn setup(&self, lab: &Lab) -> Result<Running> {
         let mut command = lab.switch.command("vde_switch");
         command.arg("--sock").arg(lab.folder().join("vde"));
-        // Standard input is its console and its end would end it; with a management socket it needs none.
-        command.arg("--mgmt").arg(lab.folder().join("vde.mgmt"));
         for (port, _) in lab.ends() {
             command.args(["--tap", port]);
         }
