@@ -40,9 +40,10 @@ pub struct Plan {
 /// Fails when leftovers of an earlier run cannot be removed.
 pub fn run(plan: &Plan, systems: &[Box<dyn System>]) -> Result<Report> {
     lab::sweep()?;
+    let baseline = systems.iter().find(|system| system.name() == systems::BASELINE);
     let mut report = Report {
         title: "Two containers on one host, joined by one switch".to_owned(),
-        baseline: Some(systems::BASELINE.to_owned()),
+        baseline: baseline.map(|system| system.name()),
         environment: environment::describe(),
         subjects: systems.iter().map(|system| subject(system.as_ref())).collect(),
         targets: targets::wire(&plan.control),

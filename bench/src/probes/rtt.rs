@@ -3,6 +3,9 @@
 //! *Idle* is ping-pong: the next datagram leaves when the last one is back. *Under load* sends one each
 //! millisecond whatever has come back, so that a long queue is met by all the pings it delays and not by one
 //! (the fault known as coordinated omission).
+//!
+//! Pinger and echo stand on different CPUs where there are two. Left alone, the scheduler now and then puts both
+//! on one, which makes the kernel bridge a function call: it measured 6 or 86 µs from one round to the next.
 
 use std::{
     net::UdpSocket,
@@ -11,6 +14,7 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::{
     error::{Doing, Error, Result},
@@ -88,7 +92,7 @@ impl Pings {
 }
 
 /// Runs `ping` on a socket of container a that is connected to an echo in b.
-fn between(lab: &Lab, ping: impl FnOnce(&UdpSocket) -> Result<Pings>) -> Result<Pings> {
+fn between(lab: &Lab, ping: impl FnOnce(&UdpSocket) -> Result<Pings> + Send) -> Result<Pings> {
     let address = (lab.b.address, PORT);
     let echo = lab.b.namespace.enter(|| UdpSocket::bind(address))?.doing("bind the echo")?;
     let pinger = lab.a.namespace.enter(|| UdpSocket::bind((lab.a.address, 0)))?.doing("bind the pinger")?;
@@ -96,22 +100,39 @@ fn between(lab: &Lab, ping: impl FnOnce(&UdpSocket) -> Result<Pings>) -> Result<
     with_echo(&echo, || ping(&pinger))
 }
 
-fn with_echo<T>(echo: &UdpSocket, act: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Runs `act` on a thread of the first CPU, while one of the last CPU answers what comes to `echo`.
+fn with_echo<T: Send>(echo: &UdpSocket, act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     echo.set_read_timeout(Some(interrupt::POLL)).doing("prepare the echo")?;
+    let allowed = sched_getaffinity(None).doing("ask for our CPUs")?;
+    let mut cpus = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
+    let first = cpus.next().unwrap_or(0);
+    let last = cpus.next_back().unwrap_or(first);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let echoing = scope.spawn(|| {
+            pin(last)?;
             let mut bytes = [0; 64];
             while !stop.load(Relaxed) {
                 if let Ok((length, from)) = echo.recv_from(&mut bytes) {
                     let _ = echo.send_to(&bytes[..length], from); // the pinger counts what is lost
                 }
             }
+            Ok::<_, Error>(())
         });
-        let done = act();
+        // A thread of its own, because whatever this one starts later would inherit its CPU.
+        let pinging = scope.spawn(|| pin(first).and_then(|()| act()));
+        let done = pinging.join();
         stop.store(true, Relaxed);
-        done
+        echoing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// Keeps the calling thread, and those it starts, on one CPU.
+fn pin(cpu: usize) -> Result<()> {
+    let mut only = CpuSet::new();
+    only.set(cpu);
+    sched_setaffinity(None, &only).doing("pin a thread")
 }
 
 fn ping_pong(socket: &UdpSocket, time: Duration) -> Result<Pings> {
@@ -189,7 +210,7 @@ fn send_every_interval(socket: &UdpSocket, start: Instant, time: Duration) -> Re
 mod tests {
     use super::*;
 
-    fn over_loopback(ping: impl FnOnce(&UdpSocket) -> Result<Pings>) -> Pings {
+    fn over_loopback(ping: impl FnOnce(&UdpSocket) -> Result<Pings> + Send) -> Pings {
         let echo = UdpSocket::bind("127.0.0.1:0").unwrap();
         let pinger = UdpSocket::bind("127.0.0.1:0").unwrap();
         pinger.connect(echo.local_addr().unwrap()).unwrap();

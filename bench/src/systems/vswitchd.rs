@@ -84,12 +84,15 @@ impl System for Vswitchd {
         let mut process = Process::serve(lab.switch.command(binary).arg("--config").arg(&config), &log)?;
         let socket = lab.folder().join("api.sock");
         let ready = || (process.has_ended() || answers(&socket)).then(|| !process.has_ended());
-        let up = interrupt::wait_for("the API of vswitchd", READY, ready).inspect_err(|_| explain(&log))?;
-        if !up {
-            explain(&log);
-            return Err(Error::NotReady { what: "vswitchd, which ended at once,".to_owned(), limit: READY });
-        }
-        Ok(Running { processes: vec![process], remark: None })
+        let status = match interrupt::wait_for("the API of vswitchd", READY, ready) {
+            Ok(true) => return Ok(Running { processes: vec![process], remark: None }),
+            Ok(false) => "it ended".to_owned(),
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            Err(error) => error.to_string(),
+        };
+        // The folder with the log is removed with the lab, so the error takes along what it says.
+        let message = tail(&std::fs::read_to_string(&log).unwrap_or_default());
+        Err(Error::Command { command: "vswitchd --config net.toml".to_owned(), status, message })
     }
 }
 
@@ -126,9 +129,4 @@ fn answers(socket: &Path) -> bool {
         Ok(&start == b"HTTP/")
     };
     ask().unwrap_or(false)
-}
-
-/// The folder with the log is removed with the lab, so what it says is printed while it is there.
-fn explain(log: &Path) {
-    eprintln!("vswitchd says: {}", tail(&std::fs::read_to_string(log).unwrap_or_default()));
 }
