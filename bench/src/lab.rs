@@ -106,8 +106,10 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        if let Err(error) = run_line(&format!("ip netns delete {}", self.name)) {
-            eprintln!("namespace {} stays until the next start: {error}", self.name);
+        // Not by `process::run`, which gives up once the user has asked to stop: this is how we stop.
+        let deleted = Command::new("ip").args(["netns", "delete", &self.name]).status();
+        if !deleted.is_ok_and(|status| status.success()) {
+            eprintln!("namespace {} stays until the next start", self.name);
         }
     }
 }
