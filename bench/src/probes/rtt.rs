@@ -28,6 +28,8 @@ const PORT: u16 = 7010;
 const INTERVAL: Duration = Duration::from_millis(1);
 /// A ping that takes longer is lost.
 const LOST: Duration = Duration::from_secs(1);
+/// The content of pings that are not counted: no ping has this number, and none departs this late.
+const FIRST: [u8; 8] = [u8::MAX; 8];
 /// Longer times are recorded as this, in nanoseconds: a minute.
 const HIGHEST: u64 = 60_000_000_000;
 /// How long the bulk stream runs before the first ping, and after the last.
@@ -97,7 +99,10 @@ fn between(lab: &Lab, ping: impl FnOnce(&UdpSocket) -> Result<Pings> + Send) -> 
     let echo = lab.b.namespace.enter(|| UdpSocket::bind(address))?.doing("bind the echo")?;
     let pinger = lab.a.namespace.enter(|| UdpSocket::bind((lab.a.address, 0)))?.doing("bind the pinger")?;
     pinger.connect(address).doing("address the pinger")?;
-    with_echo(&echo, || ping(&pinger))
+    with_echo(&echo, || {
+        first_answer(&pinger)?;
+        ping(&pinger)
+    })
 }
 
 /// Runs `act` on a thread of the first CPU, while one of the last CPU answers what comes to `echo`.
@@ -133,6 +138,15 @@ fn pin(cpu: usize) -> Result<()> {
     let mut only = CpuSet::new();
     only.set(cpu);
     sched_setaffinity(None, &only).doing("pin a thread")
+}
+
+/// Pings until an answer comes, so that neither ARP nor what an earlier load left in queues is measured.
+fn first_answer(socket: &UdpSocket) -> Result<()> {
+    socket.set_read_timeout(Some(5 * interrupt::POLL)).doing("prepare the pinger")?;
+    interrupt::wait_for("an answered ping", 10 * LOST, || {
+        let _ = socket.send(&FIRST);
+        answered(socket, FIRST).then_some(())
+    })
 }
 
 fn ping_pong(socket: &UdpSocket, time: Duration) -> Result<Pings> {
@@ -177,7 +191,8 @@ fn every_interval(socket: &UdpSocket, time: Duration) -> Result<Pings> {
                 if socket.recv(&mut departed).is_ok() {
                     last = Instant::now();
                     let departed = Duration::from_nanos(u64::from_le_bytes(departed));
-                    pings.record(start.elapsed().saturating_sub(departed));
+                    // None for a late answer to one of the pings that are not counted.
+                    start.elapsed().checked_sub(departed).into_iter().for_each(|time| pings.record(time));
                 }
             }
             pings

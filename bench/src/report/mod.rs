@@ -51,6 +51,11 @@ impl Figure {
         Self { headline, ..self }
     }
 
+    /// Whether its ratios say something. Those of shares and counts of losses, which may be next to nothing, do not.
+    pub fn has_ratio(&self) -> bool {
+        !["%", "segments"].contains(&self.unit.as_str())
+    }
+
     /// One reading of it.
     pub fn is(self, value: f64) -> Reading {
         Reading { figure: self, value }

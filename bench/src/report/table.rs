@@ -54,8 +54,7 @@ fn grid(report: &Report) -> Table {
         let mut row = vec![Cell::new(&figure.label), Cell::new(&figure.unit)];
         for subject in &report.subjects {
             let spread = report.spread(&subject.name, &figure.key);
-            // The ratio of two shares says little, and that to a share of nothing says nothing.
-            let baseline = report.baseline.as_deref().filter(|_| figure.unit != "%");
+            let baseline = report.baseline.as_deref().filter(|_| figure.has_ratio());
             let baseline = baseline.filter(|baseline| *baseline != subject.name);
             let ratio = baseline.and_then(|baseline| report.ratio(&subject.name, &figure.key, baseline));
             row.push(Cell::new(cell(spread, ratio)).set_alignment(CellAlignment::Right));
