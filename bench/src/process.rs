@@ -21,6 +21,8 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(2);
 
 /// A running program. Dropping it ends the program; so does our own death, however it comes.
+///
+/// The kernel takes the end of the *thread* that started it for our death, so start programs from the main one.
 #[derive(Debug)]
 pub struct Process {
     child: Child,

@@ -36,8 +36,9 @@ pub(super) fn run(
         gigabits += number(result, "/sum_received/bytes")? * 8.0 / 1e9;
         retransmits += number(result, "/sum_sent/retransmits")?;
     }
+    let noun = if streams == 1 { "stream" } else { "streams" };
     let key = |what: &str| format!("tcp{streams}.{word}.{control}{what}");
-    let label = |what: &str| format!("TCP {streams} {control} {arrow}{what}");
+    let label = |what: &str| format!("TCP {streams} {noun}, {control} {arrow}{what}");
     let headline = direction == Direction::Forward;
     let rate = Figure::new(key(""), label(""), "Gbit/s", Better::Higher).headline(headline);
     let mut readings = vec![rate.is(gbits)];

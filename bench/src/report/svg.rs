@@ -44,9 +44,11 @@ pub fn chart(report: &Report) -> String {
     y += 20.0;
     let words = ["date", "kernel", "cpu"].iter().filter_map(|name| report.environment.get(*name));
     let words: Vec<_> = words.map(String::as_str).collect();
-    let rounds = format!("{} rounds, medians, whiskers from least to greatest", report.rounds());
-    label(&mut body, MARGIN, y, "quiet", &format!("{} · {rounds}", words.join(" · ")));
-    y += GAP;
+    let rounds = format!("medians of {} rounds, whiskers from least to greatest", report.rounds());
+    for line in [words.join(" · "), rounds] {
+        label(&mut body, MARGIN, y, "quiet", &line);
+        y += GAP;
+    }
     for figure in panels {
         y = panel(&mut body, report, figure, y);
     }
