@@ -1,3 +1,27 @@
 //! Benches of vswitchd.
+//!
+//! In memory ([`forward`]): what deciding about a frame costs, without any kernel. On the wire ([`wire`]):
+//! the wire matrix joins two containers by vswitchd, by the kernel's bridge and by other userspace switches, one
+//! after the other in every round, and puts the same loads on each:
+//!
+//! ```text
+//!   wire       rounds of systems of loads
+//!     lab        two containers and the room of the switch: network namespaces
+//!     systems    what joins them
+//!     probes     what is measured between them
+//!     report     samples → medians, paired ratios, targets → table, JSON, SVG
+//! ```
+//!
+//! `docs/benchmarks.md` says how to run it and how to read what it prints.
 
+pub mod environment;
+pub mod error;
 pub mod forward;
+pub mod interrupt;
+pub mod lab;
+pub mod probes;
+pub mod process;
+pub mod report;
+pub mod systems;
+pub mod targets;
+pub mod wire;

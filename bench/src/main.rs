@@ -1,0 +1,163 @@
+//! `vswitch-bench`: measures vswitchd in memory, and on the wire against its peers.
+
+use std::{
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand};
+use vswitch_bench::{
+    environment, forward, interrupt,
+    probes::Load,
+    report::{self, Report},
+    systems::{self, System, tuntap},
+    wire::{self, Plan},
+};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Measures vswitchd in memory, and on the wire against its peers.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the matrix of systems and loads between two namespaces (needs root).
+    Wire(Wire),
+    /// Measure forwarding in memory: needs neither root nor peers.
+    Memory {
+        /// A fraction of the frames: shows that everything works, measures nothing.
+        #[arg(long)]
+        quick: bool,
+        /// Only figures with this in their name.
+        #[arg(default_value = "")]
+        name: String,
+    },
+    /// Print, and draw, a report that was saved before.
+    Report {
+        /// The file that `wire --json` wrote.
+        file: PathBuf,
+        /// Draw the chart to this file.
+        #[arg(long)]
+        svg: Option<PathBuf>,
+    },
+    /// Make two TAPs with the tun-tap crate and forward between them: one of the systems under test.
+    #[command(name = tuntap::SUBCOMMAND, hide = true)]
+    TuntapForwarder { a: String, b: String },
+}
+
+#[derive(Debug, Args)]
+struct Wire {
+    /// How often every system is visited.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Seconds of each load.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// Two rounds of one second each: shows that everything works, measures nothing.
+    #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
+    quick: bool,
+    /// Only these systems, such as `bridge,vswitchd-tap,ovs`.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Only these loads: tcp, udp, pps, rtt.
+    #[arg(long, value_delimiter = ',', value_parser = ["tcp", "udp", "pps", "rtt"])]
+    loads: Vec<String>,
+    /// Congestion controls; the first is used for everything, the others for one stream [default: the machine's, cubic].
+    #[arg(long, value_delimiter = ',')]
+    cc: Vec<String>,
+    /// The daemon under test.
+    #[arg(long, default_value = "target/release/vswitchd")]
+    vswitchd: PathBuf,
+    /// One more vswitchd with a line for its [switch] section, such as `tap:workers = 1` (may be repeated).
+    #[arg(long, value_name = "KIND:LINE")]
+    variant: Vec<String>,
+    /// Save every sample to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Draw the chart to this file.
+    #[arg(long)]
+    svg: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Wire(options) => wire(&options),
+        Command::Memory { quick, name } => {
+            forward::run(quick, &name, |figure| println!("{figure}"));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Report { file, svg } => show(&file, svg.as_deref()),
+        Command::TuntapForwarder { a, b } => {
+            tuntap::forward(&a, &b).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("vswitch-bench: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn show(file: &Path, svg: Option<&Path>) -> Result<ExitCode> {
+    publish(&report::load(file)?, svg)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn publish(report: &Report, svg: Option<&Path>) -> Result<()> {
+    println!("{}", report::print(report));
+    if let Some(path) = svg {
+        fs::write(path, report::chart(report))?;
+    }
+    Ok(())
+}
+
+/// Missed targets are a result; a system that did not run is a failure.
+fn wire(options: &Wire) -> Result<ExitCode> {
+    interrupt::listen()?;
+    let (rounds, seconds) = if options.quick { (2, 1) } else { (options.rounds, options.seconds) };
+    let controls = controls(&options.cc);
+    let mut loads = Load::matrix(&controls);
+    loads.retain(|load| options.loads.is_empty() || options.loads.iter().any(|name| name == load.family()));
+    let control = controls.into_iter().next().unwrap_or_default();
+    let plan = Plan { rounds, time: Duration::from_secs(seconds), loads, control };
+
+    let chosen = chosen(systems::all(&options.vswitchd, &options.variant)?, &options.only)?;
+    let (missing, present): (Vec<_>, Vec<_>) =
+        chosen.into_iter().partition(|system| system.missing().is_some());
+    let skipped = missing.iter().filter_map(|system| Some((system.name(), system.missing()?))).collect();
+    let mut report = wire::run(&plan, &present)?;
+    report.skipped = skipped;
+    if let Some(path) = &options.json {
+        report::save(&report, path)?;
+    }
+    publish(&report, options.svg.as_deref())?;
+    // Whoever names a system wants it measured.
+    let complete = report.failures.is_empty() && (report.skipped.is_empty() || options.only.is_empty());
+    Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What was asked for, or the machine's default and cubic, which most machines have.
+fn controls(asked: &[String]) -> Vec<String> {
+    if !asked.is_empty() {
+        return asked.to_vec();
+    }
+    let mut controls = vec![environment::default_control(), "cubic".to_owned()];
+    controls.dedup();
+    controls
+}
+
+fn chosen(mut systems: Vec<Box<dyn System>>, only: &[String]) -> Result<Vec<Box<dyn System>>> {
+    let names: Vec<_> = systems.iter().map(|system| system.name()).collect();
+    if let Some(unknown) = only.iter().find(|name| !names.contains(name)) {
+        return Err(format!("--only {unknown}: no such system, there are {}", names.join(", ")).into());
+    }
+    systems.retain(|system| only.is_empty() || only.contains(&system.name()));
+    Ok(systems)
+}

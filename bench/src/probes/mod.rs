@@ -1,0 +1,130 @@
+//! What is measured: each load runs for a bounded time between the containers of a [`Lab`].
+
+pub mod contact;
+mod cpu;
+mod integrity;
+mod iperf;
+mod pps;
+mod rtt;
+mod tcp;
+mod udp;
+
+use std::{fmt, time::Duration};
+
+use crate::{error::Result, lab::Lab, report::Reading};
+
+pub use self::{cpu::Usage, integrity::verify};
+
+/// Which container sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Container a sends, b receives.
+    Forward,
+    /// Container b sends, a receives.
+    Reverse,
+}
+
+/// One load on the system under test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// Bulk TCP by iperf3, one process per stream.
+    Tcp {
+        /// How many streams.
+        streams: u16,
+        /// Who sends.
+        direction: Direction,
+        /// The congestion control, as the kernel names it.
+        control: String,
+    },
+    /// UDP as fast as it goes, by iperf3.
+    Udp,
+    /// Smallest frames as fast as they go.
+    SmallFrames,
+    /// Ping-pong on an otherwise idle network.
+    RttIdle,
+    /// Pings beside a bulk TCP stream of this congestion control.
+    RttLoaded(String),
+}
+
+impl Load {
+    /// The loads of the matrix. The first congestion control gets all of them, the others one TCP stream.
+    pub fn matrix(controls: &[String]) -> Vec<Self> {
+        let mut loads = Vec::new();
+        for (rank, control) in controls.iter().enumerate() {
+            for streams in [1, 4] {
+                for direction in [Direction::Forward, Direction::Reverse] {
+                    if rank == 0 || streams == 1 {
+                        loads.push(Self::Tcp { streams, direction, control: control.clone() });
+                    }
+                }
+            }
+        }
+        loads.extend([Self::Udp, Self::SmallFrames, Self::RttIdle]);
+        loads.extend(controls.first().map(|control| Self::RttLoaded(control.clone())));
+        loads
+    }
+
+    /// The family it belongs to: the word for `--loads`.
+    pub fn family(&self) -> &'static str {
+        match self {
+            Self::Tcp { .. } => "tcp",
+            Self::Udp => "udp",
+            Self::SmallFrames => "pps",
+            Self::RttIdle | Self::RttLoaded(_) => "rtt",
+        }
+    }
+
+    /// Puts the load on for about `time` and reads what came of it.
+    ///
+    /// # Errors
+    /// Fails when a tool does, or nothing comes through.
+    pub fn run(&self, lab: &Lab, time: Duration) -> Result<Vec<Reading>> {
+        match self {
+            Self::Tcp { streams, direction, control } => tcp::run(lab, time, *streams, *direction, control),
+            Self::Udp => udp::run(lab, time),
+            Self::SmallFrames => pps::run(lab, time),
+            Self::RttIdle => rtt::idle(lab, time),
+            Self::RttLoaded(control) => rtt::loaded(lab, time, control),
+        }
+    }
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { streams, direction, control } => {
+                write!(f, "tcp {streams} {control} {}", format!("{direction:?}").to_lowercase())
+            }
+            Self::Udp => write!(f, "udp"),
+            Self::SmallFrames => write!(f, "pps"),
+            Self::RttIdle => write!(f, "rtt idle"),
+            Self::RttLoaded(control) => write!(f, "rtt under {control}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_congestion_control_gets_the_whole_matrix() {
+        let loads = Load::matrix(&["bbr".to_owned(), "cubic".to_owned()]);
+        let names: Vec<_> = loads.iter().map(Load::to_string).collect();
+        assert_eq!(
+            names,
+            [
+                "tcp 1 bbr forward",
+                "tcp 1 bbr reverse",
+                "tcp 4 bbr forward",
+                "tcp 4 bbr reverse",
+                "tcp 1 cubic forward",
+                "tcp 1 cubic reverse",
+                "udp",
+                "pps",
+                "rtt idle",
+                "rtt under bbr"
+            ]
+        );
+    }
+}

@@ -1,0 +1,194 @@
+//! Programs we start: each is bounded in time, and none outlives us.
+
+use std::{
+    fs::File,
+    io::Read,
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal};
+
+use crate::{
+    error::{Doing, Error, Result},
+    interrupt,
+};
+
+/// How long a program may take to follow SIGTERM before it is killed.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A running program. Dropping it ends the program; so does our own death, however it comes.
+///
+/// The kernel takes the end of the *thread* that started it for our death, so start programs from the main one.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    line: String,
+    output: Option<[JoinHandle<String>; 2]>,
+}
+
+impl Process {
+    /// Starts a program whose output is wanted.
+    ///
+    /// # Errors
+    /// Fails when the program cannot be started.
+    pub fn start(command: &mut Command) -> Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = Self::spawn(command)?;
+        let read = process.child.stdout.take().zip(process.child.stderr.take());
+        process.output = read.map(|(out, err)| [collect(out), collect(err)]);
+        Ok(process)
+    }
+
+    /// Starts a program that serves until it is dropped, and writes what it prints to `log`.
+    ///
+    /// Its standard input is open and silent: some take the end of it for the wish to end them.
+    ///
+    /// # Errors
+    /// Fails when the program cannot be started or the log not be written.
+    pub fn serve(command: &mut Command, log: &Path) -> Result<Self> {
+        let file = File::create(log).doing("create a log")?;
+        command.stdin(Stdio::piped()).stdout(file.try_clone().doing("share a log")?).stderr(file);
+        Self::spawn(command)
+    }
+
+    fn spawn(command: &mut Command) -> Result<Self> {
+        let line = line(command);
+        let die_with_parent = || Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?);
+        // Safe code has no way to run something between fork and exec. The closure makes one prctl call: it
+        // neither allocates nor takes a lock, which is what the child of a threaded process must not do.
+        #[expect(unsafe_code, reason = "CommandExt::pre_exec is unsafe to call")]
+        // SAFETY: see above.
+        let child = unsafe { command.pre_exec(die_with_parent) }.spawn();
+        let child = child.doing(&format!("start `{line}`"))?;
+        Ok(Self { child, line, output: None })
+    }
+
+    /// Its process id. `ip netns exec` becomes the program it starts, so this is the program itself.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits for the end and returns what was printed to standard output.
+    ///
+    /// # Errors
+    /// Fails when the program does, with what it printed; after `limit`, ending the program; and on ctrl-C.
+    pub fn finish(mut self, limit: Duration) -> Result<String> {
+        let end = Instant::now() + limit;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().doing("wait for a program")? {
+                break status;
+            }
+            interrupt::check()?;
+            if Instant::now() >= end {
+                return Err(Error::Timeout { command: self.line.clone(), limit });
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        let [out, err] = match self.output.take() {
+            Some(readers) => readers.map(|reader| reader.join().unwrap_or_default()),
+            None => Default::default(),
+        };
+        if status.success() {
+            return Ok(out);
+        }
+        let message = if err.trim().is_empty() { tail(&out) } else { tail(&err) };
+        Err(Error::Command { command: self.line.clone(), status: status.to_string(), message })
+    }
+
+    /// Memory of the program that is in RAM now, in bytes: `VmRSS` of `/proc/PID/status`.
+    pub fn resident(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.has_ended() {
+            return;
+        }
+        if let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) {
+            // It may end between the question and the signal; it is not reaped yet, so the id is still its own.
+            let _ = rustix::process::kill_process(pid, Signal::TERM);
+        }
+        let end = Instant::now() + GRACE;
+        while !self.has_ended() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a program to its end and returns its standard output.
+///
+/// # Errors
+/// As [`Process::finish`], with ten seconds of time.
+pub fn run(command: &mut Command) -> Result<String> {
+    Process::start(command)?.finish(Duration::from_secs(10))
+}
+
+/// Runs a command line of words without spaces, such as `run_line("ip link show")`.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_line(line: &str) -> Result<String> {
+    let mut words = line.split_whitespace();
+    run(Command::new(words.next().unwrap_or_default()).args(words))
+}
+
+/// Whether a program of this name stands in one of the folders of `PATH`.
+pub fn installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+fn collect(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What was read before an error is still the best message there is.
+        let _ = from.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+fn line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+/// The last lines of what a program printed.
+pub(crate) fn tail(text: &str) -> String {
+    let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(4)..].join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_fails_says_why() {
+        let failed = run(Command::new("sh").args(["-c", "echo reason >&2; exit 3"]));
+        let message = failed.expect_err("it exits with 3").to_string();
+        assert!(message.contains("reason") && message.contains('3'), "{message}");
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_ended() {
+        let sleeper = Process::start(Command::new("sleep").arg("60")).unwrap();
+        let pid = sleeper.pid();
+        assert!(matches!(sleeper.finish(Duration::from_millis(50)), Err(Error::Timeout { .. })));
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    }
+}

@@ -1,0 +1,132 @@
+//! vswitchd, the system this project is about, run as a user would run it: by a `net.toml`.
+
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use crate::{
+    error::{Doing, Error, Result},
+    interrupt,
+    lab::{Container, INTERFACE, Lab, MTU},
+    process::{Process, tail},
+    systems::{Running, System, first_line},
+};
+
+/// How long the daemon may take until its API answers.
+const READY: Duration = Duration::from_secs(10);
+
+/// How containers hang on the switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// A TAP in the container's namespace.
+    Tap,
+    /// A veth pair, read by AF_PACKET on the switch's end.
+    Veth,
+}
+
+impl Port {
+    /// The word for it in `net.toml`.
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Tap => "tap",
+            Self::Veth => "veth",
+        }
+    }
+}
+
+impl FromStr for Port {
+    type Err = String;
+
+    fn from_str(kind: &str) -> std::result::Result<Self, String> {
+        let known = [Self::Tap, Self::Veth].into_iter().find(|port| port.kind() == kind);
+        known.ok_or_else(|| format!("`{kind}` is neither tap nor veth"))
+    }
+}
+
+/// `vswitchd --config net.toml` with two ports of one kind.
+#[derive(Clone, Debug)]
+pub struct Vswitchd {
+    /// The daemon's binary.
+    pub binary: PathBuf,
+    /// The kind of both ports.
+    pub port: Port,
+    /// A line for the `[switch]` section, such as `workers = 1`.
+    pub extra: Option<String>,
+}
+
+impl System for Vswitchd {
+    fn name(&self) -> String {
+        let kind = self.port.kind();
+        match &self.extra {
+            None => format!("vswitchd-{kind}"),
+            Some(line) => format!("vswitchd-{kind} {}", line.replace(' ', "")),
+        }
+    }
+
+    fn missing(&self) -> Option<String> {
+        let built = self.binary.is_file();
+        (!built).then(|| format!("{}: run `cargo build --release` first", self.binary.display()))
+    }
+
+    fn version(&self) -> Result<String> {
+        first_line(&self.binary.to_string_lossy(), "--version")
+    }
+
+    fn setup(&self, lab: &Lab) -> Result<Running> {
+        let config = lab.folder().join("net.toml");
+        std::fs::write(&config, self.config(lab)).doing("write net.toml")?;
+        let binary = self.binary.canonicalize().doing("find vswitchd")?;
+        let log = lab.folder().join("vswitchd.log");
+        let mut process = Process::serve(lab.switch.command(binary).arg("--config").arg(&config), &log)?;
+        let socket = lab.folder().join("api.sock");
+        let ready = || (process.has_ended() || answers(&socket)).then(|| !process.has_ended());
+        let status = match interrupt::wait_for("the API of vswitchd", READY, ready) {
+            Ok(true) => return Ok(Running { processes: vec![process], remark: None }),
+            Ok(false) => "it ended".to_owned(),
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            Err(error) => error.to_string(),
+        };
+        // The folder with the log is removed with the lab, so the error takes along what it says.
+        let message = tail(&std::fs::read_to_string(&log).unwrap_or_default());
+        Err(Error::Command { command: "vswitchd --config net.toml".to_owned(), status, message })
+    }
+}
+
+impl Vswitchd {
+    fn config(&self, lab: &Lab) -> String {
+        let folder = lab.folder().display();
+        let extra = self.extra.as_deref().unwrap_or_default();
+        let ports: String = lab.ends().iter().map(|(name, container)| self.port(name, container)).collect();
+        format!(
+            "[switch]\nstate = \"{folder}/state\"\n{extra}\n\n[api]\nsocket = \"{folder}/api.sock\"\n\n\
+             [[network]]\nname = \"bench\"\nmtu = {MTU}\n{ports}"
+        )
+    }
+
+    fn port(&self, name: &str, container: &Container) -> String {
+        format!(
+            "\n[[port]]\nname = \"{name}\"\nnetwork = \"bench\"\nkind = \"{}\"\nnetns = \"{}\"\n\
+             ifname = \"{INTERFACE}\"\naddress = [\"{}/24\"]\n",
+            self.port.kind(),
+            container.namespace.name(),
+            container.address
+        )
+    }
+}
+
+/// Whether an HTTP server answers on the socket, whatever it answers.
+fn answers(socket: &Path) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut start = [0; 5];
+        stream.read_exact(&mut start)?;
+        Ok(&start == b"HTTP/")
+    };
+    ask().unwrap_or(false)
+}
