@@ -7,7 +7,7 @@ use std::{fmt, ops::Range};
 
 use crate::{
     addr::{NetworkId, PortId},
-    frame::{ADDRESSES, MAX_FRAME, TAG},
+    frame::{ADDRESSES, MAX_FRAME, TAG, TAG_SHIFT},
     offload::{Offload, VNET_HEADER},
 };
 
@@ -116,7 +116,7 @@ impl Batch {
         let old = frame.start;
         frame.start -= TAG;
         frame.len += TAG;
-        frame.offload = frame.offload.shifted(TAG as i16);
+        frame.offload = frame.offload.shifted(TAG_SHIFT);
         let start = frame.start;
         self.memory.copy_within(old..old + ADDRESSES, start);
         self.memory[start + ADDRESSES..start + ADDRESSES + TAG].copy_from_slice(&tag);

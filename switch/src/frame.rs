@@ -16,6 +16,8 @@ pub const ETHERNET_HEADER: usize = 14;
 pub const ADDRESSES: usize = 12;
 /// Octets of an 802.1Q tag, its ethertype included.
 pub const TAG: usize = 4;
+/// [`TAG`] as an offset that may be negative: what pushing a tag moves, and popping one moves back.
+pub const TAG_SHIFT: i16 = 4;
 /// Octets of the longest frame on any device: a 64 KB IP packet behind an Ethernet header and two tags.
 pub const MAX_FRAME: usize = ETHERNET_HEADER + 2 * TAG + 65_535;
 

@@ -72,10 +72,10 @@ impl Storm {
 mod tests {
     use super::*;
 
-    fn passed(limit: u32, frames_per_ms: u64, millis: u64) -> usize {
+    fn passed(limit: u32, frames_per_ms: usize, millis: u64) -> usize {
         let limits = StormLimits { broadcast: Some(limit), ..StormLimits::default() };
         let mut storm = Storm::default();
-        let times = (1..=millis).flat_map(|at| std::iter::repeat_n(1_000_000 + at, frames_per_ms as usize));
+        let times = (1..=millis).flat_map(|at| std::iter::repeat_n(1_000_000 + at, frames_per_ms));
         times.filter(|at| storm.allow(Flood::Broadcast, limits, Timestamp::from_millis(*at)).is_ok()).count()
     }
 

@@ -13,7 +13,8 @@ use crate::{
 };
 
 /// The octets an IP packet may have on a port whose MTU nobody set: a jumbo frame of 9216 octets.
-pub const DEFAULT_MTU: u16 = 9216 - ETHERNET_HEADER as u16 - TAG as u16;
+pub const DEFAULT_MTU: u16 = 9198;
+const _: () = assert!(DEFAULT_MTU as usize + ETHERNET_HEADER + TAG == 9216);
 
 /// A broadcast domain, as asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use crate::{
     batch::Batch,
     counters::PortCounters,
     drops::DropReason,
-    frame::{ADDRESSES, MAX_FRAME, TAG, Tag},
+    frame::{ADDRESSES, MAX_FRAME, TAG, TAG_SHIFT, Tag},
     offload::{Capabilities, Offload, VNET_HEADER},
     segment::Segmenter,
 };
@@ -203,8 +203,8 @@ impl<'a> Transmit<'a> {
         let (addresses, rest) = bytes.split_at(ADDRESSES);
         let (tag, rest, moved) = match out.tag {
             TagOp::Keep => (None, rest, 0),
-            TagOp::Pop => (None, &rest[TAG..], -(TAG as i16)),
-            TagOp::Push(tag) => (Some(tag), rest, TAG as i16),
+            TagOp::Pop => (None, &rest[TAG..], -TAG_SHIFT),
+            TagOp::Push(tag) => (Some(tag), rest, TAG_SHIFT),
             TagOp::Replace(tag) => (Some(tag), &rest[TAG..], 0),
         };
         let offload = offload.shifted(moved);

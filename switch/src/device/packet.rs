@@ -5,6 +5,10 @@
 //! VLAN tag off a frame and tells it beside it (`PACKET_AUXDATA`): it is put back. What the host itself sends by the
 //! interface is not received (`PACKET_IGNORE_OUTGOING`), or our own frames would come back.
 #![expect(unsafe_code, reason = "AF_PACKET addresses, recvmmsg and sendmmsg have no safe wrapper")]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "small constants in the types of the kernel\'s interface"
+)]
 
 use std::{
     io,
@@ -215,9 +219,8 @@ impl Device for Packet {
                 }
             }
         }
-        if received > 0 {
-            let mean = (self.mean.load(Relaxed) * 3 + octets / received) / 4;
-            self.mean.store(mean, Relaxed);
+        if let Some(mean) = octets.checked_div(received) {
+            self.mean.store((self.mean.load(Relaxed) * 3 + mean) / 4, Relaxed);
         }
         Ok(received == want)
     }

@@ -22,6 +22,10 @@ use crate::{
     transmit::{Scratch, Transmit},
 };
 
+/// Octets of the longest frame in a capture: no frame is cut short.
+const SNAPLEN: u32 = 1 << 17;
+const _: () = assert!(MAX_FRAME <= SNAPLEN as usize);
+
 /// Replays the frames of one capture as fast as they are asked for, and writes what it is sent to another.
 ///
 /// Frames in a file are wire frames: super-frames are cut before they are written. Time stamps written count
@@ -47,8 +51,7 @@ impl<R: Read, W: Write> PcapDevice<R, W> {
         if from.as_ref().is_some_and(|from| from.header().datalink != DataLink::ETHERNET) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the capture holds no Ethernet frames"));
         }
-        let header =
-            PcapHeader { snaplen: MAX_FRAME as u32, datalink: DataLink::ETHERNET, ..PcapHeader::default() };
+        let header = PcapHeader { snaplen: SNAPLEN, datalink: DataLink::ETHERNET, ..PcapHeader::default() };
         let to = PcapWriter::with_header(to, header).map_err(io::Error::other)?;
         Ok(Self { files: Mutex::new(Files { from, to, written: 0 }) })
     }
@@ -118,7 +121,7 @@ mod tests {
     #[test]
     fn what_was_captured_can_be_replayed() {
         let mut file = PcapWriter::new(Vec::new()).unwrap();
-        file.write_packet(&PcapPacket::new(Duration::ZERO, FRAME.len() as u32, FRAME)).unwrap();
+        file.write_packet(&PcapPacket::new(Duration::ZERO, 19, FRAME)).unwrap();
         let device = PcapDevice::new(Some(io::Cursor::new(file.into_writer())), Vec::new()).unwrap();
         let mut batch = Batch::new();
         let mut invalid = |_| panic!("the frame is valid");

@@ -6,6 +6,10 @@
 //! small frames take the fast path (`tun_can_build_skb`), so `TUNSETSNDBUF` is never called; one queue, because several
 //! reorder.
 #![expect(unsafe_code, reason = "the TUN ioctls have no safe wrapper")]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "small constants in the types of the kernel\'s interface"
+)]
 
 use std::{
     ffi::{CStr, c_char, c_int, c_short},

@@ -31,7 +31,6 @@ impl Key {
     }
 
     pub(super) fn parts(self) -> (NetworkId, MacAddr) {
-        #[expect(clippy::cast_possible_truncation, reason = "16 bits are left")]
         (NetworkId((self.0 >> 48) as u16), MacAddr::from_bits(self.0))
     }
 
@@ -62,8 +61,8 @@ impl From<Timestamp> for Tick {
 impl Tick {
     /// `duration` in ticks, at most a quarter of the cycle (12 days) so that "older" stays decidable.
     pub(super) fn span(duration: Duration) -> u32 {
-        let ticks = duration.as_millis() / u128::from(TICK_MILLIS);
-        ticks.min(u128::from(TICK_MASK / 4)) as u32
+        let longest = TICK_MASK / 4;
+        u32::try_from(duration.as_millis() / u128::from(TICK_MILLIS)).unwrap_or(longest).min(longest)
     }
 
     /// Whether more than `span` ticks lie between this and `now`. Never true for a time after `now`:
@@ -114,7 +113,6 @@ impl Value {
         Tick((self.0 >> SEEN) as u32 & TICK_MASK)
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "masked to 20 bits")]
     pub(super) fn born(self) -> u32 {
         (self.0 >> BORN) as u32 & BORN_MAX
     }
