@@ -1,4 +1,24 @@
-//! A learning Ethernet switch in userspace.
+//! A learning Ethernet switch in userspace: frames, tables, forwarding and devices.
+//!
+//! # The way of a frame
+//! ```text
+//! worker   waits until a device has frames, and gives it a turn
+//! engine   turn:
+//!            device.recv(batch)            rx       super-frames whole, offload headers checked      device, offload
+//!            forwarder.forward(batch)      decide:
+//!              Frame::parse                  addresses and outer tag                                 frame
+//!              topology.classify             port and tag -> network                                 topology
+//!              fdb.learn                     the source is on this port                              fdb
+//!              fdb.lookup                    the destination is on which port?                       fdb
+//!              topology.reach                may the frame leave there? flood: where?                topology
+//!              egress.push                   slot numbers, not bytes                                 transmit
+//!            device.send(egress)           tx       tags pushed and popped, cut where it must be     transmit, segment
+//! ```
+//! All of it on one thread, in bounded batches, with no queue, lock or allocation in between. What a frame met on its
+//! way is counted on its port; if it is not delivered, under exactly one [`DropReason`](drops::DropReason).
+//!
+//! The core decides, the edge acts: everything but [`worker`] and the two devices of the operating system (feature `os`,
+//! on by default) is pure; time is an argument.
 
 pub mod addr;
 pub mod batch;

@@ -1,0 +1,53 @@
+# vswitchd: `make demo` shows it, `make test` proves it, `make bench` measures it. All three need root.
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test test-pure test-kernel fuzz bench bench-memory lint install clean
+
+PREFIX ?= /usr/local
+ROUNDS ?= 5
+SECONDS_EACH ?= 5
+
+help:            ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+build:           ## the binaries, into target/release
+	@scripts/need-packages gcc:gcc
+	cargo build --release --locked -p vswitch-control
+
+demo: build      ## two containers, a ping and iperf3 between them
+	@scripts/need-packages ip:iproute2 ping:iputils-ping iperf3:iperf3
+	@scripts/demo
+
+test: test-pure test-kernel fuzz ## all tests
+
+test-pure:       # what runs anywhere, without root
+	@scripts/need-packages gcc:gcc
+	cargo test --workspace --locked
+	cargo check --locked -p vswitch --no-default-features
+
+test-kernel: build # what needs root and a kernel: never skipped
+	@scripts/need-packages ip:iproute2 ping:iputils-ping iperf3:iperf3
+	cargo test --workspace --locked -- --ignored --test-threads=2
+
+fuzz:            # every fuzz target for some seconds
+	@scripts/need-packages g++:g++
+	tests/fuzz/run 10
+
+bench: build     ## in memory, and on the wire against its peers: about 40 minutes
+	@scripts/need-packages ip:iproute2 iperf3:iperf3 ethtool:ethtool ovs-vswitchd:openvswitch-switch vde_switch:vde2
+	cargo build --release --locked -p vswitch-bench
+	target/release/vswitch-bench memory
+	mkdir -p bench/results
+	target/release/vswitch-bench wire --rounds $(ROUNDS) --seconds $(SECONDS_EACH) \
+	  --json bench/results/wire.json --svg docs/bench.svg
+
+lint:            ## format, clippy and documentation, as CI wants them
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+install: build   ## binaries, manual pages, completions and the systemd unit, below PREFIX
+	scripts/install $(DESTDIR)$(PREFIX) $(DESTDIR)
+
+clean:           ## what was built
+	cargo clean
