@@ -1,0 +1,166 @@
+//! Several switches in memory, real TCP and UDP over them, and cables that do what cables do.
+//!
+//! Nothing here needs root or a clock. Every run is told by its seed; `FABRIC_SEED=n` repeats one.
+
+mod cable;
+mod host;
+mod simulation;
+
+use cable::Faults;
+use simulation::{BLUE, BLUE_PORTS, Fabric, RED, RED_PORTS, TRUNKS};
+use smoltcp::iface::SocketHandle;
+
+/// One of a hundred frames is lost on each trunk, and others are repeated and overtaken.
+const ROUGH: Faults = Faults { loss: 10, repeat: 5, delay: 20, latency: 2 };
+const SMOOTH: Faults = Faults { loss: 0, repeat: 0, delay: 0, latency: 1 };
+
+fn seeds(count: u64) -> impl Iterator<Item = u64> {
+    let given = std::env::var("FABRIC_SEED").ok().and_then(|seed| seed.parse().ok());
+    given.map_or(1..count + 1, |seed| seed..seed + 1)
+}
+
+/// The octet at `at` of all that is transferred: it repeats after no length that anything here has.
+fn octet(at: usize, salt: u8) -> u8 {
+    (at % 251 + at / 251 % 241).to_le_bytes()[0] ^ salt
+}
+
+/// A TCP transfer from one host to another, checked octet by octet.
+struct Transfer {
+    from: (usize, SocketHandle),
+    to: (usize, SocketHandle),
+    salt: u8,
+    len: usize,
+    sent: usize,
+    received: usize,
+}
+
+impl Transfer {
+    fn begin(fabric: &mut Fabric, from: usize, to: usize, len: usize, salt: u8) -> Self {
+        let listener = fabric.hosts[to].listen(80);
+        let ip = fabric.hosts[to].ip;
+        let connection = fabric.hosts[from].connect(ip, 80);
+        Self { from: (from, connection), to: (to, listener), salt, len, sent: 0, received: 0 }
+    }
+
+    /// Sends what fits, checks what came, and tells whether all of it has.
+    fn is_done(&mut self, fabric: &mut Fabric) -> bool {
+        let socket = fabric.hosts[self.from.0].tcp(self.from.1);
+        if socket.may_send() && self.sent < self.len {
+            let end = self.len.min(self.sent + 16_384);
+            let data: Vec<_> = (self.sent..end).map(|at| octet(at, self.salt)).collect();
+            self.sent += socket.send_slice(&data).expect("it may send");
+        }
+        let mut buffer = [0; 16_384];
+        let socket = fabric.hosts[self.to.0].tcp(self.to.1);
+        while socket.can_recv() {
+            let len = socket.recv_slice(&mut buffer).expect("it can receive");
+            for octet_received in &buffer[..len] {
+                assert_eq!(*octet_received, octet(self.received, self.salt), "octet {}", self.received);
+                self.received += 1;
+            }
+        }
+        self.received == self.len
+    }
+}
+
+#[test]
+fn tcp_crosses_three_switches_whole_whatever_cables_do() {
+    for seed in seeds(4) {
+        let mut fabric = Fabric::chain(3, ROUGH, seed);
+        let client = fabric.plug_host(1, 0, BLUE_PORTS[0]);
+        let server = fabric.plug_host(2, 2, BLUE_PORTS[0]);
+        let mut there = Transfer::begin(&mut fabric, client, server, 300_000, 0);
+        fabric.drive(300, |fabric| there.is_done(fabric));
+        assert!(fabric.lost() > 0, "the cables were as rough as they should be");
+        let mac = fabric.hosts[server].mac;
+        let places = [0, 1, 2].map(|switch| fabric.place(switch, BLUE, mac));
+        assert_eq!(places, [Some(TRUNKS[1]), Some(TRUNKS[1]), Some(BLUE_PORTS[0])]);
+        assert_eq!(fabric.place(1, RED, mac), None);
+        fabric.check_books();
+    }
+}
+
+#[test]
+fn udp_crosses_three_switches_untouched() {
+    const COUNT: u8 = 200;
+    for seed in seeds(4) {
+        let mut fabric = Fabric::chain(3, ROUGH, seed);
+        let client = fabric.plug_host(1, 0, BLUE_PORTS[0]);
+        let server = fabric.plug_host(2, 2, BLUE_PORTS[1]);
+        let (from, to) = (fabric.hosts[client].bind(5000), fabric.hosts[server].bind(53));
+        let ip = fabric.hosts[server].ip;
+        // The first asks for the address on the wire; datagrams before the answer would be lost.
+        let mut arrived = Vec::new();
+        let mut next = 0;
+        fabric.drive(60, |fabric| {
+            if next < COUNT && u64::from(next) * 10 <= fabric.now {
+                let data: Vec<_> = (0..1472).map(|at| octet(at, next)).collect();
+                fabric.hosts[client].send_to(from, &data, ip, 53);
+                next += 1;
+            }
+            while let Some(data) = fabric.hosts[server].receive_from(to) {
+                let salt = data[0] ^ octet(0, 0);
+                assert!(data.len() == 1472 && (0..).zip(&data).all(|(at, got)| *got == octet(at, salt)));
+                arrived.push(salt);
+            }
+            fabric.now > 5_000
+        });
+        arrived.sort_unstable();
+        arrived.dedup();
+        assert!(arrived.len() > usize::from(COUNT) * 9 / 10, "{} of {COUNT} arrived", arrived.len());
+        fabric.check_books();
+    }
+}
+
+#[test]
+fn a_station_that_moves_is_followed() {
+    for seed in seeds(2) {
+        let mut fabric = Fabric::chain(3, SMOOTH, seed);
+        let client = fabric.plug_host(1, 0, BLUE_PORTS[0]);
+        let server = fabric.plug_host(2, 2, BLUE_PORTS[0]);
+        let mut transfer = Transfer::begin(&mut fabric, client, server, 2_000_000, 0);
+        let places = [(1, BLUE_PORTS[1]), (0, BLUE_PORTS[1]), (2, BLUE_PORTS[1])];
+        for (part, (switch, port)) in (1..).zip(places) {
+            fabric.drive(60, |fabric| transfer.is_done(fabric) || transfer.received > part * 400_000);
+            assert!(transfer.received < transfer.len, "it moves while the transfer runs");
+            fabric.move_host(server, switch, port);
+            fabric.hosts[server].announce();
+        }
+        fabric.drive(60, |fabric| transfer.is_done(fabric));
+        let mac = fabric.hosts[server].mac;
+        let places = [0, 1, 2].map(|switch| fabric.place(switch, BLUE, mac));
+        assert_eq!(places, [Some(TRUNKS[1]), Some(TRUNKS[1]), Some(BLUE_PORTS[1])]);
+        fabric.check_books();
+    }
+}
+
+#[test]
+fn networks_on_the_same_trunks_never_meet() {
+    for seed in seeds(2) {
+        let mut fabric = Fabric::chain(3, ROUGH, seed);
+        // The same two addresses in both networks, and a third host in each that only listens.
+        let blue = [(1, 0, 0), (2, 2, 0), (3, 1, 0)]
+            .map(|(id, switch, port)| fabric.plug_host(id, switch, BLUE_PORTS[port]));
+        let red = [(1, 2, 0), (2, 0, 0), (4, 1, 0)]
+            .map(|(id, switch, port)| fabric.plug_host(id, switch, RED_PORTS[port]));
+        let mut transfers = [(blue, 0x00), (red, 0xff)]
+            .map(|([from, to, _], salt)| Transfer::begin(&mut fabric, from, to, 100_000, salt));
+        for host in [blue[2], red[2]] {
+            fabric.hosts[host].announce();
+        }
+        fabric.drive(300, |fabric| transfers.iter_mut().fold(true, |done, one| one.is_done(fabric) && done));
+        // What only one network has was heard by all of it, and by nobody else.
+        let (only_blue, only_red) = (fabric.hosts[blue[2]].mac, fabric.hosts[red[2]].mac);
+        let heard = |host: usize, mac| fabric.hosts[host].nic.sources.contains(&mac);
+        assert!(!red.iter().any(|host| heard(*host, only_blue)));
+        assert!(!blue.iter().any(|host| heard(*host, only_red)));
+        // The bystanders saw what is for everyone, and at most the frame or two before their switch had learned.
+        for (bystander, ends) in [(blue[2], [blue[0], blue[1]]), (red[2], [red[0], red[1]])] {
+            let macs = ends.map(|host| fabric.hosts[host].mac);
+            let sources = &fabric.hosts[bystander].nic.sources;
+            let seen = sources.iter().filter(|mac| macs.contains(mac)).count();
+            assert!((1..20).contains(&seen), "a bystander saw {seen} frames of others");
+        }
+        fabric.check_books();
+    }
+}
