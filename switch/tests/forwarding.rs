@@ -143,6 +143,9 @@ fn every_frame_has_the_fate_it_deserves() {
             Ok(&[(1, &[]), (2, &[10]), (3, &[]), (5, &[]), (6, &[]), (7, &[]), (8, &[])])),
         row("a group is flooded", &[], 4, MULTICAST, &[], Ok(&[(2, &[20]), (3, &[20]), (7, &[]), (8, &[])])),
         row("an unknown station is flooded", &[], 4, mac(2), &[], Ok(&[(2, &[20]), (3, &[20]), (7, &[]), (8, &[])])),
+        row("nobody's address is unknown", &[], 4, MacAddr::ZERO, &[], Ok(&[(2, &[20]), (3, &[20]), (7, &[]), (8, &[])])),
+        row("in the first network too", &[], 2, MacAddr::ZERO, &[10],
+            Ok(&[(0, &[]), (1, &[]), (3, &[]), (5, &[]), (6, &[]), (7, &[]), (8, &[])])),
         row("a known one is not", &[(2, 1)], 0, mac(2), &[], Ok(&[(1, &[])])),
         row("known in another network is unknown", &[(2, 1)], 4, mac(2), &[],
             Ok(&[(2, &[20]), (3, &[20]), (7, &[]), (8, &[])])),
@@ -395,13 +398,13 @@ fn tcp(tags: Vec<[u8; 4]>, payload: usize) -> Spec {
         extensions: vec![],
         id: 7,
         transport: Transport::Tcp { sequence: 0xffff_f000, flags: PSH | ACK, options: 0 },
-        payload: (0..payload).map(|at| (at % 251) as u8).collect(),
+        payload: (0..251).cycle().take(payload).collect(),
     }
 }
 
 fn super_frame(spec: &Spec, size: u16) -> Packet {
     let bytes = spec.offloaded();
-    Packet { offload: Offload::parse(&spec.gso_header(size), &bytes).unwrap(), bytes }
+    Packet { offload: Offload::parse(&spec.gso_header(size), &bytes).expect("valid"), bytes }
 }
 
 fn wire_frames(port: u16, frames: &[Vec<u8>]) -> Vec<(u16, Packet)> {
@@ -409,5 +412,5 @@ fn wire_frames(port: u16, frames: &[Vec<u8>]) -> Vec<(u16, Packet)> {
 }
 
 fn size(octets: u16) -> NonZeroU16 {
-    NonZeroU16::new(octets).unwrap()
+    NonZeroU16::new(octets).expect("not zero")
 }

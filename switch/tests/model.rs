@@ -27,7 +27,7 @@ use vswitch::{
 const NETWORKS: [(NetworkId, u16); 2] = [(NetworkId(0), 10), (NetworkId(1), 20)];
 const PORTS: u16 = 7;
 const STATIONS: u8 = 12;
-const AGEING: Duration = Duration::from_millis(256 * 100);
+const AGEING_TICKS: u64 = 100;
 /// Beyond it, a port with a small MTU does not send.
 const NARROW: u16 = 100;
 
@@ -69,6 +69,8 @@ struct Sent {
 #[derive(Clone, Copy, Debug)]
 enum Destination {
     Station(u8),
+    /// The zero address, which nobody has.
+    Nobody,
     Broadcast,
     Group,
     Reserved,
@@ -78,6 +80,7 @@ impl Destination {
     fn mac(self) -> MacAddr {
         match self {
             Self::Station(id) => mac(id),
+            Self::Nobody => MacAddr::ZERO,
             Self::Broadcast => MacAddr::BROADCAST,
             Self::Group => MacAddr([0x33, 0x33, 0, 0, 0, 1]),
             Self::Reserved => MacAddr([0x01, 0x80, 0xc2, 0, 0, 0]),
@@ -88,6 +91,7 @@ impl Destination {
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let dst = prop_oneof![
         8 => (1..=STATIONS).prop_map(Destination::Station),
+        1 => Just(Destination::Nobody),
         1 => Just(Destination::Broadcast),
         1 => Just(Destination::Group),
         1 => Just(Destination::Reserved),
@@ -150,8 +154,7 @@ type Copies = Vec<(u16, Option<u16>)>;
 impl Model {
     fn heard(&self, network: u16, id: u8) -> Option<Heard> {
         let heard = *self.table.get(&(network, id))?;
-        let ageing = AGEING.as_millis() as u64 / 256;
-        (heard.pinned.is_some() || self.now / 256 - heard.tick <= ageing).then_some(heard)
+        (heard.pinned.is_some() || self.now / 256 - heard.tick <= AGEING_TICKS).then_some(heard)
     }
 
     /// The network of a frame, and the switch's own tag on it.
@@ -238,7 +241,8 @@ struct Pair {
 impl Pair {
     fn new(limit: u32) -> Self {
         let damping = Damping { moves: 0, ..Damping::default() };
-        let settings = Settings { limit, ageing: AGEING, damping, seed: 7 };
+        let settings =
+            Settings { limit, ageing: Duration::from_millis(256 * AGEING_TICKS), damping, seed: 7 };
         let mut lab = Lab::with(Wiring::default(), settings, &[], &[]);
         for port in 0..PORTS {
             lab.attach(PortId(port), Wire::new(Capabilities::NONE, 1024));

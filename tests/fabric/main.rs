@@ -148,7 +148,8 @@ fn networks_on_the_same_trunks_never_meet() {
         for host in [blue[2], red[2]] {
             fabric.hosts[host].announce();
         }
-        fabric.drive(300, |fabric| transfers.iter_mut().fold(true, |done, one| one.is_done(fabric) && done));
+        fabric
+            .drive(300, |fabric| transfers.each_mut().map(|transfer| transfer.is_done(fabric)) == [true; 2]);
         // What only one network has was heard by all of it, and by nobody else.
         let (only_blue, only_red) = (fabric.hosts[blue[2]].mac, fabric.hosts[red[2]].mac);
         let heard = |host: usize, mac| fabric.hosts[host].nic.sources.contains(&mac);

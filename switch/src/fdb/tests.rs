@@ -96,6 +96,19 @@ fn pinned_beats_learned_and_stronger_beats_weaker() {
 }
 
 #[test]
+fn what_is_no_station_is_never_there() {
+    let fdb = table(100);
+    for mac in [MacAddr::ZERO, MacAddr::BROADCAST, MacAddr([1, 0, 0, 0, 0, 0])] {
+        for network in [NetworkId(0), BLUE, NetworkId(u16::MAX)] {
+            assert_eq!(fdb.lookup(network, mac, at(0)), None, "{mac}");
+            assert!(!fdb.pin(network, mac, WEB, Origin::Static, at(0)), "{mac}");
+            assert!(!fdb.forget(network, mac), "{mac}");
+        }
+    }
+    assert!(fdb.is_empty());
+}
+
+#[test]
 fn an_address_that_keeps_moving_is_held_and_reported() {
     let fdb = table(100);
     learn(&fdb, 1, WEB, 0);
