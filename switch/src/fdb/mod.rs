@@ -210,10 +210,13 @@ impl Fdb {
 
     /// The port behind which `mac` was last heard in `network`, if it is still believed to be there.
     pub fn lookup(&self, network: NetworkId, mac: MacAddr, now: Timestamp) -> Option<PortId> {
+        if mac.is_group() {
+            return None;
+        }
         self.lookup_at(self.place(network, mac), now)
     }
 
-    /// [`Fdb::lookup`] of a station whose place is known.
+    /// [`Fdb::lookup`] of a station whose place is known; of a group's, the answer means nothing.
     #[inline]
     pub fn lookup_at(&self, place: Place, now: Timestamp) -> Option<PortId> {
         let value = self.find(place)?.2;
@@ -285,7 +288,8 @@ impl Fdb {
 
     /// Pins `mac` to `port`. Replaces whatever the table knew of it from a weaker origin.
     ///
-    /// False if a stronger origin says otherwise or the table is full of pinned entries. May wait.
+    /// False if it is no station's address, a stronger origin says otherwise, or the table is full of pinned entries. May
+    /// wait.
     pub fn pin(
         &self,
         network: NetworkId,
@@ -294,12 +298,12 @@ impl Fdb {
         origin: Origin,
         now: Timestamp,
     ) -> bool {
-        self.lock().pin(self, Key::new(network, mac), port, origin, now)
+        mac.is_station() && self.lock().pin(self, Key::new(network, mac), port, origin, now)
     }
 
     /// Forgets `mac` in `network`, whoever put it there. False if it was not there. May wait.
     pub fn forget(&self, network: NetworkId, mac: MacAddr) -> bool {
-        self.lock().forget(self, Key::new(network, mac))
+        mac.is_station() && self.lock().forget(self, Key::new(network, mac))
     }
 
     /// Forgets what was learned on `port`, in O(1). Pinned entries stay. May wait.

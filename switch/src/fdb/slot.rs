@@ -21,17 +21,21 @@ use crate::addr::{MacAddr, NetworkId, PortId, Timestamp};
 /// Slots of a bucket: four times 16 octets are one cache line.
 pub(super) const SLOTS: usize = 4;
 
-/// Network (16 bits) and MAC address (48 bits). Never zero, because zero is no station.
+/// Network (16 bits) and MAC address (48 bits), with the address's group bit turned over: so zero, the mark of a free
+/// slot, is a group's, which is never looked up. The zero address would not do, since frames are sent to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key(u64);
 
+/// The I/G bit in [`MacAddr::to_bits`].
+const GROUP: u64 = 1 << 40;
+
 impl Key {
     pub(super) fn new(network: NetworkId, mac: MacAddr) -> Self {
-        Self(u64::from(network.0) << 48 | mac.to_bits())
+        Self((u64::from(network.0) << 48 | mac.to_bits()) ^ GROUP)
     }
 
     pub(super) fn parts(self) -> (NetworkId, MacAddr) {
-        (NetworkId((self.0 >> 48) as u16), MacAddr::from_bits(self.0))
+        (NetworkId((self.0 >> 48) as u16), MacAddr::from_bits(self.0 ^ GROUP))
     }
 
     /// Mixes all bits into both halves (the finaliser of MurmurHash3, public domain constants).
