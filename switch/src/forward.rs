@@ -5,7 +5,7 @@
 //! taught. Nothing here does I/O, reads a clock or allocates.
 
 use crate::{
-    addr::{MacAddr, NetworkId, Timestamp},
+    addr::{NetworkId, Timestamp},
     batch::{BATCH, Batch, Received},
     counters::PortCounters,
     drops::DropReason,
@@ -38,13 +38,21 @@ pub struct Forwarder {
 /// What the first pass learns of a frame.
 #[derive(Clone, Copy, Debug)]
 struct Header {
-    dst: MacAddr,
     network: NetworkId,
     /// The switch's own tag; see [`Classified::tag`].
     tag: Option<Tag>,
-    /// Where its source and destination stand in the table.
+    /// Where its source stands in the table.
     from: Place,
-    to: Place,
+    to: Destination,
+}
+
+/// Whom a frame is for.
+#[derive(Clone, Copy, Debug)]
+enum Destination {
+    /// One station, which stands here in the table if it does.
+    Station(Place),
+    /// Several: flooded without asking the table.
+    Group(Flood),
 }
 
 impl Forwarder {
@@ -96,7 +104,10 @@ fn read_headers(plan: &Plan, batch: &Batch, headers: &mut Vec<Result<Header, Dro
     for (slot, rx) in batch.frames().iter().enumerate() {
         let header = read_header(plan, rx, batch.bytes(slot));
         if let Ok(Header { from, to, .. }) = &header {
-            near ^= plan.fdb.touch(*from) ^ plan.fdb.touch(*to);
+            near ^= plan.fdb.touch(*from);
+            if let Destination::Station(to) = to {
+                near ^= plan.fdb.touch(*to);
+            }
         }
         headers.push(header);
     }
@@ -107,8 +118,15 @@ fn read_headers(plan: &Plan, batch: &Batch, headers: &mut Vec<Result<Header, Dro
 fn read_header(plan: &Plan, rx: &Received, bytes: &[u8]) -> Result<Header, DropReason> {
     let frame = Frame::parse(bytes)?;
     let Classified { network, tag } = plan.topology.classify(rx.ingress, rx.network, &frame)?;
-    let (from, to) = (plan.fdb.place(network, frame.src), plan.fdb.place(network, frame.dst));
-    Ok(Header { dst: frame.dst, network, tag, from, to })
+    let to = match frame.dst {
+        dst if !dst.is_group() => Destination::Station(plan.fdb.place(network, dst)),
+        dst if dst.is_broadcast() => Destination::Group(Flood::Broadcast),
+        dst if dst.reserved_group().is_some_and(|last| !plan.topology.forwards_group(last)) => {
+            return Err(DropReason::LinkLocalGroup);
+        }
+        _ => Destination::Group(Flood::Multicast),
+    };
+    Ok(Header { network, tag, from: plan.fdb.place(network, frame.src), to })
 }
 
 /// The fate of one frame, and what it teaches.
@@ -116,23 +134,18 @@ fn decide<'a>(
     now: Timestamp,
     plan: &'a Plan,
     rx: &Received,
-    &Header { dst, network, from, to, .. }: &Header,
+    &Header { network, from, to, .. }: &Header,
     storm: &mut Storm,
 ) -> Result<Action<'a>, DropReason> {
     let Plan { topology, fdb, .. } = plan;
-    if dst.reserved_group().is_some_and(|last| !topology.forwards_group(last)) {
-        return Err(DropReason::LinkLocalGroup);
-    }
     fdb.learn_at(from, rx.ingress, topology.mac_limit(rx.ingress), now);
     let reach = topology.reach(network, rx.ingress);
-    let flood = if dst.is_broadcast() {
-        Flood::Broadcast
-    } else if dst.is_group() {
-        Flood::Multicast
-    } else if let Some(port) = fdb.lookup_at(to, now) {
-        return reach.member(port).map(Action::Send);
-    } else {
-        Flood::Unknown
+    let flood = match to {
+        Destination::Group(flood) => flood,
+        Destination::Station(place) => match fdb.lookup_at(place, now) {
+            Some(port) => return reach.member(port).map(Action::Send),
+            None => Flood::Unknown,
+        },
     };
     storm.allow(flood, topology.storm(rx.ingress), now)?;
     reach.members().next().ok_or(DropReason::NoReceiver)?;
