@@ -277,13 +277,13 @@ impl Fdb {
         self.place_of(Key::new(network, mac))
     }
 
-    /// Brings the cache lines that [`Fdb::learn`] and [`Fdb::lookup`] will read for this station near.
+    /// Brings the cache line that [`Fdb::learn`] and [`Fdb::lookup`] will most likely read for this station near.
     ///
     /// Called for a whole batch before its first decision, the misses of many frames overlap: at 1 M
     /// addresses that is the difference between one memory latency a frame and one a batch.
     #[inline]
-    pub fn touch(&self, Place { first, second, .. }: Place) -> u64 {
-        self.buckets[first as usize].touch() ^ self.buckets[second as usize].touch()
+    pub fn touch(&self, Place { first, .. }: Place) -> u64 {
+        self.buckets[first as usize].touch()
     }
 
     /// Pins `mac` to `port`. Replaces whatever the table knew of it from a weaker origin.
@@ -395,12 +395,15 @@ impl Fdb {
     #[inline]
     fn find(&self, Place { key, first, second }: Place) -> Option<(usize, usize, Value)> {
         let (first, second) = (first as usize, second as usize);
-        let matches = self.buckets[first].matches(key) | self.buckets[second].matches(key) << SLOTS;
+        // Most stand in their first bucket, so the second line is read by the few others alone.
+        let (bucket, matches) = match self.buckets[first].matches(key) {
+            0 => (second, self.buckets[second].matches(key)),
+            matches => (first, matches),
+        };
         if matches == 0 {
             return None;
         }
-        let place = matches.trailing_zeros() as usize;
-        let (bucket, slot) = (if place < SLOTS { first } else { second }, place % SLOTS);
+        let slot = matches.trailing_zeros() as usize;
         self.buckets[bucket].value(slot, key).map(|value| (bucket, slot, value))
     }
 

@@ -191,10 +191,6 @@ impl Bucket {
         let _ = self.0[slot].value.compare_exchange(value.0, next, Relaxed, Relaxed);
     }
 
-    pub(super) fn free_slots(&self) -> usize {
-        self.0.iter().filter(|slot| slot.key.load(Relaxed) == 0).count()
-    }
-
     // From here on the caller holds the writer's lock.
 
     pub(super) fn first_free(&self) -> Option<usize> {

@@ -214,14 +214,14 @@ impl Writer {
         true
     }
 
-    /// A free slot in one of the key's two buckets: the emptier one, or one freed by moving an entry to its
+    /// A free slot in one of the key's two buckets: the first if it can be, where it is found soonest; or one freed by moving an entry to its
     /// other bucket, or one taken from the port with the most entries among those who stand there.
     fn free_place(&mut self, fdb: &Fdb, key: Key, now: Timestamp) -> Option<(usize, usize)> {
         let [first, second] = fdb.buckets_of(key);
-        let emptier =
-            if fdb.buckets[second].free_slots() > fdb.buckets[first].free_slots() { second } else { first };
-        if let Some(slot) = fdb.buckets[emptier].first_free() {
-            return Some((emptier, slot));
+        for bucket in [first, second] {
+            if let Some(slot) = fdb.buckets[bucket].first_free() {
+                return Some((bucket, slot));
+            }
         }
         let crowd =
             || [first, second].into_iter().flat_map(|bucket| (0..SLOTS).map(move |slot| (bucket, slot)));
