@@ -124,6 +124,11 @@ pub fn run(quick: bool, filter: &str, mut report: impl FnMut(&Figure)) -> Vec<Fi
 
 /// The forwarding database against the map that would be the first choice. Both do the same for a frame: note that its
 /// source was heard (nothing to write if that is known), and look its destination up.
+///
+/// Why ours: readers that take no lock scale. With 1,000 stations two threads make 48 M frames/s of one's 30, two on
+/// dashmap 14 of one's 27, because each lookup writes to its shard's lock (Xeon, 2 virtual cores, 2026-11; shared, so
+/// give or take a fifth). With a million both wait for memory alike, at 7 to 10. Besides, ours has a bound, O(1) flush
+/// and fair eviction.
 fn tables(
     clock: &Clock,
     macs: u32,
