@@ -58,8 +58,9 @@ impl Engine {
 
     /// Works by `plan` from the next turn on.
     pub fn adopt(&mut self, plan: Arc<Plan>) {
-        self.forwarder.reserve(plan.ports.len());
-        self.egress.reserve(plan.ports.len());
+        let ports = plan.ports.len().max(plan.topology.ports());
+        self.forwarder.reserve(ports);
+        self.egress.reserve(ports);
         self.plan = plan;
     }
 

@@ -147,8 +147,8 @@ fn decide<'a>(
             None => Flood::Unknown,
         },
     };
-    storm.allow(flood, topology.storm(rx.ingress), now)?;
     reach.members().next().ok_or(DropReason::NoReceiver)?;
+    storm.allow(flood, topology.storm(rx.ingress), now)?;
     Ok(Action::Flood(reach))
 }
 

@@ -63,6 +63,8 @@ pub struct Frame {
     pub src: MacAddr,
     /// The outer 802.1Q tag. 802.1ad service tags are not read: they are payload.
     pub tag: Option<Tag>,
+    /// Whether another 802.1Q tag stands behind the outer one.
+    pub stacked: bool,
 }
 
 impl Frame {
@@ -77,15 +79,15 @@ impl Frame {
         if !src.is_station() {
             return Err(DropReason::MacInvalidSource);
         }
-        let tag = if back & 0xffff == u64::from(EtherType::VLAN_TAGGED_FRAME.0) {
-            // Information and the ethertype behind it: the last four octets of the word at 10.
-            let tag = word(bytes, 10).ok_or(DropReason::PktTooSmall)?;
-            let [.., high, low, _, _] = tag.to_be_bytes();
-            Some(Tag(u16::from_be_bytes([high, low])))
-        } else {
-            None
-        };
-        Ok(Self { dst, src, tag })
+        if back & 0xffff != u64::from(EtherType::VLAN_TAGGED_FRAME.0) {
+            return Ok(Self { dst, src, tag: None, stacked: false });
+        }
+        // Information and the ethertype behind it: the last four octets of the word at 10.
+        let [.., high, low, next_high, next_low] =
+            word(bytes, 10).ok_or(DropReason::PktTooSmall)?.to_be_bytes();
+        let tag = Some(Tag(u16::from_be_bytes([high, low])));
+        let stacked = u16::from_be_bytes([next_high, next_low]) == EtherType::VLAN_TAGGED_FRAME.0;
+        Ok(Self { dst, src, tag, stacked })
     }
 }
 

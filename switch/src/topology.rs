@@ -101,6 +101,8 @@ pub enum TopologyError {
     NoVlan(PortId, NetworkId),
     /// A trunk would carry two networks by one VLAN.
     VlanTwice(PortId, VlanId),
+    /// A trunk carries untagged what passes tags: the payload's tag would be taken for the trunk's.
+    NativePassesTags(PortId, NetworkId),
     /// A port carries a network both tagged and untagged, or twice.
     CarriedTwice(PortId, NetworkId),
 }
@@ -117,6 +119,9 @@ impl fmt::Display for TopologyError {
                 write!(f, "trunk {} carries network {}, which has no VLAN", port.0, network.0)
             }
             Self::VlanTwice(port, vlan) => write!(f, "trunk {} carries VLAN {vlan} twice", port.0),
+            Self::NativePassesTags(port, network) => {
+                write!(f, "trunk {} carries network {} untagged, which passes tags", port.0, network.0)
+            }
             Self::CarriedTwice(port, network) => {
                 write!(f, "port {} carries network {} twice", port.0, network.0)
             }
@@ -171,7 +176,6 @@ struct PortEntry {
 enum Ingress {
     Access {
         network: NetworkId,
-        passes_tags: bool,
     },
     /// `by_vlan` has 4,096 places, the last and the first of which stay empty.
     Trunk {
@@ -183,6 +187,7 @@ enum Ingress {
 
 #[derive(Debug, Default)]
 struct NetworkEntry {
+    passes_tags: bool,
     members: Vec<Member>,
     /// By port number: its place in `members`, or [`NO_MEMBER`].
     place: Vec<u16>,
@@ -211,7 +216,11 @@ impl Topology {
             ports: (0..slots).map(|_| None).collect(),
             networks: known
                 .iter()
-                .map(|_| NetworkEntry { members: Vec::new(), place: vec![NO_MEMBER; slots] })
+                .map(|network| NetworkEntry {
+                    passes_tags: network.is_some_and(|network| network.passes_tags),
+                    members: Vec::new(),
+                    place: vec![NO_MEMBER; slots],
+                })
                 .collect(),
             group_forward_mask,
         };
@@ -227,9 +236,9 @@ impl Topology {
         };
         let ingress = match &rules.mode {
             PortMode::Access(network) => {
-                let passes_tags = find(*network)?.passes_tags;
+                find(*network)?;
                 self.join(rules, *network, None)?;
-                Ingress::Access { network: *network, passes_tags }
+                Ingress::Access { network: *network }
             }
             PortMode::Trunk { tagged, native } => {
                 let mut by_vlan = vec![None; 4096].into_boxed_slice();
@@ -244,7 +253,9 @@ impl Topology {
                     self.join(rules, network, Some(vlan))?;
                 }
                 if let Some(native) = *native {
-                    find(native)?;
+                    if find(native)?.passes_tags {
+                        return Err(TopologyError::NativePassesTags(rules.id, native));
+                    }
                     self.join(rules, native, None)?;
                 }
                 Ingress::Trunk { by_vlan, native: *native }
@@ -290,31 +301,36 @@ impl Topology {
     }
 
     /// The network that a frame received on `ingress` is in. `known` is set by devices that know it (tunnels).
+    ///
+    /// A tag that is not the switch's is payload, and refused unless the network passes it: taken out of its network
+    /// untagged, by a trunk that carries it natively, the frame would be in another one (VLAN hopping).
     pub fn classify(
         &self,
         ingress: PortId,
         known: Option<NetworkId>,
         frame: &Frame,
     ) -> Result<Classified, DropReason> {
-        match (&self.port(ingress)?.ingress, frame.tag) {
-            (Ingress::Access { network, .. }, None) => Ok(Classified { network: *network, tag: None }),
-            (Ingress::Access { network, passes_tags: true }, _) => {
-                Ok(Classified { network: *network, tag: None })
+        let (network, tag) = match (&self.port(ingress)?.ingress, frame.tag) {
+            (Ingress::Access { network }, tag) => {
+                let own = tag.filter(|tag| tag.is_priority() && !self.passes_tags(*network));
+                (*network, own)
             }
-            (Ingress::Access { network, passes_tags: false }, tag) if tag.is_some_and(Tag::is_priority) => {
-                Ok(Classified { network: *network, tag })
+            (Ingress::Trunk { by_vlan, .. }, Some(tag)) if !tag.is_priority() => {
+                let network = by_vlan[usize::from(tag.0 & 0x0fff)].ok_or(DropReason::VlanNotAllowed)?;
+                (network, Some(tag))
             }
-            (Ingress::Access { .. }, _) => Err(DropReason::VlanNotAllowed),
-            (Ingress::Trunk { by_vlan, native }, tag) => match tag {
-                Some(tag) if !tag.is_priority() => by_vlan[usize::from(tag.0 & 0x0fff)]
-                    .map(|network| Classified { network, tag: Some(tag) })
-                    .ok_or(DropReason::VlanNotAllowed),
-                tag => native.map(|network| Classified { network, tag }).ok_or(DropReason::VlanUntagged),
-            },
-            (Ingress::Tunnel, _) => {
-                known.map(|network| Classified { network, tag: None }).ok_or(DropReason::VlanNotAllowed)
-            }
+            (Ingress::Trunk { native, .. }, tag) => (native.ok_or(DropReason::VlanUntagged)?, tag),
+            (Ingress::Tunnel, _) => (known.ok_or(DropReason::VlanNotAllowed)?, None),
+        };
+        let tagged_payload = if tag.is_some() { frame.stacked } else { frame.tag.is_some() };
+        if tagged_payload && !self.passes_tags(network) {
+            return Err(DropReason::VlanNotAllowed);
         }
+        Ok(Classified { network, tag })
+    }
+
+    fn passes_tags(&self, network: NetworkId) -> bool {
+        self.networks.get(network.index()).is_some_and(|entry| entry.passes_tags)
     }
 
     /// The ports that a frame of `network`, received on `ingress`, may leave by.
@@ -344,6 +360,11 @@ impl Topology {
     /// Octets of the longest frame that may leave by `port`, with Ethernet header and one tag, without FCS.
     pub fn max_frame(&self, port: PortId) -> usize {
         self.ports.get(port.index()).and_then(Option::as_ref).map_or(0, |entry| entry.max_frame)
+    }
+
+    /// One more than the highest port number.
+    pub fn ports(&self) -> usize {
+        self.ports.len()
     }
 
     /// Whether frames to 01:80:C2:00:00:0`last` are forwarded.
@@ -425,7 +446,7 @@ mod tests {
     }
 
     fn tagged(tag: Option<u16>) -> Frame {
-        Frame { dst: MacAddr::BROADCAST, src: MacAddr([2; 6]), tag: tag.map(Tag) }
+        Frame { dst: MacAddr::BROADCAST, src: MacAddr([2; 6]), tag: tag.map(Tag), stacked: false }
     }
 
     #[test]
@@ -467,6 +488,31 @@ mod tests {
         }
         assert_eq!(topology.classify(PortId(4), Some(RED), &tagged(None)), ok(RED, None));
         assert_eq!(topology.classify(PortId(4), None, &tagged(None)), Err(DropReason::VlanNotAllowed));
+    }
+
+    #[test]
+    fn a_tag_in_the_payload_cannot_hop_into_another_vlan() {
+        let ports = [
+            PortRules::access(PortId(0), BLUE),
+            PortRules::access(PortId(1), RED),
+            trunk(2, &[RED], Some(BLUE)),
+            trunk(3, &[BLUE], None),
+            PortRules { mode: PortMode::Tunnel(vec![BLUE]), ..PortRules::access(PortId(4), BLUE) },
+        ];
+        let topology = Topology::build(&networks(), &ports, 0).unwrap();
+        let stacked = |outer| Frame { stacked: true, ..tagged(Some(outer)) };
+        let classify =
+            |port, frame: &Frame| topology.classify(PortId(port), Some(BLUE), frame).map(|it| it.network);
+        assert_eq!(
+            classify(0, &stacked(0xe000)),
+            Err(DropReason::VlanNotAllowed),
+            "priority tag, then a tag"
+        );
+        assert_eq!(classify(2, &stacked(0)), Err(DropReason::VlanNotAllowed));
+        assert_eq!(classify(3, &stacked(10)), Err(DropReason::VlanNotAllowed));
+        assert_eq!(classify(4, &tagged(Some(10))), Err(DropReason::VlanNotAllowed), "RFC 7348 section 6.1");
+        assert_eq!(classify(1, &stacked(0)), Ok(RED), "red passes tags");
+        assert_eq!(classify(2, &stacked(20)), Ok(RED));
     }
 
     #[test]
@@ -514,6 +560,7 @@ mod tests {
             Some(TopologyError::NoNetwork(zero, NetworkId(7)))
         );
         assert_eq!(build(&[trunk(0, &[BLUE], Some(BLUE))]), Some(TopologyError::CarriedTwice(zero, BLUE)));
+        assert_eq!(build(&[trunk(0, &[], Some(RED))]), Some(TopologyError::NativePassesTags(zero, RED)));
         let no_vlan = [Network { id: BLUE, vlan: None, passes_tags: false }];
         assert_eq!(
             Topology::build(&no_vlan, &[trunk(0, &[BLUE], None)], 0).err(),

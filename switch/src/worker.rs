@@ -13,7 +13,7 @@ use std::{
         mpsc::{SyncSender, sync_channel},
     },
     thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -66,6 +66,12 @@ struct Handle {
     mailbox: Arc<Mailbox>,
     counters: Arc<WorkerCounters>,
     thread: Option<JoinHandle<()>>,
+}
+
+impl Handle {
+    fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
 }
 
 /// Where control leaves what a worker is to do next.
@@ -125,9 +131,15 @@ impl Workers {
         for handle in &self.handles {
             handle.mailbox.post(Message::Adopt(Arc::clone(&plan), done.clone()));
         }
-        drop(done);
-        // Ends when every worker has answered (or died, which drops its sender).
-        while all_done.recv().is_ok() {}
+        let mut waiting = self.handles.len();
+        while waiting > 0 {
+            match all_done.recv_timeout(Duration::from_millis(100)) {
+                Ok(()) => waiting -= 1,
+                // A worker that could not go on will never answer; it has said why.
+                Err(_) if self.handles.iter().any(Handle::is_finished) => break,
+                Err(_) => {}
+            }
+        }
         // The last reference to the old plan is ours: devices are closed here, not on a forwarding thread.
         self.plan = plan;
     }

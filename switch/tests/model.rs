@@ -162,7 +162,8 @@ impl Model {
         let vlan = sent.tag.map(|tag| tag & 0xfff);
         let by_vlan = NETWORKS.iter().find(|(_, id)| vlan == Some(*id)).map(|(network, _)| network.0);
         match (self.ports[&port], vlan) {
-            (Kind::Tunnel, _) => Ok((sent.network, None)),
+            (Kind::Tunnel, None) => Ok((sent.network, None)),
+            (Kind::Tunnel, Some(_)) => Err(DropReason::VlanNotAllowed),
             (Kind::Access(network) | Kind::Isolated(network) | Kind::Narrow(network), None | Some(0)) => {
                 Ok((network, sent.tag))
             }

@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use vswitch::topology::DEFAULT_MTU;
 
 use super::reader::{nearest, outside};
-use crate::model::{Carries, InterfaceSpec, Name, Netns, NetworkSpec, PortSpec};
+use crate::model::{Carries, InterfaceSpec, Name, Netns, NetworkSpec, PortSpec, Tags};
 
 /// Octets of an IP packet: what IPv4 must carry (RFC 791) to what a frame buffer holds.
 pub const MTU: RangeInclusive<u16> = 68..=DEFAULT_MTU;
@@ -180,9 +180,14 @@ impl<'a> Check<'a> {
         }
         if let Some(name) = native {
             let at = Place::port(port, "native");
-            self.exists(at, name);
+            let found = self.exists(at, name);
             if trunk.contains(name) {
                 self.fault(at, format!("network {name} is tagged on this trunk as well: remove it from one"));
+            } else if let Some((index, NetworkSpec { tags: Tags::Pass, .. })) = found {
+                let what = format!(
+                    "network {name} passes tags, which would be taken for this trunk's own: carry it tagged"
+                );
+                self.contradiction(at, Place::network(index, "tags"), what);
             }
         }
     }

@@ -179,6 +179,10 @@ fn one_error_each() {
             "net.toml:6: network[1].vlan: network a has vlan 1 already: use another",
         ),
         ("[[network]]\nname='a'\nvni=1\n[[network]]\nname='b'\nvni=1".into(), "network a has vni 1 already"),
+        (
+            "[[network]]\nname='q'\ntags='pass'\n[[network]]\nname='v'\nvlan=3\n[[port]]\nname='u'\nkind='packet'\ndevice='e'\ntrunk=['v']\nnative='q'".into(),
+            "port[0].native: network q passes tags, which would be taken for this trunk's own: carry it tagged",
+        ),
         (port("kind='tap'"), "net.toml:12: port[1].network: missing"),
         (port("network='blue'"), "net.toml:12: port[1].kind: missing"),
         (tap("name='x'"), "duplicate key"),
