@@ -52,6 +52,8 @@ pub struct Packet {
 impl Packet {
     /// Opens the interface `name` of the calling thread's network namespace in promiscuous mode.
     ///
+    /// Without `offload` only complete wire frames are sent to it. What it receives comes with offloads in any case.
+    ///
     /// # Errors
     /// `ENODEV`: no such interface. `ENETDOWN`: it is not set up. `EPERM`: no CAP_NET_RAW.
     pub fn open(name: &str, offload: bool) -> io::Result<Self> {
@@ -62,9 +64,9 @@ impl Packet {
         let on: c_int = 1;
         set(&socket, libc::PACKET_AUXDATA, &on)?;
         set(&socket, PACKET_IGNORE_OUTGOING, &on)?;
-        if offload {
-            set(&socket, libc::PACKET_VNET_HDR, &on)?;
-        }
+        // Whatever we send, the sender at the other end may leave its checksums and its cutting to us, and only this header
+        // tells.
+        set(&socket, libc::PACKET_VNET_HDR, &on)?;
         for option in [libc::SO_RCVBUFFORCE, libc::SO_SNDBUFFORCE] {
             set_level(&socket, libc::SOL_SOCKET, option, &QUEUE)?;
         }
@@ -109,11 +111,6 @@ impl Packet {
         // SAFETY: SIOCGIFNAME reads the index and writes the name of one ifreq.
         check(unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCGIFNAME, &raw mut request) })?;
         Ok(request)
-    }
-
-    /// Octets of the offload header before each frame.
-    fn header(&self) -> usize {
-        if self.capabilities.csum { VNET_HEADER } else { 0 }
     }
 
     /// Frames to ask for at once: as many as `max`, but of long ones no more than stay in the cache.
@@ -166,14 +163,13 @@ impl Device for Packet {
         max: usize,
         invalid: &mut dyn FnMut(usize),
     ) -> io::Result<bool> {
-        let header = self.header();
         let want = self.gulp(max.min(batch.room()));
         let mut controls = [const { MaybeUninit::<Control>::uninit() }; BATCH];
         let mut vectors = [const { iovec { iov_base: null_mut(), iov_len: 0 } }; BATCH];
         // SAFETY: plain data of which all zeros is a value.
         let mut messages: [mmsghdr; BATCH] = unsafe { zeroed() };
         for (index, buffer) in batch.spare().take(want).enumerate() {
-            let buffer = &mut buffer[HEADROOM - header..HEADROOM + MAX_FRAME];
+            let buffer = &mut buffer[HEADROOM - VNET_HEADER..HEADROOM + MAX_FRAME];
             vectors[index] = iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
             let message = &mut messages[index].msg_hdr;
             message.msg_iov = &raw mut vectors[index];
@@ -206,7 +202,7 @@ impl Device for Packet {
         for message in &messages[..received] {
             let len = message.msg_len as usize;
             octets += len;
-            let taken = take(batch, port, header, len, skipped);
+            let taken = take(batch, port, len, skipped);
             match taken {
                 Some(()) => {
                     if let Some(tag) = stripped_tag(message) {
@@ -214,7 +210,7 @@ impl Device for Packet {
                     }
                 }
                 None => {
-                    invalid(len.saturating_sub(header));
+                    invalid(len.saturating_sub(VNET_HEADER));
                     skipped += 1;
                 }
             }
@@ -226,7 +222,6 @@ impl Device for Packet {
     }
 
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
-        let header = self.header();
         let mut heads = [const { MaybeUninit::<Head>::uninit() }; BATCH];
         let mut vectors = [const { [iovec { iov_base: null_mut(), iov_len: 0 }; 2] }; BATCH];
         // SAFETY: plain data of which all zeros is a value.
@@ -242,10 +237,10 @@ impl Device for Packet {
         };
         for &out in frames.outs {
             let parts: [&[u8]; 2] = match frames.form(out, self.capabilities) {
-                Ok(Form::Whole(bytes)) => [&bytes[VNET_HEADER - header..], &[]],
+                Ok(Form::Whole(bytes)) => [bytes, &[]],
                 Ok(Form::Retagged(head, rest)) => {
                     let head = heads[count].write(head);
-                    [&head.with_header()[VNET_HEADER - header..], rest]
+                    [head.with_header(), rest]
                 }
                 Ok(Form::Uncut(head, rest, offload)) => {
                     // Order is kept: what came before leaves first.
@@ -302,21 +297,20 @@ impl Packet {
     /// Sends a wire frame that has no offload header yet.
     fn send_one(&self, wire: &[u8]) -> Result<(), DropReason> {
         let none = Offload::NONE.emit();
-        let parts = [io::IoSlice::new(&none[..self.header()]), io::IoSlice::new(wire)];
+        let parts = [&none, wire].map(io::IoSlice::new);
         self.socket.send_vectored(&parts).map(drop).map_err(|error| drop_reason(&error))
     }
 }
 
 /// Takes the frame that was received `skipped` buffers after the next into the batch. `None`: it is invalid.
-fn take(batch: &mut Batch, port: PortId, header: usize, len: usize, skipped: usize) -> Option<()> {
-    let frame_len = len.checked_sub(header)?;
+fn take(batch: &mut Batch, port: PortId, len: usize, skipped: usize) -> Option<()> {
+    let frame_len = len.checked_sub(VNET_HEADER)?;
     if skipped > 0 {
-        batch.shift_spare(skipped, HEADROOM - header..HEADROOM + frame_len);
+        batch.shift_spare(skipped, HEADROOM - VNET_HEADER..HEADROOM + frame_len);
     }
     let buffer = batch.spare().next()?;
     let (front, frame) = buffer[..HEADROOM + frame_len].split_at(HEADROOM);
-    let offload =
-        if header == 0 { Offload::NONE } else { Offload::parse(front.last_chunk()?, frame).ok()? };
+    let offload = Offload::parse(front.last_chunk()?, frame).ok()?;
     batch.push(port, None, offload, frame_len);
     Some(())
 }
