@@ -1,0 +1,269 @@
+//! The daemon and its command line, as they are shipped.
+
+use std::{
+    fs::{self, File},
+    io::ErrorKind,
+    os::unix::net::UnixDatagram,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Netns, PATIENCE, within};
+
+/// A daemon in a namespace that stands for its host, with a folder for all it keeps. Killed with the value; what it
+/// logged is shown if the test fails.
+#[derive(Debug)]
+pub struct Vswitchd {
+    /// The namespace it runs in.
+    pub host: Netns,
+    folder: TempDir,
+    child: Option<Child>,
+    notifications: UnixDatagram,
+}
+
+/// What a command came to.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// Its exit code.
+    pub code: i32,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained about.
+    pub stderr: String,
+}
+
+impl Vswitchd {
+    /// Runs a daemon with `switch`, keys of `[switch]`, and `rest`, further tables of net.toml, and waits until it is ready.
+    pub fn start(switch: &str, rest: &str) -> Self {
+        Self::start_in(Netns::new("host"), switch, rest)
+    }
+
+    /// The same in a host that is there.
+    pub fn start_in(host: Netns, switch: &str, rest: &str) -> Self {
+        let mut daemon = Self::prepare(host, switch, rest);
+        daemon.run();
+        daemon
+    }
+
+    /// Everything but the daemon itself; [`Vswitchd::run`] starts it.
+    pub fn prepare(host: Netns, switch: &str, rest: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("vt-kernel-").tempdir().unwrap();
+        let notifications = UnixDatagram::bind(folder.path().join("notify.sock")).unwrap();
+        let daemon = Self { host, folder, child: None, notifications };
+        daemon.configure(switch, rest);
+        daemon
+    }
+
+    /// Writes net.toml anew.
+    pub fn configure(&self, switch: &str, rest: &str) {
+        let folder = self.folder();
+        let text = format!(
+            "[switch]\nstate = \"{0}/state\"\n{switch}\n[api]\nsocket = \"{0}/api.sock\"\n{rest}\n",
+            folder.display()
+        );
+        fs::write(self.config(), text).unwrap();
+    }
+
+    /// Starts the daemon and waits until it says that it is ready.
+    pub fn run(&mut self) {
+        let log = File::options().append(true).create(true).open(self.folder().join("log")).unwrap();
+        let mut command = self.command();
+        command.env("NOTIFY_SOCKET", self.folder().join("notify.sock")).stderr(log);
+        self.child = Some(self.host.run(|| command.spawn().unwrap()));
+        let deadline = Instant::now() + PATIENCE;
+        while !self.notification(Duration::from_millis(20)).is_some_and(|text| text.contains("READY=1")) {
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "vswitchd ended: {}\n{}", ended.unwrap(), self.log());
+            assert!(Instant::now() < deadline, "vswitchd is not ready\n{}", self.log());
+        }
+    }
+
+    /// Runs a daemon that is expected to end by itself.
+    pub fn run_to_its_end(&self) -> Output {
+        let mut command = self.command();
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.host.run(|| child.spawn().unwrap());
+        if !ends(&mut child, PATIENCE) {
+            let _ = child.kill();
+        }
+        Output::of(child.wait_with_output().unwrap())
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(binary("vswitchd"));
+        command.arg("--config").arg(self.config()).env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
+        command
+    }
+
+    /// What the daemon tells its service manager next (sd_notify(3)), if anything within `limit`.
+    pub fn notification(&self, limit: Duration) -> Option<String> {
+        let mut buffer = [0; 4096];
+        self.notifications.set_read_timeout(Some(limit)).unwrap();
+        match self.notifications.recv(&mut buffer) {
+            Ok(len) => Some(String::from_utf8_lossy(&buffer[..len]).into_owned()),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Where its files are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Its net.toml.
+    pub fn config(&self) -> PathBuf {
+        self.folder().join("net.toml")
+    }
+
+    /// Its API.
+    pub fn socket(&self) -> PathBuf {
+        self.folder().join("api.sock")
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder().join("log")).unwrap_or_default()
+    }
+
+    /// Waits for a line of the log that holds all `parts`, and returns it.
+    pub fn logs(&self, parts: &[&str]) -> String {
+        crate::eventually(&format!("a line in the log with {parts:?}"), || {
+            self.log().lines().find(|line| parts.iter().all(|part| line.contains(part))).map(str::to_owned)
+        })
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap(), signal).unwrap();
+    }
+
+    /// Tells it to stop, and waits until it has.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        let mut child = self.child.take().unwrap();
+        within(PATIENCE, "vswitchd stops", || ends(&mut child, Duration::ZERO).then_some(()));
+        child.wait().unwrap()
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// What vswitchctl says.
+    pub fn try_ctl(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(binary("vswitchctl"));
+        command.arg("--socket").arg(self.socket()).args(arguments).stdin(Stdio::null());
+        Output::of(self.host.run(|| command.output().unwrap()))
+    }
+
+    /// What vswitchctl answers as JSON; `null` if it has nothing to say.
+    ///
+    /// # Panics
+    /// It is refused, or the answer is no JSON.
+    pub fn ctl(&self, arguments: &[&str]) -> Value {
+        let output = self.try_ctl(&[arguments, &["--json"]].concat());
+        assert_eq!(output.code, 0, "vswitchctl {arguments:?}: {}", output.stderr);
+        if output.stdout.is_empty() {
+            return Value::Null;
+        }
+        serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error} in {}", output.stdout))
+    }
+
+    /// The exit code and the sentence with which vswitchctl refuses.
+    ///
+    /// # Panics
+    /// It is not refused.
+    pub fn refusal(&self, arguments: &[&str]) -> (i32, String) {
+        let output = self.try_ctl(arguments);
+        assert_ne!(output.code, 0, "vswitchctl {arguments:?} should be refused: {}", output.stdout);
+        (output.code, output.stderr.trim_end().to_owned())
+    }
+
+    /// A port as the API shows it.
+    pub fn port(&self, name: &str) -> Value {
+        self.ctl(&["port", "show", name])
+    }
+
+    /// Waits until a port is `up` or `down`, and returns it.
+    pub fn port_is(&self, name: &str, state: &str) -> Value {
+        crate::eventually(&format!("port {name} is {state}"), || {
+            Some(self.port(name)).filter(|port| port["state"] == state)
+        })
+    }
+
+    /// Frames that died at a port for a reason.
+    pub fn dropped(&self, port: &str, reason: &str) -> u64 {
+        let port = self.port(port);
+        let drops = port["drops"].as_array().unwrap();
+        drops.iter().find(|drop| drop["reason"] == reason).map_or(0, |drop| drop["frames"].as_u64().unwrap())
+    }
+}
+
+impl Output {
+    fn of(output: std::process::Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Drop for Vswitchd {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if thread::panicking() {
+            eprintln!("--- the log of vswitchd in {}\n{}---", self.host.name(), self.log());
+        }
+    }
+}
+
+/// Whether a process ends within `limit`.
+fn ends(child: &mut Child, limit: Duration) -> bool {
+    let deadline = Instant::now() + limit;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+/// The binary `name`: of `VSWITCH_BIN_DIR`, or the newest build of this workspace.
+///
+/// # Panics
+/// There is none: says how to build it.
+pub fn binary(name: &str) -> PathBuf {
+    if let Some(folder) = std::env::var_os("VSWITCH_BIN_DIR") {
+        let path = PathBuf::from(folder).join(name);
+        assert!(path.exists(), "VSWITCH_BIN_DIR has no {name}");
+        return path;
+    }
+    let exe = std::env::current_exe().unwrap();
+    // target/<profile>/deps/<test>
+    let target = exe.ancestors().nth(3).unwrap();
+    let built = ["release", "debug"].map(|profile| target.join(profile).join(name));
+    let newest = built.into_iter().max_by_key(|path| fs::metadata(path).and_then(|it| it.modified()).ok());
+    newest.filter(|path| path.exists()).unwrap_or_else(|| {
+        panic!("{name} is not built: `cargo build --release -p vswitch-control`, or set VSWITCH_BIN_DIR")
+    })
+}

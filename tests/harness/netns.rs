@@ -1,0 +1,156 @@
+//! Network namespaces of a test.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+};
+
+use vswitch_control::{
+    model,
+    netns::{Namespace, run_in},
+};
+
+use crate::{PATIENCE, Raw, eventually};
+
+/// A network namespace known to `ip netns`; deleted with the value.
+#[derive(Debug)]
+pub struct Netns {
+    name: String,
+    deleted: bool,
+}
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+impl Netns {
+    /// Makes `vt-kernel-<purpose>-<process>-<number>`, which no other test has, with its loopback up.
+    pub fn new(purpose: &str) -> Self {
+        let name = format!("vt-kernel-{purpose}-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
+        run(&["netns", "add", &name]);
+        let netns = Self { name, deleted: false };
+        netns.ip("link set lo up");
+        netns
+    }
+
+    /// Its name under /run/netns.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its path.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from("/run/netns").join(&self.name)
+    }
+
+    /// The number of its inode, which no other namespace has while it exists.
+    pub fn inode(&self) -> u64 {
+        fs::metadata(self.path()).unwrap().ino()
+    }
+
+    /// What `closure` returns when it runs inside. Sockets and processes it makes stay there.
+    pub fn run<T: Send>(&self, closure: impl FnOnce() -> T + Send) -> T {
+        let namespace = Namespace::open(&model::Netns::Name(self.name.clone())).unwrap();
+        run_in(&namespace, closure).unwrap()
+    }
+
+    /// What `ip` prints inside; arguments are parted by blanks.
+    pub fn ip(&self, arguments: &str) -> String {
+        let mut all = vec!["-n", &self.name];
+        all.extend(arguments.split(' '));
+        run(&all)
+    }
+
+    /// Whether an interface of this name is there.
+    pub fn has_link(&self, ifname: &str) -> bool {
+        let output =
+            Command::new("ip").args(["-n", &self.name, "link", "show", "dev", ifname]).output().unwrap();
+        output.status.success()
+    }
+
+    /// The MAC address of an interface.
+    pub fn mac(&self, ifname: &str) -> [u8; 6] {
+        let links: serde_json::Value =
+            serde_json::from_str(&self.ip(&format!("-j link show dev {ifname}"))).unwrap();
+        let text = links[0]["address"].as_str().unwrap().to_owned();
+        text.parse::<vswitch::addr::MacAddr>().unwrap().0
+    }
+
+    /// Keeps the kernel from sending anything of its own by interfaces made from now on that have no address.
+    pub fn silence(&self) {
+        self.run(|| {
+            for conf in ["all", "default"] {
+                fs::write(format!("/proc/sys/net/ipv6/conf/{conf}/disable_ipv6"), "1").unwrap();
+            }
+        });
+    }
+
+    /// A TCP listener inside, on a free port of `address`.
+    pub fn listen(&self, address: &str) -> TcpListener {
+        let address: IpAddr = address.parse().unwrap();
+        self.run(|| TcpListener::bind((address, 0)).unwrap())
+    }
+
+    /// A TCP connection from inside; its reads and writes fail after [`PATIENCE`].
+    pub fn connect(&self, address: SocketAddr) -> TcpStream {
+        let stream = self.run(|| TcpStream::connect_timeout(&address, PATIENCE));
+        let stream = stream.unwrap_or_else(|error| panic!("{} to {address}: {error}", self.name));
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// A UDP socket inside, on a free port of `address`; its reads fail after [`PATIENCE`].
+    pub fn udp(&self, address: &str) -> UdpSocket {
+        let address: IpAddr = address.parse().unwrap();
+        let socket = self.run(|| UdpSocket::bind((address, 0)).unwrap());
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    }
+
+    /// All frames of an interface inside.
+    pub fn raw(&self, ifname: &str) -> Raw {
+        self.run(|| Raw::open(ifname).unwrap())
+    }
+
+    /// Whether one echo request is answered within a second.
+    pub fn pings(&self, address: &str) -> bool {
+        let mut ping = Command::new("ping");
+        ping.args(["-n", "-q", "-c", "1", "-W", "1", address]);
+        self.run(|| ping.output().expect("iputils-ping is installed").status.success())
+    }
+
+    /// Waits until `address` answers echo requests.
+    pub fn reaches(&self, address: &str) {
+        eventually(&format!("{} reaches {address}", self.name), || self.pings(address).then_some(()));
+    }
+
+    /// Deletes it now. What is in it goes when nobody holds it any more.
+    pub fn delete(&mut self) {
+        run(&["netns", "delete", &self.name]);
+        self.deleted = true;
+    }
+
+    /// Makes it again, under the same name, after it was deleted.
+    pub fn make_again(&mut self) {
+        run(&["netns", "add", &self.name]);
+        self.deleted = false;
+        self.ip("link set lo up");
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        if !self.deleted {
+            let _ = Command::new("ip").args(["netns", "delete", &self.name]).output();
+        }
+    }
+}
+
+fn run(arguments: &[&str]) -> String {
+    let output = Command::new("ip").args(arguments).output().expect("iproute2 is installed");
+    assert!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
