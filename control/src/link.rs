@@ -15,7 +15,7 @@ use std::{
     os::fd::{AsFd, AsRawFd},
 };
 
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::TryStreamExt;
 use ipnet::IpNet;
 use rtnetlink::{
     AddressMessageBuilder, Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
@@ -247,10 +247,14 @@ impl Links {
         }
         let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
         let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
-        let mut routes = self.handle.route().get(v4).execute().chain(self.handle.route().get(v6).execute());
-        while let Some(message) = routes.try_next().await.map_err(error)? {
-            if let Some(route) = read_default_route(&message) {
-                snapshot.add_route(route);
+        // One after the other: a socket has one dump at a time, and the second is refused with EBUSY while the first is
+        // being read (netlink_dump_start in net/netlink/af_netlink.c).
+        for family in [v4, v6] {
+            let mut routes = self.handle.route().get(family).execute();
+            while let Some(message) = routes.try_next().await.map_err(error)? {
+                if let Some(route) = read_default_route(&message) {
+                    snapshot.add_route(route);
+                }
             }
         }
         Ok(snapshot)

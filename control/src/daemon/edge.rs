@@ -260,12 +260,13 @@ impl Edge {
         gone.into_iter().fold(false, |any, id| any | self.take_down(id, "its namespace is gone".to_owned()))
     }
 
-    /// A port has lost its device. True: it had one.
+    /// A port has lost its device. True: it had one. An interface that persists stays for the next try.
     fn take_down(&mut self, id: PortId, why: String) -> bool {
         let Some(port) = self.ports.get_mut(&id).filter(|port| port.device.is_ok()) else { return false };
         warn!(port = %port.wanted.spec.name, "down: {why}");
+        let persists = port.wanted.spec.interface().is_some_and(|interface| interface.persist);
         let device = std::mem::replace(&mut port.device, Err(why));
-        self.leaving.extend(device);
+        self.leaving.extend(device.ok().filter(|_| !persists));
         self.fdb.flush_port(id);
         true
     }
