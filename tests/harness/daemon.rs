@@ -112,6 +112,13 @@ impl Vswitchd {
         }
     }
 
+    /// Waits until the daemon tells its service manager something with `what` in it; what it told before is forgotten.
+    pub fn tells(&self, what: &str) -> String {
+        crate::eventually(&format!("the daemon tells {what}"), || {
+            self.notification(Duration::from_millis(50)).filter(|text| text.contains(what))
+        })
+    }
+
     /// Where its files are.
     pub fn folder(&self) -> &Path {
         self.folder.path()
