@@ -32,6 +32,8 @@ fn the_design_example() {
         [[network]]
         name = "red"
         vlan = 20
+        [[network]]
+        name = "green"
         tags = "pass"
         [[port]]
         name = "web"
@@ -57,7 +59,7 @@ fn the_design_example() {
     assert_eq!(config.switch.workers, None);
     assert_eq!((config.switch.damping.moves, config.switch.damping.window), (0, 180));
     assert_eq!(config.switch.group_forward_mask, 1 << 14);
-    assert_eq!(config.networks[1].tags, Tags::Pass);
+    assert_eq!(config.networks[2].tags, Tags::Pass);
     let [web, uplink] = &config.ports[..] else { panic!("{:?}", config.ports) };
     let interface = web.interface().unwrap();
     assert_eq!(interface.netns, Some(Netns::Name("web".into())));
