@@ -70,6 +70,8 @@ pub struct SwitchSpec {
     pub name: String,
     /// Forwarding threads; `None` lets the daemon choose from the number of CPUs.
     pub workers: Option<u16>,
+    /// Microseconds a forwarding thread may look for frames before it sleeps; 0 makes it sleep at once.
+    pub busy_poll: u16,
     /// The folder of the embedded store and of the instance lock.
     pub state: PathBuf,
     /// Seconds after which a learned address that was not heard again is forgotten.
@@ -87,6 +89,7 @@ impl Default for SwitchSpec {
         Self {
             name: "vswitch".into(),
             workers: None,
+            busy_poll: 50,
             state: "/var/lib/vswitch".into(),
             ageing: 300,
             mac_limit: 65_536,

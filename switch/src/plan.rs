@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicI32, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use crate::{
@@ -90,12 +91,20 @@ pub struct Plan {
     pub ports: Vec<Option<Arc<Port>>>,
     /// In no order.
     pub receivers: Vec<Receiver>,
+    /// How long a worker may look for frames before it sleeps; see `worker/poll.rs`.
+    pub busy_poll: Duration,
 }
 
 impl Plan {
     /// A switch with nothing attached.
     pub fn empty(fdb: Arc<Fdb>) -> Self {
-        Self { topology: Topology::default(), fdb, ports: Vec::new(), receivers: Vec::new() }
+        Self {
+            topology: Topology::default(),
+            fdb,
+            ports: Vec::new(),
+            receivers: Vec::new(),
+            busy_poll: Duration::ZERO,
+        }
     }
 
     /// The port with this number, if there is one.

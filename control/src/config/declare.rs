@@ -40,6 +40,7 @@ fn switch(mut table: Table<'_, '_, '_>) -> SwitchSpec {
         name,
         workers: workers(&mut table),
         state: absolute(&mut table, "state").unwrap_or(default.state),
+        busy_poll: table.integer("busy_poll", 0..=1000).unwrap_or(default.busy_poll),
         ageing: table.integer("ageing", 1..=1_000_000).unwrap_or(default.ageing),
         mac_limit: table.integer("mac_limit", MAC_LIMIT).unwrap_or(default.mac_limit),
         group_forward_mask: table

@@ -160,6 +160,7 @@ fn one_error_each() {
         ("[switch]\nworkers=0".into(), "switch.workers: 0 is out of range: use 1 to 64"),
         ("[switch]\nstate='lib'".into(), "switch.state: \"lib\" is relative"),
         ("[switch]\nageing=0".into(), "use 1 to 1000000"),
+        ("[switch]\nbusy_poll=1001".into(), "use 0 to 1000"),
         ("[switch]\nmac_limit=4194305".into(), "use 1 to 4194304"),
         ("[switch]\ngroup_forward_mask=0x10000".into(), "0x10000 is out of range: use 0 to 65535"),
         ("[switch]\ngroup_forward_mask='0x4000'".into(), "is a text, not a whole number"),

@@ -212,7 +212,12 @@ impl Edge {
         layout.ports.retain(|rules| self.ports.get(&rules.id).is_some_and(|port| port.device.is_ok()));
         let topology = layout.build().expect("the state's rules let no contradiction through");
         let slots = self.ports.keys().last().map_or(0, |last| last.index() + 1);
-        let mut plan = Plan { ports: vec![None; slots], topology, ..Plan::empty(Arc::clone(&self.fdb)) };
+        let mut plan = Plan {
+            topology,
+            ports: vec![None; slots],
+            busy_poll: Duration::from_micros(state.switch().busy_poll.into()),
+            ..Plan::empty(Arc::clone(&self.fdb))
+        };
         for (&id, port) in &self.ports {
             let Ok(open) = &port.device else { continue };
             // A port that stays keeps what the workers know of it.
@@ -349,10 +354,9 @@ fn damping(spec: &SwitchSpec) -> Damping {
     Damping { moves: given.moves, window: seconds(given.window), hold: seconds(given.hold) }
 }
 
-/// One worker for each CPU, but not more than four: a port has one worker, and few hosts have so many busy ports that
-/// more would help.
+/// One worker for two CPUs, at most four: the containers that send and receive need CPUs as well.
 fn default_workers() -> usize {
-    std::thread::available_parallelism().map_or(1, |cpus| cpus.get().min(4))
+    std::thread::available_parallelism().map_or(1, |cpus| (cpus.get() / 2).clamp(1, 4))
 }
 
 // include/uapi/asm-generic/errno-base.h, errno.h

@@ -1,8 +1,10 @@
 //! The forwarding threads: waiting for frames, taking turns, adopting plans.
 //!
-//! A worker sleeps in `epoll_wait` until one of the devices it receives on has frames, gives each ready one a turn,
+//! A worker waits (`poll.rs`) until one of the devices it receives on has frames, gives each ready one a turn,
 //! and looks for a new plan in between. It takes no lock that another may hold for long: control leaves the
 //! plan in a mailbox and wakes it.
+
+mod poll;
 
 use std::{
     fmt, io,
@@ -20,6 +22,8 @@ use rustix::{
     event::{EventfdFlags, epoll, eventfd},
     io::Errno,
 };
+
+use poll::BusyPoll;
 
 use crate::{
     addr::Timestamp,
@@ -221,6 +225,7 @@ struct Worker {
     counters: Arc<WorkerCounters>,
     on_fault: OnFaultOf,
     epoll: OwnedFd,
+    poll: BusyPoll,
     /// In the order of their keys.
     sources: Vec<Source>,
     start: Instant,
@@ -238,7 +243,17 @@ impl Worker {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &mailbox.wake, epoll::EventData::new_u64(MAILBOX), epoll::EventFlags::IN)?;
         let engine = Engine::new(number, plan);
-        Ok(Self { number, engine, mailbox, counters, on_fault, epoll, sources: Vec::new(), start })
+        Ok(Self {
+            number,
+            engine,
+            mailbox,
+            counters,
+            on_fault,
+            epoll,
+            poll: BusyPoll::default(),
+            sources: Vec::new(),
+            start,
+        })
     }
 
     fn run(mut self) {
@@ -256,7 +271,7 @@ impl Worker {
                     Message::Stop => return,
                 }
             }
-            let ready = match epoll::wait(&self.epoll, &mut events, None) {
+            let ready = match self.poll.wait(&self.epoll, &mut events) {
                 Ok(ready) => ready,
                 Err(Errno::INTR) => continue,
                 Err(error) => {
@@ -327,6 +342,7 @@ impl Worker {
             }
         }
         self.engine.adopt(Arc::clone(&plan));
+        self.poll.limit(plan.busy_poll);
         for receiver in receivers {
             if let Ok(index) = known(&old, receiver.key) {
                 self.sources.push(old.remove(index));

@@ -1,0 +1,90 @@
+//! Waiting for frames: busy for a moment when it pays, then asleep.
+//!
+//! Waking a sleeping thread costs its waker an interrupt to another CPU, several microseconds, more in a virtual machine,
+//! and the waker is the container that sends. So after its last frame a worker looks again for a while before it
+//! sleeps, as the kernel's sockets do (`net.core.busy_poll`) and as a hypervisor does with an idle CPU.
+//! How long is learned: a sleep that ended soon would better have been a look, one that did not makes the
+//! next look shorter. A worker whose frames are far apart does not look at all, and one without frames costs nothing.
+
+use std::time::{Duration, Instant};
+
+use rustix::{
+    event::{Timespec, epoll},
+    fd::OwnedFd,
+    io::Errno,
+};
+
+/// The shortest look that is worth it: about the time a sleep and a wake-up take.
+const SHORTEST: Duration = Duration::from_micros(5);
+
+/// How long a worker looks before it sleeps.
+#[derive(Debug, Default)]
+pub(super) struct BusyPoll {
+    longest: Duration,
+    current: Duration,
+}
+
+impl BusyPoll {
+    /// Never looks longer than `longest` from now on; zero: always sleeps at once.
+    pub(super) fn limit(&mut self, longest: Duration) {
+        self.longest = longest;
+        self.current = self.current.min(longest);
+    }
+
+    /// Waits until something is ready, and returns how many of `events` tell what.
+    pub(super) fn wait(&mut self, epoll: &OwnedFd, events: &mut [epoll::Event]) -> Result<usize, Errno> {
+        if !self.current.is_zero() {
+            let begin = Instant::now();
+            while begin.elapsed() < self.current {
+                match epoll::wait(epoll, &mut *events, Some(&Timespec::default()))? {
+                    0 => std::hint::spin_loop(),
+                    ready => return Ok(ready),
+                }
+            }
+        }
+        let asleep = Instant::now();
+        let ready = epoll::wait(epoll, events, None)?;
+        self.learn(asleep.elapsed());
+        Ok(ready)
+    }
+
+    /// Adapts to a sleep of this length.
+    fn learn(&mut self, slept: Duration) {
+        self.current = if slept < self.longest {
+            (self.current * 2).clamp(SHORTEST, self.longest.max(SHORTEST))
+        } else {
+            Some(self.current / 2).filter(|half| *half >= SHORTEST).unwrap_or_default()
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONGEST: Duration = Duration::from_micros(50);
+
+    fn after(sleeps: &[u64]) -> u128 {
+        let mut poll = BusyPoll::default();
+        poll.limit(LONGEST);
+        sleeps.iter().for_each(|micros| poll.learn(Duration::from_micros(*micros)));
+        poll.current.as_micros()
+    }
+
+    #[test]
+    fn looks_longer_while_sleeps_are_short_and_not_at_all_when_they_are_long() {
+        assert_eq!(after(&[]), 0);
+        assert_eq!(after(&[10]), 5);
+        assert_eq!(after(&[10; 10]), 50);
+        assert_eq!(after(&[10, 10, 10, 1000]), 10);
+        assert_eq!(after(&[10, 10, 1000, 1000]), 0);
+        assert_eq!(after(&[1000; 10]), 0);
+    }
+
+    #[test]
+    fn zero_switches_it_off() {
+        let mut poll = BusyPoll::default();
+        poll.learn(Duration::ZERO);
+        assert_eq!(poll.current, Duration::ZERO);
+    }
+}
