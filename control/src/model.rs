@@ -395,9 +395,9 @@ pub(crate) mod text_option {
 
     /// A number for VLAN ids, a string for addresses.
     #[derive(Deserialize)]
-    #[serde(untagged)]
+    #[serde(untagged, expecting = "neither a whole number nor text")]
     pub(crate) enum Value {
-        Number(u16),
+        Number(i64),
         Text(String),
     }
 
@@ -413,7 +413,10 @@ pub(crate) mod text_option {
     impl Text for super::VlanId {
         fn from_value(value: Value) -> Result<Self, String> {
             match value {
-                Value::Number(number) => Self::try_from(number).map_err(|error| error.to_string()),
+                Value::Number(number) => match u16::try_from(number) {
+                    Ok(number) => Self::try_from(number).map_err(|error| error.to_string()),
+                    Err(_) => Err(format!("{number} is not a VLAN id: write a number, 1 to 4094")),
+                },
                 Value::Text(text) => Err(format!("{text:?} is not a VLAN id: write a number, 1 to 4094")),
             }
         }
