@@ -80,6 +80,12 @@ impl Moves {
         free
     }
 
+    /// The addresses whose hold is over at `now`.
+    pub(super) fn due(&self, now: Timestamp) -> Vec<Key> {
+        let over = |record: &Record| record.held_until.is_some_and(|until| until <= now);
+        self.records.iter().filter(|(_, record)| over(record)).map(|(key, _)| *key).collect()
+    }
+
     fn make_room(&mut self) {
         let oldest = self.records.iter().min_by_key(|(_, record)| record.since).map(|(key, _)| *key);
         oldest.and_then(|key| self.records.remove(&key));

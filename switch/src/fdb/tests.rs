@@ -131,6 +131,23 @@ fn an_address_that_keeps_moving_is_held_and_reported() {
 }
 
 #[test]
+fn a_hold_ends_on_time_whatever_part_of_the_table_is_swept() {
+    for part in 0..4 {
+        let fdb = table(100);
+        for (second, port) in [(0, WEB), (1, DB), (2, WEB), (3, DB), (4, WEB), (5, DB)] {
+            learn(&fdb, 1, port, second);
+        }
+        for second in (104..=1804).step_by(100) {
+            learn(&fdb, 1, WEB, second);
+            fdb.sweep(part, 4, at(second));
+        }
+        assert_eq!(learn(&fdb, 1, DB, 1804), Learned::Held);
+        fdb.sweep(part, 4, at(1805));
+        assert_eq!(learn(&fdb, 1, DB, 1805), Learned::Moved { from: WEB });
+    }
+}
+
+#[test]
 fn a_port_never_exceeds_its_own_limit() {
     let fdb = table(100);
     let learn = |id, port| fdb.learn(BLUE, mac(id), port, Some(2), at(0));

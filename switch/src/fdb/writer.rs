@@ -167,6 +167,16 @@ impl Writer {
 
     pub(super) fn sweep(&mut self, fdb: &Fdb, buckets: Range<usize>, now: Timestamp) {
         let tick = Tick::from(now);
+        // A hold ends on time, wherever in the table its address is.
+        for key in self.moves.due(now) {
+            self.moves.release(key, now);
+            if let Some((bucket, slot, value)) = fdb.find(key)
+                && value.is_held()
+            {
+                fdb.buckets[bucket].set(slot, value.held(false));
+                self.report(now, key, value.port(), Change::Released);
+            }
+        }
         self.each(fdb, buckets, |writer, bucket, slot, key, value| {
             if value.origin() != Origin::Learned {
                 return;
