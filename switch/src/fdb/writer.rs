@@ -170,7 +170,7 @@ impl Writer {
         // A hold ends on time, wherever in the table its address is.
         for key in self.moves.due(now) {
             self.moves.release(key, now);
-            if let Some((bucket, slot, value)) = fdb.find(key)
+            if let Some((bucket, slot, value)) = fdb.find(fdb.place_of(key))
                 && value.is_held()
             {
                 fdb.buckets[bucket].set(slot, value.held(false));
