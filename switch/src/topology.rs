@@ -304,6 +304,7 @@ impl Topology {
     ///
     /// A tag that is not the switch's is payload, and refused unless the network passes it: taken out of its network
     /// untagged, by a trunk that carries it natively, the frame would be in another one (VLAN hopping).
+    #[inline]
     pub fn classify(
         &self,
         ingress: PortId,
@@ -329,6 +330,7 @@ impl Topology {
         Ok(Classified { network, tag })
     }
 
+    #[inline]
     fn passes_tags(&self, network: NetworkId) -> bool {
         self.networks.get(network.index()).is_some_and(|entry| entry.passes_tags)
     }

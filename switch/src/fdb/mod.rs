@@ -277,13 +277,13 @@ impl Fdb {
         self.place_of(Key::new(network, mac))
     }
 
-    /// Brings the cache line that [`Fdb::learn`] and [`Fdb::lookup`] will most likely read for this station near.
+    /// Asks for the cache line that [`Fdb::learn`] and [`Fdb::lookup`] will most likely read for this station.
     ///
     /// Called for a whole batch before its first decision, the misses of many frames overlap: at 1 M
     /// addresses that is the difference between one memory latency a frame and one a batch.
     #[inline]
-    pub fn touch(&self, Place { first, .. }: Place) -> u64 {
-        self.buckets[first as usize].touch()
+    pub fn prefetch(&self, Place { first, .. }: Place) {
+        self.buckets[first as usize].prefetch();
     }
 
     /// Pins `mac` to `port`. Replaces whatever the table knew of it from a weaker origin.
@@ -392,6 +392,7 @@ impl Fdb {
         [first as usize, second as usize]
     }
 
+    #[inline]
     #[inline]
     fn find(&self, Place { key, first, second }: Place) -> Option<(usize, usize, Value)> {
         let (first, second) = (first as usize, second as usize);

@@ -38,12 +38,11 @@ impl Key {
         (NetworkId((self.0 >> 48) as u16), MacAddr::from_bits(self.0 ^ GROUP))
     }
 
-    /// Mixes all bits into both halves (the finaliser of MurmurHash3, public domain constants).
+    /// Mixes all bits into both halves: a multiplication by the golden ratio whose upper half is folded back.
+    #[inline]
     pub(super) fn hash(self, seed: u64) -> u64 {
-        let mut bits = self.0 ^ seed;
-        bits = (bits ^ bits >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
-        bits = (bits ^ bits >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-        bits ^ bits >> 33
+        let product = u128::from(self.0 ^ seed) * 0x9e37_79b9_7f4a_7c15;
+        (product >> 64) as u64 ^ product as u64
     }
 }
 
@@ -155,9 +154,16 @@ struct Slot {
 pub(super) struct Bucket([Slot; SLOTS]);
 
 impl Bucket {
-    /// Reads the line; the result only keeps the load from being left out.
-    pub(super) fn touch(&self) -> u64 {
-        self.0[0].key.load(Relaxed)
+    /// Asks for the cache line, without waiting for it as a load would.
+    #[inline]
+    #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "the safe prefetch is not stable yet"))]
+    pub(super) fn prefetch(&self) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: SSE is part of x86-64, and a prefetch reads nothing, whatever the address.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(self).cast());
+        }
     }
 
     /// Bit `slot` is set where `key` stands; at most one is.
