@@ -251,6 +251,43 @@ fn a_reload_under_load_changes_what_differs_and_nothing_else() {
 
 #[test]
 #[ignore = "needs root: make test runs it"]
+fn what_can_be_changed_in_place_is() {
+    let (a, b, c) = (Netns::new("a"), Netns::new("b"), Netns::new("c"));
+    let others = BLUE.to_owned() + &tap("a", &a, 1) + &tap("c", &c, 3);
+    for kind in ["tap", "veth"] {
+        let before = format!("kind = \"{kind}\"\naddress = \"10.9.0.2/24\"");
+        let after = format!(
+            "kind = \"{kind}\"\naddress = [\"10.9.0.22/24\", \"fd00:9::22/64\"]\nmtu = 1400\nisolated = true\n\
+             mac = \"02:42:0a:09:00:16\""
+        );
+        let switch = Vswitchd::start("", &(others.clone() + &port("b", b.name(), &before)));
+        a.reaches("10.9.0.2");
+        let index = |netns: &Netns| netns.ip("-o link show dev eth0").split(':').next().unwrap().to_owned();
+        let (interface, flow) = (index(&b), Flow::start(&a, &c, "10.9.0.3"));
+        flow.flows(100_000);
+        switch.configure("", &(others.clone() + &port("b", b.name(), &after)));
+        let changes = switch.ctl(&["reload"])["changes"].clone();
+        let changes = changes.as_array().unwrap();
+        assert_eq!(
+            (changes.len(), &changes[0]["name"], &changes[0]["action"]),
+            (1, &"b".into(), &"change".into())
+        );
+        let detail = changes[0]["detail"].as_str().unwrap();
+        assert!(detail.contains("isolated false -> true") && detail.contains("mtu 1500 -> 1400"), "{detail}");
+        assert_eq!(index(&b), interface, "{kind}: the interface is the same");
+        let shown = b.ip("address show dev eth0");
+        for part in ["10.9.0.22/24", "fd00:9::22/64", "mtu 1400", "02:42:0a:09:00:16"] {
+            assert!(shown.contains(part), "{kind}: {part} is missing in\n{shown}");
+        }
+        assert!(!shown.contains("10.9.0.2/24"), "{kind}: {shown}");
+        a.reaches("10.9.0.22");
+        flow.flows(100_000);
+        flow.stop();
+    }
+}
+
+#[test]
+#[ignore = "needs root: make test runs it"]
 fn streams_survive_a_crash_of_the_daemon() {
     let (web, db) = (Netns::new("web"), Netns::new("db"));
     let persistent = |it: String| it + "persist = true\n";
