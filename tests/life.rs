@@ -98,6 +98,13 @@ fn a_namespace_that_goes_under_load_disturbs_nobody_else() {
         doomed.make_again();
         switch.port_is("doomed", "up");
         assert_eq!(process::descriptors(switch.pid()), descriptors, "nothing is left open");
+
+        // Faster than anybody looks: the name is there all the time, but it means another namespace.
+        doomed.delete();
+        doomed.make_again();
+        eventually("the port moves to the new namespace", || doomed.has_link("eth0").then_some(()));
+        switch.port_is("doomed", "up");
+        c.reaches("10.9.0.4");
     }
 }
 
@@ -320,6 +327,49 @@ fn streams_survive_a_crash_of_the_daemon() {
         switch.run();
         assert!(switch.stop().success());
         assert!(!web.has_link("eth0") && !db.has_link("eth0"), "{server}: these do not persist");
+    }
+}
+
+#[test]
+#[ignore = "needs root: make test runs it"]
+fn a_persistent_interface_goes_with_its_port() {
+    let (web, db) = (Netns::new("web"), Netns::new("db"));
+    let persistent = |it: String| it + "persist = true\n";
+    let all = BLUE.to_owned() + &persistent(tap("web", &web, 1)) + &persistent(veth("db", &db, 2));
+    let switch = Vswitchd::start("", &all);
+    switch.ctl(&["attach", "--netns", web.name(), "blue", "--name", "more", "--ifname", "eth1", "--persist"]);
+    web.reaches("10.9.0.2");
+    switch.ctl(&["detach", "more"]);
+    assert!(!web.has_link("eth1"));
+    switch.configure("", BLUE);
+    assert_eq!(switch.ctl(&["reload"])["changes"].as_array().unwrap().len(), 2);
+    assert!(!web.has_link("eth0") && !db.has_link("eth0") && !switch.host.has_link("vs-db"));
+    // It may be had again at once.
+    switch.configure("", &all);
+    switch.ctl(&["reload"]);
+    for name in ["web", "db"] {
+        assert_eq!(switch.port(name)["state"], "up");
+    }
+}
+
+/// A file that changes what a port stands on, under the same name.
+#[test]
+#[ignore = "needs root: make test runs it"]
+fn a_port_changes_its_kind_and_place_by_reload() {
+    let (a, b, c) = (Netns::new("a"), Netns::new("b"), Netns::new("c"));
+    let fixed = BLUE.to_owned() + &tap("a", &a, 1);
+    let keys = |kind: &str| format!("kind = \"{kind}\"\naddress = \"10.9.0.4/24\"\n{MAC}");
+    let switch = Vswitchd::start("", &(fixed.clone() + &port("x", b.name(), &keys("tap"))));
+    a.reaches("10.9.0.4");
+    for (place, kind, other) in
+        [(&b, "veth", &c), (&c, "veth", &b), (&c, "tap", &b), (&b, "tap", &c), (&b, "veth", &c)]
+    {
+        switch.configure("", &(fixed.clone() + &port("x", place.name(), &keys(kind))));
+        assert_eq!(switch.ctl(&["reload"])["changes"].as_array().unwrap().len(), 1);
+        let now = switch.port("x");
+        assert_eq!([&now["state"], &now["kind"]], ["up", kind], "{now:#}");
+        assert!(place.has_link("eth0") && !other.has_link("eth0"), "{kind}");
+        a.reaches("10.9.0.4");
     }
 }
 
