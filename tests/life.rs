@@ -373,6 +373,36 @@ fn a_port_changes_its_kind_and_place_by_reload() {
     }
 }
 
+/// A container may do with its interface what it likes: that is its own trouble, and it ends when the container ends it.
+#[test]
+#[ignore = "needs root: make test runs it"]
+fn what_a_container_does_to_its_interface_hurts_itself_alone() {
+    for kind in [tap, veth] {
+        let (a, b, rogue) = (Netns::new("a"), Netns::new("b"), Netns::new("rogue"));
+        let ports = tap("a", &a, 1) + &tap("b", &b, 2) + &kind("rogue", &rogue, 4) + MAC;
+        let switch = Vswitchd::start("", &(BLUE.to_owned() + &ports));
+        let flow = Flow::start(&a, &b, "10.9.0.2");
+        a.reaches("10.9.0.4");
+
+        rogue.ip("link set eth0 down");
+        assert!(!a.pings("10.9.0.4"));
+        flow.flows(100_000);
+        rogue.ip("link set eth0 up");
+        a.reaches("10.9.0.4");
+        rogue.ip("link set eth0 down");
+        rogue.ip("link set eth0 name lan0");
+        rogue.ip("link set lan0 up");
+        a.reaches("10.9.0.4");
+        rogue.ip("link delete lan0");
+        eventually("the port has an interface again", || rogue.has_link("eth0").then_some(()));
+        switch.port_is("rogue", "up");
+        a.reaches("10.9.0.4");
+        switch.logs(&["rogue", "its interface is"]);
+        flow.flows(100_000);
+        flow.stop();
+    }
+}
+
 #[test]
 #[ignore = "needs root: make test runs it"]
 fn what_the_api_made_comes_back_after_a_crash() {
