@@ -6,11 +6,11 @@ use std::{
     io::{Read, Write},
     os::unix::net::UnixStream,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 use serde_json::{Value, json};
-use vswitch_tests::{Netns, PATIENCE, Vswitchd, eventually};
+use vswitch_tests::{Container, Netns, PATIENCE, Vswitchd};
 
 /// A daemon with the network `blue` and the TAP ports `web` and `db` in their namespaces.
 struct Example {
@@ -231,45 +231,12 @@ fn ports_are_made_shown_and_deleted() {
     assert!(switch.host.has_link("nic0"), "what was there before stays");
 }
 
-/// A process with a namespace of its own.
-struct Container(Child);
-
-impl Container {
-    fn start() -> Self {
-        let own = fs::read_link("/proc/self/ns/net").unwrap();
-        let child =
-            Command::new("unshare").args(["--net", "sleep", "1000"]).stdin(Stdio::null()).spawn().unwrap();
-        let container = Self(child);
-        eventually("the process has its namespace", || {
-            let theirs = fs::read_link(format!("/proc/{}/ns/net", container.0.id())).ok()?;
-            (theirs != own).then_some(())
-        });
-        container
-    }
-
-    fn ip(&self, arguments: &str) -> String {
-        let pid = self.0.id().to_string();
-        let output = Command::new("nsenter")
-            .args(["--net", "--target", &pid, "ip"])
-            .args(arguments.split(' '))
-            .output();
-        String::from_utf8(output.unwrap().stdout).unwrap()
-    }
-}
-
-impl Drop for Container {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 #[ignore = "needs root: make test runs it"]
 fn interfaces_are_attached_to_containers_and_detached() {
     let Example { switch, web, db } = Example::start();
     let container = Container::start();
-    let pid = container.0.id().to_string();
+    let pid = container.pid().to_string();
     let target = Netns::new("target");
     for (place, kind, last) in [
         (["--netns", target.name()], "tap", 11),

@@ -12,6 +12,8 @@
     reason = "a test that cannot go on panics, in its helpers too"
 )]
 
+#[path = "harness/container.rs"]
+mod container;
 #[path = "harness/daemon.rs"]
 pub mod daemon;
 #[path = "harness/netns.rs"]
@@ -33,6 +35,7 @@ use std::{
 };
 
 pub use self::{
+    container::Container,
     daemon::{Output, Vswitchd},
     netns::Netns,
     raw::Raw,

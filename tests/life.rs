@@ -1,15 +1,11 @@
 //! The life of a daemon and its ports: starting, changing, failing, dying, coming back.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
-use std::{
-    fs,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{fs, process::Command, time::Duration};
 
 use rustix::process::Signal;
 use vswitch_tests::{
-    Netns, PATIENCE, Vswitchd, eventually, process,
+    Container, Netns, PATIENCE, Vswitchd, eventually, process,
     tcp::{self, Flow},
     within,
 };
@@ -33,34 +29,6 @@ fn veth(name: &str, netns: &Netns, last: u8) -> String {
 const MAC: &str = "mac = \"02:42:0a:09:00:04\"\n";
 
 const BLUE: &str = "[[network]]\nname = \"blue\"\n";
-
-/// A process with a namespace of its own and no other name for it, as containers have.
-struct Container(Child);
-
-impl Container {
-    fn start() -> Self {
-        let own = fs::read_link("/proc/self/ns/net").unwrap();
-        let child =
-            Command::new("unshare").args(["--net", "sleep", "1000"]).stdin(Stdio::null()).spawn().unwrap();
-        let container = Self(child);
-        eventually("the process has its namespace", || {
-            let theirs = fs::read_link(format!("/proc/{}/ns/net", container.pid())).ok()?;
-            (theirs != own).then_some(())
-        });
-        container
-    }
-
-    fn pid(&self) -> u32 {
-        self.0.id()
-    }
-}
-
-impl Drop for Container {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 #[test]
 #[ignore = "needs root: make test runs it"]
