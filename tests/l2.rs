@@ -174,9 +174,9 @@ fn segmented_datagrams_arrive_intact() {
 #[ignore = "needs root: make test runs it"]
 fn broadcast_and_multicast_reach_all_others() {
     let mixed = Mixed::start("", 1500);
-    let everywhere = |group: Ipv4Addr| -> Vec<UdpSocket> {
+    let everywhere = |group: Ipv4Addr, port: u16| -> Vec<UdpSocket> {
         let bind = |(index, container): (usize, &Netns)| {
-            let port = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 7000));
+            let port = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
             let socket = container.run(|| UdpSocket::bind(port).unwrap());
             if group.is_multicast() {
                 socket.join_multicast_v4(&group, &v4(index).parse().unwrap()).unwrap();
@@ -186,8 +186,9 @@ fn broadcast_and_multicast_reach_all_others() {
         };
         mixed.containers.iter().enumerate().map(bind).collect()
     };
-    for group in [Ipv4Addr::BROADCAST, Ipv4Addr::new(10, 9, 0, 255), Ipv4Addr::new(239, 1, 2, 3)] {
-        let sockets = everywhere(group);
+    let groups = [Ipv4Addr::BROADCAST, Ipv4Addr::new(10, 9, 0, 255), Ipv4Addr::new(239, 1, 2, 3)];
+    for (group, port) in groups.into_iter().zip(7000..) {
+        let sockets = everywhere(group, port);
         for (from, container) in mixed.containers.iter().enumerate() {
             let sender = container.udp(&v4(from));
             sender.set_broadcast(true).unwrap();
@@ -196,7 +197,7 @@ fn broadcast_and_multicast_reach_all_others() {
             if group == Ipv4Addr::BROADCAST {
                 container.ip("route replace default dev eth0");
             }
-            sender.send_to(&[u8::try_from(from).unwrap(); 100], (group, 7000)).unwrap();
+            sender.send_to(&[u8::try_from(from).unwrap(); 100], (group, port)).unwrap();
             for (to, socket) in sockets.iter().enumerate().filter(|(to, _)| *to != from) {
                 let mut buffer = [0; 2048];
                 // A broadcast is also heard by its own sender: those are passed over.

@@ -80,7 +80,7 @@ const NATIVE: &str = "trunk = [\"blue\", \"red\"]\nnative = \"green\"";
 #[ignore = "needs root: make test runs it"]
 fn every_network_crosses_the_trunk_whole() {
     let trunk = Trunk::start(NATIVE, NATIVE);
-    for network in 0..3 {
+    for (network, name) in NETWORKS.iter().enumerate() {
         let (near, far) = trunk.containers(network);
         for (address, chunk) in [("10.9.0.2", 64 << 10), ("fd00:9::2", 64 << 10), ("10.9.0.2", 8 << 10)] {
             tcp::exchange(near, far, address, 4_000_000, chunk);
@@ -122,9 +122,9 @@ fn networks_hear_nothing_of_each_other() {
             ears.push((side, network, trunk.eth0(side, network)));
         }
     }
-    for network in 0..3 {
+    for (network, name) in NETWORKS.iter().enumerate() {
         let mouth = trunk.eth0(0, network);
-        let words = format!("only {} hears that", NETWORKS[network]);
+        let words = format!("only {name} hears that");
         let unknown = [2, 9, 9, 9, 9, 9];
         for to in [BROADCAST, [1, 0, 0x5e, 1, 2, 3], unknown] {
             mouth.send(&frame(to, STATION, EXPERIMENT, words.as_bytes()));

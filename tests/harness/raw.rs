@@ -160,7 +160,7 @@ fn bind(fd: RawFd, index: c_int) -> io::Result<()> {
     address.sll_family = 17; // AF_PACKET
     address.sll_protocol = 3_u16.to_be(); // ETH_P_ALL
     address.sll_ifindex = index;
-    let len = size_of::<libc::sockaddr_ll>() as socklen_t;
+    let len = length::<libc::sockaddr_ll>();
     // SAFETY: the address is a sockaddr_ll of the length told and lives across the call.
     check(unsafe { libc::bind(fd, (&raw const address).cast(), len) })
 }
@@ -170,9 +170,13 @@ fn bind(fd: RawFd, index: c_int) -> io::Result<()> {
 /// # Errors
 /// The kernel does not know it, or does not like the value.
 pub fn set_option<T>(fd: RawFd, level: c_int, option: c_int, value: &T) -> io::Result<()> {
-    let len = size_of::<T>() as socklen_t;
+    let len = length::<T>();
     // SAFETY: the kernel reads `len` octets of `value`, which lives across the call.
     check(unsafe { libc::setsockopt(fd, level, option, std::ptr::from_ref(value).cast::<c_void>(), len) })
+}
+
+fn length<T>() -> socklen_t {
+    socklen_t::try_from(size_of::<T>()).expect("no option or address is so long")
 }
 
 fn check(result: c_int) -> io::Result<()> {
