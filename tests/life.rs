@@ -427,6 +427,9 @@ fn what_the_api_made_comes_back_after_a_crash() {
     };
     let before = ["web", "db", "pair"].map(|name| spec(name, &switch));
     let network = switch.ctl(&["network", "show", "blue"]);
+    switch.ctl(&["fdb", "add", "blue", "02:42:00:00:00:99", "web"]);
+    let pinned = |switch: &Vswitchd| switch.ctl(&["fdb", "ls", "--mac", "02:42:00:00:00:99"]);
+    let pin = pinned(&switch);
 
     switch.kill();
     assert!(!web.has_link("eth0"), "a TAP that does not persist goes with its descriptor");
@@ -441,9 +444,11 @@ fn what_the_api_made_comes_back_after_a_crash() {
         ["name", "vlan", "mtu", "declared", "ports"].map(|key| network[key].clone())
     );
     assert_eq!(web.mac("eth0"), [2, 0x42, 10, 9, 0, 1]);
+    assert_eq!(pinned(&switch), pin, "pinned addresses as well");
     web.reaches("10.9.0.2");
 
     switch.ctl(&["detach", "web"]);
+    assert!(pinned(&switch).as_array().unwrap().is_empty(), "they go with their port");
     switch.kill();
     switch.run();
     assert_eq!(switch.refusal(&["port", "show", "web"]).0, 4, "what was deleted stays so");

@@ -1,7 +1,7 @@
 //! What the API made, kept over restarts.
 //!
-//! One `redb` file in the state folder holds networks and ports as JSON, the very text the API
-//! speaks. Every method that changes something returns only when the change is on the disk. What the
+//! One `redb` file in the state folder holds networks, ports and pinned addresses as JSON, the very text the
+//! API speaks. Every method that changes something returns only when the change is on the disk. What the
 //! file `net.toml` declares is not kept here: it has its place already.
 
 use std::{
@@ -14,7 +14,10 @@ use std::{
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 use serde::{Serialize, de::DeserializeOwned};
 
+use vswitch::addr::MacAddr;
+
 use crate::{
+    api::types::StaticEntry,
     model::{Name, NetworkSpec, PortSpec},
     state::{Kind, Record},
 };
@@ -24,6 +27,8 @@ const VERSION: u64 = 1;
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const NETWORKS: TableDefinition<'_, &str, &str> = TableDefinition::new("networks");
 const PORTS: TableDefinition<'_, &str, &str> = TableDefinition::new("ports");
+/// Addresses pinned to a port, by network and address.
+const PINS: TableDefinition<'_, &str, &str> = TableDefinition::new("pins");
 
 /// An open store. One process has it at a time.
 #[derive(Debug)]
@@ -111,7 +116,7 @@ impl Store {
     /// # Errors
     /// It is not kept.
     pub fn put_network(&self, spec: &NetworkSpec) -> Result<(), StoreError> {
-        self.write(NETWORKS, &spec.name, Some(spec))
+        self.write(NETWORKS, spec.name.as_str(), Some(spec))
     }
 
     /// As [`Store::put`].
@@ -119,7 +124,7 @@ impl Store {
     /// # Errors
     /// It is not kept.
     pub fn put_port(&self, spec: &PortSpec) -> Result<(), StoreError> {
-        self.write(PORTS, &spec.name, Some(spec))
+        self.write(PORTS, spec.name.as_str(), Some(spec))
     }
 
     /// Keeps it no longer; what is not there stays not there. On the disk when this returns.
@@ -128,9 +133,33 @@ impl Store {
     /// It is kept still.
     pub fn remove(&self, kind: Kind, name: &Name) -> Result<(), StoreError> {
         match kind {
-            Kind::Network => self.write::<NetworkSpec>(NETWORKS, name, None),
-            Kind::Port => self.write::<PortSpec>(PORTS, name, None),
+            Kind::Network => self.write::<NetworkSpec>(NETWORKS, name.as_str(), None),
+            Kind::Port => self.write::<PortSpec>(PORTS, name.as_str(), None),
         }
+    }
+
+    /// The addresses pinned to ports.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn pins(&self) -> Result<Vec<StaticEntry>, StoreError> {
+        self.read(PINS)
+    }
+
+    /// Keeps a pinned address, in the place of what it was pinned to before. On the disk when this returns.
+    ///
+    /// # Errors
+    /// It is not kept.
+    pub fn put_pin(&self, pin: &StaticEntry) -> Result<(), StoreError> {
+        self.write(PINS, &pin_key(&pin.network, pin.mac), Some(pin))
+    }
+
+    /// Keeps a pinned address no longer; what is not there stays not there. On the disk when this returns.
+    ///
+    /// # Errors
+    /// It is kept still.
+    pub fn remove_pin(&self, network: &Name, mac: MacAddr) -> Result<(), StoreError> {
+        self.write::<StaticEntry>(PINS, &pin_key(network, mac), None)
     }
 
     fn agree_on_version(&self) -> Result<(), StoreError> {
@@ -147,6 +176,7 @@ impl Store {
             if found == VERSION {
                 transaction.open_table(NETWORKS)?;
                 transaction.open_table(PORTS)?;
+                transaction.open_table(PINS)?;
                 transaction.commit()?;
             }
             Ok(found)
@@ -181,7 +211,7 @@ impl Store {
     fn write<S: Serialize>(
         &self,
         table: TableDefinition<'_, &str, &str>,
-        name: &Name,
+        key: &str,
         spec: Option<&S>,
     ) -> Result<(), StoreError> {
         let text = spec.map(serde_json::to_string).transpose().map_err(|error| self.io(error.into()))?;
@@ -190,8 +220,8 @@ impl Store {
             {
                 let mut table = transaction.open_table(table)?;
                 match text.as_deref() {
-                    Some(text) => table.insert(name.as_str(), text)?,
-                    None => table.remove(name.as_str())?,
+                    Some(text) => table.insert(key, text)?,
+                    None => table.remove(key)?,
                 };
             }
             Ok(transaction.commit()?)
@@ -212,6 +242,10 @@ impl Store {
     fn corrupt(&self, what: String) -> StoreError {
         StoreError::Corrupt { path: self.path.clone(), what }
     }
+}
+
+fn pin_key(network: &Name, mac: MacAddr) -> String {
+    format!("{network}/{mac}")
 }
 
 /// Why the file could not be opened. redb reports a foreign file as invalid data.

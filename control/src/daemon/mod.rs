@@ -22,10 +22,12 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::ValueEnum;
 use rustix::net::SocketType;
+use sd_notify::NotifyState;
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
     sync::oneshot,
+    task::spawn_blocking,
     time::{MissedTickBehavior, interval, timeout},
 };
 use tracing::{error, info, warn};
@@ -85,8 +87,12 @@ pub fn run(options: Options) -> ExitCode {
         return ExitCode::from(2);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let result =
-        runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(serve(options.config, config)));
+    let result = runtime.map_err(Failure::from).and_then(|runtime| {
+        let result = runtime.block_on(serve(options.config, config));
+        // Not for a notification that nobody reads.
+        runtime.shutdown_background();
+        result
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -124,7 +130,7 @@ async fn serve(path: PathBuf, config: Config) -> Result<(), Failure> {
         async move { daemon.attach(attachment).await }
     }));
     let watch = tokio::spawn(watch(Arc::clone(&daemon)));
-    notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("forwarding")]);
+    notify(vec![NotifyState::Ready, NotifyState::Status("forwarding")]).await;
     info!(socket = %api.socket.display(), "ready");
 
     let signal = loop {
@@ -135,7 +141,7 @@ async fn serve(path: PathBuf, config: Config) -> Result<(), Failure> {
         }
     };
     info!(signal, "stopping");
-    notify(&[sd_notify::NotifyState::Stopping]);
+    notify(vec![NotifyState::Stopping]).await;
     helper_server.abort();
     watch.abort();
     let _ = stop.send(());
@@ -149,10 +155,10 @@ async fn serve(path: PathBuf, config: Config) -> Result<(), Failure> {
 async fn reload(daemon: &Daemon) {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
-    notify(&[sd_notify::NotifyState::Reloading, sd_notify::NotifyState::MonotonicUsec(micros)]);
+    notify(vec![NotifyState::Reloading, NotifyState::MonotonicUsec(micros)]).await;
     // What it came to is logged where it is done, whoever asked.
     let _ = api::Backend::reload(daemon, false).await;
-    notify(&[sd_notify::NotifyState::Ready]);
+    notify(vec![NotifyState::Ready]).await;
 }
 
 /// Looks after what changes by itself: ports that fail and come back, addresses that age.
@@ -167,7 +173,9 @@ async fn watch(daemon: Arc<Daemon>) {
     }
 }
 
-fn notify(states: &[sd_notify::NotifyState<'_>]) {
+/// Tells systemd. A manager that does not listen keeps nobody waiting for long.
+async fn notify(states: Vec<NotifyState<'static>>) {
     // Without systemd there is nobody to tell.
-    let _ = sd_notify::notify(states);
+    let told = spawn_blocking(move || sd_notify::notify(&states));
+    let _ = timeout(Duration::from_millis(200), told).await;
 }

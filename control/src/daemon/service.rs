@@ -27,7 +27,7 @@ use crate::{
     config,
     model::{Name, NetworkSpec, PortSpec},
     state::{self, Command, Effect, Plan, Refusal, State},
-    store::Store,
+    store::{Store, StoreError},
 };
 
 /// The running daemon.
@@ -129,7 +129,41 @@ impl Core {
         }
         self.state = next;
         self.edge.rebuild(&self.state).await;
+        self.pin_again()?;
         Ok(changes)
+    }
+
+    /// Pins every address that is kept to its port: a port that was opened anew has none. A pin whose network or port is
+    /// gone is kept no longer.
+    fn pin_again(&mut self) -> Result<(), StoreError> {
+        for pin in self.store.pins()? {
+            if self.pin(&pin).is_err() {
+                info!(mac = %pin.mac, network = %pin.network, port = %pin.port, "a pinned address goes with its port");
+                self.store.remove_pin(&pin.network, pin.mac)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Pins an address in the table.
+    fn pin(&self, pin: &StaticEntry) -> Result<(), ApiError> {
+        let (network, port) = (self.network_id(&pin.network)?, self.port_id(&pin.port)?);
+        if !pin.mac.is_station() {
+            return Err(ApiError::invalid(format!(
+                "{} is a group or zero address: no station has it",
+                pin.mac
+            )));
+        }
+        let spec = self.state.port(&pin.port).map(|port| port.spec);
+        if !spec.is_some_and(|spec| spec.carries.networks().any(|name| *name == pin.network)) {
+            let why = format!("port {} does not carry network {}", pin.port, pin.network);
+            return Err(ApiError::invalid(why));
+        }
+        if !self.edge.fdb.pin(network, pin.mac, port, Origin::Static, self.edge.workers.now()) {
+            let why = "the table is full of pinned addresses: remove some, or raise switch.mac_limit";
+            return Err(ApiError::conflict(why));
+        }
+        Ok(())
     }
 
     async fn perform(&mut self, effect: &Effect, next: &State, manner: &mut Manner) -> Result<(), ApiError> {
@@ -295,24 +329,10 @@ impl Backend for Daemon {
     fn add_fdb(&self, entry: StaticEntry) -> Answer<'_, FdbEntry> {
         async move {
             let core = self.core.lock().await;
-            let (network, port) = (core.network_id(&entry.network)?, core.port_id(&entry.port)?);
-            if !entry.mac.is_station() {
-                return Err(ApiError::invalid(format!(
-                    "{} is a group or zero address: no station has it",
-                    entry.mac
-                )));
-            }
-            let spec = core.state.port(&entry.port).map(|port| port.spec);
-            if !spec.is_some_and(|spec| spec.carries.networks().any(|name| *name == entry.network)) {
-                return Err(ApiError::invalid(format!(
-                    "port {} does not carry network {}",
-                    entry.port, entry.network
-                )));
-            }
-            if !core.edge.fdb.pin(network, entry.mac, port, Origin::Static, core.edge.workers.now()) {
-                return Err(ApiError::conflict(
-                    "the table is full of pinned addresses: remove some, or raise switch.mac_limit",
-                ));
+            core.pin(&entry)?;
+            if let Err(error) = core.store.put_pin(&entry) {
+                core.edge.fdb.forget(core.network_id(&entry.network)?, entry.mac);
+                return Err(error.into());
             }
             Ok(view::pinned(entry))
         }
@@ -323,6 +343,7 @@ impl Backend for Daemon {
         async move {
             let core = self.core.lock().await;
             let network = core.network_id(&key.network)?;
+            core.store.remove_pin(&key.network, key.mac)?;
             if core.edge.fdb.forget(network, key.mac) {
                 Ok(())
             } else {

@@ -393,7 +393,6 @@ impl Fdb {
     }
 
     #[inline]
-    #[inline]
     fn find(&self, Place { key, first, second }: Place) -> Option<(usize, usize, Value)> {
         let (first, second) = (first as usize, second as usize);
         // Most stand in their first bucket, so the second line is read by the few others alone.
