@@ -42,7 +42,9 @@ impl Key {
     #[inline]
     pub(super) fn hash(self, seed: u64) -> u64 {
         let product = u128::from(self.0 ^ seed) * 0x9e37_79b9_7f4a_7c15;
-        (product >> 64) as u64 ^ product as u64
+        #[expect(clippy::cast_possible_truncation, reason = "the lower half is what is meant")]
+        let (upper, lower) = ((product >> 64) as u64, product as u64);
+        upper ^ lower
     }
 }
 
