@@ -305,6 +305,16 @@ fn every_frame_is_accounted_for() {
         });
         let most: u64 = lists.map(|(forwarded, reach)| forwarded * reach).sum();
         assert!(offered >= forwarded && offered <= most, "{forwarded} <= {offered} <= {most}");
+        // The two laws, on each port by itself.
+        for port in all {
+            let met = |way: &str| -> u64 {
+                let drops = port["drops"].as_array().unwrap().iter().filter(|drop| drop["direction"] == way);
+                drops.map(|drop| drop["frames"].as_u64().unwrap()).sum()
+            };
+            let fate = |name: &str| port["fates"][name].as_u64().unwrap();
+            assert_eq!(frames(port, "rx"), fate("unicast") + fate("flooded") + met("rx"), "{port}");
+            assert_eq!(fate("offered"), frames(port, "tx") + met("tx"), "{port}");
+        }
         assert_eq!(drops("tx", ""), 0, "nobody was too slow");
         // What the kernel counted in the containers is what we say we sent.
         for (number, container) in quiet.containers.iter().enumerate() {

@@ -108,8 +108,25 @@ pub struct Port {
     pub rx: Traffic,
     /// What went out.
     pub tx: Traffic,
+    /// What became of it.
+    #[serde(default)]
+    pub fates: Fates,
     /// Why frames died here; only reasons that occurred.
     pub drops: Vec<Drop>,
+}
+
+/// What became of a port's frames. Two laws hold: `rx.frames` is `unicast + flooded` and the drops met on the way in;
+/// `offered` is `tx.frames` and the drops met on the way out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Fates {
+    /// Received frames that were sent to the one port their destination is behind.
+    pub unicast: u64,
+    /// Received frames that were sent to every other port of their network.
+    pub flooded: u64,
+    /// Frames that were to leave by this port.
+    pub offered: u64,
+    /// Wire frames that super-frames were cut into, because this port does not take them whole.
+    pub segments: u64,
 }
 
 /// Whether a port carries frames.

@@ -314,7 +314,7 @@ fn duration(seconds: u64) -> String {
 mod tests {
     use super::*;
     use crate::{
-        api::types::{Change, PortStats, Worker},
+        api::types::{Change, Fates, PortStats, Worker},
         model::Name,
     };
 
@@ -345,6 +345,7 @@ mod tests {
             macs: 1,
             rx: Traffic { frames: 1_234_567, bytes: 9_876_543_210, super_frames: 1000 },
             tx: Traffic { frames: 9_999, bytes: 64, super_frames: 0 },
+            fates: Fates::default(),
             drops: vec![drop_at("web", Direction::Tx, 12)],
         }
     }

@@ -11,8 +11,8 @@ use vswitch::{
 use super::edge::Edge;
 use crate::{
     api::types::{
-        Action, Change, Direction, Drop, FdbEntry, FdbFilter, Network, Origin, Port, PortState, PortStats,
-        StaticEntry, Stats, Status, Traffic, Worker,
+        Action, Change, Direction, Drop, Fates, FdbEntry, FdbFilter, Network, Origin, Port, PortState,
+        PortStats, StaticEntry, Stats, Status, Traffic, Worker,
     },
     link::host_ifname,
     model::{DeviceSpec, Name},
@@ -127,6 +127,12 @@ pub(super) fn port(edge: &Edge, port: &state::Port) -> Port {
         macs: edge.fdb.learned_on(port.id),
         rx: received(&totals),
         tx: sent(&totals),
+        fates: Fates {
+            unicast: totals.unicast,
+            flooded: totals.flooded,
+            offered: totals.offered,
+            segments: totals.tx_segments,
+        },
         drops: drops(edge, port),
     }
 }

@@ -7,8 +7,8 @@ use vswitch_control::{
     api::{
         Answer, ApiError, Backend,
         types::{
-            Action, Change, Direction, Drop, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Origin,
-            Port, PortState, PortStats, Reload, StaticEntry, Stats, Status, Traffic, Worker,
+            Action, Change, Direction, Drop, Fates, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network,
+            Origin, Port, PortState, PortStats, Reload, StaticEntry, Stats, Status, Traffic, Worker,
         },
     },
     model::{Carries, DeviceSpec, Name, NetworkSpec, PortSpec},
@@ -64,6 +64,7 @@ pub(crate) fn port_of(spec: &PortSpec) -> Port {
         macs: 0,
         rx: Traffic { frames: 7, bytes: 700, super_frames: 1 },
         tx: Traffic::default(),
+        fates: Fates::default(),
         drops: vec![drop_of(spec.name.as_str())],
     }
 }
