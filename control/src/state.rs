@@ -335,7 +335,10 @@ impl State {
     fn same_process(&self, config: &Config) -> Result<(), Refusal> {
         let given = |switch: &SwitchSpec, api: &ApiSpec| {
             let workers = switch.workers.map_or_else(|| "auto".into(), |number| number.to_string());
-            serde_json::json!({ "switch": { "workers": workers, "state": switch.state }, "api": api })
+            serde_json::json!({
+                "switch": { "workers": workers, "state": switch.state, "mac_limit": switch.mac_limit },
+                "api": api
+            })
         };
         let (old, new) = (given(&self.switch, &self.api), given(&config.switch, &config.api));
         let changes: Vec<_> =

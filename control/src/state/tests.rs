@@ -192,6 +192,10 @@ fn refusals_say_what_to_do() {
             "api.group (unset -> g), switch.state (/var/lib/vswitch -> /x), switch.workers (auto -> 4) cannot change \
              while running: restart the daemon to apply it",
         ),
+        (
+            file("[switch]\nmac_limit=9"),
+            "switch.mac_limit (65536 -> 9) cannot change while running: restart the daemon to apply it",
+        ),
     ];
     let before = format!("{state:?}");
     for (command, expected) in table {
