@@ -361,10 +361,6 @@ impl Device for Source {
             Ok(())
         });
     }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities::ALL
-    }
 }
 
 /// A frame's addresses.

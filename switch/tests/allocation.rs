@@ -95,10 +95,6 @@ impl Device for Mill {
             Ok(())
         });
     }
-
-    fn capabilities(&self) -> Capabilities {
-        self.capabilities
-    }
 }
 
 /// A switch that forwards what one mill makes to others.

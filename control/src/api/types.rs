@@ -127,6 +127,9 @@ pub struct Fates {
     pub offered: u64,
     /// Wire frames that super-frames were cut into, because this port does not take them whole.
     pub segments: u64,
+    /// Frames that the kernel dropped before the switch could receive them, since the device was opened; veth and packet
+    /// ports only.
+    pub overflow: u64,
 }
 
 /// Whether a port carries frames.

@@ -132,6 +132,9 @@ pub(super) fn port(edge: &Edge, port: &state::Port) -> Port {
             flooded: totals.flooded,
             offered: totals.offered,
             segments: totals.tx_segments,
+            overflow: real
+                .and_then(|real| real.device.as_ref().ok())
+                .map_or(0, |open| open.device.overflow()),
         },
         drops: drops(edge, port),
     }

@@ -118,10 +118,6 @@ impl Device for MemDevice {
         });
     }
 
-    fn capabilities(&self) -> Capabilities {
-        self.capabilities
-    }
-
     fn overflow(&self) -> u64 {
         self.queues().overflow
     }

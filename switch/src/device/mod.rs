@@ -8,7 +8,6 @@ use std::{fmt, io};
 use crate::{
     addr::PortId,
     batch::Batch,
-    offload::Capabilities,
     transmit::{Scratch, Transmit},
 };
 
@@ -42,9 +41,6 @@ pub trait Device: Send + Sync + fmt::Debug {
 
     /// Sends what leaves by a port, and counts what became of each frame.
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch);
-
-    /// Which offloaded frames it takes as they are.
-    fn capabilities(&self) -> Capabilities;
 
     /// What to wait on for frames to receive; `None`: it is never waited for (tests call it in turn).
     #[cfg(feature = "os")]

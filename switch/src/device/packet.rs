@@ -265,10 +265,6 @@ impl Device for Packet {
         flush(&mut messages[..count], &pending[..count]);
     }
 
-    fn capabilities(&self) -> Capabilities {
-        self.capabilities
-    }
-
     fn readiness(&self) -> Option<BorrowedFd<'_>> {
         Some(self.socket.as_fd())
     }

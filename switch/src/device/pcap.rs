@@ -106,10 +106,6 @@ impl<R: Read + Send, W: Write + Send> Device for PcapDevice<R, W> {
             files.to.write_packet(&packet).map(drop).map_err(|_| DropReason::DevTxError)
         });
     }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities::NONE
-    }
 }
 
 #[cfg(test)]

@@ -196,10 +196,6 @@ impl Device for Tap {
         });
     }
 
-    fn capabilities(&self) -> Capabilities {
-        self.capabilities
-    }
-
     fn readiness(&self) -> Option<BorrowedFd<'_>> {
         Some(self.fd.as_fd())
     }

@@ -176,10 +176,6 @@ impl Device for Wire {
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
         self.memory.send(frames, scratch);
     }
-
-    fn capabilities(&self) -> Capabilities {
-        self.memory.capabilities()
-    }
 }
 
 /// A station's address.
