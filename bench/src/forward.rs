@@ -26,7 +26,7 @@ use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp},
     batch::{BATCH, Batch, HEADROOM},
     counters::PortCounters,
-    device::Device,
+    device::{Device, Refuse},
     engine::Engine,
     fdb::{Fdb, Settings},
     forward::Forwarder,
@@ -347,7 +347,7 @@ impl fmt::Debug for Source {
 }
 
 impl Device for Source {
-    fn recv(&self, _: PortId, batch: &mut Batch, max: usize, _: &mut dyn FnMut(usize)) -> io::Result<bool> {
+    fn recv(&self, _: PortId, batch: &mut Batch, max: usize, _: &mut Refuse<'_>) -> io::Result<bool> {
         let mut pairs = self.pairs.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         for pair in pairs.next(max) {
             fill(batch, port(pair.src_id, self.ports), pair.dst, pair.src, Offload::NONE, 60);

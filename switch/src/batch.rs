@@ -11,8 +11,15 @@ use crate::{
     offload::{Offload, VNET_HEADER},
 };
 
-/// Frames received at once at most.
+/// Frames asked of a device at once at most.
 pub const BATCH: usize = 64;
+
+/// The most frames that can come in one piece, so that a device knows only afterwards how many they were: the datagrams of one
+/// super-datagram (`UDP_MAX_SEGMENTS`, include/linux/udp.h), of which a tunnel makes a frame each.
+pub const TRAIN: usize = 128;
+
+/// Frames a batch holds: room for one train more while it holds fewer than [`BATCH`].
+pub const CAPACITY: usize = BATCH + TRAIN;
 
 /// Octets after which a device that receives frame by frame ends the batch: more would have left the second-level cache
 /// before they are sent.
@@ -40,16 +47,16 @@ pub struct Received {
     len: usize,
 }
 
-/// Up to [`BATCH`] received frames.
+/// Up to [`CAPACITY`] received frames.
 pub struct Batch {
     memory: Box<[u8]>,
     frames: Vec<Received>,
 }
 
 impl Batch {
-    /// An empty batch; 4 MB of address space, of which only what frames use is ever touched.
+    /// An empty batch; 13 MB of address space, of which only what frames use is ever touched.
     pub fn new() -> Self {
-        Self { memory: vec![0; STRIDE * BATCH].into(), frames: Vec::with_capacity(BATCH) }
+        Self { memory: vec![0; STRIDE * CAPACITY].into(), frames: Vec::with_capacity(CAPACITY) }
     }
 
     /// Forgets all frames.
@@ -69,7 +76,7 @@ impl Batch {
 
     /// Frames that still fit.
     pub fn room(&self) -> usize {
-        BATCH - self.frames.len()
+        CAPACITY - self.frames.len()
     }
 
     /// The buffers of the frames to come, in the order of the pushes that will name them. A frame is to begin at
@@ -185,12 +192,12 @@ mod tests {
         for (id, buffer) in (0..).zip(batch.spare()) {
             buffer[HEADROOM] = id;
         }
-        for id in 0..BATCH {
+        for id in 0..CAPACITY {
             batch.push(PortId(0), None, Offload::NONE, 1);
             assert_eq!(usize::from(batch.bytes(id)[0]), id);
         }
         assert_eq!(batch.room(), 0);
         batch.clear();
-        assert_eq!(batch.room(), BATCH);
+        assert_eq!(batch.room(), CAPACITY);
     }
 }

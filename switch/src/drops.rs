@@ -43,6 +43,18 @@ drop_reasons! {
     VlanNotAllowed = "VLAN_NOT_ALLOWED", "tagged with a VLAN this port does not carry: add its network to the port's trunk";
     /// Untagged on a trunk without a native network.
     VlanUntagged = "VLAN_UNTAGGED", "untagged on a trunk without native network: set the port's native network";
+    /// No VXLAN header, or one without a VNI.
+    VxlanInvalidHdr = "VXLAN_INVALID_HDR", "not VXLAN: something else sends to the tunnel's UDP port, or vxlan.strict refuses reserved bits";
+    /// The sender is no peer.
+    VxlanPeerUnknown = "VXLAN_PEER_UNKNOWN", "its sender is no peer: add it, or see whether a peer sends from another of its addresses";
+    /// The sender is about to become a peer.
+    VxlanPeerNew = "VXLAN_PEER_NEW", "arrived before its sender was taken in as a peer (vxlan.learn_peers): the sender repeats what matters";
+    /// The VNI is of no network here, or of none that this peer carries.
+    VxlanVniNotFound = "VXLAN_VNI_NOT_FOUND", "its VNI is of no network that this peer carries: give a network that vni, or add it to the peer's networks";
+    /// The tunnel met congestion that the sender's transport cannot be told of.
+    IpTunnelEcn = "IP_TUNNEL_ECN", "marked congested on the way by a router, but its sender knows no ECN (RFC 6040): find the congested link";
+    /// A remote host sends with the address of a station here.
+    LocalMac = "LOCAL_MAC", "came from a tunnel with the source address pinned to another port: the underlay loops, or two stations have that address";
     /// More broadcast frames than the port's limit.
     StormBroadcast = "STORM_BROADCAST", "above the port's broadcast limit: find the loop or raise storm.broadcast";
     /// More multicast frames than the port's limit.
@@ -62,7 +74,7 @@ drop_reasons! {
     NoReceiver = "NO_RECEIVER", "the network has no other port: attach one";
     // Met on the way out; counted on the port the frame would have left by.
     /// Longer than the egress port takes.
-    PktTooBig = "PKT_TOO_BIG", "longer than the egress port's MTU: give all ports of the network the same MTU";
+    PktTooBig = "PKT_TOO_BIG", "longer than the egress port's MTU: give all ports of the network the same MTU, over a tunnel the overlay's";
     /// The egress device is down or gone.
     DevReady = "DEV_READY", "the egress device is down or gone: set its link up, or see its port for the cause";
     /// The egress device's queue is full.

@@ -4,6 +4,7 @@
 //! turn: device.recv(batch)                      rx         up to a quantum of frames of one receiver
 //!       forwarder.forward(batch) -> egress      decide     parse, classify, learn, look up, reach
 //!       device.send(egress of each port)        tx         each egress port once, in arrival order
+//!       device.send(answers)                               "too big", back to who sent it
 //! ```
 //!
 //! Run to completion: no frame outlives its turn, nothing is queued between receiving and sending. A turn is bounded in
@@ -13,12 +14,12 @@
 use std::{io, sync::Arc};
 
 use crate::{
-    addr::Timestamp,
+    addr::{NetworkId, PortId, Timestamp},
     batch::{BATCH, Batch},
-    drops::DropReason,
     forward::Forwarder,
+    offload::Offload,
     plan::{Plan, Receiver},
-    transmit::{Egress, Scratch, Transmit},
+    transmit::{Egress, Out, Scratch, TagOp, Transmit},
 };
 
 /// What a turn did.
@@ -69,34 +70,51 @@ impl Engine {
         &self.plan
     }
 
-    /// Receives at most `max` frames (and never more than [`BATCH`]) from `receiver` and brings them where they belong.
+    /// Receives about `max` frames (asking for no more than [`BATCH`]) from `receiver` and brings them where they belong.
     ///
     /// # Errors
     /// The receiver gives no more frames; those received before the error were forwarded.
     pub fn turn(&mut self, receiver: &Receiver, max: usize, now: Timestamp) -> io::Result<Turn> {
         let Self { worker, plan, batch, forwarder, egress, scratch } = self;
         batch.clear();
-        let Some(port) = plan.port(receiver.port) else { return Ok(Turn { frames: 0, more: false }) };
-        let counters = port.counters(*worker);
-        let mut invalid = 0;
-        let received = receiver.device.recv(receiver.port, batch, max.min(BATCH), &mut |len| {
+        let mut refused = 0;
+        let received = receiver.device.recv(receiver.port, batch, max.min(BATCH), &mut |id, reason, len| {
+            let Some(port) = plan.port(id) else { return };
+            let counters = port.counters(*worker);
             counters.rx_frames.add(1);
             counters.rx_bytes.add(len as u64);
-            counters.drop(DropReason::DevHdr);
-            invalid += 1;
+            counters.drop(reason);
+            refused += 1;
         });
         forwarder.forward(now, plan, batch, egress);
-        egress.drain(|id, outs| {
-            let Some(port) = plan.port(id) else { return };
-            let frames = Transmit {
-                port: id,
-                batch,
-                outs,
-                max_frame: plan.topology.max_frame(id),
-                counters: port.counters(*worker),
-            };
-            port.device.send(&frames, scratch);
-        });
-        received.map(|more| Turn { frames: batch.len() + invalid, more })
+        egress.drain(|id, outs| send(*worker, plan, batch, id, outs, scratch));
+        let frames = batch.len() + refused;
+        self.send_answers();
+        received.map(|more| Turn { frames, more })
     }
+
+    /// Sends what devices had to tell the senders of this turn's frames. An answer goes back where its cause came from,
+    /// and teaches nobody anything.
+    fn send_answers(&mut self) {
+        let Self { worker, plan, batch, scratch, .. } = self;
+        batch.clear();
+        scratch.take_answers(|to, frame| {
+            batch.push_copy(to, Offload::NONE, frame);
+        });
+        for (slot, answer) in (0..).zip(batch.frames()) {
+            let out = Out { slot, network: NetworkId(0), tag: TagOp::Keep };
+            // A tunnel would have to be told the network.
+            if !plan.topology.is_tunnel(answer.ingress) {
+                send(*worker, plan, batch, answer.ingress, &[out], scratch);
+            }
+        }
+    }
+}
+
+/// Lets `outs` leave by the port `id`, if it is still there.
+fn send(worker: usize, plan: &Plan, batch: &Batch, id: PortId, outs: &[Out], scratch: &mut Scratch) {
+    let Some(port) = plan.port(id) else { return };
+    let max_frame = plan.topology.max_frame(id);
+    let frames = Transmit { port: id, batch, outs, max_frame, counters: port.counters(worker) };
+    port.device.send(&frames, scratch);
 }

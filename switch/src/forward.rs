@@ -6,10 +6,10 @@
 
 use crate::{
     addr::{NetworkId, Timestamp},
-    batch::{BATCH, Batch, Received},
+    batch::{Batch, CAPACITY, Received},
     counters::PortCounters,
     drops::DropReason,
-    fdb::Place,
+    fdb::{Learned, Place},
     frame::{Frame, Tag},
     plan::Plan,
     storm::{Flood, Storm},
@@ -58,7 +58,7 @@ enum Destination {
 impl Forwarder {
     /// A forwarder for `worker`.
     pub fn new(worker: usize) -> Self {
-        Self { worker, storms: Vec::new(), headers: Vec::with_capacity(BATCH) }
+        Self { worker, storms: Vec::new(), headers: Vec::with_capacity(CAPACITY) }
     }
 
     /// Makes room for ports below `ports`, so that forwarding never allocates.
@@ -75,21 +75,23 @@ impl Forwarder {
             let counters = port.counters(*worker);
             count_received(counters, rx, batch.bytes(slot).len());
             let storm = &mut storms[rx.ingress.index()];
-            let tag = header.as_ref().map_or(None, |header| header.tag);
-            match header
-                .as_ref()
-                .map_err(|reason| *reason)
-                .and_then(|header| decide(now, plan, rx, header, storm))
-            {
+            let header = match header {
+                Ok(header) => header,
+                Err(reason) => {
+                    counters.drop(*reason);
+                    continue;
+                }
+            };
+            let mut leave =
+                |member: &Member| egress.push(member.port, slot, header.network, tag_op(header.tag, member));
+            match decide(now, plan, rx, header, storm) {
                 Ok(Action::Send(member)) => {
                     counters.unicast.add(1);
-                    egress.push(member.port, slot, tag_op(tag, member));
+                    leave(member);
                 }
                 Ok(Action::Flood(reach)) => {
                     counters.flooded.add(1);
-                    for member in reach.members() {
-                        egress.push(member.port, slot, tag_op(tag, member));
-                    }
+                    reach.members().for_each(leave);
                 }
                 Err(reason) => counters.drop(reason),
             }
@@ -136,7 +138,10 @@ fn decide<'a>(
     storm: &mut Storm,
 ) -> Result<Action<'a>, DropReason> {
     let Plan { topology, fdb, .. } = plan;
-    fdb.learn_at(from, rx.ingress, topology.mac_limit(rx.ingress), now);
+    let learned = fdb.learn_at(from, rx.ingress, topology.mac_limit(rx.ingress), now);
+    if learned == Learned::Pinned && topology.is_tunnel(rx.ingress) {
+        return Err(DropReason::LocalMac);
+    }
     let reach = topology.reach(network, rx.ingress);
     let flood = match to {
         Destination::Group(flood) => flood,

@@ -72,7 +72,7 @@ impl fmt::Debug for Port {
 pub struct Receiver {
     /// Tells it from all others, for as long as the process lives.
     pub key: u64,
-    /// Where frames come from.
+    /// Where frames come from. Another plan may have another device here, which must wait on the same descriptor.
     pub device: Arc<dyn Device>,
     /// The port they came in by, unless the device tells for each frame.
     pub port: PortId,

@@ -38,6 +38,8 @@ pub struct PortRules {
     pub isolated: bool,
     /// Frames never go between two ports of one split-horizon group.
     pub horizon: Option<NonZeroU16>,
+    /// Whether flooded frames leave by it.
+    pub flood: bool,
     /// Addresses learned on it at most.
     pub mac_limit: Option<u32>,
     /// What it may flood.
@@ -54,6 +56,7 @@ impl PortRules {
             mode: PortMode::Access(network),
             isolated: false,
             horizon: None,
+            flood: true,
             mac_limit: None,
             storm: StormLimits::default(),
             mtu: DEFAULT_MTU,
@@ -150,6 +153,7 @@ pub struct Member {
     pub vlan: Option<VlanId>,
     horizon: Option<NonZeroU16>,
     isolated: bool,
+    flood: bool,
 }
 
 /// Who may talk to whom. See the [module](self).
@@ -295,7 +299,13 @@ impl Topology {
             return Err(TopologyError::CarriedTwice(rules.id, network));
         }
         *place = u16::try_from(entry.members.len()).unwrap_or(NO_MEMBER);
-        let member = Member { port: rules.id, vlan, horizon: rules.horizon, isolated: rules.isolated };
+        let member = Member {
+            port: rules.id,
+            vlan,
+            horizon: rules.horizon,
+            isolated: rules.isolated,
+            flood: rules.flood,
+        };
         entry.members.push(member);
         Ok(())
     }
@@ -321,13 +331,26 @@ impl Topology {
                 (network, Some(tag))
             }
             (Ingress::Trunk { native, .. }, tag) => (native.ok_or(DropReason::VlanUntagged)?, tag),
-            (Ingress::Tunnel, _) => (known.ok_or(DropReason::VlanNotAllowed)?, None),
+            (Ingress::Tunnel, _) => {
+                let carried = known.filter(|network| self.carries(*network, ingress));
+                (carried.ok_or(DropReason::VxlanVniNotFound)?, None)
+            }
         };
         let tagged_payload = if tag.is_some() { frame.stacked } else { frame.tag.is_some() };
         if tagged_payload && !self.passes_tags(network) {
             return Err(DropReason::VlanNotAllowed);
         }
         Ok(Classified { network, tag })
+    }
+
+    fn carries(&self, network: NetworkId, port: PortId) -> bool {
+        let place = self.networks.get(network.index()).and_then(|entry| entry.place.get(port.index()));
+        place.is_some_and(|place| *place != NO_MEMBER)
+    }
+
+    /// Whether frames come and go by `port` with their network told beside them.
+    pub fn is_tunnel(&self, port: PortId) -> bool {
+        self.port(port).is_ok_and(|entry| matches!(entry.ingress, Ingress::Tunnel))
     }
 
     #[inline]
@@ -401,7 +424,7 @@ impl<'a> Reach<'a> {
     /// All of them, for flooding.
     pub fn members(self) -> impl Iterator<Item = &'a Member> {
         let members = self.entry.map_or(&[][..], |entry| &entry.members);
-        members.iter().filter(move |member| self.check(member).is_ok())
+        members.iter().filter(move |member| member.flood && self.check(member).is_ok())
     }
 
     fn check(&self, member: &Member) -> Result<(), DropReason> {
@@ -489,7 +512,7 @@ mod tests {
             );
         }
         assert_eq!(topology.classify(PortId(4), Some(RED), &tagged(None)), ok(RED, None));
-        assert_eq!(topology.classify(PortId(4), None, &tagged(None)), Err(DropReason::VlanNotAllowed));
+        assert_eq!(topology.classify(PortId(4), None, &tagged(None)), Err(DropReason::VxlanVniNotFound));
     }
 
     #[test]

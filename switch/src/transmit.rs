@@ -8,8 +8,8 @@
 use std::io;
 
 use crate::{
-    addr::PortId,
-    batch::Batch,
+    addr::{NetworkId, PortId},
+    batch::{Batch, CAPACITY},
     counters::PortCounters,
     drops::DropReason,
     frame::{ADDRESSES, MAX_FRAME, TAG, TAG_SHIFT, Tag},
@@ -30,11 +30,24 @@ pub enum TagOp {
     Replace(Tag),
 }
 
-/// One frame that leaves: its slot in the batch, and what happens to its tag.
+impl TagOp {
+    /// How far what stands behind the tag moves.
+    fn shift(self) -> i16 {
+        match self {
+            Self::Keep | Self::Replace(_) => 0,
+            Self::Pop => -TAG_SHIFT,
+            Self::Push(_) => TAG_SHIFT,
+        }
+    }
+}
+
+/// One frame that leaves: its slot in the batch, its network, and what happens to its tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Out {
     /// The slot in the batch.
     pub slot: u16,
+    /// The network it is in, which a tunnel tells the other end.
+    pub network: NetworkId,
     /// What happens to its tag.
     pub tag: TagOp,
 }
@@ -51,19 +64,19 @@ impl Egress {
     pub fn reserve(&mut self, ports: usize) {
         self.queues.resize_with(ports.max(self.queues.len()), Vec::new);
         for queue in &mut self.queues[..ports] {
-            queue.reserve_exact(crate::batch::BATCH);
+            queue.reserve_exact(CAPACITY);
         }
         self.touched.reserve_exact(ports.saturating_sub(self.touched.len()));
     }
 
     /// Lets `slot` leave by `port`. At most once per slot and port.
-    pub fn push(&mut self, port: PortId, slot: usize, tag: TagOp) {
+    pub fn push(&mut self, port: PortId, slot: usize, network: NetworkId, tag: TagOp) {
         let queue = &mut self.queues[port.index()];
         if queue.is_empty() {
             self.touched.push(port);
         }
-        #[expect(clippy::cast_possible_truncation, reason = "a batch has 64 slots")]
-        queue.push(Out { slot: slot as u16, tag });
+        #[expect(clippy::cast_possible_truncation, reason = "a batch has fewer slots")]
+        queue.push(Out { slot: slot as u16, network, tag });
     }
 
     /// Hands each port that has something to send its frames, in the order of the ports' first frames, and is empty
@@ -78,16 +91,55 @@ impl Egress {
 }
 
 /// Where frames are copied, cut and completed when a device cannot take them as they are.
+///
+/// Also where a device leaves its answers to senders of frames that it cannot carry.
 #[derive(Debug)]
 pub struct Scratch {
     frame: Box<[u8]>,
     segment: Box<[u8]>,
+    answers: Vec<Answer>,
 }
+
+/// A frame for the sender of one that could not be carried: "packet too big".
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    to: PortId,
+    len: usize,
+    bytes: [u8; MAX_ANSWER],
+}
+
+/// Octets of the longest [answer](Scratch::answer).
+pub const MAX_ANSWER: usize = 256;
+
+/// Answers given after one turn at most. A sender that is not answered is when it repeats.
+const ANSWERS: usize = 8;
 
 impl Scratch {
     /// Room for one frame and one of its segments.
     pub fn new() -> Self {
-        Self { frame: vec![0; MAX_FRAME + TAG].into(), segment: vec![0; MAX_FRAME + TAG].into() }
+        Self {
+            frame: vec![0; MAX_FRAME + TAG].into(),
+            segment: vec![0; MAX_FRAME + TAG].into(),
+            answers: Vec::with_capacity(ANSWERS),
+        }
+    }
+
+    /// Lets `frame` leave by `to` when the turn is over. Ignored if it is longer than [`MAX_ANSWER`], or one too many.
+    pub fn answer(&mut self, to: PortId, frame: &[u8]) {
+        let mut bytes = [0; MAX_ANSWER];
+        if let Some(front) = bytes.get_mut(..frame.len())
+            && self.answers.len() < ANSWERS
+        {
+            front.copy_from_slice(frame);
+            self.answers.push(Answer { to, len: frame.len(), bytes });
+        }
+    }
+
+    /// Hands over the answers left since the last call, each with the port it is to leave by.
+    pub(crate) fn take_answers(&mut self, mut each: impl FnMut(PortId, &[u8])) {
+        for answer in self.answers.drain(..) {
+            each(answer.to, &answer.bytes[..answer.len]);
+        }
     }
 }
 
@@ -188,6 +240,23 @@ impl<'a> Transmit<'a> {
         }
     }
 
+    /// The frame as it leaves, whole, and what its sender left to do: where it lies, or, if its tag changes, copied to
+    /// `scratch`. For devices that take frames apart themselves.
+    pub fn frame<'s>(&self, out: Out, scratch: &'s mut Scratch) -> Result<(&'s [u8], Offload), DropReason>
+    where
+        'a: 's,
+    {
+        let offload = self.batch.frames()[usize::from(out.slot)].offload;
+        match self.form(out, Capabilities::ALL)? {
+            Form::Whole(bytes) => Ok((&bytes[VNET_HEADER..], offload)),
+            Form::Wire(bytes) => Ok((bytes, offload)),
+            Form::Retagged(head, rest) | Form::Uncut(head, rest, _) => {
+                let frame = join(&head, rest, &mut scratch.frame)?;
+                Ok((frame, offload.shifted(out.tag.shift())))
+            }
+        }
+    }
+
     /// The form in which `out` leaves; for devices that send many at once, and then count themselves.
     pub fn form(&self, out: Out, capabilities: Capabilities) -> Result<Form<'a>, DropReason> {
         let slot = usize::from(out.slot);
@@ -201,13 +270,13 @@ impl<'a> Transmit<'a> {
             return Ok(Form::Whole(self.batch.with_header(slot)));
         }
         let (addresses, rest) = bytes.split_at(ADDRESSES);
-        let (tag, rest, moved) = match out.tag {
-            TagOp::Keep => (None, rest, 0),
-            TagOp::Pop => (None, &rest[TAG..], -TAG_SHIFT),
-            TagOp::Push(tag) => (Some(tag), rest, TAG_SHIFT),
-            TagOp::Replace(tag) => (Some(tag), &rest[TAG..], 0),
+        let (tag, rest) = match out.tag {
+            TagOp::Keep => (None, rest),
+            TagOp::Pop => (None, &rest[TAG..]),
+            TagOp::Push(tag) => (Some(tag), rest),
+            TagOp::Replace(tag) => (Some(tag), &rest[TAG..]),
         };
-        let offload = offload.shifted(moved);
+        let offload = offload.shifted(out.tag.shift());
         let head = Head::new(&offload, addresses, tag);
         Ok(if takes { Form::Retagged(head, rest) } else { Form::Uncut(head, rest, offload) })
     }
@@ -241,11 +310,8 @@ pub fn cut(
     scratch: &mut Scratch,
     mut send: impl FnMut(&[u8]) -> Result<(), DropReason>,
 ) -> Result<usize, DropReason> {
-    let Scratch { frame, segment } = scratch;
-    let (begin, len) = (head.bytes().len(), head.bytes().len() + rest.len());
-    let frame = frame.get_mut(..len).ok_or(DropReason::PktTooBig)?;
-    frame[..begin].copy_from_slice(head.bytes());
-    frame[begin..].copy_from_slice(rest);
+    let Scratch { frame, segment, .. } = scratch;
+    let frame = join(head, rest, frame)?;
     let segments = Segmenter::new(frame, &offload).map_err(|_| DropReason::DevTxError)?;
     let pieces = segments.len();
     for wire in segments {
@@ -253,6 +319,15 @@ pub fn cut(
         send(&segment[..len])?;
     }
     Ok(pieces)
+}
+
+/// Puts a frame together at the front of `buffer`.
+fn join<'b>(head: &Head, rest: &[u8], buffer: &'b mut [u8]) -> Result<&'b [u8], DropReason> {
+    let (begin, len) = (head.bytes().len(), head.bytes().len() + rest.len());
+    let frame = buffer.get_mut(..len).ok_or(DropReason::PktTooBig)?;
+    frame[..begin].copy_from_slice(head.bytes());
+    frame[begin..].copy_from_slice(rest);
+    Ok(frame)
 }
 
 /// What an error of a device means for the frame that met it.

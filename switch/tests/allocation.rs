@@ -17,7 +17,7 @@ use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
     batch::{Batch, HEADROOM},
     counters::PortCounters,
-    device::Device,
+    device::{Device, Refuse},
     engine::Engine,
     fdb::{Damping, Fdb, Settings},
     offload::{Capabilities, Offload, VNET_HEADER},
@@ -67,13 +67,7 @@ struct Mill {
 }
 
 impl Device for Mill {
-    fn recv(
-        &self,
-        port: PortId,
-        batch: &mut Batch,
-        max: usize,
-        invalid: &mut dyn FnMut(usize),
-    ) -> io::Result<bool> {
+    fn recv(&self, port: PortId, batch: &mut Batch, max: usize, refuse: &mut Refuse<'_>) -> io::Result<bool> {
         for _ in 0..max {
             let id = self.next.fetch_add(1, Relaxed) % self.stations;
             let Some(buffer) = batch.spare().next() else { break };
@@ -82,7 +76,7 @@ impl Device for Mill {
             frame[8..12].copy_from_slice(&id.to_be_bytes());
             match Offload::parse(&self.header, frame) {
                 Ok(offload) => batch.push(port, None, offload, self.frame.len()),
-                Err(_) => invalid(self.frame.len()),
+                Err(reason) => refuse(port, reason, self.frame.len()),
             }
         }
         Ok(true)

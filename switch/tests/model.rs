@@ -207,6 +207,11 @@ impl Model {
         }
         let tick = self.now / 256;
         match self.heard(network, sent.src) {
+            Some(Heard { pinned: Some(_), port: pinned, .. })
+                if pinned != port && matches!(self.ports[&port], Kind::Tunnel) =>
+            {
+                return Err(DropReason::LocalMac);
+            }
             Some(Heard { pinned: Some(_), .. }) => {}
             _ => drop(self.table.insert((network, sent.src), Heard { port, tick, pinned: None })),
         }

@@ -173,6 +173,7 @@ fn port_rules(state: &State, port: &Port) -> Option<PortRules> {
         mode,
         isolated: port.spec.isolated,
         horizon: None,
+        flood: true,
         mac_limit: port.spec.mac_limit,
         storm: StormLimits { broadcast, multicast, unknown },
         mtu: port.mtu,

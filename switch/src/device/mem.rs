@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use super::Device;
+use super::{Device, Refuse};
 use crate::{
     addr::PortId,
     batch::Batch,
@@ -81,13 +81,7 @@ impl MemDevice {
 }
 
 impl Device for MemDevice {
-    fn recv(
-        &self,
-        port: PortId,
-        batch: &mut Batch,
-        max: usize,
-        invalid: &mut dyn FnMut(usize),
-    ) -> io::Result<bool> {
+    fn recv(&self, port: PortId, batch: &mut Batch, max: usize, refuse: &mut Refuse<'_>) -> io::Result<bool> {
         let mut queues = self.queues();
         if let Some(errno) = queues.fault {
             return Err(io::Error::from_raw_os_error(errno));
@@ -97,7 +91,7 @@ impl Device for MemDevice {
             // Through the header, as from a kernel: nothing is believed that the frame contradicts.
             let offload = Offload::parse(&packet.offload.emit(), &packet.bytes);
             if !offload.is_ok_and(|offload| batch.push_copy(port, offload, &packet.bytes)) {
-                invalid(packet.bytes.len());
+                refuse(port, DropReason::DevHdr, packet.bytes.len());
             }
         }
         Ok(!queues.inbound.is_empty())

@@ -8,6 +8,7 @@ use std::{fmt, io};
 use crate::{
     addr::PortId,
     batch::Batch,
+    drops::DropReason,
     transmit::{Scratch, Transmit},
 };
 
@@ -19,25 +20,22 @@ pub mod packet;
 #[cfg(feature = "os")]
 pub mod tap;
 
+/// Counts a frame that came in by a port and is not taken in: why not, and how many octets it has.
+pub type Refuse<'a> = dyn FnMut(PortId, DropReason, usize) + 'a;
+
 /// A source and sink of frames that never blocks.
 ///
 /// One worker receives; any worker may send, also at the same time. Neither allocates.
 pub trait Device: Send + Sync + fmt::Debug {
-    /// Appends up to `max` received frames to `batch`, which has room for them, and returns whether more may be
-    /// waiting. Frames came in by `port` unless the device knows better.
+    /// Appends received frames to `batch` until `max` are there or more, and returns whether more may be waiting. There is
+    /// room for `max` and a [train](crate::batch::TRAIN). Frames came in by `port` unless the device knows better.
     ///
-    /// A frame whose offload header is invalid is counted through `invalid` and not appended.
+    /// What is no frame of a known network, or contradicts its offload header, is told to `refuse` and not appended.
     ///
     /// # Errors
     /// The device is gone or down and will give no frames until something is done about it. Frames received
     /// before are in the batch.
-    fn recv(
-        &self,
-        port: PortId,
-        batch: &mut Batch,
-        max: usize,
-        invalid: &mut dyn FnMut(usize),
-    ) -> io::Result<bool>;
+    fn recv(&self, port: PortId, batch: &mut Batch, max: usize, refuse: &mut Refuse<'_>) -> io::Result<bool>;
 
     /// Sends what leaves by a port, and counts what became of each frame.
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch);

@@ -21,7 +21,7 @@ use std::{
 use libc::{c_int, c_uint, c_void, cmsghdr, iovec, mmsghdr, socklen_t, tpacket_auxdata};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::Device;
+use super::{Device, Refuse};
 use crate::{
     addr::PortId,
     batch::{BATCH, Batch, GULP, HEADROOM},
@@ -156,13 +156,7 @@ struct Control([u8; CONTROL]);
 const CONTROL: usize = unsafe { libc::CMSG_SPACE(size_of::<tpacket_auxdata>() as c_uint) } as usize;
 
 impl Device for Packet {
-    fn recv(
-        &self,
-        port: PortId,
-        batch: &mut Batch,
-        max: usize,
-        invalid: &mut dyn FnMut(usize),
-    ) -> io::Result<bool> {
+    fn recv(&self, port: PortId, batch: &mut Batch, max: usize, refuse: &mut Refuse<'_>) -> io::Result<bool> {
         let want = self.gulp(max.min(batch.room()));
         let mut controls = [const { MaybeUninit::<Control>::uninit() }; BATCH];
         let mut vectors = [const { iovec { iov_base: null_mut(), iov_len: 0 } }; BATCH];
@@ -210,7 +204,7 @@ impl Device for Packet {
                     }
                 }
                 None => {
-                    invalid(len.saturating_sub(VNET_HEADER));
+                    refuse(port, DropReason::DevHdr, len.saturating_sub(VNET_HEADER));
                     skipped += 1;
                 }
             }
@@ -222,6 +216,38 @@ impl Device for Packet {
     }
 
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
+        for outs in frames.outs.chunks(BATCH) {
+            self.send_some(&Transmit { outs, ..*frames }, scratch);
+        }
+    }
+
+    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.socket.as_fd())
+    }
+
+    fn overflow(&self) -> u64 {
+        // SAFETY: plain data of which all zeros is a value.
+        let mut stats: libc::tpacket_stats = unsafe { zeroed() };
+        let mut len = size_of::<libc::tpacket_stats>() as socklen_t;
+        // SAFETY: the kernel writes at most `len` octets to `stats`; both live across the call.
+        let result = unsafe {
+            libc::getsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                (&raw mut stats).cast(),
+                &raw mut len,
+            )
+        };
+        // Reading resets the kernel's count.
+        let new = if result == 0 { u64::from(stats.tp_drops) } else { 0 };
+        self.overflow.fetch_add(new, Relaxed) + new
+    }
+}
+
+impl Packet {
+    /// Sends at most [`BATCH`] frames.
+    fn send_some(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
         let mut heads = [const { MaybeUninit::<Head>::uninit() }; BATCH];
         let mut vectors = [const { [iovec { iov_base: null_mut(), iov_len: 0 }; 2] }; BATCH];
         // SAFETY: plain data of which all zeros is a value.
@@ -265,31 +291,6 @@ impl Device for Packet {
         flush(&mut messages[..count], &pending[..count]);
     }
 
-    fn readiness(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.socket.as_fd())
-    }
-
-    fn overflow(&self) -> u64 {
-        // SAFETY: plain data of which all zeros is a value.
-        let mut stats: libc::tpacket_stats = unsafe { zeroed() };
-        let mut len = size_of::<libc::tpacket_stats>() as socklen_t;
-        // SAFETY: the kernel writes at most `len` octets to `stats`; both live across the call.
-        let result = unsafe {
-            libc::getsockopt(
-                self.socket.as_raw_fd(),
-                libc::SOL_PACKET,
-                libc::PACKET_STATISTICS,
-                (&raw mut stats).cast(),
-                &raw mut len,
-            )
-        };
-        // Reading resets the kernel's count.
-        let new = if result == 0 { u64::from(stats.tp_drops) } else { 0 };
-        self.overflow.fetch_add(new, Relaxed) + new
-    }
-}
-
-impl Packet {
     /// Sends a wire frame that has no offload header yet.
     fn send_one(&self, wire: &[u8]) -> Result<(), DropReason> {
         let none = Offload::NONE.emit();

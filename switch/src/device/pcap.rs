@@ -12,7 +12,7 @@ use pcap_file::{
     pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter},
 };
 
-use super::Device;
+use super::{Device, Refuse};
 use crate::{
     addr::PortId,
     batch::Batch,
@@ -73,13 +73,7 @@ impl<R: Read, W: Write> fmt::Debug for PcapDevice<R, W> {
 }
 
 impl<R: Read + Send, W: Write + Send> Device for PcapDevice<R, W> {
-    fn recv(
-        &self,
-        port: PortId,
-        batch: &mut Batch,
-        max: usize,
-        invalid: &mut dyn FnMut(usize),
-    ) -> io::Result<bool> {
+    fn recv(&self, port: PortId, batch: &mut Batch, max: usize, refuse: &mut Refuse<'_>) -> io::Result<bool> {
         let mut files = self.files();
         for _ in 0..max {
             let Some(reader) = &mut files.from else { return Ok(false) };
@@ -89,7 +83,7 @@ impl<R: Read + Send, W: Write + Send> Device for PcapDevice<R, W> {
             };
             let bytes = packet.map_err(io::Error::other)?.data;
             if !batch.push_copy(port, Offload::NONE, &bytes) {
-                invalid(bytes.len());
+                refuse(port, DropReason::PktTooBig, bytes.len());
             }
         }
         Ok(true)
@@ -120,10 +114,10 @@ mod tests {
         file.write_packet(&PcapPacket::new(Duration::ZERO, 19, FRAME)).unwrap();
         let device = PcapDevice::new(Some(io::Cursor::new(file.into_writer())), Vec::new()).unwrap();
         let mut batch = Batch::new();
-        let mut invalid = |_| panic!("the frame is valid");
-        assert!(!device.recv(PortId(1), &mut batch, 8, &mut invalid).unwrap());
+        let mut refuse = |_, _, _| panic!("the frame is valid");
+        assert!(!device.recv(PortId(1), &mut batch, 8, &mut refuse).unwrap());
         assert_eq!(batch.bytes(0), FRAME);
-        assert!(!device.recv(PortId(1), &mut batch, 8, &mut invalid).unwrap());
+        assert!(!device.recv(PortId(1), &mut batch, 8, &mut refuse).unwrap());
         assert_eq!(batch.len(), 1);
     }
 

@@ -20,10 +20,11 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::Device;
+use super::{Device, Refuse};
 use crate::{
     addr::PortId,
     batch::{Batch, GULP, HEADROOM},
+    drops::DropReason,
     frame::MAX_FRAME,
     offload::{Capabilities, Offload, VNET_HEADER},
     transmit::{Form, Scratch, Transmit, drop_reason},
@@ -150,13 +151,7 @@ impl Tap {
 }
 
 impl Device for Tap {
-    fn recv(
-        &self,
-        port: PortId,
-        batch: &mut Batch,
-        max: usize,
-        invalid: &mut dyn FnMut(usize),
-    ) -> io::Result<bool> {
+    fn recv(&self, port: PortId, batch: &mut Batch, max: usize, refuse: &mut Refuse<'_>) -> io::Result<bool> {
         let mut octets = 0;
         for _ in 0..max {
             if octets >= GULP {
@@ -172,12 +167,12 @@ impl Device for Tap {
             };
             octets += len;
             let Some((header, frame)) = buffer[..len].split_first_chunk() else {
-                invalid(len);
+                refuse(port, DropReason::DevHdr, len);
                 continue;
             };
             match Offload::parse(header, frame) {
                 Ok(offload) => batch.push(port, None, offload, len - VNET_HEADER),
-                Err(_) => invalid(len - VNET_HEADER),
+                Err(reason) => refuse(port, reason, len - VNET_HEADER),
             }
         }
         Ok(true)

@@ -345,7 +345,7 @@ impl Worker {
         self.poll.limit(plan.busy_poll);
         for receiver in receivers {
             if let Ok(index) = known(&old, receiver.key) {
-                self.sources.push(old.remove(index));
+                self.sources.push(Source { receiver: receiver.clone(), ..old.remove(index) });
                 continue;
             }
             let failed = plan.port(receiver.port).is_some_and(|port| port.fault().is_some());

@@ -10,7 +10,7 @@ use vswitch::{
     batch::{Batch, HEADROOM},
     counters::{PortCounters, PortTotals},
     device::{
-        Device,
+        Device, Refuse,
         mem::{MemDevice, Packet},
     },
     engine::Engine,
@@ -151,19 +151,13 @@ impl Wire {
 }
 
 impl Device for Wire {
-    fn recv(
-        &self,
-        port: PortId,
-        batch: &mut Batch,
-        max: usize,
-        invalid: &mut dyn FnMut(usize),
-    ) -> io::Result<bool> {
+    fn recv(&self, port: PortId, batch: &mut Batch, max: usize, refuse: &mut Refuse<'_>) -> io::Result<bool> {
         let network = *self.network.lock().expect("no panic");
         if network.is_none() {
-            return self.memory.recv(port, batch, max, invalid);
+            return self.memory.recv(port, batch, max, refuse);
         }
         let mut received = Batch::new();
-        let more = self.memory.recv(port, &mut received, max, invalid)?;
+        let more = self.memory.recv(port, &mut received, max, refuse)?;
         for (slot, rx) in received.frames().iter().enumerate() {
             let bytes = received.bytes(slot);
             let buffer = batch.spare().next().expect("as many as fit were asked for");
