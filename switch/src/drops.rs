@@ -79,6 +79,8 @@ drop_reasons! {
     DevReady = "DEV_READY", "the egress device is down or gone: set its link up, or see its port for the cause";
     /// The egress device's queue is full.
     FullRing = "FULL_RING", "the egress device's queue is full: the receiver is slower than the sender";
+    /// The host has no route to the other end of the tunnel.
+    IpOutNoRoutes = "IP_OUTNOROUTES", "the host has no route to the peer: see `ip route get` with its address";
     /// The egress device refused the frame.
     DevTxError = "DEV_TX_ERROR", "the egress device refused the frame: see the port's last error";
 }

@@ -98,7 +98,7 @@ impl Engine {
     fn send_answers(&mut self) {
         let Self { worker, plan, batch, scratch, .. } = self;
         batch.clear();
-        scratch.take_answers(|to, frame| {
+        scratch.answers.take(|to, frame| {
             batch.push_copy(to, Offload::NONE, frame);
         });
         for (slot, answer) in (0..).zip(batch.frames()) {

@@ -95,10 +95,17 @@ impl Egress {
 /// Also where a device leaves its answers to senders of frames that it cannot carry.
 #[derive(Debug)]
 pub struct Scratch {
-    frame: Box<[u8]>,
-    segment: Box<[u8]>,
-    answers: Vec<Answer>,
+    /// Room for one frame.
+    pub frame: Box<[u8]>,
+    /// Room for one more: a segment, or many small headers.
+    pub segment: Box<[u8]>,
+    /// What to tell senders.
+    pub answers: Answers,
 }
+
+/// Frames that go back to senders when the turn is over.
+#[derive(Debug)]
+pub struct Answers(Vec<Answer>);
 
 /// A frame for the sender of one that could not be carried: "packet too big".
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +115,7 @@ struct Answer {
     bytes: [u8; MAX_ANSWER],
 }
 
-/// Octets of the longest [answer](Scratch::answer).
+/// Octets of the longest [answer](Answers::push).
 pub const MAX_ANSWER: usize = 256;
 
 /// Answers given after one turn at most. A sender that is not answered is when it repeats.
@@ -120,24 +127,27 @@ impl Scratch {
         Self {
             frame: vec![0; MAX_FRAME + TAG].into(),
             segment: vec![0; MAX_FRAME + TAG].into(),
-            answers: Vec::with_capacity(ANSWERS),
+            answers: Answers(Vec::with_capacity(ANSWERS)),
         }
     }
+}
 
-    /// Lets `frame` leave by `to` when the turn is over. Ignored if it is longer than [`MAX_ANSWER`], or one too many.
-    pub fn answer(&mut self, to: PortId, frame: &[u8]) {
+impl Answers {
+
+    /// Lets `frame` leave by `to`. Ignored if it is longer than [`MAX_ANSWER`], or one too many.
+    pub fn push(&mut self, to: PortId, frame: &[u8]) {
         let mut bytes = [0; MAX_ANSWER];
         if let Some(front) = bytes.get_mut(..frame.len())
-            && self.answers.len() < ANSWERS
+            && self.0.len() < ANSWERS
         {
             front.copy_from_slice(frame);
-            self.answers.push(Answer { to, len: frame.len(), bytes });
+            self.0.push(Answer { to, len: frame.len(), bytes });
         }
     }
 
-    /// Hands over the answers left since the last call, each with the port it is to leave by.
-    pub(crate) fn take_answers(&mut self, mut each: impl FnMut(PortId, &[u8])) {
-        for answer in self.answers.drain(..) {
+    /// Hands over those pushed since the last call, each with the port it is to leave by.
+    pub fn take(&mut self, mut each: impl FnMut(PortId, &[u8])) {
+        for answer in self.0.drain(..) {
             each(answer.to, &answer.bytes[..answer.len]);
         }
     }
@@ -241,8 +251,8 @@ impl<'a> Transmit<'a> {
     }
 
     /// The frame as it leaves, whole, and what its sender left to do: where it lies, or, if its tag changes, copied to
-    /// `scratch`. For devices that take frames apart themselves.
-    pub fn frame<'s>(&self, out: Out, scratch: &'s mut Scratch) -> Result<(&'s [u8], Offload), DropReason>
+    /// `buffer`. For devices that take frames apart themselves.
+    pub fn frame<'s>(&self, out: Out, buffer: &'s mut [u8]) -> Result<(&'s [u8], Offload), DropReason>
     where
         'a: 's,
     {
@@ -251,7 +261,7 @@ impl<'a> Transmit<'a> {
             Form::Whole(bytes) => Ok((&bytes[VNET_HEADER..], offload)),
             Form::Wire(bytes) => Ok((bytes, offload)),
             Form::Retagged(head, rest) | Form::Uncut(head, rest, _) => {
-                let frame = join(&head, rest, &mut scratch.frame)?;
+                let frame = join(&head, rest, buffer)?;
                 Ok((frame, offload.shifted(out.tag.shift())))
             }
         }
@@ -337,6 +347,7 @@ pub fn drop_reason(error: &io::Error) -> DropReason {
         _ => match error.raw_os_error() {
             Some(ENOBUFS) => DropReason::FullRing,
             Some(EMSGSIZE) => DropReason::PktTooBig,
+            Some(ENETUNREACH | EHOSTUNREACH) => DropReason::IpOutNoRoutes,
             Some(EIO | ENXIO | EBADFD | ENODEV | ENETDOWN) => DropReason::DevReady,
             _ => DropReason::DevTxError,
         },
@@ -349,5 +360,7 @@ const ENXIO: i32 = 6;
 const ENODEV: i32 = 19;
 const EBADFD: i32 = 77;
 const EMSGSIZE: i32 = 90;
+const ENETUNREACH: i32 = 101;
+const EHOSTUNREACH: i32 = 113;
 const ENETDOWN: i32 = 100;
 const ENOBUFS: i32 = 105;

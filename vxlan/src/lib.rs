@@ -1,1 +1,30 @@
-//! The VXLAN tunnel endpoint of vswitchd (RFC 7348).
+//! The VXLAN tunnel endpoint (RFC 7348) in userspace: frames of the switch to and from UDP datagrams.
+//!
+//! # The way of a frame
+//! ```text
+//! out   a peer's port is served            device::Remote
+//!         encap: plan by flow, segment,      flow, too_big, mss, header      pure
+//!                load trains
+//!         endpoint.send: one sendmsg         endpoint                        UDP_SEGMENT
+//! in    a socket is ready                  device::Inlet
+//!         endpoint.recv: one message         endpoint                        UDP_GRO
+//!         decap: header, network, ECN,       header, tables, ecn, mss, run   pure
+//!                coalesce
+//!         frames in the batch, each with its peer's port as ingress and its network
+//! ```
+//! A remote endpoint is a port of the switch like any other: one table of addresses, and learning, moves and ageing across a tunnel
+//! are the same code as on a TAP. Peers share a split-horizon group, so nothing is forwarded from tunnel to tunnel.
+
+pub mod decap;
+pub mod device;
+pub mod ecn;
+pub mod encap;
+pub mod endpoint;
+pub mod flow;
+pub mod header;
+pub mod mss;
+pub mod run;
+mod sockopt;
+pub mod strangers;
+pub mod tables;
+pub mod too_big;

@@ -1,0 +1,267 @@
+//! The way in: datagrams become frames of a network, received by a peer's port.
+//!
+//! ```text
+//! a message of the socket: one datagram, or a train of them (UDP_GRO), all but the last of one length
+//!   header.parse      is it VXLAN?                 VXLAN_INVALID_HDR
+//!   tables.network    of a network we know?        VXLAN_VNI_NOT_FOUND
+//!   ecn.propagate     congestion met on the way    IP_TUNNEL_ECN
+//!   mss.clamp         where asked for
+//!   run.follow        the next packet of the same flow? its payload is moved behind the one before
+//! ```
+//! A message is received into the batch's next buffer, so that the first frame is in its place already. Those that follow it in
+//! its flow are moved down behind it, and others to the next buffers.
+
+use std::ops::Range;
+
+use arrayvec::ArrayVec;
+use vswitch::{
+    addr::{NetworkId, PortId},
+    batch::{Batch, HEADROOM, TRAIN},
+    device::Refuse,
+    drops::DropReason,
+    headers::{ETHERNET, Headers, Transport, link},
+    offload::Offload,
+};
+
+use crate::{
+    ecn::{self, Ecn},
+    header::{self, HEADER},
+    mss,
+    run::{Run, unfinished},
+    tables::Tables,
+};
+
+/// Where in a buffer of the batch a message is to be received.
+pub const MESSAGE: usize = HEADROOM - HEADER;
+
+/// What is known of a received message beside its octets.
+#[derive(Clone, Copy, Debug)]
+pub struct Message {
+    /// Who sent it.
+    pub peer: PortId,
+    /// The outer header's congestion mark.
+    pub ecn: Ecn,
+    /// Octets of all datagrams.
+    pub len: usize,
+    /// Octets of each datagram but the last, which may be shorter.
+    pub stride: usize,
+}
+
+/// How datagrams are treated.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// Refuse headers with reserved bits.
+    pub strict: bool,
+    /// Octets of the longest inner packet that the underlay carries in one piece.
+    pub overlay_mtu: u16,
+    /// Make connections ask for no longer segments than that.
+    pub clamp: bool,
+}
+
+/// Makes frames of the message that was received at [`MESSAGE`] in the batch's next buffer. The batch has room for a
+/// [train](TRAIN).
+///
+/// What is not taken in is told to `refuse`, datagram by datagram.
+pub fn decapsulate(
+    tables: &Tables,
+    manner: &Manner,
+    message: &Message,
+    batch: &mut Batch,
+    refuse: &mut Refuse<'_>,
+) {
+    let mut buffers = batch.spare();
+    let Some(buffer) = buffers.next() else { return };
+    let octets = &mut buffer[MESSAGE..];
+    let shape = Shape::of(&octets[..message.len], message.stride, manner.overlay_mtu);
+    let mut frames = ArrayVec::<Frame, TRAIN>::new();
+    let mut open: Option<Open<'_>> = None;
+    for datagram in shape.datagrams(message.len) {
+        let (network, inner) = match inner(tables, manner, message.ecn, octets, &datagram) {
+            Ok(inner) => inner,
+            Err(reason) => {
+                refuse(message.peer, reason, datagram.len().saturating_sub(HEADER));
+                continue;
+            }
+        };
+        if open.as_mut().is_some_and(|open| open.network == network && open.follow(octets, inner.clone())) {
+            continue;
+        }
+        let nth = frames.len() + usize::from(open.is_some());
+        if nth == TRAIN {
+            // More than a kernel puts into one message: not from one.
+            refuse(message.peer, DropReason::VxlanInvalidHdr, inner.len());
+            continue;
+        }
+        frames.extend(open.take().map(|open| open.finish(octets)));
+        let elsewhere = if nth == 0 { None } else { buffers.next().map(|buffer| &mut buffer[HEADROOM..]) };
+        open = Some(Open::begin(octets, inner, elsewhere, network, &shape));
+    }
+    frames.extend(open.take().map(|open| open.finish(octets)));
+    drop(buffers);
+    for Frame { network, offload, len } in frames {
+        batch.push(message.peer, Some(network), offload, len);
+    }
+}
+
+/// Tells `refuse` each datagram of a message that is not looked into.
+pub fn refuse_all(message: &Message, reason: DropReason, refuse: &mut Refuse<'_>) {
+    for datagram in (Shape::Train { stride: message.stride.max(1) }).datagrams(message.len) {
+        refuse(message.peer, reason, datagram.len().saturating_sub(HEADER));
+    }
+}
+
+/// What a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// One datagram, or several that were on the wire one by one.
+    Train {
+        /// Octets of each but the last.
+        stride: usize,
+    },
+    /// One datagram that never was on a wire: a kernel's VXLAN device on this host has handed over a super-frame.
+    /// It comes uncut, its checksum unfinished, because the kernel takes any UDP socket that receives it for a tunnel
+    /// (`udp_unexpected_gso`, include/linux/udp.h).
+    Super {
+        /// Octets of payload of each packet, if it is to be cut along UDP: the kernel tells those. Of TCP it tells nothing.
+        datagram: Option<usize>,
+        /// Octets of the longest packet it may be cut into.
+        mtu: usize,
+    },
+}
+
+impl Shape {
+    #[inline]
+    fn of(octets: &[u8], stride: usize, overlay_mtu: u16) -> Self {
+        let (stride, mtu) = (stride.max(1), usize::from(overlay_mtu));
+        if stride < octets.len() {
+            let goes_on =
+                octets.get(HEADER..stride).is_some_and(|frame| packet_end(frame) > Some(frame.len()));
+            if goes_on {
+                return Self::Super { datagram: Some(stride), mtu };
+            }
+        } else if octets.len() > HEADER + ETHERNET + mtu {
+            return Self::Super { datagram: None, mtu };
+        }
+        Self::Train { stride }
+    }
+
+    fn datagrams(self, len: usize) -> impl Iterator<Item = Range<usize>> {
+        let stride = match self {
+            Self::Train { stride } => stride,
+            Self::Super { .. } => len.max(1),
+        };
+        (0..len).step_by(stride).map(move |start| start..len.min(start + stride))
+    }
+
+    /// Octets of payload of each packet that a frame with these headers stands for.
+    fn segment(self, headers: &Headers) -> Option<usize> {
+        let Self::Super { datagram, mtu } = self else { return None };
+        match headers.transport_kind {
+            Transport::Udp => datagram,
+            Transport::Tcp => (mtu + headers.network).checked_sub(headers.payload),
+        }
+    }
+}
+
+/// Where the IP packet in `frame` ends by its own account.
+fn packet_end(frame: &[u8]) -> Option<usize> {
+    let (network, ethertype) = link(frame)?;
+    let word = |at: usize| Some(usize::from(u16::from_be_bytes(*frame.get(at..)?.first_chunk()?)));
+    match ethertype {
+        0x0800 => Some(network + word(network + 2)?),
+        0x86dd => Some(network + 40 + word(network + 4)?),
+        _ => None,
+    }
+}
+
+/// The network and the place of the frame in `datagram`, or why it is not taken in.
+#[inline]
+fn inner(
+    tables: &Tables,
+    manner: &Manner,
+    ecn: Ecn,
+    octets: &mut [u8],
+    datagram: &Range<usize>,
+) -> Result<(NetworkId, Range<usize>), DropReason> {
+    let vni = header::parse(&octets[datagram.clone()], manner.strict).ok_or(DropReason::VxlanInvalidHdr)?;
+    let network = tables.network(vni).ok_or(DropReason::VxlanVniNotFound)?;
+    let inner = datagram.start + HEADER..datagram.end;
+    let frame = &mut octets[inner.clone()];
+    ecn::propagate(frame, ecn).map_err(|ecn::Congested| DropReason::IpTunnelEcn)?;
+    if manner.clamp {
+        mss::clamp(frame, manner.overlay_mtu);
+    }
+    Ok((network, inner))
+}
+
+/// A frame that is complete in its buffer.
+struct Frame {
+    network: NetworkId,
+    offload: Offload,
+    len: usize,
+}
+
+/// A frame in its place, which packets may follow.
+struct Open<'b> {
+    network: NetworkId,
+    /// Its buffer, from its first octet on; `None`: it is in that of the message, which it is never ahead of.
+    elsewhere: Option<&'b mut [u8]>,
+    len: usize,
+    offload: Offload,
+    run: Option<Run>,
+}
+
+impl<'b> Open<'b> {
+    /// Moves the frame at `inner` to its place.
+    #[inline]
+    fn begin(
+        octets: &mut [u8],
+        inner: Range<usize>,
+        mut elsewhere: Option<&'b mut [u8]>,
+        network: NetworkId,
+        shape: &Shape,
+    ) -> Self {
+        let len = inner.len();
+        let frame = match &mut elsewhere {
+            Some(buffer) => {
+                buffer[..len].copy_from_slice(&octets[inner]);
+                &buffer[..len]
+            }
+            None => {
+                if inner.start > HEADER {
+                    octets.copy_within(inner, HEADER);
+                }
+                &octets[HEADER..HEADER + len]
+            }
+        };
+        let (mut offload, mut run) = (Offload::NONE, None);
+        if let Some(headers) = Headers::measure(frame) {
+            offload = unfinished(frame, &headers, shape.segment(&headers)).unwrap_or(Offload::NONE);
+            run = Run::begin(frame, &headers);
+        }
+        Self { network, elsewhere, len, offload, run }
+    }
+
+    /// Takes in the packet at `inner`, if it follows.
+    #[inline]
+    fn follow(&mut self, octets: &mut [u8], inner: Range<usize>) -> bool {
+        let Some(run) = &mut self.run else { return false };
+        let at = run.len();
+        let first = self.elsewhere.as_deref().unwrap_or(&octets[HEADER..]);
+        let Some(payload) = run.follow(first, &octets[inner.clone()]) else { return false };
+        let payload = inner.start + payload..inner.end;
+        match &mut self.elsewhere {
+            Some(buffer) => buffer[at..at + payload.len()].copy_from_slice(&octets[payload]),
+            None => octets.copy_within(payload, HEADER + at),
+        }
+        self.len = run.len();
+        true
+    }
+
+    fn finish(self, octets: &mut [u8]) -> Frame {
+        let Self { network, elsewhere, len, offload, run } = self;
+        let buffer = elsewhere.unwrap_or(&mut octets[HEADER..]);
+        let merged = run.and_then(|run| run.finish(&mut buffer[..len]));
+        Frame { network, offload: merged.unwrap_or(offload), len }
+    }
+}

@@ -1,0 +1,254 @@
+//! The tunnel as devices of the switch: an [`Inlet`] for each socket that receives, a [`Remote`] for each peer.
+//!
+//! They hold what was configured in tables that never change, and are made anew with every plan: what a worker is handed
+//! with its topology is what it looks up for each packet. The sockets stay.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::BorrowedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering::Relaxed},
+    },
+};
+
+use socket2::SockAddr;
+use vswitch::{
+    addr::{NetworkId, PortId},
+    batch::{Batch, GULP},
+    device::{Device, Refuse},
+    drops::DropReason,
+    transmit::{Scratch, Transmit},
+};
+
+use crate::{
+    decap::{self, MESSAGE, Message, decapsulate, refuse_all},
+    encap::{self, Dscp, encapsulate},
+    endpoint::{Endpoint, Received, SOURCES},
+    header::Vni,
+    tables::Tables,
+};
+
+/// Octets of outer headers before an inner packet, its Ethernet header included.
+pub fn overhead(local: IpAddr) -> u16 {
+    match local {
+        IpAddr::V4(_) => 20 + 8 + 8 + 14,
+        IpAddr::V6(_) => 40 + 8 + 8 + 14,
+    }
+}
+
+/// What may change while the sockets stay open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// The endpoint's own port, which counts what is of no peer.
+    pub own: PortId,
+    /// Whether headers with reserved bits are refused.
+    pub strict: bool,
+    /// Whether whoever sends is about to become a peer.
+    pub learn: bool,
+    /// Whether connections are made to ask for segments that fit.
+    pub clamp: bool,
+    /// How outer headers get their DSCP.
+    pub dscp: Dscp,
+    /// Octets of the longest packet that the underlay carries from here.
+    pub underlay_mtu: u16,
+}
+
+/// A peer, or the underlay's multicast group.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its port of the switch.
+    pub port: PortId,
+    /// Where datagrams for it are sent.
+    pub address: SocketAddr,
+    /// What is known of the way to it.
+    pub path: Arc<Path>,
+}
+
+/// What is known of the way to a peer. It outlives plans.
+#[derive(Debug)]
+pub struct Path {
+    /// Octets of the longest packet that reaches the peer in one piece.
+    mtu: AtomicU16,
+}
+
+impl Path {
+    /// A path that carries packets of `mtu` octets.
+    pub fn new(mtu: u16) -> Self {
+        Self { mtu: AtomicU16::new(mtu) }
+    }
+
+    /// Octets of the longest packet that reaches the peer in one piece.
+    pub fn mtu(&self) -> u16 {
+        self.mtu.load(Relaxed)
+    }
+
+    /// Learns that.
+    pub fn set_mtu(&self, mtu: u16) {
+        self.mtu.store(mtu, Relaxed);
+    }
+}
+
+/// The devices of a tunnel.
+#[derive(Clone, Debug)]
+pub struct Devices {
+    /// As many as the endpoint has; the first is also the device of the endpoint's own port.
+    pub inlets: Vec<Arc<Inlet>>,
+    /// In the order of the peers.
+    pub remotes: Vec<Arc<Remote>>,
+}
+
+/// The devices by which `endpoint` serves these peers and networks.
+pub fn devices(
+    endpoint: &Arc<Endpoint>,
+    rules: &Rules,
+    peers: &[Peer],
+    networks: impl IntoIterator<Item = (Vni, NetworkId)>,
+) -> Devices {
+    let stations = peers.iter().filter(|peer| !peer.address.ip().is_multicast());
+    let tables = Arc::new(Tables::new(stations.map(|peer| (peer.address.ip(), peer.port)), networks));
+    let overhead = overhead(endpoint.local().ip());
+    let inlet = |number| {
+        Arc::new(Inlet {
+            endpoint: Arc::clone(endpoint),
+            number,
+            tables: Arc::clone(&tables),
+            own: rules.own,
+            learn: rules.learn,
+            manner: decap::Manner {
+                strict: rules.strict,
+                overlay_mtu: rules.underlay_mtu.saturating_sub(overhead),
+                clamp: rules.clamp,
+            },
+        })
+    };
+    let remote = |peer: &Peer| {
+        Arc::new(Remote {
+            endpoint: Arc::clone(endpoint),
+            tables: Arc::clone(&tables),
+            peer: peer.clone(),
+            address: peer.address.into(),
+            overhead,
+            underlay_mtu: rules.underlay_mtu,
+            clamp: rules.clamp,
+            dscp: rules.dscp,
+        })
+    };
+    Devices {
+        inlets: (0..endpoint.inlets()).map(inlet).collect(),
+        remotes: peers.iter().map(remote).collect(),
+    }
+}
+
+/// Where datagrams come in.
+#[derive(Debug)]
+pub struct Inlet {
+    endpoint: Arc<Endpoint>,
+    number: usize,
+    tables: Arc<Tables>,
+    own: PortId,
+    learn: bool,
+    manner: decap::Manner,
+}
+
+impl Inlet {
+    /// Takes in the message that was received in the batch's next buffer.
+    fn take(&self, received: &Received, batch: &mut Batch, refuse: &mut Refuse<'_>) {
+        let &Received { source, ecn, len, stride } = received;
+        let peer = self.tables.peer(source.ip());
+        let message = Message { peer: peer.unwrap_or(self.own), ecn, len, stride };
+        if peer.is_some() {
+            decapsulate(&self.tables, &self.manner, &message, batch, refuse);
+            return;
+        }
+        self.endpoint.strangers.note(source.ip());
+        let reason = if self.learn { DropReason::VxlanPeerNew } else { DropReason::VxlanPeerUnknown };
+        refuse_all(&message, reason, refuse);
+    }
+}
+
+impl Device for Inlet {
+    fn recv(&self, _: PortId, batch: &mut Batch, max: usize, refuse: &mut Refuse<'_>) -> io::Result<bool> {
+        let mut octets = 0;
+        // Messages are counted as well as frames, for those of strangers give none.
+        for _ in 0..max {
+            if batch.len() >= max || octets >= GULP {
+                break;
+            }
+            let Some(buffer) = batch.spare().next() else { break };
+            let received = match self.endpoint.recv(self.number, &mut buffer[MESSAGE..]) {
+                Ok(received) => received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            octets += received.len;
+            self.take(&received, batch, refuse);
+        }
+        Ok(true)
+    }
+
+    /// Nothing leaves by the endpoint's own port: it carries no network.
+    fn send(&self, frames: &Transmit<'_>, _: &mut Scratch) {
+        for out in frames.outs {
+            frames.count(*out, Err(DropReason::DevTxError));
+        }
+    }
+
+    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.endpoint.readiness(self.number))
+    }
+
+    fn overflow(&self) -> u64 {
+        self.endpoint.overflow()
+    }
+}
+
+/// Where datagrams go out to one peer.
+#[derive(Debug)]
+pub struct Remote {
+    endpoint: Arc<Endpoint>,
+    tables: Arc<Tables>,
+    peer: Peer,
+    address: SockAddr,
+    overhead: u16,
+    underlay_mtu: u16,
+    clamp: bool,
+    dscp: Dscp,
+}
+
+impl Remote {
+    /// Learns why a packet was too long for the path.
+    #[cold]
+    fn measure(&self) {
+        if let Ok(mtu) = self.endpoint.path_mtu(self.peer.address) {
+            self.peer.path.set_mtu(mtu);
+        }
+    }
+}
+
+impl Device for Remote {
+    /// Nothing comes in by a peer's own device: inlets tell whose frames they have.
+    fn recv(&self, _: PortId, _: &mut Batch, _: usize, _: &mut Refuse<'_>) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
+        let mtu = self.peer.path.mtu().min(self.underlay_mtu);
+        let manner = encap::Manner {
+            overlay_mtu: mtu.saturating_sub(self.overhead),
+            clamp: self.clamp,
+            dscp: self.dscp,
+            datagrams: self.endpoint.datagrams(),
+            sources: SOURCES,
+        };
+        encapsulate(&self.tables, &manner, frames, scratch, &mut |train| {
+            let result = self.endpoint.send(&self.address, train);
+            if result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EMSGSIZE)) {
+                self.measure();
+            }
+            result
+        });
+    }
+}

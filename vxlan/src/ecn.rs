@@ -1,0 +1,153 @@
+//! Congestion marks across a tunnel (RFC 6040): what a router between two hosts tells reaches the stations behind them.
+
+use vswitch::headers::link;
+
+/// The two bits of an IP header that tell of congestion (RFC 3168 section 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Ecn {
+    /// The transport does not know of ECN.
+    NotEct = 0b00,
+    /// It does, as ECT(1).
+    Ect1 = 0b01,
+    /// It does, as ECT(0).
+    Ect0 = 0b10,
+    /// It does, and a router is congested.
+    Ce = 0b11,
+}
+
+impl Ecn {
+    /// The low two bits of a traffic class.
+    #[inline]
+    pub fn of(traffic_class: u8) -> Self {
+        match traffic_class & 0b11 {
+            0b00 => Self::NotEct,
+            0b01 => Self::Ect1,
+            0b10 => Self::Ect0,
+            _ => Self::Ce,
+        }
+    }
+}
+
+/// What the inner header is to say after decapsulation: RFC 6040 figure 4. `None`: the packet is dropped.
+pub fn decapsulate(inner: Ecn, outer: Ecn) -> Option<Ecn> {
+    match (inner, outer) {
+        (Ecn::NotEct, Ecn::Ce) => None,
+        (Ecn::NotEct, _) => Some(Ecn::NotEct),
+        (_, Ecn::Ce) => Some(Ecn::Ce),
+        (Ecn::Ect0, Ecn::Ect1) => Some(Ecn::Ect1),
+        (inner, _) => Some(inner),
+    }
+}
+
+/// The mark came with a packet whose transport cannot be told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Congested;
+
+/// Writes into `frame`, whose outer header said `outer`, what its own header is to say.
+///
+/// A frame that is not IP stays as it is.
+///
+/// # Errors
+/// The frame must be dropped.
+#[inline]
+pub fn propagate(frame: &mut [u8], outer: Ecn) -> Result<(), Congested> {
+    match outer {
+        // Changes nothing whatever the inner header says.
+        Ecn::NotEct | Ecn::Ect0 => Ok(()),
+        Ecn::Ect1 | Ecn::Ce => mark(frame, outer),
+    }
+}
+
+#[cold]
+fn mark(frame: &mut [u8], outer: Ecn) -> Result<(), Congested> {
+    let Some((network, ethertype)) = link(frame) else { return Ok(()) };
+    let Some(packet) = frame.get_mut(network..) else { return Ok(()) };
+    match ethertype {
+        0x0800 if packet.len() >= 20 => {
+            let inner = Ecn::of(packet[1]);
+            let to = decapsulate(inner, outer).ok_or(Congested)?;
+            let old = u16::from_be_bytes([packet[0], packet[1]]);
+            packet[1] = packet[1] & !0b11 | to as u8;
+            let new = u16::from_be_bytes([packet[0], packet[1]]);
+            replace_in_checksum(packet, 10, old, new);
+        }
+        0x86dd if packet.len() >= 40 => {
+            // The traffic class lies across the first two octets.
+            let inner = Ecn::of(packet[1] >> 4);
+            let to = decapsulate(inner, outer).ok_or(Congested)?;
+            packet[1] = packet[1] & !0b11_0000 | (to as u8) << 4;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Makes the checksum at `at` right again after a word that it covers went from `old` to `new` (RFC 1624, equation 3).
+pub(crate) fn replace_in_checksum(bytes: &mut [u8], at: usize, old: u16, new: u16) {
+    use vswitch::checksum::Sum;
+    let checksum = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+    let sum = Sum::minus(checksum) + Sum::minus(old) + Sum::word(new);
+    bytes[at..at + 2].copy_from_slice(&sum.checksum().to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vswitch::checksum::Sum;
+
+    const ALL: [Ecn; 4] = [Ecn::NotEct, Ecn::Ect0, Ecn::Ect1, Ecn::Ce];
+
+    /// Figure 4 of RFC 6040: a row for each inner, a column for each outer, in the order of `ALL`.
+    const FIGURE_4: [[Option<Ecn>; 4]; 4] = [
+        [Some(Ecn::NotEct), Some(Ecn::NotEct), Some(Ecn::NotEct), None],
+        [Some(Ecn::Ect0), Some(Ecn::Ect0), Some(Ecn::Ect1), Some(Ecn::Ce)],
+        [Some(Ecn::Ect1), Some(Ecn::Ect1), Some(Ecn::Ect1), Some(Ecn::Ce)],
+        [Some(Ecn::Ce), Some(Ecn::Ce), Some(Ecn::Ce), Some(Ecn::Ce)],
+    ];
+
+    fn ipv4(ecn: Ecn) -> Vec<u8> {
+        let mut frame = vec![0; 14 + 20 + 8];
+        frame[12..14].copy_from_slice(&[8, 0]);
+        frame[14] = 0x45;
+        frame[15] = 0xb8 | ecn as u8;
+        let checksum = Sum::of(&frame[14..34]).checksum();
+        frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+        frame
+    }
+
+    fn ipv6(ecn: Ecn) -> Vec<u8> {
+        let mut frame = vec![0; 14 + 40];
+        frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+        frame[14..18].copy_from_slice(&(0x6b80_abcd_u32 | (ecn as u32) << 20).to_be_bytes());
+        frame
+    }
+
+    #[test]
+    fn figure_4_in_both_families() {
+        for (inner, row) in ALL.iter().zip(FIGURE_4) {
+            for (outer, expected) in ALL.iter().zip(row) {
+                assert_eq!(decapsulate(*inner, *outer), expected, "{inner:?} in {outer:?}");
+                let (mut four, mut six) = (ipv4(*inner), ipv6(*inner));
+                let results = [propagate(&mut four, *outer), propagate(&mut six, *outer)];
+                let Some(expected) = expected else {
+                    assert_eq!(results, [Err(Congested); 2]);
+                    continue;
+                };
+                assert_eq!(results, [Ok(()); 2]);
+                assert_eq!((four, six), (ipv4(expected), ipv6(expected)), "{inner:?} in {outer:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_ip_stays_as_it_is() {
+        for frame in
+            [b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x01\x08\x06arp".to_vec(), ipv4(Ecn::Ect0)[..20].to_vec()]
+        {
+            let mut marked = frame.clone();
+            assert_eq!(propagate(&mut marked, Ecn::Ce), Ok(()));
+            assert_eq!(marked, frame);
+        }
+    }
+}

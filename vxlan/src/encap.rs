@@ -1,0 +1,356 @@
+//! The way out: the frames of one turn to one peer become datagrams, as many as possible in one send.
+//!
+//! ```text
+//! frames in arrival order
+//!   flow            which source port, which traffic class?
+//!   size            does each packet of it fit?              PKT_TOO_BIG, and the sender is told
+//!   segmenter       packets of a super-frame, checksums final
+//!   train           header and packet behind the one before, while lengths allow
+//!   send            a train at a time (UDP_SEGMENT)
+//! ```
+//! Datagrams of a train have one length, but for the last, which may be shorter; one source port and one traffic class. Payload
+//! is not copied but sent from where it lies, unless it is so short that copying is cheaper than telling where it is.
+
+use std::{io, io::IoSlice, ops::Range};
+
+use arrayvec::ArrayVec;
+use vswitch::{
+    batch::CAPACITY,
+    drops::DropReason,
+    headers::ETHERNET,
+    segment::{Segment, Segmenter},
+    transmit::{Answers, Out, Scratch, TagOp, Transmit, drop_reason},
+};
+
+use crate::{flow::Flow, header::HEADER, mss, tables::Tables, too_big};
+
+/// Octets of a train at most: the payload of the longest UDP datagram over IPv4.
+const MAX_TRAIN: usize = 65_507;
+/// Datagrams of a train at most, whatever a kernel allows: what a receiving kernel would merge (`UDP_GRO_CNT_MAX`,
+/// net/ipv4/udp_offload.c).
+pub const MAX_DATAGRAMS: usize = 64;
+/// Octets up to which a part is copied.
+const COPIED: usize = 256;
+/// Parts of a train: header and payload of each datagram.
+const PARTS: usize = 2 * MAX_DATAGRAMS;
+
+/// How frames are sent to one peer.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// Octets of the longest inner packet that reaches the peer in one piece.
+    pub overlay_mtu: u16,
+    /// Make connections ask for no longer segments than that.
+    pub clamp: bool,
+    /// How outer headers get their DSCP.
+    pub dscp: Dscp,
+    /// Datagrams in one send; 1: each by itself.
+    pub datagrams: usize,
+    /// Source ports to choose from; a power of two.
+    pub sources: u8,
+}
+
+/// The outer header's differentiated services code point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dscp {
+    /// This one, below 64.
+    Fixed(u8),
+    /// The inner packet's.
+    Inherit,
+}
+
+impl Dscp {
+    /// The outer traffic class of a packet with this inner one. Congestion marks are copied: RFC 6040, normal mode.
+    #[inline]
+    fn outer(self, inner: u8) -> u8 {
+        match self {
+            Self::Fixed(dscp) => dscp << 2 | inner & 0b11,
+            Self::Inherit => inner,
+        }
+    }
+}
+
+/// Datagrams that leave by one send.
+#[derive(Debug)]
+pub struct Train<'a> {
+    /// The number of the source port.
+    pub source: u8,
+    /// DSCP and ECN of the outer header.
+    pub traffic_class: u8,
+    /// How many datagrams.
+    pub datagrams: usize,
+    /// Octets of each but the last, which may be shorter.
+    pub size: usize,
+    /// Their octets, one after the other.
+    pub parts: &'a [IoSlice<'a>],
+}
+
+impl Train<'_> {
+    /// Hands over each datagram by itself, for senders that cannot take them together.
+    ///
+    /// # Errors
+    /// The first of `send`; the rest is not sent.
+    pub fn each(&self, mut send: impl FnMut(&[IoSlice<'_>]) -> io::Result<()>) -> io::Result<()> {
+        let mut parts = self.parts.iter().map(|part| &**part);
+        let mut rest: &[u8] = &[];
+        for _ in 0..self.datagrams {
+            let mut datagram = ArrayVec::<IoSlice<'_>, PARTS>::new();
+            let mut missing = self.size;
+            while missing > 0 {
+                if rest.is_empty() {
+                    let Some(part) = parts.next() else { break };
+                    rest = part;
+                }
+                let (front, back) = rest.split_at(rest.len().min(missing));
+                datagram.push(IoSlice::new(front));
+                (rest, missing) = (back, missing - front.len());
+            }
+            send(&datagram)?;
+        }
+        Ok(())
+    }
+}
+
+/// Sends `frames` by `send`, a train at a time, and counts what became of each.
+pub fn encapsulate(
+    tables: &Tables,
+    manner: &Manner,
+    frames: &Transmit<'_>,
+    scratch: &mut Scratch,
+    send: &mut dyn FnMut(&Train<'_>) -> io::Result<()>,
+) {
+    let Scratch { frame: buffer, segment: arena, answers } = scratch;
+    let train = Building::new(arena, manner.datagrams.clamp(1, MAX_DATAGRAMS));
+    let mut cargo = Cargo { tables, manner, frames, train, aboard: ArrayVec::new(), send };
+    for Planned { out, lane, .. } in plan(manner, frames) {
+        if lane != cargo.train.lane {
+            // What became of it is told to those whom it concerns.
+            let _ = cargo.depart();
+            cargo.train.lane = lane;
+        }
+        match cargo.load(out, buffer, answers) {
+            Ok(datagrams) => cargo.aboard.push((out, datagrams)),
+            Err(reason) => frames.count(out, Err(reason)),
+        }
+    }
+    let _ = cargo.depart();
+}
+
+/// What the datagrams of a train have in common, beside the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+struct Lane {
+    source: u8,
+    traffic_class: u8,
+}
+
+#[derive(Clone, Copy)]
+struct Planned {
+    out: Out,
+    lane: Lane,
+    position: usize,
+}
+
+/// The frames in the order in which they leave: those of one source port together, each flow in the order it came in.
+fn plan(manner: &Manner, frames: &Transmit<'_>) -> ArrayVec<Planned, CAPACITY> {
+    let planned = frames.outs.iter().enumerate().take(CAPACITY).map(|(position, &out)| {
+        let flow = Flow::of(frames.batch.bytes(usize::from(out.slot)));
+        #[expect(clippy::cast_possible_truncation, reason = "less than the number of sources")]
+        let source = (flow.hash >> 24) as u8 & (manner.sources - 1);
+        Planned { out, lane: Lane { source, traffic_class: manner.dscp.outer(flow.traffic_class) }, position }
+    });
+    let mut planned: ArrayVec<_, CAPACITY> = planned.collect();
+    if planned.windows(2).any(|pair| pair[0].lane.source != pair[1].lane.source) {
+        planned.sort_unstable_by_key(|planned| (planned.lane.source, planned.position));
+    }
+    planned
+}
+
+/// The train that is being loaded, and the frames that are aboard.
+struct Cargo<'c, 'a> {
+    tables: &'c Tables,
+    manner: &'c Manner,
+    frames: &'c Transmit<'a>,
+    train: Building<'c>,
+    /// Frames whose last datagram is in the train, and how many each had.
+    aboard: ArrayVec<(Out, usize), MAX_DATAGRAMS>,
+    send: &'c mut dyn FnMut(&Train<'_>) -> io::Result<()>,
+}
+
+impl<'c, 'a: 'c> Cargo<'c, 'a> {
+    /// Puts all datagrams of a frame into trains, sending those that are full, and returns how many they were.
+    fn load(&mut self, out: Out, buffer: &mut [u8], answers: &mut Answers) -> Result<usize, DropReason> {
+        let Self { tables, manner, frames, .. } = *self;
+        let header = tables.header(out.network).ok_or(DropReason::PortGone)?;
+        let received = &frames.batch.frames()[usize::from(out.slot)];
+        let lies = frames.batch.bytes(usize::from(out.slot));
+        let (frame, offload) = match out.tag {
+            TagOp::Keep => (lies, received.offload),
+            _ => frames.frame(out, buffer)?,
+        };
+        if offload.wire_len(frame.len()) > usize::from(manner.overlay_mtu) + ETHERNET {
+            if let Some(answer) = too_big::answer(lies, manner.overlay_mtu) {
+                answers.push(received.ingress, &answer);
+            }
+            return Err(DropReason::PktTooBig);
+        }
+        let mut datagrams = 0;
+        match out.tag {
+            TagOp::Keep => {
+                for segment in Segmenter::new(lies, &offload)? {
+                    self.add(header, &segment, Some(segment.payload), datagrams > 0)?;
+                    datagrams += 1;
+                }
+            }
+            // What lies in the buffer does so only until the next frame.
+            _ => {
+                for segment in Segmenter::new(frame, &offload)? {
+                    self.add(header, &segment, None, datagrams > 0)?;
+                    datagrams += 1;
+                }
+            }
+        }
+        Ok(datagrams)
+    }
+
+    /// Adds one datagram. `lent` is its payload if it stays where it is until the train has left. If the frame's own datagrams
+    /// `are_aboard`, it is lost with them.
+    fn add(
+        &mut self,
+        header: &[u8; HEADER],
+        segment: &Segment<'_>,
+        lent: Option<&'c [u8]>,
+        are_aboard: bool,
+    ) -> Result<(), DropReason> {
+        let len = HEADER + segment.wire_len();
+        if !self.train.has_room(len) {
+            let departed = self.depart();
+            if are_aboard {
+                departed?;
+            }
+        }
+        let octets = self.train.add(len, header, segment, lent).ok_or(DropReason::DevTxError)?;
+        if self.manner.clamp
+            && let Some(frame) = octets.get_mut(HEADER..)
+        {
+            mss::clamp(frame, self.manner.overlay_mtu);
+        }
+        Ok(())
+    }
+
+    /// Sends the train, if there is anything in it.
+    fn depart(&mut self) -> Result<(), DropReason> {
+        let result = self.train.send(self.send).map_err(|error| drop_reason(&error));
+        for (out, datagrams) in self.aboard.drain(..) {
+            self.frames.count(out, result.map(|()| datagrams));
+        }
+        result
+    }
+}
+
+/// A train to which datagrams may be added.
+struct Building<'c> {
+    lane: Lane,
+    /// Where headers and short payload stand; as long as a train.
+    arena: &'c mut [u8],
+    used: usize,
+    parts: ArrayVec<Part<'c>, PARTS>,
+    limit: usize,
+    datagrams: usize,
+    /// Octets of the first datagram, and of all others but the last.
+    size: usize,
+    octets: usize,
+    /// The last datagram was shorter.
+    closed: bool,
+}
+
+/// Where some octets of a train are.
+enum Part<'c> {
+    /// In the arena.
+    Own(Range<usize>),
+    /// Where they were received.
+    Lent(&'c [u8]),
+}
+
+impl<'c> Building<'c> {
+    fn new(arena: &'c mut [u8], limit: usize) -> Self {
+        debug_assert!(arena.len() >= MAX_TRAIN);
+        Self {
+            lane: Lane::default(),
+            arena,
+            used: 0,
+            parts: ArrayVec::new(),
+            limit,
+            datagrams: 0,
+            size: 0,
+            octets: 0,
+            closed: false,
+        }
+    }
+
+    /// Whether a datagram of `len` octets may be the next.
+    #[inline]
+    fn has_room(&self, len: usize) -> bool {
+        self.datagrams == 0
+            || !self.closed
+                && self.datagrams < self.limit
+                && len <= self.size
+                && self.octets + len <= MAX_TRAIN
+    }
+
+    /// Adds a datagram of `len` octets, for which there is room. Returns it as far as it is in the arena, or nothing if it
+    /// is longer than any train.
+    #[inline]
+    fn add(
+        &mut self,
+        len: usize,
+        header: &[u8; HEADER],
+        segment: &Segment<'_>,
+        lent: Option<&'c [u8]>,
+    ) -> Option<&mut [u8]> {
+        let start = self.used;
+        let free = self.arena.get_mut(start..)?;
+        free.get_mut(..HEADER)?.copy_from_slice(header);
+        let mut end = HEADER + segment.write_header(free.get_mut(HEADER..)?)?;
+        let lent = lent.filter(|payload| payload.len() > COPIED);
+        if lent.is_none() {
+            free.get_mut(end..end + segment.payload.len())?.copy_from_slice(segment.payload);
+            end += segment.payload.len();
+        }
+        self.used += end;
+        match self.parts.last_mut() {
+            Some(Part::Own(range)) if range.end == start => range.end = self.used,
+            _ => self.parts.push(Part::Own(start..self.used)),
+        }
+        if let Some(payload) = lent {
+            self.parts.push(Part::Lent(payload));
+        }
+        if self.datagrams == 0 {
+            self.size = len;
+        }
+        self.closed = len < self.size;
+        self.datagrams += 1;
+        self.octets += len;
+        self.arena.get_mut(start..self.used)
+    }
+
+    /// Sends what was added, and is empty afterwards.
+    fn send(&mut self, send: &mut dyn FnMut(&Train<'_>) -> io::Result<()>) -> io::Result<()> {
+        if self.datagrams == 0 {
+            return Ok(());
+        }
+        let parts: ArrayVec<IoSlice<'_>, PARTS> = self
+            .parts
+            .iter()
+            .map(|part| match part {
+                Part::Own(range) => IoSlice::new(&self.arena[range.clone()]),
+                Part::Lent(payload) => IoSlice::new(payload),
+            })
+            .collect();
+        let Lane { source, traffic_class } = self.lane;
+        let train =
+            Train { source, traffic_class, datagrams: self.datagrams, size: self.size, parts: &parts };
+        let result = send(&train);
+        self.parts.clear();
+        (self.used, self.datagrams, self.octets, self.closed) = (0, 0, 0, false);
+        result
+    }
+}

@@ -1,0 +1,381 @@
+//! The sockets of a tunnel endpoint: the one place that sends and receives.
+//!
+//! *Inlets* are bound to the tunnel's port, one for each worker; the kernel spreads flows over them (SO_REUSEPORT). *Outlets* are
+//! bound to the source ports that tell flows apart. Receiving is `quinn-udp`'s: many datagrams in one message, with their
+//! congestion mark. Sending is not, for it takes one slice, where ours are gathered from many, and sets the congestion mark but
+//! no DSCP; `socket2` sends them.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    io::{self, IoSliceMut},
+    net::{IpAddr, SocketAddr},
+    os::fd::{AsFd, BorrowedFd},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use quinn_udp::{EcnCodepoint, RecvMeta, UdpSocketState};
+use socket2::{Domain, MsgHdr, Protocol, SockAddr, Socket, Type};
+use tracing::warn;
+
+use crate::{ecn::Ecn, encap::Train, sockopt, strangers::Strangers};
+
+/// Source ports of one endpoint: enough to spread flows over the queues of a network card.
+pub const SOURCES: u8 = 16;
+
+/// The dynamic ports, of which the source port is one (RFC 7348 section 5).
+const SOURCE_PORTS: std::ops::RangeInclusive<u16> = 49_152..=65_535;
+
+/// Octets the kernel may queue for an inlet: a quarter of a second at 1 Gbit/s; a 64 KB train counts up to twice its size.
+const RECEIVE_BUFFER: usize = 32 << 20;
+/// The same for an outlet.
+const SEND_BUFFER: usize = 8 << 20;
+
+/// What an endpoint is from its opening on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Where it receives, and from which address it sends. Not the address of all interfaces: a kernel's endpoint drops what
+    /// comes from another address than the one it knows.
+    pub local: SocketAddr,
+    /// Inlets: one for each worker.
+    pub inlets: usize,
+    /// Whether datagrams are sent with checksums. RFC 7348 section 5 says they should not be, but only those that are can leave
+    /// many in one send.
+    pub checksum: bool,
+    /// The underlay's multicast group, to receive what is flooded to it.
+    pub group: Option<Group>,
+}
+
+/// A multicast group of the underlay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its address.
+    pub address: IpAddr,
+    /// The number of the interface that has the local address; IPv6 needs it.
+    pub interface: u32,
+}
+
+/// What the kernel lets the endpoint do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// Datagrams in one send (UDP_SEGMENT); 1: it has no such thing, or checksums are off.
+    pub datagrams: usize,
+    /// Whether many datagrams are received in one message (UDP_GRO).
+    pub gro: bool,
+    /// Octets that may wait to be received, for each inlet, as the kernel counts them.
+    pub receive_buffer: usize,
+    /// Octets that may wait to be sent, for each outlet, as the kernel counts them.
+    pub send_buffer: usize,
+}
+
+/// Open sockets. See the [module](self).
+#[derive(Debug)]
+pub struct Endpoint {
+    local: SocketAddr,
+    inlets: Vec<Inlet>,
+    outlets: Vec<Socket>,
+    datagrams: AtomicUsize,
+    /// Who sends without being a peer.
+    pub strangers: Strangers,
+}
+
+#[derive(Debug)]
+struct Inlet {
+    socket: Socket,
+    state: UdpSocketState,
+}
+
+/// What is known of a message beside its octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Who sent it.
+    pub source: SocketAddr,
+    /// The outer header's congestion mark.
+    pub ecn: Ecn,
+    /// Octets of all its datagrams.
+    pub len: usize,
+    /// Octets of each datagram but the last, which may be shorter.
+    pub stride: usize,
+}
+
+impl Endpoint {
+    /// Opens all sockets in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// `EADDRNOTAVAIL`: no interface has the local address. `EADDRINUSE`: another endpoint, the kernel's VXLAN device perhaps, has
+    /// the port.
+    pub fn open(options: &Options) -> io::Result<Self> {
+        let shared = options.inlets > 1;
+        let mut inlets = Vec::new();
+        for _ in 0..options.inlets.max(1) {
+            inlets.push(Inlet::open(options.local, shared)?);
+        }
+        if let Some(group) = options.group {
+            inlets.push(Inlet::join(options.local, group)?);
+        }
+        let mut outlets = Vec::new();
+        for _ in 0..SOURCES {
+            outlets.push(outlet(options)?);
+        }
+        // What this sets beyond the probe matters only to sockets that receive.
+        let probe = UdpSocketState::new((&Socket::new(domain(options.local), Type::DGRAM, None)?).into())?;
+        let datagrams = if options.checksum { probe.max_gso_segments() } else { 1 };
+        Ok(Self {
+            local: options.local,
+            inlets,
+            outlets,
+            datagrams: AtomicUsize::new(datagrams),
+            strangers: Strangers::default(),
+        })
+    }
+
+    /// Where it receives.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// What the kernel lets it do.
+    pub fn features(&self) -> Features {
+        let (inlet, outlet) = (&self.inlets[0], &self.outlets[0]);
+        Features {
+            datagrams: self.datagrams(),
+            gro: inlet.state.gro_segments() > 1,
+            receive_buffer: inlet.socket.recv_buffer_size().unwrap_or(0),
+            send_buffer: outlet.send_buffer_size().unwrap_or(0),
+        }
+    }
+
+    /// Inlets; the last may be the group's.
+    pub fn inlets(&self) -> usize {
+        self.inlets.len()
+    }
+
+    /// Datagrams that one send takes.
+    pub fn datagrams(&self) -> usize {
+        self.datagrams.load(Relaxed)
+    }
+
+    /// Datagrams that were dropped because an inlet's buffer was full.
+    pub fn overflow(&self) -> u64 {
+        self.inlets.iter().map(|inlet| sockopt::drops(&inlet.socket)).sum()
+    }
+
+    /// Sets the outer time to live, or hop limit.
+    ///
+    /// # Errors
+    /// The kernel refuses it: 0.
+    pub fn set_ttl(&self, ttl: u8) -> io::Result<()> {
+        for outlet in &self.outlets {
+            if self.local.is_ipv4() {
+                outlet.set_ttl_v4(ttl.into())?;
+                outlet.set_multicast_ttl_v4(ttl.into())?;
+            } else {
+                outlet.set_unicast_hops_v6(ttl.into())?;
+                outlet.set_multicast_hops_v6(ttl.into())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Octets of the longest packet that is known to reach `peer` in one piece.
+    ///
+    /// # Errors
+    /// There is no route.
+    pub fn path_mtu(&self, peer: SocketAddr) -> io::Result<u16> {
+        let socket = Socket::new(domain(peer), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.bind(&SocketAddr::new(self.local.ip(), 0).into())?;
+        socket.connect(&peer.into())?;
+        let mtu = sockopt::get(&socket, if peer.is_ipv4() { sockopt::PATH_MTU } else { sockopt::PATH_MTU6 })?;
+        Ok(u16::try_from(mtu).unwrap_or(u16::MAX))
+    }
+
+    /// What to wait on for messages of an inlet.
+    pub fn readiness(&self, inlet: usize) -> BorrowedFd<'_> {
+        self.inlets[inlet].socket.as_fd()
+    }
+
+    /// Receives one message: one datagram, or a train of them.
+    ///
+    /// # Errors
+    /// `WouldBlock`: there is none.
+    pub fn recv(&self, inlet: usize, buffer: &mut [u8]) -> io::Result<Received> {
+        let Inlet { socket, state } = &self.inlets[inlet];
+        let mut meta = [RecvMeta::default()];
+        state.recv(socket.into(), &mut [IoSliceMut::new(buffer)], &mut meta)?;
+        let [RecvMeta { addr: source, len, stride, ecn, .. }] = meta;
+        let ecn = match ecn {
+            None => Ecn::NotEct,
+            Some(EcnCodepoint::Ect0) => Ecn::Ect0,
+            Some(EcnCodepoint::Ect1) => Ecn::Ect1,
+            Some(EcnCodepoint::Ce) => Ecn::Ce,
+        };
+        Ok(Received { source, ecn, len, stride })
+    }
+
+    /// Sends a train to `peer`.
+    ///
+    /// # Errors
+    /// `WouldBlock`: the buffer is full. `EMSGSIZE`: it is longer than the path is known to carry.
+    pub fn send(&self, peer: &SockAddr, train: &Train<'_>) -> io::Result<()> {
+        let outlet = &self.outlets[usize::from(train.source) % self.outlets.len()];
+        let v4 = self.local.is_ipv4();
+        let send = |parts: &[io::IoSlice<'_>], segment| {
+            let control = Control::new(v4, train.traffic_class, segment);
+            let message = MsgHdr::new().with_addr(peer).with_buffers(parts);
+            let message = if control.len > 0 { message.with_control(control.octets()) } else { message };
+            outlet.sendmsg(&message, 0).map(drop)
+        };
+        if train.datagrams == 1 {
+            return send(train.parts, None);
+        }
+        match send(train.parts, u16::try_from(train.size).ok()) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL)) => {
+                // Older kernels say so of segments longer than the path carries.
+                let headers = if v4 { 28 } else { 48 };
+                let path = peer.as_socket().and_then(|peer| self.path_mtu(peer).ok());
+                if path.is_some_and(|mtu| usize::from(mtu) < train.size + headers) {
+                    return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+                }
+                // The device or the kernel cannot, whatever it said before.
+                if self.datagrams.swap(1, Relaxed) > 1 {
+                    warn!(%error, "the kernel does not segment for us: datagrams are sent one by one from now on");
+                }
+                train.each(|parts| send(parts, None))
+            }
+            result => result,
+        }
+    }
+}
+
+impl Inlet {
+    fn open(local: SocketAddr, shared: bool) -> io::Result<Self> {
+        let socket = Socket::new(domain(local), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_reuse_port(shared)?;
+        Self::bind(socket, local)
+    }
+
+    /// An inlet for what is sent to the group.
+    fn join(local: SocketAddr, group: Group) -> io::Result<Self> {
+        let socket = Socket::new(domain(local), Type::DGRAM, Some(Protocol::UDP))?;
+        // Other members on this host have the same address and port.
+        socket.set_reuse_address(true)?;
+        match (group.address, local.ip()) {
+            (IpAddr::V4(group), IpAddr::V4(local)) => {
+                socket.set_multicast_all_v4(false)?;
+                socket.join_multicast_v4(&group, &local)?;
+            }
+            (IpAddr::V6(address), _) => {
+                socket.set_multicast_all_v6(false)?;
+                socket.join_multicast_v6(&address, group.interface)?;
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) => return Err(io::ErrorKind::InvalidInput.into()),
+        }
+        Self::bind(socket, SocketAddr::new(group.address, local.port()))
+    }
+
+    fn bind(socket: Socket, address: SocketAddr) -> io::Result<Self> {
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+            sockopt::set(&socket, sockopt::NO_CHECK6_RX, 1)?;
+        }
+        socket.bind(&address.into())?;
+        let state = UdpSocketState::new((&socket).into())?;
+        // The time of arrival is asked of the kernel for every datagram of the host; nobody here reads it.
+        sockopt::set(&socket, sockopt::TIMESTAMP, 0)?;
+        if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
+            socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        }
+        Ok(Self { socket, state })
+    }
+}
+
+fn outlet(options: &Options) -> io::Result<Socket> {
+    let local = options.local;
+    let socket = Socket::new(domain(local), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    // Nobody is answered here.
+    socket.set_recv_buffer_size(0)?;
+    if rustix::net::sockopt::set_socket_send_buffer_size_force(&socket, SEND_BUFFER).is_err() {
+        socket.set_send_buffer_size(SEND_BUFFER)?;
+    }
+    let (discover, no_check) = if local.is_ipv4() {
+        (sockopt::MTU_DISCOVER, sockopt::NO_CHECK)
+    } else {
+        socket.set_only_v6(true)?;
+        (sockopt::MTU_DISCOVER6, sockopt::NO_CHECK6_TX)
+    };
+    sockopt::set(&socket, discover.0, discover.1)?;
+    if !options.checksum {
+        sockopt::set(&socket, no_check, 1)?;
+    }
+    match (local.ip(), options.group) {
+        (IpAddr::V4(local), Some(_)) => {
+            socket.set_multicast_if_v4(&local)?;
+            socket.set_multicast_loop_v4(false)?;
+        }
+        (IpAddr::V6(_), Some(group)) => {
+            socket.set_multicast_if_v6(group.interface)?;
+            socket.set_multicast_loop_v6(false)?;
+        }
+        _ => {}
+    }
+    bind_source(&socket, local.ip())?;
+    Ok(socket)
+}
+
+/// Binds to a free port among [`SOURCE_PORTS`], tried from a random one on.
+fn bind_source(socket: &Socket, local: IpAddr) -> io::Result<()> {
+    let ports = SOURCE_PORTS.end() - SOURCE_PORTS.start() + 1;
+    #[expect(clippy::cast_possible_truncation, reason = "any 16 bits will do")]
+    let random = RandomState::new().hash_one(ports) as u16;
+    let mut result = Ok(());
+    for step in 0..ports {
+        let port = SOURCE_PORTS.start() + random.wrapping_add(step) % ports;
+        result = socket.bind(&SocketAddr::new(local, port).into());
+        if !result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
+            break;
+        }
+    }
+    result
+}
+
+fn domain(address: SocketAddr) -> Domain {
+    Domain::for_address(address)
+}
+
+/// Control messages of a send, as `sendmsg` reads them.
+struct Control {
+    octets: [u8; 64],
+    len: usize,
+}
+
+impl Control {
+    /// Tells the traffic class, unless it is zero, which is the default, and the size of segments.
+    fn new(v4: bool, traffic_class: u8, segment: Option<u16>) -> Self {
+        let mut control = Self { octets: [0; 64], len: 0 };
+        if traffic_class != 0 {
+            let (level, kind) =
+                if v4 { (libc::IPPROTO_IP, libc::IP_TOS) } else { (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) };
+            control.push(level, kind, &libc::c_int::from(traffic_class).to_ne_bytes());
+        }
+        if let Some(segment) = segment {
+            control.push(libc::SOL_UDP, libc::UDP_SEGMENT, &segment.to_ne_bytes());
+        }
+        control
+    }
+
+    /// Appends a `cmsghdr` (length, level, type) and its data; both begin where a `size_t` may.
+    fn push(&mut self, level: libc::c_int, kind: libc::c_int, data: &[u8]) {
+        const ALIGN: usize = size_of::<usize>();
+        let header = (ALIGN + 8).next_multiple_of(ALIGN);
+        let message = &mut self.octets[self.len..];
+        message[..ALIGN].copy_from_slice(&(header + data.len()).to_ne_bytes());
+        message[ALIGN..ALIGN + 4].copy_from_slice(&level.to_ne_bytes());
+        message[ALIGN + 4..ALIGN + 8].copy_from_slice(&kind.to_ne_bytes());
+        message[header..header + data.len()].copy_from_slice(data);
+        self.len += (header + data.len()).next_multiple_of(ALIGN);
+    }
+
+    fn octets(&self) -> &[u8] {
+        &self.octets[..self.len]
+    }
+}

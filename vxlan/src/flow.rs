@@ -1,0 +1,154 @@
+//! What the outer header takes from the inner one: the flow, as a source port, and the traffic class.
+//!
+//! Routers and network cards spread packets by their UDP ports, so the source port tells flows apart (RFC 7348
+//! section 5); packets of one flow must have one port, or they would overtake each other.
+
+use vswitch::headers::link;
+
+/// What is read of an inner frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// The same for all packets of a flow.
+    pub hash: u32,
+    /// DSCP (upper six bits) and ECN (lower two); zero for what is not IP.
+    pub traffic_class: u8,
+}
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const SCTP: u8 = 132;
+
+impl Flow {
+    /// Reads `frame`, which has at least an Ethernet header.
+    ///
+    /// TCP, UDP and SCTP flows are told apart by ports as well, but not where one packet may come in fragments, which have
+    /// no ports; IPv6 by the flow label too (RFC 6438).
+    #[inline]
+    pub fn of(frame: &[u8]) -> Self {
+        let ip = link(frame).and_then(|(network, ethertype)| {
+            let packet = &frame[network..];
+            match ethertype {
+                0x0800 => Self::of_ipv4(packet),
+                0x86dd => Self::of_ipv6(packet),
+                _ => None,
+            }
+        });
+        ip.unwrap_or_else(|| Self { hash: mix(word(frame, 0), word(frame, 4)), traffic_class: 0 })
+    }
+
+    #[inline]
+    fn of_ipv4(packet: &[u8]) -> Option<Self> {
+        let header: &[u8; 20] = packet.first_chunk()?;
+        let whole = u16::from_be_bytes([header[6], header[7]]) & 0x3fff == 0;
+        let transport = usize::from(header[0] & 0x0f) * 4;
+        let ports = if whole { ports(header[9], packet, transport) } else { 0 };
+        Some(Self { hash: mix(word(header, 12), u64::from(ports)), traffic_class: header[1] })
+    }
+
+    #[inline]
+    fn of_ipv6(packet: &[u8]) -> Option<Self> {
+        let header: &[u8; 40] = packet.first_chunk()?;
+        let addresses = word(header, 8) ^ word(header, 16).rotate_left(17) ^ word(header, 24).rotate_left(31);
+        let label = u32::from_be_bytes([0, header[1] & 0x0f, header[2], header[3]]);
+        let rest = u64::from(ports(header[6], packet, 40)) | u64::from(label) << 32;
+        let class = header[0] << 4 | header[1] >> 4;
+        Some(Self { hash: mix(addresses, rest ^ word(header, 32)), traffic_class: class })
+    }
+}
+
+#[inline]
+fn ports(protocol: u8, packet: &[u8], transport: usize) -> u32 {
+    if !matches!(protocol, TCP | UDP | SCTP) {
+        return 0;
+    }
+    packet.get(transport..).and_then(|bytes| bytes.first_chunk().copied()).map_or(0, u32::from_be_bytes)
+}
+
+/// The eight octets at `at`; zero where `bytes` has them not.
+#[inline]
+fn word(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..).and_then(|bytes| bytes.first_chunk().copied()).map_or(0, u64::from_be_bytes)
+}
+
+/// Spreads both over 32 bits: a product by an odd number, of which the upper half depends on all bits.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the upper half is taken")]
+fn mix(a: u64, b: u64) -> u32 {
+    let product = u128::from(a ^ b.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93;
+    let folded = (product as u64) ^ (product >> 64) as u64;
+    (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn ipv4(source: u8, port: u16, more_fragments: bool) -> Vec<u8> {
+        let mut frame = vec![2; 12];
+        frame.extend([
+            8,
+            0,
+            0x45,
+            0xb9,
+            0,
+            48,
+            0,
+            0,
+            if more_fragments { 0x20 } else { 0x40 },
+            0,
+            64,
+            TCP,
+            0,
+            0,
+        ]);
+        frame.extend([10, 9, 0, source, 10, 9, 0, 1]);
+        frame.extend(port.to_be_bytes());
+        frame.extend([0, 80, 1, 2, 3, 4]);
+        frame
+    }
+
+    #[test]
+    fn a_flow_has_one_hash_and_flows_differ() {
+        assert_eq!(Flow::of(&ipv4(2, 1000, false)), Flow::of(&ipv4(2, 1000, false)));
+        assert_eq!(Flow::of(&ipv4(2, 1000, false)).traffic_class, 0xb9);
+        let mut later = ipv4(2, 1000, false);
+        later[40] = 9;
+        assert_eq!(Flow::of(&later), Flow::of(&ipv4(2, 1000, false)), "only addresses and ports count");
+        let hashes: HashSet<_> = (1000..2000).map(|port| Flow::of(&ipv4(2, port, false)).hash).collect();
+        assert!(hashes.len() > 998, "{}", hashes.len());
+        let fragments = [1000, 1001].map(|port| Flow::of(&ipv4(2, port, true)).hash);
+        assert_eq!(fragments[0], fragments[1], "fragments have no ports");
+    }
+
+    #[test]
+    fn flows_spread_evenly_over_few_ports() {
+        let mut buckets = [0; 16];
+        for source in 0..=255 {
+            for port in 40_000..40_100 {
+                buckets[(Flow::of(&ipv4(source, port, false)).hash >> 28) as usize] += 1;
+            }
+        }
+        assert!(buckets.iter().all(|count| (1400..1800).contains(count)), "{buckets:?}");
+    }
+
+    #[test]
+    fn ipv6_by_label_and_ports_and_the_rest_by_addresses() {
+        let six = |label: u8, port: u8| {
+            let mut frame = vec![2; 12];
+            frame.extend([0x86, 0xdd, 0x6b, 0x90, 0, label, 0, 20, UDP, 64]);
+            frame.extend([0xfd; 32]);
+            frame.extend([0, port, 0, 80]);
+            frame
+        };
+        assert_eq!(Flow::of(&six(0, 1)).traffic_class, 0xb9);
+        assert_ne!(Flow::of(&six(0, 1)).hash, Flow::of(&six(0, 2)).hash);
+        assert_ne!(Flow::of(&six(0, 1)).hash, Flow::of(&six(1, 1)).hash);
+        let arp = |last: u8| [&[0xff; 6][..], &[2, 0, 0, 0, 0, last], &[8, 6, 0, 1]].concat();
+        assert_ne!(Flow::of(&arp(1)).hash, Flow::of(&arp(2)).hash);
+        for len in 14..60 {
+            Flow::of(&ipv4(1, 1, false)[..len.min(42)]);
+            Flow::of(&six(1, 1)[..len.min(58)]);
+        }
+    }
+}

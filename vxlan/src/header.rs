@@ -1,0 +1,102 @@
+//! The VXLAN header (RFC 7348 section 5): eight octets, of which one flag and 24 bits mean something.
+
+use std::fmt;
+
+/// Octets of the header.
+pub const HEADER: usize = 8;
+
+/// The flag that must be set: the VNI is valid.
+const VNI_VALID: u8 = 0x08;
+
+/// A VXLAN network identifier: 1 to 16777215.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Vni(u32);
+
+impl Vni {
+    /// The identifier as a number.
+    pub fn as_u32(self) -> u32 {
+        self.0
+    }
+
+    /// The header of a frame in this network. All reserved bits are zero.
+    pub fn header(self) -> [u8; HEADER] {
+        let [_, high, middle, low] = self.0.to_be_bytes();
+        [VNI_VALID, 0, 0, 0, high, middle, low, 0]
+    }
+}
+
+impl fmt::Display for Vni {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A number that is no VNI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidVni(pub u32);
+
+impl fmt::Display for InvalidVni {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is not a VNI: use 1 to 16777215", self.0)
+    }
+}
+
+impl std::error::Error for InvalidVni {}
+
+impl TryFrom<u32> for Vni {
+    type Error = InvalidVni;
+
+    fn try_from(number: u32) -> Result<Self, InvalidVni> {
+        if (1..=0xff_ffff).contains(&number) { Ok(Self(number)) } else { Err(InvalidVni(number)) }
+    }
+}
+
+/// Reads the header at the front of `datagram`; `None`: there is none, or its VNI is not valid.
+///
+/// The RFC wants reserved bits ignored. With `strict` they must be zero, as Linux has it (`vxlan_rcv`,
+/// drivers/net/vxlan/vxlan_core.c).
+#[inline]
+pub fn parse(datagram: &[u8], strict: bool) -> Option<Vni> {
+    let header: &[u8; HEADER] = datagram.first_chunk()?;
+    let [flags, r0, r1, r2, high, middle, low, r3] = *header;
+    let reserved = flags & !VNI_VALID | r0 | r1 | r2 | r3;
+    if flags & VNI_VALID == 0 || strict && reserved != 0 {
+        return None;
+    }
+    Vni::try_from(u32::from_be_bytes([0, high, middle, low])).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_and_back() {
+        let vni = Vni::try_from(0x12_3456).unwrap();
+        assert_eq!(vni.header(), [8, 0, 0, 0, 0x12, 0x34, 0x56, 0]);
+        assert_eq!(parse(&vni.header(), true), Some(vni));
+        assert_eq!(Vni::try_from(0), Err(InvalidVni(0)));
+        assert_eq!(Vni::try_from(1 << 24), Err(InvalidVni(1 << 24)));
+    }
+
+    #[test]
+    fn reserved_bits_are_ignored_unless_strict() {
+        let good = Vni::try_from(7).unwrap().header();
+        for (octet, bit) in [(0, 0x01), (0, 0x80), (1, 1), (2, 1), (3, 0x80), (7, 1)] {
+            let mut header = good;
+            header[octet] |= bit;
+            assert!(parse(&header, false).is_some(), "{header:?}");
+            assert!(parse(&header, true).is_none(), "{header:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_header() {
+        let good = Vni::try_from(7).unwrap().header();
+        for len in 0..HEADER {
+            assert_eq!(parse(&good[..len], false), None, "{len}");
+        }
+        assert_eq!(parse(&[0, 0, 0, 0, 0, 0, 7, 0], false), None, "the flag is missing");
+        assert_eq!(parse(&[8, 0, 0, 0, 0, 0, 0, 0], false), None, "VNI 0");
+    }
+}

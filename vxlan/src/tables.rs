@@ -1,0 +1,78 @@
+//! Who the peers are and which networks cross the tunnel: what both ways look up for each packet.
+//!
+//! Made anew when the configuration changes, and never changed: workers are handed new tables with their plan.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use vswitch::addr::{NetworkId, PortId};
+
+use crate::header::{HEADER, Vni};
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub struct Tables {
+    /// By address alone: the source port tells flows apart, not peers.
+    peers: HashMap<IpAddr, PortId>,
+    /// In the order of VNIs.
+    networks: Vec<(Vni, NetworkId)>,
+    /// By network.
+    headers: Vec<Option<[u8; HEADER]>>,
+}
+
+impl Tables {
+    /// Tables of these peers and networks. The last of two with one address, or VNI, is found.
+    pub fn new(
+        peers: impl IntoIterator<Item = (IpAddr, PortId)>,
+        networks: impl IntoIterator<Item = (Vni, NetworkId)>,
+    ) -> Self {
+        let mut tables = Self { peers: peers.into_iter().collect(), ..Self::default() };
+        for (vni, network) in networks {
+            tables.networks.push((vni, network));
+            let slots = tables.headers.len().max(network.index() + 1);
+            tables.headers.resize(slots, None);
+            tables.headers[network.index()] = Some(vni.header());
+        }
+        tables.networks.sort_unstable();
+        tables
+    }
+
+    /// The port of the peer that sends from `address`.
+    #[inline]
+    pub fn peer(&self, address: IpAddr) -> Option<PortId> {
+        self.peers.get(&address).copied()
+    }
+
+    /// The network that `vni` stands for here.
+    #[inline]
+    pub fn network(&self, vni: Vni) -> Option<NetworkId> {
+        let place = self.networks.binary_search_by_key(&vni, |(vni, _)| *vni).ok()?;
+        Some(self.networks[place].1)
+    }
+
+    /// The header of frames of `network`.
+    #[inline]
+    pub fn header(&self, network: NetworkId) -> Option<&[u8; HEADER]> {
+        self.headers.get(network.index())?.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways() {
+        let vni = |number| Vni::try_from(number).unwrap();
+        let tables = Tables::new(
+            [("10.8.0.2".parse().unwrap(), PortId(3))],
+            [(vni(4096), NetworkId(2)), (vni(7), NetworkId(0))],
+        );
+        assert_eq!(tables.peer("10.8.0.2".parse().unwrap()), Some(PortId(3)));
+        assert_eq!(tables.peer("10.8.0.3".parse().unwrap()), None);
+        assert_eq!(tables.network(vni(4096)), Some(NetworkId(2)));
+        assert_eq!(tables.network(vni(4097)), None);
+        assert_eq!(tables.header(NetworkId(0)), Some(&vni(7).header()));
+        assert_eq!(tables.header(NetworkId(1)), None);
+        assert_eq!(tables.header(NetworkId(9)), None);
+    }
+}
