@@ -246,21 +246,21 @@ impl<'b> Open<'b> {
     #[inline]
     fn follow(&mut self, octets: &mut [u8], inner: Range<usize>) -> bool {
         let Some(run) = &mut self.run else { return false };
-        let at = run.len();
-        let first = self.elsewhere.as_deref().unwrap_or(&octets[HEADER..]);
+        let at = run.end();
+        let first = self.elsewhere.as_deref().unwrap_or_else(|| &octets[HEADER..]);
         let Some(payload) = run.follow(first, &octets[inner.clone()]) else { return false };
         let payload = inner.start + payload..inner.end;
         match &mut self.elsewhere {
             Some(buffer) => buffer[at..at + payload.len()].copy_from_slice(&octets[payload]),
             None => octets.copy_within(payload, HEADER + at),
         }
-        self.len = run.len();
+        self.len = run.end();
         true
     }
 
     fn finish(self, octets: &mut [u8]) -> Frame {
         let Self { network, elsewhere, len, offload, run } = self;
-        let buffer = elsewhere.unwrap_or(&mut octets[HEADER..]);
+        let buffer = elsewhere.unwrap_or_else(|| &mut octets[HEADER..]);
         let merged = run.and_then(|run| run.finish(&mut buffer[..len]));
         Frame { network, offload: merged.unwrap_or(offload), len }
     }

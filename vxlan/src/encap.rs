@@ -153,7 +153,6 @@ struct Planned {
 fn plan(manner: &Manner, frames: &Transmit<'_>) -> ArrayVec<Planned, CAPACITY> {
     let planned = frames.outs.iter().enumerate().take(CAPACITY).map(|(position, &out)| {
         let flow = Flow::of(frames.batch.bytes(usize::from(out.slot)));
-        #[expect(clippy::cast_possible_truncation, reason = "less than the number of sources")]
         let source = (flow.hash >> 24) as u8 & (manner.sources - 1);
         Planned { out, lane: Lane { source, traffic_class: manner.dscp.outer(flow.traffic_class) }, position }
     });

@@ -99,7 +99,8 @@ mod tests {
 
     #[test]
     fn a_syn_asks_for_what_fits() {
-        let table: &[(bool, &[u8], Option<&[u8]>)] = &[
+        type Case<'a> = (bool, &'a [u8], Option<&'a [u8]>);
+        let table: &[Case<'_>] = &[
             (false, &[2, 4, 5, 180, 1, 1, 1, 0], Some(&[2, 4, 5, 130, 1, 1, 1, 0])),
             (true, &[2, 4, 5, 160, 1, 1, 1, 0], Some(&[2, 4, 5, 110, 1, 1, 1, 0])),
             (false, &[1, 2, 4, 5, 180, 1, 1, 0], Some(&[1, 2, 4, 5, 130, 1, 1, 0])),

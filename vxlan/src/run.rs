@@ -110,7 +110,7 @@ impl Run {
     }
 
     /// Octets of the frame so far: where the payload of what follows belongs.
-    pub fn len(&self) -> usize {
+    pub fn end(&self) -> usize {
         self.len
     }
 
@@ -120,7 +120,7 @@ impl Run {
     }
 
     /// Takes `next` into the run, if it follows: its payload, which begins at the number returned, belongs at
-    /// [`len`](Self::len) as it was before the call.
+    /// [`end`](Self::end) as it was before the call.
     ///
     /// `first` begins with the first packet, whole.
     #[inline]
