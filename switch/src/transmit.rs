@@ -133,7 +133,6 @@ impl Scratch {
 }
 
 impl Answers {
-
     /// Lets `frame` leave by `to`. Ignored if it is longer than [`MAX_ANSWER`], or one too many.
     pub fn push(&mut self, to: PortId, frame: &[u8]) {
         let mut bytes = [0; MAX_ANSWER];
