@@ -18,6 +18,7 @@ pub use error::{ApiError, ErrorCode};
 use crate::model::{Name, NetworkSpec, PortSpec};
 use types::{
     Drop, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Reload, StaticEntry, Stats, Status,
+    tunnel::{Probe, Tunnel},
 };
 
 /// What a [`Backend`] answers, in its time.
@@ -45,6 +46,11 @@ pub trait Backend: Send + Sync + 'static {
     fn add_port(&self, spec: PortSpec) -> Answer<'_, Port>;
     /// Deletes a port and the interface made for it; `conflict` while the configuration file declares it.
     fn delete_port(&self, name: Name) -> Answer<'_, ()>;
+
+    /// The tunnel at a glance: this host's end, and its peers.
+    fn tunnel(&self) -> Answer<'_, Tunnel>;
+    /// Measures the way to a peer; `not_found` when there is none, `unavailable` when it does not answer.
+    fn probe(&self, peer: Name) -> Answer<'_, Probe>;
 
     /// The MAC table, or the part of it that the filter names.
     fn fdb(&self, filter: FdbFilter) -> Answer<'_, Vec<FdbEntry>>;

@@ -5,6 +5,7 @@
 
 mod arguments;
 pub mod show;
+mod tunnel;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -17,6 +18,7 @@ use clap::{CommandFactory, Parser};
 use serde::Serialize;
 
 pub use arguments::{AttachArguments, Cli, Command, FdbCommand, NetworkCommand, PortCommand};
+pub use tunnel::{PeerArguments, PeerCommand, TunnelCommand};
 
 use crate::{
     api::{
@@ -65,6 +67,8 @@ pub async fn execute(cli: &Cli) -> Result<String, ClientError> {
         Command::Status => render(json, &client.status().await?, show::status),
         Command::Port(command) => port(&client, command, json).await,
         Command::Network(command) => network(&client, command, json).await,
+        Command::Peer(command) => tunnel::peer(&client, command, json).await,
+        Command::Tunnel(command) => tunnel::tunnel(&client, command, json).await,
         Command::Fdb(command) => fdb(&client, command, json).await,
         Command::Stats { watch: None } => render(json, &client.stats().await?, show::stats),
         Command::Stats { watch: Some(seconds) } => {

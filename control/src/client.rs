@@ -25,6 +25,7 @@ use crate::{
         types::{
             Drop, DropsFilter, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Reload,
             ReloadRequest, StaticEntry, Stats, Status,
+            tunnel::{Probe, Tunnel},
         },
     },
     model::{Name, NetworkSpec, PortSpec},
@@ -111,6 +112,16 @@ impl Client {
     /// Deletes a port.
     pub async fn delete_port(&self, name: &Name) -> Result<(), ClientError> {
         self.delete(&format!("/v1/ports/{name}")).await
+    }
+
+    /// The tunnel at a glance.
+    pub async fn tunnel(&self) -> Result<Tunnel, ClientError> {
+        self.get("/v1/tunnel").await
+    }
+
+    /// Measures the way to a peer.
+    pub async fn probe(&self, peer: &Name) -> Result<Probe, ClientError> {
+        self.post(&format!("/v1/peers/{peer}/probe"), &()).await
     }
 
     /// The MAC table, or a part of it.

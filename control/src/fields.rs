@@ -3,13 +3,19 @@
 //! `net.toml` and the JSON of the API both come through here, so "access or trunk, not both" and
 //! "a packet port has no `netns`" are said in one place and in the same words.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    str::FromStr,
+};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de::Error};
 use vswitch::addr::MacAddr;
 
-use crate::model::{Carries, DeviceSpec, InterfaceSpec, Name, Netns, PortSpec, StormSpec, text_option};
+use crate::model::{
+    Carries, DeviceSpec, InterfaceSpec, Name, Netns, PeerSpec, PortSpec, StormSpec, text_option,
+};
 
 /// Every key a port may have.
 #[derive(Debug, Default, Deserialize)]
@@ -35,6 +41,10 @@ pub(crate) struct PortFields {
     pub(crate) mac_limit: Option<u32>,
     pub(crate) storm: StormSpec,
     pub(crate) offload: Option<bool>,
+    pub(crate) remote: Option<IpAddr>,
+    pub(crate) remote_port: Option<u16>,
+    pub(crate) networks: Option<Vec<Name>>,
+    pub(crate) flood: Option<bool>,
 }
 
 /// What stands behind the port, by name alone.
@@ -44,6 +54,7 @@ pub(crate) enum Kind {
     Tap,
     Veth,
     Packet,
+    Peer,
 }
 
 /// A key that does not go with the others, and what to do about it.
@@ -102,6 +113,21 @@ impl PortFields {
 
     fn carries(&self, misfits: &mut Vec<Misfit>) -> Carries {
         let mut misfit = |key, what: &str| misfits.push(Misfit { key, what: what.into() });
+        if self.kind == Some(Kind::Peer) {
+            for (key, present) in [
+                ("network", self.network.is_some()),
+                ("trunk", self.trunk.is_some()),
+                ("native", self.native.is_some()),
+            ] {
+                if present {
+                    misfit(key, "a peer carries networks by their vni: name them with networks");
+                }
+            }
+            return Carries::Tunnel { networks: self.networks.clone() };
+        }
+        if self.networks.is_some() {
+            misfit("networks", "belongs to kind peer: name the port's network, or several with trunk");
+        }
         match (self.network.clone(), self.trunk.clone(), self.native.clone()) {
             (Some(network), None, None) => Carries::Access { network },
             (None, Some(trunk), native) => Carries::Trunk { trunk, native },
@@ -126,6 +152,28 @@ impl PortFields {
 
     fn device(&self, misfits: &mut Vec<Misfit>) -> DeviceSpec {
         let mut misfit = |key, what: &str| misfits.push(Misfit { key, what: what.into() });
+        if self.kind == Some(Kind::Peer) {
+            for key in self.interface_keys().chain(self.device.as_ref().map(|_| "device")) {
+                misfit(key, "belongs to other kinds of port: a peer has no interface");
+            }
+            if self.remote.is_none() {
+                misfit("remote", "missing: name the peer's address");
+            }
+            return DeviceSpec::Peer(PeerSpec {
+                remote: self.remote.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+                remote_port: self.remote_port,
+                flood: self.flood,
+            });
+        }
+        for (key, present) in [
+            ("remote", self.remote.is_some()),
+            ("remote_port", self.remote_port.is_some()),
+            ("flood", self.flood.is_some()),
+        ] {
+            if present {
+                misfit(key, "belongs to kind peer: remove it");
+            }
+        }
         if let Some(Kind::Packet) = self.kind {
             for key in self.interface_keys() {
                 misfit(key, "belongs to kind tap or veth: a packet port takes its interface as it is");
@@ -248,6 +296,13 @@ mod tests {
         assert_eq!(port.carries.untagged(), Some(&"blue".parse().unwrap()));
         assert_eq!(to_value(&port).unwrap(), written);
 
+        let peer = json!({
+            "name": "host2", "kind": "peer", "remote": "10.8.0.2", "remote_port": 8472, "networks": ["blue"],
+            "isolated": false, "storm": {}, "offload": true,
+        });
+        let port: PortSpec = from_value(peer.clone()).unwrap();
+        assert_eq!(to_value(&port).unwrap(), peer);
+
         let trunk = json!({
             "name": "up", "trunk": ["blue"], "native": "red", "kind": "packet", "device": "eth1",
             "isolated": false, "storm": {}, "offload": true, "mtu": 9000, "mac_limit": 5,
@@ -288,6 +343,11 @@ mod tests {
             (json!({"name": "a", "network": "n", "kind": "tap", "device": "e"}), "device: belongs"),
             (json!({"name": "a", "network": "n", "kind": "tap", "address": "10.9.0.2"}), "10.9.0.2/24"),
             (json!({"name": "a", "network": "n", "kind": "tap", "gateway": 7}), "a text or a list"),
+            (json!({"name": "a", "kind": "peer"}), "remote: missing"),
+            (json!({"name": "a", "kind": "peer", "remote": "10.8.0.2", "network": "n"}), "network: a peer"),
+            (json!({"name": "a", "kind": "peer", "remote": "10.8.0.2", "ifname": "e"}), "ifname: belongs"),
+            (json!({"name": "a", "network": "n", "kind": "tap", "flood": true}), "flood: belongs"),
+            (json!({"name": "a", "network": "n", "kind": "tap", "networks": []}), "networks: belongs"),
             (json!({"name": "a b", "network": "n", "kind": "tap"}), "is no name"),
         ];
         for (value, expected) in table {

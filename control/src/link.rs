@@ -130,6 +130,20 @@ impl Links {
         found.ok_or_else(|| LinkError::NoInterface(ifname.into(), self.namespace.to_string()))
     }
 
+    /// The interface that has the address `address`, if one does.
+    pub async fn with_address(&self, address: IpAddr) -> Result<Option<Link>, LinkError> {
+        let error = |error| self.error("list the addresses", error);
+        let addresses: Vec<_> =
+            self.handle.address().get().execute().try_collect().await.map_err(error)?;
+        let has = |message: &&AddressMessage| {
+            message.attributes.iter().any(|attribute| {
+                matches!(attribute, AddressAttribute::Local(it) | AddressAttribute::Address(it) if *it == address)
+            })
+        };
+        let Some(found) = addresses.iter().find(has) else { return Ok(None) };
+        Ok(self.all().await?.into_iter().find(|link| link.index == found.header.index))
+    }
+
     /// Whether there is an interface named `ifname`.
     pub async fn exists(&self, ifname: &str) -> Result<bool, LinkError> {
         Ok(self.find(ifname).await?.is_some())

@@ -4,11 +4,15 @@
 //! CLI, so a thing has one shape and one name everywhere. They are data: what makes them true is in
 //! [`crate::daemon`].
 
+mod tunnel;
+
 use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use vswitch::addr::{MacAddr, VlanId};
+
+pub use self::tunnel::{Dscp, PeerSpec, VXLAN_PORT, VxlanSpec};
 
 /// The name of a network or port: 1 to 63 letters, digits, `.`, `_` or `-`, the first a letter or digit.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -129,7 +133,8 @@ pub struct NetworkSpec {
     /// How tunnels carry it: 1 to 16777215; unique among networks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vni: Option<u32>,
-    /// Octets of the longest IP packet its ports are given, 68 to 9198; 1500 unless told.
+    /// Octets of the longest IP packet its ports are given, 68 to 9198. Unless told: what a tunnel carries, if it has a VNI and
+    /// there is a tunnel, else 1500.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,
     /// Whether tagged frames from access ports are dropped or passed through as they are.
@@ -138,12 +143,13 @@ pub struct NetworkSpec {
 }
 
 impl NetworkSpec {
-    /// The network's MTU where none is told.
+    /// The network's MTU where none is told, and no tunnel carries it.
     pub const DEFAULT_MTU: u16 = 1500;
 
-    /// Octets of the longest IP packet its ports are given.
-    pub fn mtu(&self) -> u16 {
-        self.mtu.unwrap_or(Self::DEFAULT_MTU)
+    /// Octets of the longest IP packet its ports are given; `overlay`: of the longest that tunnels carry, if there are any.
+    pub fn mtu(&self, overlay: Option<u16>) -> u16 {
+        let default = overlay.filter(|_| self.vni.is_some()).unwrap_or(Self::DEFAULT_MTU);
+        self.mtu.unwrap_or(default)
     }
 }
 
@@ -188,11 +194,25 @@ pub struct PortSpec {
 }
 
 impl PortSpec {
+    /// A port of the tunnel: what makes no sense there is left out.
+    pub fn tunnel(name: Name, carries: Carries, device: DeviceSpec) -> Self {
+        Self {
+            name,
+            carries,
+            device,
+            mtu: None,
+            isolated: false,
+            mac_limit: None,
+            storm: StormSpec::default(),
+            offload: true,
+        }
+    }
+
     /// The interface that is made for the port, or `None` where an existing one is used.
     pub fn interface(&self) -> Option<&InterfaceSpec> {
         match &self.device {
             DeviceSpec::Tap(interface) | DeviceSpec::Veth(interface) => Some(interface),
-            DeviceSpec::Packet { .. } => None,
+            DeviceSpec::Packet { .. } | DeviceSpec::Vxlan(_) | DeviceSpec::Peer(_) => None,
         }
     }
 
@@ -200,6 +220,7 @@ impl PortSpec {
     pub fn ifname(&self) -> &str {
         match &self.device {
             DeviceSpec::Packet { device } => device,
+            DeviceSpec::Vxlan(_) | DeviceSpec::Peer(_) => self.name.as_str(),
             DeviceSpec::Tap(interface) | DeviceSpec::Veth(interface) => {
                 interface.ifname.as_deref().unwrap_or(self.name.as_str())
             }
@@ -224,6 +245,12 @@ pub enum Carries {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         native: Option<Name>,
     },
+    /// Several networks by VNI.
+    Tunnel {
+        /// These, each of which has a VNI; every network that has one unless told.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        networks: Option<Vec<Name>>,
+    },
 }
 
 impl Carries {
@@ -232,20 +259,33 @@ impl Carries {
         match self {
             Self::Access { network } => Some(network),
             Self::Trunk { native, .. } => native.as_ref(),
+            Self::Tunnel { .. } => None,
         }
     }
 
     /// The networks carried by tag.
     pub fn tagged(&self) -> &[Name] {
         match self {
-            Self::Access { .. } => &[],
             Self::Trunk { trunk, .. } => trunk,
+            Self::Access { .. } | Self::Tunnel { .. } => &[],
         }
     }
 
-    /// All networks carried, the tagged ones first.
-    pub fn networks(&self) -> impl Iterator<Item = &Name> {
-        self.tagged().iter().chain(self.untagged())
+    /// All networks that are named, the tagged ones first.
+    pub fn named(&self) -> impl Iterator<Item = &Name> {
+        let tunnelled = match self {
+            Self::Tunnel { networks } => networks.as_deref().unwrap_or_default(),
+            Self::Access { .. } | Self::Trunk { .. } => &[],
+        };
+        self.tagged().iter().chain(self.untagged()).chain(tunnelled)
+    }
+
+    /// Whether `network` is among those carried.
+    pub fn holds(&self, network: &NetworkSpec) -> bool {
+        match self {
+            Self::Tunnel { networks: None } => network.vni.is_some(),
+            _ => self.named().any(|name| *name == network.name),
+        }
     }
 }
 
@@ -262,6 +302,10 @@ pub enum DeviceSpec {
         /// The interface's name in the daemon's namespace.
         device: String,
     },
+    /// This host's end of all tunnels. Only the configuration file declares it.
+    Vxlan(VxlanSpec),
+    /// Another host's end of a tunnel.
+    Peer(PeerSpec),
 }
 
 /// The container's end of a port: where it is and how it is set up.

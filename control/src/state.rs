@@ -40,7 +40,7 @@ mod registry;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashSet, fmt, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use vswitch::addr::{NetworkId, PortId};
@@ -55,8 +55,11 @@ pub use self::{
 };
 use crate::{
     config::rules::{self, Index},
-    model::{ApiSpec, Config, Name, NetworkSpec, PortSpec, SwitchSpec},
+    model::{ApiSpec, Carries, Config, DeviceSpec, Name, NetworkSpec, PeerSpec, PortSpec, SwitchSpec},
 };
+
+/// Peers that are taken in without being asked for, at most: anybody can send from many addresses.
+const LEARNED_PEERS: usize = 256;
 
 /// Who asked for an object, and so who may remove it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -66,6 +69,8 @@ pub enum Origin {
     File,
     /// The API made it; it is kept in the store.
     Api,
+    /// Nobody: a peer that was heard and taken in. It lives as long as the daemon, and gives way to who is asked for.
+    Learned,
 }
 
 /// A network that is wanted.
@@ -75,6 +80,8 @@ pub struct Network {
     pub id: NetworkId,
     /// Who asked for it.
     pub origin: Origin,
+    /// Octets of the longest IP packet of its ports, settled: its own, what tunnels carry, or 1500.
+    pub mtu: u16,
     /// What was asked for.
     pub spec: Arc<NetworkSpec>,
 }
@@ -112,8 +119,10 @@ pub enum Command {
     RemoveNetwork(Name),
     /// Make a port.
     AddPort(PortSpec),
-    /// Remove a port that the API made.
+    /// Remove a port that the API made, or a peer that was taken in.
     RemovePort(Name),
+    /// Take in a peer that was heard.
+    LearnPeer(IpAddr),
 }
 
 /// Why a command was not obeyed; the state is as before.
@@ -173,6 +182,14 @@ pub enum Refusal {
         /// Keys with both values: `switch.workers (2 -> 4)`.
         Vec<String>,
     ),
+    /// Enough peers were taken in.
+    #[error(
+        "{address} is not taken in as a peer: {LEARNED_PEERS} were, and that is enough; declare it as [[vxlan.peer]], or see who sends from so many addresses"
+    )]
+    Crowded {
+        /// The one that is not.
+        address: IpAddr,
+    },
     /// All 65536 numbers are taken.
     #[error("there are 65536 {kind}s, and no more are possible: remove some first")]
     Full {
@@ -222,6 +239,8 @@ pub struct State {
     api: ApiSpec,
     networks: Registry<NetworkSpec>,
     ports: Registry<PortSpec>,
+    /// Octets of the longest packet that tunnels carry, if there is an endpoint.
+    overlay_mtu: Option<u16>,
 }
 
 impl State {
@@ -262,8 +281,10 @@ impl State {
             Command::AddNetwork(spec) => next.networks.add(Arc::new(spec), Origin::Api)?,
             Command::AddPort(spec) => next.ports.add(Arc::new(spec), Origin::Api)?,
             Command::RemovePort(name) => next.ports.remove(&name)?,
+            Command::LearnPeer(address) => next.learn_peer(address)?,
             Command::RemoveNetwork(name) => next.networks.remove(&name)?,
         }
+        next.give_way();
         next.check(self)?;
         Ok(Plan::between(self, next))
     }
@@ -290,7 +311,7 @@ impl State {
 
     /// All networks, by name.
     pub fn networks(&self) -> impl Iterator<Item = Network> {
-        self.networks.entries().map(network)
+        self.networks.entries().map(|entry| self.settle_network(entry))
     }
 
     /// All ports, by name.
@@ -300,7 +321,7 @@ impl State {
 
     /// The network of that name.
     pub fn network(&self, name: &Name) -> Option<Network> {
-        self.networks.entry(name).map(network)
+        self.networks.entry(name).map(|entry| self.settle_network(entry))
     }
 
     /// The port of that name.
@@ -308,18 +329,104 @@ impl State {
         self.ports.entry(name).map(|entry| self.settle(entry))
     }
 
+    /// What an operator is told of datagrams from `address`, which is no peer.
+    pub fn about_stranger(&self, address: IpAddr) -> String {
+        let peers: Vec<_> = self
+            .ports()
+            .filter_map(|port| match &port.spec.device {
+                DeviceSpec::Peer(peer) => Some(peer.remote.to_string()),
+                _ => None,
+            })
+            .collect();
+        match &peers[..] {
+            [] => format!("{address} is not a peer, and there are none: add it with `vswitchctl peer add {address}`"),
+            [peer] => format!("{address} is not a peer; {peer} is: does it send from another address?"),
+            [first, rest @ ..] => format!(
+                "{address} is not a peer; {first} and {} others are: does one of them send from another address?",
+                rest.len()
+            ),
+        }
+    }
+
+    /// What is asked for and will not do what it seems to: a sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let Some(overlay) = self.overlay_mtu else { return Vec::new() };
+        let crosses = |port: &Port| {
+            let mut networks = port.spec.carries.named().filter_map(|name| self.network(name));
+            networks.any(|network| network.spec.vni.is_some())
+        };
+        let is_long = |port: &Port| {
+            !matches!(port.spec.carries, Carries::Tunnel { .. }) && port.spec.interface().is_some() && port.mtu > overlay
+        };
+        let warning = |port: Port| {
+            format!(
+                "port {}: its mtu of {} is more than the {overlay} that tunnels carry: lower it, or longer packets to other hosts are dropped",
+                port.spec.name, port.mtu
+            )
+        };
+        self.ports().filter(is_long).filter(crosses).map(warning).collect()
+    }
+
     /// Who carries what, by number.
     pub fn layout(&self) -> Layout {
         Layout::of(self)
     }
 
+    /// This host's end of all tunnels, if there is one.
+    pub fn endpoint(&self) -> Option<Arc<PortSpec>> {
+        let endpoint = |entry: &&Entry<PortSpec>| matches!(entry.spec.device, DeviceSpec::Vxlan(_));
+        self.ports.entries().find(endpoint).map(|entry| Arc::clone(&entry.spec))
+    }
+
+    /// Octets of the longest packet that tunnels carry, if there is an endpoint.
+    pub fn overlay_mtu(&self) -> Option<u16> {
+        self.overlay_mtu
+    }
+
+    fn settle_network(&self, entry: &Entry<NetworkSpec>) -> Network {
+        Network {
+            id: NetworkId(entry.number),
+            origin: entry.origin,
+            mtu: entry.spec.mtu(self.overlay_mtu),
+            spec: entry.spec.clone(),
+        }
+    }
+
     fn settle(&self, entry: &Entry<PortSpec>) -> Port {
-        let network = |name: &Name| self.networks.entry(name).map(|network| &*network.spec);
+        let network_mtu = |name: &Name| Some(self.networks.entry(name)?.spec.mtu(self.overlay_mtu));
         Port {
             id: PortId(entry.number),
             origin: entry.origin,
-            mtu: rules::port_mtu(&entry.spec, network),
+            mtu: rules::port_mtu(&entry.spec, network_mtu),
             spec: entry.spec.clone(),
+        }
+    }
+
+    fn learn_peer(&mut self, address: IpAddr) -> Result<(), Refusal> {
+        let learned = self.ports.entries().filter(|entry| entry.origin == Origin::Learned).count();
+        if learned >= LEARNED_PEERS {
+            return Err(Refusal::Crowded { address });
+        }
+        self.ports.add(Arc::new(learned_peer(address)), Origin::Learned)
+    }
+
+    /// A peer that was taken in gives way to one that is asked for and has its address, under whatever name.
+    fn give_way(&mut self) {
+        let remote = |entry: &Entry<PortSpec>| match &entry.spec.device {
+            DeviceSpec::Peer(peer) => Some(peer.remote),
+            _ => None,
+        };
+        let is_learned = |entry: &&Entry<PortSpec>| entry.origin == Origin::Learned;
+        if self.ports.entries().all(|entry| !is_learned(&entry)) {
+            return;
+        }
+        let wanted: HashSet<_> =
+            self.ports.entries().filter(|entry| !is_learned(entry)).filter_map(remote).collect();
+        let goes = |entry: &&Entry<PortSpec>| remote(entry).is_some_and(|remote| wanted.contains(&remote));
+        let gone: Vec<_> =
+            self.ports.entries().filter(is_learned).filter(goes).map(|entry| entry.spec.name.clone()).collect();
+        for name in gone {
+            self.ports.remove(&name).expect("it is there, and the file does not declare it");
         }
     }
 
@@ -327,6 +434,7 @@ impl State {
     fn declare(&mut self, config: Config) -> Result<(), Refusal> {
         self.switch = config.switch;
         self.api = config.api;
+        self.overlay_mtu = rules::overlay_mtu(&config.ports);
         self.networks.declare(config.networks)?;
         self.ports.declare(config.ports)
     }
@@ -376,7 +484,7 @@ impl State {
             if self.networks.entry(network).is_some() {
                 continue;
             }
-            let carries = |entry: &&Entry<PortSpec>| entry.spec.carries.networks().any(|it| it == network);
+            let carries = |entry: &&Entry<PortSpec>| entry.spec.carries.named().any(|it| it == network);
             let ports: Vec<_> = self.ports.entries().filter(carries).map(|it| it.spec.name.clone()).collect();
             if !ports.is_empty() {
                 return Err(Refusal::InUse { network: network.clone(), ports });
@@ -394,8 +502,12 @@ impl Plan {
     }
 }
 
-fn network(entry: &Entry<NetworkSpec>) -> Network {
-    Network { id: NetworkId(entry.number), origin: entry.origin, spec: entry.spec.clone() }
+fn learned_peer(address: IpAddr) -> PortSpec {
+    PortSpec::tunnel(
+        PeerSpec::default_name(address),
+        Carries::Tunnel { networks: None },
+        DeviceSpec::Peer(PeerSpec { remote: address, remote_port: None, flood: None }),
+    )
 }
 
 impl Record {

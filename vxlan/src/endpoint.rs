@@ -288,6 +288,15 @@ impl Inlet {
     }
 }
 
+/// Makes what `socket` sends go in one piece or not at all, whatever the kernel believes of the path: for probes.
+///
+/// # Errors
+/// The socket is of the other family.
+pub fn never_fragment(socket: impl AsFd, v4: bool) -> io::Result<()> {
+    let (option, value) = if v4 { sockopt::MTU_PROBE } else { sockopt::MTU_PROBE6 };
+    sockopt::set(socket, option, value)
+}
+
 fn outlet(options: &Options) -> io::Result<Socket> {
     let local = options.local;
     let socket = Socket::new(domain(local), Type::DGRAM, Some(Protocol::UDP))?;

@@ -29,6 +29,12 @@ pub(crate) const MTU_DISCOVER: (Number, c_int) =
 /// The same for IPv6.
 pub(crate) const MTU_DISCOVER6: (Number, c_int) =
     (Number { level: libc::IPPROTO_IPV6, name: libc::IPV6_MTU_DISCOVER }, libc::IPV6_PMTUDISC_DO);
+/// IPv4: set "don't fragment", and send whatever the first link carries.
+pub(crate) const MTU_PROBE: (Number, c_int) =
+    (Number { level: libc::IPPROTO_IP, name: libc::IP_MTU_DISCOVER }, libc::IP_PMTUDISC_PROBE);
+/// The same for IPv6.
+pub(crate) const MTU_PROBE6: (Number, c_int) =
+    (Number { level: libc::IPPROTO_IPV6, name: libc::IPV6_MTU_DISCOVER }, libc::IPV6_PMTUDISC_PROBE);
 /// IPv4: what the path of a connected socket is known to carry.
 pub(crate) const PATH_MTU: Number = Number { level: libc::IPPROTO_IP, name: libc::IP_MTU };
 /// The same for IPv6.

@@ -21,7 +21,7 @@ pub struct Stranger {
 }
 
 /// Called by a worker when a stranger was heard for the first time. Must not wait.
-type OnStranger = Arc<dyn Fn() + Send + Sync>;
+pub type OnStranger = Arc<dyn Fn() + Send + Sync>;
 
 /// The last strangers.
 #[derive(Default)]

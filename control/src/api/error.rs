@@ -134,6 +134,7 @@ impl From<Refusal> for ApiError {
             Refusal::Exists { .. }
             | Refusal::Both { .. }
             | Refusal::InUse { .. }
+            | Refusal::Crowded { .. }
             | Refusal::Declared { .. } => ErrorCode::Conflict,
             Refusal::Missing { .. } => ErrorCode::NotFound,
             Refusal::Invalid(_) | Refusal::NeedsRestart(_) | Refusal::Full { .. } => ErrorCode::Invalid,

@@ -18,6 +18,7 @@ use super::{
     types::{
         Drop, DropsFilter, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Reload, ReloadRequest,
         StaticEntry, Stats, Status,
+        tunnel::{Probe, Tunnel},
     },
 };
 use crate::model::{Name, NetworkSpec, PortSpec};
@@ -39,6 +40,8 @@ pub const BODY_LIMIT: usize = 64 * 1024;
         port,
         add_port,
         delete_port,
+        tunnel,
+        probe,
         fdb,
         add_fdb,
         delete_fdb,
@@ -73,6 +76,8 @@ pub fn router(backend: Arc<dyn Backend>) -> Router {
         .route("/v1/networks/{name}", get(network).delete(delete_network))
         .route("/v1/ports", get(ports).post(add_port))
         .route("/v1/ports/{name}", get(port).delete(delete_port))
+        .route("/v1/tunnel", get(tunnel))
+        .route("/v1/peers/{name}/probe", post(probe))
         .route("/v1/fdb", get(fdb).post(add_fdb))
         .route("/v1/fdb/flush", post(flush_fdb))
         .route("/v1/fdb/{network}/{mac}", delete(delete_fdb))
@@ -180,6 +185,27 @@ async fn add_port(State(backend): Shared, Body(spec): Body<PortSpec>) -> Respons
 )]
 async fn delete_port(State(backend): Shared, InPath(name): InPath<Name>) -> Response {
     done(backend.delete_port(name).await)
+}
+
+/// This host's end of all tunnels, and its peers. A peer is a port: it is made and deleted as one.
+#[utoipa::path(
+    get,
+    path = "/v1/tunnel",
+    responses((status = 200, body = Tunnel)),
+)]
+async fn tunnel(State(backend): Shared) -> Response {
+    answer(StatusCode::OK, backend.tunnel().await)
+}
+
+/// Measures how long a packet may be on the way to a peer.
+#[utoipa::path(
+    post,
+    path = "/v1/peers/{name}/probe",
+    params(("name" = String, Path)),
+    responses((status = 200, body = Probe), (status = "4XX", body = ApiError), (status = 503, body = ApiError)),
+)]
+async fn probe(State(backend): Shared, InPath(name): InPath<Name>) -> Response {
+    answer(StatusCode::OK, backend.probe(name).await)
 }
 
 /// The MAC table, or a part of it.

@@ -2,6 +2,8 @@
 //!
 //! Counters only grow, from the daemon's start. Times are whole milliseconds or seconds, as the name says.
 
+pub mod tunnel;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -36,6 +38,9 @@ pub struct Status {
     pub mac_limit: u32,
     /// The forwarding threads.
     pub workers: Vec<Worker>,
+    /// What is asked for and will not do what it seems to: sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// A forwarding thread.

@@ -136,9 +136,9 @@ fn complete(
         (DeviceSpec::Veth(_), ..) => {
             return Err(ApiError::invalid("a veth comes with host_ifname and no descriptor"));
         }
-        (DeviceSpec::Packet { .. }, ..) => {
+        (DeviceSpec::Packet { .. } | DeviceSpec::Vxlan(_) | DeviceSpec::Peer(_), ..) => {
             return Err(ApiError::invalid(
-                "a packet port needs no helper: use `vswitchctl port add --kind packet`",
+                "only a tap or veth needs a helper: use `vswitchctl port add` or `vswitchctl peer add`",
             ));
         }
     };

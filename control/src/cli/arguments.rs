@@ -7,7 +7,7 @@ use clap_complete::Shell;
 use ipnet::IpNet;
 use vswitch::addr::{MacAddr, VlanId};
 
-use super::{EXIT_CODES, default_socket};
+use super::{EXIT_CODES, PeerCommand, TunnelCommand, default_socket};
 use crate::{
     api::ApiError,
     attach::{
@@ -49,6 +49,12 @@ pub enum Command {
     /// Networks: broadcast domains.
     #[command(subcommand)]
     Network(NetworkCommand),
+    /// Other hosts, to which networks cross by VXLAN.
+    #[command(subcommand)]
+    Peer(PeerCommand),
+    /// The tunnel to other hosts, and its counters.
+    #[command(subcommand)]
+    Tunnel(TunnelCommand),
     /// The MAC table.
     #[command(subcommand)]
     Fdb(FdbCommand),

@@ -30,6 +30,9 @@ pub fn status(status: &Status) -> String {
     });
     text.push('\n');
     text += &table(&["WORKER", "PORTS", "FRAMES", "TURNS"], "rrrr", rows);
+    for warning in &status.warnings {
+        let _ = write!(text, "\nwarning: {warning}\n");
+    }
     text
 }
 
@@ -228,7 +231,7 @@ pub fn reload(reload: &Reload) -> String {
 }
 
 /// A table without lines. `alignment` has a letter per column: `l` for text, `r` for numbers.
-fn table(header: &[&str], alignment: &str, rows: impl Iterator<Item = Vec<String>>) -> String {
+pub(super) fn table(header: &[&str], alignment: &str, rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(Row::from(header.to_vec()));
@@ -241,7 +244,7 @@ fn table(header: &[&str], alignment: &str, rows: impl Iterator<Item = Vec<String
 }
 
 /// Names and values, a line each.
-fn pairs(pairs: &[(&str, String)]) -> String {
+pub(super) fn pairs(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     pairs.iter().fold(String::new(), |mut text, (name, value)| {
         let _ = writeln!(text, "{name:width$}  {value}");
@@ -250,6 +253,11 @@ fn pairs(pairs: &[(&str, String)]) -> String {
 }
 
 fn carried(port: &Port) -> String {
+    match port.kind.as_str() {
+        "peer" => return "by vni".into(),
+        "vxlan" => return "-".into(),
+        _ => {}
+    }
     match (&port.network, port.trunk.len()) {
         (Some(network), 0) => network.to_string(),
         (Some(network), tagged) => format!("{network}+{tagged}"),
@@ -265,7 +273,7 @@ fn device(port: &Port) -> String {
     }
 }
 
-fn state(state: PortState) -> &'static str {
+pub(super) fn state(state: PortState) -> &'static str {
     match state {
         PortState::Up => "up",
         PortState::Down => "down",
@@ -276,12 +284,12 @@ fn traffic(traffic: &Traffic) -> String {
     format!("{} frames ({} super-frames), {} bytes", traffic.frames, traffic.super_frames, traffic.bytes)
 }
 
-fn or_dash(value: Option<impl ToString>) -> String {
+pub(super) fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".into(), |value| value.to_string())
 }
 
 /// Three significant digits and an SI letter; exact below 10000.
-fn short(number: u64) -> String {
+pub(super) fn short(number: u64) -> String {
     if number < 10_000 {
         return number.to_string();
     }
@@ -300,7 +308,7 @@ fn short(number: u64) -> String {
 }
 
 /// Two units at most: `3d 4h`, `5m 6s`.
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds}s"),
@@ -430,6 +438,7 @@ WORKER  PORTS  FRAMES  TURNS
             macs: 1,
             mac_limit: 65536,
             workers: vec![worker(0), worker(1)],
+            warnings: vec![],
         };
         assert_eq!(status(&answer), expected);
     }

@@ -1,6 +1,10 @@
 //! `net.toml`, section by section: which keys there are and what each may hold.
 
-use std::path::PathBuf;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    ops::RangeInclusive,
+    path::PathBuf,
+};
 
 use vswitch::addr::VlanId;
 
@@ -10,11 +14,17 @@ use super::{
 };
 use crate::{
     fields::{Misfit, PortFields},
-    model::{ApiSpec, Config, DampingSpec, Name, Netns, NetworkSpec, PortSpec, StormSpec, SwitchSpec, Tags},
+    model::{
+        ApiSpec, Carries, Config, DampingSpec, DeviceSpec, Dscp, Name, Netns, NetworkSpec, PeerSpec, PortSpec,
+        StormSpec, SwitchSpec, Tags, VxlanSpec,
+    },
 };
 
 /// The longest socket path: `sun_path` holds 108 octets, of which `.attach` and a NUL take eight.
 const SOCKET_PATH_MAX: usize = 100;
+
+/// From what every IPv4 host takes in one piece (RFC 791 section 3.1).
+const UNDERLAY_MTU: RangeInclusive<u16> = 576..=u16::MAX;
 
 /// Reads the whole file; what could not be read is reported and stands at its default.
 pub(super) fn config(mut file: Table<'_, '_, '_>) -> Config {
@@ -24,7 +34,9 @@ pub(super) fn config(mut file: Table<'_, '_, '_>) -> Config {
     file.tables("network", |table| networks.push(network(table)));
     let mut ports = Vec::new();
     file.tables("port", |table| ports.push(port(table)));
-    file.unsupported("vxlan");
+    if let Some(table) = file.table("vxlan") {
+        vxlan(table, &mut ports);
+    }
     file.unsupported("docker");
     file.finish();
     Config { switch, api, networks, ports }
@@ -131,6 +143,7 @@ fn port(mut table: Table<'_, '_, '_>) -> PortSpec {
         mac_limit: table.integer("mac_limit", MAC_LIMIT),
         storm: table.table("storm").map(storm).unwrap_or_default(),
         offload: table.boolean("offload"),
+        ..PortFields::default()
     };
     let (spec, misfits) = fields.resolve();
     for Misfit { key, what } in misfits {
@@ -138,6 +151,83 @@ fn port(mut table: Table<'_, '_, '_>) -> PortSpec {
     }
     table.finish();
     spec
+}
+
+/// Reads `[vxlan]` and appends its ports: the peers, in their order, the endpoint, and the group.
+fn vxlan(mut table: Table<'_, '_, '_>, ports: &mut Vec<PortSpec>) {
+    let every = || Carries::Tunnel { networks: None };
+    table.tables("peer", |table| ports.push(peer(table)));
+    let local = table.parsed::<IpAddr>("local").unwrap_or_else(|| {
+        table.fault_unless_read("local", "missing: name the address of this host that peers send to");
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+    });
+    if table.is_right("local") && (local.is_unspecified() || local.is_multicast()) {
+        let what = format!(
+            "{local} is no host's address: name the one that peers send to, for they know this host by it alone"
+        );
+        table.fault("local", what);
+    }
+    let default = VxlanSpec::new(local);
+    let spec = VxlanSpec {
+        port: table.integer("port", 1..=u16::MAX).unwrap_or(default.port),
+        underlay_mtu: table.integer("underlay_mtu", UNDERLAY_MTU),
+        checksum: table.boolean("checksum").unwrap_or(default.checksum),
+        ttl: table.integer("ttl", 1..=u8::MAX).unwrap_or(default.ttl),
+        dscp: dscp(&mut table).unwrap_or(default.dscp),
+        strict: table.boolean("strict").unwrap_or(default.strict),
+        learn_peers: table.boolean("learn_peers").unwrap_or(default.learn_peers),
+        clamp_mss: table.boolean("clamp_mss").unwrap_or(default.clamp_mss),
+        group: table.parsed("group"),
+        ..default
+    };
+    if let Some(group) = spec.group {
+        if !group.is_multicast() {
+            table.fault("group", format!("{group} is no group: use one of 224.0.0.0/4 or ff00::/8"));
+        } else if table.is_right("local") && group.is_ipv4() != local.is_ipv4() {
+            table.fault("group", format!("{group} is not of the family of the local address {local}"));
+        }
+    }
+    table.finish();
+    let group = spec.group.map(|remote| PeerSpec { remote, remote_port: None, flood: Some(true) });
+    ports.push(PortSpec::tunnel(fixed_name(VxlanSpec::NAME), every(), DeviceSpec::Vxlan(spec)));
+    ports.extend(
+        group.map(|it| PortSpec::tunnel(fixed_name(VxlanSpec::GROUP_NAME), every(), DeviceSpec::Peer(it))),
+    );
+}
+
+fn fixed_name(name: &str) -> Name {
+    name.parse().expect("the names of the tunnel's own ports are names")
+}
+
+/// `"inherit"`, or a number.
+fn dscp(table: &mut Table<'_, '_, '_>) -> Option<Dscp> {
+    if table.is_word("dscp", "inherit") {
+        table.text("dscp");
+        return Some(Dscp::Inherit);
+    }
+    table.integer("dscp", 0..=63).map(Dscp::Fixed)
+}
+
+fn peer(mut table: Table<'_, '_, '_>) -> PortSpec {
+    let remote = table.parsed("address").unwrap_or_else(|| {
+        table.fault_unless_read("address", "missing: name the peer's address");
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+    });
+    let name = table.parsed("name").unwrap_or_else(|| PeerSpec::default_name(remote));
+    let networks = table.parsed_list("networks");
+    let spec = PeerSpec {
+        remote,
+        remote_port: table.integer("port", 1..=u16::MAX),
+        flood: table.boolean("flood"),
+    };
+    let mac_limit = table.integer("mac_limit", MAC_LIMIT);
+    let storm = table.table("storm").map(storm).unwrap_or_default();
+    table.finish();
+    PortSpec {
+        mac_limit,
+        storm,
+        ..PortSpec::tunnel(name, Carries::Tunnel { networks }, DeviceSpec::Peer(spec))
+    }
 }
 
 /// 0 is a limit, too: no such frame is flooded.

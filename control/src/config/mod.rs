@@ -15,8 +15,12 @@ use std::{fs, io, path::Path};
 use toml::de::DeTable;
 
 pub use self::report::{ConfigError, ConfigErrors};
-use self::{reader::Table, report::Report};
-use crate::model::Config;
+use self::{
+    reader::Table,
+    report::Report,
+    rules::{Index, Place},
+};
+use crate::model::{Carries, Config, DeviceSpec, PortSpec};
 
 /// Reads and checks a file.
 ///
@@ -61,11 +65,24 @@ fn obey(config: &Config, report: &mut Report<'_>) {
     let networks: Vec<_> = config.networks.iter().collect();
     let ports: Vec<_> = config.ports.iter().collect();
     for fault in rules::check(&networks, &ports) {
-        let follows = fault.with.is_some_and(|with| report.is_faulty(&with.to_string()));
-        let at = fault.at.to_string();
+        let follows = fault.with.is_some_and(|with| report.is_faulty(&path(&ports, with)));
+        let at = path(&ports, fault.at);
         if !follows && !report.is_faulty(&at) {
             report.fault(at, fault.what);
         }
+    }
+}
+
+/// Where a key stands in the file. Tunnel ports stand behind all others, peers first.
+fn path(ports: &[&PortSpec], place: Place) -> String {
+    let Index::Port(index) = place.object else { return place.to_string() };
+    match &ports[index].device {
+        DeviceSpec::Vxlan(_) => format!("vxlan.{}", place.field()),
+        DeviceSpec::Peer(_) => {
+            let others = ports.iter().take_while(|port| !matches!(port.carries, Carries::Tunnel { .. })).count();
+            format!("vxlan.peer[{}].{}", index - others, place.field())
+        }
+        _ => place.to_string(),
     }
 }
 

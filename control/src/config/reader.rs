@@ -33,6 +33,18 @@ impl<'r, 's, 't> Table<'r, 's, 't> {
         self.report.fault(self.path_of(key), what);
     }
 
+    /// Reports `key` as missing, unless it is there and was reported as wrong.
+    pub(super) fn fault_unless_read(&mut self, key: &str, what: &str) {
+        if !self.table.contains_key(key) {
+            self.fault(key, what);
+        }
+    }
+
+    /// Whether `key` is there, and nothing was found wrong with it.
+    pub(super) fn is_right(&self, key: &str) -> bool {
+        self.table.contains_key(key) && !self.report.is_faulty(&self.path_of(key))
+    }
+
     /// A text.
     pub(super) fn text(&mut self, key: &'static str) -> Option<&'t str> {
         let value = self.take(key)?;

@@ -7,7 +7,7 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     fmt,
     hash::Hash,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     ops::RangeInclusive,
     path::PathBuf,
 };
@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use vswitch::topology::DEFAULT_MTU;
 
 use super::reader::{nearest, outside};
-use crate::model::{Carries, InterfaceSpec, Name, Netns, NetworkSpec, PortSpec, Tags};
+use crate::model::{Carries, DeviceSpec, InterfaceSpec, Name, Netns, NetworkSpec, PortSpec, Tags, VxlanSpec};
 
 /// Octets of an IP packet: what IPv4 must carry (RFC 791) to what a frame buffer holds.
 pub const MTU: RangeInclusive<u16> = 68..=DEFAULT_MTU;
@@ -95,23 +95,44 @@ pub fn check(networks: &[&NetworkSpec], ports: &[&PortSpec]) -> Vec<Fault> {
             .rev()
             .map(|(index, spec)| (&spec.name, (index, *spec)))
             .collect(),
+        overlay_mtu: overlay_mtu(ports.iter().copied()),
+        underlay_is_unknown: ports
+            .iter()
+            .copied()
+            .find_map(endpoint)
+            .is_some_and(|endpoint| endpoint.underlay_mtu.is_none()),
         faults: Vec::new(),
     };
     check.alone(networks, ports);
     check.distinct_networks(networks);
     check.distinct_ports(ports);
+    check.peers(ports);
     check.faults
 }
 
 /// The octets of the longest IP packet of a port: its own, its untagged network's, or what a buffer holds.
-pub fn port_mtu<'n>(port: &PortSpec, network: impl Fn(&Name) -> Option<&'n NetworkSpec>) -> u16 {
-    let inherited = || port.carries.untagged().and_then(network).map_or(*MTU.end(), NetworkSpec::mtu);
+pub fn port_mtu(port: &PortSpec, network_mtu: impl Fn(&Name) -> Option<u16>) -> u16 {
+    let inherited = || port.carries.untagged().and_then(network_mtu).unwrap_or(*MTU.end());
     port.mtu.unwrap_or_else(inherited)
+}
+
+/// The octets of the longest IP packet that tunnels carry, if the endpoint is among `ports`.
+pub fn overlay_mtu<'p>(ports: impl IntoIterator<Item = &'p PortSpec>) -> Option<u16> {
+    ports.into_iter().find_map(endpoint).map(VxlanSpec::overlay_mtu)
+}
+
+fn endpoint(port: &PortSpec) -> Option<&VxlanSpec> {
+    match &port.device {
+        DeviceSpec::Vxlan(endpoint) => Some(endpoint),
+        _ => None,
+    }
 }
 
 struct Check<'a> {
     /// The first network of each name.
     networks: HashMap<&'a Name, (usize, &'a NetworkSpec)>,
+    overlay_mtu: Option<u16>,
+    underlay_is_unknown: bool,
     faults: Vec<Fault>,
 }
 
@@ -155,11 +176,16 @@ impl<'a> Check<'a> {
     }
 
     fn carries(&mut self, port: usize, carries: &Carries) {
-        let Carries::Trunk { trunk, native } = carries else {
-            if let Some(network) = carries.untagged() {
+        let (trunk, native) = match carries {
+            Carries::Trunk { trunk, native } => (trunk, native),
+            Carries::Access { network } => {
                 self.exists(Place::port(port, "network"), network);
+                return;
             }
-            return;
+            Carries::Tunnel { networks } => {
+                self.tunnelled(port, networks.as_deref().unwrap_or_default());
+                return;
+            }
         };
         if trunk.is_empty() {
             self.fault(
@@ -192,6 +218,46 @@ impl<'a> Check<'a> {
         }
     }
 
+    fn tunnelled(&mut self, port: usize, networks: &[Name]) {
+        for (item, name) in networks.iter().enumerate() {
+            let at = Place::port(port, "networks").item(item);
+            if networks[..item].contains(name) {
+                self.fault(at, format!("network {name} is listed twice: remove one"));
+            } else if let Some((index, network)) = self.exists(at, name)
+                && network.vni.is_none()
+            {
+                let what = format!("network {name} has no vni to cross the tunnel with: give it one");
+                self.contradiction(at, Place::network(index, "vni"), what);
+            }
+        }
+    }
+
+    /// Rules of the endpoint and its peers.
+    fn peers(&mut self, ports: &[&'a PortSpec]) {
+        let local = ports.iter().copied().find_map(endpoint);
+        let mut remotes = Seen::new("address");
+        for (index, port) in ports.iter().enumerate() {
+            let DeviceSpec::Peer(peer) = &port.device else { continue };
+            let (at, remote) = (Place::port(index, "address"), peer.remote);
+            let is_group = local.is_some_and(|local| local.group == Some(remote));
+            if let Some(first) = remotes.first(remote, index) {
+                let what = format!("peer {} has {remote} already: use another, or remove one", ports[first].name);
+                self.contradiction(at, Place::port(first, "address"), what);
+            } else if remote.is_multicast() && !is_group {
+                self.fault(at, format!("{remote} is a group: name a host, and the group with vxlan.group"));
+            } else if remote.is_unspecified() || remote == IpAddr::V4(Ipv4Addr::BROADCAST) {
+                self.fault(at, format!("{remote} is no host's address: name the peer's"));
+            } else if let Some(local) = local {
+                if local.local == remote {
+                    self.fault(at, format!("{remote} is this host's own address: name the other host's"));
+                } else if local.local.is_ipv4() != remote.is_ipv4() {
+                    let what = format!("{remote} is not of the family of the local address {}", local.local);
+                    self.fault(at, format!("{what}: all of an underlay is IPv4, or IPv6"));
+                }
+            }
+        }
+    }
+
     fn exists(&mut self, at: Place, name: &Name) -> Option<(usize, &'a NetworkSpec)> {
         let found = self.networks.get(name).copied();
         if found.is_none() {
@@ -207,10 +273,14 @@ impl<'a> Check<'a> {
     fn mtu(&mut self, index: usize, port: &PortSpec) {
         let Carries::Access { network } = &port.carries else { return };
         let Some((at, network)) = self.networks.get(network).copied() else { return };
-        if let Some(mtu) = port.mtu.filter(|mtu| *mtu > network.mtu()) {
+        if network.vni.is_some() && network.mtu.is_none() && self.underlay_is_unknown {
+            // Held against what the underlay carries when that was looked up.
+            return;
+        }
+        let most = network.mtu(self.overlay_mtu);
+        if let Some(mtu) = port.mtu.filter(|mtu| *mtu > most) {
             let what = format!(
-                "{mtu} is more than the {} of network {}: lower it, or raise the network's",
-                network.mtu(),
+                "{mtu} is more than the {most} of network {}: lower it, or raise the network's",
                 network.name
             );
             self.contradiction(Place::port(index, "mtu"), Place::network(at, "mtu"), what);
@@ -219,6 +289,9 @@ impl<'a> Check<'a> {
 
     /// The names the kernel will be asked for.
     fn names(&mut self, index: usize, port: &PortSpec) {
+        if matches!(port.carries, Carries::Tunnel { .. }) {
+            return;
+        }
         let problem = ifname_problem(port.ifname());
         let Some(interface) = port.interface() else {
             if let Some(problem) = problem {
@@ -262,7 +335,7 @@ impl<'a> Check<'a> {
             self.contradiction(Place::port(index, "address"), Place::port(index, "native"), what);
             return;
         }
-        let mtu = port_mtu(port, |name| self.networks.get(name).map(|(_, network)| *network));
+        let mtu = port_mtu(port, |name| Some(self.networks.get(name)?.1.mtu(self.overlay_mtu)));
         let ipv6 = interface.address.iter().position(|net| net.addr().is_ipv6());
         if let Some(item) = ipv6.filter(|_| mtu < IPV6_MTU) {
             let network = port.carries.untagged().and_then(|name| self.networks.get(name));
@@ -327,6 +400,9 @@ impl<'a> Check<'a> {
                 let what = format!("another port is named {}: rename one", port.name);
                 self.contradiction(Place::port(index, "name"), Place::port(first, "name"), what);
             }
+            if matches!(port.carries, Carries::Tunnel { .. }) {
+                continue;
+            }
             let netns: Option<PathBuf> = port.interface().and_then(|it| it.netns.as_ref()).map(Netns::path);
             if let Some(first) = interfaces.first((netns, port.ifname()), index) {
                 let (key, other) = (interface_key(port), interface_key(ports[first]));
@@ -353,7 +429,7 @@ impl<'a> Check<'a> {
                 }
             }
             let Some(mac) = interface.mac else { continue };
-            let shared = port.carries.networks().filter_map(|network| {
+            let shared = port.carries.named().filter_map(|network| {
                 macs.first((network, mac), index)
                     .filter(|first| *first != index)
                     .map(|first| (first, network))

@@ -1,7 +1,7 @@
 use std::fmt::Write;
 
 use super::{load, parse};
-use crate::model::{Carries, Config, DeviceSpec, Netns, Tags};
+use crate::model::{Carries, Config, DeviceSpec, Dscp, Netns, Tags};
 
 fn good(source: &str) -> Config {
     parse("net.toml", source).unwrap_or_else(|errors| panic!("{errors}\nin\n{source}"))
@@ -83,7 +83,7 @@ workers = 65
 ageing = "5m"
 
 [vxlan]
-local = "10.8.0.1"
+ttl = 0
 
 [[network]]
 name = "blue"
@@ -120,7 +120,8 @@ metrics = "127.0.0.1:9477"
     let expected = [
         "net.toml:2: switch.workers: 65 is out of range: use 1 to 64",
         "net.toml:3: switch.ageing: is a text, not a whole number: use 1 to 1000000",
-        "net.toml:5: vxlan: not supported by this version: remove it",
+        "net.toml:5: vxlan.local: missing: name the address of this host that peers send to",
+        "net.toml:6: vxlan.ttl: 0 is out of range: use 1 to 255",
         "net.toml:10: network[0].vlan: 4095 is reserved: use 1 to 4094",
         "net.toml:11: network[0].mut: unknown key: did you mean mtu?",
         "net.toml:14: network[1].name: another network is named blue: rename one",
@@ -343,4 +344,89 @@ mod hostile {
             let _ = parse("net.toml", &lines.join("\n"));
         }
     }
+}
+
+#[test]
+fn a_tunnel_is_an_endpoint_and_its_peers() {
+    let config = parse(
+        "net.toml",
+        r#"
+        [vxlan]
+        local = "10.8.0.1"
+        underlay_mtu = 9000
+        dscp = "inherit"
+        group = "239.1.1.1"
+        [[vxlan.peer]]
+        address = "10.8.0.2"
+        [[vxlan.peer]]
+        name = "old"
+        address = "10.8.0.3"
+        port = 8472
+        networks = ["blue"]
+        flood = true
+        [[network]]
+        name = "blue"
+        vni = 4096
+        "#,
+    )
+    .unwrap();
+    let names: Vec<_> = config.ports.iter().map(|port| port.name.as_str()).collect();
+    assert_eq!(names, ["10.8.0.2", "old", "vxlan", "vxlan-group"]);
+    let DeviceSpec::Vxlan(endpoint) = &config.ports[2].device else { panic!("{:?}", config.ports[2]) };
+    assert_eq!((endpoint.port, endpoint.ttl, endpoint.dscp), (4789, 64, Dscp::Inherit));
+    assert_eq!(config.networks[0].mtu(Some(endpoint.overlay_mtu())), 8950);
+    assert!(config.ports[0].carries.holds(&config.networks[0]));
+}
+
+#[test]
+fn all_errors_of_a_tunnel_at_once() {
+    let found = errors(
+        r#"[vxlan]
+local = "10.8.0.1"
+group = "10.8.0.9"
+dscp = 64
+strikt = true
+
+[[vxlan.peer]]
+address = "10.8.0.2"
+networks = ["blue", "bleu", "red"]
+
+[[vxlan.peer]]
+name = "again"
+address = "10.8.0.2"
+
+[[vxlan.peer]]
+address = "fd00::2"
+
+[[vxlan.peer]]
+address = "10.8.0.1"
+
+[[vxlan.peer]]
+address = "239.0.0.1"
+
+[[vxlan.peer]]
+port = 0
+
+[[network]]
+name = "blue"
+vni = 1
+
+[[network]]
+name = "red"
+"#,
+    );
+    let expected = [
+        "net.toml:3: vxlan.group: 10.8.0.9 is no group: use one of 224.0.0.0/4 or ff00::/8",
+        "net.toml:4: vxlan.dscp: 64 is out of range: use 0 to 63",
+        "net.toml:5: vxlan.strikt: unknown key: did you mean strict?",
+        "net.toml:9: vxlan.peer[0].networks[1]: no network is named bleu: declare it",
+        "net.toml:9: vxlan.peer[0].networks[2]: network red has no vni to cross the tunnel with: give it one",
+        "net.toml:13: vxlan.peer[1].address: peer 10.8.0.2 has 10.8.0.2 already: use another, or remove one",
+        "net.toml:16: vxlan.peer[2].address: fd00::2 is not of the family of the local address 10.8.0.1: all of an underlay is IPv4, or IPv6",
+        "net.toml:19: vxlan.peer[3].address: 10.8.0.1 is this host's own address: name the other host's",
+        "net.toml:22: vxlan.peer[4].address: 239.0.0.1 is a group: name a host, and the group with vxlan.group",
+        "net.toml:24: vxlan.peer[5].address: missing: name the peer's address",
+        "net.toml:25: vxlan.peer[5].port: 0 is out of range: use 1 to 65535",
+    ];
+    assert_eq!(found, expected);
 }

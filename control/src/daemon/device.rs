@@ -9,6 +9,9 @@ use vswitch::device::{
     tap::{Tap, TapOptions},
 };
 
+use vswitch_vxlan::{device::Path, endpoint::Endpoint};
+
+use super::tunnel;
 use crate::{
     api::{ApiError, ErrorCode},
     link::{Links, host_ifname},
@@ -17,30 +20,44 @@ use crate::{
     state,
 };
 
-/// An open device and what it takes to remove its interface.
+/// What stands open behind a port, and what it takes to remove its interface.
 #[derive(Clone, Debug)]
-pub(super) struct OpenDevice {
-    /// What the workers use.
-    pub(super) device: Arc<dyn Device>,
-    interface: Interface,
-    /// The namespace that the device keeps alive; see [`OpenDevice::is_abandoned`].
-    keeps: Option<(Netns, Identity)>,
-}
-
-#[derive(Clone, Debug)]
-enum Interface {
+pub(super) enum OpenDevice {
     /// Goes with its last descriptor, unless it persists.
-    Tap(Arc<Tap>),
+    Tap {
+        /// What the workers use.
+        tap: Arc<Tap>,
+        /// The namespace that the device keeps alive; see [`OpenDevice::is_abandoned`].
+        keeps: Option<(Netns, Identity)>,
+    },
     /// The host's end of a pair that we made; the other end goes with it.
-    Veth { host: String },
-    /// Not ours.
-    Foreign,
+    Veth {
+        /// What the workers use.
+        device: Arc<Packet>,
+        /// The interface's name.
+        host: String,
+    },
+    /// An interface that is not ours.
+    Foreign(Arc<Packet>),
+    /// The tunnel's sockets. Its devices are made anew with every plan.
+    Endpoint(Arc<Endpoint>),
+    /// A peer, to which the endpoint sends.
+    Peer {
+        /// What is known of the way to it.
+        path: Arc<Path>,
+        /// Whether that was measured, and so is better than what the kernel knows.
+        measured: bool,
+    },
 }
 
 /// Makes the device of `port`, or takes it over if it is there already. Nothing is set up yet.
 ///
-/// `handed` is a TAP that a helper made.
-pub(super) async fn open(port: &state::Port, handed: Option<Tap>) -> Result<OpenDevice, ApiError> {
+/// `handed` is a TAP that a helper made; `inlets`: how many workers a tunnel's endpoint is received by.
+pub(super) async fn open(
+    port: &state::Port,
+    handed: Option<Tap>,
+    inlets: usize,
+) -> Result<OpenDevice, ApiError> {
     let spec = &port.spec;
     match &spec.device {
         DeviceSpec::Tap(interface) => {
@@ -50,9 +67,8 @@ pub(super) async fn open(port: &state::Port, handed: Option<Tap>) -> Result<Open
             };
             tap.set_persist(interface.persist)?;
             tap.set_offload(spec.offload)?;
-            let tap = Arc::new(tap);
             let keeps = interface.netns.clone().and_then(|netns| Identity::of(&netns).map(|it| (netns, it)));
-            Ok(OpenDevice { device: Arc::clone(&tap) as _, interface: Interface::Tap(tap), keeps })
+            Ok(OpenDevice::Tap { tap: Arc::new(tap), keeps })
         }
         DeviceSpec::Veth(interface) => {
             let host = host_ifname(&spec.name);
@@ -62,11 +78,14 @@ pub(super) async fn open(port: &state::Port, handed: Option<Tap>) -> Result<Open
                 outside.create_veth(&host, &inside, spec.ifname(), port.mtu).await?;
             }
             let device = open_packet(&host, spec.offload)?;
-            Ok(OpenDevice { device, interface: Interface::Veth { host }, keeps: None })
+            Ok(OpenDevice::Veth { device, host })
         }
-        DeviceSpec::Packet { device } => {
-            let device = open_packet(device, spec.offload)?;
-            Ok(OpenDevice { device, interface: Interface::Foreign, keeps: None })
+        DeviceSpec::Packet { device } => Ok(OpenDevice::Foreign(open_packet(device, spec.offload)?)),
+        DeviceSpec::Vxlan(endpoint) => {
+            Ok(OpenDevice::Endpoint(Arc::new(tunnel::open(endpoint, inlets).await?)))
+        }
+        DeviceSpec::Peer(_) => {
+            Ok(OpenDevice::Peer { path: Arc::new(Path::new(u16::MAX)), measured: false })
         }
     }
 }
@@ -97,7 +116,7 @@ async fn open_tap(interface: &InterfaceSpec, ifname: &str) -> Result<Tap, ApiErr
     })
 }
 
-fn open_packet(ifname: &str, offload: bool) -> Result<Arc<dyn Device>, ApiError> {
+fn open_packet(ifname: &str, offload: bool) -> Result<Arc<Packet>, ApiError> {
     match Packet::open(ifname, offload) {
         Ok(device) => Ok(Arc::new(device)),
         Err(error) => Err(match error.raw_os_error() {
@@ -113,6 +132,23 @@ fn open_packet(ifname: &str, offload: bool) -> Result<Arc<dyn Device>, ApiError>
 }
 
 impl OpenDevice {
+    /// What the workers use; `None`: it is made with every plan.
+    pub(super) fn device(&self) -> Option<Arc<dyn Device>> {
+        match self {
+            Self::Tap { tap, .. } => Some(Arc::clone(tap) as _),
+            Self::Veth { device, .. } | Self::Foreign(device) => Some(Arc::clone(device) as _),
+            Self::Endpoint(_) | Self::Peer { .. } => None,
+        }
+    }
+
+    /// Frames that the kernel dropped before we could receive them.
+    pub(super) fn overflow(&self) -> u64 {
+        match self {
+            Self::Endpoint(endpoint) => endpoint.overflow(),
+            _ => self.device().map_or(0, |device| device.overflow()),
+        }
+    }
+
     /// Whether the device's namespace is not there any more under the name by which the port knows it.
     ///
     /// The kernel tells us when an interface goes with its namespace, but an open TAP belongs to the namespace it was
@@ -120,15 +156,16 @@ impl OpenDevice {
     /// as long as we wait. Making the TAP elsewhere and moving it would avoid that, at 17 ms a port (measured on
     /// Linux 6.18) and not for one that is taken over.
     pub(super) fn is_abandoned(&self) -> bool {
-        self.keeps.as_ref().is_some_and(|(netns, identity)| Identity::of(netns) != Some(*identity))
+        let Self::Tap { keeps, .. } = self else { return false };
+        keeps.as_ref().is_some_and(|(netns, identity)| Identity::of(netns) != Some(*identity))
     }
 
     /// Lets the interface go, whether it persists or not. It is gone when the workers have let the device go too.
     pub(super) async fn remove(self) {
-        let result = match self.interface {
-            Interface::Tap(tap) => tap.set_persist(false).map_err(ApiError::from),
-            Interface::Veth { host } => remove_link(&host).await,
-            Interface::Foreign => Ok(()),
+        let result = match self {
+            Self::Tap { tap, .. } => tap.set_persist(false).map_err(ApiError::from),
+            Self::Veth { host, .. } => remove_link(&host).await,
+            Self::Foreign(_) | Self::Endpoint(_) | Self::Peer { .. } => Ok(()),
         };
         if let Err(error) = result {
             warn!("an interface may be left behind: {}", error.error);

@@ -7,40 +7,50 @@ use std::{
     collections::BTreeMap,
     hash::{BuildHasher, RandomState},
     io,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tracing::{info, warn};
 use vswitch::{
     addr::PortId,
-    counters::PortCounters,
-    device::tap::Tap,
+    counters::{PortCounters, PortTotals},
+    device::{Device, tap::Tap},
     fdb::{Change, Damping, Event, Fdb, Settings},
     plan::{Plan, Port, Receiver},
     worker::{OnFault, Workers},
 };
 
-use super::device::{self, OpenDevice};
+use vswitch_vxlan::{endpoint::Endpoint, strangers::OnStranger};
+
+use super::{
+    device::{self, OpenDevice},
+    tunnel::Tunnel,
+};
 use crate::{
     api::ApiError,
     link::{Links, Wanted},
-    model::{InterfaceSpec, SwitchSpec},
+    model::{Carries, DeviceSpec, InterfaceSpec, SwitchSpec},
     netns::Identity,
     state::{self, State},
 };
+
+/// Receivers a port has at most: a tunnel's endpoint one for each of 64 workers, and one for its group.
+const RECEIVERS: u64 = 65;
 
 /// Slices in which the table is swept, one a heartbeat.
 const SWEEP_PARTS: usize = 64;
 
 /// The real devices and the workers that serve them.
-#[derive(Debug)]
 pub(super) struct Edge {
     pub(super) fdb: Arc<Fdb>,
     pub(super) workers: Workers,
     ports: BTreeMap<PortId, EdgePort>,
     /// Interfaces that were opened and are still to be set up.
     unset: Vec<PortId>,
+    /// Called when somebody sends to the tunnel who is no peer.
+    on_stranger: OnStranger,
     /// Devices that the workers may still use, to be removed after the next plan.
     leaving: Vec<OpenDevice>,
     next_key: u64,
@@ -53,10 +63,20 @@ pub(super) struct EdgePort {
     pub(super) wanted: state::Port,
     pub(super) counters: Arc<[PortCounters]>,
     pub(super) worker: usize,
-    /// Tells this opening of the device from all others.
+    /// Tells this opening of the device from all others; its receivers have this key and those after it.
     key: u64,
     /// The device, or why there is none.
     pub(super) device: Result<OpenDevice, String>,
+    /// When frames were received last, as far as the heartbeat noticed, and how many had been by then.
+    pub(super) heard: Option<Heard>,
+}
+
+/// When a port was heard.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heard {
+    /// Last.
+    pub(super) at: Instant,
+    frames: u64,
 }
 
 /// What happens when a port's device cannot be had.
@@ -70,7 +90,7 @@ pub(super) enum Missing {
 
 impl Edge {
     /// Starts the workers with nothing attached.
-    pub(super) fn start(spec: &SwitchSpec, on_fault: OnFault) -> io::Result<Self> {
+    pub(super) fn start(spec: &SwitchSpec, on_fault: OnFault, on_stranger: OnStranger) -> io::Result<Self> {
         let fdb = Arc::new(Fdb::new(Settings {
             limit: spec.mac_limit,
             ageing: Duration::from_secs(spec.ageing.into()),
@@ -84,6 +104,7 @@ impl Edge {
             workers,
             ports: BTreeMap::new(),
             unset: Vec::new(),
+            on_stranger,
             leaving: Vec::new(),
             next_key: 0,
             swept: 0,
@@ -109,9 +130,12 @@ impl Edge {
         missing: Missing,
     ) -> Result<(), ApiError> {
         let was_handed = handed.is_some();
-        let device = device::open(wanted, handed).await;
+        let device = device::open(wanted, handed, self.workers.count()).await;
         if missing == Missing::Refuse {
             device.as_ref().map_err(Clone::clone)?;
+        }
+        if let Ok(OpenDevice::Endpoint(endpoint)) = &device {
+            endpoint.strangers.on_stranger(Arc::clone(&self.on_stranger));
         }
         if let Err(error) = &device {
             warn!(port = %wanted.spec.name, "down: {}", error.error);
@@ -124,6 +148,7 @@ impl Edge {
             worker: self.idlest_worker(),
             key: self.key(),
             device: device.map_err(|error| error.error),
+            heard: None,
         };
         self.ports.insert(wanted.id, port);
         Ok(())
@@ -197,6 +222,9 @@ impl Edge {
         if old.spec.carries != new.spec.carries {
             self.fdb.flush_port(new.id);
         }
+        if let (DeviceSpec::Vxlan(spec), Ok(OpenDevice::Endpoint(endpoint))) = (&new.spec.device, &port.device) {
+            endpoint.set_ttl(spec.ttl)?;
+        }
         let (Some(before), Some(after)) = (old.spec.interface(), new.spec.interface()) else { return Ok(()) };
         if before == after && old.mtu == new.mtu {
             return Ok(());
@@ -208,8 +236,9 @@ impl Edge {
 
     /// Gives the workers a plan of what is wanted and has a device. When this returns, they work by it.
     pub(super) async fn rebuild(&mut self, state: &State) {
+        self.collect_faults();
         let mut layout = state.layout();
-        layout.ports.retain(|rules| self.ports.get(&rules.id).is_some_and(|port| port.device.is_ok()));
+        layout.ports.retain(|rules| self.ports.get(&rules.id).is_some_and(|port| self.is_up(port)));
         let topology = layout.build().expect("the state's rules let no contradiction through");
         let slots = self.ports.keys().last().map_or(0, |last| last.index() + 1);
         let mut plan = Plan {
@@ -219,21 +248,110 @@ impl Edge {
             ..Plan::empty(Arc::clone(&self.fdb))
         };
         for (&id, port) in &self.ports {
-            let Ok(open) = &port.device else { continue };
+            let Some(device) = port.device.as_ref().ok().and_then(OpenDevice::device) else { continue };
             // A port that stays keeps what the workers know of it.
-            let known = self.workers.plan().port(id).filter(|known| Arc::ptr_eq(&known.device, &open.device));
-            let new = || Arc::new(Port::new(id, Arc::clone(&open.device), Arc::clone(&port.counters)));
+            let known = self.workers.plan().port(id).filter(|known| Arc::ptr_eq(&known.device, &device));
+            let new = || Arc::new(Port::new(id, Arc::clone(&device), Arc::clone(&port.counters)));
             plan.ports[id.index()] = Some(known.map_or_else(new, Arc::clone));
-            plan.receivers.push(Receiver {
-                key: port.key,
-                device: Arc::clone(&open.device),
-                port: id,
-                worker: port.worker,
-            });
+            plan.receivers.push(Receiver { key: port.key, device, port: id, worker: port.worker });
+        }
+        if let Some(tunnel) = self.tunnel() {
+            self.lay(&tunnel, state, &mut plan);
         }
         self.workers.adopt(Arc::new(plan));
         for device in std::mem::take(&mut self.leaving) {
             device.remove().await;
+        }
+    }
+
+    /// The tunnel's endpoint, if it is open, and its peers.
+    fn tunnel(&self) -> Option<Tunnel<'_>> {
+        let endpoint = self.ports.iter().find_map(|(id, port)| match (&port.wanted.spec.device, &port.device) {
+            (DeviceSpec::Vxlan(spec), Ok(OpenDevice::Endpoint(endpoint))) => Some((*id, spec, endpoint)),
+            _ => None,
+        });
+        let (own, spec, endpoint) = endpoint?;
+        let peers = self.ports.iter().filter_map(|(id, port)| match (&port.wanted.spec.device, &port.device) {
+            (DeviceSpec::Peer(spec), Ok(OpenDevice::Peer { path, .. })) => Some((*id, spec, path)),
+            _ => None,
+        });
+        Some(Tunnel { own, spec, endpoint, peers: peers.collect() })
+    }
+
+    /// Puts the tunnel's ports and receivers into `plan`: each worker receives by an inlet of its own.
+    fn lay(&self, tunnel: &Tunnel<'_>, state: &State, plan: &mut Plan) {
+        let devices = tunnel.devices(state);
+        let port = |id: PortId, device: Arc<dyn Device>| {
+            Some(Arc::new(Port::new(id, device, Arc::clone(&self.ports[&id].counters))))
+        };
+        for ((id, ..), remote) in tunnel.peers.iter().zip(devices.remotes) {
+            plan.ports[id.index()] = port(*id, remote);
+        }
+        plan.ports[tunnel.own.index()] = port(tunnel.own, Arc::clone(&devices.inlets[0]) as _);
+        let first = self.ports[&tunnel.own].key;
+        for ((key, worker), inlet) in (first..).zip((0..self.workers.count()).cycle()).zip(devices.inlets) {
+            plan.receivers.push(Receiver { key, device: inlet, port: tunnel.own, worker });
+        }
+    }
+
+    /// The endpoint's sockets, if they are open.
+    pub(super) fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+        self.tunnel().map(|tunnel| tunnel.endpoint)
+    }
+
+    fn is_up(&self, port: &EdgePort) -> bool {
+        self.why_down(port).is_none()
+    }
+
+    /// Why `port` carries no frames, if it does not.
+    pub(super) fn why_down(&self, port: &EdgePort) -> Option<String> {
+        match &port.device {
+            Err(why) => Some(why.clone()),
+            Ok(OpenDevice::Peer { .. }) if self.endpoint().is_none() => {
+                Some("the tunnel has no end here: see port vxlan, or write [vxlan] into the file".into())
+            }
+            Ok(_) => None,
+        }
+    }
+
+    /// Where a peer is, and from where it is reached: what it takes to measure the way to it.
+    pub(super) fn way_to(&self, id: PortId) -> Option<(IpAddr, IpAddr, u16)> {
+        let tunnel = self.tunnel()?;
+        let (_, peer, _) = tunnel.peers.iter().find(|(port, ..)| *port == id)?;
+        Some((tunnel.spec.local, peer.remote, tunnel.spec.underlay_mtu()))
+    }
+
+    /// Takes over what was measured of the way to a peer.
+    pub(super) fn measured(&mut self, id: PortId, mtu: u16) {
+        if let Some(EdgePort { device: Ok(OpenDevice::Peer { path, measured }), .. }) = self.ports.get_mut(&id) {
+            path.set_mtu(mtu);
+            *measured = true;
+        }
+    }
+
+    /// Asks the kernel again what the ways carry that were too narrow once: it forgets after ten minutes
+    /// (net.ipv4.route.mtu_expires), and so must we.
+    fn reconsider_paths(&self) {
+        let Some(tunnel) = self.tunnel() else { return };
+        for (id, peer, path) in &tunnel.peers {
+            let narrow = path.mtu() < tunnel.spec.underlay_mtu();
+            let measured = matches!(self.ports[id].device, Ok(OpenDevice::Peer { measured: true, .. }));
+            if narrow
+                && !measured
+                && let Ok(mtu) = tunnel.endpoint.path_mtu(SocketAddr::new(peer.remote, tunnel.spec.port))
+            {
+                path.set_mtu(mtu);
+            }
+        }
+    }
+
+    /// Notes which ports were heard since the last call.
+    pub(super) fn listen(&mut self) {
+        for port in self.ports.values_mut() {
+            let frames = PortTotals::sum(&port.counters).rx_frames;
+            if frames > port.heard.map_or(0, |heard| heard.frames) {
+                port.heard = Some(Heard { at: Instant::now(), frames });
+            }
         }
     }
 
@@ -283,11 +401,14 @@ impl Edge {
         let mut any = false;
         for id in down {
             let Some(wanted) = self.ports.get(&id).map(|port| port.wanted.clone()) else { continue };
-            let device = device::open(&wanted, None).await;
+            let device = device::open(&wanted, None, self.workers.count()).await;
             let key = self.key();
             let Some(port) = self.ports.get_mut(&id) else { continue };
             match device {
                 Ok(device) => {
+                    if let OpenDevice::Endpoint(endpoint) = &device {
+                        endpoint.strangers.on_stranger(Arc::clone(&self.on_stranger));
+                    }
                     info!(port = %wanted.spec.name, "up again");
                     (port.device, port.key) = (Ok(device), key);
                     self.unset.push(id);
@@ -306,6 +427,9 @@ impl Edge {
     pub(super) fn sweep(&mut self) -> Vec<Event> {
         self.fdb.sweep(self.swept, SWEEP_PARTS, self.workers.now());
         self.swept = (self.swept + 1) % SWEEP_PARTS;
+        if self.swept == 0 {
+            self.reconsider_paths();
+        }
         let mut held = Vec::new();
         self.fdb.drain_events(|event| {
             if matches!(event.what, Change::Held { .. } | Change::Released) {
@@ -328,12 +452,15 @@ impl Edge {
     }
 
     fn key(&mut self) -> u64 {
-        self.next_key += 1;
+        self.next_key += RECEIVERS;
         self.next_key
     }
 
     fn idlest_worker(&self) -> usize {
-        let load = |worker: &usize| self.ports.values().filter(|port| port.worker == *worker).count();
+        let receives = |port: &EdgePort| !matches!(port.wanted.spec.carries, Carries::Tunnel { .. });
+        let load = |worker: &usize| {
+            self.ports.values().filter(|port| port.worker == *worker && receives(port)).count()
+        };
         (0..self.workers.count()).min_by_key(load).unwrap_or(0)
     }
 }

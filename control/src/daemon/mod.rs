@@ -15,7 +15,9 @@ mod device;
 mod edge;
 mod lock;
 mod log;
+mod probe;
 mod service;
+mod tunnel;
 mod view;
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
@@ -103,10 +105,11 @@ pub fn run(options: Options) -> ExitCode {
 }
 
 /// From the first lock to the last socket: what is opened here is closed when this returns.
-async fn serve(path: PathBuf, config: Config) -> Result<(), Failure> {
+async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
     let state_folder = config.switch.state.clone();
     let _lock = InstanceLock::take(&state_folder)?;
     let store = Store::open(&state_folder)?;
+    tunnel::settle(&mut config).await;
     let plan = State::start(config, store.load()?)?;
     // Signals first: one that comes while ports are opened must not kill us with interfaces left behind.
     let mut hangup = signal(SignalKind::hangup())?;
@@ -168,6 +171,7 @@ async fn watch(daemon: Arc<Daemon>) {
     loop {
         tokio::select! {
             () = daemon.fault() => daemon.collect_faults().await,
+            () = daemon.stranger() => daemon.meet_strangers().await,
             _ = heartbeat.tick() => daemon.heartbeat().await,
         }
     }

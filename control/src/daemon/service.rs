@@ -1,9 +1,12 @@
 //! The daemon as its clients see it: one command at a time, done wholly or not at all.
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{io, path::PathBuf, sync::Arc, time::Instant};
 
 use futures_util::FutureExt;
-use tokio::sync::{Mutex, Notify};
+use tokio::{
+    sync::{Mutex, Notify},
+    task::spawn_blocking,
+};
 use tracing::{error, info, warn};
 use vswitch::{
     device::tap::Tap,
@@ -13,7 +16,7 @@ use vswitch::{
 use super::{
     Failure,
     edge::{Edge, Missing},
-    view,
+    probe, tunnel, view,
 };
 use crate::{
     api::{
@@ -21,11 +24,12 @@ use crate::{
         types::{
             Drop, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Reload, StaticEntry, Stats,
             Status,
+            tunnel::{Probe, Tunnel},
         },
     },
     attach::server::Attachment,
     config,
-    model::{Name, NetworkSpec, PortSpec},
+    model::{DeviceSpec, Name, NetworkSpec, PortSpec},
     state::{self, Command, Effect, Plan, Refusal, State},
     store::{Store, StoreError},
 };
@@ -34,6 +38,7 @@ use crate::{
 pub(super) struct Daemon {
     core: Mutex<Core>,
     faults: Arc<Notify>,
+    strangers: Arc<Notify>,
     config: PathBuf,
     started: Instant,
 }
@@ -57,14 +62,20 @@ impl Daemon {
     pub(super) async fn start(config: PathBuf, plan: Plan, store: Store) -> Result<Self, Failure> {
         let faults = Arc::new(Notify::new());
         let notify = Arc::clone(&faults);
-        let edge = Edge::start(plan.next.switch(), Arc::new(move || notify.notify_one()))?;
+        let strangers = Arc::new(Notify::new());
+        let notify_stranger = Arc::clone(&strangers);
+        let edge = Edge::start(
+            plan.next.switch(),
+            Arc::new(move || notify.notify_one()),
+            Arc::new(move || notify_stranger.notify_one()),
+        )?;
         let mut core = Core { state: State::default(), edge, store };
         core.carry_out(plan, Manner { missing: Missing::Retry, handed: None })
             .await
             .map_err(|error| error.error)?;
         let (networks, ports) = (core.state.networks().count(), core.state.ports().count());
         info!(networks, ports, workers = core.edge.workers.count(), "switch started");
-        Ok(Self { core: Mutex::new(core), faults, config, started: Instant::now() })
+        Ok(Self { core: Mutex::new(core), faults, strangers, config, started: Instant::now() })
     }
 
     /// Makes a port of an interface that a helper has made.
@@ -90,9 +101,35 @@ impl Daemon {
         }
     }
 
+    /// Ready when somebody sent to the tunnel who is no peer, for the first time of late.
+    pub(super) async fn stranger(&self) {
+        self.strangers.notified().await;
+    }
+
+    /// Takes strangers in as peers where that is wanted, and tells of them where it is not.
+    pub(super) async fn meet_strangers(&self) {
+        let core = &mut *self.core.lock().await;
+        let Some(spec) = core.state.endpoint() else { return };
+        let (DeviceSpec::Vxlan(vxlan), Some(endpoint)) = (&spec.device, core.edge.endpoint()) else { return };
+        if !vxlan.learn_peers {
+            if let Some(last) = endpoint.strangers.list().last() {
+                warn!("{}", core.state.about_stranger(last.address));
+            }
+            return;
+        }
+        for stranger in endpoint.strangers.take() {
+            let command = Command::LearnPeer(stranger.address);
+            match core.execute(command, Manner { missing: Missing::Retry, handed: None }).await {
+                Ok(_) => info!(address = %stranger.address, "taken in as a peer"),
+                Err(error) => warn!("{}", error.error),
+            }
+        }
+    }
+
     /// What is done every second: ageing, and another try for ports that are down.
     pub(super) async fn heartbeat(&self) {
         let core = &mut *self.core.lock().await;
+        core.edge.listen();
         for event in core.edge.sweep() {
             report(&core.state, event);
         }
@@ -130,6 +167,9 @@ impl Core {
         self.state = next;
         self.edge.rebuild(&self.state).await;
         self.pin_again()?;
+        if !changes.is_empty() {
+            self.state.warnings().iter().for_each(|warning| warn!("{warning}"));
+        }
         Ok(changes)
     }
 
@@ -154,8 +194,8 @@ impl Core {
                 pin.mac
             )));
         }
-        let spec = self.state.port(&pin.port).map(|port| port.spec);
-        if !spec.is_some_and(|spec| spec.carries.networks().any(|name| *name == pin.network)) {
+        let (spec, carried) = (self.state.port(&pin.port), self.state.network(&pin.network));
+        if !spec.zip(carried).is_some_and(|(port, network)| port.spec.carries.holds(&network.spec)) {
             let why = format!("port {} does not carry network {}", pin.port, pin.network);
             return Err(ApiError::invalid(why));
         }
@@ -207,7 +247,7 @@ impl Core {
 
     fn port(&self, name: &Name) -> Result<Port, ApiError> {
         let port = self.state.port(name).ok_or_else(|| missing(state::Kind::Port, name))?;
-        Ok(view::port(&self.edge, &port))
+        Ok(view::port(&self.state, &self.edge, &port))
     }
 
     fn network(&self, name: &Name) -> Result<Network, ApiError> {
@@ -288,7 +328,7 @@ impl Backend for Daemon {
     fn ports(&self) -> Answer<'_, Vec<Port>> {
         async {
             let core = self.core.lock().await;
-            Ok(core.state.ports().map(|port| view::port(&core.edge, &port)).collect())
+            Ok(core.state.ports().map(|port| view::port(&core.state, &core.edge, &port)).collect())
         }
         .boxed()
     }
@@ -312,6 +352,44 @@ impl Backend for Daemon {
             let mut core = self.core.lock().await;
             let manner = Manner { missing: Missing::Refuse, handed: None };
             core.execute(Command::RemovePort(name), manner).await.map(drop)
+        }
+        .boxed()
+    }
+
+    fn tunnel(&self) -> Answer<'_, Tunnel> {
+        async {
+            let core = self.core.lock().await;
+            Ok(view::tunnel(&core.state, &core.edge))
+        }
+        .boxed()
+    }
+
+    fn probe(&self, peer: Name) -> Answer<'_, Probe> {
+        async move {
+            let (id, way) = {
+                let core = self.core.lock().await;
+                let id = core.port_id(&peer)?;
+                (id, core.edge.way_to(id))
+            };
+            let (local, remote, most) = way
+                .ok_or_else(|| ApiError::not_found(format!("port {peer} is no peer, or the tunnel is down")))?;
+            // Without the lock: it takes seconds where packets get lost.
+            let way = spawn_blocking(move || probe::measure(local, remote, most)).await;
+            let way = way.map_err(|error| ApiError::internal(error.to_string()))?;
+            let way = way.map_err(|error| match error.kind() {
+                io::ErrorKind::TimedOut => ApiError::unavailable(format!(
+                    "{remote} does not answer pings: is it up, and does nothing on the way drop ICMP?"
+                )),
+                _ => ApiError::unavailable(format!("cannot ping {remote}: {error}")),
+            })?;
+            let core = &mut *self.core.lock().await;
+            core.edge.measured(id, way.mtu);
+            Ok(Probe {
+                peer,
+                path_mtu: way.mtu,
+                overlay_mtu: way.mtu.saturating_sub(vswitch_vxlan::device::overhead(local)),
+                rtt_us: u64::try_from(way.rtt.as_micros()).unwrap_or(u64::MAX),
+            })
         }
         .boxed()
     }
@@ -383,7 +461,7 @@ impl Backend for Daemon {
             let core = self.core.lock().await;
             match port {
                 Some(name) => Ok(core.port(&name)?.drops),
-                None => Ok(core.state.ports().flat_map(|port| view::drops(&core.edge, &port)).collect()),
+                None => Ok(core.state.ports().flat_map(|port| view::drops(&core.state, &core.edge, &port)).collect()),
             }
         }
         .boxed()
@@ -392,7 +470,11 @@ impl Backend for Daemon {
     fn reload(&self, dry_run: bool) -> Answer<'_, Reload> {
         async move {
             let mut core = self.core.lock().await;
-            let wanted = config::load(&self.config).map_err(|errors| ApiError::invalid(errors.to_string()));
+            let mut wanted =
+                config::load(&self.config).map_err(|errors| ApiError::invalid(errors.to_string()));
+            if let Ok(config) = &mut wanted {
+                tunnel::settle(config).await;
+            }
             let plan = match wanted.and_then(|config| Ok(core.state.plan(Command::Reload(config))?)) {
                 Ok(plan) => plan,
                 Err(error) => {

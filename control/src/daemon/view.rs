@@ -5,17 +5,19 @@ use std::{collections::HashMap, path::Path, time::Duration};
 use vswitch::{
     addr::{NetworkId, PortId},
     counters::PortTotals,
+    drops::DropReason,
     fdb,
 };
 
-use super::edge::Edge;
+use super::{device::OpenDevice, edge::Edge};
 use crate::{
     api::types::{
         Action, Change, Direction, Drop, Fates, FdbEntry, FdbFilter, Network, Origin, Port, PortState,
         PortStats, StaticEntry, Stats, Status, Traffic, Worker,
+        tunnel::{Endpoint, Features, Peer, PeerOrigin, Stranger, Tunnel},
     },
     link::host_ifname,
-    model::{DeviceSpec, Name},
+    model::{DeviceSpec, Name, NetworkSpec, PeerSpec, VXLAN_PORT, VxlanSpec},
     state::{self, State},
 };
 
@@ -45,7 +47,8 @@ impl Names {
 }
 
 pub(super) fn status(state: &State, edge: &Edge, config: &Path, uptime: Duration) -> Status {
-    let up = state.ports().filter(|port| edge.port(port.id).is_some_and(|port| port.device.is_ok())).count();
+    let is_up = |port: &state::Port| edge.port(port.id).is_some_and(|port| edge.why_down(port).is_none());
+    let up = state.ports().filter(is_up).count();
     Status {
         name: state.switch().name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -58,6 +61,96 @@ pub(super) fn status(state: &State, edge: &Edge, config: &Path, uptime: Duration
         macs: count(edge.fdb.entries(edge.workers.now()).count()),
         mac_limit: state.switch().mac_limit,
         workers: workers(state, edge),
+        warnings: state.warnings(),
+    }
+}
+
+/// The tunnel: this host's end, and its peers by name.
+pub(super) fn tunnel(state: &State, edge: &Edge) -> Tunnel {
+    let endpoint = state.endpoint().and_then(|spec| match &spec.device {
+        DeviceSpec::Vxlan(vxlan) => Some(endpoint(state, edge, vxlan)),
+        _ => None,
+    });
+    let peers = state.ports().filter_map(|port| match &port.spec.device {
+        DeviceSpec::Peer(peer) => Some(tunnel_peer(state, edge, &port, peer)),
+        _ => None,
+    });
+    Tunnel { endpoint, peers: peers.collect() }
+}
+
+fn endpoint(state: &State, edge: &Edge, spec: &VxlanSpec) -> Endpoint {
+    let own = VxlanSpec::NAME.parse().ok().and_then(|name| state.port(&name));
+    let reason = own.and_then(|port| edge.why_down(edge.port(port.id)?));
+    let open = edge.endpoint();
+    Endpoint {
+        local: spec.local,
+        port: spec.port,
+        group: spec.group,
+        state: if reason.is_none() { PortState::Up } else { PortState::Down },
+        reason,
+        underlay_mtu: spec.underlay_mtu(),
+        overlay_mtu: spec.overlay_mtu(),
+        learn_peers: spec.learn_peers,
+        features: open.map(|endpoint| {
+            let features = endpoint.features();
+            Features {
+                datagrams_per_send: features.datagrams,
+                gro: features.gro,
+                receive_buffer: features.receive_buffer,
+                send_buffer: features.send_buffer,
+                inlets: endpoint.inlets(),
+            }
+        }),
+        overflow: open.map_or(0, |endpoint| endpoint.overflow()),
+        strangers: strangers(state, edge),
+    }
+}
+
+/// Who sent without being a peer, and is none yet.
+fn strangers(state: &State, edge: &Edge) -> Vec<Stranger> {
+    let is_peer = |address| {
+        let mut ports = state.ports();
+        ports.any(|port| matches!(&port.spec.device, DeviceSpec::Peer(peer) if peer.remote == address))
+    };
+    let known = edge.endpoint().map(|endpoint| endpoint.strangers.list()).unwrap_or_default();
+    let strangers = known.into_iter().filter(|stranger| !is_peer(stranger.address));
+    strangers.map(|it| Stranger { address: it.address, messages: it.messages }).collect()
+}
+
+fn tunnel_peer(state: &State, edge: &Edge, port: &state::Port, peer: &PeerSpec) -> Peer {
+    let real = edge.port(port.id);
+    let totals = totals(edge, port.id);
+    let reason = real.and_then(|real| edge.why_down(real));
+    let held = state.networks().filter(|network| port.spec.carries.holds(&network.spec));
+    let endpoint = state.endpoint();
+    let (default_port, underlay_mtu) = match endpoint.as_ref().map(|it| &it.device) {
+        Some(DeviceSpec::Vxlan(endpoint)) => (endpoint.port, endpoint.underlay_mtu()),
+        _ => (VXLAN_PORT, VxlanSpec::DEFAULT_UNDERLAY_MTU),
+    };
+    let path_mtu = match real.map(|real| &real.device) {
+        Some(Ok(OpenDevice::Peer { path, .. })) => path.mtu(),
+        _ => u16::MAX,
+    };
+    Peer {
+        name: port.spec.name.clone(),
+        address: peer.remote,
+        port: peer.remote_port.unwrap_or(default_port),
+        networks: held.map(|network| network.spec.name.clone()).collect(),
+        origin: match port.origin {
+            state::Origin::File => PeerOrigin::File,
+            state::Origin::Api => PeerOrigin::Api,
+            state::Origin::Learned => PeerOrigin::Learned,
+        },
+        state: if reason.is_none() { PortState::Up } else { PortState::Down },
+        reason,
+        path_mtu: path_mtu.min(underlay_mtu),
+        heard_ms: real
+            .and_then(|real| real.heard)
+            .map(|heard| u64::try_from(heard.at.elapsed().as_millis()).unwrap_or(u64::MAX)),
+        macs: edge.fdb.learned_on(port.id),
+        rx: received(&totals),
+        tx: sent(&totals),
+        drops: totals.drops().map(|(_, frames)| frames).sum(),
     }
 }
 
@@ -90,25 +183,26 @@ pub(super) fn learned(edge: &Edge) -> usize {
 }
 
 pub(super) fn network(state: &State, network: &state::Network, macs: &HashMap<NetworkId, u32>) -> Network {
-    let name = &network.spec.name;
-    let carries = |port: &state::Port| port.spec.carries.networks().any(|carried| carried == name);
+    let carries = |port: &state::Port| port.spec.carries.holds(&network.spec);
     Network {
-        spec: (*network.spec).clone(),
+        spec: NetworkSpec { mtu: Some(network.mtu), ..(*network.spec).clone() },
         declared: network.origin == state::Origin::File,
         ports: state.ports().filter(carries).map(|port| port.spec.name.clone()).collect(),
         macs: macs.get(&network.id).copied().unwrap_or(0),
     }
 }
 
-pub(super) fn port(edge: &Edge, port: &state::Port) -> Port {
+pub(super) fn port(state: &State, edge: &Edge, port: &state::Port) -> Port {
     let spec = &port.spec;
     let real = edge.port(port.id);
     let totals = totals(edge, port.id);
-    let reason = real.and_then(|real| real.device.as_ref().err().cloned());
+    let reason = real.and_then(|real| edge.why_down(real));
     let (kind, device) = match &spec.device {
         DeviceSpec::Tap(_) => ("tap", spec.ifname().to_owned()),
         DeviceSpec::Veth(_) => ("veth", host_ifname(&spec.name)),
         DeviceSpec::Packet { device } => ("packet", device.clone()),
+        DeviceSpec::Vxlan(endpoint) => ("vxlan", endpoint.local.to_string()),
+        DeviceSpec::Peer(peer) => ("peer", peer.remote.to_string()),
     };
     Port {
         name: spec.name.clone(),
@@ -134,22 +228,32 @@ pub(super) fn port(edge: &Edge, port: &state::Port) -> Port {
             segments: totals.tx_segments,
             overflow: real
                 .and_then(|real| real.device.as_ref().ok())
-                .map_or(0, |open| open.device.overflow()),
+                .map_or(0, OpenDevice::overflow),
         },
-        drops: drops(edge, port),
+        drops: drops(state, edge, port),
     }
 }
 
-pub(super) fn drops(edge: &Edge, port: &state::Port) -> Vec<Drop> {
+pub(super) fn drops(state: &State, edge: &Edge, port: &state::Port) -> Vec<Drop> {
     let totals = totals(edge, port.id);
-    let drop = |(reason, frames): (vswitch::drops::DropReason, u64)| Drop {
+    let drop = |(reason, frames): (DropReason, u64)| Drop {
         port: port.spec.name.clone(),
         direction: if reason.is_egress() { Direction::Tx } else { Direction::Rx },
         reason: reason.name().to_owned(),
         frames,
-        hint: reason.hint().to_owned(),
+        hint: hint(state, edge, reason),
     };
     totals.drops().map(drop).collect()
+}
+
+/// What a reason means, with the names of who is concerned where they are known.
+fn hint(state: &State, edge: &Edge, reason: DropReason) -> String {
+    if reason == DropReason::VxlanPeerUnknown
+        && let Some(stranger) = strangers(state, edge).last()
+    {
+        return state.about_stranger(stranger.address);
+    }
+    reason.hint().to_owned()
 }
 
 pub(super) fn stats(state: &State, edge: &Edge, uptime: Duration) -> Stats {

@@ -70,7 +70,7 @@ impl fmt::Display for Change {
             Self::Network(Delta::Added(network)) => write!(f, "+ network {}", network.spec.name),
             Self::Network(Delta::Removed(network)) => write!(f, "- network {}", network.spec.name),
             Self::Network(Delta::Changed { old, new }) => {
-                let values = [old, new].map(|it| with_mtu(written(&*it.spec), it.spec.mtu()));
+                let values = [old, new].map(|it| with_mtu(written(&*it.spec), it.mtu));
                 changed(f, &format!("network {}", new.spec.name), &values[0], &values[1])
             }
             Self::Port(Delta::Added(port)) => write!(f, "+ port {}", port.spec.name),

@@ -1,11 +1,11 @@
 //! What the edge must do to follow a change, and in which order.
 
-use std::mem;
+use std::{mem, num::NonZeroU16};
 
 use vswitch::topology::{self, PortMode, PortRules, StormLimits, Topology, TopologyError};
 
 use super::{Change, Delta, Network, Origin, Port, Record, State};
-use crate::model::{Carries, DeviceSpec, Name, PortSpec, StormSpec, SwitchSpec, Tags};
+use crate::model::{Carries, DeviceSpec, Name, PeerSpec, PortSpec, StormSpec, SwitchSpec, Tags};
 
 /// One deed of the edge. Each carries what it takes to [`undo`](Effect::undo) it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,8 +65,10 @@ impl Effect {
             Self::ClosePort(_) => 1,
             Self::SetTopology { .. } => 2,
             Self::UpdatePort { .. } => 3,
-            Self::OpenPort(_) => 4,
-            Self::Store(_) | Self::Unstore(_) => 5,
+            // Peers are sent to by the endpoint.
+            Self::OpenPort(port) if matches!(port.spec.device, DeviceSpec::Vxlan(_)) => 4,
+            Self::OpenPort(_) => 5,
+            Self::Store(_) | Self::Unstore(_) => 6,
         }
     }
 }
@@ -117,7 +119,12 @@ fn kept<T>(delta: Delta<T>, record: impl Fn(T) -> (Origin, Record)) -> Option<Ef
 /// What cannot change while the device is open.
 fn device(port: &PortSpec) -> impl PartialEq {
     let interface = port.interface().map(|it| (it.netns.clone(), it.persist));
-    (mem::discriminant::<DeviceSpec>(&port.device), interface, port.ifname().to_owned(), port.offload)
+    let sockets = match &port.device {
+        DeviceSpec::Vxlan(it) => Some((it.local, Some(it.port), it.checksum, it.group)),
+        DeviceSpec::Peer(it) => Some((it.remote, it.remote_port, true, None)),
+        _ => None,
+    };
+    (mem::discriminant::<DeviceSpec>(&port.device), interface, port.ifname().to_owned(), port.offload, sockets)
 }
 
 /// Who carries what, by number, in the words of the data plane.
@@ -157,23 +164,46 @@ fn data_network(network: Network) -> topology::Network {
     }
 }
 
+/// The split-horizon group of all tunnel ports: nothing is forwarded from tunnel to tunnel.
+const TUNNELS: NonZeroU16 = NonZeroU16::MIN;
+
+/// Whether flooded frames leave by it. Where there is a multicast group, they reach peers through it.
+fn is_flooded_to(state: &State, device: &DeviceSpec) -> bool {
+    let group = || {
+        let endpoint = state.endpoint();
+        endpoint.is_some_and(|it| matches!(&it.device, DeviceSpec::Vxlan(it) if it.group.is_some()))
+    };
+    match device {
+        DeviceSpec::Vxlan(_) => false,
+        DeviceSpec::Peer(PeerSpec { flood, .. }) => flood.unwrap_or_else(|| !group()),
+        _ => true,
+    }
+}
+
 /// The rules see to it that every network a port names exists.
 fn port_rules(state: &State, port: &Port) -> Option<PortRules> {
     let number = |name: &Name| state.network(name).map(|network| network.id);
+    let is_endpoint = matches!(port.spec.device, DeviceSpec::Vxlan(_));
     let mode = match &port.spec.carries {
         Carries::Access { network } => PortMode::Access(number(network)?),
         Carries::Trunk { trunk, native } => PortMode::Trunk {
             tagged: trunk.iter().filter_map(number).collect(),
             native: native.as_ref().and_then(number),
         },
+        Carries::Tunnel { .. } if is_endpoint => PortMode::Tunnel(Vec::new()),
+        carries @ Carries::Tunnel { .. } => {
+            let held = state.networks().filter(|network| carries.holds(&network.spec));
+            PortMode::Tunnel(held.map(|network| network.id).collect())
+        }
     };
+    let is_tunnel = matches!(mode, PortMode::Tunnel(_));
     let StormSpec { broadcast, multicast, unknown } = port.spec.storm;
     Some(PortRules {
         id: port.id,
         mode,
         isolated: port.spec.isolated,
-        horizon: None,
-        flood: true,
+        horizon: is_tunnel.then_some(TUNNELS),
+        flood: is_flooded_to(state, &port.spec.device),
         mac_limit: port.spec.mac_limit,
         storm: StormLimits { broadcast, multicast, unknown },
         mtu: port.mtu,

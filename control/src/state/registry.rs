@@ -63,8 +63,10 @@ impl<S: Spec> Registry<S> {
     /// Takes in an object under the lowest free number.
     pub(super) fn add(&mut self, spec: Arc<S>, origin: Origin) -> Result<(), Refusal> {
         let name = spec.name().clone();
-        if self.entries.contains_key(&name) {
-            return Err(Refusal::Exists { kind: S::KIND, name });
+        match self.entries.get(&name) {
+            Some(entry) if entry.origin == Origin::Learned => self.remove(&name)?,
+            Some(_) => return Err(Refusal::Exists { kind: S::KIND, name }),
+            None => {}
         }
         let number = self.numbers.take().ok_or(Refusal::Full { kind: S::KIND })?;
         Arc::make_mut(&mut self.entries).insert(name, Entry { number, origin, spec });
@@ -99,7 +101,7 @@ impl<S: Spec> Registry<S> {
         let numbers = &mut self.numbers;
         let entries = Arc::make_mut(&mut self.entries);
         entries.retain(|name, entry| {
-            let stays = entry.origin == Origin::Api || names.contains(name);
+            let stays = entry.origin != Origin::File || names.contains(name);
             if !stays {
                 numbers.release(entry.number);
             }
@@ -108,8 +110,13 @@ impl<S: Spec> Registry<S> {
         for spec in specs {
             match Arc::make_mut(&mut self.entries).get_mut(spec.name()) {
                 None => self.add(Arc::new(spec), Origin::File)?,
-                Some(entry) if *entry.spec != spec => entry.spec = Arc::new(spec),
-                Some(_) => {}
+                Some(entry) => {
+                    // One that was learned is declared now.
+                    entry.origin = Origin::File;
+                    if *entry.spec != spec {
+                        entry.spec = Arc::new(spec);
+                    }
+                }
             }
         }
         Ok(())

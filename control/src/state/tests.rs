@@ -363,6 +363,7 @@ mod model {
                 Command::AddPort(it) => drop(self.ports.insert(it.name.clone(), (Origin::Api, it))),
                 Command::RemoveNetwork(name) => drop(self.networks.remove(&name)),
                 Command::RemovePort(name) => drop(self.ports.remove(&name)),
+                Command::LearnPeer(_) => unreachable!("not among any_command"),
             }
         }
 
@@ -405,7 +406,7 @@ mod model {
                     if let Some(number) = numbers.get(&port.spec.name) {
                         prop_assert_eq!(*number, port.id, "a number is stable while its port lives");
                     }
-                    for network in port.spec.carries.networks() {
+                    for network in port.spec.carries.named() {
                         prop_assert!(state.network(network).is_some(), "{} is nowhere", network);
                     }
                 }

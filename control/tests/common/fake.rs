@@ -9,6 +9,7 @@ use vswitch_control::{
         types::{
             Action, Change, Direction, Drop, Fates, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network,
             Origin, Port, PortState, PortStats, Reload, StaticEntry, Stats, Status, Traffic, Worker,
+            tunnel::{Probe, Tunnel},
         },
     },
     model::{Carries, DeviceSpec, Name, NetworkSpec, PortSpec},
@@ -42,10 +43,13 @@ pub(crate) fn port_of(spec: &PortSpec) -> Port {
         DeviceSpec::Tap(interface) => ("tap", interface.ifname.clone()),
         DeviceSpec::Veth(interface) => ("veth", interface.ifname.clone()),
         DeviceSpec::Packet { device } => ("packet", Some(device.clone())),
+        DeviceSpec::Vxlan(endpoint) => ("vxlan", Some(endpoint.local.to_string())),
+        DeviceSpec::Peer(peer) => ("peer", Some(peer.remote.to_string())),
     };
     let (network, trunk) = match &spec.carries {
         Carries::Access { network } => (Some(network.clone()), vec![]),
         Carries::Trunk { trunk, native } => (native.clone(), trunk.clone()),
+        Carries::Tunnel { .. } => (None, vec![]),
     };
     Port {
         name: spec.name.clone(),
@@ -118,6 +122,7 @@ impl Backend for Fake {
             ports_up: 0,
             macs: 0,
             mac_limit: 65536,
+            warnings: vec![],
             workers: vec![Worker { id: 0, ports: 0, turns: 1, frames: 2 }],
         }))
     }
@@ -161,6 +166,14 @@ impl Backend for Fake {
         let found = self.find_port(&name).map(|_| ());
         self.ports.lock().unwrap().retain(|port| port.name != name);
         ready(found)
+    }
+
+    fn tunnel(&self) -> Answer<'_, Tunnel> {
+        ready(Ok(Tunnel::default()))
+    }
+
+    fn probe(&self, peer: Name) -> Answer<'_, Probe> {
+        ready(Err(ApiError::not_found(format!("port {peer} is no peer"))))
     }
 
     fn fdb(&self, filter: FdbFilter) -> Answer<'_, Vec<FdbEntry>> {
