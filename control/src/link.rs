@@ -133,8 +133,7 @@ impl Links {
     /// The interface that has the address `address`, if one does.
     pub async fn with_address(&self, address: IpAddr) -> Result<Option<Link>, LinkError> {
         let error = |error| self.error("list the addresses", error);
-        let addresses: Vec<_> =
-            self.handle.address().get().execute().try_collect().await.map_err(error)?;
+        let addresses: Vec<_> = self.handle.address().get().execute().try_collect().await.map_err(error)?;
         let has = |message: &&AddressMessage| {
             message.attributes.iter().any(|attribute| {
                 matches!(attribute, AddressAttribute::Local(it) | AddressAttribute::Address(it) if *it == address)

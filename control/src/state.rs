@@ -339,7 +339,9 @@ impl State {
             })
             .collect();
         match &peers[..] {
-            [] => format!("{address} is not a peer, and there are none: add it with `vswitchctl peer add {address}`"),
+            [] => format!(
+                "{address} is not a peer, and there are none: add it with `vswitchctl peer add {address}`"
+            ),
             [peer] => format!("{address} is not a peer; {peer} is: does it send from another address?"),
             [first, rest @ ..] => format!(
                 "{address} is not a peer; {first} and {} others are: does one of them send from another address?",
@@ -356,7 +358,9 @@ impl State {
             networks.any(|network| network.spec.vni.is_some())
         };
         let is_long = |port: &Port| {
-            !matches!(port.spec.carries, Carries::Tunnel { .. }) && port.spec.interface().is_some() && port.mtu > overlay
+            !matches!(port.spec.carries, Carries::Tunnel { .. })
+                && port.spec.interface().is_some()
+                && port.mtu > overlay
         };
         let warning = |port: Port| {
             format!(
@@ -423,8 +427,13 @@ impl State {
         let wanted: HashSet<_> =
             self.ports.entries().filter(|entry| !is_learned(entry)).filter_map(remote).collect();
         let goes = |entry: &&Entry<PortSpec>| remote(entry).is_some_and(|remote| wanted.contains(&remote));
-        let gone: Vec<_> =
-            self.ports.entries().filter(is_learned).filter(goes).map(|entry| entry.spec.name.clone()).collect();
+        let gone: Vec<_> = self
+            .ports
+            .entries()
+            .filter(is_learned)
+            .filter(goes)
+            .map(|entry| entry.spec.name.clone())
+            .collect();
         for name in gone {
             self.ports.remove(&name).expect("it is there, and the file does not declare it");
         }

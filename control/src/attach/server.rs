@@ -177,7 +177,7 @@ mod tests {
         assert!(
             refusal(&request(r#""kind": "packet", "device": "eth1""#), None)
                 .await
-                .contains("needs no helper")
+                .contains("only a tap or veth needs a helper")
         );
         let no_tap = refusal(&request(r#""kind": "tap""#), null()).await;
         assert!(no_tap.starts_with("the descriptor is no TAP with offload headers"), "{no_tap}");

@@ -64,11 +64,8 @@ pub struct PeerArguments {
 
 impl PeerArguments {
     fn spec(&self) -> PortSpec {
-        let peer = PeerSpec {
-            remote: self.address,
-            remote_port: self.port,
-            flood: self.no_flood.then_some(false),
-        };
+        let peer =
+            PeerSpec { remote: self.address, remote_port: self.port, flood: self.no_flood.then_some(false) };
         let name = self.name.clone().unwrap_or_else(|| PeerSpec::default_name(self.address));
         PortSpec::tunnel(name, Carries::Tunnel { networks: self.networks.clone() }, DeviceSpec::Peer(peer))
     }
@@ -147,7 +144,8 @@ fn peers_table(peers: &[Peer]) -> String {
 
 fn tunnel_text(tunnel: &Tunnel) -> String {
     let Some(endpoint) = &tunnel.endpoint else {
-        return "no tunnel: write [vxlan] with this host's local address into the configuration file\n".into();
+        return "no tunnel: write [vxlan] with this host's local address into the configuration file\n"
+            .into();
     };
     let mut text = endpoint_text(endpoint);
     if tunnel.peers.is_empty() {
@@ -167,7 +165,8 @@ fn tunnel_text(tunnel: &Tunnel) -> String {
         ]
     });
     text.push('\n');
-    text += &table(&["PEER", "HEARD", "MACS", "RX", "RX OCTETS", "TX", "TX OCTETS", "DROPS"], "lrrrrrrr", rows);
+    text +=
+        &table(&["PEER", "HEARD", "MACS", "RX", "RX OCTETS", "TX", "TX OCTETS", "DROPS"], "lrrrrrrr", rows);
     text
 }
 
@@ -192,7 +191,14 @@ fn endpoint_text(endpoint: &Endpoint) -> String {
         rows.extend([
             ("sends", sends),
             ("receives", format!("{receives}, by {} sockets", features.inlets)),
-            ("buffers", format!("{} in, {} out", short(features.receive_buffer as u64), short(features.send_buffer as u64))),
+            (
+                "buffers",
+                format!(
+                    "{} in, {} out",
+                    short(features.receive_buffer as u64),
+                    short(features.send_buffer as u64)
+                ),
+            ),
             ("overflow", endpoint.overflow.to_string()),
         ]);
     }

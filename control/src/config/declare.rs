@@ -15,8 +15,8 @@ use super::{
 use crate::{
     fields::{Misfit, PortFields},
     model::{
-        ApiSpec, Carries, Config, DampingSpec, DeviceSpec, Dscp, Name, Netns, NetworkSpec, PeerSpec, PortSpec,
-        StormSpec, SwitchSpec, Tags, VxlanSpec,
+        ApiSpec, Carries, Config, DampingSpec, DeviceSpec, Dscp, Name, Netns, NetworkSpec, PeerSpec,
+        PortSpec, StormSpec, SwitchSpec, Tags, VxlanSpec,
     },
 };
 
@@ -215,11 +215,8 @@ fn peer(mut table: Table<'_, '_, '_>) -> PortSpec {
     });
     let name = table.parsed("name").unwrap_or_else(|| PeerSpec::default_name(remote));
     let networks = table.parsed_list("networks");
-    let spec = PeerSpec {
-        remote,
-        remote_port: table.integer("port", 1..=u16::MAX),
-        flood: table.boolean("flood"),
-    };
+    let spec =
+        PeerSpec { remote, remote_port: table.integer("port", 1..=u16::MAX), flood: table.boolean("flood") };
     let mac_limit = table.integer("mac_limit", MAC_LIMIT);
     let storm = table.table("storm").map(storm).unwrap_or_default();
     table.finish();

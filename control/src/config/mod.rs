@@ -79,7 +79,8 @@ fn path(ports: &[&PortSpec], place: Place) -> String {
     match &ports[index].device {
         DeviceSpec::Vxlan(_) => format!("vxlan.{}", place.field()),
         DeviceSpec::Peer(_) => {
-            let others = ports.iter().take_while(|port| !matches!(port.carries, Carries::Tunnel { .. })).count();
+            let others =
+                ports.iter().take_while(|port| !matches!(port.carries, Carries::Tunnel { .. })).count();
             format!("vxlan.peer[{}].{}", index - others, place.field())
         }
         _ => place.to_string(),

@@ -241,7 +241,8 @@ impl<'a> Check<'a> {
             let (at, remote) = (Place::port(index, "address"), peer.remote);
             let is_group = local.is_some_and(|local| local.group == Some(remote));
             if let Some(first) = remotes.first(remote, index) {
-                let what = format!("peer {} has {remote} already: use another, or remove one", ports[first].name);
+                let what =
+                    format!("peer {} has {remote} already: use another, or remove one", ports[first].name);
                 self.contradiction(at, Place::port(first, "address"), what);
             } else if remote.is_multicast() && !is_group {
                 self.fault(at, format!("{remote} is a group: name a host, and the group with vxlan.group"));

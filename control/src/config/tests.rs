@@ -419,7 +419,7 @@ name = "red"
         "net.toml:3: vxlan.group: 10.8.0.9 is no group: use one of 224.0.0.0/4 or ff00::/8",
         "net.toml:4: vxlan.dscp: 64 is out of range: use 0 to 63",
         "net.toml:5: vxlan.strikt: unknown key: did you mean strict?",
-        "net.toml:9: vxlan.peer[0].networks[1]: no network is named bleu: declare it",
+        "net.toml:9: vxlan.peer[0].networks[1]: no network is named bleu: did you mean blue?",
         "net.toml:9: vxlan.peer[0].networks[2]: network red has no vni to cross the tunnel with: give it one",
         "net.toml:13: vxlan.peer[1].address: peer 10.8.0.2 has 10.8.0.2 already: use another, or remove one",
         "net.toml:16: vxlan.peer[2].address: fd00::2 is not of the family of the local address 10.8.0.1: all of an underlay is IPv4, or IPv6",

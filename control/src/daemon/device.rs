@@ -84,9 +84,7 @@ pub(super) async fn open(
         DeviceSpec::Vxlan(endpoint) => {
             Ok(OpenDevice::Endpoint(Arc::new(tunnel::open(endpoint, inlets).await?)))
         }
-        DeviceSpec::Peer(_) => {
-            Ok(OpenDevice::Peer { path: Arc::new(Path::new(u16::MAX)), measured: false })
-        }
+        DeviceSpec::Peer(_) => Ok(OpenDevice::Peer { path: Arc::new(Path::new(u16::MAX)), measured: false }),
     }
 }
 

@@ -222,7 +222,9 @@ impl Edge {
         if old.spec.carries != new.spec.carries {
             self.fdb.flush_port(new.id);
         }
-        if let (DeviceSpec::Vxlan(spec), Ok(OpenDevice::Endpoint(endpoint))) = (&new.spec.device, &port.device) {
+        if let (DeviceSpec::Vxlan(spec), Ok(OpenDevice::Endpoint(endpoint))) =
+            (&new.spec.device, &port.device)
+        {
             endpoint.set_ttl(spec.ttl)?;
         }
         let (Some(before), Some(after)) = (old.spec.interface(), new.spec.interface()) else { return Ok(()) };
@@ -266,15 +268,17 @@ impl Edge {
 
     /// The tunnel's endpoint, if it is open, and its peers.
     fn tunnel(&self) -> Option<Tunnel<'_>> {
-        let endpoint = self.ports.iter().find_map(|(id, port)| match (&port.wanted.spec.device, &port.device) {
-            (DeviceSpec::Vxlan(spec), Ok(OpenDevice::Endpoint(endpoint))) => Some((*id, spec, endpoint)),
-            _ => None,
-        });
+        let endpoint =
+            self.ports.iter().find_map(|(id, port)| match (&port.wanted.spec.device, &port.device) {
+                (DeviceSpec::Vxlan(spec), Ok(OpenDevice::Endpoint(endpoint))) => Some((*id, spec, endpoint)),
+                _ => None,
+            });
         let (own, spec, endpoint) = endpoint?;
-        let peers = self.ports.iter().filter_map(|(id, port)| match (&port.wanted.spec.device, &port.device) {
-            (DeviceSpec::Peer(spec), Ok(OpenDevice::Peer { path, .. })) => Some((*id, spec, path)),
-            _ => None,
-        });
+        let peers =
+            self.ports.iter().filter_map(|(id, port)| match (&port.wanted.spec.device, &port.device) {
+                (DeviceSpec::Peer(spec), Ok(OpenDevice::Peer { path, .. })) => Some((*id, spec, path)),
+                _ => None,
+            });
         Some(Tunnel { own, spec, endpoint, peers: peers.collect() })
     }
 
@@ -323,7 +327,9 @@ impl Edge {
 
     /// Takes over what was measured of the way to a peer.
     pub(super) fn measured(&mut self, id: PortId, mtu: u16) {
-        if let Some(EdgePort { device: Ok(OpenDevice::Peer { path, measured }), .. }) = self.ports.get_mut(&id) {
+        if let Some(EdgePort { device: Ok(OpenDevice::Peer { path, measured }), .. }) =
+            self.ports.get_mut(&id)
+        {
             path.set_mtu(mtu);
             *measured = true;
         }

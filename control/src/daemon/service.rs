@@ -371,8 +371,9 @@ impl Backend for Daemon {
                 let id = core.port_id(&peer)?;
                 (id, core.edge.way_to(id))
             };
-            let (local, remote, most) = way
-                .ok_or_else(|| ApiError::not_found(format!("port {peer} is no peer, or the tunnel is down")))?;
+            let (local, remote, most) = way.ok_or_else(|| {
+                ApiError::not_found(format!("port {peer} is no peer, or the tunnel is down"))
+            })?;
             // Without the lock: it takes seconds where packets get lost.
             let way = spawn_blocking(move || probe::measure(local, remote, most)).await;
             let way = way.map_err(|error| ApiError::internal(error.to_string()))?;
@@ -461,7 +462,11 @@ impl Backend for Daemon {
             let core = self.core.lock().await;
             match port {
                 Some(name) => Ok(core.port(&name)?.drops),
-                None => Ok(core.state.ports().flat_map(|port| view::drops(&core.state, &core.edge, &port)).collect()),
+                None => Ok(core
+                    .state
+                    .ports()
+                    .flat_map(|port| view::drops(&core.state, &core.edge, &port))
+                    .collect()),
             }
         }
         .boxed()

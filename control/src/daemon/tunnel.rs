@@ -29,12 +29,8 @@ pub(super) async fn open(spec: &VxlanSpec, inlets: usize) -> Result<Endpoint, Ap
         Some(address) => Some(Group { address, interface: underlay(spec.local).await?.index }),
         None => None,
     };
-    let options = Options {
-        local: SocketAddr::new(spec.local, spec.port),
-        inlets,
-        checksum: spec.checksum,
-        group,
-    };
+    let options =
+        Options { local: SocketAddr::new(spec.local, spec.port), inlets, checksum: spec.checksum, group };
     let endpoint = Endpoint::open(&options).map_err(|error| refused(&options, error))?;
     endpoint.set_ttl(spec.ttl)?;
     Ok(endpoint)

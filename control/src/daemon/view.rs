@@ -226,9 +226,7 @@ pub(super) fn port(state: &State, edge: &Edge, port: &state::Port) -> Port {
             flooded: totals.flooded,
             offered: totals.offered,
             segments: totals.tx_segments,
-            overflow: real
-                .and_then(|real| real.device.as_ref().ok())
-                .map_or(0, OpenDevice::overflow),
+            overflow: real.and_then(|real| real.device.as_ref().ok()).map_or(0, OpenDevice::overflow),
         },
         drops: drops(state, edge, port),
     }

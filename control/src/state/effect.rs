@@ -124,7 +124,13 @@ fn device(port: &PortSpec) -> impl PartialEq {
         DeviceSpec::Peer(it) => Some((it.remote, it.remote_port, true, None)),
         _ => None,
     };
-    (mem::discriminant::<DeviceSpec>(&port.device), interface, port.ifname().to_owned(), port.offload, sockets)
+    (
+        mem::discriminant::<DeviceSpec>(&port.device),
+        interface,
+        port.ifname().to_owned(),
+        port.offload,
+        sockets,
+    )
 }
 
 /// Who carries what, by number, in the words of the data plane.

@@ -1,4 +1,5 @@
 use serde_json::json;
+use vswitch::topology::PortMode;
 
 use super::{Command, Effect, Kind, Origin, Record, Refusal, State};
 use crate::model::{Config, Name, NetworkSpec, PortSpec};
@@ -77,6 +78,78 @@ fn what_the_api_makes_is_stored() {
     assert_eq!(told(&effects), ["set topology", "open newer=2", "store port newer"]);
     let effects = state.apply(Command::RemoveNetwork(name("red"))).unwrap();
     assert_eq!(told(&effects), ["set topology", "unstore network red"]);
+}
+
+const TUNNEL: &str = r#"
+    [vxlan]
+    local = "10.8.0.1"
+    [[vxlan.peer]]
+    address = "10.8.0.2"
+    [[network]]
+    name = "blue"
+    vni = 4096
+    [[network]]
+    name = "local"
+    [[port]]
+    name = "web"
+    network = "blue"
+    kind = "tap"
+"#;
+
+#[test]
+fn the_endpoint_is_opened_before_its_peers_and_nothing_goes_from_tunnel_to_tunnel() {
+    let plan = State::start(config(TUNNEL), []).unwrap();
+    assert_eq!(told(&plan.effects), ["set topology", "open vxlan=2", "open 10.8.0.2=1", "open web=0"]);
+    let state = plan.next;
+    assert_eq!(state.network(&name("blue")).unwrap().mtu, 1450, "50 octets less than the underlay");
+    assert_eq!(state.network(&name("local")).unwrap().mtu, 1500);
+    assert_eq!(state.port(&name("web")).unwrap().mtu, 1450);
+    let layout = state.layout();
+    let carried = |id: usize| match &layout.ports[id].mode {
+        PortMode::Tunnel(networks) => networks.len(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((carried(1), carried(2)), (1, 0), "the peer carries what has a vni, the endpoint nothing");
+    assert!(layout.ports[1].horizon.is_some() && layout.ports[1].horizon == layout.ports[2].horizon);
+    let with_group = TUNNEL.replace("[[vxlan.peer]]", "group = \"239.1.1.1\"\n[[vxlan.peer]]");
+    let state = State::start(config(&with_group), []).unwrap().next;
+    let floods = |port: &str| {
+        let id = state.port(&name(port)).unwrap().id;
+        state.layout().ports.iter().find(|rules| rules.id == id).unwrap().flood
+    };
+    assert!(floods("vxlan-group") && !floods("10.8.0.2"), "the group reaches the peers");
+}
+
+#[test]
+fn peers_that_were_taken_in_give_way_to_those_asked_for() {
+    let mut state = State::start(config(TUNNEL), []).unwrap().next;
+    let learn = |number: u8| Command::LearnPeer([10, 8, 1, number].into());
+    let effects = state.apply(learn(3)).unwrap();
+    assert_eq!(told(&effects), ["set topology", "open 10.8.1.3=3"], "nothing is stored");
+    let asked = port(json!({"name": "host3", "kind": "peer", "remote": "10.8.1.3"}));
+    let effects = state.apply(Command::AddPort(asked)).unwrap();
+    let expected = ["close 10.8.1.3=3", "set topology", "open host3=4", "store port host3"];
+    assert_eq!(told(&effects), expected);
+    state.apply(learn(4)).unwrap();
+    let file = TUNNEL.replace("10.8.0.2", "10.8.1.4");
+    state.apply(Command::Reload(config(&file))).unwrap();
+    assert_eq!(state.port(&name("10.8.1.4")).unwrap().origin, Origin::File);
+    let taken: Vec<_> = (5..=255).map(|number| state.apply(learn(number)).is_ok()).collect();
+    assert_eq!(taken.iter().filter(|taken| **taken).count(), 251);
+    for number in 0..5 {
+        state.apply(Command::LearnPeer([10, 8, 2, number].into())).unwrap();
+    }
+    let refusal = state.apply(Command::LearnPeer([10, 8, 2, 9].into())).unwrap_err().to_string();
+    assert!(refusal.contains("256 were"), "{refusal}");
+}
+
+#[test]
+fn ports_that_are_too_wide_for_the_tunnel_are_told() {
+    let file = TUNNEL.replace("vni = 4096", "vni = 4096\nmtu = 1500");
+    let state = State::start(config(&file), []).unwrap().next;
+    let warnings = state.warnings();
+    assert!(warnings.len() == 1 && warnings[0].contains("port web: its mtu of 1500 is more than the 1450"));
+    assert!(State::start(config(TUNNEL), []).unwrap().next.warnings().is_empty());
 }
 
 #[test]
