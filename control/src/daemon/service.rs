@@ -358,7 +358,8 @@ impl Backend for Daemon {
 
     fn tunnel(&self) -> Answer<'_, Tunnel> {
         async {
-            let core = self.core.lock().await;
+            let core = &mut *self.core.lock().await;
+            core.edge.listen();
             Ok(view::tunnel(&core.state, &core.edge))
         }
         .boxed()
@@ -494,6 +495,8 @@ impl Backend for Daemon {
                 }
                 core.carry_out(plan, Manner { missing: Missing::Retry, handed: None }).await?;
                 info!(changes = reload.changes.len(), "reloaded");
+                // Those known by now may be welcome from now on.
+                self.strangers.notify_one();
             }
             Ok(reload)
         }
