@@ -226,7 +226,7 @@ pub(super) fn port(state: &State, edge: &Edge, port: &state::Port) -> Port {
             flooded: totals.flooded,
             offered: totals.offered,
             segments: totals.tx_segments,
-            overflow: real.and_then(|real| real.device.as_ref().ok()).map_or(0, OpenDevice::overflow),
+            overflow: overflow(edge, port.id),
         },
         drops: drops(state, edge, port),
     }
@@ -241,7 +241,20 @@ pub(super) fn drops(state: &State, edge: &Edge, port: &state::Port) -> Vec<Drop>
         frames,
         hint: hint(state, edge, reason),
     };
-    totals.drops().map(drop).collect()
+    let before = Some(overflow(edge, port.id)).filter(|frames| *frames > 0).map(|frames| Drop {
+        port: port.spec.name.clone(),
+        direction: Direction::Rx,
+        reason: "SOCKET_RCVBUFF".to_owned(),
+        frames,
+        hint: "the kernel's buffer for the port was full: these were dropped before the switch received them, and are not among the received; raise switch.workers if CPUs are idle".to_owned(),
+    });
+    totals.drops().map(drop).chain(before).collect()
+}
+
+/// Frames that the kernel dropped before the switch could receive them.
+fn overflow(edge: &Edge, port: PortId) -> u64 {
+    let open = edge.port(port).and_then(|real| real.device.as_ref().ok());
+    open.map_or(0, OpenDevice::overflow)
 }
 
 /// What a reason means, with the names of who is concerned where they are known.
