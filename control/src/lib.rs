@@ -10,6 +10,7 @@
 //! | [`netns`], [`link`] | namespaces and interfaces |
 //! | [`attach`] | the tap helper and its socket |
 //! | [`api`], [`client`], [`socket`] | HTTP and JSON on a unix socket, both ends |
+//! | [`web`] | the web page, on an address of its own |
 //! | [`cli`] | `vswitchctl` |
 
 pub mod api;
@@ -25,3 +26,4 @@ pub mod netns;
 pub mod socket;
 pub mod state;
 pub mod store;
+pub mod web;

@@ -6,7 +6,12 @@
 
 mod tunnel;
 
-use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -404,11 +409,14 @@ pub struct ApiSpec {
     /// The group that may use the socket besides root.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+    /// The TCP address of the web page; without one there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub web: Option<SocketAddr>,
 }
 
 impl Default for ApiSpec {
     fn default() -> Self {
-        Self { socket: "/run/vswitch/api.sock".into(), group: None }
+        Self { socket: "/run/vswitch/api.sock".into(), group: None, web: None }
     }
 }
 

@@ -70,25 +70,35 @@ pub async fn serve(
 
 /// The paths of the API.
 pub fn router(backend: Arc<dyn Backend>) -> Router {
-    Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/networks", get(networks).post(add_network))
-        .route("/v1/networks/{name}", get(network).delete(delete_network))
-        .route("/v1/ports", get(ports).post(add_port))
-        .route("/v1/ports/{name}", get(port).delete(delete_port))
-        .route("/v1/tunnel", get(tunnel))
+    reading()
+        .route("/v1/networks", post(add_network))
+        .route("/v1/networks/{name}", delete(delete_network))
+        .route("/v1/ports", post(add_port))
+        .route("/v1/ports/{name}", delete(delete_port))
         .route("/v1/peers/{name}/probe", post(probe))
-        .route("/v1/fdb", get(fdb).post(add_fdb))
+        .route("/v1/fdb", post(add_fdb))
         .route("/v1/fdb/flush", post(flush_fdb))
         .route("/v1/fdb/{network}/{mac}", delete(delete_fdb))
-        .route("/v1/stats", get(stats))
-        .route("/v1/drops", get(drops))
         .route("/v1/reload", post(reload))
         .route("/v1/openapi.json", get(openapi))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(backend)
+}
+
+/// The paths that [`crate::web`] shows as well: they change nothing, take no body, and show nobody's traffic but in numbers.
+pub(crate) fn reading() -> Router<Arc<dyn Backend>> {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/networks", get(networks))
+        .route("/v1/networks/{name}", get(network))
+        .route("/v1/ports", get(ports))
+        .route("/v1/ports/{name}", get(port))
+        .route("/v1/tunnel", get(tunnel))
+        .route("/v1/fdb", get(fdb))
+        .route("/v1/stats", get(stats))
+        .route("/v1/drops", get(drops))
 }
 
 /// The daemon at a glance.

@@ -1,7 +1,7 @@
 //! `net.toml`, section by section: which keys there are and what each may hold.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     path::PathBuf,
 };
@@ -93,9 +93,33 @@ fn api(mut table: Table<'_, '_, '_>) -> ApiSpec {
     if group.as_deref() == Some("") {
         table.fault("group", "is empty: name a group, or remove the key");
     }
+    let web = web(&mut table);
     table.unsupported("metrics");
     table.finish();
-    ApiSpec { socket, group }
+    ApiSpec { socket, group, web }
+}
+
+/// The web page's address. It asks for no password, so leaving this host takes a word of the operator's.
+fn web(table: &mut Table<'_, '_, '_>) -> Option<SocketAddr> {
+    let public = table.boolean("web_public");
+    let Some(text) = table.text("web") else {
+        if public.is_some() {
+            table.fault("web_public", "belongs to web: set web to an address, or remove the key");
+        }
+        return None;
+    };
+    let Ok(address) = text.parse::<SocketAddr>() else {
+        table.fault("web", format!("{text:?} is no address with a port: write it like 127.0.0.1:9478"));
+        return None;
+    };
+    if address.port() == 0 {
+        table.fault("web", "has port 0: name the port that browsers shall use");
+    } else if !address.ip().is_loopback() && public != Some(true) {
+        let why = "shows ports, addresses and traffic to whoever reaches it, without password or encryption";
+        let what = format!("{} can be reached by other hosts, and the page {why}", address.ip());
+        table.fault("web", format!("{what}: use 127.0.0.1 and a tunnel, or set web_public = true"));
+    }
+    Some(address)
 }
 
 fn network(mut table: Table<'_, '_, '_>) -> NetworkSpec {

@@ -74,6 +74,15 @@ fn an_empty_file_is_a_switch_without_ports() {
     assert_eq!(good(""), Config::default());
 }
 
+#[test]
+fn the_web_page_leaves_this_host_only_when_told_so() {
+    for text in ["web = '127.0.0.1:9478'", "web = '[::1]:9478'", "web = '0.0.0.0:9478'\nweb_public = true"] {
+        let address = good(&format!("[api]\n{text}")).api.web.unwrap();
+        assert_eq!(address.port(), 9478);
+    }
+    assert_eq!(good("[api]").api.web, None, "nobody is shown anything unasked");
+}
+
 /// The whole of it: each error has its line, none hides another, none follows from another.
 #[test]
 fn all_errors_at_once() {
@@ -169,6 +178,15 @@ fn one_error_each() {
         ("[switch]\ndamping={move=1}".into(), "switch.damping.move: unknown key: did you mean moves?"),
         (format!("[api]\nsocket='/{}'", "s".repeat(100)), "api.socket: is longer than 100 octets"),
         ("[api]\ngroup=''".into(), "api.group: is empty"),
+        ("[api]\nweb='9478'".into(), "api.web: \"9478\" is no address with a port: write it like 127.0.0.1:9478"),
+        ("[api]\nweb='localhost:9478'".into(), "write it like 127.0.0.1:9478"),
+        ("[api]\nweb='127.0.0.1:0'".into(), "api.web: has port 0"),
+        (
+            "[api]\nweb='0.0.0.0:9478'".into(),
+            "net.toml:2: api.web: 0.0.0.0 can be reached by other hosts, and the page shows ports, addresses and traffic to whoever reaches it, without password or encryption: use 127.0.0.1 and a tunnel, or set web_public = true",
+        ),
+        ("[api]\nweb='[fd00::1]:80'\nweb_public=false".into(), "api.web: fd00::1 can be reached"),
+        ("[api]\nweb_public=true".into(), "api.web_public: belongs to web"),
         ("[[network]]\nname='a b'".into(), "network[0].name: \"a b\" is no name"),
         ("[[network]]\nvlan=1".into(), "net.toml:1: network[0].name: missing"),
         ("[[network]]\nname='a'\nvlan=0".into(), "0 means \"priority tag, no VLAN\": use 1 to 4094"),

@@ -35,7 +35,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use self::{lock::InstanceLock, service::Daemon};
-use crate::{api, attach, config, model::Config, socket::listen_at, state::State, store::Store};
+use crate::{api, attach, config, model::Config, socket::listen_at, state::State, store::Store, web};
 
 /// How the daemon is started.
 #[derive(Clone, Debug)]
@@ -120,6 +120,11 @@ async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
     let listener = UnixListener::from_std(socket.into())?;
     let helpers = attach::server::Listener::bind(&attach::socket_path(&api.socket), api.group.as_deref())?;
 
+    let page = match api.web {
+        Some(address) => Some(web::listen(address).await?),
+        None => None,
+    };
+
     let daemon = Arc::new(Daemon::start(path, plan, store).await?);
     let (stop, stopped) = oneshot::channel::<()>();
     let backend: Arc<dyn api::Backend> = Arc::clone(&daemon) as _;
@@ -132,9 +137,10 @@ async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
         let daemon = Arc::clone(&attaching);
         async move { daemon.attach(attachment).await }
     }));
+    let page = page.map(|listener| tokio::spawn(web::serve(listener, Arc::clone(&daemon) as _)));
     let watch = tokio::spawn(watch(Arc::clone(&daemon)));
     notify(vec![NotifyState::Ready, NotifyState::Status("forwarding")]).await;
-    info!(socket = %api.socket.display(), "ready");
+    info!(socket = %api.socket.display(), web = api.web.map(tracing::field::display), "ready");
 
     let signal = loop {
         tokio::select! {
@@ -146,6 +152,9 @@ async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
     info!(signal, "stopping");
     notify(vec![NotifyState::Stopping]).await;
     helper_server.abort();
+    if let Some(page) = page {
+        page.abort();
+    }
     watch.abort();
     let _ = stop.send(());
     if timeout(FAREWELL, server).await.is_err() {

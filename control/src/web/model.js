@@ -1,0 +1,128 @@
+// What the daemon says, what follows from it, and how it is written.
+
+/** Milliseconds between two looks. */
+export const PERIOD = 1000;
+/** Milliseconds of the past that are kept. */
+export const PAST = 300_000;
+/** The series of all ports together; no port has this name. */
+export const TOTAL = "";
+
+/** What the daemon answers at `path`; throws a sentence if there is no answer that helps. */
+export async function ask(path) {
+  const response = await fetch(path, { signal: AbortSignal.timeout(15_000) });
+  const answer = await response.json();
+  if (!response.ok) throw new Error(answer.error);
+  return answer;
+}
+
+/** Everything that is drawn, but the MAC table. */
+export async function look() {
+  const [status, networks, ports, stats] = await Promise.all(
+    ["/v1/status", "/v1/networks", "/v1/ports", "/v1/stats"].map(ask),
+  );
+  return { status, networks, ports, stats };
+}
+
+/** The names of the networks that a port carries. */
+export function carried(port, networks) {
+  const named = new Set([port.network, ...(port.trunk ?? [])]);
+  return networks.filter((it) => named.has(it.name) || it.ports.includes(port.name)).map((it) => it.name);
+}
+
+/** The rates of each port over the last minutes, from counters that only grow. */
+export class History {
+  #before = null;
+  #series = new Map();
+
+  /** Samples of a port, or of all, the oldest first: `{ at, rx: { frames, bits }, tx: { frames, bits }, drops }` per second. */
+  of(name) {
+    return this.#series.get(name) ?? [];
+  }
+
+  /** The newest sample. */
+  now(name) {
+    return this.of(name).at(-1) ?? NOTHING;
+  }
+
+  /** Takes in the counters of `/v1/stats`. */
+  add(stats) {
+    const ports = new Map(stats.ports.map((port) => [port.port, port]));
+    const seconds = (stats.at_ms - this.#before?.at) / 1000;
+    if (seconds <= 0) this.#series.clear(); // The daemon was started anew.
+    if (seconds > 0) {
+      const total = sample(stats.at_ms);
+      for (const [name, port] of ports) {
+        const before = this.#before.ports.get(name);
+        if (!before || shrank(port, before)) this.#series.delete(name);
+        else this.#keep(name, rate(total, port, before, stats.at_ms, seconds));
+      }
+      this.#keep(TOTAL, total);
+    }
+    for (const name of this.#series.keys()) if (name !== TOTAL && !ports.has(name)) this.#series.delete(name);
+    this.#before = { at: stats.at_ms, ports };
+  }
+
+  #keep(name, sample) {
+    if (!this.#series.has(name)) this.#series.set(name, []);
+    const samples = this.#series.get(name);
+    samples.push(sample);
+    while (samples[0].at < sample.at - PAST) samples.shift();
+  }
+}
+
+const sample = (at) => ({ at, rx: { frames: 0, bits: 0 }, tx: { frames: 0, bits: 0 }, drops: 0 });
+const NOTHING = sample(0);
+
+/** Whether a port of this name was made anew. */
+const shrank = (port, before) => port.rx.frames < before.rx.frames || port.tx.frames < before.tx.frames;
+
+function rate(total, port, before, at, seconds) {
+  const made = sample(at);
+  for (const way of ["rx", "tx"]) {
+    made[way].frames = (port[way].frames - before[way].frames) / seconds;
+    made[way].bits = (8 * (port[way].bytes - before[way].bytes)) / seconds;
+    total[way].frames += made[way].frames;
+    total[way].bits += made[way].bits;
+  }
+  made.drops = (port.drops - before.drops) / seconds;
+  total.drops += made.drops;
+  return made;
+}
+
+/** A number with three digits and a prefix: `1.23 M`. */
+export function short(value) {
+  const [scaled, prefix] = scale(value);
+  const digits = scaled >= 99.5 || (!prefix && Number.isInteger(value)) ? 0 : scaled >= 9.95 ? 1 : 2;
+  return `${scaled.toFixed(digits)}\u00a0${prefix}`;
+}
+
+/** The same for a round number: `1.5 M`, `20 k`. */
+export function shortest(value) {
+  const [scaled, prefix] = scale(value);
+  return `${Number(scaled.toFixed(2))} ${prefix}`.trim();
+}
+
+function scale(value) {
+  const step = [1, 1e3, 1e6, 1e9, 1e12].findLastIndex((unit) => value >= 0.9995 * unit);
+  return [value / 1000 ** Math.max(step, 0), ["", "k", "M", "G", "T"][Math.max(step, 0)]];
+}
+
+export const bits = (value) => `${short(value)}bit/s`;
+export const frames = (value) => `${short(value)}/s`.replace("\u00a0/", "/");
+export const count = (value) => value.toLocaleString("en");
+export const plural = (number, word, words = `${word}s`) => `${count(number)} ${number === 1 ? word : words}`;
+
+/** A time span in its two largest units. */
+export function span(seconds) {
+  const [d, hours, min, s] = [86400, 3600, 60, 1].map((unit) => Math.floor(seconds / unit));
+  if (d) return `${d} d ${hours % 24} h`;
+  if (hours) return `${hours} h ${min % 60} min`;
+  return min ? `${min} min ${s % 60} s` : `${s} s`;
+}
+
+/** A text of at most `room` letters; the middle goes, because names tend to differ at their ends. */
+export function shorten(text, room) {
+  if (text.length <= room) return text;
+  const tail = Math.max(1, Math.floor((room - 1) / 2));
+  return `${text.slice(0, Math.max(0, room - 1 - tail))}…${text.slice(-tail)}`;
+}

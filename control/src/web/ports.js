@@ -1,0 +1,116 @@
+// Every port in a line, and the chosen one in full.
+
+import { h, keyed, set, svg, write } from "./dom.js";
+import { bits, carried, count, plural } from "./model.js";
+import { spark } from "./plot.js";
+
+const SPARK = { width: 72, height: 18 };
+
+/** The columns: what the head says, what the lines are sorted by, and whether the largest comes first. */
+const COLUMNS = [
+  { id: "name", title: "Port", by: (line) => line.port.name },
+  { id: "networks", title: "Networks", by: (line) => line.networks },
+  { id: "device", title: "Behind it", by: (line) => `${line.port.kind} ${line.port.device}` },
+  { id: "state", title: "State", by: (line) => line.port.state },
+  { id: "rx", title: "In", by: (line) => line.now.rx.bits, number: true },
+  { id: "tx", title: "Out", by: (line) => line.now.tx.bits, number: true },
+  { id: "drops", title: "Drops", by: (line) => line.drops, number: true },
+  { id: "spark", title: "5 min" },
+];
+
+export class Ports {
+  #body = h("tbody");
+  #count;
+  #filter;
+  #choose;
+  #order = { column: COLUMNS[0], back: false };
+  #heads = new Map();
+  #last = null;
+
+  /** A table in `root`, narrowed by the field `filter`; calls `choose` with the name of the port that is chosen. */
+  constructor(root, filter, counter, choose) {
+    [this.#filter, this.#count, this.#choose] = [filter, counter, choose];
+    const head = h("tr", {}, ...COLUMNS.map((column) => this.#head(column)));
+    root.append(h("table", {}, h("caption", { class: "unseen" }, "Ports and their rates"), h("thead", {}, head), this.#body));
+    filter.addEventListener("input", () => this.#again());
+  }
+
+  draw(look, history, chosen) {
+    this.#last = [look, history, chosen];
+    const words = this.#filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const lines = look.ports.map((port) => ({
+      port,
+      networks: carried(port, look.networks).join(", "),
+      now: history.now(port.name),
+      drops: port.drops.reduce((sum, drop) => sum + drop.frames, 0),
+      past: history.of(port.name),
+      chosen: port.name === chosen,
+    }));
+    const text = ({ port, networks }) => `${port.name} ${networks} ${port.kind} ${port.device} ${port.netns ?? ""} ${port.state}`;
+    const shown = lines.filter((line) => words.every((word) => text(line).toLowerCase().includes(word)));
+    shown.sort((a, b) => this.#compare(a, b));
+    keyed(this.#body, shown, (line) => line.port.name, (line) => this.#line(line), fillLine);
+    write(this.#count, shown.length === lines.length ? count(lines.length) : `${count(shown.length)} of ${count(lines.length)}`);
+  }
+
+  #again() {
+    if (this.#last) this.draw(...this.#last);
+  }
+
+  #compare(a, b) {
+    const { column, back } = this.#order;
+    const [x, y] = [column.by(a), column.by(b)];
+    const order = x < y ? -1 : x > y ? 1 : 0;
+    return (back ? -order : order) || (a.port.name < b.port.name ? -1 : 1);
+  }
+
+  #head(column) {
+    if (!column.by) return h("th", { scope: "col", class: column.id }, column.title);
+    const sort = () => {
+      const again = this.#order.column === column;
+      this.#order = { column, back: again ? !this.#order.back : !!column.number };
+      this.#tellOrder();
+      this.#again();
+    };
+    const cell = h("th", { scope: "col", class: column.id }, h("button", { onclick: sort }, column.title));
+    this.#heads.set(column, cell);
+    this.#tellOrder();
+    return cell;
+  }
+
+  #tellOrder() {
+    const { column, back } = this.#order;
+    for (const [it, cell] of this.#heads) set(cell, { "aria-sort": it === column && (back ? "descending" : "ascending") });
+  }
+
+  #line({ port }) {
+    const cell = (column, ...children) => h("td", { class: column.id }, ...children);
+    const choose = h("button", { class: "link mono", onclick: () => this.#choose(port.name) }, port.name);
+    const picture = svg("svg", { ...SPARK, "aria-hidden": "true" }, svg("path", { class: "line in" }));
+    const middle = COLUMNS.slice(1, -1).map((column) => cell(column));
+    return h("tr", {}, h("th", { scope: "row", class: "name" }, choose), ...middle, cell(COLUMNS.at(-1), picture));
+  }
+}
+
+function fillLine(row, { port, networks, now, drops, past, chosen }) {
+  set(row, { class: [chosen && "chosen", port.state].filter(Boolean).join(" ") });
+  set(row.firstElementChild.firstElementChild, { "aria-pressed": String(chosen) });
+  const texts = [networks, `${port.kind} ${port.device}`, port.state, bits(now.rx.bits), bits(now.tx.bits), count(drops)];
+  texts.forEach((text, index) => write(row.children[index + 1], text));
+  spark(row.lastElementChild.firstElementChild.firstElementChild, past, SPARK.width, SPARK.height);
+}
+
+/** What there is to know of one port, as pairs of a term and its description. */
+export function facts(port, look) {
+  const now = (way) => `${count(port[way].frames)} frames, ${count(port[way].bytes)} octets, ${plural(port[way].super_frames, "super-frame")}`;
+  return [
+    ["State", port.state + (port.reason ? `: ${port.reason}` : "")],
+    ["Behind it", `${port.kind} ${port.device}${port.netns ? ` in ${port.netns}` : ""}`],
+    ["Networks", carried(port, look.networks).map((name) => name + (port.trunk?.length && port.network === name ? " (untagged)" : "")).join(", ") || "none"],
+    ["MTU", `${count(port.mtu)}${port.offload ? ", with offloads" : ""}`],
+    ["MACs", count(port.macs)],
+    ["In", now("rx")],
+    ["Out", now("tx")],
+    ["Drops", port.drops.map((drop) => `${drop.reason} ${count(drop.frames)}`).join(", ") || "none"],
+  ];
+}
