@@ -12,6 +12,8 @@
     reason = "a test that cannot go on panics, in its helpers too"
 )]
 
+#[path = "harness/browser.rs"]
+mod browser;
 #[path = "harness/container.rs"]
 mod container;
 #[path = "harness/daemon.rs"]
@@ -35,6 +37,7 @@ use std::{
 };
 
 pub use self::{
+    browser::Browser,
     container::Container,
     daemon::{Output, Vswitchd},
     netns::Netns,

@@ -46,7 +46,7 @@ use tracing::debug;
 use crate::api::{self, ApiError, Backend, ErrorCode};
 
 /// Connections that are served at a time; further ones wait to be accepted. A browser holds up to six.
-const CONNECTIONS: usize = 64;
+pub const CONNECTIONS: usize = 64;
 
 /// How long a connection may last before it is asked to end, so that nobody keeps others out for ever.
 const LIFETIME: Duration = Duration::from_secs(600);
@@ -183,6 +183,9 @@ fn refusal(method: &Method, headers: &HeaderMap) -> Option<ApiError> {
 /// do: a tunnel (`ssh -L`) has its own.
 fn is_nobodys_name(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };
+    if host.contains('@') {
+        return false;
+    }
     let name = authority.host();
     let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
     name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()

@@ -1,9 +1,9 @@
 // Looks every second, tells each part of the page, and says so when there is nothing to see.
 
-import { h, set, write } from "./dom.js";
+import { h, keyed, set, write } from "./dom.js";
 import { Drops } from "./drops.js";
 import { Fdb } from "./fdb.js";
-import { bits, count, frames, History, look, PERIOD, plural, span, TOTAL } from "./model.js";
+import { bits, count, frames, History, look, PERIOD, plural, short, span, TOTAL } from "./model.js";
 import { Plot } from "./plot.js";
 import { facts, Ports } from "./ports.js";
 import { Topology } from "./topology.js";
@@ -18,8 +18,8 @@ const parts = {
   drops: new Drops($("drops"), choose),
 };
 const plots = [
-  new Plot($("bits"), "Bits", "bits", bits),
-  new Plot($("frames"), "Frames", "frames", frames),
+  new Plot($("bits"), "bit/s", "bits", short),
+  new Plot($("frames"), "frames/s", "frames", short),
 ];
 let seen = null;
 let frozen = false;
@@ -72,6 +72,7 @@ function tellStatus(status) {
   write($("fact-frames"), frames(now.rx.frames));
   write($("fact-drops"), frames(now.drops));
   write($("fact-uptime"), span(status.uptime_s));
+  keyed($("warnings"), status.warnings ?? [], (it) => it, (it) => h("li", {}, it), () => {});
   write($("version"), `vswitchd ${status.version}, process ${status.pid}`);
 }
 

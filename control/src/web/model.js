@@ -17,10 +17,9 @@ export async function ask(path) {
 
 /** Everything that is drawn, but the MAC table. */
 export async function look() {
-  const [status, networks, ports, stats] = await Promise.all(
-    ["/v1/status", "/v1/networks", "/v1/ports", "/v1/stats"].map(ask),
-  );
-  return { status, networks, ports, stats };
+  const paths = ["/v1/status", "/v1/networks", "/v1/ports", "/v1/tunnel", "/v1/stats"];
+  const [status, networks, ports, tunnel, stats] = await Promise.all(paths.map(ask));
+  return { status, networks, ports, tunnel, stats };
 }
 
 /** The names of the networks that a port carries. */
@@ -93,7 +92,7 @@ function rate(total, port, before, at, seconds) {
 export function short(value) {
   const [scaled, prefix] = scale(value);
   const digits = scaled >= 99.5 || (!prefix && Number.isInteger(value)) ? 0 : scaled >= 9.95 ? 1 : 2;
-  return `${scaled.toFixed(digits)}\u00a0${prefix}`;
+  return `${scaled.toFixed(digits)}${prefix && "\u00a0"}${prefix}`;
 }
 
 /** The same for a round number: `1.5 M`, `20 k`. */
@@ -107,8 +106,8 @@ function scale(value) {
   return [value / 1000 ** Math.max(step, 0), ["", "k", "M", "G", "T"][Math.max(step, 0)]];
 }
 
-export const bits = (value) => `${short(value)}bit/s`;
-export const frames = (value) => `${short(value)}/s`.replace("\u00a0/", "/");
+export const bits = (value) => `${short(value)}${value < 999.5 ? "\u00a0" : ""}bit/s`;
+export const frames = (value) => `${short(value)}/s`;
 export const count = (value) => value.toLocaleString("en");
 export const plural = (number, word, words = `${word}s`) => `${count(number)} ${number === 1 ? word : words}`;
 
@@ -120,9 +119,18 @@ export function span(seconds) {
   return min ? `${min} min ${s % 60} s` : `${s} s`;
 }
 
-/** A text of at most `room` letters; the middle goes, because names tend to differ at their ends. */
-export function shorten(text, room) {
+/** A text of at most `room` letters; of what is left, `share` is the end. */
+export function shorten(text, room, share = 0.5) {
   if (text.length <= room) return text;
-  const tail = Math.max(1, Math.floor((room - 1) / 2));
+  const tail = Math.max(1, Math.floor((room - 1) * share));
   return `${text.slice(0, Math.max(0, room - 1 - tail))}…${text.slice(-tail)}`;
 }
+
+/** The share of ends with which most of `names` can be told apart in `room` letters. */
+export function fairest(names, room) {
+  const distinct = (share) => new Set(names.map((name) => shorten(name, room, share))).size;
+  return [0.5, 0.3, 0.7, 0.1, 0.9].reduce((best, share) => (distinct(share) > distinct(best) ? share : best));
+}
+
+/** The order of names as people count: `web-2` before `web-10`. */
+export const inOrder = new Intl.Collator("en", { numeric: true }).compare;

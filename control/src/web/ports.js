@@ -1,7 +1,7 @@
 // Every port in a line, and the chosen one in full.
 
 import { h, keyed, set, svg, write } from "./dom.js";
-import { bits, carried, count, plural } from "./model.js";
+import { carried, count, inOrder, plural, short, span } from "./model.js";
 import { spark } from "./plot.js";
 
 const SPARK = { width: 72, height: 18 };
@@ -12,8 +12,8 @@ const COLUMNS = [
   { id: "networks", title: "Networks", by: (line) => line.networks },
   { id: "device", title: "Behind it", by: (line) => `${line.port.kind} ${line.port.device}` },
   { id: "state", title: "State", by: (line) => line.port.state },
-  { id: "rx", title: "In", by: (line) => line.now.rx.bits, number: true },
-  { id: "tx", title: "Out", by: (line) => line.now.tx.bits, number: true },
+  { id: "rx", title: "In, bit/s", by: (line) => line.now.rx.bits, number: true },
+  { id: "tx", title: "Out, bit/s", by: (line) => line.now.tx.bits, number: true },
   { id: "drops", title: "Drops", by: (line) => line.drops, number: true },
   { id: "spark", title: "5 min" },
 ];
@@ -60,8 +60,8 @@ export class Ports {
   #compare(a, b) {
     const { column, back } = this.#order;
     const [x, y] = [column.by(a), column.by(b)];
-    const order = x < y ? -1 : x > y ? 1 : 0;
-    return (back ? -order : order) || (a.port.name < b.port.name ? -1 : 1);
+    const order = column.number ? x - y : inOrder(x, y);
+    return (back ? -order : order) || inOrder(a.port.name, b.port.name);
   }
 
   #head(column) {
@@ -95,7 +95,7 @@ export class Ports {
 function fillLine(row, { port, networks, now, drops, past, chosen }) {
   set(row, { class: [chosen && "chosen", port.state].filter(Boolean).join(" ") });
   set(row.firstElementChild.firstElementChild, { "aria-pressed": String(chosen) });
-  const texts = [networks, `${port.kind} ${port.device}`, port.state, bits(now.rx.bits), bits(now.tx.bits), count(drops)];
+  const texts = [networks, `${port.kind} ${port.device}`, port.state, short(now.rx.bits), short(now.tx.bits), count(drops)];
   texts.forEach((text, index) => write(row.children[index + 1], text));
   spark(row.lastElementChild.firstElementChild.firstElementChild, past, SPARK.width, SPARK.height);
 }
@@ -103,11 +103,13 @@ function fillLine(row, { port, networks, now, drops, past, chosen }) {
 /** What there is to know of one port, as pairs of a term and its description. */
 export function facts(port, look) {
   const now = (way) => `${count(port[way].frames)} frames, ${count(port[way].bytes)} octets, ${plural(port[way].super_frames, "super-frame")}`;
+  const peer = look.tunnel.peers.find((it) => it.name === port.name);
   return [
     ["State", port.state + (port.reason ? `: ${port.reason}` : "")],
     ["Behind it", `${port.kind} ${port.device}${port.netns ? ` in ${port.netns}` : ""}`],
     ["Networks", carried(port, look.networks).map((name) => name + (port.trunk?.length && port.network === name ? " (untagged)" : "")).join(", ") || "none"],
-    ["MTU", `${count(port.mtu)}${port.offload ? ", with offloads" : ""}`],
+    ["MTU", peer ? `${count(peer.path_mtu)} on the way to it` : `${count(port.mtu)}${port.offload ? ", with offloads" : ""}`],
+    ...(peer ? [["Heard", peer.heard_ms == null ? "never" : `${span(Math.floor(peer.heard_ms / 1000))} ago`]] : []),
     ["MACs", count(port.macs)],
     ["In", now("rx")],
     ["Out", now("tx")],

@@ -5,7 +5,7 @@
 // dot do not touch. All ports are one tab stop; arrow keys go from port to port.
 
 import { keyed, set, svg, write } from "./dom.js";
-import { bits, carried, plural, shorten } from "./model.js";
+import { bits, carried, fairest, inOrder, plural, shorten } from "./model.js";
 
 /** The most networks that are drawn as lanes; more would be a grey area. */
 const LANES = 24;
@@ -13,7 +13,7 @@ const LANES = 24;
 const SIZES = [
   { upTo: 24, width: 150, height: 42, font: 12.5, rates: true },
   { upTo: 90, width: 112, height: 25, font: 11.5 },
-  { upTo: Infinity, width: 66, height: 17, font: 9.5, tight: true },
+  { upTo: Infinity, width: 66, height: 18, font: 10, tight: true },
 ];
 const HEAD = 24;
 
@@ -79,13 +79,21 @@ export class Topology {
   #arrange(networks, groups, width) {
     const size = SIZES.find((it) => groups.reduce((sum, group) => sum + group.ports.length, 0) <= it.upTo);
     const lanes = networks.length <= LANES ? networks : [];
-    const gap = Math.max(6, Math.min(14, (width * 0.25) / Math.max(1, lanes.length)));
+    // Whole pixels, for sharp letters.
+    const gap = Math.floor(Math.max(6, Math.min(14, (width * 0.25) / Math.max(1, lanes.length))));
     const box = { x: 1, right: 1 + 30 + gap * Math.max(1, lanes.length) };
     const lane = new Map(lanes.map((it, index) => [it.name, { x: box.x + 22 + gap * (index + 0.5), from: Infinity, to: 0 }]));
     const left = box.right + 30;
     const space = size.tight ? 4 : 8;
-    const columns = Math.max(1, Math.round((width - left + space) / (size.width + space)));
-    const bead = { ...size, width: Math.min(size.width * 1.25, (width - left - 1 + space) / columns - space) };
+    const names = groups.flatMap((group) => group.ports.map((port) => port.name));
+    const edge = size.tight ? 3 : 8;
+    const letter = size.font * 0.61;
+    const longest = 2 * edge + 12 + letter * Math.max(0, ...names.map((name) => name.length));
+    const wish = Math.max(size.width, Math.min(longest, 1.4 * size.width));
+    const columns = Math.max(1, Math.round((width - left + space) / (wish + space)));
+    const fair = Math.floor(Math.min(1.25 * wish, (width - left - 1 + space) / columns - space));
+    const room = Math.floor((fair - 2 * edge - 10) / letter);
+    const bead = { ...size, edge, width: fair, room, share: fairest(names, room) };
 
     const [lines, heads] = [[], []];
     this.#beads = [];
@@ -189,6 +197,8 @@ function wires({ networks, ports }) {
     groups.get(key).ports.push(port);
   }
   const order = ["access", "trunk", "tunnel"];
+  const endpointFirst = (a, b) => (b.kind === "vxlan") - (a.kind === "vxlan") || inOrder(a.name, b.name);
+  for (const group of groups.values()) group.ports.sort(endpointFirst);
   const made = [...groups].map(([key, group]) => ({ key, ...group }));
   return made.sort((a, b) => order.indexOf(a.kind) - order.indexOf(b.kind));
 }
@@ -207,7 +217,7 @@ function head(group, x, y, room, color) {
   const mark = svg("rect", { x, y: y - 9, width: 9, height: 9, rx: 2, class: `mark ${color}` });
   const text = svg("text", { x: x + 15, y, class: "head" }, svg("tspan", { class: "name" }, shorten(name, 24)));
   const letters = Math.floor((room - 20) / 6.6) - Math.min(name.length, 24) - 2;
-  if (letters > 4) text.append(svg("tspan", { dx: 8, class: "quiet" }, shorten(rest, letters)));
+  if (letters > 4) text.append(svg("tspan", { dx: 8, class: "quiet" }, rest.length > letters ? `${rest.slice(0, letters - 1)}…` : rest));
   return svg("g", {}, svg("title", {}, `${name}: ${rest}`), mark, text);
 }
 
@@ -225,9 +235,8 @@ function makeBead({ port }) {
 }
 
 function fillBead(element, bead, now, chosen) {
-  const { port, width, height, font } = bead;
+  const { port, width, height, font, edge } = bead;
   const [title, body, load, glyph, label, rates] = element.children;
-  const edge = bead.tight ? 3 : 8;
   const up = port.state === "up";
   const busy = now.rx.bits + now.tx.bits;
   element.style.transform = `translate(${bead.x}px, ${bead.y}px)`;
@@ -244,7 +253,7 @@ function fillBead(element, bead, now, chosen) {
   const middle = bead.rates ? 14 : height / 2;
   set(glyph, { d: up ? (GLYPHS[port.kind] ?? OTHER) : DOWN, transform: `translate(${edge} ${middle - 5})${bead.tight ? " scale(.85)" : ""}` });
   set(label, { x: 2 * edge + 8, y: middle + font * 0.36, "font-size": font });
-  write(label, shorten(port.name, Math.floor((width - 2 * edge - 10) / (font * 0.61))));
+  write(label, shorten(port.name, bead.room, bead.share));
   set(rates, { x: 8, y: height - 10 });
   write(rates, bead.rates ? (up ? `${port.kind} · ${bits(busy)}` : `${port.kind} · down`) : "");
 }
