@@ -3,7 +3,7 @@
 import { h, keyed, set, write } from "./dom.js";
 import { Drops } from "./drops.js";
 import { Fdb } from "./fdb.js";
-import { bits, count, frames, History, look, PERIOD, plural, short, span, TOTAL } from "./model.js";
+import { bits, count, frames, History, look, PERIOD, short, span, TOTAL } from "./model.js";
 import { Plot } from "./plot.js";
 import { facts, Ports } from "./ports.js";
 import { Topology } from "./topology.js";
@@ -34,7 +34,7 @@ async function watch() {
       history.add(now.stats);
       if (!frozen) {
         tellChanges(seen, now);
-        seen = now;
+        seen = { ...now, at: new Date() };
         failures = 0;
         draw();
       }
@@ -101,12 +101,14 @@ function tellChanges(before, now) {
   ];
   if (!news.length) return;
   const told = news.length > 3 ? `${news.slice(0, 3).join(", ")} and ${count(news.length - 3)} more` : news.join(", ");
-  write($("news"), `${new Date().toLocaleTimeString("en-GB")} ${told}`);
+  write($("news"), `${clock(new Date())} ${told}`);
 }
+
+const clock = (time) => time.toLocaleTimeString("en-GB");
 
 function tellFailure(error) {
   const banner = $("banner");
-  const since = seen ? ` What you see is ${plural(failures, "look")} old.` : "";
+  const since = seen ? ` What you see is from ${clock(seen.at)}.` : "";
   const why = error instanceof TypeError || error.name === "TimeoutError" ? "vswitchd does not answer" : `vswitchd says: ${error.message}`;
   if (banner.hidden) write(banner, `${why}. Trying again until it does.${since}`);
   set(banner, { hidden: false });

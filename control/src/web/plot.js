@@ -52,7 +52,7 @@ export class Plot {
     if (!width) return;
     set(this.#picture, { width, viewBox: `0 0 ${width} ${height}` });
     const peak = samples.reduce((peak, it) => Math.max(peak, it.rx[this.#key], it.tx[this.#key]), 0);
-    const tick = step(Math.max(peak, 1));
+    const tick = step(Math.max(peak, 3));
     const end = samples.at(-1)?.at ?? 0;
     const past = reach(samples);
     const x = (at) => LEFT + (width - LEFT - 2) * (1 - (end - at) / past);
