@@ -158,9 +158,17 @@ fn two_hundred_ports_stay_apart_and_readable() {
             "[[port]]\nname = \"container-{number}\"\nnetwork = \"{network}\"\nkind = \"tap\"\nifname = \"t{number}\"\n"
         );
     }
+    rest = rest.replace("vlan = 10", "vlan = 10\nvni = 4096");
+    rest += "[vxlan]\nlocal = \"10.8.0.1\"\n[[vxlan.peer]]\naddress = \"10.8.0.2\"\nname = \"host2\"\n";
+    example.switch.host.ip("addr add 10.8.0.1/32 dev lo");
     example.switch.configure("name = \"host1\"", &rest);
     example.switch.ctl(&["reload"]);
-    browser.sees(&format!("{PORTS} === 203"));
+    browser.sees(&format!("{PORTS} === 205"));
+    // The endpoint and its peer hang on one wire of their own.
+    browser.sees("document.querySelectorAll('.wire.tunnel').length === 1");
+    browser.sees(
+        "document.querySelector('[data-key=host2]').getAttribute('aria-label') === 'host2, peer, up, blue'",
+    );
     // Bodies keep apart, names keep within, and no two names look the same.
     let apart = "(() => {
         const beads = [...document.querySelectorAll('.bead')];

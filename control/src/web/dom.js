@@ -27,15 +27,17 @@ export function write(element, text) {
 
 /**
  * Makes the children of `parent` those of `items`, in their order. An item keeps its element as long as it keeps its
- * key; `make(item)` makes one, `update(element, item)` fills it.
+ * key; `make(item)` makes one, `update(element, item)` fills it. The focus stays where it is, though its element moves.
  */
 export function keyed(parent, items, key, make, update) {
+  const names = new Set(items.map(key));
   const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));
+  for (const [name, element] of old) if (!names.has(name)) element.remove();
+  const focus = document.activeElement;
   let place = parent.firstElementChild;
   for (const item of items) {
     const name = key(item);
     let element = old.get(name);
-    old.delete(name);
     if (!element) {
       element = make(item);
       element.dataset.key = name;
@@ -44,7 +46,7 @@ export function keyed(parent, items, key, make, update) {
     else parent.insertBefore(element, place);
     update(element, item);
   }
-  for (const element of old.values()) element.remove();
+  if (focus !== document.activeElement && parent.contains(focus)) focus.focus({ preventScroll: true });
 }
 
 function furnish(element, attributes, children) {

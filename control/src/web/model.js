@@ -19,13 +19,14 @@ export async function ask(path) {
 export async function look() {
   const paths = ["/v1/status", "/v1/networks", "/v1/ports", "/v1/tunnel", "/v1/stats"];
   const [status, networks, ports, tunnel, stats] = await Promise.all(paths.map(ask));
-  return { status, networks, ports, tunnel, stats };
+  return { status, networks, ports, tunnel, stats, carried: carried(networks, ports) };
 }
 
-/** The names of the networks that a port carries. */
-export function carried(port, networks) {
-  const named = new Set([port.network, ...(port.trunk ?? [])]);
-  return networks.filter((it) => named.has(it.name) || it.ports.includes(port.name)).map((it) => it.name);
+/** The names of the networks that each port carries. */
+function carried(networks, ports) {
+  const made = new Map(ports.map((port) => [port.name, []]));
+  for (const network of networks) for (const port of network.ports) made.get(port)?.push(network.name);
+  return made;
 }
 
 /** The rates of each port over the last minutes, from counters that only grow. */

@@ -1,7 +1,7 @@
 // Every port in a line, and the chosen one in full.
 
 import { h, keyed, set, svg, write } from "./dom.js";
-import { carried, count, inOrder, plural, short, span } from "./model.js";
+import { count, inOrder, plural, short, span } from "./model.js";
 import { spark } from "./plot.js";
 
 const SPARK = { width: 72, height: 18 };
@@ -40,7 +40,7 @@ export class Ports {
     const words = this.#filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     const lines = look.ports.map((port) => ({
       port,
-      networks: carried(port, look.networks).join(", "),
+      networks: look.carried.get(port.name).join(", "),
       now: history.now(port.name),
       drops: port.drops.reduce((sum, drop) => sum + drop.frames, 0),
       past: history.of(port.name),
@@ -107,7 +107,7 @@ export function facts(port, look) {
   return [
     ["State", port.state + (port.reason ? `: ${port.reason}` : "")],
     ["Behind it", `${port.kind} ${port.device}${port.netns ? ` in ${port.netns}` : ""}`],
-    ["Networks", carried(port, look.networks).map((name) => name + (port.trunk?.length && port.network === name ? " (untagged)" : "")).join(", ") || "none"],
+    ["Networks", look.carried.get(port.name).map((name) => name + (port.trunk?.length && port.network === name ? " (untagged)" : "")).join(", ") || "none"],
     ["MTU", peer ? `${count(peer.path_mtu)} on the way to it` : `${count(port.mtu)}${port.offload ? ", with offloads" : ""}`],
     ...(peer ? [["Heard", peer.heard_ms == null ? "never" : `${span(Math.floor(peer.heard_ms / 1000))} ago`]] : []),
     ["MACs", count(port.macs)],

@@ -5,7 +5,7 @@
 // dot do not touch. All ports are one tab stop; arrow keys go from port to port.
 
 import { keyed, set, svg, write } from "./dom.js";
-import { bits, carried, fairest, inOrder, plural, shorten } from "./model.js";
+import { bits, fairest, inOrder, plural, shorten } from "./model.js";
 
 /** The most networks that are drawn as lanes; more would be a grey area. */
 const LANES = 24;
@@ -68,8 +68,9 @@ export class Topology {
     const shape = JSON.stringify([width, look.networks, groups.map((it) => [it.key, it.ports.map((port) => port.name)])]);
     if (shape !== this.#drawn) this.#arrange(look.networks, groups, width);
     this.#drawn = shape;
+    const ports = new Map(look.ports.map((port) => [port.name, port]));
     keyed(this.#ports, this.#beads, (bead) => bead.port.name, makeBead, (element, bead) => {
-      bead.port = look.ports.find((port) => port.name === bead.port.name);
+      bead.port = ports.get(bead.port.name);
       fillBead(element, bead, history.now(bead.port.name), bead.port.name === chosen);
     });
     this.#keepStop();
@@ -183,13 +184,13 @@ export class Topology {
 }
 
 /** Ports by the networks they carry: each network with its access ports, then trunks, then the tunnel. */
-function wires({ networks, ports }) {
+function wires({ networks, ports, carried }) {
   const groups = new Map(
     networks.map((it) => [`access ${it.name}`, { kind: "access", single: true, network: it, networks: [it.name], ports: [] }]),
   );
   for (const port of ports) {
     const tunnel = port.kind === "peer" || port.kind === "vxlan";
-    const names = carried(port, networks);
+    const names = carried.get(port.name);
     const kind = tunnel ? "tunnel" : port.trunk?.length || names.length !== 1 ? "trunk" : "access";
     const key = [kind, ...names, kind === "trunk" ? `/${port.network ?? ""}` : ""].join(" ").trim();
     const group = { kind, single: false, networks: names, untagged: tunnel ? null : port.network, ports: [] };
