@@ -1,7 +1,7 @@
 //! The web page: the switch drawn, its rates, its MAC table and its drops, for a browser.
 //!
 //! A page of plain files, compiled in, and those paths of the API that change nothing
-//! ([`api::server::reading`]), on a TCP address that the operator chose (`api.web`). There is no password, so there is
+//! (`api::server::reading`), on a TCP address that the operator chose (`api.web`). There is no password, so there is
 //! nothing here that a stranger could do harm with, and three guards before it: only GET and HEAD pass; only a host
 //! that is an address or `localhost` is answered, because any other name could be made to point here by whoever wrote
 //! the page in the next tab (DNS rebinding); and the browser is told to load nothing from elsewhere and to show this
