@@ -40,6 +40,7 @@ export class Topology {
   #picture = svg("svg", {}, this.#box, this.#name, this.#lanes, this.#wires, this.#heads, this.#ports);
   #beads = [];
   #drawn = "";
+  #width = 0;
   #last = null;
 
   /** Draws into `root`; calls `choose` with the name of the port that is chosen. */
@@ -67,6 +68,9 @@ export class Topology {
     write(this.#name, shorten(look.status.name, 24));
     const shape = JSON.stringify([width, look.networks, groups.map((it) => [it.key, it.ports.map((port) => port.name)])]);
     if (shape !== this.#drawn) this.#arrange(look.networks, groups, width);
+    // Ports glide to new places when others come and go, not when the window changes.
+    set(this.#picture, { class: width !== this.#width && "still" });
+    this.#width = width;
     this.#drawn = shape;
     const ports = new Map(look.ports.map((port) => [port.name, port]));
     keyed(this.#ports, this.#beads, (bead) => bead.port.name, makeBead, (element, bead) => {
