@@ -1,10 +1,10 @@
 //! Forwarding allocates nothing: counted by the allocator itself.
 //!
 //! One test, because the count is of the whole process.
-#![expect(unsafe_code, reason = "a global allocator is unsafe to implement")]
+
+mod counting;
 
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
     io,
     num::NonZeroU16,
     sync::{
@@ -13,6 +13,7 @@ use std::{
     },
 };
 
+use counting::ALLOCATIONS;
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
     batch::{Batch, HEADROOM},
@@ -25,33 +26,6 @@ use vswitch::{
     topology::{Network, PortMode, PortRules, Topology},
     transmit::{Scratch, Transmit},
 };
-
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: everything is the system allocator's; counting touches no memory it manages.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Receives the frame it was told, 64 times a turn and each from another station if asked to, and counts the octets it
 /// sends.
