@@ -5,8 +5,8 @@
 //!   header.parse      is it VXLAN?                 VXLAN_INVALID_HDR
 //!   tables.network    of a network we know?        VXLAN_VNI_NOT_FOUND
 //!   ecn.propagate     congestion met on the way    IP_TUNNEL_ECN
-//!   mss.clamp         where asked for
 //!   run.follow        the next packet of the same flow? its payload is moved behind the one before
+//!   mss.clamp         the first of a connection, where asked for
 //! ```
 //! A message is received into the batch's next buffer, so that the first frame is in its place already. Those that follow it in
 //! its flow are moved down behind it, and others to the next buffers.
@@ -72,7 +72,9 @@ pub fn decapsulate(
     let mut buffers = batch.spare();
     let Some(buffer) = buffers.next() else { return };
     let octets = &mut buffer[MESSAGE..];
-    let shape = Shape::of(&octets[..message.len], message.stride, manner.overlay_mtu);
+    let longest = usize::from(manner.overlay_mtu) + ETHERNET;
+    let shape = Shape::of(&octets[..message.len], message.stride, longest);
+    let clamp = manner.clamp.then_some(longest);
     let mut frames = ArrayVec::<Frame, TRAIN>::new();
     let mut open: Option<Open<'_>> = None;
     for datagram in shape.datagrams(message.len) {
@@ -94,7 +96,7 @@ pub fn decapsulate(
         }
         frames.extend(open.take().map(|open| open.finish(octets)));
         let elsewhere = if nth == 0 { None } else { buffers.next().map(|buffer| &mut buffer[HEADROOM..]) };
-        open = Some(Open::begin(octets, inner, elsewhere, network, &shape));
+        open = Some(Open::begin(octets, inner, elsewhere, network, shape, clamp));
     }
     frames.extend(open.take().map(|open| open.finish(octets)));
     drop(buffers);
@@ -124,41 +126,41 @@ enum Shape {
     Super {
         /// Octets of payload of each packet, if it is to be cut along UDP: the kernel tells those. Of TCP it tells nothing.
         datagram: Option<usize>,
-        /// Octets of the longest packet it may be cut into.
-        mtu: usize,
+        /// Octets of the longest frame it may be cut into.
+        longest: usize,
     },
 }
 
 impl Shape {
     #[inline]
-    fn of(octets: &[u8], stride: usize, overlay_mtu: u16) -> Self {
-        let (stride, mtu) = (stride.max(1), usize::from(overlay_mtu));
+    fn of(octets: &[u8], stride: usize, longest: usize) -> Self {
+        let frame = octets.get(HEADER..).unwrap_or_default();
         if stride < octets.len() {
-            let goes_on =
-                octets.get(HEADER..stride).is_some_and(|frame| packet_end(frame) > Some(frame.len()));
-            if goes_on {
-                return Self::Super { datagram: Some(stride), mtu };
+            // The packet says so itself. It must fill the message exactly, or one bad packet could hide all that come with it.
+            if packet_end(frame) == Some(frame.len()) {
+                return Self::Super { datagram: Some(stride), longest };
             }
-        } else if octets.len() > HEADER + ETHERNET + mtu {
-            return Self::Super { datagram: None, mtu };
+        } else if frame.len() > longest {
+            return Self::Super { datagram: None, longest };
         }
-        Self::Train { stride }
+        Self::Train { stride: stride.max(1) }
     }
 
+    /// Where the datagrams are in a message of `len` octets; an empty message is one.
     fn datagrams(self, len: usize) -> impl Iterator<Item = Range<usize>> {
         let stride = match self {
             Self::Train { stride } => stride,
             Self::Super { .. } => len.max(1),
         };
-        (0..len).step_by(stride).map(move |start| start..len.min(start + stride))
+        (0..len.max(1)).step_by(stride).map(move |start| start..len.min(start + stride))
     }
 
     /// Octets of payload of each packet that a frame with these headers stands for.
     fn segment(self, headers: &Headers) -> Option<usize> {
-        let Self::Super { datagram, mtu } = self else { return None };
+        let Self::Super { datagram, longest } = self else { return None };
         match headers.transport_kind {
             Transport::Udp => datagram,
-            Transport::Tcp => (mtu + headers.network).checked_sub(headers.payload),
+            Transport::Tcp => longest.checked_sub(headers.payload),
         }
     }
 }
@@ -188,9 +190,6 @@ fn inner(
     let inner = datagram.start + HEADER..datagram.end;
     let frame = &mut octets[inner.clone()];
     ecn::propagate(frame, ecn).map_err(|ecn::Congested| DropReason::IpTunnelEcn)?;
-    if manner.clamp {
-        mss::clamp(frame, manner.overlay_mtu);
-    }
     Ok((network, inner))
 }
 
@@ -212,32 +211,36 @@ struct Open<'b> {
 }
 
 impl<'b> Open<'b> {
-    /// Moves the frame at `inner` to its place.
+    /// Moves the frame at `inner` to its place. If it opens a connection, that will ask for frames of at most `clamp` octets.
     #[inline]
     fn begin(
         octets: &mut [u8],
         inner: Range<usize>,
         mut elsewhere: Option<&'b mut [u8]>,
         network: NetworkId,
-        shape: &Shape,
+        shape: Shape,
+        clamp: Option<usize>,
     ) -> Self {
         let len = inner.len();
         let frame = match &mut elsewhere {
             Some(buffer) => {
                 buffer[..len].copy_from_slice(&octets[inner]);
-                &buffer[..len]
+                &mut buffer[..len]
             }
             None => {
                 if inner.start > HEADER {
                     octets.copy_within(inner, HEADER);
                 }
-                &octets[HEADER..HEADER + len]
+                &mut octets[HEADER..HEADER + len]
             }
         };
         let (mut offload, mut run) = (Offload::NONE, None);
         if let Some(headers) = Headers::measure(frame) {
             offload = unfinished(frame, &headers, shape.segment(&headers)).unwrap_or(Offload::NONE);
             run = Run::begin(frame, &headers);
+            if let Some(longest) = clamp.filter(|_| mss::opens(frame, &headers)) {
+                mss::clamp(frame, &headers, longest, offload.csum);
+            }
         }
         Self { network, elsewhere, len, offload, run }
     }

@@ -17,7 +17,8 @@ use arrayvec::ArrayVec;
 use vswitch::{
     batch::CAPACITY,
     drops::DropReason,
-    headers::ETHERNET,
+    headers::{ETHERNET, Headers, link},
+    offload::Csum,
     segment::{Segment, Segmenter},
     transmit::{Answers, Out, Scratch, TagOp, Transmit, drop_reason},
 };
@@ -185,40 +186,45 @@ impl<'c, 'a: 'c> Cargo<'c, 'a> {
             TagOp::Keep => (lies, received.offload),
             _ => frames.frame(out, buffer)?,
         };
-        if offload.wire_len(frame.len()) > usize::from(manner.overlay_mtu) + ETHERNET {
-            if let Some(answer) = too_big::answer(lies, manner.overlay_mtu) {
+        let longest = usize::from(manner.overlay_mtu) + ETHERNET;
+        if offload.wire_len(frame.len()) > longest {
+            // Tags that stay on the frame take room from its packet.
+            let mtu = link(frame).map_or(0, |(network, _)| longest.saturating_sub(network));
+            if let Some(answer) = u16::try_from(mtu).ok().and_then(|mtu| too_big::answer(lies, mtu)) {
                 answers.push(received.ingress, &answer);
             }
             return Err(DropReason::PktTooBig);
         }
+        let opens =
+            manner.clamp && Headers::measure(frame).is_some_and(|headers| mss::opens(frame, &headers));
         let mut datagrams = 0;
-        match out.tag {
-            TagOp::Keep => {
-                for segment in Segmenter::new(lies, &offload)? {
-                    self.add(header, &segment, Some(segment.payload), datagrams > 0)?;
-                    datagrams += 1;
+        if opens || out.tag != TagOp::Keep {
+            // Copied: what is changed, and what lies in the buffer, which it does only until the next frame.
+            for segment in Segmenter::new(frame, &offload)? {
+                let datagram = self.add(header, &segment, None, datagrams > 0)?;
+                if opens {
+                    clamp(datagram, longest);
                 }
+                datagrams += 1;
             }
-            // What lies in the buffer does so only until the next frame.
-            _ => {
-                for segment in Segmenter::new(frame, &offload)? {
-                    self.add(header, &segment, None, datagrams > 0)?;
-                    datagrams += 1;
-                }
+        } else {
+            for segment in Segmenter::new(lies, &offload)? {
+                self.add(header, &segment, Some(segment.payload), datagrams > 0)?;
+                datagrams += 1;
             }
         }
         Ok(datagrams)
     }
 
     /// Adds one datagram. `lent` is its payload if it stays where it is until the train has left. If the frame's own datagrams
-    /// `are_aboard`, it is lost with them.
+    /// `are_aboard`, it is lost with them. Returns as much of the datagram as was copied.
     fn add(
         &mut self,
         header: &[u8; HEADER],
         segment: &Segment<'_>,
         lent: Option<&'c [u8]>,
         are_aboard: bool,
-    ) -> Result<(), DropReason> {
+    ) -> Result<&mut [u8], DropReason> {
         let len = HEADER + segment.wire_len();
         if !self.train.has_room(len) {
             let departed = self.depart();
@@ -226,13 +232,7 @@ impl<'c, 'a: 'c> Cargo<'c, 'a> {
                 departed?;
             }
         }
-        let octets = self.train.add(len, header, segment, lent).ok_or(DropReason::DevTxError)?;
-        if self.manner.clamp
-            && let Some(frame) = octets.get_mut(HEADER..)
-        {
-            mss::clamp(frame, self.manner.overlay_mtu);
-        }
-        Ok(())
+        self.train.add(len, header, segment, lent).ok_or(DropReason::DevTxError)
     }
 
     /// Sends the train, if there is anything in it.
@@ -242,6 +242,16 @@ impl<'c, 'a: 'c> Cargo<'c, 'a> {
             self.frames.count(out, result.map(|()| datagrams));
         }
         result
+    }
+}
+
+/// Makes the connection that the frame in `datagram` opens ask for segments that fit `longest` octets.
+fn clamp(datagram: &mut [u8], longest: usize) {
+    if let Some(frame) = datagram.get_mut(HEADER..)
+        && let Some(headers) = Headers::measure(frame)
+    {
+        // A segment's checksum is complete.
+        mss::clamp(frame, &headers, longest, Csum::Unknown);
     }
 }
 

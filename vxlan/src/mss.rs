@@ -2,7 +2,10 @@
 //!
 //! A way round hosts that do not hear "packet too big". It changes packets of others, so it is done only where asked for.
 
-use vswitch::headers::{Headers, Network, Transport};
+use vswitch::{
+    headers::{Headers, Network, Transport},
+    offload::Csum,
+};
 
 use crate::ecn::replace_in_checksum;
 
@@ -14,21 +17,26 @@ const END: u8 = 0;
 const NO_OPERATION: u8 = 1;
 const MAXIMUM_SEGMENT_SIZE: u8 = 2;
 
-/// Lowers the maximum segment size that a SYN in `frame` tells, if packets of such segments are longer than `mtu` octets.
+/// Whether `frame`, which has these `headers`, begins a connection or answers to one that does.
+#[inline]
+pub fn opens(frame: &[u8], headers: &Headers) -> bool {
+    headers.transport_kind == Transport::Tcp && frame[headers.transport + 13] & SYN != 0
+}
+
+/// Lowers the maximum segment size that `frame` tells, if frames of such segments are longer than `longest` octets, with
+/// Ethernet header and tags.
 ///
-/// The checksum is kept right if it was, and as partial as it was. A SYN that tells none (536 or 1220 is meant, RFC 9293
-/// section 3.7.1) is left as it is. Returns whether anything was changed.
-pub fn clamp(frame: &mut [u8], mtu: u16) -> bool {
-    let Some(headers) = Headers::measure(frame) else { return false };
+/// `frame` [opens](opens) a connection and has these `headers`. The checksum is kept right if it was; one that is still
+/// partial, as `csum` says, does not cover the options. A SYN that tells none (536 or 1220 is meant, RFC 9293 section 3.7.1)
+/// is left as it is. Returns whether anything was changed.
+pub fn clamp(frame: &mut [u8], headers: &Headers, longest: usize, csum: Csum) -> bool {
     let tcp = headers.transport;
-    if headers.transport_kind != Transport::Tcp || frame[tcp + 13] & SYN == 0 {
-        return false;
-    }
+    // Without options and extensions, as RFC 6691 counts.
     let fixed = match headers.network_kind {
-        Network::V4 => 20 + TCP_HEADER,
-        Network::V6 => 40 + TCP_HEADER,
+        Network::V4 => headers.network + 20 + TCP_HEADER,
+        Network::V6 => headers.network + 40 + TCP_HEADER,
     };
-    let Some(limit) = usize::from(mtu).checked_sub(fixed).and_then(|limit| u16::try_from(limit).ok()) else {
+    let Some(limit) = longest.checked_sub(fixed).and_then(|limit| u16::try_from(limit).ok()) else {
         return false;
     };
     let Some(at) = option(&frame[tcp + TCP_HEADER..headers.payload]).map(|at| tcp + TCP_HEADER + at) else {
@@ -40,6 +48,9 @@ pub fn clamp(frame: &mut [u8], mtu: u16) -> bool {
     }
     let (old, new) = (told.to_be_bytes(), limit.to_be_bytes());
     frame[at..at + 2].copy_from_slice(&new);
+    if matches!(csum, Csum::Partial { .. }) {
+        return true;
+    }
     if at % 2 == tcp % 2 {
         replace_in_checksum(&mut frame[tcp..], 16, told, limit);
     } else {
@@ -115,7 +126,10 @@ mod tests {
         for &(v6, options, expected) in table {
             let mut frame = syn(v6, options);
             let before = frame.clone();
-            assert_eq!(clamp(&mut frame, 1450), expected.is_some(), "{options:?}");
+            let headers = Headers::measure(&frame).unwrap();
+            assert!(opens(&frame, &headers));
+            let clamped = clamp(&mut frame, &headers, 1464, Csum::Unknown);
+            assert_eq!(clamped, expected.is_some(), "{options:?}");
             assert!(verify(&frame, &Headers::measure(&frame).unwrap()), "{options:?}");
             match expected {
                 Some(expected) => assert!(frame.ends_with(expected), "{options:?} became {frame:?}"),
@@ -125,14 +139,29 @@ mod tests {
     }
 
     #[test]
-    fn only_a_syn_is_touched() {
+    fn a_tag_takes_room_from_segments() {
         let mut frame = syn(false, &[2, 4, 5, 180]);
-        frame[47] = 0x10;
-        let before = frame.clone();
-        assert!(!clamp(&mut frame, 1000));
-        assert_eq!(frame, before);
-        for len in 0..before.len() {
-            assert!(!clamp(&mut syn(false, &[2, 4, 5, 180])[..len], 1000), "{len}");
+        frame.splice(12..12, [0x81, 0, 0, 10]);
+        let headers = Headers::measure(&frame).unwrap();
+        assert!(clamp(&mut frame, &headers, 1464, Csum::Unknown));
+        assert!(frame.ends_with(&1406_u16.to_be_bytes()));
+    }
+
+    #[test]
+    fn a_partial_checksum_does_not_cover_options() {
+        let mut frame = syn(false, &[2, 4, 5, 180]);
+        let headers = Headers::measure(&frame).unwrap();
+        frame[50..52].copy_from_slice(&[0x12, 0x34]);
+        assert!(clamp(&mut frame, &headers, 1464, Csum::Partial { start: 34, offset: 16 }));
+        assert_eq!(frame[50..52], [0x12, 0x34]);
+    }
+
+    #[test]
+    fn only_a_syn_opens() {
+        let mut frame = syn(false, &[2, 4, 5, 180]);
+        for (flags, expected) in [(0x10, false), (0x12, true), (0x02, true), (0xc2, true), (0x11, false)] {
+            frame[47] = flags;
+            assert_eq!(opens(&frame, &Headers::measure(&frame).unwrap()), expected, "{flags:#x}");
         }
     }
 }

@@ -12,7 +12,7 @@ use std::num::NonZeroU16;
 use vswitch::{
     checksum::{Sum, verify},
     headers::{ETHERNET, Headers, Network, Transport},
-    offload::{Csum, Gso, GsoKind, MAX_DATAGRAMS, Offload},
+    offload::{Csum, Gso, GsoKind, MAX_DATAGRAMS, MAX_SEGMENTS, Offload},
 };
 
 const IPV4_HEADER: usize = 20;
@@ -125,9 +125,10 @@ impl Run {
     /// `first` begins with the first packet, whole.
     #[inline]
     pub fn follow(&mut self, first: &[u8], next: &[u8]) -> Option<usize> {
-        let Headers { transport, payload, transport_kind, .. } = self.headers;
+        let Headers { payload, transport_kind, .. } = self.headers;
         let added = next.len().checked_sub(payload)?;
-        let fits = self.len - ETHERNET + added <= MAX_PACKET;
+        let limit = if transport_kind == Transport::Udp { MAX_DATAGRAMS } else { MAX_SEGMENTS };
+        let fits = self.len - ETHERNET + added <= MAX_PACKET && self.packets < limit;
         if self.closed || added == 0 || added > self.size || !fits {
             return None;
         }
@@ -142,7 +143,6 @@ impl Run {
         {
             return None;
         }
-        debug_assert!(transport < payload);
         self.packets += 1;
         self.len += added;
         self.id_step = id_step;
@@ -207,9 +207,8 @@ impl Run {
     #[inline]
     fn next_datagram(&self, first: &[u8], next: &[u8]) -> Option<u8> {
         let at = self.headers.transport;
-        let same = next[at..at + 4] == first[at..at + 4]
-            && usize::from(word(next, at + 4)) == next.len() - at
-            && self.packets < MAX_DATAGRAMS;
+        let same =
+            next[at..at + 4] == first[at..at + 4] && usize::from(word(next, at + 4)) == next.len() - at;
         same.then_some(0)
     }
 

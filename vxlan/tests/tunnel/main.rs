@@ -1,0 +1,10 @@
+//! The data plane of the tunnel in memory: frames become datagrams, and datagrams frames. No socket, no root, no clock.
+
+mod books;
+mod lab;
+mod marks;
+mod merging;
+mod mtu;
+mod packets;
+#[path = "../../../switch/tests/superframe/mod.rs"]
+mod superframe;

@@ -1,0 +1,243 @@
+//! Literal packets, both ways.
+
+use vswitch::{
+    drops::DropReason,
+    frame::Tag,
+    offload::{Csum, Gso, GsoKind, Offload},
+    transmit::TagOp,
+};
+use vswitch_vxlan::{ecn::Ecn, encap::Dscp};
+
+use crate::{
+    lab::{Arrived, BLUE, BLUE_HEADER, Item, LOCAL, RED, RED_HEADER, Tunnel, seal},
+    superframe::{ACK, Addresses, PSH, Spec, Transport},
+};
+
+/// Who has 10.9.0.3? Tell 10.9.0.2.
+const ARP: &[u8] = b"\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x02\x08\x06\
+    \x00\x01\x08\x00\x06\x04\x00\x01\x02\x00\x00\x00\x00\x02\x0a\x09\x00\x02\x00\x00\x00\x00\x00\x00\x0a\x09\x00\x03";
+
+/// 10.9.0.2:40000 > 10.9.0.3:5001, UDP, DSCP 46 and ECT(0), payload "hello".
+#[rustfmt::skip]
+const UDP4: [u8; 47] = [
+    2, 0, 0, 0, 0, 3, 2, 0, 0, 0, 0, 2, 0x08, 0x00,
+    0x45, 0xba, 0, 33, 0x12, 0x34, 0x40, 0, 64, 17, 0x13, 0xc8, 10, 9, 0, 2, 10, 9, 0, 3,
+    0x9c, 0x40, 0x13, 0x89, 0, 13, 0xf8, 0x21, b'h', b'e', b'l', b'l', b'o',
+];
+
+pub(crate) fn spec(v6: bool, transport: Transport, payload: &[u8]) -> Spec {
+    Spec {
+        tags: vec![],
+        addresses: if v6 { Addresses::V6([0xfd; 32]) } else { Addresses::V4([10, 9, 0, 2, 10, 9, 0, 3]) },
+        ip_options: 0,
+        extensions: vec![],
+        id: 7,
+        transport,
+        payload: payload.to_vec(),
+    }
+}
+
+pub(crate) const TCP: Transport = Transport::Tcp { sequence: u32::MAX - 5, flags: ACK, options: 12 };
+
+/// The datagram of `frame` in blue.
+pub(crate) fn blue(frame: &[u8]) -> Vec<u8> {
+    [&BLUE_HEADER, frame].concat()
+}
+
+fn arrived(bytes: impl Into<Vec<u8>>) -> Arrived {
+    Arrived { network: BLUE, offload: Offload::NONE, bytes: bytes.into() }
+}
+
+#[test]
+fn a_frame_behind_its_header_and_back() {
+    let tunnel = Tunnel::new();
+    let mut udp = UDP4;
+    seal(&mut udp);
+    assert_eq!(udp, UDP4, "the example is right");
+    let ip6 = spec(true, TCP, b"hello").wire();
+    let long = spec(false, Transport::Udp, &[0x55; 1422]).wire();
+    assert_eq!(long.len(), 1464, "as long as fits");
+    for frame in [ARP, &UDP4, &ip6, &long, &[0xee; 14]] {
+        let outcome = tunnel.send(&[Item::plain(frame)]);
+        assert_eq!(outcome.datagrams(), [blue(frame)]);
+        let octets = frame.len() as u64;
+        assert_eq!(
+            [outcome.totals.offered, outcome.totals.tx_frames, outcome.totals.tx_bytes],
+            [1, 1, octets]
+        );
+        assert_eq!(tunnel.take(&outcome.datagrams()), [arrived(frame)]);
+    }
+}
+
+#[test]
+fn networks_by_their_numbers() {
+    let tunnel = Tunnel::new();
+    let outcome = tunnel.send(&[
+        Item::plain(ARP),
+        Item { network: RED, ..Item::plain(ARP) },
+        Item { network: LOCAL, ..Item::plain(ARP) },
+    ]);
+    assert_eq!(outcome.datagrams(), [blue(ARP), [&RED_HEADER, ARP].concat()]);
+    assert_eq!(outcome.drops(), [(DropReason::PortGone, 1)]);
+    let frames = tunnel.take(&outcome.datagrams());
+    assert_eq!(frames, [arrived(ARP), Arrived { network: RED, ..arrived(ARP) }]);
+}
+
+#[test]
+fn a_super_frame_leaves_as_one_train_and_arrives_whole() {
+    let tunnel = Tunnel::new();
+    for (v6, transport) in [(false, TCP), (true, TCP), (false, Transport::Udp), (true, Transport::Udp)] {
+        let spec = spec(v6, transport, b"0123456789");
+        let item = Item::offloaded(&spec.gso_header(4), spec.offloaded());
+        let outcome = tunnel.send(std::slice::from_ref(&item));
+        let expected: Vec<_> = spec.cut(4).iter().map(|frame| blue(frame)).collect();
+        assert_eq!(outcome.datagrams(), expected);
+        assert_eq!(outcome.trains.len(), 1);
+        assert_eq!([outcome.totals.tx_frames, outcome.totals.tx_segments], [1, 3]);
+        assert_eq!(
+            tunnel.take(&outcome.datagrams()),
+            [Arrived { network: BLUE, offload: item.offload, bytes: item.bytes }]
+        );
+    }
+}
+
+#[test]
+fn a_checksum_left_to_us_is_completed() {
+    let spec = spec(false, TCP, b"hello");
+    let outcome = Tunnel::new().send(&[Item::offloaded(&spec.csum_header(), spec.offloaded())]);
+    assert_eq!(outcome.datagrams(), [blue(&spec.wire())]);
+}
+
+/// The flow of a frame, by a number.
+fn flow(number: u16) -> Vec<u8> {
+    let mut frame = spec(false, Transport::Udp, b"0123456789").wire();
+    frame[34..36].copy_from_slice(&number.to_be_bytes());
+    seal(&mut frame);
+    frame
+}
+
+#[test]
+fn small_frames_of_one_turn_share_trains() {
+    let mut tunnel = Tunnel::new();
+    let items: Vec<_> = (0..64).map(|number| Item::plain(flow(number % 8))).collect();
+    let outcome = tunnel.send(&items);
+    assert_eq!(outcome.totals.tx_frames, 64);
+    let sources: Vec<_> = outcome.trains.iter().map(|train| train.source).collect();
+    assert!(sources.len() <= 8 && sources.is_sorted_by(|a, b| a < b), "one train for each port: {sources:?}");
+    tunnel.out.sources = 1;
+    assert_eq!(tunnel.send(&items).trains.len(), 1);
+    tunnel.out.datagrams = 1;
+    assert_eq!(tunnel.send(&items).trains.len(), 64);
+}
+
+#[test]
+fn another_traffic_class_is_another_train() {
+    let mut tunnel = Tunnel::new();
+    tunnel.out.dscp = Dscp::Inherit;
+    let mut marked = flow(1);
+    marked[15] = 0xb8;
+    seal(&mut marked);
+    let outcome = tunnel.send(&[flow(1), marked.clone(), marked, flow(1)].map(Item::plain));
+    let trains: Vec<_> =
+        outcome.trains.iter().map(|train| (train.traffic_class, train.datagrams.len())).collect();
+    assert_eq!(trains, [(0, 1), (0xb8, 2), (0, 1)]);
+}
+
+#[test]
+fn a_tag_leaves_as_the_switch_says() {
+    let tunnel = Tunnel::new();
+    let tagged = Spec { tags: vec![[0x81, 0, 0, 10]], ..spec(false, TCP, b"0123456789") };
+    let untagged = Spec { tags: vec![], ..tagged.clone() };
+    let item = Item::offloaded(&tagged.gso_header(4), tagged.offloaded());
+    let table = [
+        (TagOp::Keep, tagged.cut(4)),
+        (TagOp::Pop, untagged.cut(4)),
+        (TagOp::Replace(Tag(11)), Spec { tags: vec![[0x81, 0, 0, 11]], ..tagged.clone() }.cut(4)),
+    ];
+    for (tag, expected) in table {
+        let expected: Vec<_> = expected.iter().map(|frame| blue(frame)).collect();
+        // Two, for the copy of the first must not be overwritten by that of the second.
+        let outcome = tunnel.send(&[Item { tag, ..item.clone() }, Item { tag, ..item.clone() }]);
+        assert_eq!(outcome.datagrams(), [expected.clone(), expected].concat(), "{tag:?}");
+    }
+}
+
+#[test]
+fn what_is_not_taken_in_is_told_and_hides_nothing() {
+    let mut tunnel = Tunnel::new();
+    let good = blue(ARP);
+    let with = |octet: usize, value| {
+        let mut datagram = good.clone();
+        datagram[octet] = value;
+        datagram
+    };
+    let table = [
+        ("no flag", with(0, 0), DropReason::VxlanInvalidHdr),
+        ("a network that nobody has", with(6, 1), DropReason::VxlanVniNotFound),
+        ("VNI 0", with(5, 0), DropReason::VxlanInvalidHdr),
+    ];
+    for (what, bad, reason) in table {
+        let message = [good.clone(), bad.clone(), good.clone()].concat();
+        let (frames, refused) = tunnel.receive(&message, good.len(), Ecn::NotEct);
+        assert_eq!(frames, [arrived(ARP), arrived(ARP)], "{what}");
+        assert_eq!(refused, [(reason, ARP.len())], "{what}");
+        let (frames, refused) = tunnel.receive(&[bad, good.clone()].concat(), good.len(), Ecn::NotEct);
+        assert_eq!((frames, refused.len()), (vec![arrived(ARP)], 1), "{what}, first");
+    }
+    for len in 0..8 {
+        let (frames, refused) = tunnel.receive(&good[..len], len, Ecn::NotEct);
+        assert_eq!((frames, refused), (vec![], vec![(DropReason::VxlanInvalidHdr, 0)]), "{len} octets");
+    }
+    let reserved = with(7, 1);
+    assert_eq!(tunnel.take(std::slice::from_ref(&reserved)), [arrived(ARP)]);
+    tunnel.back.strict = true;
+    let (frames, refused) = tunnel.receive(&reserved, reserved.len(), Ecn::NotEct);
+    assert_eq!((frames, refused), (vec![], vec![(DropReason::VxlanInvalidHdr, ARP.len())]));
+}
+
+#[test]
+fn a_super_frame_that_never_was_on_a_wire() {
+    let tunnel = Tunnel::new();
+    let payload = vec![0x5a; 20_000];
+    for v6 in [false, true] {
+        let tcp = spec(v6, Transport::Tcp { sequence: 1, flags: ACK | PSH, options: 12 }, &payload);
+        let (frames, refused) =
+            tunnel.receive(&blue(&tcp.offloaded()), 8 + tcp.offloaded().len(), Ecn::NotEct);
+        assert_eq!((frames.len(), refused), (1, vec![]));
+        assert_eq!(frames[0].bytes, tcp.offloaded());
+        let size = if v6 { 1450 - 72 } else { 1450 - 52 };
+        assert_eq!(frames[0].wire_frames(), tcp.cut(size));
+
+        let udp = spec(v6, Transport::Udp, &payload);
+        let (frames, refused) = tunnel.receive(&blue(&udp.offloaded()), 1000, Ecn::NotEct);
+        assert_eq!((frames.len(), refused), (1, vec![]));
+        assert_eq!(frames[0].wire_frames(), udp.cut(1000));
+    }
+    let lone = spec(false, TCP, b"hello");
+    let frames = tunnel.take(&[blue(&lone.offloaded())]);
+    assert_eq!(frames[0].offload, Offload { csum: Csum::Partial { start: 34, offset: 16 }, gso: None });
+}
+
+/// A station that lies about the length of its packets harms its own alone.
+#[test]
+fn a_packet_that_claims_to_go_on_hides_nothing() {
+    let tunnel = Tunnel::new();
+    let mut liar = UDP4;
+    for claimed in [48, 1000, 65_535_u16] {
+        liar[16..18].copy_from_slice(&claimed.to_be_bytes());
+        let frames = tunnel.take(&[blue(&liar), blue(&UDP4), blue(&liar)]);
+        assert_eq!(frames, [arrived(liar), arrived(UDP4), arrived(liar)], "{claimed}");
+    }
+}
+
+#[test]
+fn sizes_of_a_merged_frame() {
+    let tunnel = Tunnel::new();
+    let spec = spec(false, TCP, &[7; 3000]);
+    let datagrams: Vec<_> = spec.cut(1398).iter().map(|frame| blue(frame)).collect();
+    let frames = tunnel.take(&datagrams);
+    let gso =
+        Gso { kind: GsoKind::Tcp4, size: 1398.try_into().expect("not zero"), header_len: 66, ecn: false };
+    let offload = Offload { csum: Csum::Partial { start: 34, offset: 16 }, gso: Some(gso) };
+    assert_eq!(frames, [Arrived { network: BLUE, offload, bytes: spec.offloaded() }]);
+}
