@@ -19,7 +19,7 @@ use vswitch::{
     batch::{Batch, HEADROOM, TRAIN},
     device::Refuse,
     drops::DropReason,
-    headers::{ETHERNET, Headers, Transport, link},
+    headers::{ETHERNET, Headers, Transport},
     offload::Offload,
 };
 
@@ -27,7 +27,7 @@ use crate::{
     ecn::{self, Ecn},
     header::{self, HEADER},
     mss,
-    run::{Run, unfinished},
+    run::{Checksum, Run, unfinished},
     tables::Tables,
 };
 
@@ -136,8 +136,14 @@ impl Shape {
     fn of(octets: &[u8], stride: usize, longest: usize) -> Self {
         let frame = octets.get(HEADER..).unwrap_or_default();
         if stride < octets.len() {
-            // The packet says so itself. It must fill the message exactly, or one bad packet could hide all that come with it.
-            if packet_end(frame) == Some(frame.len()) {
+            // The packet says so itself. It must fill the message exactly and be unfinished, or one bad packet could hide
+            // all that come with it.
+            let uncut = |headers: &Headers| {
+                headers.transport_kind == Transport::Udp
+                    && headers.ends_with(frame)
+                    && Checksum::is_partial(frame, headers)
+            };
+            if Headers::measure(frame).is_some_and(|headers| uncut(&headers)) {
                 return Self::Super { datagram: Some(stride), longest };
             }
         } else if frame.len() > longest {
@@ -162,17 +168,6 @@ impl Shape {
             Transport::Udp => datagram,
             Transport::Tcp => longest.checked_sub(headers.payload),
         }
-    }
-}
-
-/// Where the IP packet in `frame` ends by its own account.
-fn packet_end(frame: &[u8]) -> Option<usize> {
-    let (network, ethertype) = link(frame)?;
-    let word = |at: usize| Some(usize::from(u16::from_be_bytes(*frame.get(at..)?.first_chunk()?)));
-    match ethertype {
-        0x0800 => Some(network + word(network + 2)?),
-        0x86dd => Some(network + 40 + word(network + 4)?),
-        _ => None,
     }
 }
 
