@@ -9,6 +9,8 @@ pub(crate) enum Plug {
     Port(usize, u16),
     /// A host's network card.
     Host(usize),
+    /// The tunnel endpoint of a switch, as one peer sees it, by the port that the peer is there.
+    Peer(usize, u16),
 }
 
 /// What a cable does to frames.

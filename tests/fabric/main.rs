@@ -5,9 +5,10 @@
 mod cable;
 mod host;
 mod simulation;
+mod tunnel;
 
 use cable::Faults;
-use simulation::{BLUE, BLUE_PORTS, Fabric, RED, RED_PORTS, TRUNKS};
+use simulation::{BLUE, BLUE_PORTS, Fabric, RED, RED_PORTS, TRUNKS, peer};
 use smoltcp::iface::SocketHandle;
 
 /// One of a hundred frames is lost on each trunk, and others are repeated and overtaken.
@@ -164,4 +165,77 @@ fn networks_on_the_same_trunks_never_meet() {
         }
         fabric.check_books();
     }
+}
+
+/// Every station of both networks on every switch of a full mesh talks to stations on the two others, all at once.
+#[test]
+fn tcp_crosses_a_mesh_of_tunnels_whole_whatever_the_underlay_does() {
+    for seed in seeds(3) {
+        let mut fabric = Fabric::mesh(3, ROUGH, seed);
+        // The same addresses in both networks, on other switches.
+        let blue = [(1, 0), (2, 1), (3, 2)].map(|(id, switch)| fabric.plug_host(id, switch, BLUE_PORTS[0]));
+        let red = [(1, 2), (2, 0), (3, 1)].map(|(id, switch)| fabric.plug_host(id, switch, RED_PORTS[0]));
+        let ring = |[a, b, c]: [usize; 3]| [(a, b), (b, c), (c, a)];
+        let pairs = ring(blue).into_iter().zip([0x00; 3]).chain(ring(red).into_iter().zip([0xff; 3]));
+        let mut transfers: Vec<_> =
+            pairs.map(|((from, to), salt)| Transfer::begin(&mut fabric, from, to, 200_000, salt)).collect();
+        fabric.drive(300, |fabric| {
+            transfers.iter_mut().fold(true, |done, transfer| transfer.is_done(fabric) & done)
+        });
+        assert!(fabric.lost() > 0, "the underlay was as rough as it should be");
+        let mac = fabric.hosts[blue[2]].mac;
+        let places = [0, 1, 2].map(|switch| fabric.place(switch, BLUE, mac));
+        assert_eq!(places, [Some(peer(2)), Some(peer(2)), Some(BLUE_PORTS[0])]);
+        let places = [0, 1, 2].map(|switch| fabric.place(switch, RED, mac));
+        assert_eq!(places, [Some(peer(1)), Some(RED_PORTS[0]), Some(peer(1))]);
+        fabric.check_books();
+    }
+}
+
+#[test]
+fn what_is_for_everyone_crosses_each_tunnel_once_and_comes_back_by_none() {
+    let mut fabric = Fabric::mesh(4, SMOOTH, 1);
+    let blue: Vec<_> = (0..4).map(|switch| fabric.plug_host(1, switch, BLUE_PORTS[0])).collect();
+    let beside = fabric.plug_host(2, 0, BLUE_PORTS[1]);
+    let red: Vec<_> = (0..4).map(|switch| fabric.plug_host(3, switch, RED_PORTS[0])).collect();
+    for (count, host) in (1..).zip([blue[0], red[3], blue[2]]) {
+        fabric.hosts[host].announce();
+        let end = fabric.now + 1000;
+        fabric.drive(2, |fabric| fabric.now > end);
+        assert_eq!(
+            fabric.datagrams,
+            3 * count,
+            "a switch sends to each of its peers, and none of them further"
+        );
+    }
+    let heard = |host: usize, id| {
+        let sources = &fabric.hosts[host].nic.sources;
+        sources.iter().filter(|mac| mac.0[5] == id).count()
+    };
+    assert_eq!(
+        [&blue[..], &[beside]].concat().iter().map(|host| heard(*host, 1)).collect::<Vec<_>>(),
+        [1, 2, 1, 2, 2]
+    );
+    assert!(blue.iter().all(|host| heard(*host, 3) == 0), "what only red has");
+    assert_eq!(red.iter().map(|host| heard(*host, 3)).collect::<Vec<_>>(), [1, 1, 1, 0]);
+    fabric.check_books();
+}
+
+#[test]
+fn a_station_that_moves_to_another_host_is_followed_through_tunnels() {
+    let mut fabric = Fabric::mesh(3, SMOOTH, 1);
+    let client = fabric.plug_host(1, 0, BLUE_PORTS[0]);
+    let server = fabric.plug_host(2, 1, BLUE_PORTS[0]);
+    let mut transfer = Transfer::begin(&mut fabric, client, server, 1_000_000, 0);
+    for (part, switch) in (1..).zip([2, 0, 1]) {
+        fabric.drive(60, |fabric| transfer.is_done(fabric) || transfer.received > part * 200_000);
+        assert!(transfer.received < transfer.len, "it moves while the transfer runs");
+        fabric.move_host(server, switch, BLUE_PORTS[1]);
+        fabric.hosts[server].announce();
+    }
+    fabric.drive(60, |fabric| transfer.is_done(fabric));
+    let mac = fabric.hosts[server].mac;
+    let places = [0, 1, 2].map(|switch| fabric.place(switch, BLUE, mac));
+    assert_eq!(places, [Some(peer(1)), Some(BLUE_PORTS[1]), Some(peer(1))]);
+    fabric.check_books();
 }

@@ -1,6 +1,6 @@
 //! Switches, hosts and cables on one clock that only the test moves.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, num::NonZeroU16, sync::Arc};
 
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
@@ -16,25 +16,37 @@ use vswitch::{
     topology::{Network, PortMode, PortRules, Topology},
 };
 
+use vswitch_vxlan::{header::Vni, tables::Tables};
+
 use crate::{
     cable::{Cable, Faults, Plug, Random},
     host::Host,
+    tunnel::{Inlet, Remote, Socket},
 };
 
 pub(crate) const BLUE: NetworkId = NetworkId(0);
 pub(crate) const RED: NetworkId = NetworkId(1);
 
-/// Ports of every switch: two for each network, then two trunks that carry both.
+/// Ports of every switch: two for each network, then what joins it to other switches and carries both: two trunks, or a tunnel
+/// endpoint and its peers.
 pub(crate) const BLUE_PORTS: [u16; 2] = [0, 1];
 pub(crate) const RED_PORTS: [u16; 2] = [2, 3];
 pub(crate) const TRUNKS: [u16; 2] = [4, 5];
+const ENDPOINT: u16 = 4;
 
-/// A switch of six ports in memory.
+/// The port that switch `peer` is on every other switch of a mesh.
+pub(crate) fn peer(peer: usize) -> u16 {
+    ENDPOINT + 1 + u16::try_from(peer).expect("few switches")
+}
+
+/// A switch in memory.
 #[derive(Debug)]
 struct Switch {
     engine: Engine,
     fdb: Arc<Fdb>,
+    /// Of all ports but those of a tunnel, in their order.
     devices: Vec<Arc<MemDevice>>,
+    socket: Arc<Socket>,
 }
 
 /// The whole fabric. A panic while it lives prints the seed that makes it happen again.
@@ -46,15 +58,28 @@ pub(crate) struct Fabric {
     switches: Vec<Switch>,
     pub(crate) hosts: Vec<Host>,
     cables: Vec<Cable>,
+    /// Datagrams that tunnels have sent.
+    pub(crate) datagrams: usize,
 }
 
 impl Fabric {
     /// A chain of switches joined by trunks with these faults.
     pub(crate) fn chain(switches: usize, faults: Faults, seed: u64) -> Self {
-        let switches: Vec<_> = (0..switches).map(|_| Switch::new()).collect();
         let between = |index| [Plug::Port(index, TRUNKS[1]), Plug::Port(index + 1, TRUNKS[0])];
-        let cables = (1..switches.len()).map(|index| Cable::new(between(index - 1), faults)).collect();
-        Self { seed, random: Random::new(seed), now: 0, switches, hosts: Vec::new(), cables }
+        let cables = (1..switches).map(|index| Cable::new(between(index - 1), faults)).collect();
+        Self::new((0..switches).map(|_| Switch::with_trunks()).collect(), cables, seed)
+    }
+
+    /// Switches each of which has a tunnel to every other, over an underlay with these faults.
+    pub(crate) fn mesh(switches: usize, faults: Faults, seed: u64) -> Self {
+        let ends =
+            (0..switches).flat_map(|a| (0..a).map(move |b| [Plug::Peer(a, peer(b)), Plug::Peer(b, peer(a))]));
+        let cables = ends.map(|ends| Cable::new(ends, faults)).collect();
+        Self::new((0..switches).map(|index| Switch::with_peers(index, switches)).collect(), cables, seed)
+    }
+
+    fn new(switches: Vec<Switch>, cables: Vec<Cable>, seed: u64) -> Self {
+        Self { seed, random: Random::new(seed), now: 0, switches, hosts: Vec::new(), cables, datagrams: 0 }
     }
 
     /// Brings a host and plugs it in.
@@ -122,6 +147,10 @@ impl Fabric {
                     assert!(self.switches[switch].devices[usize::from(port)].put(packet), "a queue is full");
                     ready.insert((switch, port));
                 }
+                Plug::Peer(switch, port) => {
+                    self.switches[switch].socket.put(PortId(port), packet.bytes);
+                    ready.insert((switch, ENDPOINT));
+                }
                 Plug::Host(host) => {
                     let nic = &mut self.hosts[host].nic;
                     nic.sources
@@ -133,6 +162,10 @@ impl Fabric {
         for (switch, port) in ready {
             for (out, packet) in self.switches[switch].turn(port, self.now) {
                 self.send(Plug::Port(switch, out), &packet);
+            }
+            for (peer, datagram) in self.switches[switch].socket.take() {
+                self.datagrams += 1;
+                self.send(Plug::Peer(switch, peer.0), &Packet::plain(datagram));
             }
         }
     }
@@ -171,40 +204,82 @@ impl Drop for Fabric {
 }
 
 impl Switch {
-    fn new() -> Self {
+    /// Two ports for each network, and two trunks.
+    fn with_trunks() -> Self {
+        let trunk = |port| PortRules {
+            mode: PortMode::Trunk { tagged: vec![BLUE, RED], native: None },
+            ..PortRules::access(PortId(port), BLUE)
+        };
+        let rules: Vec<_> = access_ports().chain(TRUNKS.map(trunk)).collect();
+        let devices: Vec<_> = rules.iter().map(|_| memory()).collect();
+        let all = devices.iter().map(|device| Arc::clone(device) as _).collect();
+        Self::new(&rules, all, devices, Arc::default())
+    }
+
+    /// Two ports for each network, and a tunnel to all other switches of a mesh.
+    fn with_peers(index: usize, switches: usize) -> Self {
+        let tunnel = |port, networks: &[NetworkId]| PortRules {
+            mode: PortMode::Tunnel(networks.to_vec()),
+            horizon: NonZeroU16::new(1),
+            ..PortRules::access(PortId(port), BLUE)
+        };
+        let others = (0..switches).filter(|other| *other != index).map(peer);
+        let endpoint = [tunnel(ENDPOINT, &[])];
+        let rules: Vec<_> =
+            access_ports().chain(endpoint).chain(others.map(|port| tunnel(port, &[BLUE, RED]))).collect();
+        let devices: Vec<_> = access_ports().map(|_| memory()).collect();
+
+        let vnis = [(BLUE, 4096), (RED, 4097)]
+            .map(|(network, vni)| (Vni::try_from(vni).expect("a valid number"), network));
+        // Cables tell who sends; addresses are looked up where there are any.
+        let (socket, tables) = (Arc::<Socket>::default(), Arc::new(Tables::new([], vnis)));
+        let mut all: Vec<Arc<dyn Device>> = devices.iter().map(|device| Arc::clone(device) as _).collect();
+        all.push(Arc::new(Inlet { socket: Arc::clone(&socket), tables: Arc::clone(&tables) }));
+        let remote: Arc<dyn Device> = Arc::new(Remote { socket: Arc::clone(&socket), tables });
+        all.resize(rules.len(), remote);
+        Self::new(&rules, all, devices, socket)
+    }
+
+    fn new(
+        rules: &[PortRules],
+        all: Vec<Arc<dyn Device>>,
+        devices: Vec<Arc<MemDevice>>,
+        socket: Arc<Socket>,
+    ) -> Self {
         let fdb = Arc::new(Fdb::new(Settings { limit: 1024, ..Settings::default() }));
         let networks = [(BLUE, 10), (RED, 20)].map(|(id, vlan)| Network {
             id,
             vlan: VlanId::try_from(vlan).ok(),
             passes_tags: false,
         });
-        let access = |network| move |port| PortRules::access(PortId(port), network);
-        let trunk = |port| PortRules {
-            mode: PortMode::Trunk { tagged: vec![BLUE, RED], native: None },
-            ..PortRules::access(PortId(port), BLUE)
-        };
-        let blue = BLUE_PORTS.into_iter().map(access(BLUE));
-        let rules: Vec<_> =
-            blue.chain(RED_PORTS.into_iter().map(access(RED))).chain(TRUNKS.into_iter().map(trunk)).collect();
-        let devices: Vec<_> =
-            rules.iter().map(|_| Arc::new(MemDevice::new(Capabilities::NONE, 100_000))).collect();
-        let topology = Topology::build(&networks, &rules, 0).expect("the topology is consistent");
+        let topology = Topology::build(&networks, rules, 0).expect("the topology is consistent");
         let mut plan = Plan { topology, ..Plan::empty(Arc::clone(&fdb)) };
-        for (PortRules { id: port, .. }, device) in rules.into_iter().zip(&devices) {
-            let device: Arc<dyn Device> = Arc::clone(device) as _;
+        let ports = rules.iter().map(|rules| rules.id.index() + 1).max().unwrap_or(0);
+        plan.ports.resize_with(ports, || None);
+        for (PortRules { id: port, .. }, device) in rules.iter().zip(all) {
             let key = u64::from(port.0);
-            plan.receivers.push(Receiver { key, device: Arc::clone(&device), port, worker: 0 });
-            plan.ports.push(Some(Arc::new(Port::new(port, device, PortCounters::of_workers(1)))));
+            plan.receivers.push(Receiver { key, device: Arc::clone(&device), port: *port, worker: 0 });
+            plan.ports[port.index()] = Some(Arc::new(Port::new(*port, device, PortCounters::of_workers(1))));
         }
-        Self { engine: Engine::new(0, Arc::new(plan)), fdb, devices }
+        Self { engine: Engine::new(0, Arc::new(plan)), fdb, devices, socket }
     }
 
     /// Gives `port` turns until nothing waits, and returns what left.
     fn turn(&mut self, port: u16, now: u64) -> Vec<(u16, Packet)> {
         let plan = Arc::clone(self.engine.plan());
-        let receiver = &plan.receivers[usize::from(port)];
+        let receiver =
+            plan.receivers.iter().find(|receiver| receiver.port == PortId(port)).expect("it is there");
         while self.engine.turn(receiver, 64, Timestamp::from_millis(now)).is_ok_and(|turn| turn.more) {}
         let devices = (0..).zip(&self.devices);
         devices.flat_map(|(port, device)| std::iter::from_fn(move || Some((port, device.take()?)))).collect()
     }
+}
+
+fn access_ports() -> impl Iterator<Item = PortRules> {
+    let access = |network| move |port| PortRules::access(PortId(port), network);
+    BLUE_PORTS.into_iter().map(access(BLUE)).chain(RED_PORTS.into_iter().map(access(RED)))
+}
+
+fn memory() -> Arc<MemDevice> {
+    Arc::new(MemDevice::new(Capabilities::NONE, 100_000))
 }
