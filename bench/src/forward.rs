@@ -4,8 +4,6 @@
 //! next addresses of a long list, outside of the measured time. What is measured is parse, classify, learn, look up,
 //! reach and egress: [`Forwarder::forward`] and [`Egress::drain`]. `turn` is the same through [`Engine::turn`] with
 //! a device that writes 64 octets and throws away what is sent.
-//!
-//! Every figure is taken [`REPEATS`] times on one pinned core; the median is the figure, the extremes its spread.
 
 use std::{
     collections::hash_map::RandomState,
@@ -18,7 +16,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use dashmap::DashMap;
@@ -36,53 +34,17 @@ use vswitch::{
     transmit::{Egress, Scratch, Transmit},
 };
 
-/// Times each figure is taken.
-pub const REPEATS: usize = 7;
+use crate::memory::{Clock, Figures, Lazy, pin};
 
 const BLUE: NetworkId = NetworkId(0);
 
 /// Batches filled before the clock runs: their frames stay in the cache, and the clock is read seldom.
 const PREPARED: usize = 2;
 
-/// One measured figure.
-#[derive(Clone, Debug)]
-pub struct Figure {
-    /// What was measured.
-    pub name: String,
-    /// The median of the repeats.
-    pub median: f64,
-    /// The worst of them.
-    pub worst: f64,
-    /// The best of them.
-    pub best: f64,
-    /// What the numbers count.
-    pub unit: &'static str,
-}
-
-impl fmt::Display for Figure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, median, worst, best, unit } = self;
-        write!(f, "{name:<44} {median:>9.2} {unit:<10} ({worst:.2} to {best:.2})")
-    }
-}
-
-/// Takes all figures whose name contains `filter`, calling `report` with each as it is done. `quick` measures a tenth
-/// as long.
-pub fn run(quick: bool, filter: &str, mut report: impl FnMut(&Figure)) -> Vec<Figure> {
-    pin(0);
-    let clock = Clock { time: Duration::from_millis(if quick { 20 } else { 200 }) };
-    let mut figures = Vec::new();
-    let mut take = |name: String, unit, measure: &mut dyn FnMut() -> f64| {
-        if !name.contains(filter) {
-            return;
-        }
-        let mut rates: Vec<f64> = (0..REPEATS).map(|_| measure() / 1e6).collect();
-        rates.sort_by(f64::total_cmp);
-        let figure =
-            Figure { name, median: rates[REPEATS / 2], worst: rates[0], best: rates[REPEATS - 1], unit };
-        report(&figure);
-        figures.push(figure);
-    };
+/// Takes all figures of forwarding.
+pub fn run(figures: &mut Figures<'_>) {
+    let clock = figures.clock();
+    let mut take = |name: String, unit, measure: &mut dyn FnMut() -> f64| figures.take(name, unit, measure);
 
     for (ports, macs) in
         [(2, 1_000), (100, 1_000), (1000, 1_000), (100, 100_000), (100, 1_000_000), (1000, 1_000_000)]
@@ -119,7 +81,6 @@ pub fn run(quick: bool, filter: &str, mut report: impl FnMut(&Figure)) -> Vec<Fi
             tables(&clock, macs, threads, pairs, &mut take);
         }
     }
-    figures
 }
 
 /// The forwarding database against the map that would be the first choice. Both do the same for a frame: note that its
@@ -440,44 +401,6 @@ fn port(id: u32, ports: u16) -> PortId {
     PortId(u16::try_from(id % u32::from(ports)).unwrap_or(0))
 }
 
-/// Something that is only made when a figure needs it.
-struct Lazy<T> {
-    value: Option<T>,
-    make: Option<Box<dyn FnOnce() -> T>>,
-}
-
-impl<T> Lazy<T> {
-    fn new(make: impl FnOnce() -> T + 'static) -> Self {
-        Self { value: None, make: Some(Box::new(make)) }
-    }
-
-    fn get(&mut self) -> &mut T {
-        let make = &mut self.make;
-        self.value.get_or_insert_with(|| make.take().expect("made once")())
-    }
-}
-
-/// How long a figure is measured.
-struct Clock {
-    time: Duration,
-}
-
-impl Clock {
-    /// Calls `step`, which does some work and tells how much and how long it took, for a while: work per second. The
-    /// slowest twentieth of the steps, in which the kernel ran something else, is left out.
-    fn rate(&self, mut step: impl FnMut() -> (usize, Duration)) -> f64 {
-        let end = Instant::now() + self.time;
-        let mut steps = Vec::new();
-        while Instant::now() < end {
-            let (work, time) = step();
-            steps.push(time.as_secs_f64() / work as f64);
-        }
-        steps.sort_by(f64::total_cmp);
-        steps.truncate((steps.len() - steps.len() / 20).max(1));
-        steps.len() as f64 / steps.iter().sum::<f64>()
-    }
-}
-
 /// Lets `threads` threads, each on a core of its own, walk the pairs batch by batch: pairs per second of all.
 fn in_threads(clock: &Clock, threads: usize, pairs: &Pairs, known: impl Fn(&[Pair]) -> usize + Sync) -> f64 {
     let (stop, running) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -511,11 +434,4 @@ fn in_threads(clock: &Clock, threads: usize, pairs: &Pairs, known: impl Fn(&[Pai
         stop.store(true, Relaxed);
         handles.into_iter().map(|handle| handle.join().expect("no panic")).sum()
     })
-}
-
-/// Keeps the calling thread on one core. Where that is not allowed, the figures only spread more.
-fn pin(core: usize) {
-    let mut cores = rustix::thread::CpuSet::new();
-    cores.set(core);
-    let _ = rustix::thread::sched_setaffinity(None, &cores);
 }

@@ -1,6 +1,6 @@
 //! Benches of vswitchd.
 //!
-//! In memory ([`forward`]): what deciding about a frame costs, without any kernel. On the wire ([`wire`]):
+//! In memory ([`memory`]): what deciding about a frame ([`forward`]) and crossing a tunnel ([`tunnel`]) cost, without any kernel. On the wire ([`wire`]):
 //! the wire matrix joins two containers by vswitchd, by the kernel's bridge and by other userspace switches, one
 //! after the other in every round, and puts the same loads on each:
 //!
@@ -19,9 +19,11 @@ pub mod error;
 pub mod forward;
 pub mod interrupt;
 pub mod lab;
+pub mod memory;
 pub mod probes;
 pub mod process;
 pub mod report;
 pub mod systems;
 pub mod targets;
+pub mod tunnel;
 pub mod wire;

@@ -10,7 +10,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use vswitch_bench::{
-    environment, forward, interrupt,
+    environment, interrupt, memory,
     probes::Load,
     report::{self, Report},
     systems::{self, System, tuntap},
@@ -91,7 +91,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Wire(options) => wire(&options),
         Command::Memory { quick, name } => {
-            forward::run(quick, &name, |figure| println!("{figure}"));
+            memory::run(quick, &name, |figure| println!("{figure}"));
             Ok(ExitCode::SUCCESS)
         }
         Command::Report { file, svg } => show(&file, svg.as_deref()),

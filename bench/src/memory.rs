@@ -1,0 +1,124 @@
+//! Figures taken in memory: how often, for how long, and in which unit.
+//!
+//! Every figure is taken [`REPEATS`] times on one pinned core; the median is the figure, the extremes its spread.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use crate::{forward, tunnel};
+
+/// Times each figure is taken.
+pub const REPEATS: usize = 7;
+
+/// Takes all figures whose name contains `filter`, calling `report` with each as it is done. `quick` measures a tenth
+/// as long.
+pub fn run(quick: bool, filter: &str, report: impl FnMut(&Figure)) {
+    pin(0);
+    let mut report = report;
+    let time = Duration::from_millis(if quick { 20 } else { 200 });
+    let mut figures = Figures { clock: Clock { time }, filter, report: &mut report };
+    forward::run(&mut figures);
+    tunnel::run(&mut figures);
+}
+
+/// Those who are asked for figures take them by this.
+pub struct Figures<'a> {
+    clock: Clock,
+    filter: &'a str,
+    report: &'a mut dyn FnMut(&Figure),
+}
+
+impl fmt::Debug for Figures<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Figures").field("filter", &self.filter).finish_non_exhaustive()
+    }
+}
+
+impl Figures<'_> {
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Takes one figure, in millions of what `measure` returns, if it is asked for.
+    pub(crate) fn take(&mut self, name: String, unit: &'static str, measure: &mut dyn FnMut() -> f64) {
+        if !name.contains(self.filter) {
+            return;
+        }
+        let mut rates: Vec<f64> = (0..REPEATS).map(|_| measure() / 1e6).collect();
+        rates.sort_by(f64::total_cmp);
+        let (worst, best) = (rates[0], rates[REPEATS - 1]);
+        (self.report)(&Figure { name, median: rates[REPEATS / 2], worst, best, unit });
+    }
+}
+
+/// One measured figure.
+#[derive(Clone, Debug)]
+pub struct Figure {
+    /// What was measured.
+    pub name: String,
+    /// The median of the repeats.
+    pub median: f64,
+    /// The worst of them.
+    pub worst: f64,
+    /// The best of them.
+    pub best: f64,
+    /// What the numbers count.
+    pub unit: &'static str,
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, median, worst, best, unit } = self;
+        write!(f, "{name:<44} {median:>9.2} {unit:<10} ({worst:.2} to {best:.2})")
+    }
+}
+
+/// Something that is only made when a figure needs it.
+pub(crate) struct Lazy<T> {
+    value: Option<T>,
+    make: Option<Box<dyn FnOnce() -> T>>,
+}
+
+impl<T> Lazy<T> {
+    /// `make` makes it.
+    pub(crate) fn new(make: impl FnOnce() -> T + 'static) -> Self {
+        Self { value: None, make: Some(Box::new(make)) }
+    }
+
+    /// The thing, made now if it was not.
+    pub(crate) fn get(&mut self) -> &mut T {
+        let make = &mut self.make;
+        self.value.get_or_insert_with(|| make.take().expect("made once")())
+    }
+}
+
+/// How long a figure is measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    pub(crate) time: Duration,
+}
+
+impl Clock {
+    /// Calls `step`, which does some work and tells how much and how long it took, for a while: work per second. The
+    /// slowest twentieth of the steps, in which the kernel ran something else, is left out.
+    pub(crate) fn rate(&self, mut step: impl FnMut() -> (usize, Duration)) -> f64 {
+        let end = Instant::now() + self.time;
+        let mut steps = Vec::new();
+        while Instant::now() < end {
+            let (work, time) = step();
+            steps.push(time.as_secs_f64() / work as f64);
+        }
+        steps.sort_by(f64::total_cmp);
+        steps.truncate((steps.len() - steps.len() / 20).max(1));
+        steps.len() as f64 / steps.iter().sum::<f64>()
+    }
+}
+
+/// Keeps the calling thread on one core. Where that is not allowed, the figures only spread more.
+pub(crate) fn pin(core: usize) {
+    let mut cores = rustix::thread::CpuSet::new();
+    cores.set(core);
+    let _ = rustix::thread::sched_setaffinity(None, &cores);
+}
