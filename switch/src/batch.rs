@@ -81,6 +81,7 @@ impl Batch {
 
     /// The buffers of the frames to come, in the order of the pushes that will name them. A frame is to begin at
     /// [`HEADROOM`]; a device's header stands before it.
+    #[inline]
     pub fn spare(&mut self) -> impl Iterator<Item = &mut [u8]> {
         self.memory.chunks_exact_mut(STRIDE).skip(self.frames.len())
     }
@@ -98,6 +99,7 @@ impl Batch {
     ///
     /// # Panics
     /// If the batch is full or `len` exceeds [`MAX_FRAME`]: the device wrote where it was not offered room.
+    #[inline]
     pub fn push(&mut self, ingress: PortId, network: Option<NetworkId>, offload: Offload, len: usize) {
         assert!(self.room() > 0 && len <= MAX_FRAME);
         let start = self.frames.len() * STRIDE + HEADROOM;
@@ -131,11 +133,13 @@ impl Batch {
     }
 
     /// The frames, in the order they were received.
+    #[inline]
     pub fn frames(&self) -> &[Received] {
         &self.frames
     }
 
     /// The octets of the frame at `slot`, from its destination address on.
+    #[inline]
     pub fn bytes(&self, slot: usize) -> &[u8] {
         let Received { start, len, .. } = self.frames[slot];
         &self.memory[start..start + len]
@@ -147,6 +151,7 @@ impl Batch {
         &self.memory[start - VNET_HEADER..start + len]
     }
 
+    #[inline]
     fn write_header(&mut self, slot: usize) {
         let Received { start, offload, .. } = self.frames[slot];
         self.memory[start - VNET_HEADER..start].copy_from_slice(&offload.emit());

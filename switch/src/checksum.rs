@@ -25,6 +25,7 @@ impl Sum {
     /// family, are `source_destination` as they follow each other in the IP header.
     ///
     /// `length` counts transport header and payload.
+    #[inline]
     pub fn pseudo(source_destination: &[u8], protocol: u8, length: usize) -> Self {
         Self::of(source_destination) + Self::word(u16::from(protocol)) + Self::length(length)
     }
@@ -102,6 +103,7 @@ pub fn complete(frame: &mut [u8], start: usize, offset: usize) -> bool {
 ///
 /// False for UDP without checksum, and for IPv6 packets still under way along a routing header, whose
 /// pseudo-header holds an address that is not the destination now.
+#[inline]
 pub fn verify(frame: &[u8], headers: &Headers) -> bool {
     let addresses = match headers.network_kind {
         Network::V4 => headers.network + 12..headers.network + 20,
@@ -130,15 +132,25 @@ fn lanes(bytes: &[u8]) -> u64 {
             *lane += (word & 0xffff_ffff) + (word >> 32);
         }
     }
-    let (words, tail) = rest.as_chunks::<8>();
-    let mut last = [0; 8];
-    last[..tail.len()].copy_from_slice(tail);
+    let (words, mut tail) = rest.as_chunks::<8>();
     let mut sum = lanes.iter().sum();
-    for word in words.iter().chain([&last]) {
+    for word in words {
         let word = u64::from_ne_bytes(*word);
         sum += (word & 0xffff_ffff) + (word >> 32);
     }
-    sum
+    // Not copied behind zeros: a copy of so few octets, whose number is not known, costs more than the sum of a short header.
+    if let Some((four, rest)) = tail.split_first_chunk() {
+        sum += u64::from(u32::from_ne_bytes(*four));
+        tail = rest;
+    }
+    if let Some((two, rest)) = tail.split_first_chunk() {
+        sum += u64::from(u16::from_ne_bytes(*two));
+        tail = rest;
+    }
+    match tail {
+        [last, ..] => sum + u64::from(u16::from_ne_bytes([*last, 0])),
+        [] => sum,
+    }
 }
 
 /// Folds carries until 16 bits are left; only a sum of nothing but zeros folds to zero.

@@ -85,6 +85,7 @@ pub struct Headers {
 impl Headers {
     /// Measures `frame`, or `None` if it is not a whole TCP segment or UDP datagram behind at most
     /// [`MAX_HEADER`] octets of headers.
+    #[inline]
     pub fn measure(frame: &[u8]) -> Option<Self> {
         let (network, ethertype) = link(frame)?;
         let head = &frame[..frame.len().min(MAX_HEADER)];
@@ -127,6 +128,7 @@ impl Headers {
     }
 
     /// Whether the IP length, and for UDP the datagram's own, ends exactly where `frame` does.
+    #[inline]
     pub fn ends_with(&self, frame: &[u8]) -> bool {
         let datagram = match self.transport_kind {
             Transport::Tcp => true,
@@ -146,12 +148,14 @@ impl Headers {
 }
 
 /// The big-endian word of `frame` at `at`, if there is one.
+#[inline]
 fn word(frame: &[u8], at: usize) -> Option<u16> {
     frame.get(at..)?.first_chunk().copied().map(u16::from_be_bytes)
 }
 
 /// Where the network header of `frame` begins and the EtherType that says what it is, after at most two VLAN
 /// tags; `None` if the frame ends before that. A third tag is reported as the EtherType.
+#[inline]
 pub fn link(frame: &[u8]) -> Option<(usize, u16)> {
     let mut end = ETHERNET;
     for _ in 0..MAX_TAGS {
@@ -163,6 +167,7 @@ pub fn link(frame: &[u8]) -> Option<(usize, u16)> {
     Some((end, ethertype_before(frame, end)?))
 }
 
+#[inline]
 fn ethertype_before(frame: &[u8], end: usize) -> Option<u16> {
     word(frame, end - 2)
 }

@@ -160,6 +160,7 @@ impl Offload {
     /// `hdr_len` decides how much of the frame the receiving kernel puts in linear memory, so it is given
     /// even for frames that are not cut: up to the end of the checksum field, the least the kernel accepts
     /// there.
+    #[inline]
     pub fn emit(&self) -> [u8; VNET_HEADER] {
         let (flags, start, offset) = match self.csum {
             Csum::Unknown => (0, 0, 0),

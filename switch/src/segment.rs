@@ -84,6 +84,7 @@ impl<'a> Segmenter<'a> {
     /// # Errors
     /// [`DropReason::DevHdr`] if `offload` is not of this frame. One that [`Offload::parse`] gave for it
     /// never is.
+    #[inline]
     pub fn new(frame: &'a [u8], offload: &Offload) -> Result<Self, DropReason> {
         if Offload::parse(&offload.emit(), frame)? != *offload {
             return Err(DropReason::DevHdr);
@@ -116,6 +117,7 @@ impl<'a> Segmenter<'a> {
 impl<'a> Iterator for Segmenter<'a> {
     type Item = Segment<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Segment<'a>> {
         self.left = self.left.checked_sub(1)?;
         let index = self.next;
@@ -136,11 +138,13 @@ impl ExactSizeIterator for Segmenter<'_> {}
 impl Segment<'_> {
     /// Octets that [`Segment::write_header`] writes: at most [`MAX_HEADER`](crate::headers::MAX_HEADER), and
     /// zero for a frame that needs nothing.
+    #[inline]
     pub fn header_len(&self) -> usize {
         self.header_len
     }
 
     /// Octets of the wire frame: header and payload.
+    #[inline]
     pub fn wire_len(&self) -> usize {
         self.header_len + self.payload.len()
     }
@@ -149,7 +153,11 @@ impl Segment<'_> {
     /// if `buf` is shorter than [`Segment::header_len`].
     ///
     /// It reads the payload to sum it.
+    #[inline]
     pub fn write_header(&self, buf: &mut [u8]) -> Option<usize> {
+        if self.header_len == 0 {
+            return Some(0);
+        }
         let header = buf.get_mut(..self.header_len)?;
         header.copy_from_slice(&self.frame[..self.header_len]);
         match &self.plan {

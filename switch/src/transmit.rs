@@ -291,6 +291,7 @@ impl<'a> Transmit<'a> {
     }
 
     /// Counts what became of `out`: `Ok` holds the wire frames it was cut into, 1 if it left whole.
+    #[inline]
     pub fn count(&self, out: Out, result: Result<usize, DropReason>) {
         let slot = usize::from(out.slot);
         self.counters.offered.add(1);

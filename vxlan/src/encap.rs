@@ -122,7 +122,8 @@ pub fn encapsulate(
     let Scratch { frame: buffer, segment: arena, answers } = scratch;
     let train = Building::new(arena, manner.datagrams.clamp(1, MAX_DATAGRAMS));
     let mut cargo = Cargo { tables, manner, frames, train, aboard: ArrayVec::new(), send };
-    for Planned { out, lane, .. } in plan(manner, frames) {
+    for planned in plan(manner, frames) {
+        let (out, lane) = (frames.outs[planned.position()], planned.lane());
         if lane != cargo.train.lane {
             // What became of it is told to those whom it concerns.
             let _ = cargo.depart();
@@ -143,23 +144,42 @@ struct Lane {
     traffic_class: u8,
 }
 
-#[derive(Clone, Copy)]
-struct Planned {
-    out: Out,
-    lane: Lane,
-    position: usize,
+/// When a frame leaves: its source port, its position among the frames, and its traffic class, in this order from the highest
+/// bits down, so that sorting sorts by port and keeps the order within each.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Planned(u32);
+
+const _: () = assert!(CAPACITY <= 1 << 16);
+
+impl Planned {
+    #[inline]
+    fn new(Lane { source, traffic_class }: Lane, position: u16) -> Self {
+        Self(u32::from(source) << 24 | u32::from(position) << 8 | u32::from(traffic_class))
+    }
+
+    #[inline]
+    fn lane(self) -> Lane {
+        let [source, .., traffic_class] = self.0.to_be_bytes();
+        Lane { source, traffic_class }
+    }
+
+    #[inline]
+    fn position(self) -> usize {
+        let [_, high, low, _] = self.0.to_be_bytes();
+        usize::from(u16::from_be_bytes([high, low]))
+    }
 }
 
 /// The frames in the order in which they leave: those of one source port together, each flow in the order it came in.
 fn plan(manner: &Manner, frames: &Transmit<'_>) -> ArrayVec<Planned, CAPACITY> {
-    let planned = frames.outs.iter().enumerate().take(CAPACITY).map(|(position, &out)| {
+    let planned = (0..).zip(frames.outs).map(|(position, out)| {
         let flow = Flow::of(frames.batch.bytes(usize::from(out.slot)));
         let source = (flow.hash >> 24) as u8 & (manner.sources - 1);
-        Planned { out, lane: Lane { source, traffic_class: manner.dscp.outer(flow.traffic_class) }, position }
+        Planned::new(Lane { source, traffic_class: manner.dscp.outer(flow.traffic_class) }, position)
     });
-    let mut planned: ArrayVec<_, CAPACITY> = planned.collect();
-    if planned.windows(2).any(|pair| pair[0].lane.source != pair[1].lane.source) {
-        planned.sort_unstable_by_key(|planned| (planned.lane.source, planned.position));
+    let mut planned: ArrayVec<_, CAPACITY> = planned.take(CAPACITY).collect();
+    if planned.windows(2).any(|pair| pair[0].lane().source != pair[1].lane().source) {
+        planned.sort_unstable();
     }
     planned
 }
