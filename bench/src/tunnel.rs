@@ -72,7 +72,7 @@ pub fn run(figures: &mut Figures<'_>) {
         }
     }
     for peers in [10, 1000] {
-        let mut mesh = Lazy::new(move || Mesh::new(peers));
+        let mut mesh = Lazy::new(move || Mesh::new(peers, 1 << 20));
         figures.take(format!("tunnel: flooded to {peers} peers, a turn of 1"), "Mcopy/s", &mut || {
             mesh.get().flood(&clock, 1) * f64::from(peers)
         });
@@ -84,7 +84,7 @@ pub fn run(figures: &mut Figures<'_>) {
         });
         figures.take(format!("tunnel: memory of {peers} peers"), "MB", &mut || {
             let before = resident();
-            let mesh = Mesh::new(peers);
+            let mesh = Mesh::new(peers, 1 << 10);
             let grown = resident() - before;
             drop(mesh);
             grown
@@ -233,7 +233,8 @@ struct Mesh {
 }
 
 impl Mesh {
-    fn new(peers: u16) -> Self {
+    /// `stations` may be remembered.
+    fn new(peers: u16, stations: u32) -> Self {
         let ids = (0..NETWORKS).map(NetworkId);
         let networks: Vec<_> = ids.clone().map(|id| Network { id, vlan: None, passes_tags: false }).collect();
         let tunnel = |port| PortRules {
@@ -253,7 +254,7 @@ impl Mesh {
             (0..NETWORKS).map(|id| (Vni::try_from(4096 + u32::from(id)).expect("valid"), NetworkId(id))),
         ));
 
-        let fdb = Arc::new(Fdb::new(Settings { limit: 1 << 20, seed: 1, ..Settings::default() }));
+        let fdb = Arc::new(Fdb::new(Settings { limit: stations, seed: 1, ..Settings::default() }));
         fdb.learn(NetworkId(0), mac(2), PortId(0), None, Timestamp::default());
         let flood = Arc::new(Flood::default());
         let remote: Arc<dyn Device> = Arc::new(Remote { tables: Arc::clone(&tables) });
