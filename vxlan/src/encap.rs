@@ -217,6 +217,10 @@ impl<'c, 'a: 'c> Cargo<'c, 'a> {
         }
         let opens =
             manner.clamp && Headers::measure(frame).is_some_and(|headers| mss::opens(frame, &headers));
+        if out.tag == TagOp::Keep && !opens && !matches!(offload.csum, Csum::Partial { .. }) {
+            self.add(header, &Segment::whole(lies), Some(lies), false)?;
+            return Ok(1);
+        }
         let mut datagrams = 0;
         if opens || out.tag != TagOp::Keep {
             // Copied: what is changed, and what lies in the buffer, which it does only until the next frame.
