@@ -229,7 +229,7 @@ fn packets_on_the_wire_are_well_formed() {
         let wrong = [
             "_ws.malformed || _ws.short",
             "ip.checksum.status == 0 || udp.checksum.status == 0 || tcp.checksum.status == 0",
-            "vxlan && (vxlan.vni != 4096 || vxlan.flags != 0x08 || udp.dstport != 4789)",
+            "vxlan && (vxlan.vni != 4096 || vxlan.flag_i == 0 || vxlan.flags_reserved != 0 || udp.dstport != 4789)",
             "vxlan && frame.len > 1514",
         ];
         for filter in wrong {
