@@ -16,6 +16,7 @@ use std::{io, sync::Arc};
 use crate::{
     addr::{NetworkId, PortId, Timestamp},
     batch::{BATCH, Batch},
+    capture::Captures,
     forward::Forwarder,
     offload::Offload,
     plan::{Plan, Receiver},
@@ -40,6 +41,7 @@ pub struct Engine {
     forwarder: Forwarder,
     egress: Egress,
     scratch: Scratch,
+    captures: Captures,
 }
 
 impl Engine {
@@ -52,6 +54,7 @@ impl Engine {
             forwarder: Forwarder::new(worker),
             egress: Egress::default(),
             scratch: Scratch::new(),
+            captures: Captures::new(worker),
         };
         engine.adopt(plan);
         engine
@@ -62,6 +65,7 @@ impl Engine {
         let ports = plan.ports.len().max(plan.topology.ports());
         self.forwarder.reserve(ports);
         self.egress.reserve(ports);
+        self.captures.adopt(&plan.captures);
         self.plan = plan;
     }
 
@@ -75,7 +79,11 @@ impl Engine {
     /// # Errors
     /// The receiver gives no more frames; those received before the error were forwarded.
     pub fn turn(&mut self, receiver: &Receiver, max: usize, now: Timestamp) -> io::Result<Turn> {
-        let Self { worker, plan, batch, forwarder, egress, scratch } = self;
+        let Self { worker, plan, batch, forwarder, egress, scratch, captures } = self;
+        let captures = captures.any();
+        if let Some(captures) = captures {
+            captures.begin();
+        }
         batch.clear();
         let mut refused = 0;
         let received = receiver.device.recv(receiver.port, batch, max.min(BATCH), &mut |id, reason, len| {
@@ -85,9 +93,18 @@ impl Engine {
             counters.rx_bytes.add(len as u64);
             counters.drop(reason);
             refused += 1;
+            if let Some(captures) = captures {
+                captures.refused(id, reason, len);
+            }
         });
-        forwarder.forward(now, plan, batch, egress);
-        egress.drain(|id, outs| send(*worker, plan, batch, id, outs, scratch));
+        match captures {
+            None => forwarder.forward(now, plan, batch, egress),
+            Some(captures) => forwarder.forward_watched(now, plan, batch, egress, |slot, decision| {
+                captures.decided(batch, slot, decision);
+            }),
+        }
+        let exit = Exit { worker: *worker, plan, batch, captures };
+        egress.drain(|id, outs| exit.send(id, outs, scratch));
         let frames = batch.len() + refused;
         self.send_answers();
         received.map(|more| Turn { frames, more })
@@ -96,25 +113,44 @@ impl Engine {
     /// Sends what devices had to tell the senders of this turn's frames. An answer goes back where its cause came from,
     /// and teaches nobody anything.
     fn send_answers(&mut self) {
-        let Self { worker, plan, batch, scratch, .. } = self;
+        let Self { worker, plan, batch, scratch, captures, .. } = self;
         batch.clear();
         scratch.answers.take(|to, frame| {
             batch.push_copy(to, Offload::NONE, frame);
         });
+        if batch.is_empty() {
+            return;
+        }
+        let captures = captures.any();
+        if let Some(captures) = captures {
+            captures.begin();
+        }
+        let exit = Exit { worker: *worker, plan, batch, captures };
         for (slot, answer) in (0..).zip(batch.frames()) {
             let out = Out { slot, network: NetworkId(0), tag: TagOp::Keep };
             // A tunnel would have to be told the network.
             if !plan.topology.is_tunnel(answer.ingress) {
-                send(*worker, plan, batch, answer.ingress, &[out], scratch);
+                exit.send(answer.ingress, &[out], scratch);
             }
         }
     }
 }
 
-/// Lets `outs` leave by the port `id`, if it is still there.
-fn send(worker: usize, plan: &Plan, batch: &Batch, id: PortId, outs: &[Out], scratch: &mut Scratch) {
-    let Some(port) = plan.port(id) else { return };
-    let max_frame = plan.topology.max_frame(id);
-    let frames = Transmit { port: id, batch, outs, max_frame, counters: port.counters(worker) };
-    port.device.send(&frames, scratch);
+/// The way out of a turn.
+struct Exit<'a> {
+    worker: usize,
+    plan: &'a Plan,
+    batch: &'a Batch,
+    captures: Option<&'a Captures>,
+}
+
+impl Exit<'_> {
+    /// Lets `outs` leave by the port `id`, if it is still there.
+    fn send(&self, id: PortId, outs: &[Out], scratch: &mut Scratch) {
+        let &Self { worker, plan, batch, captures } = self;
+        let Some(port) = plan.port(id) else { return };
+        let max_frame = plan.topology.max_frame(id);
+        let counters = port.counters(worker);
+        port.device.send(&Transmit { port: id, batch, outs, max_frame, counters, captures }, scratch);
+    }
 }

@@ -5,7 +5,7 @@
 //! taught. Nothing here does I/O, reads a clock or allocates.
 
 use crate::{
-    addr::{NetworkId, Timestamp},
+    addr::{NetworkId, PortId, Timestamp},
     batch::{Batch, CAPACITY, Received},
     counters::PortCounters,
     drops::DropReason,
@@ -24,6 +24,21 @@ pub enum Action<'a> {
     Send(&'a Member),
     /// Leaves by every port it may reach.
     Flood(Reach<'a>),
+}
+
+/// What was decided about a frame, step by step: what lies behind the step that ended it is `None`.
+#[derive(Clone, Copy, Debug)]
+pub struct Decision<'a> {
+    /// The network it is in.
+    pub network: Option<NetworkId>,
+    /// What its source taught.
+    pub learned: Option<Learned>,
+    /// Behind which port the table knows its destination.
+    pub found: Option<PortId>,
+    /// What it is flooded for, if the table does not say where it goes.
+    pub flood: Option<Flood>,
+    /// What becomes of it.
+    pub fate: Result<Action<'a>, DropReason>,
 }
 
 /// What one worker needs to decide: the limits of the ports it receives on, and room for one batch's headers.
@@ -68,6 +83,18 @@ impl Forwarder {
 
     /// Decides every frame of `batch` and pushes what leaves to `egress`; counts each frame's fate on its ingress port.
     pub fn forward(&mut self, now: Timestamp, plan: &Plan, batch: &Batch, egress: &mut Egress) {
+        self.forward_watched(now, plan, batch, egress, |_, _| {});
+    }
+
+    /// The same, telling `watch` what was decided about the frame in each slot.
+    pub fn forward_watched(
+        &mut self,
+        now: Timestamp,
+        plan: &Plan,
+        batch: &Batch,
+        egress: &mut Egress,
+        mut watch: impl FnMut(usize, &Decision<'_>),
+    ) {
         let Self { worker, storms, headers } = self;
         read_headers(plan, batch, headers);
         for (slot, (rx, header)) in batch.frames().iter().zip(headers).enumerate() {
@@ -79,12 +106,15 @@ impl Forwarder {
                 Ok(header) => header,
                 Err(reason) => {
                     counters.drop(*reason);
+                    watch(slot, &Decision::refused(*reason));
                     continue;
                 }
             };
             let mut leave =
                 |member: &Member| egress.push(member.port, slot, header.network, tag_op(header.tag, member));
-            match decide(now, plan, rx, header, storm) {
+            let decision = decide(now, plan, rx.ingress, header, &mut Act(storm));
+            watch(slot, &decision);
+            match decision.fate {
                 Ok(Action::Send(member)) => {
                     counters.unicast.add(1);
                     leave(member);
@@ -129,34 +159,138 @@ fn read_header(plan: &Plan, rx: &Received, bytes: &[u8]) -> Result<Header, DropR
     Ok(Header { network, tag, from: plan.fdb.place(network, frame.src), to })
 }
 
+impl Decision<'_> {
+    /// A frame whose header said enough.
+    fn refused(reason: DropReason) -> Self {
+        Decision { network: None, learned: None, found: None, flood: None, fate: Err(reason) }
+    }
+}
+
+/// How the questions of [`decide`] are asked: with all that follows from asking, or for the answer alone.
+trait Manner {
+    /// What the source at `from` teaches when it is heard on `port`.
+    fn learn(&mut self, plan: &Plan, from: Place, port: PortId, now: Timestamp) -> Learned;
+    /// Where the table knows the station at `to`.
+    fn look_up(&self, plan: &Plan, to: Place, now: Timestamp) -> Option<PortId>;
+    /// Whether `port` may flood one more.
+    fn allow(&mut self, plan: &Plan, flood: Flood, port: PortId, now: Timestamp) -> Result<(), DropReason>;
+}
+
+/// Forwarding: stations are learned, and what is flooded counts towards the ingress port's limits.
+struct Act<'s>(&'s mut Storm);
+
+impl Manner for Act<'_> {
+    #[inline]
+    fn learn(
+        &mut self,
+        Plan { topology, fdb, .. }: &Plan,
+        from: Place,
+        port: PortId,
+        now: Timestamp,
+    ) -> Learned {
+        fdb.learn_at(from, port, topology.mac_limit(port), now)
+    }
+
+    #[inline]
+    fn look_up(&self, plan: &Plan, to: Place, now: Timestamp) -> Option<PortId> {
+        plan.fdb.lookup_at(to, now)
+    }
+
+    #[inline]
+    fn allow(&mut self, plan: &Plan, flood: Flood, port: PortId, now: Timestamp) -> Result<(), DropReason> {
+        self.0.allow(flood, plan.topology.storm(port), now)
+    }
+}
+
+/// Supposing: nothing is learned, and no limit is reached.
+#[derive(Default)]
+struct Suppose {
+    /// Where the source would be known from now on.
+    taught: Option<(Place, PortId)>,
+}
+
+impl Manner for Suppose {
+    fn learn(
+        &mut self,
+        Plan { topology, fdb, .. }: &Plan,
+        from: Place,
+        port: PortId,
+        now: Timestamp,
+    ) -> Learned {
+        let learned = fdb.would_learn(from, port, topology.mac_limit(port), now);
+        if matches!(learned, Learned::New | Learned::Moved { .. }) {
+            self.taught = Some((from, port));
+        }
+        learned
+    }
+
+    fn look_up(&self, plan: &Plan, to: Place, now: Timestamp) -> Option<PortId> {
+        match self.taught {
+            Some((from, port)) if from == to => Some(port),
+            _ => plan.fdb.lookup_at(to, now),
+        }
+    }
+
+    fn allow(&mut self, _: &Plan, _: Flood, _: PortId, _: Timestamp) -> Result<(), DropReason> {
+        Ok(())
+    }
+}
+
+/// What would be decided about the frame at `slot` of `batch`. Changes nothing.
+///
+/// By the very steps of forwarding, but that storm limits are taken for not reached, and that a full table is not taken to
+/// forget the destination in favour of the source.
+pub fn suppose<'a>(now: Timestamp, plan: &'a Plan, batch: &Batch, slot: usize) -> Decision<'a> {
+    let rx = &batch.frames()[slot];
+    match read_header(plan, rx, batch.bytes(slot)) {
+        Ok(header) => decide(now, plan, rx.ingress, &header, &mut Suppose::default()),
+        Err(reason) => Decision::refused(reason),
+    }
+}
+
 /// The fate of one frame, and what it teaches.
+#[inline]
 fn decide<'a>(
     now: Timestamp,
     plan: &'a Plan,
-    rx: &Received,
+    ingress: PortId,
     &Header { network, from, to, .. }: &Header,
-    storm: &mut Storm,
-) -> Result<Action<'a>, DropReason> {
-    let Plan { topology, fdb, .. } = plan;
-    let learned = fdb.learn_at(from, rx.ingress, topology.mac_limit(rx.ingress), now);
-    if learned == Learned::Pinned && topology.is_tunnel(rx.ingress) {
-        return Err(DropReason::LocalMac);
+    manner: &mut impl Manner,
+) -> Decision<'a> {
+    let topology = &plan.topology;
+    let learned = manner.learn(plan, from, ingress, now);
+    let mut decision = Decision {
+        network: Some(network),
+        learned: Some(learned),
+        found: None,
+        flood: None,
+        fate: Err(DropReason::LocalMac),
+    };
+    if learned == Learned::Pinned && topology.is_tunnel(ingress) {
+        return decision;
     }
-    let reach = topology.reach(network, rx.ingress);
+    let reach = topology.reach(network, ingress);
     let flood = match to {
         Destination::Group(flood) => flood,
-        Destination::Station(place) => match fdb.lookup_at(place, now) {
-            Some(port) => return reach.member(port).map(Action::Send),
+        Destination::Station(place) => match manner.look_up(plan, place, now) {
+            Some(port) => {
+                decision.found = Some(port);
+                decision.fate = reach.member(port).map(Action::Send);
+                return decision;
+            }
             None => Flood::Unknown,
         },
     };
-    reach.members().next().ok_or(DropReason::NoReceiver)?;
-    storm.allow(flood, topology.storm(rx.ingress), now)?;
-    Ok(Action::Flood(reach))
+    decision.flood = Some(flood);
+    decision.fate = match reach.members().next() {
+        None => Err(DropReason::NoReceiver),
+        Some(_) => manner.allow(plan, flood, ingress, now).map(|()| Action::Flood(reach)),
+    };
+    decision
 }
 
 /// What happens to the switch's own tag on the way out by `member`. Priority is kept.
-fn tag_op(carried: Option<Tag>, member: &Member) -> TagOp {
+pub(crate) fn tag_op(carried: Option<Tag>, member: &Member) -> TagOp {
     match (carried, member.vlan) {
         (None, None) => TagOp::Keep,
         (Some(_), None) => TagOp::Pop,

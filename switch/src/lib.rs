@@ -22,6 +22,7 @@
 
 pub mod addr;
 pub mod batch;
+pub mod capture;
 pub mod checksum;
 pub mod counters;
 pub mod device;
@@ -36,6 +37,7 @@ pub mod plan;
 pub mod segment;
 pub mod storm;
 pub mod topology;
+pub mod trace;
 pub mod transmit;
 #[cfg(feature = "os")]
 pub mod worker;

@@ -14,6 +14,7 @@ use std::{
 
 use crate::{
     addr::PortId,
+    capture::Session,
     counters::{PortCounters, PortTotals},
     device::Device,
     fdb::Fdb,
@@ -91,6 +92,8 @@ pub struct Plan {
     pub ports: Vec<Option<Arc<Port>>>,
     /// In no order.
     pub receivers: Vec<Receiver>,
+    /// Who sees frames besides those whom they are for.
+    pub captures: Vec<Arc<Session>>,
     /// How long a worker may look for frames before it sleeps; see `worker/poll.rs`.
     pub busy_poll: Duration,
 }
@@ -103,6 +106,7 @@ impl Plan {
             fdb,
             ports: Vec::new(),
             receivers: Vec::new(),
+            captures: Vec::new(),
             busy_poll: Duration::ZERO,
         }
     }
