@@ -2,6 +2,8 @@
 //!
 //! Counters only grow, from the daemon's start. Times are whole milliseconds or seconds, as the name says.
 
+pub mod capture;
+pub mod trace;
 pub mod tunnel;
 
 use std::path::PathBuf;

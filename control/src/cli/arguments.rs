@@ -7,7 +7,9 @@ use clap_complete::Shell;
 use ipnet::IpNet;
 use vswitch::addr::{MacAddr, VlanId};
 
-use super::{EXIT_CODES, PeerCommand, TunnelCommand, default_socket};
+use super::{
+    CaptureArguments, EXIT_CODES, PeerCommand, TraceArguments, TunnelCommand, WhyArguments, default_socket,
+};
 use crate::{
     api::ApiError,
     attach::{
@@ -75,6 +77,12 @@ pub enum Command {
         #[arg(long, value_name = "PORT")]
         port: Option<Name>,
     },
+    /// Capture frames as the switch sees them.
+    Capture(Box<CaptureArguments>),
+    /// Follow a frame through the switch: a hypothetical one, or real ones.
+    Trace(Box<TraceArguments>),
+    /// What is known of an address, and what is wrong with it.
+    Why(WhyArguments),
     /// Read the configuration file again and apply the difference.
     #[command(after_help = "Example: see first, then do\n  vswitchctl reload --dry-run\n  vswitchctl reload")]
     Reload {

@@ -22,6 +22,7 @@ use crate::{
 };
 
 /// Numbers to names, for one answer.
+#[derive(Debug)]
 pub(super) struct Names {
     networks: HashMap<NetworkId, Name>,
     ports: HashMap<PortId, Name>,
