@@ -14,7 +14,7 @@ use std::{
 use pcap_file::pcapng::{Block, PcapNgReader};
 use rustix::process::{Pid, Signal, kill_process};
 use vswitch_tests::{
-    Netns, Vswitchd,
+    Netns, PATIENCE, Vswitchd,
     daemon::binary,
     eventually,
     raw::{BROADCAST, EXPERIMENT, frame},
@@ -34,6 +34,11 @@ struct Office {
 
 impl Office {
     fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// The same, and more tables of net.toml.
+    fn start_with(more: &str) -> Self {
         let [web, db, alone] = ["web", "db", "alone"].map(Netns::new);
         for netns in [&web, &db, &alone] {
             netns.silence();
@@ -50,6 +55,7 @@ impl Office {
             port("web", "blue", &web, 2),
             port("db", "blue", &db, 3),
             port("alone", "red", &alone, 4),
+            more.to_owned(),
         ];
         Self { switch: Vswitchd::start("", &rest.concat()), web, db, alone }
     }
@@ -337,4 +343,55 @@ fn captures_end_with_their_readers_and_with_the_daemon() {
     let capture = office.capture(&["capture", "-w", "-"]);
     assert!(office.switch.stop().success());
     capture.wait();
+}
+
+/// Somebody watches web, declared in the file; somebody else blue, by command; and nobody else notices.
+#[test]
+#[ignore = "needs root: make test runs it"]
+fn mirrors_are_declared_or_made_and_get_what_they_ask_for() {
+    let [watch, more] = ["watch", "more"].map(Netns::new);
+    watch.silence();
+    more.silence();
+    let office = Office::start_with(&format!(
+        "[[port]]\nname = \"ids\"\nkind = \"tap\"\nnetns = \"{}\"\nifname = \"eth0\"\nmirror = {{ ports = [\"web\"] }}\n",
+        watch.name()
+    ));
+    let switch = &office.switch;
+    let add = ["mirror", "add", "blues", "--network", "blue", "--netns", more.name(), "--ifname", "eth0"];
+    assert_eq!(switch.try_ctl(&add).code, 0);
+    let listed = switch.try_ctl(&["mirror", "ls"]).stdout;
+    assert!(listed.contains("mirrors web") && listed.contains("mirrors blue"), "{listed}");
+    let (watched, all) = (watch.raw("eth0"), more.raw("eth0"));
+    office.web.reaches("10.9.0.3");
+    for raw in [&watched, &all] {
+        for (from, to) in [(WEB, DB), (DB, WEB)] {
+            let echo = |frame: &[u8]| frame[..6] == to && frame[6..12] == from && frame[12..14] == [8, 0];
+            assert!(raw.find(PATIENCE, echo).is_some(), "both ways");
+        }
+    }
+    // What it sends is not taken in, and its port is in no network.
+    watched.send(&frame(BROADCAST, [2, 0, 0, 0, 0, 9], EXPERIMENT, b"hello?"));
+    eventually("it died", || (switch.dropped("ids", "MIRROR_ONLY") == 1).then_some(()));
+    for port in ["web", "db", "ids", "blues"] {
+        let port = switch.port(port);
+        let (fates, count) = (&port["fates"], |value: &serde_json::Value| value.as_u64().unwrap());
+        let dropped = |way: &str| -> u64 {
+            let drops = port["drops"].as_array().unwrap().iter();
+            drops.filter(|drop| drop["direction"] == way).map(|drop| count(&drop["frames"])).sum()
+        };
+        let received = count(&fates["unicast"]) + count(&fates["flooded"]) + dropped("rx");
+        assert_eq!(count(&port["rx"]["frames"]), received, "{port}");
+        assert_eq!(count(&fates["offered"]), count(&port["tx"]["frames"]) + dropped("tx"), "{port}");
+    }
+    let (_, why) = switch.refusal(&["mirror", "add", "x", "--port", "ids"]);
+    assert!(why.contains("ids gets copies itself"), "{why}");
+    let (_, why) = switch.refusal(&["mirror", "rm", "web"]);
+    assert!(why.contains("port web is no mirror"), "{why}");
+    // It is kept, and goes when it is told to.
+    let mut office = office;
+    office.switch.stop();
+    office.switch.run();
+    assert_eq!(office.switch.ctl(&["mirror", "ls"]).as_array().unwrap().len(), 2);
+    assert_eq!(office.switch.try_ctl(&["mirror", "rm", "blues"]).code, 0);
+    assert!(!more.has_link("eth0"));
 }

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod capture;
+mod mirror;
 pub mod show;
 mod trace;
 mod tunnel;
@@ -21,6 +22,7 @@ use serde::Serialize;
 
 pub use arguments::{AttachArguments, Cli, Command, FdbCommand, NetworkCommand, PortCommand};
 pub use capture::CaptureArguments;
+pub use mirror::{MirrorArguments, MirrorCommand};
 pub use trace::{TraceArguments, WhyArguments};
 pub use tunnel::{PeerArguments, PeerCommand, TunnelCommand};
 
@@ -83,6 +85,7 @@ pub async fn execute(cli: &Cli) -> Result<String, ClientError> {
             render(json, &drops, |drops| show::drops(drops))
         }
         Command::Capture(arguments) => capture::capture(&client, arguments, json).await,
+        Command::Mirror(command) => mirror::mirror(&client, command, json).await,
         Command::Trace(arguments) => trace::trace(&client, arguments, json).await,
         Command::Why(arguments) => trace::why(&client, arguments, json).await,
         Command::Reload { dry_run } => render(json, &client.reload(*dry_run).await?, show::reload),

@@ -4,6 +4,7 @@
 //! turn: device.recv(batch)                      rx         up to a quantum of frames of one receiver
 //!       forwarder.forward(batch) -> egress      decide     parse, classify, learn, look up, reach
 //!       device.send(egress of each port)        tx         each egress port once, in arrival order
+//!       device.send(copies)                                for ports that mirror others
 //!       device.send(answers)                               "too big", back to who sent it
 //! ```
 //!
@@ -18,6 +19,7 @@ use crate::{
     batch::{BATCH, Batch},
     capture::Captures,
     forward::Forwarder,
+    mirror::Copies,
     offload::Offload,
     plan::{Plan, Receiver},
     transmit::{Egress, Out, Scratch, TagOp, Transmit},
@@ -42,6 +44,8 @@ pub struct Engine {
     egress: Egress,
     scratch: Scratch,
     captures: Captures,
+    /// As many as the plan has mirrors.
+    copies: Vec<Copies>,
 }
 
 impl Engine {
@@ -55,6 +59,7 @@ impl Engine {
             egress: Egress::default(),
             scratch: Scratch::new(),
             captures: Captures::new(worker),
+            copies: Vec::new(),
         };
         engine.adopt(plan);
         engine
@@ -66,6 +71,7 @@ impl Engine {
         self.forwarder.reserve(ports);
         self.egress.reserve(ports);
         self.captures.adopt(&plan.captures);
+        self.copies.resize_with(plan.mirrors.len(), Copies::new);
         self.plan = plan;
     }
 
@@ -79,7 +85,7 @@ impl Engine {
     /// # Errors
     /// The receiver gives no more frames; those received before the error were forwarded.
     pub fn turn(&mut self, receiver: &Receiver, max: usize, now: Timestamp) -> io::Result<Turn> {
-        let Self { worker, plan, batch, forwarder, egress, scratch, captures } = self;
+        let Self { worker, plan, batch, forwarder, egress, scratch, captures, copies } = self;
         let captures = captures.any();
         if let Some(captures) = captures {
             captures.begin();
@@ -97,14 +103,31 @@ impl Engine {
                 captures.refused(id, reason, len);
             }
         });
-        match captures {
-            None => forwarder.forward(now, plan, batch, egress),
-            Some(captures) => forwarder.forward_watched(now, plan, batch, egress, |slot, decision| {
-                captures.decided(batch, slot, decision);
-            }),
+        copies.iter_mut().for_each(Copies::clear);
+        if captures.is_none() && copies.is_empty() {
+            forwarder.forward(now, plan, batch, egress);
+        } else {
+            forwarder.forward_watched(now, plan, batch, egress, |slot, decision| {
+                if let Some(captures) = captures {
+                    captures.decided(batch, slot, decision);
+                }
+                for (mirror, copies) in plan.mirrors.iter().zip(&mut *copies) {
+                    copies.received(mirror, batch, slot, decision.network);
+                }
+            });
         }
         let exit = Exit { worker: *worker, plan, batch, captures };
-        egress.drain(|id, outs| exit.send(id, outs, scratch));
+        egress.drain(|id, outs| {
+            for (mirror, copies) in plan.mirrors.iter().zip(&mut *copies) {
+                copies.sent(mirror, id, outs);
+            }
+            exit.send(id, outs, scratch);
+        });
+        for (mirror, copies) in plan.mirrors.iter().zip(copies) {
+            if !copies.outs().is_empty() {
+                exit.send(mirror.to, copies.outs(), scratch);
+            }
+        }
         let frames = batch.len() + refused;
         self.send_answers();
         received.map(|more| Turn { frames, more })

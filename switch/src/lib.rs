@@ -32,6 +32,7 @@ pub mod fdb;
 pub mod forward;
 pub mod frame;
 pub mod headers;
+pub mod mirror;
 pub mod offload;
 pub mod plan;
 pub mod segment;

@@ -250,6 +250,7 @@ impl Edge {
         let mut plan = Plan {
             topology,
             ports: vec![None; slots],
+            mirrors: layout.mirrors,
             captures: self.captures.sessions(),
             busy_poll: Duration::from_micros(state.switch().busy_poll.into()),
             ..Plan::empty(Arc::clone(&self.fdb))

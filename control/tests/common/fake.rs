@@ -52,7 +52,7 @@ pub(crate) fn port_of(spec: &PortSpec) -> Port {
     let (network, trunk) = match &spec.carries {
         Carries::Access { network } => (Some(network.clone()), vec![]),
         Carries::Trunk { trunk, native } => (native.clone(), trunk.clone()),
-        Carries::Tunnel { .. } => (None, vec![]),
+        Carries::Tunnel { .. } | Carries::Mirror { .. } => (None, vec![]),
     };
     Port {
         name: spec.name.clone(),
@@ -60,6 +60,7 @@ pub(crate) fn port_of(spec: &PortSpec) -> Port {
         declared: false,
         network,
         trunk,
+        mirror: None,
         kind: kind.into(),
         device: device.unwrap_or_else(|| spec.name.to_string()),
         netns: None,

@@ -409,18 +409,18 @@ mod tests {
     #[test]
     fn what_could_not_run_to_an_end_is_no_program() {
         let returns = (0x06, 0, 0, 0);
-        let table: [(&[(u16, u8, u8, u32)], FilterError); 8] = [
-            (&[], FilterError::Length(0)),
-            (&[(0x28, 0, 0, 12)], FilterError::NoReturn),
-            (&[(0x15, 1, 0, 0), returns], FilterError::Jump(0)),
-            (&[returns, (0x05, 0, 0, u32::MAX), returns], FilterError::Jump(1)),
-            (&[(0x34, 0, 0, 0), returns], FilterError::Instruction(0)),
-            (&[(0x60, 0, 0, 16), returns], FilterError::Instruction(0)),
-            (&[returns, (0x02, 0, 0, 16), returns], FilterError::Instruction(1)),
-            (&[(0x18, 0, 0, 0), returns], FilterError::Instruction(0)),
+        let table = [
+            (vec![], FilterError::Length(0)),
+            (vec![(0x28, 0, 0, 12)], FilterError::NoReturn),
+            (vec![(0x15, 1, 0, 0), returns], FilterError::Jump(0)),
+            (vec![returns, (0x05, 0, 0, u32::MAX), returns], FilterError::Jump(1)),
+            (vec![(0x34, 0, 0, 0), returns], FilterError::Instruction(0)),
+            (vec![(0x60, 0, 0, 16), returns], FilterError::Instruction(0)),
+            (vec![returns, (0x02, 0, 0, 16), returns], FilterError::Instruction(1)),
+            (vec![(0x18, 0, 0, 0), returns], FilterError::Instruction(0)),
         ];
         for (lines, error) in table {
-            assert_eq!(Filter::new(&program(lines)), Err(error), "{lines:?}");
+            assert_eq!(Filter::new(&program(&lines)), Err(error), "{lines:?}");
         }
         assert!(Filter::new(&vec![arp()[2]; MAX_INSTRUCTIONS]).is_ok());
         assert!(Filter::new(&vec![arp()[2]; MAX_INSTRUCTIONS + 1]).is_err());

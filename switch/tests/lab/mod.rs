@@ -16,6 +16,7 @@ use vswitch::{
     },
     engine::Engine,
     fdb::{Fdb, Settings},
+    mirror::Mirror,
     offload::Capabilities,
     plan::{Plan, Port, Receiver},
     topology::{Network, PortRules, Topology},
@@ -30,6 +31,7 @@ pub(crate) struct Lab {
     wires: Vec<Option<Arc<Wire>>>,
     mask: u16,
     captures: Vec<Arc<Session>>,
+    mirrors: Vec<Mirror>,
 }
 
 /// What a lab's ports are made of.
@@ -62,7 +64,14 @@ impl Lab {
     ) -> Self {
         let fdb = Arc::new(Fdb::new(settings));
         let engine = Engine::new(0, Arc::new(Plan::empty(Arc::clone(&fdb))));
-        let mut lab = Self { fdb, engine, wires: Vec::new(), mask: wiring.mask, captures: Vec::new() };
+        let mut lab = Self {
+            fdb,
+            engine,
+            wires: Vec::new(),
+            mask: wiring.mask,
+            captures: Vec::new(),
+            mirrors: Vec::new(),
+        };
         for rules in ports {
             let wire = Wire::new((wiring.capabilities)(rules.id.0), wiring.queue);
             lab.attach(rules.id, wire);
@@ -82,8 +91,8 @@ impl Lab {
     /// Works by another topology from now on. Ports keep their devices and counters.
     pub(crate) fn configure(&mut self, networks: &[Network], ports: &[PortRules]) {
         let topology = Topology::build(networks, ports, self.mask).expect("the topology is consistent");
-        let captures = self.captures.clone();
-        let mut plan = Plan { topology, captures, ..Plan::empty(Arc::clone(&self.fdb)) };
+        let (captures, mirrors) = (self.captures.clone(), self.mirrors.clone());
+        let mut plan = Plan { topology, captures, mirrors, ..Plan::empty(Arc::clone(&self.fdb)) };
         plan.ports.resize(self.wires.len(), None);
         for rules in ports {
             let wire = self.wires[rules.id.index()].clone().expect("every port has a device");
@@ -99,6 +108,11 @@ impl Lab {
     /// Lets `sessions` see frames from the next [`Lab::configure`] on.
     pub(crate) fn watch(&mut self, sessions: Vec<Arc<Session>>) {
         self.captures = sessions;
+    }
+
+    /// Copies frames from the next [`Lab::configure`] on.
+    pub(crate) fn mirror(&mut self, mirrors: Vec<Mirror>) {
+        self.mirrors = mirrors;
     }
 
     /// What it works by.
