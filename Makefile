@@ -30,7 +30,7 @@ test-kernel: build # what needs root and a kernel: never skipped
 	cargo test --workspace --locked -- --ignored --test-threads=2
 
 fuzz:            # every fuzz target for some seconds
-	@scripts/need-packages g++:g++
+	@scripts/need-packages g++:g++ pcap-config:libpcap-dev
 	tests/fuzz/run 10
 
 bench: build     ## in memory, and on the wire against its peers: about 40 minutes

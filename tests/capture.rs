@@ -305,6 +305,11 @@ fn real_frames_are_followed() {
     for part in parts {
         assert!(told.contains(part), "{told}");
     }
+    let live = office.capture(&["trace", "--live", "--filter", "icmp", "-n", "1", "--json"]);
+    office.web.reaches("10.9.0.3");
+    let (told, _) = live.wait();
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&told["port"], &told["exits"][0]["port"]), (&"web".into(), &"db".into()), "{told}");
 }
 
 #[test]

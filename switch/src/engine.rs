@@ -19,6 +19,7 @@ use crate::{
     batch::{BATCH, Batch},
     capture::Captures,
     forward::Forwarder,
+    frame::Frame,
     mirror::Copies,
     offload::Offload,
     plan::{Plan, Receiver},
@@ -150,7 +151,11 @@ impl Engine {
         }
         let exit = Exit { worker: *worker, plan, batch, captures };
         for (slot, answer) in (0..).zip(batch.frames()) {
-            let out = Out { slot, network: NetworkId(0), tag: TagOp::Keep };
+            // Back where it came from, the cause's network is that of the answer; a capture wants to know it.
+            let frame = Frame::parse(batch.bytes(usize::from(slot)));
+            let classified = frame.and_then(|frame| plan.topology.classify(answer.ingress, None, &frame));
+            let network = classified.map_or(NetworkId(0), |classified| classified.network);
+            let out = Out { slot, network, tag: TagOp::Keep };
             // A tunnel would have to be told the network.
             if !plan.topology.is_tunnel(answer.ingress) {
                 exit.send(answer.ingress, &[out], scratch);

@@ -171,7 +171,7 @@ pub(super) async fn capture(
     }
     let request = arguments.request()?;
     let mut sink: Box<dyn Sink> = match &arguments.write {
-        None => Box::new(Lines::default()),
+        None => Box::new(Lines { json, text: String::new() }),
         Some(path) if path == Path::new("-") => {
             if io::stdout().is_terminal() {
                 return Err(
@@ -423,6 +423,19 @@ impl<'a> Seen<'a> {
         seen
     }
 
+    /// The same for programs.
+    pub(super) fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "at_ns": u64::try_from(self.at.as_nanos()).unwrap_or(u64::MAX),
+            "port": self.port,
+            "direction": if self.inbound { Direction::Rx } else { Direction::Tx },
+            "id": self.id,
+            "summary": describe(self.octets, self.len),
+            "len": self.len,
+            "comment": self.comment,
+        })
+    }
+
     /// `12:34:56.123456 web rx 02:… > ff:…, ARP …`, the time of day being UTC.
     pub(super) fn line(&self) -> String {
         let day = self.at.as_secs() % 86_400;
@@ -440,15 +453,16 @@ impl<'a> Seen<'a> {
 }
 
 /// Before the eyes of a person.
-#[derive(Default)]
 struct Lines {
+    json: bool,
     text: String,
 }
 
 impl Sink for Lines {
     fn take(&mut self, _: &[u8], block: &Block<'_>, parser: &PcapNgParser) -> io::Result<bool> {
         if let Block::EnhancedPacket(packet) = block {
-            self.text.push_str(&Seen::of(packet, parser).line());
+            let seen = Seen::of(packet, parser);
+            self.text += &if self.json { seen.json().to_string() } else { seen.line() };
             self.text.push('\n');
         }
         Ok(true)

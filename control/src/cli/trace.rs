@@ -15,6 +15,7 @@ use pcap_file::{
     pcap::PcapReader,
     pcapng::{Block, PcapNgParser, PcapNgReader},
 };
+use serde_json::{Value, json};
 use vswitch::addr::MacAddr;
 
 use super::{
@@ -106,7 +107,7 @@ pub(super) async fn trace(
     json: bool,
 ) -> Result<String, ClientError> {
     let Some(port) = arguments.port.clone().filter(|_| !arguments.live) else {
-        return live(client, arguments).await;
+        return live(client, arguments, json).await;
     };
     let frames = match (&arguments.frame, &arguments.hex, &arguments.pcap) {
         (Some(text), ..) => vec![Supposed::Text(text.clone())],
@@ -154,7 +155,7 @@ fn from_file(path: &Path, count: u64) -> Result<Vec<Supposed>, ClientError> {
     Ok(frames)
 }
 
-async fn live(client: &Client, arguments: &TraceArguments) -> Result<String, ClientError> {
+async fn live(client: &Client, arguments: &TraceArguments, json: bool) -> Result<String, ClientError> {
     let request = CaptureRequest {
         ports: arguments.port.iter().cloned().collect(),
         networks: arguments.network.iter().cloned().collect(),
@@ -165,7 +166,7 @@ async fn live(client: &Client, arguments: &TraceArguments) -> Result<String, Cli
         snaplen: 256,
         ..CaptureRequest::default()
     };
-    let mut stories = Stories { left: arguments.count.unwrap_or(u64::MAX), open: BTreeMap::new() };
+    let mut stories = Stories { left: arguments.count.unwrap_or(u64::MAX), open: BTreeMap::new(), json };
     capture::run(client, &request, &mut stories).await?;
     Ok(String::new())
 }
@@ -174,14 +175,24 @@ async fn live(client: &Client, arguments: &TraceArguments) -> Result<String, Cli
 struct Stories {
     left: u64,
     /// By the number of the frame, and so in the order in which they came in.
-    open: BTreeMap<u64, (Instant, String)>,
+    open: BTreeMap<u64, Story>,
+    json: bool,
+}
+
+/// What is told of a frame.
+struct Story {
+    began: Instant,
+    text: String,
+    value: Value,
 }
 
 impl Stories {
     /// Tells of the frames that came in `before` that.
     fn tell(&mut self, before: Instant) -> io::Result<()> {
-        let told = self.open.extract_if(.., |_, (began, _)| *began <= before);
-        let text: String = told.map(|(_, (_, story))| story).collect();
+        let told = self.open.extract_if(.., |_, story| story.began <= before);
+        let text: String = told
+            .map(|(_, story)| if self.json { format!("{}\n", story.value) } else { story.text })
+            .collect();
         print(&text).map_err(io::Error::other)
     }
 }
@@ -191,12 +202,17 @@ impl Sink for Stories {
         let Block::EnhancedPacket(packet) = block else { return Ok(true) };
         let seen = Seen::of(packet, parser);
         if !seen.inbound {
-            if let Some((_, story)) = self.open.get_mut(&seen.id) {
-                let _ = writeln!(story, "    -> {}: {}", seen.port, seen.comment.unwrap_or_default());
+            if let Some(Story { text, value, .. }) = self.open.get_mut(&seen.id) {
+                let _ = writeln!(text, "    -> {}: {}", seen.port, seen.comment.unwrap_or_default());
+                if let Some(exits) = value["exits"].as_array_mut() {
+                    exits.push(json!({ "port": seen.port, "outcome": seen.comment }));
+                }
             }
         } else if self.left > 0 {
             self.left -= 1;
-            self.open.insert(seen.id, (Instant::now(), seen.line() + "\n"));
+            let mut value = seen.json();
+            value["exits"] = json!([]);
+            self.open.insert(seen.id, Story { began: Instant::now(), text: seen.line() + "\n", value });
         }
         Ok(self.left > 0 || !self.open.is_empty())
     }
