@@ -11,7 +11,7 @@ help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 build:           ## the binaries, into target/release
-	@scripts/need-packages gcc:gcc
+	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev
 	cargo build --release --locked -p vswitch-control
 
 demo: build      ## two containers, a ping and iperf3 between them
@@ -21,7 +21,7 @@ demo: build      ## two containers, a ping and iperf3 between them
 test: test-pure test-kernel fuzz ## all tests
 
 test-pure:       # what runs anywhere, without root
-	@scripts/need-packages gcc:gcc
+	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev
 	cargo test --workspace --locked
 	cargo check --locked -p vswitch --no-default-features
 
@@ -31,7 +31,7 @@ test-kernel: build # what needs root and a kernel: never skipped
 	cargo test --workspace --locked -- --ignored --test-threads=2
 
 fuzz:            # every fuzz target for some seconds
-	@scripts/need-packages g++:g++
+	@scripts/need-packages g++:g++ pcap-config:libpcap-dev
 	tests/fuzz/run 10
 
 bench: build     ## in memory, and on the wire against its peers: about 40 minutes
@@ -43,6 +43,7 @@ bench: build     ## in memory, and on the wire against its peers: about 40 minut
 	  --json bench/results/wire.json --svg docs/bench.svg
 
 lint:            ## format, clippy and documentation, as CI wants them
+	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked

@@ -16,13 +16,14 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use dashmap::DashMap;
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp},
     batch::{BATCH, Batch, HEADROOM},
+    capture::{Filter, Instruction, Session, Wanted},
     counters::PortCounters,
     device::{Device, Refuse},
     engine::Engine,
@@ -73,6 +74,18 @@ pub fn run(figures: &mut Figures<'_>) {
     for (ports, macs) in [(2, 1_000), (100, 1_000), (100, 1_000_000)] {
         let mut bench = Lazy::new(move || Bench::new(ports, macs));
         take(format!("turn, {ports} ports, {macs} MACs"), "Mframe/s", &mut || bench.get().turn(&clock));
+    }
+
+    let arp = [(0x28, 0, 0, 12), (0x15, 0, 1, 0x806), (0x06, 0, 0, 1), (0x06, 0, 0, 0)];
+    let arp = arp.map(|(code, jt, jf, k)| Instruction { code, jt, jf, k });
+    let filters =
+        [("nothing picked", Some(Filter::new(&arp).expect("libpcap made it"))), ("64 octets of each", None)];
+    for (name, filter) in filters {
+        let wanted = Wanted { filter, snaplen: 64, ..Wanted::default() };
+        let mut bench = Lazy::new(move || Bench::new(100, 1_000).captured(wanted.clone()));
+        take(format!("turn, 100 ports, 1000 MACs, capture: {name}"), "Mframe/s", &mut || {
+            bench.get().turn(&clock)
+        });
     }
 
     for macs in [1_000, 1_000_000] {
@@ -151,6 +164,26 @@ impl Bench {
         let batches = (0..PREPARED).map(|_| Batch::new()).collect();
         let engine = Engine::new(0, Arc::clone(&plan));
         Self { plan, forwarder, egress, batches, pairs: Pairs::new(macs), ports, engine }
+    }
+
+    /// The same while a capture goes on, whose reader takes what comes and forgets it.
+    fn captured(mut self, wanted: Wanted) -> Self {
+        let (session, mut readers) = Session::new(wanted, 1, 16 << 20, || 0);
+        let session = Arc::new(session);
+        let fdb = Arc::clone(&self.plan.fdb);
+        let device = Arc::new(Source::new(Pairs::new(1_000), self.ports));
+        let plan = Plan { captures: vec![Arc::clone(&session)], ..plan(self.ports, fdb, device) };
+        self.plan = Arc::new(plan);
+        self.engine.adopt(Arc::clone(&self.plan));
+        // It ends with the process.
+        std::thread::spawn(move || {
+            let mut octets = Vec::new();
+            loop {
+                while readers.iter_mut().any(|reader| reader.take(&mut octets).is_some()) {}
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        self
     }
 
     fn unicast(&mut self, clock: &Clock, size: usize, len: usize) -> f64 {

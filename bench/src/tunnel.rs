@@ -196,7 +196,8 @@ impl Crossing {
 
     fn cross(&mut self) -> std::time::Duration {
         let Self { tables, sent, outs, counters, scratch, received, .. } = self;
-        let frames = Transmit { port: PortId(1), batch: sent, outs, max_frame: 70_000, counters };
+        let frames =
+            Transmit { port: PortId(1), batch: sent, outs, max_frame: 70_000, counters, captures: None };
         let begin = Instant::now();
         received.clear();
         encapsulate(tables, &OUT, &frames, scratch, &mut |train| {

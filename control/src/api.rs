@@ -8,6 +8,7 @@
 
 mod error;
 mod extract;
+pub mod inspect;
 pub mod server;
 pub mod types;
 
@@ -16,8 +17,11 @@ use futures_util::future::BoxFuture;
 pub use error::{ApiError, ErrorCode};
 
 use crate::model::{Name, NetworkSpec, PortSpec};
+use inspect::CaptureStream;
 use types::{
     Drop, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Reload, StaticEntry, Stats, Status,
+    capture::{Capture, CaptureRequest},
+    trace::{Trace, TraceRequest, Why, WhyFilter},
     tunnel::{Probe, Tunnel},
 };
 
@@ -65,6 +69,17 @@ pub trait Backend: Send + Sync + 'static {
     fn stats(&self) -> Answer<'_, Stats>;
     /// Why frames died: the reasons that occurred, of one port or of all.
     fn drops(&self, port: Option<Name>) -> Answer<'_, Vec<Drop>>;
+
+    /// Captures frames for as long as the stream is read; `conflict` when too many captures go on.
+    fn capture(&self, request: CaptureRequest) -> Answer<'_, CaptureStream>;
+    /// The captures that go on.
+    fn captures(&self) -> Answer<'_, Vec<Capture>>;
+    /// Ends a capture when what it has seen is handed over; `not_found` when there is none.
+    fn end_capture(&self, id: u64) -> Answer<'_, ()>;
+    /// What would become of a frame. Changes nothing.
+    fn trace(&self, request: TraceRequest) -> Answer<'_, Trace>;
+    /// What is known of an address.
+    fn why(&self, filter: WhyFilter) -> Answer<'_, Why>;
 
     /// Reads the configuration file again and applies the difference; with `dry_run` only says it.
     fn reload(&self, dry_run: bool) -> Answer<'_, Reload>;

@@ -4,7 +4,10 @@
 //! for people can be printed as JSON with `--json`, in the API's own words.
 
 mod arguments;
+mod capture;
+mod mirror;
 pub mod show;
+mod trace;
 mod tunnel;
 
 use std::{
@@ -18,6 +21,9 @@ use clap::{CommandFactory, Parser};
 use serde::Serialize;
 
 pub use arguments::{AttachArguments, Cli, Command, FdbCommand, NetworkCommand, PortCommand};
+pub use capture::CaptureArguments;
+pub use mirror::{MirrorArguments, MirrorCommand};
+pub use trace::{TraceArguments, WhyArguments};
 pub use tunnel::{PeerArguments, PeerCommand, TunnelCommand};
 
 use crate::{
@@ -78,6 +84,10 @@ pub async fn execute(cli: &Cli) -> Result<String, ClientError> {
             let drops = client.drops(&DropsFilter { port: port.clone() }).await?;
             render(json, &drops, |drops| show::drops(drops))
         }
+        Command::Capture(arguments) => capture::capture(&client, arguments, json).await,
+        Command::Mirror(command) => mirror::mirror(&client, command, json).await,
+        Command::Trace(arguments) => trace::trace(&client, arguments, json).await,
+        Command::Why(arguments) => trace::why(&client, arguments, json).await,
         Command::Reload { dry_run } => render(json, &client.reload(*dry_run).await?, show::reload),
         Command::Attach(arguments) => {
             let port = helper::attach(cli.socket.clone(), arguments.order()?).await?;

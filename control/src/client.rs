@@ -2,6 +2,8 @@
 //!
 //! One connection per request: a unix socket is cheap, and nothing is left open while a person reads.
 
+mod stream;
+
 use std::{
     io,
     path::{Path, PathBuf},
@@ -25,11 +27,15 @@ use crate::{
         types::{
             Drop, DropsFilter, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Reload,
             ReloadRequest, StaticEntry, Stats, Status,
+            capture::Capture,
+            trace::{Trace, TraceRequest, Why, WhyFilter},
             tunnel::{Probe, Tunnel},
         },
     },
     model::{Name, NetworkSpec, PortSpec},
 };
+
+pub use stream::CaptureBody;
 
 /// How long an answer may take. A reload of a thousand ports takes seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -155,6 +161,27 @@ impl Client {
     /// Why frames died.
     pub async fn drops(&self, filter: &DropsFilter) -> Result<Vec<Drop>, ClientError> {
         self.get(&query("/v1/drops", &[("port", filter.port.as_ref().map(Name::as_str))])).await
+    }
+
+    /// The captures that go on.
+    pub async fn captures(&self) -> Result<Vec<Capture>, ClientError> {
+        self.get("/v1/captures").await
+    }
+
+    /// Ends a capture; what it has seen still comes.
+    pub async fn end_capture(&self, id: u64) -> Result<(), ClientError> {
+        self.delete(&format!("/v1/captures/{id}")).await
+    }
+
+    /// What would become of a frame.
+    pub async fn trace(&self, request: &TraceRequest) -> Result<Trace, ClientError> {
+        self.post("/v1/trace", request).await
+    }
+
+    /// What is known of an address.
+    pub async fn why(&self, filter: &WhyFilter) -> Result<Why, ClientError> {
+        let (mac, ip) = (filter.mac.map(|mac| mac.to_string()), filter.ip.map(|ip| ip.to_string()));
+        self.get(&query("/v1/why", &[("mac", mac.as_deref()), ("ip", ip.as_deref())])).await
     }
 
     /// Reads the configuration file again and applies the difference, or only says it.

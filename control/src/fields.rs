@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, de::Error};
 use vswitch::addr::MacAddr;
 
 use crate::model::{
-    Carries, DeviceSpec, InterfaceSpec, Name, Netns, PeerSpec, PortSpec, StormSpec, text_option,
+    Carries, DeviceSpec, InterfaceSpec, MirrorSpec, Name, Netns, PeerSpec, PortSpec, StormSpec, text_option,
 };
 
 /// Every key a port may have.
@@ -25,6 +25,7 @@ pub(crate) struct PortFields {
     pub(crate) network: Option<Name>,
     pub(crate) trunk: Option<Vec<Name>>,
     pub(crate) native: Option<Name>,
+    pub(crate) mirror: Option<MirrorSpec>,
     pub(crate) kind: Option<Kind>,
     pub(crate) device: Option<String>,
     pub(crate) netns: Option<Netns>,
@@ -118,12 +119,25 @@ impl PortFields {
                 ("network", self.network.is_some()),
                 ("trunk", self.trunk.is_some()),
                 ("native", self.native.is_some()),
+                ("mirror", self.mirror.is_some()),
             ] {
                 if present {
                     misfit(key, "a peer carries networks by their vni: name them with networks");
                 }
             }
             return Carries::Tunnel { networks: self.networks.clone() };
+        }
+        if let Some(mirror) = self.mirror.clone() {
+            for (key, present) in [
+                ("network", self.network.is_some()),
+                ("trunk", self.trunk.is_some()),
+                ("native", self.native.is_some()),
+            ] {
+                if present {
+                    misfit(key, "a port that mirrors others carries no network: remove it, or mirror");
+                }
+            }
+            return Carries::Mirror { mirror };
         }
         if self.networks.is_some() {
             misfit("networks", "belongs to kind peer: name the port's network, or several with trunk");

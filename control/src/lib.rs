@@ -11,6 +11,7 @@
 //! | [`attach`] | the tap helper and its socket |
 //! | [`api`], [`client`], [`socket`] | HTTP and JSON on a unix socket, both ends |
 //! | [`web`] | the web page, on an address of its own |
+//! | [`frame`] | frames as people write and read them |
 //! | [`cli`] | `vswitchctl` |
 
 pub mod api;
@@ -20,6 +21,7 @@ pub mod client;
 pub mod config;
 pub mod daemon;
 mod fields;
+pub mod frame;
 pub mod link;
 pub mod model;
 pub mod netns;

@@ -256,6 +256,36 @@ pub enum Carries {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         networks: Option<Vec<Name>>,
     },
+    /// No network: copies of other ports' frames.
+    Mirror {
+        /// Whose.
+        mirror: MirrorSpec,
+    },
+}
+
+/// Whose frames a port gets copies of: `mirror = { … }`.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MirrorSpec {
+    /// Those that come in and leave by these ports.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Name>,
+    /// Those that come in in these networks, by whatever port.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<Name>,
+    /// Of the ports' frames, only those that come in, or that leave.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direction: Option<Direction>,
+}
+
+/// The way of a frame, seen from the switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Into the switch.
+    Rx,
+    /// Out of the switch.
+    Tx,
 }
 
 impl Carries {
@@ -264,7 +294,7 @@ impl Carries {
         match self {
             Self::Access { network } => Some(network),
             Self::Trunk { native, .. } => native.as_ref(),
-            Self::Tunnel { .. } => None,
+            Self::Tunnel { .. } | Self::Mirror { .. } => None,
         }
     }
 
@@ -272,7 +302,7 @@ impl Carries {
     pub fn tagged(&self) -> &[Name] {
         match self {
             Self::Trunk { trunk, .. } => trunk,
-            Self::Access { .. } | Self::Tunnel { .. } => &[],
+            Self::Access { .. } | Self::Tunnel { .. } | Self::Mirror { .. } => &[],
         }
     }
 
@@ -280,7 +310,7 @@ impl Carries {
     pub fn named(&self) -> impl Iterator<Item = &Name> {
         let tunnelled = match self {
             Self::Tunnel { networks } => networks.as_deref().unwrap_or_default(),
-            Self::Access { .. } | Self::Trunk { .. } => &[],
+            Self::Access { .. } | Self::Trunk { .. } | Self::Mirror { .. } => &[],
         };
         self.tagged().iter().chain(self.untagged()).chain(tunnelled)
     }

@@ -18,7 +18,7 @@ use vswitch_control::{
     api::{
         ErrorCode,
         server::{BODY_LIMIT, serve},
-        types::{DropsFilter, FdbFilter, FdbKey, Flush, StaticEntry},
+        types::{DropsFilter, FdbFilter, FdbKey, Flush, StaticEntry, capture::CaptureRequest},
     },
     attach::{self, server::Listener},
     cli::{Cli, execute, exit_code},
@@ -197,6 +197,7 @@ async fn the_openapi_document_names_every_path() {
     for (path, operations) in paths {
         for method in operations.as_object().unwrap().keys() {
             let concrete = path.replace("{name}", "-").replace("{network}", "-").replace("{mac}", "-");
+            let concrete = concrete.replace("{id}", "0");
             let (status, text) = daemon.request(&method.to_uppercase(), &concrete, "").await;
             assert!(
                 !text.contains("there is no /") && status != 405,
@@ -205,10 +206,27 @@ async fn the_openapi_document_names_every_path() {
             methods += 1;
         }
     }
-    assert_eq!(methods, 19, "each route has its description");
+    assert_eq!(methods, 24, "each route has its description");
     for schema in ["Port", "Network", "FdbEntry", "ApiError", "Stats", "Reload"] {
         assert!(document["components"]["schemas"][schema].is_object(), "{schema}");
     }
+}
+
+#[tokio::test]
+async fn a_capture_comes_piece_by_piece_and_a_refusal_as_a_sentence() {
+    let daemon = Daemon::start();
+    let mut capture = daemon.client.capture(&CaptureRequest::default()).await.unwrap();
+    assert_eq!(capture.id, 7);
+    let mut octets = Vec::new();
+    while let Some(piece) = capture.next().await.unwrap() {
+        octets.extend(piece);
+    }
+    assert_eq!(octets, b"one two");
+    let (status, text) = daemon.request("POST", "/v1/captures", r#"{"port": "web"}"#).await;
+    assert!(status == 400 && text.contains("unknown field `port`"), "{status} {text}");
+    let error = daemon.client.end_capture(8).await.unwrap_err();
+    assert_eq!((error.to_string().as_str(), exit_code(&error)), ("there is no capture 8", 4));
+    assert_eq!(daemon.cli("capture --ls").await.unwrap(), "no captures go on\n");
 }
 
 #[tokio::test]

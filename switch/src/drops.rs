@@ -43,6 +43,8 @@ drop_reasons! {
     VlanNotAllowed = "VLAN_NOT_ALLOWED", "tagged with a VLAN this port does not carry: add its network to the port's trunk";
     /// Untagged on a trunk without a native network.
     VlanUntagged = "VLAN_UNTAGGED", "untagged on a trunk without native network: set the port's native network";
+    /// Sent by a port that mirrors others.
+    MirrorOnly = "MIRROR_ONLY", "sent by a port that only gets copies of others' frames: what watches there needs another port to talk by";
     /// No VXLAN header, or one without a VNI.
     VxlanInvalidHdr = "VXLAN_INVALID_HDR", "not VXLAN: something else sends to the tunnel's UDP port, or vxlan.strict refuses reserved bits";
     /// The sender is no peer.

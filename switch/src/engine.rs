@@ -4,6 +4,7 @@
 //! turn: device.recv(batch)                      rx         up to a quantum of frames of one receiver
 //!       forwarder.forward(batch) -> egress      decide     parse, classify, learn, look up, reach
 //!       device.send(egress of each port)        tx         each egress port once, in arrival order
+//!       device.send(copies)                                for ports that mirror others
 //!       device.send(answers)                               "too big", back to who sent it
 //! ```
 //!
@@ -16,7 +17,10 @@ use std::{io, sync::Arc};
 use crate::{
     addr::{NetworkId, PortId, Timestamp},
     batch::{BATCH, Batch},
+    capture::Captures,
     forward::Forwarder,
+    frame::Frame,
+    mirror::Copies,
     offload::Offload,
     plan::{Plan, Receiver},
     transmit::{Egress, Out, Scratch, TagOp, Transmit},
@@ -40,6 +44,9 @@ pub struct Engine {
     forwarder: Forwarder,
     egress: Egress,
     scratch: Scratch,
+    captures: Captures,
+    /// As many as the plan has mirrors.
+    copies: Vec<Copies>,
 }
 
 impl Engine {
@@ -52,6 +59,8 @@ impl Engine {
             forwarder: Forwarder::new(worker),
             egress: Egress::default(),
             scratch: Scratch::new(),
+            captures: Captures::new(worker),
+            copies: Vec::new(),
         };
         engine.adopt(plan);
         engine
@@ -62,6 +71,8 @@ impl Engine {
         let ports = plan.ports.len().max(plan.topology.ports());
         self.forwarder.reserve(ports);
         self.egress.reserve(ports);
+        self.captures.adopt(&plan.captures);
+        self.copies.resize_with(plan.mirrors.len(), Copies::new);
         self.plan = plan;
     }
 
@@ -75,7 +86,11 @@ impl Engine {
     /// # Errors
     /// The receiver gives no more frames; those received before the error were forwarded.
     pub fn turn(&mut self, receiver: &Receiver, max: usize, now: Timestamp) -> io::Result<Turn> {
-        let Self { worker, plan, batch, forwarder, egress, scratch } = self;
+        let Self { worker, plan, batch, forwarder, egress, scratch, captures, copies } = self;
+        let captures = captures.any();
+        if let Some(captures) = captures {
+            captures.begin();
+        }
         batch.clear();
         let mut refused = 0;
         let received = receiver.device.recv(receiver.port, batch, max.min(BATCH), &mut |id, reason, len| {
@@ -85,9 +100,35 @@ impl Engine {
             counters.rx_bytes.add(len as u64);
             counters.drop(reason);
             refused += 1;
+            if let Some(captures) = captures {
+                captures.refused(id, reason, len);
+            }
         });
-        forwarder.forward(now, plan, batch, egress);
-        egress.drain(|id, outs| send(*worker, plan, batch, id, outs, scratch));
+        copies.iter_mut().for_each(Copies::clear);
+        if captures.is_none() && copies.is_empty() {
+            forwarder.forward(now, plan, batch, egress);
+        } else {
+            forwarder.forward_watched(now, plan, batch, egress, |slot, decision| {
+                if let Some(captures) = captures {
+                    captures.decided(batch, slot, decision);
+                }
+                for (mirror, copies) in plan.mirrors.iter().zip(&mut *copies) {
+                    copies.received(mirror, batch, slot, decision.network);
+                }
+            });
+        }
+        let exit = Exit { worker: *worker, plan, batch, captures };
+        egress.drain(|id, outs| {
+            for (mirror, copies) in plan.mirrors.iter().zip(&mut *copies) {
+                copies.sent(mirror, id, outs);
+            }
+            exit.send(id, outs, scratch);
+        });
+        for (mirror, copies) in plan.mirrors.iter().zip(copies) {
+            if !copies.outs().is_empty() {
+                exit.send(mirror.to, copies.outs(), scratch);
+            }
+        }
         let frames = batch.len() + refused;
         self.send_answers();
         received.map(|more| Turn { frames, more })
@@ -96,25 +137,48 @@ impl Engine {
     /// Sends what devices had to tell the senders of this turn's frames. An answer goes back where its cause came from,
     /// and teaches nobody anything.
     fn send_answers(&mut self) {
-        let Self { worker, plan, batch, scratch, .. } = self;
+        let Self { worker, plan, batch, scratch, captures, .. } = self;
         batch.clear();
         scratch.answers.take(|to, frame| {
             batch.push_copy(to, Offload::NONE, frame);
         });
+        if batch.is_empty() {
+            return;
+        }
+        let captures = captures.any();
+        if let Some(captures) = captures {
+            captures.begin();
+        }
+        let exit = Exit { worker: *worker, plan, batch, captures };
         for (slot, answer) in (0..).zip(batch.frames()) {
-            let out = Out { slot, network: NetworkId(0), tag: TagOp::Keep };
+            // Back where it came from, the cause's network is that of the answer; a capture wants to know it.
+            let frame = Frame::parse(batch.bytes(usize::from(slot)));
+            let classified = frame.and_then(|frame| plan.topology.classify(answer.ingress, None, &frame));
+            let network = classified.map_or(NetworkId(0), |classified| classified.network);
+            let out = Out { slot, network, tag: TagOp::Keep };
             // A tunnel would have to be told the network.
             if !plan.topology.is_tunnel(answer.ingress) {
-                send(*worker, plan, batch, answer.ingress, &[out], scratch);
+                exit.send(answer.ingress, &[out], scratch);
             }
         }
     }
 }
 
-/// Lets `outs` leave by the port `id`, if it is still there.
-fn send(worker: usize, plan: &Plan, batch: &Batch, id: PortId, outs: &[Out], scratch: &mut Scratch) {
-    let Some(port) = plan.port(id) else { return };
-    let max_frame = plan.topology.max_frame(id);
-    let frames = Transmit { port: id, batch, outs, max_frame, counters: port.counters(worker) };
-    port.device.send(&frames, scratch);
+/// The way out of a turn.
+struct Exit<'a> {
+    worker: usize,
+    plan: &'a Plan,
+    batch: &'a Batch,
+    captures: Option<&'a Captures>,
+}
+
+impl Exit<'_> {
+    /// Lets `outs` leave by the port `id`, if it is still there.
+    fn send(&self, id: PortId, outs: &[Out], scratch: &mut Scratch) {
+        let &Self { worker, plan, batch, captures } = self;
+        let Some(port) = plan.port(id) else { return };
+        let max_frame = plan.topology.max_frame(id);
+        let counters = port.counters(worker);
+        port.device.send(&Transmit { port: id, batch, outs, max_frame, counters, captures }, scratch);
+    }
 }

@@ -22,6 +22,7 @@
 
 pub mod addr;
 pub mod batch;
+pub mod capture;
 pub mod checksum;
 pub mod counters;
 pub mod device;
@@ -31,11 +32,13 @@ pub mod fdb;
 pub mod forward;
 pub mod frame;
 pub mod headers;
+pub mod mirror;
 pub mod offload;
 pub mod plan;
 pub mod segment;
 pub mod storm;
 pub mod topology;
+pub mod trace;
 pub mod transmit;
 #[cfg(feature = "os")]
 pub mod worker;

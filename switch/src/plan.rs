@@ -14,9 +14,11 @@ use std::{
 
 use crate::{
     addr::PortId,
+    capture::Session,
     counters::{PortCounters, PortTotals},
     device::Device,
     fdb::Fdb,
+    mirror::Mirror,
     topology::Topology,
 };
 
@@ -91,6 +93,10 @@ pub struct Plan {
     pub ports: Vec<Option<Arc<Port>>>,
     /// In no order.
     pub receivers: Vec<Receiver>,
+    /// Which ports get copies of others' frames.
+    pub mirrors: Vec<Mirror>,
+    /// Who sees frames besides those whom they are for.
+    pub captures: Vec<Arc<Session>>,
     /// How long a worker may look for frames before it sleeps; see `worker/poll.rs`.
     pub busy_poll: Duration,
 }
@@ -103,6 +109,8 @@ impl Plan {
             fdb,
             ports: Vec::new(),
             receivers: Vec::new(),
+            mirrors: Vec::new(),
+            captures: Vec::new(),
             busy_poll: Duration::ZERO,
         }
     }

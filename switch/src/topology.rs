@@ -78,6 +78,8 @@ pub enum PortMode {
     },
     /// Several networks; the device itself knows which (a tunnel's VNI).
     Tunnel(Vec<NetworkId>),
+    /// None: it gets copies of others' frames, and nothing that it sends is taken in.
+    Mirror,
 }
 
 /// Frames per second that may be flooded; `None` is no limit.
@@ -187,6 +189,7 @@ enum Ingress {
         native: Option<NetworkId>,
     },
     Tunnel,
+    Mirror,
 }
 
 #[derive(Debug, Default)]
@@ -271,6 +274,7 @@ impl Topology {
                 }
                 Ingress::Tunnel
             }
+            PortMode::Mirror => Ingress::Mirror,
         };
         let entry = PortEntry {
             ingress,
@@ -331,6 +335,7 @@ impl Topology {
                 (network, Some(tag))
             }
             (Ingress::Trunk { native, .. }, tag) => (native.ok_or(DropReason::VlanUntagged)?, tag),
+            (Ingress::Mirror, _) => return Err(DropReason::MirrorOnly),
             (Ingress::Tunnel, _) => {
                 let carried = known.filter(|network| self.carries(*network, ingress));
                 (carried.ok_or(DropReason::VxlanVniNotFound)?, None)

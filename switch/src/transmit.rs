@@ -10,6 +10,7 @@ use std::io;
 use crate::{
     addr::{NetworkId, PortId},
     batch::{Batch, CAPACITY},
+    capture::Captures,
     counters::PortCounters,
     drops::DropReason,
     frame::{ADDRESSES, MAX_FRAME, TAG, TAG_SHIFT, Tag},
@@ -171,6 +172,8 @@ pub struct Transmit<'a> {
     pub max_frame: usize,
     /// The port's counters.
     pub counters: &'a PortCounters,
+    /// Who else is to know what became of them.
+    pub captures: Option<&'a Captures>,
 }
 
 /// A frame in the form in which a device takes it.
@@ -293,6 +296,9 @@ impl<'a> Transmit<'a> {
     /// Counts what became of `out`: `Ok` holds the wire frames it was cut into, 1 if it left whole.
     #[inline]
     pub fn count(&self, out: Out, result: Result<usize, DropReason>) {
+        if let Some(captures) = self.captures {
+            captures.sent(self, out, result);
+        }
         let slot = usize::from(out.slot);
         self.counters.offered.add(1);
         match result {

@@ -1,5 +1,6 @@
 //! The decision, through a real engine: what comes in, what leaves where and how, and why it does not.
 
+#[expect(dead_code, reason = "other tests use the rest")]
 mod lab;
 #[expect(dead_code, reason = "other tests use the rest")]
 mod superframe;

@@ -19,6 +19,7 @@ use vswitch::{
     batch::{Batch, GULP},
     device::{Device, Refuse},
     drops::DropReason,
+    headers::ETHERNET,
     transmit::{Scratch, Transmit},
 };
 
@@ -219,6 +220,11 @@ pub struct Remote {
 }
 
 impl Remote {
+    /// Octets of the longest inner packet that reaches the peer in one piece, as far as is known.
+    fn overlay_mtu(&self) -> u16 {
+        self.peer.path.mtu().min(self.underlay_mtu).saturating_sub(self.overhead)
+    }
+
     /// Learns why a packet was too long for the path.
     #[cold]
     fn measure(&self) {
@@ -234,10 +240,13 @@ impl Device for Remote {
         Ok(false)
     }
 
+    fn longest(&self) -> Option<usize> {
+        Some(usize::from(self.overlay_mtu()) + ETHERNET)
+    }
+
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
-        let mtu = self.peer.path.mtu().min(self.underlay_mtu);
         let manner = encap::Manner {
-            overlay_mtu: mtu.saturating_sub(self.overhead),
+            overlay_mtu: self.overlay_mtu(),
             clamp: self.clamp,
             dscp: self.dscp,
             datagrams: self.endpoint.datagrams(),

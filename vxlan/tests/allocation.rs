@@ -82,8 +82,14 @@ impl Case {
             outs.push(Out { slot, network: NETWORK, tag: self.tag });
         }
         let counters = PortCounters::default();
-        let frames =
-            Transmit { port: PEER, batch: &sent, outs: &outs, max_frame: 70_000, counters: &counters };
+        let frames = Transmit {
+            port: PEER,
+            batch: &sent,
+            outs: &outs,
+            max_frame: 70_000,
+            counters: &counters,
+            captures: None,
+        };
         let (mut scratch, mut received, mut arrived) = (Scratch::new(), Batch::new(), 0);
         let mut turn = || {
             encapsulate(&tables, &out, &frames, &mut scratch, &mut |train| {

@@ -15,6 +15,7 @@ use utoipa::OpenApi;
 use super::{
     ApiError, Backend, ErrorCode,
     extract::{Body, InPath, Parameters},
+    inspect,
     types::{
         Drop, DropsFilter, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Reload, ReloadRequest,
         StaticEntry, Stats, Status,
@@ -48,13 +49,18 @@ pub const BODY_LIMIT: usize = 64 * 1024;
         flush_fdb,
         stats,
         drops,
+        inspect::capture,
+        inspect::captures,
+        inspect::end_capture,
+        inspect::trace,
+        inspect::why,
         reload,
         openapi
     )
 )]
 struct Document;
 
-type Shared = State<Arc<dyn Backend>>;
+pub(super) type Shared = State<Arc<dyn Backend>>;
 
 /// Serves the API until `stop` is ready, then finishes the requests it has.
 ///
@@ -79,6 +85,10 @@ pub fn router(backend: Arc<dyn Backend>) -> Router {
         .route("/v1/fdb", post(add_fdb))
         .route("/v1/fdb/flush", post(flush_fdb))
         .route("/v1/fdb/{network}/{mac}", delete(delete_fdb))
+        .route("/v1/captures", get(inspect::captures).post(inspect::capture))
+        .route("/v1/captures/{id}", delete(inspect::end_capture))
+        .route("/v1/trace", post(inspect::trace))
+        .route("/v1/why", get(inspect::why))
         .route("/v1/reload", post(reload))
         .route("/v1/openapi.json", get(openapi))
         .fallback(no_such_path)
@@ -308,14 +318,14 @@ async fn no_such_method(method: Method, uri: Uri) -> ApiError {
     ApiError::new(ErrorCode::MethodNotAllowed, format!("{} cannot be used with {method}", uri.path()))
 }
 
-fn answer<T: serde::Serialize>(success: StatusCode, result: Result<T, ApiError>) -> Response {
+pub(super) fn answer<T: serde::Serialize>(success: StatusCode, result: Result<T, ApiError>) -> Response {
     match result {
         Ok(value) => (success, Json(value)).into_response(),
         Err(error) => error.into_response(),
     }
 }
 
-fn done(result: Result<(), ApiError>) -> Response {
+pub(super) fn done(result: Result<(), ApiError>) -> Response {
     match result {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(error) => error.into_response(),

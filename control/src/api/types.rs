@@ -2,6 +2,8 @@
 //!
 //! Counters only grow, from the daemon's start. Times are whole milliseconds or seconds, as the name says.
 
+pub mod capture;
+pub mod trace;
 pub mod tunnel;
 
 use std::path::PathBuf;
@@ -10,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use vswitch::addr::MacAddr;
 
-use crate::model::{Name, NetworkSpec};
+pub use crate::model::Direction;
+use crate::model::{MirrorSpec, Name, NetworkSpec};
 
 /// The daemon at a glance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -89,6 +92,10 @@ pub struct Port {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub trunk: Vec<Name>,
+    /// Whose frames it gets copies of, instead of carrying a network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub mirror: Option<MirrorSpec>,
     /// What stands behind it: `tap`, `veth` or `packet`.
     pub kind: String,
     /// The interface's name, in its namespace.
@@ -172,16 +179,6 @@ pub struct Drop {
     pub frames: u64,
     /// What it means and what to do about it.
     pub hint: String,
-}
-
-/// The way of a frame, seen from the switch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Direction {
-    /// Into the switch.
-    Rx,
-    /// Out of the switch.
-    Tx,
 }
 
 /// The counters of every port and worker, taken at one moment.

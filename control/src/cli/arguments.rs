@@ -7,7 +7,10 @@ use clap_complete::Shell;
 use ipnet::IpNet;
 use vswitch::addr::{MacAddr, VlanId};
 
-use super::{EXIT_CODES, PeerCommand, TunnelCommand, default_socket};
+use super::{
+    CaptureArguments, EXIT_CODES, MirrorCommand, PeerCommand, TraceArguments, TunnelCommand, WhyArguments,
+    default_socket,
+};
 use crate::{
     api::ApiError,
     attach::{
@@ -75,6 +78,15 @@ pub enum Command {
         #[arg(long, value_name = "PORT")]
         port: Option<Name>,
     },
+    /// Capture frames as the switch sees them.
+    Capture(Box<CaptureArguments>),
+    /// Ports that get copies of others' frames, for who watches there.
+    #[command(subcommand)]
+    Mirror(MirrorCommand),
+    /// Follow a frame through the switch: a hypothetical one, or real ones.
+    Trace(Box<TraceArguments>),
+    /// What is known of an address, and what is wrong with it.
+    Why(WhyArguments),
     /// Read the configuration file again and apply the difference.
     #[command(after_help = "Example: see first, then do\n  vswitchctl reload --dry-run\n  vswitchctl reload")]
     Reload {
@@ -235,7 +247,7 @@ impl NetworkArguments {
 
 /// How an interface is set up.
 #[derive(Debug, Args)]
-struct InterfaceArguments {
+pub(super) struct InterfaceArguments {
     /// The interface's name; the port's name unless told.
     #[arg(long)]
     ifname: Option<String>,
@@ -250,14 +262,14 @@ struct InterfaceArguments {
     mac: Option<MacAddr>,
     /// Octets of the longest IP packet; the network's unless told.
     #[arg(long, value_name = "OCTETS", value_parser = clap::value_parser!(u16).range(68..=9198))]
-    mtu: Option<u16>,
+    pub(super) mtu: Option<u16>,
     /// Keep the interface when the daemon stops, so that the container's sockets and routes survive a restart.
     #[arg(long)]
     persist: bool,
 }
 
 impl InterfaceArguments {
-    fn spec(&self, netns: Option<Netns>) -> InterfaceSpec {
+    pub(super) fn spec(&self, netns: Option<Netns>) -> InterfaceSpec {
         InterfaceSpec {
             netns,
             ifname: self.ifname.clone(),
@@ -310,7 +322,7 @@ pub struct PortArguments {
 
 /// What stands behind a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum PortKind {
+pub(super) enum PortKind {
     /// A TAP interface.
     Tap,
     /// A veth pair.
@@ -319,22 +331,30 @@ enum PortKind {
     Packet,
 }
 
+impl PortKind {
+    /// What stands behind a port of this kind.
+    pub(super) fn device(
+        self,
+        device: Option<String>,
+        interface: InterfaceSpec,
+    ) -> Result<DeviceSpec, ApiError> {
+        match (self, device) {
+            (Self::Tap, None) => Ok(DeviceSpec::Tap(interface)),
+            (Self::Veth, None) => Ok(DeviceSpec::Veth(interface)),
+            (Self::Packet, Some(device)) if interface == InterfaceSpec::default() => {
+                Ok(DeviceSpec::Packet { device })
+            }
+            (Self::Packet, _) => Err(ApiError::invalid(
+                "a packet port is set up by whoever made its --device: leave --netns, --ifname, --ip, --gateway, --mac and --persist out",
+            )),
+            (_, Some(_)) => Err(ApiError::invalid("--device is for --kind packet alone")),
+        }
+    }
+}
+
 impl PortArguments {
     pub(super) fn spec(&self) -> Result<PortSpec, ApiError> {
-        let interface = self.interface.spec(self.netns.clone());
-        let device = match (self.kind, self.device.clone()) {
-            (PortKind::Tap, None) => DeviceSpec::Tap(interface),
-            (PortKind::Veth, None) => DeviceSpec::Veth(interface),
-            (PortKind::Packet, Some(device)) if interface == InterfaceSpec::default() => {
-                DeviceSpec::Packet { device }
-            }
-            (PortKind::Packet, _) => {
-                return Err(ApiError::invalid(
-                    "a packet port is set up by whoever made its --device: leave --netns, --ifname, --ip, --gateway, --mac and --persist out",
-                ));
-            }
-            (_, Some(_)) => return Err(ApiError::invalid("--device is for --kind packet alone")),
-        };
+        let device = self.kind.device(self.device.clone(), self.interface.spec(self.netns.clone()))?;
         let carries = match &self.network {
             Some(network) => Carries::Access { network: network.clone() },
             None => Carries::Trunk { trunk: self.trunk.clone(), native: self.native.clone() },
@@ -452,7 +472,7 @@ fn vlan(text: &str) -> Result<VlanId, String> {
 }
 
 /// A relative path means something else to the daemon than to the caller: make it absolute here.
-fn netns(text: &str) -> Result<Netns, String> {
+pub(super) fn netns(text: &str) -> Result<Netns, String> {
     match Netns::from(text.to_owned()) {
         Netns::Path(path) => std::path::absolute(path).map(Netns::Path).map_err(|error| error.to_string()),
         other => Ok(other),

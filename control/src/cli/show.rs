@@ -8,6 +8,8 @@ use crate::api::types::{
     Action, Direction, Drop, FdbEntry, Network, Origin, Port, PortState, Reload, Stats, Status, Traffic,
 };
 
+use crate::model::Name;
+
 /// The daemon at a glance.
 pub fn status(status: &Status) -> String {
     let config = status.config.as_ref().map_or_else(|| "none".into(), |path| path.display().to_string());
@@ -258,6 +260,10 @@ fn carried(port: &Port) -> String {
         "vxlan" => return "-".into(),
         _ => {}
     }
+    if let Some(mirror) = &port.mirror {
+        let names: Vec<_> = mirror.ports.iter().chain(&mirror.networks).map(Name::as_str).collect();
+        return format!("mirrors {}", names.join(","));
+    }
     match (&port.network, port.trunk.len()) {
         (Some(network), 0) => network.to_string(),
         (Some(network), tagged) => format!("{network}+{tagged}"),
@@ -342,6 +348,7 @@ mod tests {
             declared: true,
             network: Some(name("blue")),
             trunk: vec![],
+            mirror: None,
             kind: "tap".into(),
             device: "eth0".into(),
             netns: Some("web".into()),
@@ -363,6 +370,7 @@ mod tests {
             name: name("uplink"),
             network: None,
             trunk: vec![name("blue"), name("red")],
+            mirror: None,
             kind: "packet".into(),
             device: "eth1".into(),
             netns: None,

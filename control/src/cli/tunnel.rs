@@ -104,7 +104,7 @@ pub(super) async fn tunnel(
 }
 
 /// A name as it is, an address as the name that it makes.
-fn peer_name(text: &str) -> Result<Name, String> {
+pub(super) fn peer_name(text: &str) -> Result<Name, String> {
     match text.parse() {
         Ok(address) => Ok(PeerSpec::default_name(address)),
         Err(_) => text.parse().map_err(|error: crate::model::InvalidName| error.to_string()),

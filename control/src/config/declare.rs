@@ -15,8 +15,8 @@ use super::{
 use crate::{
     fields::{Misfit, PortFields},
     model::{
-        ApiSpec, Carries, Config, DampingSpec, DeviceSpec, Dscp, Name, Netns, NetworkSpec, PeerSpec,
-        PortSpec, StormSpec, SwitchSpec, Tags, VxlanSpec,
+        ApiSpec, Carries, Config, DampingSpec, DeviceSpec, Direction, Dscp, MirrorSpec, Name, Netns,
+        NetworkSpec, PeerSpec, PortSpec, StormSpec, SwitchSpec, Tags, VxlanSpec,
     },
 };
 
@@ -154,6 +154,7 @@ fn port(mut table: Table<'_, '_, '_>) -> PortSpec {
         network: table.parsed("network"),
         trunk: table.parsed_list("trunk"),
         native: table.parsed("native"),
+        mirror: table.table("mirror").map(mirror),
         kind: table.parsed("kind"),
         device: table.text("device").map(str::to_owned),
         netns: table.text("netns").map(|text| Netns::from(text.to_owned())),
@@ -249,6 +250,27 @@ fn peer(mut table: Table<'_, '_, '_>) -> PortSpec {
         storm,
         ..PortSpec::tunnel(name, Carries::Tunnel { networks }, DeviceSpec::Peer(spec))
     }
+}
+
+fn mirror(mut table: Table<'_, '_, '_>) -> MirrorSpec {
+    let spec = MirrorSpec {
+        ports: table.parsed_list("ports").unwrap_or_default(),
+        networks: table.parsed_list("networks").unwrap_or_default(),
+        direction: match table.text("direction") {
+            None => None,
+            Some("rx") => Some(Direction::Rx),
+            Some("tx") => Some(Direction::Tx),
+            Some(other) => {
+                table.fault(
+                    "direction",
+                    format!("{other:?} is no direction: use \"rx\" or \"tx\", or remove it"),
+                );
+                None
+            }
+        },
+    };
+    table.finish();
+    spec
 }
 
 /// 0 is a limit, too: no such frame is flooded.

@@ -107,6 +107,7 @@ pub fn check(networks: &[&NetworkSpec], ports: &[&PortSpec]) -> Vec<Fault> {
     check.distinct_networks(networks);
     check.distinct_ports(ports);
     check.peers(ports);
+    check.mirrors(ports);
     check.faults
 }
 
@@ -186,6 +187,12 @@ impl<'a> Check<'a> {
                 self.tunnelled(port, networks.as_deref().unwrap_or_default());
                 return;
             }
+            Carries::Mirror { mirror } => {
+                for name in &mirror.networks {
+                    self.exists(Place::port(port, "mirror"), name);
+                }
+                return;
+            }
         };
         if trunk.is_empty() {
             self.fault(
@@ -254,6 +261,29 @@ impl<'a> Check<'a> {
                 } else if local.local.is_ipv4() != remote.is_ipv4() {
                     let what = format!("{remote} is not of the family of the local address {}", local.local);
                     self.fault(at, format!("{what}: all of an underlay is IPv4, or IPv6"));
+                }
+            }
+        }
+    }
+
+    /// What mirrors copy is real, and nobody's copies.
+    fn mirrors(&mut self, ports: &[&'a PortSpec]) {
+        for (index, port) in ports.iter().enumerate() {
+            let Carries::Mirror { mirror } = &port.carries else { continue };
+            let at = Place::port(index, "mirror");
+            if mirror.ports.is_empty() && mirror.networks.is_empty() {
+                self.fault(at, "names nobody to copy from: write ports, or networks");
+            }
+            for name in &mirror.ports {
+                match ports.iter().find(|other| other.name == *name) {
+                    None => self.fault(at, format!("no port is named {name}: declare it, or remove it here")),
+                    Some(other) if matches!(other.carries, Carries::Mirror { .. }) => {
+                        self.fault(
+                            at,
+                            format!("{name} gets copies itself: name the ports that it copies from"),
+                        );
+                    }
+                    Some(_) => {}
                 }
             }
         }

@@ -218,6 +218,13 @@ fn one_error_each() {
             trunk("trunk=['blue']\nnative='blue'"),
             "port[1].native: network blue is tagged on this trunk as well",
         ),
+        (tap("mirror={ports=['web']}"), "port[1].network: a port that mirrors others carries no network"),
+        (trunk("mirror={}"), "net.toml:15: port[1].mirror: names nobody to copy from: write ports, or networks"),
+        (trunk("mirror={ports=['wbe']}"), "port[1].mirror: no port is named wbe"),
+        (trunk("mirror={ports=['db']}"), "port[1].mirror: db gets copies itself"),
+        (trunk("mirror={networks=['green']}"), "port[1].mirror: no network is named green"),
+        (trunk("mirror={ports=['web'],direction='in'}"), "port[1].mirror.direction: \"in\" is no direction"),
+        (trunk("mirror={ports=['web'],port=1}"), "port[1].mirror.port: unknown key: did you mean ports?"),
         (trunk("trunk=['blue']\nnative='rot'"), "port[1].native: no network is named rot: declare it"),
         (trunk("trunk=['blue']\naddress='10.1.0.1/24'"), "port[1].address: untagged frames of this trunk"),
         (tap("mtu=1501"), "port[1].mtu: 1501 is more than the 1500 of network blue"),
@@ -293,6 +300,7 @@ fn what_is_unusual_but_right() {
         "kind='veth'\nnetwork='blue'\nnetns='pid:77'\nifname='eth0'",
         "kind='packet'\ntrunk=['blue']\nmtu=9000\ndevice='eth1'",
         "kind='tap'\ntrunk=['blue']\nnative='red'\naddress='10.9.0.2/24'",
+        "kind='tap'\nmirror={networks=['blue'],direction='rx'}",
         "kind='tap'\nnetwork='blue'\nstorm={broadcast=0,multicast=10,unknown=4_294_967_295}",
     ] {
         good(&format!(

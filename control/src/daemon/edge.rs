@@ -25,6 +25,7 @@ use vswitch::{
 use vswitch_vxlan::{endpoint::Endpoint, strangers::OnStranger};
 
 use super::{
+    capture::Captures,
     device::{self, OpenDevice},
     tunnel::Tunnel,
 };
@@ -51,6 +52,7 @@ pub(super) struct Edge {
     unset: Vec<PortId>,
     /// Called when somebody sends to the tunnel who is no peer.
     on_stranger: OnStranger,
+    pub(super) captures: Captures,
     /// Devices that the workers may still use, to be removed after the next plan.
     leaving: Vec<OpenDevice>,
     next_key: u64,
@@ -105,6 +107,7 @@ impl Edge {
             ports: BTreeMap::new(),
             unset: Vec::new(),
             on_stranger,
+            captures: Captures::default(),
             leaving: Vec::new(),
             next_key: 0,
             swept: 0,
@@ -239,6 +242,7 @@ impl Edge {
     /// Gives the workers a plan of what is wanted and has a device. When this returns, they work by it.
     pub(super) async fn rebuild(&mut self, state: &State) {
         self.collect_faults();
+        self.captures.rename(state);
         let mut layout = state.layout();
         layout.ports.retain(|rules| self.ports.get(&rules.id).is_some_and(|port| self.is_up(port)));
         let topology = layout.build().expect("the state's rules let no contradiction through");
@@ -246,6 +250,8 @@ impl Edge {
         let mut plan = Plan {
             topology,
             ports: vec![None; slots],
+            mirrors: layout.mirrors,
+            captures: self.captures.sessions(),
             busy_poll: Duration::from_micros(state.switch().busy_poll.into()),
             ..Plan::empty(Arc::clone(&self.fdb))
         };

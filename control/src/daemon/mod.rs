@@ -11,12 +11,14 @@
 //! ```
 //! One command at a time, under one lock; what fails half-way is undone. Forwarding never waits for any of it.
 
+mod capture;
 mod device;
 mod edge;
 mod lock;
 mod log;
 mod probe;
 mod service;
+mod trace;
 mod tunnel;
 mod view;
 
@@ -157,6 +159,8 @@ async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
     }
     watch.abort();
     let _ = stop.send(());
+    // They would never end by themselves.
+    daemon.end_captures(|_| true).await;
     if timeout(FAREWELL, server).await.is_err() {
         warn!("requests were cut off");
     }
@@ -180,6 +184,7 @@ async fn watch(daemon: Arc<Daemon>) {
     loop {
         tokio::select! {
             () = daemon.fault() => daemon.collect_faults().await,
+            () = daemon.capture_over() => drop(daemon.end_captures(|_| false).await),
             () = daemon.stranger() => daemon.meet_strangers().await,
             _ = heartbeat.tick() => daemon.heartbeat().await,
         }

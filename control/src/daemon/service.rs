@@ -14,16 +14,19 @@ use vswitch::{
 };
 
 use super::{
-    Failure,
+    Failure, capture,
     edge::{Edge, Missing},
-    probe, tunnel, view,
+    probe, trace, tunnel, view,
 };
 use crate::{
     api::{
         Answer, ApiError, Backend,
+        inspect::CaptureStream,
         types::{
             Drop, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Reload, StaticEntry, Stats,
             Status,
+            capture::{Capture, CaptureRequest},
+            trace::{Trace, TraceRequest, Why, WhyFilter},
             tunnel::{Probe, Tunnel},
         },
     },
@@ -39,6 +42,7 @@ pub(super) struct Daemon {
     core: Mutex<Core>,
     faults: Arc<Notify>,
     strangers: Arc<Notify>,
+    captures_over: Arc<Notify>,
     config: PathBuf,
     started: Instant,
 }
@@ -75,7 +79,8 @@ impl Daemon {
             .map_err(|error| error.error)?;
         let (networks, ports) = (core.state.networks().count(), core.state.ports().count());
         info!(networks, ports, workers = core.edge.workers.count(), "switch started");
-        Ok(Self { core: Mutex::new(core), faults, strangers, config, started: Instant::now() })
+        let captures_over = Arc::default();
+        Ok(Self { core: Mutex::new(core), faults, strangers, captures_over, config, started: Instant::now() })
     }
 
     /// Makes a port of an interface that a helper has made.
@@ -99,6 +104,23 @@ impl Daemon {
         if core.edge.collect_faults() {
             core.edge.rebuild(&core.state).await;
         }
+    }
+
+    /// Ready when a capture's client has gone or has enough.
+    pub(super) async fn capture_over(&self) {
+        self.captures_over.notified().await;
+    }
+
+    /// Ends the captures that `gone` picks, and those that are over. True: there were some.
+    pub(super) async fn end_captures(&self, gone: impl Fn(u64) -> bool + Send) -> bool {
+        let core = &mut *self.core.lock().await;
+        let ends = core.edge.captures.take(gone);
+        let any = !ends.is_empty();
+        if any {
+            core.edge.rebuild(&core.state).await;
+        }
+        ends.into_iter().for_each(capture::End::end);
+        any
     }
 
     /// Ready when somebody sent to the tunnel who is no peer, for the first time of late.
@@ -469,6 +491,48 @@ impl Backend for Daemon {
                     .flat_map(|port| view::drops(&core.state, &core.edge, &port))
                     .collect()),
             }
+        }
+        .boxed()
+    }
+
+    fn capture(&self, request: CaptureRequest) -> Answer<'_, CaptureStream> {
+        async move {
+            let core = &mut *self.core.lock().await;
+            let workers = core.edge.workers.count();
+            let stream = core.edge.captures.begin(request, &core.state, workers, &self.captures_over)?;
+            core.edge.rebuild(&core.state).await;
+            Ok(stream)
+        }
+        .boxed()
+    }
+
+    fn captures(&self) -> Answer<'_, Vec<Capture>> {
+        async { Ok(self.core.lock().await.edge.captures.list()) }.boxed()
+    }
+
+    fn end_capture(&self, id: u64) -> Answer<'_, ()> {
+        async move {
+            if self.end_captures(|running| running == id).await {
+                Ok(())
+            } else {
+                Err(ApiError::not_found(format!("there is no capture {id}: it has ended")))
+            }
+        }
+        .boxed()
+    }
+
+    fn trace(&self, request: TraceRequest) -> Answer<'_, Trace> {
+        async move {
+            let core = self.core.lock().await;
+            trace::trace(&core.state, &core.edge, &request)
+        }
+        .boxed()
+    }
+
+    fn why(&self, filter: WhyFilter) -> Answer<'_, Why> {
+        async move {
+            let core = self.core.lock().await;
+            trace::why(&core.state, &core.edge, &filter)
         }
         .boxed()
     }

@@ -17,11 +17,12 @@ use crate::{
         tunnel::{Endpoint, Features, Peer, PeerOrigin, Stranger, Tunnel},
     },
     link::host_ifname,
-    model::{DeviceSpec, Name, NetworkSpec, PeerSpec, VXLAN_PORT, VxlanSpec},
+    model::{Carries, DeviceSpec, Name, NetworkSpec, PeerSpec, VXLAN_PORT, VxlanSpec},
     state::{self, State},
 };
 
 /// Numbers to names, for one answer.
+#[derive(Debug)]
 pub(super) struct Names {
     networks: HashMap<NetworkId, Name>,
     ports: HashMap<PortId, Name>,
@@ -210,6 +211,10 @@ pub(super) fn port(state: &State, edge: &Edge, port: &state::Port) -> Port {
         declared: port.origin == state::Origin::File,
         network: spec.carries.untagged().cloned(),
         trunk: spec.carries.tagged().to_vec(),
+        mirror: match &spec.carries {
+            Carries::Mirror { mirror } => Some(mirror.clone()),
+            _ => None,
+        },
         kind: kind.to_owned(),
         device,
         netns: spec.interface().and_then(|interface| interface.netns.as_ref()).map(ToString::to_string),

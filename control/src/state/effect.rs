@@ -2,10 +2,14 @@
 
 use std::{mem, num::NonZeroU16};
 
-use vswitch::topology::{self, PortMode, PortRules, StormLimits, Topology, TopologyError};
+use vswitch::{
+    capture,
+    mirror::Mirror,
+    topology::{self, PortMode, PortRules, StormLimits, Topology, TopologyError},
+};
 
 use super::{Change, Delta, Network, Origin, Port, Record, State};
-use crate::model::{Carries, DeviceSpec, Name, PeerSpec, PortSpec, StormSpec, SwitchSpec, Tags};
+use crate::model::{Carries, DeviceSpec, Direction, Name, PeerSpec, PortSpec, StormSpec, SwitchSpec, Tags};
 
 /// One deed of the edge. Each carries what it takes to [`undo`](Effect::undo) it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,6 +144,8 @@ pub struct Layout {
     pub networks: Vec<topology::Network>,
     /// By number.
     pub ports: Vec<PortRules>,
+    /// By the number of the port that gets the copies.
+    pub mirrors: Vec<Mirror>,
     /// Bit X set: frames to 01:80:C2:00:00:0X are forwarded.
     pub group_forward_mask: u16,
 }
@@ -150,7 +156,9 @@ impl Layout {
         networks.sort_by_key(|network| network.id);
         let mut ports: Vec<_> = state.ports().filter_map(|port| port_rules(state, &port)).collect();
         ports.sort_by_key(|port| port.id);
-        Self { networks, ports, group_forward_mask: state.switch.group_forward_mask }
+        let mut mirrors: Vec<_> = state.ports().filter_map(|port| mirror(state, &port)).collect();
+        mirrors.sort_by_key(|mirror| mirror.to);
+        Self { networks, ports, mirrors, group_forward_mask: state.switch.group_forward_mask }
     }
 
     /// The topology that workers are handed.
@@ -168,6 +176,20 @@ fn data_network(network: Network) -> topology::Network {
         vlan: network.spec.vlan,
         passes_tags: network.spec.tags == Tags::Pass,
     }
+}
+
+/// The rules see to it that everything a mirror names exists.
+fn mirror(state: &State, port: &Port) -> Option<Mirror> {
+    let Carries::Mirror { mirror } = &port.spec.carries else { return None };
+    Some(Mirror {
+        to: port.id,
+        ports: mirror.ports.iter().filter_map(|name| Some(state.port(name)?.id)).collect(),
+        networks: mirror.networks.iter().filter_map(|name| Some(state.network(name)?.id)).collect(),
+        direction: mirror.direction.map(|direction| match direction {
+            Direction::Rx => capture::Direction::Rx,
+            Direction::Tx => capture::Direction::Tx,
+        }),
+    })
 }
 
 /// The split-horizon group of all tunnel ports: nothing is forwarded from tunnel to tunnel.
@@ -201,6 +223,7 @@ fn port_rules(state: &State, port: &Port) -> Option<PortRules> {
             let held = state.networks().filter(|network| carries.holds(&network.spec));
             PortMode::Tunnel(held.map(|network| network.id).collect())
         }
+        Carries::Mirror { .. } => PortMode::Mirror,
     };
     let is_tunnel = matches!(mode, PortMode::Tunnel(_));
     let StormSpec { broadcast, multicast, unknown } = port.spec.storm;

@@ -6,9 +6,12 @@ use futures_util::FutureExt;
 use vswitch_control::{
     api::{
         Answer, ApiError, Backend,
+        inspect::CaptureStream,
         types::{
             Action, Change, Direction, Drop, Fates, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network,
             Origin, Port, PortState, PortStats, Reload, StaticEntry, Stats, Status, Traffic, Worker,
+            capture::{Capture, CaptureRequest},
+            trace::{Trace, TraceRequest, Verdict, Why, WhyFilter},
             tunnel::{Probe, Tunnel},
         },
     },
@@ -49,7 +52,7 @@ pub(crate) fn port_of(spec: &PortSpec) -> Port {
     let (network, trunk) = match &spec.carries {
         Carries::Access { network } => (Some(network.clone()), vec![]),
         Carries::Trunk { trunk, native } => (native.clone(), trunk.clone()),
-        Carries::Tunnel { .. } => (None, vec![]),
+        Carries::Tunnel { .. } | Carries::Mirror { .. } => (None, vec![]),
     };
     Port {
         name: spec.name.clone(),
@@ -57,6 +60,7 @@ pub(crate) fn port_of(spec: &PortSpec) -> Port {
         declared: false,
         network,
         trunk,
+        mirror: None,
         kind: kind.into(),
         device: device.unwrap_or_else(|| spec.name.to_string()),
         netns: None,
@@ -218,6 +222,43 @@ impl Backend for Fake {
     fn drops(&self, port: Option<Name>) -> Answer<'_, Vec<Drop>> {
         let drops = ["web", "db"].map(drop_of).into_iter();
         ready(Ok(drops.filter(|drop| port.as_ref().is_none_or(|port| *port == drop.port)).collect()))
+    }
+
+    fn capture(&self, _: CaptureRequest) -> Answer<'_, CaptureStream> {
+        async {
+            let (sender, chunks) = tokio::sync::mpsc::channel(2);
+            for chunk in ["one ", "two"] {
+                sender.send(chunk.into()).await.unwrap();
+            }
+            Ok(CaptureStream { id: 7, chunks })
+        }
+        .boxed()
+    }
+
+    fn captures(&self) -> Answer<'_, Vec<Capture>> {
+        async { Ok(vec![]) }.boxed()
+    }
+
+    fn end_capture(&self, id: u64) -> Answer<'_, ()> {
+        async move { Err(ApiError::not_found(format!("there is no capture {id}"))) }.boxed()
+    }
+
+    fn trace(&self, request: TraceRequest) -> Answer<'_, Trace> {
+        async {
+            Ok(Trace {
+                port: request.port,
+                summary: String::new(),
+                hex: String::new(),
+                steps: vec![],
+                verdict: Verdict::Flooded,
+                exits: vec![],
+            })
+        }
+        .boxed()
+    }
+
+    fn why(&self, _: WhyFilter) -> Answer<'_, Why> {
+        async { Ok(Why { declared: vec![], entries: vec![], drops: vec![], findings: vec![] }) }.boxed()
     }
 
     fn reload(&self, dry_run: bool) -> Answer<'_, Reload> {

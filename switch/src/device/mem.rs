@@ -97,6 +97,10 @@ impl Device for MemDevice {
         Ok(!queues.inbound.is_empty())
     }
 
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
         let mut queues = self.queues();
         frames.each(self.capabilities, scratch, |form| {

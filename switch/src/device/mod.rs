@@ -9,6 +9,7 @@ use crate::{
     addr::PortId,
     batch::Batch,
     drops::DropReason,
+    offload::Capabilities,
     transmit::{Scratch, Transmit},
 };
 
@@ -39,6 +40,16 @@ pub trait Device: Send + Sync + fmt::Debug {
 
     /// Sends what leaves by a port, and counts what became of each frame.
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch);
+
+    /// Which offloaded frames it takes as they are; it makes wire frames of the others.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::NONE
+    }
+
+    /// Octets of the longest wire frame that it carries, if it knows better than the topology.
+    fn longest(&self) -> Option<usize> {
+        None
+    }
 
     /// What to wait on for frames to receive; `None`: it is never waited for (tests call it in turn).
     #[cfg(feature = "os")]

@@ -215,6 +215,10 @@ impl Device for Packet {
         Ok(received == want)
     }
 
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
         for outs in frames.outs.chunks(BATCH) {
             self.send_some(&Transmit { outs, ..*frames }, scratch);

@@ -178,6 +178,10 @@ impl Device for Tap {
         Ok(true)
     }
 
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
         frames.each(self.capabilities, scratch, |form| {
             let written = match form {

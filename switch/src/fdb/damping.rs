@@ -70,6 +70,13 @@ impl Moves {
         false
     }
 
+    /// Whether [`Moves::allow`] would allow one more move of `key`.
+    pub(super) fn would_allow(&self, key: Key, now: Timestamp) -> bool {
+        let record =
+            self.records.get(&key).filter(|record| elapsed(record.since, now) <= self.settings.window);
+        self.settings.moves == 0 || record.map_or(0, |record| record.moves) + 1 < self.settings.moves
+    }
+
     /// Whether `key`, which is held in the table, may move again. Forgets its moves if so.
     pub(super) fn release(&mut self, key: Key, now: Timestamp) -> bool {
         let until = self.records.get(&key).and_then(|record| record.held_until);

@@ -178,7 +178,7 @@ pub struct Fdb {
 ///
 /// Hashing is a part of the cost of a lookup that shows; a frame's addresses are each hashed once, by
 /// [`Fdb::place`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     key: Key,
     first: u32,
@@ -258,6 +258,11 @@ impl Fdb {
             }
         }
         self.try_teach(place, port, limit, now)
+    }
+
+    /// What [`Fdb::learn_at`] would answer. Changes nothing; may wait.
+    pub fn would_learn(&self, place: Place, port: PortId, limit: Option<u32>, now: Timestamp) -> Learned {
+        self.lock().would_learn(self, place.key, port, limit, now)
     }
 
     #[cold]

@@ -76,6 +76,34 @@ impl Writer {
         Learned::New
     }
 
+    /// What [`Writer::learn`] would answer.
+    pub(super) fn would_learn(
+        &self,
+        fdb: &Fdb,
+        key: Key,
+        port: PortId,
+        limit: Option<u32>,
+        now: Timestamp,
+    ) -> Learned {
+        let stands = fdb.find(fdb.place_of(key)).map(|(.., value)| value);
+        let (alive, dead) = match stands {
+            Some(value) if fdb.is_alive(key.parts().0, value, now.into()) => (Some(value), None),
+            value => (None, value),
+        };
+        // A dead entry of its own makes room on its port first.
+        let own = u32::from(dead.is_some_and(|value| value.port() == port));
+        let is_full = self.is_at(limit.map(|limit| limit.saturating_add(own)), port);
+        match alive {
+            Some(value) if value.port() == port => Learned::Known,
+            Some(value) if value.origin() != Origin::Learned => Learned::Pinned,
+            Some(value) if value.is_held() => Learned::Held,
+            _ if is_full => Learned::Full,
+            Some(_) if !self.moves.would_allow(key, now) => Learned::Held,
+            Some(value) => Learned::Moved { from: value.port() },
+            None => Learned::New,
+        }
+    }
+
     /// The station is in the table and alive: move it, unless something holds it.
     fn relearn(
         &mut self,

@@ -8,6 +8,7 @@ use std::{
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp},
     batch::{Batch, HEADROOM},
+    capture::Session,
     counters::{PortCounters, PortTotals},
     device::{
         Device, Refuse,
@@ -15,6 +16,7 @@ use vswitch::{
     },
     engine::Engine,
     fdb::{Fdb, Settings},
+    mirror::Mirror,
     offload::Capabilities,
     plan::{Plan, Port, Receiver},
     topology::{Network, PortRules, Topology},
@@ -28,6 +30,8 @@ pub(crate) struct Lab {
     engine: Engine,
     wires: Vec<Option<Arc<Wire>>>,
     mask: u16,
+    captures: Vec<Arc<Session>>,
+    mirrors: Vec<Mirror>,
 }
 
 /// What a lab's ports are made of.
@@ -60,7 +64,14 @@ impl Lab {
     ) -> Self {
         let fdb = Arc::new(Fdb::new(settings));
         let engine = Engine::new(0, Arc::new(Plan::empty(Arc::clone(&fdb))));
-        let mut lab = Self { fdb, engine, wires: Vec::new(), mask: wiring.mask };
+        let mut lab = Self {
+            fdb,
+            engine,
+            wires: Vec::new(),
+            mask: wiring.mask,
+            captures: Vec::new(),
+            mirrors: Vec::new(),
+        };
         for rules in ports {
             let wire = Wire::new((wiring.capabilities)(rules.id.0), wiring.queue);
             lab.attach(rules.id, wire);
@@ -80,7 +91,8 @@ impl Lab {
     /// Works by another topology from now on. Ports keep their devices and counters.
     pub(crate) fn configure(&mut self, networks: &[Network], ports: &[PortRules]) {
         let topology = Topology::build(networks, ports, self.mask).expect("the topology is consistent");
-        let mut plan = Plan { topology, ..Plan::empty(Arc::clone(&self.fdb)) };
+        let (captures, mirrors) = (self.captures.clone(), self.mirrors.clone());
+        let mut plan = Plan { topology, captures, mirrors, ..Plan::empty(Arc::clone(&self.fdb)) };
         plan.ports.resize(self.wires.len(), None);
         for rules in ports {
             let wire = self.wires[rules.id.index()].clone().expect("every port has a device");
@@ -91,6 +103,21 @@ impl Lab {
             plan.ports[rules.id.index()] = Some(Arc::new(Port::new(rules.id, device, counters)));
         }
         self.engine.adopt(Arc::new(plan));
+    }
+
+    /// Lets `sessions` see frames from the next [`Lab::configure`] on.
+    pub(crate) fn watch(&mut self, sessions: Vec<Arc<Session>>) {
+        self.captures = sessions;
+    }
+
+    /// Copies frames from the next [`Lab::configure`] on.
+    pub(crate) fn mirror(&mut self, mirrors: Vec<Mirror>) {
+        self.mirrors = mirrors;
+    }
+
+    /// What it works by.
+    pub(crate) fn plan(&self) -> Arc<Plan> {
+        Arc::clone(self.engine.plan())
     }
 
     /// Lets `packet` come in by `port` and returns what left, in the order of the ports' numbers.

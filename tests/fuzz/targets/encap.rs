@@ -68,8 +68,14 @@ fuzz_target!(|input: Input| {
         outs.push(Out { slot, network: NetworkId(u16::from(frame.network)), tag });
     }
     let counters = PortCounters::default();
-    let frames =
-        Transmit { port: PortId(1), batch: &batch, outs: &outs, max_frame: 70_000, counters: &counters };
+    let frames = Transmit {
+        port: PortId(1),
+        batch: &batch,
+        outs: &outs,
+        max_frame: 70_000,
+        counters: &counters,
+        captures: None,
+    };
     let tables = Tables::new([], [(Vni::try_from(5).expect("valid"), NetworkId(1))]);
     let (mut scratch, mut nth) = (Scratch::new(), 0);
     encapsulate(&tables, &manner, &frames, &mut scratch, &mut |train| {

@@ -109,8 +109,14 @@ impl Tunnel {
             outs.push(Out { slot, network: item.network, tag: item.tag });
         }
         let counters = PortCounters::default();
-        let frames =
-            Transmit { port: PEER, batch: &batch, outs: &outs, max_frame: 70_000, counters: &counters };
+        let frames = Transmit {
+            port: PEER,
+            batch: &batch,
+            outs: &outs,
+            max_frame: 70_000,
+            counters: &counters,
+            captures: None,
+        };
         let (mut scratch, mut trains, mut nth) = (Scratch::new(), Vec::new(), 0);
         encap::encapsulate(&self.tables, &self.out, &frames, &mut scratch, &mut |train| {
             nth += 1;

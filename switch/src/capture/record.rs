@@ -1,0 +1,233 @@
+//! What is written down of a frame beside its octets.
+
+use crate::{
+    addr::{NetworkId, PortId},
+    drops::DropReason,
+    fdb::Learned,
+    storm::Flood,
+};
+
+/// On which side of the decision a frame was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Direction {
+    /// As it came in, before anything was done to it.
+    #[default]
+    Rx,
+    /// As it left, or was to leave: with the tag it leaves by, before it is cut.
+    Tx,
+}
+
+/// What became of a frame where it was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Received, and sent on to the one port its destination is behind.
+    Unicast(PortId),
+    /// Received, and sent on to every port that it may reach.
+    Flooded(Flood),
+    /// Taken by the device it left by, cut into this many wire frames; 1: whole.
+    Sent(u16),
+    /// Not delivered.
+    Dropped(DropReason),
+}
+
+/// One frame at one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Nanoseconds of the capture's clock, read once a turn.
+    pub at: u64,
+    /// Tells the frame from all others; the same where it came in and wherever it left.
+    pub frame: u64,
+    /// The port.
+    pub port: PortId,
+    /// On which side of the decision.
+    pub direction: Direction,
+    /// The network it is in, once that is known.
+    pub network: Option<NetworkId>,
+    /// What its source taught; only of frames that came in.
+    pub learned: Option<Learned>,
+    /// What became of it.
+    pub fate: Fate,
+    /// Octets of the frame, captured or not.
+    pub len: u32,
+    /// Octets that each segment of a super-frame carries; 0: it is none.
+    pub segment: u16,
+    /// Records lost between the one before and this one, for want of room.
+    pub lost: u32,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self {
+            at: 0,
+            frame: 0,
+            port: PortId(0),
+            direction: Direction::Rx,
+            network: None,
+            learned: None,
+            fate: Fate::Sent(1),
+            len: 0,
+            segment: 0,
+            lost: 0,
+        }
+    }
+}
+
+/// Octets of a record in a ring.
+pub(super) const HEADER: usize = 42;
+
+impl Record {
+    /// The record as it stands in a ring, before `captured` octets of its frame.
+    pub(super) fn to_bytes(self, captured: usize) -> [u8; HEADER] {
+        let (network, known) = self.network.map_or((0, 0), |network| (network.0, 1));
+        let (learned, from) = learned_to_code(self.learned);
+        let (fate, detail) = fate_to_code(self.fate);
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a frame is not longer than 64 KB and some octets"
+        )]
+        let captured = captured as u32;
+        let direction = u8::from(self.direction == Direction::Tx);
+        let mut bytes = [0; HEADER];
+        let mut rest = &mut bytes[..];
+        let mut put = |part: &[u8]| {
+            let (front, back) = std::mem::take(&mut rest).split_at_mut(part.len());
+            front.copy_from_slice(part);
+            rest = back;
+        };
+        put(&self.at.to_le_bytes());
+        put(&self.frame.to_le_bytes());
+        for word in [self.len, captured, self.lost] {
+            put(&word.to_le_bytes());
+        }
+        for half in [self.port.0, network, from, detail, self.segment] {
+            put(&half.to_le_bytes());
+        }
+        put(&[direction, known, learned, fate]);
+        bytes
+    }
+
+    /// The record and how many octets of its frame follow it.
+    pub(super) fn from_bytes(bytes: &[u8; HEADER]) -> (Self, usize) {
+        let mut rest = &bytes[..];
+        let at = u64::from_le_bytes(take(&mut rest));
+        let frame = u64::from_le_bytes(take(&mut rest));
+        let [len, captured, lost] = std::array::from_fn(|_| u32::from_le_bytes(take(&mut rest)));
+        let [port, network, from, detail, segment] =
+            std::array::from_fn(|_| u16::from_le_bytes(take(&mut rest)));
+        let [direction, known, learned, fate] = take(&mut rest);
+        let record = Self {
+            at,
+            frame,
+            port: PortId(port),
+            direction: if direction == 0 { Direction::Rx } else { Direction::Tx },
+            network: (known != 0).then_some(NetworkId(network)),
+            learned: learned_of_code(learned, from),
+            fate: fate_of_code(fate, detail),
+            len,
+            segment,
+            lost,
+        };
+        (record, captured as usize)
+    }
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> [u8; N] {
+    let (front, back) = rest.split_first_chunk().expect("the parts add up to HEADER");
+    *rest = back;
+    *front
+}
+
+fn learned_to_code(learned: Option<Learned>) -> (u8, u16) {
+    match learned {
+        None => (0, 0),
+        Some(Learned::Known) => (1, 0),
+        Some(Learned::New) => (2, 0),
+        Some(Learned::Moved { from }) => (3, from.0),
+        Some(Learned::Pinned) => (4, 0),
+        Some(Learned::Held) => (5, 0),
+        Some(Learned::Full) => (6, 0),
+        Some(Learned::Busy) => (7, 0),
+    }
+}
+
+fn learned_of_code(code: u8, from: u16) -> Option<Learned> {
+    Some(match code {
+        1 => Learned::Known,
+        2 => Learned::New,
+        3 => Learned::Moved { from: PortId(from) },
+        4 => Learned::Pinned,
+        5 => Learned::Held,
+        6 => Learned::Full,
+        7 => Learned::Busy,
+        _ => return None,
+    })
+}
+
+/// Codes from this one on are drops.
+const DROPPED: u8 = 16;
+
+fn fate_to_code(fate: Fate) -> (u8, u16) {
+    match fate {
+        Fate::Unicast(port) => (0, port.0),
+        Fate::Flooded(Flood::Broadcast) => (1, 0),
+        Fate::Flooded(Flood::Multicast) => (2, 0),
+        Fate::Flooded(Flood::Unknown) => (3, 0),
+        Fate::Sent(pieces) => (4, pieces),
+        Fate::Dropped(reason) => (DROPPED + reason as u8, 0),
+    }
+}
+
+fn fate_of_code(code: u8, detail: u16) -> Fate {
+    match code {
+        0 => Fate::Unicast(PortId(detail)),
+        1 => Fate::Flooded(Flood::Broadcast),
+        2 => Fate::Flooded(Flood::Multicast),
+        3 => Fate::Flooded(Flood::Unknown),
+        4..DROPPED => Fate::Sent(detail),
+        _ => {
+            let reason = DropReason::ALL.get(usize::from(code - DROPPED));
+            Fate::Dropped(*reason.expect("only codes that were made of a reason are read"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_record_survives_the_ring() {
+        let learned = [
+            None,
+            Some(Learned::Known),
+            Some(Learned::New),
+            Some(Learned::Moved { from: PortId(0x1234) }),
+            Some(Learned::Pinned),
+            Some(Learned::Held),
+            Some(Learned::Full),
+            Some(Learned::Busy),
+        ];
+        let mut fates: Vec<_> = DropReason::ALL.iter().map(|reason| Fate::Dropped(*reason)).collect();
+        fates.extend([Flood::Broadcast, Flood::Multicast, Flood::Unknown].map(Fate::Flooded));
+        fates.extend([Fate::Unicast(PortId(u16::MAX)), Fate::Sent(1), Fate::Sent(45)]);
+        for learned in learned {
+            for &fate in &fates {
+                for network in [None, Some(NetworkId(7))] {
+                    let record = Record {
+                        at: u64::MAX - 1,
+                        frame: 1 << 40 | 3,
+                        port: PortId(999),
+                        direction: Direction::Tx,
+                        network,
+                        learned,
+                        fate,
+                        len: 65_549,
+                        segment: 1448,
+                        lost: 17,
+                    };
+                    assert_eq!(Record::from_bytes(&record.to_bytes(96)), (record, 96));
+                }
+            }
+        }
+    }
+}

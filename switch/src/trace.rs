@@ -1,0 +1,111 @@
+//! What would become of a frame, step by step, without it.
+//!
+//! The steps are those of forwarding, not a copy of them: [`forward::suppose`] decides and [`Transmit::form`] makes what
+//! leaves. Nothing is learned, counted or sent.
+
+use crate::{
+    addr::{NetworkId, PortId, Timestamp},
+    batch::{Batch, HEADROOM},
+    drops::DropReason,
+    forward::{self, Action, Decision},
+    frame::{Frame, MAX_FRAME},
+    offload::Offload,
+    plan::Plan,
+    topology::{Classified, Member},
+    transmit::{Form, Out, Scratch, TagOp, Transmit, cut},
+};
+
+/// A frame that is supposed to come in.
+#[derive(Clone, Copy, Debug)]
+pub struct Hypothesis<'a> {
+    /// By which port.
+    pub ingress: PortId,
+    /// In which network; for tunnels, which tell it with each frame.
+    pub network: Option<NetworkId>,
+    /// What its sender leaves for the device to do.
+    pub offload: Offload,
+    /// With Ethernet header, without FCS.
+    pub bytes: &'a [u8],
+}
+
+/// What would become of a frame.
+#[derive(Clone, Debug)]
+pub struct Trace<'a> {
+    /// Its link layer.
+    pub frame: Result<Frame, DropReason>,
+    /// Its network, and the tag that is the switch's.
+    pub classified: Option<Classified>,
+    /// What would be decided.
+    pub decision: Decision<'a>,
+    /// Where it would leave, in order.
+    pub exits: Vec<Exit<'a>>,
+}
+
+/// How a frame would leave by one port.
+#[derive(Clone, Debug)]
+pub struct Exit<'a> {
+    /// The port, as the frame's network sees it.
+    pub member: &'a Member,
+    /// What would happen to its tag.
+    pub tag: TagOp,
+    /// Octets of the longest wire frame that may leave there.
+    pub longest: usize,
+    /// Into how many wire frames it would be cut (1: it leaves whole), or why it would not leave. Whether the device
+    /// has room is not asked.
+    pub result: Result<usize, DropReason>,
+}
+
+/// Follows a frame through `plan`; `None` if it is longer than any device carries.
+pub fn trace<'a>(now: Timestamp, plan: &'a Plan, frame: &Hypothesis<'_>) -> Option<Trace<'a>> {
+    let &Hypothesis { ingress, network, offload, bytes } = frame;
+    if bytes.len() > MAX_FRAME {
+        return None;
+    }
+    let mut batch = Batch::new();
+    batch.spare().next()?.get_mut(HEADROOM..HEADROOM + bytes.len())?.copy_from_slice(bytes);
+    batch.push(ingress, network, offload, bytes.len());
+    let parsed = Frame::parse(bytes);
+    let classified = parsed.ok().and_then(|frame| plan.topology.classify(ingress, network, &frame).ok());
+    let decision = forward::suppose(now, plan, &batch, 0);
+    let mut exits = Vec::new();
+    if let Some(Classified { network, tag }) = classified {
+        let mut scratch = Scratch::new();
+        let mut leave = |member: &'a Member| {
+            exits.push(exit(plan, &batch, network, forward::tag_op(tag, member), member, &mut scratch));
+        };
+        match decision.fate {
+            Ok(Action::Send(member)) => leave(member),
+            Ok(Action::Flood(reach)) => reach.members().for_each(leave),
+            Err(_) => {}
+        }
+    }
+    Some(Trace { frame: parsed, classified, decision, exits })
+}
+
+fn exit<'a>(
+    plan: &Plan,
+    batch: &Batch,
+    network: NetworkId,
+    tag: TagOp,
+    member: &'a Member,
+    scratch: &mut Scratch,
+) -> Exit<'a> {
+    let max_frame = plan.topology.max_frame(member.port);
+    let Some(port) = plan.port(member.port) else {
+        return Exit { member, tag, longest: max_frame, result: Err(DropReason::PortGone) };
+    };
+    let out = Out { slot: 0, network, tag };
+    let counters = port.counters(0);
+    let frames = Transmit { port: member.port, batch, outs: &[out], max_frame, counters, captures: None };
+    let longest = port.device.longest().map_or(max_frame, |longest| longest.min(max_frame));
+    let fits = |bytes: usize, offload: Offload| offload.wire_len(bytes) <= longest;
+    let result = frames.form(out, port.device.capabilities()).and_then(|form| {
+        let received = batch.frames()[0].offload;
+        match form {
+            _ if longest < max_frame && !fits(batch.bytes(0).len(), received) => Err(DropReason::PktTooBig),
+            Form::Uncut(head, rest, offload) => cut(&head, rest, offload, scratch, |_| Ok(())),
+            _ => Ok(1),
+        }
+    });
+    Exit { member, tag, longest, result }
+}

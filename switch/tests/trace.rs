@@ -1,0 +1,168 @@
+//! A trace is what a real frame then does: over any topology, any table, any frame.
+
+#[expect(dead_code, reason = "other tests use the rest")]
+mod lab;
+
+use std::{num::NonZeroU16, sync::Arc};
+
+use lab::{Lab, Wiring, frame, mac};
+use proptest::prelude::*;
+use vswitch::{
+    addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
+    capture::{Direction, Fate, Record, Session, Wanted},
+    device::mem::Packet,
+    fdb::{Entry, Learned, Origin, Settings},
+    forward::{Action, Decision},
+    offload::{Capabilities, Offload},
+    topology::{Network, PortMode, PortRules},
+    trace::{Hypothesis, Trace, trace},
+};
+
+const PORTS: u16 = 6;
+const STATIONS: u8 = 6;
+const NETWORKS: [(u16, u16, bool); 3] = [(0, 10, false), (1, 20, true), (2, 30, false)];
+
+fn networks() -> Vec<Network> {
+    let network = |&(id, vlan, passes_tags)| Network {
+        id: NetworkId(id),
+        vlan: VlanId::try_from(vlan).ok(),
+        passes_tags,
+    };
+    NETWORKS.iter().map(network).collect()
+}
+
+/// A port of any kind with any limits but those of storms, which a trace takes for not reached.
+fn rules(id: u16) -> impl Strategy<Value = PortRules> {
+    let mode = prop_oneof![
+        4 => (0..3_u16).prop_map(|network| PortMode::Access(NetworkId(network))),
+        2 => (prop::sample::subsequence(vec![0, 1, 2], 1..=2), prop::option::of(Just(2_u16))).prop_map(
+            |(tagged, native)| PortMode::Trunk {
+                native: native.filter(|native| !tagged.contains(native)).map(NetworkId),
+                tagged: tagged.into_iter().map(NetworkId).collect(),
+            }
+        ),
+        1 => Just(PortMode::Tunnel(vec![NetworkId(0), NetworkId(1)])),
+    ];
+    let limits =
+        (prop::bool::weighted(0.3), prop::option::weighted(0.2, 0..3_u32), prop::bool::weighted(0.9));
+    (mode, limits, prop_oneof![3 => Just(1500), 1 => Just(46_u16)]).prop_map(
+        move |(mode, (isolated, mac_limit, flood), mtu)| PortRules {
+            horizon: matches!(mode, PortMode::Tunnel(_)).then_some(NonZeroU16::MIN),
+            mode,
+            isolated,
+            mac_limit,
+            flood,
+            mtu,
+            ..PortRules::access(PortId(id), NetworkId(0))
+        },
+    )
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// Port, network (for tunnels), source, destination (0: everybody), tags, octets of payload.
+    Frame(u16, u16, u8, u8, Vec<u16>, usize),
+    Pin(u16, u8, u16),
+    Advance(u64),
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let tags = prop::collection::vec(prop_oneof![Just(10), Just(20), Just(0x6000), Just(99)], 0..=2);
+    let frame =
+        (0..PORTS, 0..3_u16, 0..=STATIONS, 0..=STATIONS, tags, prop_oneof![Just(10_usize), Just(200)]);
+    let op = prop_oneof![
+        20 => frame.prop_map(|(port, network, from, to, tags, len)| Op::Frame(port, network, from, to, tags, len)),
+        1 => (0..3_u16, 1..=STATIONS, 0..PORTS).prop_map(|(network, station, port)| Op::Pin(network, station, port)),
+        1 => (0..400_000_u64).prop_map(Op::Advance),
+    ];
+    prop::collection::vec(op, 1..60)
+}
+
+/// What comes in, and what leaves by which port, in the order of their numbers.
+type Story = (Option<NetworkId>, Option<Learned>, Fate, Vec<(PortId, Fate)>);
+
+fn fate(decision: &Decision<'_>) -> Fate {
+    match (decision.fate, decision.flood) {
+        (Ok(Action::Send(member)), _) => Fate::Unicast(member.port),
+        (Ok(Action::Flood(_)), flood) => Fate::Flooded(flood.expect("there is a cause")),
+        (Err(reason), _) => Fate::Dropped(reason),
+    }
+}
+
+/// What a trace says, in the words of a capture.
+fn foretold(trace: &Trace<'_>) -> Story {
+    let exits = trace.exits.iter().map(|exit| {
+        let pieces = |pieces: usize| Fate::Sent(u16::try_from(pieces).expect("few"));
+        (exit.member.port, exit.result.map_or_else(Fate::Dropped, pieces))
+    });
+    let decision = &trace.decision;
+    let mut exits: Vec<_> = exits.collect();
+    exits.sort_by_key(|(port, _)| *port);
+    (decision.network, decision.learned, fate(decision), exits)
+}
+
+/// The same of what was seen.
+fn seen(records: &[Record]) -> Story {
+    let (came, left) = records.split_first().expect("what comes in is seen");
+    assert_eq!(came.direction, Direction::Rx);
+    let mut exits: Vec<_> = left.iter().map(|record| (record.port, record.fate)).collect();
+    exits.sort_by_key(|(port, _)| *port);
+    (came.network, came.learned, came.fate, exits)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_trace_is_what_the_frame_then_does_and_changes_nothing(
+        ports in (0..PORTS).map(rules).collect::<Vec<_>>(),
+        ops in ops(),
+    ) {
+        let networks = networks();
+        let capabilities = |port| if port % 2 == 0 { Capabilities::ALL } else { Capabilities::NONE };
+        let wiring = Wiring { capabilities, ..Wiring::default() };
+        let mut lab = Lab::with(wiring, Settings { limit: 64, ..Settings::default() }, &networks, &ports);
+        let (session, mut readers) =
+            Session::new(Wanted { snaplen: 64, ..Wanted::default() }, 1, 1 << 16, || 0);
+        lab.watch(vec![Arc::new(session)]);
+        lab.configure(&networks, &ports);
+        let mut now = 1_000;
+        for op in ops {
+            match op {
+                Op::Advance(by) => now += by,
+                Op::Pin(network, station, port) => {
+                    lab.fdb.pin(NetworkId(network), mac(station), PortId(port), Origin::Static, Timestamp::from_millis(now));
+                }
+                Op::Frame(port, network, from, to, tags, len) => {
+                    now += 1;
+                    let at = Timestamp::from_millis(now);
+                    let is_tunnel = matches!(ports[usize::from(port)].mode, PortMode::Tunnel(_));
+                    let network = is_tunnel.then_some(NetworkId(network));
+                    // Station 0 is nobody: a source that is refused, a destination that is everybody.
+                    let to = if to == 0 { MacAddr::BROADCAST } else { mac(to) };
+                    let from = if from == 0 { MacAddr::BROADCAST } else { mac(from) };
+                    let mut bytes = frame(to, from, &tags);
+                    bytes.resize(bytes.len() + len, 0);
+
+                    let plan = lab.plan();
+                    let (before, totals) = (entries(&lab, at), lab.fdb.totals());
+                    let hypothesis = Hypothesis { ingress: PortId(port), network, offload: Offload::NONE, bytes: &bytes };
+                    let foretold = foretold(&trace(at, &plan, &hypothesis).expect("it is short"));
+                    prop_assert_eq!(entries(&lab, at), before);
+                    prop_assert_eq!(lab.fdb.totals(), totals);
+
+                    lab.wire(port).carry(network);
+                    lab.receive(port, Packet::plain(bytes), at);
+                    let mut octets = Vec::new();
+                    let records: Vec<_> = std::iter::from_fn(|| readers[0].take(&mut octets)).collect();
+                    prop_assert_eq!(foretold, seen(&records));
+                }
+            }
+        }
+    }
+}
+
+fn entries(lab: &Lab, now: Timestamp) -> Vec<(NetworkId, MacAddr, PortId)> {
+    let key = |entry: Entry| (entry.network, entry.mac, entry.port);
+    lab.fdb.entries(now).map(key).collect()
+}
