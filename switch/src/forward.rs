@@ -70,6 +70,7 @@ impl Forwarder {
     pub fn forward(&mut self, now: Timestamp, plan: &Plan, batch: &Batch, egress: &mut Egress) {
         let Self { worker, storms, headers } = self;
         read_headers(plan, batch, headers);
+        let mut tally = Tally::of(NetworkId(0));
         for (slot, (rx, header)) in batch.frames().iter().zip(headers).enumerate() {
             let Some(port) = plan.port(rx.ingress) else { continue };
             let counters = port.counters(*worker);
@@ -82,20 +83,105 @@ impl Forwarder {
                     continue;
                 }
             };
+            if tally.network != header.network {
+                tally.settle(plan, *worker);
+                tally = Tally::of(header.network);
+            }
+            tally.receive(rx, batch.bytes(slot).len());
             let mut leave =
                 |member: &Member| egress.push(member.port, slot, header.network, tag_op(header.tag, member));
-            match decide(now, plan, rx, header, storm) {
+            let (learned, action) = decide(now, plan, rx, header, storm);
+            if learned != Learned::Known {
+                tally.learn(counters, learned);
+            }
+            match action {
                 Ok(Action::Send(member)) => {
                     counters.unicast.add(1);
+                    tally.unicast += 1;
                     leave(member);
                 }
                 Ok(Action::Flood(reach)) => {
                     counters.flooded.add(1);
+                    tally.flooded += 1;
                     reach.members().for_each(leave);
                 }
-                Err(reason) => counters.drop(reason),
+                Err(reason) => {
+                    counters.drop(reason);
+                    tally.dropped += 1;
+                }
             }
         }
+        tally.settle(plan, *worker);
+    }
+}
+
+/// What a run of frames adds to the counters of their network: these are written once a run, not once a frame.
+#[derive(Debug)]
+struct Tally {
+    network: NetworkId,
+    frames: u64,
+    bytes: u64,
+    super_frames: u64,
+    unicast: u64,
+    flooded: u64,
+    dropped: u64,
+    learned: u64,
+    moved: u64,
+}
+
+impl Tally {
+    fn of(network: NetworkId) -> Self {
+        Self {
+            network,
+            frames: 0,
+            bytes: 0,
+            super_frames: 0,
+            unicast: 0,
+            flooded: 0,
+            dropped: 0,
+            learned: 0,
+            moved: 0,
+        }
+    }
+
+    #[inline]
+    fn receive(&mut self, rx: &Received, len: usize) {
+        self.frames += 1;
+        self.bytes += len as u64;
+        self.super_frames += u64::from(rx.offload.gso.is_some());
+    }
+
+    /// Counts what a frame has taught, on its port too.
+    #[cold]
+    fn learn(&mut self, counters: &PortCounters, learned: Learned) {
+        match learned {
+            Learned::New => {
+                counters.learned.add(1);
+                self.learned += 1;
+            }
+            Learned::Moved { .. } => {
+                counters.moved.add(1);
+                self.moved += 1;
+            }
+            Learned::Full => counters.unlearned.add(1),
+            Learned::Known | Learned::Pinned | Learned::Held | Learned::Busy => {}
+        }
+    }
+
+    /// Adds the run to what `worker` counted.
+    fn settle(&self, plan: &Plan, worker: usize) {
+        if self.frames == 0 {
+            return;
+        }
+        let Some(counters) = plan.network(self.network, worker) else { return };
+        counters.frames.add(self.frames);
+        counters.bytes.add(self.bytes);
+        counters.super_frames.add(self.super_frames);
+        counters.unicast.add(self.unicast);
+        counters.flooded.add(self.flooded);
+        counters.dropped.add(self.dropped);
+        counters.learned.add(self.learned);
+        counters.moved.add(self.moved);
     }
 }
 
@@ -129,30 +215,32 @@ fn read_header(plan: &Plan, rx: &Received, bytes: &[u8]) -> Result<Header, DropR
     Ok(Header { network, tag, from: plan.fdb.place(network, frame.src), to })
 }
 
-/// The fate of one frame, and what it teaches.
+/// What one frame teaches, and its fate.
 fn decide<'a>(
     now: Timestamp,
     plan: &'a Plan,
     rx: &Received,
     &Header { network, from, to, .. }: &Header,
     storm: &mut Storm,
-) -> Result<Action<'a>, DropReason> {
+) -> (Learned, Result<Action<'a>, DropReason>) {
     let Plan { topology, fdb, .. } = plan;
     let learned = fdb.learn_at(from, rx.ingress, topology.mac_limit(rx.ingress), now);
     if learned == Learned::Pinned && topology.is_tunnel(rx.ingress) {
-        return Err(DropReason::LocalMac);
+        return (learned, Err(DropReason::LocalMac));
     }
     let reach = topology.reach(network, rx.ingress);
     let flood = match to {
         Destination::Group(flood) => flood,
         Destination::Station(place) => match fdb.lookup_at(place, now) {
-            Some(port) => return reach.member(port).map(Action::Send),
+            Some(port) => return (learned, reach.member(port).map(Action::Send)),
             None => Flood::Unknown,
         },
     };
-    reach.members().next().ok_or(DropReason::NoReceiver)?;
-    storm.allow(flood, topology.storm(rx.ingress), now)?;
-    Ok(Action::Flood(reach))
+    let allowed = match reach.members().next() {
+        Some(_) => storm.allow(flood, topology.storm(rx.ingress), now),
+        None => Err(DropReason::NoReceiver),
+    };
+    (learned, allowed.map(|()| Action::Flood(reach)))
 }
 
 /// What happens to the switch's own tag on the way out by `member`. Priority is kept.

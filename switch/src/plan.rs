@@ -13,8 +13,8 @@ use std::{
 };
 
 use crate::{
-    addr::PortId,
-    counters::{PortCounters, PortTotals},
+    addr::{NetworkId, PortId},
+    counters::{NetworkCounters, PortCounters, PortTotals},
     device::Device,
     fdb::Fdb,
     topology::Topology,
@@ -89,6 +89,8 @@ pub struct Plan {
     pub fdb: Arc<Fdb>,
     /// By port number.
     pub ports: Vec<Option<Arc<Port>>>,
+    /// By network number, for each worker one. The frames of a network that has none are not counted.
+    pub networks: Vec<Option<Arc<[NetworkCounters]>>>,
     /// In no order.
     pub receivers: Vec<Receiver>,
     /// How long a worker may look for frames before it sleeps; see `worker/poll.rs`.
@@ -102,6 +104,7 @@ impl Plan {
             topology: Topology::default(),
             fdb,
             ports: Vec::new(),
+            networks: Vec::new(),
             receivers: Vec::new(),
             busy_poll: Duration::ZERO,
         }
@@ -110,5 +113,10 @@ impl Plan {
     /// The port with this number, if there is one.
     pub fn port(&self, port: PortId) -> Option<&Arc<Port>> {
         self.ports.get(port.index())?.as_ref()
+    }
+
+    /// The counters of `network` that `worker`, and only it, adds to.
+    pub fn network(&self, network: NetworkId, worker: usize) -> Option<&NetworkCounters> {
+        self.networks.get(network.index())?.as_ref()?.get(worker)
     }
 }

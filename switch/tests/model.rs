@@ -17,6 +17,7 @@ use lab::{Lab, Wire, Wiring, mac};
 use proptest::prelude::*;
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
+    counters::PortTotals,
     device::mem::Packet,
     drops::DropReason,
     fdb::{Damping, Origin, Settings},
@@ -381,6 +382,7 @@ impl Pair {
                 }
             }
         }
+        self.check_networks();
         let fdb = &self.lab.fdb;
         assert!(fdb.len() <= self.limit as usize);
         for entry in fdb.entries(self.now()) {
@@ -395,6 +397,25 @@ impl Pair {
                 self.model.table.keys().filter(|(network, id)| self.model.heard(*network, *id).is_some());
             assert_eq!(fdb.entries(self.now()).count(), alive.count());
         }
+    }
+
+    /// The law of networks; and all of them together have seen what all ports have.
+    fn check_networks(&self) {
+        let (mut unicast, mut flooded, mut learned, mut moved) = (0, 0, 0, 0);
+        for totals in self.lab.network_totals() {
+            assert_eq!(totals.frames, totals.unicast + totals.flooded + totals.dropped, "{totals:?}");
+            assert!(totals.bytes >= 14 * totals.frames, "{totals:?}");
+            unicast += totals.unicast;
+            flooded += totals.flooded;
+            learned += totals.learned;
+            moved += totals.moved;
+        }
+        let ports: Vec<_> = (0..PORTS).map(|port| self.lab.totals(port)).collect();
+        let sum = |count: fn(&PortTotals) -> u64| ports.iter().map(count).sum::<u64>();
+        assert_eq!((unicast, flooded), (sum(|port| port.unicast), sum(|port| port.flooded)));
+        assert_eq!((learned, moved), (sum(|port| port.learned), sum(|port| port.moved)));
+        let table = self.lab.fdb.totals();
+        assert_eq!((learned, moved, sum(|port| port.unlearned)), (table.learned, table.moved, table.refused));
     }
 
     /// Forgets everything by every way there is.

@@ -363,6 +363,11 @@ impl Fdb {
         self.lock().learned_on(port)
     }
 
+    /// Entries of `port` that made room for others since the table was made, whoever had that number.
+    pub fn evicted_of(&self, port: PortId) -> u64 {
+        self.lock().evicted_of(port)
+    }
+
     /// Totals since the table was made.
     pub fn totals(&self) -> Totals {
         self.lock().totals()

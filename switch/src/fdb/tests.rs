@@ -168,6 +168,7 @@ fn a_port_that_floods_the_table_displaces_only_itself() {
         assert!(fdb.len() <= 1000);
     }
     assert_eq!((fdb.learned_on(WEB), fdb.learned_on(DB)), (100, 900));
+    assert_eq!((fdb.evicted_of(WEB), fdb.evicted_of(DB)), (0, fdb.totals().evicted));
     assert!((0..100).all(|id| fdb.lookup(BLUE, mac(id), at(1)) == Some(WEB)));
 }
 

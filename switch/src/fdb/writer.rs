@@ -24,6 +24,8 @@ pub(super) struct Writer {
     len: usize,
     /// Learned entries of each port, dead ones included until they are swept.
     by_port: Box<[u32]>,
+    /// Entries of each port that made room for others.
+    evicted_of: Box<[u64]>,
     /// No port above this one has ever had an entry.
     ports: usize,
     /// The number of the latest flush.
@@ -41,6 +43,7 @@ impl Writer {
             limit: limit as usize,
             len: 0,
             by_port: vec![0; usize::from(u16::MAX) + 1].into(),
+            evicted_of: vec![0; usize::from(u16::MAX) + 1].into(),
             ports: 0,
             flush: 0,
             hand: 0,
@@ -285,6 +288,7 @@ impl Writer {
         if let Some((key, value)) = fdb.buckets[bucket].read(slot) {
             self.remove(fdb, bucket, slot, value);
             self.totals.evicted += 1;
+            self.evicted_of[value.port().index()] += 1;
             self.report(now, key, value.port(), Change::Evicted);
         }
     }
@@ -326,6 +330,10 @@ impl Writer {
 
     pub(super) fn learned_on(&self, port: PortId) -> u32 {
         self.by_port[port.index()]
+    }
+
+    pub(super) fn evicted_of(&self, port: PortId) -> u64 {
+        self.evicted_of[port.index()]
     }
 
     pub(super) fn totals(&self) -> Totals {

@@ -8,7 +8,7 @@ use std::{
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp},
     batch::{Batch, HEADROOM},
-    counters::{PortCounters, PortTotals},
+    counters::{NetworkCounters, NetworkTotals, PortCounters, PortTotals},
     device::{
         Device, Refuse,
         mem::{MemDevice, Packet},
@@ -27,6 +27,7 @@ pub(crate) struct Lab {
     pub(crate) fdb: Arc<Fdb>,
     engine: Engine,
     wires: Vec<Option<Arc<Wire>>>,
+    networks: Vec<Option<Arc<[NetworkCounters]>>>,
     mask: u16,
 }
 
@@ -60,7 +61,7 @@ impl Lab {
     ) -> Self {
         let fdb = Arc::new(Fdb::new(settings));
         let engine = Engine::new(0, Arc::new(Plan::empty(Arc::clone(&fdb))));
-        let mut lab = Self { fdb, engine, wires: Vec::new(), mask: wiring.mask };
+        let mut lab = Self { fdb, engine, wires: Vec::new(), networks: Vec::new(), mask: wiring.mask };
         for rules in ports {
             let wire = Wire::new((wiring.capabilities)(rules.id.0), wiring.queue);
             lab.attach(rules.id, wire);
@@ -80,7 +81,12 @@ impl Lab {
     /// Works by another topology from now on. Ports keep their devices and counters.
     pub(crate) fn configure(&mut self, networks: &[Network], ports: &[PortRules]) {
         let topology = Topology::build(networks, ports, self.mask).expect("the topology is consistent");
-        let mut plan = Plan { topology, ..Plan::empty(Arc::clone(&self.fdb)) };
+        for network in networks {
+            self.networks.resize(self.networks.len().max(network.id.index() + 1), None);
+            self.networks[network.id.index()].get_or_insert_with(|| NetworkCounters::of_workers(1));
+        }
+        let networks = self.networks.clone();
+        let mut plan = Plan { topology, networks, ..Plan::empty(Arc::clone(&self.fdb)) };
         plan.ports.resize(self.wires.len(), None);
         for rules in ports {
             let wire = self.wires[rules.id.index()].clone().expect("every port has a device");
@@ -127,6 +133,12 @@ impl Lab {
 
     pub(crate) fn totals(&self, port: u16) -> PortTotals {
         PortTotals::sum(&self.wire(port).counters)
+    }
+
+    /// What was counted of every network.
+    #[allow(dead_code, reason = "each test binary uses its own part of this module")]
+    pub(crate) fn network_totals(&self) -> impl Iterator<Item = NetworkTotals> {
+        self.networks.iter().flatten().map(|counters| NetworkTotals::sum(counters))
     }
 }
 
