@@ -1,8 +1,8 @@
 //! What a port, a network and a worker have seen. One law holds per port at all times:
 //!
 //! `rx_frames = unicast + flooded + Σ drops met on the way in`, and for the way out
-//! `offered = tx_frames + Σ drops met on the way out`; and one per network:
-//! `frames = unicast + flooded + dropped`.
+//! `offered = tx_frames + Σ drops met on the way out`. Of a network's frames only those that are flooded or dropped are
+//! counted again; all others were sent to one port ([`NetworkTotals::unicast`]).
 //!
 //! Each worker has counters of its own for each port and network, which only it writes, so counting is a plain add;
 //! readers sum over the workers.
@@ -124,7 +124,8 @@ macro_rules! counters {
 }
 
 counters! {
-    /// One worker's counters of one port.
+    /// One worker's counters of one port, on cache lines of their own: those of a frame on its way in or out are one.
+    #[repr(align(64))]
     struct PortCounters;
     /// A port's counters at one moment, summed over the workers.
     struct PortTotals;
@@ -139,12 +140,6 @@ counters! {
         unicast,
         /// Received frames that were sent to every other port of their network.
         flooded,
-        /// Stations that were new on this port.
-        learned,
-        /// Stations that were heard on another port before.
-        moved,
-        /// Received frames whose sender was not learned, because the port's limit or the table is reached.
-        unlearned,
         /// Frames that were to leave by this port.
         offered,
         /// Frames the device took; a super-frame is one, even if it was cut for the device.
@@ -155,6 +150,12 @@ counters! {
         tx_super,
         /// Wire frames that super-frames were cut into because the device does not take them whole.
         tx_segments,
+        /// Stations that were new on this port.
+        learned,
+        /// Stations that were heard on another port before.
+        moved,
+        /// Received frames whose sender was not learned, because the port's limit or the table is reached.
+        unlearned,
     }
     lists {
         /// Frames not delivered, by [`DropReason::index`].
@@ -175,8 +176,6 @@ counters! {
         bytes,
         /// Super-frames among them.
         super_frames,
-        /// Those that were sent to the one port their destination is behind.
-        unicast,
         /// Those that were sent to every other port of the network.
         flooded,
         /// Those that left by no port, for a reason counted at the port they came in by.
@@ -193,6 +192,13 @@ impl PortCounters {
     /// Counts a frame that was not delivered.
     pub fn drop(&self, reason: DropReason) {
         self.drops[reason.index()].add(1);
+    }
+}
+
+impl NetworkTotals {
+    /// Frames that were sent to the one port their destination is behind.
+    pub fn unicast(&self) -> u64 {
+        self.frames.saturating_sub(self.flooded + self.dropped)
     }
 }
 

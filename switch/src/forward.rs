@@ -7,7 +7,7 @@
 use crate::{
     addr::{NetworkId, Timestamp},
     batch::{Batch, CAPACITY, Received},
-    counters::PortCounters,
+    counters::{NetworkCounters, PortCounters},
     drops::DropReason,
     fdb::{Learned, Place},
     frame::{Frame, Tag},
@@ -69,8 +69,7 @@ impl Forwarder {
     /// Decides every frame of `batch` and pushes what leaves to `egress`; counts each frame's fate on its ingress port.
     pub fn forward(&mut self, now: Timestamp, plan: &Plan, batch: &Batch, egress: &mut Egress) {
         let Self { worker, storms, headers } = self;
-        read_headers(plan, batch, headers);
-        let mut tally = Tally::of(NetworkId(0));
+        read_headers(plan, *worker, batch, headers);
         for (slot, (rx, header)) in batch.frames().iter().zip(headers).enumerate() {
             let Some(port) = plan.port(rx.ingress) else { continue };
             let counters = port.counters(*worker);
@@ -83,120 +82,72 @@ impl Forwarder {
                     continue;
                 }
             };
-            if tally.network != header.network {
-                tally.settle(plan, *worker);
-                tally = Tally::of(header.network);
-            }
-            tally.receive(rx, batch.bytes(slot).len());
             let mut leave =
                 |member: &Member| egress.push(member.port, slot, header.network, tag_op(header.tag, member));
-            let (learned, action) = decide(now, plan, rx, header, storm);
-            if learned != Learned::Known {
-                tally.learn(counters, learned);
-            }
-            match action {
+            let network = || plan.network(header.network, *worker);
+            let taught = |learned| count_learned(counters, network(), learned);
+            match decide(now, plan, rx, header, storm, taught) {
                 Ok(Action::Send(member)) => {
                     counters.unicast.add(1);
-                    tally.unicast += 1;
                     leave(member);
                 }
                 Ok(Action::Flood(reach)) => {
                     counters.flooded.add(1);
-                    tally.flooded += 1;
+                    network().inspect(|network| network.flooded.add(1));
                     reach.members().for_each(leave);
                 }
                 Err(reason) => {
                     counters.drop(reason);
-                    tally.dropped += 1;
+                    network().inspect(|network| network.dropped.add(1));
                 }
             }
         }
-        tally.settle(plan, *worker);
-    }
-}
-
-/// What a run of frames adds to the counters of their network: these are written once a run, not once a frame.
-#[derive(Debug)]
-struct Tally {
-    network: NetworkId,
-    frames: u64,
-    bytes: u64,
-    super_frames: u64,
-    unicast: u64,
-    flooded: u64,
-    dropped: u64,
-    learned: u64,
-    moved: u64,
-}
-
-impl Tally {
-    fn of(network: NetworkId) -> Self {
-        Self {
-            network,
-            frames: 0,
-            bytes: 0,
-            super_frames: 0,
-            unicast: 0,
-            flooded: 0,
-            dropped: 0,
-            learned: 0,
-            moved: 0,
-        }
-    }
-
-    #[inline]
-    fn receive(&mut self, rx: &Received, len: usize) {
-        self.frames += 1;
-        self.bytes += len as u64;
-        self.super_frames += u64::from(rx.offload.gso.is_some());
-    }
-
-    /// Counts what a frame has taught, on its port too.
-    #[cold]
-    fn learn(&mut self, counters: &PortCounters, learned: Learned) {
-        match learned {
-            Learned::New => {
-                counters.learned.add(1);
-                self.learned += 1;
-            }
-            Learned::Moved { .. } => {
-                counters.moved.add(1);
-                self.moved += 1;
-            }
-            Learned::Full => counters.unlearned.add(1),
-            Learned::Known | Learned::Pinned | Learned::Held | Learned::Busy => {}
-        }
-    }
-
-    /// Adds the run to what `worker` counted.
-    fn settle(&self, plan: &Plan, worker: usize) {
-        if self.frames == 0 {
-            return;
-        }
-        let Some(counters) = plan.network(self.network, worker) else { return };
-        counters.frames.add(self.frames);
-        counters.bytes.add(self.bytes);
-        counters.super_frames.add(self.super_frames);
-        counters.unicast.add(self.unicast);
-        counters.flooded.add(self.flooded);
-        counters.dropped.add(self.dropped);
-        counters.learned.add(self.learned);
-        counters.moved.add(self.moved);
     }
 }
 
 /// The first pass: headers are read, and what the second pass will look up is brought near.
-fn read_headers(plan: &Plan, batch: &Batch, headers: &mut Vec<Result<Header, DropReason>>) {
+fn read_headers(plan: &Plan, worker: usize, batch: &Batch, headers: &mut Vec<Result<Header, DropReason>>) {
     headers.clear();
+    let mut run = Run::of(NetworkId(0));
     for (slot, rx) in batch.frames().iter().enumerate() {
-        let header = read_header(plan, rx, batch.bytes(slot));
-        if let Ok(Header { from, to, .. }) = &header {
+        let bytes = batch.bytes(slot);
+        let header = read_header(plan, rx, bytes);
+        if let Ok(Header { network, from, to, .. }) = &header {
+            if run.network != *network {
+                run.count(plan, worker);
+                run = Run::of(*network);
+            }
+            run.frames += 1;
+            run.bytes += bytes.len() as u64;
+            run.super_frames += u64::from(rx.offload.gso.is_some());
             plan.fdb.prefetch(*from);
             if let Destination::Station(to) = to {
                 plan.fdb.prefetch(*to);
             }
         }
         headers.push(header);
+    }
+    run.count(plan, worker);
+}
+
+/// Frames of one network that follow each other: its counters are written once for all of them.
+struct Run {
+    network: NetworkId,
+    frames: u64,
+    bytes: u64,
+    super_frames: u64,
+}
+
+impl Run {
+    fn of(network: NetworkId) -> Self {
+        Self { network, frames: 0, bytes: 0, super_frames: 0 }
+    }
+
+    fn count(&self, plan: &Plan, worker: usize) {
+        let Some(counters) = plan.network(self.network, worker) else { return };
+        counters.frames.add(self.frames);
+        counters.bytes.add(self.bytes);
+        counters.super_frames.add(self.super_frames);
     }
 }
 
@@ -215,32 +166,34 @@ fn read_header(plan: &Plan, rx: &Received, bytes: &[u8]) -> Result<Header, DropR
     Ok(Header { network, tag, from: plan.fdb.place(network, frame.src), to })
 }
 
-/// What one frame teaches, and its fate.
+/// The fate of one frame, and what it teaches, which is told to `taught` if it is anything.
 fn decide<'a>(
     now: Timestamp,
     plan: &'a Plan,
     rx: &Received,
     &Header { network, from, to, .. }: &Header,
     storm: &mut Storm,
-) -> (Learned, Result<Action<'a>, DropReason>) {
+    taught: impl FnOnce(Learned),
+) -> Result<Action<'a>, DropReason> {
     let Plan { topology, fdb, .. } = plan;
     let learned = fdb.learn_at(from, rx.ingress, topology.mac_limit(rx.ingress), now);
-    if learned == Learned::Pinned && topology.is_tunnel(rx.ingress) {
-        return (learned, Err(DropReason::LocalMac));
+    if learned != Learned::Known {
+        taught(learned);
+        if learned == Learned::Pinned && topology.is_tunnel(rx.ingress) {
+            return Err(DropReason::LocalMac);
+        }
     }
     let reach = topology.reach(network, rx.ingress);
     let flood = match to {
         Destination::Group(flood) => flood,
         Destination::Station(place) => match fdb.lookup_at(place, now) {
-            Some(port) => return (learned, reach.member(port).map(Action::Send)),
+            Some(port) => return reach.member(port).map(Action::Send),
             None => Flood::Unknown,
         },
     };
-    let allowed = match reach.members().next() {
-        Some(_) => storm.allow(flood, topology.storm(rx.ingress), now),
-        None => Err(DropReason::NoReceiver),
-    };
-    (learned, allowed.map(|()| Action::Flood(reach)))
+    reach.members().next().ok_or(DropReason::NoReceiver)?;
+    storm.allow(flood, topology.storm(rx.ingress), now)?;
+    Ok(Action::Flood(reach))
 }
 
 /// What happens to the switch's own tag on the way out by `member`. Priority is kept.
@@ -259,5 +212,22 @@ fn count_received(counters: &PortCounters, rx: &Received, len: usize) {
     counters.rx_bytes.add(len as u64);
     if rx.offload.gso.is_some() {
         counters.rx_super.add(1);
+    }
+}
+
+/// Counts what a frame has taught, if anything.
+#[cold]
+fn count_learned(counters: &PortCounters, network: Option<&NetworkCounters>, learned: Learned) {
+    match learned {
+        Learned::New => {
+            counters.learned.add(1);
+            network.inspect(|network| network.learned.add(1));
+        }
+        Learned::Moved { .. } => {
+            counters.moved.add(1);
+            network.inspect(|network| network.moved.add(1));
+        }
+        Learned::Full => counters.unlearned.add(1),
+        Learned::Known | Learned::Pinned | Learned::Held | Learned::Busy => {}
     }
 }

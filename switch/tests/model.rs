@@ -403,9 +403,9 @@ impl Pair {
     fn check_networks(&self) {
         let (mut unicast, mut flooded, mut learned, mut moved) = (0, 0, 0, 0);
         for totals in self.lab.network_totals() {
-            assert_eq!(totals.frames, totals.unicast + totals.flooded + totals.dropped, "{totals:?}");
+            assert!(totals.frames >= totals.flooded + totals.dropped, "{totals:?}");
             assert!(totals.bytes >= 14 * totals.frames, "{totals:?}");
-            unicast += totals.unicast;
+            unicast += totals.unicast();
             flooded += totals.flooded;
             learned += totals.learned;
             moved += totals.moved;
