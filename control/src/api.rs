@@ -11,18 +11,22 @@ mod extract;
 pub mod server;
 pub mod types;
 
-use futures_util::future::BoxFuture;
+use futures_util::{future::BoxFuture, stream::BoxStream};
 
 pub use error::{ApiError, ErrorCode};
 
 use crate::model::{Name, NetworkSpec, PortSpec};
 use types::{
     Drop, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Reload, StaticEntry, Stats, Status,
+    events::{Event, EventsFilter},
     tunnel::{Probe, Tunnel},
 };
 
 /// What a [`Backend`] answers, in its time.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, ApiError>>;
+
+/// Events, as they become known.
+pub type EventStream = BoxStream<'static, Event>;
 
 /// The daemon, as the API sees it. Every error is a sentence for the person who asked.
 pub trait Backend: Send + Sync + 'static {
@@ -61,10 +65,12 @@ pub trait Backend: Send + Sync + 'static {
     /// Forgets learned addresses; pinned ones stay.
     fn flush_fdb(&self, flush: Flush) -> Answer<'_, Flushed>;
 
-    /// The counters of every port and worker, taken at one moment.
+    /// The counters of every port, network and worker, taken at one moment.
     fn stats(&self) -> Answer<'_, Stats>;
     /// Why frames died: the reasons that occurred, of one port or of all.
     fn drops(&self, port: Option<Name>) -> Answer<'_, Vec<Drop>>;
+    /// What happened, and what happens: the latest events, oldest first.
+    fn events(&self, filter: EventsFilter) -> Answer<'_, EventStream>;
 
     /// Reads the configuration file again and applies the difference; with `dry_run` only says it.
     fn reload(&self, dry_run: bool) -> Answer<'_, Reload>;

@@ -11,6 +11,7 @@
 //! | [`attach`] | the tap helper and its socket |
 //! | [`api`], [`client`], [`socket`] | HTTP and JSON on a unix socket, both ends |
 //! | [`web`] | the web page, on an address of its own |
+//! | [`metrics`] | the counters for Prometheus |
 //! | [`cli`] | `vswitchctl` |
 
 pub mod api;
@@ -21,6 +22,7 @@ pub mod config;
 pub mod daemon;
 mod fields;
 pub mod link;
+pub mod metrics;
 pub mod model;
 pub mod netns;
 pub mod socket;

@@ -150,12 +150,6 @@ counters! {
         tx_super,
         /// Wire frames that super-frames were cut into because the device does not take them whole.
         tx_segments,
-        /// Stations that were new on this port.
-        learned,
-        /// Stations that were heard on another port before.
-        moved,
-        /// Received frames whose sender was not learned, because the port's limit or the table is reached.
-        unlearned,
     }
     lists {
         /// Frames not delivered, by [`DropReason::index`].
@@ -180,10 +174,6 @@ counters! {
         flooded,
         /// Those that left by no port, for a reason counted at the port they came in by.
         dropped,
-        /// Stations that were new in it.
-        learned,
-        /// Stations that changed port.
-        moved,
     }
     lists {}
 }

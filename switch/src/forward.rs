@@ -7,7 +7,7 @@
 use crate::{
     addr::{NetworkId, Timestamp},
     batch::{Batch, CAPACITY, Received},
-    counters::{NetworkCounters, PortCounters},
+    counters::PortCounters,
     drops::DropReason,
     fdb::{Learned, Place},
     frame::{Frame, Tag},
@@ -84,21 +84,19 @@ impl Forwarder {
             };
             let mut leave =
                 |member: &Member| egress.push(member.port, slot, header.network, tag_op(header.tag, member));
-            let network = || plan.network(header.network, *worker);
-            let taught = |learned| count_learned(counters, network(), learned);
-            match decide(now, plan, rx, header, storm, taught) {
+            match decide(now, plan, rx, header, storm) {
                 Ok(Action::Send(member)) => {
                     counters.unicast.add(1);
                     leave(member);
                 }
                 Ok(Action::Flood(reach)) => {
                     counters.flooded.add(1);
-                    network().inspect(|network| network.flooded.add(1));
+                    plan.network(header.network, *worker).inspect(|network| network.flooded.add(1));
                     reach.members().for_each(leave);
                 }
                 Err(reason) => {
                     counters.drop(reason);
-                    network().inspect(|network| network.dropped.add(1));
+                    plan.network(header.network, *worker).inspect(|network| network.dropped.add(1));
                 }
             }
         }
@@ -166,22 +164,18 @@ fn read_header(plan: &Plan, rx: &Received, bytes: &[u8]) -> Result<Header, DropR
     Ok(Header { network, tag, from: plan.fdb.place(network, frame.src), to })
 }
 
-/// The fate of one frame, and what it teaches, which is told to `taught` if it is anything.
+/// The fate of one frame, and what it teaches.
 fn decide<'a>(
     now: Timestamp,
     plan: &'a Plan,
     rx: &Received,
     &Header { network, from, to, .. }: &Header,
     storm: &mut Storm,
-    taught: impl FnOnce(Learned),
 ) -> Result<Action<'a>, DropReason> {
     let Plan { topology, fdb, .. } = plan;
     let learned = fdb.learn_at(from, rx.ingress, topology.mac_limit(rx.ingress), now);
-    if learned != Learned::Known {
-        taught(learned);
-        if learned == Learned::Pinned && topology.is_tunnel(rx.ingress) {
-            return Err(DropReason::LocalMac);
-        }
+    if learned == Learned::Pinned && topology.is_tunnel(rx.ingress) {
+        return Err(DropReason::LocalMac);
     }
     let reach = topology.reach(network, rx.ingress);
     let flood = match to {
@@ -212,22 +206,5 @@ fn count_received(counters: &PortCounters, rx: &Received, len: usize) {
     counters.rx_bytes.add(len as u64);
     if rx.offload.gso.is_some() {
         counters.rx_super.add(1);
-    }
-}
-
-/// Counts what a frame has taught, if anything.
-#[cold]
-fn count_learned(counters: &PortCounters, network: Option<&NetworkCounters>, learned: Learned) {
-    match learned {
-        Learned::New => {
-            counters.learned.add(1);
-            network.inspect(|network| network.learned.add(1));
-        }
-        Learned::Moved { .. } => {
-            counters.moved.add(1);
-            network.inspect(|network| network.moved.add(1));
-        }
-        Learned::Full => counters.unlearned.add(1),
-        Learned::Known | Learned::Pinned | Learned::Held | Learned::Busy => {}
     }
 }
