@@ -170,7 +170,8 @@ impl Client {
         let answer = open(&self.socket, Method::GET, &path, Bytes::new()).await;
         let (status, mut body) = answer.map_err(|error| connect_error(&self.socket, error))?;
         if !status.is_success() {
-            let body = Limited::new(body, ANSWER_LIMIT).collect().await.map_err(|error| self.broken(error))?;
+            let body =
+                Limited::new(body, ANSWER_LIMIT).collect().await.map_err(|error| self.broken(error))?;
             return Err(self.refusal(status, &body.to_bytes()));
         }
         let mut text = Vec::new();

@@ -124,21 +124,32 @@ impl Snapshot {
         counter("port_transmit_segments", "Frames that super-frames were cut into", None, |it| {
             it.fates.segments
         })?;
-        counter("port_unicast_frames", "Received frames sent to the one port of their destination", None, |it| {
-            it.fates.unicast
-        })?;
+        counter(
+            "port_unicast_frames",
+            "Received frames sent to the one port of their destination",
+            None,
+            |it| it.fates.unicast,
+        )?;
         counter("port_flooded_frames", "Received frames sent to every other port", None, |it| {
             it.fates.flooded
         })?;
         counter("port_offered_frames", "Frames that were to leave by the port", None, |it| it.fates.offered)?;
-        counter("port_overflow_frames", "Frames the kernel dropped before they could be received", None, |it| {
-            it.fates.overflow
+        counter(
+            "port_overflow_frames",
+            "Frames the kernel dropped before they could be received",
+            None,
+            |it| it.fates.overflow,
+        )?;
+        counter("port_learned_addresses", "Addresses that were new on the port", None, |it| {
+            it.fates.learned
         })?;
-        counter("port_learned_addresses", "Addresses that were new on the port", None, |it| it.fates.learned)?;
         counter("port_moved_addresses", "Addresses heard on another port before", None, |it| it.fates.moved)?;
-        counter("port_unlearned_frames", "Frames whose sender was not learned: a limit is reached", None, |it| {
-            it.fates.unlearned
-        })?;
+        counter(
+            "port_unlearned_frames",
+            "Frames whose sender was not learned: a limit is reached",
+            None,
+            |it| it.fates.unlearned,
+        )?;
         counter("port_evicted_addresses", "Addresses of the port that made room for others", None, |it| {
             it.fates.evicted
         })?;
@@ -148,12 +159,20 @@ impl Snapshot {
                     Direction::Rx => "receive",
                     Direction::Tx => "transmit",
                 };
-                let labels =
-                    [("port", port.name.as_str()), ("direction", direction), ("reason", drop.reason.as_str())];
+                let labels = [
+                    ("port", port.name.as_str()),
+                    ("direction", direction),
+                    ("reason", drop.reason.as_str()),
+                ];
                 (labels, drop.frames)
             })
         });
-        families.counter("port_dropped_frames", "Frames not delivered; only reasons that occurred", None, drops)
+        families.counter(
+            "port_dropped_frames",
+            "Frames not delivered; only reasons that occurred",
+            None,
+            drops,
+        )
     }
 
     fn of_networks(&self, families: &mut Families<'_>) -> fmt::Result {
@@ -167,7 +186,9 @@ impl Snapshot {
             families.counter(name, help, unit, values)
         };
         counter("network_frames", "Frames received that belong to the network", None, |it| it.frames)?;
-        counter("network", "Octets of the frames that belong to the network", Some(&Unit::Bytes), |it| it.bytes)?;
+        counter("network", "Octets of the frames that belong to the network", Some(&Unit::Bytes), |it| {
+            it.bytes
+        })?;
         counter("network_super_frames", "Super-frames among them", None, |it| it.super_frames)?;
         counter("network_flooded_frames", "Frames sent to every other port", None, |it| it.flooded)?;
         counter("network_dropped_frames", "Frames that left by no port", None, |it| it.dropped)?;
@@ -179,7 +200,12 @@ impl Snapshot {
         let table = &self.stats.table;
         let entries = [(ALONE, u64::from(self.status.macs))];
         families.gauge("fdb_entries", "Addresses in the MAC table", None, entries)?;
-        families.gauge("fdb_limit", "Addresses the table holds at most", None, [(ALONE, table.limit.into())])?;
+        families.gauge(
+            "fdb_limit",
+            "Addresses the table holds at most",
+            None,
+            [(ALONE, table.limit.into())],
+        )?;
         for (name, help, value) in [
             ("fdb_learned_addresses", "Addresses that were new", table.learned),
             ("fdb_moved_addresses", "Addresses that changed port", table.moved),
@@ -203,9 +229,14 @@ impl Snapshot {
         let loads = &self.stats.loads;
         let wakeups = loads.iter().map(|it| ([("worker", u64::from(it.worker))], it.wakeups));
         families.counter("worker_wakeups", "Times it was woken, or found more to do", None, wakeups)?;
-        families.histogram("worker_batch_frames", "Frames that each turn received", None, 1.0, loads, |it| {
-            &it.batches
-        })?;
+        families.histogram(
+            "worker_batch_frames",
+            "Frames that each turn received",
+            None,
+            1.0,
+            loads,
+            |it| &it.batches,
+        )?;
         let seconds = Some(&Unit::Seconds);
         let help = "Time that each wake-up took, all its turns together";
         families.histogram("worker_busy", help, seconds, 1e-9, loads, |it| &it.busy_ns)
@@ -269,9 +300,12 @@ impl Families<'_> {
             let bound = |at_most: Option<u64>| at_most.map_or(f64::INFINITY, |bound| bound as f64 * scale);
             let buckets: Vec<_> = places.iter().map(|it| (bound(it.at_most), it.count)).collect();
             let count = places.iter().map(|it| it.count).sum();
-            family
-                .encode_family(&[("worker", u64::from(load.worker))])?
-                .encode_histogram::<NoLabelSet>(*sum as f64 * scale, count, &buckets, None)?;
+            family.encode_family(&[("worker", u64::from(load.worker))])?.encode_histogram::<NoLabelSet>(
+                *sum as f64 * scale,
+                count,
+                &buckets,
+                None,
+            )?;
         }
         Ok(())
     }

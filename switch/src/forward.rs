@@ -91,12 +91,12 @@ impl Forwarder {
                 }
                 Ok(Action::Flood(reach)) => {
                     counters.flooded.add(1);
-                    plan.network(header.network, *worker).inspect(|network| network.flooded.add(1));
+                    count_flooded(plan, header.network, *worker);
                     reach.members().for_each(leave);
                 }
                 Err(reason) => {
                     counters.drop(reason);
-                    plan.network(header.network, *worker).inspect(|network| network.dropped.add(1));
+                    count_dropped(plan, header.network, *worker);
                 }
             }
         }
@@ -126,6 +126,17 @@ fn read_headers(plan: &Plan, worker: usize, batch: &Batch, headers: &mut Vec<Res
         headers.push(header);
     }
     run.count(plan, worker);
+}
+
+// Calls, so that they weigh nothing on the ordinary frame's way.
+#[inline(never)]
+fn count_flooded(plan: &Plan, network: NetworkId, worker: usize) {
+    plan.network(network, worker).inspect(|network| network.flooded.add(1));
+}
+
+#[cold]
+fn count_dropped(plan: &Plan, network: NetworkId, worker: usize) {
+    plan.network(network, worker).inspect(|network| network.dropped.add(1));
 }
 
 /// Frames of one network that follow each other: its counters are written once for all of them.

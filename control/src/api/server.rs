@@ -300,7 +300,8 @@ async fn drops(State(backend): Shared, Parameters(filter): Parameters<DropsFilte
 async fn events(State(backend): Shared, Parameters(filter): Parameters<EventsFilter>) -> Response {
     match backend.events(filter).await {
         Ok(events) => {
-            let lines = events.map(|event| serde_json::to_vec(&event).map(|line| [&line[..], b"\n"].concat()));
+            let lines =
+                events.map(|event| serde_json::to_vec(&event).map(|line| [&line[..], b"\n"].concat()));
             ([(CONTENT_TYPE, "application/x-ndjson")], axum::body::Body::from_stream(lines)).into_response()
         }
         Err(error) => error.into_response(),

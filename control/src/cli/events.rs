@@ -99,11 +99,8 @@ mod tests {
 
     #[test]
     fn an_event_is_a_line_for_people_and_a_flat_object_for_programs() {
-        let station = Station {
-            mac: "02:42:0a:09:00:02".parse().unwrap(),
-            network: "blue".into(),
-            port: "web".into(),
-        };
+        let station =
+            Station { mac: "02:42:0a:09:00:02".parse().unwrap(), network: "blue".into(), port: "web".into() };
         let what = What::MacMoved { station, from: "db".into() };
         let event = Event { seq: 7, time_ms: 1_764_086_400_123, what };
         assert_eq!(

@@ -81,8 +81,7 @@ impl Journal {
         // What nobody asked for is not missed.
         let next = self.ring().events.front().map_or(1, |oldest| oldest.seq);
         let news = self.news.subscribe();
-        let reader =
-            Reader { journal: Arc::clone(self), news, next, fetched: VecDeque::new(), filter };
+        let reader = Reader { journal: Arc::clone(self), news, next, fetched: VecDeque::new(), filter };
         stream::unfold(reader, |mut reader| async { Some((reader.next().await?, reader)) }).boxed()
     }
 
@@ -219,11 +218,8 @@ fn what(change: &state::Change) -> What {
 /// What the table has seen, as an event.
 fn seen(names: &view::Names, event: &fdb::Event) -> What {
     let port = |id| names.port(id).to_owned();
-    let station = Station {
-        mac: event.mac,
-        network: names.network(event.network).to_owned(),
-        port: port(event.port),
-    };
+    let station =
+        Station { mac: event.mac, network: names.network(event.network).to_owned(), port: port(event.port) };
     match event.what {
         Change::Learned => What::MacLearned(station),
         Change::Moved { from } => What::MacMoved { station, from: port(from) },
@@ -270,7 +266,10 @@ mod tests {
         journal.note(10, up(1));
         journal.note(20, up(2));
         let all: Vec<_> = journal.read(EventsFilter::default()).collect().await;
-        assert_eq!(all.iter().map(|event| (event.seq, event.time_ms)).collect::<Vec<_>>(), [(1, 10), (2, 20)]);
+        assert_eq!(
+            all.iter().map(|event| (event.seq, event.time_ms)).collect::<Vec<_>>(),
+            [(1, 10), (2, 20)]
+        );
         let late = EventsFilter { since_ms: Some(15), follow: true };
         let mut reader = journal.read(late);
         assert_eq!(reader.next().await.unwrap().seq, 2);

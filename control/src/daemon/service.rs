@@ -8,10 +8,7 @@ use tokio::{
     task::spawn_blocking,
 };
 use tracing::{error, info, warn};
-use vswitch::{
-    device::tap::Tap,
-    fdb::Origin,
-};
+use vswitch::{device::tap::Tap, fdb::Origin};
 
 use super::{
     Failure,

@@ -38,8 +38,12 @@ enum View {
     Drops,
 }
 
-const VIEWS: [(View, &str); 4] =
-    [(View::Ports, "Ports"), (View::Networks, "Networks"), (View::Workers, "Workers"), (View::Drops, "Drops")];
+const VIEWS: [(View, &str); 4] = [
+    (View::Ports, "Ports"),
+    (View::Networks, "Networks"),
+    (View::Workers, "Workers"),
+    (View::Drops, "Drops"),
+];
 
 /// A place in a row: text is sorted from A, numbers from the greatest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -278,9 +282,8 @@ impl Screen {
         let macs: BTreeMap<_, _> = self.now.networks.iter().map(|it| (&it.spec.name, it)).collect();
         let row = |network: &NetworkStats| {
             let old = before.get(&network.network);
-            let rate = |count: fn(&NetworkStats) -> u64| {
-                self.rate(count(network), old.map_or(0, |old| count(old)))
-            };
+            let rate =
+                |count: fn(&NetworkStats) -> u64| self.rate(count(network), old.map_or(0, |old| count(old)));
             let known = macs.get(&network.network);
             vec![
                 Cell::Text(network.network.to_string()),
@@ -318,17 +321,14 @@ impl Screen {
                 Cell::Number(worker.ports.into()),
             ]
         });
-        let header =
-            vec!["WORKER", "BUSY %", "FRAMES/s", "WAKE-UPS/s", "FRAMES/TURN", "µs/WAKE-UP", "PORTS"];
+        let header = vec!["WORKER", "BUSY %", "FRAMES/s", "WAKE-UPS/s", "FRAMES/TURN", "µs/WAKE-UP", "PORTS"];
         (header, rows.collect())
     }
 
     fn drops(&self) -> (Vec<&'static str>, Vec<Vec<Cell>>) {
         let all = |sample: &Sample| -> BTreeMap<(String, String), (Direction, u64)> {
             let drops = sample.ports.iter().flat_map(|port| &port.drops);
-            drops
-                .map(|it| ((it.port.to_string(), it.reason.clone()), (it.direction, it.frames)))
-                .collect()
+            drops.map(|it| ((it.port.to_string(), it.reason.clone()), (it.direction, it.frames))).collect()
         };
         let before = all(&self.before);
         let rows = all(&self.now).into_iter().map(|(key, (direction, frames))| {
@@ -392,4 +392,161 @@ fn width(title: &str, column: usize, rows: &[Vec<Cell>]) -> u16 {
 fn cell(text: String, number: bool, width: u16) -> TableCell<'static> {
     let width = usize::from(width);
     TableCell::from(if number { format!("{text:>width$}") } else { text })
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::{Terminal, backend::TestBackend};
+
+    use super::*;
+    use crate::api::types::{
+        Drop, Fates, PortState, Worker,
+        counters::{Histogram, Load},
+    };
+
+    fn port(name: &str, kind: &str, frames: u64) -> Port {
+        Port {
+            name: name.parse().unwrap(),
+            id: 0,
+            declared: true,
+            network: Some("blue".parse().unwrap()),
+            trunk: vec![],
+            kind: kind.into(),
+            device: "eth0".into(),
+            netns: None,
+            state: PortState::Up,
+            reason: None,
+            mtu: 1500,
+            offload: true,
+            worker: 0,
+            macs: 3,
+            rx: Traffic { frames, bytes: frames * 1000, super_frames: 0 },
+            tx: Traffic::default(),
+            fates: Fates::default(),
+            drops: vec![Drop {
+                port: name.parse().unwrap(),
+                direction: Direction::Tx,
+                reason: "FULL_RING".into(),
+                frames: frames / 10,
+                hint: String::new(),
+            }],
+        }
+    }
+
+    fn sample(at_ms: u64, frames: u64) -> Sample {
+        let network: Network = serde_json::from_value(serde_json::json!({
+            "name": "blue", "declared": true, "ports": ["web", "db"], "macs": 6,
+        }))
+        .unwrap();
+        let counted = NetworkStats {
+            network: "blue".parse().unwrap(),
+            frames,
+            bytes: frames * 1000,
+            super_frames: 0,
+            unicast: frames,
+            flooded: 0,
+            dropped: 0,
+            learned: 0,
+            moved: 0,
+        };
+        let busy_ns = Histogram { places: vec![], sum: frames * 1000 };
+        let load = Load { worker: 0, wakeups: frames / 10, busy_ns, ..Load::default() };
+        Sample {
+            status: serde_json::from_value(serde_json::json!({
+                "name": "host1", "version": "0.1.0", "pid": 1, "uptime_s": 1, "config": null, "networks": 1,
+                "ports": 2, "ports_up": 2, "macs": 6, "mac_limit": 10, "workers": [],
+            }))
+            .unwrap(),
+            networks: vec![network],
+            ports: vec![port("web", "tap", frames), port("db", "veth", frames * 2)],
+            stats: Stats {
+                at_ms,
+                networks: vec![counted],
+                workers: vec![Worker { id: 0, ports: 2, turns: frames / 20, frames }],
+                loads: vec![load],
+                ..Stats::default()
+            },
+        }
+    }
+
+    fn screen() -> Screen {
+        let mut screen = Screen::new(sample(1000, 0));
+        screen.update(sample(3000, 200_000));
+        screen
+    }
+
+    fn drawn(screen: &mut Screen, width: u16, height: u16) -> Vec<String> {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| screen.draw(frame)).unwrap();
+        let buffer = terminal.backend().buffer().clone();
+        let line = |y| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned();
+        (0..height).map(line).collect()
+    }
+
+    fn press(screen: &mut Screen, keys: &str) {
+        keys.chars().for_each(|letter| screen.press(KeyEvent::from(KeyCode::Char(letter))));
+    }
+
+    #[test]
+    fn ports_fit_eighty_columns_with_the_busiest_first() {
+        let expected = [
+            "host1: 2 of 2 ports up, 1 networks, 6 addresses; 300k frames/s, 2.40G bit/s",
+            " 1 Ports  2 Networks  3 Workers  4 Drops",
+            "PORT  KIND       STATE  RX/s  RX bit/s  TX/s  TX bit/s  DROPS/s  MACS",
+            "db    veth blue  up     200k     1.60G     0         0    20.0k     3",
+            "web   tap blue   up     100k      800M     0         0    10.0k     3",
+            "",
+            "Tab/1-4 view  ←→ sort by  r reverse  / filter  ↑↓ scroll  space pause  q quit",
+        ];
+        assert_eq!(drawn(&mut screen(), 80, 7), expected);
+    }
+
+    #[test]
+    fn keys_choose_view_order_and_rows() {
+        let mut screen = screen();
+        press(&mut screen, "r");
+        assert!(drawn(&mut screen, 80, 7)[3].starts_with("web"), "the least busy first");
+        press(&mut screen, "r/TAP");
+        screen.press(KeyEvent::from(KeyCode::Enter));
+        let lines = drawn(&mut screen, 80, 7);
+        assert!(lines[1].ends_with("filter: TAP") && lines[3].starts_with("web") && lines[4].is_empty());
+        screen.press(KeyEvent::from(KeyCode::Esc));
+        screen.press(KeyEvent::from(KeyCode::Tab));
+        assert!(
+            drawn(&mut screen, 80, 7)[3].starts_with("blue         100k   800M"),
+            "{:?}",
+            drawn(&mut screen, 80, 7)
+        );
+        press(&mut screen, "3");
+        // 200 ms of 2 s at work, for 20,000 wake-ups and 10,000 turns.
+        assert_eq!(
+            drawn(&mut screen, 80, 7)[3],
+            "0           10      100k       10.0k           20          10      2"
+        );
+        press(&mut screen, "4");
+        assert!(
+            drawn(&mut screen, 80, 7)[3].starts_with("db    tx   FULL_RING     20.0k"),
+            "{:?}",
+            drawn(&mut screen, 80, 7)
+        );
+        press(&mut screen, " ");
+        assert!(screen.is_paused() && drawn(&mut screen, 90, 7)[0].ends_with("PAUSED"));
+        press(&mut screen, "q");
+        assert!(screen.is_done());
+    }
+
+    #[test]
+    fn it_draws_on_any_size_and_scrolls_to_the_end() {
+        let mut screen = screen();
+        for (width, height) in [(1, 1), (10, 3), (40, 4), (200, 60)] {
+            drawn(&mut screen, width, height);
+        }
+        (0..9).for_each(|_| screen.press(KeyEvent::from(KeyCode::PageDown)));
+        assert!(drawn(&mut screen, 80, 5)[3].starts_with("web"), "the last row is in view");
+        screen.press(KeyEvent::from(KeyCode::Home));
+        assert!(drawn(&mut screen, 80, 5)[3].starts_with("db"));
+        let control_c = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+        screen.press(control_c);
+        assert!(screen.is_done());
+    }
 }
