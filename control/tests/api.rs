@@ -162,7 +162,7 @@ async fn metrics_are_the_counters_in_the_words_of_prometheus() {
         "vswitch_port_receive_bytes_total{port=\"web\"} 700",
         "vswitch_port_info{port=\"web\",kind=\"tap\",network=\"blue\"} 1",
         "vswitch_port_dropped_frames_total{port=\"web\",direction=\"receive\",reason=\"NO_RECEIVER\"} 3",
-        "vswitch_networks 0",
+        "vswitch_network_ports{network=\"blue\"} 1",
         "# TYPE vswitch_worker_busy_seconds histogram",
     ] {
         assert!(text.lines().any(|it| it == line), "{line} is missing in\n{text}");

@@ -1,6 +1,6 @@
 //! `vswitchctl top`: the switch as it works, on one screen.
 //!
-//! [`screen`] holds what is shown and what keys change in it, and draws it; it knows no terminal. Here are the terminal,
+//! [`Screen`] holds what is shown and what keys change in it, and draws it; it knows no terminal. Here are the terminal,
 //! the keys and the clock.
 
 mod screen;

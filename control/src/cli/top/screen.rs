@@ -45,6 +45,9 @@ const VIEWS: [(View, &str); 4] = [
     (View::Drops, "Drops"),
 ];
 
+/// Blanks between two columns.
+const SPACING: u16 = 2;
+
 /// A place in a row: text is sorted from A, numbers from the greatest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Cell {
@@ -52,7 +55,7 @@ enum Cell {
     Number(u64),
 }
 
-/// What is shown, and how. See the [module](self).
+/// What is shown, and how.
 #[derive(Debug)]
 pub struct Screen {
     before: Sample,
@@ -167,11 +170,20 @@ impl Screen {
         frame.render_widget(Paragraph::new(self.headline()), head);
         frame.render_widget(Paragraph::new(self.tabs()), views);
 
-        let (header, rows) = self.sorted();
+        let (mut header, rows) = self.sorted();
         let room = usize::from(body.height).saturating_sub(1);
         self.scroll = self.scroll.min(rows.len().saturating_sub(room));
         let shown = &rows[self.scroll..];
-        let widths: Vec<_> = (0..header.len()).map(|column| width(header[column], column, shown)).collect();
+        // Columns that do not fit are left out, the last ones first.
+        let mut end = 0;
+        let widths = header.iter().enumerate().map(|(column, title)| width(title, column, shown));
+        let widths: Vec<_> = widths
+            .take_while(|width| {
+                end = u16::saturating_add(end, width.saturating_add(SPACING));
+                end <= body.width.saturating_add(SPACING)
+            })
+            .collect();
+        header.truncate(widths.len());
         let sort = self.sort[self.view as usize];
         let titles = header.iter().enumerate().map(|(column, title)| {
             let number = matches!(rows.first().map(|row| &row[column]), Some(Cell::Number(_)));
@@ -186,7 +198,7 @@ impl Screen {
             TableRow::new(cells)
         });
         let constraints = widths.iter().map(|width| Constraint::Length(*width));
-        let table = Table::new(lines, constraints).header(TableRow::new(titles)).column_spacing(2);
+        let table = Table::new(lines, constraints).header(TableRow::new(titles)).column_spacing(SPACING);
         frame.render_widget(table, body);
         frame.render_widget(Paragraph::new(self.help()), help);
     }
@@ -541,6 +553,7 @@ mod tests {
         for (width, height) in [(1, 1), (10, 3), (40, 4), (200, 60)] {
             drawn(&mut screen, width, height);
         }
+        assert_eq!(drawn(&mut screen, 40, 4)[2], "PORT  KIND       STATE  RX/s  RX bit/s", "what fits");
         (0..9).for_each(|_| screen.press(KeyEvent::from(KeyCode::PageDown)));
         assert!(drawn(&mut screen, 80, 5)[3].starts_with("web"), "the last row is in view");
         screen.press(KeyEvent::from(KeyCode::Home));
