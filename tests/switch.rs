@@ -315,6 +315,25 @@ fn every_frame_is_accounted_for() {
             assert_eq!(frames(port, "rx"), fate("unicast") + fate("flooded") + met("rx"), "{port}");
             assert_eq!(fate("offered"), frames(port, "tx") + met("tx"), "{port}");
         }
+        // All are of one network, but for those that are refused before it is asked for theirs.
+        let stats = quiet.switch.ctl(&["stats"]);
+        let network = |name: &str| stats["networks"][0][name].as_u64().unwrap();
+        let refused = drops("rx", "MAC_INVALID_SOURCE") + drops("rx", "LINK_LOCAL_GROUP");
+        assert_eq!(network("frames"), received - refused);
+        let fates = |name: &str| all.iter().map(|port| port["fates"][name].as_u64().unwrap()).sum::<u64>();
+        assert_eq!((network("unicast"), network("flooded")), (fates("unicast"), fates("flooded")));
+        assert_eq!(network("dropped"), drops("rx", "") - refused);
+        assert_eq!(network("learned"), senders);
+        // And each was received by a turn of some worker.
+        let loads = stats["loads"].as_array().unwrap();
+        let batched: u64 = loads.iter().map(|load| load["batches"]["sum"].as_u64().unwrap()).sum();
+        assert_eq!(batched, received);
+        for load in loads {
+            let places = load["busy_ns"]["places"].as_array().unwrap();
+            let counted: u64 = places.iter().map(|place| place["count"].as_u64().unwrap()).sum();
+            // It may have been woken once more between the two readings.
+            assert!(load["wakeups"].as_u64().unwrap().abs_diff(counted) <= 1, "{load}");
+        }
         assert_eq!(drops("tx", ""), 0, "nobody was too slow");
         // What the kernel counted in the containers is what we say we sent.
         for (number, container) in quiet.containers.iter().enumerate() {

@@ -24,7 +24,7 @@ use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp},
     batch::{BATCH, Batch, HEADROOM},
     capture::{Filter, Instruction, Session, Wanted},
-    counters::PortCounters,
+    counters::{NetworkCounters, PortCounters},
     device::{Device, Refuse},
     engine::Engine,
     fdb::{Fdb, Settings},
@@ -310,7 +310,13 @@ fn plan(ports: u16, fdb: Arc<Fdb>, device: Arc<Source>) -> Plan {
     let device: Arc<dyn Device> = device;
     let port = |id| Some(Arc::new(Port::new(PortId(id), Arc::clone(&device), PortCounters::of_workers(1))));
     let receiver = Receiver { key: 0, device: Arc::clone(&device), port: PortId(0), worker: 0 };
-    Plan { topology, ports: (0..ports).map(port).collect(), receivers: vec![receiver], ..Plan::empty(fdb) }
+    Plan {
+        topology,
+        ports: (0..ports).map(port).collect(),
+        networks: vec![Some(NetworkCounters::of_workers(1))],
+        receivers: vec![receiver],
+        ..Plan::empty(fdb)
+    }
 }
 
 fn fill(batch: &mut Batch, ingress: PortId, dst: MacAddr, src: MacAddr, offload: Offload, len: usize) {

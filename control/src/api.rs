@@ -12,7 +12,7 @@ pub mod inspect;
 pub mod server;
 pub mod types;
 
-use futures_util::future::BoxFuture;
+use futures_util::{future::BoxFuture, stream::BoxStream};
 
 pub use error::{ApiError, ErrorCode};
 
@@ -21,12 +21,16 @@ use inspect::CaptureStream;
 use types::{
     Drop, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Reload, StaticEntry, Stats, Status,
     capture::{Capture, CaptureRequest},
+    events::{Event, EventsFilter},
     trace::{Trace, TraceRequest, Why, WhyFilter},
     tunnel::{Probe, Tunnel},
 };
 
 /// What a [`Backend`] answers, in its time.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, ApiError>>;
+
+/// Events, as they become known.
+pub type EventStream = BoxStream<'static, Event>;
 
 /// The daemon, as the API sees it. Every error is a sentence for the person who asked.
 pub trait Backend: Send + Sync + 'static {
@@ -65,10 +69,12 @@ pub trait Backend: Send + Sync + 'static {
     /// Forgets learned addresses; pinned ones stay.
     fn flush_fdb(&self, flush: Flush) -> Answer<'_, Flushed>;
 
-    /// The counters of every port and worker, taken at one moment.
+    /// The counters of every port, network and worker, taken at one moment.
     fn stats(&self) -> Answer<'_, Stats>;
     /// Why frames died: the reasons that occurred, of one port or of all.
     fn drops(&self, port: Option<Name>) -> Answer<'_, Vec<Drop>>;
+    /// What happened, and what happens: the latest events, oldest first.
+    fn events(&self, filter: EventsFilter) -> Answer<'_, EventStream>;
 
     /// Captures frames for as long as the stream is read; `conflict` when too many captures go on.
     fn capture(&self, request: CaptureRequest) -> Answer<'_, CaptureStream>;

@@ -5,8 +5,10 @@
 
 mod arguments;
 mod capture;
+mod events;
 mod mirror;
 pub mod show;
+pub mod top;
 mod trace;
 mod tunnel;
 
@@ -22,6 +24,7 @@ use serde::Serialize;
 
 pub use arguments::{AttachArguments, Cli, Command, FdbCommand, NetworkCommand, PortCommand};
 pub use capture::CaptureArguments;
+pub use events::EventsArguments;
 pub use mirror::{MirrorArguments, MirrorCommand};
 pub use trace::{TraceArguments, WhyArguments};
 pub use tunnel::{PeerArguments, PeerCommand, TunnelCommand};
@@ -29,7 +32,7 @@ pub use tunnel::{PeerArguments, PeerCommand, TunnelCommand};
 use crate::{
     api::{
         ApiError, ErrorCode,
-        types::{DropsFilter, FdbFilter, FdbKey, Flush, StaticEntry, Stats},
+        types::{DropsFilter, FdbFilter, FdbKey, Flush, StaticEntry},
     },
     attach::helper,
     client::{Client, ClientError},
@@ -70,7 +73,10 @@ pub async fn execute(cli: &Cli) -> Result<String, ClientError> {
     let client = Client::new(&cli.socket);
     let json = cli.json;
     match &cli.command {
-        Command::Status => render(json, &client.status().await?, show::status),
+        Command::Status { watch: None } => render(json, &client.status().await?, show::status),
+        Command::Status { watch: Some(seconds) } => {
+            watch(*seconds, json, async || client.status().await, |_, now| show::status(now)).await
+        }
         Command::Port(command) => port(&client, command, json).await,
         Command::Network(command) => network(&client, command, json).await,
         Command::Peer(command) => tunnel::peer(&client, command, json).await,
@@ -78,8 +84,10 @@ pub async fn execute(cli: &Cli) -> Result<String, ClientError> {
         Command::Fdb(command) => fdb(&client, command, json).await,
         Command::Stats { watch: None } => render(json, &client.stats().await?, show::stats),
         Command::Stats { watch: Some(seconds) } => {
-            watch(&client, Duration::from_secs((*seconds).into()), json).await
+            watch(*seconds, json, async || client.stats().await, show::rates).await
         }
+        Command::Top { interval } => top::run(&client, Duration::from_secs((*interval).into())).await,
+        Command::Events(arguments) => events::events(&client, arguments, json).await,
         Command::Drops { port } => {
             let drops = client.drops(&DropsFilter { port: port.clone() }).await?;
             render(json, &drops, |drops| show::drops(drops))
@@ -161,25 +169,34 @@ async fn fdb(client: &Client, command: &FdbCommand, json: bool) -> Result<String
     }
 }
 
-/// Prints what happened in each interval until the daemon goes or nobody reads any more.
-async fn watch(client: &Client, interval: Duration, json: bool) -> Result<String, ClientError> {
-    let mut before = client.stats().await?;
+/// Asks every so many seconds and prints the answer, until the daemon goes or nobody reads any more.
+///
+/// `show` is given the answer before as well.
+async fn watch<T: Serialize>(
+    seconds: u16,
+    json: bool,
+    ask: impl AsyncFn() -> Result<T, ClientError>,
+    show: impl Fn(&T, &T) -> String,
+) -> Result<String, ClientError> {
+    let mut before = ask().await?;
     loop {
-        tokio::time::sleep(interval).await;
-        let now = client.stats().await?;
-        print(&interval_text(&before, &now, json)?)?;
+        tokio::time::sleep(Duration::from_secs(seconds.into())).await;
+        let now = ask().await?;
+        let text = if json { json_line(&now)? } else { format!("{}{}", clear(), show(&before, &now)) };
+        print(&text)?;
         before = now;
     }
 }
 
-fn interval_text(before: &Stats, now: &Stats, json: bool) -> Result<String, ClientError> {
-    if json {
-        let line = serde_json::to_string(now).map_err(io::Error::from).map_err(ApiError::from)?;
-        return Ok(format!("{line}\n"));
-    }
+/// What makes a terminal empty; nothing where the output goes elsewhere.
+fn clear() -> &'static str {
     // Cursor home, then clear to the end: ECMA-48 CUP and ED.
-    let clear = if io::stdout().is_terminal() { "\x1b[H\x1b[J" } else { "" };
-    Ok(format!("{clear}{}", show::rates(before, now)))
+    if io::stdout().is_terminal() { "\x1b[H\x1b[J" } else { "" }
+}
+
+fn json_line(value: &impl Serialize) -> Result<String, ClientError> {
+    let line = serde_json::to_string(value).map_err(io::Error::from).map_err(ApiError::from)?;
+    Ok(line + "\n")
 }
 
 fn man(folder: Option<&Path>) -> io::Result<String> {

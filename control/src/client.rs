@@ -13,7 +13,7 @@ use std::{
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Method, Request, StatusCode,
-    body::Bytes,
+    body::{Bytes, Incoming},
     client::conn::http1,
     header::{CONTENT_TYPE, HOST},
 };
@@ -28,6 +28,7 @@ use crate::{
             Drop, DropsFilter, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Reload,
             ReloadRequest, StaticEntry, Stats, Status,
             capture::Capture,
+            events::{Event, EventsFilter},
             trace::{Trace, TraceRequest, Why, WhyFilter},
             tunnel::{Probe, Tunnel},
         },
@@ -184,6 +185,35 @@ impl Client {
         self.get(&query("/v1/why", &[("mac", mac.as_deref()), ("ip", ip.as_deref())])).await
     }
 
+    /// Hands over what happened, oldest first; with `follow` also what happens, until the daemon ends or `each` fails.
+    pub async fn events(
+        &self,
+        filter: &EventsFilter,
+        mut each: impl FnMut(Event) -> Result<(), ClientError>,
+    ) -> Result<(), ClientError> {
+        let since = filter.since_ms.map(|since| since.to_string());
+        let follow = filter.follow.then_some("true");
+        let path = query("/v1/events", &[("since_ms", since.as_deref()), ("follow", follow)]);
+        let answer = open(&self.socket, Method::GET, &path, Bytes::new()).await;
+        let (status, mut body) = answer.map_err(|error| connect_error(&self.socket, error))?;
+        if !status.is_success() {
+            let body =
+                Limited::new(body, ANSWER_LIMIT).collect().await.map_err(|error| self.broken(error))?;
+            return Err(self.refusal(status, &body.to_bytes()));
+        }
+        let mut text = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| self.broken(error))?;
+            text.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+            let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+            let lines: Vec<u8> = text.drain(..end).collect();
+            for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                each(self.read(line)?)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Reads the configuration file again and applies the difference, or only says it.
     pub async fn reload(&self, dry_run: bool) -> Result<Reload, ClientError> {
         self.post("/v1/reload", &ReloadRequest { dry_run }).await
@@ -212,8 +242,12 @@ impl Client {
         if status.is_success() {
             return Ok(body);
         }
-        let refusal: Result<ApiError, _> = serde_json::from_slice(&body);
-        Err(refusal.map_or_else(|_| self.broken(format_args!("it answers {status}")), ClientError::Refused))
+        Err(self.refusal(status, &body))
+    }
+
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> ClientError {
+        let refusal: Result<ApiError, _> = serde_json::from_slice(body);
+        refusal.map_or_else(|_| self.broken(format_args!("it answers {status}")), ClientError::Refused)
     }
 
     fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {
@@ -253,9 +287,17 @@ pub(crate) async fn exchange(
 }
 
 async fn converse(socket: &Path, method: Method, path: &str, body: Bytes) -> io::Result<(StatusCode, Bytes)> {
+    let (status, body) = open(socket, method, path, body).await?;
+    let body = Limited::new(body, ANSWER_LIMIT).collect().await.map_err(io::Error::other)?;
+    Ok((status, body.to_bytes()))
+}
+
+/// Sends a request, and returns the status of the answer and its body, which is still to be read.
+async fn open(socket: &Path, method: Method, path: &str, body: Bytes) -> io::Result<(StatusCode, Incoming)> {
     let stream = UnixStream::connect(socket).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    let connection = tokio::spawn(connection);
+    // It ends with the body, or when nobody reads that any more.
+    tokio::spawn(connection);
     let request = Request::builder()
         .method(method)
         .uri(path)
@@ -264,10 +306,8 @@ async fn converse(socket: &Path, method: Method, path: &str, body: Bytes) -> io:
         .body(Full::new(body))
         .map_err(io::Error::other)?;
     let response = sender.send_request(request).await.map_err(io::Error::other)?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await.map_err(io::Error::other)?;
-    connection.abort();
-    Ok((status, body.to_bytes()))
+    let (head, body) = response.into_parts();
+    Ok((head.status, body))
 }
 
 /// `path` with the parameters that are there. Names and MAC addresses need no escapes.

@@ -12,6 +12,7 @@
 //! | [`api`], [`client`], [`socket`] | HTTP and JSON on a unix socket, both ends |
 //! | [`web`] | the web page, on an address of its own |
 //! | [`frame`] | frames as people write and read them |
+//! | [`metrics`] | the counters for Prometheus |
 //! | [`cli`] | `vswitchctl` |
 
 pub mod api;
@@ -23,6 +24,7 @@ pub mod daemon;
 mod fields;
 pub mod frame;
 pub mod link;
+pub mod metrics;
 pub mod model;
 pub mod netns;
 pub mod socket;

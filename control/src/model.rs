@@ -442,11 +442,14 @@ pub struct ApiSpec {
     /// The TCP address of the web page; without one there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub web: Option<SocketAddr>,
+    /// Where `/metrics` is served for Prometheus; nowhere unless told. Whoever reaches it may read it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Default for ApiSpec {
     fn default() -> Self {
-        Self { socket: "/run/vswitch/api.sock".into(), group: None, web: None }
+        Self { socket: "/run/vswitch/api.sock".into(), group: None, web: None, metrics: None }
     }
 }
 

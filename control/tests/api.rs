@@ -16,13 +16,18 @@ use tokio::{
 };
 use vswitch_control::{
     api::{
-        ErrorCode,
+        Backend, ErrorCode,
         server::{BODY_LIMIT, serve},
-        types::{DropsFilter, FdbFilter, FdbKey, Flush, StaticEntry, capture::CaptureRequest},
+        types::{
+            DropsFilter, FdbFilter, FdbKey, Flush, StaticEntry,
+            capture::CaptureRequest,
+            events::{Event, EventsFilter},
+        },
     },
     attach::{self, server::Listener},
     cli::{Cli, execute, exit_code},
     client::{Client, ClientError},
+    metrics,
     model::{NetworkSpec, PortSpec},
 };
 
@@ -126,6 +131,46 @@ async fn every_call_reaches_the_backend_and_comes_back() {
 }
 
 #[tokio::test]
+async fn events_are_a_line_each() {
+    let daemon = Daemon::start();
+    let (status, text) = daemon.request("GET", "/v1/events?since_ms=2000", "").await;
+    assert_eq!(status, 200);
+    assert!(text.contains(r#"{"seq":2,"time_ms":2000,"event":"port_up","port":"web"}"#), "{text}");
+    let mut seen = Vec::new();
+    let each = |event: Event| {
+        seen.push(event.seq);
+        Ok(())
+    };
+    daemon.client.events(&EventsFilter { since_ms: None, follow: true }, each).await.unwrap();
+    assert_eq!(seen, [1, 2, 3]);
+    let shown = daemon.cli("events").await.unwrap();
+    assert_eq!(shown.lines().next(), Some("1970-01-01T00:00:01.000Z  port web is up"));
+    assert_eq!(daemon.cli("events --since 1h").await.unwrap(), "");
+}
+
+#[tokio::test]
+async fn metrics_are_the_counters_in_the_words_of_prometheus() {
+    let fake = Fake::default();
+    fake.make_port(&serde_json::from_str(r#"{"name": "web", "network": "blue", "kind": "tap"}"#).unwrap())
+        .unwrap_err();
+    fake.add_network(blue()).await.unwrap();
+    fake.make_port(&serde_json::from_str(r#"{"name": "web", "network": "blue", "kind": "tap"}"#).unwrap())
+        .unwrap();
+    let text = metrics::scrape(&fake).await.unwrap();
+    for line in [
+        "# TYPE vswitch_port_receive_frames_total counter",
+        "vswitch_port_receive_frames_total{port=\"web\"} 7",
+        "vswitch_port_receive_bytes_total{port=\"web\"} 700",
+        "vswitch_port_info{port=\"web\",kind=\"tap\",network=\"blue\"} 1",
+        "vswitch_port_dropped_frames_total{port=\"web\",direction=\"receive\",reason=\"NO_RECEIVER\"} 3",
+        "vswitch_network_ports{network=\"blue\"} 1",
+        "# TYPE vswitch_worker_busy_seconds histogram",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line} is missing in\n{text}");
+    }
+}
+
+#[tokio::test]
 async fn refusals_keep_their_code_and_sentence() {
     let Daemon { client, .. } = &Daemon::start();
     let missing = (ErrorCode::NotFound, "there is no port web".to_owned());
@@ -206,7 +251,7 @@ async fn the_openapi_document_names_every_path() {
             methods += 1;
         }
     }
-    assert_eq!(methods, 24, "each route has its description");
+    assert_eq!(methods, 25, "each route has its description");
     for schema in ["Port", "Network", "FdbEntry", "ApiError", "Stats", "Reload"] {
         assert!(document["components"]["schemas"][schema].is_object(), "{schema}");
     }

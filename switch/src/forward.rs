@@ -107,7 +107,7 @@ impl Forwarder {
         judge: &mut impl Judge,
     ) {
         let Self { worker, storms, headers } = self;
-        read_headers(plan, batch, headers);
+        read_headers(plan, *worker, batch, headers);
         for (slot, (rx, header)) in batch.frames().iter().zip(headers).enumerate() {
             let Some(port) = plan.port(rx.ingress) else { continue };
             let counters = port.counters(*worker);
@@ -130,26 +130,72 @@ impl Forwarder {
                 }
                 Ok(Action::Flood(reach)) => {
                     counters.flooded.add(1);
+                    count_flooded(plan, header.network, *worker);
                     reach.members().for_each(leave);
                 }
-                Err(reason) => counters.drop(reason),
+                Err(reason) => {
+                    counters.drop(reason);
+                    count_dropped(plan, header.network, *worker);
+                }
             }
         }
     }
 }
 
 /// The first pass: headers are read, and what the second pass will look up is brought near.
-fn read_headers(plan: &Plan, batch: &Batch, headers: &mut Vec<Result<Header, DropReason>>) {
+fn read_headers(plan: &Plan, worker: usize, batch: &Batch, headers: &mut Vec<Result<Header, DropReason>>) {
     headers.clear();
+    let mut run = Run::of(NetworkId(0));
     for (slot, rx) in batch.frames().iter().enumerate() {
-        let header = read_header(plan, rx, batch.bytes(slot));
-        if let Ok(Header { from, to, .. }) = &header {
+        let bytes = batch.bytes(slot);
+        let header = read_header(plan, rx, bytes);
+        if let Ok(Header { network, from, to, .. }) = &header {
+            if run.network != *network {
+                run.count(plan, worker);
+                run = Run::of(*network);
+            }
+            run.frames += 1;
+            run.bytes += bytes.len() as u64;
+            run.super_frames += u64::from(rx.offload.gso.is_some());
             plan.fdb.prefetch(*from);
             if let Destination::Station(to) = to {
                 plan.fdb.prefetch(*to);
             }
         }
         headers.push(header);
+    }
+    run.count(plan, worker);
+}
+
+// Calls, so that they weigh nothing on the ordinary frame's way.
+#[inline(never)]
+fn count_flooded(plan: &Plan, network: NetworkId, worker: usize) {
+    plan.network(network, worker).inspect(|network| network.flooded.add(1));
+}
+
+#[cold]
+fn count_dropped(plan: &Plan, network: NetworkId, worker: usize) {
+    plan.network(network, worker).inspect(|network| network.dropped.add(1));
+}
+
+/// Frames of one network that follow each other: its counters are written once for all of them.
+struct Run {
+    network: NetworkId,
+    frames: u64,
+    bytes: u64,
+    super_frames: u64,
+}
+
+impl Run {
+    fn of(network: NetworkId) -> Self {
+        Self { network, frames: 0, bytes: 0, super_frames: 0 }
+    }
+
+    fn count(&self, plan: &Plan, worker: usize) {
+        let Some(counters) = plan.network(self.network, worker) else { return };
+        counters.frames.add(self.frames);
+        counters.bytes.add(self.bytes);
+        counters.super_frames.add(self.super_frames);
     }
 }
 

@@ -13,9 +13,9 @@ use std::{
 };
 
 use crate::{
-    addr::PortId,
+    addr::{NetworkId, PortId},
     capture::Session,
-    counters::{PortCounters, PortTotals},
+    counters::{NetworkCounters, PortCounters, PortTotals},
     device::Device,
     fdb::Fdb,
     mirror::Mirror,
@@ -91,6 +91,8 @@ pub struct Plan {
     pub fdb: Arc<Fdb>,
     /// By port number.
     pub ports: Vec<Option<Arc<Port>>>,
+    /// By network number, for each worker one. The frames of a network that has none are not counted.
+    pub networks: Vec<Option<Arc<[NetworkCounters]>>>,
     /// In no order.
     pub receivers: Vec<Receiver>,
     /// Which ports get copies of others' frames.
@@ -108,6 +110,7 @@ impl Plan {
             topology: Topology::default(),
             fdb,
             ports: Vec::new(),
+            networks: Vec::new(),
             receivers: Vec::new(),
             mirrors: Vec::new(),
             captures: Vec::new(),
@@ -118,5 +121,10 @@ impl Plan {
     /// The port with this number, if there is one.
     pub fn port(&self, port: PortId) -> Option<&Arc<Port>> {
         self.ports.get(port.index())?.as_ref()
+    }
+
+    /// The counters of `network` that `worker`, and only it, adds to.
+    pub fn network(&self, network: NetworkId, worker: usize) -> Option<&NetworkCounters> {
+        self.networks.get(network.index())?.as_ref()?.get(worker)
     }
 }

@@ -17,9 +17,10 @@ use lab::{Lab, Wire, Wiring, mac};
 use proptest::prelude::*;
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
+    counters::PortTotals,
     device::mem::Packet,
     drops::DropReason,
-    fdb::{Damping, Origin, Settings},
+    fdb::{Damping, Learning, Origin, Settings},
     offload::Capabilities,
     topology::{Network, PortMode, PortRules},
 };
@@ -381,6 +382,7 @@ impl Pair {
                 }
             }
         }
+        self.check_networks();
         let fdb = &self.lab.fdb;
         assert!(fdb.len() <= self.limit as usize);
         for entry in fdb.entries(self.now()) {
@@ -395,6 +397,30 @@ impl Pair {
                 self.model.table.keys().filter(|(network, id)| self.model.heard(*network, *id).is_some());
             assert_eq!(fdb.entries(self.now()).count(), alive.count());
         }
+    }
+
+    /// The law of networks; and all of them together have seen what all ports have.
+    fn check_networks(&self) {
+        let (mut unicast, mut flooded) = (0, 0);
+        for totals in self.lab.network_totals() {
+            assert!(totals.frames >= totals.flooded + totals.dropped, "{totals:?}");
+            assert!(totals.bytes >= 14 * totals.frames, "{totals:?}");
+            unicast += totals.unicast();
+            flooded += totals.flooded;
+        }
+        let ports: Vec<_> = (0..PORTS).map(|port| self.lab.totals(port)).collect();
+        let sum = |count: fn(&PortTotals) -> u64| ports.iter().map(count).sum::<u64>();
+        assert_eq!((unicast, flooded), (sum(|port| port.unicast), sum(|port| port.flooded)));
+        let fdb = &self.lab.fdb;
+        let of_all = |all: &mut dyn Iterator<Item = Learning>| {
+            all.fold([0; 4], |[a, b, c, d], it| {
+                [a + it.learned, b + it.moved, c + it.refused, d + it.evicted]
+            })
+        };
+        let totals = fdb.totals();
+        let totals = [totals.learned, totals.moved, totals.refused, totals.evicted];
+        assert_eq!(of_all(&mut (0..PORTS).map(|port| fdb.learning_of_port(PortId(port)))), totals);
+        assert_eq!(of_all(&mut NETWORKS.iter().map(|(id, _)| fdb.learning_of_network(*id))), totals);
     }
 
     /// Forgets everything by every way there is.

@@ -5,10 +5,11 @@ use std::{io, sync::Arc};
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, State},
-    http::{Method, StatusCode, Uri},
+    http::{Method, StatusCode, Uri, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
+use futures_util::StreamExt;
 use tokio::net::UnixListener;
 use utoipa::OpenApi;
 
@@ -19,6 +20,7 @@ use super::{
     types::{
         Drop, DropsFilter, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Reload, ReloadRequest,
         StaticEntry, Stats, Status,
+        events::{Event, EventsFilter},
         tunnel::{Probe, Tunnel},
     },
 };
@@ -49,6 +51,7 @@ pub const BODY_LIMIT: usize = 64 * 1024;
         flush_fdb,
         stats,
         drops,
+        events,
         inspect::capture,
         inspect::captures,
         inspect::end_capture,
@@ -85,6 +88,7 @@ pub fn router(backend: Arc<dyn Backend>) -> Router {
         .route("/v1/fdb", post(add_fdb))
         .route("/v1/fdb/flush", post(flush_fdb))
         .route("/v1/fdb/{network}/{mac}", delete(delete_fdb))
+        .route("/v1/events", get(events))
         .route("/v1/captures", get(inspect::captures).post(inspect::capture))
         .route("/v1/captures/{id}", delete(inspect::end_capture))
         .route("/v1/trace", post(inspect::trace))
@@ -272,7 +276,7 @@ async fn flush_fdb(State(backend): Shared, Body(flush): Body<Flush>) -> Response
     answer(StatusCode::OK, backend.flush_fdb(flush).await)
 }
 
-/// The counters of every port and worker.
+/// The counters of every port, network and worker.
 #[utoipa::path(
     get,
     path = "/v1/stats",
@@ -291,6 +295,27 @@ async fn stats(State(backend): Shared) -> Response {
 )]
 async fn drops(State(backend): Shared, Parameters(filter): Parameters<DropsFilter>) -> Response {
     answer(StatusCode::OK, backend.drops(filter.port).await)
+}
+
+/// What happened, oldest first: an event a line, and with `follow` each further one when it happens.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    params(EventsFilter),
+    responses(
+        (status = 200, body = Event, content_type = "application/x-ndjson"),
+        (status = "4XX", body = ApiError)
+    ),
+)]
+async fn events(State(backend): Shared, Parameters(filter): Parameters<EventsFilter>) -> Response {
+    match backend.events(filter).await {
+        Ok(events) => {
+            let lines =
+                events.map(|event| serde_json::to_vec(&event).map(|line| [&line[..], b"\n"].concat()));
+            ([(CONTENT_TYPE, "application/x-ndjson")], axum::body::Body::from_stream(lines)).into_response()
+        }
+        Err(error) => error.into_response(),
+    }
 }
 
 /// Reads the configuration file again and applies the difference.

@@ -3,6 +3,8 @@
 //! Counters only grow, from the daemon's start. Times are whole milliseconds or seconds, as the name says.
 
 pub mod capture;
+pub mod counters;
+pub mod events;
 pub mod trace;
 pub mod tunnel;
 
@@ -12,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use vswitch::addr::MacAddr;
 
+use self::counters::{Load, NetworkStats, TableStats};
 pub use crate::model::Direction;
 use crate::model::{MirrorSpec, Name, NetworkSpec};
 
@@ -139,6 +142,18 @@ pub struct Fates {
     pub offered: u64,
     /// Wire frames that super-frames were cut into, because this port does not take them whole.
     pub segments: u64,
+    /// Addresses that were new on this port.
+    #[serde(default)]
+    pub learned: u64,
+    /// Addresses that were heard on another port before.
+    #[serde(default)]
+    pub moved: u64,
+    /// Received frames whose sender was not learned, because the port's limit or the table is reached.
+    #[serde(default)]
+    pub unlearned: u64,
+    /// Addresses learned here that made room for others.
+    #[serde(default)]
+    pub evicted: u64,
     /// Frames that the kernel dropped before the switch could receive them, since the device was opened; veth and packet
     /// ports only.
     pub overflow: u64,
@@ -181,7 +196,7 @@ pub struct Drop {
     pub hint: String,
 }
 
-/// The counters of every port and worker, taken at one moment.
+/// The counters of every port, network and worker, taken at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Stats {
     /// Milliseconds from the daemon's start to that moment.
@@ -190,6 +205,15 @@ pub struct Stats {
     pub ports: Vec<PortStats>,
     /// By number.
     pub workers: Vec<Worker>,
+    /// By network name.
+    #[serde(default)]
+    pub networks: Vec<NetworkStats>,
+    /// The MAC table.
+    #[serde(default)]
+    pub table: TableStats,
+    /// How busy the workers are, by number.
+    #[serde(default)]
+    pub loads: Vec<Load>,
 }
 
 /// The counters of a port.

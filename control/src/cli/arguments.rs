@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use vswitch::addr::{MacAddr, VlanId};
 
 use super::{
-    CaptureArguments, EXIT_CODES, MirrorCommand, PeerCommand, TraceArguments, TunnelCommand, WhyArguments,
-    default_socket,
+    CaptureArguments, EXIT_CODES, EventsArguments, MirrorCommand, PeerCommand, TraceArguments, TunnelCommand,
+    WhyArguments, default_socket,
 };
 use crate::{
     api::ApiError,
@@ -44,8 +44,13 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// The daemon at a glance.
-    #[command(after_help = "Example:\n  vswitchctl status")]
-    Status,
+    #[command(after_help = "Examples:\n  vswitchctl status\n  vswitchctl status --watch=5")]
+    Status {
+        /// Show it again every SECONDS, until interrupted. With --json: a line each.
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "1",
+              value_parser = clap::value_parser!(u16).range(1..=3600))]
+        watch: Option<u16>,
+    },
     /// Ports: places where frames come and go.
     #[command(subcommand)]
     Port(PortCommand),
@@ -71,6 +76,17 @@ pub enum Command {
               value_parser = clap::value_parser!(u16).range(1..=3600))]
         watch: Option<u16>,
     },
+    /// Ports, networks, workers and drops as they change: a screen, with keys to sort and filter.
+    #[command(
+        after_help = "Examples:\n  vswitchctl top\n  ssh -t host vswitchctl top --interval 5\n\nKeys: Tab or 1-4 the view, left and right the column to sort by, r the other way round, / to filter,\nup and down to scroll, space to pause, q to end."
+    )]
+    Top {
+        /// Seconds between two looks.
+        #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=3600))]
+        interval: u16,
+    },
+    /// What happened: ports up and down, addresses learned and moved, networks made and removed, reloads.
+    Events(EventsArguments),
     /// Why frames died, and what to do about it.
     #[command(after_help = "Example:\n  vswitchctl drops --port web")]
     Drops {

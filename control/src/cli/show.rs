@@ -254,7 +254,7 @@ pub(super) fn pairs(pairs: &[(&str, String)]) -> String {
     })
 }
 
-fn carried(port: &Port) -> String {
+pub(super) fn carried(port: &Port) -> String {
     match port.kind.as_str() {
         "peer" => return "by vni".into(),
         "vxlan" => return "-".into(),
@@ -492,7 +492,7 @@ blue     02:42:0a:09:00:02  web   static        -
                 tx: Traffic::default(),
                 drops: 0,
             }],
-            workers: vec![],
+            ..Stats::default()
         };
         let expected = "\
 PORT  RX/s  RX bit/s  TX/s  TX bit/s  DROPS/s

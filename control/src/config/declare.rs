@@ -94,9 +94,9 @@ fn api(mut table: Table<'_, '_, '_>) -> ApiSpec {
         table.fault("group", "is empty: name a group, or remove the key");
     }
     let web = web(&mut table);
-    table.unsupported("metrics");
+    let metrics = listen_address(&mut table, "metrics");
     table.finish();
-    ApiSpec { socket, group, web }
+    ApiSpec { socket, group, web, metrics }
 }
 
 /// The web page's address. It asks for no password, so leaving this host takes a word of the operator's.
@@ -282,6 +282,17 @@ fn storm(mut table: Table<'_, '_, '_>) -> StormSpec {
     };
     table.finish();
     spec
+}
+
+/// Where a server listens.
+fn listen_address(table: &mut Table<'_, '_, '_>, key: &'static str) -> Option<SocketAddr> {
+    let text = table.text(key)?;
+    let Ok(address) = text.parse() else {
+        let what = format!("{text:?} is no address with a port: write it like \"127.0.0.1:9477\"");
+        table.fault(key, what);
+        return None;
+    };
+    Some(address)
 }
 
 /// A path that means the same wherever the daemon was started.

@@ -123,7 +123,7 @@ trunk = [
 ]
 
 [api]
-metrics = "127.0.0.1:9477"
+metrics = "localhost"
 "#,
     );
     let expected = [
@@ -142,7 +142,7 @@ metrics = "127.0.0.1:9477"
         "net.toml:27: port[2].device: missing: name the interface to use",
         "net.toml:30: port[2].ifname: belongs to kind tap or veth: a packet port takes its interface as it is",
         "net.toml:33: port[2].trunk[1]: no network is named green: declare it",
-        "net.toml:37: api.metrics: not supported by this version: remove it",
+        "net.toml:37: api.metrics: \"localhost\" is no address with a port: write it like \"127.0.0.1:9477\"",
     ];
     assert_eq!(found, expected);
 }

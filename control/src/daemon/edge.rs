@@ -14,10 +14,10 @@ use std::{
 
 use tracing::{info, warn};
 use vswitch::{
-    addr::PortId,
-    counters::{PortCounters, PortTotals},
+    addr::{NetworkId, PortId},
+    counters::{NetworkCounters, NetworkTotals, PortCounters, PortTotals},
     device::{Device, tap::Tap},
-    fdb::{Change, Damping, Event, Fdb, Settings},
+    fdb::{Damping, Fdb, Learning, Settings},
     plan::{Plan, Port, Receiver},
     worker::{OnFault, Workers},
 };
@@ -32,7 +32,7 @@ use super::{
 use crate::{
     api::ApiError,
     link::{Links, Wanted},
-    model::{Carries, DeviceSpec, InterfaceSpec, SwitchSpec},
+    model::{Carries, DeviceSpec, InterfaceSpec, Name, SwitchSpec},
     netns::Identity,
     state::{self, State},
 };
@@ -48,6 +48,7 @@ pub(super) struct Edge {
     pub(super) fdb: Arc<Fdb>,
     pub(super) workers: Workers,
     ports: BTreeMap<PortId, EdgePort>,
+    networks: BTreeMap<NetworkId, EdgeNetwork>,
     /// Interfaces that were opened and are still to be set up.
     unset: Vec<PortId>,
     /// Called when somebody sends to the tunnel who is no peer.
@@ -64,6 +65,8 @@ pub(super) struct Edge {
 pub(super) struct EdgePort {
     pub(super) wanted: state::Port,
     pub(super) counters: Arc<[PortCounters]>,
+    /// What ports that had its number before have taught the table.
+    pub(super) taught_before: Learning,
     pub(super) worker: usize,
     /// Tells this opening of the device from all others; its receivers have this key and those after it.
     key: u64,
@@ -79,6 +82,15 @@ pub(super) struct Heard {
     /// Last.
     pub(super) at: Instant,
     frames: u64,
+}
+
+/// What is counted of a network. One that has the number of a network before begins at zero.
+#[derive(Debug)]
+struct EdgeNetwork {
+    name: Name,
+    counters: Arc<[NetworkCounters]>,
+    /// What was taught in networks that had its number before.
+    taught_before: Learning,
 }
 
 /// What happens when a port's device cannot be had.
@@ -105,6 +117,7 @@ impl Edge {
             fdb,
             workers,
             ports: BTreeMap::new(),
+            networks: BTreeMap::new(),
             unset: Vec::new(),
             on_stranger,
             captures: Captures::default(),
@@ -148,6 +161,7 @@ impl Edge {
         let port = EdgePort {
             wanted: wanted.clone(),
             counters: PortCounters::of_workers(self.workers.count()),
+            taught_before: self.fdb.learning_of_port(wanted.id),
             worker: self.idlest_worker(),
             key: self.key(),
             device: device.map_err(|error| error.error),
@@ -247,14 +261,20 @@ impl Edge {
         layout.ports.retain(|rules| self.ports.get(&rules.id).is_some_and(|port| self.is_up(port)));
         let topology = layout.build().expect("the state's rules let no contradiction through");
         let slots = self.ports.keys().last().map_or(0, |last| last.index() + 1);
+        self.count_networks(state);
+        let networks = self.networks.keys().last().map_or(0, |last| last.index() + 1);
         let mut plan = Plan {
             topology,
             ports: vec![None; slots],
             mirrors: layout.mirrors,
             captures: self.captures.sessions(),
+            networks: vec![None; networks],
             busy_poll: Duration::from_micros(state.switch().busy_poll.into()),
             ..Plan::empty(Arc::clone(&self.fdb))
         };
+        for (id, network) in &self.networks {
+            plan.networks[id.index()] = Some(Arc::clone(&network.counters));
+        }
         for (&id, port) in &self.ports {
             let Some(device) = port.device.as_ref().ok().and_then(OpenDevice::device) else { continue };
             // A port that stays keeps what the workers know of it.
@@ -367,6 +387,30 @@ impl Edge {
         }
     }
 
+    /// Counters for every network there is, and no other.
+    fn count_networks(&mut self, state: &State) {
+        let mut before = std::mem::take(&mut self.networks);
+        for network in state.networks() {
+            let name = &network.spec.name;
+            let known = before.remove(&network.id).filter(|known| known.name == *name);
+            let new = || EdgeNetwork {
+                name: name.clone(),
+                counters: NetworkCounters::of_workers(self.workers.count()),
+                taught_before: self.fdb.learning_of_network(network.id),
+            };
+            self.networks.insert(network.id, known.unwrap_or_else(new));
+        }
+    }
+
+    /// What was counted of a network, and what was taught in it.
+    pub(super) fn network_totals(&self, id: NetworkId) -> (NetworkTotals, Learning) {
+        let known = self.networks.get(&id).map(|network| {
+            let taught = self.fdb.learning_of_network(id).since(network.taught_before);
+            (NetworkTotals::sum(&network.counters), taught)
+        });
+        known.unwrap_or_default()
+    }
+
     /// Whether a closed port's interface still waits for the next plan to be removed.
     pub(super) fn is_letting_go(&self) -> bool {
         !self.leaving.is_empty()
@@ -435,20 +479,13 @@ impl Edge {
         any
     }
 
-    /// Removes dead addresses from the next slice of the table, and logs what is worth it.
-    pub(super) fn sweep(&mut self) -> Vec<Event> {
+    /// Removes dead addresses from the next slice of the table.
+    pub(super) fn sweep(&mut self) {
         self.fdb.sweep(self.swept, SWEEP_PARTS, self.workers.now());
         self.swept = (self.swept + 1) % SWEEP_PARTS;
         if self.swept == 0 {
             self.reconsider_paths();
         }
-        let mut held = Vec::new();
-        self.fdb.drain_events(|event| {
-            if matches!(event.what, Change::Held { .. } | Change::Released) {
-                held.push(event);
-            }
-        });
-        held
     }
 
     /// Stops forwarding. Interfaces that persist stay, the others go.

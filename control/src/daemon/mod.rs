@@ -14,6 +14,7 @@
 mod capture;
 mod device;
 mod edge;
+mod journal;
 mod lock;
 mod log;
 mod probe;
@@ -22,13 +23,13 @@ mod trace;
 mod tunnel;
 mod view;
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::ValueEnum;
 use rustix::net::SocketType;
 use sd_notify::NotifyState;
 use tokio::{
-    net::UnixListener,
+    net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     sync::oneshot,
     task::spawn_blocking,
@@ -37,7 +38,9 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use self::{lock::InstanceLock, service::Daemon};
-use crate::{api, attach, config, model::Config, socket::listen_at, state::State, store::Store, web};
+use crate::{
+    api, attach, config, metrics, model::Config, socket::listen_at, state::State, store::Store, web,
+};
 
 /// How the daemon is started.
 #[derive(Clone, Debug)]
@@ -126,10 +129,16 @@ async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
         Some(address) => Some(web::listen(address).await?),
         None => None,
     };
+    let metrics_listener = match api.metrics {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
 
     let daemon = Arc::new(Daemon::start(path, plan, store).await?);
     let (stop, stopped) = oneshot::channel::<()>();
     let backend: Arc<dyn api::Backend> = Arc::clone(&daemon) as _;
+    let exporter =
+        metrics_listener.map(|listener| tokio::spawn(metrics::serve(listener, Arc::clone(&backend))));
     let server = tokio::spawn(api::server::serve(listener, backend, async {
         // Either way of ending is a request to stop.
         let _ = stopped.await;
@@ -158,6 +167,8 @@ async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
         page.abort();
     }
     watch.abort();
+    exporter.inspect(|exporter| exporter.abort());
+    daemon.farewell();
     let _ = stop.send(());
     // They would never end by themselves.
     daemon.end_captures(|_| true).await;
@@ -166,6 +177,13 @@ async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
     }
     daemon.close().await;
     Ok(())
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|error| {
+        format!("cannot serve metrics at {address}: {error}: correct api.metrics, or free the port").into()
+    })
 }
 
 async fn reload(daemon: &Daemon) {

@@ -8,24 +8,23 @@ use tokio::{
     task::spawn_blocking,
 };
 use tracing::{error, info, warn};
-use vswitch::{
-    device::tap::Tap,
-    fdb::{Change, Event, Origin},
-};
+use vswitch::{device::tap::Tap, fdb::Origin};
 
 use super::{
     Failure, capture,
     edge::{Edge, Missing},
+    journal::{Journal, Observer},
     probe, trace, tunnel, view,
 };
 use crate::{
     api::{
-        Answer, ApiError, Backend,
+        Answer, ApiError, Backend, EventStream,
         inspect::CaptureStream,
         types::{
             Drop, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Reload, StaticEntry, Stats,
             Status,
             capture::{Capture, CaptureRequest},
+            events::{EventsFilter, What},
             trace::{Trace, TraceRequest, Why, WhyFilter},
             tunnel::{Probe, Tunnel},
         },
@@ -43,6 +42,7 @@ pub(super) struct Daemon {
     faults: Arc<Notify>,
     strangers: Arc<Notify>,
     captures_over: Arc<Notify>,
+    journal: Arc<Journal>,
     config: PathBuf,
     started: Instant,
 }
@@ -52,6 +52,7 @@ struct Core {
     state: State,
     edge: Edge,
     store: Store,
+    observer: Observer,
 }
 
 /// How a command is carried out.
@@ -73,14 +74,25 @@ impl Daemon {
             Arc::new(move || notify.notify_one()),
             Arc::new(move || notify_stranger.notify_one()),
         )?;
-        let mut core = Core { state: State::default(), edge, store };
+        let journal = Journal::new();
+        let observer = Observer::new(Arc::clone(&journal));
+        observer.note(What::Started);
+        let mut core = Core { state: State::default(), edge, store, observer };
         core.carry_out(plan, Manner { missing: Missing::Retry, handed: None })
             .await
             .map_err(|error| error.error)?;
         let (networks, ports) = (core.state.networks().count(), core.state.ports().count());
         info!(networks, ports, workers = core.edge.workers.count(), "switch started");
         let captures_over = Arc::default();
-        Ok(Self { core: Mutex::new(core), faults, strangers, captures_over, config, started: Instant::now() })
+        Ok(Self {
+            core: Mutex::new(core),
+            faults,
+            strangers,
+            captures_over,
+            journal,
+            config,
+            started: Instant::now(),
+        })
     }
 
     /// Makes a port of an interface that a helper has made.
@@ -103,6 +115,7 @@ impl Daemon {
         let core = &mut *self.core.lock().await;
         if core.edge.collect_faults() {
             core.edge.rebuild(&core.state).await;
+            core.look();
         }
     }
 
@@ -152,12 +165,16 @@ impl Daemon {
     pub(super) async fn heartbeat(&self) {
         let core = &mut *self.core.lock().await;
         core.edge.listen();
-        for event in core.edge.sweep() {
-            report(&core.state, event);
-        }
+        core.edge.sweep();
         if core.edge.collect_abandoned() | core.edge.retry().await {
             core.edge.rebuild(&core.state).await;
         }
+        core.look();
+    }
+
+    /// Ends the streams of events, so that nobody is waited for who follows them.
+    pub(super) fn farewell(&self) {
+        self.journal.close();
     }
 
     /// Stops forwarding, and leaves nothing behind but what persists.
@@ -176,6 +193,7 @@ impl Core {
 
     async fn carry_out(&mut self, plan: Plan, mut manner: Manner) -> Result<Vec<state::Change>, ApiError> {
         let Plan { next, changes, effects } = plan;
+        self.observer.look_at_table(&self.state, &self.edge);
         for (index, effect) in effects.iter().enumerate() {
             if let Err(error) = self.perform(effect, &next, &mut manner).await {
                 self.take_back(&effects[..=index]).await;
@@ -188,11 +206,18 @@ impl Core {
         }
         self.state = next;
         self.edge.rebuild(&self.state).await;
+        self.observer.note_changes(&changes);
+        self.look();
         self.pin_again()?;
         if !changes.is_empty() {
             self.state.warnings().iter().for_each(|warning| warn!("{warning}"));
         }
         Ok(changes)
+    }
+
+    /// Notes what has happened.
+    fn look(&mut self) {
+        self.observer.look(&self.state, &self.edge);
     }
 
     /// Pins every address that is kept to its port: a port that was opened anew has none. A pin whose network or port is
@@ -289,20 +314,6 @@ impl Core {
 
 fn missing(kind: state::Kind, name: &Name) -> ApiError {
     Refusal::Missing { kind, name: name.clone() }.into()
-}
-
-/// Logs an address that is held or free again.
-fn report(state: &State, event: Event) {
-    let names = view::Names::of(state);
-    let (network, port) = (names.network(event.network), names.port(event.port));
-    match event.what {
-        Change::Held { rival } => warn!(
-            mac = %event.mac, %network, %port, rival = %names.port(rival),
-            "an address moves too often and is held: are there two stations with it, or a loop?"
-        ),
-        Change::Released => info!(mac = %event.mac, %network, %port, "a held address may move again"),
-        _ => {}
-    }
 }
 
 impl Backend for Daemon {
@@ -537,6 +548,15 @@ impl Backend for Daemon {
         .boxed()
     }
 
+    fn events(&self, filter: EventsFilter) -> Answer<'_, EventStream> {
+        async move {
+            // What the table has seen since the last heartbeat is a part of the answer.
+            self.core.lock().await.look();
+            Ok(self.journal.read(filter))
+        }
+        .boxed()
+    }
+
     fn reload(&self, dry_run: bool) -> Answer<'_, Reload> {
         async move {
             let mut core = self.core.lock().await;
@@ -561,6 +581,7 @@ impl Backend for Daemon {
                 info!(changes = reload.changes.len(), "reloaded");
                 // Those known by now may be welcome from now on.
                 self.strangers.notify_one();
+                core.observer.note(What::Reloaded { changes: reload.changes.len() });
             }
             Ok(reload)
         }

@@ -4,9 +4,10 @@ use std::{collections::HashMap, path::Path, time::Duration};
 
 use vswitch::{
     addr::{NetworkId, PortId},
-    counters::PortTotals,
+    counters::{Distribution, PortTotals},
     drops::DropReason,
     fdb,
+    worker::WorkerCounters,
 };
 
 use super::{device::OpenDevice, edge::Edge};
@@ -14,6 +15,7 @@ use crate::{
     api::types::{
         Action, Change, Direction, Drop, Fates, FdbEntry, FdbFilter, Network, Origin, Port, PortState,
         PortStats, StaticEntry, Stats, Status, Traffic, Worker,
+        counters::{Histogram, Load, NetworkStats, Place, TableStats},
         tunnel::{Endpoint, Features, Peer, PeerOrigin, Stranger, Tunnel},
     },
     link::host_ifname,
@@ -160,7 +162,7 @@ fn workers(state: &State, edge: &Edge) -> Vec<Worker> {
         state.ports().filter(|port| edge.port(port.id).is_some_and(|port| port.worker == worker)).count()
     };
     let counters = edge.workers.counters().enumerate();
-    let worker = |(number, counters): (usize, &vswitch::worker::WorkerCounters)| Worker {
+    let worker = |(number, counters): (usize, &WorkerCounters)| Worker {
         id: u16::try_from(number).unwrap_or(u16::MAX),
         ports: count(served(number)),
         turns: counters.turns.read(),
@@ -197,6 +199,8 @@ pub(super) fn port(state: &State, edge: &Edge, port: &state::Port) -> Port {
     let spec = &port.spec;
     let real = edge.port(port.id);
     let totals = totals(edge, port.id);
+    let taught = real.map(|real| edge.fdb.learning_of_port(port.id).since(real.taught_before));
+    let taught = taught.unwrap_or_default();
     let reason = real.and_then(|real| edge.why_down(real));
     let (kind, device) = match &spec.device {
         DeviceSpec::Tap(_) => ("tap", spec.ifname().to_owned()),
@@ -231,6 +235,10 @@ pub(super) fn port(state: &State, edge: &Edge, port: &state::Port) -> Port {
             flooded: totals.flooded,
             offered: totals.offered,
             segments: totals.tx_segments,
+            learned: taught.learned,
+            moved: taught.moved,
+            unlearned: taught.refused,
+            evicted: taught.evicted,
             overflow: overflow(edge, port.id),
         },
         drops: drops(state, edge, port),
@@ -286,7 +294,54 @@ pub(super) fn stats(state: &State, edge: &Edge, uptime: Duration) -> Stats {
         at_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
         ports: state.ports().map(port).collect(),
         workers: workers(state, edge),
+        networks: state.networks().map(|network| network_stats(edge, &network)).collect(),
+        table: table(state, edge),
+        loads: (0..).zip(edge.workers.counters()).map(|(worker, counters)| load(worker, counters)).collect(),
     }
+}
+
+fn network_stats(edge: &Edge, network: &state::Network) -> NetworkStats {
+    let (totals, taught) = edge.network_totals(network.id);
+    NetworkStats {
+        network: network.spec.name.clone(),
+        frames: totals.frames,
+        bytes: totals.bytes,
+        super_frames: totals.super_frames,
+        unicast: totals.unicast(),
+        flooded: totals.flooded,
+        dropped: totals.dropped,
+        learned: taught.learned,
+        moved: taught.moved,
+    }
+}
+
+fn table(state: &State, edge: &Edge) -> TableStats {
+    let totals = edge.fdb.totals();
+    TableStats {
+        entries: edge.fdb.len() as u64,
+        limit: state.switch().mac_limit,
+        learned: totals.learned,
+        moved: totals.moved,
+        held: totals.held,
+        expired: totals.expired,
+        evicted: totals.evicted,
+        refused: totals.refused,
+        events_lost: totals.events_lost,
+    }
+}
+
+fn load(worker: u16, counters: &WorkerCounters) -> Load {
+    Load {
+        worker,
+        wakeups: counters.wakeups.read(),
+        batches: histogram(&counters.batches.read()),
+        busy_ns: histogram(&counters.busy.read()),
+    }
+}
+
+fn histogram(read: &Distribution) -> Histogram {
+    let places = read.places.iter().map(|&(at_most, count)| Place { at_most, count });
+    Histogram { places: places.collect(), sum: read.sum }
 }
 
 pub(super) fn fdb(state: &State, edge: &Edge, filter: &FdbFilter) -> Vec<FdbEntry> {

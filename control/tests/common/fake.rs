@@ -2,15 +2,16 @@
 
 use std::sync::Mutex;
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt, stream};
 use vswitch_control::{
     api::{
-        Answer, ApiError, Backend,
+        Answer, ApiError, Backend, EventStream,
         inspect::CaptureStream,
         types::{
             Action, Change, Direction, Drop, Fates, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network,
             Origin, Port, PortState, PortStats, Reload, StaticEntry, Stats, Status, Traffic, Worker,
             capture::{Capture, CaptureRequest},
+            events::{Event, EventsFilter, What},
             trace::{Trace, TraceRequest, Verdict, Why, WhyFilter},
             tunnel::{Probe, Tunnel},
         },
@@ -216,7 +217,7 @@ impl Backend for Fake {
         let stats_of =
             |port: &Port| PortStats { port: port.name.clone(), rx: port.rx, tx: port.tx, drops: 3 };
         let ports = self.ports.lock().unwrap().iter().map(stats_of).collect();
-        ready(Ok(Stats { at_ms: 1000, ports, workers: vec![] }))
+        ready(Ok(Stats { at_ms: 1000, ports, ..Stats::default() }))
     }
 
     fn drops(&self, port: Option<Name>) -> Answer<'_, Vec<Drop>> {
@@ -259,6 +260,12 @@ impl Backend for Fake {
 
     fn why(&self, _: WhyFilter) -> Answer<'_, Why> {
         async { Ok(Why { declared: vec![], entries: vec![], drops: vec![], findings: vec![] }) }.boxed()
+    }
+
+    fn events(&self, filter: EventsFilter) -> Answer<'_, EventStream> {
+        let event = |seq| Event { seq, time_ms: seq * 1000, what: What::PortUp { port: name("web") } };
+        let wanted = (1..=3).map(event).filter(|it| filter.since_ms.is_none_or(|since| it.time_ms >= since));
+        ready(Ok(stream::iter(wanted.collect::<Vec<_>>()).boxed()))
     }
 
     fn reload(&self, dry_run: bool) -> Answer<'_, Reload> {

@@ -141,6 +141,32 @@ pub struct Totals {
     pub events_lost: u64,
 }
 
+/// What a port or network has taught the table since it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Learning {
+    /// Stations that were new there.
+    pub learned: u64,
+    /// Stations that were on another port before.
+    pub moved: u64,
+    /// Times a station was not learned because the port's limit or the table is reached.
+    pub refused: u64,
+    /// Stations from there that made room for others.
+    pub evicted: u64,
+}
+
+impl Learning {
+    /// What has come since it was `before`.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            learned: self.learned - before.learned,
+            moved: self.moved - before.moved,
+            refused: self.refused - before.refused,
+            evicted: self.evicted - before.evicted,
+        }
+    }
+}
+
 /// What the table is to be.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -366,6 +392,16 @@ impl Fdb {
     /// Learned entries of `port`, dead ones that were not swept yet included.
     pub fn learned_on(&self, port: PortId) -> u32 {
         self.lock().learned_on(port)
+    }
+
+    /// What the ports that had this number have taught.
+    pub fn learning_of_port(&self, port: PortId) -> Learning {
+        self.lock().learning_of_port(port)
+    }
+
+    /// What was taught in the networks that had this number.
+    pub fn learning_of_network(&self, network: NetworkId) -> Learning {
+        self.lock().learning_of_network(network)
     }
 
     /// Totals since the table was made.

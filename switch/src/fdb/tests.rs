@@ -168,6 +168,10 @@ fn a_port_that_floods_the_table_displaces_only_itself() {
         assert!(fdb.len() <= 1000);
     }
     assert_eq!((fdb.learned_on(WEB), fdb.learned_on(DB)), (100, 900));
+    let (web, db) = (fdb.learning_of_port(WEB), fdb.learning_of_port(DB));
+    assert_eq!((web.learned, web.evicted), (100, 0));
+    assert_eq!((db.learned, db.evicted), (100_000, fdb.totals().evicted));
+    assert_eq!(fdb.learning_of_network(BLUE).learned, fdb.totals().learned);
     assert!((0..100).all(|id| fdb.lookup(BLUE, mac(id), at(1)) == Some(WEB)));
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, ops::Range};
 
 use super::{
-    Change, Damping, Event, Fdb, Learned, Origin, Totals,
+    Change, Damping, Event, Fdb, Learned, Learning, Origin, Totals,
     damping::Moves,
     slot::{BORN_MAX, Key, SLOTS, Tick, Value},
 };
@@ -18,12 +18,35 @@ const EVENTS: usize = 1024;
 /// with near certainty, and takes some microseconds when it does not.
 const VICTIM_SCAN: usize = 8192;
 
+/// The [`Learning`] of each port or network. Zeros that were never written take no memory.
+#[derive(Debug)]
+struct Lessons(Box<[[u64; 4]]>);
+
+// Places in one of the lists.
+const LEARNED: usize = 0;
+const MOVED: usize = 1;
+const REFUSED: usize = 2;
+const EVICTED: usize = 3;
+
+impl Lessons {
+    fn new() -> Self {
+        Self(vec![[0; 4]; usize::from(u16::MAX) + 1].into())
+    }
+
+    fn of(&self, index: usize) -> Learning {
+        let [learned, moved, refused, evicted] = self.0[index];
+        Learning { learned, moved, refused, evicted }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Writer {
     limit: usize,
     len: usize,
     /// Learned entries of each port, dead ones included until they are swept.
     by_port: Box<[u32]>,
+    ports_taught: Lessons,
+    networks_taught: Lessons,
     /// No port above this one has ever had an entry.
     ports: usize,
     /// The number of the latest flush.
@@ -41,6 +64,8 @@ impl Writer {
             limit: limit as usize,
             len: 0,
             by_port: vec![0; usize::from(u16::MAX) + 1].into(),
+            ports_taught: Lessons::new(),
+            networks_taught: Lessons::new(),
             ports: 0,
             flush: 0,
             hand: 0,
@@ -69,9 +94,11 @@ impl Writer {
         }
         if self.is_at(limit, port) || !self.insert(fdb, key, fresh, now) {
             self.totals.refused += 1;
+            self.teach(REFUSED, key, port);
             return Learned::Full;
         }
         self.totals.learned += 1;
+        self.teach(LEARNED, key, port);
         self.report(now, key, port, Change::Learned);
         Learned::New
     }
@@ -126,6 +153,7 @@ impl Writer {
         }
         if self.is_at(limit, fresh.port()) {
             self.totals.refused += 1;
+            self.teach(REFUSED, key, fresh.port());
             return Learned::Full;
         }
         if !self.moves.allow(key, now) {
@@ -138,6 +166,7 @@ impl Writer {
         self.count(from, -1);
         self.count(fresh.port(), 1);
         self.totals.moved += 1;
+        self.teach(MOVED, key, fresh.port());
         self.report(now, key, fresh.port(), Change::Moved { from });
         Learned::Moved { from }
     }
@@ -313,6 +342,7 @@ impl Writer {
         if let Some((key, value)) = fdb.buckets[bucket].read(slot) {
             self.remove(fdb, bucket, slot, value);
             self.totals.evicted += 1;
+            self.teach(EVICTED, key, value.port());
             self.report(now, key, value.port(), Change::Evicted);
         }
     }
@@ -354,6 +384,19 @@ impl Writer {
 
     pub(super) fn learned_on(&self, port: PortId) -> u32 {
         self.by_port[port.index()]
+    }
+
+    fn teach(&mut self, lesson: usize, key: Key, port: PortId) {
+        self.ports_taught.0[port.index()][lesson] += 1;
+        self.networks_taught.0[key.parts().0.index()][lesson] += 1;
+    }
+
+    pub(super) fn learning_of_port(&self, port: PortId) -> Learning {
+        self.ports_taught.of(port.index())
+    }
+
+    pub(super) fn learning_of_network(&self, network: NetworkId) -> Learning {
+        self.networks_taught.of(network.index())
     }
 
     pub(super) fn totals(&self) -> Totals {

@@ -28,7 +28,7 @@ use poll::BusyPoll;
 use crate::{
     addr::Timestamp,
     batch::BATCH,
-    counters::Counter,
+    counters::{Counter, Histogram},
     engine::{Engine, Turn},
     plan::{Plan, Receiver},
 };
@@ -52,6 +52,10 @@ pub struct WorkerCounters {
     pub turns: Counter,
     /// Frames received.
     pub frames: Counter,
+    /// Frames that each of these turns received: up to 1, 2, 4 … 64, and more.
+    pub batches: Histogram<0, 8>,
+    /// Nanoseconds that each wake-up took, all its turns together: up to 2^10 (a microsecond), 2^11 … 2^24 (17 ms), and more.
+    pub busy: Histogram<10, 16>,
 }
 
 /// The workers of a switch.
@@ -155,7 +159,7 @@ impl Workers {
 
     /// The time of the workers' clock.
     pub fn now(&self) -> Timestamp {
-        timestamp(self.start)
+        timestamp(self.start.elapsed())
     }
 
     /// What each worker has done.
@@ -260,18 +264,20 @@ impl Worker {
         let mut events = [const {
             epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }
         }; READY];
+        let mut idle = Instant::now();
         loop {
             for message in self.mailbox.fetch() {
                 match message {
                     Message::Adopt(plan, done) => {
                         self.adopt(plan);
+                        idle = Instant::now();
                         // Control may have given up waiting; that is its affair.
                         let _ = done.send(());
                     }
                     Message::Stop => return,
                 }
             }
-            let ready = match self.poll.wait(&self.epoll, &mut events) {
+            let ready = match self.poll.wait(&self.epoll, &mut events, idle) {
                 Ok(ready) => ready,
                 Err(Errno::INTR) => continue,
                 Err(error) => {
@@ -280,7 +286,8 @@ impl Worker {
                 }
             };
             self.counters.wakeups.add(1);
-            let now = timestamp(self.start);
+            let awake = Instant::now();
+            let now = timestamp(awake.duration_since(self.start));
             for event in &events[..ready] {
                 let (flags, key) = (event.flags, event.data.u64());
                 if key == MAILBOX {
@@ -289,6 +296,10 @@ impl Worker {
                     self.turn(key, flags, now);
                 }
             }
+            // One reading is the end of the work and the beginning of the wait.
+            idle = Instant::now();
+            let busy = idle.duration_since(awake).as_nanos();
+            self.counters.busy.record(u64::try_from(busy).unwrap_or(u64::MAX));
         }
     }
 
@@ -311,8 +322,11 @@ impl Worker {
                 // A receiver that trickles is asked for one frame at a time, which saves it the question whether
                 // there is another; one that does not gets ever larger batches.
                 source.quantum = if more { (source.quantum * 2).min(BATCH) } else { frames.clamp(1, BATCH) };
-                self.counters.turns.add(u64::from(frames > 0));
-                self.counters.frames.add(frames as u64);
+                if frames > 0 {
+                    self.counters.turns.add(1);
+                    self.counters.frames.add(frames as u64);
+                    self.counters.batches.record(frames as u64);
+                }
             }
             Err(error) => self.give_up(index, &error),
         }
@@ -378,8 +392,8 @@ impl Worker {
     }
 }
 
-fn timestamp(start: Instant) -> Timestamp {
-    Timestamp::from_millis(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX))
+fn timestamp(since_start: Duration) -> Timestamp {
+    Timestamp::from_millis(u64::try_from(since_start.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn wake(event: impl AsFd) {

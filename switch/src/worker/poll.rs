@@ -31,18 +31,23 @@ impl BusyPoll {
         self.current = self.current.min(longest);
     }
 
-    /// Waits until something is ready, and returns how many of `events` tell what.
-    pub(super) fn wait(&mut self, epoll: &OwnedFd, events: &mut [epoll::Event]) -> Result<usize, Errno> {
+    /// Waits from `idle`, which is about now, until something is ready, and returns how many of `events` tell what.
+    pub(super) fn wait(
+        &mut self,
+        epoll: &OwnedFd,
+        events: &mut [epoll::Event],
+        idle: Instant,
+    ) -> Result<usize, Errno> {
+        let mut asleep = idle;
         if !self.current.is_zero() {
-            let begin = Instant::now();
-            while begin.elapsed() < self.current {
+            while idle.elapsed() < self.current {
                 match epoll::wait(epoll, &mut *events, Some(&Timespec::default()))? {
                     0 => std::hint::spin_loop(),
                     ready => return Ok(ready),
                 }
             }
+            asleep = Instant::now();
         }
-        let asleep = Instant::now();
         let ready = epoll::wait(epoll, events, None)?;
         self.learn(asleep.elapsed());
         Ok(ready)

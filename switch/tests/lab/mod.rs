@@ -9,7 +9,7 @@ use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp},
     batch::{Batch, HEADROOM},
     capture::Session,
-    counters::{PortCounters, PortTotals},
+    counters::{NetworkCounters, NetworkTotals, PortCounters, PortTotals},
     device::{
         Device, Refuse,
         mem::{MemDevice, Packet},
@@ -29,6 +29,7 @@ pub(crate) struct Lab {
     pub(crate) fdb: Arc<Fdb>,
     engine: Engine,
     wires: Vec<Option<Arc<Wire>>>,
+    networks: Vec<Option<Arc<[NetworkCounters]>>>,
     mask: u16,
     captures: Vec<Arc<Session>>,
     mirrors: Vec<Mirror>,
@@ -68,6 +69,7 @@ impl Lab {
             fdb,
             engine,
             wires: Vec::new(),
+            networks: Vec::new(),
             mask: wiring.mask,
             captures: Vec::new(),
             mirrors: Vec::new(),
@@ -91,8 +93,13 @@ impl Lab {
     /// Works by another topology from now on. Ports keep their devices and counters.
     pub(crate) fn configure(&mut self, networks: &[Network], ports: &[PortRules]) {
         let topology = Topology::build(networks, ports, self.mask).expect("the topology is consistent");
-        let (captures, mirrors) = (self.captures.clone(), self.mirrors.clone());
-        let mut plan = Plan { topology, captures, mirrors, ..Plan::empty(Arc::clone(&self.fdb)) };
+        for network in networks {
+            self.networks.resize(self.networks.len().max(network.id.index() + 1), None);
+            self.networks[network.id.index()].get_or_insert_with(|| NetworkCounters::of_workers(1));
+        }
+        let (networks, captures, mirrors) =
+            (self.networks.clone(), self.captures.clone(), self.mirrors.clone());
+        let mut plan = Plan { topology, networks, captures, mirrors, ..Plan::empty(Arc::clone(&self.fdb)) };
         plan.ports.resize(self.wires.len(), None);
         for rules in ports {
             let wire = self.wires[rules.id.index()].clone().expect("every port has a device");
@@ -154,6 +161,12 @@ impl Lab {
 
     pub(crate) fn totals(&self, port: u16) -> PortTotals {
         PortTotals::sum(&self.wire(port).counters)
+    }
+
+    /// What was counted of every network.
+    #[allow(dead_code, reason = "each test binary uses its own part of this module")]
+    pub(crate) fn network_totals(&self) -> impl Iterator<Item = NetworkTotals> {
+        self.networks.iter().flatten().map(|counters| NetworkTotals::sum(counters))
     }
 }
 
