@@ -26,7 +26,7 @@ test-pure:       # what runs anywhere, without root
 	cargo check --locked -p vswitch --no-default-features
 
 test-kernel: build # what needs root and a kernel: never skipped
-	@scripts/need-packages ip:iproute2 ping:iputils-ping iperf3:iperf3 chromium:chromium ethtool:ethtool tcpdump:tcpdump \
+	@scripts/need-packages ip:iproute2 ping:iputils-ping iperf3:iperf3 nft:nftables chromium:chromium ethtool:ethtool tcpdump:tcpdump \
 	  tshark:tshark ovs-vswitchd:openvswitch-switch prometheus:prometheus tmux:tmux
 	cargo test --workspace --locked -- --ignored --test-threads=2
 

@@ -7,6 +7,7 @@
 //! | [`state`] | what is wanted; commands to effects, pure |
 //! | [`store`] | what the API made, on the disk |
 //! | [`daemon`] | everything put together; performs the effects |
+//! | [`gateway`] | the outside world: nftables, published ports |
 //! | [`netns`], [`link`] | namespaces and interfaces |
 //! | [`attach`] | the tap helper and its socket |
 //! | [`api`], [`client`], [`socket`] | HTTP and JSON on a unix socket, both ends |
@@ -23,6 +24,7 @@ pub mod config;
 pub mod daemon;
 mod fields;
 pub mod frame;
+pub mod gateway;
 pub mod link;
 pub mod metrics;
 pub mod model;

@@ -1,0 +1,197 @@
+//! The edge to the outside world: which networks may leave the host, and which of the host's ports lead to containers.
+//!
+//! [`Outside`] says what one network may; [`Gateway::set`] makes it so for all of them at once:
+//!
+//! | step | where |
+//! |---|---|
+//! | published ports are held by sockets, so nobody else takes them | `ports` |
+//! | one transaction replaces our nftables table | [`ruleset`], `nft` |
+//! | the kernel is told to forward | `sysctl` |
+//!
+//! What is wanted is told anew each time, so undoing a change is setting what was before, and recovering from a crash is
+//! setting what the state says. What this leaves out: the interfaces and their addresses, which are there before.
+
+mod error;
+mod nft;
+mod ports;
+mod publish;
+mod rules;
+mod sysctl;
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use ipnet::IpNet;
+use nftables::schema::Nftables;
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use self::ports::Ports;
+pub use self::{
+    error::GatewayError,
+    publish::{InvalidPublish, PortRange, Protocol, Publish, Published, Way},
+    rules::{TABLE, ruleset},
+};
+
+/// A network that has an interface on the host: what it may of the outside world.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outside {
+    /// The host's interface in the network, which has the gateway's addresses.
+    pub ifname: String,
+    /// The network's subnets.
+    pub subnets: Vec<IpNet>,
+    /// What may pass.
+    pub reach: Reach,
+}
+
+/// What may pass between a network and what is outside of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reach {
+    /// Nothing, in either direction, published or not; only the host itself is reached.
+    Internal,
+    /// What containers begin, and what comes to published ports. Other networks are outside as well.
+    Open {
+        /// Whether what leaves has the host's address; otherwise the outside needs a route to the subnets.
+        masquerade: bool,
+        /// The ports of the host that lead into the network.
+        published: Vec<Published>,
+    },
+}
+
+impl Outside {
+    /// The ports of the host that lead into the network.
+    pub fn published(&self) -> &[Published] {
+        match &self.reach {
+            Reach::Internal => &[],
+            Reach::Open { published, .. } => published,
+        }
+    }
+}
+
+/// What was made true of the outside world, in the network namespace of the threads that call it.
+///
+/// Its calls start nft and wait for it, some milliseconds: not for a thread that serves others. The host's ports are
+/// free again when it is dropped; the table stays, so a daemon that ends takes no connection with it. To clear up, set
+/// nothing.
+#[derive(Debug, Default)]
+pub struct Gateway {
+    ports: Ports,
+    /// What the table was made from. `None`: unknown, as after a start.
+    applied: Option<Nftables<'static>>,
+    /// Chains of others that were warned about.
+    warned: BTreeSet<String>,
+}
+
+impl Gateway {
+    /// Knows nothing and holds nothing; a table from before stays until the first [`Gateway::set`].
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Chooses and holds host ports for `publish`, for a container with `addresses` (at most one a family).
+    ///
+    /// Without an address of the host, a port is published for each family that the container has, with one number.
+    /// They are held until a [`Gateway::set`] without them follows one with them, or until [`Gateway::release`].
+    ///
+    /// # Errors
+    /// One of them cannot be had; then none is held.
+    pub fn reserve(
+        &mut self,
+        publish: &[Publish],
+        addresses: &[IpAddr],
+    ) -> Result<Vec<Published>, GatewayError> {
+        self.ports.reserve(publish, addresses)
+    }
+
+    /// Lets go of reserved ports that will not be published after all; leaves those alone that were set.
+    pub fn release(&mut self, published: &[Published]) {
+        self.ports.release(published);
+    }
+
+    /// Makes `outsides`, and nothing else, true.
+    ///
+    /// Does nothing where it is so already; [`Gateway::renew`] looks at nothing it remembers.
+    ///
+    /// # Errors
+    /// All is as before, apart from settings of the kernel: they stay switched on.
+    pub fn set(&mut self, outsides: &[Outside]) -> Result<(), GatewayError> {
+        let (wanted, mut refused) = ports::sort(outsides.iter().flat_map(Outside::published));
+        if let Some((_, error)) = refused.pop() {
+            return Err(error);
+        }
+        let before = self.ports.published();
+        let done = match self.ports.keep(&wanted).pop() {
+            Some((_, error)) => Err(error),
+            None => self.apply(outsides),
+        };
+        match &done {
+            Ok(()) => self.ports.commit(&wanted),
+            Err(_) => {
+                for (published, error) in self.ports.keep(&before) {
+                    warn!("{published} is published, but no longer held: {error}");
+                }
+            }
+        }
+        done
+    }
+
+    /// After a start: makes as much of `outsides` true as can be had, whatever the table is now.
+    ///
+    /// Returns the published ports that were left out, each with the reason: their host port was taken meanwhile.
+    ///
+    /// # Errors
+    /// The rules cannot be made.
+    pub fn restore(&mut self, outsides: &[Outside]) -> Result<Vec<(Published, GatewayError)>, GatewayError> {
+        let (wanted, mut refused) = ports::sort(outsides.iter().flat_map(Outside::published));
+        refused.extend(self.ports.keep(&wanted));
+        let left_out: BTreeSet<_> = refused.iter().map(|(published, _)| *published).collect();
+        let mut rest = outsides.to_vec();
+        for outside in &mut rest {
+            if let Reach::Open { published, .. } = &mut outside.reach {
+                published.retain(|published| !left_out.contains(published));
+            }
+        }
+        self.renew(&rest)?;
+        Ok(refused)
+    }
+
+    /// [`Gateway::set`], even if it is remembered as true: somebody may have flushed all tables.
+    ///
+    /// # Errors
+    /// Those of [`Gateway::set`].
+    pub fn renew(&mut self, outsides: &[Outside]) -> Result<(), GatewayError> {
+        self.applied = None;
+        self.set(outsides)
+    }
+
+    fn apply(&mut self, outsides: &[Outside]) -> Result<(), GatewayError> {
+        let wanted = ruleset(outsides);
+        let before = self.applied.take();
+        if before.as_ref() != Some(&wanted) {
+            nft::apply(&wanted)?;
+        }
+        if let Err(error) = sysctl::prepare(outsides) {
+            if let Some(before) = before {
+                nft::apply(&before)?;
+            }
+            return Err(error);
+        }
+        self.applied = Some(wanted);
+        if before.is_none() && !outsides.is_empty() {
+            self.warn_of_others();
+        }
+        Ok(())
+    }
+
+    /// A packet that we let pass may still be dropped by a chain of somebody else.
+    fn warn_of_others(&mut self) {
+        for chain in nft::dropping_chains() {
+            if self.warned.insert(chain.clone()) {
+                warn!(
+                    "the chain {chain} drops what it does not know of what is forwarded: let it accept the \
+                     interfaces of the gateways, or containers will not reach the outside"
+                );
+            }
+        }
+    }
+}

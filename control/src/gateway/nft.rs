@@ -1,0 +1,63 @@
+//! Runs nft(8), in the network namespace of the calling thread.
+//!
+//! The words are those of [`nftables`], which could run nft as well, but lets what nft says about a failure go to our own
+//! standard error instead of into the error.
+
+use std::{
+    io::{self, Write},
+    process::{Command, Stdio},
+};
+
+use nftables::{
+    schema::{NfListObject, NfObject, Nftables},
+    types::{NfChainPolicy, NfFamily, NfHook},
+};
+
+use super::{GatewayError, rules::TABLE};
+
+/// Performs a transaction: as a whole, or not at all.
+pub(super) fn apply(transaction: &Nftables<'_>) -> Result<(), GatewayError> {
+    let json = serde_json::to_vec(transaction).map_err(|error| GatewayError::Run(error.into()))?;
+    run(&["-j", "-f", "-"], &json).map(drop)
+}
+
+/// Chains of others that drop what they do not know of what is forwarded, as `ip filter FORWARD`.
+///
+/// Those that nft cannot show, or that drop by their last rule, are not found.
+pub(super) fn dropping_chains() -> Vec<String> {
+    let found = run(&["-j", "list", "chains"], &[]).ok();
+    let chains: Option<Nftables<'_>> = found.and_then(|json| serde_json::from_slice(&json).ok());
+    let objects = chains.map(|chains| chains.objects.into_owned()).unwrap_or_default();
+    objects.into_iter().filter_map(dropping).collect()
+}
+
+fn dropping(object: NfObject<'_>) -> Option<String> {
+    let NfObject::ListObject(NfListObject::Chain(chain)) = object else { return None };
+    let family = match chain.family {
+        NfFamily::IP => "ip",
+        NfFamily::IP6 => "ip6",
+        NfFamily::INet => "inet",
+        _ => return None,
+    };
+    let drops = chain.hook == Some(NfHook::Forward) && chain.policy == Some(NfChainPolicy::Drop);
+    (drops && chain.table != TABLE).then(|| format!("{family} {} {}", chain.table, chain.name))
+}
+
+fn run(arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, GatewayError> {
+    let mut nft = Command::new("nft");
+    nft.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = nft.spawn().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => GatewayError::NoNft,
+        _ => GatewayError::Run(error),
+    })?;
+    // It reads all before it says anything, so this cannot lock up. One that ends before it has read all says why.
+    let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input));
+    let output = child.wait_with_output().map_err(GatewayError::Run)?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = if said.trim().is_empty() { output.status.to_string().into() } else { said };
+        return Err(GatewayError::nft(&said));
+    }
+    written.map_err(GatewayError::Run)?;
+    Ok(output.stdout)
+}

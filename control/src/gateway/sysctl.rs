@@ -1,0 +1,97 @@
+//! The kernel's switches that forwarding needs, in the network namespace of the calling thread.
+//!
+//! Only what is not yet as it has to be is written, and each write is told in the log: a host that forwards is a router
+//! for everybody. Nothing is switched back, since others may have come to rely on it.
+
+use std::{
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use tracing::info;
+
+use super::{GatewayError, Outside, Reach};
+
+/// All settings that `outsides` need; after the rules are there, so nothing is open in between.
+pub(super) fn prepare(outsides: &[Outside]) -> Result<(), GatewayError> {
+    let open = || outsides.iter().filter(|outside| matches!(outside.reach, Reach::Open { .. }));
+    let any = |v4: bool| open().flat_map(|outside| &outside.subnets).any(|net| net.addr().is_ipv4() == v4);
+    for outside in outsides {
+        of_interface(outside)?;
+    }
+    if any(true) {
+        set("net/ipv4/ip_forward", "1")?;
+    }
+    if any(false) {
+        forward_ipv6()?;
+    }
+    Ok(())
+}
+
+/// What a gateway's own interface has to be told.
+fn of_interface(outside: &Outside) -> Result<(), GatewayError> {
+    let name = &outside.ifname;
+    // Containers are no routers: the host must not believe their advertisements.
+    unless_absent(set(&format!("net/ipv6/conf/{name}/accept_ra"), "0"))?;
+    let Reach::Open { published, .. } = &outside.reach else { return Ok(()) };
+    // The host reaches by 127.0.0.1 what is published there only if the kernel routes loopback addresses out of this
+    // interface (net/ipv4/route.c, __mkroute_output). What comes in by it is dropped by our chain `guard`.
+    let by_loopback = |ip: IpAddr| ip.is_ipv4() && (ip.is_unspecified() || ip.is_loopback());
+    if published.iter().any(|published| by_loopback(published.at().ip())) {
+        unless_absent(set(&format!("net/ipv4/conf/{name}/route_localnet"), "1"))?;
+    }
+    Ok(())
+}
+
+/// IPv6 is forwarded by all interfaces or none (net/ipv6/ip6_output.c, ip6_forward).
+///
+/// An interface that forwards no longer believes router advertisements unless `accept_ra` is 2: an uplink that has its
+/// default route from them would lose it.
+fn forward_ipv6() -> Result<(), GatewayError> {
+    const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
+    if read(FORWARDING).is_some_and(|value| value == "1") {
+        return Ok(());
+    }
+    let directory = fs::read_dir(path("net/ipv6/conf"));
+    for entry in directory.into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| !["all", "default", "lo"].contains(name)) else {
+            continue;
+        };
+        let accept_ra = format!("net/ipv6/conf/{name}/accept_ra");
+        if read(&accept_ra).is_some_and(|value| value == "1") {
+            unless_absent(set(&accept_ra, "2"))?;
+        }
+    }
+    set(FORWARDING, "1")
+}
+
+fn set(name: &str, value: &'static str) -> Result<(), GatewayError> {
+    if read(name).is_some_and(|old| old == value) {
+        return Ok(());
+    }
+    fs::write(path(name), value).map_err(|source| GatewayError::Sysctl {
+        name: name.to_owned(),
+        value,
+        source,
+    })?;
+    info!("set {name} to {value}: the gateway needs it");
+    Ok(())
+}
+
+/// An interface may be gone meanwhile, or have no IPv6.
+fn unless_absent(result: Result<(), GatewayError>) -> Result<(), GatewayError> {
+    match result {
+        Err(GatewayError::Sysctl { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn read(name: &str) -> Option<String> {
+    Some(fs::read_to_string(path(name)).ok()?.trim_end().to_owned())
+}
+
+fn path(name: &str) -> PathBuf {
+    Path::new("/proc/sys").join(name)
+}
