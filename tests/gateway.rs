@@ -1,7 +1,7 @@
 //! The outside world: what containers reach, what reaches them, and what nobody may reach.
 //!
 //! ```text
-//!  outside ----up---- host ----gw-blue---- blue: bridge ---- web, client
+//!  outside ----wan--- host ----gw-blue---- blue: bridge ---- web, client
 //! 192.0.2.2     192.0.2.1   \---gw-red---- red:  bridge ---- other
 //! ```
 //!
@@ -93,11 +93,11 @@ impl Network {
 impl World {
     fn new() -> Self {
         let (host, outside) = (Netns::new("host"), Netns::new("outside"));
-        host.ip(&format!("link add up type veth peer name up netns {}", outside.name()));
+        host.ip(&format!("link add wan type veth peer name wan netns {}", outside.name()));
         for (netns, own) in [(&host, 1), (&outside, 2)] {
-            netns.ip(&format!("address add 192.0.2.{own}/24 dev up"));
-            netns.ip(&format!("address add 2001:db8::{own}/64 dev up nodad"));
-            netns.ip("link set up up");
+            netns.ip(&format!("address add 192.0.2.{own}/24 dev wan"));
+            netns.ip(&format!("address add 2001:db8::{own}/64 dev wan nodad"));
+            netns.ip("link set wan up");
         }
         let (blue, red) = (Network::new(&host, "blue", 1), Network::new(&host, "red", 2));
         Self { gateway: Gateway::new(), host, outside, blue, red }
@@ -346,7 +346,7 @@ fn what_is_published_on_loopback_is_the_hosts_alone() {
     // Who is on the same wire as the host sends to 127.0.0.1 all the same: neither what is published there nor what
     // the host serves itself is reached, by the uplink or by a container.
     let wires = [
-        (&world.outside, "192.0.2.1", "up", "192.0.2.2"),
+        (&world.outside, "192.0.2.1", "wan", "192.0.2.2"),
         (&world.blue.client, "10.9.1.1", "eth0", "10.9.1.3"),
     ];
     for (from, via, device, source) in wires {
@@ -533,7 +533,7 @@ fn settings_are_made_where_they_are_needed_only() {
         ("ipv4/ip_forward", "1"),
         ("ipv6/conf/all/forwarding", "1"),
         // The uplink still believes its router, the gateway believes no container.
-        ("ipv6/conf/up/accept_ra", "2"),
+        ("ipv6/conf/wan/accept_ra", "2"),
         ("ipv6/conf/gw-blue/accept_ra", "0"),
         ("ipv4/conf/gw-blue/route_localnet", "0"),
     ] {
@@ -542,7 +542,7 @@ fn settings_are_made_where_they_are_needed_only() {
     world.publish(&["8080:80"]);
     assert_eq!(sysctl(&world, "ipv4/conf/gw-blue/route_localnet"), "1");
     assert_eq!(sysctl(&world, "ipv4/conf/gw-red/route_localnet"), "0");
-    assert_eq!(sysctl(&world, "ipv4/conf/up/route_localnet"), "0");
+    assert_eq!(sysctl(&world, "ipv4/conf/wan/route_localnet"), "0");
 }
 
 #[test]
