@@ -72,6 +72,14 @@ pub enum GatewayError {
         /// What was to be published.
         publish: Publish,
     },
+    /// Nothing that is sent to ::1 leaves the host.
+    #[error(
+        "cannot publish {publish}: the kernel takes no answers to ::1 from a container: use 127.0.0.1 or an address of an interface"
+    )]
+    Loopback {
+        /// What was to be published.
+        publish: Publish,
+    },
     /// The container has no address of the family.
     #[error("cannot publish {publish}: the endpoint has no {} address", family(publish.host_ip))]
     NoFamily {
@@ -141,14 +149,19 @@ mod tests {
             "failed to bind host port for 0.0.0.0:8080:10.9.0.2:80/tcp: cannot assign requested address: no \
              interface of this host has 0.0.0.0"
         );
-        let publish: Publish = "[::1]:8000-8001:80".parse().unwrap();
+        let publish: Publish = "[fd00::1]:8000-8001:80".parse().unwrap();
         assert_eq!(
             GatewayError::NoneFree { publish: publish.clone() }.to_string(),
-            "cannot publish [::1]:8000-8001:80/tcp: all tcp host ports are in use: give a wider range"
+            "cannot publish [fd00::1]:8000-8001:80/tcp: all tcp host ports are in use: give a wider range"
+        );
+        assert_eq!(
+            GatewayError::Loopback { publish: publish.clone() }.to_string(),
+            "cannot publish [fd00::1]:8000-8001:80/tcp: the kernel takes no answers to ::1 from a container: use \
+             127.0.0.1 or an address of an interface"
         );
         assert_eq!(
             GatewayError::NoFamily { publish }.to_string(),
-            "cannot publish [::1]:8000-8001:80/tcp: the endpoint has no IPv6 address"
+            "cannot publish [fd00::1]:8000-8001:80/tcp: the endpoint has no IPv6 address"
         );
     }
 

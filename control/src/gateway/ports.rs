@@ -113,6 +113,9 @@ impl Ports {
         publish: &Publish,
         addresses: &[IpAddr],
     ) -> Result<Vec<Published>, GatewayError> {
+        if publish.host_ip == Some(Ipv6Addr::LOCALHOST.into()) {
+            return Err(GatewayError::Loopback { publish: publish.clone() });
+        }
         let pairs = pairs(publish, addresses);
         if pairs.is_empty() {
             return Err(GatewayError::NoFamily { publish: publish.clone() });

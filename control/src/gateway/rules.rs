@@ -209,6 +209,12 @@ impl Draft {
         );
         self.rule("prerouting", vec![jump()]);
         self.base("output", NfChainType::NAT, NfHook::Output, DSTNAT);
+        // The kernel takes answers to ::1 from no interface but the loopback (rt6_need_strict, net/ipv6/route.c): refused
+        // at once is better than no answer.
+        self.rule(
+            "output",
+            vec![equal(payload("ip6", "daddr"), Family::V6.loopback()), Statement::Return(None)],
+        );
         self.rule("output", vec![jump()]);
         for family in [Family::V4, Family::V6] {
             let of_family = equal(meta(MetaKey::Nfproto), word(family.protocol()));
@@ -245,11 +251,12 @@ impl Draft {
         for family in [Family::V4, Family::V6] {
             let source = |right| equal(payload(family.header(), "saddr"), right);
             let named = |name: &str| word(format!("@{}", family.named(name)));
+            let returning =
+                |from| vec![inward(Operator::EQ), translated(), source(from), Statement::Masquerade(None)];
             // A container would answer its neighbour, or the loopback, past us.
-            for from in [named("subnets"), family.loopback()] {
-                let hairpin =
-                    vec![inward(Operator::EQ), translated(), source(from), Statement::Masquerade(None)];
-                self.rule("postrouting", hairpin);
+            self.rule("postrouting", returning(named("subnets")));
+            if family == Family::V4 {
+                self.rule("postrouting", returning(family.loopback()));
             }
             let outward =
                 vec![inward(Operator::NEQ), source(named("masquerade")), Statement::Masquerade(None)];
