@@ -16,10 +16,11 @@ use futures_util::{future::BoxFuture, stream::BoxStream};
 
 pub use error::{ApiError, ErrorCode};
 
-use crate::model::{Name, NetworkSpec, PortSpec};
+use crate::model::{Connect, Name, NetworkSpec, NetworkUpdate, PortSpec, Reference};
 use inspect::CaptureStream;
 use types::{
-    Drop, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Reload, StaticEntry, Stats, Status,
+    Drop, Endpoint, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Prune, Pruned, Reload,
+    StaticEntry, Stats, Status,
     capture::{Capture, CaptureRequest},
     events::{Event, EventsFilter},
     trace::{Trace, TraceRequest, Why, WhyFilter},
@@ -37,14 +38,26 @@ pub trait Backend: Send + Sync + 'static {
     /// The daemon at a glance.
     fn status(&self) -> Answer<'_, Status>;
 
-    /// Every network, by name.
+    /// Every network, those that are there from the start too, by name.
     fn networks(&self) -> Answer<'_, Vec<Network>>;
     /// One network; `not_found` when there is none.
-    fn network(&self, name: Name) -> Answer<'_, Network>;
-    /// Makes a network; `conflict` when its name, VLAN id or VNI is taken.
+    fn network(&self, network: Reference) -> Answer<'_, Network>;
+    /// Makes a network and chooses what is not told; `conflict` when its name, VLAN id or VNI is taken.
     fn add_network(&self, spec: NetworkSpec) -> Answer<'_, Network>;
-    /// Deletes a network; `conflict` while ports use it or the configuration file declares it.
-    fn delete_network(&self, name: Name) -> Answer<'_, ()>;
+    /// Changes a network while containers stay connected; `invalid` for what cannot change.
+    fn update_network(&self, network: Reference, update: NetworkUpdate) -> Answer<'_, Network>;
+    /// Deletes a network; `forbidden` while containers are in it, `conflict` while ports use it or the configuration file
+    /// declares it.
+    fn delete_network(&self, network: Reference) -> Answer<'_, ()>;
+    /// Deletes the networks that the API made and nobody uses.
+    fn prune_networks(&self, prune: Prune) -> Answer<'_, Pruned>;
+
+    /// Every endpoint, by network and name.
+    fn endpoints(&self) -> Answer<'_, Vec<Endpoint>>;
+    /// Connects a sandbox to a network and chooses what is not told; its interface is made and set up.
+    fn connect(&self, network: Reference, connect: Connect) -> Answer<'_, Endpoint>;
+    /// Disconnects an endpoint, which is called by its name, its id or its container's; its interface goes.
+    fn disconnect(&self, network: Reference, endpoint: Reference) -> Answer<'_, ()>;
 
     /// Every port, by name.
     fn ports(&self) -> Answer<'_, Vec<Port>>;

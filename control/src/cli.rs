@@ -131,13 +131,15 @@ async fn port(client: &Client, command: &PortCommand, json: bool) -> Result<Stri
 async fn network(client: &Client, command: &NetworkCommand, json: bool) -> Result<String, ClientError> {
     match command {
         NetworkCommand::Ls => render(json, &client.networks().await?, |networks| show::networks(networks)),
-        NetworkCommand::Show { name } => render(json, &client.network(name).await?, show::network),
+        NetworkCommand::Show { name } => {
+            render(json, &client.network(&name.clone().into()).await?, show::network)
+        }
         NetworkCommand::Add(arguments) => {
             let network = client.add_network(&arguments.spec()).await?;
             render(json, &network, |network| format!("network {} made\n", network.spec.name))
         }
         NetworkCommand::Del { name } => {
-            client.delete_network(name).await?;
+            client.delete_network(&name.clone().into()).await?;
             Ok(done(json, format_args!("network {name} deleted")))
         }
     }

@@ -25,15 +25,15 @@ use crate::{
     api::{
         ApiError,
         types::{
-            Drop, DropsFilter, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Reload,
-            ReloadRequest, StaticEntry, Stats, Status,
+            Drop, DropsFilter, Endpoint, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Prune,
+            Pruned, Reload, ReloadRequest, StaticEntry, Stats, Status,
             capture::Capture,
             events::{Event, EventsFilter},
             trace::{Trace, TraceRequest, Why, WhyFilter},
             tunnel::{Probe, Tunnel},
         },
     },
-    model::{Name, NetworkSpec, PortSpec},
+    model::{Connect, Name, NetworkSpec, NetworkUpdate, PortSpec, Reference},
 };
 
 pub use stream::CaptureBody;
@@ -87,8 +87,8 @@ impl Client {
     }
 
     /// One network.
-    pub async fn network(&self, name: &Name) -> Result<Network, ClientError> {
-        self.get(&format!("/v1/networks/{name}")).await
+    pub async fn network(&self, network: &Reference) -> Result<Network, ClientError> {
+        self.get(&format!("/v1/networks/{network}")).await
     }
 
     /// Makes a network.
@@ -96,9 +96,38 @@ impl Client {
         self.post("/v1/networks", spec).await
     }
 
+    /// Changes a network while containers stay connected.
+    pub async fn update_network(
+        &self,
+        network: &Reference,
+        update: &NetworkUpdate,
+    ) -> Result<Network, ClientError> {
+        self.send(Method::PATCH, &format!("/v1/networks/{network}"), update).await
+    }
+
     /// Deletes a network.
-    pub async fn delete_network(&self, name: &Name) -> Result<(), ClientError> {
-        self.delete(&format!("/v1/networks/{name}")).await
+    pub async fn delete_network(&self, network: &Reference) -> Result<(), ClientError> {
+        self.delete(&format!("/v1/networks/{network}")).await
+    }
+
+    /// Deletes the networks that nobody uses.
+    pub async fn prune_networks(&self, prune: &Prune) -> Result<Pruned, ClientError> {
+        self.post("/v1/prune", prune).await
+    }
+
+    /// Every endpoint.
+    pub async fn endpoints(&self) -> Result<Vec<Endpoint>, ClientError> {
+        self.get("/v1/endpoints").await
+    }
+
+    /// Connects a sandbox to a network.
+    pub async fn connect(&self, network: &Reference, connect: &Connect) -> Result<Endpoint, ClientError> {
+        self.post(&format!("/v1/networks/{network}/endpoints"), connect).await
+    }
+
+    /// Disconnects an endpoint.
+    pub async fn disconnect(&self, network: &Reference, endpoint: &Reference) -> Result<(), ClientError> {
+        self.delete(&format!("/v1/networks/{network}/endpoints/{endpoint}")).await
     }
 
     /// Every port.
@@ -225,8 +254,17 @@ impl Client {
     }
 
     async fn post<T: DeserializeOwned>(&self, path: &str, value: &impl Serialize) -> Result<T, ClientError> {
+        self.send(Method::POST, path, value).await
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        value: &impl Serialize,
+    ) -> Result<T, ClientError> {
         let body = serde_json::to_vec(value).map_err(|error| self.broken(error))?;
-        let body = self.call(Method::POST, path, body.into()).await?;
+        let body = self.call(method, path, body.into()).await?;
         self.read(&body)
     }
 

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`model`] | the words: what a switch, a network and a port are asked to be |
 //! | [`config`] | `net.toml`, and everything that is wrong with it |
+//! | [`ipam`] | which addresses and subnets are free, pure |
+//! | [`options`] | what `-o KEY=VALUE` means |
 //! | [`state`] | what is wanted; commands to effects, pure |
 //! | [`store`] | what the API made, on the disk |
 //! | [`daemon`] | everything put together; performs the effects |
@@ -25,10 +27,12 @@ pub mod daemon;
 mod fields;
 pub mod frame;
 pub mod gateway;
+pub mod ipam;
 pub mod link;
 pub mod metrics;
 pub mod model;
 pub mod netns;
+pub mod options;
 pub mod socket;
 pub mod state;
 pub mod store;

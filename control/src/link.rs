@@ -11,6 +11,7 @@ mod error;
 pub mod plan;
 
 use std::{
+    collections::HashMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsFd, AsRawFd},
 };
@@ -20,6 +21,7 @@ use ipnet::IpNet;
 use rtnetlink::{
     AddressMessageBuilder, Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
     packet_route::{
+        AddressFamily,
         address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
         link::{
             AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute, LinkFlags,
@@ -141,6 +143,26 @@ impl Links {
         };
         let Some(found) = addresses.iter().find(has) else { return Ok(None) };
         Ok(self.all().await?.into_iter().find(|link| link.index == found.header.index))
+    }
+
+    /// Where the main table's routes lead, and by which interface; a default route leads to a prefix of length 0. Routes
+    /// from router advertisements come and go by themselves and are left out, and so are those to single addresses.
+    pub async fn routes(&self) -> Result<Vec<(IpNet, String)>, LinkError> {
+        let names: HashMap<u32, String> =
+            self.all().await?.into_iter().map(|it| (it.index, it.name)).collect();
+        let error = |error| self.error("list the routes", error);
+        let mut routes = Vec::new();
+        let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
+        for family in [v4, v6] {
+            let mut dump = self.handle.route().get(family).execute();
+            while let Some(message) = dump.try_next().await.map_err(error)? {
+                if let Some((net, index)) = read_route(&message) {
+                    routes.extend(names.get(&index).map(|name| (net, name.clone())));
+                }
+            }
+        }
+        Ok(routes)
     }
 
     /// Whether there is an interface named `ifname`.
@@ -407,6 +429,30 @@ fn read_address(message: &AddressMessage) -> Option<IpNet> {
         _ => None,
     });
     IpNet::new(local.or(address)?, message.header.prefix_len).ok()
+}
+
+fn read_route(message: &RouteMessage) -> Option<(IpNet, u32)> {
+    let header = &message.header;
+    if header.table != RouteHeader::RT_TABLE_MAIN || header.protocol == RouteProtocol::Ra {
+        return None;
+    }
+    let any = match header.address_family {
+        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        _ => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let (mut to, mut index) = (any, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => to = IpAddr::V4(*address),
+            RouteAttribute::Destination(RouteAddress::Inet6(address)) => to = IpAddr::V6(*address),
+            RouteAttribute::Oif(oif) => index = Some(*oif),
+            _ => {}
+        }
+    }
+    let net = IpNet::new(to, header.destination_prefix_length).ok()?;
+    let is_place = net.prefix_len() < net.max_prefix_len() && !net.addr().is_multicast();
+    let is_link_local = matches!(net.addr(), IpAddr::V6(address) if address.is_unicast_link_local());
+    (is_place && !is_link_local).then_some((net, index?))
 }
 
 fn read_default_route(message: &RouteMessage) -> Option<DefaultRoute> {

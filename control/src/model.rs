@@ -4,9 +4,12 @@
 //! CLI, so a thing has one shape and one name everywhere. They are data: what makes them true is in
 //! [`crate::daemon`].
 
+mod endpoint;
+mod network;
 mod tunnel;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -14,10 +17,18 @@ use std::{
 };
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use vswitch::addr::{MacAddr, VlanId};
 
-pub use self::tunnel::{Dscp, PeerSpec, VXLAN_PORT, VxlanSpec};
+pub use self::{
+    endpoint::{Connect, EndpointSpec, Protocol, Publish},
+    network::{
+        Driver, Id, InvalidDriver, InvalidId, InvalidReference, Ipam, NetworkUpdate, PoolSpec, PoolsSpec,
+        Reference, Scope, SubnetSpec,
+    },
+    tunnel::{Dscp, PeerSpec, VXLAN_PORT, VxlanSpec},
+};
 
 /// The name of a network or port: 1 to 63 letters, digits, `.`, `_` or `-`, the first a letter or digit.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -145,11 +156,81 @@ pub struct NetworkSpec {
     /// Whether tagged frames from access ports are dropped or passed through as they are.
     #[serde(default)]
     pub tags: Tags,
+    /// What makes it: overlay if it has a VNI, bridge if not, unless told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<Driver>,
+    /// Its subnets, at most one of each family; a plain segment has none.
+    #[serde(default, rename = "subnet", skip_serializing_if = "Vec::is_empty")]
+    pub subnets: Vec<SubnetSpec>,
+    /// Who chooses a subnet where none is written.
+    #[serde(default, skip_serializing_if = "Ipam::is_null")]
+    pub ipam: Ipam,
+    /// Cut off from the outside: no gateway, no published ports.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub internal: bool,
+    /// Whether containers that no service manages may join, in Docker's words; it is kept and shown.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub attachable: bool,
+    /// Whether it shall have an IPv6 subnet, too.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ipv6: bool,
+    /// What the driver was told; see [`crate::options`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
+    /// What its owner wrote on it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Who it is; after its name unless told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Id>,
+    /// When it was made, if the API made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<Timestamp>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl NetworkSpec {
     /// The network's MTU where none is told, and no tunnel carries it.
     pub const DEFAULT_MTU: u16 = 1500;
+
+    /// A network with nothing but a name.
+    pub fn plain(name: Name) -> Self {
+        Self {
+            name,
+            vlan: None,
+            vni: None,
+            mtu: None,
+            tags: Tags::Drop,
+            driver: None,
+            subnets: Vec::new(),
+            ipam: Ipam::Null,
+            internal: false,
+            attachable: false,
+            ipv6: false,
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            id: None,
+            created: None,
+        }
+    }
+
+    /// Who it is: what is declared in a file has the same id on every start.
+    pub fn id(&self) -> Id {
+        self.id.clone().unwrap_or_else(|| Id::of(self.name.as_str()))
+    }
+
+    /// What makes it.
+    pub fn driver(&self) -> Driver {
+        self.driver.unwrap_or(if self.vni.is_some() { Driver::Overlay } else { Driver::Bridge })
+    }
+
+    /// The subnet of a family, if it has one.
+    pub fn subnet(&self, ipv6: bool) -> Option<&SubnetSpec> {
+        self.subnets.iter().find(|it| matches!(it.subnet, IpNet::V6(_)) == ipv6)
+    }
 
     /// Octets of the longest IP packet its ports are given; `overlay`: of the longest that tunnels carry, if there are any.
     pub fn mtu(&self, overlay: Option<u16>) -> u16 {
@@ -461,6 +542,8 @@ pub struct Config {
     pub switch: SwitchSpec,
     /// `[api]`
     pub api: ApiSpec,
+    /// `[ipam]`
+    pub ipam: PoolsSpec,
     /// `[[network]]`
     #[serde(rename = "network")]
     pub networks: Vec<NetworkSpec>,

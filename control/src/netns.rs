@@ -20,6 +20,7 @@ use rustix::{
     io::Errno,
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
+use serde::{Deserialize, Serialize};
 
 use crate::model::Netns;
 
@@ -35,7 +36,7 @@ pub struct Namespace {
 }
 
 /// Which namespace it is: two names of one namespace have one identity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Identity {
     device: u64,
     inode: u64,

@@ -35,12 +35,21 @@
 //! ```
 
 mod change;
+mod derive;
 mod effect;
+mod endpoint;
+pub(crate) mod network;
+mod outside;
 mod registry;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashSet, fmt, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use vswitch::addr::{NetworkId, PortId};
@@ -52,10 +61,16 @@ use self::{
 pub use self::{
     change::{Change, Delta},
     effect::{Effect, Layout},
+    endpoint::Sandbox,
+    network::{Host, NetworkError, is_predefined, predefined},
+    outside::{Gated, Outside, Published},
 };
 use crate::{
     config::rules::{self, Index},
-    model::{ApiSpec, Carries, Config, DeviceSpec, Name, NetworkSpec, PeerSpec, PortSpec, SwitchSpec},
+    model::{
+        ApiSpec, Carries, Config, Connect, DeviceSpec, EndpointSpec, Id, Name, NetworkSpec, NetworkUpdate,
+        PeerSpec, PoolsSpec, PortSpec, SwitchSpec,
+    },
 };
 
 /// Peers that are taken in without being asked for, at most: anybody can send from many addresses.
@@ -71,6 +86,8 @@ pub enum Origin {
     Api,
     /// Nobody: a peer that was heard and taken in. It lives as long as the daemon, and gives way to who is asked for.
     Learned,
+    /// It follows from others: a port of an endpoint, of a network's gateway, or to the LAN.
+    Derived,
 }
 
 /// A network that is wanted.
@@ -106,6 +123,8 @@ pub enum Record {
     Network(Arc<NetworkSpec>),
     /// A port.
     Port(Arc<PortSpec>),
+    /// An endpoint.
+    Endpoint(Arc<EndpointSpec>),
 }
 
 /// What may be asked of a [`State`].
@@ -113,10 +132,28 @@ pub enum Record {
 pub enum Command {
     /// Put this in the place of what the file declared before; what the API made stays.
     Reload(Config),
-    /// Make a network.
+    /// Make a network, and choose what is not told.
     AddNetwork(NetworkSpec),
-    /// Remove a network that the API made and no port carries.
+    /// Change a network that the API made, and nothing that containers would notice.
+    UpdateNetwork {
+        /// The network.
+        name: Name,
+        /// What shall be different.
+        update: NetworkUpdate,
+    },
+    /// Remove a network that the API made, no port carries and nobody is connected to.
     RemoveNetwork(Name),
+    /// Connect a sandbox to a network, and choose what is not told.
+    Connect {
+        /// The network.
+        network: Name,
+        /// What is asked for.
+        connect: Box<Connect>,
+        /// What the sandbox is like.
+        sandbox: Box<Sandbox>,
+    },
+    /// Disconnect endpoints.
+    Disconnect(Vec<Id>),
     /// Make a port.
     AddPort(PortSpec),
     /// Remove a port that the API made, or a peer that was taken in.
@@ -176,6 +213,19 @@ pub enum Refusal {
         /// One sentence each: `port web: address[0]: …`.
         Vec<String>,
     ),
+    /// A port that follows from others goes with them.
+    #[error("port {name} is there for {of}: {what}")]
+    Derived {
+        /// The port.
+        name: Name,
+        /// Whose it is.
+        of: String,
+        /// What to do.
+        what: &'static str,
+    },
+    /// A network, or an endpoint of it, cannot be had, changed or removed.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// The change cannot be made while running.
     #[error("{} cannot change while running: restart the daemon to apply it", .0.join(", "))]
     NeedsRestart(
@@ -198,13 +248,15 @@ pub enum Refusal {
     },
 }
 
-/// The two kinds of object.
+/// The kinds of object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A broadcast domain.
     Network,
     /// A place where frames come and go.
     Port,
+    /// A sandbox's interface in a network.
+    Endpoint,
 }
 
 impl fmt::Display for Kind {
@@ -212,6 +264,7 @@ impl fmt::Display for Kind {
         f.pad(match self {
             Self::Network => "network",
             Self::Port => "port",
+            Self::Endpoint => "endpoint",
         })
     }
 }
@@ -237,10 +290,13 @@ pub struct Plan {
 pub struct State {
     switch: SwitchSpec,
     api: ApiSpec,
+    pools: PoolsSpec,
     networks: Registry<NetworkSpec>,
     ports: Registry<PortSpec>,
     /// Octets of the longest packet that tunnels carry, if there is an endpoint.
     overlay_mtu: Option<u16>,
+    endpoints: Arc<BTreeMap<Id, Arc<EndpointSpec>>>,
+    host: Arc<Host>,
 }
 
 impl State {
@@ -254,13 +310,16 @@ impl State {
     pub fn start(config: Config, stored: impl IntoIterator<Item = Record>) -> Result<Plan, Refusal> {
         let nothing = Self { switch: config.switch.clone(), api: config.api.clone(), ..Self::default() };
         let mut next = nothing.clone();
+        let endpoints = Arc::make_mut(&mut next.endpoints);
         for record in stored {
             match record {
                 Record::Network(spec) => next.networks.add(spec, Origin::Api)?,
                 Record::Port(spec) => next.ports.add(spec, Origin::Api)?,
+                Record::Endpoint(spec) => drop(endpoints.insert(spec.id.clone(), spec)),
             }
         }
         next.declare(config)?;
+        next.derive()?;
         next.check(&nothing)?;
         let mut plan = Plan::between(&nothing, next);
         plan.effects.retain(|effect| !matches!(effect, Effect::Store(_)));
@@ -278,13 +337,17 @@ impl State {
                 self.same_process(&config)?;
                 next.declare(config)?;
             }
-            Command::AddNetwork(spec) => next.networks.add(Arc::new(spec), Origin::Api)?,
+            Command::AddNetwork(spec) => next.add_network(spec)?,
+            Command::UpdateNetwork { name, update } => next.update_network(&name, update)?,
+            Command::RemoveNetwork(name) => next.remove_network(&name)?,
             Command::AddPort(spec) => next.ports.add(Arc::new(spec), Origin::Api)?,
-            Command::RemovePort(name) => next.ports.remove(&name)?,
+            Command::RemovePort(name) => next.remove_port(&name)?,
             Command::LearnPeer(address) => next.learn_peer(address)?,
-            Command::RemoveNetwork(name) => next.networks.remove(&name)?,
+            Command::Connect { network, connect, sandbox } => next.connect(&network, *connect, &sandbox)?,
+            Command::Disconnect(ids) => next.disconnect(&ids),
         }
         next.give_way();
+        next.derive()?;
         next.check(self)?;
         Ok(Plan::between(self, next))
     }
@@ -387,6 +450,27 @@ impl State {
         self.overlay_mtu
     }
 
+    /// What the gateway must know.
+    pub fn outside(&self) -> Outside {
+        Outside::of(self)
+    }
+
+    /// Removes a port that the API made.
+    fn remove_port(&mut self, name: &Name) -> Result<(), Refusal> {
+        let derived = self.ports.entry(name).filter(|entry| entry.origin == Origin::Derived);
+        let Some(entry) = derived else { return self.ports.remove(name) };
+        let endpoint = self.endpoints().find(|it| it.port == *name);
+        let network = entry.spec.carries.named().next().map_or("", Name::as_str);
+        let (of, what) = match endpoint {
+            Some(it) => (
+                format!("endpoint {} of network {}", it.name, it.network),
+                "disconnect it with `network disconnect`",
+            ),
+            None => (format!("network {network}"), "it goes with the network"),
+        };
+        Err(Refusal::Derived { name: name.clone(), of, what })
+    }
+
     fn settle_network(&self, entry: &Entry<NetworkSpec>) -> Network {
         Network {
             id: NetworkId(entry.number),
@@ -444,8 +528,9 @@ impl State {
         self.switch = config.switch;
         self.api = config.api;
         self.overlay_mtu = rules::overlay_mtu(&config.ports);
-        self.networks.declare(config.networks)?;
-        self.ports.declare(config.ports)
+        self.pools = config.ipam;
+        self.networks.declare(config.networks, Origin::File)?;
+        self.ports.declare(config.ports, Origin::File)
     }
 
     /// What a process is given at its start it keeps.
@@ -465,7 +550,14 @@ impl State {
 
     /// Holds everything against the rules. What is new since `old` comes last, to be blamed.
     fn check(&self, old: &Self) -> Result<(), Refusal> {
+        if let Some(bereft) = self.endpoints().find(|it| self.networks.entry(&it.network).is_none()) {
+            let endpoints = self.endpoints_of(&bereft.network).map(|it| it.name.to_string()).collect();
+            return Err(NetworkError::ActiveEndpoints(bereft.network.clone(), endpoints).into());
+        }
         self.none_is_bereft(old)?;
+        for entry in self.networks.entries().filter(|entry| !old.networks.holds(entry)) {
+            self.subnets_of(&entry.spec)?;
+        }
         let mut networks: Vec<_> = self.networks.entries().collect();
         networks.sort_by_key(|entry| (!old.networks.holds(entry), entry.origin == Origin::File));
         let networks: Vec<_> = networks.into_iter().map(|entry| &*entry.spec).collect();
@@ -525,14 +617,16 @@ impl Record {
         match self {
             Self::Network(_) => Kind::Network,
             Self::Port(_) => Kind::Port,
+            Self::Endpoint(_) => Kind::Endpoint,
         }
     }
 
-    /// Its name, unique among its kind.
-    pub fn name(&self) -> &Name {
+    /// What tells it from others of its kind: its name, or an endpoint's id.
+    pub fn key(&self) -> &str {
         match self {
-            Self::Network(spec) => &spec.name,
-            Self::Port(spec) => &spec.name,
+            Self::Network(spec) => spec.name.as_str(),
+            Self::Port(spec) => spec.name.as_str(),
+            Self::Endpoint(spec) => spec.id.as_str(),
         }
     }
 }

@@ -18,15 +18,17 @@ use vswitch::addr::MacAddr;
 
 use crate::{
     api::types::StaticEntry,
-    model::{Name, NetworkSpec, PortSpec},
+    model::{EndpointSpec, Name, NetworkSpec, PortSpec},
     state::{Kind, Record},
 };
 
 /// The version of the tables below. A change of their meaning raises it.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const NETWORKS: TableDefinition<'_, &str, &str> = TableDefinition::new("networks");
 const PORTS: TableDefinition<'_, &str, &str> = TableDefinition::new("ports");
+/// By id.
+const ENDPOINTS: TableDefinition<'_, &str, &str> = TableDefinition::new("endpoints");
 /// Addresses pinned to a port, by network and address.
 const PINS: TableDefinition<'_, &str, &str> = TableDefinition::new("pins");
 
@@ -97,7 +99,8 @@ impl Store {
     pub fn load(&self) -> Result<Vec<Record>, StoreError> {
         let networks = self.read(NETWORKS)?.into_iter().map(|spec| Record::Network(Arc::new(spec)));
         let ports = self.read(PORTS)?.into_iter().map(|spec| Record::Port(Arc::new(spec)));
-        Ok(networks.chain(ports).collect())
+        let endpoints = self.read(ENDPOINTS)?.into_iter().map(|spec| Record::Endpoint(Arc::new(spec)));
+        Ok(networks.chain(ports).chain(endpoints).collect())
     }
 
     /// Keeps a record, in the place of another of its kind and name. On the disk when this returns.
@@ -108,6 +111,7 @@ impl Store {
         match record {
             Record::Network(spec) => self.put_network(spec),
             Record::Port(spec) => self.put_port(spec),
+            Record::Endpoint(spec) => self.write(ENDPOINTS, spec.id.as_str(), Some(&**spec)),
         }
     }
 
@@ -131,10 +135,11 @@ impl Store {
     ///
     /// # Errors
     /// It is kept still.
-    pub fn remove(&self, kind: Kind, name: &Name) -> Result<(), StoreError> {
+    pub fn remove(&self, kind: Kind, key: &str) -> Result<(), StoreError> {
         match kind {
-            Kind::Network => self.write::<NetworkSpec>(NETWORKS, name.as_str(), None),
-            Kind::Port => self.write::<PortSpec>(PORTS, name.as_str(), None),
+            Kind::Network => self.write::<NetworkSpec>(NETWORKS, key, None),
+            Kind::Port => self.write::<PortSpec>(PORTS, key, None),
+            Kind::Endpoint => self.write::<EndpointSpec>(ENDPOINTS, key, None),
         }
     }
 
@@ -167,16 +172,20 @@ impl Store {
             let transaction = database.begin_write()?;
             let found = {
                 let mut meta = transaction.open_table(META)?;
-                let found = meta.get("version")?.map(|version| version.value());
-                if found.is_none() {
+                let found = meta.get("version")?.map_or(VERSION, |version| version.value());
+                // An older store has fewer tables and keys, and nothing that means another thing now.
+                if (1..=VERSION).contains(&found) {
                     meta.insert("version", VERSION)?;
+                    VERSION
+                } else {
+                    found
                 }
-                found.unwrap_or(VERSION)
             };
             if found == VERSION {
                 transaction.open_table(NETWORKS)?;
                 transaction.open_table(PORTS)?;
                 transaction.open_table(PINS)?;
+                transaction.open_table(ENDPOINTS)?;
                 transaction.commit()?;
             }
             Ok(found)
@@ -289,8 +298,8 @@ mod tests {
         store.put_network(&network("blue", 2)).unwrap();
         store.put_network(&network("red", 3)).unwrap();
         store.put_port(&port("web")).unwrap();
-        store.remove(Kind::Network, &"red".parse().unwrap()).unwrap();
-        store.remove(Kind::Port, &"never".parse().unwrap()).unwrap();
+        store.remove(Kind::Network, "red").unwrap();
+        store.remove(Kind::Port, "never").unwrap();
         drop(store);
         let expected = [Record::Network(network("blue", 2).into()), Record::Port(port("web").into())];
         assert_eq!(Store::open(folder.path()).unwrap().load().unwrap(), expected);
@@ -315,11 +324,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         let transaction = store.database.begin_write().unwrap();
-        transaction.open_table(META).unwrap().insert("version", 2).unwrap();
+        transaction.open_table(META).unwrap().insert("version", VERSION + 1).unwrap();
         transaction.commit().unwrap();
         drop(store);
         let error = Store::open(folder.path()).unwrap_err();
-        assert!(matches!(error, StoreError::Newer { found: 2, .. }), "{error}");
+        assert!(matches!(error, StoreError::Newer { found: 3, .. }), "{error}");
     }
 
     #[test]

@@ -28,7 +28,7 @@ use vswitch_control::{
     cli::{Cli, execute, exit_code},
     client::{Client, ClientError},
     metrics,
-    model::{NetworkSpec, PortSpec},
+    model::{NetworkSpec, PortSpec, Reference},
 };
 
 /// A served fake; everything ends with the value.
@@ -83,6 +83,10 @@ fn blue() -> NetworkSpec {
     serde_json::from_str(r#"{"name": "blue", "vlan": 10}"#).unwrap()
 }
 
+fn reference(text: &str) -> Reference {
+    text.parse().unwrap()
+}
+
 fn refusal<T: std::fmt::Debug>(result: Result<T, ClientError>) -> (ErrorCode, String) {
     match result.unwrap_err() {
         ClientError::Refused(error) => (error.code, error.error),
@@ -97,13 +101,13 @@ async fn every_call_reaches_the_backend_and_comes_back() {
 
     assert_eq!(client.add_network(&blue()).await.unwrap().spec, blue());
     assert_eq!(client.networks().await.unwrap().len(), 1);
-    assert_eq!(client.network(&name("blue")).await.unwrap().spec.vlan, blue().vlan);
+    assert_eq!(client.network(&reference("blue")).await.unwrap().spec.vlan, blue().vlan);
 
     let web: PortSpec = serde_json::from_str(r#"{"name": "web", "network": "blue", "kind": "tap"}"#).unwrap();
     assert_eq!(client.add_port(&web).await.unwrap().kind, "tap");
     assert_eq!(client.ports().await.unwrap().len(), 1);
     assert_eq!(client.port(&name("web")).await.unwrap().drops, [drop_of("web")]);
-    assert_eq!(client.network(&name("blue")).await.unwrap().ports, [name("web")]);
+    assert_eq!(client.network(&reference("blue")).await.unwrap().ports, [name("web")]);
     assert_eq!(client.stats().await.unwrap().ports[0].rx.bytes, 700);
 
     let mac = "02:42:0a:09:00:02".parse().unwrap();
@@ -126,7 +130,7 @@ async fn every_call_reaches_the_backend_and_comes_back() {
     assert!(reload.dry_run && reload.changes[0].name == "blue");
 
     client.delete_port(&name("web")).await.unwrap();
-    client.delete_network(&name("blue")).await.unwrap();
+    client.delete_network(&reference("blue")).await.unwrap();
     assert_eq!(client.networks().await.unwrap(), []);
 }
 
@@ -176,10 +180,10 @@ async fn refusals_keep_their_code_and_sentence() {
     let missing = (ErrorCode::NotFound, "there is no port web".to_owned());
     assert_eq!(refusal(client.port(&name("web")).await), missing);
     assert_eq!(refusal(client.delete_port(&name("web")).await), missing);
-    assert_eq!(refusal(client.network(&name("red")).await).0, ErrorCode::NotFound);
+    assert_eq!(refusal(client.network(&reference("red")).await).0, ErrorCode::NotFound);
     client.add_network(&blue()).await.unwrap();
     let conflict = refusal(client.add_network(&blue()).await);
-    assert_eq!(conflict, (ErrorCode::Conflict, "there is a network blue already".into()));
+    assert_eq!(conflict, (ErrorCode::Conflict, "network with name blue already exists".into()));
     let key = FdbKey { network: name("blue"), mac: "02:00:00:00:00:01".parse().unwrap() };
     assert_eq!(refusal(client.delete_fdb(&key).await).0, ErrorCode::NotFound);
 }
@@ -242,7 +246,7 @@ async fn the_openapi_document_names_every_path() {
     for (path, operations) in paths {
         for method in operations.as_object().unwrap().keys() {
             let concrete = path.replace("{name}", "-").replace("{network}", "-").replace("{mac}", "-");
-            let concrete = concrete.replace("{id}", "0");
+            let concrete = concrete.replace("{id}", "0").replace("{endpoint}", "-");
             let (status, text) = daemon.request(&method.to_uppercase(), &concrete, "").await;
             assert!(
                 !text.contains("there is no /") && status != 405,
@@ -251,7 +255,7 @@ async fn the_openapi_document_names_every_path() {
             methods += 1;
         }
     }
-    assert_eq!(methods, 25, "each route has its description");
+    assert_eq!(methods, 30, "each route has its description");
     for schema in ["Port", "Network", "FdbEntry", "ApiError", "Stats", "Reload"] {
         assert!(document["components"]["schemas"][schema].is_object(), "{schema}");
     }

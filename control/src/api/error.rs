@@ -2,7 +2,11 @@
 
 use std::{fmt, io};
 
-use crate::{state::Refusal, store::StoreError};
+use crate::{
+    ipam::IpamError,
+    state::{NetworkError, Refusal},
+    store::StoreError,
+};
 use axum::{
     Json,
     http::StatusCode,
@@ -136,10 +140,38 @@ impl From<Refusal> for ApiError {
             | Refusal::InUse { .. }
             | Refusal::Crowded { .. }
             | Refusal::Declared { .. } => ErrorCode::Conflict,
+            Refusal::Derived { .. } => ErrorCode::Conflict,
             Refusal::Missing { .. } => ErrorCode::NotFound,
+            Refusal::Network(error) => code_of(error),
             Refusal::Invalid(_) | Refusal::NeedsRestart(_) | Refusal::Full { .. } => ErrorCode::Invalid,
         };
         Self::new(code, refusal.to_string())
+    }
+}
+
+/// The statuses of Docker's API, where it has the sentence.
+fn code_of(error: &NetworkError) -> ErrorCode {
+    match error {
+        NetworkError::NotFound(_) | NetworkError::NotConnected(..) => ErrorCode::NotFound,
+        NetworkError::Exists(_)
+        | NetworkError::EndpointExists(..)
+        | NetworkError::PortTaken(_)
+        | NetworkError::Declared(_)
+        | NetworkError::Uprooted(..)
+        | NetworkError::Ipam(IpamError::Taken(_)) => ErrorCode::Conflict,
+        NetworkError::Predefined(_)
+        | NetworkError::NotRemovable(_)
+        | NetworkError::OnlyOne(_)
+        | NetworkError::ActiveEndpoints(..)
+        | NetworkError::HostNetwork
+        | NetworkError::NoNetwork => ErrorCode::Forbidden,
+        _ => ErrorCode::Invalid,
+    }
+}
+
+impl From<NetworkError> for ApiError {
+    fn from(error: NetworkError) -> Self {
+        Refusal::from(error).into()
     }
 }
 

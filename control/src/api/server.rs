@@ -7,7 +7,7 @@ use axum::{
     extract::{DefaultBodyLimit, State},
     http::{Method, StatusCode, Uri, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
-    routing::{delete, get, post},
+    routing::{delete, get, patch, post},
 };
 use futures_util::StreamExt;
 use tokio::net::UnixListener;
@@ -18,13 +18,13 @@ use super::{
     extract::{Body, InPath, Parameters},
     inspect,
     types::{
-        Drop, DropsFilter, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Reload, ReloadRequest,
-        StaticEntry, Stats, Status,
+        Drop, DropsFilter, Endpoint, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Prune,
+        Pruned, Reload, ReloadRequest, StaticEntry, Stats, Status,
         events::{Event, EventsFilter},
         tunnel::{Probe, Tunnel},
     },
 };
-use crate::model::{Name, NetworkSpec, PortSpec};
+use crate::model::{Connect, Name, NetworkSpec, NetworkUpdate, PortSpec, Reference};
 
 /// Octets of the longest body that is read.
 pub const BODY_LIMIT: usize = 64 * 1024;
@@ -38,7 +38,12 @@ pub const BODY_LIMIT: usize = 64 * 1024;
         networks,
         network,
         add_network,
+        update_network,
         delete_network,
+        prune_networks,
+        endpoints,
+        connect,
+        disconnect,
         ports,
         port,
         add_port,
@@ -81,7 +86,10 @@ pub async fn serve(
 pub fn router(backend: Arc<dyn Backend>) -> Router {
     reading()
         .route("/v1/networks", post(add_network))
-        .route("/v1/networks/{name}", delete(delete_network))
+        .route("/v1/networks/{name}", patch(update_network).delete(delete_network))
+        .route("/v1/networks/{name}/endpoints", post(connect))
+        .route("/v1/networks/{name}/endpoints/{endpoint}", delete(disconnect))
+        .route("/v1/prune", post(prune_networks))
         .route("/v1/ports", post(add_port))
         .route("/v1/ports/{name}", delete(delete_port))
         .route("/v1/peers/{name}/probe", post(probe))
@@ -107,6 +115,7 @@ pub(crate) fn reading() -> Router<Arc<dyn Backend>> {
         .route("/v1/status", get(status))
         .route("/v1/networks", get(networks))
         .route("/v1/networks/{name}", get(network))
+        .route("/v1/endpoints", get(endpoints))
         .route("/v1/ports", get(ports))
         .route("/v1/ports/{name}", get(port))
         .route("/v1/tunnel", get(tunnel))
@@ -142,7 +151,7 @@ async fn networks(State(backend): Shared) -> Response {
     params(("name" = String, Path)),
     responses((status = 200, body = Network), (status = "4XX", body = ApiError)),
 )]
-async fn network(State(backend): Shared, InPath(name): InPath<Name>) -> Response {
+async fn network(State(backend): Shared, InPath(name): InPath<Reference>) -> Response {
     answer(StatusCode::OK, backend.network(name).await)
 }
 
@@ -157,6 +166,73 @@ async fn add_network(State(backend): Shared, Body(spec): Body<NetworkSpec>) -> R
     answer(StatusCode::CREATED, backend.add_network(spec).await)
 }
 
+/// Changes a network while containers stay connected.
+#[utoipa::path(
+    patch,
+    path = "/v1/networks/{name}",
+    params(("name" = String, Path)),
+    request_body(content = serde_json::Value, description = "What shall be different: `mtu`, `labels`, `options`; a label or option without value is removed", example = json!({"mtu": 1400, "labels": {"team": "a", "old": null}})),
+    responses((status = 200, body = Network), (status = "4XX", body = ApiError)),
+)]
+async fn update_network(
+    State(backend): Shared,
+    InPath(name): InPath<Reference>,
+    Body(update): Body<NetworkUpdate>,
+) -> Response {
+    answer(StatusCode::OK, backend.update_network(name, update).await)
+}
+
+/// Deletes the networks that nobody uses.
+#[utoipa::path(
+    post,
+    path = "/v1/prune",
+    request_body = Prune,
+    responses((status = 200, body = Pruned), (status = "4XX", body = ApiError)),
+)]
+async fn prune_networks(State(backend): Shared, Body(prune): Body<Prune>) -> Response {
+    answer(StatusCode::OK, backend.prune_networks(prune).await)
+}
+
+/// Every endpoint.
+#[utoipa::path(
+    get,
+    path = "/v1/endpoints",
+    responses((status = 200, body = [Endpoint])),
+)]
+async fn endpoints(State(backend): Shared) -> Response {
+    answer(StatusCode::OK, backend.endpoints().await)
+}
+
+/// Connects a sandbox to a network.
+#[utoipa::path(
+    post,
+    path = "/v1/networks/{name}/endpoints",
+    params(("name" = String, Path)),
+    request_body(content = serde_json::Value, description = "What the endpoint shall be; all of it can be left out but the sandbox", example = json!({"sandbox": "web", "ip": "10.9.0.2", "publish": [{"host_port": 8080, "port": 80}]})),
+    responses((status = 201, body = Endpoint), (status = "4XX", body = ApiError)),
+)]
+async fn connect(
+    State(backend): Shared,
+    InPath(name): InPath<Reference>,
+    Body(connect): Body<Connect>,
+) -> Response {
+    answer(StatusCode::CREATED, backend.connect(name, connect).await)
+}
+
+/// Disconnects an endpoint.
+#[utoipa::path(
+    delete,
+    path = "/v1/networks/{name}/endpoints/{endpoint}",
+    params(("name" = String, Path), ("endpoint" = String, Path)),
+    responses((status = 204), (status = "4XX", body = ApiError)),
+)]
+async fn disconnect(
+    State(backend): Shared,
+    InPath((name, endpoint)): InPath<(Reference, Reference)>,
+) -> Response {
+    done(backend.disconnect(name, endpoint).await)
+}
+
 /// Deletes a network that no port uses.
 #[utoipa::path(
     delete,
@@ -164,7 +240,7 @@ async fn add_network(State(backend): Shared, Body(spec): Body<NetworkSpec>) -> R
     params(("name" = String, Path)),
     responses((status = 204), (status = "4XX", body = ApiError)),
 )]
-async fn delete_network(State(backend): Shared, InPath(name): InPath<Name>) -> Response {
+async fn delete_network(State(backend): Shared, InPath(name): InPath<Reference>) -> Response {
     done(backend.delete_network(name).await)
 }
 

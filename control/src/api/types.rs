@@ -5,6 +5,7 @@
 pub mod capture;
 pub mod counters;
 pub mod events;
+mod network;
 pub mod trace;
 pub mod tunnel;
 
@@ -15,8 +16,9 @@ use utoipa::{IntoParams, ToSchema};
 use vswitch::addr::MacAddr;
 
 use self::counters::{Load, NetworkStats, TableStats};
+pub use self::network::{Endpoint, Network, Prune, Pruned, SubnetUsage, has_label};
 pub use crate::model::Direction;
-use crate::model::{MirrorSpec, Name, NetworkSpec};
+use crate::model::{MirrorSpec, Name};
 
 /// The daemon at a glance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -60,22 +62,6 @@ pub struct Worker {
     pub turns: u64,
     /// Frames it received.
     pub frames: u64,
-}
-
-/// A broadcast domain, with what uses it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Network {
-    /// What it was asked to be.
-    #[serde(flatten)]
-    #[schema(value_type = Object)]
-    pub spec: NetworkSpec,
-    /// Whether the configuration file declares it; else it came through the API.
-    pub declared: bool,
-    /// The ports that carry it, by name.
-    #[schema(value_type = Vec<String>)]
-    pub ports: Vec<Name>,
-    /// Addresses in its part of the MAC table.
-    pub macs: u32,
 }
 
 /// A place where frames come and go, and how it fares.

@@ -57,7 +57,7 @@ pub enum Kind {
 /// Nothing is made before the daemon is known to be there and to have the network. If anything fails after
 /// that, the interface is deleted again.
 pub async fn attach(api: PathBuf, order: Order) -> Result<Port, ClientError> {
-    let network = Client::new(&api).network(&order.network).await?;
+    let network = Client::new(&api).network(&order.network.clone().into()).await?;
     let mtu = order.mtu.unwrap_or_else(|| network.spec.mtu(None));
     let netns = order.target.resolve(DOCKER_SOCKET.as_ref()).await?;
     let inside = Links::open(Namespace::open(&netns).map_err(ApiError::from)?).map_err(ApiError::from)?;

@@ -257,7 +257,13 @@ pub struct NetworkArguments {
 impl NetworkArguments {
     pub(super) fn spec(&self) -> NetworkSpec {
         let tags = if self.pass_tags { Tags::Pass } else { Tags::Drop };
-        NetworkSpec { name: self.name.clone(), vlan: self.vlan, vni: self.vni, mtu: self.mtu, tags }
+        NetworkSpec {
+            vlan: self.vlan,
+            vni: self.vni,
+            mtu: self.mtu,
+            tags,
+            ..NetworkSpec::plain(self.name.clone())
+        }
     }
 }
 

@@ -454,7 +454,16 @@ WORKER  PORTS  FRAMES  TURNS
     #[test]
     fn networks_and_addresses() {
         let spec = serde_json::from_str(r#"{"name": "blue", "vlan": 10, "mtu": 1450}"#).unwrap();
-        let blue = Network { spec, declared: true, ports: vec![name("web")], macs: 1 };
+        let blue = Network {
+            spec,
+            scope: crate::model::Scope::Local,
+            declared: true,
+            ports: vec![name("web")],
+            macs: 1,
+            endpoints: vec![],
+            usage: vec![],
+            warnings: vec![],
+        };
         let expected = "\
 NAME  VLAN  VNI   MTU  PORTS  MACS
 blue    10    -  1450      1     1

@@ -1,11 +1,13 @@
 //! `net.toml`, section by section: which keys there are and what each may hold.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     path::PathBuf,
 };
 
+use ipnet::IpNet;
 use vswitch::addr::VlanId;
 
 use super::{
@@ -16,8 +18,10 @@ use crate::{
     fields::{Misfit, PortFields},
     model::{
         ApiSpec, Carries, Config, DampingSpec, DeviceSpec, Direction, Dscp, MirrorSpec, Name, Netns,
-        NetworkSpec, PeerSpec, PortSpec, StormSpec, SwitchSpec, Tags, VxlanSpec,
+        NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, StormSpec, SubnetSpec, SwitchSpec, Tags, VxlanSpec,
     },
+    options,
+    state::network::{NetworkError, choose_addresses},
 };
 
 /// The longest socket path: `sun_path` holds 108 octets, of which `.attach` and a NUL take eight.
@@ -30,6 +34,7 @@ const UNDERLAY_MTU: RangeInclusive<u16> = 576..=u16::MAX;
 pub(super) fn config(mut file: Table<'_, '_, '_>) -> Config {
     let switch = file.table("switch").map(switch).unwrap_or_default();
     let api = file.table("api").map(api).unwrap_or_default();
+    let ipam = file.table("ipam").map(ipam).unwrap_or_default();
     let mut networks = Vec::new();
     file.tables("network", |table| networks.push(network(table)));
     let mut ports = Vec::new();
@@ -39,7 +44,7 @@ pub(super) fn config(mut file: Table<'_, '_, '_>) -> Config {
     }
     file.unsupported("docker");
     file.finish();
-    Config { switch, api, networks, ports }
+    Config { switch, api, ipam, networks, ports }
 }
 
 fn switch(mut table: Table<'_, '_, '_>) -> SwitchSpec {
@@ -130,8 +135,7 @@ fn network(mut table: Table<'_, '_, '_>) -> NetworkSpec {
     let vlan = table.integer("vlan", 0..=u16::MAX).and_then(|number| {
         VlanId::try_from(number).map_err(|error| table.fault("vlan", error.to_string())).ok()
     });
-    let spec = NetworkSpec {
-        name,
+    let mut spec = NetworkSpec {
         vlan,
         vni: table.integer("vni", VNI),
         mtu: table.integer("mtu", MTU),
@@ -143,9 +147,86 @@ fn network(mut table: Table<'_, '_, '_>) -> NetworkSpec {
                 Tags::Drop
             }
         },
+        driver: table.parsed("driver"),
+        internal: table.boolean("internal").unwrap_or(false),
+        attachable: table.boolean("attachable").unwrap_or(false),
+        options: table.texts("options"),
+        labels: table.texts("labels"),
+        ..NetworkSpec::plain(name)
+    };
+    table.tables("subnet", |table| spec.subnets.extend(subnet(table)));
+    spec.ipv6 = spec.subnet(true).is_some();
+    if let Err(error) = options::absorb(&mut spec) {
+        table.fault_within("options", &error.key, error.what);
+    }
+    // What is wrong with subnets is told by the rules.
+    let _: Result<(), NetworkError> = choose_addresses(&mut spec);
+    table.finish();
+    spec
+}
+
+/// A subnet without its addresses is none, and reported.
+fn subnet(mut table: Table<'_, '_, '_>) -> Option<SubnetSpec> {
+    let subnet: Option<IpNet> = table.parsed("subnet");
+    if subnet.is_none() {
+        table.fault_unless_read("subnet", "missing: write all its addresses, like 10.9.0.0/24");
+    }
+    let ip_range = table.parsed("ip_range");
+    let gateway = table.parsed("gateway");
+    let aux = table.texts("aux");
+    let mut addresses = BTreeMap::new();
+    for (name, text) in aux {
+        match text.parse::<IpAddr>() {
+            Ok(address) => drop(addresses.insert(name, address)),
+            Err(_) => table.fault_within("aux", &name, format!("{text:?} is no IP address")),
+        }
+    }
+    table.finish();
+    Some(SubnetSpec { subnet: subnet?, ip_range, gateway, aux: addresses })
+}
+
+fn ipam(mut table: Table<'_, '_, '_>) -> PoolsSpec {
+    let default = PoolsSpec::default();
+    let spec = PoolsSpec {
+        local: pools(&mut table, "local", false).unwrap_or(default.local),
+        overlay: pools(&mut table, "overlay", false).unwrap_or(default.overlay),
+        ipv6: pools(&mut table, "ipv6", true).unwrap_or(default.ipv6),
     };
     table.finish();
     spec
+}
+
+/// `None` where the key is missing, so that an empty list is one.
+fn pools(table: &mut Table<'_, '_, '_>, key: &'static str, ipv6: bool) -> Option<Vec<PoolSpec>> {
+    let mut pools = Vec::new();
+    let is_there = table.has(key);
+    table.tables(key, |table| pools.extend(pool(table, ipv6)));
+    is_there.then_some(pools)
+}
+
+fn pool(mut table: Table<'_, '_, '_>, ipv6: bool) -> Option<PoolSpec> {
+    let base: Option<IpNet> = table.parsed("base");
+    let size = table.integer("size", 1..=127_u8);
+    let pool = base.zip(size).map(|(base, size)| PoolSpec { base, size });
+    if let Some(PoolSpec { base, size }) = pool {
+        let family = if ipv6 { "IPv6" } else { "IPv4" };
+        if base.addr().is_ipv6() != ipv6 {
+            table.fault("base", format!("{base} is not {family}"));
+        } else if base != base.trunc() {
+            table.fault("base", format!("has host bits: write {}", base.trunc()));
+        } else if base.prefix_len() == 0 {
+            table.fault("base", "is the whole world: use a longer prefix");
+        } else if !(base.prefix_len()..base.max_prefix_len()).contains(&size) {
+            let most = base.max_prefix_len() - 1;
+            table.fault("size", format!("{size} is out of range: use {} to {most}", base.prefix_len()));
+        }
+    } else {
+        for key in ["base", "size"] {
+            table.fault_unless_read(key, "missing: a pool has a base and the size of each subnet");
+        }
+    }
+    table.finish();
+    pool
 }
 
 fn port(mut table: Table<'_, '_, '_>) -> PortSpec {

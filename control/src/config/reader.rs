@@ -4,7 +4,7 @@
 //! method reads one key: absent is `None`, wrong is reported and `None`. Keys nobody asked for are
 //! unknown, which [`Table::finish`] reports, with the nearest known key.
 
-use std::{fmt::Display, ops::RangeInclusive, str::FromStr};
+use std::{collections::BTreeMap, fmt::Display, ops::RangeInclusive, str::FromStr};
 
 use toml::{
     Spanned,
@@ -35,14 +35,43 @@ impl<'r, 's, 't> Table<'r, 's, 't> {
 
     /// Reports `key` as missing, unless it is there and was reported as wrong.
     pub(super) fn fault_unless_read(&mut self, key: &str, what: &str) {
-        if !self.table.contains_key(key) {
+        if !self.has(key) {
             self.fault(key, what);
         }
     }
 
     /// Whether `key` is there, and nothing was found wrong with it.
     pub(super) fn is_right(&self, key: &str) -> bool {
-        self.table.contains_key(key) && !self.report.is_faulty(&self.path_of(key))
+        self.has(key) && !self.report.is_faulty(&self.path_of(key))
+    }
+
+    /// Reports what stands within `key` as wrong.
+    pub(super) fn fault_within(&mut self, key: &str, inner: &str, what: impl Into<String>) {
+        self.report.fault(format!("{}.{inner}", self.path_of(key)), what);
+    }
+
+    /// Whether the key is there.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    /// Texts under names of the owner's choice.
+    pub(super) fn texts(&mut self, key: &'static str) -> BTreeMap<String, String> {
+        let mut texts = BTreeMap::new();
+        let Some(value) = self.take(key) else { return texts };
+        let DeValue::Table(table) = value.get_ref() else {
+            self.fault(key, format!("is {}: write a table of texts, {{ name = \"value\" }}", kind_of(value)));
+            return texts;
+        };
+        for (name, value) in table {
+            let name = name.get_ref().as_ref();
+            let path = format!("{}.{name}", self.path_of(key));
+            self.report.note(path.clone(), value.span().start);
+            if let Some(text) = self.text_of(path, value) {
+                texts.insert(name.to_owned(), text.to_owned());
+            }
+        }
+        texts
     }
 
     /// A text.
@@ -197,7 +226,7 @@ pub(super) fn outside<T: Display>(number: impl Display, range: &RangeInclusive<T
 }
 
 /// The known word that `word` may have been meant to be.
-pub(super) fn nearest<'w>(word: &str, known: impl Iterator<Item = &'w str>) -> Option<&'w str> {
+pub(crate) fn nearest<'w>(word: &str, known: impl Iterator<Item = &'w str>) -> Option<&'w str> {
     let distance = |other: &&str| strsim::damerau_levenshtein(word, other);
     known.min_by_key(distance).filter(|other| distance(other) <= 1 + word.len() / 5)
 }

@@ -15,7 +15,8 @@ use std::{
 use ipnet::IpNet;
 use vswitch::topology::DEFAULT_MTU;
 
-use super::reader::{nearest, outside};
+pub(crate) use super::reader::nearest;
+use super::reader::outside;
 use crate::model::{Carries, DeviceSpec, InterfaceSpec, Name, Netns, NetworkSpec, PortSpec, Tags, VxlanSpec};
 
 /// Octets of an IP packet: what IPv4 must carry (RFC 791) to what a frame buffer holds.

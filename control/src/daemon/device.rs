@@ -1,6 +1,6 @@
 //! Making the device behind a port, and taking it away again.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use tracing::warn;
 use vswitch::device::{
@@ -65,7 +65,6 @@ pub(super) async fn open(
                 Some(tap) => tap,
                 None => open_tap(interface, spec.ifname()).await?,
             };
-            tap.set_persist(interface.persist)?;
             tap.set_offload(spec.offload)?;
             let keeps = interface.netns.clone().and_then(|netns| Identity::of(&netns).map(|it| (netns, it)));
             Ok(OpenDevice::Tap { tap: Arc::new(tap), keeps })
@@ -88,10 +87,19 @@ pub(super) async fn open(
     }
 }
 
+/// A new TAP goes with us, whatever it was asked to be, until [`OpenDevice::keep`]: if we end before it is known that it
+/// shall stay, nothing is left behind. One that persists is taken over as it is.
 async fn open_tap(interface: &InterfaceSpec, ifname: &str) -> Result<Tap, ApiError> {
     let namespace = namespace(interface.netns.as_ref())?;
-    let options = TapOptions { exclusive: !interface.persist, persist: interface.persist };
-    let opened = run_in(&namespace, || Tap::open(ifname, options))?;
+    let opened = run_in(&namespace, || {
+        let new = Tap::open(ifname, TapOptions { exclusive: true, persist: false });
+        match new.as_ref().err().and_then(io::Error::raw_os_error) {
+            Some(EBUSY | EEXIST | EINVAL) if interface.persist => {
+                Tap::open(ifname, TapOptions { exclusive: false, persist: true })
+            }
+            _ => new,
+        }
+    })?;
     opened.map_err(|error| {
         let why = match error.raw_os_error() {
             Some(EBUSY | EEXIST) => {
@@ -156,6 +164,14 @@ impl OpenDevice {
     pub(super) fn is_abandoned(&self) -> bool {
         let Self::Tap { keeps, .. } = self else { return false };
         keeps.as_ref().is_some_and(|(netns, identity)| Identity::of(netns) != Some(*identity))
+    }
+
+    /// Lets an interface outlive us that shall.
+    pub(super) fn keep(&self, persist: bool) -> io::Result<()> {
+        match self {
+            Self::Tap { tap, .. } => tap.set_persist(persist),
+            _ => Ok(()),
+        }
     }
 
     /// Lets the interface go, whether it persists or not. It is gone when the workers have let the device go too.

@@ -51,6 +51,8 @@ pub(super) struct Edge {
     networks: BTreeMap<NetworkId, EdgeNetwork>,
     /// Interfaces that were opened and are still to be set up.
     unset: Vec<PortId>,
+    /// Interfaces that were opened and do not outlive us yet, though they shall.
+    unkept: Vec<PortId>,
     /// Called when somebody sends to the tunnel who is no peer.
     on_stranger: OnStranger,
     pub(super) captures: Captures,
@@ -119,6 +121,7 @@ impl Edge {
             ports: BTreeMap::new(),
             networks: BTreeMap::new(),
             unset: Vec::new(),
+            unkept: Vec::new(),
             on_stranger,
             captures: Captures::default(),
             leaving: Vec::new(),
@@ -167,6 +170,7 @@ impl Edge {
             device: device.map_err(|error| error.error),
             heard: None,
         };
+        self.unkept.push(wanted.id);
         self.ports.insert(wanted.id, port);
         Ok(())
     }
@@ -213,6 +217,18 @@ impl Edge {
         Ok(())
     }
 
+    /// Lets the interfaces that were opened since the last call outlive us, where they shall. Not before they are known to
+    /// whoever starts after us.
+    pub(super) fn keep(&mut self) {
+        for id in std::mem::take(&mut self.unkept) {
+            let Some(EdgePort { wanted, device: Ok(open), .. }) = self.ports.get(&id) else { continue };
+            let persist = wanted.spec.interface().is_some_and(|interface| interface.persist);
+            if let Err(error) = open.keep(persist) {
+                warn!(port = %wanted.spec.name, "its interface would not outlive the daemon: {error}");
+            }
+        }
+    }
+
     /// A port's interface could not be set up: it has none, then.
     fn lose(&mut self, id: PortId, error: ApiError, missing: Missing) -> Result<(), ApiError> {
         if missing == Missing::Refuse {
@@ -225,6 +241,10 @@ impl Edge {
     /// Takes the port away, with its interface and all that is known of who is behind it.
     pub(super) fn close(&mut self, id: PortId) {
         let Some(port) = self.ports.remove(&id) else { return };
+        if let Ok(open) = &port.device {
+            // From now on it goes with us, so that it is not left behind whatever happens. If it is gone, it is gone.
+            let _ = open.keep(false);
+        }
         self.leaving.extend(port.device);
         self.fdb.purge(|_, port| port == id);
     }
@@ -468,6 +488,7 @@ impl Edge {
                     info!(port = %wanted.spec.name, "up again");
                     (port.device, port.key) = (Ok(device), key);
                     self.unset.push(id);
+                    self.unkept.push(id);
                     any = true;
                 }
                 Err(error) => port.device = Err(error.error),
@@ -476,6 +497,7 @@ impl Edge {
         if any && let Err(error) = self.set_up(Missing::Retry).await {
             warn!("{}", error.error);
         }
+        self.keep();
         any
     }
 

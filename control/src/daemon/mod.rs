@@ -19,6 +19,7 @@ mod lock;
 mod log;
 mod probe;
 mod service;
+mod sight;
 mod trace;
 mod tunnel;
 mod view;
@@ -39,7 +40,12 @@ use tracing::{error, info, warn};
 
 use self::{lock::InstanceLock, service::Daemon};
 use crate::{
-    api, attach, config, metrics, model::Config, socket::listen_at, state::State, store::Store, web,
+    api, attach, config, metrics,
+    model::Config,
+    socket::listen_at,
+    state::{Record, State},
+    store::Store,
+    web,
 };
 
 /// How the daemon is started.
@@ -115,7 +121,7 @@ async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
     let _lock = InstanceLock::take(&state_folder)?;
     let store = Store::open(&state_folder)?;
     tunnel::settle(&mut config).await;
-    let plan = State::start(config, store.load()?)?;
+    let plan = State::start(config, living(&store)?)?;
     // Signals first: one that comes while ports are opened must not kill us with interfaces left behind.
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -184,6 +190,21 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
     listener.map_err(|error| {
         format!("cannot serve metrics at {address}: {error}: correct api.metrics, or free the port").into()
     })
+}
+
+/// What is kept, without the endpoints whose sandboxes ended while nobody looked.
+fn living(store: &Store) -> Result<Vec<Record>, Failure> {
+    let mut living = Vec::new();
+    for record in store.load()? {
+        match &record {
+            Record::Endpoint(endpoint) if sight::is_orphan(endpoint) => {
+                store.remove(record.kind(), record.key())?;
+                warn!(endpoint = %endpoint.name, network = %endpoint.network, "reaped: its namespace is gone");
+            }
+            _ => living.push(record),
+        }
+    }
+    Ok(living)
 }
 
 async fn reload(daemon: &Daemon) {

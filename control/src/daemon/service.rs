@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf, sync::Arc, time::Instant};
 
 use futures_util::FutureExt;
+use jiff::Timestamp;
 use tokio::{
     sync::{Mutex, Notify},
     task::spawn_blocking,
@@ -14,15 +15,15 @@ use super::{
     Failure, capture,
     edge::{Edge, Missing},
     journal::{Journal, Observer},
-    probe, trace, tunnel, view,
+    probe, sight, trace, tunnel, view,
 };
 use crate::{
     api::{
         Answer, ApiError, Backend, EventStream,
         inspect::CaptureStream,
         types::{
-            Drop, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Reload, StaticEntry, Stats,
-            Status,
+            Drop, Endpoint, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Prune, Pruned,
+            Reload, StaticEntry, Stats, Status,
             capture::{Capture, CaptureRequest},
             events::{EventsFilter, What},
             trace::{Trace, TraceRequest, Why, WhyFilter},
@@ -31,8 +32,9 @@ use crate::{
     },
     attach::server::Attachment,
     config,
-    model::{DeviceSpec, Name, NetworkSpec, PortSpec},
-    state::{self, Command, Effect, Plan, Refusal, State},
+    model::{Connect, DeviceSpec, Driver, Id, Name, NetworkSpec, NetworkUpdate, PortSpec, Reference},
+    options,
+    state::{self, Command, Effect, NetworkError, Plan, Refusal, State, is_predefined},
     store::{Store, StoreError},
 };
 
@@ -166,6 +168,7 @@ impl Daemon {
         let core = &mut *self.core.lock().await;
         core.edge.listen();
         core.edge.sweep();
+        core.reap().await;
         if core.edge.collect_abandoned() | core.edge.retry().await {
             core.edge.rebuild(&core.state).await;
         }
@@ -204,6 +207,7 @@ impl Core {
             self.take_back(&effects).await;
             return Err(error);
         }
+        self.edge.keep();
         self.state = next;
         self.edge.rebuild(&self.state).await;
         self.observer.note_changes(&changes);
@@ -218,6 +222,24 @@ impl Core {
     /// Notes what has happened.
     fn look(&mut self) {
         self.observer.look(&self.state, &self.edge);
+    }
+
+    /// Disconnects endpoints whose sandboxes have ended.
+    async fn reap(&mut self) {
+        let orphans: Vec<_> = self.state.endpoints().filter(|it| sight::is_orphan(it)).cloned().collect();
+        if orphans.is_empty() {
+            return;
+        }
+        let ids = orphans.iter().map(|it| it.id.clone()).collect();
+        let manner = Manner { missing: Missing::Retry, handed: None };
+        match self.execute(Command::Disconnect(ids), manner).await {
+            Ok(_) => {
+                for endpoint in orphans {
+                    warn!(endpoint = %endpoint.name, network = %endpoint.network, "reaped: its namespace is gone");
+                }
+            }
+            Err(error) => error!("endpoints without a namespace cannot be reaped: {}", error.error),
+        }
     }
 
     /// Pins every address that is kept to its port: a port that was opened anew has none. A pin whose network or port is
@@ -271,7 +293,9 @@ impl Core {
                 self.edge.set_up(manner.missing).await?;
                 self.store.put(record)?;
             }
-            Effect::Unstore(record) => self.store.remove(record.kind(), record.name())?,
+            Effect::Unstore(record) => self.store.remove(record.kind(), record.key())?,
+            Effect::SetOutside { .. } => {}
+            Effect::Restore { new, .. } => self.store.put(new)?,
         }
         Ok(())
     }
@@ -297,10 +321,46 @@ impl Core {
         Ok(view::port(&self.state, &self.edge, &port))
     }
 
-    fn network(&self, name: &Name) -> Result<Network, ApiError> {
-        let network = self.state.network(name).ok_or_else(|| missing(state::Kind::Network, name))?;
-        let macs = view::macs_by_network(&self.edge);
-        Ok(view::network(&self.state, &network, &macs))
+    /// The network as the API shows it, one that was there from the start too.
+    fn network(&self, reference: &Reference) -> Result<Network, ApiError> {
+        match self.state.find_network(reference) {
+            Ok(network) => Ok(view::network(&self.state, &self.edge, &network)),
+            Err(refusal) => {
+                let text = reference.as_str();
+                let is_called =
+                    |it: &Network| it.spec.name.as_str() == text || it.id().as_str().starts_with(text);
+                view::predefined().find(is_called).ok_or_else(|| refusal.into())
+            }
+        }
+    }
+
+    /// The name of a network that may be changed.
+    fn changeable(&self, reference: &Reference) -> Result<Name, ApiError> {
+        match self.state.find_network(reference) {
+            Ok(network) => Ok(network.spec.name.clone()),
+            Err(_) if self.network(reference).is_ok() => {
+                Err(NetworkError::Predefined(reference.to_string()).into())
+            }
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// The name of a network that sandboxes can be in.
+    fn connectable(&self, reference: &Reference) -> Result<Name, ApiError> {
+        match (self.state.find_network(reference), self.network(reference)) {
+            (Ok(network), _) => Ok(network.spec.name.clone()),
+            (Err(_), Ok(network)) if network.spec.driver() == Driver::Host => {
+                Err(NetworkError::HostNetwork.into())
+            }
+            (Err(_), Ok(_)) => Err(NetworkError::NoNetwork.into()),
+            (Err(refusal), Err(_)) => Err(refusal.into()),
+        }
+    }
+
+    fn endpoint(&self, id: &Id) -> Result<Endpoint, ApiError> {
+        let endpoint = self.state.endpoints().find(|it| it.id == *id);
+        let endpoint = endpoint.ok_or_else(|| ApiError::not_found(format!("there is no endpoint {id}")))?;
+        Ok(view::endpoint(&self.state, &self.edge, endpoint))
     }
 
     fn port_id(&self, name: &Name) -> Result<vswitch::addr::PortId, ApiError> {
@@ -328,32 +388,109 @@ impl Backend for Daemon {
     fn networks(&self) -> Answer<'_, Vec<Network>> {
         async {
             let core = self.core.lock().await;
-            let macs = view::macs_by_network(&core.edge);
-            Ok(core.state.networks().map(|network| view::network(&core.state, &network, &macs)).collect())
+            Ok(view::networks(&core.state, &core.edge))
         }
         .boxed()
     }
 
-    fn network(&self, name: Name) -> Answer<'_, Network> {
-        async move { self.core.lock().await.network(&name) }.boxed()
+    fn network(&self, network: Reference) -> Answer<'_, Network> {
+        async move { self.core.lock().await.network(&network) }.boxed()
     }
 
     fn add_network(&self, spec: NetworkSpec) -> Answer<'_, Network> {
         async move {
             let mut core = self.core.lock().await;
+            let mut spec = spec;
+            spec.id = Some(Id::random()?);
+            spec.created = Some(Timestamp::now());
+            let host = sight::host(&core.state).await?;
+            core.state.observe(host);
             let name = spec.name.clone();
             core.execute(Command::AddNetwork(spec), Manner { missing: Missing::Refuse, handed: None })
                 .await?;
-            core.network(&name)
+            let mut network = core.network(&name.into())?;
+            network.warnings = options::warnings(&network.spec);
+            Ok(network)
         }
         .boxed()
     }
 
-    fn delete_network(&self, name: Name) -> Answer<'_, ()> {
+    fn update_network(&self, network: Reference, update: NetworkUpdate) -> Answer<'_, Network> {
         async move {
             let mut core = self.core.lock().await;
+            let name = core.changeable(&network)?;
+            let command = Command::UpdateNetwork { name: name.clone(), update };
+            core.execute(command, Manner { missing: Missing::Refuse, handed: None }).await?;
+            core.network(&name.into())
+        }
+        .boxed()
+    }
+
+    fn delete_network(&self, network: Reference) -> Answer<'_, ()> {
+        async move {
+            let mut core = self.core.lock().await;
+            if is_predefined(network.as_str()) {
+                return Err(NetworkError::NotRemovable(network.into()).into());
+            }
+            let name = core.state.find_network(&network)?.spec.name.clone();
             let manner = Manner { missing: Missing::Refuse, handed: None };
             core.execute(Command::RemoveNetwork(name), manner).await.map(drop)
+        }
+        .boxed()
+    }
+
+    fn prune_networks(&self, prune: Prune) -> Answer<'_, Pruned> {
+        async move {
+            let mut core = self.core.lock().await;
+            let mut pruned = Pruned::default();
+            for name in core
+                .state
+                .unused_networks()
+                .into_iter()
+                .filter(|it| prune.wants(it))
+                .map(|it| it.name.clone())
+            {
+                let manner = Manner { missing: Missing::Refuse, handed: None };
+                core.execute(Command::RemoveNetwork(name.clone()), manner).await?;
+                pruned.networks.push(name);
+            }
+            Ok(pruned)
+        }
+        .boxed()
+    }
+
+    fn endpoints(&self) -> Answer<'_, Vec<Endpoint>> {
+        async {
+            let core = self.core.lock().await;
+            let mut endpoints: Vec<_> =
+                core.state.endpoints().map(|it| view::endpoint(&core.state, &core.edge, it)).collect();
+            endpoints.sort_by(|a, b| (&a.spec.network, &a.spec.name).cmp(&(&b.spec.network, &b.spec.name)));
+            Ok(endpoints)
+        }
+        .boxed()
+    }
+
+    fn connect(&self, network: Reference, connect: Connect) -> Answer<'_, Endpoint> {
+        async move {
+            let mut core = self.core.lock().await;
+            let network = core.connectable(&network)?;
+            let sandbox = sight::sandbox(connect.sandbox.as_ref()).await?;
+            let id = connect.id.clone().unwrap_or_else(|| sandbox.id.clone());
+            let command =
+                Command::Connect { network, connect: Box::new(connect), sandbox: Box::new(sandbox) };
+            core.execute(command, Manner { missing: Missing::Refuse, handed: None }).await?;
+            core.endpoint(&id)
+        }
+        .boxed()
+    }
+
+    fn disconnect(&self, network: Reference, endpoint: Reference) -> Answer<'_, ()> {
+        async move {
+            let mut core = self.core.lock().await;
+            let network = core.connectable(&network)?;
+            let id = core.state.find_endpoint(&network, &endpoint)?.id.clone();
+            let manner = Manner { missing: Missing::Refuse, handed: None };
+            core.execute(Command::Disconnect(vec![id]), manner).await.map(drop)
         }
         .boxed()
     }

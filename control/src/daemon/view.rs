@@ -13,13 +13,13 @@ use vswitch::{
 use super::{device::OpenDevice, edge::Edge};
 use crate::{
     api::types::{
-        Action, Change, Direction, Drop, Fates, FdbEntry, FdbFilter, Network, Origin, Port, PortState,
-        PortStats, StaticEntry, Stats, Status, Traffic, Worker,
+        Action, Change, Direction, Drop, Endpoint, Fates, FdbEntry, FdbFilter, Network, Origin, Port,
+        PortState, PortStats, StaticEntry, Stats, Status, SubnetUsage, Traffic, Worker,
         counters::{Histogram, Load, NetworkStats, Place, TableStats},
-        tunnel::{Endpoint, Features, Peer, PeerOrigin, Stranger, Tunnel},
+        tunnel::{self, Features, Peer, PeerOrigin, Stranger, Tunnel},
     },
     link::host_ifname,
-    model::{Carries, DeviceSpec, Name, NetworkSpec, PeerSpec, VXLAN_PORT, VxlanSpec},
+    model::{Carries, DeviceSpec, EndpointSpec, Id, Name, NetworkSpec, PeerSpec, VXLAN_PORT, VxlanSpec},
     state::{self, State},
 };
 
@@ -71,7 +71,7 @@ pub(super) fn status(state: &State, edge: &Edge, config: &Path, uptime: Duration
 /// The tunnel: this host's end, and its peers by name.
 pub(super) fn tunnel(state: &State, edge: &Edge) -> Tunnel {
     let endpoint = state.endpoint().and_then(|spec| match &spec.device {
-        DeviceSpec::Vxlan(vxlan) => Some(endpoint(state, edge, vxlan)),
+        DeviceSpec::Vxlan(vxlan) => Some(tunnel_endpoint(state, edge, vxlan)),
         _ => None,
     });
     let peers = state.ports().filter_map(|port| match &port.spec.device {
@@ -81,11 +81,11 @@ pub(super) fn tunnel(state: &State, edge: &Edge) -> Tunnel {
     Tunnel { endpoint, peers: peers.collect() }
 }
 
-fn endpoint(state: &State, edge: &Edge, spec: &VxlanSpec) -> Endpoint {
+fn tunnel_endpoint(state: &State, edge: &Edge, spec: &VxlanSpec) -> tunnel::Endpoint {
     let own = VxlanSpec::NAME.parse().ok().and_then(|name| state.port(&name));
     let reason = own.and_then(|port| edge.why_down(edge.port(port.id)?));
     let open = edge.endpoint();
-    Endpoint {
+    tunnel::Endpoint {
         local: spec.local,
         port: spec.port,
         group: spec.group,
@@ -141,7 +141,7 @@ fn tunnel_peer(state: &State, edge: &Edge, port: &state::Port, peer: &PeerSpec) 
         networks: held.map(|network| network.spec.name.clone()).collect(),
         origin: match port.origin {
             state::Origin::File => PeerOrigin::File,
-            state::Origin::Api => PeerOrigin::Api,
+            state::Origin::Api | state::Origin::Derived => PeerOrigin::Api,
             state::Origin::Learned => PeerOrigin::Learned,
         },
         state: if reason.is_none() { PortState::Up } else { PortState::Down },
@@ -185,13 +185,103 @@ pub(super) fn learned(edge: &Edge) -> usize {
     edge.fdb.entries(edge.workers.now()).filter(|entry| entry.origin == fdb::Origin::Learned).count()
 }
 
-pub(super) fn network(state: &State, network: &state::Network, macs: &HashMap<NetworkId, u32>) -> Network {
+/// All networks, by name: ours, and those that are there from the start.
+pub(super) fn networks(state: &State, edge: &Edge) -> Vec<Network> {
+    let macs = macs_by_network(edge);
+    let mut ports: HashMap<Name, Vec<Name>> = HashMap::new();
+    for port in state.ports() {
+        let name = &port.spec.name;
+        let mut note = |network: &Name| ports.entry(network.clone()).or_default().push(name.clone());
+        match &port.spec.carries {
+            carries @ Carries::Tunnel { .. } => {
+                let held = state.networks().filter(|network| carries.holds(&network.spec));
+                held.for_each(|network| note(&network.spec.name));
+            }
+            carries => carries.named().for_each(&mut note),
+        }
+    }
+    let mut endpoints: HashMap<Name, Vec<Endpoint>> = HashMap::new();
+    for it in state.endpoints() {
+        endpoints.entry(it.network.clone()).or_default().push(endpoint(state, edge, it));
+    }
+    let ours = state.networks().map(|network| {
+        let name = &network.spec.name;
+        let macs = macs.get(&network.id).copied().unwrap_or(0);
+        show(
+            &network,
+            ports.remove(name).unwrap_or_default(),
+            macs,
+            endpoints.remove(name).unwrap_or_default(),
+        )
+    });
+    let mut networks: Vec<_> = ours.chain(predefined()).collect();
+    networks.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+    networks
+}
+
+/// One network, with how much of its subnets is in use.
+pub(super) fn network(state: &State, edge: &Edge, network: &state::Network) -> Network {
+    let name = &network.spec.name;
     let carries = |port: &state::Port| port.spec.carries.holds(&network.spec);
+    let ports = state.ports().filter(carries).map(|port| port.spec.name.clone()).collect();
+    let macs = macs_by_network(edge).get(&network.id).copied().unwrap_or(0);
+    let endpoints = state.endpoints_of(name).map(|it| endpoint(state, edge, it)).collect();
+    let mut shown = show(network, ports, macs, endpoints);
+    let subnets = state.subnets_of(&network.spec).unwrap_or_default();
+    shown.usage = subnets
+        .iter()
+        .map(|subnet| {
+            let (used, available) = subnet.usage();
+            SubnetUsage { subnet: subnet.net(), used, available }
+        })
+        .collect();
+    shown
+}
+
+/// The networks that are there from the start.
+pub(super) fn predefined() -> impl Iterator<Item = Network> {
+    state::predefined().into_iter().map(|spec| Network {
+        scope: spec.driver().scope(),
+        declared: true,
+        ports: Vec::new(),
+        macs: 0,
+        endpoints: Vec::new(),
+        usage: Vec::new(),
+        warnings: Vec::new(),
+        spec: NetworkSpec { id: Some(spec.id()), ..spec },
+    })
+}
+
+fn show(network: &state::Network, ports: Vec<Name>, macs: u32, mut endpoints: Vec<Endpoint>) -> Network {
+    let spec = &network.spec;
+    endpoints.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
     Network {
-        spec: NetworkSpec { mtu: Some(network.mtu), ..(*network.spec).clone() },
+        scope: spec.driver().scope(),
+        spec: NetworkSpec {
+            id: Some(spec.id()),
+            driver: Some(spec.driver()),
+            mtu: Some(network.mtu),
+            ..(**spec).clone()
+        },
         declared: network.origin == state::Origin::File,
-        ports: state.ports().filter(carries).map(|port| port.spec.name.clone()).collect(),
-        macs: macs.get(&network.id).copied().unwrap_or(0),
+        ports,
+        macs,
+        endpoints,
+        usage: Vec::new(),
+        warnings: Vec::new(),
+    }
+}
+
+pub(super) fn endpoint(state: &State, edge: &Edge, spec: &EndpointSpec) -> Endpoint {
+    let network_id =
+        state.network(&spec.network).map_or_else(|| Id::of(spec.network.as_str()), |it| it.spec.id());
+    let real = state.port(&spec.port).and_then(|port| edge.port(port.id));
+    let reason = real.and_then(|real| edge.why_down(real));
+    Endpoint {
+        spec: spec.clone(),
+        network_id,
+        state: if reason.is_none() { PortState::Up } else { PortState::Down },
+        reason,
     }
 }
 
@@ -376,8 +466,12 @@ pub(super) fn pinned(entry: StaticEntry) -> FdbEntry {
 pub(super) fn change(change: &state::Change) -> Change {
     use state::{Change as Difference, Delta};
     let action = match change {
-        Difference::Network(Delta::Added(_)) | Difference::Port(Delta::Added(_)) => Action::Add,
-        Difference::Network(Delta::Removed(_)) | Difference::Port(Delta::Removed(_)) => Action::Remove,
+        Difference::Network(Delta::Added(_))
+        | Difference::Port(Delta::Added(_))
+        | Difference::Endpoint(Delta::Added(_)) => Action::Add,
+        Difference::Network(Delta::Removed(_))
+        | Difference::Port(Delta::Removed(_))
+        | Difference::Endpoint(Delta::Removed(_)) => Action::Remove,
         _ => Action::Change,
     };
     let (object, name) = match change {
@@ -388,6 +482,9 @@ pub(super) fn change(change: &state::Change) -> Change {
         Difference::Port(Delta::Added(port) | Delta::Removed(port) | Delta::Changed { new: port, .. }) => {
             ("port", port.spec.name.to_string())
         }
+        Difference::Endpoint(
+            Delta::Added(endpoint) | Delta::Removed(endpoint) | Delta::Changed { new: endpoint, .. },
+        ) => ("endpoint", endpoint.name.to_string()),
     };
     let line = change.to_string();
     let detail = line.split_once(": ").map_or("", |(_, detail)| detail);

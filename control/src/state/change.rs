@@ -1,11 +1,11 @@
 //! The difference between two states, object by object.
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use serde_json::Value;
 
 use super::{Network, Port, State};
-use crate::model::{Name, SwitchSpec};
+use crate::model::{EndpointSpec, Id, Name, SwitchSpec};
 
 /// One difference, displayed as a line: `+ network red`, `~ port web: isolated false -> true`, `- port db`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum Change {
     Network(Delta<Network>),
     /// A port.
     Port(Delta<Port>),
+    /// An endpoint.
+    Endpoint(Delta<Arc<EndpointSpec>>),
 }
 
 /// What became of an object.
@@ -39,7 +41,7 @@ pub enum Delta<T> {
     },
 }
 
-/// All differences: the switch, then networks, then ports, each by name.
+/// All differences: the switch, then networks, ports and endpoints, each by name.
 pub(super) fn between(old: &State, new: &State) -> Vec<Change> {
     let mut changes = Vec::new();
     if old.switch != new.switch {
@@ -51,6 +53,12 @@ pub(super) fn between(old: &State, new: &State) -> Vec<Change> {
     let names: BTreeSet<Name> = old.ports().chain(new.ports()).map(|it| it.spec.name.clone()).collect();
     let ports = names.iter().filter_map(|name| delta(old.port(name), new.port(name)));
     changes.extend(ports.map(Change::Port));
+    if !Arc::ptr_eq(&old.endpoints, &new.endpoints) {
+        let ids: BTreeSet<&Id> = old.endpoints.keys().chain(new.endpoints.keys()).collect();
+        let of = |state: &State, id: &Id| state.endpoints.get(id).cloned();
+        let endpoints = ids.into_iter().filter_map(|id| delta(of(old, id), of(new, id)));
+        changes.extend(endpoints.map(Change::Endpoint));
+    }
     changes
 }
 
@@ -78,6 +86,14 @@ impl fmt::Display for Change {
             Self::Port(Delta::Changed { old, new }) => {
                 let values = [old, new].map(|it| with_mtu(written(&*it.spec), it.mtu));
                 changed(f, &format!("port {}", new.spec.name), &values[0], &values[1])
+            }
+            Self::Endpoint(Delta::Added(it)) => write!(f, "+ endpoint {} of network {}", it.name, it.network),
+            Self::Endpoint(Delta::Removed(it)) => {
+                write!(f, "- endpoint {} of network {}", it.name, it.network)
+            }
+            Self::Endpoint(Delta::Changed { old, new }) => {
+                let who = format!("endpoint {} of network {}", new.name, new.network);
+                changed(f, &who, &written(&**old), &written(&**new))
             }
         }
     }

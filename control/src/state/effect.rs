@@ -8,7 +8,7 @@ use vswitch::{
     topology::{self, PortMode, PortRules, StormLimits, Topology, TopologyError},
 };
 
-use super::{Change, Delta, Network, Origin, Port, Record, State};
+use super::{Change, Delta, Network, Origin, Outside, Port, Record, State, derive::host_port_name};
 use crate::model::{Carries, DeviceSpec, Direction, Name, PeerSpec, PortSpec, StormSpec, SwitchSpec, Tags};
 
 /// One deed of the edge. Each carries what it takes to [`undo`](Effect::undo) it.
@@ -40,10 +40,24 @@ pub enum Effect {
     },
     /// Make the port's device, or take it over.
     OpenPort(Port),
+    /// The rules by which networks reach the outside, and it them, are others now.
+    SetOutside {
+        /// Before.
+        old: Outside,
+        /// After.
+        new: Outside,
+    },
     /// Keep it, durably.
     Store(Record),
     /// Keep it no longer.
     Unstore(Record),
+    /// Keep another in its place.
+    Restore {
+        /// Before.
+        old: Record,
+        /// After; its kind and key are the same.
+        new: Record,
+    },
 }
 
 impl Effect {
@@ -58,6 +72,8 @@ impl Effect {
             Self::OpenPort(port) => Self::ClosePort(port),
             Self::Store(record) => Self::Unstore(record),
             Self::Unstore(record) => Self::Store(record),
+            Self::SetOutside { old, new } => Self::SetOutside { old: new, new: old },
+            Self::Restore { old, new } => Self::Restore { old: new, new: old },
         }
     }
 
@@ -72,7 +88,8 @@ impl Effect {
             // Peers are sent to by the endpoint.
             Self::OpenPort(port) if matches!(port.spec.device, DeviceSpec::Vxlan(_)) => 4,
             Self::OpenPort(_) => 5,
-            Self::Store(_) | Self::Unstore(_) => 6,
+            Self::SetOutside { .. } => 6,
+            Self::Store(_) | Self::Unstore(_) | Self::Restore { .. } => 7,
         }
     }
 }
@@ -83,6 +100,10 @@ pub(super) fn of(changes: &[Change], old: &State, new: &State) -> Vec<Effect> {
     let (before, after) = (old.layout(), new.layout());
     if before != after {
         effects.push(Effect::SetTopology { old: before, new: after });
+    }
+    let (before, after) = (old.outside(), new.outside());
+    if before != after {
+        effects.push(Effect::SetOutside { old: before, new: after });
     }
     effects.sort_by_key(Effect::turn);
     effects
@@ -106,17 +127,23 @@ fn deeds(change: Change) -> Vec<Effect> {
             effects.extend(kept(delta, |it: Port| (it.origin, Record::Port(it.spec))));
             effects
         }
+        Change::Endpoint(delta) => {
+            kept(delta, |it| (Origin::Api, Record::Endpoint(it))).into_iter().collect()
+        }
     }
 }
 
-/// What becomes of the stored records. What the API made is added and removed, never changed.
+/// What becomes of the stored records: only what the API made has one.
 fn kept<T>(delta: Delta<T>, record: impl Fn(T) -> (Origin, Record)) -> Option<Effect> {
+    let record = |it: T| Some(record(it)).filter(|it| it.0 == Origin::Api).map(|it| it.1);
     match delta {
-        Delta::Added(it) => Some(record(it)).filter(|it| it.0 == Origin::Api).map(|it| Effect::Store(it.1)),
-        Delta::Removed(it) => {
-            Some(record(it)).filter(|it| it.0 == Origin::Api).map(|it| Effect::Unstore(it.1))
+        Delta::Added(it) => record(it).map(Effect::Store),
+        Delta::Removed(it) => record(it).map(Effect::Unstore),
+        Delta::Changed { old, new } => {
+            let (old, new) = (record(old)?, record(new)?);
+            // A port's MTU may follow its network's: that is no change of what was asked for.
+            (old != new).then_some(Effect::Restore { old, new })
         }
-        Delta::Changed { .. } => None,
     }
 }
 
@@ -208,6 +235,13 @@ fn is_flooded_to(state: &State, device: &DeviceSpec) -> bool {
     }
 }
 
+/// Whether it is a network's gateway on this host. Each host that tunnels lead to has one with the same addresses: none
+/// shall hear of another's, so it stands in the tunnels' group.
+fn is_gateway(state: &State, port: &Port) -> bool {
+    let network = port.spec.carries.untagged().and_then(|name| state.network(name));
+    port.origin == Origin::Derived && network.is_some_and(|it| host_port_name(&it.spec) == port.spec.name)
+}
+
 /// The rules see to it that every network a port names exists.
 fn port_rules(state: &State, port: &Port) -> Option<PortRules> {
     let number = |name: &Name| state.network(name).map(|network| network.id);
@@ -231,7 +265,7 @@ fn port_rules(state: &State, port: &Port) -> Option<PortRules> {
         id: port.id,
         mode,
         isolated: port.spec.isolated,
-        horizon: is_tunnel.then_some(TUNNELS),
+        horizon: (is_tunnel || is_gateway(state, port)).then_some(TUNNELS),
         flood: is_flooded_to(state, &port.spec.device),
         mac_limit: port.spec.mac_limit,
         storm: StormLimits { broadcast, multicast, unknown },

@@ -85,14 +85,25 @@ impl<S: Spec> Registry<S> {
         Ok(())
     }
 
-    /// Puts `specs` in the place of what the file declared before. What stays keeps its number, and
-    /// the numbers of what goes are free for what comes.
-    pub(super) fn declare(&mut self, specs: Vec<S>) -> Result<(), Refusal> {
+    /// Puts another in the place of the object that has its name.
+    pub(super) fn replace(&mut self, spec: S) {
+        if let Some(entry) = Arc::make_mut(&mut self.entries).get_mut(spec.name()) {
+            entry.spec = Arc::new(spec);
+        }
+    }
+
+    /// Puts `specs` in the place of all that was of this origin before. What stays keeps its number, and the numbers of
+    /// what goes are free for what comes.
+    pub(super) fn declare(&mut self, specs: Vec<S>, origin: Origin) -> Result<(), Refusal> {
         let mut names = BTreeSet::new();
         for spec in &specs {
             let (kind, name) = (S::KIND, spec.name().clone());
-            if self.entries.get(&name).is_some_and(|entry| entry.origin == Origin::Api) {
-                return Err(Refusal::Both { kind, name });
+            match self.entries.get(&name).map(|entry| entry.origin) {
+                Some(Origin::Api) if origin == Origin::File => return Err(Refusal::Both { kind, name }),
+                Some(other) if other != origin && other != Origin::Learned => {
+                    return Err(Refusal::Exists { kind, name });
+                }
+                _ => {}
             }
             if !names.insert(name.clone()) {
                 return Err(Refusal::Exists { kind, name });
@@ -101,7 +112,7 @@ impl<S: Spec> Registry<S> {
         let numbers = &mut self.numbers;
         let entries = Arc::make_mut(&mut self.entries);
         entries.retain(|name, entry| {
-            let stays = entry.origin != Origin::File || names.contains(name);
+            let stays = entry.origin != origin || names.contains(name);
             if !stays {
                 numbers.release(entry.number);
             }
@@ -109,10 +120,10 @@ impl<S: Spec> Registry<S> {
         });
         for spec in specs {
             match Arc::make_mut(&mut self.entries).get_mut(spec.name()) {
-                None => self.add(Arc::new(spec), Origin::File)?,
+                None => self.add(Arc::new(spec), origin)?,
                 Some(entry) => {
                     // One that was learned is declared now.
-                    entry.origin = Origin::File;
+                    entry.origin = origin;
                     if *entry.spec != spec {
                         entry.spec = Arc::new(spec);
                     }

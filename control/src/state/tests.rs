@@ -32,8 +32,10 @@ fn told(effects: &[Effect]) -> Vec<String> {
         Effect::SetTopology { .. } => "set topology".into(),
         Effect::UpdatePort { new, .. } => format!("update {}={}", new.spec.name, new.id.0),
         Effect::OpenPort(port) => format!("open {}={}", port.spec.name, port.id.0),
-        Effect::Store(record) => format!("store {} {}", record.kind(), record.name()),
-        Effect::Unstore(record) => format!("unstore {} {}", record.kind(), record.name()),
+        Effect::Store(record) => format!("store {} {}", record.kind(), record.key()),
+        Effect::Unstore(record) => format!("unstore {} {}", record.kind(), record.key()),
+        Effect::SetOutside { .. } => "set outside".into(),
+        Effect::Restore { new, .. } => format!("restore {} {}", new.kind(), new.key()),
     };
     effects.iter().map(tell).collect()
 }
@@ -290,7 +292,7 @@ mod model {
     use super::*;
     use crate::{
         config::rules::{self, Index},
-        state::Layout,
+        state::{Layout, Outside},
     };
 
     /// An edge that does what it is told, and finds fault with what it cannot do.
@@ -298,7 +300,8 @@ mod model {
     struct Edge {
         open: BTreeMap<u16, super::super::Port>,
         layout: Layout,
-        stored: BTreeMap<(String, Name), Record>,
+        outside: Outside,
+        stored: BTreeMap<(String, String), Record>,
     }
 
     impl Edge {
@@ -322,12 +325,21 @@ mod model {
                     self.layout = new;
                 }
                 Effect::Store(record) => {
-                    let key = (record.kind().to_string(), record.name().clone());
+                    let key = (record.kind().to_string(), record.key().to_owned());
                     assert_eq!(self.stored.insert(key, record), None);
                 }
                 Effect::Unstore(record) => {
-                    let key = (record.kind().to_string(), record.name().clone());
+                    let key = (record.kind().to_string(), record.key().to_owned());
                     assert_eq!(self.stored.remove(&key), Some(record));
+                }
+                Effect::SetOutside { old, new } => {
+                    assert_eq!(self.outside, old);
+                    self.outside = new;
+                }
+                Effect::Restore { old, new } => {
+                    assert_eq!((old.kind(), old.key()), (new.kind(), new.key()));
+                    let key = (new.kind().to_string(), new.key().to_owned());
+                    assert_eq!(self.stored.insert(key, new), Some(old));
                 }
             }
         }
@@ -337,12 +349,15 @@ mod model {
             let networks =
                 state.networks().filter(|it| it.origin == Origin::Api).map(|it| Record::Network(it.spec));
             let ports = state.ports().filter(|it| it.origin == Origin::Api).map(|it| Record::Port(it.spec));
+            let endpoints = state.endpoints().map(|it| Record::Endpoint(it.clone()));
             Self {
                 open: state.ports().map(|port| (port.id.0, port)).collect(),
                 layout: state.layout(),
+                outside: state.outside(),
                 stored: networks
                     .chain(ports)
-                    .map(|record| ((record.kind().to_string(), record.name().clone()), record))
+                    .chain(endpoints)
+                    .map(|record| ((record.kind().to_string(), record.key().to_owned()), record))
                     .collect(),
             }
         }
@@ -436,7 +451,7 @@ mod model {
                 Command::AddPort(it) => drop(self.ports.insert(it.name.clone(), (Origin::Api, it))),
                 Command::RemoveNetwork(name) => drop(self.networks.remove(&name)),
                 Command::RemovePort(name) => drop(self.ports.remove(&name)),
-                Command::LearnPeer(_) => unreachable!("not among any_command"),
+                other => unreachable!("{other:?} has a model of its own"),
             }
         }
 

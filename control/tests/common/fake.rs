@@ -8,21 +8,25 @@ use vswitch_control::{
         Answer, ApiError, Backend, EventStream,
         inspect::CaptureStream,
         types::{
-            Action, Change, Direction, Drop, Fates, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network,
-            Origin, Port, PortState, PortStats, Reload, StaticEntry, Stats, Status, Traffic, Worker,
+            Action, Change, Direction, Drop, Endpoint, Fates, FdbEntry, FdbFilter, FdbKey, Flush, Flushed,
+            Network, Origin, Port, PortState, PortStats, Prune, Pruned, Reload, StaticEntry, Stats, Status,
+            Traffic, Worker,
             capture::{Capture, CaptureRequest},
             events::{Event, EventsFilter, What},
             trace::{Trace, TraceRequest, Verdict, Why, WhyFilter},
             tunnel::{Probe, Tunnel},
         },
     },
-    model::{Carries, DeviceSpec, Name, NetworkSpec, PortSpec},
+    model::{
+        Carries, Connect, DeviceSpec, EndpointSpec, Id, Name, NetworkSpec, NetworkUpdate, PortSpec, Reference,
+    },
 };
 
 /// What the fake daemon has.
 #[derive(Debug, Default)]
 pub(crate) struct Fake {
     networks: Mutex<Vec<NetworkSpec>>,
+    endpoints: Mutex<Vec<Endpoint>>,
     ports: Mutex<Vec<Port>>,
     fdb: Mutex<Vec<FdbEntry>>,
 }
@@ -78,16 +82,52 @@ pub(crate) fn port_of(spec: &PortSpec) -> Port {
     }
 }
 
+/// The endpoint that a daemon would make of `connect`.
+fn endpoint_of(network: &Network, connect: Connect) -> Endpoint {
+    let name = connect.name.unwrap_or_else(|| name("web"));
+    let spec = EndpointSpec {
+        id: Id::of(name.as_str()),
+        network: network.spec.name.clone(),
+        port: format!("{name}.{}", network.spec.name).parse().unwrap(),
+        name,
+        sandbox: connect.sandbox,
+        identity: None,
+        container: connect.container,
+        aliases: connect.aliases,
+        ifname: connect.ifname.unwrap_or_else(|| "eth0".into()),
+        mac: connect.mac.unwrap_or("02:42:0a:09:00:02".parse().unwrap()),
+        addresses: vec!["10.9.0.2/24".parse().unwrap()],
+        link_local: vec![],
+        gateways: vec![],
+        options: connect.options,
+        published: connect.publish,
+        created: "2026-01-02T03:04:05.5Z".parse().unwrap(),
+    };
+    Endpoint { spec, network_id: network.id(), state: PortState::Up, reason: None }
+}
+
 impl Fake {
     fn network_of(&self, spec: NetworkSpec) -> Network {
         let on = |port: &&Port| port.network.as_ref() == Some(&spec.name);
         let ports = self.ports.lock().unwrap().iter().filter(on).map(|port| port.name.clone()).collect();
-        Network { spec, declared: false, ports, macs: 0 }
+        let endpoints = self.endpoints.lock().unwrap().clone();
+        Network {
+            scope: spec.driver().scope(),
+            endpoints: endpoints.into_iter().filter(|it| it.spec.network == spec.name).collect(),
+            spec,
+            declared: false,
+            ports,
+            macs: 0,
+            usage: vec![],
+            warnings: vec![],
+        }
     }
 
-    fn find_network(&self, name: &Name) -> Result<Network, ApiError> {
-        let found = self.networks.lock().unwrap().iter().find(|network| network.name == *name).cloned();
-        let spec = found.ok_or_else(|| ApiError::not_found(format!("there is no network {name}")))?;
+    fn find_network(&self, name: &str) -> Result<Network, ApiError> {
+        let networks = self.networks.lock().unwrap().clone();
+        let is_called = |it: &NetworkSpec| it.name.as_str() == name || it.id().as_str().starts_with(name);
+        let found = networks.into_iter().find(is_called);
+        let spec = found.ok_or_else(|| ApiError::not_found(format!("network {name} not found")))?;
         Ok(self.network_of(spec))
     }
 
@@ -102,7 +142,7 @@ impl Fake {
             return Err(ApiError::conflict(format!("there is a port {} already", spec.name)));
         }
         if let Carries::Access { network } = &spec.carries {
-            self.find_network(network)?;
+            self.find_network(network.as_str())?;
         }
         let port = port_of(spec);
         self.ports.lock().unwrap().push(port.clone());
@@ -137,22 +177,61 @@ impl Backend for Fake {
         ready(Ok(specs.into_iter().map(|spec| self.network_of(spec)).collect()))
     }
 
-    fn network(&self, name: Name) -> Answer<'_, Network> {
-        ready(self.find_network(&name))
+    fn network(&self, network: Reference) -> Answer<'_, Network> {
+        ready(self.find_network(network.as_str()))
     }
 
     fn add_network(&self, spec: NetworkSpec) -> Answer<'_, Network> {
-        if self.find_network(&spec.name).is_ok() {
-            return ready(Err(ApiError::conflict(format!("there is a network {} already", spec.name))));
+        if self.find_network(spec.name.as_str()).is_ok() {
+            return ready(Err(ApiError::conflict(format!("network with name {} already exists", spec.name))));
         }
         self.networks.lock().unwrap().push(spec.clone());
         ready(Ok(self.network_of(spec)))
     }
 
-    fn delete_network(&self, name: Name) -> Answer<'_, ()> {
-        let found = self.find_network(&name).map(|_| ());
-        self.networks.lock().unwrap().retain(|network| network.name != name);
-        ready(found)
+    fn update_network(&self, network: Reference, update: NetworkUpdate) -> Answer<'_, Network> {
+        ready(self.find_network(network.as_str()).map(|found| {
+            let mut networks = self.networks.lock().unwrap();
+            let spec = networks.iter_mut().find(|it| it.name == found.spec.name).unwrap();
+            spec.mtu = update.mtu.or(spec.mtu);
+            Network { spec: spec.clone(), ..found }
+        }))
+    }
+
+    fn delete_network(&self, network: Reference) -> Answer<'_, ()> {
+        let found = self.find_network(network.as_str());
+        if let Ok(found) = &found {
+            self.networks.lock().unwrap().retain(|network| network.name != found.spec.name);
+        }
+        ready(found.map(|_| ()))
+    }
+
+    fn prune_networks(&self, prune: Prune) -> Answer<'_, Pruned> {
+        let mut networks = self.networks.lock().unwrap();
+        let (gone, kept) = networks.drain(..).partition(|it| prune.wants(it));
+        *networks = kept;
+        let names: fn(Vec<NetworkSpec>) -> _ = |gone| gone.into_iter().map(|it| it.name).collect();
+        ready(Ok(Pruned { networks: names(gone) }))
+    }
+
+    fn endpoints(&self) -> Answer<'_, Vec<Endpoint>> {
+        ready(Ok(self.endpoints.lock().unwrap().clone()))
+    }
+
+    fn connect(&self, network: Reference, connect: Connect) -> Answer<'_, Endpoint> {
+        ready(self.find_network(network.as_str()).map(|network| {
+            let endpoint = endpoint_of(&network, connect);
+            self.endpoints.lock().unwrap().push(endpoint.clone());
+            endpoint
+        }))
+    }
+
+    fn disconnect(&self, network: Reference, endpoint: Reference) -> Answer<'_, ()> {
+        let mut endpoints = self.endpoints.lock().unwrap();
+        let before = endpoints.len();
+        endpoints.retain(|it| it.spec.name.as_str() != endpoint.as_str());
+        let why = format!("container {endpoint} is not connected to network {network}");
+        ready(if endpoints.len() == before { Err(ApiError::not_found(why)) } else { Ok(()) })
     }
 
     fn ports(&self) -> Answer<'_, Vec<Port>> {

@@ -20,6 +20,7 @@ pub struct Tunnel {
 
 /// This host's end of all tunnels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = TunnelEndpoint)]
 pub struct Endpoint {
     /// The address peers send to.
     #[schema(value_type = String)]

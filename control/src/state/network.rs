@@ -1,0 +1,314 @@
+//! Networks as Docker's users make, change and remove them. Its sentences are Docker's.
+
+use std::{collections::HashSet, sync::Arc};
+
+use ipnet::IpNet;
+
+use super::{Kind, Network, Origin, Refusal, State, registry::Entry};
+use crate::{
+    ipam::{self, IpamError, Subnet},
+    model::{Driver, Ipam, Name, NetworkSpec, NetworkUpdate, PoolSpec, Publish, Reference},
+    options::{self, OptionError},
+};
+
+/// The first VNI that is given out.
+const FIRST_VNI: u32 = 4096;
+
+/// The last one there is (RFC 7348 section 5).
+const LAST_VNI: u32 = 0xff_ffff;
+
+/// The auxiliary address that the host itself has in an uplink network.
+pub(crate) const HOST_ADDRESS: &str = "host";
+
+/// Why a network, or an endpoint of it, cannot be had, changed or removed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkError {
+    /// There is none that is called so.
+    #[error("network {0} not found")]
+    NotFound(Reference),
+    /// Several ids begin like that: (what was written, how many).
+    #[error("network {0} is ambiguous ({1} matches found based on ID prefix)")]
+    Ambiguous(Reference, usize),
+    /// The name is taken.
+    #[error("network with name {0} already exists")]
+    Exists(Name),
+    /// Docker has a network of that name from the start.
+    // With the blank at its end, as Docker says it.
+    #[error("operation is not permitted on predefined {0} network ")]
+    Predefined(String),
+    /// It was there from the start.
+    #[error("{0} is a pre-defined network and cannot be removed")]
+    NotRemovable(String),
+    /// There is one already, and one is enough.
+    #[error("only one instance of \"{0}\" network is allowed")]
+    OnlyOne(Driver),
+    /// Containers are in it: (network, who).
+    #[error("error while removing network: network {0} has active endpoints ({list})", list = .1.join(", "))]
+    ActiveEndpoints(Name, Vec<String>),
+    /// Connecting to, or disconnecting from, the host's network.
+    #[error("container cannot be disconnected from host network or connected to host network")]
+    HostNetwork,
+    /// Connecting to no network.
+    #[error(
+        "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+    )]
+    NoNetwork,
+    /// Nobody of that name is in the network: (who, network).
+    #[error("container {0} is not connected to network {1}")]
+    NotConnected(Reference, Name),
+    /// Several endpoints are called so: (what was written, how many).
+    #[error("endpoint {0} is ambiguous ({1} matches found)")]
+    AmbiguousEndpoint(Reference, usize),
+    /// The endpoint's name is taken: (name, network).
+    #[error("endpoint with name {0} already exists in network {1}")]
+    EndpointExists(Name, Name),
+    /// Pools and addresses.
+    #[error(transparent)]
+    Ipam(#[from] IpamError),
+    /// What the driver was told.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// More than one subnet of a family: (driver).
+    #[error("{0} driver doesn't support multiple subnets: write one for IPv4 and one for IPv6")]
+    Subnets(Driver),
+    /// All VNIs are taken.
+    #[error("all VNIs from 4096 to 16777215 are in use: remove networks, or choose one below with -o vni=N")]
+    NoVni,
+    /// An address of a family was asked for that the network has no subnet of: (network, `IPv4` or `IPv6`).
+    #[error("network {0} has no {1} subnet to take that address from: create it with one")]
+    NoSubnet(Name, &'static str),
+    /// A MAC address is a group's, or in use: (why).
+    #[error("{0}")]
+    Mac(String),
+    /// A name cannot be made of the sandbox's: (what there is).
+    #[error("{0:?} is no name for an endpoint: choose one with --name")]
+    Nameless(String),
+    /// Nobody outside could reach it: (network, why).
+    #[error("ports cannot be published in network {0}: {1}")]
+    NotPublished(Name, &'static str),
+    /// The host's port is taken: (what was asked for).
+    #[error("Bind for {place} failed: port is already allocated", place = place(.0))]
+    PortTaken(Publish),
+    /// It cannot change while it lives: (network, key, why).
+    #[error("network {0}: {1} cannot change while the network lives: {2}")]
+    Fixed(Name, String, &'static str),
+    /// The file says what it is.
+    #[error("network {0} is declared in the configuration file: change it there and reload")]
+    Declared(Name),
+    /// Endpoints have addresses in a subnet that is gone, or given to others: (network, who).
+    #[error("network {0}: its subnets cannot change while endpoints have addresses in them ({list}): disconnect them first", list = .1.join(", "))]
+    Uprooted(Name, Vec<String>),
+}
+
+fn place(publish: &Publish) -> String {
+    let port = publish.host_port;
+    match publish.address {
+        None => format!("0.0.0.0:{port}"),
+        Some(std::net::IpAddr::V4(address)) => format!("{address}:{port}"),
+        Some(std::net::IpAddr::V6(address)) => format!("[{address}]:{port}"),
+    }
+}
+
+/// Names that Docker's users know as its own networks; no other network may have them.
+pub fn is_predefined(name: &str) -> bool {
+    matches!(name, "bridge" | "host" | "none" | "default")
+}
+
+/// The networks that are always there, and are no broadcast domains of ours.
+pub fn predefined() -> [NetworkSpec; 2] {
+    [("host", Driver::Host), ("none", Driver::Null)].map(|(name, driver)| {
+        let mut spec = NetworkSpec::plain(name.parse().expect("it is a name"));
+        spec.driver = Some(driver);
+        spec
+    })
+}
+
+/// What of this host matters to networks, besides ourselves. Looked up before a network is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    /// Where its routes lead, without the default ones and those of our own interfaces.
+    pub routes: Vec<IpNet>,
+    /// Where IPv6 subnets are taken from that nobody chose.
+    pub ipv6: Option<PoolSpec>,
+}
+
+impl State {
+    /// Notes what this host is like now.
+    pub fn observe(&mut self, host: Host) {
+        self.host = Arc::new(host);
+    }
+
+    /// The network that is called so: by its id, its name, or the first digits of its id, in this order.
+    ///
+    /// # Errors
+    /// There is none, or several ids begin like that.
+    pub fn find_network(&self, reference: &Reference) -> Result<Network, Refusal> {
+        let text = reference.as_str();
+        if let Some(found) = text.parse().ok().and_then(|name| self.network(&name)) {
+            return Ok(found);
+        }
+        let mut found = self.networks().filter(|network| network.spec.id().as_str().starts_with(text));
+        match (found.next(), found.count()) {
+            (None, _) => Err(NetworkError::NotFound(reference.clone()).into()),
+            (Some(network), 0) => Ok(network),
+            (Some(_), more) => Err(NetworkError::Ambiguous(reference.clone(), more + 1).into()),
+        }
+    }
+
+    /// The networks that the API made and nobody uses: no endpoint is in them, and no port carries them but their own.
+    pub fn unused_networks(&self) -> Vec<Arc<NetworkSpec>> {
+        let mut used: HashSet<&Name> = self.endpoints().map(|it| &it.network).collect();
+        let asked_for = self.ports.entries().filter(|entry| entry.origin != Origin::Derived);
+        used.extend(asked_for.flat_map(|entry| entry.spec.carries.named()));
+        let unused =
+            |entry: &&Entry<NetworkSpec>| entry.origin == Origin::Api && !used.contains(&entry.spec.name);
+        self.networks.entries().filter(unused).map(|entry| Arc::clone(&entry.spec)).collect()
+    }
+
+    /// Makes a network, and chooses what was not told.
+    pub(super) fn add_network(&mut self, mut spec: NetworkSpec) -> Result<(), Refusal> {
+        let name = spec.name.clone();
+        if is_predefined(name.as_str()) {
+            return Err(NetworkError::Predefined(name.into()).into());
+        }
+        if let driver @ (Driver::Host | Driver::Null) = spec.driver() {
+            return Err(NetworkError::OnlyOne(driver).into());
+        }
+        if self.networks.entry(&name).is_some() {
+            return Err(NetworkError::Exists(name).into());
+        }
+        options::absorb(&mut spec).map_err(NetworkError::from)?;
+        self.choose_subnets(&mut spec)?;
+        if spec.driver() == Driver::Overlay && spec.vni.is_none() {
+            spec.vni = Some(self.free_vni().ok_or(NetworkError::NoVni)?);
+        }
+        self.networks.add(Arc::new(spec), Origin::Api)
+    }
+
+    fn choose_subnets(&self, spec: &mut NetworkSpec) -> Result<(), NetworkError> {
+        for family in [false, true] {
+            if spec.subnets.iter().filter(|it| it.subnet.addr().is_ipv6() == family).count() > 1 {
+                return Err(NetworkError::Subnets(spec.driver()));
+            }
+        }
+        for subnet in &spec.subnets {
+            Subnet::new(subnet)?;
+            self.check_overlap(spec.driver(), subnet.subnet)?;
+        }
+        if spec.ipam == Ipam::Default {
+            if spec.subnet(false).is_none() {
+                let pools =
+                    if spec.driver() == Driver::Overlay { &self.pools.overlay } else { &self.pools.local };
+                spec.subnets.push(self.free_subnet(pools)?.into());
+            }
+            if spec.ipv6 && spec.subnet(true).is_none() {
+                let own: Vec<_> = self.host.ipv6.into_iter().collect();
+                let pools = if self.pools.ipv6.is_empty() { &own } else { &self.pools.ipv6 };
+                spec.subnets.push(self.free_subnet(pools)?.into());
+            }
+        }
+        spec.ipam = Ipam::Null;
+        spec.ipv6 |= spec.subnet(true).is_some();
+        spec.subnets.sort_by_key(|it| it.subnet.addr().is_ipv6());
+        choose_addresses(spec)
+    }
+
+    fn free_subnet(&self, pools: &[PoolSpec]) -> Result<IpNet, IpamError> {
+        ipam::free_subnet(pools, self.subnets().chain(self.host.routes.iter().copied()))
+    }
+
+    /// Every subnet of every network.
+    fn subnets(&self) -> impl Iterator<Item = IpNet> {
+        self.networks.entries().flat_map(|entry| entry.spec.subnets.iter().map(|it| it.subnet))
+    }
+
+    /// A subnet may not take addresses from another network, nor from what the host reaches by itself. A wider route of
+    /// the host, a VPN's perhaps, is no hindrance: the narrower one goes first. An uplink's subnet is the LAN's.
+    fn check_overlap(&self, driver: Driver, subnet: IpNet) -> Result<(), IpamError> {
+        let of_the_host = self.host.routes.iter().copied().filter(|route| subnet.contains(route));
+        let taken = of_the_host.filter(|_| driver != Driver::Uplink).next().is_some()
+            || self.subnets().any(|other| ipam::overlap(other, subnet));
+        if taken { Err(IpamError::Overlap(subnet)) } else { Ok(()) }
+    }
+
+    fn free_vni(&self) -> Option<u32> {
+        let mut taken: Vec<u32> = self.networks.entries().filter_map(|entry| entry.spec.vni).collect();
+        taken.sort_unstable();
+        let next = |free: u32, vni: u32| if vni == free { free + 1 } else { free };
+        let free = taken.into_iter().fold(FIRST_VNI, next);
+        (free <= LAST_VNI).then_some(free)
+    }
+
+    /// Changes what can change of a network while containers stay connected.
+    pub(super) fn update_network(&mut self, name: &Name, update: NetworkUpdate) -> Result<(), Refusal> {
+        let entry =
+            self.networks.entry(name).ok_or(Refusal::Missing { kind: Kind::Network, name: name.clone() })?;
+        if entry.origin == Origin::File {
+            return Err(NetworkError::Declared(name.clone()).into());
+        }
+        let mut new = (*entry.spec).clone();
+        let fixed = |key: &str| Err(NetworkError::Fixed(name.clone(), key.into(), reason(key)).into());
+        if let Some(key) = update.other.keys().next() {
+            return fixed(key);
+        }
+        for (label, value) in update.labels {
+            match value {
+                Some(value) => drop(new.labels.insert(label, value)),
+                None => drop(new.labels.remove(&label)),
+            }
+        }
+        for (key, value) in update.options {
+            // A new value stands in the place of the old one, and is no contradiction to it.
+            match options::short_name(&key) {
+                key @ ("vni" | "parent" | "ifname" | "host") => return fixed(key),
+                "mtu" => new.mtu = None,
+                "vlan" => new.vlan = None,
+                key => drop(new.options.remove(key)),
+            }
+            new.options.extend(value.map(|value| (key, value)));
+        }
+        new.mtu = update.mtu.or(new.mtu);
+        options::absorb(&mut new).map_err(NetworkError::from)?;
+        self.networks.replace(new);
+        Ok(())
+    }
+
+    /// Removes a network that nobody is connected to.
+    pub(super) fn remove_network(&mut self, name: &Name) -> Result<(), Refusal> {
+        let endpoints: Vec<_> = self.endpoints_of(name).map(|it| it.name.to_string()).collect();
+        if !endpoints.is_empty() {
+            return Err(NetworkError::ActiveEndpoints(name.clone(), endpoints).into());
+        }
+        self.networks.remove(name)
+    }
+}
+
+/// Chooses the gateways that were not told, and the host's own address in an uplink network, if it shall have one.
+pub(crate) fn choose_addresses(spec: &mut NetworkSpec) -> Result<(), NetworkError> {
+    let host = options::of_network(spec)?.host;
+    for spec in &mut spec.subnets {
+        let mut subnet = Subnet::new(spec)?;
+        if spec.gateway.is_none() {
+            spec.gateway = Some(subnet.allocate()?);
+        }
+        if host && !spec.aux.contains_key(HOST_ADDRESS) {
+            spec.aux.insert(HOST_ADDRESS.into(), subnet.allocate()?);
+        }
+    }
+    Ok(())
+}
+
+/// Why something cannot change while a network lives.
+fn reason(key: &str) -> &'static str {
+    match key {
+        "name" | "id" => "it is known by it; create another network",
+        "driver" | "parent" => {
+            "its containers would be cut off; create another network and connect them to it"
+        }
+        "vni" => "its tunnels carry it by that number; create another network",
+        "subnet" | "ipam" | "ipv6" => "its containers have addresses in it; create another network",
+        "ifname" | "host" => "the host's routes lead through that interface; create another network",
+        "internal" | "attachable" | "created" => "it was made so; create another network",
+        _ => "there is nothing of that name to change: mtu, labels and options can",
+    }
+}
