@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use vswitch::addr::{MacAddr, VlanId};
 
 pub use self::{
-    endpoint::{Connect, EndpointSpec, Protocol, Publish},
+    endpoint::{Connect, EndpointSpec},
     network::{
         Driver, Id, InvalidDriver, InvalidId, InvalidReference, Ipam, NetworkUpdate, PoolSpec, PoolsSpec,
         Reference, Scope, SubnetSpec,

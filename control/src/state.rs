@@ -63,10 +63,10 @@ pub use self::{
     effect::{Effect, Layout},
     endpoint::Sandbox,
     network::{Host, NetworkError, is_predefined, predefined},
-    outside::{Gated, Outside, Published},
 };
 use crate::{
     config::rules::{self, Index},
+    gateway::Outside,
     model::{
         ApiSpec, Carries, Config, Connect, DeviceSpec, EndpointSpec, Id, Name, NetworkSpec, NetworkUpdate,
         PeerSpec, PoolsSpec, PortSpec, SwitchSpec,
@@ -450,9 +450,9 @@ impl State {
         self.overlay_mtu
     }
 
-    /// What the gateway must know.
-    pub fn outside(&self) -> Outside {
-        Outside::of(self)
+    /// What networks may of the outside world.
+    pub fn outside(&self) -> Vec<Outside> {
+        outside::of(self)
     }
 
     /// Removes a port that the API made.

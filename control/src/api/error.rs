@@ -3,6 +3,7 @@
 use std::{fmt, io};
 
 use crate::{
+    gateway::GatewayError,
     ipam::IpamError,
     state::{NetworkError, Refusal},
     store::StoreError,
@@ -155,7 +156,6 @@ fn code_of(error: &NetworkError) -> ErrorCode {
         NetworkError::NotFound(_) | NetworkError::NotConnected(..) => ErrorCode::NotFound,
         NetworkError::Exists(_)
         | NetworkError::EndpointExists(..)
-        | NetworkError::PortTaken(_)
         | NetworkError::Declared(_)
         | NetworkError::Uprooted(..)
         | NetworkError::Ipam(IpamError::Taken(_)) => ErrorCode::Conflict,
@@ -172,6 +172,18 @@ fn code_of(error: &NetworkError) -> ErrorCode {
 impl From<NetworkError> for ApiError {
     fn from(error: NetworkError) -> Self {
         Refusal::from(error).into()
+    }
+}
+
+impl From<GatewayError> for ApiError {
+    fn from(error: GatewayError) -> Self {
+        let code = match &error {
+            GatewayError::Allocated(_) | GatewayError::InUse { .. } => ErrorCode::Conflict,
+            GatewayError::NoRights => ErrorCode::Forbidden,
+            GatewayError::NoAddress { .. } | GatewayError::NoFamily { .. } => ErrorCode::Invalid,
+            _ => ErrorCode::Internal,
+        };
+        Self::new(code, error.to_string())
     }
 }
 

@@ -1,8 +1,14 @@
 //! The daemon as its clients see it: one command at a time, done wholly or not at all.
 
-use std::{io, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, PoisonError},
+    time::Instant,
+};
 
 use futures_util::FutureExt;
+use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::{
     sync::{Mutex, Notify},
@@ -32,6 +38,7 @@ use crate::{
     },
     attach::server::Attachment,
     config,
+    gateway::{Gateway, Outside, Published},
     model::{Connect, DeviceSpec, Driver, Id, Name, NetworkSpec, NetworkUpdate, PortSpec, Reference},
     options,
     state::{self, Command, Effect, NetworkError, Plan, Refusal, State, is_predefined},
@@ -55,6 +62,9 @@ struct Core {
     edge: Edge,
     store: Store,
     observer: Observer,
+    gateway: Arc<std::sync::Mutex<Gateway>>,
+    /// Whether something of the host's rules could not be made, and is tried again.
+    outside_is_due: bool,
 }
 
 /// How a command is carried out.
@@ -79,7 +89,8 @@ impl Daemon {
         let journal = Journal::new();
         let observer = Observer::new(Arc::clone(&journal));
         observer.note(What::Started);
-        let mut core = Core { state: State::default(), edge, store, observer };
+        let gateway = Arc::default();
+        let mut core = Core { state: State::default(), edge, store, observer, gateway, outside_is_due: false };
         core.carry_out(plan, Manner { missing: Missing::Retry, handed: None })
             .await
             .map_err(|error| error.error)?;
@@ -169,6 +180,10 @@ impl Daemon {
         core.edge.listen();
         core.edge.sweep();
         core.reap().await;
+        if core.outside_is_due {
+            // Its errors are told the first time.
+            let _ = core.set_outside(core.state.outside(), Missing::Retry).await;
+        }
         if core.edge.collect_abandoned() | core.edge.retry().await {
             core.edge.rebuild(&core.state).await;
         }
@@ -222,6 +237,54 @@ impl Core {
     /// Notes what has happened.
     fn look(&mut self) {
         self.observer.look(&self.state, &self.edge);
+    }
+
+    /// Holds ports of the host for an endpoint that is about to be.
+    async fn reserve(&self, network: &Name, connect: &Connect) -> Result<Vec<Published>, ApiError> {
+        let Some(network) = self.state.network(network).filter(|_| !connect.publish.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        self.state.check_publishable(&network.spec)?;
+        let addresses = self.state.choose_addresses(&network.spec, connect.ip, connect.ip6)?;
+        let addresses: Vec<_> = addresses.iter().map(IpNet::addr).collect();
+        let binding = options::of_network(&network.spec).map_err(NetworkError::from)?.binding;
+        let mut publish = connect.publish.clone();
+        publish.iter_mut().for_each(|it| it.host_ip = it.host_ip.or(binding));
+        Ok(self.gate(move |gateway| gateway.reserve(&publish, &addresses)).await??)
+    }
+
+    /// Does something with the gateway, which may take a while, where it keeps nobody waiting.
+    async fn gate<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Gateway) -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let gateway = Arc::clone(&self.gateway);
+        let done = spawn_blocking(move || job(&mut gateway.lock().unwrap_or_else(PoisonError::into_inner)));
+        done.await.map_err(|error| ApiError::internal(format!("the gateway failed: {error}")))
+    }
+
+    /// Makes the host's rules what they should be. With [`Missing::Retry`] as much as can be had, now and later.
+    async fn set_outside(&mut self, outsides: Vec<Outside>, missing: Missing) -> Result<(), ApiError> {
+        if missing == Missing::Refuse {
+            self.gate(move |gateway| gateway.set(&outsides)).await??;
+            self.outside_is_due = false;
+            return Ok(());
+        }
+        let was_due = std::mem::replace(&mut self.outside_is_due, true);
+        match self.gate(move |gateway| gateway.restore(&outsides)).await? {
+            Ok(left_out) => {
+                self.outside_is_due = !left_out.is_empty();
+                for (_, why) in left_out.iter().filter(|_| !was_due) {
+                    warn!("not published for now: {why}");
+                }
+            }
+            Err(why) if !was_due => warn!("networks do not reach the outside for now: {why}"),
+            Err(_) => {}
+        }
+        if was_due && !self.outside_is_due {
+            info!("networks reach the outside again");
+        }
+        Ok(())
     }
 
     /// Disconnects endpoints whose sandboxes have ended.
@@ -294,7 +357,11 @@ impl Core {
                 self.store.put(record)?;
             }
             Effect::Unstore(record) => self.store.remove(record.kind(), record.key())?,
-            Effect::SetOutside { .. } => {}
+            Effect::SetOutside { new, .. } => {
+                // The gateways' interfaces must be there, with their addresses.
+                self.edge.set_up(manner.missing).await?;
+                self.set_outside(new.clone(), manner.missing).await?;
+            }
             Effect::Restore { new, .. } => self.store.put(new)?,
         }
         Ok(())
@@ -474,11 +541,17 @@ impl Backend for Daemon {
         async move {
             let mut core = self.core.lock().await;
             let network = core.connectable(&network)?;
-            let sandbox = sight::sandbox(connect.sandbox.as_ref()).await?;
+            let mut sandbox = sight::sandbox(connect.sandbox.as_ref()).await?;
             let id = connect.id.clone().unwrap_or_else(|| sandbox.id.clone());
+            sandbox.published = core.reserve(&network, &connect).await?;
+            let published = sandbox.published.clone();
             let command =
                 Command::Connect { network, connect: Box::new(connect), sandbox: Box::new(sandbox) };
-            core.execute(command, Manner { missing: Missing::Refuse, handed: None }).await?;
+            let done = core.execute(command, Manner { missing: Missing::Refuse, handed: None }).await;
+            if done.is_err() && !published.is_empty() {
+                core.gate(move |gateway| gateway.release(&published)).await?;
+            }
+            done?;
             core.endpoint(&id)
         }
         .boxed()

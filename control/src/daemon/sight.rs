@@ -37,6 +37,7 @@ pub(super) async fn sandbox(netns: Option<&Netns>) -> Result<Sandbox, ApiError> 
         ifnames: Default::default(),
         default_routes: Vec::new(),
         id: Id::random()?,
+        published: Vec::new(),
         now: Timestamp::now(),
     };
     if let Some(netns) = netns {

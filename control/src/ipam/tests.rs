@@ -81,7 +81,7 @@ fn every_sentence() {
             "invalid gateway 10.9.1.1: parent subnet 10.9.0.0/24 doesn't contain this address",
         ),
         (
-            error(|it| drop(it.aux.insert("a".into(), ip("10.9.1.1")))),
+            error(|it| it.aux = [("a".into(), ip("10.9.1.1"))].into()),
             "invalid auxiliary address 10.9.1.1: parent subnet 10.9.0.0/24 doesn't contain this address",
         ),
         (error(|it| it.gateway = Some(ip("10.9.0.255"))), "Address already in use"),

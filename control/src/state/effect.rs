@@ -8,8 +8,11 @@ use vswitch::{
     topology::{self, PortMode, PortRules, StormLimits, Topology, TopologyError},
 };
 
-use super::{Change, Delta, Network, Origin, Outside, Port, Record, State, derive::host_port_name};
-use crate::model::{Carries, DeviceSpec, Direction, Name, PeerSpec, PortSpec, StormSpec, SwitchSpec, Tags};
+use super::{Change, Delta, Network, Origin, Port, Record, State, derive::host_port_name};
+use crate::{
+    gateway::Outside,
+    model::{Carries, DeviceSpec, Direction, Name, PeerSpec, PortSpec, StormSpec, SwitchSpec, Tags},
+};
 
 /// One deed of the edge. Each carries what it takes to [`undo`](Effect::undo) it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,9 +46,9 @@ pub enum Effect {
     /// The rules by which networks reach the outside, and it them, are others now.
     SetOutside {
         /// Before.
-        old: Outside,
+        old: Vec<Outside>,
         /// After.
-        new: Outside,
+        new: Vec<Outside>,
     },
     /// Keep it, durably.
     Store(Record),

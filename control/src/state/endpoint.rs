@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
     sync::Arc,
 };
@@ -17,14 +17,12 @@ use vswitch::addr::MacAddr;
 
 use super::{NetworkError, Refusal, State};
 use crate::{
+    gateway::Published,
     ipam::Subnet,
-    model::{Connect, Driver, EndpointSpec, Id, Name, Netns, NetworkSpec, Publish, Reference},
+    model::{Connect, Driver, EndpointSpec, Id, Name, Netns, NetworkSpec, Reference},
     netns::Identity,
     options,
 };
-
-/// Ports of the host that are given out where none is chosen (RFC 6335 section 6).
-const DYNAMIC_PORTS: std::ops::RangeInclusive<u16> = 49_152..=65_535;
 
 /// What a sandbox is like before it is connected, as somebody found who looked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +35,8 @@ pub struct Sandbox {
     pub default_routes: Vec<(bool, String)>,
     /// Who the new endpoint will be, unless told.
     pub id: Id,
+    /// The ports of the host that are held for it.
+    pub published: Vec<Published>,
     /// The time.
     pub now: Timestamp,
 }
@@ -90,15 +90,16 @@ impl State {
             return Err(NetworkError::EndpointExists(name, network.clone()).into());
         }
         let told = options::of_endpoint(&connect.options).map_err(NetworkError::from)?;
-        let asked = [connect.ip.map(IpAddr::V4), connect.ip6.map(IpAddr::V6)];
-        let addresses = self.choose_addresses(&spec, asked)?;
+        let addresses = self.choose_addresses(&spec, connect.ip, connect.ip6)?;
         let mac = self.choose_mac(network, connect.mac, &addresses, &id)?;
         let ifname = match connect.ifname.or(told.ifname) {
             Some(ifname) => ifname,
             None => self.free_ifname(&spec, connect.sandbox.as_ref(), sandbox, &id)?,
         };
         let gateways = self.gateways(&spec, &addresses, connect.sandbox.as_ref(), sandbox);
-        let published = self.publish(&spec, connect.publish)?;
+        if !sandbox.published.is_empty() {
+            self.check_publishable(&spec)?;
+        }
         let port = self.port_name(network, &name, &id);
         // The prefix of link-local addresses (RFC 3927 section 2.1, RFC 4291 section 2.5.6).
         let on_link = |address: IpAddr| IpNet::new_assert(address, if address.is_ipv4() { 16 } else { 64 });
@@ -116,7 +117,7 @@ impl State {
             link_local: connect.link_local.into_iter().map(on_link).collect(),
             gateways,
             options: connect.options,
-            published,
+            published: sandbox.published.clone(),
             port,
             created: sandbox.now,
         };
@@ -159,14 +160,19 @@ impl State {
         Ok(subnets)
     }
 
-    fn choose_addresses(
+    /// The addresses that the next endpoint of a network gets: those asked for, and free ones of the other subnets.
+    ///
+    /// # Errors
+    /// There is none, or what is asked for is taken or of no subnet.
+    pub fn choose_addresses(
         &self,
         network: &NetworkSpec,
-        asked: [Option<IpAddr>; 2],
+        ip: Option<Ipv4Addr>,
+        ip6: Option<Ipv6Addr>,
     ) -> Result<Vec<IpNet>, NetworkError> {
         let mut subnets = self.subnets_of(network)?;
         let mut addresses = Vec::new();
-        for (asked, family) in asked.into_iter().zip(["IPv4", "IPv6"]) {
+        for (asked, family) in [(ip.map(IpAddr::V4), "IPv4"), (ip6.map(IpAddr::V6), "IPv6")] {
             let subnet = subnets.iter_mut().find(|it| it.net().addr().is_ipv6() == (family == "IPv6"));
             let address = match (asked, subnet) {
                 (None, None) => continue,
@@ -250,38 +256,18 @@ impl State {
         network.subnets.iter().filter_map(|subnet| subnet.gateway).filter(usable).collect()
     }
 
-    /// Settles which ports of the host lead to the endpoint.
-    fn publish(&self, network: &NetworkSpec, asked: Vec<Publish>) -> Result<Vec<Publish>, NetworkError> {
-        if asked.is_empty() {
-            return Ok(asked);
-        }
-        let refused = |why| Err(NetworkError::NotPublished(network.name.clone(), why));
-        if network.internal {
-            return refused("it is internal");
-        }
-        if network.driver() == Driver::Uplink {
-            return refused("its containers stand on the LAN themselves");
-        }
-        if network.subnets.is_empty() {
-            return refused("it has no subnet, and so no gateway");
-        }
-        let binding = options::of_network(network)?.binding;
-        let mut taken: Vec<Publish> = self.endpoints().flat_map(|it| it.published.iter().copied()).collect();
-        let mut published = Vec::new();
-        for mut publish in asked {
-            publish.address = publish.address.or(binding);
-            if publish.host_port == 0 {
-                let free = DYNAMIC_PORTS
-                    .map(|host_port| Publish { host_port, ..publish })
-                    .find(|candidate| !taken.iter().any(|other| clash(*candidate, *other)));
-                publish = free.ok_or(NetworkError::PortTaken(publish))?;
-            } else if taken.iter().any(|other| clash(publish, *other)) {
-                return Err(NetworkError::PortTaken(publish));
-            }
-            taken.push(publish);
-            published.push(publish);
-        }
-        Ok(published)
+    /// Whether ports of endpoints in a network can be published.
+    ///
+    /// # Errors
+    /// They cannot, and why.
+    pub fn check_publishable(&self, network: &NetworkSpec) -> Result<(), Refusal> {
+        let why = match network.driver() {
+            _ if network.internal => "it is internal",
+            Driver::Uplink => "its containers stand on the LAN themselves",
+            _ if network.subnets.is_empty() => "it has no subnet, and so no gateway",
+            _ => return Ok(()),
+        };
+        Err(NetworkError::NotPublished(network.name.clone(), why).into())
     }
 
     /// What the endpoint's port in the switch is called: `web.blue`, if that is free.
@@ -292,17 +278,6 @@ impl State {
             .filter(is_free)
             .unwrap_or_else(|| format!("ep-{}", id.short()).parse().expect("digits make a name"))
     }
-}
-
-/// Two published ports that would be one: of one protocol and number, at one address or at all of them.
-fn clash(a: Publish, b: Publish) -> bool {
-    let same_address = match (a.address, b.address) {
-        (Some(a), Some(b)) => {
-            a == b || a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified())
-        }
-        (None, _) | (_, None) => true,
-    };
-    (a.protocol, a.host_port) == (b.protocol, b.host_port) && same_address
 }
 
 /// 02:42 and the IPv4 address, as Docker's overlay has it; of an IPv6 address four octets of its hash.

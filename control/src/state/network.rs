@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::{Kind, Network, Origin, Refusal, State, registry::Entry};
 use crate::{
     ipam::{self, IpamError, Subnet},
-    model::{Driver, Ipam, Name, NetworkSpec, NetworkUpdate, PoolSpec, Publish, Reference},
+    model::{Driver, Ipam, Name, NetworkSpec, NetworkUpdate, PoolSpec, Reference},
     options::{self, OptionError},
 };
 
@@ -86,9 +86,6 @@ pub enum NetworkError {
     /// Nobody outside could reach it: (network, why).
     #[error("ports cannot be published in network {0}: {1}")]
     NotPublished(Name, &'static str),
-    /// The host's port is taken: (what was asked for).
-    #[error("Bind for {place} failed: port is already allocated", place = place(.0))]
-    PortTaken(Publish),
     /// It cannot change while it lives: (network, key, why).
     #[error("network {0}: {1} cannot change while the network lives: {2}")]
     Fixed(Name, String, &'static str),
@@ -98,15 +95,6 @@ pub enum NetworkError {
     /// Endpoints have addresses in a subnet that is gone, or given to others: (network, who).
     #[error("network {0}: its subnets cannot change while endpoints have addresses in them ({list}): disconnect them first", list = .1.join(", "))]
     Uprooted(Name, Vec<String>),
-}
-
-fn place(publish: &Publish) -> String {
-    let port = publish.host_port;
-    match publish.address {
-        None => format!("0.0.0.0:{port}"),
-        Some(std::net::IpAddr::V4(address)) => format!("{address}:{port}"),
-        Some(std::net::IpAddr::V6(address)) => format!("[{address}]:{port}"),
-    }
 }
 
 /// Names that Docker's users know as its own networks; no other network may have them.

@@ -292,7 +292,8 @@ mod model {
     use super::*;
     use crate::{
         config::rules::{self, Index},
-        state::{Layout, Outside},
+        gateway::Outside,
+        state::Layout,
     };
 
     /// An edge that does what it is told, and finds fault with what it cannot do.
@@ -300,7 +301,7 @@ mod model {
     struct Edge {
         open: BTreeMap<u16, super::super::Port>,
         layout: Layout,
-        outside: Outside,
+        outside: Vec<Outside>,
         stored: BTreeMap<(String, String), Record>,
     }
 

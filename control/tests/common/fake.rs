@@ -100,7 +100,7 @@ fn endpoint_of(network: &Network, connect: Connect) -> Endpoint {
         link_local: vec![],
         gateways: vec![],
         options: connect.options,
-        published: connect.publish,
+        published: vec![],
         created: "2026-01-02T03:04:05.5Z".parse().unwrap(),
     };
     Endpoint { spec, network_id: network.id(), state: PortState::Up, reason: None }
