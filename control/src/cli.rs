@@ -7,6 +7,8 @@ mod arguments;
 mod capture;
 mod events;
 mod mirror;
+mod network;
+mod sandbox;
 pub mod show;
 pub mod top;
 mod trace;
@@ -22,10 +24,15 @@ use std::{
 use clap::{CommandFactory, Parser};
 use serde::Serialize;
 
-pub use arguments::{AttachArguments, Cli, Command, FdbCommand, NetworkCommand, PortCommand};
+pub use arguments::{AttachArguments, Cli, Command, FdbCommand, PortCommand};
 pub use capture::CaptureArguments;
 pub use events::EventsArguments;
 pub use mirror::{MirrorArguments, MirrorCommand};
+pub use network::{
+    ConnectArguments, CreateArguments, InspectArguments, ListArguments, NetworkCommand, PruneArguments,
+    UpdateArguments,
+};
+pub use sandbox::{SandboxArgument, SandboxCommand};
 pub use trace::{TraceArguments, WhyArguments};
 pub use tunnel::{PeerArguments, PeerCommand, TunnelCommand};
 
@@ -78,7 +85,8 @@ pub async fn execute(cli: &Cli) -> Result<String, ClientError> {
             watch(*seconds, json, async || client.status().await, |_, now| show::status(now)).await
         }
         Command::Port(command) => port(&client, command, json).await,
-        Command::Network(command) => network(&client, command, json).await,
+        Command::Network(command) => network::execute(&client, command, json).await,
+        Command::Sandbox(command) => sandbox::execute(&client, command, json).await,
         Command::Peer(command) => tunnel::peer(&client, command, json).await,
         Command::Tunnel(command) => tunnel::tunnel(&client, command, json).await,
         Command::Fdb(command) => fdb(&client, command, json).await,
@@ -124,23 +132,6 @@ async fn port(client: &Client, command: &PortCommand, json: bool) -> Result<Stri
         PortCommand::Del { name } => {
             client.delete_port(name).await?;
             Ok(done(json, format_args!("port {name} deleted")))
-        }
-    }
-}
-
-async fn network(client: &Client, command: &NetworkCommand, json: bool) -> Result<String, ClientError> {
-    match command {
-        NetworkCommand::Ls => render(json, &client.networks().await?, |networks| show::networks(networks)),
-        NetworkCommand::Show { name } => {
-            render(json, &client.network(&name.clone().into()).await?, show::network)
-        }
-        NetworkCommand::Add(arguments) => {
-            let network = client.add_network(&arguments.spec()).await?;
-            render(json, &network, |network| format!("network {} made\n", network.spec.name))
-        }
-        NetworkCommand::Del { name } => {
-            client.delete_network(&name.clone().into()).await?;
-            Ok(done(json, format_args!("network {name} deleted")))
         }
     }
 }

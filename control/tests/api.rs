@@ -325,7 +325,8 @@ async fn a_socket_without_permission_says_who_may() {
 #[tokio::test]
 async fn the_command_line_does_what_it_says() {
     let daemon = Daemon::start();
-    assert_eq!(daemon.cli("network add blue --vlan 10").await.unwrap(), "network blue made\n");
+    let id = daemon.cli("network create blue --vlan 10").await.unwrap();
+    assert_eq!(id.trim().len(), 64, "as Docker, it prints the id: {id}");
     let made = daemon.cli("port add web --network blue --ifname eth0").await.unwrap();
     assert_eq!(made, "port web on blue: tap eth0, up\n");
     let uplink = daemon
@@ -351,7 +352,7 @@ uplink  blue+2   packet eth1  up        0   7   0      3
     assert_eq!(daemon.cli("port del uplink --json").await.unwrap(), "");
     for (line, code) in [
         ("port show web", 4),
-        ("network add blue", 1),
+        ("network create blue", 1),
         ("attach --netns vt-control-none red", 4),
         ("attach --netns vt-control-none blue", 4),
         ("attach --pid 4194305 blue", 4),

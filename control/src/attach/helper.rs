@@ -59,7 +59,7 @@ pub enum Kind {
 pub async fn attach(api: PathBuf, order: Order) -> Result<Port, ClientError> {
     let network = Client::new(&api).network(&order.network.clone().into()).await?;
     let mtu = order.mtu.unwrap_or_else(|| network.spec.mtu(None));
-    let netns = order.target.resolve(DOCKER_SOCKET.as_ref()).await?;
+    let netns = order.target.resolve(DOCKER_SOCKET.as_ref()).await?.netns;
     let inside = Links::open(Namespace::open(&netns).map_err(ApiError::from)?).map_err(ApiError::from)?;
     let mut interface = InterfaceSpec { netns: Some(netns), ..order.interface };
     let ifname = interface.ifname.get_or_insert_with(|| order.name.to_string()).clone();

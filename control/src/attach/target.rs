@@ -24,13 +24,32 @@ pub enum Target {
     Docker(String),
 }
 
+/// Where a target is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The namespace as a port's specification names it.
+    pub netns: Netns,
+    /// The container, if it is one's.
+    pub container: Option<ContainerName>,
+}
+
+/// Who a container is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerName {
+    /// Its id, 64 hexadecimal digits.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+}
+
 impl Target {
-    /// The namespace as a port's specification names it. Asks Docker, at `docker`, about containers.
-    pub async fn resolve(&self, docker: &Path) -> Result<Netns, ApiError> {
+    /// Finds the namespace. Asks Docker, at `docker`, about containers.
+    pub async fn resolve(&self, docker: &Path) -> Result<Resolved, ApiError> {
         match self {
-            Self::Netns(netns) => Ok(netns.clone()),
+            Self::Netns(netns) => Ok(Resolved { netns: netns.clone(), container: None }),
             Self::Docker(container) => {
-                let netns = Netns::Pid(container_pid(docker, container).await?);
+                let found = find_container(docker, container).await?;
+                let netns = Netns::Pid(found.state.pid);
                 let own = Namespace::current()?.identity();
                 if Namespace::open(&netns)?.identity() == own {
                     let why = format!(
@@ -38,7 +57,9 @@ impl Target {
                     );
                     return Err(ApiError::invalid(why));
                 }
-                Ok(netns)
+                // Docker writes a slash before names.
+                let name = found.name.trim_start_matches('/').to_owned();
+                Ok(Resolved { netns, container: Some(ContainerName { id: found.id, name }) })
             }
         }
     }
@@ -48,6 +69,10 @@ impl Target {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Container {
+    #[serde(default)]
+    id: String,
+    #[serde(default)]
+    name: String,
     state: ContainerState,
 }
 
@@ -60,7 +85,7 @@ struct ContainerState {
     pid: u32,
 }
 
-async fn container_pid(docker: &Path, container: &str) -> Result<u32, ApiError> {
+async fn find_container(docker: &Path, container: &str) -> Result<Container, ApiError> {
     // What Docker allows in names (RestrictedNameChars in daemon/names); nothing here needs an escape.
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     if container.is_empty() || !container.bytes().all(legal) {
@@ -77,17 +102,17 @@ async fn container_pid(docker: &Path, container: &str) -> Result<u32, ApiError> 
             return Err(ApiError::internal(format!("Docker answers {other} about container {container}")));
         }
     }
-    let container_answer: Container = serde_json::from_slice(&body).map_err(|error| {
+    let found: Container = serde_json::from_slice(&body).map_err(|error| {
         ApiError::internal(format!("Docker's answer about {container} makes no sense here: {error}"))
     })?;
-    let ContainerState { status, running, pid } = container_answer.state;
-    if !running || pid == 0 {
+    let ContainerState { status, running, pid } = &found.state;
+    if !running || *pid == 0 {
         let why = format!(
             "container {container} is not running ({status}): start it with `docker start {container}`"
         );
         return Err(ApiError::conflict(why));
     }
-    Ok(pid)
+    Ok(found)
 }
 
 fn no_docker(docker: &Path, error: io::Error) -> ApiError {
@@ -111,8 +136,11 @@ mod tests {
     use serde_json::{Value, json};
 
     async fn inspect(InPath(name): InPath<String>) -> (StatusCode, Json<Value>) {
-        let state =
-            |running, pid, status| Json(json!({"State": {"Running": running, "Pid": pid, "Status": status}}));
+        let state = |running, pid, status| {
+            Json(
+                json!({"Id": "4711", "Name": "/alive", "State": {"Running": running, "Pid": pid, "Status": status}}),
+            )
+        };
         match name.as_str() {
             "alive" => (StatusCode::OK, state(true, u32::MAX, "running")),
             "host" => (StatusCode::OK, state(true, std::process::id(), "running")),
@@ -132,7 +160,8 @@ mod tests {
             axum::serve(listener, Router::new().route("/containers/{name}/json", get(inspect))).into_future(),
         );
 
-        assert_eq!(container_pid(&socket, "alive").await.unwrap(), u32::MAX);
+        let alive = find_container(&socket, "alive").await.unwrap();
+        assert_eq!((alive.state.pid, alive.name.as_str()), (u32::MAX, "/alive"));
         for (name, code, sentence) in [
             ("gone", ErrorCode::NotFound, "no container named gone: see `docker ps`"),
             (
@@ -156,7 +185,7 @@ mod tests {
             let error = Target::Docker(name.into()).resolve(&socket).await.unwrap_err();
             assert_eq!((error.code, error.error.as_str()), (code, sentence));
         }
-        assert_eq!(container_pid(&socket, "odd").await.unwrap_err().code, ErrorCode::Internal);
+        assert_eq!(find_container(&socket, "odd").await.err().unwrap().code, ErrorCode::Internal);
     }
 
     #[tokio::test]

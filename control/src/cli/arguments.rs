@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use vswitch::addr::{MacAddr, VlanId};
 
 use super::{
-    CaptureArguments, EXIT_CODES, EventsArguments, MirrorCommand, PeerCommand, TraceArguments, TunnelCommand,
-    WhyArguments, default_socket,
+    CaptureArguments, EXIT_CODES, EventsArguments, MirrorCommand, NetworkCommand, PeerCommand, SandboxCommand,
+    TraceArguments, TunnelCommand, WhyArguments, default_socket,
 };
 use crate::{
     api::ApiError,
@@ -17,7 +17,7 @@ use crate::{
         helper::{self, Order},
         target::Target,
     },
-    model::{Carries, DeviceSpec, InterfaceSpec, Name, Netns, NetworkSpec, PortSpec, StormSpec, Tags},
+    model::{Carries, DeviceSpec, InterfaceSpec, Name, Netns, PortSpec, StormSpec},
 };
 
 /// Looks at and commands a running vswitchd.
@@ -25,8 +25,8 @@ use crate::{
 #[command(name = "vswitchctl", version, max_term_width = 100, after_help = EXIT_CODES)]
 #[command(long_about = "Looks at and commands a running vswitchd.\n\n\
     Example: put a container on a network and see how it fares\n  \
-    vswitchctl network add blue\n  \
-    vswitchctl attach --docker web blue --ifname eth1 --ip 10.9.0.2/24\n  \
+    vswitchctl network create --subnet 10.9.0.0/24 blue\n  \
+    vswitchctl network connect blue docker:web\n  \
     vswitchctl port ls")]
 pub struct Cli {
     /// The daemon's socket.
@@ -57,6 +57,9 @@ pub enum Command {
     /// Networks: broadcast domains.
     #[command(subcommand)]
     Network(NetworkCommand),
+    /// Sandboxes: namespaces of containers, and what connects them.
+    #[command(subcommand)]
+    Sandbox(SandboxCommand),
     /// Other hosts, to which networks cross by VXLAN.
     #[command(subcommand)]
     Peer(PeerCommand),
@@ -157,28 +160,6 @@ pub enum PortCommand {
     },
 }
 
-/// `vswitchctl network`
-#[derive(Debug, Subcommand)]
-pub enum NetworkCommand {
-    /// List the networks.
-    #[command(after_help = "Example:\n  vswitchctl network ls")]
-    Ls,
-    /// Everything about a network.
-    #[command(after_help = "Example:\n  vswitchctl network show blue")]
-    Show {
-        /// The network.
-        name: Name,
-    },
-    /// Make a network.
-    Add(NetworkArguments),
-    /// Delete a network that no port uses.
-    #[command(after_help = "Example:\n  vswitchctl network del blue")]
-    Del {
-        /// The network.
-        name: Name,
-    },
-}
-
 /// `vswitchctl fdb`
 #[derive(Clone, Debug, Subcommand)]
 pub enum FdbCommand {
@@ -230,41 +211,6 @@ pub enum FdbCommand {
         #[arg(long)]
         all: bool,
     },
-}
-
-/// `vswitchctl network add`
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vswitchctl network add blue\n  vswitchctl network add blue --vlan 10 --mtu 1450"
-)]
-pub struct NetworkArguments {
-    /// Its name.
-    name: Name,
-    /// How trunks carry it, 1 to 4094.
-    #[arg(long, value_name = "ID", value_parser = vlan)]
-    vlan: Option<VlanId>,
-    /// How tunnels carry it, 1 to 16777215.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=0xff_ffff))]
-    vni: Option<u32>,
-    /// Octets of the longest IP packet its ports are given; 1500 unless told.
-    #[arg(long, value_name = "OCTETS", value_parser = clap::value_parser!(u16).range(68..=9198))]
-    mtu: Option<u16>,
-    /// Carry frames of access ports that are tagged already, instead of dropping them.
-    #[arg(long)]
-    pass_tags: bool,
-}
-
-impl NetworkArguments {
-    pub(super) fn spec(&self) -> NetworkSpec {
-        let tags = if self.pass_tags { Tags::Pass } else { Tags::Drop };
-        NetworkSpec {
-            vlan: self.vlan,
-            vni: self.vni,
-            mtu: self.mtu,
-            tags,
-            ..NetworkSpec::plain(self.name.clone())
-        }
-    }
 }
 
 /// How an interface is set up.
@@ -479,7 +425,7 @@ fn address(text: &str) -> Result<IpNet, String> {
         .map_err(|_| "write an address with its prefix length, such as 10.9.0.2/24 or fd09::2/64".into())
 }
 
-fn station(text: &str) -> Result<MacAddr, String> {
+pub(super) fn station(text: &str) -> Result<MacAddr, String> {
     let mac: MacAddr = text.parse().map_err(|error: vswitch::addr::ParseMacError| error.to_string())?;
     if mac.is_station() {
         Ok(mac)
@@ -488,7 +434,7 @@ fn station(text: &str) -> Result<MacAddr, String> {
     }
 }
 
-fn vlan(text: &str) -> Result<VlanId, String> {
+pub(super) fn vlan(text: &str) -> Result<VlanId, String> {
     let number: u16 = text.parse().map_err(|_| "write a number, 1 to 4094".to_owned())?;
     number.try_into().map_err(|error: vswitch::addr::InvalidVlan| error.to_string())
 }

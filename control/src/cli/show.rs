@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write};
 use comfy_table::{CellAlignment, Row, Table};
 
 use crate::api::types::{
-    Action, Direction, Drop, FdbEntry, Network, Origin, Port, PortState, Reload, Stats, Status, Traffic,
+    Action, Direction, Drop, FdbEntry, Origin, Port, PortState, Reload, Stats, Status, Traffic,
 };
 
 use crate::model::Name;
@@ -106,40 +106,6 @@ pub fn port_line(port: &Port) -> String {
     }
     text.push('\n');
     text
-}
-
-/// The networks.
-pub fn networks(networks: &[Network]) -> String {
-    if networks.is_empty() {
-        return "no networks: make one with `vswitchctl network add`\n".into();
-    }
-    let rows = networks.iter().map(|network| {
-        let spec = &network.spec;
-        vec![
-            spec.name.to_string(),
-            or_dash(spec.vlan),
-            or_dash(spec.vni),
-            or_dash(spec.mtu),
-            network.ports.len().to_string(),
-            network.macs.to_string(),
-        ]
-    });
-    table(&["NAME", "VLAN", "VNI", "MTU", "PORTS", "MACS"], "lrrrrr", rows)
-}
-
-/// Everything about a network.
-pub fn network(network: &Network) -> String {
-    let spec = &network.spec;
-    let ports: Vec<String> = network.ports.iter().map(ToString::to_string).collect();
-    pairs(&[
-        ("name", spec.name.to_string()),
-        ("vlan", or_dash(spec.vlan)),
-        ("vni", or_dash(spec.vni)),
-        ("mtu", or_dash(spec.mtu)),
-        ("made by", if network.declared { "the configuration file" } else { "the API" }.into()),
-        ("addresses", network.macs.to_string()),
-        ("ports", if ports.is_empty() { "-".into() } else { ports.join(", ") }),
-    ])
 }
 
 /// The MAC table.
@@ -452,23 +418,7 @@ WORKER  PORTS  FRAMES  TURNS
     }
 
     #[test]
-    fn networks_and_addresses() {
-        let spec = serde_json::from_str(r#"{"name": "blue", "vlan": 10, "mtu": 1450}"#).unwrap();
-        let blue = Network {
-            spec,
-            scope: crate::model::Scope::Local,
-            declared: true,
-            ports: vec![name("web")],
-            macs: 1,
-            endpoints: vec![],
-            usage: vec![],
-            warnings: vec![],
-        };
-        let expected = "\
-NAME  VLAN  VNI   MTU  PORTS  MACS
-blue    10    -  1450      1     1
-";
-        assert_eq!(networks(&[blue]), expected);
+    fn addresses() {
         let entry = |origin, age_ms, held| FdbEntry {
             network: name("blue"),
             mac: "02:42:0a:09:00:02".parse().unwrap(),
