@@ -34,7 +34,7 @@ pub struct NetworkOptions {
 }
 
 /// An interface, and the VLAN on it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Parent {
     /// The interface's name.
     pub device: String,

@@ -3,6 +3,8 @@
 //! One list of rules for every way in: `net.toml`, the API and the store. A rule blames the later of
 //! two objects that contradict each other, so a caller who puts the newcomer last sees it blamed.
 
+mod networks;
+
 use std::{
     collections::{HashMap, hash_map::Entry},
     fmt,
@@ -106,6 +108,7 @@ pub fn check(networks: &[&NetworkSpec], ports: &[&PortSpec]) -> Vec<Fault> {
     };
     check.alone(networks, ports);
     check.distinct_networks(networks);
+    check.distinct_subnets(networks);
     check.distinct_ports(ports);
     check.peers(ports);
     check.mirrors(ports);
@@ -163,6 +166,7 @@ impl<'a> Check<'a> {
         for (index, network) in networks.iter().enumerate() {
             self.in_range(Place::network(index, "vni"), network.vni, VNI);
             self.in_range(Place::network(index, "mtu"), network.mtu, MTU);
+            self.network(index, network);
         }
         for (index, port) in ports.iter().enumerate() {
             self.in_range(Place::port(index, "mtu"), port.mtu, MTU);

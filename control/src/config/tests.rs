@@ -456,3 +456,97 @@ name = "red"
     ];
     assert_eq!(found, expected);
 }
+
+#[test]
+fn networks_as_docker_knows_them() {
+    let config = good(
+        r#"
+        [ipam]
+        local = [{ base = "10.99.0.0/16", size = 24 }]
+        [[network]]
+        name = "blue"
+        labels = { team = "a" }
+        options = { icc = "false", "com.docker.network.driver.mtu" = "1400" }
+        [[network.subnet]]
+        subnet = "10.9.0.0/24"
+        ip_range = "10.9.0.128/25"
+        aux = { router = "10.9.0.128" }
+        [[network.subnet]]
+        subnet = "fd09::/64"
+        gateway = "fd09::ff"
+        [[network]]
+        name = "lan"
+        driver = "uplink"
+        options = { parent = "eth1.10", host = "true" }
+        subnet = [{ subnet = "192.0.2.0/24", gateway = "192.0.2.254" }]
+        "#,
+    );
+    let [blue, lan] = &config.networks[..] else { panic!("{:?}", config.networks) };
+    assert_eq!((blue.mtu, blue.ipv6), (Some(1400), true));
+    assert_eq!(
+        blue.subnets[0].gateway,
+        Some("10.9.0.129".parse().unwrap()),
+        "the first free one of the range"
+    );
+    assert_eq!(blue.id(), crate::model::Id::of("blue"));
+    assert_eq!(lan.vlan.map(|vlan| vlan.as_u16()), Some(10));
+    assert_eq!(lan.subnets[0].aux["host"], "192.0.2.1".parse::<std::net::IpAddr>().unwrap());
+    assert_eq!((config.ipam.local[0].size, config.ipam.overlay.len()), (24, 1));
+    assert!(good("[ipam]\nlocal = []").ipam.local.is_empty(), "no pools at all");
+}
+
+#[test]
+fn errors_of_networks_have_their_places() {
+    let found = errors(
+        r#"[ipam]
+local = [{ base = "10.99.0.1/16", size = 24 }, { base = "10.98.0.0/16", size = 8 }]
+ipv6 = [{ base = "10.97.0.0/16", size = 24 }]
+[[network]]
+name = "host"
+[[network]]
+name = "blue"
+driver = "overlay"
+[[network.subnet]]
+subnet = "10.9.0.1/24"
+[[network.subnet]]
+ip_range = "10.9.0.0/25"
+[[network]]
+name = "red"
+driver = "uplink"
+options = { paren = "eth1", icc = 7 }
+[[network]]
+name = "green"
+driver = "briddge"
+subnet = [{ subnet = "10.8.0.0/16" }]
+[[network]]
+name = "grey"
+subnet = [{ subnet = "10.8.9.0/24", gateway = "10.8.8.1", aux = { x = "y" } }]
+vni = 7
+options = { icc = "maybe" }
+[[network]]
+name = "lan1"
+driver = "uplink"
+options = { parent = "eth9" }
+[[network]]
+name = "lan2"
+driver = "uplink"
+options = { parent = "eth9" }
+"#,
+    );
+    for expected in [
+        "net.toml:2: ipam.local[0].base: has host bits: write 10.99.0.0/16",
+        "net.toml:2: ipam.local[1].size: 8 is out of range: use 16 to 31",
+        "net.toml:3: ipam.ipv6[0].base: 10.97.0.0/16 is not IPv6",
+        "net.toml:5: network[0].name: host is a pre-defined network: choose another name",
+        "net.toml:6: network[1].vni: missing: tunnels carry an overlay network by it, on all hosts by the same",
+        "net.toml:9: network[1].subnet[0]: invalid subnet 10.9.0.1/24: it should be 10.9.0.0/24",
+        "net.toml:11: network[1].subnet[1].subnet: missing: write all its addresses, like 10.9.0.0/24",
+        "net.toml:16: network[2].options.paren: is unknown: did you mean parent?",
+        "net.toml:19: network[3].driver: could not find plugin briddge in v1 plugin registry: use bridge, overlay or uplink",
+        "net.toml:23: network[4].subnet[0].aux.x: \"y\" is no IP address",
+        "net.toml:25: network[4].options.icc: \"maybe\" is no answer: use true or false",
+        "net.toml:33: network[6].options: network lan1 stands on the same parent already: give one a VLAN",
+    ] {
+        assert!(found.iter().any(|line| line == expected), "{expected}\nis not in\n{}", found.join("\n"));
+    }
+}
