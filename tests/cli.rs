@@ -62,60 +62,53 @@ fn the_daemon_at_a_glance() {
 #[ignore = "needs root: make test runs it"]
 fn networks_are_made_shown_and_deleted() {
     let Example { switch, web: _web, db: _db } = Example::start();
-    let red = switch.ctl(&[
-        "network",
-        "add",
-        "red",
-        "--vlan",
-        "20",
-        "--vni",
-        "4096",
-        "--mtu",
-        "9000",
-        "--pass-tags",
-    ]);
+    let create = ["network", "create", "--ipam-driver", "null"];
+    let keys =
+        ["--driver", "overlay", "--vlan", "20", "--vni", "4096", "--mtu", "9000", "--pass-tags", "red"];
+    let red = switch.ctl(&[&create[..], &keys].concat());
     for (key, value) in [
         ("name", json!("red")),
         ("vlan", json!(20)),
         ("vni", json!(4096)),
         ("mtu", json!(9000)),
         ("tags", json!("pass")),
+        ("driver", json!("overlay")),
         ("declared", json!(false)),
     ] {
         assert_eq!(red[key], value, "{key}");
     }
-    assert_eq!(switch.ctl(&["network", "show", "red"]), red);
-    assert_eq!(texts(&switch.ctl(&["network", "ls"]), "name"), ["blue", "red"]);
-    let blue = switch.ctl(&["network", "show", "blue"]);
+    assert_eq!(switch.ctl(&["network", "inspect", "red"]), json!([red]));
+    assert_eq!(texts(&switch.ctl(&["network", "ls"]), "name"), ["blue", "host", "none", "red"]);
+    let blue = &switch.ctl(&["network", "inspect", "blue"])[0];
     assert_eq!([&blue["declared"], &blue["ports"]], [&json!(true), &json!(["db", "web"])]);
 
     for (arguments, code, part) in [
-        (&["network", "add", "red"][..], 1, "network red exists already"),
-        (&["network", "add", "green", "--vlan", "20"], 1, "20"),
-        (&["network", "add", "green", "--vlan", "4095"], 2, "4095 is reserved"),
-        (&["network", "add", "green", "--mtu", "67"], 2, "67"),
-        (&["network", "add", "not a name"], 2, "is no name"),
-        (&["network", "show", "green"], 4, "no network green"),
-        (&["network", "del", "green"], 4, "no network green"),
-        (&["network", "del", "blue"], 1, "declared in the configuration file"),
+        (&["network", "create", "red"][..], 1, "network with name red already exists"),
+        (&["network", "create", "green", "--vlan", "20"], 1, "20"),
+        (&["network", "create", "green", "--vlan", "4095"], 2, "4095 is reserved"),
+        (&["network", "create", "green", "--mtu", "67"], 2, "67"),
+        (&["network", "create", "not a name"], 2, "is no name"),
+        (&["network", "inspect", "green"], 4, "network green not found"),
+        (&["network", "rm", "green"], 4, "network green not found"),
+        (&["network", "rm", "blue"], 1, "declared in the configuration file"),
     ] {
         let (got, sentence) = switch.refusal(arguments);
         assert_eq!(got, code, "{arguments:?}: {sentence}");
         assert!(sentence.contains(part), "{arguments:?}: {sentence}");
     }
     switch.ctl(&["port", "add", "lone", "--network", "red"]);
-    let (code, sentence) = switch.refusal(&["network", "del", "red"]);
+    let (code, sentence) = switch.refusal(&["network", "rm", "red"]);
     assert!(code == 1 && sentence.contains("lone"), "who uses it is named: {sentence}");
     assert_eq!(switch.ctl(&["port", "del", "lone"]), Value::Null);
-    assert_eq!(switch.ctl(&["network", "del", "red"]), Value::Null);
-    assert_eq!(texts(&switch.ctl(&["network", "ls"]), "name"), ["blue"]);
+    assert_eq!(switch.ctl(&["network", "rm", "red"]), Value::Null);
+    assert_eq!(texts(&switch.ctl(&["network", "ls"]), "name"), ["blue", "host", "none"]);
 }
 
 #[test]
 #[ignore = "needs root: make test runs it"]
 fn ports_are_made_shown_and_deleted() {
     let Example { switch, web, db: _db } = Example::start();
-    switch.ctl(&["network", "add", "red", "--vlan", "20"]);
+    switch.ctl(&["network", "create", "red", "--ipam-driver", "null", "--vlan", "20"]);
     let more = switch.ctl(&[
         "port",
         "add",
@@ -291,7 +284,7 @@ fn interfaces_are_attached_to_containers_and_detached() {
     for (arguments, code, part) in [
         (&["attach", "--netns", "vt-kernel-none", "blue"][..], 4, "no namespace named vt-kernel-none"),
         (&["attach", "--pid", "4194305", "blue"], 4, "process 4194305 is gone"),
-        (&["attach", "--netns", db.name(), "green"], 4, "no network green"),
+        (&["attach", "--netns", db.name(), "green"], 4, "network green not found"),
         (&["attach", "--netns", "/etc/hosts", "blue"], 1, "is no network namespace"),
         (&["attach", "blue"], 2, "--netns"),
         (&["detach", "none"], 4, "no port none"),
@@ -308,7 +301,7 @@ fn the_mac_table_is_listed_pinned_and_flushed() {
     let example = Example::start();
     let switch = &example.switch;
     example.talk();
-    switch.ctl(&["network", "add", "red"]);
+    switch.ctl(&["network", "create", "red", "--ipam-driver", "null"]);
     let learned = |filter: &[&str]| switch.ctl(&[&["fdb", "ls"], filter].concat());
     assert_eq!(texts(&learned(&[]), "mac"), ["02:42:0a:09:00:00", "02:42:0a:09:00:01"]);
     assert_eq!(texts(&learned(&["--port", "db"]), "mac"), ["02:42:0a:09:00:01"]);
@@ -384,7 +377,6 @@ fn everything_can_be_had_as_json_refusals_too() {
         &["port", "ls"],
         &["port", "show", "web"],
         &["network", "ls"],
-        &["network", "show", "blue"],
         &["fdb", "ls"],
         &["fdb", "flush", "--all"],
         &["stats"],

@@ -376,7 +376,7 @@ fn what_a_container_does_to_its_interface_hurts_itself_alone() {
 fn what_the_api_made_comes_back_after_a_crash() {
     let (web, db) = (Netns::new("web"), Netns::new("db"));
     let mut switch = Vswitchd::start("", "");
-    switch.ctl(&["network", "add", "blue", "--vlan", "10", "--mtu", "1400"]);
+    switch.ctl(&["network", "create", "--ipam-driver", "null", "--vlan", "10", "--mtu", "1400", "blue"]);
     let mac = "02:42:0a:09:00:01";
     switch.ctl(&[
         "port",
@@ -426,7 +426,7 @@ fn what_the_api_made_comes_back_after_a_crash() {
             .map(|key| port[key].clone())
     };
     let before = ["web", "db", "pair"].map(|name| spec(name, &switch));
-    let network = switch.ctl(&["network", "show", "blue"]);
+    let network = switch.ctl(&["network", "inspect", "blue"])[0].clone();
     switch.ctl(&["fdb", "add", "blue", "02:42:00:00:00:99", "web"]);
     let pinned = |switch: &Vswitchd| switch.ctl(&["fdb", "ls", "--mac", "02:42:00:00:00:99"]);
     let pin = pinned(&switch);
@@ -438,7 +438,7 @@ fn what_the_api_made_comes_back_after_a_crash() {
         switch.port_is(name, "up");
         assert_eq!(spec(name, &switch), before);
     }
-    let again = switch.ctl(&["network", "show", "blue"]);
+    let again = switch.ctl(&["network", "inspect", "blue"])[0].clone();
     assert_eq!(
         ["name", "vlan", "mtu", "declared", "ports"].map(|key| again[key].clone()),
         ["name", "vlan", "mtu", "declared", "ports"].map(|key| network[key].clone())

@@ -344,7 +344,13 @@ impl Core {
             Effect::ClosePort(port) => self.edge.close(port.id),
             // The plan that the workers get in the end is made from the state as a whole.
             Effect::SetTopology { .. } => {}
-            Effect::UpdatePort { old, new } => self.edge.update(old, new).await?,
+            Effect::UpdatePort { old, new } => {
+                // It may be given what a closed port's interface still has: a default route, an address.
+                if self.edge.is_letting_go() && old.spec.interface() != new.spec.interface() {
+                    self.edge.rebuild(next).await;
+                }
+                self.edge.update(old, new).await?;
+            }
             Effect::OpenPort(port) => {
                 if self.edge.is_letting_go() {
                     self.edge.rebuild(next).await;

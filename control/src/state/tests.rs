@@ -283,6 +283,9 @@ fn refusals_say_what_to_do() {
     assert_eq!(refusal, Refusal::Both { kind: Kind::Network, name: name("blue") });
 }
 
+/// Networks and endpoints as Docker's users have them.
+mod docker;
+
 /// Random commands against a model that knows only names.
 mod model {
     use std::collections::BTreeMap;
