@@ -144,6 +144,7 @@ fn the_outside_is_reached_and_reaches_what_is_published() {
         !String::from_utf8_lossy(&rules.stdout).contains("8080"),
         "published ports go with their endpoint"
     );
+    network(&switch, &format!("disconnect inner {}", db.name()));
     network(&switch, "rm blue inner");
     let rules =
         switch.host.run(|| std::process::Command::new("nft").args(["list", "ruleset"]).output().unwrap());
@@ -259,12 +260,12 @@ fn all_of_it_survives_kill_9_and_a_live_connection_too() {
     flow.flows(1_000_000);
 
     switch.kill();
-    let interfaces = web.ip("-o address show");
+    let interfaces = web.ip("-o -4 address show");
     switch.run();
     assert_eq!(["blue", "red"].map(|it| inspect(&switch, it)), before);
     assert_eq!(switch.ctl(&["sandbox", "ls"]), ports);
     assert_eq!(rules(&switch), table);
-    assert_eq!(web.ip("-o address show"), interfaces);
+    assert_eq!(web.ip("-o -4 address show"), interfaces);
     flow.flows(1_000_000);
     flow.stop();
 
