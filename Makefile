@@ -38,6 +38,7 @@ bench: build     ## in memory, and on the wire against its peers: about 40 minut
 	@scripts/need-packages ip:iproute2 iperf3:iperf3 ethtool:ethtool ovs-vswitchd:openvswitch-switch vde_switch:vde2
 	cargo build --release --locked -p vswitch-bench
 	target/release/vswitch-bench memory
+	target/release/vswitch-bench control
 	mkdir -p bench/results
 	target/release/vswitch-bench wire --rounds $(ROUNDS) --seconds $(SECONDS_EACH) \
 	  --json bench/results/wire.json --svg docs/bench.svg

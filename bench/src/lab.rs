@@ -203,6 +203,14 @@ impl Lab {
     }
 }
 
+/// Further namespaces, for many containers.
+///
+/// # Errors
+/// As [`Lab::create`].
+pub fn more_namespaces(count: usize) -> Result<Vec<Namespace>> {
+    (0..count).map(|number| Namespace::create(format!("{PREFIX}{}-m{number}", std::process::id()))).collect()
+}
+
 /// Removes what killed runs left behind: namespaces and folders whose maker is gone.
 ///
 /// Their programs are gone already: each dies with the process that started it.

@@ -12,8 +12,11 @@
 //!     report     samples → medians, paired ratios, targets → table, JSON, SVG
 //! ```
 //!
+//! Of the control plane ([`control`]): how long its commands take with a thousand endpoints present.
+//!
 //! `docs/benchmarks.md` says how to run it and how to read what it prints.
 
+pub mod control;
 pub mod environment;
 pub mod error;
 pub mod forward;

@@ -10,7 +10,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use vswitch_bench::{
-    environment, interrupt, memory,
+    control, environment, interrupt, lab, memory,
     probes::Load,
     report::{self, Report},
     systems::{self, System, tuntap},
@@ -39,6 +39,18 @@ enum Command {
         /// Only figures with this in their name.
         #[arg(default_value = "")]
         name: String,
+    },
+    /// Measure the commands of the control plane with many endpoints present (needs root).
+    Control {
+        /// Endpoints, and networks, that are present.
+        #[arg(long, default_value_t = 1000)]
+        present: usize,
+        /// How often each command is measured.
+        #[arg(long, default_value_t = 100)]
+        samples: usize,
+        /// The daemon under test.
+        #[arg(long, default_value = "target/release/vswitchd")]
+        vswitchd: PathBuf,
     },
     /// Print, and draw, a report that was saved before.
     Report {
@@ -94,6 +106,7 @@ fn main() -> ExitCode {
             memory::run(quick, &name, |figure| println!("{figure}"));
             Ok(ExitCode::SUCCESS)
         }
+        Command::Control { present, samples, vswitchd } => measure_control(present, samples, vswitchd),
         Command::Report { file, svg } => show(&file, svg.as_deref()),
         Command::TuntapForwarder { a, b } => {
             tuntap::forward(&a, &b).map(|()| ExitCode::SUCCESS).map_err(Into::into)
@@ -103,6 +116,14 @@ fn main() -> ExitCode {
         eprintln!("vswitch-bench: {error}");
         ExitCode::FAILURE
     })
+}
+
+fn measure_control(present: usize, samples: usize, binary: PathBuf) -> Result<ExitCode> {
+    interrupt::listen()?;
+    lab::sweep()?;
+    let samples = samples.max(1);
+    control::run(&control::Plan { binary, present, samples }, |figure| println!("{figure}"))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn show(file: &Path, svg: Option<&Path>) -> Result<ExitCode> {

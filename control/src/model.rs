@@ -224,7 +224,8 @@ impl NetworkSpec {
 
     /// What makes it.
     pub fn driver(&self) -> Driver {
-        self.driver.unwrap_or(if self.vni.is_some() { Driver::Overlay } else { Driver::Bridge })
+        let default = if self.vni.is_some() { Driver::Overlay } else { Driver::Bridge };
+        self.driver.unwrap_or(default)
     }
 
     /// The subnet of a family, if it has one.

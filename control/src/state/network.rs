@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use ipnet::IpNet;
 
-use super::{Kind, Network, Origin, Refusal, State, registry::Entry};
+use super::{Network, Origin, Refusal, State, registry::Entry};
 use crate::{
     ipam::{self, IpamError, Subnet},
     model::{Driver, Ipam, Name, NetworkSpec, NetworkUpdate, PoolSpec, Reference},
@@ -213,8 +213,7 @@ impl State {
     /// A subnet may not take addresses from another network, nor from what the host reaches by itself. A wider route of
     /// the host, a VPN's perhaps, is no hindrance: the narrower one goes first. An uplink's subnet is the LAN's.
     fn check_overlap(&self, driver: Driver, subnet: IpNet) -> Result<(), IpamError> {
-        let of_the_host = self.host.routes.iter().copied().filter(|route| subnet.contains(route));
-        let taken = of_the_host.filter(|_| driver != Driver::Uplink).next().is_some()
+        let taken = driver != Driver::Uplink && self.host.routes.iter().any(|route| subnet.contains(route))
             || self.subnets().any(|other| ipam::overlap(other, subnet));
         if taken { Err(IpamError::Overlap(subnet)) } else { Ok(()) }
     }
@@ -229,8 +228,7 @@ impl State {
 
     /// Changes what can change of a network while containers stay connected.
     pub(super) fn update_network(&mut self, name: &Name, update: NetworkUpdate) -> Result<(), Refusal> {
-        let entry =
-            self.networks.entry(name).ok_or(Refusal::Missing { kind: Kind::Network, name: name.clone() })?;
+        let entry = self.networks.entry(name).ok_or_else(|| NetworkError::NotFound(name.clone().into()))?;
         if entry.origin == Origin::File {
             return Err(NetworkError::Declared(name.clone()).into());
         }

@@ -95,7 +95,7 @@ fn endpoint_of(network: &Network, connect: Connect) -> Endpoint {
         container: connect.container,
         aliases: connect.aliases,
         ifname: connect.ifname.unwrap_or_else(|| "eth0".into()),
-        mac: connect.mac.unwrap_or("02:42:0a:09:00:02".parse().unwrap()),
+        mac: connect.mac.unwrap_or_else(|| "02:42:0a:09:00:02".parse().unwrap()),
         addresses: vec!["10.9.0.2/24".parse().unwrap()],
         link_local: vec![],
         gateways: vec![],

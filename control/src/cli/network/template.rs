@@ -26,17 +26,17 @@ pub(super) struct Template(Vec<Part>);
 enum Part {
     Text(String),
     Print(Expression),
-    Range { names: Vec<String>, over: Expression, inside: Vec<Part> },
-    If { condition: Expression, yes: Vec<Part>, no: Vec<Part> },
+    Range { names: Vec<String>, over: Expression, inside: Vec<Self> },
+    If { condition: Expression, yes: Vec<Self>, no: Vec<Self> },
 }
 
 #[derive(Debug)]
 enum Expression {
     /// A variable (`.` is the empty name) and the fields from there.
     Path(String, Vec<String>),
-    Json(Box<Expression>),
-    Len(Box<Expression>),
-    Index(Box<Expression>, String),
+    Json(Box<Self>),
+    Len(Box<Self>),
+    Index(Box<Self>, String),
 }
 
 /// Renders a list by `format`: `json`, `table`, a template for each row, or `table` and a template for its columns.

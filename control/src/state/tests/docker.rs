@@ -142,7 +142,7 @@ fn an_endpoint_is_what_was_asked_for() {
 fn overlay_networks_have_vnis_and_uplinks_share_a_trunk() {
     let mut state = State::default();
     let overlay = |text: &str, vni: Option<&str>| {
-        let options = vni.map(|vni| json!({ "vni": vni })).unwrap_or(json!({}));
+        let options = vni.map_or_else(|| json!({}), |vni| json!({ "vni": vni }));
         Command::AddNetwork(network(
             json!({"name": text, "driver": "overlay", "ipam": "default", "options": options}),
         ))
