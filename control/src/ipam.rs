@@ -2,7 +2,7 @@
 //!
 //! Nothing here is a record of its own: a [`Subnet`] is built from what the networks, ports and endpoints of a state have,
 //! so an address that nobody has is free, and none can leak. Taken addresses are kept as ranges that touch each other
-//! nowhere ([`ranges`]), so the lowest free one is found in O(log n), in a /30 as in a /8 or an IPv6 /64.
+//! nowhere (`ranges`), so the lowest free one is found in O(log n), in a /30 as in a /8 or an IPv6 /64.
 //!
 //! The sentences are Docker's, where it has one.
 
