@@ -138,7 +138,7 @@ async fn nothing_can_be_changed_from_here() {
     }
     let kept = page.backend.networks().await.unwrap();
     assert_eq!(kept.iter().map(|it| &it.spec).collect::<Vec<_>>(), [&spec]);
-    assert!(page.backend.network(name("blue")).await.is_ok());
+    assert!(page.backend.network(name("blue").into()).await.is_ok());
 }
 
 /// The API's own document, from the API's own socket.
