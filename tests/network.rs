@@ -272,7 +272,17 @@ fn all_of_it_survives_kill_9_and_a_live_connection_too() {
     // While nobody looks, a namespace ends: its endpoint is reaped, its address free.
     switch.kill();
     gone.delete();
+    // What a daemon leaves that ends between making a veth pair and keeping its endpoint; and somebody else's.
+    let state = switch.folder().join("state");
+    for (ifname, owner) in [("vs-half-made", state.to_str().unwrap()), ("vs-foreign", "/elsewhere")] {
+        switch.host.ip(&format!("link add {ifname} type veth"));
+        let alias = format!("vswitch {owner}");
+        let mut set = std::process::Command::new("ip");
+        set.args(["-n", switch.host.name(), "link", "set", ifname, "alias", &alias]);
+        assert!(set.status().unwrap().success());
+    }
     switch.run();
+    assert!(!switch.host.has_link("vs-half-made") && switch.host.has_link("vs-foreign"));
     switch.logs(&["reaped", "network=red"]);
     assert_eq!(inspect(&switch, "red")["Containers"].as_object().unwrap().len(), 1);
     // And while somebody looks.

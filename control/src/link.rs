@@ -65,6 +65,8 @@ pub struct Link {
     pub index: u32,
     /// Its name.
     pub name: String,
+    /// What somebody wrote on it (`ip link set … alias`).
+    pub alias: Option<String>,
     /// Its MAC address, if it is an Ethernet interface.
     pub mac: Option<MacAddr>,
     /// Octets of the longest IP packet.
@@ -233,6 +235,16 @@ impl Links {
         finished
     }
 
+    /// Writes on an interface whose it is.
+    pub async fn set_alias(&self, ifname: &str, alias: &str) -> Result<(), LinkError> {
+        let index = self.link(ifname).await?.index;
+        let message = LinkUnspec::new_with_index(index)
+            .append_extra_attribute(LinkAttribute::IfAlias(alias.to_owned()))
+            .build();
+        let set = self.handle.link().set(message).execute().await;
+        set.map_err(|error| self.error(&format!("write on {ifname}"), error))
+    }
+
     /// Takes an interface away; of a veth pair, both ends. Answers whether there was one.
     pub async fn delete(&self, ifname: &str) -> Result<bool, LinkError> {
         let Some(link) = self.find(ifname).await? else { return Ok(false) };
@@ -398,6 +410,7 @@ fn read_link(message: LinkMessage) -> Link {
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::Address(octets) => link.mac = octets.try_into().ok().map(MacAddr),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::TxQueueLen(length) => link.txqueuelen = length,

@@ -1,6 +1,6 @@
 //! Making the device behind a port, and taking it away again.
 
-use std::{io, sync::Arc};
+use std::{collections::HashSet, io, sync::Arc};
 
 use tracing::warn;
 use vswitch::device::{
@@ -52,11 +52,13 @@ pub(super) enum OpenDevice {
 
 /// Makes the device of `port`, or takes it over if it is there already. Nothing is set up yet.
 ///
-/// `handed` is a TAP that a helper made; `inlets`: how many workers a tunnel's endpoint is received by.
+/// `handed` is a TAP that a helper made; `inlets`: how many workers a tunnel's endpoint is received by; `owner`:
+/// what is written on interfaces that the kernel keeps when we end.
 pub(super) async fn open(
     port: &state::Port,
     handed: Option<Tap>,
     inlets: usize,
+    owner: &str,
 ) -> Result<OpenDevice, ApiError> {
     let spec = &port.spec;
     match &spec.device {
@@ -75,6 +77,7 @@ pub(super) async fn open(
             if !outside.exists(&host).await? {
                 let inside = Links::open(namespace(interface.netns.as_ref())?)?;
                 outside.create_veth(&host, &inside, spec.ifname(), port.mtu).await?;
+                outside.set_alias(&host, owner).await?;
             }
             let device = open_packet(&host, spec.offload)?;
             Ok(OpenDevice::Veth { device, host })
@@ -185,6 +188,19 @@ impl OpenDevice {
             warn!("an interface may be left behind: {}", error.error);
         }
     }
+}
+
+/// Removes the hosts' ends of veth pairs that `owner` made and that no port has: it ended between making and keeping one,
+/// or ports went while it was not there.
+pub(super) async fn remove_orphans(owner: &str, wanted: &HashSet<String>) -> Result<(), ApiError> {
+    let links = Links::open(Namespace::current()?)?;
+    for link in links.all().await? {
+        if link.alias.as_deref() == Some(owner) && !wanted.contains(&link.name) {
+            warn!(ifname = link.name, "an interface that no port has is removed");
+            links.delete(&link.name).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn remove_link(host: &str) -> Result<(), ApiError> {

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     api::ApiError,
-    link::{Links, Wanted},
+    link::{Links, Wanted, host_ifname},
     model::{Carries, DeviceSpec, InterfaceSpec, Name, SwitchSpec},
     netns::Identity,
     state::{self, State},
@@ -51,6 +51,8 @@ pub(super) struct Edge {
     networks: BTreeMap<NetworkId, EdgeNetwork>,
     /// Interfaces that were opened and are still to be set up.
     unset: Vec<PortId>,
+    /// What is written on interfaces that the kernel keeps when we end, to know them again.
+    owner: String,
     /// Interfaces that were opened and do not outlive us yet, though they shall.
     unkept: Vec<PortId>,
     /// Called when somebody sends to the tunnel who is no peer.
@@ -121,6 +123,7 @@ impl Edge {
             ports: BTreeMap::new(),
             networks: BTreeMap::new(),
             unset: Vec::new(),
+            owner: format!("vswitch {}", spec.state.display()),
             unkept: Vec::new(),
             on_stranger,
             captures: Captures::default(),
@@ -149,7 +152,7 @@ impl Edge {
         missing: Missing,
     ) -> Result<(), ApiError> {
         let was_handed = handed.is_some();
-        let device = device::open(wanted, handed, self.workers.count()).await;
+        let device = device::open(wanted, handed, self.workers.count(), &self.owner).await;
         if missing == Missing::Refuse {
             device.as_ref().map_err(Clone::clone)?;
         }
@@ -215,6 +218,16 @@ impl Edge {
             }
         }
         Ok(())
+    }
+
+    /// Removes interfaces of an earlier life that no port has.
+    pub(super) async fn remove_orphans(&self) {
+        let veth = |port: &EdgePort| matches!(port.wanted.spec.device, DeviceSpec::Veth(_));
+        let wanted =
+            self.ports.values().filter(|port| veth(port)).map(|port| host_ifname(&port.wanted.spec.name));
+        if let Err(error) = device::remove_orphans(&self.owner, &wanted.collect()).await {
+            warn!("interfaces of an earlier life may be left: {}", error.error);
+        }
     }
 
     /// Lets the interfaces that were opened since the last call outlive us, where they shall. Not before they are known to
@@ -477,7 +490,7 @@ impl Edge {
         let mut any = false;
         for id in down {
             let Some(wanted) = self.ports.get(&id).map(|port| port.wanted.clone()) else { continue };
-            let device = device::open(&wanted, None, self.workers.count()).await;
+            let device = device::open(&wanted, None, self.workers.count(), &self.owner).await;
             let key = self.key();
             let Some(port) = self.ports.get_mut(&id) else { continue };
             match device {

@@ -94,6 +94,7 @@ impl Daemon {
         core.carry_out(plan, Manner { missing: Missing::Retry, handed: None })
             .await
             .map_err(|error| error.error)?;
+        core.edge.remove_orphans().await;
         let (networks, ports) = (core.state.networks().count(), core.state.ports().count());
         info!(networks, ports, workers = core.edge.workers.count(), "switch started");
         let captures_over = Arc::default();
