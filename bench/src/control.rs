@@ -75,7 +75,7 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(Figure)) -> Result<()> {
     let present = format!("{} endpoints present", plan.present);
 
     let create = |number: usize| {
-        let body = format!(r#"{{"name": "n{number}", "ipam": "default", "ipv6": true}}"#);
+        let body = format!(r#"{{"name": "n{number}", "ipam": "default"}}"#);
         timed(|| post("/v1/networks", &body))
     };
     tell(figure("network create", &present, 20.0, (0..plan.samples).map(create))?);
