@@ -18,7 +18,8 @@ use crate::{
     fields::{Misfit, PortFields},
     model::{
         ApiSpec, Carries, Config, DampingSpec, DeviceSpec, Direction, Dscp, MirrorSpec, Name, Netns,
-        NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, StormSpec, SubnetSpec, SwitchSpec, Tags, VxlanSpec,
+        NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, StormSpec, SubnetSpec, SwitchSpec, Tags,
+        VxlanSpec,
     },
     options,
     state::network::{NetworkError, choose_addresses},
