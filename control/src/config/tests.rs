@@ -336,7 +336,7 @@ fn files_that_cannot_be_read() {
 #[test]
 fn the_example_file() {
     let networks = load(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/networks.toml")).unwrap().networks;
-    assert_eq!(networks[0].subnets[0].gateway, Some("10.9.0.129".parse().unwrap()));
+    assert_eq!(networks[0].subnets[0].gateway, Some("10.9.0.128".parse().unwrap()));
     assert!(networks[1].internal);
     let config = load(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/net.toml")).unwrap();
     let names: Vec<_> = config.ports.iter().map(|port| port.name.as_str()).collect();
