@@ -120,9 +120,9 @@ fn events_tell_what_happens() {
             return it;
         }
     };
-    pair.switch.ctl(&["network", "add", "red"]);
+    pair.switch.ctl(&["network", "create", "--ipam-driver", "null", "red"]);
     until("network_added", "network", "red");
-    pair.switch.ctl(&["network", "del", "red"]);
+    pair.switch.ctl(&["network", "rm", "red"]);
     until("network_removed", "network", "red");
     pair.db.delete();
     let down = until("port_down", "port", "db");

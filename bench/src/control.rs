@@ -157,8 +157,10 @@ impl Daemon {
     fn start(plan: &Plan, lab: &Lab) -> Result<Self> {
         let folder = lab.folder();
         let config = folder.join("net.toml");
-        let text =
-            format!("[switch]\nstate = \"{0}/state\"\n[api]\nsocket = \"{0}/api.sock\"\n", folder.display());
+        let text = format!(
+            "[switch]\nstate = \"{0}/state\"\n[api]\nsocket = \"{0}/api.sock\"\n[ipam]\nlocal = [{{ base = \"10.0.0.0/8\", size = 20 }}]\n",
+            folder.display()
+        );
         std::fs::write(&config, text).doing("write net.toml")?;
         let binary = plan.binary.canonicalize().doing("find vswitchd")?;
         let log = folder.join("vswitchd.log");

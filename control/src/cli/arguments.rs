@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use vswitch::addr::{MacAddr, VlanId};
 
 use super::{
-    CaptureArguments, EXIT_CODES, EventsArguments, MirrorCommand, NetworkCommand, PeerCommand, SandboxCommand,
-    TraceArguments, TunnelCommand, WhyArguments, default_socket,
+    CaptureArguments, EXIT_CODES, EventsArguments, MirrorCommand, NetworkCommand, PeerCommand,
+    SandboxCommand, TraceArguments, TunnelCommand, WhyArguments, default_socket,
 };
 use crate::{
     api::ApiError,

@@ -73,6 +73,10 @@ fn line(event: &Event) -> String {
         What::NetworkAdded { network } => write!(text, "network {network} made"),
         What::NetworkChanged { network, detail } => write!(text, "network {network} changed: {detail}"),
         What::NetworkRemoved { network } => write!(text, "network {network} removed"),
+        What::Connected { endpoint, network } => write!(text, "{endpoint} connected to network {network}"),
+        What::Disconnected { endpoint, network } => {
+            write!(text, "{endpoint} disconnected from network {network}")
+        }
         What::SwitchChanged { detail } => write!(text, "the switch changed: {detail}"),
         What::Reloaded { changes } => write!(text, "reloaded: {changes} changes"),
         What::MacLearned(station) => write!(text, "{} learned", on(station)),

@@ -212,6 +212,12 @@ fn what(change: &state::Change) -> What {
         Difference::Port(Delta::Changed { new, .. }) => {
             What::PortChanged { port: new.spec.name.clone(), detail: detail() }
         }
+        Difference::Endpoint(Delta::Added(it) | Delta::Changed { new: it, .. }) => {
+            What::Connected { endpoint: it.name.clone(), network: it.network.clone() }
+        }
+        Difference::Endpoint(Delta::Removed(it)) => {
+            What::Disconnected { endpoint: it.name.clone(), network: it.network.clone() }
+        }
     }
 }
 

@@ -90,7 +90,8 @@ impl Daemon {
         let observer = Observer::new(Arc::clone(&journal));
         observer.note(What::Started);
         let gateway = Arc::default();
-        let mut core = Core { state: State::default(), edge, store, observer, gateway, outside_is_due: false };
+        let mut core =
+            Core { state: State::default(), edge, store, observer, gateway, outside_is_due: false };
         core.carry_out(plan, Manner { missing: Missing::Retry, handed: None })
             .await
             .map_err(|error| error.error)?;

@@ -72,6 +72,20 @@ pub enum What {
         /// The network.
         network: Name,
     },
+    /// A sandbox was connected to a network.
+    Connected {
+        /// The endpoint.
+        endpoint: Name,
+        /// The network.
+        network: Name,
+    },
+    /// A sandbox was disconnected from a network, or ended.
+    Disconnected {
+        /// The endpoint.
+        endpoint: Name,
+        /// The network.
+        network: Name,
+    },
     /// The switch as a whole was changed.
     SwitchChanged {
         /// What.
