@@ -70,10 +70,13 @@ impl Running {
     }
 }
 
-/// Every system that joins containers of one host, the baseline first; see [`vswitchds`] for the arguments.
+/// Every system that joins containers of one host, the baseline first.
+///
+/// `vswitchd` is the daemon's binary. Each variant is `KIND:LINE`, KIND being `tap` or `veth` and LINE a line
+/// for the `[switch]` section of its configuration.
 ///
 /// # Errors
-/// Those of [`vswitchds`].
+/// Names the variant that is no such pair.
 pub fn on_one_host(
     vswitchd: &Path,
     variants: &[String],
@@ -87,12 +90,12 @@ pub fn on_one_host(
     Ok(systems)
 }
 
-/// Every system that joins containers of two hosts by VXLAN, the baseline first; see [`vswitchds`] for the arguments.
+/// Every system that joins containers of two hosts by VXLAN, the baseline first; arguments as for [`on_one_host`].
 ///
 /// Open vSwitch comes as shipped only: with super-frames on, no TCP connection comes about through its tunnels.
 ///
 /// # Errors
-/// Those of [`vswitchds`].
+/// Names the variant that is no such pair.
 pub fn on_two_hosts(
     vswitchd: &Path,
     variants: &[String],
@@ -104,12 +107,6 @@ pub fn on_two_hosts(
 }
 
 /// vswitchd with these kinds of ports, and its variants.
-///
-/// `binary` is the daemon's. Each variant is `KIND:LINE`, KIND being `tap` or `veth` and LINE a line
-/// for the `[switch]` section of its configuration.
-///
-/// # Errors
-/// Names the variant that is no such pair.
 fn vswitchds(
     binary: &Path,
     ports: &[Port],
