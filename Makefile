@@ -1,7 +1,7 @@
 # vswitchd: `make demo` shows it, `make test` proves it, `make bench` measures it. All three need root.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-pure test-kernel fuzz bench bench-memory lint install clean
+.PHONY: help build demo demo-vxlan test test-pure test-kernel fuzz bench bench-memory lint install clean
 
 PREFIX ?= /usr/local
 ROUNDS ?= 5
@@ -17,6 +17,10 @@ build:           ## the binaries, into target/release
 demo: build      ## two containers, a ping and iperf3 between them
 	@scripts/need-packages ip:iproute2 ping:iputils-ping iperf3:iperf3
 	@scripts/demo
+
+demo-vxlan: build ## two hosts, a container on each, one network over both
+	@scripts/need-packages ip:iproute2 ping:iputils-ping iperf3:iperf3 bash:bash
+	@scripts/demo-vxlan
 
 test: test-pure test-kernel fuzz ## all tests
 
