@@ -38,13 +38,15 @@ fuzz:            # every fuzz target for some seconds
 	@scripts/need-packages g++:g++ pcap-config:libpcap-dev
 	tests/fuzz/run 10
 
-bench: build     ## in memory, and on the wire against its peers: about 40 minutes
+bench: build     ## in memory, on the wire and through tunnels, against its peers: about 75 minutes
 	@scripts/need-packages ip:iproute2 iperf3:iperf3 ethtool:ethtool ovs-vswitchd:openvswitch-switch vde_switch:vde2
 	cargo build --release --locked -p vswitch-bench
 	target/release/vswitch-bench memory
 	mkdir -p bench/results
 	target/release/vswitch-bench wire --rounds $(ROUNDS) --seconds $(SECONDS_EACH) \
 	  --json bench/results/wire.json --svg docs/bench.svg
+	target/release/vswitch-bench tunnel --rounds $(ROUNDS) --seconds $(SECONDS_EACH) \
+	  --json bench/results/tunnel.json --svg docs/bench-tunnel.svg
 
 lint:            ## format, clippy and documentation, as CI wants them
 	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev
