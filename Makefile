@@ -1,7 +1,7 @@
 # vswitchd: `make demo` shows it, `make test` proves it, `make bench` measures it. All three need root.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-pure test-kernel fuzz bench bench-memory lint install clean
+.PHONY: help build demo demo-vxlan test test-pure test-kernel fuzz bench bench-memory lint install clean
 
 PREFIX ?= /usr/local
 ROUNDS ?= 5
@@ -17,6 +17,10 @@ build:           ## the binaries, into target/release
 demo: build      ## two containers, a ping and iperf3 between them
 	@scripts/need-packages ip:iproute2 ping:iputils-ping iperf3:iperf3
 	@scripts/demo
+
+demo-vxlan: build ## two hosts, a container on each, one network over both
+	@scripts/need-packages ip:iproute2 ping:iputils-ping iperf3:iperf3 bash:bash
+	@scripts/demo-vxlan
 
 test: test-pure test-kernel fuzz ## all tests
 
@@ -34,7 +38,7 @@ fuzz:            # every fuzz target for some seconds
 	@scripts/need-packages g++:g++ pcap-config:libpcap-dev
 	tests/fuzz/run 10
 
-bench: build     ## in memory, and on the wire against its peers: about 40 minutes
+bench: build     ## in memory, on the wire and through tunnels, against its peers: about 75 minutes
 	@scripts/need-packages ip:iproute2 iperf3:iperf3 ethtool:ethtool ovs-vswitchd:openvswitch-switch vde_switch:vde2
 	cargo build --release --locked -p vswitch-bench
 	target/release/vswitch-bench memory
@@ -42,6 +46,8 @@ bench: build     ## in memory, and on the wire against its peers: about 40 minut
 	mkdir -p bench/results
 	target/release/vswitch-bench wire --rounds $(ROUNDS) --seconds $(SECONDS_EACH) \
 	  --json bench/results/wire.json --svg docs/bench.svg
+	target/release/vswitch-bench tunnel --rounds $(ROUNDS) --seconds $(SECONDS_EACH) \
+	  --json bench/results/tunnel.json --svg docs/bench-tunnel.svg
 
 lint:            ## format, clippy and documentation, as CI wants them
 	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev

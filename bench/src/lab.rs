@@ -1,12 +1,13 @@
-//! The laboratory: two containers and the room of the switch between them, each a network namespace.
+//! The laboratory: two containers and what is between them, each a network namespace.
 //!
 //! ```text
-//!   container a             switch              container b
-//!   eth0 10.99.0.1/24  ──  (system under test)  ──  eth0 10.99.0.2/24
+//!   container a                   host                   container b
+//!   eth0 10.99.0.1/24  ──  (system under test)  ──  eth0 10.99.0.2/24          one host
+//!   eth0  ──  (system under test)  ──  underlay  ──  (system under test)  ──  eth0          two hosts
 //! ```
 //!
-//! The switch has a namespace of its own so that nothing it makes (bridges, device ends, sockets) appears in
-//! the host's. Names hold the process id of their maker: what a killed run left is told from a live run's,
+//! A host is a namespace of its own so that nothing the system makes (bridges, device ends, sockets) appears in
+//! the machine's. Names hold the process id of their maker: what a killed run left is told from a live run's,
 //! and swept at the next start.
 
 use std::{
@@ -25,6 +26,7 @@ use crate::{
     error::{Doing, Result},
     interrupt,
     process::{run, run_line},
+    underlay::{Underlay, Uplink},
 };
 
 /// How the names of all our namespaces and folders start.
@@ -33,7 +35,7 @@ const PREFIX: &str = "vt-bench-";
 /// The interface of a container.
 pub const INTERFACE: &str = "eth0";
 
-/// The MTU of every interface here, in bytes without Ethernet header.
+/// The MTU of every interface, in bytes without Ethernet header; behind a tunnel it is less.
 pub const MTU: u16 = 1500;
 
 /// The broadcast address of the containers' network.
@@ -121,12 +123,14 @@ pub struct Container {
     pub namespace: Namespace,
     /// The address of its [`INTERFACE`], of a /24.
     pub address: Ipv4Addr,
+    /// The MTU of its [`INTERFACE`].
+    pub mtu: u16,
 }
 
 impl Container {
-    fn create(letter: &str, last: u8) -> Result<Self> {
-        let namespace = Namespace::create(format!("{PREFIX}{}-{letter}", std::process::id()))?;
-        Ok(Self { namespace, address: Ipv4Addr::new(10, 99, 0, last) })
+    fn create(letter: &str, last: u8, mtu: u16) -> Result<Self> {
+        let namespace = Namespace::create(own(letter))?;
+        Ok(Self { namespace, address: Ipv4Addr::new(10, 99, 0, last), mtu })
     }
 
     /// Gives [`INTERFACE`] its MTU and address, and sets it up.
@@ -134,55 +138,109 @@ impl Container {
     /// # Errors
     /// Fails when there is no such interface yet.
     pub fn configure(&self) -> Result<()> {
-        self.namespace.ip(&format!("link set {INTERFACE} mtu {MTU} up"))?;
+        self.namespace.ip(&format!("link set {INTERFACE} mtu {} up", self.mtu))?;
         self.namespace.ip(&format!("address add {}/24 broadcast + dev {INTERFACE}", self.address))?;
         Ok(())
     }
 }
 
-/// Two containers, the namespace of the switch, and a folder for its files. Dropping it removes them all.
+/// Where a system under test lives.
+#[derive(Debug)]
+pub struct Host {
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// For sockets, databases and logs.
+    pub folder: PathBuf,
+    /// The way to the other host, if there is one.
+    pub uplink: Option<Uplink>,
+}
+
+impl Host {
+    fn create(letter: &str, within: &Path) -> Result<Self> {
+        let folder = within.join(letter);
+        std::fs::create_dir(&folder).doing("make a host's folder")?;
+        Ok(Self { namespace: Namespace::create(own(letter))?, folder, uplink: None })
+    }
+}
+
+/// A container, and where it is to be joined to the system under test.
+#[derive(Clone, Copy, Debug)]
+pub struct End<'a> {
+    /// The name of the port that leads to it.
+    pub port: &'static str,
+    /// The container.
+    pub container: &'a Container,
+    /// Its host.
+    pub host: &'a Host,
+}
+
+/// Two containers, their host or hosts, and a folder for all files. Dropping it removes them all.
 #[derive(Debug)]
 pub struct Lab {
     /// The container that sends, unless a figure says otherwise.
     pub a: Container,
     /// The container that receives, unless a figure says otherwise.
     pub b: Container,
-    /// Where the system under test lives.
-    pub switch: Namespace,
-    folder: TempDir,
+    hosts: Vec<Host>,
+    _folder: TempDir,
 }
 
 impl Lab {
-    /// A fresh laboratory with nothing between its containers yet.
+    /// A fresh laboratory with nothing between its containers yet: on one host, or on two that are joined by `underlay`.
     ///
     /// # Errors
     /// Fails without CAP_NET_ADMIN and CAP_SYS_ADMIN, or when one of this process exists already.
-    pub fn create() -> Result<Self> {
-        let own = format!("{PREFIX}{}-", std::process::id());
-        let folder = tempfile::Builder::new().prefix(&own).tempdir().doing("make a folder")?;
-        let switch = Namespace::create(format!("{own}s"))?;
-        Ok(Self { a: Container::create("a", 1)?, b: Container::create("b", 2)?, switch, folder })
+    pub fn create(underlay: Option<Underlay>) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix(&own("")).tempdir().doing("make a folder")?;
+        let letters: &[_] = if underlay.is_some() { &["s", "t"] } else { &["s"] };
+        let hosts = letters.iter().map(|letter| Host::create(letter, folder.path()));
+        let mut hosts = hosts.collect::<Result<Vec<_>>>()?;
+        if let (Some(underlay), [first, second]) = (underlay, hosts.as_mut_slice()) {
+            let uplinks = underlay.join(&first.namespace, &second.namespace)?;
+            [first.uplink, second.uplink] = uplinks.map(Some);
+        }
+        let mtu = MTU - underlay.map_or(0, Underlay::overhead);
+        Ok(Self {
+            a: Container::create("a", 1, mtu)?,
+            b: Container::create("b", 2, mtu)?,
+            hosts,
+            _folder: folder,
+        })
     }
 
-    /// Both containers with the name of the switch port that leads to each.
-    pub fn ends(&self) -> [(&'static str, &Container); 2] {
-        [("porta", &self.a), ("portb", &self.b)]
+    /// The hosts, that of container a first.
+    pub fn hosts(&self) -> &[Host] {
+        &self.hosts
     }
 
-    /// A folder for sockets, databases and logs of the system under test.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
+    /// The host of container a, of both containers if there is only one.
+    pub fn host(&self) -> &Host {
+        &self.hosts[0]
     }
 
-    /// Joins each container to the switch by a veth pair: [`INTERFACE`] there, `porta` and `portb` here.
+    /// Both containers with the port that leads to each.
+    pub fn ends(&self) -> [End<'_>; 2] {
+        let [first, last] = [&self.hosts[0], &self.hosts[self.hosts.len() - 1]];
+        [
+            End { port: "porta", container: &self.a, host: first },
+            End { port: "portb", container: &self.b, host: last },
+        ]
+    }
+
+    /// The containers of one host.
+    pub fn ends_at<'a>(&'a self, host: &'a Host) -> impl Iterator<Item = End<'a>> {
+        self.ends().into_iter().filter(|end| std::ptr::eq(end.host, host))
+    }
+
+    /// Joins each container to its host by a veth pair: [`INTERFACE`] there, `porta` and `portb` here.
     ///
     /// # Errors
     /// Fails when `ip` does.
     pub fn veths(&self) -> Result<()> {
-        for (port, container) in self.ends() {
+        for End { port, container, host } in self.ends() {
             let peer = container.namespace.name();
-            self.switch.ip(&format!("link add {port} type veth peer name {INTERFACE} netns {peer}"))?;
-            self.switch.ip(&format!("link set {port} mtu {MTU} up"))?;
+            host.namespace.ip(&format!("link add {port} type veth peer name {INTERFACE} netns {peer}"))?;
+            host.namespace.ip(&format!("link set {port} mtu {} up", container.mtu))?;
             container.configure()?;
         }
         Ok(())
@@ -193,10 +251,10 @@ impl Lab {
     /// # Errors
     /// Fails when the system has not made them within five seconds.
     pub fn adopt_taps(&self) -> Result<()> {
-        for (port, container) in self.ends() {
+        for End { port, container, host } in self.ends() {
             let target = container.namespace.name();
             let arguments = format!("link set {port} netns {target} name {INTERFACE}");
-            interrupt::wait_for(port, Duration::from_secs(5), || self.switch.ip(&arguments).ok())?;
+            interrupt::wait_for(port, Duration::from_secs(5), || host.namespace.ip(&arguments).ok())?;
             container.configure()?;
         }
         Ok(())
@@ -209,6 +267,11 @@ impl Lab {
 /// As [`Lab::create`].
 pub fn more_namespaces(count: usize) -> Result<Vec<Namespace>> {
     (0..count).map(|number| Namespace::create(format!("{PREFIX}{}-m{number}", std::process::id()))).collect()
+}
+
+/// A name of ours.
+fn own(letter: &str) -> String {
+    format!("{PREFIX}{}-{letter}", std::process::id())
 }
 
 /// Removes what killed runs left behind: namespaces and folders whose maker is gone.
@@ -260,8 +323,8 @@ mod tests {
     #[test]
     #[ignore = "needs CAP_NET_ADMIN and CAP_SYS_ADMIN"]
     fn a_laboratory_leaves_nothing() {
-        let lab = Lab::create().unwrap();
-        let (name, folder) = (lab.a.namespace.name().to_owned(), lab.folder().to_owned());
+        let lab = Lab::create(None).unwrap();
+        let (name, folder) = (lab.a.namespace.name().to_owned(), lab.host().folder.clone());
         lab.veths().unwrap();
         assert!(lab.a.namespace.ip("address show dev eth0").unwrap().contains("10.99.0.1/24"));
         drop(lab);

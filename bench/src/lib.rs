@@ -1,13 +1,14 @@
 //! Benches of vswitchd.
 //!
-//! In memory ([`memory`]): what deciding about a frame ([`forward`]) and crossing a tunnel ([`tunnel`]) cost, without any kernel. On the wire ([`wire`]):
-//! the wire matrix joins two containers by vswitchd, by the kernel's bridge and by other userspace switches, one
-//! after the other in every round, and puts the same loads on each:
+//! In memory ([`memory`]): what deciding about a frame ([`forward`]) and crossing a tunnel ([`tunnel`]) cost, without any
+//! kernel. On the wire ([`wire`]): two matrices join two containers by vswitchd, by the kernel's bridge and by other userspace
+//! switches, one after the other in every round, and put the same loads on each: on one host, and through tunnels between two.
 //!
 //! ```text
-//!   wire       rounds of systems of loads
-//!     lab        two containers and the room of the switch: network namespaces
-//!     systems    what joins them
+//!   wire       rounds of sites of systems of loads
+//!     lab        two containers and their hosts: network namespaces
+//!     underlay   what joins the hosts
+//!     systems    what joins the containers
 //!     probes     what is measured between them
 //!     report     samples → medians, paired ratios, targets → table, JSON, SVG
 //! ```
@@ -29,4 +30,5 @@ pub mod report;
 pub mod systems;
 pub mod targets;
 pub mod tunnel;
+pub mod underlay;
 pub mod wire;

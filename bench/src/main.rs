@@ -12,9 +12,11 @@ use clap::{Args, Parser, Subcommand};
 use vswitch_bench::{
     control, environment, interrupt, lab, memory,
     probes::Load,
-    report::{self, Report},
+    report::{self, Report, Target},
     systems::{self, System, tuntap},
-    wire::{self, Plan},
+    targets,
+    underlay::Underlay,
+    wire::{self, Plan, Site},
 };
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -29,8 +31,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the matrix of systems and loads between two namespaces (needs root).
-    Wire(Wire),
+    /// Run the matrix of systems and loads between two containers of one host (needs root).
+    Wire(Matrix),
+    /// Run the matrix of VXLAN tunnels between two hosts with a container each (needs root).
+    Tunnel {
+        /// Only these links between the hosts: wire4, veth4, wire6, veth6.
+        #[arg(long, value_delimiter = ',')]
+        underlay: Vec<Underlay>,
+        #[command(flatten)]
+        matrix: Matrix,
+    },
     /// Measure forwarding in memory: needs neither root nor peers.
     Memory {
         /// A fraction of the frames: shows that everything works, measures nothing.
@@ -65,8 +75,9 @@ enum Command {
     TuntapForwarder { a: String, b: String },
 }
 
+/// What both matrices can be told.
 #[derive(Debug, Args)]
-struct Wire {
+struct Matrix {
     /// How often every system is visited.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -101,7 +112,8 @@ struct Wire {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Wire(options) => wire(&options),
+        Command::Wire(matrix) => wire(&matrix),
+        Command::Tunnel { underlay, matrix } => tunnel(&underlay, &matrix),
         Command::Memory { quick, name } => {
             memory::run(quick, &name, |figure| println!("{figure}"));
             Ok(ExitCode::SUCCESS)
@@ -139,29 +151,55 @@ fn publish(report: &Report, svg: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-/// Missed targets are a result; a system that did not run is a failure.
-fn wire(options: &Wire) -> Result<ExitCode> {
-    interrupt::listen()?;
-    let (rounds, seconds) = if options.quick { (2, 1) } else { (options.rounds, options.seconds) };
-    let controls = controls(&options.cc);
-    let mut loads = Load::matrix(&controls);
-    loads.retain(|load| options.loads.is_empty() || options.loads.iter().any(|name| name == load.family()));
-    let control = controls.into_iter().next().unwrap_or_default();
-    let plan = Plan { rounds, time: Duration::from_secs(seconds), loads, control };
+fn wire(matrix: &Matrix) -> Result<ExitCode> {
+    let controls = controls(&matrix.cc);
+    let site = Site { underlay: None, loads: matrix.loads(Load::on_one_host(&controls)) };
+    let title = "Two containers on one host, joined by one switch";
+    let plan = matrix.plan(title, vec![site], targets::on_one_host(&controls[0]));
+    matrix.run(&plan, systems::on_one_host(&matrix.vswitchd, &matrix.variant)?)
+}
 
-    let chosen = chosen(systems::all(&options.vswitchd, &options.variant)?, &options.only)?;
-    let (missing, present): (Vec<_>, Vec<_>) =
-        chosen.into_iter().partition(|system| system.missing().is_some());
-    let skipped = missing.iter().filter_map(|system| Some((system.name(), system.missing()?))).collect();
-    let mut report = wire::run(&plan, &present)?;
-    report.skipped = skipped;
-    if let Some(path) = &options.json {
-        report::save(&report, path)?;
+fn tunnel(underlays: &[Underlay], matrix: &Matrix) -> Result<ExitCode> {
+    let controls = controls(&matrix.cc);
+    let chosen = Underlay::ALL.into_iter().filter(|known| underlays.is_empty() || underlays.contains(known));
+    let site = |underlay: Underlay| {
+        let loads = matrix.loads(Load::on_two_hosts(&controls, underlay.family));
+        Site { underlay: Some(underlay), loads }
+    };
+    let title = "A container on each of two hosts, joined by VXLAN";
+    let plan = matrix.plan(title, chosen.map(site).collect(), targets::on_two_hosts(&controls[0]));
+    matrix.run(&plan, systems::on_two_hosts(&matrix.vswitchd, &matrix.variant)?)
+}
+
+impl Matrix {
+    /// Those of `loads` that were asked for.
+    fn loads(&self, mut loads: Vec<Load>) -> Vec<Load> {
+        loads.retain(|load| self.loads.is_empty() || self.loads.iter().any(|name| name == load.family()));
+        loads
     }
-    publish(&report, options.svg.as_deref())?;
-    // Whoever names a system wants it measured.
-    let complete = report.failures.is_empty() && (report.skipped.is_empty() || options.only.is_empty());
-    Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+
+    fn plan(&self, title: &'static str, sites: Vec<Site>, targets: Vec<Target>) -> Plan {
+        let (rounds, seconds) = if self.quick { (2, 1) } else { (self.rounds, self.seconds) };
+        Plan { title, rounds, time: Duration::from_secs(seconds), sites, targets }
+    }
+
+    /// Missed targets are a result; a system that did not run is a failure.
+    fn run(&self, plan: &Plan, systems: Vec<Box<dyn System>>) -> Result<ExitCode> {
+        interrupt::listen()?;
+        let chosen = chosen(systems, &self.only)?;
+        let (missing, present): (Vec<_>, Vec<_>) =
+            chosen.into_iter().partition(|system| system.missing().is_some());
+        let skipped = missing.iter().filter_map(|system| Some((system.name(), system.missing()?))).collect();
+        let mut report = wire::run(plan, &present)?;
+        report.skipped = skipped;
+        if let Some(path) = &self.json {
+            report::save(&report, path)?;
+        }
+        publish(&report, self.svg.as_deref())?;
+        // Whoever names a system wants it measured.
+        let complete = report.failures.is_empty() && (report.skipped.is_empty() || self.only.is_empty());
+        Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
 }
 
 /// What was asked for, or the machine's default and cubic, which most machines have.

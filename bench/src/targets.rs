@@ -7,8 +7,8 @@ use crate::{
 
 use Bound::{AtLeast, AtMost};
 
-/// The targets of the wire matrix, with bulk TCP under this congestion control.
-pub fn wire(control: &str) -> Vec<Target> {
+/// The targets between containers of one host, with bulk TCP under this congestion control.
+pub fn on_one_host(control: &str) -> Vec<Target> {
     let tcp = format!("tcp1.forward.{control}");
     let table = [
         ("vswitchd-tap", tcp.as_str(), BASELINE, AtLeast(0.9)),
@@ -20,9 +20,27 @@ pub fn wire(control: &str) -> Vec<Target> {
         ("vswitchd-veth", &tcp, "ovs-tso", AtLeast(1.1)),
         ("vswitchd-veth", &tcp, BASELINE, AtLeast(0.8)),
     ];
-    let target = |(subject, figure, against, bound): (&str, &str, &str, Bound)| {
-        let [subject, figure, against] = [subject, figure, against].map(str::to_owned);
-        Target { subject, figure, against, bound }
-    };
     table.map(target).into()
+}
+
+/// The targets through tunnels, with bulk TCP under this congestion control.
+pub fn on_two_hosts(control: &str) -> Vec<Target> {
+    let tcp = |site: &str| format!("{site}.tcp1.forward.{control}");
+    let (wire, veth) = (tcp("wire4"), tcp("veth4"));
+    let table = [
+        ("vswitchd-tap", wire.as_str(), BASELINE, AtLeast(1.0)),
+        ("vswitchd-tap", &veth, BASELINE, AtLeast(0.65)),
+        ("vswitchd-tap", &wire, "ovs", AtLeast(6.0)),
+        ("vswitchd-tap", &veth, "ovs", AtLeast(6.0)),
+        ("vswitchd-tap", "wire4.pps64.received", BASELINE, AtLeast(2.2)),
+        ("vswitchd-tap", "veth4.pps64.received", BASELINE, AtLeast(2.2)),
+        ("vswitchd-tap", "wire4.rtt.idle.p50", BASELINE, AtMost(1.2)),
+        ("vswitchd-tap", "veth4.rtt.idle.p50", BASELINE, AtMost(1.2)),
+    ];
+    table.map(target).into()
+}
+
+fn target((subject, figure, against, bound): (&str, &str, &str, Bound)) -> Target {
+    let [subject, figure, against] = [subject, figure, against].map(str::to_owned);
+    Target { subject, figure, against, bound }
 }

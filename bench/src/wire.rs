@@ -1,6 +1,6 @@
-//! The wire matrix: rounds of systems of loads, the systems interleaved.
+//! A wire matrix: rounds of sites of systems of loads, the systems interleaved.
 //!
-//! Every round visits every system once, in fresh namespaces, and starts with another one each time, so that
+//! Every round visits every system once at each site, in fresh namespaces, and starts with another one each time, so that
 //! neither a slow minute of the machine nor a place in the row belongs to one system.
 
 use std::time::{Duration, Instant};
@@ -11,9 +11,9 @@ use crate::{
     interrupt,
     lab::{self, Lab},
     probes::{Load, Usage, contact, verify},
-    report::{Better, Failure, Figure, Reading, Report, Subject},
+    report::{Better, Failure, Figure, Reading, Report, Subject, Target},
     systems::{self, System},
-    targets,
+    underlay::Underlay,
 };
 
 /// How long a system may take from ready to the first frame.
@@ -22,17 +22,38 @@ const CONTACT: Duration = Duration::from_secs(15);
 /// What to measure, and how long.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// How often every system is visited.
+    /// What is compared, for people.
+    pub title: &'static str,
+    /// How often every system is visited at each site.
     pub rounds: u32,
     /// How long each load lasts.
     pub time: Duration,
-    /// What is put on each system.
-    pub loads: Vec<Load>,
-    /// The congestion control that the targets speak of.
-    pub control: String,
+    /// Where systems are visited.
+    pub sites: Vec<Site>,
+    /// What is to be reached.
+    pub targets: Vec<Target>,
 }
 
-/// Runs the whole matrix.
+/// A place where systems are visited.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// What joins its two hosts; `None`: it has one.
+    pub underlay: Option<Underlay>,
+    /// What is put on each system.
+    pub loads: Vec<Load>,
+}
+
+impl Site {
+    /// The figure as it is called at this site.
+    fn figure(&self, figure: Figure) -> Figure {
+        match self.underlay {
+            None => figure,
+            Some(underlay) => figure.within(&underlay.to_string()),
+        }
+    }
+}
+
+/// Runs a whole matrix.
 ///
 /// A system that fails is reported and the others go on; ctrl-C ends the run with what there is so far.
 ///
@@ -42,23 +63,25 @@ pub fn run(plan: &Plan, systems: &[Box<dyn System>]) -> Result<Report> {
     lab::sweep()?;
     let baseline = systems.iter().find(|system| system.name() == systems::BASELINE);
     let mut report = Report {
-        title: "Two containers on one host, joined by one switch".to_owned(),
+        title: plan.title.to_owned(),
         baseline: baseline.map(|system| system.name()),
         environment: environment::describe(),
         subjects: systems.iter().map(|system| subject(system.as_ref())).collect(),
-        targets: targets::wire(&plan.control),
+        targets: plan.targets.clone(),
         ..Report::default()
     };
     let settings = format!("{} rounds, {:?} each load", plan.rounds, plan.time);
     report.environment.insert("settings".to_owned(), settings);
     for round in 1..=plan.rounds {
         let first = (round as usize - 1) % systems.len().max(1);
-        for system in systems[first..].iter().chain(&systems[..first]) {
-            let mut visit = Visit { plan, round, system: system.as_ref(), report: &mut report };
-            match visit.measure() {
-                Ok(()) => {}
-                Err(Error::Interrupted) => return Ok(interrupted(report, round)),
-                Err(error) => visit.fail("setup", &error),
+        for site in &plan.sites {
+            for system in systems[first..].iter().chain(&systems[..first]) {
+                let mut visit = Visit { plan, round, site, system: system.as_ref(), report: &mut report };
+                match visit.measure() {
+                    Ok(()) => {}
+                    Err(Error::Interrupted) => return Ok(interrupted(report, round)),
+                    Err(error) => visit.fail("setup", &error),
+                }
             }
         }
     }
@@ -76,10 +99,11 @@ fn interrupted(mut report: Report, round: u32) -> Report {
     report
 }
 
-/// One system in one round.
+/// One system at one site in one round.
 struct Visit<'a> {
     plan: &'a Plan,
     round: u32,
+    site: &'a Site,
     system: &'a dyn System,
     report: &'a mut Report,
 }
@@ -87,7 +111,7 @@ struct Visit<'a> {
 impl Visit<'_> {
     fn measure(&mut self) -> Result<()> {
         interrupt::check()?;
-        let lab = Lab::create()?;
+        let lab = Lab::create(self.site.underlay)?;
         let before = Usage::now()?;
         // The time to start is what a user waits: from empty namespaces until the system says that it is ready
         // and a frame has crossed.
@@ -97,7 +121,7 @@ impl Visit<'_> {
         self.record(vec![starts(start.elapsed())]);
         verify(&lab)?;
         self.describe(&lab, running.remark)?;
-        for load in &self.plan.loads {
+        for load in &self.site.loads {
             match load.run(&lab, self.plan.time) {
                 Ok(readings) => self.record(readings),
                 Err(Error::Interrupted) => return Err(Error::Interrupted),
@@ -114,6 +138,8 @@ impl Visit<'_> {
 
     fn record(&mut self, readings: Vec<Reading>) {
         let (round, rounds, name) = (self.round, self.plan.rounds, self.system.name());
+        let here = |Reading { figure, value }| Reading { figure: self.site.figure(figure), value };
+        let readings: Vec<_> = readings.into_iter().map(here).collect();
         for Reading { figure, value } in &readings {
             eprintln!("round {round}/{rounds}  {name:<14} {} {value:.3} {}", figure.label, figure.unit);
         }
@@ -122,14 +148,19 @@ impl Visit<'_> {
 
     fn fail(&mut self, step: &str, error: &Error) {
         let (round, subject, reason) = (self.round, self.system.name(), error.to_string());
+        let step =
+            self.site.underlay.map_or_else(|| step.to_owned(), |underlay| format!("{underlay}: {step}"));
         eprintln!("round {round}: {subject}, {step}: {reason}");
-        self.report.failures.push(Failure { round, subject, step: step.to_owned(), reason });
+        self.report.failures.push(Failure { round, subject, step, reason });
     }
 
     /// Notes the settings of the containers' interfaces, and what had to be set for the system to work,
     /// once the payload has been verified.
     fn describe(&mut self, lab: &Lab, remark: Option<&str>) -> Result<()> {
         let mut details = systems::inspect(&lab.a)?;
+        if let (Some(underlay), Some(mtu)) = (self.site.underlay, details.remove("mtu")) {
+            details.insert(format!("mtu {underlay}"), mtu);
+        }
         details.insert("payload".to_owned(), "verified".to_owned());
         details.extend(remark.map(|remark| ("remark".to_owned(), remark.to_owned())));
         let name = self.system.name();

@@ -35,7 +35,7 @@ use tokio::{runtime, task::JoinHandle};
 use vswitch::addr::MacAddr;
 
 pub use error::LinkError;
-pub use plan::{DefaultRoute, Snapshot, Step, Wanted};
+pub use plan::{DefaultRoute, Snapshot, Step, Wanted, super_frame};
 
 use crate::{
     model::Name,
@@ -73,6 +73,8 @@ pub struct Link {
     pub mtu: u32,
     /// Packets that may wait to be sent.
     pub txqueuelen: u32,
+    /// Octets of the longest super-frame.
+    pub super_frame: u32,
     /// Whether somebody set it up.
     pub up: bool,
     /// Whether it is up and has a carrier: something stands behind it.
@@ -328,7 +330,7 @@ impl Links {
             Step::LoopbackUp => {
                 self.handle.link().set(LinkUnspec::new_with_index(LOOPBACK).up().build()).execute().await
             }
-            Step::SetLink { index, mac, mtu, txqueuelen, up } => {
+            Step::SetLink { index, mac, mtu, txqueuelen, super_frame, up } => {
                 let mut message = LinkUnspec::new_with_index(*index);
                 if let Some(mac) = mac {
                     message = message.address(mac.0.to_vec());
@@ -338,6 +340,9 @@ impl Links {
                 }
                 if let Some(length) = txqueuelen {
                     message = message.txqueuelen(*length);
+                }
+                if let Some(octets) = super_frame {
+                    message = message.append_extra_attribute(LinkAttribute::GsoMaxSize(*octets));
                 }
                 if *up {
                     message = message.up();
@@ -414,6 +419,7 @@ fn read_link(message: LinkMessage) -> Link {
             LinkAttribute::Address(octets) => link.mac = octets.try_into().ok().map(MacAddr),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::TxQueueLen(length) => link.txqueuelen = length,
+            LinkAttribute::GsoMaxSize(octets) => link.super_frame = octets,
             LinkAttribute::OperState(oper) => state = oper,
             LinkAttribute::Stats64(stats) => {
                 link.counters = LinkCounters {

@@ -11,7 +11,7 @@ mod udp;
 
 use std::{fmt, time::Duration};
 
-use crate::{error::Result, lab::Lab, report::Reading};
+use crate::{error::Result, lab::Lab, report::Reading, underlay::Family};
 
 pub use self::{cpu::Usage, integrity::verify};
 
@@ -47,8 +47,8 @@ pub enum Load {
 }
 
 impl Load {
-    /// The loads of the matrix. The first congestion control gets all of them, the others one TCP stream.
-    pub fn matrix(controls: &[String]) -> Vec<Self> {
+    /// The loads between containers of one host. The first congestion control gets all of them, the others one TCP stream.
+    pub fn on_one_host(controls: &[String]) -> Vec<Self> {
         let mut loads = Vec::new();
         for (rank, control) in controls.iter().enumerate() {
             for streams in [1, 4] {
@@ -61,6 +61,16 @@ impl Load {
         }
         loads.extend([Self::Udp, Self::SmallFrames, Self::RttIdle]);
         loads.extend(controls.first().map(|control| Self::RttLoaded(control.clone())));
+        loads
+    }
+
+    /// The loads through a tunnel: the same, but in one direction, for the other is its mirror image; over IPv6 TCP only.
+    pub fn on_two_hosts(controls: &[String], family: Family) -> Vec<Self> {
+        let mut loads = Self::on_one_host(controls);
+        loads.retain(|load| match load {
+            Self::Tcp { direction, .. } => *direction == Direction::Forward,
+            _ => family == Family::V4,
+        });
         loads
     }
 
@@ -109,7 +119,7 @@ mod tests {
 
     #[test]
     fn the_first_congestion_control_gets_the_whole_matrix() {
-        let loads = Load::matrix(&["bbr".to_owned(), "cubic".to_owned()]);
+        let loads = Load::on_one_host(&["bbr".to_owned(), "cubic".to_owned()]);
         let names: Vec<_> = loads.iter().map(Load::to_string).collect();
         assert_eq!(
             names,
@@ -126,5 +136,15 @@ mod tests {
                 "rtt under bbr"
             ]
         );
+    }
+    #[test]
+    fn tunnels_are_measured_one_way() {
+        let names = |family| {
+            let loads = Load::on_two_hosts(&["bbr".to_owned(), "cubic".to_owned()], family);
+            loads.iter().map(Load::to_string).collect::<Vec<_>>()
+        };
+        let tcp = ["tcp 1 bbr forward", "tcp 4 bbr forward", "tcp 1 cubic forward"];
+        assert_eq!(names(Family::V6), tcp);
+        assert_eq!(names(Family::V4), [&tcp[..], &["udp", "pps", "rtt idle", "rtt under bbr"]].concat());
     }
 }

@@ -51,6 +51,13 @@ impl Figure {
         Self { headline, ..self }
     }
 
+    /// The same, measured at one of several places.
+    #[must_use]
+    pub fn within(self, place: &str) -> Self {
+        let Self { key, label, .. } = &self;
+        Self { key: format!("{place}.{key}"), label: format!("{place}: {}", label.trim_start()), ..self }
+    }
+
     /// Whether its ratios say something. Those of shares and counts of losses, which may be next to nothing, do not.
     pub fn has_ratio(&self) -> bool {
         !["%", "segments"].contains(&self.unit.as_str())

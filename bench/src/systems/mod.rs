@@ -25,6 +25,12 @@ pub use self::{
 /// The system all others are compared with.
 pub const BASELINE: &str = "bridge";
 
+/// The VXLAN network identifier by which hosts carry the containers' network.
+const VNI: u32 = 4096;
+
+/// The UDP port of VXLAN (RFC 7348 section 5).
+const VXLAN_PORT: u16 = 4789;
+
 /// A way to join two containers.
 pub trait System {
     /// A short name: the column of the table and the word for `--only`.
@@ -64,32 +70,57 @@ impl Running {
     }
 }
 
-/// Every system of the matrix, the baseline first.
+/// Every system that joins containers of one host, the baseline first.
 ///
 /// `vswitchd` is the daemon's binary. Each variant is `KIND:LINE`, KIND being `tap` or `veth` and LINE a line
 /// for the `[switch]` section of its configuration.
 ///
 /// # Errors
 /// Names the variant that is no such pair.
-pub fn all(vswitchd: &Path, variants: &[String]) -> std::result::Result<Vec<Box<dyn System>>, String> {
+pub fn on_one_host(
+    vswitchd: &Path,
+    variants: &[String],
+) -> std::result::Result<Vec<Box<dyn System>>, String> {
     let mut systems: Vec<Box<dyn System>> = vec![Box::new(Bridge)];
-    for port in [Port::Tap, Port::Veth] {
-        systems.push(Box::new(Vswitchd { binary: vswitchd.to_path_buf(), port, extra: None }));
-    }
-    for variant in variants {
-        let (port, line) = variant.split_once(':').ok_or_else(|| format!("`{variant}` is not KIND:LINE"))?;
-        let port = port.parse()?;
-        systems.push(Box::new(Vswitchd {
-            binary: vswitchd.to_path_buf(),
-            port,
-            extra: Some(line.trim().to_owned()),
-        }));
-    }
+    systems.extend(vswitchds(vswitchd, &[Port::Tap, Port::Veth], variants)?);
     systems.push(Box::new(OpenVswitch { tso: Tso::Off }));
     systems.push(Box::new(OpenVswitch { tso: Tso::On }));
     systems.push(Box::new(Vde));
     systems.push(Box::new(TunTap));
     Ok(systems)
+}
+
+/// Every system that joins containers of two hosts by VXLAN, the baseline first; arguments as for [`on_one_host`].
+///
+/// Open vSwitch comes as shipped only: with super-frames on, no TCP connection comes about through its tunnels.
+///
+/// # Errors
+/// Names the variant that is no such pair.
+pub fn on_two_hosts(
+    vswitchd: &Path,
+    variants: &[String],
+) -> std::result::Result<Vec<Box<dyn System>>, String> {
+    let mut systems: Vec<Box<dyn System>> = vec![Box::new(Bridge)];
+    systems.extend(vswitchds(vswitchd, &[Port::Tap], variants)?);
+    systems.push(Box::new(OpenVswitch { tso: Tso::Off }));
+    Ok(systems)
+}
+
+/// vswitchd with these kinds of ports, and its variants.
+fn vswitchds(
+    binary: &Path,
+    ports: &[Port],
+    variants: &[String],
+) -> std::result::Result<Vec<Box<dyn System>>, String> {
+    let mut kinds: Vec<_> = ports.iter().map(|&port| (port, None)).collect();
+    for variant in variants {
+        let (port, line) = variant.split_once(':').ok_or_else(|| format!("`{variant}` is not KIND:LINE"))?;
+        kinds.push((port.parse()?, Some(line.trim().to_owned())));
+    }
+    let vswitchd = |(port, extra)| -> Box<dyn System> {
+        Box::new(Vswitchd { binary: binary.to_path_buf(), port, extra })
+    };
+    Ok(kinds.into_iter().map(vswitchd).collect())
 }
 
 /// What decides about the speed of a container's interface: MTU, queue, offloads.

@@ -37,9 +37,9 @@ impl System for TunTap {
 
     fn setup(&self, lab: &Lab) -> Result<Running> {
         let own = std::env::current_exe().doing("find our own binary")?;
-        let mut command = lab.switch.command(own);
-        command.arg(SUBCOMMAND).args(lab.ends().map(|(port, _)| port));
-        let process = Process::serve(&mut command, &lab.folder().join("tuntap.log"))?;
+        let mut command = lab.host().namespace.command(own);
+        command.arg(SUBCOMMAND).args(lab.ends().map(|end| end.port));
+        let process = Process::serve(&mut command, &lab.host().folder.join("tuntap.log"))?;
         lab.adopt_taps()?;
         Ok(Running { processes: vec![process], remark: None })
     }

@@ -25,12 +25,12 @@ impl System for Vde {
     }
 
     fn setup(&self, lab: &Lab) -> Result<Running> {
-        let mut command = lab.switch.command("vde_switch");
-        command.arg("--sock").arg(lab.folder().join("vde"));
-        for (port, _) in lab.ends() {
-            command.args(["--tap", port]);
+        let mut command = lab.host().namespace.command("vde_switch");
+        command.arg("--sock").arg(lab.host().folder.join("vde"));
+        for end in lab.ends() {
+            command.args(["--tap", end.port]);
         }
-        let process = Process::serve(&mut command, &lab.folder().join("vde.log"))?;
+        let process = Process::serve(&mut command, &lab.host().folder.join("vde.log"))?;
         lab.adopt_taps()?;
         Ok(Running { processes: vec![process], remark: None })
     }

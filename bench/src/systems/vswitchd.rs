@@ -11,9 +11,10 @@ use std::{
 use crate::{
     error::{Doing, Error, Result},
     interrupt,
-    lab::{Container, INTERFACE, Lab, MTU},
+    lab::{End, Host, INTERFACE, Lab},
     process::{Process, tail},
-    systems::{Running, System, first_line},
+    systems::{Running, System, VNI, VXLAN_PORT, first_line},
+    underlay::Uplink,
 };
 
 /// How long the daemon may take until its API answers.
@@ -47,7 +48,7 @@ impl FromStr for Port {
     }
 }
 
-/// `vswitchd --config net.toml` with two ports of one kind.
+/// `vswitchd --config net.toml` with ports of one kind, one daemon on each host.
 #[derive(Clone, Debug)]
 pub struct Vswitchd {
     /// The daemon's binary.
@@ -77,15 +78,23 @@ impl System for Vswitchd {
     }
 
     fn setup(&self, lab: &Lab) -> Result<Running> {
-        let config = lab.folder().join("net.toml");
-        std::fs::write(&config, self.config(lab)).doing("write net.toml")?;
+        let processes = lab.hosts().iter().map(|host| self.start(lab, host)).collect::<Result<_>>()?;
+        Ok(Running { processes, remark: None })
+    }
+}
+
+impl Vswitchd {
+    /// Starts the daemon of a host.
+    fn start(&self, lab: &Lab, host: &Host) -> Result<Process> {
+        let config = host.folder.join("net.toml");
+        std::fs::write(&config, self.config(lab, host)).doing("write net.toml")?;
         let binary = self.binary.canonicalize().doing("find vswitchd")?;
-        let log = lab.folder().join("vswitchd.log");
-        let mut process = Process::serve(lab.switch.command(binary).arg("--config").arg(&config), &log)?;
-        let socket = lab.folder().join("api.sock");
+        let log = host.folder.join("vswitchd.log");
+        let mut process = Process::serve(host.namespace.command(binary).arg("--config").arg(&config), &log)?;
+        let socket = host.folder.join("api.sock");
         let ready = || (process.has_ended() || answers(&socket)).then(|| !process.has_ended());
         let status = match interrupt::wait_for("the API of vswitchd", READY, ready) {
-            Ok(true) => return Ok(Running { processes: vec![process], remark: None }),
+            Ok(true) => return Ok(process),
             Ok(false) => "it ended".to_owned(),
             Err(Error::Interrupted) => return Err(Error::Interrupted),
             Err(error) => error.to_string(),
@@ -94,28 +103,32 @@ impl System for Vswitchd {
         let message = tail(&std::fs::read_to_string(&log).unwrap_or_default());
         Err(Error::Command { command: "vswitchd --config net.toml".to_owned(), status, message })
     }
-}
 
-impl Vswitchd {
-    fn config(&self, lab: &Lab) -> String {
-        let folder = lab.folder().display();
+    fn config(&self, lab: &Lab, host: &Host) -> String {
+        let folder = host.folder.display();
         let extra = self.extra.as_deref().unwrap_or_default();
-        let ports: String = lab.ends().iter().map(|(name, container)| self.port(name, container)).collect();
+        let mtu = lab.a.mtu;
+        let tunnel = host.uplink.map(tunnel).unwrap_or_default();
+        let ports: String = lab.ends_at(host).map(|end| self.port(end)).collect();
         format!(
-            "[switch]\nstate = \"{folder}/state\"\n{extra}\n\n[api]\nsocket = \"{folder}/api.sock\"\n\n\
-             [[network]]\nname = \"bench\"\nmtu = {MTU}\n{ports}"
+            "[switch]\nstate = \"{folder}/state\"\n{extra}\n\n[api]\nsocket = \"{folder}/api.sock\"\n\n{tunnel}\
+             [[network]]\nname = \"bench\"\nvni = {VNI}\nmtu = {mtu}\n{ports}"
         )
     }
 
-    fn port(&self, name: &str, container: &Container) -> String {
+    fn port(&self, End { port, container, .. }: End<'_>) -> String {
         format!(
-            "\n[[port]]\nname = \"{name}\"\nnetwork = \"bench\"\nkind = \"{}\"\nnetns = \"{}\"\n\
+            "\n[[port]]\nname = \"{port}\"\nnetwork = \"bench\"\nkind = \"{}\"\nnetns = \"{}\"\n\
              ifname = \"{INTERFACE}\"\naddress = [\"{}/24\"]\n",
             self.port.kind(),
             container.namespace.name(),
             container.address
         )
     }
+}
+
+fn tunnel(Uplink { local, remote, .. }: Uplink) -> String {
+    format!("[vxlan]\nlocal = \"{local}\"\nport = {VXLAN_PORT}\n\n[[vxlan.peer]]\naddress = \"{remote}\"\n\n")
 }
 
 /// Whether an HTTP server answers on the socket, whatever it answers.

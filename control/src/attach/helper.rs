@@ -18,7 +18,7 @@ use super::{
 use crate::{
     api::{ApiError, ErrorCode, types::Port},
     client::{Client, ClientError, connect_error},
-    link::{Links, Wanted, host_ifname},
+    link::{self, Links, Wanted, host_ifname},
     model::{Carries, DeviceSpec, InterfaceSpec, Name, PortSpec, StormSpec},
     netns::{Namespace, run_in},
 };
@@ -83,7 +83,9 @@ pub async fn attach(api: PathBuf, order: Order) -> Result<Port, ClientError> {
         storm: StormSpec::default(),
         offload: true,
     };
-    let wanted = Wanted { ifname: ifname.clone(), spec: interface, mtu: Some(mtu), ..Wanted::default() };
+    let super_frame = network.spec.vni.map(|_| link::super_frame(mtu));
+    let wanted =
+        Wanted { ifname: ifname.clone(), spec: interface, mtu: Some(mtu), super_frame, ..Wanted::default() };
     let request = AttachRequest { port, host_ifname: made.host_ifname };
     let handed_over = match inside.configure(&wanted).await {
         Ok(()) => hand_over(&socket_path(&api), &request, made.tap).await,

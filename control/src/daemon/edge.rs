@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     api::ApiError,
-    link::{Links, Wanted, host_ifname},
+    link::{self, Links, Wanted, host_ifname},
     model::{Carries, DeviceSpec, InterfaceSpec, Name, SwitchSpec},
     netns::Identity,
     state::{self, State},
@@ -181,10 +181,11 @@ impl Edge {
     /// Sets up the interfaces that were opened since the last call, a namespace at a time.
     pub(super) async fn set_up(&mut self, missing: Missing) -> Result<(), ApiError> {
         let mut by_namespace: BTreeMap<Identity, (Links, Vec<(PortId, Wanted)>)> = BTreeMap::new();
+        let overlay = self.overlay_mtu();
         for id in std::mem::take(&mut self.unset) {
             let Some(port) = self.ports.get_mut(&id) else { continue };
             let Some(interface) = port.wanted.spec.interface() else { continue };
-            let wanted = wanted(&port.wanted, interface, None);
+            let wanted = wanted(&port.wanted, interface, None, overlay);
             match device::namespace(interface.netns.as_ref())
                 .map(|namespace| (namespace.identity(), namespace))
             {
@@ -282,7 +283,7 @@ impl Edge {
             return Ok(());
         }
         let links = Links::open(device::namespace(after.netns.as_ref())?)?;
-        links.configure(&wanted(new, after, Some(before.clone()))).await?;
+        links.configure(&wanted(new, after, Some(before.clone()), self.overlay_mtu())).await?;
         Ok(())
     }
 
@@ -339,6 +340,14 @@ impl Edge {
                 _ => None,
             });
         Some(Tunnel { own, spec, endpoint, peers: peers.collect() })
+    }
+
+    /// Octets of the longest packet that the tunnel carries, if there is one, open or not.
+    fn overlay_mtu(&self) -> Option<u16> {
+        self.ports.values().find_map(|port| match &port.wanted.spec.device {
+            DeviceSpec::Vxlan(spec) => Some(spec.overlay_mtu()),
+            _ => None,
+        })
     }
 
     /// Puts the tunnel's ports and receivers into `plan`: each worker receives by an inlet of its own.
@@ -549,13 +558,21 @@ impl Edge {
     }
 }
 
-fn wanted(port: &state::Port, interface: &InterfaceSpec, before: Option<InterfaceSpec>) -> Wanted {
+/// What the interface of a port is to be, where the tunnel carries packets of `overlay` octets.
+fn wanted(
+    port: &state::Port,
+    interface: &InterfaceSpec,
+    before: Option<InterfaceSpec>,
+    overlay: Option<u16>,
+) -> Wanted {
+    let crosses = overlay.is_some_and(|overlay| port.mtu <= overlay);
     Wanted {
         ifname: port.spec.ifname().to_owned(),
         spec: interface.clone(),
         before,
         mtu: Some(port.mtu),
         txqueuelen: None,
+        super_frame: crosses.then(|| link::super_frame(port.mtu)),
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 use vswitch::addr::MacAddr;
+use vswitch_vxlan::encap::longest_super_frame;
 
 use super::{LOOPBACK, Link, LinkError};
 use crate::model::InterfaceSpec;
@@ -25,6 +26,17 @@ pub struct Wanted {
     pub mtu: Option<u16>,
     /// Packets that may wait to be sent; left alone unless told.
     pub txqueuelen: Option<u32>,
+    /// Octets of the longest super-frame (`gso_max_size`); left alone unless told.
+    pub super_frame: Option<u32>,
+}
+
+/// The `gso_max_size` of an interface whose packets, of `mtu` octets, cross a tunnel: what a sender hands over at once is to leave at
+/// once.
+pub fn super_frame(mtu: u16) -> u32 {
+    // TCP fills what is left after room for all headers there may be (MAX_TCP_HEADER, include/net/tcp.h; 320 octets where no
+    // larger link layers are built in) and one octet (`sk_dst_gso_max_size`, net/core/sock.c).
+    const RESERVED: usize = 320 + 1;
+    u32::try_from(longest_super_frame(mtu) + RESERVED).unwrap_or(u32::MAX)
 }
 
 /// A route to everywhere.
@@ -51,6 +63,8 @@ pub enum Step {
         mtu: Option<u32>,
         /// The new queue length.
         txqueuelen: Option<u32>,
+        /// The new length of super-frames.
+        super_frame: Option<u32>,
         /// Whether to set it up.
         up: bool,
     },
@@ -195,9 +209,10 @@ fn plan_link(link: &Link, wanted: &Wanted) -> Option<Step> {
     let mac = wanted.spec.mac.filter(|mac| link.mac != Some(*mac));
     let mtu = wanted.mtu.map(u32::from).filter(|mtu| link.mtu != *mtu);
     let txqueuelen = wanted.txqueuelen.filter(|length| link.txqueuelen != *length);
+    let super_frame = wanted.super_frame.filter(|octets| link.super_frame != *octets);
     let up = !link.up;
-    let needed = up || mac.is_some() || mtu.is_some() || txqueuelen.is_some();
-    needed.then_some(Step::SetLink { index: link.index, mac, mtu, txqueuelen, up })
+    let needed = up || mac.is_some() || mtu.is_some() || txqueuelen.is_some() || super_frame.is_some();
+    needed.then_some(Step::SetLink { index: link.index, mac, mtu, txqueuelen, super_frame, up })
 }
 
 fn plan_addresses(snapshot: &Snapshot, link: &Link, wanted: &Wanted, steps: &mut Vec<Step>) {
@@ -246,7 +261,8 @@ mod tests {
     }
 
     fn wanted(spec: InterfaceSpec) -> Wanted {
-        Wanted { ifname: "eth0".into(), spec, mtu: Some(1450), ..Wanted::default() }
+        let super_frame = Some(super_frame(1450));
+        Wanted { ifname: "eth0".into(), spec, mtu: Some(1450), super_frame, ..Wanted::default() }
     }
 
     fn namespace() -> Snapshot {
@@ -259,9 +275,10 @@ mod tests {
         let steps = plan(snapshot, wanted).unwrap();
         for step in &steps {
             snapshot.note(step);
-            if let Step::SetLink { mac, mtu, .. } = step {
+            if let Step::SetLink { mac, mtu, super_frame, .. } = step {
                 let link = snapshot.links.get_mut("eth0").unwrap();
                 (link.up, link.mac, link.mtu) = (true, mac.or(link.mac), mtu.unwrap_or(link.mtu));
+                link.super_frame = super_frame.unwrap_or(link.super_frame);
             }
         }
         steps
@@ -274,7 +291,14 @@ mod tests {
         let index = ETH0;
         let expected = [
             Step::LoopbackUp,
-            Step::SetLink { index, mac: None, mtu: Some(1450), txqueuelen: None, up: true },
+            Step::SetLink {
+                index,
+                mac: None,
+                mtu: Some(1450),
+                txqueuelen: None,
+                super_frame: Some(61_833),
+                up: true,
+            },
             Step::AddAddress { index, net: "10.9.0.2/24".parse().unwrap() },
             Step::AddAddress { index, net: "fd09::2/64".parse().unwrap() },
             Step::AddRoute(DefaultRoute { index, gateway: "10.9.0.1".parse().unwrap() }),

@@ -1,6 +1,7 @@
 //! What does not fit the tunnel, and what is done about it.
 
 use vswitch::{checksum::Sum, drops::DropReason, offload::Csum, transmit::TagOp};
+use vswitch_vxlan::encap::longest_super_frame;
 
 use crate::{
     lab::{INGRESS, Item, Outcome, Tunnel, assert_sealed, seal},
@@ -27,6 +28,23 @@ fn the_longest_frame_fits_and_one_octet_more_does_not() {
             let mtu = usize::from(mtu);
             assert_eq!(tunnel.send(&[Item::plain(frame(mtu))]).totals.tx_frames, 1);
             answer(&tunnel.send(&[Item::plain(frame(mtu + 1))]));
+        }
+    }
+}
+
+#[test]
+fn the_longest_super_frame_leaves_at_once_and_one_packet_more_does_not() {
+    for (v6, mtu) in [(false, 576), (false, 1280), (false, 1450), (true, 1280), (true, 1450)] {
+        let mut tunnel = Tunnel::new();
+        tunnel.out.overlay_mtu = mtu;
+        // A sender fills packets, headers and time stamps apart.
+        let packet = usize::from(mtu) - if v6 { 72 } else { 52 };
+        let packets = longest_super_frame(mtu) / packet;
+        for (packets, trains) in [(packets, 1), (packets + 1, 2)] {
+            let spec = spec(v6, TCP, &vec![1; packets * packet]);
+            let header = spec.gso_header(packet.try_into().expect("below the MTU"));
+            let outcome = tunnel.send(&[Item::offloaded(&header, spec.offloaded())]);
+            assert_eq!(outcome.trains.len(), trains, "{packets} packets of {mtu} octets");
         }
     }
 }
