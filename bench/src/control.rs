@@ -15,7 +15,7 @@ use std::{
 use crate::{
     error::{Doing, Error, Result},
     interrupt,
-    lab::{Lab, Namespace, more_namespaces},
+    lab::{Host, Lab, Namespace, more_namespaces},
     process::{Process, tail},
 };
 
@@ -62,10 +62,10 @@ impl fmt::Display for Figure {
 /// # Errors
 /// Without root, or when the daemon refuses or ends.
 pub fn run(plan: &Plan, mut tell: impl FnMut(Figure)) -> Result<()> {
-    let lab = Lab::create()?;
+    let lab = Lab::create(None)?;
     let sandboxes = more_namespaces(SANDBOXES.min(plan.present.max(1)))?;
-    let mut daemon = Daemon::start(plan, &lab)?;
-    let socket = lab.folder().join("api.sock");
+    let mut daemon = Daemon::start(plan, lab.host())?;
+    let socket = lab.host().folder.join("api.sock");
     let post = |path: &str, body: &str| call(&socket, "POST", path, body);
     post("/v1/networks", r#"{"name": "blue", "ipam": "default"}"#)?;
     for number in 0..plan.present {
@@ -93,7 +93,7 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(Figure)) -> Result<()> {
     tell(figure("network connect", &present, 50.0, connected)?);
     tell(figure("network disconnect", &present, 50.0, removed.into_iter())?);
 
-    daemon = daemon.restart(plan, &lab)?;
+    daemon = daemon.restart(plan, lab.host())?;
     let took = daemon.ready;
     tell(figure("restart after kill -9, until it answers", &present, 5000.0, std::iter::once(Ok(took)))?);
 
@@ -154,8 +154,8 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(plan: &Plan, lab: &Lab) -> Result<Self> {
-        let folder = lab.folder();
+    fn start(plan: &Plan, host: &Host) -> Result<Self> {
+        let folder = &host.folder;
         let config = folder.join("net.toml");
         let text = format!(
             "[switch]\nstate = \"{0}/state\"\n[api]\nsocket = \"{0}/api.sock\"\n[ipam]\nlocal = [{{ base = \"10.0.0.0/8\", size = 20 }}]\n",
@@ -165,7 +165,7 @@ impl Daemon {
         let binary = plan.binary.canonicalize().doing("find vswitchd")?;
         let log = folder.join("vswitchd.log");
         let start = Instant::now();
-        let mut process = Process::serve(lab.switch.command(binary).arg("--config").arg(&config), &log)?;
+        let mut process = Process::serve(host.namespace.command(binary).arg("--config").arg(&config), &log)?;
         let socket = folder.join("api.sock");
         let ready = || {
             let answers = call(&socket, "GET", "/v1/status", "").is_ok();
@@ -179,11 +179,11 @@ impl Daemon {
     }
 
     /// Kills it, as a crash would, and starts it again.
-    fn restart(mut self, plan: &Plan, lab: &Lab) -> Result<Self> {
+    fn restart(mut self, plan: &Plan, host: &Host) -> Result<Self> {
         let pid = self.process.pid().to_string();
         Command::new("kill").args(["-KILL", &pid]).status().doing("kill vswitchd")?;
         interrupt::wait_for("the end of vswitchd", READY, || self.process.has_ended().then_some(()))?;
         drop(self);
-        Self::start(plan, lab)
+        Self::start(plan, host)
     }
 }
