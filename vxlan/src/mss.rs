@@ -26,7 +26,7 @@ pub fn opens(frame: &[u8], headers: &Headers) -> bool {
 /// Lowers the maximum segment size that `frame` tells, if frames of such segments are longer than `longest` octets, with
 /// Ethernet header and tags.
 ///
-/// `frame` [opens](opens) a connection and has these `headers`. The checksum is kept right if it was; one that is still
+/// `frame` [`opens`] a connection and has these `headers`. The checksum is kept right if it was; one that is still
 /// partial, as `csum` says, does not cover the options. A SYN that tells none (536 or 1220 is meant, RFC 9293 section 3.7.1)
 /// is left as it is. Returns whether anything was changed.
 pub fn clamp(frame: &mut [u8], headers: &Headers, longest: usize, csum: Csum) -> bool {
