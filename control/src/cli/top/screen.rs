@@ -448,7 +448,7 @@ mod tests {
 
     fn sample(at_ms: u64, frames: u64) -> Sample {
         let network: Network = serde_json::from_value(serde_json::json!({
-            "name": "blue", "declared": true, "ports": ["web", "db"], "macs": 6,
+            "name": "blue", "scope": "local", "declared": true, "ports": ["web", "db"], "macs": 6,
         }))
         .unwrap();
         let counted = NetworkStats {
