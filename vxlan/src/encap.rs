@@ -38,7 +38,7 @@ const PARTS: usize = 2 * MAX_DATAGRAMS;
 /// Octets of TCP payload of the longest super-frame whose packets, of `overlay_mtu` octets, leave in one train.
 ///
 /// Senders make super-frames of up to 64 KB, which are some packets too long: each would leave in two trains, the second next to
-/// empty, and be received in two. That costs a sixth of the throughput of a stream.
+/// empty, and be received in two.
 pub fn longest_super_frame(overlay_mtu: u16) -> usize {
     // With time stamps (RFC 7323), as nearly every connection has them.
     const TCP_IPV4: usize = 20 + 20 + 12;
