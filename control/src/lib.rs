@@ -16,6 +16,7 @@
 //! | [`web`] | the web page, on an address of its own |
 //! | [`frame`] | frames as people write and read them |
 //! | [`metrics`] | the counters for Prometheus |
+//! | [`docker`] | Docker's network and IPAM plugin |
 //! | [`cli`] | `vswitchctl` |
 
 pub mod api;
@@ -24,6 +25,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod daemon;
+pub mod docker;
 mod fields;
 pub mod frame;
 pub mod gateway;

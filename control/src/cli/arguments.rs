@@ -245,6 +245,7 @@ impl InterfaceArguments {
             address: self.address.clone(),
             gateway: self.gateway.clone(),
             persist: self.persist,
+            bare: None,
         }
     }
 }

@@ -195,7 +195,7 @@ fn plan_link(link: &Link, wanted: &Wanted) -> Option<Step> {
     let mac = wanted.spec.mac.filter(|mac| link.mac != Some(*mac));
     let mtu = wanted.mtu.map(u32::from).filter(|mtu| link.mtu != *mtu);
     let txqueuelen = wanted.txqueuelen.filter(|length| link.txqueuelen != *length);
-    let up = !link.up;
+    let up = !link.up && wanted.spec.bare.is_none();
     let needed = up || mac.is_some() || mtu.is_some() || txqueuelen.is_some();
     needed.then_some(Step::SetLink { index: link.index, mac, mtu, txqueuelen, up })
 }
