@@ -253,7 +253,7 @@ impl Wanted {
             return Ok(());
         }
         Err(ApiError::invalid(format!(
-            "network {name} exists with other subnets: add --ipam-driver vswitch --ipam-opt {NETWORK}={name}{}",
+            "network {name} exists with other subnets: add --ipam-driver {}",
             written(&there.spec)
         )))
     }
@@ -261,12 +261,12 @@ impl Wanted {
 
 /// How a network's subnets are told to Docker.
 fn written(spec: &NetworkSpec) -> String {
-    let flags = |it: &SubnetSpec| {
-        let gateway = it.gateway.map(|gateway| format!(" --gateway {gateway}")).unwrap_or_default();
-        format!(" --subnet {}{gateway}", it.subnet)
-    };
-    let all: String = spec.subnets.iter().map(flags).collect();
-    if all.is_empty() { ", or --ipam-driver null".into() } else { format!(", or{all}") }
+    let all: String = spec.subnets.iter().map(|it| format!(" --subnet {}", it.subnet)).collect();
+    match (all.is_empty(), spec.subnet(true)) {
+        (true, _) => "null".into(),
+        (false, Some(_)) => format!("vswitch --ipv6{all}"),
+        (false, None) => format!("vswitch{all}"),
+    }
 }
 
 /// A subnet as Docker tells it; none of the null IPAM driver's, which are everything.

@@ -2,6 +2,9 @@
 //!
 //! A pool's id is its subnet, so nothing of it must be remembered. What Docker asked for and has not used yet is held for
 //! a moment: a subnet until its network is made, an address until its endpoint is. After that the network model knows.
+//!
+//! Docker asks for another subnet, without end, for as long as it is offered one that the host has a route to. So an
+//! offer is held and never made twice, and the subnet of a network that is there already must be asked for by name.
 
 use std::{
     collections::HashMap,
@@ -13,13 +16,13 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::{
-    driver::{DRIVER, NETWORK},
+    driver::DRIVER,
     server::Plugin,
     wire::{GATEWAY, OfPool, REQUEST_TYPE, RequestPool, text},
 };
 use crate::{
     api::ApiError,
-    model::{Driver, NetworkSpec, Reference, SubnetSpec},
+    model::{Driver, NetworkSpec, SubnetSpec},
 };
 
 /// Where subnets for this host, and for all of them, come from.
@@ -82,9 +85,6 @@ impl Plugin {
     pub(super) async fn request_pool(&self, ask: RequestPool) -> Result<Value, ApiError> {
         self.holds().expire();
         let option = |key: &str| ask.options.get(key).map(text);
-        if let Some(name) = option(NETWORK) {
-            return self.pool_of(&name, ask.v6).await;
-        }
         let range = Some(&ask.sub_pool).filter(|it| !it.is_empty()).map(|it| net(it)).transpose()?;
         let subnet = if ask.pool.is_empty() {
             let driver = match option(DRIVER).as_deref() {
@@ -98,19 +98,7 @@ impl Plugin {
             net(&ask.pool)?
         };
         self.holds().hold_pool(subnet, range)?;
-        Ok(pool(subnet, None))
-    }
-
-    /// A network's own subnet, for it to be adopted.
-    async fn pool_of(&self, name: &str, ipv6: bool) -> Result<Value, ApiError> {
-        let reference: Reference =
-            name.parse().map_err(|error| ApiError::invalid(format!("option {NETWORK}: {error}")))?;
-        let network = self.daemon.network(reference).await?;
-        let family = if ipv6 { "IPv6" } else { "IPv4" };
-        let subnet = network.spec.subnet(ipv6).ok_or_else(|| {
-            ApiError::invalid(format!("network {name} has no {family} subnet: use --ipam-driver null"))
-        })?;
-        Ok(pool(subnet.subnet, subnet.gateway))
+        Ok(json!({ "PoolID": subnet, "Pool": subnet, "Data": {} }))
     }
 
     pub(super) async fn release_pool(&self, ask: OfPool) -> Result<Value, ApiError> {
@@ -172,12 +160,6 @@ impl Plugin {
         let has_it = |spec: &NetworkSpec| spec.subnets.iter().any(|it| it.subnet == subnet);
         Ok(self.daemon.networks().await?.into_iter().map(|it| it.spec).find(has_it))
     }
-}
-
-fn pool(subnet: IpNet, gateway: Option<IpAddr>) -> Value {
-    let gateway = gateway.and_then(|gateway| IpNet::new(gateway, subnet.prefix_len()).ok());
-    let data = gateway.map_or_else(|| json!({}), |gateway| json!({ GATEWAY: gateway }));
-    json!({ "PoolID": subnet, "Pool": subnet, "Data": data })
 }
 
 fn net(text: &str) -> Result<IpNet, ApiError> {
