@@ -271,6 +271,12 @@ fn the_deeds_of_the_specification() {
     let left: Vec<_> = fs::read_dir(leases.join("net")).unwrap().map(|it| it.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_str().unwrap().starts_with("10.7.")), "{left:?}");
 
-    // The daemon is away: whoever is asked says so.
-    drop(switch);
+    // The daemon is away: whoever needs it says so.
+    let mut away = config.clone();
+    away["socket"] = "/nowhere/api.sock".into();
+    assert_eq!(runtimes.plugin("STATUS", "", "", &away).1["code"], 50);
+    assert_eq!(runtimes.plugin("ADD", "one", &path(&one), &away).1["code"], 11);
+    assert_eq!(runtimes.plugin("DEL", "one", &path(&one), &away).1["code"], 11);
+    assert_eq!(runtimes.plugin("DEL", "one", "", &away), (0, Value::Null));
+    assert_eq!(runtimes.plugin("VERSION", "", "", &away).1["supportedVersions"][4], "1.1.0");
 }

@@ -356,7 +356,7 @@ mod tests {
     #[test]
     fn an_endpoint_has_options_of_its_own() {
         let options = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
-        assert!(of_endpoint(&options("kind", "veth")).unwrap().veth);
+        assert_eq!(of_endpoint(&options("kind", "veth")).unwrap().veth, Some(true));
         let named = of_endpoint(&options("com.docker.network.endpoint.ifname", "lan0")).unwrap();
         assert_eq!(named.ifname.as_deref(), Some("lan0"));
         for (key, value, expected) in [

@@ -20,15 +20,17 @@ use crate::{Output, daemon::Vswitchd, within};
 /// How long an engine may take for anything, on a machine that does other things as well.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A namespace of mounts in which /run is empty, so that an engine finds our plugin and no other's, and the other way round.
+/// A namespace of mounts in which /run and CNI's folders are empty, so that an engine finds our plugin and no other's, and
+/// the other way round.
 #[derive(Debug)]
 pub struct Mounts(Child);
 
 impl Mounts {
     /// Makes one; it goes with the value, when the last process in it has ended.
     pub fn new() -> Self {
-        let script = "mount --make-rprivate / && mount -t tmpfs tmpfs /run && mkdir /run/netns && \
-                      mount -t tmpfs tmpfs /etc/cni 2>/dev/null; echo ready; exec sleep 100000";
+        let script = "set -e; mount --make-rprivate /
+            for folder in /run /etc/cni /opt/cni /var/lib/cni; do mkdir -p $folder; mount -t tmpfs tmpfs $folder; done
+            mkdir /run/netns /etc/cni/net.d /opt/cni/bin; echo ready; exec sleep 100000";
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", script]).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("util-linux is installed");
