@@ -138,7 +138,7 @@ impl Drop for Runtimes<'_> {
 }
 
 fn endpoints(switch: &Vswitchd, network: &str) -> usize {
-    switch.ctl(&["network", "inspect", network])[0]["Containers"].as_object().map_or(0, serde_json::Map::len)
+    switch.ctl(&["network", "inspect", network])[0]["endpoints"].as_array().map_or(0, Vec::len)
 }
 
 fn host() -> Vswitchd {

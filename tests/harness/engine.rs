@@ -106,6 +106,8 @@ impl Engine {
     pub fn run(&mut self) {
         // What one that was killed leaves; the number may be another's by now.
         let _ = fs::remove_file(self.folder.join("pid"));
+        // Its containerd ends with it, and may not be buried where nobody cares for orphans.
+        let _ = fs::remove_file(self.folder.join("exec/containerd/containerd.pid"));
         let log = File::options().append(true).create(true).open(self.folder.join("log")).unwrap();
         let mut command = self.mounts.command("dockerd");
         for (flag, file) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")] {

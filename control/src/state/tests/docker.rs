@@ -448,7 +448,7 @@ proptest! {
                 Step::Create(it, kind) => {
                     let mut spec = created(called(*it).as_str());
                     spec.subnets.extend((*kind == 1).then(|| "10.9.0.0/29".parse::<IpNet>().unwrap().into()));
-                    spec.driver = (*kind == 2).then_some(crate::model::Driver::Overlay);
+                    spec.driver = (*kind == 2).then_some(Driver::Overlay);
                     spec.ipam = if *kind == 3 { Ipam::Null } else { Ipam::Default };
                     spec.id = Some(Id::of(&number.to_string()));
                     Command::AddNetwork(spec)
