@@ -28,7 +28,7 @@ impl<'s> Runtimes<'s> {
         switch.ctl(&["cni", "install", "--plugin", plugin.to_str().unwrap(), "--into", &bin]);
         switch.ctl(&["cni", "conflist", network, "--into", &configs]);
         let text = format!(
-            "[network]\nnetwork_backend = \"cni\"\ncni_plugin_dirs = [\"{bin}\", \"/usr/lib/cni\"]\nnetwork_config_dir = \"{configs}\"\n"
+            "[engine]\nenable_port_reservation = false\n[network]\nnetwork_backend = \"cni\"\ncni_plugin_dirs = [\"{bin}\", \"/usr/lib/cni\"]\nnetwork_config_dir = \"{configs}\"\n"
         );
         fs::write(path("containers.conf"), text).unwrap();
         let root = busybox(&runtimes.folder);
@@ -129,7 +129,9 @@ impl<'s> Runtimes<'s> {
 
 impl Drop for Runtimes<'_> {
     fn drop(&mut self) {
-        let _ = self.try_podman(&["rm", "--all", "--force", "--time", "0"]);
+        if self.switch.mounts().is_some() {
+            let _ = self.try_podman(&["rm", "--all", "--force", "--time", "0"]);
+        }
         if let Some(mut child) = self.containerd.take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -141,8 +143,8 @@ fn endpoints(switch: &Vswitchd, network: &str) -> usize {
     switch.ctl(&["network", "inspect", network])[0]["endpoints"].as_array().map_or(0, Vec::len)
 }
 
-fn host() -> Vswitchd {
-    let switch = Vswitchd::start_apart(Netns::new("host"), "");
+/// A switch with the network `blue`.
+fn host(switch: Vswitchd) -> Vswitchd {
     switch.ctl(&[
         "network",
         "create",
@@ -159,7 +161,7 @@ fn host() -> Vswitchd {
 #[test]
 #[ignore = "needs root: make test runs it"]
 fn podman_runs_containers() {
-    let mut switch = host();
+    let mut switch = host(Vswitchd::start_apart(Netns::new("host"), ""));
     {
         let podman = Runtimes::new(&switch, "blue");
         assert!(podman.podman(&["network", "ls"]).contains("blue"));
@@ -191,7 +193,7 @@ fn podman_runs_containers() {
 #[test]
 #[ignore = "needs root: make test runs it"]
 fn containerd_runs_containers() {
-    let switch = host();
+    let switch = host(Vswitchd::start_apart(Netns::new("host"), ""));
     let mut runtimes = Runtimes::new(&switch, "blue");
     let archive = runtimes.path("oci.tar");
     runtimes.podman(&["save", "--format", "oci-archive", "-o", &archive, "localhost/box:latest"]);
@@ -216,7 +218,7 @@ fn containerd_runs_containers() {
 #[test]
 #[ignore = "needs root: make test runs it"]
 fn the_deeds_of_the_specification() {
-    let switch = host();
+    let switch = host(Vswitchd::start("", ""));
     let runtimes = Runtimes { switch: &switch, folder: switch.folder().to_owned(), containerd: None };
     let (one, two) = (Netns::new("one"), Netns::new("two"));
     let config = serde_json::json!({
