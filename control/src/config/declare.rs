@@ -17,8 +17,8 @@ use super::{
 use crate::{
     fields::{Misfit, PortFields},
     model::{
-        ApiSpec, Carries, Config, DampingSpec, DeviceSpec, Direction, DockerSpec, Dscp, MirrorSpec, Name, Netns,
-        NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, StormSpec, SubnetSpec, SwitchSpec, Tags,
+        ApiSpec, Carries, Config, DampingSpec, DeviceSpec, Direction, DockerSpec, Dscp, MirrorSpec, Name,
+        Netns, NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, StormSpec, SubnetSpec, SwitchSpec, Tags,
         VxlanSpec,
     },
     options,
