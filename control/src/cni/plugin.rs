@@ -200,7 +200,9 @@ impl Call {
 
     /// What the container is called by people, if that is a name here.
     fn pod_name(&self) -> Option<Name> {
-        self.argument("K8S_POD_NAME").and_then(|name| name.parse().ok()).or(Some(self.name_of_container()))
+        self.argument("K8S_POD_NAME")
+            .and_then(|name| name.parse().ok())
+            .or_else(|| Some(self.name_of_container()))
     }
 
     /// A name that no other interface of this host has.
@@ -367,7 +369,7 @@ impl Call {
             let reference = Reference::try_from(endpoint.spec.id.to_string());
             let reference = reference.map_err(|error| Failure::new(Code::Decode, error.to_string()))?;
             let done = self.client().disconnect(&network.spec.name.clone().into(), &reference).await;
-            failed = failed.or(done.err().map(Failure::from));
+            failed = failed.or_else(|| done.err().map(Failure::from));
         }
         failed.map_or(Ok(()), Err)
     }

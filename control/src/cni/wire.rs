@@ -174,7 +174,7 @@ impl Failure {
         let code = u32::try_from(written["code"].as_u64()?).ok()?;
         let details = written["details"].as_str().filter(|it| !it.is_empty());
         let message = written["msg"].as_str().unwrap_or_default();
-        Some(Self { code, message: details.map_or(message.into(), |it| format!("{message}: {it}")) })
+        Some(Self { code, message: details.map_or_else(|| message.into(), |it| format!("{message}: {it}")) })
     }
 
     pub(super) fn written(&self, version: &str) -> Value {

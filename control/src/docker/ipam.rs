@@ -138,7 +138,7 @@ impl Plugin {
 
     async fn free_address(&self, subnet: IpNet, own: Option<&SubnetSpec>) -> Result<IpAddr, ApiError> {
         let range = self.holds().range(subnet);
-        let spec = own.cloned().unwrap_or(SubnetSpec { ip_range: range, ..subnet.into() });
+        let spec = own.cloned().unwrap_or_else(|| SubnetSpec { ip_range: range, ..subnet.into() });
         loop {
             let held = self.holds().addresses.keys().copied().collect();
             let address = self.daemon.choose_address(spec.clone(), held).await?;
