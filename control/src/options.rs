@@ -328,7 +328,7 @@ mod tests {
             (
                 Driver::Bridge,
                 ("colour", "red"),
-                "option colour: is unknown: there are mtu, vlan, icc, masquerade, binding, ifname, prefix",
+                "option colour: is unknown: there are mtu, vlan, icc, masquerade, binding, ifname, prefix, kind",
             ),
             (Driver::Bridge, ("vni", "7"), "option vni: belongs to driver overlay: leave it out"),
             (Driver::Overlay, ("vni", "0"), "option vni: \"0\" is out of range: use 1 to 16777215"),
