@@ -18,6 +18,8 @@ mod browser;
 mod container;
 #[path = "harness/daemon.rs"]
 pub mod daemon;
+#[path = "harness/engine.rs"]
+pub mod engine;
 #[path = "harness/netns.rs"]
 pub mod netns;
 #[path = "harness/pattern.rs"]
@@ -40,6 +42,7 @@ pub use self::{
     browser::Browser,
     container::Container,
     daemon::{Output, Vswitchd},
+    engine::{Engine, Mounts},
     netns::Netns,
     raw::Raw,
 };

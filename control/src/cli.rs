@@ -5,6 +5,7 @@
 
 mod arguments;
 mod capture;
+mod cni;
 mod events;
 mod mirror;
 mod network;
@@ -26,6 +27,7 @@ use serde::Serialize;
 
 pub use arguments::{AttachArguments, Cli, Command, FdbCommand, PortCommand};
 pub use capture::CaptureArguments;
+pub use cni::CniCommand;
 pub use events::EventsArguments;
 pub use mirror::{MirrorArguments, MirrorCommand};
 pub use network::{
@@ -89,6 +91,7 @@ pub async fn execute(cli: &Cli) -> Result<String, ClientError> {
         Command::Sandbox(command) => sandbox::execute(&client, command, json).await,
         Command::Peer(command) => tunnel::peer(&client, command, json).await,
         Command::Tunnel(command) => tunnel::tunnel(&client, command, json).await,
+        Command::Cni(command) => cni::execute(&client, command, &cli.socket, json).await,
         Command::Fdb(command) => fdb(&client, command, json).await,
         Command::Stats { watch: None } => render(json, &client.stats().await?, show::stats),
         Command::Stats { watch: Some(seconds) } => {

@@ -204,6 +204,7 @@ impl PortFields {
             address: self.address.iter().flatten().map(|address| address.0).collect(),
             gateway: self.gateway.iter().flatten().map(|gateway| gateway.0).collect(),
             persist: self.persist.unwrap_or(false),
+            bare: None,
         };
         if self.kind.is_none() {
             misfit("kind", "missing: use \"tap\", \"veth\" or \"packet\"");

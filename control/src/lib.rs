@@ -16,14 +16,18 @@
 //! | [`web`] | the web page, on an address of its own |
 //! | [`frame`] | frames as people write and read them |
 //! | [`metrics`] | the counters for Prometheus |
+//! | [`docker`] | Docker's network and IPAM plugin |
+//! | [`cni`] | the CNI plugin, for podman, containerd and CRI-O |
 //! | [`cli`] | `vswitchctl` |
 
 pub mod api;
 pub mod attach;
 pub mod cli;
 pub mod client;
+pub mod cni;
 pub mod config;
 pub mod daemon;
+pub mod docker;
 mod fields;
 pub mod frame;
 pub mod gateway;

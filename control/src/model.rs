@@ -446,6 +446,16 @@ pub struct InterfaceSpec {
     pub gateway: Vec<IpAddr>,
     /// Whether the interface outlives the daemon.
     pub persist: bool,
+    /// Of an interface that somebody else moves to where it belongs and sets up; known by its endpoint alone.
+    #[serde(skip)]
+    pub bare: Option<Bare>,
+}
+
+/// An interface that is made in `netns`, down and without addresses, for whoever asked for it to move it away.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Bare {
+    /// Where it is moved, as far as that was told.
+    pub moved: Option<Netns>,
 }
 
 /// A network namespace: a name under /run/netns, a path, or a process.
@@ -535,6 +545,22 @@ impl Default for ApiSpec {
     }
 }
 
+/// Whether Docker finds us as a plugin: `[docker]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DockerSpec {
+    /// Whether the plugin is served.
+    pub enabled: bool,
+    /// Its unix socket; what the driver is called in Docker is the file's name without `.sock`.
+    pub socket: PathBuf,
+}
+
+impl Default for DockerSpec {
+    fn default() -> Self {
+        Self { enabled: false, socket: "/run/docker/plugins/vswitch.sock".into() }
+    }
+}
+
 /// Everything `net.toml` declares.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -543,6 +569,8 @@ pub struct Config {
     pub switch: SwitchSpec,
     /// `[api]`
     pub api: ApiSpec,
+    /// `[docker]`
+    pub docker: DockerSpec,
     /// `[ipam]`
     pub ipam: PoolsSpec,
     /// `[[network]]`

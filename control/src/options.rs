@@ -31,6 +31,8 @@ pub struct NetworkOptions {
     pub ifname: Option<String>,
     /// What containers' interfaces are called, before their number.
     pub prefix: String,
+    /// Whether containers get veth pairs instead of TAPs, unless told otherwise.
+    pub veth: bool,
 }
 
 /// An interface, and the VLAN on it.
@@ -45,8 +47,8 @@ pub struct Parent {
 /// What an endpoint's driver was told, understood; see [`of_endpoint`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointOptions {
-    /// A veth pair instead of a TAP.
-    pub veth: bool,
+    /// Whether it is a veth pair instead of a TAP; as the network has it unless told.
+    pub veth: Option<bool>,
     /// The interface's name.
     pub ifname: Option<String>,
 }
@@ -78,6 +80,7 @@ const NETWORK: &[Known] = &[
     Known("binding", "com.docker.network.bridge.host_binding_ipv4", GATED),
     Known("ifname", "com.docker.network.bridge.name", ALL),
     Known("prefix", "com.docker.network.container_iface_prefix", ALL),
+    Known("kind", "", ALL),
 ];
 
 const ENDPOINT: &[Known] =
@@ -166,6 +169,7 @@ pub fn of_network(spec: &NetworkSpec) -> Result<NetworkOptions, OptionError> {
             _ => Err(format!("{text:?} begins no interface name: use 1 to 10 letters")),
         })?
         .unwrap_or_else(|| "eth".into()),
+        veth: read(options, "kind", veth)?.unwrap_or(false),
     })
 }
 
@@ -182,12 +186,15 @@ pub fn of_endpoint(options: &BTreeMap<String, String>) -> Result<EndpointOptions
             None => return Err(unknown(ENDPOINT, key, None)),
         }
     }
-    let veth = read(&short, "kind", |text| match text {
+    Ok(EndpointOptions { veth: read(&short, "kind", veth)?, ifname: ifname(&short, "ifname")? })
+}
+
+fn veth(text: &str) -> Result<bool, String> {
+    match text {
         "tap" => Ok(false),
         "veth" => Ok(true),
         _ => Err(format!("{text:?} is no kind of interface: use tap or veth")),
-    })?;
-    Ok(EndpointOptions { veth: veth.unwrap_or(false), ifname: ifname(&short, "ifname")? })
+    }
 }
 
 fn find<'k>(known: &'k [Known], key: &str) -> Option<&'k Known> {
@@ -321,7 +328,7 @@ mod tests {
             (
                 Driver::Bridge,
                 ("colour", "red"),
-                "option colour: is unknown: there are mtu, vlan, icc, masquerade, binding, ifname, prefix",
+                "option colour: is unknown: there are mtu, vlan, icc, masquerade, binding, ifname, prefix, kind",
             ),
             (Driver::Bridge, ("vni", "7"), "option vni: belongs to driver overlay: leave it out"),
             (Driver::Overlay, ("vni", "0"), "option vni: \"0\" is out of range: use 1 to 16777215"),
@@ -349,7 +356,7 @@ mod tests {
     #[test]
     fn an_endpoint_has_options_of_its_own() {
         let options = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
-        assert!(of_endpoint(&options("kind", "veth")).unwrap().veth);
+        assert_eq!(of_endpoint(&options("kind", "veth")).unwrap().veth, Some(true));
         let named = of_endpoint(&options("com.docker.network.endpoint.ifname", "lan0")).unwrap();
         assert_eq!(named.ifname.as_deref(), Some("lan0"));
         for (key, value, expected) in [

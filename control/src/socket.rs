@@ -23,10 +23,10 @@ const BACKLOG: i32 = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// A daemon answers there.
-    #[error("another vswitchd answers at {}: stop it, or set api.socket to another path", .0.display())]
+    #[error("another vswitchd answers at {}: stop it, or choose another path in net.toml", .0.display())]
     InUse(PathBuf),
     /// Something else lies there.
-    #[error("{} exists and is no socket: move it away, or set api.socket to another path", .0.display())]
+    #[error("{} exists and is no socket: move it away, or choose another path in net.toml", .0.display())]
     NotSocket(PathBuf),
     /// The group is not known to the system.
     #[error("there is no group {0:?}: create it, or correct api.group")]

@@ -61,15 +61,15 @@ use self::{
 pub use self::{
     change::{Change, Delta},
     effect::{Effect, Layout},
-    endpoint::Sandbox,
+    endpoint::{EndpointUpdate, Sandbox},
     network::{Host, NetworkError, is_predefined, predefined},
 };
 use crate::{
     config::rules::{self, Index},
     gateway::Outside,
     model::{
-        ApiSpec, Carries, Config, Connect, DeviceSpec, EndpointSpec, Id, Name, NetworkSpec, NetworkUpdate,
-        PeerSpec, PoolsSpec, PortSpec, SwitchSpec,
+        ApiSpec, Carries, Config, Connect, DeviceSpec, DockerSpec, EndpointSpec, Id, Name, NetworkSpec,
+        NetworkUpdate, PeerSpec, PoolsSpec, PortSpec, SwitchSpec,
     },
 };
 
@@ -151,6 +151,13 @@ pub enum Command {
         connect: Box<Connect>,
         /// What the sandbox is like.
         sandbox: Box<Sandbox>,
+    },
+    /// Note what has become of an endpoint since it was connected.
+    UpdateEndpoint {
+        /// The endpoint.
+        id: Id,
+        /// What is new.
+        update: EndpointUpdate,
     },
     /// Disconnect endpoints.
     Disconnect(Vec<Id>),
@@ -290,6 +297,7 @@ pub struct Plan {
 pub struct State {
     switch: SwitchSpec,
     api: ApiSpec,
+    docker: DockerSpec,
     pools: PoolsSpec,
     networks: Registry<NetworkSpec>,
     ports: Registry<PortSpec>,
@@ -344,6 +352,7 @@ impl State {
             Command::RemovePort(name) => next.remove_port(&name)?,
             Command::LearnPeer(address) => next.learn_peer(address)?,
             Command::Connect { network, connect, sandbox } => next.connect(&network, *connect, &sandbox)?,
+            Command::UpdateEndpoint { id, update } => next.update_endpoint(&id, update)?,
             Command::Disconnect(ids) => next.disconnect(&ids),
         }
         next.give_way();
@@ -370,6 +379,11 @@ impl State {
     /// Where the API listens.
     pub fn api(&self) -> &ApiSpec {
         &self.api
+    }
+
+    /// Whether, and where, Docker finds us.
+    pub fn docker(&self) -> &DockerSpec {
+        &self.docker
     }
 
     /// All networks, by name.
@@ -527,6 +541,7 @@ impl State {
     fn declare(&mut self, config: Config) -> Result<(), Refusal> {
         self.switch = config.switch;
         self.api = config.api;
+        self.docker = config.docker;
         self.overlay_mtu = rules::overlay_mtu(&config.ports);
         self.pools = config.ipam;
         self.networks.declare(config.networks, Origin::File)?;
@@ -535,14 +550,16 @@ impl State {
 
     /// What a process is given at its start it keeps.
     fn same_process(&self, config: &Config) -> Result<(), Refusal> {
-        let given = |switch: &SwitchSpec, api: &ApiSpec| {
+        let given = |switch: &SwitchSpec, api: &ApiSpec, docker: &DockerSpec| {
             let workers = switch.workers.map_or_else(|| "auto".into(), |number| number.to_string());
             serde_json::json!({
                 "switch": { "workers": workers, "state": switch.state, "mac_limit": switch.mac_limit },
-                "api": api
+                "api": api,
+                "docker": docker
             })
         };
-        let (old, new) = (given(&self.switch, &self.api), given(&config.switch, &config.api));
+        let old = given(&self.switch, &self.api, &self.docker);
+        let new = given(&config.switch, &config.api, &config.docker);
         let changes: Vec<_> =
             fields(&old, &new).map(|(key, old, new)| format!("{key} ({old} -> {new})")).collect();
         if changes.is_empty() { Ok(()) } else { Err(Refusal::NeedsRestart(changes)) }

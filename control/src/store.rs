@@ -18,7 +18,7 @@ use vswitch::addr::MacAddr;
 
 use crate::{
     api::types::StaticEntry,
-    model::{EndpointSpec, Name, NetworkSpec, PortSpec},
+    model::{EndpointSpec, Id, Name, NetworkSpec, PortSpec},
     state::{Kind, Record},
 };
 
@@ -31,6 +31,9 @@ const PORTS: TableDefinition<'_, &str, &str> = TableDefinition::new("ports");
 const ENDPOINTS: TableDefinition<'_, &str, &str> = TableDefinition::new("endpoints");
 /// Addresses pinned to a port, by network and address.
 const PINS: TableDefinition<'_, &str, &str> = TableDefinition::new("pins");
+
+/// Networks that are called otherwise elsewhere, by the id they have there.
+const ADOPTED: TableDefinition<'_, &str, &str> = TableDefinition::new("adopted");
 
 /// An open store. One process has it at a time.
 #[derive(Debug)]
@@ -167,6 +170,29 @@ impl Store {
         self.write::<StaticEntry>(PINS, &pin_key(network, mac), None)
     }
 
+    /// The network that was adopted under `id`.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn adopted(&self, id: &Id) -> Result<Option<Name>, StoreError> {
+        let text = self.attempt(|database| {
+            let table = database.begin_read()?.open_table(ADOPTED)?;
+            Ok(table.get(id.as_str())?.map(|text| text.value().to_owned()))
+        })?;
+        let parse = |text: String| {
+            serde_json::from_str(&text).map_err(|error| self.corrupt(format!("{id}: {error}")))
+        };
+        text.map(parse).transpose()
+    }
+
+    /// Keeps under which `id` a network is adopted; `None`: under it no longer. On the disk when this returns.
+    ///
+    /// # Errors
+    /// It is as before.
+    pub fn adopt(&self, id: &Id, network: Option<&Name>) -> Result<(), StoreError> {
+        self.write(ADOPTED, id.as_str(), network)
+    }
+
     fn agree_on_version(&self) -> Result<(), StoreError> {
         let found = self.attempt(|database| {
             let transaction = database.begin_write()?;
@@ -186,6 +212,7 @@ impl Store {
                 transaction.open_table(PORTS)?;
                 transaction.open_table(PINS)?;
                 transaction.open_table(ENDPOINTS)?;
+                transaction.open_table(ADOPTED)?;
                 transaction.commit()?;
             }
             Ok(found)

@@ -6,6 +6,7 @@ use std::{
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -14,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Netns, PATIENCE, within};
+use crate::{Netns, PATIENCE, engine::Mounts, within};
 
 /// A daemon in a namespace that stands for its host, with a folder for all it keeps. Killed with the value; what it
 /// logged is shown if the test fails.
@@ -24,6 +25,7 @@ pub struct Vswitchd {
     pub host: Netns,
     folder: TempDir,
     child: Option<Child>,
+    mounts: Option<Arc<Mounts>>,
     notifications: UnixDatagram,
 }
 
@@ -55,9 +57,22 @@ impl Vswitchd {
     pub fn prepare(host: Netns, switch: &str, rest: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("vt-kernel-").tempdir().unwrap();
         let notifications = UnixDatagram::bind(folder.path().join("notify.sock")).unwrap();
-        let daemon = Self { host, folder, child: None, notifications };
+        let daemon = Self { host, folder, child: None, mounts: None, notifications };
         daemon.configure(switch, rest);
         daemon
+    }
+
+    /// Starts a daemon that is Docker's plugin, in mounts of its own that an [`Engine`](crate::Engine) can share.
+    pub fn start_apart(host: Netns, rest: &str) -> Self {
+        let mut daemon = Self::prepare(host, "", &format!("[docker]\nenabled = true\n{rest}"));
+        daemon.mounts = Some(Arc::new(Mounts::new()));
+        daemon.run();
+        daemon
+    }
+
+    /// The mounts it has of its own.
+    pub fn mounts(&self) -> Option<Arc<Mounts>> {
+        self.mounts.clone()
     }
 
     /// Writes net.toml anew.
@@ -96,7 +111,9 @@ impl Vswitchd {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(binary("vswitchd"));
+        let program = binary("vswitchd");
+        let apart = self.mounts.as_ref().map(|mounts| mounts.command(&program));
+        let mut command = apart.unwrap_or_else(|| Command::new(program));
         command.arg("--config").arg(self.config()).env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
         command
     }
@@ -222,7 +239,7 @@ impl Vswitchd {
 }
 
 impl Output {
-    fn of(output: std::process::Output) -> Self {
+    pub(crate) fn of(output: std::process::Output) -> Self {
         Self {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

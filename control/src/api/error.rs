@@ -153,7 +153,9 @@ impl From<Refusal> for ApiError {
 /// The statuses of Docker's API, where it has the sentence.
 fn code_of(error: &NetworkError) -> ErrorCode {
     match error {
-        NetworkError::NotFound(_) | NetworkError::NotConnected(..) => ErrorCode::NotFound,
+        NetworkError::NotFound(_) | NetworkError::NotConnected(..) | NetworkError::NoEndpoint(_) => {
+            ErrorCode::NotFound
+        }
         NetworkError::Exists(_)
         | NetworkError::EndpointExists(..)
         | NetworkError::Declared(_)

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use vswitch::addr::{MacAddr, VlanId};
 
 use super::{
-    CaptureArguments, EXIT_CODES, EventsArguments, MirrorCommand, NetworkCommand, PeerCommand,
+    CaptureArguments, CniCommand, EXIT_CODES, EventsArguments, MirrorCommand, NetworkCommand, PeerCommand,
     SandboxCommand, TraceArguments, TunnelCommand, WhyArguments, default_socket,
 };
 use crate::{
@@ -66,6 +66,9 @@ pub enum Command {
     /// The tunnel to other hosts, and its counters.
     #[command(subcommand)]
     Tunnel(TunnelCommand),
+    /// The CNI plugin, for podman, containerd and CRI-O.
+    #[command(subcommand)]
+    Cni(CniCommand),
     /// The MAC table.
     #[command(subcommand)]
     Fdb(FdbCommand),
@@ -245,6 +248,7 @@ impl InterfaceArguments {
             address: self.address.clone(),
             gateway: self.gateway.clone(),
             persist: self.persist,
+            bare: None,
         }
     }
 }

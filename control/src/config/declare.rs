@@ -17,8 +17,8 @@ use super::{
 use crate::{
     fields::{Misfit, PortFields},
     model::{
-        ApiSpec, Carries, Config, DampingSpec, DeviceSpec, Direction, Dscp, MirrorSpec, Name, Netns,
-        NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, StormSpec, SubnetSpec, SwitchSpec, Tags,
+        ApiSpec, Carries, Config, DampingSpec, DeviceSpec, Direction, DockerSpec, Dscp, MirrorSpec, Name,
+        Netns, NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, StormSpec, SubnetSpec, SwitchSpec, Tags,
         VxlanSpec,
     },
     options,
@@ -35,6 +35,7 @@ const UNDERLAY_MTU: RangeInclusive<u16> = 576..=u16::MAX;
 pub(super) fn config(mut file: Table<'_, '_, '_>) -> Config {
     let switch = file.table("switch").map(switch).unwrap_or_default();
     let api = file.table("api").map(api).unwrap_or_default();
+    let docker = file.table("docker").map(docker).unwrap_or_default();
     let ipam = file.table("ipam").map(ipam).unwrap_or_default();
     let mut networks = Vec::new();
     file.tables("network", |table| networks.push(network(table)));
@@ -43,9 +44,8 @@ pub(super) fn config(mut file: Table<'_, '_, '_>) -> Config {
     if let Some(table) = file.table("vxlan") {
         vxlan(table, &mut ports);
     }
-    file.unsupported("docker");
     file.finish();
-    Config { switch, api, ipam, networks, ports }
+    Config { switch, api, docker, ipam, networks, ports }
 }
 
 fn switch(mut table: Table<'_, '_, '_>) -> SwitchSpec {
@@ -126,6 +126,18 @@ fn web(table: &mut Table<'_, '_, '_>) -> Option<SocketAddr> {
         table.fault("web", format!("{what}: use 127.0.0.1 and a tunnel, or set web_public = true"));
     }
     Some(address)
+}
+
+fn docker(mut table: Table<'_, '_, '_>) -> DockerSpec {
+    let socket = absolute(&mut table, "socket").unwrap_or_else(|| DockerSpec::default().socket);
+    if socket.as_os_str().len() > SOCKET_PATH_MAX {
+        table.fault("socket", format!("is longer than {SOCKET_PATH_MAX} octets: use a shorter path"));
+    } else if socket.extension().is_none_or(|extension| extension != "sock") {
+        table.fault("socket", "is no NAME.sock: Docker calls the driver NAME");
+    }
+    let enabled = table.boolean("enabled").unwrap_or(false);
+    table.finish();
+    DockerSpec { enabled, socket }
 }
 
 fn network(mut table: Table<'_, '_, '_>) -> NetworkSpec {

@@ -168,18 +168,6 @@ impl<'r, 's, 't> Table<'r, 's, 't> {
         }
     }
 
-    /// A key that is planned, and would otherwise seem to work.
-    pub(super) fn unsupported(&mut self, key: &'static str) {
-        if let Some((place, _)) = self.table.get_key_value(key) {
-            self.known.push(key);
-            self.report.fault_at(
-                self.path_of(key),
-                place.span().start,
-                "not supported by this version: remove it",
-            );
-        }
-    }
-
     /// Reports the keys nobody asked for.
     pub(super) fn finish(self) {
         for key in self.table.keys() {

@@ -161,7 +161,7 @@ fn one_error_each() {
     let table = [
         ("x = 1".into(), "net.toml:1: x: unknown key: remove it"),
         ("[swich]".into(), "net.toml:1: swich: unknown key: did you mean switch?"),
-        ("[docker]\nenabled=true".into(), "net.toml:1: docker: not supported by this version: remove it"),
+        ("[docker]\nsocket='/run/x'".into(), "docker.socket: is no NAME.sock: Docker calls the driver NAME"),
         ("switch = 3".into(), "net.toml:1: switch: is a whole number: write a table, [switch]"),
         ("[port]\nname='a'".into(), "net.toml:1: port: is a table: write one [[port]] for each"),
         ("port = [1]".into(), "net.toml:1: port[0]: is a whole number: write a table, [[port]]"),

@@ -15,7 +15,7 @@ use super::tunnel;
 use crate::{
     api::{ApiError, ErrorCode},
     link::{Links, host_ifname},
-    model::{DeviceSpec, InterfaceSpec, Netns},
+    model::{Bare, DeviceSpec, InterfaceSpec, Netns},
     netns::{Identity, Namespace, run_in},
     state,
 };
@@ -63,18 +63,25 @@ pub(super) async fn open(
     let spec = &port.spec;
     match &spec.device {
         DeviceSpec::Tap(interface) => {
-            let mut tap = match handed {
-                Some(tap) => tap,
-                None => open_tap(interface, spec.ifname()).await?,
+            let (mut tap, netns) = match (handed, &interface.bare) {
+                (Some(tap), _) => (tap, interface.netns.clone()),
+                (None, Some(bare)) => open_bare(interface, bare, spec.ifname()).await?,
+                (None, None) => {
+                    let namespace = namespace(interface.netns.as_ref())?;
+                    (open_tap(&namespace, spec.ifname(), interface.persist)?, interface.netns.clone())
+                }
             };
             tap.set_offload(spec.offload)?;
-            let keeps = interface.netns.clone().and_then(|netns| Identity::of(&netns).map(|it| (netns, it)));
+            let keeps = netns.and_then(|netns| Identity::of(&netns).map(|it| (netns, it)));
             Ok(OpenDevice::Tap { tap: Arc::new(tap), keeps })
         }
         DeviceSpec::Veth(interface) => {
             let host = host_ifname(&spec.name);
             let outside = Links::open(Namespace::current()?)?;
             if !outside.exists(&host).await? {
+                if interface.bare.as_ref().is_some_and(|bare| bare.moved.is_some()) {
+                    return Err(gone());
+                }
                 let inside = Links::open(namespace(interface.netns.as_ref())?)?;
                 outside.create_veth(&host, &inside, spec.ifname(), port.mtu).await?;
                 outside.set_alias(&host, owner).await?;
@@ -90,14 +97,60 @@ pub(super) async fn open(
     }
 }
 
+/// Makes a bare interface where it is to be fetched from, or takes it over where it is by now; and which namespace, if not
+/// our own, that is.
+async fn open_bare(
+    interface: &InterfaceSpec,
+    bare: &Bare,
+    ifname: &str,
+) -> Result<(Tap, Option<Netns>), ApiError> {
+    match locate(interface, ifname).await? {
+        Some(place) => {
+            let tap = open_tap(place.links.namespace(), &place.ifname, interface.persist)?;
+            Ok((tap, bare.moved.clone().filter(|_| place.is_moved)))
+        }
+        // A new one would be nobody's.
+        None if bare.moved.is_some() => Err(gone()),
+        None => Ok((open_tap(&Namespace::current()?, ifname, interface.persist)?, None)),
+    }
+}
+
+/// Where a bare interface is.
+pub(super) struct Place {
+    /// The namespace.
+    pub(super) links: Links,
+    /// What it is called there.
+    pub(super) ifname: String,
+    /// Whether somebody has fetched it.
+    pub(super) is_moved: bool,
+}
+
+/// Where a bare interface is: where it was made, or where it was moved. `None`: nowhere that we know.
+pub(super) async fn locate(interface: &InterfaceSpec, ifname: &str) -> Result<Option<Place>, ApiError> {
+    let links = Links::open(Namespace::current()?)?;
+    if links.exists(ifname).await? {
+        return Ok(Some(Place { links, ifname: ifname.into(), is_moved: false }));
+    }
+    let moved = interface.bare.as_ref().and_then(|bare| bare.moved.as_ref());
+    // Who moved it may have ended, and its namespace with it.
+    let Some(there) = moved.and_then(|netns| Namespace::open(netns).ok()) else { return Ok(None) };
+    let links = Links::open(there)?;
+    let found = links.all().await?.into_iter().find(|link| link.mac.is_some() && link.mac == interface.mac);
+    Ok(found.map(|link| Place { links, ifname: link.name, is_moved: true }))
+}
+
+/// Nobody has a bare interface any more.
+pub(super) fn gone() -> ApiError {
+    ApiError::not_found("its interface is gone, with the container it was moved to")
+}
+
 /// A new TAP goes with us, whatever it was asked to be, until [`OpenDevice::keep`]: if we end before it is known that it
 /// shall stay, nothing is left behind. One that persists is taken over as it is.
-async fn open_tap(interface: &InterfaceSpec, ifname: &str) -> Result<Tap, ApiError> {
-    let namespace = namespace(interface.netns.as_ref())?;
-    let opened = run_in(&namespace, || {
+fn open_tap(namespace: &Namespace, ifname: &str, persist: bool) -> Result<Tap, ApiError> {
+    let opened = run_in(namespace, || {
         let new = Tap::open(ifname, TapOptions { exclusive: true, persist: false });
         match new.as_ref().err().and_then(io::Error::raw_os_error) {
-            Some(EBUSY | EEXIST | EINVAL) if interface.persist => {
+            Some(EBUSY | EEXIST | EINVAL) if persist => {
                 Tap::open(ifname, TapOptions { exclusive: false, persist: true })
             }
             _ => new,
@@ -110,7 +163,7 @@ async fn open_tap(interface: &InterfaceSpec, ifname: &str) -> Result<Tap, ApiErr
                     "{ifname} exists already in namespace {namespace}: choose another ifname, or delete it"
                 )
             }
-            Some(EINVAL) if !interface.persist => {
+            Some(EINVAL) if !persist => {
                 format!("{ifname} exists already in namespace {namespace}, or is no interface name")
             }
             Some(EPERM) => format!(
@@ -167,6 +220,11 @@ impl OpenDevice {
     pub(super) fn is_abandoned(&self) -> bool {
         let Self::Tap { keeps, .. } = self else { return false };
         keeps.as_ref().is_some_and(|(netns, identity)| Identity::of(netns) != Some(*identity))
+    }
+
+    /// Whether the kernel has taken the interface away, and nobody has noticed yet.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, Self::Tap { tap, .. } if tap.name().is_err())
     }
 
     /// Lets an interface outlive us that shall.

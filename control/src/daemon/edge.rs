@@ -185,7 +185,18 @@ impl Edge {
         for id in std::mem::take(&mut self.unset) {
             let Some(port) = self.ports.get_mut(&id) else { continue };
             let Some(interface) = port.wanted.spec.interface() else { continue };
-            let wanted = wanted(&port.wanted, interface, None, overlay);
+            let mut wanted = wanted(&port.wanted, interface, None, overlay);
+            if interface.bare.is_some() {
+                match device::locate(interface, &wanted.ifname).await? {
+                    Some(place) => {
+                        wanted.ifname = place.ifname;
+                        let group = by_namespace.entry(place.links.namespace().identity());
+                        group.or_insert_with(|| (place.links, Vec::new())).1.push((id, wanted));
+                    }
+                    None => self.lose(id, device::gone(), missing)?,
+                }
+                continue;
+            }
             match device::namespace(interface.netns.as_ref())
                 .map(|namespace| (namespace.identity(), namespace))
             {
@@ -280,6 +291,14 @@ impl Edge {
         }
         let (Some(before), Some(after)) = (old.spec.interface(), new.spec.interface()) else { return Ok(()) };
         if before == after && old.mtu == new.mtu {
+            return Ok(());
+        }
+        if after.bare.is_some() {
+            // Where it was moved, all but the MTU is others' business. If it is gone, that is told soon.
+            if let Some(place) = device::locate(after, new.spec.ifname()).await? {
+                let wanted = Wanted { ifname: place.ifname, ..wanted(new, after, None, self.overlay_mtu()) };
+                place.links.configure(&wanted).await?;
+            }
             return Ok(());
         }
         let links = Links::open(device::namespace(after.netns.as_ref())?)?;

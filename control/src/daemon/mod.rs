@@ -33,16 +33,16 @@ use tokio::{
     net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     sync::oneshot,
-    task::spawn_blocking,
+    task::{JoinHandle, spawn_blocking},
     time::{MissedTickBehavior, interval, timeout},
 };
 use tracing::{error, info, warn};
 
 use self::{lock::InstanceLock, service::Daemon};
 use crate::{
-    api, attach, config, metrics,
+    api, attach, config, docker, metrics,
     model::Config,
-    socket::listen_at,
+    socket::{SocketFile, listen_at},
     state::{Record, State},
     store::Store,
     web,
@@ -155,6 +155,7 @@ async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
         async move { daemon.attach(attachment).await }
     }));
     let page = page.map(|listener| tokio::spawn(web::serve(listener, Arc::clone(&daemon) as _)));
+    let plugin = serve_docker(&daemon).await?;
     let watch = tokio::spawn(watch(Arc::clone(&daemon)));
     notify(vec![NotifyState::Ready, NotifyState::Status("forwarding")]).await;
     info!(socket = %api.socket.display(), web = api.web.map(tracing::field::display), "ready");
@@ -172,6 +173,7 @@ async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
     if let Some(page) = page {
         page.abort();
     }
+    let _ = plugin.stop.send(());
     watch.abort();
     exporter.inspect(|exporter| exporter.abort());
     daemon.farewell();
@@ -180,6 +182,11 @@ async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
     daemon.end_captures(|_| true).await;
     if timeout(FAREWELL, server).await.is_err() {
         warn!("requests were cut off");
+    }
+    if let Some(server) = plugin.server
+        && timeout(FAREWELL, server).await.is_err()
+    {
+        warn!("calls of Docker were cut off");
     }
     daemon.close().await;
     Ok(())
@@ -190,6 +197,33 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
     listener.map_err(|error| {
         format!("cannot serve metrics at {address}: {error}: correct api.metrics, or free the port").into()
     })
+}
+
+/// The plugin that Docker finds, if it shall; what it needs goes with the value.
+struct Plugin {
+    stop: oneshot::Sender<()>,
+    server: Option<JoinHandle<std::io::Result<()>>>,
+    _files: (Option<SocketFile>, Option<docker::SpecFile>),
+}
+
+/// Serves Docker's plugin, if it is enabled.
+async fn serve_docker(daemon: &Arc<Daemon>) -> Result<Plugin, Failure> {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let spec = daemon.docker().await;
+    if !spec.enabled {
+        return Ok(Plugin { stop, server: None, _files: (None, None) });
+    }
+    let (socket, file) = listen_at(&spec.socket, SocketType::STREAM, None)?;
+    let listener = UnixListener::from_std(socket.into())?;
+    let told = docker::SpecFile::write(&spec.socket)
+        .map_err(|error| format!("cannot tell Docker of {}: {error}", spec.socket.display()))?;
+    let plumbing: Arc<dyn docker::Plumbing> = Arc::clone(daemon) as _;
+    let server = tokio::spawn(docker::serve(listener, plumbing, async {
+        // Either way of ending is a request to stop.
+        let _ = stopped.await;
+    }));
+    info!(socket = %spec.socket.display(), "Docker finds us");
+    Ok(Plugin { stop, server: Some(server), _files: (Some(file), told) })
 }
 
 /// What is kept, without the endpoints whose sandboxes ended while nobody looked.

@@ -1,6 +1,9 @@
 //! The daemon as its clients see it: one command at a time, done wholly or not at all.
 
+mod engines;
+
 use std::{
+    collections::HashMap,
     io,
     path::PathBuf,
     sync::{Arc, PoisonError},
@@ -38,8 +41,10 @@ use crate::{
     },
     attach::server::Attachment,
     config,
-    gateway::{Gateway, Outside, Published},
-    model::{Connect, DeviceSpec, Driver, Id, Name, NetworkSpec, NetworkUpdate, PortSpec, Reference},
+    gateway::{Gateway, Outside, Publish, Published},
+    model::{
+        Connect, DeviceSpec, DockerSpec, Driver, Id, Name, NetworkSpec, NetworkUpdate, PortSpec, Reference,
+    },
     options,
     state::{self, Command, Effect, NetworkError, Plan, Refusal, State, is_predefined},
     store::{Store, StoreError},
@@ -65,6 +70,8 @@ struct Core {
     gateway: Arc<std::sync::Mutex<Gateway>>,
     /// Whether something of the host's rules could not be made, and is tried again.
     outside_is_due: bool,
+    /// Bare interfaces that nobody has fetched yet, and since when.
+    unfetched: HashMap<Id, Instant>,
 }
 
 /// How a command is carried out.
@@ -90,8 +97,15 @@ impl Daemon {
         let observer = Observer::new(Arc::clone(&journal));
         observer.note(What::Started);
         let gateway = Arc::default();
-        let mut core =
-            Core { state: State::default(), edge, store, observer, gateway, outside_is_due: false };
+        let mut core = Core {
+            state: State::default(),
+            edge,
+            store,
+            observer,
+            gateway,
+            outside_is_due: false,
+            unfetched: HashMap::new(),
+        };
         core.carry_out(plan, Manner { missing: Missing::Retry, handed: None })
             .await
             .map_err(|error| error.error)?;
@@ -108,6 +122,11 @@ impl Daemon {
             config,
             started: Instant::now(),
         })
+    }
+
+    /// Whether, and where, Docker finds us.
+    pub(super) async fn docker(&self) -> DockerSpec {
+        self.core.lock().await.state.docker().clone()
     }
 
     /// Makes a port of an interface that a helper has made.
@@ -246,11 +265,20 @@ impl Core {
         let Some(network) = self.state.network(network).filter(|_| !connect.publish.is_empty()) else {
             return Ok(Vec::new());
         };
-        self.state.check_publishable(&network.spec)?;
         let addresses = self.state.choose_addresses(&network.spec, connect.ip, connect.ip6)?;
+        self.reserve_for(&network.spec, &addresses, connect.publish.clone()).await
+    }
+
+    /// Holds ports of the host for an endpoint of a network that has `addresses`, or will have them.
+    async fn reserve_for(
+        &self,
+        network: &NetworkSpec,
+        addresses: &[IpNet],
+        mut publish: Vec<Publish>,
+    ) -> Result<Vec<Published>, ApiError> {
+        self.state.check_publishable(network)?;
         let addresses: Vec<_> = addresses.iter().map(IpNet::addr).collect();
-        let binding = options::of_network(&network.spec).map_err(NetworkError::from)?.binding;
-        let mut publish = connect.publish.clone();
+        let binding = options::of_network(network).map_err(NetworkError::from)?.binding;
         publish.iter_mut().for_each(|it| it.host_ip = it.host_ip.or(binding));
         Ok(self.gate(move |gateway| gateway.reserve(&publish, &addresses)).await??)
     }
@@ -291,7 +319,11 @@ impl Core {
 
     /// Disconnects endpoints whose sandboxes have ended.
     async fn reap(&mut self) {
-        let orphans: Vec<_> = self.state.endpoints().filter(|it| sight::is_orphan(it)).cloned().collect();
+        let mut orphans: Vec<_> = self.state.endpoints().filter(|it| sight::is_orphan(it)).cloned().collect();
+        match self.strays().await {
+            Ok(strays) => orphans.extend(strays),
+            Err(error) => warn!("cannot look for interfaces that nobody has: {}", error.error),
+        }
         if orphans.is_empty() {
             return;
         }
@@ -476,7 +508,9 @@ impl Backend for Daemon {
         async move {
             let mut core = self.core.lock().await;
             let mut spec = spec;
-            spec.id = Some(Id::random()?);
+            if spec.id.is_none() {
+                spec.id = Some(Id::random()?);
+            }
             spec.created = Some(Timestamp::now());
             let host = sight::host(&core.state).await?;
             core.state.observe(host);

@@ -52,6 +52,12 @@ pub(super) async fn sandbox(netns: Option<&Netns>) -> Result<Sandbox, ApiError> 
     Ok(sandbox)
 }
 
+/// The interfaces of the daemon's own namespace.
+pub(super) async fn own_ifnames() -> Result<HashSet<String>, ApiError> {
+    let links = Links::open(Namespace::current()?)?.all().await?;
+    Ok(links.into_iter().map(|link| link.name).collect())
+}
+
 /// Whether an endpoint's sandbox is not there any more: its name names no namespace, or another one.
 pub(super) fn is_orphan(endpoint: &EndpointSpec) -> bool {
     let now = |netns: &Netns| Identity::of(netns);

@@ -210,7 +210,7 @@ fn plan_link(link: &Link, wanted: &Wanted) -> Option<Step> {
     let mtu = wanted.mtu.map(u32::from).filter(|mtu| link.mtu != *mtu);
     let txqueuelen = wanted.txqueuelen.filter(|length| link.txqueuelen != *length);
     let super_frame = wanted.super_frame.filter(|octets| link.super_frame != *octets);
-    let up = !link.up;
+    let up = !link.up && wanted.spec.bare.is_none();
     let needed = up || mac.is_some() || mtu.is_some() || txqueuelen.is_some() || super_frame.is_some();
     needed.then_some(Step::SetLink { index: link.index, mac, mtu, txqueuelen, super_frame, up })
 }

@@ -27,6 +27,9 @@ pub struct EndpointSpec {
     /// it where it belongs and set it up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<Netns>,
+    /// Where an interface that was made bare is moved, as far as whoever asked for it has told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<Netns>,
     /// Which namespace that was when it was connected: another one of the same name is another sandbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,

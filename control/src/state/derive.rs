@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use super::{Refusal, State, endpoint::mac_of, network::HOST_ADDRESS};
 use crate::{
     model::{
-        Carries, DeviceSpec, Driver, EndpointSpec, InterfaceSpec, Name, NetworkSpec, PortSpec, StormSpec,
-        SubnetSpec,
+        Bare, Carries, DeviceSpec, Driver, EndpointSpec, InterfaceSpec, Name, NetworkSpec, PortSpec,
+        StormSpec, SubnetSpec,
     },
     options::{self, NetworkOptions},
 };
@@ -99,8 +99,8 @@ fn host_port(network: &NetworkSpec, options: &NetworkOptions) -> Option<PortSpec
         ifname: Some(host_ifname(network, options)),
         mac: Some(mac_of(first.addr())),
         address,
-        gateway: Vec::new(),
         persist: true,
+        ..InterfaceSpec::default()
     };
     let carries = Carries::Access { network: network.name.clone() };
     Some(port(host_port_name(network), carries, DeviceSpec::Tap(interface)))
@@ -132,8 +132,10 @@ fn endpoint_port(endpoint: &EndpointSpec, options: &NetworkOptions, gateway: Vec
         address: if is_ours { address.collect() } else { Vec::new() },
         gateway: if is_ours { gateway } else { Vec::new() },
         persist: true,
+        bare: (!is_ours).then(|| Bare { moved: endpoint.moved.clone() }),
     };
-    let veth = options::of_endpoint(&endpoint.options).is_ok_and(|it| it.veth);
+    let told = options::of_endpoint(&endpoint.options).ok().and_then(|it| it.veth);
+    let veth = told.unwrap_or(options.veth);
     let device = if veth { DeviceSpec::Veth(interface) } else { DeviceSpec::Tap(interface) };
     let carries = Carries::Access { network: endpoint.network.clone() };
     PortSpec { isolated: !options.icc, ..port(endpoint.port.clone(), carries, device) }

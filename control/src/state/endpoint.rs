@@ -41,6 +41,15 @@ pub struct Sandbox {
     pub now: Timestamp,
 }
 
+/// What may become of an endpoint while it is connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndpointUpdate {
+    /// Its bare interface is moved there.
+    Moved(Netns),
+    /// These ports of the host lead to it, and no others.
+    Published(Vec<Published>),
+}
+
 impl State {
     /// All endpoints, by id.
     pub fn endpoints(&self) -> impl Iterator<Item = &Arc<EndpointSpec>> {
@@ -108,6 +117,7 @@ impl State {
             network: network.clone(),
             name,
             sandbox: connect.sandbox,
+            moved: None,
             identity: sandbox.identity,
             container: connect.container,
             aliases: connect.aliases,
@@ -122,6 +132,18 @@ impl State {
             created: sandbox.now,
         };
         Arc::make_mut(&mut self.endpoints).insert(id, Arc::new(endpoint));
+        Ok(())
+    }
+
+    /// Notes what has become of an endpoint.
+    pub(super) fn update_endpoint(&mut self, id: &Id, update: EndpointUpdate) -> Result<(), Refusal> {
+        let before = self.endpoints.get(id).ok_or_else(|| NetworkError::NoEndpoint(id.clone()))?;
+        let mut endpoint = (**before).clone();
+        match update {
+            EndpointUpdate::Moved(netns) => endpoint.moved = Some(netns),
+            EndpointUpdate::Published(published) => endpoint.published = published,
+        }
+        Arc::make_mut(&mut self.endpoints).insert(id.clone(), Arc::new(endpoint));
         Ok(())
     }
 

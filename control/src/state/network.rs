@@ -1,13 +1,13 @@
 //! Networks as Docker's users make, change and remove them. Its sentences are Docker's.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
 use super::{Network, Origin, Refusal, State, registry::Entry};
 use crate::{
     ipam::{self, IpamError, Subnet},
-    model::{Driver, Ipam, Name, NetworkSpec, NetworkUpdate, PoolSpec, Reference},
+    model::{Driver, Id, Ipam, Name, NetworkSpec, NetworkUpdate, PoolSpec, Reference, SubnetSpec},
     options::{self, OptionError},
 };
 
@@ -56,6 +56,9 @@ pub enum NetworkError {
     /// Nobody of that name is in the network: (who, network).
     #[error("container {0} is not connected to network {1}")]
     NotConnected(Reference, Name),
+    /// There is no such endpoint.
+    #[error("there is no endpoint {0}: it was disconnected, or its namespace ended")]
+    NoEndpoint(Id),
     /// Several endpoints are called so: (what was written, how many).
     #[error("endpoint {0} is ambiguous ({1} matches found)")]
     AmbiguousEndpoint(Reference, usize),
@@ -162,7 +165,8 @@ impl State {
         if let driver @ (Driver::Host | Driver::Null) = spec.driver() {
             return Err(NetworkError::OnlyOne(driver).into());
         }
-        if self.networks.entry(&name).is_some() {
+        let is_it = |entry: &Entry<NetworkSpec>| entry.spec.name == name || entry.spec.id() == spec.id();
+        if self.networks.entries().any(is_it) {
             return Err(NetworkError::Exists(name).into());
         }
         options::absorb(&mut spec).map_err(NetworkError::from)?;
@@ -184,15 +188,10 @@ impl State {
             self.check_overlap(spec.driver(), subnet.subnet)?;
         }
         if spec.ipam == Ipam::Default {
-            if spec.subnet(false).is_none() {
-                let pools =
-                    if spec.driver() == Driver::Overlay { &self.pools.overlay } else { &self.pools.local };
-                spec.subnets.push(self.free_subnet(pools)?.into());
-            }
-            if spec.ipv6 && spec.subnet(true).is_none() {
-                let own: Vec<_> = self.host.ipv6.into_iter().collect();
-                let pools = if self.pools.ipv6.is_empty() { &own } else { &self.pools.ipv6 };
-                spec.subnets.push(self.free_subnet(pools)?.into());
+            for ipv6 in [false, true] {
+                if spec.subnet(ipv6).is_none() && (!ipv6 || spec.ipv6) {
+                    spec.subnets.push(self.choose_subnet(spec.driver(), ipv6, &[])?.into());
+                }
             }
         }
         spec.ipam = Ipam::Null;
@@ -201,8 +200,38 @@ impl State {
         choose_addresses(spec)
     }
 
-    fn free_subnet(&self, pools: &[PoolSpec]) -> Result<IpNet, IpamError> {
-        ipam::free_subnet(pools, self.subnets().chain(self.host.routes.iter().copied()))
+    /// A subnet that no network, nor the host, has a part of, and that overlaps none of `held`.
+    ///
+    /// # Errors
+    /// There is none left.
+    pub fn choose_subnet(&self, driver: Driver, ipv6: bool, held: &[IpNet]) -> Result<IpNet, IpamError> {
+        let own: Vec<_> = self.host.ipv6.into_iter().collect();
+        let pools = match (ipv6, driver) {
+            (true, _) if self.pools.ipv6.is_empty() => &own,
+            (true, _) => &self.pools.ipv6,
+            (false, Driver::Overlay) => &self.pools.overlay,
+            (false, _) => &self.pools.local,
+        };
+        let of_the_host = self.host.routes.iter().copied();
+        ipam::free_subnet(pools, self.subnets().chain(of_the_host).chain(held.iter().copied()))
+    }
+
+    /// A free address of a network's subnet, or of a subnet that will be a network's; none of `held`.
+    ///
+    /// # Errors
+    /// There is none, or the subnet makes no sense.
+    pub fn choose_address(&self, subnet: &SubnetSpec, held: &[IpAddr]) -> Result<IpAddr, NetworkError> {
+        let has_it = |network: &Network| network.spec.subnets.iter().any(|it| it.subnet == subnet.subnet);
+        let found = match self.networks().find(has_it) {
+            Some(network) => self.subnets_of(&network.spec)?.into_iter().find(|it| it.net() == subnet.subnet),
+            None => None,
+        };
+        let mut found = found.map_or_else(|| Subnet::new(subnet), Ok)?;
+        for address in held {
+            // One that somebody has meanwhile is taken all the same.
+            let _ = found.claim(*address);
+        }
+        Ok(found.allocate()?)
     }
 
     /// Every subnet of every network.

@@ -1,6 +1,6 @@
 //! A daemon that is none: it answers like one, from a list of networks and ports.
 
-use std::sync::Mutex;
+use std::{collections::HashMap, sync::Mutex};
 
 use futures_util::{FutureExt, StreamExt, stream};
 use vswitch_control::{
@@ -17,8 +17,10 @@ use vswitch_control::{
             tunnel::{Probe, Tunnel},
         },
     },
+    gateway::Publish,
     model::{
-        Carries, Connect, DeviceSpec, EndpointSpec, Id, Name, NetworkSpec, NetworkUpdate, PortSpec, Reference,
+        Carries, Connect, DeviceSpec, EndpointSpec, Id, Name, Netns, NetworkSpec, NetworkUpdate, PortSpec,
+        Reference,
     },
 };
 
@@ -26,9 +28,20 @@ use vswitch_control::{
 #[derive(Debug, Default)]
 pub(crate) struct Fake {
     networks: Mutex<Vec<NetworkSpec>>,
-    endpoints: Mutex<Vec<Endpoint>>,
+    pub(crate) endpoints: Mutex<Vec<Endpoint>>,
     ports: Mutex<Vec<Port>>,
     fdb: Mutex<Vec<FdbEntry>>,
+    #[allow(dead_code, reason = "each test binary uses its own part of this module")]
+    pub(crate) told: Told,
+}
+
+/// What Docker's plugin told the fake daemon.
+#[allow(dead_code, reason = "each test binary uses its own part of this module")]
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) adopted: Mutex<HashMap<Id, Name>>,
+    pub(crate) moved: Mutex<Vec<Netns>>,
+    pub(crate) published: Mutex<Vec<Publish>>,
 }
 
 pub(crate) fn name(text: &str) -> Name {
@@ -86,11 +99,12 @@ pub(crate) fn port_of(spec: &PortSpec) -> Port {
 fn endpoint_of(network: &Network, connect: Connect) -> Endpoint {
     let name = connect.name.unwrap_or_else(|| name("web"));
     let spec = EndpointSpec {
-        id: Id::of(name.as_str()),
+        id: connect.id.unwrap_or_else(|| Id::of(name.as_str())),
         network: network.spec.name.clone(),
         port: format!("{name}.{}", network.spec.name).parse().unwrap(),
         name,
         sandbox: connect.sandbox,
+        moved: None,
         identity: None,
         container: connect.container,
         aliases: connect.aliases,
@@ -229,7 +243,8 @@ impl Backend for Fake {
     fn disconnect(&self, network: Reference, endpoint: Reference) -> Answer<'_, ()> {
         let mut endpoints = self.endpoints.lock().unwrap();
         let before = endpoints.len();
-        endpoints.retain(|it| it.spec.name.as_str() != endpoint.as_str());
+        let is_it = |it: &Endpoint| [it.spec.name.as_str(), it.spec.id.as_str()].contains(&endpoint.as_str());
+        endpoints.retain(|it| !is_it(it));
         let why = format!("container {endpoint} is not connected to network {network}");
         ready(if endpoints.len() == before { Err(ApiError::not_found(why)) } else { Ok(()) })
     }

@@ -10,8 +10,8 @@ use serde_json::json;
 use super::{config, name, network, told};
 use crate::{
     gateway::Published,
-    model::{Connect, Id, Ipam, Name, Netns, NetworkSpec, NetworkUpdate, PoolSpec, Reference},
-    state::{Command, Effect, Host, Origin, Record, Sandbox, State},
+    model::{Connect, Driver, Id, Ipam, Name, Netns, NetworkSpec, NetworkUpdate, PoolSpec, Reference},
+    state::{Command, Effect, EndpointUpdate, Host, Origin, Record, Sandbox, State},
 };
 
 fn created(text: &str) -> NetworkSpec {
@@ -136,6 +136,44 @@ fn an_endpoint_is_what_was_asked_for() {
     assert_eq!(bare, format!("vse{} 02:42:ac:12:00:02  via ", Id::of("2").short()));
     let kept = state.endpoints().find(|it| it.name == name("other")).unwrap();
     assert_eq!(kept.addresses.len(), 2, "its addresses are its own all the same");
+}
+
+#[test]
+fn a_bare_interface_is_moved_and_published_without_being_opened_again() {
+    let mut state = State::default();
+    state.apply(Command::AddNetwork(created("blue"))).unwrap();
+    state.apply(connected(json!({"name": "web"}), "blue", 1)).unwrap();
+    let id = Id::of("1");
+    let there = Netns::Path("/run/docker/netns/0123".into());
+    let update = |update| Command::UpdateEndpoint { id: id.clone(), update };
+    let effects = state.apply(update(EndpointUpdate::Moved(there.clone()))).unwrap();
+    assert_eq!(told(&effects), ["update web.blue=1", &format!("restore endpoint {id}")]);
+    let port = state.port(&name("web.blue")).unwrap();
+    assert_eq!(port.spec.interface().unwrap().bare.as_ref().unwrap().moved, Some(there));
+    let leads = vec![published("0.0.0.0:8080", "172.17.0.2:80")];
+    let effects = state.apply(update(EndpointUpdate::Published(leads))).unwrap();
+    assert_eq!(told(&effects), ["set outside", &format!("restore endpoint {id}")]);
+    let ghost = Command::UpdateEndpoint { id: Id::of("2"), update: EndpointUpdate::Published(vec![]) };
+    assert!(state.apply(ghost).unwrap_err().to_string().starts_with("there is no endpoint"));
+}
+
+#[test]
+fn addresses_and_subnets_are_chosen_beside_what_is_held() {
+    let mut state = State::default();
+    state.apply(Command::AddNetwork(created("blue"))).unwrap();
+    state.apply(connect("blue", "web", 1)).unwrap();
+    let address = |subnet: &str, held: &[&str]| {
+        let held: Vec<IpAddr> = held.iter().map(|it| it.parse().unwrap()).collect();
+        state.choose_address(&subnet.parse::<IpNet>().unwrap().into(), &held).unwrap().to_string()
+    };
+    // The gateway's and the endpoint's are taken where there is a network.
+    assert_eq!(address("172.17.0.0/16", &[]), "172.17.0.3");
+    assert_eq!(address("172.17.0.0/16", &["172.17.0.3", "172.17.0.2"]), "172.17.0.4");
+    assert_eq!(address("10.9.0.0/24", &["10.9.0.1"]), "10.9.0.2");
+    let held = ["172.18.0.0/16".parse().unwrap()];
+    let chosen = state.choose_subnet(Driver::Bridge, false, &held).unwrap();
+    assert_eq!(chosen.to_string(), "172.19.0.0/16");
+    assert_eq!(state.choose_subnet(Driver::Overlay, false, &[]).unwrap().to_string(), "10.0.0.0/24");
 }
 
 #[test]
@@ -410,7 +448,7 @@ proptest! {
                 Step::Create(it, kind) => {
                     let mut spec = created(called(*it).as_str());
                     spec.subnets.extend((*kind == 1).then(|| "10.9.0.0/29".parse::<IpNet>().unwrap().into()));
-                    spec.driver = (*kind == 2).then_some(crate::model::Driver::Overlay);
+                    spec.driver = (*kind == 2).then_some(Driver::Overlay);
                     spec.ipam = if *kind == 3 { Ipam::Null } else { Ipam::Default };
                     spec.id = Some(Id::of(&number.to_string()));
                     Command::AddNetwork(spec)

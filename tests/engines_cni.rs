@@ -1,0 +1,284 @@
+//! podman and containerd with our CNI plugin, for real.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
+
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use serde_json::Value;
+use vswitch_tests::{Netns, Output, Vswitchd, daemon::binary, engine::busybox, eventually};
+
+/// podman, and `ctr` with a containerd, that keep all they have in the folder of a switch.
+struct Runtimes<'s> {
+    switch: &'s Vswitchd,
+    folder: PathBuf,
+    containerd: Option<Child>,
+}
+
+impl<'s> Runtimes<'s> {
+    /// Installs the plugin and the network's configuration for them, and makes the image `box`.
+    fn new(switch: &'s Vswitchd, network: &str) -> Self {
+        let runtimes = Self { switch, folder: switch.folder().to_owned(), containerd: None };
+        let path = |name: &str| runtimes.path(name);
+        let plugin = binary("vswitch-cni");
+        let (bin, configs) = (path("cni-bin"), path("net.d"));
+        switch.ctl(&["cni", "install", "--plugin", plugin.to_str().unwrap(), "--into", &bin]);
+        switch.ctl(&["cni", "conflist", network, "--into", &configs]);
+        let text = format!(
+            "[engine]\nenable_port_reservation = false\n[network]\nnetwork_backend = \"cni\"\ncni_plugin_dirs = [\"{bin}\", \"/usr/lib/cni\"]\nnetwork_config_dir = \"{configs}\"\n"
+        );
+        fs::write(path("containers.conf"), text).unwrap();
+        let root = busybox(&runtimes.folder);
+        let archive = path("box.tar");
+        let tar = Command::new("tar").arg("-C").arg(&root).args(["-cf", &archive, "."]).status().unwrap();
+        assert!(tar.success());
+        runtimes.podman(&["import", &archive, "localhost/box:latest"]);
+        runtimes
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.join(name).to_str().unwrap().to_owned()
+    }
+
+    fn run(&self, mut command: Command) -> Output {
+        let output = self.switch.host.run(|| command.output().unwrap());
+        Output {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    fn inside(&self, program: &str) -> Command {
+        let mut command = self.switch.mounts().unwrap().command("timeout");
+        command.args(["60", program]);
+        command
+    }
+
+    fn try_podman(&self, arguments: &[&str]) -> Output {
+        let mut command = self.inside("podman");
+        command.env("CONTAINERS_CONF", self.path("containers.conf"));
+        command.args(["--root", &self.path("storage"), "--runroot", &self.path("run")]);
+        command.args(["--storage-driver", "vfs", "--runtime", "runc", "--cgroup-manager", "cgroupfs"]);
+        command.args(["--events-backend", "none"]).args(arguments);
+        self.run(command)
+    }
+
+    fn podman(&self, arguments: &[&str]) -> String {
+        let output = self.try_podman(arguments);
+        assert_eq!(output.code, 0, "podman {arguments:?}: {}{}", output.stdout, output.stderr);
+        output.stdout.trim_end().to_owned()
+    }
+
+    /// `podman run` with limits that need no more rights than a test has.
+    fn start(&self, name: &str, options: &[&str], command: &[&str]) {
+        let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--log-driver", "none"];
+        let image = ["localhost/box:latest"];
+        self.podman(&[&["run", "-d", "--name", name], &limits[..], options, &image, command].concat());
+    }
+
+    fn reaches(&self, container: &str, address: &str) {
+        eventually(&format!("{container} reaches {address}"), || {
+            let ping = self.try_podman(&["exec", container, "ping", "-c", "1", "-W", "1", address]);
+            (ping.code == 0).then_some(())
+        });
+    }
+
+    fn start_containerd(&mut self) {
+        let log = File::create(self.folder.join("containerd.log")).unwrap();
+        fs::write(
+            self.path("containerd.toml"),
+            "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n",
+        )
+        .unwrap();
+        let mut command = self.switch.mounts().unwrap().command("containerd");
+        command.args(["--config", &self.path("containerd.toml"), "--root", &self.path("ctr-root")]);
+        command.args(["--state", &self.path("ctr-state"), "--address", &self.path("ctr.sock")]);
+        command.stdout(Stdio::null()).stderr(log);
+        self.containerd = Some(self.switch.host.run(|| command.spawn().unwrap()));
+        eventually("containerd answers", || (self.try_ctr(&["version"]).code == 0).then_some(()));
+    }
+
+    fn try_ctr(&self, arguments: &[&str]) -> Output {
+        let mut command = self.inside("ctr");
+        command.args(["--address", &self.path("ctr.sock")]).args(arguments);
+        self.run(command)
+    }
+
+    fn ctr(&self, arguments: &[&str]) -> String {
+        let output = self.try_ctr(arguments);
+        assert_eq!(output.code, 0, "ctr {arguments:?}: {}{}", output.stdout, output.stderr);
+        output.stdout.trim_end().to_owned()
+    }
+
+    /// Runs the plugin itself, as a runtime does.
+    fn plugin(&self, verb: &str, container: &str, netns: &str, config: &Value) -> (i32, Value) {
+        let mut command = Command::new(binary("vswitch-cni"));
+        command.env("CNI_COMMAND", verb).env("CNI_CONTAINERID", container).env("CNI_NETNS", netns);
+        command.env("CNI_IFNAME", "eth0").env("CNI_PATH", "/usr/lib/cni");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.switch.host.run(|| command.spawn().unwrap());
+        child.stdin.take().unwrap().write_all(config.to_string().as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code().unwrap(), serde_json::from_slice(&output.stdout).unwrap_or_default())
+    }
+}
+
+impl Drop for Runtimes<'_> {
+    fn drop(&mut self) {
+        if self.switch.mounts().is_some() {
+            let _ = self.try_podman(&["rm", "--all", "--force", "--time", "0"]);
+        }
+        if let Some(mut child) = self.containerd.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn endpoints(switch: &Vswitchd, network: &str) -> usize {
+    switch.ctl(&["network", "inspect", network])[0]["endpoints"].as_array().map_or(0, Vec::len)
+}
+
+/// A switch with the network `blue`.
+fn host(switch: Vswitchd) -> Vswitchd {
+    switch.ctl(&[
+        "network",
+        "create",
+        "--subnet",
+        "10.9.0.0/24",
+        "--ipv6",
+        "--subnet",
+        "fd00:9::/64",
+        "blue",
+    ]);
+    switch
+}
+
+#[test]
+#[ignore = "needs root: make test runs it"]
+fn podman_runs_containers() {
+    let mut switch = host(Vswitchd::start_apart(Netns::new("host"), ""));
+    {
+        let podman = Runtimes::new(&switch, "blue");
+        assert!(podman.podman(&["network", "ls"]).contains("blue"));
+        podman.start(
+            "web",
+            &["--network", "blue:ip=10.9.0.50,mac=02:00:00:00:00:50", "-p", "8080:80"],
+            &["httpd", "-f", "-h", "/"],
+        );
+        podman.start("job", &["--network", "blue"], &["sleep", "1000"]);
+        podman.reaches("job", "10.9.0.50");
+        podman.reaches("job", "fd00:9::1");
+        let inside = podman.podman(&["exec", "web", "ip", "addr", "show", "dev", "eth0"]);
+        assert!(inside.contains("10.9.0.50/24") && inside.contains("02:00:00:00:00:50"), "{inside}");
+        let mut stream = switch.host.connect("10.9.0.1:8080".parse().unwrap());
+        stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.ends_with("hello\n"), "{answer}");
+        std::mem::forget(podman);
+    }
+    switch.kill();
+    switch.run();
+    let podman = Runtimes { switch: &switch, folder: switch.folder().to_owned(), containerd: None };
+    podman.reaches("job", "10.9.0.50");
+    podman.podman(&["rm", "-f", "-t", "0", "web", "job"]);
+    assert_eq!(endpoints(&switch, "blue"), 0);
+}
+
+#[test]
+#[ignore = "needs root: make test runs it"]
+fn containerd_runs_containers() {
+    let switch = host(Vswitchd::start_apart(Netns::new("host"), ""));
+    let mut runtimes = Runtimes::new(&switch, "blue");
+    let archive = runtimes.path("oci.tar");
+    runtimes.podman(&["save", "--format", "oci-archive", "-o", &archive, "localhost/box:latest"]);
+    // ctr looks here and nowhere else.
+    for (folder, content) in [("/opt/cni/bin", "cni-bin"), ("/etc/cni/net.d", "net.d")] {
+        let mut mount = runtimes.inside("mount");
+        mount.args(["--bind", &runtimes.path(content), folder]);
+        assert_eq!(runtimes.run(mount).code, 0, "{folder}");
+    }
+    runtimes.start_containerd();
+    runtimes.ctr(&["images", "import", "--snapshotter", "native", &archive]);
+    let run = |id: &str, command: &[&str]| {
+        let options = ["run", "--rm", "--cni", "--snapshotter", "native", "localhost/box:latest", id];
+        runtimes.ctr(&[&options, command].concat())
+    };
+    let inside = run("one", &["ip", "addr", "show", "dev", "eth0"]);
+    assert!(inside.contains("10.9.0.2/24") && inside.contains("fd00:9::"), "{inside}");
+    assert!(run("two", &["ping", "-c", "1", "10.9.0.1"]).contains(" 0% packet loss"));
+    eventually("nothing is left", || (endpoints(&switch, "blue") == 0).then_some(()));
+}
+
+#[test]
+#[ignore = "needs root: make test runs it"]
+fn the_deeds_of_the_specification() {
+    let switch = host(Vswitchd::start("", ""));
+    let runtimes = Runtimes { switch: &switch, folder: switch.folder().to_owned(), containerd: None };
+    let (one, two) = (Netns::new("one"), Netns::new("two"));
+    let config = serde_json::json!({
+        "cniVersion": "1.1.0", "name": "net", "type": "vswitch", "network": "blue", "socket": switch.socket(),
+    });
+    let path = |netns: &Netns| netns.path().to_str().unwrap().to_owned();
+    let add = |container: &str, netns: &Netns| runtimes.plugin("ADD", container, &path(netns), &config);
+    assert_eq!(runtimes.plugin("STATUS", "", "", &config).0, 0);
+    let (code, result) = add("one", &one);
+    assert_eq!(code, 0, "{result}");
+    assert_eq!(result["ips"][0]["address"], "10.9.0.2/24");
+    assert_eq!(result["ips"][0]["gateway"], "10.9.0.1");
+    assert_eq!(result["interfaces"][0]["sandbox"], path(&one));
+    assert_eq!(add("two", &two).0, 0);
+    one.reaches("10.9.0.3");
+
+    // The interface is there already; the configuration is checked against what is.
+    assert_eq!(add("one", &one).1["code"], 4);
+    let mut after = config.clone();
+    after["prevResult"] = result;
+    assert_eq!(runtimes.plugin("CHECK", "one", &path(&one), &after), (0, Value::Null));
+    after["prevResult"]["ips"][0]["address"] = "10.9.0.99/24".into();
+    assert_eq!(runtimes.plugin("CHECK", "one", &path(&one), &after).1["code"], 100);
+    one.ip("link set eth0 down");
+    assert_eq!(runtimes.plugin("CHECK", "one", &path(&one), &config).1["code"], 100);
+
+    // What is not valid any more goes; what is gone may go again, and without its namespace.
+    let mut valid = config.clone();
+    valid["cni.dev/valid-attachments"] = serde_json::json!([{ "containerID": "two", "ifname": "eth0" }]);
+    assert_eq!(runtimes.plugin("GC", "", "", &valid), (0, Value::Null));
+    assert_eq!(endpoints(&switch, "blue"), 1);
+    for netns in [path(&one), path(&two), "/run/netns/vt-gone".into(), String::new()] {
+        assert_eq!(runtimes.plugin("DEL", "two", &netns, &config), (0, Value::Null), "{netns}");
+    }
+    assert_eq!(endpoints(&switch, "blue"), 0);
+
+    // Another gives the addresses out, and takes them back when we fail.
+    switch.ctl(&["network", "create", "--ipam-driver", "null", "plain"]);
+    let leases = switch.folder().join("leases");
+    let mut delegated = config.clone();
+    delegated["network"] = "plain".into();
+    delegated["ipam"] = serde_json::json!({
+        "type": "host-local", "dataDir": leases, "ranges": [[{ "subnet": "10.7.0.0/24" }]],
+    });
+    delegated["cniVersion"] = "1.0.0".into();
+    let (code, result) = runtimes.plugin("ADD", "one", &path(&one), &delegated);
+    assert_eq!((code, &result["ips"][0]["address"]), (0, &"10.7.0.2/24".into()), "{result}");
+    assert!(one.ip("addr show dev eth0").contains("10.7.0.2/24"));
+    assert_eq!(runtimes.plugin("DEL", "one", &path(&one), &delegated), (0, Value::Null));
+    delegated["network"] = "blue".into();
+    assert_eq!(runtimes.plugin("ADD", "one", &path(&one), &delegated).1["code"], 7);
+    let left: Vec<_> = fs::read_dir(leases.join("net")).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_str().unwrap().starts_with("10.7.")), "{left:?}");
+
+    // The daemon is away: whoever needs it says so.
+    let mut away = config.clone();
+    away["socket"] = "/nowhere/api.sock".into();
+    assert_eq!(runtimes.plugin("STATUS", "", "", &away).1["code"], 50);
+    assert_eq!(runtimes.plugin("ADD", "one", &path(&one), &away).1["code"], 11);
+    assert_eq!(runtimes.plugin("DEL", "one", &path(&one), &away).1["code"], 11);
+    assert_eq!(runtimes.plugin("DEL", "one", "", &away), (0, Value::Null));
+    assert_eq!(runtimes.plugin("VERSION", "", "", &away).1["supportedVersions"][4], "1.1.0");
+}
