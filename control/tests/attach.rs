@@ -153,7 +153,7 @@ fn a_refused_interface_is_taken_away_again() {
             (other(Kind::Tap, "web", "eth1"), ErrorCode::Conflict, "there is a port web already"),
             (other(Kind::Veth, "web", "eth1"), ErrorCode::Conflict, "vs-web already exists"),
             (taken, ErrorCode::Conflict, "10.9.0.2 is already on eth0"),
-            (unknown, ErrorCode::NotFound, "there is no network red"),
+            (unknown, ErrorCode::NotFound, "network red not found"),
             (other(Kind::Tap, "db", "no/name"), ErrorCode::Invalid, "is no interface name"),
         ] {
             match attach(daemon.socket.clone(), order).await.unwrap_err() {
