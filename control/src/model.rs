@@ -281,8 +281,8 @@ pub struct PortSpec {
 }
 
 impl PortSpec {
-    /// A port of the tunnel: what makes no sense there is left out.
-    pub fn tunnel(name: Name, carries: Carries, device: DeviceSpec) -> Self {
+    /// A port with every other key left out.
+    pub fn new(name: Name, carries: Carries, device: DeviceSpec) -> Self {
         Self {
             name,
             carries,

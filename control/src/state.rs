@@ -621,7 +621,7 @@ impl Plan {
 }
 
 fn learned_peer(address: IpAddr) -> PortSpec {
-    PortSpec::tunnel(
+    PortSpec::new(
         PeerSpec::default_name(address),
         Carries::Tunnel { networks: None },
         DeviceSpec::Peer(PeerSpec { remote: address, remote_port: None, flood: None }),

@@ -308,9 +308,9 @@ fn vxlan(mut table: Table<'_, '_, '_>, ports: &mut Vec<PortSpec>) {
     }
     table.finish();
     let group = spec.group.map(|remote| PeerSpec { remote, remote_port: None, flood: Some(true) });
-    ports.push(PortSpec::tunnel(fixed_name(VxlanSpec::NAME), every(), DeviceSpec::Vxlan(spec)));
+    ports.push(PortSpec::new(fixed_name(VxlanSpec::NAME), every(), DeviceSpec::Vxlan(spec)));
     ports.extend(
-        group.map(|it| PortSpec::tunnel(fixed_name(VxlanSpec::GROUP_NAME), every(), DeviceSpec::Peer(it))),
+        group.map(|it| PortSpec::new(fixed_name(VxlanSpec::GROUP_NAME), every(), DeviceSpec::Peer(it))),
     );
 }
 
@@ -339,11 +339,7 @@ fn peer(mut table: Table<'_, '_, '_>) -> PortSpec {
     let mac_limit = table.integer("mac_limit", MAC_LIMIT);
     let storm = table.table("storm").map(storm).unwrap_or_default();
     table.finish();
-    PortSpec {
-        mac_limit,
-        storm,
-        ..PortSpec::tunnel(name, Carries::Tunnel { networks }, DeviceSpec::Peer(spec))
-    }
+    PortSpec { mac_limit, storm, ..PortSpec::new(name, Carries::Tunnel { networks }, DeviceSpec::Peer(spec)) }
 }
 
 fn mirror(mut table: Table<'_, '_, '_>) -> MirrorSpec {

@@ -11,7 +11,7 @@ use super::{Refusal, State, endpoint::mac_of, network::HOST_ADDRESS};
 use crate::{
     model::{
         Bare, Carries, DeviceSpec, Driver, EndpointSpec, InterfaceSpec, Name, NetworkSpec, PortSpec,
-        StormSpec, SubnetSpec,
+        SubnetSpec,
     },
     options::{self, NetworkOptions},
 };
@@ -80,7 +80,7 @@ impl Trunk {
             (true, Some(network)) => Carries::Access { network },
             (_, native) => Carries::Trunk { trunk: self.tagged, native },
         };
-        port(uplink_name(&device), carries, DeviceSpec::Packet { device })
+        PortSpec::new(uplink_name(&device), carries, DeviceSpec::Packet { device })
     }
 }
 
@@ -103,7 +103,7 @@ fn host_port(network: &NetworkSpec, options: &NetworkOptions) -> Option<PortSpec
         ..InterfaceSpec::default()
     };
     let carries = Carries::Access { network: network.name.clone() };
-    Some(port(host_port_name(network), carries, DeviceSpec::Tap(interface)))
+    Some(PortSpec::new(host_port_name(network), carries, DeviceSpec::Tap(interface)))
 }
 
 /// What the host's interface in a network is called: as it was told, or `vs-` and the beginning of the network's id.
@@ -138,18 +138,5 @@ fn endpoint_port(endpoint: &EndpointSpec, options: &NetworkOptions, gateway: Vec
     let veth = told.unwrap_or(options.veth);
     let device = if veth { DeviceSpec::Veth(interface) } else { DeviceSpec::Tap(interface) };
     let carries = Carries::Access { network: endpoint.network.clone() };
-    PortSpec { isolated: !options.icc, ..port(endpoint.port.clone(), carries, device) }
-}
-
-fn port(name: Name, carries: Carries, device: DeviceSpec) -> PortSpec {
-    PortSpec {
-        name,
-        carries,
-        device,
-        mtu: None,
-        isolated: false,
-        mac_limit: None,
-        storm: StormSpec::default(),
-        offload: true,
-    }
+    PortSpec { isolated: !options.icc, ..PortSpec::new(endpoint.port.clone(), carries, device) }
 }
