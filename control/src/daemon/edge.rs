@@ -32,7 +32,7 @@ use super::{
 use crate::{
     api::ApiError,
     link::{self, Links, Wanted, host_ifname},
-    model::{Carries, DeviceSpec, InterfaceSpec, Name, SwitchSpec},
+    model::{Carries, DeviceSpec, InterfaceSpec, Name, SwitchSpec, VxlanSpec},
     netns::Identity,
     state::{self, State},
 };
@@ -347,18 +347,21 @@ impl Edge {
 
     /// The tunnel's endpoint, if it is open, and its peers.
     fn tunnel(&self) -> Option<Tunnel<'_>> {
-        let endpoint =
-            self.ports.iter().find_map(|(id, port)| match (&port.wanted.spec.device, &port.device) {
-                (DeviceSpec::Vxlan(spec), Ok(OpenDevice::Endpoint(endpoint))) => Some((*id, spec, endpoint)),
-                _ => None,
-            });
-        let (own, spec, endpoint) = endpoint?;
+        let (own, spec, endpoint) = self.open_endpoint()?;
         let peers =
             self.ports.iter().filter_map(|(id, port)| match (&port.wanted.spec.device, &port.device) {
                 (DeviceSpec::Peer(spec), Ok(OpenDevice::Peer { path, .. })) => Some((*id, spec, path)),
                 _ => None,
             });
         Some(Tunnel { own, spec, endpoint, peers: peers.collect() })
+    }
+
+    /// The endpoint's port, what was asked of it and its sockets, if they are open.
+    fn open_endpoint(&self) -> Option<(PortId, &VxlanSpec, &Arc<Endpoint>)> {
+        self.ports.iter().find_map(|(id, port)| match (&port.wanted.spec.device, &port.device) {
+            (DeviceSpec::Vxlan(spec), Ok(OpenDevice::Endpoint(endpoint))) => Some((*id, spec, endpoint)),
+            _ => None,
+        })
     }
 
     /// Octets of the longest packet that the tunnel carries, if there is one, open or not.
@@ -387,7 +390,7 @@ impl Edge {
 
     /// The endpoint's sockets, if they are open.
     pub(super) fn endpoint(&self) -> Option<&Arc<Endpoint>> {
-        self.tunnel().map(|tunnel| tunnel.endpoint)
+        self.open_endpoint().map(|(.., endpoint)| endpoint)
     }
 
     fn is_up(&self, port: &EdgePort) -> bool {
