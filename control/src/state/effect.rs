@@ -184,7 +184,8 @@ impl Layout {
     pub(super) fn of(state: &State) -> Self {
         let mut networks: Vec<_> = state.networks().map(data_network).collect();
         networks.sort_by_key(|network| network.id);
-        let mut ports: Vec<_> = state.ports().filter_map(|port| port_rules(state, &port)).collect();
+        let group = state.endpoint().is_some_and(|endpoint| has_group(&endpoint));
+        let mut ports: Vec<_> = state.ports().filter_map(|port| port_rules(state, &port, group)).collect();
         ports.sort_by_key(|port| port.id);
         let mut mirrors: Vec<_> = state.ports().filter_map(|port| mirror(state, &port)).collect();
         mirrors.sort_by_key(|mirror| mirror.to);
@@ -226,16 +227,17 @@ fn mirror(state: &State, port: &Port) -> Option<Mirror> {
 const TUNNELS: NonZeroU16 = NonZeroU16::MIN;
 
 /// Whether flooded frames leave by it. Where there is a multicast group, they reach peers through it.
-fn is_flooded_to(state: &State, device: &DeviceSpec) -> bool {
-    let group = || {
-        let endpoint = state.endpoint();
-        endpoint.is_some_and(|it| matches!(&it.device, DeviceSpec::Vxlan(it) if it.group.is_some()))
-    };
+fn is_flooded_to(device: &DeviceSpec, group: bool) -> bool {
     match device {
         DeviceSpec::Vxlan(_) => false,
-        DeviceSpec::Peer(PeerSpec { flood, .. }) => flood.unwrap_or_else(|| !group()),
+        DeviceSpec::Peer(PeerSpec { flood, .. }) => flood.unwrap_or(!group),
         _ => true,
     }
+}
+
+/// Whether the tunnel uses a multicast group of the underlay.
+fn has_group(endpoint: &PortSpec) -> bool {
+    matches!(&endpoint.device, DeviceSpec::Vxlan(endpoint) if endpoint.group.is_some())
 }
 
 /// Whether it is a network's gateway on this host. Each host that tunnels lead to has one with the same addresses: none
@@ -246,7 +248,7 @@ fn is_gateway(state: &State, port: &Port) -> bool {
 }
 
 /// The rules see to it that every network a port names exists.
-fn port_rules(state: &State, port: &Port) -> Option<PortRules> {
+fn port_rules(state: &State, port: &Port, group: bool) -> Option<PortRules> {
     let number = |name: &Name| state.network(name).map(|network| network.id);
     let is_endpoint = matches!(port.spec.device, DeviceSpec::Vxlan(_));
     let mode = match &port.spec.carries {
@@ -269,7 +271,7 @@ fn port_rules(state: &State, port: &Port) -> Option<PortRules> {
         mode,
         isolated: port.spec.isolated,
         horizon: (is_tunnel || is_gateway(state, port)).then_some(TUNNELS),
-        flood: is_flooded_to(state, &port.spec.device),
+        flood: is_flooded_to(&port.spec.device, group),
         mac_limit: port.spec.mac_limit,
         storm: StormLimits { broadcast, multicast, unknown },
         mtu: port.mtu,
