@@ -1,54 +1,24 @@
 //! What container engines ask of the daemon besides what everybody may ask: endpoints whose interfaces they fetch.
-//!
-//! An engine that dies leaves endpoints behind and never tells. So a bare interface is looked after: one that is nowhere any
-//! more went with its container, and one that lies in our own namespace for long was forgotten.
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::net::IpAddr;
 
 use futures_util::FutureExt;
 use ipnet::IpNet;
 
-use super::{Core, Daemon, Manner, Missing, sight};
+use super::{
+    Daemon, Missing,
+    core::{Core, Manner},
+};
 use crate::{
     api::{Answer, ApiError, types::Endpoint},
-    daemon::device,
+    daemon::sight,
     docker::Plumbing,
     gateway::Publish,
-    model::{Connect, Driver, EndpointSpec, Id, Name, Netns, SubnetSpec},
+    model::{Connect, Driver, Id, Name, Netns, SubnetSpec},
     state::{Command, EndpointUpdate, NetworkError},
 };
 
-/// How long an engine may take to fetch an interface that it asked for.
-const FETCH: Duration = Duration::from_secs(60);
-
 impl Core {
-    /// Endpoints with bare interfaces that nobody has.
-    pub(super) async fn strays(&mut self) -> Result<Vec<Arc<EndpointSpec>>, ApiError> {
-        let bare: Vec<_> = self.state.endpoints().filter(|it| it.sandbox.is_none()).cloned().collect();
-        if bare.is_empty() {
-            self.unfetched.clear();
-            return Ok(Vec::new());
-        }
-        let here = sight::own_ifnames().await?;
-        self.unfetched.retain(|id, _| bare.iter().any(|it| it.id == *id && here.contains(&it.ifname)));
-        let mut strays = Vec::new();
-        for endpoint in bare {
-            if here.contains(&endpoint.ifname) {
-                let since = *self.unfetched.entry(endpoint.id.clone()).or_insert_with(Instant::now);
-                if since.elapsed() >= FETCH {
-                    strays.push(endpoint);
-                }
-            } else if !self.is_open(&endpoint) && !self.is_anywhere(&endpoint).await? {
-                strays.push(endpoint);
-            }
-        }
-        Ok(strays)
-    }
-
     /// Disconnects endpoints of engines whose place a new one takes: an engine gives an address out once, so an endpoint
     /// that has it already and is in no container is one that it has forgotten.
     async fn make_room(&mut self, network: &Name, ask: &Connect) -> Result<(), ApiError> {
@@ -70,19 +40,6 @@ impl Core {
             self.execute(Command::Disconnect(forgotten), manner).await?;
         }
         Ok(())
-    }
-
-    /// Whether an endpoint's device works, as far as we know without trying.
-    fn is_open(&self, endpoint: &EndpointSpec) -> bool {
-        let port = self.state.port(&endpoint.port).and_then(|port| self.edge.port(port.id));
-        let device = port.and_then(|port| port.device.as_ref().ok());
-        device.is_some_and(|device| !device.is_abandoned() && !device.is_gone())
-    }
-
-    async fn is_anywhere(&self, endpoint: &EndpointSpec) -> Result<bool, ApiError> {
-        let Some(port) = self.state.port(&endpoint.port) else { return Ok(false) };
-        let Some(interface) = port.spec.interface() else { return Ok(false) };
-        Ok(device::locate(interface, &endpoint.ifname).await?.is_some())
     }
 
     async fn update_endpoint(&mut self, id: Id, update: EndpointUpdate) -> Result<(), ApiError> {

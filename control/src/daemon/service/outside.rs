@@ -1,0 +1,83 @@
+//! The daemon's way to the outside world: ports of the host that are held, and rules that are set.
+
+use std::sync::{Arc, PoisonError};
+
+use ipnet::IpNet;
+use tokio::task::spawn_blocking;
+use tracing::{info, warn};
+
+use super::{Missing, core::Core};
+use crate::{
+    api::ApiError,
+    gateway::{Gateway, Outside, Publish, Published},
+    model::{Connect, Name, NetworkSpec},
+    options,
+    state::NetworkError,
+};
+
+impl Core {
+    /// Holds ports of the host for an endpoint that is about to be.
+    pub(super) async fn reserve(
+        &self,
+        network: &Name,
+        connect: &Connect,
+    ) -> Result<Vec<Published>, ApiError> {
+        let Some(network) = self.state.network(network).filter(|_| !connect.publish.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let addresses = self.state.choose_addresses(&network.spec, connect.ip, connect.ip6)?;
+        self.reserve_for(&network.spec, &addresses, connect.publish.clone()).await
+    }
+
+    /// Holds ports of the host for an endpoint of a network that has `addresses`, or will have them.
+    pub(super) async fn reserve_for(
+        &self,
+        network: &NetworkSpec,
+        addresses: &[IpNet],
+        mut publish: Vec<Publish>,
+    ) -> Result<Vec<Published>, ApiError> {
+        self.state.check_publishable(network)?;
+        let addresses: Vec<_> = addresses.iter().map(IpNet::addr).collect();
+        let binding = options::of_network(network).map_err(NetworkError::from)?.binding;
+        publish.iter_mut().for_each(|it| it.host_ip = it.host_ip.or(binding));
+        Ok(self.gate(move |gateway| gateway.reserve(&publish, &addresses)).await??)
+    }
+
+    /// Does something with the gateway, which may take a while, where it keeps nobody waiting.
+    pub(super) async fn gate<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Gateway) -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let gateway = Arc::clone(&self.gateway);
+        let done = spawn_blocking(move || job(&mut gateway.lock().unwrap_or_else(PoisonError::into_inner)));
+        done.await.map_err(|error| ApiError::internal(format!("the gateway failed: {error}")))
+    }
+
+    /// Makes the host's rules what they should be. With [`Missing::Retry`] as much as can be had, now and later.
+    pub(super) async fn set_outside(
+        &mut self,
+        outsides: Vec<Outside>,
+        missing: Missing,
+    ) -> Result<(), ApiError> {
+        if missing == Missing::Refuse {
+            self.gate(move |gateway| gateway.set(&outsides)).await??;
+            self.outside_is_due = false;
+            return Ok(());
+        }
+        let was_due = std::mem::replace(&mut self.outside_is_due, true);
+        match self.gate(move |gateway| gateway.restore(&outsides)).await? {
+            Ok(left_out) => {
+                self.outside_is_due = !left_out.is_empty();
+                for (_, why) in left_out.iter().filter(|_| !was_due) {
+                    warn!("not published for now: {why}");
+                }
+            }
+            Err(why) if !was_due => warn!("networks do not reach the outside for now: {why}"),
+            Err(_) => {}
+        }
+        if was_due && !self.outside_is_due {
+            info!("networks reach the outside again");
+        }
+        Ok(())
+    }
+}
