@@ -92,7 +92,9 @@ impl PeerSpec {
     pub fn default_name(remote: IpAddr) -> Name {
         let text = remote.to_string().replace(':', "-");
         // `::1` would begin with a dash.
-        Name(if text.starts_with('-') { format!("0{text}") } else { text })
+        let text = if text.starts_with('-') { format!("0{text}") } else { text };
+        text.parse()
+            .expect("an address has digits, letters, dots and dashes, and begins with one of the first two")
     }
 }
 
