@@ -35,46 +35,43 @@
 //! ```
 
 mod change;
+mod check;
+mod command;
 mod derive;
 mod effect;
 mod endpoint;
 pub(crate) mod network;
 mod outside;
+mod peers;
+mod record;
+mod refusal;
 mod registry;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    fmt,
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use vswitch::addr::{NetworkId, PortId};
 
-use self::{
-    change::fields,
-    registry::{Entry, Registry},
-};
+use self::registry::{Entry, Registry};
 pub use self::{
     change::{Change, Delta},
+    command::Command,
     effect::{Effect, Layout},
     endpoint::{EndpointUpdate, Sandbox},
     network::{Host, NetworkError, is_predefined, predefined},
+    record::Record,
+    refusal::{Kind, Refusal},
 };
 use crate::{
-    config::rules::{self, Index},
+    config::rules,
     gateway::Outside,
     model::{
-        ApiSpec, Carries, Config, Connect, DeviceSpec, DockerSpec, EndpointSpec, Id, Name, NetworkSpec,
-        NetworkUpdate, PeerSpec, PoolsSpec, PortSpec, SwitchSpec,
+        ApiSpec, Carries, Config, DeviceSpec, DockerSpec, EndpointSpec, Id, Name, NetworkSpec, PoolsSpec,
+        PortSpec, SwitchSpec,
     },
 };
-
-/// Peers that are taken in without being asked for, at most: anybody can send from many addresses.
-const LEARNED_PEERS: usize = 256;
 
 /// Who asked for an object, and so who may remove it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -114,171 +111,6 @@ pub struct Port {
     pub mtu: u16,
     /// What was asked for.
     pub spec: Arc<PortSpec>,
-}
-
-/// Something that only the API makes and the store keeps.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Record {
-    /// A network.
-    Network(Arc<NetworkSpec>),
-    /// A port.
-    Port(Arc<PortSpec>),
-    /// An endpoint.
-    Endpoint(Arc<EndpointSpec>),
-}
-
-/// What may be asked of a [`State`].
-#[derive(Clone, Debug, PartialEq)]
-pub enum Command {
-    /// Put this in the place of what the file declared before; what the API made stays.
-    Reload(Config),
-    /// Make a network, and choose what is not told.
-    AddNetwork(NetworkSpec),
-    /// Change a network that the API made, and nothing that containers would notice.
-    UpdateNetwork {
-        /// The network.
-        name: Name,
-        /// What shall be different.
-        update: NetworkUpdate,
-    },
-    /// Remove a network that the API made, no port carries and nobody is connected to.
-    RemoveNetwork(Name),
-    /// Connect a sandbox to a network, and choose what is not told.
-    Connect {
-        /// The network.
-        network: Name,
-        /// What is asked for.
-        connect: Box<Connect>,
-        /// What the sandbox is like.
-        sandbox: Box<Sandbox>,
-    },
-    /// Note what has become of an endpoint since it was connected.
-    UpdateEndpoint {
-        /// The endpoint.
-        id: Id,
-        /// What is new.
-        update: EndpointUpdate,
-    },
-    /// Disconnect endpoints.
-    Disconnect(Vec<Id>),
-    /// Make a port.
-    AddPort(PortSpec),
-    /// Remove a port that the API made, or a peer that was taken in.
-    RemovePort(Name),
-    /// Take in a peer that was heard.
-    LearnPeer(IpAddr),
-}
-
-/// Why a command was not obeyed; the state is as before.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The name is taken.
-    #[error("{kind} {name} exists already: choose another name, or remove it first")]
-    Exists {
-        /// Network or port.
-        kind: Kind,
-        /// The name.
-        name: Name,
-    },
-    /// There is nothing of that name.
-    #[error("there is no {kind} {name}")]
-    Missing {
-        /// Network or port.
-        kind: Kind,
-        /// The name.
-        name: Name,
-    },
-    /// The API may not remove what the file declares.
-    #[error("{kind} {name} is declared in the configuration file: remove it there and reload")]
-    Declared {
-        /// Network or port.
-        kind: Kind,
-        /// The name.
-        name: Name,
-    },
-    /// The file declares what the API has made.
-    #[error(
-        "{kind} {name} is declared in the configuration file, and {kind} {name} was made through the API: rename one, or remove one"
-    )]
-    Both {
-        /// Network or port.
-        kind: Kind,
-        /// The name.
-        name: Name,
-    },
-    /// Ports carry the network.
-    #[error("network {network} is in use by {}: remove them first", list(.ports))]
-    InUse {
-        /// The network.
-        network: Name,
-        /// Who carries it.
-        ports: Vec<Name>,
-    },
-    /// The rules of [`rules`] are broken.
-    #[error("{}", .0.join("; "))]
-    Invalid(
-        /// One sentence each: `port web: address[0]: …`.
-        Vec<String>,
-    ),
-    /// A port that follows from others goes with them.
-    #[error("port {name} is there for {of}: {what}")]
-    Derived {
-        /// The port.
-        name: Name,
-        /// Whose it is.
-        of: String,
-        /// What to do.
-        what: &'static str,
-    },
-    /// A network, or an endpoint of it, cannot be had, changed or removed.
-    #[error(transparent)]
-    Network(#[from] NetworkError),
-    /// The change cannot be made while running.
-    #[error("{} cannot change while running: restart the daemon to apply it", .0.join(", "))]
-    NeedsRestart(
-        /// Keys with both values: `switch.workers (2 -> 4)`.
-        Vec<String>,
-    ),
-    /// Enough peers were taken in.
-    #[error(
-        "{address} is not taken in as a peer: {LEARNED_PEERS} were, and that is enough; declare it as [[vxlan.peer]], or see who sends from so many addresses"
-    )]
-    Crowded {
-        /// The one that is not.
-        address: IpAddr,
-    },
-    /// All 65536 numbers are taken.
-    #[error("there are 65536 {kind}s, and no more are possible: remove some first")]
-    Full {
-        /// Network or port.
-        kind: Kind,
-    },
-}
-
-/// The kinds of object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A broadcast domain.
-    Network,
-    /// A place where frames come and go.
-    Port,
-    /// A sandbox's interface in a network.
-    Endpoint,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Network => "network",
-            Self::Port => "port",
-            Self::Endpoint => "endpoint",
-        })
-    }
-}
-
-fn list(ports: &[Name]) -> String {
-    let names: Vec<_> = ports.iter().map(Name::as_str).collect();
-    format!("port{} {}", if names.len() == 1 { "" } else { "s" }, names.join(", "))
 }
 
 /// What a command comes to, before anything is done.
@@ -406,27 +238,6 @@ impl State {
         self.ports.entry(name).map(|entry| self.settle(entry))
     }
 
-    /// What an operator is told of datagrams from `address`, which is no peer.
-    pub fn about_stranger(&self, address: IpAddr) -> String {
-        let peers: Vec<_> = self
-            .ports()
-            .filter_map(|port| match &port.spec.device {
-                DeviceSpec::Peer(peer) => Some(peer.remote.to_string()),
-                _ => None,
-            })
-            .collect();
-        match &peers[..] {
-            [] => format!(
-                "{address} is not a peer, and there are none: add it with `vswitchctl peer add {address}`"
-            ),
-            [peer] => format!("{address} is not a peer; {peer} is: does it send from another address?"),
-            [first, rest @ ..] => format!(
-                "{address} is not a peer; {first} and {} others are: does one of them send from another address?",
-                rest.len()
-            ),
-        }
-    }
-
     /// What is asked for and will not do what it seems to: a sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let Some(overlay) = self.overlay_mtu else { return Vec::new() };
@@ -504,39 +315,6 @@ impl State {
         }
     }
 
-    fn learn_peer(&mut self, address: IpAddr) -> Result<(), Refusal> {
-        let learned = self.ports.entries().filter(|entry| entry.origin == Origin::Learned).count();
-        if learned >= LEARNED_PEERS {
-            return Err(Refusal::Crowded { address });
-        }
-        self.ports.add(Arc::new(learned_peer(address)), Origin::Learned)
-    }
-
-    /// A peer that was taken in gives way to one that is asked for and has its address, under whatever name.
-    fn give_way(&mut self) {
-        let remote = |entry: &Entry<PortSpec>| match &entry.spec.device {
-            DeviceSpec::Peer(peer) => Some(peer.remote),
-            _ => None,
-        };
-        let is_learned = |entry: &&Entry<PortSpec>| entry.origin == Origin::Learned;
-        if self.ports.entries().all(|entry| !is_learned(&entry)) {
-            return;
-        }
-        let wanted: HashSet<_> =
-            self.ports.entries().filter(|entry| !is_learned(entry)).filter_map(remote).collect();
-        let goes = |entry: &&Entry<PortSpec>| remote(entry).is_some_and(|remote| wanted.contains(&remote));
-        let gone: Vec<_> = self
-            .ports
-            .entries()
-            .filter(is_learned)
-            .filter(goes)
-            .map(|entry| entry.spec.name.clone())
-            .collect();
-        for name in gone {
-            self.ports.remove(&name).expect("it is there, and the file does not declare it");
-        }
-    }
-
     /// Puts what the file declares now in the place of what it declared before.
     fn declare(&mut self, config: Config) -> Result<(), Refusal> {
         self.switch = config.switch;
@@ -547,69 +325,6 @@ impl State {
         self.networks.declare(config.networks, Origin::File)?;
         self.ports.declare(config.ports, Origin::File)
     }
-
-    /// What a process is given at its start it keeps.
-    fn same_process(&self, config: &Config) -> Result<(), Refusal> {
-        let given = |switch: &SwitchSpec, api: &ApiSpec, docker: &DockerSpec| {
-            let workers = switch.workers.map_or_else(|| "auto".into(), |number| number.to_string());
-            serde_json::json!({
-                "switch": { "workers": workers, "state": switch.state, "mac_limit": switch.mac_limit },
-                "api": api,
-                "docker": docker
-            })
-        };
-        let old = given(&self.switch, &self.api, &self.docker);
-        let new = given(&config.switch, &config.api, &config.docker);
-        let changes: Vec<_> =
-            fields(&old, &new).map(|(key, old, new)| format!("{key} ({old} -> {new})")).collect();
-        if changes.is_empty() { Ok(()) } else { Err(Refusal::NeedsRestart(changes)) }
-    }
-
-    /// Holds everything against the rules. What is new since `old` comes last, to be blamed.
-    fn check(&self, old: &Self) -> Result<(), Refusal> {
-        if let Some(bereft) = self.endpoints().find(|it| self.networks.entry(&it.network).is_none()) {
-            let endpoints = self.endpoints_of(&bereft.network).map(|it| it.name.to_string()).collect();
-            return Err(NetworkError::ActiveEndpoints(bereft.network.clone(), endpoints).into());
-        }
-        self.none_is_bereft(old)?;
-        for entry in self.networks.entries().filter(|entry| !old.networks.holds(entry)) {
-            self.subnets_of(&entry.spec)?;
-        }
-        let mut networks: Vec<_> = self.networks.entries().collect();
-        networks.sort_by_key(|entry| (!old.networks.holds(entry), entry.origin == Origin::File));
-        let networks: Vec<_> = networks.into_iter().map(|entry| &*entry.spec).collect();
-        let mut ports: Vec<_> = self.ports.entries().collect();
-        ports.sort_by_key(|entry| (!old.ports.holds(entry), entry.origin == Origin::File));
-        let ports: Vec<_> = ports.into_iter().map(|entry| &*entry.spec).collect();
-        let faults = rules::check(&networks, &ports);
-        let sentence = |fault: rules::Fault| {
-            let (kind, name) = match fault.at.object {
-                Index::Network(index) => (Kind::Network, &networks[index].name),
-                Index::Port(index) => (Kind::Port, &ports[index].name),
-            };
-            format!("{kind} {name}: {}: {}", fault.at.field(), fault.what)
-        };
-        if faults.is_empty() {
-            Ok(())
-        } else {
-            Err(Refusal::Invalid(faults.into_iter().map(sentence).collect()))
-        }
-    }
-
-    /// Refuses to take a network from under its ports.
-    fn none_is_bereft(&self, old: &Self) -> Result<(), Refusal> {
-        for network in old.networks.entries().map(|entry| &entry.spec.name) {
-            if self.networks.entry(network).is_some() {
-                continue;
-            }
-            let carries = |entry: &&Entry<PortSpec>| entry.spec.carries.named().any(|it| it == network);
-            let ports: Vec<_> = self.ports.entries().filter(carries).map(|it| it.spec.name.clone()).collect();
-            if !ports.is_empty() {
-                return Err(Refusal::InUse { network: network.clone(), ports });
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Plan {
@@ -617,33 +332,5 @@ impl Plan {
         let changes = change::between(old, &next);
         let effects = effect::of(&changes, old, &next);
         Self { next, changes, effects }
-    }
-}
-
-fn learned_peer(address: IpAddr) -> PortSpec {
-    PortSpec::new(
-        PeerSpec::default_name(address),
-        Carries::Tunnel { networks: None },
-        DeviceSpec::Peer(PeerSpec { remote: address, remote_port: None, flood: None }),
-    )
-}
-
-impl Record {
-    /// What it is.
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::Network(_) => Kind::Network,
-            Self::Port(_) => Kind::Port,
-            Self::Endpoint(_) => Kind::Endpoint,
-        }
-    }
-
-    /// What tells it from others of its kind: its name, or an endpoint's id.
-    pub fn key(&self) -> &str {
-        match self {
-            Self::Network(spec) => spec.name.as_str(),
-            Self::Port(spec) => spec.name.as_str(),
-            Self::Endpoint(spec) => spec.id.as_str(),
-        }
     }
 }
