@@ -5,6 +5,8 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use rustix::io::Errno;
+
 use super::publish::{Publish, Published};
 
 /// Why the outside world could not be reached, or a port not be published.
@@ -72,11 +74,11 @@ pub enum GatewayError {
         /// What was to be published.
         publish: Publish,
     },
-    /// Nothing that is sent to ::1 leaves the host.
+    /// Neither the kernel nor a relay leads there.
     #[error(
-        "cannot publish {publish}: the kernel takes no answers to ::1 from a container: use 127.0.0.1 or an address of an interface"
+        "cannot publish {publish}: SCTP is not carried on from ::1, nor from IPv6 to IPv4: use an address of the family that the container has"
     )]
-    Loopback {
+    NoWay {
         /// What was to be published.
         publish: Publish,
     },
@@ -100,6 +102,12 @@ impl GatewayError {
     /// Whether somebody else has the port that was asked for: another may be chosen.
     pub(super) fn is_taken(&self) -> bool {
         matches!(self, Self::Allocated(_) | Self::InUse { .. })
+    }
+
+    /// Whether the kernel does not know the family of the address.
+    pub(super) fn lacks_family(&self) -> bool {
+        matches!(self, Self::Bind { source, .. }
+            if Errno::from_io_error(source) == Some(Errno::AFNOSUPPORT))
     }
 
     pub(super) fn bind(published: Published, source: io::Error) -> Self {
@@ -155,9 +163,9 @@ mod tests {
             "cannot publish [fd00::1]:8000-8001:80/tcp: all tcp host ports are in use: give a wider range"
         );
         assert_eq!(
-            GatewayError::Loopback { publish: publish.clone() }.to_string(),
-            "cannot publish [fd00::1]:8000-8001:80/tcp: the kernel takes no answers to ::1 from a container: use \
-             127.0.0.1 or an address of an interface"
+            GatewayError::NoWay { publish: publish.clone() }.to_string(),
+            "cannot publish [fd00::1]:8000-8001:80/tcp: SCTP is not carried on from ::1, nor from IPv6 to IPv4: use \
+             an address of the family that the container has"
         );
         assert_eq!(
             GatewayError::NoFamily { publish }.to_string(),

@@ -7,6 +7,7 @@
 //! | published ports are held by sockets, so nobody else takes them | `ports` |
 //! | one transaction replaces our nftables table | [`ruleset`], `nft` |
 //! | the kernel is told to forward | `sysctl` |
+//! | what it does not translate is carried on | `relay` |
 //!
 //! What is wanted is told anew each time, so undoing a change is setting what was before, and recovering from a crash is
 //! setting what the state says. What this leaves out: the interfaces and their addresses, which are there before.
@@ -15,6 +16,7 @@ mod error;
 mod nft;
 mod ports;
 mod publish;
+mod relay;
 mod rules;
 mod sysctl;
 

@@ -3,10 +3,11 @@
 //! Packets to a published port are translated before any socket sees them, so a process that listens there would hear
 //! nothing and never know why. A bound socket keeps others from it: their `bind` fails, and the kernel does not choose
 //! the port for a connection. It does not listen, and it holds next to no datagrams: until the rules are there, TCP is
-//! refused and UDP is lost, as if nothing was there.
+//! refused and UDP is lost, as if nothing was there. What the kernel does not translate reaches the socket, which then is
+//! a [relay](super::relay)'s: it listens from the beginning.
 //!
-//! `SO_REUSEADDR` stays off. With it, a process that sets it too could bind the same port while nobody listens. The price
-//! is that a port counts as in use for a minute after a server there has closed connections (TIME_WAIT).
+//! `SO_REUSEADDR` stays off for what does not listen. With it, a process that sets it too could bind the same port. The
+//! price is that a port counts as in use for a minute after a server there has closed connections (TIME_WAIT).
 
 use std::{
     collections::BTreeMap,
@@ -16,15 +17,25 @@ use std::{
 
 use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
+use tracing::warn;
 
-use super::{GatewayError, Protocol, Publish, Published};
+use super::{
+    GatewayError, Protocol, Publish, Published,
+    relay::{Relay, Relays},
+};
+
+/// Connections that wait to be taken by a relay.
+const BACKLOG: i32 = 128;
 
 /// How often a port is chosen for several addresses at once before none counts as free.
 const ATTEMPTS: usize = 64;
 
 /// Ports that are held.
 #[derive(Debug, Default)]
-pub(super) struct Ports(BTreeMap<HostPort, Hold>);
+pub(super) struct Ports {
+    held: BTreeMap<HostPort, Hold>,
+    relays: Relays,
+}
 
 /// A port of the host, in the order in which [`clash`] looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,7 +49,9 @@ pub(super) struct HostPort {
 struct Hold {
     published: Published,
     /// Bound; `None` where the kernel has no such protocol.
-    _socket: Option<Socket>,
+    socket: Option<Socket>,
+    /// Carries on what the kernel does not translate, once it is published.
+    relay: Option<Relay>,
     /// Held for somebody who has not yet said that he publishes it.
     reserved: bool,
 }
@@ -47,6 +60,19 @@ impl HostPort {
     fn of(published: &Published) -> Self {
         let at = published.at();
         Self { protocol: published.protocol, port: at.port(), ip: at.ip() }
+    }
+}
+
+impl Hold {
+    /// Sees to it that a relay leads where the port does, if one is needed.
+    fn relay(&mut self, relays: &mut Relays) -> io::Result<()> {
+        let (true, Some(socket)) = (self.published.is_relayed(), &self.socket) else { return Ok(()) };
+        let to = self.published.to();
+        if self.relay.as_ref().is_none_or(|relay| relay.to() != to) {
+            self.relay = None;
+            self.relay = Some(relays.begin(self.published.protocol, socket, to)?);
+        }
+        Ok(())
     }
 }
 
@@ -80,12 +106,12 @@ impl Ports {
     /// Holds the port of `published`.
     fn hold(&mut self, published: &Published, reserved: bool) -> Result<(), GatewayError> {
         let port = HostPort::of(published);
-        if clash(&self.0, port).is_some() {
+        if clash(&self.held, port).is_some() {
             return Err(GatewayError::Allocated(published.at()));
         }
-        let socket = bind(published.protocol, published.at())
+        let socket = bind(published.protocol, published.at(), published.is_relayed())
             .map_err(|error| GatewayError::bind(*published, error))?;
-        self.0.insert(port, Hold { published: *published, _socket: socket, reserved });
+        self.held.insert(port, Hold { published: *published, socket, relay: None, reserved });
         Ok(())
     }
 
@@ -113,9 +139,6 @@ impl Ports {
         publish: &Publish,
         addresses: &[IpAddr],
     ) -> Result<Vec<Published>, GatewayError> {
-        if publish.host_ip == Some(Ipv6Addr::LOCALHOST.into()) {
-            return Err(GatewayError::Loopback { publish: publish.clone() });
-        }
         let pairs = pairs(publish, addresses);
         if pairs.is_empty() {
             return Err(GatewayError::NoFamily { publish: publish.clone() });
@@ -154,13 +177,20 @@ impl Ports {
         for &(at, to) in pairs {
             let (at, to) = (SocketAddr::new(at, host), SocketAddr::new(to, container));
             let Some(published) = Published::new(publish.protocol, at, to) else { continue };
-            if let Err(error) = self.hold(&published, true) {
-                self.release(&held);
-                return Err(error);
+            match self.hold(&published, true) {
+                Ok(()) => held.push(published),
+                // A host without IPv6 has no IPv6 addresses to publish at.
+                Err(error) if publish.host_ip.is_none() && error.lacks_family() => {}
+                Err(error) => {
+                    self.release(&held);
+                    return Err(error);
+                }
             }
-            held.push(published);
         }
-        Ok(held)
+        match held.is_empty() {
+            true => Err(GatewayError::NoWay { publish: publish.clone() }),
+            false => Ok(held),
+        }
     }
 
     fn first_free(
@@ -187,7 +217,7 @@ impl Ports {
         container: u16,
     ) -> Result<Vec<Published>, GatewayError> {
         // Without sockets of the protocol, what is free is asked with another's.
-        let ask = |protocol| bind(protocol, SocketAddr::new(pairs[0].0, 0));
+        let ask = |protocol| bind(protocol, SocketAddr::new(pairs[0].0, 0), false);
         let free = || match ask(publish.protocol)? {
             Some(socket) => Ok(Some(socket)),
             None => ask(Protocol::Tcp),
@@ -202,7 +232,7 @@ impl Ports {
 
     /// What is held and published.
     pub(super) fn published(&self) -> BTreeMap<HostPort, Published> {
-        let held = self.0.iter().filter(|(_, hold)| !hold.reserved);
+        let held = self.held.iter().filter(|(_, hold)| !hold.reserved);
         held.map(|(&port, hold)| (port, hold.published)).collect()
     }
 
@@ -210,8 +240,8 @@ impl Ports {
     pub(super) fn release(&mut self, published: &[Published]) {
         for published in published {
             let port = HostPort::of(published);
-            if self.0.get(&port).is_some_and(|hold| hold.reserved) {
-                self.0.remove(&port);
+            if self.held.get(&port).is_some_and(|hold| hold.reserved) {
+                self.held.remove(&port);
             }
         }
     }
@@ -220,10 +250,10 @@ impl Ports {
     ///
     /// What is held and not wanted is let go first, except what is reserved.
     pub(super) fn keep(&mut self, wanted: &BTreeMap<HostPort, Published>) -> Vec<(Published, GatewayError)> {
-        self.0.retain(|port, hold| hold.reserved || wanted.contains_key(port));
+        self.held.retain(|port, hold| hold.reserved || wanted.contains_key(port));
         let mut failed = Vec::new();
         for (port, published) in wanted {
-            match self.0.get_mut(port) {
+            match self.held.get_mut(port) {
                 // It may lead elsewhere now.
                 Some(hold) => hold.published = *published,
                 None => {
@@ -236,28 +266,35 @@ impl Ports {
         failed
     }
 
-    /// The ports of `wanted` are in use now: they are no longer a reservation.
+    /// The ports of `wanted` are in use now: they are no longer a reservation, and lead to the container.
     pub(super) fn commit(&mut self, wanted: &BTreeMap<HostPort, Published>) {
         for port in wanted.keys() {
-            if let Some(hold) = self.0.get_mut(port) {
-                hold.reserved = false;
+            let Some(hold) = self.held.get_mut(port) else { continue };
+            hold.reserved = false;
+            if let Err(error) = hold.relay(&mut self.relays) {
+                warn!("{} is not relayed: {error}", hold.published);
             }
         }
     }
 }
 
-/// From which address of the host to which of the container, at most one pair a family.
+/// From which address of the host to which of the container, at most one pair a family of the host's.
+///
+/// Where nothing leads from the one to the other, [`Published::new`] says so.
 fn pairs(publish: &Publish, addresses: &[IpAddr]) -> Vec<(IpAddr, IpAddr)> {
     let of_host = match publish.host_ip {
         Some(ip) => vec![ip],
         None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
     };
-    let to = |at: &IpAddr| addresses.iter().find(|to| to.is_ipv4() == at.is_ipv4()).copied();
+    let to = |at: &IpAddr| {
+        let of = |v4: bool| addresses.iter().find(|to| to.is_ipv4() == v4).copied();
+        of(at.is_ipv4()).or_else(|| if at.is_ipv6() { of(true) } else { None })
+    };
     of_host.into_iter().filter_map(|at| Some((at, to(&at)?))).collect()
 }
 
-/// A socket that keeps others from the port. `None`: the kernel has no such protocol.
-fn bind(protocol: Protocol, at: SocketAddr) -> io::Result<Option<Socket>> {
+/// A socket that keeps others from the port, and hears if it is `relayed`. `None`: the kernel has no such protocol.
+fn bind(protocol: Protocol, at: SocketAddr, relayed: bool) -> io::Result<Option<Socket>> {
     let (kind, number) = match protocol {
         Protocol::Tcp => (Type::STREAM, socket2::Protocol::TCP),
         Protocol::Udp => (Type::DGRAM, socket2::Protocol::UDP),
@@ -270,8 +307,18 @@ fn bind(protocol: Protocol, at: SocketAddr) -> io::Result<Option<Socket>> {
     if at.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // The least the kernel allows, socket(7).
-    socket.set_recv_buffer_size(0)?;
+    let listens = relayed && protocol == Protocol::Tcp;
+    if listens {
+        // The relay's own closed connections must not keep us from the port; who listens shares it with nobody.
+        socket.set_reuse_address(true)?;
+    }
+    if !relayed {
+        // The least the kernel allows, socket(7).
+        socket.set_recv_buffer_size(0)?;
+    }
     socket.bind(&at.into())?;
+    if listens {
+        socket.listen(BACKLOG)?;
+    }
     Ok(Some(socket))
 }

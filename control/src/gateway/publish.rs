@@ -53,7 +53,7 @@ pub enum Protocol {
     Sctp,
 }
 
-/// One port of the host that leads to one port of a container, in one address family.
+/// One port of the host that leads to one port of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Published {
     /// Whose ports they are.
@@ -80,6 +80,13 @@ pub enum Way {
         at: SocketAddrV6,
         /// In the container.
         to: SocketAddrV6,
+    },
+    /// IPv6 at the host, to a container that has IPv4 only.
+    V6ToV4 {
+        /// At the host.
+        at: SocketAddrV6,
+        /// In the container.
+        to: SocketAddrV4,
     },
 }
 
@@ -138,28 +145,50 @@ impl Protocol {
 }
 
 impl Published {
-    /// `None`: the addresses are of two families.
+    /// `None`: nothing leads from the one address to the other.
     pub fn new(protocol: Protocol, at: SocketAddr, to: SocketAddr) -> Option<Self> {
         let way = match (at, to) {
             (SocketAddr::V4(at), SocketAddr::V4(to)) => Way::V4 { at, to },
             (SocketAddr::V6(at), SocketAddr::V6(to)) => Way::V6 { at, to },
-            _ => return None,
+            (SocketAddr::V6(at), SocketAddr::V4(to)) => Way::V6ToV4 { at, to },
+            (SocketAddr::V4(_), SocketAddr::V6(_)) => return None,
         };
-        Some(Self { protocol, way })
+        let published = Self { protocol, way };
+        (published.is_translated() || published.is_relayed()).then_some(published)
+    }
+
+    /// Whether the kernel translates what is sent to it.
+    pub(super) fn is_translated(&self) -> bool {
+        match self.way {
+            Way::V4 { .. } => true,
+            // The kernel takes answers to ::1 from no interface but the loopback (rt6_need_strict, net/ipv6/route.c).
+            Way::V6 { at, .. } => !at.ip().is_loopback(),
+            Way::V6ToV4 { .. } => false,
+        }
+    }
+
+    /// Whether what the kernel does not translate is carried on by [`super::relay`].
+    pub(super) fn is_relayed(&self) -> bool {
+        let meets_such = match self.way {
+            Way::V4 { .. } => false,
+            Way::V6 { at, .. } => at.ip().is_unspecified() || at.ip().is_loopback(),
+            Way::V6ToV4 { .. } => true,
+        };
+        meets_such && self.protocol != Protocol::Sctp
     }
 
     /// Where it is at the host; the unspecified address stands for all of the host's.
     pub fn at(&self) -> SocketAddr {
         match self.way {
             Way::V4 { at, .. } => at.into(),
-            Way::V6 { at, .. } => at.into(),
+            Way::V6 { at, .. } | Way::V6ToV4 { at, .. } => at.into(),
         }
     }
 
     /// Where it leads.
     pub fn to(&self) -> SocketAddr {
         match self.way {
-            Way::V4 { to, .. } => to.into(),
+            Way::V4 { to, .. } | Way::V6ToV4 { to, .. } => to.into(),
             Way::V6 { to, .. } => to.into(),
         }
     }

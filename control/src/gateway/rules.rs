@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! guard        prerouting, raw   nothing comes from a container that pretends to be the host's loopback
+//! input        filter            nothing comes from an internal network to a port that is relayed to another one
 //! prerouting   nat               \  published ports: by address and port, then by port at any address of the host
 //! output       nat               /
 //! forward      filter            what may pass between a network and the outside
@@ -15,7 +16,11 @@
 //! All is in one table, of family `inet`, that is ours alone: it is replaced as a whole. A packet passes the tables of
 //! others as well, and every one of them may drop it.
 
-use std::{borrow::Cow, collections::HashSet, net::IpAddr};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 use nftables::{
@@ -30,7 +35,7 @@ use nftables::{
     types::{NfChainPolicy, NfChainType, NfFamily, NfHook},
 };
 
-use super::{Outside, Published, Reach};
+use super::{Outside, Protocol, Published, Reach};
 
 /// The table that is ours.
 pub const TABLE: &str = "vswitch";
@@ -58,7 +63,9 @@ pub fn ruleset(outsides: &[Outside]) -> Nftables<'static> {
         draft.nets(family, "masquerade", &wants.masquerade);
         draft.published(family, &wants.published);
     }
+    draft.relayed(&wants.published);
     draft.guard();
+    draft.input();
     draft.destination();
     draft.forward();
     draft.postrouting();
@@ -196,6 +203,21 @@ impl Draft {
         }
     }
 
+    /// What a relay hears is not forwarded, so [`Draft::forward`] does not see it.
+    fn input(&mut self) {
+        self.base("input", NfChainType::Filter, NfHook::Input, FILTER);
+        let at = [meta(MetaKey::L4proto), payload("th", "dport")].to_vec();
+        self.rule(
+            "input",
+            vec![
+                equal(meta(MetaKey::Iifname), word("@internals")),
+                equal(meta(MetaKey::Nfproto), word(Family::V6.protocol())),
+                equal(Expression::Named(NamedExpression::Concat(at)), word("@relayed")),
+                Statement::Drop(None),
+            ],
+        );
+    }
+
     /// To containers, what is sent to a published port: from the outside, from containers, and by the host itself.
     fn destination(&mut self) {
         self.chain(Chain { name: "published".into(), ..ours() });
@@ -209,8 +231,7 @@ impl Draft {
         );
         self.rule("prerouting", vec![jump()]);
         self.base("output", NfChainType::NAT, NfHook::Output, DSTNAT);
-        // The kernel takes answers to ::1 from no interface but the loopback (rt6_need_strict, net/ipv6/route.c): refused
-        // at once is better than no answer.
+        // The kernel takes answers to ::1 from no interface but the loopback: this is for the relay.
         self.rule(
             "output",
             vec![equal(payload("ip6", "daddr"), Family::V6.loopback()), Statement::Return(None)],
@@ -267,7 +288,10 @@ impl Draft {
     /// The maps that [`translate`] looks into: to the address and to the port, for ports at one address (`this`) and
     /// at all addresses of the host (`any`).
     fn published(&mut self, family: Family, published: &[Published]) {
-        let of_family = || published.iter().filter(|published| Family::of(published.at().ip()) == family);
+        let of_family = || {
+            let translated = published.iter().filter(|published| published.is_translated());
+            translated.filter(|published| Family::of(published.at().ip()) == family)
+        };
         for (place, at_any) in [("this", false), ("any", true)] {
             let mut key = vec![SetType::InetProto, SetType::InetService];
             if !at_any {
@@ -279,6 +303,22 @@ impl Draft {
             self.map(family.named(&format!("{place}_address")), &key, family.address_type(), address);
             self.map(family.named(&format!("{place}_port")), &key, SetType::InetService, port);
         }
+    }
+
+    /// The ports at which a relay hears what the kernel has not translated.
+    fn relayed(&mut self, published: &[Published]) {
+        let relayed = published.iter().filter(|published| published.is_relayed());
+        let ports: BTreeSet<_> = relayed.map(|one| (one.protocol, one.at().port())).collect();
+        let element = |(protocol, port): (Protocol, u16)| {
+            let pair = vec![word(protocol.as_str()), Expression::Number(port.into())];
+            Expression::Named(NamedExpression::Concat(pair))
+        };
+        self.add_set(Set {
+            name: "relayed".into(),
+            set_type: SetTypeValue::Concatenated(vec![SetType::InetProto, SetType::InetService].into()),
+            elem: some(ports.into_iter().map(element).collect()),
+            ..our_set()
+        });
     }
 
     fn nets(&mut self, family: Family, name: &str, nets: &[IpNet]) {
@@ -420,7 +460,7 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
     use serde_json::{Value, json};
 
-    use super::{super::Protocol, *};
+    use super::*;
 
     fn published(at: &str, to: &str) -> Published {
         Published::new(Protocol::Tcp, at.parse().unwrap(), to.parse().unwrap()).unwrap()

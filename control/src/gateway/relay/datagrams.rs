@@ -1,0 +1,138 @@
+//! UDP, carried on: each sender has a socket towards the container, until he is silent.
+//!
+//! Answers leave from the address that the sender wrote to, or he would not take them (IPV6_PKTINFO, RFC 3542 section 6).
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    io::{self, IoSlice, IoSliceMut},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
+    os::fd::AsRawFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use nix::{
+    cmsg_space,
+    libc::{in6_addr, in6_pktinfo},
+    sys::socket::{
+        ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn6, recvmsg, sendmsg, setsockopt, sockopt,
+    },
+};
+use socket2::Socket;
+use tokio::{io::Interest, net::UdpSocket, select, task::JoinSet, time::timeout};
+
+use super::AT_ONCE;
+
+/// A sender who is silent so long, and hears nothing, is forgotten.
+const SILENCE: Duration = Duration::from_secs(90);
+
+/// The longest datagram, and an octet more than fits into one.
+const LONGEST: usize = 1 << 16;
+
+/// Who sends, and to which address of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Sender {
+    from: SocketAddrV6,
+    at: Ipv6Addr,
+    /// By which interface; answers to link-local addresses leave by it.
+    interface: u32,
+}
+
+/// The way from a sender to the container.
+struct Way {
+    far: Arc<UdpSocket>,
+    /// Whether the sender has said something lately.
+    spoke: Arc<AtomicBool>,
+}
+
+/// Has the kernel say to which address a datagram was sent.
+pub(super) fn prepare(socket: &Socket) -> io::Result<()> {
+    Ok(setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?)
+}
+
+/// Carries datagrams on to `to`, and answers back.
+pub(super) async fn carry(near: UdpSocket, to: SocketAddr) {
+    let near = Arc::new(near);
+    let mut ways: HashMap<Sender, Way> = HashMap::new();
+    let mut answers = JoinSet::new();
+    let mut buffer = vec![0; LONGEST];
+    loop {
+        select! {
+            heard = near.async_io(Interest::READABLE, || receive(&near, &mut buffer)) => {
+                let Ok((sender, len)) = heard else { continue };
+                let room = ways.len() < AT_ONCE;
+                let way = match ways.entry(sender) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(new) if room => match open(to) {
+                        Ok(way) => {
+                            let back = answer(Arc::clone(&near), sender, Arc::clone(&way.far), Arc::clone(&way.spoke));
+                            answers.spawn(async move { back.await; sender });
+                            new.insert(way)
+                        }
+                        Err(_) => continue,
+                    },
+                    Entry::Vacant(_) => continue,
+                };
+                way.spoke.store(true, Relaxed);
+                // What does not fit is lost, as on any way of datagrams.
+                let _ = way.far.try_send(&buffer[..len]);
+            }
+            Some(Ok(silent)) = answers.join_next() => drop(ways.remove(&silent)),
+        }
+    }
+}
+
+fn open(to: SocketAddr) -> io::Result<Way> {
+    let any = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let far = std::net::UdpSocket::bind(SocketAddr::new(any, 0))?;
+    far.connect(to)?;
+    far.set_nonblocking(true)?;
+    Ok(Way { far: Arc::new(UdpSocket::from_std(far)?), spoke: Arc::default() })
+}
+
+/// Carries answers back, until nobody has said anything for a while.
+async fn answer(near: Arc<UdpSocket>, to: Sender, far: Arc<UdpSocket>, spoke: Arc<AtomicBool>) {
+    let mut buffer = vec![0; LONGEST];
+    loop {
+        match timeout(SILENCE, far.recv(&mut buffer)).await {
+            Ok(Ok(len)) => {
+                let _ = near.async_io(Interest::WRITABLE, || send(&near, &buffer[..len], to)).await;
+            }
+            // Nobody listens there now; somebody may a moment later.
+            Ok(Err(_)) => {}
+            Err(_) if spoke.swap(false, Relaxed) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(Sender, usize)> {
+    let mut space = cmsg_space!(in6_pktinfo);
+    let mut pieces = [IoSliceMut::new(buffer)];
+    let heard = recvmsg::<SockaddrIn6>(socket.as_raw_fd(), &mut pieces, Some(&mut space), MsgFlags::empty())?;
+    let at = heard.cmsgs()?.find_map(|message| match message {
+        ControlMessageOwned::Ipv6PacketInfo(info) => Some(info),
+        _ => None,
+    });
+    let (Some(from), Some(at)) = (heard.address, at) else { return Err(io::ErrorKind::InvalidData.into()) };
+    let sender = Sender { from: from.into(), at: at.ipi6_addr.s6_addr.into(), interface: at.ipi6_ifindex };
+    Ok((sender, heard.bytes))
+}
+
+fn send(socket: &UdpSocket, datagram: &[u8], to: Sender) -> io::Result<usize> {
+    let info = in6_pktinfo {
+        ipi6_addr: in6_addr { s6_addr: to.at.octets() },
+        ipi6_ifindex: if to.at.is_unicast_link_local() { to.interface } else { 0 },
+    };
+    let sent = sendmsg(
+        socket.as_raw_fd(),
+        &[IoSlice::new(datagram)],
+        &[ControlMessage::Ipv6PacketInfo(&info)],
+        MsgFlags::empty(),
+        Some(&SockaddrIn6::from(to.from)),
+    )?;
+    Ok(sent)
+}
