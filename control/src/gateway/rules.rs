@@ -581,7 +581,7 @@ mod tests {
         #[test]
         fn all_is_in_our_table_and_all_that_is_named_is_there(outsides in vec(any_outside(), 1..20)) {
             let json = serde_json::to_value(ruleset(&outsides)).unwrap();
-            let mut there = std::collections::BTreeSet::new();
+            let mut there = BTreeSet::new();
             for object in json["nftables"].as_array().unwrap() {
                 let (_, object) = object.as_object().unwrap().iter().next().unwrap();
                 let (kind, object) = object.as_object().unwrap().iter().next().unwrap();

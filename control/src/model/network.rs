@@ -123,8 +123,6 @@ pub enum Tags {
     Pass,
 }
 
-/// A place where frames come and go: `[[port]]`.
-
 /// What shall be different about a network, while containers stay connected.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]

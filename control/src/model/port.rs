@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{InterfaceSpec, Name, NetworkSpec, PeerSpec, VxlanSpec};
 
+/// A place where frames come and go: `[[port]]`.
 ///
 /// Written as one flat table, it is read through `PortFields`: serde can refuse
 /// unknown keys of a flat struct, but not of one that is put together with `flatten`.
