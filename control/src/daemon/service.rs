@@ -8,12 +8,15 @@ mod outside;
 mod pins;
 mod reap;
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Instant};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use tokio::sync::{Mutex, Notify};
 use tracing::{info, warn};
 
-use self::core::{Core, Manner};
+use self::{
+    core::{Core, Manner},
+    reap::Unfetched,
+};
 use super::{
     Failure, capture,
     edge::{Edge, Missing},
@@ -64,7 +67,8 @@ impl Daemon {
             observer,
             gateway,
             outside_is_due: false,
-            unfetched: HashMap::new(),
+            outside_checked: Instant::now(),
+            unfetched: Unfetched::default(),
         };
         core.carry_out(plan, Manner { missing: Missing::Retry, handed: None })
             .await
@@ -165,6 +169,7 @@ impl Daemon {
             // Its errors are told the first time.
             let _ = core.set_outside(core.state.outside(), Missing::Retry).await;
         }
+        core.check_outside().await;
         if core.edge.collect_abandoned() | core.edge.retry().await {
             core.edge.rebuild(&core.state).await;
         }

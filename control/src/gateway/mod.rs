@@ -6,6 +6,7 @@
 //! |---|---|
 //! | published ports are held by sockets, so nobody else takes them | `ports` |
 //! | one transaction replaces our nftables table | [`ruleset`], `nft` |
+//! | the chain that programs share lets pass what is ours | `others` |
 //! | the kernel is told to forward | `sysctl` |
 //! | what it does not translate is carried on | `relay` |
 //!
@@ -14,6 +15,7 @@
 
 mod error;
 mod nft;
+mod others;
 mod ports;
 mod publish;
 mod relay;
@@ -25,9 +27,9 @@ use std::{collections::BTreeSet, net::IpAddr};
 use ipnet::IpNet;
 use nftables::schema::Nftables;
 use serde::{Deserialize, Serialize};
-use tracing::warn;
+use tracing::{info, warn};
 
-use self::ports::Ports;
+use self::{others::Chains, ports::Ports};
 pub use self::{
     error::GatewayError,
     publish::{InvalidPublish, PortRange, Protocol, Publish, Published, Way},
@@ -80,6 +82,8 @@ pub struct Gateway {
     ports: Ports,
     /// What the table was made from. `None`: unknown, as after a start.
     applied: Option<Nftables<'static>>,
+    /// The interfaces that may pass.
+    ifnames: Vec<String>,
     /// Chains of others that were warned about.
     warned: BTreeSet<String>,
 }
@@ -178,19 +182,51 @@ impl Gateway {
             }
             return Err(error);
         }
+        let is_first = before.is_none();
         self.applied = Some(wanted);
-        if before.is_none() && !outsides.is_empty() {
-            self.warn_of_others();
+        // Published ports come and go without a change to which interfaces are ours.
+        let ifnames: Vec<_> = outsides.iter().map(|outside| outside.ifname.clone()).collect();
+        let is_changed = std::mem::replace(&mut self.ifnames, ifnames) != self.ifnames;
+        if is_first || is_changed {
+            // Our own table is as it should be: what others drop is told, and no failure.
+            match Chains::read() {
+                Ok(chains) => self.open_others(&chains, outsides),
+                Err(error) => warn!("what other firewalls drop is not known: {error}"),
+            }
         }
         Ok(())
     }
 
+    /// Whether our table is still there. The chain that programs share is made to let pass what is ours if it does not:
+    /// Docker makes it drop whenever it starts.
+    ///
+    /// # Errors
+    /// nft does not say.
+    pub fn check(&mut self, outsides: &[Outside]) -> Result<bool, GatewayError> {
+        if outsides.is_empty() {
+            return Ok(true);
+        }
+        let chains = Chains::read()?;
+        self.open_others(&chains, outsides);
+        Ok(chains.have_ours())
+    }
+
     /// A packet that we let pass may still be dropped by a chain of somebody else.
-    fn warn_of_others(&mut self) {
-        for chain in nft::dropping_chains() {
-            if self.warned.insert(chain.clone()) {
+    fn open_others(&mut self, chains: &Chains, outsides: &[Outside]) {
+        for chain in chains.foreign() {
+            let why = match chain.is_shared().then(|| chain.amend(outsides)) {
+                Some(Ok(true)) if chain.drops() => {
+                    info!("the chain {chain} drops what it does not know: its rules for our gateways are new");
+                    continue;
+                }
+                Some(Ok(_)) => continue,
+                Some(Err(error)) => format!(" ({error})"),
+                None => String::new(),
+            };
+            let in_the_way = chain.drops() && !outsides.is_empty();
+            if in_the_way && self.warned.insert(chain.to_string()) {
                 warn!(
-                    "the chain {chain} drops what it does not know of what is forwarded: let it accept the \
+                    "the chain {chain} drops what it does not know of what is forwarded{why}: let it accept the \
                      interfaces of the gateways, or containers will not reach the outside"
                 );
             }

@@ -8,12 +8,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use nftables::{
-    schema::{NfListObject, NfObject, Nftables},
-    types::{NfChainPolicy, NfFamily, NfHook},
-};
+use nftables::schema::Nftables;
+use serde_json::Value;
 
-use super::{GatewayError, rules::TABLE};
+use super::GatewayError;
 
 /// Performs a transaction: as a whole, or not at all.
 pub(super) fn apply(transaction: &Nftables<'_>) -> Result<(), GatewayError> {
@@ -21,26 +19,12 @@ pub(super) fn apply(transaction: &Nftables<'_>) -> Result<(), GatewayError> {
     run(&["-j", "-f", "-"], &json).map(drop)
 }
 
-/// Chains of others that drop what they do not know of what is forwarded, as `ip filter FORWARD`.
+/// What `nft list` shows.
 ///
-/// Those that nft cannot show, or that drop by their last rule, are not found.
-pub(super) fn dropping_chains() -> Vec<String> {
-    let found = run(&["-j", "list", "chains"], &[]).ok();
-    let chains: Option<Nftables<'_>> = found.and_then(|json| serde_json::from_slice(&json).ok());
-    let objects = chains.map(|chains| chains.objects.into_owned()).unwrap_or_default();
-    objects.into_iter().filter_map(dropping).collect()
-}
-
-fn dropping(object: NfObject<'_>) -> Option<String> {
-    let NfObject::ListObject(NfListObject::Chain(chain)) = object else { return None };
-    let family = match chain.family {
-        NfFamily::IP => "ip",
-        NfFamily::IP6 => "ip6",
-        NfFamily::INet => "inet",
-        _ => return None,
-    };
-    let drops = chain.hook == Some(NfHook::Forward) && chain.policy == Some(NfChainPolicy::Drop);
-    (drops && chain.table != TABLE).then(|| format!("{family} {} {}", chain.table, chain.name))
+/// As it is written: tables of others have expressions that [`nftables`] has no words for.
+pub(super) fn list(what: &[&str]) -> Result<Value, GatewayError> {
+    let shown = run(&[&["-j", "list"], what].concat(), &[])?;
+    serde_json::from_slice(&shown).map_err(|error| GatewayError::Run(error.into()))
 }
 
 fn run(arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, GatewayError> {

@@ -429,15 +429,15 @@ fn translated() -> Statement<'static> {
     Statement::Match(Match { left: ct("status"), right: word("dnat"), op: Operator::IN })
 }
 
-fn word(text: impl Into<Cow<'static, str>>) -> Expression<'static> {
+pub(super) fn word(text: impl Into<Cow<'static, str>>) -> Expression<'static> {
     Expression::String(text.into())
 }
 
-fn equal(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
+pub(super) fn equal(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
     Statement::Match(Match { left, right, op: Operator::EQ })
 }
 
-fn meta(key: MetaKey) -> Expression<'static> {
+pub(super) fn meta(key: MetaKey) -> Expression<'static> {
     Expression::Named(NamedExpression::Meta(Meta { key }))
 }
 

@@ -1,10 +1,11 @@
 //! What carries commands out: one at a time, wholly or not at all.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use tracing::{error, warn};
 use vswitch::device::tap::Tap;
 
+use super::reap::Unfetched;
 use crate::{
     api::ApiError,
     daemon::{
@@ -12,7 +13,6 @@ use crate::{
         journal::Observer,
     },
     gateway::Gateway,
-    model::Id,
     state::{self, Command, Effect, Plan, State},
     store::Store,
 };
@@ -26,8 +26,9 @@ pub(super) struct Core {
     pub(super) gateway: Arc<std::sync::Mutex<Gateway>>,
     /// Whether something of the host's rules could not be made, and is tried again.
     pub(super) outside_is_due: bool,
-    /// Bare interfaces that nobody has fetched yet, and since when.
-    pub(super) unfetched: HashMap<Id, Instant>,
+    /// When it was looked at last what others have made of the host's rules.
+    pub(super) outside_checked: Instant,
+    pub(super) unfetched: Unfetched,
 }
 
 /// How a command is carried out.

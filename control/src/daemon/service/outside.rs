@@ -1,6 +1,9 @@
 //! The daemon's way to the outside world: ports of the host that are held, and rules that are set.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant},
+};
 
 use ipnet::IpNet;
 use tokio::task::spawn_blocking;
@@ -9,11 +12,14 @@ use tracing::{info, warn};
 use super::{Missing, core::Core};
 use crate::{
     api::ApiError,
-    gateway::{Gateway, Outside, Publish, Published},
+    gateway::{Gateway, Outside, Publish, Published, TABLE},
     model::{Connect, Name, NetworkSpec},
     options,
     state::NetworkError,
 };
+
+/// How often it is looked at what others have made of the host's rules: some milliseconds of nft(8) each time.
+const CHECK: Duration = Duration::from_secs(5);
 
 impl Core {
     /// Holds ports of the host for an endpoint that is about to be.
@@ -79,5 +85,19 @@ impl Core {
             info!("networks reach the outside again");
         }
         Ok(())
+    }
+
+    /// Looks, now and then, whether others have taken the host's rules away, or drop what those let pass.
+    pub(super) async fn check_outside(&mut self) {
+        if self.outside_checked.elapsed() < CHECK {
+            return;
+        }
+        self.outside_checked = Instant::now();
+        let outsides = self.state.outside();
+        // Where nft fails, setting the rules has told why.
+        if let Ok(Ok(false)) = self.gate(move |gateway| gateway.check(&outsides)).await {
+            warn!("the table inet {TABLE} is gone: it is made again");
+            let _ = self.set_outside(self.state.outside(), Missing::Retry).await;
+        }
     }
 }
