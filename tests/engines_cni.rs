@@ -2,14 +2,17 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io::{Read, Write},
-    path::PathBuf,
+    net::TcpListener,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    thread,
 };
 
-use serde_json::Value;
-use vswitch_tests::{Netns, Output, Vswitchd, daemon::binary, engine::busybox, eventually};
+use serde_json::{Value, json};
+use vswitch_tests::{Netns, Output, Vswitchd, daemon::binary, engine::busybox, eventually, process};
 
 /// podman, and `ctr` with a containerd, that keep all they have in the folder of a switch.
 struct Runtimes<'s> {
@@ -28,7 +31,7 @@ impl<'s> Runtimes<'s> {
         switch.ctl(&["cni", "install", "--plugin", plugin.to_str().unwrap(), "--into", &bin]);
         switch.ctl(&["cni", "conflist", network, "--into", &configs]);
         let text = format!(
-            "[engine]\nenable_port_reservation = false\n[network]\nnetwork_backend = \"cni\"\ncni_plugin_dirs = [\"{bin}\", \"/usr/lib/cni\"]\nnetwork_config_dir = \"{configs}\"\n"
+            "[network]\nnetwork_backend = \"cni\"\ncni_plugin_dirs = [\"{bin}\", \"/usr/lib/cni\"]\nnetwork_config_dir = \"{configs}\"\n"
         );
         fs::write(path("containers.conf"), text).unwrap();
         let root = busybox(&runtimes.folder);
@@ -87,6 +90,12 @@ impl<'s> Runtimes<'s> {
         });
     }
 
+    /// Whether the server of a container answers at the host's port 8080.
+    fn page_of(&self, container: &str) -> Option<()> {
+        let fetch = ["exec", container, "wget", "-q", "-O", "-", "http://10.9.0.1:8080/index.html"];
+        (self.try_podman(&fetch).stdout == "hello\n").then_some(())
+    }
+
     fn start_containerd(&mut self) {
         let log = File::create(self.folder.join("containerd.log")).unwrap();
         fs::write(
@@ -114,9 +123,35 @@ impl<'s> Runtimes<'s> {
         output.stdout.trim_end().to_owned()
     }
 
-    /// Runs the plugin itself, as a runtime does.
+    /// Runs our plugin itself, as a runtime does.
     fn plugin(&self, verb: &str, container: &str, netns: &str, config: &Value) -> (i32, Value) {
-        let mut command = Command::new(binary("vswitch-cni"));
+        self.deed(&binary("vswitch-cni"), verb, container, netns, config)
+    }
+
+    /// Runs a chain of plugins: each is told what those before it came to, and, when all is done, what the last one did.
+    fn chain(&self, verb: &str, netns: &str, plugins: &[Value], mut result: Value) -> Value {
+        let mut plugins: Vec<_> = plugins.to_vec();
+        if verb == "DEL" {
+            plugins.reverse();
+        }
+        for mut plugin in plugins {
+            let kind = plugin["type"].as_str().unwrap().to_owned();
+            let ours = kind == "vswitch";
+            let program = if ours { binary("vswitch-cni") } else { Path::new("/usr/lib/cni").join(&kind) };
+            if !result.is_null() {
+                plugin["prevResult"] = result.clone();
+            }
+            let (code, answer) = self.deed(&program, verb, "pod", netns, &plugin);
+            assert_eq!(code, 0, "{verb} of {kind}: {answer}");
+            if verb == "ADD" {
+                result = answer;
+            }
+        }
+        result
+    }
+
+    fn deed(&self, program: &Path, verb: &str, container: &str, netns: &str, config: &Value) -> (i32, Value) {
+        let mut command = Command::new(program);
         command.env("CNI_COMMAND", verb).env("CNI_CONTAINERID", container).env("CNI_NETNS", netns);
         command.env("CNI_IFNAME", "eth0").env("CNI_PATH", "/usr/lib/cni");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -143,6 +178,19 @@ fn endpoints(switch: &Vswitchd, network: &str) -> usize {
     switch.ctl(&["network", "inspect", network])[0]["endpoints"].as_array().map_or(0, Vec::len)
 }
 
+/// The page that is published at the host.
+fn page(from: &Netns, published: &str) -> String {
+    let mut stream = from.connect(published.parse().unwrap());
+    stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.rsplit("\r\n").next().unwrap().to_owned()
+}
+
+fn path(netns: &Netns) -> String {
+    netns.path().to_str().unwrap().to_owned()
+}
+
 /// A switch with the network `blue`.
 fn host(switch: Vswitchd) -> Vswitchd {
     switch.ctl(&[
@@ -164,7 +212,10 @@ fn podman_runs_containers() {
     let mut switch = host(Vswitchd::start_apart(Netns::new("host"), ""));
     {
         let podman = Runtimes::new(&switch, "blue");
-        assert!(podman.podman(&["network", "ls"]).contains("blue"));
+        switch.ctl(&["network", "create", "--subnet", "10.10.0.0/24", "red"]);
+        switch.ctl(&["cni", "conflist", "red", "--into", &podman.path("net.d")]);
+        let networks = podman.podman(&["network", "ls"]);
+        assert!(networks.contains("blue") && networks.contains("red"), "{networks}");
         podman.start(
             "web",
             &["--network", "blue:ip=10.9.0.50,mac=02:00:00:00:00:50", "-p", "8080:80"],
@@ -175,11 +226,25 @@ fn podman_runs_containers() {
         podman.reaches("job", "fd00:9::1");
         let inside = podman.podman(&["exec", "web", "ip", "addr", "show", "dev", "eth0"]);
         assert!(inside.contains("10.9.0.50/24") && inside.contains("02:00:00:00:00:50"), "{inside}");
-        let mut stream = switch.host.connect("10.9.0.1:8080".parse().unwrap());
-        stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.ends_with("hello\n"), "{answer}");
+        assert_eq!(page(&switch.host, "10.9.0.1:8080"), "hello\n");
+        // Who publishes the same port is refused, and not for what podman itself holds.
+        let taken =
+            podman.try_podman(&["run", "--rm", "--network", "blue", "-p", "8080:80", "localhost/box"]);
+        assert!(taken.stderr.contains("port is already allocated"), "{}", taken.stderr);
+        podman.podman(&["restart", "-t", "0", "web"]);
+        eventually("it is published again", || podman.page_of("web"));
+        // Several networks, while it runs.
+        podman.podman(&["network", "connect", "red", "job"]);
+        let inside = podman.podman(&["exec", "job", "ip", "addr"]);
+        assert!(inside.contains("10.10.0.2/24") && inside.contains("10.9.0."), "{inside}");
+        podman.reaches("job", "10.10.0.1");
+        podman.podman(&["network", "disconnect", "red", "job"]);
+        assert!(!podman.podman(&["exec", "job", "ip", "addr"]).contains("10.10.0."));
+        podman.start("both", &["--network", "blue", "--network", "red"], &["sleep", "1000"]);
+        podman.reaches("both", "10.9.0.50");
+        podman.reaches("both", "10.10.0.1");
+        podman.podman(&["rm", "-f", "-t", "0", "both"]);
+        assert_eq!(endpoints(&switch, "red"), 0);
         std::mem::forget(podman);
     }
     switch.kill();
@@ -221,10 +286,9 @@ fn the_deeds_of_the_specification() {
     let switch = host(Vswitchd::start("", ""));
     let runtimes = Runtimes { switch: &switch, folder: switch.folder().to_owned(), containerd: None };
     let (one, two) = (Netns::new("one"), Netns::new("two"));
-    let config = serde_json::json!({
+    let config = json!({
         "cniVersion": "1.1.0", "name": "net", "type": "vswitch", "network": "blue", "socket": switch.socket(),
     });
-    let path = |netns: &Netns| netns.path().to_str().unwrap().to_owned();
     let add = |container: &str, netns: &Netns| runtimes.plugin("ADD", container, &path(netns), &config);
     assert_eq!(runtimes.plugin("STATUS", "", "", &config).0, 0);
     let (code, result) = add("one", &one);
@@ -238,16 +302,37 @@ fn the_deeds_of_the_specification() {
     // The interface is there already; the configuration is checked against what is.
     assert_eq!(add("one", &one).1["code"], 4);
     let mut after = config.clone();
-    after["prevResult"] = result;
+    after["prevResult"] = result.clone();
     assert_eq!(runtimes.plugin("CHECK", "one", &path(&one), &after), (0, Value::Null));
     after["prevResult"]["ips"][0]["address"] = "10.9.0.99/24".into();
     assert_eq!(runtimes.plugin("CHECK", "one", &path(&one), &after).1["code"], 100);
-    one.ip("link set eth0 down");
-    assert_eq!(runtimes.plugin("CHECK", "one", &path(&one), &config).1["code"], 100);
+    // Damage is found, whatever it is.
+    let mut after = config.clone();
+    after["prevResult"] = result;
+    let check = || runtimes.plugin("CHECK", "one", &path(&one), &after);
+    for (damage, repair, missing) in [
+        ("addr del 10.9.0.2/24 dev eth0", "addr add 10.9.0.2/24 dev eth0", "the address 10.9.0.2/24"),
+        ("-6 route del default", "-6 route add default via fd00:9::1", "the route to ::/0"),
+        ("link set eth0 address 02:00:00:00:00:01", "link set eth0 address 02:42:0a:09:00:02", "with MAC"),
+        ("link set eth0 down", "link set eth0 up", "as it was made, up"),
+    ] {
+        one.ip(damage);
+        let (code, failure) = check();
+        assert!(code != 0 && failure["code"] == 100, "{damage}: {failure}");
+        assert!(failure["msg"].as_str().unwrap().contains(missing), "{damage}: {failure}");
+        one.ip(repair);
+        // What went with it.
+        for route in ["route replace default via 10.9.0.1", "-6 route replace default via fd00:9::1"] {
+            one.ip(route);
+        }
+        for address in ["10.9.0.2/24", "fd00:9::2/64"] {
+            one.ip(&format!("addr replace {address} dev eth0 nodad"));
+        }
+    }
 
     // What is not valid any more goes; what is gone may go again, and without its namespace.
     let mut valid = config.clone();
-    valid["cni.dev/valid-attachments"] = serde_json::json!([{ "containerID": "two", "ifname": "eth0" }]);
+    valid["cni.dev/valid-attachments"] = json!([{ "containerID": "two", "ifname": "eth0" }]);
     assert_eq!(runtimes.plugin("GC", "", "", &valid), (0, Value::Null));
     assert_eq!(endpoints(&switch, "blue"), 1);
     for netns in [path(&one), path(&two), "/run/netns/vt-gone".into(), String::new()] {
@@ -260,7 +345,7 @@ fn the_deeds_of_the_specification() {
     let leases = switch.folder().join("leases");
     let mut delegated = config.clone();
     delegated["network"] = "plain".into();
-    delegated["ipam"] = serde_json::json!({
+    delegated["ipam"] = json!({
         "type": "host-local", "dataDir": leases, "ranges": [[{ "subnet": "10.7.0.0/24" }]],
     });
     delegated["cniVersion"] = "1.0.0".into();
@@ -281,4 +366,129 @@ fn the_deeds_of_the_specification() {
     assert_eq!(runtimes.plugin("DEL", "one", &path(&one), &away).1["code"], 11);
     assert_eq!(runtimes.plugin("DEL", "one", "", &away), (0, Value::Null));
     assert_eq!(runtimes.plugin("VERSION", "", "", &away).1["supportedVersions"][4], "1.1.0");
+}
+
+#[test]
+#[ignore = "needs root: make test runs it"]
+fn other_plugins_stand_before_and_behind() {
+    let switch = host(Vswitchd::start("", ""));
+    let runtimes = Runtimes { switch: &switch, folder: switch.folder().to_owned(), containerd: None };
+    let (pod, far) = (Netns::new("pod"), Netns::new("far"));
+    switch.host.ip(&format!("link add wan type veth peer name wan netns {}", far.name()));
+    for (netns, own) in [(&switch.host, 1), (&far, 2)] {
+        netns.ip(&format!("addr add 192.0.2.{own}/24 dev wan"));
+        netns.ip("link set wan up");
+    }
+    let ports = json!([{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }]);
+    let data = switch.folder().join("tuning");
+    let plugins: Vec<Value> = [
+        json!({ "type": "loopback" }),
+        json!({ "type": "vswitch", "network": "blue", "socket": switch.socket() }),
+        json!({ "type": "tuning", "mac": "02:00:00:00:00:99", "mtu": 1400, "dataDir": data }),
+        json!({ "type": "portmap", "snat": true, "runtimeConfig": { "portMappings": ports } }),
+    ]
+    .into_iter()
+    .map(|mut plugin| {
+        plugin["cniVersion"] = "1.0.0".into();
+        plugin["name"] = "net".into();
+        plugin
+    })
+    .collect();
+    let result = runtimes.chain("ADD", &path(&pod), &plugins, Value::Null);
+    let names: Vec<_> = result["interfaces"].as_array().unwrap().iter().map(|it| &it["name"]).collect();
+    assert_eq!(names, ["lo", "eth0"], "{result}");
+    let ours = result["ips"].as_array().unwrap().iter().find(|ip| ip["address"] == "10.9.0.2/24").unwrap();
+    assert_eq!(ours["interface"], 1);
+    assert!(pod.ip("link show eth0").contains("02:00:00:00:00:99"));
+    runtimes.chain("CHECK", &path(&pod), &plugins, result.clone());
+
+    let server = pod.run(|| TcpListener::bind("0.0.0.0:80").unwrap());
+    let serving = thread::spawn(move || server.accept().unwrap().0.write_all(b"hello\n").unwrap());
+    let mut answer = String::new();
+    far.connect("192.0.2.1:8080".parse().unwrap()).read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "hello\n");
+    serving.join().unwrap();
+
+    runtimes.chain("DEL", &path(&pod), &plugins, result);
+    assert_eq!(endpoints(&switch, "blue"), 0);
+    assert!(!pod.has_link("eth0"));
+    let rules = switch.host.run(|| Command::new("nft").args(["list", "ruleset"]).output().unwrap());
+    assert!(!String::from_utf8(rules.stdout).unwrap().contains("8080"));
+}
+
+#[test]
+#[ignore = "needs root: make test runs it"]
+fn fifty_at_once() {
+    let switch = host(Vswitchd::start("", ""));
+    let runtimes = Runtimes { switch: &switch, folder: switch.folder().to_owned(), containerd: None };
+    let config =
+        json!({ "cniVersion": "1.1.0", "name": "blue", "type": "vswitch", "socket": switch.socket() });
+    let pods: Vec<_> = (0..50).map(|_| Netns::new("pod")).collect();
+    let descriptors = process::descriptors(switch.pid());
+    let all = |deed: &(dyn Fn(&Netns) + Sync)| {
+        thread::scope(|scope| pods.iter().for_each(|pod| drop(scope.spawn(move || deed(pod)))));
+    };
+    all(&|pod| {
+        let (code, result) = runtimes.plugin("ADD", pod.name(), &path(pod), &config);
+        assert_eq!(code, 0, "{result}");
+        let mut after = config.clone();
+        after["prevResult"] = result;
+        assert_eq!(runtimes.plugin("CHECK", pod.name(), &path(pod), &after), (0, Value::Null));
+    });
+    assert_eq!(endpoints(&switch, "blue"), 50);
+    let addresses: HashSet<String> = pods.iter().map(|pod| pod.ip("-br -4 addr show dev eth0")).collect();
+    assert_eq!(addresses.len(), 50);
+    pods[0].reaches("10.9.0.51");
+    // Two at once for each: one of them does it, and neither is an error.
+    all(&|pod| {
+        let del = || assert_eq!(runtimes.plugin("DEL", pod.name(), &path(pod), &config), (0, Value::Null));
+        thread::scope(|scope| {
+            scope.spawn(del);
+            scope.spawn(del);
+        });
+    });
+    assert_eq!(endpoints(&switch, "blue"), 0);
+    assert!(!pods.iter().any(|pod| pod.has_link("eth0")));
+    // ADD and DEL of one container at the same time: a DEL that comes after leaves nothing.
+    all(&|pod| {
+        thread::scope(|scope| {
+            scope.spawn(|| runtimes.plugin("ADD", pod.name(), &path(pod), &config));
+            scope.spawn(|| runtimes.plugin("DEL", pod.name(), &path(pod), &config));
+        });
+        assert_eq!(runtimes.plugin("DEL", pod.name(), &path(pod), &config), (0, Value::Null));
+    });
+    assert_eq!(endpoints(&switch, "blue"), 0);
+    assert!(!pods.iter().any(|pod| pod.has_link("eth0")));
+    eventually("no descriptor is left", || (process::descriptors(switch.pid()) <= descriptors).then_some(()));
+}
+
+#[test]
+#[ignore = "needs root: make test runs it"]
+fn every_version_has_its_own_result() {
+    let switch = host(Vswitchd::start("", ""));
+    let runtimes = Runtimes { switch: &switch, folder: switch.folder().to_owned(), containerd: None };
+    let pod = Netns::new("pod");
+    for (version, family) in [
+        ("0.3.0", "4".into()),
+        ("0.3.1", "4".into()),
+        ("0.4.0", "4".into()),
+        ("1.0.0", Value::Null),
+        ("1.1.0", Value::Null),
+    ] {
+        let mut config =
+            json!({ "cniVersion": version, "name": "blue", "type": "vswitch", "socket": switch.socket() });
+        let (code, result) = runtimes.plugin("ADD", "pod", &path(&pod), &config);
+        assert_eq!((code, &result["cniVersion"]), (0, &version.into()), "{result}");
+        assert_eq!(result["ips"][0]["version"], family, "{result}");
+        assert_eq!(result["ips"][0]["interface"], 0, "{result}");
+        assert_eq!(result["routes"][0], json!({ "dst": "0.0.0.0/0", "gw": "10.9.0.1" }), "{result}");
+        config["prevResult"] = result;
+        assert_eq!(runtimes.plugin("CHECK", "pod", &path(&pod), &config), (0, Value::Null), "{version}");
+        assert_eq!(runtimes.plugin("DEL", "pod", &path(&pod), &config), (0, Value::Null), "{version}");
+    }
+    for version in ["0.2.0", "2.0.0", ""] {
+        let config =
+            json!({ "cniVersion": version, "name": "blue", "type": "vswitch", "socket": switch.socket() });
+        assert_eq!(runtimes.plugin("ADD", "pod", &path(&pod), &config).1["code"], 1, "{version}");
+    }
 }

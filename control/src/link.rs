@@ -136,6 +136,14 @@ impl Links {
         found.ok_or_else(|| LinkError::NoInterface(ifname.into(), self.namespace.to_string()))
     }
 
+    /// The addresses of `link`, those that the kernel gave it by itself among them.
+    pub async fn addresses(&self, link: &Link) -> Result<Vec<IpNet>, LinkError> {
+        let error = |error| self.error("list the addresses", error);
+        let all: Vec<_> = self.handle.address().get().execute().try_collect().await.map_err(error)?;
+        let its = all.iter().filter(|message| message.header.index == link.index);
+        Ok(its.filter_map(read_address).collect())
+    }
+
     /// The interface that has the address `address`, if one does.
     pub async fn with_address(&self, address: IpAddr) -> Result<Option<Link>, LinkError> {
         let error = |error| self.error("list the addresses", error);

@@ -45,12 +45,14 @@ pub struct Parent {
 }
 
 /// What an endpoint's driver was told, understood; see [`of_endpoint`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointOptions {
     /// Whether it is a veth pair instead of a TAP; as the network has it unless told.
     pub veth: Option<bool>,
     /// The interface's name.
     pub ifname: Option<String>,
+    /// Whether sockets of ours hold the host's ports that are published.
+    pub hold: bool,
 }
 
 /// Why an option is refused.
@@ -83,8 +85,11 @@ const NETWORK: &[Known] = &[
     Known("kind", "", ALL),
 ];
 
-const ENDPOINT: &[Known] =
-    &[Known("kind", "", ALL), Known("ifname", "com.docker.network.endpoint.ifname", ALL)];
+const ENDPOINT: &[Known] = &[
+    Known("kind", "", ALL),
+    Known("ifname", "com.docker.network.endpoint.ifname", ALL),
+    Known("hold", "", ALL),
+];
 
 /// Docker's keys that we know of and that do nothing here.
 fn is_dockers(key: &str) -> bool {
@@ -186,7 +191,11 @@ pub fn of_endpoint(options: &BTreeMap<String, String>) -> Result<EndpointOptions
             None => return Err(unknown(ENDPOINT, key, None)),
         }
     }
-    Ok(EndpointOptions { veth: read(&short, "kind", veth)?, ifname: ifname(&short, "ifname")? })
+    Ok(EndpointOptions {
+        veth: read(&short, "kind", veth)?,
+        ifname: ifname(&short, "ifname")?,
+        hold: flag(&short, "hold", true)?,
+    })
 }
 
 fn veth(text: &str) -> Result<bool, String> {
@@ -358,7 +367,8 @@ mod tests {
         let options = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
         assert_eq!(of_endpoint(&options("kind", "veth")).unwrap().veth, Some(true));
         let named = of_endpoint(&options("com.docker.network.endpoint.ifname", "lan0")).unwrap();
-        assert_eq!(named.ifname.as_deref(), Some("lan0"));
+        assert_eq!((named.ifname.as_deref(), named.hold), (Some("lan0"), true));
+        assert!(!of_endpoint(&options("hold", "false")).unwrap().hold);
         for (key, value, expected) in [
             ("kind", "bridge", "option kind: \"bridge\" is no kind of interface: use tap or veth"),
             ("kid", "tap", "option kid: is unknown: did you mean kind?"),

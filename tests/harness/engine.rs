@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -19,6 +19,9 @@ use crate::{Output, daemon::Vswitchd, within};
 
 /// How long an engine may take for anything, on a machine that does other things as well.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The client that is packaged with the engine: a newer one refuses what such an engine can do.
+const CLIENT: &str = "/usr/bin/docker";
 
 /// A namespace of mounts in which /run and CNI's folders are empty, so that an engine finds our plugin and no other's, and
 /// the other way round.
@@ -56,9 +59,46 @@ impl Default for Mounts {
     }
 }
 
+impl Mounts {
+    /// The processes that live in it, and all that they have started: containers have mounts of their own.
+    fn inhabitants(&self) -> Vec<Pid> {
+        let Ok(own) = fs::read_link(format!("/proc/{}/ns/mnt", self.0.id())) else { return Vec::new() };
+        let processes: Vec<_> =
+            fs::read_dir("/proc").unwrap().flatten().filter_map(|it| process(&it)).collect();
+        let lives = |process: &Process| process.mounts.as_ref() == Some(&own);
+        let mut found: Vec<i32> = processes.iter().filter(|it| lives(it)).map(|it| it.pid).collect();
+        let mut next = 0;
+        while let Some(&parent) = found.get(next) {
+            let children = processes.iter().filter(|it| it.parent == parent).map(|it| it.pid);
+            let children: Vec<_> = children.filter(|pid| !found.contains(pid)).collect();
+            found.extend(children);
+            next += 1;
+        }
+        found.into_iter().filter_map(Pid::from_raw).collect()
+    }
+}
+
+/// A process that is there now.
+struct Process {
+    pid: i32,
+    parent: i32,
+    mounts: Option<PathBuf>,
+}
+
+fn process(entry: &fs::DirEntry) -> Option<Process> {
+    let pid = entry.file_name().to_str()?.parse().ok()?;
+    // proc_pid_stat(5): the name, in parentheses, may hold anything; the state and the parent follow.
+    let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+    let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+    Some(Process { pid, parent, mounts: fs::read_link(entry.path().join("ns/mnt")).ok() })
+}
+
 impl Drop for Mounts {
+    /// A test that fails leaves engines behind, whose helpers would keep containers for ever.
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        for pid in self.inhabitants() {
+            let _ = kill_process(pid, Signal::KILL);
+        }
         let _ = self.0.wait();
     }
 }
@@ -116,7 +156,7 @@ impl Engine {
         command.arg("--host").arg(self.address()).args(["--bridge", "none", "--storage-driver", "vfs"]);
         command.args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--containerd-namespace", &self.host]);
         command.stdout(Stdio::null()).stderr(log);
-        self.child = Some(self.in_host(|| command.spawn().unwrap()));
+        self.child = Some(in_host(&self.host, || command.spawn().unwrap()));
         within(PATIENCE, "dockerd answers", || {
             let ended = self.child.as_mut().unwrap().try_wait().unwrap();
             assert!(ended.is_none(), "dockerd ended\n{}", self.log());
@@ -146,9 +186,33 @@ impl Engine {
 
     /// What docker answers.
     pub fn try_docker(&self, arguments: &[&str]) -> Output {
+        self.try_run(&[&[CLIENT, "--host", &self.address()], arguments].concat())
+    }
+
+    /// What docker answers in the end, while the engine is killed.
+    pub fn in_background(&self, arguments: &[&str]) -> JoinHandle<Output> {
+        let mut command = self.command(&[&[CLIENT, "--host", &self.address()], arguments].concat());
+        let host = self.host.clone();
+        thread::spawn(move || Output::of(in_host(&host, || command.output().unwrap())))
+    }
+
+    /// What docker-compose answers about the project `file`.
+    pub fn compose(&self, file: &Path, arguments: &[&str]) -> String {
+        let base = ["docker-compose", "--host", &self.address(), "--file", file.to_str().unwrap()];
+        let output = self.try_run(&[&base, arguments].concat());
+        assert_eq!(output.code, 0, "docker-compose {arguments:?}: {}{}", output.stdout, output.stderr);
+        output.stdout.trim_end().to_owned()
+    }
+
+    fn try_run(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments);
+        Output::of(in_host(&self.host, || command.output().unwrap()))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.mounts.command("timeout");
-        command.args(["60", "docker", "--host", &self.address()]).args(arguments);
-        Output::of(self.in_host(|| command.output().unwrap()))
+        command.arg("100").args(arguments);
+        command
     }
 
     /// What docker prints, without its end of line.
@@ -182,12 +246,12 @@ impl Engine {
     fn address(&self) -> String {
         format!("unix://{}", self.folder.join("docker.sock").display())
     }
+}
 
-    /// Does something in the host's namespace, where what it starts stays.
-    fn in_host<T: Send>(&self, deed: impl FnOnce() -> T + Send) -> T {
-        let host = Namespace::open(&model::Netns::Name(self.host.clone())).unwrap();
-        run_in(&host, deed).unwrap()
-    }
+/// Does something in a host's namespace, where what it starts stays.
+fn in_host<T: Send>(host: &str, deed: impl FnOnce() -> T + Send) -> T {
+    let host = Namespace::open(&model::Netns::Name(host.to_owned())).unwrap();
+    run_in(&host, deed).unwrap()
 }
 
 fn terminate(child: &Child) {

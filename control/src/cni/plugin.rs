@@ -6,6 +6,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use vswitch::addr::MacAddr;
 
@@ -20,7 +21,7 @@ use crate::{
     },
     client::{Client, ClientError},
     gateway::Publish,
-    link::{Links, Wanted},
+    link::{LinkError, Links, Wanted},
     model::{ApiSpec, Connect, Id, InterfaceSpec, Name, Netns, Reference},
     netns::Namespace,
 };
@@ -151,6 +152,9 @@ impl Call {
     /// What is asked of the daemon.
     fn ask(&self, addresses: Vec<IpAddr>) -> Result<Connect, Failure> {
         let wrong = |what: String| Failure::new(Code::Config, what);
+        let mut options = self.config.options.clone();
+        // podman holds the ports that it publishes, after us; with other runtimes nobody does.
+        options.entry("hold".into()).or_insert_with(|| "false".into());
         let runtime = &self.config.runtime_config;
         let mac = runtime.mac.clone().or_else(|| self.argument("MAC"));
         let mac = mac.map(|text| text.parse::<MacAddr>().map_err(|error| wrong(error.to_string())));
@@ -173,7 +177,7 @@ impl Call {
             mac: mac.transpose()?,
             ifname: Some(self.ifname.clone()),
             aliases: self.aliases(),
-            options: self.config.options.clone(),
+            options,
             publish: runtime.port_mappings.iter().map(publish).collect::<Result<_, _>>()?,
             link_local: Vec::new(),
         })
@@ -230,12 +234,7 @@ impl Call {
         endpoint: &Endpoint,
         given: Option<Outcome>,
     ) -> Result<Value, Failure> {
-        let mut outcome: Outcome = match &self.config.prev_result {
-            None => Outcome::default(),
-            Some(before) => serde_json::from_value(before.clone()).map_err(|error| {
-                Failure::new(Code::Decode, format!("prevResult makes no sense here: {error}"))
-            })?,
-        };
+        let mut outcome = self.before()?.unwrap_or_default();
         outcome.cni_version = self.config.cni_version.clone();
         let index = outcome.interfaces.len();
         outcome.interfaces.push(json!({
@@ -322,34 +321,56 @@ impl Call {
             let why = endpoint.reason.clone().unwrap_or_default();
             return Err(refused(format!("port {} carries no frames: {why}", endpoint.spec.port)));
         }
-        let link = self.inside()?.link(&self.ifname).await.map_err(|error| refused(error.to_string()))?;
-        if link.mac != Some(endpoint.spec.mac) || !link.up {
-            let what =
-                format!("{} is not as it was made, up and with MAC {}", self.ifname, endpoint.spec.mac);
-            return Err(refused(what));
+        let inside = self.inside()?;
+        let link = inside.link(&self.ifname).await.map_err(|error| refused(error.to_string()))?;
+        let before = self.before()?.unwrap_or_default();
+        // Another plugin of the chain may have changed it.
+        let told = before.interfaces.iter().find(|it| it["name"] == self.ifname.as_str());
+        let told = told.and_then(|it| it["mac"].as_str()?.parse::<MacAddr>().ok());
+        let mac = told.unwrap_or(endpoint.spec.mac);
+        if link.mac != Some(mac) || !link.up {
+            return Err(refused(format!("{} is not as it was made, up and with MAC {mac}", self.ifname)));
         }
-        self.check_addresses(endpoint)
+        let looked_at = |error: LinkError| Failure::new(Code::Io, error.to_string());
+        let addresses = inside.addresses(&link).await.map_err(looked_at)?;
+        let routes = inside.routes().await.map_err(looked_at)?;
+        match self.missing(&before, &addresses, &routes) {
+            None => Ok(()),
+            Some(what) => Err(refused(format!("{} does not have {what} any more", self.ifname))),
+        }
     }
 
-    /// What the runtime thinks the interface has, it has.
-    fn check_addresses(&self, endpoint: &Endpoint) -> Result<(), Failure> {
-        let Some(before) = self.config.prev_result.clone().filter(|_| self.delegate().is_none()) else {
-            return Ok(());
-        };
-        let before: Outcome = serde_json::from_value(before).map_err(|error| {
-            Failure::new(Code::Decode, format!("prevResult makes no sense here: {error}"))
-        })?;
+    /// What the interface had when the chain was done, and has no longer.
+    fn missing(&self, before: &Outcome, addresses: &[IpNet], routes: &[(IpNet, String)]) -> Option<String> {
         let is_ours = |ip: &&Ip| {
             let interface = ip.interface.and_then(|index| before.interfaces.get(index));
             interface.is_some_and(|it| it["name"] == self.ifname.as_str())
         };
-        match before.ips.iter().filter(is_ours).find(|ip| !endpoint.spec.addresses.contains(&ip.address)) {
-            None => Ok(()),
-            Some(ip) => {
-                let what = format!("{} does not have the address {} any more", self.ifname, ip.address);
-                Err(Failure::new(Code::Refused, what))
-            }
+        let ours: Vec<_> = before.ips.iter().filter(is_ours).collect();
+        if let Some(ip) = ours.iter().find(|ip| !addresses.contains(&ip.address)) {
+            return Some(format!("the address {}", ip.address));
         }
+        // Others in the chain may have added routes of their own; those by our gateway are ours.
+        let by_us = |gateway: &Value| {
+            let gateway = gateway.as_str().and_then(|text| text.parse::<IpAddr>().ok());
+            gateway.is_some_and(|gateway| ours.iter().any(|ip| ip.gateway == Some(gateway)))
+        };
+        let there = |route: &&Value| {
+            let to = route["dst"].as_str().and_then(|text| text.parse::<IpNet>().ok());
+            routes.iter().any(|(net, ifname)| Some(*net) == to && *ifname == self.ifname)
+        };
+        let lost = before.routes.iter().filter(|route| by_us(&route["gw"])).find(|route| !there(route));
+        lost.map(|route| format!("the route to {}", route["dst"].as_str().unwrap_or_default()))
+    }
+
+    /// What the plugins before us came to, if anything; of CHECK, what the whole chain came to.
+    fn before(&self) -> Result<Option<Outcome>, Failure> {
+        let read = |before: &Value| {
+            Outcome::deserialize(before).map_err(|error| {
+                Failure::new(Code::Decode, format!("prevResult makes no sense here: {error}"))
+            })
+        };
+        self.config.prev_result.as_ref().map(read).transpose()
     }
 
     /// Disconnects all that was made by this configuration and is not valid any more.

@@ -29,12 +29,12 @@ use nftables::schema::Nftables;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use self::{others::Chains, ports::Ports};
 pub use self::{
     error::GatewayError,
     publish::{InvalidPublish, PortRange, Protocol, Publish, Published, Way},
     rules::{TABLE, ruleset},
 };
+use self::{others::Chains, ports::Ports};
 
 /// A network that has an interface on the host: what it may of the outside world.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,7 +216,9 @@ impl Gateway {
         for chain in chains.foreign() {
             let why = match chain.is_shared().then(|| chain.amend(outsides)) {
                 Some(Ok(true)) if chain.drops() => {
-                    info!("the chain {chain} drops what it does not know: its rules for our gateways are new");
+                    info!(
+                        "the chain {chain} drops what it does not know: its rules for our gateways are new"
+                    );
                     continue;
                 }
                 Some(Ok(_)) => continue,

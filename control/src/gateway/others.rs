@@ -110,7 +110,8 @@ impl Foreign {
                 }
             }
         }
-        let missing = missing.into_iter().map(|rule| NfObject::CmdObject(NfCmd::Add(NfListObject::Rule(rule))));
+        let missing =
+            missing.into_iter().map(|rule| NfObject::CmdObject(NfCmd::Add(NfListObject::Rule(rule))));
         commands.extend(missing);
         commands
     }

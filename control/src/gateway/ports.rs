@@ -8,6 +8,9 @@
 //!
 //! `SO_REUSEADDR` stays off for what does not listen. With it, a process that sets it too could bind the same port. The
 //! price is that a port counts as in use for a minute after a server there has closed connections (TIME_WAIT).
+//!
+//! Where a container engine holds ports itself, once we are done, ours are let go when they are published
+//! ([`Published::held`]): they were free until then, and no two published ports clash. Such are not relayed.
 
 use std::{
     collections::BTreeMap,
@@ -48,7 +51,7 @@ pub(super) struct HostPort {
 #[derive(Debug)]
 struct Hold {
     published: Published,
-    /// Bound; `None` where the kernel has no such protocol.
+    /// Bound; `None` where the kernel has no such protocol, or somebody else holds it.
     socket: Option<Socket>,
     /// Carries on what the kernel does not translate, once it is published.
     relay: Option<Relay>,
@@ -109,8 +112,11 @@ impl Ports {
         if clash(&self.held, port).is_some() {
             return Err(GatewayError::Allocated(published.at()));
         }
-        let socket = bind(published.protocol, published.at(), published.is_relayed())
-            .map_err(|error| GatewayError::bind(*published, error))?;
+        let socket = match published.held || reserved {
+            true => bind(published.protocol, published.at(), published.is_relayed())
+                .map_err(|error| GatewayError::bind(*published, error))?,
+            false => None,
+        };
         self.held.insert(port, Hold { published: *published, socket, relay: None, reserved });
         Ok(())
     }
@@ -271,6 +277,7 @@ impl Ports {
         for port in wanted.keys() {
             let Some(hold) = self.held.get_mut(port) else { continue };
             hold.reserved = false;
+            hold.socket.take_if(|_| !hold.published.held);
             if let Err(error) = hold.relay(&mut self.relays) {
                 warn!("{} is not relayed: {error}", hold.published);
             }

@@ -60,6 +60,14 @@ pub struct Published {
     pub protocol: Protocol,
     /// From where to where.
     pub way: Way,
+    /// Whether a socket of ours keeps others from the host's port; not where a container engine has one of its own.
+    #[serde(default = "held", skip_serializing_if = "Clone::clone")]
+    pub held: bool,
+}
+
+/// What is held unless told.
+fn held() -> bool {
+    true
 }
 
 /// From the host's address and port to the container's.
@@ -145,7 +153,7 @@ impl Protocol {
 }
 
 impl Published {
-    /// `None`: nothing leads from the one address to the other.
+    /// One that is held. `None`: nothing leads from the one address to the other.
     pub fn new(protocol: Protocol, at: SocketAddr, to: SocketAddr) -> Option<Self> {
         let way = match (at, to) {
             (SocketAddr::V4(at), SocketAddr::V4(to)) => Way::V4 { at, to },
@@ -153,7 +161,7 @@ impl Published {
             (SocketAddr::V6(at), SocketAddr::V4(to)) => Way::V6ToV4 { at, to },
             (SocketAddr::V4(_), SocketAddr::V6(_)) => return None,
         };
-        let published = Self { protocol, way };
+        let published = Self { protocol, way, held: true };
         (published.is_translated() || published.is_relayed()).then_some(published)
     }
 

@@ -69,7 +69,8 @@ impl Plumbing for Daemon {
             let mut published = Vec::new();
             if !publish.is_empty() {
                 let network = core.state.find_network(&endpoint.network.clone().into())?.spec;
-                published = core.reserve_for(&network, &endpoint.addresses, publish).await?;
+                published =
+                    core.reserve_for(&network, &endpoint.addresses, &endpoint.options, publish).await?;
             }
             let done = core.update_endpoint(id, EndpointUpdate::Published(published.clone())).await;
             if done.is_err() && !published.is_empty() {

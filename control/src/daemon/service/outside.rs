@@ -1,6 +1,7 @@
 //! The daemon's way to the outside world: ports of the host that are held, and rules that are set.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
@@ -32,21 +33,25 @@ impl Core {
             return Ok(Vec::new());
         };
         let addresses = self.state.choose_addresses(&network.spec, connect.ip, connect.ip6)?;
-        self.reserve_for(&network.spec, &addresses, connect.publish.clone()).await
+        self.reserve_for(&network.spec, &addresses, &connect.options, connect.publish.clone()).await
     }
 
-    /// Holds ports of the host for an endpoint of a network that has `addresses`, or will have them.
+    /// Holds ports of the host for an endpoint of a network that has `addresses` and options, or will have them.
     pub(super) async fn reserve_for(
         &self,
         network: &NetworkSpec,
         addresses: &[IpNet],
+        endpoint: &BTreeMap<String, String>,
         mut publish: Vec<Publish>,
     ) -> Result<Vec<Published>, ApiError> {
         self.state.check_publishable(network)?;
         let addresses: Vec<_> = addresses.iter().map(IpNet::addr).collect();
         let binding = options::of_network(network).map_err(NetworkError::from)?.binding;
         publish.iter_mut().for_each(|it| it.host_ip = it.host_ip.or(binding));
-        Ok(self.gate(move |gateway| gateway.reserve(&publish, &addresses)).await??)
+        let held = options::of_endpoint(endpoint).map_err(NetworkError::from)?.hold;
+        let mut published = self.gate(move |gateway| gateway.reserve(&publish, &addresses)).await??;
+        published.iter_mut().for_each(|it| it.held = held);
+        Ok(published)
     }
 
     /// Does something with the gateway, which may take a while, where it keeps nobody waiting.
