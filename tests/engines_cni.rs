@@ -228,8 +228,16 @@ fn podman_runs_containers() {
         assert!(inside.contains("10.9.0.50/24") && inside.contains("02:00:00:00:00:50"), "{inside}");
         assert_eq!(page(&switch.host, "10.9.0.1:8080"), "hello\n");
         // Who publishes the same port is refused, and not for what podman itself holds.
-        let taken =
-            podman.try_podman(&["run", "--rm", "--network", "blue", "-p", "8080:80", "localhost/box"]);
+        let taken = podman.try_podman(&[
+            "run",
+            "--rm",
+            "--network",
+            "blue",
+            "-p",
+            "8080:80",
+            "localhost/box",
+            "true",
+        ]);
         assert!(taken.stderr.contains("port is already allocated"), "{}", taken.stderr);
         podman.podman(&["restart", "-t", "0", "web"]);
         eventually("it is published again", || podman.page_of("web"));
@@ -322,13 +330,14 @@ fn the_deeds_of_the_specification() {
         assert!(failure["msg"].as_str().unwrap().contains(missing), "{damage}: {failure}");
         one.ip(repair);
         // What went with it.
-        for route in ["route replace default via 10.9.0.1", "-6 route replace default via fd00:9::1"] {
-            one.ip(route);
-        }
         for address in ["10.9.0.2/24", "fd00:9::2/64"] {
             one.ip(&format!("addr replace {address} dev eth0 nodad"));
         }
+        for route in ["route replace default via 10.9.0.1", "-6 route replace default via fd00:9::1"] {
+            one.ip(route);
+        }
     }
+    assert_eq!(check(), (0, Value::Null));
 
     // What is not valid any more goes; what is gone may go again, and without its namespace.
     let mut valid = config.clone();
@@ -379,29 +388,38 @@ fn other_plugins_stand_before_and_behind() {
         netns.ip(&format!("addr add 192.0.2.{own}/24 dev wan"));
         netns.ip("link set wan up");
     }
-    let ports = json!([{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }]);
-    let data = switch.folder().join("tuning");
-    let plugins: Vec<Value> = [
-        json!({ "type": "loopback" }),
-        json!({ "type": "vswitch", "network": "blue", "socket": switch.socket() }),
-        json!({ "type": "tuning", "mac": "02:00:00:00:00:99", "mtu": 1400, "dataDir": data }),
-        json!({ "type": "portmap", "snat": true, "runtimeConfig": { "portMappings": ports } }),
-    ]
-    .into_iter()
-    .map(|mut plugin| {
-        plugin["cniVersion"] = "1.0.0".into();
-        plugin["name"] = "net".into();
-        plugin
-    })
-    .collect();
-    let result = runtimes.chain("ADD", &path(&pod), &plugins, Value::Null);
+    let chain = |plugins: &[Value]| -> Vec<Value> {
+        let whole = |plugin: &Value| {
+            let mut plugin = plugin.clone();
+            plugin["cniVersion"] = "1.0.0".into();
+            plugin["name"] = "net".into();
+            plugin
+        };
+        plugins.iter().map(whole).collect()
+    };
+    let ours = json!({ "type": "vswitch", "network": "blue", "socket": switch.socket() });
+
+    // What the one before has made stays in the result.
+    let behind = chain(&[json!({ "type": "loopback" }), ours.clone()]);
+    let result = runtimes.chain("ADD", &path(&pod), &behind, Value::Null);
     let names: Vec<_> = result["interfaces"].as_array().unwrap().iter().map(|it| &it["name"]).collect();
     assert_eq!(names, ["lo", "eth0"], "{result}");
-    let ours = result["ips"].as_array().unwrap().iter().find(|ip| ip["address"] == "10.9.0.2/24").unwrap();
-    assert_eq!(ours["interface"], 1);
-    assert!(pod.ip("link show eth0").contains("02:00:00:00:00:99"));
-    runtimes.chain("CHECK", &path(&pod), &plugins, result.clone());
+    let ip = result["ips"].as_array().unwrap().iter().find(|ip| ip["address"] == "10.9.0.2/24").unwrap();
+    assert_eq!(ip["interface"], 1);
+    runtimes.chain("CHECK", &path(&pod), &behind, result.clone());
+    runtimes.chain("DEL", &path(&pod), &behind, result);
 
+    let ports = json!([{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }]);
+    let data = switch.folder().join("tuning");
+    let before = chain(&[
+        ours,
+        json!({ "type": "tuning", "mac": "02:00:00:00:00:99", "mtu": 1400, "dataDir": data }),
+        json!({ "type": "portmap", "snat": true, "runtimeConfig": { "portMappings": ports } }),
+    ]);
+    let result = runtimes.chain("ADD", &path(&pod), &before, Value::Null);
+    let link = pod.ip("link show eth0");
+    assert!(link.contains("02:00:00:00:00:99") && link.contains("mtu 1400"), "{link}");
+    runtimes.chain("CHECK", &path(&pod), &before, result.clone());
     let server = pod.run(|| TcpListener::bind("0.0.0.0:80").unwrap());
     let serving = thread::spawn(move || server.accept().unwrap().0.write_all(b"hello\n").unwrap());
     let mut answer = String::new();
@@ -409,7 +427,7 @@ fn other_plugins_stand_before_and_behind() {
     assert_eq!(answer, "hello\n");
     serving.join().unwrap();
 
-    runtimes.chain("DEL", &path(&pod), &plugins, result);
+    runtimes.chain("DEL", &path(&pod), &before, result);
     assert_eq!(endpoints(&switch, "blue"), 0);
     assert!(!pod.has_link("eth0"));
     let rules = switch.host.run(|| Command::new("nft").args(["list", "ruleset"]).output().unwrap());

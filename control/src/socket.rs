@@ -16,8 +16,8 @@ use rustix::{
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with},
 };
 
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 64;
+/// Connections that may wait to be accepted. One more is refused with EAGAIN, and runtimes start hundreds of containers at once.
+const BACKLOG: i32 = 1024;
 
 /// Why a socket could not be listened on.
 #[derive(Debug, thiserror::Error)]

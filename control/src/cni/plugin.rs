@@ -140,8 +140,8 @@ impl Call {
 
     async fn connect(&self, network: &Network, ask: Connect) -> Result<Endpoint, Failure> {
         let reference: Reference = network.spec.name.clone().into();
-        let by_pod = Connect { name: self.pod_name(), ..ask.clone() };
-        match self.client().connect(&reference, &by_pod).await {
+        let friendly = Connect { name: Some(self.friendly_name()), ..ask.clone() };
+        match self.client().connect(&reference, &friendly).await {
             // Two may be called the same; their ids differ.
             Err(ClientError::Refused(refusal)) if refusal.code == ErrorCode::Conflict => {}
             other => return Ok(other?),
@@ -170,7 +170,7 @@ impl Call {
         Ok(Connect {
             sandbox: self.netns.clone().map(Netns::Path),
             id: Some(self.id(&self.attachment())),
-            name: Some(self.name_of_container()),
+            name: Some(self.unique_name()),
             container: Some(self.container.clone()),
             ip: ip.first().copied(),
             ip6: ip6.first().copied(),
@@ -202,19 +202,19 @@ impl Call {
         self.arguments.iter().find(|it| it.0 == key).map(|it| it.1.clone()).filter(|it| !it.is_empty())
     }
 
-    /// What the container is called by people, if that is a name here.
-    fn pod_name(&self) -> Option<Name> {
-        self.argument("K8S_POD_NAME")
-            .and_then(|name| name.parse().ok())
-            .or_else(|| Some(self.name_of_container()))
+    /// What the container is called by people, if that is a name here; or the beginning of its id.
+    fn friendly_name(&self) -> Name {
+        let pod = self.argument("K8S_POD_NAME").and_then(|name| name.parse().ok());
+        let short = || {
+            let short: String = self.container.chars().take(12).collect();
+            format!("{short}-{}", self.ifname).parse().ok()
+        };
+        pod.or_else(short).unwrap_or_else(|| self.unique_name())
     }
 
-    /// A name that no other interface of this host has.
-    fn name_of_container(&self) -> Name {
-        let short: String = self.container.chars().take(12).collect();
-        let by_id = || format!("cni-{}", self.id(&self.attachment()).short());
-        let name = format!("{short}-{}", self.ifname).parse();
-        name.unwrap_or_else(|_| by_id().parse().expect("digits make a name"))
+    /// A name that no other interface has.
+    fn unique_name(&self) -> Name {
+        format!("cni-{}", self.id(&self.attachment()).short()).parse().expect("digits make a name")
     }
 
     /// A list, or podman's lists by network.
