@@ -578,6 +578,72 @@ fn tables_of_others_stay_and_a_lost_table_comes_back() {
 
 #[test]
 #[ignore = "needs root: make test runs it"]
+fn the_chain_that_programs_share_lets_pass_what_is_ours() {
+    let mut world = World::new();
+    let _mirror = Mirror::start(&world.outside, 80);
+    // As Docker makes it, with a rule of an operator's.
+    let policy = |policy: &str| {
+        format!("add chain ip filter FORWARD {{ type filter hook forward priority 0; policy {policy}; }}")
+    };
+    nft(&world.host, &["add table ip filter"]);
+    nft(&world.host, &[&policy("drop")]);
+    nft(&world.host, &["add rule ip filter FORWARD ip daddr 192.0.2.99 drop"]);
+    let others = nft(&world.host, &["list", "ruleset"]);
+    let wanted = [world.blue.outside(Vec::new())];
+    world.set(&wanted);
+    assert_eq!(seen(&world.blue.client, socket("192.0.2.2", 80)), "192.0.2.1");
+    // What is not ours meets the policy: blue's neighbour has no gateway yet.
+    unreachable(&world.red.client, socket("192.0.2.2", 80));
+    world.set(&[world.blue.outside(Vec::new()), world.red.outside(Vec::new())]);
+    assert_eq!(seen(&world.red.client, socket("192.0.2.2", 80)), "192.0.2.1");
+    // The operator's rule comes first.
+    world.outside.ip("addr add 192.0.2.99/24 dev wan");
+    unreachable(&world.blue.client, socket("192.0.2.99", 80));
+
+    // Others flush, and change their minds: it is looked at now and then.
+    world.set(&wanted);
+    nft(&world.host, &["flush chain ip filter FORWARD"]);
+    nft(&world.host, &["delete table inet vswitch"]);
+    assert!(!world.at_host(|gateway| gateway.check(&wanted)).unwrap());
+    world.at_host(|gateway| gateway.restore(&wanted)).unwrap();
+    assert!(world.at_host(|gateway| gateway.check(&wanted)).unwrap());
+    assert_eq!(seen(&world.blue.client, socket("192.0.2.2", 80)), "192.0.2.1");
+    nft(&world.host, &[&policy("accept")]);
+    assert!(world.at_host(|gateway| gateway.check(&wanted)).unwrap());
+    assert!(!nft(&world.host, &["list", "chain", "ip", "filter", "FORWARD"]).contains("vswitch"));
+
+    nft(&world.host, &[&policy("drop")]);
+    assert!(world.at_host(|gateway| gateway.check(&wanted)).unwrap());
+    world.set(&[]);
+    nft(&world.host, &["add rule ip filter FORWARD ip daddr 192.0.2.99 drop"]);
+    assert_eq!(nft(&world.host, &["list", "ruleset"]), others);
+}
+
+#[test]
+#[ignore = "needs root: make test runs it"]
+fn a_port_that_an_engine_holds_is_published_and_not_held() {
+    let mut world = World::new();
+    let _mirror = Mirror::start(&world.blue.web, 80);
+    let mut published = world.reserve(&["8080:80"], &[world.blue.ip(2)]).unwrap();
+    published.iter_mut().for_each(|it| it.held = false);
+    let wanted = [world.blue.outside(published.clone())];
+    world.set(&wanted);
+    let engine = world.host.run(|| TcpListener::bind("0.0.0.0:8080").unwrap());
+    assert_eq!(seen(&world.outside, socket("192.0.2.1", 8080)), "192.0.2.2");
+    // No other published port may have it, and a restart has nothing against the engine's.
+    assert!(world.reserve(&["8080:81"], &[world.blue.ip(2)]).unwrap_err().contains("already allocated"));
+    world.gateway = Gateway::new();
+    assert!(world.at_host(|gateway| gateway.restore(&wanted)).unwrap().is_empty());
+    assert_eq!(seen(&world.outside, socket("192.0.2.1", 8080)), "192.0.2.2");
+    // Who has it before is in the way.
+    world.set(&[]);
+    let refusal = world.reserve(&["8080:80"], &[world.blue.ip(2)]).unwrap_err();
+    assert!(refusal.contains("address already in use"), "{refusal}");
+    drop(engine);
+}
+
+#[test]
+#[ignore = "needs root: make test runs it"]
 fn settings_are_made_where_they_are_needed_only() {
     let mut world = World::new();
     let sysctl = |world: &World, name: &str| {

@@ -6,7 +6,12 @@
 #[path = "common/fake.rs"]
 mod fake;
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::IpAddr,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use fake::Fake;
 use futures_util::FutureExt;
@@ -43,6 +48,9 @@ impl Plumbing for Fake {
     }
 
     fn publish(&self, _: Id, publish: Vec<Publish>) -> Answer<'_, ()> {
+        if self.told.stuck.load(Relaxed) {
+            return std::future::pending().boxed();
+        }
         *self.told.published.lock().unwrap() = publish;
         ready(Ok(()))
     }
@@ -282,6 +290,66 @@ async fn what_makes_no_sense_is_refused_in_a_sentence() {
         let refusal = plugin.refusal(call, body).await;
         assert!(refusal.contains(part), "{call} {body}: {refusal}");
     }
+    // Every call that says something, without its words and with others.
+    for call in [
+        "NetworkDriver.CreateNetwork",
+        "NetworkDriver.DeleteNetwork",
+        "NetworkDriver.CreateEndpoint",
+        "NetworkDriver.DeleteEndpoint",
+        "NetworkDriver.EndpointOperInfo",
+        "NetworkDriver.Join",
+        "NetworkDriver.Leave",
+        "NetworkDriver.ProgramExternalConnectivity",
+        "NetworkDriver.RevokeExternalConnectivity",
+        "IpamDriver.RequestPool",
+        "IpamDriver.ReleasePool",
+        "IpamDriver.RequestAddress",
+        "IpamDriver.ReleaseAddress",
+    ] {
+        for (body, part) in
+            [("", "the request is empty"), ("{]", "makes no sense here"), ("7", "makes no sense here")]
+        {
+            let refusal = plugin.refusal(call, body).await;
+            assert!(refusal.contains(part), "{call} {body}: {refusal}");
+        }
+    }
+    // What is gone may go again, whatever it was.
+    for call in ["RevokeExternalConnectivity", "Leave", "DeleteEndpoint", "DeleteNetwork"] {
+        let ghost: Value = serde_json::from_str(&ghost).unwrap();
+        assert_eq!(plugin.ask(&format!("NetworkDriver.{call}"), ghost).await, json!({}), "{call}");
+    }
+    // Swarm's, which ask nothing of us; and those that newer engines have.
+    let (_, options) = plugin.send("NetworkDriver.AllocateNetwork", "{}").await;
+    assert_eq!(options, json!({ "Options": {} }));
+    for call in ["FreeNetwork", "DiscoverNew", "DiscoverDelete"] {
+        assert_eq!(plugin.send(&format!("NetworkDriver.{call}"), "{}").await, (200, json!({})), "{call}");
+    }
     // Docker knows by this that there is no such call.
     assert_eq!(plugin.send("NetworkDriver.GwAllocCheck", "{}").await.0, 404);
+}
+
+/// dockerd waits for an answer for ever, and holds others up meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_gets_stuck_is_answered_and_holds_nothing_up() {
+    let plugin = Plugin::start();
+    plugin.ask("NetworkDriver.CreateNetwork", network()).await;
+    let of_endpoint = json!({ "NetworkID": id("net"), "EndpointID": id("ep") });
+    let mut endpoint = of_endpoint.clone();
+    endpoint["Interface"] = json!({ "Address": "10.9.0.2/24" });
+    plugin.ask("NetworkDriver.CreateEndpoint", endpoint).await;
+    plugin.daemon.told.stuck.store(true, Relaxed);
+    let mut program = of_endpoint.clone();
+    program["Options"] =
+        json!({ "com.docker.network.portmap": [{ "Proto": 6, "Port": 80, "HostPort": 8080 }] });
+    let program = program.to_string();
+    let start = tokio::time::Instant::now();
+    let stuck = plugin.refusal("NetworkDriver.ProgramExternalConnectivity", &program);
+    let other = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        plugin.ask("NetworkDriver.EndpointOperInfo", of_endpoint).await;
+        assert!(start.elapsed() < Duration::from_secs(10));
+    };
+    let (refusal, ()) = tokio::join!(stuck, other);
+    assert_eq!(refusal, "vswitchd is busy: try again in a moment");
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
 }

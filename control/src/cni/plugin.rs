@@ -153,8 +153,9 @@ impl Call {
     fn ask(&self, addresses: Vec<IpAddr>) -> Result<Connect, Failure> {
         let wrong = |what: String| Failure::new(Code::Config, what);
         let mut options = self.config.options.clone();
-        // podman holds the ports that it publishes, after us; with other runtimes nobody does.
-        options.entry("hold".into()).or_insert_with(|| "false".into());
+        if self.is_podman() {
+            options.entry("hold".into()).or_insert_with(|| "false".into());
+        }
         let runtime = &self.config.runtime_config;
         let mac = runtime.mac.clone().or_else(|| self.argument("MAC"));
         let mac = mac.map(|text| text.parse::<MacAddr>().map_err(|error| wrong(error.to_string())));
@@ -210,6 +211,12 @@ impl Call {
             format!("{short}-{}", self.ifname).parse().ok()
         };
         pod.or_else(short).unwrap_or_else(|| self.unique_name())
+    }
+
+    /// Whether podman asks: it names a container as Kubernetes names a pod, but no namespace of Kubernetes. podman holds the
+    /// host's ports that it publishes, once we are done, and ends where somebody else does.
+    fn is_podman(&self) -> bool {
+        self.argument("K8S_POD_NAME").is_some() && self.argument("K8S_POD_NAMESPACE").is_none()
     }
 
     /// A name that no other interface has.

@@ -1,6 +1,9 @@
 //! A daemon that is none: it answers like one, from a list of networks and ports.
 
-use std::{collections::HashMap, sync::Mutex};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, atomic::AtomicBool},
+};
 
 use futures_util::{FutureExt, StreamExt, stream};
 use vswitch_control::{
@@ -42,6 +45,8 @@ pub(crate) struct Told {
     pub(crate) adopted: Mutex<HashMap<Id, Name>>,
     pub(crate) moved: Mutex<Vec<Netns>>,
     pub(crate) published: Mutex<Vec<Publish>>,
+    /// Publishing never ends.
+    pub(crate) stuck: AtomicBool,
 }
 
 pub(crate) fn name(text: &str) -> Name {
