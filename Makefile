@@ -32,7 +32,7 @@ test-pure:       # what runs anywhere, without root
 test-kernel: build # what needs root and a kernel: never skipped
 	@scripts/need-packages ip:iproute2 ping:iputils-ping iperf3:iperf3 nft:nftables chromium:chromium ethtool:ethtool tcpdump:tcpdump \
 	  tshark:tshark ovs-vswitchd:openvswitch-switch prometheus:prometheus tmux:tmux \
-	  dockerd:docker.io busybox:busybox-static podman:podman containerd:containerd runc:runc \
+	  dockerd:docker.io docker-compose:docker-compose busybox:busybox-static podman:podman containerd:containerd runc:runc \
 	  /usr/lib/cni/host-local:containernetworking-plugins
 	cargo test --workspace --locked -- --ignored --test-threads=2
 
