@@ -576,6 +576,61 @@ fn tables_of_others_stay_and_a_lost_table_comes_back() {
     assert_eq!(nft(&world.host, &["list", "ruleset"]), others);
 }
 
+/// The table follows changes by its elements, and must be what it would be if it were made anew.
+#[test]
+#[ignore = "needs root: make test runs it"]
+fn many_changes_come_to_the_same_as_one() {
+    let mut world = World::new();
+    let at =
+        |at: &str, to: &str| Published::new(Protocol::Tcp, at.parse().unwrap(), to.parse().unwrap()).unwrap();
+    let web = at("0.0.0.0:8080", "10.9.1.2:80");
+    let moved = at("0.0.0.0:8080", "10.9.1.3:80");
+    let more = [at("[::]:8080", "[fd00:9:1::2]:80"), at("192.0.2.1:443", "10.9.1.2:443"), web];
+    // Side by side with blue, and around it.
+    let nets = |ifname: &str, subnet: &str, reach: Reach| Outside {
+        ifname: ifname.into(),
+        subnets: vec![subnet.parse().unwrap()],
+        reach,
+    };
+    let open = |masquerade| Reach::Open { masquerade, published: Vec::new() };
+    let beside = nets("gw-beside", "10.9.0.0/24", open(true));
+    let around = nets("gw-around", "10.9.0.0/16", open(false));
+    let (blue, red) = (&world.blue, &world.red);
+    let steps = [
+        vec![blue.outside(vec![])],
+        vec![blue.outside(vec![web]), beside.clone()],
+        vec![beside.clone(), blue.outside(vec![moved])],
+        vec![blue.outside(more.to_vec()), red.reaching(Reach::Internal), beside.clone()],
+        vec![blue.outside(more[..2].to_vec()), red.reaching(open(false)), around.clone()],
+        vec![blue.reaching(Reach::Internal), red.outside(vec![]), around],
+        vec![red.outside(vec![]), beside],
+    ];
+    let table = |host: &Netns| {
+        let listed = nft(host, &["-a", "list", "table", "inet", "vswitch"]);
+        let (handle, text) = listed.split_once('\n').map(|(first, rest)| (first.to_owned(), rest)).unwrap();
+        // In whichever order elements are listed, and without the numbers of rules.
+        let words = text.split_whitespace().map(|word| word.trim_end_matches(','));
+        let mut words: Vec<_> =
+            words.filter(|word| word.parse::<u32>().is_err()).map(str::to_owned).collect();
+        words.sort();
+        (handle, words)
+    };
+    let mut handle = None;
+    for (step, outsides) in steps.iter().enumerate() {
+        world.set(outsides);
+        let (now, followed) = table(&world.host);
+        assert_eq!(*handle.get_or_insert_with(|| now.clone()), now, "{step}: the table is the same one");
+        world.set(&steps[step.saturating_sub(1)]);
+        world.set(outsides);
+        assert_eq!(table(&world.host), (now, followed.clone()), "{step}: there and back");
+        world.gateway = Gateway::new();
+        assert_eq!(world.at_host(|gateway| gateway.restore(outsides)).unwrap(), []);
+        let (now, anew) = table(&world.host);
+        assert_eq!(followed, anew, "{step}");
+        handle = Some(now);
+    }
+}
+
 #[test]
 #[ignore = "needs root: make test runs it"]
 fn the_chain_that_programs_share_lets_pass_what_is_ours() {

@@ -5,7 +5,7 @@
 //! | step | where |
 //! |---|---|
 //! | published ports are held by sockets, so nobody else takes them | `ports` |
-//! | one transaction replaces our nftables table | [`ruleset`], `nft` |
+//! | one transaction changes our nftables table | `wants`, `rules`, `nft` |
 //! | the chain that programs share lets pass what is ours | `others` |
 //! | the kernel is told to forward | `sysctl` |
 //! | what it does not translate is carried on | `relay` |
@@ -21,20 +21,24 @@ mod publish;
 mod relay;
 mod rules;
 mod sysctl;
+mod wants;
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    thread,
+};
 
 use ipnet::IpNet;
-use nftables::schema::Nftables;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 pub use self::{
     error::GatewayError,
     publish::{InvalidPublish, PortRange, Protocol, Publish, Published, Way},
-    rules::{TABLE, ruleset},
+    rules::TABLE,
 };
-use self::{others::Chains, ports::Ports};
+use self::{others::Chains, ports::Ports, wants::Wants};
 
 /// A network that has an interface on the host: what it may of the outside world.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,10 +84,8 @@ impl Outside {
 #[derive(Debug, Default)]
 pub struct Gateway {
     ports: Ports,
-    /// What the table was made from. `None`: unknown, as after a start.
-    applied: Option<Nftables<'static>>,
-    /// The interfaces that may pass.
-    ifnames: Vec<String>,
+    /// What was made true. `None`: unknown, as after a start.
+    applied: Option<Vec<Outside>>,
     /// Chains of others that were warned about.
     warned: BTreeSet<String>,
 }
@@ -171,28 +173,32 @@ impl Gateway {
     }
 
     fn apply(&mut self, outsides: &[Outside]) -> Result<(), GatewayError> {
-        let wanted = ruleset(outsides);
         let before = self.applied.take();
-        if before.as_ref() != Some(&wanted) {
-            nft::apply(&wanted)?;
-        }
-        if let Err(error) = sysctl::prepare(outsides) {
+        let ifnames = |outsides: &[Outside]| outsides.iter().map(|it| it.ifname.clone()).collect::<Vec<_>>();
+        // Published ports come and go without a change to which interfaces are ours.
+        let is_same = before.as_ref().is_some_and(|before| ifnames(before) == ifnames(outsides));
+        // What others have does not depend on our table, so nft is asked for it meanwhile.
+        let (changed, chains) = thread::scope(|scope| {
+            let chains = (!is_same).then(|| scope.spawn(Chains::read));
+            let changed = change(before.as_deref(), outsides);
+            (changed, chains.map(|chains| chains.join().expect("reading chains does not panic")))
+        });
+        changed?;
+        let known: HashMap<_, _> = before.iter().flatten().map(|outside| (&outside.ifname, outside)).collect();
+        let is_new = |outside: &&Outside| known.get(&outside.ifname) != Some(outside);
+        let new: Vec<_> = outsides.iter().filter(is_new).cloned().collect();
+        if let Err(error) = sysctl::prepare(&new) {
             if let Some(before) = before {
-                nft::apply(&before)?;
+                change(None, &before)?;
             }
             return Err(error);
         }
-        let is_first = before.is_none();
-        self.applied = Some(wanted);
-        // Published ports come and go without a change to which interfaces are ours.
-        let ifnames: Vec<_> = outsides.iter().map(|outside| outside.ifname.clone()).collect();
-        let is_changed = std::mem::replace(&mut self.ifnames, ifnames) != self.ifnames;
-        if is_first || is_changed {
+        self.applied = Some(outsides.to_vec());
+        match chains {
+            Some(Ok(chains)) => self.open_others(&chains, outsides),
             // Our own table is as it should be: what others drop is told, and no failure.
-            match Chains::read() {
-                Ok(chains) => self.open_others(&chains, outsides),
-                Err(error) => warn!("what other firewalls drop is not known: {error}"),
-            }
+            Some(Err(error)) => warn!("what other firewalls drop is not known: {error}"),
+            None => {}
         }
         Ok(())
     }
@@ -233,5 +239,20 @@ impl Gateway {
                 );
             }
         }
+    }
+}
+
+/// Makes the table what `after` wants, where it is what `before` wants, or `None`: unknown.
+fn change(before: Option<&[Outside]>, after: &[Outside]) -> Result<(), GatewayError> {
+    let (before, after) = (before.map(Wants::of), Wants::of(after));
+    if before.as_ref() == Some(&after) {
+        return Ok(());
+    }
+    match before {
+        // It fails if somebody has touched the table.
+        Some(before) if !before.is_empty() && !after.is_empty() => {
+            nft::apply(&rules::difference(&before, &after)).or_else(|_| nft::apply(&rules::ruleset(&after)))
+        }
+        _ => nft::apply(&rules::ruleset(&after)),
     }
 }

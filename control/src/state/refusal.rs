@@ -50,7 +50,7 @@ pub enum Refusal {
         /// Who carries it.
         ports: Vec<Name>,
     },
-    /// The rules of [`rules`] are broken.
+    /// The [rules](crate::config::rules) are broken.
     #[error("{}", .0.join("; "))]
     Invalid(
         /// One sentence each: `port web: address[0]: …`.
