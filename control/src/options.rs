@@ -4,14 +4,17 @@
 //! the VNI, the VLAN) is moved there, so each fact has one place; the rest stays as it was written, under the short name.
 //! A key of Docker's that means nothing here is kept and warned about; any other unknown key is refused.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use vswitch::addr::VlanId;
 
 use crate::{
     config::rules::{MTU, VNI, nearest},
     link::check_ifname,
-    model::{Driver, NetworkSpec},
+    model::{Driver, InvalidName, Name, NetworkSpec},
 };
 
 /// What a network's driver was told, understood; see [`of_network`].
@@ -33,6 +36,8 @@ pub struct NetworkOptions {
     pub prefix: String,
     /// Whether containers get veth pairs instead of TAPs, unless told otherwise.
     pub veth: bool,
+    /// The only peers that tunnels carry it to; all that carry it unless told.
+    pub peers: Option<BTreeSet<Name>>,
 }
 
 /// An interface, and the VLAN on it.
@@ -75,6 +80,7 @@ const NETWORK: &[Known] = &[
     Known("mtu", "com.docker.network.driver.mtu", ALL),
     Known("vni", "com.docker.network.driver.overlay.vxlanid_list", &[Driver::Overlay]),
     Known("vlan", "", GATED),
+    Known("peers", "", &[Driver::Overlay]),
     Known("parent", "", &[Driver::Uplink]),
     Known("host", "", &[Driver::Uplink]),
     Known("icc", "com.docker.network.bridge.enable_icc", ALL),
@@ -175,6 +181,7 @@ pub fn of_network(spec: &NetworkSpec) -> Result<NetworkOptions, OptionError> {
         })?
         .unwrap_or_else(|| "eth".into()),
         veth: read(options, "kind", veth)?.unwrap_or(false),
+        peers: read(options, "peers", peers)?,
     })
 }
 
@@ -204,6 +211,17 @@ fn veth(text: &str) -> Result<bool, String> {
         "veth" => Ok(true),
         _ => Err(format!("{text:?} is no kind of interface: use tap or veth")),
     }
+}
+
+/// `a,b`; nobody where nothing is written.
+fn peers(text: &str) -> Result<BTreeSet<Name>, String> {
+    let names = text.split(',').filter(|_| !text.is_empty());
+    names.map(|name| name.parse().map_err(|error: InvalidName| error.to_string())).collect()
+}
+
+/// Whether the options let a network reach `peer`.
+pub(crate) fn reaches(options: &BTreeMap<String, String>, peer: &Name) -> bool {
+    options.get("peers").is_none_or(|names| names.split(',').any(|name| name == peer.as_str()))
 }
 
 fn find<'k>(known: &'k [Known], key: &str) -> Option<&'k Known> {

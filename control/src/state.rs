@@ -137,6 +137,9 @@ pub struct State {
     overlay_mtu: Option<u16>,
     endpoints: Arc<BTreeMap<Id, Arc<EndpointSpec>>>,
     host: Arc<Host>,
+    /// What follows from all that, computed once for each plan.
+    layout: Arc<Layout>,
+    outside: Arc<Vec<Outside>>,
 }
 
 impl State {
@@ -260,8 +263,8 @@ impl State {
     }
 
     /// Who carries what, by number.
-    pub fn layout(&self) -> Layout {
-        Layout::of(self)
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// This host's end of all tunnels, if there is one.
@@ -276,8 +279,8 @@ impl State {
     }
 
     /// What networks may of the outside world.
-    pub fn outside(&self) -> Vec<Outside> {
-        outside::of(self)
+    pub fn outside(&self) -> &[Outside] {
+        &self.outside
     }
 
     /// Removes a port that the API made.
@@ -328,7 +331,9 @@ impl State {
 }
 
 impl Plan {
-    fn between(old: &State, next: State) -> Self {
+    fn between(old: &State, mut next: State) -> Self {
+        next.layout = Layout::of(&next).into();
+        next.outside = outside::of(&next).into();
         let changes = change::between(old, &next);
         let effects = effect::of(&changes, old, &next);
         Self { next, changes, effects }

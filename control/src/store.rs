@@ -5,6 +5,7 @@
 //! file `net.toml` declares is not kept here: it has its place already.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io,
     path::{Path, PathBuf},
@@ -31,6 +32,9 @@ const PORTS: TableDefinition<'_, &str, &str> = TableDefinition::new("ports");
 const ENDPOINTS: TableDefinition<'_, &str, &str> = TableDefinition::new("endpoints");
 /// Addresses pinned to a port, by network and address.
 const PINS: TableDefinition<'_, &str, &str> = TableDefinition::new("pins");
+
+/// Networks as the file declared them last, by name.
+const DECLARED: TableDefinition<'_, &str, &str> = TableDefinition::new("declared");
 
 /// Networks that are called otherwise elsewhere, by the id they have there.
 const ADOPTED: TableDefinition<'_, &str, &str> = TableDefinition::new("adopted");
@@ -170,6 +174,35 @@ impl Store {
         self.write::<StaticEntry>(PINS, &pin_key(network, mac), None)
     }
 
+    /// The networks that the file declared when it was read last.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn declared(&self) -> Result<Vec<NetworkSpec>, StoreError> {
+        self.read(DECLARED)
+    }
+
+    /// Keeps what the file declares now, and nothing that it declared before. On the disk when this returns.
+    ///
+    /// # Errors
+    /// It is as before.
+    pub fn declare<'n>(&self, networks: impl IntoIterator<Item = &'n NetworkSpec>) -> Result<(), StoreError> {
+        let texts = networks.into_iter().map(|spec| Ok((spec.name.as_str(), serde_json::to_string(spec)?)));
+        let texts: BTreeMap<&str, String> =
+            texts.collect::<serde_json::Result<_>>().map_err(|error| self.io(error.into()))?;
+        self.attempt(|database| {
+            let transaction = database.begin_write()?;
+            {
+                let mut table = transaction.open_table(DECLARED)?;
+                table.retain(|name, _| texts.contains_key(name))?;
+                for (name, text) in &texts {
+                    table.insert(*name, text.as_str())?;
+                }
+            }
+            Ok(transaction.commit()?)
+        })
+    }
+
     /// The network that was adopted under `id`.
     ///
     /// # Errors
@@ -213,6 +246,7 @@ impl Store {
                 transaction.open_table(PINS)?;
                 transaction.open_table(ENDPOINTS)?;
                 transaction.open_table(ADOPTED)?;
+                transaction.open_table(DECLARED)?;
                 transaction.commit()?;
             }
             Ok(found)
@@ -330,6 +364,16 @@ mod tests {
         drop(store);
         let expected = [Record::Network(network("blue", 2).into()), Record::Port(port("web").into())];
         assert_eq!(Store::open(folder.path()).unwrap().load().unwrap(), expected);
+    }
+
+    #[test]
+    fn what_the_file_declared_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        store.declare(&[network("blue", 1), network("red", 2)]).unwrap();
+        store.declare(&[network("blue", 3)]).unwrap();
+        assert_eq!(store.declared().unwrap(), [network("blue", 3)]);
+        assert_eq!(store.load().unwrap(), []);
     }
 
     #[test]

@@ -237,7 +237,8 @@ pub struct PruneArguments {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     vswitchctl network update --mtu 1400 blue\n  \
-    vswitchctl network update --label-add team=a --label-rm old --opt icc=false blue")]
+    vswitchctl network update --label-add team=a --label-rm old --opt icc=false blue\n  \
+    vswitchctl network update --peer-rm 192.0.2.2 wide")]
 pub struct UpdateArguments {
     /// Octets of the longest IP packet.
     #[arg(long, value_name = "OCTETS", value_parser = clap::value_parser!(u16).range(68..=9198))]
@@ -254,6 +255,12 @@ pub struct UpdateArguments {
     /// Forget an option of the driver.
     #[arg(long, value_name = "KEY")]
     opt_rm: Vec<String>,
+    /// Let tunnels carry it to this peer.
+    #[arg(long, value_name = "PEER")]
+    peer_add: Vec<Name>,
+    /// Let tunnels carry it to this peer no longer.
+    #[arg(long, value_name = "PEER")]
+    peer_rm: Vec<Name>,
     /// The network, by name or id.
     network: Reference,
 }
@@ -393,6 +400,8 @@ impl UpdateArguments {
             mtu: self.mtu,
             labels: self.label_rm.iter().map(none).chain(self.label_add.iter().map(some)).collect(),
             options: self.opt_rm.iter().map(none).chain(self.opt.iter().map(some)).collect(),
+            peers_add: self.peer_add.iter().cloned().collect(),
+            peers_remove: self.peer_rm.iter().cloned().collect(),
             other: BTreeMap::new(),
         }
     }

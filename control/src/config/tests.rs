@@ -404,7 +404,7 @@ fn a_tunnel_is_an_endpoint_and_its_peers() {
     let DeviceSpec::Vxlan(endpoint) = &config.ports[2].device else { panic!("{:?}", config.ports[2]) };
     assert_eq!((endpoint.port, endpoint.ttl, endpoint.dscp), (4789, 64, Dscp::Inherit));
     assert_eq!(config.networks[0].mtu(Some(endpoint.overlay_mtu())), 8950);
-    assert!(config.ports[0].carries.holds(&config.networks[0]));
+    assert!(config.ports[0].holds(&config.networks[0]));
 }
 
 #[test]

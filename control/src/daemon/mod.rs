@@ -12,9 +12,11 @@
 //! One command at a time, under one lock; what fails half-way is undone. Forwarding never waits for any of it.
 
 mod capture;
+mod crash;
 mod device;
 mod edge;
 mod journal;
+mod kept;
 mod lock;
 mod log;
 mod probe;
@@ -43,7 +45,7 @@ use crate::{
     api, attach, config, docker, metrics,
     model::Config,
     socket::{SocketFile, listen_at},
-    state::{Record, State},
+    state::State,
     store::Store,
     web,
 };
@@ -121,7 +123,7 @@ async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
     let _lock = InstanceLock::take(&state_folder)?;
     let store = Store::open(&state_folder)?;
     tunnel::settle(&mut config).await;
-    let plan = State::start(config, living(&store)?)?;
+    let plan = State::start(config.clone(), kept::living(&store, &config)?)?;
     // Signals first: one that comes while ports are opened must not kill us with interfaces left behind.
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -224,21 +226,6 @@ async fn serve_docker(daemon: &Arc<Daemon>) -> Result<Plugin, Failure> {
     }));
     info!(socket = %spec.socket.display(), "Docker finds us");
     Ok(Plugin { stop, server: Some(server), _files: (Some(file), told) })
-}
-
-/// What is kept, without the endpoints whose sandboxes ended while nobody looked.
-fn living(store: &Store) -> Result<Vec<Record>, Failure> {
-    let mut living = Vec::new();
-    for record in store.load()? {
-        match &record {
-            Record::Endpoint(endpoint) if sight::is_orphan(endpoint) => {
-                store.remove(record.kind(), record.key())?;
-                warn!(endpoint = %endpoint.name, network = %endpoint.network, "reaped: its namespace is gone");
-            }
-            _ => living.push(record),
-        }
-    }
-    Ok(living)
 }
 
 async fn reload(daemon: &Daemon) {

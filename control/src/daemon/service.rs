@@ -73,6 +73,7 @@ impl Daemon {
         core.carry_out(plan, Manner { missing: Missing::Retry, handed: None })
             .await
             .map_err(|error| error.error)?;
+        core.note_declared()?;
         core.edge.remove_orphans().await;
         let (networks, ports) = (core.state.networks().count(), core.state.ports().count());
         info!(networks, ports, workers = core.edge.workers.count(), "switch started");
@@ -167,7 +168,7 @@ impl Daemon {
         core.reap().await;
         if core.outside_is_due {
             // Its errors are told the first time.
-            let _ = core.set_outside(core.state.outside(), Missing::Retry).await;
+            let _ = core.set_outside(core.state.outside().to_vec(), Missing::Retry).await;
         }
         core.check_outside().await;
         if core.edge.collect_abandoned() | core.edge.retry().await {

@@ -68,7 +68,7 @@ fn only_network(state: &State, port: &state::Port) -> Result<Option<NetworkId>, 
     if !matches!(port.spec.carries, Carries::Tunnel { .. }) {
         return Ok(None);
     }
-    let carried: Vec<_> = state.networks().filter(|network| port.spec.carries.holds(&network.spec)).collect();
+    let carried: Vec<_> = state.networks().filter(|network| port.spec.holds(&network.spec)).collect();
     match &carried[..] {
         [network] => Ok(Some(network.id)),
         [] => Ok(None),

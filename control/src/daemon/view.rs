@@ -124,7 +124,7 @@ fn tunnel_peer(state: &State, edge: &Edge, port: &state::Port, peer: &PeerSpec) 
     let real = edge.port(port.id);
     let totals = totals(edge, port.id);
     let reason = real.and_then(|real| edge.why_down(real));
-    let held = state.networks().filter(|network| port.spec.carries.holds(&network.spec));
+    let held = state.networks().filter(|network| port.spec.holds(&network.spec));
     let endpoint = state.endpoint();
     let (default_port, underlay_mtu) = match endpoint.as_ref().map(|it| &it.device) {
         Some(DeviceSpec::Vxlan(endpoint)) => (endpoint.port, endpoint.underlay_mtu()),
@@ -193,8 +193,8 @@ pub(super) fn networks(state: &State, edge: &Edge) -> Vec<Network> {
         let name = &port.spec.name;
         let mut note = |network: &Name| ports.entry(network.clone()).or_default().push(name.clone());
         match &port.spec.carries {
-            carries @ Carries::Tunnel { .. } => {
-                let held = state.networks().filter(|network| carries.holds(&network.spec));
+            Carries::Tunnel { .. } => {
+                let held = state.networks().filter(|network| port.spec.holds(&network.spec));
                 held.for_each(|network| note(&network.spec.name));
             }
             carries => carries.named().for_each(&mut note),
@@ -222,7 +222,7 @@ pub(super) fn networks(state: &State, edge: &Edge) -> Vec<Network> {
 /// One network, with how much of its subnets is in use.
 pub(super) fn network(state: &State, edge: &Edge, network: &state::Network) -> Network {
     let name = &network.spec.name;
-    let carries = |port: &state::Port| port.spec.carries.holds(&network.spec);
+    let carries = |port: &state::Port| port.spec.holds(&network.spec);
     let ports = state.ports().filter(carries).map(|port| port.spec.name.clone()).collect();
     let macs = macs_by_network(edge).get(&network.id).copied().unwrap_or(0);
     let endpoints = state.endpoints_of(name).map(|it| endpoint(state, edge, it)).collect();

@@ -1,6 +1,6 @@
 //! A network, and what may change of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -89,6 +89,11 @@ impl NetworkSpec {
         }
     }
 
+    /// Whether a file wrote it: what the API makes is given an id that nobody had before.
+    pub fn is_declared(&self) -> bool {
+        self.id.is_none()
+    }
+
     /// Who it is: what is declared in a file has the same id on every start.
     pub fn id(&self) -> Id {
         self.id.clone().unwrap_or_else(|| Id::of(self.name.as_str()))
@@ -136,6 +141,12 @@ pub struct NetworkUpdate {
     /// Options to set; without a value, to forget.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, Option<String>>,
+    /// Peers that tunnels shall carry it to as well.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub peers_add: BTreeSet<Name>,
+    /// Peers that they shall not carry it to any more.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub peers_remove: BTreeSet<Name>,
     /// Anything else, to be refused with the reason.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,

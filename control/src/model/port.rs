@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{InterfaceSpec, Name, NetworkSpec, PeerSpec, VxlanSpec};
+use crate::options;
 
 /// A place where frames come and go: `[[port]]`.
 ///
@@ -46,6 +47,12 @@ impl PortSpec {
             storm: StormSpec::default(),
             offload: true,
         }
+    }
+
+    /// Whether it carries `network`: a tunnel to a peer only what is to reach that peer.
+    pub fn holds(&self, network: &NetworkSpec) -> bool {
+        let is_peer = matches!(self.device, DeviceSpec::Peer(_));
+        self.carries.holds(network) && (!is_peer || options::reaches(&network.options, &self.name))
     }
 
     /// The interface that is made for the port, or `None` where an existing one is used.
@@ -151,7 +158,7 @@ impl Carries {
     }
 
     /// Whether `network` is among those carried.
-    pub fn holds(&self, network: &NetworkSpec) -> bool {
+    fn holds(&self, network: &NetworkSpec) -> bool {
         match self {
             Self::Tunnel { networks: None } => network.vni.is_some(),
             _ => self.named().any(|name| *name == network.name),

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt, sync::Arc};
 use serde_json::Value;
 
 use super::{Network, Port, State};
-use crate::model::{EndpointSpec, Id, Name, SwitchSpec};
+use crate::model::{EndpointSpec, Id, SwitchSpec};
 
 /// One difference, displayed as a line: `+ network red`, `~ port web: isolated false -> true`, `- port db`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,11 +47,19 @@ pub(super) fn between(old: &State, new: &State) -> Vec<Change> {
     if old.switch != new.switch {
         changes.push(Change::Switch { old: old.switch.clone().into(), new: new.switch.clone().into() });
     }
-    let names: BTreeSet<Name> = old.networks().chain(new.networks()).map(|it| it.spec.name.clone()).collect();
-    let networks = names.iter().filter_map(|name| delta(old.network(name), new.network(name)));
-    changes.extend(networks.map(Change::Network));
-    let names: BTreeSet<Name> = old.ports().chain(new.ports()).map(|it| it.spec.name.clone()).collect();
-    let ports = names.iter().filter_map(|name| delta(old.port(name), new.port(name)));
+    // What was not touched may have another MTU all the same: it follows the tunnels', or the network's.
+    let mut names = old.networks.unlike(&new.networks);
+    if old.overlay_mtu != new.overlay_mtu {
+        names.extend(new.networks.names());
+    }
+    let networks: Vec<_> =
+        names.into_iter().filter_map(|name| delta(old.network(name), new.network(name))).collect();
+    let mut names = old.ports.unlike(&new.ports);
+    if networks.iter().any(|delta| matches!(delta, Delta::Changed { old, new } if old.mtu != new.mtu)) {
+        names.extend(new.ports.names());
+    }
+    changes.extend(networks.into_iter().map(Change::Network));
+    let ports = names.into_iter().filter_map(|name| delta(old.port(name), new.port(name)));
     changes.extend(ports.map(Change::Port));
     if !Arc::ptr_eq(&old.endpoints, &new.endpoints) {
         let ids: BTreeSet<&Id> = old.endpoints.keys().chain(new.endpoints.keys()).collect();

@@ -35,10 +35,10 @@ impl State {
             self.subnets_of(&entry.spec)?;
         }
         let mut networks: Vec<_> = self.networks.entries().collect();
-        networks.sort_by_key(|entry| (!old.networks.holds(entry), entry.origin == Origin::File));
+        networks.sort_by_cached_key(|entry| (!old.networks.holds(entry), entry.origin == Origin::File));
         let networks: Vec<_> = networks.into_iter().map(|entry| &*entry.spec).collect();
         let mut ports: Vec<_> = self.ports.entries().collect();
-        ports.sort_by_key(|entry| (!old.ports.holds(entry), entry.origin == Origin::File));
+        ports.sort_by_cached_key(|entry| (!old.ports.holds(entry), entry.origin == Origin::File));
         let ports: Vec<_> = ports.into_iter().map(|entry| &*entry.spec).collect();
         let faults = rules::check(&networks, &ports);
         let sentence = |fault: rules::Fault| {

@@ -1,6 +1,6 @@
 //! What the edge must do to follow a change, and in which order.
 
-use std::{mem, num::NonZeroU16};
+use std::{mem, num::NonZeroU16, sync::Arc};
 
 use vswitch::{
     capture,
@@ -29,9 +29,9 @@ pub enum Effect {
     /// Who carries what, or within which limits, has changed. It may name ports that are opened only later.
     SetTopology {
         /// Before.
-        old: Layout,
+        old: Arc<Layout>,
         /// After.
-        new: Layout,
+        new: Arc<Layout>,
     },
     /// The port's device stays, and what can be changed in place has: the MTU, networks and limits (the
     /// topology holds these), and the interface's addresses, MAC and gateways.
@@ -46,9 +46,9 @@ pub enum Effect {
     /// The rules by which networks reach the outside, and it them, are others now.
     SetOutside {
         /// Before.
-        old: Vec<Outside>,
+        old: Arc<Vec<Outside>>,
         /// After.
-        new: Vec<Outside>,
+        new: Arc<Vec<Outside>>,
     },
     /// Keep it, durably.
     Store(Record),
@@ -100,13 +100,13 @@ impl Effect {
 /// The effects of `changes`, in order.
 pub(super) fn of(changes: &[Change], old: &State, new: &State) -> Vec<Effect> {
     let mut effects: Vec<_> = changes.iter().cloned().flat_map(deeds).collect();
-    let (before, after) = (old.layout(), new.layout());
+    let (before, after) = (&old.layout, &new.layout);
     if before != after {
-        effects.push(Effect::SetTopology { old: before, new: after });
+        effects.push(Effect::SetTopology { old: Arc::clone(before), new: Arc::clone(after) });
     }
-    let (before, after) = (old.outside(), new.outside());
+    let (before, after) = (&old.outside, &new.outside);
     if before != after {
-        effects.push(Effect::SetOutside { old: before, new: after });
+        effects.push(Effect::SetOutside { old: Arc::clone(before), new: Arc::clone(after) });
     }
     effects.sort_by_key(Effect::turn);
     effects
@@ -142,11 +142,13 @@ fn kept<T>(delta: Delta<T>, record: impl Fn(T) -> (Origin, Record)) -> Option<Ef
     match delta {
         Delta::Added(it) => record(it).map(Effect::Store),
         Delta::Removed(it) => record(it).map(Effect::Unstore),
-        Delta::Changed { old, new } => {
-            let (old, new) = (record(old)?, record(new)?);
+        Delta::Changed { old, new } => match (record(old), record(new)) {
             // A port's MTU may follow its network's: that is no change of what was asked for.
-            (old != new).then_some(Effect::Restore { old, new })
-        }
+            (Some(old), Some(new)) => (old != new).then_some(Effect::Restore { old, new }),
+            // The file declares it again.
+            (Some(old), None) => Some(Effect::Unstore(old)),
+            (None, new) => new.map(Effect::Store),
+        },
     }
 }
 
@@ -185,9 +187,12 @@ impl Layout {
         let mut networks: Vec<_> = state.networks().map(data_network).collect();
         networks.sort_by_key(|network| network.id);
         let group = state.endpoint().is_some_and(|endpoint| has_group(&endpoint));
-        let mut ports: Vec<_> = state.ports().filter_map(|port| port_rules(state, &port, group)).collect();
+        let (mut ports, mut mirrors) = (Vec::new(), Vec::new());
+        for port in state.ports() {
+            ports.extend(port_rules(state, &port, group));
+            mirrors.extend(mirror(state, &port));
+        }
         ports.sort_by_key(|port| port.id);
-        let mut mirrors: Vec<_> = state.ports().filter_map(|port| mirror(state, &port)).collect();
         mirrors.sort_by_key(|mirror| mirror.to);
         Self { networks, ports, mirrors, group_forward_mask: state.switch.group_forward_mask }
     }
@@ -243,8 +248,11 @@ fn has_group(endpoint: &PortSpec) -> bool {
 /// Whether it is a network's gateway on this host. Each host that tunnels lead to has one with the same addresses: none
 /// shall hear of another's, so it stands in the tunnels' group.
 fn is_gateway(state: &State, port: &Port) -> bool {
-    let network = port.spec.carries.untagged().and_then(|name| state.network(name));
-    port.origin == Origin::Derived && network.is_some_and(|it| host_port_name(&it.spec) == port.spec.name)
+    let is_here = port.spec.interface().is_some_and(|it| it.netns.is_none() && it.bare.is_none());
+    let network = || port.spec.carries.untagged().and_then(|name| state.network(name));
+    port.origin == Origin::Derived
+        && is_here
+        && network().is_some_and(|it| host_port_name(&it.spec) == port.spec.name)
 }
 
 /// The rules see to it that every network a port names exists.
@@ -258,8 +266,8 @@ fn port_rules(state: &State, port: &Port, group: bool) -> Option<PortRules> {
             native: native.as_ref().and_then(number),
         },
         Carries::Tunnel { .. } if is_endpoint => PortMode::Tunnel(Vec::new()),
-        carries @ Carries::Tunnel { .. } => {
-            let held = state.networks().filter(|network| carries.holds(&network.spec));
+        Carries::Tunnel { .. } => {
+            let held = state.networks().filter(|network| port.spec.holds(&network.spec));
             PortMode::Tunnel(held.map(|network| network.id).collect())
         }
         Carries::Mirror { .. } => PortMode::Mirror,

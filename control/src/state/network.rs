@@ -1,13 +1,20 @@
 //! Networks as Docker's users make, change and remove them. Its sentences are Docker's.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 
 use super::{Network, Origin, Refusal, State, registry::Entry};
 use crate::{
     ipam::{self, IpamError, Subnet},
-    model::{Driver, Id, Ipam, Name, NetworkSpec, NetworkUpdate, PoolSpec, Reference, SubnetSpec},
+    model::{
+        DeviceSpec, Driver, Id, Ipam, Name, NetworkSpec, NetworkUpdate, PoolSpec, PortSpec, Reference,
+        SubnetSpec,
+    },
     options::{self, OptionError},
 };
 
@@ -89,6 +96,9 @@ pub enum NetworkError {
     /// Nobody outside could reach it: (network, why).
     #[error("ports cannot be published in network {0}: {1}")]
     NotPublished(Name, &'static str),
+    /// A network is to reach a peer that there is not.
+    #[error("there is no peer {0}: see `vswitchctl peer ls`, or add it")]
+    NoPeer(Name),
     /// It cannot change while it lives: (network, key, why).
     #[error("network {0}: {1} cannot change while the network lives: {2}")]
     Fixed(Name, String, &'static str),
@@ -170,6 +180,7 @@ impl State {
             return Err(NetworkError::Exists(name).into());
         }
         options::absorb(&mut spec).map_err(NetworkError::from)?;
+        self.check_peers(&spec)?;
         self.choose_subnets(&mut spec)?;
         if spec.driver() == Driver::Overlay && spec.vni.is_none() {
             spec.vni = Some(self.free_vni().ok_or(NetworkError::NoVni)?);
@@ -283,9 +294,48 @@ impl State {
             new.options.extend(value.map(|value| (key, value)));
         }
         new.mtu = update.mtu.or(new.mtu);
+        self.choose_peers(&mut new, &update.peers_add, &update.peers_remove)?;
         options::absorb(&mut new).map_err(NetworkError::from)?;
+        self.check_peers(&new)?;
         self.networks.replace(new);
         Ok(())
+    }
+
+    /// Writes down which peers a network reaches, if `add` or `remove` make that others than all.
+    fn choose_peers(
+        &self,
+        network: &mut NetworkSpec,
+        add: &BTreeSet<Name>,
+        remove: &BTreeSet<Name>,
+    ) -> Result<(), NetworkError> {
+        let told = options::of_network(network)?.peers;
+        if add.is_empty() && remove.is_empty() || told.is_none() && remove.is_empty() {
+            return self.are_peers(add);
+        }
+        let before = told.unwrap_or_else(|| self.peers().cloned().collect());
+        self.are_peers(add.iter().chain(remove.difference(&before)))?;
+        let peers = before.union(add).filter(|peer| !remove.contains(*peer));
+        let peers: Vec<_> = peers.map(Name::as_str).collect();
+        network.options.insert("peers".into(), peers.join(","));
+        Ok(())
+    }
+
+    /// Refuses to reach a peer that there is not. One may go later: then the network does not reach it.
+    fn check_peers(&self, network: &NetworkSpec) -> Result<(), NetworkError> {
+        let before =
+            self.networks.entry(&network.name).and_then(|it| options::of_network(&it.spec).ok()?.peers);
+        let new = options::of_network(network)?.peers.unwrap_or_default();
+        self.are_peers(new.difference(&before.unwrap_or_default()))
+    }
+
+    fn are_peers<'n>(&self, names: impl IntoIterator<Item = &'n Name>) -> Result<(), NetworkError> {
+        let missing = names.into_iter().find(|name| self.peers().all(|peer| peer != *name));
+        missing.map_or(Ok(()), |name| Err(NetworkError::NoPeer(name.clone())))
+    }
+
+    fn peers(&self) -> impl Iterator<Item = &Name> {
+        let is_peer = |entry: &&Entry<PortSpec>| matches!(entry.spec.device, DeviceSpec::Peer(_));
+        self.ports.entries().filter(is_peer).map(|entry| &entry.spec.name)
     }
 
     /// Removes a network that nobody is connected to.
@@ -324,6 +374,6 @@ fn reason(key: &str) -> &'static str {
         "subnet" | "ipam" | "ipv6" => "its containers have addresses in it; create another network",
         "ifname" | "host" => "the host's routes lead through that interface; create another network",
         "internal" | "attachable" | "created" => "it was made so; create another network",
-        _ => "there is nothing of that name to change: mtu, labels and options can",
+        _ => "there is nothing of that name to change: mtu, labels, options and peers can",
     }
 }

@@ -12,6 +12,11 @@ use crate::model::{Name, NetworkSpec, PortSpec};
 pub(super) trait Spec: PartialEq {
     const KIND: Kind;
     fn name(&self) -> &Name;
+
+    /// Whether a file declared it once, though it counts as made by the API now.
+    fn was_declared(&self) -> bool {
+        false
+    }
 }
 
 impl Spec for NetworkSpec {
@@ -19,6 +24,10 @@ impl Spec for NetworkSpec {
 
     fn name(&self) -> &Name {
         &self.name
+    }
+
+    fn was_declared(&self) -> bool {
+        self.is_declared()
     }
 }
 
@@ -57,7 +66,21 @@ impl<S: Spec> Registry<S> {
 
     /// Whether `entry` of another registry stands here unchanged.
     pub(super) fn holds(&self, entry: &Entry<S>) -> bool {
-        self.entry(entry.spec.name()).is_some_and(|own| Arc::ptr_eq(&own.spec, &entry.spec))
+        self.entry(entry.spec.name()).is_some_and(|own| {
+            Arc::ptr_eq(&own.spec, &entry.spec) && own.number == entry.number && own.origin == entry.origin
+        })
+    }
+
+    /// The names of what does not stand unchanged in both.
+    pub(super) fn unlike<'a>(&'a self, other: &'a Self) -> BTreeSet<&'a Name> {
+        let ours = self.entries().filter(|entry| !other.holds(entry));
+        let theirs = other.entries().filter(|entry| !self.holds(entry));
+        ours.chain(theirs).map(|entry| entry.spec.name()).collect()
+    }
+
+    /// All names.
+    pub(super) fn names(&self) -> impl Iterator<Item = &Name> {
+        self.entries.keys()
     }
 
     /// Takes in an object under the lowest free number.
@@ -98,9 +121,10 @@ impl<S: Spec> Registry<S> {
         let mut names = BTreeSet::new();
         for spec in &specs {
             let (kind, name) = (S::KIND, spec.name().clone());
-            match self.entries.get(&name).map(|entry| entry.origin) {
-                Some(Origin::Api) if origin == Origin::File => return Err(Refusal::Both { kind, name }),
-                Some(other) if other != origin && other != Origin::Learned => {
+            match self.entries.get(&name).map(|entry| (entry.origin, entry.spec.was_declared())) {
+                Some((Origin::Api, true)) if origin == Origin::File => {}
+                Some((Origin::Api, _)) if origin == Origin::File => return Err(Refusal::Both { kind, name }),
+                Some((other, _)) if other != origin && other != Origin::Learned => {
                     return Err(Refusal::Exists { kind, name });
                 }
                 _ => {}
@@ -122,7 +146,7 @@ impl<S: Spec> Registry<S> {
             match Arc::make_mut(&mut self.entries).get_mut(spec.name()) {
                 None => self.add(Arc::new(spec), origin)?,
                 Some(entry) => {
-                    // One that was learned is declared now.
+                    // One that was learned is declared now, or one that was dropped is again.
                     entry.origin = origin;
                     if *entry.spec != spec {
                         entry.spec = Arc::new(spec);

@@ -1,8 +1,10 @@
+use std::sync::Arc;
+
 use serde_json::json;
 use vswitch::topology::PortMode;
 
 use super::{Command, Effect, Kind, Origin, Record, Refusal, State};
-use crate::model::{Config, Name, NetworkSpec, PortSpec};
+use crate::model::{Config, Id, Name, NetworkSpec, PortSpec};
 
 fn name(text: &str) -> Name {
     text.parse().unwrap()
@@ -52,6 +54,11 @@ const FILE: &str = r#"
     network = "blue"
     kind = "tap"
 "#;
+
+/// A network that the API made: it has an id of its own.
+fn made(name: &str) -> NetworkSpec {
+    NetworkSpec { id: Some(Id::of(&format!("made {name}"))), ..network(json!({ "name": name })) }
+}
 
 fn started() -> State {
     State::start(config(FILE), []).unwrap().next
@@ -229,10 +236,24 @@ fn what_changes_in_place_and_what_does_not() {
     }
 }
 
+/// It counts as made by the API as long as the file does not declare it.
+#[test]
+fn what_the_file_dropped_it_may_declare_again() {
+    let dropped =
+        [Record::Network(network(json!({"name": "red"})).into()), Record::Port(tap("new", "red").into())];
+    let mut state = State::start(config(FILE), dropped).unwrap().next;
+    assert_eq!(state.network(&name("red")).unwrap().origin, Origin::Api);
+    let effects =
+        state.apply(Command::Reload(config(&format!("[[network]]\nname = \"red\"\n{FILE}")))).unwrap();
+    assert_eq!(told(&effects), ["unstore network red"]);
+    assert_eq!(state.network(&name("red")).unwrap().origin, Origin::File);
+    assert!(state.port(&name("new")).is_some());
+}
+
 #[test]
 fn refusals_say_what_to_do() {
     let mut state = started();
-    state.apply(Command::AddNetwork(network(json!({"name": "red"})))).unwrap();
+    state.apply(Command::AddNetwork(made("red"))).unwrap();
     state.apply(Command::AddPort(tap("a", "red"))).unwrap();
     state.apply(Command::AddPort(tap("b", "red"))).unwrap();
     state.apply(Command::AddPort(tap("c", "blue"))).unwrap();
@@ -278,7 +299,7 @@ fn refusals_say_what_to_do() {
         assert_eq!(refusal.to_string(), expected, "{command:?}");
     }
     assert_eq!(format!("{state:?}"), before, "a refusal changes nothing");
-    let stored = [Record::Network(network(json!({"name": "blue"})).into())];
+    let stored = [Record::Network(made("blue").into())];
     let refusal = State::start(config(FILE), stored).unwrap_err();
     assert_eq!(refusal, Refusal::Both { kind: Kind::Network, name: name("blue") });
 }
@@ -303,8 +324,8 @@ mod model {
     #[derive(Clone, Debug, Default, PartialEq)]
     struct Edge {
         open: BTreeMap<u16, super::super::Port>,
-        layout: Layout,
-        outside: Vec<Outside>,
+        layout: Arc<Layout>,
+        outside: Arc<Vec<Outside>>,
         stored: BTreeMap<(String, String), Record>,
     }
 
@@ -356,8 +377,8 @@ mod model {
             let endpoints = state.endpoints().map(|it| Record::Endpoint(it.clone()));
             Self {
                 open: state.ports().map(|port| (port.id.0, port)).collect(),
-                layout: state.layout(),
-                outside: state.outside(),
+                layout: state.layout().clone().into(),
+                outside: state.outside().to_vec().into(),
                 stored: networks
                     .chain(ports)
                     .chain(endpoints)
@@ -425,7 +446,8 @@ mod model {
     fn any_command() -> impl Strategy<Value = Command> {
         prop_oneof![
             2 => any_config().prop_map(Command::Reload),
-            3 => any_network().prop_map(Command::AddNetwork),
+            2 => any_network().prop_map(Command::AddNetwork),
+            2 => any_network().prop_map(|it| Command::AddNetwork(NetworkSpec { id: made(it.name.as_str()).id, ..it })),
             1 => (0..4_u8).prop_map(|it| Command::RemoveNetwork(name(&format!("n{it}")))),
             4 => any_port().prop_map(Command::AddPort),
             2 => (0..6_u8).prop_map(|it| Command::RemovePort(name(&format!("p{it}")))),

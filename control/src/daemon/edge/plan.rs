@@ -17,7 +17,7 @@ impl Edge {
     pub(in crate::daemon) async fn rebuild(&mut self, state: &State) {
         self.collect_faults();
         self.captures.rename(state);
-        let mut layout = state.layout();
+        let mut layout = state.layout().clone();
         layout.ports.retain(|rules| self.ports.get(&rules.id).is_some_and(|port| self.is_up(port)));
         let topology = layout.build().expect("the state's rules let no contradiction through");
         let slots = self.ports.keys().last().map_or(0, |last| last.index() + 1);

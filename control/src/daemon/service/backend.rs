@@ -375,6 +375,7 @@ impl Backend for Daemon {
                     info!("reload: {change}");
                 }
                 core.carry_out(plan, Manner { missing: Missing::Retry, handed: None }).await?;
+                core.note_declared()?;
                 info!(changes = reload.changes.len(), "reloaded");
                 // Those known by now may be welcome from now on.
                 self.strangers.notify_one();

@@ -9,12 +9,13 @@ use super::reap::Unfetched;
 use crate::{
     api::ApiError,
     daemon::{
+        crash,
         edge::{Edge, Missing},
         journal::Observer,
     },
     gateway::Gateway,
-    state::{self, Command, Effect, Plan, State},
-    store::Store,
+    state::{self, Command, Effect, Origin, Plan, State},
+    store::{Store, StoreError},
 };
 
 /// What is wanted, what is real, and what is kept; changed together.
@@ -57,18 +58,23 @@ impl Core {
         let Plan { next, changes, effects } = plan;
         self.observer.look_at_table(&self.state, &self.edge);
         for (index, effect) in effects.iter().enumerate() {
+            crash::point();
             if let Err(error) = self.perform(effect, &next, &mut manner).await {
                 self.take_back(&effects[..=index]).await;
                 return Err(error);
             }
         }
+        crash::point();
         if let Err(error) = self.edge.set_up(manner.missing).await {
             self.take_back(&effects).await;
             return Err(error);
         }
+        crash::point();
         self.edge.keep();
         self.state = next;
+        crash::point();
         self.edge.rebuild(&self.state).await;
+        crash::point();
         self.observer.note_changes(&changes);
         self.look();
         self.pin_again()?;
@@ -76,6 +82,12 @@ impl Core {
             self.state.warnings().iter().for_each(|warning| warn!("{warning}"));
         }
         Ok(changes)
+    }
+
+    /// Keeps what the file declares, for the day when it does not any more.
+    pub(super) fn note_declared(&self) -> Result<(), StoreError> {
+        let declared: Vec<_> = self.state.networks().filter(|it| it.origin == Origin::File).collect();
+        self.store.declare(declared.iter().map(|it| &*it.spec))
     }
 
     /// Notes what has happened.
@@ -105,13 +117,14 @@ impl Core {
             Effect::Store(record) => {
                 // What is kept must be real.
                 self.edge.set_up(manner.missing).await?;
+                crash::point();
                 self.store.put(record)?;
             }
             Effect::Unstore(record) => self.store.remove(record.kind(), record.key())?,
             Effect::SetOutside { new, .. } => {
                 // The gateways' interfaces must be there, with their addresses.
                 self.edge.set_up(manner.missing).await?;
-                self.set_outside(new.clone(), manner.missing).await?;
+                self.set_outside(new.to_vec(), manner.missing).await?;
             }
             Effect::Restore { new, .. } => self.store.put(new)?,
         }

@@ -32,7 +32,7 @@ impl Core {
             )));
         }
         let (spec, carried) = (self.state.port(&pin.port), self.state.network(&pin.network));
-        if !spec.zip(carried).is_some_and(|(port, network)| port.spec.carries.holds(&network.spec)) {
+        if !spec.zip(carried).is_some_and(|(port, network)| port.spec.holds(&network.spec)) {
             let why = format!("port {} does not carry network {}", pin.port, pin.network);
             return Err(ApiError::invalid(why));
         }

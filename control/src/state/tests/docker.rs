@@ -6,6 +6,7 @@ use std::{
 use ipnet::IpNet;
 use proptest::{collection::vec, prelude::*};
 use serde_json::json;
+use vswitch::topology::PortMode;
 
 use super::{config, name, network, told};
 use crate::{
@@ -192,7 +193,7 @@ fn overlay_networks_have_vnis_and_uplinks_share_a_trunk() {
     assert_eq!([vni("a"), vni("b"), vni("c")], [4096, 4097, 4098]);
     let subnet = state.network(&name("c")).unwrap().spec.subnets[0].subnet;
     assert_eq!(subnet, "10.0.2.0/24".parse::<IpNet>().unwrap());
-    let gateway = state.layout().ports.into_iter().find(|it| it.id == state.port(&name("gw.a")).unwrap().id);
+    let gateway = state.layout().ports.iter().find(|it| it.id == state.port(&name("gw.a")).unwrap().id);
     assert!(gateway.unwrap().horizon.is_some(), "no gateway hears of another host's");
 
     let uplink = |text: &str, parent: &str, net: &str| {
@@ -245,12 +246,79 @@ fn a_network_changes_while_containers_stay() {
         (
             json!({"colour": "red"}),
             "network blue: colour cannot change while the network lives: there is nothing of that name to change: \
-             mtu, labels and options can",
+             mtu, labels, options and peers can",
         ),
         (json!({"options": {"iccc": "1"}}), "option iccc: is unknown: did you mean icc?"),
     ] {
         assert_eq!(state.apply(update(change)).unwrap_err().to_string(), expected);
     }
+}
+
+#[test]
+fn a_network_reaches_the_peers_it_is_told() {
+    let file = r#"
+        [vxlan]
+        local = "10.8.0.1"
+        [[vxlan.peer]]
+        name = "a"
+        address = "10.8.0.2"
+        [[vxlan.peer]]
+        name = "b"
+        address = "10.8.0.3"
+        [[network]]
+        name = "declared"
+        vni = 7
+        [network.options]
+        peers = "b"
+    "#;
+    let mut state = State::start(config(file), []).unwrap().next;
+    let reached = |state: &State, network: &str| -> Vec<String> {
+        let id = state.network(&name(network)).unwrap().id;
+        let is_reached = |port: &str| {
+            let number = state.port(&name(port)).unwrap().id;
+            let rules = state.layout().ports.iter().find(|rules| rules.id == number).unwrap();
+            matches!(&rules.mode, PortMode::Tunnel(networks) if networks.contains(&id))
+        };
+        ["a", "b"].into_iter().filter(|port| is_reached(port)).map(str::to_owned).collect()
+    };
+    assert_eq!(reached(&state, "declared"), ["b"]);
+    let spec = json!({"name": "wide", "driver": "overlay", "ipam": "default"});
+    state.apply(Command::AddNetwork(network(spec))).unwrap();
+    state.apply(connect("wide", "web", 1)).unwrap();
+    assert_eq!(reached(&state, "wide"), ["a", "b"]);
+    let update = |value: serde_json::Value| Command::UpdateNetwork {
+        name: name("wide"),
+        update: serde_json::from_value(value).unwrap(),
+    };
+    for (change, expected) in [
+        (json!({"peers_remove": ["a"]}), &["b"][..]),
+        (json!({"peers_add": ["a"], "peers_remove": ["b"]}), &["a"]),
+        (json!({"peers_remove": ["a"]}), &[]),
+        (json!({"options": {"peers": "b"}}), &["b"]),
+        (json!({"options": {"peers": null}}), &["a", "b"]),
+    ] {
+        let effects = state.apply(update(change.clone())).unwrap();
+        assert_eq!(
+            told(&effects),
+            ["set topology", "restore network wide"],
+            "{change}: nothing is opened or closed"
+        );
+        assert_eq!(reached(&state, "wide"), expected, "{change}");
+    }
+    assert_eq!(state.apply(update(json!({"peers_add": ["a"]}))).unwrap(), [], "it reaches all already");
+    let missing = "there is no peer c: see `vswitchctl peer ls`, or add it";
+    for change in
+        [json!({"peers_add": ["c"]}), json!({"peers_remove": ["c"]}), json!({"options": {"peers": "a,c"}})]
+    {
+        assert_eq!(state.apply(update(change)).unwrap_err().to_string(), missing);
+    }
+    let local = network(json!({"name": "local", "driver": "bridge", "options": {"peers": "a"}}));
+    let refusal = state.apply(Command::AddNetwork(local)).unwrap_err().to_string();
+    assert_eq!(refusal, "option peers: belongs to driver overlay: leave it out");
+    let odd = json!({"options": {"peers": "a b"}});
+    assert!(
+        state.apply(update(odd)).unwrap_err().to_string().starts_with("option peers: \"a b\" is no name")
+    );
 }
 
 /// Every sentence that Docker has for what does not go, and ours.
