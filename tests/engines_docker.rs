@@ -503,3 +503,43 @@ fn compose_files() {
     nothing_is_left(&switch);
     assert!(switch.refusal(&["network", "inspect", "shop-front"]).1.contains("not found"));
 }
+
+/// Without the plugin: a container that Docker gave no network is connected by its name, as any sandbox is.
+#[test]
+#[ignore = "needs root: make test runs it"]
+fn a_running_container_is_connected_by_its_name() {
+    let switch = Vswitchd::start_apart(Netns::new("host"), "");
+    let engine = Engine::start(&switch);
+    for name in ["web", "job"] {
+        engine.docker(&["run", "-d", "--name", name, "--network", "none", "box", "sleep", "1000"]);
+    }
+    switch.ctl(&["network", "create", "blue"]);
+    let ctl = |arguments: &[&str]| {
+        let output = engine.try_ctl(&switch, arguments);
+        assert_eq!(output.code, 0, "{arguments:?}: {}", output.stderr);
+        output.stdout
+    };
+    ctl(&["network", "connect", "--alias", "www", "blue", "docker:web"]);
+    ctl(&["network", "connect", "--ip", "172.17.0.9", "blue", "docker:job"]);
+    engine.reaches("web", "172.17.0.9");
+    engine.reaches("web", "172.17.0.1");
+    let id = engine.docker(&["inspect", "-f", "{{.Id}}", "web"]);
+    let inspected: serde_json::Value =
+        serde_json::from_str(&switch.try_ctl(&["network", "inspect", "blue"]).stdout).unwrap();
+    let container = &inspected[0]["Containers"][&id];
+    assert_eq!((&container["Name"], &container["IPv4Address"]), (&"web".into(), &"172.17.0.2/16".into()));
+    let found = ctl(&["sandbox", "inspect", "docker:job"]);
+    assert!(found.contains("172.17.0.9/16"), "{found}");
+    let missing = engine.try_ctl(&switch, &["network", "connect", "blue", "docker:nobody"]);
+    assert!(missing.stderr.contains("no container named nobody: see `docker ps`"), "{}", missing.stderr);
+
+    switch.ctl(&["network", "disconnect", "blue", &id[..12]]);
+    assert!(!engine.docker(&["exec", "web", "ip", "addr"]).contains("eth0"));
+    // A container that ends takes its endpoint with it.
+    engine.docker(&["rm", "--force", "job"]);
+    eventually("the endpoint of a container that ended is reaped", || {
+        let network = switch.ctl(&["network", "inspect", "blue"]);
+        network[0]["endpoints"].as_array().is_none_or(Vec::is_empty).then_some(())
+    });
+    switch.logs(&["reaped", "job"]);
+}

@@ -27,6 +27,7 @@ pub struct Vswitchd {
     child: Option<Child>,
     mounts: Option<Arc<Mounts>>,
     notifications: UnixDatagram,
+    program: PathBuf,
 }
 
 /// What a command came to.
@@ -57,7 +58,8 @@ impl Vswitchd {
     pub fn prepare(host: Netns, switch: &str, rest: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("vt-kernel-").tempdir().unwrap();
         let notifications = UnixDatagram::bind(folder.path().join("notify.sock")).unwrap();
-        let daemon = Self { host, folder, child: None, mounts: None, notifications };
+        let program = binary("vswitchd");
+        let daemon = Self { host, folder, child: None, mounts: None, notifications, program };
         daemon.configure(switch, rest);
         daemon
     }
@@ -68,6 +70,31 @@ impl Vswitchd {
         daemon.mounts = Some(Arc::new(Mounts::new()));
         daemon.run();
         daemon
+    }
+
+    /// A daemon that crashes [when it is told](Vswitchd::crash_after): only builds for development do.
+    pub fn start_fragile(switch: &str, rest: &str) -> Self {
+        let mut daemon = Self::prepare(Netns::new("host"), switch, rest);
+        daemon.program = built("debug", "vswitchd");
+        assert!(daemon.program.exists(), "vswitchd is not built: `cargo build -p vswitch-control`");
+        daemon.run();
+        daemon
+    }
+
+    /// Has the daemon end as by kill -9 at the next moment of a command at which it may, but for the first `steps`.
+    pub fn crash_after(&self, steps: u32) {
+        fs::write(self.folder().join("crash"), steps.to_string()).unwrap();
+    }
+
+    /// Calls the crash off that was still to come.
+    pub fn crash_no_more(&self) {
+        fs::remove_file(self.folder().join("crash")).unwrap();
+    }
+
+    /// Waits until the daemon has ended by itself.
+    pub fn crashed(&mut self) {
+        let mut child = self.child.take().unwrap();
+        within(PATIENCE, "vswitchd has crashed", || ends(&mut child, Duration::ZERO).then_some(()));
     }
 
     /// The mounts it has of its own.
@@ -111,10 +138,10 @@ impl Vswitchd {
     }
 
     fn command(&self) -> Command {
-        let program = binary("vswitchd");
-        let apart = self.mounts.as_ref().map(|mounts| mounts.command(&program));
-        let mut command = apart.unwrap_or_else(|| Command::new(program));
+        let apart = self.mounts.as_ref().map(|mounts| mounts.command(&self.program));
+        let mut command = apart.unwrap_or_else(|| Command::new(&self.program));
         command.arg("--config").arg(self.config()).env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
+        command.env("VSWITCHD_CRASH", self.folder().join("crash"));
         command
     }
 
@@ -282,12 +309,16 @@ pub fn binary(name: &str) -> PathBuf {
         assert!(path.exists(), "VSWITCH_BIN_DIR has no {name}");
         return path;
     }
-    let exe = std::env::current_exe().unwrap();
-    // target/<profile>/deps/<test>
-    let target = exe.ancestors().nth(3).unwrap();
-    let built = ["release", "debug"].map(|profile| target.join(profile).join(name));
-    let newest = built.into_iter().max_by_key(|path| fs::metadata(path).and_then(|it| it.modified()).ok());
+    let newest = ["release", "debug"].map(|profile| built(profile, name));
+    let newest = newest.into_iter().max_by_key(|path| fs::metadata(path).and_then(|it| it.modified()).ok());
     newest.filter(|path| path.exists()).unwrap_or_else(|| {
         panic!("{name} is not built: `cargo build --release -p vswitch-control`, or set VSWITCH_BIN_DIR")
     })
+}
+
+/// Where a build of `profile` of this workspace has the binary `name`.
+fn built(profile: &str, name: &str) -> PathBuf {
+    let exe = std::env::current_exe().unwrap();
+    // target/<profile>/deps/<test>
+    exe.ancestors().nth(3).unwrap().join(profile).join(name)
 }

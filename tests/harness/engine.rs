@@ -235,6 +235,16 @@ impl Engine {
         output.stderr.trim_end().to_owned()
     }
 
+    /// What vswitchctl says, where it finds this engine at Docker's usual place.
+    pub fn try_ctl(&self, switch: &Vswitchd, arguments: &[&str]) -> Output {
+        let mut link = self.mounts.command("ln");
+        link.arg("-sf").arg(self.folder.join("docker.sock")).arg("/run/docker.sock");
+        assert!(link.status().unwrap().success());
+        let mut command = self.mounts.command(crate::daemon::binary("vswitchctl"));
+        command.arg("--socket").arg(switch.socket()).args(arguments);
+        Output::of(self.in_host(|| command.output().unwrap()))
+    }
+
     /// Waits until a container answers echo requests from another.
     pub fn reaches(&self, container: &str, address: &str) {
         within(PATIENCE, &format!("{container} reaches {address}"), || {
