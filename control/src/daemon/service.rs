@@ -74,6 +74,7 @@ impl Daemon {
             .await
             .map_err(|error| error.error)?;
         core.note_declared()?;
+        core.forget_outside().await?;
         core.edge.remove_orphans().await;
         let (networks, ports) = (core.state.networks().count(), core.state.ports().count());
         info!(networks, ports, workers = core.edge.workers.count(), "switch started");

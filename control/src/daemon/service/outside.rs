@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 use tokio::task::spawn_blocking;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{Missing, core::Core};
 use crate::{
@@ -62,6 +62,17 @@ impl Core {
         let gateway = Arc::clone(&self.gateway);
         let done = spawn_blocking(move || job(&mut gateway.lock().unwrap_or_else(PoisonError::into_inner)));
         done.await.map_err(|error| ApiError::internal(format!("the gateway failed: {error}")))
+    }
+
+    /// Removes the rules of an earlier life where none are wanted: it may have ended before it kept what they were for.
+    pub(super) async fn forget_outside(&self) -> Result<(), ApiError> {
+        if self.state.outside().is_empty()
+            && let Err(why) = self.gate(|gateway| gateway.set(&[])).await?
+        {
+            // Without nft, or the right to use it, there were none.
+            debug!("rules of an earlier life cannot be looked for: {why}");
+        }
+        Ok(())
     }
 
     /// Makes the host's rules what they should be. With [`Missing::Retry`] as much as can be had, now and later.
