@@ -115,7 +115,7 @@ fn wholly_or_not_at_all(world: &mut World, command: &[&str], undo: &[&str]) {
         }
         assert_eq!(*done.get_or_insert_with(|| now.clone()), now, "{command:?}, killed after {steps} steps");
         let undone = network(&world.switch, undo);
-        assert_eq!(undone.code, 0, "{undo:?}: {}", undone.stderr);
+        assert_eq!(undone.code, 0, "{command:?}, killed after {steps} steps: {now:#} was {before:#}");
         assert_eq!(world.seen(), before, "{undo:?}, after {command:?} that was killed after {steps} steps");
     }
     assert_eq!(done.expect("the last steps come after it is kept"), world.seen(), "{command:?}");

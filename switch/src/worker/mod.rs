@@ -195,6 +195,10 @@ impl Mailbox {
         wake(&self.wake);
     }
 
+    fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::Relaxed)
+    }
+
     fn fetch(&self) -> Vec<Message> {
         if !self.pending.swap(false, Ordering::Acquire) {
             return Vec::new();
@@ -294,6 +298,10 @@ impl Worker {
                     drain(&self.mailbox.wake);
                 } else {
                     self.turn(key, flags, now);
+                }
+                // Control waits for one receiver's turn at most: who was not served is still ready.
+                if self.mailbox.is_pending() {
+                    break;
                 }
             }
             // One reading is the end of the work and the beginning of the wait.
