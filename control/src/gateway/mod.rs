@@ -184,7 +184,8 @@ impl Gateway {
             (changed, chains.map(|chains| chains.join().expect("reading chains does not panic")))
         });
         changed?;
-        let known: HashMap<_, _> = before.iter().flatten().map(|outside| (&outside.ifname, outside)).collect();
+        let known: HashMap<_, _> =
+            before.iter().flatten().map(|outside| (&outside.ifname, outside)).collect();
         let is_new = |outside: &&Outside| known.get(&outside.ifname) != Some(outside);
         let new: Vec<_> = outsides.iter().filter(is_new).cloned().collect();
         if let Err(error) = sysctl::prepare(&new) {

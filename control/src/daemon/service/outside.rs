@@ -109,11 +109,11 @@ impl Core {
             return;
         }
         self.outside_checked = Instant::now();
-        let outsides = self.state.outside();
+        let outsides = self.state.outside().to_vec();
         // Where nft fails, setting the rules has told why.
         if let Ok(Ok(false)) = self.gate(move |gateway| gateway.check(&outsides)).await {
             warn!("the table inet {TABLE} is gone: it is made again");
-            let _ = self.set_outside(self.state.outside(), Missing::Retry).await;
+            let _ = self.set_outside(self.state.outside().to_vec(), Missing::Retry).await;
         }
     }
 }
