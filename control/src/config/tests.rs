@@ -137,7 +137,7 @@ metrics = "localhost"
         "net.toml:18: port[0].network: no network is named bleu: did you mean blue?",
         "net.toml:20: port[0].address[1]: \"10.9.0.300/24\" is no IP address: write it like 10.9.0.2/24",
         "net.toml:22: port[1].name: missing: name the port",
-        "net.toml:24: port[1].kind: \"tun\" is no kind of port: use \"tap\", \"veth\" or \"packet\"",
+        "net.toml:24: port[1].kind: \"tun\" is no kind of port: use \"tap\", \"veth\" or \"packet\", or \"collector\" for a mirror to another host",
         "net.toml:25: port[1].netns: is a whole number: write it in quotes",
         "net.toml:27: port[2].device: missing: name the interface to use",
         "net.toml:30: port[2].ifname: belongs to kind tap or veth: a packet port takes its interface as it is",

@@ -16,7 +16,7 @@ use vswitch::{
 use vswitch_vxlan::{
     decap::{self, MESSAGE, Message},
     ecn::Ecn,
-    encap::{self, Dscp, MAX_DATAGRAMS, Train},
+    encap::{self, Class, Dscp, MAX_DATAGRAMS, Train},
     header::{HEADER, Vni},
     tables::Tables,
 };
@@ -87,7 +87,7 @@ impl Tunnel {
             out: encap::Manner {
                 overlay_mtu: 1450,
                 clamp: false,
-                dscp: Dscp::Fixed(0),
+                class: Class::marked(Dscp::Fixed(0)),
                 datagrams: MAX_DATAGRAMS,
                 sources: 16,
             },
@@ -118,13 +118,19 @@ impl Tunnel {
             captures: None,
         };
         let (mut scratch, mut trains, mut nth) = (Scratch::new(), Vec::new(), 0);
-        encap::encapsulate(&self.tables, &self.out, &frames, &mut scratch, &mut |train| {
-            nth += 1;
-            self.check(train);
-            refuse(nth - 1)?;
-            trains.push(Sent::of(train));
-            Ok(())
-        });
+        encap::encapsulate(
+            |network| self.tables.header(network),
+            &self.out,
+            &frames,
+            &mut scratch,
+            &mut |train| {
+                nth += 1;
+                self.check(train);
+                refuse(nth - 1)?;
+                trains.push(Sent::of(train));
+                Ok(())
+            },
+        );
         let mut answers = Vec::new();
         scratch.answers.take(|to, frame| answers.push((to, frame.to_vec())));
         Outcome { trains, totals: PortTotals::sum(&[counters]), answers }
