@@ -28,7 +28,7 @@ use vswitch::{
 
 use crate::{
     device::Way,
-    encap::{Class, Manner, encapsulate},
+    encap::{Class, Manner, Train, encapsulate},
     header::HEADER,
 };
 
@@ -37,38 +37,17 @@ use crate::{
 pub struct Collector {
     way: Way,
     copies: Copies,
-    class: Class,
-}
-
-/// The datagrams that carry a mirror's copies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Copies {
-    /// Where they are sent.
-    pub to: SocketAddr,
-    /// What they begin with.
-    pub header: [u8; HEADER],
 }
 
 impl Collector {
     /// Copies that leave by `way`.
-    pub(crate) fn new(way: Way, copies: Copies, class: Class) -> Self {
-        Self { way, copies, class }
+    pub(crate) fn new(way: Way, copies: Copies) -> Self {
+        Self { way, copies }
     }
 
     /// The mirror's port.
     pub fn port(&self) -> PortId {
         self.way.peer.port
-    }
-
-    /// Why a frame is not sent, before it is known whether it could be.
-    fn refuses(&self, frames: &Transmit<'_>, out: Out) -> Option<DropReason> {
-        let slot = usize::from(out.slot);
-        let (frame, offload) = (frames.batch.bytes(slot), &frames.batch.frames()[slot].offload);
-        if offload.wire_len(frame.len()) > frames.max_frame {
-            Some(DropReason::PktTooBig)
-        } else {
-            self.copies.include(frame).then_some(DropReason::MirrorLoop)
-        }
     }
 }
 
@@ -79,24 +58,8 @@ impl Device for Collector {
     }
 
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
-        let mut outs = ArrayVec::<Out, CAPACITY>::new();
-        for out in frames.outs {
-            match self.refuses(frames, *out) {
-                Some(reason) => frames.count(*out, Err(reason)),
-                None => outs.push(*out),
-            }
-        }
         let Way { endpoint, address, .. } = &self.way;
-        let manner = Manner {
-            // No packet is too long for fragments.
-            overlay_mtu: u16::MAX,
-            clamp: false,
-            class: self.class,
-            datagrams: endpoint.datagrams(),
-            sources: 1,
-        };
-        let frames = Transmit { outs: &outs, ..*frames };
-        encapsulate(|_| Some(&self.copies.header), &manner, &frames, scratch, &mut |train| {
+        self.copies.encapsulate(endpoint.datagrams(), frames, scratch, &mut |train| {
             let whole = HEADER + ETHERNET + usize::from(self.way.overlay_mtu());
             if train.size <= whole {
                 let result = endpoint.send_copies(address, train);
@@ -109,7 +72,57 @@ impl Device for Collector {
     }
 }
 
+/// The datagrams that carry a mirror's copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copies {
+    /// Where they are sent.
+    pub to: SocketAddr,
+    /// What they begin with.
+    pub header: [u8; HEADER],
+    /// What outer headers have for their traffic class.
+    pub class: Class,
+}
+
 impl Copies {
+    /// Sends `frames` by `send`, a train of at most so many `datagrams` at a time, and counts what became of each. Nobody is
+    /// answered.
+    pub fn encapsulate(
+        &self,
+        datagrams: usize,
+        frames: &Transmit<'_>,
+        scratch: &mut Scratch,
+        send: &mut dyn FnMut(&Train<'_>) -> io::Result<()>,
+    ) {
+        let mut outs = ArrayVec::<Out, CAPACITY>::new();
+        for out in frames.outs {
+            match self.refuses(frames, *out) {
+                Some(reason) => frames.count(*out, Err(reason)),
+                None => outs.push(*out),
+            }
+        }
+        let manner = Manner {
+            // No packet is too long for fragments.
+            overlay_mtu: u16::MAX,
+            clamp: false,
+            class: self.class,
+            datagrams,
+            sources: 1,
+        };
+        let frames = Transmit { outs: &outs, ..*frames };
+        encapsulate(|_| Some(&self.header), &manner, &frames, scratch, send);
+    }
+
+    /// Why a frame is not sent, before it is known whether it could be.
+    fn refuses(&self, frames: &Transmit<'_>, out: Out) -> Option<DropReason> {
+        let slot = usize::from(out.slot);
+        let (frame, offload) = (frames.batch.bytes(slot), &frames.batch.frames()[slot].offload);
+        if offload.wire_len(frame.len()) > frames.max_frame {
+            Some(DropReason::PktTooBig)
+        } else {
+            self.include(frame).then_some(DropReason::MirrorLoop)
+        }
+    }
+
     /// Whether `frame` is such a datagram, or a fragment of one, on its way.
     ///
     /// That way may lead through a port or network that is mirrored: the gateway by which this host reaches the collector, or a

@@ -148,8 +148,8 @@ pub fn devices(
         })
     };
     let collector = |(peer, vni): &(Peer, Vni)| {
-        let copies = Copies { to: peer.address, header: vni.header() };
-        Arc::new(Collector::new(way(peer), copies, Class::unmarked(rules.dscp)))
+        let copies = Copies { to: peer.address, header: vni.header(), class: Class::unmarked(rules.dscp) };
+        Arc::new(Collector::new(way(peer), copies))
     };
     Devices {
         inlets: (0..endpoint.inlets()).map(inlet).collect(),
