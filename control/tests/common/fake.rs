@@ -353,6 +353,7 @@ impl Backend for Fake {
                 steps: vec![],
                 verdict: Verdict::Flooded,
                 exits: vec![],
+                copies: vec![],
             })
         }
         .boxed()
