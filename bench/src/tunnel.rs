@@ -29,7 +29,7 @@ use vswitch::{
 use vswitch_vxlan::{
     decap::{self, MESSAGE, Message, decapsulate},
     ecn::Ecn,
-    encap::{self, Dscp, MAX_DATAGRAMS, Train, encapsulate},
+    encap::{self, Class, Dscp, MAX_DATAGRAMS, Train, encapsulate},
     header::{HEADER, Vni},
     tables::Tables,
 };
@@ -39,7 +39,7 @@ use crate::memory::{Clock, Figures, Lazy};
 const OUT: encap::Manner = encap::Manner {
     overlay_mtu: 1450,
     clamp: false,
-    dscp: Dscp::Fixed(0),
+    class: Class::marked(Dscp::Fixed(0)),
     datagrams: MAX_DATAGRAMS,
     sources: 16,
 };
@@ -200,7 +200,7 @@ impl Crossing {
             Transmit { port: PortId(1), batch: sent, outs, max_frame: 70_000, counters, captures: None };
         let begin = Instant::now();
         received.clear();
-        encapsulate(tables, &OUT, &frames, scratch, &mut |train| {
+        encapsulate(|network| tables.header(network), &OUT, &frames, scratch, &mut |train| {
             if received.len() >= BATCH {
                 received.clear();
             }
@@ -331,7 +331,7 @@ impl Device for Remote {
     }
 
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
-        encapsulate(&self.tables, &OUT, frames, scratch, &mut |train| {
+        encapsulate(|network| self.tables.header(network), &OUT, frames, scratch, &mut |train| {
             black_box(train);
             Ok(())
         });

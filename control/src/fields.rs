@@ -14,7 +14,8 @@ use serde::{Deserialize, Deserializer, de::Error};
 use vswitch::addr::MacAddr;
 
 use crate::model::{
-    Carries, DeviceSpec, InterfaceSpec, MirrorSpec, Name, Netns, PeerSpec, PortSpec, StormSpec, text_option,
+    Carries, CollectorSpec, DeviceSpec, InterfaceSpec, MirrorSpec, Name, Netns, PeerSpec, PortSpec,
+    StormSpec, text_option,
 };
 
 /// Every key a port may have.
@@ -44,6 +45,7 @@ pub(crate) struct PortFields {
     pub(crate) offload: Option<bool>,
     pub(crate) remote: Option<IpAddr>,
     pub(crate) remote_port: Option<u16>,
+    pub(crate) vni: Option<u32>,
     pub(crate) networks: Option<Vec<Name>>,
     pub(crate) flood: Option<bool>,
 }
@@ -56,6 +58,7 @@ pub(crate) enum Kind {
     Veth,
     Packet,
     Peer,
+    Collector,
 }
 
 /// A key that does not go with the others, and what to do about it.
@@ -127,7 +130,11 @@ impl PortFields {
             }
             return Carries::Tunnel { networks: self.networks.clone() };
         }
-        if let Some(mirror) = self.mirror.clone() {
+        let is_collector = self.kind == Some(Kind::Collector);
+        if is_collector && self.mirror.is_none() {
+            misfit("mirror", "missing: a collector gets copies: say whose, with { ports = [\"web\"] }");
+        }
+        if let Some(mirror) = self.mirror.clone().or_else(|| is_collector.then(MirrorSpec::default)) {
             for (key, present) in [
                 ("network", self.network.is_some()),
                 ("trunk", self.trunk.is_some()),
@@ -166,26 +173,39 @@ impl PortFields {
 
     fn device(&self, misfits: &mut Vec<Misfit>) -> DeviceSpec {
         let mut misfit = |key, what: &str| misfits.push(Misfit { key, what: what.into() });
-        if self.kind == Some(Kind::Peer) {
+        if let Some(kind @ (Kind::Peer | Kind::Collector)) = self.kind {
+            let whose = if kind == Kind::Peer { "peer" } else { "collector" };
             for key in self.interface_keys().chain(self.device.as_ref().map(|_| "device")) {
-                misfit(key, "belongs to other kinds of port: a peer has no interface");
+                misfit(key, &format!("belongs to other kinds of port: a {whose} has no interface"));
             }
             if self.remote.is_none() {
-                misfit("remote", "missing: name the peer's address");
+                misfit("remote", &format!("missing: name the {whose}'s address"));
             }
-            return DeviceSpec::Peer(PeerSpec {
-                remote: self.remote.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-                remote_port: self.remote_port,
-                flood: self.flood,
+        }
+        let (remote, remote_port) =
+            (self.remote.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), self.remote_port);
+        if self.kind != Some(Kind::Collector) && self.vni.is_some() {
+            misfit("vni", "belongs to kind collector: remove it; a network's vni says how peers know it");
+        }
+        if self.kind == Some(Kind::Peer) {
+            return DeviceSpec::Peer(PeerSpec { remote, remote_port, flood: self.flood });
+        }
+        if self.flood.is_some() {
+            misfit("flood", "belongs to kind peer: remove it");
+        }
+        if self.kind == Some(Kind::Collector) {
+            if self.vni.is_none() {
+                misfit("vni", "missing: choose the number by which the collector knows the copies");
+            }
+            return DeviceSpec::Collector(CollectorSpec {
+                remote,
+                remote_port,
+                vni: self.vni.unwrap_or_default(),
             });
         }
-        for (key, present) in [
-            ("remote", self.remote.is_some()),
-            ("remote_port", self.remote_port.is_some()),
-            ("flood", self.flood.is_some()),
-        ] {
+        for (key, present) in [("remote", self.remote.is_some()), ("remote_port", remote_port.is_some())] {
             if present {
-                misfit(key, "belongs to kind peer: remove it");
+                misfit(key, "belongs to kinds peer and collector: remove it");
             }
         }
         if let Some(Kind::Packet) = self.kind {
@@ -237,7 +257,10 @@ impl FromStr for Kind {
             "tap" => Ok(Self::Tap),
             "veth" => Ok(Self::Veth),
             "packet" => Ok(Self::Packet),
-            _ => Err(format!("{text:?} is no kind of port: use \"tap\", \"veth\" or \"packet\"")),
+            "collector" => Ok(Self::Collector),
+            _ => Err(format!(
+                "{text:?} is no kind of port: use \"tap\", \"veth\" or \"packet\", or \"collector\" for a mirror to another host"
+            )),
         }
     }
 }
@@ -318,6 +341,13 @@ mod tests {
         let port: PortSpec = from_value(peer.clone()).unwrap();
         assert_eq!(to_value(&port).unwrap(), peer);
 
+        let collector = json!({
+            "name": "ids", "mirror": { "ports": ["web"] }, "kind": "collector", "remote": "10.8.0.9", "vni": 9000,
+            "isolated": false, "storm": {}, "offload": true,
+        });
+        let port: PortSpec = from_value(collector.clone()).unwrap();
+        assert_eq!(to_value(&port).unwrap(), collector);
+
         let trunk = json!({
             "name": "up", "trunk": ["blue"], "native": "red", "kind": "packet", "device": "eth1",
             "isolated": false, "storm": {}, "offload": true, "mtu": 9000, "mac_limit": 5,
@@ -363,6 +393,30 @@ mod tests {
             (json!({"name": "a", "kind": "peer", "remote": "10.8.0.2", "ifname": "e"}), "ifname: belongs"),
             (json!({"name": "a", "network": "n", "kind": "tap", "flood": true}), "flood: belongs"),
             (json!({"name": "a", "network": "n", "kind": "tap", "networks": []}), "networks: belongs"),
+            (json!({"name": "a", "network": "n", "kind": "tap", "remote": "10.8.0.2"}), "remote: belongs"),
+            (json!({"name": "a", "network": "n", "kind": "tap", "vni": 5}), "vni: belongs to kind collector"),
+            (json!({"name": "a", "kind": "peer", "remote": "10.8.0.2", "vni": 5}), "vni: belongs"),
+            (json!({"name": "a", "kind": "collector", "remote": "10.8.0.9", "vni": 5}), "mirror: missing"),
+            (
+                json!({"name": "a", "kind": "collector", "mirror": {"ports": ["b"]}, "vni": 5}),
+                "remote: missing",
+            ),
+            (
+                json!({"name": "a", "kind": "collector", "mirror": {"ports": ["b"]}, "remote": "10.8.0.9"}),
+                "vni: missing",
+            ),
+            (
+                json!({"name": "a", "kind": "collector", "remote": "10.8.0.9", "vni": 5, "network": "n"}),
+                "network: a port that mirrors",
+            ),
+            (
+                json!({"name": "a", "kind": "collector", "remote": "10.8.0.9", "vni": 5, "ifname": "e"}),
+                "ifname: belongs",
+            ),
+            (
+                json!({"name": "a", "kind": "collector", "remote": "10.8.0.9", "vni": 5, "flood": true}),
+                "flood: belongs",
+            ),
             (json!({"name": "a b", "network": "n", "kind": "tap"}), "is no name"),
         ];
         for (value, expected) in table {

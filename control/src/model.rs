@@ -28,7 +28,7 @@ pub use self::{
     network::{NetworkSpec, NetworkUpdate, Tags},
     port::{Carries, DeviceSpec, Direction, MirrorSpec, PortSpec, StormSpec},
     subnet::{Ipam, PoolSpec, PoolsSpec, SubnetSpec},
-    tunnel::{Dscp, PeerSpec, VXLAN_PORT, VxlanSpec},
+    tunnel::{CollectorSpec, Dscp, PeerSpec, VXLAN_PORT, VxlanSpec},
 };
 
 /// The switch as a whole: `[switch]`.

@@ -77,12 +77,14 @@ drop_reasons! {
     // Met on the way out; counted on the port the frame would have left by.
     /// Longer than the egress port takes.
     PktTooBig = "PKT_TOO_BIG", "longer than the egress port's MTU: give all ports of the network the same MTU, over a tunnel the overlay's";
+    /// A copy for a collector that is on its way to it already.
+    MirrorLoop = "MIRROR_LOOP", "a copy on its way to the collector that it is for: what is mirrored is the way to the collector; mirror other ports, or lead it elsewhere";
     /// The egress device is down or gone.
     DevReady = "DEV_READY", "the egress device is down or gone: set its link up, or see its port for the cause";
     /// The egress device's queue is full.
     FullRing = "FULL_RING", "the egress device's queue is full: the receiver is slower than the sender";
     /// The host has no route to the other end of the tunnel.
-    IpOutNoRoutes = "IP_OUTNOROUTES", "the host has no route to the peer: see `ip route get` with its address";
+    IpOutNoRoutes = "IP_OUTNOROUTES", "the host has no route to the other end: see `ip route get` with its address";
     /// The egress device refused the frame.
     DevTxError = "DEV_TX_ERROR", "the egress device refused the frame: see the port's last error";
 }

@@ -9,6 +9,7 @@ use crate::{
     drops::DropReason,
     forward::{self, Action, Decision},
     frame::{Frame, MAX_FRAME},
+    mirror::Copies,
     offload::Offload,
     plan::Plan,
     topology::{Classified, Member},
@@ -38,14 +39,16 @@ pub struct Trace<'a> {
     /// What would be decided.
     pub decision: Decision<'a>,
     /// Where it would leave, in order.
-    pub exits: Vec<Exit<'a>>,
+    pub exits: Vec<Exit>,
+    /// By which mirrors a copy of it would leave.
+    pub copies: Vec<Exit>,
 }
 
 /// How a frame would leave by one port.
 #[derive(Clone, Debug)]
-pub struct Exit<'a> {
-    /// The port, as the frame's network sees it.
-    pub member: &'a Member,
+pub struct Exit {
+    /// The port.
+    pub port: PortId,
     /// What would happen to its tag.
     pub tag: TagOp,
     /// Octets of the longest wire frame that may leave there.
@@ -67,11 +70,10 @@ pub fn trace<'a>(now: Timestamp, plan: &'a Plan, frame: &Hypothesis<'_>) -> Opti
     let parsed = Frame::parse(bytes);
     let classified = parsed.ok().and_then(|frame| plan.topology.classify(ingress, network, &frame).ok());
     let decision = forward::suppose(now, plan, &batch, 0);
-    let mut exits = Vec::new();
+    let mut leaving = Vec::new();
     if let Some(Classified { network, tag }) = classified {
-        let mut scratch = Scratch::new();
-        let mut leave = |member: &'a Member| {
-            exits.push(exit(plan, &batch, network, forward::tag_op(tag, member), member, &mut scratch));
+        let mut leave = |member: &Member| {
+            leaving.push((member.port, Out { slot: 0, network, tag: forward::tag_op(tag, member) }));
         };
         match decision.fate {
             Ok(Action::Send(member)) => leave(member),
@@ -79,24 +81,28 @@ pub fn trace<'a>(now: Timestamp, plan: &'a Plan, frame: &Hypothesis<'_>) -> Opti
             Err(_) => {}
         }
     }
-    Some(Trace { frame: parsed, classified, decision, exits })
+    let mut copied = Vec::new();
+    for mirror in &plan.mirrors {
+        let mut copies = Copies::new();
+        copies.received(mirror, &batch, 0, decision.network);
+        leaving.iter().for_each(|(port, out)| copies.sent(mirror, *port, &[*out]));
+        copied.extend(copies.outs().iter().map(|out| (mirror.to, *out)));
+    }
+    let mut scratch = Scratch::new();
+    let mut exits = |outs: Vec<(PortId, Out)>| {
+        outs.into_iter().map(|(port, out)| exit(plan, &batch, port, out, &mut scratch)).collect()
+    };
+    let (exits, copies) = (exits(leaving), exits(copied));
+    Some(Trace { frame: parsed, classified, decision, exits, copies })
 }
 
-fn exit<'a>(
-    plan: &Plan,
-    batch: &Batch,
-    network: NetworkId,
-    tag: TagOp,
-    member: &'a Member,
-    scratch: &mut Scratch,
-) -> Exit<'a> {
-    let max_frame = plan.topology.max_frame(member.port);
-    let Some(port) = plan.port(member.port) else {
-        return Exit { member, tag, longest: max_frame, result: Err(DropReason::PortGone) };
+fn exit(plan: &Plan, batch: &Batch, port: PortId, out: Out, scratch: &mut Scratch) -> Exit {
+    let (id, tag, max_frame) = (port, out.tag, plan.topology.max_frame(port));
+    let Some(port) = plan.port(id) else {
+        return Exit { port: id, tag, longest: max_frame, result: Err(DropReason::PortGone) };
     };
-    let out = Out { slot: 0, network, tag };
     let counters = port.counters(0);
-    let frames = Transmit { port: member.port, batch, outs: &[out], max_frame, counters, captures: None };
+    let frames = Transmit { port: id, batch, outs: &[out], max_frame, counters, captures: None };
     let longest = port.device.longest().map_or(max_frame, |longest| longest.min(max_frame));
     let fits = |bytes: usize, offload: Offload| offload.wire_len(bytes) <= longest;
     let result = frames.form(out, port.device.capabilities()).and_then(|form| {
@@ -107,5 +113,5 @@ fn exit<'a>(
             _ => Ok(1),
         }
     });
-    Exit { member, tag, longest, result }
+    Exit { port: id, tag, longest, result }
 }

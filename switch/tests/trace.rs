@@ -13,6 +13,7 @@ use vswitch::{
     device::mem::Packet,
     fdb::{Entry, Learned, Origin, Settings},
     forward::{Action, Decision},
+    mirror::Mirror,
     offload::{Capabilities, Offload},
     topology::{Network, PortMode, PortRules},
     trace::{Hypothesis, Trace, trace},
@@ -58,6 +59,24 @@ fn rules(id: u16) -> impl Strategy<Value = PortRules> {
     )
 }
 
+/// Who watches: the last port, which carries nothing.
+fn watcher() -> PortRules {
+    PortRules { mode: PortMode::Mirror, ..PortRules::access(PortId(PORTS), NetworkId(0)) }
+}
+
+/// What is copied to the last port.
+fn mirror() -> impl Strategy<Value = Mirror> {
+    let ports = prop::collection::btree_set((0..PORTS).prop_map(PortId), 0..3);
+    let networks = prop::collection::btree_set((0..3_u16).prop_map(NetworkId), 0..2);
+    let direction = prop::option::of(prop_oneof![Just(Direction::Rx), Just(Direction::Tx)]);
+    (ports, networks, direction).prop_map(|(ports, networks, direction)| Mirror {
+        to: PortId(PORTS),
+        ports,
+        networks,
+        direction,
+    })
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     /// Port, network (for tunnels), source, destination (0: everybody), tags, octets of payload.
@@ -91,9 +110,9 @@ fn fate(decision: &Decision<'_>) -> Fate {
 
 /// What a trace says, in the words of a capture.
 fn foretold(trace: &Trace<'_>) -> Story {
-    let exits = trace.exits.iter().map(|exit| {
+    let exits = trace.exits.iter().chain(&trace.copies).map(|exit| {
         let pieces = |pieces: usize| Fate::Sent(u16::try_from(pieces).expect("few"));
-        (exit.member.port, exit.result.map_or_else(Fate::Dropped, pieces))
+        (exit.port, exit.result.map_or_else(Fate::Dropped, pieces))
     });
     let decision = &trace.decision;
     let mut exits: Vec<_> = exits.collect();
@@ -115,16 +134,19 @@ proptest! {
 
     #[test]
     fn a_trace_is_what_the_frame_then_does_and_changes_nothing(
-        ports in (0..PORTS).map(rules).collect::<Vec<_>>(),
+        mut ports in (0..PORTS).map(rules).collect::<Vec<_>>(),
+        mirror in prop::option::of(mirror()),
         ops in ops(),
     ) {
         let networks = networks();
+        ports.push(watcher());
         let capabilities = |port| if port % 2 == 0 { Capabilities::ALL } else { Capabilities::NONE };
         let wiring = Wiring { capabilities, ..Wiring::default() };
         let mut lab = Lab::with(wiring, Settings { limit: 64, ..Settings::default() }, &networks, &ports);
         let (session, mut readers) =
             Session::new(Wanted { snaplen: 64, ..Wanted::default() }, 1, 1 << 16, || 0);
         lab.watch(vec![Arc::new(session)]);
+        lab.mirror(mirror.into_iter().collect());
         lab.configure(&networks, &ports);
         let mut now = 1_000;
         for op in ops {

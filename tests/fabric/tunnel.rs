@@ -18,7 +18,7 @@ use vswitch::{
 use vswitch_vxlan::{
     decap::{self, MESSAGE, Message},
     ecn::Ecn,
-    encap::{self, Dscp, MAX_DATAGRAMS},
+    encap::{self, Class, Dscp, MAX_DATAGRAMS},
     tables::Tables,
 };
 
@@ -108,11 +108,11 @@ impl Device for Remote {
         let manner = encap::Manner {
             overlay_mtu: OVERLAY_MTU,
             clamp: true,
-            dscp: Dscp::Fixed(0),
+            class: Class::marked(Dscp::Fixed(0)),
             datagrams: MAX_DATAGRAMS,
             sources: 16,
         };
-        encap::encapsulate(&self.tables, &manner, frames, scratch, &mut |train| {
+        encap::encapsulate(|network| self.tables.header(network), &manner, frames, scratch, &mut |train| {
             train.each(|parts| {
                 let datagram = parts.iter().flat_map(|part| part.iter().copied()).collect();
                 self.socket.queues().sent.push((frames.port, datagram));

@@ -1,4 +1,5 @@
-//! The tunnel as devices of the switch: an [`Inlet`] for each socket that receives, a [`Remote`] for each peer.
+//! The tunnel as devices of the switch: an [`Inlet`] for each socket that receives, a [`Remote`] for each peer, a [`Collector`] for
+//! each host that copies are sent to.
 //!
 //! They hold what was configured in tables that never change, and are made anew with every plan: what a worker is handed
 //! with its topology is what it looks up for each packet. The sockets stay.
@@ -24,8 +25,9 @@ use vswitch::{
 };
 
 use crate::{
+    collector::{Collector, Copies},
     decap::{self, MESSAGE, Message, decapsulate, refuse_all},
-    encap::{self, Dscp, encapsulate},
+    encap::{self, Class, Dscp, encapsulate},
     endpoint::{Endpoint, Received, SOURCES},
     header::Vni,
     tables::Tables,
@@ -56,7 +58,7 @@ pub struct Rules {
     pub underlay_mtu: u16,
 }
 
-/// A peer, or the underlay's multicast group.
+/// A peer, the underlay's multicast group, or a collector.
 #[derive(Clone, Debug)]
 pub struct Peer {
     /// Its port of the switch.
@@ -98,17 +100,23 @@ pub struct Devices {
     pub inlets: Vec<Arc<Inlet>>,
     /// In the order of the peers.
     pub remotes: Vec<Arc<Remote>>,
+    /// One for each collector.
+    pub collectors: Vec<Arc<Collector>>,
 }
 
-/// The devices by which `endpoint` serves these peers and networks.
+/// The devices by which `endpoint` serves these peers and networks, and sends copies to these collectors, each under a VNI of
+/// its own.
 pub fn devices(
     endpoint: &Arc<Endpoint>,
     rules: &Rules,
     peers: &[Peer],
+    collectors: &[(Peer, Vni)],
     networks: impl IntoIterator<Item = (Vni, NetworkId)>,
 ) -> Devices {
-    let stations = peers.iter().filter(|peer| !peer.address.ip().is_multicast());
-    let tables = Arc::new(Tables::new(stations.map(|peer| (peer.address.ip(), peer.port)), networks));
+    let station = |peer: &Peer| (peer.address.ip(), peer.port);
+    let stations = peers.iter().filter(|peer| !peer.address.ip().is_multicast()).map(station);
+    let watchers = collectors.iter().map(|(collector, _)| station(collector));
+    let tables = Arc::new(Tables::new(stations, networks).with_collectors(watchers));
     let overhead = overhead(endpoint.local().ip());
     let inlet = |number| {
         Arc::new(Inlet {
@@ -124,21 +132,29 @@ pub fn devices(
             },
         })
     };
+    let way = |peer: &Peer| Way {
+        endpoint: Arc::clone(endpoint),
+        peer: peer.clone(),
+        address: peer.address.into(),
+        overhead,
+        underlay_mtu: rules.underlay_mtu,
+    };
     let remote = |peer: &Peer| {
         Arc::new(Remote {
-            endpoint: Arc::clone(endpoint),
+            way: way(peer),
             tables: Arc::clone(&tables),
-            peer: peer.clone(),
-            address: peer.address.into(),
-            overhead,
-            underlay_mtu: rules.underlay_mtu,
             clamp: rules.clamp,
-            dscp: rules.dscp,
+            class: Class::marked(rules.dscp),
         })
+    };
+    let collector = |(peer, vni): &(Peer, Vni)| {
+        let copies = Copies { to: peer.address, header: vni.header(), class: Class::unmarked(rules.dscp) };
+        Arc::new(Collector::new(way(peer), copies))
     };
     Devices {
         inlets: (0..endpoint.inlets()).map(inlet).collect(),
         remotes: peers.iter().map(remote).collect(),
+        collectors: collectors.iter().map(collector).collect(),
     }
 }
 
@@ -161,6 +177,10 @@ impl Inlet {
         let message = Message { peer: peer.unwrap_or(self.own), ecn, len, stride };
         if peer.is_some() {
             decapsulate(&self.tables, &self.manner, &message, batch, refuse);
+            return;
+        }
+        if let Some(collector) = self.tables.collector(source.ip()) {
+            refuse_all(&Message { peer: collector, ..message }, DropReason::MirrorOnly, refuse);
             return;
         }
         self.endpoint.strangers.note(source.ip());
@@ -206,32 +226,46 @@ impl Device for Inlet {
     }
 }
 
-/// Where datagrams go out to one peer.
+/// The way to a peer.
 #[derive(Debug)]
-pub struct Remote {
-    endpoint: Arc<Endpoint>,
-    tables: Arc<Tables>,
-    peer: Peer,
-    address: SockAddr,
+pub(crate) struct Way {
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) peer: Peer,
+    pub(crate) address: SockAddr,
     overhead: u16,
     underlay_mtu: u16,
-    clamp: bool,
-    dscp: Dscp,
 }
 
-impl Remote {
+impl Way {
     /// Octets of the longest inner packet that reaches the peer in one piece, as far as is known.
-    fn overlay_mtu(&self) -> u16 {
+    pub(crate) fn overlay_mtu(&self) -> u16 {
         self.peer.path.mtu().min(self.underlay_mtu).saturating_sub(self.overhead)
     }
 
-    /// Learns why a packet was too long for the path.
+    /// Learns why a packet was too long for the path, if that is what `result` says.
+    pub(crate) fn learn_from(&self, result: &io::Result<()>) -> bool {
+        let too_long = result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EMSGSIZE));
+        if too_long {
+            self.measure();
+        }
+        too_long
+    }
+
     #[cold]
     fn measure(&self) {
         if let Ok(mtu) = self.endpoint.path_mtu(self.peer.address) {
             self.peer.path.set_mtu(mtu);
         }
     }
+}
+
+/// Where datagrams go out to one peer.
+#[derive(Debug)]
+pub struct Remote {
+    way: Way,
+    tables: Arc<Tables>,
+    clamp: bool,
+    class: Class,
 }
 
 impl Device for Remote {
@@ -241,22 +275,21 @@ impl Device for Remote {
     }
 
     fn longest(&self) -> Option<usize> {
-        Some(usize::from(self.overlay_mtu()) + ETHERNET)
+        Some(usize::from(self.way.overlay_mtu()) + ETHERNET)
     }
 
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
+        let Way { endpoint, address, .. } = &self.way;
         let manner = encap::Manner {
-            overlay_mtu: self.overlay_mtu(),
+            overlay_mtu: self.way.overlay_mtu(),
             clamp: self.clamp,
-            dscp: self.dscp,
-            datagrams: self.endpoint.datagrams(),
+            class: self.class,
+            datagrams: endpoint.datagrams(),
             sources: SOURCES,
         };
-        encapsulate(&self.tables, &manner, frames, scratch, &mut |train| {
-            let result = self.endpoint.send(&self.address, train);
-            if result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EMSGSIZE)) {
-                self.measure();
-            }
+        encapsulate(|network| self.tables.header(network), &manner, frames, scratch, &mut |train| {
+            let result = endpoint.send(address, train);
+            self.way.learn_from(&result);
             result
         });
     }

@@ -15,6 +15,7 @@ use std::{io, io::IoSlice, ops::Range};
 
 use arrayvec::ArrayVec;
 use vswitch::{
+    addr::NetworkId,
     batch::CAPACITY,
     drops::DropReason,
     headers::{ETHERNET, Headers, link},
@@ -23,7 +24,7 @@ use vswitch::{
     transmit::{Answers, Out, Scratch, TagOp, Transmit, drop_reason},
 };
 
-use crate::{flow::Flow, header::HEADER, mss, tables::Tables, too_big};
+use crate::{flow::Flow, header::HEADER, mss, too_big};
 
 /// Octets of a train at most: the payload of the longest UDP datagram over IPv4.
 const MAX_TRAIN: usize = 65_507;
@@ -54,8 +55,8 @@ pub struct Manner {
     pub overlay_mtu: u16,
     /// Make connections ask for no longer segments than that.
     pub clamp: bool,
-    /// How outer headers get their DSCP.
-    pub dscp: Dscp,
+    /// What outer headers have for their traffic class.
+    pub class: Class,
     /// Datagrams in one send; 1: each by itself.
     pub datagrams: usize,
     /// Source ports to choose from; a power of two.
@@ -71,14 +72,37 @@ pub enum Dscp {
     Inherit,
 }
 
-impl Dscp {
-    /// The outer traffic class of a packet with this inner one. Congestion marks are copied: RFC 6040, normal mode.
+/// How the outer traffic class follows from the inner one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// The bits that are the inner packet's.
+    kept: u8,
+    /// The others.
+    set: u8,
+}
+
+/// The bits of a traffic class that tell of congestion (RFC 3168 section 5).
+const ECN: u8 = 0b11;
+
+impl Class {
+    /// Congestion marks are copied: RFC 6040 section 4.1, normal mode.
+    pub const fn marked(dscp: Dscp) -> Self {
+        let unmarked = Self::unmarked(dscp);
+        Self { kept: unmarked.kept | ECN, ..unmarked }
+    }
+
+    /// Congestion is not told of: RFC 6040 section 4.1, compatibility mode. For what nobody would slow down for.
+    pub const fn unmarked(dscp: Dscp) -> Self {
+        match dscp {
+            Dscp::Fixed(dscp) => Self { kept: 0, set: dscp << 2 },
+            Dscp::Inherit => Self { kept: !ECN, set: 0 },
+        }
+    }
+
+    /// The outer traffic class of a packet with this inner one.
     #[inline]
     fn outer(self, inner: u8) -> u8 {
-        match self {
-            Self::Fixed(dscp) => dscp << 2 | inner & 0b11,
-            Self::Inherit => inner,
-        }
+        self.set | inner & self.kept
     }
 }
 
@@ -123,9 +147,10 @@ impl Train<'_> {
     }
 }
 
-/// Sends `frames` by `send`, a train at a time, and counts what became of each.
-pub fn encapsulate(
-    tables: &Tables,
+/// Sends `frames` by `send`, a train at a time, and counts what became of each. `header` tells with which header the frames of
+/// a network leave, if they do.
+pub fn encapsulate<'h>(
+    header: impl Fn(NetworkId) -> Option<&'h [u8; HEADER]>,
     manner: &Manner,
     frames: &Transmit<'_>,
     scratch: &mut Scratch,
@@ -133,7 +158,7 @@ pub fn encapsulate(
 ) {
     let Scratch { frame: buffer, segment: arena, answers } = scratch;
     let train = Building::new(arena, manner.datagrams.clamp(1, MAX_DATAGRAMS));
-    let mut cargo = Cargo { tables, manner, frames, train, aboard: ArrayVec::new(), send };
+    let mut cargo = Cargo { header, manner, frames, train, aboard: ArrayVec::new(), send };
     for planned in plan(manner, frames) {
         let (out, lane) = (frames.outs[planned.position()], planned.lane());
         if lane != cargo.train.lane {
@@ -187,7 +212,7 @@ fn plan(manner: &Manner, frames: &Transmit<'_>) -> ArrayVec<Planned, CAPACITY> {
     let planned = (0..).zip(frames.outs).map(|(position, out)| {
         let flow = Flow::of(frames.batch.bytes(usize::from(out.slot)));
         let source = (flow.hash >> 24) as u8 & (manner.sources - 1);
-        Planned::new(Lane { source, traffic_class: manner.dscp.outer(flow.traffic_class) }, position)
+        Planned::new(Lane { source, traffic_class: manner.class.outer(flow.traffic_class) }, position)
     });
     let mut planned: ArrayVec<_, CAPACITY> = planned.take(CAPACITY).collect();
     if planned.windows(2).any(|pair| pair[0].lane().source != pair[1].lane().source) {
@@ -197,8 +222,8 @@ fn plan(manner: &Manner, frames: &Transmit<'_>) -> ArrayVec<Planned, CAPACITY> {
 }
 
 /// The train that is being loaded, and the frames that are aboard.
-struct Cargo<'c, 'a> {
-    tables: &'c Tables,
+struct Cargo<'c, 'a, H> {
+    header: H,
     manner: &'c Manner,
     frames: &'c Transmit<'a>,
     train: Building<'c>,
@@ -207,11 +232,11 @@ struct Cargo<'c, 'a> {
     send: &'c mut dyn FnMut(&Train<'_>) -> io::Result<()>,
 }
 
-impl<'c, 'a: 'c> Cargo<'c, 'a> {
+impl<'c, 'h, 'a: 'c, H: Fn(NetworkId) -> Option<&'h [u8; HEADER]>> Cargo<'c, 'a, H> {
     /// Puts all datagrams of a frame into trains, sending those that are full, and returns how many they were.
     fn load(&mut self, out: Out, buffer: &mut [u8], answers: &mut Answers) -> Result<usize, DropReason> {
-        let Self { tables, manner, frames, .. } = *self;
-        let header = tables.header(out.network).ok_or(DropReason::PortGone)?;
+        let Self { manner, frames, .. } = *self;
+        let header = (self.header)(out.network).ok_or(DropReason::PortGone)?;
         let received = &frames.batch.frames()[usize::from(out.slot)];
         let lies = frames.batch.bytes(usize::from(out.slot));
         let (frame, offload) = match out.tag {

@@ -1,7 +1,7 @@
 //! The sockets of a tunnel endpoint: the one place that sends and receives.
 //!
 //! *Inlets* are bound to the tunnel's port, one for each worker; the kernel spreads flows over them (SO_REUSEPORT). *Outlets* are
-//! bound to the source ports that tell flows apart. Receiving is `quinn-udp`'s: many datagrams in one message, with their
+//! bound to the source ports that tell flows apart; one more, for copies, may send in fragments. Receiving is `quinn-udp`'s: many datagrams in one message, with their
 //! congestion mark. Sending is not, for it takes one slice, where ours are gathered from many, and sets the congestion mark but
 //! no DSCP; `socket2` sends them.
 
@@ -73,6 +73,8 @@ pub struct Endpoint {
     local: SocketAddr,
     inlets: Vec<Inlet>,
     outlets: Vec<Socket>,
+    /// Copies leave by one port, so that they arrive in the order in which they were made.
+    copies: Socket,
     datagrams: AtomicUsize,
     /// Who sends without being a peer.
     pub strangers: Strangers,
@@ -114,8 +116,9 @@ impl Endpoint {
         }
         let mut outlets = Vec::new();
         for _ in 0..SOURCES {
-            outlets.push(outlet(options)?);
+            outlets.push(outlet(options, TooLong::Refuse)?);
         }
+        let copies = outlet(options, TooLong::Fragment)?;
         // What this sets beyond the probe matters only to sockets that receive.
         let probe = UdpSocketState::new((&Socket::new(domain(options.local), Type::DGRAM, None)?).into())?;
         let datagrams = if options.checksum { probe.max_gso_segments() } else { 1 };
@@ -123,6 +126,7 @@ impl Endpoint {
             local: options.local,
             inlets,
             outlets,
+            copies,
             datagrams: AtomicUsize::new(datagrams),
             strangers: Strangers::default(),
         })
@@ -164,7 +168,7 @@ impl Endpoint {
     /// # Errors
     /// The kernel refuses it: 0.
     pub fn set_ttl(&self, ttl: u8) -> io::Result<()> {
-        for outlet in &self.outlets {
+        for outlet in self.outlets.iter().chain([&self.copies]) {
             if self.local.is_ipv4() {
                 outlet.set_ttl_v4(ttl.into())?;
                 outlet.set_multicast_ttl_v4(ttl.into())?;
@@ -216,13 +220,31 @@ impl Endpoint {
     /// # Errors
     /// `WouldBlock`: the buffer is full. `EMSGSIZE`: it is longer than the path is known to carry.
     pub fn send(&self, peer: &SockAddr, train: &Train<'_>) -> io::Result<()> {
-        let outlet = &self.outlets[usize::from(train.source) % self.outlets.len()];
+        self.send_by(&self.outlets[usize::from(train.source) % self.outlets.len()], peer, train)
+    }
+
+    /// Sends a train of copies to `peer`.
+    ///
+    /// # Errors
+    /// Those of [`send`](Self::send). `EMSGSIZE`: the path does not carry its datagrams whole;
+    /// [`send_copies_in_fragments`](Self::send_copies_in_fragments).
+    pub fn send_copies(&self, peer: &SockAddr, train: &Train<'_>) -> io::Result<()> {
+        self.send_by(&self.copies, peer, train)
+    }
+
+    /// Sends a train of copies to `peer` whose datagrams are longer than the path carries: a kernel segments none that it must
+    /// fragment.
+    ///
+    /// # Errors
+    /// `WouldBlock`: the buffer is full.
+    pub fn send_copies_in_fragments(&self, peer: &SockAddr, train: &Train<'_>) -> io::Result<()> {
+        train.each(|parts| self.send_one(&self.copies, peer, train.traffic_class, parts, None))
+    }
+
+    fn send_by(&self, outlet: &Socket, peer: &SockAddr, train: &Train<'_>) -> io::Result<()> {
         let v4 = self.local.is_ipv4();
         let send = |parts: &[io::IoSlice<'_>], segment| {
-            let control = Control::new(v4, train.traffic_class, segment);
-            let message = MsgHdr::new().with_addr(peer).with_buffers(parts);
-            let message = if control.len > 0 { message.with_control(control.octets()) } else { message };
-            outlet.sendmsg(&message, 0).map(drop)
+            self.send_one(outlet, peer, train.traffic_class, parts, segment)
         };
         if train.datagrams == 1 {
             return send(train.parts, None);
@@ -244,6 +266,30 @@ impl Endpoint {
             result => result,
         }
     }
+
+    /// One `sendmsg`, of a datagram or of several with `segment` octets each.
+    fn send_one(
+        &self,
+        outlet: &Socket,
+        peer: &SockAddr,
+        traffic_class: u8,
+        parts: &[io::IoSlice<'_>],
+        segment: Option<u16>,
+    ) -> io::Result<()> {
+        let control = Control::new(self.local.is_ipv4(), traffic_class, segment);
+        let message = MsgHdr::new().with_addr(peer).with_buffers(parts);
+        let message = if control.len > 0 { message.with_control(control.octets()) } else { message };
+        outlet.sendmsg(&message, 0).map(drop)
+    }
+}
+
+/// What becomes of a datagram that is longer than the path is known to carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TooLong {
+    /// `EMSGSIZE`, so that its sender can be told. On the way nobody cuts it.
+    Refuse,
+    /// It leaves in fragments, and routers may make more of them.
+    Fragment,
 }
 
 impl Inlet {
@@ -297,7 +343,7 @@ pub fn never_fragment(socket: impl AsFd, v4: bool) -> io::Result<()> {
     sockopt::set(socket, option, value)
 }
 
-fn outlet(options: &Options) -> io::Result<Socket> {
+fn outlet(options: &Options, too_long: TooLong) -> io::Result<Socket> {
     let local = options.local;
     let socket = Socket::new(domain(local), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
@@ -306,13 +352,14 @@ fn outlet(options: &Options) -> io::Result<Socket> {
     if rustix::net::sockopt::set_socket_send_buffer_size_force(&socket, SEND_BUFFER).is_err() {
         socket.set_send_buffer_size(SEND_BUFFER)?;
     }
-    let (discover, no_check) = if local.is_ipv4() {
-        (sockopt::MTU_DISCOVER, sockopt::NO_CHECK)
+    let (refuse, fragment, no_check) = if local.is_ipv4() {
+        (sockopt::MTU_DISCOVER, sockopt::MTU_IGNORE, sockopt::NO_CHECK)
     } else {
         socket.set_only_v6(true)?;
-        (sockopt::MTU_DISCOVER6, sockopt::NO_CHECK6_TX)
+        (sockopt::MTU_DISCOVER6, sockopt::MTU_IGNORE6, sockopt::NO_CHECK6_TX)
     };
-    sockopt::set(&socket, discover.0, discover.1)?;
+    let (option, value) = if too_long == TooLong::Refuse { refuse } else { fragment };
+    sockopt::set(&socket, option, value)?;
     if !options.checksum {
         sockopt::set(&socket, no_check, 1)?;
     }

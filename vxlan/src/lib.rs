@@ -6,6 +6,7 @@
 //!         encap: plan by flow, segment,      flow, too_big, mss, header      pure
 //!                load trains
 //!         endpoint.send: one sendmsg         endpoint                        UDP_SEGMENT
+//! copy  a mirror's port is served          collector                       one VNI for all
 //! in    a socket is ready                  device::Inlet
 //!         endpoint.recv: one message         endpoint                        UDP_GRO
 //!         decap: header, network, ECN,       header, tables, ecn, mss, run   pure
@@ -15,6 +16,7 @@
 //! A remote endpoint is a port of the switch like any other: one table of addresses, and learning, moves and ageing across a tunnel
 //! are the same code as on a TAP. Peers share a split-horizon group, so nothing is forwarded from tunnel to tunnel.
 
+pub mod collector;
 pub mod decap;
 pub mod device;
 pub mod ecn;

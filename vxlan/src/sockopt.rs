@@ -29,6 +29,10 @@ pub(crate) const MTU_DISCOVER: (Number, c_int) =
 /// The same for IPv6.
 pub(crate) const MTU_DISCOVER6: (Number, c_int) =
     (Number { level: libc::IPPROTO_IPV6, name: libc::IPV6_MTU_DISCOVER }, libc::IPV6_PMTUDISC_DO);
+/// IPv4: send what is longer than the path carries in fragments, and let routers make more of them.
+pub(crate) const MTU_IGNORE: (Number, c_int) = (MTU_DISCOVER.0, libc::IP_PMTUDISC_DONT);
+/// The same for IPv6, where only senders fragment.
+pub(crate) const MTU_IGNORE6: (Number, c_int) = (MTU_DISCOVER6.0, libc::IPV6_PMTUDISC_DONT);
 /// IPv4: set "don't fragment", and send whatever the first link carries.
 pub(crate) const MTU_PROBE: (Number, c_int) =
     (Number { level: libc::IPPROTO_IP, name: libc::IP_MTU_DISCOVER }, libc::IP_PMTUDISC_PROBE);

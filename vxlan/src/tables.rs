@@ -1,4 +1,4 @@
-//! Who the peers are and which networks cross the tunnel: what both ways look up for each packet.
+//! Who the peers are and which networks cross the tunnel: what both ways look up for each packet; and who gets copies.
 //!
 //! Made anew when the configuration changes, and never changed: workers are handed new tables with their plan.
 
@@ -13,6 +13,8 @@ use crate::header::{HEADER, Vni};
 pub struct Tables {
     /// By address alone: the source port tells flows apart, not peers.
     peers: HashMap<IpAddr, PortId>,
+    /// Who gets copies, by address; may be peers as well.
+    collectors: HashMap<IpAddr, PortId>,
     /// In the order of VNIs.
     networks: Vec<(Vni, NetworkId)>,
     /// By network.
@@ -36,10 +38,22 @@ impl Tables {
         tables
     }
 
+    /// The same with these collectors, by the ports whose copies they get.
+    #[must_use]
+    pub fn with_collectors(self, collectors: impl IntoIterator<Item = (IpAddr, PortId)>) -> Self {
+        Self { collectors: collectors.into_iter().collect(), ..self }
+    }
+
     /// The port of the peer that sends from `address`.
     #[inline]
     pub fn peer(&self, address: IpAddr) -> Option<PortId> {
         self.peers.get(&address).copied()
+    }
+
+    /// The port whose copies go to `address`. Asked of those who are no peers.
+    #[cold]
+    pub fn collector(&self, address: IpAddr) -> Option<PortId> {
+        self.collectors.get(&address).copied()
     }
 
     /// The network that `vni` stands for here.
@@ -66,9 +80,12 @@ mod tests {
         let tables = Tables::new(
             [("10.8.0.2".parse().unwrap(), PortId(3))],
             [(vni(4096), NetworkId(2)), (vni(7), NetworkId(0))],
-        );
+        )
+        .with_collectors([("10.8.0.9".parse().unwrap(), PortId(4))]);
         assert_eq!(tables.peer("10.8.0.2".parse().unwrap()), Some(PortId(3)));
-        assert_eq!(tables.peer("10.8.0.3".parse().unwrap()), None);
+        assert_eq!(tables.peer("10.8.0.9".parse().unwrap()), None);
+        assert_eq!(tables.collector("10.8.0.9".parse().unwrap()), Some(PortId(4)));
+        assert_eq!(tables.collector("10.8.0.2".parse().unwrap()), None);
         assert_eq!(tables.network(vni(4096)), Some(NetworkId(2)));
         assert_eq!(tables.network(vni(4097)), None);
         assert_eq!(tables.header(NetworkId(0)), Some(&vni(7).header()));

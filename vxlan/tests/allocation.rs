@@ -23,7 +23,7 @@ use vswitch::{
 use vswitch_vxlan::{
     decap::{self, MESSAGE, Message, decapsulate},
     ecn::Ecn,
-    encap::{self, Dscp, MAX_DATAGRAMS, encapsulate},
+    encap::{self, Class, Dscp, MAX_DATAGRAMS, encapsulate},
     header::Vni,
     tables::Tables,
 };
@@ -63,7 +63,7 @@ impl Case {
         let out = encap::Manner {
             overlay_mtu: self.overlay_mtu,
             clamp: true,
-            dscp: Dscp::Inherit,
+            class: Class::marked(Dscp::Inherit),
             datagrams: MAX_DATAGRAMS,
             sources: 4,
         };
@@ -92,7 +92,7 @@ impl Case {
         };
         let (mut scratch, mut received, mut arrived) = (Scratch::new(), Batch::new(), 0);
         let mut turn = || {
-            encapsulate(&tables, &out, &frames, &mut scratch, &mut |train| {
+            encapsulate(|network| tables.header(network), &out, &frames, &mut scratch, &mut |train| {
                 received.clear();
                 let Some(buffer) = received.spare().next() else { return Ok(()) };
                 let mut end = MESSAGE;

@@ -136,7 +136,10 @@ fn complete(
         (DeviceSpec::Veth(_), ..) => {
             return Err(ApiError::invalid("a veth comes with host_ifname and no descriptor"));
         }
-        (DeviceSpec::Packet { .. } | DeviceSpec::Vxlan(_) | DeviceSpec::Peer(_), ..) => {
+        (
+            DeviceSpec::Packet { .. } | DeviceSpec::Vxlan(_) | DeviceSpec::Peer(_) | DeviceSpec::Collector(_),
+            ..,
+        ) => {
             return Err(ApiError::invalid(
                 "only a tap or veth needs a helper: use `vswitchctl port add` or `vswitchctl peer add`",
             ));

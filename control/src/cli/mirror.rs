@@ -1,5 +1,7 @@
 //! `vswitchctl mirror`: ports that get copies of others' frames.
 
+use std::net::IpAddr;
+
 use clap::{Args, Subcommand};
 
 use super::{
@@ -9,7 +11,7 @@ use super::{
 use crate::{
     api::{ApiError, types::Port},
     client::{Client, ClientError},
-    model::{Carries, Direction, MirrorSpec, Name, Netns, PortSpec, StormSpec},
+    model::{Carries, CollectorSpec, DeviceSpec, Direction, MirrorSpec, Name, Netns, PortSpec},
 };
 
 /// `vswitchctl mirror`
@@ -35,7 +37,11 @@ pub enum MirrorCommand {
         It carries no network: nothing else leaves by it, and nothing that it sends is taken in.",
     after_help = "Examples:\n  \
         vswitchctl mirror add ids --port web,db --netns ids\n  \
-        vswitchctl mirror add tap0 --network blue --kind packet --device eth2"
+        vswitchctl mirror add tap0 --network blue --kind packet --device eth2\n  \
+        vswitchctl mirror add far --port web --remote 10.8.0.9 --vni 9000\n\n\
+        With --remote copies leave as VXLAN datagrams (needs [vxlan]), what does not fit the way in fragments. There a kernel takes them \
+        in by\n  \
+        ip link add ids0 type vxlan id 9000 local 10.8.0.9 remote 10.8.0.1 dstport 4789"
 )]
 pub struct MirrorArguments {
     /// Its name.
@@ -58,6 +64,20 @@ pub struct MirrorArguments {
     /// The namespace for the interface: a name, a path, or pid:NUMBER; the daemon's own unless told.
     #[arg(long, value_name = "NAME|PATH", value_parser = netns)]
     netns: Option<Netns>,
+    /// The host that copies are sent to by VXLAN, instead of an interface here; it may be a peer as well.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        requires = "vni",
+        conflicts_with_all = ["kind", "device", "netns", "ifname", "address", "gateway", "mac", "persist"]
+    )]
+    remote: Option<IpAddr>,
+    /// The VNI by which that host knows them, 1 to 16777215; no network here has it.
+    #[arg(long, requires = "remote", value_parser = clap::value_parser!(u32).range(1..=0xff_ffff))]
+    vni: Option<u32>,
+    /// The UDP port it receives at; this host's own unless told.
+    #[arg(long, value_name = "PORT", requires = "remote", value_parser = clap::value_parser!(u16).range(1..))]
+    remote_port: Option<u16>,
     #[command(flatten)]
     interface: InterfaceArguments,
 }
@@ -69,16 +89,14 @@ impl MirrorArguments {
             networks: self.network.clone(),
             direction: self.direction,
         };
-        Ok(PortSpec {
-            name: self.name.clone(),
-            carries: Carries::Mirror { mirror },
-            device: self.kind.device(self.device.clone(), self.interface.spec(self.netns.clone()))?,
-            mtu: self.interface.mtu,
-            isolated: false,
-            mac_limit: None,
-            storm: StormSpec::default(),
-            offload: true,
-        })
+        let device = match self.remote.zip(self.vni) {
+            Some((remote, vni)) => {
+                DeviceSpec::Collector(CollectorSpec { remote, remote_port: self.remote_port, vni })
+            }
+            None => self.kind.device(self.device.clone(), self.interface.spec(self.netns.clone()))?,
+        };
+        let port = PortSpec::new(self.name.clone(), Carries::Mirror { mirror }, device);
+        Ok(PortSpec { mtu: self.interface.mtu, ..port })
     }
 }
 

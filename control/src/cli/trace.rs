@@ -235,8 +235,9 @@ fn trace_text(trace: &Trace) -> String {
     for step in &trace.steps {
         let _ = writeln!(text, "  {:<9} {}", step.step, step.outcome);
     }
-    for exit in &trace.exits {
-        let _ = writeln!(text, "  {:<9} {}: {}", "send", exit.port, exit.outcome);
+    let exits = trace.exits.iter().map(|exit| ("send", exit));
+    for (step, exit) in exits.chain(trace.copies.iter().map(|copy| ("copy", copy))) {
+        let _ = writeln!(text, "  {step:<9} {}: {}", exit.port, exit.outcome);
         if let Some(dropped) = &exit.dropped {
             let _ = writeln!(text, "  {:<9} dropped: {dropped}", "");
         }

@@ -262,6 +262,9 @@ fn port(mut table: Table<'_, '_, '_>) -> PortSpec {
         mac_limit: table.integer("mac_limit", MAC_LIMIT),
         storm: table.table("storm").map(storm).unwrap_or_default(),
         offload: table.boolean("offload"),
+        remote: table.parsed("remote"),
+        remote_port: table.integer("remote_port", 1..=u16::MAX),
+        vni: table.integer("vni", VNI),
         ..PortFields::default()
     };
     let (spec, misfits) = fields.resolve();

@@ -57,6 +57,7 @@ pub fn parse(file: impl AsRef<Path>, source: &str) -> Result<Config, ConfigError
     }
     let config = declare::config(Table::root(&mut report, tree.get_ref()));
     obey(&config, &mut report);
+    reach_collectors(&config, &mut report);
     report.finish(file, config)
 }
 
@@ -69,6 +70,19 @@ fn obey(config: &Config, report: &mut Report<'_>) {
         let at = path(&ports, fault.at);
         if !follows && !report.is_faulty(&at) {
             report.fault(at, fault.what);
+        }
+    }
+}
+
+/// Refuses collectors where there is no tunnel to them. What the API made may wait for one, but a file tells of all there is.
+fn reach_collectors(config: &Config, report: &mut Report<'_>) {
+    if config.ports.iter().any(|port| matches!(port.device, DeviceSpec::Vxlan(_))) {
+        return;
+    }
+    for (index, port) in config.ports.iter().enumerate() {
+        if matches!(port.device, DeviceSpec::Collector(_)) {
+            let what = "a collector is sent to by the tunnel, and there is none: write [vxlan]";
+            report.fault(format!("port[{index}].kind"), what);
         }
     }
 }

@@ -19,7 +19,9 @@ use vswitch::topology::DEFAULT_MTU;
 
 pub(crate) use super::reader::nearest;
 use super::reader::outside;
-use crate::model::{Carries, DeviceSpec, InterfaceSpec, Name, Netns, NetworkSpec, PortSpec, Tags, VxlanSpec};
+use crate::model::{
+    Carries, CollectorSpec, DeviceSpec, InterfaceSpec, Name, Netns, NetworkSpec, PortSpec, Tags, VxlanSpec,
+};
 
 /// Octets of an IP packet: what IPv4 must carry (RFC 791) to what a frame buffer holds.
 pub const MTU: RangeInclusive<u16> = 68..=DEFAULT_MTU;
@@ -111,6 +113,7 @@ pub fn check(networks: &[&NetworkSpec], ports: &[&PortSpec]) -> Vec<Fault> {
     check.distinct_subnets(networks);
     check.distinct_ports(ports);
     check.peers(ports);
+    check.collectors(networks, ports);
     check.mirrors(ports);
     check.faults
 }
@@ -258,15 +261,31 @@ impl<'a> Check<'a> {
                 self.contradiction(at, Place::port(first, "address"), what);
             } else if remote.is_multicast() && !is_group {
                 self.fault(at, format!("{remote} is a group: name a host, and the group with vxlan.group"));
-            } else if remote.is_unspecified() || remote == IpAddr::V4(Ipv4Addr::BROADCAST) {
-                self.fault(at, format!("{remote} is no host's address: name the peer's"));
-            } else if let Some(local) = local {
-                if local.local == remote {
-                    self.fault(at, format!("{remote} is this host's own address: name the other host's"));
-                } else if local.local.is_ipv4() != remote.is_ipv4() {
-                    let what = format!("{remote} is not of the family of the local address {}", local.local);
-                    self.fault(at, format!("{what}: all of an underlay is IPv4, or IPv6"));
-                }
+            } else if let Some(problem) = remote_problem(remote, local) {
+                self.fault(at, problem);
+            }
+        }
+    }
+
+    /// Rules of those who get copies by the tunnel. Two mirrors may share one.
+    fn collectors(&mut self, networks: &[&'a NetworkSpec], ports: &[&'a PortSpec]) {
+        let local = ports.iter().copied().find_map(endpoint);
+        for (index, port) in ports.iter().enumerate() {
+            let DeviceSpec::Collector(CollectorSpec { remote, vni, .. }) = port.device else { continue };
+            if remote.is_multicast() {
+                let what = format!("{remote} is a group: name the one host that gets the copies");
+                self.fault(Place::port(index, "remote"), what);
+            } else if let Some(problem) = remote_problem(remote, local) {
+                self.fault(Place::port(index, "remote"), problem);
+            }
+            let at = Place::port(index, "vni");
+            self.in_range(at, Some(vni), VNI);
+            if let Some(other) = networks.iter().position(|network| network.vni == Some(vni)) {
+                let what = format!(
+                    "network {} has vni {vni}, and copies would be frames of it: choose another",
+                    networks[other].name
+                );
+                self.contradiction(at, Place::network(other, "vni"), what);
             }
         }
     }
@@ -325,7 +344,7 @@ impl<'a> Check<'a> {
 
     /// The names the kernel will be asked for.
     fn names(&mut self, index: usize, port: &PortSpec) {
-        if matches!(port.carries, Carries::Tunnel { .. }) {
+        if port.device.is_tunnel() {
             return;
         }
         let problem = ifname_problem(port.ifname());
@@ -436,7 +455,7 @@ impl<'a> Check<'a> {
                 let what = format!("another port is named {}: rename one", port.name);
                 self.contradiction(Place::port(index, "name"), Place::port(first, "name"), what);
             }
-            if matches!(port.carries, Carries::Tunnel { .. }) {
+            if port.device.is_tunnel() {
                 continue;
             }
             let netns: Option<PathBuf> = port.interface().and_then(|it| it.netns.as_ref()).map(Netns::path);
@@ -556,6 +575,23 @@ fn host_problem(addr: IpAddr, subnet: IpNet) -> Option<String> {
         return Some(format!("{addr} is the broadcast address of {}: use a host's address", subnet.trunc()));
     }
     None
+}
+
+/// Why no other host that the endpoint `local` sends to has the address `remote`.
+fn remote_problem(remote: IpAddr, local: Option<&VxlanSpec>) -> Option<String> {
+    if remote.is_unspecified() || remote == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        return Some(format!("{remote} is no host's address: name the other host's"));
+    }
+    let local = local?.local;
+    if local == remote {
+        Some(format!("{remote} is this host's own address: name the other host's"))
+    } else if local.is_ipv4() != remote.is_ipv4() {
+        Some(format!(
+            "{remote} is not of the family of the local address {local}: all of an underlay is IPv4, or IPv6"
+        ))
+    } else {
+        None
+    }
 }
 
 /// Every IPv6 interface reaches fe80::/10, whatever addresses it is given.

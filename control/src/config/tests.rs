@@ -1,7 +1,7 @@
 use std::fmt::Write;
 
 use super::{load, parse};
-use crate::model::{Carries, Config, DeviceSpec, Dscp, Netns, Tags};
+use crate::model::{Carries, CollectorSpec, Config, DeviceSpec, Dscp, Netns, Tags};
 
 fn good(source: &str) -> Config {
     parse("net.toml", source).unwrap_or_else(|errors| panic!("{errors}\nin\n{source}"))
@@ -137,7 +137,7 @@ metrics = "localhost"
         "net.toml:18: port[0].network: no network is named bleu: did you mean blue?",
         "net.toml:20: port[0].address[1]: \"10.9.0.300/24\" is no IP address: write it like 10.9.0.2/24",
         "net.toml:22: port[1].name: missing: name the port",
-        "net.toml:24: port[1].kind: \"tun\" is no kind of port: use \"tap\", \"veth\" or \"packet\"",
+        "net.toml:24: port[1].kind: \"tun\" is no kind of port: use \"tap\", \"veth\" or \"packet\", or \"collector\" for a mirror to another host",
         "net.toml:25: port[1].netns: is a whole number: write it in quotes",
         "net.toml:27: port[2].device: missing: name the interface to use",
         "net.toml:30: port[2].ifname: belongs to kind tap or veth: a packet port takes its interface as it is",
@@ -158,6 +158,11 @@ fn one_error_each() {
     };
     let tap = |lines: &str| port(&format!("kind='tap'\nnetwork='blue'\n{lines}"));
     let trunk = |lines: &str| port(&format!("kind='tap'\n{lines}"));
+    let collector = |lines: &str| {
+        port(&format!(
+            "kind='collector'\nmirror={{ports=['web']}}\nremote='10.8.0.9'\nvni=9000\n{lines}\n[vxlan]\nlocal='10.8.0.1'"
+        ))
+    };
     let table = [
         ("x = 1".into(), "net.toml:1: x: unknown key: remove it"),
         ("[swich]".into(), "net.toml:1: swich: unknown key: did you mean switch?"),
@@ -225,6 +230,27 @@ fn one_error_each() {
         (trunk("mirror={networks=['green']}"), "port[1].mirror: no network is named green"),
         (trunk("mirror={ports=['web'],direction='in'}"), "port[1].mirror.direction: \"in\" is no direction"),
         (trunk("mirror={ports=['web'],port=1}"), "port[1].mirror.port: unknown key: did you mean ports?"),
+        (
+            port("kind='collector'\nmirror={ports=['web']}\nvni=9000\n[vxlan]\nlocal='10.8.0.1'"),
+            "port[1].remote: missing: name the collector's address",
+        ),
+        (
+            port("kind='collector'\nmirror={ports=['web']}\nremote='10.8.0.9'\n[vxlan]\nlocal='10.8.0.1'"),
+            "port[1].vni: missing: choose the number by which the collector knows the copies",
+        ),
+        (
+            port("kind='collector'\nremote='10.8.0.9'\nvni=9000\n[vxlan]\nlocal='10.8.0.1'"),
+            "port[1].mirror: missing: a collector gets copies",
+        ),
+        (
+            port("kind='collector'\nmirror={ports=['web']}\nremote='10.8.0.9'\nvni=9000"),
+            "net.toml:14: port[1].kind: a collector is sent to by the tunnel, and there is none: write [vxlan]",
+        ),
+        (collector("ifname='eth0'"), "port[1].ifname: belongs to other kinds of port: a collector has no interface"),
+        (collector("network='blue'"), "port[1].network: a port that mirrors others carries no network"),
+        (collector("remote_port=0"), "port[1].remote_port: 0 is out of range: use 1 to 65535"),
+        (tap("vni=5"), "port[1].vni: belongs to kind collector: remove it; a network's vni says how peers know it"),
+        (tap("remote='10.8.0.9'"), "port[1].remote: belongs to kinds peer and collector: remove it"),
         (trunk("trunk=['blue']\nnative='rot'"), "port[1].native: no network is named rot: declare it"),
         (trunk("trunk=['blue']\naddress='10.1.0.1/24'"), "port[1].address: untagged frames of this trunk"),
         (tap("mtu=1501"), "port[1].mtu: 1501 is more than the 1500 of network blue"),
@@ -456,6 +482,84 @@ name = "red"
         "net.toml:22: vxlan.peer[4].address: 239.0.0.1 is a group: name a host, and the group with vxlan.group",
         "net.toml:24: vxlan.peer[5].address: missing: name the peer's address",
         "net.toml:25: vxlan.peer[5].port: 0 is out of range: use 1 to 65535",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn collectors() {
+    // One that is a peer as well, and two mirrors to one.
+    let config = good(
+        r#"
+        [vxlan]
+        local = "10.8.0.1"
+        [[vxlan.peer]]
+        address = "10.8.0.2"
+        [[network]]
+        name = "blue"
+        vni = 4096
+        [[port]]
+        name = "web"
+        kind = "tap"
+        network = "blue"
+        [[port]]
+        name = "ids"
+        kind = "collector"
+        remote = "10.8.0.2"
+        remote_port = 8472
+        vni = 9000
+        mirror = { ports = ["web"] }
+        [[port]]
+        name = "more"
+        kind = "collector"
+        remote = "10.8.0.2"
+        vni = 9000
+        mtu = 1450
+        mirror = { networks = ["blue"], direction = "rx" }
+        "#,
+    );
+    let DeviceSpec::Collector(ids) = &config.ports[1].device else { panic!("{:?}", config.ports[1]) };
+    let expected = CollectorSpec { remote: "10.8.0.2".parse().unwrap(), remote_port: Some(8472), vni: 9000 };
+    assert_eq!(*ids, expected);
+    let found = errors(
+        r#"[vxlan]
+local = "10.8.0.1"
+[[network]]
+name = "blue"
+vni = 4096
+[[port]]
+name = "a"
+kind = "collector"
+remote = "10.8.0.2"
+vni = 4096
+mirror = { networks = ["blue"] }
+[[port]]
+name = "b"
+kind = "collector"
+remote = "239.0.0.1"
+vni = 16777216
+mirror = { networks = ["blue"] }
+[[port]]
+name = "c"
+kind = "collector"
+remote = "10.8.0.1"
+vni = 1
+mirror = { ports = ["a"] }
+[[port]]
+name = "d"
+kind = "collector"
+remote = "fd00::2"
+vni = 1
+mirror = { networks = ["blue"] }
+"#,
+    );
+    let expected = [
+        "net.toml:10: port[0].vni: network blue has vni 4096, and copies would be frames of it: choose another",
+        "net.toml:15: port[1].remote: 239.0.0.1 is a group: name the one host that gets the copies",
+        "net.toml:16: port[1].vni: 16777216 is out of range: use 1 to 16777215",
+        "net.toml:21: port[2].remote: 10.8.0.1 is this host's own address: name the other host's",
+        "net.toml:23: port[2].mirror: a gets copies itself: name the ports that it copies from",
+        "net.toml:27: port[3].remote: fd00::2 is not of the family of the local address 10.8.0.1: all of an underlay is IPv4, or IPv6",
     ];
     assert_eq!(found, expected);
 }

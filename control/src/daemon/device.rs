@@ -41,8 +41,8 @@ pub(super) enum OpenDevice {
     Foreign(Arc<Packet>),
     /// The tunnel's sockets. Its devices are made anew with every plan.
     Endpoint(Arc<Endpoint>),
-    /// A peer, to which the endpoint sends.
-    Peer {
+    /// A peer or a collector, to which the endpoint sends.
+    Remote {
         /// What is known of the way to it.
         path: Arc<Path>,
         /// Whether that was measured, and so is better than what the kernel knows.
@@ -93,7 +93,9 @@ pub(super) async fn open(
         DeviceSpec::Vxlan(endpoint) => {
             Ok(OpenDevice::Endpoint(Arc::new(tunnel::open(endpoint, inlets).await?)))
         }
-        DeviceSpec::Peer(_) => Ok(OpenDevice::Peer { path: Arc::new(Path::new(u16::MAX)), measured: false }),
+        DeviceSpec::Peer(_) | DeviceSpec::Collector(_) => {
+            Ok(OpenDevice::Remote { path: Arc::new(Path::new(u16::MAX)), measured: false })
+        }
     }
 }
 
@@ -199,7 +201,7 @@ impl OpenDevice {
         match self {
             Self::Tap { tap, .. } => Some(Arc::clone(tap) as _),
             Self::Veth { device, .. } | Self::Foreign(device) => Some(Arc::clone(device) as _),
-            Self::Endpoint(_) | Self::Peer { .. } => None,
+            Self::Endpoint(_) | Self::Remote { .. } => None,
         }
     }
 
@@ -240,7 +242,7 @@ impl OpenDevice {
         let result = match self {
             Self::Tap { tap, .. } => tap.set_persist(false).map_err(ApiError::from),
             Self::Veth { host, .. } => remove_link(&host).await,
-            Self::Foreign(_) | Self::Endpoint(_) | Self::Peer { .. } => Ok(()),
+            Self::Foreign(_) | Self::Endpoint(_) | Self::Remote { .. } => Ok(()),
         };
         if let Err(error) = result {
             warn!("an interface may be left behind: {}", error.error);

@@ -35,7 +35,7 @@ use super::{
 use crate::{
     api::ApiError,
     link::{Links, Wanted},
-    model::{Carries, DeviceSpec, Name, SwitchSpec},
+    model::{DeviceSpec, Name, SwitchSpec},
     state,
 };
 
@@ -250,7 +250,7 @@ impl Edge {
     }
 
     fn idlest_worker(&self) -> usize {
-        let receives = |port: &EdgePort| !matches!(port.wanted.spec.carries, Carries::Tunnel { .. });
+        let receives = |port: &EdgePort| !port.wanted.spec.device.is_tunnel();
         let load = |worker: &usize| {
             self.ports.values().filter(|port| port.worker == *worker && receives(port)).count()
         };

@@ -60,6 +60,7 @@ pub(super) fn trace(state: &State, edge: &Edge, request: &TraceRequest) -> Resul
             Err(reason) => Verdict::Dropped { reason: reason.name().into(), hint: reason.hint().into() },
         },
         exits: trace.exits.iter().map(|exit| words.exit(exit)).collect(),
+        copies: trace.copies.iter().map(|exit| words.exit(exit)).collect(),
     })
 }
 
@@ -172,8 +173,8 @@ impl Words<'_> {
         }
     }
 
-    fn exit(&self, exit: &core::Exit<'_>) -> Exit {
-        let name = self.names.port(exit.member.port);
+    fn exit(&self, exit: &core::Exit) -> Exit {
+        let name = self.names.port(exit.port);
         let port = name.parse().unwrap_or_else(|_| Name::unnamed());
         let mut parts = Vec::new();
         match exit.tag {
@@ -185,8 +186,12 @@ impl Words<'_> {
             }
         }
         let spec = self.state.port(&port).map(|port| port.spec);
-        if let Some(DeviceSpec::Peer(peer)) = spec.as_ref().map(|spec| &spec.device) {
-            parts.push(format!("by VXLAN to {}", peer.remote));
+        match spec.as_ref().map(|spec| &spec.device) {
+            Some(DeviceSpec::Peer(peer)) => parts.push(format!("by VXLAN to {}", peer.remote)),
+            Some(DeviceSpec::Collector(collector)) => {
+                parts.push(format!("by VXLAN to {}, vni {}", collector.remote, collector.vni));
+            }
+            _ => {}
         }
         let mut dropped = None;
         match exit.result {

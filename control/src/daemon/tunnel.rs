@@ -18,7 +18,7 @@ use vswitch_vxlan::{
 use crate::{
     api::{ApiError, ErrorCode},
     link::Links,
-    model::{Config, DeviceSpec, Dscp, PeerSpec, VxlanSpec},
+    model::{CollectorSpec, Config, DeviceSpec, Dscp, PeerSpec, VxlanSpec},
     netns::Namespace,
     state::State,
 };
@@ -76,7 +76,7 @@ pub(super) async fn settle(config: &mut Config) {
     }
 }
 
-/// The endpoint and its peers, as one plan uses them.
+/// The endpoint, its peers and its collectors, as one plan uses them.
 pub(super) struct Tunnel<'a> {
     /// The endpoint's own port.
     pub(super) own: PortId,
@@ -86,6 +86,8 @@ pub(super) struct Tunnel<'a> {
     pub(super) endpoint: &'a Arc<Endpoint>,
     /// Where frames go to.
     pub(super) peers: Vec<(PortId, &'a PeerSpec, &'a Arc<Path>)>,
+    /// Where copies go to.
+    pub(super) collectors: Vec<(PortId, &'a CollectorSpec, &'a Arc<Path>)>,
 }
 
 impl Tunnel<'_> {
@@ -102,16 +104,21 @@ impl Tunnel<'_> {
             },
             underlay_mtu: self.spec.underlay_mtu(),
         };
-        let peer = |(port, spec, path): &(PortId, &PeerSpec, &Arc<Path>)| Peer {
-            port: *port,
-            address: SocketAddr::new(spec.remote, spec.remote_port.unwrap_or(self.spec.port)),
+        let way = |port: PortId, remote, remote_port: Option<u16>, path: &Arc<Path>| Peer {
+            port,
+            address: SocketAddr::new(remote, remote_port.unwrap_or(self.spec.port)),
             path: Arc::clone(path),
         };
-        let peers: Vec<_> = self.peers.iter().map(peer).collect();
+        let peers = self.peers.iter().map(|(port, it, path)| way(*port, it.remote, it.remote_port, path));
+        let collectors = self.collectors.iter().filter_map(|(port, it, path)| {
+            let vni = Vni::try_from(it.vni).ok()?;
+            Some((way(*port, it.remote, it.remote_port, path), vni))
+        });
+        let (peers, collectors): (Vec<_>, Vec<_>) = (peers.collect(), collectors.collect());
         let networks = state.networks().filter_map(|network| {
             let vni = network.spec.vni.and_then(|vni| Vni::try_from(vni).ok())?;
             Some((vni, network.id))
         });
-        device::devices(self.endpoint, &rules, &peers, networks)
+        device::devices(self.endpoint, &rules, &peers, &collectors, networks)
     }
 }

@@ -131,7 +131,7 @@ fn tunnel_peer(state: &State, edge: &Edge, port: &state::Port, peer: &PeerSpec) 
         _ => (VXLAN_PORT, VxlanSpec::DEFAULT_UNDERLAY_MTU),
     };
     let path_mtu = match real.map(|real| &real.device) {
-        Some(Ok(OpenDevice::Peer { path, .. })) => path.mtu(),
+        Some(Ok(OpenDevice::Remote { path, .. })) => path.mtu(),
         _ => u16::MAX,
     };
     Peer {
@@ -298,6 +298,7 @@ pub(super) fn port(state: &State, edge: &Edge, port: &state::Port) -> Port {
         DeviceSpec::Packet { device } => ("packet", device.clone()),
         DeviceSpec::Vxlan(endpoint) => ("vxlan", endpoint.local.to_string()),
         DeviceSpec::Peer(peer) => ("peer", peer.remote.to_string()),
+        DeviceSpec::Collector(it) => ("collector", format!("{} vni {}", it.remote, it.vni)),
     };
     Port {
         name: spec.name.clone(),

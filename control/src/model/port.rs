@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{InterfaceSpec, Name, NetworkSpec, PeerSpec, VxlanSpec};
+use super::{CollectorSpec, InterfaceSpec, Name, NetworkSpec, PeerSpec, VxlanSpec};
 use crate::options;
 
 /// A place where frames come and go: `[[port]]`.
@@ -59,7 +59,10 @@ impl PortSpec {
     pub fn interface(&self) -> Option<&InterfaceSpec> {
         match &self.device {
             DeviceSpec::Tap(interface) | DeviceSpec::Veth(interface) => Some(interface),
-            DeviceSpec::Packet { .. } | DeviceSpec::Vxlan(_) | DeviceSpec::Peer(_) => None,
+            DeviceSpec::Packet { .. }
+            | DeviceSpec::Vxlan(_)
+            | DeviceSpec::Peer(_)
+            | DeviceSpec::Collector(_) => None,
         }
     }
 
@@ -67,7 +70,7 @@ impl PortSpec {
     pub fn ifname(&self) -> &str {
         match &self.device {
             DeviceSpec::Packet { device } => device,
-            DeviceSpec::Vxlan(_) | DeviceSpec::Peer(_) => self.name.as_str(),
+            DeviceSpec::Vxlan(_) | DeviceSpec::Peer(_) | DeviceSpec::Collector(_) => self.name.as_str(),
             DeviceSpec::Tap(interface) | DeviceSpec::Veth(interface) => {
                 interface.ifname.as_deref().unwrap_or(self.name.as_str())
             }
@@ -183,6 +186,15 @@ pub enum DeviceSpec {
     Vxlan(VxlanSpec),
     /// Another host's end of a tunnel.
     Peer(PeerSpec),
+    /// Another host, which gets copies.
+    Collector(CollectorSpec),
+}
+
+impl DeviceSpec {
+    /// Whether it is the tunnel's endpoint or sends by it, and so has no interface of its own.
+    pub fn is_tunnel(&self) -> bool {
+        matches!(self, Self::Vxlan(_) | Self::Peer(_) | Self::Collector(_))
+    }
 }
 
 /// Storm limits in frames per second; no limit unless told.

@@ -1,7 +1,7 @@
-//! The tunnel in words: this host's endpoint (`[vxlan]`), and its peers (`[[vxlan.peer]]`).
+//! The tunnel in words: this host's endpoint (`[vxlan]`), its peers (`[[vxlan.peer]]`), and collectors of copies.
 //!
-//! Both are ports of the switch. The endpoint is a port that carries nothing and counts what is of no peer; a peer carries every
-//! network that has a VNI, or those it is told.
+//! All are ports of the switch. The endpoint is a port that carries nothing and counts what is of no peer; a peer carries every
+//! network that has a VNI, or those it is told; a collector carries a mirror's copies.
 
 use std::{fmt, net::IpAddr};
 
@@ -96,6 +96,18 @@ impl PeerSpec {
         text.parse()
             .expect("an address has digits, letters, dots and dashes, and begins with one of the first two")
     }
+}
+
+/// A host elsewhere that gets a mirror's copies: a port of kind `collector`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectorSpec {
+    /// Where copies are sent. It may be a peer's address.
+    pub remote: IpAddr,
+    /// The UDP port it receives at; this host's own unless told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote_port: Option<u16>,
+    /// How it knows them: 1 to 16777215; no network here has it.
+    pub vni: u32,
 }
 
 /// How outer headers get their differentiated services code point: a number below 64, or `"inherit"`.

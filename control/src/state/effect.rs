@@ -88,7 +88,7 @@ impl Effect {
             Self::ClosePort(_) => 1,
             Self::SetTopology { .. } => 2,
             Self::UpdatePort { .. } => 3,
-            // Peers are sent to by the endpoint.
+            // Peers and collectors are sent to by the endpoint.
             Self::OpenPort(port) if matches!(port.spec.device, DeviceSpec::Vxlan(_)) => 4,
             Self::OpenPort(_) => 5,
             Self::SetOutside { .. } => 6,
@@ -158,6 +158,7 @@ fn device(port: &PortSpec) -> impl PartialEq {
     let sockets = match &port.device {
         DeviceSpec::Vxlan(it) => Some((it.local, Some(it.port), it.checksum, it.group)),
         DeviceSpec::Peer(it) => Some((it.remote, it.remote_port, true, None)),
+        DeviceSpec::Collector(it) => Some((it.remote, it.remote_port, true, None)),
         _ => None,
     };
     (

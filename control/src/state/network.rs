@@ -259,7 +259,12 @@ impl State {
     }
 
     fn free_vni(&self) -> Option<u32> {
-        let mut taken: Vec<u32> = self.networks.entries().filter_map(|entry| entry.spec.vni).collect();
+        let collected = self.ports.entries().filter_map(|entry| match &entry.spec.device {
+            DeviceSpec::Collector(collector) => Some(collector.vni),
+            _ => None,
+        });
+        let networks = self.networks.entries().filter_map(|entry| entry.spec.vni);
+        let mut taken: Vec<u32> = networks.chain(collected).collect();
         taken.sort_unstable();
         let next = |free: u32, vni: u32| if vni == free { free + 1 } else { free };
         let free = taken.into_iter().fold(FIRST_VNI, next);

@@ -130,6 +130,50 @@ fn the_endpoint_is_opened_before_its_peers_and_nothing_goes_from_tunnel_to_tunne
 }
 
 #[test]
+fn a_collector_is_sent_to_by_the_endpoint_and_its_vni_is_no_networks() {
+    let mut state = State::start(config(TUNNEL), []).unwrap().next;
+    let collector = |vni: u32, remote: &str| {
+        port(
+            json!({"name": "ids", "mirror": {"ports": ["web"]}, "kind": "collector", "remote": remote, "vni": vni}),
+        )
+    };
+    let refused = state.clone().apply(Command::AddPort(collector(4096, "10.8.0.9"))).unwrap_err().to_string();
+    assert!(refused.contains("port ids: vni: network blue has vni 4096"), "{refused}");
+    // A peer's address will do.
+    let effects = state.apply(Command::AddPort(collector(4097, "10.8.0.2"))).unwrap();
+    assert_eq!(told(&effects), ["set topology", "open ids=3", "store port ids"]);
+    let layout = state.layout();
+    assert_eq!((layout.ports[3].mode.clone(), layout.ports[3].horizon), (PortMode::Mirror, None));
+    assert_eq!(layout.mirrors[0].to, state.port(&name("ids")).unwrap().id);
+    // A network asks for that number, and another is given one.
+    let overlay = |text: &str, vni: serde_json::Value| {
+        Command::AddNetwork(network(
+            json!({"name": text, "driver": "overlay", "ipam": "default", "vni": vni}),
+        ))
+    };
+    let refused = state.clone().apply(overlay("green", json!(4097))).unwrap_err().to_string();
+    assert!(refused.contains("network green has vni 4097, and copies would be frames of it"), "{refused}");
+    state.apply(overlay("green", json!(null))).unwrap();
+    assert_eq!(state.network(&name("green")).unwrap().spec.vni, Some(4098));
+}
+
+/// Its number is changed in place; another host is another way.
+#[test]
+fn a_collector_is_changed_by_a_reload() {
+    let file = |remote: &str, vni: u32| {
+        config(&format!(
+            "{TUNNEL}\n[[port]]\nname = 'ids'\nkind = 'collector'\nmirror = {{ports = ['web']}}\nremote = '{remote}'\nvni = {vni}"
+        ))
+    };
+    let mut state = State::start(file("10.8.0.9", 9000), []).unwrap().next;
+    let id = state.port(&name("ids")).unwrap().id.0;
+    let effects = state.apply(Command::Reload(file("10.8.0.9", 9001))).unwrap();
+    assert_eq!(told(&effects), [format!("update ids={id}")]);
+    let effects = state.apply(Command::Reload(file("10.8.0.8", 9001))).unwrap();
+    assert_eq!(told(&effects), [format!("close ids={id}"), format!("open ids={id}")]);
+}
+
+#[test]
 fn peers_that_were_taken_in_give_way_to_those_asked_for() {
     let mut state = State::start(config(TUNNEL), []).unwrap().next;
     let learn = |number: u8| Command::LearnPeer([10, 8, 1, number].into());

@@ -108,6 +108,7 @@ export function facts(port, look) {
     ["State", port.state + (port.reason ? `: ${port.reason}` : "")],
     ["Behind it", `${port.kind} ${port.device}${port.netns ? ` in ${port.netns}` : ""}`],
     ["Networks", look.carried.get(port.name).map((name) => name + (port.trunk?.length && port.network === name ? " (untagged)" : "")).join(", ") || "none"],
+    ...(port.mirror ? [["Copies of", [...(port.mirror.ports ?? []), ...(port.mirror.networks ?? [])].join(", ") + (port.mirror.direction ? `, ${port.mirror.direction}` : "")]] : []),
     ["MTU", peer ? `${count(peer.path_mtu)} on the way to it` : `${count(port.mtu)}${port.offload ? ", with offloads" : ""}`],
     ...(peer ? [["Heard", peer.heard_ms == null ? "never" : `${span(Math.floor(peer.heard_ms / 1000))} ago`]] : []),
     ["MACs", count(port.macs)],

@@ -24,6 +24,7 @@ const GLYPHS = {
   packet: "M1 1h8v6h-2v2h-4v-2h-2Z",
   peer: "M5 0l5 5-5 5-5-5Z",
   vxlan: "M2.5 .7h5l2.5 4.3-2.5 4.3h-5l-2.5-4.3Z",
+  collector: "M0 5l4-4h6v8h-6Z",
 };
 const OTHER = "M1 1h8v8h-8Z";
 const DOWN = "M1 1l8 8M9 1l-8 8";
@@ -187,7 +188,7 @@ export class Topology {
   }
 }
 
-/** Ports by the networks they carry: each network with its access ports, then trunks, then the tunnel. */
+/** Ports by the networks they carry: each network with its access ports, then trunks, then the tunnel; then mirrors, which carry none. */
 function wires({ networks, ports, carried }) {
   const groups = new Map(
     networks.map((it) => [`access ${it.name}`, { kind: "access", single: true, network: it, networks: [it.name], ports: [] }]),
@@ -195,13 +196,13 @@ function wires({ networks, ports, carried }) {
   for (const port of ports) {
     const tunnel = port.kind === "peer" || port.kind === "vxlan";
     const names = carried.get(port.name);
-    const kind = tunnel ? "tunnel" : port.trunk?.length || names.length !== 1 ? "trunk" : "access";
+    const kind = tunnel ? "tunnel" : port.mirror ? "mirror" : port.trunk?.length || names.length !== 1 ? "trunk" : "access";
     const key = [kind, ...names, kind === "trunk" ? `/${port.network ?? ""}` : ""].join(" ").trim();
     const group = { kind, single: false, networks: names, untagged: tunnel ? null : port.network, ports: [] };
     if (!groups.has(key)) groups.set(key, group);
     groups.get(key).ports.push(port);
   }
-  const order = ["access", "trunk", "tunnel"];
+  const order = ["access", "trunk", "tunnel", "mirror"];
   const endpointFirst = (a, b) => (b.kind === "vxlan") - (a.kind === "vxlan") || inOrder(a.name, b.name);
   for (const group of groups.values()) group.ports.sort(endpointFirst);
   const made = [...groups].map(([key, group]) => ({ key, ...group }));

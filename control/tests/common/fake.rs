@@ -71,6 +71,7 @@ pub(crate) fn port_of(spec: &PortSpec) -> Port {
         DeviceSpec::Packet { device } => ("packet", Some(device.clone())),
         DeviceSpec::Vxlan(endpoint) => ("vxlan", Some(endpoint.local.to_string())),
         DeviceSpec::Peer(peer) => ("peer", Some(peer.remote.to_string())),
+        DeviceSpec::Collector(collector) => ("collector", Some(collector.remote.to_string())),
     };
     let (network, trunk) = match &spec.carries {
         Carries::Access { network } => (Some(network.clone()), vec![]),
@@ -352,6 +353,7 @@ impl Backend for Fake {
                 steps: vec![],
                 verdict: Verdict::Flooded,
                 exits: vec![],
+                copies: vec![],
             })
         }
         .boxed()

@@ -14,7 +14,7 @@ use vswitch::{
     transmit::{Out, Scratch, TagOp, Transmit},
 };
 use vswitch_vxlan::{
-    encap::{Dscp, MAX_DATAGRAMS, Manner, encapsulate},
+    encap::{Class, Dscp, MAX_DATAGRAMS, Manner, encapsulate},
     header::{HEADER, Vni},
     tables::Tables,
 };
@@ -45,7 +45,7 @@ fuzz_target!(|input: Input| {
     let manner = Manner {
         overlay_mtu: input.overlay_mtu.min(65_485),
         clamp: input.clamp,
-        dscp: if input.inherit { Dscp::Inherit } else { Dscp::Fixed(10) },
+        class: Class::marked(if input.inherit { Dscp::Inherit } else { Dscp::Fixed(10) }),
         datagrams: usize::from(input.datagrams),
         sources: 1 << (input.sources % 8),
     };
@@ -78,7 +78,7 @@ fuzz_target!(|input: Input| {
     };
     let tables = Tables::new([], [(Vni::try_from(5).expect("valid"), NetworkId(1))]);
     let (mut scratch, mut nth) = (Scratch::new(), 0);
-    encapsulate(&tables, &manner, &frames, &mut scratch, &mut |train| {
+    encapsulate(|network| tables.header(network), &manner, &frames, &mut scratch, &mut |train| {
         assert!((1..=manner.datagrams.clamp(1, MAX_DATAGRAMS)).contains(&train.datagrams));
         assert!(train.source < manner.sources);
         let octets: usize = train.parts.iter().map(|part| part.len()).sum();

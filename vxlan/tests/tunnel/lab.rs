@@ -16,7 +16,7 @@ use vswitch::{
 use vswitch_vxlan::{
     decap::{self, MESSAGE, Message},
     ecn::Ecn,
-    encap::{self, Dscp, MAX_DATAGRAMS, Train},
+    encap::{self, Class, Dscp, MAX_DATAGRAMS, Train},
     header::{HEADER, Vni},
     tables::Tables,
 };
@@ -87,7 +87,7 @@ impl Tunnel {
             out: encap::Manner {
                 overlay_mtu: 1450,
                 clamp: false,
-                dscp: Dscp::Fixed(0),
+                class: Class::marked(Dscp::Fixed(0)),
                 datagrams: MAX_DATAGRAMS,
                 sources: 16,
             },
@@ -102,32 +102,16 @@ impl Tunnel {
 
     /// The same by a network that may refuse the nth train. Refused trains are not in the outcome.
     pub(crate) fn send_by(&self, items: &[Item], mut refuse: impl FnMut(usize) -> io::Result<()>) -> Outcome {
-        assert!(items.len() <= CAPACITY);
-        let (mut batch, mut outs) = (Batch::new(), Vec::new());
-        for (slot, item) in (0..).zip(items) {
-            assert!(batch.push_copy(INGRESS, item.offload, &item.bytes), "there is room");
-            outs.push(Out { slot, network: item.network, tag: item.tag });
-        }
-        let counters = PortCounters::default();
-        let frames = Transmit {
-            port: PEER,
-            batch: &batch,
-            outs: &outs,
-            max_frame: 70_000,
-            counters: &counters,
-            captures: None,
-        };
-        let (mut scratch, mut trains, mut nth) = (Scratch::new(), Vec::new(), 0);
-        encap::encapsulate(&self.tables, &self.out, &frames, &mut scratch, &mut |train| {
-            nth += 1;
-            self.check(train);
-            refuse(nth - 1)?;
-            trains.push(Sent::of(train));
-            Ok(())
-        });
-        let mut answers = Vec::new();
-        scratch.answers.take(|to, frame| answers.push((to, frame.to_vec())));
-        Outcome { trains, totals: PortTotals::sum(&[counters]), answers }
+        turn(items, 70_000, |frames, scratch, trains| {
+            let (header, mut nth) = (|network| self.tables.header(network), 0);
+            encap::encapsulate(header, &self.out, frames, scratch, &mut |train| {
+                nth += 1;
+                self.check(train);
+                refuse(nth - 1)?;
+                trains.push(Sent::of(train));
+                Ok(())
+            });
+        })
     }
 
     /// What the kernel asks of a train.
@@ -176,6 +160,28 @@ impl Tunnel {
     }
 }
 
+/// Lets frames leave in one turn by `encapsulate`, which gathers the trains; the longest may have `max_frame` octets.
+pub(crate) fn turn(
+    items: &[Item],
+    max_frame: usize,
+    encapsulate: impl FnOnce(&Transmit<'_>, &mut Scratch, &mut Vec<Sent>),
+) -> Outcome {
+    assert!(items.len() <= CAPACITY);
+    let (mut batch, mut outs) = (Batch::new(), Vec::new());
+    for (slot, item) in (0..).zip(items) {
+        assert!(batch.push_copy(INGRESS, item.offload, &item.bytes), "there is room");
+        outs.push(Out { slot, network: item.network, tag: item.tag });
+    }
+    let counters = PortCounters::default();
+    let frames =
+        Transmit { port: PEER, batch: &batch, outs: &outs, max_frame, counters: &counters, captures: None };
+    let (mut scratch, mut trains) = (Scratch::new(), Vec::new());
+    encapsulate(&frames, &mut scratch, &mut trains);
+    let mut answers = Vec::new();
+    scratch.answers.take(|to, frame| answers.push((to, frame.to_vec())));
+    Outcome { trains, totals: PortTotals::sum(&[counters]), answers }
+}
+
 impl Item {
     /// A frame of blue, complete and without tag.
     pub(crate) fn plain(bytes: impl Into<Vec<u8>>) -> Self {
@@ -190,7 +196,7 @@ impl Item {
 }
 
 impl Sent {
-    fn of(train: &Train<'_>) -> Self {
+    pub(crate) fn of(train: &Train<'_>) -> Self {
         let mut datagrams = Vec::new();
         let all = train.each(|parts| {
             datagrams.push(parts.iter().flat_map(|part| part.to_vec()).collect::<Vec<_>>());

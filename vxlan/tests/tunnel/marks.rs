@@ -1,7 +1,10 @@
 //! What the outer and the inner header take from each other: DSCP, ECN, and nothing of TTL.
 
 use vswitch::drops::DropReason;
-use vswitch_vxlan::{ecn::Ecn, encap::Dscp};
+use vswitch_vxlan::{
+    ecn::Ecn,
+    encap::{Class, Dscp},
+};
 
 use crate::{
     lab::{Item, Tunnel, assert_sealed, seal},
@@ -32,7 +35,7 @@ fn the_outer_class_of_every_inner_one() {
         (Dscp::Fixed(63), |class| 63 << 2 | class & 3),
         (Dscp::Inherit, |class| class),
     ] {
-        tunnel.out.dscp = dscp;
+        tunnel.out.class = Class::marked(dscp);
         for class in 0..=255 {
             for v6 in [false, true] {
                 let frame = packet(v6, class, 64);

@@ -6,7 +6,10 @@ use vswitch::{
     offload::{Csum, Gso, GsoKind, Offload},
     transmit::TagOp,
 };
-use vswitch_vxlan::{ecn::Ecn, encap::Dscp};
+use vswitch_vxlan::{
+    ecn::Ecn,
+    encap::{Class, Dscp},
+};
 
 use crate::{
     lab::{Arrived, BLUE, BLUE_HEADER, Item, LOCAL, RED, RED_HEADER, Tunnel, seal},
@@ -133,7 +136,7 @@ fn small_frames_of_one_turn_share_trains() {
 #[test]
 fn another_traffic_class_is_another_train() {
     let mut tunnel = Tunnel::new();
-    tunnel.out.dscp = Dscp::Inherit;
+    tunnel.out.class = Class::marked(Dscp::Inherit);
     let mut marked = flow(1);
     marked[15] = 0xb8;
     seal(&mut marked);

@@ -50,6 +50,9 @@ pub struct Trace {
     pub verdict: Verdict,
     /// Where it would leave.
     pub exits: Vec<Exit>,
+    /// By which mirrors a copy of it would leave.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<Exit>,
 }
 
 /// One step of the decision.

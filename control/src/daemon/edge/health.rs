@@ -17,7 +17,7 @@ impl Edge {
     pub(in crate::daemon) fn why_down(&self, port: &EdgePort) -> Option<String> {
         match &port.device {
             Err(why) => Some(why.clone()),
-            Ok(OpenDevice::Peer { .. }) if self.endpoint().is_none() => {
+            Ok(OpenDevice::Remote { .. }) if self.endpoint().is_none() => {
                 Some("the tunnel has no end here: see port vxlan, or write [vxlan] into the file".into())
             }
             Ok(_) => None,

@@ -1,4 +1,4 @@
-//! The tunnel among the ports: its end here, its peers, and what the ways to them carry.
+//! The tunnel among the ports: its end here, its peers and collectors, and what the ways to them carry.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -20,15 +20,19 @@ use crate::{
 };
 
 impl Edge {
-    /// The tunnel's endpoint, if it is open, and its peers.
+    /// The tunnel's endpoint, if it is open, its peers and collectors.
     pub(super) fn tunnel(&self) -> Option<Tunnel<'_>> {
         let (own, spec, endpoint) = self.open_endpoint()?;
-        let peers =
-            self.ports.iter().filter_map(|(id, port)| match (&port.wanted.spec.device, &port.device) {
-                (DeviceSpec::Peer(spec), Ok(OpenDevice::Peer { path, .. })) => Some((*id, spec, path)),
-                _ => None,
-            });
-        Some(Tunnel { own, spec, endpoint, peers: peers.collect() })
+        let mut tunnel = Tunnel { own, spec, endpoint, peers: Vec::new(), collectors: Vec::new() };
+        for (id, port) in &self.ports {
+            let Ok(OpenDevice::Remote { path, .. }) = &port.device else { continue };
+            match &port.wanted.spec.device {
+                DeviceSpec::Peer(spec) => tunnel.peers.push((*id, spec, path)),
+                DeviceSpec::Collector(spec) => tunnel.collectors.push((*id, spec, path)),
+                _ => {}
+            }
+        }
+        Some(tunnel)
     }
 
     /// The endpoint's port, what was asked of it and its sockets, if they are open.
@@ -61,6 +65,10 @@ impl Edge {
         for ((id, ..), remote) in tunnel.peers.iter().zip(devices.remotes) {
             plan.ports[id.index()] = port(*id, remote);
         }
+        for collector in devices.collectors {
+            let id = collector.port();
+            plan.ports[id.index()] = port(id, collector);
+        }
         plan.ports[tunnel.own.index()] = port(tunnel.own, Arc::clone(&devices.inlets[0]) as _);
         let first = self.ports[&tunnel.own].key;
         for ((key, worker), inlet) in (first..).zip((0..self.workers.count()).cycle()).zip(devices.inlets) {
@@ -77,7 +85,7 @@ impl Edge {
 
     /// Takes over what was measured of the way to a peer.
     pub(in crate::daemon) fn measured(&mut self, id: PortId, mtu: u16) {
-        if let Some(EdgePort { device: Ok(OpenDevice::Peer { path, measured }), .. }) =
+        if let Some(EdgePort { device: Ok(OpenDevice::Remote { path, measured }), .. }) =
             self.ports.get_mut(&id)
         {
             path.set_mtu(mtu);
@@ -89,12 +97,14 @@ impl Edge {
     /// (net.ipv4.route.mtu_expires), and so must we.
     pub(super) fn reconsider_paths(&self) {
         let Some(tunnel) = self.tunnel() else { return };
-        for (id, peer, path) in &tunnel.peers {
+        let peers = tunnel.peers.iter().map(|(id, it, path)| (id, it.remote, path));
+        let collectors = tunnel.collectors.iter().map(|(id, it, path)| (id, it.remote, path));
+        for (id, remote, path) in peers.chain(collectors) {
             let narrow = path.mtu() < tunnel.spec.underlay_mtu();
-            let measured = matches!(self.ports[id].device, Ok(OpenDevice::Peer { measured: true, .. }));
+            let measured = matches!(self.ports[id].device, Ok(OpenDevice::Remote { measured: true, .. }));
             if narrow
                 && !measured
-                && let Ok(mtu) = tunnel.endpoint.path_mtu(SocketAddr::new(peer.remote, tunnel.spec.port))
+                && let Ok(mtu) = tunnel.endpoint.path_mtu(SocketAddr::new(remote, tunnel.spec.port))
             {
                 path.set_mtu(mtu);
             }

@@ -1,0 +1,177 @@
+//! Copies for a host elsewhere: a mirror whose frames leave as VXLAN datagrams, under a VNI that is no network's.
+//!
+//! A collector is no peer. Nothing is taken in from it, no address is learned behind it, and no network is carried to it. In
+//! three points its datagrams differ from those for peers, because nobody sent them:
+//!
+//! - What does not fit the way leaves in fragments, against RFC 7348 section 4.3 ("VTEPs MUST NOT fragment"). A peer's frame is
+//!   refused and its sender told what would fit; the sender of a frame that was copied has nothing to do with how far it is to
+//!   whoever watches, and a watcher that misses every full packet sees nothing of a stream.
+//! - Congestion on the way is not marked (RFC 6040, compatibility mode): nobody would slow down, and the mark would end up in the
+//!   copy.
+//! - All copies leave by one source port and so in one order, where a peer's frames are ordered by flow alone: both directions of
+//!   a connection reach the watcher as they happened.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use arrayvec::ArrayVec;
+use vswitch::{
+    addr::PortId,
+    batch::{Batch, CAPACITY},
+    device::{Device, Refuse},
+    drops::DropReason,
+    headers::{ETHERNET, link},
+    transmit::{Out, Scratch, Transmit},
+};
+
+use crate::{
+    device::Way,
+    encap::{Class, Manner, Train, encapsulate},
+    header::HEADER,
+};
+
+/// Where copies go out to one collector.
+#[derive(Debug)]
+pub struct Collector {
+    way: Way,
+    copies: Copies,
+}
+
+impl Collector {
+    /// Copies that leave by `way`.
+    pub(crate) fn new(way: Way, copies: Copies) -> Self {
+        Self { way, copies }
+    }
+
+    /// The mirror's port.
+    pub fn port(&self) -> PortId {
+        self.way.peer.port
+    }
+}
+
+impl Device for Collector {
+    /// Nothing is taken in from a collector.
+    fn recv(&self, _: PortId, _: &mut Batch, _: usize, _: &mut Refuse<'_>) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
+        let Way { endpoint, address, .. } = &self.way;
+        self.copies.encapsulate(endpoint.datagrams(), frames, scratch, &mut |train| {
+            let whole = HEADER + ETHERNET + usize::from(self.way.overlay_mtu());
+            if train.size <= whole {
+                let result = endpoint.send_copies(address, train);
+                if !self.way.learn_from(&result) {
+                    return result;
+                }
+            }
+            endpoint.send_copies_in_fragments(address, train)
+        });
+    }
+}
+
+/// The datagrams that carry a mirror's copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copies {
+    /// Where they are sent.
+    pub to: SocketAddr,
+    /// What they begin with.
+    pub header: [u8; HEADER],
+    /// What outer headers have for their traffic class.
+    pub class: Class,
+}
+
+impl Copies {
+    /// Sends `frames` by `send`, a train of at most so many `datagrams` at a time, and counts what became of each. Nobody is
+    /// answered.
+    pub fn encapsulate(
+        &self,
+        datagrams: usize,
+        frames: &Transmit<'_>,
+        scratch: &mut Scratch,
+        send: &mut dyn FnMut(&Train<'_>) -> io::Result<()>,
+    ) {
+        let mut outs = ArrayVec::<Out, CAPACITY>::new();
+        for out in frames.outs {
+            match self.refuses(frames, *out) {
+                Some(reason) => frames.count(*out, Err(reason)),
+                None => outs.push(*out),
+            }
+        }
+        let manner = Manner {
+            // No packet is too long for fragments.
+            overlay_mtu: u16::MAX,
+            clamp: false,
+            class: self.class,
+            datagrams,
+            sources: 1,
+        };
+        let frames = Transmit { outs: &outs, ..*frames };
+        encapsulate(|_| Some(&self.header), &manner, &frames, scratch, send);
+    }
+
+    /// Why a frame is not sent, before it is known whether it could be.
+    fn refuses(&self, frames: &Transmit<'_>, out: Out) -> Option<DropReason> {
+        let slot = usize::from(out.slot);
+        let (frame, offload) = (frames.batch.bytes(slot), &frames.batch.frames()[slot].offload);
+        if offload.wire_len(frame.len()) > frames.max_frame {
+            Some(DropReason::PktTooBig)
+        } else {
+            self.include(frame).then_some(DropReason::MirrorLoop)
+        }
+    }
+
+    /// Whether `frame` is such a datagram, or a fragment of one, on its way.
+    ///
+    /// That way may lead through a port or network that is mirrored: the gateway by which this host reaches the collector, or a
+    /// NIC that is a port. Without this look each copy would be copied for ever.
+    pub fn include(&self, frame: &[u8]) -> bool {
+        let datagram = link(frame).and_then(|(network, ethertype)| match (ethertype, self.to.ip()) {
+            (0x0800, IpAddr::V4(to)) => datagram_v4(&frame[network..], to.octets()),
+            (0x86dd, IpAddr::V6(to)) => datagram_v6(&frame[network..], to.octets()),
+            _ => None,
+        });
+        datagram.is_some_and(|datagram| match datagram {
+            // Only copies are sent there in fragments, as far as this host's tunnel goes.
+            Datagram::Fragment => true,
+            Datagram::Whole(udp) => {
+                udp.get(2..4) == Some(&self.to.port().to_be_bytes())
+                    && udp.get(UDP_HEADER..UDP_HEADER + HEADER) == Some(&self.header)
+            }
+        })
+    }
+}
+
+const UDP: u8 = 17;
+const UDP_HEADER: usize = 8;
+/// The next header that says: a fragment (RFC 8200 section 4.5).
+const FRAGMENT: u8 = 44;
+
+/// What a packet holds that is sent to the collector by UDP.
+enum Datagram<'f> {
+    Fragment,
+    /// From its UDP header on.
+    Whole(&'f [u8]),
+}
+
+fn datagram_v4(packet: &[u8], to: [u8; 4]) -> Option<Datagram<'_>> {
+    let header: &[u8; 20] = packet.first_chunk()?;
+    if header[9] != UDP || header[16..20] != to {
+        return None;
+    }
+    let fragmented = u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0;
+    let length = usize::from(header[0] & 0x0f) * 4;
+    Some(if fragmented { Datagram::Fragment } else { Datagram::Whole(packet.get(length..)?) })
+}
+
+fn datagram_v6(packet: &[u8], to: [u8; 16]) -> Option<Datagram<'_>> {
+    let (header, rest) = packet.split_first_chunk::<40>()?;
+    match header[6] {
+        _ if header[24..40] != to => None,
+        UDP => Some(Datagram::Whole(rest)),
+        FRAGMENT if rest.first() == Some(&UDP) => Some(Datagram::Fragment),
+        _ => None,
+    }
+}
