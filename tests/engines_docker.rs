@@ -440,26 +440,22 @@ fn killed_at_awkward_moments() {
         engine.reaches("second", "10.9.0.1");
         engine.docker(&["rm", "-f", "second"]);
         nothing_is_left_but_what_is_forgotten(&switch);
-
-        // And its network can be removed.
-        engine.docker(&[&create[..], &["10.11.0.0/24", "green"]].concat());
-        let running =
-            engine.in_background(&["run", "-d", "--name", "third", "--network", "green", "box", "true"]);
-        thread::sleep(moment);
-        engine.kill();
-        engine.run();
-        let _ = running.join().unwrap();
-        let _ = engine.try_docker(&["rm", "-f", "third"]);
-        engine.docker(&["network", "rm", "green"]);
     }
+
+    // A network whose endpoint the engine has forgotten can be removed at once.
+    engine.docker(&[&create[..], &["10.11.0.0/24", "green"]].concat());
+    let running =
+        engine.in_background(&["run", "-d", "--name", "third", "--network", "green", "box", "true"]);
+    thread::sleep(Duration::from_millis(130));
+    engine.kill();
+    engine.run();
+    let _ = running.join().unwrap();
+    let _ = engine.try_docker(&["rm", "-f", "third"]);
+    engine.docker(&["network", "rm", "green"]);
     engine.docker(&["run", "-d", "--name", "job", "--network", "blue", "box", "sleep", "1000"]);
-    for (verb, moment, kills_switch) in [
-        ("connect", 10, true),
-        ("connect", 30, false),
-        ("connect", 30, true),
-        ("disconnect", 10, false),
-        ("disconnect", 30, true),
-    ] {
+    for (verb, moment, kills_switch) in
+        [("connect", 10, true), ("connect", 30, false), ("disconnect", 10, false), ("disconnect", 30, true)]
+    {
         let before = if verb == "connect" { "disconnect" } else { "connect" };
         let _ = engine.try_docker(&["network", before, "red", "job"]);
         let running = engine.in_background(&["network", verb, "red", "job"]);
