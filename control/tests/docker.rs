@@ -42,6 +42,11 @@ impl Plumbing for Fake {
         ready(Ok(()))
     }
 
+    fn clear<'a>(&'a self, network: &'a Name) -> Answer<'a, ()> {
+        self.told.cleared.lock().unwrap().push(network.clone());
+        ready(Ok(()))
+    }
+
     fn moved(&self, _: Id, to: Netns) -> Answer<'_, ()> {
         self.told.moved.lock().unwrap().push(to);
         ready(Ok(()))
@@ -213,6 +218,7 @@ async fn the_life_of_a_container_in_the_order_of_docker() {
         );
     }
     assert!(plugin.daemon.network("blue".parse().unwrap()).await.is_err());
+    assert_eq!(*plugin.daemon.told.cleared.lock().unwrap(), ["blue".parse().unwrap()]);
 }
 
 #[tokio::test]

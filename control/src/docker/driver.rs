@@ -53,6 +53,8 @@ impl Plugin {
         if self.daemon.adopted(id.clone()).await?.is_some() {
             self.daemon.adopt(id, None).await?;
         } else if let Some(network) = self.find_network(&id).await? {
+            // Docker deletes no network with endpoints: those that are left are ones that it has forgotten.
+            self.daemon.clear(&network.spec.name).await?;
             self.daemon.delete_network(network.spec.name.into()).await?;
         }
         Ok(json!({}))

@@ -42,6 +42,8 @@ pub trait Plumbing: Backend {
     fn endpoint(&self, id: Id) -> Answer<'_, Endpoint>;
     /// Disconnects endpoints whose interfaces nobody has and that stand in the way of what is asked for.
     fn make_room<'a>(&'a self, network: &'a Name, ask: &'a Connect) -> Answer<'a, ()>;
+    /// Disconnects all endpoints of a network whose interfaces nobody has.
+    fn clear<'a>(&'a self, network: &'a Name) -> Answer<'a, ()>;
     /// Notes where a bare interface is moved.
     fn moved(&self, id: Id, to: Netns) -> Answer<'_, ()>;
     /// Makes these ports of the host lead to an endpoint, and no others.

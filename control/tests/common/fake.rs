@@ -43,6 +43,7 @@ pub(crate) struct Fake {
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     pub(crate) adopted: Mutex<HashMap<Id, Name>>,
+    pub(crate) cleared: Mutex<Vec<Name>>,
     pub(crate) moved: Mutex<Vec<Netns>>,
     pub(crate) published: Mutex<Vec<Publish>>,
     /// Publishing never ends.

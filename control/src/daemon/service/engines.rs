@@ -1,6 +1,6 @@
 //! What container engines ask of the daemon besides what everybody may ask: endpoints whose interfaces they fetch.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use futures_util::FutureExt;
 use ipnet::IpNet;
@@ -14,7 +14,7 @@ use crate::{
     daemon::sight,
     docker::Plumbing,
     gateway::Publish,
-    model::{Connect, Driver, Id, Name, Netns, SubnetSpec},
+    model::{Connect, Driver, EndpointSpec, Id, Name, Netns, SubnetSpec},
     state::{Command, EndpointUpdate, NetworkError},
 };
 
@@ -27,12 +27,27 @@ impl Core {
             let has = |address: &IpAddr| it.addresses.iter().any(|net| net.addr() == *address);
             it.sandbox.is_none() && (asked.iter().flatten().any(has) || ask.mac == Some(it.mac))
         });
-        let rivals: Vec<_> = rivals.cloned().collect();
+        let rivals = rivals.cloned().collect();
+        self.forget(rivals).await
+    }
+
+    /// Disconnects what an engine has forgotten of a network.
+    async fn clear(&mut self, network: &Name) -> Result<(), ApiError> {
+        let bare = self.state.endpoints_of(network).filter(|it| it.sandbox.is_none()).cloned().collect();
+        self.forget(bare).await
+    }
+
+    /// Disconnects those of `endpoints` whose interfaces nobody has.
+    async fn forget(&mut self, endpoints: Vec<Arc<EndpointSpec>>) -> Result<(), ApiError> {
+        if endpoints.is_empty() {
+            return Ok(());
+        }
+        let here = sight::own_ifnames().await?;
         let mut forgotten = Vec::new();
-        for rival in rivals {
-            let is_here = sight::own_ifnames().await?.contains(&rival.ifname);
-            if is_here || !self.is_open(&rival) && !self.is_anywhere(&rival).await? {
-                forgotten.push(rival.id.clone());
+        for endpoint in endpoints {
+            let lies_here = here.contains(&endpoint.ifname);
+            if lies_here || !self.is_open(&endpoint) && !self.is_anywhere(&endpoint).await? {
+                forgotten.push(endpoint.id.clone());
             }
         }
         if !forgotten.is_empty() {
@@ -55,6 +70,10 @@ impl Plumbing for Daemon {
 
     fn make_room<'a>(&'a self, network: &'a Name, ask: &'a Connect) -> Answer<'a, ()> {
         async move { self.core.lock().await.make_room(network, ask).await }.boxed()
+    }
+
+    fn clear<'a>(&'a self, network: &'a Name) -> Answer<'a, ()> {
+        async move { self.core.lock().await.clear(network).await }.boxed()
     }
 
     fn moved(&self, id: Id, to: Netns) -> Answer<'_, ()> {
