@@ -31,6 +31,7 @@ use self::interfaces::wanted;
 use super::{
     capture::Captures,
     device::{self, OpenDevice},
+    queue::Queues,
 };
 use crate::{
     api::ApiError,
@@ -138,6 +139,15 @@ impl Edge {
     /// The port with this number, if it is wanted.
     pub(super) fn port(&self, id: PortId) -> Option<&EdgePort> {
         self.ports.get(&id)
+    }
+
+    /// The TAPs that are open, and their queues.
+    pub(super) fn queues(&self) -> Queues {
+        let queue = |port: &EdgePort| match &port.device {
+            Ok(OpenDevice::Tap { tap, queue, .. }) => Some((Arc::clone(tap), Arc::clone(queue))),
+            _ => None,
+        };
+        self.ports.values().filter_map(queue).collect()
     }
 
     /// Follows a change of ageing and damping.

@@ -26,11 +26,12 @@ use rustix::{
 use poll::BusyPoll;
 
 use crate::{
-    addr::Timestamp,
+    addr::{PortId, Timestamp},
     batch::BATCH,
     counters::{Counter, Histogram},
     engine::{Engine, Turn},
     plan::{Plan, Receiver},
+    storm::Storm,
 };
 
 /// Ready devices fetched at once.
@@ -94,6 +95,8 @@ struct Mailbox {
 enum Message {
     /// Work by this plan, and say so.
     Adopt(Arc<Plan>, SyncSender<()>),
+    /// Tell how far the limits of what a port may flood are used up.
+    Storm(PortId, SyncSender<Storm>),
     /// End the thread.
     Stop,
 }
@@ -155,6 +158,15 @@ impl Workers {
     /// The plan they work by.
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
+    }
+
+    /// How far the limits of what `port` may flood are used up by what `worker` received. Waits for the end of its turn.
+    pub fn storm(&self, worker: usize, port: PortId) -> Storm {
+        let (answer, told) = sync_channel(1);
+        let Some(handle) = self.handles.get(worker) else { return Storm::default() };
+        handle.mailbox.post(Message::Storm(port, answer));
+        // A worker that has ended floods nothing.
+        told.recv_timeout(Duration::from_secs(1)).unwrap_or_default()
     }
 
     /// The time of the workers' clock.
@@ -277,6 +289,9 @@ impl Worker {
                         idle = Instant::now();
                         // Control may have given up waiting; that is its affair.
                         let _ = done.send(());
+                    }
+                    Message::Storm(port, answer) => {
+                        let _ = answer.send(self.engine.storm(port));
                     }
                     Message::Stop => return,
                 }
