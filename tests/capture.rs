@@ -15,7 +15,7 @@ use pcap_file::pcapng::{Block, PcapNgReader};
 use rustix::process::{Pid, Signal, kill_process};
 use vswitch_tests::{
     Netns, PATIENCE, Vswitchd,
-    daemon::binary,
+    daemon::{binary, tap},
     eventually,
     raw::{BROADCAST, EXPERIMENT, frame},
     tcp, within,
@@ -44,11 +44,8 @@ impl Office {
             netns.silence();
         }
         let port = |name: &str, network: &str, netns: &Netns, last: u8| {
-            format!(
-                "[[port]]\nname = \"{name}\"\nnetwork = \"{network}\"\nkind = \"tap\"\nnetns = \"{}\"\nifname = \"eth0\"\n\
-                 mac = \"02:42:0a:09:00:0{last}\"\naddress = [\"10.9.0.{last}/24\"]\n",
-                netns.name()
-            )
+            let keys = format!("mac = \"02:42:0a:09:00:0{last}\"\naddress = \"10.9.0.{last}/24\"");
+            tap(name, network, netns, &keys)
         };
         let rest = [
             "[[network]]\nname = \"blue\"\nvlan = 10\n[[network]]\nname = \"red\"\n".to_owned(),

@@ -8,6 +8,7 @@ use std::{fs, path::PathBuf};
 use rustix::process::Signal;
 use vswitch_tests::{
     Browser, Netns, Vswitchd,
+    daemon::tap,
     raw::{BROADCAST, EXPERIMENT, frame},
 };
 
@@ -39,12 +40,8 @@ impl Example {
              [[port]]\nname = \"uplink\"\nkind = \"packet\"\ndevice = \"eth1\"\ntrunk = [\"blue\", \"red\"]\n"
         );
         for (last, (name, netns)) in [("web", web), ("db", db)].into_iter().enumerate() {
-            rest += &format!(
-                "[[port]]\nname = \"{name}\"\nnetwork = \"blue\"\nkind = \"tap\"\nnetns = \"{}\"\nifname = \"eth0\"\n\
-                 mac = \"02:42:0a:09:00:0{last}\"\naddress = \"10.9.0.{}/24\"\n",
-                netns.name(),
-                last + 1
-            );
+            let keys = format!("mac = \"02:42:0a:09:00:0{last}\"\naddress = \"10.9.0.{}/24\"", last + 1);
+            rest += &tap(name, "blue", netns, &keys);
         }
         rest
     }

@@ -82,7 +82,7 @@ fn the_web_page_leaves_this_host_only_when_told_so() {
     }
     assert_eq!(good("[api]").api.web, None, "nobody is shown anything unasked");
     let named = good("[api]\nweb = '127.0.0.1:9478'\nweb_hosts = ['Switch.example.org', 'host1']").api;
-    assert_eq!(named.web_hosts, ["switch.example.org", "host1"].map(|name| name.parse().unwrap()));
+    assert!(named.web_hosts[0] == *"switch.example.org" && named.web_hosts[1] == *"host1");
 }
 
 /// The whole of it: each error has its line, none hides another, none follows from another.
