@@ -8,7 +8,8 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    fs, io,
+    fs::File,
+    io::{self, Read},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -24,6 +25,9 @@ use crate::netns::{self, Namespace, Traveller};
 
 /// How long what was seen is good enough: for all that one picture of the switch is made of.
 const FRESH: Duration = Duration::from_millis(100);
+
+/// Octets that the interfaces of a namespace are read into at first: some hundred fit.
+const TEXT: usize = 64 << 10;
 
 /// The queue of a TAP in the kernel.
 #[derive(Debug, Default)]
@@ -68,6 +72,7 @@ impl Looker {
 /// Looks at each queue. One that cannot be seen stays as it was seen last.
 fn look(traveller: &Traveller, queues: &Queues) {
     let mut seen = HashMap::new();
+    let mut text = String::with_capacity(TEXT);
     for (tap, queue) in queues {
         let dropped = (|| -> io::Result<_> {
             let namespace = Namespace::adopt(tap.namespace()?, "of a TAP")?;
@@ -75,7 +80,9 @@ fn look(traveller: &Traveller, queues: &Queues) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(new) => {
                     traveller.enter(&namespace)?;
-                    new.insert(dropped_by_name(&fs::read_to_string("/proc/thread-self/net/dev")?))
+                    text.clear();
+                    File::open("/proc/thread-self/net/dev")?.read_to_string(&mut text)?;
+                    new.insert(dropped_by_name(&text))
                 }
             };
             Ok(interfaces.get(&tap.name()?).copied())
