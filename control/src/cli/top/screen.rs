@@ -596,13 +596,13 @@ mod tests {
         screen.update(next);
         let lines = drawn(&mut screen, 60, 20);
         let expected = [
-            "host1: 2/2 up; 400k frames/s, 3.20G bit/s",
+            "host1: 2/2 up; 300k frames/s, 2.40G bit/s",
             " 1 Ports  2 Networks  3 Workers  4 Drops",
         ];
         assert_eq!(lines[0], expected[0]);
         assert_eq!(lines[1], expected[1]);
         assert!(lines[2].starts_with("PORT") && lines[2].ends_with("DROPS/s"), "{lines:?}");
-        assert!(lines[3].starts_with("a-conta… packet …"), "{lines:?}");
+        assert!(lines[4].starts_with("a-conta… packet …"), "{lines:?}");
         assert_eq!(lines[19], "Tab view  ←→ sort  r reverse  / filter  ↑↓ scroll  q quit");
         // Sorted by what is not in view.
         (0..4).for_each(|_| screen.press(KeyEvent::from(KeyCode::Right)));
