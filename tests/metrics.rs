@@ -64,7 +64,9 @@ impl Pair {
         prometheus.arg("--web.listen-address=127.0.0.1:9090").stdin(Stdio::null());
         prometheus.stderr(File::create(folder.join("prometheus.log")).unwrap());
         let running = Running(self.switch.host.run(|| prometheus.spawn().unwrap()));
-        eventually("Prometheus has the port", || self.number("vswitch_port_receive_frames_total{port=\"web\"}"));
+        eventually("Prometheus has the port", || {
+            self.number("vswitch_port_receive_frames_total{port=\"web\"}")
+        });
         running
     }
 
@@ -213,7 +215,10 @@ fn each_alert_is_quiet_on_a_host_that_is_well_and_loud_when_it_should() {
                 assert!(pair.query(name).is_some_and(|series| !series.is_empty()), "there is no {name}");
             }
         }
-        let loud = format!("alertname: {}\n        exp_alerts:\n          - exp_labels", rule["name"].as_str().unwrap());
+        let loud = format!(
+            "alertname: {}\n        exp_alerts:\n          - exp_labels",
+            rule["name"].as_str().unwrap()
+        );
         assert!(cases.contains(&loud), "there is no case in which {} is loud", rule["name"]);
     }
 }

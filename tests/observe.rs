@@ -145,6 +145,37 @@ fn what_a_full_queue_lost_is_told() {
     assert!(lost(&pair) > dropped);
 }
 
+/// The same of sockets: a veth's, and the tunnel's.
+#[test]
+#[ignore = "needs root: make test runs it"]
+fn what_a_full_socket_lost_is_told() {
+    let (web, host) = (Netns::new("web"), Netns::new("host"));
+    web.silence();
+    host.ip("addr add 10.8.0.1/32 dev lo");
+    let rest = format!(
+        "[[network]]\nname = \"blue\"\nvni = 4096\n[vxlan]\nlocal = \"10.8.0.1\"\n\
+         [[port]]\nname = \"web\"\nnetwork = \"blue\"\nkind = \"veth\"\nnetns = \"{}\"\nifname = \"eth0\"\n",
+        web.name()
+    );
+    let switch = Vswitchd::start_in(host, "", &rest);
+    let (raw, stranger) = (web.raw("eth0"), switch.host.udp("10.8.0.1"));
+    // One after the other, as much as no buffer holds.
+    let shout = frame(BROADCAST, [2, 0, 0, 0, 0, 9], EXPERIMENT, &[0; 1400]);
+    switch.signal(Signal::STOP);
+    for _ in 0..30_000 {
+        let _ = raw.try_send(&shout);
+        let _ = stranger.send_to(&shout, "10.8.0.1:4789");
+    }
+    switch.signal(Signal::CONT);
+    for port in ["web", "vxlan"] {
+        let lost = eventually(&format!("{port} tells what was lost"), || {
+            Some(switch.dropped(port, "SOCKET_RCVBUFF")).filter(|lost| *lost > 0)
+        });
+        assert_eq!(switch.port(port)["fates"]["overflow"], lost, "the kernel counts each once");
+        assert!(lost < 30_000, "some were received");
+    }
+}
+
 #[test]
 #[ignore = "needs root: make test runs it"]
 fn the_daemon_is_watched() {

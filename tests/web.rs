@@ -136,6 +136,13 @@ fn a_person_sees_ports_come_and_go_and_finds_an_address() {
         browser.resize(width, 844, true);
         browser.sees(NO_OVERFLOW);
         browser.picture(&artefact(&format!("phone-{width}-dark")));
+        // Ports come and go here, too.
+        switch.ctl(&["port", "add", "late", "--network", "blue"]);
+        browser.sees(&format!("{PORTS} === 4 && {}.includes('late appeared')", text("news")));
+        browser.sees(NO_OVERFLOW);
+        browser.picture(&artefact(&format!("phone-{width}-appeared")));
+        switch.ctl(&["port", "del", "late"]);
+        browser.sees(&format!("{PORTS} === 3 && {}.includes('late is gone')", text("news")));
     }
     browser.prefer("light");
     browser.picture(&artefact("phone-360-light"));

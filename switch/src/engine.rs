@@ -99,17 +99,18 @@ impl Engine {
         }
         batch.clear();
         let mut refused = 0;
-        let received = receiver.device.recv(receiver.port, batch, max.min(BATCH), &mut |id, reason, octets: &[u8]| {
-            let Some(port) = plan.port(id) else { return };
-            let counters = port.counters(*worker);
-            counters.rx_frames.add(1);
-            counters.rx_bytes.add(octets.len() as u64);
-            counters.drop(reason);
-            refused += 1;
-            if let Some(captures) = captures {
-                captures.refused(id, reason, octets);
-            }
-        });
+        let received =
+            receiver.device.recv(receiver.port, batch, max.min(BATCH), &mut |id, reason, octets: &[u8]| {
+                let Some(port) = plan.port(id) else { return };
+                let counters = port.counters(*worker);
+                counters.rx_frames.add(1);
+                counters.rx_bytes.add(octets.len() as u64);
+                counters.drop(reason);
+                refused += 1;
+                if let Some(captures) = captures {
+                    captures.refused(id, reason, octets);
+                }
+            });
         copies.iter_mut().for_each(Copies::clear);
         if captures.is_none() && copies.is_empty() {
             forwarder.forward(now, plan, batch, egress);

@@ -47,8 +47,11 @@ fn rules(id: u16) -> impl Strategy<Value = PortRules> {
         (prop::bool::weighted(0.3), prop::option::weighted(0.2, 0..3_u32), prop::bool::weighted(0.9));
     // Few enough a second that a run of frames, a millisecond apart, uses them up.
     let storm = || prop::option::weighted(0.2, 0..30_u32);
-    let storm = (storm(), storm(), storm())
-        .prop_map(|(broadcast, multicast, unknown)| StormLimits { broadcast, multicast, unknown });
+    let storm = (storm(), storm(), storm()).prop_map(|(broadcast, multicast, unknown)| StormLimits {
+        broadcast,
+        multicast,
+        unknown,
+    });
     (mode, limits, storm, prop_oneof![3 => Just(1500), 1 => Just(46_u16)]).prop_map(
         move |(mode, (isolated, mac_limit, flood), storm, mtu)| PortRules {
             horizon: matches!(mode, PortMode::Tunnel(_)).then_some(NonZeroU16::MIN),

@@ -57,7 +57,9 @@ mod tests {
         for good in ["switch.example.org", "host1", "1.example", "A-b.C"] {
             assert_eq!(String::from(good.parse::<HostName>().unwrap()), good.to_lowercase());
         }
-        for bad in ["", ".", "a..b", "a.", "-a", "a:80", "a b", "*.example", "ä", &"a".repeat(64), &"a.".repeat(127)] {
+        for bad in
+            ["", ".", "a..b", "a.", "-a", "a:80", "a b", "*.example", "ä", &"a".repeat(64), &"a.".repeat(127)]
+        {
             assert_eq!(bad.parse::<HostName>(), Err(InvalidHostName(bad.into())));
         }
     }

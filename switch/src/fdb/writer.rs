@@ -386,7 +386,9 @@ impl Writer {
         });
         shared.or_else(|| {
             let learned = crowd().filter(|(_, (_, value))| value.origin() == Origin::Learned);
-            let heaviest = learned.max_by_key(|(_, (_, value))| self.by_port[value.port().index()] - gone.on(value.port().index()));
+            let heaviest = learned.max_by_key(|(_, (_, value))| {
+                self.by_port[value.port().index()] - gone.on(value.port().index())
+            });
             heaviest.map(|(spot, _)| Room::Taken(spot))
         })
     }

@@ -409,7 +409,8 @@ fn fit(header: &[&str], rows: &[Vec<Cell>], room: u16) -> (Vec<u16>, u16) {
     }
     let is_text = |column: usize| matches!(rows.first().map(|row| &row[column]), Some(Cell::Text(_)));
     while needed(&widths, 1) > room {
-        let texts = widths.iter_mut().enumerate().filter(|(column, width)| is_text(*column) && **width > SHORTEST);
+        let texts =
+            widths.iter_mut().enumerate().filter(|(column, width)| is_text(*column) && **width > SHORTEST);
         let Some((_, longest)) = texts.max_by_key(|(_, width)| **width) else { break };
         *longest -= 1;
     }
@@ -595,10 +596,8 @@ mod tests {
         let mut screen = Screen::new(sample(1000, 0));
         screen.update(next);
         let lines = drawn(&mut screen, 60, 20);
-        let expected = [
-            "host1: 2/2 up; 300k frames/s, 2.40G bit/s",
-            " 1 Ports  2 Networks  3 Workers  4 Drops",
-        ];
+        let expected =
+            ["host1: 2/2 up; 300k frames/s, 2.40G bit/s", " 1 Ports  2 Networks  3 Workers  4 Drops"];
         assert_eq!(lines[0], expected[0]);
         assert_eq!(lines[1], expected[1]);
         assert!(lines[2].starts_with("PORT") && lines[2].ends_with("DROPS/s"), "{lines:?}");
