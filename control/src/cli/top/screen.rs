@@ -246,7 +246,7 @@ impl Screen {
             ]
         };
         let fits = |text: &&&str| text.chars().count() <= usize::from(width);
-        texts.iter().find(fits).or(texts.last()).copied().unwrap_or_default()
+        texts.iter().find(fits).or_else(|| texts.last()).copied().unwrap_or_default()
     }
 
     /// The rows that the filter lets through, in order.
