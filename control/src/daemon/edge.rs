@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::warn;
+use tracing::{debug, warn};
 use vswitch::{
     addr::{NetworkId, PortId},
     counters::{NetworkCounters, PortCounters},
@@ -141,13 +141,17 @@ impl Edge {
         self.ports.get(&id)
     }
 
-    /// The TAPs that are open, and their queues.
+    /// Where the queues of all TAPs are to be seen.
     pub(super) fn queues(&self) -> Queues {
-        let queue = |port: &EdgePort| match &port.device {
-            Ok(OpenDevice::Tap { tap, queue, .. }) => Some((Arc::clone(tap), Arc::clone(queue))),
-            _ => None,
-        };
-        self.ports.values().filter_map(queue).collect()
+        let mut queues = Queues::default();
+        for port in self.ports.values() {
+            if let Ok(OpenDevice::Tap { tap, queue, .. }) = &port.device
+                && let Err(error) = queues.add(tap, queue)
+            {
+                debug!(port = %port.wanted.spec.name, "cannot tell what its queue lost: {error}");
+            }
+        }
+        queues
     }
 
     /// Follows a change of ageing and damping.

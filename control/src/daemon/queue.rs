@@ -7,7 +7,7 @@
 //! would wait for whoever changes interfaces.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     fs::File,
     io::{self, Read},
     sync::{
@@ -21,7 +21,7 @@ use tokio::{sync::Mutex, task::spawn_blocking};
 use tracing::debug;
 use vswitch::device::tap::Tap;
 
-use crate::netns::{self, Namespace, Traveller};
+use crate::netns::{self, Identity, Namespace, Traveller};
 
 /// How long what was seen is good enough: for all that one picture of the switch is made of.
 const FRESH: Duration = Duration::from_millis(100);
@@ -42,8 +42,46 @@ impl Queue {
     }
 }
 
-/// TAPs that are open, and their queues.
-pub(super) type Queues = Vec<(Arc<Tap>, Arc<Queue>)>;
+/// Where the queues of TAPs are to be seen: namespaces, and the names that interfaces have there.
+///
+/// Not the TAPs themselves: whoever holds one keeps its interface alive.
+#[derive(Debug, Default)]
+pub(super) struct Queues(HashMap<Identity, (Namespace, Vec<(String, Arc<Queue>)>)>);
+
+impl Queues {
+    /// Adds the queue of `tap`, where its interface is by now.
+    ///
+    /// # Errors
+    /// The interface is gone, or its namespace is not ours to enter.
+    pub(super) fn add(&mut self, tap: &Tap, queue: &Arc<Queue>) -> io::Result<()> {
+        let namespace = Namespace::adopt(tap.namespace()?, "of a TAP")?;
+        let (_, there) = self.0.entry(namespace.identity()).or_insert_with(|| (namespace, Vec::new()));
+        there.push((tap.name()?, Arc::clone(queue)));
+        Ok(())
+    }
+
+    /// Looks at each queue. One that cannot be seen stays as it was seen last.
+    fn look(&self, traveller: &Traveller) {
+        let mut text = String::with_capacity(TEXT);
+        for (namespace, queues) in self.0.values() {
+            text.clear();
+            let entered = traveller.enter(namespace).map_err(io::Error::from);
+            let read = entered
+                .and_then(|()| File::open("/proc/thread-self/net/dev"))
+                .and_then(|mut file| file.read_to_string(&mut text));
+            if let Err(error) = read {
+                debug!("cannot look at the queues of TAPs: {error}");
+                continue;
+            }
+            let dropped = dropped_by_name(&text);
+            for (ifname, queue) in queues {
+                if let Some(dropped) = dropped.get(ifname.as_str()) {
+                    queue.dropped.store(*dropped, Relaxed);
+                }
+            }
+        }
+    }
+}
 
 /// Looks at queues, one look at a time, however many ask.
 #[derive(Debug, Default)]
@@ -61,7 +99,7 @@ impl Looker {
             return;
         }
         let queues = queues.await;
-        let looked = spawn_blocking(move || netns::travel(|traveller| look(traveller, &queues))).await;
+        let looked = spawn_blocking(move || netns::travel(|traveller| queues.look(traveller))).await;
         if let Err(error) = looked.map_err(io::Error::other).flatten() {
             debug!("cannot look at the queues of TAPs: {error}");
         }
@@ -69,42 +107,16 @@ impl Looker {
     }
 }
 
-/// Looks at each queue. One that cannot be seen stays as it was seen last.
-fn look(traveller: &Traveller, queues: &Queues) {
-    let mut seen = HashMap::new();
-    let mut text = String::with_capacity(TEXT);
-    for (tap, queue) in queues {
-        let dropped = (|| -> io::Result<_> {
-            let namespace = Namespace::adopt(tap.namespace()?, "of a TAP")?;
-            let interfaces = match seen.entry(namespace.identity()) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(new) => {
-                    traveller.enter(&namespace)?;
-                    text.clear();
-                    File::open("/proc/thread-self/net/dev")?.read_to_string(&mut text)?;
-                    new.insert(dropped_by_name(&text))
-                }
-            };
-            Ok(interfaces.get(&tap.name()?).copied())
-        })();
-        match dropped {
-            Ok(Some(dropped)) => queue.dropped.store(dropped, Relaxed),
-            Ok(None) => {}
-            Err(error) => debug!("cannot look at the queue of a TAP: {error}"),
-        }
-    }
-}
-
 /// The packets to send that each interface dropped, from the text of /proc/net/dev (`dev_seq_printf_stats` in
 /// net/core/net-procfs.c).
-fn dropped_by_name(text: &str) -> HashMap<String, u64> {
+fn dropped_by_name(text: &str) -> HashMap<&str, u64> {
     // Eight numbers of what was received, then octets, packets, errors and drops of what was to be sent.
     const DROPPED: usize = 11;
-    let interface = |line: &str| {
+    let interfaces = text.lines().filter_map(|line| {
         let (name, numbers) = line.split_once(':')?;
-        Some((name.trim().to_owned(), numbers.split_whitespace().nth(DROPPED)?.parse().ok()?))
-    };
-    text.lines().filter_map(interface).collect()
+        Some((name.trim(), numbers.split_whitespace().nth(DROPPED)?.parse().ok()?))
+    });
+    interfaces.collect()
 }
 
 #[cfg(test)]
@@ -120,7 +132,7 @@ Inter-|   Receive                                                |  Transmit
   eth0:30064771072 9 0 7 0 0 0 0 64 2 0 4294967296 0 0 0 0
 ";
         let dropped = dropped_by_name(text);
-        assert_eq!(dropped, [("lo".to_owned(), 0), ("eth0".to_owned(), 1 << 32)].into());
+        assert_eq!(dropped, [("lo", 0), ("eth0", 1 << 32)].into());
         assert!(dropped_by_name("").is_empty() && dropped_by_name("x: 1 2").is_empty());
     }
 }
