@@ -46,7 +46,10 @@ impl Queue {
 ///
 /// Not the TAPs themselves: whoever holds one keeps its interface alive.
 #[derive(Debug, Default)]
-pub(super) struct Queues(HashMap<Identity, (Namespace, Vec<(String, Arc<Queue>)>)>);
+pub(super) struct Queues(HashMap<Identity, Place>);
+
+/// A namespace, and the queues of interfaces there by name.
+type Place = (Namespace, Vec<(String, Arc<Queue>)>);
 
 impl Queues {
     /// Adds the queue of `tap`, where its interface is by now.
