@@ -242,7 +242,7 @@ impl Engine {
         assert!(link.status().unwrap().success());
         let mut command = self.mounts.command(crate::daemon::binary("vswitchctl"));
         command.arg("--socket").arg(switch.socket()).args(arguments);
-        Output::of(self.in_host(|| command.output().unwrap()))
+        Output::of(in_host(&self.host, || command.output().unwrap()))
     }
 
     /// Waits until a container answers echo requests from another.
