@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File},
-    io::{BufReader, Read},
+    io::BufReader,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering::Relaxed},
@@ -15,7 +15,7 @@ use pcap_file::pcapng::{Block, PcapNgReader};
 use rustix::process::{Pid, Signal, kill_process};
 use vswitch_tests::{
     Netns, PATIENCE, Vswitchd,
-    daemon::binary,
+    daemon::{binary, tap},
     eventually,
     raw::{BROADCAST, EXPERIMENT, frame},
     tcp, within,
@@ -44,11 +44,8 @@ impl Office {
             netns.silence();
         }
         let port = |name: &str, network: &str, netns: &Netns, last: u8| {
-            format!(
-                "[[port]]\nname = \"{name}\"\nnetwork = \"{network}\"\nkind = \"tap\"\nnetns = \"{}\"\nifname = \"eth0\"\n\
-                 mac = \"02:42:0a:09:00:0{last}\"\naddress = [\"10.9.0.{last}/24\"]\n",
-                netns.name()
-            )
+            let keys = format!("mac = \"02:42:0a:09:00:0{last}\"\naddress = \"10.9.0.{last}/24\"");
+            tap(name, network, netns, &keys)
         };
         let rest = [
             "[[network]]\nname = \"blue\"\nvlan = 10\n[[network]]\nname = \"red\"\n".to_owned(),
@@ -100,12 +97,23 @@ impl Capturing {
 
 /// What tshark reads of a file: these fields of every frame.
 fn tshark(file: &Path, fields: &[&str]) -> Vec<Vec<String>> {
+    fields_of(reading(file, fields).spawn().expect("tshark is installed"))
+}
+
+/// A tshark that will read these fields of every frame of a file; `-` is its input.
+fn reading(file: &Path, fields: &[&str]) -> Command {
     let mut command = Command::new("tshark");
     command.arg("-n").arg("-r").arg(file).args(["-T", "fields"]);
     for field in fields {
         command.args(["-e", field]);
     }
-    let output = command.output().expect("tshark is installed");
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// What a tshark has read in the end.
+fn fields_of(tshark: Child) -> Vec<Vec<String>> {
+    let output = tshark.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
     text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
@@ -172,13 +180,11 @@ fn a_pipe_and_a_ring_of_files() {
     let ring = office.file("ring.pcapng");
     let files = office.capture(&["capture", "-w", ring.to_str().unwrap(), "--rotate", "1,2"]);
     let mut pipe = office.capture(&["capture", "-w", "-", "--snaplen", "60", "--filter", "tcp", "-c", "100"]);
+    let mut reader = reading(Path::new("-"), &["frame.cap_len", "frame.len"]);
+    let reader = reader.stdin(pipe.0.stdout.take().unwrap()).spawn().unwrap();
     tcp::exchange(&office.web, &office.db, "10.9.0.3", 4_000_000, 1 << 16);
-    let mut octets = Vec::new();
-    pipe.0.stdout.take().unwrap().read_to_end(&mut octets).unwrap();
     pipe.wait();
-    let file = office.file("pipe.pcapng");
-    fs::write(&file, octets).unwrap();
-    let frames = tshark(&file, &["frame.cap_len", "frame.len"]);
+    let frames = fields_of(reader);
     assert_eq!(frames.len(), 100);
     assert!(frames.iter().all(|frame| frame[0] == "60" && frame[1] != "60"), "{frames:?}");
     files.stop();
@@ -289,6 +295,28 @@ fn a_trace_tells_every_decision_and_changes_nothing() {
     capture.wait();
     let trace = switch.ctl(&["trace", "--port", "web", "--pcap", file.to_str().unwrap()]);
     assert!(trace["exits"].as_array().is_some_and(|exits| exits.len() == 1), "{trace}");
+}
+
+#[test]
+#[ignore = "needs root: make test runs it"]
+fn a_trace_tells_storm_limits_as_they_stand() {
+    let loud = Netns::new("loud");
+    let more = tap("loud", "blue", &loud, "storm = { broadcast = 0, unknown = 100 }");
+    let office = Office::start_with(&more);
+    let trace = |frame| office.switch.ctl(&["trace", "--port", "loud", frame]);
+    let storm = |trace: &serde_json::Value| {
+        let steps = trace["steps"].as_array().unwrap();
+        let step = steps.iter().find(|step| step["step"] == "storm").unwrap();
+        step["outcome"].as_str().unwrap().to_owned()
+    };
+    let flooded = trace("from 02:00:00:00:00:09 arp who-has 10.9.0.3 tell 10.9.0.9");
+    assert_eq!(flooded["verdict"]["reason"], "STORM_BROADCAST");
+    assert!(storm(&flooded).starts_with("dropped: STORM_BROADCAST: "), "{flooded}");
+    for _ in 0..2 {
+        let unknown = trace("from 02:00:00:00:00:09 to 02:00:00:00:00:10 ether 0x88b5");
+        assert_eq!(storm(&unknown), "10 more may be flooded from here at this moment, 100 a second");
+        assert_eq!(unknown["verdict"]["fate"], "flooded");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use vswitch_tests::{Container, Netns, PATIENCE, Vswitchd};
+use vswitch_tests::{Container, Netns, PATIENCE, Vswitchd, daemon::tap};
 
 /// A daemon with the network `blue` and the TAP ports `web` and `db` in their namespaces.
 struct Example {
@@ -24,12 +24,8 @@ impl Example {
         let (web, db) = (Netns::new("web"), Netns::new("db"));
         let mut rest = "[[network]]\nname = \"blue\"\nvlan = 10\nmtu = 1450\n".to_owned();
         for (last, (name, netns)) in [("web", &web), ("db", &db)].into_iter().enumerate() {
-            rest += &format!(
-                "[[port]]\nname = \"{name}\"\nnetwork = \"blue\"\nkind = \"tap\"\nnetns = \"{}\"\nifname = \"eth0\"\n\
-                 mac = \"02:42:0a:09:00:0{last}\"\naddress = \"10.9.0.{}/24\"\n",
-                netns.name(),
-                last + 1
-            );
+            let keys = format!("mac = \"02:42:0a:09:00:0{last}\"\naddress = \"10.9.0.{}/24\"", last + 1);
+            rest += &tap(name, "blue", netns, &keys);
         }
         Self { switch: Vswitchd::start("name = \"host1\"", &rest), web, db }
     }

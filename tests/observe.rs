@@ -1,18 +1,21 @@
-//! What the switch tells of itself: events, metrics, the live view.
+//! What the switch tells of itself: events, what was lost before it could see it, the live view.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
 use std::{
-    fs::{self, File},
-    io::{BufRead, BufReader, Read, Write},
-    net::TcpStream,
-    path::{Path, PathBuf},
+    io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
 };
 
+use rustix::process::Signal;
 use serde_json::Value;
-use vswitch_tests::{Netns, PATIENCE, Vswitchd, daemon::binary, eventually};
+use vswitch_tests::{
+    Netns, Vswitchd,
+    daemon::{binary, tap},
+    eventually,
+    raw::{BROADCAST, EXPERIMENT, frame},
+};
 
-/// Two containers on one network, and where metrics are served.
+/// Two containers on one network.
 struct Pair {
     switch: Vswitchd,
     web: Netns,
@@ -22,19 +25,12 @@ struct Pair {
 impl Pair {
     fn start() -> Self {
         let (web, db) = (Netns::new("web"), Netns::new("db"));
-        let port = |name: &str, netns: &Netns, last: u8| {
-            format!(
-                "[[port]]\nname = \"{name}\"\nnetwork = \"blue\"\nkind = \"tap\"\nnetns = \"{}\"\nifname = \"eth0\"\n\
-                 address = \"10.9.0.{last}/24\"\n",
-                netns.name()
-            )
-        };
-        let rest = format!(
-            "metrics = \"127.0.0.1:9477\"\n[[network]]\nname = \"blue\"\n{}{}",
-            port("web", &web, 2),
-            port("db", &db, 3)
-        );
-        let pair = Self { switch: Vswitchd::start("", &rest), web, db };
+        let rest = [
+            "[[network]]\nname = \"blue\"\n",
+            &tap("web", "blue", &web, "address = \"10.9.0.2/24\""),
+            &tap("db", "blue", &db, "address = \"10.9.0.3/24\""),
+        ];
+        let pair = Self { switch: Vswitchd::start("", &rest.concat()), web, db };
         pair.web.reaches("10.9.0.3");
         pair
     }
@@ -43,25 +39,6 @@ impl Pair {
         let output = self.switch.try_ctl(&[&["events", "--json"], arguments].concat());
         assert_eq!(output.code, 0, "{}", output.stderr);
         output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-
-    /// What a GET brings from a server on the switch's host.
-    fn get(&self, port: u16, path: &str) -> Option<String> {
-        let mut stream = self.switch.host.run(|| TcpStream::connect(("127.0.0.1", port))).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        head.split(' ').nth(1).filter(|status| *status == "200").map(|_| body.to_owned())
-    }
-
-    /// The value of the only series that `query` selects in Prometheus.
-    fn ask(&self, query: &str) -> Option<u64> {
-        let query: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
-        let answer: Value =
-            serde_json::from_str(&self.get(9090, &format!("/api/v1/query?query={query}"))?).unwrap();
-        answer["data"]["result"][0]["value"][1].as_str()?.parse().ok()
     }
 }
 
@@ -73,20 +50,6 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-fn packaging(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging").join(file)
-}
-
-fn promtool(arguments: &[&str], input: &str) {
-    let mut promtool = Command::new("promtool");
-    promtool.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut promtool = promtool.spawn().expect("Debian's prometheus is installed");
-    promtool.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = promtool.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "promtool {arguments:?}: {text}");
 }
 
 #[test]
@@ -135,56 +98,109 @@ fn events_tell_what_happens() {
     assert!(follow.0.wait().unwrap().success());
 }
 
+/// What finds a TAP's queue full is dropped by the kernel, without a word to the switch; it is told all the same, wherever
+/// the interface is by then and whatever it is called.
 #[test]
 #[ignore = "needs root: make test runs it"]
-fn prometheus_scrapes_what_the_switch_counts() {
+fn what_a_full_queue_lost_is_told() {
+    const SENT: u64 = 5_000;
     let pair = Pair::start();
-    let text = pair.get(9477, "/metrics").expect("metrics are served");
-    promtool(&["check", "metrics"], &text);
-    promtool(&["check", "rules", packaging("prometheus/vswitch.rules.yml").to_str().unwrap()], "");
-    // What the dashboard and the rules ask for is there.
-    let dashboard = fs::read_to_string(packaging("grafana/vswitch.json")).unwrap();
-    serde_json::from_str::<Value>(&dashboard).unwrap();
-    let rules = fs::read_to_string(packaging("prometheus/vswitch.rules.yml")).unwrap();
-    for word in (dashboard + &rules).split(|letter: char| !(letter.is_alphanumeric() || letter == '_')) {
-        if let Some(name) = word.strip_prefix("vswitch_") {
-            assert!(text.contains(&format!("# TYPE vswitch_{}", family(name))), "there is no {word}");
+    let lost = |pair: &Pair| pair.switch.dropped("web", "TAP_FULL_RING");
+    let received = |pair: &Pair| pair.switch.port("web")["rx"]["frames"].as_u64().unwrap();
+    assert_eq!(lost(&pair), 0);
+    let shout = |netns: &Netns, ifname: &str| {
+        let before = (received(&pair), lost(&pair));
+        let raw = netns.raw(ifname);
+        pair.switch.signal(Signal::STOP);
+        for _ in 0..SENT {
+            // Refused when the queue is full.
+            let _ = raw.try_send(&frame(BROADCAST, [2, 0, 0, 0, 0, 9], EXPERIMENT, b"all at once"));
         }
-    }
+        pair.switch.signal(Signal::CONT);
+        eventually("each frame was received or lost", || {
+            let (received, lost) = (received(&pair) - before.0, lost(&pair) - before.1);
+            // The container says something of its own now and then.
+            (received + lost >= SENT && lost > 0).then_some(())
+        });
+    };
+    shout(&pair.web, "eth0");
 
-    let folder = pair.switch.folder();
-    for file in ["prometheus.yml", "vswitch.rules.yml"] {
-        fs::copy(packaging(&format!("prometheus/{file}")), folder.join(file)).unwrap();
-    }
-    let config = fs::read_to_string(folder.join("prometheus.yml")).unwrap();
-    fs::write(folder.join("prometheus.yml"), config.replace("scrape_interval: 15s", "scrape_interval: 1s"))
-        .unwrap();
-    let mut prometheus = Command::new("prometheus");
-    prometheus.arg(format!("--config.file={}", folder.join("prometheus.yml").display()));
-    prometheus.arg(format!("--storage.tsdb.path={}", folder.join("tsdb").display()));
-    prometheus.arg("--web.listen-address=127.0.0.1:9090").stdin(Stdio::null());
-    prometheus.stderr(File::create(folder.join("prometheus.log")).unwrap());
-    let _prometheus = Running(pair.switch.host.run(|| prometheus.spawn().unwrap()));
-    let frames = "vswitch_port_receive_frames_total{job=\"vswitch\",port=\"web\"}";
-    eventually("Prometheus has the port", || pair.ask(frames));
-    assert_eq!(pair.ask("vswitch_port_up{port=\"db\"}"), Some(1));
-    for _ in 0..5 {
-        assert!(pair.web.pings("10.9.0.3"));
-    }
-    eventually("Prometheus has every frame", || {
-        let counted = pair.switch.port("web")["rx"]["frames"].as_u64().unwrap();
-        (pair.ask(frames)? == counted && counted >= 5).then_some(())
-    });
-    let turns = eventually("the histogram", || pair.ask("sum(vswitch_worker_batch_frames_count)"));
-    assert!(turns > 0);
-    let rules: Value = serde_json::from_str(&pair.get(9090, "/api/v1/rules").unwrap()).unwrap();
-    assert_eq!(rules["data"]["groups"][0]["name"], "vswitch");
+    // The same number everywhere.
+    let port = pair.switch.port("web");
+    let dropped = lost(&pair);
+    assert_eq!(port["fates"]["overflow"], dropped);
+    let stats = pair.switch.ctl(&["stats"]);
+    let counted = stats["ports"].as_array().unwrap().iter().find(|it| it["port"] == "web").unwrap();
+    assert!(counted["drops"].as_u64().unwrap() >= dropped, "{counted}");
+    let told = pair.switch.try_ctl(&["drops", "--port", "web"]).stdout;
+    assert!(told.contains("TAP_FULL_RING: the interface's queue was full"), "{told}");
+    let links: Value = serde_json::from_str(&pair.web.ip("-s -j link show dev eth0")).unwrap();
+    assert_eq!(links[0]["stats64"]["tx"]["dropped"], dropped, "the kernel's own");
+
+    // Somebody renames the interface, and takes it elsewhere.
+    let elsewhere = Netns::new("elsewhere");
+    pair.web.ip(&format!("link set dev eth0 down name net7 netns {}", elsewhere.name()));
+    elsewhere.ip("link set dev net7 up");
+    shout(&elsewhere, "net7");
+    assert!(lost(&pair) > dropped);
 }
 
-/// The family of a series that Prometheus makes of it.
-fn family(series: &str) -> &str {
-    let suffixes = ["_bucket", "_count", "_sum"];
-    suffixes.iter().find_map(|suffix| series.strip_suffix(suffix)).unwrap_or(series)
+/// The same of sockets: a veth's, and the tunnel's.
+#[test]
+#[ignore = "needs root: make test runs it"]
+fn what_a_full_socket_lost_is_told() {
+    let (web, host) = (Netns::new("web"), Netns::new("host"));
+    web.silence();
+    host.ip("addr add 10.8.0.1/32 dev lo");
+    let rest = format!(
+        "[[network]]\nname = \"blue\"\nvni = 4096\n[vxlan]\nlocal = \"10.8.0.1\"\n\
+         [[port]]\nname = \"web\"\nnetwork = \"blue\"\nkind = \"veth\"\nnetns = \"{}\"\nifname = \"eth0\"\n",
+        web.name()
+    );
+    let switch = Vswitchd::start_in(host, "", &rest);
+    let (raw, stranger) = (web.raw("eth0"), switch.host.udp("10.8.0.1"));
+    // One after the other, as much as no buffer holds.
+    let shout = frame(BROADCAST, [2, 0, 0, 0, 0, 9], EXPERIMENT, &[0; 1400]);
+    switch.signal(Signal::STOP);
+    for _ in 0..30_000 {
+        let _ = raw.try_send(&shout);
+        let _ = stranger.send_to(&shout, "10.8.0.1:4789");
+    }
+    switch.signal(Signal::CONT);
+    for port in ["web", "vxlan"] {
+        let lost = eventually(&format!("{port} tells what was lost"), || {
+            Some(switch.dropped(port, "SOCKET_RCVBUFF")).filter(|lost| *lost > 0)
+        });
+        assert_eq!(switch.port(port)["fates"]["overflow"], lost, "the kernel counts each once");
+        assert!(lost < 30_000, "some were received");
+    }
+}
+
+#[test]
+#[ignore = "needs root: make test runs it"]
+fn the_daemon_is_watched() {
+    let pair = Pair::start();
+    let watch = |arguments: &[&str]| {
+        let mut watch = Command::new(binary("vswitchctl"));
+        watch.arg("--socket").arg(pair.switch.socket()).args(arguments).stdout(Stdio::piped());
+        let mut watch = Running(pair.switch.host.run(|| watch.spawn().unwrap()));
+        let lines = BufReader::new(watch.0.stdout.take().unwrap()).lines();
+        (watch, lines.map(Result::unwrap))
+    };
+    let received = |status: &str| {
+        let status: Value = serde_json::from_str(status).unwrap();
+        status["workers"].as_array().unwrap().iter().map(|it| it["frames"].as_u64().unwrap()).sum::<u64>()
+    };
+    let (_watch, mut lines) = watch(&["status", "--watch=1", "--json"]);
+    let first = received(&lines.next().unwrap());
+    assert!(pair.web.pings("10.9.0.3"));
+    assert!(lines.any(|line| received(&line) >= first + 2), "it goes on while frames come");
+    // For people it is the same picture again and again, without control characters where there is no terminal.
+    let (_watch, lines) = watch(&["status", "--watch=1"]);
+    let names = lines.inspect(|line| assert!(!line.contains('\x1b'))).filter(|line| line.starts_with("name"));
+    assert_eq!(names.take(2).count(), 2);
+    let (_watch, lines) = watch(&["stats", "--watch=1"]);
+    assert!(lines.take(3).any(|line| line.starts_with("web ")));
 }
 
 /// A terminal of 80 columns and 24 lines in which `top` runs.
@@ -234,6 +250,10 @@ fn top_fits_a_terminal_and_leaves_it_as_it_was() {
     screen.tmux(&["resize-window", "-t", "top", "-x", "40", "-y", "10"]);
     keys(&["Escape"]);
     screen.shows("blue");
+    screen.tmux(&["resize-window", "-t", "top", "-x", "60", "-y", "20"]);
+    keys(&["1"]);
+    let text = screen.shows("DROPS/s");
+    assert!(text.contains("q quit") && text.contains("2/2 up"), "{text}");
     screen.tmux(&["resize-window", "-t", "top", "-x", "80", "-y", "24"]);
     keys(&["q"]);
     let text = screen.shows("ended 0");

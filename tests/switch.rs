@@ -331,8 +331,8 @@ fn every_frame_is_accounted_for() {
         for load in loads {
             let places = load["busy_ns"]["places"].as_array().unwrap();
             let counted: u64 = places.iter().map(|place| place["count"].as_u64().unwrap()).sum();
-            // It may have been woken once more between the two readings.
-            assert!(load["wakeups"].as_u64().unwrap().abs_diff(counted) <= 1, "{load}");
+            // Each wake-up has a turn or more; it may have been woken once more between the two readings.
+            assert!(load["wakeups"].as_u64().unwrap() <= counted + 1, "{load}");
         }
         assert_eq!(drops("tx", ""), 0, "nobody was too slow");
         // What the kernel counted in the containers is what we say we sent.

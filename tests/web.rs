@@ -8,6 +8,7 @@ use std::{fs, path::PathBuf};
 use rustix::process::Signal;
 use vswitch_tests::{
     Browser, Netns, Vswitchd,
+    daemon::tap,
     raw::{BROADCAST, EXPERIMENT, frame},
 };
 
@@ -39,12 +40,8 @@ impl Example {
              [[port]]\nname = \"uplink\"\nkind = \"packet\"\ndevice = \"eth1\"\ntrunk = [\"blue\", \"red\"]\n"
         );
         for (last, (name, netns)) in [("web", web), ("db", db)].into_iter().enumerate() {
-            rest += &format!(
-                "[[port]]\nname = \"{name}\"\nnetwork = \"blue\"\nkind = \"tap\"\nnetns = \"{}\"\nifname = \"eth0\"\n\
-                 mac = \"02:42:0a:09:00:0{last}\"\naddress = \"10.9.0.{}/24\"\n",
-                netns.name(),
-                last + 1
-            );
+            let keys = format!("mac = \"02:42:0a:09:00:0{last}\"\naddress = \"10.9.0.{}/24\"", last + 1);
+            rest += &tap(name, "blue", netns, &keys);
         }
         rest
     }
@@ -139,6 +136,13 @@ fn a_person_sees_ports_come_and_go_and_finds_an_address() {
         browser.resize(width, 844, true);
         browser.sees(NO_OVERFLOW);
         browser.picture(&artefact(&format!("phone-{width}-dark")));
+        // Ports come and go here, too.
+        switch.ctl(&["port", "add", "late", "--network", "blue"]);
+        browser.sees(&format!("{PORTS} === 4 && {}.includes('late appeared')", text("news")));
+        browser.sees(NO_OVERFLOW);
+        browser.picture(&artefact(&format!("phone-{width}-appeared")));
+        switch.ctl(&["port", "del", "late"]);
+        browser.sees(&format!("{PORTS} === 3 && {}.includes('late is gone')", text("news")));
     }
     browser.prefer("light");
     browser.picture(&artefact("phone-360-light"));

@@ -111,48 +111,38 @@ impl Snapshot {
         });
         families.gauge("port_info", "What the port is, as labels; always 1", None, info)?;
 
-        let mut counter = |name, help, unit: Option<&Unit>, value: fn(&Port) -> u64| {
-            families.counter(name, help, unit, self.ports.iter().map(|port| (of(port), value(port))))
-        };
-        let bytes = Some(&Unit::Bytes);
-        counter("port_receive_frames", "Frames received, a super-frame being one", None, |it| it.rx.frames)?;
-        counter("port_receive", "Octets received", bytes, |it| it.rx.bytes)?;
-        counter("port_receive_super_frames", "Super-frames received", None, |it| it.rx.super_frames)?;
-        counter("port_transmit_frames", "Frames sent, a super-frame being one", None, |it| it.tx.frames)?;
-        counter("port_transmit", "Octets sent", bytes, |it| it.tx.bytes)?;
-        counter("port_transmit_super_frames", "Super-frames sent whole", None, |it| it.tx.super_frames)?;
-        counter("port_transmit_segments", "Frames that super-frames were cut into", None, |it| {
-            it.fates.segments
-        })?;
-        counter(
-            "port_unicast_frames",
-            "Received frames sent to the one port of their destination",
-            None,
-            |it| it.fates.unicast,
-        )?;
-        counter("port_flooded_frames", "Received frames sent to every other port", None, |it| {
-            it.fates.flooded
-        })?;
-        counter("port_offered_frames", "Frames that were to leave by the port", None, |it| it.fates.offered)?;
-        counter(
-            "port_overflow_frames",
-            "Frames the kernel dropped before they could be received",
-            None,
-            |it| it.fates.overflow,
-        )?;
-        counter("port_learned_addresses", "Addresses that were new on the port", None, |it| {
-            it.fates.learned
-        })?;
-        counter("port_moved_addresses", "Addresses heard on another port before", None, |it| it.fates.moved)?;
-        counter(
-            "port_unlearned_frames",
-            "Frames whose sender was not learned: a limit is reached",
-            None,
-            |it| it.fates.unlearned,
-        )?;
-        counter("port_evicted_addresses", "Addresses of the port that made room for others", None, |it| {
-            it.fates.evicted
-        })?;
+        type Count = fn(&Port) -> u64;
+        let octets: [(_, _, Count); 2] = [
+            ("port_receive", "Octets received", |it| it.rx.bytes),
+            ("port_transmit", "Octets sent", |it| it.tx.bytes),
+        ];
+        let counts: [(_, _, Count); 13] = [
+            ("port_receive_frames", "Frames received, a super-frame being one", |it| it.rx.frames),
+            ("port_receive_super_frames", "Super-frames received", |it| it.rx.super_frames),
+            ("port_transmit_frames", "Frames sent, a super-frame being one", |it| it.tx.frames),
+            ("port_transmit_super_frames", "Super-frames sent whole", |it| it.tx.super_frames),
+            ("port_transmit_segments", "Frames that super-frames were cut into", |it| it.fates.segments),
+            ("port_unicast_frames", "Received frames sent to the one port of their destination", |it| {
+                it.fates.unicast
+            }),
+            ("port_flooded_frames", "Received frames sent to every other port", |it| it.fates.flooded),
+            ("port_offered_frames", "Frames that were to leave by the port", |it| it.fates.offered),
+            ("port_overflow_frames", "Frames the kernel dropped before they could be received", |it| {
+                it.fates.overflow
+            }),
+            ("port_learned_addresses", "Addresses that were new on the port", |it| it.fates.learned),
+            ("port_moved_addresses", "Addresses heard on another port before", |it| it.fates.moved),
+            ("port_unlearned_frames", "Frames whose sender was not learned: a limit is reached", |it| {
+                it.fates.unlearned
+            }),
+            ("port_evicted_addresses", "Addresses of the port that made room for others", |it| {
+                it.fates.evicted
+            }),
+        ];
+        let octets = octets.map(|it| (it, Some(&Unit::Bytes))).into_iter();
+        for ((name, help, value), unit) in octets.chain(counts.map(|it| (it, None))) {
+            families.counter(name, help, unit, self.ports.iter().map(|port| (of(port), value(port))))?;
+        }
         let drops = self.ports.iter().flat_map(|port| {
             port.drops.iter().map(|drop| {
                 let direction = match drop.direction {
@@ -238,7 +228,7 @@ impl Snapshot {
             |it| &it.batches,
         )?;
         let seconds = Some(&Unit::Seconds);
-        let help = "Time that each wake-up took, all its turns together";
+        let help = "Time that each turn took, those that received nothing too";
         families.histogram("worker_busy", help, seconds, 1e-9, loads, |it| &it.busy_ns)
     }
 }

@@ -6,6 +6,7 @@
 
 mod driver;
 mod endpoint;
+mod host;
 mod id;
 mod interface;
 mod name;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     driver::{Driver, InvalidDriver, Scope},
     endpoint::{Connect, EndpointSpec},
+    host::{HostName, InvalidHostName},
     id::{Id, InvalidId, InvalidReference, Reference},
     interface::{Bare, InterfaceSpec, Netns},
     name::{InvalidName, Name},
@@ -98,6 +100,9 @@ pub struct ApiSpec {
     /// The TCP address of the web page; without one there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub web: Option<SocketAddr>,
+    /// Names by which browsers may ask for the page, besides its address and `localhost`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub web_hosts: Vec<HostName>,
     /// Where `/metrics` is served for Prometheus; nowhere unless told. Whoever reaches it may read it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<SocketAddr>,
@@ -105,7 +110,13 @@ pub struct ApiSpec {
 
 impl Default for ApiSpec {
     fn default() -> Self {
-        Self { socket: "/run/vswitch/api.sock".into(), group: None, web: None, metrics: None }
+        Self {
+            socket: "/run/vswitch/api.sock".into(),
+            group: None,
+            web: None,
+            web_hosts: Vec::new(),
+            metrics: None,
+        }
     }
 }
 

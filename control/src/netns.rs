@@ -1,8 +1,9 @@
 //! Network namespaces: finding them, telling them apart, and acting inside them.
 //!
 //! A thread that enters a namespace takes everything it does afterwards with it, so nobody enters one on a
-//! thread he keeps: [`run_in`] starts a thread, enters, runs one closure and ends the thread. A socket or a
-//! device that the closure opens stays bound to the namespace and may be used from anywhere afterwards.
+//! thread he keeps: [`run_in`] starts a thread, enters, runs one closure and ends the thread; [`travel`] does it for
+//! several namespaces. A socket or a device that the closure opens stays bound to the namespace and may be used from
+//! anywhere afterwards.
 //!
 //! What this leaves out: making and deleting namespaces. They belong to whoever runs the containers.
 
@@ -10,7 +11,8 @@ use std::{
     fmt,
     fs::File,
     io,
-    os::fd::{AsFd, BorrowedFd},
+    marker::PhantomData,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     thread,
 };
@@ -114,6 +116,11 @@ impl Namespace {
         netns.map_or_else(Self::current, Self::open)
     }
 
+    /// The namespace that `fd` is open on, called `label` in messages.
+    pub fn adopt(fd: OwnedFd, label: &str) -> Result<Self, NetnsError> {
+        Self::from_file(fd.into(), Path::new(label), label.to_owned())
+    }
+
     /// Which namespace this is, whatever it was called.
     pub fn identity(&self) -> Identity {
         self.identity
@@ -154,26 +161,41 @@ impl fmt::Display for Namespace {
 /// # Errors
 /// Those of entering ([`NetnsError`], as `io::Error`); the closure's own result is returned as it is.
 pub fn run_in<T: Send>(namespace: &Namespace, closure: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let inside = |traveller: &Traveller| -> Result<T, NetnsError> {
+        traveller.enter(namespace)?;
+        Ok(closure())
+    };
+    Ok(travel(inside)??)
+}
+
+/// Lets `closure` enter one namespace after the other, on a thread of its own, and waits for it; see [`run_in`].
+///
+/// # Errors
+/// There is no thread to be had; the closure's own result is returned as it is.
+pub fn travel<T: Send>(closure: impl FnOnce(&Traveller) -> T + Send) -> io::Result<T> {
     thread::scope(|scope| {
-        let inside = || -> Result<T, NetnsError> {
-            enter(namespace)?;
-            Ok(closure())
-        };
+        let inside = || closure(&Traveller(PhantomData));
         let thread = thread::Builder::new().name("netns".into()).spawn_scoped(scope, inside)?;
-        let result = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Ok(result?)
+        Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
 }
 
-fn enter(namespace: &Namespace) -> Result<(), NetnsError> {
-    let label = || namespace.label.clone();
-    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).map_err(
-        |errno| match errno {
-            Errno::PERM => NetnsError::NoRights(label()),
-            Errno::INVAL => NetnsError::NotNetwork(label().into()),
-            other => NetnsError::Os(label(), other.into()),
-        },
-    )
+/// Whose thread may change its namespace: it stays on the thread that [`travel`] has started.
+#[derive(Debug)]
+pub struct Traveller(PhantomData<*const ()>);
+
+impl Traveller {
+    /// Goes to `namespace`.
+    pub fn enter(&self, namespace: &Namespace) -> Result<(), NetnsError> {
+        let label = || namespace.label.clone();
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).map_err(|errno| {
+            match errno {
+                Errno::PERM => NetnsError::NoRights(label()),
+                Errno::INVAL => NetnsError::NotNetwork(label().into()),
+                other => NetnsError::Os(label(), other.into()),
+            }
+        })
+    }
 }
 
 #[cfg(test)]

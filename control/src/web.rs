@@ -3,8 +3,8 @@
 //! A page of plain files, compiled in, and those paths of the API that change nothing
 //! (`api::server::reading`), on a TCP address that the operator chose (`api.web`). There is no password, so there is
 //! nothing here that a stranger could do harm with, and three guards before it: only GET and HEAD pass; only a host
-//! that is an address or `localhost` is answered, because any other name could be made to point here by whoever wrote
-//! the page in the next tab (DNS rebinding); and the browser is told to load nothing from elsewhere and to show this
+//! that is an address, `localhost` or a name that the operator gave (`api.web_hosts`) is answered, because any other name
+//! could be made to point here by whoever wrote the page in the next tab (DNS rebinding); and the browser is told to load nothing from elsewhere and to show this
 //! page in no other (Content-Security-Policy). No other origin is ever allowed to read (no CORS).
 
 use std::{
@@ -18,7 +18,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::Request,
+    extract::{Request, State},
     http::{
         HeaderMap, HeaderValue, Method, Uri,
         header::{
@@ -27,7 +27,7 @@ use axum::{
         },
         uri::Authority,
     },
-    middleware::{Next, from_fn},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -43,7 +43,10 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::api::{self, ApiError, Backend, ErrorCode};
+use crate::{
+    api::{self, ApiError, Backend, ErrorCode},
+    model::HostName,
+};
 
 /// Connections that are served at a time; further ones wait to be accepted. A browser holds up to six.
 pub const CONNECTIONS: usize = 64;
@@ -109,9 +112,9 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, WebError> {
     TcpListener::bind(address).await.map_err(|error| WebError { address, error })
 }
 
-/// Serves the page until the future is dropped; connections end with it.
-pub async fn serve(listener: TcpListener, backend: Arc<dyn Backend>) -> Infallible {
-    let router = router(backend);
+/// Serves the page until the future is dropped; connections end with it. Besides addresses, browsers may ask by `hosts`.
+pub async fn serve(listener: TcpListener, hosts: Vec<HostName>, backend: Arc<dyn Backend>) -> Infallible {
+    let router = router(hosts, backend);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -140,11 +143,14 @@ async fn converse(stream: TcpStream, router: Router) {
 }
 
 /// The page and what it reads, behind the guards.
-pub fn router(backend: Arc<dyn Backend>) -> Router {
+pub fn router(hosts: Vec<HostName>, backend: Arc<dyn Backend>) -> Router {
     let page = ASSETS.into_iter().fold(Router::new(), |router, (path, kind, text)| {
         router.route(path, get(move || async move { ([(CONTENT_TYPE, kind)], text) }))
     });
-    page.merge(api::server::reading().with_state(backend)).fallback(no_such_path).layer(from_fn(guard))
+    let hosts: Arc<[HostName]> = hosts.into();
+    page.merge(api::server::reading().with_state(backend))
+        .fallback(no_such_path)
+        .layer(from_fn_with_state(hosts, guard))
 }
 
 async fn no_such_path(uri: Uri) -> ApiError {
@@ -152,8 +158,8 @@ async fn no_such_path(uri: Uri) -> ApiError {
 }
 
 /// Lets through what may be asked, and tells the browser what it may do with the answer.
-async fn guard(request: Request, next: Next) -> Response {
-    let mut response = match refusal(request.method(), request.headers()) {
+async fn guard(State(hosts): State<Arc<[HostName]>>, request: Request, next: Next) -> Response {
+    let mut response = match refusal(&hosts, request.method(), request.headers()) {
         None => next.run(request).await,
         Some(error) => error.into_response(),
     };
@@ -164,7 +170,7 @@ async fn guard(request: Request, next: Next) -> Response {
 }
 
 /// Why a request is not answered, whatever it asks for.
-fn refusal(method: &Method, headers: &HeaderMap) -> Option<ApiError> {
+fn refusal(hosts: &[HostName], method: &Method, headers: &HeaderMap) -> Option<ApiError> {
     if !matches!(*method, Method::GET | Method::HEAD) {
         let why = format!(
             "{method} is not for this address, which only shows: use vswitchctl, or the API's socket"
@@ -172,23 +178,27 @@ fn refusal(method: &Method, headers: &HeaderMap) -> Option<ApiError> {
         return Some(ApiError::new(ErrorCode::MethodNotAllowed, why));
     }
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    if !is_nobodys_name(host) {
-        let why = format!("{host:?} may be anybody's name: ask by address, or as localhost");
+    if !is_ours(host, hosts) {
+        let why = format!(
+            "{host:?} may be anybody's name: ask by address, or as localhost, or set api.web_hosts to the names that are yours"
+        );
         return Some(ApiError::new(ErrorCode::Forbidden, why));
     }
     None
 }
 
-/// Whether `host`, a `Host` header, is an address or `localhost`, which no DNS server can point elsewhere. Any port will
-/// do: a tunnel (`ssh -L`) has its own.
-fn is_nobodys_name(host: &str) -> bool {
+/// Whether `host`, a `Host` header, is one of `hosts`, or an address or `localhost`, which no DNS server can point elsewhere.
+/// Any port will do: a tunnel (`ssh -L`) has its own.
+fn is_ours(host: &str, hosts: &[HostName]) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };
     if host.contains('@') {
         return false;
     }
     let name = authority.host();
     let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
+    name.eq_ignore_ascii_case("localhost")
+        || address.parse::<IpAddr>().is_ok()
+        || hosts.iter().any(|ours| ours == name)
 }
 
 #[cfg(test)]
@@ -199,7 +209,7 @@ mod tests {
     fn hosts_that_no_name_server_can_point_elsewhere() {
         for host in ["127.0.0.1:9478", "127.0.0.1", "localhost", "LOCALHOST:8080", "[::1]:9478", "10.8.0.1:1"]
         {
-            assert!(is_nobodys_name(host), "{host}");
+            assert!(is_ours(host, &[]), "{host}");
         }
         for host in [
             "",
@@ -210,7 +220,7 @@ mod tests {
             "a b",
             "0x7f.1",
         ] {
-            assert!(!is_nobodys_name(host), "{host}");
+            assert!(!is_ours(host, &["switch.example".parse().unwrap()]), "{host}");
         }
     }
 

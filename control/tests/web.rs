@@ -31,10 +31,16 @@ struct Answer(u16, String, String);
 
 impl Page {
     async fn start() -> Self {
+        Self::start_as(&[]).await
+    }
+
+    /// The same, for browsers that ask by one of these names too.
+    async fn start_as(hosts: &[&str]) -> Self {
         let backend = Arc::new(Fake::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(web::serve(listener, backend.clone()));
+        let hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
+        tokio::spawn(web::serve(listener, hosts, backend.clone()));
         Self { address, backend }
     }
 
@@ -169,6 +175,22 @@ async fn names_that_could_be_pointed_here_are_refused() {
         let Answer(got, _, body) = page.ask("GET", "/v1/ports", headers).await;
         assert_eq!(got, status, "{headers:?}: {body}");
         assert!(status == 200 || body.contains("ask by address, or as localhost"), "{headers:?}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn names_that_the_operator_gave_are_answered() {
+    let page = Page::start_as(&["switch.example.org"]).await;
+    for (host, status) in [
+        ("switch.example.org", 200),
+        ("SWITCH.example.org:443", 200),
+        ("localhost", 200),
+        ("evil.switch.example.org", 403),
+        ("example.org", 403),
+        ("user@switch.example.org", 403),
+    ] {
+        let Answer(got, _, body) = page.ask("GET", "/v1/ports", &format!("Host: {host}\r\n")).await;
+        assert_eq!(got, status, "{host}: {body}");
     }
 }
 

@@ -23,6 +23,7 @@ use crate::{
     mirror::Copies,
     offload::Offload,
     plan::{Plan, Receiver},
+    storm::Storm,
     transmit::{Egress, Out, Scratch, TagOp, Transmit},
 };
 
@@ -81,6 +82,11 @@ impl Engine {
         &self.plan
     }
 
+    /// How far the limits of what `port` may flood are used up by what this worker received.
+    pub fn storm(&self, port: PortId) -> Storm {
+        self.forwarder.storm(port)
+    }
+
     /// Receives about `max` frames (asking for no more than [`BATCH`]) from `receiver` and brings them where they belong.
     ///
     /// # Errors
@@ -93,17 +99,18 @@ impl Engine {
         }
         batch.clear();
         let mut refused = 0;
-        let received = receiver.device.recv(receiver.port, batch, max.min(BATCH), &mut |id, reason, len| {
-            let Some(port) = plan.port(id) else { return };
-            let counters = port.counters(*worker);
-            counters.rx_frames.add(1);
-            counters.rx_bytes.add(len as u64);
-            counters.drop(reason);
-            refused += 1;
-            if let Some(captures) = captures {
-                captures.refused(id, reason, len);
-            }
-        });
+        let received =
+            receiver.device.recv(receiver.port, batch, max.min(BATCH), &mut |id, reason, octets: &[u8]| {
+                let Some(port) = plan.port(id) else { return };
+                let counters = port.counters(*worker);
+                counters.rx_frames.add(1);
+                counters.rx_bytes.add(octets.len() as u64);
+                counters.drop(reason);
+                refused += 1;
+                if let Some(captures) = captures {
+                    captures.refused(id, reason, octets);
+                }
+            });
         copies.iter_mut().for_each(Copies::clear);
         if captures.is_none() && copies.is_empty() {
             forwarder.forward(now, plan, batch, egress);

@@ -81,6 +81,11 @@ impl Forwarder {
         self.storms.resize_with(ports.max(self.storms.len()), Storm::default);
     }
 
+    /// How far the limits of what `port` may flood are used up.
+    pub fn storm(&self, port: PortId) -> Storm {
+        self.storms.get(port.index()).copied().unwrap_or_default()
+    }
+
     /// Decides every frame of `batch` and pushes what leaves to `egress`; counts each frame's fate on its ingress port.
     pub fn forward(&mut self, now: Timestamp, plan: &Plan, batch: &Batch, egress: &mut Egress) {
         self.forward_as(now, plan, batch, egress, &mut Unwatched);
@@ -268,9 +273,9 @@ impl<W: FnMut(usize, &Decision<'_>)> Judge for Watched<W> {
         plan: &'p Plan,
         ingress: PortId,
         header: &Header,
-        act: Act<'_>,
+        mut act: Act<'_>,
     ) -> Result<Action<'p>, DropReason> {
-        let decision = Noting::decide(now, plan, ingress, header, act);
+        let decision = Noting::decide(now, plan, ingress, header, &mut act);
         (self.0)(slot, &decision);
         decision.fate
     }
@@ -321,11 +326,15 @@ impl Manner for Act<'_> {
     }
 }
 
-/// Supposing: nothing is learned, and no limit is reached.
-#[derive(Default)]
+/// Supposing: nothing is learned, and no limit is used up.
+#[derive(Debug)]
 struct Suppose {
     /// Where the source would be known from now on.
     taught: Option<(Place, PortId)>,
+    /// Who would not be known any more.
+    evicted: Vec<Place>,
+    /// The ingress port's limits, as far as they are used up.
+    storm: Storm,
 }
 
 impl Manner for Suppose {
@@ -336,49 +345,51 @@ impl Manner for Suppose {
         port: PortId,
         now: Timestamp,
     ) -> Learned {
-        let learned = fdb.would_learn(from, port, topology.mac_limit(port), now);
+        let (learned, evicted) = fdb.would_learn(from, port, topology.mac_limit(port), now);
         if matches!(learned, Learned::New | Learned::Moved { .. }) {
             self.taught = Some((from, port));
         }
+        self.evicted = evicted;
         learned
     }
 
     fn look_up(&mut self, plan: &Plan, to: Place, now: Timestamp) -> Option<PortId> {
         match self.taught {
             Some((from, port)) if from == to => Some(port),
+            _ if self.evicted.contains(&to) => None,
             _ => plan.fdb.lookup_at(to, now),
         }
     }
 
-    fn allow(&mut self, _: &Plan, _: Flood, _: PortId, _: Timestamp) -> Result<(), DropReason> {
-        Ok(())
+    fn allow(&mut self, plan: &Plan, flood: Flood, port: PortId, now: Timestamp) -> Result<(), DropReason> {
+        self.storm.allow(flood, plan.topology.storm(port), now)
     }
 }
 
 /// Asks in the manner `M`, and notes the answers.
-struct Noting<M> {
-    manner: M,
+struct Noting<'m, M> {
+    manner: &'m mut M,
     learned: Option<Learned>,
     found: Option<PortId>,
     flood: Option<Flood>,
 }
 
-impl<M: Manner> Noting<M> {
+impl<M: Manner> Noting<'_, M> {
     fn decide<'p>(
         now: Timestamp,
         plan: &'p Plan,
         ingress: PortId,
         header: &Header,
-        manner: M,
+        manner: &mut M,
     ) -> Decision<'p> {
-        let mut noting = Self { manner, learned: None, found: None, flood: None };
+        let mut noting = Noting { manner, learned: None, found: None, flood: None };
         let fate = decide(now, plan, ingress, header, &mut noting);
-        let Self { learned, found, flood, .. } = noting;
+        let Noting { learned, found, flood, .. } = noting;
         Decision { network: Some(header.network), learned, found, flood, fate }
     }
 }
 
-impl<M: Manner> Manner for Noting<M> {
+impl<M: Manner> Manner for Noting<'_, M> {
     fn learn(&mut self, plan: &Plan, from: Place, port: PortId, now: Timestamp) -> Learned {
         *self.learned.insert(self.manner.learn(plan, from, port, now))
     }
@@ -397,16 +408,24 @@ impl<M: Manner> Manner for Noting<M> {
     }
 }
 
-/// What would be decided about the frame at `slot` of `batch`. Changes nothing.
+/// What would be decided about the frame at `slot` of `batch`, by the very steps of forwarding, and which stations its
+/// source would displace in a full table. Changes nothing.
 ///
-/// By the very steps of forwarding, but that storm limits are taken for not reached, and that a full table is not taken to
-/// forget the destination in favour of the source.
-pub fn suppose<'a>(now: Timestamp, plan: &'a Plan, batch: &Batch, slot: usize) -> Decision<'a> {
+/// `storm` tells how far the ingress port's limits are used up.
+pub fn suppose<'a>(
+    now: Timestamp,
+    plan: &'a Plan,
+    batch: &Batch,
+    slot: usize,
+    storm: Storm,
+) -> (Decision<'a>, Vec<Place>) {
     let rx = &batch.frames()[slot];
-    match read_header(plan, rx, batch.bytes(slot)) {
-        Ok(header) => Noting::decide(now, plan, rx.ingress, &header, Suppose::default()),
+    let mut suppose = Suppose { taught: None, evicted: Vec::new(), storm };
+    let decision = match read_header(plan, rx, batch.bytes(slot)) {
+        Ok(header) => Noting::decide(now, plan, rx.ingress, &header, &mut suppose),
         Err(reason) => Decision::refused(reason),
-    }
+    };
+    (decision, suppose.evicted)
 }
 
 /// The fate of one frame, and what it teaches.

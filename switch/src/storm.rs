@@ -19,13 +19,17 @@ impl Default for Bucket {
 }
 
 impl Bucket {
-    /// Takes one frame out of the bucket, if there is one.
-    fn take(&mut self, limit: u32, now: Timestamp) -> bool {
+    /// As it is at `now`: filled up by what was not taken.
+    fn at(self, limit: u32, now: Timestamp) -> Self {
         let limit = u64::from(limit);
         let room = (limit * FRAME / 10).max(FRAME.min(limit * FRAME));
         let elapsed = now.as_millis().saturating_sub(self.filled.as_millis());
-        self.left = self.left.saturating_add(elapsed.saturating_mul(limit)).min(room);
-        self.filled = now;
+        Self { left: self.left.saturating_add(elapsed.saturating_mul(limit)).min(room), filled: now }
+    }
+
+    /// Takes one frame out of the bucket, if there is one.
+    fn take(&mut self, limit: u32, now: Timestamp) -> bool {
+        *self = self.at(limit, now);
         let allowed = self.left >= FRAME;
         if allowed {
             self.left -= FRAME;
@@ -66,6 +70,27 @@ impl Storm {
             _ => Ok(()),
         }
     }
+
+    /// How many frames may be flooded at `now`; `None`: there is no limit.
+    pub fn left(&self, flood: Flood, limits: StormLimits, now: Timestamp) -> Option<u64> {
+        let bucket = match flood {
+            Flood::Broadcast => self.broadcast,
+            Flood::Multicast => self.multicast,
+            Flood::Unknown => self.unknown,
+        };
+        limits.of(flood).map(|limit| bucket.at(limit, now).left / FRAME)
+    }
+}
+
+impl StormLimits {
+    /// Frames a second that may be flooded for this.
+    pub fn of(self, flood: Flood) -> Option<u32> {
+        match flood {
+            Flood::Broadcast => self.broadcast,
+            Flood::Multicast => self.multicast,
+            Flood::Unknown => self.unknown,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -86,6 +111,18 @@ mod tests {
         assert_eq!(passed(1, 10, 10_000), 10);
         assert_eq!(passed(0, 10, 10_000), 0);
         assert_eq!(passed(u32::MAX, 10, 1000), 10_000);
+    }
+
+    #[test]
+    fn what_is_left_is_what_then_passes() {
+        let limits = StormLimits { multicast: Some(100), ..StormLimits::default() };
+        let mut storm = Storm::default();
+        for (at, left) in [(1, 10), (1, 9), (1, 8), (21, 9), (500, 10)] {
+            let now = Timestamp::from_millis(at);
+            assert_eq!(storm.left(Flood::Multicast, limits, now), Some(left), "{at}");
+            assert_eq!(storm.left(Flood::Unknown, limits, now), None);
+            assert_eq!(storm.allow(Flood::Multicast, limits, now), Ok(()));
+        }
     }
 
     #[test]

@@ -7,11 +7,13 @@ use crate::{
     addr::{NetworkId, PortId, Timestamp},
     batch::{Batch, HEADROOM},
     drops::DropReason,
+    fdb::Place,
     forward::{self, Action, Decision},
     frame::{Frame, MAX_FRAME},
     mirror::Copies,
     offload::Offload,
     plan::Plan,
+    storm::Storm,
     topology::{Classified, Member},
     transmit::{Form, Out, Scratch, TagOp, Transmit, cut},
 };
@@ -27,6 +29,8 @@ pub struct Hypothesis<'a> {
     pub offload: Offload,
     /// With Ethernet header, without FCS.
     pub bytes: &'a [u8],
+    /// How far the limits of what its port may flood are used up.
+    pub storm: Storm,
 }
 
 /// What would become of a frame.
@@ -38,6 +42,8 @@ pub struct Trace<'a> {
     pub classified: Option<Classified>,
     /// What would be decided.
     pub decision: Decision<'a>,
+    /// Who would make room for its source in a full table.
+    pub evicted: Vec<Place>,
     /// Where it would leave, in order.
     pub exits: Vec<Exit>,
     /// By which mirrors a copy of it would leave.
@@ -60,7 +66,7 @@ pub struct Exit {
 
 /// Follows a frame through `plan`; `None` if it is longer than any device carries.
 pub fn trace<'a>(now: Timestamp, plan: &'a Plan, frame: &Hypothesis<'_>) -> Option<Trace<'a>> {
-    let &Hypothesis { ingress, network, offload, bytes } = frame;
+    let &Hypothesis { ingress, network, offload, bytes, storm } = frame;
     if bytes.len() > MAX_FRAME {
         return None;
     }
@@ -69,7 +75,7 @@ pub fn trace<'a>(now: Timestamp, plan: &'a Plan, frame: &Hypothesis<'_>) -> Opti
     batch.push(ingress, network, offload, bytes.len());
     let parsed = Frame::parse(bytes);
     let classified = parsed.ok().and_then(|frame| plan.topology.classify(ingress, network, &frame).ok());
-    let decision = forward::suppose(now, plan, &batch, 0);
+    let (decision, evicted) = forward::suppose(now, plan, &batch, 0, storm);
     let mut leaving = Vec::new();
     if let Some(Classified { network, tag }) = classified {
         let mut leave = |member: &Member| {
@@ -93,7 +99,7 @@ pub fn trace<'a>(now: Timestamp, plan: &'a Plan, frame: &Hypothesis<'_>) -> Opti
         outs.into_iter().map(|(port, out)| exit(plan, &batch, port, out, &mut scratch)).collect()
     };
     let (exits, copies) = (exits(leaving), exits(copied));
-    Some(Trace { frame: parsed, classified, decision, exits, copies })
+    Some(Trace { frame: parsed, classified, decision, evicted, exits, copies })
 }
 
 fn exit(plan: &Plan, batch: &Batch, port: PortId, out: Out, scratch: &mut Scratch) -> Exit {

@@ -50,7 +50,7 @@ impl Device for Mill {
             frame[8..12].copy_from_slice(&id.to_be_bytes());
             match Offload::parse(&self.header, frame) {
                 Ok(offload) => batch.push(port, None, offload, self.frame.len()),
-                Err(reason) => refuse(port, reason, self.frame.len()),
+                Err(reason) => refuse(port, reason, frame),
             }
         }
         Ok(true)

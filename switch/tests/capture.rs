@@ -15,7 +15,7 @@ use vswitch::{
     device::mem::Packet,
     drops::DropReason,
     fdb::{Learned, Settings},
-    offload::{Capabilities, Offload},
+    offload::{Capabilities, Csum, Offload},
     storm::Flood,
     topology::{Network, PortMode, PortRules},
 };
@@ -113,6 +113,29 @@ fn drops_are_seen_with_their_reason() {
         dropped(1, Direction::Tx, DropReason::DevReady),
     ];
     assert_eq!(seen, expected);
+}
+
+/// What contradicts its offload header is not taken in, but its octets are there to be looked at.
+#[test]
+fn a_refused_frame_is_seen_as_it_came() {
+    let ethertype = |value| {
+        let program = [(0x28, 0, 0, 12), (0x15, 0, 1, value), (0x06, 0, 0, 1), (0x06, 0, 0, 0)];
+        Filter::new(&program.map(|(code, jt, jf, k)| Instruction { code, jt, jf, k }))
+    };
+    let lie = Offload { csum: Csum::Partial { start: 200, offset: 16 }, gso: None };
+    let bytes = frame(MacAddr::BROADCAST, mac(1), &[]);
+    let ours = u32::from(u16::from_be_bytes([bytes[12], bytes[13]]));
+    for (value, seen) in [(ours, 1), (ours + 1, 0)] {
+        let filter = Some(ethertype(value).unwrap());
+        let (mut lab, _session, mut reader) = watched(Wanted { filter, ..everything() }, EVERYTHING);
+        lab.receive(0, Packet { offload: lie, bytes: bytes.clone() }, NOW);
+        let records = all(&mut reader);
+        assert_eq!(records.len(), seen);
+        for (record, octets) in records {
+            assert_eq!((record.fate, record.len), (Fate::Dropped(DropReason::DevHdr), 19));
+            assert_eq!(octets, bytes);
+        }
+    }
 }
 
 #[test]

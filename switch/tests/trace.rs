@@ -11,11 +11,11 @@ use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
     capture::{Direction, Fate, Record, Session, Wanted},
     device::mem::Packet,
-    fdb::{Entry, Learned, Origin, Settings},
+    fdb::{Change, Entry, Learned, Origin, Place, Settings},
     forward::{Action, Decision},
     mirror::Mirror,
     offload::{Capabilities, Offload},
-    topology::{Network, PortMode, PortRules},
+    topology::{Network, PortMode, PortRules, StormLimits},
     trace::{Hypothesis, Trace, trace},
 };
 
@@ -32,7 +32,7 @@ fn networks() -> Vec<Network> {
     NETWORKS.iter().map(network).collect()
 }
 
-/// A port of any kind with any limits but those of storms, which a trace takes for not reached.
+/// A port of any kind with any limits.
 fn rules(id: u16) -> impl Strategy<Value = PortRules> {
     let mode = prop_oneof![
         4 => (0..3_u16).prop_map(|network| PortMode::Access(NetworkId(network))),
@@ -46,13 +46,21 @@ fn rules(id: u16) -> impl Strategy<Value = PortRules> {
     ];
     let limits =
         (prop::bool::weighted(0.3), prop::option::weighted(0.2, 0..3_u32), prop::bool::weighted(0.9));
-    (mode, limits, prop_oneof![3 => Just(1500), 1 => Just(46_u16)]).prop_map(
-        move |(mode, (isolated, mac_limit, flood), mtu)| PortRules {
+    // Few enough a second that a run of frames, a millisecond apart, uses them up.
+    let storm = || prop::option::weighted(0.2, 0..30_u32);
+    let storm = (storm(), storm(), storm()).prop_map(|(broadcast, multicast, unknown)| StormLimits {
+        broadcast,
+        multicast,
+        unknown,
+    });
+    (mode, limits, storm, prop_oneof![3 => Just(1500), 1 => Just(46_u16)]).prop_map(
+        move |(mode, (isolated, mac_limit, flood), storm, mtu)| PortRules {
             horizon: matches!(mode, PortMode::Tunnel(_)).then_some(NonZeroU16::MIN),
             mode,
             isolated,
             mac_limit,
             flood,
+            storm,
             mtu,
             ..PortRules::access(PortId(id), NetworkId(0))
         },
@@ -137,12 +145,14 @@ proptest! {
         mut ports in (0..PORTS).map(rules).collect::<Vec<_>>(),
         mirror in prop::option::of(mirror()),
         ops in ops(),
+        // Room for all stations, or not.
+        limit in prop_oneof![Just(64), Just(8)],
     ) {
         let networks = networks();
         ports.push(watcher());
         let capabilities = |port| if port % 2 == 0 { Capabilities::ALL } else { Capabilities::NONE };
         let wiring = Wiring { capabilities, ..Wiring::default() };
-        let mut lab = Lab::with(wiring, Settings { limit: 64, ..Settings::default() }, &networks, &ports);
+        let mut lab = Lab::with(wiring, Settings { limit, ..Settings::default() }, &networks, &ports);
         let (session, mut readers) =
             Session::new(Wanted { snaplen: 64, ..Wanted::default() }, 1, 1 << 16, || 0);
         lab.watch(vec![Arc::new(session)]);
@@ -166,10 +176,16 @@ proptest! {
                     let mut bytes = frame(to, from, &tags);
                     bytes.resize(bytes.len() + len, 0);
 
+                    // Pins made room as well.
+                    lab.fdb.drain_events(drop);
                     let plan = lab.plan();
                     let (before, totals) = (entries(&lab, at), lab.fdb.totals());
-                    let hypothesis = Hypothesis { ingress: PortId(port), network, offload: Offload::NONE, bytes: &bytes };
-                    let foretold = foretold(&trace(at, &plan, &hypothesis).expect("it is short"));
+                    let ingress = PortId(port);
+                    let hypothesis = Hypothesis {
+                        ingress, network, offload: Offload::NONE, bytes: &bytes, storm: lab.storm(port),
+                    };
+                    let trace = trace(at, &plan, &hypothesis).expect("it is short");
+                    let foretold = foretold(&trace);
                     prop_assert_eq!(entries(&lab, at), before);
                     prop_assert_eq!(lab.fdb.totals(), totals);
 
@@ -178,6 +194,9 @@ proptest! {
                     let mut octets = Vec::new();
                     let records: Vec<_> = std::iter::from_fn(|| readers[0].take(&mut octets)).collect();
                     prop_assert_eq!(foretold, seen(&records));
+                    let mut evicted = Vec::new();
+                    lab.fdb.drain_events(|event| if event.what == Change::Evicted { evicted.push((event.network, event.mac)) });
+                    prop_assert_eq!(trace.evicted.iter().map(Place::station).collect::<Vec<_>>(), evicted);
                 }
             }
         }

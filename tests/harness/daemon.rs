@@ -287,6 +287,14 @@ impl Drop for Vswitchd {
     }
 }
 
+/// What net.toml says of a TAP port in `network` whose interface is `eth0` in `netns`; `keys` are further lines.
+pub fn tap(name: &str, network: &str, netns: &Netns, keys: &str) -> String {
+    format!(
+        "[[port]]\nname = \"{name}\"\nnetwork = \"{network}\"\nkind = \"tap\"\nnetns = \"{}\"\nifname = \"eth0\"\n{keys}\n",
+        netns.name()
+    )
+}
+
 /// Whether a process ends within `limit`.
 fn ends(child: &mut Child, limit: Duration) -> bool {
     let deadline = Instant::now() + limit;

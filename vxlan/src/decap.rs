@@ -81,7 +81,7 @@ pub fn decapsulate(
         let (network, inner) = match inner(tables, manner, message.ecn, octets, &datagram) {
             Ok(inner) => inner,
             Err(reason) => {
-                refuse(message.peer, reason, datagram.len().saturating_sub(HEADER));
+                refuse(message.peer, reason, inside(octets, &datagram));
                 continue;
             }
         };
@@ -91,7 +91,7 @@ pub fn decapsulate(
         let nth = frames.len() + usize::from(open.is_some());
         if nth == TRAIN {
             // More than a kernel puts into one message: not from one.
-            refuse(message.peer, DropReason::VxlanInvalidHdr, inner.len());
+            refuse(message.peer, DropReason::VxlanInvalidHdr, &octets[inner]);
             continue;
         }
         frames.extend(open.take().map(|open| open.finish(octets)));
@@ -105,11 +105,18 @@ pub fn decapsulate(
     }
 }
 
-/// Tells `refuse` each datagram of a message that is not looked into.
-pub fn refuse_all(message: &Message, reason: DropReason, refuse: &mut Refuse<'_>) {
+/// Tells `refuse` each datagram of a message that is not looked into; it was received at [`MESSAGE`] in the batch's next
+/// buffer.
+pub fn refuse_all(message: &Message, reason: DropReason, batch: &mut Batch, refuse: &mut Refuse<'_>) {
+    let octets = batch.spare().next().map_or(&[][..], |buffer| &buffer[MESSAGE..]);
     for datagram in (Shape::Train { stride: message.stride.max(1) }).datagrams(message.len) {
-        refuse(message.peer, reason, datagram.len().saturating_sub(HEADER));
+        refuse(message.peer, reason, inside(octets, &datagram));
     }
+}
+
+/// What a datagram holds behind the header's octets, if it has as many.
+fn inside<'a>(octets: &'a [u8], datagram: &Range<usize>) -> &'a [u8] {
+    octets.get(datagram.clone()).and_then(|datagram| datagram.get(HEADER..)).unwrap_or_default()
 }
 
 /// What a message is.

@@ -185,7 +185,7 @@ impl Inlet {
         }
         self.endpoint.strangers.note(source.ip());
         let reason = if self.learn { DropReason::VxlanPeerNew } else { DropReason::VxlanPeerUnknown };
-        refuse_all(&message, reason, refuse);
+        refuse_all(&message, reason, batch, refuse);
     }
 }
 

@@ -140,8 +140,8 @@ pub struct Fates {
     /// Addresses learned here that made room for others.
     #[serde(default)]
     pub evicted: u64,
-    /// Frames that the kernel dropped before the switch could receive them, since the device was opened; veth and packet
-    /// ports only.
+    /// Frames that the kernel dropped before the switch could receive them: since the device was opened, of a TAP since the
+    /// interface was made.
     pub overflow: u64,
 }
 
@@ -212,7 +212,7 @@ pub struct PortStats {
     pub rx: Traffic,
     /// What went out.
     pub tx: Traffic,
-    /// Frames that died here, for whatever reason.
+    /// Frames that died here, for whatever reason, those that the kernel dropped before the switch could receive them too.
     pub drops: u64,
 }
 

@@ -99,10 +99,14 @@ fn api(mut table: Table<'_, '_, '_>) -> ApiSpec {
     if group.as_deref() == Some("") {
         table.fault("group", "is empty: name a group, or remove the key");
     }
+    let web_hosts = table.parsed_list("web_hosts").unwrap_or_default();
     let web = web(&mut table);
+    if web.is_none() && !web_hosts.is_empty() {
+        table.fault("web_hosts", "belongs to web: set web to an address, or remove the key");
+    }
     let metrics = listen_address(&mut table, "metrics");
     table.finish();
-    ApiSpec { socket, group, web, metrics }
+    ApiSpec { socket, group, web, web_hosts, metrics }
 }
 
 /// The web page's address. It asks for no password, so leaving this host takes a word of the operator's.

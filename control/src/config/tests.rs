@@ -81,6 +81,8 @@ fn the_web_page_leaves_this_host_only_when_told_so() {
         assert_eq!(address.port(), 9478);
     }
     assert_eq!(good("[api]").api.web, None, "nobody is shown anything unasked");
+    let named = good("[api]\nweb = '127.0.0.1:9478'\nweb_hosts = ['Switch.example.org', 'host1']").api;
+    assert!(named.web_hosts[0] == *"switch.example.org" && named.web_hosts[1] == *"host1");
 }
 
 /// The whole of it: each error has its line, none hides another, none follows from another.
@@ -192,6 +194,11 @@ fn one_error_each() {
         ),
         ("[api]\nweb='[fd00::1]:80'\nweb_public=false".into(), "api.web: fd00::1 can be reached"),
         ("[api]\nweb_public=true".into(), "api.web_public: belongs to web"),
+        ("[api]\nweb_hosts=['host1']".into(), "api.web_hosts: belongs to web"),
+        (
+            "[api]\nweb='127.0.0.1:80'\nweb_hosts=['host1', 'host1:80']".into(),
+            "net.toml:3: api.web_hosts[1]: \"host1:80\" is no name of a host: write it like switch.example.org, without port",
+        ),
         ("[[network]]\nname='a b'".into(), "network[0].name: \"a b\" is no name"),
         ("[[network]]\nvlan=1".into(), "net.toml:1: network[0].name: missing"),
         ("[[network]]\nname='a'\nvlan=0".into(), "0 means \"priority tag, no VLAN\": use 1 to 4094"),

@@ -11,7 +11,7 @@ use vswitch::device::{
 
 use vswitch_vxlan::{device::Path, endpoint::Endpoint};
 
-use super::tunnel;
+use super::{queue::Queue, tunnel};
 use crate::{
     api::{ApiError, ErrorCode},
     link::{Links, host_ifname},
@@ -29,6 +29,8 @@ pub(super) enum OpenDevice {
         tap: Arc<Tap>,
         /// The namespace that the device keeps alive; see [`OpenDevice::is_abandoned`].
         keeps: Option<(Netns, Identity)>,
+        /// What the kernel could not queue for us.
+        queue: Arc<Queue>,
     },
     /// The host's end of a pair that we made; the other end goes with it.
     Veth {
@@ -73,7 +75,7 @@ pub(super) async fn open(
             };
             tap.set_offload(spec.offload)?;
             let keeps = netns.and_then(|netns| Identity::of(&netns).map(|it| (netns, it)));
-            Ok(OpenDevice::Tap { tap: Arc::new(tap), keeps })
+            Ok(OpenDevice::Tap { tap: Arc::new(tap), keeps, queue: Arc::default() })
         }
         DeviceSpec::Veth(interface) => {
             let host = host_ifname(&spec.name);
@@ -205,9 +207,10 @@ impl OpenDevice {
         }
     }
 
-    /// Frames that the kernel dropped before we could receive them.
+    /// Frames that the kernel dropped before we could receive them; of a TAP, when [its queue](Queue) was looked at last.
     pub(super) fn overflow(&self) -> u64 {
         match self {
+            Self::Tap { queue, .. } => queue.dropped(),
             Self::Endpoint(endpoint) => endpoint.overflow(),
             _ => self.device().map_or(0, |device| device.overflow()),
         }

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::warn;
+use tracing::{debug, warn};
 use vswitch::{
     addr::{NetworkId, PortId},
     counters::{NetworkCounters, PortCounters},
@@ -31,6 +31,7 @@ use self::interfaces::wanted;
 use super::{
     capture::Captures,
     device::{self, OpenDevice},
+    queue::Queues,
 };
 use crate::{
     api::ApiError,
@@ -138,6 +139,19 @@ impl Edge {
     /// The port with this number, if it is wanted.
     pub(super) fn port(&self, id: PortId) -> Option<&EdgePort> {
         self.ports.get(&id)
+    }
+
+    /// Where the queues of all TAPs are to be seen.
+    pub(super) fn queues(&self) -> Queues {
+        let mut queues = Queues::default();
+        for port in self.ports.values() {
+            if let Ok(OpenDevice::Tap { tap, queue, .. }) = &port.device
+                && let Err(error) = queues.add(tap, queue)
+            {
+                debug!(port = %port.wanted.spec.name, "cannot tell what its queue lost: {error}");
+            }
+        }
+        queues
     }
 
     /// Follows a change of ageing and damping.

@@ -20,6 +20,7 @@ mod kept;
 mod lock;
 mod log;
 mod probe;
+mod queue;
 mod service;
 mod sight;
 mod trace;
@@ -156,7 +157,8 @@ async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
         let daemon = Arc::clone(&attaching);
         async move { daemon.attach(attachment).await }
     }));
-    let page = page.map(|listener| tokio::spawn(web::serve(listener, Arc::clone(&daemon) as _)));
+    let page = page
+        .map(|listener| tokio::spawn(web::serve(listener, api.web_hosts.clone(), Arc::clone(&daemon) as _)));
     let plugin = serve_docker(&daemon).await?;
     let watch = tokio::spawn(watch(Arc::clone(&daemon)));
     notify(vec![NotifyState::Ready, NotifyState::Status("forwarding")]).await;

@@ -10,7 +10,7 @@ mod reap;
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, MutexGuard, Notify};
 use tracing::{info, warn};
 
 use self::{
@@ -21,6 +21,7 @@ use super::{
     Failure, capture,
     edge::{Edge, Missing},
     journal::{Journal, Observer},
+    queue::Looker,
 };
 use crate::{
     api::{
@@ -39,6 +40,7 @@ pub(super) struct Daemon {
     faults: Arc<Notify>,
     strangers: Arc<Notify>,
     captures_over: Arc<Notify>,
+    looker: Looker,
     journal: Arc<Journal>,
     config: PathBuf,
     started: Instant,
@@ -84,6 +86,7 @@ impl Daemon {
             faults,
             strangers,
             captures_over,
+            looker: Looker::default(),
             journal,
             config,
             started: Instant::now(),
@@ -103,6 +106,12 @@ impl Daemon {
         let name = request.port.name.clone();
         core.execute(Command::AddPort(request.port), manner).await?;
         core.port(&name)
+    }
+
+    /// What is wanted and what is real, once the queues that the kernel has for us were looked at.
+    async fn counted(&self) -> MutexGuard<'_, Core> {
+        self.looker.look(async { self.core.lock().await.edge.queues() }).await;
+        self.core.lock().await
     }
 
     /// Ready when a port has failed since the last time.

@@ -4,9 +4,11 @@ use std::net::IpAddr;
 
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId},
-    fdb::Learned,
-    forward::Action,
+    drops::DropReason,
+    fdb::{Learned, Place},
+    forward::{Action, Decision},
     offload::Offload,
+    storm::{Flood, Storm},
     topology::Classified,
     trace::{self as core, Hypothesis},
     transmit::TagOp,
@@ -45,15 +47,33 @@ pub(super) fn trace(state: &State, edge: &Edge, request: &TraceRequest) -> Resul
     };
     let bytes = bytes.map_err(ApiError::invalid)?;
     let plan = edge.workers.plan();
-    let hypothesis = Hypothesis { ingress: port.id, network, offload: Offload::NONE, bytes: &bytes };
-    let trace = core::trace(edge.workers.now(), plan, &hypothesis)
+    let storm = storm(edge, &port);
+    let hypothesis = Hypothesis {
+        ingress: port.id,
+        network,
+        offload: Offload::NONE,
+        bytes: &bytes,
+        storm: storm.unwrap_or_default(),
+    };
+    let now = edge.workers.now();
+    let trace = core::trace(now, plan, &hypothesis)
         .ok_or_else(|| ApiError::invalid(format!("a frame has at most {LONGEST} octets")))?;
     let words = Words { names: view::Names::of(state), state };
     Ok(Trace {
         port: request.port.clone(),
         summary: frame::describe(&bytes, bytes.len()),
         hex: frame::to_hex(&bytes),
-        steps: words.steps(&trace, port.id, plan.topology.storm(port.id)),
+        steps: words.steps(&trace, port.id, |flood| {
+            let limits = plan.topology.storm(port.id);
+            let limit = limits.of(flood)?;
+            Some(match storm {
+                Some(storm) => {
+                    let left = storm.left(flood, limits, now).unwrap_or_default();
+                    format!("{left} more may be flooded from here at this moment, {limit} a second")
+                }
+                None => format!("unless the worker that receives it has flooded the port's {limit} a second"),
+            })
+        }),
         verdict: match trace.decision.fate {
             Ok(Action::Send(_)) => Verdict::Unicast,
             Ok(Action::Flood(_)) => Verdict::Flooded,
@@ -62,6 +82,12 @@ pub(super) fn trace(state: &State, edge: &Edge, request: &TraceRequest) -> Resul
         exits: trace.exits.iter().map(|exit| words.exit(exit)).collect(),
         copies: trace.copies.iter().map(|exit| words.exit(exit)).collect(),
     })
+}
+
+/// How far the storm limits of a port are used up; `None`: each worker receives a part of its frames.
+fn storm(edge: &Edge, port: &state::Port) -> Option<Storm> {
+    let is_tunnel = matches!(port.spec.carries, Carries::Tunnel { .. });
+    edge.port(port.id).filter(|_| !is_tunnel).map(|real| edge.workers.storm(real.worker, port.id))
 }
 
 /// The network of frames from a peer, who would tell it.
@@ -80,6 +106,12 @@ fn only_network(state: &State, port: &state::Port) -> Result<Option<NetworkId>, 
     }
 }
 
+/// Whether a frame is dropped because its port has flooded too much.
+fn is_storm(decision: &Decision<'_>) -> bool {
+    use DropReason::{StormBroadcast, StormMulticast, StormUnknown};
+    matches!(decision.fate, Err(StormBroadcast | StormMulticast | StormUnknown))
+}
+
 /// What is told of a decision.
 struct Words<'a> {
     names: view::Names,
@@ -91,7 +123,7 @@ impl Words<'_> {
         &self,
         trace: &core::Trace<'_>,
         ingress: PortId,
-        storm: vswitch::topology::StormLimits,
+        storm: impl Fn(Flood) -> Option<String>,
     ) -> Vec<Step> {
         let mut steps = Vec::new();
         let mut step = |step: &str, outcome: String| steps.push(Step { step: step.into(), outcome });
@@ -111,7 +143,7 @@ impl Words<'_> {
         );
         step("parse", format!("from {} to {}, {tag}", frame.src, frame.dst));
         let decision = &trace.decision;
-        let dropped = |decision: &vswitch::forward::Decision<'_>| match decision.fate {
+        let dropped = |decision: &Decision<'_>| match decision.fate {
             Err(reason) => format!("dropped: {reason}: {}", reason.hint()),
             Ok(_) => String::new(),
         };
@@ -123,6 +155,10 @@ impl Words<'_> {
         let how = if tag.is_some() { "by its tag" } else { "by its port" };
         step("classify", format!("network {network}, {how}"));
         step("learn", self.learned(learned, ingress));
+        for (network, mac) in trace.evicted.iter().map(Place::station) {
+            let network = self.names.network(network);
+            step("learn", format!("the table is full: {mac} of network {network} would be forgotten"));
+        }
         match (decision.found, decision.flood) {
             (Some(port), _) => {
                 step("look up", format!("{} is behind {}", frame.dst, self.names.port(port)));
@@ -136,23 +172,17 @@ impl Words<'_> {
             }
             (None, Some(flood)) => {
                 step("look up", format!("flooded: {}", flooded_for(flood)));
-                let ports = trace.exits.len();
-                step(
-                    "reach",
-                    match decision.fate {
-                        Ok(_) => {
-                            format!("{ports} port{} of network {network}", if ports == 1 { "" } else { "s" })
-                        }
-                        Err(_) => dropped(decision),
-                    },
-                );
-                let limit = match flood {
-                    vswitch::storm::Flood::Broadcast => storm.broadcast,
-                    vswitch::storm::Flood::Multicast => storm.multicast,
-                    vswitch::storm::Flood::Unknown => storm.unknown,
-                };
-                if let Some(limit) = limit {
-                    step("storm", format!("unless the port's {limit} a second are used up"));
+                let storm = storm(flood);
+                match decision.fate {
+                    Ok(_) => {
+                        let ports = trace.exits.len();
+                        let many = if ports == 1 { "" } else { "s" };
+                        step("reach", format!("{ports} port{many} of network {network}"));
+                    }
+                    Err(_) => step(if is_storm(decision) { "storm" } else { "reach" }, dropped(decision)),
+                }
+                if let Some(left) = storm.filter(|_| decision.fate.is_ok()) {
+                    step("storm", left);
                 }
             }
             (None, None) => step("look up", dropped(decision)),
@@ -168,7 +198,9 @@ impl Words<'_> {
             Learned::Moved { from } => format!("its source would move here from {}", self.names.port(from)),
             Learned::Pinned => "its source is pinned to another port and stays there".into(),
             Learned::Held => "its source moves too often and is held on another port".into(),
-            Learned::Full => format!("nothing: {here} has as many addresses as it may"),
+            Learned::Full => format!(
+                "nothing: {here} has as many addresses as it may, or the table is full of pinned ones"
+            ),
             Learned::Busy => "its source would be learned with a later frame".into(),
         }
     }

@@ -345,14 +345,31 @@ pub(super) fn drops(state: &State, edge: &Edge, port: &state::Port) -> Vec<Drop>
         frames,
         hint: hint(state, edge, reason),
     };
-    let before = Some(overflow(edge, port.id)).filter(|frames| *frames > 0).map(|frames| Drop {
-        port: port.spec.name.clone(),
-        direction: Direction::Rx,
-        reason: "SOCKET_RCVBUFF".to_owned(),
-        frames,
-        hint: "the kernel's buffer for the port was full: these were dropped before the switch received them, and are not among the received; raise switch.workers if CPUs are idle".to_owned(),
+    let unreceived = Some(overflow(edge, port.id)).filter(|frames| *frames > 0).map(|frames| {
+        let (reason, hint) = unreceived(&port.spec.device);
+        Drop {
+            port: port.spec.name.clone(),
+            direction: Direction::Rx,
+            reason: reason.to_owned(),
+            frames,
+            hint: hint.to_owned(),
+        }
     });
-    totals.drops().map(drop).chain(before).collect()
+    totals.drops().map(drop).chain(unreceived).collect()
+}
+
+/// Why frames died before the switch could receive them, and what to do about it. The names are the kernel's.
+fn unreceived(device: &DeviceSpec) -> (&'static str, &'static str) {
+    match device {
+        DeviceSpec::Tap(_) => (
+            "TAP_FULL_RING",
+            "the interface's queue was full, or no daemon had it open: the kernel dropped these before the switch received them, and they are not among the received; raise switch.workers if CPUs are idle, or the interface's txqueuelen against bursts",
+        ),
+        _ => (
+            "SOCKET_RCVBUFF",
+            "the kernel's buffer for the port was full: these were dropped before the switch received them, and are not among the received; raise switch.workers if CPUs are idle",
+        ),
+    }
 }
 
 /// Frames that the kernel dropped before the switch could receive them.
@@ -378,7 +395,7 @@ pub(super) fn stats(state: &State, edge: &Edge, uptime: Duration) -> Stats {
             port: port.spec.name.clone(),
             rx: received(&totals),
             tx: sent(&totals),
-            drops: totals.drops().map(|(_, frames)| frames).sum(),
+            drops: totals.drops().map(|(_, frames)| frames).sum::<u64>() + overflow(edge, port.id),
         }
     };
     Stats {

@@ -255,12 +255,12 @@ impl Captures {
         });
     }
 
-    /// A frame of `len` octets came in by `port` and was not taken in.
-    pub fn refused(&self, port: PortId, reason: DropReason, len: usize) {
+    /// A frame came in by `port` and was not taken in.
+    pub fn refused(&self, port: PortId, reason: DropReason, frame: &[u8]) {
         let fate = Fate::Dropped(reason);
-        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        let len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
         let record = Record { port, direction: Direction::Rx, fate, len, ..Record::default() };
-        let octets = Octets::new(&[]);
+        let octets = Octets::new(frame);
         self.write(&record, octets, |recorder| recorder.session.wanted.fits(&record, octets));
     }
 

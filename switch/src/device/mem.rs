@@ -91,7 +91,7 @@ impl Device for MemDevice {
             // Through the header, as from a kernel: nothing is believed that the frame contradicts.
             let offload = Offload::parse(&packet.offload.emit(), &packet.bytes);
             if !offload.is_ok_and(|offload| batch.push_copy(port, offload, &packet.bytes)) {
-                refuse(port, DropReason::DevHdr, packet.bytes.len());
+                refuse(port, DropReason::DevHdr, &packet.bytes);
             }
         }
         Ok(!queues.inbound.is_empty())

@@ -21,8 +21,8 @@ pub mod packet;
 #[cfg(feature = "os")]
 pub mod tap;
 
-/// Counts a frame that came in by a port and is not taken in: why not, and how many octets it has.
-pub type Refuse<'a> = dyn FnMut(PortId, DropReason, usize) + 'a;
+/// Counts a frame that came in by a port and is not taken in: why not, and its octets as they were received.
+pub type Refuse<'a> = dyn FnMut(PortId, DropReason, &[u8]) + 'a;
 
 /// A source and sink of frames that never blocks.
 ///

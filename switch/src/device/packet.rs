@@ -204,7 +204,9 @@ impl Device for Packet {
                     }
                 }
                 None => {
-                    refuse(port, DropReason::DevHdr, len.saturating_sub(VNET_HEADER));
+                    let frame_len = len.saturating_sub(VNET_HEADER);
+                    let frame = batch.spare().next().and_then(|it| it.get(HEADROOM..HEADROOM + frame_len));
+                    refuse(port, DropReason::DevHdr, frame.unwrap_or_default());
                     skipped += 1;
                 }
             }
@@ -303,7 +305,8 @@ impl Packet {
     }
 }
 
-/// Takes the frame that was received `skipped` buffers after the next into the batch. `None`: it is invalid.
+/// Takes the frame that was received `skipped` buffers after the next into the batch. `None`: it is invalid, and stands in
+/// the next buffer.
 fn take(batch: &mut Batch, port: PortId, len: usize, skipped: usize) -> Option<()> {
     let frame_len = len.checked_sub(VNET_HEADER)?;
     if skipped > 0 {

@@ -83,7 +83,7 @@ impl<R: Read + Send, W: Write + Send> Device for PcapDevice<R, W> {
             };
             let bytes = packet.map_err(io::Error::other)?.data;
             if !batch.push_copy(port, Offload::NONE, &bytes) {
-                refuse(port, DropReason::PktTooBig, bytes.len());
+                refuse(port, DropReason::PktTooBig, &bytes);
             }
         }
         Ok(true)
@@ -114,7 +114,7 @@ mod tests {
         file.write_packet(&PcapPacket::new(Duration::ZERO, 19, FRAME)).unwrap();
         let device = PcapDevice::new(Some(io::Cursor::new(file.into_writer())), Vec::new()).unwrap();
         let mut batch = Batch::new();
-        let mut refuse = |_, _, _| panic!("the frame is valid");
+        let mut refuse = |_, _, _: &[u8]| panic!("the frame is valid");
         assert!(!device.recv(PortId(1), &mut batch, 8, &mut refuse).unwrap());
         assert_eq!(batch.bytes(0), FRAME);
         assert!(!device.recv(PortId(1), &mut batch, 8, &mut refuse).unwrap());

@@ -15,10 +15,10 @@ use std::{
     ffi::{CStr, c_char, c_int, c_short},
     fs::File,
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
-use rustix::io::Errno;
+use rustix::{io::Errno, ioctl::opcode};
 
 use super::{Device, Refuse};
 use crate::{
@@ -48,6 +48,7 @@ pub struct TapOptions {
 
 // include/uapi/linux/if_tun.h, as far as libc does not have it for all targets.
 const TUN_F_USO: u32 = 0x20 | 0x40;
+const TUNGETDEVNETNS: libc::Ioctl = opcode::none(b'T', 227) as libc::Ioctl;
 
 impl Tap {
     /// Makes (or takes over) the TAP interface `name` in the calling thread's network namespace.
@@ -144,6 +145,18 @@ impl Tap {
         Ok(name.to_string_lossy().into_owned())
     }
 
+    /// The network namespace that the interface is in now: it may have been moved since it was made.
+    ///
+    /// # Errors
+    /// The interface is gone. `EPERM`: no CAP_NET_ADMIN there. `EINVAL`: Linux before 5.8.
+    pub fn namespace(&self) -> io::Result<OwnedFd> {
+        // SAFETY: TUNGETDEVNETNS has no argument.
+        let fd = unsafe { libc::ioctl(self.fd.as_raw_fd(), TUNGETDEVNETNS) };
+        check(fd)?;
+        // SAFETY: it has succeeded, so this is a new descriptor, which nobody else has.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
     /// The descriptor, to hand it over.
     pub fn into_fd(self) -> OwnedFd {
         self.fd
@@ -167,12 +180,12 @@ impl Device for Tap {
             };
             octets += len;
             let Some((header, frame)) = buffer[..len].split_first_chunk() else {
-                refuse(port, DropReason::DevHdr, len);
+                refuse(port, DropReason::DevHdr, &buffer[..len]);
                 continue;
             };
             match Offload::parse(header, frame) {
                 Ok(offload) => batch.push(port, None, offload, len - VNET_HEADER),
-                Err(reason) => refuse(port, reason, len - VNET_HEADER),
+                Err(reason) => refuse(port, reason, frame),
             }
         }
         Ok(true)

@@ -211,6 +211,13 @@ pub struct Place {
     second: u32,
 }
 
+impl Place {
+    /// The station, and its network.
+    pub fn station(&self) -> (NetworkId, MacAddr) {
+        self.key.parts()
+    }
+}
+
 impl Fdb {
     /// An empty table. Half of its slots stay free, so that two choices are nearly always enough.
     pub fn new(settings: Settings) -> Self {
@@ -286,9 +293,16 @@ impl Fdb {
         self.try_teach(place, port, limit, now)
     }
 
-    /// What [`Fdb::learn_at`] would answer. Changes nothing; may wait.
-    pub fn would_learn(&self, place: Place, port: PortId, limit: Option<u32>, now: Timestamp) -> Learned {
-        self.lock().would_learn(self, place.key, port, limit, now)
+    /// What [`Fdb::learn_at`] would answer, and who would make room. Changes nothing; may wait.
+    pub fn would_learn(
+        &self,
+        place: Place,
+        port: PortId,
+        limit: Option<u32>,
+        now: Timestamp,
+    ) -> (Learned, Vec<Place>) {
+        let (learned, evicted) = self.lock().would_learn(self, place.key, port, limit, now);
+        (learned, evicted.into_iter().map(|key| self.place_of(key)).collect())
     }
 
     #[cold]

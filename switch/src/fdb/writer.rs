@@ -39,6 +39,48 @@ impl Lessons {
     }
 }
 
+/// A bucket, and a slot of it.
+type Spot = (usize, usize);
+
+/// How there is room for a key that is not in the table.
+#[derive(Clone, Copy, Debug)]
+enum Room {
+    /// Here is nobody.
+    Free(Spot),
+    /// Who is here goes to its other bucket.
+    Shared {
+        /// Here.
+        spot: Spot,
+        /// There.
+        with: Spot,
+    },
+    /// Who is here is evicted: of all who stand in the key's buckets, one of the port with the most entries.
+    Taken(Spot),
+}
+
+/// Learned entries that are taken for gone, while it is supposed what would follow.
+#[derive(Debug, Default)]
+struct Gone(Vec<(Spot, PortId)>);
+
+impl Gone {
+    fn add(&mut self, spot: Spot, port: PortId) {
+        self.0.push((spot, port));
+    }
+
+    fn holds(&self, spot: Spot) -> bool {
+        self.0.iter().any(|(gone, _)| *gone == spot)
+    }
+
+    fn slot_in(&self, bucket: usize) -> Option<usize> {
+        self.0.iter().find_map(|((gone, slot), _)| (*gone == bucket).then_some(*slot))
+    }
+
+    /// How many were on a port.
+    fn on(&self, port: usize) -> u32 {
+        self.0.iter().map(|(_, gone)| u32::from(gone.index() == port)).sum()
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Writer {
     limit: usize,
@@ -103,7 +145,7 @@ impl Writer {
         Learned::New
     }
 
-    /// What [`Writer::learn`] would answer.
+    /// What [`Writer::learn`] would answer, and which stations would make room.
     pub(super) fn would_learn(
         &self,
         fdb: &Fdb,
@@ -111,24 +153,51 @@ impl Writer {
         port: PortId,
         limit: Option<u32>,
         now: Timestamp,
-    ) -> Learned {
-        let stands = fdb.find(fdb.place_of(key)).map(|(.., value)| value);
+    ) -> (Learned, Vec<Key>) {
+        let stands = fdb.find(fdb.place_of(key));
         let (alive, dead) = match stands {
-            Some(value) if fdb.is_alive(key.parts().0, value, now.into()) => (Some(value), None),
-            value => (None, value),
+            Some((.., value)) if fdb.is_alive(key.parts().0, value, now.into()) => (Some(value), None),
+            stands => (None, stands),
         };
         // A dead entry of its own makes room on its port first.
-        let own = u32::from(dead.is_some_and(|value| value.port() == port));
+        let own = u32::from(dead.is_some_and(|(.., value)| value.port() == port));
         let is_full = self.is_at(limit.map(|limit| limit.saturating_add(own)), port);
-        match alive {
+        let learned = match alive {
             Some(value) if value.port() == port => Learned::Known,
             Some(value) if value.origin() != Origin::Learned => Learned::Pinned,
             Some(value) if value.is_held() => Learned::Held,
             _ if is_full => Learned::Full,
             Some(_) if !self.moves.would_allow(key, now) => Learned::Held,
             Some(value) => Learned::Moved { from: value.port() },
-            None => Learned::New,
+            None => {
+                let mut gone = Gone::default();
+                dead.into_iter().for_each(|(bucket, slot, value)| gone.add((bucket, slot), value.port()));
+                return self.would_insert(fdb, key, gone, now);
+            }
+        };
+        (learned, Vec::new())
+    }
+
+    /// What [`Writer::insert`] would come to after `gone`.
+    fn would_insert(&self, fdb: &Fdb, key: Key, mut gone: Gone, now: Timestamp) -> (Learned, Vec<Key>) {
+        let mut evicted = Vec::new();
+        let mut evict = |gone: &mut Gone, (bucket, slot): Spot| {
+            if let Some((key, value)) = fdb.buckets[bucket].read(slot) {
+                gone.add((bucket, slot), value.port());
+                evicted.push(key);
+            }
+        };
+        if self.len - gone.0.len() >= self.limit {
+            let (_, Some(victim)) = self.search_victim(fdb, &gone, now) else {
+                return (Learned::Full, evicted);
+            };
+            evict(&mut gone, victim);
         }
+        let room = self.find_room(fdb, key, &gone);
+        if let Some(Room::Taken(place)) = room {
+            evict(&mut gone, place);
+        }
+        (if room.is_some() { Learned::New } else { Learned::Full }, evicted)
     }
 
     /// The station is in the table and alive: move it, unless something holds it.
@@ -281,61 +350,76 @@ impl Writer {
         true
     }
 
-    /// A free slot in one of the key's two buckets: the first if it can be, where it is found soonest; or one freed by moving an entry to its
-    /// other bucket, or one taken from the port with the most entries among those who stand there.
-    fn free_place(&mut self, fdb: &Fdb, key: Key, now: Timestamp) -> Option<(usize, usize)> {
-        let [first, second] = fdb.buckets_of(key);
-        for bucket in [first, second] {
-            if let Some(slot) = fdb.buckets[bucket].first_free() {
-                return Some((bucket, slot));
-            }
-        }
-        let crowd =
-            || [first, second].into_iter().flat_map(|bucket| (0..SLOTS).map(move |slot| (bucket, slot)));
-        for (bucket, slot) in crowd() {
-            let Some((other_key, value)) = fdb.buckets[bucket].read(slot) else { continue };
-            let [one, two] = fdb.buckets_of(other_key);
-            let other = if bucket == one { two } else { one };
-            if let Some(free) = fdb.buckets[other].first_free() {
+    /// A free slot in one of the key's two buckets.
+    fn free_place(&mut self, fdb: &Fdb, key: Key, now: Timestamp) -> Option<Spot> {
+        Some(match self.find_room(fdb, key, &Gone::default())? {
+            Room::Free(spot) => spot,
+            Room::Shared { spot, with } => {
+                let (key, value) = fdb.buckets[spot.0].read(spot.1)?;
                 // Readers find it in one place or the other; see `slot` for what a reader in between sees.
-                fdb.buckets[other].fill(free, other_key, value);
-                fdb.buckets[bucket].clear(slot);
-                return Some((bucket, slot));
+                fdb.buckets[with.0].fill(with.1, key, value);
+                fdb.buckets[spot.0].clear(spot.1);
+                spot
             }
+            Room::Taken(spot) => {
+                self.evict(fdb, spot.0, spot.1, now);
+                spot
+            }
+        })
+    }
+
+    /// Where there is room for a key, once `gone` are gone: in its first bucket if it can be, where it is found soonest.
+    fn find_room(&self, fdb: &Fdb, key: Key, gone: &Gone) -> Option<Room> {
+        let free = |bucket: usize| fdb.buckets[bucket].first_free().or_else(|| gone.slot_in(bucket));
+        let both = fdb.buckets_of(key);
+        if let Some(spot) = both.into_iter().find_map(|bucket| Some((bucket, free(bucket)?))) {
+            return Some(Room::Free(spot));
         }
-        let (bucket, slot) = crowd()
-            .filter(|(bucket, slot)| {
-                let value = fdb.buckets[*bucket].read(*slot).map(|(_, value)| value);
-                value.is_some_and(|value| value.origin() == Origin::Learned)
-            })
-            .max_by_key(|(bucket, slot)| {
-                let port = fdb.buckets[*bucket].read(*slot).map(|(_, value)| value.port());
-                port.map(|port| self.by_port[port.index()])
-            })?;
-        self.evict(fdb, bucket, slot, now);
-        Some((bucket, slot))
+        let crowd = || {
+            let spots = both.into_iter().flat_map(|bucket| (0..SLOTS).map(move |slot| (bucket, slot)));
+            spots.filter_map(|spot| Some((spot, fdb.buckets[spot.0].read(spot.1)?)))
+        };
+        let shared = crowd().find_map(|(spot, (other, _))| {
+            let [one, two] = fdb.buckets_of(other);
+            let bucket = if spot.0 == one { two } else { one };
+            Some(Room::Shared { spot, with: (bucket, free(bucket)?) })
+        });
+        shared.or_else(|| {
+            let learned = crowd().filter(|(_, (_, value))| value.origin() == Origin::Learned);
+            let heaviest = learned.max_by_key(|(_, (_, value))| {
+                self.by_port[value.port().index()] - gone.on(value.port().index())
+            });
+            heaviest.map(|(spot, _)| Room::Taken(spot))
+        })
     }
 
     /// Takes an entry away from the port that has the most, so that a port which floods the table only ever
     /// displaces itself. A dead entry met on the way serves as well.
     fn evict_of_heaviest(&mut self, fdb: &Fdb, now: Timestamp) -> bool {
-        let counts = self.by_port[..self.ports].iter().enumerate();
-        let Some((heaviest, 1..)) = counts.max_by_key(|(_, count)| **count) else { return false };
+        let (hand, victim) = self.search_victim(fdb, &Gone::default(), now);
+        self.hand = hand;
+        victim.inspect(|&(bucket, slot)| self.evict(fdb, bucket, slot, now)).is_some()
+    }
+
+    /// Who gives way to another when the table is full, once `gone` are gone, and where the search ended.
+    fn search_victim(&self, fdb: &Fdb, gone: &Gone, now: Timestamp) -> (usize, Option<Spot>) {
+        let counts = (0..self.ports).map(|port| (port, self.by_port[port] - gone.on(port)));
+        let Some((heaviest, 1..)) = counts.max_by_key(|(_, count)| *count) else { return (self.hand, None) };
         let slots = fdb.buckets.len() * SLOTS;
+        let mut hand = self.hand;
         for _ in 0..VICTIM_SCAN.min(slots) {
-            self.hand = (self.hand + 1) % slots;
-            let (bucket, slot) = (self.hand / SLOTS, self.hand % SLOTS);
-            let Some((key, value)) = fdb.buckets[bucket].read(slot) else { continue };
-            if value.origin() != Origin::Learned {
+            hand = (hand + 1) % slots;
+            let spot = (hand / SLOTS, hand % SLOTS);
+            let Some((key, value)) = fdb.buckets[spot.0].read(spot.1) else { continue };
+            if value.origin() != Origin::Learned || gone.holds(spot) {
                 continue;
             }
             let (network, _) = key.parts();
             if value.port().index() == heaviest || !fdb.is_alive(network, value, now.into()) {
-                self.evict(fdb, bucket, slot, now);
-                return true;
+                return (hand, Some(spot));
             }
         }
-        false
+        (hand, None)
     }
 
     fn evict(&mut self, fdb: &Fdb, bucket: usize, slot: usize, now: Timestamp) {

@@ -26,11 +26,12 @@ use rustix::{
 use poll::BusyPoll;
 
 use crate::{
-    addr::Timestamp,
+    addr::{PortId, Timestamp},
     batch::BATCH,
     counters::{Counter, Histogram},
     engine::{Engine, Turn},
     plan::{Plan, Receiver},
+    storm::Storm,
 };
 
 /// Ready devices fetched at once.
@@ -54,7 +55,8 @@ pub struct WorkerCounters {
     pub frames: Counter,
     /// Frames that each of these turns received: up to 1, 2, 4 … 64, and more.
     pub batches: Histogram<0, 8>,
-    /// Nanoseconds that each wake-up took, all its turns together: up to 2^10 (a microsecond), 2^11 … 2^24 (17 ms), and more.
+    /// Nanoseconds that each turn took: up to 2^10 (a microsecond), 2^11 … 2^24 (17 ms), and more. A receiver that had
+    /// nothing after all, or a look into the mailbox, is a turn as well, so all together are the time at work.
     pub busy: Histogram<10, 16>,
 }
 
@@ -94,6 +96,8 @@ struct Mailbox {
 enum Message {
     /// Work by this plan, and say so.
     Adopt(Arc<Plan>, SyncSender<()>),
+    /// Tell how far the limits of what a port may flood are used up.
+    Storm(PortId, SyncSender<Storm>),
     /// End the thread.
     Stop,
 }
@@ -155,6 +159,15 @@ impl Workers {
     /// The plan they work by.
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
+    }
+
+    /// How far the limits of what `port` may flood are used up by what `worker` received. Waits for the end of its turn.
+    pub fn storm(&self, worker: usize, port: PortId) -> Storm {
+        let (answer, told) = sync_channel(1);
+        let Some(handle) = self.handles.get(worker) else { return Storm::default() };
+        handle.mailbox.post(Message::Storm(port, answer));
+        // A worker that has ended floods nothing.
+        told.recv_timeout(Duration::from_secs(1)).unwrap_or_default()
     }
 
     /// The time of the workers' clock.
@@ -278,6 +291,9 @@ impl Worker {
                         // Control may have given up waiting; that is its affair.
                         let _ = done.send(());
                     }
+                    Message::Storm(port, answer) => {
+                        let _ = answer.send(self.engine.storm(port));
+                    }
                     Message::Stop => return,
                 }
             }
@@ -290,8 +306,9 @@ impl Worker {
                 }
             };
             self.counters.wakeups.add(1);
-            let awake = Instant::now();
-            let now = timestamp(awake.duration_since(self.start));
+            // The end of a turn is the beginning of the next, and of the wait in the end: one reading for each.
+            idle = Instant::now();
+            let now = timestamp(idle.duration_since(self.start));
             for event in &events[..ready] {
                 let (flags, key) = (event.flags, event.data.u64());
                 if key == MAILBOX {
@@ -299,15 +316,14 @@ impl Worker {
                 } else {
                     self.turn(key, flags, now);
                 }
+                let began = std::mem::replace(&mut idle, Instant::now());
+                let busy = idle.duration_since(began).as_nanos();
+                self.counters.busy.record(u64::try_from(busy).unwrap_or(u64::MAX));
                 // Control waits for one receiver's turn at most: who was not served is still ready.
                 if self.mailbox.is_pending() {
                     break;
                 }
             }
-            // One reading is the end of the work and the beginning of the wait.
-            idle = Instant::now();
-            let busy = idle.duration_since(awake).as_nanos();
-            self.counters.busy.record(u64::try_from(busy).unwrap_or(u64::MAX));
         }
     }
 

@@ -19,6 +19,7 @@ use vswitch::{
     mirror::Mirror,
     offload::Capabilities,
     plan::{Plan, Port, Receiver},
+    storm::Storm,
     topology::{Network, PortRules, Topology},
     transmit::{Scratch, Transmit},
 };
@@ -80,6 +81,11 @@ impl Lab {
         }
         lab.configure(networks, ports);
         lab
+    }
+
+    /// How far a port's storm limits are used up.
+    pub(crate) fn storm(&self, port: u16) -> Storm {
+        self.engine.storm(PortId(port))
     }
 
     /// Puts a device behind a port to be; it is used from the next [`Lab::configure`] on.

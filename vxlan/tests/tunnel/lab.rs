@@ -139,9 +139,9 @@ impl Tunnel {
         buffer[MESSAGE..MESSAGE + octets.len()].copy_from_slice(octets);
         let message = Message { peer: PEER, ecn, len: octets.len(), stride };
         let mut refused = Vec::new();
-        decap::decapsulate(&self.tables, &self.back, &message, &mut batch, &mut |port, reason, len| {
+        decap::decapsulate(&self.tables, &self.back, &message, &mut batch, &mut |port, reason, octets| {
             assert_eq!(port, PEER);
-            refused.push((reason, len));
+            refused.push((reason, octets.len()));
         });
         let frames = batch.frames().iter().enumerate().map(|(slot, frame)| {
             assert_eq!(frame.ingress, PEER);

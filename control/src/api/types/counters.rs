@@ -61,7 +61,7 @@ pub struct Load {
     pub wakeups: u64,
     /// Frames that each turn received.
     pub batches: Histogram,
-    /// Nanoseconds that each wake-up took, all its turns together. Their sum is the time in which it worked.
+    /// Nanoseconds that each turn took, those that received nothing too. Their sum is the time in which it worked.
     pub busy_ns: Histogram,
 }
 

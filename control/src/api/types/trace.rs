@@ -58,7 +58,7 @@ pub struct Trace {
 /// One step of the decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Step {
-    /// `parse`, `classify`, `learn`, `look up`, `reach`.
+    /// `parse`, `classify`, `learn`, `look up`, `reach`, `storm`.
     pub step: String,
     /// What it came to.
     pub outcome: String,

@@ -45,8 +45,11 @@ const VIEWS: [(View, &str); 4] = [
     (View::Drops, "Drops"),
 ];
 
-/// Blanks between two columns.
+/// Blanks between two columns, where there is room.
 const SPACING: u16 = 2;
+
+/// Letters that are left of a text where there is no room for all of them.
+const SHORTEST: u16 = 8;
 
 /// A place in a row: text is sorted from A, numbers from the greatest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,24 +170,16 @@ impl Screen {
             Constraint::Length(1),
         ])
         .areas(frame.area());
-        frame.render_widget(Paragraph::new(self.headline()), head);
-        frame.render_widget(Paragraph::new(self.tabs()), views);
-
+        frame.render_widget(Paragraph::new(self.headline(head.width)), head);
         let (mut header, rows) = self.sorted();
         let room = usize::from(body.height).saturating_sub(1);
         self.scroll = self.scroll.min(rows.len().saturating_sub(room));
         let shown = &rows[self.scroll..];
-        // Columns that do not fit are left out, the last ones first.
-        let mut end = 0;
-        let widths = header.iter().enumerate().map(|(column, title)| width(title, column, shown));
-        let widths: Vec<_> = widths
-            .take_while(|width| {
-                end = u16::saturating_add(end, width.saturating_add(SPACING));
-                end <= body.width.saturating_add(SPACING)
-            })
-            .collect();
-        header.truncate(widths.len());
+        let (widths, spacing) = fit(&header, shown, body.width);
         let sort = self.sort[self.view as usize];
+        let hidden = header.get(sort).copied().filter(|_| sort >= widths.len());
+        header.truncate(widths.len());
+        frame.render_widget(Paragraph::new(self.tabs(hidden)), views);
         let titles = header.iter().enumerate().map(|(column, title)| {
             let number = matches!(rows.first().map(|row| &row[column]), Some(Cell::Number(_)));
             let style = if column == sort { Modifier::REVERSED } else { Modifier::BOLD };
@@ -192,18 +187,18 @@ impl Screen {
         });
         let lines = shown.iter().map(|row| {
             let cells = row.iter().zip(&widths).map(|(it, width)| match it {
-                Cell::Text(text) => cell(text.clone(), false, *width),
+                Cell::Text(text) => cell(shortened(text, *width), false, *width),
                 Cell::Number(number) => cell(short(*number), true, *width),
             });
             TableRow::new(cells)
         });
         let constraints = widths.iter().map(|width| Constraint::Length(*width));
-        let table = Table::new(lines, constraints).header(TableRow::new(titles)).column_spacing(SPACING);
+        let table = Table::new(lines, constraints).header(TableRow::new(titles)).column_spacing(spacing);
         frame.render_widget(table, body);
-        frame.render_widget(Paragraph::new(self.help()), help);
+        frame.render_widget(Paragraph::new(self.help(help.width)), help);
     }
 
-    fn headline(&self) -> String {
+    fn headline(&self, width: u16) -> String {
         let Status { name, ports, ports_up, networks, macs, .. } = &self.now.status;
         let sum = |traffic: fn(&Port) -> Traffic| {
             let all = |sample: &Sample| -> (u64, u64) {
@@ -215,15 +210,17 @@ impl Screen {
         };
         let (frames, bits) = sum(|port| port.rx);
         let paused = if self.paused { "  PAUSED" } else { "" };
-        format!(
-            "{name}: {ports_up} of {ports} ports up, {networks} networks, {macs} addresses; \
-             {} frames/s, {} bit/s{paused}",
-            short(frames),
-            short(bits)
-        )
+        let rates = format!("{} frames/s, {} bit/s{paused}", short(frames), short(bits));
+        let long =
+            format!("{name}: {ports_up} of {ports} ports up, {networks} networks, {macs} addresses; {rates}");
+        if long.chars().count() <= usize::from(width) {
+            return long;
+        }
+        format!("{name}: {ports_up}/{ports} up; {rates}")
     }
 
-    fn tabs(&self) -> Line<'_> {
+    /// `hidden` is the column that rows are sorted by, if there is no room for it.
+    fn tabs(&self, hidden: Option<&str>) -> Line<'_> {
         let mut spans = Vec::new();
         for (number, (view, name)) in VIEWS.iter().enumerate() {
             let style = if *view == self.view { Modifier::REVERSED } else { Modifier::empty() };
@@ -233,15 +230,23 @@ impl Screen {
             let cursor = if self.typing { "_" } else { "" };
             spans.push(Span::raw(format!("  filter: {}{cursor}", self.filter)));
         }
+        spans.extend(hidden.map(|title| Span::raw(format!("  by {title}"))));
         Line::from(spans)
     }
 
-    fn help(&self) -> &'static str {
-        if self.typing {
-            "type what rows must hold; Enter keeps it, Esc clears it"
+    /// The longest text that fits.
+    fn help(&self, width: u16) -> &'static str {
+        let texts: &[_] = if self.typing {
+            &["type what rows must hold; Enter keeps it, Esc clears it", "Enter keeps, Esc clears"]
         } else {
-            "Tab/1-4 view  ←→ sort by  r reverse  / filter  ↑↓ scroll  space pause  q quit"
-        }
+            &[
+                "Tab/1-4 view  ←→ sort by  r reverse  / filter  ↑↓ scroll  space pause  q quit",
+                "Tab view  ←→ sort  r reverse  / filter  ↑↓ scroll  q quit",
+                "Tab ←→ r / ↑↓ space, q quit",
+            ]
+        };
+        let fits = |text: &&&str| text.chars().count() <= usize::from(width);
+        texts.iter().find(fits).or_else(|| texts.last()).copied().unwrap_or_default()
     }
 
     /// The rows that the filter lets through, in order.
@@ -329,11 +334,11 @@ impl Screen {
                 self.rate(frames, 0),
                 self.rate(wakeups, 0),
                 Cell::Number(frames.checked_div(turns).unwrap_or(0)),
-                Cell::Number((busy / 1000).checked_div(wakeups).unwrap_or(0)),
+                Cell::Number((busy / 1000).checked_div(turns).unwrap_or(0)),
                 Cell::Number(worker.ports.into()),
             ]
         });
-        let header = vec!["WORKER", "BUSY %", "FRAMES/s", "WAKE-UPS/s", "FRAMES/TURN", "µs/WAKE-UP", "PORTS"];
+        let header = vec!["WORKER", "BUSY %", "FRAMES/s", "WAKE-UPS/s", "FRAMES/TURN", "µs/TURN", "PORTS"];
         (header, rows.collect())
     }
 
@@ -388,6 +393,40 @@ fn order(a: &Cell, b: &Cell) -> Ordering {
         (Cell::Text(_), Cell::Number(_)) => Ordering::Less,
         (Cell::Number(_), Cell::Text(_)) => Ordering::Greater,
     }
+}
+
+/// How wide each column is drawn, and how many blanks are between two. What does not fit into `room` stands closer first;
+/// then texts are shortened, the longest most; then columns are left out, the last ones first.
+fn fit(header: &[&str], rows: &[Vec<Cell>], room: u16) -> (Vec<u16>, u16) {
+    let mut widths: Vec<_> =
+        header.iter().enumerate().map(|(column, title)| width(title, column, rows)).collect();
+    let needed = |widths: &[u16], spacing: u16| {
+        let blanks = spacing * u16::try_from(widths.len().saturating_sub(1)).unwrap_or(u16::MAX);
+        widths.iter().fold(blanks, |sum, width| sum.saturating_add(*width))
+    };
+    if needed(&widths, SPACING) <= room {
+        return (widths, SPACING);
+    }
+    let is_text = |column: usize| matches!(rows.first().map(|row| &row[column]), Some(Cell::Text(_)));
+    while needed(&widths, 1) > room {
+        let texts =
+            widths.iter_mut().enumerate().filter(|(column, width)| is_text(*column) && **width > SHORTEST);
+        let Some((_, longest)) = texts.max_by_key(|(_, width)| **width) else { break };
+        *longest -= 1;
+    }
+    while needed(&widths, 1) > room {
+        widths.pop();
+    }
+    (widths, 1)
+}
+
+/// As much of a text as fits, and a sign that there is more.
+fn shortened(text: &str, width: u16) -> String {
+    let width = usize::from(width);
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
 /// Columns that a column needs for what is shown in it.
@@ -534,7 +573,7 @@ mod tests {
         // 200 ms of 2 s at work, for 20,000 wake-ups and 10,000 turns.
         assert_eq!(
             drawn(&mut screen, 80, 7)[3],
-            "0           10      100k       10.0k           20          10      2"
+            "0           10      100k       10.0k           20       20      2"
         );
         press(&mut screen, "4");
         assert!(
@@ -548,13 +587,35 @@ mod tests {
         assert!(screen.is_done());
     }
 
+    /// Of long names the beginning is shown, and what is counted stays in view.
+    #[test]
+    fn a_narrow_terminal_keeps_what_matters() {
+        let mut next = sample(3000, 200_000);
+        next.ports[0].kind = "packet".into();
+        next.ports[0].name = "a-container-with-a-long-name".parse().unwrap();
+        let mut screen = Screen::new(sample(1000, 0));
+        screen.update(next);
+        let lines = drawn(&mut screen, 60, 20);
+        let expected =
+            ["host1: 2/2 up; 300k frames/s, 2.40G bit/s", " 1 Ports  2 Networks  3 Workers  4 Drops"];
+        assert_eq!(lines[0], expected[0]);
+        assert_eq!(lines[1], expected[1]);
+        assert!(lines[2].starts_with("PORT") && lines[2].ends_with("DROPS/s"), "{lines:?}");
+        assert!(lines[4].starts_with("a-conta… packet …"), "{lines:?}");
+        assert_eq!(lines[19], "Tab view  ←→ sort  r reverse  / filter  ↑↓ scroll  q quit");
+        // Sorted by what is not in view.
+        (0..4).for_each(|_| screen.press(KeyEvent::from(KeyCode::Right)));
+        assert!(drawn(&mut screen, 60, 20)[1].ends_with("4 Drops   by MACS"), "{lines:?}");
+        assert!(drawn(&mut screen, 80, 24)[2].ends_with("MACS"));
+    }
+
     #[test]
     fn it_draws_on_any_size_and_scrolls_to_the_end() {
         let mut screen = screen();
         for (width, height) in [(1, 1), (10, 3), (40, 4), (200, 60)] {
             drawn(&mut screen, width, height);
         }
-        assert_eq!(drawn(&mut screen, 40, 4)[2], "PORT  KIND       STATE  RX/s  RX bit/s", "what fits");
+        assert_eq!(drawn(&mut screen, 40, 4)[2], "PORT KIND     STATE RX/s RX bit/s TX/s", "what fits");
         (0..9).for_each(|_| screen.press(KeyEvent::from(KeyCode::PageDown)));
         assert!(drawn(&mut screen, 80, 5)[3].starts_with("web"), "the last row is in view");
         screen.press(KeyEvent::from(KeyCode::Home));

@@ -157,14 +157,14 @@ impl Backend for Daemon {
 
     fn ports(&self) -> Answer<'_, Vec<Port>> {
         async {
-            let core = self.core.lock().await;
+            let core = self.counted().await;
             Ok(core.state.ports().map(|port| view::port(&core.state, &core.edge, &port)).collect())
         }
         .boxed()
     }
 
     fn port(&self, name: Name) -> Answer<'_, Port> {
-        async move { self.core.lock().await.port(&name) }.boxed()
+        async move { self.counted().await.port(&name) }.boxed()
     }
 
     fn add_port(&self, spec: PortSpec) -> Answer<'_, Port> {
@@ -282,7 +282,7 @@ impl Backend for Daemon {
 
     fn stats(&self) -> Answer<'_, Stats> {
         async {
-            let core = self.core.lock().await;
+            let core = self.counted().await;
             Ok(view::stats(&core.state, &core.edge, self.started.elapsed()))
         }
         .boxed()
@@ -290,7 +290,7 @@ impl Backend for Daemon {
 
     fn drops(&self, port: Option<Name>) -> Answer<'_, Vec<Drop>> {
         async move {
-            let core = self.core.lock().await;
+            let core = self.counted().await;
             match port {
                 Some(name) => Ok(core.port(&name)?.drops),
                 None => Ok(core
@@ -339,7 +339,7 @@ impl Backend for Daemon {
 
     fn why(&self, filter: WhyFilter) -> Answer<'_, Why> {
         async move {
-            let core = self.core.lock().await;
+            let core = self.counted().await;
             trace::why(&core.state, &core.edge, &filter)
         }
         .boxed()
