@@ -16,6 +16,7 @@ use std::{
     os::fd::AsFd,
     path::{Path, PathBuf},
     process::Command,
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -77,6 +78,13 @@ impl Namespace {
         command
     }
 
+    /// A command that was meant for wherever we are, in this namespace.
+    pub fn inside(&self, command: &Command) -> Command {
+        let mut inside = self.command(command.get_program());
+        inside.args(command.get_args());
+        inside
+    }
+
     /// Runs `ip ARGUMENTS` on this namespace.
     ///
     /// # Errors
@@ -101,7 +109,8 @@ impl Namespace {
         })
     }
 
-    fn path(&self) -> PathBuf {
+    /// Where it can be opened.
+    pub fn path(&self) -> PathBuf {
         Path::new("/run/netns").join(&self.name)
     }
 }
@@ -125,12 +134,38 @@ pub struct Container {
     pub address: Ipv4Addr,
     /// The MTU of its [`INTERFACE`].
     pub mtu: u16,
+    /// The words by which a container engine runs a program in it; none of a namespace and no more.
+    exec: OnceLock<Vec<String>>,
 }
 
 impl Container {
     fn create(letter: &str, last: u8, mtu: u16) -> Result<Self> {
         let namespace = Namespace::create(own(letter))?;
-        Ok(Self { namespace, address: Ipv4Addr::new(10, 99, 0, last), mtu })
+        Ok(Self { namespace, address: Ipv4Addr::new(10, 99, 0, last), mtu, exec: OnceLock::new() })
+    }
+
+    /// A program that will run in this container.
+    pub fn command(&self, program: &str) -> Command {
+        match self.exec.get().map(Vec::as_slice) {
+            Some([first, rest @ ..]) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+            _ => self.namespace.command(program),
+        }
+    }
+
+    /// From now on it is the container whose first process this is, of an engine that runs programs in it by the words `exec`.
+    ///
+    /// # Errors
+    /// Fails when `ip` does.
+    pub fn adopt(&self, process: &str, exec: Vec<String>) -> Result<()> {
+        let name = self.namespace.name();
+        run_line(&format!("ip netns delete {name}"))?;
+        run_line(&format!("ip netns attach {name} {process}"))?;
+        self.exec.get_or_init(|| exec);
+        Ok(())
     }
 
     /// Gives [`INTERFACE`] its MTU and address, and sets it up.
