@@ -21,7 +21,7 @@ use crate::{
     lab::{self, Host, INTERFACE, Lab, Namespace, more_namespaces},
     process::{self, Process},
     report::{Better, Figure, Report, Subject},
-    systems::{PLUGIN, Port, Vswitchd, beside},
+    systems::{PLUGIN, Port, System, Vswitchd, beside},
     targets,
 };
 
@@ -53,13 +53,30 @@ enum Way {
 impl Way {
     const ALL: [Self; 4] = [Self::Bridge, Self::Ours(Port::Tap), Self::Ours(Port::Veth), Self::Bare];
 
-    /// The name of its column, and of its network.
+    /// The name of its column.
     fn name(self) -> &'static str {
         match self {
             Self::Bridge => "bridge",
             Self::Ours(Port::Tap) => "vswitchd-tap",
             Self::Ours(Port::Veth) => "vswitchd-veth",
             Self::Bare => "bare",
+        }
+    }
+
+    fn subject(self) -> Subject {
+        let what = match self {
+            Self::Bridge => "Docker's driver bridge, CNI's bridge with gateway and masquerade",
+            Self::Ours(_) => "Docker's driver vswitch, CNI's plugin vswitch",
+            Self::Bare => "Docker's network none, CNI's bridge without gateway and masquerade",
+        };
+        Subject { name: self.name().to_owned(), details: [("is".to_owned(), what.to_owned())].into() }
+    }
+
+    /// Docker's network for it.
+    fn network(self) -> String {
+        match self {
+            Self::Bare => "none".to_owned(),
+            Self::Bridge | Self::Ours(_) => format!("bench-{}", self.name()),
         }
     }
 }
@@ -77,11 +94,12 @@ pub fn run(plan: &Plan) -> Result<Report> {
         title: "Attaching a container".to_owned(),
         baseline: Some(Way::Bridge.name().to_owned()),
         environment: environment::describe(),
-        subjects: Way::ALL.map(|way| Subject { name: way.name().to_owned(), ..Subject::default() }).into(),
+        subjects: Way::ALL.map(Way::subject).into(),
         targets: targets::of_attaching(),
         ..Report::default()
     };
     report.environment.insert("engine".to_owned(), Engine::version()?);
+    report.environment.insert("vswitchd".to_owned(), switch(plan).version()?);
     by_docker(plan, &mut report)?;
     by_cni(plan, &mut report)?;
     Ok(report)
@@ -103,7 +121,7 @@ fn by_docker(plan: &Plan, report: &mut Report) -> Result<()> {
     for (way, third) in Way::ALL.into_iter().zip(1..) {
         let subnet = format!("10.99.{third}.0/24");
         let create = |driver: &[&str]| {
-            let names = ["--subnet", &subnet, way.name()];
+            let names = ["--subnet", &subnet, &way.network()];
             engine.docker(&[&["network", "create", "--driver"], driver, &names[..]].concat())
         };
         match way {
@@ -114,8 +132,7 @@ fn by_docker(plan: &Plan, report: &mut Report) -> Result<()> {
     }
     let run = Figure::new("docker.run", "docker run --rm … true", "ms", Better::Lower);
     for (round, way) in visits(plan.rounds) {
-        let network = if way == Way::Bare { "none" } else { way.name() };
-        let took = timed(|| engine.docker(&["run", "--rm", "--network", network, IMAGE, "true"]))?;
+        let took = timed(|| engine.docker(&["run", "--rm", "--network", &way.network(), IMAGE, "true"]))?;
         report.record(round, way.name(), vec![run.clone().is(took)]);
     }
     Ok(())

@@ -20,7 +20,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::{
+    process::{Pid, Signal, kill_process},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 use tempfile::TempDir;
 
 use crate::{
@@ -309,13 +312,23 @@ fn own(letter: &str) -> String {
     format!("{PREFIX}{}-{letter}", std::process::id())
 }
 
-/// Removes what killed runs left behind: namespaces and folders whose maker is gone.
+/// Removes what killed runs left behind: namespaces and folders whose maker is gone, and containers of engines.
 ///
 /// Their programs are gone already: each dies with the process that started it.
 ///
 /// # Errors
 /// Fails when a namespace cannot be deleted.
 pub fn sweep() -> Result<()> {
+    for shim in orphaned_shims() {
+        eprintln!("ending a container of an earlier run");
+        let task = format!("/proc/{0}/task/{0}/children", shim.as_raw_pid());
+        let children = std::fs::read_to_string(task).unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
+        for process in children.chain([shim]) {
+            // What has ended meanwhile is what is wanted.
+            let _ = kill_process(process, Signal::KILL);
+        }
+    }
     for name in leftovers(Path::new("/run/netns")) {
         eprintln!("removing namespace {name} of an earlier run");
         run_line(&format!("ip netns delete {name}"))?;
@@ -328,9 +341,28 @@ pub fn sweep() -> Result<()> {
 }
 
 fn leftovers(folder: &Path) -> Vec<String> {
+    names_in(folder).filter(|name| is_leftover(name)).collect()
+}
+
+fn names_in(folder: &Path) -> impl Iterator<Item = String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    names.filter(|name| maker(name).is_some_and(|pid| !is_bench(pid))).collect()
+    entries.filter_map(|entry| entry.file_name().into_string().ok())
+}
+
+fn is_leftover(name: &str) -> bool {
+    maker(name).is_some_and(|pid| !is_bench(pid))
+}
+
+/// The processes that keep a container each of an engine that is gone: on purpose they live longer than the engine.
+fn orphaned_shims() -> Vec<Pid> {
+    let is_orphan = |pid: &Pid| {
+        let line = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_pid())).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        let mut words = line.split('\0').skip_while(|word| *word != "-namespace");
+        line.contains("containerd-shim") && words.nth(1).is_some_and(is_leftover)
+    };
+    let all = names_in(Path::new("/proc")).filter_map(|name| Pid::from_raw(name.parse().ok()?));
+    all.filter(is_orphan).collect()
 }
 
 /// The process id in one of our names.

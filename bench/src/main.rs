@@ -42,7 +42,13 @@ enum Command {
         matrix: Matrix,
     },
     /// Run the matrix between containers of Docker, in networks of its own drivers and of ours, on one host and on two (needs root).
-    Engines(Matrix),
+    Engines {
+        /// Only between containers of so many hosts: 1, 2.
+        #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=2))]
+        hosts: Vec<u8>,
+        #[command(flatten)]
+        matrix: Matrix,
+    },
     /// Measure how long attaching a container takes, by Docker and by CNI (needs root).
     Attach {
         /// How often each way to attach is taken.
@@ -131,7 +137,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Wire(matrix) => wire(&matrix),
         Command::Tunnel { underlay, matrix } => tunnel(&underlay, &matrix),
-        Command::Engines(matrix) => engines(&matrix),
+        Command::Engines { hosts, matrix } => engines(&hosts, &matrix),
         Command::Attach { rounds, vswitchd, plugins, json } => {
             measure_attaching(&attach::Plan { rounds, vswitchd, plugins }, json.as_deref())
         }
@@ -202,13 +208,15 @@ fn tunnel(underlays: &[Underlay], matrix: &Matrix) -> Result<ExitCode> {
     matrix.run(&plan, systems::on_two_hosts(&matrix.vswitchd, &matrix.variant)?)
 }
 
-fn engines(matrix: &Matrix) -> Result<ExitCode> {
+fn engines(hosts: &[u8], matrix: &Matrix) -> Result<ExitCode> {
     let controls = controls(&matrix.cc);
     let wire = Underlay { link: Link::Wire, family: Family::V4 };
-    let site = |underlay| Site { underlay, loads: matrix.loads(Load::of_engines(&controls)) };
+    let sites = [(1, None), (2, Some(wire))];
+    let sites = sites.into_iter().filter(|(count, _)| hosts.is_empty() || hosts.contains(count));
+    let site = |(_, underlay)| Site { underlay, loads: matrix.loads(Load::of_engines(&controls)) };
     let title =
         "Containers of Docker, in networks of its own drivers (bridge; overlay of a swarm) and of vswitchd's";
-    let plan = matrix.plan(title, vec![site(None), site(Some(wire))], targets::of_engines(&controls[0]));
+    let plan = matrix.plan(title, sites.map(site).collect(), targets::of_engines(&controls[0]));
     let plan = Plan { baseline: systems::BASELINE_OF_ENGINES, ..plan };
     matrix.run(&plan, systems::of_engines(&matrix.vswitchd, &matrix.variant)?)
 }
