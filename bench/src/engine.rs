@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use vswitch_tests::engine::{Mounts, address, archive, busybox, dockerd};
+use vswitch_tests::engine::{CLIENT, Mounts, address, archive, busybox, dockerd};
 
 use crate::{
     error::{Doing, Error, Result},
@@ -39,7 +39,7 @@ pub struct Engine {
 impl Engine {
     /// What has to be installed first, when it is not.
     pub fn missing() -> Option<String> {
-        let packages = [("dockerd", "docker.io"), ("docker", "docker.io"), ("busybox", "busybox-static")];
+        let packages = [("dockerd", "docker.io"), (CLIENT, "docker.io"), ("busybox", "busybox-static")];
         let absent = packages.into_iter().find(|(program, _)| !installed(program));
         absent.map(|(program, package)| format!("no `{program}`: install {package}"))
     }
@@ -91,12 +91,12 @@ impl Engine {
         let place = ["--name", name, "--network", network, "--ip", &ip];
         self.docker(&[&["run", "--detach"], &place[..], &[IMAGE, "sleep", "100000"]].concat())?;
         let process = self.docker(&["inspect", "--format", "{{.State.Pid}}", name])?;
-        let exec = ["docker", "--host", &address(&self.folder), "exec", name].map(str::to_owned);
+        let exec = [CLIENT, "--host", &address(&self.folder), "exec", name].map(str::to_owned);
         container.adopt(&process, exec.into())
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new("docker");
+        let mut command = Command::new(CLIENT);
         command.args(["--host", &address(&self.folder)]);
         command
     }
@@ -111,7 +111,7 @@ impl Drop for Engine {
         // Not by `Engine::docker`, which gives up once the user has asked to stop: this is how we stop.
         let host = address(&self.folder);
         let docker = |arguments: &[&str]| {
-            Command::new("timeout").args(["60", "docker", "--host", &host]).args(arguments).output()
+            Command::new("timeout").args(["60", CLIENT, "--host", &host]).args(arguments).output()
         };
         let Ok(all) = docker(&["ps", "--all", "--quiet"]) else { return };
         let all = String::from_utf8_lossy(&all.stdout).into_owned();

@@ -216,7 +216,7 @@ impl Engine {
 
     /// What docker-compose answers about the project `file`.
     pub fn compose(&self, file: &Path, arguments: &[&str]) -> String {
-        let base = ["docker-compose", "--host", &self.address(), "--file", file.to_str().unwrap()];
+        let base = ["docker-compose", "--host", &address(&self.folder), "--file", file.to_str().unwrap()];
         let output = self.try_run(&[&base, arguments].concat());
         assert_eq!(output.code, 0, "docker-compose {arguments:?}: {}{}", output.stdout, output.stderr);
         output.stdout.trim_end().to_owned()
