@@ -40,12 +40,15 @@ fuzz:            # every fuzz target for some seconds
 	@scripts/need-packages g++:g++ pcap-config:libpcap-dev
 	tests/fuzz/run 10
 
-bench: build     ## in memory, on the wire and through tunnels, against its peers: about 75 minutes
-	@scripts/need-packages ip:iproute2 iperf3:iperf3 ethtool:ethtool ovs-vswitchd:openvswitch-switch vde_switch:vde2
+bench: build     ## in memory, on the wire, through tunnels and with Docker, against its peers: about 90 minutes
+	@scripts/need-packages ip:iproute2 iperf3:iperf3 ethtool:ethtool ovs-vswitchd:openvswitch-switch vde_switch:vde2 \
+	  nft:nftables dockerd:docker.io busybox:busybox-static /usr/lib/cni/bridge:containernetworking-plugins
 	cargo build --release --locked -p vswitch-bench
 	target/release/vswitch-bench memory
 	target/release/vswitch-bench control
 	mkdir -p bench/results
+	target/release/vswitch-bench attach --json bench/results/attach.json
+	target/release/vswitch-bench engines --rounds $(ROUNDS) --seconds $(SECONDS_EACH) --json bench/results/engines.json
 	target/release/vswitch-bench wire --rounds $(ROUNDS) --seconds $(SECONDS_EACH) \
 	  --json bench/results/wire.json --svg docs/bench.svg
 	target/release/vswitch-bench tunnel --rounds $(ROUNDS) --seconds $(SECONDS_EACH) \

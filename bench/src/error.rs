@@ -53,6 +53,9 @@ pub enum Error {
         /// Start of the block of 64 KiB that differs, in bytes from the start of the stream.
         offset: usize,
     },
+    /// Something has to be installed first.
+    #[error("{0}")]
+    Missing(String),
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,

@@ -16,10 +16,14 @@ use std::{
     os::fd::AsFd,
     path::{Path, PathBuf},
     process::Command,
+    sync::OnceLock,
     time::Duration,
 };
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::{
+    process::{Pid, Signal, kill_process},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 use tempfile::TempDir;
 
 use crate::{
@@ -77,6 +81,13 @@ impl Namespace {
         command
     }
 
+    /// A command that was meant for wherever we are, in this namespace.
+    pub fn inside(&self, command: &Command) -> Command {
+        let mut inside = self.command(command.get_program());
+        inside.args(command.get_args());
+        inside
+    }
+
     /// Runs `ip ARGUMENTS` on this namespace.
     ///
     /// # Errors
@@ -101,7 +112,8 @@ impl Namespace {
         })
     }
 
-    fn path(&self) -> PathBuf {
+    /// Where it can be opened.
+    pub fn path(&self) -> PathBuf {
         Path::new("/run/netns").join(&self.name)
     }
 }
@@ -125,12 +137,38 @@ pub struct Container {
     pub address: Ipv4Addr,
     /// The MTU of its [`INTERFACE`].
     pub mtu: u16,
+    /// The words by which a container engine runs a program in it; none of a namespace and no more.
+    exec: OnceLock<Vec<String>>,
 }
 
 impl Container {
     fn create(letter: &str, last: u8, mtu: u16) -> Result<Self> {
         let namespace = Namespace::create(own(letter))?;
-        Ok(Self { namespace, address: Ipv4Addr::new(10, 99, 0, last), mtu })
+        Ok(Self { namespace, address: Ipv4Addr::new(10, 99, 0, last), mtu, exec: OnceLock::new() })
+    }
+
+    /// A program that will run in this container.
+    pub fn command(&self, program: &str) -> Command {
+        match self.exec.get().map(Vec::as_slice) {
+            Some([first, rest @ ..]) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+            _ => self.namespace.command(program),
+        }
+    }
+
+    /// From now on it is the container whose first process this is, of an engine that runs programs in it by the words `exec`.
+    ///
+    /// # Errors
+    /// Fails when `ip` does.
+    pub fn adopt(&self, process: &str, exec: Vec<String>) -> Result<()> {
+        let name = self.namespace.name();
+        run_line(&format!("ip netns delete {name}"))?;
+        run_line(&format!("ip netns attach {name} {process}"))?;
+        self.exec.get_or_init(|| exec);
+        Ok(())
     }
 
     /// Gives [`INTERFACE`] its MTU and address, and sets it up.
@@ -274,13 +312,23 @@ fn own(letter: &str) -> String {
     format!("{PREFIX}{}-{letter}", std::process::id())
 }
 
-/// Removes what killed runs left behind: namespaces and folders whose maker is gone.
+/// Removes what killed runs left behind: namespaces and folders whose maker is gone, and containers of engines.
 ///
 /// Their programs are gone already: each dies with the process that started it.
 ///
 /// # Errors
 /// Fails when a namespace cannot be deleted.
 pub fn sweep() -> Result<()> {
+    for shim in orphaned_shims() {
+        eprintln!("ending a container of an earlier run");
+        let task = format!("/proc/{0}/task/{0}/children", shim.as_raw_pid());
+        let children = std::fs::read_to_string(task).unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
+        for process in children.chain([shim]) {
+            // What has ended meanwhile is what is wanted.
+            let _ = kill_process(process, Signal::KILL);
+        }
+    }
     for name in leftovers(Path::new("/run/netns")) {
         eprintln!("removing namespace {name} of an earlier run");
         run_line(&format!("ip netns delete {name}"))?;
@@ -293,9 +341,28 @@ pub fn sweep() -> Result<()> {
 }
 
 fn leftovers(folder: &Path) -> Vec<String> {
+    names_in(folder).filter(|name| is_leftover(name)).collect()
+}
+
+fn names_in(folder: &Path) -> impl Iterator<Item = String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    names.filter(|name| maker(name).is_some_and(|pid| !is_bench(pid))).collect()
+    entries.filter_map(|entry| entry.file_name().into_string().ok())
+}
+
+fn is_leftover(name: &str) -> bool {
+    maker(name).is_some_and(|pid| !is_bench(pid))
+}
+
+/// The processes that keep a container each of an engine that is gone: on purpose they live longer than the engine.
+fn orphaned_shims() -> Vec<Pid> {
+    let is_orphan = |pid: &Pid| {
+        let line = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_pid())).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        let mut words = line.split('\0').skip_while(|word| *word != "-namespace");
+        line.contains("containerd-shim") && words.nth(1).is_some_and(is_leftover)
+    };
+    let all = names_in(Path::new("/proc")).filter_map(|name| Pid::from_raw(name.parse().ok()?));
+    all.filter(is_orphan).collect()
 }
 
 /// The process id in one of our names.

@@ -13,11 +13,16 @@
 //!     report     samples → medians, paired ratios, targets → table, JSON, SVG
 //! ```
 //!
+//! With container engines: the same matrix between containers of Docker ([`systems::Docker`]), and how long it takes to attach
+//! one ([`mod@attach`]), by its own drivers and by ours.
+//!
 //! Of the control plane ([`control`]): how long its commands take with a thousand endpoints present.
 //!
 //! `docs/benchmarks.md` says how to run it and how to read what it prints.
 
+pub mod attach;
 pub mod control;
+pub mod engine;
 pub mod environment;
 pub mod error;
 pub mod forward;

@@ -10,12 +10,12 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use vswitch_bench::{
-    control, environment, interrupt, lab, memory,
+    attach, control, environment, interrupt, lab, memory,
     probes::Load,
     report::{self, Report, Target},
     systems::{self, System, tuntap},
     targets,
-    underlay::Underlay,
+    underlay::{Family, Link, Underlay},
     wire::{self, Plan, Site},
 };
 
@@ -40,6 +40,29 @@ enum Command {
         underlay: Vec<Underlay>,
         #[command(flatten)]
         matrix: Matrix,
+    },
+    /// Run the matrix between containers of Docker, in networks of its own drivers and of ours, on one host and on two (needs root).
+    Engines {
+        /// Only between containers of so many hosts: 1, 2.
+        #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=2))]
+        hosts: Vec<u8>,
+        #[command(flatten)]
+        matrix: Matrix,
+    },
+    /// Measure how long attaching a container takes, by Docker and by CNI (needs root).
+    Attach {
+        /// How often each way to attach is taken.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+        /// The daemon under test; vswitchctl and vswitch-cni are beside it.
+        #[arg(long, default_value = "target/release/vswitchd")]
+        vswitchd: PathBuf,
+        /// The folder with the CNI plugins `bridge` and `host-local`.
+        #[arg(long, default_value = "/usr/lib/cni")]
+        plugins: PathBuf,
+        /// Save every sample to this file.
+        #[arg(long)]
+        json: Option<PathBuf>,
     },
     /// Measure forwarding in memory: needs neither root nor peers.
     Memory {
@@ -114,6 +137,10 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Wire(matrix) => wire(&matrix),
         Command::Tunnel { underlay, matrix } => tunnel(&underlay, &matrix),
+        Command::Engines { hosts, matrix } => engines(&hosts, &matrix),
+        Command::Attach { rounds, vswitchd, plugins, json } => {
+            measure_attaching(&attach::Plan { rounds, vswitchd, plugins }, json.as_deref())
+        }
         Command::Memory { quick, name } => {
             memory::run(quick, &name, |figure| println!("{figure}"));
             Ok(ExitCode::SUCCESS)
@@ -135,6 +162,16 @@ fn measure_control(present: usize, samples: usize, binary: PathBuf) -> Result<Ex
     lab::sweep()?;
     let samples = samples.max(1);
     control::run(&control::Plan { binary, present, samples }, |figure| println!("{figure}"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure_attaching(plan: &attach::Plan, json: Option<&Path>) -> Result<ExitCode> {
+    interrupt::listen()?;
+    let report = attach::run(plan)?;
+    if let Some(path) = json {
+        report::save(&report, path)?;
+    }
+    publish(&report, None)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -171,6 +208,19 @@ fn tunnel(underlays: &[Underlay], matrix: &Matrix) -> Result<ExitCode> {
     matrix.run(&plan, systems::on_two_hosts(&matrix.vswitchd, &matrix.variant)?)
 }
 
+fn engines(hosts: &[u8], matrix: &Matrix) -> Result<ExitCode> {
+    let controls = controls(&matrix.cc);
+    let wire = Underlay { link: Link::Wire, family: Family::V4 };
+    let sites = [(1, None), (2, Some(wire))];
+    let sites = sites.into_iter().filter(|(count, _)| hosts.is_empty() || hosts.contains(count));
+    let site = |(_, underlay)| Site { underlay, loads: matrix.loads(Load::of_engines(&controls)) };
+    let title =
+        "Containers of Docker, in networks of its own drivers (bridge; overlay of a swarm) and of vswitchd's";
+    let plan = matrix.plan(title, sites.map(site).collect(), targets::of_engines(&controls[0]));
+    let plan = Plan { baseline: systems::BASELINE_OF_ENGINES, ..plan };
+    matrix.run(&plan, systems::of_engines(&matrix.vswitchd, &matrix.variant)?)
+}
+
 impl Matrix {
     /// Those of `loads` that were asked for.
     fn loads(&self, mut loads: Vec<Load>) -> Vec<Load> {
@@ -180,7 +230,8 @@ impl Matrix {
 
     fn plan(&self, title: &'static str, sites: Vec<Site>, targets: Vec<Target>) -> Plan {
         let (rounds, seconds) = if self.quick { (2, 1) } else { (self.rounds, self.seconds) };
-        Plan { title, rounds, time: Duration::from_secs(seconds), sites, targets }
+        let time = Duration::from_secs(seconds);
+        Plan { title, rounds, time, sites, baseline: systems::BASELINE, targets }
     }
 
     /// Missed targets are a result; a system that did not run is a failure.

@@ -10,7 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    process::{Pid, PidfdFlags, Signal, pidfd_open},
+};
 
 use crate::{
     error::{Doing, Error, Result},
@@ -36,7 +40,15 @@ impl Process {
     /// # Errors
     /// Fails when the program cannot be started.
     pub fn start(command: &mut Command) -> Result<Self> {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::fed(command, Stdio::null())
+    }
+
+    /// The same with something to read.
+    ///
+    /// # Errors
+    /// As [`Process::start`].
+    pub fn fed(command: &mut Command, input: impl Into<Stdio>) -> Result<Self> {
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Self::spawn(command)?;
         let read = process.child.stdout.take().zip(process.child.stderr.take());
         process.output = read.map(|(out, err)| [collect(out), collect(err)]);
@@ -91,7 +103,7 @@ impl Process {
             if Instant::now() >= end {
                 return Err(Error::Timeout { command: self.line.clone(), limit });
             }
-            std::thread::sleep(Duration::from_millis(2));
+            self.await_end(interrupt::POLL)?;
         };
         let [out, err] = match self.output.take() {
             Some(readers) => readers.map(|reader| reader.join().unwrap_or_default()),
@@ -102,6 +114,17 @@ impl Process {
         }
         let message = if err.trim().is_empty() { tail(&out) } else { tail(&err) };
         Err(Error::Command { command: self.line.clone(), status: status.to_string(), message })
+    }
+
+    /// Waits until it ends, which is seen at once, or `limit` is over.
+    fn await_end(&self, limit: Duration) -> Result<()> {
+        let pid = Pid::from_child(&self.child);
+        let end = pidfd_open(pid, PidfdFlags::empty()).doing("watch a program")?;
+        let limit = Timespec::try_from(limit).ok();
+        match poll(&mut [PollFd::new(&end, PollFlags::IN)], limit.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error).doing("wait for a program"),
+        }
     }
 
     /// Memory of the program that is in RAM now, in bytes: `VmRSS` of `/proc/PID/status`.
@@ -117,10 +140,8 @@ impl Drop for Process {
         if self.has_ended() {
             return;
         }
-        if let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) {
-            // It may end between the question and the signal; it is not reaped yet, so the id is still its own.
-            let _ = rustix::process::kill_process(pid, Signal::TERM);
-        }
+        // It may end between the question and the signal; it is not reaped yet, so the id is still its own.
+        let _ = rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM);
         let end = Instant::now() + GRACE;
         while !self.has_ended() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(2));

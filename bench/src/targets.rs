@@ -1,8 +1,8 @@
-//! What vswitchd is to reach on the wire, as ratios to what others reach in the same round.
+//! What vswitchd is to reach, mostly as ratios to what others reach in the same round.
 
 use crate::{
     report::{Bound, Target},
-    systems::BASELINE,
+    systems::{BASELINE, BASELINE_OF_ENGINES},
 };
 
 use Bound::{AtLeast, AtMost};
@@ -40,7 +40,24 @@ pub fn on_two_hosts(control: &str) -> Vec<Target> {
     table.map(target).into()
 }
 
+/// The targets between containers of Docker, with bulk TCP under this congestion control.
+pub fn of_engines(control: &str) -> Vec<Target> {
+    let tcp = format!("tcp1.forward.{control}");
+    let table = [
+        ("vswitchd-tap", tcp.as_str(), BASELINE_OF_ENGINES, AtLeast(0.9)),
+        ("vswitchd-tap", &format!("wire4.{tcp}"), BASELINE_OF_ENGINES, AtLeast(1.0)),
+    ];
+    table.map(target).into()
+}
+
+/// The targets of attaching a container. Those of CNI are in milliseconds.
+pub fn of_attaching() -> Vec<Target> {
+    let (run, limit) = (target(("vswitchd-tap", "docker.run", BASELINE, AtMost(1.1))), AtMost(60.0));
+    let cni = |figure| Target { against: None, ..target(("vswitchd-tap", figure, "", limit)) };
+    vec![run, cni("cni.add"), cni("cni.del")]
+}
+
 fn target((subject, figure, against, bound): (&str, &str, &str, Bound)) -> Target {
     let [subject, figure, against] = [subject, figure, against].map(str::to_owned);
-    Target { subject, figure, against, bound }
+    Target { subject, figure, against: Some(against), bound }
 }

@@ -30,6 +30,8 @@ pub struct Plan {
     pub time: Duration,
     /// Where systems are visited.
     pub sites: Vec<Site>,
+    /// The system that ratios are given to.
+    pub baseline: &'static str,
     /// What is to be reached.
     pub targets: Vec<Target>,
 }
@@ -61,7 +63,7 @@ impl Site {
 /// Fails when leftovers of an earlier run cannot be removed.
 pub fn run(plan: &Plan, systems: &[Box<dyn System>]) -> Result<Report> {
     lab::sweep()?;
-    let baseline = systems.iter().find(|system| system.name() == systems::BASELINE);
+    let baseline = systems.iter().find(|system| system.name() == plan.baseline);
     let mut report = Report {
         title: plan.title.to_owned(),
         baseline: baseline.map(|system| system.name()),

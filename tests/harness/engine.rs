@@ -21,7 +21,7 @@ use crate::{Output, daemon::Vswitchd, within};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The client that is packaged with the engine: a newer one refuses what such an engine can do.
-const CLIENT: &str = "/usr/bin/docker";
+pub const CLIENT: &str = "/usr/bin/docker";
 
 /// A namespace of mounts in which /run and CNI's folders are empty, so that an engine finds our plugin and no other's, and
 /// the other way round.
@@ -33,9 +33,10 @@ impl Mounts {
     pub fn new() -> Self {
         let script = "set -e; mount --make-rprivate /
             for folder in /run /etc/cni /opt/cni /var/lib/cni; do mkdir -p $folder; mount -t tmpfs tmpfs $folder; done
-            mkdir /run/netns /etc/cni/net.d /opt/cni/bin; echo ready; exec sleep 100000";
+            mkdir /run/netns /etc/cni/net.d /opt/cni/bin; echo ready; exec cat";
         let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", script]).stdin(Stdio::null()).stdout(Stdio::piped());
+        // Its standard input ends when we do, however that comes, and so does it.
+        command.args(["--mount", "sh", "-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("util-linux is installed");
         let mut line = String::new();
         let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
@@ -116,6 +117,32 @@ pub fn busybox(folder: &Path) -> PathBuf {
     root
 }
 
+/// A root file system as an archive beside it, of which `docker import` makes an image.
+pub fn archive(root: &Path) -> PathBuf {
+    let archive = root.with_extension("tar");
+    let tar = Command::new("tar").arg("-C").arg(root).arg("-cf").arg(&archive).arg(".").status().unwrap();
+    assert!(tar.success());
+    archive
+}
+
+/// dockerd, which finds its plugins in `mounts` and keeps all it has in `folder`; the namespace of the network is its caller's.
+///
+/// An engine of the host with a containerd has containers of a namespace, too: `containers` keeps them apart.
+pub fn dockerd(mounts: &Mounts, folder: &Path, containers: &str) -> Command {
+    let mut command = mounts.command("dockerd");
+    for (flag, file) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")] {
+        command.arg(flag).arg(folder.join(file));
+    }
+    command.args(["--host", &address(folder), "--bridge", "none", "--containerd-namespace", containers]);
+    command.args(["--exec-opt", "native.cgroupdriver=cgroupfs"]);
+    command
+}
+
+/// Where the dockerd with this folder answers, as `docker --host` knows it.
+pub fn address(folder: &Path) -> String {
+    format!("unix://{}", folder.join("docker.sock").display())
+}
+
 /// dockerd, with all that it keeps in a folder of its own.
 #[derive(Debug)]
 pub struct Engine {
@@ -133,11 +160,7 @@ impl Engine {
         fs::create_dir_all(&folder).unwrap();
         let mut engine = Self { host: switch.host.name().into(), folder, mounts, child: None };
         engine.run();
-        let root = busybox(&engine.folder);
-        let archive = engine.folder.join("box.tar");
-        let tar =
-            Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg(".").status().unwrap();
-        assert!(tar.success());
+        let archive = archive(&busybox(&engine.folder));
         engine.docker(&["import", archive.to_str().unwrap(), "box:latest"]);
         engine
     }
@@ -149,13 +172,8 @@ impl Engine {
         // Its containerd ends with it, and may not be buried where nobody cares for orphans.
         let _ = fs::remove_file(self.folder.join("exec/containerd/containerd.pid"));
         let log = File::options().append(true).create(true).open(self.folder.join("log")).unwrap();
-        let mut command = self.mounts.command("dockerd");
-        for (flag, file) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")] {
-            command.arg(flag).arg(self.folder.join(file));
-        }
-        command.arg("--host").arg(self.address()).args(["--bridge", "none", "--storage-driver", "vfs"]);
-        command.args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--containerd-namespace", &self.host]);
-        command.stdout(Stdio::null()).stderr(log);
+        let mut command = dockerd(&self.mounts, &self.folder, &self.host);
+        command.args(["--storage-driver", "vfs"]).stdout(Stdio::null()).stderr(log);
         self.child = Some(in_host(&self.host, || command.spawn().unwrap()));
         within(PATIENCE, "dockerd answers", || {
             let ended = self.child.as_mut().unwrap().try_wait().unwrap();
@@ -186,19 +204,19 @@ impl Engine {
 
     /// What docker answers.
     pub fn try_docker(&self, arguments: &[&str]) -> Output {
-        self.try_run(&[&[CLIENT, "--host", &self.address()], arguments].concat())
+        self.try_run(&[&[CLIENT, "--host", &address(&self.folder)], arguments].concat())
     }
 
     /// What docker answers in the end, while the engine is killed.
     pub fn in_background(&self, arguments: &[&str]) -> JoinHandle<Output> {
-        let mut command = self.command(&[&[CLIENT, "--host", &self.address()], arguments].concat());
+        let mut command = self.command(&[&[CLIENT, "--host", &address(&self.folder)], arguments].concat());
         let host = self.host.clone();
         thread::spawn(move || Output::of(in_host(&host, || command.output().unwrap())))
     }
 
     /// What docker-compose answers about the project `file`.
     pub fn compose(&self, file: &Path, arguments: &[&str]) -> String {
-        let base = ["docker-compose", "--host", &self.address(), "--file", file.to_str().unwrap()];
+        let base = ["docker-compose", "--host", &address(&self.folder), "--file", file.to_str().unwrap()];
         let output = self.try_run(&[&base, arguments].concat());
         assert_eq!(output.code, 0, "docker-compose {arguments:?}: {}{}", output.stdout, output.stderr);
         output.stdout.trim_end().to_owned()
@@ -251,10 +269,6 @@ impl Engine {
             let ping = self.try_docker(&["exec", container, "ping", "-c", "1", "-W", "1", address]);
             (ping.code == 0).then_some(())
         });
-    }
-
-    fn address(&self) -> String {
-        format!("unix://{}", self.folder.join("docker.sock").display())
     }
 }
 

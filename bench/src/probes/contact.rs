@@ -16,7 +16,7 @@ const PORT: u16 = 7007;
 /// Waits for the first frame that crosses from container a to b.
 ///
 /// It sends broadcasts, because a unicast waits for ARP, which asks but once a second: that would be measured
-/// instead of the switch.
+/// instead of the switch. It sends unicasts as well, for there are networks that carry no broadcast.
 ///
 /// # Errors
 /// Fails when nothing has come through after `limit`.
@@ -28,7 +28,9 @@ pub fn first_frame(lab: &Lab, limit: Duration) -> Result<()> {
     sender.set_broadcast(true).doing("allow broadcast")?;
     interrupt::wait_for("a frame through the switch", limit, || {
         // A carrier that is not up yet fails the sending; the next turn tries again.
-        let _ = sender.send_to(b"?", (BROADCAST, PORT));
+        for address in [BROADCAST, lab.b.address] {
+            let _ = sender.send_to(b"?", (address, PORT));
+        }
         receiver.recv(&mut [0; 8]).ok().map(|_| ())
     })
 }

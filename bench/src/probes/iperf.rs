@@ -35,7 +35,7 @@ impl Streams {
         let servers = ports.clone().map(|port| serve(lab, port)).collect::<Result<Vec<_>>>()?;
         let seconds = whole_seconds(time);
         let clients = ports.map(|port| {
-            let mut client = lab.a.namespace.command("iperf3");
+            let mut client = lab.a.command("iperf3");
             client.args(["-4", "--json", "--connect-timeout", "5000", "-c", &lab.b.address.to_string()]);
             client.args(["-p", &port.to_string(), "-t", &seconds.to_string()]).args(arguments);
             Process::start(&mut client)
@@ -72,11 +72,10 @@ pub(super) fn whole_seconds(time: Duration) -> u64 {
 }
 
 fn serve(lab: &Lab, port: u16) -> Result<Process> {
-    let mut command = lab.b.namespace.command("iperf3");
+    let mut command = lab.b.command("iperf3");
     let server = Process::start(command.args(["-4", "-s", "-1", "-p", &port.to_string()]))?;
-    let sockets = format!("/proc/{}/net/tcp", server.pid());
     let listening = || {
-        let table = fs::read_to_string(&sockets).ok()?;
+        let table = lab.b.namespace.enter(|| fs::read_to_string("/proc/thread-self/net/tcp")).ok()?.ok()?;
         is_listening(&table, port).then_some(())
     };
     interrupt::wait_for("an iperf3 server", Duration::from_secs(5), listening)?;

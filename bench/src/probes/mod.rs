@@ -74,6 +74,13 @@ impl Load {
         loads
     }
 
+    /// The loads between containers of an engine: bulk TCP and the round trip.
+    pub fn of_engines(controls: &[String]) -> Vec<Self> {
+        let mut loads = Self::on_two_hosts(&controls[..1], Family::V4);
+        loads.retain(|load| matches!(load, Self::Tcp { .. } | Self::RttIdle));
+        loads
+    }
+
     /// The family it belongs to: the word for `--loads`.
     pub fn family(&self) -> &'static str {
         match self {

@@ -100,16 +100,16 @@ pub struct Subject {
     pub details: BTreeMap<String, String>,
 }
 
-/// A ratio that is to be reached.
+/// Something that is to be reached.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Target {
     /// Whose figure it is.
     pub subject: String,
     /// Which figure, by key.
     pub figure: String,
-    /// Whose figure it is divided by.
-    pub against: String,
-    /// What the ratio should be.
+    /// Whose figure it is divided by. `None`: by nobody's, the bound is in the figure's own unit.
+    pub against: Option<String>,
+    /// What the ratio, or the figure, should be.
     pub bound: Bound,
 }
 
@@ -124,11 +124,11 @@ pub enum Bound {
 }
 
 impl Bound {
-    /// Whether a ratio is on the good side.
-    pub fn holds(self, ratio: f64) -> bool {
+    /// Whether a value is on the good side.
+    pub fn holds(self, value: f64) -> bool {
         match self {
-            Self::AtLeast(bound) => ratio >= bound,
-            Self::AtMost(bound) => ratio <= bound,
+            Self::AtLeast(bound) => value >= bound,
+            Self::AtMost(bound) => value <= bound,
         }
     }
 }
@@ -256,7 +256,7 @@ pub(crate) mod tests {
         }
         let bound = Bound::AtLeast(0.9);
         let [subject, figure, against] = ["ours", "tcp1", "bridge"].map(str::to_owned);
-        report.targets.push(Target { subject, figure, against, bound });
+        report.targets.push(Target { subject, figure, against: Some(against), bound });
         report
     }
 

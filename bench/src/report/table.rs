@@ -72,21 +72,29 @@ fn cell(spread: Option<Spread>, ratio: Option<Spread>) -> String {
     format!("{}{ratio}\n{}–{}", three_digits(median), three_digits(min), three_digits(max))
 }
 
-/// One line that says whether a target is met, and by how much.
+/// One line that says whether a target is met, and what was reached.
 fn verdict(report: &Report, target: &Target) -> String {
     let Target { subject, figure, against, bound } = target;
-    let label = report.figures.iter().find(|known| known.key == *figure).map_or(figure, |known| &known.label);
+    let known = report.figures.iter().find(|known| known.key == *figure);
+    let label = known.map_or(figure, |known| &known.label);
     let wanted = match bound {
-        Bound::AtLeast(bound) => format!(">= {bound}x"),
-        Bound::AtMost(bound) => format!("<= {bound}x"),
+        Bound::AtLeast(bound) => format!(">= {bound}"),
+        Bound::AtMost(bound) => format!("<= {bound}"),
     };
-    let question = format!("{subject}: {label} {wanted} {against}");
-    match report.ratio(subject, figure, against) {
+    let (unit, whose, reached) = match against {
+        Some(against) => ("x".to_owned(), format!(" {against}"), report.ratio(subject, figure, against)),
+        None => {
+            let unit = known.map(|known| format!(" {}", known.unit)).unwrap_or_default();
+            (unit, String::new(), report.spread(subject, figure))
+        }
+    };
+    let question = format!("{subject}: {label} {wanted}{unit}{whose}");
+    match reached {
         None => format!("not measured  {question}"),
-        Some(ratio) => {
-            let word = if bound.holds(ratio.median) { "met   " } else { "MISSED" };
-            let [median, min, max] = [ratio.median, ratio.min, ratio.max].map(three_digits);
-            format!("{word}  {question}: {median}x ({min}–{max})")
+        Some(Spread { median, min, max }) => {
+            let word = if bound.holds(median) { "met   " } else { "MISSED" };
+            let [median, min, max] = [median, min, max].map(three_digits);
+            format!("{word}  {question}: {median}{unit} ({min}–{max})")
         }
     }
 }
@@ -108,7 +116,15 @@ mod tests {
         let mut report = drifting();
         report.targets[0].bound = Bound::AtMost(0.8);
         assert!(print(&report).contains("MISSED  ours"));
-        report.targets[0].against = "ovs".to_owned();
+        report.targets[0].against = Some("ovs".to_owned());
         assert!(print(&report).contains("not measured  ours"));
+    }
+
+    #[test]
+    fn a_target_may_be_a_value() {
+        let mut report = drifting();
+        report.targets[0] =
+            Target { against: None, bound: Bound::AtLeast(18.5), ..report.targets[0].clone() };
+        assert!(print(&report).contains("MISSED  ours: TCP <1> >= 18.5 Gbit/s: 18.0 Gbit/s (9.00–19.0)"));
     }
 }

@@ -1,6 +1,7 @@
 //! The systems under test: each joins the two containers of a [`Lab`] in its own way.
 
 mod bridge;
+mod docker;
 mod openvswitch;
 pub mod tuntap;
 mod vde;
@@ -9,13 +10,16 @@ mod vswitchd;
 use std::{collections::BTreeMap, path::Path};
 
 use crate::{
+    engine::Engine,
     error::{Doing, Error, Result},
     lab::{Container, INTERFACE, Lab},
     process::{Process, run},
 };
 
+pub(crate) use self::docker::{PLUGIN, beside};
 pub use self::{
     bridge::Bridge,
+    docker::Docker,
     openvswitch::{OpenVswitch, Tso},
     tuntap::TunTap,
     vde::Vde,
@@ -24,6 +28,9 @@ pub use self::{
 
 /// The system all others are compared with.
 pub const BASELINE: &str = "bridge";
+
+/// The system that others are compared with where containers belong to an engine.
+pub const BASELINE_OF_ENGINES: &str = "docker";
 
 /// The VXLAN network identifier by which hosts carry the containers' network.
 const VNI: u32 = 4096;
@@ -57,6 +64,8 @@ pub trait System {
 /// A system at work. Dropping it ends its processes; its devices go with the namespaces of the [`Lab`].
 #[derive(Debug, Default)]
 pub struct Running {
+    /// The engines that the containers belong to. They end first: they ask the processes to take leave of containers.
+    pub engines: Vec<Engine>,
     /// The processes frames pass through, or that tell those what to do. None for the kernel's own bridge.
     pub processes: Vec<Process>,
     /// What had to be set other than the system does by itself, so that it works at all.
@@ -82,7 +91,7 @@ pub fn on_one_host(
     variants: &[String],
 ) -> std::result::Result<Vec<Box<dyn System>>, String> {
     let mut systems: Vec<Box<dyn System>> = vec![Box::new(Bridge)];
-    systems.extend(vswitchds(vswitchd, &[Port::Tap, Port::Veth], variants)?);
+    systems.extend(boxed(vswitchds(vswitchd, &[Port::Tap, Port::Veth], variants)?));
     systems.push(Box::new(OpenVswitch { tso: Tso::Off }));
     systems.push(Box::new(OpenVswitch { tso: Tso::On }));
     systems.push(Box::new(Vde));
@@ -101,9 +110,19 @@ pub fn on_two_hosts(
     variants: &[String],
 ) -> std::result::Result<Vec<Box<dyn System>>, String> {
     let mut systems: Vec<Box<dyn System>> = vec![Box::new(Bridge)];
-    systems.extend(vswitchds(vswitchd, &[Port::Tap], variants)?);
+    systems.extend(boxed(vswitchds(vswitchd, &[Port::Tap], variants)?));
     systems.push(Box::new(OpenVswitch { tso: Tso::Off }));
     Ok(systems)
+}
+
+/// Docker with its own drivers, the baseline, and with vswitchd's; arguments as for [`on_one_host`].
+///
+/// # Errors
+/// Names the variant that is no such pair.
+pub fn of_engines(vswitchd: &Path, variants: &[String]) -> std::result::Result<Vec<Box<dyn System>>, String> {
+    let docker = |driver| -> Box<dyn System> { Box::new(Docker { driver }) };
+    let ours = vswitchds(vswitchd, &[Port::Tap, Port::Veth], variants)?;
+    Ok([None].into_iter().chain(ours.into_iter().map(Some)).map(docker).collect())
 }
 
 /// vswitchd with these kinds of ports, and its variants.
@@ -111,16 +130,18 @@ fn vswitchds(
     binary: &Path,
     ports: &[Port],
     variants: &[String],
-) -> std::result::Result<Vec<Box<dyn System>>, String> {
+) -> std::result::Result<Vec<Vswitchd>, String> {
     let mut kinds: Vec<_> = ports.iter().map(|&port| (port, None)).collect();
     for variant in variants {
         let (port, line) = variant.split_once(':').ok_or_else(|| format!("`{variant}` is not KIND:LINE"))?;
         kinds.push((port.parse()?, Some(line.trim().to_owned())));
     }
-    let vswitchd = |(port, extra)| -> Box<dyn System> {
-        Box::new(Vswitchd { binary: binary.to_path_buf(), port, extra })
-    };
+    let vswitchd = |(port, extra)| Vswitchd { binary: binary.to_path_buf(), port, extra };
     Ok(kinds.into_iter().map(vswitchd).collect())
+}
+
+fn boxed(systems: Vec<Vswitchd>) -> impl Iterator<Item = Box<dyn System>> {
+    systems.into_iter().map(|system| -> Box<dyn System> { Box::new(system) })
 }
 
 /// What decides about the speed of a container's interface: MTU, queue, offloads.

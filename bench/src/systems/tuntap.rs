@@ -41,7 +41,7 @@ impl System for TunTap {
         command.arg(SUBCOMMAND).args(lab.ends().map(|end| end.port));
         let process = Process::serve(&mut command, &lab.host().folder.join("tuntap.log"))?;
         lab.adopt_taps()?;
-        Ok(Running { processes: vec![process], remark: None })
+        Ok(Running { processes: vec![process], ..Running::default() })
     }
 }
 

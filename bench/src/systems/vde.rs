@@ -32,6 +32,6 @@ impl System for Vde {
         }
         let process = Process::serve(&mut command, &lab.host().folder.join("vde.log"))?;
         lab.adopt_taps()?;
-        Ok(Running { processes: vec![process], remark: None })
+        Ok(Running { processes: vec![process], ..Running::default() })
     }
 }

@@ -4,6 +4,7 @@ use std::{
     io::{Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
+    process::Command,
     str::FromStr,
     time::Duration,
 };
@@ -31,7 +32,7 @@ pub enum Port {
 
 impl Port {
     /// The word for it in `net.toml`.
-    fn kind(self) -> &'static str {
+    pub(crate) fn kind(self) -> &'static str {
         match self {
             Self::Tap => "tap",
             Self::Veth => "veth",
@@ -78,19 +79,33 @@ impl System for Vswitchd {
     }
 
     fn setup(&self, lab: &Lab) -> Result<Running> {
-        let processes = lab.hosts().iter().map(|host| self.start(lab, host)).collect::<Result<_>>()?;
-        Ok(Running { processes, remark: None })
+        let start = |host: &Host| {
+            let mtu = lab.a.mtu;
+            let ports: String = lab.ends_at(host).map(|end| self.port(end)).collect();
+            let network = format!("[[network]]\nname = \"bench\"\nvni = {VNI}\nmtu = {mtu}\n{ports}");
+            self.start(host, |command| host.namespace.inside(command), &network)
+        };
+        let processes = lab.hosts().iter().map(start).collect::<Result<_>>()?;
+        Ok(Running { processes, ..Running::default() })
     }
 }
 
 impl Vswitchd {
-    /// Starts the daemon of a host.
-    fn start(&self, lab: &Lab, host: &Host) -> Result<Process> {
+    /// Starts the daemon of a host, with the tables `rest` in its configuration, and waits until its API answers.
+    ///
+    /// `placed` says where the command runs.
+    pub(crate) fn start(
+        &self,
+        host: &Host,
+        placed: impl FnOnce(&Command) -> Command,
+        rest: &str,
+    ) -> Result<Process> {
         let config = host.folder.join("net.toml");
-        std::fs::write(&config, self.config(lab, host)).doing("write net.toml")?;
-        let binary = self.binary.canonicalize().doing("find vswitchd")?;
+        std::fs::write(&config, self.config(host, rest)).doing("write net.toml")?;
+        let mut command = Command::new(self.binary.canonicalize().doing("find vswitchd")?);
+        command.arg("--config").arg(&config);
         let log = host.folder.join("vswitchd.log");
-        let mut process = Process::serve(host.namespace.command(binary).arg("--config").arg(&config), &log)?;
+        let mut process = Process::serve(&mut placed(&command), &log)?;
         let socket = host.folder.join("api.sock");
         let ready = || (process.has_ended() || answers(&socket)).then(|| !process.has_ended());
         let status = match interrupt::wait_for("the API of vswitchd", READY, ready) {
@@ -104,15 +119,12 @@ impl Vswitchd {
         Err(Error::Command { command: "vswitchd --config net.toml".to_owned(), status, message })
     }
 
-    fn config(&self, lab: &Lab, host: &Host) -> String {
+    fn config(&self, host: &Host, rest: &str) -> String {
         let folder = host.folder.display();
         let extra = self.extra.as_deref().unwrap_or_default();
-        let mtu = lab.a.mtu;
         let tunnel = host.uplink.map(tunnel).unwrap_or_default();
-        let ports: String = lab.ends_at(host).map(|end| self.port(end)).collect();
         format!(
-            "[switch]\nstate = \"{folder}/state\"\n{extra}\n\n[api]\nsocket = \"{folder}/api.sock\"\n\n{tunnel}\
-             [[network]]\nname = \"bench\"\nvni = {VNI}\nmtu = {mtu}\n{ports}"
+            "[switch]\nstate = \"{folder}/state\"\n{extra}\n\n[api]\nsocket = \"{folder}/api.sock\"\n\n{tunnel}{rest}"
         )
     }
 
