@@ -16,14 +16,13 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use dashmap::DashMap;
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp},
     batch::{BATCH, Batch, HEADROOM},
-    capture::{Filter, Instruction, Session, Wanted},
     counters::{NetworkCounters, PortCounters},
     device::{Device, Refuse},
     engine::Engine,
@@ -74,18 +73,6 @@ pub fn run(figures: &mut Figures<'_>) {
     for (ports, macs) in [(2, 1_000), (100, 1_000), (100, 1_000_000)] {
         let mut bench = Lazy::new(move || Bench::new(ports, macs));
         take(format!("turn, {ports} ports, {macs} MACs"), "Mframe/s", &mut || bench.get().turn(&clock));
-    }
-
-    let arp = [(0x28, 0, 0, 12), (0x15, 0, 1, 0x806), (0x06, 0, 0, 1), (0x06, 0, 0, 0)];
-    let arp = arp.map(|(code, jt, jf, k)| Instruction { code, jt, jf, k });
-    let filters =
-        [("nothing picked", Some(Filter::new(&arp).expect("libpcap made it"))), ("64 octets of each", None)];
-    for (name, filter) in filters {
-        let wanted = Wanted { filter, snaplen: 64, ..Wanted::default() };
-        let mut bench = Lazy::new(move || Bench::new(100, 1_000).captured(wanted.clone()));
-        take(format!("turn, 100 ports, 1000 MACs, capture: {name}"), "Mframe/s", &mut || {
-            bench.get().turn(&clock)
-        });
     }
 
     for macs in [1_000, 1_000_000] {
@@ -164,26 +151,6 @@ impl Bench {
         let batches = (0..PREPARED).map(|_| Batch::new()).collect();
         let engine = Engine::new(0, Arc::clone(&plan));
         Self { plan, forwarder, egress, batches, pairs: Pairs::new(macs), ports, engine }
-    }
-
-    /// The same while a capture goes on, whose reader takes what comes and forgets it.
-    fn captured(mut self, wanted: Wanted) -> Self {
-        let (session, mut readers) = Session::new(wanted, 1, 16 << 20, || 0);
-        let session = Arc::new(session);
-        let fdb = Arc::clone(&self.plan.fdb);
-        let device = Arc::new(Source::new(Pairs::new(1_000), self.ports));
-        let plan = Plan { captures: vec![Arc::clone(&session)], ..plan(self.ports, fdb, device) };
-        self.plan = Arc::new(plan);
-        self.engine.adopt(Arc::clone(&self.plan));
-        // It ends with the process.
-        std::thread::spawn(move || {
-            let mut octets = Vec::new();
-            loop {
-                while readers.iter_mut().any(|reader| reader.take(&mut octets).is_some()) {}
-                std::thread::sleep(Duration::from_millis(2));
-            }
-        });
-        self
     }
 
     fn unicast(&mut self, clock: &Clock, size: usize, len: usize) -> f64 {
@@ -266,7 +233,7 @@ fn learn(clock: &Clock, full: bool) -> f64 {
 }
 
 /// A table with stations behind `ports` ports.
-fn table(limit: u32, macs: u32, ports: u16) -> Fdb {
+pub(crate) fn table(limit: u32, macs: u32, ports: u16) -> Fdb {
     let fdb = Fdb::new(Settings { limit, seed: 1, ..Settings::default() });
     for id in 0..macs {
         fdb.learn(BLUE, mac(id), port(id, ports), None, Timestamp::default());
@@ -303,11 +270,11 @@ impl Hasher for Mixing {
     }
 }
 
-fn plan(ports: u16, fdb: Arc<Fdb>, device: Arc<Source>) -> Plan {
+/// Ports of one network that all have `device`, which receives for all of them.
+pub(crate) fn plan(ports: u16, fdb: Arc<Fdb>, device: Arc<dyn Device>) -> Plan {
     let networks = [Network { id: BLUE, vlan: None, passes_tags: false }];
     let rules: Vec<_> = (0..ports).map(|id| PortRules::access(PortId(id), BLUE)).collect();
     let topology = Topology::build(&networks, &rules, 0).expect("access ports of one network");
-    let device: Arc<dyn Device> = device;
     let port = |id| Some(Arc::new(Port::new(PortId(id), Arc::clone(&device), PortCounters::of_workers(1))));
     let receiver = Receiver { key: 0, device: Arc::clone(&device), port: PortId(0), worker: 0 };
     Plan {
@@ -329,13 +296,13 @@ fn fill(batch: &mut Batch, ingress: PortId, dst: MacAddr, src: MacAddr, offload:
 }
 
 /// Receives frames between stations without end, as if from all ports; what is sent is formed and forgotten.
-struct Source {
+pub(crate) struct Source {
     pairs: Mutex<Pairs>,
     ports: u16,
 }
 
 impl Source {
-    fn new(pairs: Pairs, ports: u16) -> Self {
+    pub(crate) fn new(pairs: Pairs, ports: u16) -> Self {
         Self { pairs: Mutex::new(pairs), ports }
     }
 }
@@ -391,13 +358,13 @@ impl Pair {
 
 /// A long list of random pairs of stations, walked round and round. Each list holds every station many times, or, with
 /// very many stations, most of them.
-struct Pairs {
+pub(crate) struct Pairs {
     pairs: Box<[Pair]>,
     at: usize,
 }
 
 impl Pairs {
-    fn new(macs: u32) -> Self {
+    pub(crate) fn new(macs: u32) -> Self {
         let mut random = Random(u64::from(macs));
         let pair = |_| {
             let src_id = random.below(macs);

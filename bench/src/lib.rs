@@ -29,6 +29,7 @@ pub mod forward;
 pub mod interrupt;
 pub mod lab;
 pub mod memory;
+pub mod overhead;
 pub mod probes;
 pub mod process;
 pub mod report;

@@ -1,13 +1,14 @@
 //! Figures taken in memory: how often, for how long, and in which unit.
 //!
-//! Every figure is taken [`REPEATS`] times on one pinned core; the median is the figure, the extremes its spread.
+//! Every figure is taken [`REPEATS`] times on one pinned core (those of [`overhead`] otherwise, and say so); the median is the
+//! figure, the extremes its spread.
 
 use std::{
     fmt,
     time::{Duration, Instant},
 };
 
-use crate::{forward, tunnel};
+use crate::{forward, overhead, tunnel};
 
 /// Times each figure is taken.
 pub const REPEATS: usize = 7;
@@ -20,6 +21,7 @@ pub fn run(quick: bool, filter: &str, report: impl FnMut(&Figure)) {
     let time = Duration::from_millis(if quick { 20 } else { 200 });
     let mut figures = Figures { clock: Clock { time }, filter, report: &mut report };
     forward::run(&mut figures);
+    overhead::run(&mut figures);
     tunnel::run(&mut figures);
 }
 
@@ -43,13 +45,25 @@ impl Figures<'_> {
 
     /// Takes one figure, in millions of what `measure` returns, if it is asked for.
     pub(crate) fn take(&mut self, name: String, unit: &'static str, measure: &mut dyn FnMut() -> f64) {
-        if !name.contains(self.filter) {
-            return;
+        if self.asks_for(&name) {
+            self.tell(name, unit, (0..REPEATS).map(|_| measure() / 1e6).collect());
         }
-        let mut rates: Vec<f64> = (0..REPEATS).map(|_| measure() / 1e6).collect();
-        rates.sort_by(f64::total_cmp);
-        let (worst, best) = (rates[0], rates[REPEATS - 1]);
-        (self.report)(&Figure { name, median: rates[REPEATS / 2], worst, best, unit });
+    }
+
+    /// Whether the figure is asked for.
+    pub(crate) fn asks_for(&self, name: &str) -> bool {
+        name.contains(self.filter)
+    }
+
+    /// Reports the figure that was taken as `values`, if it is asked for.
+    pub(crate) fn tell(&mut self, name: String, unit: &'static str, mut values: Vec<f64>) {
+        values.sort_by(f64::total_cmp);
+        if let [lowest, .., highest] = values[..]
+            && self.asks_for(&name)
+        {
+            let median = values[values.len() / 2];
+            (self.report)(&Figure { name, median, lowest, highest, unit });
+        }
     }
 }
 
@@ -60,18 +74,18 @@ pub struct Figure {
     pub name: String,
     /// The median of the repeats.
     pub median: f64,
-    /// The worst of them.
-    pub worst: f64,
-    /// The best of them.
-    pub best: f64,
+    /// The lowest of them.
+    pub lowest: f64,
+    /// The highest of them.
+    pub highest: f64,
     /// What the numbers count.
     pub unit: &'static str,
 }
 
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, median, worst, best, unit } = self;
-        write!(f, "{name:<44} {median:>9.2} {unit:<10} ({worst:.2} to {best:.2})")
+        let Self { name, median, lowest, highest, unit } = self;
+        write!(f, "{name:<44} {median:>9.2} {unit:<10} ({lowest:.2} to {highest:.2})")
     }
 }
 
@@ -101,6 +115,11 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
+    /// One that measures for a part of the time.
+    pub(crate) fn divided(self, parts: u32) -> Self {
+        Self { time: self.time / parts }
+    }
+
     /// Calls `step`, which does some work and tells how much and how long it took, for a while: work per second. The
     /// slowest twentieth of the steps, in which the kernel ran something else, is left out.
     pub(crate) fn rate(&self, mut step: impl FnMut() -> (usize, Duration)) -> f64 {

@@ -47,6 +47,14 @@ pub struct Received {
     len: usize,
 }
 
+impl Received {
+    /// Octets of the frame.
+    #[inline]
+    pub fn octets(&self) -> usize {
+        self.len
+    }
+}
+
 /// Up to [`CAPACITY`] received frames.
 pub struct Batch {
     memory: Box<[u8]>,
@@ -138,6 +146,12 @@ impl Batch {
         &self.frames
     }
 
+    /// The frames and their octets, in the order they were received.
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = (&Received, &[u8])> {
+        self.frames.iter().map(|rx| (rx, &self.memory[rx.start..rx.start + rx.len]))
+    }
+
     /// The octets of the frame at `slot`, from its destination address on.
     #[inline]
     pub fn bytes(&self, slot: usize) -> &[u8] {
@@ -146,6 +160,7 @@ impl Batch {
     }
 
     /// The octets of the frame at `slot` with its offload header before them.
+    #[inline]
     pub fn with_header(&self, slot: usize) -> &[u8] {
         let Received { start, len, .. } = self.frames[slot];
         &self.memory[start - VNET_HEADER..start + len]

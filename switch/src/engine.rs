@@ -111,30 +111,12 @@ impl Engine {
                     captures.refused(id, reason, octets);
                 }
             });
-        copies.iter_mut().for_each(Copies::clear);
-        if captures.is_none() && copies.is_empty() {
-            forwarder.forward(now, plan, batch, egress);
-        } else {
-            forwarder.forward_watched(now, plan, batch, egress, |slot, decision| {
-                if let Some(captures) = captures {
-                    captures.decided(batch, slot, decision);
-                }
-                for (mirror, copies) in plan.mirrors.iter().zip(&mut *copies) {
-                    copies.received(mirror, batch, slot, decision.network);
-                }
-            });
-        }
         let exit = Exit { worker: *worker, plan, batch, captures };
-        egress.drain(|id, outs| {
-            for (mirror, copies) in plan.mirrors.iter().zip(&mut *copies) {
-                copies.sent(mirror, id, outs);
-            }
-            exit.send(id, outs, scratch);
-        });
-        for (mirror, copies) in plan.mirrors.iter().zip(copies) {
-            if !copies.outs().is_empty() {
-                exit.send(mirror.to, copies.outs(), scratch);
-            }
+        if captures.is_none() && plan.mirrors.is_empty() {
+            forwarder.forward(now, plan, batch, egress);
+            egress.drain(|id, outs| exit.send(id, outs, scratch));
+        } else {
+            exit.bring_watched(now, forwarder, egress, copies, scratch);
         }
         let frames = batch.len() + refused;
         self.send_answers();
@@ -180,7 +162,41 @@ struct Exit<'a> {
 }
 
 impl Exit<'_> {
+    /// Decides every frame and lets it leave, for captures and mirrors to see.
+    #[cold]
+    fn bring_watched(
+        &self,
+        now: Timestamp,
+        forwarder: &mut Forwarder,
+        egress: &mut Egress,
+        copies: &mut [Copies],
+        scratch: &mut Scratch,
+    ) {
+        let &Self { plan, batch, captures, .. } = self;
+        copies.iter_mut().for_each(Copies::clear);
+        forwarder.forward_watched(now, plan, batch, egress, |slot, decision| {
+            if let Some(captures) = captures {
+                captures.decided(batch, slot, decision);
+            }
+            for (mirror, copies) in plan.mirrors.iter().zip(&mut *copies) {
+                copies.received(mirror, batch, slot, decision.network);
+            }
+        });
+        egress.drain(|id, outs| {
+            for (mirror, copies) in plan.mirrors.iter().zip(&mut *copies) {
+                copies.sent(mirror, id, outs);
+            }
+            self.send(id, outs, scratch);
+        });
+        for (mirror, copies) in plan.mirrors.iter().zip(copies) {
+            if !copies.outs().is_empty() {
+                self.send(mirror.to, copies.outs(), scratch);
+            }
+        }
+    }
+
     /// Lets `outs` leave by the port `id`, if it is still there.
+    #[inline]
     fn send(&self, id: PortId, outs: &[Out], scratch: &mut Scratch) {
         let &Self { worker, plan, batch, captures } = self;
         let Some(port) = plan.port(id) else { return };

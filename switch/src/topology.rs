@@ -318,14 +318,31 @@ impl Topology {
     ///
     /// A tag that is not the switch's is payload, and refused unless the network passes it: taken out of its network
     /// untagged, by a trunk that carries it natively, the frame would be in another one (VLAN hopping).
-    #[inline]
+    #[inline(always)]
     pub fn classify(
         &self,
         ingress: PortId,
         known: Option<NetworkId>,
         frame: &Frame,
     ) -> Result<Classified, DropReason> {
-        let (network, tag) = match (&self.port(ingress)?.ingress, frame.tag) {
+        match (&self.port(ingress)?.ingress, frame.tag) {
+            (Ingress::Access { network }, None) => Ok(Classified { network: *network, tag: None }),
+            (port, tag) => self.classify_tagged(port, ingress, known, tag, frame.stacked),
+        }
+    }
+
+    /// The same for frames that have a tag, or come in by a port of several networks: a call, off the ordinary frame's way.
+    #[inline(never)]
+    fn classify_tagged(
+        &self,
+        port: &Ingress,
+        ingress: PortId,
+        known: Option<NetworkId>,
+        tag: Option<Tag>,
+        stacked: bool,
+    ) -> Result<Classified, DropReason> {
+        let has_tag = tag.is_some();
+        let (network, tag) = match (port, tag) {
             (Ingress::Access { network }, tag) => {
                 let own = tag.filter(|tag| tag.is_priority() && !self.passes_tags(*network));
                 (*network, own)
@@ -341,7 +358,7 @@ impl Topology {
                 (carried.ok_or(DropReason::VxlanVniNotFound)?, None)
             }
         };
-        let tagged_payload = if tag.is_some() { frame.stacked } else { frame.tag.is_some() };
+        let tagged_payload = if tag.is_some() { stacked } else { has_tag };
         if tagged_payload && !self.passes_tags(network) {
             return Err(DropReason::VlanNotAllowed);
         }

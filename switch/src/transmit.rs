@@ -71,6 +71,7 @@ impl Egress {
     }
 
     /// Lets `slot` leave by `port`. At most once per slot and port.
+    #[inline(always)]
     pub fn push(&mut self, port: PortId, slot: usize, network: NetworkId, tag: TagOp) {
         let queue = &mut self.queues[port.index()];
         if queue.is_empty() {
@@ -270,7 +271,22 @@ impl<'a> Transmit<'a> {
     }
 
     /// The form in which `out` leaves; for devices that send many at once, and then count themselves.
+    ///
+    /// A frame that leaves as it came is told from the others here, where the caller sees it; the others are a call.
+    #[inline(always)]
     pub fn form(&self, out: Out, capabilities: Capabilities) -> Result<Form<'a>, DropReason> {
+        let slot = usize::from(out.slot);
+        let with_header = self.batch.with_header(slot);
+        let short = with_header.len() <= self.max_frame + VNET_HEADER;
+        if short && out.tag == TagOp::Keep && capabilities.takes(&self.batch.frames()[slot].offload) {
+            return Ok(Form::Whole(with_header));
+        }
+        self.reshape(out, capabilities)
+    }
+
+    /// The same for a frame that may have to change its form.
+    #[inline(never)]
+    fn reshape(&self, out: Out, capabilities: Capabilities) -> Result<Form<'a>, DropReason> {
         let slot = usize::from(out.slot);
         let bytes = self.batch.bytes(slot);
         let offload = self.batch.frames()[slot].offload;
@@ -294,23 +310,30 @@ impl<'a> Transmit<'a> {
     }
 
     /// Counts what became of `out`: `Ok` holds the wire frames it was cut into, 1 if it left whole.
-    #[inline]
+    #[inline(always)]
     pub fn count(&self, out: Out, result: Result<usize, DropReason>) {
+        let rx = &self.batch.frames()[usize::from(out.slot)];
+        self.counters.offered.add(1);
+        if result.is_ok() {
+            self.counters.tx_frames.add(1);
+            self.counters.tx_bytes.add(rx.octets() as u64);
+        }
+        let is_super = rx.offload.gso.is_some();
+        if result != Ok(1) || is_super || self.captures.is_some() {
+            self.count_rest(out, result, is_super);
+        }
+    }
+
+    /// The same for what is not true of an ordinary frame: a call, so that this weighs little on its way.
+    #[inline(never)]
+    fn count_rest(&self, out: Out, result: Result<usize, DropReason>, is_super: bool) {
         if let Some(captures) = self.captures {
             captures.sent(self, out, result);
         }
-        let slot = usize::from(out.slot);
-        self.counters.offered.add(1);
         match result {
-            Ok(pieces) => {
-                self.counters.tx_frames.add(1);
-                self.counters.tx_bytes.add(self.batch.bytes(slot).len() as u64);
-                if pieces > 1 {
-                    self.counters.tx_segments.add(pieces as u64);
-                } else if self.batch.frames()[slot].offload.gso.is_some() {
-                    self.counters.tx_super.add(1);
-                }
-            }
+            Ok(pieces) if pieces > 1 => self.counters.tx_segments.add(pieces as u64),
+            Ok(_) if is_super => self.counters.tx_super.add(1),
+            Ok(_) => {}
             Err(reason) => self.counters.drop(reason),
         }
     }

@@ -189,9 +189,8 @@ impl Default for Settings {
 /// The forwarding database. See the [module](self) for how it works.
 #[derive(Debug)]
 pub struct Fdb {
+    /// A power of two, at most 2^31.
     buckets: Box<[Bucket]>,
-    /// Cuts a hash to an index of `buckets`.
-    mask: u32,
     seed: u64,
     ageing: AtomicU32,
     /// The flush number under which each port's / network's learned entries must have been born.
@@ -200,15 +199,15 @@ pub struct Fdb {
     writer: Mutex<Writer>,
 }
 
-/// A station of a network, and the two buckets of one table in which it may stand.
+/// A station of a network, and what says in which two buckets of a table it may stand.
 ///
 /// Hashing is a part of the cost of a lookup that shows; a frame's addresses are each hashed once, by
 /// [`Fdb::place`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     key: Key,
-    first: u32,
-    second: u32,
+    /// Its halves choose the buckets.
+    hash: u64,
 }
 
 impl Place {
@@ -226,7 +225,6 @@ impl Fdb {
         let zeros = || (0..=usize::from(u16::MAX)).map(|_| AtomicU32::new(0)).collect();
         Self {
             buckets: (0..buckets).map(|_| Bucket::default()).collect(),
-            mask: u32::try_from(buckets - 1).expect("2^33 slots make 2^31 buckets"),
             seed: settings.seed,
             ageing: AtomicU32::new(Tick::span(settings.ageing)),
             port_flushed: zeros(),
@@ -250,7 +248,7 @@ impl Fdb {
     }
 
     /// [`Fdb::lookup`] of a station whose place is known; of a group's, the answer means nothing.
-    #[inline]
+    #[inline(always)]
     pub fn lookup_at(&self, place: Place, now: Timestamp) -> Option<PortId> {
         let value = self.find(place)?.2;
         self.is_alive(place.key.parts().0, value, now.into()).then(|| value.port())
@@ -271,7 +269,7 @@ impl Fdb {
     }
 
     /// [`Fdb::learn`] of a station whose place is known.
-    #[inline]
+    #[inline(always)]
     pub fn learn_at(&self, place: Place, port: PortId, limit: Option<u32>, now: Timestamp) -> Learned {
         let tick = Tick::from(now);
         if let Some((bucket, slot, value)) = self.find(place)
@@ -327,8 +325,8 @@ impl Fdb {
     /// Called for a whole batch before its first decision, the misses of many frames overlap: at 1 M
     /// addresses that is the difference between one memory latency a frame and one a batch.
     #[inline]
-    pub fn prefetch(&self, Place { first, .. }: Place) {
-        self.buckets[first as usize].prefetch();
+    pub fn prefetch(&self, place: Place) {
+        self.buckets[self.first(place)].prefetch();
     }
 
     /// Pins `mac` to `port`. Replaces whatever the table knew of it from a weaker origin.
@@ -433,46 +431,57 @@ impl Fdb {
         self.writer.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The two buckets in which `key` may stand; they differ.
     #[inline]
     fn place_of(&self, key: Key) -> Place {
-        let hash = key.hash(self.seed);
-        #[expect(clippy::cast_possible_truncation, reason = "the mask cuts the halves anyway")]
-        let (first, second) = (hash as u32 & self.mask, (hash >> 32) as u32 & self.mask);
-        Place { key, first, second: if first == second { first ^ 1 } else { second } }
+        Place { key, hash: key.hash(self.seed) }
     }
 
+    /// The two buckets in which `key` may stand; they differ.
     fn buckets_of(&self, key: Key) -> [usize; 2] {
-        let Place { first, second, .. } = self.place_of(key);
-        [first as usize, second as usize]
+        let place = self.place_of(key);
+        [self.first(place), self.second(place)]
     }
 
     #[inline]
-    fn find(&self, Place { key, first, second }: Place) -> Option<(usize, usize, Value)> {
-        let (first, second) = (first as usize, second as usize);
+    #[expect(clippy::cast_possible_truncation, reason = "the mask cuts it anyway")]
+    fn first(&self, place: Place) -> usize {
+        place.hash as u32 as usize & (self.buckets.len() - 1)
+    }
+
+    #[inline]
+    fn second(&self, place: Place) -> usize {
+        let second = (place.hash >> 32) as usize & (self.buckets.len() - 1);
+        if second == self.first(place) { second ^ 1 } else { second }
+    }
+
+    #[inline(always)]
+    fn find(&self, place: Place) -> Option<(usize, usize, Value)> {
         // Most stand in their first bucket, so the second line is read by the few others alone.
-        let (bucket, matches) = match self.buckets[first].matches(key) {
-            0 => (second, self.buckets[second].matches(key)),
-            matches => (first, matches),
-        };
-        if matches == 0 {
-            return None;
+        let first = self.first(place);
+        match self.buckets[first].find(place.key) {
+            Some((slot, value)) => Some((first, slot, value)),
+            None => self.find_second(place),
         }
-        let slot = matches.trailing_zeros() as usize;
-        self.buckets[bucket].value(slot, key).map(|value| (bucket, slot, value))
     }
 
-    #[inline]
+    // A call: most entries are found without.
+    #[inline(never)]
+    fn find_second(&self, place: Place) -> Option<(usize, usize, Value)> {
+        let second = self.second(place);
+        self.buckets[second].find(place.key).map(|(slot, value)| (second, slot, value))
+    }
+
+    #[inline(always)]
     fn is_alive(&self, network: NetworkId, value: Value, now: Tick) -> bool {
         value.origin() != Origin::Learned || !(self.is_expired(value, now) || self.is_flushed(network, value))
     }
 
-    #[inline]
+    #[inline(always)]
     fn is_expired(&self, value: Value, now: Tick) -> bool {
         value.seen().is_older_than(self.ageing.load(Relaxed), now)
     }
 
-    #[inline]
+    #[inline(always)]
     fn is_flushed(&self, network: NetworkId, value: Value) -> bool {
         let since = |flushed: &[AtomicU32], index: usize| flushed[index].load(Relaxed);
         value.born() < since(&self.port_flushed, value.port().index())

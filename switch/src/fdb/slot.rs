@@ -168,21 +168,22 @@ impl Bucket {
         }
     }
 
-    /// Bit `slot` is set where `key` stands; at most one is.
+    /// The slot in which `key` stands, and its value; at most one does.
     ///
     /// All four are compared: where a key stands is chance, and a branch on chance costs more than three loads
     /// from a line that is near.
-    pub(super) fn matches(&self, key: Key) -> u32 {
+    #[inline(always)]
+    pub(super) fn find(&self, key: Key) -> Option<(usize, Value)> {
         let matches = |slot: usize| u32::from(self.0[slot].key.load(Acquire) == key.0) << slot;
-        matches(0) | matches(1) | matches(2) | matches(3)
-    }
-
-    /// The value of `key`, which was seen in `slot`, if it still stands there.
-    pub(super) fn value(&self, slot: usize, key: Key) -> Option<Value> {
+        let matches = matches(0) | matches(1) | matches(2) | matches(3);
+        if matches == 0 {
+            return None;
+        }
+        let slot = matches.trailing_zeros() as usize;
         let value = Value(self.0[slot].value.load(Acquire));
         // The value is the key's only if the key still stands: pairs with the fence in `clear`.
         fence(Acquire);
-        (self.0[slot].key.load(Relaxed) == key.0).then_some(value)
+        (self.0[slot].key.load(Relaxed) == key.0).then_some((slot, value))
     }
 
     pub(super) fn read(&self, slot: usize) -> Option<(Key, Value)> {
