@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{EndpointUpdate, Sandbox};
 use crate::model::{Config, Connect, Id, Name, NetworkSpec, NetworkUpdate, PortSpec};
 
-/// What may be asked of a [`State`].
+/// What may be asked of a [`State`](super::State).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     /// Put this in the place of what the file declared before; what the API made stays.
