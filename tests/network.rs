@@ -515,6 +515,9 @@ fn two_hundred_at_once_leave_nothing_behind() {
     network(&switch, "create blue");
     let container = Container::start();
     switch.ctl(&["network", "connect", "blue", &format!("pid:{}", container.pid())]);
+    // What the first published port sets up for all, stays.
+    connect(&switch, "blue", &sandboxes[0], &["--publish", "9999:80", "--name", "first"]);
+    network(&switch, "disconnect blue first");
     let descriptors = process::descriptors(switch.pid());
     let before = inspect(&switch, "blue");
     thread::scope(|scope| {
