@@ -683,7 +683,9 @@ fn a_port_that_an_engine_holds_is_published_and_not_held() {
     published.iter_mut().for_each(|it| it.held = false);
     let wanted = [world.blue.outside(published.clone())];
     world.set(&wanted);
-    let engine = world.host.run(|| TcpListener::bind("0.0.0.0:8080").unwrap());
+    // Programs that are started meanwhile have our sockets for a moment.
+    let engine =
+        eventually("the port is not held", || world.host.run(|| TcpListener::bind("0.0.0.0:8080").ok()));
     assert_eq!(seen(&world.outside, socket("192.0.2.1", 8080)), "192.0.2.2");
     // No other published port may have it, and a restart has nothing against the engine's.
     assert!(world.reserve(&["8080:81"], &[world.blue.ip(2)]).unwrap_err().contains("already allocated"));

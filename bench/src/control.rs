@@ -1,7 +1,8 @@
 //! The control plane: how long `network create`, `connect`, `ls` and a restart take with many endpoints present.
 //!
 //! Measured at the API's socket, so without the start of a command. The endpoints are real: a thousand persistent TAPs in a
-//! hundred namespaces, each with an address, a MAC, a default route and a record in the store.
+//! hundred namespaces, each with an address, a MAC, a default route and a record in the store. Where a Docker Engine can be
+//! started, the same is asked of its own driver in turns, at its socket, with one container present.
 
 use std::{
     fmt,
@@ -12,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use vswitch_tests::{Mounts, engine::address};
+
 use crate::{
+    engine::{Engine, IMAGE},
     error::{Doing, Error, Result},
     interrupt,
     lab::{Host, Lab, Namespace, more_namespaces},
@@ -47,13 +51,30 @@ pub struct Figure {
     pub p99: f64,
     /// What the median may be.
     pub limit: f64,
+    /// What Docker takes for the same, if it was asked.
+    pub docker: Option<Versus>,
+}
+
+/// The same call of Docker, made in turns with ours.
+#[derive(Clone, Copy, Debug)]
+pub struct Versus {
+    /// Docker's median, in milliseconds.
+    pub p50: f64,
+    /// Ours divided by Docker's, of each pair: a tenth, half and nine tenths of all are below.
+    pub ratio: [f64; 3],
 }
 
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, p50, p99, limit } = self;
+        let Self { name, p50, p99, limit, docker } = self;
         let verdict = if p50 <= limit { "met" } else { "MISSED" };
-        write!(f, "{name:<44} p50 {p50:8.2} ms   p99 {p99:8.2} ms   at most {limit:>5} ms: {verdict}")
+        write!(f, "{name:<44} p50 {p50:8.2} ms   p99 {p99:8.2} ms   at most {limit:>5} ms: {verdict}")?;
+        let Some(Versus { p50, ratio: [low, middle, high] }) = docker else { return Ok(()) };
+        write!(
+            f,
+            "\n{:<44} p50 {p50:8.2} ms   ours {middle:.2}x of that ({low:.2} to {high:.2})",
+            "  Docker's bridge driver"
+        )
     }
 }
 
@@ -74,36 +95,148 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(Figure)) -> Result<()> {
     }
     let present = format!("{} endpoints present", plan.present);
 
-    let create = |number: usize| {
-        let body = format!(r#"{{"name": "n{number}", "ipam": "default"}}"#);
-        timed(|| post("/v1/networks", &body))
-    };
-    tell(figure("network create", &present, 20.0, (0..plan.samples).map(create))?);
+    let docker = Docker::start(lab.host())?;
+    let mut create = Samples::default();
     for number in 0..plan.samples {
-        call(&socket, "DELETE", &format!("/v1/networks/n{number}"), "")?;
+        let (ours, theirs) = (format!("/v1/networks/n{number}"), format!("/networks/n{number}"));
+        let body = format!(r#"{{"name": "n{number}", "ipam": "default"}}"#);
+        let asked = format!(r#"{{"Name": "n{number}"}}"#);
+        create.take(
+            number,
+            || timed(|| post("/v1/networks", &body)),
+            docker.as_ref().map(|it| {
+                let asked = &asked;
+                move || timed(|| it.post("/networks/create", asked))
+            }),
+        )?;
+        call(&socket, "DELETE", &ours, "")?;
+        docker.iter().try_for_each(|it| call(&it.socket, "DELETE", &theirs, ""))?;
     }
-    let mut removed = Vec::new();
-    let connected = (0..plan.samples).map(|number| {
+    tell(create.figure("network create", &present, 20.0));
+    let (mut joined, mut left) = (Samples::default(), Samples::default());
+    for number in 0..plan.samples {
         let name = format!("m{number}");
-        let took = timed(|| connect(&socket, &sandboxes[number % sandboxes.len()], &name))?;
+        joined.take(
+            number,
+            || timed(|| connect(&socket, &sandboxes[number % sandboxes.len()], &name)),
+            docker.as_ref().map(|it| move || timed(|| it.post("/networks/red/connect", MEMBER))),
+        )?;
         let path = format!("/v1/networks/blue/endpoints/{name}");
-        removed.push(timed(|| call(&socket, "DELETE", &path, "")));
-        Ok(took)
-    });
-    tell(figure("network connect", &present, 50.0, connected)?);
-    tell(figure("network disconnect", &present, 50.0, removed.into_iter())?);
+        left.take(
+            number,
+            || timed(|| call(&socket, "DELETE", &path, "")),
+            docker.as_ref().map(|it| move || timed(|| it.post("/networks/red/disconnect", MEMBER))),
+        )?;
+    }
+    tell(joined.figure("network connect", &present, 50.0));
+    tell(left.figure("network disconnect", &present, 50.0));
+    drop(docker);
 
     daemon = daemon.restart(plan, lab.host())?;
     let took = daemon.ready;
-    tell(figure("restart after kill -9, until it answers", &present, 5000.0, std::iter::once(Ok(took)))?);
+    tell(Samples::of([took]).figure("restart after kill -9, until it answers", &present, 5000.0));
 
     for number in 0..plan.present {
         interrupt::check()?;
         post("/v1/networks", &format!(r#"{{"name": "l{number}", "internal": true}}"#))?;
     }
     let ls = (0..plan.samples).map(|_| timed(|| call(&socket, "GET", "/v1/networks", "")));
-    tell(figure("network ls", &format!("{} networks present", plan.present), 100.0, ls)?);
+    let ls = Samples::of(ls.collect::<Result<Vec<_>>>()?);
+    tell(ls.figure("network ls", &format!("{} networks present", plan.present), 100.0));
     Ok(())
+}
+
+/// The container that Docker connects and disconnects.
+const MEMBER: &str = r#"{"Container": "member"}"#;
+
+/// An engine with a container that is in one network of it, and another network, `red`.
+struct Docker {
+    socket: PathBuf,
+    _engine: Engine,
+}
+
+impl Docker {
+    /// `None` where there is no Docker: said, and nothing is compared.
+    fn start(host: &Host) -> Result<Option<Self>> {
+        if let Some(missing) = Engine::missing() {
+            eprintln!("not compared with Docker: {missing}");
+            return Ok(None);
+        }
+        let engine = Engine::start(host, Mounts::new())?;
+        engine.docker(&["network", "create", "base"])?;
+        engine.docker(&["network", "create", "red"])?;
+        engine.docker(&[
+            "run",
+            "--detach",
+            "--name",
+            "member",
+            "--network",
+            "base",
+            IMAGE,
+            "sleep",
+            "100000",
+        ])?;
+        let socket = address(&host.folder.join("docker")).trim_start_matches("unix://").into();
+        Ok(Some(Self { socket, _engine: engine }))
+    }
+
+    fn post(&self, path: &str, body: &str) -> Result<()> {
+        call(&self.socket, "POST", path, body)
+    }
+}
+
+/// What calls took, in milliseconds; ours and Docker's in pairs.
+#[derive(Default)]
+struct Samples {
+    ours: Vec<f64>,
+    dockers: Vec<f64>,
+}
+
+impl Samples {
+    fn of(took: impl IntoIterator<Item = Duration>) -> Self {
+        Self { ours: took.into_iter().map(millis).collect(), dockers: Vec::new() }
+    }
+
+    /// Makes both calls, every other time Docker's first.
+    fn take(
+        &mut self,
+        number: usize,
+        ours: impl FnOnce() -> Result<Duration>,
+        dockers: Option<impl FnOnce() -> Result<Duration>>,
+    ) -> Result<()> {
+        interrupt::check()?;
+        if number.is_multiple_of(2) {
+            self.ours.push(millis(ours()?));
+            self.dockers.extend(dockers.map(|call| call()).transpose()?.map(millis));
+        } else {
+            self.dockers.extend(dockers.map(|call| call()).transpose()?.map(millis));
+            self.ours.push(millis(ours()?));
+        }
+        Ok(())
+    }
+
+    fn figure(self, name: &str, present: &str, limit: f64) -> Figure {
+        let ratios: Vec<_> =
+            self.ours.iter().zip(&self.dockers).map(|(ours, dockers)| ours / dockers).collect();
+        let docker = (!ratios.is_empty()).then(|| Versus {
+            p50: percentile(&self.dockers, 50),
+            ratio: [10, 50, 90].map(|percent| percentile(&ratios, percent)),
+        });
+        let (p50, p99) = (percentile(&self.ours, 50), percentile(&self.ours, 99));
+        Figure { name: format!("{name}, {present}"), p50, p99, limit, docker }
+    }
+}
+
+fn millis(took: Duration) -> f64 {
+    took.as_secs_f64() * 1000.0
+}
+
+/// The value that `percent` of a hundred are below; 0 where there is none.
+fn percentile(values: &[f64], percent: usize) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
+    sorted.get(at).copied().unwrap_or_default()
 }
 
 fn connect(socket: &Path, sandbox: &Namespace, name: &str) -> Result<()> {
@@ -117,25 +250,12 @@ fn timed(job: impl FnOnce() -> Result<()>) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
-fn figure(
-    name: &str,
-    present: &str,
-    limit: f64,
-    samples: impl Iterator<Item = Result<Duration>>,
-) -> Result<Figure> {
-    let mut millis: Vec<f64> = samples.map(|took| Ok(took?.as_secs_f64() * 1000.0)).collect::<Result<_>>()?;
-    millis.sort_by(f64::total_cmp);
-    let at = |percent: usize| millis.get((millis.len() * percent / 100).min(millis.len() - 1)).copied();
-    let (p50, p99) = (at(50).unwrap_or_default(), at(99).unwrap_or_default());
-    Ok(Figure { name: format!("{name}, {present}"), p50, p99, limit })
-}
-
 /// One request; anything but success is an error.
 fn call(socket: &Path, method: &str, path: &str, body: &str) -> Result<()> {
     let command = format!("{method} {path}");
     let mut stream = UnixStream::connect(socket).doing("reach vswitchd")?;
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     let mut answer = Vec::new();

@@ -255,12 +255,12 @@ impl Engine {
 
     /// What vswitchctl says, where it finds this engine at Docker's usual place.
     pub fn try_ctl(&self, switch: &Vswitchd, arguments: &[&str]) -> Output {
-        let mut link = self.mounts.command("ln");
-        link.arg("-sf").arg(self.folder.join("docker.sock")).arg("/run/docker.sock");
-        assert!(link.status().unwrap().success());
-        let mut command = self.mounts.command(crate::daemon::binary("vswitchctl"));
-        command.arg("--socket").arg(switch.socket()).args(arguments);
-        Output::of(in_host(&self.host, || command.output().unwrap()))
+        let socket = self.folder.join("docker.sock");
+        let linked = self.try_run(&["ln", "-sf", socket.to_str().unwrap(), "/run/docker.sock"]);
+        assert_eq!(linked.code, 0, "{}", linked.stderr);
+        let (program, socket) = (crate::daemon::binary("vswitchctl"), switch.socket());
+        let base = [program.to_str().unwrap(), "--socket", socket.to_str().unwrap()];
+        self.try_run(&[&base, arguments].concat())
     }
 
     /// Waits until a container answers echo requests from another.

@@ -180,7 +180,7 @@ impl Inlet {
             return;
         }
         if let Some(collector) = self.tables.collector(source.ip()) {
-            refuse_all(&Message { peer: collector, ..message }, DropReason::MirrorOnly, refuse);
+            refuse_all(&Message { peer: collector, ..message }, DropReason::MirrorOnly, batch, refuse);
             return;
         }
         self.endpoint.strangers.note(source.ip());
