@@ -12,7 +12,9 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use vswitch_tests::{Netns, Output, Vswitchd, daemon::binary, engine::busybox, eventually, process};
+use vswitch_tests::{
+    Netns, Output, Vswitchd, daemon::binary, engine::busybox, eventually, process, tcp::Flow,
+};
 
 /// podman, and `ctr` with a containerd, that keep all they have in the folder of a switch.
 struct Runtimes<'s> {
@@ -510,4 +512,46 @@ fn every_version_has_its_own_result() {
             json!({ "cniVersion": version, "name": "blue", "type": "vswitch", "socket": switch.socket() });
         assert_eq!(runtimes.plugin("ADD", "pod", &path(&pod), &config).1["code"], 1, "{version}");
     }
+}
+
+#[test]
+#[ignore = "needs root: make test runs it"]
+fn a_pods_bandwidth_limits_its_port() {
+    let switch = host(Vswitchd::start("", ""));
+    let runtimes = Runtimes { switch: &switch, folder: switch.folder().to_owned(), containerd: None };
+    let (one, two) = (Netns::new("one"), Netns::new("two"));
+    let written = switch.ctl(&["cni", "conflist", "blue", "--print"]);
+    assert_eq!(written["plugins"][0]["capabilities"]["bandwidth"], true);
+    let add = |container: &str, netns: &Netns, bandwidth: Value| {
+        let config = json!({
+            "cniVersion": "1.0.0", "name": "net", "type": "vswitch", "network": "blue", "socket": switch.socket(),
+            "options": { "limit.rx": "1 Gbit/s", "limit.rx_burst": "65536" },
+            "runtimeConfig": { "bandwidth": bandwidth },
+        });
+        runtimes.plugin("ADD", container, netns.path().to_str().unwrap(), &config)
+    };
+    // As containerd writes what a pod is annotated with: a rate, and the largest burst there is.
+    let rates = json!({
+        "ingressRate": 1_000_000_000, "ingressBurst": 80_000_000, "egressRate": 10_000_000, "egressBurst": u32::MAX,
+    });
+    assert_eq!(add("one", &one, rates).0, 0);
+    assert_eq!(add("two", &two, json!({ "ingressRate": 0, "ingressBurst": 0 })).0, 0);
+    let limit = |ifname: &str| switch.port(&format!("{ifname}-eth0.blue"))["limit"].clone();
+    let expected = json!({ "rx": "10 Mbit/s", "tx": "1 Gbit/s", "tx_burst": 10_000_000 });
+    assert_eq!(limit("one"), expected);
+    assert_eq!(limit("two"), json!({ "rx": "1 Gbit/s", "rx_burst": 65536 }));
+    let flow = Flow::start(&one, &two, "10.9.0.3");
+    eventually("frames above the rate are dropped", || {
+        (switch.dropped("one-eth0.blue", "LIMIT_RX") > 0).then_some(())
+    });
+    flow.flows(1_250_000);
+    flow.stop();
+
+    let three = Netns::new("three");
+    let (code, refusal) = add("three", &three, json!({ "egressBurst": 1000 }));
+    assert_eq!((code, &refusal["code"]), (1, &7.into()), "{refusal}");
+    assert!(refusal["msg"].as_str().unwrap().contains("there is no egressRate: add it"), "{refusal}");
+    let (_, refusal) = add("three", &three, json!({ "egressRate": -1 }));
+    assert_eq!(refusal["code"], 6, "{refusal}");
+    assert_eq!(endpoints(&switch, "blue"), 2, "what is refused leaves nothing");
 }

@@ -14,8 +14,8 @@ use serde::{Deserialize, Deserializer, de::Error};
 use vswitch::addr::MacAddr;
 
 use crate::model::{
-    Carries, CollectorSpec, DeviceSpec, InterfaceSpec, MirrorSpec, Name, Netns, PeerSpec, PortSpec,
-    StormSpec, text_option,
+    Carries, CollectorSpec, DeviceSpec, InterfaceSpec, LimitSpec, MirrorSpec, Name, Netns, PeerSpec,
+    PortSpec, StormSpec, text_option,
 };
 
 /// Every key a port may have.
@@ -42,6 +42,7 @@ pub(crate) struct PortFields {
     pub(crate) isolated: Option<bool>,
     pub(crate) mac_limit: Option<u32>,
     pub(crate) storm: StormSpec,
+    pub(crate) limit: LimitSpec,
     pub(crate) offload: Option<bool>,
     pub(crate) remote: Option<IpAddr>,
     pub(crate) remote_port: Option<u16>,
@@ -102,6 +103,7 @@ impl PortFields {
         });
         let carries = self.carries(&mut misfits);
         let device = self.device(&mut misfits);
+        misfits.extend(self.limit.misfit().map(|(key, what)| Misfit { key, what }));
         let port = PortSpec {
             name,
             carries,
@@ -110,6 +112,7 @@ impl PortFields {
             isolated: self.isolated.unwrap_or(false),
             mac_limit: self.mac_limit,
             storm: self.storm,
+            limit: self.limit,
             offload: self.offload.unwrap_or(true),
         };
         (port, misfits)
@@ -328,6 +331,7 @@ mod tests {
             "name": "web", "network": "blue", "kind": "tap", "netns": "pid:7", "mac": "02:42:0a:09:00:02",
             "address": ["10.9.0.2/24"], "gateway": ["10.9.0.1"], "persist": false,
             "isolated": true, "storm": { "broadcast": 100 }, "offload": true,
+            "limit": { "rx": "100 Mbit/s", "rx_burst": 2_500_000, "tx": "1 Gbit/s" },
         });
         let port: PortSpec = from_value(written.clone()).unwrap();
         assert_eq!(port.ifname(), "web");
@@ -336,21 +340,21 @@ mod tests {
 
         let peer = json!({
             "name": "host2", "kind": "peer", "remote": "10.8.0.2", "remote_port": 8472, "networks": ["blue"],
-            "isolated": false, "storm": {}, "offload": true,
+            "isolated": false, "storm": {}, "limit": {}, "offload": true,
         });
         let port: PortSpec = from_value(peer.clone()).unwrap();
         assert_eq!(to_value(&port).unwrap(), peer);
 
         let collector = json!({
             "name": "ids", "mirror": { "ports": ["web"] }, "kind": "collector", "remote": "10.8.0.9", "vni": 9000,
-            "isolated": false, "storm": {}, "offload": true,
+            "isolated": false, "storm": {}, "limit": {}, "offload": true,
         });
         let port: PortSpec = from_value(collector.clone()).unwrap();
         assert_eq!(to_value(&port).unwrap(), collector);
 
         let trunk = json!({
             "name": "up", "trunk": ["blue"], "native": "red", "kind": "packet", "device": "eth1",
-            "isolated": false, "storm": {}, "offload": true, "mtu": 9000, "mac_limit": 5,
+            "isolated": false, "storm": {}, "limit": {}, "offload": true, "mtu": 9000, "mac_limit": 5,
         });
         let port: PortSpec = from_value(trunk.clone()).unwrap();
         assert_eq!(to_value(&port).unwrap(), trunk);
@@ -388,6 +392,14 @@ mod tests {
             (json!({"name": "a", "network": "n", "kind": "tap", "device": "e"}), "device: belongs"),
             (json!({"name": "a", "network": "n", "kind": "tap", "address": "10.9.0.2"}), "10.9.0.2/24"),
             (json!({"name": "a", "network": "n", "kind": "tap", "gateway": 7}), "a text or a list"),
+            (
+                json!({"name": "a", "network": "n", "kind": "tap", "limit": {"rx": "fast"}}),
+                "\"fast\" is no rate",
+            ),
+            (
+                json!({"name": "a", "network": "n", "kind": "tap", "limit": {"tx_burst": 7}}),
+                "limit.tx_burst: there is no limit.tx",
+            ),
             (json!({"name": "a", "kind": "peer"}), "remote: missing"),
             (json!({"name": "a", "kind": "peer", "remote": "10.8.0.2", "network": "n"}), "network: a peer"),
             (json!({"name": "a", "kind": "peer", "remote": "10.8.0.2", "ifname": "e"}), "ifname: belongs"),

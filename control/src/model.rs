@@ -9,6 +9,7 @@ mod endpoint;
 mod host;
 mod id;
 mod interface;
+mod limit;
 mod name;
 mod network;
 mod port;
@@ -26,6 +27,7 @@ pub use self::{
     host::{HostName, InvalidHostName},
     id::{Id, InvalidId, InvalidReference, Reference},
     interface::{Bare, InterfaceSpec, Netns},
+    limit::{BURST, InvalidRate, LimitSpec, Rate},
     name::{InvalidName, Name},
     network::{NetworkSpec, NetworkUpdate, Tags},
     port::{Carries, DeviceSpec, Direction, MirrorSpec, PortSpec, StormSpec},

@@ -14,7 +14,7 @@ use vswitch::addr::VlanId;
 use crate::{
     config::rules::{MTU, VNI, nearest},
     link::check_ifname,
-    model::{Driver, InvalidName, Name, NetworkSpec},
+    model::{BURST, Driver, InvalidName, LimitSpec, Name, NetworkSpec, Rate},
 };
 
 /// What a network's driver was told, understood; see [`of_network`].
@@ -38,6 +38,8 @@ pub struct NetworkOptions {
     pub veth: bool,
     /// The only peers that tunnels carry it to; all that carry it unless told.
     pub peers: Option<BTreeSet<Name>>,
+    /// What each container may send and be sent, unless told otherwise.
+    pub limit: LimitSpec,
 }
 
 /// An interface, and the VLAN on it.
@@ -58,6 +60,8 @@ pub struct EndpointOptions {
     pub ifname: Option<String>,
     /// Whether sockets of ours hold the host's ports that are published.
     pub hold: bool,
+    /// What it may send and be sent; as the network has it unless told.
+    pub limit: LimitSpec,
 }
 
 /// Why an option is refused.
@@ -89,12 +93,20 @@ const NETWORK: &[Known] = &[
     Known("ifname", "com.docker.network.bridge.name", ALL),
     Known("prefix", "com.docker.network.container_iface_prefix", ALL),
     Known("kind", "", ALL),
+    Known("limit.rx", "", ALL),
+    Known("limit.rx_burst", "", ALL),
+    Known("limit.tx", "", ALL),
+    Known("limit.tx_burst", "", ALL),
 ];
 
 const ENDPOINT: &[Known] = &[
     Known("kind", "", ALL),
     Known("ifname", "com.docker.network.endpoint.ifname", ALL),
     Known("hold", "", ALL),
+    Known("limit.rx", "", ALL),
+    Known("limit.rx_burst", "", ALL),
+    Known("limit.tx", "", ALL),
+    Known("limit.tx_burst", "", ALL),
 ];
 
 /// Docker's keys that we know of and that do nothing here.
@@ -182,6 +194,7 @@ pub fn of_network(spec: &NetworkSpec) -> Result<NetworkOptions, OptionError> {
         .unwrap_or_else(|| "eth".into()),
         veth: read(options, "kind", veth)?.unwrap_or(false),
         peers: read(options, "peers", peers)?,
+        limit: limit(options)?,
     })
 }
 
@@ -202,7 +215,34 @@ pub fn of_endpoint(options: &BTreeMap<String, String>) -> Result<EndpointOptions
         veth: read(&short, "kind", veth)?,
         ifname: ifname(&short, "ifname")?,
         hold: flag(&short, "hold", true)?,
+        limit: limit(&short)?,
     })
+}
+
+/// The options that say `limit`: what [`of_endpoint`] reads.
+pub fn written(limit: &LimitSpec) -> impl Iterator<Item = (String, String)> {
+    let texts = [
+        ("limit.rx", limit.rx.map(|it| it.to_string())),
+        ("limit.rx_burst", limit.rx_burst.map(|it| it.to_string())),
+        ("limit.tx", limit.tx.map(|it| it.to_string())),
+        ("limit.tx_burst", limit.tx_burst.map(|it| it.to_string())),
+    ];
+    texts.into_iter().filter_map(|(key, text)| Some((key.to_owned(), text?)))
+}
+
+fn limit(options: &BTreeMap<String, String>) -> Result<LimitSpec, OptionError> {
+    let rate = |text: &str| text.parse::<Rate>().map_err(|error| error.to_string());
+    let burst = |text: &str| number(text, BURST);
+    let limit = LimitSpec {
+        rx: read(options, "limit.rx", rate)?,
+        rx_burst: read(options, "limit.rx_burst", burst)?,
+        tx: read(options, "limit.tx", rate)?,
+        tx_burst: read(options, "limit.tx_burst", burst)?,
+    };
+    match limit.misfit() {
+        Some((key, what)) => Err(OptionError { key: key.into(), what }),
+        None => Ok(limit),
+    }
 }
 
 fn veth(text: &str) -> Result<bool, String> {
@@ -355,7 +395,7 @@ mod tests {
             (
                 Driver::Bridge,
                 ("colour", "red"),
-                "option colour: is unknown: there are mtu, vlan, icc, masquerade, binding, ifname, prefix, kind",
+                "option colour: is unknown: there are mtu, vlan, icc, masquerade, binding, ifname, prefix, kind, limit.rx, limit.rx_burst, limit.tx, limit.tx_burst",
             ),
             (Driver::Bridge, ("vni", "7"), "option vni: belongs to driver overlay: leave it out"),
             (Driver::Overlay, ("vni", "0"), "option vni: \"0\" is out of range: use 1 to 16777215"),
@@ -384,12 +424,26 @@ mod tests {
     fn an_endpoint_has_options_of_its_own() {
         let options = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
         assert_eq!(of_endpoint(&options("kind", "veth")).unwrap().veth, Some(true));
+        let limit = LimitSpec { rx: "1 Gbit/s".parse().ok(), rx_burst: Some(7), ..LimitSpec::default() };
+        assert_eq!(of_endpoint(&written(&limit).collect()).unwrap().limit, limit);
         let named = of_endpoint(&options("com.docker.network.endpoint.ifname", "lan0")).unwrap();
         assert_eq!((named.ifname.as_deref(), named.hold), (Some("lan0"), true));
         assert!(!of_endpoint(&options("hold", "false")).unwrap().hold);
         for (key, value, expected) in [
             ("kind", "bridge", "option kind: \"bridge\" is no kind of interface: use tap or veth"),
             ("kid", "tap", "option kid: is unknown: did you mean kind?"),
+            ("limit.rxburst", "7", "option limit.rxburst: is unknown: did you mean limit.rx_burst?"),
+            ("limit.tx_burst", "0", "option limit.tx_burst: \"0\" is out of range: use 1 to 4294967295"),
+            (
+                "limit.rx_burst",
+                "7",
+                "option limit.rx_burst: there is no limit.rx that it belongs to: add it, or remove this",
+            ),
+            (
+                "limit.tx",
+                "fast",
+                "option limit.tx: \"fast\" is no rate: use a whole number and bit/s, kbit/s, Mbit/s or Gbit/s, up to 1000 Gbit/s, like \"100 Mbit/s\"",
+            ),
         ] {
             assert_eq!(of_endpoint(&options(key, value)).unwrap_err().to_string(), expected);
         }

@@ -345,7 +345,7 @@ mod tests {
     fn port(name: &str) -> PortSpec {
         let value = serde_json::json!({
             "name": name, "network": "blue", "kind": "tap", "netns": "web", "address": ["10.9.0.2/24"],
-            "mac": "02:42:0a:09:00:02", "storm": { "broadcast": 5 }, "isolated": true,
+            "mac": "02:42:0a:09:00:02", "storm": { "broadcast": 5 }, "isolated": true, "limit": { "rx": "5 Gbit/s", "rx_burst": 7 },
         });
         serde_json::from_value(value).unwrap()
     }

@@ -21,7 +21,7 @@ use vswitch_control::{
         target::Target,
     },
     client::ClientError,
-    model::{InterfaceSpec, Netns},
+    model::{InterfaceSpec, LimitSpec, Netns},
     netns::run_in,
 };
 
@@ -67,6 +67,7 @@ fn order(kind: Kind, port: &str, ifname: &str, netns: Netns) -> Order {
         kind,
         interface,
         mtu: None,
+        limit: LimitSpec::default(),
     }
 }
 

@@ -57,6 +57,8 @@ drop_reasons! {
     IpTunnelEcn = "IP_TUNNEL_ECN", "marked congested on the way by a router, but its sender knows no ECN (RFC 6040): find the congested link";
     /// A remote host sends with the address of a station here.
     LocalMac = "LOCAL_MAC", "came from a tunnel with the source address pinned to another port: the underlay loops, or two stations have that address";
+    /// More octets than the port may send into the switch.
+    LimitRx = "LIMIT_RX", "above the rate that its port may send at: TCP slows down by that, others lose; raise limit.rx if it is too low";
     /// More broadcast frames than the port's limit.
     StormBroadcast = "STORM_BROADCAST", "above the port's broadcast limit: find the loop or raise storm.broadcast";
     /// More multicast frames than the port's limit.
@@ -79,6 +81,8 @@ drop_reasons! {
     PktTooBig = "PKT_TOO_BIG", "longer than the egress port's MTU: give all ports of the network the same MTU, over a tunnel the overlay's";
     /// A copy for a collector that is on its way to it already.
     MirrorLoop = "MIRROR_LOOP", "a copy on its way to the collector that it is for: what is mirrored is the way to the collector; mirror other ports, or lead it elsewhere";
+    /// More octets than the port may be sent.
+    LimitTx = "LIMIT_TX", "above the rate that the egress port may be sent at: TCP slows down by that, others lose; raise limit.tx if it is too low";
     /// The egress device is down or gone.
     DevReady = "DEV_READY", "the egress device is down or gone: set its link up, or see its port for the cause";
     /// The egress device's queue is full.

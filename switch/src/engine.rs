@@ -18,11 +18,13 @@ use crate::{
     addr::{NetworkId, PortId, Timestamp},
     batch::{BATCH, Batch},
     capture::Captures,
+    drops::DropReason,
     forward::Forwarder,
     frame::Frame,
+    limit::{Limit, bits},
     mirror::Copies,
     offload::Offload,
-    plan::{Plan, Receiver},
+    plan::{Plan, Port, Receiver},
     storm::Storm,
     transmit::{Egress, Out, Scratch, TagOp, Transmit},
 };
@@ -111,21 +113,21 @@ impl Engine {
                     captures.refused(id, reason, octets);
                 }
             });
-        let exit = Exit { worker: *worker, plan, batch, captures };
+        let exit = Exit { worker: *worker, now, plan, batch, captures };
         if captures.is_none() && plan.mirrors.is_empty() {
             forwarder.forward(now, plan, batch, egress);
             egress.drain(|id, outs| exit.send(id, outs, scratch));
         } else {
-            exit.bring_watched(now, forwarder, egress, copies, scratch);
+            exit.bring_watched(forwarder, egress, copies, scratch);
         }
         let frames = batch.len() + refused;
-        self.send_answers();
+        self.send_answers(now);
         received.map(|more| Turn { frames, more })
     }
 
     /// Sends what devices had to tell the senders of this turn's frames. An answer goes back where its cause came from,
     /// and teaches nobody anything.
-    fn send_answers(&mut self) {
+    fn send_answers(&mut self, now: Timestamp) {
         let Self { worker, plan, batch, scratch, captures, .. } = self;
         batch.clear();
         scratch.answers.take(|to, frame| {
@@ -138,7 +140,7 @@ impl Engine {
         if let Some(captures) = captures {
             captures.begin();
         }
-        let exit = Exit { worker: *worker, plan, batch, captures };
+        let exit = Exit { worker: *worker, now, plan, batch, captures };
         for (slot, answer) in (0..).zip(batch.frames()) {
             // Back where it came from, the cause's network is that of the answer; a capture wants to know it.
             let frame = Frame::parse(batch.bytes(usize::from(slot)));
@@ -147,7 +149,7 @@ impl Engine {
             let out = Out { slot, network, tag: TagOp::Keep };
             // A tunnel would have to be told the network.
             if !plan.topology.is_tunnel(answer.ingress) {
-                exit.send(answer.ingress, &[out], scratch);
+                exit.send(answer.ingress, &mut [out], scratch);
             }
         }
     }
@@ -156,6 +158,7 @@ impl Engine {
 /// The way out of a turn.
 struct Exit<'a> {
     worker: usize,
+    now: Timestamp,
     plan: &'a Plan,
     batch: &'a Batch,
     captures: Option<&'a Captures>,
@@ -166,13 +169,12 @@ impl Exit<'_> {
     #[cold]
     fn bring_watched(
         &self,
-        now: Timestamp,
         forwarder: &mut Forwarder,
         egress: &mut Egress,
         copies: &mut [Copies],
         scratch: &mut Scratch,
     ) {
-        let &Self { plan, batch, captures, .. } = self;
+        let &Self { now, plan, batch, captures, .. } = self;
         copies.iter_mut().for_each(Copies::clear);
         forwarder.forward_watched(now, plan, batch, egress, |slot, decision| {
             if let Some(captures) = captures {
@@ -197,11 +199,34 @@ impl Exit<'_> {
 
     /// Lets `outs` leave by the port `id`, if it is still there.
     #[inline]
-    fn send(&self, id: PortId, outs: &[Out], scratch: &mut Scratch) {
-        let &Self { worker, plan, batch, captures } = self;
+    fn send(&self, id: PortId, outs: &mut [Out], scratch: &mut Scratch) {
+        let &Self { worker, plan, batch, captures, .. } = self;
         let Some(port) = plan.port(id) else { return };
-        let max_frame = plan.topology.max_frame(id);
+        let (max_frame, limit) = plan.topology.way_out(id);
+        let outs = match limit {
+            None => outs,
+            Some(limit) => self.police(limit, port, outs),
+        };
         let counters = port.counters(worker);
         port.device.send(&Transmit { port: id, batch, outs, max_frame, counters, captures }, scratch);
+    }
+
+    /// Those of `outs` that are within the port's limit, in their order. The others are counted.
+    #[cold]
+    fn police<'o>(&self, limit: &Limit, port: &Port, outs: &'o mut [Out]) -> &'o [Out] {
+        let &Self { worker, now, batch, captures, .. } = self;
+        let counters = port.counters(worker);
+        let frames = Transmit { port: port.id, batch, outs: &[], max_frame: 0, counters, captures };
+        let mut within = 0;
+        for next in 0..outs.len() {
+            let out = outs[next];
+            if port.meters().tx.take(limit, bits(frames.wire_octets(out)), now) {
+                outs[within] = out;
+                within += 1;
+            } else {
+                frames.count(out, Err(DropReason::LimitTx));
+            }
+        }
+        &outs[..within]
     }
 }

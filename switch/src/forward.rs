@@ -11,6 +11,7 @@ use crate::{
     drops::DropReason,
     fdb::{Learned, Place},
     frame::{Frame, Tag},
+    limit::bits,
     plan::Plan,
     storm::{Flood, Storm},
     topology::{Classified, Member, Reach},
@@ -113,6 +114,9 @@ impl Forwarder {
     ) {
         let Self { worker, storms, headers } = self;
         read_headers(plan, *worker, batch, headers);
+        if batch.frames().first().is_some_and(|rx| plan.topology.limits_batch(rx.ingress)) {
+            police(now, plan, *worker, batch, headers);
+        }
         for (slot, (rx, header)) in batch.frames().iter().zip(headers).enumerate() {
             let Some(port) = plan.port(rx.ingress) else { continue };
             let counters = port.counters(*worker);
@@ -192,6 +196,27 @@ fn count_networks(plan: &Plan, worker: usize, frames: &[Received], headers: &[Re
         run.bytes += rx.octets() as u64;
     }
     run.count(plan, worker);
+}
+
+/// Between the passes, for ports that limit what comes in: what is above the limit goes no further, and teaches nothing.
+#[cold]
+fn police(
+    now: Timestamp,
+    plan: &Plan,
+    worker: usize,
+    batch: &Batch,
+    headers: &mut [Result<Header, DropReason>],
+) {
+    for (slot, (rx, header)) in batch.frames().iter().zip(headers).enumerate() {
+        let limit = plan.topology.limits(rx.ingress).and_then(|limits| limits.rx.as_ref());
+        let (Ok(Header { network, .. }), Some(limit)) = (&*header, limit) else { continue };
+        let octets = rx.offload.wire_octets(batch.bytes(slot).len());
+        let passes = plan.port(rx.ingress).is_none_or(|port| port.meters().rx.take(limit, bits(octets), now));
+        if !passes {
+            count_dropped(plan, *network, worker);
+            *header = Err(DropReason::LimitRx);
+        }
+    }
 }
 
 // Calls, so that they weigh nothing on the ordinary frame's way.

@@ -8,6 +8,7 @@
 //!            forwarder.forward(batch)      decide:
 //!              Frame::parse                  addresses and outer tag                                 frame
 //!              topology.classify             port and tag -> network                                 topology
+//!              police                        within the port's limit?                                limit
 //!              fdb.learn                     the source is on this port                              fdb
 //!              fdb.lookup                    the destination is on which port?                       fdb
 //!              topology.reach                may the frame leave there? flood: where?                topology
@@ -32,6 +33,7 @@ pub mod fdb;
 pub mod forward;
 pub mod frame;
 pub mod headers;
+pub mod limit;
 pub mod mirror;
 pub mod offload;
 pub mod plan;

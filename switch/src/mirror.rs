@@ -70,8 +70,8 @@ impl Copies {
     }
 
     /// What leaves by the mirror, in the order in which it was copied.
-    pub(crate) fn outs(&self) -> &[Out] {
-        &self.outs
+    pub(crate) fn outs(&mut self) -> &mut [Out] {
+        &mut self.outs
     }
 
     fn push(&mut self, out: Out) {

@@ -203,6 +203,14 @@ impl Offload {
         }
     }
 
+    /// Octets of all wire frames that a frame of `frame_len` octets with this metadata stands for, each with its headers, without
+    /// FCS.
+    #[inline]
+    pub fn wire_octets(&self, frame_len: usize) -> usize {
+        let headers = self.gso.map_or(0, |gso| usize::from(gso.header_len));
+        frame_len + (self.segments(frame_len) - 1) * headers
+    }
+
     /// How many wire frames a frame of `frame_len` octets with this metadata stands for; at least 1.
     #[inline]
     pub fn segments(&self, frame_len: usize) -> usize {
@@ -309,6 +317,8 @@ mod tests {
         assert_eq!(offload, Offload { csum: Csum::Partial { start: 34, offset: 16 }, gso: Some(gso) });
         assert_eq!(offload.segments(TCP4.len()), 3);
         assert_eq!(offload.wire_len(TCP4.len()), 58);
+        assert_eq!(offload.wire_octets(TCP4.len()), 3 * 54 + 10);
+        assert_eq!(Offload::NONE.wire_octets(TCP4.len()), 64);
         assert_eq!(offload.emit(), [1, 1, 54, 0, 4, 0, 34, 0, 16, 0]);
         assert_eq!(offload.shifted(4).emit(), [1, 1, 58, 0, 4, 0, 38, 0, 16, 0]);
         assert_eq!(offload.shifted(4).shifted(-4), offload);

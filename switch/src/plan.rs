@@ -18,6 +18,7 @@ use crate::{
     counters::{NetworkCounters, PortCounters, PortTotals},
     device::Device,
     fdb::Fdb,
+    limit::Meters,
     mirror::Mirror,
     topology::Topology,
 };
@@ -29,6 +30,7 @@ pub struct Port {
     /// Where its frames go out.
     pub device: Arc<dyn Device>,
     counters: Arc<[PortCounters]>,
+    meters: Arc<Meters>,
     /// The `errno` that stopped receiving on it; zero while it works.
     fault: AtomicI32,
 }
@@ -36,7 +38,18 @@ pub struct Port {
 impl Port {
     /// A port that counts in `counters`, one for each worker: fresh ones, or those of the device before.
     pub fn new(id: PortId, device: Arc<dyn Device>, counters: Arc<[PortCounters]>) -> Self {
-        Self { id, device, counters, fault: AtomicI32::new(0) }
+        Self { id, device, counters, meters: Arc::default(), fault: AtomicI32::new(0) }
+    }
+
+    /// Keeps the limits together with `before`: what has passed there counts here. Else their buckets are full at first.
+    #[must_use]
+    pub fn metered_with(self, before: &Self) -> Self {
+        Self { meters: Arc::clone(&before.meters), ..self }
+    }
+
+    /// What has passed under the port's limits.
+    pub fn meters(&self) -> &Meters {
+        &self.meters
     }
 
     /// The counters that `worker`, and only it, adds to.

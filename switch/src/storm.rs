@@ -1,42 +1,13 @@
 //! Storm control: how many frames a port may flood in a second.
 
-use crate::{addr::Timestamp, drops::DropReason, topology::StormLimits};
+use std::num::NonZeroU64;
 
-/// A token bucket of a tenth of a second's frames, at least one. Full at first: quiet is no storm.
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    /// Frames left, in thousandths: one millisecond at `limit` per second adds `limit` of them.
-    left: u64,
-    filled: Timestamp,
-}
-
-const FRAME: u64 = 1000;
-
-impl Default for Bucket {
-    fn default() -> Self {
-        Self { left: u64::MAX, filled: Timestamp::default() }
-    }
-}
-
-impl Bucket {
-    /// As it is at `now`: filled up by what was not taken.
-    fn at(self, limit: u32, now: Timestamp) -> Self {
-        let limit = u64::from(limit);
-        let room = (limit * FRAME / 10).max(FRAME.min(limit * FRAME));
-        let elapsed = now.as_millis().saturating_sub(self.filled.as_millis());
-        Self { left: self.left.saturating_add(elapsed.saturating_mul(limit)).min(room), filled: now }
-    }
-
-    /// Takes one frame out of the bucket, if there is one.
-    fn take(&mut self, limit: u32, now: Timestamp) -> bool {
-        *self = self.at(limit, now);
-        let allowed = self.left >= FRAME;
-        if allowed {
-            self.left -= FRAME;
-        }
-        allowed
-    }
-}
+use crate::{
+    addr::Timestamp,
+    drops::DropReason,
+    limit::{Bucket, Limit},
+    topology::StormLimits,
+};
 
 /// What a frame that is flooded is flooded for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,10 +36,9 @@ impl Storm {
             Flood::Multicast => (&mut self.multicast, limits.multicast, DropReason::StormMulticast),
             Flood::Unknown => (&mut self.unknown, limits.unknown, DropReason::StormUnknown),
         };
-        match limit {
-            Some(limit) if !bucket.take(limit, now) => Err(reason),
-            _ => Ok(()),
-        }
+        let allowed =
+            limit.is_none_or(|frames| limited(frames).is_some_and(|limit| bucket.take(&limit, 1, now)));
+        if allowed { Ok(()) } else { Err(reason) }
     }
 
     /// How many frames may be flooded at `now`; `None`: there is no limit.
@@ -78,8 +48,14 @@ impl Storm {
             Flood::Multicast => self.multicast,
             Flood::Unknown => self.unknown,
         };
-        limits.of(flood).map(|limit| bucket.at(limit, now).left / FRAME)
+        limits.of(flood).map(|frames| limited(frames).map_or(0, |limit| bucket.left(&limit, now)))
     }
+}
+
+/// So many frames a second, and those of a tenth of one at once, at least one; `None`: not a single one.
+fn limited(frames: u32) -> Option<Limit> {
+    let rate = NonZeroU64::new(frames.into())?;
+    Some(Limit::new(rate, (rate.get() / 10).max(1)))
 }
 
 impl StormLimits {

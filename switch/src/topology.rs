@@ -10,6 +10,7 @@ use crate::{
     addr::{NetworkId, PortId, VlanId},
     drops::DropReason,
     frame::{ETHERNET_HEADER, Frame, TAG, Tag},
+    limit::{Limit, Limits},
 };
 
 /// The octets an IP packet may have on a port whose MTU nobody set: a jumbo frame of 9216 octets.
@@ -44,6 +45,8 @@ pub struct PortRules {
     pub mac_limit: Option<u32>,
     /// What it may flood.
     pub storm: StormLimits,
+    /// How much may come in and leave by it.
+    pub limits: Limits,
     /// Octets of the longest IP packet that may leave by it.
     pub mtu: u16,
 }
@@ -59,6 +62,7 @@ impl PortRules {
             flood: true,
             mac_limit: None,
             storm: StormLimits::default(),
+            limits: Limits::default(),
             mtu: DEFAULT_MTU,
         }
     }
@@ -166,6 +170,8 @@ pub struct Topology {
     /// By network number.
     networks: Vec<NetworkEntry>,
     group_forward_mask: u16,
+    /// Whether what comes in from some tunnel is limited.
+    limits_tunnels: bool,
 }
 
 #[derive(Debug)]
@@ -176,6 +182,8 @@ struct PortEntry {
     mac_limit: Option<u32>,
     storm: StormLimits,
     max_frame: usize,
+    /// Elsewhere: few ports have any, and the lines that every frame needs stay few.
+    limits: Option<Box<Limits>>,
 }
 
 #[derive(Debug)]
@@ -230,6 +238,7 @@ impl Topology {
                 })
                 .collect(),
             group_forward_mask,
+            limits_tunnels: false,
         };
         for rules in ports {
             topology.add_port(&known, rules)?;
@@ -282,9 +291,11 @@ impl Topology {
             horizon: rules.horizon,
             mac_limit: rules.mac_limit,
             storm: rules.storm,
+            limits: (rules.limits != Limits::default()).then(|| rules.limits.into()),
             // As the kernel's is_skb_forwardable: a tag is not held against the frame.
             max_frame: usize::from(rules.mtu) + ETHERNET_HEADER + TAG,
         };
+        self.limits_tunnels |= matches!(rules.mode, PortMode::Tunnel(_)) && rules.limits.rx.is_some();
         match self.ports[rules.id.index()].replace(entry) {
             None => Ok(()),
             Some(_) => Err(TopologyError::PortTwice(rules.id)),
@@ -402,6 +413,27 @@ impl Topology {
     /// What `port` may flood.
     pub fn storm(&self, port: PortId) -> StormLimits {
         self.ports.get(port.index()).and_then(Option::as_ref).map(|entry| entry.storm).unwrap_or_default()
+    }
+
+    /// How much may come in and leave by `port`.
+    pub fn limits(&self, port: PortId) -> Option<&Limits> {
+        self.ports.get(port.index())?.as_ref()?.limits.as_deref()
+    }
+
+    /// Whether a batch whose first frame came in by `port` may hold frames of a port that limits what comes in: a batch is of
+    /// one port, or of all tunnels.
+    pub(crate) fn limits_batch(&self, port: PortId) -> bool {
+        self.port(port).is_ok_and(|entry| {
+            entry.limits.as_ref().is_some_and(|limits| limits.rx.is_some())
+                || self.limits_tunnels && matches!(entry.ingress, Ingress::Tunnel)
+        })
+    }
+
+    /// [`max_frame`](Self::max_frame), and the limit of what leaves by `port`.
+    #[inline]
+    pub(crate) fn way_out(&self, port: PortId) -> (usize, Option<&Limit>) {
+        let Some(Some(entry)) = self.ports.get(port.index()) else { return (0, None) };
+        (entry.max_frame, entry.limits.as_ref().and_then(|limits| limits.tx.as_ref()))
     }
 
     /// Octets of the longest frame that may leave by `port`, with Ethernet header and one tag, without FCS.

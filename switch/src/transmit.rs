@@ -83,7 +83,7 @@ impl Egress {
 
     /// Hands each port that has something to send its frames, in the order of the ports' first frames, and is empty
     /// afterwards.
-    pub fn drain(&mut self, mut serve: impl FnMut(PortId, &[Out])) {
+    pub fn drain(&mut self, mut serve: impl FnMut(PortId, &mut [Out])) {
         for port in self.touched.drain(..) {
             let queue = &mut self.queues[port.index()];
             serve(port, queue);
@@ -307,6 +307,12 @@ impl<'a> Transmit<'a> {
         let offload = offload.shifted(out.tag.shift());
         let head = Head::new(&offload, addresses, tag);
         Ok(if takes { Form::Retagged(head, rest) } else { Form::Uncut(head, rest, offload) })
+    }
+
+    /// Octets of the wire frames that `out` stands for where it lies.
+    pub fn wire_octets(&self, out: Out) -> usize {
+        let slot = usize::from(out.slot);
+        self.batch.frames()[slot].offload.wire_octets(self.batch.bytes(slot).len())
     }
 
     /// Counts what became of `out`: `Ok` holds the wire frames it was cut into, 1 if it left whole.

@@ -6,7 +6,7 @@ mod counting;
 
 use std::{
     io,
-    num::NonZeroU16,
+    num::{NonZeroU16, NonZeroU64},
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -21,6 +21,7 @@ use vswitch::{
     device::{Device, Refuse},
     engine::Engine,
     fdb::{Damping, Fdb, Settings},
+    limit::{Limit, Limits},
     offload::{Capabilities, Offload, VNET_HEADER},
     plan::{Plan, Port, Receiver},
     topology::{Network, PortMode, PortRules, Topology},
@@ -80,6 +81,11 @@ const NOW: Timestamp = Timestamp::from_millis(1_000);
 impl Case {
     /// `ports` access ports and a trunk behind them; a table for `limit` stations.
     fn new(ports: u16, limit: u32, sinks: Capabilities, mill: Mill) -> Self {
+        Self::with(ports, limit, Limits::default(), sinks, mill)
+    }
+
+    /// The same with `limits` at every port.
+    fn with(ports: u16, limit: u32, limits: Limits, sinks: Capabilities, mill: Mill) -> Self {
         let damping = Damping { moves: 3, ..Damping::default() };
         let fdb = Arc::new(Fdb::new(Settings { limit, damping, ..Settings::default() }));
         let networks = [(BLUE, 10), (RED, 20)].map(|(id, vlan)| Network {
@@ -87,9 +93,10 @@ impl Case {
             vlan: VlanId::try_from(vlan).ok(),
             passes_tags: false,
         });
-        let mut rules: Vec<_> = (0..ports).map(|port| PortRules::access(PortId(port), BLUE)).collect();
+        let port = |port| PortRules { limits, ..PortRules::access(PortId(port), BLUE) };
+        let mut rules: Vec<_> = (0..ports).map(port).collect();
         let mode = PortMode::Trunk { tagged: vec![BLUE, RED], native: None };
-        rules.push(PortRules { mode, ..PortRules::access(PortId(ports), BLUE) });
+        rules.push(PortRules { mode, ..port(ports) });
         let topology = Topology::build(&networks, &rules, 0).expect("consistent");
         let sinks = Arc::new(Mill { capabilities: sinks, sent: AtomicU64::new(0), ..Mill::of(vec![0; 14]) });
         let ports = rules.iter().map(|rules| {
@@ -186,6 +193,10 @@ fn forwarding_allocates_nothing() {
     let mut moving = Case::new(4, 100_000, all, stations(79 * 64, broadcast()));
     assert_eq!(moving.allocations("more stations move than are remembered", 1000), 0);
     assert!(moving.fdb.totals().moved > 10_000);
+    let limit = NonZeroU64::new(1_000_000).map(|rate| Limit::new(rate, 1_000_000));
+    let limits = Limits { rx: limit, tx: limit };
+    let mut limited = Case::with(4, 1000, limits, all, stations(1, broadcast()));
+    assert_eq!(limited.allocations("frames above a limit", 30), 0);
     let mut held = Case::new(4, 1000, all, stations(64, broadcast()));
     assert_eq!(held.allocations("stations that are held", 30), 0);
     assert_eq!(held.fdb.totals().held, 64);

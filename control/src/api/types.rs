@@ -18,7 +18,7 @@ use vswitch::addr::MacAddr;
 use self::counters::{Load, NetworkStats, TableStats};
 pub use self::network::{Endpoint, Network, Prune, Pruned, SubnetUsage, has_label};
 pub use crate::model::Direction;
-use crate::model::{MirrorSpec, Name};
+use crate::model::{LimitSpec, MirrorSpec, Name};
 
 /// The daemon at a glance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -101,6 +101,10 @@ pub struct Port {
     pub mtu: u16,
     /// Whether its device carries checksum and segmentation offloads.
     pub offload: bool,
+    /// What may come in and leave by it, such as `{"rx": "100 Mbit/s"}`.
+    #[serde(default, skip_serializing_if = "LimitSpec::is_none")]
+    #[schema(value_type = Object)]
+    pub limit: LimitSpec,
     /// The worker that receives on it.
     pub worker: u16,
     /// Addresses learned or pinned on it.

@@ -19,7 +19,7 @@ use crate::{
     api::{ApiError, ErrorCode, types::Port},
     client::{Client, ClientError, connect_error},
     link::{self, Links, Wanted, host_ifname},
-    model::{Carries, DeviceSpec, InterfaceSpec, Name, PortSpec, StormSpec},
+    model::{Carries, DeviceSpec, InterfaceSpec, LimitSpec, Name, PortSpec},
     netns::{Namespace, run_in},
 };
 
@@ -41,6 +41,8 @@ pub struct Order {
     pub interface: InterfaceSpec,
     /// Octets of the longest IP packet; the network's unless told.
     pub mtu: Option<u16>,
+    /// What it may send and be sent.
+    pub limit: LimitSpec,
 }
 
 /// What kind of interface a helper makes.
@@ -73,16 +75,8 @@ pub async fn attach(api: PathBuf, order: Order) -> Result<Port, ClientError> {
         Kind::Tap => DeviceSpec::Tap(interface.clone()),
         Kind::Veth => DeviceSpec::Veth(interface.clone()),
     };
-    let port = PortSpec {
-        name: order.name,
-        carries: Carries::Access { network: order.network },
-        device,
-        mtu: order.mtu,
-        isolated: false,
-        mac_limit: None,
-        storm: StormSpec::default(),
-        offload: true,
-    };
+    let carries = Carries::Access { network: order.network };
+    let port = PortSpec { mtu: order.mtu, limit: order.limit, ..PortSpec::new(order.name, carries, device) };
     let super_frame = network.spec.vni.map(|_| link::super_frame(mtu));
     let wanted =
         Wanted { ifname: ifname.clone(), spec: interface, mtu: Some(mtu), super_frame, ..Wanted::default() };

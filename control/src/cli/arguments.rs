@@ -17,7 +17,7 @@ use crate::{
         helper::{self, Order},
         target::Target,
     },
-    model::{Carries, DeviceSpec, InterfaceSpec, Name, Netns, PortSpec, StormSpec},
+    model::{BURST, Carries, DeviceSpec, InterfaceSpec, LimitSpec, Name, Netns, PortSpec, Rate},
 };
 
 /// Looks at and commands a running vswitchd.
@@ -253,10 +253,34 @@ impl InterfaceArguments {
     }
 }
 
+/// What a port may send and be sent.
+#[derive(Debug, Args)]
+pub(super) struct LimitArguments {
+    /// What it may send at most, such as 100Mbit/s; more is dropped.
+    #[arg(long, value_name = "RATE")]
+    rx_limit: Option<Rate>,
+    /// What it may send at once after a pause; as much as in 200 ms unless told.
+    #[arg(long, value_name = "OCTETS", requires = "rx_limit", value_parser = burst)]
+    rx_burst: Option<u32>,
+    /// What it may be sent at most, such as 1Gbit/s; more is dropped.
+    #[arg(long, value_name = "RATE")]
+    tx_limit: Option<Rate>,
+    /// What it may be sent at once after a pause; as much as in 200 ms unless told.
+    #[arg(long, value_name = "OCTETS", requires = "tx_limit", value_parser = burst)]
+    tx_burst: Option<u32>,
+}
+
+impl LimitArguments {
+    pub(super) fn spec(&self) -> LimitSpec {
+        LimitSpec { rx: self.rx_limit, rx_burst: self.rx_burst, tx: self.tx_limit, tx_burst: self.tx_burst }
+    }
+}
+
 /// `vswitchctl port add`
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     vswitchctl port add web --network blue --netns web --ip 10.9.0.2/24\n  \
+    vswitchctl port add db --network blue --netns db --rx-limit 100Mbit/s --tx-limit 1Gbit/s\n  \
     vswitchctl port add uplink --kind packet --device eth1 --trunk blue,red")]
 pub struct PortArguments {
     /// Its name.
@@ -287,6 +311,8 @@ pub struct PortArguments {
     /// Addresses learned on the port at most.
     #[arg(long, value_name = "COUNT")]
     mac_limit: Option<u32>,
+    #[command(flatten)]
+    limit: LimitArguments,
     /// Do not ask the device to carry checksum and segmentation offloads.
     #[arg(long)]
     no_offload: bool,
@@ -332,14 +358,12 @@ impl PortArguments {
             None => Carries::Trunk { trunk: self.trunk.clone(), native: self.native.clone() },
         };
         Ok(PortSpec {
-            name: self.name.clone(),
-            carries,
-            device,
             mtu: self.interface.mtu,
             isolated: self.isolated,
             mac_limit: self.mac_limit,
-            storm: StormSpec::default(),
             offload: !self.no_offload,
+            limit: self.limit.spec(),
+            ..PortSpec::new(self.name.clone(), carries, device)
         })
     }
 }
@@ -369,6 +393,8 @@ pub struct AttachArguments {
     kind: AttachKind,
     #[command(flatten)]
     interface: InterfaceArguments,
+    #[command(flatten)]
+    limit: LimitArguments,
 }
 
 #[derive(Debug, Args)]
@@ -420,8 +446,14 @@ impl AttachArguments {
             AttachKind::Veth => helper::Kind::Veth,
         };
         let interface = self.interface.spec(None);
-        Ok(Order { network: self.network.clone(), name, target, kind, interface, mtu: self.interface.mtu })
+        let (mtu, limit) = (self.interface.mtu, self.limit.spec());
+        Ok(Order { network: self.network.clone(), name, target, kind, interface, mtu, limit })
     }
+}
+
+fn burst(text: &str) -> Result<u32, String> {
+    let octets = text.parse().ok().filter(|octets| BURST.contains(octets));
+    octets.ok_or_else(|| format!("write a number of octets, {} to {}", BURST.start(), BURST.end()))
 }
 
 fn address(text: &str) -> Result<IpNet, String> {

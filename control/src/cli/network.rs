@@ -19,7 +19,7 @@ use self::{
     template::Template,
 };
 use super::{
-    arguments::{station, vlan},
+    arguments::{LimitArguments, station, vlan},
     done, render,
     sandbox::{self, SandboxArgument},
 };
@@ -31,6 +31,7 @@ use crate::{
     client::{Client, ClientError},
     gateway::Publish,
     model::{Connect, Driver, Ipam, Name, NetworkSpec, NetworkUpdate, Reference, Scope, SubnetSpec, Tags},
+    options,
 };
 
 /// `vswitchctl network`
@@ -187,7 +188,8 @@ pub struct InspectArguments {
 #[command(after_help = "Examples:\n  \
     vswitchctl network connect blue netns:web\n  \
     vswitchctl network connect --ip 10.9.0.7 --alias db --publish 8080:80 blue docker:web\n  \
-    vswitchctl network connect --driver-opt kind=veth blue pid:4711")]
+    vswitchctl network connect --driver-opt kind=veth blue pid:4711\n  \
+    vswitchctl network connect --rx-limit 100Mbit/s --tx-limit 1Gbit/s blue netns:web")]
 pub struct ConnectArguments {
     /// Its IPv4 address; the first free one unless told.
     #[arg(long)]
@@ -204,12 +206,14 @@ pub struct ConnectArguments {
     /// A link-local address besides.
     #[arg(long, value_name = "ADDRESS")]
     link_local_ip: Vec<IpAddr>,
-    /// An option for the interface: kind=tap|veth, ifname=NAME.
+    /// An option for the interface: kind=tap|veth, ifname=NAME, limit.rx=RATE and so on.
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     driver_opt: Vec<(String, String)>,
     /// Publish a port: [[ADDRESS:]HOST PORT:]PORT[/tcp|udp|sctp].
     #[arg(short, long, value_name = "PORTS")]
     publish: Vec<Publish>,
+    #[command(flatten)]
+    limit: LimitArguments,
     /// What the endpoint is called; after its sandbox unless told.
     #[arg(long)]
     name: Option<Name>,
@@ -385,7 +389,7 @@ impl ConnectArguments {
             mac: self.mac_address,
             link_local: self.link_local_ip.clone(),
             aliases: self.alias.clone(),
-            options: self.driver_opt.iter().cloned().collect(),
+            options: self.driver_opt.iter().cloned().chain(options::written(&self.limit.spec())).collect(),
             publish: self.publish.clone(),
             ..Connect::default()
         })

@@ -84,6 +84,11 @@ pub fn port(port: &Port) -> String {
         ("made by", if port.declared { "the configuration file" } else { "the API" }.into()),
         ("mtu", port.mtu.to_string()),
         ("offload", if port.offload { "yes" } else { "no" }.into()),
+    ]);
+    if !port.limit.is_none() {
+        rows.push(("limit", port.limit.to_string()));
+    }
+    rows.extend([
         ("worker", port.worker.to_string()),
         ("addresses", port.macs.to_string()),
         ("received", traffic(&port.rx)),
@@ -295,7 +300,7 @@ mod tests {
     use super::*;
     use crate::{
         api::types::{Change, Fates, PortStats, Worker},
-        model::Name,
+        model::{LimitSpec, Name},
     };
 
     fn name(text: &str) -> Name {
@@ -322,6 +327,7 @@ mod tests {
             reason: None,
             mtu: 1500,
             offload: true,
+            limit: LimitSpec { rx: "100 Mbit/s".parse().ok(), ..LimitSpec::default() },
             worker: 1,
             macs: 1,
             rx: Traffic { frames: 1_234_567, bytes: 9_876_543_210, super_frames: 1000 },
@@ -370,6 +376,7 @@ device     tap eth0@web
 made by    the configuration file
 mtu        1500
 offload    yes
+limit      rx 100 Mbit/s
 worker     1
 addresses  1
 received   1234567 frames (1000 super-frames), 9876543210 bytes

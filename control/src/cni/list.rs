@@ -23,7 +23,7 @@ pub fn conflist(network: &Name, socket: Option<&Path>) -> Value {
     let mut plugin = json!({
         "type": PLUGIN,
         "network": network,
-        "capabilities": { "portMappings": true, "ips": true, "mac": true, "aliases": true, "dns": true },
+        "capabilities": { "portMappings": true, "ips": true, "mac": true, "aliases": true, "dns": true, "bandwidth": true },
     });
     if let Some(socket) = socket {
         plugin["socket"] = json!(socket);

@@ -1,6 +1,7 @@
 //! The deeds: each is a question to the daemon, and what the runtime wants to know of its answer.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
 };
@@ -22,8 +23,9 @@ use crate::{
     client::{Client, ClientError},
     gateway::Publish,
     link::{LinkError, Links, Wanted},
-    model::{ApiSpec, Connect, Id, InterfaceSpec, Name, Netns, Reference},
+    model::{ApiSpec, Connect, Id, InterfaceSpec, LimitSpec, Name, Netns, Reference},
     netns::Namespace,
+    options,
 };
 
 /// The type that stands for our own address management.
@@ -87,10 +89,6 @@ impl Call {
     }
 
     async fn add(&self) -> Result<Value, Failure> {
-        if self.config.runtime_config.bandwidth.is_some() {
-            let what = "bandwidth is not limited here: take it out of the capabilities";
-            return Err(Failure::new(Code::Unsupported, what));
-        }
         let network = self.network().await?;
         let inside = self.inside()?;
         inside
@@ -152,7 +150,7 @@ impl Call {
     /// What is asked of the daemon.
     fn ask(&self, addresses: Vec<IpAddr>) -> Result<Connect, Failure> {
         let wrong = |what: String| Failure::new(Code::Config, what);
-        let mut options = self.config.options.clone();
+        let mut options = self.options()?;
         if self.is_podman() {
             options.entry("hold".into()).or_insert_with(|| "false".into());
         }
@@ -182,6 +180,22 @@ impl Call {
             publish: runtime.port_mappings.iter().map(publish).collect::<Result<_, _>>()?,
             link_local: Vec::new(),
         })
+    }
+
+    /// What the configuration says, and the rates of the runtime in its place.
+    fn options(&self) -> Result<BTreeMap<String, String>, Failure> {
+        let limit = match &self.config.runtime_config.bandwidth {
+            None => LimitSpec::default(),
+            Some(bandwidth) => bandwidth.limit()?,
+        };
+        let mut options = self.config.options.clone();
+        let replaced = |key: &str| {
+            limit.rx.is_some() && key.starts_with("limit.rx")
+                || limit.tx.is_some() && key.starts_with("limit.tx")
+        };
+        options.retain(|key, _| !replaced(key));
+        options.extend(options::written(&limit));
+        Ok(options)
     }
 
     /// The addresses that somebody wrote down: for the runtime, for the network, or in the old way.

@@ -6,7 +6,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::VERSIONS;
-use crate::{api::ErrorCode, client::ClientError};
+use crate::{
+    api::ErrorCode,
+    client::ClientError,
+    model::{LimitSpec, Rate},
+};
 
 /// What a runtime may ask: `CNI_COMMAND`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +90,45 @@ pub(super) struct RuntimeConfig {
     /// A list; podman writes a map of lists by network.
     pub(super) aliases: Value,
     pub(super) dns: Option<Value>,
-    pub(super) bandwidth: Option<Value>,
+    pub(super) bandwidth: Option<Bandwidth>,
+}
+
+/// Rates in bits per second and bursts in bits, as the container sees them; zero is no limit.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Bandwidth {
+    ingress_rate: u64,
+    ingress_burst: u64,
+    egress_rate: u64,
+    egress_burst: u64,
+}
+
+/// Bursts from here on say that nobody chose one: pods can ask for a rate alone, and kubelet, containerd and CRI-O then write
+/// the largest number that they can.
+const NO_BURST: u64 = i32::MAX as u64;
+
+impl Bandwidth {
+    /// The same as the switch sees it: what the container is sent leaves by its port.
+    pub(super) fn limit(&self) -> Result<LimitSpec, Failure> {
+        let (tx, tx_burst) = one("ingress", self.ingress_rate, self.ingress_burst)?;
+        let (rx, rx_burst) = one("egress", self.egress_rate, self.egress_burst)?;
+        Ok(LimitSpec { rx, rx_burst, tx, tx_burst })
+    }
+}
+
+fn one(way: &str, rate: u64, burst: u64) -> Result<(Option<Rate>, Option<u32>), Failure> {
+    let wrong = |what: String| Failure::new(Code::Config, format!("bandwidth: {way}{what}"));
+    match (rate, burst) {
+        (0, 0) => Ok((None, None)),
+        (0, _) => {
+            Err(wrong(format!("Burst is {burst}, but there is no {way}Rate: add it, or leave both out")))
+        }
+        (rate, burst) => {
+            let rate = Rate::try_from(rate).map_err(|error| wrong(format!("Rate: {error}")))?;
+            let octets = u32::try_from(burst / 8).ok().filter(|octets| *octets > 0 && burst < NO_BURST);
+            Ok((Some(rate), octets))
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -149,7 +191,6 @@ pub(super) struct Failure {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Code {
     Version = 1,
-    Unsupported = 2,
     Environment = 4,
     Io = 5,
     Decode = 6,
@@ -191,5 +232,49 @@ impl From<ClientError> for Failure {
             ClientError::Refused(_) => Code::Refused,
         };
         Self::new(code, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(bandwidth: Value) -> Result<String, String> {
+        let bandwidth: Bandwidth = serde_json::from_value(bandwidth).unwrap();
+        let limit = bandwidth.limit();
+        limit
+            .map(|limit| limit.to_string())
+            .map_err(|failure| format!("{}: {}", failure.code, failure.message))
+    }
+
+    #[test]
+    fn a_containers_ingress_is_what_its_port_sends() {
+        for (bandwidth, expected) in [
+            (
+                json!({ "ingressRate": 100_000_000, "ingressBurst": 8_000_000, "egressRate": 2_000_000 }),
+                Ok("rx 2 Mbit/s, tx 100 Mbit/s (burst 1000000)"),
+            ),
+            (json!({ "ingressRate": 0, "egressRate": 0, "egressBurst": 0 }), Ok("")),
+            // What kubelet, containerd and CRI-O write where a pod names a rate alone.
+            (json!({ "egressRate": 1000, "egressBurst": i32::MAX }), Ok("rx 1 kbit/s")),
+            (json!({ "egressRate": 1000, "egressBurst": u32::MAX }), Ok("rx 1 kbit/s")),
+            (json!({ "egressRate": 1000, "egressBurst": u64::from(u32::MAX) * 8 }), Ok("rx 1 kbit/s")),
+            (json!({ "egressRate": 1000, "egressBurst": 7 }), Ok("rx 1 kbit/s")),
+            (
+                json!({ "egressBurst": 1000 }),
+                Err(
+                    "7: bandwidth: egressBurst is 1000, but there is no egressRate: add it, or leave both out",
+                ),
+            ),
+            (
+                json!({ "ingressRate": 1_000_000_000_001_u64 }),
+                Err(
+                    "7: bandwidth: ingressRate: \"1000000000001 bit/s\" is no rate: use a whole number and bit/s, kbit/s, Mbit/s or Gbit/s, up to 1000 Gbit/s, like \"100 Mbit/s\"",
+                ),
+            ),
+        ] {
+            let written = bandwidth.to_string();
+            assert_eq!(limit(bandwidth).as_deref().map_err(String::as_str), expected, "{written}");
+        }
     }
 }

@@ -17,9 +17,9 @@ use super::{
 use crate::{
     fields::{Misfit, PortFields},
     model::{
-        ApiSpec, Carries, Config, DampingSpec, DeviceSpec, Direction, DockerSpec, Dscp, MirrorSpec, Name,
-        Netns, NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, StormSpec, SubnetSpec, SwitchSpec, Tags,
-        VxlanSpec,
+        ApiSpec, BURST, Carries, Config, DampingSpec, DeviceSpec, Direction, DockerSpec, Dscp, LimitSpec,
+        MirrorSpec, Name, Netns, NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, StormSpec, SubnetSpec,
+        SwitchSpec, Tags, VxlanSpec,
     },
     options,
     state::network::{NetworkError, choose_addresses},
@@ -265,6 +265,7 @@ fn port(mut table: Table<'_, '_, '_>) -> PortSpec {
         isolated: table.boolean("isolated"),
         mac_limit: table.integer("mac_limit", MAC_LIMIT),
         storm: table.table("storm").map(storm).unwrap_or_default(),
+        limit: table.table("limit").map(limit).unwrap_or_default(),
         offload: table.boolean("offload"),
         remote: table.parsed("remote"),
         remote_port: table.integer("remote_port", 1..=u16::MAX),
@@ -345,8 +346,17 @@ fn peer(mut table: Table<'_, '_, '_>) -> PortSpec {
         PeerSpec { remote, remote_port: table.integer("port", 1..=u16::MAX), flood: table.boolean("flood") };
     let mac_limit = table.integer("mac_limit", MAC_LIMIT);
     let storm = table.table("storm").map(storm).unwrap_or_default();
+    let limit = table.table("limit").map(limit).unwrap_or_default();
+    if let Some((key, what)) = limit.misfit() {
+        table.fault(key, what);
+    }
     table.finish();
-    PortSpec { mac_limit, storm, ..PortSpec::new(name, Carries::Tunnel { networks }, DeviceSpec::Peer(spec)) }
+    PortSpec {
+        mac_limit,
+        storm,
+        limit,
+        ..PortSpec::new(name, Carries::Tunnel { networks }, DeviceSpec::Peer(spec))
+    }
 }
 
 fn mirror(mut table: Table<'_, '_, '_>) -> MirrorSpec {
@@ -377,6 +387,20 @@ fn storm(mut table: Table<'_, '_, '_>) -> StormSpec {
         multicast: table.integer("multicast", 0..=u32::MAX),
         unknown: table.integer("unknown", 0..=u32::MAX),
     };
+    table.finish();
+    spec
+}
+
+fn limit(mut table: Table<'_, '_, '_>) -> LimitSpec {
+    let mut spec = LimitSpec {
+        rx: table.parsed("rx"),
+        rx_burst: table.integer("rx_burst", BURST),
+        tx: table.parsed("tx"),
+        tx_burst: table.integer("tx_burst", BURST),
+    };
+    // A burst is no stray because its rate could not be read.
+    spec.rx_burst = spec.rx_burst.filter(|_| spec.rx.is_some() || !table.has("rx"));
+    spec.tx_burst = spec.tx_burst.filter(|_| spec.tx.is_some() || !table.has("tx"));
     table.finish();
     spec
 }

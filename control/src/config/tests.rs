@@ -45,6 +45,7 @@ fn the_design_example() {
         address = ["10.9.0.2/24"]
         gateway = "10.9.0.1"
         storm.broadcast = 0
+        limit = { rx = "100 Mbit/s", tx = "1 Gbit/s", tx_burst = 1_000_000 }
         [[port]]
         name = "uplink"
         kind = "packet"
@@ -65,6 +66,7 @@ fn the_design_example() {
     assert_eq!(interface.netns, Some(Netns::Name("web".into())));
     assert_eq!(interface.gateway.len(), 1);
     assert_eq!(web.storm.broadcast, Some(0));
+    assert_eq!(web.limit.to_string(), "rx 100 Mbit/s, tx 1 Gbit/s (burst 1000000)");
     assert!(matches!(&uplink.carries, Carries::Trunk { trunk, native: Some(_) } if trunk.len() == 1));
     assert_eq!(uplink.device, DeviceSpec::Packet { device: "eth1".into() });
 }
@@ -266,6 +268,14 @@ fn one_error_each() {
         (tap("isolated=1"), "port[1].isolated: is a whole number: use true or false"),
         (tap("storm={unknwn=1}"), "port[1].storm.unknwn: unknown key: did you mean unknown?"),
         (tap("storm={unknown=-1}"), "port[1].storm.unknown: -1 is out of range"),
+        (tap("limit={rx='fast'}"), "net.toml:16: port[1].limit.rx: \"fast\" is no rate: use a whole number and bit/s"),
+        (tap("limit={rx=100}"), "port[1].limit.rx: is a whole number: write it in quotes"),
+        (tap("limit={tx='1 Gbit/s',tx_burst=0}"), "port[1].limit.tx_burst: 0 is out of range: use 1 to 4294967295"),
+        (
+            tap("limit={rx='1 Gbit/s',tx_burst=7}"),
+            "port[1].limit.tx_burst: there is no limit.tx that it belongs to: add it, or remove this",
+        ),
+        (tap("limit={egress='1 Gbit/s'}"), "port[1].limit.egress: unknown key"),
         (tap("device='eth1'"), "port[1].device: belongs to kind packet"),
         (port("kind='packet'\nnetwork='blue'"), "port[1].device: missing"),
         (port("kind='packet'\nnetwork='blue'\ndevice='et h'"), "port[1].device: \"et h\" has a blank"),
@@ -400,7 +410,7 @@ mod hostile {
         fn no_text_panics(lines in proptest::collection::vec(
             prop_oneof![
                 Just("[[port]]".to_owned()), Just("[[network]]".to_owned()), Just("[switch]".to_owned()),
-                "(name|network|trunk|kind|mtu|vlan|address|gateway|netns|storm|native) = ('[a-f0-9.:/]{0,9}'|-?[0-9]{1,40}|\\[\\]|\\['x', 3\\]|\\{\\}|1.5|true|1979-05-27)",
+                "(name|network|trunk|kind|mtu|vlan|address|gateway|netns|storm|limit|native) = ('[a-f0-9.:/]{0,9}'|-?[0-9]{1,40}|\\[\\]|\\['x', 3\\]|\\{\\}|1.5|true|1979-05-27)",
                 "\\PC{0,20}",
             ], 0..12)) {
             let _ = parse("net.toml", &lines.join("\n"));

@@ -63,7 +63,7 @@ pub(super) fn trace(state: &State, edge: &Edge, request: &TraceRequest) -> Resul
         port: request.port.clone(),
         summary: frame::describe(&bytes, bytes.len()),
         hex: frame::to_hex(&bytes),
-        steps: words.steps(&trace, port.id, |flood| {
+        steps: words.steps(&trace, &port, |flood| {
             let limits = plan.topology.storm(port.id);
             let limit = limits.of(flood)?;
             Some(match storm {
@@ -122,7 +122,7 @@ impl Words<'_> {
     fn steps(
         &self,
         trace: &core::Trace<'_>,
-        ingress: PortId,
+        ingress: &state::Port,
         storm: impl Fn(Flood) -> Option<String>,
     ) -> Vec<Step> {
         let mut steps = Vec::new();
@@ -154,7 +154,10 @@ impl Words<'_> {
         let network = self.names.network(network);
         let how = if tag.is_some() { "by its tag" } else { "by its port" };
         step("classify", format!("network {network}, {how}"));
-        step("learn", self.learned(learned, ingress));
+        if let Some(rate) = ingress.spec.limit.rx {
+            step("limit", format!("unless the port's {rate} are used up"));
+        }
+        step("learn", self.learned(learned, ingress.id));
         for (network, mac) in trace.evicted.iter().map(Place::station) {
             let network = self.names.network(network);
             step("learn", format!("the table is full: {mac} of network {network} would be forgotten"));
@@ -224,6 +227,9 @@ impl Words<'_> {
                 parts.push(format!("by VXLAN to {}, vni {}", collector.remote, collector.vni));
             }
             _ => {}
+        }
+        if let Some(rate) = spec.as_ref().and_then(|spec| spec.limit.tx) {
+            parts.push(format!("unless its {rate} are used up"));
         }
         let mut dropped = None;
         match exit.result {

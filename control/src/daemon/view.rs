@@ -317,6 +317,7 @@ pub(super) fn port(state: &State, edge: &Edge, port: &state::Port) -> Port {
         reason,
         mtu: port.mtu,
         offload: spec.offload,
+        limit: spec.limit,
         worker: real.map_or(0, |real| u16::try_from(real.worker).unwrap_or(u16::MAX)),
         macs: edge.fdb.learned_on(port.id),
         rx: received(&totals),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CollectorSpec, InterfaceSpec, Name, NetworkSpec, PeerSpec, VxlanSpec};
+use super::{CollectorSpec, InterfaceSpec, LimitSpec, Name, NetworkSpec, PeerSpec, VxlanSpec};
 use crate::options;
 
 /// A place where frames come and go: `[[port]]`.
@@ -30,6 +30,8 @@ pub struct PortSpec {
     pub mac_limit: Option<u32>,
     /// Frames per second the port may flood.
     pub storm: StormSpec,
+    /// How much may come in and leave by it.
+    pub limit: LimitSpec,
     /// Whether the device is asked to carry checksum and segmentation offloads.
     pub offload: bool,
 }
@@ -45,6 +47,7 @@ impl PortSpec {
             isolated: false,
             mac_limit: None,
             storm: StormSpec::default(),
+            limit: LimitSpec::default(),
             offload: true,
         }
     }

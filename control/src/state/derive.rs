@@ -134,9 +134,10 @@ fn endpoint_port(endpoint: &EndpointSpec, options: &NetworkOptions, gateway: Vec
         persist: true,
         bare: (!is_ours).then(|| Bare { moved: endpoint.moved.clone() }),
     };
-    let told = options::of_endpoint(&endpoint.options).ok().and_then(|it| it.veth);
-    let veth = told.unwrap_or(options.veth);
+    let told = options::of_endpoint(&endpoint.options).ok();
+    let veth = told.as_ref().and_then(|it| it.veth).unwrap_or(options.veth);
+    let limit = told.map_or(options.limit, |it| it.limit.or(options.limit));
     let device = if veth { DeviceSpec::Veth(interface) } else { DeviceSpec::Tap(interface) };
     let carries = Carries::Access { network: endpoint.network.clone() };
-    PortSpec { isolated: !options.icc, ..PortSpec::new(endpoint.port.clone(), carries, device) }
+    PortSpec { isolated: !options.icc, limit, ..PortSpec::new(endpoint.port.clone(), carries, device) }
 }

@@ -283,6 +283,7 @@ fn port_rules(state: &State, port: &Port, group: bool) -> Option<PortRules> {
         flood: is_flooded_to(&port.spec.device, group),
         mac_limit: port.spec.mac_limit,
         storm: StormLimits { broadcast, multicast, unknown },
+        limits: port.spec.limit.limits(),
         mtu: port.mtu,
     })
 }

@@ -227,6 +227,7 @@ fn a_reload_applies_the_difference_and_tells_it() {
         kind = "tap"
         isolated = true
         storm = { broadcast = 7 }
+        limit = { tx = "1000mbit" }
     "#;
     let plan = state.plan(Command::Reload(config(file))).unwrap();
     let lines: Vec<_> = plan.changes.iter().map(ToString::to_string).collect();
@@ -239,7 +240,7 @@ fn a_reload_applies_the_difference_and_tells_it() {
             "+ port app",
             "- port db",
             "~ port new: mtu 1500 -> 1450",
-            "~ port web: isolated false -> true, mtu 1500 -> 1450, storm.broadcast unset -> 7",
+            "~ port web: isolated false -> true, limit.tx unset -> 1 Gbit/s, mtu 1500 -> 1450, storm.broadcast unset -> 7",
         ]
     );
     let expected = ["set switch", "close db=0", "set topology", "update new=2", "update web=1", "open app=0"];
@@ -256,6 +257,7 @@ fn what_changes_in_place_and_what_does_not() {
         (json!({"network": "red"}), vec!["set topology", "update p=0"]),
         (json!({"storm": {"unknown": 0}}), vec!["set topology", "update p=0"]),
         (json!({"mac_limit": 3}), vec!["set topology", "update p=0"]),
+        (json!({"limit": {"rx": "1 Gbit/s"}}), vec!["set topology", "update p=0"]),
         (json!({"mtu": 1400}), vec!["set topology", "update p=0"]),
         (json!({"address": "10.0.0.2/8", "gateway": "10.0.0.1"}), vec!["update p=0"]),
         (json!({"mac": "02:00:00:00:00:01"}), vec!["update p=0"]),

@@ -93,6 +93,7 @@ pub(crate) fn port_of(spec: &PortSpec) -> Port {
         reason: None,
         mtu: 1500,
         offload: spec.offload,
+        limit: spec.limit,
         worker: 0,
         macs: 0,
         rx: Traffic { frames: 7, bytes: 700, super_frames: 1 },

@@ -450,9 +450,12 @@ mod tests {
     use ratatui::{Terminal, backend::TestBackend};
 
     use super::*;
-    use crate::api::types::{
-        Drop, Fates, PortState, Worker,
-        counters::{Histogram, Load},
+    use crate::{
+        api::types::{
+            Drop, Fates, PortState, Worker,
+            counters::{Histogram, Load},
+        },
+        model::LimitSpec,
     };
 
     fn port(name: &str, kind: &str, frames: u64) -> Port {
@@ -470,6 +473,7 @@ mod tests {
             reason: None,
             mtu: 1500,
             offload: true,
+            limit: LimitSpec::default(),
             worker: 0,
             macs: 3,
             rx: Traffic { frames, bytes: frames * 1000, super_frames: 0 },

@@ -3,10 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use vswitch::{
-    addr::NetworkId,
+    addr::{NetworkId, PortId},
     counters::{NetworkCounters, NetworkTotals},
+    device::Device,
     fdb::Learning,
     plan::{Plan, Port, Receiver},
+    topology::Topology,
 };
 
 use super::{Edge, EdgeNetwork};
@@ -37,10 +39,7 @@ impl Edge {
         }
         for (&id, port) in &self.ports {
             let Some(device) = port.device.as_ref().ok().and_then(OpenDevice::device) else { continue };
-            // A port that stays keeps what the workers know of it.
-            let known = self.workers.plan().port(id).filter(|known| Arc::ptr_eq(&known.device, &device));
-            let new = || Arc::new(Port::new(id, Arc::clone(&device), Arc::clone(&port.counters)));
-            plan.ports[id.index()] = Some(known.map_or_else(new, Arc::clone));
+            plan.ports[id.index()] = Some(self.port_of_plan(id, Arc::clone(&device), &plan.topology));
             plan.receivers.push(Receiver { key: port.key, device, port: id, worker: port.worker });
         }
         if let Some(tunnel) = self.tunnel() {
@@ -50,6 +49,21 @@ impl Edge {
         for device in std::mem::take(&mut self.leaving) {
             device.remove().await;
         }
+    }
+
+    /// A port for the next plan. One that stays is the one that the workers have; one that has another device takes over what
+    /// has passed under its limits, if these stay.
+    pub(super) fn port_of_plan(&self, id: PortId, device: Arc<dyn Device>, topology: &Topology) -> Arc<Port> {
+        let now = self.workers.plan();
+        let known = now.port(id).filter(|_| now.topology.limits(id) == topology.limits(id));
+        if let Some(known) = known.filter(|known| Arc::ptr_eq(&known.device, &device)) {
+            return Arc::clone(known);
+        }
+        let port = Port::new(id, device, Arc::clone(&self.ports[&id].counters));
+        Arc::new(match known {
+            Some(known) => port.metered_with(known),
+            None => port,
+        })
     }
 
     /// Whether a closed port's interface still waits for the next plan to be removed.

@@ -7,8 +7,7 @@ use std::{
 
 use vswitch::{
     addr::PortId,
-    device::Device,
-    plan::{Plan, Port, Receiver},
+    plan::{Plan, Receiver},
 };
 use vswitch_vxlan::endpoint::Endpoint;
 
@@ -59,17 +58,15 @@ impl Edge {
     /// Puts the tunnel's ports and receivers into `plan`: each worker receives by an inlet of its own.
     pub(super) fn lay(&self, tunnel: &Tunnel<'_>, state: &State, plan: &mut Plan) {
         let devices = tunnel.devices(state);
-        let port = |id: PortId, device: Arc<dyn Device>| {
-            Some(Arc::new(Port::new(id, device, Arc::clone(&self.ports[&id].counters))))
-        };
         for ((id, ..), remote) in tunnel.peers.iter().zip(devices.remotes) {
-            plan.ports[id.index()] = port(*id, remote);
+            plan.ports[id.index()] = Some(self.port_of_plan(*id, remote, &plan.topology));
         }
         for collector in devices.collectors {
             let id = collector.port();
-            plan.ports[id.index()] = port(id, collector);
+            plan.ports[id.index()] = Some(self.port_of_plan(id, collector, &plan.topology));
         }
-        plan.ports[tunnel.own.index()] = port(tunnel.own, Arc::clone(&devices.inlets[0]) as _);
+        let inlet = Arc::clone(&devices.inlets[0]);
+        plan.ports[tunnel.own.index()] = Some(self.port_of_plan(tunnel.own, inlet, &plan.topology));
         let first = self.ports[&tunnel.own].key;
         for ((key, worker), inlet) in (first..).zip((0..self.workers.count()).cycle()).zip(devices.inlets) {
             plan.receivers.push(Receiver { key, device: inlet, port: tunnel.own, worker });

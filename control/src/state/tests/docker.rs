@@ -111,6 +111,36 @@ fn the_oldest_endpoint_is_the_default_route_until_it_goes() {
 }
 
 #[test]
+fn a_container_has_its_own_limits_or_those_of_its_network() {
+    let mut state = State::default();
+    let spec =
+        json!({"name": "blue", "ipam": "default", "options": {"limit.rx": "1gbit", "limit.tx": "2gbit"}});
+    state.apply(Command::AddNetwork(network(spec))).unwrap();
+    state.apply(connect("blue", "web", 1)).unwrap();
+    let own = json!({"sandbox": "db", "options": {"limit.rx": "5 Mbit/s", "limit.rx_burst": "200000"}});
+    state.apply(connected(own, "blue", 2)).unwrap();
+    let limit = |state: &State, port: &str| state.port(&name(port)).unwrap().spec.limit.to_string();
+    assert_eq!(limit(&state, "gw.blue"), "", "the gateway serves them all");
+    assert_eq!(limit(&state, "web.blue"), "rx 1 Gbit/s, tx 2 Gbit/s");
+    assert_eq!(limit(&state, "db.blue"), "rx 5 Mbit/s (burst 200000), tx 2 Gbit/s");
+
+    let update =
+        serde_json::from_value(json!({"options": {"limit.rx": "3 Gbit/s", "limit.tx": null}})).unwrap();
+    let effects = state.apply(Command::UpdateNetwork { name: name("blue"), update }).unwrap();
+    assert_eq!(
+        told(&effects),
+        ["set topology", "update db.blue=2", "update web.blue=1", "restore network blue"],
+        "they stay connected"
+    );
+    assert_eq!(limit(&state, "web.blue"), "rx 3 Gbit/s");
+    assert_eq!(limit(&state, "db.blue"), "rx 5 Mbit/s (burst 200000)");
+
+    let wrong = json!({"sandbox": "job", "options": {"limit.tx": "much"}});
+    let refusal = state.apply(connected(wrong, "blue", 3)).unwrap_err().to_string();
+    assert!(refusal.starts_with("option limit.tx: \"much\" is no rate: use a whole number"), "{refusal}");
+}
+
+#[test]
 fn an_endpoint_is_what_was_asked_for() {
     let mut state = State::default();
     let spec = json!({"name": "blue", "ipv6": true, "ipam": "default", "options": {"icc": "false", "prefix": "lan"}});
