@@ -86,6 +86,8 @@ pub struct Gateway {
     ports: Ports,
     /// What was made true. `None`: unknown, as after a start.
     applied: Option<Vec<Outside>>,
+    /// Whether others had chains that what is forwarded passes, when nft was asked last.
+    has_others: bool,
     /// Chains of others that were warned about.
     warned: BTreeSet<String>,
 }
@@ -175,8 +177,11 @@ impl Gateway {
     fn apply(&mut self, outsides: &[Outside]) -> Result<(), GatewayError> {
         let before = self.applied.take();
         let ifnames = |outsides: &[Outside]| outsides.iter().map(|it| it.ifname.clone()).collect::<Vec<_>>();
-        // Published ports come and go without a change to which interfaces are ours.
-        let is_same = before.as_ref().is_some_and(|before| ifnames(before) == ifnames(outsides));
+        // Published ports come and go without a change to which interfaces are ours; and who has no chains yet is found by
+        // `Gateway::check`, whenever he makes some.
+        let is_known = before.as_ref().is_some_and(|before| !before.is_empty());
+        let is_same =
+            is_known && (!self.has_others || before.as_deref().map(ifnames) == Some(ifnames(outsides)));
         // What others have does not depend on our table, so nft is asked for it meanwhile.
         let (changed, chains) = thread::scope(|scope| {
             let chains = (!is_same).then(|| scope.spawn(Chains::read));
@@ -220,6 +225,7 @@ impl Gateway {
 
     /// A packet that we let pass may still be dropped by a chain of somebody else.
     fn open_others(&mut self, chains: &Chains, outsides: &[Outside]) {
+        self.has_others = chains.foreign().next().is_some();
         for chain in chains.foreign() {
             let why = match chain.is_shared().then(|| chain.amend(outsides)) {
                 Some(Ok(true)) if chain.drops() => {
