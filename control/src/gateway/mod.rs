@@ -40,6 +40,9 @@ pub use self::{
 };
 use self::{others::Chains, ports::Ports, wants::Wants};
 
+/// How gateways' interfaces are called that no network has named: this, and digits.
+pub const PREFIX: &str = "vs-";
+
 /// A network that has an interface on the host: what it may of the outside world.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outside {
@@ -176,12 +179,12 @@ impl Gateway {
 
     fn apply(&mut self, outsides: &[Outside]) -> Result<(), GatewayError> {
         let before = self.applied.take();
-        let ifnames = |outsides: &[Outside]| outsides.iter().map(|it| it.ifname.clone()).collect::<Vec<_>>();
-        // Published ports come and go without a change to which interfaces are ours; and who has no chains yet is found by
-        // `Gateway::check`, whenever he makes some.
+        // Networks and published ports come and go without a change to what the rules in the chains of others say; and who
+        // has no chains yet is found by `Gateway::check`, whenever he makes some.
         let is_known = before.as_ref().is_some_and(|before| !before.is_empty());
-        let is_same =
-            is_known && (!self.has_others || before.as_deref().map(ifnames) == Some(ifnames(outsides)));
+        let is_same = is_known
+            && (!self.has_others
+                || before.as_deref().map(others::patterns) == Some(others::patterns(outsides)));
         // What others have does not depend on our table, so nft is asked for it meanwhile.
         let (changed, chains) = thread::scope(|scope| {
             let chains = (!is_same).then(|| scope.spawn(Chains::read));

@@ -1,21 +1,24 @@
 //! The chain that programs share, and that may drop what our table lets pass.
 //!
 //! A packet passes the chains of all tables, and it is enough that one drops it. Docker gives iptables' chain FORWARD the
-//! policy to drop, so nothing of ours would pass a host that runs dockerd. Where that is so, each gateway gets two rules at
+//! policy to drop, so nothing of ours would pass a host that runs dockerd. Where that is so, our gateways get two rules at
 //! the chain's end, as Docker, podman and libvirt have theirs in it:
 //!
 //! ```text
 //! chain FORWARD { type filter hook forward; policy drop;
-//!     jump DOCKER-USER …                        rules of others come first, and what they drop is dropped
-//!     iifname "GATEWAY" accept comment vswitch  \  only what would have met the policy meets ours,
-//!     oifname "GATEWAY" accept comment vswitch  /  and our own table has its say as well
+//!     jump DOCKER-USER …                     rules of others come first, and what they drop is dropped
+//!     iifname "vs-*" accept comment vswitch  \  only what would have met the policy meets ours,
+//!     oifname "vs-*" accept comment vswitch  /  and our own table has its say as well
 //! }
 //! ```
+//!
+//! They serve every gateway that has the name we give it, so networks come and go without a look at the chain; one that a
+//! network was told has two rules of its own.
 //!
 //! The rules are of those that iptables understands and lists. Chains of other names are their owners' own: they are told of,
 //! and left alone.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use nftables::{
     expr::MetaKey,
@@ -26,7 +29,7 @@ use nftables::{
 use serde_json::{Value, json};
 
 use super::{
-    GatewayError, Outside, Reach, nft,
+    GatewayError, Outside, PREFIX, Reach, nft,
     rules::{TABLE, equal, meta, word},
 };
 
@@ -117,11 +120,10 @@ impl Foreign {
     }
 
     fn wanted(&self, outsides: &[Outside]) -> Vec<Rule<'static>> {
-        let open = outsides.iter().filter(|it| self.drops && matches!(it.reach, Reach::Open { .. }));
-        let rules = open.flat_map(|outside| {
-            [MetaKey::Iifname, MetaKey::Oifname].map(|key| {
-                self.rule(vec![equal(meta(key), word(outside.ifname.clone())), Statement::Accept(None)])
-            })
+        let patterns = if self.drops { patterns(outsides) } else { BTreeSet::new() };
+        let rules = patterns.into_iter().flat_map(|pattern| {
+            [MetaKey::Iifname, MetaKey::Oifname]
+                .map(|key| self.rule(vec![equal(meta(key), word(pattern.clone())), Statement::Accept(None)]))
         });
         rules.collect()
     }
@@ -151,6 +153,16 @@ impl fmt::Display for Foreign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.family(), self.table, self.name)
     }
+}
+
+/// What the interfaces that may pass are called, as nft(8) matches names.
+pub(super) fn patterns(outsides: &[Outside]) -> BTreeSet<String> {
+    let open = outsides.iter().filter(|outside| matches!(outside.reach, Reach::Open { .. }));
+    let pattern = |outside: &Outside| match outside.ifname.starts_with(PREFIX) {
+        true => format!("{PREFIX}*"),
+        false => outside.ifname.clone(),
+    };
+    open.map(pattern).collect()
 }
 
 /// The objects of one kind in a listing.
@@ -222,6 +234,12 @@ mod tests {
         assert_eq!(then[0]["delete"]["rule"]["handle"], 17);
         assert_eq!(commands(&listed(&there[..2]), &[outside("blue")]), json!([]));
         assert_eq!(commands(&listed(&there), &[]).as_array().unwrap().len(), 3);
+
+        // All that have the name we give them are one.
+        let ours = [outside("vs-8759e37fdd78"), outside("vs-0a1b2c3d4e5f")];
+        let both = commands(&listed(&[]), &ours);
+        assert_eq!(both.as_array().unwrap().len(), 2);
+        assert_eq!(both[0]["add"]["rule"]["expr"], accept("iifname", "vs-*"));
 
         // One that lets pass needs none of ours, and an internal network is not let pass by anybody.
         let accepts = Foreign { drops: false, ..chain.clone() };

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::{Refusal, State, endpoint::mac_of, network::HOST_ADDRESS};
 use crate::{
+    gateway::PREFIX,
     model::{
         Bare, Carries, DeviceSpec, Driver, EndpointSpec, InterfaceSpec, Name, NetworkSpec, PortSpec,
         SubnetSpec,
@@ -106,9 +107,9 @@ fn host_port(network: &NetworkSpec, options: &NetworkOptions) -> Option<PortSpec
     Some(PortSpec::new(host_port_name(network), carries, DeviceSpec::Tap(interface)))
 }
 
-/// What the host's interface in a network is called: as it was told, or `vs-` and the beginning of the network's id.
+/// What the host's interface in a network is called: as it was told, or [`PREFIX`] and the beginning of the network's id.
 pub(super) fn host_ifname(network: &NetworkSpec, options: &NetworkOptions) -> String {
-    options.ifname.clone().unwrap_or_else(|| format!("vs-{}", network.id().short()))
+    options.ifname.clone().unwrap_or_else(|| format!("{PREFIX}{}", network.id().short()))
 }
 
 /// What the host's port in a network is called.
