@@ -38,6 +38,10 @@ fn veth() -> (Netns, Netns) {
         netns.silence();
         netns.ip("link set v0 up");
     }
+    // Until the kernel has noticed the carrier, it throws away what is sent.
+    for netns in [&near, &far] {
+        eventually("the link is up", || netns.ip("-o link show v0").contains("state UP").then_some(()));
+    }
     (near, far)
 }
 
