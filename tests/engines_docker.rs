@@ -342,7 +342,11 @@ fn addresses_networks_and_ports_as_docker_promises() {
 
     // An internal network is for those within.
     run("deep", &["--network", "inner"], &sleep);
-    engine.docker(&["network", "connect", "--ip", "10.10.0.50", "--alias", "bridgehead", "inner", "job"]);
+    let wishes = ["--ip", "10.10.0.50", "--alias", "bridgehead", "--driver-opt", "limit.tx=50mbit"];
+    engine.docker(&[&["network", "connect"], &wishes[..], &["inner", "job"]].concat());
+    let limited = |port: &&serde_json::Value| port["limit"]["tx"] == "50 Mbit/s";
+    let ports = switch.ctl(&["port", "ls"]);
+    assert_eq!(ports.as_array().unwrap().iter().filter(limited).count(), 1, "{ports}");
     engine.reaches("deep", "bridgehead");
     assert!(interface(&engine, "job", "eth1").contains("10.10.0.50/24"));
     let ping = engine.try_docker(&["exec", "deep", "ping", "-c", "1", "-W", "1", "192.0.2.2"]);
