@@ -346,6 +346,9 @@ fn the_deeds_of_the_specification() {
     valid["cni.dev/valid-attachments"] = json!([{ "containerID": "two", "ifname": "eth0" }]);
     assert_eq!(runtimes.plugin("GC", "", "", &valid), (0, Value::Null));
     assert_eq!(endpoints(&switch, "blue"), 1);
+    two.ip("link del eth0");
+    let (_, failure) = runtimes.plugin("CHECK", "two", &path(&two), &after);
+    assert_eq!(failure["code"], 100, "its interface is gone: {failure}");
     for netns in [path(&one), path(&two), "/run/netns/vt-gone".into(), String::new()] {
         assert_eq!(runtimes.plugin("DEL", "two", &netns, &config), (0, Value::Null), "{netns}");
     }
