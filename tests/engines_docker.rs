@@ -257,27 +257,19 @@ fn two_engines_over_one_overlay() {
     let a = Vswitchd::start_apart(a, &tunnel("10.8.0.1", "10.8.0.2"));
     let b = Vswitchd::start_apart(b, &tunnel("10.8.0.2", "10.8.0.1"));
     let (first, second) = (Engine::start(&a), Engine::start(&b));
-    for (engine, range) in [(&first, "10.9.0.0/25"), (&second, "10.9.0.128/25")] {
-        engine.docker(&[
-            "network",
-            "create",
-            "-d",
-            "vswitch",
-            "-o",
-            "vni=4096",
-            "-o",
-            "vswitch.network=blue",
-            "--subnet",
-            "10.9.0.0/24",
-            "--ip-range",
-            range,
-            "--gateway",
-            "10.9.0.254",
-            "blue",
-        ]);
+    for (engine, range, range6) in
+        [(&first, "10.9.0.0/25", "fd00:9::1:0/112"), (&second, "10.9.0.128/25", "fd00:9::2:0/112")]
+    {
+        let named = ["network", "create", "-d", "vswitch", "-o", "vni=4096", "-o", "vswitch.network=blue"];
+        let v4 = ["--subnet", "10.9.0.0/24", "--ip-range", range, "--gateway", "10.9.0.254"];
+        let v6 = ["--ipv6", "--subnet", "fd00:9::/64", "--ip-range", range6, "--gateway", "fd00:9::fe"];
+        engine.docker(&[&named[..], &v4, &v6, &["blue"]].concat());
     }
     first.docker(&["run", "-d", "--name", "web", "--network", "blue", "box", "httpd", "-f", "-h", "/"]);
     second.docker(&["run", "-d", "--name", "job", "--network", "blue", "box", "sleep", "1000"]);
+    let web6 =
+        first.docker(&["inspect", "-f", "{{.NetworkSettings.Networks.blue.GlobalIPv6Address}}", "web"]);
+    second.reaches("job", &web6);
     let web = first.docker(&["inspect", "-f", "{{.NetworkSettings.Networks.blue.IPAddress}}", "web"]);
     second.reaches("job", &web);
     let fetched =
