@@ -294,17 +294,8 @@ pub struct PortArguments {
     /// The network of a trunk's untagged frames.
     #[arg(long, value_name = "NETWORK", requires = "trunk")]
     native: Option<Name>,
-    /// What stands behind it.
-    #[arg(long, default_value = "tap")]
-    kind: PortKind,
-    /// The interface that exists already, for --kind packet.
-    #[arg(long, value_name = "IFNAME", required_if_eq("kind", "packet"))]
-    device: Option<String>,
-    /// The namespace for the interface: a name, a path, or pid:NUMBER; the daemon's own unless told.
-    #[arg(long, value_name = "NAME|PATH", value_parser = netns)]
-    netns: Option<Netns>,
     #[command(flatten)]
-    interface: InterfaceArguments,
+    device: DeviceArguments,
     /// Frames never go from an isolated port to another.
     #[arg(long)]
     isolated: bool,
@@ -320,7 +311,7 @@ pub struct PortArguments {
 
 /// What stands behind a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum PortKind {
+enum PortKind {
     /// A TAP interface.
     Tap,
     /// A veth pair.
@@ -329,36 +320,53 @@ pub(super) enum PortKind {
     Packet,
 }
 
-impl PortKind {
-    /// What stands behind a port of this kind.
-    pub(super) fn device(
-        self,
-        device: Option<String>,
-        interface: InterfaceSpec,
-    ) -> Result<DeviceSpec, ApiError> {
-        match (self, device) {
-            (Self::Tap, None) => Ok(DeviceSpec::Tap(interface)),
-            (Self::Veth, None) => Ok(DeviceSpec::Veth(interface)),
-            (Self::Packet, Some(device)) if interface == InterfaceSpec::default() => {
+/// What stands behind a port.
+#[derive(Debug, Args)]
+pub(super) struct DeviceArguments {
+    /// What stands behind it.
+    #[arg(long, default_value = "tap")]
+    kind: PortKind,
+    /// The interface that exists already, for --kind packet.
+    #[arg(long, value_name = "IFNAME", required_if_eq("kind", "packet"))]
+    device: Option<String>,
+    /// The namespace for the interface: a name, a path, or pid:NUMBER; the daemon's own unless told.
+    #[arg(long, value_name = "NAME|PATH", value_parser = netns)]
+    netns: Option<Netns>,
+    #[command(flatten)]
+    interface: InterfaceArguments,
+}
+
+impl DeviceArguments {
+    pub(super) fn spec(&self) -> Result<DeviceSpec, ApiError> {
+        let interface = self.interface.spec(self.netns.clone());
+        match (self.kind, self.device.clone()) {
+            (PortKind::Tap, None) => Ok(DeviceSpec::Tap(interface)),
+            (PortKind::Veth, None) => Ok(DeviceSpec::Veth(interface)),
+            (PortKind::Packet, Some(device)) if interface == InterfaceSpec::default() => {
                 Ok(DeviceSpec::Packet { device })
             }
-            (Self::Packet, _) => Err(ApiError::invalid(
+            (PortKind::Packet, _) => Err(ApiError::invalid(
                 "a packet port is set up by whoever made its --device: leave --netns, --ifname, --ip, --gateway, --mac and --persist out",
             )),
             (_, Some(_)) => Err(ApiError::invalid("--device is for --kind packet alone")),
         }
     }
+
+    /// Octets of the longest IP packet, if told.
+    pub(super) fn mtu(&self) -> Option<u16> {
+        self.interface.mtu
+    }
 }
 
 impl PortArguments {
     pub(super) fn spec(&self) -> Result<PortSpec, ApiError> {
-        let device = self.kind.device(self.device.clone(), self.interface.spec(self.netns.clone()))?;
+        let device = self.device.spec()?;
         let carries = match &self.network {
             Some(network) => Carries::Access { network: network.clone() },
             None => Carries::Trunk { trunk: self.trunk.clone(), native: self.native.clone() },
         };
         Ok(PortSpec {
-            mtu: self.interface.mtu,
+            mtu: self.device.mtu(),
             isolated: self.isolated,
             mac_limit: self.mac_limit,
             offload: !self.no_offload,

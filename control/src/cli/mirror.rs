@@ -4,14 +4,11 @@ use std::net::IpAddr;
 
 use clap::{Args, Subcommand};
 
-use super::{
-    arguments::{InterfaceArguments, PortKind, netns},
-    done, render, show,
-};
+use super::{arguments::DeviceArguments, done, render, show};
 use crate::{
     api::{ApiError, types::Port},
     client::{Client, ClientError},
-    model::{Carries, CollectorSpec, DeviceSpec, Direction, MirrorSpec, Name, Netns, PortSpec},
+    model::{Carries, CollectorSpec, DeviceSpec, Direction, MirrorSpec, Name, PortSpec},
 };
 
 /// `vswitchctl mirror`
@@ -55,15 +52,8 @@ pub struct MirrorArguments {
     /// Of the ports' frames, only those that come in, or that leave.
     #[arg(long, value_name = "rx|tx", value_parser = direction)]
     direction: Option<Direction>,
-    /// What stands behind it.
-    #[arg(long, default_value = "tap")]
-    kind: PortKind,
-    /// The interface that exists already, for --kind packet.
-    #[arg(long, value_name = "IFNAME", required_if_eq("kind", "packet"))]
-    device: Option<String>,
-    /// The namespace for the interface: a name, a path, or pid:NUMBER; the daemon's own unless told.
-    #[arg(long, value_name = "NAME|PATH", value_parser = netns)]
-    netns: Option<Netns>,
+    #[command(flatten)]
+    device: DeviceArguments,
     /// The host that copies are sent to by VXLAN, instead of an interface here; it may be a peer as well.
     #[arg(
         long,
@@ -78,8 +68,6 @@ pub struct MirrorArguments {
     /// The UDP port it receives at; this host's own unless told.
     #[arg(long, value_name = "PORT", requires = "remote", value_parser = clap::value_parser!(u16).range(1..))]
     remote_port: Option<u16>,
-    #[command(flatten)]
-    interface: InterfaceArguments,
 }
 
 impl MirrorArguments {
@@ -93,10 +81,10 @@ impl MirrorArguments {
             Some((remote, vni)) => {
                 DeviceSpec::Collector(CollectorSpec { remote, remote_port: self.remote_port, vni })
             }
-            None => self.kind.device(self.device.clone(), self.interface.spec(self.netns.clone()))?,
+            None => self.device.spec()?,
         };
         let port = PortSpec::new(self.name.clone(), Carries::Mirror { mirror }, device);
-        Ok(PortSpec { mtu: self.interface.mtu, ..port })
+        Ok(PortSpec { mtu: self.device.mtu(), ..port })
     }
 }
 
