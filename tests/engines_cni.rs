@@ -180,15 +180,6 @@ fn endpoints(switch: &Vswitchd, network: &str) -> usize {
     switch.ctl(&["network", "inspect", network])[0]["endpoints"].as_array().map_or(0, Vec::len)
 }
 
-/// The page that is published at the host.
-fn page(from: &Netns, published: &str) -> String {
-    let mut stream = from.connect(published.parse().unwrap());
-    stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer.rsplit("\r\n").next().unwrap().to_owned()
-}
-
 fn path(netns: &Netns) -> String {
     netns.path().to_str().unwrap().to_owned()
 }
@@ -228,7 +219,7 @@ fn podman_runs_containers() {
         podman.reaches("job", "fd00:9::1");
         let inside = podman.podman(&["exec", "web", "ip", "addr", "show", "dev", "eth0"]);
         assert!(inside.contains("10.9.0.50/24") && inside.contains("02:00:00:00:00:50"), "{inside}");
-        assert_eq!(page(&switch.host, "10.9.0.1:8080"), "hello\n");
+        assert_eq!(switch.host.page("10.9.0.1:8080"), "hello\n");
         // Who publishes the same port is refused, and not for what podman itself holds.
         let taken = podman.try_podman(&[
             "run",

@@ -1,13 +1,7 @@
 //! Docker Engine with our plugin, for real: the life of containers, and of both daemons.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
-use std::{
-    fs,
-    io::{Read, Write},
-    process::Command,
-    thread,
-    time::Duration,
-};
+use std::{fs, process::Command, thread, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process};
 use vswitch_tests::{Engine, Netns, Vswitchd, eventually, process};
@@ -33,15 +27,6 @@ fn rules(switch: &Vswitchd) -> String {
     let mut nft = Command::new("nft");
     let output = switch.host.run(|| nft.args(["list", "ruleset"]).output().unwrap());
     String::from_utf8(output.stdout).unwrap()
-}
-
-/// The page of the container's server at `published`, as who stands in `from` sees it.
-fn page(from: &Netns, published: &str) -> String {
-    let mut stream = from.connect(published.parse().unwrap());
-    stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer.rsplit("\r\n").next().unwrap().to_owned()
 }
 
 /// An interface of a container, as `ip` prints it.
@@ -127,7 +112,7 @@ fn the_life_of_containers() {
     engine.reaches("job", "fd00:9::1");
     engine.reaches("job", "10.9.0.1");
     assert!(!engine.docker(&["network", "ls"]).contains("docker_gwbridge"));
-    assert_eq!(page(&switch.host, "10.9.0.1:8080"), "hello\n");
+    assert_eq!(switch.host.page("10.9.0.1:8080"), "hello\n");
 
     // A second network comes and goes while the container runs.
     engine.docker(&[
@@ -177,7 +162,7 @@ fn the_life_of_containers() {
         }
         engine.docker(&["start", "job", "web"]);
         engine.reaches("job", "web");
-        assert_eq!(page(&switch.host, "10.9.0.1:8080"), "hello\n");
+        assert_eq!(switch.host.page("10.9.0.1:8080"), "hello\n");
     }
 
     engine.docker(&["rm", "-f", "job", "web"]);
@@ -319,7 +304,7 @@ fn addresses_networks_and_ports_as_docker_promises() {
     // Published from outside, though Docker drops all that is forwarded; to containers as well, and to itself.
     assert!(rules(&switch).contains("policy drop"), "{}", rules(&switch));
     for at in ["192.0.2.1:8080", "[2001:db8::1]:8080"] {
-        assert_eq!(page(&far, at), "hello\n", "{at}");
+        assert_eq!(far.page(at), "hello\n", "{at}");
         for container in ["job", "web"] {
             let url = format!("http://{at}/index.html");
             assert_eq!(engine.docker(&["exec", container, "wget", "-q", "-O", "-", &url]), "hello", "{at}");
@@ -390,7 +375,7 @@ fn a_container_stands_in_the_lan(switch: &Vswitchd, engine: &Engine) {
     ]);
     engine.reaches("lan", "192.168.50.1");
     let address = engine.docker(&["inspect", "-f", "{{.NetworkSettings.Networks.lan.IPAddress}}", "lan"]);
-    assert_eq!(page(&lan, &format!("{address}:80")), "hello\n");
+    assert_eq!(lan.page(&format!("{address}:80")), "hello\n");
     assert!(lan.ip("neigh").contains(mac));
     engine.docker(&["rm", "-f", "lan"]);
     engine.docker(&["network", "rm", "lan"]);
@@ -499,7 +484,7 @@ fn compose_files() {
     let from_job = |arguments: &[&str]| compose(&[&["exec", "-T", "job"], arguments].concat());
     assert_eq!(from_job(&["wget", "-q", "-O", "-", "http://store/index.html"]), "hello");
     assert!(from_job(&["ip", "addr"]).contains("10.21.0."));
-    assert_eq!(page(&switch.host, "10.21.0.1:8080"), "hello\n");
+    assert_eq!(switch.host.page("10.21.0.1:8080"), "hello\n");
     compose(&["up", "-d", "--scale", "job=3"]);
     eventually("all have their two interfaces", || (endpoints(&switch) == 7).then_some(()));
     compose(&["down"]);

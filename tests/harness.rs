@@ -32,6 +32,8 @@ pub mod raw;
 pub mod tcp;
 #[path = "harness/udp.rs"]
 pub mod udp;
+#[path = "harness/underlay.rs"]
+pub mod underlay;
 
 use std::{
     thread,

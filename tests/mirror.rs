@@ -13,32 +13,11 @@ use vswitch_tests::{
     pattern::Pattern,
     raw::{BROADCAST, EXPERIMENT, frame, tagged},
     tcp,
+    underlay::Underlay,
 };
 
 /// Octets of one direction of a stream that is watched: so few that no queue of a kernel on the way can overflow.
 const WATCHED: u64 = 150_000;
-
-/// Addresses of the link between the hosts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Underlay {
-    V4,
-    V6,
-}
-
-impl Underlay {
-    fn address(self, host: u8) -> String {
-        match self {
-            Self::V4 => format!("10.8.0.{host}"),
-            Self::V6 => format!("fd08::{host}"),
-        }
-    }
-
-    fn up(self, host: &Netns, number: u8) {
-        let (length, nodad) = if self == Self::V4 { (24, "") } else { (64, " nodad") };
-        host.ip(&format!("addr add {}/{length} dev eth0{nodad}", self.address(number)));
-        host.ip("link set eth0 up");
-    }
-}
 
 /// Two containers of one host, and another host that watches. Both hosts' link carries packets of 1500 octets, like the containers'.
 ///
@@ -59,8 +38,8 @@ impl Site {
     fn start(underlay: Underlay, vxlan: &str, more: &str) -> Self {
         let [host, watch, web, db] = ["ours", "watch", "web", "db"].map(Netns::new);
         host.ip(&format!("link add eth0 type veth peer name eth0 netns {}", watch.name()));
-        underlay.up(&host, 1);
-        underlay.up(&watch, 9);
+        underlay.up(&host, "eth0", 1);
+        underlay.up(&watch, "eth0", 9);
         // Until a kernel knows its neighbour, it keeps only so much for it.
         host.reaches(&underlay.address(9));
         let text = Self::config(underlay, vxlan, more, &[("web", &web, 2), ("db", &db, 3)]);
@@ -322,8 +301,8 @@ fn a_mirror_to_a_host_lives_like_any_port_and_takes_nothing_in() {
 fn a_peer_may_collect_what_goes_to_it() {
     let [host1, host2, web, db, far] = ["host1", "host2", "web", "db", "far"].map(Netns::new);
     host1.ip(&format!("link add eth0 type veth peer name eth0 netns {}", host2.name()));
-    Underlay::V4.up(&host1, 1);
-    Underlay::V4.up(&host2, 9);
+    Underlay::V4.up(&host1, "eth0", 1);
+    Underlay::V4.up(&host2, "eth0", 9);
     host1.reaches("10.8.0.9");
     let config = |own: u8, other: u8, last: u8, container: &Netns, more: &str| {
         format!(

@@ -8,37 +8,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use vswitch_tests::{Netns, Vswitchd, eventually, pattern::Pattern, tcp, udp::Echo};
-
-/// Addresses of the link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Underlay {
-    V4,
-    V6,
-}
-
-impl Underlay {
-    fn address(self, host: u8) -> String {
-        match self {
-            Self::V4 => format!("10.8.0.{host}"),
-            Self::V6 => format!("fd08::{host}"),
-        }
-    }
-
-    /// Octets of the longest inner packet over a link of 1500.
-    fn overlay_mtu(self) -> usize {
-        match self {
-            Self::V4 => 1450,
-            Self::V6 => 1430,
-        }
-    }
-
-    fn up(self, host: &Netns, device: &str, number: u8) {
-        let (length, nodad) = if self == Self::V4 { (24, "") } else { (64, " nodad") };
-        host.ip(&format!("addr add {}/{length} dev {device}{nodad}", self.address(number)));
-        host.ip(&format!("link set {device} up"));
-    }
-}
+use vswitch_tests::{Netns, Vswitchd, eventually, pattern::Pattern, tcp, udp::Echo, underlay::Underlay};
 
 /// Our host and another, each with a container in the same network.
 ///

@@ -80,7 +80,7 @@ struct Known(&'static str, &'static str, &'static [Driver]);
 const GATED: &[Driver] = &[Driver::Bridge, Driver::Overlay];
 const ALL: &[Driver] = &[Driver::Bridge, Driver::Overlay, Driver::Uplink];
 
-const NETWORK: &[Known] = &[
+const OF_NETWORKS: &[Known] = &[
     Known("mtu", "com.docker.network.driver.mtu", ALL),
     Known("vni", "com.docker.network.driver.overlay.vxlanid_list", &[Driver::Overlay]),
     Known("vlan", "", GATED),
@@ -93,21 +93,24 @@ const NETWORK: &[Known] = &[
     Known("ifname", "com.docker.network.bridge.name", ALL),
     Known("prefix", "com.docker.network.container_iface_prefix", ALL),
     Known("kind", "", ALL),
+];
+
+const OF_ENDPOINTS: &[Known] = &[
+    Known("kind", "", ALL),
+    Known("ifname", "com.docker.network.endpoint.ifname", ALL),
+    Known("hold", "", ALL),
+];
+
+const OF_BOTH: &[Known] = &[
     Known("limit.rx", "", ALL),
     Known("limit.rx_burst", "", ALL),
     Known("limit.tx", "", ALL),
     Known("limit.tx_burst", "", ALL),
 ];
 
-const ENDPOINT: &[Known] = &[
-    Known("kind", "", ALL),
-    Known("ifname", "com.docker.network.endpoint.ifname", ALL),
-    Known("hold", "", ALL),
-    Known("limit.rx", "", ALL),
-    Known("limit.rx_burst", "", ALL),
-    Known("limit.tx", "", ALL),
-    Known("limit.tx_burst", "", ALL),
-];
+/// What the driver of a network may be told, and that of an endpoint.
+const NETWORK: [&[Known]; 2] = [OF_NETWORKS, OF_BOTH];
+const ENDPOINT: [&[Known]; 2] = [OF_ENDPOINTS, OF_BOTH];
 
 /// Docker's keys that we know of and that do nothing here.
 fn is_dockers(key: &str) -> bool {
@@ -121,7 +124,11 @@ pub fn short_name(key: &str) -> &str {
 
 /// Docker's name for one of our options, where it has one.
 pub fn dockers_name(key: &str) -> &str {
-    NETWORK.iter().find(|known| known.0 == key && !known.1.is_empty()).map_or(key, |known| known.1)
+    NETWORK
+        .into_iter()
+        .flatten()
+        .find(|known| known.0 == key && !known.1.is_empty())
+        .map_or(key, |known| known.1)
 }
 
 /// Gives options their short names, and moves what has a key of its own there. Doing it twice changes nothing.
@@ -264,16 +271,17 @@ pub(crate) fn reaches(options: &BTreeMap<String, String>, peer: &Name) -> bool {
     options.get("peers").is_none_or(|names| names.split(',').any(|name| name == peer.as_str()))
 }
 
-fn find<'k>(known: &'k [Known], key: &str) -> Option<&'k Known> {
-    known.iter().find(|known| known.0 == key || known.1 == key)
+fn find(known: [&'static [Known]; 2], key: &str) -> Option<&'static Known> {
+    known.into_iter().flatten().find(|known| known.0 == key || known.1 == key)
 }
 
-fn unknown(known: &[Known], key: &str, driver: Option<Driver>) -> OptionError {
+fn unknown(known: [&[Known]; 2], key: &str, driver: Option<Driver>) -> OptionError {
     let fits = |known: &&Known| driver.is_none_or(|driver| known.2.contains(&driver));
-    let names: Vec<_> = known.iter().filter(fits).flat_map(|known| [known.0, known.1]).collect();
+    let names: Vec<_> =
+        known.into_iter().flatten().filter(fits).flat_map(|known| [known.0, known.1]).collect();
     let hint = nearest(key, names.iter().copied().filter(|name| !name.is_empty())).map_or_else(
         || {
-            let short: Vec<_> = known.iter().filter(fits).map(|known| known.0).collect();
+            let short: Vec<_> = known.into_iter().flatten().filter(fits).map(|known| known.0).collect();
             format!("there are {}", short.join(", "))
         },
         |name| format!("did you mean {name}?"),

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::unix::fs::MetadataExt,
     path::PathBuf,
@@ -100,6 +101,15 @@ impl Netns {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream
+    }
+
+    /// The page that the web server at `at` gives out, which is `/index.html` of a test's image.
+    pub fn page(&self, at: &str) -> String {
+        let mut stream = self.connect(at.parse().unwrap());
+        stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.rsplit("\r\n").next().unwrap().to_owned()
     }
 
     /// A UDP socket inside, on a free port of `address`; its reads fail after [`PATIENCE`].
