@@ -12,7 +12,7 @@ help:            ## this list
 
 build:           ## the binaries, into target/release
 	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev
-	cargo build --release --locked -p vswitch-control
+	cargo build --release --locked -p vswitch-daemon -p vswitch-cli
 
 demo: build      ## two containers, a ping and iperf3 between them
 	@scripts/need-packages ip:iproute2 ping:iputils-ping iperf3:iperf3

@@ -21,7 +21,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use vswitch_control::gateway::{Gateway, GatewayError, Outside, Protocol, Publish, Published, Reach};
+use vswitch_host::gateway::{Gateway, GatewayError, Outside, Reach};
+use vswitch_model::publish::{Protocol, Publish, Published};
 use vswitch_tests::{Netns, PATIENCE, eventually};
 
 /// How long nothing may come before it counts as not coming: everything here is a few hops in one kernel.

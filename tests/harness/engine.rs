@@ -10,10 +10,8 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use vswitch_control::{
-    model,
-    netns::{Namespace, run_in},
-};
+use vswitch_host::netns::{Namespace, run_in};
+use vswitch_model as model;
 
 use crate::{Output, daemon::Vswitchd, within};
 

@@ -10,10 +10,8 @@ use std::{
     sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
-use vswitch_control::{
-    model,
-    netns::{Namespace, run_in},
-};
+use vswitch_host::netns::{Namespace, run_in};
+use vswitch_model as model;
 
 use crate::{PATIENCE, Raw, eventually};
 

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vswitch_control::config;
+use vswitch_daemon::config;
 
 fuzz_target!(|text: &str| {
     let first = config::parse("net.toml", text);

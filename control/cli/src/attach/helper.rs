@@ -1,0 +1,130 @@
+//! The helper's side: makes an interface in a container, sets it up, and hands it over.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::time::timeout;
+use vswitch::device::tap::{Tap, TapOptions};
+
+use super::target::{DOCKER_SOCKET, Target};
+use crate::client::{Client, ClientError, connect_error};
+use vswitch_host::{
+    channel::Channel,
+    link::{self, Links, Wanted, host_ifname},
+    netns::{Namespace, run_in},
+};
+use vswitch_model::{
+    Carries, DeviceSpec, Error, ErrorKind, InterfaceSpec, LimitSpec, Name, PortSpec,
+    api::Port,
+    attach::{AttachRequest, Reply, socket_path},
+};
+
+/// How long the daemon may take to make a port.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What to attach where.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The network.
+    pub network: Name,
+    /// The port's name.
+    pub name: Name,
+    /// Whose namespace the interface goes into.
+    pub target: Target,
+    /// What kind of interface.
+    pub kind: Kind,
+    /// How it is set up; its `netns` is found from `target`.
+    pub interface: InterfaceSpec,
+    /// Octets of the longest IP packet; the network's unless told.
+    pub mtu: Option<u16>,
+    /// What it may send and be sent.
+    pub limit: LimitSpec,
+}
+
+/// What kind of interface a helper makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A TAP: the daemon gets its descriptor.
+    Tap,
+    /// A veth pair: the daemon gets the host's end, in the namespace of the helper.
+    Veth,
+}
+
+/// Does what `order` says, by the daemon whose API is at `api`.
+///
+/// Nothing is made before the daemon is known to be there and to have the network. If anything fails after
+/// that, the interface is deleted again.
+pub async fn attach(api: PathBuf, order: Order) -> Result<Port, ClientError> {
+    let network = Client::new(&api).network(&order.network.clone().into()).await?;
+    let mtu = order.mtu.unwrap_or_else(|| network.spec.mtu(None));
+    let netns = order.target.resolve(DOCKER_SOCKET.as_ref()).await?.netns;
+    let inside = Links::open(Namespace::open(&netns).map_err(Error::from)?).map_err(Error::from)?;
+    let mut interface = InterfaceSpec { netns: Some(netns), ..order.interface };
+    let ifname = interface.ifname.get_or_insert_with(|| order.name.to_string()).clone();
+    inside.check_free(&ifname).await.map_err(Error::from)?;
+
+    let made = match order.kind {
+        Kind::Tap => make_tap(&inside, &ifname, interface.persist)?,
+        Kind::Veth => make_veth(&inside, &ifname, &order.name, mtu).await?,
+    };
+    let device = match order.kind {
+        Kind::Tap => DeviceSpec::Tap(interface.clone()),
+        Kind::Veth => DeviceSpec::Veth(interface.clone()),
+    };
+    let carries = Carries::Access { network: order.network };
+    let port = PortSpec { mtu: order.mtu, limit: order.limit, ..PortSpec::new(order.name, carries, device) };
+    let super_frame = network.spec.vni.map(|_| link::super_frame(mtu));
+    let wanted =
+        Wanted { ifname: ifname.clone(), spec: interface, mtu: Some(mtu), super_frame, ..Wanted::default() };
+    let request = AttachRequest { port, host_ifname: made.host_ifname };
+    let handed_over = match inside.configure(&wanted).await {
+        Ok(()) => hand_over(&socket_path(&api), &request, made.tap).await,
+        Err(error) => Err(Error::from(error).into()),
+    };
+    if handed_over.is_err() {
+        let _ = inside.delete(&ifname).await;
+    }
+    handed_over
+}
+
+/// What was made: a TAP's descriptor, or the name of a veth pair's end in the host.
+struct Made {
+    tap: Option<OwnedFd>,
+    host_ifname: Option<String>,
+}
+
+fn make_tap(inside: &Links, ifname: &str, persist: bool) -> Result<Made, Error> {
+    let open = || Tap::open(ifname, TapOptions { exclusive: true, persist });
+    let tap = run_in(inside.namespace(), open)?.map_err(|error| {
+        let why = format!("cannot make the TAP {ifname} in namespace {}: {error}", inside.namespace());
+        Error::new(ErrorKind::from(error.kind()), why)
+    })?;
+    Ok(Made { tap: Some(tap.into_fd()), host_ifname: None })
+}
+
+async fn make_veth(inside: &Links, ifname: &str, port: &Name, mtu: u16) -> Result<Made, Error> {
+    let host = host_ifname(port);
+    let outside = Links::open(Namespace::current()?)?;
+    outside.create_veth(&host, inside, ifname, mtu).await?;
+    Ok(Made { tap: None, host_ifname: Some(host) })
+}
+
+async fn hand_over(path: &Path, request: &AttachRequest, tap: Option<OwnedFd>) -> Result<Port, ClientError> {
+    let broken = |why: String| ClientError::Broken(path.to_owned(), why);
+    let text = serde_json::to_vec(request).map_err(|error| broken(error.to_string()))?;
+    let channel = Channel::connect(path).map_err(|error| connect_error(path, error))?;
+    let conversation = async {
+        channel.send(&text, tap.as_ref().map(AsFd::as_fd)).await?;
+        channel.receive().await
+    };
+    let answer =
+        timeout(PATIENCE, conversation).await.map_err(|_| broken("no answer within 30 seconds".into()))?;
+    let (text, _) = answer.map_err(|error| broken(error.to_string()))?;
+    match serde_json::from_slice(&text).map_err(|error| broken(error.to_string()))? {
+        Reply::Attached { port } => Ok(*port),
+        Reply::Refused(error) => Err(error.into()),
+    }
+}

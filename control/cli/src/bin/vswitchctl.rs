@@ -1,0 +1,7 @@
+//! Looks at and commands a running vswitchd; see [`vswitch_cli::ctl`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vswitch_cli::ctl::main()
+}

@@ -1,0 +1,353 @@
+//! The other side of the API: what `vswitchctl` and other programs call.
+//!
+//! One connection per request: a unix socket is cheap, and nothing is left open while a person reads.
+
+mod stream;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Method, Request, StatusCode,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+    header::{CONTENT_TYPE, HOST},
+};
+use hyper_util::rt::TokioIo;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{net::UnixStream, time::timeout};
+
+use vswitch_model::{
+    Connect, Error, Name, NetworkSpec, NetworkUpdate, PortSpec, Reference,
+    api::{
+        Drop, DropsFilter, Endpoint, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Prune,
+        Pruned, Reload, ReloadRequest, StaticEntry, Stats, Status,
+        capture::Capture,
+        events::{Event, EventsFilter},
+        trace::{Trace, TraceRequest, Why, WhyFilter},
+        tunnel::{Probe, Tunnel},
+    },
+};
+
+pub use stream::CaptureBody;
+
+/// How long an answer may take. A reload of a thousand ports takes seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Octets of the longest answer that is read: some 100 octets each for a full MAC table.
+const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
+
+/// Why a request brought no answer, or none that helps.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// There is no socket.
+    #[error("vswitchd is not running at {}: start it with `vswitchd --config net.toml`", .0.display())]
+    NotRunning(PathBuf),
+    /// There is a socket, but nobody behind it.
+    #[error("vswitchd is no longer running at {}: it died, see its log; start it with `vswitchd --config net.toml`", .0.display())]
+    Died(PathBuf),
+    /// The socket's mode forbids it.
+    #[error("no right to use {}: run as root, or as a member of the socket's group (api.group in net.toml)", .0.display())]
+    NoRights(PathBuf),
+    /// The socket cannot be reached for another reason, or the conversation broke off.
+    #[error("cannot talk to {}: {}", .0.display(), .1)]
+    Broken(PathBuf, String),
+    /// The daemon said no, or the kernel to what was done for the daemon.
+    #[error(transparent)]
+    Refused(#[from] Error),
+}
+
+/// A daemon, by its socket.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// A client of the daemon at `socket`. Nothing is opened yet.
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into() }
+    }
+
+    /// The daemon at a glance.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.get("/v1/status").await
+    }
+
+    /// Every network.
+    pub async fn networks(&self) -> Result<Vec<Network>, ClientError> {
+        self.get("/v1/networks").await
+    }
+
+    /// One network.
+    pub async fn network(&self, network: &Reference) -> Result<Network, ClientError> {
+        self.get(&format!("/v1/networks/{network}")).await
+    }
+
+    /// Makes a network.
+    pub async fn add_network(&self, spec: &NetworkSpec) -> Result<Network, ClientError> {
+        self.post("/v1/networks", spec).await
+    }
+
+    /// Changes a network while containers stay connected.
+    pub async fn update_network(
+        &self,
+        network: &Reference,
+        update: &NetworkUpdate,
+    ) -> Result<Network, ClientError> {
+        self.send(Method::PATCH, &format!("/v1/networks/{network}"), update).await
+    }
+
+    /// Deletes a network.
+    pub async fn delete_network(&self, network: &Reference) -> Result<(), ClientError> {
+        self.delete(&format!("/v1/networks/{network}")).await
+    }
+
+    /// Deletes the networks that nobody uses.
+    pub async fn prune_networks(&self, prune: &Prune) -> Result<Pruned, ClientError> {
+        self.post("/v1/prune", prune).await
+    }
+
+    /// Every endpoint.
+    pub async fn endpoints(&self) -> Result<Vec<Endpoint>, ClientError> {
+        self.get("/v1/endpoints").await
+    }
+
+    /// Connects a sandbox to a network.
+    pub async fn connect(&self, network: &Reference, connect: &Connect) -> Result<Endpoint, ClientError> {
+        self.post(&format!("/v1/networks/{network}/endpoints"), connect).await
+    }
+
+    /// Disconnects an endpoint.
+    pub async fn disconnect(&self, network: &Reference, endpoint: &Reference) -> Result<(), ClientError> {
+        self.delete(&format!("/v1/networks/{network}/endpoints/{endpoint}")).await
+    }
+
+    /// Every port.
+    pub async fn ports(&self) -> Result<Vec<Port>, ClientError> {
+        self.get("/v1/ports").await
+    }
+
+    /// One port.
+    pub async fn port(&self, name: &Name) -> Result<Port, ClientError> {
+        self.get(&format!("/v1/ports/{name}")).await
+    }
+
+    /// Makes a port.
+    pub async fn add_port(&self, spec: &PortSpec) -> Result<Port, ClientError> {
+        self.post("/v1/ports", spec).await
+    }
+
+    /// Deletes a port.
+    pub async fn delete_port(&self, name: &Name) -> Result<(), ClientError> {
+        self.delete(&format!("/v1/ports/{name}")).await
+    }
+
+    /// The tunnel at a glance.
+    pub async fn tunnel(&self) -> Result<Tunnel, ClientError> {
+        self.get("/v1/tunnel").await
+    }
+
+    /// Measures the way to a peer.
+    pub async fn probe(&self, peer: &Name) -> Result<Probe, ClientError> {
+        self.post(&format!("/v1/peers/{peer}/probe"), &()).await
+    }
+
+    /// The MAC table, or a part of it.
+    pub async fn fdb(&self, filter: &FdbFilter) -> Result<Vec<FdbEntry>, ClientError> {
+        let mac = filter.mac.map(|mac| mac.to_string());
+        let network = filter.network.as_ref().map(Name::as_str);
+        let port = filter.port.as_ref().map(Name::as_str);
+        self.get(&query("/v1/fdb", &[("network", network), ("port", port), ("mac", mac.as_deref())])).await
+    }
+
+    /// Pins an address to a port.
+    pub async fn add_fdb(&self, entry: &StaticEntry) -> Result<FdbEntry, ClientError> {
+        self.post("/v1/fdb", entry).await
+    }
+
+    /// Forgets one address.
+    pub async fn delete_fdb(&self, key: &FdbKey) -> Result<(), ClientError> {
+        self.delete(&format!("/v1/fdb/{}/{}", key.network, key.mac)).await
+    }
+
+    /// Forgets learned addresses.
+    pub async fn flush_fdb(&self, flush: &Flush) -> Result<Flushed, ClientError> {
+        self.post("/v1/fdb/flush", flush).await
+    }
+
+    /// The counters of every port and worker.
+    pub async fn stats(&self) -> Result<Stats, ClientError> {
+        self.get("/v1/stats").await
+    }
+
+    /// Why frames died.
+    pub async fn drops(&self, filter: &DropsFilter) -> Result<Vec<Drop>, ClientError> {
+        self.get(&query("/v1/drops", &[("port", filter.port.as_ref().map(Name::as_str))])).await
+    }
+
+    /// The captures that go on.
+    pub async fn captures(&self) -> Result<Vec<Capture>, ClientError> {
+        self.get("/v1/captures").await
+    }
+
+    /// Ends a capture; what it has seen still comes.
+    pub async fn end_capture(&self, id: u64) -> Result<(), ClientError> {
+        self.delete(&format!("/v1/captures/{id}")).await
+    }
+
+    /// What would become of a frame.
+    pub async fn trace(&self, request: &TraceRequest) -> Result<Trace, ClientError> {
+        self.post("/v1/trace", request).await
+    }
+
+    /// What is known of an address.
+    pub async fn why(&self, filter: &WhyFilter) -> Result<Why, ClientError> {
+        let (mac, ip) = (filter.mac.map(|mac| mac.to_string()), filter.ip.map(|ip| ip.to_string()));
+        self.get(&query("/v1/why", &[("mac", mac.as_deref()), ("ip", ip.as_deref())])).await
+    }
+
+    /// Hands over what happened, oldest first; with `follow` also what happens, until the daemon ends or `each` fails.
+    pub async fn events(
+        &self,
+        filter: &EventsFilter,
+        mut each: impl FnMut(Event) -> Result<(), ClientError>,
+    ) -> Result<(), ClientError> {
+        let since = filter.since_ms.map(|since| since.to_string());
+        let follow = filter.follow.then_some("true");
+        let path = query("/v1/events", &[("since_ms", since.as_deref()), ("follow", follow)]);
+        let answer = open(&self.socket, Method::GET, &path, Bytes::new()).await;
+        let (status, mut body) = answer.map_err(|error| connect_error(&self.socket, error))?;
+        if !status.is_success() {
+            let body =
+                Limited::new(body, ANSWER_LIMIT).collect().await.map_err(|error| self.broken(error))?;
+            return Err(self.refusal(status, &body.to_bytes()));
+        }
+        let mut text = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| self.broken(error))?;
+            text.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+            let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+            let lines: Vec<u8> = text.drain(..end).collect();
+            for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                each(self.read(line)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the configuration file again and applies the difference, or only says it.
+    pub async fn reload(&self, dry_run: bool) -> Result<Reload, ClientError> {
+        self.post("/v1/reload", &ReloadRequest { dry_run }).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let body = self.call(Method::GET, path, Bytes::new()).await?;
+        self.read(&body)
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, value: &impl Serialize) -> Result<T, ClientError> {
+        self.send(Method::POST, path, value).await
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        value: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(value).map_err(|error| self.broken(error))?;
+        let body = self.call(method, path, body.into()).await?;
+        self.read(&body)
+    }
+
+    async fn delete(&self, path: &str) -> Result<(), ClientError> {
+        self.call(Method::DELETE, path, Bytes::new()).await.map(drop)
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
+        let exchange = exchange(&self.socket, method, path, body);
+        let answer =
+            timeout(PATIENCE, exchange).await.map_err(|_| self.broken("no answer within a minute"))?;
+        let (status, body) = answer.map_err(|error| connect_error(&self.socket, error))?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        Err(self.refusal(status, &body))
+    }
+
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> ClientError {
+        let refusal: Result<Error, _> = serde_json::from_slice(body);
+        refusal.map_or_else(|_| self.broken(format_args!("it answers {status}")), ClientError::Refused)
+    }
+
+    fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {
+        let value = serde_json::from_slice(body);
+        value.map_err(|error| {
+            self.broken(format_args!("its answer makes no sense here ({error}): compare versions"))
+        })
+    }
+
+    fn broken(&self, why: impl ToString) -> ClientError {
+        ClientError::Broken(self.socket.clone(), why.to_string())
+    }
+}
+
+/// What went wrong when connecting to a daemon's `socket`, in words that help.
+pub(crate) fn connect_error(socket: &Path, error: io::Error) -> ClientError {
+    match error.kind() {
+        io::ErrorKind::NotFound => ClientError::NotRunning(socket.into()),
+        io::ErrorKind::ConnectionRefused => ClientError::Died(socket.into()),
+        io::ErrorKind::PermissionDenied => ClientError::NoRights(socket.into()),
+        _ => ClientError::Broken(socket.into(), error.to_string()),
+    }
+}
+
+/// One HTTP exchange over a unix socket: the status and the whole body.
+///
+/// # Errors
+/// Those of connecting; `TimedOut` when the answer takes longer than a minute.
+pub(crate) async fn exchange(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> io::Result<(StatusCode, Bytes)> {
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer within a minute");
+    timeout(PATIENCE, converse(socket, method, path, body)).await.map_err(late)?
+}
+
+async fn converse(socket: &Path, method: Method, path: &str, body: Bytes) -> io::Result<(StatusCode, Bytes)> {
+    let (status, body) = open(socket, method, path, body).await?;
+    let body = Limited::new(body, ANSWER_LIMIT).collect().await.map_err(io::Error::other)?;
+    Ok((status, body.to_bytes()))
+}
+
+/// Sends a request, and returns the status of the answer and its body, which is still to be read.
+async fn open(socket: &Path, method: Method, path: &str, body: Bytes) -> io::Result<(StatusCode, Incoming)> {
+    let stream = UnixStream::connect(socket).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    // It ends with the body, or when nobody reads that any more.
+    tokio::spawn(connection);
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(HOST, "localhost")
+        .header(CONTENT_TYPE, "application/json")
+        .body(Full::new(body))
+        .map_err(io::Error::other)?;
+    let response = sender.send_request(request).await.map_err(io::Error::other)?;
+    let (head, body) = response.into_parts();
+    Ok((head.status, body))
+}
+
+/// `path` with the parameters that are there. Names and MAC addresses need no escapes.
+fn query(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
+    let present = parameters.iter().filter_map(|(key, value)| value.map(|value| format!("{key}={value}")));
+    let present: Vec<String> = present.collect();
+    if present.is_empty() { path.to_owned() } else { format!("{path}?{}", present.join("&")) }
+}

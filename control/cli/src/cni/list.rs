@@ -1,0 +1,100 @@
+//! Configurations for the runtimes, and the places where they look for them and for the plugin.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Value, json};
+
+use vswitch_model::Name;
+
+/// Where podman, containerd and CRI-O look for configurations.
+pub const CONFIGS: &str = "/etc/cni/net.d";
+
+/// Where they look for plugins: all of them in the first on Debian, `ctr` in the second alone.
+pub const PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
+
+/// The plugin's name in these folders, which is its type in a configuration.
+const PLUGIN: &str = "vswitch";
+
+/// The configuration of a network. Of version 1.0.0, which all runtimes of today read.
+pub fn conflist(network: &Name, socket: Option<&Path>) -> Value {
+    let mut plugin = json!({
+        "type": PLUGIN,
+        "network": network,
+        "capabilities": { "portMappings": true, "ips": true, "mac": true, "aliases": true, "dns": true, "bandwidth": true },
+    });
+    if let Some(socket) = socket {
+        plugin["socket"] = json!(socket);
+    }
+    json!({ "cniVersion": "1.0.0", "name": network, "plugins": [plugin] })
+}
+
+/// Writes a network's configuration into `folder`, whole or not at all, and answers where.
+///
+/// # Errors
+/// It cannot be written.
+pub fn write(folder: &Path, network: &Name, socket: Option<&Path>) -> io::Result<PathBuf> {
+    fs::create_dir_all(folder)?;
+    let path = folder.join(format!("80-vswitch-{network}.conflist"));
+    // A name that no runtime reads.
+    let new = folder.join(format!(".80-vswitch-{network}.new"));
+    fs::write(&new, format!("{:#}\n", conflist(network, socket)))?;
+    fs::rename(&new, &path)?;
+    Ok(path)
+}
+
+/// Links `plugin` into each of `folders`, and answers where.
+///
+/// # Errors
+/// Something else has the name there, or a folder cannot be written.
+pub fn install(plugin: &Path, folders: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
+    let mut links = Vec::new();
+    for folder in folders {
+        fs::create_dir_all(folder)?;
+        let link = folder.join(PLUGIN);
+        match fs::symlink_metadata(&link) {
+            Ok(found) if found.is_symlink() => fs::remove_file(&link)?,
+            Ok(_) => {
+                let what = format!("{} exists and is no link of ours: move it away", link.display());
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+            }
+            Err(_) => {}
+        }
+        std::os::unix::fs::symlink(plugin, &link)?;
+        links.push(link);
+    }
+    Ok(links)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conflist_is_written_whole_and_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let blue = "blue".parse().unwrap();
+        write(folder.path(), &blue, None).unwrap();
+        let path = write(folder.path(), &blue, Some("/run/x.sock".as_ref())).unwrap();
+        let written: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        assert_eq!(written["name"], "blue");
+        assert_eq!(written["plugins"][0]["socket"], "/run/x.sock");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_plugin_is_linked_and_nothing_is_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+        for _ in 0..2 {
+            let links = install("/usr/bin/vswitch-cni".as_ref(), &[a.clone(), b.clone()]).unwrap();
+            assert_eq!(links, [a.join("vswitch"), b.join("vswitch")]);
+        }
+        fs::remove_file(a.join("vswitch")).unwrap();
+        fs::write(a.join("vswitch"), "precious").unwrap();
+        let error = install("/usr/bin/vswitch-cni".as_ref(), &[a]).unwrap_err();
+        assert!(error.to_string().contains("is no link of ours"), "{error}");
+    }
+}

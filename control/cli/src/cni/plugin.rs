@@ -1,0 +1,489 @@
+//! The deeds: each is a question to the daemon, and what the runtime wants to know of its answer.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use vswitch::addr::MacAddr;
+
+use super::{
+    VERSIONS, delegate,
+    wire::{Attachment, Code, Config, Failure, Ip, Outcome, PortMapping, Verb},
+};
+use crate::client::{Client, ClientError};
+use vswitch_host::{
+    link::{LinkError, Links, Wanted},
+    netns::Namespace,
+};
+use vswitch_model::{
+    ApiSpec, Connect, ErrorKind, Id, InterfaceSpec, LimitSpec, Name, Netns, Reference,
+    api::{Endpoint, Network, PortState},
+    options,
+    publish::Publish,
+};
+
+/// The type that stands for our own address management.
+const OWN: &str = "vswitch";
+
+/// A call of the plugin, read and found to make sense.
+#[derive(Debug)]
+pub(super) struct Call {
+    config: Config,
+    /// The configuration as it came, for other plugins.
+    text: String,
+    container: String,
+    netns: Option<PathBuf>,
+    ifname: String,
+    /// `CNI_ARGS`
+    arguments: Vec<(String, String)>,
+}
+
+impl Call {
+    pub(super) fn read(verb: Verb, text: &str) -> Result<Self, Failure> {
+        let config: Config = serde_json::from_str(text).map_err(|error| {
+            Failure::new(Code::Decode, format!("the configuration makes no sense here: {error}"))
+        })?;
+        if !VERSIONS.contains(&config.cni_version.as_str()) {
+            let known = VERSIONS.join(", ");
+            let what = format!("cniVersion {:?} is not spoken here: use one of {known}", config.cni_version);
+            return Err(Failure::new(Code::Version, what));
+        }
+        if config.name.is_empty() {
+            return Err(Failure::new(Code::Config, "name is missing: name the network"));
+        }
+        let needed = |key: &str, needed: bool| match std::env::var(key) {
+            Ok(value) if !value.is_empty() || !needed => Ok(value),
+            Err(_) if !needed => Ok(String::new()),
+            _ => Err(Failure::new(Code::Environment, format!("{key} is missing in the environment"))),
+        };
+        let of_container = matches!(verb, Verb::Add | Verb::Del | Verb::Check);
+        let arguments = std::env::var("CNI_ARGS").unwrap_or_default();
+        let arguments = arguments.split(';').filter_map(|it| it.split_once('='));
+        Ok(Self {
+            container: needed("CNI_CONTAINERID", of_container)?,
+            ifname: needed("CNI_IFNAME", of_container)?,
+            netns: Some(needed("CNI_NETNS", of_container && verb != Verb::Del)?)
+                .filter(|it| !it.is_empty())
+                .map(PathBuf::from),
+            arguments: arguments.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            text: text.to_owned(),
+            config,
+        })
+    }
+
+    pub(super) async fn execute(&self, verb: Verb) -> Result<Option<Value>, Failure> {
+        match verb {
+            Verb::Add => self.add().await.map(Some),
+            Verb::Del => self.del().await.map(|()| None),
+            Verb::Check => self.check().await.map(|()| None),
+            Verb::Gc => self.gc().await.map(|()| None),
+            Verb::Status => self.status().await.map(|()| None),
+            Verb::Version => Ok(None),
+        }
+    }
+
+    async fn add(&self) -> Result<Value, Failure> {
+        let network = self.network().await?;
+        let inside = self.inside()?;
+        inside
+            .check_free(&self.ifname)
+            .await
+            .map_err(|error| Failure::new(Code::Environment, error.to_string()))?;
+        let Some(kind) = self.delegate() else {
+            let endpoint = self.connect(&network, self.ask(self.asked_addresses()?)?).await?;
+            return self.outcome(&network, &endpoint, None);
+        };
+        let given = delegate::run(kind, "ADD", &self.text).await?.unwrap_or_default();
+        let done = self.add_with(&network, &inside, given).await;
+        if done.is_err() {
+            // What was given out is given back; the first failure is the one to tell.
+            let _ = delegate::run(kind, "DEL", &self.text).await;
+        }
+        done
+    }
+
+    /// Connects with addresses that another plugin gave. Those of the network's own subnets are the daemon's to know.
+    async fn add_with(&self, network: &Network, inside: &Links, given: Outcome) -> Result<Value, Failure> {
+        let is_ours = |ip: &&Ip| network.spec.subnets.iter().any(|it| it.subnet.contains(&ip.address.addr()));
+        let ours = given.ips.iter().filter(is_ours).map(|ip| ip.address.addr()).collect();
+        let others: Vec<IpNet> = given.ips.iter().filter(|ip| !is_ours(ip)).map(|ip| ip.address).collect();
+        if let Some(address) = others.first().filter(|_| !network.spec.subnets.is_empty()) {
+            let what = format!(
+                "the IPAM plugin gave {address}, which is in no subnet of network {}: correct one of them",
+                network.spec.name
+            );
+            return Err(Failure::new(Code::Config, what));
+        }
+        let endpoint = self.connect(network, self.ask(ours)?).await?;
+        let gateway = others
+            .iter()
+            .filter_map(|net| given.ips.iter().find(|ip| ip.address == *net).and_then(|ip| ip.gateway));
+        let wanted = Wanted {
+            ifname: self.ifname.clone(),
+            spec: InterfaceSpec { gateway: gateway.collect(), address: others, ..InterfaceSpec::default() },
+            ..Wanted::default()
+        };
+        if let Err(error) = inside.configure(&wanted).await {
+            let _ = self.disconnect().await;
+            return Err(Failure::new(Code::Io, error.to_string()));
+        }
+        self.outcome(network, &endpoint, Some(given))
+    }
+
+    async fn connect(&self, network: &Network, ask: Connect) -> Result<Endpoint, Failure> {
+        let reference: Reference = network.spec.name.clone().into();
+        let friendly = Connect { name: Some(self.friendly_name()), ..ask.clone() };
+        match self.client().connect(&reference, &friendly).await {
+            // Two may be called the same; their ids differ.
+            Err(ClientError::Refused(refusal)) if refusal.kind == ErrorKind::Conflict => {}
+            other => return Ok(other?),
+        }
+        Ok(self.client().connect(&reference, &ask).await?)
+    }
+
+    /// What is asked of the daemon.
+    fn ask(&self, addresses: Vec<IpAddr>) -> Result<Connect, Failure> {
+        let wrong = |what: String| Failure::new(Code::Config, what);
+        let mut options = self.options()?;
+        if self.is_podman() {
+            options.entry("hold".into()).or_insert_with(|| "false".into());
+        }
+        let runtime = &self.config.runtime_config;
+        let mac = runtime.mac.clone().or_else(|| self.argument("MAC"));
+        let mac = mac.map(|text| text.parse::<MacAddr>().map_err(|error| wrong(error.to_string())));
+        let v4 = |it: &IpAddr| if let IpAddr::V4(it) = it { Some(*it) } else { None };
+        let v6 = |it: &IpAddr| if let IpAddr::V6(it) = it { Some(*it) } else { None };
+        let ip: Vec<Ipv4Addr> = addresses.iter().filter_map(v4).collect();
+        let ip6: Vec<Ipv6Addr> = addresses.iter().filter_map(v6).collect();
+        if ip.len() > 1 || ip6.len() > 1 {
+            return Err(wrong(
+                "an interface has at most one address of each family here: ask for one".into(),
+            ));
+        }
+        Ok(Connect {
+            sandbox: self.netns.clone().map(Netns::Path),
+            id: Some(self.id(&self.attachment())),
+            name: Some(self.unique_name()),
+            container: Some(self.container.clone()),
+            ip: ip.first().copied(),
+            ip6: ip6.first().copied(),
+            mac: mac.transpose()?,
+            ifname: Some(self.ifname.clone()),
+            aliases: self.aliases(),
+            options,
+            publish: runtime.port_mappings.iter().map(publish).collect::<Result<_, _>>()?,
+            link_local: Vec::new(),
+        })
+    }
+
+    /// What the configuration says, and the rates of the runtime in its place.
+    fn options(&self) -> Result<BTreeMap<String, String>, Failure> {
+        let limit = match &self.config.runtime_config.bandwidth {
+            None => LimitSpec::default(),
+            Some(bandwidth) => bandwidth.limit()?,
+        };
+        let mut options = self.config.options.clone();
+        let replaced = |key: &str| {
+            limit.rx.is_some() && key.starts_with("limit.rx")
+                || limit.tx.is_some() && key.starts_with("limit.tx")
+        };
+        options.retain(|key, _| !replaced(key));
+        options.extend(options::written(&limit));
+        Ok(options)
+    }
+
+    /// The addresses that somebody wrote down: for the runtime, for the network, or in the old way.
+    fn asked_addresses(&self) -> Result<Vec<IpAddr>, Failure> {
+        let written = [
+            self.config.runtime_config.ips.clone(),
+            self.config.args.clone().map(|it| it.cni.ips).unwrap_or_default(),
+            self.argument("IP").into_iter().collect(),
+        ];
+        let written = written.into_iter().find(|it| !it.is_empty()).unwrap_or_default();
+        let address = |text: &String| {
+            let address = text.split('/').next().unwrap_or_default();
+            address.parse().map_err(|_| Failure::new(Code::Config, format!("{text:?} is no IP address")))
+        };
+        written.iter().map(address).collect()
+    }
+
+    fn argument(&self, key: &str) -> Option<String> {
+        self.arguments.iter().find(|it| it.0 == key).map(|it| it.1.clone()).filter(|it| !it.is_empty())
+    }
+
+    /// What the container is called by people, if that is a name here; or the beginning of its id.
+    fn friendly_name(&self) -> Name {
+        let pod = self.argument("K8S_POD_NAME").and_then(|name| name.parse().ok());
+        let short = || {
+            let short: String = self.container.chars().take(12).collect();
+            format!("{short}-{}", self.ifname).parse().ok()
+        };
+        pod.or_else(short).unwrap_or_else(|| self.unique_name())
+    }
+
+    /// Whether podman asks: it names a container as Kubernetes names a pod, but no namespace of Kubernetes. podman holds the
+    /// host's ports that it publishes, once we are done, and ends where somebody else does.
+    fn is_podman(&self) -> bool {
+        self.argument("K8S_POD_NAME").is_some() && self.argument("K8S_POD_NAMESPACE").is_none()
+    }
+
+    /// A name that no other interface has.
+    fn unique_name(&self) -> Name {
+        format!("cni-{}", self.id(&self.attachment()).short()).parse().expect("digits make a name")
+    }
+
+    /// A list, or podman's lists by network.
+    fn aliases(&self) -> Vec<String> {
+        let list = match &self.config.runtime_config.aliases {
+            Value::Object(by_network) => by_network.get(&self.config.name).cloned().unwrap_or_default(),
+            other => other.clone(),
+        };
+        let texts = list.as_array().into_iter().flatten().filter_map(Value::as_str);
+        texts.map(str::to_owned).collect()
+    }
+
+    /// The result, which goes on where the plugin before us ended.
+    fn outcome(
+        &self,
+        network: &Network,
+        endpoint: &Endpoint,
+        given: Option<Outcome>,
+    ) -> Result<Value, Failure> {
+        let mut outcome = self.before()?.unwrap_or_default();
+        outcome.cni_version = self.config.cni_version.clone();
+        let index = outcome.interfaces.len();
+        outcome.interfaces.push(json!({
+            "name": self.ifname,
+            "mac": endpoint.spec.mac.to_string(),
+            "sandbox": self.netns,
+        }));
+        let gateway = |net: &IpNet| {
+            let family = network.spec.subnet(net.addr().is_ipv6())?;
+            family.gateway.filter(|_| !network.spec.internal)
+        };
+        let ips = match &given {
+            Some(given) => given.ips.clone(),
+            None => {
+                let ip =
+                    |net: &IpNet| Ip { version: None, address: *net, gateway: gateway(net), interface: None };
+                endpoint.spec.addresses.iter().map(ip).collect()
+            }
+        };
+        outcome.ips.extend(ips.into_iter().map(|ip| Ip { interface: Some(index), ..ip }));
+        let is_old = self.config.cni_version.starts_with("0.");
+        for ip in &mut outcome.ips {
+            let version = if ip.address.addr().is_ipv6() { "6" } else { "4" };
+            ip.version = is_old.then(|| version.into());
+        }
+        for gateway in &endpoint.spec.gateways {
+            let all = if gateway.is_ipv6() { "::/0" } else { "0.0.0.0/0" };
+            outcome.routes.push(json!({ "dst": all, "gw": gateway }));
+        }
+        let given = given.unwrap_or_default();
+        if endpoint.spec.gateways.is_empty() {
+            outcome.routes.extend(given.routes);
+        }
+        let told = self.config.runtime_config.dns.as_ref().map(|dns| {
+            json!({ "nameservers": dns["servers"], "search": dns["searches"], "options": dns["options"] })
+        });
+        let dns = [told.unwrap_or_default(), self.config.dns.clone(), given.dns];
+        let is_told = |it: &Value| it.as_object().is_some_and(|it| !it.is_empty());
+        if let Some(dns) = dns.into_iter().find(is_told) {
+            outcome.dns = dns;
+        }
+        serde_json::to_value(&outcome).map_err(|error| Failure::new(Code::Decode, error.to_string()))
+    }
+
+    async fn del(&self) -> Result<(), Failure> {
+        let released = match self.delegate() {
+            Some(kind) => delegate::run(kind, "DEL", &self.text).await.map(drop),
+            None => Ok(()),
+        };
+        match self.disconnect().await {
+            // The daemon finds out by itself that a namespace is gone.
+            Err(ClientError::NotRunning(_) | ClientError::Died(_)) if !self.has_namespace() => {}
+            done => done?,
+        }
+        released
+    }
+
+    fn has_namespace(&self) -> bool {
+        self.netns.as_ref().is_some_and(|path| Namespace::open(&Netns::Path(path.clone())).is_ok())
+    }
+
+    /// Disconnects the endpoint; what is gone is gone.
+    async fn disconnect(&self) -> Result<(), ClientError> {
+        let id = self.id(&self.attachment());
+        let network = self.reference().map_err(|_| not_there())?;
+        let endpoint = Reference::try_from(id.to_string()).map_err(|_| not_there())?;
+        match self.client().disconnect(&network, &endpoint).await {
+            Err(ClientError::Refused(refusal)) if refusal.kind == ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
+    }
+
+    async fn check(&self) -> Result<(), Failure> {
+        if let Some(kind) = self.delegate() {
+            delegate::run(kind, "CHECK", &self.text).await?;
+        }
+        let refused = |what: String| Failure::new(Code::Refused, what);
+        let network = self.network().await?;
+        let id = self.id(&self.attachment());
+        let endpoint = network.endpoints.iter().find(|it| it.spec.id == id).ok_or_else(|| {
+            refused(format!("container {} is not connected to network {}", self.container, network.spec.name))
+        })?;
+        if endpoint.state != PortState::Up {
+            let why = endpoint.reason.clone().unwrap_or_default();
+            return Err(refused(format!("port {} carries no frames: {why}", endpoint.spec.port)));
+        }
+        let inside = self.inside()?;
+        let link = inside.link(&self.ifname).await.map_err(|error| refused(error.to_string()))?;
+        let before = self.before()?.unwrap_or_default();
+        // Another plugin of the chain may have changed it.
+        let told = before.interfaces.iter().find(|it| it["name"] == self.ifname.as_str());
+        let told = told.and_then(|it| it["mac"].as_str()?.parse::<MacAddr>().ok());
+        let mac = told.unwrap_or(endpoint.spec.mac);
+        if link.mac != Some(mac) || !link.up {
+            return Err(refused(format!("{} is not as it was made, up and with MAC {mac}", self.ifname)));
+        }
+        let looked_at = |error: LinkError| Failure::new(Code::Io, error.to_string());
+        let addresses = inside.addresses(&link).await.map_err(looked_at)?;
+        let routes = inside.routes().await.map_err(looked_at)?;
+        match self.missing(&before, &addresses, &routes) {
+            None => Ok(()),
+            Some(what) => Err(refused(format!("{} does not have {what} any more", self.ifname))),
+        }
+    }
+
+    /// What the interface had when the chain was done, and has no longer.
+    fn missing(&self, before: &Outcome, addresses: &[IpNet], routes: &[(IpNet, String)]) -> Option<String> {
+        let is_ours = |ip: &&Ip| {
+            let interface = ip.interface.and_then(|index| before.interfaces.get(index));
+            interface.is_some_and(|it| it["name"] == self.ifname.as_str())
+        };
+        let ours: Vec<_> = before.ips.iter().filter(is_ours).collect();
+        if let Some(ip) = ours.iter().find(|ip| !addresses.contains(&ip.address)) {
+            return Some(format!("the address {}", ip.address));
+        }
+        // Others in the chain may have added routes of their own; those by our gateway are ours.
+        let by_us = |gateway: &Value| {
+            let gateway = gateway.as_str().and_then(|text| text.parse::<IpAddr>().ok());
+            gateway.is_some_and(|gateway| ours.iter().any(|ip| ip.gateway == Some(gateway)))
+        };
+        let there = |route: &&Value| {
+            let to = route["dst"].as_str().and_then(|text| text.parse::<IpNet>().ok());
+            routes.iter().any(|(net, ifname)| Some(*net) == to && *ifname == self.ifname)
+        };
+        let lost = before.routes.iter().filter(|route| by_us(&route["gw"])).find(|route| !there(route));
+        lost.map(|route| format!("the route to {}", route["dst"].as_str().unwrap_or_default()))
+    }
+
+    /// What the plugins before us came to, if anything; of CHECK, what the whole chain came to.
+    fn before(&self) -> Result<Option<Outcome>, Failure> {
+        let read = |before: &Value| {
+            Outcome::deserialize(before).map_err(|error| {
+                Failure::new(Code::Decode, format!("prevResult makes no sense here: {error}"))
+            })
+        };
+        self.config.prev_result.as_ref().map(read).transpose()
+    }
+
+    /// Disconnects all that was made by this configuration and is not valid any more.
+    async fn gc(&self) -> Result<(), Failure> {
+        let mut failed = match self.delegate() {
+            Some(kind) => delegate::run(kind, "GC", &self.text).await.err(),
+            None => None,
+        };
+        let valid = self.config.valid.clone().unwrap_or_default();
+        let network = self.network().await?;
+        for endpoint in &network.endpoints {
+            let Some(container) = endpoint.spec.container.clone() else { continue };
+            let attachment = Attachment { container, ifname: endpoint.spec.ifname.clone() };
+            if self.id(&attachment) != endpoint.spec.id || valid.contains(&attachment) {
+                continue;
+            }
+            let reference = Reference::try_from(endpoint.spec.id.to_string());
+            let reference = reference.map_err(|error| Failure::new(Code::Decode, error.to_string()))?;
+            let done = self.client().disconnect(&network.spec.name.clone().into(), &reference).await;
+            failed = failed.or_else(|| done.err().map(Failure::from));
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn status(&self) -> Result<(), Failure> {
+        if let Some(kind) = self.delegate() {
+            delegate::run(kind, "STATUS", &self.text).await?;
+        }
+        let ready = self.client().network(&self.reference()?).await;
+        ready.map(drop).map_err(|error| Failure::new(Code::Unavailable, error.to_string()))
+    }
+
+    fn client(&self) -> Client {
+        Client::new(self.config.socket.clone().unwrap_or_else(|| ApiSpec::default().socket))
+    }
+
+    fn reference(&self) -> Result<Reference, Failure> {
+        let name = self.config.network.as_ref().unwrap_or(&self.config.name);
+        name.parse().map_err(|error| Failure::new(Code::Config, format!("network: {error}")))
+    }
+
+    async fn network(&self) -> Result<Network, Failure> {
+        match self.client().network(&self.reference()?).await {
+            Err(ClientError::Refused(refusal)) if refusal.kind == ErrorKind::NotFound => {
+                let what = format!(
+                    "{refusal}: create it with `vswitchctl network create`, or name it with \"network\""
+                );
+                Err(Failure::new(Code::Config, what))
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn inside(&self) -> Result<Links, Failure> {
+        let environment = |error: String| Failure::new(Code::Environment, format!("CNI_NETNS: {error}"));
+        let path = self.netns.clone().ok_or_else(|| environment("missing".into()))?;
+        let namespace =
+            Namespace::open(&Netns::Path(path)).map_err(|error| environment(error.to_string()))?;
+        Links::open(namespace).map_err(|error| environment(error.to_string()))
+    }
+
+    /// The plugin that gives out the addresses, if it is not us.
+    fn delegate(&self) -> Option<&str> {
+        let kind = self.config.ipam.as_ref().map(|ipam| ipam.r#type.as_str());
+        kind.filter(|kind| !kind.is_empty() && *kind != OWN)
+    }
+
+    fn attachment(&self) -> Attachment {
+        Attachment { container: self.container.clone(), ifname: self.ifname.clone() }
+    }
+
+    /// Who the endpoint is: all that is told again when it goes.
+    fn id(&self, attachment: &Attachment) -> Id {
+        Id::of(&format!("cni {} {} {}", self.config.name, attachment.container, attachment.ifname))
+    }
+}
+
+/// What cannot be named is not there.
+fn not_there() -> ClientError {
+    vswitch_model::Error::not_found("it cannot be named").into()
+}
+
+fn publish(mapping: &PortMapping) -> Result<Publish, Failure> {
+    let ip = match mapping.host_ip.parse::<IpAddr>() {
+        Ok(IpAddr::V6(ip)) => format!("[{ip}]:"),
+        _ if mapping.host_ip.is_empty() => String::new(),
+        _ => format!("{}:", mapping.host_ip),
+    };
+    let host = if mapping.host_port == 0 { String::new() } else { mapping.host_port.to_string() };
+    let protocol = if mapping.protocol.is_empty() { "tcp" } else { &mapping.protocol };
+    format!("{ip}{host}:{}/{protocol}", mapping.container_port).parse().map_err(
+        |error: vswitch_model::publish::InvalidPublish| {
+            Failure::new(Code::Config, format!("portMappings: {error}"))
+        },
+    )
+}

@@ -1,0 +1,258 @@
+//! `vswitchctl`: what a person types, and what comes of it.
+//!
+//! One clap enum, one call of the [`Client`] per variant, one rendering in [`show`]. Whatever can be printed
+//! for people can be printed as JSON with `--json`, in the API's own words.
+
+mod arguments;
+mod capture;
+mod cni;
+mod events;
+mod mirror;
+mod network;
+mod sandbox;
+pub mod show;
+pub mod top;
+mod trace;
+mod tunnel;
+
+use std::{
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{CommandFactory, Parser};
+use serde::Serialize;
+
+pub use arguments::{AttachArguments, Cli, Command, FdbCommand, PortCommand};
+pub use capture::CaptureArguments;
+pub use cni::CniCommand;
+pub use events::EventsArguments;
+pub use mirror::{MirrorArguments, MirrorCommand};
+pub use network::{
+    ConnectArguments, CreateArguments, InspectArguments, ListArguments, NetworkCommand, PruneArguments,
+    UpdateArguments,
+};
+pub use sandbox::{SandboxArgument, SandboxCommand};
+pub use trace::{TraceArguments, WhyArguments};
+pub use tunnel::{PeerArguments, PeerCommand, TunnelCommand};
+
+use crate::{
+    attach::helper,
+    client::{Client, ClientError},
+};
+use vswitch_model::{
+    Error, ErrorKind,
+    api::{DropsFilter, FdbFilter, FdbKey, Flush, StaticEntry},
+};
+
+/// The exit codes, as `--help` and the manual tell them.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  refused: by the daemon, or by the kernel
+  2  usage: the command line makes no sense
+  3  the daemon cannot be reached
+  4  what was named is not there
+  5  no right to do that";
+
+/// Parses the command line, does what it says, prints the outcome, and answers the exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(execute(&cli)),
+        Err(error) => Err(Error::from(error).into()),
+    };
+    let result = result.and_then(|text| print(&text));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error, cli.json);
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// Does what `cli` says and answers what to print.
+///
+/// # Errors
+/// When the daemon is not there or says no.
+pub async fn execute(cli: &Cli) -> Result<String, ClientError> {
+    let client = Client::new(&cli.socket);
+    let json = cli.json;
+    match &cli.command {
+        Command::Status { watch: None } => render(json, &client.status().await?, show::status),
+        Command::Status { watch: Some(seconds) } => {
+            watch(*seconds, json, async || client.status().await, |_, now| show::status(now)).await
+        }
+        Command::Port(command) => port(&client, command, json).await,
+        Command::Network(command) => network::execute(&client, command, json).await,
+        Command::Sandbox(command) => sandbox::execute(&client, command, json).await,
+        Command::Peer(command) => tunnel::peer(&client, command, json).await,
+        Command::Tunnel(command) => tunnel::tunnel(&client, command, json).await,
+        Command::Cni(command) => cni::execute(&client, command, &cli.socket, json).await,
+        Command::Fdb(command) => fdb(&client, command, json).await,
+        Command::Stats { watch: None } => render(json, &client.stats().await?, show::stats),
+        Command::Stats { watch: Some(seconds) } => {
+            watch(*seconds, json, async || client.stats().await, show::rates).await
+        }
+        Command::Top { interval } => top::run(&client, Duration::from_secs((*interval).into())).await,
+        Command::Events(arguments) => events::events(&client, arguments, json).await,
+        Command::Drops { port } => {
+            let drops = client.drops(&DropsFilter { port: port.clone() }).await?;
+            render(json, &drops, |drops| show::drops(drops))
+        }
+        Command::Capture(arguments) => capture::capture(&client, arguments, json).await,
+        Command::Mirror(command) => mirror::mirror(&client, command, json).await,
+        Command::Trace(arguments) => trace::trace(&client, arguments, json).await,
+        Command::Why(arguments) => trace::why(&client, arguments, json).await,
+        Command::Reload { dry_run } => render(json, &client.reload(*dry_run).await?, show::reload),
+        Command::Attach(arguments) => {
+            let port = helper::attach(cli.socket.clone(), arguments.order()?).await?;
+            render(json, &port, show::port_line)
+        }
+        Command::Detach { name } => {
+            client.delete_port(name).await?;
+            Ok(done(json, format_args!("port {name} detached")))
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "vswitchctl", &mut script);
+            Ok(String::from_utf8_lossy(&script).into_owned())
+        }
+        Command::Man { folder } => Ok(man(folder.as_deref()).map_err(Error::from)?),
+    }
+}
+
+async fn port(client: &Client, command: &PortCommand, json: bool) -> Result<String, ClientError> {
+    match command {
+        PortCommand::Ls => render(json, &client.ports().await?, |ports| show::ports(ports)),
+        PortCommand::Show { name } => render(json, &client.port(name).await?, show::port),
+        PortCommand::Add(arguments) => {
+            render(json, &client.add_port(&arguments.spec()?).await?, show::port_line)
+        }
+        PortCommand::Del { name } => {
+            client.delete_port(name).await?;
+            Ok(done(json, format_args!("port {name} deleted")))
+        }
+    }
+}
+
+async fn fdb(client: &Client, command: &FdbCommand, json: bool) -> Result<String, ClientError> {
+    match command.clone() {
+        FdbCommand::Ls { network, port, mac } => {
+            let entries = client.fdb(&FdbFilter { network, port, mac }).await?;
+            render(json, &entries, |entries| show::fdb(entries))
+        }
+        FdbCommand::Add { network, mac, port } => {
+            let entry = client.add_fdb(&StaticEntry { network, mac, port }).await?;
+            render(json, &entry, |entry| format!("{} pinned to port {}\n", entry.mac, entry.port))
+        }
+        FdbCommand::Del { network, mac } => {
+            client.delete_fdb(&FdbKey { network, mac }).await?;
+            Ok(done(json, format_args!("{mac} forgotten")))
+        }
+        FdbCommand::Flush { port, network, all: _ } => {
+            let flush = match (port, network) {
+                (Some(port), _) => Flush::Port(port),
+                (None, Some(network)) => Flush::Network(network),
+                (None, None) => Flush::All,
+            };
+            let flushed = client.flush_fdb(&flush).await?;
+            render(json, &flushed, |flushed| format!("{} learned addresses forgotten\n", flushed.entries))
+        }
+    }
+}
+
+/// Asks every so many seconds and prints the answer, until the daemon goes or nobody reads any more.
+///
+/// `show` is given the answer before as well.
+async fn watch<T: Serialize>(
+    seconds: u16,
+    json: bool,
+    ask: impl AsyncFn() -> Result<T, ClientError>,
+    show: impl Fn(&T, &T) -> String,
+) -> Result<String, ClientError> {
+    let mut before = ask().await?;
+    loop {
+        tokio::time::sleep(Duration::from_secs(seconds.into())).await;
+        let now = ask().await?;
+        let text = if json { json_line(&now)? } else { format!("{}{}", clear(), show(&before, &now)) };
+        print(&text)?;
+        before = now;
+    }
+}
+
+/// What makes a terminal empty; nothing where the output goes elsewhere.
+fn clear() -> &'static str {
+    // Cursor home, then clear to the end: ECMA-48 CUP and ED.
+    if io::stdout().is_terminal() { "\x1b[H\x1b[J" } else { "" }
+}
+
+fn json_line(value: &impl Serialize) -> Result<String, ClientError> {
+    let line = serde_json::to_string(value).map_err(io::Error::from).map_err(Error::from)?;
+    Ok(line + "\n")
+}
+
+fn man(folder: Option<&Path>) -> io::Result<String> {
+    let Some(folder) = folder else {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+        return Ok(String::from_utf8_lossy(&page).into_owned());
+    };
+    std::fs::create_dir_all(folder)?;
+    clap_mangen::generate_to(Cli::command(), folder)?;
+    Ok(format!("manual pages written to {}\n", folder.display()))
+}
+
+fn render<T: Serialize>(json: bool, value: &T, show: impl Fn(&T) -> String) -> Result<String, ClientError> {
+    if !json {
+        return Ok(show(value));
+    }
+    let text = serde_json::to_string_pretty(value).map_err(io::Error::from).map_err(Error::from)?;
+    Ok(text + "\n")
+}
+
+/// A program reads the exit code; only a person wants to be told that it is done.
+fn done(json: bool, sentence: std::fmt::Arguments<'_>) -> String {
+    if json { String::new() } else { format!("{sentence}\n") }
+}
+
+fn print(text: &str) -> Result<(), ClientError> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // `vswitchctl … | head` has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        result => Ok(result.map_err(Error::from)?),
+    }
+}
+
+fn complain(error: &ClientError, json: bool) {
+    let text = match error {
+        ClientError::Refused(refusal) if json => {
+            serde_json::to_string(refusal).unwrap_or_else(|_| error.to_string())
+        }
+        other => format!("vswitchctl: {other}"),
+    };
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// The exit code that tells a program what kind of failure it was; see [`EXIT_CODES`].
+pub fn exit_code(error: &ClientError) -> u8 {
+    match error {
+        ClientError::NotRunning(_) | ClientError::Died(_) | ClientError::Broken(..) => 3,
+        ClientError::NoRights(_) => 5,
+        ClientError::Refused(refusal) => match refusal.kind {
+            ErrorKind::Unavailable => 3,
+            ErrorKind::NotFound => 4,
+            ErrorKind::Forbidden => 5,
+            _ => 1,
+        },
+    }
+}
+
+/// Where the daemon is unless told.
+fn default_socket() -> PathBuf {
+    vswitch_model::ApiSpec::default().socket
+}

@@ -1,0 +1,509 @@
+//! `vswitchctl capture`: frames as the switch sees them, into a file, a pipe, or before the eyes of a person.
+//!
+//! The daemon makes the file, block by block; here it is written with the caller's rights, parted into several if that is
+//! wanted, or read and told line by line.
+
+use std::{
+    fs::File,
+    io::{self, BufWriter, IsTerminal, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::Args;
+use pcap::{Capture as Libpcap, Linktype};
+use pcap_file::{
+    PcapError,
+    pcapng::{
+        Block, PcapNgParser,
+        blocks::{
+            enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption},
+            interface_description::InterfaceDescriptionOption,
+            interface_statistics::InterfaceStatisticsOption,
+        },
+    },
+};
+
+use super::{
+    print, render,
+    show::{duration, or_dash, short, table},
+};
+use crate::client::{Client, ClientError};
+use vswitch_model::{
+    Error, Name,
+    api::{
+        Direction,
+        capture::{Capture, CaptureRequest},
+    },
+    text::describe,
+};
+
+/// `vswitchctl capture`
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Capture frames as the switch sees them: where they come in, and where they leave.\n\n\
+        Without -w, a line for each frame. With it, pcapng: an interface for each port, the direction of each frame, \
+        and why it died, if it did, as its comment. A super-frame is one frame. Forwarding never waits: frames that come faster \
+        than they are written are lost, and counted.",
+    after_help = "Examples:\n  \
+        vswitchctl capture --port web\n  \
+        vswitchctl capture --filter 'tcp port 80' -w web.pcapng\n  \
+        vswitchctl capture --drops -w - | tshark -r -\n  \
+        vswitchctl capture -w ring.pcapng --rotate 100,5"
+)]
+pub struct CaptureArguments {
+    /// At this port; may be given several times.
+    #[arg(long, value_name = "PORT")]
+    port: Vec<Name>,
+    /// In this network; may be given several times.
+    #[arg(long, value_name = "NETWORK")]
+    network: Vec<Name>,
+    /// To and from this peer: its name, or its address.
+    #[arg(long, value_name = "PEER", value_parser = super::tunnel::peer_name)]
+    peer: Vec<Name>,
+    /// Only frames on their way in, or out.
+    #[arg(long)]
+    direction: Option<Way>,
+    /// Only frames that were not delivered.
+    #[arg(long)]
+    drops: bool,
+    /// Only frames that this expression picks, in the language of tcpdump: pcap-filter(7).
+    #[arg(long, value_name = "EXPRESSION")]
+    filter: Option<String>,
+    /// Octets kept of each frame; all of them unless told.
+    #[arg(long, value_name = "OCTETS", default_value_t = CaptureRequest::WHOLE, hide_default_value = true)]
+    snaplen: u32,
+    /// End after so many frames.
+    #[arg(long, short = 'c', value_name = "FRAMES", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Begin another file after so many megabytes (10^6), and keep so many files: FILE.0, FILE.1, and so on.
+    #[arg(long, value_name = "MB,FILES", value_parser = rotation, requires = "write")]
+    rotate: Option<Rotation>,
+    /// Mebibytes by which each worker may be ahead of what is written.
+    #[arg(long, value_name = "MiB", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    buffer: u16,
+    /// Write pcapng into this file; - is the standard output.
+    #[arg(long, short = 'w', value_name = "FILE")]
+    write: Option<PathBuf>,
+    /// List the captures that go on instead, and what they lost.
+    #[arg(long, conflicts_with_all = ["write", "filter", "drops"])]
+    ls: bool,
+}
+
+/// On its way in or out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Way {
+    /// Into the switch.
+    Rx,
+    /// Out of it.
+    Tx,
+}
+
+/// When another file begins, and how many are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rotation {
+    octets: u64,
+    files: u32,
+}
+
+fn rotation(text: &str) -> Result<Rotation, String> {
+    let parts =
+        text.split_once(',').and_then(|(size, files)| Some((size.parse::<u32>().ok()?, files.parse().ok()?)));
+    match parts {
+        Some((size, files)) if size > 0 && files > 0 => {
+            Ok(Rotation { octets: u64::from(size) * 1_000_000, files })
+        }
+        _ => Err("write megabytes and how many files, such as 100,5".into()),
+    }
+}
+
+impl CaptureArguments {
+    fn request(&self) -> Result<CaptureRequest, ClientError> {
+        Ok(CaptureRequest {
+            ports: self.port.iter().chain(&self.peer).cloned().collect(),
+            networks: self.network.clone(),
+            direction: self.direction.map(|way| match way {
+                Way::Rx => Direction::Rx,
+                Way::Tx => Direction::Tx,
+            }),
+            drops: self.drops,
+            follow: false,
+            filter: self.filter.as_deref().map(compile).transpose()?.unwrap_or_default(),
+            expression: self.filter.clone(),
+            snaplen: self.snaplen,
+            count: self.count,
+            buffer: self.buffer,
+        })
+    }
+}
+
+/// The program that libpcap makes of an expression.
+pub(super) fn compile(expression: &str) -> Result<Vec<(u16, u8, u8, u32)>, ClientError> {
+    let wrong = |error: pcap::Error| {
+        let why = error.to_string();
+        let why = why.strip_prefix("libpcap error: ").unwrap_or(&why);
+        Error::invalid(format!("the filter {expression:?} makes no sense: {why}; see pcap-filter(7)"))
+    };
+    let dead = Libpcap::dead(Linktype::ETHERNET).map_err(wrong)?;
+    let program = dead.compile(expression, true).map_err(wrong)?;
+    let instruction = |text: String| {
+        // The crate tells an instruction by its Display alone: code, jt, jf and k.
+        let mut numbers = text.split_whitespace();
+        let mut number = || numbers.next()?.parse::<u32>().ok();
+        let (code, jt, jf, k) = (number()?, number()?, number()?, number()?);
+        Some((u16::try_from(code).ok()?, u8::try_from(jt).ok()?, u8::try_from(jf).ok()?, k))
+    };
+    let program =
+        program.get_instructions().iter().map(|it| instruction(it.to_string())).collect::<Option<_>>();
+    Ok(program.ok_or_else(|| Error::internal("libpcap made a program that cannot be read"))?)
+}
+
+pub(super) async fn capture(
+    client: &Client,
+    arguments: &CaptureArguments,
+    json: bool,
+) -> Result<String, ClientError> {
+    if arguments.ls {
+        return render(json, &client.captures().await?, |captures| captures_table(captures));
+    }
+    let request = arguments.request()?;
+    let mut sink: Box<dyn Sink> = match &arguments.write {
+        None => Box::new(Lines { json, text: String::new() }),
+        Some(path) if path == Path::new("-") => {
+            if io::stdout().is_terminal() {
+                return Err(Error::invalid("pcapng is not for a terminal: pipe it, or leave -w out").into());
+            }
+            Box::new(Raw(io::stdout()))
+        }
+        Some(path) => {
+            Box::new(Files::create(path, arguments.rotate).map_err(|error| cannot_write(path, &error))?)
+        }
+    };
+    let totals = run(client, &request, &mut *sink).await?;
+    eprintln!("{} frames captured, {} lost", totals.frames, totals.lost);
+    Ok(String::new())
+}
+
+/// What a capture came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    frames: u64,
+    lost: u64,
+}
+
+/// Where a capture goes.
+pub(super) trait Sink {
+    /// Takes one block: its octets, and what they mean. False: it has enough.
+    fn take(&mut self, octets: &[u8], block: &Block<'_>, parser: &PcapNgParser) -> io::Result<bool>;
+
+    /// Lets others see what was taken so far.
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// Nothing came for [`QUIET`]. False: it has enough.
+    fn idle(&mut self) -> io::Result<bool> {
+        Ok(true)
+    }
+}
+
+/// A frame leaves in the turn it came in, and what is written of a turn comes within this time.
+pub(super) const QUIET: Duration = Duration::from_millis(50);
+
+/// Captures into `sink` until it has enough, the daemon has, or the person.
+pub(super) async fn run(
+    client: &Client,
+    request: &CaptureRequest,
+    sink: &mut dyn Sink,
+) -> Result<Totals, ClientError> {
+    let mut body = client.capture(request).await?;
+    let interrupted = tokio::signal::ctrl_c();
+    tokio::pin!(interrupted);
+    let mut terminate =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(Error::from)?;
+    let (mut pending, mut parser, mut totals, mut ending) = (Vec::new(), None, Totals::default(), false);
+    loop {
+        let chunk = tokio::select! {
+            chunk = body.next() => chunk.map_err(Error::from)?,
+            // Everything that was seen by then is still handed over; a second time, we do not wait for it.
+            _ = &mut interrupted, if !ending => {
+                ending = true;
+                client.end_capture(body.id).await?;
+                continue;
+            }
+            _ = terminate.recv(), if !ending => {
+                ending = true;
+                client.end_capture(body.id).await?;
+                continue;
+            }
+            () = tokio::time::sleep(QUIET) => {
+                if sink.idle().map_err(Error::from)? {
+                    continue;
+                }
+                break;
+            }
+        };
+        let Some(chunk) = chunk else { break };
+        pending.extend_from_slice(&chunk);
+        let (read, more) = match blocks(&pending, &mut parser, &mut totals, sink) {
+            Ok(read) => read,
+            // `vswitchctl capture -w - | head` has read enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+            Err(error) => return Err(Error::from(error).into()),
+        };
+        pending.drain(..read);
+        if !more {
+            break;
+        }
+    }
+    sink.flush().and_then(|()| sink.idle()).map_err(Error::from)?;
+    Ok(totals)
+}
+
+/// Hands every whole block of `octets` to `sink`. How many octets that were, and whether it wants more.
+fn blocks(
+    octets: &[u8],
+    parser: &mut Option<PcapNgParser>,
+    totals: &mut Totals,
+    sink: &mut dyn Sink,
+) -> io::Result<(usize, bool)> {
+    let mut rest = octets;
+    let mut more = true;
+    while more {
+        let next = match parser {
+            None => PcapNgParser::new(rest).map(|(after, new)| {
+                let block = Block::SectionHeader(new.section().clone());
+                *parser = Some(new);
+                (after, block)
+            }),
+            Some(parser) => parser.next_block(rest),
+        };
+        let (after, block) = match next {
+            Ok(next) => next,
+            Err(PcapError::IncompleteBuffer) => break,
+            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        };
+        match &block {
+            Block::EnhancedPacket(_) => totals.frames += 1,
+            Block::InterfaceStatistics(statistics) => {
+                for option in &statistics.options {
+                    if let InterfaceStatisticsOption::IsbOsDrop(lost) = option {
+                        totals.lost = *lost;
+                    }
+                }
+            }
+            _ => {}
+        }
+        if let Some(parser) = parser.as_ref() {
+            more = sink.take(&rest[..rest.len() - after.len()], &block, parser)?;
+        }
+        rest = after;
+    }
+    sink.flush()?;
+    Ok((octets.len() - rest.len(), more))
+}
+
+/// Into a pipe, as it comes.
+struct Raw<W>(W);
+
+impl<W: Write> Sink for Raw<W> {
+    fn take(&mut self, octets: &[u8], _: &Block<'_>, _: &PcapNgParser) -> io::Result<bool> {
+        self.0.write_all(octets).map(|()| true)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Into a file, or several in turn.
+struct Files {
+    path: PathBuf,
+    rotation: Option<Rotation>,
+    file: BufWriter<File>,
+    /// How many files there were before this one.
+    number: u32,
+    written: u64,
+    /// What every file begins with: the section and its interfaces.
+    beginning: Vec<u8>,
+}
+
+impl Files {
+    fn create(path: &Path, rotation: Option<Rotation>) -> io::Result<Self> {
+        let first = if rotation.is_some() { numbered(path, 0) } else { path.to_owned() };
+        let file = BufWriter::new(File::create(first)?);
+        Ok(Self { path: path.to_owned(), rotation, file, number: 0, written: 0, beginning: Vec::new() })
+    }
+}
+
+impl Sink for Files {
+    fn take(&mut self, octets: &[u8], block: &Block<'_>, _: &PcapNgParser) -> io::Result<bool> {
+        if matches!(block, Block::SectionHeader(_) | Block::InterfaceDescription(_)) {
+            self.beginning.extend_from_slice(octets);
+        }
+        if let Some(Rotation { octets: limit, files }) = self.rotation
+            && self.written > 0
+            && self.written + octets.len() as u64 > limit
+        {
+            self.file.flush()?;
+            self.number += 1;
+            self.file = BufWriter::new(File::create(numbered(&self.path, self.number))?);
+            if let Some(old) = self.number.checked_sub(files) {
+                std::fs::remove_file(numbered(&self.path, old))?;
+            }
+            self.file.write_all(&self.beginning)?;
+            self.written = self.beginning.len() as u64;
+            if matches!(block, Block::InterfaceDescription(_)) {
+                return Ok(true);
+            }
+        }
+        self.written += octets.len() as u64;
+        self.file.write_all(octets).map(|()| true)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// `ring.pcapng` as `ring.pcapng.7`.
+fn numbered(path: &Path, number: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    name.into()
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> ClientError {
+    Error::invalid(format!("cannot write {}: {error}", path.display())).into()
+}
+
+/// A frame of a capture, as it is told.
+#[derive(Debug)]
+pub(super) struct Seen<'a> {
+    pub(super) port: &'a str,
+    pub(super) inbound: bool,
+    /// The same wherever the frame was seen.
+    pub(super) id: u64,
+    pub(super) comment: Option<&'a str>,
+    pub(super) at: Duration,
+    pub(super) octets: &'a [u8],
+    pub(super) len: usize,
+}
+
+impl<'a> Seen<'a> {
+    pub(super) fn of(packet: &'a EnhancedPacketBlock<'_>, parser: &'a PcapNgParser) -> Self {
+        let interface = parser.packet_interface(packet);
+        let name =
+            interface.into_iter().flat_map(|interface| &interface.options).find_map(|option| match option {
+                InterfaceDescriptionOption::IfName(name) => Some(&**name),
+                _ => None,
+            });
+        let mut seen = Self {
+            port: name.unwrap_or("?"),
+            inbound: true,
+            id: 0,
+            comment: None,
+            at: packet.timestamp,
+            octets: &packet.data,
+            len: packet.original_len as usize,
+        };
+        for option in &packet.options {
+            match option {
+                EnhancedPacketOption::Flags(flags) => seen.inbound = flags & 0b11 == 0b01,
+                EnhancedPacketOption::Comment(comment) => seen.comment = Some(comment),
+                EnhancedPacketOption::Unknown(option) if option.code == 5 => {
+                    seen.id = option.value.first_chunk().copied().map_or(0, u64::from_le_bytes);
+                }
+                _ => {}
+            }
+        }
+        seen
+    }
+
+    /// The same for programs.
+    pub(super) fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "at_ns": u64::try_from(self.at.as_nanos()).unwrap_or(u64::MAX),
+            "port": self.port,
+            "direction": if self.inbound { Direction::Rx } else { Direction::Tx },
+            "id": self.id,
+            "summary": describe(self.octets, self.len),
+            "len": self.len,
+            "comment": self.comment,
+        })
+    }
+
+    /// `12:34:56.123456 web rx 02:… > ff:…, ARP …`, the time of day being UTC.
+    pub(super) fn line(&self) -> String {
+        let day = self.at.as_secs() % 86_400;
+        let (hours, minutes, seconds) = (day / 3600, day / 60 % 60, day % 60);
+        let micros = self.at.subsec_micros();
+        let way = if self.inbound { "rx" } else { "tx" };
+        let what = describe(self.octets, self.len);
+        let mut line = format!("{hours:02}:{minutes:02}:{seconds:02}.{micros:06} {} {way} {what}", self.port);
+        if let Some(comment) = self.comment {
+            line.push_str("\n    ");
+            line.push_str(comment);
+        }
+        line
+    }
+}
+
+/// Before the eyes of a person.
+struct Lines {
+    json: bool,
+    text: String,
+}
+
+impl Sink for Lines {
+    fn take(&mut self, _: &[u8], block: &Block<'_>, parser: &PcapNgParser) -> io::Result<bool> {
+        if let Block::EnhancedPacket(packet) = block {
+            let seen = Seen::of(packet, parser);
+            self.text += &if self.json { seen.json().to_string() } else { seen.line() };
+            self.text.push('\n');
+        }
+        Ok(true)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        print(&std::mem::take(&mut self.text)).map_err(io::Error::other)
+    }
+}
+
+fn captures_table(captures: &[Capture]) -> String {
+    if captures.is_empty() {
+        return "no captures go on\n".into();
+    }
+    let list = |names: &[Name]| names.iter().map(Name::as_str).collect::<Vec<_>>().join(",");
+    let rows = captures.iter().map(|capture| {
+        let of = [list(&capture.request.ports), list(&capture.request.networks)];
+        let of: Vec<_> = of.into_iter().filter(|list| !list.is_empty()).collect();
+        vec![
+            capture.id.to_string(),
+            duration(capture.since_s),
+            if of.is_empty() { "all".into() } else { of.join(" ") },
+            or_dash(capture.request.expression.clone()),
+            short(capture.frames),
+            short(capture.lost),
+        ]
+    });
+    table(&["ID", "SINCE", "OF", "FILTER", "FRAMES", "LOST"], "lrllrr", rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libpcap_compiles_and_explains() {
+        assert_eq!(compile("arp").unwrap()[0], (0x28, 0, 0, 12));
+        let error = compile("tcp prot 80").unwrap_err().to_string();
+        assert!(error.contains("\"tcp prot 80\" makes no sense"), "{error}");
+    }
+
+    #[test]
+    fn a_rotation_is_a_size_and_a_number() {
+        assert_eq!(rotation("100,5"), Ok(Rotation { octets: 100_000_000, files: 5 }));
+        for text in ["", "5", "0,1", "1,0", "a,b"] {
+            assert!(rotation(text).is_err(), "{text}");
+        }
+    }
+}

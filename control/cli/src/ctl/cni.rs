@@ -1,0 +1,74 @@
+//! `vswitchctl cni`: what podman, containerd and CRI-O need to find us.
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+
+use super::done;
+use crate::{
+    client::{Client, ClientError},
+    cni::list::{CONFIGS, PLUGINS, conflist, install, write},
+};
+use vswitch_model::{ApiSpec, Error, Name};
+
+/// `vswitchctl cni`
+#[derive(Debug, Subcommand)]
+pub enum CniCommand {
+    /// Link the plugin to where container runtimes look for it.
+    #[command(after_help = "Example:\n  vswitchctl cni install")]
+    Install {
+        /// The plugin; beside this program unless told.
+        #[arg(long, value_name = "FILE")]
+        plugin: Option<PathBuf>,
+        /// The folders.
+        #[arg(long = "into", value_name = "FOLDER", default_values = PLUGINS)]
+        folders: Vec<PathBuf>,
+    },
+    /// Write a network's configuration to where container runtimes read it.
+    #[command(
+        after_help = "Examples:\n  vswitchctl cni conflist blue\n  vswitchctl cni conflist blue --print\n  podman run --network blue …"
+    )]
+    Conflist {
+        /// The network, which must be there.
+        network: Name,
+        /// The folder.
+        #[arg(long, value_name = "FOLDER", default_value = CONFIGS)]
+        into: PathBuf,
+        /// Print it instead.
+        #[arg(long)]
+        print: bool,
+    },
+}
+
+pub(super) async fn execute(
+    client: &Client,
+    command: &CniCommand,
+    socket: &Path,
+    json: bool,
+) -> Result<String, ClientError> {
+    match command {
+        CniCommand::Install { plugin, folders } => {
+            let plugin = plugin.clone().map_or_else(beside, Ok)?;
+            let plugin = plugin.canonicalize().map_err(|error| {
+                Error::not_found(format!("{}: {error}: name it with --plugin", plugin.display()))
+            })?;
+            let links = install(&plugin, folders).map_err(Error::from)?;
+            let links: Vec<_> = links.iter().map(|link| link.display().to_string()).collect();
+            Ok(done(json, format_args!("{} is linked as {}", plugin.display(), links.join(" and "))))
+        }
+        CniCommand::Conflist { network, into, print } => {
+            client.network(&network.clone().into()).await?;
+            let socket = Some(socket).filter(|socket| *socket != ApiSpec::default().socket);
+            if *print {
+                return Ok(format!("{:#}\n", conflist(network, socket)));
+            }
+            let path = write(into, network, socket).map_err(Error::from)?;
+            Ok(done(json, format_args!("{} written", path.display())))
+        }
+    }
+}
+
+/// The plugin that came with this program.
+fn beside() -> Result<PathBuf, Error> {
+    Ok(std::env::current_exe()?.with_file_name("vswitch-cni"))
+}

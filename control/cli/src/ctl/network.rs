@@ -1,0 +1,552 @@
+//! `vswitchctl network`: Docker's verbs, with Docker's flags.
+
+mod docker;
+mod filter;
+mod template;
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, Write, stdin, stdout},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use clap::{Args, Subcommand};
+use ipnet::IpNet;
+use vswitch::addr::{MacAddr, VlanId};
+
+use self::{
+    filter::{ListFilter, PruneFilter},
+    template::Template,
+};
+use super::{
+    arguments::{LimitArguments, station, vlan},
+    done, render,
+    sandbox::{self, SandboxArgument},
+};
+use crate::client::{Client, ClientError};
+use vswitch_model::{
+    Connect, Driver, Error, ErrorKind, Ipam, Name, NetworkSpec, NetworkUpdate, Reference, Scope, SubnetSpec,
+    Tags,
+    api::{FdbFilter, Network},
+    options,
+    publish::Publish,
+};
+
+/// `vswitchctl network`
+#[derive(Debug, Subcommand)]
+pub enum NetworkCommand {
+    /// Make a network.
+    Create(Box<CreateArguments>),
+    /// List the networks.
+    #[command(visible_alias = "list")]
+    Ls(ListArguments),
+    /// Show networks, in Docker's JSON.
+    Inspect(InspectArguments),
+    /// Connect a container, or another sandbox, to a network.
+    Connect(Box<ConnectArguments>),
+    /// Disconnect a container, or another sandbox, from a network.
+    #[command(after_help = "Examples:\n  vswitchctl network disconnect blue web\n  \
+        vswitchctl network disconnect blue netns:web")]
+    Disconnect {
+        /// Accepted for Docker's users: what is gone already is no hindrance.
+        #[arg(short, long)]
+        force: bool,
+        /// The network, by name or id.
+        network: Reference,
+        /// Whom: the endpoint's name or id, the container's id, or the sandbox as `connect` takes it.
+        #[arg(value_name = "ENDPOINT|SANDBOX")]
+        endpoint: String,
+    },
+    /// Remove networks.
+    #[command(visible_alias = "remove", after_help = "Example:\n  vswitchctl network rm blue red")]
+    Rm {
+        /// Networks that are not there are no error.
+        #[arg(short, long)]
+        force: bool,
+        /// The networks, by name or id.
+        #[arg(required = true, value_name = "NETWORK")]
+        networks: Vec<Reference>,
+    },
+    /// Remove the networks that nobody uses.
+    Prune(PruneArguments),
+    /// Change a network while containers stay connected.
+    Update(UpdateArguments),
+}
+
+/// `vswitchctl network create`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    vswitchctl network create blue\n  \
+    vswitchctl network create --subnet 10.9.0.0/24 --gateway 10.9.0.1 --ip-range 10.9.0.128/25 blue\n  \
+    vswitchctl network create --driver overlay --opt vni=5000 wide\n  \
+    vswitchctl network create --driver uplink --opt parent=eth1.10 --subnet 192.0.2.0/24 lan\n  \
+    vswitchctl network create --ipam-driver null --vlan 10 segment\n\n\
+    Options for --opt are told in docs/networks.md.")]
+pub struct CreateArguments {
+    /// What makes it: bridge, overlay or uplink.
+    #[arg(short, long, default_value = "bridge")]
+    driver: Driver,
+    /// A subnet; one for IPv4 and one for IPv6. Chosen from the default pools unless told.
+    #[arg(long, value_name = "SUBNET")]
+    subnet: Vec<IpNet>,
+    /// Give out addresses of this part of the subnet only.
+    #[arg(long, value_name = "RANGE")]
+    ip_range: Vec<IpNet>,
+    /// The containers' next hop; the first free address unless told.
+    #[arg(long, value_name = "ADDRESS")]
+    gateway: Vec<IpAddr>,
+    /// An address that is somebody else's, and never given out.
+    #[arg(long, value_name = "NAME=ADDRESS", value_parser = aux_address)]
+    aux_address: Vec<(String, IpAddr)>,
+    /// Cut it off from the outside.
+    #[arg(long)]
+    internal: bool,
+    /// Kept and shown: here every container may join.
+    #[arg(long)]
+    attachable: bool,
+    /// Give it an IPv6 subnet, too.
+    #[arg(long)]
+    ipv6: bool,
+    /// An option of the driver.
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = pair)]
+    opt: Vec<(String, String)>,
+    /// A label.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    label: Vec<(String, String)>,
+    /// How far it reaches, to be sure: local (bridge, uplink) or global (overlay).
+    #[arg(long)]
+    scope: Option<Scope>,
+    /// Who gives addresses out: default, or null for a plain segment without any.
+    #[arg(long, default_value = "default", value_parser = ipam)]
+    ipam_driver: Ipam,
+    /// Accepted for Docker's users: there is none.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    ipam_opt: Vec<(String, String)>,
+    /// How trunks carry it, 1 to 4094.
+    #[arg(long, value_name = "ID", value_parser = vlan)]
+    vlan: Option<VlanId>,
+    /// How tunnels carry it, 1 to 16777215; chosen for overlay networks unless told.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=0xff_ffff))]
+    vni: Option<u32>,
+    /// Octets of the longest IP packet its ports are given.
+    #[arg(long, value_name = "OCTETS", value_parser = clap::value_parser!(u16).range(68..=9198))]
+    mtu: Option<u16>,
+    /// Carry frames of access ports that are tagged already, instead of dropping them.
+    #[arg(long)]
+    pass_tags: bool,
+    /// Its name.
+    #[arg(value_name = "NETWORK")]
+    name: Name,
+}
+
+/// `vswitchctl network ls`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    vswitchctl network ls\n  \
+    vswitchctl network ls --filter driver=overlay --filter label=team=a --quiet\n  \
+    vswitchctl network ls --format '{{.Name}}: {{.Driver}}'\n  \
+    vswitchctl network ls --format 'table {{.ID}}\\t{{.Name}}\\t{{.Labels}}'\n\n\
+    Filters: dangling=true|false, driver=, id=, label=KEY[=VALUE], name=, scope=, type=custom|builtin.")]
+pub struct ListArguments {
+    /// Only those that fit; of one kind any, of several kinds each.
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = pair)]
+    filter: Vec<(String, String)>,
+    /// `json`, `table`, a template, or `table` and a template.
+    #[arg(long)]
+    format: Option<String>,
+    /// Print whole ids.
+    #[arg(long)]
+    no_trunc: bool,
+    /// Print ids alone.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// `vswitchctl network inspect`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    vswitchctl network inspect blue\n  \
+    vswitchctl network inspect --verbose blue\n  \
+    vswitchctl network inspect --format '{{range .IPAM.Config}}{{.Subnet}} {{end}}' blue\n  \
+    vswitchctl network inspect --format '{{json .Containers}}' blue")]
+pub struct InspectArguments {
+    /// `json`, or a template.
+    #[arg(short, long)]
+    format: Option<String>,
+    /// Add what the switch knows: the MAC table, peers and counters.
+    #[arg(short, long)]
+    verbose: bool,
+    /// The networks, by name or id.
+    #[arg(required = true, value_name = "NETWORK")]
+    networks: Vec<Reference>,
+}
+
+/// `vswitchctl network connect`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    vswitchctl network connect blue netns:web\n  \
+    vswitchctl network connect --ip 10.9.0.7 --alias db --publish 8080:80 blue docker:web\n  \
+    vswitchctl network connect --driver-opt kind=veth blue pid:4711\n  \
+    vswitchctl network connect --rx-limit 100Mbit/s --tx-limit 1Gbit/s blue netns:web")]
+pub struct ConnectArguments {
+    /// Its IPv4 address; the first free one unless told.
+    #[arg(long)]
+    ip: Option<Ipv4Addr>,
+    /// Its IPv6 address; the first free one unless told.
+    #[arg(long)]
+    ip6: Option<Ipv6Addr>,
+    /// Another name by which others in the network find it.
+    #[arg(long, value_name = "NAME")]
+    alias: Vec<String>,
+    /// Its MAC address; after its IPv4 address unless told.
+    #[arg(long, value_parser = station)]
+    mac_address: Option<MacAddr>,
+    /// A link-local address besides.
+    #[arg(long, value_name = "ADDRESS")]
+    link_local_ip: Vec<IpAddr>,
+    /// An option for the interface: kind=tap|veth, ifname=NAME, limit.rx=RATE and so on.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    driver_opt: Vec<(String, String)>,
+    /// Publish a port: [[ADDRESS:]HOST PORT:]PORT[/tcp|udp|sctp].
+    #[arg(short, long, value_name = "PORTS")]
+    publish: Vec<Publish>,
+    #[command(flatten)]
+    limit: LimitArguments,
+    /// What the endpoint is called; after its sandbox unless told.
+    #[arg(long)]
+    name: Option<Name>,
+    /// The network, by name or id.
+    network: Reference,
+    /// The sandbox: netns:NAME, pid:NUMBER, docker:NAME, or a path.
+    sandbox: SandboxArgument,
+}
+
+/// `vswitchctl network prune`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  vswitchctl network prune\n  \
+    vswitchctl network prune --force --filter until=24h --filter label!=keep\n\n\
+    Filters: label=KEY[=VALUE], label!=KEY[=VALUE], until=TIME (a moment, or how long ago, as 24h).")]
+pub struct PruneArguments {
+    /// Only those that fit all filters.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = prune_pair)]
+    filter: Vec<(String, String)>,
+    /// Do not ask.
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// `vswitchctl network update`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    vswitchctl network update --mtu 1400 blue\n  \
+    vswitchctl network update --label-add team=a --label-rm old --opt icc=false blue\n  \
+    vswitchctl network update --peer-rm 192.0.2.2 wide")]
+pub struct UpdateArguments {
+    /// Octets of the longest IP packet.
+    #[arg(long, value_name = "OCTETS", value_parser = clap::value_parser!(u16).range(68..=9198))]
+    mtu: Option<u16>,
+    /// Write a label.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    label_add: Vec<(String, String)>,
+    /// Take a label off.
+    #[arg(long, value_name = "KEY")]
+    label_rm: Vec<String>,
+    /// Set an option of the driver.
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = pair)]
+    opt: Vec<(String, String)>,
+    /// Forget an option of the driver.
+    #[arg(long, value_name = "KEY")]
+    opt_rm: Vec<String>,
+    /// Let tunnels carry it to this peer.
+    #[arg(long, value_name = "PEER")]
+    peer_add: Vec<Name>,
+    /// Let tunnels carry it to this peer no longer.
+    #[arg(long, value_name = "PEER")]
+    peer_rm: Vec<Name>,
+    /// The network, by name or id.
+    network: Reference,
+}
+
+/// Does what was typed.
+pub(super) async fn execute(
+    client: &Client,
+    command: &NetworkCommand,
+    json: bool,
+) -> Result<String, ClientError> {
+    match command {
+        NetworkCommand::Create(arguments) => {
+            let network = client.add_network(&arguments.spec()?).await?;
+            for warning in &network.warnings {
+                let _ = writeln!(std::io::stderr(), "WARNING: {warning}");
+            }
+            render(json, &network, |network| format!("{}\n", network.id()))
+        }
+        NetworkCommand::Ls(arguments) => list(client, arguments, json).await,
+        NetworkCommand::Inspect(arguments) => inspect(client, arguments, json).await,
+        NetworkCommand::Connect(arguments) => {
+            let connect = arguments.connect().await?;
+            let endpoint = client.connect(&arguments.network, &connect).await?;
+            // Docker says nothing; whoever let us choose wants to know what was chosen.
+            render(json, &endpoint, sandbox::endpoint_line)
+        }
+        NetworkCommand::Disconnect { network, endpoint, force: _ } => {
+            let endpoint = sandbox::endpoint_in(client, network, endpoint).await?;
+            client.disconnect(network, &endpoint).await?;
+            Ok(String::new())
+        }
+        NetworkCommand::Rm { networks, force } => remove(client, networks, *force, json).await,
+        NetworkCommand::Prune(arguments) => prune(client, arguments, json).await,
+        NetworkCommand::Update(arguments) => {
+            let network = client.update_network(&arguments.network, &arguments.update()).await?;
+            render(json, &network, |network| format!("{}\n", network.spec.name))
+        }
+    }
+}
+
+impl CreateArguments {
+    fn spec(&self) -> Result<NetworkSpec, Error> {
+        if let Some(scope) = self.scope.filter(|scope| *scope != self.driver.scope()) {
+            let (driver, own) = (self.driver, self.driver.scope());
+            return Err(Error::invalid(format!(
+                "a {driver} network is {own}, not {scope}: leave --scope out"
+            )));
+        }
+        if let Some((key, _)) = self.ipam_opt.first() {
+            return Err(Error::invalid(format!("--ipam-opt {key}: there is no such option: leave it out")));
+        }
+        if self.ipam_driver == Ipam::Null && !self.subnet.is_empty() {
+            return Err(Error::invalid("--ipam-driver null is for a network without subnets: leave one out"));
+        }
+        Ok(NetworkSpec {
+            vlan: self.vlan,
+            vni: self.vni,
+            mtu: self.mtu,
+            tags: if self.pass_tags { Tags::Pass } else { Tags::Drop },
+            driver: Some(self.driver),
+            subnets: self.subnets()?,
+            ipam: self.ipam_driver,
+            internal: self.internal,
+            attachable: self.attachable,
+            ipv6: self.ipv6,
+            options: self.opt.iter().cloned().collect(),
+            labels: self.label.iter().cloned().collect(),
+            ..NetworkSpec::plain(self.name.clone())
+        })
+    }
+
+    /// Ranges, gateways and auxiliary addresses, each in the subnet it belongs to. The sentences are Docker's.
+    fn subnets(&self) -> Result<Vec<SubnetSpec>, Error> {
+        let mut subnets: Vec<SubnetSpec> = self.subnet.iter().map(|subnet| (*subnet).into()).collect();
+        let invalid = |what: String| Error::invalid(what);
+        if self.subnet.len() < self.ip_range.len().max(self.gateway.len()) {
+            return Err(invalid("every ip-range or gateway must have a corresponding subnet".into()));
+        }
+        for range in &self.ip_range {
+            let home = subnets.iter_mut().find(|it| it.subnet.contains(range));
+            let home = home.ok_or_else(|| invalid(format!("no matching subnet for range {range}")))?;
+            if home.ip_range.replace(*range).is_some() {
+                return Err(invalid(format!(
+                    "cannot configure multiple ranges ({range}) on the same subnet"
+                )));
+            }
+        }
+        for gateway in &self.gateway {
+            let home = subnets.iter_mut().find(|it| it.subnet.contains(gateway));
+            let home = home.ok_or_else(|| invalid(format!("no matching subnet for gateway {gateway}")))?;
+            if home.gateway.replace(*gateway).is_some() {
+                return Err(invalid(format!(
+                    "cannot configure multiple gateways ({gateway}) for the same subnet"
+                )));
+            }
+        }
+        for (name, address) in &self.aux_address {
+            let home = subnets.iter_mut().find(|it| it.subnet.contains(address));
+            let home =
+                home.ok_or_else(|| invalid(format!("no matching subnet for aux-address {address}")))?;
+            home.aux.insert(name.clone(), *address);
+        }
+        Ok(subnets)
+    }
+}
+
+impl ConnectArguments {
+    async fn connect(&self) -> Result<Connect, Error> {
+        let found = self.sandbox.resolve().await?;
+        let (container, called) =
+            found.container.map_or((None, None), |it| (Some(it.id), it.name.parse().ok()));
+        Ok(Connect {
+            sandbox: Some(found.netns),
+            name: self.name.clone().or(called),
+            container,
+            ip: self.ip,
+            ip6: self.ip6,
+            mac: self.mac_address,
+            link_local: self.link_local_ip.clone(),
+            aliases: self.alias.clone(),
+            options: self.driver_opt.iter().cloned().chain(options::written(&self.limit.spec())).collect(),
+            publish: self.publish.clone(),
+            ..Connect::default()
+        })
+    }
+}
+
+impl UpdateArguments {
+    fn update(&self) -> NetworkUpdate {
+        let some = |(key, value): &(String, String)| (key.clone(), Some(value.clone()));
+        let none = |key: &String| (key.clone(), None);
+        NetworkUpdate {
+            mtu: self.mtu,
+            labels: self.label_rm.iter().map(none).chain(self.label_add.iter().map(some)).collect(),
+            options: self.opt_rm.iter().map(none).chain(self.opt.iter().map(some)).collect(),
+            peers_add: self.peer_add.iter().cloned().collect(),
+            peers_remove: self.peer_rm.iter().cloned().collect(),
+            other: BTreeMap::new(),
+        }
+    }
+}
+
+async fn list(client: &Client, arguments: &ListArguments, json: bool) -> Result<String, ClientError> {
+    let filter = ListFilter::parse(&arguments.filter)?;
+    let mut networks = client.networks().await?;
+    networks.retain(|network| filter.wants(network));
+    if json {
+        return render(true, &networks, |_| String::new());
+    }
+    let id = |network: &Network| {
+        let id = network.id();
+        if arguments.no_trunc { id.to_string() } else { id.short().to_owned() }
+    };
+    if arguments.quiet {
+        return Ok(networks.iter().map(|network| id(network) + "\n").collect());
+    }
+    let rows: Vec<_> = networks.iter().map(|network| docker::row(network, &id(network))).collect();
+    let format = arguments.format.as_deref().unwrap_or("table");
+    Ok(template::render_list(
+        format,
+        "table {{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}",
+        &docker::HEADINGS,
+        &rows,
+    )?)
+}
+
+/// Shows what can be shown, and fails for the first that cannot.
+async fn inspect(client: &Client, arguments: &InspectArguments, json: bool) -> Result<String, ClientError> {
+    let template = match arguments.format.as_deref() {
+        None | Some("json") => None,
+        Some(format) => Some(Template::parse(format)?),
+    };
+    let mut found = Vec::new();
+    let mut missing = None;
+    for reference in &arguments.networks {
+        match client.network(reference).await {
+            Ok(network) => {
+                let mut shown = if json { docker::plain(&network)? } else { docker::inspect(&network) };
+                if arguments.verbose {
+                    docker::add_what_the_switch_knows(client, &network, &mut shown).await?;
+                }
+                found.push(shown);
+            }
+            Err(error) => missing = missing.or(Some(error)),
+        }
+    }
+    let text = match template {
+        Some(template) => {
+            let lines = found.iter().map(|value| Ok(template.render(value)? + "\n"));
+            lines.collect::<Result<String, Error>>()?
+        }
+        None => render(true, &found, |_| String::new())?,
+    };
+    match missing {
+        None => Ok(text),
+        Some(error) => {
+            super::print(&text)?;
+            Err(error)
+        }
+    }
+}
+
+/// Removes what can be removed, says so for each, and fails for the first that cannot.
+async fn remove(
+    client: &Client,
+    networks: &[Reference],
+    force: bool,
+    json: bool,
+) -> Result<String, ClientError> {
+    let mut removed = String::new();
+    let mut failed = None;
+    for network in networks {
+        match client.delete_network(network).await {
+            Ok(()) => removed += &done(json, format_args!("{network}")),
+            Err(ClientError::Refused(error)) if force && error.kind == ErrorKind::NotFound => {}
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    match failed {
+        None => Ok(removed),
+        Some(error) => {
+            super::print(&removed)?;
+            Err(error)
+        }
+    }
+}
+
+async fn prune(client: &Client, arguments: &PruneArguments, json: bool) -> Result<String, ClientError> {
+    let filter = PruneFilter::parse(&arguments.filter, jiff::Timestamp::now())?;
+    if !arguments.force && !is_sure()? {
+        return Ok(String::new());
+    }
+    let pruned = client.prune_networks(&filter.0).await?;
+    render(json, &pruned, |pruned| {
+        let names = pruned.networks.iter().map(|name| format!("{name}\n"));
+        if pruned.networks.is_empty() {
+            String::new()
+        } else {
+            format!("Deleted Networks:\n{}\n", names.collect::<String>())
+        }
+    })
+}
+
+fn is_sure() -> Result<bool, ClientError> {
+    let mut out = stdout().lock();
+    let question = "WARNING! This will remove all custom networks not used by at least one container.\n\
+                    Are you sure you want to continue? [y/N] ";
+    out.write_all(question.as_bytes()).and_then(|()| out.flush()).map_err(Error::from)?;
+    let mut answer = String::new();
+    stdin().lock().read_line(&mut answer).map_err(Error::from)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// What the daemon knows of a network's part of the MAC table.
+async fn addresses(client: &Client, network: &Network) -> Result<serde_json::Value, ClientError> {
+    let filter = FdbFilter { network: Some(network.spec.name.clone()), ..FdbFilter::default() };
+    let entries = client.fdb(&filter).await?;
+    Ok(serde_json::to_value(entries).map_err(std::io::Error::from).map_err(Error::from)?)
+}
+
+/// `KEY=VALUE`, or `KEY` alone for an empty value.
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    if key.is_empty() { Err("write KEY=VALUE".into()) } else { Ok((key.into(), value.into())) }
+}
+
+/// `KEY=VALUE` or `KEY!=VALUE`; the key keeps its sign.
+fn prune_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once("!=") {
+        Some((key, value)) => Ok((format!("{key}!"), value.into())),
+        None => pair(text),
+    }
+}
+
+fn aux_address(text: &str) -> Result<(String, IpAddr), String> {
+    let (name, address) = text.split_once('=').ok_or("write NAME=ADDRESS")?;
+    let address = address.parse().map_err(|_| format!("{address:?} is no IP address"))?;
+    Ok((name.into(), address))
+}
+
+fn ipam(text: &str) -> Result<Ipam, String> {
+    match text {
+        "default" => Ok(Ipam::Default),
+        "null" => Ok(Ipam::Null),
+        _ => Err("use default, or null for a plain segment".into()),
+    }
+}

@@ -1,0 +1,13 @@
+//! The command line of vswitchd: `vswitchctl` and the CNI plugin, both clients of the daemon's API.
+//!
+//! | module | its story |
+//! |---|---|
+//! | [`ctl`] | `vswitchctl` |
+//! | [`cni`] | the CNI plugin, for podman, containerd and CRI-O |
+//! | [`client`] | HTTP and JSON on a unix socket, the asking side |
+//! | [`attach`] | the tap helper: interfaces made inside a container and handed to the daemon |
+
+pub mod attach;
+pub mod client;
+pub mod cni;
+pub mod ctl;

@@ -1,0 +1,60 @@
+//! How requests are read: like axum's own extractors, but every refusal is an [`Error`], [`Refused`].
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Path, Query, Request},
+    http::{StatusCode, request::Parts},
+};
+use serde::de::DeserializeOwned;
+
+use vswitch_model::{Error, ErrorKind};
+
+use super::reply::Refused;
+
+/// A JSON body. Its content type is not looked at: there is only one.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
+        let bytes =
+            Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+                StatusCode::PAYLOAD_TOO_LARGE => {
+                    let limit = super::server::BODY_LIMIT / 1024;
+                    Error::new(ErrorKind::TooLarge, format!("the body is longer than {limit} KiB"))
+                }
+                _ => Error::invalid(format!("the body could not be read: {}", rejection.body_text())),
+            })?;
+        let value = serde_json::from_slice(&bytes);
+        value
+            .map(Self)
+            .map_err(|error| Error::invalid(format!("the body is not what is expected here: {error}")).into())
+    }
+}
+
+/// Parameters after the `?`.
+pub(super) struct Parameters<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let query = Query::from_request_parts(parts, state).await;
+        query
+            .map(|Query(value)| Self(value))
+            .map_err(|rejection| Error::invalid(rejection.body_text()).into())
+    }
+}
+
+/// The variable parts of the path.
+pub(super) struct InPath<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for InPath<T> {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let path = Path::from_request_parts(parts, state).await;
+        path.map(|Path(value)| Self(value)).map_err(|rejection| Error::invalid(rejection.body_text()).into())
+    }
+}

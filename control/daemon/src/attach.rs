@@ -1,0 +1,205 @@
+//! The daemon's side: receives interfaces and hands them to the daemon.
+
+use std::{os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
+
+use rustix::net::SocketType;
+use tokio::{
+    net::UnixListener,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tracing::{info, warn};
+use vswitch::device::tap::Tap;
+
+use vswitch_host::{
+    channel::{Caller, Channel},
+    socket::{SocketError, SocketFile, listen_at},
+};
+use vswitch_model::{
+    DeviceSpec, Error,
+    api::Port,
+    attach::{AttachRequest, Reply},
+    ifname::check_ifname,
+};
+
+/// Conversations at a time; others wait in the socket's backlog.
+const CONVERSATIONS: usize = 16;
+
+/// How long a helper may take to ask after it connected.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What arrived: an interface that shall become a port.
+#[derive(Debug)]
+pub struct Attachment {
+    /// What the helper asks.
+    pub request: AttachRequest,
+    /// The TAP, its offloads not chosen yet; `None` for a veth pair.
+    pub tap: Option<Tap>,
+    /// Who asks.
+    pub caller: Caller,
+}
+
+/// A socket that waits for helpers; its file goes with the value.
+#[derive(Debug)]
+pub struct Listener {
+    socket: UnixListener,
+    _file: SocketFile,
+}
+
+impl Listener {
+    /// Listens at `path`; see [`listen_at`]. Needs a tokio runtime.
+    pub fn bind(path: &Path, group: Option<&str>) -> Result<Self, SocketError> {
+        let (socket, file) = listen_at(path, SocketType::SEQPACKET, group)?;
+        let socket =
+            UnixListener::from_std(socket.into()).map_err(|error| SocketError::Os(path.to_owned(), error))?;
+        Ok(Self { socket, _file: file })
+    }
+}
+
+/// Answers helpers with what `attach` says, until the future is dropped; open conversations end with it.
+///
+/// What reaches `attach` is complete: a TAP comes with a descriptor that is one, a veth with its host end's name.
+pub async fn serve<A, F>(listener: Listener, attach: A)
+where
+    A: Fn(Attachment) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<Port, Error>> + Send + 'static,
+{
+    let attach = Arc::new(attach);
+    let mut conversations = JoinSet::new();
+    loop {
+        if conversations.len() >= CONVERSATIONS {
+            conversations.join_next().await;
+        }
+        while conversations.try_join_next().is_some() {}
+        match listener.socket.accept().await {
+            Ok((socket, _)) => {
+                conversations.spawn(converse(Channel::new(socket), Arc::clone(&attach)));
+            }
+            Err(error) => {
+                // Out of descriptors or memory: what others free in a moment.
+                warn!("cannot accept a helper: {error}");
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn converse<A, F>(channel: Channel, attach: Arc<A>)
+where
+    A: Fn(Attachment) -> F,
+    F: Future<Output = Result<Port, Error>>,
+{
+    let result = match timeout(PATIENCE, receive(&channel)).await {
+        Ok(Ok(attachment)) => attach(attachment).await,
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(Error::invalid("no request came within five seconds")),
+    };
+    let reply = match result {
+        Ok(port) => {
+            info!("port {} attached", port.name);
+            Reply::Attached { port: Box::new(port) }
+        }
+        Err(error) => Reply::Refused(error),
+    };
+    let sent = match serde_json::to_vec(&reply) {
+        Ok(text) => channel.send(&text, None).await,
+        Err(error) => Err(error.into()),
+    };
+    if let Err(error) = sent {
+        warn!("a helper did not wait for its answer: {error}");
+    }
+}
+
+async fn receive(channel: &Channel) -> Result<Attachment, Error> {
+    let caller = channel.peer()?;
+    let (text, descriptor) = channel.receive().await.map_err(|error| Error::invalid(error.to_string()))?;
+    let request = serde_json::from_slice(&text)
+        .map_err(|error| Error::invalid(format!("the request is not what is expected here: {error}")))?;
+    complete(request, descriptor, caller)
+}
+
+fn complete(
+    request: AttachRequest,
+    descriptor: Option<OwnedFd>,
+    caller: Caller,
+) -> Result<Attachment, Error> {
+    let tap = match (&request.port.device, &request.host_ifname, descriptor) {
+        (DeviceSpec::Tap(_), None, Some(descriptor)) => {
+            let no_tap =
+                |error| Error::invalid(format!("the descriptor is no TAP with offload headers: {error}"));
+            Some(Tap::adopt(descriptor).map_err(no_tap)?)
+        }
+        (DeviceSpec::Veth(_), Some(ifname), None) => {
+            check_ifname(ifname)?;
+            None
+        }
+        (DeviceSpec::Tap(_), ..) => {
+            return Err(Error::invalid("a tap comes with its descriptor and nothing else"));
+        }
+        (DeviceSpec::Veth(_), ..) => {
+            return Err(Error::invalid("a veth comes with host_ifname and no descriptor"));
+        }
+        (
+            DeviceSpec::Packet { .. } | DeviceSpec::Vxlan(_) | DeviceSpec::Peer(_) | DeviceSpec::Collector(_),
+            ..,
+        ) => {
+            return Err(Error::invalid(
+                "only a tap or veth needs a helper: use `vswitchctl port add` or `vswitchctl peer add`",
+            ));
+        }
+    };
+    Ok(Attachment { request, tap, caller })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    async fn refusal(text: &str, descriptor: Option<OwnedFd>) -> String {
+        let (helper, daemon) = Channel::pair().unwrap();
+        helper.send(text.as_bytes(), descriptor.as_ref().map(AsFd::as_fd)).await.unwrap();
+        receive(&daemon).await.unwrap_err().sentence
+    }
+
+    fn request(device: &str) -> String {
+        format!(r#"{{"port": {{"name": "web", "network": "blue", {device}}}}}"#)
+    }
+
+    #[tokio::test]
+    async fn only_complete_attachments_reach_the_daemon() {
+        let null = || Some(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
+        let veth = r#"{"port": {"name": "web", "network": "blue", "kind": "veth"}, "host_ifname": "vs-web"}"#;
+        assert!(refusal("{", None).await.starts_with("the request is not what is expected here: EOF"));
+        assert!(refusal(r#"{"who": "me"}"#, None).await.contains("unknown field `who`"));
+        assert!(
+            refusal(&request(r#""kind": "tap""#), None).await.starts_with("a tap comes with its descriptor")
+        );
+        assert!(
+            refusal(&request(r#""kind": "veth""#), None).await.starts_with("a veth comes with host_ifname")
+        );
+        assert!(refusal(veth, null()).await.starts_with("a veth comes with host_ifname"));
+        assert!(refusal(&veth.replace("vs-web", "a/b"), None).await.contains("is no interface name"));
+        assert!(
+            refusal(&request(r#""kind": "packet", "device": "eth1""#), None)
+                .await
+                .contains("only a tap or veth needs a helper")
+        );
+        let no_tap = refusal(&request(r#""kind": "tap""#), null()).await;
+        assert!(no_tap.starts_with("the descriptor is no TAP with offload headers"), "{no_tap}");
+
+        let (helper, daemon) = Channel::pair().unwrap();
+        helper.send(veth.as_bytes(), None).await.unwrap();
+        assert_eq!(receive(&daemon).await.unwrap().request.host_ifname.as_deref(), Some("vs-web"));
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_says_nothing_is_sent_away() {
+        tokio::time::pause();
+        let (helper, daemon) = Channel::pair().unwrap();
+        let attach = |_| async { Err(Error::internal("not reached")) };
+        tokio::spawn(converse(daemon, Arc::new(attach)));
+        let (text, _) = helper.receive().await.unwrap();
+        assert!(String::from_utf8(text).unwrap().contains("no request came within five seconds"));
+    }
+}

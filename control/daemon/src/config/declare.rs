@@ -1,0 +1,425 @@
+//! `net.toml`, section by section: which keys there are and what each may hold.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
+};
+
+use ipnet::IpNet;
+use vswitch::addr::VlanId;
+
+use super::{
+    reader::Table,
+    rules::{MAC_LIMIT, MTU, VNI},
+};
+use crate::state::network::{NetworkError, choose_addresses};
+use vswitch_model::{
+    ApiSpec, BURST, Carries, Config, DampingSpec, DeviceSpec, Direction, DockerSpec, Dscp, LimitSpec,
+    MirrorSpec, Name, Netns, NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, StormSpec, SubnetSpec,
+    SwitchSpec, Tags, VxlanSpec,
+    fields::{Misfit, PortFields},
+    options,
+};
+
+/// The longest socket path: `sun_path` holds 108 octets, of which `.attach` and a NUL take eight.
+const SOCKET_PATH_MAX: usize = 100;
+
+/// From what every IPv4 host takes in one piece (RFC 791 section 3.1).
+const UNDERLAY_MTU: RangeInclusive<u16> = 576..=u16::MAX;
+
+/// Reads the whole file; what could not be read is reported and stands at its default.
+pub(super) fn config(mut file: Table<'_, '_, '_>) -> Config {
+    let switch = file.table("switch").map(switch).unwrap_or_default();
+    let api = file.table("api").map(api).unwrap_or_default();
+    let docker = file.table("docker").map(docker).unwrap_or_default();
+    let ipam = file.table("ipam").map(ipam).unwrap_or_default();
+    let mut networks = Vec::new();
+    file.tables("network", |table| networks.push(network(table)));
+    let mut ports = Vec::new();
+    file.tables("port", |table| ports.push(port(table)));
+    if let Some(table) = file.table("vxlan") {
+        vxlan(table, &mut ports);
+    }
+    file.finish();
+    Config { switch, api, docker, ipam, networks, ports }
+}
+
+fn switch(mut table: Table<'_, '_, '_>) -> SwitchSpec {
+    let default = SwitchSpec::default();
+    let name = table.text("name").map_or(default.name, str::to_owned);
+    if name.is_empty() {
+        table.fault("name", "is empty: name this host, or remove the key");
+    }
+    let spec = SwitchSpec {
+        name,
+        workers: workers(&mut table),
+        state: absolute(&mut table, "state").unwrap_or(default.state),
+        busy_poll: table.integer("busy_poll", 0..=1000).unwrap_or(default.busy_poll),
+        ageing: table.integer("ageing", 1..=1_000_000).unwrap_or(default.ageing),
+        mac_limit: table.integer("mac_limit", MAC_LIMIT).unwrap_or(default.mac_limit),
+        group_forward_mask: table
+            .integer("group_forward_mask", 0..=u16::MAX)
+            .unwrap_or(default.group_forward_mask),
+        damping: table.table("damping").map(damping).unwrap_or_default(),
+    };
+    table.finish();
+    spec
+}
+
+/// `"auto"` is `None`.
+fn workers(table: &mut Table<'_, '_, '_>) -> Option<u16> {
+    if table.is_word("workers", "auto") {
+        table.text("workers");
+        return None;
+    }
+    table.integer("workers", 1..=64)
+}
+
+fn damping(mut table: Table<'_, '_, '_>) -> DampingSpec {
+    let default = DampingSpec::default();
+    let spec = DampingSpec {
+        moves: table.integer("moves", 0..=1000).unwrap_or(default.moves),
+        window: table.integer("window", 1..=86_400).unwrap_or(default.window),
+        hold: table.integer("hold", 1..=86_400).unwrap_or(default.hold),
+    };
+    table.finish();
+    spec
+}
+
+fn api(mut table: Table<'_, '_, '_>) -> ApiSpec {
+    let socket = absolute(&mut table, "socket").unwrap_or_else(|| ApiSpec::default().socket);
+    if socket.as_os_str().len() > SOCKET_PATH_MAX {
+        table.fault("socket", format!("is longer than {SOCKET_PATH_MAX} octets: use a shorter path"));
+    }
+    let group = table.text("group").map(str::to_owned);
+    if group.as_deref() == Some("") {
+        table.fault("group", "is empty: name a group, or remove the key");
+    }
+    let web_hosts = table.parsed_list("web_hosts").unwrap_or_default();
+    let web = web(&mut table);
+    if web.is_none() && !web_hosts.is_empty() {
+        table.fault("web_hosts", "belongs to web: set web to an address, or remove the key");
+    }
+    let metrics = listen_address(&mut table, "metrics");
+    table.finish();
+    ApiSpec { socket, group, web, web_hosts, metrics }
+}
+
+/// The web page's address. It asks for no password, so leaving this host takes a word of the operator's.
+fn web(table: &mut Table<'_, '_, '_>) -> Option<SocketAddr> {
+    let public = table.boolean("web_public");
+    let Some(text) = table.text("web") else {
+        if public.is_some() {
+            table.fault("web_public", "belongs to web: set web to an address, or remove the key");
+        }
+        return None;
+    };
+    let Ok(address) = text.parse::<SocketAddr>() else {
+        table.fault("web", format!("{text:?} is no address with a port: write it like 127.0.0.1:9478"));
+        return None;
+    };
+    if address.port() == 0 {
+        table.fault("web", "has port 0: name the port that browsers shall use");
+    } else if !address.ip().is_loopback() && public != Some(true) {
+        let why = "shows ports, addresses and traffic to whoever reaches it, without password or encryption";
+        let what = format!("{} can be reached by other hosts, and the page {why}", address.ip());
+        table.fault("web", format!("{what}: use 127.0.0.1 and a tunnel, or set web_public = true"));
+    }
+    Some(address)
+}
+
+fn docker(mut table: Table<'_, '_, '_>) -> DockerSpec {
+    let socket = absolute(&mut table, "socket").unwrap_or_else(|| DockerSpec::default().socket);
+    if socket.as_os_str().len() > SOCKET_PATH_MAX {
+        table.fault("socket", format!("is longer than {SOCKET_PATH_MAX} octets: use a shorter path"));
+    } else if socket.extension().is_none_or(|extension| extension != "sock") {
+        table.fault("socket", "is no NAME.sock: Docker calls the driver NAME");
+    }
+    let enabled = table.boolean("enabled").unwrap_or(false);
+    table.finish();
+    DockerSpec { enabled, socket }
+}
+
+fn network(mut table: Table<'_, '_, '_>) -> NetworkSpec {
+    let name = table.parsed("name").unwrap_or_else(|| {
+        table.fault("name", "missing: name the network");
+        Name::unnamed()
+    });
+    let vlan = table.integer("vlan", 0..=u16::MAX).and_then(|number| {
+        VlanId::try_from(number).map_err(|error| table.fault("vlan", error.to_string())).ok()
+    });
+    let mut spec = NetworkSpec {
+        vlan,
+        vni: table.integer("vni", VNI),
+        mtu: table.integer("mtu", MTU),
+        tags: match table.text("tags") {
+            None | Some("drop") => Tags::Drop,
+            Some("pass") => Tags::Pass,
+            Some(other) => {
+                table.fault("tags", format!("{other:?} is no answer: use \"drop\" or \"pass\""));
+                Tags::Drop
+            }
+        },
+        driver: table.parsed("driver"),
+        internal: table.boolean("internal").unwrap_or(false),
+        attachable: table.boolean("attachable").unwrap_or(false),
+        options: table.texts("options"),
+        labels: table.texts("labels"),
+        ..NetworkSpec::plain(name)
+    };
+    table.tables("subnet", |table| spec.subnets.extend(subnet(table)));
+    spec.ipv6 = spec.subnet(true).is_some();
+    if let Err(error) = options::absorb(&mut spec) {
+        table.fault_within("options", &error.key, error.what);
+    }
+    // What is wrong with subnets is told by the rules.
+    let _: Result<(), NetworkError> = choose_addresses(&mut spec);
+    table.finish();
+    spec
+}
+
+/// A subnet without its addresses is none, and reported.
+fn subnet(mut table: Table<'_, '_, '_>) -> Option<SubnetSpec> {
+    let subnet: Option<IpNet> = table.parsed("subnet");
+    if subnet.is_none() {
+        table.fault_unless_read("subnet", "missing: write all its addresses, like 10.9.0.0/24");
+    }
+    let ip_range = table.parsed("ip_range");
+    let gateway = table.parsed("gateway");
+    let aux = table.texts("aux");
+    let mut addresses = BTreeMap::new();
+    for (name, text) in aux {
+        match text.parse::<IpAddr>() {
+            Ok(address) => drop(addresses.insert(name, address)),
+            Err(_) => table.fault_within("aux", &name, format!("{text:?} is no IP address")),
+        }
+    }
+    table.finish();
+    Some(SubnetSpec { subnet: subnet?, ip_range, gateway, aux: addresses })
+}
+
+fn ipam(mut table: Table<'_, '_, '_>) -> PoolsSpec {
+    let default = PoolsSpec::default();
+    let spec = PoolsSpec {
+        local: pools(&mut table, "local", false).unwrap_or(default.local),
+        overlay: pools(&mut table, "overlay", false).unwrap_or(default.overlay),
+        ipv6: pools(&mut table, "ipv6", true).unwrap_or(default.ipv6),
+    };
+    table.finish();
+    spec
+}
+
+/// `None` where the key is missing, so that an empty list is one.
+fn pools(table: &mut Table<'_, '_, '_>, key: &'static str, ipv6: bool) -> Option<Vec<PoolSpec>> {
+    let mut pools = Vec::new();
+    let is_there = table.has(key);
+    table.tables(key, |table| pools.extend(pool(table, ipv6)));
+    is_there.then_some(pools)
+}
+
+fn pool(mut table: Table<'_, '_, '_>, ipv6: bool) -> Option<PoolSpec> {
+    let base: Option<IpNet> = table.parsed("base");
+    let size = table.integer("size", 1..=127_u8);
+    let pool = base.zip(size).map(|(base, size)| PoolSpec { base, size });
+    if let Some(PoolSpec { base, size }) = pool {
+        let family = if ipv6 { "IPv6" } else { "IPv4" };
+        if base.addr().is_ipv6() != ipv6 {
+            table.fault("base", format!("{base} is not {family}"));
+        } else if base != base.trunc() {
+            table.fault("base", format!("has host bits: write {}", base.trunc()));
+        } else if base.prefix_len() == 0 {
+            table.fault("base", "is the whole world: use a longer prefix");
+        } else if !(base.prefix_len()..base.max_prefix_len()).contains(&size) {
+            let most = base.max_prefix_len() - 1;
+            table.fault("size", format!("{size} is out of range: use {} to {most}", base.prefix_len()));
+        }
+    } else {
+        for key in ["base", "size"] {
+            table.fault_unless_read(key, "missing: a pool has a base and the size of each subnet");
+        }
+    }
+    table.finish();
+    pool
+}
+
+fn port(mut table: Table<'_, '_, '_>) -> PortSpec {
+    let fields = PortFields {
+        name: table.parsed("name"),
+        network: table.parsed("network"),
+        trunk: table.parsed_list("trunk"),
+        native: table.parsed("native"),
+        mirror: table.table("mirror").map(mirror),
+        kind: table.parsed("kind"),
+        device: table.text("device").map(str::to_owned),
+        netns: table.text("netns").map(|text| Netns::from(text.to_owned())),
+        ifname: table.text("ifname").map(str::to_owned),
+        mac: table.parsed("mac"),
+        address: table.parsed_list("address"),
+        gateway: table.parsed_list("gateway"),
+        persist: table.boolean("persist"),
+        mtu: table.integer("mtu", MTU),
+        isolated: table.boolean("isolated"),
+        mac_limit: table.integer("mac_limit", MAC_LIMIT),
+        storm: table.table("storm").map(storm).unwrap_or_default(),
+        limit: table.table("limit").map(limit).unwrap_or_default(),
+        offload: table.boolean("offload"),
+        remote: table.parsed("remote"),
+        remote_port: table.integer("remote_port", 1..=u16::MAX),
+        vni: table.integer("vni", VNI),
+        ..PortFields::default()
+    };
+    let (spec, misfits) = fields.resolve();
+    for Misfit { key, what } in misfits {
+        table.fault(key, what);
+    }
+    table.finish();
+    spec
+}
+
+/// Reads `[vxlan]` and appends its ports: the peers, in their order, the endpoint, and the group.
+fn vxlan(mut table: Table<'_, '_, '_>, ports: &mut Vec<PortSpec>) {
+    let every = || Carries::Tunnel { networks: None };
+    table.tables("peer", |table| ports.push(peer(table)));
+    let local = table.parsed::<IpAddr>("local").unwrap_or_else(|| {
+        table.fault_unless_read("local", "missing: name the address of this host that peers send to");
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+    });
+    if table.is_right("local") && (local.is_unspecified() || local.is_multicast()) {
+        let what = format!(
+            "{local} is no host's address: name the one that peers send to, for they know this host by it alone"
+        );
+        table.fault("local", what);
+    }
+    let default = VxlanSpec::new(local);
+    let spec = VxlanSpec {
+        port: table.integer("port", 1..=u16::MAX).unwrap_or(default.port),
+        underlay_mtu: table.integer("underlay_mtu", UNDERLAY_MTU),
+        checksum: table.boolean("checksum").unwrap_or(default.checksum),
+        ttl: table.integer("ttl", 1..=u8::MAX).unwrap_or(default.ttl),
+        dscp: dscp(&mut table).unwrap_or(default.dscp),
+        strict: table.boolean("strict").unwrap_or(default.strict),
+        learn_peers: table.boolean("learn_peers").unwrap_or(default.learn_peers),
+        clamp_mss: table.boolean("clamp_mss").unwrap_or(default.clamp_mss),
+        group: table.parsed("group"),
+        ..default
+    };
+    if let Some(group) = spec.group {
+        if !group.is_multicast() {
+            table.fault("group", format!("{group} is no group: use one of 224.0.0.0/4 or ff00::/8"));
+        } else if table.is_right("local") && group.is_ipv4() != local.is_ipv4() {
+            table.fault("group", format!("{group} is not of the family of the local address {local}"));
+        }
+    }
+    table.finish();
+    let group = spec.group.map(|remote| PeerSpec { remote, remote_port: None, flood: Some(true) });
+    ports.push(PortSpec::new(fixed_name(VxlanSpec::NAME), every(), DeviceSpec::Vxlan(spec)));
+    ports.extend(
+        group.map(|it| PortSpec::new(fixed_name(VxlanSpec::GROUP_NAME), every(), DeviceSpec::Peer(it))),
+    );
+}
+
+fn fixed_name(name: &str) -> Name {
+    name.parse().expect("the names of the tunnel's own ports are names")
+}
+
+/// `"inherit"`, or a number.
+fn dscp(table: &mut Table<'_, '_, '_>) -> Option<Dscp> {
+    if table.is_word("dscp", "inherit") {
+        table.text("dscp");
+        return Some(Dscp::Inherit);
+    }
+    table.integer("dscp", 0..=63).map(Dscp::Fixed)
+}
+
+fn peer(mut table: Table<'_, '_, '_>) -> PortSpec {
+    let remote = table.parsed("address").unwrap_or_else(|| {
+        table.fault_unless_read("address", "missing: name the peer's address");
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+    });
+    let name = table.parsed("name").unwrap_or_else(|| PeerSpec::default_name(remote));
+    let networks = table.parsed_list("networks");
+    let spec =
+        PeerSpec { remote, remote_port: table.integer("port", 1..=u16::MAX), flood: table.boolean("flood") };
+    let mac_limit = table.integer("mac_limit", MAC_LIMIT);
+    let storm = table.table("storm").map(storm).unwrap_or_default();
+    let limit = table.table("limit").map(limit).unwrap_or_default();
+    if let Some((key, what)) = limit.misfit() {
+        table.fault(key, what);
+    }
+    table.finish();
+    PortSpec {
+        mac_limit,
+        storm,
+        limit,
+        ..PortSpec::new(name, Carries::Tunnel { networks }, DeviceSpec::Peer(spec))
+    }
+}
+
+fn mirror(mut table: Table<'_, '_, '_>) -> MirrorSpec {
+    let spec = MirrorSpec {
+        ports: table.parsed_list("ports").unwrap_or_default(),
+        networks: table.parsed_list("networks").unwrap_or_default(),
+        direction: match table.text("direction") {
+            None => None,
+            Some("rx") => Some(Direction::Rx),
+            Some("tx") => Some(Direction::Tx),
+            Some(other) => {
+                table.fault(
+                    "direction",
+                    format!("{other:?} is no direction: use \"rx\" or \"tx\", or remove it"),
+                );
+                None
+            }
+        },
+    };
+    table.finish();
+    spec
+}
+
+/// 0 is a limit, too: no such frame is flooded.
+fn storm(mut table: Table<'_, '_, '_>) -> StormSpec {
+    let spec = StormSpec {
+        broadcast: table.integer("broadcast", 0..=u32::MAX),
+        multicast: table.integer("multicast", 0..=u32::MAX),
+        unknown: table.integer("unknown", 0..=u32::MAX),
+    };
+    table.finish();
+    spec
+}
+
+fn limit(mut table: Table<'_, '_, '_>) -> LimitSpec {
+    let mut spec = LimitSpec {
+        rx: table.parsed("rx"),
+        rx_burst: table.integer("rx_burst", BURST),
+        tx: table.parsed("tx"),
+        tx_burst: table.integer("tx_burst", BURST),
+    };
+    // A burst is no stray because its rate could not be read.
+    spec.rx_burst = spec.rx_burst.filter(|_| spec.rx.is_some() || !table.has("rx"));
+    spec.tx_burst = spec.tx_burst.filter(|_| spec.tx.is_some() || !table.has("tx"));
+    table.finish();
+    spec
+}
+
+/// Where a server listens.
+fn listen_address(table: &mut Table<'_, '_, '_>, key: &'static str) -> Option<SocketAddr> {
+    let text = table.text(key)?;
+    let Ok(address) = text.parse() else {
+        let what = format!("{text:?} is no address with a port: write it like \"127.0.0.1:9477\"");
+        table.fault(key, what);
+        return None;
+    };
+    Some(address)
+}
+
+/// A path that means the same wherever the daemon was started.
+fn absolute(table: &mut Table<'_, '_, '_>, key: &'static str) -> Option<PathBuf> {
+    let path = PathBuf::from(table.text(key)?);
+    if !path.is_absolute() {
+        table.fault(key, format!("{:?} is relative: write it from the root, /…", path));
+        return None;
+    }
+    Some(path)
+}

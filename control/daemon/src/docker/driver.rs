@@ -1,0 +1,343 @@
+//! The network driver: Docker's networks and endpoints become ours.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    ipam::Holds,
+    server::Plugin,
+    wire::{
+        AUX_GATEWAY, CreateNetwork, ENABLE_IPV6, GENERIC, INTERNAL, Interface, IpamData, OfEndpoint,
+        OfNetwork, Options, PORT_MAP, PortBinding, flag, text,
+    },
+};
+use vswitch_model::{
+    Connect, Driver, Error, ErrorKind, Id, Name, Netns, NetworkSpec, Reference, SubnetSpec,
+    api::{Endpoint, Network},
+    options,
+    publish::{PortRange, Protocol, Publish},
+};
+
+/// The option by which a network gets a name, or is adopted if it is there.
+pub(super) const NETWORK: &str = "vswitch.network";
+
+/// The option by which a driver is chosen.
+pub(super) const DRIVER: &str = "driver";
+
+impl Plugin {
+    pub(super) async fn create_network(&self, ask: CreateNetwork) -> Result<Value, Error> {
+        let id = id(&ask.network_id)?;
+        if self.find_network(&id).await?.is_some() {
+            // Asked a second time: the first answer was lost.
+            return Ok(json!({}));
+        }
+        let wanted = Wanted::read(&id, &ask, &self.holds())?;
+        match self.daemon.network(wanted.spec.name.clone().into()).await {
+            Ok(there) if wanted.is_named => {
+                wanted.check_adoption(&there)?;
+                self.daemon.adopt(id, Some(wanted.spec.name)).await?;
+            }
+            _ => drop(self.daemon.add_network(wanted.spec).await?),
+        }
+        Ok(json!({}))
+    }
+
+    pub(super) async fn delete_network(&self, ask: OfNetwork) -> Result<Value, Error> {
+        let id = id(&ask.network_id)?;
+        if self.daemon.adopted(id.clone()).await?.is_some() {
+            self.daemon.adopt(id, None).await?;
+        } else if let Some(network) = self.find_network(&id).await? {
+            // Docker deletes no network with endpoints: those that are left are ones that it has forgotten.
+            self.daemon.clear(&network.spec.name).await?;
+            self.daemon.delete_network(network.spec.name.into()).await?;
+        }
+        Ok(json!({}))
+    }
+
+    pub(super) async fn create_endpoint(&self, ask: OfEndpoint) -> Result<Value, Error> {
+        let network = self.network(&ask.network_id).await?;
+        let id = id(&ask.endpoint_id)?;
+        let connect = connect(&id, &ask)?;
+        let endpoint = match self.find_endpoint(&id).await? {
+            Some(endpoint) => endpoint,
+            None => {
+                let name = network.spec.name;
+                self.daemon.make_room(&name, &connect).await?;
+                self.daemon.connect(name.into(), connect).await?
+            }
+        };
+        Ok(json!({ "Interface": answer(&ask.interface, &endpoint) }))
+    }
+
+    pub(super) async fn endpoint_info(&self, ask: OfEndpoint) -> Result<Value, Error> {
+        let endpoint = self.daemon.endpoint(id(&ask.endpoint_id)?).await?;
+        let published: Vec<_> = endpoint
+            .spec
+            .published
+            .iter()
+            .map(|it| format!("{}->{}/{}", it.at(), it.to(), it.protocol.as_str()))
+            .collect();
+        Ok(json!({ "Value": {
+            "vswitch.network": endpoint.spec.network,
+            "vswitch.port": endpoint.spec.port,
+            "vswitch.state": endpoint.state,
+            "vswitch.published": published,
+        }}))
+    }
+
+    pub(super) async fn join(&self, ask: OfEndpoint) -> Result<Value, Error> {
+        let network = self.network(&ask.network_id).await?;
+        let endpoint = self.daemon.endpoint(id(&ask.endpoint_id)?).await?;
+        if !ask.sandbox_key.is_empty() {
+            let sandbox = Netns::Path(PathBuf::from(&ask.sandbox_key));
+            self.daemon.moved(endpoint.spec.id.clone(), sandbox).await?;
+        }
+        let gateway = |ipv6: bool| {
+            let gateway = endpoint.spec.gateways.iter().find(|it| it.is_ipv6() == ipv6);
+            gateway.map(IpAddr::to_string).unwrap_or_default()
+        };
+        let prefix = options::of_network(&network.spec).map_or_else(|_| "eth".into(), |it| it.prefix);
+        Ok(json!({
+            "InterfaceName": { "SrcName": endpoint.spec.ifname, "DstPrefix": prefix },
+            "Gateway": gateway(false),
+            "GatewayIPv6": gateway(true),
+            "StaticRoutes": [],
+            // Without a gateway Docker would lead the container to the outside by a bridge of its own.
+            "DisableGatewayService": endpoint.spec.gateways.is_empty(),
+        }))
+    }
+
+    /// The interface is not ours to touch before Docker has brought it back.
+    pub(super) async fn leave(&self, ask: OfEndpoint) -> Result<Value, Error> {
+        id(&ask.endpoint_id)?;
+        Ok(json!({}))
+    }
+
+    pub(super) async fn delete_endpoint(&self, ask: OfEndpoint) -> Result<Value, Error> {
+        if let Some(endpoint) = self.find_endpoint(&id(&ask.endpoint_id)?).await? {
+            let by_id = Reference::try_from(String::from(endpoint.spec.id))
+                .map_err(|error| Error::internal(error.to_string()))?;
+            match self.daemon.disconnect(endpoint.spec.network.into(), by_id).await {
+                Err(error) if error.kind != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(json!({}))
+    }
+
+    pub(super) async fn publish(&self, ask: OfEndpoint) -> Result<Value, Error> {
+        let bindings = match ask.options.get(PORT_MAP) {
+            None | Some(Value::Null) => Vec::new(),
+            Some(value) => Vec::<PortBinding>::deserialize(value)
+                .map_err(|error| Error::invalid(format!("{PORT_MAP} makes no sense here: {error}")))?,
+        };
+        let publish = bindings.iter().map(wish).collect::<Result<Vec<_>, _>>()?;
+        let endpoint = self.daemon.endpoint(id(&ask.endpoint_id)?).await?;
+        if !(publish.is_empty() && endpoint.spec.published.is_empty()) {
+            self.daemon.publish(endpoint.spec.id, publish).await?;
+        }
+        Ok(json!({}))
+    }
+
+    pub(super) async fn unpublish(&self, ask: OfEndpoint) -> Result<Value, Error> {
+        match self.find_endpoint(&id(&ask.endpoint_id)?).await? {
+            Some(endpoint) if !endpoint.spec.published.is_empty() => {
+                self.daemon.publish(endpoint.spec.id, Vec::new()).await?;
+            }
+            _ => {}
+        }
+        Ok(json!({}))
+    }
+
+    /// The network that Docker means.
+    async fn network(&self, docker_id: &str) -> Result<Network, Error> {
+        let id = id(docker_id)?;
+        self.find_network(&id).await?.ok_or_else(|| {
+            Error::invalid(format!(
+                "vswitchd has no network {} any more: remove it with `docker network rm {0}` and create it again",
+                id.short()
+            ))
+        })
+    }
+
+    async fn find_network(&self, id: &Id) -> Result<Option<Network>, Error> {
+        let reference = match self.daemon.adopted(id.clone()).await? {
+            Some(name) => name.into(),
+            None => {
+                Reference::try_from(id.to_string()).map_err(|error| Error::internal(error.to_string()))?
+            }
+        };
+        found(self.daemon.network(reference).await)
+    }
+
+    async fn find_endpoint(&self, id: &Id) -> Result<Option<Endpoint>, Error> {
+        found(self.daemon.endpoint(id.clone()).await)
+    }
+}
+
+/// What is not there is no error.
+fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+    match answer {
+        Ok(it) => Ok(Some(it)),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn id(text: &str) -> Result<Id, Error> {
+    text.parse().map_err(|error: vswitch_model::InvalidId| Error::invalid(error.to_string()))
+}
+
+/// The network that Docker asks for.
+struct Wanted {
+    spec: NetworkSpec,
+    /// Whether its name was told, and not made of its id.
+    is_named: bool,
+    /// The options that were told besides.
+    told: Vec<String>,
+}
+
+impl Wanted {
+    fn read(id: &Id, ask: &CreateNetwork, holds: &Holds) -> Result<Self, Error> {
+        let mut generic: Options = match ask.options.get(GENERIC) {
+            Some(Value::Object(options)) => options.clone().into_iter().collect(),
+            _ => Options::new(),
+        };
+        let name = generic.remove(NETWORK).map(|value| text(&value));
+        let is_named = name.is_some();
+        let name = name.unwrap_or_else(|| format!("docker-{}", id.short()));
+        let name: Name = name.parse().map_err(|error: vswitch_model::InvalidName| {
+            Error::invalid(format!("option {NETWORK}: {error}"))
+        })?;
+        let driver = generic.remove(DRIVER).map(|value| text(&value));
+        let told = driver.iter().map(|_| DRIVER.to_owned()).chain(generic.keys().cloned()).collect();
+        let driver = match driver {
+            Some(driver) => Some(driver.parse().map_err(|_| {
+                Error::invalid(format!("option driver: {driver:?} is none: use bridge, overlay or uplink"))
+            })?),
+            None if generic.contains_key("parent") => Some(Driver::Uplink),
+            // An overlay is made by its VNI.
+            None if generic.keys().any(|key| options::short_name(key) == "vni") => Some(Driver::Overlay),
+            None => None,
+        };
+        let mut spec = NetworkSpec::plain(name);
+        spec.id = Some(id.clone());
+        spec.driver = driver;
+        spec.internal = flag(&ask.options, INTERNAL);
+        spec.ipv6 = flag(&ask.options, ENABLE_IPV6);
+        spec.options = generic.iter().map(|(key, value)| (key.clone(), text(value))).collect();
+        for data in ask.ipv4.iter().chain(&ask.ipv6) {
+            spec.subnets.extend(subnet(data, holds)?);
+        }
+        Ok(Self { spec, is_named, told })
+    }
+
+    /// A network that is there can be adopted if Docker knows the same of it.
+    fn check_adoption(&self, there: &Network) -> Result<(), Error> {
+        let name = &there.spec.name;
+        if let Some(key) = self.told.first() {
+            return Err(Error::invalid(format!(
+                "network {name} exists and is adopted as it is: leave the option {key} out"
+            )));
+        }
+        let same = |ours: &SubnetSpec, theirs: &SubnetSpec| {
+            ours.subnet == theirs.subnet && ours.gateway == theirs.gateway
+        };
+        let is_ours = |it: &SubnetSpec| there.spec.subnets.iter().any(|ours| same(ours, it));
+        let v4 = |subnets: &[SubnetSpec]| subnets.iter().any(|it| it.subnet.addr().is_ipv4());
+        if self.spec.subnets.iter().all(is_ours) && v4(&self.spec.subnets) == v4(&there.spec.subnets) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "network {name} exists with other subnets: add --ipam-driver {}",
+            written(&there.spec)
+        )))
+    }
+}
+
+/// How a network's subnets are told to Docker.
+fn written(spec: &NetworkSpec) -> String {
+    let all: String = spec.subnets.iter().map(|it| format!(" --subnet {}", it.subnet)).collect();
+    match (all.is_empty(), spec.subnet(true)) {
+        (true, _) => "null".into(),
+        (false, Some(_)) => format!("vswitch --ipv6{all}"),
+        (false, None) => format!("vswitch{all}"),
+    }
+}
+
+/// A subnet as Docker tells it; none of the null IPAM driver's, which are everything.
+fn subnet(data: &IpamData, holds: &Holds) -> Result<Option<SubnetSpec>, Error> {
+    let net: IpNet = data
+        .pool
+        .parse()
+        .map_err(|_| Error::invalid(format!("{:?} is no subnet: write it like 10.9.0.0/24", data.pool)))?;
+    if net.prefix_len() == 0 {
+        return Ok(None);
+    }
+    let address = |text: &String| match text.split('/').next().unwrap_or_default().parse::<IpAddr>() {
+        Ok(address) => Ok(address),
+        Err(_) => Err(Error::invalid(format!("{text:?} is no address"))),
+    };
+    let gateway = Some(&data.gateway).filter(|text| !text.is_empty()).map(address).transpose()?;
+    let aux = data.aux_addresses.iter().filter(|(key, _)| *key != AUX_GATEWAY);
+    let aux = aux.map(|(key, text)| Ok((key.clone(), address(text)?))).collect::<Result<_, Error>>()?;
+    Ok(Some(SubnetSpec { subnet: net.trunc(), ip_range: holds.range(net.trunc()), gateway, aux }))
+}
+
+fn connect(id: &Id, ask: &OfEndpoint) -> Result<Connect, Error> {
+    let interface = &ask.interface;
+    let wrong = |what: &str, text: &str| Error::invalid(format!("{text:?} is no {what} address"));
+    let address = |text: &str| text.split('/').next().unwrap_or_default().to_owned();
+    let told = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let ip = told(&interface.address).map(|it| address(&it).parse().map_err(|_| wrong("IPv4", &it)));
+    let ip6 = told(&interface.address_ipv6).map(|it| address(&it).parse().map_err(|_| wrong("IPv6", &it)));
+    let mac = told(&interface.mac_address).map(|it| it.parse().map_err(|_| wrong("MAC", &it)));
+    // Docker's own stand among those that a person wrote.
+    let written = ask.options.iter().filter(|(key, _)| !key.starts_with("com.docker."));
+    Ok(Connect {
+        id: Some(id.clone()),
+        ip: ip.transpose()?,
+        ip6: ip6.transpose()?,
+        mac: mac.transpose()?,
+        options: written.map(|(key, value)| (key.clone(), text(value))).collect(),
+        // What Docker fetches must have a name that nothing else has.
+        ifname: Some(format!("vse{}", id.short())),
+        ..Connect::default()
+    })
+}
+
+/// What Docker did not know; it refuses to be told what it knows.
+fn answer(asked: &Interface, endpoint: &Endpoint) -> Interface {
+    let unless = |told: &String, value: Option<String>| value.filter(|_| told.is_empty()).unwrap_or_default();
+    let address = |ipv6: bool| endpoint.spec.address(ipv6).map(|net| net.to_string());
+    Interface {
+        address: unless(&asked.address, address(false)),
+        address_ipv6: unless(&asked.address_ipv6, address(true)),
+        mac_address: unless(&asked.mac_address, Some(endpoint.spec.mac.to_string())),
+    }
+}
+
+fn wish(binding: &PortBinding) -> Result<Publish, Error> {
+    // Protocol numbers of IANA.
+    let protocol = match binding.proto {
+        6 => Protocol::Tcp,
+        17 => Protocol::Udp,
+        132 => Protocol::Sctp,
+        other => return Err(Error::invalid(format!("protocol {other} has no ports to publish"))),
+    };
+    let wrong = || Error::invalid(format!("{binding:?} is no port to publish"));
+    let host_ip = match binding.host_ip.as_str() {
+        "" => None,
+        text => Some(text.parse().map_err(|_| wrong())?),
+    };
+    let last = binding.host_port_end.max(binding.host_port);
+    Ok(Publish {
+        host_ip,
+        host: PortRange::new(binding.host_port, last),
+        container: PortRange::new(binding.port, binding.port).ok_or_else(wrong)?,
+        protocol,
+    })
+}

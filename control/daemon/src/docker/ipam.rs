@@ -1,0 +1,168 @@
+//! The IPAM driver: Docker's pools are our networks' subnets.
+//!
+//! A pool's id is its subnet, so nothing of it must be remembered. What Docker asked for and has not used yet is held for
+//! a moment: a subnet until its network is made, an address until its endpoint is. After that the network model knows.
+//!
+//! Docker asks for another subnet, without end, for as long as it is offered one that the host has a route to. So an
+//! offer is held and never made twice, and the subnet of a network that is there already must be asked for by name.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use super::{
+    driver::DRIVER,
+    server::Plugin,
+    wire::{GATEWAY, OfPool, REQUEST_TYPE, RequestPool, text},
+};
+use vswitch_model::{Driver, Error, NetworkSpec, SubnetSpec};
+
+/// Where subnets for this host, and for all of them, come from.
+pub(super) const SPACES: [&str; 2] = ["vswitch-local", "vswitch-global"];
+
+/// How long something is held that was asked for.
+const HOLD: Duration = Duration::from_secs(30);
+
+/// How much is held at a time.
+const HOLDS: usize = 4096;
+
+/// What was asked for and is not used yet.
+#[derive(Debug, Default)]
+pub(super) struct Holds {
+    /// With the part that addresses are given out of.
+    pools: HashMap<IpNet, (Option<IpNet>, Instant)>,
+    addresses: HashMap<IpAddr, Instant>,
+}
+
+impl Holds {
+    /// The part of a subnet that addresses are given out of, if one was asked for.
+    pub(super) fn range(&self, subnet: IpNet) -> Option<IpNet> {
+        self.pools.get(&subnet).and_then(|(range, _)| *range)
+    }
+
+    fn expire(&mut self) {
+        self.pools.retain(|_, (_, since)| since.elapsed() < HOLD);
+        self.addresses.retain(|_, since| since.elapsed() < HOLD);
+    }
+
+    fn hold_pool(&mut self, subnet: IpNet, range: Option<IpNet>) -> Result<(), Error> {
+        self.bound()?;
+        self.pools.insert(subnet, (range, Instant::now()));
+        Ok(())
+    }
+
+    /// Holds an address, unless it is held.
+    fn hold(&mut self, address: IpAddr) -> Result<(), Error> {
+        self.bound()?;
+        match self.addresses.insert(address, Instant::now()) {
+            None => Ok(()),
+            Some(since) => {
+                self.addresses.insert(address, since);
+                Err(Error::conflict("Address already in use"))
+            }
+        }
+    }
+
+    fn bound(&self) -> Result<(), Error> {
+        if self.pools.len() + self.addresses.len() < HOLDS {
+            return Ok(());
+        }
+        Err(Error::unavailable("too many addresses were asked for and not used: try again in half a minute"))
+    }
+}
+
+impl Plugin {
+    pub(super) async fn request_pool(&self, ask: RequestPool) -> Result<Value, Error> {
+        self.holds().expire();
+        let option = |key: &str| ask.options.get(key).map(text);
+        let range = Some(&ask.sub_pool).filter(|it| !it.is_empty()).map(|it| net(it)).transpose()?;
+        let subnet = if ask.pool.is_empty() {
+            let driver = match option(DRIVER).as_deref() {
+                Some("overlay") => Driver::Overlay,
+                _ if ask.address_space == SPACES[1] => Driver::Overlay,
+                _ => Driver::Bridge,
+            };
+            let held = self.holds().pools.keys().copied().collect();
+            self.daemon.choose_subnet(driver, ask.v6, held).await?
+        } else {
+            net(&ask.pool)?
+        };
+        self.holds().hold_pool(subnet, range)?;
+        Ok(json!({ "PoolID": subnet, "Pool": subnet, "Data": {} }))
+    }
+
+    pub(super) async fn release_pool(&self, ask: OfPool) -> Result<Value, Error> {
+        self.holds().pools.remove(&net(&ask.pool_id)?);
+        Ok(json!({}))
+    }
+
+    pub(super) async fn request_address(&self, ask: OfPool) -> Result<Value, Error> {
+        let subnet = net(&ask.pool_id)?;
+        let is_gateway = ask.options.get(REQUEST_TYPE).map(text).as_deref() == Some(GATEWAY);
+        let network = self.network_of(subnet).await?;
+        let own = network.as_ref().and_then(|network| network.subnets.iter().find(|it| it.subnet == subnet));
+        let address = match (ask.address.as_str(), own) {
+            ("", Some(SubnetSpec { gateway: Some(gateway), .. })) if is_gateway => *gateway,
+            ("", _) => self.free_address(subnet, own).await?,
+            (text, own) => {
+                let address: IpAddr =
+                    text.parse().map_err(|_| Error::invalid(format!("{text:?} is no address")))?;
+                if !subnet.contains(&address) {
+                    return Err(Error::invalid("requested address is out of range"));
+                }
+                // Whose it is besides is known when the endpoint is made.
+                let is_the_gateways = own.is_some_and(|it| it.gateway == Some(address));
+                if !is_gateway && is_the_gateways {
+                    return Err(Error::conflict("Address already in use"));
+                }
+                if !is_the_gateways {
+                    self.holds().hold(address)?;
+                }
+                address
+            }
+        };
+        let address = IpNet::new(address, subnet.prefix_len())
+            .map_err(|_| Error::internal("an address has the length of its subnet"))?;
+        Ok(json!({ "Address": address, "Data": {} }))
+    }
+
+    async fn free_address(&self, subnet: IpNet, own: Option<&SubnetSpec>) -> Result<IpAddr, Error> {
+        let range = self.holds().range(subnet);
+        let spec = own.cloned().unwrap_or_else(|| SubnetSpec { ip_range: range, ..subnet.into() });
+        loop {
+            let held = self.holds().addresses.keys().copied().collect();
+            let address = self.daemon.choose_address(spec.clone(), held).await?;
+            // Somebody else may have been as fast.
+            if self.holds().hold(address).is_ok() {
+                return Ok(address);
+            }
+        }
+    }
+
+    pub(super) async fn release_address(&self, ask: OfPool) -> Result<Value, Error> {
+        if let Ok(address) = ask.address.split('/').next().unwrap_or_default().parse::<IpAddr>() {
+            self.holds().addresses.remove(&address);
+        }
+        Ok(json!({}))
+    }
+
+    async fn network_of(&self, subnet: IpNet) -> Result<Option<NetworkSpec>, Error> {
+        let has_it = |spec: &NetworkSpec| spec.subnets.iter().any(|it| it.subnet == subnet);
+        Ok(self.daemon.networks().await?.into_iter().map(|it| it.spec).find(has_it))
+    }
+}
+
+fn net(text: &str) -> Result<IpNet, Error> {
+    let net: IpNet = text
+        .parse()
+        .map_err(|_| Error::invalid(format!("{text:?} is no subnet: write it like 10.9.0.0/24")))?;
+    if net.trunc() != net {
+        return Err(Error::invalid(format!("invalid subnet {net}: it should be {}", net.trunc())));
+    }
+    Ok(net)
+}

@@ -1,0 +1,139 @@
+//! The plugin's socket: one path a call, an answer within its time.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, Path, State},
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::{net::UnixListener, time::timeout};
+use tracing::{debug, warn};
+
+use super::{
+    Plumbing,
+    ipam::{Holds, SPACES},
+};
+use crate::api::reply::status;
+use vswitch_model::{Error, ErrorKind};
+
+/// Octets of the longest body that is read: a container with every port published takes half of it.
+const BODY_LIMIT: usize = 16 * 1024 * 1024;
+
+/// How long a call may take. dockerd itself would wait for ever, and keep others waiting.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The plugin: a daemon, and what is held for Docker until it is used.
+pub(super) struct Plugin {
+    pub(super) daemon: Arc<dyn Plumbing>,
+    holds: Mutex<Holds>,
+}
+
+impl Plugin {
+    pub(super) fn holds(&self) -> MutexGuard<'_, Holds> {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Serves the plugin until `stop` is ready, then finishes the calls it has.
+///
+/// # Errors
+/// None in ordinary life: failures of single connections end those connections.
+pub async fn serve(
+    listener: UnixListener,
+    daemon: Arc<dyn Plumbing>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    axum::serve(listener, router(daemon)).with_graceful_shutdown(stop).await
+}
+
+/// The calls of the protocol.
+pub fn router(daemon: Arc<dyn Plumbing>) -> Router {
+    Router::new()
+        .route("/{call}", post(answer))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .with_state(Arc::new(Plugin { daemon, holds: Mutex::default() }))
+}
+
+async fn answer(State(plugin): State<Arc<Plugin>>, Path(call): Path<String>, body: Bytes) -> Response {
+    // A task of its own: who does not wait for the answer does not stop the work half-way.
+    let name = call.clone();
+    let task = tokio::spawn(async move { plugin.dispatch(&name, &body).await });
+    let done = match timeout(PATIENCE, task).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(error)) => Err(Error::internal(format!("vswitchd failed at it: {error}"))),
+        Err(_) => Err(Error::unavailable("vswitchd is busy: try again in a moment")),
+    };
+    let (status, body) = match done {
+        Ok(value) => {
+            debug!(call, "done");
+            (StatusCode::OK, value)
+        }
+        Err(error) => {
+            warn!(call, "refused: {}", error.sentence);
+            // Each half of the protocol has its own key for it. 404 would say that there is no such call.
+            let status = match error.kind {
+                ErrorKind::MethodNotAllowed => StatusCode::NOT_FOUND,
+                ErrorKind::NotFound => StatusCode::BAD_REQUEST,
+                kind => status(kind),
+            };
+            (status, json!({ "Err": error.sentence, "Error": error.sentence }))
+        }
+    };
+    let kind = [(CONTENT_TYPE, "application/vnd.docker.plugins.v1.2+json")];
+    (status, kind, body.to_string()).into_response()
+}
+
+impl Plugin {
+    async fn dispatch(&self, call: &str, body: &[u8]) -> Result<Value, Error> {
+        match call {
+            "Plugin.Activate" => Ok(json!({ "Implements": ["NetworkDriver", "IpamDriver"] })),
+            "NetworkDriver.GetCapabilities" => Ok(json!({ "Scope": "local", "ConnectivityScope": "global" })),
+            "NetworkDriver.AllocateNetwork" => Ok(json!({ "Options": {} })),
+            "NetworkDriver.FreeNetwork" | "NetworkDriver.DiscoverNew" | "NetworkDriver.DiscoverDelete" => {
+                Ok(json!({}))
+            }
+            "NetworkDriver.CreateNetwork" => self.create_network(read(body)?).await,
+            "NetworkDriver.DeleteNetwork" => self.delete_network(read(body)?).await,
+            "NetworkDriver.CreateEndpoint" => self.create_endpoint(read(body)?).await,
+            "NetworkDriver.DeleteEndpoint" => self.delete_endpoint(read(body)?).await,
+            "NetworkDriver.EndpointOperInfo" => self.endpoint_info(read(body)?).await,
+            "NetworkDriver.Join" => self.join(read(body)?).await,
+            "NetworkDriver.Leave" => self.leave(read(body)?).await,
+            "NetworkDriver.ProgramExternalConnectivity" => self.publish(read(body)?).await,
+            "NetworkDriver.RevokeExternalConnectivity" => self.unpublish(read(body)?).await,
+            "IpamDriver.GetCapabilities" => {
+                Ok(json!({ "RequiresMACAddress": false, "RequiresRequestReplay": false }))
+            }
+            "IpamDriver.GetDefaultAddressSpaces" => Ok(json!({
+                "LocalDefaultAddressSpace": SPACES[0],
+                "GlobalDefaultAddressSpace": SPACES[1],
+            })),
+            "IpamDriver.RequestPool" => self.request_pool(read(body)?).await,
+            "IpamDriver.ReleasePool" => self.release_pool(read(body)?).await,
+            "IpamDriver.RequestAddress" => self.request_address(read(body)?).await,
+            "IpamDriver.ReleaseAddress" => self.release_address(read(body)?).await,
+            other => Err(Error::new(ErrorKind::MethodNotAllowed, format!("there is no call {other}"))),
+        }
+    }
+}
+
+/// A second try of dockerd's, after a connection that broke, comes without the body of the first.
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+    if body.is_empty() {
+        return Err(Error::invalid(
+            "the request is empty: vswitchd was not there when it was made; try again",
+        ));
+    }
+    serde_json::from_slice(body)
+        .map_err(|error| Error::invalid(format!("the request makes no sense here: {error}")))
+}

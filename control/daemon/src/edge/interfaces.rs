@@ -1,0 +1,116 @@
+//! Interfaces that were opened: set up, kept, and removed where nobody has them.
+
+use std::collections::BTreeMap;
+
+use tracing::warn;
+use vswitch::addr::PortId;
+
+use super::{Edge, EdgePort, Missing};
+use crate::{device, state};
+use vswitch_host::link::{self, Links, Wanted, host_ifname};
+use vswitch_model::{DeviceSpec, Error, Identity, InterfaceSpec};
+
+impl Edge {
+    /// Sets up the interfaces that were opened since the last call, a namespace at a time.
+    pub(crate) async fn set_up(&mut self, missing: Missing) -> Result<(), Error> {
+        let mut by_namespace: BTreeMap<Identity, (Links, Vec<(PortId, Wanted)>)> = BTreeMap::new();
+        let overlay = self.overlay_mtu();
+        for id in std::mem::take(&mut self.unset) {
+            let Some(port) = self.ports.get_mut(&id) else { continue };
+            let Some(interface) = port.wanted.spec.interface() else { continue };
+            let mut wanted = wanted(&port.wanted, interface, None, overlay);
+            if interface.bare.is_some() {
+                match device::locate(interface, &wanted.ifname).await? {
+                    Some(place) => {
+                        wanted.ifname = place.ifname;
+                        let group = by_namespace.entry(place.links.namespace().identity());
+                        group.or_insert_with(|| (place.links, Vec::new())).1.push((id, wanted));
+                    }
+                    None => self.lose(id, device::gone(), missing)?,
+                }
+                continue;
+            }
+            match device::namespace(interface.netns.as_ref())
+                .map(|namespace| (namespace.identity(), namespace))
+            {
+                Ok((identity, namespace)) => {
+                    if let std::collections::btree_map::Entry::Vacant(vacant) = by_namespace.entry(identity) {
+                        vacant.insert((Links::open(namespace)?, Vec::new()));
+                    }
+                    if let Some((_, group)) = by_namespace.get_mut(&identity) {
+                        group.push((id, wanted));
+                    }
+                }
+                Err(error) => self.lose(id, error, missing)?,
+            }
+        }
+        for (links, group) in by_namespace.into_values() {
+            let (ids, wanted): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+            let results = match links.configure_all(&wanted).await {
+                Ok(results) => results,
+                Err(error) => {
+                    let error = Error::from(error);
+                    for id in ids {
+                        self.lose(id, error.clone(), missing)?;
+                    }
+                    continue;
+                }
+            };
+            for (id, result) in ids.into_iter().zip(results) {
+                if let Err(error) = result {
+                    self.lose(id, error.into(), missing)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A port's interface could not be set up: it has none, then.
+    pub(super) fn lose(&mut self, id: PortId, error: Error, missing: Missing) -> Result<(), Error> {
+        if missing == Missing::Refuse {
+            return Err(error);
+        }
+        self.take_down(id, error.sentence);
+        Ok(())
+    }
+
+    /// Lets the interfaces that were opened since the last call outlive us, where they shall. Not before they are known to
+    /// whoever starts after us.
+    pub(crate) fn keep(&mut self) {
+        for id in std::mem::take(&mut self.unkept) {
+            let Some(EdgePort { wanted, device: Ok(open), .. }) = self.ports.get(&id) else { continue };
+            let persist = wanted.spec.interface().is_some_and(|interface| interface.persist);
+            if let Err(error) = open.keep(persist) {
+                warn!(port = %wanted.spec.name, "its interface would not outlive the daemon: {error}");
+            }
+        }
+    }
+
+    /// Removes interfaces of an earlier life that no port has.
+    pub(crate) async fn remove_orphans(&self) {
+        let veth = |port: &EdgePort| matches!(port.wanted.spec.device, DeviceSpec::Veth(_));
+        let wanted =
+            self.ports.values().filter(|port| veth(port)).map(|port| host_ifname(&port.wanted.spec.name));
+        if let Err(error) = device::remove_orphans(&self.owner, &wanted.collect()).await {
+            warn!("interfaces of an earlier life may be left: {}", error.sentence);
+        }
+    }
+}
+
+/// What the interface of a port is to be, where the tunnel carries packets of `overlay` octets.
+pub(super) fn wanted(
+    port: &state::Port,
+    interface: &InterfaceSpec,
+    before: Option<InterfaceSpec>,
+    overlay: Option<u16>,
+) -> Wanted {
+    let crosses = overlay.is_some_and(|overlay| port.mtu <= overlay);
+    Wanted {
+        ifname: port.spec.ifname().to_owned(),
+        spec: interface.clone(),
+        before,
+        mtu: Some(port.mtu),
+        txqueuelen: None,
+        super_frame: crosses.then(|| link::super_frame(port.mtu)),
+    }
+}

@@ -1,0 +1,97 @@
+//! What the workers work by, made anew after a change.
+
+use std::{sync::Arc, time::Duration};
+
+use vswitch::{
+    addr::{NetworkId, PortId},
+    counters::{NetworkCounters, NetworkTotals},
+    device::Device,
+    fdb::Learning,
+    plan::{Plan, Port, Receiver},
+    topology::Topology,
+};
+
+use super::{Edge, EdgeNetwork};
+use crate::{device::OpenDevice, state::State};
+
+impl Edge {
+    /// Gives the workers a plan of what is wanted and has a device. When this returns, they work by it.
+    pub(crate) async fn rebuild(&mut self, state: &State) {
+        self.collect_faults();
+        self.captures.rename(state);
+        let mut layout = state.layout().clone();
+        layout.ports.retain(|rules| self.ports.get(&rules.id).is_some_and(|port| self.is_up(port)));
+        let topology = layout.build().expect("the state's rules let no contradiction through");
+        let slots = self.ports.keys().last().map_or(0, |last| last.index() + 1);
+        self.count_networks(state);
+        let networks = self.networks.keys().last().map_or(0, |last| last.index() + 1);
+        let mut plan = Plan {
+            topology,
+            ports: vec![None; slots],
+            mirrors: layout.mirrors,
+            captures: self.captures.sessions(),
+            networks: vec![None; networks],
+            busy_poll: Duration::from_micros(state.switch().busy_poll.into()),
+            ..Plan::empty(Arc::clone(&self.fdb))
+        };
+        for (id, network) in &self.networks {
+            plan.networks[id.index()] = Some(Arc::clone(&network.counters));
+        }
+        for (&id, port) in &self.ports {
+            let Some(device) = port.device.as_ref().ok().and_then(OpenDevice::device) else { continue };
+            plan.ports[id.index()] = Some(self.port_of_plan(id, Arc::clone(&device), &plan.topology));
+            plan.receivers.push(Receiver { key: port.key, device, port: id, worker: port.worker });
+        }
+        if let Some(tunnel) = self.tunnel() {
+            self.lay(&tunnel, state, &mut plan);
+        }
+        self.workers.adopt(Arc::new(plan));
+        for device in std::mem::take(&mut self.leaving) {
+            device.remove().await;
+        }
+    }
+
+    /// A port for the next plan. One that stays is the one that the workers have; one that has another device takes over what
+    /// has passed under its limits, if these stay.
+    pub(super) fn port_of_plan(&self, id: PortId, device: Arc<dyn Device>, topology: &Topology) -> Arc<Port> {
+        let now = self.workers.plan();
+        let known = now.port(id).filter(|_| now.topology.limits(id) == topology.limits(id));
+        if let Some(known) = known.filter(|known| Arc::ptr_eq(&known.device, &device)) {
+            return Arc::clone(known);
+        }
+        let port = Port::new(id, device, Arc::clone(&self.ports[&id].counters));
+        Arc::new(match known {
+            Some(known) => port.metered_with(known),
+            None => port,
+        })
+    }
+
+    /// Whether a closed port's interface still waits for the next plan to be removed.
+    pub(crate) fn is_letting_go(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// Counters for every network there is, and no other.
+    pub(super) fn count_networks(&mut self, state: &State) {
+        let mut before = std::mem::take(&mut self.networks);
+        for network in state.networks() {
+            let name = &network.spec.name;
+            let known = before.remove(&network.id).filter(|known| known.name == *name);
+            let new = || EdgeNetwork {
+                name: name.clone(),
+                counters: NetworkCounters::of_workers(self.workers.count()),
+                taught_before: self.fdb.learning_of_network(network.id),
+            };
+            self.networks.insert(network.id, known.unwrap_or_else(new));
+        }
+    }
+
+    /// What was counted of a network, and what was taught in it.
+    pub(crate) fn network_totals(&self, id: NetworkId) -> (NetworkTotals, Learning) {
+        let known = self.networks.get(&id).map(|network| {
+            let taught = self.fdb.learning_of_network(id).since(network.taught_before);
+            (NetworkTotals::sum(&network.counters), taught)
+        });
+        known.unwrap_or_default()
+    }
+}

@@ -1,0 +1,302 @@
+//! What happened, for those who ask later or watch.
+//!
+//! The [`Journal`] keeps the latest events, each with its number. Readers have a place in it and copy what is new, so a
+//! slow one holds nobody up: what was overwritten before it came is told to it as a number. The [`Observer`] is the one
+//! who writes: it fetches what the MAC table has noted, which forwarding notes anyway, and looks which ports are up.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use futures_util::{StreamExt, stream};
+use tokio::sync::watch;
+use tracing::{info, warn};
+use vswitch::{
+    addr::Timestamp,
+    fdb::{self, Change},
+};
+
+use super::{edge::Edge, view};
+use crate::{
+    api::EventStream,
+    state::{self, State},
+};
+use vswitch_model::{
+    Name,
+    api::events::{Event, EventsFilter, Station, What},
+};
+
+/// Events that are kept: some 100 octets each.
+const KEPT: usize = 4096;
+
+/// The latest events.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    ring: Mutex<Ring>,
+    /// Tells readers that there is something new, and by its end that there never will be.
+    news: watch::Sender<bool>,
+}
+
+#[derive(Debug)]
+struct Ring {
+    events: VecDeque<Event>,
+    /// The number of the next one.
+    next: u64,
+}
+
+/// Where a reader is.
+struct Reader {
+    journal: Arc<Journal>,
+    news: watch::Receiver<bool>,
+    /// The number of the next event it wants.
+    next: u64,
+    /// Events it has fetched and not handed on.
+    fetched: VecDeque<Event>,
+    filter: EventsFilter,
+}
+
+impl Journal {
+    pub(crate) fn new() -> Arc<Self> {
+        let ring = Ring { events: VecDeque::new(), next: 1 };
+        Arc::new(Self { ring: Mutex::new(ring), news: watch::Sender::new(true) })
+    }
+
+    /// Notes what happened at `time_ms`.
+    pub(crate) fn note(&self, time_ms: u64, what: What) {
+        let mut ring = self.ring();
+        if ring.events.len() == KEPT {
+            ring.events.pop_front();
+        }
+        let seq = ring.next;
+        ring.next += 1;
+        ring.events.push_back(Event { seq, time_ms, what });
+        drop(ring);
+        self.news.send_replace(true);
+    }
+
+    /// The events that `filter` asks for.
+    pub(crate) fn read(self: &Arc<Self>, filter: EventsFilter) -> EventStream {
+        // What nobody asked for is not missed.
+        let next = self.ring().events.front().map_or(1, |oldest| oldest.seq);
+        let news = self.news.subscribe();
+        let reader = Reader { journal: Arc::clone(self), news, next, fetched: VecDeque::new(), filter };
+        stream::unfold(reader, |mut reader| async { Some((reader.next().await?, reader)) }).boxed()
+    }
+
+    /// Ends all reading: nothing more will happen.
+    pub(crate) fn close(&self) {
+        self.news.send_replace(false);
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        // A panic under the lock leaves a journal that misses an event.
+        self.ring.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Reader {
+    /// The next event, in its time; `None`: there will be no more.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.fetched.pop_front() {
+                return Some(event);
+            }
+            let goes_on = *self.news.borrow_and_update();
+            if self.fetch() {
+                continue;
+            }
+            if !goes_on || !self.filter.follow {
+                return None;
+            }
+            self.news.changed().await.ok()?;
+        }
+    }
+
+    /// Copies what is new. False: nothing is.
+    fn fetch(&mut self) -> bool {
+        let ring = self.journal.ring();
+        let oldest = ring.next - ring.events.len() as u64;
+        if let Some(lost) = oldest.checked_sub(self.next).filter(|lost| *lost > 0) {
+            let time_ms = ring.events.front().map_or(0, |event| event.time_ms);
+            self.fetched.push_back(Event { seq: oldest - 1, time_ms, what: What::Lost { count: lost } });
+        }
+        let since = self.filter.since_ms.unwrap_or(0);
+        let new = ring.events.iter().filter(|event| event.seq >= self.next && event.time_ms >= since);
+        self.fetched.extend(new.cloned());
+        self.next = ring.next;
+        !self.fetched.is_empty()
+    }
+}
+
+/// The one who writes the journal.
+#[derive(Debug)]
+pub(crate) struct Observer {
+    journal: Arc<Journal>,
+    /// The ports as they were when it last looked: why they were down, if they were.
+    ports: BTreeMap<Name, Option<String>>,
+    /// Events that the table had lost by then.
+    lost: u64,
+}
+
+impl Observer {
+    pub(crate) fn new(journal: Arc<Journal>) -> Self {
+        Self { journal, ports: BTreeMap::new(), lost: 0 }
+    }
+
+    /// Notes what happened just now.
+    pub(crate) fn note(&self, what: What) {
+        self.journal.note(now_ms(), what);
+    }
+
+    /// Notes what a command has changed.
+    pub(crate) fn note_changes(&self, changes: &[state::Change]) {
+        changes.iter().map(what).for_each(|what| self.note(what));
+    }
+
+    /// Notes what the table has seen and which ports went up or down since it looked the last time.
+    pub(crate) fn look(&mut self, state: &State, edge: &Edge) {
+        self.look_at_table(state, edge);
+        let before = std::mem::take(&mut self.ports);
+        for port in state.ports() {
+            let name = port.spec.name.clone();
+            let down = edge.port(port.id).and_then(|port| edge.why_down(port));
+            let was_up = before.get(&name).map(Option::is_none);
+            match &down {
+                None if was_up != Some(true) => self.note(What::PortUp { port: name.clone() }),
+                Some(reason) if was_up != Some(false) => {
+                    self.note(What::PortDown { port: name.clone(), reason: reason.clone() });
+                }
+                _ => {}
+            }
+            self.ports.insert(name, down);
+        }
+    }
+
+    /// Notes what the table has seen since the last time. Before a network or port goes, so that its name is known.
+    pub(crate) fn look_at_table(&mut self, state: &State, edge: &Edge) {
+        let mut events = Vec::new();
+        edge.fdb.drain_events(|event| events.push(event));
+        let lost = edge.fdb.totals().events_lost;
+        if !events.is_empty() {
+            let (names, now, now_ms) = (view::Names::of(state), edge.workers.now(), now_ms());
+            for event in events {
+                report(&names, &event);
+                self.journal.note(now_ms.saturating_sub(age_ms(event.at, now)), seen(&names, &event));
+            }
+        }
+        if lost > self.lost {
+            self.note(What::Lost { count: lost - self.lost });
+            self.lost = lost;
+        }
+    }
+}
+
+/// A change of what is wanted, as an event.
+fn what(change: &state::Change) -> What {
+    use state::{Change as Difference, Delta};
+    let detail = || {
+        let line = change.to_string();
+        line.split_once(": ").map_or_else(String::new, |(_, detail)| detail.to_owned())
+    };
+    match change {
+        Difference::Switch { .. } => What::SwitchChanged { detail: detail() },
+        Difference::Network(Delta::Added(it)) => What::NetworkAdded { network: it.spec.name.clone() },
+        Difference::Network(Delta::Removed(it)) => What::NetworkRemoved { network: it.spec.name.clone() },
+        Difference::Network(Delta::Changed { new, .. }) => {
+            What::NetworkChanged { network: new.spec.name.clone(), detail: detail() }
+        }
+        Difference::Port(Delta::Added(it)) => What::PortAdded { port: it.spec.name.clone() },
+        Difference::Port(Delta::Removed(it)) => What::PortRemoved { port: it.spec.name.clone() },
+        Difference::Port(Delta::Changed { new, .. }) => {
+            What::PortChanged { port: new.spec.name.clone(), detail: detail() }
+        }
+        Difference::Endpoint(Delta::Added(it) | Delta::Changed { new: it, .. }) => {
+            What::Connected { endpoint: it.name.clone(), network: it.network.clone() }
+        }
+        Difference::Endpoint(Delta::Removed(it)) => {
+            What::Disconnected { endpoint: it.name.clone(), network: it.network.clone() }
+        }
+    }
+}
+
+/// What the table has seen, as an event.
+fn seen(names: &view::Names, event: &fdb::Event) -> What {
+    let port = |id| names.port(id).to_owned();
+    let station =
+        Station { mac: event.mac, network: names.network(event.network).to_owned(), port: port(event.port) };
+    match event.what {
+        Change::Learned => What::MacLearned(station),
+        Change::Moved { from } => What::MacMoved { station, from: port(from) },
+        Change::Held { rival } => What::MacHeld { station, rival: port(rival) },
+        Change::Released => What::MacReleased(station),
+        Change::Expired => What::MacExpired(station),
+        Change::Evicted => What::MacEvicted(station),
+    }
+}
+
+/// Logs an address that is held or free again.
+fn report(names: &view::Names, event: &fdb::Event) {
+    let (network, port) = (names.network(event.network), names.port(event.port));
+    match event.what {
+        Change::Held { rival } => warn!(
+            mac = %event.mac, %network, %port, rival = %names.port(rival),
+            "an address moves too often and is held: are there two stations with it, or a loop?"
+        ),
+        Change::Released => info!(mac = %event.mac, %network, %port, "a held address may move again"),
+        _ => {}
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn age_ms(at: Timestamp, now: Timestamp) -> u64 {
+    now.as_millis().saturating_sub(at.as_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn up(number: usize) -> What {
+        What::PortUp { port: format!("p{number}").parse().unwrap() }
+    }
+
+    #[tokio::test]
+    async fn a_reader_gets_what_is_kept_and_then_what_comes() {
+        let journal = Journal::new();
+        journal.note(10, up(1));
+        journal.note(20, up(2));
+        let all: Vec<_> = journal.read(EventsFilter::default()).collect().await;
+        assert_eq!(
+            all.iter().map(|event| (event.seq, event.time_ms)).collect::<Vec<_>>(),
+            [(1, 10), (2, 20)]
+        );
+        let late = EventsFilter { since_ms: Some(15), follow: true };
+        let mut reader = journal.read(late);
+        assert_eq!(reader.next().await.unwrap().seq, 2);
+        journal.note(30, up(3));
+        assert_eq!(reader.next().await.unwrap().what, up(3));
+        journal.close();
+        assert_eq!(reader.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_is_told_what_it_missed() {
+        let journal = Journal::new();
+        journal.note(0, up(0));
+        let mut reader = journal.read(EventsFilter { since_ms: None, follow: true });
+        assert_eq!(reader.next().await.unwrap().seq, 1);
+        (0..KEPT + 10).for_each(|number| journal.note(1, up(number)));
+        let lost = reader.next().await.unwrap();
+        assert_eq!((lost.seq, lost.what), (11, What::Lost { count: 10 }));
+        assert_eq!(reader.next().await.unwrap().seq, 12);
+        assert_eq!(journal.ring().events.len(), KEPT);
+        // One who comes later has missed nothing he asked for.
+        assert_eq!(journal.read(EventsFilter::default()).next().await.unwrap().seq, 12);
+    }
+}

@@ -1,0 +1,40 @@
+//! vswitchd: what is wanted, what is real, and the faces that ask and answer.
+//!
+//! | module | its story |
+//! |---|---|
+//! | [`config`] | `net.toml`, and everything that is wrong with it |
+//! | [`state`] | what is wanted; commands to effects, pure |
+//! | [`store`] | what the API made, on the disk |
+//! | [`serve`](mod@serve) | starts and stops all of it |
+//! | `service`, `edge` | performs commands: devices, interfaces, the plan of the workers |
+//! | `view`, `trace`, `journal`, `capture` | what is seen of the switch |
+//! | [`api`] | HTTP and JSON on a unix socket |
+//! | [`attach`] | the socket of the tap helper |
+//! | [`docker`] | Docker's network and IPAM plugin |
+//! | [`metrics`], [`web`] | the counters for Prometheus; the web page |
+
+pub mod api;
+pub mod attach;
+mod capture;
+pub mod config;
+mod crash;
+mod device;
+pub mod docker;
+mod edge;
+mod journal;
+mod kept;
+mod lock;
+mod log;
+pub mod metrics;
+mod serve;
+mod service;
+mod sight;
+pub mod state;
+pub mod store;
+mod trace;
+mod tunnel;
+mod view;
+pub mod web;
+
+pub(crate) use serve::Failure;
+pub use serve::{LogFormat, Options, run};

@@ -1,0 +1,304 @@
+//! The counters in Prometheus' words: `[api] metrics` serves them at `/metrics`.
+//!
+//! Everything comes from the [`Backend`], asked anew for each scrape: there is no second set of numbers. Labels are ports,
+//! networks, workers and the closed list of drop reasons, never an address, so the number of series is bounded by what
+//! was configured. Names and units follow <https://prometheus.io/docs/practices/naming/>.
+
+use std::{fmt, sync::Arc};
+
+use axum::{
+    Router,
+    extract::State,
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet, prometheus_text},
+    metrics::MetricType,
+    registry::{Registry, Unit},
+};
+use tokio::net::TcpListener;
+
+use crate::api::Backend;
+use crate::api::reply::Refused;
+use vswitch_model::{
+    Error,
+    api::{
+        Direction, Network, Port, PortState, Stats, Status,
+        counters::{Histogram, Load, NetworkStats},
+    },
+};
+
+/// Serves `/metrics` for as long as it is polled.
+pub async fn serve(listener: TcpListener, backend: Arc<dyn Backend>) -> std::io::Result<()> {
+    axum::serve(listener, router(backend)).await
+}
+
+fn router(backend: Arc<dyn Backend>) -> Router {
+    Router::new().route("/metrics", get(metrics)).with_state(backend)
+}
+
+async fn metrics(State(backend): State<Arc<dyn Backend>>) -> Response {
+    match scrape(&*backend).await {
+        Ok(text) => ([(CONTENT_TYPE, prometheus_text::CONTENT_TYPE)], text).into_response(),
+        Err(error) => Refused(error).into_response(),
+    }
+}
+
+/// All metrics in the text format of Prometheus, version 0.0.4.
+///
+/// # Errors
+/// The backend does not answer.
+pub async fn scrape(backend: &dyn Backend) -> Result<String, Error> {
+    let snapshot = Snapshot {
+        status: backend.status().await?,
+        networks: backend.networks().await?,
+        ports: backend.ports().await?,
+        stats: backend.stats().await?,
+    };
+    let mut registry = Registry::with_prefix("vswitch");
+    registry.register_collector(Box::new(snapshot));
+    let mut text = String::new();
+    prometheus_text::encode(&mut text, &registry).map_err(|error| Error::internal(error.to_string()))?;
+    Ok(text)
+}
+
+/// What one scrape tells.
+#[derive(Debug)]
+struct Snapshot {
+    status: Status,
+    networks: Vec<Network>,
+    ports: Vec<Port>,
+    stats: Stats,
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut families = Families(encoder);
+        self.switch(&mut families)?;
+        self.of_ports(&mut families)?;
+        self.of_networks(&mut families)?;
+        self.of_table(&mut families)?;
+        self.of_workers(&mut families)
+    }
+}
+
+impl Snapshot {
+    fn switch(&self, families: &mut Families<'_>) -> fmt::Result {
+        let status = &self.status;
+        let version = [("version", status.version.as_str())];
+        families.gauge("build_info", "The version, as a label; always 1", None, [(version, 1)])?;
+        let up = [([("state", "up")], u64::from(status.ports_up))];
+        let down = [([("state", "down")], u64::from(status.ports - status.ports_up))];
+        families.gauge("ports", "Ports by state", None, up.into_iter().chain(down))?;
+        let networks = [(ALONE, u64::from(status.networks))];
+        families.gauge("networks", "Networks", None, networks)?;
+        let uptime = [(ALONE, status.uptime_s)];
+        families.gauge("uptime", "Since the daemon has started", Some(&Unit::Seconds), uptime)
+    }
+
+    fn of_ports(&self, families: &mut Families<'_>) -> fmt::Result {
+        let mut gauge = |name, help, value: fn(&Port) -> u64| {
+            families.gauge(name, help, None, self.ports.iter().map(|port| (of(port), value(port))))
+        };
+        gauge("port_up", "Whether the port carries frames: 1 or 0", |port| {
+            u64::from(port.state == PortState::Up)
+        })?;
+        gauge("port_fdb_entries", "Addresses learned on the port", |port| port.macs.into())?;
+        let info = self.ports.iter().map(|port| {
+            let network = port.network.as_ref().map_or("", |network| network.as_str());
+            ([("port", port.name.as_str()), ("kind", port.kind.as_str()), ("network", network)], 1)
+        });
+        families.gauge("port_info", "What the port is, as labels; always 1", None, info)?;
+
+        type Count = fn(&Port) -> u64;
+        let octets: [(_, _, Count); 2] = [
+            ("port_receive", "Octets received", |it| it.rx.bytes),
+            ("port_transmit", "Octets sent", |it| it.tx.bytes),
+        ];
+        let counts: [(_, _, Count); 13] = [
+            ("port_receive_frames", "Frames received, a super-frame being one", |it| it.rx.frames),
+            ("port_receive_super_frames", "Super-frames received", |it| it.rx.super_frames),
+            ("port_transmit_frames", "Frames sent, a super-frame being one", |it| it.tx.frames),
+            ("port_transmit_super_frames", "Super-frames sent whole", |it| it.tx.super_frames),
+            ("port_transmit_segments", "Frames that super-frames were cut into", |it| it.fates.segments),
+            ("port_unicast_frames", "Received frames sent to the one port of their destination", |it| {
+                it.fates.unicast
+            }),
+            ("port_flooded_frames", "Received frames sent to every other port", |it| it.fates.flooded),
+            ("port_offered_frames", "Frames that were to leave by the port", |it| it.fates.offered),
+            ("port_overflow_frames", "Frames the kernel dropped before they could be received", |it| {
+                it.fates.overflow
+            }),
+            ("port_learned_addresses", "Addresses that were new on the port", |it| it.fates.learned),
+            ("port_moved_addresses", "Addresses heard on another port before", |it| it.fates.moved),
+            ("port_unlearned_frames", "Frames whose sender was not learned: a limit is reached", |it| {
+                it.fates.unlearned
+            }),
+            ("port_evicted_addresses", "Addresses of the port that made room for others", |it| {
+                it.fates.evicted
+            }),
+        ];
+        let octets = octets.map(|it| (it, Some(&Unit::Bytes))).into_iter();
+        for ((name, help, value), unit) in octets.chain(counts.map(|it| (it, None))) {
+            families.counter(name, help, unit, self.ports.iter().map(|port| (of(port), value(port))))?;
+        }
+        let drops = self.ports.iter().flat_map(|port| {
+            port.drops.iter().map(|drop| {
+                let direction = match drop.direction {
+                    Direction::Rx => "receive",
+                    Direction::Tx => "transmit",
+                };
+                let labels = [
+                    ("port", port.name.as_str()),
+                    ("direction", direction),
+                    ("reason", drop.reason.as_str()),
+                ];
+                (labels, drop.frames)
+            })
+        });
+        families.counter(
+            "port_dropped_frames",
+            "Frames not delivered; only reasons that occurred",
+            None,
+            drops,
+        )
+    }
+
+    fn of_networks(&self, families: &mut Families<'_>) -> fmt::Result {
+        let macs = self.networks.iter().map(|it| ([("network", it.spec.name.as_str())], u64::from(it.macs)));
+        families.gauge("network_fdb_entries", "Addresses known in the network", None, macs)?;
+        let ports =
+            self.networks.iter().map(|it| ([("network", it.spec.name.as_str())], it.ports.len() as u64));
+        families.gauge("network_ports", "Ports that carry the network", None, ports)?;
+        let mut counter = |name, help, unit: Option<&Unit>, value: fn(&NetworkStats) -> u64| {
+            let values = self.stats.networks.iter().map(|it| ([("network", it.network.as_str())], value(it)));
+            families.counter(name, help, unit, values)
+        };
+        counter("network_frames", "Frames received that belong to the network", None, |it| it.frames)?;
+        counter("network", "Octets of the frames that belong to the network", Some(&Unit::Bytes), |it| {
+            it.bytes
+        })?;
+        counter("network_super_frames", "Super-frames among them", None, |it| it.super_frames)?;
+        counter("network_flooded_frames", "Frames sent to every other port", None, |it| it.flooded)?;
+        counter("network_dropped_frames", "Frames that left by no port", None, |it| it.dropped)?;
+        counter("network_learned_addresses", "Addresses that were new", None, |it| it.learned)?;
+        counter("network_moved_addresses", "Addresses that changed port", None, |it| it.moved)
+    }
+
+    fn of_table(&self, families: &mut Families<'_>) -> fmt::Result {
+        let table = &self.stats.table;
+        let entries = [(ALONE, u64::from(self.status.macs))];
+        families.gauge("fdb_entries", "Addresses in the MAC table", None, entries)?;
+        families.gauge(
+            "fdb_limit",
+            "Addresses the table holds at most",
+            None,
+            [(ALONE, table.limit.into())],
+        )?;
+        for (name, help, value) in [
+            ("fdb_learned_addresses", "Addresses that were new", table.learned),
+            ("fdb_moved_addresses", "Addresses that changed port", table.moved),
+            ("fdb_held_addresses", "Times an address was held for moving too often", table.held),
+            ("fdb_expired_addresses", "Addresses not heard for the ageing time", table.expired),
+            ("fdb_evicted_addresses", "Addresses that made room for others", table.evicted),
+            ("fdb_refused_frames", "Frames whose sender was not learned: a limit is reached", table.refused),
+            ("fdb_lost_events", "Events lost because too many came at once", table.events_lost),
+        ] {
+            families.counter(name, help, None, [(ALONE, value)])?;
+        }
+        Ok(())
+    }
+
+    fn of_workers(&self, families: &mut Families<'_>) -> fmt::Result {
+        let workers = &self.stats.workers;
+        let frames = workers.iter().map(|it| ([("worker", u64::from(it.id))], it.frames));
+        families.counter("worker_frames", "Frames received", None, frames)?;
+        let turns = workers.iter().map(|it| ([("worker", u64::from(it.id))], it.turns));
+        families.counter("worker_turns", "Turns that received something", None, turns)?;
+        let loads = &self.stats.loads;
+        let wakeups = loads.iter().map(|it| ([("worker", u64::from(it.worker))], it.wakeups));
+        families.counter("worker_wakeups", "Times it was woken, or found more to do", None, wakeups)?;
+        families.histogram(
+            "worker_batch_frames",
+            "Frames that each turn received",
+            None,
+            1.0,
+            loads,
+            |it| &it.batches,
+        )?;
+        let seconds = Some(&Unit::Seconds);
+        let help = "Time that each turn took, those that received nothing too";
+        families.histogram("worker_busy", help, seconds, 1e-9, loads, |it| &it.busy_ns)
+    }
+}
+
+/// The labels of a metric that there is one of.
+const ALONE: [(&str, &str); 0] = [];
+
+fn of(port: &Port) -> [(&'static str, &str); 1] {
+    [("port", port.name.as_str())]
+}
+
+/// Where families of metrics are written.
+struct Families<'a>(DescriptorEncoder<'a>);
+
+impl Families<'_> {
+    /// A counter for each of `values`; `_total` is added to its name.
+    fn counter<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        values: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
+        for (labels, value) in values {
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    /// A gauge for each of `values`.
+    fn gauge<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        values: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        for (labels, value) in values {
+            family.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    /// A histogram for each worker, in which 1 stands for `scale`.
+    fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        scale: f64,
+        loads: &[Load],
+        histogram: fn(&Load) -> &Histogram,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Histogram)?;
+        for load in loads {
+            let Histogram { places, sum } = histogram(load);
+            let bound = |at_most: Option<u64>| at_most.map_or(f64::INFINITY, |bound| bound as f64 * scale);
+            let buckets: Vec<_> = places.iter().map(|it| (bound(it.at_most), it.count)).collect();
+            let count = places.iter().map(|it| it.count).sum();
+            family.encode_family(&[("worker", u64::from(load.worker))])?.encode_histogram::<NoLabelSet>(
+                *sum as f64 * scale,
+                count,
+                &buckets,
+                None,
+            )?;
+        }
+        Ok(())
+    }
+}

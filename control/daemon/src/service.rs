@@ -1,0 +1,199 @@
+//! The daemon as its clients see it: one command at a time, done wholly or not at all.
+
+mod backend;
+mod core;
+mod engines;
+mod find;
+mod outside;
+mod pins;
+mod reap;
+
+use std::{path::PathBuf, sync::Arc, time::Instant};
+
+use tokio::sync::{Mutex, MutexGuard, Notify};
+use tracing::{info, warn};
+
+use self::{
+    core::{Core, Manner},
+    reap::Unfetched,
+};
+use super::{
+    Failure, capture,
+    edge::{Edge, Missing},
+    journal::{Journal, Observer},
+};
+use crate::{
+    attach::Attachment,
+    state::{Command, Plan, State},
+    store::Store,
+};
+use vswitch_host::queue::Looker;
+use vswitch_model::{
+    DeviceSpec, DockerSpec, Error,
+    api::{Port, events::What},
+};
+
+/// The running daemon.
+pub(crate) struct Daemon {
+    core: Mutex<Core>,
+    faults: Arc<Notify>,
+    strangers: Arc<Notify>,
+    captures_over: Arc<Notify>,
+    looker: Looker,
+    journal: Arc<Journal>,
+    config: PathBuf,
+    started: Instant,
+}
+
+impl Daemon {
+    /// Opens what `plan` wants and starts forwarding. Ports that cannot be opened are down, and tried again.
+    pub(crate) async fn start(config: PathBuf, plan: Plan, store: Store) -> Result<Self, Failure> {
+        let faults = Arc::new(Notify::new());
+        let notify = Arc::clone(&faults);
+        let strangers = Arc::new(Notify::new());
+        let notify_stranger = Arc::clone(&strangers);
+        let edge = Edge::start(
+            plan.next.switch(),
+            Arc::new(move || notify.notify_one()),
+            Arc::new(move || notify_stranger.notify_one()),
+        )?;
+        let journal = Journal::new();
+        let observer = Observer::new(Arc::clone(&journal));
+        observer.note(What::Started);
+        let gateway = Arc::default();
+        let mut core = Core {
+            state: State::default(),
+            edge,
+            store,
+            observer,
+            gateway,
+            outside_is_due: false,
+            outside_checked: Instant::now(),
+            unfetched: Unfetched::default(),
+        };
+        core.carry_out(plan, Manner { missing: Missing::Retry, handed: None })
+            .await
+            .map_err(|error| error.sentence)?;
+        core.note_declared()?;
+        core.forget_outside().await?;
+        core.edge.remove_orphans().await;
+        let (networks, ports) = (core.state.networks().count(), core.state.ports().count());
+        info!(networks, ports, workers = core.edge.workers.count(), "switch started");
+        let captures_over = Arc::default();
+        Ok(Self {
+            core: Mutex::new(core),
+            faults,
+            strangers,
+            captures_over,
+            looker: Looker::default(),
+            journal,
+            config,
+            started: Instant::now(),
+        })
+    }
+
+    /// Whether, and where, Docker finds us.
+    pub(crate) async fn docker(&self) -> DockerSpec {
+        self.core.lock().await.state.docker().clone()
+    }
+
+    /// Makes a port of an interface that a helper has made.
+    pub(crate) async fn attach(&self, attachment: Attachment) -> Result<Port, Error> {
+        let Attachment { request, tap, .. } = attachment;
+        let manner = Manner { missing: Missing::Refuse, handed: tap };
+        let mut core = self.core.lock().await;
+        let name = request.port.name.clone();
+        core.execute(Command::AddPort(request.port), manner).await?;
+        core.port(&name)
+    }
+
+    /// What is wanted and what is real, once the queues that the kernel has for us were looked at.
+    async fn counted(&self) -> MutexGuard<'_, Core> {
+        self.looker.look(async { self.core.lock().await.edge.queues() }).await;
+        self.core.lock().await
+    }
+
+    /// Ready when a port has failed since the last time.
+    pub(crate) async fn fault(&self) {
+        self.faults.notified().await;
+    }
+
+    /// Takes ports that failed out of forwarding.
+    pub(crate) async fn collect_faults(&self) {
+        let core = &mut *self.core.lock().await;
+        if core.edge.collect_faults() {
+            core.edge.rebuild(&core.state).await;
+            core.look();
+        }
+    }
+
+    /// Ready when a capture's client has gone or has enough.
+    pub(crate) async fn capture_over(&self) {
+        self.captures_over.notified().await;
+    }
+
+    /// Ends the captures that `gone` picks, and those that are over. True: there were some.
+    pub(crate) async fn end_captures(&self, gone: impl Fn(u64) -> bool + Send) -> bool {
+        let core = &mut *self.core.lock().await;
+        let ends = core.edge.captures.take(gone);
+        let any = !ends.is_empty();
+        if any {
+            core.edge.rebuild(&core.state).await;
+        }
+        ends.into_iter().for_each(capture::End::end);
+        any
+    }
+
+    /// Ready when somebody sent to the tunnel who is no peer, for the first time of late.
+    pub(crate) async fn stranger(&self) {
+        self.strangers.notified().await;
+    }
+
+    /// Takes strangers in as peers where that is wanted, and tells of them where it is not.
+    pub(crate) async fn meet_strangers(&self) {
+        let core = &mut *self.core.lock().await;
+        let Some(spec) = core.state.endpoint() else { return };
+        let (DeviceSpec::Vxlan(vxlan), Some(endpoint)) = (&spec.device, core.edge.endpoint()) else { return };
+        if !vxlan.learn_peers {
+            if let Some(last) = endpoint.strangers.list().last() {
+                warn!("{}", core.state.about_stranger(last.address));
+            }
+            return;
+        }
+        for stranger in endpoint.strangers.take() {
+            let command = Command::LearnPeer(stranger.address);
+            match core.execute(command, Manner { missing: Missing::Retry, handed: None }).await {
+                Ok(_) => info!(address = %stranger.address, "taken in as a peer"),
+                Err(error) => warn!("{}", error.sentence),
+            }
+        }
+    }
+
+    /// What is done every second: ageing, and another try for ports that are down.
+    pub(crate) async fn heartbeat(&self) {
+        let core = &mut *self.core.lock().await;
+        core.edge.listen();
+        core.edge.sweep();
+        core.reap().await;
+        if core.outside_is_due {
+            // Its errors are told the first time.
+            let _ = core.set_outside(core.state.outside().to_vec(), Missing::Retry).await;
+        }
+        core.check_outside().await;
+        if core.edge.collect_abandoned() | core.edge.retry().await {
+            core.edge.rebuild(&core.state).await;
+        }
+        core.look();
+    }
+
+    /// Ends the streams of events, so that nobody is waited for who follows them.
+    pub(crate) fn farewell(&self) {
+        self.journal.close();
+    }
+
+    /// Stops forwarding, and leaves nothing behind but what persists.
+    pub(crate) async fn close(&self) {
+        let core = &mut *self.core.lock().await;
+        core.edge.stop().await;
+    }
+}

@@ -1,0 +1,338 @@
+//! What this host is asked to be, and what must be done when that changes.
+//!
+//! The control plane without I/O: [`State`] holds the networks and ports that are wanted, whether the
+//! file declares them or the API made them, and turns a [`Command`] into [`Effect`]s for the edge to
+//! perform. Both ways, and `reload --dry-run`, go through one difference between two states
+//! ([`Change`]), so what is shown is what is done.
+//!
+//! # Doing and undoing
+//! A state is cheap to clone (objects are shared), and [`State::plan`] leaves it as it is. So the
+//! owner keeps the old state until the edge has succeeded, and every effect knows its own reverse:
+//!
+//! ```
+//! use crate::state::{Command, Effect, State};
+//!
+//! fn execute(
+//!     state: &mut State,
+//!     command: Command,
+//!     perform: &mut impl FnMut(&Effect) -> std::io::Result<()>,
+//! ) -> Result<(), Box<dyn std::error::Error>> {
+//!     let plan = state.plan(command)?;
+//!     for (index, effect) in plan.effects.iter().enumerate() {
+//!         if let Err(error) = perform(effect) {
+//!             for done in plan.effects[..index].iter().rev() {
+//!                 perform(&done.clone().undo())?; // or log it, and go on
+//!             }
+//!             return Err(error.into());
+//!         }
+//!     }
+//!     *state = plan.next;
+//!     Ok(())
+//! }
+//! # let command = Command::AddNetwork(serde_json::from_str(r#"{"name": "blue"}"#)?);
+//! # execute(&mut State::default(), command, &mut |_| Ok(()))?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod change;
+mod check;
+mod command;
+mod derive;
+mod effect;
+mod endpoint;
+pub(crate) mod network;
+mod outside;
+mod peers;
+mod record;
+mod refusal;
+mod registry;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use vswitch::addr::{NetworkId, PortId};
+
+use self::registry::{Entry, Registry};
+pub use self::{
+    change::{Change, Delta},
+    command::Command,
+    effect::{Effect, Layout},
+    endpoint::{EndpointUpdate, Sandbox},
+    network::{Host, NetworkError, predefined},
+    record::Record,
+    refusal::{Kind, Refusal},
+};
+use vswitch_host::gateway::Outside;
+use vswitch_model::{
+    ApiSpec, Carries, Config, DeviceSpec, DockerSpec, EndpointSpec, Id, Name, NetworkSpec, PoolsSpec,
+    PortSpec, SwitchSpec, rules,
+};
+
+/// Who asked for an object, and so who may remove it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// `net.toml` declares it.
+    File,
+    /// The API made it; it is kept in the store.
+    Api,
+    /// Nobody: a peer that was heard and taken in. It lives as long as the daemon, and gives way to who is asked for.
+    Learned,
+    /// It follows from others: a port of an endpoint, of a network's gateway, or to the LAN.
+    Derived,
+}
+
+/// A network that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Stays the same while the network lives; used again after it.
+    pub id: NetworkId,
+    /// Who asked for it.
+    pub origin: Origin,
+    /// Octets of the longest IP packet of its ports, settled: its own, what tunnels carry, or 1500.
+    pub mtu: u16,
+    /// What was asked for.
+    pub spec: Arc<NetworkSpec>,
+}
+
+/// A port that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Stays the same while the port lives; used again after it.
+    pub id: PortId,
+    /// Who asked for it.
+    pub origin: Origin,
+    /// Octets of the longest IP packet, settled: the port's own, its untagged network's, or 9198.
+    pub mtu: u16,
+    /// What was asked for.
+    pub spec: Arc<PortSpec>,
+}
+
+/// What a command comes to, before anything is done.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The state once all effects have succeeded.
+    pub next: State,
+    /// The difference, for people; displayed one per line.
+    pub changes: Vec<Change>,
+    /// What the edge must do, in this order.
+    pub effects: Vec<Effect>,
+}
+
+/// What is wanted of this host. See the [module](self).
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    switch: SwitchSpec,
+    api: ApiSpec,
+    docker: DockerSpec,
+    pools: PoolsSpec,
+    networks: Registry<NetworkSpec>,
+    ports: Registry<PortSpec>,
+    /// Octets of the longest packet that tunnels carry, if there is an endpoint.
+    overlay_mtu: Option<u16>,
+    endpoints: Arc<BTreeMap<Id, Arc<EndpointSpec>>>,
+    host: Arc<Host>,
+    /// What follows from all that, computed once for each plan.
+    layout: Arc<Layout>,
+    outside: Arc<Vec<Outside>>,
+}
+
+impl State {
+    /// The first plan of a daemon: what the file declares, and what the API had made before.
+    ///
+    /// Its effects open all ports. They set no switch, for the switch is made from
+    /// [`State::switch`], and store nothing, for what is stored was read from the store.
+    ///
+    /// # Errors
+    /// The file and the store contradict each other.
+    pub fn start(config: Config, stored: impl IntoIterator<Item = Record>) -> Result<Plan, Refusal> {
+        let nothing = Self { switch: config.switch.clone(), api: config.api.clone(), ..Self::default() };
+        let mut next = nothing.clone();
+        let endpoints = Arc::make_mut(&mut next.endpoints);
+        for record in stored {
+            match record {
+                Record::Network(spec) => next.networks.add(spec, Origin::Api)?,
+                Record::Port(spec) => next.ports.add(spec, Origin::Api)?,
+                Record::Endpoint(spec) => drop(endpoints.insert(spec.id.clone(), spec)),
+            }
+        }
+        next.declare(config)?;
+        next.derive()?;
+        next.check(&nothing)?;
+        let mut plan = Plan::between(&nothing, next);
+        plan.effects.retain(|effect| !matches!(effect, Effect::Store(_)));
+        Ok(plan)
+    }
+
+    /// What `command` comes to. Nothing is changed: see the [module](self) for what to do with it.
+    ///
+    /// # Errors
+    /// The command cannot be obeyed; the sentence says what to do.
+    pub fn plan(&self, command: Command) -> Result<Plan, Refusal> {
+        let mut next = self.clone();
+        match command {
+            Command::Reload(config) => {
+                self.same_process(&config)?;
+                next.declare(config)?;
+            }
+            Command::AddNetwork(spec) => next.add_network(spec)?,
+            Command::UpdateNetwork { name, update } => next.update_network(&name, update)?,
+            Command::RemoveNetwork(name) => next.remove_network(&name)?,
+            Command::AddPort(spec) => next.ports.add(Arc::new(spec), Origin::Api)?,
+            Command::RemovePort(name) => next.remove_port(&name)?,
+            Command::LearnPeer(address) => next.learn_peer(address)?,
+            Command::Connect { network, connect, sandbox } => next.connect(&network, *connect, &sandbox)?,
+            Command::UpdateEndpoint { id, update } => next.update_endpoint(&id, update)?,
+            Command::Disconnect(ids) => next.disconnect(&ids),
+        }
+        next.give_way();
+        next.derive()?;
+        next.check(self)?;
+        Ok(Plan::between(self, next))
+    }
+
+    /// Obeys `command` at once, for an owner whose edge cannot fail.
+    ///
+    /// # Errors
+    /// As [`State::plan`]; the state is as before.
+    pub fn apply(&mut self, command: Command) -> Result<Vec<Effect>, Refusal> {
+        let plan = self.plan(command)?;
+        *self = plan.next;
+        Ok(plan.effects)
+    }
+
+    /// The switch as a whole.
+    pub fn switch(&self) -> &SwitchSpec {
+        &self.switch
+    }
+
+    /// Where the API listens.
+    pub fn api(&self) -> &ApiSpec {
+        &self.api
+    }
+
+    /// Whether, and where, Docker finds us.
+    pub fn docker(&self) -> &DockerSpec {
+        &self.docker
+    }
+
+    /// All networks, by name.
+    pub fn networks(&self) -> impl Iterator<Item = Network> {
+        self.networks.entries().map(|entry| self.settle_network(entry))
+    }
+
+    /// All ports, by name.
+    pub fn ports(&self) -> impl Iterator<Item = Port> {
+        self.ports.entries().map(|entry| self.settle(entry))
+    }
+
+    /// The network of that name.
+    pub fn network(&self, name: &Name) -> Option<Network> {
+        self.networks.entry(name).map(|entry| self.settle_network(entry))
+    }
+
+    /// The port of that name.
+    pub fn port(&self, name: &Name) -> Option<Port> {
+        self.ports.entry(name).map(|entry| self.settle(entry))
+    }
+
+    /// What is asked for and will not do what it seems to: a sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let Some(overlay) = self.overlay_mtu else { return Vec::new() };
+        let crosses = |port: &Port| {
+            let mut networks = port.spec.carries.named().filter_map(|name| self.network(name));
+            networks.any(|network| network.spec.vni.is_some())
+        };
+        let is_long = |port: &Port| {
+            !matches!(port.spec.carries, Carries::Tunnel { .. })
+                && port.spec.interface().is_some()
+                && port.mtu > overlay
+        };
+        let warning = |port: Port| {
+            format!(
+                "port {}: its mtu of {} is more than the {overlay} that tunnels carry: lower it, or longer packets to other hosts are dropped",
+                port.spec.name, port.mtu
+            )
+        };
+        self.ports().filter(is_long).filter(crosses).map(warning).collect()
+    }
+
+    /// Who carries what, by number.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// This host's end of all tunnels, if there is one.
+    pub fn endpoint(&self) -> Option<Arc<PortSpec>> {
+        let endpoint = |entry: &&Entry<PortSpec>| matches!(entry.spec.device, DeviceSpec::Vxlan(_));
+        self.ports.entries().find(endpoint).map(|entry| Arc::clone(&entry.spec))
+    }
+
+    /// Octets of the longest packet that tunnels carry, if there is an endpoint.
+    pub fn overlay_mtu(&self) -> Option<u16> {
+        self.overlay_mtu
+    }
+
+    /// What networks may of the outside world.
+    pub fn outside(&self) -> &[Outside] {
+        &self.outside
+    }
+
+    /// Removes a port that the API made.
+    fn remove_port(&mut self, name: &Name) -> Result<(), Refusal> {
+        let derived = self.ports.entry(name).filter(|entry| entry.origin == Origin::Derived);
+        let Some(entry) = derived else { return self.ports.remove(name) };
+        let endpoint = self.endpoints().find(|it| it.port == *name);
+        let network = entry.spec.carries.named().next().map_or("", Name::as_str);
+        let (of, what) = match endpoint {
+            Some(it) => (
+                format!("endpoint {} of network {}", it.name, it.network),
+                "disconnect it with `network disconnect`",
+            ),
+            None => (format!("network {network}"), "it goes with the network"),
+        };
+        Err(Refusal::Derived { name: name.clone(), of, what })
+    }
+
+    fn settle_network(&self, entry: &Entry<NetworkSpec>) -> Network {
+        Network {
+            id: NetworkId(entry.number),
+            origin: entry.origin,
+            mtu: entry.spec.mtu(self.overlay_mtu),
+            spec: entry.spec.clone(),
+        }
+    }
+
+    fn settle(&self, entry: &Entry<PortSpec>) -> Port {
+        let network_mtu = |name: &Name| Some(self.networks.entry(name)?.spec.mtu(self.overlay_mtu));
+        Port {
+            id: PortId(entry.number),
+            origin: entry.origin,
+            mtu: rules::port_mtu(&entry.spec, network_mtu),
+            spec: entry.spec.clone(),
+        }
+    }
+
+    /// Puts what the file declares now in the place of what it declared before.
+    fn declare(&mut self, config: Config) -> Result<(), Refusal> {
+        self.switch = config.switch;
+        self.api = config.api;
+        self.docker = config.docker;
+        self.overlay_mtu = rules::overlay_mtu(&config.ports);
+        self.pools = config.ipam;
+        self.networks.declare(config.networks, Origin::File)?;
+        self.ports.declare(config.ports, Origin::File)
+    }
+}
+
+impl Plan {
+    fn between(old: &State, mut next: State) -> Self {
+        next.layout = Layout::of(&next).into();
+        next.outside = outside::of(&next).into();
+        let changes = change::between(old, &next);
+        let effects = effect::of(&changes, old, &next);
+        Self { next, changes, effects }
+    }
+}

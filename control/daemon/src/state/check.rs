@@ -1,0 +1,72 @@
+//! What must hold of a state, and of a change from one to another.
+
+use super::{Kind, NetworkError, Origin, Refusal, State, change::fields, registry::Entry};
+use vswitch_model::{
+    ApiSpec, Config, DockerSpec, PortSpec, SwitchSpec,
+    rules::{self, Index},
+};
+
+impl State {
+    /// What a process is given at its start it keeps.
+    pub(super) fn same_process(&self, config: &Config) -> Result<(), Refusal> {
+        let given = |switch: &SwitchSpec, api: &ApiSpec, docker: &DockerSpec| {
+            let workers = switch.workers.map_or_else(|| "auto".into(), |number| number.to_string());
+            serde_json::json!({
+                "switch": { "workers": workers, "state": switch.state, "mac_limit": switch.mac_limit },
+                "api": api,
+                "docker": docker
+            })
+        };
+        let old = given(&self.switch, &self.api, &self.docker);
+        let new = given(&config.switch, &config.api, &config.docker);
+        let changes: Vec<_> =
+            fields(&old, &new).map(|(key, old, new)| format!("{key} ({old} -> {new})")).collect();
+        if changes.is_empty() { Ok(()) } else { Err(Refusal::NeedsRestart(changes)) }
+    }
+
+    /// Holds everything against the rules. What is new since `old` comes last, to be blamed.
+    pub(super) fn check(&self, old: &Self) -> Result<(), Refusal> {
+        if let Some(bereft) = self.endpoints().find(|it| self.networks.entry(&it.network).is_none()) {
+            let endpoints = self.endpoints_of(&bereft.network).map(|it| it.name.to_string()).collect();
+            return Err(NetworkError::ActiveEndpoints(bereft.network.clone(), endpoints).into());
+        }
+        self.none_is_bereft(old)?;
+        for entry in self.networks.entries().filter(|entry| !old.networks.holds(entry)) {
+            self.subnets_of(&entry.spec)?;
+        }
+        let mut networks: Vec<_> = self.networks.entries().collect();
+        networks.sort_by_cached_key(|entry| (!old.networks.holds(entry), entry.origin == Origin::File));
+        let networks: Vec<_> = networks.into_iter().map(|entry| &*entry.spec).collect();
+        let mut ports: Vec<_> = self.ports.entries().collect();
+        ports.sort_by_cached_key(|entry| (!old.ports.holds(entry), entry.origin == Origin::File));
+        let ports: Vec<_> = ports.into_iter().map(|entry| &*entry.spec).collect();
+        let faults = rules::check(&networks, &ports);
+        let sentence = |fault: rules::Fault| {
+            let (kind, name) = match fault.at.object {
+                Index::Network(index) => (Kind::Network, &networks[index].name),
+                Index::Port(index) => (Kind::Port, &ports[index].name),
+            };
+            format!("{kind} {name}: {}: {}", fault.at.field(), fault.what)
+        };
+        if faults.is_empty() {
+            Ok(())
+        } else {
+            Err(Refusal::Invalid(faults.into_iter().map(sentence).collect()))
+        }
+    }
+
+    /// Refuses to take a network from under its ports.
+    fn none_is_bereft(&self, old: &Self) -> Result<(), Refusal> {
+        for network in old.networks.entries().map(|entry| &entry.spec.name) {
+            if self.networks.entry(network).is_some() {
+                continue;
+            }
+            let carries = |entry: &&Entry<PortSpec>| entry.spec.carries.named().any(|it| it == network);
+            let ports: Vec<_> = self.ports.entries().filter(carries).map(|it| it.spec.name.clone()).collect();
+            if !ports.is_empty() {
+                return Err(Refusal::InUse { network: network.clone(), ports });
+            }
+        }
+        Ok(())
+    }
+}

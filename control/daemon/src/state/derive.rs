@@ -1,0 +1,141 @@
+//! Ports that follow from networks and endpoints.
+//!
+//! Nobody asks for them, and nothing keeps them: they are computed from what is kept, so they can neither be forgotten nor
+//! left behind.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+
+use super::{Refusal, State, endpoint::mac_of, network::HOST_ADDRESS};
+use vswitch_host::gateway::PREFIX;
+use vswitch_model::{
+    Bare, Carries, DeviceSpec, Driver, EndpointSpec, InterfaceSpec, Name, NetworkSpec, PortSpec, SubnetSpec,
+    options::{self, NetworkOptions},
+};
+
+impl State {
+    /// Makes the derived ports what they should be.
+    pub(super) fn derive(&mut self) -> Result<(), Refusal> {
+        let mut ports = Vec::new();
+        let mut trunks: BTreeMap<String, Trunk> = BTreeMap::new();
+        for entry in self.networks.entries() {
+            let network = &*entry.spec;
+            // What is wrong with options is told by the rules.
+            let Ok(options) = options::of_network(network) else { continue };
+            ports.extend(host_port(network, &options));
+            if let Some(parent) = options.parent {
+                let trunk = trunks.entry(parent.device).or_default();
+                match parent.vlan {
+                    Some(_) => trunk.tagged.push(network.name.clone()),
+                    None => trunk.native.push(network.name.clone()),
+                }
+            }
+        }
+        ports.extend(trunks.into_iter().map(|(device, trunk)| trunk.port(device)));
+        let routes = self.default_routes();
+        for endpoint in self.endpoints() {
+            let Some(entry) = self.networks.entry(&endpoint.network) else { continue };
+            let Ok(options) = options::of_network(&entry.spec) else { continue };
+            let gateway = routes.get(&endpoint.port).cloned().unwrap_or_default();
+            ports.push(endpoint_port(endpoint, &options, gateway));
+        }
+        self.ports.declare(ports, super::Origin::Derived)
+    }
+
+    /// Which endpoint's port has which default routes: of each sandbox and family, the oldest endpoint that can.
+    fn default_routes(&self) -> BTreeMap<Name, Vec<IpAddr>> {
+        let mut oldest = BTreeMap::new();
+        for endpoint in self.endpoints() {
+            let Some(sandbox) = &endpoint.sandbox else { continue };
+            for gateway in &endpoint.gateways {
+                let key = (sandbox.path(), gateway.is_ipv6());
+                let claim = (endpoint.created, &endpoint.id, &endpoint.port, *gateway);
+                let holder = oldest.entry(key).or_insert(claim);
+                if claim < *holder {
+                    *holder = claim;
+                }
+            }
+        }
+        let mut routes: BTreeMap<Name, Vec<IpAddr>> = BTreeMap::new();
+        for (_, _, port, gateway) in oldest.into_values() {
+            routes.entry(port.clone()).or_default().push(gateway);
+        }
+        routes
+    }
+}
+
+/// The networks of one interface to the LAN.
+#[derive(Default)]
+struct Trunk {
+    tagged: Vec<Name>,
+    native: Vec<Name>,
+}
+
+impl Trunk {
+    fn port(self, device: String) -> PortSpec {
+        let carries = match (self.tagged.is_empty(), self.native.into_iter().next()) {
+            (true, Some(network)) => Carries::Access { network },
+            (_, native) => Carries::Trunk { trunk: self.tagged, native },
+        };
+        PortSpec::new(uplink_name(&device), carries, DeviceSpec::Packet { device })
+    }
+}
+
+/// The host's interface in a network: its gateway, or in an uplink network a station of its own.
+fn host_port(network: &NetworkSpec, options: &NetworkOptions) -> Option<PortSpec> {
+    let own = |subnet: &SubnetSpec| match network.driver() {
+        Driver::Bridge | Driver::Overlay => subnet.gateway,
+        Driver::Uplink if options.host => subnet.aux.get(HOST_ADDRESS).copied(),
+        _ => None,
+    };
+    let with_prefix = |subnet: &SubnetSpec| IpNet::new(own(subnet)?, subnet.subnet.prefix_len()).ok();
+    let address: Vec<IpNet> = network.subnets.iter().filter_map(with_prefix).collect();
+    let first = address.first().filter(|_| !network.internal)?;
+    let interface = InterfaceSpec {
+        netns: None,
+        ifname: Some(host_ifname(network, options)),
+        mac: Some(mac_of(first.addr())),
+        address,
+        persist: true,
+        ..InterfaceSpec::default()
+    };
+    let carries = Carries::Access { network: network.name.clone() };
+    Some(PortSpec::new(host_port_name(network), carries, DeviceSpec::Tap(interface)))
+}
+
+/// What the host's interface in a network is called: as it was told, or [`PREFIX`] and the beginning of the network's id.
+pub(super) fn host_ifname(network: &NetworkSpec, options: &NetworkOptions) -> String {
+    options.ifname.clone().unwrap_or_else(|| format!("{PREFIX}{}", network.id().short()))
+}
+
+/// What the host's port in a network is called.
+pub(super) fn host_port_name(network: &NetworkSpec) -> Name {
+    let friendly = format!("gw.{}", network.name).parse();
+    friendly.unwrap_or_else(|_| format!("gw-{}", network.id().short()).parse().expect("digits make a name"))
+}
+
+fn uplink_name(device: &str) -> Name {
+    let letters = device.chars().map(|it| if it.is_ascii_alphanumeric() { it } else { '-' });
+    format!("uplink-{}", letters.collect::<String>()).parse().expect("letters make a name")
+}
+
+fn endpoint_port(endpoint: &EndpointSpec, options: &NetworkOptions, gateway: Vec<IpAddr>) -> PortSpec {
+    let is_ours = endpoint.sandbox.is_some();
+    let address = endpoint.addresses.iter().chain(&endpoint.link_local).copied();
+    let interface = InterfaceSpec {
+        netns: endpoint.sandbox.clone(),
+        ifname: Some(endpoint.ifname.clone()),
+        mac: Some(endpoint.mac),
+        address: if is_ours { address.collect() } else { Vec::new() },
+        gateway: if is_ours { gateway } else { Vec::new() },
+        persist: true,
+        bare: (!is_ours).then(|| Bare { moved: endpoint.moved.clone() }),
+    };
+    let told = options::of_endpoint(&endpoint.options).ok();
+    let veth = told.as_ref().and_then(|it| it.veth).unwrap_or(options.veth);
+    let limit = told.map_or(options.limit, |it| it.limit.or(options.limit));
+    let device = if veth { DeviceSpec::Veth(interface) } else { DeviceSpec::Tap(interface) };
+    let carries = Carries::Access { network: endpoint.network.clone() };
+    PortSpec { isolated: !options.icc, limit, ..PortSpec::new(endpoint.port.clone(), carries, device) }
+}

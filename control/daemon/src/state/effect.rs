@@ -1,0 +1,287 @@
+//! What the edge must do to follow a change, and in which order.
+
+use std::{mem, num::NonZeroU16, sync::Arc};
+
+use vswitch::{
+    capture,
+    mirror::Mirror,
+    topology::{self, PortMode, PortRules, StormLimits, Topology, TopologyError},
+};
+
+use super::{Change, Delta, Network, Origin, Port, Record, State, derive::host_port_name};
+use vswitch_host::gateway::Outside;
+use vswitch_model::{Carries, DeviceSpec, Direction, Name, PeerSpec, PortSpec, StormSpec, SwitchSpec, Tags};
+
+/// One deed of the edge. Each carries what it takes to [`undo`](Effect::undo) it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Ageing, limits and damping are others now.
+    SetSwitch {
+        /// Before.
+        old: Box<SwitchSpec>,
+        /// After.
+        new: Box<SwitchSpec>,
+    },
+    /// Take the port's device away and forget what was learned on it.
+    ClosePort(Port),
+    /// Who carries what, or within which limits, has changed. It may name ports that are opened only later.
+    SetTopology {
+        /// Before.
+        old: Arc<Layout>,
+        /// After.
+        new: Arc<Layout>,
+    },
+    /// The port's device stays, and what can be changed in place has: the MTU, networks and limits (the
+    /// topology holds these), and the interface's addresses, MAC and gateways.
+    UpdatePort {
+        /// Before.
+        old: Port,
+        /// After; the number and the device are the same.
+        new: Port,
+    },
+    /// Make the port's device, or take it over.
+    OpenPort(Port),
+    /// The rules by which networks reach the outside, and it them, are others now.
+    SetOutside {
+        /// Before.
+        old: Arc<Vec<Outside>>,
+        /// After.
+        new: Arc<Vec<Outside>>,
+    },
+    /// Keep it, durably.
+    Store(Record),
+    /// Keep it no longer.
+    Unstore(Record),
+    /// Keep another in its place.
+    Restore {
+        /// Before.
+        old: Record,
+        /// After; its kind and key are the same.
+        new: Record,
+    },
+}
+
+impl Effect {
+    /// The deed that takes this one back. Undo the last first.
+    #[must_use]
+    pub fn undo(self) -> Self {
+        match self {
+            Self::SetSwitch { old, new } => Self::SetSwitch { old: new, new: old },
+            Self::ClosePort(port) => Self::OpenPort(port),
+            Self::SetTopology { old, new } => Self::SetTopology { old: new, new: old },
+            Self::UpdatePort { old, new } => Self::UpdatePort { old: new, new: old },
+            Self::OpenPort(port) => Self::ClosePort(port),
+            Self::Store(record) => Self::Unstore(record),
+            Self::Unstore(record) => Self::Store(record),
+            Self::SetOutside { old, new } => Self::SetOutside { old: new, new: old },
+            Self::Restore { old, new } => Self::Restore { old: new, new: old },
+        }
+    }
+
+    /// Its turn: a name or an address is free before it is taken, and a port's number changes hands
+    /// only while nobody has it, so no frame is forwarded by the networks of the port before.
+    fn turn(&self) -> u8 {
+        match self {
+            Self::SetSwitch { .. } => 0,
+            Self::ClosePort(_) => 1,
+            Self::SetTopology { .. } => 2,
+            Self::UpdatePort { .. } => 3,
+            // Peers and collectors are sent to by the endpoint.
+            Self::OpenPort(port) if matches!(port.spec.device, DeviceSpec::Vxlan(_)) => 4,
+            Self::OpenPort(_) => 5,
+            Self::SetOutside { .. } => 6,
+            Self::Store(_) | Self::Unstore(_) | Self::Restore { .. } => 7,
+        }
+    }
+}
+
+/// The effects of `changes`, in order.
+pub(super) fn of(changes: &[Change], old: &State, new: &State) -> Vec<Effect> {
+    let mut effects: Vec<_> = changes.iter().cloned().flat_map(deeds).collect();
+    let (before, after) = (&old.layout, &new.layout);
+    if before != after {
+        effects.push(Effect::SetTopology { old: Arc::clone(before), new: Arc::clone(after) });
+    }
+    let (before, after) = (&old.outside, &new.outside);
+    if before != after {
+        effects.push(Effect::SetOutside { old: Arc::clone(before), new: Arc::clone(after) });
+    }
+    effects.sort_by_key(Effect::turn);
+    effects
+}
+
+fn deeds(change: Change) -> Vec<Effect> {
+    match change {
+        Change::Switch { old, new } => vec![Effect::SetSwitch { old, new }],
+        Change::Network(delta) => {
+            kept(delta, |it: Network| (it.origin, Record::Network(it.spec))).into_iter().collect()
+        }
+        Change::Port(delta) => {
+            let mut effects = match delta.clone() {
+                Delta::Added(port) => vec![Effect::OpenPort(port)],
+                Delta::Removed(port) => vec![Effect::ClosePort(port)],
+                Delta::Changed { old, new } if device(&old.spec) != device(&new.spec) => {
+                    vec![Effect::ClosePort(old), Effect::OpenPort(new)]
+                }
+                Delta::Changed { old, new } => vec![Effect::UpdatePort { old, new }],
+            };
+            effects.extend(kept(delta, |it: Port| (it.origin, Record::Port(it.spec))));
+            effects
+        }
+        Change::Endpoint(delta) => {
+            kept(delta, |it| (Origin::Api, Record::Endpoint(it))).into_iter().collect()
+        }
+    }
+}
+
+/// What becomes of the stored records: only what the API made has one.
+fn kept<T>(delta: Delta<T>, record: impl Fn(T) -> (Origin, Record)) -> Option<Effect> {
+    let record = |it: T| Some(record(it)).filter(|it| it.0 == Origin::Api).map(|it| it.1);
+    match delta {
+        Delta::Added(it) => record(it).map(Effect::Store),
+        Delta::Removed(it) => record(it).map(Effect::Unstore),
+        Delta::Changed { old, new } => match (record(old), record(new)) {
+            // A port's MTU may follow its network's: that is no change of what was asked for.
+            (Some(old), Some(new)) => (old != new).then_some(Effect::Restore { old, new }),
+            // The file declares it again.
+            (Some(old), None) => Some(Effect::Unstore(old)),
+            (None, new) => new.map(Effect::Store),
+        },
+    }
+}
+
+/// What cannot change while the device is open.
+fn device(port: &PortSpec) -> impl PartialEq {
+    let interface = port.interface().map(|it| (it.netns.clone(), it.persist));
+    let sockets = match &port.device {
+        DeviceSpec::Vxlan(it) => Some((it.local, Some(it.port), it.checksum, it.group)),
+        DeviceSpec::Peer(it) => Some((it.remote, it.remote_port, true, None)),
+        DeviceSpec::Collector(it) => Some((it.remote, it.remote_port, true, None)),
+        _ => None,
+    };
+    (
+        mem::discriminant::<DeviceSpec>(&port.device),
+        interface,
+        port.ifname().to_owned(),
+        port.offload,
+        sockets,
+    )
+}
+
+/// Who carries what, by number, in the words of the data plane.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// By number.
+    pub networks: Vec<topology::Network>,
+    /// By number.
+    pub ports: Vec<PortRules>,
+    /// By the number of the port that gets the copies.
+    pub mirrors: Vec<Mirror>,
+    /// Bit X set: frames to 01:80:C2:00:00:0X are forwarded.
+    pub group_forward_mask: u16,
+}
+
+impl Layout {
+    pub(super) fn of(state: &State) -> Self {
+        let mut networks: Vec<_> = state.networks().map(data_network).collect();
+        networks.sort_by_key(|network| network.id);
+        let group = state.endpoint().is_some_and(|endpoint| has_group(&endpoint));
+        let (mut ports, mut mirrors) = (Vec::new(), Vec::new());
+        for port in state.ports() {
+            ports.extend(port_rules(state, &port, group));
+            mirrors.extend(mirror(state, &port));
+        }
+        ports.sort_by_key(|port| port.id);
+        mirrors.sort_by_key(|mirror| mirror.to);
+        Self { networks, ports, mirrors, group_forward_mask: state.switch.group_forward_mask }
+    }
+
+    /// The topology that workers are handed.
+    ///
+    /// # Errors
+    /// A contradiction, which no layout of a [`State`] has.
+    pub fn build(&self) -> Result<Topology, TopologyError> {
+        Topology::build(&self.networks, &self.ports, self.group_forward_mask)
+    }
+}
+
+fn data_network(network: Network) -> topology::Network {
+    topology::Network {
+        id: network.id,
+        vlan: network.spec.vlan,
+        passes_tags: network.spec.tags == Tags::Pass,
+    }
+}
+
+/// The rules see to it that everything a mirror names exists.
+fn mirror(state: &State, port: &Port) -> Option<Mirror> {
+    let Carries::Mirror { mirror } = &port.spec.carries else { return None };
+    Some(Mirror {
+        to: port.id,
+        ports: mirror.ports.iter().filter_map(|name| Some(state.port(name)?.id)).collect(),
+        networks: mirror.networks.iter().filter_map(|name| Some(state.network(name)?.id)).collect(),
+        direction: mirror.direction.map(|direction| match direction {
+            Direction::Rx => capture::Direction::Rx,
+            Direction::Tx => capture::Direction::Tx,
+        }),
+    })
+}
+
+/// The split-horizon group of all tunnel ports: nothing is forwarded from tunnel to tunnel.
+const TUNNELS: NonZeroU16 = NonZeroU16::MIN;
+
+/// Whether flooded frames leave by it. Where there is a multicast group, they reach peers through it.
+fn is_flooded_to(device: &DeviceSpec, group: bool) -> bool {
+    match device {
+        DeviceSpec::Vxlan(_) => false,
+        DeviceSpec::Peer(PeerSpec { flood, .. }) => flood.unwrap_or(!group),
+        _ => true,
+    }
+}
+
+/// Whether the tunnel uses a multicast group of the underlay.
+fn has_group(endpoint: &PortSpec) -> bool {
+    matches!(&endpoint.device, DeviceSpec::Vxlan(endpoint) if endpoint.group.is_some())
+}
+
+/// Whether it is a network's gateway on this host. Each host that tunnels lead to has one with the same addresses: none
+/// shall hear of another's, so it stands in the tunnels' group.
+fn is_gateway(state: &State, port: &Port) -> bool {
+    let is_here = port.spec.interface().is_some_and(|it| it.netns.is_none() && it.bare.is_none());
+    let network = || port.spec.carries.untagged().and_then(|name| state.network(name));
+    port.origin == Origin::Derived
+        && is_here
+        && network().is_some_and(|it| host_port_name(&it.spec) == port.spec.name)
+}
+
+/// The rules see to it that every network a port names exists.
+fn port_rules(state: &State, port: &Port, group: bool) -> Option<PortRules> {
+    let number = |name: &Name| state.network(name).map(|network| network.id);
+    let is_endpoint = matches!(port.spec.device, DeviceSpec::Vxlan(_));
+    let mode = match &port.spec.carries {
+        Carries::Access { network } => PortMode::Access(number(network)?),
+        Carries::Trunk { trunk, native } => PortMode::Trunk {
+            tagged: trunk.iter().filter_map(number).collect(),
+            native: native.as_ref().and_then(number),
+        },
+        Carries::Tunnel { .. } if is_endpoint => PortMode::Tunnel(Vec::new()),
+        Carries::Tunnel { .. } => {
+            let held = state.networks().filter(|network| port.spec.holds(&network.spec));
+            PortMode::Tunnel(held.map(|network| network.id).collect())
+        }
+        Carries::Mirror { .. } => PortMode::Mirror,
+    };
+    let is_tunnel = matches!(mode, PortMode::Tunnel(_));
+    let StormSpec { broadcast, multicast, unknown } = port.spec.storm;
+    Some(PortRules {
+        id: port.id,
+        mode,
+        isolated: port.spec.isolated,
+        horizon: (is_tunnel || is_gateway(state, port)).then_some(TUNNELS),
+        flood: is_flooded_to(&port.spec.device, group),
+        mac_limit: port.spec.mac_limit,
+        storm: StormLimits { broadcast, multicast, unknown },
+        limits: port.spec.limit.limits(),
+        mtu: port.mtu,
+    })
+}

@@ -1,0 +1,329 @@
+//! Endpoints: sandboxes' interfaces in networks.
+//!
+//! All that is chosen for an endpoint (addresses, MAC, names, ports of the host) is chosen here, once, and kept with it.
+//! What follows from it, its port in the switch and its share in the gateway's rules, is derived anew each time.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use vswitch::addr::MacAddr;
+
+use super::{NetworkError, Refusal, State};
+use vswitch_model::{
+    Connect, Driver, EndpointSpec, Id, Identity, Name, Netns, NetworkSpec, Reference, ipam::Subnet, options,
+    publish::Published,
+};
+
+/// What a sandbox is like before it is connected, as somebody found who looked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sandbox {
+    /// Which namespace it is; none for an interface that is made bare.
+    pub identity: Option<Identity>,
+    /// The names of its interfaces.
+    pub ifnames: BTreeSet<String>,
+    /// Its default routes: whether it is IPv6's, and by which interface.
+    pub default_routes: Vec<(bool, String)>,
+    /// Who the new endpoint will be, unless told.
+    pub id: Id,
+    /// The ports of the host that are held for it.
+    pub published: Vec<Published>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What may become of an endpoint while it is connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndpointUpdate {
+    /// Its bare interface is moved there.
+    Moved(Netns),
+    /// These ports of the host lead to it, and no others.
+    Published(Vec<Published>),
+}
+
+impl State {
+    /// All endpoints, by id.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Arc<EndpointSpec>> {
+        self.endpoints.values()
+    }
+
+    /// The endpoints of a network.
+    pub fn endpoints_of(&self, network: &Name) -> impl Iterator<Item = &Arc<EndpointSpec>> {
+        self.endpoints.values().filter(move |it| it.network == *network)
+    }
+
+    /// The endpoint of a network that is called so: by its name, its id, its container's, or the first digits of these.
+    ///
+    /// # Errors
+    /// There is none, or several are called so.
+    pub fn find_endpoint(&self, network: &Name, reference: &Reference) -> Result<Arc<EndpointSpec>, Refusal> {
+        let text = reference.as_str();
+        if let Some(found) = self.endpoints_of(network).find(|it| it.name.as_str() == text) {
+            return Ok(Arc::clone(found));
+        }
+        let is_called = |it: &&Arc<EndpointSpec>| {
+            it.id.as_str().starts_with(text) || it.container.as_ref().is_some_and(|id| id.starts_with(text))
+        };
+        let mut found = self.endpoints_of(network).filter(is_called);
+        match (found.next(), found.count()) {
+            (None, _) => Err(NetworkError::NotConnected(reference.clone(), network.clone()).into()),
+            (Some(endpoint), 0) => Ok(Arc::clone(endpoint)),
+            (Some(_), more) => Err(NetworkError::AmbiguousEndpoint(reference.clone(), more + 1).into()),
+        }
+    }
+
+    /// Makes an endpoint, and chooses what was not told.
+    pub(super) fn connect(
+        &mut self,
+        network: &Name,
+        connect: Connect,
+        sandbox: &Sandbox,
+    ) -> Result<(), Refusal> {
+        let reference = Reference::from(network.clone());
+        let spec = self.network(network).ok_or(NetworkError::NotFound(reference))?.spec;
+        let id = connect.id.unwrap_or_else(|| sandbox.id.clone());
+        let name = match connect.name {
+            Some(name) => name,
+            None => default_name(connect.sandbox.as_ref(), &id)?,
+        };
+        if self.endpoints_of(network).any(|it| it.name == name) {
+            return Err(NetworkError::EndpointExists(name, network.clone()).into());
+        }
+        let told = options::of_endpoint(&connect.options).map_err(NetworkError::from)?;
+        let addresses = self.choose_addresses(&spec, connect.ip, connect.ip6)?;
+        let mac = self.choose_mac(network, connect.mac, &addresses, &id)?;
+        let ifname = match connect.ifname.or(told.ifname) {
+            Some(ifname) => ifname,
+            None => self.free_ifname(&spec, connect.sandbox.as_ref(), sandbox, &id)?,
+        };
+        let gateways = self.gateways(&spec, &addresses, connect.sandbox.as_ref(), sandbox);
+        if !sandbox.published.is_empty() {
+            self.check_publishable(&spec)?;
+        }
+        let port = self.port_name(network, &name, &id);
+        // The prefix of link-local addresses (RFC 3927 section 2.1, RFC 4291 section 2.5.6).
+        let on_link = |address: IpAddr| IpNet::new_assert(address, if address.is_ipv4() { 16 } else { 64 });
+        let endpoint = EndpointSpec {
+            id: id.clone(),
+            network: network.clone(),
+            name,
+            sandbox: connect.sandbox,
+            moved: None,
+            identity: sandbox.identity,
+            container: connect.container,
+            aliases: connect.aliases,
+            ifname,
+            mac,
+            addresses,
+            link_local: connect.link_local.into_iter().map(on_link).collect(),
+            gateways,
+            options: connect.options,
+            published: sandbox.published.clone(),
+            port,
+            created: sandbox.now,
+        };
+        Arc::make_mut(&mut self.endpoints).insert(id, Arc::new(endpoint));
+        Ok(())
+    }
+
+    /// Notes what has become of an endpoint.
+    pub(super) fn update_endpoint(&mut self, id: &Id, update: EndpointUpdate) -> Result<(), Refusal> {
+        let before = self.endpoints.get(id).ok_or_else(|| NetworkError::NoEndpoint(id.clone()))?;
+        let mut endpoint = (**before).clone();
+        match update {
+            EndpointUpdate::Moved(netns) => endpoint.moved = Some(netns),
+            EndpointUpdate::Published(published) => endpoint.published = published,
+        }
+        Arc::make_mut(&mut self.endpoints).insert(id.clone(), Arc::new(endpoint));
+        Ok(())
+    }
+
+    /// Removes endpoints; what is gone already is gone.
+    pub(super) fn disconnect(&mut self, ids: &[Id]) {
+        let endpoints = Arc::make_mut(&mut self.endpoints);
+        ids.iter().for_each(|id| drop(endpoints.remove(id)));
+    }
+
+    /// The subnets of a network, with all that is taken in them: by endpoints, and by ports that declare addresses.
+    ///
+    /// # Errors
+    /// Endpoints have addresses that are not theirs to have: the subnets are others now.
+    pub fn subnets_of(&self, network: &NetworkSpec) -> Result<Vec<Subnet>, NetworkError> {
+        let name = &network.name;
+        let mut subnets = network.subnets.iter().map(Subnet::new).collect::<Result<Vec<_>, _>>()?;
+        let mut uprooted = Vec::new();
+        for endpoint in self.endpoints_of(name) {
+            for net in &endpoint.addresses {
+                let home = subnets.iter_mut().find(|it| it.net() == net.trunc());
+                if home.and_then(|subnet| subnet.claim(net.addr()).ok()).is_none() {
+                    uprooted.push(endpoint.name.to_string());
+                }
+            }
+        }
+        if !uprooted.is_empty() {
+            return Err(NetworkError::Uprooted(name.clone(), uprooted));
+        }
+        let ports = self.ports.entries().filter(|entry| entry.spec.carries.untagged() == Some(name));
+        for net in ports.filter_map(|entry| entry.spec.interface()).flat_map(|interface| &interface.address) {
+            for subnet in subnets.iter_mut().filter(|it| it.net().contains(&net.addr())) {
+                // An endpoint's own port has what the endpoint has claimed.
+                let _ = subnet.claim(net.addr());
+            }
+        }
+        Ok(subnets)
+    }
+
+    /// The addresses that the next endpoint of a network gets: those asked for, and free ones of the other subnets.
+    ///
+    /// # Errors
+    /// There is none, or what is asked for is taken or of no subnet.
+    pub fn choose_addresses(
+        &self,
+        network: &NetworkSpec,
+        ip: Option<Ipv4Addr>,
+        ip6: Option<Ipv6Addr>,
+    ) -> Result<Vec<IpNet>, NetworkError> {
+        let mut subnets = self.subnets_of(network)?;
+        let mut addresses = Vec::new();
+        for (asked, family) in [(ip.map(IpAddr::V4), "IPv4"), (ip6.map(IpAddr::V6), "IPv6")] {
+            let subnet = subnets.iter_mut().find(|it| it.net().addr().is_ipv6() == (family == "IPv6"));
+            let address = match (asked, subnet) {
+                (None, None) => continue,
+                (Some(_), None) => return Err(NetworkError::NoSubnet(network.name.clone(), family)),
+                (Some(address), Some(subnet)) => {
+                    subnet.claim(address)?;
+                    IpNet::new_assert(address, subnet.net().prefix_len())
+                }
+                (None, Some(subnet)) => IpNet::new_assert(subnet.allocate()?, subnet.net().prefix_len()),
+            };
+            addresses.push(address);
+        }
+        Ok(addresses)
+    }
+
+    /// The MAC address that was asked for, or one that follows from the endpoint's address, so that it is the same again
+    /// when the address is, and neighbours need not ask anew.
+    fn choose_mac(
+        &self,
+        network: &Name,
+        asked: Option<MacAddr>,
+        addresses: &[IpNet],
+        id: &Id,
+    ) -> Result<MacAddr, NetworkError> {
+        let ports = self.ports.entries().filter(|entry| entry.spec.carries.named().any(|it| it == network));
+        let taken: HashSet<MacAddr> = ports.filter_map(|entry| entry.spec.interface()?.mac).collect();
+        if let Some(mac) = asked {
+            if !mac.is_station() {
+                let why = format!(
+                    "{mac} is a group's or nobody's address: use a station's, like 02:42:0a:09:00:02"
+                );
+                return Err(NetworkError::Mac(why));
+            }
+            if taken.contains(&mac) {
+                return Err(NetworkError::Mac(format!("{mac} is in network {network} already: use another")));
+            }
+            return Ok(mac);
+        }
+        let by_address = addresses.first().map(|net| mac_of(net.addr()));
+        let by_id = (0_u32..).map(|turn| hashed_mac(&format!("{id} {turn}")));
+        let free = by_address.into_iter().chain(by_id).find(|mac| !taken.contains(mac));
+        Ok(free.expect("there are more MAC addresses than ports"))
+    }
+
+    /// The first name that neither the sandbox nor an endpoint of it has.
+    fn free_ifname(
+        &self,
+        network: &NetworkSpec,
+        netns: Option<&Netns>,
+        sandbox: &Sandbox,
+        id: &Id,
+    ) -> Result<String, NetworkError> {
+        let Some(netns) = netns else { return Ok(format!("vse{}", id.short())) };
+        let prefix = options::of_network(network)?.prefix;
+        let ours: HashSet<&str> = self.endpoints_in(&netns.path()).map(|it| it.ifname.as_str()).collect();
+        let is_free = |name: &String| !sandbox.ifnames.contains(name) && !ours.contains(name.as_str());
+        let free = (0_u32..).map(|number| format!("{prefix}{number}")).find(is_free);
+        Ok(free.expect("there are more numbers than interfaces"))
+    }
+
+    fn endpoints_in(&self, netns: &PathBuf) -> impl Iterator<Item = &Arc<EndpointSpec>> {
+        self.endpoints.values().filter(move |it| it.sandbox.as_ref().is_some_and(|own| own.path() == *netns))
+    }
+
+    /// The next hops the sandbox may use, of the families that nobody else routes for it.
+    fn gateways(
+        &self,
+        network: &NetworkSpec,
+        addresses: &[IpNet],
+        netns: Option<&Netns>,
+        sandbox: &Sandbox,
+    ) -> Vec<IpAddr> {
+        let ours: HashSet<String> = netns
+            .map(|netns| self.endpoints_in(&netns.path()).map(|it| it.ifname.clone()).collect())
+            .unwrap_or_default();
+        let is_routed = |ipv6: bool| {
+            sandbox.default_routes.iter().any(|(family, ifname)| *family == ipv6 && !ours.contains(ifname))
+        };
+        let has = |ipv6: bool| addresses.iter().any(|net| net.addr().is_ipv6() == ipv6);
+        let usable = |it: &IpAddr| !network.internal && has(it.is_ipv6()) && !is_routed(it.is_ipv6());
+        network.subnets.iter().filter_map(|subnet| subnet.gateway).filter(usable).collect()
+    }
+
+    /// Whether ports of endpoints in a network can be published.
+    ///
+    /// # Errors
+    /// They cannot, and why.
+    pub fn check_publishable(&self, network: &NetworkSpec) -> Result<(), Refusal> {
+        let why = match network.driver() {
+            _ if network.internal => "it is internal",
+            Driver::Uplink => "its containers stand on the LAN themselves",
+            _ if network.subnets.is_empty() => "it has no subnet, and so no gateway",
+            _ => return Ok(()),
+        };
+        Err(NetworkError::NotPublished(network.name.clone(), why).into())
+    }
+
+    /// What the endpoint's port in the switch is called: `web.blue`, if that is free.
+    fn port_name(&self, network: &Name, name: &Name, id: &Id) -> Name {
+        let friendly = format!("{name}.{network}").parse().ok();
+        let is_free = |name: &Name| self.ports.entry(name).is_none();
+        friendly
+            .filter(is_free)
+            .unwrap_or_else(|| format!("ep-{}", id.short()).parse().expect("digits make a name"))
+    }
+}
+
+/// 02:42 and the IPv4 address, as Docker's overlay has it; of an IPv6 address four octets of its hash.
+pub(super) fn mac_of(address: IpAddr) -> MacAddr {
+    match address {
+        IpAddr::V4(address) => {
+            let [a, b, c, d] = address.octets();
+            MacAddr([0x02, 0x42, a, b, c, d])
+        }
+        IpAddr::V6(_) => hashed_mac(&address.to_string()),
+    }
+}
+
+fn hashed_mac(text: &str) -> MacAddr {
+    let digest = Sha256::digest(text);
+    MacAddr([0x02, 0x42, digest[0], digest[1], digest[2], digest[3]])
+}
+
+/// An endpoint is called after its sandbox.
+fn default_name(netns: Option<&Netns>, id: &Id) -> Result<Name, NetworkError> {
+    let text = match netns {
+        None => format!("ep-{}", id.short()),
+        Some(Netns::Name(name)) => name.clone(),
+        Some(Netns::Pid(pid)) => format!("pid-{pid}"),
+        Some(Netns::Path(path)) => {
+            path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+        }
+    };
+    text.parse().map_err(|_| NetworkError::Nameless(text))
+}

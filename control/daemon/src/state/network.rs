@@ -1,0 +1,378 @@
+//! Networks as Docker's users make, change and remove them. Its sentences are Docker's.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+
+use super::{Network, Origin, Refusal, State, registry::Entry};
+use vswitch_model::{
+    DeviceSpec, Driver, Id, Ipam, Name, NetworkSpec, NetworkUpdate, PoolSpec, PortSpec, Reference,
+    SubnetSpec,
+    ipam::{self, IpamError, Subnet},
+    is_predefined,
+    options::{self, OptionError},
+};
+
+/// The first VNI that is given out.
+const FIRST_VNI: u32 = 4096;
+
+/// The last one there is (RFC 7348 section 5).
+const LAST_VNI: u32 = 0xff_ffff;
+
+/// The auxiliary address that the host itself has in an uplink network.
+pub(crate) const HOST_ADDRESS: &str = "host";
+
+/// Why a network, or an endpoint of it, cannot be had, changed or removed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkError {
+    /// There is none that is called so.
+    #[error("network {0} not found")]
+    NotFound(Reference),
+    /// Several ids begin like that: (what was written, how many).
+    #[error("network {0} is ambiguous ({1} matches found based on ID prefix)")]
+    Ambiguous(Reference, usize),
+    /// The name is taken.
+    #[error("network with name {0} already exists")]
+    Exists(Name),
+    /// Docker has a network of that name from the start.
+    // With the blank at its end, as Docker says it.
+    #[error("operation is not permitted on predefined {0} network ")]
+    Predefined(String),
+    /// It was there from the start.
+    #[error("{0} is a pre-defined network and cannot be removed")]
+    NotRemovable(String),
+    /// There is one already, and one is enough.
+    #[error("only one instance of \"{0}\" network is allowed")]
+    OnlyOne(Driver),
+    /// Containers are in it: (network, who).
+    #[error("error while removing network: network {0} has active endpoints ({list})", list = .1.join(", "))]
+    ActiveEndpoints(Name, Vec<String>),
+    /// Connecting to, or disconnecting from, the host's network.
+    #[error("container cannot be disconnected from host network or connected to host network")]
+    HostNetwork,
+    /// Connecting to no network.
+    #[error(
+        "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+    )]
+    NoNetwork,
+    /// Nobody of that name is in the network: (who, network).
+    #[error("container {0} is not connected to network {1}")]
+    NotConnected(Reference, Name),
+    /// There is no such endpoint.
+    #[error("there is no endpoint {0}: it was disconnected, or its namespace ended")]
+    NoEndpoint(Id),
+    /// Several endpoints are called so: (what was written, how many).
+    #[error("endpoint {0} is ambiguous ({1} matches found)")]
+    AmbiguousEndpoint(Reference, usize),
+    /// The endpoint's name is taken: (name, network).
+    #[error("endpoint with name {0} already exists in network {1}")]
+    EndpointExists(Name, Name),
+    /// Pools and addresses.
+    #[error(transparent)]
+    Ipam(#[from] IpamError),
+    /// What the driver was told.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// More than one subnet of a family: (driver).
+    #[error("{0} driver doesn't support multiple subnets: write one for IPv4 and one for IPv6")]
+    Subnets(Driver),
+    /// All VNIs are taken.
+    #[error("all VNIs from 4096 to 16777215 are in use: remove networks, or choose one below with -o vni=N")]
+    NoVni,
+    /// An address of a family was asked for that the network has no subnet of: (network, `IPv4` or `IPv6`).
+    #[error("network {0} has no {1} subnet to take that address from: create it with one")]
+    NoSubnet(Name, &'static str),
+    /// A MAC address is a group's, or in use: (why).
+    #[error("{0}")]
+    Mac(String),
+    /// A name cannot be made of the sandbox's: (what there is).
+    #[error("{0:?} is no name for an endpoint: choose one with --name")]
+    Nameless(String),
+    /// Nobody outside could reach it: (network, why).
+    #[error("ports cannot be published in network {0}: {1}")]
+    NotPublished(Name, &'static str),
+    /// A network is to reach a peer that there is not.
+    #[error("there is no peer {0}: see `vswitchctl peer ls`, or add it")]
+    NoPeer(Name),
+    /// It cannot change while it lives: (network, key, why).
+    #[error("network {0}: {1} cannot change while the network lives: {2}")]
+    Fixed(Name, String, &'static str),
+    /// The file says what it is.
+    #[error("network {0} is declared in the configuration file: change it there and reload")]
+    Declared(Name),
+    /// Endpoints have addresses in a subnet that is gone, or given to others: (network, who).
+    #[error("network {0}: its subnets cannot change while endpoints have addresses in them ({list}): disconnect them first", list = .1.join(", "))]
+    Uprooted(Name, Vec<String>),
+}
+
+/// The networks that are always there, and are no broadcast domains of ours.
+pub fn predefined() -> [NetworkSpec; 2] {
+    [("host", Driver::Host), ("none", Driver::Null)].map(|(name, driver)| {
+        let mut spec = NetworkSpec::plain(name.parse().expect("it is a name"));
+        spec.driver = Some(driver);
+        spec
+    })
+}
+
+/// What of this host matters to networks, besides ourselves. Looked up before a network is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    /// Where its routes lead, without the default ones and those of our own interfaces.
+    pub routes: Vec<IpNet>,
+    /// Where IPv6 subnets are taken from that nobody chose.
+    pub ipv6: Option<PoolSpec>,
+}
+
+impl State {
+    /// Notes what this host is like now.
+    pub fn observe(&mut self, host: Host) {
+        self.host = Arc::new(host);
+    }
+
+    /// The network that is called so: by its id, its name, or the first digits of its id, in this order.
+    ///
+    /// # Errors
+    /// There is none, or several ids begin like that.
+    pub fn find_network(&self, reference: &Reference) -> Result<Network, Refusal> {
+        let text = reference.as_str();
+        if let Some(found) = text.parse().ok().and_then(|name| self.network(&name)) {
+            return Ok(found);
+        }
+        let mut found = self.networks().filter(|network| network.spec.id().as_str().starts_with(text));
+        match (found.next(), found.count()) {
+            (None, _) => Err(NetworkError::NotFound(reference.clone()).into()),
+            (Some(network), 0) => Ok(network),
+            (Some(_), more) => Err(NetworkError::Ambiguous(reference.clone(), more + 1).into()),
+        }
+    }
+
+    /// The networks that the API made and nobody uses: no endpoint is in them, and no port carries them but their own.
+    pub fn unused_networks(&self) -> Vec<Arc<NetworkSpec>> {
+        let mut used: HashSet<&Name> = self.endpoints().map(|it| &it.network).collect();
+        let asked_for = self.ports.entries().filter(|entry| entry.origin != Origin::Derived);
+        used.extend(asked_for.flat_map(|entry| entry.spec.carries.named()));
+        let unused =
+            |entry: &&Entry<NetworkSpec>| entry.origin == Origin::Api && !used.contains(&entry.spec.name);
+        self.networks.entries().filter(unused).map(|entry| Arc::clone(&entry.spec)).collect()
+    }
+
+    /// Makes a network, and chooses what was not told.
+    pub(super) fn add_network(&mut self, mut spec: NetworkSpec) -> Result<(), Refusal> {
+        let name = spec.name.clone();
+        if is_predefined(name.as_str()) {
+            return Err(NetworkError::Predefined(name.into()).into());
+        }
+        if let driver @ (Driver::Host | Driver::Null) = spec.driver() {
+            return Err(NetworkError::OnlyOne(driver).into());
+        }
+        let is_it = |entry: &Entry<NetworkSpec>| entry.spec.name == name || entry.spec.id() == spec.id();
+        if self.networks.entries().any(is_it) {
+            return Err(NetworkError::Exists(name).into());
+        }
+        options::absorb(&mut spec).map_err(NetworkError::from)?;
+        self.check_peers(&spec)?;
+        self.choose_subnets(&mut spec)?;
+        if spec.driver() == Driver::Overlay && spec.vni.is_none() {
+            spec.vni = Some(self.free_vni().ok_or(NetworkError::NoVni)?);
+        }
+        self.networks.add(Arc::new(spec), Origin::Api)
+    }
+
+    fn choose_subnets(&self, spec: &mut NetworkSpec) -> Result<(), NetworkError> {
+        for family in [false, true] {
+            if spec.subnets.iter().filter(|it| it.subnet.addr().is_ipv6() == family).count() > 1 {
+                return Err(NetworkError::Subnets(spec.driver()));
+            }
+        }
+        for subnet in &spec.subnets {
+            Subnet::new(subnet)?;
+            self.check_overlap(spec.driver(), subnet.subnet)?;
+        }
+        if spec.ipam == Ipam::Default {
+            for ipv6 in [false, true] {
+                if spec.subnet(ipv6).is_none() && (!ipv6 || spec.ipv6) {
+                    spec.subnets.push(self.choose_subnet(spec.driver(), ipv6, &[])?.into());
+                }
+            }
+        }
+        spec.ipam = Ipam::Null;
+        spec.ipv6 |= spec.subnet(true).is_some();
+        spec.subnets.sort_by_key(|it| it.subnet.addr().is_ipv6());
+        choose_addresses(spec)
+    }
+
+    /// A subnet that no network, nor the host, has a part of, and that overlaps none of `held`.
+    ///
+    /// # Errors
+    /// There is none left.
+    pub fn choose_subnet(&self, driver: Driver, ipv6: bool, held: &[IpNet]) -> Result<IpNet, IpamError> {
+        let own: Vec<_> = self.host.ipv6.into_iter().collect();
+        let pools = match (ipv6, driver) {
+            (true, _) if self.pools.ipv6.is_empty() => &own,
+            (true, _) => &self.pools.ipv6,
+            (false, Driver::Overlay) => &self.pools.overlay,
+            (false, _) => &self.pools.local,
+        };
+        let of_the_host = self.host.routes.iter().copied();
+        ipam::free_subnet(pools, self.subnets().chain(of_the_host).chain(held.iter().copied()))
+    }
+
+    /// A free address of a network's subnet, or of a subnet that will be a network's; none of `held`.
+    ///
+    /// # Errors
+    /// There is none, or the subnet makes no sense.
+    pub fn choose_address(&self, subnet: &SubnetSpec, held: &[IpAddr]) -> Result<IpAddr, NetworkError> {
+        let has_it = |network: &Network| network.spec.subnets.iter().any(|it| it.subnet == subnet.subnet);
+        let found = match self.networks().find(has_it) {
+            Some(network) => self.subnets_of(&network.spec)?.into_iter().find(|it| it.net() == subnet.subnet),
+            None => None,
+        };
+        let mut found = found.map_or_else(|| Subnet::new(subnet), Ok)?;
+        for address in held {
+            // One that somebody has meanwhile is taken all the same.
+            let _ = found.claim(*address);
+        }
+        Ok(found.allocate()?)
+    }
+
+    /// Every subnet of every network.
+    fn subnets(&self) -> impl Iterator<Item = IpNet> {
+        self.networks.entries().flat_map(|entry| entry.spec.subnets.iter().map(|it| it.subnet))
+    }
+
+    /// A subnet may not take addresses from another network, nor from what the host reaches by itself. A wider route of
+    /// the host, a VPN's perhaps, is no hindrance: the narrower one goes first. An uplink's subnet is the LAN's.
+    fn check_overlap(&self, driver: Driver, subnet: IpNet) -> Result<(), IpamError> {
+        let taken = driver != Driver::Uplink && self.host.routes.iter().any(|route| subnet.contains(route))
+            || self.subnets().any(|other| ipam::overlap(other, subnet));
+        if taken { Err(IpamError::Overlap(subnet)) } else { Ok(()) }
+    }
+
+    fn free_vni(&self) -> Option<u32> {
+        let collected = self.ports.entries().filter_map(|entry| match &entry.spec.device {
+            DeviceSpec::Collector(collector) => Some(collector.vni),
+            _ => None,
+        });
+        let networks = self.networks.entries().filter_map(|entry| entry.spec.vni);
+        let mut taken: Vec<u32> = networks.chain(collected).collect();
+        taken.sort_unstable();
+        let next = |free: u32, vni: u32| if vni == free { free + 1 } else { free };
+        let free = taken.into_iter().fold(FIRST_VNI, next);
+        (free <= LAST_VNI).then_some(free)
+    }
+
+    /// Changes what can change of a network while containers stay connected.
+    pub(super) fn update_network(&mut self, name: &Name, update: NetworkUpdate) -> Result<(), Refusal> {
+        let entry = self.networks.entry(name).ok_or_else(|| NetworkError::NotFound(name.clone().into()))?;
+        if entry.origin == Origin::File {
+            return Err(NetworkError::Declared(name.clone()).into());
+        }
+        let mut new = (*entry.spec).clone();
+        let fixed = |key: &str| Err(NetworkError::Fixed(name.clone(), key.into(), reason(key)).into());
+        if let Some(key) = update.other.keys().next() {
+            return fixed(key);
+        }
+        for (label, value) in update.labels {
+            match value {
+                Some(value) => drop(new.labels.insert(label, value)),
+                None => drop(new.labels.remove(&label)),
+            }
+        }
+        for (key, value) in update.options {
+            // A new value stands in the place of the old one, and is no contradiction to it.
+            match options::short_name(&key) {
+                key @ ("vni" | "parent" | "ifname" | "host") => return fixed(key),
+                "mtu" => new.mtu = None,
+                "vlan" => new.vlan = None,
+                key => drop(new.options.remove(key)),
+            }
+            new.options.extend(value.map(|value| (key, value)));
+        }
+        new.mtu = update.mtu.or(new.mtu);
+        self.choose_peers(&mut new, &update.peers_add, &update.peers_remove)?;
+        options::absorb(&mut new).map_err(NetworkError::from)?;
+        self.check_peers(&new)?;
+        self.networks.replace(new);
+        Ok(())
+    }
+
+    /// Writes down which peers a network reaches, if `add` or `remove` make that others than all.
+    fn choose_peers(
+        &self,
+        network: &mut NetworkSpec,
+        add: &BTreeSet<Name>,
+        remove: &BTreeSet<Name>,
+    ) -> Result<(), NetworkError> {
+        let told = options::of_network(network)?.peers;
+        if add.is_empty() && remove.is_empty() || told.is_none() && remove.is_empty() {
+            return self.are_peers(add);
+        }
+        let before = told.unwrap_or_else(|| self.peers().cloned().collect());
+        self.are_peers(add.iter().chain(remove.difference(&before)))?;
+        let peers = before.union(add).filter(|peer| !remove.contains(*peer));
+        let peers: Vec<_> = peers.map(Name::as_str).collect();
+        network.options.insert("peers".into(), peers.join(","));
+        Ok(())
+    }
+
+    /// Refuses to reach a peer that there is not. One may go later: then the network does not reach it.
+    fn check_peers(&self, network: &NetworkSpec) -> Result<(), NetworkError> {
+        let before =
+            self.networks.entry(&network.name).and_then(|it| options::of_network(&it.spec).ok()?.peers);
+        let new = options::of_network(network)?.peers.unwrap_or_default();
+        self.are_peers(new.difference(&before.unwrap_or_default()))
+    }
+
+    fn are_peers<'n>(&self, names: impl IntoIterator<Item = &'n Name>) -> Result<(), NetworkError> {
+        let missing = names.into_iter().find(|name| self.peers().all(|peer| peer != *name));
+        missing.map_or(Ok(()), |name| Err(NetworkError::NoPeer(name.clone())))
+    }
+
+    fn peers(&self) -> impl Iterator<Item = &Name> {
+        let is_peer = |entry: &&Entry<PortSpec>| matches!(entry.spec.device, DeviceSpec::Peer(_));
+        self.ports.entries().filter(is_peer).map(|entry| &entry.spec.name)
+    }
+
+    /// Removes a network that nobody is connected to.
+    pub(super) fn remove_network(&mut self, name: &Name) -> Result<(), Refusal> {
+        let endpoints: Vec<_> = self.endpoints_of(name).map(|it| it.name.to_string()).collect();
+        if !endpoints.is_empty() {
+            return Err(NetworkError::ActiveEndpoints(name.clone(), endpoints).into());
+        }
+        self.networks.remove(name)
+    }
+}
+
+/// Chooses the gateways that were not told, and the host's own address in an uplink network, if it shall have one.
+pub(crate) fn choose_addresses(spec: &mut NetworkSpec) -> Result<(), NetworkError> {
+    let host = options::of_network(spec)?.host;
+    for spec in &mut spec.subnets {
+        let mut subnet = Subnet::new(spec)?;
+        if spec.gateway.is_none() {
+            spec.gateway = Some(subnet.allocate()?);
+        }
+        if host && !spec.aux.contains_key(HOST_ADDRESS) {
+            spec.aux.insert(HOST_ADDRESS.into(), subnet.allocate()?);
+        }
+    }
+    Ok(())
+}
+
+/// Why something cannot change while a network lives.
+fn reason(key: &str) -> &'static str {
+    match key {
+        "name" | "id" => "it is known by it; create another network",
+        "driver" | "parent" => {
+            "its containers would be cut off; create another network and connect them to it"
+        }
+        "vni" => "its tunnels carry it by that number; create another network",
+        "subnet" | "ipam" | "ipv6" => "its containers have addresses in it; create another network",
+        "ifname" | "host" => "the host's routes lead through that interface; create another network",
+        "internal" | "attachable" | "created" => "it was made so; create another network",
+        _ => "there is nothing of that name to change: mtu, labels, options and peers can",
+    }
+}

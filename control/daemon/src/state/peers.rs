@@ -1,0 +1,73 @@
+//! Peers that nobody asked for: those that were heard and taken in.
+
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
+
+use super::{Origin, Refusal, State, registry::Entry};
+use vswitch_model::{Carries, DeviceSpec, PeerSpec, PortSpec};
+
+/// Peers that are taken in without being asked for, at most: anybody can send from many addresses.
+pub(super) const LEARNED_PEERS: usize = 256;
+
+impl State {
+    /// What an operator is told of datagrams from `address`, which is no peer.
+    pub fn about_stranger(&self, address: IpAddr) -> String {
+        let peers: Vec<_> = self
+            .ports()
+            .filter_map(|port| match &port.spec.device {
+                DeviceSpec::Peer(peer) => Some(peer.remote.to_string()),
+                _ => None,
+            })
+            .collect();
+        match &peers[..] {
+            [] => format!(
+                "{address} is not a peer, and there are none: add it with `vswitchctl peer add {address}`"
+            ),
+            [peer] => format!("{address} is not a peer; {peer} is: does it send from another address?"),
+            [first, rest @ ..] => format!(
+                "{address} is not a peer; {first} and {} others are: does one of them send from another address?",
+                rest.len()
+            ),
+        }
+    }
+
+    pub(super) fn learn_peer(&mut self, address: IpAddr) -> Result<(), Refusal> {
+        let learned = self.ports.entries().filter(|entry| entry.origin == Origin::Learned).count();
+        if learned >= LEARNED_PEERS {
+            return Err(Refusal::Crowded { address });
+        }
+        self.ports.add(Arc::new(learned_peer(address)), Origin::Learned)
+    }
+
+    /// A peer that was taken in gives way to one that is asked for and has its address, under whatever name.
+    pub(super) fn give_way(&mut self) {
+        let remote = |entry: &Entry<PortSpec>| match &entry.spec.device {
+            DeviceSpec::Peer(peer) => Some(peer.remote),
+            _ => None,
+        };
+        let is_learned = |entry: &&Entry<PortSpec>| entry.origin == Origin::Learned;
+        if self.ports.entries().all(|entry| !is_learned(&entry)) {
+            return;
+        }
+        let wanted: HashSet<_> =
+            self.ports.entries().filter(|entry| !is_learned(entry)).filter_map(remote).collect();
+        let goes = |entry: &&Entry<PortSpec>| remote(entry).is_some_and(|remote| wanted.contains(&remote));
+        let gone: Vec<_> = self
+            .ports
+            .entries()
+            .filter(is_learned)
+            .filter(goes)
+            .map(|entry| entry.spec.name.clone())
+            .collect();
+        for name in gone {
+            self.ports.remove(&name).expect("it is there, and the file does not declare it");
+        }
+    }
+}
+
+fn learned_peer(address: IpAddr) -> PortSpec {
+    PortSpec::new(
+        PeerSpec::default_name(address),
+        Carries::Tunnel { networks: None },
+        DeviceSpec::Peer(PeerSpec { remote: address, remote_port: None, flood: None }),
+    )
+}

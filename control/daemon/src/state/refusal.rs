@@ -1,0 +1,162 @@
+//! Why a command is not obeyed.
+
+use std::{fmt, net::IpAddr};
+
+use super::{NetworkError, peers::LEARNED_PEERS};
+use vswitch_model::{Error, ErrorKind, Name, ipam::IpamError};
+
+/// Why a command was not obeyed; the state is as before.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The name is taken.
+    #[error("{kind} {name} exists already: choose another name, or remove it first")]
+    Exists {
+        /// Network or port.
+        kind: Kind,
+        /// The name.
+        name: Name,
+    },
+    /// There is nothing of that name.
+    #[error("there is no {kind} {name}")]
+    Missing {
+        /// Network or port.
+        kind: Kind,
+        /// The name.
+        name: Name,
+    },
+    /// The API may not remove what the file declares.
+    #[error("{kind} {name} is declared in the configuration file: remove it there and reload")]
+    Declared {
+        /// Network or port.
+        kind: Kind,
+        /// The name.
+        name: Name,
+    },
+    /// The file declares what the API has made.
+    #[error(
+        "{kind} {name} is declared in the configuration file, and {kind} {name} was made through the API: rename one, or remove one"
+    )]
+    Both {
+        /// Network or port.
+        kind: Kind,
+        /// The name.
+        name: Name,
+    },
+    /// Ports carry the network.
+    #[error("network {network} is in use by {}: remove them first", list(.ports))]
+    InUse {
+        /// The network.
+        network: Name,
+        /// Who carries it.
+        ports: Vec<Name>,
+    },
+    /// The [rules](vswitch_model::rules) are broken.
+    #[error("{}", .0.join("; "))]
+    Invalid(
+        /// One sentence each: `port web: address[0]: …`.
+        Vec<String>,
+    ),
+    /// A port that follows from others goes with them.
+    #[error("port {name} is there for {of}: {what}")]
+    Derived {
+        /// The port.
+        name: Name,
+        /// Whose it is.
+        of: String,
+        /// What to do.
+        what: &'static str,
+    },
+    /// A network, or an endpoint of it, cannot be had, changed or removed.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The change cannot be made while running.
+    #[error("{} cannot change while running: restart the daemon to apply it", .0.join(", "))]
+    NeedsRestart(
+        /// Keys with both values: `switch.workers (2 -> 4)`.
+        Vec<String>,
+    ),
+    /// Enough peers were taken in.
+    #[error(
+        "{address} is not taken in as a peer: {LEARNED_PEERS} were, and that is enough; declare it as [[vxlan.peer]], or see who sends from so many addresses"
+    )]
+    Crowded {
+        /// The one that is not.
+        address: IpAddr,
+    },
+    /// All 65536 numbers are taken.
+    #[error("there are 65536 {kind}s, and no more are possible: remove some first")]
+    Full {
+        /// Network or port.
+        kind: Kind,
+    },
+}
+
+/// The kinds of object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A broadcast domain.
+    Network,
+    /// A place where frames come and go.
+    Port,
+    /// A sandbox's interface in a network.
+    Endpoint,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Network => "network",
+            Self::Port => "port",
+            Self::Endpoint => "endpoint",
+        })
+    }
+}
+
+fn list(ports: &[Name]) -> String {
+    let names: Vec<_> = ports.iter().map(Name::as_str).collect();
+    format!("port{} {}", if names.len() == 1 { "" } else { "s" }, names.join(", "))
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        let code = match &refusal {
+            Refusal::Exists { .. }
+            | Refusal::Both { .. }
+            | Refusal::InUse { .. }
+            | Refusal::Crowded { .. }
+            | Refusal::Declared { .. } => ErrorKind::Conflict,
+            Refusal::Derived { .. } => ErrorKind::Conflict,
+            Refusal::Missing { .. } => ErrorKind::NotFound,
+            Refusal::Network(error) => code_of(error),
+            Refusal::Invalid(_) | Refusal::NeedsRestart(_) | Refusal::Full { .. } => ErrorKind::Invalid,
+        };
+        Self::new(code, refusal.to_string())
+    }
+}
+
+/// The statuses of Docker's API, where it has the sentence.
+fn code_of(error: &NetworkError) -> ErrorKind {
+    match error {
+        NetworkError::NotFound(_) | NetworkError::NotConnected(..) | NetworkError::NoEndpoint(_) => {
+            ErrorKind::NotFound
+        }
+        NetworkError::Exists(_)
+        | NetworkError::EndpointExists(..)
+        | NetworkError::Declared(_)
+        | NetworkError::Uprooted(..)
+        | NetworkError::Ipam(IpamError::Taken(_)) => ErrorKind::Conflict,
+        NetworkError::Predefined(_)
+        | NetworkError::NotRemovable(_)
+        | NetworkError::OnlyOne(_)
+        | NetworkError::ActiveEndpoints(..)
+        | NetworkError::HostNetwork
+        | NetworkError::NoNetwork => ErrorKind::Forbidden,
+        _ => ErrorKind::Invalid,
+    }
+}
+
+impl From<NetworkError> for Error {
+    fn from(error: NetworkError) -> Self {
+        Refusal::from(error).into()
+    }
+}

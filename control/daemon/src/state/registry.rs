@@ -1,0 +1,220 @@
+//! Objects by name, each with a number that stays its own while it lives.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{Kind, Origin, Refusal};
+use vswitch_model::{Name, NetworkSpec, PortSpec};
+
+/// What a registry may hold.
+pub(super) trait Spec: PartialEq {
+    const KIND: Kind;
+    fn name(&self) -> &Name;
+
+    /// Whether a file declared it once, though it counts as made by the API now.
+    fn was_declared(&self) -> bool {
+        false
+    }
+}
+
+impl Spec for NetworkSpec {
+    const KIND: Kind = Kind::Network;
+
+    fn name(&self) -> &Name {
+        &self.name
+    }
+
+    fn was_declared(&self) -> bool {
+        self.is_declared()
+    }
+}
+
+impl Spec for PortSpec {
+    const KIND: Kind = Kind::Port;
+
+    fn name(&self) -> &Name {
+        &self.name
+    }
+}
+
+/// An object.
+#[derive(Debug)]
+pub(super) struct Entry<S> {
+    pub(super) number: u16,
+    pub(super) origin: Origin,
+    pub(super) spec: Arc<S>,
+}
+
+/// All objects of a kind. A clone shares them until it is changed.
+#[derive(Debug)]
+pub(super) struct Registry<S> {
+    entries: Arc<BTreeMap<Name, Entry<S>>>,
+    numbers: Numbers,
+}
+
+impl<S: Spec> Registry<S> {
+    /// By name.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry<S>> {
+        self.entries.values()
+    }
+
+    pub(super) fn entry(&self, name: &Name) -> Option<&Entry<S>> {
+        self.entries.get(name)
+    }
+
+    /// Whether `entry` of another registry stands here unchanged.
+    pub(super) fn holds(&self, entry: &Entry<S>) -> bool {
+        self.entry(entry.spec.name()).is_some_and(|own| {
+            Arc::ptr_eq(&own.spec, &entry.spec) && own.number == entry.number && own.origin == entry.origin
+        })
+    }
+
+    /// The names of what does not stand unchanged in both.
+    pub(super) fn unlike<'a>(&'a self, other: &'a Self) -> BTreeSet<&'a Name> {
+        let ours = self.entries().filter(|entry| !other.holds(entry));
+        let theirs = other.entries().filter(|entry| !self.holds(entry));
+        ours.chain(theirs).map(|entry| entry.spec.name()).collect()
+    }
+
+    /// All names.
+    pub(super) fn names(&self) -> impl Iterator<Item = &Name> {
+        self.entries.keys()
+    }
+
+    /// Takes in an object under the lowest free number.
+    pub(super) fn add(&mut self, spec: Arc<S>, origin: Origin) -> Result<(), Refusal> {
+        let name = spec.name().clone();
+        match self.entries.get(&name) {
+            Some(entry) if entry.origin == Origin::Learned => self.remove(&name)?,
+            Some(_) => return Err(Refusal::Exists { kind: S::KIND, name }),
+            None => {}
+        }
+        let number = self.numbers.take().ok_or(Refusal::Full { kind: S::KIND })?;
+        Arc::make_mut(&mut self.entries).insert(name, Entry { number, origin, spec });
+        Ok(())
+    }
+
+    /// Removes what the API made.
+    pub(super) fn remove(&mut self, name: &Name) -> Result<(), Refusal> {
+        let (kind, name) = (S::KIND, name.clone());
+        match self.entries.get(&name) {
+            None => return Err(Refusal::Missing { kind, name }),
+            Some(entry) if entry.origin == Origin::File => return Err(Refusal::Declared { kind, name }),
+            Some(entry) => self.numbers.release(entry.number),
+        }
+        Arc::make_mut(&mut self.entries).remove(&name);
+        Ok(())
+    }
+
+    /// Puts another in the place of the object that has its name.
+    pub(super) fn replace(&mut self, spec: S) {
+        if let Some(entry) = Arc::make_mut(&mut self.entries).get_mut(spec.name()) {
+            entry.spec = Arc::new(spec);
+        }
+    }
+
+    /// Puts `specs` in the place of all that was of this origin before. What stays keeps its number, and the numbers of
+    /// what goes are free for what comes.
+    pub(super) fn declare(&mut self, specs: Vec<S>, origin: Origin) -> Result<(), Refusal> {
+        let mut names = BTreeSet::new();
+        for spec in &specs {
+            let (kind, name) = (S::KIND, spec.name().clone());
+            match self.entries.get(&name).map(|entry| (entry.origin, entry.spec.was_declared())) {
+                Some((Origin::Api, true)) if origin == Origin::File => {}
+                Some((Origin::Api, _)) if origin == Origin::File => return Err(Refusal::Both { kind, name }),
+                Some((other, _)) if other != origin && other != Origin::Learned => {
+                    return Err(Refusal::Exists { kind, name });
+                }
+                _ => {}
+            }
+            if !names.insert(name.clone()) {
+                return Err(Refusal::Exists { kind, name });
+            }
+        }
+        let numbers = &mut self.numbers;
+        let entries = Arc::make_mut(&mut self.entries);
+        entries.retain(|name, entry| {
+            let stays = entry.origin != origin || names.contains(name);
+            if !stays {
+                numbers.release(entry.number);
+            }
+            stays
+        });
+        for spec in specs {
+            match Arc::make_mut(&mut self.entries).get_mut(spec.name()) {
+                None => self.add(Arc::new(spec), origin)?,
+                Some(entry) => {
+                    // One that was learned is declared now, or one that was dropped is again.
+                    entry.origin = origin;
+                    if *entry.spec != spec {
+                        entry.spec = Arc::new(spec);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+// Derived, these would ask the same of `S`, which is shared and never cloned.
+impl<S> Clone for Registry<S> {
+    fn clone(&self) -> Self {
+        Self { entries: self.entries.clone(), numbers: self.numbers.clone() }
+    }
+}
+
+impl<S> Default for Registry<S> {
+    fn default() -> Self {
+        Self { entries: Arc::default(), numbers: Numbers::default() }
+    }
+}
+
+impl<S> Clone for Entry<S> {
+    fn clone(&self) -> Self {
+        Self { number: self.number, origin: self.origin, spec: self.spec.clone() }
+    }
+}
+
+/// Dense numbers: the data plane indexes arrays by them, so the lowest free one is given out.
+#[derive(Clone, Debug, Default)]
+struct Numbers {
+    /// One bit each, set while taken.
+    taken: Vec<u64>,
+}
+
+impl Numbers {
+    fn take(&mut self) -> Option<u16> {
+        let word = self.taken.iter().position(|word| *word != u64::MAX).unwrap_or(self.taken.len());
+        let bit = self.taken.get(word).map_or(0, |word| word.trailing_ones() as usize);
+        let number = u16::try_from(word * 64 + bit).ok()?;
+        if word == self.taken.len() {
+            self.taken.push(0);
+        }
+        self.taken[word] |= 1 << bit;
+        Some(number)
+    }
+
+    fn release(&mut self, number: u16) {
+        let number = usize::from(number);
+        self.taken[number / 64] &= !(1 << (number % 64));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Numbers;
+
+    #[test]
+    fn the_lowest_free_number() {
+        let mut numbers = Numbers::default();
+        for expected in 0..=u16::MAX {
+            assert_eq!(numbers.take(), Some(expected));
+        }
+        assert_eq!(numbers.take(), None);
+        numbers.release(64);
+        numbers.release(7);
+        assert_eq!([numbers.take(), numbers.take(), numbers.take()], [Some(7), Some(64), None]);
+    }
+}

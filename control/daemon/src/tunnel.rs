@@ -1,0 +1,120 @@
+//! The tunnel at the edge: its sockets, and the devices that a plan makes of them.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use tracing::warn;
+use vswitch::addr::PortId;
+use vswitch_vxlan::{
+    device::{self, Devices, Path, Peer, Rules},
+    encap,
+    endpoint::{Endpoint, Group, Options},
+    header::Vni,
+};
+
+use crate::state::State;
+use vswitch_host::{link::Links, netns::Namespace};
+use vswitch_model::{CollectorSpec, Config, DeviceSpec, Dscp, Error, ErrorKind, PeerSpec, VxlanSpec};
+
+/// Opens the sockets of this host's end, with `inlets` to receive by.
+pub(crate) async fn open(spec: &VxlanSpec, inlets: usize) -> Result<Endpoint, Error> {
+    let group = match spec.group {
+        Some(address) => Some(Group { address, interface: underlay(spec.local).await?.index }),
+        None => None,
+    };
+    let options =
+        Options { local: SocketAddr::new(spec.local, spec.port), inlets, checksum: spec.checksum, group };
+    let endpoint = Endpoint::open(&options).map_err(|error| refused(&options, error))?;
+    endpoint.set_ttl(spec.ttl)?;
+    Ok(endpoint)
+}
+
+fn refused(options: &Options, error: io::Error) -> Error {
+    let (local, port) = (options.local.ip(), options.local.port());
+    let why = match error.kind() {
+        io::ErrorKind::AddrNotAvailable => return no_address(local),
+        io::ErrorKind::AddrInUse => format!(
+            "UDP port {port} of {local} is in use: delete the kernel's vxlan interface that has it, or set vxlan.port"
+        ),
+        io::ErrorKind::PermissionDenied => format!("no right to open UDP port {port}: run as root"),
+        _ => format!("cannot open UDP port {port} of {local}: {error}"),
+    };
+    Error::new(ErrorKind::from(error.kind()), why)
+}
+
+fn no_address(local: IpAddr) -> Error {
+    let why = format!("no interface has the address {local}: give it to one, or correct vxlan.local");
+    Error::unavailable(why)
+}
+
+/// The interface that has the address `local`.
+pub(crate) async fn underlay(local: IpAddr) -> Result<vswitch_host::link::Link, Error> {
+    let links = Links::open(Namespace::current()?)?;
+    links.with_address(local).await?.ok_or_else(|| no_address(local))
+}
+
+/// Looks up what the underlay carries, if the file does not say.
+pub(crate) async fn settle(config: &mut Config) {
+    let endpoint = config.ports.iter_mut().find_map(|port| match &mut port.device {
+        DeviceSpec::Vxlan(spec) if spec.underlay_mtu.is_none() => Some(spec),
+        _ => None,
+    });
+    let Some(spec) = endpoint else { return };
+    match underlay(spec.local).await {
+        Ok(link) => spec.underlay_mtu = Some(u16::try_from(link.mtu).unwrap_or(u16::MAX)),
+        Err(error) => {
+            let mtu = VxlanSpec::DEFAULT_UNDERLAY_MTU;
+            warn!("the underlay is taken to carry packets of {mtu} octets: {}", error.sentence);
+        }
+    }
+}
+
+/// The endpoint, its peers and its collectors, as one plan uses them.
+pub(crate) struct Tunnel<'a> {
+    /// The endpoint's own port.
+    pub(crate) own: PortId,
+    /// What was asked of it.
+    pub(crate) spec: &'a VxlanSpec,
+    /// Its sockets.
+    pub(crate) endpoint: &'a Arc<Endpoint>,
+    /// Where frames go to.
+    pub(crate) peers: Vec<(PortId, &'a PeerSpec, &'a Arc<Path>)>,
+    /// Where copies go to.
+    pub(crate) collectors: Vec<(PortId, &'a CollectorSpec, &'a Arc<Path>)>,
+}
+
+impl Tunnel<'_> {
+    /// The devices; the remotes in the order of the peers.
+    pub(crate) fn devices(&self, state: &State) -> Devices {
+        let rules = Rules {
+            own: self.own,
+            strict: self.spec.strict,
+            learn: self.spec.learn_peers,
+            clamp: self.spec.clamp_mss,
+            dscp: match self.spec.dscp {
+                Dscp::Fixed(dscp) => encap::Dscp::Fixed(dscp),
+                Dscp::Inherit => encap::Dscp::Inherit,
+            },
+            underlay_mtu: self.spec.underlay_mtu(),
+        };
+        let way = |port: PortId, remote, remote_port: Option<u16>, path: &Arc<Path>| Peer {
+            port,
+            address: SocketAddr::new(remote, remote_port.unwrap_or(self.spec.port)),
+            path: Arc::clone(path),
+        };
+        let peers = self.peers.iter().map(|(port, it, path)| way(*port, it.remote, it.remote_port, path));
+        let collectors = self.collectors.iter().filter_map(|(port, it, path)| {
+            let vni = Vni::try_from(it.vni).ok()?;
+            Some((way(*port, it.remote, it.remote_port, path), vni))
+        });
+        let (peers, collectors): (Vec<_>, Vec<_>) = (peers.collect(), collectors.collect());
+        let networks = state.networks().filter_map(|network| {
+            let vni = network.spec.vni.and_then(|vni| Vni::try_from(vni).ok())?;
+            Some((vni, network.id))
+        });
+        device::devices(self.endpoint, &rules, &peers, &collectors, networks)
+    }
+}

@@ -1,0 +1,247 @@
+//! The web page: the switch drawn, its rates, its MAC table and its drops, for a browser.
+//!
+//! A page of plain files, compiled in, and those paths of the API that change nothing
+//! (`api::server::reading`), on a TCP address that the operator chose (`api.web`). There is no password, so there is
+//! nothing here that a stranger could do harm with, and three guards before it: only GET and HEAD pass; only a host
+//! that is an address, `localhost` or a name that the operator gave (`api.web_hosts`) is answered, because any other name
+//! could be made to point here by whoever wrote the page in the next tab (DNS rebinding); and the browser is told to load nothing from elsewhere and to show this
+//! page in no other (Content-Security-Policy). No other origin is ever allowed to read (no CORS).
+
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{
+        HeaderMap, HeaderValue, Method, Uri,
+        header::{
+            CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, REFERRER_POLICY,
+            X_CONTENT_TYPE_OPTIONS,
+        },
+        uri::Authority,
+    },
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tracing::debug;
+
+use crate::api::{self, Backend, reply::Refused};
+use vswitch_model::{Error, ErrorKind, HostName};
+
+/// Connections that are served at a time; further ones wait to be accepted. A browser holds up to six.
+pub const CONNECTIONS: usize = 64;
+
+/// How long a connection may last before it is asked to end, so that nobody keeps others out for ever.
+const LIFETIME: Duration = Duration::from_secs(600);
+
+/// How long what is being answered then may still take.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// A file of the page: its path, its content type, its text.
+type Asset = (&'static str, &'static str, &'static str);
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const JS: &str = "text/javascript; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+
+/// The page; it refers to nothing else.
+const ASSETS: [Asset; 11] = [
+    ("/", HTML, include_str!("web/index.html")),
+    ("/style.css", CSS, include_str!("web/style.css")),
+    ("/icon.svg", SVG, include_str!("web/icon.svg")),
+    ("/main.js", JS, include_str!("web/main.js")),
+    ("/dom.js", JS, include_str!("web/dom.js")),
+    ("/model.js", JS, include_str!("web/model.js")),
+    ("/topology.js", JS, include_str!("web/topology.js")),
+    ("/plot.js", JS, include_str!("web/plot.js")),
+    ("/ports.js", JS, include_str!("web/ports.js")),
+    ("/fdb.js", JS, include_str!("web/fdb.js")),
+    ("/drops.js", JS, include_str!("web/drops.js")),
+];
+
+/// What every answer tells the browser.
+const HEADERS: [(HeaderName, &str); 6] = [
+    (
+        CONTENT_SECURITY_POLICY,
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; \
+         trusted-types 'none'",
+    ),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (REFERRER_POLICY, "no-referrer"),
+    (CACHE_CONTROL, "no-store"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+];
+
+/// Why the page cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} for the web page: {error}; set api.web to a free address of this host")]
+pub struct WebError {
+    address: SocketAddr,
+    #[source]
+    error: io::Error,
+}
+
+/// Listens on `address`.
+///
+/// # Errors
+/// It is taken, or not of this host.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, WebError> {
+    TcpListener::bind(address).await.map_err(|error| WebError { address, error })
+}
+
+/// Serves the page until the future is dropped; connections end with it. Besides addresses, browsers may ask by `hosts`.
+pub async fn serve(listener: TcpListener, hosts: Vec<HostName>, backend: Arc<dyn Backend>) -> Infallible {
+    let router = router(hosts, backend);
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
+                Ok((stream, _)) => { connections.spawn(converse(stream, router.clone())); }
+                Err(error) => {
+                    // Out of descriptors, or a client that is gone already: the next may have more luck.
+                    debug!("web: {error}");
+                    sleep(Duration::from_millis(100)).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// Answers the requests of one connection. hyper ends it when a request head takes longer than 30 s, or none comes.
+async fn converse(stream: TcpStream, router: Router) {
+    let service = TowerToHyperService::new(router);
+    let mut http = http1::Builder::new();
+    let mut connection = pin!(http.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service));
+    if timeout(LIFETIME, connection.as_mut()).await.is_err() {
+        connection.as_mut().graceful_shutdown();
+        let _ = timeout(FAREWELL, connection).await;
+    }
+}
+
+/// The page and what it reads, behind the guards.
+pub fn router(hosts: Vec<HostName>, backend: Arc<dyn Backend>) -> Router {
+    let page = ASSETS.into_iter().fold(Router::new(), |router, (path, kind, text)| {
+        router.route(path, get(move || async move { ([(CONTENT_TYPE, kind)], text) }))
+    });
+    let hosts: Arc<[HostName]> = hosts.into();
+    page.merge(api::server::reading().with_state(backend))
+        .fallback(no_such_path)
+        .layer(from_fn_with_state(hosts, guard))
+}
+
+async fn no_such_path(uri: Uri) -> Refused {
+    Error::not_found(format!("there is no {} here: the page is at /", uri.path())).into()
+}
+
+/// Lets through what may be asked, and tells the browser what it may do with the answer.
+async fn guard(State(hosts): State<Arc<[HostName]>>, request: Request, next: Next) -> Response {
+    let mut response = match refusal(&hosts, request.method(), request.headers()) {
+        None => next.run(request).await,
+        Some(error) => Refused(error).into_response(),
+    };
+    for (name, value) in HEADERS {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Why a request is not answered, whatever it asks for.
+fn refusal(hosts: &[HostName], method: &Method, headers: &HeaderMap) -> Option<Error> {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        let why = format!(
+            "{method} is not for this address, which only shows: use vswitchctl, or the API's socket"
+        );
+        return Some(Error::new(ErrorKind::MethodNotAllowed, why));
+    }
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    if !is_ours(host, hosts) {
+        let why = format!(
+            "{host:?} may be anybody's name: ask by address, or as localhost, or set api.web_hosts to the names that are yours"
+        );
+        return Some(Error::new(ErrorKind::Forbidden, why));
+    }
+    None
+}
+
+/// Whether `host`, a `Host` header, is one of `hosts`, or an address or `localhost`, which no DNS server can point elsewhere.
+/// Any port will do: a tunnel (`ssh -L`) has its own.
+fn is_ours(host: &str, hosts: &[HostName]) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    if host.contains('@') {
+        return false;
+    }
+    let name = authority.host();
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost")
+        || address.parse::<IpAddr>().is_ok()
+        || hosts.iter().any(|ours| ours == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_that_no_name_server_can_point_elsewhere() {
+        for host in ["127.0.0.1:9478", "127.0.0.1", "localhost", "LOCALHOST:8080", "[::1]:9478", "10.8.0.1:1"]
+        {
+            assert!(is_ours(host, &[]), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example",
+            "127.0.0.1.evil.example:9478",
+            "localhost.evil.example",
+            "::1",
+            "a b",
+            "0x7f.1",
+        ] {
+            assert!(!is_ours(host, &["switch.example".parse().unwrap()]), "{host}");
+        }
+    }
+
+    /// What the files refer to is served, and nothing is referred to that is elsewhere.
+    #[test]
+    fn the_page_is_whole_and_alone() {
+        let paths: Vec<_> = ASSETS.iter().map(|(path, ..)| path.trim_start_matches('/')).collect();
+        let mut referred = 0;
+        for (path, kind, text) in ASSETS {
+            // The name of the SVG language is a name, no address.
+            let text = text.replace("http://www.w3.org/2000/svg", "");
+            assert!(!text.contains("://") && !text.contains("url(") && !text.contains("@import"), "{path}");
+            let before = match kind {
+                HTML => &["href=\"/", "src=\"/"][..],
+                JS => &["from \"./"],
+                _ => &[],
+            };
+            for start in before.iter().flat_map(|before| text.split(before).skip(1)) {
+                let name = start.split('"').next().unwrap();
+                assert!(paths.contains(&name), "{path} refers to {name}");
+                referred += 1;
+            }
+        }
+        assert!(referred >= ASSETS.len() - 1, "each file but the first is referred to");
+    }
+}

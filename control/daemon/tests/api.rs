@@ -1,0 +1,370 @@
+//! The API from both ends: a fake daemon behind the real server, the real client, CLI and raw bytes before it.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
+
+#[path = "common/fake.rs"]
+mod fake;
+
+use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc};
+
+use clap::Parser;
+use fake::{Fake, drop_of, name};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+};
+use vswitch_cli::{
+    client::{Client, ClientError},
+    ctl::{Cli, execute, exit_code},
+};
+use vswitch_daemon::{
+    api::{
+        Backend,
+        server::{BODY_LIMIT, serve},
+    },
+    attach::{self, Listener},
+    metrics,
+};
+use vswitch_model::{
+    ErrorKind, NetworkSpec, PortSpec, Reference,
+    api::{
+        DropsFilter, FdbFilter, FdbKey, Flush, StaticEntry,
+        capture::CaptureRequest,
+        events::{Event, EventsFilter},
+    },
+    attach::socket_path,
+};
+
+/// A served fake; everything ends with the value.
+struct Daemon {
+    _folder: TempDir,
+    socket: PathBuf,
+    client: Client,
+}
+
+impl Daemon {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("api.sock");
+        let backend = Arc::new(Fake::default());
+        let listener = UnixListener::bind(&socket).unwrap();
+        tokio::spawn(serve(listener, backend.clone(), std::future::pending()));
+        let helpers = Listener::bind(&socket_path(&socket), None).unwrap();
+        tokio::spawn(attach::serve(helpers, move |attachment| {
+            let port = backend.make_port(&attachment.request.port);
+            async { port }
+        }));
+        let client = Client::new(&socket);
+        Self { _folder: folder, socket, client }
+    }
+
+    /// Sends bytes as they are; answers the status line's number and the body.
+    async fn raw(&self, request: &str) -> (u16, String) {
+        let mut stream = UnixStream::connect(&self.socket).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+    }
+
+    async fn request(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let length = body.len();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        );
+        self.raw(&(head + body)).await
+    }
+
+    async fn cli(&self, line: &str) -> Result<String, ClientError> {
+        let socket = self.socket.to_str().unwrap();
+        let words = ["vswitchctl", "--socket", socket].into_iter().chain(line.split_whitespace());
+        execute(&Cli::try_parse_from(words).unwrap()).await
+    }
+}
+
+fn blue() -> NetworkSpec {
+    serde_json::from_str(r#"{"name": "blue", "vlan": 10}"#).unwrap()
+}
+
+fn reference(text: &str) -> Reference {
+    text.parse().unwrap()
+}
+
+fn refusal<T: std::fmt::Debug>(result: Result<T, ClientError>) -> (ErrorKind, String) {
+    match result.unwrap_err() {
+        ClientError::Refused(error) => (error.kind, error.sentence),
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn every_call_reaches_the_backend_and_comes_back() {
+    let Daemon { client, .. } = &Daemon::start();
+    assert_eq!(client.status().await.unwrap().name, "host1");
+
+    assert_eq!(client.add_network(&blue()).await.unwrap().spec, blue());
+    assert_eq!(client.networks().await.unwrap().len(), 1);
+    assert_eq!(client.network(&reference("blue")).await.unwrap().spec.vlan, blue().vlan);
+
+    let web: PortSpec = serde_json::from_str(r#"{"name": "web", "network": "blue", "kind": "tap"}"#).unwrap();
+    assert_eq!(client.add_port(&web).await.unwrap().kind, "tap");
+    assert_eq!(client.ports().await.unwrap().len(), 1);
+    assert_eq!(client.port(&name("web")).await.unwrap().drops, [drop_of("web")]);
+    assert_eq!(client.network(&reference("blue")).await.unwrap().ports, [name("web")]);
+    assert_eq!(client.stats().await.unwrap().ports[0].rx.bytes, 700);
+
+    let mac = "02:42:0a:09:00:02".parse().unwrap();
+    let entry = StaticEntry { network: name("blue"), mac, port: name("web") };
+    assert_eq!(client.add_fdb(&entry).await.unwrap().mac, mac);
+    let filter = FdbFilter { network: Some(name("blue")), port: Some(name("web")), mac: Some(mac) };
+    assert_eq!(client.fdb(&filter).await.unwrap().len(), 1);
+    assert_eq!(client.fdb(&FdbFilter { port: Some(name("db")), ..FdbFilter::default() }).await.unwrap(), []);
+    client.delete_fdb(&FdbKey { network: name("blue"), mac }).await.unwrap();
+    assert_eq!(client.fdb(&FdbFilter::default()).await.unwrap(), []);
+    for (flush, entries) in
+        [(Flush::All, 3), (Flush::Port(name("web")), 2), (Flush::Network(name("blue")), 1)]
+    {
+        assert_eq!(client.flush_fdb(&flush).await.unwrap().entries, entries);
+    }
+
+    assert_eq!(client.drops(&DropsFilter { port: None }).await.unwrap().len(), 2);
+    assert_eq!(client.drops(&DropsFilter { port: Some(name("db")) }).await.unwrap(), [drop_of("db")]);
+    let reload = client.reload(true).await.unwrap();
+    assert!(reload.dry_run && reload.changes[0].name == "blue");
+
+    client.delete_port(&name("web")).await.unwrap();
+    client.delete_network(&reference("blue")).await.unwrap();
+    assert_eq!(client.networks().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn events_are_a_line_each() {
+    let daemon = Daemon::start();
+    let (status, text) = daemon.request("GET", "/v1/events?since_ms=2000", "").await;
+    assert_eq!(status, 200);
+    assert!(text.contains(r#"{"seq":2,"time_ms":2000,"event":"port_up","port":"web"}"#), "{text}");
+    let mut seen = Vec::new();
+    let each = |event: Event| {
+        seen.push(event.seq);
+        Ok(())
+    };
+    daemon.client.events(&EventsFilter { since_ms: None, follow: true }, each).await.unwrap();
+    assert_eq!(seen, [1, 2, 3]);
+    let shown = daemon.cli("events").await.unwrap();
+    assert_eq!(shown.lines().next(), Some("1970-01-01T00:00:01.000Z  port web is up"));
+    assert_eq!(daemon.cli("events --since 1h").await.unwrap(), "");
+}
+
+#[tokio::test]
+async fn metrics_are_the_counters_in_the_words_of_prometheus() {
+    let fake = Fake::default();
+    fake.make_port(&serde_json::from_str(r#"{"name": "web", "network": "blue", "kind": "tap"}"#).unwrap())
+        .unwrap_err();
+    fake.add_network(blue()).await.unwrap();
+    fake.make_port(&serde_json::from_str(r#"{"name": "web", "network": "blue", "kind": "tap"}"#).unwrap())
+        .unwrap();
+    let text = metrics::scrape(&fake).await.unwrap();
+    for line in [
+        "# TYPE vswitch_port_receive_frames_total counter",
+        "vswitch_port_receive_frames_total{port=\"web\"} 7",
+        "vswitch_port_receive_bytes_total{port=\"web\"} 700",
+        "vswitch_port_info{port=\"web\",kind=\"tap\",network=\"blue\"} 1",
+        "vswitch_port_dropped_frames_total{port=\"web\",direction=\"receive\",reason=\"NO_RECEIVER\"} 3",
+        "vswitch_network_ports{network=\"blue\"} 1",
+        "# TYPE vswitch_worker_busy_seconds histogram",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line} is missing in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn refusals_keep_their_code_and_sentence() {
+    let Daemon { client, .. } = &Daemon::start();
+    let missing = (ErrorKind::NotFound, "there is no port web".to_owned());
+    assert_eq!(refusal(client.port(&name("web")).await), missing);
+    assert_eq!(refusal(client.delete_port(&name("web")).await), missing);
+    assert_eq!(refusal(client.network(&reference("red")).await).0, ErrorKind::NotFound);
+    client.add_network(&blue()).await.unwrap();
+    let conflict = refusal(client.add_network(&blue()).await);
+    assert_eq!(conflict, (ErrorKind::Conflict, "network with name blue already exists".into()));
+    let key = FdbKey { network: name("blue"), mac: "02:00:00:00:00:01".parse().unwrap() };
+    assert_eq!(refusal(client.delete_fdb(&key).await).0, ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn nonsense_gets_a_sentence_and_never_a_panic() {
+    let daemon = Daemon::start();
+    let long = format!(r#"{{"name": "{}"}}"#, "x".repeat(BODY_LIMIT));
+    let deep = "[".repeat(BODY_LIMIT / 2);
+    for (method, path, body, status, part) in [
+        ("GET", "/", "", 404, "there is no /: GET /v1/openapi.json lists what there is"),
+        ("GET", "/v2/status", "", 404, "there is no /v2/status"),
+        ("PUT", "/v1/ports", "{}", 405, "/v1/ports cannot be used with PUT"),
+        ("POST", "/v1/networks", "", 400, "EOF while parsing"),
+        ("POST", "/v1/networks", "{", 400, "EOF while parsing"),
+        ("POST", "/v1/networks", "{}", 400, "missing field `name`"),
+        ("POST", "/v1/networks", r#"{"name": 7}"#, 400, "invalid type: integer `7`"),
+        ("POST", "/v1/networks", r#"{"name": "-"}"#, 400, "is no name: use 1 to 63 letters"),
+        ("POST", "/v1/networks", r#"{"name": "blue", "vlan": 4095}"#, 400, "4095 is reserved"),
+        ("POST", "/v1/networks", r#"{"name": "blue", "colour": 1}"#, 400, "unknown field `colour`"),
+        ("POST", "/v1/networks", r#"{"name": "blue"} x"#, 400, "trailing characters"),
+        ("POST", "/v1/networks", &long, 413, "the body is longer than 64 KiB"),
+        ("POST", "/v1/networks", &deep, 400, "invalid type: sequence"),
+        ("POST", "/v1/ports", "\u{0}", 400, "expected value"),
+        ("POST", "/v1/reload", r#"{"dry": true}"#, 400, "unknown field `dry`"),
+        ("POST", "/v1/fdb/flush", r#""some""#, 400, "unknown variant `some`"),
+        (
+            "POST",
+            "/v1/fdb",
+            r#"{"network": "blue", "mac": "02:42", "port": "web"}"#,
+            400,
+            "not a MAC address",
+        ),
+        ("GET", "/v1/ports/a%2Fb", "", 400, "is no name"),
+        ("GET", "/v1/ports/%ff", "", 400, "UTF-8"),
+        ("GET", "/v1/fdb?mac=zz", "", 400, "not a MAC address"),
+        ("GET", "/v1/fdb?colour=1", "", 400, "unknown field `colour`"),
+        ("GET", "/v1/drops?port=", "", 400, "is no name"),
+        ("DELETE", "/v1/fdb/blue/zz", "", 400, "not a MAC address"),
+    ] {
+        let (got, text) = daemon.request(method, path, body).await;
+        assert_eq!(got, status, "{method} {path}: {text}");
+        let error: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let sentence = error["error"].as_str().unwrap();
+        assert!(sentence.contains(part), "{method} {path}: {sentence}");
+        assert!(error["code"].is_string());
+    }
+    assert_eq!(daemon.raw("nonsense\r\n\r\n").await.0, 400);
+    assert!(daemon.client.status().await.is_ok(), "it still answers");
+}
+
+#[tokio::test]
+async fn the_openapi_document_names_every_path() {
+    let daemon = Daemon::start();
+    let (status, text) = daemon.request("GET", "/v1/openapi.json", "").await;
+    assert_eq!(status, 200);
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    let mut methods = 0;
+    for (path, operations) in paths {
+        for method in operations.as_object().unwrap().keys() {
+            let concrete = path.replace("{name}", "-").replace("{network}", "-").replace("{mac}", "-");
+            let concrete = concrete.replace("{id}", "0").replace("{endpoint}", "-");
+            let (status, text) = daemon.request(&method.to_uppercase(), &concrete, "").await;
+            assert!(
+                !text.contains("there is no /") && status != 405,
+                "{method} {path} is described, not served"
+            );
+            methods += 1;
+        }
+    }
+    assert_eq!(methods, 30, "each route has its description");
+    for schema in ["Port", "Network", "FdbEntry", "Error", "Stats", "Reload"] {
+        assert!(document["components"]["schemas"][schema].is_object(), "{schema}");
+    }
+}
+
+#[tokio::test]
+async fn a_capture_comes_piece_by_piece_and_a_refusal_as_a_sentence() {
+    let daemon = Daemon::start();
+    let mut capture = daemon.client.capture(&CaptureRequest::default()).await.unwrap();
+    assert_eq!(capture.id, 7);
+    let mut octets = Vec::new();
+    while let Some(piece) = capture.next().await.unwrap() {
+        octets.extend(piece);
+    }
+    assert_eq!(octets, b"one two");
+    let (status, text) = daemon.request("POST", "/v1/captures", r#"{"port": "web"}"#).await;
+    assert!(status == 400 && text.contains("unknown field `port`"), "{status} {text}");
+    let error = daemon.client.end_capture(8).await.unwrap_err();
+    assert_eq!((error.to_string().as_str(), exit_code(&error)), ("there is no capture 8", 4));
+    assert_eq!(daemon.cli("capture --ls").await.unwrap(), "no captures go on\n");
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_not_there_is_told_from_one_that_died_or_is_closed_to_us() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("api.sock");
+    let client = Client::new(&socket);
+    let missing = client.status().await.unwrap_err();
+    assert_eq!(
+        missing.to_string(),
+        format!(
+            "vswitchd is not running at {}: start it with `vswitchd --config net.toml`",
+            socket.display()
+        )
+    );
+    assert_eq!(exit_code(&missing), 3);
+
+    drop(UnixListener::bind(&socket).unwrap());
+    let died = client.status().await.unwrap_err();
+    assert!(matches!(died, ClientError::Died(_)) && exit_code(&died) == 3, "{died}");
+
+    std::fs::remove_file(&socket).unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 1024];
+        assert_ne!(stream.read(&mut request).await.unwrap(), 0);
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await.unwrap();
+    });
+    let strange = client.status().await.unwrap_err();
+    assert!(strange.to_string().contains("makes no sense here"), "{strange}");
+}
+
+#[tokio::test]
+async fn a_socket_without_permission_says_who_may() {
+    if rustix::process::geteuid().is_root() {
+        return; // Root may always.
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("api.sock");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    std::fs::set_permissions(&socket, Permissions::from_mode(0o0)).unwrap();
+    let error = Client::new(&socket).status().await.unwrap_err();
+    assert!(matches!(error, ClientError::NoRights(_)) && exit_code(&error) == 5);
+}
+
+#[tokio::test]
+async fn the_command_line_does_what_it_says() {
+    let daemon = Daemon::start();
+    let id = daemon.cli("network create blue --vlan 10").await.unwrap();
+    assert_eq!(id.trim().len(), 64, "as Docker, it prints the id: {id}");
+    let made = daemon.cli("port add web --network blue --ifname eth0").await.unwrap();
+    assert_eq!(made, "port web on blue: tap eth0, up\n");
+    let uplink = daemon
+        .cli("port add uplink --kind packet --device eth1 --trunk blue,red --native blue")
+        .await
+        .unwrap();
+    assert_eq!(uplink, "port uplink on blue+2: packet eth1, up\n");
+    let listed = daemon.cli("port ls").await.unwrap();
+    let expected = "\
+NAME    NETWORK  DEVICE       STATE  MACS  RX  TX  DROPS
+web     blue     tap eth0     up        0   7   0      3
+uplink  blue+2   packet eth1  up        0   7   0      3
+";
+    assert_eq!(listed, expected);
+    let json: serde_json::Value =
+        serde_json::from_str(&daemon.cli("port show web --json").await.unwrap()).unwrap();
+    assert_eq!(json["device"], "eth0");
+    assert_eq!(daemon.cli("fdb flush --all").await.unwrap(), "3 learned addresses forgotten\n");
+    let pinned = daemon.cli("fdb add blue 02:42:0a:09:00:02 web").await.unwrap();
+    assert_eq!(pinned, "02:42:0a:09:00:02 pinned to port web\n");
+    assert_eq!(daemon.cli("reload --dry-run").await.unwrap(), "would change:\n+ network blue\n");
+    assert_eq!(daemon.cli("detach web").await.unwrap(), "port web detached\n");
+    assert_eq!(daemon.cli("port del uplink --json").await.unwrap(), "");
+    for (line, code) in [
+        ("port show web", 4),
+        ("network create blue", 1),
+        ("attach --netns vt-control-none red", 4),
+        ("attach --netns vt-control-none blue", 4),
+        ("attach --pid 4194305 blue", 4),
+        ("attach --netns /tmp/+ blue", 1),
+        ("port add x --network blue --kind packet --device eth1 --ip 10.0.0.1/8", 1),
+    ] {
+        let error = daemon.cli(line).await.unwrap_err();
+        assert_eq!(exit_code(&error), code, "{line}: {error}");
+    }
+}

@@ -1,0 +1,207 @@
+//! What can go wrong at the edge to the outside world, as sentences.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use rustix::io::Errno;
+
+use vswitch_model::{
+    Error, ErrorKind,
+    publish::{Publish, Published},
+};
+
+/// Why the outside world could not be reached, or a port not be published.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// The program is not there.
+    #[error("nft is missing: install nftables")]
+    NoNft,
+    /// The kernel wants CAP_NET_ADMIN.
+    #[error("no right to change the firewall: run as root, or with CAP_NET_ADMIN")]
+    NoRights,
+    /// The kernel lacks what a rule needs: what nft said.
+    #[error(
+        "the kernel lacks what the gateway needs ({0}): it wants nf_tables with the family inet, nf_conntrack, nft_nat, nft_masq and nft_fib_inet"
+    )]
+    NoNat(String),
+    /// Anything else nft says.
+    #[error("nft refuses the table inet vswitch: {0}")]
+    Refused(String),
+    /// nft could not be run.
+    #[error("cannot run nft: {0}")]
+    Run(#[source] io::Error),
+    /// A switch of the kernel that is needed could not be set.
+    #[error("cannot set {name} to {value}: {source}: set it with `sysctl -w {name}={value}`")]
+    Sysctl {
+        /// As sysctl(8) writes it.
+        name: String,
+        /// What it has to be.
+        value: &'static str,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// Another published port has it: Docker's sentence.
+    #[error("Bind for {0} failed: port is already allocated")]
+    Allocated(SocketAddr),
+    /// A process has it: Docker's sentence, and where to look.
+    #[error(
+        "failed to bind host port for {published}: address already in use: find who has it with `ss -anp --{} sport = :{}`",
+        published.protocol, published.at().port()
+    )]
+    InUse {
+        /// What was to be published.
+        published: Published,
+    },
+    /// The host has no such address: Docker's sentence.
+    #[error(
+        "failed to bind host port for {published}: cannot assign requested address: no interface of this host has {}",
+        published.at().ip()
+    )]
+    NoAddress {
+        /// What was to be published.
+        published: Published,
+    },
+    /// Anything else the kernel says about a port.
+    #[error("failed to bind host port for {published}: {source}")]
+    Bind {
+        /// What was to be published.
+        published: Published,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// None of the ports to choose from is free.
+    #[error("cannot publish {publish}: all {} host ports are in use: give a wider range", publish.protocol)]
+    NoneFree {
+        /// What was to be published.
+        publish: Publish,
+    },
+    /// Neither the kernel nor a relay leads there.
+    #[error(
+        "cannot publish {publish}: SCTP is not carried on from ::1, nor from IPv6 to IPv4: use an address of the family that the container has"
+    )]
+    NoWay {
+        /// What was to be published.
+        publish: Publish,
+    },
+    /// The container has no address of the family.
+    #[error("cannot publish {publish}: the endpoint has no {} address", family(publish.host_ip))]
+    NoFamily {
+        /// What was to be published.
+        publish: Publish,
+    },
+}
+
+fn family(ip: Option<IpAddr>) -> &'static str {
+    match ip {
+        Some(IpAddr::V4(_)) => "IPv4",
+        Some(IpAddr::V6(_)) => "IPv6",
+        None => "IP",
+    }
+}
+
+impl GatewayError {
+    /// Whether somebody else has the port that was asked for: another may be chosen.
+    pub(super) fn is_taken(&self) -> bool {
+        matches!(self, Self::Allocated(_) | Self::InUse { .. })
+    }
+
+    /// Whether the kernel does not know the family of the address.
+    pub(super) fn lacks_family(&self) -> bool {
+        matches!(self, Self::Bind { source, .. }
+            if Errno::from_io_error(source) == Some(Errno::AFNOSUPPORT))
+    }
+
+    pub(super) fn bind(published: Published, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::AddrInUse => Self::InUse { published },
+            io::ErrorKind::AddrNotAvailable => Self::NoAddress { published },
+            _ => Self::Bind { published, source },
+        }
+    }
+
+    /// What nft's words mean.
+    pub(super) fn nft(words: &str) -> Self {
+        let lines = words.lines().map(str::trim).filter(|line| !line.is_empty());
+        let said = lines.take(3).collect::<Vec<_>>().join(" ");
+        // The kernel's EPERM; ENOENT, EOPNOTSUPP and EAFNOSUPPORT for an expression or family that it has not.
+        let means = |text: &str| words.contains(text);
+        if means("Operation not permitted") {
+            Self::NoRights
+        } else if ["No such file or directory", "not supported"].into_iter().any(means) {
+            Self::NoNat(said)
+        } else {
+            Self::Refused(said)
+        }
+    }
+}
+
+impl From<GatewayError> for Error {
+    fn from(error: GatewayError) -> Self {
+        let code = match &error {
+            GatewayError::Allocated(_) | GatewayError::InUse { .. } => ErrorKind::Conflict,
+            GatewayError::NoRights => ErrorKind::Forbidden,
+            GatewayError::NoAddress { .. } | GatewayError::NoFamily { .. } => ErrorKind::Invalid,
+            _ => ErrorKind::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vswitch_model::publish::Protocol;
+
+    use super::*;
+
+    #[test]
+    fn errors_say_what_to_do() {
+        let at = "0.0.0.0:8080".parse().unwrap();
+        let published = Published::new(Protocol::Tcp, at, "10.9.0.2:80".parse().unwrap()).unwrap();
+        let error = |kind: io::ErrorKind| GatewayError::bind(published, kind.into()).to_string();
+        assert_eq!(
+            GatewayError::Allocated(at).to_string(),
+            "Bind for 0.0.0.0:8080 failed: port is already allocated"
+        );
+        assert_eq!(
+            error(io::ErrorKind::AddrInUse),
+            "failed to bind host port for 0.0.0.0:8080:10.9.0.2:80/tcp: address already in use: find who has it \
+             with `ss -anp --tcp sport = :8080`"
+        );
+        assert_eq!(
+            error(io::ErrorKind::AddrNotAvailable),
+            "failed to bind host port for 0.0.0.0:8080:10.9.0.2:80/tcp: cannot assign requested address: no \
+             interface of this host has 0.0.0.0"
+        );
+        let publish: Publish = "[fd00::1]:8000-8001:80".parse().unwrap();
+        assert_eq!(
+            GatewayError::NoneFree { publish: publish.clone() }.to_string(),
+            "cannot publish [fd00::1]:8000-8001:80/tcp: all tcp host ports are in use: give a wider range"
+        );
+        assert_eq!(
+            GatewayError::NoWay { publish: publish.clone() }.to_string(),
+            "cannot publish [fd00::1]:8000-8001:80/tcp: SCTP is not carried on from ::1, nor from IPv6 to IPv4: use \
+             an address of the family that the container has"
+        );
+        assert_eq!(
+            GatewayError::NoFamily { publish }.to_string(),
+            "cannot publish [fd00::1]:8000-8001:80/tcp: the endpoint has no IPv6 address"
+        );
+    }
+
+    #[test]
+    fn words_of_nft_are_told_apart() {
+        let error = |words| GatewayError::nft(words).to_string();
+        assert_eq!(
+            error("netlink: Error: cache initialization failed: Operation not permitted\n"),
+            "no right to change the firewall: run as root, or with CAP_NET_ADMIN"
+        );
+        let lacks = error("internal:0:0-0: Error: Could not process rule: No such file or directory\n\n\n");
+        assert!(
+            lacks.starts_with("the kernel lacks what the gateway needs (internal:0:0-0: Error"),
+            "{lacks}"
+        );
+        assert_eq!(error("out of cheese\n"), "nft refuses the table inet vswitch: out of cheese");
+    }
+}

@@ -1,0 +1,332 @@
+//! The host's ports that are published, held by sockets.
+//!
+//! Packets to a published port are translated before any socket sees them, so a process that listens there would hear
+//! nothing and never know why. A bound socket keeps others from it: their `bind` fails, and the kernel does not choose
+//! the port for a connection. It does not listen, and it holds next to no datagrams: until the rules are there, TCP is
+//! refused and UDP is lost, as if nothing was there. What the kernel does not translate reaches the socket, which then is
+//! a [relay](super::relay)'s: it listens from the beginning.
+//!
+//! `SO_REUSEADDR` stays off for what does not listen. With it, a process that sets it too could bind the same port. The
+//! price is that a port counts as in use for a minute after a server there has closed connections (TIME_WAIT).
+//!
+//! Where a container engine holds ports itself, once we are done, ours are let go when they are published
+//! ([`Published::held`]): they were free until then, and no two published ports clash. Such are not relayed.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use rustix::io::Errno;
+use socket2::{Domain, Socket, Type};
+use tracing::warn;
+use vswitch_model::publish::{Protocol, Publish, Published};
+
+use super::{
+    GatewayError,
+    relay::{Relay, Relays},
+};
+
+/// Connections that wait to be taken by a relay.
+const BACKLOG: i32 = 128;
+
+/// How often a port is chosen for several addresses at once before none counts as free.
+const ATTEMPTS: usize = 64;
+
+/// Ports that are held.
+#[derive(Debug, Default)]
+pub(super) struct Ports {
+    held: BTreeMap<HostPort, Hold>,
+    relays: Relays,
+}
+
+/// A port of the host, in the order in which [`clash`] looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct HostPort {
+    protocol: Protocol,
+    port: u16,
+    ip: IpAddr,
+}
+
+#[derive(Debug)]
+struct Hold {
+    published: Published,
+    /// Bound; `None` where the kernel has no such protocol, or somebody else holds it.
+    socket: Option<Socket>,
+    /// Carries on what the kernel does not translate, once it is published.
+    relay: Option<Relay>,
+    /// Held for somebody who has not yet said that he publishes it.
+    reserved: bool,
+}
+
+impl HostPort {
+    fn of(published: &Published) -> Self {
+        let at = published.at();
+        Self { protocol: published.protocol, port: at.port(), ip: at.ip() }
+    }
+}
+
+impl Hold {
+    /// Sees to it that a relay leads where the port does, if one is needed.
+    fn relay(&mut self, relays: &mut Relays) -> io::Result<()> {
+        let (true, Some(socket)) = (self.published.is_relayed(), &self.socket) else { return Ok(()) };
+        let to = self.published.to();
+        if self.relay.as_ref().is_none_or(|relay| relay.to() != to) {
+            self.relay = None;
+            self.relay = Some(relays.begin(self.published.protocol, socket, to)?);
+        }
+        Ok(())
+    }
+}
+
+/// The one of `taken` that leaves no place for `wanted`: the same address, or all addresses, of one family.
+fn clash<T>(taken: &BTreeMap<HostPort, T>, wanted: HostPort) -> Option<HostPort> {
+    let (first, last) = match wanted.ip {
+        IpAddr::V4(_) => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::BROADCAST)),
+        IpAddr::V6(_) => (IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::from(u128::MAX))),
+    };
+    let range = HostPort { ip: first, ..wanted }..=HostPort { ip: last, ..wanted };
+    let mut taken = taken.range(range).map(|(&port, _)| port);
+    taken.find(|taken| taken.ip == wanted.ip || taken.ip.is_unspecified() || wanted.ip.is_unspecified())
+}
+
+/// Sorts out what no two may have: the ports that can be had together, and the errors of those that come too late.
+pub(super) fn sort<'a>(
+    published: impl IntoIterator<Item = &'a Published>,
+) -> (BTreeMap<HostPort, Published>, Vec<(Published, GatewayError)>) {
+    let (mut wanted, mut late) = (BTreeMap::new(), Vec::new());
+    for &published in published {
+        let port = HostPort::of(&published);
+        match clash(&wanted, port) {
+            Some(_) => late.push((published, GatewayError::Allocated(published.at()))),
+            None => drop(wanted.insert(port, published)),
+        }
+    }
+    (wanted, late)
+}
+
+impl Ports {
+    /// Holds the port of `published`.
+    fn hold(&mut self, published: &Published, reserved: bool) -> Result<(), GatewayError> {
+        let port = HostPort::of(published);
+        if clash(&self.held, port).is_some() {
+            return Err(GatewayError::Allocated(published.at()));
+        }
+        let socket = match published.held || reserved {
+            true => bind(published.protocol, published.at(), published.is_relayed())
+                .map_err(|error| GatewayError::bind(*published, error))?,
+            false => None,
+        };
+        self.held.insert(port, Hold { published: *published, socket, relay: None, reserved });
+        Ok(())
+    }
+
+    /// Chooses and holds host ports for all of `publish`, or for none.
+    pub(super) fn reserve(
+        &mut self,
+        publish: &[Publish],
+        addresses: &[IpAddr],
+    ) -> Result<Vec<Published>, GatewayError> {
+        let mut all = Vec::new();
+        for publish in publish {
+            match self.reserve_one(publish, addresses) {
+                Ok(published) => all.extend(published),
+                Err(error) => {
+                    self.release(&all);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    fn reserve_one(
+        &mut self,
+        publish: &Publish,
+        addresses: &[IpAddr],
+    ) -> Result<Vec<Published>, GatewayError> {
+        let pairs = pairs(publish, addresses);
+        if pairs.is_empty() {
+            return Err(GatewayError::NoFamily { publish: publish.clone() });
+        }
+        let mut all = Vec::new();
+        let mut hosts = publish.host.map(|range| range.ports());
+        for container in publish.container.ports() {
+            let one = match &mut hosts {
+                // As many as the container's: each has its own.
+                Some(hosts) if publish.container.len() == publish.host.map_or(0, |range| range.len()) => {
+                    hosts.next().map_or(Ok(Vec::new()), |host| self.at_port(publish, &pairs, host, container))
+                }
+                Some(hosts) => self.first_free(publish, &pairs, hosts, container),
+                None => self.any(publish, &pairs, container),
+            };
+            match one {
+                Ok(one) => all.extend(one),
+                Err(error) => {
+                    self.release(&all);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// One host port in all families, or in none.
+    fn at_port(
+        &mut self,
+        publish: &Publish,
+        pairs: &[(IpAddr, IpAddr)],
+        host: u16,
+        container: u16,
+    ) -> Result<Vec<Published>, GatewayError> {
+        let mut held = Vec::new();
+        for &(at, to) in pairs {
+            let (at, to) = (SocketAddr::new(at, host), SocketAddr::new(to, container));
+            let Some(published) = Published::new(publish.protocol, at, to) else { continue };
+            match self.hold(&published, true) {
+                Ok(()) => held.push(published),
+                // A host without IPv6 has no IPv6 addresses to publish at.
+                Err(error) if publish.host_ip.is_none() && error.lacks_family() => {}
+                Err(error) => {
+                    self.release(&held);
+                    return Err(error);
+                }
+            }
+        }
+        match held.is_empty() {
+            true => Err(GatewayError::NoWay { publish: publish.clone() }),
+            false => Ok(held),
+        }
+    }
+
+    fn first_free(
+        &mut self,
+        publish: &Publish,
+        pairs: &[(IpAddr, IpAddr)],
+        hosts: impl Iterator<Item = u16>,
+        container: u16,
+    ) -> Result<Vec<Published>, GatewayError> {
+        for host in hosts {
+            match self.at_port(publish, pairs, host, container) {
+                Err(error) if error.is_taken() => {}
+                other => return other,
+            }
+        }
+        Err(GatewayError::NoneFree { publish: publish.clone() })
+    }
+
+    /// A port that the kernel chooses, from `net.ipv4.ip_local_port_range`.
+    fn any(
+        &mut self,
+        publish: &Publish,
+        pairs: &[(IpAddr, IpAddr)],
+        container: u16,
+    ) -> Result<Vec<Published>, GatewayError> {
+        // Without sockets of the protocol, what is free is asked with another's.
+        let ask = |protocol| bind(protocol, SocketAddr::new(pairs[0].0, 0), false);
+        let free = || match ask(publish.protocol)? {
+            Some(socket) => Ok(Some(socket)),
+            None => ask(Protocol::Tcp),
+        };
+        let chosen = std::iter::from_fn(|| {
+            let socket: io::Result<Option<Socket>> = free();
+            // Closed before it is bound again, to all addresses that it is to have.
+            socket.ok().flatten()?.local_addr().ok()?.as_socket().map(|at| at.port())
+        });
+        self.first_free(publish, pairs, chosen.take(ATTEMPTS), container)
+    }
+
+    /// What is held and published.
+    pub(super) fn published(&self) -> BTreeMap<HostPort, Published> {
+        let held = self.held.iter().filter(|(_, hold)| !hold.reserved);
+        held.map(|(&port, hold)| (port, hold.published)).collect()
+    }
+
+    /// Lets go of what was reserved and will not be published.
+    pub(super) fn release(&mut self, published: &[Published]) {
+        for published in published {
+            let port = HostPort::of(published);
+            if self.held.get(&port).is_some_and(|hold| hold.reserved) {
+                self.held.remove(&port);
+            }
+        }
+    }
+
+    /// Holds what of `wanted` is not yet held; returns what could not be had.
+    ///
+    /// What is held and not wanted is let go first, except what is reserved.
+    pub(super) fn keep(&mut self, wanted: &BTreeMap<HostPort, Published>) -> Vec<(Published, GatewayError)> {
+        self.held.retain(|port, hold| hold.reserved || wanted.contains_key(port));
+        let mut failed = Vec::new();
+        for (port, published) in wanted {
+            match self.held.get_mut(port) {
+                // It may lead elsewhere now.
+                Some(hold) => hold.published = *published,
+                None => {
+                    if let Err(error) = self.hold(published, false) {
+                        failed.push((*published, error));
+                    }
+                }
+            }
+        }
+        failed
+    }
+
+    /// The ports of `wanted` are in use now: they are no longer a reservation, and lead to the container.
+    pub(super) fn commit(&mut self, wanted: &BTreeMap<HostPort, Published>) {
+        for port in wanted.keys() {
+            let Some(hold) = self.held.get_mut(port) else { continue };
+            hold.reserved = false;
+            hold.socket.take_if(|_| !hold.published.held);
+            if let Err(error) = hold.relay(&mut self.relays) {
+                warn!("{} is not relayed: {error}", hold.published);
+            }
+        }
+    }
+}
+
+/// From which address of the host to which of the container, at most one pair a family of the host's.
+///
+/// Where nothing leads from the one to the other, [`Published::new`] says so.
+fn pairs(publish: &Publish, addresses: &[IpAddr]) -> Vec<(IpAddr, IpAddr)> {
+    let of_host = match publish.host_ip {
+        Some(ip) => vec![ip],
+        None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+    };
+    let to = |at: &IpAddr| {
+        let of = |v4: bool| addresses.iter().find(|to| to.is_ipv4() == v4).copied();
+        of(at.is_ipv4()).or_else(|| if at.is_ipv6() { of(true) } else { None })
+    };
+    of_host.into_iter().filter_map(|at| Some((at, to(&at)?))).collect()
+}
+
+/// A socket that keeps others from the port, and hears if it is `relayed`. `None`: the kernel has no such protocol.
+fn bind(protocol: Protocol, at: SocketAddr, relayed: bool) -> io::Result<Option<Socket>> {
+    let (kind, number) = match protocol {
+        Protocol::Tcp => (Type::STREAM, socket2::Protocol::TCP),
+        Protocol::Udp => (Type::DGRAM, socket2::Protocol::UDP),
+        Protocol::Sctp => (Type::STREAM, socket2::Protocol::SCTP),
+    };
+    let socket = match Socket::new(Domain::for_address(at), kind, Some(number)) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::PROTONOSUPPORT) => return Ok(None),
+        other => other?,
+    };
+    if at.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    let listens = relayed && protocol == Protocol::Tcp;
+    if listens {
+        // The relay's own closed connections must not keep us from the port; who listens shares it with nobody.
+        socket.set_reuse_address(true)?;
+    }
+    if !relayed {
+        // The least the kernel allows, socket(7).
+        socket.set_recv_buffer_size(0)?;
+    }
+    socket.bind(&at.into())?;
+    if listens {
+        socket.listen(BACKLOG)?;
+    }
+    Ok(Some(socket))
+}

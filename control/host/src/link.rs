@@ -1,0 +1,528 @@
+//! Interfaces: how a container's end of a port is made, set up, looked at and taken away.
+//!
+//! [`Links`] is one netlink socket in one namespace, usable from any task. Setting up is three moves: take a
+//! [`Snapshot`] of the namespace, let [`plan::plan`] say what is missing (pure, tested without a kernel), and
+//! send just that. So setting up twice changes nothing, and a thousand interfaces cost one snapshot.
+//!
+//! Kernel defaults stay as they are inside containers (link-local addresses, MLD). What this leaves out: TAP
+//! devices are made by whoever will read them; promiscuity is the switch's business.
+
+mod error;
+pub mod plan;
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::{AsFd, AsRawFd},
+};
+
+use futures_util::TryStreamExt;
+use ipnet::IpNet;
+use rtnetlink::{
+    AddressMessageBuilder, Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    packet_route::{
+        AddressFamily,
+        address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
+        link::{
+            AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute, LinkFlags,
+            LinkMessage, State,
+        },
+        route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol},
+    },
+};
+use rustix::io::Errno;
+use tokio::{runtime, task::JoinHandle};
+use vswitch::addr::MacAddr;
+use vswitch_model::ifname::{IFNAME_MAX, check_ifname};
+
+pub use error::LinkError;
+pub use plan::{DefaultRoute, Snapshot, Step, Wanted, super_frame};
+
+use crate::netns::{Namespace, run_in};
+use vswitch_model::Name;
+
+/// The loopback interface's number: the first in every namespace.
+const LOOPBACK: u32 = 1;
+
+/// One netlink socket in one namespace.
+///
+/// Made inside a tokio runtime, which drives it until it is dropped.
+#[derive(Debug)]
+pub struct Links {
+    namespace: Namespace,
+    handle: Handle,
+    connection: JoinHandle<()>,
+}
+
+/// An interface as the kernel shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Link {
+    /// Its number in its namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// What somebody wrote on it (`ip link set … alias`).
+    pub alias: Option<String>,
+    /// Its MAC address, if it is an Ethernet interface.
+    pub mac: Option<MacAddr>,
+    /// Octets of the longest IP packet.
+    pub mtu: u32,
+    /// Packets that may wait to be sent.
+    pub txqueuelen: u32,
+    /// Octets of the longest super-frame.
+    pub super_frame: u32,
+    /// Whether somebody set it up.
+    pub up: bool,
+    /// Whether it is up and has a carrier: something stands behind it.
+    pub running: bool,
+    /// What went through it.
+    pub counters: LinkCounters,
+}
+
+/// What went through an interface, seen from its namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct LinkCounters {
+    /// Packets it received.
+    pub rx_packets: u64,
+    /// Packets it sent.
+    pub tx_packets: u64,
+    /// Received packets the kernel dropped.
+    pub rx_dropped: u64,
+    /// Packets to send the kernel dropped: for a TAP, its queue was full.
+    pub tx_dropped: u64,
+}
+
+impl Links {
+    /// Opens a netlink socket inside `namespace`.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn open(namespace: Namespace) -> Result<Self, LinkError> {
+        let runtime = runtime::Handle::current();
+        let opened = run_in(&namespace, || {
+            let _guard = runtime.enter();
+            rtnetlink::new_connection()
+        });
+        let (connection, handle, _unsolicited) = opened
+            .and_then(|result| result)
+            .map_err(|error| LinkError::Open(namespace.to_string(), error))?;
+        Ok(Self { namespace, handle, connection: tokio::spawn(connection) })
+    }
+
+    /// The namespace these interfaces stand in.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Every interface of the namespace.
+    pub async fn all(&self) -> Result<Vec<Link>, LinkError> {
+        let links = self.handle.link().get().execute().map_ok(read_link);
+        links.try_collect().await.map_err(|error| self.error("list the interfaces", error))
+    }
+
+    /// The interface named `ifname`.
+    ///
+    /// # Errors
+    /// [`LinkError::NoInterface`] when there is none.
+    pub async fn link(&self, ifname: &str) -> Result<Link, LinkError> {
+        let found = self.find(ifname).await?;
+        found.ok_or_else(|| LinkError::NoInterface(ifname.into(), self.namespace.to_string()))
+    }
+
+    /// The addresses of `link`, those that the kernel gave it by itself among them.
+    pub async fn addresses(&self, link: &Link) -> Result<Vec<IpNet>, LinkError> {
+        let error = |error| self.error("list the addresses", error);
+        let all: Vec<_> = self.handle.address().get().execute().try_collect().await.map_err(error)?;
+        let its = all.iter().filter(|message| message.header.index == link.index);
+        Ok(its.filter_map(read_address).collect())
+    }
+
+    /// The interface that has the address `address`, if one does.
+    pub async fn with_address(&self, address: IpAddr) -> Result<Option<Link>, LinkError> {
+        let error = |error| self.error("list the addresses", error);
+        let addresses: Vec<_> = self.handle.address().get().execute().try_collect().await.map_err(error)?;
+        let has = |message: &&AddressMessage| {
+            message.attributes.iter().any(|attribute| {
+                matches!(attribute, AddressAttribute::Local(it) | AddressAttribute::Address(it) if *it == address)
+            })
+        };
+        let Some(found) = addresses.iter().find(has) else { return Ok(None) };
+        Ok(self.all().await?.into_iter().find(|link| link.index == found.header.index))
+    }
+
+    /// Where the main table's routes lead, and by which interface; a default route leads to a prefix of length 0. Routes
+    /// from router advertisements come and go by themselves and are left out, and so are those to single addresses.
+    pub async fn routes(&self) -> Result<Vec<(IpNet, String)>, LinkError> {
+        let names: HashMap<u32, String> =
+            self.all().await?.into_iter().map(|it| (it.index, it.name)).collect();
+        let error = |error| self.error("list the routes", error);
+        let mut routes = Vec::new();
+        let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
+        for family in [v4, v6] {
+            let mut dump = self.handle.route().get(family).execute();
+            while let Some(message) = dump.try_next().await.map_err(error)? {
+                if let Some((net, index)) = read_route(&message) {
+                    routes.extend(names.get(&index).map(|name| (net, name.clone())));
+                }
+            }
+        }
+        Ok(routes)
+    }
+
+    /// Whether there is an interface named `ifname`.
+    pub async fn exists(&self, ifname: &str) -> Result<bool, LinkError> {
+        Ok(self.find(ifname).await?.is_some())
+    }
+
+    /// Fails with a sentence when `ifname` cannot be made here: it is no legal name, or taken.
+    pub async fn check_free(&self, ifname: &str) -> Result<(), LinkError> {
+        check_ifname(ifname)?;
+        match self.exists(ifname).await? {
+            true => Err(LinkError::NameTaken(ifname.into(), self.namespace.to_string())),
+            false => Ok(()),
+        }
+    }
+
+    /// Makes an existing interface what `wanted` says; see [`Links::configure_all`].
+    pub async fn configure(&self, wanted: &Wanted) -> Result<(), LinkError> {
+        let mut snapshot = self.snapshot().await?;
+        self.bring_about(&mut snapshot, wanted).await
+    }
+
+    /// Makes existing interfaces what `wanted` says: MAC, MTU, queue, addresses, up, default routes; and the
+    /// loopback up. What is so already is left alone. The outer error says that nothing could be looked at or
+    /// done; the inner results stand in the order of `wanted`.
+    pub async fn configure_all(&self, wanted: &[Wanted]) -> Result<Vec<Result<(), LinkError>>, LinkError> {
+        let mut snapshot = self.snapshot().await?;
+        let mut results = Vec::with_capacity(wanted.len());
+        for wanted in wanted {
+            results.push(self.bring_about(&mut snapshot, wanted).await);
+        }
+        Ok(results)
+    }
+
+    /// Makes a veth pair: `host` here, its peer straight in `peer`'s namespace as `ifname`.
+    ///
+    /// The host's end is set up, with the same MTU, and makes itself no IPv6 link-local address: it belongs to
+    /// the switch, not to the host's stack. The peer is left as the kernel makes it, for [`Links::configure`].
+    /// On failure nothing remains.
+    pub async fn create_veth(
+        &self,
+        host: &str,
+        peer: &Self,
+        ifname: &str,
+        mtu: u16,
+    ) -> Result<(), LinkError> {
+        self.check_free(host).await?;
+        peer.check_free(ifname).await?;
+        let peer_end = LinkMessageBuilder::<LinkUnspec>::default()
+            .name(ifname)
+            .mtu(mtu.into())
+            .setns_by_fd(peer.namespace.as_fd().as_raw_fd())
+            .build();
+        let pair = LinkMessageBuilder::<LinkVeth>::new(host, ifname)
+            .mtu(mtu.into())
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer_end)))
+            .build();
+        self.handle
+            .link()
+            .add(pair)
+            .execute()
+            .await
+            .map_err(|error| self.error("make the veth pair", error))?;
+        let finished = self.finish_host_end(host).await;
+        if finished.is_err() {
+            let _ = self.delete(host).await;
+        }
+        finished
+    }
+
+    /// Writes on an interface whose it is.
+    pub async fn set_alias(&self, ifname: &str, alias: &str) -> Result<(), LinkError> {
+        let index = self.link(ifname).await?.index;
+        let message = LinkUnspec::new_with_index(index)
+            .append_extra_attribute(LinkAttribute::IfAlias(alias.to_owned()))
+            .build();
+        let set = self.handle.link().set(message).execute().await;
+        set.map_err(|error| self.error(&format!("write on {ifname}"), error))
+    }
+
+    /// Takes an interface away; of a veth pair, both ends. Answers whether there was one.
+    pub async fn delete(&self, ifname: &str) -> Result<bool, LinkError> {
+        let Some(link) = self.find(ifname).await? else { return Ok(false) };
+        match self.handle.link().del(link.index).execute().await {
+            Err(error) if error::errno(&error) == Some(Errno::NODEV) => Ok(false),
+            result => result.map(|()| true).map_err(|error| self.error(&format!("delete {ifname}"), error)),
+        }
+    }
+
+    async fn find(&self, ifname: &str) -> Result<Option<Link>, LinkError> {
+        match self.handle.link().get().match_name(ifname).execute().try_next().await {
+            Ok(message) => Ok(message.map(read_link)),
+            Err(error) if error::errno(&error) == Some(Errno::NODEV) => Ok(None),
+            Err(error) => Err(self.error(&format!("look for {ifname}"), error)),
+        }
+    }
+
+    async fn finish_host_end(&self, host: &str) -> Result<(), LinkError> {
+        let index = self.link(host).await?.index;
+        // Two requests: in one, the kernel would set the link up before it reads the address mode.
+        let quiet = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+        let quiet = LinkUnspec::new_with_index(index)
+            .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![quiet]))
+            .build();
+        match self.handle.link().set(quiet).execute().await {
+            // A kernel without IPv6 has nothing to keep quiet.
+            Err(error) if error::errno(&error) == Some(Errno::AFNOSUPPORT) => {}
+            result => result.map_err(|error| self.error(&format!("set up {host}"), error))?,
+        }
+        let up = LinkUnspec::new_with_index(index).up().build();
+        self.handle
+            .link()
+            .set(up)
+            .execute()
+            .await
+            .map_err(|error| self.error(&format!("set {host} up"), error))
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot, LinkError> {
+        let error = |error| self.error("look at the interfaces", error);
+        let mut snapshot = Snapshot::new(self.namespace.to_string(), self.all().await?);
+        let mut addresses = self.handle.address().get().execute();
+        while let Some(message) = addresses.try_next().await.map_err(error)? {
+            if let Some(net) = read_address(&message) {
+                snapshot.add_address(message.header.index, net);
+            }
+        }
+        let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
+        // One after the other: a socket has one dump at a time, and the second is refused with EBUSY while the first is
+        // being read (netlink_dump_start in net/netlink/af_netlink.c).
+        for family in [v4, v6] {
+            let mut routes = self.handle.route().get(family).execute();
+            while let Some(message) = routes.try_next().await.map_err(error)? {
+                if let Some(route) = read_default_route(&message) {
+                    snapshot.add_route(route);
+                }
+            }
+        }
+        Ok(snapshot)
+    }
+
+    async fn bring_about(&self, snapshot: &mut Snapshot, wanted: &Wanted) -> Result<(), LinkError> {
+        for step in plan::plan(snapshot, wanted)? {
+            let done = self.perform(&step).await;
+            // What is there already, or gone already, is what was asked for: somebody else was faster.
+            match (&step, done.as_ref().err().and_then(error::errno)) {
+                (Step::AddAddress { .. } | Step::AddRoute(_), Some(Errno::EXIST)) => {}
+                (Step::DeleteAddress { .. }, Some(Errno::ADDRNOTAVAIL)) => {}
+                (Step::DeleteRoute(_), Some(Errno::SRCH)) => {}
+                _ => done
+                    .map_err(|error| LinkError::of_step(&step, wanted, &self.namespace.to_string(), error))?,
+            }
+            snapshot.note(&step);
+        }
+        Ok(())
+    }
+
+    async fn perform(&self, step: &Step) -> Result<(), rtnetlink::Error> {
+        match step {
+            Step::LoopbackUp => {
+                self.handle.link().set(LinkUnspec::new_with_index(LOOPBACK).up().build()).execute().await
+            }
+            Step::SetLink { index, mac, mtu, txqueuelen, super_frame, up } => {
+                let mut message = LinkUnspec::new_with_index(*index);
+                if let Some(mac) = mac {
+                    message = message.address(mac.0.to_vec());
+                }
+                if let Some(mtu) = mtu {
+                    message = message.mtu(*mtu);
+                }
+                if let Some(length) = txqueuelen {
+                    message = message.txqueuelen(*length);
+                }
+                if let Some(octets) = super_frame {
+                    message = message.append_extra_attribute(LinkAttribute::GsoMaxSize(*octets));
+                }
+                if *up {
+                    message = message.up();
+                }
+                self.handle.link().set(message.build()).execute().await
+            }
+            Step::AddAddress { index, net } => {
+                let mut request = self.handle.address().add(*index, net.addr(), net.prefix_len());
+                if net.addr().is_ipv6() {
+                    // The switch's owner gives addresses out once; probing for duplicates (RFC 4862 section 5.4)
+                    // would keep the container mute for its first second.
+                    request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+                }
+                request.execute().await
+            }
+            Step::DeleteAddress { index, net } => {
+                let message = match net {
+                    IpNet::V4(net) => AddressMessageBuilder::<Ipv4Addr>::new()
+                        .index(*index)
+                        .address(net.addr(), net.prefix_len())
+                        .build(),
+                    IpNet::V6(net) => AddressMessageBuilder::<Ipv6Addr>::new()
+                        .index(*index)
+                        .address(net.addr(), net.prefix_len())
+                        .build(),
+                };
+                self.handle.address().del(message).execute().await
+            }
+            Step::AddRoute(route) => self.handle.route().add(default_route(route)).execute().await,
+            Step::DeleteRoute(route) => self.handle.route().del(default_route(route)).execute().await,
+        }
+    }
+
+    fn error(&self, doing: &str, error: rtnetlink::Error) -> LinkError {
+        LinkError::os(doing, &self.namespace.to_string(), error)
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+/// What the host's end of a port's veth pair is called: `vs-` and the port's name, or as much of it as fits
+/// and eight hexadecimal digits of its hash. The same name gives the same answer for ever.
+pub fn host_ifname(port: &Name) -> String {
+    let name = port.as_str();
+    if name.len() <= IFNAME_MAX - 3 {
+        return format!("vs-{name}");
+    }
+    // FNV-1a, 32 bit: stable across versions, which std's hasher does not promise.
+    let hash =
+        name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("vs-{}{hash:08x}", &name[..4])
+}
+
+fn read_link(message: LinkMessage) -> Link {
+    let up = message.header.flags.contains(LinkFlags::Up);
+    let mut link = Link { index: message.header.index, up, ..Link::default() };
+    let mut state = State::Unknown;
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+            LinkAttribute::Address(octets) => link.mac = octets.try_into().ok().map(MacAddr),
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::TxQueueLen(length) => link.txqueuelen = length,
+            LinkAttribute::GsoMaxSize(octets) => link.super_frame = octets,
+            LinkAttribute::OperState(oper) => state = oper,
+            LinkAttribute::Stats64(stats) => {
+                link.counters = LinkCounters {
+                    rx_packets: stats.rx_packets,
+                    tx_packets: stats.tx_packets,
+                    rx_dropped: stats.rx_dropped,
+                    tx_dropped: stats.tx_dropped,
+                };
+            }
+            _ => {}
+        }
+    }
+    // Some drivers never say more than "unknown" while they work (RFC 2863 section 3.1.14).
+    link.running = up && matches!(state, State::Up | State::Unknown);
+    link
+}
+
+fn read_address(message: &AddressMessage) -> Option<IpNet> {
+    // IFA_LOCAL is the address, IFA_ADDRESS the peer's on point-to-point links; IPv6 sends the latter alone.
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    });
+    IpNet::new(local.or(address)?, message.header.prefix_len).ok()
+}
+
+fn read_route(message: &RouteMessage) -> Option<(IpNet, u32)> {
+    let header = &message.header;
+    if header.table != RouteHeader::RT_TABLE_MAIN || header.protocol == RouteProtocol::Ra {
+        return None;
+    }
+    let any = match header.address_family {
+        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        _ => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let (mut to, mut index) = (any, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => to = IpAddr::V4(*address),
+            RouteAttribute::Destination(RouteAddress::Inet6(address)) => to = IpAddr::V6(*address),
+            RouteAttribute::Oif(oif) => index = Some(*oif),
+            _ => {}
+        }
+    }
+    let net = IpNet::new(to, header.destination_prefix_length).ok()?;
+    let is_place = net.prefix_len() < net.max_prefix_len() && !net.addr().is_multicast();
+    let is_link_local = matches!(net.addr(), IpAddr::V6(address) if address.is_unicast_link_local());
+    (is_place && !is_link_local).then_some((net, index?))
+}
+
+fn read_default_route(message: &RouteMessage) -> Option<DefaultRoute> {
+    let header = &message.header;
+    // Routes from router advertisements come and go by themselves and stand beside ours.
+    let ours = header.table == RouteHeader::RT_TABLE_MAIN && header.protocol != RouteProtocol::Ra;
+    if header.destination_prefix_length != 0 || !ours {
+        return None;
+    }
+    let mut gateway = None;
+    let mut index = None;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(IpAddr::V4(*address)),
+            RouteAttribute::Gateway(RouteAddress::Inet6(address)) => gateway = Some(IpAddr::V6(*address)),
+            RouteAttribute::Oif(oif) => index = Some(*oif),
+            _ => {}
+        }
+    }
+    Some(DefaultRoute { index: index?, gateway: gateway? })
+}
+
+fn default_route(route: &DefaultRoute) -> RouteMessage {
+    match route.gateway {
+        IpAddr::V4(gateway) => {
+            RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(route.index).build()
+        }
+        IpAddr::V6(gateway) => {
+            RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).output_interface(route.index).build()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interface_names_the_kernel_takes() {
+        for good in ["eth0", "a", "vs-web", "br.10", "fifteen-letters"] {
+            assert!(check_ifname(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "a b", "a:b", "eth%d", "sixteen-letters-", "é"] {
+            assert!(check_ifname(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn host_ends_have_short_lasting_names() {
+        let host = |name: &str| host_ifname(&name.parse().unwrap());
+        assert_eq!(host("web"), "vs-web");
+        assert_eq!(host("twelve-chars"), "vs-twelve-chars");
+        assert_eq!(host("thirteen-char").len(), IFNAME_MAX);
+        assert_ne!(host("a-very-long-name-1"), host("a-very-long-name-2"));
+        assert_eq!(host("a-very-long-name-1"), "vs-a-vedcb1b6f6");
+        assert!(check_ifname(&host(&"x".repeat(63))).is_ok());
+    }
+}

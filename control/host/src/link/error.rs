@@ -1,0 +1,166 @@
+//! What can go wrong with an interface, as sentences.
+
+use std::{io, net::IpAddr};
+
+use ipnet::IpNet;
+use rustix::io::Errno;
+
+use vswitch_model::ifname::InvalidIfName;
+
+use super::plan::{Step, Wanted};
+
+/// Why an interface could not be made or set up. `web` below stands for the namespace as its caller named it.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// Not a valid interface name.
+    #[error(transparent)]
+    BadName(#[from] InvalidIfName),
+    /// No interface of that name: (name, namespace).
+    #[error("no interface {0} in namespace {1}")]
+    NoInterface(String, String),
+    /// The name is in use: (name, namespace).
+    #[error("{0} already exists in namespace {1}: choose another --ifname or delete it")]
+    NameTaken(String, String),
+    /// The address is on another interface of the namespace.
+    #[error(
+        "{address} is already on {other} in namespace {namespace}: choose another address or remove it there"
+    )]
+    AddressTaken {
+        /// The address.
+        address: IpAddr,
+        /// The interface that has it.
+        other: String,
+        /// Where.
+        namespace: String,
+    },
+    /// Another interface has the default route.
+    #[error(
+        "namespace {namespace} already has a default route by {via} on {other}: leave the gateway {gateway} out or delete that route"
+    )]
+    RouteTaken {
+        /// The gateway asked for.
+        gateway: IpAddr,
+        /// The gateway in place.
+        via: IpAddr,
+        /// The interface of the route in place.
+        other: String,
+        /// Where.
+        namespace: String,
+    },
+    /// No address of the interface reaches the gateway.
+    #[error(
+        "gateway {gateway} is in no subnet of {ifname}: give {ifname} an address in the gateway's subnet"
+    )]
+    GatewayUnreachable {
+        /// The gateway.
+        gateway: IpAddr,
+        /// The interface.
+        ifname: String,
+    },
+    /// The kernel has IPv6 switched off there.
+    #[error(
+        "{address} cannot be set: IPv6 is off on {ifname} in namespace {namespace} (sysctl disable_ipv6, or an MTU below 1280)"
+    )]
+    Ipv6Off {
+        /// The address.
+        address: IpNet,
+        /// The interface.
+        ifname: String,
+        /// Where.
+        namespace: String,
+    },
+    /// The kernel wants CAP_NET_ADMIN: (what was tried, namespace).
+    #[error("no right to {0} in namespace {1}: run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN")]
+    NoRights(String, String),
+    /// The namespace could not be entered, or gave no socket: (namespace, cause).
+    #[error("{1}")]
+    Open(String, #[source] io::Error),
+    /// Anything else the kernel says: (what was tried, namespace, cause).
+    #[error("cannot {0} in namespace {1}: {2}")]
+    Os(String, String, #[source] io::Error),
+}
+
+impl LinkError {
+    /// What kind of failure it is, in the standard library's words.
+    pub fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::BadName(_) | Self::GatewayUnreachable { .. } | Self::Ipv6Off { .. } => {
+                io::ErrorKind::InvalidInput
+            }
+            Self::NoInterface(..) => io::ErrorKind::NotFound,
+            Self::NameTaken(..) | Self::AddressTaken { .. } | Self::RouteTaken { .. } => {
+                io::ErrorKind::AlreadyExists
+            }
+            Self::NoRights(..) => io::ErrorKind::PermissionDenied,
+            Self::Open(_, source) | Self::Os(_, _, source) => source.kind(),
+        }
+    }
+
+    pub(super) fn os(doing: &str, namespace: &str, error: rtnetlink::Error) -> Self {
+        match errno(&error) {
+            Some(Errno::PERM | Errno::ACCESS) => Self::NoRights(doing.into(), namespace.into()),
+            Some(errno) => Self::Os(doing.into(), namespace.into(), errno.into()),
+            None => Self::Os(doing.into(), namespace.into(), io::Error::other(error.to_string())),
+        }
+    }
+
+    pub(super) fn of_step(step: &Step, wanted: &Wanted, namespace: &str, error: rtnetlink::Error) -> Self {
+        let ifname = &wanted.ifname;
+        match (step, errno(&error)) {
+            (
+                Step::AddAddress { net: address @ IpNet::V6(_), .. },
+                Some(Errno::ACCESS | Errno::NODEV | Errno::INVAL),
+            ) => Self::Ipv6Off { address: *address, ifname: ifname.clone(), namespace: namespace.into() },
+            (Step::AddRoute(route), Some(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::INVAL)) => {
+                Self::GatewayUnreachable { gateway: route.gateway, ifname: ifname.clone() }
+            }
+            _ => Self::os(&step.describe(ifname), namespace, error),
+        }
+    }
+}
+
+/// The kernel's error number, if it was the kernel that refused.
+pub(super) fn errno(error: &rtnetlink::Error) -> Option<Errno> {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => {
+            Some(Errno::from_raw_os_error(message.raw_code().checked_neg()?))
+        }
+        _ => None,
+    }
+}
+
+impl From<LinkError> for vswitch_model::Error {
+    fn from(error: LinkError) -> Self {
+        Self::new(error.kind().into(), error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rtnetlink::packet_core::ErrorMessage;
+    use std::num::NonZeroI32;
+
+    fn kernel_says(errno: Errno) -> rtnetlink::Error {
+        let mut message = ErrorMessage::default();
+        message.code = NonZeroI32::new(-errno.raw_os_error());
+        rtnetlink::Error::NetlinkError(message)
+    }
+
+    #[test]
+    fn the_kernels_numbers_become_sentences() {
+        let refused = LinkError::os("delete eth0", "web", kernel_says(Errno::PERM));
+        assert_eq!(
+            refused.to_string(),
+            "no right to delete eth0 in namespace web: run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"
+        );
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+        let other = LinkError::os("delete eth0", "web", kernel_says(Errno::BUSY));
+        assert_eq!(
+            other.to_string(),
+            "cannot delete eth0 in namespace web: Device or resource busy (os error 16)"
+        );
+        let own = LinkError::os("delete eth0", "web", rtnetlink::Error::RequestFailed);
+        assert_eq!(own.to_string(), "cannot delete eth0 in namespace web: A netlink request failed");
+    }
+}

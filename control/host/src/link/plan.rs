@@ -1,0 +1,370 @@
+//! What must be done to make an interface what it shall be: a pure function of what is there.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+};
+
+use ipnet::IpNet;
+use vswitch::addr::MacAddr;
+use vswitch_vxlan::encap::longest_super_frame;
+
+use super::{LOOPBACK, Link, LinkError};
+use vswitch_model::InterfaceSpec;
+
+/// How an interface that exists shall be.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Its name.
+    pub ifname: String,
+    /// Its MAC, addresses and gateways.
+    pub spec: InterfaceSpec,
+    /// What was set up the last time. Addresses and gateways in here that `spec` has no longer are removed;
+    /// anything that somebody else put there stays.
+    pub before: Option<InterfaceSpec>,
+    /// Octets of the longest IP packet; left alone unless told.
+    pub mtu: Option<u16>,
+    /// Packets that may wait to be sent; left alone unless told.
+    pub txqueuelen: Option<u32>,
+    /// Octets of the longest super-frame (`gso_max_size`); left alone unless told.
+    pub super_frame: Option<u32>,
+}
+
+/// The `gso_max_size` of an interface whose packets, of `mtu` octets, cross a tunnel: what a sender hands over at once is to leave at
+/// once.
+pub fn super_frame(mtu: u16) -> u32 {
+    // TCP fills what is left after room for all headers there may be (MAX_TCP_HEADER, include/net/tcp.h; 320 octets where no
+    // larger link layers are built in) and one octet (`sk_dst_gso_max_size`, net/core/sock.c).
+    const RESERVED: usize = 320 + 1;
+    u32::try_from(longest_super_frame(mtu) + RESERVED).unwrap_or(u32::MAX)
+}
+
+/// A route to everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DefaultRoute {
+    /// The interface's number.
+    pub index: u32,
+    /// The next hop.
+    pub gateway: IpAddr,
+}
+
+/// One request to the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Set the loopback interface up.
+    LoopbackUp,
+    /// Change what is `Some`, and set up if `up`.
+    SetLink {
+        /// The interface's number.
+        index: u32,
+        /// The new MAC.
+        mac: Option<MacAddr>,
+        /// The new MTU.
+        mtu: Option<u32>,
+        /// The new queue length.
+        txqueuelen: Option<u32>,
+        /// The new length of super-frames.
+        super_frame: Option<u32>,
+        /// Whether to set it up.
+        up: bool,
+    },
+    /// Give the interface an address.
+    AddAddress {
+        /// The interface's number.
+        index: u32,
+        /// The address and its prefix length.
+        net: IpNet,
+    },
+    /// Take an address away.
+    DeleteAddress {
+        /// The interface's number.
+        index: u32,
+        /// The address and its prefix length.
+        net: IpNet,
+    },
+    /// Add a default route.
+    AddRoute(DefaultRoute),
+    /// Remove a default route.
+    DeleteRoute(DefaultRoute),
+}
+
+impl Step {
+    /// What the step does, to follow "cannot".
+    pub(super) fn describe(&self, ifname: &str) -> String {
+        match self {
+            Self::LoopbackUp => "set the loopback interface up".into(),
+            Self::SetLink { mac, mtu, .. } => {
+                let mac = mac.map(|mac| format!(" the MAC {mac},")).unwrap_or_default();
+                let mtu = mtu.map(|mtu| format!(" the MTU {mtu},")).unwrap_or_default();
+                format!("give {ifname}{mac}{mtu} its state")
+            }
+            Self::AddAddress { net, .. } => format!("give {ifname} the address {net}"),
+            Self::DeleteAddress { net, .. } => format!("take {net} from {ifname}"),
+            Self::AddRoute(route) => format!("add the default route by {} on {ifname}", route.gateway),
+            Self::DeleteRoute(route) => format!("delete the default route by {} on {ifname}", route.gateway),
+        }
+    }
+}
+
+/// What stands in a namespace: its interfaces, addresses and default routes.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    namespace: String,
+    links: HashMap<String, Link>,
+    loopback_up: bool,
+    addresses: HashMap<IpAddr, Vec<(u32, u8)>>,
+    routes: Vec<DefaultRoute>,
+}
+
+impl Snapshot {
+    /// A namespace with these interfaces, no address and no route yet; `namespace` is for messages.
+    pub fn new(namespace: String, links: Vec<Link>) -> Self {
+        let loopback_up = links.iter().any(|link| link.index == LOOPBACK && link.up);
+        let links = links.into_iter().map(|link| (link.name.clone(), link)).collect();
+        Self { namespace, links, loopback_up, ..Self::default() }
+    }
+
+    /// Notes an address on interface `index`.
+    pub fn add_address(&mut self, index: u32, net: IpNet) {
+        self.addresses.entry(net.addr()).or_default().push((index, net.prefix_len()));
+    }
+
+    /// Notes a default route.
+    pub fn add_route(&mut self, route: DefaultRoute) {
+        self.routes.push(route);
+    }
+
+    /// Notes that a step was done, so that the next plan starts from there. Interfaces are not tracked:
+    /// nobody asks for the same one twice.
+    pub(super) fn note(&mut self, step: &Step) {
+        match step {
+            Step::LoopbackUp => self.loopback_up = true,
+            Step::SetLink { .. } => {}
+            Step::AddAddress { index, net } => self.add_address(*index, *net),
+            Step::DeleteAddress { index, net } => {
+                if let Some(places) = self.addresses.get_mut(&net.addr()) {
+                    places.retain(|place| *place != (*index, net.prefix_len()));
+                }
+            }
+            Step::AddRoute(route) => self.add_route(*route),
+            Step::DeleteRoute(route) => self.routes.retain(|other| other != route),
+        }
+    }
+
+    fn has(&self, index: u32, net: IpNet) -> bool {
+        self.addresses.get(&net.addr()).is_some_and(|places| places.contains(&(index, net.prefix_len())))
+    }
+
+    fn name_of(&self, index: u32) -> String {
+        let link = self.links.values().find(|link| link.index == index);
+        link.map_or_else(|| format!("interface {index}"), |link| link.name.clone())
+    }
+}
+
+/// The requests that make the interface what `wanted` says, in an order the kernel accepts; none if it is so.
+///
+/// # Errors
+/// When the interface is missing, or an address or default route belongs to another interface.
+pub fn plan(snapshot: &Snapshot, wanted: &Wanted) -> Result<Vec<Step>, LinkError> {
+    let missing = || LinkError::NoInterface(wanted.ifname.clone(), snapshot.namespace.clone());
+    let link = snapshot.links.get(&wanted.ifname).ok_or_else(missing)?;
+    check_addresses(snapshot, link, wanted)?;
+    check_routes(snapshot, link, wanted)?;
+    let mut steps = Vec::new();
+    if !snapshot.loopback_up {
+        steps.push(Step::LoopbackUp);
+    }
+    steps.extend(plan_link(link, wanted));
+    plan_addresses(snapshot, link, wanted, &mut steps);
+    Ok(steps)
+}
+
+fn check_addresses(snapshot: &Snapshot, link: &Link, wanted: &Wanted) -> Result<(), LinkError> {
+    // Link-local addresses are per interface (RFC 4291 section 2.5.6); all others must be unique.
+    let unique = wanted.spec.address.iter().map(IpNet::addr).filter(|address| !is_link_local(*address));
+    for address in unique {
+        let places = snapshot.addresses.get(&address).map_or(&[][..], Vec::as_slice);
+        if let Some((other, _)) = places.iter().find(|(index, _)| *index != link.index) {
+            let (other, namespace) = (snapshot.name_of(*other), snapshot.namespace.clone());
+            return Err(LinkError::AddressTaken { address, other, namespace });
+        }
+    }
+    Ok(())
+}
+
+fn check_routes(snapshot: &Snapshot, link: &Link, wanted: &Wanted) -> Result<(), LinkError> {
+    for gateway in wanted.spec.gateway.iter().copied() {
+        let same_family = |route: &&DefaultRoute| route.gateway.is_ipv4() == gateway.is_ipv4();
+        let elsewhere = snapshot.routes.iter().filter(same_family).find(|route| route.index != link.index);
+        if let Some(route) = elsewhere {
+            let (via, other, namespace) =
+                (route.gateway, snapshot.name_of(route.index), snapshot.namespace.clone());
+            return Err(LinkError::RouteTaken { gateway, via, other, namespace });
+        }
+    }
+    Ok(())
+}
+
+fn plan_link(link: &Link, wanted: &Wanted) -> Option<Step> {
+    let mac = wanted.spec.mac.filter(|mac| link.mac != Some(*mac));
+    let mtu = wanted.mtu.map(u32::from).filter(|mtu| link.mtu != *mtu);
+    let txqueuelen = wanted.txqueuelen.filter(|length| link.txqueuelen != *length);
+    let super_frame = wanted.super_frame.filter(|octets| link.super_frame != *octets);
+    let up = !link.up && wanted.spec.bare.is_none();
+    let needed = up || mac.is_some() || mtu.is_some() || txqueuelen.is_some() || super_frame.is_some();
+    needed.then_some(Step::SetLink { index: link.index, mac, mtu, txqueuelen, super_frame, up })
+}
+
+fn plan_addresses(snapshot: &Snapshot, link: &Link, wanted: &Wanted, steps: &mut Vec<Step>) {
+    let (index, spec) = (link.index, &wanted.spec);
+    let before = wanted.before.as_ref();
+    let old_routes = snapshot.routes.iter().filter(|route| {
+        let replaced = spec.gateway.iter().any(|new| new.is_ipv4() == route.gateway.is_ipv4());
+        let dropped = before.is_some_and(|before| before.gateway.contains(&route.gateway));
+        route.index == index && !spec.gateway.contains(&route.gateway) && (replaced || dropped)
+    });
+    steps.extend(old_routes.map(|route| Step::DeleteRoute(*route)));
+
+    let old_addresses = before.into_iter().flat_map(|before| &before.address).copied();
+    let old_addresses: Vec<IpNet> =
+        old_addresses.filter(|net| !spec.address.contains(net) && snapshot.has(index, *net)).collect();
+    steps.extend(old_addresses.iter().map(|net| Step::DeleteAddress { index, net: *net }));
+
+    // Taking an IPv4 address away, the kernel may take others of its subnet and routes with it
+    // (promote_secondaries is off by default): ask for all again, what still stands is no error.
+    let renew = |address: IpAddr| address.is_ipv4() && old_addresses.iter().any(|net| net.addr().is_ipv4());
+    let new_addresses = spec.address.iter().filter(|net| renew(net.addr()) || !snapshot.has(index, **net));
+    steps.extend(new_addresses.map(|net| Step::AddAddress { index, net: *net }));
+
+    // The kernel drops IPv4 routes of an interface that is down; the snapshot shows what is left.
+    let routes = spec.gateway.iter().map(|gateway| DefaultRoute { index, gateway: *gateway });
+    let new_routes = routes.filter(|route| renew(route.gateway) || !snapshot.routes.contains(route));
+    steps.extend(new_routes.map(Step::AddRoute));
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if Ipv6Addr::is_unicast_link_local(&address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ETH0: u32 = 7;
+
+    fn spec(address: &[&str], gateway: &[&str]) -> InterfaceSpec {
+        InterfaceSpec {
+            address: address.iter().map(|net| net.parse().unwrap()).collect(),
+            gateway: gateway.iter().map(|hop| hop.parse().unwrap()).collect(),
+            ..InterfaceSpec::default()
+        }
+    }
+
+    fn wanted(spec: InterfaceSpec) -> Wanted {
+        let super_frame = Some(super_frame(1450));
+        Wanted { ifname: "eth0".into(), spec, mtu: Some(1450), super_frame, ..Wanted::default() }
+    }
+
+    fn namespace() -> Snapshot {
+        let link = |index, name: &str| Link { index, name: name.into(), mtu: 1500, ..Link::default() };
+        Snapshot::new("web".into(), vec![link(LOOPBACK, "lo"), link(ETH0, "eth0"), link(8, "eth1")])
+    }
+
+    /// Does the steps on the snapshot, as the kernel would.
+    fn perform(snapshot: &mut Snapshot, wanted: &Wanted) -> Vec<Step> {
+        let steps = plan(snapshot, wanted).unwrap();
+        for step in &steps {
+            snapshot.note(step);
+            if let Step::SetLink { mac, mtu, super_frame, .. } = step {
+                let link = snapshot.links.get_mut("eth0").unwrap();
+                (link.up, link.mac, link.mtu) = (true, mac.or(link.mac), mtu.unwrap_or(link.mtu));
+                link.super_frame = super_frame.unwrap_or(link.super_frame);
+            }
+        }
+        steps
+    }
+
+    #[test]
+    fn a_new_interface_gets_everything_and_the_second_time_nothing() {
+        let mut snapshot = namespace();
+        let wanted = wanted(spec(&["10.9.0.2/24", "fd09::2/64"], &["10.9.0.1", "fd09::1"]));
+        let index = ETH0;
+        let expected = [
+            Step::LoopbackUp,
+            Step::SetLink {
+                index,
+                mac: None,
+                mtu: Some(1450),
+                txqueuelen: None,
+                super_frame: Some(61_833),
+                up: true,
+            },
+            Step::AddAddress { index, net: "10.9.0.2/24".parse().unwrap() },
+            Step::AddAddress { index, net: "fd09::2/64".parse().unwrap() },
+            Step::AddRoute(DefaultRoute { index, gateway: "10.9.0.1".parse().unwrap() }),
+            Step::AddRoute(DefaultRoute { index, gateway: "fd09::1".parse().unwrap() }),
+        ];
+        assert_eq!(perform(&mut snapshot, &wanted), expected);
+        assert_eq!(perform(&mut snapshot, &wanted), []);
+    }
+
+    #[test]
+    fn only_our_own_leftovers_are_removed() {
+        let mut snapshot = namespace();
+        let before = spec(&["10.9.0.2/24", "fd09::2/64"], &["10.9.0.1"]);
+        perform(&mut snapshot, &wanted(before.clone()));
+        snapshot.add_address(ETH0, "192.0.2.1/24".parse().unwrap());
+
+        let after = Wanted { before: Some(before), ..wanted(spec(&["10.9.0.3/24", "fd09::2/64"], &[])) };
+        let index = ETH0;
+        let expected = [
+            Step::DeleteRoute(DefaultRoute { index, gateway: "10.9.0.1".parse().unwrap() }),
+            Step::DeleteAddress { index, net: "10.9.0.2/24".parse().unwrap() },
+            Step::AddAddress { index, net: "10.9.0.3/24".parse().unwrap() },
+        ];
+        assert_eq!(perform(&mut snapshot, &after), expected);
+    }
+
+    #[test]
+    fn an_address_that_the_kernel_may_take_along_is_asked_for_again() {
+        let mut snapshot = namespace();
+        let before = spec(&["10.9.0.2/24", "10.9.0.3/24"], &[]);
+        perform(&mut snapshot, &wanted(before.clone()));
+        let steps =
+            perform(&mut snapshot, &Wanted { before: Some(before), ..wanted(spec(&["10.9.0.3/24"], &[])) });
+        assert_eq!(
+            steps.last(),
+            Some(&Step::AddAddress { index: ETH0, net: "10.9.0.3/24".parse().unwrap() })
+        );
+    }
+
+    #[test]
+    fn a_new_gateway_replaces_ours_on_the_same_interface() {
+        let mut snapshot = namespace();
+        perform(&mut snapshot, &wanted(spec(&["10.9.0.2/24"], &["10.9.0.1"])));
+        let steps = perform(&mut snapshot, &wanted(spec(&["10.9.0.2/24"], &["10.9.0.254"])));
+        let route = |gateway: &str| DefaultRoute { index: ETH0, gateway: gateway.parse().unwrap() };
+        assert_eq!(steps, [Step::DeleteRoute(route("10.9.0.1")), Step::AddRoute(route("10.9.0.254"))]);
+    }
+
+    #[test]
+    fn what_belongs_to_another_interface_is_refused() {
+        let refusal = |snapshot: &Snapshot, spec| plan(snapshot, &wanted(spec)).unwrap_err().to_string();
+        let mut snapshot = namespace();
+        snapshot.add_address(8, "10.9.0.2/16".parse().unwrap());
+        snapshot.add_address(8, "fe80::1/64".parse().unwrap());
+        snapshot.add_route(DefaultRoute { index: 8, gateway: "172.17.0.1".parse().unwrap() });
+        assert_eq!(
+            refusal(&snapshot, spec(&["10.9.0.2/24"], &[])),
+            "10.9.0.2 is already on eth1 in namespace web: choose another address or remove it there"
+        );
+        assert_eq!(
+            refusal(&snapshot, spec(&["10.9.0.3/24"], &["10.9.0.1"])),
+            "namespace web already has a default route by 172.17.0.1 on eth1: \
+             leave the gateway 10.9.0.1 out or delete that route"
+        );
+        assert!(plan(&snapshot, &wanted(spec(&["fe80::1/64"], &["fd09::1"]))).is_ok());
+        let missing = Wanted { ifname: "eth9".into(), ..Wanted::default() };
+        assert_eq!(plan(&snapshot, &missing).unwrap_err().to_string(), "no interface eth9 in namespace web");
+    }
+}

@@ -1,0 +1,170 @@
+//! How long a packet may be on the way to a peer: asked of the way itself, by echo requests that nobody may cut.
+//!
+//! The kernel knows only what routers told it ("fragmentation needed"), and some say nothing. So an ICMP echo of each length is
+//! sent with DF set, whatever the kernel believes (`IP_PMTUDISC_PROBE`), and the longest that is answered is the path's
+//! (RFC 4821 does the same with the payload itself). The peer's kernel answers; it need not know of VXLAN.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    io::{self, Read},
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use vswitch::checksum::Sum;
+use vswitch_vxlan::endpoint::never_fragment;
+
+/// How long an answer is waited for. A longer way is no underlay.
+const PATIENCE: Duration = Duration::from_millis(400);
+/// Requests of one length before it is taken to be too long: one may be lost.
+const TRIES: u32 = 2;
+/// Octets of the ICMP header.
+const ICMP: usize = 8;
+
+/// What the way carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Octets of the longest packet that was answered.
+    pub mtu: u16,
+    /// The quickest answer.
+    pub rtt: Duration,
+}
+
+/// Measures the way from `local` to `remote`, which carries at most packets of `most` octets. Blocks, for ten seconds at most.
+///
+/// # Errors
+/// `TimedOut`: nothing was answered, not even the shortest packet. Others: no right to send, or no route.
+pub fn measure(local: IpAddr, remote: IpAddr, most: u16) -> io::Result<Way> {
+    let mut echo = Echo::open(local, remote)?;
+    let mut rtt = Duration::MAX;
+    let mut reaches = |mtu| {
+        let answer = echo.ask(mtu)?;
+        rtt = answer.map_or(rtt, |answer| answer.min(rtt));
+        io::Result::Ok(answer.is_some())
+    };
+    let least = if remote.is_ipv4() { 68 } else { 1280 };
+    if !reaches(least)? {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    let mtu = longest(least, most.max(least), &mut reaches)?;
+    Ok(Way { mtu, rtt })
+}
+
+/// The longest in `least..=most` that `reaches`, as `least` does.
+fn longest(least: u16, most: u16, reaches: &mut dyn FnMut(u16) -> io::Result<bool>) -> io::Result<u16> {
+    // Most ways carry what the first link carries.
+    if reaches(most)? {
+        return Ok(most);
+    }
+    let (mut reached, mut lost) = (least, most);
+    while lost - reached > 1 {
+        let middle = reached + (lost - reached) / 2;
+        if reaches(middle)? {
+            reached = middle;
+        } else {
+            lost = middle;
+        }
+    }
+    Ok(reached)
+}
+
+/// A socket that sends echo requests to one host.
+struct Echo {
+    socket: Socket,
+    v4: bool,
+    identifier: u16,
+    sequence: u16,
+}
+
+impl Echo {
+    fn open(local: IpAddr, remote: IpAddr) -> io::Result<Self> {
+        let v4 = remote.is_ipv4();
+        let (domain, protocol) =
+            if v4 { (Domain::IPV4, Protocol::ICMPV4) } else { (Domain::IPV6, Protocol::ICMPV6) };
+        let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
+        socket.bind(&SocketAddr::new(local, 0).into())?;
+        socket.connect(&SocketAddr::new(remote, 0).into())?;
+        never_fragment(&socket, v4)?;
+        #[expect(clippy::cast_possible_truncation, reason = "any 16 bits tell it from another probe")]
+        let identifier = RandomState::new().hash_one("echo") as u16;
+        Ok(Self { socket, v4, identifier, sequence: 0 })
+    }
+
+    /// Sends packets of `mtu` octets until one is answered: how long that took, or `None`.
+    fn ask(&mut self, mtu: u16) -> io::Result<Option<Duration>> {
+        let header = if self.v4 { 20 } else { 40 };
+        for _ in 0..TRIES {
+            self.sequence = self.sequence.wrapping_add(1);
+            let request = self.request(usize::from(mtu) - header);
+            let start = Instant::now();
+            match self.socket.send(&request) {
+                Ok(_) => {}
+                // Longer than the first link carries.
+                Err(error) if error.raw_os_error() == Some(EMSGSIZE) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+            while let Some(left) = PATIENCE.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
+                self.socket.set_read_timeout(Some(left))?;
+                let mut answer = [0; 128];
+                // What a router has to say of the packet is an error of the socket: then no answer comes.
+                if let Ok(len) = (&self.socket).read(&mut answer)
+                    && self.is_answer(&answer[..len])
+                {
+                    return Ok(Some(start.elapsed()));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// An echo request of `len` octets (RFC 792, RFC 4443 section 4.1). The kernel sums ICMPv6 itself.
+    fn request(&self, len: usize) -> Vec<u8> {
+        let mut request = vec![0; len.max(ICMP)];
+        request[0] = if self.v4 { 8 } else { 128 };
+        request[4..6].copy_from_slice(&self.identifier.to_be_bytes());
+        request[6..8].copy_from_slice(&self.sequence.to_be_bytes());
+        if self.v4 {
+            let checksum = Sum::of(&request).checksum();
+            request[2..4].copy_from_slice(&checksum.to_be_bytes());
+        }
+        request
+    }
+
+    /// Whether `packet` answers the last request. A raw IPv4 socket receives the IP header as well.
+    fn is_answer(&self, packet: &[u8]) -> bool {
+        let (start, reply) = if self.v4 {
+            (usize::from(packet.first().copied().unwrap_or(0) & 0x0f) * 4, 0)
+        } else {
+            (0, 129)
+        };
+        let Some([kind, 0, _, _, id0, id1, seq0, seq1]) = packet.get(start..).and_then(|it| it.first_chunk())
+        else {
+            return false;
+        };
+        *kind == reply
+            && u16::from_be_bytes([*id0, *id1]) == self.identifier
+            && u16::from_be_bytes([*seq0, *seq1]) == self.sequence
+    }
+}
+
+// include/uapi/asm-generic/errno.h
+const EMSGSIZE: i32 = 90;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_is_found_wherever_it_is() {
+        for limit in [1280, 1281, 1400, 1499, 1500, 8999, 9000] {
+            let mut asked = 0;
+            let found = longest(1280, 9000, &mut |mtu| {
+                asked += 1;
+                Ok(mtu <= limit)
+            });
+            assert_eq!(found.unwrap(), limit);
+            assert!(asked <= 15, "{asked} questions for {limit}");
+        }
+    }
+}

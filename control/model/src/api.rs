@@ -1,0 +1,422 @@
+//! The words on the wire, besides those of [`crate`].
+//!
+//! Counters only grow, from the daemon's start. Times are whole milliseconds or seconds, as the name says.
+
+pub mod capture;
+pub mod counters;
+pub mod events;
+mod network;
+pub mod trace;
+pub mod tunnel;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use vswitch::addr::MacAddr;
+
+use self::counters::{Load, NetworkStats, TableStats};
+pub use self::network::{Endpoint, Network, Prune, Pruned, SubnetUsage, has_label};
+pub use crate::Direction;
+use crate::{LimitSpec, MirrorSpec, Name};
+
+/// The header in which a capture's answer tells its number.
+pub const CAPTURE_ID: &str = "capture-id";
+
+/// The daemon at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    /// How this host calls itself: `switch.name`.
+    pub name: String,
+    /// The daemon's version.
+    pub version: String,
+    /// The daemon's process.
+    pub pid: u32,
+    /// Seconds since the daemon's start.
+    pub uptime_s: u64,
+    /// The configuration file, if there is one.
+    #[schema(value_type = Option<String>)]
+    pub config: Option<PathBuf>,
+    /// How many networks there are.
+    pub networks: u32,
+    /// How many ports there are.
+    pub ports: u32,
+    /// How many of them carry frames.
+    pub ports_up: u32,
+    /// Addresses in the MAC table.
+    pub macs: u32,
+    /// Addresses the table holds at most.
+    pub mac_limit: u32,
+    /// The forwarding threads.
+    pub workers: Vec<Worker>,
+    /// What is asked for and will not do what it seems to: sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// A forwarding thread.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Worker {
+    /// Its number, from 0.
+    pub id: u16,
+    /// Ports it receives on.
+    pub ports: u32,
+    /// Times it went through its ports and found frames.
+    pub turns: u64,
+    /// Frames it received.
+    pub frames: u64,
+}
+
+/// A place where frames come and go, and how it fares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Port {
+    /// Its name.
+    #[schema(value_type = String)]
+    pub name: Name,
+    /// Its number in the switch; a removed port's number is used again.
+    pub id: u16,
+    /// Whether the configuration file declares it; else it came through the API.
+    pub declared: bool,
+    /// The untagged network: an access port's only one, or a trunk's native one.
+    #[schema(value_type = Option<String>)]
+    pub network: Option<Name>,
+    /// A trunk's tagged networks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub trunk: Vec<Name>,
+    /// Whose frames it gets copies of, instead of carrying a network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub mirror: Option<MirrorSpec>,
+    /// What stands behind it: `tap`, `veth` or `packet`.
+    pub kind: String,
+    /// The interface's name, in its namespace.
+    pub device: String,
+    /// The interface's namespace; the daemon's own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<String>,
+    /// Whether it carries frames.
+    pub state: PortState,
+    /// Why it does not, and what to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Octets of the longest IP packet.
+    pub mtu: u16,
+    /// Whether its device carries checksum and segmentation offloads.
+    pub offload: bool,
+    /// What may come in and leave by it, such as `{"rx": "100 Mbit/s"}`.
+    #[serde(default, skip_serializing_if = "LimitSpec::is_none")]
+    #[schema(value_type = Object)]
+    pub limit: LimitSpec,
+    /// The worker that receives on it.
+    pub worker: u16,
+    /// Addresses learned or pinned on it.
+    pub macs: u32,
+    /// What came in.
+    pub rx: Traffic,
+    /// What went out.
+    pub tx: Traffic,
+    /// What became of it.
+    #[serde(default)]
+    pub fates: Fates,
+    /// Why frames died here; only reasons that occurred.
+    pub drops: Vec<Drop>,
+}
+
+/// What became of a port's frames. Two laws hold: `rx.frames` is `unicast + flooded` and the drops met on the way in;
+/// `offered` is `tx.frames` and the drops met on the way out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Fates {
+    /// Received frames that were sent to the one port their destination is behind.
+    pub unicast: u64,
+    /// Received frames that were sent to every other port of their network.
+    pub flooded: u64,
+    /// Frames that were to leave by this port.
+    pub offered: u64,
+    /// Wire frames that super-frames were cut into, because this port does not take them whole.
+    pub segments: u64,
+    /// Addresses that were new on this port.
+    #[serde(default)]
+    pub learned: u64,
+    /// Addresses that were heard on another port before.
+    #[serde(default)]
+    pub moved: u64,
+    /// Received frames whose sender was not learned, because the port's limit or the table is reached.
+    #[serde(default)]
+    pub unlearned: u64,
+    /// Addresses learned here that made room for others.
+    #[serde(default)]
+    pub evicted: u64,
+    /// Frames that the kernel dropped before the switch could receive them: since the device was opened, of a TAP since the
+    /// interface was made.
+    pub overflow: u64,
+}
+
+/// Whether a port carries frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PortState {
+    /// It does.
+    Up,
+    /// It does not, for the port's `reason`.
+    Down,
+}
+
+/// Frames in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Traffic {
+    /// Frames, a super-frame being one.
+    pub frames: u64,
+    /// Octets from the destination MAC on, without frame check sequence.
+    pub bytes: u64,
+    /// Frames that were longer than the wire takes, to be segmented by whoever needs it.
+    pub super_frames: u64,
+}
+
+/// Frames that died at one port for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Drop {
+    /// The port: where they came in, or where they would have gone out.
+    #[schema(value_type = String)]
+    pub port: Name,
+    /// On which way.
+    pub direction: Direction,
+    /// The reason's name, the kernel's where it has one.
+    pub reason: String,
+    /// How many.
+    pub frames: u64,
+    /// What it means and what to do about it.
+    pub hint: String,
+}
+
+/// The counters of every port, network and worker, taken at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Stats {
+    /// Milliseconds from the daemon's start to that moment.
+    pub at_ms: u64,
+    /// By port name.
+    pub ports: Vec<PortStats>,
+    /// By number.
+    pub workers: Vec<Worker>,
+    /// By network name.
+    #[serde(default)]
+    pub networks: Vec<NetworkStats>,
+    /// The MAC table.
+    #[serde(default)]
+    pub table: TableStats,
+    /// How busy the workers are, by number.
+    #[serde(default)]
+    pub loads: Vec<Load>,
+}
+
+/// The counters of a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PortStats {
+    /// Its name.
+    #[schema(value_type = String)]
+    pub port: Name,
+    /// What came in.
+    pub rx: Traffic,
+    /// What went out.
+    pub tx: Traffic,
+    /// Frames that died here, for whatever reason, those that the kernel dropped before the switch could receive them too.
+    pub drops: u64,
+}
+
+/// An address in the MAC table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FdbEntry {
+    /// The network it is known in.
+    #[schema(value_type = String)]
+    pub network: Name,
+    /// The address.
+    #[serde(with = "text")]
+    #[schema(value_type = String)]
+    pub mac: MacAddr,
+    /// The port behind which it is.
+    #[schema(value_type = String)]
+    pub port: Name,
+    /// How it got there.
+    pub origin: Origin,
+    /// Milliseconds since it was last heard; absent when pinned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_ms: Option<u64>,
+    /// Whether it moved too often and is held where it is for a while.
+    #[serde(default)]
+    pub held: bool,
+}
+
+/// How an address got into the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// From a frame; it ages.
+    Learned,
+    /// By command; it stays.
+    Static,
+}
+
+/// Which part of the MAC table: what is given must fit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct FdbFilter {
+    /// Of this network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub network: Option<Name>,
+    /// Behind this port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub port: Option<Name>,
+    /// This address.
+    #[serde(default, with = "optional_text", skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub mac: Option<MacAddr>,
+}
+
+/// An address in a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdbKey {
+    /// The network.
+    pub network: Name,
+    /// The address.
+    #[serde(with = "text")]
+    pub mac: MacAddr,
+}
+
+/// An address to pin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StaticEntry {
+    /// The network.
+    #[schema(value_type = String)]
+    pub network: Name,
+    /// The address.
+    #[serde(with = "text")]
+    #[schema(value_type = String)]
+    pub mac: MacAddr,
+    /// The port behind which it is.
+    #[schema(value_type = String)]
+    pub port: Name,
+}
+
+/// Which learned addresses to forget.
+///
+/// On the wire: `"all"`, `{"port": "web"}` or `{"network": "blue"}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Flush {
+    /// All of them.
+    All,
+    /// Those behind a port.
+    Port(Name),
+    /// Those of a network.
+    Network(Name),
+}
+
+/// How many addresses were forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Flushed {
+    /// The entries.
+    pub entries: u32,
+}
+
+/// Which drops: of one port, or of all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct DropsFilter {
+    /// Of this port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub port: Option<Name>,
+}
+
+/// How to reload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReloadRequest {
+    /// Only say what would change.
+    pub dry_run: bool,
+}
+
+/// What a reload changed, or would change; nothing when the list is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Reload {
+    /// Whether it was only said.
+    pub dry_run: bool,
+    /// The changes, in the order they are done.
+    pub changes: Vec<Change>,
+}
+
+/// One difference between what is and what the file says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Change {
+    /// What is done.
+    pub action: Action,
+    /// To what kind of thing: `switch`, `network`, `port`.
+    pub object: String,
+    /// To which of them.
+    pub name: String,
+    /// In words, such as `mtu 1500 -> 1450`; empty when action and name say it all.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+/// What is done to a thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// It is made.
+    Add,
+    /// It becomes different.
+    Change,
+    /// It is deleted.
+    Remove,
+}
+
+/// Values that are written as text: through `Display` and `FromStr`.
+pub(crate) mod text {
+    use std::{fmt::Display, str::FromStr};
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(crate) fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(crate) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|error| D::Error::custom(format_args!("{text:?}: {error}")))
+    }
+}
+
+/// The same for values that may be absent.
+mod optional_text {
+    use std::{fmt::Display, str::FromStr};
+
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<T: Display, S: Serializer>(
+        value: &Option<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => super::text::serialize(value, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        super::text::deserialize(deserializer).map(Some)
+    }
+}

@@ -1,0 +1,85 @@
+//! Counters of what is not a port: networks, the MAC table, how busy the workers are.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::Name;
+
+/// The counters of a network. Its frames are `unicast`, `flooded` and `dropped`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NetworkStats {
+    /// Its name.
+    #[schema(value_type = String)]
+    pub network: Name,
+    /// Frames received that belong to it, a super-frame being one.
+    pub frames: u64,
+    /// Octets of them, from the destination MAC on, without frame check sequence.
+    pub bytes: u64,
+    /// Super-frames among them.
+    pub super_frames: u64,
+    /// Those that were sent to the one port their destination is behind.
+    pub unicast: u64,
+    /// Those that were sent to every other port of the network.
+    pub flooded: u64,
+    /// Those that left by no port, for a reason counted at the port they came in by.
+    pub dropped: u64,
+    /// Addresses that were new in it.
+    pub learned: u64,
+    /// Addresses that changed port.
+    pub moved: u64,
+}
+
+/// The counters of the MAC table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TableStats {
+    /// Places in use: addresses, and those that are forgotten and not yet swept.
+    pub entries: u64,
+    /// Addresses it holds at most.
+    pub limit: u32,
+    /// Addresses that were new.
+    pub learned: u64,
+    /// Addresses that changed port.
+    pub moved: u64,
+    /// Times an address was held for moving too often.
+    pub held: u64,
+    /// Addresses that were not heard for the ageing time.
+    pub expired: u64,
+    /// Addresses that made room for others.
+    pub evicted: u64,
+    /// Frames whose sender was not learned, because a port's limit or the table was reached.
+    pub refused: u64,
+    /// Events of the table that were lost, because too many came at once.
+    pub events_lost: u64,
+}
+
+/// How busy a worker is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Load {
+    /// The worker's number.
+    pub worker: u16,
+    /// Times it was woken, or found more to do without sleeping.
+    pub wakeups: u64,
+    /// Frames that each turn received.
+    pub batches: Histogram,
+    /// Nanoseconds that each turn took, those that received nothing too. Their sum is the time in which it worked.
+    pub busy_ns: Histogram,
+}
+
+/// How often values fell between bounds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Histogram {
+    /// In growing order; the last has no bound.
+    pub places: Vec<Place>,
+    /// All values together.
+    pub sum: u64,
+}
+
+/// Values above the bound of the place before, up to this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Place {
+    /// The largest; absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<u64>,
+    /// How many.
+    pub count: u64,
+}

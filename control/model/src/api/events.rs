@@ -1,0 +1,152 @@
+//! What happened: events, in the order in which they became known.
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use vswitch::addr::MacAddr;
+
+use super::text;
+use crate::Name;
+
+/// Something that happened. On the wire a flat object: `{"seq": 7, "time_ms": …, "event": "port_up", "port": "web"}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// Its number; each is one more than the one before. Counted from 1 at the daemon's start.
+    pub seq: u64,
+    /// When, in milliseconds since 1970 UTC; of addresses to the second.
+    pub time_ms: u64,
+    /// What.
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    pub what: What,
+}
+
+/// What an [`Event`] tells. A peer is a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum What {
+    /// The daemon has started to forward.
+    Started,
+    /// The port carries frames.
+    PortUp {
+        /// The port.
+        port: Name,
+    },
+    /// The port does not carry frames any more, or does not yet.
+    PortDown {
+        /// The port.
+        port: Name,
+        /// Why, and what to do about it.
+        reason: String,
+    },
+    /// A port was made.
+    PortAdded {
+        /// The port.
+        port: Name,
+    },
+    /// A port was changed.
+    PortChanged {
+        /// The port.
+        port: Name,
+        /// What, such as `mtu 1500 -> 1450`.
+        detail: String,
+    },
+    /// A port was removed.
+    PortRemoved {
+        /// The port.
+        port: Name,
+    },
+    /// A network was made.
+    NetworkAdded {
+        /// The network.
+        network: Name,
+    },
+    /// A network was changed.
+    NetworkChanged {
+        /// The network.
+        network: Name,
+        /// What.
+        detail: String,
+    },
+    /// A network was removed.
+    NetworkRemoved {
+        /// The network.
+        network: Name,
+    },
+    /// A sandbox was connected to a network.
+    Connected {
+        /// The endpoint.
+        endpoint: Name,
+        /// The network.
+        network: Name,
+    },
+    /// A sandbox was disconnected from a network, or ended.
+    Disconnected {
+        /// The endpoint.
+        endpoint: Name,
+        /// The network.
+        network: Name,
+    },
+    /// The switch as a whole was changed.
+    SwitchChanged {
+        /// What.
+        detail: String,
+    },
+    /// The configuration file was read again and applied.
+    Reloaded {
+        /// How many objects it changed.
+        changes: usize,
+    },
+    /// An address was heard for the first time.
+    MacLearned(Station),
+    /// An address was heard on another port than before.
+    MacMoved {
+        /// Which, and where it is now.
+        #[serde(flatten)]
+        station: Station,
+        /// Where it was.
+        from: String,
+    },
+    /// An address was heard on too many ports in too short a time, and stays where it is for a while.
+    MacHeld {
+        /// Which, and where it stays.
+        #[serde(flatten)]
+        station: Station,
+        /// Where it was heard too.
+        rival: String,
+    },
+    /// An address that was held may move again.
+    MacReleased(Station),
+    /// An address was not heard for the ageing time.
+    MacExpired(Station),
+    /// An address made room for another.
+    MacEvicted(Station),
+    /// Events are missing here: too many came at once, or the reader was too slow.
+    Lost {
+        /// How many.
+        count: u64,
+    },
+}
+
+/// An address, and where it is. Names are empty when network or port were gone before they could be looked up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Station {
+    /// The address.
+    #[serde(with = "text")]
+    pub mac: MacAddr,
+    /// Its network.
+    pub network: String,
+    /// Its port.
+    pub port: String,
+}
+
+/// Which events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct EventsFilter {
+    /// Not before this moment, in milliseconds since 1970 UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
+    /// Whether to go on with what happens from now on.
+    pub follow: bool,
+}

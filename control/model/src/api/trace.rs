@@ -1,0 +1,141 @@
+//! Hypothetical frames, and what is known of an address.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use vswitch::addr::MacAddr;
+
+use super::{Drop, FdbEntry};
+use crate::Name;
+
+/// A frame that is supposed to come in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TraceRequest {
+    /// By this port.
+    #[schema(value_type = String)]
+    pub port: Name,
+    /// In this network; for peers, which tell it with each frame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub network: Option<Name>,
+    /// The frame.
+    pub frame: Supposed,
+}
+
+/// How the frame of a trace is told: `{"text": "arp who-has 10.9.0.1"}` or `{"hex": "ffffffffffff0242…"}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Supposed {
+    /// In words.
+    Text(String),
+    /// Octet by octet, from the destination address on.
+    Hex(String),
+}
+
+/// What would become of a frame.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Trace {
+    /// The port it would come in by.
+    #[schema(value_type = String)]
+    pub port: Name,
+    /// What it is, in a line.
+    pub summary: String,
+    /// The frame, octet by octet.
+    pub hex: String,
+    /// What would be decided, in order.
+    pub steps: Vec<Step>,
+    /// What it comes to.
+    pub verdict: Verdict,
+    /// Where it would leave.
+    pub exits: Vec<Exit>,
+    /// By which mirrors a copy of it would leave.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<Exit>,
+}
+
+/// One step of the decision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Step {
+    /// `parse`, `classify`, `learn`, `look up`, `reach`, `storm`.
+    pub step: String,
+    /// What it came to.
+    pub outcome: String,
+}
+
+/// What becomes of a frame.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "fate", rename_all = "lowercase")]
+pub enum Verdict {
+    /// It is sent to the port its destination is behind.
+    Unicast,
+    /// It is sent to every port that it may reach.
+    Flooded,
+    /// It is not delivered.
+    Dropped {
+        /// Why not.
+        reason: String,
+        /// What that means and what to do about it.
+        hint: String,
+    },
+}
+
+/// How a frame would leave by a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Exit {
+    /// The port.
+    #[schema(value_type = String)]
+    pub port: Name,
+    /// What would be done to it on the way out: tag, tunnel, cutting.
+    pub outcome: String,
+    /// Why it would not leave after all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<String>,
+}
+
+/// An address that somebody wonders about: a MAC or an IP address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct WhyFilter {
+    /// The MAC address.
+    #[serde(default, with = "super::optional_text", skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub mac: Option<MacAddr>,
+    /// The IP address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub ip: Option<IpAddr>,
+}
+
+/// What is known of an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Why {
+    /// The ports that are declared to have it.
+    pub declared: Vec<Declared>,
+    /// Where the MAC table knows it. Of an IP address: its ports' MAC addresses.
+    pub entries: Vec<FdbEntry>,
+    /// Why frames died at the ports that have it or are declared to.
+    pub drops: Vec<Drop>,
+    /// What that means.
+    pub findings: Vec<String>,
+}
+
+/// A port that is declared to have an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Declared {
+    /// The port.
+    #[schema(value_type = String)]
+    pub port: Name,
+    /// Its network.
+    #[schema(value_type = Option<String>)]
+    pub network: Option<Name>,
+    /// Its MAC address, if one is declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// Its IP addresses with prefix length.
+    pub addresses: Vec<String>,
+    /// Whether it carries frames.
+    pub up: bool,
+}

@@ -1,0 +1,99 @@
+//! Why something that was asked for is not done: one error for every way in.
+//!
+//! The HTTP status, the exit code, the CNI code and Docker's answer are functions of the kind, each at its own edge.
+
+use std::{fmt, io};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A refusal: a kind for programs, a sentence for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Error {
+    /// What kind of refusal.
+    #[serde(rename = "code")]
+    pub kind: ErrorKind,
+    /// What is wrong and what to do about it.
+    #[serde(rename = "error")]
+    pub sentence: String,
+}
+
+/// The kinds of refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// The request makes no sense as it stands.
+    Invalid,
+    /// The daemon, or the kernel, does not permit it.
+    Forbidden,
+    /// What it names is not there.
+    NotFound,
+    /// The path knows other methods.
+    MethodNotAllowed,
+    /// It contradicts what is there.
+    Conflict,
+    /// The body is too large.
+    TooLarge,
+    /// The daemon failed at it.
+    Internal,
+    /// The daemon is starting or stopping.
+    Unavailable,
+}
+
+impl From<io::ErrorKind> for ErrorKind {
+    fn from(kind: io::ErrorKind) -> Self {
+        match kind {
+            io::ErrorKind::NotFound => Self::NotFound,
+            io::ErrorKind::PermissionDenied => Self::Forbidden,
+            io::ErrorKind::AlreadyExists => Self::Conflict,
+            io::ErrorKind::InvalidInput => Self::Invalid,
+            _ => Self::Internal,
+        }
+    }
+}
+
+impl Error {
+    /// A refusal of a kind.
+    pub fn new(kind: ErrorKind, sentence: impl Into<String>) -> Self {
+        Self { kind, sentence: sentence.into() }
+    }
+
+    /// The request makes no sense as it stands.
+    pub fn invalid(sentence: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Invalid, sentence)
+    }
+
+    /// What the request names is not there.
+    pub fn not_found(sentence: impl Into<String>) -> Self {
+        Self::new(ErrorKind::NotFound, sentence)
+    }
+
+    /// The request contradicts what is there.
+    pub fn conflict(sentence: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Conflict, sentence)
+    }
+
+    /// The daemon failed at it.
+    pub fn internal(sentence: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Internal, sentence)
+    }
+
+    /// The daemon is starting or stopping.
+    pub fn unavailable(sentence: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unavailable, sentence)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentence)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::new(error.kind().into(), error.to_string())
+    }
+}

@@ -1,0 +1,214 @@
+//! Which addresses are free: subnets out of pools, addresses out of subnets. Pure.
+//!
+//! Nothing here is a record of its own: a [`Subnet`] is built from what the networks, ports and endpoints of a state have,
+//! so an address that nobody has is free, and none can leak. Taken addresses are kept as ranges that touch each other
+//! nowhere (`ranges`), so the lowest free one is found in O(log n), in a /30 as in a /8 or an IPv6 /64.
+//!
+//! The sentences are Docker's, where it has one.
+
+mod ranges;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv6Net};
+use sha2::{Digest, Sha256};
+
+use self::ranges::Ranges;
+use crate::{PoolSpec, SubnetSpec};
+
+/// Why an address or a subnet cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IpamError {
+    /// Every pool is used up.
+    #[error("all predefined address pools have been fully subnetted")]
+    NoPool,
+    /// Every address is taken.
+    #[error("no available addresses on this pool")]
+    NoAddress,
+    /// Somebody has it.
+    #[error("Address already in use")]
+    Taken(IpAddr),
+    /// It is no host's address of the subnet.
+    #[error("requested address is out of range")]
+    OutOfRange(IpAddr),
+    /// Another network, or the host, has a part of it.
+    #[error("Pool overlaps with other one on this address space")]
+    Overlap(IpNet),
+    /// It has host bits.
+    #[error("invalid subnet {0}: it should be {should}", should = .0.trunc())]
+    HostBits(IpNet),
+    /// The whole world, or one address: (the subnet).
+    #[error("invalid subnet {0}: use a prefix length of 1 to {most}", most = .0.max_prefix_len() - 1)]
+    Size(IpNet),
+    /// (ip-range, subnet)
+    #[error("invalid ip-range {0}: parent subnet {1} doesn't contain ip-range")]
+    Range(IpNet, IpNet),
+    /// (gateway, subnet)
+    #[error("invalid gateway {0}: parent subnet {1} doesn't contain this address")]
+    Gateway(IpAddr, IpNet),
+    /// (auxiliary address, subnet)
+    #[error("invalid auxiliary address {0}: parent subnet {1} doesn't contain this address")]
+    Aux(IpAddr, IpNet),
+}
+
+/// A subnet and who has which of its addresses.
+#[derive(Clone, Debug)]
+pub struct Subnet {
+    net: IpNet,
+    /// What is given out unasked: the first and the last.
+    range: (u128, u128),
+    taken: Ranges,
+}
+
+impl Subnet {
+    /// A subnet in which the addresses that are nobody's to have, the gateway and the auxiliary ones are taken.
+    ///
+    /// # Errors
+    /// The specification contradicts itself.
+    pub fn new(spec: &SubnetSpec) -> Result<Self, IpamError> {
+        let net = spec.subnet;
+        if net.trunc() != net {
+            return Err(IpamError::HostBits(net));
+        }
+        if net.prefix_len() == 0 || net.prefix_len() == net.max_prefix_len() {
+            return Err(IpamError::Size(net));
+        }
+        let range = match spec.ip_range {
+            Some(range) if !net.contains(&range) => return Err(IpamError::Range(range, net)),
+            range => bounds(range.unwrap_or(net)),
+        };
+        let mut subnet = Self { net, range, taken: Ranges::default() };
+        // All addresses of a /31 (RFC 3021) or /127 (RFC 6164) are hosts'.
+        if net.max_prefix_len() - net.prefix_len() > 1 {
+            let (first, last) = bounds(net);
+            subnet.taken.insert(first);
+            if net.addr().is_ipv4() {
+                subnet.taken.insert(last);
+            }
+        }
+        if let Some(gateway) = spec.gateway {
+            subnet.claim(gateway).map_err(|error| match error {
+                IpamError::OutOfRange(_) => IpamError::Gateway(gateway, net),
+                other => other,
+            })?;
+        }
+        for address in spec.aux.values() {
+            subnet.claim(*address).map_err(|error| match error {
+                IpamError::OutOfRange(_) => IpamError::Aux(*address, net),
+                other => other,
+            })?;
+        }
+        Ok(subnet)
+    }
+
+    /// The subnet.
+    pub fn net(&self) -> IpNet {
+        self.net
+    }
+
+    /// Takes an address, of the whole subnet, for somebody who asks for it.
+    ///
+    /// # Errors
+    /// It is not in the subnet, or taken.
+    pub fn claim(&mut self, address: IpAddr) -> Result<(), IpamError> {
+        if !self.net.contains(&address) {
+            return Err(IpamError::OutOfRange(address));
+        }
+        if self.taken.insert(number(address)) { Ok(()) } else { Err(IpamError::Taken(address)) }
+    }
+
+    /// Takes the lowest free address of the range. O(log n) of the addresses taken.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn allocate(&mut self) -> Result<IpAddr, IpamError> {
+        let (first, last) = self.range;
+        let free = self.taken.first_free(first).filter(|free| *free <= last).ok_or(IpamError::NoAddress)?;
+        self.taken.insert(free);
+        Ok(address(free, self.net))
+    }
+
+    /// Frees an address.
+    pub fn release(&mut self, address: IpAddr) {
+        self.taken.remove(number(address));
+    }
+
+    /// How many addresses are taken, and how many of the range are free; at most what 64 bits hold.
+    pub fn usage(&self) -> (u64, u64) {
+        let (first, last) = self.range;
+        let size = (last - first).saturating_add(1);
+        let free = size - self.taken.within(first, last);
+        let (low, high) = bounds(self.net);
+        let clamp = |number: u128| u64::try_from(number).unwrap_or(u64::MAX);
+        (clamp(self.taken.within(low, high)), clamp(free))
+    }
+}
+
+/// The first subnet of the pools that overlaps nothing that is `used`.
+///
+/// # Errors
+/// There is none.
+pub fn free_subnet(pools: &[PoolSpec], used: impl IntoIterator<Item = IpNet>) -> Result<IpNet, IpamError> {
+    let used: Vec<IpNet> = used.into_iter().collect();
+    let mut taken = [Ranges::default(), Ranges::default()];
+    for net in &used {
+        let (first, last) = bounds(*net);
+        taken[usize::from(net.addr().is_ipv6())].insert_range(first, last);
+    }
+    for pool in pools {
+        let taken = &taken[usize::from(pool.base.addr().is_ipv6())];
+        let (first, last) = bounds(pool.base);
+        let block = 1_u128 << (pool.base.max_prefix_len() - pool.size);
+        let mut candidate = first;
+        while candidate <= last && last - candidate >= block - 1 {
+            let Some(end) = taken.last_overlap(candidate, candidate + (block - 1)) else {
+                let net = IpNet::new(address(candidate, pool.base), pool.size);
+                return net.map_err(|_| IpamError::NoPool);
+            };
+            // The first block that begins behind what is taken.
+            let Some(next) = (end - first).checked_div(block).and_then(|index| index.checked_add(1)) else {
+                break;
+            };
+            match next.checked_mul(block).and_then(|offset| first.checked_add(offset)) {
+                Some(next) => candidate = next,
+                None => break,
+            }
+        }
+    }
+    Err(IpamError::NoPool)
+}
+
+/// Whether two subnets have an address in common.
+pub fn overlap(a: IpNet, b: IpNet) -> bool {
+    a.contains(&b) || b.contains(&a)
+}
+
+/// This host's own prefix for IPv6 (RFC 4193 section 3.2), from something that is its alone, such as /etc/machine-id.
+pub fn unique_local(host: &str) -> Ipv6Net {
+    let digest = Sha256::digest(format!("vswitch {host}"));
+    let octets = [0xfd, digest[0], digest[1], digest[2], digest[3], digest[4], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    Ipv6Net::new_assert(octets.into(), 48)
+}
+
+/// The first and the last address.
+fn bounds(net: IpNet) -> (u128, u128) {
+    (number(net.network()), number(net.broadcast()))
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_bits().into(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+/// The inverse of [`number`], in the family of `like`.
+fn address(number: u128, like: IpNet) -> IpAddr {
+    match like {
+        IpNet::V4(_) => Ipv4Addr::from_bits(u32::try_from(number).unwrap_or(u32::MAX)).into(),
+        IpNet::V6(_) => Ipv6Addr::from_bits(number).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

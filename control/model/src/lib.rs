@@ -1,0 +1,173 @@
+//! The words of the control plane: what a switch, a network and a port are asked to be.
+//!
+//! The same types are read from `net.toml`, sent over the API, kept in the store and printed by the
+//! CLI, so a thing has one shape and one name everywhere. They are data: what makes them true is in
+//! the daemon. Nothing here acts: no system call, no clock, no task.
+
+pub mod api;
+pub mod attach;
+mod driver;
+mod endpoint;
+mod error;
+pub mod fields;
+mod host;
+mod id;
+pub mod ifname;
+mod interface;
+pub mod ipam;
+mod limit;
+mod name;
+mod netns;
+mod network;
+pub mod options;
+mod port;
+pub mod publish;
+pub mod rules;
+pub mod sentence;
+mod subnet;
+pub mod text;
+pub(crate) mod text_option;
+mod tunnel;
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    driver::{Driver, InvalidDriver, Scope, is_predefined},
+    endpoint::{Connect, EndpointSpec},
+    error::{Error, ErrorKind},
+    host::{HostName, InvalidHostName},
+    id::{Id, InvalidId, InvalidReference, Reference},
+    interface::{Bare, InterfaceSpec, Netns},
+    limit::{BURST, InvalidRate, LimitSpec, Rate},
+    name::{InvalidName, Name},
+    netns::Identity,
+    network::{NetworkSpec, NetworkUpdate, Tags},
+    port::{Carries, DeviceSpec, Direction, MirrorSpec, PortSpec, StormSpec},
+    subnet::{Ipam, PoolSpec, PoolsSpec, SubnetSpec},
+    tunnel::{CollectorSpec, Dscp, PeerSpec, VXLAN_PORT, VxlanSpec},
+};
+
+/// The switch as a whole: `[switch]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SwitchSpec {
+    /// How this host calls itself in logs and answers.
+    pub name: String,
+    /// Forwarding threads; `None` lets the daemon choose from the number of CPUs.
+    pub workers: Option<u16>,
+    /// Microseconds a forwarding thread may look for frames before it sleeps; 0 makes it sleep at once.
+    pub busy_poll: u16,
+    /// The folder of the embedded store and of the instance lock.
+    pub state: PathBuf,
+    /// Seconds after which a learned address that was not heard again is forgotten.
+    pub ageing: u32,
+    /// Addresses the switch learns at most, over all ports.
+    pub mac_limit: u32,
+    /// Bit X set: frames to 01:80:C2:00:00:0X are forwarded (the kernel bridge's `group_fwd_mask`).
+    pub group_forward_mask: u16,
+    /// When an address that moves too often is held where it is.
+    pub damping: DampingSpec,
+}
+
+impl Default for SwitchSpec {
+    fn default() -> Self {
+        Self {
+            name: "vswitch".into(),
+            workers: None,
+            busy_poll: 50,
+            state: "/var/lib/vswitch".into(),
+            ageing: 300,
+            mac_limit: 65_536,
+            group_forward_mask: 0,
+            damping: DampingSpec::default(),
+        }
+    }
+}
+
+/// Duplicate-MAC damping: `[switch] damping = { … }`. The defaults are FRR's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DampingSpec {
+    /// Moves within `window` that hold an address; 0 switches damping off.
+    pub moves: u32,
+    /// Seconds in which the moves are counted.
+    pub window: u32,
+    /// Seconds an address is held before it may move again.
+    pub hold: u32,
+}
+
+impl Default for DampingSpec {
+    fn default() -> Self {
+        Self { moves: 5, window: 180, hold: 1800 }
+    }
+}
+
+/// Where the API listens: `[api]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiSpec {
+    /// The unix socket; the descriptor hand-over of `vswitchctl attach` is beside it, named `….attach`.
+    pub socket: PathBuf,
+    /// The group that may use the socket besides root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// The TCP address of the web page; without one there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub web: Option<SocketAddr>,
+    /// Names by which browsers may ask for the page, besides its address and `localhost`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub web_hosts: Vec<HostName>,
+    /// Where `/metrics` is served for Prometheus; nowhere unless told. Whoever reaches it may read it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
+}
+
+impl Default for ApiSpec {
+    fn default() -> Self {
+        Self {
+            socket: "/run/vswitch/api.sock".into(),
+            group: None,
+            web: None,
+            web_hosts: Vec::new(),
+            metrics: None,
+        }
+    }
+}
+
+/// Whether Docker finds us as a plugin: `[docker]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DockerSpec {
+    /// Whether the plugin is served.
+    pub enabled: bool,
+    /// Its unix socket; what the driver is called in Docker is the file's name without `.sock`.
+    pub socket: PathBuf,
+}
+
+impl Default for DockerSpec {
+    fn default() -> Self {
+        Self { enabled: false, socket: "/run/docker/plugins/vswitch.sock".into() }
+    }
+}
+
+/// Everything `net.toml` declares.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `[switch]`
+    pub switch: SwitchSpec,
+    /// `[api]`
+    pub api: ApiSpec,
+    /// `[docker]`
+    pub docker: DockerSpec,
+    /// `[ipam]`
+    pub ipam: PoolsSpec,
+    /// `[[network]]`
+    #[serde(rename = "network")]
+    pub networks: Vec<NetworkSpec>,
+    /// `[[port]]`
+    #[serde(rename = "port")]
+    pub ports: Vec<PortSpec>,
+}

@@ -1,0 +1,460 @@
+//! What `-o KEY=VALUE` means: to a network's driver, and to an endpoint's.
+//!
+//! Docker's long names and our short ones are the same options. What has a key of its own in a [`NetworkSpec`] (the MTU,
+//! the VNI, the VLAN) is moved there, so each fact has one place; the rest stays as it was written, under the short name.
+//! A key of Docker's that means nothing here is kept and warned about; any other unknown key is refused.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use vswitch::addr::VlanId;
+
+use crate::{
+    BURST, Driver, InvalidName, LimitSpec, Name, NetworkSpec, Rate,
+    ifname::check_ifname,
+    rules::{MTU, VNI},
+    sentence::nearest,
+};
+
+/// What a network's driver was told, understood; see [`of_network`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkOptions {
+    /// The host's interface to the LAN.
+    pub parent: Option<Parent>,
+    /// Whether the host has an interface in an uplink network.
+    pub host: bool,
+    /// Whether containers of the network may talk to each other.
+    pub icc: bool,
+    /// Whether the outside sees the host's address instead of the container's.
+    pub masquerade: bool,
+    /// The host's address at which ports are published that name none.
+    pub binding: Option<IpAddr>,
+    /// The name of the host's interface in the network.
+    pub ifname: Option<String>,
+    /// What containers' interfaces are called, before their number.
+    pub prefix: String,
+    /// Whether containers get veth pairs instead of TAPs, unless told otherwise.
+    pub veth: bool,
+    /// The only peers that tunnels carry it to; all that carry it unless told.
+    pub peers: Option<BTreeSet<Name>>,
+    /// What each container may send and be sent, unless told otherwise.
+    pub limit: LimitSpec,
+}
+
+/// An interface, and the VLAN on it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Parent {
+    /// The interface's name.
+    pub device: String,
+    /// The VLAN; frames are untagged without one.
+    pub vlan: Option<u16>,
+}
+
+/// What an endpoint's driver was told, understood; see [`of_endpoint`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointOptions {
+    /// Whether it is a veth pair instead of a TAP; as the network has it unless told.
+    pub veth: Option<bool>,
+    /// The interface's name.
+    pub ifname: Option<String>,
+    /// Whether sockets of ours hold the host's ports that are published.
+    pub hold: bool,
+    /// What it may send and be sent; as the network has it unless told.
+    pub limit: LimitSpec,
+}
+
+/// Why an option is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("option {key}: {what}")]
+pub struct OptionError {
+    /// As it was written.
+    pub key: String,
+    /// What is wrong and what to do.
+    pub what: String,
+}
+
+/// A short name, Docker's name for the same, and the drivers that know it.
+struct Known(&'static str, &'static str, &'static [Driver]);
+
+const GATED: &[Driver] = &[Driver::Bridge, Driver::Overlay];
+const ALL: &[Driver] = &[Driver::Bridge, Driver::Overlay, Driver::Uplink];
+
+const OF_NETWORKS: &[Known] = &[
+    Known("mtu", "com.docker.network.driver.mtu", ALL),
+    Known("vni", "com.docker.network.driver.overlay.vxlanid_list", &[Driver::Overlay]),
+    Known("vlan", "", GATED),
+    Known("peers", "", &[Driver::Overlay]),
+    Known("parent", "", &[Driver::Uplink]),
+    Known("host", "", &[Driver::Uplink]),
+    Known("icc", "com.docker.network.bridge.enable_icc", ALL),
+    Known("masquerade", "com.docker.network.bridge.enable_ip_masquerade", GATED),
+    Known("binding", "com.docker.network.bridge.host_binding_ipv4", GATED),
+    Known("ifname", "com.docker.network.bridge.name", ALL),
+    Known("prefix", "com.docker.network.container_iface_prefix", ALL),
+    Known("kind", "", ALL),
+];
+
+const OF_ENDPOINTS: &[Known] = &[
+    Known("kind", "", ALL),
+    Known("ifname", "com.docker.network.endpoint.ifname", ALL),
+    Known("hold", "", ALL),
+];
+
+const OF_BOTH: &[Known] = &[
+    Known("limit.rx", "", ALL),
+    Known("limit.rx_burst", "", ALL),
+    Known("limit.tx", "", ALL),
+    Known("limit.tx_burst", "", ALL),
+];
+
+/// What the driver of a network may be told, and that of an endpoint.
+const NETWORK: [&[Known]; 2] = [OF_NETWORKS, OF_BOTH];
+const ENDPOINT: [&[Known]; 2] = [OF_ENDPOINTS, OF_BOTH];
+
+/// Docker's keys that we know of and that do nothing here.
+fn is_dockers(key: &str) -> bool {
+    key.starts_with("com.docker.") || matches!(key, "macvlan_mode" | "ipvlan_mode" | "ipvlan_flag")
+}
+
+/// Our name for one of Docker's options, where it has one.
+pub fn short_name(key: &str) -> &str {
+    find(NETWORK, key).map_or(key, |known| known.0)
+}
+
+/// Docker's name for one of our options, where it has one.
+pub fn dockers_name(key: &str) -> &str {
+    NETWORK
+        .into_iter()
+        .flatten()
+        .find(|known| known.0 == key && !known.1.is_empty())
+        .map_or(key, |known| known.1)
+}
+
+/// Gives options their short names, and moves what has a key of its own there. Doing it twice changes nothing.
+///
+/// # Errors
+/// An option is unknown, means nothing, or contradicts a key.
+pub fn absorb(spec: &mut NetworkSpec) -> Result<(), OptionError> {
+    let driver = spec.driver();
+    let mut kept = BTreeMap::new();
+    for (key, value) in std::mem::take(&mut spec.options) {
+        let wrong = |what: String| OptionError { key: key.clone(), what };
+        let Some(Known(short, _, drivers)) = find(NETWORK, &key) else {
+            if !is_dockers(&key) {
+                return Err(unknown(NETWORK, &key, Some(driver)));
+            }
+            kept.insert(key, value);
+            continue;
+        };
+        if !drivers.contains(&driver) {
+            let known: Vec<_> = drivers.iter().map(|driver| driver.as_str()).collect();
+            return Err(wrong(format!("belongs to driver {}: leave it out", known.join(" or "))));
+        }
+        match *short {
+            "mtu" => merge(&mut spec.mtu, number(&value, MTU).map_err(wrong)?).map_err(wrong)?,
+            "vni" => merge(&mut spec.vni, number(&value, VNI).map_err(wrong)?).map_err(wrong)?,
+            "vlan" => merge(&mut spec.vlan, vlan(&value).map_err(wrong)?).map_err(wrong)?,
+            short => drop(kept.insert(short.to_owned(), value)),
+        }
+    }
+    spec.options = kept;
+    let options = of_network(spec)?;
+    if let Some(tag) = options.parent.and_then(|parent| parent.vlan) {
+        let wrong = |what| OptionError { key: "parent".into(), what };
+        merge(&mut spec.vlan, vlan(&tag.to_string()).map_err(wrong)?).map_err(wrong)?;
+    }
+    if driver == Driver::Uplink && !spec.options.contains_key("parent") {
+        let what = "missing: name the host's interface to the LAN, like -o parent=eth1 or parent=eth1.10";
+        return Err(OptionError { key: "parent".into(), what: what.into() });
+    }
+    Ok(())
+}
+
+/// One sentence for each option that is kept and does nothing.
+pub fn warnings(spec: &NetworkSpec) -> Vec<String> {
+    let idle = spec.options.keys().filter(|key| find(NETWORK, key).is_none());
+    idle.map(|key| format!("option {key} does nothing here")).collect()
+}
+
+/// What the driver of a network was told, whose options are [absorbed](absorb).
+///
+/// # Errors
+/// A value means nothing.
+pub fn of_network(spec: &NetworkSpec) -> Result<NetworkOptions, OptionError> {
+    let options = &spec.options;
+    let parent = options.get("parent").map(|text| parent(text)).transpose()?;
+    let binding =
+        read(options, "binding", |text| text.parse().map_err(|_| format!("{text:?} is no IP address")))?;
+    Ok(NetworkOptions {
+        parent,
+        host: flag(options, "host", false)?,
+        icc: flag(options, "icc", true)?,
+        masquerade: flag(options, "masquerade", true)?,
+        binding,
+        ifname: ifname(options, "ifname")?,
+        // Ten octets leave room for the number.
+        prefix: read(options, "prefix", |text| match check_ifname(text) {
+            Ok(()) if text.len() <= 10 => Ok(text.to_owned()),
+            _ => Err(format!("{text:?} begins no interface name: use 1 to 10 letters")),
+        })?
+        .unwrap_or_else(|| "eth".into()),
+        veth: read(options, "kind", veth)?.unwrap_or(false),
+        peers: read(options, "peers", peers)?,
+        limit: limit(options)?,
+    })
+}
+
+/// What the driver of an endpoint was told.
+///
+/// # Errors
+/// An option is unknown, or means nothing.
+pub fn of_endpoint(options: &BTreeMap<String, String>) -> Result<EndpointOptions, OptionError> {
+    let mut short = BTreeMap::new();
+    for (key, value) in options {
+        match find(ENDPOINT, key) {
+            Some(known) => drop(short.insert(known.0.to_owned(), value.clone())),
+            None if is_dockers(key) => {}
+            None => return Err(unknown(ENDPOINT, key, None)),
+        }
+    }
+    Ok(EndpointOptions {
+        veth: read(&short, "kind", veth)?,
+        ifname: ifname(&short, "ifname")?,
+        hold: flag(&short, "hold", true)?,
+        limit: limit(&short)?,
+    })
+}
+
+/// The options that say `limit`: what [`of_endpoint`] reads.
+pub fn written(limit: &LimitSpec) -> impl Iterator<Item = (String, String)> {
+    let texts = [
+        ("limit.rx", limit.rx.map(|it| it.to_string())),
+        ("limit.rx_burst", limit.rx_burst.map(|it| it.to_string())),
+        ("limit.tx", limit.tx.map(|it| it.to_string())),
+        ("limit.tx_burst", limit.tx_burst.map(|it| it.to_string())),
+    ];
+    texts.into_iter().filter_map(|(key, text)| Some((key.to_owned(), text?)))
+}
+
+fn limit(options: &BTreeMap<String, String>) -> Result<LimitSpec, OptionError> {
+    let rate = |text: &str| text.parse::<Rate>().map_err(|error| error.to_string());
+    let burst = |text: &str| number(text, BURST);
+    let limit = LimitSpec {
+        rx: read(options, "limit.rx", rate)?,
+        rx_burst: read(options, "limit.rx_burst", burst)?,
+        tx: read(options, "limit.tx", rate)?,
+        tx_burst: read(options, "limit.tx_burst", burst)?,
+    };
+    match limit.misfit() {
+        Some((key, what)) => Err(OptionError { key: key.into(), what }),
+        None => Ok(limit),
+    }
+}
+
+fn veth(text: &str) -> Result<bool, String> {
+    match text {
+        "tap" => Ok(false),
+        "veth" => Ok(true),
+        _ => Err(format!("{text:?} is no kind of interface: use tap or veth")),
+    }
+}
+
+/// `a,b`; nobody where nothing is written.
+fn peers(text: &str) -> Result<BTreeSet<Name>, String> {
+    let names = text.split(',').filter(|_| !text.is_empty());
+    names.map(|name| name.parse().map_err(|error: InvalidName| error.to_string())).collect()
+}
+
+/// Whether the options let a network reach `peer`.
+pub(crate) fn reaches(options: &BTreeMap<String, String>, peer: &Name) -> bool {
+    options.get("peers").is_none_or(|names| names.split(',').any(|name| name == peer.as_str()))
+}
+
+fn find(known: [&'static [Known]; 2], key: &str) -> Option<&'static Known> {
+    known.into_iter().flatten().find(|known| known.0 == key || known.1 == key)
+}
+
+fn unknown(known: [&[Known]; 2], key: &str, driver: Option<Driver>) -> OptionError {
+    let fits = |known: &&Known| driver.is_none_or(|driver| known.2.contains(&driver));
+    let names: Vec<_> =
+        known.into_iter().flatten().filter(fits).flat_map(|known| [known.0, known.1]).collect();
+    let hint = nearest(key, names.iter().copied().filter(|name| !name.is_empty())).map_or_else(
+        || {
+            let short: Vec<_> = known.into_iter().flatten().filter(fits).map(|known| known.0).collect();
+            format!("there are {}", short.join(", "))
+        },
+        |name| format!("did you mean {name}?"),
+    );
+    OptionError { key: key.into(), what: format!("is unknown: {hint}") }
+}
+
+fn merge<T: PartialEq + std::fmt::Display + Copy>(place: &mut Option<T>, value: T) -> Result<(), String> {
+    match *place {
+        Some(told) if told != value => {
+            Err(format!("{value} contradicts {told}, which is told as well: keep one"))
+        }
+        _ => {
+            *place = Some(value);
+            Ok(())
+        }
+    }
+}
+
+fn number<T>(text: &str, range: std::ops::RangeInclusive<T>) -> Result<T, String>
+where
+    T: std::str::FromStr + PartialOrd + std::fmt::Display,
+{
+    let found = text.parse().ok().filter(|number| range.contains(number));
+    found.ok_or_else(|| format!("{text:?} is out of range: use {} to {}", range.start(), range.end()))
+}
+
+fn vlan(text: &str) -> Result<VlanId, String> {
+    let number: u16 = text.parse().map_err(|_| format!("{text:?} is no VLAN id: use 1 to 4094"))?;
+    number.try_into().map_err(|error: vswitch::addr::InvalidVlan| error.to_string())
+}
+
+/// `eth1`, or `eth1.10`. An interface whose own name ends like that is named with its VLAN, as in `eth1.10.20`.
+fn parent(text: &str) -> Result<Parent, OptionError> {
+    let wrong = |what: String| OptionError { key: "parent".into(), what };
+    let (device, tag) = match text.rsplit_once('.') {
+        Some((device, tag)) if tag.bytes().all(|byte| byte.is_ascii_digit()) => {
+            (device, Some(vlan(tag).map_err(wrong)?.as_u16()))
+        }
+        _ => (text, None),
+    };
+    check_ifname(device).map_err(|error| wrong(error.to_string()))?;
+    Ok(Parent { device: device.into(), vlan: tag })
+}
+
+fn flag(options: &BTreeMap<String, String>, key: &str, default: bool) -> Result<bool, OptionError> {
+    let told = read(options, key, |text| match text {
+        "true" | "1" | "" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(format!("{text:?} is no answer: use true or false")),
+    });
+    Ok(told?.unwrap_or(default))
+}
+
+fn ifname(options: &BTreeMap<String, String>, key: &str) -> Result<Option<String>, OptionError> {
+    read(options, key, |text| match check_ifname(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(error) => Err(error.to_string()),
+    })
+}
+
+fn read<T>(
+    options: &BTreeMap<String, String>,
+    key: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Option<T>, OptionError> {
+    let value = options.get(key).map(|text| parse(text)).transpose();
+    value.map_err(|what| OptionError { key: key.into(), what })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(driver: Driver, options: &[(&str, &str)]) -> NetworkSpec {
+        let mut spec = NetworkSpec::plain("blue".parse().unwrap());
+        spec.driver = Some(driver);
+        spec.options = options.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+        spec
+    }
+
+    #[test]
+    fn dockers_names_and_ours_are_the_same() {
+        let mut ours = network(Driver::Overlay, &[("mtu", "1400"), ("vni", "5000"), ("icc", "false")]);
+        let mut dockers = network(
+            Driver::Overlay,
+            &[
+                ("com.docker.network.driver.mtu", "1400"),
+                ("com.docker.network.driver.overlay.vxlanid_list", "5000"),
+                ("com.docker.network.bridge.enable_icc", "false"),
+            ],
+        );
+        absorb(&mut ours).unwrap();
+        absorb(&mut dockers).unwrap();
+        assert_eq!(ours, dockers);
+        assert_eq!((ours.mtu, ours.vni), (Some(1400), Some(5000)));
+        assert!(!of_network(&ours).unwrap().icc && of_network(&ours).unwrap().masquerade);
+        let once = ours.clone();
+        absorb(&mut ours).unwrap();
+        assert_eq!(ours, once);
+        assert_eq!(dockers_name("icc"), "com.docker.network.bridge.enable_icc");
+        assert_eq!(dockers_name("parent"), "parent");
+    }
+
+    #[test]
+    fn a_parent_may_have_a_vlan() {
+        let mut spec = network(Driver::Uplink, &[("parent", "eth1.10"), ("host", "true")]);
+        absorb(&mut spec).unwrap();
+        let options = of_network(&spec).unwrap();
+        assert_eq!(options.parent, Some(Parent { device: "eth1".into(), vlan: Some(10) }));
+        assert_eq!(spec.vlan.map(VlanId::as_u16), Some(10));
+        assert!(options.host);
+    }
+
+    #[test]
+    fn what_is_unknown_is_told() {
+        for (driver, option, expected) in [
+            (Driver::Bridge, ("mtuu", "1"), "option mtuu: is unknown: did you mean mtu?"),
+            (
+                Driver::Bridge,
+                ("colour", "red"),
+                "option colour: is unknown: there are mtu, vlan, icc, masquerade, binding, ifname, prefix, kind, limit.rx, limit.rx_burst, limit.tx, limit.tx_burst",
+            ),
+            (Driver::Bridge, ("vni", "7"), "option vni: belongs to driver overlay: leave it out"),
+            (Driver::Overlay, ("vni", "0"), "option vni: \"0\" is out of range: use 1 to 16777215"),
+            (Driver::Bridge, ("icc", "maybe"), "option icc: \"maybe\" is no answer: use true or false"),
+            (Driver::Uplink, ("parent", "eth1.4095"), "option parent: 4095 is reserved: use 1 to 4094"),
+            (
+                Driver::Uplink,
+                ("mtu", "1500"),
+                "option parent: missing: name the host's interface to the LAN, like -o parent=eth1 or parent=eth1.10",
+            ),
+            (Driver::Bridge, ("binding", "x"), "option binding: \"x\" is no IP address"),
+        ] {
+            let found = absorb(&mut network(driver, &[option])).unwrap_err().to_string();
+            assert_eq!(found, expected);
+        }
+        let mut spec = network(Driver::Bridge, &[("com.docker.network.bridge.inhibit_ipv4", "true")]);
+        absorb(&mut spec).unwrap();
+        assert_eq!(warnings(&spec), ["option com.docker.network.bridge.inhibit_ipv4 does nothing here"]);
+        let mut twice = network(Driver::Bridge, &[("mtu", "1400")]);
+        twice.mtu = Some(1500);
+        let error = absorb(&mut twice).unwrap_err().to_string();
+        assert_eq!(error, "option mtu: 1400 contradicts 1500, which is told as well: keep one");
+    }
+
+    #[test]
+    fn an_endpoint_has_options_of_its_own() {
+        let options = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        assert_eq!(of_endpoint(&options("kind", "veth")).unwrap().veth, Some(true));
+        let limit = LimitSpec { rx: "1 Gbit/s".parse().ok(), rx_burst: Some(7), ..LimitSpec::default() };
+        assert_eq!(of_endpoint(&written(&limit).collect()).unwrap().limit, limit);
+        let named = of_endpoint(&options("com.docker.network.endpoint.ifname", "lan0")).unwrap();
+        assert_eq!((named.ifname.as_deref(), named.hold), (Some("lan0"), true));
+        assert!(!of_endpoint(&options("hold", "false")).unwrap().hold);
+        for (key, value, expected) in [
+            ("kind", "bridge", "option kind: \"bridge\" is no kind of interface: use tap or veth"),
+            ("kid", "tap", "option kid: is unknown: did you mean kind?"),
+            ("limit.rxburst", "7", "option limit.rxburst: is unknown: did you mean limit.rx_burst?"),
+            ("limit.tx_burst", "0", "option limit.tx_burst: \"0\" is out of range: use 1 to 4294967295"),
+            (
+                "limit.rx_burst",
+                "7",
+                "option limit.rx_burst: there is no limit.rx that it belongs to: add it, or remove this",
+            ),
+            (
+                "limit.tx",
+                "fast",
+                "option limit.tx: \"fast\" is no rate: use a whole number and bit/s, kbit/s, Mbit/s or Gbit/s, up to 1000 Gbit/s, like \"100 Mbit/s\"",
+            ),
+        ] {
+            assert_eq!(of_endpoint(&options(key, value)).unwrap_err().to_string(), expected);
+        }
+    }
+}
