@@ -12,27 +12,16 @@
     reason = "a test that cannot go on panics, in its helpers too"
 )]
 
-#[path = "harness/browser.rs"]
 mod browser;
-#[path = "harness/container.rs"]
 mod container;
-#[path = "harness/daemon.rs"]
 pub mod daemon;
-#[path = "harness/engine.rs"]
 pub mod engine;
-#[path = "harness/netns.rs"]
 pub mod netns;
-#[path = "harness/pattern.rs"]
 pub mod pattern;
-#[path = "harness/process.rs"]
 pub mod process;
-#[path = "harness/raw.rs"]
 pub mod raw;
-#[path = "harness/tcp.rs"]
 pub mod tcp;
-#[path = "harness/udp.rs"]
 pub mod udp;
-#[path = "harness/underlay.rs"]
 pub mod underlay;
 
 use std::{
