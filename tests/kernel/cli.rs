@@ -1,5 +1,4 @@
 //! What people and programs ask of the running daemon, by command line and by HTTP.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
 use std::{
     fs,
@@ -41,7 +40,6 @@ fn texts(list: &Value, key: &str) -> Vec<String> {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn the_daemon_at_a_glance() {
     let Example { switch, web: _web, db: _db } = Example::start();
     let status = switch.ctl(&["status"]);
@@ -55,7 +53,6 @@ fn the_daemon_at_a_glance() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn networks_are_made_shown_and_deleted() {
     let Example { switch, web: _web, db: _db } = Example::start();
     let create = ["network", "create", "--ipam-driver", "null"];
@@ -101,7 +98,6 @@ fn networks_are_made_shown_and_deleted() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn ports_are_made_shown_and_deleted() {
     let Example { switch, web, db: _db } = Example::start();
     switch.ctl(&["network", "create", "red", "--ipam-driver", "null", "--vlan", "20"]);
@@ -221,7 +217,6 @@ fn ports_are_made_shown_and_deleted() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn interfaces_are_attached_to_containers_and_detached() {
     let Example { switch, web, db } = Example::start();
     let container = Container::start();
@@ -292,7 +287,6 @@ fn interfaces_are_attached_to_containers_and_detached() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn the_mac_table_is_listed_pinned_and_flushed() {
     let example = Example::start();
     let switch = &example.switch;
@@ -341,7 +335,6 @@ fn the_mac_table_is_listed_pinned_and_flushed() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn counters_and_drops_are_told() {
     let example = Example::start();
     let switch = &example.switch;
@@ -368,7 +361,6 @@ fn counters_and_drops_are_told() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn everything_can_be_had_as_json_refusals_too() {
     let Example { switch, web: _web, db: _db } = Example::start();
     for arguments in [
@@ -397,7 +389,6 @@ fn everything_can_be_had_as_json_refusals_too() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn without_a_daemon_the_sentence_says_so() {
     let mut switch = Vswitchd::start("", "");
     switch.kill();
@@ -421,7 +412,6 @@ fn without_a_daemon_the_sentence_says_so() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn help_completions_and_manual_need_no_daemon() {
     let switch = Vswitchd::prepare(Netns::new("host"), "", "");
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
@@ -466,7 +456,6 @@ fn request(method: &str, path: &str, body: &str) -> Vec<u8> {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn nonsense_over_http_is_refused_with_a_sentence() {
     let Example { switch, web: _web, db: _db } = Example::start();
     let socket = switch.socket();
@@ -523,7 +512,6 @@ fn nonsense_over_http_is_refused_with_a_sentence() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn the_socket_is_for_root_and_its_group_alone() {
     let switch = Vswitchd::start("", "");
     for name in ["api.sock", "api.sock.attach"] {

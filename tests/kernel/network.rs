@@ -1,5 +1,4 @@
 //! Docker's network model on the running daemon: networks, containers in them, what lasts, what is refused.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
 use std::{
     collections::BTreeMap,
@@ -55,7 +54,6 @@ fn outside(switch: &Vswitchd) -> Netns {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn containers_of_a_network_reach_each_other_and_nobody_else() {
     let switch = switch();
     let (web, db, job) = (Netns::new("web"), Netns::new("db"), Netns::new("job"));
@@ -90,7 +88,6 @@ fn containers_of_a_network_reach_each_other_and_nobody_else() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn containers_do_not_talk_where_that_is_forbidden() {
     let switch = switch();
     let (web, db) = (Netns::new("web"), Netns::new("db"));
@@ -104,7 +101,6 @@ fn containers_do_not_talk_where_that_is_forbidden() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn the_outside_is_reached_and_reaches_what_is_published() {
     let switch = switch();
     let (web, db, other) = (Netns::new("web"), Netns::new("db"), outside(&switch));
@@ -153,7 +149,6 @@ fn the_outside_is_reached_and_reaches_what_is_published() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn an_uplink_puts_containers_on_the_lan() {
     let host = Netns::new("host");
     // The LAN: a bridge of the kernel with a station, and a cable to the host. The host tags what is VLAN 10.
@@ -189,7 +184,6 @@ fn an_uplink_puts_containers_on_the_lan() {
 
 /// The host must come up, and its containers too, whatever was done to the file meanwhile.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_network_that_the_file_dropped_is_kept_for_its_endpoints() {
     let declared = |names: &[&str]| {
         let one = |(number, name): (usize, &&str)| {
@@ -244,7 +238,6 @@ fn tunnel_host(number: u8) -> (Netns, String) {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn an_overlay_reaches_containers_of_another_host() {
     let ((one, first), (two, second)) = (tunnel_host(1), tunnel_host(2));
     one.ip(&format!("link add under type veth peer name under netns {}", two.name()));
@@ -295,7 +288,6 @@ fn an_overlay_reaches_containers_of_another_host() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn all_of_it_survives_kill_9_and_a_live_connection_too() {
     let mut switch = switch();
     let (web, db) = (Netns::new("web"), Netns::new("db"));
@@ -355,7 +347,6 @@ fn all_of_it_survives_kill_9_and_a_live_connection_too() {
 
 /// Killed at any moment, a daemon knows what it answered, and of what it did not answer all or nothing.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn no_moment_leaves_half_an_endpoint() {
     let mut switch = switch();
     let sandbox = Netns::new("sandbox");
@@ -434,7 +425,6 @@ fn no_moment_leaves_half_an_endpoint() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn what_is_used_or_not_ours_is_not_removed() {
     let rest = "[[network]]\nname = \"declared\"\n[[network.subnet]]\nsubnet = \"10.7.0.0/24\"\n";
     let switch = Vswitchd::start("", rest);
@@ -508,7 +498,6 @@ fn what_is_used_or_not_ours_is_not_removed() {
 
 /// Two hundred clients at once leave nothing behind: no interface, rule, address or descriptor.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn two_hundred_at_once_leave_nothing_behind() {
     let switch = switch();
     let sandboxes: Vec<_> = (0..10).map(|number| Netns::new(&format!("many{number}"))).collect();

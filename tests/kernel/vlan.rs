@@ -1,5 +1,4 @@
 //! Two switches joined by a trunk: VLANs on a real wire.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
 use std::time::Duration;
 
@@ -77,7 +76,6 @@ address = ["10.9.0.{side}/24", "fd00:9::{side}/64"]
 const NATIVE: &str = "trunk = [\"blue\", \"red\"]\nnative = \"green\"";
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn every_network_crosses_the_trunk_whole() {
     let trunk = Trunk::start(NATIVE, NATIVE);
     for (network, name) in NETWORKS.iter().enumerate() {
@@ -100,7 +98,6 @@ fn every_network_crosses_the_trunk_whole() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_trunk_without_offload_carries_wire_frames_that_are_right() {
     let plain = format!("{NATIVE}\noffload = false");
     let trunk = Trunk::start(&plain, NATIVE);
@@ -113,7 +110,6 @@ fn a_trunk_without_offload_carries_wire_frames_that_are_right() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn networks_hear_nothing_of_each_other() {
     let trunk = Trunk::start(NATIVE, NATIVE);
     let mut ears: Vec<_> = Vec::new();
@@ -159,7 +155,6 @@ fn networks_hear_nothing_of_each_other() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn tags_on_the_wire_are_those_of_the_networks() {
     let trunk = Trunk::start(NATIVE, NATIVE);
     let wire = trunk.far.host.raw("trunk0");
@@ -176,7 +171,6 @@ fn tags_on_the_wire_are_those_of_the_networks() {
 
 /// What others may put on the wire: priorities, priority tags, and tags that nobody configured.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn tags_from_the_wire_are_judged() {
     let host = Netns::new("host");
     let wire = Netns::new("wire");
@@ -228,7 +222,6 @@ fn tags_from_the_wire_are_judged() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn tags_of_containers_are_dropped_unless_the_network_passes_them() {
     for (tags, passes) in [("drop", false), ("pass", true)] {
         let (web, db) = (Netns::new("web"), Netns::new("db"));

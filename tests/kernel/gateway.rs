@@ -6,7 +6,6 @@
 //! ```
 //!
 //! A network is a namespace with a kernel bridge, as the switch would be; the gateway acts in `host`.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
 use std::{
     fs,
@@ -226,7 +225,6 @@ fn unreachable(from: &Netns, to: SocketAddr) {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn containers_reach_the_outside_with_the_hosts_address() {
     let mut world = World::new();
     let _mirror = Mirror::start(&world.outside, 80);
@@ -248,7 +246,6 @@ fn containers_reach_the_outside_with_the_hosts_address() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn an_internal_network_reaches_nobody_but_the_host() {
     let mut world = World::new();
     world.route_inward();
@@ -272,7 +269,6 @@ fn an_internal_network_reaches_nobody_but_the_host() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn networks_are_isolated_from_each_other_and_from_who_knows_the_way() {
     let mut world = World::new();
     world.route_inward();
@@ -293,7 +289,6 @@ fn networks_are_isolated_from_each_other_and_from_who_knows_the_way() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_published_port_is_reached_from_everywhere_but_past_the_host() {
     let mut world = World::new();
     let _mirrors = [80, 81].map(|port| Mirror::start(&world.blue.web, port));
@@ -333,7 +328,6 @@ fn a_published_port_is_reached_from_everywhere_but_past_the_host() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_container_without_ipv6_is_reached_by_ipv6() {
     let mut world = World::new();
     let _mirrors = [80, 81].map(|port| Mirror::start(&world.blue.web, port));
@@ -389,7 +383,6 @@ fn a_container_without_ipv6_is_reached_by_ipv6() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn what_is_published_on_loopback_is_the_hosts_alone() {
     let mut world = World::new();
     let _mirrors = [
@@ -427,7 +420,6 @@ fn what_is_published_on_loopback_is_the_hosts_alone() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_host_port_has_one_owner() {
     let mut world = World::new();
     let here = [world.blue.ip(2), world.blue.ip6(2)];
@@ -491,7 +483,6 @@ fn a_host_port_has_one_owner() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_refused_change_leaves_all_as_it_was() {
     let mut world = World::new();
     let _mirror = Mirror::start(&world.blue.web, 80);
@@ -508,7 +499,6 @@ fn a_refused_change_leaves_all_as_it_was() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_crash_loses_nothing_and_leaves_nothing() {
     let mut world = World::new();
     let _mirror = Mirror::start(&world.blue.web, 80);
@@ -547,7 +537,6 @@ fn a_crash_loses_nothing_and_leaves_nothing() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn tables_of_others_stay_and_a_lost_table_comes_back() {
     let mut world = World::new();
     let _mirror = Mirror::start(&world.outside, 80);
@@ -578,7 +567,6 @@ fn tables_of_others_stay_and_a_lost_table_comes_back() {
 
 /// The table follows changes by its elements, and must be what it would be if it were made anew.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn many_changes_come_to_the_same_as_one() {
     let mut world = World::new();
     let at =
@@ -632,7 +620,6 @@ fn many_changes_come_to_the_same_as_one() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn the_chain_that_programs_share_lets_pass_what_is_ours() {
     let mut world = World::new();
     let _mirror = Mirror::start(&world.outside, 80);
@@ -675,7 +662,6 @@ fn the_chain_that_programs_share_lets_pass_what_is_ours() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_port_that_an_engine_holds_is_published_and_not_held() {
     let mut world = World::new();
     let _mirror = Mirror::start(&world.blue.web, 80);
@@ -700,7 +686,6 @@ fn a_port_that_an_engine_holds_is_published_and_not_held() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn settings_are_made_where_they_are_needed_only() {
     let mut world = World::new();
     let sysctl = |world: &World, name: &str| {
@@ -728,7 +713,6 @@ fn settings_are_made_where_they_are_needed_only() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_thousand_ports_are_set_at_once() {
     let mut world = World::new();
     let _mirror = Mirror::start(&world.blue.web, 80);

@@ -1,5 +1,4 @@
 //! podman and containerd with our CNI plugin, for real.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
 use std::{
     collections::HashSet,
@@ -200,7 +199,6 @@ fn host(switch: Vswitchd) -> Vswitchd {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn podman_runs_containers() {
     let mut switch = host(Vswitchd::start_apart(Netns::new("host"), ""));
     {
@@ -257,7 +255,6 @@ fn podman_runs_containers() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn containerd_runs_containers() {
     let switch = host(Vswitchd::start_apart(Netns::new("host"), ""));
     let mut runtimes = Runtimes::new(&switch, "blue");
@@ -282,7 +279,6 @@ fn containerd_runs_containers() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn the_deeds_of_the_specification() {
     let switch = host(Vswitchd::start("", ""));
     let runtimes = Runtimes { switch: &switch, folder: switch.folder().to_owned(), containerd: None };
@@ -374,7 +370,6 @@ fn the_deeds_of_the_specification() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn other_plugins_stand_before_and_behind() {
     let switch = host(Vswitchd::start("", ""));
     let runtimes = Runtimes { switch: &switch, folder: switch.folder().to_owned(), containerd: None };
@@ -432,7 +427,6 @@ fn other_plugins_stand_before_and_behind() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn fifty_at_once() {
     let switch = host(Vswitchd::start("", ""));
     let runtimes = Runtimes { switch: &switch, folder: switch.folder().to_owned(), containerd: None };
@@ -478,7 +472,6 @@ fn fifty_at_once() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn every_version_has_its_own_result() {
     let switch = host(Vswitchd::start("", ""));
     let runtimes = Runtimes { switch: &switch, folder: switch.folder().to_owned(), containerd: None };
@@ -509,7 +502,6 @@ fn every_version_has_its_own_result() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_pods_bandwidth_limits_its_port() {
     let switch = host(Vswitchd::start("", ""));
     let runtimes = Runtimes { switch: &switch, folder: switch.folder().to_owned(), containerd: None };

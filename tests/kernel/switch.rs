@@ -1,5 +1,4 @@
 //! The switch's own behaviour, frame by frame, in a real kernel.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
 use std::{
     sync::{
@@ -91,7 +90,6 @@ fn mac(number: u16) -> String {
 const NOTHING: Duration = Duration::from_millis(30);
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_station_is_learned_and_forgotten_when_it_is_silent() {
     let quiet = Quiet::start("ageing = 1", &["", "", ""]);
     let ports = quiet.raw();
@@ -119,7 +117,6 @@ fn a_station_is_learned_and_forgotten_when_it_is_silent() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_pinned_station_neither_moves_nor_ages() {
     let quiet = Quiet::start("ageing = 1", &["", "", ""]);
     let ports = quiet.raw();
@@ -136,7 +133,6 @@ fn a_pinned_station_neither_moves_nor_ages() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn isolated_ports_reach_the_others_but_not_each_other() {
     let quiet = Quiet::start("", &["isolated = true", "isolated = true", ""]);
     let ports = quiet.raw();
@@ -153,7 +149,6 @@ fn isolated_ports_reach_the_others_but_not_each_other() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_storm_is_held_to_its_limit() {
     let quiet = Quiet::start("", &["storm = { broadcast = 100, unknown = 0 }", ""]);
     let ports = quiet.raw();
@@ -178,7 +173,6 @@ fn a_storm_is_held_to_its_limit() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn an_address_in_two_places_is_held_and_reported() {
     let quiet = Quiet::start("damping = { moves = 3, window = 60, hold = 2 }", &["", "", ""]);
     let ports = quiet.raw();
@@ -205,7 +199,6 @@ fn an_address_in_two_places_is_held_and_reported() {
 
 /// A station that invents addresses fills its own share of the table, not that of others.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_flood_of_addresses_evicts_the_flooders_own() {
     let quiet = Quiet::start("mac_limit = 64", &["", "", "mac_limit = 8"]);
     let ports = quiet.raw();
@@ -233,7 +226,6 @@ fn a_flood_of_addresses_evicts_the_flooders_own() {
 
 /// What was received is what was sent, flooded, or dropped for a reason: over all ports and whatever is thrown in.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn every_frame_is_accounted_for() {
     for workers in [1, 2] {
         let quiet = Quiet::start(
@@ -346,7 +338,6 @@ fn every_frame_is_accounted_for() {
 
 /// Frames of one port arrive in the order in which they were sent, whatever else goes on.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn frames_of_a_port_keep_their_order() {
     for workers in [1, 2] {
         let quiet = Quiet::start(&format!("workers = {workers}"), &["", "", ""]);
@@ -399,7 +390,6 @@ fn frames_of_a_port_keep_their_order() {
 
 /// Two containers that talk, and one that floods as fast as it can.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_port_that_floods_does_not_starve_others() {
     for workers in [1, 2] {
         let (a, b, loud) = (Netns::new("a"), Netns::new("b"), Netns::new("loud"));
@@ -456,7 +446,6 @@ fn a_port_that_floods_does_not_starve_others() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn with_nothing_to_do_it_does_nothing() {
     let containers: Vec<_> = (0..16).map(|number| Netns::new(&format!("idle{number}"))).collect();
     let mut rest = "[[network]]\nname = \"blue\"\n".to_owned();

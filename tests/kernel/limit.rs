@@ -1,5 +1,4 @@
 //! What a container may send and be sent in a second, by real connections.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
 use std::time::{Duration, Instant};
 
@@ -62,7 +61,6 @@ fn assert_laws(port: &serde_json::Value) {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_limited_port_carries_its_rate_each_way() {
     let (switch, web, db) = switch("{ rx = \"10 Mbit/s\", tx = \"10 Mbit/s\" }");
     for (client, server, address, reason, to) in
@@ -89,7 +87,6 @@ fn a_limited_port_carries_its_rate_each_way() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_limit_changes_while_octets_flow() {
     let (switch, web, db) = switch("");
     let flow = Flow::start(&web, &db, "10.9.0.3");
@@ -119,7 +116,6 @@ fn a_limit_changes_while_octets_flow() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn containers_are_limited_as_they_or_their_network_were_told() {
     let (web, db) = (Netns::new("web"), Netns::new("db"));
     let mut switch = Vswitchd::start("", "");

@@ -1,5 +1,4 @@
 //! What the switch tells of itself: events, what was lost before it could see it, the live view.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
 use std::{
     io::{BufRead, BufReader},
@@ -53,7 +52,6 @@ impl Drop for Running {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn events_tell_what_happens() {
     let mut pair = Pair::start();
     let mac: String = pair.web.mac("eth0").map(|octet| format!("{octet:02x}")).join(":");
@@ -101,7 +99,6 @@ fn events_tell_what_happens() {
 /// What finds a TAP's queue full is dropped by the kernel, without a word to the switch; it is told all the same, wherever
 /// the interface is by then and whatever it is called.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn what_a_full_queue_lost_is_told() {
     const SENT: u64 = 5_000;
     let pair = Pair::start();
@@ -147,7 +144,6 @@ fn what_a_full_queue_lost_is_told() {
 
 /// The same of sockets: a veth's, and the tunnel's.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn what_a_full_socket_lost_is_told() {
     let (web, host) = (Netns::new("web"), Netns::new("host"));
     web.silence();
@@ -177,7 +173,6 @@ fn what_a_full_socket_lost_is_told() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn the_daemon_is_watched() {
     let pair = Pair::start();
     let watch = |arguments: &[&str]| {
@@ -226,7 +221,6 @@ impl Drop for Screen {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn top_fits_a_terminal_and_leaves_it_as_it_was() {
     let pair = Pair::start();
     let screen = Screen(format!("vt-kernel-{}", std::process::id()));

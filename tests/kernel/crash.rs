@@ -1,5 +1,4 @@
 //! The daemon is killed between any two steps of a command: afterwards it has done all of it or nothing.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
 use std::process::Command;
 
@@ -64,7 +63,6 @@ fn interfaces(of: &Netns) -> Vec<String> {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_command_is_done_wholly_or_not_at_all() {
     let containers = [Netns::new("web"), Netns::new("db")];
     let places = containers.each_ref().map(|it| format!("netns:{}", it.name()));

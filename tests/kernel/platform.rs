@@ -1,5 +1,4 @@
 //! What the switch relies on of the kernel, one behaviour at a time. When something fails on another kernel, look here first.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
 use std::{
     io,
@@ -85,7 +84,6 @@ fn errno(error: &io::Error) -> Option<Errno> {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_tap_takes_all_offloads_and_uso_only_for_both_families() {
     let netns = Netns::new("offloads");
     let tap = tap(&netns);
@@ -105,7 +103,6 @@ fn a_tap_takes_all_offloads_and_uso_only_for_both_families() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn frames_come_behind_ten_octets_by_tap_and_by_packet_socket() {
     let netns = Netns::new("header");
     let tap = tap(&netns);
@@ -122,7 +119,6 @@ fn frames_come_behind_ten_octets_by_tap_and_by_packet_socket() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn what_is_written_to_a_tap_is_received_before_the_write_returns() {
     let netns = Netns::new("write");
     let tap = tap(&netns);
@@ -135,7 +131,6 @@ fn what_is_written_to_a_tap_is_received_before_the_write_returns() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn what_a_host_sends_itself_is_not_received_when_told_so() {
     let (near, _far) = veth();
     let (all, foreign) = (packet(&near, &[]), packet(&near, &[IGNORE_OUTGOING]));
@@ -145,7 +140,6 @@ fn what_a_host_sends_itself_is_not_received_when_told_so() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_tag_is_taken_off_and_told_beside_the_frame() {
     let (near, far) = veth();
     let (socket, raw) = (packet(&far, &[]), far.raw("v0"));
@@ -157,7 +151,6 @@ fn a_tag_is_taken_off_and_told_beside_the_frame() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_tap_whose_interface_was_deleted_says_so() {
     let netns = Netns::new("deleted");
     let tap = tap(&netns);
@@ -169,7 +162,6 @@ fn a_tap_whose_interface_was_deleted_says_so() {
 
 /// Why ports are asked every second whether their containers are still there.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn an_open_tap_keeps_its_namespace_alive() {
     let (mut netns, witness) = (Netns::new("kept"), Netns::new("witness"));
     let tap = tap(&netns);
@@ -187,7 +179,6 @@ fn an_open_tap_keeps_its_namespace_alive() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_tap_has_one_owner_at_a_time_and_may_persist() {
     let netns = Netns::new("owner");
     let open = |exclusive, persist| {
@@ -209,7 +200,6 @@ fn a_tap_has_one_owner_at_a_time_and_may_persist() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_packet_socket_is_told_once_that_its_interface_went_down() {
     let (near, _far) = veth();
     let open = || near.run(|| vswitch_tests::Raw::open("v0"));
@@ -227,7 +217,6 @@ fn a_packet_socket_is_told_once_that_its_interface_went_down() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn segmented_datagrams_leave_a_tap_whole() {
     let netns = Netns::new("uso");
     let tap = tap(&netns);

@@ -1,5 +1,4 @@
 //! Docker Engine with our plugin, for real: the life of containers, and of both daemons.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
 use std::{fs, process::Command, thread, time::Duration};
 
@@ -49,7 +48,6 @@ fn dies_and_comes_back(engine: &Engine, container: &str) {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn the_life_of_containers() {
     let mut switch = Vswitchd::start_apart(Netns::new("host"), "");
     let engine = Engine::start(&switch);
@@ -173,7 +171,6 @@ fn the_life_of_containers() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn many_containers_at_once_and_what_is_refused() {
     let switch = Vswitchd::start_apart(Netns::new("host"), "");
     let engine = Engine::start(&switch);
@@ -228,7 +225,6 @@ fn many_containers_at_once_and_what_is_refused() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn two_engines_over_one_overlay() {
     let (a, b) = (Netns::new("host"), Netns::new("host"));
     a.ip(&format!("link add under type veth peer name under netns {}", b.name()));
@@ -265,7 +261,6 @@ fn two_engines_over_one_overlay() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn addresses_networks_and_ports_as_docker_promises() {
     let switch = Vswitchd::start_apart(Netns::new("host"), "");
     let far = Netns::new("far");
@@ -383,7 +378,6 @@ fn a_container_stands_in_the_lan(switch: &Vswitchd, engine: &Engine) {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn killed_at_awkward_moments() {
     let mut switch = Vswitchd::start_apart(Netns::new("host"), "");
     let mut engine = Engine::start(&switch);
@@ -467,12 +461,11 @@ fn nothing_is_left_but_what_is_forgotten(switch: &Vswitchd) {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn compose_files() {
     let switch = Vswitchd::start_apart(Netns::new("host"), "");
     let engine = Engine::start(&switch);
     let file = switch.folder().join("docker-compose.yml");
-    fs::write(&file, include_str!("engines_docker/compose.yml")).unwrap();
+    fs::write(&file, include_str!("compose.yml")).unwrap();
     let compose =
         |arguments: &[&str]| engine.compose(&file, &[&["--project-name", "shop"], arguments].concat());
     compose(&["up", "-d"]);
@@ -494,7 +487,6 @@ fn compose_files() {
 
 /// Without the plugin: a container that Docker gave no network is connected by its name, as any sandbox is.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_running_container_is_connected_by_its_name() {
     let switch = Vswitchd::start_apart(Netns::new("host"), "");
     let engine = Engine::start(&switch);

@@ -1,7 +1,6 @@
 //! The web page in a real browser, over a real switch: what a person sees and does.
 //!
 //! Pictures of it stay in `target/web/`.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
 use std::{fs, path::PathBuf};
 
@@ -70,7 +69,6 @@ fn text(id: &str) -> String {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_person_sees_ports_come_and_go_and_finds_an_address() {
     let example = Example::start();
     let Example { switch, web, db } = &example;
@@ -151,7 +149,6 @@ fn a_person_sees_ports_come_and_go_and_finds_an_address() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn two_hundred_ports_stay_apart_and_readable() {
     let example = Example::start();
     let mut browser = example.browse();
@@ -197,7 +194,6 @@ fn two_hundred_ports_stay_apart_and_readable() {
 
 /// Text 4.5 to 1, what is drawn 3 to 1 (WCAG 2.2, 1.4.3 and 1.4.11), each colour on both grounds; and focus that shows.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn everybody_can_read_it_and_get_everywhere() {
     let example = Example::start();
     let mut browser = example.browse();
@@ -258,7 +254,6 @@ fn everybody_can_read_it_and_get_everywhere() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_daemon_that_is_gone_is_told_and_found_again() {
     let mut example = Example::start();
     let mut browser = example.browse();

@@ -1,5 +1,4 @@
 //! Tunnels to other systems: the kernel's VXLAN device and Open vSwitch, and what goes over the link between them.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
 use std::{
     fs::{self, File},
@@ -127,7 +126,6 @@ fn run(netns: &Netns, program: &str, arguments: &str) -> String {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn the_kernel_is_a_peer_over_ipv4() {
     let link = Link::to_peer(Underlay::V4, "");
     link.kernel("remote 10.8.0.1", 4789);
@@ -136,7 +134,6 @@ fn the_kernel_is_a_peer_over_ipv4() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn the_kernel_is_a_peer_over_ipv6_at_its_own_port() {
     let link = Link::to_peer(Underlay::V6, "port = 8472\nstrict = true");
     link.kernel("remote fd08::1", 8472);
@@ -145,7 +142,6 @@ fn the_kernel_is_a_peer_over_ipv6_at_its_own_port() {
 
 /// Both policies of checksums, and connections that are made to ask for what fits.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn the_kernel_is_a_peer_without_checksums() {
     let link = Link::to_peer(Underlay::V4, "checksum = false\nclamp_mss = true\ndscp = \"inherit\"");
     link.kernel("remote 10.8.0.1 noudpcsum", 4789);
@@ -156,7 +152,6 @@ fn the_kernel_is_a_peer_without_checksums() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn the_kernel_is_a_member_of_the_same_group() {
     let link = Link::start(Underlay::V4, "group = \"239.1.1.1\"\nlearn_peers = true");
     link.kernel("group 239.1.1.1", 4789);
@@ -172,7 +167,6 @@ fn the_kernel_is_a_member_of_the_same_group() {
 
 /// What somebody sees who looks at the link: no packet is malformed, all checksums are right, and ours look as they should.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn packets_on_the_wire_are_well_formed() {
     for underlay in [Underlay::V4, Underlay::V6] {
         let link = Link::to_peer(underlay, "");
@@ -266,7 +260,6 @@ fn packets(file: &Path, filters: &[String]) -> Vec<usize> {
 
 /// Whoever can send to the port may send anything; those who talk through the tunnel do not notice.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn garbage_on_the_port_harms_nobody() {
     let link = Link::to_peer(Underlay::V4, "");
     link.kernel("remote 10.8.0.1", 4789);
@@ -362,7 +355,6 @@ impl Drop for OpenVswitch {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn open_vswitch_is_a_peer() {
     let link = Link::to_peer(Underlay::V4, "");
     // It cannot finish what others leave to a device: as its manual says, senders are to leave nothing.

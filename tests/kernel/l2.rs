@@ -1,5 +1,4 @@
 //! Ethernet between all kinds of ports of one switch.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
@@ -89,7 +88,6 @@ impl Mixed {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn tcp_over_ipv4_is_whole_between_all_kinds() {
     let mixed = Mixed::start("workers = 2", 1500);
     mixed.exchange(v4, 3_000_000, 8 << 10);
@@ -104,7 +102,6 @@ fn tcp_over_ipv4_is_whole_between_all_kinds() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn tcp_over_ipv6_is_whole_between_all_kinds() {
     let mixed = Mixed::start("workers = 1", 1500);
     mixed.exchange(v6, 3_000_000, 8 << 10);
@@ -113,7 +110,6 @@ fn tcp_over_ipv6_is_whole_between_all_kinds() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn jumbo_frames_pass_between_all_kinds() {
     let mixed = Mixed::start("", 9000);
     mixed.exchange(v4, 3_000_000, 64 << 10);
@@ -128,7 +124,6 @@ fn jumbo_frames_pass_between_all_kinds() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn datagrams_of_any_length_and_their_fragments_arrive() {
     let mixed = Mixed::start("", 1500);
     for (a, b) in mixed.pairs() {
@@ -146,7 +141,6 @@ fn datagrams_of_any_length_and_their_fragments_arrive() {
 
 /// A sender that leaves cutting to the kernel (QUIC servers do) is understood by receivers of every kind.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn segmented_datagrams_arrive_intact() {
     let mixed = Mixed::start("", 1500);
     for (from, to) in mixed.pairs().flat_map(|(a, b)| [(a, b), (b, a)]) {
@@ -171,7 +165,6 @@ fn segmented_datagrams_arrive_intact() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn broadcast_and_multicast_reach_all_others() {
     let mixed = Mixed::start("", 1500);
     let everywhere = |group: Ipv4Addr, port: u16| -> Vec<UdpSocket> {
@@ -218,7 +211,6 @@ fn broadcast_and_multicast_reach_all_others() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn neighbours_find_each_other_again_after_both_forget() {
     let mixed = Mixed::start("", 1500);
     for (a, b) in mixed.pairs() {
@@ -232,7 +224,6 @@ fn neighbours_find_each_other_again_after_both_forget() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn what_is_too_long_for_a_port_is_dropped_and_counted_there() {
     let (big, small) = (Netns::new("big"), Netns::new("small"));
     let switch = Vswitchd::start(

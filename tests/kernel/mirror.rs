@@ -1,5 +1,4 @@
 //! Mirrors to another host: what a kernel's VXLAN device there, or another vswitchd, sees of what is copied here.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
 use std::{collections::BTreeMap, fmt::Write as _, process::Command};
 
@@ -207,20 +206,17 @@ fn a_kernel_sees_every_segment_of_both_directions(underlay: Underlay) {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_kernel_sees_every_segment_over_ipv4() {
     a_kernel_sees_every_segment_of_both_directions(Underlay::V4);
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_kernel_sees_every_segment_over_ipv6() {
     a_kernel_sees_every_segment_of_both_directions(Underlay::V6);
 }
 
 /// Made, listed, traced, kept, changed and removed; and who watches is nobody to talk to, however eager we are for peers.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_mirror_to_a_host_lives_like_any_port_and_takes_nothing_in() {
     let mut site = Site::start(Underlay::V4, "learn_peers = true", "");
     let watcher = site.kernel(9000);
@@ -297,7 +293,6 @@ fn a_mirror_to_a_host_lives_like_any_port_and_takes_nothing_in() {
 /// The collector is a peer as well, and what is copied is what goes to it and comes from it: nothing goes round, and what it
 /// sends is still a peer's. There vswitchd takes the copies in as a network, and a mirror of that network shows them.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_peer_may_collect_what_goes_to_it() {
     let [host1, host2, web, db, far] = ["host1", "host2", "web", "db", "far"].map(Netns::new);
     host1.ip(&format!("link add eth0 type veth peer name eth0 netns {}", host2.name()));
@@ -339,7 +334,6 @@ fn a_peer_may_collect_what_goes_to_it() {
 
 /// The way to the collector leads through the very network that is mirrored. Each frame is copied once, and no copy is.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn copies_of_copies_are_not_made() {
     let [watch, web] = ["watch", "web"].map(Netns::new);
     let port = |name: &str, netns: &Netns, last: u8| {

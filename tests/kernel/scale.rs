@@ -1,5 +1,4 @@
 //! A thousand ports.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +7,6 @@ use vswitch_tests::{Netns, Vswitchd, process, tcp};
 const PORTS: usize = 1000;
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_thousand_ports_start_fast_and_cost_little() {
     let containers: Vec<_> = (0..10).map(|number| Netns::new(&format!("many{number}"))).collect();
     for container in &containers {

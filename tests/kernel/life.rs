@@ -1,5 +1,4 @@
 //! The life of a daemon and its ports: starting, changing, failing, dying, coming back.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
 use std::{fs, process::Command, time::Duration};
 
@@ -31,7 +30,6 @@ const MAC: &str = "mac = \"02:42:0a:09:00:04\"\n";
 const BLUE: &str = "[[network]]\nname = \"blue\"\n";
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_namespace_that_goes_under_load_disturbs_nobody_else() {
     for kind in [tap, veth] {
         let (a, b, c) = (Netns::new("a"), Netns::new("b"), Netns::new("c"));
@@ -81,7 +79,6 @@ fn a_namespace_that_goes_under_load_disturbs_nobody_else() {
 /// The kernel frees a namespace when nobody holds it. A TAP's descriptor does, as long as the daemon has it; the other end
 /// of a veth pair that stands in the namespace tells us when it is really gone.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_namespace_that_ended_is_freed_though_a_tap_was_in_it() {
     let web = Netns::new("web");
     let witness = Netns::new("witness");
@@ -123,7 +120,6 @@ fn a_namespace_that_ended_is_freed_though_a_tap_was_in_it() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_packet_port_follows_its_link_down_and_up() {
     let (web, other) = (Netns::new("web"), Netns::new("other"));
     let host = Netns::new("host");
@@ -166,7 +162,6 @@ fn a_packet_port_follows_its_link_down_and_up() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_reload_under_load_changes_what_differs_and_nothing_else() {
     let (a, b, c, d) = (Netns::new("a"), Netns::new("b"), Netns::new("c"), Netns::new("d"));
     let before = BLUE.to_owned() + &tap("a", &a, 1) + &veth("b", &b, 2) + &tap("c", &c, 3);
@@ -227,7 +222,6 @@ fn a_reload_under_load_changes_what_differs_and_nothing_else() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn what_can_be_changed_in_place_is() {
     let (a, b, c) = (Netns::new("a"), Netns::new("b"), Netns::new("c"));
     let others = BLUE.to_owned() + &tap("a", &a, 1) + &tap("c", &c, 3);
@@ -264,7 +258,6 @@ fn what_can_be_changed_in_place_is() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn streams_survive_a_crash_of_the_daemon() {
     let (web, db) = (Netns::new("web"), Netns::new("db"));
     let persistent = |it: String| it + "persist = true\n";
@@ -301,7 +294,6 @@ fn streams_survive_a_crash_of_the_daemon() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_persistent_interface_goes_with_its_port() {
     let (web, db) = (Netns::new("web"), Netns::new("db"));
     let persistent = |it: String| it + "persist = true\n";
@@ -324,7 +316,6 @@ fn a_persistent_interface_goes_with_its_port() {
 
 /// A file that changes what a port stands on, under the same name.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_port_changes_its_kind_and_place_by_reload() {
     let (a, b, c) = (Netns::new("a"), Netns::new("b"), Netns::new("c"));
     let fixed = BLUE.to_owned() + &tap("a", &a, 1);
@@ -345,7 +336,6 @@ fn a_port_changes_its_kind_and_place_by_reload() {
 
 /// A container may do with its interface what it likes: that is its own trouble, and it ends when the container ends it.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn what_a_container_does_to_its_interface_hurts_itself_alone() {
     for kind in [tap, veth] {
         let (a, b, rogue) = (Netns::new("a"), Netns::new("b"), Netns::new("rogue"));
@@ -374,7 +364,6 @@ fn what_a_container_does_to_its_interface_hurts_itself_alone() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn what_the_api_made_comes_back_after_a_crash() {
     let (web, db) = (Netns::new("web"), Netns::new("db"));
     let mut switch = Vswitchd::start("", "");
@@ -457,7 +446,6 @@ fn what_the_api_made_comes_back_after_a_crash() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn told_to_stop_it_leaves_nothing_behind() {
     let (web, db) = (Netns::new("web"), Netns::new("db"));
     let mut switch = Vswitchd::start("", &(BLUE.to_owned() + &tap("web", &web, 1) + &veth("db", &db, 2)));
@@ -489,7 +477,6 @@ fn told_to_stop_it_leaves_nothing_behind() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_second_daemon_is_told_that_it_is_one_too_many() {
     let switch = Vswitchd::start("", "");
     let second = switch.run_to_its_end();
@@ -513,7 +500,6 @@ fn a_second_daemon_is_told_that_it_is_one_too_many() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn mistakes_in_the_file_are_all_told_with_their_places() {
     let host = Netns::new("host");
     let switch = Vswitchd::prepare(
@@ -544,7 +530,6 @@ fn mistakes_in_the_file_are_all_told_with_their_places() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn the_service_manager_is_told_what_happens() {
     // Being ready is what every test here waits for.
     let mut switch = Vswitchd::start("", BLUE);
@@ -560,7 +545,6 @@ fn the_service_manager_is_told_what_happens() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_port_whose_namespace_comes_later_waits_for_it() {
     let web = Netns::new("web");
     let mut late = Netns::new("late");

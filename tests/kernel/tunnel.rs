@@ -1,5 +1,4 @@
 //! Hosts joined by a tunnel: peers, strangers, and the way between them.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
 use serde_json::Value;
 use vswitch_tests::{
@@ -81,7 +80,6 @@ fn peer(daemon: &Vswitchd, name: &str) -> Value {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn three_hosts_share_one_network() {
     let hosts = Hosts::mesh(3);
     let [one, two, three] = &hosts.containers[..] else { unreachable!() };
@@ -112,7 +110,6 @@ fn three_hosts_share_one_network() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn peers_come_and_go_under_load() {
     let hosts = Hosts::start(3, "", |own| if own == 3 { vec![1] } else { vec![3 - own] });
     let [one, two, three] = &hosts.containers[..] else { unreachable!() };
@@ -136,7 +133,6 @@ fn peers_come_and_go_under_load() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_peer_made_through_the_api_outlives_the_daemon() {
     let mut hosts = Hosts::start(2, "", |own| if own == 2 { vec![1] } else { vec![] });
     hosts.daemons[0].ctl(&["peer", "add", "10.8.0.2"]);
@@ -148,7 +144,6 @@ fn a_peer_made_through_the_api_outlives_the_daemon() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_stranger_is_named_until_it_is_taken_in() {
     let hosts = Hosts::start(3, "", |own| if own == 1 { vec![3] } else { vec![1] });
     let [one, two, _] = &hosts.containers[..] else { unreachable!() };
@@ -174,7 +169,6 @@ fn a_stranger_is_named_until_it_is_taken_in() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_peer_dies_and_returns() {
     let mut hosts = Hosts::mesh(2);
     let flow = tcp::Flow::start(&hosts.containers[0], &hosts.containers[1], "10.9.0.2");
@@ -195,7 +189,6 @@ fn a_peer_dies_and_returns() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_flood_reaches_the_peers_through_a_group() {
     let vxlan = "group = \"239.1.1.1\"\nlearn_peers = true";
     let hosts = Hosts::start(3, vxlan, |_| vec![]);
@@ -212,7 +205,6 @@ fn a_flood_reaches_the_peers_through_a_group() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn an_underlay_that_comes_later() {
     let host = Netns::new("host");
     let web = Netns::new("web");
@@ -231,7 +223,6 @@ fn an_underlay_that_comes_later() {
 
 /// `host1 -- router -- host2`, where the second link carries packets of 1400 octets only.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_narrow_way_is_found_and_told() {
     let router = Netns::new("router");
     router.run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap());

@@ -1,5 +1,4 @@
 //! Captures, traces and what is known of an address, on a running switch with real traffic.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
 use std::{
     fs::{self, File},
@@ -120,7 +119,6 @@ fn fields_of(tshark: Child) -> Vec<Vec<String>> {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn wireshark_reads_interfaces_directions_and_why_a_frame_died() {
     let office = Office::start();
     let file = office.file("all.pcapng");
@@ -147,7 +145,6 @@ fn wireshark_reads_interfaces_directions_and_why_a_frame_died() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn what_is_wanted_is_picked_and_told_in_lines() {
     let office = Office::start();
     let arp =
@@ -174,7 +171,6 @@ fn what_is_wanted_is_picked_and_told_in_lines() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_pipe_and_a_ring_of_files() {
     let office = Office::start();
     let ring = office.file("ring.pcapng");
@@ -203,7 +199,6 @@ fn a_pipe_and_a_ring_of_files() {
 
 /// None of a million frames is lost while the disk keeps up: all that the switch received is in the file.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_million_frames() {
     const FRAMES: u64 = 1_000_000;
     let office = Office::start();
@@ -249,7 +244,6 @@ fn count(file: &Path) -> u64 {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_trace_tells_every_decision_and_changes_nothing() {
     let office = Office::start();
     let switch = &office.switch;
@@ -298,7 +292,6 @@ fn a_trace_tells_every_decision_and_changes_nothing() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn a_trace_tells_storm_limits_as_they_stand() {
     let loud = Netns::new("loud");
     let more = tap("loud", "blue", &loud, "storm = { broadcast = 0, unknown = 100 }");
@@ -320,7 +313,6 @@ fn a_trace_tells_storm_limits_as_they_stand() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn real_frames_are_followed() {
     let office = Office::start();
     let live = office.capture(&["trace", "--live", "--filter", "icmp", "-n", "2"]);
@@ -341,7 +333,6 @@ fn real_frames_are_followed() {
 }
 
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn what_is_known_of_an_address() {
     let office = Office::start();
     let switch = &office.switch;
@@ -364,7 +355,6 @@ fn what_is_known_of_an_address() {
 
 /// A reader that goes away, and a daemon that does, end a capture without anybody's help.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn captures_end_with_their_readers_and_with_the_daemon() {
     let mut office = Office::start();
     let mut gone = office.capture(&["capture", "-w", "-"]);
@@ -380,7 +370,6 @@ fn captures_end_with_their_readers_and_with_the_daemon() {
 
 /// Somebody watches web, declared in the file; somebody else blue, by command; and nobody else notices.
 #[test]
-#[ignore = "needs root: make test runs it"]
 fn mirrors_are_declared_or_made_and_get_what_they_ask_for() {
     let [watch, more] = ["watch", "more"].map(Netns::new);
     watch.silence();
