@@ -13,6 +13,7 @@
 )]
 
 mod browser;
+pub mod config;
 mod container;
 pub mod daemon;
 pub mod engine;
@@ -31,6 +32,7 @@ use std::{
 
 pub use self::{
     browser::Browser,
+    config::{Config, net},
     container::Container,
     daemon::{Output, Vswitchd},
     engine::{Engine, Mounts},

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use serde_json::{Value, json};
-use vswitch_tests::{Netns, Vswitchd};
+use vswitch_tests::{Netns, Vswitchd, net};
 
 /// A host and two containers.
 struct World {
@@ -75,7 +75,7 @@ fn a_command_is_done_wholly_or_not_at_all() {
     let update = &["update", "--mtu", "1400", "--label-add", "team=a", "--opt", "icc=false", "blue"][..];
     let back = &["update", "--mtu", "1500", "--label-rm", "team", "--opt-rm", "icc", "blue"][..];
     let remove = &["rm", "blue"][..];
-    let mut world = World { switch: Vswitchd::start_fragile("", ""), containers };
+    let mut world = World { switch: Vswitchd::start_fragile(&net()), containers };
     for (command, undo) in [
         (create, remove),
         (connect_veth, &["disconnect", "blue", "db"]),

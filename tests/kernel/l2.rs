@@ -6,20 +6,20 @@ use std::{
 };
 
 use vswitch_tests::{
-    Netns, PATIENCE, Vswitchd, eventually,
+    Netns, PATIENCE, Vswitchd, eventually, net,
     pattern::Pattern,
     tcp,
     udp::{self, Echo},
 };
 
-/// The kinds of ports and their keys; what is premade for `packet` is made by [`Mixed::start`].
-const KINDS: [(&str, &str); 6] = [
-    ("tap", "kind = \"tap\""),
-    ("plaintap", "kind = \"tap\"\noffload = false"),
-    ("veth", "kind = \"veth\""),
-    ("plainveth", "kind = \"veth\"\noffload = false"),
-    ("packet", "kind = \"packet\"\ndevice = \"premade0\""),
-    ("plainpacket", "kind = \"packet\"\ndevice = \"premade1\"\noffload = false"),
+/// Ports of every kind, by name, kind and keys; what is premade for `packet` is made by [`Mixed::start`].
+const KINDS: [(&str, &str, &str); 6] = [
+    ("tap", "tap", ""),
+    ("plaintap", "tap", "offload = false"),
+    ("veth", "veth", ""),
+    ("plainveth", "veth", "offload = false"),
+    ("packet", "packet", ""),
+    ("plainpacket", "packet", "offload = false"),
 ];
 
 /// A network with a port of every kind, each the eth0 of a container.
@@ -39,25 +39,25 @@ fn v6(index: usize) -> String {
 impl Mixed {
     fn start(switch: &str, mtu: u16) -> Self {
         let host = Netns::new("host");
-        let containers: Vec<_> = KINDS.iter().map(|(name, _)| Netns::new(name)).collect();
-        let mut rest = format!("[[network]]\nname = \"blue\"\nmtu = {mtu}\n");
-        for (index, ((name, keys), container)) in KINDS.iter().zip(&containers).enumerate() {
-            let inside = container.name();
-            rest += &format!("[[port]]\nname = \"{name}\"\nnetwork = \"blue\"\n{keys}\n");
-            if let Some(number) = keys.split("premade").nth(1).map(|rest| &rest[..1]) {
+        let containers: Vec<_> = KINDS.iter().map(|(name, ..)| Netns::new(name)).collect();
+        let mut config = net().switch(switch).network("blue").keys(&format!("mtu = {mtu}"));
+        for (index, ((name, kind, keys), container)) in KINDS.iter().zip(&containers).enumerate() {
+            if *kind == "packet" {
+                let (device, inside) = (format!("premade{index}"), container.name());
                 host.ip(&format!(
-                    "link add premade{number} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {inside}"
+                    "link add {device} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {inside}"
                 ));
-                host.ip(&format!("link set premade{number} up"));
+                host.ip(&format!("link set {device} up"));
                 container.ip("link set eth0 up");
                 container.ip(&format!("address add {}/24 dev eth0", v4(index)));
                 container.ip(&format!("address add {}/64 dev eth0 nodad", v6(index)));
+                config = config.packet(name, &device).keys(keys);
             } else {
-                let addresses = [format!("{}/24", v4(index)), format!("{}/64", v6(index))];
-                rest += &format!("netns = \"{inside}\"\nifname = \"eth0\"\naddress = {addresses:?}\n");
+                let addresses = format!("{}/24 {}/64", v4(index), v6(index));
+                config = config.port(name, kind, container).address(&addresses).keys(keys);
             }
         }
-        Self { switch: Vswitchd::start_in(host, switch, &rest), containers }
+        Self { switch: Vswitchd::start_in(host, &config), containers }
     }
 
     /// Every two containers.
@@ -226,33 +226,8 @@ fn neighbours_find_each_other_again_after_both_forget() {
 #[test]
 fn what_is_too_long_for_a_port_is_dropped_and_counted_there() {
     let (big, small) = (Netns::new("big"), Netns::new("small"));
-    let switch = Vswitchd::start(
-        "",
-        &format!(
-            r#"
-[[network]]
-name = "blue"
-mtu = 9000
-[[port]]
-name = "big"
-network = "blue"
-kind = "tap"
-netns = "{}"
-ifname = "eth0"
-address = "10.9.0.1/24"
-[[port]]
-name = "small"
-network = "blue"
-kind = "tap"
-mtu = 1500
-netns = "{}"
-ifname = "eth0"
-address = "10.9.0.2/24"
-"#,
-            big.name(),
-            small.name()
-        ),
-    );
+    let config = net().network("blue").keys("mtu = 9000").tap("big", &big).address("10.9.0.1/24");
+    let switch = Vswitchd::start(&config.tap("small", &small).address("10.9.0.2/24").keys("mtu = 1500"));
     let echo = Echo::start(&small, "10.9.0.2");
     let client = big.udp("10.9.0.1");
     // 20 octets of IPv4 header and 8 of UDP come on top. As a kernel bridge does (is_skb_forwardable), the switch lets a

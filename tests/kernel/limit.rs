@@ -3,29 +3,23 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use vswitch_tests::{Netns, Vswitchd, eventually, tcp::Flow};
+use vswitch_tests::{Config, Netns, Vswitchd, eventually, net, tcp::Flow};
 
 /// Octets a second of the rate that most of these tests limit to: 10 Mbit/s, which a busy machine carries, too.
 const RATE: u64 = 1_250_000;
 /// Octets of its burst: those of 200 ms.
 const BURST: u64 = RATE / 5;
 
-/// A switch whose port `web` has what is told of `limit`, beside the port `db`.
+/// A switch whose port `web` has a `limit`, beside the port `db`.
 fn switch(limit: &str) -> (Vswitchd, Netns, Netns) {
     let (web, db) = (Netns::new("web"), Netns::new("db"));
-    (Vswitchd::start("", &ports(limit, &web, &db)), web, db)
+    (Vswitchd::start(&config(limit, &web, &db)), web, db)
 }
 
-fn ports(limit: &str, web: &Netns, db: &Netns) -> String {
-    let port = |name: &str, netns: &Netns, address: &str, keys: &str| {
-        format!(
-            "[[port]]\nname = \"{name}\"\nnetwork = \"blue\"\nkind = \"tap\"\nnetns = \"{}\"\nifname = \"eth0\"\naddress = \"{address}/24\"\n{keys}\n",
-            netns.name()
-        )
-    };
-    let limit = if limit.is_empty() { String::new() } else { format!("limit = {limit}") };
-    let (web, db) = (port("web", web, "10.9.0.2", &limit), port("db", db, "10.9.0.3", ""));
-    format!("[[network]]\nname = \"blue\"\n{web}{db}")
+fn config(limit: &str, web: &Netns, db: &Netns) -> Config {
+    let web = net().network("blue").tap("web", web).address("10.9.0.2/24");
+    let web = if limit.is_empty() { web } else { web.keys(&format!("limit = {limit}")) };
+    web.tap("db", db).address("10.9.0.3/24")
 }
 
 /// Asserts that a stream flows at [`RATE`] to the port `to`: never more than that and one burst, and not much less. The
@@ -93,7 +87,7 @@ fn a_limit_changes_while_octets_flow() {
     flow.flows(RATE);
     let opened = switch.logs(&["ready"]);
     let reload = |limit: &str| {
-        switch.configure("", &ports(limit, &web, &db));
+        switch.configure(&config(limit, &web, &db));
         switch.ctl(&["reload"])["changes"].clone()
     };
     let changes = reload("{ rx = \"10 Mbit/s\" }");
@@ -118,7 +112,7 @@ fn a_limit_changes_while_octets_flow() {
 #[test]
 fn containers_are_limited_as_they_or_their_network_were_told() {
     let (web, db) = (Netns::new("web"), Netns::new("db"));
-    let mut switch = Vswitchd::start("", "");
+    let mut switch = Vswitchd::start(&net());
     switch.ctl(&["network", "create", "--subnet", "10.9.0.0/24", "--opt", "limit.tx=1gbit", "blue"]);
     let sandbox = |netns: &Netns| format!("netns:{}", netns.name());
     switch.ctl(&["network", "connect", "--name", "web", "--rx-limit", "10Mbit/s", "blue", &sandbox(&web)]);

@@ -16,6 +16,7 @@ mod metrics;
 mod mirror;
 mod network;
 mod observe;
+mod pair;
 mod platform;
 mod scale;
 mod switch;

@@ -12,35 +12,25 @@ use std::{
 
 use serde_json::Value;
 use vswitch_tests::{
-    Netns, PATIENCE, Vswitchd,
-    daemon::tap,
-    eventually,
+    PATIENCE, eventually, net,
     raw::{BROADCAST, EXPERIMENT, frame},
 };
 
-/// Two containers on one network, and where metrics are served.
-struct Pair {
-    switch: Vswitchd,
-    web: Netns,
-    _db: Netns,
-}
+use crate::pair::Pair;
 
-impl Pair {
+/// A pair whose metrics are served.
+struct Metered(Pair);
+
+impl Metered {
     fn start() -> Self {
-        let (web, db) = (Netns::new("web"), Netns::new("db"));
-        let rest = [
-            "metrics = \"127.0.0.1:9477\"\n[[network]]\nname = \"blue\"\n",
-            &tap("web", "blue", &web, "address = \"10.9.0.2/24\""),
-            &tap("db", "blue", &db, "address = \"10.9.0.3/24\""),
-        ];
-        let pair = Self { switch: Vswitchd::start("", &rest.concat()), web, _db: db };
-        pair.web.reaches("10.9.0.3");
-        pair
+        let pair = Pair::start(&net().api("metrics = \"127.0.0.1:9477\"").network("blue"));
+        pair.talk();
+        Self(pair)
     }
 
     /// What a GET brings from a server on the switch's host: the status and the body.
     fn get(&self, port: u16, path: &str) -> Option<(u16, String)> {
-        let mut stream = self.switch.host.run(|| TcpStream::connect(("127.0.0.1", port))).ok()?;
+        let mut stream = self.0.switch.host.run(|| TcpStream::connect(("127.0.0.1", port))).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
         let mut answer = String::new();
@@ -51,7 +41,7 @@ impl Pair {
 
     /// A Prometheus on the switch's host that scrapes every second by the configuration that is shipped.
     fn prometheus(&self) -> Running {
-        let folder = self.switch.folder();
+        let folder = self.0.switch.folder();
         fs::copy(packaging("prometheus/vswitch.rules.yml"), folder.join("vswitch.rules.yml")).unwrap();
         let config = fs::read_to_string(packaging("prometheus/prometheus.yml")).unwrap();
         let config = config.replace("scrape_interval: 15s", "scrape_interval: 1s");
@@ -62,7 +52,7 @@ impl Pair {
         prometheus.arg(format!("--storage.tsdb.path={}", folder.join("tsdb").display()));
         prometheus.arg("--web.listen-address=127.0.0.1:9090").stdin(Stdio::null());
         prometheus.stderr(File::create(folder.join("prometheus.log")).unwrap());
-        let running = Running(self.switch.host.run(|| prometheus.spawn().unwrap()));
+        let running = Running(self.0.switch.host.run(|| prometheus.spawn().unwrap()));
         eventually("Prometheus has the port", || {
             self.number("vswitch_port_receive_frames_total{port=\"web\"}")
         });
@@ -126,20 +116,20 @@ fn promtool(arguments: &[&str], input: &str) {
 
 #[test]
 fn prometheus_has_what_the_switch_counts() {
-    let pair = Pair::start();
-    let (_, text) = pair.get(9477, "/metrics").expect("metrics are served");
+    let metered = Metered::start();
+    let (_, text) = metered.get(9477, "/metrics").expect("metrics are served");
     promtool(&["check", "metrics"], &text);
-    let _prometheus = pair.prometheus();
-    assert_eq!(pair.number("vswitch_port_up{port=\"db\"}"), Some(1));
+    let _prometheus = metered.prometheus();
+    assert_eq!(metered.number("vswitch_port_up{port=\"db\"}"), Some(1));
     for _ in 0..5 {
-        assert!(pair.web.pings("10.9.0.3"));
+        assert!(metered.0.web.pings("10.9.0.2"));
     }
     eventually("Prometheus has every frame", || {
-        let counted = pair.switch.port("web")["rx"]["frames"].as_u64().unwrap();
-        let scraped = pair.number("vswitch_port_receive_frames_total{job=\"vswitch\",port=\"web\"}")?;
+        let counted = metered.0.switch.port("web")["rx"]["frames"].as_u64().unwrap();
+        let scraped = metered.number("vswitch_port_receive_frames_total{job=\"vswitch\",port=\"web\"}")?;
         (scraped == counted && counted >= 5).then_some(())
     });
-    let turns = eventually("the histogram", || pair.number("sum(vswitch_worker_batch_frames_count)"));
+    let turns = eventually("the histogram", || metered.number("sum(vswitch_worker_batch_frames_count)"));
     assert!(turns > 0);
 }
 
@@ -150,12 +140,12 @@ fn filled_in(expression: &str) -> String {
 
 #[test]
 fn each_panel_of_the_dashboard_shows_something() {
-    let pair = Pair::start();
+    let metered = Metered::start();
     let mut ping = Command::new("ping");
-    ping.args(["-q", "-i", "0.01", "10.9.0.3"]).stdout(Stdio::null());
-    let _traffic = Running(pair.web.run(|| ping.spawn().unwrap()));
-    pair.web.raw("eth0").send(&frame(BROADCAST, [1, 0, 0, 0, 0, 1], EXPERIMENT, b"from a group"));
-    let _prometheus = pair.prometheus();
+    ping.args(["-q", "-i", "0.01", "10.9.0.2"]).stdout(Stdio::null());
+    let _traffic = Running(metered.0.web.run(|| ping.spawn().unwrap()));
+    metered.0.web.raw("eth0").send(&frame(BROADCAST, [1, 0, 0, 0, 0, 1], EXPERIMENT, b"from a group"));
+    let _prometheus = metered.prometheus();
     let dashboard = fs::read_to_string(packaging("grafana/vswitch.json")).unwrap();
     let dashboard: Value = serde_json::from_str(&dashboard).unwrap();
 
@@ -166,7 +156,7 @@ fn each_panel_of_the_dashboard_shows_something() {
             let expression = filled_in(target["expr"].as_str().unwrap());
             let is_number = |series: &&Value| series["value"][1].as_str().is_some_and(|it| it != "NaN");
             let series = eventually(&format!("{title:?} shows {expression}"), || {
-                pair.query(&expression)?.iter().find(is_number).cloned()
+                metered.query(&expression)?.iter().find(is_number).cloned()
             });
             // What the legend tells apart is there.
             let legend = target["legendFormat"].as_str().unwrap_or_default();
@@ -182,7 +172,8 @@ fn each_panel_of_the_dashboard_shows_something() {
         let Some(arguments) = query.strip_prefix("label_values(") else { continue };
         let (selector, label) = arguments.trim_end_matches(')').rsplit_once(',').unwrap();
         let selector = escaped(&filled_in(selector));
-        let values = pair.ask(&format!("/api/v1/label/{}/values?match[]={selector}", label.trim())).unwrap();
+        let values =
+            metered.ask(&format!("/api/v1/label/{}/values?match[]={selector}", label.trim())).unwrap();
         assert!(values.as_array().is_some_and(|values| !values.is_empty()), "{query}");
     }
 }
@@ -193,10 +184,10 @@ fn each_alert_is_quiet_on_a_host_that_is_well_and_loud_when_it_should() {
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernel/alerts.yml");
     promtool(&["test", "rules", cases.to_str().unwrap()], "");
 
-    let pair = Pair::start();
-    let _prometheus = pair.prometheus();
+    let metered = Metered::start();
+    let _prometheus = metered.prometheus();
     let rules = eventually("every rule was evaluated", || {
-        let rules = pair.ask("/api/v1/rules")?["groups"][0]["rules"].as_array()?.clone();
+        let rules = metered.ask("/api/v1/rules")?["groups"][0]["rules"].as_array()?.clone();
         rules.iter().all(|rule| rule["health"] != "unknown").then_some(rules)
     });
     let cases = fs::read_to_string(cases).unwrap();
@@ -208,7 +199,7 @@ fn each_alert_is_quiet_on_a_host_that_is_well_and_loud_when_it_should() {
         for name in rule["query"].as_str().unwrap().split(|it: char| !(it.is_alphanumeric() || it == '_')) {
             let is_rare = name == "vswitch_port_dropped_frames_total";
             if name.starts_with("vswitch_") && !is_rare {
-                assert!(pair.query(name).is_some_and(|series| !series.is_empty()), "there is no {name}");
+                assert!(metered.query(name).is_some_and(|series| !series.is_empty()), "there is no {name}");
             }
         }
         let loud = format!(

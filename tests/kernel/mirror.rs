@@ -1,6 +1,6 @@
 //! Mirrors to another host: what a kernel's VXLAN device there, or another vswitchd, sees of what is copied here.
 
-use std::{collections::BTreeMap, fmt::Write as _, process::Command};
+use std::{collections::BTreeMap, process::Command};
 
 use serde_json::Value;
 use vswitch::{
@@ -8,7 +8,7 @@ use vswitch::{
     headers::{Headers, Network, Transport},
 };
 use vswitch_tests::{
-    Netns, PATIENCE, Raw, Vswitchd, eventually,
+    Config, Netns, PATIENCE, Raw, Vswitchd, eventually, net,
     pattern::Pattern,
     raw::{BROADCAST, EXPERIMENT, frame, tagged},
     tcp,
@@ -33,38 +33,32 @@ struct Site {
 }
 
 impl Site {
-    /// `vxlan` are keys of `[vxlan]` and tables below it, `more` other tables.
-    fn start(underlay: Underlay, vxlan: &str, more: &str) -> Self {
+    /// `vxlan` are keys of `[vxlan]`; with `mirror`, web is mirrored to the other host under that VNI.
+    fn start(underlay: Underlay, vxlan: &str, mirror: Option<u32>) -> Self {
         let [host, watch, web, db] = ["ours", "watch", "web", "db"].map(Netns::new);
         host.ip(&format!("link add eth0 type veth peer name eth0 netns {}", watch.name()));
         underlay.up(&host, "eth0", 1);
         underlay.up(&watch, "eth0", 9);
         // Until a kernel knows its neighbour, it keeps only so much for it.
         host.reaches(&underlay.address(9));
-        let text = Self::config(underlay, vxlan, more, &[("web", &web, 2), ("db", &db, 3)]);
-        Self { switch: Vswitchd::start_in(host, "", &text), watch, web, db, underlay }
+        let config = Self::config(underlay, [&web, &db], vxlan, mirror);
+        Self { switch: Vswitchd::start_in(host, &config), watch, web, db, underlay }
     }
 
-    fn config(underlay: Underlay, vxlan: &str, more: &str, containers: &[(&str, &Netns, u8)]) -> String {
-        let mut text = format!(
-            "[vxlan]\nlocal = \"{}\"\n{vxlan}\n[[network]]\nname = \"blue\"\n{more}\n",
-            underlay.address(1)
-        );
-        for (name, netns, last) in containers {
-            let netns = netns.name();
-            let _ = write!(
-                text,
-                "[[port]]\nname = \"{name}\"\nnetwork = \"blue\"\nkind = \"tap\"\nnetns = \"{netns}\"\nifname = \"eth0\"\n\
-                 address = [\"10.9.0.{last}/24\", \"fd09::{last}/64\"]\n"
-            );
+    fn config(underlay: Underlay, [web, db]: [&Netns; 2], vxlan: &str, mirror: Option<u32>) -> Config {
+        let blue = net().vxlan(&underlay.address(1)).keys(vxlan).network("blue");
+        let web = blue.tap("web", web).address("10.9.0.2/24 fd09::2/64");
+        let both = web.tap("db", db).address("10.9.0.3/24 fd09::3/64");
+        match mirror {
+            Some(vni) => both.collector("ids", &underlay.address(9), vni, "{ ports = [\"web\"] }"),
+            None => both,
         }
-        text
     }
 
-    /// Another net.toml.
-    fn reload(&self, vxlan: &str, more: &str) -> Value {
-        let containers = [("web", &self.web, 2), ("db", &self.db, 3)];
-        self.switch.configure("", &Self::config(self.underlay, vxlan, more, &containers));
+    /// Mirrors web under another VNI, by the file.
+    fn mirror(&self, vni: u32) -> Value {
+        let config = Self::config(self.underlay, [&self.web, &self.db], "", Some(vni));
+        self.switch.configure(&config);
         self.switch.ctl(&["reload"])
     }
 
@@ -164,16 +158,9 @@ fn assert_copied_once(switch: &Vswitchd, mirror: &str, watched: &str) {
     });
 }
 
-/// A declared mirror to `host` under `vni`.
-fn declared(host: &str, vni: u32) -> String {
-    format!(
-        "[[port]]\nname = \"ids\"\nkind = \"collector\"\nremote = \"{host}\"\nvni = {vni}\nmirror = {{ ports = [\"web\"] }}\n"
-    )
-}
-
 /// The link carries no longer packets than the containers send, so every full copy leaves in fragments.
 fn a_kernel_sees_every_segment_of_both_directions(underlay: Underlay) {
-    let site = Site::start(underlay, "", &declared(&underlay.address(9), 9000));
+    let site = Site::start(underlay, "", Some(9000));
     let watcher = site.kernel(9000);
     let seen = site.watched(&watcher);
     assert_seen(&seen, true);
@@ -218,7 +205,7 @@ fn a_kernel_sees_every_segment_over_ipv6() {
 /// Made, listed, traced, kept, changed and removed; and who watches is nobody to talk to, however eager we are for peers.
 #[test]
 fn a_mirror_to_a_host_lives_like_any_port_and_takes_nothing_in() {
-    let mut site = Site::start(Underlay::V4, "learn_peers = true", "");
+    let mut site = Site::start(Underlay::V4, "learn_peers = true", None);
     let watcher = site.kernel(9000);
     let switch = &site.switch;
     for (arguments, why) in [
@@ -274,15 +261,15 @@ fn a_mirror_to_a_host_lives_like_any_port_and_takes_nothing_in() {
     assert_eq!(switch.try_ctl(&["mirror", "rm", "ids"]).code, 0);
 
     // One that is declared follows the file, at once.
-    site.reload("", &declared("10.8.0.9", 9001));
+    site.mirror(9001);
     let other = site.kernel(9001);
     seen(&site, &other);
-    let told = site.reload("", &declared("10.8.0.9", 9000)).to_string();
+    let told = site.mirror(9000).to_string();
     assert!(told.contains("ids"), "{told}");
     while watcher.receive(std::time::Duration::from_millis(1)).is_some() {}
     seen(&site, &watcher);
     // Without an end here there is no way; the file must not say both.
-    site.switch.configure("", "[[port]]\nname = \"ids\"\nkind = \"collector\"\nremote = \"10.8.0.9\"\nvni = 1\nmirror = { ports = [\"ids\"] }");
+    site.switch.configure(&net().collector("ids", "10.8.0.9", 1, "{ ports = [\"ids\"] }"));
     let refused = site.switch.refusal(&["reload"]).1;
     assert!(
         refused.contains("a collector is sent to by the tunnel, and there is none: write [vxlan]"),
@@ -299,23 +286,17 @@ fn a_peer_may_collect_what_goes_to_it() {
     Underlay::V4.up(&host1, "eth0", 1);
     Underlay::V4.up(&host2, "eth0", 9);
     host1.reaches("10.8.0.9");
-    let config = |own: u8, other: u8, last: u8, container: &Netns, more: &str| {
-        format!(
-            "[vxlan]\nlocal = \"10.8.0.{own}\"\n[[vxlan.peer]]\nname = \"other\"\naddress = \"10.8.0.{other}\"\n\
-             [[network]]\nname = \"blue\"\nvni = 4096\n[[port]]\nname = \"web\"\nnetwork = \"blue\"\nkind = \"tap\"\n\
-             netns = \"{}\"\nifname = \"eth0\"\naddress = [\"10.9.0.{last}/24\", \"fd09::{last}/64\"]\n{more}",
-            container.name()
-        )
+    let config = |own: u8, other: u8, last: u8, container: &Netns| {
+        let vxlan = net().vxlan(&format!("10.8.0.{own}"));
+        let peer = vxlan.peer(&format!("10.8.0.{other}")).keys("name = \"other\"");
+        let web = peer.network("blue").keys("vni = 4096").tap("web", container);
+        web.address(&format!("10.9.0.{last}/24 fd09::{last}/64"))
     };
-    let mirror = "[[port]]\nname = \"ids\"\nkind = \"collector\"\nremote = \"10.8.0.9\"\nvni = 9000\nmirror = { ports = [\"other\"] }\n";
-    let near = Vswitchd::start_in(host1, "", &config(1, 9, 2, &web, mirror));
+    let near = config(1, 9, 2, &web).collector("ids", "10.8.0.9", 9000, "{ ports = [\"other\"] }");
+    let near = Vswitchd::start_in(host1, &near);
     far.silence();
-    let copies = format!(
-        "[[network]]\nname = \"copies\"\nvni = 9000\nmtu = 1500\n[[port]]\nname = \"ids\"\nkind = \"tap\"\nnetns = \"{}\"\n\
-         ifname = \"eth0\"\nmirror = {{ networks = [\"copies\"] }}\n",
-        far.name()
-    );
-    let there = Vswitchd::start_in(host2, "", &config(9, 1, 3, &db, &copies));
+    let copies = config(9, 1, 3, &db).network("copies").keys("vni = 9000\nmtu = 1500");
+    let there = Vswitchd::start_in(host2, &copies.mirror("ids", &far, "{ networks = [\"copies\"] }"));
     let watcher = far.raw("eth0");
     web.reaches("10.9.0.3");
     web.reaches("fd09::3");
@@ -336,22 +317,11 @@ fn a_peer_may_collect_what_goes_to_it() {
 #[test]
 fn copies_of_copies_are_not_made() {
     let [watch, web] = ["watch", "web"].map(Netns::new);
-    let port = |name: &str, netns: &Netns, last: u8| {
-        format!(
-            "[[port]]\nname = \"{name}\"\nnetwork = \"blue\"\nkind = \"tap\"\nnetns = \"{}\"\nifname = \"eth0\"\n\
-             address = \"10.8.0.{last}/24\"\n",
-            netns.name()
-        )
-    };
     // The host's own address stands in the network, on its gateway's interface.
-    let rest = format!(
-        "[vxlan]\nlocal = \"10.8.0.1\"\n[[network]]\nname = \"blue\"\n[[network.subnet]]\nsubnet = \"10.8.0.0/24\"\n\
-         gateway = \"10.8.0.1\"\n[[port]]\nname = \"ids\"\nkind = \"collector\"\nremote = \"10.8.0.9\"\nvni = 9000\n\
-         mirror = {{ networks = [\"blue\"], ports = [\"watch\"] }}\n{}{}",
-        port("watch", &watch, 9),
-        port("web", &web, 2)
-    );
-    let switch = Vswitchd::start("", &rest);
+    let blue = net().vxlan("10.8.0.1").network("blue").subnet("10.8.0.0/24").keys("gateway = \"10.8.0.1\"");
+    let watched = "{ networks = [\"blue\"], ports = [\"watch\"] }";
+    let config = blue.collector("ids", "10.8.0.9", 9000, watched).tap("watch", &watch).address("10.8.0.9/24");
+    let switch = Vswitchd::start(&config.tap("web", &web).address("10.8.0.2/24"));
     switch.port_is("ids", "up");
     let watcher = kernel(&watch, Underlay::V4, 9000);
     web.reaches("10.8.0.1");

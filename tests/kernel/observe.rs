@@ -9,36 +9,24 @@ use rustix::process::Signal;
 use serde_json::Value;
 use vswitch_tests::{
     Netns, Vswitchd,
-    daemon::{binary, tap},
-    eventually,
+    daemon::binary,
+    eventually, net,
     raw::{BROADCAST, EXPERIMENT, frame},
 };
 
-/// Two containers on one network.
-struct Pair {
-    switch: Vswitchd,
-    web: Netns,
-    db: Netns,
+use crate::pair::Pair;
+
+fn start() -> Pair {
+    let pair = Pair::start(&net().network("blue"));
+    pair.talk();
+    pair
 }
 
-impl Pair {
-    fn start() -> Self {
-        let (web, db) = (Netns::new("web"), Netns::new("db"));
-        let rest = [
-            "[[network]]\nname = \"blue\"\n",
-            &tap("web", "blue", &web, "address = \"10.9.0.2/24\""),
-            &tap("db", "blue", &db, "address = \"10.9.0.3/24\""),
-        ];
-        let pair = Self { switch: Vswitchd::start("", &rest.concat()), web, db };
-        pair.web.reaches("10.9.0.3");
-        pair
-    }
-
-    fn events(&self, arguments: &[&str]) -> Vec<Value> {
-        let output = self.switch.try_ctl(&[&["events", "--json"], arguments].concat());
-        assert_eq!(output.code, 0, "{}", output.stderr);
-        output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
+/// The events that vswitchctl prints.
+fn events(switch: &Vswitchd, arguments: &[&str]) -> Vec<Value> {
+    let output = switch.try_ctl(&[&["events", "--json"], arguments].concat());
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// A process that ends with the value.
@@ -53,21 +41,21 @@ impl Drop for Running {
 
 #[test]
 fn events_tell_what_happens() {
-    let mut pair = Pair::start();
+    let mut pair = start();
     let mac: String = pair.web.mac("eth0").map(|octet| format!("{octet:02x}")).join(":");
     let has = |events: &[Value], event: &str, key: &str, value: &str| {
         events.iter().any(|it| it["event"] == event && it[key] == value)
     };
-    let events = pair.events(&[]);
-    assert_eq!((&events[0]["event"], &events[0]["seq"]), (&"started".into(), &1.into()));
-    assert!(has(&events, "network_added", "network", "blue"), "{events:?}");
-    assert!(has(&events, "port_added", "port", "web") && has(&events, "port_up", "port", "db"), "{events:?}");
-    let learned = events.iter().find(|it| it["event"] == "mac_learned" && it["mac"] == mac).unwrap();
+    let told = events(&pair.switch, &[]);
+    assert_eq!((&told[0]["event"], &told[0]["seq"]), (&"started".into(), &1.into()));
+    assert!(has(&told, "network_added", "network", "blue"), "{told:?}");
+    assert!(has(&told, "port_added", "port", "web") && has(&told, "port_up", "port", "db"), "{told:?}");
+    let learned = told.iter().find(|it| it["event"] == "mac_learned" && it["mac"] == mac).unwrap();
     assert_eq!((&learned["network"], &learned["port"]), (&"blue".into(), &"web".into()));
-    let numbers: Vec<_> = events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+    let numbers: Vec<_> = told.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
     assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{numbers:?}");
-    assert_eq!(pair.events(&["--since", "1h"]).len(), pair.events(&[]).len());
-    assert!(pair.events(&["--since", "2100-01-01T00:00:00Z"]).is_empty());
+    assert_eq!(events(&pair.switch, &["--since", "1h"]).len(), events(&pair.switch, &[]).len());
+    assert!(events(&pair.switch, &["--since", "2100-01-01T00:00:00Z"]).is_empty());
     assert_eq!(pair.switch.refusal(&["events", "--since", "yesterday"]).0, 2);
 
     // Who follows hears of it when it happens.
@@ -101,7 +89,7 @@ fn events_tell_what_happens() {
 #[test]
 fn what_a_full_queue_lost_is_told() {
     const SENT: u64 = 5_000;
-    let pair = Pair::start();
+    let pair = start();
     let lost = |pair: &Pair| pair.switch.dropped("web", "TAP_FULL_RING");
     let received = |pair: &Pair| pair.switch.port("web")["rx"]["frames"].as_u64().unwrap();
     assert_eq!(lost(&pair), 0);
@@ -148,12 +136,8 @@ fn what_a_full_socket_lost_is_told() {
     let (web, host) = (Netns::new("web"), Netns::new("host"));
     web.silence();
     host.ip("addr add 10.8.0.1/32 dev lo");
-    let rest = format!(
-        "[[network]]\nname = \"blue\"\nvni = 4096\n[vxlan]\nlocal = \"10.8.0.1\"\n\
-         [[port]]\nname = \"web\"\nnetwork = \"blue\"\nkind = \"veth\"\nnetns = \"{}\"\nifname = \"eth0\"\n",
-        web.name()
-    );
-    let switch = Vswitchd::start_in(host, "", &rest);
+    let config = net().vxlan("10.8.0.1").network("blue").keys("vni = 4096").veth("web", &web);
+    let switch = Vswitchd::start_in(host, &config);
     let (raw, stranger) = (web.raw("eth0"), switch.host.udp("10.8.0.1"));
     // One after the other, as much as no buffer holds.
     let shout = frame(BROADCAST, [2, 0, 0, 0, 0, 9], EXPERIMENT, &[0; 1400]);
@@ -174,7 +158,7 @@ fn what_a_full_socket_lost_is_told() {
 
 #[test]
 fn the_daemon_is_watched() {
-    let pair = Pair::start();
+    let pair = start();
     let watch = |arguments: &[&str]| {
         let mut watch = Command::new(binary("vswitchctl"));
         watch.arg("--socket").arg(pair.switch.socket()).args(arguments).stdout(Stdio::piped());
@@ -188,7 +172,7 @@ fn the_daemon_is_watched() {
     };
     let (_watch, mut lines) = watch(&["status", "--watch=1", "--json"]);
     let first = received(&lines.next().unwrap());
-    assert!(pair.web.pings("10.9.0.3"));
+    assert!(pair.web.pings("10.9.0.2"));
     assert!(lines.any(|line| received(&line) >= first + 2), "it goes on while frames come");
     // For people it is the same picture again and again, without control characters where there is no terminal.
     let (_watch, lines) = watch(&["status", "--watch=1"]);
@@ -222,7 +206,7 @@ impl Drop for Screen {
 
 #[test]
 fn top_fits_a_terminal_and_leaves_it_as_it_was() {
-    let pair = Pair::start();
+    let pair = start();
     let screen = Screen(format!("vt-kernel-{}", std::process::id()));
     screen.tmux(&["new-session", "-d", "-s", "top", "-x", "80", "-y", "24", "env", "PS1=ready>", "sh"]);
     screen.shows("ready>");

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use vswitch_tests::{Netns, Vswitchd, process, tcp};
+use vswitch_tests::{Netns, Vswitchd, net, process, tcp};
 
 const PORTS: usize = 1000;
 
@@ -12,18 +12,16 @@ fn a_thousand_ports_start_fast_and_cost_little() {
     for container in &containers {
         container.silence();
     }
-    let mut rest = "[[network]]\nname = \"blue\"\n".to_owned();
+    let mut config = net().network("blue");
     for number in 0..PORTS {
-        rest += &format!(
-            "[[port]]\nname = \"p{number}\"\nnetwork = \"blue\"\nkind = \"tap\"\nnetns = \"{}\"\nifname = \"eth{number}\"\n",
-            containers[number % 10].name()
-        );
+        let (name, netns) = (format!("p{number}"), containers[number % 10].name());
+        config = config.interface(&name, "tap", netns, &format!("eth{number}"));
         // Two that can talk.
         if number < 2 {
-            rest += &format!("address = \"10.9.0.{}/24\"\n", number + 1);
+            config = config.address(&format!("10.9.0.{}/24", number + 1));
         }
     }
-    let mut switch = Vswitchd::prepare(Netns::new("host"), "", &rest);
+    let mut switch = Vswitchd::prepare(Netns::new("host"), &config);
     let start = Instant::now();
     switch.run();
     let started = start.elapsed();

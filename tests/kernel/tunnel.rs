@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use vswitch_tests::{
-    Netns, PATIENCE, Vswitchd, eventually,
+    Config, Netns, PATIENCE, Vswitchd, eventually, net,
     raw::{BROADCAST, EXPERIMENT, frame},
     tcp,
 };
@@ -31,30 +31,16 @@ fn segment(count: usize) -> (Netns, Vec<Netns>) {
     (segment, hosts)
 }
 
-/// What host `number` is told besides its peers: keys of `[vxlan]`.
-fn config(number: usize, container: &Netns, vxlan: &str, peers: &[usize]) -> String {
-    let peers: String =
-        peers.iter().map(|peer| format!("[[vxlan.peer]]\naddress = \"10.8.0.{peer}\"\n")).collect();
-    format!(
-        r#"
-[vxlan]
-local = "10.8.0.{number}"
-{vxlan}
-{peers}
-[[network]]
-name = "blue"
-vni = 4096
-[[port]]
-name = "web"
-network = "blue"
-kind = "tap"
-netns = "{netns}"
-ifname = "eth0"
-address = ["10.9.0.{number}/24", "fd09::{number}/64"]
-persist = true
-"#,
-        netns = container.name()
-    )
+/// What host `number` is told: keys of `[vxlan]`, and its peers.
+fn config(number: usize, container: &Netns, vxlan: &str, peers: &[usize]) -> Config {
+    let vxlan = net().vxlan(&format!("10.8.0.{number}")).keys(vxlan);
+    let with_peers = peers.iter().fold(vxlan, |config, peer| config.peer(&format!("10.8.0.{peer}")));
+    with_web(with_peers, number, container)
+}
+
+fn with_web(config: Config, number: usize, container: &Netns) -> Config {
+    let web = config.network("blue").keys("vni = 4096").tap("web", container);
+    web.address(&format!("10.9.0.{number}/24 fd09::{number}/64")).keys("persist = true")
 }
 
 impl Hosts {
@@ -62,7 +48,7 @@ impl Hosts {
         let (segment, hosts) = segment(count);
         let containers: Vec<_> = (1..=count).map(|number| Netns::new(&format!("web{number}"))).collect();
         let daemons = hosts.into_iter().zip(&containers).zip(1..).map(|((host, container), number)| {
-            Vswitchd::start_in(host, "", &config(number, container, vxlan, &peers(number)))
+            Vswitchd::start_in(host, &config(number, container, vxlan, &peers(number)))
         });
         let daemons = daemons.collect();
         Self { daemons, containers, _segment: segment }
@@ -156,13 +142,13 @@ fn a_stranger_is_named_until_it_is_taken_in() {
     assert_eq!(drops[0]["hint"], sentence, "{drops:#}");
     assert_eq!(daemon.ctl(&["tunnel", "ls"])["endpoint"]["strangers"][0]["address"], "10.8.0.2");
 
-    daemon.configure("", &config(1, one, "learn_peers = true", &[3]));
+    daemon.configure(&config(1, one, "learn_peers = true", &[3]));
     daemon.ctl(&["reload"]);
     two.reaches("10.9.0.1");
     assert_eq!(peer(daemon, "10.8.0.2")["origin"], "learned");
     tcp::exchange(one, two, "10.9.0.2", 1_000_000, 64 << 10);
     // Asked for, it stays when nobody is taken in any more.
-    daemon.configure("", &config(1, one, "", &[2, 3]));
+    daemon.configure(&config(1, one, "", &[2, 3]));
     daemon.ctl(&["reload"]);
     assert_eq!(peer(daemon, "10.8.0.2")["origin"], "file");
     assert!(two.pings("10.9.0.1"));
@@ -208,7 +194,7 @@ fn a_flood_reaches_the_peers_through_a_group() {
 fn an_underlay_that_comes_later() {
     let host = Netns::new("host");
     let web = Netns::new("web");
-    let daemon = Vswitchd::start_in(host, "", &config(1, &web, "", &[2]));
+    let daemon = Vswitchd::start_in(host, &config(1, &web, "", &[2]));
     let endpoint = daemon.port("vxlan");
     let reason = "no interface has the address 10.8.0.1: give it to one, or correct vxlan.local";
     assert_eq!((&endpoint["state"], &endpoint["reason"]), (&"down".into(), &reason.into()));
@@ -239,14 +225,9 @@ fn a_narrow_way_is_found_and_told() {
             if number == 2 {
                 router.ip("link set h2 mtu 1400");
             }
-            let text = config(number, &containers[number - 1], "underlay_mtu = 1500", &[]);
-            let text = text.replace("10.8.0.", &format!("10.8.{number}.")).replace(
-                &format!("local = \"10.8.{number}.{number}\""),
-                &format!("local = \"10.8.{number}.1\""),
-            );
-            let far = 3 - number;
-            let peer = format!("[[vxlan.peer]]\naddress = \"10.8.{far}.1\"\n[[network]]");
-            Vswitchd::start_in(host, "", &text.replacen("[[network]]", &peer, 1))
+            let vxlan = net().vxlan(&format!("10.8.{number}.1")).keys("underlay_mtu = 1500");
+            let config = vxlan.peer(&format!("10.8.{}.1", 3 - number));
+            Vswitchd::start_in(host, &with_web(config, number, &containers[number - 1]))
         })
         .into();
     let [one, two] = &containers;

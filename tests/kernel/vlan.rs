@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use vswitch_tests::{
-    Netns, PATIENCE, Raw, Vswitchd,
+    Netns, PATIENCE, Raw, Vswitchd, net,
     raw::{BROADCAST, EXPERIMENT, frame, tagged},
     tcp,
     udp::Echo,
@@ -33,30 +33,14 @@ impl Trunk {
         let mut sides = hosts.into_iter().zip(&containers).zip([near_keys, far_keys]).zip(1..).map(
             |(((host, containers), keys), side)| {
                 host.ip("link set trunk0 up");
-                let mut rest = String::new();
-                for (number, (network, container)) in NETWORKS.iter().zip(containers).enumerate() {
+                let mut config = net();
+                for (number, (network, container)) in (1..).zip(NETWORKS.iter().zip(containers)) {
                     // All networks use the same addresses: they have nothing to do with each other.
-                    rest += &format!(
-                        r#"
-[[network]]
-name = "{network}"
-vlan = {vlan}
-[[port]]
-name = "{network}"
-network = "{network}"
-kind = "tap"
-netns = "{netns}"
-ifname = "eth0"
-mac = "02:42:0a:09:00:0{side}"
-address = ["10.9.0.{side}/24", "fd00:9::{side}/64"]
-"#,
-                        vlan = 10 * (number + 1),
-                        netns = container.name(),
-                    );
+                    config = config.network(network).keys(&format!("vlan = {}", 10 * number));
+                    config = config.tap(network, container).mac(&format!("02:42:0a:09:00:0{side}"));
+                    config = config.address(&format!("10.9.0.{side}/24 fd00:9::{side}/64"));
                 }
-                rest +=
-                    &format!("[[port]]\nname = \"trunk\"\nkind = \"packet\"\ndevice = \"trunk0\"\n{keys}\n");
-                Vswitchd::start_in(host, "", &rest)
+                Vswitchd::start_in(host, &config.trunk("trunk", "trunk0", keys))
             },
         );
         let (near, far) = (sides.next().unwrap(), sides.next().unwrap());
@@ -179,17 +163,13 @@ fn tags_from_the_wire_are_judged() {
     for netns in [&host, &wire] {
         netns.ip("link set trunk0 up");
     }
-    let mut rest = String::new();
-    for (network, vlan, netns) in [("blue", 10, &blue), ("green", 30, &green)] {
+    for netns in [&blue, &green] {
         netns.silence();
-        rest += &format!(
-            "[[network]]\nname = \"{network}\"\nvlan = {vlan}\n[[port]]\nname = \"{network}\"\nnetwork = \"{network}\"\n\
-             kind = \"tap\"\nnetns = \"{}\"\nifname = \"eth0\"\n",
-            netns.name()
-        );
     }
-    rest += "[[port]]\nname = \"trunk\"\nkind = \"packet\"\ndevice = \"trunk0\"\ntrunk = [\"blue\"]\nnative = \"green\"\n";
-    let switch = Vswitchd::start_in(host, "", &rest);
+    let config = net().network("blue").keys("vlan = 10").tap("blue", &blue);
+    let config = config.network("green").keys("vlan = 30").tap("green", &green);
+    let config = config.trunk("trunk", "trunk0", "trunk = [\"blue\"]\nnative = \"green\"");
+    let switch = Vswitchd::start_in(host, &config);
     let (wire, blue, green) = (wire.raw("trunk0"), blue.raw("eth0"), green.raw("eth0"));
 
     let plain = frame(BROADCAST, STATION, EXPERIMENT, b"untagged");
@@ -225,15 +205,11 @@ fn tags_from_the_wire_are_judged() {
 fn tags_of_containers_are_dropped_unless_the_network_passes_them() {
     for (tags, passes) in [("drop", false), ("pass", true)] {
         let (web, db) = (Netns::new("web"), Netns::new("db"));
-        let mut rest = format!("[[network]]\nname = \"blue\"\ntags = \"{tags}\"\n");
-        for (name, netns) in [("web", &web), ("db", &db)] {
+        for netns in [&web, &db] {
             netns.silence();
-            rest += &format!(
-                "[[port]]\nname = \"{name}\"\nnetwork = \"blue\"\nkind = \"tap\"\nnetns = \"{}\"\nifname = \"eth0\"\n",
-                netns.name()
-            );
         }
-        let switch = Vswitchd::start("", &rest);
+        let config = net().network("blue").keys(&format!("tags = \"{tags}\""));
+        let switch = Vswitchd::start(&config.tap("web", &web).tap("db", &db));
         let (web, db) = (web.raw("eth0"), db.raw("eth0"));
         let inner = tagged(BROADCAST, STATION, 3 << 13 | 77, EXPERIMENT, b"tagged");
         web.send(&inner);

@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use vswitch_tests::{Netns, Vswitchd, eventually, pattern::Pattern, tcp, udp::Echo, underlay::Underlay};
+use vswitch_tests::{Netns, Vswitchd, eventually, net, pattern::Pattern, tcp, udp::Echo, underlay::Underlay};
 
 /// Our host and another, each with a container in the same network.
 ///
@@ -36,26 +36,9 @@ impl Link {
         far.ip("addr add 10.9.0.2/24 dev eth0");
         far.ip("addr add fd09::2/64 dev eth0 nodad");
         far.ip("link set eth0 up");
-        let text = format!(
-            r#"
-[vxlan]
-local = "{local}"
-{vxlan}
-[[network]]
-name = "blue"
-vni = 4096
-[[port]]
-name = "near"
-network = "blue"
-kind = "tap"
-netns = "{netns}"
-ifname = "eth0"
-address = ["10.9.0.1/24", "fd09::1/64"]
-"#,
-            local = underlay.address(1),
-            netns = near.name(),
-        );
-        let daemon = Vswitchd::start_in(host, "", &text);
+        let config = net().vxlan(&underlay.address(1)).keys(vxlan);
+        let config = config.network("blue").keys("vni = 4096").tap("near", &near);
+        let daemon = Vswitchd::start_in(host, &config.address("10.9.0.1/24 fd09::1/64"));
         Self { daemon, other, near, far, underlay }
     }
 

@@ -6,53 +6,38 @@ use std::{fs, path::PathBuf};
 
 use rustix::process::Signal;
 use vswitch_tests::{
-    Browser, Netns, Vswitchd,
-    daemon::tap,
+    Browser, Config, Netns, net,
     raw::{BROADCAST, EXPERIMENT, frame},
 };
 
+use crate::pair::Pair;
+
 const PAGE: &str = "http://127.0.0.1:9478/";
 /// Keys of `[api]`.
-const WEB: &str = "web = \"127.0.0.1:9478\"\n";
+const WEB: &str = "web = \"127.0.0.1:9478\"";
 
 /// What the page holds, in words that are shorter than JavaScript's.
 const PORTS: &str = "document.querySelectorAll('#picture [role=option]').length";
 const NO_OVERFLOW: &str = "document.documentElement.scrollWidth <= innerWidth";
 
-/// A host whose containers `web` and `db` talk, with a trunk that is down.
-struct Example {
-    switch: Vswitchd,
-    web: Netns,
-    db: Netns,
+/// A host with networks blue and red, on a trunk that is down.
+fn networks(blue: &str) -> Config {
+    let config = net().switch("name = \"host1\"").api(WEB);
+    let config = config.network("blue").keys(blue).network("red").keys("vlan = 20");
+    config.trunk("uplink", "eth1", "trunk = [\"blue\", \"red\"]").within("blue")
 }
 
-impl Example {
-    fn start() -> Self {
-        let (web, db) = (Netns::new("web"), Netns::new("db"));
-        let switch = Vswitchd::start("name = \"host1\"", &Self::tables(&web, &db));
-        Self { switch, web, db }
-    }
+fn start() -> Pair {
+    Pair::start(&networks("vlan = 10"))
+}
 
-    fn tables(web: &Netns, db: &Netns) -> String {
-        let mut rest = format!(
-            "{WEB}[[network]]\nname = \"blue\"\nvlan = 10\n[[network]]\nname = \"red\"\nvlan = 20\n\
-             [[port]]\nname = \"uplink\"\nkind = \"packet\"\ndevice = \"eth1\"\ntrunk = [\"blue\", \"red\"]\n"
-        );
-        for (last, (name, netns)) in [("web", web), ("db", db)].into_iter().enumerate() {
-            let keys = format!("mac = \"02:42:0a:09:00:0{last}\"\naddress = \"10.9.0.{}/24\"", last + 1);
-            rest += &tap(name, "blue", netns, &keys);
-        }
-        rest
-    }
-
-    /// A browser that looks at the page and sees the first three ports.
-    fn browse(&self) -> Browser {
-        let mut browser = Browser::start(&self.switch.host);
-        browser.resize(1280, 800, false);
-        browser.visit(PAGE);
-        browser.sees(&format!("{PORTS} === 3"));
-        browser
-    }
+/// A browser that looks at the page and sees the first three ports.
+fn browse(host: &Netns) -> Browser {
+    let mut browser = Browser::start(host);
+    browser.resize(1280, 800, false);
+    browser.visit(PAGE);
+    browser.sees(&format!("{PORTS} === 3"));
+    browser
 }
 
 /// Where a picture is kept.
@@ -70,9 +55,8 @@ fn text(id: &str) -> String {
 
 #[test]
 fn a_person_sees_ports_come_and_go_and_finds_an_address() {
-    let example = Example::start();
-    let Example { switch, web, db } = &example;
-    let mut browser = example.browse();
+    let Pair { switch, web, db } = &start();
+    let mut browser = browse(&switch.host);
     web.reaches("10.9.0.2");
     browser.sees(&format!("{} === 'host1' && {} === 'forwarding'", text("host"), text("state")));
     browser.sees(&format!("{} === '2 of 3 up'", text("fact-ports")));
@@ -150,20 +134,19 @@ fn a_person_sees_ports_come_and_go_and_finds_an_address() {
 
 #[test]
 fn two_hundred_ports_stay_apart_and_readable() {
-    let example = Example::start();
-    let mut browser = example.browse();
-    let mut rest = Example::tables(&example.web, &example.db);
+    let pair = start();
+    let mut browser = browse(&pair.switch.host);
+    let mut config =
+        networks("vlan = 10\nvni = 4096").vxlan("10.8.0.1").peer("10.8.0.2").keys("name = \"host2\"");
     for number in 0..200 {
         let network = if number % 3 == 0 { "red" } else { "blue" };
-        rest += &format!(
-            "[[port]]\nname = \"container-{number}\"\nnetwork = \"{network}\"\nkind = \"tap\"\nifname = \"t{number}\"\n"
-        );
+        config = config.keys(&format!(
+            "[[port]]\nname = \"container-{number}\"\nnetwork = \"{network}\"\nkind = \"tap\"\nifname = \"t{number}\""
+        ));
     }
-    rest = rest.replace("vlan = 10", "vlan = 10\nvni = 4096");
-    rest += "[vxlan]\nlocal = \"10.8.0.1\"\n[[vxlan.peer]]\naddress = \"10.8.0.2\"\nname = \"host2\"\n";
-    example.switch.host.ip("addr add 10.8.0.1/32 dev lo");
-    example.switch.configure("name = \"host1\"", &rest);
-    example.switch.ctl(&["reload"]);
+    pair.switch.host.ip("addr add 10.8.0.1/32 dev lo");
+    pair.configure(&config);
+    pair.switch.ctl(&["reload"]);
     browser.sees(&format!("{PORTS} === 205"));
     // The endpoint and its peer hang on one wire of their own.
     browser.sees("document.querySelectorAll('.wire.tunnel').length === 1");
@@ -195,8 +178,8 @@ fn two_hundred_ports_stay_apart_and_readable() {
 /// Text 4.5 to 1, what is drawn 3 to 1 (WCAG 2.2, 1.4.3 and 1.4.11), each colour on both grounds; and focus that shows.
 #[test]
 fn everybody_can_read_it_and_get_everywhere() {
-    let example = Example::start();
-    let mut browser = example.browse();
+    let pair = start();
+    let mut browser = browse(&pair.switch.host);
     let faint = "(() => {
         const probe = document.body.appendChild(document.createElement('i'));
         const luminance = (name) => {
@@ -255,20 +238,20 @@ fn everybody_can_read_it_and_get_everywhere() {
 
 #[test]
 fn a_daemon_that_is_gone_is_told_and_found_again() {
-    let mut example = Example::start();
-    let mut browser = example.browse();
+    let mut pair = start();
+    let mut browser = browse(&pair.switch.host);
     assert_eq!(browser.complaints(), [""; 0], "the console is empty");
-    example.switch.stop();
+    pair.switch.stop();
     browser.sees(&format!("!document.getElementById('banner').hidden && {} === 'no answer'", text("state")));
     browser.sees(&format!("{}.includes('does not answer')", text("banner")));
     browser.picture(&artefact("desktop-no-answer"));
-    example.switch.run();
+    pair.switch.run();
     browser.sees(&format!("document.getElementById('banner').hidden && {} === 'forwarding'", text("state")));
     browser.sees(&format!("{PORTS} === 3"));
     // A change of the address needs a restart, as that of the socket does.
-    example.switch.configure("name = \"host1\"", "");
-    example.switch.signal(Signal::HUP);
-    example.switch.logs(&["reload refused", "web"]);
+    pair.switch.configure(&net().switch("name = \"host1\""));
+    pair.switch.signal(Signal::HUP);
+    pair.switch.logs(&["reload refused", "web"]);
 }
 
 /// Echo requests as fast as they are answered, until the value is dropped.

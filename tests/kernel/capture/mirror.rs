@@ -13,10 +13,7 @@ fn mirrors_are_declared_or_made_and_get_what_they_ask_for() {
     let [watch, more] = ["watch", "more"].map(Netns::new);
     watch.silence();
     more.silence();
-    let office = Office::start_with(&format!(
-        "[[port]]\nname = \"ids\"\nkind = \"tap\"\nnetns = \"{}\"\nifname = \"eth0\"\nmirror = {{ ports = [\"web\"] }}\n",
-        watch.name()
-    ));
+    let office = Office::start_with(|config| config.mirror("ids", &watch, "{ ports = [\"web\"] }"));
     let switch = &office.switch;
     let add = ["mirror", "add", "blues", "--network", "blue", "--netns", more.name(), "--ifname", "eth0"];
     assert_eq!(switch.try_ctl(&add).code, 0);

@@ -10,11 +10,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use vswitch_tests::{
-    Netns, Vswitchd,
-    daemon::{binary, tap},
-    eventually,
-};
+use vswitch_tests::{Config, Netns, Vswitchd, daemon::binary, eventually, net};
 
 const WEB: [u8; 6] = [2, 0x42, 10, 9, 0, 2];
 const DB: [u8; 6] = [2, 0x42, 10, 9, 0, 3];
@@ -29,27 +25,23 @@ struct Office {
 
 impl Office {
     fn start() -> Self {
-        Self::start_with("")
+        Self::start_with(|config| config)
     }
 
-    /// The same, and more tables of net.toml.
-    fn start_with(more: &str) -> Self {
+    /// The same, and more ports of network blue or tables.
+    fn start_with(more: impl FnOnce(Config) -> Config) -> Self {
         let [web, db, alone] = ["web", "db", "alone"].map(Netns::new);
         for netns in [&web, &db, &alone] {
             netns.silence();
         }
-        let port = |name: &str, network: &str, netns: &Netns, last: u8| {
-            let keys = format!("mac = \"02:42:0a:09:00:0{last}\"\naddress = \"10.9.0.{last}/24\"");
-            tap(name, network, netns, &keys)
+        let port = |config: Config, name: &str, netns: &Netns, last: u8| {
+            let port = config.tap(name, netns).address(&format!("10.9.0.{last}/24"));
+            port.mac(&format!("02:42:0a:09:00:0{last}"))
         };
-        let rest = [
-            "[[network]]\nname = \"blue\"\nvlan = 10\n[[network]]\nname = \"red\"\n".to_owned(),
-            port("web", "blue", &web, 2),
-            port("db", "blue", &db, 3),
-            port("alone", "red", &alone, 4),
-            more.to_owned(),
-        ];
-        Self { switch: Vswitchd::start("", &rest.concat()), web, db, alone }
+        let red = net().network("blue").keys("vlan = 10").network("red");
+        let blue = port(red, "alone", &alone, 4).within("blue");
+        let blue = port(port(blue, "web", &web, 2), "db", &db, 3);
+        Self { switch: Vswitchd::start(&more(blue)), web, db, alone }
     }
 
     /// Starts vswitchctl and waits until its capture goes on.

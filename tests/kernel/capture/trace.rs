@@ -1,9 +1,7 @@
 //! Traces of supposed and of real frames, and what is known of an address.
 
 use vswitch_tests::{
-    Netns,
-    daemon::tap,
-    eventually,
+    Netns, eventually,
     raw::{BROADCAST, EXPERIMENT, frame},
 };
 
@@ -60,8 +58,8 @@ fn a_trace_tells_every_decision_and_changes_nothing() {
 #[test]
 fn a_trace_tells_storm_limits_as_they_stand() {
     let loud = Netns::new("loud");
-    let more = tap("loud", "blue", &loud, "storm = { broadcast = 0, unknown = 100 }");
-    let office = Office::start_with(&more);
+    let storm = "storm = { broadcast = 0, unknown = 100 }";
+    let office = Office::start_with(|blue| blue.tap("loud", &loud).keys(storm));
     let trace = |frame| office.switch.ctl(&["trace", "--port", "loud", frame]);
     let storm = |trace: &serde_json::Value| {
         let steps = trace["steps"].as_array().unwrap();

@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use vswitch_tests::{Netns, Vswitchd};
+use vswitch_tests::{Netns, Vswitchd, net};
 
 #[test]
 fn without_a_daemon_the_sentence_says_so() {
-    let mut switch = Vswitchd::start("", "");
+    let mut switch = Vswitchd::start(&net());
     switch.kill();
     for arguments in [&["status"][..], &["port", "ls"], &["attach", "--pid", "1", "blue"], &["reload"]] {
         let (code, sentence) = switch.refusal(arguments);
@@ -29,7 +29,7 @@ fn without_a_daemon_the_sentence_says_so() {
 
 #[test]
 fn help_completions_and_manual_need_no_daemon() {
-    let switch = Vswitchd::prepare(Netns::new("host"), "", "");
+    let switch = Vswitchd::prepare(Netns::new("host"), &net());
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let output = switch.try_ctl(&["completions", shell]);
         assert!(output.code == 0 && output.stdout.contains("vswitchctl"), "{shell}: {}", output.stderr);

@@ -8,9 +8,10 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use vswitch_tests::{PATIENCE, Vswitchd};
+use vswitch_tests::{PATIENCE, Vswitchd, net};
 
-use super::Example;
+use super::start;
+use crate::pair::Pair;
 
 /// What the API answers to a request as it is written: status and body.
 fn http(socket: &Path, request: &[u8]) -> (u16, String) {
@@ -37,7 +38,7 @@ fn request(method: &str, path: &str, body: &str) -> Vec<u8> {
 
 #[test]
 fn nonsense_over_http_is_refused_with_a_sentence() {
-    let Example { switch, web: _web, db: _db } = Example::start();
+    let Pair { switch, web: _web, db: _db } = start();
     let socket = switch.socket();
     let ask = |method, path, body: &str| http(&socket, &request(method, path, body));
     let long = format!("{{\"name\": \"{}\"}}", "x".repeat(70_000));
@@ -93,7 +94,7 @@ fn nonsense_over_http_is_refused_with_a_sentence() {
 
 #[test]
 fn the_socket_is_for_root_and_its_group_alone() {
-    let switch = Vswitchd::start("", "");
+    let switch = Vswitchd::start(&net());
     for name in ["api.sock", "api.sock.attach"] {
         let mode = std::os::unix::fs::PermissionsExt::mode(
             &fs::metadata(switch.folder().join(name)).unwrap().permissions(),

@@ -6,30 +6,13 @@ mod objects;
 mod views;
 
 use serde_json::Value;
-use vswitch_tests::{Netns, Vswitchd, daemon::tap};
+use vswitch_tests::net;
 
-/// A daemon with the network `blue` and the TAP ports `web` and `db` in their namespaces.
-struct Example {
-    switch: Vswitchd,
-    web: Netns,
-    db: Netns,
-}
+use crate::pair::Pair;
 
-impl Example {
-    fn start() -> Self {
-        let (web, db) = (Netns::new("web"), Netns::new("db"));
-        let mut rest = "[[network]]\nname = \"blue\"\nvlan = 10\nmtu = 1450\n".to_owned();
-        for (last, (name, netns)) in [("web", &web), ("db", &db)].into_iter().enumerate() {
-            let keys = format!("mac = \"02:42:0a:09:00:0{last}\"\naddress = \"10.9.0.{}/24\"", last + 1);
-            rest += &tap(name, "blue", netns, &keys);
-        }
-        Self { switch: Vswitchd::start("name = \"host1\"", &rest), web, db }
-    }
-
-    /// Lets both ports speak.
-    fn talk(&self) {
-        self.web.reaches("10.9.0.2");
-    }
+/// A daemon with the network `blue` and the ports `web` and `db`.
+fn start() -> Pair {
+    Pair::start(&net().switch("name = \"host1\"").network("blue").keys("vlan = 10\nmtu = 1450"))
 }
 
 fn texts(list: &Value, key: &str) -> Vec<String> {

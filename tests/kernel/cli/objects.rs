@@ -3,11 +3,12 @@
 use serde_json::{Value, json};
 use vswitch_tests::{Container, Netns};
 
-use super::{Example, texts};
+use super::{start, texts};
+use crate::pair::Pair;
 
 #[test]
 fn networks_are_made_shown_and_deleted() {
-    let Example { switch, web: _web, db: _db } = Example::start();
+    let Pair { switch, web: _web, db: _db } = start();
     let create = ["network", "create", "--ipam-driver", "null"];
     let keys =
         ["--driver", "overlay", "--vlan", "20", "--vni", "4096", "--mtu", "9000", "--pass-tags", "red"];
@@ -52,7 +53,7 @@ fn networks_are_made_shown_and_deleted() {
 
 #[test]
 fn ports_are_made_shown_and_deleted() {
-    let Example { switch, web, db: _db } = Example::start();
+    let Pair { switch, web, db: _db } = start();
     switch.ctl(&["network", "create", "red", "--ipam-driver", "null", "--vlan", "20"]);
     let more = switch.ctl(&[
         "port",
@@ -171,7 +172,7 @@ fn ports_are_made_shown_and_deleted() {
 
 #[test]
 fn interfaces_are_attached_to_containers_and_detached() {
-    let Example { switch, web, db } = Example::start();
+    let Pair { switch, web, db } = start();
     let container = Container::start();
     let pid = container.pid().to_string();
     let target = Netns::new("target");

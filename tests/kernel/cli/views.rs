@@ -4,11 +4,12 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::{Example, texts};
+use super::{start, texts};
+use crate::pair::Pair;
 
 #[test]
 fn the_daemon_at_a_glance() {
-    let Example { switch, web: _web, db: _db } = Example::start();
+    let Pair { switch, web: _web, db: _db } = start();
     let status = switch.ctl(&["status"]);
     assert_eq!(status["name"], "host1");
     assert_eq!(status["pid"], switch.pid());
@@ -21,12 +22,12 @@ fn the_daemon_at_a_glance() {
 
 #[test]
 fn the_mac_table_is_listed_pinned_and_flushed() {
-    let example = Example::start();
-    let switch = &example.switch;
+    let pair = start();
+    let switch = &pair.switch;
     // What a container's kernel sends of its own accord would be learned again after a flush.
-    example.web.silence();
-    example.db.silence();
-    example.talk();
+    pair.web.silence();
+    pair.db.silence();
+    pair.talk();
     switch.ctl(&["network", "create", "red", "--ipam-driver", "null"]);
     let learned = |filter: &[&str]| switch.ctl(&[&["fdb", "ls"], filter].concat());
     assert_eq!(texts(&learned(&[]), "mac"), ["02:42:0a:09:00:00", "02:42:0a:09:00:01"]);
@@ -43,7 +44,7 @@ fn the_mac_table_is_listed_pinned_and_flushed() {
     assert_eq!(switch.ctl(&["fdb", "flush", "--port", "web"])["entries"], 1);
     assert_eq!(texts(&learned(&[]), "mac"), ["02:42:00:00:00:99", "02:42:0a:09:00:01"]);
     assert_eq!(switch.ctl(&["fdb", "flush", "--network", "blue"])["entries"], 1);
-    example.talk();
+    pair.talk();
     assert_eq!(switch.ctl(&["fdb", "flush", "--all"])["entries"], 2);
     assert_eq!(texts(&learned(&[]), "mac"), ["02:42:00:00:00:99"], "pinned ones stay");
     assert_eq!(switch.ctl(&["fdb", "del", "blue", "02:42:00:00:00:99"]), Value::Null);
@@ -69,9 +70,9 @@ fn the_mac_table_is_listed_pinned_and_flushed() {
 
 #[test]
 fn counters_and_drops_are_told() {
-    let example = Example::start();
-    let switch = &example.switch;
-    example.talk();
+    let pair = start();
+    let switch = &pair.switch;
+    pair.talk();
     let stats = switch.ctl(&["stats"]);
     assert_eq!(texts(&stats["ports"], "port"), ["db", "web"]);
     for port in stats["ports"].as_array().unwrap() {
@@ -95,7 +96,7 @@ fn counters_and_drops_are_told() {
 
 #[test]
 fn everything_can_be_had_as_json_refusals_too() {
-    let Example { switch, web: _web, db: _db } = Example::start();
+    let Pair { switch, web: _web, db: _db } = start();
     for arguments in [
         &["status"][..],
         &["port", "ls"],

@@ -8,15 +8,16 @@ use vswitch_tests::{
     within,
 };
 
-use super::{BLUE, MAC, port, tap, veth};
+use super::{MAC, blue};
 
 #[test]
 fn a_namespace_that_goes_under_load_disturbs_nobody_else() {
-    for kind in [tap, veth] {
+    for kind in ["tap", "veth"] {
         let (a, b, c) = (Netns::new("a"), Netns::new("b"), Netns::new("c"));
         let mut doomed = Netns::new("doomed");
-        let ports = tap("a", &a, 1) + &tap("b", &b, 2) + &tap("c", &c, 3) + &kind("doomed", &doomed, 4) + MAC;
-        let switch = Vswitchd::start("", &(BLUE.to_owned() + &ports));
+        let config = blue(&[("a", &a), ("b", &b), ("c", &c)]);
+        let config = config.port("doomed", kind, &doomed).address("10.9.0.4/24").mac(MAC);
+        let switch = Vswitchd::start(&config);
         let flow = Flow::start(&a, &b, "10.9.0.2");
         let lost = Flow::start(&c, &doomed, "10.9.0.4");
         flow.flows(1_000_000);
@@ -64,10 +65,10 @@ fn a_namespace_that_ended_is_freed_though_a_tap_was_in_it() {
     let web = Netns::new("web");
     let witness = Netns::new("witness");
     let container = Container::start();
-    let declared = port("pid", &format!("pid:{}", container.pid()), "kind = \"tap\"");
     let mut named = Netns::new("named");
+    let config = blue(&[("web", &web), ("named", &named)]);
     let switch =
-        Vswitchd::start("", &(BLUE.to_owned() + &tap("web", &web, 1) + &tap("named", &named, 2) + &declared));
+        Vswitchd::start(&config.interface("pid", "tap", &format!("pid:{}", container.pid()), "eth0"));
     switch.ctl(&["attach", "--netns", named.name(), "blue", "--name", "attached", "--ifname", "eth1"]);
     let target = container.pid().to_string();
     switch.ctl(&["attach", "--pid", &target, "blue", "--name", "attached-pid", "--ifname", "eth1"]);
@@ -104,7 +105,6 @@ fn a_namespace_that_ended_is_freed_though_a_tap_was_in_it() {
 fn a_packet_port_follows_its_link_down_and_up() {
     let (web, other) = (Netns::new("web"), Netns::new("other"));
     let host = Netns::new("host");
-    let packet = "[[port]]\nname = \"other\"\nnetwork = \"blue\"\nkind = \"packet\"\ndevice = \"premade0\"\n";
     // The host's namespace goes to the daemon; here it is known by another value.
     let name = host.name().to_owned();
     let ip = |arguments: &str| {
@@ -121,7 +121,7 @@ fn a_packet_port_follows_its_link_down_and_up() {
         other.ip("address add 10.9.0.2/24 dev eth0");
     };
     premake();
-    let switch = Vswitchd::start_in(host, "", &(BLUE.to_owned() + &tap("web", &web, 1) + packet));
+    let switch = Vswitchd::start_in(host, &blue(&[("web", &web)]).packet("other", "premade0"));
     web.reaches("10.9.0.2");
     ip("link set premade0 down");
     let reason = switch.port_is("other", "down")["reason"].as_str().unwrap().to_owned();
@@ -145,10 +145,11 @@ fn a_packet_port_follows_its_link_down_and_up() {
 /// A container may do with its interface what it likes: that is its own trouble, and it ends when the container ends it.
 #[test]
 fn what_a_container_does_to_its_interface_hurts_itself_alone() {
-    for kind in [tap, veth] {
+    for kind in ["tap", "veth"] {
         let (a, b, rogue) = (Netns::new("a"), Netns::new("b"), Netns::new("rogue"));
-        let ports = tap("a", &a, 1) + &tap("b", &b, 2) + &kind("rogue", &rogue, 4) + MAC;
-        let switch = Vswitchd::start("", &(BLUE.to_owned() + &ports));
+        let config = blue(&[("a", &a), ("b", &b)]);
+        let config = config.port("rogue", kind, &rogue).address("10.9.0.4/24").mac(MAC);
+        let switch = Vswitchd::start(&config);
         let flow = Flow::start(&a, &b, "10.9.0.2");
         a.reaches("10.9.0.4");
 
@@ -176,7 +177,7 @@ fn a_port_whose_namespace_comes_later_waits_for_it() {
     let web = Netns::new("web");
     let mut late = Netns::new("late");
     late.delete();
-    let switch = Vswitchd::start("", &(BLUE.to_owned() + &tap("web", &web, 1) + &tap("late", &late, 2)));
+    let switch = Vswitchd::start(&blue(&[("web", &web), ("late", &late)]));
     let port = switch.port("late");
     assert_eq!(port["state"], "down");
     let sentence =

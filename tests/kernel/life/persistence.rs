@@ -2,17 +2,19 @@
 
 use std::fs;
 
-use vswitch_tests::{Netns, Vswitchd, tcp::Flow};
+use vswitch_tests::{Netns, Vswitchd, net, tcp::Flow};
 
-use super::{BLUE, tap, veth};
+use super::blue;
 
 #[test]
 fn streams_survive_a_crash_of_the_daemon() {
     let (web, db) = (Netns::new("web"), Netns::new("db"));
-    let persistent = |it: String| it + "persist = true\n";
-    for (server, kind) in [("tap", tap as fn(&str, &Netns, u8) -> String), ("veth", veth)] {
-        let ports = persistent(tap("web", &web, 1)) + &persistent(kind("db", &db, 2));
-        let mut switch = Vswitchd::start("", &(BLUE.to_owned() + &ports));
+    for server in ["tap", "veth"] {
+        let config = |keys: &str| {
+            let web = blue(&[("web", &web)]).keys(keys);
+            web.port("db", server, &db).address("10.9.0.2/24").keys(keys)
+        };
+        let mut switch = Vswitchd::start(&config("persist = true"));
         let macs = [web.mac("eth0"), db.mac("eth0")];
         let flow = Flow::start(&web, &db, "10.9.0.2");
         flow.flows(1_000_000);
@@ -33,7 +35,7 @@ fn streams_survive_a_crash_of_the_daemon() {
         // Told to stop, it leaves persistent interfaces as well; without persist in the file they are taken away.
         assert!(switch.stop().success());
         assert!(web.has_link("eth0") && db.has_link("eth0"), "{server}: they outlive an ordinary stop, too");
-        switch.configure("", &(BLUE.to_owned() + &tap("web", &web, 1) + &kind("db", &db, 2)));
+        switch.configure(&config(""));
         web.ip("link delete eth0");
         db.ip("link delete eth0");
         switch.run();
@@ -45,18 +47,18 @@ fn streams_survive_a_crash_of_the_daemon() {
 #[test]
 fn a_persistent_interface_goes_with_its_port() {
     let (web, db) = (Netns::new("web"), Netns::new("db"));
-    let persistent = |it: String| it + "persist = true\n";
-    let all = BLUE.to_owned() + &persistent(tap("web", &web, 1)) + &persistent(veth("db", &db, 2));
-    let switch = Vswitchd::start("", &all);
+    let all = blue(&[("web", &web)]).keys("persist = true");
+    let all = all.veth("db", &db).address("10.9.0.2/24").keys("persist = true");
+    let switch = Vswitchd::start(&all);
     switch.ctl(&["attach", "--netns", web.name(), "blue", "--name", "more", "--ifname", "eth1", "--persist"]);
     web.reaches("10.9.0.2");
     switch.ctl(&["detach", "more"]);
     assert!(!web.has_link("eth1"));
-    switch.configure("", BLUE);
+    switch.configure(&blue(&[]));
     assert_eq!(switch.ctl(&["reload"])["changes"].as_array().unwrap().len(), 2);
     assert!(!web.has_link("eth0") && !db.has_link("eth0") && !switch.host.has_link("vs-db"));
     // It may be had again at once.
-    switch.configure("", &all);
+    switch.configure(&all);
     switch.ctl(&["reload"]);
     for name in ["web", "db"] {
         assert_eq!(switch.port(name)["state"], "up");
@@ -66,7 +68,7 @@ fn a_persistent_interface_goes_with_its_port() {
 #[test]
 fn what_the_api_made_comes_back_after_a_crash() {
     let (web, db) = (Netns::new("web"), Netns::new("db"));
-    let mut switch = Vswitchd::start("", "");
+    let mut switch = Vswitchd::start(&net());
     switch.ctl(&["network", "create", "--ipam-driver", "null", "--vlan", "10", "--mtu", "1400", "blue"]);
     let mac = "02:42:0a:09:00:01";
     switch.ctl(&[
@@ -148,7 +150,8 @@ fn what_the_api_made_comes_back_after_a_crash() {
 #[test]
 fn told_to_stop_it_leaves_nothing_behind() {
     let (web, db) = (Netns::new("web"), Netns::new("db"));
-    let mut switch = Vswitchd::start("", &(BLUE.to_owned() + &tap("web", &web, 1) + &veth("db", &db, 2)));
+    let config = blue(&[("web", &web)]).veth("db", &db).address("10.9.0.2/24");
+    let mut switch = Vswitchd::start(&config);
     switch.ctl(&["attach", "--netns", web.name(), "blue", "--name", "more", "--ifname", "eth1"]);
     switch.ctl(&[
         "attach",

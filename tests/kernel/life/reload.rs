@@ -1,26 +1,27 @@
 //! Changes of the configuration while the daemon runs.
 
 use rustix::process::Signal;
-use vswitch_tests::{Netns, Vswitchd, tcp::Flow};
+use vswitch_tests::{Config, Netns, Vswitchd, net, tcp::Flow};
 
-use super::{BLUE, MAC, port, tap, veth};
+use super::{MAC, blue};
 
 #[test]
 fn a_reload_under_load_changes_what_differs_and_nothing_else() {
     let (a, b, c, d) = (Netns::new("a"), Netns::new("b"), Netns::new("c"), Netns::new("d"));
-    let before = BLUE.to_owned() + &tap("a", &a, 1) + &veth("b", &b, 2) + &tap("c", &c, 3);
-    let switch = Vswitchd::start("ageing = 300", &before);
+    let blue = |config: Config| {
+        let a = config.network("blue").tap("a", &a).address("10.9.0.1/24");
+        a.veth("b", &b).address("10.9.0.2/24")
+    };
+    let before = |ageing: &str| blue(net().switch(ageing)).tap("c", &c).address("10.9.0.3/24");
+    let switch = Vswitchd::start(&before("ageing = 300"));
     let flow = Flow::start(&a, &b, "10.9.0.2");
     flow.flows(1_000_000);
     assert_eq!(switch.ctl(&["reload"])["changes"].as_array().unwrap().len(), 0, "nothing differs yet");
 
-    let after = BLUE.to_owned()
-        + "[[network]]\nname = \"red\"\n"
-        + &tap("a", &a, 1)
-        + &veth("b", &b, 2)
-        + &tap("d", &d, 4)
-        + MAC;
-    switch.configure("ageing = 60", &after);
+    let red = |keys: &str| net().switch("ageing = 60").network("red").keys(keys);
+    let with_d = |red: Config| blue(red).tap("d", &d).address("10.9.0.4/24").mac(MAC);
+    let (before, after) = (before("ageing = 60"), with_d(red("")));
+    switch.configure(&after);
     let said = switch.ctl(&["reload", "--dry-run"]);
     assert_eq!(said["dry_run"], true);
     assert!(c.has_link("eth0") && !d.has_link("eth0"), "a dry run does nothing");
@@ -42,8 +43,8 @@ fn a_reload_under_load_changes_what_differs_and_nothing_else() {
 
     // Forward and back again, by signal, many times while the stream flows.
     for round in 0..10 {
-        let (text, there, gone) = if round % 2 == 0 { (&before, &c, &d) } else { (&after, &d, &c) };
-        switch.configure("ageing = 60", text);
+        let (config, there, gone) = if round % 2 == 0 { (&before, &c, &d) } else { (&after, &d, &c) };
+        switch.configure(config);
         switch.signal(Signal::HUP);
         switch.tells("RELOADING=1");
         switch.tells("READY=1");
@@ -54,12 +55,11 @@ fn a_reload_under_load_changes_what_differs_and_nothing_else() {
     println!("{total} octets during 11 reloads");
 
     // A file with a mistake changes nothing and says where the mistake is.
-    let wrong = after.replace("name = \"red\"", "name = \"red\"\nvlan = 4095");
-    switch.configure("ageing = 60", &wrong);
+    switch.configure(&with_d(red("vlan = 4095")));
     let (code, sentence) = switch.refusal(&["reload"]);
     assert_eq!(code, 1);
     assert!(
-        sentence.contains("net.toml:") && sentence.contains("network[1].vlan: 4095 is reserved"),
+        sentence.contains("net.toml:") && sentence.contains("network[0].vlan: 4095 is reserved"),
         "{sentence}"
     );
     a.reaches("10.9.0.4");
@@ -68,19 +68,17 @@ fn a_reload_under_load_changes_what_differs_and_nothing_else() {
 #[test]
 fn what_can_be_changed_in_place_is() {
     let (a, b, c) = (Netns::new("a"), Netns::new("b"), Netns::new("c"));
-    let others = BLUE.to_owned() + &tap("a", &a, 1) + &tap("c", &c, 3);
+    let others =
+        net().network("blue").tap("a", &a).address("10.9.0.1/24").tap("c", &c).address("10.9.0.3/24");
     for kind in ["tap", "veth"] {
-        let before = format!("kind = \"{kind}\"\naddress = \"10.9.0.2/24\"");
-        let after = format!(
-            "kind = \"{kind}\"\naddress = [\"10.9.0.22/24\", \"fd00:9::22/64\"]\nmtu = 1400\nisolated = true\n\
-             mac = \"02:42:0a:09:00:16\""
-        );
-        let switch = Vswitchd::start("", &(others.clone() + &port("b", b.name(), &before)));
+        let port = others.clone().port("b", kind, &b);
+        let switch = Vswitchd::start(&port.clone().address("10.9.0.2/24"));
         a.reaches("10.9.0.2");
         let index = |netns: &Netns| netns.ip("-o link show dev eth0").split(':').next().unwrap().to_owned();
         let (interface, flow) = (index(&b), Flow::start(&a, &c, "10.9.0.3"));
         flow.flows(100_000);
-        switch.configure("", &(others.clone() + &port("b", b.name(), &after)));
+        let port = port.address("10.9.0.22/24 fd00:9::22/64").mac("02:42:0a:09:00:16");
+        switch.configure(&port.keys("mtu = 1400\nisolated = true"));
         let changes = switch.ctl(&["reload"])["changes"].clone();
         let changes = changes.as_array().unwrap();
         assert_eq!(
@@ -105,14 +103,14 @@ fn what_can_be_changed_in_place_is() {
 #[test]
 fn a_port_changes_its_kind_and_place_by_reload() {
     let (a, b, c) = (Netns::new("a"), Netns::new("b"), Netns::new("c"));
-    let fixed = BLUE.to_owned() + &tap("a", &a, 1);
-    let keys = |kind: &str| format!("kind = \"{kind}\"\naddress = \"10.9.0.4/24\"\n{MAC}");
-    let switch = Vswitchd::start("", &(fixed.clone() + &port("x", b.name(), &keys("tap"))));
+    let config =
+        |kind: &str, place: &Netns| blue(&[("a", &a)]).port("x", kind, place).address("10.9.0.4/24").mac(MAC);
+    let switch = Vswitchd::start(&config("tap", &b));
     a.reaches("10.9.0.4");
     for (place, kind, other) in
         [(&b, "veth", &c), (&c, "veth", &b), (&c, "tap", &b), (&b, "tap", &c), (&b, "veth", &c)]
     {
-        switch.configure("", &(fixed.clone() + &port("x", place.name(), &keys(kind))));
+        switch.configure(&config(kind, place));
         assert_eq!(switch.ctl(&["reload"])["changes"].as_array().unwrap().len(), 1);
         let now = switch.port("x");
         assert_eq!([&now["state"], &now["kind"]], ["up", kind], "{now:#}");

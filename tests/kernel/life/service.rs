@@ -3,13 +3,13 @@
 use std::{fs, process::Command};
 
 use rustix::process::Signal;
-use vswitch_tests::{Netns, Vswitchd};
+use vswitch_tests::{Netns, Vswitchd, net};
 
-use super::BLUE;
+use super::blue;
 
 #[test]
 fn a_second_daemon_is_told_that_it_is_one_too_many() {
-    let switch = Vswitchd::start("", "");
+    let switch = Vswitchd::start(&net());
     let second = switch.run_to_its_end();
     assert_eq!(second.code, 1);
     let expected =
@@ -32,12 +32,9 @@ fn a_second_daemon_is_told_that_it_is_one_too_many() {
 
 #[test]
 fn mistakes_in_the_file_are_all_told_with_their_places() {
-    let host = Netns::new("host");
-    let switch = Vswitchd::prepare(
-        host,
-        "workers = 0\ncolour = \"red\"",
-        "[[network]]\nname = \"blue\"\nvlan = 4095\n[[port]]\nname = \"web\"\nnetwork = \"green\"\nkind = \"tap\"",
-    );
+    let config = net().switch("workers = 0\ncolour = \"red\"").network("blue").keys("vlan = 4095");
+    let config = config.keys("[[port]]\nname = \"web\"\nnetwork = \"green\"\nkind = \"tap\"");
+    let switch = Vswitchd::prepare(Netns::new("host"), &config);
     let output = switch.run_to_its_end();
     assert_eq!(output.code, 2);
     let text = fs::read_to_string(switch.config()).unwrap();
@@ -63,7 +60,7 @@ fn mistakes_in_the_file_are_all_told_with_their_places() {
 #[test]
 fn the_service_manager_is_told_what_happens() {
     // Being ready is what every test here waits for.
-    let mut switch = Vswitchd::start("", BLUE);
+    let mut switch = Vswitchd::start(&blue(&[]));
     switch.signal(Signal::HUP);
     let reloading = switch.tells("RELOADING=1");
     assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");

@@ -7,28 +7,22 @@ use std::{
 };
 
 use serde_json::json;
-use vswitch_tests::{Container, Netns, PATIENCE, Vswitchd, eventually, process, tcp};
+use vswitch_tests::{Container, Netns, PATIENCE, Vswitchd, eventually, net, process, tcp};
 
 use super::{address, connect, inspect, network, refused, switch};
 
 /// The host must come up, and its containers too, whatever was done to the file meanwhile.
 #[test]
 fn a_network_that_the_file_dropped_is_kept_for_its_endpoints() {
-    let declared = |names: &[&str]| {
-        let one = |(number, name): (usize, &&str)| {
-            format!(
-                "[[network]]\nname = \"{name}\"\nmtu = 1400\n[[network.subnet]]\nsubnet = \"10.{number}.0.0/24\"\n"
-            )
-        };
-        names.iter().enumerate().map(one).collect::<String>()
-    };
-    let mut switch = Vswitchd::start("", &declared(&["blue", "red"]));
+    let blue = net().network("blue").keys("mtu = 1400").subnet("10.0.0.0/24");
+    let both = blue.clone().network("red").keys("mtu = 1400").subnet("10.1.0.0/24");
+    let mut switch = Vswitchd::start(&both);
     let (web, db) = (Netns::new("web"), Netns::new("db"));
     connect(&switch, "blue", &web, &[]);
     let to = address(&connect(&switch, "blue", &db, &[]), 0);
     let before = inspect(&switch, "blue");
     // While it runs, the daemon refuses to take the network from under its containers.
-    switch.configure("", "");
+    switch.configure(&net());
     let (_, refusal) = switch.refusal(&["reload"]);
     assert!(refusal.contains("network blue has active endpoints"), "{refusal}");
     switch.kill();
@@ -41,7 +35,7 @@ fn a_network_that_the_file_dropped_is_kept_for_its_endpoints() {
     switch.run();
     assert_eq!(inspect(&switch, "blue"), before, "it lasts");
     // Declared again, it is the file's again.
-    switch.configure("", &declared(&["blue"]));
+    switch.configure(&blue);
     switch.ctl(&["reload"]);
     assert_eq!(inspect(&switch, "blue"), before);
     web.reaches(&to);
@@ -52,7 +46,7 @@ fn a_network_that_the_file_dropped_is_kept_for_its_endpoints() {
     assert!(refused(&switch, "rm blue").1.contains("declared in the configuration file"));
     // Dropped while nobody uses it, it is gone.
     switch.kill();
-    switch.configure("", "");
+    switch.configure(&net());
     switch.run();
     assert_eq!(refused(&switch, "inspect blue").0, 4);
 }

@@ -5,11 +5,11 @@ mod reach;
 mod refusals;
 
 use serde_json::Value;
-use vswitch_tests::{Netns, Vswitchd};
+use vswitch_tests::{Netns, Vswitchd, net};
 
 /// A daemon with nothing declared.
 fn switch() -> Vswitchd {
-    Vswitchd::start("", "")
+    Vswitchd::start(&net())
 }
 
 /// Runs `vswitchctl network …`; arguments are parted by blanks.

@@ -3,7 +3,7 @@
 use std::thread;
 
 use serde_json::{Value, json};
-use vswitch_tests::{Netns, Vswitchd, tcp};
+use vswitch_tests::{Netns, Vswitchd, net, tcp};
 
 use super::{address, connect, inspect, network, refused, switch};
 
@@ -124,7 +124,7 @@ fn an_uplink_puts_containers_on_the_lan() {
     lan.ip(&format!("link add cable type veth peer name eth1 netns {}", host.name()));
     lan.ip("link set cable master br0 up");
     host.ip("link set eth1 up");
-    let switch = Vswitchd::start_in(host, "", "");
+    let switch = Vswitchd::start_in(host, &net());
     let (web, db) = (Netns::new("web"), Netns::new("db"));
     let create = "create --driver uplink --opt parent=eth1 --opt host=true --subnet 192.0.2.0/24 --gateway 192.0.2.254 lan";
     network(&switch, create);
@@ -147,25 +147,16 @@ fn an_uplink_puts_containers_on_the_lan() {
     assert_eq!(switch.port("uplink-eth1")["trunk"], json!(["tagged"]));
 }
 
-/// A host of an underlay, 10.8.0.`number`, with a daemon whose only peer is the other of the two.
-fn tunnel_host(number: u8) -> (Netns, String) {
-    let rest = format!(
-        "[vxlan]\nlocal = \"10.8.0.{number}\"\n[[vxlan.peer]]\naddress = \"10.8.0.{}\"\n",
-        3 - number
-    );
-    (Netns::new("host"), rest)
-}
-
 #[test]
 fn an_overlay_reaches_containers_of_another_host() {
-    let ((one, first), (two, second)) = (tunnel_host(1), tunnel_host(2));
+    let (one, two) = (Netns::new("host"), Netns::new("host"));
     one.ip(&format!("link add under type veth peer name under netns {}", two.name()));
     for (host, number) in [(&one, 1), (&two, 2)] {
         host.ip(&format!("address add 10.8.0.{number}/24 dev under"));
         host.ip("link set under up");
     }
-    let one = Vswitchd::start_in(one, "", &first);
-    let two = Vswitchd::start_in(two, "", &second);
+    let one = Vswitchd::start_in(one, &net().vxlan("10.8.0.1").peer("10.8.0.2"));
+    let two = Vswitchd::start_in(two, &net().vxlan("10.8.0.2").peer("10.8.0.1"));
     for (switch, range) in [(&one, "10.0.5.0/25"), (&two, "10.0.5.128/25")] {
         // Nobody coordinates the two: each gives out a part, and both have the same gateway.
         network(

@@ -1,13 +1,12 @@
 //! Commands that are refused, in Docker's words.
 
-use vswitch_tests::{Netns, Vswitchd};
+use vswitch_tests::{Netns, Vswitchd, net};
 
 use super::{connect, network, refused};
 
 #[test]
 fn what_is_used_or_not_ours_is_not_removed() {
-    let rest = "[[network]]\nname = \"declared\"\n[[network.subnet]]\nsubnet = \"10.7.0.0/24\"\n";
-    let switch = Vswitchd::start("", rest);
+    let switch = Vswitchd::start(&net().network("declared").subnet("10.7.0.0/24"));
     let web = Netns::new("web");
     for text in ["blue", "red", "green"] {
         network(&switch, &format!("create --label color={text} {text}"));

@@ -10,7 +10,7 @@ use std::{
 };
 
 use vswitch_tests::{
-    Netns, PATIENCE, Vswitchd, eventually, process,
+    Netns, PATIENCE, Vswitchd, eventually, net, process,
     raw::{BROADCAST, EXPERIMENT, frame},
     tcp::{self, Flow},
     udp::Echo,
@@ -24,17 +24,9 @@ fn a_port_that_floods_does_not_starve_others() {
     for workers in [1, 2] {
         let (a, b, loud) = (Netns::new("a"), Netns::new("b"), Netns::new("loud"));
         loud.silence();
-        let port = |name: &str, netns: &Netns, keys: &str| {
-            format!(
-                "[[port]]\nname = \"{name}\"\nnetwork = \"blue\"\nkind = \"tap\"\nnetns = \"{}\"\nifname = \"eth0\"\n{keys}\n",
-                netns.name()
-            )
-        };
-        let rest = "[[network]]\nname = \"blue\"\n".to_owned()
-            + &port("a", &a, "address = \"10.9.0.1/24\"")
-            + &port("b", &b, "address = \"10.9.0.2/24\"")
-            + &port("loud", &loud, "");
-        let switch = Vswitchd::start(&format!("workers = {workers}"), &rest);
+        let config = net().switch(&format!("workers = {workers}")).network("blue");
+        let config = config.tap("a", &a).address("10.9.0.1/24").tap("b", &b).address("10.9.0.2/24");
+        let switch = Vswitchd::start(&config.tap("loud", &loud));
         let echo = Echo::start(&b, "10.9.0.2");
         let client = a.udp("10.9.0.1");
         assert!(echo.round_trip(&client, 64, PATIENCE).is_some());
@@ -78,18 +70,13 @@ fn a_port_that_floods_does_not_starve_others() {
 #[test]
 fn with_nothing_to_do_it_does_nothing() {
     let containers: Vec<_> = (0..16).map(|number| Netns::new(&format!("idle{number}"))).collect();
-    let mut rest = "[[network]]\nname = \"blue\"\n".to_owned();
-    for (number, netns) in containers.iter().enumerate() {
-        let kind = if number % 2 == 0 { "tap" } else { "veth" };
-        rest += &format!(
-            "[[port]]\nname = \"p{number}\"\nnetwork = \"blue\"\nkind = \"{kind}\"\nnetns = \"{}\"\nifname = \"eth0\"\n\
-             address = \"10.9.0.{}/24\"\n",
-            netns.name(),
-            number + 1
-        );
-    }
     for workers in [1, 2] {
-        let switch = Vswitchd::start(&format!("workers = {workers}"), &rest);
+        let mut config = net().switch(&format!("workers = {workers}")).network("blue");
+        for (number, netns) in (1..).zip(&containers) {
+            let kind = if number % 2 == 1 { "tap" } else { "veth" };
+            config = config.port(&format!("p{number}"), kind, netns).address(&format!("10.9.0.{number}/24"));
+        }
+        let switch = Vswitchd::start(&config);
         tcp::exchange(&containers[0], &containers[1], "10.9.0.2", 1_000_000, 64 << 10);
         let load = process::load(switch.pid(), Duration::from_secs(2));
         println!("16 ports, {workers} workers: {:.2} % of a CPU", load * 100.0);

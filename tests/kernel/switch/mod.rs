@@ -5,7 +5,7 @@ mod load;
 mod table;
 
 use serde_json::Value;
-use vswitch_tests::{Netns, Raw, Vswitchd, eventually};
+use vswitch_tests::{Netns, Raw, Vswitchd, eventually, net};
 
 /// A switch with silent TAPs `p0`, `p1`, …, each the eth0 of a container: only what a test sends is heard.
 struct Quiet {
@@ -17,15 +17,12 @@ impl Quiet {
     /// `keys` are those of `[switch]`, and of each port.
     fn start(switch: &str, ports: &[&str]) -> Self {
         let containers: Vec<_> = (0..ports.len()).map(|number| Netns::new(&format!("p{number}"))).collect();
-        let mut rest = "[[network]]\nname = \"blue\"\n".to_owned();
+        let mut config = net().switch(switch).network("blue");
         for (number, (keys, container)) in ports.iter().zip(&containers).enumerate() {
             container.silence();
-            rest += &format!(
-                "[[port]]\nname = \"p{number}\"\nnetwork = \"blue\"\nkind = \"tap\"\nnetns = \"{}\"\nifname = \"eth0\"\n{keys}\n",
-                container.name()
-            );
+            config = config.tap(&format!("p{number}"), container).keys(keys);
         }
-        Self { switch: Vswitchd::start(switch, &rest), containers }
+        Self { switch: Vswitchd::start(&config), containers }
     }
 
     fn raw(&self) -> Vec<Raw> {

@@ -10,13 +10,13 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use vswitch_tests::{Netns, Vswitchd, eventually, process, tcp::Flow};
+use vswitch_tests::{Netns, Vswitchd, eventually, net, process, tcp::Flow};
 
 use super::{Runtimes, endpoints, host, path};
 
 #[test]
 fn the_deeds_of_the_specification() {
-    let switch = host(Vswitchd::start("", ""));
+    let switch = host(Vswitchd::start(&net()));
     let runtimes = Runtimes { switch: &switch, folder: switch.folder().to_owned(), containerd: None };
     let (one, two) = (Netns::new("one"), Netns::new("two"));
     let config = json!({
@@ -107,7 +107,7 @@ fn the_deeds_of_the_specification() {
 
 #[test]
 fn other_plugins_stand_before_and_behind() {
-    let switch = host(Vswitchd::start("", ""));
+    let switch = host(Vswitchd::start(&net()));
     let runtimes = Runtimes { switch: &switch, folder: switch.folder().to_owned(), containerd: None };
     let (pod, far) = (Netns::new("pod"), Netns::new("far"));
     switch.host.ip(&format!("link add wan type veth peer name wan netns {}", far.name()));
@@ -164,7 +164,7 @@ fn other_plugins_stand_before_and_behind() {
 
 #[test]
 fn fifty_at_once() {
-    let switch = host(Vswitchd::start("", ""));
+    let switch = host(Vswitchd::start(&net()));
     let runtimes = Runtimes { switch: &switch, folder: switch.folder().to_owned(), containerd: None };
     let config =
         json!({ "cniVersion": "1.1.0", "name": "blue", "type": "vswitch", "socket": switch.socket() });
@@ -209,7 +209,7 @@ fn fifty_at_once() {
 
 #[test]
 fn every_version_has_its_own_result() {
-    let switch = host(Vswitchd::start("", ""));
+    let switch = host(Vswitchd::start(&net()));
     let runtimes = Runtimes { switch: &switch, folder: switch.folder().to_owned(), containerd: None };
     let pod = Netns::new("pod");
     for (version, family) in [
@@ -239,7 +239,7 @@ fn every_version_has_its_own_result() {
 
 #[test]
 fn a_pods_bandwidth_limits_its_port() {
-    let switch = host(Vswitchd::start("", ""));
+    let switch = host(Vswitchd::start(&net()));
     let runtimes = Runtimes { switch: &switch, folder: switch.folder().to_owned(), containerd: None };
     let (one, two) = (Netns::new("one"), Netns::new("two"));
     let written = switch.ctl(&["cni", "conflist", "blue", "--print"]);

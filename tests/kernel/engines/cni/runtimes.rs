@@ -1,12 +1,12 @@
 //! podman and containerd run containers.
 
-use vswitch_tests::{Netns, Vswitchd, eventually};
+use vswitch_tests::{Netns, Vswitchd, eventually, net};
 
 use super::{Runtimes, endpoints, host};
 
 #[test]
 fn podman_runs_containers() {
-    let mut switch = host(Vswitchd::start_apart(Netns::new("host"), ""));
+    let mut switch = host(Vswitchd::start_apart(Netns::new("host"), &net()));
     {
         let podman = Runtimes::new(&switch, "blue");
         switch.ctl(&["network", "create", "--subnet", "10.10.0.0/24", "red"]);
@@ -62,7 +62,7 @@ fn podman_runs_containers() {
 
 #[test]
 fn containerd_runs_containers() {
-    let switch = host(Vswitchd::start_apart(Netns::new("host"), ""));
+    let switch = host(Vswitchd::start_apart(Netns::new("host"), &net()));
     let mut runtimes = Runtimes::new(&switch, "blue");
     let archive = runtimes.path("oci.tar");
     runtimes.podman(&["save", "--format", "oci-archive", "-o", &archive, "localhost/box:latest"]);

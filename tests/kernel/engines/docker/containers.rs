@@ -2,13 +2,13 @@
 
 use std::fs;
 
-use vswitch_tests::{Engine, Netns, Vswitchd, eventually};
+use vswitch_tests::{Engine, Netns, Vswitchd, eventually, net};
 
 use super::{endpoints, nothing_is_left, rules};
 
 #[test]
 fn the_life_of_containers() {
-    let mut switch = Vswitchd::start_apart(Netns::new("host"), "");
+    let mut switch = Vswitchd::start_apart(Netns::new("host"), &net());
     let engine = Engine::start(&switch);
     engine.docker(&[
         "network",
@@ -131,7 +131,7 @@ fn the_life_of_containers() {
 
 #[test]
 fn compose_files() {
-    let switch = Vswitchd::start_apart(Netns::new("host"), "");
+    let switch = Vswitchd::start_apart(Netns::new("host"), &net());
     let engine = Engine::start(&switch);
     let file = switch.folder().join("docker-compose.yml");
     fs::write(&file, include_str!("compose.yml")).unwrap();
@@ -157,7 +157,7 @@ fn compose_files() {
 /// Without the plugin: a container that Docker gave no network is connected by its name, as any sandbox is.
 #[test]
 fn a_running_container_is_connected_by_its_name() {
-    let switch = Vswitchd::start_apart(Netns::new("host"), "");
+    let switch = Vswitchd::start_apart(Netns::new("host"), &net());
     let engine = Engine::start(&switch);
     for name in ["web", "job"] {
         engine.docker(&["run", "-d", "--name", name, "--network", "none", "box", "sleep", "1000"]);

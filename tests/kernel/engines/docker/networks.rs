@@ -1,7 +1,7 @@
 //! Addresses, networks and ports as Docker promises them.
 
 use rustix::process::{Pid, Signal, kill_process};
-use vswitch_tests::{Engine, Netns, Vswitchd, eventually};
+use vswitch_tests::{Engine, Netns, Vswitchd, eventually, net};
 
 use super::{nothing_is_left, rules};
 
@@ -32,11 +32,8 @@ fn two_engines_over_one_overlay() {
         host.ip(&format!("addr add {address} dev under"));
         host.ip("link set under up");
     }
-    let tunnel = |own: &str, other: &str| {
-        format!("[vxlan]\nlocal = \"{own}\"\n[[vxlan.peer]]\naddress = \"{other}\"\n")
-    };
-    let a = Vswitchd::start_apart(a, &tunnel("10.8.0.1", "10.8.0.2"));
-    let b = Vswitchd::start_apart(b, &tunnel("10.8.0.2", "10.8.0.1"));
+    let a = Vswitchd::start_apart(a, &net().vxlan("10.8.0.1").peer("10.8.0.2"));
+    let b = Vswitchd::start_apart(b, &net().vxlan("10.8.0.2").peer("10.8.0.1"));
     let (first, second) = (Engine::start(&a), Engine::start(&b));
     for (engine, range, range6) in
         [(&first, "10.9.0.0/25", "fd00:9::1:0/112"), (&second, "10.9.0.128/25", "fd00:9::2:0/112")]
@@ -62,7 +59,7 @@ fn two_engines_over_one_overlay() {
 
 #[test]
 fn addresses_networks_and_ports_as_docker_promises() {
-    let switch = Vswitchd::start_apart(Netns::new("host"), "");
+    let switch = Vswitchd::start_apart(Netns::new("host"), &net());
     let far = Netns::new("far");
     switch.host.ip(&format!("link add wan type veth peer name wan netns {}", far.name()));
     for (netns, own) in [(&switch.host, 1), (&far, 2)] {

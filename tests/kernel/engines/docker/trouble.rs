@@ -2,13 +2,13 @@
 
 use std::{thread, time::Duration};
 
-use vswitch_tests::{Engine, Netns, Vswitchd, eventually, process};
+use vswitch_tests::{Engine, Netns, Vswitchd, eventually, net, process};
 
 use super::{endpoints, nothing_is_left};
 
 #[test]
 fn many_containers_at_once_and_what_is_refused() {
-    let switch = Vswitchd::start_apart(Netns::new("host"), "");
+    let switch = Vswitchd::start_apart(Netns::new("host"), &net());
     let engine = Engine::start(&switch);
     switch.ctl(&["network", "create", "--subnet", "10.9.0.0/24", "blue"]);
     let refusal =
@@ -62,7 +62,7 @@ fn many_containers_at_once_and_what_is_refused() {
 
 #[test]
 fn killed_at_awkward_moments() {
-    let mut switch = Vswitchd::start_apart(Netns::new("host"), "");
+    let mut switch = Vswitchd::start_apart(Netns::new("host"), &net());
     let mut engine = Engine::start(&switch);
     let create = ["network", "create", "-d", "vswitch", "--subnet"];
     engine.docker(&[&create[..], &["10.9.0.0/24", "blue"]].concat());
