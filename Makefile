@@ -6,6 +6,8 @@
 PREFIX ?= /usr/local
 ROUNDS ?= 5
 SECONDS_EACH ?= 5
+KERNEL_TESTS = VSWITCH_BIN_DIR=$(CURDIR)/target/release \
+  cargo test --workspace --locked --features vswitch-tests/kernel --test kernel --
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -35,8 +37,8 @@ test-kernel: build # what needs root and a kernel: never skipped. The crash test
 	  dockerd:docker.io docker-compose:docker-compose busybox:busybox-static podman:podman containerd:containerd runc:runc \
 	  /usr/lib/cni/host-local:containernetworking-plugins
 	cargo test --workspace --locked -- --ignored --test-threads=2
-	VSWITCH_BIN_DIR=$(CURDIR)/target/release \
-	  cargo test --locked -p vswitch-tests --features kernel --test kernel -- --test-threads=2
+	$(KERNEL_TESTS) --test-threads=2 --skip scale::
+	$(KERNEL_TESTS) scale::
 
 fuzz:            # every fuzz target for some seconds
 	@scripts/need-packages g++:g++ pcap-config:libpcap-dev
