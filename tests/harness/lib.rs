@@ -17,6 +17,8 @@ pub mod config;
 mod container;
 pub mod daemon;
 pub mod engine;
+pub mod fuzz;
+pub mod lab;
 pub mod netns;
 pub mod pattern;
 pub mod process;
