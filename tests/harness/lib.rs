@@ -15,6 +15,7 @@
 mod browser;
 pub mod config;
 mod container;
+pub mod control;
 pub mod daemon;
 pub mod engine;
 pub mod fuzz;

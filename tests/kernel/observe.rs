@@ -207,7 +207,7 @@ impl Drop for Screen {
 #[test]
 fn top_fits_a_terminal_and_leaves_it_as_it_was() {
     let pair = start();
-    let screen = Screen(format!("vt-kernel-{}", std::process::id()));
+    let screen = Screen(pair.switch.host.name().to_owned());
     screen.tmux(&["new-session", "-d", "-s", "top", "-x", "80", "-y", "24", "env", "PS1=ready>", "sh"]);
     screen.shows("ready>");
     let command = format!(

@@ -1,6 +1,6 @@
 //! Any text as `net.toml`: it is taken or refused with places that exist, and is judged the same twice.
 
-use vswitch_control::config;
+use crate::control::config;
 
 /// Parses the longest valid text that `data` begins with.
 pub fn config(data: &[u8]) {

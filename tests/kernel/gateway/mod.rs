@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use vswitch_control::gateway::{Gateway, Outside, Publish, Published, Reach};
+use vswitch_tests::control::gateway::{Gateway, Outside, Publish, Published, Reach};
 use vswitch_tests::{Netns, PATIENCE, eventually};
 
 /// How long nothing may come before it counts as not coming: everything here is a few hops in one kernel.

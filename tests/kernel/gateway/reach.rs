@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use vswitch_control::gateway::Reach;
+use vswitch_tests::control::gateway::Reach;
 
 use super::{Mirror, World, seen, seen_udp, socket, unreachable};
 

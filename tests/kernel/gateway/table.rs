@@ -5,7 +5,7 @@ use std::{
     net::TcpListener,
 };
 
-use vswitch_control::gateway::{Gateway, GatewayError, Outside, Protocol, Published, Reach};
+use vswitch_tests::control::gateway::{Gateway, GatewayError, Outside, Protocol, Published, Reach};
 use vswitch_tests::{Netns, PATIENCE};
 
 use super::{Mirror, World, nft, seen, socket, unreachable};
