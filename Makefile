@@ -6,6 +6,8 @@
 PREFIX ?= /usr/local
 ROUNDS ?= 5
 SECONDS_EACH ?= 5
+KERNEL_TESTS = VSWITCH_BIN_DIR=$(CURDIR)/target/release \
+  cargo test --workspace --locked --features vswitch-tests/kernel --test kernel --
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -24,17 +26,19 @@ demo-vxlan: build ## two hosts, a container on each, one network over both
 
 test: test-pure test-kernel fuzz ## all tests
 
-test-pure:       # what runs anywhere, without root
+test-pure:       # what runs anywhere, without root: all targets but tests/kernel, which needs its feature
 	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev
 	cargo test --workspace --locked
 	cargo check --locked -p vswitch --no-default-features
 
-test-kernel: build # what needs root and a kernel: never skipped
+test-kernel: build # what needs root and a kernel: never skipped. The crash test needs the debug build that the first run makes
 	@scripts/need-packages ip:iproute2 ping:iputils-ping iperf3:iperf3 nft:nftables chromium:chromium ethtool:ethtool tcpdump:tcpdump \
 	  tshark:tshark ovs-vswitchd:openvswitch-switch prometheus:prometheus tmux:tmux \
 	  dockerd:docker.io docker-compose:docker-compose busybox:busybox-static podman:podman containerd:containerd runc:runc \
 	  /usr/lib/cni/host-local:containernetworking-plugins
 	cargo test --workspace --locked -- --ignored --test-threads=2
+	$(KERNEL_TESTS) --test-threads=2 --skip scale::
+	$(KERNEL_TESTS) scale::
 
 fuzz:            # every fuzz target for some seconds
 	@scripts/need-packages g++:g++ pcap-config:libpcap-dev
@@ -57,7 +61,7 @@ bench: build     ## in memory, on the wire, through tunnels and with Docker, aga
 lint:            ## format, clippy and documentation, as CI wants them
 	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --features vswitch-tests/kernel --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
 install: build   ## binaries, manual pages, completions and the systemd unit, below PREFIX

@@ -4,18 +4,15 @@ use std::{collections::BTreeSet, num::NonZeroU16, sync::Arc};
 
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
-    counters::PortCounters,
     device::{
         Device,
         mem::{MemDevice, Packet},
     },
-    engine::Engine,
-    fdb::{Fdb, Settings},
+    fdb::Settings,
     offload::Capabilities,
-    plan::{Plan, Port, Receiver},
-    topology::{Network, PortMode, PortRules, Topology},
+    topology::{Network, PortMode, PortRules},
 };
-
+use vswitch_tests::lab::{Lab, sent};
 use vswitch_vxlan::{header::Vni, tables::Tables};
 
 use crate::{
@@ -42,8 +39,7 @@ pub(crate) fn peer(peer: usize) -> u16 {
 /// A switch in memory.
 #[derive(Debug)]
 struct Switch {
-    engine: Engine,
-    fdb: Arc<Fdb>,
+    lab: Lab,
     /// Of all ports but those of a tunnel, in their order.
     devices: Vec<Arc<MemDevice>>,
     socket: Arc<Socket>,
@@ -101,7 +97,7 @@ impl Fabric {
     /// Where `switch` believes that `mac` is.
     pub(crate) fn place(&self, switch: usize, network: NetworkId, mac: MacAddr) -> Option<u16> {
         let now = Timestamp::from_millis(self.now);
-        self.switches[switch].fdb.lookup(network, mac, now).map(|port| port.0)
+        self.switches[switch].lab.fdb.lookup(network, mac, now).map(|port| port.0)
     }
 
     /// Frames that cables lost.
@@ -176,18 +172,10 @@ impl Fabric {
         }
     }
 
-    /// The law of every port: what came in has a fate, and so has what was to go out.
+    /// Checks that no switch lost count of a frame.
     pub(crate) fn check_books(&self) {
         for (index, switch) in self.switches.iter().enumerate() {
-            for port in switch.engine.plan().ports.iter().flatten() {
-                let totals = port.totals();
-                let drops = |egress| {
-                    let drops = totals.drops().filter(move |(reason, _)| reason.is_egress() == egress);
-                    drops.map(|(_, count)| count).sum::<u64>()
-                };
-                let fates = [totals.unicast + totals.flooded + drops(false), totals.tx_frames + drops(true)];
-                assert_eq!([totals.rx_frames, totals.offered], fates, "switch {index}, {port:?}: {totals:?}");
-            }
+            switch.lab.check_books(format_args!("switch {index}"));
         }
     }
 }
@@ -213,7 +201,7 @@ impl Switch {
         let rules: Vec<_> = access_ports().chain(TRUNKS.map(trunk)).collect();
         let devices: Vec<_> = rules.iter().map(|_| memory()).collect();
         let all = devices.iter().map(|device| Arc::clone(device) as _).collect();
-        Self::new(&rules, all, devices, Arc::default())
+        Self::new(rules, all, devices, Arc::default())
     }
 
     /// Two ports for each network, and a tunnel to all other switches of a mesh.
@@ -237,41 +225,29 @@ impl Switch {
         all.push(Arc::new(Inlet { socket: Arc::clone(&socket), tables: Arc::clone(&tables) }));
         let remote: Arc<dyn Device> = Arc::new(Remote { socket: Arc::clone(&socket), tables });
         all.resize(rules.len(), remote);
-        Self::new(&rules, all, devices, socket)
+        Self::new(rules, all, devices, socket)
     }
 
     fn new(
-        rules: &[PortRules],
+        rules: Vec<PortRules>,
         all: Vec<Arc<dyn Device>>,
         devices: Vec<Arc<MemDevice>>,
         socket: Arc<Socket>,
     ) -> Self {
-        let fdb = Arc::new(Fdb::new(Settings { limit: 1024, ..Settings::default() }));
         let networks = [(BLUE, 10), (RED, 20)].map(|(id, vlan)| Network {
             id,
             vlan: VlanId::try_from(vlan).ok(),
             passes_tags: false,
         });
-        let topology = Topology::build(&networks, rules, 0).expect("the topology is consistent");
-        let mut plan = Plan { topology, ..Plan::empty(Arc::clone(&fdb)) };
-        let ports = rules.iter().map(|rules| rules.id.index() + 1).max().unwrap_or(0);
-        plan.ports.resize_with(ports, || None);
-        for (PortRules { id: port, .. }, device) in rules.iter().zip(all) {
-            let key = u64::from(port.0);
-            plan.receivers.push(Receiver { key, device: Arc::clone(&device), port: *port, worker: 0 });
-            plan.ports[port.index()] = Some(Arc::new(Port::new(*port, device, PortCounters::of_workers(1))));
-        }
-        Self { engine: Engine::new(0, Arc::new(plan)), fdb, devices, socket }
+        let mut lab = Lab::new(Settings { limit: 1024, ..Settings::default() });
+        lab.configure(&networks, 0, rules.into_iter().zip(all).collect());
+        Self { lab, devices, socket }
     }
 
     /// Gives `port` turns until nothing waits, and returns what left.
     fn turn(&mut self, port: u16, now: u64) -> Vec<(u16, Packet)> {
-        let plan = Arc::clone(self.engine.plan());
-        let receiver =
-            plan.receivers.iter().find(|receiver| receiver.port == PortId(port)).expect("it is there");
-        while self.engine.turn(receiver, 64, Timestamp::from_millis(now)).is_ok_and(|turn| turn.more) {}
-        let devices = (0..).zip(&self.devices);
-        devices.flat_map(|(port, device)| std::iter::from_fn(move || Some((port, device.take()?)))).collect()
+        self.lab.turn(PortId(port), Timestamp::from_millis(now));
+        sent(&self.devices)
     }
 }
 

@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Netns, PATIENCE, engine::Mounts, within};
+use crate::{Config, Netns, PATIENCE, engine::Mounts, within};
 
 /// A daemon in a namespace that stands for its host, with a folder for all it keeps. Killed with the value; what it
 /// logged is shown if the test fails.
@@ -42,39 +42,39 @@ pub struct Output {
 }
 
 impl Vswitchd {
-    /// Runs a daemon with `switch`, keys of `[switch]`, and `rest`, further tables of net.toml, and waits until it is ready.
-    pub fn start(switch: &str, rest: &str) -> Self {
-        Self::start_in(Netns::new("host"), switch, rest)
+    /// Runs a daemon on a host of its own and waits until it is ready.
+    pub fn start(config: &Config) -> Self {
+        Self::start_in(Netns::new("host"), config)
     }
 
-    /// The same in a host that is there.
-    pub fn start_in(host: Netns, switch: &str, rest: &str) -> Self {
-        let mut daemon = Self::prepare(host, switch, rest);
+    /// The same on a host that is there.
+    pub fn start_in(host: Netns, config: &Config) -> Self {
+        let mut daemon = Self::prepare(host, config);
         daemon.run();
         daemon
     }
 
     /// Everything but the daemon itself; [`Vswitchd::run`] starts it.
-    pub fn prepare(host: Netns, switch: &str, rest: &str) -> Self {
+    pub fn prepare(host: Netns, config: &Config) -> Self {
         let folder = tempfile::Builder::new().prefix("vt-kernel-").tempdir().unwrap();
         let notifications = UnixDatagram::bind(folder.path().join("notify.sock")).unwrap();
         let program = binary("vswitchd");
         let daemon = Self { host, folder, child: None, mounts: None, notifications, program };
-        daemon.configure(switch, rest);
+        daemon.configure(config);
         daemon
     }
 
     /// Starts a daemon that is Docker's plugin, in mounts of its own that an [`Engine`](crate::Engine) can share.
-    pub fn start_apart(host: Netns, rest: &str) -> Self {
-        let mut daemon = Self::prepare(host, "", &format!("[docker]\nenabled = true\n{rest}"));
+    pub fn start_apart(host: Netns, config: &Config) -> Self {
+        let mut daemon = Self::prepare(host, &config.clone().keys("[docker]\nenabled = true"));
         daemon.mounts = Some(Arc::new(Mounts::new()));
         daemon.run();
         daemon
     }
 
     /// A daemon that crashes [when it is told](Vswitchd::crash_after): only builds for development do.
-    pub fn start_fragile(switch: &str, rest: &str) -> Self {
-        let mut daemon = Self::prepare(Netns::new("host"), switch, rest);
+    pub fn start_fragile(config: &Config) -> Self {
+        let mut daemon = Self::prepare(Netns::new("host"), config);
         daemon.program = built("debug", "vswitchd");
         assert!(daemon.program.exists(), "vswitchd is not built: `cargo build -p vswitch-control`");
         daemon.run();
@@ -103,13 +103,8 @@ impl Vswitchd {
     }
 
     /// Writes net.toml anew.
-    pub fn configure(&self, switch: &str, rest: &str) {
-        let folder = self.folder();
-        let text = format!(
-            "[switch]\nstate = \"{0}/state\"\n{switch}\n[api]\nsocket = \"{0}/api.sock\"\n{rest}\n",
-            folder.display()
-        );
-        fs::write(self.config(), text).unwrap();
+    pub fn configure(&self, config: &Config) {
+        fs::write(self.config(), config.text(self.folder())).unwrap();
     }
 
     /// Starts the daemon and waits until it says that it is ready.
@@ -285,14 +280,6 @@ impl Drop for Vswitchd {
             eprintln!("--- the log of vswitchd in {}\n{}---", self.host.name(), self.log());
         }
     }
-}
-
-/// What net.toml says of a TAP port in `network` whose interface is `eth0` in `netns`; `keys` are further lines.
-pub fn tap(name: &str, network: &str, netns: &Netns, keys: &str) -> String {
-    format!(
-        "[[port]]\nname = \"{name}\"\nnetwork = \"{network}\"\nkind = \"tap\"\nnetns = \"{}\"\nifname = \"eth0\"\n{keys}\n",
-        netns.name()
-    )
 }
 
 /// Whether a process ends within `limit`.

@@ -10,10 +10,8 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use vswitch_host::netns::{Namespace, run_in};
-use vswitch_model as model;
 
-use crate::{Output, daemon::Vswitchd, within};
+use crate::{Output, daemon::Vswitchd, netns::inside, within};
 
 /// How long an engine may take for anything, on a machine that does other things as well.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -172,7 +170,7 @@ impl Engine {
         let log = File::options().append(true).create(true).open(self.folder.join("log")).unwrap();
         let mut command = dockerd(&self.mounts, &self.folder, &self.host);
         command.args(["--storage-driver", "vfs"]).stdout(Stdio::null()).stderr(log);
-        self.child = Some(in_host(&self.host, || command.spawn().unwrap()));
+        self.child = Some(inside(&self.host, || command.spawn().unwrap()));
         within(PATIENCE, "dockerd answers", || {
             let ended = self.child.as_mut().unwrap().try_wait().unwrap();
             assert!(ended.is_none(), "dockerd ended\n{}", self.log());
@@ -209,7 +207,7 @@ impl Engine {
     pub fn in_background(&self, arguments: &[&str]) -> JoinHandle<Output> {
         let mut command = self.command(&[&[CLIENT, "--host", &address(&self.folder)], arguments].concat());
         let host = self.host.clone();
-        thread::spawn(move || Output::of(in_host(&host, || command.output().unwrap())))
+        thread::spawn(move || Output::of(inside(&host, || command.output().unwrap())))
     }
 
     /// What docker-compose answers about the project `file`.
@@ -222,7 +220,7 @@ impl Engine {
 
     fn try_run(&self, arguments: &[&str]) -> Output {
         let mut command = self.command(arguments);
-        Output::of(in_host(&self.host, || command.output().unwrap()))
+        Output::of(inside(&self.host, || command.output().unwrap()))
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -268,12 +266,6 @@ impl Engine {
             (ping.code == 0).then_some(())
         });
     }
-}
-
-/// Does something in a host's namespace, where what it starts stays.
-fn in_host<T: Send>(host: &str, deed: impl FnOnce() -> T + Send) -> T {
-    let host = Namespace::open(&model::Netns::Name(host.to_owned())).unwrap();
-    run_in(&host, deed).unwrap()
 }
 
 fn terminate(child: &Child) {

@@ -10,10 +10,11 @@ use std::{
     sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
-use vswitch_host::netns::{Namespace, run_in};
-use vswitch_model as model;
-
-use crate::{PATIENCE, Raw, eventually};
+use crate::{
+    PATIENCE, Raw,
+    control::{Namespace, Place, run_in},
+    eventually,
+};
 
 /// A network namespace known to `ip netns`; deleted with the value.
 #[derive(Debug)]
@@ -51,8 +52,7 @@ impl Netns {
 
     /// What `closure` returns when it runs inside. Sockets and processes it makes stay there.
     pub fn run<T: Send>(&self, closure: impl FnOnce() -> T + Send) -> T {
-        let namespace = Namespace::open(&model::Netns::Name(self.name.clone())).unwrap();
-        run_in(&namespace, closure).unwrap()
+        inside(&self.name, closure)
     }
 
     /// What `ip` prints inside; arguments are parted by blanks.
@@ -155,6 +155,12 @@ impl Drop for Netns {
             let _ = Command::new("ip").args(["netns", "delete", &self.name]).output();
         }
     }
+}
+
+/// What `closure` returns when it runs in the namespace `name`. Sockets and processes it makes stay there.
+pub(crate) fn inside<T: Send>(name: &str, closure: impl FnOnce() -> T + Send) -> T {
+    let namespace = Namespace::open(&Place::Name(name.to_owned())).unwrap();
+    run_in(&namespace, closure).unwrap()
 }
 
 fn run(arguments: &[&str]) -> String {

@@ -1,0 +1,104 @@
+//! Any frames with any offload headers into a tunnel: trains as the kernel takes them, and every frame counted.
+
+use std::io;
+
+use arbitrary::Arbitrary;
+use vswitch::{
+    addr::{NetworkId, PortId},
+    batch::{Batch, CAPACITY},
+    counters::{PortCounters, PortTotals},
+    frame::Tag,
+    offload::{Offload, VNET_HEADER},
+    transmit::{Out, Scratch, TagOp, Transmit},
+};
+use vswitch_vxlan::{
+    encap::{Class, Dscp, MAX_DATAGRAMS, Manner, encapsulate},
+    header::{HEADER, Vni},
+    tables::Tables,
+};
+
+use super::structured;
+
+#[derive(Arbitrary, Debug)]
+struct Input {
+    overlay_mtu: u16,
+    clamp: bool,
+    inherit: bool,
+    datagrams: u8,
+    sources: u8,
+    /// The nth train fails by its nth bit.
+    failures: u64,
+    frames: Vec<Frame>,
+}
+
+#[derive(Arbitrary, Debug)]
+struct Frame {
+    header: [u8; VNET_HEADER],
+    bytes: Vec<u8>,
+    /// How often it stands there, so that super-frames are long.
+    longer: u8,
+    network: bool,
+    tag: u8,
+}
+
+/// Encapsulates the frames that `data` stands for.
+pub fn encap(data: &[u8]) {
+    let Some(input) = structured::<Input>(data) else { return };
+    let manner = Manner {
+        overlay_mtu: input.overlay_mtu.min(65_485),
+        clamp: input.clamp,
+        class: Class::marked(if input.inherit { Dscp::Inherit } else { Dscp::Fixed(10) }),
+        datagrams: usize::from(input.datagrams),
+        sources: 1 << (input.sources % 8),
+    };
+    let (mut batch, mut outs) = (Batch::new(), Vec::new());
+    for (slot, frame) in (0..).zip(input.frames.iter().take(CAPACITY)) {
+        let mut bytes = frame.bytes.clone();
+        bytes.resize(bytes.len().max(18) + 128 * usize::from(frame.longer), 0x42);
+        let offload = Offload::parse(&frame.header, &bytes).unwrap_or_default();
+        if !batch.push_copy(PortId(0), offload, &bytes) {
+            break;
+        }
+        // The switch takes off only what is there.
+        let tagged = bytes[12..14] == [0x81, 0];
+        let tag = match frame.tag % 4 {
+            1 if tagged => TagOp::Pop,
+            2 if tagged => TagOp::Replace(Tag(7)),
+            3 => TagOp::Push(Tag(8)),
+            _ => TagOp::Keep,
+        };
+        outs.push(Out { slot, network: NetworkId(u16::from(frame.network)), tag });
+    }
+    let counters = PortCounters::default();
+    let frames = Transmit {
+        port: PortId(1),
+        batch: &batch,
+        outs: &outs,
+        max_frame: 70_000,
+        counters: &counters,
+        captures: None,
+    };
+    let tables = Tables::new([], [(Vni::try_from(5).expect("valid"), NetworkId(1))]);
+    let (mut scratch, mut nth) = (Scratch::new(), 0);
+    encapsulate(|network| tables.header(network), &manner, &frames, &mut scratch, &mut |train| {
+        assert!((1..=manner.datagrams.clamp(1, MAX_DATAGRAMS)).contains(&train.datagrams));
+        assert!(train.source < manner.sources);
+        let octets: usize = train.parts.iter().map(|part| part.len()).sum();
+        assert!(octets <= 65_507 && octets.div_ceil(train.size) == train.datagrams);
+        assert!(train.size <= HEADER + 14 + usize::from(manner.overlay_mtu));
+        let mut count = 0;
+        train.each(|parts| {
+            let datagram: Vec<u8> = parts.iter().flat_map(|part| part.to_vec()).collect();
+            assert!(datagram.starts_with(&[8, 0, 0, 0, 0, 0, 5, 0]));
+            count += 1;
+            Ok(())
+        })?;
+        assert_eq!(count, train.datagrams);
+        nth += 1;
+        if input.failures.rotate_right(nth) & 1 == 0 { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+    });
+    let totals = PortTotals::sum(&[counters]);
+    let drops: u64 = totals.drops().map(|(_, count)| count).sum();
+    assert_eq!((totals.offered, totals.tx_frames + drops), (outs.len() as u64, outs.len() as u64));
+    scratch.answers.take(|_, answer| assert!(answer.len() >= 14 && answer[..12] != [0; 12]));
+}

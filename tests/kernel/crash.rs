@@ -1,0 +1,120 @@
+//! The daemon is killed between any two steps of a command: afterwards it has done all of it or nothing.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+use vswitch_tests::{Netns, Vswitchd, net};
+
+/// A host and two containers.
+struct World {
+    switch: Vswitchd,
+    containers: [Netns; 2],
+}
+
+impl World {
+    /// Everything there is to see of networks, but for what is told anew each time: ids and times.
+    fn seen(&self) -> Value {
+        let pick = |from: &Value, keys: &[&str]| -> Value {
+            keys.iter().map(|key| from[key].clone()).collect::<Vec<_>>().into()
+        };
+        let networks = self.switch.ctl(&["network", "ls"]);
+        let networks = networks.as_array().unwrap().iter().map(|network| {
+            let endpoints = network["endpoints"].as_array().into_iter().flatten();
+            let endpoints = endpoints.map(|it| {
+                pick(it, &["name", "sandbox", "ifname", "mac", "addresses", "gateways", "published", "port"])
+            });
+            let about = pick(network, &["name", "driver", "mtu", "labels", "options", "subnet", "ports"]);
+            json!([about, endpoints.collect::<Vec<_>>()])
+        });
+        let ports = self.switch.ctl(&["port", "ls"]);
+        let ports = ports.as_array().unwrap().iter().map(|port| pick(port, &["name", "state", "mtu"]));
+        json!({
+            "networks": networks.collect::<Vec<_>>(),
+            "ports": ports.collect::<Vec<_>>(),
+            "rules": self.rules(),
+            "host": interfaces(&self.switch.host),
+            "containers": self.containers.each_ref().map(interfaces),
+        })
+    }
+
+    /// The words of our table, in whichever order its elements are listed.
+    fn rules(&self) -> Vec<String> {
+        let list = || Command::new("nft").args(["list", "table", "inet", "vswitch"]).output().unwrap();
+        let listed = String::from_utf8(self.switch.host.run(list).stdout).unwrap();
+        let mut words: Vec<_> = listed.split([' ', ',', '\n', '\t']).map(str::to_owned).collect();
+        words.sort();
+        words
+    }
+}
+
+/// Interfaces with their MTU and addresses, and routes.
+fn interfaces(of: &Netns) -> Vec<String> {
+    let links = of.ip("-o link show up");
+    let mut all: Vec<_> =
+        links.lines().map(|line| line.split_whitespace().skip(1).take(4).collect::<String>()).collect();
+    // Which end of a veth pair has which number is nobody's business.
+    all.iter_mut().for_each(|line| *line = line.split('@').next().unwrap().to_owned());
+    all.extend(
+        of.ip("-o -4 address show").lines().map(|line| line.split_whitespace().skip(1).collect::<String>()),
+    );
+    all.extend(of.ip("route show").lines().map(|line| line.split_whitespace().collect::<String>()));
+    all.sort();
+    all
+}
+
+#[test]
+fn a_command_is_done_wholly_or_not_at_all() {
+    let containers = [Netns::new("web"), Netns::new("db")];
+    let places = containers.each_ref().map(|it| format!("netns:{}", it.name()));
+    let [web, db] = places.each_ref().map(String::as_str);
+    let create =
+        &["create", "--subnet", "10.9.0.0/24", "--mtu", "1500", "--opt", "ifname=gw-blue", "blue"][..];
+    let connect = &["connect", "--name", "web", "--publish", "8080:80", "blue", web][..];
+    let connect_veth = &["connect", "--name", "db", "--driver-opt", "kind=veth", "blue", db][..];
+    let disconnect = &["disconnect", "blue", "web"][..];
+    let update = &["update", "--mtu", "1400", "--label-add", "team=a", "--opt", "icc=false", "blue"][..];
+    let back = &["update", "--mtu", "1500", "--label-rm", "team", "--opt-rm", "icc", "blue"][..];
+    let remove = &["rm", "blue"][..];
+    let mut world = World { switch: Vswitchd::start_fragile(&net()), containers };
+    for (command, undo) in [
+        (create, remove),
+        (connect_veth, &["disconnect", "blue", "db"]),
+        (connect, disconnect),
+        (update, back),
+        (back, update),
+        (disconnect, connect),
+        (&["disconnect", "blue", "db"], connect_veth),
+        (remove, create),
+    ] {
+        wholly_or_not_at_all(&mut world, command, undo);
+    }
+    assert_eq!(world.rules(), [""], "nothing is left behind");
+}
+
+/// Kills the daemon at the first step of `command`, at the second, and so on until none is left.
+fn wholly_or_not_at_all(world: &mut World, command: &[&str], undo: &[&str]) {
+    let network = |switch: &Vswitchd, arguments: &[&str]| switch.try_ctl(&[&["network"], arguments].concat());
+    let before = world.seen();
+    let mut done = None;
+    for steps in 0.. {
+        world.switch.crash_after(steps);
+        let answer = network(&world.switch, command);
+        if answer.code == 0 {
+            world.switch.crash_no_more();
+            assert!(steps > 3, "{command:?} has more steps than {steps}: is this build one for development?");
+            break;
+        }
+        world.switch.crashed();
+        world.switch.crash_no_more();
+        world.switch.run();
+        let now = world.seen();
+        if now == before {
+            continue;
+        }
+        assert_eq!(*done.get_or_insert_with(|| now.clone()), now, "{command:?}, killed after {steps} steps");
+        let undone = network(&world.switch, undo);
+        assert_eq!(undone.code, 0, "{command:?}, killed after {steps} steps: {now:#} was {before:#}");
+        assert_eq!(world.seen(), before, "{undo:?}, after {command:?} that was killed after {steps} steps");
+    }
+    assert_eq!(done.expect("the last steps come after it is kept"), world.seen(), "{command:?}");
+}

@@ -1,0 +1,32 @@
+//! Docker Engine with our plugin, for real: the life of containers, and of both daemons.
+
+mod containers;
+mod networks;
+mod trouble;
+
+use std::process::Command;
+
+use vswitch_tests::{Vswitchd, eventually};
+
+fn endpoints(switch: &Vswitchd) -> usize {
+    let ports = switch.ctl(&["port", "ls"]);
+    ports
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|port| port["device"].as_str().unwrap().starts_with("vse"))
+        .count()
+}
+
+/// Waits until no container's interface is left in the switch and in the host.
+fn nothing_is_left(switch: &Vswitchd) {
+    eventually("no endpoint is left", || (endpoints(switch) == 0).then_some(()));
+    eventually("no interface is left", || (!switch.host.ip("-br link").contains("vse")).then_some(()));
+}
+
+/// The host's rules.
+fn rules(switch: &Vswitchd) -> String {
+    let mut nft = Command::new("nft");
+    let output = switch.host.run(|| nft.args(["list", "ruleset"]).output().unwrap());
+    String::from_utf8(output.stdout).unwrap()
+}

@@ -1,0 +1,193 @@
+//! The nftables table: changes of it, crashes, and the tables of other programs.
+
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+};
+
+use vswitch_tests::control::{
+    gateway::{Gateway, GatewayError, Outside, Reach},
+    publish::{Protocol, Published},
+};
+use vswitch_tests::{Netns, PATIENCE};
+
+use super::{Mirror, World, nft, seen, socket, unreachable};
+
+#[test]
+fn a_refused_change_leaves_all_as_it_was() {
+    let mut world = World::new();
+    let _mirror = Mirror::start(&world.blue.web, 80);
+    world.publish(&["8080:80"]);
+    let _taken = world.host.run(|| TcpListener::bind("0.0.0.0:9000").unwrap());
+    let more = Published::new(Protocol::Tcp, socket("0.0.0.0", 9000), socket("10.9.1.2", 80)).unwrap();
+    let wanted = [world.blue.outside(vec![more])];
+    let before = nft(&world.host, &["list", "ruleset"]);
+    let error = world.at_host(|gateway| gateway.set(&wanted)).unwrap_err();
+    assert!(matches!(error, GatewayError::InUse { .. }), "{error}");
+    assert_eq!(nft(&world.host, &["list", "ruleset"]), before);
+    assert_eq!(seen(&world.outside, socket("192.0.2.1", 8080)), "192.0.2.2");
+    world.host.run(|| assert!(TcpListener::bind("0.0.0.0:8080").is_err()));
+}
+
+#[test]
+fn a_crash_loses_nothing_and_leaves_nothing() {
+    let mut world = World::new();
+    let _mirror = Mirror::start(&world.blue.web, 80);
+    let published = world.publish(&["8080:80", "8081:80"]);
+    let listener = world.outside.listen("192.0.2.2");
+    let mut stream = world.blue.client.connect(listener.local_addr().unwrap());
+    let (mut far, _) = listener.accept().unwrap();
+
+    // What a crash leaves: the table, but no sockets. Then somebody takes a port, and the state changes.
+    world.gateway = Gateway::new();
+    assert!(world.tables().contains("vswitch"));
+    assert_eq!(seen(&world.outside, socket("192.0.2.1", 8080)), "192.0.2.2");
+    let taken = world.host.run(|| TcpListener::bind("0.0.0.0:8081").unwrap());
+    let wanted = [world.blue.outside(published.clone())];
+    let refused = world.at_host(|gateway| gateway.restore(&wanted)).unwrap();
+    let left_out: Vec<_> = refused.iter().map(|(published, _)| published.at()).collect();
+    assert_eq!(left_out, [socket("0.0.0.0", 8081)], "{refused:?}");
+
+    assert_eq!(seen(&world.outside, socket("192.0.2.1", 8080)), "192.0.2.2");
+    assert_eq!(seen(&world.outside, socket("2001:db8::1", 8081)), "2001:db8::2");
+    unreachable(&world.outside, socket("192.0.2.1", 8082));
+    // Live connections go on.
+    stream.write_all(b"still").unwrap();
+    let mut heard = [0; 5];
+    far.set_read_timeout(Some(PATIENCE)).unwrap();
+    far.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"still");
+
+    // The port is free again: asked again, it is published.
+    drop(taken);
+    world.set(&wanted);
+    assert_eq!(seen(&world.outside, socket("192.0.2.1", 8081)), "192.0.2.2");
+    world.set(&[]);
+    assert_eq!(world.tables(), "");
+    unreachable(&world.outside, socket("192.0.2.1", 8080));
+}
+
+#[test]
+fn tables_of_others_stay_and_a_lost_table_comes_back() {
+    let mut world = World::new();
+    let _mirror = Mirror::start(&world.outside, 80);
+    nft(
+        &world.host,
+        &["add table ip filter { chain FORWARD { type filter hook forward priority 0; policy accept; }; }"],
+    );
+    nft(
+        &world.host,
+        &["add table inet mine { chain input { type filter hook input priority 0; tcp dport 7 drop; }; }"],
+    );
+    let others = nft(&world.host, &["list", "ruleset"]);
+    let wanted = [world.blue.outside(Vec::new())];
+    world.set(&wanted);
+    let with_ours = nft(&world.host, &["list", "ruleset"]);
+    assert!(with_ours.starts_with(&others) && with_ours.contains("table inet vswitch"), "{with_ours}");
+    world.set(&wanted);
+    assert_eq!(nft(&world.host, &["list", "ruleset"]), with_ours);
+
+    nft(&world.host, &["delete table inet vswitch"]);
+    world.at_host(|gateway| gateway.renew(&wanted)).unwrap();
+    assert_eq!(seen(&world.blue.client, socket("192.0.2.2", 80)), "192.0.2.1");
+
+    world.set(&[]);
+    world.set(&[]);
+    assert_eq!(nft(&world.host, &["list", "ruleset"]), others);
+}
+
+/// The table follows changes by its elements, and must be what it would be if it were made anew.
+#[test]
+fn many_changes_come_to_the_same_as_one() {
+    let mut world = World::new();
+    let at =
+        |at: &str, to: &str| Published::new(Protocol::Tcp, at.parse().unwrap(), to.parse().unwrap()).unwrap();
+    let web = at("0.0.0.0:8080", "10.9.1.2:80");
+    let moved = at("0.0.0.0:8080", "10.9.1.3:80");
+    let more = [at("[::]:8080", "[fd00:9:1::2]:80"), at("192.0.2.1:443", "10.9.1.2:443"), web];
+    // Side by side with blue, and around it.
+    let nets = |ifname: &str, subnet: &str, reach: Reach| Outside {
+        ifname: ifname.into(),
+        subnets: vec![subnet.parse().unwrap()],
+        reach,
+    };
+    let open = |masquerade| Reach::Open { masquerade, published: Vec::new() };
+    let beside = nets("gw-beside", "10.9.0.0/24", open(true));
+    let around = nets("gw-around", "10.9.0.0/16", open(false));
+    let (blue, red) = (&world.blue, &world.red);
+    let steps = [
+        vec![blue.outside(vec![])],
+        vec![blue.outside(vec![web]), beside.clone()],
+        vec![beside.clone(), blue.outside(vec![moved])],
+        vec![blue.outside(more.to_vec()), red.reaching(Reach::Internal), beside.clone()],
+        vec![blue.outside(more[..2].to_vec()), red.reaching(open(false)), around.clone()],
+        vec![blue.reaching(Reach::Internal), red.outside(vec![]), around],
+        vec![red.outside(vec![]), beside],
+    ];
+    let table = |host: &Netns| {
+        let listed = nft(host, &["-a", "list", "table", "inet", "vswitch"]);
+        let (handle, text) = listed.split_once('\n').map(|(first, rest)| (first.to_owned(), rest)).unwrap();
+        // In whichever order elements are listed, and without the numbers of rules.
+        let words = text.split_whitespace().map(|word| word.trim_end_matches(','));
+        let mut words: Vec<_> =
+            words.filter(|word| word.parse::<u32>().is_err()).map(str::to_owned).collect();
+        words.sort();
+        (handle, words)
+    };
+    let mut handle = None;
+    for (step, outsides) in steps.iter().enumerate() {
+        world.set(outsides);
+        let (now, followed) = table(&world.host);
+        assert_eq!(*handle.get_or_insert_with(|| now.clone()), now, "{step}: the table is the same one");
+        world.set(&steps[step.saturating_sub(1)]);
+        world.set(outsides);
+        assert_eq!(table(&world.host), (now, followed.clone()), "{step}: there and back");
+        world.gateway = Gateway::new();
+        assert!(world.at_host(|gateway| gateway.restore(outsides)).unwrap().is_empty());
+        let (now, anew) = table(&world.host);
+        assert_eq!(followed, anew, "{step}");
+        handle = Some(now);
+    }
+}
+
+#[test]
+fn the_chain_that_programs_share_lets_pass_what_is_ours() {
+    let mut world = World::new();
+    let _mirror = Mirror::start(&world.outside, 80);
+    // As Docker makes it, with a rule of an operator's.
+    let policy = |policy: &str| {
+        format!("add chain ip filter FORWARD {{ type filter hook forward priority 0; policy {policy}; }}")
+    };
+    nft(&world.host, &["add table ip filter"]);
+    nft(&world.host, &[&policy("drop")]);
+    nft(&world.host, &["add rule ip filter FORWARD ip daddr 192.0.2.99 drop"]);
+    let others = nft(&world.host, &["list", "ruleset"]);
+    let wanted = [world.blue.outside(Vec::new())];
+    world.set(&wanted);
+    assert_eq!(seen(&world.blue.client, socket("192.0.2.2", 80)), "192.0.2.1");
+    // What is not ours meets the policy: blue's neighbour has no gateway yet.
+    unreachable(&world.red.client, socket("192.0.2.2", 80));
+    world.set(&[world.blue.outside(Vec::new()), world.red.outside(Vec::new())]);
+    assert_eq!(seen(&world.red.client, socket("192.0.2.2", 80)), "192.0.2.1");
+    // The operator's rule comes first.
+    world.outside.ip("addr add 192.0.2.99/24 dev wan");
+    unreachable(&world.blue.client, socket("192.0.2.99", 80));
+
+    // Others flush, and change their minds: it is looked at now and then.
+    world.set(&wanted);
+    nft(&world.host, &["flush chain ip filter FORWARD"]);
+    nft(&world.host, &["delete table inet vswitch"]);
+    assert!(!world.at_host(|gateway| gateway.check(&wanted)).unwrap());
+    world.at_host(|gateway| gateway.restore(&wanted)).unwrap();
+    assert!(world.at_host(|gateway| gateway.check(&wanted)).unwrap());
+    assert_eq!(seen(&world.blue.client, socket("192.0.2.2", 80)), "192.0.2.1");
+    nft(&world.host, &[&policy("accept")]);
+    assert!(world.at_host(|gateway| gateway.check(&wanted)).unwrap());
+    assert!(!nft(&world.host, &["list", "chain", "ip", "filter", "FORWARD"]).contains("vswitch"));
+
+    nft(&world.host, &[&policy("drop")]);
+    assert!(world.at_host(|gateway| gateway.check(&wanted)).unwrap());
+    world.set(&[]);
+    nft(&world.host, &["add rule ip filter FORWARD ip daddr 192.0.2.99 drop"]);
+    assert_eq!(nft(&world.host, &["list", "ruleset"]), others);
+}

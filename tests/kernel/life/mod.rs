@@ -1,0 +1,20 @@
+//! The life of a daemon and its ports: starting, changing, failing, dying, coming back.
+
+mod namespaces;
+mod persistence;
+mod reload;
+mod service;
+
+use vswitch_tests::{Config, Netns, net};
+
+/// A MAC address for a port that comes back while its neighbours remember it.
+const MAC: &str = "02:42:0a:09:00:04";
+
+/// Network blue with TAP ports, 10.9.0.1 and so on.
+fn blue(ports: &[(&str, &Netns)]) -> Config {
+    let blue = net().network("blue");
+    let numbered = ports.iter().zip(1..);
+    numbered.fold(blue, |config, ((name, netns), last)| {
+        config.tap(name, netns).address(&format!("10.9.0.{last}/24"))
+    })
+}

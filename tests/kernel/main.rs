@@ -1,0 +1,27 @@
+//! Tests with a real kernel: they need root, iproute2 and, some of them, other programs. `make test-kernel` has all of that.
+//!
+//! One program, so that there is one to link; `-- gateway::` picks a module. Each test has namespaces, files and
+//! processes of its own, so any two of them may run at the same time; only `scale`, whose thousand interfaces keep the kernel
+//! busy, is given the machine alone.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
+
+mod capture;
+mod cli;
+mod crash;
+mod engines;
+mod gateway;
+mod l2;
+mod life;
+mod limit;
+mod metrics;
+mod mirror;
+mod network;
+mod observe;
+mod pair;
+mod platform;
+mod scale;
+mod switch;
+mod tunnel;
+mod vlan;
+mod vxlan;
+mod web;

@@ -1,0 +1,58 @@
+//! A thousand ports.
+
+use std::time::{Duration, Instant};
+
+use vswitch_tests::{Netns, Vswitchd, net, process, tcp};
+
+const PORTS: usize = 1000;
+
+#[test]
+fn a_thousand_ports_start_fast_and_cost_little() {
+    let containers: Vec<_> = (0..10).map(|number| Netns::new(&format!("many{number}"))).collect();
+    for container in &containers {
+        container.silence();
+    }
+    let mut config = net().network("blue");
+    for number in 0..PORTS {
+        let (name, netns) = (format!("p{number}"), containers[number % 10].name());
+        config = config.interface(&name, "tap", netns, &format!("eth{number}"));
+        // Two that can talk.
+        if number < 2 {
+            config = config.address(&format!("10.9.0.{}/24", number + 1));
+        }
+    }
+    let mut switch = Vswitchd::prepare(Netns::new("host"), &config);
+    let start = Instant::now();
+    switch.run();
+    let started = start.elapsed();
+    let status = switch.ctl(&["status"]);
+    assert_eq!([&status["ports"], &status["ports_up"]], [PORTS, PORTS]);
+    let resident = process::resident(switch.pid());
+    let load = process::load(switch.pid(), Duration::from_secs(3));
+
+    tcp::exchange(&containers[0], &containers[1], "10.9.0.2", 10_000_000, 64 << 10);
+    let start = Instant::now();
+    assert_eq!(switch.ctl(&["port", "ls"]).as_array().unwrap().len(), PORTS);
+    let listed = start.elapsed();
+    let start = Instant::now();
+    assert_eq!(switch.ctl(&["reload"])["changes"].as_array().unwrap().len(), 0);
+    let reloaded = start.elapsed();
+    let later = process::resident(switch.pid());
+    let start = Instant::now();
+    assert!(switch.stop().success());
+    let stopped = start.elapsed();
+    println!(
+        "{PORTS} TAP ports: ready in {started:?}, {} MB resident ({} MB after a stream), {:.2} % of a CPU idle, \
+         listed in {listed:?}, reloaded in {reloaded:?}, stopped in {stopped:?}",
+        resident >> 20,
+        later >> 20,
+        load * 100.0
+    );
+    for container in &containers {
+        assert_eq!(container.ip("-o link show").lines().count(), 1, "nothing is left behind");
+    }
+    assert!(resident < 100 << 20, "{resident} octets");
+    assert!(load < 0.01, "{load}");
+    assert!(started < Duration::from_secs(5), "{started:?}");
+    assert!(stopped < Duration::from_secs(20), "{stopped:?}");
+}
