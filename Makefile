@@ -1,7 +1,7 @@
 # vswitchd: `make demo` shows it, `make test` proves it, `make bench` measures it. All three need root.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-vxlan test test-pure test-kernel fuzz bench bench-memory lint install clean
+.PHONY: help build demo demo-vxlan test test-pure test-kernel fuzz bench lint gates install clean
 
 PREFIX ?= /usr/local
 ROUNDS ?= 5
@@ -59,6 +59,10 @@ lint:            ## format, clippy and documentation, as CI wants them
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+gates:           ## what else CI asks of dependencies and crates
+	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev
+	scripts/check-supply
 
 install: build   ## binaries, manual pages, completions and the systemd unit, below PREFIX
 	scripts/install $(DESTDIR)$(PREFIX) $(DESTDIR)
