@@ -12,6 +12,7 @@ help:            ## this list
 
 build:           ## the binaries, into target/release
 	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev
+	@scripts/need-rust
 	cargo build --release --locked -p vswitch-control
 
 demo: build      ## two containers, a ping and iperf3 between them
@@ -61,8 +62,10 @@ lint:            ## format, clippy and documentation, as CI wants them
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
 gates:           ## what else CI asks of dependencies and crates
-	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev
+	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev jq:jq
+	@scripts/need-rust
 	scripts/check-supply
+	scripts/check-rust
 
 install: build   ## binaries, manual pages, completions and the systemd unit, below PREFIX
 	scripts/install $(DESTDIR)$(PREFIX) $(DESTDIR)
