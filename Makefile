@@ -62,10 +62,11 @@ lint:            ## format, clippy and documentation, as CI wants them
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
 gates:           ## what else CI asks of dependencies and crates
-	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev jq:jq
+	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev jq:jq readelf:binutils
 	@scripts/need-rust
 	scripts/check-supply
 	scripts/check-rust
+	scripts/check-pure vswitch
 
 install: build   ## binaries, manual pages, completions and the systemd unit, below PREFIX
 	scripts/install $(DESTDIR)$(PREFIX) $(DESTDIR)
