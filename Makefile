@@ -67,6 +67,7 @@ gates:           ## what else CI asks of dependencies and crates
 	scripts/check-supply
 	scripts/check-rust
 	scripts/check-pure vswitch
+	scripts/check-alone
 
 install: build   ## binaries, manual pages, completions and the systemd unit, below PREFIX
 	scripts/install $(DESTDIR)$(PREFIX) $(DESTDIR)
