@@ -1,7 +1,7 @@
 # vswitchd: `make demo` shows it, `make test` proves it, `make bench` measures it. All three need root.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-vxlan test test-pure test-kernel fuzz bench bench-memory lint install clean
+.PHONY: help build demo demo-vxlan test test-pure test-kernel fuzz bench lint gates install clean
 
 PREFIX ?= /usr/local
 ROUNDS ?= 5
@@ -14,6 +14,7 @@ help:            ## this list
 
 build:           ## the binaries, into target/release
 	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev
+	@scripts/need-rust
 	cargo build --release --locked -p vswitch-daemon -p vswitch-cli
 
 demo: build      ## two containers, a ping and iperf3 between them
@@ -63,6 +64,14 @@ lint:            ## format, clippy and documentation, as CI wants them
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --features vswitch-tests/kernel --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+gates:           ## what else CI asks of dependencies and crates
+	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev jq:jq readelf:binutils
+	@scripts/need-rust
+	scripts/check-supply
+	scripts/check-rust
+	scripts/check-pure vswitch
+	scripts/check-alone
 
 install: build   ## binaries, manual pages, completions and the systemd unit, below PREFIX
 	scripts/install $(DESTDIR)$(PREFIX) $(DESTDIR)

@@ -76,7 +76,7 @@ impl Vswitchd {
     pub fn start_fragile(config: &Config) -> Self {
         let mut daemon = Self::prepare(Netns::new("host"), config);
         daemon.program = built("debug", "vswitchd");
-        assert!(daemon.program.exists(), "vswitchd is not built: `cargo build -p vswitch-control`");
+        assert!(daemon.program.exists(), "vswitchd is not built: `cargo build -p vswitch-daemon`");
         daemon.run();
         daemon
     }
@@ -307,7 +307,7 @@ pub fn binary(name: &str) -> PathBuf {
     let newest = ["release", "debug"].map(|profile| built(profile, name));
     let newest = newest.into_iter().max_by_key(|path| fs::metadata(path).and_then(|it| it.modified()).ok());
     newest.filter(|path| path.exists()).unwrap_or_else(|| {
-        panic!("{name} is not built: `cargo build --release -p vswitch-control`, or set VSWITCH_BIN_DIR")
+        panic!("{name} is not built: `make build`, or set VSWITCH_BIN_DIR")
     })
 }
 

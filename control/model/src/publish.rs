@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 /// A wish to publish: which ports of a container, at which ports of the host.
 ///
 /// ```
-/// # use crate::publish::Publish;
+/// # use vswitch_model::publish::Publish;
 /// let publish: Publish = "127.0.0.1:8000-8002:80-82/udp".parse()?;
 /// assert_eq!(publish.container.len(), 3);
 /// assert_eq!(publish.to_string(), "127.0.0.1:8000-8002:80-82/udp");
-/// # Ok::<(), crate::publish::InvalidPublish>(())
+/// # Ok::<(), vswitch_model::publish::InvalidPublish>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -1,0 +1,30 @@
+//! What a pure crate may not do, one of each: scripts/check-pure tries its nets on this before it trusts them.
+
+use std::{
+    fs,
+    net::UdpSocket,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+unsafe extern "C" {
+    safe fn getpid() -> i32;
+}
+
+/// Seen in the compiled code.
+pub fn compiled(path: &str) -> bool {
+    let started = Instant::now();
+    let file = fs::File::open(path).is_ok();
+    let socket = UdpSocket::bind("[::1]:0").is_ok();
+    let variable = std::env::var_os("PATH").is_some();
+    thread::sleep(Duration::ZERO);
+    let child = Command::new("true").spawn().is_ok();
+    println!("{file} {socket} {variable} {child} {}", getpid());
+    started.elapsed() > Duration::ZERO
+}
+
+/// Compiled where it is used, so seen in the source alone.
+pub fn generic<T: From<Instant>>(path: &str) -> (T, usize) {
+    (T::from(Instant::now()), fs::read(path).map_or(0, |bytes| bytes.len()))
+}
