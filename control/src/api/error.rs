@@ -43,7 +43,7 @@ pub enum ErrorCode {
     TooLarge,
     /// 500: the daemon failed at it.
     Internal,
-    /// 503: the daemon is starting or stopping.
+    /// 503: the daemon is starting or stopping, or the disk is full.
     Unavailable,
 }
 
@@ -191,7 +191,11 @@ impl From<GatewayError> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        Self::internal(error.to_string())
+        let code = match &error {
+            StoreError::Full { .. } => ErrorCode::Unavailable,
+            _ => ErrorCode::Internal,
+        };
+        Self::new(code, error.to_string())
     }
 }
 

@@ -61,6 +61,10 @@ impl Daemon {
         let journal = Journal::new();
         let observer = Observer::new(Arc::clone(&journal));
         observer.note(What::Started);
+        for detail in store.notes() {
+            warn!("{detail}");
+            observer.note(What::StoreMended { detail });
+        }
         let gateway = Arc::default();
         let mut core = Core {
             state: State::default(),
@@ -75,7 +79,9 @@ impl Daemon {
         core.carry_out(plan, Manner { missing: Missing::Retry, handed: None })
             .await
             .map_err(|error| error.error)?;
-        core.note_declared()?;
+        if let Err(error) = core.note_declared() {
+            warn!("what the file declares is not kept for later: {error}");
+        }
         core.forget_outside().await?;
         core.edge.remove_orphans().await;
         let (networks, ports) = (core.state.networks().count(), core.state.ports().count());
@@ -181,6 +187,7 @@ impl Daemon {
             let _ = core.set_outside(core.state.outside().to_vec(), Missing::Retry).await;
         }
         core.check_outside().await;
+        core.store.retry();
         if core.edge.collect_abandoned() | core.edge.retry().await {
             core.edge.rebuild(&core.state).await;
         }

@@ -1,113 +1,250 @@
 //! What the API made, kept over restarts.
 //!
-//! One `redb` file in the state folder holds networks, ports and pinned addresses as JSON, the very text the
-//! API speaks. Every method that changes something returns only when the change is on the disk. What the
-//! file `net.toml` declares is not kept here: it has its place already.
+//! Networks, ports, endpoints and pinned addresses are kept as JSON, the very text the API speaks. What the file `net.toml`
+//! declares has its place already; of that only what it declared last is kept. Everything lies in memory and, twice, on the
+//! disk: in a [database] by redb, and in a [copy] of lines. A method that changes something returns only when both have it;
+//! if either fails, neither has it, and whatever was there goes on.
+//!
+//! | file | |
+//! |---|---|
+//! | `store.redb` | the database |
+//! | `store.copy` | the copy |
+//! | `store.redb.v2` | the database as an older version of the program left it |
+//! | `store.redb.damaged-TIME`, `store.copy.damaged-TIME` | what was found damaged; the latest four of each |
+//!
+//! At the start both are read, the database [in a process of its own](apart), and [held against each other](recover): whatever
+//! is wrong with one is mended from the other and told in [`Store::notes`]. A disk that is full or cannot be written
+//! keeps no start from succeeding; changes are refused until it can be.
+
+mod apart;
+mod content;
+mod copy;
+mod database;
+pub(crate) mod file;
+mod lines;
+mod recover;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::BTreeMap,
-    fs::File,
-    io,
+    fs,
+    hash::{BuildHasher, RandomState},
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
 };
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
-
+use tracing::{debug, error, info};
 use vswitch::addr::MacAddr;
 
+pub use self::apart::read_to_stdout;
+use self::{
+    content::{Change, Content, Table},
+    copy::Copy,
+    database::Database,
+    recover::{Asides, Found, Mend, judge},
+};
 use crate::{
     api::types::StaticEntry,
-    model::{EndpointSpec, Id, Name, NetworkSpec, PortSpec},
+    model::{Id, Name, NetworkSpec, PortSpec},
     state::{Kind, Record},
 };
 
-/// The version of the tables below. A change of their meaning raises it.
-const VERSION: u64 = 2;
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-const NETWORKS: TableDefinition<'_, &str, &str> = TableDefinition::new("networks");
-const PORTS: TableDefinition<'_, &str, &str> = TableDefinition::new("ports");
-/// By id.
-const ENDPOINTS: TableDefinition<'_, &str, &str> = TableDefinition::new("endpoints");
-/// Addresses pinned to a port, by network and address.
-const PINS: TableDefinition<'_, &str, &str> = TableDefinition::new("pins");
+/// The version of the store's form on the disk. A change of its meaning raises it.
+///
+/// 1 and 2 had no copy, and no revision to hold it against.
+const VERSION: u64 = 3;
 
-/// Networks as the file declared them last, by name.
-const DECLARED: TableDefinition<'_, &str, &str> = TableDefinition::new("declared");
+/// The program that runs, whatever has become of its file.
+const PROGRAM: &str = "/proc/self/exe";
 
-/// Networks that are called otherwise elsewhere, by the id they have there.
-const ADOPTED: TableDefinition<'_, &str, &str> = TableDefinition::new("adopted");
+/// How often it is tried whether a store that could not be written can be by now.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// An open store. One process has it at a time.
 #[derive(Debug)]
 pub struct Store {
-    database: Database,
-    path: PathBuf,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    folder: PathBuf,
+    /// What reads a database that may be damaged.
+    program: PathBuf,
+    id: u64,
+    /// How many changes were made.
+    revision: u64,
+    content: Content,
+    database: Place<Database>,
+    copy: Place<Copy>,
+    /// What was found wrong when it was opened, and what came of it.
+    notes: Vec<String>,
+    has_lost: bool,
+    trouble: Option<Trouble>,
+}
+
+/// One of the two places on the disk.
+#[derive(Debug)]
+enum Place<T> {
+    Open(T),
+    /// As it was found; this is still to be done.
+    Due(Mend),
+    /// Something failed in the middle of a change, or it is not where it was: it may be anything.
+    Unsure,
+}
+
+/// Why nothing can be changed.
+#[derive(Debug)]
+struct Trouble {
+    why: String,
+    tried: Instant,
 }
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The folder or the file cannot be read or written.
+    /// The folder or a file cannot be read or written.
     #[error("{}: {source}: see that the folder exists and this user may write to it", path.display())]
     Io {
-        /// The store's file.
+        /// The folder or the file.
         path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The disk is full, or what this user may have of it.
+    #[error("the disk with {} is full ({source}): nothing was changed, and what is there goes on; make room and try again", folder.display())]
+    Full {
+        /// The store's folder.
+        folder: PathBuf,
         /// What the system said.
         source: io::Error,
     },
     /// Another process has it.
     #[error("{}: another vswitchd uses this store: stop it, or set another [switch] state", .0.display())]
     Locked(PathBuf),
-    /// It is damaged, or no store at all.
-    #[error("{}: the store is damaged ({what}): restore it from a backup, or move it away to start without what the API made", path.display())]
-    Corrupt {
-        /// The store's file.
-        path: PathBuf,
-        /// What was found.
-        what: String,
-    },
     /// A later vswitchd wrote it.
-    #[error("{}: the store has version {found}, and this vswitchd knows {VERSION}: use the newer vswitchd", path.display())]
+    #[error(
+        "{}: the store has version {found}, and this vswitchd knows versions 1 to {VERSION}; nothing was changed: use the \
+         newer vswitchd, or move store.redb and store.copy away and put in their place what the newer one kept of the store \
+         as it was before, store.redb.v{VERSION}, as store.redb",
+        path.display()
+    )]
     Newer {
-        /// The store's file.
+        /// The file.
         path: PathBuf,
         /// The version found.
         found: u64,
     },
 }
 
+impl StoreError {
+    fn of(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full { folder: path, source },
+            ErrorKind::ResourceBusy => Self::Locked(path),
+            _ => Self::Io { path, source },
+        }
+    }
+}
+
 impl Store {
-    /// Opens the store in `folder`, which must exist, or begins one there.
+    /// Opens the store in `folder`, which must exist, or begins one there. What was damaged is mended, and told in
+    /// [`Store::notes`].
     ///
     /// # Errors
-    /// See [`StoreError`]. A file that is no store is left as it is.
+    /// It cannot be read, another process has it, or a newer program wrote it. It is left as it is.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, StoreError> {
-        let folder = folder.as_ref();
-        let path = folder.join("store.redb");
-        // Without this check redb trusts the file, and may panic over a damaged one. It reads the whole
-        // file, which is small.
-        let database = Database::builder()
-            .set_check_integrity_on_open(true)
-            .create(&path)
-            .map_err(|error| refused(&path, error))?;
-        let store = Self { database, path };
-        store.agree_on_version()?;
-        // A new file survives a power cut only if its folder's entry does.
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| store.io(error))?;
-        Ok(store)
+        Self::open_with(folder, Path::new(PROGRAM))
     }
 
-    /// Everything kept: networks first, each kind by name.
+    /// The same, where `program` is the vswitchd that reads the database in a process of its own.
     ///
     /// # Errors
-    /// It cannot be read, or is no network or port.
-    pub fn load(&self) -> Result<Vec<Record>, StoreError> {
-        let networks = self.read(NETWORKS)?.into_iter().map(|spec| Record::Network(Arc::new(spec)));
-        let ports = self.read(PORTS)?.into_iter().map(|spec| Record::Port(Arc::new(spec)));
-        let endpoints = self.read(ENDPOINTS)?.into_iter().map(|spec| Record::Endpoint(Arc::new(spec)));
-        Ok(networks.chain(ports).chain(endpoints).collect())
+    /// As [`Store::open`].
+    pub fn open_with(folder: impl AsRef<Path>, program: &Path) -> Result<Self, StoreError> {
+        let folder = folder.as_ref();
+        fs::read_dir(folder).map_err(|error| StoreError::of(folder, error))?;
+        file::restrict_all(folder);
+        let of_file = |name: &str| {
+            let path = folder.join(name);
+            move |error| StoreError::of(&path, error)
+        };
+        let found = database::find(folder, program).map_err(of_file(database::NAME))?;
+        let copy = copy::read(folder).map_err(of_file(copy::NAME))?;
+        let versions = [
+            (database::NAME, if let Found::Whole(snapshot) = &found { snapshot.version } else { 0 }),
+            (copy::NAME, copy.as_ref().and_then(|copy| copy.header).map_or(0, |header| header.store)),
+        ];
+        if let Some((name, found)) = versions.into_iter().find(|(_, version)| *version > VERSION) {
+            return Err(StoreError::Newer { path: folder.join(name), found });
+        }
+        let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+        let aside = |name| file::aside_name(folder, name, &stamp);
+        let asides = Asides { database: aside(database::NAME), copy: aside(copy::NAME) };
+        let verdict = judge(found, copy, &asides);
+        let mut inner = Inner {
+            folder: folder.to_owned(),
+            program: program.to_owned(),
+            id: verdict.id.unwrap_or_else(|| RandomState::new().hash_one("store")),
+            revision: verdict.revision,
+            content: verdict.content,
+            database: Place::Due(verdict.database),
+            copy: Place::Due(verdict.copy),
+            notes: verdict.notes,
+            has_lost: verdict.has_lost,
+            trouble: None,
+        };
+        match inner.settle() {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => {
+                return Err(of_file(database::NAME)(error));
+            }
+            // What is known is known: changes are refused until it can be written.
+            Err(error) => inner.begin_trouble(&StoreError::of(folder, error)),
+        }
+        [database::NAME, copy::NAME].iter().for_each(|name| file::prune(folder, name));
+        Ok(Self { inner: Mutex::new(inner) })
+    }
+
+    /// What was found wrong when it was opened, and what came of it: a sentence each.
+    pub fn notes(&self) -> Vec<String> {
+        self.inner().notes.clone()
+    }
+
+    /// Whether something that was kept may have been missing when it was opened.
+    pub fn has_lost(&self) -> bool {
+        self.inner().has_lost
+    }
+
+    /// What an operator should know: the [notes](Store::notes), and why nothing can be changed at the moment.
+    pub fn warnings(&self) -> Vec<String> {
+        let inner = self.inner();
+        let trouble =
+            inner.trouble.as_ref().map(|trouble| format!("nothing can be changed: {}", trouble.why));
+        inner.notes.iter().cloned().chain(trouble).collect()
+    }
+
+    /// Tries, now and then, whether a store that could not be written can be by now.
+    pub fn retry(&self) {
+        let mut inner = self.inner();
+        if inner.trouble.as_ref().is_some_and(|trouble| trouble.tried.elapsed() >= RETRY) {
+            // A change that changes nothing. What comes of it is told by `write`.
+            let _ = inner.write(Vec::new());
+        }
+    }
+
+    /// Everything kept: networks first, each kind by name. What is no network, port or endpoint is left out, and told.
+    pub fn load(&self) -> Vec<Record> {
+        let mut inner = self.inner();
+        let networks = inner.parse(Table::Networks, |spec| Record::Network(Arc::new(spec)));
+        let ports = inner.parse(Table::Ports, |spec| Record::Port(Arc::new(spec)));
+        let endpoints = inner.parse(Table::Endpoints, |spec| Record::Endpoint(Arc::new(spec)));
+        networks.into_iter().chain(ports).chain(endpoints).collect()
     }
 
     /// Keeps a record, in the place of another of its kind and name. On the disk when this returns.
@@ -118,7 +255,7 @@ impl Store {
         match record {
             Record::Network(spec) => self.put_network(spec),
             Record::Port(spec) => self.put_port(spec),
-            Record::Endpoint(spec) => self.write(ENDPOINTS, spec.id.as_str(), Some(&**spec)),
+            Record::Endpoint(spec) => self.write(Table::Endpoints, spec.id.as_str(), Some(&**spec)),
         }
     }
 
@@ -127,7 +264,7 @@ impl Store {
     /// # Errors
     /// It is not kept.
     pub fn put_network(&self, spec: &NetworkSpec) -> Result<(), StoreError> {
-        self.write(NETWORKS, spec.name.as_str(), Some(spec))
+        self.write(Table::Networks, spec.name.as_str(), Some(spec))
     }
 
     /// As [`Store::put`].
@@ -135,7 +272,7 @@ impl Store {
     /// # Errors
     /// It is not kept.
     pub fn put_port(&self, spec: &PortSpec) -> Result<(), StoreError> {
-        self.write(PORTS, spec.name.as_str(), Some(spec))
+        self.write(Table::Ports, spec.name.as_str(), Some(spec))
     }
 
     /// Keeps it no longer; what is not there stays not there. On the disk when this returns.
@@ -143,19 +280,17 @@ impl Store {
     /// # Errors
     /// It is kept still.
     pub fn remove(&self, kind: Kind, key: &str) -> Result<(), StoreError> {
-        match kind {
-            Kind::Network => self.write::<NetworkSpec>(NETWORKS, key, None),
-            Kind::Port => self.write::<PortSpec>(PORTS, key, None),
-            Kind::Endpoint => self.write::<EndpointSpec>(ENDPOINTS, key, None),
-        }
+        let table = match kind {
+            Kind::Network => Table::Networks,
+            Kind::Port => Table::Ports,
+            Kind::Endpoint => Table::Endpoints,
+        };
+        self.write::<()>(table, key, None)
     }
 
     /// The addresses pinned to ports.
-    ///
-    /// # Errors
-    /// They cannot be read.
-    pub fn pins(&self) -> Result<Vec<StaticEntry>, StoreError> {
-        self.read(PINS)
+    pub fn pins(&self) -> Vec<StaticEntry> {
+        self.inner().parse(Table::Pins, |pin| pin)
     }
 
     /// Keeps a pinned address, in the place of what it was pinned to before. On the disk when this returns.
@@ -163,7 +298,7 @@ impl Store {
     /// # Errors
     /// It is not kept.
     pub fn put_pin(&self, pin: &StaticEntry) -> Result<(), StoreError> {
-        self.write(PINS, &pin_key(&pin.network, pin.mac), Some(pin))
+        self.write(Table::Pins, &pin_key(&pin.network, pin.mac), Some(pin))
     }
 
     /// Keeps a pinned address no longer; what is not there stays not there. On the disk when this returns.
@@ -171,15 +306,12 @@ impl Store {
     /// # Errors
     /// It is kept still.
     pub fn remove_pin(&self, network: &Name, mac: MacAddr) -> Result<(), StoreError> {
-        self.write::<StaticEntry>(PINS, &pin_key(network, mac), None)
+        self.write::<()>(Table::Pins, &pin_key(network, mac), None)
     }
 
     /// The networks that the file declared when it was read last.
-    ///
-    /// # Errors
-    /// They cannot be read.
-    pub fn declared(&self) -> Result<Vec<NetworkSpec>, StoreError> {
-        self.read(DECLARED)
+    pub fn declared(&self) -> Vec<NetworkSpec> {
+        self.inner().parse(Table::Declared, |network| network)
     }
 
     /// Keeps what the file declares now, and nothing that it declared before. On the disk when this returns.
@@ -187,35 +319,21 @@ impl Store {
     /// # Errors
     /// It is as before.
     pub fn declare<'n>(&self, networks: impl IntoIterator<Item = &'n NetworkSpec>) -> Result<(), StoreError> {
-        let texts = networks.into_iter().map(|spec| Ok((spec.name.as_str(), serde_json::to_string(spec)?)));
-        let texts: BTreeMap<&str, String> =
-            texts.collect::<serde_json::Result<_>>().map_err(|error| self.io(error.into()))?;
-        self.attempt(|database| {
-            let transaction = database.begin_write()?;
-            {
-                let mut table = transaction.open_table(DECLARED)?;
-                table.retain(|name, _| texts.contains_key(name))?;
-                for (name, text) in &texts {
-                    table.insert(*name, text.as_str())?;
-                }
-            }
-            Ok(transaction.commit()?)
-        })
+        let mut inner = self.inner();
+        let before = inner.content.of(Table::Declared);
+        let gone = before.map(|(key, _)| Change { table: Table::Declared, key: key.to_owned(), text: None });
+        let mut changes: Vec<_> = gone.collect();
+        for spec in networks {
+            changes.retain(|it| it.key != spec.name.as_str());
+            changes.push(inner.row(Table::Declared, spec.name.as_str(), Some(spec))?);
+        }
+        inner.change(changes)
     }
 
     /// The network that was adopted under `id`.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn adopted(&self, id: &Id) -> Result<Option<Name>, StoreError> {
-        let text = self.attempt(|database| {
-            let table = database.begin_read()?.open_table(ADOPTED)?;
-            Ok(table.get(id.as_str())?.map(|text| text.value().to_owned()))
-        })?;
-        let parse = |text: String| {
-            serde_json::from_str(&text).map_err(|error| self.corrupt(format!("{id}: {error}")))
-        };
-        text.map(parse).transpose()
+    pub fn adopted(&self, id: &Id) -> Option<Name> {
+        let inner = self.inner();
+        inner.content.text(Table::Adopted, id.as_str()).and_then(|text| serde_json::from_str(text).ok())
     }
 
     /// Keeps under which `id` a network is adopted; `None`: under it no longer. On the disk when this returns.
@@ -223,233 +341,158 @@ impl Store {
     /// # Errors
     /// It is as before.
     pub fn adopt(&self, id: &Id, network: Option<&Name>) -> Result<(), StoreError> {
-        self.write(ADOPTED, id.as_str(), network)
+        self.write(Table::Adopted, id.as_str(), network)
     }
 
-    fn agree_on_version(&self) -> Result<(), StoreError> {
-        let found = self.attempt(|database| {
-            let transaction = database.begin_write()?;
-            let found = {
-                let mut meta = transaction.open_table(META)?;
-                let found = meta.get("version")?.map_or(VERSION, |version| version.value());
-                // An older store has fewer tables and keys, and nothing that means another thing now.
-                if (1..=VERSION).contains(&found) {
-                    meta.insert("version", VERSION)?;
-                    VERSION
-                } else {
-                    found
+    /// `None` removes.
+    fn write<S: Serialize>(&self, table: Table, key: &str, spec: Option<&S>) -> Result<(), StoreError> {
+        let mut inner = self.inner();
+        let row = inner.row(table, key, spec)?;
+        inner.change(vec![row])
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // What is in memory changes last, so a panic on the way leaves it as it was.
+        self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Inner {
+    fn row<S: Serialize>(&self, table: Table, key: &str, spec: Option<&S>) -> Result<Change, StoreError> {
+        let text = spec.map(serde_json::to_string).transpose();
+        let text = text.map_err(|error| StoreError::of(&self.folder, error.into()))?;
+        Ok(Change { table, key: key.to_owned(), text })
+    }
+
+    /// The rows of a table that are what they should be; others are told once, and stay where they are.
+    fn parse<S: DeserializeOwned, T>(&mut self, table: Table, into: impl Fn(S) -> T) -> Vec<T> {
+        let mut parsed = Vec::new();
+        for (key, text) in self.content.of(table) {
+            match serde_json::from_str(text) {
+                Ok(spec) => parsed.push(into(spec)),
+                Err(error) => {
+                    let note = format!("{key} among the {} of the store is left out: {error}", table.name());
+                    if !self.notes.contains(&note) {
+                        self.notes.push(note);
+                    }
                 }
-            };
-            if found == VERSION {
-                transaction.open_table(NETWORKS)?;
-                transaction.open_table(PORTS)?;
-                transaction.open_table(PINS)?;
-                transaction.open_table(ENDPOINTS)?;
-                transaction.open_table(ADOPTED)?;
-                transaction.open_table(DECLARED)?;
-                transaction.commit()?;
             }
-            Ok(found)
-        })?;
-        match found {
-            VERSION => Ok(()),
-            found if found > VERSION => Err(StoreError::Newer { path: self.path.clone(), found }),
-            found => Err(self.corrupt(format!("version {found} never was"))),
+        }
+        parsed
+    }
+
+    /// Makes those of `changes` that make a difference, all or none.
+    fn change(&mut self, mut changes: Vec<Change>) -> Result<(), StoreError> {
+        changes.retain(|change| self.content.is_changed_by(change));
+        if changes.is_empty() { Ok(()) } else { self.write(changes) }
+    }
+
+    fn write(&mut self, changes: Vec<Change>) -> Result<(), StoreError> {
+        match self.settle().and_then(|()| self.append(&changes)) {
+            Ok(()) => {
+                self.content.apply(changes);
+                if self.trouble.take().is_some() {
+                    info!("the store can be written again");
+                }
+                self.shorten();
+                Ok(())
+            }
+            Err(error) => {
+                let error = StoreError::of(&self.folder, error);
+                self.begin_trouble(&error);
+                Err(error)
+            }
         }
     }
 
-    fn read<S: DeserializeOwned>(
-        &self,
-        table: TableDefinition<'_, &str, &str>,
-    ) -> Result<Vec<S>, StoreError> {
-        let texts = self.attempt(|database| {
-            let table = database.begin_read()?.open_table(table)?;
-            let mut texts = Vec::new();
-            for row in table.iter()? {
-                let (name, text) = row?;
-                texts.push((name.value().to_owned(), text.value().to_owned()));
-            }
-            Ok(texts)
-        })?;
-        let parse = |(name, text): (String, String)| {
-            serde_json::from_str(&text).map_err(|error| self.corrupt(format!("{name}: {error}")))
+    /// To the copy first: it is small, and where there is no room it refuses before the database is touched.
+    fn append(&mut self, changes: &[Change]) -> io::Result<()> {
+        let (Place::Open(database), Place::Open(copy)) = (&self.database, &mut self.copy) else {
+            return Err(io::Error::other("the store is not open"));
         };
-        texts.into_iter().map(parse).collect()
+        let (revision, before) = (self.revision + 1, copy.len());
+        copy.append(revision, changes)?;
+        if let Err(error) = database.commit(revision, changes) {
+            copy.take_back(before);
+            self.database = Place::Unsure;
+            return Err(error);
+        }
+        self.revision = revision;
+        Ok(())
     }
 
-    /// `None` removes. redb's transactions are durable once committed, unless told otherwise.
-    fn write<S: Serialize>(
-        &self,
-        table: TableDefinition<'_, &str, &str>,
-        key: &str,
-        spec: Option<&S>,
-    ) -> Result<(), StoreError> {
-        let text = spec.map(serde_json::to_string).transpose().map_err(|error| self.io(error.into()))?;
-        self.attempt(|database| {
-            let transaction = database.begin_write()?;
-            {
-                let mut table = transaction.open_table(table)?;
-                match text.as_deref() {
-                    Some(text) => table.insert(key, text)?,
-                    None => table.remove(key)?,
-                };
+    /// Opens what is not open, mends what is to be mended, and puts back what was taken away meanwhile. The copy first: while
+    /// the database is being replaced, everything is there.
+    fn settle(&mut self) -> io::Result<()> {
+        self.settle_copy()?;
+        self.settle_database()
+    }
+
+    fn settle_copy(&mut self) -> io::Result<()> {
+        let Self { folder, id, revision, content, .. } = &*self;
+        let write = |aside: Option<&str>| Copy::write(folder, aside, *id, *revision, content);
+        let copy = match &self.copy {
+            Place::Open(copy) if copy.is_in(folder) => return Ok(()),
+            Place::Open(_) | Place::Unsure => write(None)?,
+            Place::Due(Mend::Renew(aside)) => write(aside.as_deref())?,
+            Place::Due(Mend::Keep) => Copy::open(folder)?,
+        };
+        self.copy = Place::Open(copy);
+        Ok(())
+    }
+
+    fn settle_database(&mut self) -> io::Result<()> {
+        let Self { folder, id, revision, content, .. } = &*self;
+        let mend = match &self.database {
+            Place::Open(database) if database.is_in(folder) => return Ok(()),
+            Place::Open(_) | Place::Unsure => self.examine()?,
+            Place::Due(mend) => mend.clone(),
+        };
+        let database = match &mend {
+            Mend::Renew(aside) => Database::write(folder, aside.as_deref(), *id, *revision, content)?,
+            Mend::Keep => match Database::open(folder) {
+                Ok(database) => database,
+                Err(error) => {
+                    // It may have begun to repair something.
+                    self.database = Place::Unsure;
+                    return Err(error);
+                }
+            },
+        };
+        self.database = Place::Open(database);
+        Ok(())
+    }
+
+    /// What is to be done with a database of which something may have been written that was not answered.
+    fn examine(&self) -> io::Result<Mend> {
+        let is_right = match database::find(&self.folder, &self.program)? {
+            Found::Whole(it) => {
+                (it.id, it.revision) == (Some(self.id), self.revision) && it.content == self.content
             }
-            Ok(transaction.commit()?)
-        })
+            Found::Nothing | Found::Damaged(_) => false,
+        };
+        Ok(if is_right { Mend::Keep } else { Mend::Renew(None) })
     }
 
-    fn attempt<T>(&self, job: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
-        job(&self.database).map_err(|error| match error {
-            redb::Error::Io(source) => self.io(source),
-            other => self.corrupt(other.to_string()),
-        })
+    /// Writes a copy anew that has grown long. If that fails, the long one serves.
+    fn shorten(&mut self) {
+        let Place::Open(copy) = &self.copy else { return };
+        if copy.is_long() {
+            match Copy::write(&self.folder, None, self.id, self.revision, &self.content) {
+                Ok(copy) => self.copy = Place::Open(copy),
+                Err(error) => debug!("the store's copy stays long: {error}"),
+            }
+        }
     }
 
-    fn io(&self, source: io::Error) -> StoreError {
-        StoreError::Io { path: self.path.clone(), source }
-    }
-
-    fn corrupt(&self, what: String) -> StoreError {
-        StoreError::Corrupt { path: self.path.clone(), what }
+    fn begin_trouble(&mut self, why: &StoreError) {
+        if self.trouble.is_none() {
+            error!("nothing can be changed: {why}");
+        }
+        self.trouble = Some(Trouble { why: why.to_string(), tried: Instant::now() });
     }
 }
 
 fn pin_key(network: &Name, mac: MacAddr) -> String {
     format!("{network}/{mac}")
-}
-
-/// Why the file could not be opened. redb reports a foreign file as invalid data.
-fn refused(path: &Path, error: DatabaseError) -> StoreError {
-    let path = path.to_owned();
-    match error {
-        DatabaseError::DatabaseAlreadyOpen => StoreError::Locked(path),
-        DatabaseError::Storage(StorageError::Io(source))
-            if !matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
-        {
-            StoreError::Io { path, source }
-        }
-        other => StoreError::Corrupt { path, what: other.to_string() },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    fn network(name: &str, vlan: u16) -> NetworkSpec {
-        serde_json::from_value(serde_json::json!({ "name": name, "vlan": vlan })).unwrap()
-    }
-
-    fn port(name: &str) -> PortSpec {
-        let value = serde_json::json!({
-            "name": name, "network": "blue", "kind": "tap", "netns": "web", "address": ["10.9.0.2/24"],
-            "mac": "02:42:0a:09:00:02", "storm": { "broadcast": 5 }, "isolated": true, "limit": { "rx": "5 Gbit/s", "rx_burst": 7 },
-        });
-        serde_json::from_value(value).unwrap()
-    }
-
-    #[test]
-    fn what_was_put_is_there_after_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
-        assert_eq!(store.load().unwrap(), []);
-        store.put_network(&network("blue", 1)).unwrap();
-        store.put_network(&network("blue", 2)).unwrap();
-        store.put_network(&network("red", 3)).unwrap();
-        store.put_port(&port("web")).unwrap();
-        store.remove(Kind::Network, "red").unwrap();
-        store.remove(Kind::Port, "never").unwrap();
-        drop(store);
-        let expected = [Record::Network(network("blue", 2).into()), Record::Port(port("web").into())];
-        assert_eq!(Store::open(folder.path()).unwrap().load().unwrap(), expected);
-    }
-
-    #[test]
-    fn what_the_file_declared_last() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
-        store.declare(&[network("blue", 1), network("red", 2)]).unwrap();
-        store.declare(&[network("blue", 3)]).unwrap();
-        assert_eq!(store.declared().unwrap(), [network("blue", 3)]);
-        assert_eq!(store.load().unwrap(), []);
-    }
-
-    #[test]
-    fn one_process_at_a_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let _store = Store::open(folder.path()).unwrap();
-        let error = Store::open(folder.path()).unwrap_err();
-        assert!(matches!(error, StoreError::Locked(_)), "{error}");
-    }
-
-    #[test]
-    fn a_folder_that_is_not_there() {
-        let error = Store::open("/nonexistent/vswitch").unwrap_err().to_string();
-        assert!(error.starts_with("/nonexistent/vswitch/store.redb: No such file"), "{error}");
-    }
-
-    #[test]
-    fn a_newer_version() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
-        let transaction = store.database.begin_write().unwrap();
-        transaction.open_table(META).unwrap().insert("version", VERSION + 1).unwrap();
-        transaction.commit().unwrap();
-        drop(store);
-        let error = Store::open(folder.path()).unwrap_err();
-        assert!(matches!(error, StoreError::Newer { found: 3, .. }), "{error}");
-    }
-
-    #[test]
-    fn a_file_that_is_no_store() {
-        for content in [b"no store at all".to_vec(), vec![0x5a; 1 << 16]] {
-            let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("store.redb");
-            fs::write(&path, &content).unwrap();
-            let error = Store::open(folder.path()).unwrap_err();
-            assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
-            assert_eq!(fs::read(&path).unwrap(), content, "it is left as it was");
-        }
-    }
-
-    /// A store that lost its end, or has a hole, is an error or still right; it never panics.
-    #[test]
-    fn a_store_that_is_damaged() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("store.redb");
-        let store = Store::open(folder.path()).unwrap();
-        for vlan in 1..50 {
-            store.put_network(&network(&format!("n{vlan}"), vlan)).unwrap();
-        }
-        let expected = store.load().unwrap();
-        drop(store);
-        let whole = fs::read(&path).unwrap();
-        let mut noticed = 0;
-        for start in (0..whole.len()).step_by(whole.len() / 32) {
-            let mut hole = whole.clone();
-            hole[start..][..64].fill(0xa5);
-            for damaged in [&whole[..start], &hole[..]] {
-                fs::write(&path, damaged).unwrap();
-                match Store::open(folder.path()).and_then(|store| store.load()) {
-                    Ok(found) => assert!(found == expected || damaged.is_empty(), "{start}: {found:?}"),
-                    Err(StoreError::Corrupt { .. }) => noticed += 1,
-                    Err(other) => panic!("{start}: {other}"),
-                }
-            }
-        }
-        assert!(noticed > 0);
-    }
-
-    #[test]
-    fn a_record_that_is_no_port() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
-        let transaction = store.database.begin_write().unwrap();
-        transaction.open_table(PORTS).unwrap().insert("web", r#"{"name": "web"}"#).unwrap();
-        transaction.commit().unwrap();
-        let error = store.load().unwrap_err().to_string();
-        assert!(error.contains("the store is damaged (web: network: missing"), "{error}");
-    }
 }
