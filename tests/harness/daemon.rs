@@ -306,9 +306,9 @@ pub fn binary(name: &str) -> PathBuf {
     }
     let newest = ["release", "debug"].map(|profile| built(profile, name));
     let newest = newest.into_iter().max_by_key(|path| fs::metadata(path).and_then(|it| it.modified()).ok());
-    newest.filter(|path| path.exists()).unwrap_or_else(|| {
-        panic!("{name} is not built: `make build`, or set VSWITCH_BIN_DIR")
-    })
+    newest
+        .filter(|path| path.exists())
+        .unwrap_or_else(|| panic!("{name} is not built: `make build`, or set VSWITCH_BIN_DIR"))
 }
 
 /// Where a build of `profile` of this workspace has the binary `name`.

@@ -16,15 +16,21 @@ use vswitch_model::{Config, Name};
 pub(crate) fn living(store: &Store, config: &Config) -> Result<Vec<Record>, Failure> {
     let mut living = Vec::new();
     let mut networks: BTreeSet<Name> = config.networks.iter().map(|it| it.name.clone()).collect();
-    for record in store.load()? {
+    // What cannot be written now does not keep the host's containers down: it is found again at the next start.
+    let forget = |record: &Record| {
+        if let Err(error) = store.remove(record.kind(), record.key()) {
+            warn!("{} {} is kept still: {error}", record.kind(), record.key());
+        }
+    };
+    for record in store.load() {
         match &record {
             Record::Endpoint(endpoint) if sight::is_orphan(endpoint) => {
-                store.remove(record.kind(), record.key())?;
+                forget(&record);
                 warn!(endpoint = %endpoint.name, network = %endpoint.network, "reaped: its namespace is gone");
                 continue;
             }
             Record::Network(network) if network.is_declared() && networks.contains(&network.name) => {
-                store.remove(record.kind(), record.key())?;
+                forget(&record);
                 info!(network = %network.name, "the file declares it again");
                 continue;
             }
@@ -46,7 +52,7 @@ pub(crate) fn living(store: &Store, config: &Config) -> Result<Vec<Record>, Fail
         }
     }
     let mut dropped = Vec::new();
-    for network in store.declared()?.into_iter().filter(|it| !networks.contains(&it.name)) {
+    for network in store.declared().into_iter().filter(|it| !networks.contains(&it.name)) {
         let Some(users) = users.get(&network.name) else { continue };
         warn!(
             network = %network.name,
@@ -56,7 +62,9 @@ pub(crate) fn living(store: &Store, config: &Config) -> Result<Vec<Record>, Fail
             network.name
         );
         let record = Record::Network(network.into());
-        store.put(&record)?;
+        if let Err(error) = store.put(&record) {
+            warn!(network = record.key(), "it is not kept: {error}");
+        }
         dropped.push(record);
     }
     living.extend(dropped);

@@ -1,11 +1,16 @@
 //! One daemon per state folder: a lock that dies with its process.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Read, Seek, Write},
+    fs::{File, OpenOptions, TryLockError},
+    io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process,
 };
+
+use tracing::warn;
+
+use crate::store::file::{LOCK, make_folder};
 
 /// Held as long as the daemon runs. The kernel frees it however the process ends, and the process number in
 /// the file is only for people, so a number that was used again cannot fool anybody.
@@ -39,10 +44,16 @@ impl InstanceLock {
     /// Makes `folder` if it is missing, and takes its lock.
     pub(crate) fn take(folder: &Path) -> Result<Self, LockError> {
         let os = |error| LockError::Os { folder: folder.to_owned(), error };
-        fs::create_dir_all(folder).map_err(os)?;
-        let path = folder.join("vswitchd.lock");
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(os)?;
+        make_folder(folder).map_err(os)?;
+        let path = folder.join(LOCK);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(os)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -52,8 +63,11 @@ impl InstanceLock {
             }
             Err(TryLockError::Error(error)) => return Err(os(error)),
         }
-        file.set_len(0).and_then(|()| file.rewind()).map_err(os)?;
-        writeln!(file, "{}", process::id()).map_err(os)?;
+        // In place, and cut afterwards: on a full disk there is no room for another. A lock without a number is one all the same.
+        let text = format!("{}\n", process::id());
+        if let Err(error) = file.write_all(text.as_bytes()).and_then(|()| file.set_len(text.len() as u64)) {
+            warn!("{}: the process number cannot be written: {error}", folder.join(LOCK).display());
+        }
         Ok(Self { _file: file })
     }
 }

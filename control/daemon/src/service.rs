@@ -22,8 +22,8 @@ use super::{
     edge::{Edge, Missing},
     journal::{Journal, Observer},
 };
+use crate::attach::Attachment;
 use crate::{
-    attach::Attachment,
     state::{Command, Plan, State},
     store::Store,
 };
@@ -60,6 +60,10 @@ impl Daemon {
         let journal = Journal::new();
         let observer = Observer::new(Arc::clone(&journal));
         observer.note(What::Started);
+        for detail in store.notes() {
+            warn!("{detail}");
+            observer.note(What::StoreMended { detail });
+        }
         let gateway = Arc::default();
         let mut core = Core {
             state: State::default(),
@@ -74,7 +78,9 @@ impl Daemon {
         core.carry_out(plan, Manner { missing: Missing::Retry, handed: None })
             .await
             .map_err(|error| error.sentence)?;
-        core.note_declared()?;
+        if let Err(error) = core.note_declared() {
+            warn!("what the file declares is not kept for later: {error}");
+        }
         core.forget_outside().await?;
         core.edge.remove_orphans().await;
         let (networks, ports) = (core.state.networks().count(), core.state.ports().count());
@@ -180,6 +186,7 @@ impl Daemon {
             let _ = core.set_outside(core.state.outside().to_vec(), Missing::Retry).await;
         }
         core.check_outside().await;
+        core.store.retry();
         if core.edge.collect_abandoned() | core.edge.retry().await {
             core.edge.rebuild(&core.state).await;
         }

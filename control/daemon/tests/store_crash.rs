@@ -8,6 +8,7 @@
 use std::{
     env,
     io::{BufRead, BufReader, Write, stdout},
+    path::Path,
     process::{Command, Stdio},
     thread,
     time::Duration,
@@ -16,6 +17,8 @@ use std::{
 use vswitch_daemon::{state::Record, store::Store};
 use vswitch_model::NetworkSpec;
 
+/// What reads the database.
+const VSWITCHD: &str = env!("CARGO_BIN_EXE_vswitchd");
 const FOLDER: &str = "VSWITCH_TEST_STORE";
 const FIRST: &str = "VSWITCH_TEST_FIRST";
 
@@ -28,7 +31,7 @@ fn network(number: usize) -> NetworkSpec {
 #[test]
 fn put_until_killed() {
     let (Ok(folder), Ok(first)) = (env::var(FOLDER), env::var(FIRST)) else { return };
-    let store = Store::open(folder).expect("the store opens after every crash");
+    let store = Store::open_with(folder, Path::new(VSWITCHD)).expect("the store opens after every crash");
     for number in first.parse().expect("a number").. {
         store.put_network(&network(number)).expect("a put");
         let mut out = stdout().lock();
@@ -59,7 +62,9 @@ fn acknowledged_puts_survive_kill_9() {
         // What it said before it died is in the pipe still.
         acknowledged = puts.last().map_or(acknowledged, |last| last + 1);
 
-        let kept = Store::open(folder.path()).expect("the store opens").load().expect("the store reads");
+        let store = Store::open_with(folder.path(), Path::new(VSWITCHD)).expect("the store opens");
+        assert!(!store.has_lost(), "{:?}", store.notes());
+        let kept = store.load();
         assert!(
             kept.len() == acknowledged || kept.len() == acknowledged + 1,
             "{} of {acknowledged}",

@@ -36,7 +36,7 @@ pub enum ErrorKind {
     TooLarge,
     /// The daemon failed at it.
     Internal,
-    /// The daemon is starting or stopping.
+    /// The daemon is starting or stopping, or the disk is full.
     Unavailable,
 }
 

@@ -76,6 +76,7 @@ fn line(event: &Event) -> String {
             write!(text, "{endpoint} disconnected from network {network}")
         }
         What::SwitchChanged { detail } => write!(text, "the switch changed: {detail}"),
+        What::StoreMended { detail } => write!(text, "the store: {detail}"),
         What::Reloaded { changes } => write!(text, "reloaded: {changes} changes"),
         What::MacLearned(station) => write!(text, "{} learned", on(station)),
         What::MacMoved { station, from } => write!(text, "{} moved from port {from}", on(station)),

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use vswitch_daemon::{LogFormat, Options};
+use vswitch_daemon::{LogFormat, Options, store};
 
 /// A learning Ethernet switch for containers, in userspace.
 ///
@@ -29,9 +29,15 @@ struct Arguments {
     /// What is logged: error, warn, info, debug, trace, or a filter such as "info,vswitch::device=trace".
     #[arg(long, value_name = "LEVEL", env = "VSWITCH_LOG", default_value = "info")]
     log: String,
+    /// Read a store's database from standard input and tell it in lines: how the daemon looks at one that may be damaged.
+    #[arg(long, hide = true)]
+    read_store: bool,
 }
 
 fn main() -> ExitCode {
-    let Arguments { config, check, log_format, log } = Arguments::parse();
+    let Arguments { config, check, log_format, log, read_store } = Arguments::parse();
+    if read_store {
+        return store::read_to_stdout();
+    }
     vswitch_daemon::run(Options { config, check, log_format, log })
 }

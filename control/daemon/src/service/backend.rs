@@ -32,7 +32,9 @@ impl Backend for Daemon {
     fn status(&self) -> Answer<'_, Status> {
         async {
             let core = self.core.lock().await;
-            Ok(view::status(&core.state, &core.edge, &self.config, self.started.elapsed()))
+            let mut status = view::status(&core.state, &core.edge, &self.config, self.started.elapsed());
+            status.warnings.extend(core.store.warnings());
+            Ok(status)
         }
         .boxed()
     }

@@ -75,7 +75,7 @@ impl Core {
         crash::point();
         self.observer.note_changes(&changes);
         self.look();
-        self.pin_again()?;
+        self.pin_again();
         if !changes.is_empty() {
             self.state.warnings().iter().for_each(|warning| warn!("{warning}"));
         }

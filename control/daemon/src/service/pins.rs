@@ -1,23 +1,24 @@
 //! Addresses that are pinned to a port by hand.
 
-use tracing::info;
+use tracing::{info, warn};
 use vswitch::fdb::Origin;
 
 use super::core::Core;
-use crate::store::StoreError;
 use vswitch_model::{Error, api::StaticEntry};
 
 impl Core {
     /// Pins every address that is kept to its port: a port that was opened anew has none. A pin whose network or port is
     /// gone is kept no longer.
-    pub(super) fn pin_again(&mut self) -> Result<(), StoreError> {
-        for pin in self.store.pins()? {
+    pub(super) fn pin_again(&mut self) {
+        for pin in self.store.pins() {
             if self.pin(&pin).is_err() {
                 info!(mac = %pin.mac, network = %pin.network, port = %pin.port, "a pinned address goes with its port");
-                self.store.remove_pin(&pin.network, pin.mac)?;
+                // Where it cannot be forgotten now, it is the next time.
+                if let Err(error) = self.store.remove_pin(&pin.network, pin.mac) {
+                    warn!(mac = %pin.mac, network = %pin.network, "the pinned address is kept still: {error}");
+                }
             }
         }
-        Ok(())
     }
 
     /// Pins an address in the table.

@@ -91,6 +91,11 @@ pub enum What {
         /// What.
         detail: String,
     },
+    /// Something was wrong with the store when the daemon started.
+    StoreMended {
+        /// What, and what came of it.
+        detail: String,
+    },
     /// The configuration file was read again and applied.
     Reloaded {
         /// How many objects it changed.

@@ -1,0 +1,129 @@
+//! Reading the database in a process of its own.
+//!
+//! Over a damaged file redb may panic, and a release of this program aborts on any panic: the service manager would start it
+//! into the same abort for ever. So the daemon starts its own program once more, hands it the open file as standard
+//! input, and takes [`lines`] from its standard output. The child works on a copy in memory and writes nothing; however it
+//! ends, the daemon has either everything or the reason why not. It is the program that runs, by its open file
+//! (`/proc/self/exe`), so it works in a static build, in another root, and after the program was replaced or deleted.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    path::Path,
+    process::{Child, Command, ExitCode, ExitStatus, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use super::{
+    database::{self, Snapshot},
+    file,
+    lines::{self, Header},
+};
+
+/// The argument by which the program is told to read a database.
+pub(super) const FLAG: &str = "--read-store";
+
+/// How long a child may take. A store with 10,000 endpoints takes it a second.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Bytes of memory a child may have: a length that is nonsense must not take the host's.
+const MEMORY: u64 = 8 << 30;
+
+/// Bytes of a reason.
+const REASON: usize = 300;
+
+/// What the child does: reads a database from standard input and tells it in lines.
+pub fn read_to_stdout() -> ExitCode {
+    // Whatever happens is told by how it ends.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let _ = setrlimit(Resource::As, Rlimit { current: Some(MEMORY), maximum: Some(MEMORY) });
+    let told = file::read(&mut io::stdin().lock()).map_err(redb::Error::Io);
+    let told = told.and_then(|bytes| database::read(&bytes)).and_then(|snapshot| Ok(tell(&snapshot)?));
+    match told {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn tell(snapshot: &Snapshot) -> io::Result<()> {
+    let Snapshot { version, id, revision, content } = snapshot;
+    let rows = content.changes();
+    let mut text = lines::header(Header { store: *version, id: *id, revision: *revision, rows: rows.len() });
+    rows.for_each(|row| text.push_str(&lines::change(*revision, &[row])));
+    io::stdout().lock().write_all(text.as_bytes())
+}
+
+/// Has `program` read the database in `file`. The inner error says why it is none.
+///
+/// # Errors
+/// The program cannot be started.
+pub(super) fn read(program: &Path, file: File, limit: Duration) -> io::Result<Result<Snapshot, String>> {
+    let deadline = Instant::now() + limit;
+    let mut command = Command::new(program);
+    command.arg(FLAG).env_clear().stdin(file).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    let (out, reason) = (collect(child.stdout.take()), collect(child.stderr.take()));
+    let patience = || deadline.saturating_duration_since(Instant::now());
+    // Both end with the child.
+    let told = out.recv_timeout(patience());
+    let status = end(&mut child, deadline)?;
+    let told = lines::read(&told.unwrap_or_default());
+    if let Some(Header { store: version, id, revision, .. }) = told.header
+        && told.is_complete()
+        && !told.is_torn
+    {
+        return Ok(Ok(Snapshot { version, id, revision, content: told.content() }));
+    }
+    let Some(status) = status else {
+        return Ok(Err(format!("reading it takes more than {} s", limit.as_secs())));
+    };
+    let reason = reason.recv_timeout(patience()).unwrap_or_default();
+    Ok(Err(last_words(&reason, status)))
+}
+
+/// All that comes out of a pipe, when it has ended.
+fn collect(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel();
+    if let Some(mut pipe) = pipe {
+        thread::spawn(move || {
+            // A pipe that breaks has ended; a receiver that has gone does not wait any more.
+            let _ = sender.send(file::read(&mut pipe).unwrap_or_default());
+        });
+    }
+    receiver
+}
+
+/// Waits for the child's end; at the deadline it is killed, and there is no status.
+fn end(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Why a child ended without having told everything: what it said, on one line.
+fn last_words(reason: &[u8], status: ExitStatus) -> String {
+    let text = String::from_utf8_lossy(reason);
+    // A panic takes several lines, of which the last but one is a hint for developers.
+    let said: Vec<&str> =
+        text.lines().filter(|line| !line.is_empty() && !line.starts_with("note:")).collect();
+    let said: String = said.join(" ").chars().filter(|it| !it.is_control()).take(REASON).collect();
+    match said.as_str() {
+        "" => format!("reading it ended with {status}"),
+        said => said.to_owned(),
+    }
+}
