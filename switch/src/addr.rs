@@ -140,6 +140,30 @@ impl TryFrom<u16> for VlanId {
     }
 }
 
+/// Text that is no VLAN identifier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseVlanError(pub String);
+
+impl fmt::Display for ParseVlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.parse() {
+            Ok(number) => InvalidVlan(number).fmt(f),
+            Err(_) => write!(f, "{:?} is not a VLAN id: use 1 to 4094", self.0),
+        }
+    }
+}
+
+impl std::error::Error for ParseVlanError {}
+
+impl FromStr for VlanId {
+    type Err = ParseVlanError;
+
+    fn from_str(text: &str) -> Result<Self, ParseVlanError> {
+        let id = text.parse::<u16>().ok();
+        id.and_then(|id| id.try_into().ok()).ok_or_else(|| ParseVlanError(text.into()))
+    }
+}
+
 /// A dense index of a place where frames come and go. A removed port's number is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortId(pub u16);
@@ -216,5 +240,13 @@ mod tests {
             assert_eq!(VlanId::try_from(bad), Err(InvalidVlan(bad)));
         }
         assert_eq!(VlanId::try_from(4094).unwrap().as_u16(), 4094);
+        assert_eq!("10".parse(), VlanId::try_from(10).map_err(|_| ParseVlanError("10".into())));
+        for (bad, why) in [
+            ("x", "\"x\" is not a VLAN id: use 1 to 4094"),
+            ("65536", "\"65536\" is not a VLAN id: use 1 to 4094"),
+            ("4095", "4095 is reserved: use 1 to 4094"),
+        ] {
+            assert_eq!(bad.parse::<VlanId>().unwrap_err().to_string(), why);
+        }
     }
 }

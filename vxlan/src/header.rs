@@ -1,6 +1,6 @@
 //! The VXLAN header (RFC 7348 section 5): eight octets, of which one flag and 24 bits mean something.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 /// Octets of the header.
 pub const HEADER: usize = 8;
@@ -13,8 +13,13 @@ const VNI_VALID: u8 = 0x08;
 pub struct Vni(u32);
 
 impl Vni {
+    /// The least identifier; 0 means none.
+    pub const MIN: Self = Self(1);
+    /// The greatest identifier: 24 bits.
+    pub const MAX: Self = Self(0xff_ffff);
+
     /// The identifier as a number.
-    pub fn as_u32(self) -> u32 {
+    pub const fn as_u32(self) -> u32 {
         self.0
     }
 
@@ -47,7 +52,29 @@ impl TryFrom<u32> for Vni {
     type Error = InvalidVni;
 
     fn try_from(number: u32) -> Result<Self, InvalidVni> {
-        if (1..=0xff_ffff).contains(&number) { Ok(Self(number)) } else { Err(InvalidVni(number)) }
+        let range = Self::MIN.0..=Self::MAX.0;
+        if range.contains(&number) { Ok(Self(number)) } else { Err(InvalidVni(number)) }
+    }
+}
+
+/// Text that is no VNI.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseVniError(pub String);
+
+impl fmt::Display for ParseVniError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is not a VNI: use 1 to 16777215", self.0)
+    }
+}
+
+impl std::error::Error for ParseVniError {}
+
+impl FromStr for Vni {
+    type Err = ParseVniError;
+
+    fn from_str(text: &str) -> Result<Self, ParseVniError> {
+        let number = text.parse::<u32>().ok();
+        number.and_then(|number| number.try_into().ok()).ok_or_else(|| ParseVniError(text.into()))
     }
 }
 
@@ -77,6 +104,10 @@ mod tests {
         assert_eq!(parse(&vni.header(), true), Some(vni));
         assert_eq!(Vni::try_from(0), Err(InvalidVni(0)));
         assert_eq!(Vni::try_from(1 << 24), Err(InvalidVni(1 << 24)));
+        assert_eq!("16777215".parse(), Ok(Vni::MAX));
+        for bad in ["", "0", "16777216", "-1", "x"] {
+            assert_eq!(bad.parse::<Vni>(), Err(ParseVniError(bad.into())));
+        }
     }
 
     #[test]

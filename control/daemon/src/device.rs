@@ -85,7 +85,7 @@ pub(crate) async fn open(
                     return Err(gone());
                 }
                 let inside = Links::open(namespace(interface.netns.as_ref())?)?;
-                outside.create_veth(&host, &inside, spec.ifname(), port.mtu).await?;
+                outside.create_veth(&host, &inside, spec.ifname(), port.mtu.get()).await?;
                 outside.set_alias(&host, owner).await?;
             }
             let device = open_packet(&host, spec.offload)?;

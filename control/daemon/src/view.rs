@@ -92,7 +92,7 @@ fn tunnel_endpoint(state: &State, edge: &Edge, spec: &VxlanSpec) -> tunnel::Endp
         state: if reason.is_none() { PortState::Up } else { PortState::Down },
         reason,
         underlay_mtu: spec.underlay_mtu(),
-        overlay_mtu: spec.overlay_mtu(),
+        overlay_mtu: spec.overlay_mtu().get(),
         learn_peers: spec.learn_peers,
         features: open.map(|endpoint| {
             let features = endpoint.features();
@@ -295,7 +295,7 @@ pub(crate) fn port(state: &State, edge: &Edge, port: &state::Port) -> Port {
     let (kind, device) = match &spec.device {
         DeviceSpec::Tap(_) => ("tap", spec.ifname().to_owned()),
         DeviceSpec::Veth(_) => ("veth", host_ifname(&spec.name)),
-        DeviceSpec::Packet { device } => ("packet", device.clone()),
+        DeviceSpec::Packet { device } => ("packet", device.to_string()),
         DeviceSpec::Vxlan(endpoint) => ("vxlan", endpoint.local.to_string()),
         DeviceSpec::Peer(peer) => ("peer", peer.remote.to_string()),
         DeviceSpec::Collector(it) => ("collector", format!("{} vni {}", it.remote, it.vni)),

@@ -16,6 +16,7 @@ pub mod ifname;
 mod interface;
 pub mod ipam;
 mod limit;
+mod mtu;
 mod name;
 mod netns;
 mod network;
@@ -39,8 +40,10 @@ pub use self::{
     error::{Error, ErrorKind},
     host::{HostName, InvalidHostName},
     id::{Id, InvalidId, InvalidReference, Reference},
+    ifname::{IfName, InvalidIfName},
     interface::{Bare, InterfaceSpec, Netns},
     limit::{BURST, InvalidRate, LimitSpec, Rate},
+    mtu::{InvalidMtu, Mtu},
     name::{InvalidName, Name},
     netns::Identity,
     network::{NetworkSpec, NetworkUpdate, Tags},
@@ -48,6 +51,8 @@ pub use self::{
     subnet::{Ipam, PoolSpec, PoolsSpec, SubnetSpec},
     tunnel::{CollectorSpec, Dscp, PeerSpec, VXLAN_PORT, VxlanSpec},
 };
+pub use vswitch::addr::VlanId;
+pub use vswitch_vxlan::header::Vni;
 
 /// The switch as a whole: `[switch]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,7 +21,7 @@ use vswitch_host::{
     netns::Namespace,
 };
 use vswitch_model::{
-    ApiSpec, Connect, ErrorKind, Id, InterfaceSpec, LimitSpec, Name, Netns, Reference,
+    ApiSpec, Connect, ErrorKind, Id, InterfaceSpec, InvalidIfName, LimitSpec, Name, Netns, Reference,
     api::{Endpoint, Network, PortState},
     options,
     publish::Publish,
@@ -165,6 +165,9 @@ impl Call {
                 "an interface has at most one address of each family here: ask for one".into(),
             ));
         }
+        let ifname = self.ifname.parse().map_err(|error: InvalidIfName| {
+            Failure::new(Code::Environment, format!("CNI_IFNAME: {error}"))
+        })?;
         Ok(Connect {
             sandbox: self.netns.clone().map(Netns::Path),
             id: Some(self.id(&self.attachment())),
@@ -173,7 +176,7 @@ impl Call {
             ip: ip.first().copied(),
             ip6: ip6.first().copied(),
             mac: mac.transpose()?,
-            ifname: Some(self.ifname.clone()),
+            ifname: Some(ifname),
             aliases: self.aliases(),
             options,
             publish: runtime.port_mappings.iter().map(publish).collect::<Result<_, _>>()?,
@@ -403,7 +406,7 @@ impl Call {
         let network = self.network().await?;
         for endpoint in &network.endpoints {
             let Some(container) = endpoint.spec.container.clone() else { continue };
-            let attachment = Attachment { container, ifname: endpoint.spec.ifname.clone() };
+            let attachment = Attachment { container, ifname: endpoint.spec.ifname.to_string() };
             if self.id(&attachment) != endpoint.spec.id || valid.contains(&attachment) {
                 continue;
             }

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ipnet::IpNet;
-use vswitch::addr::{MacAddr, VlanId};
+use vswitch::addr::MacAddr;
 
 use super::{
     CaptureArguments, CniCommand, EXIT_CODES, EventsArguments, MirrorCommand, NetworkCommand, PeerCommand,
@@ -16,7 +16,7 @@ use crate::attach::{
     target::Target,
 };
 use vswitch_model::{
-    BURST, Carries, DeviceSpec, Error, InterfaceSpec, LimitSpec, Name, Netns, PortSpec, Rate,
+    BURST, Carries, DeviceSpec, Error, IfName, InterfaceSpec, LimitSpec, Mtu, Name, Netns, PortSpec, Rate,
 };
 
 /// Looks at and commands a running vswitchd.
@@ -220,7 +220,7 @@ pub enum FdbCommand {
 pub(super) struct InterfaceArguments {
     /// The interface's name; the port's name unless told.
     #[arg(long)]
-    ifname: Option<String>,
+    ifname: Option<IfName>,
     /// An address with prefix length, such as 10.9.0.2/24; may be given several times.
     #[arg(long = "ip", value_name = "ADDRESS/LEN", value_parser = address)]
     address: Vec<IpNet>,
@@ -231,8 +231,8 @@ pub(super) struct InterfaceArguments {
     #[arg(long, value_parser = station)]
     mac: Option<MacAddr>,
     /// Octets of the longest IP packet; the network's unless told.
-    #[arg(long, value_name = "OCTETS", value_parser = clap::value_parser!(u16).range(68..=9198))]
-    pub(super) mtu: Option<u16>,
+    #[arg(long, value_name = "OCTETS")]
+    pub(super) mtu: Option<Mtu>,
     /// Keep the interface when the daemon stops, so that the container's sockets and routes survive a restart.
     #[arg(long)]
     persist: bool,
@@ -327,7 +327,7 @@ pub(super) struct DeviceArguments {
     kind: PortKind,
     /// The interface that exists already, for --kind packet.
     #[arg(long, value_name = "IFNAME", required_if_eq("kind", "packet"))]
-    device: Option<String>,
+    device: Option<IfName>,
     /// The namespace for the interface: a name, a path, or pid:NUMBER; the daemon's own unless told.
     #[arg(long, value_name = "NAME|PATH", value_parser = netns)]
     netns: Option<Netns>,
@@ -352,7 +352,7 @@ impl DeviceArguments {
     }
 
     /// Octets of the longest IP packet, if told.
-    pub(super) fn mtu(&self) -> Option<u16> {
+    pub(super) fn mtu(&self) -> Option<Mtu> {
         self.interface.mtu
     }
 }
@@ -475,11 +475,6 @@ pub(super) fn station(text: &str) -> Result<MacAddr, String> {
     } else {
         Err("it is the address of a group, or zero: no interface can have it".into())
     }
-}
-
-pub(super) fn vlan(text: &str) -> Result<VlanId, String> {
-    let number: u16 = text.parse().map_err(|_| "write a number, 1 to 4094".to_owned())?;
-    number.try_into().map_err(|error: vswitch::addr::InvalidVlan| error.to_string())
 }
 
 /// A relative path means something else to the daemon than to the caller: make it absolute here.

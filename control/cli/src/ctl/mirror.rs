@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::{arguments::DeviceArguments, done, render, show};
 use crate::client::{Client, ClientError};
 use vswitch_model::{
-    Carries, CollectorSpec, DeviceSpec, Direction, Error, MirrorSpec, Name, PortSpec, api::Port,
+    Carries, CollectorSpec, DeviceSpec, Direction, Error, MirrorSpec, Name, PortSpec, Vni, api::Port,
 };
 
 /// `vswitchctl mirror`
@@ -62,8 +62,8 @@ pub struct MirrorArguments {
     )]
     remote: Option<IpAddr>,
     /// The VNI by which that host knows them, 1 to 16777215; no network here has it.
-    #[arg(long, requires = "remote", value_parser = clap::value_parser!(u32).range(1..=0xff_ffff))]
-    vni: Option<u32>,
+    #[arg(long, requires = "remote")]
+    vni: Option<Vni>,
     /// The UDP port it receives at; this host's own unless told.
     #[arg(long, value_name = "PORT", requires = "remote", value_parser = clap::value_parser!(u16).range(1..))]
     remote_port: Option<u16>,

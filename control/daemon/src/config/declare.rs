@@ -8,17 +8,13 @@ use std::{
 };
 
 use ipnet::IpNet;
-use vswitch::addr::VlanId;
 
-use super::{
-    reader::Table,
-    rules::{MAC_LIMIT, MTU, VNI},
-};
+use super::{reader::Table, rules::MAC_LIMIT};
 use crate::state::network::{NetworkError, choose_addresses};
 use vswitch_model::{
     ApiSpec, BURST, Carries, Config, DampingSpec, DeviceSpec, Direction, DockerSpec, Dscp, LimitSpec,
-    MirrorSpec, Name, Netns, NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, StormSpec, SubnetSpec,
-    SwitchSpec, Tags, VxlanSpec,
+    MirrorSpec, Mtu, Name, Netns, NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, StormSpec,
+    SubnetSpec, SwitchSpec, Tags, Vni, VxlanSpec,
     fields::{Misfit, PortFields},
     options,
 };
@@ -28,6 +24,9 @@ const SOCKET_PATH_MAX: usize = 100;
 
 /// From what every IPv4 host takes in one piece (RFC 791 section 3.1).
 const UNDERLAY_MTU: RangeInclusive<u16> = 576..=u16::MAX;
+
+/// RFC 7348 section 5; 0 is kept for none.
+const VNI: RangeInclusive<u32> = Vni::MIN.as_u32()..=Vni::MAX.as_u32();
 
 /// Reads the whole file; what could not be read is reported and stands at its default.
 pub(super) fn config(mut file: Table<'_, '_, '_>) -> Config {
@@ -147,13 +146,10 @@ fn network(mut table: Table<'_, '_, '_>) -> NetworkSpec {
         table.fault("name", "missing: name the network");
         Name::unnamed()
     });
-    let vlan = table.integer("vlan", 0..=u16::MAX).and_then(|number| {
-        VlanId::try_from(number).map_err(|error| table.fault("vlan", error.to_string())).ok()
-    });
     let mut spec = NetworkSpec {
-        vlan,
-        vni: table.integer("vni", VNI),
-        mtu: table.integer("mtu", MTU),
+        vlan: table.number("vlan", 0..=u16::MAX),
+        vni: table.number("vni", VNI),
+        mtu: table.number("mtu", Mtu::RANGE),
         tags: match table.text("tags") {
             None | Some("drop") => Tags::Drop,
             Some("pass") => Tags::Pass,
@@ -252,14 +248,14 @@ fn port(mut table: Table<'_, '_, '_>) -> PortSpec {
         native: table.parsed("native"),
         mirror: table.table("mirror").map(mirror),
         kind: table.parsed("kind"),
-        device: table.text("device").map(str::to_owned),
+        device: table.parsed("device"),
         netns: table.text("netns").map(|text| Netns::from(text.to_owned())),
-        ifname: table.text("ifname").map(str::to_owned),
+        ifname: table.parsed("ifname"),
         mac: table.parsed("mac"),
         address: table.parsed_list("address"),
         gateway: table.parsed_list("gateway"),
         persist: table.boolean("persist"),
-        mtu: table.integer("mtu", MTU),
+        mtu: table.number("mtu", Mtu::RANGE),
         isolated: table.boolean("isolated"),
         mac_limit: table.integer("mac_limit", MAC_LIMIT),
         storm: table.table("storm").map(storm).unwrap_or_default(),
@@ -267,7 +263,7 @@ fn port(mut table: Table<'_, '_, '_>) -> PortSpec {
         offload: table.boolean("offload"),
         remote: table.parsed("remote"),
         remote_port: table.integer("remote_port", 1..=u16::MAX),
-        vni: table.integer("vni", VNI),
+        vni: table.number("vni", VNI),
         ..PortFields::default()
     };
     let (spec, misfits) = fields.resolve();

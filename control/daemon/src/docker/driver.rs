@@ -15,7 +15,7 @@ use super::{
     },
 };
 use vswitch_model::{
-    Connect, Driver, Error, ErrorKind, Id, Name, Netns, NetworkSpec, Reference, SubnetSpec,
+    Connect, Driver, Error, ErrorKind, Id, IfName, Name, Netns, NetworkSpec, Reference, SubnetSpec,
     api::{Endpoint, Network},
     options,
     publish::{PortRange, Protocol, Publish},
@@ -304,7 +304,7 @@ fn connect(id: &Id, ask: &OfEndpoint) -> Result<Connect, Error> {
         mac: mac.transpose()?,
         options: written.map(|(key, value)| (key.clone(), text(value))).collect(),
         // What Docker fetches must have a name that nothing else has.
-        ifname: Some(format!("vse{}", id.short())),
+        ifname: Some(IfName::bare(id)),
         ..Connect::default()
     })
 }

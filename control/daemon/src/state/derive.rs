@@ -10,7 +10,8 @@ use ipnet::IpNet;
 use super::{Refusal, State, endpoint::mac_of, network::HOST_ADDRESS};
 use vswitch_host::gateway::PREFIX;
 use vswitch_model::{
-    Bare, Carries, DeviceSpec, Driver, EndpointSpec, InterfaceSpec, Name, NetworkSpec, PortSpec, SubnetSpec,
+    Bare, Carries, DeviceSpec, Driver, EndpointSpec, IfName, InterfaceSpec, Name, NetworkSpec, PortSpec,
+    SubnetSpec,
     options::{self, NetworkOptions},
 };
 
@@ -18,7 +19,7 @@ impl State {
     /// Makes the derived ports what they should be.
     pub(super) fn derive(&mut self) -> Result<(), Refusal> {
         let mut ports = Vec::new();
-        let mut trunks: BTreeMap<String, Trunk> = BTreeMap::new();
+        let mut trunks: BTreeMap<IfName, Trunk> = BTreeMap::new();
         for entry in self.networks.entries() {
             let network = &*entry.spec;
             // What is wrong with options is told by the rules.
@@ -73,7 +74,7 @@ struct Trunk {
 }
 
 impl Trunk {
-    fn port(self, device: String) -> PortSpec {
+    fn port(self, device: IfName) -> PortSpec {
         let carries = match (self.tagged.is_empty(), self.native.into_iter().next()) {
             (true, Some(network)) => Carries::Access { network },
             (_, native) => Carries::Trunk { trunk: self.tagged, native },
@@ -105,8 +106,10 @@ fn host_port(network: &NetworkSpec, options: &NetworkOptions) -> Option<PortSpec
 }
 
 /// What the host's interface in a network is called: as it was told, or [`PREFIX`] and the beginning of the network's id.
-pub(super) fn host_ifname(network: &NetworkSpec, options: &NetworkOptions) -> String {
-    options.ifname.clone().unwrap_or_else(|| format!("{PREFIX}{}", network.id().short()))
+pub(super) fn host_ifname(network: &NetworkSpec, options: &NetworkOptions) -> IfName {
+    let chosen =
+        || format!("{PREFIX}{}", network.id().short()).parse().expect("three signs and twelve digits fit");
+    options.ifname.clone().unwrap_or_else(chosen)
 }
 
 /// What the host's port in a network is called.

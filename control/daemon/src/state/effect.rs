@@ -282,6 +282,6 @@ fn port_rules(state: &State, port: &Port, group: bool) -> Option<PortRules> {
         mac_limit: port.spec.mac_limit,
         storm: StormLimits { broadcast, multicast, unknown },
         limits: port.spec.limit.limits(),
-        mtu: port.mtu,
+        mtu: port.mtu.get(),
     })
 }

@@ -17,8 +17,8 @@ use vswitch::addr::MacAddr;
 
 use super::{NetworkError, Refusal, State};
 use vswitch_model::{
-    Connect, Driver, EndpointSpec, Id, Identity, Name, Netns, NetworkSpec, Reference, ipam::Subnet, options,
-    publish::Published,
+    Connect, Driver, EndpointSpec, Id, Identity, IfName, Name, Netns, NetworkSpec, Reference, ipam::Subnet,
+    options, publish::Published,
 };
 
 /// What a sandbox is like before it is connected, as somebody found who looked.
@@ -243,12 +243,13 @@ impl State {
         netns: Option<&Netns>,
         sandbox: &Sandbox,
         id: &Id,
-    ) -> Result<String, NetworkError> {
-        let Some(netns) = netns else { return Ok(format!("vse{}", id.short())) };
+    ) -> Result<IfName, NetworkError> {
+        let Some(netns) = netns else { return Ok(IfName::bare(id)) };
         let prefix = options::of_network(network)?.prefix;
         let ours: HashSet<&str> = self.endpoints_in(&netns.path()).map(|it| it.ifname.as_str()).collect();
-        let is_free = |name: &String| !sandbox.ifnames.contains(name) && !ours.contains(name.as_str());
-        let free = (0_u32..).map(|number| format!("{prefix}{number}")).find(is_free);
+        let is_free =
+            |name: &IfName| !sandbox.ifnames.contains(name.as_str()) && !ours.contains(name.as_str());
+        let free = (0_u32..).map_while(|number| format!("{prefix}{number}").parse().ok()).find(is_free);
         Ok(free.expect("there are more numbers than interfaces"))
     }
 
@@ -264,11 +265,14 @@ impl State {
         netns: Option<&Netns>,
         sandbox: &Sandbox,
     ) -> Vec<IpAddr> {
-        let ours: HashSet<String> = netns
+        let ours: HashSet<IfName> = netns
             .map(|netns| self.endpoints_in(&netns.path()).map(|it| it.ifname.clone()).collect())
             .unwrap_or_default();
         let is_routed = |ipv6: bool| {
-            sandbox.default_routes.iter().any(|(family, ifname)| *family == ipv6 && !ours.contains(ifname))
+            sandbox
+                .default_routes
+                .iter()
+                .any(|(family, ifname)| *family == ipv6 && !ours.contains(ifname.as_str()))
         };
         let has = |ipv6: bool| addresses.iter().any(|net| net.addr().is_ipv6() == ipv6);
         let usable = |it: &IpAddr| !network.internal && has(it.is_ipv6()) && !is_routed(it.is_ipv6());

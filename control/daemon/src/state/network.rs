@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::{Network, Origin, Refusal, State, registry::Entry};
 use vswitch_model::{
     DeviceSpec, Driver, Id, Ipam, Name, NetworkSpec, NetworkUpdate, PoolSpec, PortSpec, Reference,
-    SubnetSpec,
+    SubnetSpec, Vni,
     ipam::{self, IpamError, Subnet},
     is_predefined,
     options::{self, OptionError},
@@ -19,9 +19,6 @@ use vswitch_model::{
 
 /// The first VNI that is given out.
 const FIRST_VNI: u32 = 4096;
-
-/// The last one there is (RFC 7348 section 5).
-const LAST_VNI: u32 = 0xff_ffff;
 
 /// The auxiliary address that the host itself has in an uplink network.
 pub(crate) const HOST_ADDRESS: &str = "host";
@@ -177,7 +174,7 @@ impl State {
         self.check_peers(&spec)?;
         self.choose_subnets(&mut spec)?;
         if spec.driver() == Driver::Overlay && spec.vni.is_none() {
-            spec.vni = Some(self.free_vni().ok_or(NetworkError::NoVni)?);
+            spec.vni = Some(self.free_vni()?);
         }
         self.networks.add(Arc::new(spec), Origin::Api)
     }
@@ -252,17 +249,17 @@ impl State {
         if taken { Err(IpamError::Overlap(subnet)) } else { Ok(()) }
     }
 
-    fn free_vni(&self) -> Option<u32> {
+    fn free_vni(&self) -> Result<Vni, NetworkError> {
         let collected = self.ports.entries().filter_map(|entry| match &entry.spec.device {
             DeviceSpec::Collector(collector) => Some(collector.vni),
             _ => None,
         });
         let networks = self.networks.entries().filter_map(|entry| entry.spec.vni);
-        let mut taken: Vec<u32> = networks.chain(collected).collect();
+        let mut taken: Vec<u32> = networks.chain(collected).map(Vni::as_u32).collect();
         taken.sort_unstable();
         let next = |free: u32, vni: u32| if vni == free { free + 1 } else { free };
         let free = taken.into_iter().fold(FIRST_VNI, next);
-        (free <= LAST_VNI).then_some(free)
+        Vni::try_from(free).map_err(|_| NetworkError::NoVni)
     }
 
     /// Changes what can change of a network while containers stay connected.
