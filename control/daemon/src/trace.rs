@@ -17,7 +17,7 @@ use vswitch::{
 use super::{capture::flooded_for, edge::Edge, view};
 use crate::state::{self, State};
 use vswitch_model::{
-    Carries, DeviceSpec, Error, Name,
+    Carries, DeviceSpec, Error, Family, Name,
     api::{
         Direction, Drop, FdbEntry, FdbFilter, Origin,
         trace::{Declared, Exit, Step, Supposed, Trace, TraceRequest, Verdict, Why, WhyFilter},
@@ -255,7 +255,7 @@ impl Book for Sender<'_> {
     }
 
     fn own_ip(&self, of: IpAddr) -> Option<IpAddr> {
-        addresses(self.port).find(|own| own.is_ipv4() == of.is_ipv4())
+        addresses(self.port).find(|own| Family::of(*own) == Family::of(of))
     }
 
     fn mac_of(&self, ip: IpAddr) -> Option<MacAddr> {

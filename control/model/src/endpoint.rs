@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use vswitch::addr::MacAddr;
 
-use super::{Id, IfName, Name, Netns};
+use super::{Family, Id, IfName, Name, Netns};
 use crate::{
     Identity,
     publish::{Publish, Published},
@@ -67,8 +67,8 @@ pub struct EndpointSpec {
 
 impl EndpointSpec {
     /// The address of a family, if it has one.
-    pub fn address(&self, ipv6: bool) -> Option<IpNet> {
-        self.addresses.iter().copied().find(|net| net.addr().is_ipv6() == ipv6)
+    pub fn address(&self, family: Family) -> Option<IpNet> {
+        self.addresses.iter().copied().find(|net| Family::of(*net) == family)
     }
 }
 

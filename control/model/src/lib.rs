@@ -9,6 +9,7 @@ pub mod attach;
 mod driver;
 mod endpoint;
 mod error;
+mod family;
 pub mod fields;
 mod host;
 mod id;
@@ -38,6 +39,7 @@ pub use self::{
     driver::{Driver, InvalidDriver, Scope, is_predefined},
     endpoint::{Connect, EndpointSpec},
     error::{Error, ErrorKind},
+    family::Family,
     host::{HostName, InvalidHostName},
     id::{Id, InvalidId, InvalidReference, Reference},
     ifname::{IfName, InvalidIfName},

@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Driver, Id, Ipam, Mtu, Name, SubnetSpec, VlanId, Vni, text_option};
+use super::{Driver, Family, Id, Ipam, Mtu, Name, SubnetSpec, VlanId, Vni, text_option};
 
 /// A broadcast domain: `[[network]]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,8 +101,8 @@ impl NetworkSpec {
     }
 
     /// The subnet of a family, if it has one.
-    pub fn subnet(&self, ipv6: bool) -> Option<&SubnetSpec> {
-        self.subnets.iter().find(|it| matches!(it.subnet, IpNet::V6(_)) == ipv6)
+    pub fn subnet(&self, family: Family) -> Option<&SubnetSpec> {
+        self.subnets.iter().find(|it| it.family() == family)
     }
 
     /// Octets of the longest IP packet its ports are given; `overlay`: of the longest that tunnels carry, if there are any.

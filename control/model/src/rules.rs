@@ -18,8 +18,8 @@ use ipnet::IpNet;
 
 use crate::sentence::{nearest, outside};
 use crate::{
-    Carries, CollectorSpec, DeviceSpec, IfName, InterfaceSpec, Mtu, Name, Netns, NetworkSpec, PortSpec, Tags,
-    VxlanSpec, ifname::IFNAME_MAX,
+    Carries, CollectorSpec, DeviceSpec, Family, IfName, InterfaceSpec, Mtu, Name, Netns, NetworkSpec,
+    PortSpec, Tags, VxlanSpec, ifname::IFNAME_MAX,
 };
 
 /// Learned addresses, of a port or of the switch.
@@ -364,7 +364,7 @@ impl<'a> Check<'a> {
             return;
         }
         let mtu = port_mtu(port, |name| Some(self.networks.get(name)?.1.mtu(self.overlay_mtu)));
-        let ipv6 = interface.address.iter().position(|net| net.addr().is_ipv6());
+        let ipv6 = interface.address.iter().position(|net| Family::of(*net) == Family::V6);
         if let Some(item) = ipv6.filter(|_| mtu < Mtu::IPV6) {
             let network = port.carries.untagged().and_then(|name| self.networks.get(name));
             let with = match network {
@@ -380,10 +380,9 @@ impl<'a> Check<'a> {
     fn gateways(&mut self, index: usize, interface: &InterfaceSpec) {
         for (item, gateway) in interface.gateway.iter().enumerate() {
             let at = Place::port(index, "gateway").item(item);
-            let same_family = |other: &IpAddr| other.is_ipv4() == gateway.is_ipv4();
+            let family = Family::of(*gateway);
             let subnet = interface.address.iter().find(|net| net.contains(gateway));
-            if interface.gateway[..item].iter().any(same_family) {
-                let family = if gateway.is_ipv4() { "IPv4" } else { "IPv6" };
+            if interface.gateway[..item].iter().any(|other| Family::of(*other) == family) {
                 self.fault(at, format!("a second {family} gateway: keep one"));
             } else if interface.address.iter().any(|net| net.addr() == *gateway) {
                 self.fault(at, format!("{gateway} is the port's own address: name another station"));
@@ -548,7 +547,7 @@ fn remote_problem(remote: IpAddr, local: Option<&VxlanSpec>) -> Option<String> {
     let local = local?.local;
     if local == remote {
         Some(format!("{remote} is this host's own address: name the other host's"))
-    } else if local.is_ipv4() != remote.is_ipv4() {
+    } else if Family::of(local) != Family::of(remote) {
         Some(format!(
             "{remote} is not of the family of the local address {local}: all of an underlay is IPv4, or IPv6"
         ))

@@ -21,7 +21,7 @@ use vswitch_host::{
     netns::Namespace,
 };
 use vswitch_model::{
-    ApiSpec, Connect, ErrorKind, Id, InterfaceSpec, InvalidIfName, LimitSpec, Name, Netns, Reference,
+    ApiSpec, Connect, ErrorKind, Family, Id, InterfaceSpec, InvalidIfName, LimitSpec, Name, Netns, Reference,
     api::{Endpoint, Network, PortState},
     options,
     publish::Publish,
@@ -266,8 +266,8 @@ impl Call {
             "sandbox": self.netns,
         }));
         let gateway = |net: &IpNet| {
-            let family = network.spec.subnet(net.addr().is_ipv6())?;
-            family.gateway.filter(|_| !network.spec.internal)
+            let subnet = network.spec.subnet(Family::of(*net))?;
+            subnet.gateway.filter(|_| !network.spec.internal)
         };
         let ips = match &given {
             Some(given) => given.ips.clone(),
@@ -280,11 +280,17 @@ impl Call {
         outcome.ips.extend(ips.into_iter().map(|ip| Ip { interface: Some(index), ..ip }));
         let is_old = self.config.cni_version.starts_with("0.");
         for ip in &mut outcome.ips {
-            let version = if ip.address.addr().is_ipv6() { "6" } else { "4" };
+            let version = match Family::of(ip.address) {
+                Family::V4 => "4",
+                Family::V6 => "6",
+            };
             ip.version = is_old.then(|| version.into());
         }
         for gateway in &endpoint.spec.gateways {
-            let all = if gateway.is_ipv6() { "::/0" } else { "0.0.0.0/0" };
+            let all = match Family::of(*gateway) {
+                Family::V4 => "0.0.0.0/0",
+                Family::V6 => "::/0",
+            };
             outcome.routes.push(json!({ "dst": all, "gw": gateway }));
         }
         let given = given.unwrap_or_default();

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use super::{reader::Table, rules::MAC_LIMIT};
 use crate::state::network::{NetworkError, choose_addresses};
 use vswitch_model::{
-    ApiSpec, BURST, Carries, Config, DampingSpec, DeviceSpec, Direction, DockerSpec, Dscp, LimitSpec,
+    ApiSpec, BURST, Carries, Config, DampingSpec, DeviceSpec, Direction, DockerSpec, Dscp, Family, LimitSpec,
     MirrorSpec, Mtu, Name, Netns, NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, StormSpec,
     SubnetSpec, SwitchSpec, Tags, Vni, VxlanSpec,
     fields::{Misfit, PortFields},
@@ -166,7 +166,7 @@ fn network(mut table: Table<'_, '_, '_>) -> NetworkSpec {
         ..NetworkSpec::plain(name)
     };
     table.tables("subnet", |table| spec.subnets.extend(subnet(table)));
-    spec.ipv6 = spec.subnet(true).is_some();
+    spec.ipv6 = spec.subnet(Family::V6).is_some();
     if let Err(error) = options::absorb(&mut spec) {
         table.fault_within("options", &error.key, error.what);
     }
@@ -199,29 +199,28 @@ fn subnet(mut table: Table<'_, '_, '_>) -> Option<SubnetSpec> {
 fn ipam(mut table: Table<'_, '_, '_>) -> PoolsSpec {
     let default = PoolsSpec::default();
     let spec = PoolsSpec {
-        local: pools(&mut table, "local", false).unwrap_or(default.local),
-        overlay: pools(&mut table, "overlay", false).unwrap_or(default.overlay),
-        ipv6: pools(&mut table, "ipv6", true).unwrap_or(default.ipv6),
+        local: pools(&mut table, "local", Family::V4).unwrap_or(default.local),
+        overlay: pools(&mut table, "overlay", Family::V4).unwrap_or(default.overlay),
+        ipv6: pools(&mut table, "ipv6", Family::V6).unwrap_or(default.ipv6),
     };
     table.finish();
     spec
 }
 
 /// `None` where the key is missing, so that an empty list is one.
-fn pools(table: &mut Table<'_, '_, '_>, key: &'static str, ipv6: bool) -> Option<Vec<PoolSpec>> {
+fn pools(table: &mut Table<'_, '_, '_>, key: &'static str, family: Family) -> Option<Vec<PoolSpec>> {
     let mut pools = Vec::new();
     let is_there = table.has(key);
-    table.tables(key, |table| pools.extend(pool(table, ipv6)));
+    table.tables(key, |table| pools.extend(pool(table, family)));
     is_there.then_some(pools)
 }
 
-fn pool(mut table: Table<'_, '_, '_>, ipv6: bool) -> Option<PoolSpec> {
+fn pool(mut table: Table<'_, '_, '_>, family: Family) -> Option<PoolSpec> {
     let base: Option<IpNet> = table.parsed("base");
     let size = table.integer("size", 1..=127_u8);
     let pool = base.zip(size).map(|(base, size)| PoolSpec { base, size });
     if let Some(PoolSpec { base, size }) = pool {
-        let family = if ipv6 { "IPv6" } else { "IPv4" };
-        if base.addr().is_ipv6() != ipv6 {
+        if Family::of(base) != family {
             table.fault("base", format!("{base} is not {family}"));
         } else if base != base.trunc() {
             table.fault("base", format!("has host bits: write {}", base.trunc()));
@@ -304,7 +303,7 @@ fn vxlan(mut table: Table<'_, '_, '_>, ports: &mut Vec<PortSpec>) {
     if let Some(group) = spec.group {
         if !group.is_multicast() {
             table.fault("group", format!("{group} is no group: use one of 224.0.0.0/4 or ff00::/8"));
-        } else if table.is_right("local") && group.is_ipv4() != local.is_ipv4() {
+        } else if table.is_right("local") && Family::of(group) != Family::of(local) {
             table.fault("group", format!("{group} is not of the family of the local address {local}"));
         }
     }

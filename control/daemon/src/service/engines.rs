@@ -16,7 +16,8 @@ use crate::{
     state::{Command, EndpointUpdate, NetworkError},
 };
 use vswitch_model::{
-    Connect, Driver, EndpointSpec, Error, Id, Name, Netns, SubnetSpec, api::Endpoint, publish::Publish,
+    Connect, Driver, EndpointSpec, Error, Family, Id, Name, Netns, SubnetSpec, api::Endpoint,
+    publish::Publish,
 };
 
 impl Core {
@@ -101,12 +102,12 @@ impl Plumbing for Daemon {
         .boxed()
     }
 
-    fn choose_subnet(&self, driver: Driver, ipv6: bool, held: Vec<IpNet>) -> Answer<'_, IpNet> {
+    fn choose_subnet(&self, driver: Driver, family: Family, held: Vec<IpNet>) -> Answer<'_, IpNet> {
         async move {
             let mut core = self.core.lock().await;
             let host = sight::host(&core.state).await?;
             core.state.observe(host);
-            Ok(core.state.choose_subnet(driver, ipv6, &held).map_err(NetworkError::from)?)
+            Ok(core.state.choose_subnet(driver, family, &held).map_err(NetworkError::from)?)
         }
         .boxed()
     }

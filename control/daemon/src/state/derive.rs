@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use super::{Refusal, State, endpoint::mac_of, network::HOST_ADDRESS};
 use vswitch_host::gateway::PREFIX;
 use vswitch_model::{
-    Bare, Carries, DeviceSpec, Driver, EndpointSpec, IfName, InterfaceSpec, Name, NetworkSpec, PortSpec,
-    SubnetSpec,
+    Bare, Carries, DeviceSpec, Driver, EndpointSpec, Family, IfName, InterfaceSpec, Name, NetworkSpec,
+    PortSpec, SubnetSpec,
     options::{self, NetworkOptions},
 };
 
@@ -50,7 +50,7 @@ impl State {
         for endpoint in self.endpoints() {
             let Some(sandbox) = &endpoint.sandbox else { continue };
             for gateway in &endpoint.gateways {
-                let key = (sandbox.path(), gateway.is_ipv6());
+                let key = (sandbox.path(), Family::of(*gateway));
                 let claim = (endpoint.created, &endpoint.id, &endpoint.port, *gateway);
                 let holder = oldest.entry(key).or_insert(claim);
                 if claim < *holder {
