@@ -91,7 +91,7 @@ impl Plumbing for Daemon {
             if !publish.is_empty() {
                 let network = core.state.find_network(&endpoint.network.clone().into())?.spec;
                 published =
-                    core.reserve_for(&network, &endpoint.addresses, &endpoint.options, publish).await?;
+                    core.reserve_for(&network, &endpoint.addresses, endpoint.options.hold, publish).await?;
             }
             let done = core.update_endpoint(id, EndpointUpdate::Published(published.clone())).await;
             if done.is_err() && !published.is_empty() {

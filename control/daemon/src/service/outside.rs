@@ -1,7 +1,6 @@
 //! The daemon's way to the outside world: ports of the host that are held, and rules that are set.
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
@@ -11,10 +10,10 @@ use tokio::task::spawn_blocking;
 use tracing::{debug, info, warn};
 
 use super::{Missing, core::Core};
-use crate::state::NetworkError;
 use vswitch_host::gateway::{Gateway, Outside, TABLE};
 use vswitch_model::{
-    Connect, Error, Name, NetworkSpec, options,
+    Connect, Error, Name, NetworkSpec,
+    options::{EndpointOptions, Meaning},
     publish::{Publish, Published},
 };
 
@@ -28,24 +27,24 @@ impl Core {
             return Ok(Vec::new());
         };
         let addresses = self.state.choose_addresses(&network.spec, connect.ip, connect.ip6)?;
-        self.reserve_for(&network.spec, &addresses, &connect.options, connect.publish.clone()).await
+        let options = EndpointOptions::read(&connect.options)?;
+        self.reserve_for(&network.spec, &addresses, options.hold, connect.publish.clone()).await
     }
 
-    /// Holds ports of the host for an endpoint of a network that has `addresses` and options, or will have them.
+    /// Publishes ports for an endpoint of a network that has `addresses`, or will have them; with `hold` sockets of ours keep
+    /// others from them.
     pub(super) async fn reserve_for(
         &self,
         network: &NetworkSpec,
         addresses: &[IpNet],
-        endpoint: &BTreeMap<String, String>,
+        hold: bool,
         mut publish: Vec<Publish>,
     ) -> Result<Vec<Published>, Error> {
         self.state.check_publishable(network)?;
         let addresses: Vec<_> = addresses.iter().map(IpNet::addr).collect();
-        let binding = options::of_network(network).map_err(NetworkError::from)?.binding;
-        publish.iter_mut().for_each(|it| it.host_ip = it.host_ip.or(binding));
-        let held = options::of_endpoint(endpoint).map_err(NetworkError::from)?.hold;
+        publish.iter_mut().for_each(|it| it.host_ip = it.host_ip.or(network.options.binding));
         let mut published = self.gate(move |gateway| gateway.reserve(&publish, &addresses)).await??;
-        published.iter_mut().for_each(|it| it.held = held);
+        published.iter_mut().for_each(|it| it.held = hold);
         Ok(published)
     }
 
