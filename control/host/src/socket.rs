@@ -31,6 +31,9 @@ pub enum SocketError {
     /// The group is not known to the system.
     #[error("there is no group {0:?}: create it, or correct api.group")]
     NoGroup(String),
+    /// The system's groups cannot be looked at.
+    #[error("cannot look up the group {0:?}: {1}")]
+    Groups(String, #[source] io::Error),
     /// Anything else the kernel says.
     #[error("cannot listen on {}: {}", .0.display(), .1)]
     Os(PathBuf, #[source] io::Error),
@@ -98,7 +101,7 @@ fn find_group(name: &str) -> Result<u32, SocketError> {
     if let Ok(number) = name.parse() {
         return Ok(number);
     }
-    let found = Group::from_name(name).ok().flatten();
+    let found = Group::from_name(name).map_err(|errno| SocketError::Groups(name.into(), errno.into()))?;
     found.map(|group| group.gid.as_raw()).ok_or_else(|| SocketError::NoGroup(name.into()))
 }
 
