@@ -24,7 +24,7 @@ use super::{
 };
 use crate::attach::Attachment;
 use crate::{
-    state::{Command, Plan, State},
+    state::{Command, State, Transition},
     store::Store,
 };
 use vswitch_host::queue::Looker;
@@ -47,7 +47,7 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     /// Opens what `plan` wants and starts forwarding. Ports that cannot be opened are down, and tried again.
-    pub(crate) async fn start(config: PathBuf, plan: Plan, store: Store) -> Result<Self, Failure> {
+    pub(crate) async fn start(config: PathBuf, plan: Transition, store: Store) -> Result<Self, Failure> {
         let faults = Arc::new(Notify::new());
         let notify = Arc::clone(&faults);
         let strangers = Arc::new(Notify::new());

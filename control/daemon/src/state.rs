@@ -112,7 +112,7 @@ pub struct Port {
 
 /// What a command comes to, before anything is done.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct Transition {
     /// The state once all effects have succeeded.
     pub next: State,
     /// The difference, for people; displayed one per line.
@@ -147,7 +147,7 @@ impl State {
     ///
     /// # Errors
     /// The file and the store contradict each other.
-    pub fn start(config: Config, stored: impl IntoIterator<Item = Record>) -> Result<Plan, Refusal> {
+    pub fn start(config: Config, stored: impl IntoIterator<Item = Record>) -> Result<Transition, Refusal> {
         let nothing = Self { switch: config.switch.clone(), api: config.api.clone(), ..Self::default() };
         let mut next = nothing.clone();
         let endpoints = Arc::make_mut(&mut next.endpoints);
@@ -161,16 +161,16 @@ impl State {
         next.declare(config)?;
         next.derive()?;
         next.check(&nothing)?;
-        let mut plan = Plan::between(&nothing, next);
-        plan.effects.retain(|effect| !matches!(effect, Effect::Store(_)));
-        Ok(plan)
+        let mut transition = Transition::between(&nothing, next);
+        transition.effects.retain(|effect| !matches!(effect, Effect::Store(_)));
+        Ok(transition)
     }
 
     /// What `command` comes to. Nothing is changed: see the [module](self) for what to do with it.
     ///
     /// # Errors
     /// The command cannot be obeyed; the sentence says what to do.
-    pub fn plan(&self, command: Command) -> Result<Plan, Refusal> {
+    pub fn plan(&self, command: Command) -> Result<Transition, Refusal> {
         let mut next = self.clone();
         match command {
             Command::Reload(config) => {
@@ -190,7 +190,7 @@ impl State {
         next.give_way();
         next.derive()?;
         next.check(self)?;
-        Ok(Plan::between(self, next))
+        Ok(Transition::between(self, next))
     }
 
     /// Obeys `command` at once, for an owner whose edge cannot fail.
@@ -327,7 +327,7 @@ impl State {
     }
 }
 
-impl Plan {
+impl Transition {
     fn between(old: &State, mut next: State) -> Self {
         next.layout = Layout::of(&next).into();
         next.outside = outside::of(&next).into();

@@ -20,7 +20,7 @@ use vswitch_model::{
     Carries, DeviceSpec, Error, Family, Name,
     api::{
         Direction, Drop, FdbEntry, FdbFilter, Origin,
-        trace::{Declared, Exit, Step, Supposed, Trace, TraceRequest, Verdict, Why, WhyFilter},
+        trace::{Declared, Leaving, Step, Supposed, Trace, TraceRequest, Verdict, Why, WhyFilter},
     },
     text::{self, Book},
 };
@@ -205,7 +205,7 @@ impl Words<'_> {
         }
     }
 
-    fn exit(&self, exit: &core::Exit) -> Exit {
+    fn exit(&self, exit: &core::Exit) -> Leaving {
         let name = self.names.port(exit.port);
         let port = name.parse().unwrap_or_else(|_| Name::unnamed());
         let mut parts = Vec::new();
@@ -238,7 +238,7 @@ impl Words<'_> {
             }
         }
         let outcome = if parts.is_empty() { "as it is".into() } else { parts.join(", ") };
-        Exit { port, outcome, dropped }
+        Leaving { port, outcome, dropped }
     }
 }
 

@@ -18,7 +18,7 @@ use vswitch_model::{
     api::{
         Action, Change, Direction, Drop, Endpoint, Fates, FdbEntry, FdbFilter, Network, Origin, Port,
         PortState, PortStats, StaticEntry, Stats, Status, SubnetUsage, Traffic, Worker,
-        counters::{Histogram, Load, NetworkStats, Place, TableStats},
+        counters::{Bucket, Histogram, Load, NetworkStats, TableStats},
         tunnel::{self, Features, Peer, PeerOrigin, Stranger, Tunnel},
     },
 };
@@ -81,11 +81,11 @@ pub(crate) fn tunnel(state: &State, edge: &Edge) -> Tunnel {
     Tunnel { endpoint, peers: peers.collect() }
 }
 
-fn tunnel_endpoint(state: &State, edge: &Edge, spec: &VxlanSpec) -> tunnel::Endpoint {
+fn tunnel_endpoint(state: &State, edge: &Edge, spec: &VxlanSpec) -> tunnel::TunnelEnd {
     let own = VxlanSpec::NAME.parse().ok().and_then(|name| state.port(&name));
     let reason = own.and_then(|port| edge.why_down(edge.port(port.id)?));
     let open = edge.endpoint();
-    tunnel::Endpoint {
+    tunnel::TunnelEnd {
         local: spec.local,
         port: spec.port,
         group: spec.group,
@@ -449,8 +449,8 @@ fn load(worker: u16, counters: &WorkerCounters) -> Load {
 }
 
 fn histogram(read: &Distribution) -> Histogram {
-    let places = read.places.iter().map(|&(at_most, count)| Place { at_most, count });
-    Histogram { places: places.collect(), sum: read.sum }
+    let buckets = read.places.iter().map(|&(at_most, count)| Bucket { at_most, count });
+    Histogram { buckets: buckets.collect(), sum: read.sum }
 }
 
 pub(crate) fn fdb(state: &State, edge: &Edge, filter: &FdbFilter) -> Vec<FdbEntry> {

@@ -1,5 +1,7 @@
 //! A port: which networks it carries, and what stands behind it.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use super::{CollectorSpec, IfName, InterfaceSpec, LimitSpec, Mtu, Name, NetworkSpec, PeerSpec, VxlanSpec};
@@ -133,6 +135,28 @@ pub enum Direction {
     Rx,
     /// Out of the switch.
     Tx,
+}
+
+/// Text that is no [`Direction`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no direction: use \"rx\" or \"tx\", or remove it")]
+pub struct InvalidDirection(pub String);
+
+impl Direction {
+    /// As they are written.
+    pub const WORDS: [&str; 2] = ["rx", "tx"];
+}
+
+impl FromStr for Direction {
+    type Err = InvalidDirection;
+
+    fn from_str(text: &str) -> Result<Self, InvalidDirection> {
+        match text {
+            "rx" => Ok(Self::Rx),
+            "tx" => Ok(Self::Tx),
+            other => Err(InvalidDirection(other.into())),
+        }
+    }
 }
 
 impl Carries {

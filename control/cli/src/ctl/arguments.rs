@@ -2,7 +2,10 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use clap_complete::Shell;
 use ipnet::IpNet;
 use vswitch::addr::MacAddr;
@@ -16,7 +19,8 @@ use crate::attach::{
     target::Target,
 };
 use vswitch_model::{
-    BURST, Carries, DeviceSpec, Error, IfName, InterfaceSpec, LimitSpec, Mtu, Name, Netns, PortSpec, Rate,
+    BURST, Carries, DeviceSpec, Direction, Error, IfName, InterfaceSpec, LimitSpec, Mtu, Name, Netns,
+    PortSpec, Rate,
 };
 
 /// Looks at and commands a running vswitchd.
@@ -475,6 +479,11 @@ pub(super) fn station(text: &str) -> Result<MacAddr, String> {
     } else {
         Err("it is the address of a group, or zero: no interface can have it".into())
     }
+}
+
+/// The way of a frame, one of the words that completion offers.
+pub(super) fn direction() -> impl TypedValueParser<Value = Direction> {
+    PossibleValuesParser::new(Direction::WORDS).try_map(|word| word.parse::<Direction>())
 }
 
 /// A relative path means something else to the daemon than to the caller: make it absolute here.

@@ -25,6 +25,7 @@ use pcap_file::{
 };
 
 use super::{
+    arguments::direction,
     print, render,
     show::{duration, or_dash, short, table},
 };
@@ -62,8 +63,8 @@ pub struct CaptureArguments {
     #[arg(long, value_name = "PEER", value_parser = super::tunnel::peer_name)]
     peer: Vec<Name>,
     /// Only frames on their way in, or out.
-    #[arg(long)]
-    direction: Option<Way>,
+    #[arg(long, value_parser = direction())]
+    direction: Option<Direction>,
     /// Only frames that were not delivered.
     #[arg(long)]
     drops: bool,
@@ -90,15 +91,6 @@ pub struct CaptureArguments {
     ls: bool,
 }
 
-/// On its way in or out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Way {
-    /// Into the switch.
-    Rx,
-    /// Out of it.
-    Tx,
-}
-
 /// When another file begins, and how many are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rotation {
@@ -122,10 +114,7 @@ impl CaptureArguments {
         Ok(CaptureRequest {
             ports: self.port.iter().chain(&self.peer).cloned().collect(),
             networks: self.network.clone(),
-            direction: self.direction.map(|way| match way {
-                Way::Rx => Direction::Rx,
-                Way::Tx => Direction::Tx,
-            }),
+            direction: self.direction,
             drops: self.drops,
             follow: false,
             filter: self.filter.as_deref().map(compile).transpose()?.unwrap_or_default(),

@@ -17,7 +17,7 @@ pub use self::report::{ConfigError, ConfigErrors};
 use self::{reader::Table, report::Report};
 use vswitch_model::{
     Carries, Config, DeviceSpec, PortSpec,
-    rules::{self, Index, Place},
+    rules::{self, Index, Location},
 };
 
 /// Reads and checks a file.
@@ -86,16 +86,16 @@ fn reach_collectors(config: &Config, report: &mut Report<'_>) {
 }
 
 /// Where a key stands in the file. Tunnel ports stand behind all others, peers first.
-fn path(ports: &[&PortSpec], place: Place) -> String {
-    let Index::Port(index) = place.object else { return place.to_string() };
+fn path(ports: &[&PortSpec], location: Location) -> String {
+    let Index::Port(index) = location.object else { return location.to_string() };
     match &ports[index].device {
-        DeviceSpec::Vxlan(_) => format!("vxlan.{}", place.field()),
+        DeviceSpec::Vxlan(_) => format!("vxlan.{}", location.field()),
         DeviceSpec::Peer(_) => {
             let others =
                 ports.iter().take_while(|port| !matches!(port.carries, Carries::Tunnel { .. })).count();
-            format!("vxlan.peer[{}].{}", index - others, place.field())
+            format!("vxlan.peer[{}].{}", index - others, location.field())
         }
-        _ => place.to_string(),
+        _ => location.to_string(),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     crash,
     edge::{Edge, Missing},
     journal::Observer,
-    state::{self, Command, Effect, Origin, Plan, State},
+    state::{self, Command, Effect, Origin, State, Transition},
     store::{Store, StoreError},
 };
 use vswitch_host::gateway::Gateway;
@@ -50,10 +50,10 @@ impl Core {
 
     pub(super) async fn carry_out(
         &mut self,
-        plan: Plan,
+        plan: Transition,
         mut manner: Manner,
     ) -> Result<Vec<state::Change>, Error> {
-        let Plan { next, changes, effects } = plan;
+        let Transition { next, changes, effects } = plan;
         self.observer.look_at_table(&self.state, &self.edge);
         for (index, effect) in effects.iter().enumerate() {
             crash::point();
