@@ -66,8 +66,8 @@ pub use self::{
 };
 use vswitch_host::gateway::Outside;
 use vswitch_model::{
-    ApiSpec, Carries, Config, DeviceSpec, DockerSpec, EndpointSpec, Id, Mtu, Name, NetworkSpec, PoolsSpec,
-    PortSpec, SwitchSpec, rules,
+    ApiSpec, Carries, Config, DockerSpec, EndpointSpec, Id, Mtu, Name, NetworkSpec, PoolsSpec, PortSpec,
+    SwitchSpec, rules,
 };
 
 /// Who asked for an object, and so who may remove it.
@@ -266,7 +266,7 @@ impl State {
 
     /// This host's end of all tunnels, if there is one.
     pub fn endpoint(&self) -> Option<Arc<PortSpec>> {
-        let endpoint = |entry: &&Entry<PortSpec>| matches!(entry.spec.device, DeviceSpec::Vxlan(_));
+        let endpoint = |entry: &&Entry<PortSpec>| entry.spec.device.endpoint().is_some();
         self.ports.entries().find(endpoint).map(|entry| Arc::clone(&entry.spec))
     }
 

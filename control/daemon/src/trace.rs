@@ -218,13 +218,9 @@ impl Words<'_> {
             }
         }
         let spec = self.state.port(&port).map(|port| port.spec);
-        match spec.as_ref().map(|spec| &spec.device) {
-            Some(DeviceSpec::Peer(peer)) => parts.push(format!("by VXLAN to {}", peer.remote)),
-            Some(DeviceSpec::Collector(collector)) => {
-                parts.push(format!("by VXLAN to {}, vni {}", collector.remote, collector.vni));
-            }
-            _ => {}
-        }
+        let device = spec.as_ref().map(|spec| &spec.device);
+        parts.extend(device.and_then(DeviceSpec::remote).map(|remote| format!("by VXLAN to {remote}")));
+        parts.extend(device.and_then(DeviceSpec::collector).map(|it| format!("vni {}", it.vni)));
         if let Some(rate) = spec.as_ref().and_then(|spec| spec.limit.tx) {
             parts.push(format!("unless its {rate} are used up"));
         }

@@ -18,8 +18,8 @@ use ipnet::IpNet;
 
 use crate::sentence::{nearest, outside};
 use crate::{
-    Carries, CollectorSpec, DeviceSpec, Family, IfName, InterfaceSpec, Mtu, Name, Netns, NetworkSpec,
-    PortSpec, Tags, VxlanSpec, ifname::IFNAME_MAX,
+    Carries, CollectorSpec, Family, IfName, InterfaceSpec, Mtu, Name, Netns, NetworkSpec, PortSpec, Tags,
+    VxlanSpec, ifname::IFNAME_MAX,
 };
 
 /// Learned addresses, of a port or of the switch.
@@ -97,7 +97,7 @@ pub fn check(networks: &[&NetworkSpec], ports: &[&PortSpec]) -> Vec<Fault> {
         underlay_is_unknown: ports
             .iter()
             .copied()
-            .find_map(endpoint)
+            .find_map(|port| port.device.endpoint())
             .is_some_and(|endpoint| endpoint.underlay_mtu.is_none()),
         faults: Vec::new(),
     };
@@ -119,14 +119,7 @@ pub fn port_mtu(port: &PortSpec, network_mtu: impl Fn(&Name) -> Option<Mtu>) -> 
 
 /// The octets of the longest IP packet that tunnels carry, if the endpoint is among `ports`.
 pub fn overlay_mtu<'p>(ports: impl IntoIterator<Item = &'p PortSpec>) -> Option<Mtu> {
-    ports.into_iter().find_map(endpoint).map(VxlanSpec::overlay_mtu)
-}
-
-fn endpoint(port: &PortSpec) -> Option<&VxlanSpec> {
-    match &port.device {
-        DeviceSpec::Vxlan(endpoint) => Some(endpoint),
-        _ => None,
-    }
+    ports.into_iter().find_map(|port| port.device.endpoint()).map(VxlanSpec::overlay_mtu)
 }
 
 struct Check<'a> {
@@ -230,10 +223,10 @@ impl<'a> Check<'a> {
 
     /// Rules of the endpoint and its peers.
     fn peers(&mut self, ports: &[&'a PortSpec]) {
-        let local = ports.iter().copied().find_map(endpoint);
+        let local = ports.iter().find_map(|port| port.device.endpoint());
         let mut remotes = Seen::new("address");
         for (index, port) in ports.iter().enumerate() {
-            let DeviceSpec::Peer(peer) = &port.device else { continue };
+            let Some(peer) = port.device.peer() else { continue };
             let (at, remote) = (Location::port(index, "address"), peer.remote);
             let is_group = local.is_some_and(|local| local.group == Some(remote));
             if let Some(first) = remotes.first(remote, index) {
@@ -250,9 +243,9 @@ impl<'a> Check<'a> {
 
     /// Rules of those who get copies by the tunnel. Two mirrors may share one.
     fn collectors(&mut self, networks: &[&'a NetworkSpec], ports: &[&'a PortSpec]) {
-        let local = ports.iter().copied().find_map(endpoint);
+        let local = ports.iter().find_map(|port| port.device.endpoint());
         for (index, port) in ports.iter().enumerate() {
-            let DeviceSpec::Collector(CollectorSpec { remote, vni, .. }) = port.device else { continue };
+            let Some(&CollectorSpec { remote, vni, .. }) = port.device.collector() else { continue };
             if remote.is_multicast() {
                 let what = format!("{remote} is a group: name the one host that gets the copies");
                 self.fault(Location::port(index, "remote"), what);
