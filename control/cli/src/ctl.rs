@@ -243,12 +243,16 @@ pub fn exit_code(error: &ClientError) -> u8 {
     match error {
         ClientError::NotRunning(_) | ClientError::Died(_) | ClientError::Broken(..) => 3,
         ClientError::NoRights(_) => 5,
-        ClientError::Refused(refusal) => match refusal.kind {
-            ErrorKind::Unavailable => 3,
-            ErrorKind::NotFound => 4,
-            ErrorKind::Forbidden => 5,
-            _ => 1,
-        },
+        ClientError::Refused(refusal) => code_of(refusal.kind),
+    }
+}
+
+fn code_of(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Unavailable => 3,
+        ErrorKind::NotFound => 4,
+        ErrorKind::Forbidden => 5,
+        ErrorKind::Invalid | ErrorKind::Conflict | ErrorKind::Internal => 1,
     }
 }
 

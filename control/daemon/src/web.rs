@@ -43,7 +43,10 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::api::{self, Backend, reply::Refused};
+use crate::api::{
+    self, Backend,
+    reply::{Refused, method_not_allowed},
+};
 use vswitch_model::{Error, ErrorKind, HostName};
 
 /// Connections that are served at a time; further ones wait to be accepted. A browser holds up to six.
@@ -159,7 +162,7 @@ async fn no_such_path(uri: Uri) -> Refused {
 async fn guard(State(hosts): State<Arc<[HostName]>>, request: Request, next: Next) -> Response {
     let mut response = match refusal(&hosts, request.method(), request.headers()) {
         None => next.run(request).await,
-        Some(error) => Refused(error).into_response(),
+        Some(refused) => refused,
     };
     for (name, value) in HEADERS {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
@@ -168,19 +171,19 @@ async fn guard(State(hosts): State<Arc<[HostName]>>, request: Request, next: Nex
 }
 
 /// Why a request is not answered, whatever it asks for.
-fn refusal(hosts: &[HostName], method: &Method, headers: &HeaderMap) -> Option<Error> {
+fn refusal(hosts: &[HostName], method: &Method, headers: &HeaderMap) -> Option<Response> {
     if !matches!(*method, Method::GET | Method::HEAD) {
         let why = format!(
             "{method} is not for this address, which only shows: use vswitchctl, or the API's socket"
         );
-        return Some(Error::new(ErrorKind::MethodNotAllowed, why));
+        return Some(method_not_allowed(&why));
     }
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     if !is_ours(host, hosts) {
         let why = format!(
             "{host:?} may be anybody's name: ask by address, or as localhost, or set api.web_hosts to the names that are yours"
         );
-        return Some(Error::new(ErrorKind::Forbidden, why));
+        return Some(Refused(Error::new(ErrorKind::Forbidden, why)).into_response());
     }
     None
 }

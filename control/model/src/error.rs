@@ -22,22 +22,19 @@ pub struct Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
-    /// The request makes no sense as it stands.
-    Invalid,
     /// The daemon, or the kernel, does not permit it.
     Forbidden,
     /// What it names is not there.
     NotFound,
-    /// The path knows other methods.
-    MethodNotAllowed,
     /// It contradicts what is there.
     Conflict,
-    /// The body is too large.
-    TooLarge,
     /// The daemon failed at it.
     Internal,
     /// The daemon is starting or stopping, or the disk is full.
     Unavailable,
+    /// The request makes no sense as it stands. A code that is none of these, such as the HTTP server's own, is read as this.
+    #[serde(other)]
+    Invalid,
 }
 
 impl From<io::ErrorKind> for ErrorKind {
@@ -95,5 +92,23 @@ impl std::error::Error for Error {}
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         Self::new(error.kind().into(), error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_words_and_others_are_read_as_well() {
+        let text = r#"{"code":"not_found","error":"network blue not found"}"#;
+        let error: Error = serde_json::from_str(text).unwrap();
+        assert_eq!(error, Error::not_found("network blue not found"));
+        assert_eq!(serde_json::to_string(&error).unwrap(), text);
+        for code in ["invalid", "too_large", "of a later version"] {
+            let kind: ErrorKind = serde_json::from_value(code.into()).unwrap();
+            assert_eq!(kind, ErrorKind::Invalid);
+        }
+        assert_eq!(serde_json::to_value(ErrorKind::Invalid).unwrap(), "invalid");
     }
 }

@@ -220,13 +220,25 @@ impl Failure {
     }
 }
 
+impl From<ErrorKind> for Code {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::Invalid => Self::Config,
+            ErrorKind::Forbidden
+            | ErrorKind::NotFound
+            | ErrorKind::Conflict
+            | ErrorKind::Internal
+            | ErrorKind::Unavailable => Self::Refused,
+        }
+    }
+}
+
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let code = match &error {
             ClientError::NotRunning(_) | ClientError::Died(_) => Code::TryAgain,
             ClientError::NoRights(_) | ClientError::Broken(..) => Code::Io,
-            ClientError::Refused(refusal) if refusal.kind == ErrorKind::Invalid => Code::Config,
-            ClientError::Refused(_) => Code::Refused,
+            ClientError::Refused(refusal) => refusal.kind.into(),
         };
         Self::new(code, error.to_string())
     }

@@ -4,32 +4,32 @@ use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
     http::{StatusCode, request::Parts},
+    response::{IntoResponse, Response},
 };
 use serde::de::DeserializeOwned;
 
-use vswitch_model::{Error, ErrorKind};
+use vswitch_model::Error;
 
-use super::reply::Refused;
+use super::reply::{Refused, too_large};
 
 /// A JSON body. Its content type is not looked at: there is only one.
 pub(super) struct Body<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
-    type Rejection = Refused;
+    type Rejection = Response;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        let invalid = |sentence: String| Refused(Error::invalid(sentence)).into_response();
         let bytes =
             Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
                 StatusCode::PAYLOAD_TOO_LARGE => {
                     let limit = super::server::BODY_LIMIT / 1024;
-                    Error::new(ErrorKind::TooLarge, format!("the body is longer than {limit} KiB"))
+                    too_large(&format!("the body is longer than {limit} KiB"))
                 }
-                _ => Error::invalid(format!("the body could not be read: {}", rejection.body_text())),
+                _ => invalid(format!("the body could not be read: {}", rejection.body_text())),
             })?;
         let value = serde_json::from_slice(&bytes);
-        value
-            .map(Self)
-            .map_err(|error| Error::invalid(format!("the body is not what is expected here: {error}")).into())
+        value.map(Self).map_err(|error| invalid(format!("the body is not what is expected here: {error}")))
     }
 }
 

@@ -5,6 +5,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use serde_json::json;
 use vswitch_model::{Error, ErrorKind};
 
 /// An [`Error`] on its way out of a handler.
@@ -23,15 +24,28 @@ impl IntoResponse for Refused {
     }
 }
 
+/// The path is there, and knows other methods.
+pub(crate) fn method_not_allowed(sentence: &str) -> Response {
+    refuse(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", sentence)
+}
+
+/// The body is longer than is read.
+pub(crate) fn too_large(sentence: &str) -> Response {
+    refuse(StatusCode::PAYLOAD_TOO_LARGE, "too_large", sentence)
+}
+
+/// What HTTP alone knows how to refuse, in the form of an [`Error`].
+fn refuse(status: StatusCode, code: &str, sentence: &str) -> Response {
+    (status, Json(json!({ "code": code, "error": sentence }))).into_response()
+}
+
 /// The HTTP status of a kind of error.
 pub fn status(kind: ErrorKind) -> StatusCode {
     match kind {
         ErrorKind::Invalid => StatusCode::BAD_REQUEST,
         ErrorKind::Forbidden => StatusCode::FORBIDDEN,
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
-        ErrorKind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         ErrorKind::Conflict => StatusCode::CONFLICT,
-        ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
     }

@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use tokio::net::UnixListener;
 use utoipa::OpenApi;
 use vswitch_model::{
-    Connect, Error, ErrorKind, Name, NetworkSpec, NetworkUpdate, PortSpec, Reference,
+    Connect, Error, Name, NetworkSpec, NetworkUpdate, PortSpec, Reference,
     api::{
         Drop, DropsFilter, Endpoint, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Prune,
         Pruned, Reload, ReloadRequest, StaticEntry, Stats, Status,
@@ -26,7 +26,7 @@ use super::{
     Backend,
     extract::{Body, InPath, Parameters},
     inspect,
-    reply::Refused,
+    reply::{Refused, method_not_allowed},
 };
 
 /// Octets of the longest body that is read.
@@ -418,8 +418,8 @@ async fn no_such_path(uri: Uri) -> Refused {
     Error::not_found(format!("there is no {}: GET /v1/openapi.json lists what there is", uri.path())).into()
 }
 
-async fn no_such_method(method: Method, uri: Uri) -> Refused {
-    Error::new(ErrorKind::MethodNotAllowed, format!("{} cannot be used with {method}", uri.path())).into()
+async fn no_such_method(method: Method, uri: Uri) -> Response {
+    method_not_allowed(&format!("{} cannot be used with {method}", uri.path()))
 }
 
 pub(super) fn answer<T: serde::Serialize>(success: StatusCode, result: Result<T, Error>) -> Response {

@@ -74,28 +74,40 @@ async fn answer(State(plugin): State<Arc<Plugin>>, Path(call): Path<String>, bod
         Err(_) => Err(Error::unavailable("vswitchd is busy: try again in a moment")),
     };
     let (status, body) = match done {
-        Ok(value) => {
+        Ok(Some(value)) => {
             debug!(call, "done");
             (StatusCode::OK, value)
         }
+        Ok(None) => {
+            warn!(call, "there is no such call");
+            (StatusCode::NOT_FOUND, refusal(&format!("there is no call {call}")))
+        }
         Err(error) => {
             warn!(call, "refused: {}", error.sentence);
-            // Each half of the protocol has its own key for it. 404 would say that there is no such call.
-            let status = match error.kind {
-                ErrorKind::MethodNotAllowed => StatusCode::NOT_FOUND,
-                ErrorKind::NotFound => StatusCode::BAD_REQUEST,
-                kind => status(kind),
-            };
-            (status, json!({ "Err": error.sentence, "Error": error.sentence }))
+            (status_of(error.kind), refusal(&error.sentence))
         }
     };
     let kind = [(CONTENT_TYPE, "application/vnd.docker.plugins.v1.2+json")];
     (status, kind, body.to_string()).into_response()
 }
 
+/// Each half of the protocol has its own key for it.
+fn refusal(sentence: &str) -> Value {
+    json!({ "Err": sentence, "Error": sentence })
+}
+
+/// The status by which Docker is told of a kind of error: 404 would say that there is no such call.
+fn status_of(kind: ErrorKind) -> StatusCode {
+    match kind {
+        ErrorKind::NotFound => StatusCode::BAD_REQUEST,
+        kind => status(kind),
+    }
+}
+
 impl Plugin {
-    async fn dispatch(&self, call: &str, body: &[u8]) -> Result<Value, Error> {
-        match call {
+    /// Does what `call` asks; `None`: there is no such call.
+    async fn dispatch(&self, call: &str, body: &[u8]) -> Result<Option<Value>, Error> {
+        let done = match call {
             "Plugin.Activate" => Ok(json!({ "Implements": ["NetworkDriver", "IpamDriver"] })),
             "NetworkDriver.GetCapabilities" => Ok(json!({ "Scope": "local", "ConnectivityScope": "global" })),
             "NetworkDriver.AllocateNetwork" => Ok(json!({ "Options": {} })),
@@ -122,8 +134,9 @@ impl Plugin {
             "IpamDriver.ReleasePool" => self.release_pool(read(body)?).await,
             "IpamDriver.RequestAddress" => self.request_address(read(body)?).await,
             "IpamDriver.ReleaseAddress" => self.release_address(read(body)?).await,
-            other => Err(Error::new(ErrorKind::MethodNotAllowed, format!("there is no call {other}"))),
-        }
+            _ => return Ok(None),
+        };
+        done.map(Some)
     }
 }
 
