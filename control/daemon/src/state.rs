@@ -197,6 +197,7 @@ impl State {
     ///
     /// # Errors
     /// As [`State::plan`]; the state is as before.
+    #[cfg(test)]
     pub fn apply(&mut self, command: Command) -> Result<Vec<Effect>, Refusal> {
         let plan = self.plan(command)?;
         *self = plan.next;

@@ -45,7 +45,7 @@ impl IfName {
     }
 
     /// The port's name as an interface's; `None` where it is longer than [`IFNAME_MAX`].
-    pub fn of(port: &Name) -> Option<Self> {
+    pub(crate) fn of(port: &Name) -> Option<Self> {
         // Its letters are few, and it begins with one that neither `.` nor `..` has.
         (port.as_str().len() <= IFNAME_MAX).then(|| Self(port.as_str().to_owned()))
     }

@@ -128,11 +128,6 @@ impl Subnet {
         Ok(address(free, self.net))
     }
 
-    /// Frees an address.
-    pub fn release(&mut self, address: IpAddr) {
-        self.taken.remove(number(address));
-    }
-
     /// How many addresses are taken, and how many of the range are free; at most what 64 bits hold.
     pub fn usage(&self) -> (u64, u64) {
         let (first, last) = self.range;

@@ -25,7 +25,7 @@ const FASTEST: u64 = 1_000_000_000_000;
 
 impl Rate {
     /// Bits per second.
-    pub fn bits(self) -> u64 {
+    pub(crate) fn bits(self) -> u64 {
         self.0.get()
     }
 }

@@ -19,7 +19,7 @@ impl Mtu {
     /// The least.
     pub const MIN: Self = Self(68);
     /// The greatest.
-    pub const MAX: Self = Self(DEFAULT_MTU);
+    pub(crate) const MAX: Self = Self(DEFAULT_MTU);
     /// A network's where none is told, and no tunnel carries it.
     pub const DEFAULT: Self = Self(1500);
     /// The least of a link that carries IPv6 (RFC 8200 section 5).
@@ -33,7 +33,7 @@ impl Mtu {
     }
 
     /// The MTU nearest to a number of bytes.
-    pub fn nearest(bytes: u16) -> Self {
+    pub(crate) fn nearest(bytes: u16) -> Self {
         Self(bytes.clamp(Self::MIN.0, Self::MAX.0))
     }
 }

@@ -43,7 +43,7 @@ impl<T> Options<T> {
     }
 
     /// Whether none is written.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.text.is_empty()
     }
 }

@@ -207,7 +207,7 @@ pub enum DeviceSpec {
 /// What the rest of the program asks of a device. A new kind answers here; it is read in `fields` and opened by the daemon.
 impl DeviceSpec {
     /// The kind, as it is written.
-    pub fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Tap(_) => "tap",
             Self::Veth(_) => "veth",
@@ -219,7 +219,7 @@ impl DeviceSpec {
     }
 
     /// The interface that is made for it, which may need a namespace; `None` where an existing one is used, or none.
-    pub fn interface(&self) -> Option<&InterfaceSpec> {
+    pub(crate) fn interface(&self) -> Option<&InterfaceSpec> {
         match self {
             Self::Tap(interface) | Self::Veth(interface) => Some(interface),
             Self::Packet { .. } | Self::Vxlan(_) | Self::Peer(_) | Self::Collector(_) => None,
@@ -227,7 +227,7 @@ impl DeviceSpec {
     }
 
     /// The name that its interface is given, or has; `None` where the port's name is the interface's, or there is none.
-    pub fn ifname(&self) -> Option<&IfName> {
+    pub(crate) fn ifname(&self) -> Option<&IfName> {
         match self {
             Self::Tap(interface) | Self::Veth(interface) => interface.ifname.as_ref(),
             Self::Packet { device } => Some(device),

@@ -18,7 +18,7 @@ use vswitch::{
 };
 
 /// What [`parse`] understands, for those who wrote something else.
-pub const GRAMMAR: &str = "write [from MAC] [to MAC] [vlan ID] and one of: arp who-has IP [tell IP] | arp reply IP is-at MAC | \
+pub(crate) const GRAMMAR: &str = "write [from MAC] [to MAC] [vlan ID] and one of: arp who-has IP [tell IP] | arp reply IP is-at MAC | \
     icmp [IP >] IP | tcp|udp [IP[:PORT] >] IP:PORT | ether 0xTYPE; then [len OCTETS]";
 
 /// Who has which addresses, for what is left out.

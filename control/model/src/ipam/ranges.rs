@@ -30,18 +30,6 @@ impl Ranges {
         self.0.insert(first, last);
     }
 
-    /// Takes a number out; what is not there stays not there.
-    pub(super) fn remove(&mut self, number: u128) {
-        let Some((start, end)) = self.around(number) else { return };
-        self.0.remove(&start);
-        if start < number {
-            self.0.insert(start, number - 1);
-        }
-        if number < end {
-            self.0.insert(number + 1, end);
-        }
-    }
-
     /// The lowest number from `from` on that is not in it; `None` if all are.
     pub(super) fn first_free(&self, from: u128) -> Option<u128> {
         self.around(from).map_or(Some(from), |(_, end)| end.checked_add(1))
