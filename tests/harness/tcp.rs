@@ -1,4 +1,4 @@
-//! TCP whose payload is checked octet by octet.
+//! TCP with the payload checked byte by byte.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -12,7 +12,7 @@ use std::{
 
 use crate::{Netns, PATIENCE, eventually, pattern::Pattern};
 
-/// A connection from `client` to the address that `server` has.
+/// Connects `client` to `address`, which is one of `server`.
 pub fn connect(client: &Netns, server: &Netns, address: &str) -> (TcpStream, TcpStream) {
     let listener = server.listen(address);
     let near = client.connect(listener.local_addr().unwrap());
@@ -22,7 +22,7 @@ pub fn connect(client: &Netns, server: &Netns, address: &str) -> (TcpStream, Tcp
     (near, far)
 }
 
-/// Sends `octets` both ways at once, in writes of `chunk`, and checks each octet and the end of both streams.
+/// Sends `octets` bytes both ways at once, in writes of `chunk`, and checks every byte and the end of both streams.
 pub fn exchange(client: &Netns, server: &Netns, address: &str, octets: u64, chunk: usize) {
     let (near, far) = connect(client, server, address);
     let (there, back) = (Pattern(chunk as u64), Pattern(!(chunk as u64)));
@@ -58,7 +58,7 @@ fn receive(mut stream: &TcpStream, pattern: Pattern, octets: u64) {
     assert_eq!(received, octets);
 }
 
-/// A stream that flows in the background until it is stopped, checked all the way.
+/// A background stream that is checked all the way.
 #[derive(Debug)]
 pub struct Flow {
     stop: Arc<AtomicBool>,
@@ -67,7 +67,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Lets octets flow from `client` to the address that `server` has.
+    /// Starts a stream from `client` to `address`, which is one of `server`.
     pub fn start(client: &Netns, server: &Netns, address: &str) -> Self {
         let (near, far) = connect(client, server, address);
         let (stop, received) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -77,18 +77,18 @@ impl Flow {
         Self { stop, received, threads: vec![sender, receiver] }
     }
 
-    /// Octets received and found right so far.
+    /// Bytes received and verified so far.
     pub fn received(&self) -> u64 {
         self.received.load(Relaxed)
     }
 
-    /// Waits until `octets` more were received.
+    /// Waits until `octets` more bytes have been received.
     pub fn flows(&self, octets: u64) {
         let goal = self.received() + octets;
         eventually("the stream goes on", || (self.received() >= goal).then_some(()));
     }
 
-    /// Ends the stream, checks that nothing of it was lost or broken, and returns how long it was.
+    /// Ends the stream, checks that nothing was lost or corrupted, and returns its length.
     pub fn stop(mut self) -> u64 {
         self.stop.store(true, Relaxed);
         for thread in self.threads.drain(..) {
@@ -97,7 +97,7 @@ impl Flow {
         self.received()
     }
 
-    /// Lets go of a stream that may well be broken.
+    /// Drops a stream that may be broken.
     pub fn abandon(mut self) {
         self.stop.store(true, Relaxed);
         self.threads.clear();
