@@ -21,7 +21,7 @@ fn seeds(count: u64) -> impl Iterator<Item = u64> {
 }
 
 /// Byte `at` of a transfer. The period matches no length used here.
-fn octet(at: usize, salt: u8) -> u8 {
+fn byte(at: usize, salt: u8) -> u8 {
     (at % 251 + at / 251 % 241).to_le_bytes()[0] ^ salt
 }
 
@@ -48,15 +48,15 @@ impl Transfer {
         let socket = fabric.hosts[self.from.0].tcp(self.from.1);
         if socket.may_send() && self.sent < self.len {
             let end = self.len.min(self.sent + 16_384);
-            let data: Vec<_> = (self.sent..end).map(|at| octet(at, self.salt)).collect();
+            let data: Vec<_> = (self.sent..end).map(|at| byte(at, self.salt)).collect();
             self.sent += socket.send_slice(&data).expect("it may send");
         }
         let mut buffer = [0; 16_384];
         let socket = fabric.hosts[self.to.0].tcp(self.to.1);
         while socket.can_recv() {
             let len = socket.recv_slice(&mut buffer).expect("it can receive");
-            for octet_received in &buffer[..len] {
-                assert_eq!(*octet_received, octet(self.received, self.salt), "octet {}", self.received);
+            for byte_received in &buffer[..len] {
+                assert_eq!(*byte_received, byte(self.received, self.salt), "byte {}", self.received);
                 self.received += 1;
             }
         }
@@ -95,13 +95,13 @@ fn udp_crosses_three_switches_untouched() {
         let mut next = 0;
         fabric.drive(60, |fabric| {
             if next < COUNT && u64::from(next) * 10 <= fabric.now {
-                let data: Vec<_> = (0..1472).map(|at| octet(at, next)).collect();
+                let data: Vec<_> = (0..1472).map(|at| byte(at, next)).collect();
                 fabric.hosts[client].send_to(from, &data, ip, 53);
                 next += 1;
             }
             while let Some(data) = fabric.hosts[server].receive_from(to) {
-                let salt = data[0] ^ octet(0, 0);
-                assert!(data.len() == 1472 && (0..).zip(&data).all(|(at, got)| *got == octet(at, salt)));
+                let salt = data[0] ^ byte(0, 0);
+                assert!(data.len() == 1472 && (0..).zip(&data).all(|(at, got)| *got == byte(at, salt)));
                 arrived.push(salt);
             }
             fabric.now > 5_000

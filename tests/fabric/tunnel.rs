@@ -78,10 +78,10 @@ impl Device for Inlet {
         let manner = decap::Manner { strict: true, overlay_mtu: OVERLAY_MTU, clamp: true };
         while batch.len() < max {
             let Some((peer, datagrams)) = self.socket.recv() else { return Ok(false) };
-            let (stride, octets) = (datagrams[0].len(), datagrams.concat());
+            let (stride, bytes) = (datagrams[0].len(), datagrams.concat());
             let buffer = batch.spare().next().expect("there is room for a train");
-            buffer[MESSAGE..MESSAGE + octets.len()].copy_from_slice(&octets);
-            let message = Message { peer, ecn: Ecn::NotEct, len: octets.len(), stride };
+            buffer[MESSAGE..MESSAGE + bytes.len()].copy_from_slice(&bytes);
+            let message = Message { peer, ecn: Ecn::NotEct, len: bytes.len(), stride };
             decap::decapsulate(&self.tables, &manner, &message, batch, refuse);
         }
         Ok(true)

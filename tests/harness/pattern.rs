@@ -6,9 +6,9 @@ pub struct Pattern(pub u64);
 
 impl Pattern {
     /// Writes the bytes from `offset` on.
-    pub fn fill(self, offset: u64, octets: &mut [u8]) {
+    pub fn fill(self, offset: u64, bytes: &mut [u8]) {
         let mut at = offset;
-        let mut rest = octets;
+        let mut rest = bytes;
         while !rest.is_empty() {
             let word = self.word(at / 8);
             let skip = (at % 8) as usize;
@@ -21,15 +21,15 @@ impl Pattern {
 
     /// `len` bytes from `offset` on.
     pub fn make(self, offset: u64, len: usize) -> Vec<u8> {
-        let mut octets = vec![0; len];
-        self.fill(offset, &mut octets);
-        octets
+        let mut bytes = vec![0; len];
+        self.fill(offset, &mut bytes);
+        bytes
     }
 
     /// Offset, from the start of the stream, of the first byte that differs.
-    pub fn first_difference(self, offset: u64, octets: &[u8]) -> Option<u64> {
-        let expected = self.make(offset, octets.len());
-        let place = expected.iter().zip(octets).position(|(a, b)| a != b)?;
+    pub fn first_difference(self, offset: u64, bytes: &[u8]) -> Option<u64> {
+        let expected = self.make(offset, bytes.len());
+        let place = expected.iter().zip(bytes).position(|(a, b)| a != b)?;
         Some(offset + place as u64)
     }
 

@@ -22,29 +22,29 @@ pub fn connect(client: &Netns, server: &Netns, address: &str) -> (TcpStream, Tcp
     (near, far)
 }
 
-/// Sends `octets` bytes both ways at once, in writes of `chunk`, and checks every byte and the end of both streams.
-pub fn exchange(client: &Netns, server: &Netns, address: &str, octets: u64, chunk: usize) {
+/// Sends `bytes` bytes both ways at once, in writes of `chunk`, and checks every byte and the end of both streams.
+pub fn exchange(client: &Netns, server: &Netns, address: &str, bytes: u64, chunk: usize) {
     let (near, far) = connect(client, server, address);
     let (there, back) = (Pattern(chunk as u64), Pattern(!(chunk as u64)));
     thread::scope(|scope| {
-        scope.spawn(|| send(&near, there, octets, chunk));
-        scope.spawn(|| send(&far, back, octets, chunk));
-        scope.spawn(|| receive(&near, back, octets));
-        scope.spawn(|| receive(&far, there, octets));
+        scope.spawn(|| send(&near, there, bytes, chunk));
+        scope.spawn(|| send(&far, back, bytes, chunk));
+        scope.spawn(|| receive(&near, back, bytes));
+        scope.spawn(|| receive(&far, there, bytes));
     });
 }
 
-fn send(mut stream: &TcpStream, pattern: Pattern, octets: u64, chunk: usize) {
+fn send(mut stream: &TcpStream, pattern: Pattern, bytes: u64, chunk: usize) {
     let mut sent = 0;
-    while sent < octets {
-        let part = pattern.make(sent, chunk.min(usize::try_from(octets - sent).unwrap()));
+    while sent < bytes {
+        let part = pattern.make(sent, chunk.min(usize::try_from(bytes - sent).unwrap()));
         stream.write_all(&part).unwrap();
         sent += part.len() as u64;
     }
     stream.shutdown(Shutdown::Write).unwrap();
 }
 
-fn receive(mut stream: &TcpStream, pattern: Pattern, octets: u64) {
+fn receive(mut stream: &TcpStream, pattern: Pattern, bytes: u64) {
     let mut buffer = vec![0; 1 << 16];
     let mut received = 0;
     loop {
@@ -52,10 +52,10 @@ fn receive(mut stream: &TcpStream, pattern: Pattern, octets: u64) {
         if len == 0 {
             break;
         }
-        assert_eq!(pattern.first_difference(received, &buffer[..len]), None, "of {received}+{len} octets");
+        assert_eq!(pattern.first_difference(received, &buffer[..len]), None, "of {received}+{len} bytes");
         received += len as u64;
     }
-    assert_eq!(received, octets);
+    assert_eq!(received, bytes);
 }
 
 /// A background stream that is checked all the way.
@@ -82,9 +82,9 @@ impl Flow {
         self.received.load(Relaxed)
     }
 
-    /// Waits until `octets` more bytes have been received.
-    pub fn flows(&self, octets: u64) {
-        let goal = self.received() + octets;
+    /// Waits until `bytes` more bytes have been received.
+    pub fn flows(&self, bytes: u64) {
+        let goal = self.received() + bytes;
         eventually("the stream goes on", || (self.received() >= goal).then_some(()));
     }
 
@@ -110,7 +110,7 @@ fn pour(mut stream: TcpStream, stop: &AtomicBool) -> Result<(), String> {
     let mut sent = 0;
     while !stop.load(Relaxed) {
         let part = STREAM.make(sent, 1 << 15);
-        stream.write_all(&part).map_err(|error| format!("after sending {sent} octets: {error}"))?;
+        stream.write_all(&part).map_err(|error| format!("after sending {sent} bytes: {error}"))?;
         sent += part.len() as u64;
     }
     stream.shutdown(Shutdown::Write).map_err(|error| error.to_string())
@@ -124,12 +124,12 @@ fn drink(mut stream: TcpStream, received: &AtomicU64) -> Result<(), String> {
             Ok(0) => return Ok(()),
             Ok(len) => {
                 if let Some(place) = STREAM.first_difference(at, &buffer[..len]) {
-                    return Err(format!("octet {place} is wrong"));
+                    return Err(format!("byte {place} is wrong"));
                 }
                 received.fetch_add(len as u64, Relaxed);
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(format!("after {at} octets: {error}")),
+            Err(error) => return Err(format!("after {at} bytes: {error}")),
         }
     }
 }

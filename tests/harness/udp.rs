@@ -50,7 +50,7 @@ impl Echo {
         client.send_to(&payload, self.address).unwrap();
         let mut answer = vec![0; 1 << 16];
         let len = client.recv(&mut answer).ok()?;
-        assert!(answer[..len] == payload, "the echo of {} octets is wrong", payload.len());
+        assert!(answer[..len] == payload, "the echo of {} bytes is wrong", payload.len());
         Some(start.elapsed())
     }
 }

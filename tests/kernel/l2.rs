@@ -67,10 +67,10 @@ impl Mixed {
     }
 
     /// Streams both ways between all pairs of containers.
-    fn exchange(&self, address: fn(usize) -> String, octets: u64, chunk: usize) {
+    fn exchange(&self, address: fn(usize) -> String, bytes: u64, chunk: usize) {
         for (a, b) in self.pairs() {
             println!("{} <-> {}", KINDS[a].0, KINDS[b].0);
-            tcp::exchange(&self.containers[a], &self.containers[b], &address(b), octets, chunk);
+            tcp::exchange(&self.containers[a], &self.containers[b], &address(b), bytes, chunk);
         }
     }
 
@@ -132,7 +132,7 @@ fn datagrams_of_any_length_and_their_fragments_arrive() {
             let client = mixed.containers[a].udp(&address(a));
             for len in [0, 1, 17, 18, 1452, 1453, 1472, 1473, 8000, 60_000] {
                 let came = echo.round_trip(&client, len, PATIENCE);
-                assert!(came.is_some(), "{len} octets from {} to {}", KINDS[a].0, KINDS[b].0);
+                assert!(came.is_some(), "{len} bytes from {} to {}", KINDS[a].0, KINDS[b].0);
             }
         }
     }
@@ -233,11 +233,11 @@ fn what_is_too_long_for_a_port_is_dropped_and_counted_there() {
     // Plus 20 bytes of IPv4 header and 8 of UDP. Like a kernel bridge (is_skb_forwardable), the switch allows a frame to
     // exceed the MTU by one tag.
     for len in [1472, 1476] {
-        assert!(echo.round_trip(&client, len, PATIENCE).is_some(), "{len} octets fit");
+        assert!(echo.round_trip(&client, len, PATIENCE).is_some(), "{len} bytes fit");
     }
     assert_eq!(switch.dropped("small", "PKT_TOO_BIG"), 0);
     for _ in 0..5 {
-        assert_eq!(echo.round_trip(&client, 1477, Duration::from_millis(20)), None, "an octet more does not");
+        assert_eq!(echo.round_trip(&client, 1477, Duration::from_millis(20)), None, "a byte more does not");
     }
     let dropped = eventually("all five are counted", || {
         Some(switch.dropped("small", "PKT_TOO_BIG")).filter(|dropped| *dropped >= 5)

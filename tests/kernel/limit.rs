@@ -30,12 +30,12 @@ fn flows_at_the_rate(switch: &Vswitchd, flow: &Flow, to: &str) {
     let before = sent();
     flow.flows(RATE * 2);
     let flowed = begin.elapsed().as_secs_f64();
-    let octets = sent() - before;
+    let bytes = sent() - before;
     // The workers' clock has a resolution of a millisecond.
     let most = RATE as f64 * (begin.elapsed().as_secs_f64() + 0.005) + BURST as f64;
     println!("{:.0} % of the rate", 200. / flowed);
-    assert!((octets as f64) < most, "{octets} octets in {flowed} s");
-    assert!(flowed < 2. / 0.4, "two seconds' octets in {flowed} s");
+    assert!((bytes as f64) < most, "{bytes} bytes in {flowed} s");
+    assert!(flowed < 2. / 0.4, "two seconds' bytes in {flowed} s");
 }
 
 /// Waits until frames are dropped, that is, until the burst is used up.
@@ -81,7 +81,7 @@ fn a_limited_port_carries_its_rate_each_way() {
 }
 
 #[test]
-fn a_limit_changes_while_octets_flow() {
+fn a_limit_changes_while_bytes_flow() {
     let (switch, web, db) = switch("");
     let flow = Flow::start(&web, &db, "10.9.0.3");
     flow.flows(RATE);

@@ -117,13 +117,10 @@ fn streams(frames: &[Vec<u8>], sealed: bool) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let at = sequence.wrapping_sub(begun[&source]) as usize;
         let stream = streams.entry(source).or_default();
         stream.resize(stream.len().max(at + payload.len()), None);
-        stream[at..at + payload.len()]
-            .iter_mut()
-            .zip(payload)
-            .for_each(|(place, octet)| *place = Some(*octet));
+        stream[at..at + payload.len()].iter_mut().zip(payload).for_each(|(place, byte)| *place = Some(*byte));
     }
     let whole = |stream: Vec<Option<u8>>| {
-        stream.into_iter().map(|octet| octet.expect("no segment is missing")).collect()
+        stream.into_iter().map(|byte| byte.expect("no segment is missing")).collect()
     };
     streams.into_iter().map(|(source, stream)| (source, whole(stream))).collect()
 }

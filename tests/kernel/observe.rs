@@ -42,7 +42,7 @@ impl Drop for Running {
 #[test]
 fn events_tell_what_happens() {
     let mut pair = start();
-    let mac: String = pair.web.mac("eth0").map(|octet| format!("{octet:02x}")).join(":");
+    let mac: String = pair.web.mac("eth0").map(|byte| format!("{byte:02x}")).join(":");
     let has = |events: &[Value], event: &str, key: &str, value: &str| {
         events.iter().any(|it| it["event"] == event && it[key] == value)
     };

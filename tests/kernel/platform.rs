@@ -64,10 +64,10 @@ fn receive(socket: &Socket) -> io::Result<Vec<u8>> {
     // socket2 guarantees that the first `len` bytes are initialised; only those are copied.
     let mut vector = vec![0; len];
     for (to, from) in vector.iter_mut().zip(&buffer[..len]) {
-        #[expect(unsafe_code, reason = "recv returns how many octets it has written, but not the octets")]
+        #[expect(unsafe_code, reason = "recv returns how many bytes it has written, but not the bytes")]
         // SAFETY: within the first `len` bytes, which recv has written.
-        let octet = unsafe { from.assume_init() };
-        *to = octet;
+        let byte = unsafe { from.assume_init() };
+        *to = byte;
     }
     Ok(vector)
 }
@@ -103,7 +103,7 @@ fn a_tap_takes_all_offloads_and_uso_only_for_both_families() {
 }
 
 #[test]
-fn frames_come_behind_ten_octets_by_tap_and_by_packet_socket() {
+fn frames_come_behind_ten_bytes_by_tap_and_by_packet_socket() {
     let netns = Netns::new("header");
     let tap = tap(&netns);
     let sent = frame(BROADCAST, STATION, EXPERIMENT, b"hello");
@@ -146,7 +146,7 @@ fn a_tag_is_taken_off_and_told_beside_the_frame() {
     let sent = tagged(BROADCAST, STATION, 5 << 13 | 10, EXPERIMENT, b"hello");
     near.raw("v0").send(&sent);
     let came = eventually("the frame comes", || receive(&socket).ok());
-    assert_eq!(came, frame(BROADCAST, STATION, EXPERIMENT, b"hello"), "the octets are without it");
+    assert_eq!(came, frame(BROADCAST, STATION, EXPERIMENT, b"hello"), "the bytes are without it");
     assert_eq!(raw.receive(vswitch_tests::PATIENCE), Some(sent), "PACKET_AUXDATA tells it");
 }
 

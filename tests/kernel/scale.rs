@@ -51,7 +51,7 @@ fn a_thousand_ports_start_fast_and_cost_little() {
     for container in &containers {
         assert_eq!(container.ip("-o link show").lines().count(), 1, "nothing is left behind");
     }
-    assert!(resident < 100 << 20, "{resident} octets");
+    assert!(resident < 100 << 20, "{resident} bytes");
     assert!(load < 0.01, "{load}");
     assert!(started < Duration::from_secs(5), "{started:?}");
     assert!(stopped < Duration::from_secs(20), "{stopped:?}");

@@ -70,7 +70,7 @@ fn every_network_crosses_the_trunk_whole() {
         let echo = Echo::start(far, "10.9.0.2");
         let client = near.udp("10.9.0.1");
         for len in [1472, 60_000] {
-            assert!(echo.round_trip(&client, len, PATIENCE).is_some(), "{len} octets in {}", name);
+            assert!(echo.round_trip(&client, len, PATIENCE).is_some(), "{len} bytes in {}", name);
         }
     }
     for switch in [&trunk.near, &trunk.far] {

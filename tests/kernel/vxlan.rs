@@ -65,19 +65,19 @@ impl Link {
     }
 
     /// Streams over both families with large and small writes, datagrams, and the longest packets that fit.
-    fn carries_everything(&self, octets: u64) {
+    fn carries_everything(&self, bytes: u64) {
         let Self { near, far, underlay, .. } = self;
         near.reaches("10.9.0.2");
         near.reaches("fd09::2");
         for (near, far, number) in [(near, far, 2), (far, near, 1)] {
-            tcp::exchange(near, far, &format!("10.9.0.{number}"), octets, 64 << 10);
-            tcp::exchange(near, far, &format!("fd09::{number}"), octets, 64 << 10);
-            tcp::exchange(near, far, &format!("10.9.0.{number}"), octets / 40, 100);
+            tcp::exchange(near, far, &format!("10.9.0.{number}"), bytes, 64 << 10);
+            tcp::exchange(near, far, &format!("fd09::{number}"), bytes, 64 << 10);
+            tcp::exchange(near, far, &format!("10.9.0.{number}"), bytes / 40, 100);
             // With "don't fragment": the longest packet that fits passes.
             let longest = underlay.overlay_mtu();
             for (address, headers) in [(format!("10.9.0.{number}"), 28), (format!("fd09::{number}"), 48)] {
                 for size in [0, 1, 1000, longest - headers - 1, longest - headers] {
-                    assert!(pings_whole(near, &address, size), "{size} octets to {address}");
+                    assert!(pings_whole(near, &address, size), "{size} bytes to {address}");
                 }
                 assert!(!pings_whole(near, &address, longest - headers + 1), "too long for {address}");
             }
@@ -86,7 +86,7 @@ impl Link {
         let client = near.udp("10.9.0.1");
         for len in [0, 1, 17, 1422, 1423, 20_000] {
             // Fragmented; each fragment crosses the tunnel.
-            eventually(&format!("an echo of {len} octets"), || {
+            eventually(&format!("an echo of {len} bytes"), || {
                 echo.round_trip(&client, len, std::time::Duration::from_millis(500))
             });
         }
@@ -258,19 +258,19 @@ fn garbage_on_the_port_harms_nobody() {
         let socket = link.other.run(|| UdpSocket::bind((address, 0)).unwrap());
         for number in 0..30_000_u64 {
             let len = usize::try_from(number * 7 % 1473).unwrap();
-            let mut octets = Pattern(number).make(0, len);
+            let mut bytes = Pattern(number).make(0, len);
             // A third has a valid VXLAN header, followed by something that is not a frame.
             if number % 3 == 0 && len >= 8 {
-                octets[..8].copy_from_slice(&[8, 0, 0, 0, 0, 0x10, 0, 0]);
+                bytes[..8].copy_from_slice(&[8, 0, 0, 0, 0, 0x10, 0, 0]);
             }
-            socket.send_to(&octets, "10.8.0.1:4789").unwrap();
+            socket.send_to(&bytes, "10.8.0.1:4789").unwrap();
         }
         assert!(link.daemon.dropped(port, reason) > 1000, "{reason}");
     }
     flow.flows(1_000_000);
     flow.stop();
     let grown = vswitch_tests::process::resident(link.daemon.pid()).saturating_sub(memory);
-    assert!(grown < 64 << 20, "{grown} octets more");
+    assert!(grown < 64 << 20, "{grown} bytes more");
     link.carries_everything(1_000_000);
 }
 

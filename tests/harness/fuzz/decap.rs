@@ -71,7 +71,7 @@ pub fn decap(data: &[u8]) {
         let differing = arrived.iter().zip(known).filter(|(a, b)| a != b).count();
         assert!(
             arrived.len() == known.len() && differing <= REWRITTEN + marked + clamped,
-            "{differing} octets"
+            "{differing} bytes"
         );
     }
 }

@@ -83,8 +83,8 @@ pub fn encap(data: &[u8]) {
     encapsulate(|network| tables.header(network), &manner, &frames, &mut scratch, &mut |train| {
         assert!((1..=manner.datagrams.clamp(1, MAX_DATAGRAMS)).contains(&train.datagrams));
         assert!(train.source < manner.sources);
-        let octets: usize = train.parts.iter().map(|part| part.len()).sum();
-        assert!(octets <= 65_507 && octets.div_ceil(train.size) == train.datagrams);
+        let bytes: usize = train.parts.iter().map(|part| part.len()).sum();
+        assert!(bytes <= 65_507 && bytes.div_ceil(train.size) == train.datagrams);
         assert!(train.size <= HEADER + 14 + usize::from(manner.overlay_mtu));
         let mut count = 0;
         train.each(|parts| {

@@ -75,7 +75,7 @@ impl Capturing {
     /// Waits until it has captured enough.
     fn wait(self) -> (String, String) {
         let output = self.0.wait_with_output().unwrap();
-        let text = |octets: Vec<u8>| String::from_utf8_lossy(&octets).into_owned();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         let (stdout, stderr) = (text(output.stdout), text(output.stderr));
         assert!(output.status.success(), "{stdout}{stderr}");
         (stdout, stderr)

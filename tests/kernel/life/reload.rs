@@ -52,7 +52,7 @@ fn a_reload_under_load_changes_what_differs_and_nothing_else() {
     }
     flow.flows(1_000_000);
     let total = flow.stop();
-    println!("{total} octets during 11 reloads");
+    println!("{total} bytes during 11 reloads");
 
     // A file with an error changes nothing; the refusal gives its place.
     switch.configure(&with_d(red("vlan = 4095")));
