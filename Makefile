@@ -6,6 +6,7 @@
 PREFIX ?= /usr/local
 ROUNDS ?= 5
 SECONDS_EACH ?= 5
+# Of the workspace, not of the package alone: that one wants other features of its dependencies, and so another build of them.
 KERNEL_TESTS = VSWITCH_BIN_DIR=$(CURDIR)/target/release \
   cargo test --workspace --locked --features vswitch-tests/kernel --test kernel --
 

@@ -1,4 +1,4 @@
-//! Any octets as a message of datagrams of any length: what comes out stands for the frames that are in it.
+//! Any bytes as a message of datagrams of any length: what comes out represents exactly the frames that are inside.
 
 use vswitch::{
     addr::{NetworkId, PortId},
@@ -16,15 +16,15 @@ use vswitch_vxlan::{
     tables::Tables,
 };
 
-/// Octets of a frame that may change on its way: identification and the checksums of IPv4 and of the transport.
+/// Bytes of a frame that may change on its way: IPv4 identification, and the checksums of IPv4 and of the transport.
 const REWRITTEN: usize = 6;
 
-/// Decapsulates what follows three bytes: options, and the length of each datagram.
+/// Decapsulates a message that follows three bytes: options, and the datagram length.
 pub fn decap(data: &[u8]) {
     let Some((&[how, stride_high, stride_low], message)) = data.split_first_chunk() else { return };
     let stride = usize::from(u16::from_be_bytes([stride_high, stride_low]));
     let mut message = message.to_vec();
-    // So that checksums need not be guessed.
+    // Corrects checksums, which the fuzzer could not guess.
     if how & 0x80 != 0 && stride > HEADER {
         message.chunks_mut(stride).filter_map(|datagram| datagram.get_mut(HEADER..)).for_each(seal);
     }
@@ -50,7 +50,7 @@ pub fn decap(data: &[u8]) {
             wire
         }));
     }
-    // One that never was on a wire is cut by rules of its own.
+    // A super-datagram that was never cut follows its own rules.
     let whole = message.get(HEADER..).unwrap_or_default();
     let uncut = |headers: &Headers| headers.ends_with(whole) && Checksum::is_partial(whole, headers);
     if Headers::measure(whole).is_some_and(|headers| uncut(&headers)) {
@@ -71,12 +71,12 @@ pub fn decap(data: &[u8]) {
         let differing = arrived.iter().zip(known).filter(|(a, b)| a != b).count();
         assert!(
             arrived.len() == known.len() && differing <= REWRITTEN + marked + clamped,
-            "{differing} octets"
+            "{differing} bytes"
         );
     }
 }
 
-/// Makes the checksums of `frame` right.
+/// Corrects the checksums of `frame`.
 fn seal(frame: &mut [u8]) {
     let Some(headers) = Headers::measure(frame) else { return };
     let Headers { network, transport, end, transport_kind, network_kind, .. } = headers;

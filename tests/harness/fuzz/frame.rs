@@ -1,4 +1,4 @@
-//! Any octets, with any offload header, into every kind of port of a switch.
+//! Any bytes, with any offload header, into every kind of port of a switch.
 
 use vswitch::{
     addr::Timestamp,
@@ -8,7 +8,7 @@ use vswitch::{
 
 use super::ports::{PORTS, Ports};
 
-/// Switches the frame that follows an offload header.
+/// Forwards the frame that follows an offload header.
 pub fn frame(data: &[u8]) {
     let Some((header, frame)) = data.split_first_chunk::<VNET_HEADER>() else { return };
     let offload = Offload::parse(header, frame).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Any sequence of operations on a switch: its laws hold after each.
+//! Any sequence of operations on a switch: the invariants hold after each.
 
 use arbitrary::Arbitrary;
 use vswitch::{
@@ -15,7 +15,7 @@ use super::{
 
 #[derive(Arbitrary, Debug)]
 enum Op {
-    /// A frame of `len` octets between two of 32 stations and groups, behind at most one tag.
+    /// A frame with `len` bytes of payload between two of 32 stations and groups, with at most one tag.
     Frame {
         port: u8,
         dst: u8,
@@ -23,9 +23,9 @@ enum Op {
         tag: Option<u16>,
         len: u8,
     },
-    /// Milliseconds pass.
+    /// Advances the clock by milliseconds.
     Advance(u32),
-    /// The port is no more, or is what it was made as, with other limits.
+    /// Removes the port, or adds it with other limits.
     Retopology {
         port: u8,
         present: bool,
@@ -46,7 +46,7 @@ enum Op {
     Sweep(u8),
 }
 
-/// Does what `data` stands for.
+/// Runs the operations decoded from `data`.
 pub fn operations(data: &[u8]) {
     let Some(ops) = structured::<Vec<Op>>(data) else { return };
     let mut ports = Ports::new();
@@ -94,7 +94,7 @@ pub fn operations(data: &[u8]) {
     assert!((0..PORTS).all(|port| fdb.learned_on(PortId(port)) == 0));
 }
 
-/// Of 32 addresses, most are stations.
+/// One of 32 addresses, most of them unicast.
 fn mac(id: u8) -> MacAddr {
     match id % 32 {
         0 => MacAddr::BROADCAST,

@@ -1,4 +1,4 @@
-//! Networks, ports and interfaces: made, shown, refused, deleted.
+//! Creating, showing, refusing and deleting networks, ports and interfaces.
 
 use serde_json::{Value, json};
 use vswitch_tests::{Container, Netns};

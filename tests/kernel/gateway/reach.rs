@@ -1,4 +1,4 @@
-//! Which of the networks, the host and the outside reach each other.
+//! Reachability between the networks, the host and the outside.
 
 use std::fs;
 
@@ -18,7 +18,7 @@ fn containers_reach_the_outside_with_the_hosts_address() {
     client.reaches("192.0.2.2");
     client.reaches("2001:db8::2");
 
-    // Without masquerade the outside has to know the way, and sees who it is.
+    // Without masquerading the outside needs a route, and sees the container's address.
     let routed = Reach::Open { masquerade: false, published: Vec::new() };
     world.set(&[world.blue.reaching(routed)]);
     unreachable(&world.blue.client, socket("192.0.2.2", 80));
@@ -59,7 +59,7 @@ fn networks_are_isolated_from_each_other_and_from_who_knows_the_way() {
     for (from, to, to6) in [
         (&world.blue.client, "10.9.2.2", "fd00:9:2::2"),
         (&world.red.client, "10.9.1.2", "fd00:9:1::2"),
-        // What is published at the host is not published at the container.
+        // A port published on the host is not reachable at the container's address.
         (&world.outside, "10.9.1.2", "fd00:9:1::2"),
     ] {
         unreachable(from, socket(to, 80));
@@ -84,7 +84,7 @@ fn settings_are_made_where_they_are_needed_only() {
     for (name, value) in [
         ("ipv4/ip_forward", "1"),
         ("ipv6/conf/all/forwarding", "1"),
-        // The uplink still believes its router, the gateway believes no container.
+        // The uplink still accepts router advertisements; the gateway accepts none from containers.
         ("ipv6/conf/wan/accept_ra", "2"),
         ("ipv6/conf/gw-blue/accept_ra", "0"),
         ("ipv4/conf/gw-blue/route_localnet", "0"),

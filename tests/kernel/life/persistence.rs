@@ -1,4 +1,4 @@
-//! What outlives the daemon, and what does not.
+//! What outlives the daemon.
 
 use std::fs;
 
@@ -32,7 +32,7 @@ fn streams_survive_a_crash_of_the_daemon() {
         for (netns, address) in [(&web, "10.9.0.1/24"), (&db, "10.9.0.2/24")] {
             assert!(netns.ip("-o address show dev eth0").contains(address), "{server}");
         }
-        // Told to stop, it leaves persistent interfaces as well; without persist in the file they are taken away.
+        // A regular stop keeps persistent interfaces as well; without `persist` they are removed.
         assert!(switch.stop().success());
         assert!(web.has_link("eth0") && db.has_link("eth0"), "{server}: they outlive an ordinary stop, too");
         switch.configure(&config(""));
@@ -57,7 +57,7 @@ fn a_persistent_interface_goes_with_its_port() {
     switch.configure(&blue(&[]));
     assert_eq!(switch.ctl(&["reload"])["changes"].as_array().unwrap().len(), 2);
     assert!(!web.has_link("eth0") && !db.has_link("eth0") && !switch.host.has_link("vs-db"));
-    // It may be had again at once.
+    // It can be created again at once.
     switch.configure(&all);
     switch.ctl(&["reload"]);
     for name in ["web", "db"] {

@@ -1,4 +1,4 @@
-//! Commands that are refused, in Docker's words.
+//! Refused commands, in Docker's words.
 
 use vswitch_tests::{Netns, Vswitchd, net};
 
