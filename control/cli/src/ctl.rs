@@ -7,6 +7,7 @@ mod arguments;
 mod capture;
 mod cni;
 mod events;
+mod filter;
 mod mirror;
 mod network;
 mod sandbox;

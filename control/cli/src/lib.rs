@@ -10,4 +10,5 @@
 pub mod attach;
 pub mod client;
 pub mod cni;
+#[cfg(feature = "ctl")]
 pub mod ctl;

@@ -98,7 +98,9 @@ impl Packet {
     pub fn mtu(&self) -> io::Result<u16> {
         let mut request = self.named_request()?;
         // SAFETY: SIOCGIFMTU reads the name and writes the MTU of one ifreq.
-        check(unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCGIFMTU, &raw mut request) })?;
+        check(unsafe {
+            libc::ioctl(self.socket.as_raw_fd(), libc::SIOCGIFMTU as libc::Ioctl, &raw mut request)
+        })?;
         // SAFETY: SIOCGIFMTU has set it.
         Ok(u16::try_from(unsafe { request.ifr_ifru.ifru_mtu }).unwrap_or(u16::MAX))
     }
@@ -109,7 +111,9 @@ impl Packet {
         let mut request: libc::ifreq = unsafe { zeroed() };
         request.ifr_ifru.ifru_ifindex = self.ifindex;
         // SAFETY: SIOCGIFNAME reads the index and writes the name of one ifreq.
-        check(unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCGIFNAME, &raw mut request) })?;
+        check(unsafe {
+            libc::ioctl(self.socket.as_raw_fd(), libc::SIOCGIFNAME as libc::Ioctl, &raw mut request)
+        })?;
         Ok(request)
     }
 
@@ -123,9 +127,11 @@ impl Packet {
         let mut next = 0;
         while next < messages.len() {
             let rest = &mut messages[next..];
+            // By its number, as musl's function of that name makes a call of each message.
             // SAFETY: the messages' names, iovecs and what these point to outlive the call (see `send`).
             let sent = unsafe {
-                libc::sendmmsg(
+                libc::syscall(
+                    libc::SYS_sendmmsg,
                     self.socket.as_raw_fd(),
                     rest.as_mut_ptr(),
                     rest.len() as c_uint,
@@ -169,7 +175,7 @@ impl Device for Packet {
             message.msg_iov = &raw mut vectors[index];
             message.msg_iovlen = 1;
             message.msg_control = controls[index].as_mut_ptr().cast();
-            message.msg_controllen = CONTROL;
+            message.msg_controllen = CONTROL as _;
         }
         // SAFETY: each message names one iovec over a buffer of its own in the batch, which is borrowed mutably until
         // the call is over, and a control buffer of CONTROL octets; all live across the call.
@@ -178,7 +184,7 @@ impl Device for Packet {
                 self.socket.as_raw_fd(),
                 messages.as_mut_ptr(),
                 want as c_uint,
-                libc::MSG_DONTWAIT,
+                libc::MSG_DONTWAIT as _,
                 null_mut(),
             )
         };

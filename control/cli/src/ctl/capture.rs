@@ -11,7 +11,6 @@ use std::{
 };
 
 use clap::Args;
-use pcap::{Capture as Libpcap, Linktype};
 use pcap_file::{
     PcapError,
     pcapng::{
@@ -25,7 +24,7 @@ use pcap_file::{
 };
 
 use super::{
-    print, render,
+    filter, print, render,
     show::{duration, or_dash, short, table},
 };
 use crate::client::{Client, ClientError};
@@ -128,34 +127,13 @@ impl CaptureArguments {
             }),
             drops: self.drops,
             follow: false,
-            filter: self.filter.as_deref().map(compile).transpose()?.unwrap_or_default(),
+            filter: self.filter.as_deref().map(filter::compile).transpose()?.unwrap_or_default(),
             expression: self.filter.clone(),
             snaplen: self.snaplen,
             count: self.count,
             buffer: self.buffer,
         })
     }
-}
-
-/// The program that libpcap makes of an expression.
-pub(super) fn compile(expression: &str) -> Result<Vec<(u16, u8, u8, u32)>, ClientError> {
-    let wrong = |error: pcap::Error| {
-        let why = error.to_string();
-        let why = why.strip_prefix("libpcap error: ").unwrap_or(&why);
-        Error::invalid(format!("the filter {expression:?} makes no sense: {why}; see pcap-filter(7)"))
-    };
-    let dead = Libpcap::dead(Linktype::ETHERNET).map_err(wrong)?;
-    let program = dead.compile(expression, true).map_err(wrong)?;
-    let instruction = |text: String| {
-        // The crate tells an instruction by its Display alone: code, jt, jf and k.
-        let mut numbers = text.split_whitespace();
-        let mut number = || numbers.next()?.parse::<u32>().ok();
-        let (code, jt, jf, k) = (number()?, number()?, number()?, number()?);
-        Some((u16::try_from(code).ok()?, u8::try_from(jt).ok()?, u8::try_from(jf).ok()?, k))
-    };
-    let program =
-        program.get_instructions().iter().map(|it| instruction(it.to_string())).collect::<Option<_>>();
-    Ok(program.ok_or_else(|| Error::internal("libpcap made a program that cannot be read"))?)
 }
 
 pub(super) async fn capture(
@@ -491,13 +469,6 @@ fn captures_table(captures: &[Capture]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn libpcap_compiles_and_explains() {
-        assert_eq!(compile("arp").unwrap()[0], (0x28, 0, 0, 12));
-        let error = compile("tcp prot 80").unwrap_err().to_string();
-        assert!(error.contains("\"tcp prot 80\" makes no sense"), "{error}");
-    }
 
     #[test]
     fn a_rotation_is_a_size_and_a_number() {

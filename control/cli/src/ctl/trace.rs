@@ -20,7 +20,7 @@ use vswitch::addr::MacAddr;
 
 use super::{
     capture::{self, QUIET, Seen, Sink},
-    print, render,
+    filter, print, render,
     show::{self, table},
 };
 use crate::client::{Client, ClientError};
@@ -156,7 +156,7 @@ async fn live(client: &Client, arguments: &TraceArguments, json: bool) -> Result
     let request = CaptureRequest {
         ports: arguments.port.iter().cloned().collect(),
         networks: arguments.network.iter().cloned().collect(),
-        filter: arguments.filter.as_deref().map(capture::compile).transpose()?.unwrap_or_default(),
+        filter: arguments.filter.as_deref().map(filter::compile).transpose()?.unwrap_or_default(),
         expression: arguments.filter.clone(),
         follow: true,
         direction: None,
