@@ -71,8 +71,6 @@ pub struct Link {
     pub mac: Option<MacAddr>,
     /// Octets of the longest IP packet.
     pub mtu: u32,
-    /// Packets that may wait to be sent.
-    pub txqueuelen: u32,
     /// Octets of the longest super-frame.
     pub super_frame: u32,
     /// Whether somebody set it up.
@@ -197,7 +195,7 @@ impl Links {
         self.bring_about(&mut snapshot, wanted).await
     }
 
-    /// Makes existing interfaces what `wanted` says: MAC, MTU, queue, addresses, up, default routes; and the
+    /// Makes existing interfaces what `wanted` says: MAC, MTU, addresses, up, default routes; and the
     /// loopback up. What is so already is left alone. The outer error says that nothing could be looked at or
     /// done; the inner results stand in the order of `wanted`.
     pub async fn configure_all(&self, wanted: &[Wanted]) -> Result<Vec<Result<(), LinkError>>, LinkError> {
@@ -338,16 +336,13 @@ impl Links {
             Step::LoopbackUp => {
                 self.handle.link().set(LinkUnspec::new_with_index(LOOPBACK).up().build()).execute().await
             }
-            Step::SetLink { index, mac, mtu, txqueuelen, super_frame, up } => {
+            Step::SetLink { index, mac, mtu, super_frame, up } => {
                 let mut message = LinkUnspec::new_with_index(*index);
                 if let Some(mac) = mac {
                     message = message.address(mac.0.to_vec());
                 }
                 if let Some(mtu) = mtu {
                     message = message.mtu(*mtu);
-                }
-                if let Some(length) = txqueuelen {
-                    message = message.txqueuelen(*length);
                 }
                 if let Some(octets) = super_frame {
                     message = message.append_extra_attribute(LinkAttribute::GsoMaxSize(*octets));
@@ -426,7 +421,6 @@ fn read_link(message: LinkMessage) -> Link {
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::Address(octets) => link.mac = octets.try_into().ok().map(MacAddr),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            LinkAttribute::TxQueueLen(length) => link.txqueuelen = length,
             LinkAttribute::GsoMaxSize(octets) => link.super_frame = octets,
             LinkAttribute::OperState(oper) => state = oper,
             LinkAttribute::Stats64(stats) => {

@@ -115,7 +115,6 @@ pub(super) fn wanted(
         spec: interface.clone(),
         before,
         mtu: Some(port.mtu),
-        txqueuelen: None,
         super_frame: crosses.then(|| link::super_frame(port.mtu)),
     }
 }
