@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use vswitch_control::gateway::{Gateway, GatewayError, Outside, Protocol, Publish, Published, Reach};
+use vswitch_control::gateway::{Gateway, GatewayError, Outside, Protocol, Publish, Published};
 use vswitch_tests::{Netns, PATIENCE, eventually};
 
 /// How long nothing may come before it counts as not coming: everything here is a few hops in one kernel.
@@ -80,13 +80,14 @@ impl Network {
     }
 
     fn outside(&self, published: Vec<Published>) -> Outside {
-        self.reaching(Reach::Open { masquerade: true, published })
-    }
-
-    fn reaching(&self, reach: Reach) -> Outside {
         let subnets = [format!("10.9.{}.0/24", self.number), format!("fd00:9:{}::/64", self.number)];
         let subnets = subnets.iter().map(|net| net.parse().unwrap()).collect();
-        Outside { ifname: self.ifname.clone(), subnets, reach }
+        Outside { ifname: self.ifname.clone(), subnets, masquerade: true, published }
+    }
+
+    /// As the outside knows the way, it sees who comes.
+    fn routed(&self) -> Outside {
+        Outside { masquerade: false, ..self.outside(Vec::new()) }
     }
 }
 
@@ -239,36 +240,11 @@ fn containers_reach_the_outside_with_the_hosts_address() {
     client.reaches("2001:db8::2");
 
     // Without masquerade the outside has to know the way, and sees who it is.
-    let routed = Reach::Open { masquerade: false, published: Vec::new() };
-    world.set(&[world.blue.reaching(routed)]);
+    world.set(&[world.blue.routed()]);
     unreachable(&world.blue.client, socket("192.0.2.2", 80));
     world.route_inward();
     assert_eq!(seen(&world.blue.client, socket("192.0.2.2", 80)), "10.9.1.3");
     assert_eq!(seen(&world.blue.client, socket("2001:db8::2", 80)), "fd00:9:1::3");
-}
-
-#[test]
-#[ignore = "needs root: make test runs it"]
-fn an_internal_network_reaches_nobody_but_the_host() {
-    let mut world = World::new();
-    world.route_inward();
-    let mirrors =
-        [&world.outside, &world.blue.web, &world.red.web, &world.host].map(|netns| Mirror::start(netns, 80));
-    let published = world.reserve(&["8080:80"], &[world.red.ip(2)]).unwrap();
-    world.set(&[world.blue.reaching(Reach::Internal), world.red.outside(published)]);
-    let inside = &world.blue.client;
-    for to in ["192.0.2.2", "2001:db8::2", "10.9.2.2", "fd00:9:2::2"] {
-        unreachable(inside, socket(to, 80));
-    }
-    unreachable(inside, socket("10.9.1.1", 8080));
-    for from in [&world.outside, &world.red.client] {
-        unreachable(from, socket("10.9.1.2", 80));
-        unreachable(from, socket("fd00:9:1::2", 80));
-    }
-    assert_eq!(seen(inside, socket("10.9.1.2", 80)), "10.9.1.3");
-    assert_eq!(seen(inside, socket("10.9.1.1", 80)), "10.9.1.3");
-    assert_eq!(seen(&world.host, socket("10.9.1.2", 80)), "10.9.1.1");
-    drop(mirrors);
 }
 
 #[test]
@@ -343,23 +319,20 @@ fn a_container_without_ipv6_is_reached_by_ipv6() {
     let ways: Vec<_> = published.iter().map(ToString::to_string).collect();
     assert!(ways.contains(&"[::]:8080:10.9.1.2:80/udp".to_owned()), "{ways:?}");
     let blue = world.blue.outside(published);
-    world.set(&[blue.clone(), world.red.reaching(Reach::Internal)]);
-    let World { host, outside, red, .. } = &world;
+    world.set(std::slice::from_ref(&blue));
+    let World { host, outside, .. } = &world;
     for (from, to) in [(outside, "2001:db8::1"), (host, "2001:db8::1"), (host, "::1")] {
         assert_eq!(seen(from, socket(to, 8080)), "10.9.1.1");
         assert_eq!(seen_udp(from, socket(to, 8080)), "10.9.1.1");
     }
     assert_eq!(seen(host, socket("::1", 9000)), "10.9.1.1");
     unreachable(outside, socket("2001:db8::1", 9000));
-    // What an internal network may not reach it does not reach by the host's hand either.
-    unreachable(&red.client, socket("fd00:9:2::1", 8080));
 
     // What the container says at length arrives, and each end of a connection by itself.
     let server = world.blue.web.listen("10.9.1.2");
     let to = Published::new(Protocol::Tcp, socket("::", 7000), server.local_addr().unwrap()).unwrap();
     let mut with_server = blue.clone();
-    let Reach::Open { published, .. } = &mut with_server.reach else { unreachable!("it is open") };
-    published.push(to);
+    with_server.published.push(to);
     world.set(&[with_server]);
     let mut client = world.outside.connect(socket("2001:db8::1", 7000));
     let (mut far, _) = server.accept().unwrap();
@@ -587,22 +560,22 @@ fn many_changes_come_to_the_same_as_one() {
     let moved = at("0.0.0.0:8080", "10.9.1.3:80");
     let more = [at("[::]:8080", "[fd00:9:1::2]:80"), at("192.0.2.1:443", "10.9.1.2:443"), web];
     // Side by side with blue, and around it.
-    let nets = |ifname: &str, subnet: &str, reach: Reach| Outside {
+    let nets = |ifname: &str, subnet: &str, masquerade: bool| Outside {
         ifname: ifname.into(),
         subnets: vec![subnet.parse().unwrap()],
-        reach,
+        masquerade,
+        published: Vec::new(),
     };
-    let open = |masquerade| Reach::Open { masquerade, published: Vec::new() };
-    let beside = nets("gw-beside", "10.9.0.0/24", open(true));
-    let around = nets("gw-around", "10.9.0.0/16", open(false));
+    let beside = nets("gw-beside", "10.9.0.0/24", true);
+    let around = nets("gw-around", "10.9.0.0/16", false);
     let (blue, red) = (&world.blue, &world.red);
     let steps = [
         vec![blue.outside(vec![])],
         vec![blue.outside(vec![web]), beside.clone()],
         vec![beside.clone(), blue.outside(vec![moved])],
-        vec![blue.outside(more.to_vec()), red.reaching(Reach::Internal), beside.clone()],
-        vec![blue.outside(more[..2].to_vec()), red.reaching(open(false)), around.clone()],
-        vec![blue.reaching(Reach::Internal), red.outside(vec![]), around],
+        vec![blue.outside(more.to_vec()), red.outside(vec![]), beside.clone()],
+        vec![blue.outside(more[..2].to_vec()), red.routed(), around.clone()],
+        vec![red.outside(vec![]), around],
         vec![red.outside(vec![]), beside],
     ];
     let table = |host: &Netns| {
@@ -707,9 +680,8 @@ fn settings_are_made_where_they_are_needed_only() {
         let path = format!("/proc/sys/net/{name}");
         world.host.run(|| fs::read_to_string(path).unwrap().trim().to_owned())
     };
-    world.set(&[world.blue.reaching(Reach::Internal)]);
+    world.set(&[]);
     assert_eq!(sysctl(&world, "ipv6/conf/all/forwarding"), "0");
-    assert_eq!(sysctl(&world, "ipv6/conf/gw-blue/accept_ra"), "0");
     world.set(&[world.blue.outside(Vec::new())]);
     for (name, value) in [
         ("ipv4/ip_forward", "1"),
@@ -743,7 +715,7 @@ fn a_thousand_ports_are_set_at_once() {
     println!("1000 published ports set in {:?}", start.elapsed());
     assert_eq!(seen(&world.outside, socket("192.0.2.1", 20_999)), "192.0.2.2");
 
-    let Reach::Open { published, .. } = &mut wanted[0].reach else { unreachable!("it is open") };
+    let published = &mut wanted[0].published;
     published.retain(|published| published.at().port() != 20_999);
     let start = Instant::now();
     world.set(&wanted);

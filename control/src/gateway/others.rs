@@ -29,7 +29,7 @@ use nftables::{
 use serde_json::{Value, json};
 
 use super::{
-    GatewayError, Outside, PREFIX, Reach, nft,
+    GatewayError, Outside, PREFIX, nft,
     rules::{TABLE, equal, meta, word},
 };
 
@@ -157,12 +157,11 @@ impl fmt::Display for Foreign {
 
 /// What the interfaces that may pass are called, as nft(8) matches names.
 pub(super) fn patterns(outsides: &[Outside]) -> BTreeSet<String> {
-    let open = outsides.iter().filter(|outside| matches!(outside.reach, Reach::Open { .. }));
     let pattern = |outside: &Outside| match outside.ifname.starts_with(PREFIX) {
         true => format!("{PREFIX}*"),
         false => outside.ifname.clone(),
     };
-    open.map(pattern).collect()
+    outsides.iter().map(pattern).collect()
 }
 
 /// The objects of one kind in a listing.
@@ -175,8 +174,7 @@ mod tests {
     use super::*;
 
     fn outside(ifname: &str) -> Outside {
-        let reach = Reach::Open { masquerade: true, published: Vec::new() };
-        Outside { ifname: ifname.into(), subnets: Vec::new(), reach }
+        Outside { ifname: ifname.into(), subnets: Vec::new(), masquerade: true, published: Vec::new() }
     }
 
     /// What nft 1.0.6 shows beside Docker 20.10.
@@ -241,10 +239,8 @@ mod tests {
         assert_eq!(both.as_array().unwrap().len(), 2);
         assert_eq!(both[0]["add"]["rule"]["expr"], accept("iifname", "vs-*"));
 
-        // One that lets pass needs none of ours, and an internal network is not let pass by anybody.
+        // One that lets pass needs none of ours.
         let accepts = Foreign { drops: false, ..chain.clone() };
         assert_eq!(accepts.amendment(&listed(&there[..1]), &[outside("blue")]).len(), 1);
-        let internal = Outside { reach: Reach::Internal, ..outside("inner") };
-        assert_eq!(commands(&listed(&[]), &[internal]), json!([]));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{State, derive::host_ifname, registry::Entry};
 use crate::{
-    gateway::{Outside, Published, Reach},
+    gateway::{Outside, Published},
     model::{Driver, Name, NetworkSpec},
     options,
 };
@@ -24,7 +24,8 @@ pub(super) fn of(state: &State) -> Vec<Outside> {
         Some(Outside {
             ifname: host_ifname(spec, &options),
             subnets: spec.subnets.iter().map(|subnet| subnet.subnet).collect(),
-            reach: Reach::Open { masquerade: options.masquerade, published },
+            masquerade: options.masquerade,
+            published,
         })
     };
     state.networks.entries().filter_map(outside).collect()
