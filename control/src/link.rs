@@ -25,7 +25,7 @@ use rtnetlink::{
         address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
         link::{
             AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute, LinkFlags,
-            LinkMessage, State,
+            LinkInfo, LinkMessage, State,
         },
         route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol},
     },
@@ -36,14 +36,12 @@ use vswitch::addr::MacAddr;
 
 pub use error::LinkError;
 pub use plan::{DefaultRoute, Snapshot, Step, Wanted, super_frame};
+pub use rtnetlink::packet_route::link::InfoKind;
 
 use crate::{
-    model::Name,
+    model::ifname::IFNAME_MAX,
     netns::{Namespace, run_in},
 };
-
-/// Octets of the longest interface name: IFNAMSIZ less its final zero (include/uapi/linux/if.h).
-const IFNAME_MAX: usize = 15;
 
 /// The loopback interface's number: the first in every namespace.
 const LOOPBACK: u32 = 1;
@@ -71,6 +69,10 @@ pub struct Link {
     pub mac: Option<MacAddr>,
     /// Octets of the longest IP packet.
     pub mtu: u32,
+    /// What kind of interface it is, where the kernel says it.
+    pub kind: Option<InfoKind>,
+    /// Of one end of a pair: where the other is.
+    pub peer: Option<Peer>,
     /// Octets of the longest super-frame.
     pub super_frame: u32,
     /// Whether somebody set it up.
@@ -79,6 +81,15 @@ pub struct Link {
     pub running: bool,
     /// What went through it.
     pub counters: LinkCounters,
+}
+
+/// Where the other end of a pair is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its number, in its namespace.
+    pub index: u32,
+    /// Whether it is in another namespace.
+    pub is_elsewhere: bool,
 }
 
 /// What went through an interface, seen from its namespace.
@@ -262,7 +273,25 @@ impl Links {
         }
     }
 
-    async fn find(&self, ifname: &str) -> Result<Option<Link>, LinkError> {
+    /// Calls an interface otherwise.
+    pub async fn rename(&self, link: &Link, ifname: &str) -> Result<(), LinkError> {
+        check_ifname(ifname)?;
+        let name = || {
+            let message = LinkUnspec::new_with_index(link.index).name(ifname).build();
+            self.handle.link().set(message).execute()
+        };
+        let mut renamed = name().await;
+        // Before Linux 6.2 only what is down takes another name (bd039b5ea2a9, "allow live renaming when an interface is up").
+        if link.up && renamed.as_ref().err().and_then(error::errno) == Some(Errno::BUSY) {
+            self.set_up_or_down(link, false).await?;
+            renamed = name().await;
+            self.set_up_or_down(link, true).await?;
+        }
+        renamed.map_err(|error| self.error(&format!("rename {} to {ifname}", link.name), error))
+    }
+
+    /// The interface named `ifname`, if there is one.
+    pub async fn find(&self, ifname: &str) -> Result<Option<Link>, LinkError> {
         match self.handle.link().get().match_name(ifname).execute().try_next().await {
             Ok(message) => Ok(message.map(read_link)),
             Err(error) if error::errno(&error) == Some(Errno::NODEV) => Ok(None),
@@ -289,6 +318,14 @@ impl Links {
             .execute()
             .await
             .map_err(|error| self.error(&format!("set {host} up"), error))
+    }
+
+    async fn set_up_or_down(&self, link: &Link, up: bool) -> Result<(), LinkError> {
+        let message = LinkUnspec::new_with_index(link.index);
+        let message = if up { message.up() } else { message.down() };
+        let set = self.handle.link().set(message.build()).execute().await;
+        let what = if up { "up" } else { "down" };
+        set.map_err(|error| self.error(&format!("set {} {what}", link.name), error))
     }
 
     async fn snapshot(&self) -> Result<Snapshot, LinkError> {
@@ -398,29 +435,25 @@ pub fn check_ifname(ifname: &str) -> Result<(), LinkError> {
     if fits && ifname.bytes().all(legal) { Ok(()) } else { Err(LinkError::BadName(ifname.into())) }
 }
 
-/// What the host's end of a port's veth pair is called: `vs-` and the port's name, or as much of it as fits
-/// and eight hexadecimal digits of its hash. The same name gives the same answer for ever.
-pub fn host_ifname(port: &Name) -> String {
-    let name = port.as_str();
-    if name.len() <= IFNAME_MAX - 3 {
-        return format!("vs-{name}");
-    }
-    // FNV-1a, 32 bit: stable across versions, which std's hasher does not promise.
-    let hash =
-        name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    format!("vs-{}{hash:08x}", &name[..4])
-}
-
 fn read_link(message: LinkMessage) -> Link {
     let up = message.header.flags.contains(LinkFlags::Up);
     let mut link = Link { index: message.header.index, up, ..Link::default() };
     let mut state = State::Unknown;
+    let (mut peer, mut is_elsewhere) = (None, false);
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::Address(octets) => link.mac = octets.try_into().ok().map(MacAddr),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::LinkInfo(infos) => {
+                link.kind = infos.into_iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind),
+                    _ => None,
+                });
+            }
+            LinkAttribute::Link(index) => peer = Some(index),
+            LinkAttribute::LinkNetNsId(_) => is_elsewhere = true,
             LinkAttribute::GsoMaxSize(octets) => link.super_frame = octets,
             LinkAttribute::OperState(oper) => state = oper,
             LinkAttribute::Stats64(stats) => {
@@ -434,6 +467,7 @@ fn read_link(message: LinkMessage) -> Link {
             _ => {}
         }
     }
+    link.peer = peer.map(|index| Peer { index, is_elsewhere });
     // Some drivers never say more than "unknown" while they work (RFC 2863 section 3.1.14).
     link.running = up && matches!(state, State::Up | State::Unknown);
     link
@@ -513,22 +547,11 @@ mod tests {
 
     #[test]
     fn interface_names_the_kernel_takes() {
-        for good in ["eth0", "a", "vs-web", "br.10", "fifteen-letters"] {
+        for good in ["eth0", "a", "vp-web", "br.10", "fifteen-letters"] {
             assert!(check_ifname(good).is_ok(), "{good}");
         }
         for bad in ["", ".", "..", "a/b", "a b", "a:b", "eth%d", "sixteen-letters-", "é"] {
             assert!(check_ifname(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn host_ends_have_short_lasting_names() {
-        let host = |name: &str| host_ifname(&name.parse().unwrap());
-        assert_eq!(host("web"), "vs-web");
-        assert_eq!(host("twelve-chars"), "vs-twelve-chars");
-        assert_eq!(host("thirteen-char").len(), IFNAME_MAX);
-        assert_ne!(host("a-very-long-name-1"), host("a-very-long-name-2"));
-        assert_eq!(host("a-very-long-name-1"), "vs-a-vedcb1b6f6");
-        assert!(check_ifname(&host(&"x".repeat(63))).is_ok());
     }
 }

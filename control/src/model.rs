@@ -8,6 +8,7 @@ mod driver;
 mod endpoint;
 mod host;
 mod id;
+pub mod ifname;
 mod interface;
 mod limit;
 mod name;

@@ -18,8 +18,8 @@ use super::{
 use crate::{
     api::{ApiError, ErrorCode, types::Port},
     client::{Client, ClientError, connect_error},
-    link::{self, Links, Wanted, host_ifname},
-    model::{Carries, DeviceSpec, InterfaceSpec, LimitSpec, Name, PortSpec},
+    link::{self, Links, Wanted},
+    model::{Carries, DeviceSpec, InterfaceSpec, LimitSpec, Name, PortSpec, ifname::veth_host_ifname},
     netns::{Namespace, run_in},
 };
 
@@ -107,7 +107,7 @@ fn make_tap(inside: &Links, ifname: &str, persist: bool) -> Result<Made, ApiErro
 }
 
 async fn make_veth(inside: &Links, ifname: &str, port: &Name, mtu: u16) -> Result<Made, ApiError> {
-    let host = host_ifname(port);
+    let host = veth_host_ifname(port);
     let outside = Links::open(Namespace::current()?)?;
     outside.create_veth(&host, inside, ifname, mtu).await?;
     Ok(Made { tap: None, host_ifname: Some(host) })

@@ -14,8 +14,8 @@ use vswitch_vxlan::{device::Path, endpoint::Endpoint};
 use super::{queue::Queue, tunnel};
 use crate::{
     api::{ApiError, ErrorCode},
-    link::{Links, host_ifname},
-    model::{Bare, DeviceSpec, InterfaceSpec, Netns},
+    link::{self, InfoKind, Link, Links},
+    model::{Bare, DeviceSpec, InterfaceSpec, Name, Netns, PortSpec, ifname},
     netns::{Identity, Namespace, run_in},
     state,
 };
@@ -70,6 +70,7 @@ pub(super) async fn open(
                 (None, Some(bare)) => open_bare(interface, bare, spec.ifname()).await?,
                 (None, None) => {
                     let namespace = namespace(interface.netns.as_ref())?;
+                    take_former_gateway(interface, spec.ifname()).await?;
                     (open_tap(&namespace, spec.ifname(), interface.persist)?, interface.netns.clone())
                 }
             };
@@ -78,16 +79,16 @@ pub(super) async fn open(
             Ok(OpenDevice::Tap { tap: Arc::new(tap), keeps, queue: Arc::default() })
         }
         DeviceSpec::Veth(interface) => {
-            let host = host_ifname(&spec.name);
+            let host = ifname::veth_host_ifname(&spec.name);
             let outside = Links::open(Namespace::current()?)?;
-            if !outside.exists(&host).await? {
+            if host_end(&outside, spec, interface, owner).await?.is_none() {
                 if interface.bare.as_ref().is_some_and(|bare| bare.moved.is_some()) {
                     return Err(gone());
                 }
                 let inside = Links::open(namespace(interface.netns.as_ref())?)?;
                 outside.create_veth(&host, &inside, spec.ifname(), port.mtu).await?;
-                outside.set_alias(&host, owner).await?;
             }
+            outside.set_alias(&host, &claim(owner, &spec.name)).await?;
             let device = open_packet(&host, spec.offload)?;
             Ok(OpenDevice::Veth { device, host })
         }
@@ -99,6 +100,76 @@ pub(super) async fn open(
             Ok(OpenDevice::Remote { path: Arc::new(Path::new(u16::MAX)), measured: false })
         }
     }
+}
+
+/// What is written on the host's end of a port's veth pair, to know it again.
+fn claim(owner: &str, port: &Name) -> String {
+    format!("{owner} port {port}")
+}
+
+/// The host's end of a port's veth pair, where there is one: made by this daemon, by a helper, or by a version before, which
+/// called it otherwise.
+///
+/// # Errors
+/// An interface that is not ours has its name: an operator's, or another port's, as long names may have one hash.
+async fn host_end(
+    outside: &Links,
+    spec: &PortSpec,
+    interface: &InterfaceSpec,
+    owner: &str,
+) -> Result<Option<Link>, ApiError> {
+    let host = ifname::veth_host_ifname(&spec.name);
+    if let Some(link) = outside.find(&host).await? {
+        let is_claimed = link.alias.as_deref() == Some(&claim(owner, &spec.name));
+        if link.kind == Some(InfoKind::Veth) && (is_claimed || is_pair(&link, spec, interface).await?) {
+            return Ok(Some(link));
+        }
+        return Err(ApiError::new(
+            ErrorCode::Conflict,
+            format!(
+                "the interface {host} is not of port {}, whose end on the host would have that name: delete it, or choose another \
+                 name for the port",
+                spec.name
+            ),
+        ));
+    }
+    match outside.find(&ifname::former_veth_host_ifname(&spec.name)).await? {
+        Some(link) if is_pair(&link, spec, interface).await? => {
+            outside.rename(&link, &host).await?;
+            Ok(Some(Link { name: host, ..link }))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Whether the other end of `end` is the port's interface.
+async fn is_pair(end: &Link, spec: &PortSpec, interface: &InterfaceSpec) -> Result<bool, ApiError> {
+    let (Some(InfoKind::Veth), Some(peer)) = (&end.kind, end.peer) else { return Ok(false) };
+    let inside = match &interface.bare {
+        Some(_) => locate(interface, spec.ifname()).await?.map(|place| (place.links, place.ifname)),
+        None => Some((Links::open(namespace(interface.netns.as_ref())?)?, spec.ifname().to_owned())),
+    };
+    let Some((links, ifname)) = inside else { return Ok(false) };
+    let Some(other) = links.find(&ifname).await? else { return Ok(false) };
+    let is_elsewhere = links.namespace().identity() != Namespace::current()?.identity();
+    let points_at =
+        |peer: link::Peer, link: &Link| peer.index == link.index && peer.is_elsewhere == is_elsewhere;
+    Ok(points_at(peer, &other) && other.peer.is_some_and(|peer| points_at(peer, end)))
+}
+
+/// Takes over the gateway's interface that a version before has left, which called it otherwise.
+async fn take_former_gateway(interface: &InterfaceSpec, ifname: &str) -> Result<(), ApiError> {
+    let Some(former) = ifname::former_gateway_ifname(ifname).filter(|_| interface.persist) else {
+        return Ok(());
+    };
+    let links = Links::open(namespace(interface.netns.as_ref())?)?;
+    if let Some(link) = links.find(&former).await?
+        && link.kind == Some(InfoKind::Tun)
+        && !links.exists(ifname).await?
+    {
+        links.rename(&link, ifname).await?;
+    }
+    Ok(())
 }
 
 /// Makes a bare interface where it is to be fetched from, or takes it over where it is by now; and which namespace, if not
@@ -257,8 +328,11 @@ impl OpenDevice {
 /// or ports went while it was not there.
 pub(super) async fn remove_orphans(owner: &str, wanted: &HashSet<String>) -> Result<(), ApiError> {
     let links = Links::open(Namespace::current()?)?;
+    // Versions before wrote no port behind the owner.
+    let is_ours =
+        |alias: &str| alias.strip_prefix(owner).is_some_and(|it| it.is_empty() || it.starts_with(" port "));
     for link in links.all().await? {
-        if link.alias.as_deref() == Some(owner) && !wanted.contains(&link.name) {
+        if link.alias.as_deref().is_some_and(is_ours) && !wanted.contains(&link.name) {
             warn!(ifname = link.name, "an interface that no port has is removed");
             links.delete(&link.name).await?;
         }

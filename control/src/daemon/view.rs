@@ -18,8 +18,10 @@ use crate::{
         counters::{Histogram, Load, NetworkStats, Place, TableStats},
         tunnel::{self, Features, Peer, PeerOrigin, Stranger, Tunnel},
     },
-    link::host_ifname,
-    model::{Carries, DeviceSpec, EndpointSpec, Id, Name, NetworkSpec, PeerSpec, VXLAN_PORT, VxlanSpec},
+    model::{
+        Carries, DeviceSpec, EndpointSpec, Id, Name, NetworkSpec, PeerSpec, VXLAN_PORT, VxlanSpec,
+        ifname::veth_host_ifname,
+    },
     state::{self, State},
 };
 
@@ -294,7 +296,7 @@ pub(super) fn port(state: &State, edge: &Edge, port: &state::Port) -> Port {
     let reason = real.and_then(|real| edge.why_down(real));
     let (kind, device) = match &spec.device {
         DeviceSpec::Tap(_) => ("tap", spec.ifname().to_owned()),
-        DeviceSpec::Veth(_) => ("veth", host_ifname(&spec.name)),
+        DeviceSpec::Veth(_) => ("veth", veth_host_ifname(&spec.name)),
         DeviceSpec::Packet { device } => ("packet", device.clone()),
         DeviceSpec::Vxlan(endpoint) => ("vxlan", endpoint.local.to_string()),
         DeviceSpec::Peer(peer) => ("peer", peer.remote.to_string()),

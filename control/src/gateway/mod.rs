@@ -39,9 +39,6 @@ pub use self::{
 };
 use self::{others::Chains, ports::Ports, wants::Wants};
 
-/// How gateways' interfaces are called that no network has named: this, and digits.
-pub const PREFIX: &str = "vs-";
-
 /// A network that has a gateway on the host: what may pass between it and the outside world.
 ///
 /// That is what containers begin, and what comes to published ports. Other networks are outside as well.

@@ -7,8 +7,8 @@
 //! ```text
 //! chain FORWARD { type filter hook forward; policy drop;
 //!     jump DOCKER-USER …                     rules of others come first, and what they drop is dropped
-//!     iifname "vs-*" accept comment vswitch  \  only what would have met the policy meets ours,
-//!     oifname "vs-*" accept comment vswitch  /  and our own table has its say as well
+//!     iifname "vg-*" accept comment vswitch  \  only what would have met the policy meets ours,
+//!     oifname "vg-*" accept comment vswitch  /  and our own table has its say as well
 //! }
 //! ```
 //!
@@ -29,9 +29,10 @@ use nftables::{
 use serde_json::{Value, json};
 
 use super::{
-    GatewayError, Outside, PREFIX, nft,
+    GatewayError, Outside, nft,
     rules::{TABLE, equal, meta, word},
 };
+use crate::model::ifname::GATEWAY_PREFIX;
 
 /// How our rules among those of others are known.
 const COMMENT: &str = "vswitch";
@@ -157,8 +158,8 @@ impl fmt::Display for Foreign {
 
 /// What the interfaces that may pass are called, as nft(8) matches names.
 pub(super) fn patterns(outsides: &[Outside]) -> BTreeSet<String> {
-    let pattern = |outside: &Outside| match outside.ifname.starts_with(PREFIX) {
-        true => format!("{PREFIX}*"),
+    let pattern = |outside: &Outside| match outside.ifname.starts_with(GATEWAY_PREFIX) {
+        true => format!("{GATEWAY_PREFIX}*"),
         false => outside.ifname.clone(),
     };
     outsides.iter().map(pattern).collect()
@@ -234,10 +235,19 @@ mod tests {
         assert_eq!(commands(&listed(&there), &[]).as_array().unwrap().len(), 3);
 
         // All that have the name we give them are one.
-        let ours = [outside("vs-8759e37fdd78"), outside("vs-0a1b2c3d4e5f")];
+        let ours = [outside("vg-8759e37fdd78"), outside("vg-0a1b2c3d4e5f")];
         let both = commands(&listed(&[]), &ours);
         assert_eq!(both.as_array().unwrap().len(), 2);
-        assert_eq!(both[0]["add"]["rule"]["expr"], accept("iifname", "vs-*"));
+        assert_eq!(both[0]["add"]["rule"]["expr"], accept("iifname", "vg-*"));
+
+        // A version before let pass the host's ends of veth pairs as well: its rules go.
+        let former =
+            listed(&[("vswitch", 3, accept("iifname", "vs-*")), ("vswitch", 4, accept("oifname", "vs-*"))]);
+        let followed = commands(&former, &ours);
+        assert_eq!(followed.as_array().unwrap().len(), 4);
+        for (index, handle) in [(0, 3), (1, 4)] {
+            assert_eq!(followed[index]["delete"]["rule"]["handle"], handle);
+        }
 
         // One that lets pass needs none of ours.
         let accepts = Foreign { drops: false, ..chain.clone() };

@@ -429,7 +429,7 @@ mod tests {
 
     fn blue(published: Vec<Published>) -> Outside {
         Outside {
-            ifname: "vs-blue".into(),
+            ifname: "vg-blue".into(),
             subnets: vec!["10.9.0.0/24".parse().unwrap(), "fd00:9::/64".parse().unwrap()],
             masquerade: true,
             published,
@@ -438,7 +438,7 @@ mod tests {
 
     fn red() -> Outside {
         Outside {
-            ifname: "vs-red".into(),
+            ifname: "vg-red".into(),
             subnets: vec!["10.8.0.0/24".parse().unwrap()],
             masquerade: false,
             published: Vec::new(),
@@ -481,7 +481,7 @@ mod tests {
             assert_eq!(elements(&outsides, "map", map), expected, "{map}");
         }
         for (set, expected) in [
-            ("gateways", json!(["vs-blue", "vs-red"])),
+            ("gateways", json!(["vg-blue", "vg-red"])),
             ("masquerade4", json!([{ "prefix": { "addr": "10.9.0.0", "len": 24 } }])),
             ("subnets6", json!([{ "prefix": { "addr": "fd00:9::", "len": 64 } }])),
         ] {
@@ -511,7 +511,7 @@ mod tests {
         let element = |name: &str, elem: Value| json!({ "element": { "family": "inet", "table": TABLE, "name": name, "elem": elem } });
         let key = json!({ "concat": ["tcp", 80] });
         let expected = json!({ "nftables": [
-            { "delete": element("gateways", json!(["vs-red"])) },
+            { "delete": element("gateways", json!(["vg-red"])) },
             { "delete": element("subnets4", json!([{ "prefix": { "addr": "10.8.0.0", "len": 24 } }])) },
             { "delete": element("any_address4", json!([[key, "10.9.0.2"]])) },
             { "delete": element("any_port4", json!([[key, 80]])) },
@@ -541,7 +541,7 @@ mod tests {
             });
             let published = published.collect();
             Outside {
-                ifname: format!("vs-{number}"),
+                ifname: format!("vg-{number}"),
                 subnets: vec![format!("10.{high}.{low}.0/24").parse().unwrap()],
                 masquerade,
                 published,

@@ -19,7 +19,7 @@ pub struct InvalidId(pub String);
 
 impl Id {
     /// Digits that tell ids apart in practice, as Docker prints them.
-    const SHORT: usize = 12;
+    pub(super) const SHORT: usize = 12;
 
     /// One that nobody had before.
     ///

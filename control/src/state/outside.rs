@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{State, derive::host_ifname, registry::Entry};
+use super::{State, derive::gateway_ifname, registry::Entry};
 use crate::{
     gateway::{Outside, Published},
     model::{Driver, Name, NetworkSpec},
@@ -22,7 +22,7 @@ pub(super) fn of(state: &State) -> Vec<Outside> {
         let options = options::of_network(spec).ok().filter(|_| is_gated && has_gateway)?;
         let published = published.remove(&spec.name).unwrap_or_default();
         Some(Outside {
-            ifname: host_ifname(spec, &options),
+            ifname: gateway_ifname(spec, &options),
             subnets: spec.subnets.iter().map(|subnet| subnet.subnet).collect(),
             masquerade: options.masquerade,
             published,

@@ -9,8 +9,8 @@ use super::{Edge, EdgePort, Missing};
 use crate::{
     api::ApiError,
     daemon::device,
-    link::{self, Links, Wanted, host_ifname},
-    model::{DeviceSpec, InterfaceSpec},
+    link::{self, Links, Wanted},
+    model::{DeviceSpec, InterfaceSpec, ifname::veth_host_ifname},
     netns::Identity,
     state,
 };
@@ -94,8 +94,8 @@ impl Edge {
     /// Removes interfaces of an earlier life that no port has.
     pub(in crate::daemon) async fn remove_orphans(&self) {
         let veth = |port: &EdgePort| matches!(port.wanted.spec.device, DeviceSpec::Veth(_));
-        let wanted =
-            self.ports.values().filter(|port| veth(port)).map(|port| host_ifname(&port.wanted.spec.name));
+        let host_end = |port: &EdgePort| veth_host_ifname(&port.wanted.spec.name);
+        let wanted = self.ports.values().filter(|port| veth(port)).map(host_end);
         if let Err(error) = device::remove_orphans(&self.owner, &wanted.collect()).await {
             warn!("interfaces of an earlier life may be left: {}", error.error);
         }

@@ -70,7 +70,7 @@ fn a_network_and_two_containers() {
     assert_eq!(spec.subnets[0].subnet, "172.17.0.0/16".parse::<IpNet>().unwrap());
     assert_eq!(
         has(&state, "gw.blue"),
-        format!("vs-{} 02:42:ac:11:00:01 172.17.0.1/16 via ", spec.id().short())
+        format!("vg-{} 02:42:ac:11:00:01 172.17.0.1/16 via ", spec.id().short())
     );
 
     let effects = state.apply(connect("blue", "web", 1)).unwrap();
