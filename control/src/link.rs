@@ -9,6 +9,7 @@
 
 mod error;
 pub mod plan;
+mod seclude;
 
 use std::{
     collections::HashMap,
@@ -23,10 +24,7 @@ use rtnetlink::{
     packet_route::{
         AddressFamily,
         address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
-        link::{
-            AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute, LinkFlags,
-            LinkInfo, LinkMessage, State,
-        },
+        link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State},
         route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol},
     },
 };
@@ -220,16 +218,15 @@ impl Links {
 
     /// Makes a veth pair: `host` here, its peer straight in `peer`'s namespace as `ifname`.
     ///
-    /// The host's end is set up, with the same MTU, and makes itself no IPv6 link-local address: it belongs to
-    /// the switch, not to the host's stack. The peer is left as the kernel makes it, for [`Links::configure`].
-    /// On failure nothing remains.
+    /// The host's end is set up, with the same MTU, once it is [secluded](Links::seclude), and what that says is returned.
+    /// The peer is left as the kernel makes it, for [`Links::configure`]. On failure nothing remains.
     pub async fn create_veth(
         &self,
         host: &str,
         peer: &Self,
         ifname: &str,
         mtu: u16,
-    ) -> Result<(), LinkError> {
+    ) -> Result<Vec<String>, LinkError> {
         self.check_free(host).await?;
         peer.check_free(ifname).await?;
         let peer_end = LinkMessageBuilder::<LinkUnspec>::default()
@@ -299,25 +296,11 @@ impl Links {
         }
     }
 
-    async fn finish_host_end(&self, host: &str) -> Result<(), LinkError> {
-        let index = self.link(host).await?.index;
-        // Two requests: in one, the kernel would set the link up before it reads the address mode.
-        let quiet = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
-        let quiet = LinkUnspec::new_with_index(index)
-            .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![quiet]))
-            .build();
-        match self.handle.link().set(quiet).execute().await {
-            // A kernel without IPv6 has nothing to keep quiet.
-            Err(error) if error::errno(&error) == Some(Errno::AFNOSUPPORT) => {}
-            result => result.map_err(|error| self.error(&format!("set up {host}"), error))?,
-        }
-        let up = LinkUnspec::new_with_index(index).up().build();
-        self.handle
-            .link()
-            .set(up)
-            .execute()
-            .await
-            .map_err(|error| self.error(&format!("set {host} up"), error))
+    async fn finish_host_end(&self, host: &str) -> Result<Vec<String>, LinkError> {
+        let link = self.link(host).await?;
+        let warnings = self.seclude(&link).await?;
+        self.set_up_or_down(&link, true).await?;
+        Ok(warnings)
     }
 
     async fn set_up_or_down(&self, link: &Link, up: bool) -> Result<(), LinkError> {

@@ -38,6 +38,8 @@ pub(super) enum OpenDevice {
         device: Arc<Packet>,
         /// The interface's name.
         host: String,
+        /// What the kernel does not do to keep the host's IP stack off it: sentences.
+        warnings: Vec<String>,
     },
     /// An interface that is not ours.
     Foreign(Arc<Packet>),
@@ -81,16 +83,20 @@ pub(super) async fn open(
         DeviceSpec::Veth(interface) => {
             let host = ifname::veth_host_ifname(&spec.name);
             let outside = Links::open(Namespace::current()?)?;
-            if host_end(&outside, spec, interface, owner).await?.is_none() {
-                if interface.bare.as_ref().is_some_and(|bare| bare.moved.is_some()) {
+            let warnings = match host_end(&outside, spec, interface, owner).await? {
+                Some(end) => outside.seclude(&end).await?,
+                None if interface.bare.as_ref().is_some_and(|bare| bare.moved.is_some()) => {
                     return Err(gone());
                 }
-                let inside = Links::open(namespace(interface.netns.as_ref())?)?;
-                outside.create_veth(&host, &inside, spec.ifname(), port.mtu).await?;
-            }
+                None => {
+                    let inside = Links::open(namespace(interface.netns.as_ref())?)?;
+                    outside.create_veth(&host, &inside, spec.ifname(), port.mtu).await?
+                }
+            };
             outside.set_alias(&host, &claim(owner, &spec.name)).await?;
+            warnings.iter().for_each(|warning| warn!(port = %spec.name, "{warning}"));
             let device = open_packet(&host, spec.offload)?;
-            Ok(OpenDevice::Veth { device, host })
+            Ok(OpenDevice::Veth { device, host, warnings })
         }
         DeviceSpec::Packet { device } => Ok(OpenDevice::Foreign(open_packet(device, spec.offload)?)),
         DeviceSpec::Vxlan(endpoint) => {
@@ -284,6 +290,14 @@ impl OpenDevice {
             Self::Tap { queue, .. } => queue.dropped(),
             Self::Endpoint(endpoint) => endpoint.overflow(),
             _ => self.device().map_or(0, |device| device.overflow()),
+        }
+    }
+
+    /// What the device does not do as it should on this kernel: sentences.
+    pub(super) fn warnings(&self) -> &[String] {
+        match self {
+            Self::Veth { warnings, .. } => warnings,
+            _ => &[],
         }
     }
 

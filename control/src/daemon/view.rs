@@ -294,6 +294,7 @@ pub(super) fn port(state: &State, edge: &Edge, port: &state::Port) -> Port {
     let taught = real.map(|real| edge.fdb.learning_of_port(port.id).since(real.taught_before));
     let taught = taught.unwrap_or_default();
     let reason = real.and_then(|real| edge.why_down(real));
+    let open = real.and_then(|real| real.device.as_ref().ok());
     let (kind, device) = match &spec.device {
         DeviceSpec::Tap(_) => ("tap", spec.ifname().to_owned()),
         DeviceSpec::Veth(_) => ("veth", veth_host_ifname(&spec.name)),
@@ -317,6 +318,7 @@ pub(super) fn port(state: &State, edge: &Edge, port: &state::Port) -> Port {
         netns: spec.interface().and_then(|interface| interface.netns.as_ref()).map(ToString::to_string),
         state: if reason.is_none() { PortState::Up } else { PortState::Down },
         reason,
+        warnings: open.map(|open| open.warnings().to_vec()).unwrap_or_default(),
         mtu: port.mtu,
         offload: spec.offload,
         limit: spec.limit,

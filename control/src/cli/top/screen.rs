@@ -471,6 +471,7 @@ mod tests {
             netns: None,
             state: PortState::Up,
             reason: None,
+            warnings: vec![],
             mtu: 1500,
             offload: true,
             limit: LimitSpec::default(),
