@@ -24,7 +24,7 @@ use std::{
 };
 
 use vswitch_tests::control::{
-    gateway::{Gateway, Outside, Reach},
+    gateway::{Gateway, Outside},
     publish::{Publish, Published},
 };
 use vswitch_tests::{Netns, PATIENCE, eventually};
@@ -85,13 +85,14 @@ impl Network {
     }
 
     fn outside(&self, published: Vec<Published>) -> Outside {
-        self.reaching(Reach::Open { masquerade: true, published })
-    }
-
-    fn reaching(&self, reach: Reach) -> Outside {
         let subnets = [format!("10.9.{}.0/24", self.number), format!("fd00:9:{}::/64", self.number)];
         let subnets = subnets.iter().map(|net| net.parse().unwrap()).collect();
-        Outside { ifname: self.ifname.clone(), subnets, reach }
+        Outside { ifname: self.ifname.clone(), subnets, masquerade: true, published }
+    }
+
+    /// As the outside knows the way, it sees who comes.
+    fn routed(&self) -> Outside {
+        Outside { masquerade: false, ..self.outside(Vec::new()) }
     }
 }
 

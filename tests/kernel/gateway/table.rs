@@ -6,7 +6,7 @@ use std::{
 };
 
 use vswitch_tests::control::{
-    gateway::{Gateway, GatewayError, Outside, Reach},
+    gateway::{Gateway, GatewayError, Outside},
     publish::{Protocol, Published},
 };
 use vswitch_tests::{Netns, PATIENCE};
@@ -106,22 +106,22 @@ fn many_changes_come_to_the_same_as_one() {
     let moved = at("0.0.0.0:8080", "10.9.1.3:80");
     let more = [at("[::]:8080", "[fd00:9:1::2]:80"), at("192.0.2.1:443", "10.9.1.2:443"), web];
     // One subnet next to blue's, and one that contains it.
-    let nets = |ifname: &str, subnet: &str, reach: Reach| Outside {
+    let nets = |ifname: &str, subnet: &str, masquerade: bool| Outside {
         ifname: ifname.into(),
         subnets: vec![subnet.parse().unwrap()],
-        reach,
+        masquerade,
+        published: Vec::new(),
     };
-    let open = |masquerade| Reach::Open { masquerade, published: Vec::new() };
-    let beside = nets("gw-beside", "10.9.0.0/24", open(true));
-    let around = nets("gw-around", "10.9.0.0/16", open(false));
+    let beside = nets("gw-beside", "10.9.0.0/24", true);
+    let around = nets("gw-around", "10.9.0.0/16", false);
     let (blue, red) = (&world.blue, &world.red);
     let steps = [
         vec![blue.outside(vec![])],
         vec![blue.outside(vec![web]), beside.clone()],
         vec![beside.clone(), blue.outside(vec![moved])],
-        vec![blue.outside(more.to_vec()), red.reaching(Reach::Internal), beside.clone()],
-        vec![blue.outside(more[..2].to_vec()), red.reaching(open(false)), around.clone()],
-        vec![blue.reaching(Reach::Internal), red.outside(vec![]), around],
+        vec![blue.outside(more.to_vec()), red.outside(vec![]), beside.clone()],
+        vec![blue.outside(more[..2].to_vec()), red.routed(), around.clone()],
+        vec![red.outside(vec![]), around],
         vec![red.outside(vec![]), beside],
     ];
     let table = |host: &Netns| {

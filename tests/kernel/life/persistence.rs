@@ -56,7 +56,7 @@ fn a_persistent_interface_goes_with_its_port() {
     assert!(!web.has_link("eth1"));
     switch.configure(&blue(&[]));
     assert_eq!(switch.ctl(&["reload"])["changes"].as_array().unwrap().len(), 2);
-    assert!(!web.has_link("eth0") && !db.has_link("eth0") && !switch.host.has_link("vs-db"));
+    assert!(!web.has_link("eth0") && !db.has_link("eth0") && !switch.host.has_link("vp-db"));
     // It can be created again at once.
     switch.configure(&all);
     switch.ctl(&["reload"]);
@@ -165,7 +165,7 @@ fn told_to_stop_it_leaves_nothing_behind() {
         "--kind",
         "veth",
     ]);
-    assert!(switch.host.has_link("vs-db") && switch.host.has_link("vs-pair"));
+    assert!(switch.host.has_link("vp-db") && switch.host.has_link("vp-pair"));
     let socket = switch.socket();
     assert!(socket.exists());
     assert!(switch.stop().success());

@@ -89,15 +89,18 @@ fn all_of_it_survives_kill_9_and_a_live_connection_too() {
     // What a daemon leaves behind that dies between creating a veth pair and storing its endpoint; and an interface of
     // another owner.
     let state = switch.folder().join("state");
-    for (ifname, owner) in [("vs-half-made", state.to_str().unwrap()), ("vs-foreign", "/elsewhere")] {
+    let state = state.to_str().unwrap();
+    let half_made = format!("vswitch {state} port half-made");
+    let (before, foreign) = (format!("vswitch {state}"), "vswitch /elsewhere".to_owned());
+    for (ifname, alias) in [("vp-half-made", half_made), ("vs-before", before), ("vp-foreign", foreign)] {
         switch.host.ip(&format!("link add {ifname} type veth"));
-        let alias = format!("vswitch {owner}");
         let mut set = std::process::Command::new("ip");
         set.args(["-n", switch.host.name(), "link", "set", ifname, "alias", &alias]);
         assert!(set.status().unwrap().success());
     }
     switch.run();
-    assert!(!switch.host.has_link("vs-half-made") && switch.host.has_link("vs-foreign"));
+    let there = ["vp-half-made", "vs-before", "vp-foreign"].map(|it| switch.host.has_link(it));
+    assert_eq!(there, [false, false, true]);
     switch.logs(&["reaped", "network=red"]);
     assert_eq!(inspect(&switch, "red")["Containers"].as_object().unwrap().len(), 1);
     // The same while the daemon is up.

@@ -13,13 +13,14 @@ use super::target::{DOCKER_SOCKET, Target};
 use crate::client::{Client, ClientError, connect_error};
 use vswitch_host::{
     channel::Channel,
-    link::{self, Links, Wanted, host_ifname},
+    link::{self, Links, Wanted},
     netns::{Namespace, run_in},
 };
 use vswitch_model::{
     Carries, DeviceSpec, Error, ErrorKind, InterfaceSpec, LimitSpec, Name, PortSpec,
     api::Port,
     attach::{AttachRequest, Reply, socket_path},
+    ifname::veth_host_ifname,
 };
 
 /// How long the daemon may take to make a port.
@@ -106,7 +107,7 @@ fn make_tap(inside: &Links, ifname: &str, persist: bool) -> Result<Made, Error> 
 }
 
 async fn make_veth(inside: &Links, ifname: &str, port: &Name, mtu: u16) -> Result<Made, Error> {
-    let host = host_ifname(port);
+    let host = veth_host_ifname(port);
     let outside = Links::open(Namespace::current()?)?;
     outside.create_veth(&host, inside, ifname, mtu).await?;
     Ok(Made { tap: None, host_ifname: Some(host) })

@@ -62,6 +62,9 @@ pub fn ports(ports: &[Port]) -> String {
         if let Some(reason) = &port.reason {
             let _ = writeln!(text, "{} is down: {reason}", port.name);
         }
+        for warning in &port.warnings {
+            let _ = writeln!(text, "warning: port {}: {warning}", port.name);
+        }
     }
     text
 }
@@ -73,6 +76,7 @@ pub fn port(port: &Port) -> String {
         None => state(port.state).into(),
     };
     let mut rows = vec![("name", port.name.to_string()), ("state", state)];
+    rows.extend(port.warnings.iter().map(|warning| ("warning", warning.clone())));
     if let Some(network) = &port.network {
         rows.push(("network", network.to_string()));
     }
@@ -325,6 +329,7 @@ mod tests {
             netns: Some("web".into()),
             state: PortState::Up,
             reason: None,
+            warnings: vec![],
             mtu: 1500,
             offload: true,
             limit: LimitSpec { rx: "100 Mbit/s".parse().ok(), ..LimitSpec::default() },

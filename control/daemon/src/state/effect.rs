@@ -24,13 +24,6 @@ pub enum Effect {
     },
     /// Take the port's device away and forget what was learned on it.
     ClosePort(Port),
-    /// Who carries what, or within which limits, has changed. It may name ports that are opened only later.
-    SetTopology {
-        /// Before.
-        old: Arc<Layout>,
-        /// After.
-        new: Arc<Layout>,
-    },
     /// The port's device stays, and what can be changed in place has: the MTU, networks and limits (the
     /// topology holds these), and the interface's addresses, MAC and gateways.
     UpdatePort {
@@ -68,7 +61,6 @@ impl Effect {
         match self {
             Self::SetSwitch { old, new } => Self::SetSwitch { old: new, new: old },
             Self::ClosePort(port) => Self::OpenPort(port),
-            Self::SetTopology { old, new } => Self::SetTopology { old: new, new: old },
             Self::UpdatePort { old, new } => Self::UpdatePort { old: new, new: old },
             Self::OpenPort(port) => Self::ClosePort(port),
             Self::Store(record) => Self::Unstore(record),
@@ -84,13 +76,12 @@ impl Effect {
         match self {
             Self::SetSwitch { .. } => 0,
             Self::ClosePort(_) => 1,
-            Self::SetTopology { .. } => 2,
-            Self::UpdatePort { .. } => 3,
+            Self::UpdatePort { .. } => 2,
             // Peers and collectors are sent to by the endpoint.
-            Self::OpenPort(port) if matches!(port.spec.device, DeviceSpec::Vxlan(_)) => 4,
-            Self::OpenPort(_) => 5,
-            Self::SetOutside { .. } => 6,
-            Self::Store(_) | Self::Unstore(_) | Self::Restore { .. } => 7,
+            Self::OpenPort(port) if matches!(port.spec.device, DeviceSpec::Vxlan(_)) => 3,
+            Self::OpenPort(_) => 4,
+            Self::SetOutside { .. } => 5,
+            Self::Store(_) | Self::Unstore(_) | Self::Restore { .. } => 6,
         }
     }
 }
@@ -98,10 +89,6 @@ impl Effect {
 /// The effects of `changes`, in order.
 pub(super) fn of(changes: &[Change], old: &State, new: &State) -> Vec<Effect> {
     let mut effects: Vec<_> = changes.iter().cloned().flat_map(deeds).collect();
-    let (before, after) = (&old.layout, &new.layout);
-    if before != after {
-        effects.push(Effect::SetTopology { old: Arc::clone(before), new: Arc::clone(after) });
-    }
     let (before, after) = (&old.outside, &new.outside);
     if before != after {
         effects.push(Effect::SetOutside { old: Arc::clone(before), new: Arc::clone(after) });

@@ -469,6 +469,7 @@ mod tests {
             netns: None,
             state: PortState::Up,
             reason: None,
+            warnings: vec![],
             mtu: 1500,
             offload: true,
             limit: LimitSpec::default(),
