@@ -20,13 +20,12 @@ use crate::{
     capture::Captures,
     drops::DropReason,
     forward::Forwarder,
-    frame::Frame,
     limit::{Limit, bits},
     mirror::Copies,
-    offload::Offload,
     plan::{Plan, Port, Receiver},
     storm::Storm,
     transmit::{Egress, Out, Scratch, TagOp, Transmit},
+    wire::{frame::Frame, offload::Offload},
 };
 
 /// What a turn did.

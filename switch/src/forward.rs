@@ -10,12 +10,12 @@ use crate::{
     counters::PortCounters,
     drops::DropReason,
     fdb::{Learned, Place},
-    frame::{Frame, Tag},
     limit::bits,
     plan::Plan,
     storm::{Flood, Storm},
     topology::{Classified, Member, Reach},
     transmit::{Egress, TagOp},
+    wire::frame::{Frame, Tag},
 };
 
 /// The fate of a frame.

@@ -9,8 +9,8 @@ use std::{fmt, num::NonZeroU16};
 use crate::{
     addr::{NetworkId, PortId, VlanId},
     drops::DropReason,
-    frame::{ETHERNET_HEADER, Frame, TAG, Tag},
     limit::{Limit, Limits},
+    wire::frame::{ETHERNET_HEADER, Frame, TAG, Tag},
 };
 
 /// The octets an IP packet may have on a port whose MTU nobody set: a jumbo frame of 9216 octets.

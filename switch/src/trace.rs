@@ -9,13 +9,15 @@ use crate::{
     drops::DropReason,
     fdb::Place,
     forward::{self, Action, Decision},
-    frame::{Frame, MAX_FRAME},
     mirror::Copies,
-    offload::Offload,
     plan::Plan,
     storm::Storm,
     topology::{Classified, Member},
     transmit::{Form, Out, Scratch, TagOp, Transmit, cut},
+    wire::{
+        frame::{Frame, MAX_FRAME},
+        offload::Offload,
+    },
 };
 
 /// A frame that is supposed to come in.

@@ -13,9 +13,11 @@ use crate::{
     capture::Captures,
     counters::PortCounters,
     drops::DropReason,
-    frame::{ADDRESSES, MAX_FRAME, TAG, TAG_SHIFT, Tag},
-    offload::{Capabilities, Offload, VNET_HEADER},
-    segment::Segmenter,
+    wire::{
+        frame::{ADDRESSES, MAX_FRAME, TAG, TAG_SHIFT, Tag},
+        offload::{Capabilities, Offload, VNET_HEADER},
+        segment::Segmenter,
+    },
 };
 
 /// What an egress port must do to the outer tag.

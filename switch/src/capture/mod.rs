@@ -36,8 +36,8 @@ use crate::{
     counters::Counter,
     drops::DropReason,
     forward::{Action, Decision},
-    frame::{ADDRESSES, TAG},
     transmit::{Out, TagOp, Transmit},
+    wire::frame::{ADDRESSES, TAG},
 };
 
 /// A frame that may lie in two parts.

@@ -11,8 +11,8 @@ use crate::{
     addr::PortId,
     batch::Batch,
     drops::DropReason,
-    offload::{Capabilities, Offload},
     transmit::{Scratch, Transmit},
+    wire::offload::{Capabilities, Offload},
 };
 
 /// A frame with its metadata, on its own.

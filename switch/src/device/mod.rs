@@ -9,8 +9,8 @@ use crate::{
     addr::PortId,
     batch::Batch,
     drops::DropReason,
-    offload::Capabilities,
     transmit::{Scratch, Transmit},
+    wire::offload::Capabilities,
 };
 
 pub mod mem;

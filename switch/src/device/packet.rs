@@ -26,9 +26,11 @@ use crate::{
     addr::PortId,
     batch::{BATCH, Batch, GULP, HEADROOM},
     drops::DropReason,
-    frame::{MAX_FRAME, TAG},
-    offload::{Capabilities, Offload, VNET_HEADER},
     transmit::{Form, Head, Out, Scratch, Transmit, cut, drop_reason},
+    wire::{
+        frame::{MAX_FRAME, TAG},
+        offload::{Capabilities, Offload, VNET_HEADER},
+    },
 };
 
 /// Octets the kernel may queue for us, and we for it. A 64 KB super-frame counts up to twice its size.

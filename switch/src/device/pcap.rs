@@ -17,9 +17,11 @@ use crate::{
     addr::PortId,
     batch::Batch,
     drops::DropReason,
-    frame::MAX_FRAME,
-    offload::{Capabilities, Offload},
     transmit::{Scratch, Transmit},
+    wire::{
+        frame::MAX_FRAME,
+        offload::{Capabilities, Offload},
+    },
 };
 
 /// Octets of the longest frame in a capture: no frame is cut short.

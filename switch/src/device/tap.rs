@@ -25,9 +25,11 @@ use crate::{
     addr::PortId,
     batch::{Batch, GULP, HEADROOM},
     drops::DropReason,
-    frame::MAX_FRAME,
-    offload::{Capabilities, Offload, VNET_HEADER},
     transmit::{Form, Scratch, Transmit, drop_reason},
+    wire::{
+        frame::MAX_FRAME,
+        offload::{Capabilities, Offload, VNET_HEADER},
+    },
 };
 
 /// An open TAP interface with offload headers.

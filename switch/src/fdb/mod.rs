@@ -256,7 +256,7 @@ impl Fdb {
 
     /// Learns that `mac` is on `port`. `limit` is the most addresses the port may have.
     ///
-    /// `mac` must be a station ([`MacAddr::is_station`]), as [`crate::frame::Frame`] guarantees.
+    /// `mac` must be a station ([`MacAddr::is_station`]), as [`crate::wire::frame::Frame`] guarantees.
     pub fn learn(
         &self,
         network: NetworkId,

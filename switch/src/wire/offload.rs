@@ -7,7 +7,7 @@
 use std::num::NonZeroU16;
 
 use crate::drops::DropReason;
-use crate::headers::{self, Headers, MAX_HEADER, Network, Transport};
+use crate::wire::headers::{self, Headers, MAX_HEADER, Network, Transport};
 
 /// Octets of the header before each frame on a device that carries offload metadata.
 pub const VNET_HEADER: usize = 10;
@@ -102,7 +102,7 @@ impl Capabilities {
     pub const ALL: Self = Self { csum: true, tso: true, uso: true };
 
     /// Whether a frame with this metadata may leave by the port untouched. If not, it is cut by
-    /// [`Segmenter`](crate::segment::Segmenter).
+    /// [`Segmenter`](crate::wire::segment::Segmenter).
     #[inline]
     pub fn takes(self, offload: &Offload) -> bool {
         let csum = self.csum || !matches!(offload.csum, Csum::Partial { .. });

@@ -11,13 +11,13 @@
 
 use std::num::NonZeroU16;
 
-use crate::checksum::Sum;
 use crate::drops::DropReason;
-use crate::headers::{Headers, Network, Transport};
-use crate::offload::{Csum, Offload};
+use crate::wire::checksum::Sum;
+use crate::wire::headers::{Headers, Network, Transport};
+use crate::wire::offload::{Csum, Offload};
 
 /// The wire frames of one frame, in order; at least one, at most
-/// [`MAX_SEGMENTS`](crate::offload::MAX_SEGMENTS).
+/// [`MAX_SEGMENTS`](crate::wire::offload::MAX_SEGMENTS).
 #[derive(Clone, Copy, Debug)]
 pub struct Segmenter<'a> {
     frame: &'a [u8],
@@ -142,7 +142,7 @@ impl<'a> Segment<'a> {
         Self { payload: frame, frame, plan: Plan::Keep, header_len: 0, index: 0, last: true }
     }
 
-    /// Octets that [`Segment::write_header`] writes: at most [`MAX_HEADER`](crate::headers::MAX_HEADER), and
+    /// Octets that [`Segment::write_header`] writes: at most [`MAX_HEADER`](crate::wire::headers::MAX_HEADER), and
     /// zero for a frame that needs nothing.
     #[inline]
     pub fn header_len(&self) -> usize {

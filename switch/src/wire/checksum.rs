@@ -6,7 +6,7 @@
 //! 2026-11, `examples/segment_speed.rs`); wider registers would need unsafe dispatch to save, by estimate, 1 us
 //! of a super-frame's 20.
 
-use crate::headers::{Headers, Network, Transport};
+use crate::wire::headers::{Headers, Network, Transport};
 
 /// A one's complement sum that is not yet folded, a value to add to.
 ///
@@ -86,7 +86,7 @@ impl std::ops::Add for Sum {
     }
 }
 
-/// Completes a checksum that [`Csum::Partial`](crate::offload::Csum::Partial) describes: `start` counts from
+/// Completes a checksum that [`Csum::Partial`](crate::wire::offload::Csum::Partial) describes: `start` counts from
 /// the first octet of the frame, `offset` from `start`.
 ///
 /// Zero becomes 0xffff whatever the protocol, as in the kernel: UDP needs it and to the others both are the
