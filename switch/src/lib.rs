@@ -41,4 +41,4 @@ mod wire;
 #[cfg(feature = "os")]
 pub mod worker;
 
-pub use wire::{checksum, frame, headers, offload, segment};
+pub use wire::{bytes, checksum, frame, headers, offload, segment};

@@ -14,12 +14,15 @@
 use std::ops::Range;
 
 use arrayvec::ArrayVec;
+use etherparse::EtherType;
 use vswitch::{
     addr::{NetworkId, PortId},
     batch::{Batch, HEADROOM, TRAIN},
+    bytes::try_u16_at,
     device::Refuse,
     drops::DropReason,
-    headers::{ETHERNET, Headers, Transport, link},
+    frame::ETHERNET_HEADER,
+    headers::{Headers, IPV6_HEADER, Transport, link},
     offload::Offload,
 };
 
@@ -72,7 +75,7 @@ pub fn decapsulate(
     let mut buffers = batch.spare();
     let Some(buffer) = buffers.next() else { return };
     let octets = &mut buffer[MESSAGE..];
-    let longest = usize::from(manner.overlay_mtu) + ETHERNET;
+    let longest = usize::from(manner.overlay_mtu) + ETHERNET_HEADER;
     let shape = Shape::of(&octets[..message.len], message.stride, longest);
     let clamp = manner.clamp.then_some(longest);
     let mut frames = ArrayVec::<Frame, TRAIN>::new();
@@ -181,13 +184,9 @@ impl Shape {
 /// Whether the IP packet in `frame` ends with it, by its own account: a first look.
 #[inline]
 fn fills(frame: &[u8]) -> bool {
-    let length = |network: usize, field: usize| {
-        let field = frame.get(network + field..)?.first_chunk().copied()?;
-        Some(usize::from(u16::from_be_bytes(field)))
-    };
     let end = link(frame).and_then(|(network, ethertype)| match ethertype {
-        0x0800 => Some(network + length(network, 2)?),
-        0x86dd => Some(network + 40 + length(network, 4)?),
+        EtherType::IPV4 => Some(network + usize::from(try_u16_at(frame, network + 2)?)),
+        EtherType::IPV6 => Some(network + IPV6_HEADER + usize::from(try_u16_at(frame, network + 4)?)),
         _ => None,
     });
     end == Some(frame.len())

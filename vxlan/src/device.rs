@@ -18,9 +18,11 @@ use socket2::SockAddr;
 use vswitch::{
     addr::{NetworkId, PortId},
     batch::{Batch, GULP},
+    bytes::length,
     device::{Device, Refuse},
     drops::DropReason,
-    headers::ETHERNET,
+    frame::ETHERNET_HEADER,
+    headers::{IPV4_HEADER, IPV6_HEADER, UDP_HEADER},
     transmit::{Scratch, Transmit},
 };
 
@@ -29,16 +31,17 @@ use crate::{
     decap::{self, MESSAGE, Message, decapsulate, refuse_all},
     encap::{self, Class, Dscp, encapsulate},
     endpoint::{Endpoint, Received, SOURCES},
-    header::Vni,
+    header::{HEADER, Vni},
     tables::Tables,
 };
 
 /// Octets of outer headers before an inner packet, its Ethernet header included.
 pub fn overhead(local: IpAddr) -> u16 {
-    match local {
-        IpAddr::V4(_) => 20 + 8 + 8 + 14,
-        IpAddr::V6(_) => 40 + 8 + 8 + 14,
-    }
+    let outer = match local {
+        IpAddr::V4(_) => IPV4_HEADER,
+        IpAddr::V6(_) => IPV6_HEADER,
+    };
+    length(outer + UDP_HEADER + HEADER + ETHERNET_HEADER)
 }
 
 /// What may change while the sockets stay open.
@@ -275,7 +278,7 @@ impl Device for Remote {
     }
 
     fn longest(&self) -> Option<usize> {
-        Some(usize::from(self.way.overlay_mtu()) + ETHERNET)
+        Some(usize::from(self.way.overlay_mtu()) + ETHERNET_HEADER)
     }
 
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {

@@ -18,7 +18,8 @@ use vswitch::{
     addr::NetworkId,
     batch::CAPACITY,
     drops::DropReason,
-    headers::{ETHERNET, Headers, link},
+    frame::ETHERNET_HEADER,
+    headers::{Headers, IPV4_HEADER, TCP_HEADER, link},
     offload::Csum,
     segment::{Segment, Segmenter},
     transmit::{Answers, Out, Scratch, TagOp, Transmit, drop_reason},
@@ -42,9 +43,9 @@ const PARTS: usize = 2 * MAX_DATAGRAMS;
 /// empty, and be received in two.
 pub fn longest_super_frame(overlay_mtu: u16) -> usize {
     // With time stamps (RFC 7323), as nearly every connection has them.
-    const TCP_IPV4: usize = 20 + 20 + 12;
+    const TCP_IPV4: usize = IPV4_HEADER + TCP_HEADER + 12;
     let packet = usize::from(overlay_mtu);
-    let datagrams = (MAX_TRAIN / (HEADER + ETHERNET + packet)).min(MAX_DATAGRAMS);
+    let datagrams = (MAX_TRAIN / (HEADER + ETHERNET_HEADER + packet)).min(MAX_DATAGRAMS);
     datagrams * packet.saturating_sub(TCP_IPV4)
 }
 
@@ -243,7 +244,7 @@ impl<'c, 'h, 'a: 'c, H: Fn(NetworkId) -> Option<&'h [u8; HEADER]>> Cargo<'c, 'a,
             TagOp::Keep => (lies, received.offload),
             _ => frames.frame(out, buffer)?,
         };
-        let longest = usize::from(manner.overlay_mtu) + ETHERNET;
+        let longest = usize::from(manner.overlay_mtu) + ETHERNET_HEADER;
         if offload.wire_len(frame.len()) > longest {
             // Tags that stay on the frame take room from its packet.
             let mtu = link(frame).map_or(0, |(network, _)| longest.saturating_sub(network));

@@ -18,6 +18,7 @@ use std::{
     sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
+use etherparse::EtherType;
 use libc::{c_int, c_uint, c_void, cmsghdr, iovec, mmsghdr, socklen_t, tpacket_auxdata};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -28,6 +29,7 @@ use crate::{
     drops::DropReason,
     transmit::{Form, Head, Out, Scratch, Transmit, cut, drop_reason},
     wire::{
+        bytes::put_u16,
         frame::{MAX_FRAME, TAG},
         offload::{Capabilities, Offload, VNET_HEADER},
     },
@@ -338,9 +340,11 @@ fn stripped_tag(message: &mmsghdr) -> Option<[u8; TAG]> {
     if aux.tp_status & libc::TP_STATUS_VLAN_VALID == 0 {
         return None;
     }
-    let tpid = if aux.tp_status & libc::TP_STATUS_VLAN_TPID_VALID == 0 { 0x8100 } else { aux.tp_vlan_tpid };
-    let ([a, b], [c, d]) = (tpid.to_be_bytes(), aux.tp_vlan_tci.to_be_bytes());
-    Some([a, b, c, d])
+    let told = aux.tp_status & libc::TP_STATUS_VLAN_TPID_VALID != 0;
+    let mut tag = [0; TAG];
+    put_u16(&mut tag, 0, if told { aux.tp_vlan_tpid } else { EtherType::VLAN_TAGGED_FRAME.0 });
+    put_u16(&mut tag, 2, aux.tp_vlan_tci);
+    Some(tag)
 }
 
 fn index_of(name: &str) -> io::Result<c_int> {

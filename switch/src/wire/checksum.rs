@@ -6,7 +6,7 @@
 //! 2026-11, `examples/segment_speed.rs`); wider registers would need unsafe dispatch to save, by estimate, 1 us
 //! of a super-frame's 20.
 
-use crate::wire::headers::{Headers, Network, Transport};
+use crate::wire::headers::{Headers, Transport};
 
 /// A one's complement sum that is not yet folded, a value to add to.
 ///
@@ -105,11 +105,8 @@ pub fn complete(frame: &mut [u8], start: usize, offset: usize) -> bool {
 /// pseudo-header holds an address that is not the destination now.
 #[inline]
 pub fn verify(frame: &[u8], headers: &Headers) -> bool {
-    let addresses = match headers.network_kind {
-        Network::V4 => headers.network + 12..headers.network + 20,
-        Network::V6 => headers.network + 8..headers.network + 40,
-    };
-    let (Some(addresses), Some(data)) = (frame.get(addresses), frame.get(headers.transport..headers.end))
+    let (Some(addresses), Some(data)) =
+        (frame.get(headers.addresses()), frame.get(headers.transport..headers.end))
     else {
         return false;
     };

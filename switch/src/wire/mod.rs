@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows of ports, networks or tables.
 
+pub mod bytes;
 pub mod checksum;
 pub mod frame;
 pub mod headers;

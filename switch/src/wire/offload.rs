@@ -6,8 +6,10 @@
 
 use std::num::NonZeroU16;
 
-use crate::drops::DropReason;
-use crate::wire::headers::{self, Headers, MAX_HEADER, Network, Transport};
+use crate::{
+    drops::DropReason,
+    wire::headers::{self, Headers, IpVersion, MAX_HEADER, Transport},
+};
 
 /// Octets of the header before each frame on a device that carries offload metadata.
 pub const VNET_HEADER: usize = 10;
@@ -266,9 +268,9 @@ impl Gso {
 impl GsoKind {
     /// How a frame with these `headers` would be cut.
     pub fn of(headers: &Headers) -> Self {
-        match (headers.transport_kind, headers.network_kind) {
-            (Transport::Tcp, Network::V4) => Self::Tcp4,
-            (Transport::Tcp, Network::V6) => Self::Tcp6,
+        match (headers.transport_kind, headers.version) {
+            (Transport::Tcp, IpVersion::V4) => Self::Tcp4,
+            (Transport::Tcp, IpVersion::V6) => Self::Tcp6,
             (Transport::Udp, _) => Self::Udp,
         }
     }

@@ -6,7 +6,7 @@ use vswitch::{
     addr::{NetworkId, PortId},
     batch::Batch,
     checksum::Sum,
-    headers::{Headers, Network},
+    headers::{Headers, IpVersion},
     offload::Offload,
     segment::Segmenter,
 };
@@ -80,15 +80,15 @@ fuzz_target!(|data: &[u8]| {
 /// Makes the checksums of `frame` right.
 fn seal(frame: &mut [u8]) {
     let Some(headers) = Headers::measure(frame) else { return };
-    let Headers { network, transport, end, transport_kind, network_kind, .. } = headers;
-    let addresses = match network_kind {
-        Network::V4 => {
+    let Headers { network, transport, end, transport_kind, version, .. } = headers;
+    let addresses = match version {
+        IpVersion::V4 => {
             put(frame, network + 10, 0);
             let checksum = Sum::of(&frame[network..transport]).checksum();
             put(frame, network + 10, checksum);
             network + 12..network + 20
         }
-        Network::V6 => network + 8..network + 40,
+        IpVersion::V6 => network + 8..network + 40,
     };
     let field = transport + transport_kind.checksum_offset();
     put(frame, field, 0);
