@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    addr::{NetworkId, PortId},
+    addr::{NetworkId, PortId, Timestamp},
     capture::Session,
     counters::{NetworkCounters, PortCounters, PortTotals},
     device::Device,
@@ -116,6 +116,34 @@ pub struct Plan {
     pub busy_poll: Duration,
 }
 
+/// One worker's turn by a plan. It leads to the counters that this worker, and no other, adds to.
+#[derive(Clone, Copy, Debug)]
+pub struct Pass<'p> {
+    /// The time of the turn.
+    pub now: Timestamp,
+    /// The plan.
+    pub plan: &'p Plan,
+    /// The worker's number.
+    pub worker: usize,
+}
+
+impl<'p> Pass<'p> {
+    /// The worker's counters of `port`.
+    #[inline]
+    pub(crate) fn counters(&self, port: &'p Port) -> &'p PortCounters {
+        port.counters(self.worker)
+    }
+
+    /// Counts something in the worker's counters of `network`, if its frames are counted.
+    #[inline]
+    pub(crate) fn count_network(&self, network: NetworkId, count: impl FnOnce(&NetworkCounters)) {
+        let counters = self.plan.networks.get(network.index()).and_then(Option::as_ref);
+        if let Some(counters) = counters.and_then(|counters| counters.get(self.worker)) {
+            count(counters);
+        }
+    }
+}
+
 impl Plan {
     /// A switch with nothing attached.
     pub fn empty(fdb: Arc<Fdb>) -> Self {
@@ -134,10 +162,5 @@ impl Plan {
     /// The port with this number, if there is one.
     pub fn port(&self, port: PortId) -> Option<&Arc<Port>> {
         self.ports.get(port.index())?.as_ref()
-    }
-
-    /// The counters of `network` that `worker`, and only it, adds to.
-    pub fn network(&self, network: NetworkId, worker: usize) -> Option<&NetworkCounters> {
-        self.networks.get(network.index())?.as_ref()?.get(worker)
     }
 }

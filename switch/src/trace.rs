@@ -10,7 +10,7 @@ use crate::{
     fdb::Place,
     forward::{self, Action, Decision},
     mirror::Copies,
-    plan::Plan,
+    plan::{Pass, Plan},
     storm::Storm,
     topology::{Classified, Member},
     transmit::{Form, Out, Scratch, TagOp, Transmit, cut},
@@ -77,7 +77,8 @@ pub fn trace<'a>(now: Timestamp, plan: &'a Plan, frame: &Hypothesis<'_>) -> Opti
     batch.push(ingress, network, offload, bytes.len());
     let parsed = Frame::parse(bytes);
     let classified = parsed.ok().and_then(|frame| plan.topology.classify(ingress, network, &frame).ok());
-    let (decision, evicted) = forward::suppose(now, plan, &batch, 0, storm);
+    let pass = Pass { now, plan, worker: 0 };
+    let (decision, evicted) = forward::suppose(&pass, &batch, 0, storm);
     let mut leaving = Vec::new();
     if let Some(Classified { network, tag }) = classified {
         let mut leave = |member: &Member| {
