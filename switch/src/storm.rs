@@ -6,7 +6,6 @@ use crate::{
     addr::Timestamp,
     drops::DropReason,
     limit::{Bucket, Limit},
-    topology::StormLimits,
 };
 
 /// What a frame that is flooded is flooded for.
@@ -18,6 +17,28 @@ pub enum Flood {
     Multicast,
     /// To a station not in the table.
     Unknown,
+}
+
+/// Frames per second that may be flooded; `None` is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct StormLimits {
+    /// To ff:ff:ff:ff:ff:ff.
+    pub broadcast: Option<u32>,
+    /// To other groups.
+    pub multicast: Option<u32>,
+    /// To stations not in the table.
+    pub unknown: Option<u32>,
+}
+
+impl StormLimits {
+    /// Frames a second that may be flooded for this.
+    pub fn of(self, flood: Flood) -> Option<u32> {
+        match flood {
+            Flood::Broadcast => self.broadcast,
+            Flood::Multicast => self.multicast,
+            Flood::Unknown => self.unknown,
+        }
+    }
 }
 
 /// The state of one ingress port's limits. A port is received by one worker, so it needs no sharing.
@@ -56,17 +77,6 @@ impl Storm {
 fn limited(frames: u32) -> Option<Limit> {
     let rate = NonZeroU64::new(frames.into())?;
     Some(Limit::new(rate, (rate.get() / 10).max(1)))
-}
-
-impl StormLimits {
-    /// Frames a second that may be flooded for this.
-    pub fn of(self, flood: Flood) -> Option<u32> {
-        match flood {
-            Flood::Broadcast => self.broadcast,
-            Flood::Multicast => self.multicast,
-            Flood::Unknown => self.unknown,
-        }
-    }
 }
 
 #[cfg(test)]
