@@ -197,7 +197,7 @@ impl Crossing {
     fn cross(&mut self) -> std::time::Duration {
         let Self { tables, sent, outs, counters, scratch, received, .. } = self;
         let frames =
-            Transmit { port: PortId(1), batch: sent, outs, max_frame: 70_000, counters, captures: None };
+            Transmit { port: PortId(1), batch: sent, outs, max_frame: 70_000, counters, witness: None };
         let begin = Instant::now();
         received.clear();
         encapsulate(|network| tables.header(network), &OUT, &frames, scratch, &mut |train| {

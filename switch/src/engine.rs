@@ -24,7 +24,7 @@ use crate::{
     mirror::Copies,
     plan::{Pass, Plan, Port, Receiver},
     storm::Storm,
-    transmit::{Egress, Out, Scratch, TagOp, Transmit},
+    transmit::{Egress, Out, Scratch, TagOp, Transmit, Witness},
     wire::{frame::Frame, offload::Offload},
 };
 
@@ -199,27 +199,31 @@ impl Sender<'_> {
     /// Lets `outs` leave by the port `id`, if it is still there.
     #[inline]
     fn send(&self, id: PortId, outs: &mut [Out], scratch: &mut Scratch) {
-        let &Self { pass, batch, captures } = self;
+        let pass = &self.pass;
         let Some(port) = pass.plan.port(id) else { return };
         let (max_frame, limit) = pass.plan.topology.way_out(id);
         let outs = match limit {
             None => outs,
             Some(limit) => self.police_egress(limit, port, outs),
         };
-        let counters = pass.counters(port);
-        port.device.send(&Transmit { port: id, batch, outs, max_frame, counters, captures }, scratch);
+        port.device.send(&self.transmit(port, outs, max_frame), scratch);
+    }
+
+    #[inline]
+    fn transmit<'t>(&'t self, port: &'t Port, outs: &'t [Out], max_frame: usize) -> Transmit<'t> {
+        let counters = self.pass.counters(port);
+        let witness = self.captures.map(|captures| captures as &dyn Witness);
+        Transmit { port: port.id, batch: self.batch, outs, max_frame, counters, witness }
     }
 
     /// Those of `outs` that are within the port's limit, in their order. The others are counted.
     #[cold]
     fn police_egress<'o>(&self, limit: &Limit, port: &Port, outs: &'o mut [Out]) -> &'o [Out] {
-        let &Self { pass, batch, captures } = self;
-        let counters = pass.counters(port);
-        let frames = Transmit { port: port.id, batch, outs: &[], max_frame: 0, counters, captures };
+        let frames = self.transmit(port, &[], 0);
         let mut within = 0;
         for next in 0..outs.len() {
             let out = outs[next];
-            if port.meters().tx.take(limit, bits(frames.wire_octets(out)), pass.now) {
+            if port.meters().tx.take(limit, bits(frames.wire_octets(out)), self.pass.now) {
                 outs[within] = out;
                 within += 1;
             } else {

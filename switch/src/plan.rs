@@ -127,10 +127,10 @@ pub struct Pass<'p> {
     pub worker: usize,
 }
 
-impl<'p> Pass<'p> {
+impl Pass<'_> {
     /// The worker's counters of `port`.
     #[inline]
-    pub(crate) fn counters(&self, port: &'p Port) -> &'p PortCounters {
+    pub(crate) fn counters<'c>(&self, port: &'c Port) -> &'c PortCounters {
         port.counters(self.worker)
     }
 

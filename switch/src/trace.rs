@@ -111,7 +111,7 @@ fn exit(plan: &Plan, batch: &Batch, port: PortId, out: Out, scratch: &mut Scratc
         return Exit { port: id, tag, longest: max_frame, result: Err(DropReason::PortGone) };
     };
     let counters = port.counters(0);
-    let frames = Transmit { port: id, batch, outs: &[out], max_frame, counters, captures: None };
+    let frames = Transmit { port: id, batch, outs: &[out], max_frame, counters, witness: None };
     let longest = port.device.longest().map_or(max_frame, |longest| longest.min(max_frame));
     let fits = |bytes: usize, offload: Offload| offload.wire_len(bytes) <= longest;
     let result = frames.form(out, port.device.capabilities()).and_then(|form| {

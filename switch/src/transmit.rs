@@ -5,12 +5,11 @@
 //! must be pushed goes out as a slice of its own, and only a frame that the device cannot take as it is gets
 //! copied, cut and completed.
 
-use std::io;
+use std::{fmt, io};
 
 use crate::{
     addr::{NetworkId, PortId},
     batch::{Batch, CAPACITY},
-    capture::Captures,
     counters::PortCounters,
     drops::DropReason,
     wire::{
@@ -162,6 +161,12 @@ impl Default for Scratch {
     }
 }
 
+/// Sees what becomes of each frame that was to leave: a capture.
+pub trait Witness: fmt::Debug {
+    /// `out` of `frames` came to `result`, as [`Transmit::count`] counts it.
+    fn sent(&self, frames: &Transmit<'_>, out: Out, result: Result<usize, DropReason>);
+}
+
 /// The frames that leave by one port after one batch, and the counters that tell what became of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Transmit<'a> {
@@ -175,8 +180,8 @@ pub struct Transmit<'a> {
     pub max_frame: usize,
     /// The port's counters.
     pub counters: &'a PortCounters,
-    /// Who else is to know what became of them.
-    pub captures: Option<&'a Captures>,
+    /// Sees what became of them as well.
+    pub witness: Option<&'a dyn Witness>,
 }
 
 /// A frame in the form in which a device takes it.
@@ -327,7 +332,7 @@ impl<'a> Transmit<'a> {
             self.counters.tx_bytes.add(rx.octets() as u64);
         }
         let is_super = rx.offload.gso.is_some();
-        if result != Ok(1) || is_super || self.captures.is_some() {
+        if result != Ok(1) || is_super || self.witness.is_some() {
             self.count_rest(out, result, is_super);
         }
     }
@@ -335,8 +340,8 @@ impl<'a> Transmit<'a> {
     /// The same for what is not true of an ordinary frame: a call, so that this weighs little on its way.
     #[inline(never)]
     fn count_rest(&self, out: Out, result: Result<usize, DropReason>, is_super: bool) {
-        if let Some(captures) = self.captures {
-            captures.sent(self, out, result);
+        if let Some(witness) = self.witness {
+            witness.sent(self, out, result);
         }
         match result {
             Ok(pieces) if pieces > 1 => self.counters.tx_segments.add(pieces as u64),

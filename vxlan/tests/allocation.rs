@@ -88,7 +88,7 @@ impl Case {
             outs: &outs,
             max_frame: 70_000,
             counters: &counters,
-            captures: None,
+            witness: None,
         };
         let (mut scratch, mut received, mut arrived) = (Scratch::new(), Batch::new(), 0);
         let mut turn = || {

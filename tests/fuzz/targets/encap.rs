@@ -74,7 +74,7 @@ fuzz_target!(|input: Input| {
         outs: &outs,
         max_frame: 70_000,
         counters: &counters,
-        captures: None,
+        witness: None,
     };
     let tables = Tables::new([], [(Vni::try_from(5).expect("valid"), NetworkId(1))]);
     let (mut scratch, mut nth) = (Scratch::new(), 0);

@@ -174,7 +174,7 @@ pub(crate) fn turn(
     }
     let counters = PortCounters::default();
     let frames =
-        Transmit { port: PEER, batch: &batch, outs: &outs, max_frame, counters: &counters, captures: None };
+        Transmit { port: PEER, batch: &batch, outs: &outs, max_frame, counters: &counters, witness: None };
     let (mut scratch, mut trains) = (Scratch::new(), Vec::new());
     encapsulate(&frames, &mut scratch, &mut trains);
     let mut answers = Vec::new();
