@@ -1,7 +1,7 @@
 //! Where frames come from and go to: the boundary to what we do not own.
 //!
-//! [`Device`] is all the switch asks of it. In memory ([`mem`]) and file ([`pcap`]) devices are pure and
-//! serve tests, replay and capture; TAP and AF_PACKET need Linux (feature `os`).
+//! [`Device`] is all the switch asks of it. Devices in memory ([`mem`]) are pure and serve tests; TAP and AF_PACKET need
+//! Linux (feature `os`).
 
 use std::{fmt, io};
 
@@ -14,7 +14,6 @@ use crate::{
 };
 
 pub mod mem;
-pub mod pcap;
 
 #[cfg(feature = "os")]
 pub mod packet;
