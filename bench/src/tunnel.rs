@@ -256,7 +256,7 @@ impl Mesh {
         ));
 
         let fdb = Arc::new(Fdb::new(Settings { limit: stations, seed: 1, ..Settings::default() }));
-        fdb.learn(NetworkId(0), mac(2), PortId(0), None, Timestamp::default());
+        fdb.learn(fdb.station(NetworkId(0), mac(2)), PortId(0), None, Timestamp::default());
         let flood = Arc::new(Flood::default());
         let remote: Arc<dyn Device> = Arc::new(Remote { tables: Arc::clone(&tables) });
         let inlet =

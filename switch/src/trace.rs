@@ -7,7 +7,7 @@ use crate::{
     addr::{NetworkId, PortId, Timestamp},
     batch::{Batch, HEADROOM},
     drops::DropReason,
-    fdb::Place,
+    fdb::Station,
     forward::{self, Action, Decision},
     mirror::Copies,
     plan::{Pass, Plan},
@@ -45,7 +45,7 @@ pub struct Trace<'a> {
     /// What would be decided.
     pub decision: Decision<'a>,
     /// Who would make room for its source in a full table.
-    pub evicted: Vec<Place>,
+    pub evicted: Vec<Station>,
     /// Where it would leave, in order.
     pub exits: Vec<Exit>,
     /// By which mirrors a copy of it would leave.

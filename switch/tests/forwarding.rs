@@ -185,7 +185,7 @@ fn every_frame_has_the_fate_it_deserves() {
     for Row { why, heard, ingress, dst, tags, fate } in rows {
         let mut switch = switch();
         for &(id, port) in heard {
-            switch.fdb.learn(BLUE, mac(id), PortId(port), None, NOW);
+            switch.fdb.learn(switch.fdb.station(BLUE, mac(id)), PortId(port), None, NOW);
         }
         let sent = switch.receive(ingress, Packet::plain(frame(dst, mac(1), tags)), NOW);
         let expected = fate.unwrap_or(&[]).iter();
@@ -202,7 +202,7 @@ fn every_frame_has_the_fate_it_deserves() {
 #[test]
 fn split_horizon_holds_for_known_stations_too() {
     let mut switch = switch();
-    switch.fdb.learn(BLUE, mac(2), PortId(8), None, NOW);
+    switch.fdb.learn(switch.fdb.station(BLUE, mac(2)), PortId(8), None, NOW);
     assert_eq!(switch.receive(7, Packet::plain(frame(mac(2), mac(1), &[])), NOW), []);
     assert_eq!(switch.totals(7).drops[DropReason::SplitHorizon.index()], 1);
 }

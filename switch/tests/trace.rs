@@ -11,7 +11,7 @@ use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
     capture::{Direction, Fate, Record, Session, Wanted},
     device::mem::Packet,
-    fdb::{Change, Entry, Learned, Origin, Place, Settings},
+    fdb::{Change, Entry, Learned, Origin, Settings, Station},
     forward::{Action, Decision},
     mirror::Mirror,
     offload::{Capabilities, Offload},
@@ -196,7 +196,7 @@ proptest! {
                     prop_assert_eq!(foretold, seen(&records));
                     let mut evicted = Vec::new();
                     lab.fdb.drain_events(|event| if event.what == Change::Evicted { evicted.push((event.network, event.mac)) });
-                    prop_assert_eq!(trace.evicted.iter().map(Place::station).collect::<Vec<_>>(), evicted);
+                    prop_assert_eq!(trace.evicted.iter().map(Station::parts).collect::<Vec<_>>(), evicted);
                 }
             }
         }

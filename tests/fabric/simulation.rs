@@ -101,7 +101,8 @@ impl Fabric {
     /// Where `switch` believes that `mac` is.
     pub(crate) fn place(&self, switch: usize, network: NetworkId, mac: MacAddr) -> Option<u16> {
         let now = Timestamp::from_millis(self.now);
-        self.switches[switch].fdb.lookup(network, mac, now).map(|port| port.0)
+        let fdb = &self.switches[switch].fdb;
+        fdb.lookup(fdb.station(network, mac), now).map(|port| port.0)
     }
 
     /// Frames that cables lost.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId},
     drops::DropReason,
-    fdb::{Learned, Place},
+    fdb::{Learned, Station},
     forward::{Action, Decision},
     offload::Offload,
     storm::{Flood, Storm},
@@ -158,7 +158,7 @@ impl Words<'_> {
             step("limit", format!("unless the port's {rate} are used up"));
         }
         step("learn", self.learned(learned, ingress.id));
-        for (network, mac) in trace.evicted.iter().map(Place::station) {
+        for (network, mac) in trace.evicted.iter().map(Station::parts) {
             let network = self.names.network(network);
             step("learn", format!("the table is full: {mac} of network {network} would be forgotten"));
         }

@@ -7,7 +7,7 @@ use super::read::{Destination, Header};
 use crate::{
     addr::{NetworkId, PortId},
     drops::DropReason,
-    fdb::{Learned, Place},
+    fdb::{Learned, Station},
     plan::Pass,
     storm::{Flood, Storm},
     topology::{Member, Reach},
@@ -40,9 +40,9 @@ pub struct Decision<'a> {
 /// The questions of [`decide`]: asked with all that follows from asking, or for the answer alone.
 pub(super) trait Questions {
     /// What the source at `from` teaches when it is heard on `port`.
-    fn learn(&mut self, pass: &Pass<'_>, from: Place, port: PortId) -> Learned;
+    fn learn(&mut self, pass: &Pass<'_>, from: Station, port: PortId) -> Learned;
     /// Behind which port the table knows the station at `to`.
-    fn look_up(&mut self, pass: &Pass<'_>, to: Place) -> Option<PortId>;
+    fn look_up(&mut self, pass: &Pass<'_>, to: Station) -> Option<PortId>;
     /// Whether `port` may flood one more frame.
     ///
     /// # Errors
@@ -105,13 +105,13 @@ pub(super) struct Learn<'s>(pub(super) &'s mut Storm);
 
 impl Questions for Learn<'_> {
     #[inline(always)]
-    fn learn(&mut self, pass: &Pass<'_>, from: Place, port: PortId) -> Learned {
-        pass.plan.fdb.learn_at(from, port, pass.plan.topology.mac_limit(port), pass.now)
+    fn learn(&mut self, pass: &Pass<'_>, from: Station, port: PortId) -> Learned {
+        pass.plan.fdb.learn(from, port, pass.plan.topology.mac_limit(port), pass.now)
     }
 
     #[inline(always)]
-    fn look_up(&mut self, pass: &Pass<'_>, to: Place) -> Option<PortId> {
-        pass.plan.fdb.lookup_at(to, pass.now)
+    fn look_up(&mut self, pass: &Pass<'_>, to: Station) -> Option<PortId> {
+        pass.plan.fdb.lookup(to, pass.now)
     }
 
     #[inline(always)]
@@ -139,7 +139,7 @@ pub(super) fn decide<'p>(
     let reach = topology.reach(network, ingress);
     let flood = match to {
         Destination::Group(flood) => flood,
-        Destination::Station(place) => match questions.look_up(pass, place) {
+        Destination::Station(station) => match questions.look_up(pass, station) {
             Some(port) => {
                 observe.found(port);
                 return reach.member(port).map(Action::Send);

@@ -4,7 +4,7 @@ use crate::{
     addr::NetworkId,
     batch::{Batch, Received},
     drops::DropReason,
-    fdb::Place,
+    fdb::Station,
     limit::bits,
     plan::{Pass, Plan},
     storm::Flood,
@@ -19,7 +19,7 @@ pub(super) struct Header {
     /// The switch's own tag; see [`Classified::tag`].
     pub(super) tag: Option<Tag>,
     /// Where its source stands in the table.
-    pub(super) from: Place,
+    pub(super) from: Station,
     pub(super) to: Destination,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Header {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Destination {
     /// One station, which stands here in the table if it does.
-    Station(Place),
+    Station(Station),
     /// Several: flooded without asking the table.
     Group(Flood),
 }
@@ -56,14 +56,14 @@ pub(super) fn read_header(plan: &Plan, rx: &Received, bytes: &[u8]) -> Result<He
     let frame = Frame::parse(bytes)?;
     let Classified { network, tag } = plan.topology.classify(rx.ingress, rx.network, &frame)?;
     let to = match frame.dst {
-        dst if !dst.is_group() => Destination::Station(plan.fdb.place(network, dst)),
+        dst if !dst.is_group() => Destination::Station(plan.fdb.station(network, dst)),
         dst if dst.is_broadcast() => Destination::Group(Flood::Broadcast),
         dst if dst.reserved_group().is_some_and(|last| !plan.topology.forwards_group(last)) => {
             return Err(DropReason::LinkLocalGroup);
         }
         _ => Destination::Group(Flood::Multicast),
     };
-    Ok(Header { network, tag, from: plan.fdb.place(network, frame.src), to })
+    Ok(Header { network, tag, from: plan.fdb.station(network, frame.src), to })
 }
 
 /// Between the passes, for ports that limit what comes in: what is above the limit goes no further, and teaches nothing.

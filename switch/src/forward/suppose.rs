@@ -8,7 +8,7 @@ use crate::{
     addr::PortId,
     batch::Batch,
     drops::DropReason,
-    fdb::{Learned, Place},
+    fdb::{Learned, Station},
     plan::{Pass, Plan},
     storm::{Flood, Storm},
 };
@@ -22,7 +22,7 @@ pub(crate) fn suppose<'p>(
     batch: &Batch,
     slot: usize,
     storm: Storm,
-) -> (Decision<'p>, Vec<Place>) {
+) -> (Decision<'p>, Vec<Station>) {
     let rx = &batch.frames()[slot];
     let mut notes = Notes::default();
     let mut suppose = Suppose { taught: None, evicted: Vec::new(), storm };
@@ -37,15 +37,15 @@ pub(crate) fn suppose<'p>(
 #[derive(Debug)]
 struct Suppose {
     /// Where the source would be known from now on.
-    taught: Option<(Place, PortId)>,
+    taught: Option<(Station, PortId)>,
     /// Which stations would not be known any more.
-    evicted: Vec<Place>,
+    evicted: Vec<Station>,
     /// The ingress port's limits, as far as they are used up.
     storm: Storm,
 }
 
 impl Questions for Suppose {
-    fn learn(&mut self, pass: &Pass<'_>, from: Place, port: PortId) -> Learned {
+    fn learn(&mut self, pass: &Pass<'_>, from: Station, port: PortId) -> Learned {
         let Plan { topology, fdb, .. } = pass.plan;
         let (learned, evicted) = fdb.would_learn(from, port, topology.mac_limit(port), pass.now);
         if matches!(learned, Learned::New | Learned::Moved { .. }) {
@@ -55,11 +55,11 @@ impl Questions for Suppose {
         learned
     }
 
-    fn look_up(&mut self, pass: &Pass<'_>, to: Place) -> Option<PortId> {
+    fn look_up(&mut self, pass: &Pass<'_>, to: Station) -> Option<PortId> {
         match self.taught {
             Some((from, port)) if from == to => Some(port),
             _ if self.evicted.contains(&to) => None,
-            _ => pass.plan.fdb.lookup_at(to, pass.now),
+            _ => pass.plan.fdb.lookup(to, pass.now),
         }
     }
 

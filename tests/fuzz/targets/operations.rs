@@ -76,12 +76,12 @@ fuzz_target!(|ops: Vec<Op>| {
             Op::Pin { network: red, station, port, by_operator } => {
                 let origin = if by_operator { Origin::Static } else { Origin::Control };
                 if fdb.pin(network(red), mac(station), known(port), origin, at) {
-                    assert_eq!(fdb.lookup(network(red), mac(station), at), Some(known(port)));
+                    assert_eq!(fdb.lookup(fdb.station(network(red), mac(station)), at), Some(known(port)));
                 }
             }
             Op::Forget { network: red, station } => {
                 fdb.forget(network(red), mac(station));
-                assert_eq!(fdb.lookup(network(red), mac(station), at), None);
+                assert_eq!(fdb.lookup(fdb.station(network(red), mac(station)), at), None);
             }
             Op::Sweep(part) => fdb.sweep(usize::from(part) % 4, 4, at),
         }
