@@ -16,7 +16,7 @@ impl MacAddr {
 
     /// Whether this is the address of all stations.
     #[inline]
-    pub fn is_broadcast(self) -> bool {
+    pub(crate) fn is_broadcast(self) -> bool {
         self == Self::BROADCAST
     }
 
@@ -35,7 +35,7 @@ impl MacAddr {
     /// The last nibble of 01:80:C2:00:00:0X, the addresses a bridge keeps to itself
     /// (IEEE 802.1Q-2018, table 8-1), or `None` for any other address.
     #[inline]
-    pub fn reserved_group(self) -> Option<u8> {
+    pub(crate) fn reserved_group(self) -> Option<u8> {
         match self.0 {
             [0x01, 0x80, 0xc2, 0x00, 0x00, last @ 0..=0x0f] => Some(last),
             _ => None,

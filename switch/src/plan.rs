@@ -48,7 +48,7 @@ impl Port {
     }
 
     /// What has passed under the port's limits.
-    pub fn meters(&self) -> &Meters {
+    pub(crate) fn meters(&self) -> &Meters {
         &self.meters
     }
 

@@ -227,7 +227,7 @@ impl Head {
 
 impl Form<'_> {
     /// A copy of the frame with its metadata, for devices that keep it.
-    pub fn to_packet(&self) -> (Offload, Vec<u8>) {
+    pub(crate) fn to_packet(&self) -> (Offload, Vec<u8>) {
         let (header, bytes) = match self {
             Self::Whole(bytes) => (bytes.first_chunk().copied(), bytes[VNET_HEADER..].to_vec()),
             Self::Retagged(head, rest) | Self::Uncut(head, rest, _) => {
@@ -317,7 +317,7 @@ impl<'a> Transmit<'a> {
     }
 
     /// Octets of the wire frames that `out` stands for where it lies.
-    pub fn wire_octets(&self, out: Out) -> usize {
+    pub(crate) fn wire_octets(&self, out: Out) -> usize {
         let slot = usize::from(out.slot);
         self.batch.frames()[slot].offload.wire_octets(self.batch.bytes(slot).len())
     }

@@ -35,7 +35,7 @@ impl Ecn {
 }
 
 /// What the inner header is to say after decapsulation: RFC 6040 figure 4. `None`: the packet is dropped.
-pub fn decapsulate(inner: Ecn, outer: Ecn) -> Option<Ecn> {
+pub(crate) fn decapsulate(inner: Ecn, outer: Ecn) -> Option<Ecn> {
     match (inner, outer) {
         (Ecn::NotEct, Ecn::Ce) => None,
         (Ecn::NotEct, _) => Some(Ecn::NotEct),
@@ -47,7 +47,7 @@ pub fn decapsulate(inner: Ecn, outer: Ecn) -> Option<Ecn> {
 
 /// The mark came with a packet whose transport cannot be told of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Congested;
+pub(crate) struct Congested;
 
 /// Writes into `frame`, whose outer header said `outer`, what its own header is to say.
 ///
@@ -56,7 +56,7 @@ pub struct Congested;
 /// # Errors
 /// The frame must be dropped.
 #[inline]
-pub fn propagate(frame: &mut [u8], outer: Ecn) -> Result<(), Congested> {
+pub(crate) fn propagate(frame: &mut [u8], outer: Ecn) -> Result<(), Congested> {
     match outer {
         // Changes nothing whatever the inner header says.
         Ecn::NotEct | Ecn::Ect0 => Ok(()),

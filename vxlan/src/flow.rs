@@ -11,11 +11,11 @@ use vswitch::{
 
 /// What is read of an inner frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flow {
+pub(crate) struct Flow {
     /// The same for all packets of a flow.
-    pub hash: u32,
+    pub(crate) hash: u32,
     /// DSCP (upper six bits) and ECN (lower two); zero for what is not IP.
-    pub traffic_class: u8,
+    pub(crate) traffic_class: u8,
 }
 
 const TCP: u8 = IpNumber::TCP.0;
@@ -28,7 +28,7 @@ impl Flow {
     /// TCP, UDP and SCTP flows are told apart by ports as well, but not where one packet may come in fragments, which have
     /// no ports; IPv6 by the flow label too (RFC 6438).
     #[inline]
-    pub fn of(frame: &[u8]) -> Self {
+    pub(crate) fn of(frame: &[u8]) -> Self {
         let ip = link(frame).and_then(|(network, ethertype)| {
             let packet = &frame[network..];
             match ethertype {

@@ -18,7 +18,7 @@ const MAXIMUM_SEGMENT_SIZE: u8 = 2;
 
 /// Whether `frame`, which has these `headers`, begins a connection or answers to one that does.
 #[inline]
-pub fn opens(frame: &[u8], headers: &Headers) -> bool {
+pub(crate) fn opens(frame: &[u8], headers: &Headers) -> bool {
     headers.transport_kind == Transport::Tcp && frame[headers.transport + 13] & SYN != 0
 }
 
@@ -28,7 +28,7 @@ pub fn opens(frame: &[u8], headers: &Headers) -> bool {
 /// `frame` [`opens`] a connection and has these `headers`. The checksum is kept right if it was; one that is still
 /// partial, as `csum` says, does not cover the options. A SYN that tells none (536 or 1220 is meant, RFC 9293 section 3.7.1)
 /// is left as it is. Returns whether anything was changed.
-pub fn clamp(frame: &mut [u8], headers: &Headers, longest: usize, csum: Csum) -> bool {
+pub(crate) fn clamp(frame: &mut [u8], headers: &Headers, longest: usize, csum: Csum) -> bool {
     let tcp = headers.transport;
     // Without options and extensions, as RFC 6691 counts.
     let fixed = match headers.version {

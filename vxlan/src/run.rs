@@ -30,7 +30,7 @@ const LAST: u8 = FIN | PSH;
 
 /// Packets of one flow that follow each other, the first of which is shown whole.
 #[derive(Clone, Copy, Debug)]
-pub struct Run {
+pub(crate) struct Run {
     headers: Headers,
     /// Octets of payload of each packet but the last.
     size: usize,
@@ -82,7 +82,7 @@ impl Checksum {
 impl Run {
     /// The run that `frame` begins, if packets may follow it.
     #[inline]
-    pub fn begin(frame: &[u8], headers: &Headers) -> Option<Self> {
+    pub(crate) fn begin(frame: &[u8], headers: &Headers) -> Option<Self> {
         let bare = match headers.version {
             IpVersion::V4 => headers.transport - headers.network == IPV4_HEADER,
             IpVersion::V6 => headers.transport - headers.network == IPV6_HEADER,
@@ -110,13 +110,8 @@ impl Run {
     }
 
     /// Octets of the frame so far: where the payload of what follows belongs.
-    pub fn end(&self) -> usize {
+    pub(crate) fn end(&self) -> usize {
         self.len
-    }
-
-    /// Packets so far.
-    pub fn packets(&self) -> usize {
-        self.packets
     }
 
     /// Takes `next` into the run, if it follows: its payload, which begins at the number returned, belongs at
@@ -124,7 +119,7 @@ impl Run {
     ///
     /// `first` begins with the first packet, whole.
     #[inline]
-    pub fn follow(&mut self, first: &[u8], next: &[u8]) -> Option<usize> {
+    pub(crate) fn follow(&mut self, first: &[u8], next: &[u8]) -> Option<usize> {
         let Headers { payload, transport_kind, .. } = self.headers;
         let added = next.len().checked_sub(payload)?;
         let limit = if transport_kind == Transport::Udp { MAX_DATAGRAMS } else { MAX_SEGMENTS };
@@ -214,7 +209,7 @@ impl Run {
 
     /// Writes the headers of the super-frame into `frame`, which holds the first packet and the payload of all others, and
     /// returns how it is to be cut. `None`: the first packet is still alone, and as it was.
-    pub fn finish(&self, frame: &mut [u8]) -> Option<Offload> {
+    pub(crate) fn finish(&self, frame: &mut [u8]) -> Option<Offload> {
         if self.packets == 1 {
             return None;
         }
@@ -240,7 +235,7 @@ impl Run {
 
 /// How a frame that a kernel handed over unfinished is to be finished: its checksum, and where it is longer than one
 /// packet, packets of `size` octets of payload each. `None`: it is as it should be.
-pub fn unfinished(frame: &[u8], headers: &Headers, size: Option<usize>) -> Option<Offload> {
+pub(crate) fn unfinished(frame: &[u8], headers: &Headers, size: Option<usize>) -> Option<Offload> {
     if !Checksum::is_partial(frame, headers) {
         return None;
     }

@@ -26,7 +26,7 @@ const QUOTE: usize = 128;
 ///
 /// A packet without "don't fragment" gets none, since its sender asked for fragments, which a switch does not make; nor
 /// do errors of ICMP and packets to or from a group (RFC 1122 section 3.2.2).
-pub fn answer(frame: &[u8], mtu: u16) -> Option<ArrayVec<u8, MAX_ANSWER>> {
+pub(crate) fn answer(frame: &[u8], mtu: u16) -> Option<ArrayVec<u8, MAX_ANSWER>> {
     let (network, ethertype) = link(frame)?;
     let packet = &frame[network..];
     let (destination, source) = (&frame[..MAC], &frame[MAC..ADDRESSES]);

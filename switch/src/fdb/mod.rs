@@ -272,7 +272,7 @@ impl Fdb {
     }
 
     /// What [`Fdb::learn`] would answer, and who would make room. Changes nothing; may wait.
-    pub fn would_learn(
+    pub(crate) fn would_learn(
         &self,
         station: Station,
         port: PortId,

@@ -61,7 +61,7 @@ impl Forwarder {
     }
 
     /// The same, telling `watch` what was decided about the frame in each slot.
-    pub fn forward_watched(
+    pub(crate) fn forward_watched(
         &mut self,
         pass: &Pass<'_>,
         batch: &Batch,

@@ -206,7 +206,7 @@ impl Topology {
     }
 
     /// Whether frames to 01:80:C2:00:00:0`last` are forwarded.
-    pub fn forwards_group(&self, last: u8) -> bool {
+    pub(crate) fn forwards_group(&self, last: u8) -> bool {
         self.group_forward_mask >> (last & 0x0f) & 1 != 0
     }
 

@@ -23,7 +23,7 @@ pub fn put_u16(bytes: &mut [u8], at: usize, number: u16) {
 
 /// Writes a 32-bit number at `at`.
 #[inline]
-pub fn put_u32(bytes: &mut [u8], at: usize, number: u32) {
+pub(crate) fn put_u32(bytes: &mut [u8], at: usize, number: u32) {
     bytes[at..at + 4].copy_from_slice(&number.to_be_bytes());
 }
 

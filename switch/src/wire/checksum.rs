@@ -44,7 +44,7 @@ impl Sum {
 
     /// A 32-bit number as two words.
     #[inline]
-    pub fn double(number: u32) -> Self {
+    pub(crate) fn double(number: u32) -> Self {
         Self(u64::from(number >> 16) + u64::from(number & 0xffff))
     }
 

@@ -18,7 +18,7 @@ pub const ADDRESSES: usize = 12;
 /// Octets of an 802.1Q tag, its ethertype included.
 pub const TAG: usize = 4;
 /// [`TAG`] as an offset that may be negative: what pushing a tag moves, and popping one moves back.
-pub const TAG_SHIFT: i16 = 4;
+pub(crate) const TAG_SHIFT: i16 = 4;
 /// Octets of the longest frame on any device: a 64 KB IP packet behind an Ethernet header and two tags.
 pub const MAX_FRAME: usize = ETHERNET_HEADER + 2 * TAG + 65_535;
 
@@ -33,12 +33,12 @@ impl Tag {
     }
 
     /// Whether the tag carries priority only (VID 0).
-    pub fn is_priority(self) -> bool {
+    pub(crate) fn is_priority(self) -> bool {
         self.0 & 0x0fff == 0
     }
 
     /// The same priority and drop eligibility in another VLAN.
-    pub fn with_vlan(self, vlan: VlanId) -> Self {
+    pub(crate) fn with_vlan(self, vlan: VlanId) -> Self {
         Self(self.0 & 0xf000 | vlan.as_u16())
     }
 

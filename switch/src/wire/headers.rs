@@ -158,7 +158,7 @@ impl Headers {
     }
 
     /// Whether this is a TCP segment with the CWR flag (RFC 3168 section 6.1.2).
-    pub fn cwr(&self, frame: &[u8]) -> bool {
+    pub(crate) fn cwr(&self, frame: &[u8]) -> bool {
         self.transport_kind == Transport::Tcp
             && frame.get(self.transport + 13).is_some_and(|flags| flags & 0x80 != 0)
     }

@@ -208,7 +208,7 @@ impl Offload {
     /// Octets of all wire frames that a frame of `frame_len` octets with this metadata stands for, each with its headers, without
     /// FCS.
     #[inline]
-    pub fn wire_octets(&self, frame_len: usize) -> usize {
+    pub(crate) fn wire_octets(&self, frame_len: usize) -> usize {
         let headers = self.gso.map_or(0, |gso| usize::from(gso.header_len));
         frame_len + (self.segments(frame_len) - 1) * headers
     }
