@@ -36,14 +36,14 @@ use vswitch_vxlan::{
 
 use crate::memory::{Clock, Figures, Lazy};
 
-const OUT: encap::Manner = encap::Manner {
+const OUT: encap::Settings = encap::Settings {
     overlay_mtu: 1450,
     clamp: false,
     class: Class::marked(Dscp::Fixed(0)),
     datagrams: MAX_DATAGRAMS,
     sources: 16,
 };
-const BACK: decap::Manner = decap::Manner { strict: false, overlay_mtu: 1450, clamp: false };
+const BACK: decap::Settings = decap::Settings { strict: false, overlay_mtu: 1450, clamp: false };
 
 /// Networks of the large mesh.
 const NETWORKS: u16 = 100;

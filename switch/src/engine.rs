@@ -23,7 +23,7 @@ use crate::{
     limit::{Limit, bits},
     mirror::Copies,
     plan::{Pass, Plan, Port, Receiver},
-    storm::Storm,
+    storm::FloodMeters,
     transmit::{Egress, Out, Scratch, TagOp, Transmit, Witness},
     wire::{frame::Frame, offload::Offload},
 };
@@ -84,7 +84,7 @@ impl Engine {
     }
 
     /// How far the limits of what `port` may flood are used up by what this worker received.
-    pub fn storm(&self, port: PortId) -> Storm {
+    pub fn storm(&self, port: PortId) -> FloodMeters {
         self.forwarder.storm(port)
     }
 

@@ -11,7 +11,7 @@ use crate::{
     forward::{self, Action, Decision},
     mirror::Copies,
     plan::{Pass, Plan},
-    storm::Storm,
+    storm::FloodMeters,
     topology::{Classified, Member},
     transmit::{Form, Out, Scratch, TagOp, Transmit, cut},
     wire::{
@@ -32,7 +32,7 @@ pub struct Hypothesis<'a> {
     /// With Ethernet header, without FCS.
     pub bytes: &'a [u8],
     /// How far the limits of what its port may flood are used up.
-    pub storm: Storm,
+    pub storm: FloodMeters,
 }
 
 /// What would become of a frame.
@@ -47,14 +47,14 @@ pub struct Trace<'a> {
     /// Who would make room for its source in a full table.
     pub evicted: Vec<Station>,
     /// Where it would leave, in order.
-    pub exits: Vec<Exit>,
+    pub exits: Vec<Leaving>,
     /// By which mirrors a copy of it would leave.
-    pub copies: Vec<Exit>,
+    pub copies: Vec<Leaving>,
 }
 
 /// How a frame would leave by one port.
 #[derive(Clone, Debug)]
-pub struct Exit {
+pub struct Leaving {
     /// The port.
     pub port: PortId,
     /// What would happen to its tag.
@@ -105,10 +105,10 @@ pub fn trace<'a>(now: Timestamp, plan: &'a Plan, frame: &Hypothesis<'_>) -> Opti
     Some(Trace { frame: parsed, classified, decision, evicted, exits, copies })
 }
 
-fn exit(plan: &Plan, batch: &Batch, port: PortId, out: Out, scratch: &mut Scratch) -> Exit {
+fn exit(plan: &Plan, batch: &Batch, port: PortId, out: Out, scratch: &mut Scratch) -> Leaving {
     let (id, tag, max_frame) = (port, out.tag, plan.topology.max_frame(port));
     let Some(port) = plan.port(id) else {
-        return Exit { port: id, tag, longest: max_frame, result: Err(DropReason::PortGone) };
+        return Leaving { port: id, tag, longest: max_frame, result: Err(DropReason::PortGone) };
     };
     let counters = port.counters(0);
     let frames = Transmit { port: id, batch, outs: &[out], max_frame, counters, witness: None };
@@ -122,5 +122,5 @@ fn exit(plan: &Plan, batch: &Batch, port: PortId, out: Out, scratch: &mut Scratc
             _ => Ok(1),
         }
     });
-    Exit { port: id, tag, longest, result }
+    Leaving { port: id, tag, longest, result }
 }

@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
     counters::PortTotals,
-    device::mem::Packet,
+    device::mem::OwnedFrame,
     drops::DropReason,
     fdb::{Damping, Learning, Origin, Settings},
     offload::Capabilities,
@@ -321,7 +321,7 @@ impl Pair {
             self.serial += 1;
             let serial = self.serial;
             let copy = |tag| sent.bytes(&sent.out_tags(tunnel, tag), serial);
-            self.lab.put(port, Packet::plain(sent.bytes(sent.tag.as_slice(), serial)));
+            self.lab.put(port, OwnedFrame::plain(sent.bytes(sent.tag.as_slice(), serial)));
             allowed.push(self.model.classify(port, sent).map_or(vec![], |(network, carried)| {
                 let copies = self.model.flood(port, network);
                 let tag = |vlan: Option<u16>| vlan.map(|vlan| carried.unwrap_or(0) & 0xf000 | vlan);

@@ -10,12 +10,13 @@ use proptest::prelude::*;
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
     capture::{Direction, Fate, Record, Session, Wanted},
-    device::mem::Packet,
+    device::mem::OwnedFrame,
     fdb::{Change, Entry, Learned, Origin, Settings, Station},
     forward::{Action, Decision},
     mirror::Mirror,
     offload::{Capabilities, Offload},
-    topology::{Network, PortMode, PortRules, StormLimits},
+    storm::FloodLimits,
+    topology::{Network, PortMode, PortRules},
     trace::{Hypothesis, Trace, trace},
 };
 
@@ -48,7 +49,7 @@ fn rules(id: u16) -> impl Strategy<Value = PortRules> {
         (prop::bool::weighted(0.3), prop::option::weighted(0.2, 0..3_u32), prop::bool::weighted(0.9));
     // Few enough a second that a run of frames, a millisecond apart, uses them up.
     let storm = || prop::option::weighted(0.2, 0..30_u32);
-    let storm = (storm(), storm(), storm()).prop_map(|(broadcast, multicast, unknown)| StormLimits {
+    let storm = (storm(), storm(), storm()).prop_map(|(broadcast, multicast, unknown)| FloodLimits {
         broadcast,
         multicast,
         unknown,
@@ -190,7 +191,7 @@ proptest! {
                     prop_assert_eq!(lab.fdb.totals(), totals);
 
                     lab.wire(port).carry(network);
-                    lab.receive(port, Packet::plain(bytes), at);
+                    lab.receive(port, OwnedFrame::plain(bytes), at);
                     let mut octets = Vec::new();
                     let records: Vec<_> = std::iter::from_fn(|| readers[0].take(&mut octets)).collect();
                     prop_assert_eq!(foretold, seen(&records));

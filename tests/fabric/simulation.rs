@@ -7,7 +7,7 @@ use vswitch::{
     counters::PortCounters,
     device::{
         Device,
-        mem::{MemDevice, Packet},
+        mem::{MemDevice, OwnedFrame},
     },
     engine::Engine,
     fdb::{Fdb, Settings},
@@ -129,7 +129,7 @@ impl Fabric {
         for host in 0..self.hosts.len() {
             self.hosts[host].poll(self.now);
             for bytes in std::mem::take(&mut self.hosts[host].nic.sent) {
-                self.send(Plug::Host(host), &Packet::plain(bytes));
+                self.send(Plug::Host(host), &OwnedFrame::plain(bytes));
             }
         }
         let now = self.now;
@@ -166,12 +166,12 @@ impl Fabric {
             }
             for (peer, datagram) in self.switches[switch].socket.take() {
                 self.datagrams += 1;
-                self.send(Plug::Peer(switch, peer.0), &Packet::plain(datagram));
+                self.send(Plug::Peer(switch, peer.0), &OwnedFrame::plain(datagram));
             }
         }
     }
 
-    fn send(&mut self, from: Plug, packet: &Packet) {
+    fn send(&mut self, from: Plug, packet: &OwnedFrame) {
         if let Some(cable) = self.cables.iter_mut().find(|cable| cable.ends.contains(&from)) {
             cable.send(from, packet, self.now, &mut self.random);
         }
@@ -266,7 +266,7 @@ impl Switch {
     }
 
     /// Gives `port` turns until nothing waits, and returns what left.
-    fn turn(&mut self, port: u16, now: u64) -> Vec<(u16, Packet)> {
+    fn turn(&mut self, port: u16, now: u64) -> Vec<(u16, OwnedFrame)> {
         let plan = Arc::clone(self.engine.plan());
         let receiver =
             plan.receivers.iter().find(|receiver| receiver.port == PortId(port)).expect("it is there");

@@ -3,17 +3,18 @@
 use std::{num::NonZeroU16, sync::Arc};
 
 use vswitch::{
+    storm::FloodLimits,
     addr::{NetworkId, PortId, Timestamp, VlanId},
     counters::PortCounters,
     device::{
         Device,
-        mem::{MemDevice, Packet},
+        mem::{MemDevice, OwnedFrame},
     },
     engine::Engine,
     fdb::{Fdb, Settings},
     offload::Capabilities,
     plan::{Plan, Port, Receiver},
-    topology::{Network, PortMode, PortRules, StormLimits, Topology},
+    topology::{Network, PortMode, PortRules, Topology},
 };
 
 /// How many ports there are. Every second one takes no offloads.
@@ -47,7 +48,7 @@ impl Lab {
 
     /// Removes a port, or brings it with these limits.
     #[allow(dead_code, reason = "only one of the targets changes ports")]
-    pub fn change(&mut self, port: u16, present: bool, mac_limit: Option<u32>, storm: StormLimits) {
+    pub fn change(&mut self, port: u16, present: bool, mac_limit: Option<u32>, storm: FloodLimits) {
         self.rules[usize::from(port)] = present.then(|| PortRules { mac_limit, storm, ..rules(port) });
         self.configure();
     }
@@ -78,7 +79,7 @@ impl Lab {
     }
 
     /// Lets `packet` wait at `port`.
-    pub fn put(&self, port: u16, packet: Packet) {
+    pub fn put(&self, port: u16, packet: OwnedFrame) {
         self.devices[usize::from(port)].put(packet);
     }
 
@@ -91,7 +92,7 @@ impl Lab {
     }
 
     /// What all ports sent.
-    pub fn take_all(&self) -> Vec<(u16, Packet)> {
+    pub fn take_all(&self) -> Vec<(u16, OwnedFrame)> {
         let devices = (0..).zip(&self.devices);
         devices.flat_map(|(port, device)| std::iter::from_fn(move || Some((port, device.take()?)))).collect()
     }

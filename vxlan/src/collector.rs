@@ -30,27 +30,27 @@ use vswitch::{
 };
 
 use crate::{
-    device::Way,
-    encap::{Class, Manner, Train, encapsulate},
+    device::PeerRoute,
+    encap::{Class, Settings, Train, encapsulate},
     header::HEADER,
 };
 
 /// Where copies go out to one collector.
 #[derive(Debug)]
 pub struct Collector {
-    way: Way,
+    route: PeerRoute,
     copies: Copies,
 }
 
 impl Collector {
-    /// Copies that leave by `way`.
-    pub(crate) fn new(way: Way, copies: Copies) -> Self {
-        Self { way, copies }
+    /// Copies that leave by `route`.
+    pub(crate) fn new(route: PeerRoute, copies: Copies) -> Self {
+        Self { route, copies }
     }
 
     /// The mirror's port.
     pub fn port(&self) -> PortId {
-        self.way.peer.port
+        self.route.peer.port
     }
 }
 
@@ -61,12 +61,12 @@ impl Device for Collector {
     }
 
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
-        let Way { endpoint, address, .. } = &self.way;
+        let PeerRoute { endpoint, address, .. } = &self.route;
         self.copies.encapsulate(endpoint.datagrams(), frames, scratch, &mut |train| {
-            let whole = HEADER + ETHERNET_HEADER + usize::from(self.way.overlay_mtu());
+            let whole = HEADER + ETHERNET_HEADER + usize::from(self.route.overlay_mtu());
             if train.size <= whole {
                 let result = endpoint.send_copies(address, train);
-                if !self.way.learn_from(&result) {
+                if !self.route.learn_from(&result) {
                     return result;
                 }
             }
@@ -103,7 +103,7 @@ impl Copies {
                 None => outs.push(*out),
             }
         }
-        let manner = Manner {
+        let settings = Settings {
             // No packet is too long for fragments.
             overlay_mtu: u16::MAX,
             clamp: false,
@@ -112,7 +112,7 @@ impl Copies {
             sources: 1,
         };
         let frames = Transmit { outs: &outs, ..*frames };
-        encapsulate(|_| Some(&self.header), &manner, &frames, scratch, send);
+        encapsulate(|_| Some(&self.header), &settings, &frames, scratch, send);
     }
 
     /// Why a frame is not sent, before it is known whether it could be.

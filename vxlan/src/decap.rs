@@ -52,7 +52,7 @@ pub struct Message {
 
 /// How datagrams are treated.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
+pub struct Settings {
     /// Refuse headers with reserved bits.
     pub strict: bool,
     /// Octets of the longest inner packet that the underlay carries in one piece.
@@ -67,7 +67,7 @@ pub struct Manner {
 /// What is not taken in is told to `refuse`, datagram by datagram.
 pub fn decapsulate(
     tables: &Tables,
-    manner: &Manner,
+    settings: &Settings,
     message: &Message,
     batch: &mut Batch,
     refuse: &mut Refuse<'_>,
@@ -75,13 +75,13 @@ pub fn decapsulate(
     let mut buffers = batch.spare();
     let Some(buffer) = buffers.next() else { return };
     let octets = &mut buffer[MESSAGE..];
-    let longest = usize::from(manner.overlay_mtu) + ETHERNET_HEADER;
+    let longest = usize::from(settings.overlay_mtu) + ETHERNET_HEADER;
     let shape = Shape::of(&octets[..message.len], message.stride, longest);
-    let clamp = manner.clamp.then_some(longest);
+    let clamp = settings.clamp.then_some(longest);
     let mut frames = ArrayVec::<Frame, TRAIN>::new();
     let mut open: Option<Open<'_>> = None;
     for datagram in shape.datagrams(message.len) {
-        let (network, inner) = match inner(tables, manner, message.ecn, octets, &datagram) {
+        let (network, inner) = match inner(tables, settings, message.ecn, octets, &datagram) {
             Ok(inner) => inner,
             Err(reason) => {
                 refuse(message.peer, reason, inside(octets, &datagram));
@@ -196,12 +196,12 @@ fn fills(frame: &[u8]) -> bool {
 #[inline]
 fn inner(
     tables: &Tables,
-    manner: &Manner,
+    settings: &Settings,
     ecn: Ecn,
     octets: &mut [u8],
     datagram: &Range<usize>,
 ) -> Result<(NetworkId, Range<usize>), DropReason> {
-    let vni = header::parse(&octets[datagram.clone()], manner.strict).ok_or(DropReason::VxlanInvalidHdr)?;
+    let vni = header::parse(&octets[datagram.clone()], settings.strict).ok_or(DropReason::VxlanInvalidHdr)?;
     let network = tables.network(vni).ok_or(DropReason::VxlanVniNotFound)?;
     let inner = datagram.start + HEADER..datagram.end;
     let frame = &mut octets[inner.clone()];

@@ -30,7 +30,7 @@ use crate::{
     collector::{Collector, Copies},
     decap::{self, MESSAGE, Message, decapsulate, refuse_all},
     encap::{self, Class, Dscp, encapsulate},
-    endpoint::{Endpoint, Received, SOURCES},
+    endpoint::{Received, SOURCES, Vtep},
     header::{HEADER, Vni},
     tables::Tables,
 };
@@ -110,7 +110,7 @@ pub struct Devices {
 /// The devices by which `endpoint` serves these peers and networks, and sends copies to these collectors, each under a VNI of
 /// its own.
 pub fn devices(
-    endpoint: &Arc<Endpoint>,
+    endpoint: &Arc<Vtep>,
     rules: &Rules,
     peers: &[Peer],
     collectors: &[(Peer, Vni)],
@@ -128,14 +128,14 @@ pub fn devices(
             tables: Arc::clone(&tables),
             own: rules.own,
             learn: rules.learn,
-            manner: decap::Manner {
+            settings: decap::Settings {
                 strict: rules.strict,
                 overlay_mtu: rules.underlay_mtu.saturating_sub(overhead),
                 clamp: rules.clamp,
             },
         })
     };
-    let way = |peer: &Peer| Way {
+    let route = |peer: &Peer| PeerRoute {
         endpoint: Arc::clone(endpoint),
         peer: peer.clone(),
         address: peer.address.into(),
@@ -144,7 +144,7 @@ pub fn devices(
     };
     let remote = |peer: &Peer| {
         Arc::new(Remote {
-            way: way(peer),
+            route: route(peer),
             tables: Arc::clone(&tables),
             clamp: rules.clamp,
             class: Class::marked(rules.dscp),
@@ -152,7 +152,7 @@ pub fn devices(
     };
     let collector = |(peer, vni): &(Peer, Vni)| {
         let copies = Copies { to: peer.address, header: vni.header(), class: Class::unmarked(rules.dscp) };
-        Arc::new(Collector::new(way(peer), copies))
+        Arc::new(Collector::new(route(peer), copies))
     };
     Devices {
         inlets: (0..endpoint.inlets()).map(inlet).collect(),
@@ -164,12 +164,12 @@ pub fn devices(
 /// Where datagrams come in.
 #[derive(Debug)]
 pub struct Inlet {
-    endpoint: Arc<Endpoint>,
+    endpoint: Arc<Vtep>,
     number: usize,
     tables: Arc<Tables>,
     own: PortId,
     learn: bool,
-    manner: decap::Manner,
+    settings: decap::Settings,
 }
 
 impl Inlet {
@@ -179,7 +179,7 @@ impl Inlet {
         let peer = self.tables.peer(source.ip());
         let message = Message { peer: peer.unwrap_or(self.own), ecn, len, stride };
         if peer.is_some() {
-            decapsulate(&self.tables, &self.manner, &message, batch, refuse);
+            decapsulate(&self.tables, &self.settings, &message, batch, refuse);
             return;
         }
         if let Some(collector) = self.tables.collector(source.ip()) {
@@ -231,15 +231,15 @@ impl Device for Inlet {
 
 /// The way to a peer.
 #[derive(Debug)]
-pub(crate) struct Way {
-    pub(crate) endpoint: Arc<Endpoint>,
+pub(crate) struct PeerRoute {
+    pub(crate) endpoint: Arc<Vtep>,
     pub(crate) peer: Peer,
     pub(crate) address: SockAddr,
     overhead: u16,
     underlay_mtu: u16,
 }
 
-impl Way {
+impl PeerRoute {
     /// Octets of the longest inner packet that reaches the peer in one piece, as far as is known.
     pub(crate) fn overlay_mtu(&self) -> u16 {
         self.peer.path.mtu().min(self.underlay_mtu).saturating_sub(self.overhead)
@@ -265,7 +265,7 @@ impl Way {
 /// Where datagrams go out to one peer.
 #[derive(Debug)]
 pub struct Remote {
-    way: Way,
+    route: PeerRoute,
     tables: Arc<Tables>,
     clamp: bool,
     class: Class,
@@ -278,21 +278,21 @@ impl Device for Remote {
     }
 
     fn longest(&self) -> Option<usize> {
-        Some(usize::from(self.way.overlay_mtu()) + ETHERNET_HEADER)
+        Some(usize::from(self.route.overlay_mtu()) + ETHERNET_HEADER)
     }
 
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
-        let Way { endpoint, address, .. } = &self.way;
-        let manner = encap::Manner {
-            overlay_mtu: self.way.overlay_mtu(),
+        let PeerRoute { endpoint, address, .. } = &self.route;
+        let settings = encap::Settings {
+            overlay_mtu: self.route.overlay_mtu(),
             clamp: self.clamp,
             class: self.class,
             datagrams: endpoint.datagrams(),
             sources: SOURCES,
         };
-        encapsulate(|network| self.tables.header(network), &manner, frames, scratch, &mut |train| {
+        encapsulate(|network| self.tables.header(network), &settings, frames, scratch, &mut |train| {
             let result = endpoint.send(address, train);
-            self.way.learn_from(&result);
+            self.route.learn_from(&result);
             result
         });
     }

@@ -51,7 +51,7 @@ pub fn longest_super_frame(overlay_mtu: u16) -> usize {
 
 /// How frames are sent to one peer.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
+pub struct Settings {
     /// Octets of the longest inner packet that reaches the peer in one piece.
     pub overlay_mtu: u16,
     /// Make connections ask for no longer segments than that.
@@ -152,16 +152,16 @@ impl Train<'_> {
 /// a network leave, if they do.
 pub fn encapsulate<'h>(
     header: impl Fn(NetworkId) -> Option<&'h [u8; HEADER]>,
-    manner: &Manner,
+    settings: &Settings,
     frames: &Transmit<'_>,
     scratch: &mut Scratch,
     send: &mut dyn FnMut(&Train<'_>) -> io::Result<()>,
 ) {
     let Scratch { frame: buffer, segment: arena, answers } = scratch;
-    let train = Building::new(arena, manner.datagrams.clamp(1, MAX_DATAGRAMS));
-    let mut cargo = Cargo { header, manner, frames, train, aboard: ArrayVec::new(), send };
-    for planned in plan(manner, frames) {
-        let (out, lane) = (frames.outs[planned.position()], planned.lane());
+    let train = Building::new(arena, settings.datagrams.clamp(1, MAX_DATAGRAMS));
+    let mut cargo = Cargo { header, settings, frames, train, aboard: ArrayVec::new(), send };
+    for departure in order(settings, frames) {
+        let (out, lane) = (frames.outs[departure.position()], departure.lane());
         if lane != cargo.train.lane {
             // What became of it is told to those whom it concerns.
             let _ = cargo.depart();
@@ -185,11 +185,11 @@ struct Lane {
 /// When a frame leaves: its source port, its position among the frames, and its traffic class, in this order from the highest
 /// bits down, so that sorting sorts by port and keeps the order within each.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Planned(u32);
+struct Departure(u32);
 
 const _: () = assert!(CAPACITY <= 1 << 16);
 
-impl Planned {
+impl Departure {
     #[inline]
     fn new(Lane { source, traffic_class }: Lane, position: u16) -> Self {
         Self(u32::from(source) << 24 | u32::from(position) << 8 | u32::from(traffic_class))
@@ -209,23 +209,23 @@ impl Planned {
 }
 
 /// The frames in the order in which they leave: those of one source port together, each flow in the order it came in.
-fn plan(manner: &Manner, frames: &Transmit<'_>) -> ArrayVec<Planned, CAPACITY> {
-    let planned = (0..).zip(frames.outs).map(|(position, out)| {
+fn order(settings: &Settings, frames: &Transmit<'_>) -> ArrayVec<Departure, CAPACITY> {
+    let departures = (0..).zip(frames.outs).map(|(position, out)| {
         let flow = Flow::of(frames.batch.bytes(usize::from(out.slot)));
-        let source = (flow.hash >> 24) as u8 & (manner.sources - 1);
-        Planned::new(Lane { source, traffic_class: manner.class.outer(flow.traffic_class) }, position)
+        let source = (flow.hash >> 24) as u8 & (settings.sources - 1);
+        Departure::new(Lane { source, traffic_class: settings.class.outer(flow.traffic_class) }, position)
     });
-    let mut planned: ArrayVec<_, CAPACITY> = planned.take(CAPACITY).collect();
-    if planned.windows(2).any(|pair| pair[0].lane().source != pair[1].lane().source) {
-        planned.sort_unstable();
+    let mut departures: ArrayVec<_, CAPACITY> = departures.take(CAPACITY).collect();
+    if departures.windows(2).any(|pair| pair[0].lane().source != pair[1].lane().source) {
+        departures.sort_unstable();
     }
-    planned
+    departures
 }
 
 /// The train that is being loaded, and the frames that are aboard.
 struct Cargo<'c, 'a, H> {
     header: H,
-    manner: &'c Manner,
+    settings: &'c Settings,
     frames: &'c Transmit<'a>,
     train: Building<'c>,
     /// Frames whose last datagram is in the train, and how many each had.
@@ -236,7 +236,7 @@ struct Cargo<'c, 'a, H> {
 impl<'c, 'h, 'a: 'c, H: Fn(NetworkId) -> Option<&'h [u8; HEADER]>> Cargo<'c, 'a, H> {
     /// Puts all datagrams of a frame into trains, sending those that are full, and returns how many they were.
     fn load(&mut self, out: Out, buffer: &mut [u8], answers: &mut Answers) -> Result<usize, DropReason> {
-        let Self { manner, frames, .. } = *self;
+        let Self { settings, frames, .. } = *self;
         let header = (self.header)(out.network).ok_or(DropReason::PortGone)?;
         let received = &frames.batch.frames()[usize::from(out.slot)];
         let lies = frames.batch.bytes(usize::from(out.slot));
@@ -244,7 +244,7 @@ impl<'c, 'h, 'a: 'c, H: Fn(NetworkId) -> Option<&'h [u8; HEADER]>> Cargo<'c, 'a,
             TagOp::Keep => (lies, received.offload),
             _ => frames.frame(out, buffer)?,
         };
-        let longest = usize::from(manner.overlay_mtu) + ETHERNET_HEADER;
+        let longest = usize::from(settings.overlay_mtu) + ETHERNET_HEADER;
         if offload.wire_len(frame.len()) > longest {
             // Tags that stay on the frame take room from its packet.
             let mtu = link(frame).map_or(0, |(network, _)| longest.saturating_sub(network));
@@ -254,7 +254,7 @@ impl<'c, 'h, 'a: 'c, H: Fn(NetworkId) -> Option<&'h [u8; HEADER]>> Cargo<'c, 'a,
             return Err(DropReason::PktTooBig);
         }
         let opens =
-            manner.clamp && Headers::measure(frame).is_some_and(|headers| mss::opens(frame, &headers));
+            settings.clamp && Headers::measure(frame).is_some_and(|headers| mss::opens(frame, &headers));
         if out.tag == TagOp::Keep && !opens && !matches!(offload.csum, Csum::Partial { .. }) {
             self.add(header, &Segment::whole(lies), Some(lies), false)?;
             return Ok(1);

@@ -3,7 +3,7 @@
 //! # The way of a frame
 //! ```text
 //! out   a peer's port is served            device::Remote
-//!         encap: plan by flow, segment,      flow, too_big, mss, header      pure
+//!         encap: order by flow, segment,      flow, too_big, mss, header      pure
 //!                load trains
 //!         endpoint.send: one sendmsg         endpoint                        UDP_SEGMENT
 //! copy  a mirror's port is served          collector                       one VNI for all

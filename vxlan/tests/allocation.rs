@@ -60,14 +60,14 @@ impl Case {
     fn allocations(&self) -> (u64, usize) {
         let vni = Vni::try_from(4096).expect("valid");
         let tables = Tables::new([], [(vni, NETWORK)]);
-        let out = encap::Manner {
+        let out = encap::Settings {
             overlay_mtu: self.overlay_mtu,
             clamp: true,
             class: Class::marked(Dscp::Inherit),
             datagrams: MAX_DATAGRAMS,
             sources: 4,
         };
-        let back = decap::Manner { strict: true, overlay_mtu: self.overlay_mtu, clamp: true };
+        let back = decap::Settings { strict: true, overlay_mtu: self.overlay_mtu, clamp: true };
         let (header, bytes) = match self.size {
             Some(size) => (self.spec.gso_header(size), self.spec.offloaded()),
             None => (self.spec.csum_header(), self.spec.offloaded()),

@@ -5,11 +5,11 @@ use std::{collections::HashSet, io, sync::Arc};
 use tracing::warn;
 use vswitch::device::{
     Device,
-    packet::Packet,
+    packet::PacketSocket,
     tap::{Tap, TapOptions},
 };
 
-use vswitch_vxlan::{device::Path, endpoint::Endpoint};
+use vswitch_vxlan::{device::Path, endpoint::Vtep};
 
 use super::{queue::Queue, tunnel};
 use crate::{
@@ -35,14 +35,14 @@ pub(super) enum OpenDevice {
     /// The host's end of a pair that we made; the other end goes with it.
     Veth {
         /// What the workers use.
-        device: Arc<Packet>,
+        device: Arc<PacketSocket>,
         /// The interface's name.
         host: String,
     },
     /// An interface that is not ours.
-    Foreign(Arc<Packet>),
+    Foreign(Arc<PacketSocket>),
     /// The tunnel's sockets. Its devices are made anew with every plan.
-    Endpoint(Arc<Endpoint>),
+    Endpoint(Arc<Vtep>),
     /// A peer or a collector, to which the endpoint sends.
     Remote {
         /// What is known of the way to it.
@@ -182,8 +182,8 @@ fn open_tap(namespace: &Namespace, ifname: &str, persist: bool) -> Result<Tap, A
     })
 }
 
-fn open_packet(ifname: &str, offload: bool) -> Result<Arc<Packet>, ApiError> {
-    match Packet::open(ifname, offload) {
+fn open_packet(ifname: &str, offload: bool) -> Result<Arc<PacketSocket>, ApiError> {
+    match PacketSocket::open(ifname, offload) {
         Ok(device) => Ok(Arc::new(device)),
         Err(error) => Err(match error.raw_os_error() {
             Some(ENODEV) => ApiError::not_found(format!("there is no interface {ifname}")),

@@ -8,7 +8,7 @@ use vswitch::{
     fdb::{Learned, Station},
     forward::{Action, Decision},
     offload::Offload,
-    storm::{Flood, Storm},
+    storm::{Flood, FloodMeters},
     topology::Classified,
     trace::{self as core, Hypothesis},
     transmit::TagOp,
@@ -85,7 +85,7 @@ pub(super) fn trace(state: &State, edge: &Edge, request: &TraceRequest) -> Resul
 }
 
 /// How far the storm limits of a port are used up; `None`: each worker receives a part of its frames.
-fn storm(edge: &Edge, port: &state::Port) -> Option<Storm> {
+fn storm(edge: &Edge, port: &state::Port) -> Option<FloodMeters> {
     let is_tunnel = matches!(port.spec.carries, Carries::Tunnel { .. });
     edge.port(port.id).filter(|_| !is_tunnel).map(|real| edge.workers.storm(real.worker, port.id))
 }
@@ -208,7 +208,7 @@ impl Words<'_> {
         }
     }
 
-    fn exit(&self, exit: &core::Exit) -> Exit {
+    fn exit(&self, exit: &core::Leaving) -> Exit {
         let name = self.names.port(exit.port);
         let port = name.parse().unwrap_or_else(|_| Name::unnamed());
         let mut parts = Vec::new();

@@ -11,7 +11,7 @@ use vswitch::addr::PortId;
 use vswitch_vxlan::{
     device::{self, Devices, Path, Peer, Rules},
     encap,
-    endpoint::{Endpoint, Group, Options},
+    endpoint::{Group, Options, Vtep},
     header::Vni,
 };
 
@@ -24,14 +24,14 @@ use crate::{
 };
 
 /// Opens the sockets of this host's end, with `inlets` to receive by.
-pub(super) async fn open(spec: &VxlanSpec, inlets: usize) -> Result<Endpoint, ApiError> {
+pub(super) async fn open(spec: &VxlanSpec, inlets: usize) -> Result<Vtep, ApiError> {
     let group = match spec.group {
         Some(address) => Some(Group { address, interface: underlay(spec.local).await?.index }),
         None => None,
     };
     let options =
         Options { local: SocketAddr::new(spec.local, spec.port), inlets, checksum: spec.checksum, group };
-    let endpoint = Endpoint::open(&options).map_err(|error| refused(&options, error))?;
+    let endpoint = Vtep::open(&options).map_err(|error| refused(&options, error))?;
     endpoint.set_ttl(spec.ttl)?;
     Ok(endpoint)
 }
@@ -83,7 +83,7 @@ pub(super) struct Tunnel<'a> {
     /// What was asked of it.
     pub(super) spec: &'a VxlanSpec,
     /// Its sockets.
-    pub(super) endpoint: &'a Arc<Endpoint>,
+    pub(super) endpoint: &'a Arc<Vtep>,
     /// Where frames go to.
     pub(super) peers: Vec<(PortId, &'a PeerSpec, &'a Arc<Path>)>,
     /// Where copies go to.

@@ -44,7 +44,7 @@ const ETH_P_ALL: u16 = 3;
 
 /// An interface opened through AF_PACKET.
 #[derive(Debug)]
-pub struct Packet {
+pub struct PacketSocket {
     socket: Socket,
     ifindex: c_int,
     capabilities: Capabilities,
@@ -53,7 +53,7 @@ pub struct Packet {
     overflow: AtomicU64,
 }
 
-impl Packet {
+impl PacketSocket {
     /// Opens the interface `name` of the calling thread's network namespace in promiscuous mode.
     ///
     /// Without `offload` only complete wire frames are sent to it. What it receives comes with offloads in any case.
@@ -159,7 +159,7 @@ struct Control([u8; CONTROL]);
 // SAFETY: pure arithmetic on its argument.
 const CONTROL: usize = unsafe { libc::CMSG_SPACE(size_of::<tpacket_auxdata>() as c_uint) } as usize;
 
-impl Device for Packet {
+impl Device for PacketSocket {
     fn recv(&self, port: PortId, batch: &mut Batch, max: usize, refuse: &mut Refuse<'_>) -> io::Result<bool> {
         let want = self.gulp(max.min(batch.room()));
         let mut controls = [const { MaybeUninit::<Control>::uninit() }; BATCH];
@@ -255,7 +255,7 @@ impl Device for Packet {
     }
 }
 
-impl Packet {
+impl PacketSocket {
     /// Sends at most [`BATCH`] frames.
     fn send_some(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
         let mut heads = [const { MaybeUninit::<Head>::uninit() }; BATCH];

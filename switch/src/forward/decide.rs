@@ -9,7 +9,7 @@ use crate::{
     drops::DropReason,
     fdb::{Learned, Station},
     plan::Pass,
-    storm::{Flood, Storm},
+    storm::{Flood, FloodMeters},
     topology::{Member, Reach},
 };
 
@@ -101,7 +101,7 @@ impl Observe for Notes {
 }
 
 /// Forwarding: stations are learned, and what is flooded counts towards the ingress port's limits.
-pub(super) struct Learn<'s>(pub(super) &'s mut Storm);
+pub(super) struct Learn<'s>(pub(super) &'s mut FloodMeters);
 
 impl Questions for Learn<'_> {
     #[inline(always)]

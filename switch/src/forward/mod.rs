@@ -25,7 +25,7 @@ use crate::{
     drops::DropReason,
     fdb::Learned,
     plan::Pass,
-    storm::{Flood, Storm},
+    storm::{Flood, FloodMeters},
     topology::{Member, Reach},
     transmit::{Egress, TagOp},
     wire::frame::Tag,
@@ -35,7 +35,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Forwarder {
     /// By ingress port.
-    storms: Vec<Storm>,
+    storms: Vec<FloodMeters>,
     headers: Vec<Result<Header, DropReason>>,
 }
 
@@ -47,11 +47,11 @@ impl Forwarder {
 
     /// Makes room for ports below `ports`, so that forwarding never allocates.
     pub fn reserve(&mut self, ports: usize) {
-        self.storms.resize_with(ports.max(self.storms.len()), Storm::default);
+        self.storms.resize_with(ports.max(self.storms.len()), FloodMeters::default);
     }
 
     /// How far the limits of what `port` may flood are used up.
-    pub fn storm(&self, port: PortId) -> Storm {
+    pub fn storm(&self, port: PortId) -> FloodMeters {
         self.storms.get(port.index()).copied().unwrap_or_default()
     }
 

@@ -10,7 +10,7 @@ use crate::{
     drops::DropReason,
     fdb::{Learned, Station},
     plan::{Pass, Plan},
-    storm::{Flood, Storm},
+    storm::{Flood, FloodMeters},
 };
 
 /// What would be decided about the frame at `slot` of `batch`, by the very steps of forwarding, and which stations its
@@ -21,7 +21,7 @@ pub(crate) fn suppose<'p>(
     pass: &Pass<'p>,
     batch: &Batch,
     slot: usize,
-    storm: Storm,
+    storm: FloodMeters,
 ) -> (Decision<'p>, Vec<Station>) {
     let rx = &batch.frames()[slot];
     let mut notes = Notes::default();
@@ -41,7 +41,7 @@ struct Suppose {
     /// Which stations would not be known any more.
     evicted: Vec<Station>,
     /// The ingress port's limits, as far as they are used up.
-    storm: Storm,
+    storm: FloodMeters,
 }
 
 impl Questions for Suppose {

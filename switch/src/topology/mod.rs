@@ -14,14 +14,13 @@ pub use build::TopologyError;
 pub use reach::{Member, Reach};
 pub use rules::{DEFAULT_MTU, Network, PortMode, PortRules};
 
-pub use crate::storm::StormLimits;
-
 use std::num::NonZeroU16;
 
 use crate::{
     addr::{NetworkId, PortId},
     drops::DropReason,
     limit::{Limit, Limits},
+    storm::FloodLimits,
     wire::frame::{Frame, Tag},
 };
 
@@ -53,7 +52,7 @@ struct PortEntry {
     isolated: bool,
     horizon: Option<NonZeroU16>,
     mac_limit: Option<u32>,
-    storm: StormLimits,
+    storm: FloodLimits,
     max_frame: usize,
     /// Elsewhere: few ports have any, and the lines that every frame needs stay few.
     limits: Option<Box<Limits>>,
@@ -170,7 +169,7 @@ impl Topology {
     }
 
     /// What `port` may flood.
-    pub fn storm(&self, port: PortId) -> StormLimits {
+    pub fn storm(&self, port: PortId) -> FloodLimits {
         self.ports.get(port.index()).and_then(Option::as_ref).map(|entry| entry.storm).unwrap_or_default()
     }
 

@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use crate::{
     addr::{NetworkId, PortId, VlanId},
     limit::Limits,
-    storm::StormLimits,
+    storm::FloodLimits,
     wire::frame::{ETHERNET_HEADER, TAG},
 };
 
@@ -40,7 +40,7 @@ pub struct PortRules {
     /// Addresses learned on it at most.
     pub mac_limit: Option<u32>,
     /// What it may flood.
-    pub storm: StormLimits,
+    pub storm: FloodLimits,
     /// How much may come in and leave by it.
     pub limits: Limits,
     /// Octets of the longest IP packet that may leave by it.
@@ -57,7 +57,7 @@ impl PortRules {
             horizon: None,
             flood: true,
             mac_limit: None,
-            storm: StormLimits::default(),
+            storm: FloodLimits::default(),
             limits: Limits::default(),
             mtu: DEFAULT_MTU,
         }

@@ -26,7 +26,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct Segmenter<'a> {
     frame: &'a [u8],
-    plan: Plan,
+    cut: Cut,
     /// Octets of header in each segment.
     header_len: usize,
     /// The most octets of payload in each segment; not zero, unless the frame is empty.
@@ -41,7 +41,7 @@ pub struct Segment<'a> {
     /// What follows the header, as it stands in the super-frame.
     pub payload: &'a [u8],
     frame: &'a [u8],
-    plan: Plan,
+    cut: Cut,
     header_len: usize,
     index: u16,
     last: bool,
@@ -49,13 +49,13 @@ pub struct Segment<'a> {
 
 /// What the headers of the segments need.
 #[derive(Clone, Copy, Debug)]
-enum Plan {
+enum Cut {
     /// Nothing: the frame goes out as it is.
-    Keep,
+    Whole,
     /// The checksum at `start + offset`.
     Complete { start: usize, offset: usize },
     /// Lengths, identification, sequence and checksums.
-    Cut(Template),
+    Segments(Template),
 }
 
 /// What is common to all segments of a super-frame: sums of its headers without the fields that differ.
@@ -93,14 +93,14 @@ impl<'a> Segmenter<'a> {
         if Offload::parse(&offload.emit(), frame)? != *offload {
             return Err(DropReason::DevHdr);
         }
-        let whole = Self { frame, plan: Plan::Keep, header_len: 0, size: frame.len(), next: 0, left: 1 };
+        let whole = Self { frame, cut: Cut::Whole, header_len: 0, size: frame.len(), next: 0, left: 1 };
         let (start, offset) = match offload.csum {
             Csum::Unknown | Csum::Valid => return Ok(whole),
             Csum::Partial { start, offset } => (usize::from(start), usize::from(offset)),
         };
         let Some(gso) = offload.gso else {
             return Ok(Self {
-                plan: Plan::Complete { start, offset },
+                cut: Cut::Complete { start, offset },
                 header_len: start + offset + 2,
                 ..whole
             });
@@ -109,7 +109,7 @@ impl<'a> Segmenter<'a> {
         let left = u16::try_from(offload.segments(frame.len())).map_err(|_| DropReason::DevHdr)?;
         Ok(Self {
             frame,
-            plan: Plan::Cut(Template::new(frame, headers, gso.size)),
+            cut: Cut::Segments(Template::new(frame, headers, gso.size)),
             header_len: headers.payload,
             size: usize::from(gso.size.get()),
             next: 0,
@@ -128,8 +128,8 @@ impl<'a> Iterator for Segmenter<'a> {
         self.next += 1;
         let payload = &self.frame[self.header_len + usize::from(index) * self.size..];
         let payload = &payload[..payload.len().min(self.size)];
-        let Self { frame, plan, header_len, .. } = *self;
-        Some(Segment { payload, frame, plan, header_len, index, last: self.left == 0 })
+        let Self { frame, cut, header_len, .. } = *self;
+        Some(Segment { payload, frame, cut, header_len, index, last: self.left == 0 })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -143,7 +143,7 @@ impl<'a> Segment<'a> {
     /// The only one of a frame that needs nothing. Whoever knows that saves the row.
     #[inline]
     pub fn whole(frame: &'a [u8]) -> Self {
-        Self { payload: frame, frame, plan: Plan::Keep, header_len: 0, index: 0, last: true }
+        Self { payload: frame, frame, cut: Cut::Whole, header_len: 0, index: 0, last: true }
     }
 
     /// Octets that [`Segment::write_header`] writes: at most [`MAX_HEADER`](crate::wire::headers::MAX_HEADER), and
@@ -170,12 +170,12 @@ impl<'a> Segment<'a> {
         }
         let header = buf.get_mut(..self.header_len)?;
         header.copy_from_slice(&self.frame[..self.header_len]);
-        match &self.plan {
-            Plan::Keep => {}
-            Plan::Complete { start, offset } => {
+        match &self.cut {
+            Cut::Whole => {}
+            Cut::Complete { start, offset } => {
                 put_u16(header, start + offset, Sum::of(&self.frame[*start..]).nonzero_checksum());
             }
-            Plan::Cut(template) => template.fill(header, self),
+            Cut::Segments(template) => template.fill(header, self),
         }
         Some(self.header_len)
     }

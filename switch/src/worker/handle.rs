@@ -15,7 +15,7 @@ use super::{
 use crate::{
     addr::{PortId, Timestamp},
     plan::Plan,
-    storm::Storm,
+    storm::FloodMeters,
 };
 
 /// The workers of a switch.
@@ -95,9 +95,9 @@ impl Workers {
     }
 
     /// How far the limits of what `port` may flood are used up by what `worker` received. Waits for the end of its turn.
-    pub fn storm(&self, worker: usize, port: PortId) -> Storm {
+    pub fn storm(&self, worker: usize, port: PortId) -> FloodMeters {
         let (answer, told) = sync_channel(1);
-        let Some(handle) = self.handles.get(worker) else { return Storm::default() };
+        let Some(handle) = self.handles.get(worker) else { return FloodMeters::default() };
         handle.mailbox.post(Message::Storm(port, answer));
         // A worker that has ended floods nothing.
         told.recv_timeout(Duration::from_secs(1)).unwrap_or_default()

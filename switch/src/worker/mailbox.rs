@@ -12,7 +12,7 @@ use std::{
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::{addr::PortId, plan::Plan, storm::Storm};
+use crate::{addr::PortId, plan::Plan, storm::FloodMeters};
 
 /// Where control leaves what a worker is to do next.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(super) enum Message {
     /// Work by this plan, and say so.
     Adopt(Arc<Plan>, SyncSender<()>),
     /// Tell how far the limits of what a port may flood are used up.
-    Storm(PortId, SyncSender<Storm>),
+    Storm(PortId, SyncSender<FloodMeters>),
     /// End the thread.
     Stop,
 }

@@ -11,7 +11,7 @@ use vswitch::{
     segment::Segmenter,
 };
 use vswitch_vxlan::{
-    decap::{MESSAGE, Manner, Message, decapsulate},
+    decap::{MESSAGE, Settings, Message, decapsulate},
     ecn::Ecn,
     header::{self, HEADER, Vni},
     run::Checksum,
@@ -29,7 +29,7 @@ fuzz_target!(|data: &[u8]| {
     if how & 0x80 != 0 && stride > HEADER {
         message.chunks_mut(stride).filter_map(|datagram| datagram.get_mut(HEADER..)).for_each(seal);
     }
-    let manner = Manner { strict: how & 1 != 0, overlay_mtu: 1450, clamp: how & 2 != 0 };
+    let settings = Settings { strict: how & 1 != 0, overlay_mtu: 1450, clamp: how & 2 != 0 };
     let ecn = Ecn::of(how >> 2);
     let vni = Vni::try_from(4096).expect("valid");
     let tables = Tables::new([], [(vni, NetworkId(1))]);
@@ -38,7 +38,7 @@ fuzz_target!(|data: &[u8]| {
     batch.spare().next().expect("there is room")[MESSAGE..][..message.len()].copy_from_slice(&message);
     let received = Message { peer: PortId(3), ecn, len: message.len(), stride };
     let mut refused = 0;
-    decapsulate(&tables, &manner, &received, &mut batch, &mut |_, _, _| refused += 1);
+    decapsulate(&tables, &settings, &received, &mut batch, &mut |_, _, _| refused += 1);
 
     let mut arrived = Vec::new();
     for (slot, frame) in batch.frames().iter().enumerate() {
@@ -58,7 +58,7 @@ fuzz_target!(|data: &[u8]| {
         return;
     }
     let datagrams: Vec<_> = message.chunks(stride.max(1)).collect();
-    let known = datagrams.iter().filter(|datagram| header::parse(datagram, manner.strict) == Some(vni));
+    let known = datagrams.iter().filter(|datagram| header::parse(datagram, settings.strict) == Some(vni));
     let known: Vec<_> = known.map(|datagram| &datagram[HEADER..]).collect();
     if ecn == Ecn::Ce || known.len() > vswitch::batch::TRAIN {
         assert!(arrived.len() + refused <= datagrams.len().max(1));
@@ -68,7 +68,7 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(arrived.len(), known.len());
     for (arrived, known) in arrived.iter().zip(known) {
         let marked = usize::from(ecn == Ecn::Ect1);
-        let clamped = if manner.clamp { 2 } else { 0 };
+        let clamped = if settings.clamp { 2 } else { 0 };
         let differing = arrived.iter().zip(known).filter(|(a, b)| a != b).count();
         assert!(
             arrived.len() == known.len() && differing <= REWRITTEN + marked + clamped,

@@ -14,7 +14,7 @@ use vswitch::{
     transmit::{Out, Scratch, TagOp, Transmit},
 };
 use vswitch_vxlan::{
-    encap::{Class, Dscp, MAX_DATAGRAMS, Manner, encapsulate},
+    encap::{Class, Dscp, MAX_DATAGRAMS, Settings, encapsulate},
     header::{HEADER, Vni},
     tables::Tables,
 };
@@ -42,7 +42,7 @@ struct Frame {
 }
 
 fuzz_target!(|input: Input| {
-    let manner = Manner {
+    let settings = Settings {
         overlay_mtu: input.overlay_mtu.min(65_485),
         clamp: input.clamp,
         class: Class::marked(if input.inherit { Dscp::Inherit } else { Dscp::Fixed(10) }),
@@ -78,12 +78,12 @@ fuzz_target!(|input: Input| {
     };
     let tables = Tables::new([], [(Vni::try_from(5).expect("valid"), NetworkId(1))]);
     let (mut scratch, mut nth) = (Scratch::new(), 0);
-    encapsulate(|network| tables.header(network), &manner, &frames, &mut scratch, &mut |train| {
-        assert!((1..=manner.datagrams.clamp(1, MAX_DATAGRAMS)).contains(&train.datagrams));
-        assert!(train.source < manner.sources);
+    encapsulate(|network| tables.header(network), &settings, &frames, &mut scratch, &mut |train| {
+        assert!((1..=settings.datagrams.clamp(1, MAX_DATAGRAMS)).contains(&train.datagrams));
+        assert!(train.source < settings.sources);
         let octets: usize = train.parts.iter().map(|part| part.len()).sum();
         assert!(octets <= 65_507 && octets.div_ceil(train.size) == train.datagrams);
-        assert!(train.size <= HEADER + 14 + usize::from(manner.overlay_mtu));
+        assert!(train.size <= HEADER + 14 + usize::from(settings.overlay_mtu));
         let mut count = 0;
         train.each(|parts| {
             let datagram: Vec<u8> = parts.iter().flat_map(|part| part.to_vec()).collect();

@@ -8,7 +8,7 @@ use lab::Lab;
 use libfuzzer_sys::fuzz_target;
 use vswitch::{
     addr::Timestamp,
-    device::mem::Packet,
+    device::mem::OwnedFrame,
     offload::{Offload, VNET_HEADER},
 };
 
@@ -17,7 +17,7 @@ fuzz_target!(|data: &[u8]| {
     let offload = Offload::parse(header, frame).unwrap_or_default();
     let mut lab = Lab::new();
     for port in 0..lab::PORTS {
-        lab.put(port, Packet { offload, bytes: frame.to_vec() });
+        lab.put(port, OwnedFrame { offload, bytes: frame.to_vec() });
         lab.turn(port, Timestamp::default());
         for (to, packet) in lab.take_all() {
             assert_ne!(to, port, "never out of the ingress");

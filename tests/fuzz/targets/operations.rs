@@ -9,9 +9,9 @@ use lab::{Lab, PORTS};
 use libfuzzer_sys::fuzz_target;
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp},
-    device::mem::Packet,
+    device::mem::OwnedFrame,
     fdb::Origin,
-    topology::StormLimits,
+    storm::FloodLimits,
 };
 
 #[derive(Arbitrary, Debug)]
@@ -61,14 +61,14 @@ fuzz_target!(|ops: Vec<Op>| {
                 let mut bytes = [mac(dst).0, mac(src).0].concat();
                 bytes.extend(tag.map(|tag| [[0x81, 0], tag.to_be_bytes()].concat()).unwrap_or_default());
                 bytes.resize(bytes.len() + usize::from(len), 8);
-                lab.put(port, Packet::plain(bytes));
+                lab.put(port, OwnedFrame::plain(bytes));
                 lab.turn(port, at);
                 assert!(lab.take_all().iter().all(|(to, _)| *to != port), "never out of the ingress");
             }
             Op::Advance(millis) => now += u64::from(millis),
             Op::Retopology { port, present, limit } => {
                 let limit = limit.map(u32::from);
-                let storm = StormLimits { broadcast: limit, multicast: limit, unknown: limit };
+                let storm = FloodLimits { broadcast: limit, multicast: limit, unknown: limit };
                 lab.change(known(port).0, present, limit, storm);
             }
             Op::FlushPort(port) => fdb.flush_port(known(port)),

@@ -39,8 +39,8 @@ const LONGEST_TRAIN: usize = 65_507;
 #[derive(Debug)]
 pub(crate) struct Tunnel {
     tables: Tables,
-    pub(crate) out: encap::Manner,
-    pub(crate) back: decap::Manner,
+    pub(crate) out: encap::Settings,
+    pub(crate) back: decap::Settings,
 }
 
 /// A frame that is to cross the tunnel.
@@ -84,14 +84,14 @@ impl Tunnel {
         let tables = Tables::new([([10, 8, 0, 2].into(), PEER)], [(vni(4096), BLUE), (vni(5), RED)]);
         Self {
             tables,
-            out: encap::Manner {
+            out: encap::Settings {
                 overlay_mtu: 1450,
                 clamp: false,
                 class: Class::marked(Dscp::Fixed(0)),
                 datagrams: MAX_DATAGRAMS,
                 sources: 16,
             },
-            back: decap::Manner { strict: false, overlay_mtu: 1450, clamp: false },
+            back: decap::Settings { strict: false, overlay_mtu: 1450, clamp: false },
         }
     }
 
