@@ -277,6 +277,7 @@ impl<'b> Open<'b> {
         true
     }
 
+    #[inline]
     fn finish(self, octets: &mut [u8]) -> Frame {
         let Self { network, elsewhere, len, offload, run } = self;
         let buffer = elsewhere.unwrap_or_else(|| &mut octets[HEADER..]);
