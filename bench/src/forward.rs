@@ -29,7 +29,7 @@ use vswitch::{
     fdb::{Fdb, Settings},
     forward::Forwarder,
     offload::{Capabilities, Csum, Gso, GsoKind, Offload},
-    plan::{Pass, Plan, Port, Receiver},
+    plan::{Plan, Port, Receiver},
     topology::{Network, PortRules, Topology},
     transmit::{Egress, Scratch, Transmit},
 };
@@ -144,7 +144,7 @@ impl Bench {
         let fdb = Arc::new(table(macs.max(65_536), macs, ports));
         let device = Arc::new(Source::new(Pairs::new(macs), ports));
         let plan = Arc::new(plan(ports, fdb, device));
-        let mut forwarder = Forwarder::new();
+        let mut forwarder = Forwarder::new(0);
         forwarder.reserve(usize::from(ports));
         let mut egress = Egress::default();
         egress.reserve(usize::from(ports));
@@ -180,7 +180,7 @@ impl Bench {
             }
             let begin = Instant::now();
             for batch in batches.iter() {
-                forwarder.forward(&Pass { now: Timestamp::default(), plan, worker: 0 }, batch, egress);
+                forwarder.forward(Timestamp::default(), plan, batch, egress);
                 egress.drain(|port, outs| {
                     black_box((port, outs));
                 });
@@ -210,7 +210,7 @@ fn learn(clock: &Clock, full: bool) -> f64 {
         plan(100, fdb, Arc::new(Source::new(Pairs::new(2), 100)))
     };
     let mut switch = fresh();
-    let (mut forwarder, mut egress, mut batch) = (Forwarder::new(), Egress::default(), Batch::new());
+    let (mut forwarder, mut egress, mut batch) = (Forwarder::new(0), Egress::default(), Batch::new());
     forwarder.reserve(100);
     egress.reserve(100);
     let mut next = if full { limit } else { 0 };
@@ -224,9 +224,8 @@ fn learn(clock: &Clock, full: bool) -> f64 {
             fill(&mut batch, port(id, 100), MacAddr::BROADCAST, mac(id), Offload::NONE, 60);
         }
         next += 64;
-        let pass = Pass { now: Timestamp::default(), plan: &switch, worker: 0 };
         let begin = Instant::now();
-        forwarder.forward(&pass, &batch, &mut egress);
+        forwarder.forward(Timestamp::default(), &switch, &batch, &mut egress);
         let elapsed = begin.elapsed();
         egress.drain(|_, _| {});
         (64, elapsed)

@@ -29,7 +29,7 @@ use vswitch::{
     fdb::Fdb,
     forward::Forwarder,
     offload::{Capabilities, Offload},
-    plan::{Pass, Plan},
+    plan::Plan,
     transmit::{Egress, Out, Scratch, Transmit},
 };
 
@@ -191,7 +191,7 @@ impl Bare {
         let mut bare = Self {
             worker: black_box(0),
             batch: Batch::new(),
-            forwarder: Forwarder::new(),
+            forwarder: Forwarder::new(0),
             egress: Egress::default(),
             scratch: Scratch::new(),
         };
@@ -207,7 +207,7 @@ impl Bare {
         batch.clear();
         let received = receiver.device.recv(receiver.port, batch, BATCH, &mut |_, _, _| {});
         assert!(received.is_ok(), "the source never fails");
-        forwarder.forward(&Pass { now: Timestamp::default(), plan, worker: 0 }, batch, egress);
+        forwarder.forward(Timestamp::default(), plan, batch, egress);
         if TWICE {
             count_received(plan, batch, *worker);
         }

@@ -58,7 +58,7 @@ impl Engine {
             worker,
             plan: Arc::clone(&plan),
             batch: Batch::new(),
-            forwarder: Forwarder::new(),
+            forwarder: Forwarder::new(worker),
             egress: Egress::default(),
             scratch: Scratch::new(),
             captures: Captures::new(worker),
@@ -115,7 +115,7 @@ impl Engine {
             });
         let sender = Sender { pass, batch, captures };
         if captures.is_none() && plan.mirrors.is_empty() {
-            forwarder.forward(&pass, batch, egress);
+            forwarder.forward(now, plan, batch, egress);
             egress.drain(|id, outs| sender.send(id, outs, scratch));
         } else {
             sender.bring_watched(forwarder, egress, copies, scratch);
@@ -175,7 +175,7 @@ impl Sender<'_> {
         let &Self { pass, batch, captures } = self;
         let mirrors = &pass.plan.mirrors;
         copies.iter_mut().for_each(Copies::clear);
-        forwarder.forward_watched(&pass, batch, egress, |slot, decision| {
+        forwarder.forward_watched(pass.now, pass.plan, batch, egress, |slot, decision| {
             if let Some(captures) = captures {
                 captures.decided(batch, slot, decision);
             }

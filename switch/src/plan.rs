@@ -118,25 +118,25 @@ pub struct Plan {
 
 /// One worker's turn by a plan. It leads to the counters that this worker, and no other, adds to.
 #[derive(Clone, Copy, Debug)]
-pub struct Pass<'p> {
+pub(crate) struct Pass<'p> {
     /// The time of the turn.
-    pub now: Timestamp,
+    pub(crate) now: Timestamp,
     /// The plan.
-    pub plan: &'p Plan,
+    pub(crate) plan: &'p Plan,
     /// The worker's number.
-    pub worker: usize,
+    pub(crate) worker: usize,
 }
 
 impl Pass<'_> {
     /// The worker's counters of `port`.
     #[inline]
-    pub(crate) fn counters<'c>(&self, port: &'c Port) -> &'c PortCounters {
+    pub(crate) fn counters<'c>(self, port: &'c Port) -> &'c PortCounters {
         port.counters(self.worker)
     }
 
     /// Counts something in the worker's counters of `network`, if its frames are counted.
     #[inline]
-    pub(crate) fn count_network(&self, network: NetworkId, count: impl FnOnce(&NetworkCounters)) {
+    pub(crate) fn count_network(self, network: NetworkId, count: impl FnOnce(&NetworkCounters)) {
         let counters = self.plan.networks.get(network.index()).and_then(Option::as_ref);
         if let Some(counters) = counters.and_then(|counters| counters.get(self.worker)) {
             count(counters);

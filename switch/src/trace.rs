@@ -78,7 +78,7 @@ pub fn trace<'a>(now: Timestamp, plan: &'a Plan, frame: &Hypothesis<'_>) -> Opti
     let parsed = Frame::parse(bytes);
     let classified = parsed.ok().and_then(|frame| plan.topology.classify(ingress, network, &frame).ok());
     let pass = Pass { now, plan, worker: 0 };
-    let (decision, evicted) = forward::suppose(&pass, &batch, 0, storm);
+    let (decision, evicted) = forward::suppose(pass, &batch, 0, storm);
     let mut leaving = Vec::new();
     if let Some(Classified { network, tag }) = classified {
         let mut leave = |member: &Member| {

@@ -40,14 +40,14 @@ pub struct Decision<'a> {
 /// The questions of [`decide`]: asked with all that follows from asking, or for the answer alone.
 pub(super) trait Questions {
     /// What the source at `from` teaches when it is heard on `port`.
-    fn learn(&mut self, pass: &Pass<'_>, from: Station, port: PortId) -> Learned;
+    fn learn(&mut self, pass: Pass<'_>, from: Station, port: PortId) -> Learned;
     /// Behind which port the table knows the station at `to`.
-    fn look_up(&mut self, pass: &Pass<'_>, to: Station) -> Option<PortId>;
+    fn look_up(&mut self, pass: Pass<'_>, to: Station) -> Option<PortId>;
     /// Whether `port` may flood one more frame.
     ///
     /// # Errors
     /// The limit that it is above.
-    fn allow(&mut self, pass: &Pass<'_>, flood: Flood, port: PortId) -> Result<(), DropReason>;
+    fn allow(&mut self, pass: Pass<'_>, flood: Flood, port: PortId) -> Result<(), DropReason>;
 }
 
 /// Takes note of the answers; `()` takes none.
@@ -105,17 +105,17 @@ pub(super) struct Learn<'s>(pub(super) &'s mut FloodMeters);
 
 impl Questions for Learn<'_> {
     #[inline(always)]
-    fn learn(&mut self, pass: &Pass<'_>, from: Station, port: PortId) -> Learned {
+    fn learn(&mut self, pass: Pass<'_>, from: Station, port: PortId) -> Learned {
         pass.plan.fdb.learn(from, port, pass.plan.topology.mac_limit(port), pass.now)
     }
 
     #[inline(always)]
-    fn look_up(&mut self, pass: &Pass<'_>, to: Station) -> Option<PortId> {
+    fn look_up(&mut self, pass: Pass<'_>, to: Station) -> Option<PortId> {
         pass.plan.fdb.lookup(to, pass.now)
     }
 
     #[inline(always)]
-    fn allow(&mut self, pass: &Pass<'_>, flood: Flood, port: PortId) -> Result<(), DropReason> {
+    fn allow(&mut self, pass: Pass<'_>, flood: Flood, port: PortId) -> Result<(), DropReason> {
         self.0.allow(flood, pass.plan.topology.storm(port), pass.now)
     }
 }
@@ -124,7 +124,7 @@ impl Questions for Learn<'_> {
 // Measured (2026-11-25, `vswitch-bench memory turn`): with calls from here to the table whole turns are 2 % slower.
 #[inline(always)]
 pub(super) fn decide<'p>(
-    pass: &Pass<'p>,
+    pass: Pass<'p>,
     ingress: PortId,
     &Header { network, from, to, .. }: &Header,
     questions: &mut impl Questions,

@@ -16,15 +16,15 @@ pub use decide::{Action, Decision};
 pub(crate) use suppose::suppose;
 
 use decide::{Learn, Notes, Observe, decide};
-use read::{Header, police_ingress, read_headers};
+use read::{Header, count_networks, police_ingress, read_headers};
 
 use crate::{
-    addr::{NetworkId, PortId},
+    addr::{NetworkId, PortId, Timestamp},
     batch::{Batch, CAPACITY},
     counters::PortCounters,
     drops::DropReason,
     fdb::Learned,
-    plan::Pass,
+    plan::{Pass, Plan},
     storm::{Flood, FloodMeters},
     topology::{Member, Reach},
     transmit::{Egress, TagOp},
@@ -34,15 +34,16 @@ use crate::{
 /// What one worker needs to decide: the limits of the ports it receives on, and room for one batch's headers.
 #[derive(Debug)]
 pub struct Forwarder {
+    worker: usize,
     /// By ingress port.
     storms: Vec<FloodMeters>,
     headers: Vec<Result<Header, DropReason>>,
 }
 
 impl Forwarder {
-    /// A forwarder that has room for a batch, and for no port.
-    pub fn new() -> Self {
-        Self { storms: Vec::new(), headers: Vec::with_capacity(CAPACITY) }
+    /// A forwarder for `worker`.
+    pub fn new(worker: usize) -> Self {
+        Self { worker, storms: Vec::new(), headers: Vec::with_capacity(CAPACITY) }
     }
 
     /// Makes room for ports below `ports`, so that forwarding never allocates.
@@ -56,31 +57,36 @@ impl Forwarder {
     }
 
     /// Decides every frame of `batch` and pushes what leaves to `egress`; counts each frame's fate on its ingress port.
-    pub fn forward(&mut self, pass: &Pass<'_>, batch: &Batch, egress: &mut Egress) {
-        self.forward_as(pass, batch, egress, &mut ());
+    pub fn forward(&mut self, now: Timestamp, plan: &Plan, batch: &Batch, egress: &mut Egress) {
+        self.forward_as(now, plan, batch, egress, &mut ());
     }
 
     /// The same, telling `watch` what was decided about the frame in each slot.
     pub(crate) fn forward_watched(
         &mut self,
-        pass: &Pass<'_>,
+        now: Timestamp,
+        plan: &Plan,
         batch: &Batch,
         egress: &mut Egress,
         watch: impl FnMut(usize, &Decision<'_>),
     ) {
-        self.forward_as(pass, batch, egress, &mut Watched { notes: Notes::default(), watch });
+        self.forward_as(now, plan, batch, egress, &mut Watched { notes: Notes::default(), watch });
     }
 
     fn forward_as(
         &mut self,
-        pass: &Pass<'_>,
+        now: Timestamp,
+        plan: &Plan,
         batch: &Batch,
         egress: &mut Egress,
         observe: &mut impl Observe,
     ) {
-        let Self { storms, headers } = self;
-        let plan = pass.plan;
-        read_headers(pass, batch, headers);
+        let Self { worker, storms, headers } = self;
+        let pass = Pass { now, plan, worker: *worker };
+        read_headers(plan, batch, headers);
+        if !plan.networks.is_empty() {
+            count_networks(pass, batch.frames(), headers);
+        }
         if batch.frames().first().is_some_and(|rx| plan.topology.limits_batch(rx.ingress)) {
             police_ingress(pass, batch, headers);
         }
@@ -119,12 +125,6 @@ impl Forwarder {
                 }
             }
         }
-    }
-}
-
-impl Default for Forwarder {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -167,7 +167,7 @@ fn flood(egress: &mut Egress, slot: usize, header: &Header, reach: Reach<'_>) {
 
 // Calls, so that they weigh nothing on the ordinary frame's way.
 #[inline(never)]
-fn count_super(pass: &Pass<'_>, counters: &PortCounters, header: &Result<Header, DropReason>) {
+fn count_super(pass: Pass<'_>, counters: &PortCounters, header: &Result<Header, DropReason>) {
     counters.rx_super.add(1);
     if let Ok(header) = header {
         pass.count_network(header.network, |network| network.super_frames.add(1));
@@ -175,12 +175,12 @@ fn count_super(pass: &Pass<'_>, counters: &PortCounters, header: &Result<Header,
 }
 
 #[inline(never)]
-fn count_flooded(pass: &Pass<'_>, network: NetworkId) {
+fn count_flooded(pass: Pass<'_>, network: NetworkId) {
     pass.count_network(network, |network| network.flooded.add(1));
 }
 
 #[cold]
-fn count_dropped(pass: &Pass<'_>, network: NetworkId) {
+fn count_dropped(pass: Pass<'_>, network: NetworkId) {
     pass.count_network(network, |network| network.dropped.add(1));
 }
 

@@ -18,7 +18,7 @@ use crate::{
 ///
 /// `storm` tells how far the ingress port's limits are used up.
 pub(crate) fn suppose<'p>(
-    pass: &Pass<'p>,
+    pass: Pass<'p>,
     batch: &Batch,
     slot: usize,
     storm: FloodMeters,
@@ -45,7 +45,7 @@ struct Suppose {
 }
 
 impl Questions for Suppose {
-    fn learn(&mut self, pass: &Pass<'_>, from: Station, port: PortId) -> Learned {
+    fn learn(&mut self, pass: Pass<'_>, from: Station, port: PortId) -> Learned {
         let Plan { topology, fdb, .. } = pass.plan;
         let (learned, evicted) = fdb.would_learn(from, port, topology.mac_limit(port), pass.now);
         if matches!(learned, Learned::New | Learned::Moved { .. }) {
@@ -55,7 +55,7 @@ impl Questions for Suppose {
         learned
     }
 
-    fn look_up(&mut self, pass: &Pass<'_>, to: Station) -> Option<PortId> {
+    fn look_up(&mut self, pass: Pass<'_>, to: Station) -> Option<PortId> {
         match self.taught {
             Some((from, port)) if from == to => Some(port),
             _ if self.evicted.contains(&to) => None,
@@ -63,7 +63,7 @@ impl Questions for Suppose {
         }
     }
 
-    fn allow(&mut self, pass: &Pass<'_>, flood: Flood, port: PortId) -> Result<(), DropReason> {
+    fn allow(&mut self, pass: Pass<'_>, flood: Flood, port: PortId) -> Result<(), DropReason> {
         self.storm.allow(flood, pass.plan.topology.storm(port), pass.now)
     }
 }
