@@ -130,7 +130,7 @@ pub(crate) struct Pass<'p> {
 impl Pass<'_> {
     /// The worker's counters of `port`.
     #[inline]
-    pub(crate) fn counters<'c>(self, port: &'c Port) -> &'c PortCounters {
+    pub(crate) fn counters(self, port: &Port) -> &PortCounters {
         port.counters(self.worker)
     }
 

@@ -5,7 +5,7 @@
 //! must be pushed goes out as a slice of its own, and only a frame that the device cannot take as it is gets
 //! copied, cut and completed.
 
-use std::{fmt, io};
+use std::fmt;
 
 use crate::{
     addr::{NetworkId, PortId},
@@ -227,7 +227,7 @@ impl Head {
 
 impl Form<'_> {
     /// A copy of the frame with its metadata, for devices that keep it.
-    pub(crate) fn to_packet(&self) -> (Offload, Vec<u8>) {
+    pub(crate) fn copied(&self) -> (Offload, Vec<u8>) {
         let (header, bytes) = match self {
             Self::Whole(bytes) => (bytes.first_chunk().copied(), bytes[VNET_HEADER..].to_vec()),
             Self::Retagged(head, rest) | Self::Uncut(head, rest, _) => {
@@ -381,28 +381,3 @@ fn join<'b>(head: &Head, rest: &[u8], buffer: &'b mut [u8]) -> Result<&'b [u8], 
     frame[begin..].copy_from_slice(rest);
     Ok(frame)
 }
-
-/// What an error of a device means for the frame that met it.
-pub fn drop_reason(error: &io::Error) -> DropReason {
-    match error.kind() {
-        io::ErrorKind::WouldBlock => DropReason::FullRing,
-        _ => match error.raw_os_error() {
-            Some(ENOBUFS) => DropReason::FullRing,
-            Some(EMSGSIZE) => DropReason::PktTooBig,
-            Some(ENETUNREACH | EHOSTUNREACH) => DropReason::IpOutNoRoutes,
-            Some(EIO | ENXIO | EBADFD | ENODEV | ENETDOWN) => DropReason::DevReady,
-            _ => DropReason::DevTxError,
-        },
-    }
-}
-
-// Linux's numbers (include/uapi/asm-generic/errno{,-base}.h); the pure core has no libc.
-const EIO: i32 = 5;
-const ENXIO: i32 = 6;
-const ENODEV: i32 = 19;
-const EBADFD: i32 = 77;
-const EMSGSIZE: i32 = 90;
-const ENETUNREACH: i32 = 101;
-const EHOSTUNREACH: i32 = 113;
-const ENETDOWN: i32 = 100;
-const ENOBUFS: i32 = 105;

@@ -17,12 +17,13 @@ use arrayvec::ArrayVec;
 use vswitch::{
     addr::NetworkId,
     batch::CAPACITY,
+    device::DeviceError,
     drops::DropReason,
     frame::ETHERNET_HEADER,
     headers::{Headers, IPV4_HEADER, TCP_HEADER, link},
     offload::Csum,
     segment::{Segment, Segmenter},
-    transmit::{Answers, Out, Scratch, TagOp, Transmit, drop_reason},
+    transmit::{Answers, Out, Scratch, TagOp, Transmit},
 };
 
 use crate::{flow::Flow, header::HEADER, mss, too_big};
@@ -299,7 +300,7 @@ impl<'c, 'h, 'a: 'c, H: Fn(NetworkId) -> Option<&'h [u8; HEADER]>> Cargo<'c, 'a,
 
     /// Sends the train, if there is anything in it.
     fn depart(&mut self) -> Result<(), DropReason> {
-        let result = self.train.send(self.send).map_err(|error| drop_reason(&error));
+        let result = self.train.send(self.send).map_err(|error| DeviceError::of(&error).drop_reason());
         for (out, datagrams) in self.aboard.drain(..) {
             self.frames.count(out, result.map(|()| datagrams));
         }

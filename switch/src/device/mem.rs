@@ -110,7 +110,7 @@ impl Device for MemDevice {
             if queues.outbound.len() >= self.bound {
                 return Err(DropReason::FullRing);
             }
-            let (offload, bytes) = form.to_packet();
+            let (offload, bytes) = form.copied();
             queues.outbound.push_back(OwnedFrame { offload, bytes });
             Ok(())
         });

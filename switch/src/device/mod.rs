@@ -13,12 +13,15 @@ use crate::{
     wire::offload::Capabilities,
 };
 
+mod error;
 pub mod mem;
 
 #[cfg(feature = "os")]
 pub mod packet;
 #[cfg(feature = "os")]
 pub mod tap;
+
+pub use error::DeviceError;
 
 /// Counts a frame that came in by a port and is not taken in: why not, and its octets as they were received.
 pub type Refuse<'a> = dyn FnMut(PortId, DropReason, &[u8]) + 'a;

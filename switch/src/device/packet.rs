@@ -22,12 +22,12 @@ use etherparse::EtherType;
 use libc::{c_int, c_uint, c_void, cmsghdr, iovec, mmsghdr, socklen_t, tpacket_auxdata};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Device, Refuse};
+use super::{Device, DeviceError, Refuse};
 use crate::{
     addr::PortId,
     batch::{BATCH, Batch, GULP, HEADROOM},
     drops::DropReason,
-    transmit::{Form, Head, Out, Scratch, Transmit, cut, drop_reason},
+    transmit::{Form, Head, Out, Scratch, Transmit, cut},
     wire::{
         bytes::put_u16,
         frame::{MAX_FRAME, TAG},
@@ -143,7 +143,7 @@ impl PacketSocket {
                 }
                 _ => {
                     // The error is the first message's; the others get their chance.
-                    done(next, Err(drop_reason(&io::Error::last_os_error())));
+                    done(next, Err(DeviceError::of(&io::Error::last_os_error()).drop_reason()));
                     next += 1;
                 }
             }
@@ -305,7 +305,7 @@ impl PacketSocket {
     fn send_one(&self, wire: &[u8]) -> Result<(), DropReason> {
         let none = Offload::NONE.emit();
         let parts = [&none, wire].map(io::IoSlice::new);
-        self.socket.send_vectored(&parts).map(drop).map_err(|error| drop_reason(&error))
+        self.socket.send_vectored(&parts).map(drop).map_err(|error| DeviceError::of(&error).drop_reason())
     }
 }
 
