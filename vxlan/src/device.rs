@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     os::fd::BorrowedFd,
     sync::{
         Arc,
@@ -18,11 +18,9 @@ use socket2::SockAddr;
 use vswitch::{
     addr::{NetworkId, PortId},
     batch::{Batch, GULP},
-    bytes::length,
-    device::{Device, Refuse},
+    device::{Device, DeviceError, Refuse},
     drops::DropReason,
     frame::ETHERNET_HEADER,
-    headers::{IPV4_HEADER, IPV6_HEADER, UDP_HEADER},
     transmit::{Scratch, Transmit},
 };
 
@@ -31,18 +29,11 @@ use crate::{
     decap::{self, MESSAGE, Message, decapsulate, refuse_all},
     encap::{self, Class, Dscp, encapsulate},
     endpoint::{Received, SOURCES, Vtep},
-    header::{HEADER, Vni},
+    header::Vni,
     tables::Tables,
 };
 
-/// Octets of outer headers before an inner packet, its Ethernet header included.
-pub fn overhead(local: IpAddr) -> u16 {
-    let outer = match local {
-        IpAddr::V4(_) => IPV4_HEADER,
-        IpAddr::V6(_) => IPV6_HEADER,
-    };
-    length(outer + UDP_HEADER + HEADER + ETHERNET_HEADER)
-}
+pub use crate::header::overhead;
 
 /// What may change while the sockets stay open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +61,13 @@ pub struct Peer {
     pub address: SocketAddr,
     /// What is known of the way to it.
     pub path: Arc<Path>,
+}
+
+impl Peer {
+    /// Bytes of outer headers before an inner packet for this peer, its Ethernet header included.
+    pub fn overhead(&self) -> u16 {
+        overhead(self.address.ip())
+    }
 }
 
 /// What is known of the way to a peer. It outlives plans.
@@ -139,7 +137,6 @@ pub fn devices(
         endpoint: Arc::clone(endpoint),
         peer: peer.clone(),
         address: peer.address.into(),
-        overhead,
         underlay_mtu: rules.underlay_mtu,
     };
     let remote = |peer: &Peer| {
@@ -235,19 +232,18 @@ pub(crate) struct PeerRoute {
     pub(crate) endpoint: Arc<Vtep>,
     pub(crate) peer: Peer,
     pub(crate) address: SockAddr,
-    overhead: u16,
     underlay_mtu: u16,
 }
 
 impl PeerRoute {
     /// Octets of the longest inner packet that reaches the peer in one piece, as far as is known.
     pub(crate) fn overlay_mtu(&self) -> u16 {
-        self.peer.path.mtu().min(self.underlay_mtu).saturating_sub(self.overhead)
+        self.peer.path.mtu().min(self.underlay_mtu).saturating_sub(self.peer.overhead())
     }
 
     /// Learns why a packet was too long for the path, if that is what `result` says.
     pub(crate) fn learn_from(&self, result: &io::Result<()>) -> bool {
-        let too_long = result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EMSGSIZE));
+        let too_long = result.as_ref().is_err_and(|error| DeviceError::of(error) == DeviceError::TooLong);
         if too_long {
             self.measure();
         }

@@ -1,6 +1,12 @@
 //! The VXLAN header (RFC 7348 section 5): eight octets, of which one flag and 24 bits mean something.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
+
+use vswitch::{
+    bytes::length,
+    frame::ETHERNET_HEADER,
+    headers::{IPV4_HEADER, IPV6_HEADER, UDP_HEADER},
+};
 
 /// Octets of the header.
 pub const HEADER: usize = 8;
@@ -64,6 +70,15 @@ pub fn parse(datagram: &[u8], strict: bool) -> Option<Vni> {
         return None;
     }
     Vni::try_from(u32::from_be_bytes([0, high, middle, low])).ok()
+}
+
+/// Bytes of outer headers before an inner packet, its Ethernet header included.
+pub fn overhead(local: IpAddr) -> u16 {
+    let outer = match local {
+        IpAddr::V4(_) => IPV4_HEADER,
+        IpAddr::V6(_) => IPV6_HEADER,
+    };
+    length(outer + UDP_HEADER + HEADER + ETHERNET_HEADER)
 }
 
 #[cfg(test)]
