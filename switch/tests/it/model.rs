@@ -4,16 +4,13 @@
 //! the switch must send what the model sends, in the same order, and its books must balance. With a table too small for
 //! the stations the model cannot tell who was evicted; there the switch may flood what the model knows.
 
-#[expect(dead_code, reason = "other tests use the rest")]
-mod lab;
-
 use std::{
     collections::{BTreeMap, HashMap},
     num::NonZeroU16,
     time::Duration,
 };
 
-use lab::{Lab, Wire, Wiring, mac};
+use super::lab::{Lab, Wire, Wiring, mac};
 use proptest::prelude::*;
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
