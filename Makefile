@@ -32,6 +32,7 @@ test-pure:       # what runs anywhere, without root: all targets but tests/kerne
 	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev
 	cargo test --workspace --locked
 	cargo check --locked -p vswitch --no-default-features
+	cargo check --locked -p vswitch-vxlan --no-default-features
 
 test-kernel: build # what needs root and a kernel: never skipped. The crash test needs the debug build that the first run makes
 	@scripts/need-packages ip:iproute2 ping:iputils-ping iperf3:iperf3 nft:nftables chromium:chromium ethtool:ethtool tcpdump:tcpdump \
@@ -71,7 +72,7 @@ gates:           ## what else CI asks of dependencies and crates
 	@scripts/need-rust
 	scripts/check-supply
 	scripts/check-rust
-	scripts/check-pure vswitch
+	scripts/check-pure vswitch vswitch-vxlan
 	scripts/check-alone
 
 install: build   ## binaries, manual pages, completions and the systemd unit, below PREFIX

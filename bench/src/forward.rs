@@ -106,7 +106,7 @@ fn tables(
     take(name("table: ours, prefetched by batch"), "Mframe/s", &mut || {
         let (table, pairs) = (table.get(), pairs.get());
         in_threads(clock, threads, pairs, |batch| {
-            let places = |pair: &Pair| [table.place(BLUE, pair.src), table.place(BLUE, pair.dst)];
+            let places = |pair: &Pair| [table.station(BLUE, pair.src), table.station(BLUE, pair.dst)];
             batch.iter().flat_map(places).for_each(|place| table.prefetch(place));
             batch.iter().filter(|pair| pair.is_known_to(table)).count()
         })
@@ -236,7 +236,7 @@ fn learn(clock: &Clock, full: bool) -> f64 {
 pub(crate) fn table(limit: u32, macs: u32, ports: u16) -> Fdb {
     let fdb = Fdb::new(Settings { limit, seed: 1, ..Settings::default() });
     for id in 0..macs {
-        fdb.learn(BLUE, mac(id), port(id, ports), None, Timestamp::default());
+        fdb.learn(fdb.station(BLUE, mac(id)), port(id, ports), None, Timestamp::default());
     }
     fdb
 }
@@ -341,8 +341,8 @@ struct Pair {
 impl Pair {
     fn is_known_to(&self, table: &Fdb) -> bool {
         let now = Timestamp::default();
-        black_box(table.learn(BLUE, self.src, port(self.src_id, 100), None, now));
-        table.lookup(BLUE, self.dst, now).is_some()
+        black_box(table.learn(table.station(BLUE, self.src), port(self.src_id, 100), None, now));
+        table.lookup(table.station(BLUE, self.dst), now).is_some()
     }
 
     fn is_known_to_map<S: BuildHasher + Clone>(&self, map: &DashMap<u64, (PortId, u32), S>) -> bool {

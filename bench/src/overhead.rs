@@ -214,7 +214,7 @@ impl Bare {
         egress.drain(|id, outs| {
             let Some(port) = plan.port(id) else { return };
             let (max_frame, counters) = (plan.topology.max_frame(id), port.counters(*worker));
-            let frames = Transmit { port: id, batch, outs, max_frame, counters, captures: None };
+            let frames = Transmit { port: id, batch, outs, max_frame, counters, witness: None };
             port.device.send(&frames, scratch);
             if TWICE {
                 outs.iter().for_each(|out| count_sent(&frames, *out, Ok(1)));

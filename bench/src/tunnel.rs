@@ -36,14 +36,14 @@ use vswitch_vxlan::{
 
 use crate::memory::{Clock, Figures, Lazy};
 
-const OUT: encap::Manner = encap::Manner {
+const OUT: encap::Settings = encap::Settings {
     overlay_mtu: 1450,
     clamp: false,
     class: Class::marked(Dscp::Fixed(0)),
     datagrams: MAX_DATAGRAMS,
     sources: 16,
 };
-const BACK: decap::Manner = decap::Manner { strict: false, overlay_mtu: 1450, clamp: false };
+const BACK: decap::Settings = decap::Settings { strict: false, overlay_mtu: 1450, clamp: false };
 
 /// Networks of the large mesh.
 const NETWORKS: u16 = 100;
@@ -197,7 +197,7 @@ impl Crossing {
     fn cross(&mut self) -> std::time::Duration {
         let Self { tables, sent, outs, counters, scratch, received, .. } = self;
         let frames =
-            Transmit { port: PortId(1), batch: sent, outs, max_frame: 70_000, counters, captures: None };
+            Transmit { port: PortId(1), batch: sent, outs, max_frame: 70_000, counters, witness: None };
         let begin = Instant::now();
         received.clear();
         encapsulate(|network| tables.header(network), &OUT, &frames, scratch, &mut |train| {
@@ -256,7 +256,7 @@ impl Mesh {
         ));
 
         let fdb = Arc::new(Fdb::new(Settings { limit: stations, seed: 1, ..Settings::default() }));
-        fdb.learn(NetworkId(0), mac(2), PortId(0), None, Timestamp::default());
+        fdb.learn(fdb.station(NetworkId(0), mac(2)), PortId(0), None, Timestamp::default());
         let flood = Arc::new(Flood::default());
         let remote: Arc<dyn Device> = Arc::new(Remote { tables: Arc::clone(&tables) });
         let inlet =

@@ -1,6 +1,6 @@
 //! A cable that loses, duplicates, delays and reorders frames, driven by a seed.
 
-use vswitch::device::mem::Packet;
+use vswitch::device::mem::OwnedFrame;
 
 /// One end of a cable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,7 +32,7 @@ pub(crate) struct Cable {
     pub(crate) ends: [Plug; 2],
     faults: Faults,
     /// Due time, destination and frame, in no particular order.
-    under_way: Vec<(u64, Plug, Packet)>,
+    under_way: Vec<(u64, Plug, OwnedFrame)>,
     pub(crate) lost: u64,
 }
 
@@ -42,7 +42,7 @@ impl Cable {
     }
 
     /// Enqueues a frame sent by `from`.
-    pub(crate) fn send(&mut self, from: Plug, packet: &Packet, now: u64, random: &mut Random) {
+    pub(crate) fn send(&mut self, from: Plug, packet: &OwnedFrame, now: u64, random: &mut Random) {
         let to = if self.ends[0] == from { self.ends[1] } else { self.ends[0] };
         if random.chance(self.faults.loss) {
             self.lost += 1;
@@ -55,7 +55,7 @@ impl Cable {
     }
 
     /// Removes and returns the frames due by `now`, in order of arrival.
-    pub(crate) fn arrive(&mut self, now: u64) -> Vec<(Plug, Packet)> {
+    pub(crate) fn arrive(&mut self, now: u64) -> Vec<(Plug, OwnedFrame)> {
         self.under_way.sort_by_key(|(due, ..)| *due);
         let arrived = self.under_way.partition_point(|(due, ..)| *due <= now);
         self.under_way.drain(..arrived).map(|(_, to, packet)| (to, packet)).collect()

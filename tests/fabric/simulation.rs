@@ -6,7 +6,7 @@ use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
     device::{
         Device,
-        mem::{MemDevice, Packet},
+        mem::{MemDevice, OwnedFrame},
     },
     fdb::Settings,
     offload::Capabilities,
@@ -97,7 +97,8 @@ impl Fabric {
     /// The port on which `switch` has learned `mac`.
     pub(crate) fn place(&self, switch: usize, network: NetworkId, mac: MacAddr) -> Option<u16> {
         let now = Timestamp::from_millis(self.now);
-        self.switches[switch].lab.fdb.lookup(network, mac, now).map(|port| port.0)
+        let fdb = &self.switches[switch].lab.fdb;
+        fdb.lookup(fdb.station(network, mac), now).map(|port| port.0)
     }
 
     /// Frames lost by cables.
@@ -123,7 +124,7 @@ impl Fabric {
         for host in 0..self.hosts.len() {
             self.hosts[host].poll(self.now);
             for bytes in std::mem::take(&mut self.hosts[host].nic.sent) {
-                self.send(Plug::Host(host), &Packet::plain(bytes));
+                self.send(Plug::Host(host), &OwnedFrame::plain(bytes));
             }
         }
         let now = self.now;
@@ -160,12 +161,12 @@ impl Fabric {
             }
             for (peer, datagram) in self.switches[switch].socket.take() {
                 self.datagrams += 1;
-                self.send(Plug::Peer(switch, peer.0), &Packet::plain(datagram));
+                self.send(Plug::Peer(switch, peer.0), &OwnedFrame::plain(datagram));
             }
         }
     }
 
-    fn send(&mut self, from: Plug, packet: &Packet) {
+    fn send(&mut self, from: Plug, packet: &OwnedFrame) {
         if let Some(cable) = self.cables.iter_mut().find(|cable| cable.ends.contains(&from)) {
             cable.send(from, packet, self.now, &mut self.random);
         }
@@ -244,7 +245,7 @@ impl Switch {
     }
 
     /// Forwards all that waits at `port`, and returns what left the switch.
-    fn turn(&mut self, port: u16, now: u64) -> Vec<(u16, Packet)> {
+    fn turn(&mut self, port: u16, now: u64) -> Vec<(u16, OwnedFrame)> {
         self.lab.turn(PortId(port), Timestamp::from_millis(now));
         sent(&self.devices)
     }

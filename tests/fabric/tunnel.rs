@@ -75,14 +75,14 @@ pub(crate) struct Inlet {
 
 impl Device for Inlet {
     fn recv(&self, _: PortId, batch: &mut Batch, max: usize, refuse: &mut Refuse<'_>) -> io::Result<bool> {
-        let manner = decap::Manner { strict: true, overlay_mtu: OVERLAY_MTU, clamp: true };
+        let settings = decap::Settings { strict: true, overlay_mtu: OVERLAY_MTU, clamp: true };
         while batch.len() < max {
             let Some((peer, datagrams)) = self.socket.recv() else { return Ok(false) };
             let (stride, bytes) = (datagrams[0].len(), datagrams.concat());
             let buffer = batch.spare().next().expect("there is room for a train");
             buffer[MESSAGE..MESSAGE + bytes.len()].copy_from_slice(&bytes);
             let message = Message { peer, ecn: Ecn::NotEct, len: bytes.len(), stride };
-            decap::decapsulate(&self.tables, &manner, &message, batch, refuse);
+            decap::decapsulate(&self.tables, &settings, &message, batch, refuse);
         }
         Ok(true)
     }
@@ -105,14 +105,14 @@ impl Device for Remote {
     }
 
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
-        let manner = encap::Manner {
+        let settings = encap::Settings {
             overlay_mtu: OVERLAY_MTU,
             clamp: true,
             class: Class::marked(Dscp::Fixed(0)),
             datagrams: MAX_DATAGRAMS,
             sources: 16,
         };
-        encap::encapsulate(|network| self.tables.header(network), &manner, frames, scratch, &mut |train| {
+        encap::encapsulate(|network| self.tables.header(network), &settings, frames, scratch, &mut |train| {
             train.each(|parts| {
                 let datagram = parts.iter().flat_map(|part| part.iter().copied()).collect();
                 self.socket.queues().sent.push((frames.port, datagram));

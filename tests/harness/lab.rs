@@ -7,7 +7,7 @@ use vswitch::{
     counters::{PortCounters, PortTotals},
     device::{
         Device,
-        mem::{MemDevice, Packet},
+        mem::{MemDevice, OwnedFrame},
     },
     engine::Engine,
     fdb::{Fdb, Settings},
@@ -81,7 +81,7 @@ impl Lab {
 }
 
 /// Frames sent by `devices` since the last call, each with the index of its device.
-pub fn sent(devices: &[Arc<MemDevice>]) -> Vec<(u16, Packet)> {
+pub fn sent(devices: &[Arc<MemDevice>]) -> Vec<(u16, OwnedFrame)> {
     let devices = (0..).zip(devices);
     devices.flat_map(|(place, device)| iter::from_fn(move || Some((place, device.take()?)))).collect()
 }

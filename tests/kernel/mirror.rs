@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, process::Command};
 use serde_json::Value;
 use vswitch::{
     checksum::verify,
-    headers::{Headers, Network, Transport},
+    headers::{Headers, IpVersion, Transport},
 };
 use vswitch_tests::{
     Config, Netns, PATIENCE, Raw, Vswitchd, eventually, net,
@@ -102,9 +102,9 @@ fn streams(frames: &[Vec<u8>], sealed: bool) -> BTreeMap<Vec<u8>, Vec<u8>> {
             continue;
         };
         assert!(!sealed || verify(frame, &headers), "{frame:02x?}");
-        let source = match headers.network_kind {
-            Network::V4 => &frame[headers.network + 12..headers.network + 16],
-            Network::V6 => &frame[headers.network + 8..headers.network + 24],
+        let source = match headers.version {
+            IpVersion::V4 => &frame[headers.network + 12..headers.network + 16],
+            IpVersion::V6 => &frame[headers.network + 8..headers.network + 24],
         };
         let sequence = u32::from_be_bytes(frame[headers.transport + 4..][..4].try_into().unwrap());
         if frame[headers.transport + 13] & 2 != 0 {

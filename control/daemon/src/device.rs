@@ -5,11 +5,11 @@ use std::{collections::HashSet, io, sync::Arc};
 use tracing::warn;
 use vswitch::device::{
     Device,
-    packet::Packet,
+    packet::PacketSocket,
     tap::{Tap, TapOptions},
 };
 
-use vswitch_vxlan::{device::Path, endpoint::Endpoint};
+use vswitch_vxlan::{device::Path, endpoint::Vtep};
 
 use super::tunnel;
 use crate::state;
@@ -37,16 +37,16 @@ pub(crate) enum OpenDevice {
     /// The host's end of a pair that we made; the other end goes with it.
     Veth {
         /// What the workers use.
-        device: Arc<Packet>,
+        device: Arc<PacketSocket>,
         /// The interface's name.
         host: String,
         /// What the kernel does not do to keep the host's IP stack off it: sentences.
         warnings: Vec<String>,
     },
     /// An interface that is not ours.
-    Foreign(Arc<Packet>),
+    Foreign(Arc<PacketSocket>),
     /// The tunnel's sockets. Its devices are made anew with every plan.
-    Endpoint(Arc<Endpoint>),
+    Endpoint(Arc<Vtep>),
     /// A peer or a collector, to which the endpoint sends.
     Remote {
         /// What is known of the way to it.
@@ -261,8 +261,8 @@ fn open_tap(namespace: &Namespace, ifname: &str, persist: bool) -> Result<Tap, E
     })
 }
 
-fn open_packet(ifname: &str, offload: bool) -> Result<Arc<Packet>, Error> {
-    match Packet::open(ifname, offload) {
+fn open_packet(ifname: &str, offload: bool) -> Result<Arc<PacketSocket>, Error> {
+    match PacketSocket::open(ifname, offload) {
         Ok(device) => Ok(Arc::new(device)),
         Err(error) => Err(match error.raw_os_error() {
             Some(ENODEV) => Error::not_found(format!("there is no interface {ifname}")),

@@ -12,7 +12,7 @@ use vswitch::{
     transmit::{Out, Scratch, TagOp, Transmit},
 };
 use vswitch_vxlan::{
-    encap::{Class, Dscp, MAX_DATAGRAMS, Manner, encapsulate},
+    encap::{Class, Dscp, MAX_DATAGRAMS, Settings, encapsulate},
     header::{HEADER, Vni},
     tables::Tables,
 };
@@ -44,7 +44,7 @@ struct Frame {
 /// Encapsulates the frames decoded from `data`.
 pub fn encap(data: &[u8]) {
     let Some(input) = structured::<Input>(data) else { return };
-    let manner = Manner {
+    let settings = Settings {
         overlay_mtu: input.overlay_mtu.min(65_485),
         clamp: input.clamp,
         class: Class::marked(if input.inherit { Dscp::Inherit } else { Dscp::Fixed(10) }),
@@ -76,16 +76,16 @@ pub fn encap(data: &[u8]) {
         outs: &outs,
         max_frame: 70_000,
         counters: &counters,
-        captures: None,
+        witness: None,
     };
     let tables = Tables::new([], [(Vni::try_from(5).expect("valid"), NetworkId(1))]);
     let (mut scratch, mut nth) = (Scratch::new(), 0);
-    encapsulate(|network| tables.header(network), &manner, &frames, &mut scratch, &mut |train| {
-        assert!((1..=manner.datagrams.clamp(1, MAX_DATAGRAMS)).contains(&train.datagrams));
-        assert!(train.source < manner.sources);
+    encapsulate(|network| tables.header(network), &settings, &frames, &mut scratch, &mut |train| {
+        assert!((1..=settings.datagrams.clamp(1, MAX_DATAGRAMS)).contains(&train.datagrams));
+        assert!(train.source < settings.sources);
         let bytes: usize = train.parts.iter().map(|part| part.len()).sum();
         assert!(bytes <= 65_507 && bytes.div_ceil(train.size) == train.datagrams);
-        assert!(train.size <= HEADER + 14 + usize::from(manner.overlay_mtu));
+        assert!(train.size <= HEADER + 14 + usize::from(settings.overlay_mtu));
         let mut count = 0;
         train.each(|parts| {
             let datagram: Vec<u8> = parts.iter().flat_map(|part| part.to_vec()).collect();

@@ -2,7 +2,7 @@
 
 use vswitch::{
     addr::Timestamp,
-    device::mem::Packet,
+    device::mem::OwnedFrame,
     offload::{Offload, VNET_HEADER},
 };
 
@@ -14,7 +14,7 @@ pub fn frame(data: &[u8]) {
     let offload = Offload::parse(header, frame).unwrap_or_default();
     let mut ports = Ports::new();
     for port in 0..PORTS {
-        let packet = Packet { offload, bytes: frame.to_vec() };
+        let packet = OwnedFrame { offload, bytes: frame.to_vec() };
         for (to, packet) in ports.switch(port, packet, Timestamp::default()) {
             assert_ne!(to, port, "never out of the ingress");
             assert!(packet.bytes.len() <= frame.len() + 4, "a tag is all that is added");

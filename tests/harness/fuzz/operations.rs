@@ -3,9 +3,9 @@
 use arbitrary::Arbitrary;
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp},
-    device::mem::Packet,
+    device::mem::OwnedFrame,
     fdb::Origin,
-    topology::StormLimits,
+    storm::FloodLimits,
 };
 
 use super::{
@@ -62,13 +62,13 @@ pub fn operations(data: &[u8]) {
                 let mut bytes = [mac(dst).0, mac(src).0].concat();
                 bytes.extend(tag.map(|tag| [[0x81, 0], tag.to_be_bytes()].concat()).unwrap_or_default());
                 bytes.resize(bytes.len() + usize::from(len), 8);
-                let sent = ports.switch(port, Packet::plain(bytes), at);
+                let sent = ports.switch(port, OwnedFrame::plain(bytes), at);
                 assert!(sent.iter().all(|(to, _)| *to != port), "never out of the ingress");
             }
             Op::Advance(millis) => now += u64::from(millis),
             Op::Retopology { port, present, limit } => {
                 let limit = limit.map(u32::from);
-                let storm = StormLimits { broadcast: limit, multicast: limit, unknown: limit };
+                let storm = FloodLimits { broadcast: limit, multicast: limit, unknown: limit };
                 ports.change(known(port).0, present, limit, storm);
             }
             Op::FlushPort(port) => fdb.flush_port(known(port)),
@@ -76,12 +76,12 @@ pub fn operations(data: &[u8]) {
             Op::Pin { network: red, station, port, by_operator } => {
                 let origin = if by_operator { Origin::Static } else { Origin::Control };
                 if fdb.pin(network(red), mac(station), known(port), origin, at) {
-                    assert_eq!(fdb.lookup(network(red), mac(station), at), Some(known(port)));
+                    assert_eq!(fdb.lookup(fdb.station(network(red), mac(station)), at), Some(known(port)));
                 }
             }
             Op::Forget { network: red, station } => {
                 fdb.forget(network(red), mac(station));
-                assert_eq!(fdb.lookup(network(red), mac(station), at), None);
+                assert_eq!(fdb.lookup(fdb.station(network(red), mac(station)), at), None);
             }
             Op::Sweep(part) => fdb.sweep(usize::from(part) % 4, 4, at),
         }

@@ -6,11 +6,12 @@ use vswitch::{
     addr::{NetworkId, PortId, Timestamp, VlanId},
     device::{
         Device,
-        mem::{MemDevice, Packet},
+        mem::{MemDevice, OwnedFrame},
     },
     fdb::Settings,
     offload::Capabilities,
-    topology::{Network, PortMode, PortRules, StormLimits},
+    storm::FloodLimits,
+    topology::{Network, PortMode, PortRules},
 };
 
 use crate::lab::{self, Lab};
@@ -42,7 +43,7 @@ impl Ports {
     }
 
     /// Removes a port, or adds it with the given limits.
-    pub(super) fn change(&mut self, port: u16, present: bool, mac_limit: Option<u32>, storm: StormLimits) {
+    pub(super) fn change(&mut self, port: u16, present: bool, mac_limit: Option<u32>, storm: FloodLimits) {
         self.rules[usize::from(port)] = present.then(|| PortRules { mac_limit, storm, ..rules(port) });
         self.configure();
     }
@@ -62,7 +63,7 @@ impl Ports {
     }
 
     /// Receives `packet` at `port`, and returns what all ports sent.
-    pub(super) fn switch(&mut self, port: u16, packet: Packet, at: Timestamp) -> Vec<(u16, Packet)> {
+    pub(super) fn switch(&mut self, port: u16, packet: OwnedFrame, at: Timestamp) -> Vec<(u16, OwnedFrame)> {
         self.devices[usize::from(port)].put(packet);
         self.lab.turn(PortId(port), at);
         lab::sent(&self.devices)

@@ -5,7 +5,8 @@ use std::{mem, num::NonZeroU16, sync::Arc};
 use vswitch::{
     capture,
     mirror::Mirror,
-    topology::{self, PortMode, PortRules, StormLimits, Topology, TopologyError},
+    storm::FloodLimits,
+    topology::{self, PortMode, PortRules, Topology, TopologyError},
 };
 
 use super::{Change, Delta, Network, Origin, Port, Record, State, derive::host_port_name};
@@ -267,7 +268,7 @@ fn port_rules(state: &State, port: &Port, group: bool) -> Option<PortRules> {
         horizon: (is_tunnel || is_gateway(state, port)).then_some(TUNNELS),
         flood: is_flooded_to(&port.spec.device, group),
         mac_limit: port.spec.mac_limit,
-        storm: StormLimits { broadcast, multicast, unknown },
+        storm: FloodLimits { broadcast, multicast, unknown },
         limits: port.spec.limit.limits(),
         mtu: port.mtu,
     })
