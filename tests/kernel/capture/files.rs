@@ -91,7 +91,7 @@ fn what_is_wanted_is_picked_and_told_in_lines() {
     }
     let (code, why) = office.switch.refusal(&["capture", "--filter", "tcp prot 80"]);
     assert_eq!(code, 1);
-    assert!(why.contains("the filter \"tcp prot 80\" makes no sense"), "{why}");
+    assert!(why.contains("the filter \"tcp prot 80\" is invalid"), "{why}");
     assert_eq!(office.switch.refusal(&["capture", "--port", "nobody"]).0, 4);
 }
 

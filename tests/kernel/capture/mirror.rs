@@ -44,7 +44,7 @@ fn mirrors_are_declared_or_made_and_get_what_they_ask_for() {
     let (_, why) = switch.refusal(&["mirror", "add", "x", "--port", "ids"]);
     assert!(why.contains("ids gets copies itself"), "{why}");
     let (_, why) = switch.refusal(&["mirror", "rm", "web"]);
-    assert!(why.contains("port web is no mirror"), "{why}");
+    assert!(why.contains("port web is not a mirror"), "{why}");
     // It survives a restart, until it is removed.
     let mut office = office;
     office.switch.stop();

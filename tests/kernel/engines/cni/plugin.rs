@@ -47,7 +47,7 @@ fn the_deeds_of_the_specification() {
         ("addr del 10.9.0.2/24 dev eth0", "addr add 10.9.0.2/24 dev eth0", "the address 10.9.0.2/24"),
         ("-6 route del default", "-6 route add default via fd00:9::1", "the route to ::/0"),
         ("link set eth0 address 02:00:00:00:00:01", "link set eth0 address 02:42:0a:09:00:02", "with MAC"),
-        ("link set eth0 down", "link set eth0 up", "as it was made, up"),
+        ("link set eth0 down", "link set eth0 up", "as it was created, up"),
     ] {
         one.ip(damage);
         let (code, failure) = check();
