@@ -68,6 +68,21 @@ pub struct Workers {
     start: Instant,
 }
 
+/// What can be read of workers without owning them: their clock, their counters, how far limits are used up.
+///
+/// Keeps neither the threads nor a plan alive.
+#[derive(Clone, Debug)]
+pub struct Readings {
+    workers: Arc<[Reading]>,
+    start: Instant,
+}
+
+#[derive(Debug)]
+struct Reading {
+    mailbox: Arc<Mailbox>,
+    counters: Arc<WorkerCounters>,
+}
+
 /// Called by a worker when a port has stopped receiving; see [`Port::fault`](crate::plan::Port::fault). Must not wait.
 pub type OnFault = Arc<dyn Fn() + Send + Sync>;
 
@@ -161,11 +176,32 @@ impl Workers {
         &self.plan
     }
 
+    /// What can be read of them without owning them.
+    pub fn readings(&self) -> Readings {
+        let reading = |handle: &Handle| Reading {
+            mailbox: Arc::clone(&handle.mailbox),
+            counters: Arc::clone(&handle.counters),
+        };
+        Readings { workers: self.handles.iter().map(reading).collect(), start: self.start }
+    }
+
+    /// The time of the workers' clock.
+    pub fn now(&self) -> Timestamp {
+        timestamp(self.start.elapsed())
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.handles.len()
+    }
+}
+
+impl Readings {
     /// How far the limits of what `port` may flood are used up by what `worker` received. Waits for the end of its turn.
     pub fn storm(&self, worker: usize, port: PortId) -> Storm {
         let (answer, told) = sync_channel(1);
-        let Some(handle) = self.handles.get(worker) else { return Storm::default() };
-        handle.mailbox.post(Message::Storm(port, answer));
+        let Some(reading) = self.workers.get(worker) else { return Storm::default() };
+        reading.mailbox.post(Message::Storm(port, answer));
         // A worker that has ended floods nothing.
         told.recv_timeout(Duration::from_secs(1)).unwrap_or_default()
     }
@@ -177,12 +213,7 @@ impl Workers {
 
     /// What each worker has done.
     pub fn counters(&self) -> impl Iterator<Item = &WorkerCounters> {
-        self.handles.iter().map(|handle| &*handle.counters)
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.handles.len()
+        self.workers.iter().map(|reading| &*reading.counters)
     }
 }
 
