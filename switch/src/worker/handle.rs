@@ -26,6 +26,21 @@ pub struct Workers {
     start: Instant,
 }
 
+/// What can be read of workers without owning them: their clock, their counters, how far limits are used up.
+///
+/// Keeps neither the threads nor a plan alive.
+#[derive(Clone, Debug)]
+pub struct Readings {
+    workers: Arc<[Reading]>,
+    start: Instant,
+}
+
+#[derive(Debug)]
+struct Reading {
+    mailbox: Arc<Mailbox>,
+    counters: Arc<WorkerCounters>,
+}
+
 #[derive(Debug)]
 struct Handle {
     mailbox: Arc<Mailbox>,
@@ -94,11 +109,32 @@ impl Workers {
         &self.plan
     }
 
+    /// What can be read of them without owning them.
+    pub fn readings(&self) -> Readings {
+        let reading = |handle: &Handle| Reading {
+            mailbox: Arc::clone(&handle.mailbox),
+            counters: Arc::clone(&handle.counters),
+        };
+        Readings { workers: self.handles.iter().map(reading).collect(), start: self.start }
+    }
+
+    /// The time of the workers' clock.
+    pub fn now(&self) -> Timestamp {
+        timestamp(self.start.elapsed())
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.handles.len()
+    }
+}
+
+impl Readings {
     /// How far the limits of what `port` may flood are used up by what `worker` received. Waits for the end of its turn.
     pub fn storm(&self, worker: usize, port: PortId) -> FloodMeters {
         let (answer, told) = sync_channel(1);
-        let Some(handle) = self.handles.get(worker) else { return FloodMeters::default() };
-        handle.mailbox.post(Message::Storm(port, answer));
+        let Some(reading) = self.workers.get(worker) else { return FloodMeters::default() };
+        reading.mailbox.post(Message::Storm(port, answer));
         // A worker that has ended floods nothing.
         told.recv_timeout(Duration::from_secs(1)).unwrap_or_default()
     }
@@ -110,12 +146,7 @@ impl Workers {
 
     /// What each worker has done.
     pub fn counters(&self) -> impl Iterator<Item = &WorkerCounters> {
-        self.handles.iter().map(|handle| &*handle.counters)
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.handles.len()
+        self.workers.iter().map(|reading| &*reading.counters)
     }
 }
 

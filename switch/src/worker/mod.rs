@@ -16,7 +16,7 @@ mod thread;
 
 use std::sync::Arc;
 
-pub use handle::Workers;
+pub use handle::{Readings, Workers};
 
 use crate::counters::{Counter, Histogram};
 

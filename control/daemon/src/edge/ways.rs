@@ -1,9 +1,6 @@
 //! The tunnel among the ports: its end here, its peers and collectors, and what the ways to them carry.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use vswitch::{
     addr::PortId,
@@ -68,13 +65,6 @@ impl Edge {
         for ((key, worker), inlet) in (first..).zip((0..self.workers.count()).cycle()).zip(devices.inlets) {
             plan.receivers.push(Receiver { key, device: inlet, port: tunnel.own, worker });
         }
-    }
-
-    /// Where a peer is, and from where it is reached: what it takes to measure the way to it.
-    pub(crate) fn way_to(&self, id: PortId) -> Option<(IpAddr, IpAddr, u16)> {
-        let tunnel = self.tunnel()?;
-        let (_, peer, _) = tunnel.peers.iter().find(|(port, ..)| *port == id)?;
-        Some((tunnel.spec.local, peer.remote, tunnel.spec.underlay_mtu()))
     }
 
     /// Takes over what was measured of the way to a peer.

@@ -27,6 +27,7 @@ mod recover;
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     fs,
     hash::{BuildHasher, RandomState},
     io,
@@ -327,10 +328,11 @@ impl Store {
         inner.change(changes)
     }
 
-    /// The network that was adopted under `id`.
-    pub fn adopted(&self, id: &Id) -> Option<Name> {
+    /// The networks that were adopted, by the ids they are known under.
+    pub fn adoptions(&self) -> BTreeMap<Id, Name> {
         let inner = self.inner();
-        inner.content.text(Table::Adopted, id.as_str()).and_then(|text| serde_json::from_str(text).ok())
+        let adopted = inner.content.of(Table::Adopted);
+        adopted.filter_map(|(id, text)| Some((id.parse().ok()?, serde_json::from_str(text).ok()?))).collect()
     }
 
     /// Keeps under which `id` a network is adopted; `None`: under it no longer. On the disk when this returns.

@@ -11,11 +11,8 @@ use std::{
 
 use tracing::{error, warn};
 
-use super::{
-    Missing,
-    core::{Core, Manner},
-};
-use crate::{device, sight, state::Command};
+use super::{Core, Manner};
+use crate::{device, edge::Missing, sight, state::Command};
 use vswitch_model::{EndpointSpec, Error, Id};
 
 /// How long an engine may take to fetch an interface that it asked for.
