@@ -142,7 +142,7 @@ impl TryFrom<u16> for VlanId {
 
 /// Text that is no VLAN identifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParseVlanError(String);
+pub struct ParseVlanError(pub String);
 
 impl fmt::Display for ParseVlanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

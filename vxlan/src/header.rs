@@ -19,8 +19,13 @@ const VNI_VALID: u8 = 0x08;
 pub struct Vni(u32);
 
 impl Vni {
+    /// The least identifier; 0 means none.
+    pub const MIN: Self = Self(1);
+    /// The greatest identifier: 24 bits.
+    pub const MAX: Self = Self(0xff_ffff);
+
     /// The identifier as a number.
-    pub fn as_u32(self) -> u32 {
+    pub const fn as_u32(self) -> u32 {
         self.0
     }
 
@@ -51,7 +56,7 @@ impl std::error::Error for InvalidVni {}
 
 /// Text that is no VNI.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParseVniError(String);
+pub struct ParseVniError(pub String);
 
 impl fmt::Display for ParseVniError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -77,7 +82,8 @@ impl TryFrom<u32> for Vni {
     type Error = InvalidVni;
 
     fn try_from(number: u32) -> Result<Self, InvalidVni> {
-        if (1..=0xff_ffff).contains(&number) { Ok(Self(number)) } else { Err(InvalidVni(number)) }
+        let range = Self::MIN.0..=Self::MAX.0;
+        if range.contains(&number) { Ok(Self(number)) } else { Err(InvalidVni(number)) }
     }
 }
 

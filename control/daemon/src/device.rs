@@ -101,7 +101,7 @@ pub(crate) async fn open(
                 }
                 None => {
                     let inside = Links::open(namespace(interface.netns.as_ref())?)?;
-                    outside.create_veth(&host, &inside, spec.ifname(), port.mtu).await?
+                    outside.create_veth(&host, &inside, spec.ifname(), port.mtu.get()).await?
                 }
             };
             outside.set_alias(&host, &claim(owner, &spec.name)).await?;

@@ -37,7 +37,7 @@ impl Core {
         let here = sight::own_ifnames().await?;
         let mut forgotten = Vec::new();
         for endpoint in endpoints {
-            let lies_here = here.contains(&endpoint.ifname);
+            let lies_here = here.contains(endpoint.ifname.as_str());
             if lies_here || !self.is_open(&endpoint) && !self.is_anywhere(&endpoint).await? {
                 forgotten.push(endpoint.id.clone());
             }

@@ -10,7 +10,9 @@ use super::{
     request::{EngineRequest, Request},
 };
 use crate::{api::Answer, docker::Plumbing, sight, state::NetworkError};
-use vswitch_model::{Connect, Driver, Error, Id, Name, Netns, SubnetSpec, api::Endpoint, publish::Publish};
+use vswitch_model::{
+    Connect, Driver, Error, Family, Id, Name, Netns, SubnetSpec, api::Endpoint, publish::Publish,
+};
 
 impl Handle {
     async fn engine<T: 'static>(
@@ -42,11 +44,11 @@ impl Plumbing for Handle {
         self.engine(|reply| EngineRequest::Publish(id, publish, reply)).boxed()
     }
 
-    fn choose_subnet(&self, driver: Driver, ipv6: bool, held: Vec<IpNet>) -> Answer<'_, IpNet> {
+    fn choose_subnet(&self, driver: Driver, family: Family, held: Vec<IpNet>) -> Answer<'_, IpNet> {
         async move {
             let mut state = self.snapshot().state.clone();
             state.observe(sight::host(&state).await?);
-            Ok(state.choose_subnet(driver, ipv6, &held).map_err(NetworkError::from)?)
+            Ok(state.choose_subnet(driver, family, &held).map_err(NetworkError::from)?)
         }
         .boxed()
     }

@@ -8,7 +8,7 @@ use vswitch::addr::PortId;
 use super::{Edge, EdgePort, Missing};
 use crate::{device, state};
 use vswitch_host::link::{self, Links, Wanted};
-use vswitch_model::{DeviceSpec, Error, Identity, InterfaceSpec, ifname::veth_host_ifname};
+use vswitch_model::{DeviceSpec, Error, Identity, InterfaceSpec, Mtu, ifname::veth_host_ifname};
 
 impl Edge {
     /// Sets up the interfaces that were opened since the last call, a namespace at a time.
@@ -102,14 +102,14 @@ pub(super) fn wanted(
     port: &state::Port,
     interface: &InterfaceSpec,
     before: Option<InterfaceSpec>,
-    overlay: Option<u16>,
+    overlay: Option<Mtu>,
 ) -> Wanted {
     let crosses = overlay.is_some_and(|overlay| port.mtu <= overlay);
     Wanted {
         ifname: port.spec.ifname().to_owned(),
         spec: interface.clone(),
         before,
-        mtu: Some(port.mtu),
-        super_frame: crosses.then(|| link::super_frame(port.mtu)),
+        mtu: Some(port.mtu.get()),
+        super_frame: crosses.then(|| link::super_frame(port.mtu.get())),
     }
 }

@@ -10,7 +10,7 @@ use vswitch_vxlan::endpoint::Vtep;
 
 use super::{Edge, EdgePort};
 use crate::{device::OpenDevice, state::State, tunnel::Tunnel};
-use vswitch_model::{DeviceSpec, VxlanSpec};
+use vswitch_model::{DeviceSpec, Mtu, VxlanSpec};
 
 impl Edge {
     /// The tunnel's endpoint, if it is open, its peers and collectors.
@@ -42,7 +42,7 @@ impl Edge {
     }
 
     /// Octets of the longest packet that the tunnel carries, if there is one, open or not.
-    pub(super) fn overlay_mtu(&self) -> Option<u16> {
+    pub(super) fn overlay_mtu(&self) -> Option<Mtu> {
         self.ports.values().find_map(|port| match &port.wanted.spec.device {
             DeviceSpec::Vxlan(spec) => Some(spec.overlay_mtu()),
             _ => None,

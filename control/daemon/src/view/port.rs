@@ -45,7 +45,7 @@ impl Snapshot {
         let (kind, device) = match &spec.device {
             DeviceSpec::Tap(_) => ("tap", spec.ifname().to_owned()),
             DeviceSpec::Veth(_) => ("veth", veth_host_ifname(&spec.name)),
-            DeviceSpec::Packet { device } => ("packet", device.clone()),
+            DeviceSpec::Packet { device } => ("packet", device.to_string()),
             DeviceSpec::Vxlan(endpoint) => ("vxlan", endpoint.local.to_string()),
             DeviceSpec::Peer(peer) => ("peer", peer.remote.to_string()),
             DeviceSpec::Collector(it) => ("collector", format!("{} vni {}", it.remote, it.vni)),

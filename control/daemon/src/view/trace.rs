@@ -21,7 +21,7 @@ use crate::{
     state::{self, State},
 };
 use vswitch_model::{
-    Carries, DeviceSpec, Error, Name,
+    Carries, DeviceSpec, Error, Family, Name,
     api::trace::{Exit, Step, Supposed, Trace, TraceRequest, Verdict},
     text::{self, Book},
 };
@@ -270,7 +270,7 @@ impl Book for Sender<'_> {
     }
 
     fn own_ip(&self, of: IpAddr) -> Option<IpAddr> {
-        addresses(self.port).find(|own| own.is_ipv4() == of.is_ipv4())
+        addresses(self.port).find(|own| Family::of(*own) == Family::of(of))
     }
 
     fn mac_of(&self, ip: IpAddr) -> Option<MacAddr> {

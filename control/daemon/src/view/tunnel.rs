@@ -32,7 +32,7 @@ impl Snapshot {
             state: state_of(reason.as_ref()),
             reason,
             underlay_mtu: spec.underlay_mtu(),
-            overlay_mtu: spec.overlay_mtu(),
+            overlay_mtu: spec.overlay_mtu().get(),
             learn_peers: spec.learn_peers,
             features: open.as_ref().map(|endpoint| {
                 let features = endpoint.features();
