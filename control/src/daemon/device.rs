@@ -14,7 +14,7 @@ use vswitch_vxlan::{device::Path, endpoint::Endpoint};
 use super::{queue::Queue, tunnel};
 use crate::{
     api::{ApiError, ErrorCode},
-    link::{Links, host_ifname},
+    link::{Link, Links, host_ifname},
     model::{Bare, DeviceSpec, InterfaceSpec, Netns},
     netns::{Identity, Namespace, run_in},
     state,
@@ -257,13 +257,18 @@ impl OpenDevice {
 /// or ports went while it was not there.
 pub(super) async fn remove_orphans(owner: &str, wanted: &HashSet<String>) -> Result<(), ApiError> {
     let links = Links::open(Namespace::current()?)?;
-    for link in links.all().await? {
-        if link.alias.as_deref() == Some(owner) && !wanted.contains(&link.name) {
-            warn!(ifname = link.name, "an interface that no port has is removed");
-            links.delete(&link.name).await?;
-        }
+    for ifname in orphans(owner, wanted).await? {
+        warn!(ifname, "an interface that no port has is removed");
+        links.delete(&ifname).await?;
     }
     Ok(())
+}
+
+/// Names of the hosts' ends that `owner` made and that no port has.
+pub(super) async fn orphans(owner: &str, wanted: &HashSet<String>) -> Result<Vec<String>, ApiError> {
+    let links = Links::open(Namespace::current()?)?.all().await?.into_iter();
+    let is_ours = |link: &Link| link.alias.as_deref() == Some(owner) && !wanted.contains(&link.name);
+    Ok(links.filter(is_ours).map(|link| link.name).collect())
 }
 
 async fn remove_link(host: &str) -> Result<(), ApiError> {
