@@ -134,6 +134,9 @@ fn a_full_disk_refuses_changes_and_keeps_what_is_there_going() {
     assert_eq!((world.network(), world.warnings()), (before, String::new()));
 }
 
+/// What becomes of a file.
+type Damage<'a> = &'a dyn Fn(&Path);
+
 #[test]
 #[ignore = "needs root: make test runs it"]
 fn a_damaged_store_is_told_and_containers_do_not_notice() {
@@ -145,7 +148,7 @@ fn a_damaged_store_is_told_and_containers_do_not_notice() {
         file.set_len(file.metadata().unwrap().len() / 2).unwrap();
     };
     let empty = |path: &Path| fs::write(path, "").unwrap();
-    let cases: [(&[&str], &dyn Fn(&Path), &str); 4] = [
+    let cases: [(&[&str], Damage<'_>, &str); 4] = [
         (&["store.redb"], &cut, "store.redb is damaged"),
         (&["store.redb"], &empty, "the file is empty"),
         (&["store.copy"], &cut, "store.copy is damaged"),

@@ -2,7 +2,7 @@
 //!
 //! Networks, ports, endpoints and pinned addresses are kept as JSON, the very text the API speaks. What the file `net.toml`
 //! declares has its place already; of that only what it declared last is kept. Everything lies in memory and, twice, on the
-//! disk: in a [database] by redb, and in a [copy] of lines. A method that changes something returns only when both have it;
+//! disk: in a database by redb, and in a copy of lines. A method that changes something returns only when both have it;
 //! if either fails, neither has it, and whatever was there goes on.
 //!
 //! | file | |
@@ -13,7 +13,7 @@
 //! | `store.redb.damaged-TIME`, `store.copy.damaged-TIME` | what was found damaged; the latest four of each |
 //! | the API's socket with `.store` behind its name | a further copy, in memory as a rule: what runs, while the host is up |
 //!
-//! At the start both are read, the database [in a process of its own](apart), and [held against each other](recover): whatever
+//! At the start both are read, the database in a process of its own (`apart`), and held against each other (`recover`): whatever
 //! is wrong with one is mended from the other and told in [`Store::notes`]. A disk that is full or cannot be written
 //! keeps no start from succeeding; changes are refused until it can be.
 
