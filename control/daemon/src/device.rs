@@ -378,16 +378,21 @@ pub(crate) async fn released<T>(what: Weak<T>) {
 /// or ports went while it was not there.
 pub(crate) async fn remove_orphans(owner: &str, wanted: &HashSet<String>) -> Result<(), Error> {
     let links = Links::open(Namespace::current()?)?;
+    for ifname in orphans(owner, wanted).await? {
+        warn!(ifname, "an interface that no port has is removed");
+        links.delete(&ifname).await?;
+    }
+    Ok(())
+}
+
+/// Names of the hosts' ends that `owner` made and that no port has.
+pub(crate) async fn orphans(owner: &str, wanted: &HashSet<String>) -> Result<Vec<String>, Error> {
+    let links = Links::open(Namespace::current()?)?.all().await?.into_iter();
     // Versions before wrote no port behind the owner.
     let is_ours =
         |alias: &str| alias.strip_prefix(owner).is_some_and(|it| it.is_empty() || it.starts_with(" port "));
-    for link in links.all().await? {
-        if link.alias.as_deref().is_some_and(is_ours) && !wanted.contains(&link.name) {
-            warn!(ifname = link.name, "an interface that no port has is removed");
-            links.delete(&link.name).await?;
-        }
-    }
-    Ok(())
+    let is_orphan = |link: &Link| link.alias.as_deref().is_some_and(is_ours) && !wanted.contains(&link.name);
+    Ok(links.filter(is_orphan).map(|link| link.name).collect())
 }
 
 async fn remove_link(host: &str) -> Result<(), Error> {

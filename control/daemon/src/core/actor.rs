@@ -131,7 +131,11 @@ impl Core {
             warn!("what the file declares is not kept for later: {error}");
         }
         core.forget_outside();
-        core.edge.remove_orphans().await;
+        if core.store.has_lost() {
+            core.edge.tell_orphans().await;
+        } else {
+            core.edge.remove_orphans().await;
+        }
         let (networks, ports) = (core.state.networks().count(), core.state.ports().count());
         info!(networks, ports, workers = core.edge.workers.count(), "switch started");
         core.publish();

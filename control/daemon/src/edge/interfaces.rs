@@ -1,6 +1,6 @@
 //! Interfaces that were opened: set up, kept, and removed where nobody has them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use tracing::warn;
 use vswitch::addr::PortId;
@@ -88,12 +88,29 @@ impl Edge {
 
     /// Removes interfaces of an earlier life that no port has.
     pub(crate) async fn remove_orphans(&self) {
-        let veth = |port: &EdgePort| matches!(port.wanted.spec.device, DeviceSpec::Veth(_));
-        let host_end = |port: &EdgePort| veth_host_ifname(&port.wanted.spec.name);
-        let wanted = self.ports.values().filter(|port| veth(port)).map(host_end);
-        if let Err(error) = device::remove_orphans(&self.owner, &wanted.collect()).await {
+        if let Err(error) = device::remove_orphans(&self.owner, &self.host_ends()).await {
             warn!("interfaces of an earlier life may be left: {}", error.sentence);
         }
+    }
+
+    /// Tells of them, where their records may be lost: containers may still use them.
+    pub(crate) async fn tell_orphans(&self) {
+        match device::orphans(&self.owner, &self.host_ends()).await {
+            Ok(orphans) => orphans.iter().for_each(|ifname| {
+                warn!(
+                    ifname,
+                    "an interface that no port has is left as it is, for its record may be lost: connect its container \
+                     anew, or delete it with `ip link del {ifname}`"
+                );
+            }),
+            Err(error) => warn!("interfaces of an earlier life may be left: {}", error.sentence),
+        }
+    }
+
+    /// What the host's ends of all ports' veth pairs are called.
+    fn host_ends(&self) -> HashSet<String> {
+        let is_veth = |port: &&EdgePort| matches!(port.wanted.spec.device, DeviceSpec::Veth(_));
+        self.ports.values().filter(is_veth).map(|port| veth_host_ifname(&port.wanted.spec.name)).collect()
     }
 }
 
