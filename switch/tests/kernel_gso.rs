@@ -4,6 +4,7 @@
 //! does not, so the kernel cuts it in software on the way. What is read there must be what [`Segmenter`]
 //! makes, octet by octet.
 #![cfg(feature = "os")]
+#![allow(clippy::disallowed_methods, reason = "a kernel has its own time")]
 
 mod superframe;
 

@@ -25,11 +25,11 @@ use vswitch::{
 };
 
 use crate::{
-    collector::{Collector, Copies},
+    copies::Copies,
     decap::{self, MESSAGE, Message, decapsulate, refuse_all},
     encap::{self, Class, Dscp, encapsulate},
     endpoint::{Received, SOURCES, Vtep},
-    header::Vni,
+    header::{HEADER, Vni},
     tables::Tables,
 };
 
@@ -149,7 +149,7 @@ pub fn devices(
     };
     let collector = |(peer, vni): &(Peer, Vni)| {
         let copies = Copies { to: peer.address, header: vni.header(), class: Class::unmarked(rules.dscp) };
-        Arc::new(Collector::new(route(peer), copies))
+        Arc::new(Collector { route: route(peer), copies })
     };
     Devices {
         inlets: (0..endpoint.inlets()).map(inlet).collect(),
@@ -228,21 +228,21 @@ impl Device for Inlet {
 
 /// The way to a peer.
 #[derive(Debug)]
-pub(crate) struct PeerRoute {
-    pub(crate) endpoint: Arc<Vtep>,
-    pub(crate) peer: Peer,
-    pub(crate) address: SockAddr,
+struct PeerRoute {
+    endpoint: Arc<Vtep>,
+    peer: Peer,
+    address: SockAddr,
     underlay_mtu: u16,
 }
 
 impl PeerRoute {
     /// Octets of the longest inner packet that reaches the peer in one piece, as far as is known.
-    pub(crate) fn overlay_mtu(&self) -> u16 {
+    fn overlay_mtu(&self) -> u16 {
         self.peer.path.mtu().min(self.underlay_mtu).saturating_sub(self.peer.overhead())
     }
 
     /// Learns why a packet was too long for the path, if that is what `result` says.
-    pub(crate) fn learn_from(&self, result: &io::Result<()>) -> bool {
+    fn learn_from(&self, result: &io::Result<()>) -> bool {
         let too_long = result.as_ref().is_err_and(|error| DeviceError::of(error) == DeviceError::TooLong);
         if too_long {
             self.measure();
@@ -290,6 +290,41 @@ impl Device for Remote {
             let result = endpoint.send(address, train);
             self.route.learn_from(&result);
             result
+        });
+    }
+}
+
+/// Where copies go out to one collector.
+#[derive(Debug)]
+pub struct Collector {
+    route: PeerRoute,
+    copies: Copies,
+}
+
+impl Collector {
+    /// The mirror's port.
+    pub fn port(&self) -> PortId {
+        self.route.peer.port
+    }
+}
+
+impl Device for Collector {
+    /// Nothing is taken in from a collector.
+    fn recv(&self, _: PortId, _: &mut Batch, _: usize, _: &mut Refuse<'_>) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
+        let PeerRoute { endpoint, address, .. } = &self.route;
+        self.copies.encapsulate(endpoint.datagrams(), frames, scratch, &mut |train| {
+            let whole = HEADER + ETHERNET_HEADER + usize::from(self.route.overlay_mtu());
+            if train.size <= whole {
+                let result = endpoint.send_copies(address, train);
+                if !self.route.learn_from(&result) {
+                    return result;
+                }
+            }
+            endpoint.send_copies_in_fragments(address, train)
         });
     }
 }

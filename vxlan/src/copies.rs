@@ -19,61 +19,17 @@ use std::{
 use arrayvec::ArrayVec;
 use etherparse::{EtherType, IpNumber};
 use vswitch::{
-    addr::PortId,
-    batch::{Batch, CAPACITY},
+    batch::CAPACITY,
     bytes::{try_u16_at, u16_at},
-    device::{Device, Refuse},
     drops::DropReason,
-    frame::ETHERNET_HEADER,
     headers::{IPV4_HEADER, IPV6_HEADER, UDP_HEADER, link},
     transmit::{Out, Scratch, Transmit},
 };
 
 use crate::{
-    device::PeerRoute,
     encap::{Class, Settings, Train, encapsulate},
     header::HEADER,
 };
-
-/// Where copies go out to one collector.
-#[derive(Debug)]
-pub struct Collector {
-    route: PeerRoute,
-    copies: Copies,
-}
-
-impl Collector {
-    /// Copies that leave by `route`.
-    pub(crate) fn new(route: PeerRoute, copies: Copies) -> Self {
-        Self { route, copies }
-    }
-
-    /// The mirror's port.
-    pub fn port(&self) -> PortId {
-        self.route.peer.port
-    }
-}
-
-impl Device for Collector {
-    /// Nothing is taken in from a collector.
-    fn recv(&self, _: PortId, _: &mut Batch, _: usize, _: &mut Refuse<'_>) -> io::Result<bool> {
-        Ok(false)
-    }
-
-    fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
-        let PeerRoute { endpoint, address, .. } = &self.route;
-        self.copies.encapsulate(endpoint.datagrams(), frames, scratch, &mut |train| {
-            let whole = HEADER + ETHERNET_HEADER + usize::from(self.route.overlay_mtu());
-            if train.size <= whole {
-                let result = endpoint.send_copies(address, train);
-                if !self.route.learn_from(&result) {
-                    return result;
-                }
-            }
-            endpoint.send_copies_in_fragments(address, train)
-        });
-    }
-}
 
 /// The datagrams that carry a mirror's copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
