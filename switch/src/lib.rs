@@ -34,6 +34,8 @@ pub mod limit;
 pub mod mirror;
 pub mod plan;
 pub mod storm;
+#[cfg(feature = "serde")]
+mod text;
 pub mod topology;
 pub mod trace;
 pub mod transmit;

@@ -21,12 +21,20 @@ pub enum Flood {
 
 /// Frames per second that may be flooded; `None` is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct FloodLimits {
     /// To ff:ff:ff:ff:ff:ff.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub broadcast: Option<u32>,
     /// To other groups.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub multicast: Option<u32>,
     /// To stations not in the table.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub unknown: Option<u32>,
 }
 

@@ -11,7 +11,12 @@
 //! Datagrams of a train have one length, but for the last, which may be shorter; one source port and one traffic class. Payload
 //! is not copied but sent from where it lies, unless it is so short that copying is cheaper than telling where it is.
 
-use std::{io, io::IoSlice, ops::Range};
+use std::{
+    fmt,
+    io::{self, IoSlice},
+    ops::Range,
+    str::FromStr,
+};
 
 use arrayvec::ArrayVec;
 use vswitch::{
@@ -72,6 +77,39 @@ pub enum Dscp {
     Fixed(u8),
     /// The inner packet's.
     Inherit,
+}
+
+impl fmt::Display for Dscp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(dscp) => dscp.fmt(f),
+            Self::Inherit => f.write_str("inherit"),
+        }
+    }
+}
+
+/// Text that is no differentiated services code point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseDscpError;
+
+impl fmt::Display for ParseDscpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a DSCP: use a number below 64, or \"inherit\"")
+    }
+}
+
+impl std::error::Error for ParseDscpError {}
+
+impl FromStr for Dscp {
+    type Err = ParseDscpError;
+
+    fn from_str(text: &str) -> Result<Self, ParseDscpError> {
+        match text.parse() {
+            Ok(dscp @ 0..64) => Ok(Self::Fixed(dscp)),
+            Err(_) if text == "inherit" => Ok(Self::Inherit),
+            _ => Err(ParseDscpError),
+        }
+    }
 }
 
 /// How the outer traffic class follows from the inner one.

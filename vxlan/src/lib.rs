@@ -32,4 +32,6 @@ pub mod run;
 mod sockopt;
 pub mod strangers;
 pub mod tables;
+#[cfg(feature = "serde")]
+mod text;
 mod too_big;

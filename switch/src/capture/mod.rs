@@ -21,7 +21,7 @@ mod session;
 
 pub use filter::{Filter, FilterError, Instruction, MAX_INSTRUCTIONS};
 pub use octets::Octets;
-pub use record::{Direction, Fate, Record};
+pub use record::{Direction, Fate, ParseDirectionError, Record};
 pub(crate) use recorder::Captures;
 pub use ring::Reader;
 pub use session::{Clock, Session, Wanted};
