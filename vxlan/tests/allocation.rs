@@ -4,7 +4,7 @@
 
 #[path = "../../switch/tests/counting/mod.rs"]
 mod counting;
-#[path = "../../switch/tests/superframe/mod.rs"]
+#[path = "../../switch/tests/it/superframe.rs"]
 #[expect(dead_code, reason = "only frames that can be cut are built here")]
 mod superframe;
 

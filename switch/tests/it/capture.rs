@@ -1,14 +1,9 @@
 //! Capture through a real engine: what is seen, by whom, and at which price.
 
-#[expect(dead_code, reason = "other tests use the rest")]
-mod lab;
-#[expect(dead_code, reason = "other tests use the rest")]
-mod superframe;
-
 use std::{collections::BTreeSet, sync::Arc};
 
-use lab::{Lab, Wiring, frame, mac};
-use superframe::{ACK, Addresses, Spec, Transport};
+use super::lab::{Lab, Wiring, frame, mac};
+use super::superframe::{ACK, Addresses, Spec, Transport};
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
     capture::{Direction, Fate, Filter, Instruction, Reader, Record, Session, Wanted},

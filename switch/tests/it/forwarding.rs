@@ -1,14 +1,9 @@
 //! The decision, through a real engine: what comes in, what leaves where and how, and why it does not.
 
-#[expect(dead_code, reason = "other tests use the rest")]
-mod lab;
-#[expect(dead_code, reason = "other tests use the rest")]
-mod superframe;
-
 use std::num::NonZeroU16;
 
-use lab::{Lab, Wiring, frame, mac};
-use superframe::{ACK, Addresses, PSH, Spec, Transport};
+use super::lab::{Lab, Wiring, frame, mac};
+use super::superframe::{ACK, Addresses, PSH, Spec, Transport};
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
     device::mem::OwnedFrame,

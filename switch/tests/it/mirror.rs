@@ -1,11 +1,8 @@
 //! Mirrors: who gets copies, of what, and that nothing else changes.
 
-#[expect(dead_code, reason = "other tests use the rest")]
-mod lab;
-
 use std::collections::BTreeSet;
 
-use lab::{Lab, frame, mac};
+use super::lab::{Lab, frame, mac};
 use proptest::prelude::*;
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},

@@ -1,11 +1,8 @@
 //! A trace is what a real frame then does: over any topology, any table, any frame.
 
-#[expect(dead_code, reason = "other tests use the rest")]
-mod lab;
-
 use std::{num::NonZeroU16, sync::Arc};
 
-use lab::{Lab, Wiring, frame, mac};
+use super::lab::{Lab, Wiring, frame, mac};
 use proptest::prelude::*;
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},

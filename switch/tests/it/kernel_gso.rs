@@ -3,10 +3,7 @@
 //! A super-frame is written to a TAP that takes offload headers; a kernel bridge carries it to a TAP that
 //! does not, so the kernel cuts it in software on the way. What is read there must be what [`Segmenter`]
 //! makes, octet by octet.
-#![cfg(feature = "os")]
-#![allow(clippy::disallowed_methods, reason = "a kernel has its own time")]
-
-mod superframe;
+#![expect(clippy::disallowed_methods, reason = "a kernel has its own time")]
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, IoSlice, Read, Write};
@@ -18,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
-use superframe::{ACK, Addresses, CWR, FIN, PSH, Spec, Transport, specs};
+use super::superframe::{ACK, Addresses, CWR, FIN, PSH, Spec, Transport, specs};
 use vswitch::checksum;
 use vswitch::offload::{MAX_DATAGRAMS, Offload};
 use vswitch::segment::Segmenter;

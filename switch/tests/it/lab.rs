@@ -170,7 +170,6 @@ impl Lab {
     }
 
     /// What was counted of every network.
-    #[allow(dead_code, reason = "each test binary uses its own part of this module")]
     pub(crate) fn network_totals(&self) -> impl Iterator<Item = NetworkTotals> {
         self.networks.iter().flatten().map(|counters| NetworkTotals::sum(counters))
     }

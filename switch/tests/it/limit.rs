@@ -1,17 +1,13 @@
 //! What a port may send and be sent in a second, through a real engine on a clock of the test's own.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
-mod lab;
-#[expect(dead_code, reason = "other tests use the rest")]
-mod superframe;
-
 use std::{
     num::{NonZeroU16, NonZeroU64},
     sync::Arc,
 };
 
-use lab::{Lab, frame, mac};
-use superframe::{ACK, Addresses, Spec, Transport};
+use super::lab::{Lab, frame, mac};
+use super::superframe::{ACK, Addresses, Spec, Transport};
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp},
     capture::{Direction, Fate, Session, Wanted},
