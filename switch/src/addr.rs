@@ -86,16 +86,16 @@ impl FromStr for MacAddr {
     type Err = ParseMacError;
 
     fn from_str(text: &str) -> Result<Self, ParseMacError> {
-        let mut octets = [0; 6];
+        let mut bytes = [0; 6];
         let mut parts = text.split(':');
-        for octet in &mut octets {
+        for byte in &mut bytes {
             let part = parts.next().ok_or(ParseMacError)?;
             if part.len() != 2 || !part.bytes().all(|byte| byte.is_ascii_hexdigit()) {
                 return Err(ParseMacError);
             }
-            *octet = u8::from_str_radix(part, 16).map_err(|_| ParseMacError)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| ParseMacError)?;
         }
-        if parts.next().is_some() { Err(ParseMacError) } else { Ok(Self(octets)) }
+        if parts.next().is_some() { Err(ParseMacError) } else { Ok(Self(bytes)) }
     }
 }
 

@@ -52,7 +52,7 @@ pub struct Received {
 impl Received {
     /// Octets of the frame.
     #[inline]
-    pub fn octets(&self) -> usize {
+    pub fn frame_len(&self) -> usize {
         self.len
     }
 }

@@ -102,15 +102,15 @@ impl Engine {
         batch.clear();
         let mut refused = 0;
         let received =
-            receiver.device.recv(receiver.port, batch, max.min(BATCH), &mut |id, reason, octets: &[u8]| {
+            receiver.device.recv(receiver.port, batch, max.min(BATCH), &mut |id, reason, bytes: &[u8]| {
                 let Some(port) = plan.port(id) else { return };
                 let counters = pass.counters(port);
                 counters.rx_frames.add(1);
-                counters.rx_bytes.add(octets.len() as u64);
+                counters.rx_bytes.add(bytes.len() as u64);
                 counters.drop(reason);
                 refused += 1;
                 if let Some(captures) = captures {
-                    captures.refused(id, reason, octets);
+                    captures.refused(id, reason, bytes);
                 }
             });
         let sender = Sender { pass, batch, captures };
@@ -223,7 +223,7 @@ impl Sender<'_> {
         let mut within = 0;
         for next in 0..outs.len() {
             let out = outs[next];
-            if port.meters().tx.take(limit, bits(frames.wire_octets(out)), self.pass.now) {
+            if port.meters().tx.take(limit, bits(frames.wire_bytes(out)), self.pass.now) {
                 outs[within] = out;
                 within += 1;
             } else {

@@ -86,8 +86,8 @@ impl SharedBucket {
 }
 
 /// What wire frames of `octets` take of a port's limit.
-pub(crate) fn bits(octets: usize) -> u64 {
-    octets as u64 * 8
+pub(crate) fn bits(bytes: usize) -> u64 {
+    bytes as u64 * 8
 }
 
 /// What may come in by a port, and leave by it: bits of wire frames, with Ethernet header, without FCS. `None` is no limit.

@@ -317,9 +317,9 @@ impl<'a> Transmit<'a> {
     }
 
     /// Octets of the wire frames that `out` stands for where it lies.
-    pub(crate) fn wire_octets(&self, out: Out) -> usize {
+    pub(crate) fn wire_bytes(&self, out: Out) -> usize {
         let slot = usize::from(out.slot);
-        self.batch.frames()[slot].offload.wire_octets(self.batch.bytes(slot).len())
+        self.batch.frames()[slot].offload.wire_bytes(self.batch.bytes(slot).len())
     }
 
     /// Counts what became of `out`: `Ok` holds the wire frames it was cut into, 1 if it left whole.
@@ -329,7 +329,7 @@ impl<'a> Transmit<'a> {
         self.counters.offered.add(1);
         if result.is_ok() {
             self.counters.tx_frames.add(1);
-            self.counters.tx_bytes.add(rx.octets() as u64);
+            self.counters.tx_bytes.add(rx.frame_len() as u64);
         }
         let is_super = rx.offload.gso.is_some();
         if result != Ok(1) || is_super || self.witness.is_some() {

@@ -74,34 +74,34 @@ pub fn decapsulate(
 ) {
     let mut buffers = batch.spare();
     let Some(buffer) = buffers.next() else { return };
-    let octets = &mut buffer[MESSAGE..];
+    let bytes = &mut buffer[MESSAGE..];
     let longest = usize::from(settings.overlay_mtu) + ETHERNET_HEADER;
-    let shape = Shape::of(&octets[..message.len], message.stride, longest);
+    let shape = Shape::of(&bytes[..message.len], message.stride, longest);
     let clamp = settings.clamp.then_some(longest);
     let mut frames = ArrayVec::<Frame, TRAIN>::new();
     let mut open: Option<Open<'_>> = None;
     for datagram in shape.datagrams(message.len) {
-        let (network, inner) = match inner(tables, settings, message.ecn, octets, &datagram) {
+        let (network, inner) = match inner(tables, settings, message.ecn, bytes, &datagram) {
             Ok(inner) => inner,
             Err(reason) => {
-                refuse(message.peer, reason, inside(octets, &datagram));
+                refuse(message.peer, reason, inside(bytes, &datagram));
                 continue;
             }
         };
-        if open.as_mut().is_some_and(|open| open.network == network && open.follow(octets, inner.clone())) {
+        if open.as_mut().is_some_and(|open| open.network == network && open.follow(bytes, inner.clone())) {
             continue;
         }
         let nth = frames.len() + usize::from(open.is_some());
         if nth == TRAIN {
             // More than a kernel puts into one message: not from one.
-            refuse(message.peer, DropReason::VxlanInvalidHdr, &octets[inner]);
+            refuse(message.peer, DropReason::VxlanInvalidHdr, &bytes[inner]);
             continue;
         }
-        frames.extend(open.take().map(|open| open.finish(octets)));
+        frames.extend(open.take().map(|open| open.finish(bytes)));
         let elsewhere = if nth == 0 { None } else { buffers.next().map(|buffer| &mut buffer[HEADROOM..]) };
-        open = Some(Open::begin(octets, inner, elsewhere, network, shape, clamp));
+        open = Some(Open::begin(bytes, inner, elsewhere, network, shape, clamp));
     }
-    frames.extend(open.take().map(|open| open.finish(octets)));
+    frames.extend(open.take().map(|open| open.finish(bytes)));
     drop(buffers);
     for Frame { network, offload, len } in frames {
         batch.push(message.peer, Some(network), offload, len);
@@ -111,15 +111,15 @@ pub fn decapsulate(
 /// Tells `refuse` each datagram of a message that is not looked into; it was received at [`MESSAGE`] in the batch's next
 /// buffer.
 pub fn refuse_all(message: &Message, reason: DropReason, batch: &mut Batch, refuse: &mut Refuse<'_>) {
-    let octets = batch.spare().next().map_or(&[][..], |buffer| &buffer[MESSAGE..]);
+    let bytes = batch.spare().next().map_or(&[][..], |buffer| &buffer[MESSAGE..]);
     for datagram in (Shape::Train { stride: message.stride.max(1) }).datagrams(message.len) {
-        refuse(message.peer, reason, inside(octets, &datagram));
+        refuse(message.peer, reason, inside(bytes, &datagram));
     }
 }
 
 /// What a datagram holds behind the header's octets, if it has as many.
-fn inside<'a>(octets: &'a [u8], datagram: &Range<usize>) -> &'a [u8] {
-    octets.get(datagram.clone()).and_then(|datagram| datagram.get(HEADER..)).unwrap_or_default()
+fn inside<'a>(bytes: &'a [u8], datagram: &Range<usize>) -> &'a [u8] {
+    bytes.get(datagram.clone()).and_then(|datagram| datagram.get(HEADER..)).unwrap_or_default()
 }
 
 /// What a message is.
@@ -143,9 +143,9 @@ enum Shape {
 
 impl Shape {
     #[inline]
-    fn of(octets: &[u8], stride: usize, longest: usize) -> Self {
-        let frame = octets.get(HEADER..).unwrap_or_default();
-        if stride < octets.len() {
+    fn of(bytes: &[u8], stride: usize, longest: usize) -> Self {
+        let frame = bytes.get(HEADER..).unwrap_or_default();
+        if stride < bytes.len() {
             // The packet says so itself. It must fill the message exactly and be unfinished, or one bad packet could hide
             // all that come with it.
             let uncut = |headers: &Headers| {
@@ -198,13 +198,13 @@ fn inner(
     tables: &Tables,
     settings: &Settings,
     ecn: Ecn,
-    octets: &mut [u8],
+    bytes: &mut [u8],
     datagram: &Range<usize>,
 ) -> Result<(NetworkId, Range<usize>), DropReason> {
-    let vni = header::parse(&octets[datagram.clone()], settings.strict).ok_or(DropReason::VxlanInvalidHdr)?;
+    let vni = header::parse(&bytes[datagram.clone()], settings.strict).ok_or(DropReason::VxlanInvalidHdr)?;
     let network = tables.network(vni).ok_or(DropReason::VxlanVniNotFound)?;
     let inner = datagram.start + HEADER..datagram.end;
-    let frame = &mut octets[inner.clone()];
+    let frame = &mut bytes[inner.clone()];
     ecn::propagate(frame, ecn).map_err(|ecn::Congested| DropReason::IpTunnelEcn)?;
     Ok((network, inner))
 }
@@ -230,7 +230,7 @@ impl<'b> Open<'b> {
     /// Moves the frame at `inner` to its place. If it opens a connection, that will ask for frames of at most `clamp` octets.
     #[inline]
     fn begin(
-        octets: &mut [u8],
+        bytes: &mut [u8],
         inner: Range<usize>,
         mut elsewhere: Option<&'b mut [u8]>,
         network: NetworkId,
@@ -240,14 +240,14 @@ impl<'b> Open<'b> {
         let len = inner.len();
         let frame = match &mut elsewhere {
             Some(buffer) => {
-                buffer[..len].copy_from_slice(&octets[inner]);
+                buffer[..len].copy_from_slice(&bytes[inner]);
                 &mut buffer[..len]
             }
             None => {
                 if inner.start > HEADER {
-                    octets.copy_within(inner, HEADER);
+                    bytes.copy_within(inner, HEADER);
                 }
-                &mut octets[HEADER..HEADER + len]
+                &mut bytes[HEADER..HEADER + len]
             }
         };
         let (mut offload, mut run) = (Offload::NONE, None);
@@ -263,24 +263,24 @@ impl<'b> Open<'b> {
 
     /// Takes in the packet at `inner`, if it follows.
     #[inline]
-    fn follow(&mut self, octets: &mut [u8], inner: Range<usize>) -> bool {
+    fn follow(&mut self, bytes: &mut [u8], inner: Range<usize>) -> bool {
         let Some(run) = &mut self.run else { return false };
         let at = run.end();
-        let first = self.elsewhere.as_deref().unwrap_or_else(|| &octets[HEADER..]);
-        let Some(payload) = run.follow(first, &octets[inner.clone()]) else { return false };
+        let first = self.elsewhere.as_deref().unwrap_or_else(|| &bytes[HEADER..]);
+        let Some(payload) = run.follow(first, &bytes[inner.clone()]) else { return false };
         let payload = inner.start + payload..inner.end;
         match &mut self.elsewhere {
-            Some(buffer) => buffer[at..at + payload.len()].copy_from_slice(&octets[payload]),
-            None => octets.copy_within(payload, HEADER + at),
+            Some(buffer) => buffer[at..at + payload.len()].copy_from_slice(&bytes[payload]),
+            None => bytes.copy_within(payload, HEADER + at),
         }
         self.len = run.end();
         true
     }
 
     #[inline]
-    fn finish(self, octets: &mut [u8]) -> Frame {
+    fn finish(self, bytes: &mut [u8]) -> Frame {
         let Self { network, elsewhere, len, offload, run } = self;
-        let buffer = elsewhere.unwrap_or_else(|| &mut octets[HEADER..]);
+        let buffer = elsewhere.unwrap_or_else(|| &mut bytes[HEADER..]);
         let merged = run.and_then(|run| run.finish(&mut buffer[..len]));
         Frame { network, offload: merged.unwrap_or(offload), len }
     }

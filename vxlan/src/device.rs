@@ -191,10 +191,10 @@ impl Inlet {
 
 impl Device for Inlet {
     fn recv(&self, _: PortId, batch: &mut Batch, max: usize, refuse: &mut Refuse<'_>) -> io::Result<bool> {
-        let mut octets = 0;
+        let mut bytes = 0;
         // Messages are counted as well as frames, for those of strangers give none.
         for _ in 0..max {
-            if batch.len() >= max || octets >= GULP {
+            if batch.len() >= max || bytes >= GULP {
                 break;
             }
             let Some(buffer) = batch.spare().next() else { break };
@@ -204,7 +204,7 @@ impl Device for Inlet {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            octets += received.len;
+            bytes += received.len;
             self.take(&received, batch, refuse);
         }
         Ok(true)

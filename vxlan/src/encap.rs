@@ -367,7 +367,7 @@ struct Building<'c> {
     datagrams: usize,
     /// Octets of the first datagram, and of all others but the last.
     size: usize,
-    octets: usize,
+    bytes: usize,
     /// The last datagram was shorter.
     closed: bool,
 }
@@ -391,7 +391,7 @@ impl<'c> Building<'c> {
             limit,
             datagrams: 0,
             size: 0,
-            octets: 0,
+            bytes: 0,
             closed: false,
         }
     }
@@ -403,7 +403,7 @@ impl<'c> Building<'c> {
             || !self.closed
                 && self.datagrams < self.limit
                 && len <= self.size
-                && self.octets + len <= MAX_TRAIN
+                && self.bytes + len <= MAX_TRAIN
     }
 
     /// Adds a datagram of `len` octets, for which there is room. Returns it as far as it is in the arena, or nothing if it
@@ -438,7 +438,7 @@ impl<'c> Building<'c> {
         }
         self.closed = len < self.size;
         self.datagrams += 1;
-        self.octets += len;
+        self.bytes += len;
         self.arena.get_mut(start..self.used)
     }
 
@@ -460,7 +460,7 @@ impl<'c> Building<'c> {
             Train { source, traffic_class, datagrams: self.datagrams, size: self.size, parts: &parts };
         let result = send(&train);
         self.parts.clear();
-        (self.used, self.datagrams, self.octets, self.closed) = (0, 0, 0, false);
+        (self.used, self.datagrams, self.bytes, self.closed) = (0, 0, 0, false);
         result
     }
 }

@@ -278,7 +278,7 @@ impl Vtep {
     ) -> io::Result<()> {
         let control = Control::new(self.local.is_ipv4(), traffic_class, segment);
         let message = MsgHdr::new().with_addr(peer).with_buffers(parts);
-        let message = if control.len > 0 { message.with_control(control.octets()) } else { message };
+        let message = if control.len > 0 { message.with_control(control.bytes()) } else { message };
         outlet.sendmsg(&message, 0).map(drop)
     }
 }
@@ -400,14 +400,14 @@ fn domain(address: SocketAddr) -> Domain {
 
 /// Control messages of a send, as `sendmsg` reads them.
 struct Control {
-    octets: [u8; 64],
+    bytes: [u8; 64],
     len: usize,
 }
 
 impl Control {
     /// Tells the traffic class, unless it is zero, which is the default, and the size of segments.
     fn new(v4: bool, traffic_class: u8, segment: Option<u16>) -> Self {
-        let mut control = Self { octets: [0; 64], len: 0 };
+        let mut control = Self { bytes: [0; 64], len: 0 };
         if traffic_class != 0 {
             let (level, kind) =
                 if v4 { (libc::IPPROTO_IP, libc::IP_TOS) } else { (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) };
@@ -423,7 +423,7 @@ impl Control {
     fn push(&mut self, level: libc::c_int, kind: libc::c_int, data: &[u8]) {
         const ALIGN: usize = size_of::<usize>();
         let header = (ALIGN + 8).next_multiple_of(ALIGN);
-        let message = &mut self.octets[self.len..];
+        let message = &mut self.bytes[self.len..];
         message[..ALIGN].copy_from_slice(&(header + data.len()).to_ne_bytes());
         message[ALIGN..ALIGN + 4].copy_from_slice(&level.to_ne_bytes());
         message[ALIGN + 4..ALIGN + 8].copy_from_slice(&kind.to_ne_bytes());
@@ -431,7 +431,7 @@ impl Control {
         self.len += (header + data.len()).next_multiple_of(ALIGN);
     }
 
-    fn octets(&self) -> &[u8] {
-        &self.octets[..self.len]
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
     }
 }

@@ -127,9 +127,9 @@ mod tests {
     #[test]
     fn reserved_bits_are_ignored_unless_strict() {
         let good = Vni::try_from(7).unwrap().header();
-        for (octet, bit) in [(0, 0x01), (0, 0x80), (1, 1), (2, 1), (3, 0x80), (7, 1)] {
+        for (byte, bit) in [(0, 0x01), (0, 0x80), (1, 1), (2, 1), (3, 0x80), (7, 1)] {
             let mut header = good;
-            header[octet] |= bit;
+            header[byte] |= bit;
             assert!(parse(&header, false).is_some(), "{header:?}");
             assert!(parse(&header, true).is_none(), "{header:?}");
         }

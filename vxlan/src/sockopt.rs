@@ -1,6 +1,6 @@
 //! The socket options that no library has: one place that knows their numbers.
 #![expect(unsafe_code, reason = "getsockopt and setsockopt with options that have no safe wrapper")]
-#![expect(clippy::cast_possible_truncation, reason = "lengths of a few octets")]
+#![expect(clippy::cast_possible_truncation, reason = "lengths of a few bytes")]
 
 use std::{
     io,

@@ -2,14 +2,14 @@
 
 /// A frame that may lie in two parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Octets<'a> {
+pub struct FrameBytes<'a> {
     /// The beginning.
     pub head: &'a [u8],
     /// The rest.
     pub rest: &'a [u8],
 }
 
-impl<'a> Octets<'a> {
+impl<'a> FrameBytes<'a> {
     /// A frame in one part.
     pub fn new(frame: &'a [u8]) -> Self {
         Self { head: frame, rest: &[] }
@@ -34,8 +34,8 @@ impl<'a> Octets<'a> {
     /// `N` octets at `at`, if there are as many.
     #[inline]
     pub(super) fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
-        if let Some(octets) = self.head.get(at..).and_then(<[u8]>::first_chunk) {
-            return Some(*octets);
+        if let Some(bytes) = self.head.get(at..).and_then(<[u8]>::first_chunk) {
+            return Some(*bytes);
         }
         if let Some(behind) = at.checked_sub(self.head.len()) {
             return self.rest.get(behind..)?.first_chunk().copied();

@@ -10,7 +10,7 @@
 
 use std::fmt;
 
-use super::Octets;
+use super::FrameBytes;
 
 /// Instructions of a program at most: the kernel's `BPF_MAXINSNS`.
 pub const MAX_INSTRUCTIONS: usize = 4096;
@@ -172,16 +172,16 @@ impl Filter {
     }
 
     /// Whether `frame` is wanted.
-    pub fn matches(&self, frame: Octets<'_>) -> bool {
+    pub fn matches(&self, frame: FrameBytes<'_>) -> bool {
         self.run(frame).is_some_and(|verdict| verdict != 0)
     }
 
     /// What the program returns; `None` if it reads behind the frame's end or divides by zero.
-    fn run(&self, frame: Octets<'_>) -> Option<u32> {
+    fn run(&self, frame: FrameBytes<'_>) -> Option<u32> {
         let (mut a, mut x, mut memory) = (0_u32, 0_u32, [0_u32; WORDS]);
         #[expect(
             clippy::cast_possible_truncation,
-            reason = "a frame is not longer than 64 KB and some octets"
+            reason = "a frame is not longer than 64 KB and some bytes"
         )]
         let length = frame.len() as u32;
         let mut at = 0;
@@ -221,12 +221,12 @@ impl Filter {
     }
 }
 
-fn load(frame: Octets<'_>, size: Size, at: u32) -> Option<u32> {
+fn load(frame: FrameBytes<'_>, size: Size, at: u32) -> Option<u32> {
     let at = at as usize;
     match size {
         Size::Word => frame.read(at).map(u32::from_be_bytes),
-        Size::Half => frame.read(at).map(|octets| u16::from_be_bytes(octets).into()),
-        Size::Byte => frame.read(at).map(|[octet]| octet.into()),
+        Size::Half => frame.read(at).map(|bytes| u16::from_be_bytes(bytes).into()),
+        Size::Byte => frame.read(at).map(|[byte]| byte.into()),
     }
 }
 
@@ -388,13 +388,13 @@ mod tests {
     fn programs_of_libpcap_pick_what_they_say() {
         let arp = Filter::new(&arp()).unwrap();
         let request = [&[0xff; 6][..], &[2; 6], &[8, 6], &[0; 28]].concat();
-        assert!(arp.matches(Octets::new(&request)));
-        assert!(!arp.matches(Octets::new(&tcp(80))));
-        assert!(!arp.matches(Octets::new(&request[..13])), "it ends before its type");
+        assert!(arp.matches(FrameBytes::new(&request)));
+        assert!(!arp.matches(FrameBytes::new(&tcp(80))));
+        assert!(!arp.matches(FrameBytes::new(&request[..13])), "it ends before its type");
         let web = Filter::new(&web()).unwrap();
-        assert!(web.matches(Octets::new(&tcp(80))));
-        assert!(!web.matches(Octets::new(&tcp(81))));
-        assert!(!web.matches(Octets::new(&request)));
+        assert!(web.matches(FrameBytes::new(&tcp(80))));
+        assert!(!web.matches(FrameBytes::new(&tcp(81))));
+        assert!(!web.matches(FrameBytes::new(&request)));
     }
 
     #[test]
@@ -402,7 +402,7 @@ mod tests {
         let (frame, web) = (tcp(80), Filter::new(&web()).unwrap());
         for at in 0..frame.len() {
             let (head, rest) = frame.split_at(at);
-            assert!(web.matches(Octets { head, rest }), "{at}");
+            assert!(web.matches(FrameBytes { head, rest }), "{at}");
         }
     }
 
@@ -434,7 +434,7 @@ mod tests {
             frame in proptest::collection::vec(0_u8.., 0..80),
         ) {
             if let Ok(filter) = Filter::new(&program(&lines)) {
-                filter.matches(Octets::new(&frame));
+                filter.matches(FrameBytes::new(&frame));
             }
         }
     }

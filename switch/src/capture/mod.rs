@@ -12,15 +12,15 @@
 //!
 //! Left out: what is done with the records. The core writes no files and knows no names.
 
+mod bytes;
 mod filter;
-mod octets;
 mod record;
 mod recorder;
 mod ring;
 mod session;
 
+pub use bytes::FrameBytes;
 pub use filter::{Filter, FilterError, Instruction, MAX_INSTRUCTIONS};
-pub use octets::Octets;
 pub use record::{Direction, Fate, ParseDirectionError, Record};
 pub(crate) use recorder::Captures;
 pub use ring::Reader;

@@ -118,7 +118,7 @@ impl Record {
         let (fate, detail) = fate_to_code(self.fate);
         #[expect(
             clippy::cast_possible_truncation,
-            reason = "a frame is not longer than 64 KB and some octets"
+            reason = "a frame is not longer than 64 KB and some bytes"
         )]
         let captured = captured as u32;
         let direction = u8::from(self.direction == Direction::Tx);

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use super::{Direction, Fate, Filter, Octets, Reader, Record, ring};
+use super::{Direction, Fate, Filter, FrameBytes, Reader, Record, ring};
 use crate::{
     addr::{NetworkId, PortId},
     counters::Counter,
@@ -35,7 +35,7 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    pub(super) fn fits(&self, record: &Record, octets: Octets<'_>) -> bool {
+    pub(super) fn fits(&self, record: &Record, bytes: FrameBytes<'_>) -> bool {
         let listed = self.ports.is_empty() || self.ports.contains(&record.port);
         let network =
             |wanted| record.network.is_some_and(|network| self.networks.contains(&network)) == wanted;
@@ -43,7 +43,7 @@ impl Wanted {
             && (self.networks.is_empty() || network(true))
             && self.direction.is_none_or(|direction| direction == record.direction)
             && (!self.drops || matches!(record.fate, Fate::Dropped(_)))
-            && self.filter.as_ref().is_none_or(|filter| filter.matches(octets))
+            && self.filter.as_ref().is_none_or(|filter| filter.matches(bytes))
     }
 }
 
@@ -63,8 +63,8 @@ pub struct Session {
 
 impl Session {
     /// A session for `workers` workers with a ring of `octets` octets each, and the ends of the rings to read from.
-    pub fn new(wanted: Wanted, workers: usize, octets: usize, clock: Clock) -> (Self, Vec<Reader>) {
-        let (writers, readers): (Vec<_>, _) = (0..workers).map(|_| ring::ring(octets)).unzip();
+    pub fn new(wanted: Wanted, workers: usize, bytes: usize, clock: Clock) -> (Self, Vec<Reader>) {
+        let (writers, readers): (Vec<_>, _) = (0..workers).map(|_| ring::ring(bytes)).unzip();
         let writers = writers.into_iter().map(|writer| Mutex::new(Some(writer))).collect();
         let lost = (0..workers).map(|_| Counter::default()).collect();
         (Self { wanted, clock, writers, lost, ended: AtomicBool::new(false) }, readers)

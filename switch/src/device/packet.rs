@@ -193,13 +193,13 @@ impl Device for PacketSocket {
                 _ => Err(error),
             };
         };
-        let mut octets = 0;
+        let mut bytes = 0;
         // Buffers of invalid frames are offered again, so what follows them would be overwritten: frames are
         // moved down to the next free buffer when that happens.
         let mut skipped = 0;
         for message in &messages[..received] {
             let len = message.msg_len as usize;
-            octets += len;
+            bytes += len;
             let taken = take(batch, port, len, skipped);
             match taken {
                 Some(()) => {
@@ -215,7 +215,7 @@ impl Device for PacketSocket {
                 }
             }
         }
-        if let Some(mean) = octets.checked_div(received) {
+        if let Some(mean) = bytes.checked_div(received) {
             self.mean.store((self.mean.load(Relaxed) * 3 + mean) / 4, Relaxed);
         }
         Ok(received == want)

@@ -167,9 +167,9 @@ impl Tap {
 
 impl Device for Tap {
     fn recv(&self, port: PortId, batch: &mut Batch, max: usize, refuse: &mut Refuse<'_>) -> io::Result<bool> {
-        let mut octets = 0;
+        let mut bytes = 0;
         for _ in 0..max {
-            if octets >= GULP {
+            if bytes >= GULP {
                 break;
             }
             let Some(buffer) = batch.spare().next() else { break };
@@ -180,7 +180,7 @@ impl Device for Tap {
                 Err(Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             };
-            octets += len;
+            bytes += len;
             let Some((header, frame)) = buffer[..len].split_first_chunk() else {
                 refuse(port, DropReason::DevHdr, &buffer[..len]);
                 continue;

@@ -94,7 +94,7 @@ impl Forwarder {
             let Some(port) = plan.port(rx.ingress) else { continue };
             let counters = pass.counters(port);
             counters.rx_frames.add(1);
-            counters.rx_bytes.add(rx.octets() as u64);
+            counters.rx_bytes.add(rx.frame_len() as u64);
             if rx.offload.gso.is_some() {
                 count_super(pass, counters, header);
             }

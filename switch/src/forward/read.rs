@@ -71,9 +71,9 @@ pub(super) fn police_ingress(pass: Pass<'_>, batch: &Batch, headers: &mut [Resul
     for (slot, (rx, header)) in batch.frames().iter().zip(headers).enumerate() {
         let limit = pass.plan.topology.limits(rx.ingress).and_then(|limits| limits.rx.as_ref());
         let (Ok(Header { network, .. }), Some(limit)) = (&*header, limit) else { continue };
-        let octets = rx.offload.wire_octets(batch.bytes(slot).len());
+        let bytes = rx.offload.wire_bytes(batch.bytes(slot).len());
         let port = pass.plan.port(rx.ingress);
-        if port.is_some_and(|port| !port.meters().rx.take(limit, bits(octets), pass.now)) {
+        if port.is_some_and(|port| !port.meters().rx.take(limit, bits(bytes), pass.now)) {
             pass.count_network(*network, |network| network.dropped.add(1));
             *header = Err(DropReason::LimitRx);
         }
@@ -91,7 +91,7 @@ pub(super) fn count_networks(pass: Pass<'_>, frames: &[Received], headers: &[Res
             run = Run::of(*network);
         }
         run.frames += 1;
-        run.bytes += rx.octets() as u64;
+        run.bytes += rx.frame_len() as u64;
     }
     run.count(pass);
 }

@@ -208,7 +208,7 @@ impl Offload {
     /// Octets of all wire frames that a frame of `frame_len` octets with this metadata stands for, each with its headers, without
     /// FCS.
     #[inline]
-    pub(crate) fn wire_octets(&self, frame_len: usize) -> usize {
+    pub(crate) fn wire_bytes(&self, frame_len: usize) -> usize {
         let headers = self.gso.map_or(0, |gso| usize::from(gso.header_len));
         frame_len + (self.segments(frame_len) - 1) * headers
     }
@@ -305,8 +305,8 @@ mod tests {
         frame
     }
 
-    fn size(octets: u16) -> NonZeroU16 {
-        NonZeroU16::new(octets).expect("not zero")
+    fn size(bytes: u16) -> NonZeroU16 {
+        NonZeroU16::new(bytes).expect("not zero")
     }
 
     /// NEEDS_CSUM, TCPV4, a wrong hdr_len, segments of 4, checksum at 34 + 16.
@@ -319,8 +319,8 @@ mod tests {
         assert_eq!(offload, Offload { csum: Csum::Partial { start: 34, offset: 16 }, gso: Some(gso) });
         assert_eq!(offload.segments(TCP4.len()), 3);
         assert_eq!(offload.wire_len(TCP4.len()), 58);
-        assert_eq!(offload.wire_octets(TCP4.len()), 3 * 54 + 10);
-        assert_eq!(Offload::NONE.wire_octets(TCP4.len()), 64);
+        assert_eq!(offload.wire_bytes(TCP4.len()), 3 * 54 + 10);
+        assert_eq!(Offload::NONE.wire_bytes(TCP4.len()), 64);
         assert_eq!(offload.emit(), [1, 1, 54, 0, 4, 0, 34, 0, 16, 0]);
         assert_eq!(offload.shifted(4).emit(), [1, 1, 58, 0, 4, 0, 38, 0, 16, 0]);
         assert_eq!(offload.shifted(4).shifted(-4), offload);
@@ -417,10 +417,10 @@ mod tests {
 
     #[test]
     fn the_number_of_segments_is_bounded() {
-        let payload = |octets: u16| {
+        let payload = |bytes: u16| {
             let mut frame = TCP4.to_vec();
-            frame.resize(54 + usize::from(octets), 0);
-            frame[16..18].copy_from_slice(&(40 + octets).to_be_bytes());
+            frame.resize(54 + usize::from(bytes), 0);
+            frame[16..18].copy_from_slice(&(40 + bytes).to_be_bytes());
             frame
         };
         let header = [1, 1, 0, 0, 1, 0, 34, 0, 16, 0];
@@ -454,8 +454,8 @@ mod tests {
             let [_, _, h0, h1, z0, ..] = header;
             let header = if likely > 0 { [1, 1, h0, h1, z0 % 16, 0, 34, 0, 16, 0] } else { header };
             let mut frame = TCP4;
-            for (at, octet) in edits {
-                frame[at] = octet;
+            for (at, byte) in edits {
+                frame[at] = byte;
             }
             let frame = &frame[..if likely == 3 { cut } else { 64 }];
             if let Ok(offload) = Offload::parse(&header, frame) {

@@ -4,7 +4,10 @@
 //! and looks for a new plan in between. It takes no lock that another may hold for long: control leaves the
 //! plan in a mailbox and wakes it.
 
-#![expect(clippy::disallowed_methods, reason = "here is the clock that the core does not read, and its threads")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "here is the clock that the core does not read, and its threads"
+)]
 
 mod handle;
 mod mailbox;

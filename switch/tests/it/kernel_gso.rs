@@ -13,9 +13,9 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::superframe::{ACK, Addresses, CWR, FIN, PSH, Spec, Transport, specs};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
-use super::superframe::{ACK, Addresses, CWR, FIN, PSH, Spec, Transport, specs};
 use vswitch::checksum;
 use vswitch::offload::{MAX_DATAGRAMS, Offload};
 use vswitch::segment::Segmenter;
