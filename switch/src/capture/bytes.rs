@@ -1,11 +1,11 @@
-//! The octets of a frame where it is captured.
+//! The bytes of a captured frame.
 
-/// A frame that may lie in two parts.
+/// The bytes of a frame, which may be in two parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameBytes<'a> {
-    /// The beginning.
+    /// The first part.
     pub head: &'a [u8],
-    /// The rest.
+    /// The second part.
     pub rest: &'a [u8],
 }
 
@@ -15,23 +15,23 @@ impl<'a> FrameBytes<'a> {
         Self { head: frame, rest: &[] }
     }
 
-    /// How many there are.
+    /// Number of bytes.
     pub fn len(&self) -> usize {
         self.head.len() + self.rest.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The first `count` of them, or all.
+    /// The first `count` bytes, or all.
     pub(super) fn first(self, count: usize) -> Self {
         let head = &self.head[..count.min(self.head.len())];
         Self { head, rest: &self.rest[..(count - head.len()).min(self.rest.len())] }
     }
 
-    /// `N` octets at `at`, if there are as many.
+    /// The `N` bytes at `at`, if present.
     #[inline]
     pub(super) fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
         if let Some(bytes) = self.head.get(at..).and_then(<[u8]>::first_chunk) {

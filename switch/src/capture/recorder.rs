@@ -1,4 +1,4 @@
-//! The worker's end: what it has decided, sent and refused is written for the sessions that want it.
+//! The worker's end: writes decided, sent and refused frames for the sessions that match them.
 
 use std::{
     cell::{Cell, RefCell},
@@ -15,11 +15,11 @@ use crate::{
     wire::frame::{ADDRESSES, TAG},
 };
 
-/// The sessions of one worker, as its engine keeps them.
+/// The sessions of one worker.
 #[derive(Debug)]
 pub(crate) struct Captures {
     worker: usize,
-    /// Numbers given to frames so far: those of this turn begin here.
+    /// Numbers assigned to frames so far: those of this turn begin here.
     frames: Cell<u64>,
     recorders: RefCell<Vec<Recorder>>,
 }
@@ -31,22 +31,22 @@ struct Recorder {
     writer: ring::Writer,
     /// The time of this turn.
     now: u64,
-    /// Slots of this turn that are followed.
+    /// Slots of this turn whose frames are followed.
     followed: [bool; CAPACITY],
 }
 
 impl Captures {
-    /// No sessions, of `worker`.
+    /// An empty list for `worker`.
     pub(crate) fn new(worker: usize) -> Self {
         Self { worker, frames: Cell::new(0), recorders: RefCell::default() }
     }
 
-    /// Serves these sessions from now on.
+    /// Switches to these sessions.
     pub(crate) fn adopt(&mut self, sessions: &[Arc<Session>]) {
         let recorders = self.recorders.get_mut();
         recorders.retain(|recorder| sessions.iter().any(|session| Arc::ptr_eq(session, &recorder.session)));
         for session in sessions {
-            // Those that are known have given their ring already.
+            // Known sessions have handed out their ring already.
             let Some(writer) = session.writer(self.worker) else { continue };
             recorders.push(Recorder {
                 session: Arc::clone(session),
@@ -57,12 +57,12 @@ impl Captures {
         }
     }
 
-    /// These, if there are any.
+    /// `Some(self)` unless empty.
     pub(crate) fn any(&self) -> Option<&Self> {
         (!self.recorders.borrow().is_empty()).then_some(self)
     }
 
-    /// A turn begins: its frames have the numbers and the time of none before.
+    /// Starts a turn, with new frame numbers and a new time.
     pub(crate) fn begin(&self) {
         self.frames.set(self.frames.get() + CAPACITY as u64);
         for recorder in &mut *self.recorders.borrow_mut() {
@@ -71,7 +71,7 @@ impl Captures {
         }
     }
 
-    /// Something was decided about the frame at `slot`.
+    /// Records the decision about the frame at `slot`.
     pub(crate) fn decided(&self, batch: &Batch, slot: usize, decision: &Decision<'_>) {
         let rx = &batch.frames()[slot];
         let fate = match (decision.fate, decision.flood) {
@@ -95,7 +95,7 @@ impl Captures {
         });
     }
 
-    /// A frame came in by `port` and was not taken in.
+    /// Records a frame that was received on `port` and refused.
     pub(crate) fn refused(&self, port: PortId, reason: DropReason, frame: &[u8]) {
         let fate = Fate::Dropped(reason);
         let len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
@@ -114,7 +114,7 @@ impl Captures {
         }
     }
 
-    /// Writes the record for every session that wants it.
+    /// Writes the record for every session that matches it.
     fn write(&self, record: &Record, bytes: FrameBytes<'_>, mut wants: impl FnMut(&mut Recorder) -> bool) {
         for recorder in &mut *self.recorders.borrow_mut() {
             if !wants(recorder) {
@@ -151,7 +151,7 @@ impl Witness for Captures {
     }
 }
 
-/// The frame with the tag it leaves by; `head` is where its beginning is put together if that is a new one.
+/// The frame with its outgoing tag; `head` is scratch space for a new head.
 fn retagged<'a>(bytes: &'a [u8], tag: TagOp, head: &'a mut [u8; ADDRESSES + TAG]) -> FrameBytes<'a> {
     if tag == TagOp::Keep {
         return FrameBytes::new(bytes);

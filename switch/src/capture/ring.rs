@@ -1,36 +1,36 @@
-//! The way from a worker to whoever reads the capture: records of any length in a ring of octets.
+//! The ring from a worker to the reader of a capture: records of variable length in a ring of bytes.
 //!
-//! One thread writes and one reads; neither waits for the other (`rtrb`). A record that does not fit is lost and
-//! counted, and the next that does tells how many were.
+//! One thread writes and one reads; neither waits for the other (`rtrb`). Records that do not fit are lost
+//! and counted, and the next record carries their number.
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::{FrameBytes, Record, record::HEADER};
 
-/// The worker's end.
+/// The writing end.
 #[derive(Debug)]
 pub(super) struct Writer {
     producer: Producer<u8>,
-    /// Records lost since the last that was not.
+    /// Records lost since the last one written.
     lost: u32,
 }
 
-/// The other end.
+/// The reading end.
 #[derive(Debug)]
 pub struct Reader {
     consumer: Consumer<u8>,
-    /// A record that was looked at and is still to be taken.
+    /// A record that was peeked at and not taken yet.
     next: Option<(Record, usize)>,
 }
 
-/// A ring of `octets`, all of them touched once: the worker is to meet no page fault.
+/// A ring of `bytes`, all touched once so that the worker causes no page faults.
 pub(super) fn ring(bytes: usize) -> (Writer, Reader) {
     let (mut producer, mut consumer) = RingBuffer::new(bytes);
     let mut page = [0; 4096];
     let mut left = bytes;
     while left > 0 {
         let piece = left.min(page.len());
-        // It fits, for the ring is empty.
+        // It fits because the ring is empty.
         let _ = producer.push_entire_slice(&page[..piece]);
         let _ = consumer.pop_entire_slice(&mut page[..piece]);
         left -= piece;
@@ -39,7 +39,7 @@ pub(super) fn ring(bytes: usize) -> (Writer, Reader) {
 }
 
 impl Writer {
-    /// Writes a record with the first `captured` octets of its frame. False: there was no room for it.
+    /// Writes a record with the first `captured` bytes of its frame. False: the ring is full.
     pub(super) fn push(&mut self, record: &Record, bytes: FrameBytes<'_>, captured: usize) -> bool {
         let bytes = bytes.first(captured);
         if self.producer.slots() < HEADER + bytes.len() {
@@ -48,7 +48,7 @@ impl Writer {
         }
         let header = Record { lost: std::mem::take(&mut self.lost), ..*record }.to_bytes(bytes.len());
         for part in [&header[..], bytes.head, bytes.rest] {
-            // There is room for all of it, and nobody else writes.
+            // There is room for all of it, and no other writer.
             let _ = self.producer.push_entire_slice(part);
         }
         true
@@ -56,7 +56,7 @@ impl Writer {
 }
 
 impl Reader {
-    /// When the next record was written, if there is one.
+    /// The time of the next record, if there is one.
     pub fn peek(&mut self) -> Option<u64> {
         if self.next.is_none() && self.consumer.slots() >= HEADER {
             let mut header = [0; HEADER];
@@ -64,12 +64,11 @@ impl Reader {
             self.next = Some(Record::from_bytes(&header));
         }
         let (record, captured) = self.next.as_ref()?;
-        // The octets are written after the header.
+        // The bytes are written after the header.
         (self.consumer.slots() >= *captured).then_some(record.at)
     }
 
-    /// Takes the next record and puts its frame's octets, as far as they were captured, in the place of what is in
-    /// `octets`.
+    /// Takes the next record, and replaces the content of `bytes` with the captured bytes of its frame.
     pub fn take(&mut self, bytes: &mut Vec<u8>) -> Option<Record> {
         self.peek()?;
         let (record, captured) = self.next.take()?;

@@ -1,4 +1,4 @@
-//! One capture: what it is to see, and the rings to its reader.
+//! A capture session: its filter, and the rings to its reader.
 
 use std::{
     collections::BTreeSet,
@@ -15,22 +15,22 @@ use crate::{
     counters::Counter,
 };
 
-/// What a session is to see: frames that fit everything given here.
+/// The filter of a session: frames must meet all criteria.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
-    /// Of one of these ports; of any if it is empty.
+    /// On one of these ports; on any if empty.
     pub ports: BTreeSet<PortId>,
-    /// In one of these networks; in any, or none, if it is empty.
+    /// In one of these networks; in any or no network if empty.
     pub networks: BTreeSet<NetworkId>,
-    /// Seen on this side of the decision, or on both.
+    /// In this direction, or in both.
     pub direction: Option<Direction>,
-    /// Only those that were not delivered.
+    /// Only frames that were not delivered.
     pub drops: bool,
-    /// What is given here is asked of a frame where it comes in; it is then seen wherever it leaves.
+    /// Apply the criteria at ingress only, and record matching frames wherever they leave.
     pub follow: bool,
-    /// Picked by this program; it reads a frame with the tag it has where it is seen.
+    /// Matched by this program, which sees the frame with its tag at the point of capture.
     pub filter: Option<Filter>,
-    /// Octets kept of each frame at most.
+    /// Maximum number of bytes captured of each frame.
     pub snaplen: usize,
 }
 
@@ -47,14 +47,14 @@ impl Wanted {
     }
 }
 
-/// What tells the time of records: nanoseconds since whatever the reader takes for the beginning.
+/// The clock of records: nanoseconds since an origin that the reader chooses.
 pub type Clock = fn() -> u64;
 
-/// A capture that goes on.
+/// A running capture.
 pub struct Session {
     pub(super) wanted: Wanted,
     pub(super) clock: Clock,
-    /// By worker; each takes its own when it adopts a plan with this session.
+    /// By worker; each takes its ring when it adopts a plan with this session.
     writers: Box<[Mutex<Option<ring::Writer>>]>,
     /// By worker.
     pub(super) lost: Box<[Counter]>,
@@ -62,7 +62,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session for `workers` workers with a ring of `octets` octets each, and the ends of the rings to read from.
+    /// A session for `workers` workers with a ring of `bytes` bytes each, and the reading ends of the rings.
     pub fn new(wanted: Wanted, workers: usize, bytes: usize, clock: Clock) -> (Self, Vec<Reader>) {
         let (writers, readers): (Vec<_>, _) = (0..workers).map(|_| ring::ring(bytes)).unzip();
         let writers = writers.into_iter().map(|writer| Mutex::new(Some(writer))).collect();
@@ -70,25 +70,25 @@ impl Session {
         (Self { wanted, clock, writers, lost, ended: AtomicBool::new(false) }, readers)
     }
 
-    /// Frames that were wanted and found no room.
+    /// Number of matching frames that were lost because a ring was full.
     pub fn lost(&self) -> u64 {
         self.lost.iter().map(Counter::read).sum()
     }
 
-    /// Says that no worker writes any more: what is in the rings is all there will be. To be called when every worker has
+    /// Marks the session as ended: nothing more is written to the rings. Call it after every worker has
     /// adopted a plan without the session.
     pub fn end(&self) {
         self.ended.store(true, Ordering::Release);
     }
 
-    /// Whether that was said.
+    /// Whether the session has ended.
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
 
     /// The ring of `worker`, once.
     pub(super) fn writer(&self, worker: usize) -> Option<ring::Writer> {
-        // Whoever panicked with it left it as it was.
+        // A panicking thread cannot have left it half taken.
         self.writers.get(worker)?.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
     }
 }
