@@ -1,4 +1,4 @@
-//! The VXLAN header (RFC 7348 section 5): eight octets, of which one flag and 24 bits mean something.
+//! The VXLAN header (RFC 7348 section 5): eight bytes, of which one flag and 24 bits are used.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -8,7 +8,7 @@ use vswitch::{
     headers::{IPV4_HEADER, IPV6_HEADER, UDP_HEADER},
 };
 
-/// Octets of the header.
+/// Length of the header.
 pub const HEADER: usize = 8;
 
 /// The flag that must be set: the VNI is valid.
@@ -37,7 +37,7 @@ impl fmt::Display for Vni {
     }
 }
 
-/// A number that is no VNI.
+/// A number that is not a VNI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidVni(pub u32);
 
@@ -49,7 +49,7 @@ impl fmt::Display for InvalidVni {
 
 impl std::error::Error for InvalidVni {}
 
-/// Text that is no VNI.
+/// Text that is not a VNI.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseVniError(String);
 
@@ -81,10 +81,10 @@ impl TryFrom<u32> for Vni {
     }
 }
 
-/// Reads the header at the front of `datagram`; `None`: there is none, or its VNI is not valid.
+/// Parses the header at the front of `datagram`; `None` if it is missing or its VNI is not valid.
 ///
-/// The RFC wants reserved bits ignored. With `strict` they must be zero, as Linux has it (`vxlan_rcv`,
-/// drivers/net/vxlan/vxlan_core.c).
+/// The RFC requires that reserved bits are ignored. With `strict` they must be zero, as in Linux
+/// (`vxlan_rcv`, drivers/net/vxlan/vxlan_core.c).
 #[inline]
 pub fn parse(datagram: &[u8], strict: bool) -> Option<Vni> {
     let header: &[u8; HEADER] = datagram.first_chunk()?;
@@ -96,7 +96,7 @@ pub fn parse(datagram: &[u8], strict: bool) -> Option<Vni> {
     Vni::try_from(u32::from_be_bytes([0, high, middle, low])).ok()
 }
 
-/// Bytes of outer headers before an inner packet, its Ethernet header included.
+/// Bytes of outer headers before an inner packet, including its Ethernet header.
 pub fn overhead(local: IpAddr) -> u16 {
     let outer = match local {
         IpAddr::V4(_) => IPV4_HEADER,
