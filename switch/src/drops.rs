@@ -44,21 +44,21 @@ drop_reasons! {
     /// Untagged on a trunk without a native network.
     VlanUntagged = "VLAN_UNTAGGED", "untagged on a trunk without native network: set the port's native network";
     /// Sent by a port that mirrors others.
-    MirrorOnly = "MIRROR_ONLY", "sent by a port that only gets copies of others' frames: what watches there needs another port to talk by";
+    MirrorOnly = "MIRROR_ONLY", "sent by a mirror port, which only receives copies: attach another port if the host behind it must send";
     /// No VXLAN header, or one without a VNI.
     VxlanInvalidHdr = "VXLAN_INVALID_HDR", "not VXLAN: something else sends to the tunnel's UDP port, or vxlan.strict refuses reserved bits";
     /// The sender is not a peer.
-    VxlanPeerUnknown = "VXLAN_PEER_UNKNOWN", "its sender is no peer: add it, or see whether a peer sends from another of its addresses";
+    VxlanPeerUnknown = "VXLAN_PEER_UNKNOWN", "its sender is not a peer: add it, or check whether a peer sends from another of its addresses";
     /// The sender is about to become a peer.
-    VxlanPeerNew = "VXLAN_PEER_NEW", "arrived before its sender was taken in as a peer (vxlan.learn_peers): the sender repeats what matters";
+    VxlanPeerNew = "VXLAN_PEER_NEW", "arrived before its sender was added as a peer (vxlan.learn_peers): retransmissions get through";
     /// The VNI belongs to no network that this peer carries.
-    VxlanVniNotFound = "VXLAN_VNI_NOT_FOUND", "its VNI is of no network that this peer carries: give a network that vni, or add it to the peer's networks";
+    VxlanVniNotFound = "VXLAN_VNI_NOT_FOUND", "its VNI belongs to no network that this peer carries: give a network that vni, or add it to the peer's networks";
     /// Marked as congested in the underlay, but the inner transport does not support ECN.
-    IpTunnelEcn = "IP_TUNNEL_ECN", "marked congested on the way by a router, but its sender knows no ECN (RFC 6040): find the congested link";
+    IpTunnelEcn = "IP_TUNNEL_ECN", "marked as congested by a router of the underlay, but the inner packet is not ECN-capable (RFC 6040): find the congested link";
     /// A remote host sends from the address of a local station.
-    LocalMac = "LOCAL_MAC", "came from a tunnel with the source address pinned to another port: the underlay loops, or two stations have that address";
+    LocalMac = "LOCAL_MAC", "came from a tunnel with the source address pinned to another port: the underlay loops, or two stations share that address";
     /// Exceeds the port's ingress rate limit.
-    LimitRx = "LIMIT_RX", "above the rate that its port may send at: TCP slows down by that, others lose; raise limit.rx if it is too low";
+    LimitRx = "LIMIT_RX", "above the port's ingress rate limit: TCP adapts, other protocols lose frames; raise limit.rx if it is too low";
     /// Exceeds the port's limit for broadcast frames.
     StormBroadcast = "STORM_BROADCAST", "above the port's broadcast limit: find the loop or raise storm.broadcast";
     /// Exceeds the port's limit for multicast frames.
@@ -67,11 +67,11 @@ drop_reasons! {
     StormUnknown = "STORM_UNKNOWN", "above the port's limit of frames to unknown addresses: find the scanner or raise storm.unknown";
     // Lookup.
     /// The destination is behind the ingress port.
-    SamePort = "SAME_PORT", "its destination is behind the port it came from: it needs no switch, or a MAC is used twice";
+    SamePort = "SAME_PORT", "its destination is behind the port it came from: no forwarding is needed, or two stations share a MAC address";
     /// Both ports are isolated.
-    PortIsolated = "PORT_ISOLATED", "both ports are isolated: clear isolated on one of them to let them talk";
+    PortIsolated = "PORT_ISOLATED", "both ports are isolated: clear isolated on one of them to connect them";
     /// Both ports belong to one split-horizon group.
-    SplitHorizon = "SPLIT_HORIZON", "it came from a tunnel and would leave by a tunnel: the sender's host must send it there itself";
+    SplitHorizon = "SPLIT_HORIZON", "it came from a tunnel and would leave by a tunnel: the sender's host must have a tunnel to that peer itself";
     /// The destination was learned on a port that no longer carries the network.
     PortGone = "PORT_GONE", "the port its destination was learned on has left the network: it is learned anew with the next frame from there";
     /// The network has no other port to flood to.
@@ -80,17 +80,17 @@ drop_reasons! {
     /// Longer than the egress port carries.
     PktTooBig = "PKT_TOO_BIG", "longer than the egress port's MTU: give all ports of the network the same MTU, over a tunnel the overlay's";
     /// A mirror copy that is itself an encapsulated copy for the same collector.
-    MirrorLoop = "MIRROR_LOOP", "a copy on its way to the collector that it is for: what is mirrored is the way to the collector; mirror other ports, or lead it elsewhere";
+    MirrorLoop = "MIRROR_LOOP", "a mirror copy that is on its way to the same collector: the path to the collector is mirrored; mirror other ports, or change the route to the collector";
     /// Exceeds the port's egress rate limit.
-    LimitTx = "LIMIT_TX", "above the rate that the egress port may be sent at: TCP slows down by that, others lose; raise limit.tx if it is too low";
+    LimitTx = "LIMIT_TX", "above the port's egress rate limit: TCP adapts, other protocols lose frames; raise limit.tx if it is too low";
     /// The egress device is down or gone.
-    DevReady = "DEV_READY", "the egress device is down or gone: set its link up, or see its port for the cause";
+    DevReady = "DEV_READY", "the egress device is down or gone: set its link up, or see the port's state for the cause";
     /// The egress device's queue is full.
     FullRing = "FULL_RING", "the egress device's queue is full: the receiver is slower than the sender";
     /// The host has no route to the other end of the tunnel.
     IpOutNoRoutes = "IP_OUTNOROUTES", "the host has no route to the other end: see `ip route get` with its address";
     /// The egress device rejected the frame.
-    DevTxError = "DEV_TX_ERROR", "the egress device refused the frame: see the port's last error";
+    DevTxError = "DEV_TX_ERROR", "the egress device rejected the frame: see the port's last error";
 }
 
 impl DropReason {
