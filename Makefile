@@ -1,7 +1,7 @@
 # vswitchd: `make demo` shows it, `make test` proves it, `make bench` measures it. All three need root.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-vxlan test test-pure test-kernel fuzz bench lint gates install clean
+.PHONY: help build demo demo-vxlan test test-pure test-kernel fuzz bench lint gates install dist clean
 
 PREFIX ?= /usr/local
 ROUNDS ?= 5
@@ -74,7 +74,13 @@ gates:           ## what else CI asks of dependencies and crates
 	scripts/check-alone
 
 install: build   ## binaries, manual pages, completions and the systemd unit, below PREFIX
+	@scripts/need-packages strip:binutils
 	scripts/install $(DESTDIR)$(PREFIX) $(DESTDIR)
+
+dist:            ## static vswitchd and vswitch-cni without symbols, into target/static
+	@scripts/need-packages gcc:gcc readelf:binutils
+	@scripts/need-rust
+	scripts/dist
 
 clean:           ## what was built
 	cargo clean
