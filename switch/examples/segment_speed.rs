@@ -1,6 +1,7 @@
 //! How fast checksums, offload headers and software segmentation are on this machine, one core, data in L2.
 //!
 //! `cargo run --release --example segment_speed --no-default-features`
+#![expect(clippy::disallowed_methods, reason = "it measures time")]
 
 use std::{hint::black_box, time::Instant};
 

@@ -16,7 +16,7 @@ impl MacAddr {
 
     /// Whether this is the address of all stations.
     #[inline]
-    pub fn is_broadcast(self) -> bool {
+    pub(crate) fn is_broadcast(self) -> bool {
         self == Self::BROADCAST
     }
 
@@ -35,7 +35,7 @@ impl MacAddr {
     /// The last nibble of 01:80:C2:00:00:0X, the addresses a bridge keeps to itself
     /// (IEEE 802.1Q-2018, table 8-1), or `None` for any other address.
     #[inline]
-    pub fn reserved_group(self) -> Option<u8> {
+    pub(crate) fn reserved_group(self) -> Option<u8> {
         match self.0 {
             [0x01, 0x80, 0xc2, 0x00, 0x00, last @ 0..=0x0f] => Some(last),
             _ => None,
@@ -76,7 +76,7 @@ pub struct ParseMacError;
 
 impl fmt::Display for ParseMacError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not a MAC address: write six octets like 02:42:0a:09:00:02")
+        f.write_str("not a MAC address: write six bytes like 02:42:0a:09:00:02")
     }
 }
 
@@ -137,6 +137,30 @@ impl TryFrom<u16> for VlanId {
 
     fn try_from(id: u16) -> Result<Self, InvalidVlan> {
         if (1..=4094).contains(&id) { Ok(Self(id)) } else { Err(InvalidVlan(id)) }
+    }
+}
+
+/// Text that is no VLAN identifier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseVlanError(String);
+
+impl fmt::Display for ParseVlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.parse() {
+            Ok(number) => InvalidVlan(number).fmt(f),
+            Err(_) => write!(f, "{:?} is not a VLAN id: use 1 to 4094", self.0),
+        }
+    }
+}
+
+impl std::error::Error for ParseVlanError {}
+
+impl FromStr for VlanId {
+    type Err = ParseVlanError;
+
+    fn from_str(text: &str) -> Result<Self, ParseVlanError> {
+        let number = text.parse().ok().and_then(|number: u16| Self::try_from(number).ok());
+        number.ok_or_else(|| ParseVlanError(text.to_owned()))
     }
 }
 
@@ -216,5 +240,13 @@ mod tests {
             assert_eq!(VlanId::try_from(bad), Err(InvalidVlan(bad)));
         }
         assert_eq!(VlanId::try_from(4094).unwrap().as_u16(), 4094);
+        assert_eq!("10".parse(), VlanId::try_from(10).map_err(|_| ParseVlanError(String::new())));
+        for (text, sentence) in [
+            ("0", "0 means \"priority tag, no VLAN\": use 1 to 4094"),
+            ("70000", "\"70000\" is not a VLAN id: use 1 to 4094"),
+            ("blue", "\"blue\" is not a VLAN id: use 1 to 4094"),
+        ] {
+            assert_eq!(text.parse::<VlanId>().unwrap_err().to_string(), sentence);
+        }
     }
 }

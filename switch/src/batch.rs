@@ -7,8 +7,10 @@ use std::{fmt, ops::Range};
 
 use crate::{
     addr::{NetworkId, PortId},
-    frame::{ADDRESSES, MAX_FRAME, TAG, TAG_SHIFT},
-    offload::{Offload, VNET_HEADER},
+    wire::{
+        frame::{ADDRESSES, MAX_FRAME, TAG, TAG_SHIFT},
+        offload::{Offload, VNET_HEADER},
+    },
 };
 
 /// Frames asked of a device at once at most.
@@ -188,7 +190,7 @@ impl fmt::Debug for Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::Tag;
+    use crate::wire::frame::Tag;
 
     #[test]
     fn a_tag_is_put_back_between_addresses_and_type() {

@@ -20,13 +20,12 @@ use crate::{
     capture::Captures,
     drops::DropReason,
     forward::Forwarder,
-    frame::Frame,
     limit::{Limit, bits},
     mirror::Copies,
-    offload::Offload,
-    plan::{Plan, Port, Receiver},
-    storm::Storm,
-    transmit::{Egress, Out, Scratch, TagOp, Transmit},
+    plan::{Pass, Plan, Port, Receiver},
+    storm::FloodMeters,
+    transmit::{Egress, Out, Scratch, TagOp, Transmit, Witness},
+    wire::{frame::Frame, offload::Offload},
 };
 
 /// What a turn did.
@@ -85,7 +84,7 @@ impl Engine {
     }
 
     /// How far the limits of what `port` may flood are used up by what this worker received.
-    pub fn storm(&self, port: PortId) -> Storm {
+    pub fn storm(&self, port: PortId) -> FloodMeters {
         self.forwarder.storm(port)
     }
 
@@ -95,6 +94,7 @@ impl Engine {
     /// The receiver gives no more frames; those received before the error were forwarded.
     pub fn turn(&mut self, receiver: &Receiver, max: usize, now: Timestamp) -> io::Result<Turn> {
         let Self { worker, plan, batch, forwarder, egress, scratch, captures, copies } = self;
+        let pass = Pass { now, plan, worker: *worker };
         let captures = captures.any();
         if let Some(captures) = captures {
             captures.begin();
@@ -104,7 +104,7 @@ impl Engine {
         let received =
             receiver.device.recv(receiver.port, batch, max.min(BATCH), &mut |id, reason, octets: &[u8]| {
                 let Some(port) = plan.port(id) else { return };
-                let counters = port.counters(*worker);
+                let counters = pass.counters(port);
                 counters.rx_frames.add(1);
                 counters.rx_bytes.add(octets.len() as u64);
                 counters.drop(reason);
@@ -113,12 +113,12 @@ impl Engine {
                     captures.refused(id, reason, octets);
                 }
             });
-        let exit = Exit { worker: *worker, now, plan, batch, captures };
+        let sender = Sender { pass, batch, captures };
         if captures.is_none() && plan.mirrors.is_empty() {
             forwarder.forward(now, plan, batch, egress);
-            egress.drain(|id, outs| exit.send(id, outs, scratch));
+            egress.drain(|id, outs| sender.send(id, outs, scratch));
         } else {
-            exit.bring_watched(forwarder, egress, copies, scratch);
+            sender.bring_watched(forwarder, egress, copies, scratch);
         }
         let frames = batch.len() + refused;
         self.send_answers(now);
@@ -140,7 +140,7 @@ impl Engine {
         if let Some(captures) = captures {
             captures.begin();
         }
-        let exit = Exit { worker: *worker, now, plan, batch, captures };
+        let sender = Sender { pass: Pass { now, plan, worker: *worker }, batch, captures };
         for (slot, answer) in (0..).zip(batch.frames()) {
             // Back where it came from, the cause's network is that of the answer; a capture wants to know it.
             let frame = Frame::parse(batch.bytes(usize::from(slot)));
@@ -149,22 +149,20 @@ impl Engine {
             let out = Out { slot, network, tag: TagOp::Keep };
             // A tunnel would have to be told the network.
             if !plan.topology.is_tunnel(answer.ingress) {
-                exit.send(answer.ingress, &mut [out], scratch);
+                sender.send(answer.ingress, &mut [out], scratch);
             }
         }
     }
 }
 
 /// The way out of a turn.
-struct Exit<'a> {
-    worker: usize,
-    now: Timestamp,
-    plan: &'a Plan,
+struct Sender<'a> {
+    pass: Pass<'a>,
     batch: &'a Batch,
     captures: Option<&'a Captures>,
 }
 
-impl Exit<'_> {
+impl Sender<'_> {
     /// Decides every frame and lets it leave, for captures and mirrors to see.
     #[cold]
     fn bring_watched(
@@ -174,23 +172,24 @@ impl Exit<'_> {
         copies: &mut [Copies],
         scratch: &mut Scratch,
     ) {
-        let &Self { now, plan, batch, captures, .. } = self;
+        let &Self { pass, batch, captures } = self;
+        let mirrors = &pass.plan.mirrors;
         copies.iter_mut().for_each(Copies::clear);
-        forwarder.forward_watched(now, plan, batch, egress, |slot, decision| {
+        forwarder.forward_watched(pass.now, pass.plan, batch, egress, |slot, decision| {
             if let Some(captures) = captures {
                 captures.decided(batch, slot, decision);
             }
-            for (mirror, copies) in plan.mirrors.iter().zip(&mut *copies) {
+            for (mirror, copies) in mirrors.iter().zip(&mut *copies) {
                 copies.received(mirror, batch, slot, decision.network);
             }
         });
         egress.drain(|id, outs| {
-            for (mirror, copies) in plan.mirrors.iter().zip(&mut *copies) {
+            for (mirror, copies) in mirrors.iter().zip(&mut *copies) {
                 copies.sent(mirror, id, outs);
             }
             self.send(id, outs, scratch);
         });
-        for (mirror, copies) in plan.mirrors.iter().zip(copies) {
+        for (mirror, copies) in mirrors.iter().zip(copies) {
             if !copies.outs().is_empty() {
                 self.send(mirror.to, copies.outs(), scratch);
             }
@@ -200,27 +199,31 @@ impl Exit<'_> {
     /// Lets `outs` leave by the port `id`, if it is still there.
     #[inline]
     fn send(&self, id: PortId, outs: &mut [Out], scratch: &mut Scratch) {
-        let &Self { worker, plan, batch, captures, .. } = self;
-        let Some(port) = plan.port(id) else { return };
-        let (max_frame, limit) = plan.topology.way_out(id);
+        let pass = &self.pass;
+        let Some(port) = pass.plan.port(id) else { return };
+        let (max_frame, limit) = pass.plan.topology.way_out(id);
         let outs = match limit {
             None => outs,
-            Some(limit) => self.police(limit, port, outs),
+            Some(limit) => self.police_egress(limit, port, outs),
         };
-        let counters = port.counters(worker);
-        port.device.send(&Transmit { port: id, batch, outs, max_frame, counters, captures }, scratch);
+        port.device.send(&self.transmit(port, outs, max_frame), scratch);
+    }
+
+    #[inline]
+    fn transmit<'t>(&'t self, port: &'t Port, outs: &'t [Out], max_frame: usize) -> Transmit<'t> {
+        let counters = self.pass.counters(port);
+        let witness = self.captures.map(|captures| captures as &dyn Witness);
+        Transmit { port: port.id, batch: self.batch, outs, max_frame, counters, witness }
     }
 
     /// Those of `outs` that are within the port's limit, in their order. The others are counted.
     #[cold]
-    fn police<'o>(&self, limit: &Limit, port: &Port, outs: &'o mut [Out]) -> &'o [Out] {
-        let &Self { worker, now, batch, captures, .. } = self;
-        let counters = port.counters(worker);
-        let frames = Transmit { port: port.id, batch, outs: &[], max_frame: 0, counters, captures };
+    fn police_egress<'o>(&self, limit: &Limit, port: &Port, outs: &'o mut [Out]) -> &'o [Out] {
+        let frames = self.transmit(port, &[], 0);
         let mut within = 0;
         for next in 0..outs.len() {
             let out = outs[next];
-            if port.meters().tx.take(limit, bits(frames.wire_octets(out)), now) {
+            if port.meters().tx.take(limit, bits(frames.wire_octets(out)), self.pass.now) {
                 outs[within] = out;
                 within += 1;
             } else {

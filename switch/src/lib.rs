@@ -24,23 +24,23 @@
 pub mod addr;
 pub mod batch;
 pub mod capture;
-pub mod checksum;
 pub mod counters;
 pub mod device;
 pub mod drops;
 pub mod engine;
 pub mod fdb;
 pub mod forward;
-pub mod frame;
-pub mod headers;
 pub mod limit;
 pub mod mirror;
-pub mod offload;
 pub mod plan;
-pub mod segment;
 pub mod storm;
+#[cfg(feature = "serde")]
+mod text;
 pub mod topology;
 pub mod trace;
 pub mod transmit;
+mod wire;
 #[cfg(feature = "os")]
 pub mod worker;
+
+pub use wire::{bytes, checksum, frame, headers, offload, segment};

@@ -45,21 +45,21 @@ impl Limit {
 
 /// A token bucket that one thread takes from. Full at first.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Bucket {
+pub(crate) struct Bucket {
     full_at: u64,
 }
 
 impl Bucket {
     /// Takes `units` out, if they are in it. More than it ever holds pass when it is full, and are made up for afterwards.
     #[inline]
-    pub fn take(&mut self, limit: &Limit, units: u64, now: Timestamp) -> bool {
+    pub(crate) fn take(&mut self, limit: &Limit, units: u64, now: Timestamp) -> bool {
         let after = self.after(limit, units, now);
         self.full_at = after.unwrap_or(self.full_at);
         after.is_some()
     }
 
     /// Units that may be taken at `now`.
-    pub fn left(self, limit: &Limit, now: Timestamp) -> u64 {
+    pub(crate) fn left(self, limit: &Limit, now: Timestamp) -> u64 {
         let missing = self.full_at.saturating_sub(now.as_millis().saturating_mul(MILLISECOND));
         let there = u128::from(limit.room.saturating_sub(missing)) * u128::from(limit.rate.get());
         u64::try_from(there / u128::from(SECOND)).unwrap_or(u64::MAX)
@@ -76,11 +76,11 @@ impl Bucket {
 
 /// A token bucket that any worker takes from, without waiting for another.
 #[derive(Debug, Default)]
-pub struct SharedBucket(AtomicU64);
+pub(crate) struct SharedBucket(AtomicU64);
 
 impl SharedBucket {
     /// As [`Bucket::take`].
-    pub fn take(&self, limit: &Limit, units: u64, now: Timestamp) -> bool {
+    pub(crate) fn take(&self, limit: &Limit, units: u64, now: Timestamp) -> bool {
         self.0.fetch_update(Relaxed, Relaxed, |full_at| Bucket { full_at }.after(limit, units, now)).is_ok()
     }
 }
@@ -101,11 +101,11 @@ pub struct Limits {
 
 /// The buckets of a port's [`Limits`].
 #[derive(Debug, Default)]
-pub struct Meters {
+pub(crate) struct Meters {
     /// Of what comes in. By one worker, but by several for a tunnel's peer.
-    pub rx: SharedBucket,
+    pub(crate) rx: SharedBucket,
     /// Of what leaves, by any worker.
-    pub tx: SharedBucket,
+    pub(crate) tx: SharedBucket,
 }
 
 #[cfg(test)]

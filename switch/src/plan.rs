@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    addr::{NetworkId, PortId},
+    addr::{NetworkId, PortId, Timestamp},
     capture::Session,
     counters::{NetworkCounters, PortCounters, PortTotals},
     device::Device,
@@ -48,7 +48,7 @@ impl Port {
     }
 
     /// What has passed under the port's limits.
-    pub fn meters(&self) -> &Meters {
+    pub(crate) fn meters(&self) -> &Meters {
         &self.meters
     }
 
@@ -116,6 +116,34 @@ pub struct Plan {
     pub busy_poll: Duration,
 }
 
+/// One worker's turn by a plan. It leads to the counters that this worker, and no other, adds to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pass<'p> {
+    /// The time of the turn.
+    pub(crate) now: Timestamp,
+    /// The plan.
+    pub(crate) plan: &'p Plan,
+    /// The worker's number.
+    pub(crate) worker: usize,
+}
+
+impl Pass<'_> {
+    /// The worker's counters of `port`.
+    #[inline]
+    pub(crate) fn counters(self, port: &Port) -> &PortCounters {
+        port.counters(self.worker)
+    }
+
+    /// Counts something in the worker's counters of `network`, if its frames are counted.
+    #[inline]
+    pub(crate) fn count_network(self, network: NetworkId, count: impl FnOnce(&NetworkCounters)) {
+        let counters = self.plan.networks.get(network.index()).and_then(Option::as_ref);
+        if let Some(counters) = counters.and_then(|counters| counters.get(self.worker)) {
+            count(counters);
+        }
+    }
+}
+
 impl Plan {
     /// A switch with nothing attached.
     pub fn empty(fdb: Arc<Fdb>) -> Self {
@@ -134,10 +162,5 @@ impl Plan {
     /// The port with this number, if there is one.
     pub fn port(&self, port: PortId) -> Option<&Arc<Port>> {
         self.ports.get(port.index())?.as_ref()
-    }
-
-    /// The counters of `network` that `worker`, and only it, adds to.
-    pub fn network(&self, network: NetworkId, worker: usize) -> Option<&NetworkCounters> {
-        self.networks.get(network.index())?.as_ref()?.get(worker)
     }
 }

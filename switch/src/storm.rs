@@ -1,4 +1,4 @@
-//! Storm control: how many frames a port may flood in a second.
+//! FloodMeters control: how many frames a port may flood in a second.
 
 use std::num::NonZeroU64;
 
@@ -6,7 +6,6 @@ use crate::{
     addr::Timestamp,
     drops::DropReason,
     limit::{Bucket, Limit},
-    topology::StormLimits,
 };
 
 /// What a frame that is flooded is flooded for.
@@ -20,17 +19,47 @@ pub enum Flood {
     Unknown,
 }
 
+/// Frames per second that may be flooded; `None` is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
+pub struct FloodLimits {
+    /// To ff:ff:ff:ff:ff:ff.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub broadcast: Option<u32>,
+    /// To other groups.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub multicast: Option<u32>,
+    /// To stations not in the table.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub unknown: Option<u32>,
+}
+
+impl FloodLimits {
+    /// Frames a second that may be flooded for this.
+    pub fn of(self, flood: Flood) -> Option<u32> {
+        match flood {
+            Flood::Broadcast => self.broadcast,
+            Flood::Multicast => self.multicast,
+            Flood::Unknown => self.unknown,
+        }
+    }
+}
+
 /// The state of one ingress port's limits. A port is received by one worker, so it needs no sharing.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Storm {
+pub struct FloodMeters {
     broadcast: Bucket,
     multicast: Bucket,
     unknown: Bucket,
 }
 
-impl Storm {
+impl FloodMeters {
     /// Whether one more frame may be flooded at `now`.
-    pub fn allow(&mut self, flood: Flood, limits: StormLimits, now: Timestamp) -> Result<(), DropReason> {
+    pub fn allow(&mut self, flood: Flood, limits: FloodLimits, now: Timestamp) -> Result<(), DropReason> {
         let (bucket, limit, reason) = match flood {
             Flood::Broadcast => (&mut self.broadcast, limits.broadcast, DropReason::StormBroadcast),
             Flood::Multicast => (&mut self.multicast, limits.multicast, DropReason::StormMulticast),
@@ -42,7 +71,7 @@ impl Storm {
     }
 
     /// How many frames may be flooded at `now`; `None`: there is no limit.
-    pub fn left(&self, flood: Flood, limits: StormLimits, now: Timestamp) -> Option<u64> {
+    pub fn left(&self, flood: Flood, limits: FloodLimits, now: Timestamp) -> Option<u64> {
         let bucket = match flood {
             Flood::Broadcast => self.broadcast,
             Flood::Multicast => self.multicast,
@@ -58,24 +87,13 @@ fn limited(frames: u32) -> Option<Limit> {
     Some(Limit::new(rate, (rate.get() / 10).max(1)))
 }
 
-impl StormLimits {
-    /// Frames a second that may be flooded for this.
-    pub fn of(self, flood: Flood) -> Option<u32> {
-        match flood {
-            Flood::Broadcast => self.broadcast,
-            Flood::Multicast => self.multicast,
-            Flood::Unknown => self.unknown,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn passed(limit: u32, frames_per_ms: usize, millis: u64) -> usize {
-        let limits = StormLimits { broadcast: Some(limit), ..StormLimits::default() };
-        let mut storm = Storm::default();
+        let limits = FloodLimits { broadcast: Some(limit), ..FloodLimits::default() };
+        let mut storm = FloodMeters::default();
         let times = (1..=millis).flat_map(|at| std::iter::repeat_n(1_000_000 + at, frames_per_ms));
         times.filter(|at| storm.allow(Flood::Broadcast, limits, Timestamp::from_millis(*at)).is_ok()).count()
     }
@@ -91,8 +109,8 @@ mod tests {
 
     #[test]
     fn what_is_left_is_what_then_passes() {
-        let limits = StormLimits { multicast: Some(100), ..StormLimits::default() };
-        let mut storm = Storm::default();
+        let limits = FloodLimits { multicast: Some(100), ..FloodLimits::default() };
+        let mut storm = FloodMeters::default();
         for (at, left) in [(1, 10), (1, 9), (1, 8), (21, 9), (500, 10)] {
             let now = Timestamp::from_millis(at);
             assert_eq!(storm.left(Flood::Multicast, limits, now), Some(left), "{at}");
@@ -103,16 +121,16 @@ mod tests {
 
     #[test]
     fn the_first_frame_passes_even_as_the_clock_starts() {
-        let limits = StormLimits { broadcast: Some(1), ..StormLimits::default() };
-        let mut storm = Storm::default();
+        let limits = FloodLimits { broadcast: Some(1), ..FloodLimits::default() };
+        let mut storm = FloodMeters::default();
         assert_eq!(storm.allow(Flood::Broadcast, limits, Timestamp::default()), Ok(()));
         assert!(storm.allow(Flood::Broadcast, limits, Timestamp::default()).is_err());
     }
 
     #[test]
     fn kinds_have_limits_of_their_own() {
-        let limits = StormLimits { broadcast: Some(0), multicast: None, unknown: Some(0) };
-        let mut storm = Storm::default();
+        let limits = FloodLimits { broadcast: Some(0), multicast: None, unknown: Some(0) };
+        let mut storm = FloodMeters::default();
         let mut allow = |flood| storm.allow(flood, limits, Timestamp::from_millis(5));
         assert_eq!(allow(Flood::Broadcast), Err(DropReason::StormBroadcast));
         assert_eq!(allow(Flood::Multicast), Ok(()));

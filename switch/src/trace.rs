@@ -7,15 +7,17 @@ use crate::{
     addr::{NetworkId, PortId, Timestamp},
     batch::{Batch, HEADROOM},
     drops::DropReason,
-    fdb::Place,
+    fdb::Station,
     forward::{self, Action, Decision},
-    frame::{Frame, MAX_FRAME},
     mirror::Copies,
-    offload::Offload,
-    plan::Plan,
-    storm::Storm,
+    plan::{Pass, Plan},
+    storm::FloodMeters,
     topology::{Classified, Member},
     transmit::{Form, Out, Scratch, TagOp, Transmit, cut},
+    wire::{
+        frame::{Frame, MAX_FRAME},
+        offload::Offload,
+    },
 };
 
 /// A frame that is supposed to come in.
@@ -30,7 +32,7 @@ pub struct Hypothesis<'a> {
     /// With Ethernet header, without FCS.
     pub bytes: &'a [u8],
     /// How far the limits of what its port may flood are used up.
-    pub storm: Storm,
+    pub storm: FloodMeters,
 }
 
 /// What would become of a frame.
@@ -43,16 +45,16 @@ pub struct Trace<'a> {
     /// What would be decided.
     pub decision: Decision<'a>,
     /// Who would make room for its source in a full table.
-    pub evicted: Vec<Place>,
+    pub evicted: Vec<Station>,
     /// Where it would leave, in order.
-    pub exits: Vec<Exit>,
+    pub exits: Vec<Leaving>,
     /// By which mirrors a copy of it would leave.
-    pub copies: Vec<Exit>,
+    pub copies: Vec<Leaving>,
 }
 
 /// How a frame would leave by one port.
 #[derive(Clone, Debug)]
-pub struct Exit {
+pub struct Leaving {
     /// The port.
     pub port: PortId,
     /// What would happen to its tag.
@@ -75,7 +77,8 @@ pub fn trace<'a>(now: Timestamp, plan: &'a Plan, frame: &Hypothesis<'_>) -> Opti
     batch.push(ingress, network, offload, bytes.len());
     let parsed = Frame::parse(bytes);
     let classified = parsed.ok().and_then(|frame| plan.topology.classify(ingress, network, &frame).ok());
-    let (decision, evicted) = forward::suppose(now, plan, &batch, 0, storm);
+    let pass = Pass { now, plan, worker: 0 };
+    let (decision, evicted) = forward::suppose(pass, &batch, 0, storm);
     let mut leaving = Vec::new();
     if let Some(Classified { network, tag }) = classified {
         let mut leave = |member: &Member| {
@@ -102,13 +105,13 @@ pub fn trace<'a>(now: Timestamp, plan: &'a Plan, frame: &Hypothesis<'_>) -> Opti
     Some(Trace { frame: parsed, classified, decision, evicted, exits, copies })
 }
 
-fn exit(plan: &Plan, batch: &Batch, port: PortId, out: Out, scratch: &mut Scratch) -> Exit {
+fn exit(plan: &Plan, batch: &Batch, port: PortId, out: Out, scratch: &mut Scratch) -> Leaving {
     let (id, tag, max_frame) = (port, out.tag, plan.topology.max_frame(port));
     let Some(port) = plan.port(id) else {
-        return Exit { port: id, tag, longest: max_frame, result: Err(DropReason::PortGone) };
+        return Leaving { port: id, tag, longest: max_frame, result: Err(DropReason::PortGone) };
     };
     let counters = port.counters(0);
-    let frames = Transmit { port: id, batch, outs: &[out], max_frame, counters, captures: None };
+    let frames = Transmit { port: id, batch, outs: &[out], max_frame, counters, witness: None };
     let longest = port.device.longest().map_or(max_frame, |longest| longest.min(max_frame));
     let fits = |bytes: usize, offload: Offload| offload.wire_len(bytes) <= longest;
     let result = frames.form(out, port.device.capabilities()).and_then(|form| {
@@ -119,5 +122,5 @@ fn exit(plan: &Plan, batch: &Batch, port: PortId, out: Out, scratch: &mut Scratc
             _ => Ok(1),
         }
     });
-    Exit { port: id, tag, longest, result }
+    Leaving { port: id, tag, longest, result }
 }

@@ -5,17 +5,18 @@
 //! must be pushed goes out as a slice of its own, and only a frame that the device cannot take as it is gets
 //! copied, cut and completed.
 
-use std::io;
+use std::fmt;
 
 use crate::{
     addr::{NetworkId, PortId},
     batch::{Batch, CAPACITY},
-    capture::Captures,
     counters::PortCounters,
     drops::DropReason,
-    frame::{ADDRESSES, MAX_FRAME, TAG, TAG_SHIFT, Tag},
-    offload::{Capabilities, Offload, VNET_HEADER},
-    segment::Segmenter,
+    wire::{
+        frame::{ADDRESSES, MAX_FRAME, TAG, TAG_SHIFT, Tag},
+        offload::{Capabilities, Offload, VNET_HEADER},
+        segment::Segmenter,
+    },
 };
 
 /// What an egress port must do to the outer tag.
@@ -160,6 +161,12 @@ impl Default for Scratch {
     }
 }
 
+/// Sees what becomes of each frame that was to leave: a capture.
+pub trait Witness: fmt::Debug {
+    /// `out` of `frames` came to `result`, as [`Transmit::count`] counts it.
+    fn sent(&self, frames: &Transmit<'_>, out: Out, result: Result<usize, DropReason>);
+}
+
 /// The frames that leave by one port after one batch, and the counters that tell what became of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Transmit<'a> {
@@ -173,8 +180,8 @@ pub struct Transmit<'a> {
     pub max_frame: usize,
     /// The port's counters.
     pub counters: &'a PortCounters,
-    /// Who else is to know what became of them.
-    pub captures: Option<&'a Captures>,
+    /// Sees what became of them as well.
+    pub witness: Option<&'a dyn Witness>,
 }
 
 /// A frame in the form in which a device takes it.
@@ -220,7 +227,7 @@ impl Head {
 
 impl Form<'_> {
     /// A copy of the frame with its metadata, for devices that keep it.
-    pub fn to_packet(&self) -> (Offload, Vec<u8>) {
+    pub(crate) fn copied(&self) -> (Offload, Vec<u8>) {
         let (header, bytes) = match self {
             Self::Whole(bytes) => (bytes.first_chunk().copied(), bytes[VNET_HEADER..].to_vec()),
             Self::Retagged(head, rest) | Self::Uncut(head, rest, _) => {
@@ -310,7 +317,7 @@ impl<'a> Transmit<'a> {
     }
 
     /// Octets of the wire frames that `out` stands for where it lies.
-    pub fn wire_octets(&self, out: Out) -> usize {
+    pub(crate) fn wire_octets(&self, out: Out) -> usize {
         let slot = usize::from(out.slot);
         self.batch.frames()[slot].offload.wire_octets(self.batch.bytes(slot).len())
     }
@@ -325,7 +332,7 @@ impl<'a> Transmit<'a> {
             self.counters.tx_bytes.add(rx.octets() as u64);
         }
         let is_super = rx.offload.gso.is_some();
-        if result != Ok(1) || is_super || self.captures.is_some() {
+        if result != Ok(1) || is_super || self.witness.is_some() {
             self.count_rest(out, result, is_super);
         }
     }
@@ -333,8 +340,8 @@ impl<'a> Transmit<'a> {
     /// The same for what is not true of an ordinary frame: a call, so that this weighs little on its way.
     #[inline(never)]
     fn count_rest(&self, out: Out, result: Result<usize, DropReason>, is_super: bool) {
-        if let Some(captures) = self.captures {
-            captures.sent(self, out, result);
+        if let Some(witness) = self.witness {
+            witness.sent(self, out, result);
         }
         match result {
             Ok(pieces) if pieces > 1 => self.counters.tx_segments.add(pieces as u64),
@@ -374,28 +381,3 @@ fn join<'b>(head: &Head, rest: &[u8], buffer: &'b mut [u8]) -> Result<&'b [u8], 
     frame[begin..].copy_from_slice(rest);
     Ok(frame)
 }
-
-/// What an error of a device means for the frame that met it.
-pub fn drop_reason(error: &io::Error) -> DropReason {
-    match error.kind() {
-        io::ErrorKind::WouldBlock => DropReason::FullRing,
-        _ => match error.raw_os_error() {
-            Some(ENOBUFS) => DropReason::FullRing,
-            Some(EMSGSIZE) => DropReason::PktTooBig,
-            Some(ENETUNREACH | EHOSTUNREACH) => DropReason::IpOutNoRoutes,
-            Some(EIO | ENXIO | EBADFD | ENODEV | ENETDOWN) => DropReason::DevReady,
-            _ => DropReason::DevTxError,
-        },
-    }
-}
-
-// Linux's numbers (include/uapi/asm-generic/errno{,-base}.h); the pure core has no libc.
-const EIO: i32 = 5;
-const ENXIO: i32 = 6;
-const ENODEV: i32 = 19;
-const EBADFD: i32 = 77;
-const EMSGSIZE: i32 = 90;
-const ENETUNREACH: i32 = 101;
-const EHOSTUNREACH: i32 = 113;
-const ENETDOWN: i32 = 100;
-const ENOBUFS: i32 = 105;

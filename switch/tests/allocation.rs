@@ -169,9 +169,9 @@ fn forwarding_allocates_nothing() {
     let station = MacAddr([2, 0xff, 0, 0, 0, 1]);
     let stations = |stations, frame| Mill { stations, ..Mill::of(frame) };
     let unicast = Case::new(4, 1000, all, stations(100, to(station)));
-    unicast.fdb.learn(BLUE, station, PortId(3), None, NOW);
+    unicast.fdb.learn(unicast.fdb.station(BLUE, station), PortId(3), None, NOW);
     let pushed = Case::new(4, 1000, all, stations(100, to(station)));
-    pushed.fdb.learn(BLUE, station, PortId(4), None, NOW);
+    pushed.fdb.learn(pushed.fdb.station(BLUE, station), PortId(4), None, NOW);
     let broadcast = || to(MacAddr::BROADCAST);
     let cases: [(&str, Case); 8] = [
         ("unicast", unicast),

@@ -14,12 +14,15 @@
 use std::ops::Range;
 
 use arrayvec::ArrayVec;
+use etherparse::EtherType;
 use vswitch::{
     addr::{NetworkId, PortId},
     batch::{Batch, HEADROOM, TRAIN},
+    bytes::try_u16_at,
     device::Refuse,
     drops::DropReason,
-    headers::{ETHERNET, Headers, Transport, link},
+    frame::ETHERNET_HEADER,
+    headers::{Headers, IPV6_HEADER, Transport, link},
     offload::Offload,
 };
 
@@ -49,7 +52,7 @@ pub struct Message {
 
 /// How datagrams are treated.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
+pub struct Settings {
     /// Refuse headers with reserved bits.
     pub strict: bool,
     /// Octets of the longest inner packet that the underlay carries in one piece.
@@ -64,7 +67,7 @@ pub struct Manner {
 /// What is not taken in is told to `refuse`, datagram by datagram.
 pub fn decapsulate(
     tables: &Tables,
-    manner: &Manner,
+    settings: &Settings,
     message: &Message,
     batch: &mut Batch,
     refuse: &mut Refuse<'_>,
@@ -72,13 +75,13 @@ pub fn decapsulate(
     let mut buffers = batch.spare();
     let Some(buffer) = buffers.next() else { return };
     let octets = &mut buffer[MESSAGE..];
-    let longest = usize::from(manner.overlay_mtu) + ETHERNET;
+    let longest = usize::from(settings.overlay_mtu) + ETHERNET_HEADER;
     let shape = Shape::of(&octets[..message.len], message.stride, longest);
-    let clamp = manner.clamp.then_some(longest);
+    let clamp = settings.clamp.then_some(longest);
     let mut frames = ArrayVec::<Frame, TRAIN>::new();
     let mut open: Option<Open<'_>> = None;
     for datagram in shape.datagrams(message.len) {
-        let (network, inner) = match inner(tables, manner, message.ecn, octets, &datagram) {
+        let (network, inner) = match inner(tables, settings, message.ecn, octets, &datagram) {
             Ok(inner) => inner,
             Err(reason) => {
                 refuse(message.peer, reason, inside(octets, &datagram));
@@ -181,13 +184,9 @@ impl Shape {
 /// Whether the IP packet in `frame` ends with it, by its own account: a first look.
 #[inline]
 fn fills(frame: &[u8]) -> bool {
-    let length = |network: usize, field: usize| {
-        let field = frame.get(network + field..)?.first_chunk().copied()?;
-        Some(usize::from(u16::from_be_bytes(field)))
-    };
     let end = link(frame).and_then(|(network, ethertype)| match ethertype {
-        0x0800 => Some(network + length(network, 2)?),
-        0x86dd => Some(network + 40 + length(network, 4)?),
+        EtherType::IPV4 => Some(network + usize::from(try_u16_at(frame, network + 2)?)),
+        EtherType::IPV6 => Some(network + IPV6_HEADER + usize::from(try_u16_at(frame, network + 4)?)),
         _ => None,
     });
     end == Some(frame.len())
@@ -197,12 +196,12 @@ fn fills(frame: &[u8]) -> bool {
 #[inline]
 fn inner(
     tables: &Tables,
-    manner: &Manner,
+    settings: &Settings,
     ecn: Ecn,
     octets: &mut [u8],
     datagram: &Range<usize>,
 ) -> Result<(NetworkId, Range<usize>), DropReason> {
-    let vni = header::parse(&octets[datagram.clone()], manner.strict).ok_or(DropReason::VxlanInvalidHdr)?;
+    let vni = header::parse(&octets[datagram.clone()], settings.strict).ok_or(DropReason::VxlanInvalidHdr)?;
     let network = tables.network(vni).ok_or(DropReason::VxlanVniNotFound)?;
     let inner = datagram.start + HEADER..datagram.end;
     let frame = &mut octets[inner.clone()];
@@ -278,6 +277,7 @@ impl<'b> Open<'b> {
         true
     }
 
+    #[inline]
     fn finish(self, octets: &mut [u8]) -> Frame {
         let Self { network, elsewhere, len, offload, run } = self;
         let buffer = elsewhere.unwrap_or_else(|| &mut octets[HEADER..]);

@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     os::fd::BorrowedFd,
     sync::{
         Arc,
@@ -18,28 +18,22 @@ use socket2::SockAddr;
 use vswitch::{
     addr::{NetworkId, PortId},
     batch::{Batch, GULP},
-    device::{Device, Refuse},
+    device::{Device, DeviceError, Refuse},
     drops::DropReason,
-    headers::ETHERNET,
+    frame::ETHERNET_HEADER,
     transmit::{Scratch, Transmit},
 };
 
 use crate::{
-    collector::{Collector, Copies},
+    copies::Copies,
     decap::{self, MESSAGE, Message, decapsulate, refuse_all},
     encap::{self, Class, Dscp, encapsulate},
-    endpoint::{Endpoint, Received, SOURCES},
-    header::Vni,
+    endpoint::{Received, SOURCES, Vtep},
+    header::{HEADER, Vni},
     tables::Tables,
 };
 
-/// Octets of outer headers before an inner packet, its Ethernet header included.
-pub fn overhead(local: IpAddr) -> u16 {
-    match local {
-        IpAddr::V4(_) => 20 + 8 + 8 + 14,
-        IpAddr::V6(_) => 40 + 8 + 8 + 14,
-    }
-}
+pub use crate::header::overhead;
 
 /// What may change while the sockets stay open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +61,13 @@ pub struct Peer {
     pub address: SocketAddr,
     /// What is known of the way to it.
     pub path: Arc<Path>,
+}
+
+impl Peer {
+    /// Bytes of outer headers before an inner packet for this peer, its Ethernet header included.
+    pub fn overhead(&self) -> u16 {
+        overhead(self.address.ip())
+    }
 }
 
 /// What is known of the way to a peer. It outlives plans.
@@ -107,7 +108,7 @@ pub struct Devices {
 /// The devices by which `endpoint` serves these peers and networks, and sends copies to these collectors, each under a VNI of
 /// its own.
 pub fn devices(
-    endpoint: &Arc<Endpoint>,
+    endpoint: &Arc<Vtep>,
     rules: &Rules,
     peers: &[Peer],
     collectors: &[(Peer, Vni)],
@@ -125,23 +126,22 @@ pub fn devices(
             tables: Arc::clone(&tables),
             own: rules.own,
             learn: rules.learn,
-            manner: decap::Manner {
+            settings: decap::Settings {
                 strict: rules.strict,
                 overlay_mtu: rules.underlay_mtu.saturating_sub(overhead),
                 clamp: rules.clamp,
             },
         })
     };
-    let way = |peer: &Peer| Way {
+    let route = |peer: &Peer| PeerRoute {
         endpoint: Arc::clone(endpoint),
         peer: peer.clone(),
         address: peer.address.into(),
-        overhead,
         underlay_mtu: rules.underlay_mtu,
     };
     let remote = |peer: &Peer| {
         Arc::new(Remote {
-            way: way(peer),
+            route: route(peer),
             tables: Arc::clone(&tables),
             clamp: rules.clamp,
             class: Class::marked(rules.dscp),
@@ -149,7 +149,7 @@ pub fn devices(
     };
     let collector = |(peer, vni): &(Peer, Vni)| {
         let copies = Copies { to: peer.address, header: vni.header(), class: Class::unmarked(rules.dscp) };
-        Arc::new(Collector::new(way(peer), copies))
+        Arc::new(Collector { route: route(peer), copies })
     };
     Devices {
         inlets: (0..endpoint.inlets()).map(inlet).collect(),
@@ -161,12 +161,12 @@ pub fn devices(
 /// Where datagrams come in.
 #[derive(Debug)]
 pub struct Inlet {
-    endpoint: Arc<Endpoint>,
+    endpoint: Arc<Vtep>,
     number: usize,
     tables: Arc<Tables>,
     own: PortId,
     learn: bool,
-    manner: decap::Manner,
+    settings: decap::Settings,
 }
 
 impl Inlet {
@@ -176,7 +176,7 @@ impl Inlet {
         let peer = self.tables.peer(source.ip());
         let message = Message { peer: peer.unwrap_or(self.own), ecn, len, stride };
         if peer.is_some() {
-            decapsulate(&self.tables, &self.manner, &message, batch, refuse);
+            decapsulate(&self.tables, &self.settings, &message, batch, refuse);
             return;
         }
         if let Some(collector) = self.tables.collector(source.ip()) {
@@ -228,23 +228,22 @@ impl Device for Inlet {
 
 /// The way to a peer.
 #[derive(Debug)]
-pub(crate) struct Way {
-    pub(crate) endpoint: Arc<Endpoint>,
-    pub(crate) peer: Peer,
-    pub(crate) address: SockAddr,
-    overhead: u16,
+struct PeerRoute {
+    endpoint: Arc<Vtep>,
+    peer: Peer,
+    address: SockAddr,
     underlay_mtu: u16,
 }
 
-impl Way {
+impl PeerRoute {
     /// Octets of the longest inner packet that reaches the peer in one piece, as far as is known.
-    pub(crate) fn overlay_mtu(&self) -> u16 {
-        self.peer.path.mtu().min(self.underlay_mtu).saturating_sub(self.overhead)
+    fn overlay_mtu(&self) -> u16 {
+        self.peer.path.mtu().min(self.underlay_mtu).saturating_sub(self.peer.overhead())
     }
 
     /// Learns why a packet was too long for the path, if that is what `result` says.
-    pub(crate) fn learn_from(&self, result: &io::Result<()>) -> bool {
-        let too_long = result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EMSGSIZE));
+    fn learn_from(&self, result: &io::Result<()>) -> bool {
+        let too_long = result.as_ref().is_err_and(|error| DeviceError::of(error) == DeviceError::TooLong);
         if too_long {
             self.measure();
         }
@@ -262,7 +261,7 @@ impl Way {
 /// Where datagrams go out to one peer.
 #[derive(Debug)]
 pub struct Remote {
-    way: Way,
+    route: PeerRoute,
     tables: Arc<Tables>,
     clamp: bool,
     class: Class,
@@ -275,22 +274,57 @@ impl Device for Remote {
     }
 
     fn longest(&self) -> Option<usize> {
-        Some(usize::from(self.way.overlay_mtu()) + ETHERNET)
+        Some(usize::from(self.route.overlay_mtu()) + ETHERNET_HEADER)
     }
 
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
-        let Way { endpoint, address, .. } = &self.way;
-        let manner = encap::Manner {
-            overlay_mtu: self.way.overlay_mtu(),
+        let PeerRoute { endpoint, address, .. } = &self.route;
+        let settings = encap::Settings {
+            overlay_mtu: self.route.overlay_mtu(),
             clamp: self.clamp,
             class: self.class,
             datagrams: endpoint.datagrams(),
             sources: SOURCES,
         };
-        encapsulate(|network| self.tables.header(network), &manner, frames, scratch, &mut |train| {
+        encapsulate(|network| self.tables.header(network), &settings, frames, scratch, &mut |train| {
             let result = endpoint.send(address, train);
-            self.way.learn_from(&result);
+            self.route.learn_from(&result);
             result
+        });
+    }
+}
+
+/// Where copies go out to one collector.
+#[derive(Debug)]
+pub struct Collector {
+    route: PeerRoute,
+    copies: Copies,
+}
+
+impl Collector {
+    /// The mirror's port.
+    pub fn port(&self) -> PortId {
+        self.route.peer.port
+    }
+}
+
+impl Device for Collector {
+    /// Nothing is taken in from a collector.
+    fn recv(&self, _: PortId, _: &mut Batch, _: usize, _: &mut Refuse<'_>) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
+        let PeerRoute { endpoint, address, .. } = &self.route;
+        self.copies.encapsulate(endpoint.datagrams(), frames, scratch, &mut |train| {
+            let whole = HEADER + ETHERNET_HEADER + usize::from(self.route.overlay_mtu());
+            if train.size <= whole {
+                let result = endpoint.send_copies(address, train);
+                if !self.route.learn_from(&result) {
+                    return result;
+                }
+            }
+            endpoint.send_copies_in_fragments(address, train)
         });
     }
 }

@@ -1,6 +1,11 @@
 //! Congestion marks across a tunnel (RFC 6040): what a router between two hosts tells reaches the stations behind them.
 
-use vswitch::headers::link;
+use etherparse::EtherType;
+use vswitch::{
+    bytes::{put_u16, u16_at},
+    checksum::Sum,
+    headers::{IPV4_HEADER, IPV6_HEADER, link},
+};
 
 /// The two bits of an IP header that tell of congestion (RFC 3168 section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +35,7 @@ impl Ecn {
 }
 
 /// What the inner header is to say after decapsulation: RFC 6040 figure 4. `None`: the packet is dropped.
-pub fn decapsulate(inner: Ecn, outer: Ecn) -> Option<Ecn> {
+pub(crate) fn decapsulate(inner: Ecn, outer: Ecn) -> Option<Ecn> {
     match (inner, outer) {
         (Ecn::NotEct, Ecn::Ce) => None,
         (Ecn::NotEct, _) => Some(Ecn::NotEct),
@@ -42,7 +47,7 @@ pub fn decapsulate(inner: Ecn, outer: Ecn) -> Option<Ecn> {
 
 /// The mark came with a packet whose transport cannot be told of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Congested;
+pub(crate) struct Congested;
 
 /// Writes into `frame`, whose outer header said `outer`, what its own header is to say.
 ///
@@ -51,7 +56,7 @@ pub struct Congested;
 /// # Errors
 /// The frame must be dropped.
 #[inline]
-pub fn propagate(frame: &mut [u8], outer: Ecn) -> Result<(), Congested> {
+pub(crate) fn propagate(frame: &mut [u8], outer: Ecn) -> Result<(), Congested> {
     match outer {
         // Changes nothing whatever the inner header says.
         Ecn::NotEct | Ecn::Ect0 => Ok(()),
@@ -64,15 +69,14 @@ fn mark(frame: &mut [u8], outer: Ecn) -> Result<(), Congested> {
     let Some((network, ethertype)) = link(frame) else { return Ok(()) };
     let Some(packet) = frame.get_mut(network..) else { return Ok(()) };
     match ethertype {
-        0x0800 if packet.len() >= 20 => {
+        EtherType::IPV4 if packet.len() >= IPV4_HEADER => {
             let inner = Ecn::of(packet[1]);
             let to = decapsulate(inner, outer).ok_or(Congested)?;
-            let old = u16::from_be_bytes([packet[0], packet[1]]);
+            let old = u16_at(packet, 0);
             packet[1] = packet[1] & !0b11 | to as u8;
-            let new = u16::from_be_bytes([packet[0], packet[1]]);
-            replace_in_checksum(packet, 10, old, new);
+            replace_in_checksum(packet, 10, old, u16_at(packet, 0));
         }
-        0x86dd if packet.len() >= 40 => {
+        EtherType::IPV6 if packet.len() >= IPV6_HEADER => {
             // The traffic class lies across the first two octets.
             let inner = Ecn::of(packet[1] >> 4);
             let to = decapsulate(inner, outer).ok_or(Congested)?;
@@ -85,16 +89,13 @@ fn mark(frame: &mut [u8], outer: Ecn) -> Result<(), Congested> {
 
 /// Makes the checksum at `at` right again after a word that it covers went from `old` to `new` (RFC 1624, equation 3).
 pub(crate) fn replace_in_checksum(bytes: &mut [u8], at: usize, old: u16, new: u16) {
-    use vswitch::checksum::Sum;
-    let checksum = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
-    let sum = Sum::minus(checksum) + Sum::minus(old) + Sum::word(new);
-    bytes[at..at + 2].copy_from_slice(&sum.checksum().to_be_bytes());
+    let sum = Sum::minus(u16_at(bytes, at)) + Sum::minus(old) + Sum::word(new);
+    put_u16(bytes, at, sum.checksum());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vswitch::checksum::Sum;
 
     const ALL: [Ecn; 4] = [Ecn::NotEct, Ecn::Ect0, Ecn::Ect1, Ecn::Ce];
 

@@ -11,17 +11,24 @@
 //! Datagrams of a train have one length, but for the last, which may be shorter; one source port and one traffic class. Payload
 //! is not copied but sent from where it lies, unless it is so short that copying is cheaper than telling where it is.
 
-use std::{io, io::IoSlice, ops::Range};
+use std::{
+    fmt,
+    io::{self, IoSlice},
+    ops::Range,
+    str::FromStr,
+};
 
 use arrayvec::ArrayVec;
 use vswitch::{
     addr::NetworkId,
     batch::CAPACITY,
+    device::DeviceError,
     drops::DropReason,
-    headers::{ETHERNET, Headers, link},
+    frame::ETHERNET_HEADER,
+    headers::{Headers, IPV4_HEADER, TCP_HEADER, link},
     offload::Csum,
     segment::{Segment, Segmenter},
-    transmit::{Answers, Out, Scratch, TagOp, Transmit, drop_reason},
+    transmit::{Answers, Out, Scratch, TagOp, Transmit},
 };
 
 use crate::{flow::Flow, header::HEADER, mss, too_big};
@@ -42,15 +49,15 @@ const PARTS: usize = 2 * MAX_DATAGRAMS;
 /// empty, and be received in two.
 pub fn longest_super_frame(overlay_mtu: u16) -> usize {
     // With time stamps (RFC 7323), as nearly every connection has them.
-    const TCP_IPV4: usize = 20 + 20 + 12;
+    const TCP_IPV4: usize = IPV4_HEADER + TCP_HEADER + 12;
     let packet = usize::from(overlay_mtu);
-    let datagrams = (MAX_TRAIN / (HEADER + ETHERNET + packet)).min(MAX_DATAGRAMS);
+    let datagrams = (MAX_TRAIN / (HEADER + ETHERNET_HEADER + packet)).min(MAX_DATAGRAMS);
     datagrams * packet.saturating_sub(TCP_IPV4)
 }
 
 /// How frames are sent to one peer.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
+pub struct Settings {
     /// Octets of the longest inner packet that reaches the peer in one piece.
     pub overlay_mtu: u16,
     /// Make connections ask for no longer segments than that.
@@ -70,6 +77,39 @@ pub enum Dscp {
     Fixed(u8),
     /// The inner packet's.
     Inherit,
+}
+
+impl fmt::Display for Dscp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(dscp) => dscp.fmt(f),
+            Self::Inherit => f.write_str("inherit"),
+        }
+    }
+}
+
+/// Text that is no differentiated services code point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseDscpError;
+
+impl fmt::Display for ParseDscpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a DSCP: use a number below 64, or \"inherit\"")
+    }
+}
+
+impl std::error::Error for ParseDscpError {}
+
+impl FromStr for Dscp {
+    type Err = ParseDscpError;
+
+    fn from_str(text: &str) -> Result<Self, ParseDscpError> {
+        match text.parse() {
+            Ok(dscp @ 0..64) => Ok(Self::Fixed(dscp)),
+            Err(_) if text == "inherit" => Ok(Self::Inherit),
+            _ => Err(ParseDscpError),
+        }
+    }
 }
 
 /// How the outer traffic class follows from the inner one.
@@ -151,16 +191,16 @@ impl Train<'_> {
 /// a network leave, if they do.
 pub fn encapsulate<'h>(
     header: impl Fn(NetworkId) -> Option<&'h [u8; HEADER]>,
-    manner: &Manner,
+    settings: &Settings,
     frames: &Transmit<'_>,
     scratch: &mut Scratch,
     send: &mut dyn FnMut(&Train<'_>) -> io::Result<()>,
 ) {
     let Scratch { frame: buffer, segment: arena, answers } = scratch;
-    let train = Building::new(arena, manner.datagrams.clamp(1, MAX_DATAGRAMS));
-    let mut cargo = Cargo { header, manner, frames, train, aboard: ArrayVec::new(), send };
-    for planned in plan(manner, frames) {
-        let (out, lane) = (frames.outs[planned.position()], planned.lane());
+    let train = Building::new(arena, settings.datagrams.clamp(1, MAX_DATAGRAMS));
+    let mut cargo = Cargo { header, settings, frames, train, aboard: ArrayVec::new(), send };
+    for departure in order(settings, frames) {
+        let (out, lane) = (frames.outs[departure.position()], departure.lane());
         if lane != cargo.train.lane {
             // What became of it is told to those whom it concerns.
             let _ = cargo.depart();
@@ -184,11 +224,11 @@ struct Lane {
 /// When a frame leaves: its source port, its position among the frames, and its traffic class, in this order from the highest
 /// bits down, so that sorting sorts by port and keeps the order within each.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Planned(u32);
+struct Departure(u32);
 
 const _: () = assert!(CAPACITY <= 1 << 16);
 
-impl Planned {
+impl Departure {
     #[inline]
     fn new(Lane { source, traffic_class }: Lane, position: u16) -> Self {
         Self(u32::from(source) << 24 | u32::from(position) << 8 | u32::from(traffic_class))
@@ -208,23 +248,23 @@ impl Planned {
 }
 
 /// The frames in the order in which they leave: those of one source port together, each flow in the order it came in.
-fn plan(manner: &Manner, frames: &Transmit<'_>) -> ArrayVec<Planned, CAPACITY> {
-    let planned = (0..).zip(frames.outs).map(|(position, out)| {
+fn order(settings: &Settings, frames: &Transmit<'_>) -> ArrayVec<Departure, CAPACITY> {
+    let departures = (0..).zip(frames.outs).map(|(position, out)| {
         let flow = Flow::of(frames.batch.bytes(usize::from(out.slot)));
-        let source = (flow.hash >> 24) as u8 & (manner.sources - 1);
-        Planned::new(Lane { source, traffic_class: manner.class.outer(flow.traffic_class) }, position)
+        let source = (flow.hash >> 24) as u8 & (settings.sources - 1);
+        Departure::new(Lane { source, traffic_class: settings.class.outer(flow.traffic_class) }, position)
     });
-    let mut planned: ArrayVec<_, CAPACITY> = planned.take(CAPACITY).collect();
-    if planned.windows(2).any(|pair| pair[0].lane().source != pair[1].lane().source) {
-        planned.sort_unstable();
+    let mut departures: ArrayVec<_, CAPACITY> = departures.take(CAPACITY).collect();
+    if departures.windows(2).any(|pair| pair[0].lane().source != pair[1].lane().source) {
+        departures.sort_unstable();
     }
-    planned
+    departures
 }
 
 /// The train that is being loaded, and the frames that are aboard.
 struct Cargo<'c, 'a, H> {
     header: H,
-    manner: &'c Manner,
+    settings: &'c Settings,
     frames: &'c Transmit<'a>,
     train: Building<'c>,
     /// Frames whose last datagram is in the train, and how many each had.
@@ -235,7 +275,7 @@ struct Cargo<'c, 'a, H> {
 impl<'c, 'h, 'a: 'c, H: Fn(NetworkId) -> Option<&'h [u8; HEADER]>> Cargo<'c, 'a, H> {
     /// Puts all datagrams of a frame into trains, sending those that are full, and returns how many they were.
     fn load(&mut self, out: Out, buffer: &mut [u8], answers: &mut Answers) -> Result<usize, DropReason> {
-        let Self { manner, frames, .. } = *self;
+        let Self { settings, frames, .. } = *self;
         let header = (self.header)(out.network).ok_or(DropReason::PortGone)?;
         let received = &frames.batch.frames()[usize::from(out.slot)];
         let lies = frames.batch.bytes(usize::from(out.slot));
@@ -243,7 +283,7 @@ impl<'c, 'h, 'a: 'c, H: Fn(NetworkId) -> Option<&'h [u8; HEADER]>> Cargo<'c, 'a,
             TagOp::Keep => (lies, received.offload),
             _ => frames.frame(out, buffer)?,
         };
-        let longest = usize::from(manner.overlay_mtu) + ETHERNET;
+        let longest = usize::from(settings.overlay_mtu) + ETHERNET_HEADER;
         if offload.wire_len(frame.len()) > longest {
             // Tags that stay on the frame take room from its packet.
             let mtu = link(frame).map_or(0, |(network, _)| longest.saturating_sub(network));
@@ -253,7 +293,7 @@ impl<'c, 'h, 'a: 'c, H: Fn(NetworkId) -> Option<&'h [u8; HEADER]>> Cargo<'c, 'a,
             return Err(DropReason::PktTooBig);
         }
         let opens =
-            manner.clamp && Headers::measure(frame).is_some_and(|headers| mss::opens(frame, &headers));
+            settings.clamp && Headers::measure(frame).is_some_and(|headers| mss::opens(frame, &headers));
         if out.tag == TagOp::Keep && !opens && !matches!(offload.csum, Csum::Partial { .. }) {
             self.add(header, &Segment::whole(lies), Some(lies), false)?;
             return Ok(1);
@@ -298,7 +338,7 @@ impl<'c, 'h, 'a: 'c, H: Fn(NetworkId) -> Option<&'h [u8; HEADER]>> Cargo<'c, 'a,
 
     /// Sends the train, if there is anything in it.
     fn depart(&mut self) -> Result<(), DropReason> {
-        let result = self.train.send(self.send).map_err(|error| drop_reason(&error));
+        let result = self.train.send(self.send).map_err(|error| DeviceError::of(&error).drop_reason());
         for (out, datagrams) in self.aboard.drain(..) {
             self.frames.count(out, result.map(|()| datagrams));
         }

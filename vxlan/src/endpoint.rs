@@ -69,9 +69,9 @@ pub struct Features {
 
 /// Open sockets. See the [module](self).
 #[derive(Debug)]
-pub struct Endpoint {
+pub struct Vtep {
     local: SocketAddr,
-    inlets: Vec<Inlet>,
+    inlets: Vec<InletSocket>,
     outlets: Vec<Socket>,
     /// Copies leave by one port, so that they arrive in the order in which they were made.
     copies: Socket,
@@ -81,7 +81,7 @@ pub struct Endpoint {
 }
 
 #[derive(Debug)]
-struct Inlet {
+struct InletSocket {
     socket: Socket,
     state: UdpSocketState,
 }
@@ -99,7 +99,7 @@ pub struct Received {
     pub stride: usize,
 }
 
-impl Endpoint {
+impl Vtep {
     /// Opens all sockets in the calling thread's network namespace.
     ///
     /// # Errors
@@ -109,10 +109,10 @@ impl Endpoint {
         let shared = options.inlets > 1;
         let mut inlets = Vec::new();
         for _ in 0..options.inlets.max(1) {
-            inlets.push(Inlet::open(options.local, shared)?);
+            inlets.push(InletSocket::open(options.local, shared)?);
         }
         if let Some(group) = options.group {
-            inlets.push(Inlet::join(options.local, group)?);
+            inlets.push(InletSocket::join(options.local, group)?);
         }
         let mut outlets = Vec::new();
         for _ in 0..SOURCES {
@@ -202,7 +202,7 @@ impl Endpoint {
     /// # Errors
     /// `WouldBlock`: there is none.
     pub fn recv(&self, inlet: usize, buffer: &mut [u8]) -> io::Result<Received> {
-        let Inlet { socket, state } = &self.inlets[inlet];
+        let InletSocket { socket, state } = &self.inlets[inlet];
         let mut meta = [RecvMeta::default()];
         state.recv(socket.into(), &mut [IoSliceMut::new(buffer)], &mut meta)?;
         let [RecvMeta { addr: source, len, stride, ecn, .. }] = meta;
@@ -292,7 +292,7 @@ enum TooLong {
     Fragment,
 }
 
-impl Inlet {
+impl InletSocket {
     fn open(local: SocketAddr, shared: bool) -> io::Result<Self> {
         let socket = Socket::new(domain(local), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_reuse_port(shared)?;

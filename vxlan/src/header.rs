@@ -1,6 +1,12 @@
 //! The VXLAN header (RFC 7348 section 5): eight octets, of which one flag and 24 bits mean something.
 
-use std::fmt;
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use vswitch::{
+    bytes::length,
+    frame::ETHERNET_HEADER,
+    headers::{IPV4_HEADER, IPV6_HEADER, UDP_HEADER},
+};
 
 /// Octets of the header.
 pub const HEADER: usize = 8;
@@ -43,6 +49,30 @@ impl fmt::Display for InvalidVni {
 
 impl std::error::Error for InvalidVni {}
 
+/// Text that is no VNI.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseVniError(String);
+
+impl fmt::Display for ParseVniError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.parse() {
+            Ok(number) => InvalidVni(number).fmt(f),
+            Err(_) => write!(f, "{:?} is not a VNI: use 1 to 16777215", self.0),
+        }
+    }
+}
+
+impl std::error::Error for ParseVniError {}
+
+impl FromStr for Vni {
+    type Err = ParseVniError;
+
+    fn from_str(text: &str) -> Result<Self, ParseVniError> {
+        let number = text.parse().ok().and_then(|number: u32| Self::try_from(number).ok());
+        number.ok_or_else(|| ParseVniError(text.to_owned()))
+    }
+}
+
 impl TryFrom<u32> for Vni {
     type Error = InvalidVni;
 
@@ -66,6 +96,15 @@ pub fn parse(datagram: &[u8], strict: bool) -> Option<Vni> {
     Vni::try_from(u32::from_be_bytes([0, high, middle, low])).ok()
 }
 
+/// Bytes of outer headers before an inner packet, its Ethernet header included.
+pub fn overhead(local: IpAddr) -> u16 {
+    let outer = match local {
+        IpAddr::V4(_) => IPV4_HEADER,
+        IpAddr::V6(_) => IPV6_HEADER,
+    };
+    length(outer + UDP_HEADER + HEADER + ETHERNET_HEADER)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +116,12 @@ mod tests {
         assert_eq!(parse(&vni.header(), true), Some(vni));
         assert_eq!(Vni::try_from(0), Err(InvalidVni(0)));
         assert_eq!(Vni::try_from(1 << 24), Err(InvalidVni(1 << 24)));
+        assert_eq!("1193046".parse(), Ok(vni));
+        for (text, sentence) in
+            [("0", "0 is not a VNI: use 1 to 16777215"), ("-1", "\"-1\" is not a VNI: use 1 to 16777215")]
+        {
+            assert_eq!(text.parse::<Vni>().unwrap_err().to_string(), sentence);
+        }
     }
 
     #[test]

@@ -10,13 +10,13 @@
 use std::num::NonZeroU16;
 
 use vswitch::{
+    bytes::{length, put_u16, u16_at, u32_at},
     checksum::{Sum, verify},
-    headers::{ETHERNET, Headers, Network, Transport},
+    frame::ETHERNET_HEADER,
+    headers::{Headers, IPV4_HEADER, IPV6_HEADER, IpVersion, Transport},
     offload::{Csum, Gso, GsoKind, MAX_DATAGRAMS, MAX_SEGMENTS, Offload},
 };
 
-const IPV4_HEADER: usize = 20;
-const IPV6_HEADER: usize = 40;
 /// Octets of the longest IP packet.
 const MAX_PACKET: usize = 65_535;
 
@@ -30,7 +30,7 @@ const LAST: u8 = FIN | PSH;
 
 /// Packets of one flow that follow each other, the first of which is shown whole.
 #[derive(Clone, Copy, Debug)]
-pub struct Run {
+pub(crate) struct Run {
     headers: Headers,
     /// Octets of payload of each packet but the last.
     size: usize,
@@ -62,7 +62,7 @@ impl Checksum {
     /// same value, if it is right.
     #[inline]
     pub fn is_partial(frame: &[u8], headers: &Headers) -> bool {
-        word(frame, headers.transport + headers.transport_kind.checksum_offset())
+        u16_at(frame, headers.transport + headers.transport_kind.checksum_offset())
             == pseudo(frame, headers, headers.end).folded()
     }
 
@@ -82,13 +82,13 @@ impl Checksum {
 impl Run {
     /// The run that `frame` begins, if packets may follow it.
     #[inline]
-    pub fn begin(frame: &[u8], headers: &Headers) -> Option<Self> {
-        let bare = match headers.network_kind {
-            Network::V4 => headers.transport - headers.network == IPV4_HEADER,
-            Network::V6 => headers.transport - headers.network == IPV6_HEADER,
+    pub(crate) fn begin(frame: &[u8], headers: &Headers) -> Option<Self> {
+        let bare = match headers.version {
+            IpVersion::V4 => headers.transport - headers.network == IPV4_HEADER,
+            IpVersion::V6 => headers.transport - headers.network == IPV6_HEADER,
         };
         let size = headers.end - headers.payload;
-        if !bare || headers.network != ETHERNET || size == 0 || !headers.ends_with(frame) {
+        if !bare || headers.network != ETHERNET_HEADER || size == 0 || !headers.ends_with(frame) {
             return None;
         }
         if headers.transport_kind == Transport::Tcp {
@@ -110,13 +110,8 @@ impl Run {
     }
 
     /// Octets of the frame so far: where the payload of what follows belongs.
-    pub fn end(&self) -> usize {
+    pub(crate) fn end(&self) -> usize {
         self.len
-    }
-
-    /// Packets so far.
-    pub fn packets(&self) -> usize {
-        self.packets
     }
 
     /// Takes `next` into the run, if it follows: its payload, which begins at the number returned, belongs at
@@ -124,11 +119,11 @@ impl Run {
     ///
     /// `first` begins with the first packet, whole.
     #[inline]
-    pub fn follow(&mut self, first: &[u8], next: &[u8]) -> Option<usize> {
+    pub(crate) fn follow(&mut self, first: &[u8], next: &[u8]) -> Option<usize> {
         let Headers { payload, transport_kind, .. } = self.headers;
         let added = next.len().checked_sub(payload)?;
         let limit = if transport_kind == Transport::Udp { MAX_DATAGRAMS } else { MAX_SEGMENTS };
-        let fits = self.len - ETHERNET + added <= MAX_PACKET && self.packets < limit;
+        let fits = self.len - ETHERNET_HEADER + added <= MAX_PACKET && self.packets < limit;
         if self.closed || added == 0 || added > self.size || !fits {
             return None;
         }
@@ -154,20 +149,20 @@ impl Run {
     /// Whether Ethernet and IP headers agree but for lengths, identification and checksum; and the step of identification.
     #[inline]
     fn same_packet_but_for_counts(&self, first: &[u8], next: &[u8]) -> Option<Option<u16>> {
-        const AT: usize = ETHERNET;
-        match self.headers.network_kind {
-            Network::V4 => {
+        const AT: usize = ETHERNET_HEADER;
+        match self.headers.version {
+            IpVersion::V4 => {
                 // Addresses, type, version, traffic class; flags and offset, TTL, protocol; source and destination.
                 if next[..AT + 2] != first[..AT + 2]
                     || next[AT + 6..AT + 10] != first[AT + 6..AT + 10]
                     || next[AT + 12..AT + 20] != first[AT + 12..AT + 20]
-                    || usize::from(word(next, AT + 2)) != next.len() - AT
+                    || usize::from(u16_at(next, AT + 2)) != next.len() - AT
                     || Sum::of(&next[AT..AT + IPV4_HEADER]).checksum() != 0
                     || self.packets == 1 && Sum::of(&first[AT..AT + IPV4_HEADER]).checksum() != 0
                 {
                     return None;
                 }
-                let ahead = word(next, AT + 4).wrapping_sub(word(first, AT + 4));
+                let ahead = u16_at(next, AT + 4).wrapping_sub(u16_at(first, AT + 4));
                 let unfragmentable = first[AT + 6] & 0x40 != 0;
                 // Where nobody may cut, identification means nothing (RFC 6864 section 4.1), and some send it constant.
                 let step = match (self.id_step, ahead) {
@@ -178,10 +173,10 @@ impl Run {
                 };
                 Some(Some(step))
             }
-            Network::V6 => {
+            IpVersion::V6 => {
                 let same = next[..AT + 4] == first[..AT + 4]
                     && next[AT + 6..AT + IPV6_HEADER] == first[AT + 6..AT + IPV6_HEADER]
-                    && usize::from(word(next, AT + 4)) == next.len() - AT - IPV6_HEADER;
+                    && usize::from(u16_at(next, AT + 4)) == next.len() - AT - IPV6_HEADER;
                 same.then_some(None)
             }
         }
@@ -199,7 +194,7 @@ impl Run {
             && (flags ^ first[at + 13]) & !LAST == 0
             && next[at + 14..at + 16] == first[at + 14..at + 16]
             && next[at + 18..payload] == first[at + 18..payload];
-        let ahead = double(next, at + 4).wrapping_sub(double(first, at + 4));
+        let ahead = u32_at(next, at + 4).wrapping_sub(u32_at(first, at + 4));
         (same && usize::try_from(ahead) == Ok(sent)).then_some(flags)
     }
 
@@ -208,39 +203,41 @@ impl Run {
     fn next_datagram(&self, first: &[u8], next: &[u8]) -> Option<u8> {
         let at = self.headers.transport;
         let same =
-            next[at..at + 4] == first[at..at + 4] && usize::from(word(next, at + 4)) == next.len() - at;
+            next[at..at + 4] == first[at..at + 4] && usize::from(u16_at(next, at + 4)) == next.len() - at;
         same.then_some(0)
     }
 
     /// Writes the headers of the super-frame into `frame`, which holds the first packet and the payload of all others, and
     /// returns how it is to be cut. `None`: the first packet is still alone, and as it was.
-    pub fn finish(&self, frame: &mut [u8]) -> Option<Offload> {
+    // A call, so that a frame that nothing follows is not moved for it.
+    #[inline(never)]
+    pub(crate) fn finish(&self, frame: &mut [u8]) -> Option<Offload> {
         if self.packets == 1 {
             return None;
         }
-        let Headers { network, transport, payload, network_kind, transport_kind, .. } = self.headers;
-        match network_kind {
-            Network::V4 => {
-                put(frame, network + 2, length(self.len - network));
-                put(frame, network + 10, 0);
+        let Headers { network, transport, payload, version, transport_kind, .. } = self.headers;
+        match version {
+            IpVersion::V4 => {
+                put_u16(frame, network + 2, length(self.len - network));
+                put_u16(frame, network + 10, 0);
                 let checksum = Sum::of(&frame[network..transport]).checksum();
-                put(frame, network + 10, checksum);
+                put_u16(frame, network + 10, checksum);
             }
-            Network::V6 => put(frame, network + 4, length(self.len - transport)),
+            IpVersion::V6 => put_u16(frame, network + 4, length(self.len - transport)),
         }
         match transport_kind {
             Transport::Tcp => frame[transport + 13] |= self.flags,
-            Transport::Udp => put(frame, transport + 4, length(self.len - transport)),
+            Transport::Udp => put_u16(frame, transport + 4, length(self.len - transport)),
         }
         let sum = pseudo(frame, &self.headers, self.len).folded();
-        put(frame, transport + transport_kind.checksum_offset(), sum);
+        put_u16(frame, transport + transport_kind.checksum_offset(), sum);
         partial(&self.headers, Some((length(self.size), length(payload))))
     }
 }
 
 /// How a frame that a kernel handed over unfinished is to be finished: its checksum, and where it is longer than one
 /// packet, packets of `size` octets of payload each. `None`: it is as it should be.
-pub fn unfinished(frame: &[u8], headers: &Headers, size: Option<usize>) -> Option<Offload> {
+pub(crate) fn unfinished(frame: &[u8], headers: &Headers, size: Option<usize>) -> Option<Offload> {
     if !Checksum::is_partial(frame, headers) {
         return None;
     }
@@ -264,31 +261,5 @@ fn partial(headers: &Headers, cut: Option<(u16, u16)>) -> Option<Offload> {
 
 /// The sum of the pseudo-header of a packet that ends at `end`.
 fn pseudo(frame: &[u8], headers: &Headers, end: usize) -> Sum {
-    let addresses = match headers.network_kind {
-        Network::V4 => headers.network + 12..headers.network + 20,
-        Network::V6 => headers.network + 8..headers.network + 40,
-    };
-    Sum::pseudo(&frame[addresses], headers.transport_kind.protocol(), end - headers.transport)
-}
-
-// Offsets below are those of measured headers, and so within the frame.
-
-#[inline]
-fn word(bytes: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
-}
-
-#[inline]
-fn double(bytes: &[u8], at: usize) -> u32 {
-    u32::from(word(bytes, at)) << 16 | u32::from(word(bytes, at + 2))
-}
-
-fn put(bytes: &mut [u8], at: usize, word: u16) {
-    bytes[at..at + 2].copy_from_slice(&word.to_be_bytes());
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "part of an IP packet of at most 65535 octets")]
-fn length(octets: usize) -> u16 {
-    debug_assert!(u16::try_from(octets).is_ok());
-    octets as u16
+    Sum::pseudo(&frame[headers.addresses()], headers.transport_kind.protocol(), end - headers.transport)
 }

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId},
     drops::DropReason,
-    fdb::{Learned, Place},
+    fdb::{Learned, Station},
     forward::{Action, Decision},
     offload::Offload,
-    storm::{Flood, Storm},
+    storm::{Flood, FloodMeters},
     topology::Classified,
     trace::{self as core, Hypothesis},
     transmit::TagOp,
@@ -82,7 +82,7 @@ pub(crate) fn trace(state: &State, edge: &Edge, request: &TraceRequest) -> Resul
 }
 
 /// How far the storm limits of a port are used up; `None`: each worker receives a part of its frames.
-fn storm(edge: &Edge, port: &state::Port) -> Option<Storm> {
+fn storm(edge: &Edge, port: &state::Port) -> Option<FloodMeters> {
     let is_tunnel = matches!(port.spec.carries, Carries::Tunnel { .. });
     edge.port(port.id).filter(|_| !is_tunnel).map(|real| edge.workers.storm(real.worker, port.id))
 }
@@ -155,7 +155,7 @@ impl Words<'_> {
             step("limit", format!("unless the port's {rate} are used up"));
         }
         step("learn", self.learned(learned, ingress.id));
-        for (network, mac) in trace.evicted.iter().map(Place::station) {
+        for (network, mac) in trace.evicted.iter().map(Station::parts) {
             let network = self.names.network(network);
             step("learn", format!("the table is full: {mac} of network {network} would be forgotten"));
         }
@@ -205,7 +205,7 @@ impl Words<'_> {
         }
     }
 
-    fn exit(&self, exit: &core::Exit) -> Exit {
+    fn exit(&self, exit: &core::Leaving) -> Exit {
         let name = self.names.port(exit.port);
         let port = name.parse().unwrap_or_else(|_| Name::unnamed());
         let mut parts = Vec::new();

@@ -12,7 +12,6 @@ use vswitch::{
 
 use super::{device::OpenDevice, edge::Edge};
 use crate::state::{self, State};
-use vswitch_host::link::host_ifname;
 use vswitch_model::{
     Carries, DeviceSpec, EndpointSpec, Id, Name, NetworkSpec, PeerSpec, VXLAN_PORT, VxlanSpec,
     api::{
@@ -21,6 +20,7 @@ use vswitch_model::{
         counters::{Histogram, Load, NetworkStats, Place, TableStats},
         tunnel::{self, Features, Peer, PeerOrigin, Stranger, Tunnel},
     },
+    ifname::veth_host_ifname,
 };
 
 /// Numbers to names, for one answer.
@@ -292,9 +292,10 @@ pub(crate) fn port(state: &State, edge: &Edge, port: &state::Port) -> Port {
     let taught = real.map(|real| edge.fdb.learning_of_port(port.id).since(real.taught_before));
     let taught = taught.unwrap_or_default();
     let reason = real.and_then(|real| edge.why_down(real));
+    let open = real.and_then(|real| real.device.as_ref().ok());
     let (kind, device) = match &spec.device {
         DeviceSpec::Tap(_) => ("tap", spec.ifname().to_owned()),
-        DeviceSpec::Veth(_) => ("veth", host_ifname(&spec.name)),
+        DeviceSpec::Veth(_) => ("veth", veth_host_ifname(&spec.name)),
         DeviceSpec::Packet { device } => ("packet", device.clone()),
         DeviceSpec::Vxlan(endpoint) => ("vxlan", endpoint.local.to_string()),
         DeviceSpec::Peer(peer) => ("peer", peer.remote.to_string()),
@@ -315,6 +316,7 @@ pub(crate) fn port(state: &State, edge: &Edge, port: &state::Port) -> Port {
         netns: spec.interface().and_then(|interface| interface.netns.as_ref()).map(ToString::to_string),
         state: if reason.is_none() { PortState::Up } else { PortState::Down },
         reason,
+        warnings: open.map(|open| open.warnings().to_vec()).unwrap_or_default(),
         mtu: port.mtu,
         offload: spec.offload,
         limit: spec.limit,

@@ -1,5 +1,7 @@
 //! What is written down of a frame beside its octets.
 
+use std::{fmt, str::FromStr};
+
 use crate::{
     addr::{NetworkId, PortId},
     drops::DropReason,
@@ -15,6 +17,39 @@ pub enum Direction {
     Rx,
     /// As it left, or was to leave: with the tag it leaves by, before it is cut.
     Tx,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rx => "rx",
+            Self::Tx => "tx",
+        })
+    }
+}
+
+/// Text that is no direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseDirectionError;
+
+impl fmt::Display for ParseDirectionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a direction: use rx or tx")
+    }
+}
+
+impl std::error::Error for ParseDirectionError {}
+
+impl FromStr for Direction {
+    type Err = ParseDirectionError;
+
+    fn from_str(text: &str) -> Result<Self, ParseDirectionError> {
+        match text {
+            "rx" => Ok(Self::Rx),
+            "tx" => Ok(Self::Tx),
+            _ => Err(ParseDirectionError),
+        }
+    }
 }
 
 /// What became of a frame where it was seen.

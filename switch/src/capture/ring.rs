@@ -107,6 +107,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "two threads are what it is about")]
     fn two_threads_agree_on_every_record_or_its_loss() {
         const RECORDS: u64 = 100_000;
         let (mut writer, mut reader) = ring(4096);

@@ -11,20 +11,20 @@ use crate::{
     addr::PortId,
     batch::Batch,
     drops::DropReason,
-    offload::{Capabilities, Offload},
     transmit::{Scratch, Transmit},
+    wire::offload::{Capabilities, Offload},
 };
 
 /// A frame with its metadata, on its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Packet {
+pub struct OwnedFrame {
     /// What its sender left for the device to do.
     pub offload: Offload,
     /// From the destination address on.
     pub bytes: Vec<u8>,
 }
 
-impl Packet {
+impl OwnedFrame {
     /// A wire frame.
     pub fn plain(bytes: impl Into<Vec<u8>>) -> Self {
         Self { offload: Offload::NONE, bytes: bytes.into() }
@@ -41,8 +41,8 @@ pub struct MemDevice {
 
 #[derive(Debug, Default)]
 struct Queues {
-    inbound: VecDeque<Packet>,
-    outbound: VecDeque<Packet>,
+    inbound: VecDeque<OwnedFrame>,
+    outbound: VecDeque<OwnedFrame>,
     overflow: u64,
     fault: Option<i32>,
 }
@@ -54,7 +54,7 @@ impl MemDevice {
     }
 
     /// Lets `packet` be received; false (and counted) if the queue is full.
-    pub fn put(&self, packet: Packet) -> bool {
+    pub fn put(&self, packet: OwnedFrame) -> bool {
         let mut queues = self.queues();
         let fits = queues.inbound.len() < self.bound;
         if fits {
@@ -66,7 +66,7 @@ impl MemDevice {
     }
 
     /// Takes out the oldest frame that was sent.
-    pub fn take(&self) -> Option<Packet> {
+    pub fn take(&self) -> Option<OwnedFrame> {
         self.queues().outbound.pop_front()
     }
 
@@ -110,8 +110,8 @@ impl Device for MemDevice {
             if queues.outbound.len() >= self.bound {
                 return Err(DropReason::FullRing);
             }
-            let (offload, bytes) = form.to_packet();
-            queues.outbound.push_back(Packet { offload, bytes });
+            let (offload, bytes) = form.copied();
+            queues.outbound.push_back(OwnedFrame { offload, bytes });
             Ok(())
         });
     }

@@ -1,7 +1,7 @@
 //! Where frames come from and go to: the boundary to what we do not own.
 //!
-//! [`Device`] is all the switch asks of it. In memory ([`mem`]) and file ([`pcap`]) devices are pure and
-//! serve tests, replay and capture; TAP and AF_PACKET need Linux (feature `os`).
+//! [`Device`] is all the switch asks of it. Devices in memory ([`mem`]) are pure and serve tests; TAP and AF_PACKET need
+//! Linux (feature `os`).
 
 use std::{fmt, io};
 
@@ -9,17 +9,19 @@ use crate::{
     addr::PortId,
     batch::Batch,
     drops::DropReason,
-    offload::Capabilities,
     transmit::{Scratch, Transmit},
+    wire::offload::Capabilities,
 };
 
+mod error;
 pub mod mem;
-pub mod pcap;
 
 #[cfg(feature = "os")]
 pub mod packet;
 #[cfg(feature = "os")]
 pub mod tap;
+
+pub use error::DeviceError;
 
 /// Counts a frame that came in by a port and is not taken in: why not, and its octets as they were received.
 pub type Refuse<'a> = dyn FnMut(PortId, DropReason, &[u8]) + 'a;

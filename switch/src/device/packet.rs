@@ -18,17 +18,21 @@ use std::{
     sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
+use etherparse::EtherType;
 use libc::{c_int, c_uint, c_void, cmsghdr, iovec, mmsghdr, socklen_t, tpacket_auxdata};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Device, Refuse};
+use super::{Device, DeviceError, Refuse};
 use crate::{
     addr::PortId,
     batch::{BATCH, Batch, GULP, HEADROOM},
     drops::DropReason,
-    frame::{MAX_FRAME, TAG},
-    offload::{Capabilities, Offload, VNET_HEADER},
-    transmit::{Form, Head, Out, Scratch, Transmit, cut, drop_reason},
+    transmit::{Form, Head, Out, Scratch, Transmit, cut},
+    wire::{
+        bytes::put_u16,
+        frame::{MAX_FRAME, TAG},
+        offload::{Capabilities, Offload, VNET_HEADER},
+    },
 };
 
 /// Octets the kernel may queue for us, and we for it. A 64 KB super-frame counts up to twice its size.
@@ -40,7 +44,7 @@ const ETH_P_ALL: u16 = 3;
 
 /// An interface opened through AF_PACKET.
 #[derive(Debug)]
-pub struct Packet {
+pub struct PacketSocket {
     socket: Socket,
     ifindex: c_int,
     capabilities: Capabilities,
@@ -49,7 +53,7 @@ pub struct Packet {
     overflow: AtomicU64,
 }
 
-impl Packet {
+impl PacketSocket {
     /// Opens the interface `name` of the calling thread's network namespace in promiscuous mode.
     ///
     /// Without `offload` only complete wire frames are sent to it. What it receives comes with offloads in any case.
@@ -145,7 +149,7 @@ impl Packet {
                 }
                 _ => {
                     // The error is the first message's; the others get their chance.
-                    done(next, Err(drop_reason(&io::Error::last_os_error())));
+                    done(next, Err(DeviceError::of(&io::Error::last_os_error()).drop_reason()));
                     next += 1;
                 }
             }
@@ -161,7 +165,7 @@ struct Control([u8; CONTROL]);
 // SAFETY: pure arithmetic on its argument.
 const CONTROL: usize = unsafe { libc::CMSG_SPACE(size_of::<tpacket_auxdata>() as c_uint) } as usize;
 
-impl Device for Packet {
+impl Device for PacketSocket {
     fn recv(&self, port: PortId, batch: &mut Batch, max: usize, refuse: &mut Refuse<'_>) -> io::Result<bool> {
         let want = self.gulp(max.min(batch.room()));
         let mut controls = [const { MaybeUninit::<Control>::uninit() }; BATCH];
@@ -257,7 +261,7 @@ impl Device for Packet {
     }
 }
 
-impl Packet {
+impl PacketSocket {
     /// Sends at most [`BATCH`] frames.
     fn send_some(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
         let mut heads = [const { MaybeUninit::<Head>::uninit() }; BATCH];
@@ -307,7 +311,7 @@ impl Packet {
     fn send_one(&self, wire: &[u8]) -> Result<(), DropReason> {
         let none = Offload::NONE.emit();
         let parts = [&none, wire].map(io::IoSlice::new);
-        self.socket.send_vectored(&parts).map(drop).map_err(|error| drop_reason(&error))
+        self.socket.send_vectored(&parts).map(drop).map_err(|error| DeviceError::of(&error).drop_reason())
     }
 }
 
@@ -342,9 +346,11 @@ fn stripped_tag(message: &mmsghdr) -> Option<[u8; TAG]> {
     if aux.tp_status & libc::TP_STATUS_VLAN_VALID == 0 {
         return None;
     }
-    let tpid = if aux.tp_status & libc::TP_STATUS_VLAN_TPID_VALID == 0 { 0x8100 } else { aux.tp_vlan_tpid };
-    let ([a, b], [c, d]) = (tpid.to_be_bytes(), aux.tp_vlan_tci.to_be_bytes());
-    Some([a, b, c, d])
+    let told = aux.tp_status & libc::TP_STATUS_VLAN_TPID_VALID != 0;
+    let mut tag = [0; TAG];
+    put_u16(&mut tag, 0, if told { aux.tp_vlan_tpid } else { EtherType::VLAN_TAGGED_FRAME.0 });
+    put_u16(&mut tag, 2, aux.tp_vlan_tci);
+    Some(tag)
 }
 
 fn index_of(name: &str) -> io::Result<c_int> {

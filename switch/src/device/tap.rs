@@ -20,14 +20,16 @@ use std::{
 
 use rustix::{io::Errno, ioctl::opcode};
 
-use super::{Device, Refuse};
+use super::{Device, DeviceError, Refuse};
 use crate::{
     addr::PortId,
     batch::{Batch, GULP, HEADROOM},
     drops::DropReason,
-    frame::MAX_FRAME,
-    offload::{Capabilities, Offload, VNET_HEADER},
-    transmit::{Form, Scratch, Transmit, drop_reason},
+    transmit::{Form, Scratch, Transmit},
+    wire::{
+        frame::MAX_FRAME,
+        offload::{Capabilities, Offload, VNET_HEADER},
+    },
 };
 
 /// An open TAP interface with offload headers.
@@ -204,7 +206,7 @@ impl Device for Tap {
                 }
                 Form::Wire(bytes) => self.write_parts([&Offload::NONE.emit(), bytes]),
             };
-            written.map(drop).map_err(|error| drop_reason(&error.into()))
+            written.map(drop).map_err(|error| DeviceError::of(&error.into()).drop_reason())
         });
     }
 

@@ -11,12 +11,19 @@ use crate::addr::Timestamp;
 
 /// When an address that moves too often is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct Damping {
     /// Moves within `window` that hold an address; 0 switches damping off.
     pub moves: u32,
     /// The time in which moves are counted.
+    #[cfg_attr(feature = "serde", serde(with = "crate::text::seconds"))]
     pub window: Duration,
     /// How long an address is held.
+    #[cfg_attr(feature = "serde", serde(with = "crate::text::seconds"))]
     pub hold: Duration,
 }
 

@@ -202,17 +202,17 @@ pub struct Fdb {
 /// A station of a network, and what says in which two buckets of a table it may stand.
 ///
 /// Hashing is a part of the cost of a lookup that shows; a frame's addresses are each hashed once, by
-/// [`Fdb::place`].
+/// [`Fdb::station`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Station {
     key: Key,
     /// Its halves choose the buckets.
     hash: u64,
 }
 
-impl Place {
-    /// The station, and its network.
-    pub fn station(&self) -> (NetworkId, MacAddr) {
+impl Station {
+    /// Its network and address.
+    pub fn parts(&self) -> (NetworkId, MacAddr) {
         self.key.parts()
     }
 }
@@ -239,41 +239,21 @@ impl Fdb {
         self.lock().set_damping(damping);
     }
 
-    /// The port behind which `mac` was last heard in `network`, if it is still believed to be there.
-    pub fn lookup(&self, network: NetworkId, mac: MacAddr, now: Timestamp) -> Option<PortId> {
-        if mac.is_group() {
-            return None;
-        }
-        self.lookup_at(self.place(network, mac), now)
-    }
-
-    /// [`Fdb::lookup`] of a station whose place is known; of a group's, the answer means nothing.
+    /// The port behind which `station` was last heard, if it is still believed to be there.
     #[inline(always)]
-    pub fn lookup_at(&self, place: Place, now: Timestamp) -> Option<PortId> {
-        let value = self.find(place)?.2;
-        self.is_alive(place.key.parts().0, value, now.into()).then(|| value.port())
+    pub fn lookup(&self, station: Station, now: Timestamp) -> Option<PortId> {
+        let value = self.find(station)?.2;
+        self.is_alive(station.key.parts().0, value, now.into()).then(|| value.port())
     }
 
-    /// Learns that `mac` is on `port`. `limit` is the most addresses the port may have.
+    /// Learns that `station` is on `port`. `limit` is the most addresses the port may have.
     ///
-    /// `mac` must be a station ([`MacAddr::is_station`]), as [`crate::frame::Frame`] guarantees.
-    pub fn learn(
-        &self,
-        network: NetworkId,
-        mac: MacAddr,
-        port: PortId,
-        limit: Option<u32>,
-        now: Timestamp,
-    ) -> Learned {
-        self.learn_at(self.place(network, mac), port, limit, now)
-    }
-
-    /// [`Fdb::learn`] of a station whose place is known.
+    /// Its address must be a station's ([`MacAddr::is_station`]), as [`crate::wire::frame::Frame`] guarantees.
     #[inline(always)]
-    pub fn learn_at(&self, place: Place, port: PortId, limit: Option<u32>, now: Timestamp) -> Learned {
+    pub fn learn(&self, station: Station, port: PortId, limit: Option<u32>, now: Timestamp) -> Learned {
         let tick = Tick::from(now);
-        if let Some((bucket, slot, value)) = self.find(place)
-            && self.is_alive(place.key.parts().0, value, tick)
+        if let Some((bucket, slot, value)) = self.find(station)
+            && self.is_alive(station.key.parts().0, value, tick)
         {
             if value.port() == port {
                 if value.seen() != tick && value.origin() == Origin::Learned {
@@ -288,36 +268,37 @@ impl Fdb {
                 return Learned::Held;
             }
         }
-        self.try_teach(place, port, limit, now)
+        self.try_teach(station, port, limit, now)
     }
 
-    /// What [`Fdb::learn_at`] would answer, and who would make room. Changes nothing; may wait.
-    pub fn would_learn(
+    /// What [`Fdb::learn`] would answer, and who would make room. Changes nothing; may wait.
+    pub(crate) fn would_learn(
         &self,
-        place: Place,
+        station: Station,
         port: PortId,
         limit: Option<u32>,
         now: Timestamp,
-    ) -> (Learned, Vec<Place>) {
-        let (learned, evicted) = self.lock().would_learn(self, place.key, port, limit, now);
-        (learned, evicted.into_iter().map(|key| self.place_of(key)).collect())
+    ) -> (Learned, Vec<Station>) {
+        let (learned, evicted) = self.lock().would_learn(self, station.key, port, limit, now);
+        (learned, evicted.into_iter().map(|key| self.station_of(key)).collect())
     }
 
     #[cold]
-    fn try_teach(&self, place: Place, port: PortId, limit: Option<u32>, now: Timestamp) -> Learned {
+    fn try_teach(&self, station: Station, port: PortId, limit: Option<u32>, now: Timestamp) -> Learned {
         match self.writer.try_lock() {
-            Ok(mut writer) => writer.learn(self, place.key, port, limit, now),
+            Ok(mut writer) => writer.learn(self, station.key, port, limit, now),
             Err(TryLockError::Poisoned(poisoned)) => {
-                poisoned.into_inner().learn(self, place.key, port, limit, now)
+                poisoned.into_inner().learn(self, station.key, port, limit, now)
             }
             Err(TryLockError::WouldBlock) => Learned::Busy,
         }
     }
 
-    /// Where `mac` of `network` stands in this table, if it does.
+    /// The station `mac` of `network`, to ask this table for it. Not a group: the table has none, and the answer would mean
+    /// nothing.
     #[inline]
-    pub fn place(&self, network: NetworkId, mac: MacAddr) -> Place {
-        self.place_of(Key::new(network, mac))
+    pub fn station(&self, network: NetworkId, mac: MacAddr) -> Station {
+        self.station_of(Key::new(network, mac))
     }
 
     /// Asks for the cache line that [`Fdb::learn`] and [`Fdb::lookup`] will most likely read for this station.
@@ -325,8 +306,8 @@ impl Fdb {
     /// Called for a whole batch before its first decision, the misses of many frames overlap: at 1 M
     /// addresses that is the difference between one memory latency a frame and one a batch.
     #[inline]
-    pub fn prefetch(&self, place: Place) {
-        self.buckets[self.first(place)].prefetch();
+    pub fn prefetch(&self, station: Station) {
+        self.buckets[self.first(station)].prefetch();
     }
 
     /// Pins `mac` to `port`. Replaces whatever the table knew of it from a weaker origin.
@@ -432,43 +413,43 @@ impl Fdb {
     }
 
     #[inline]
-    fn place_of(&self, key: Key) -> Place {
-        Place { key, hash: key.hash(self.seed) }
+    fn station_of(&self, key: Key) -> Station {
+        Station { key, hash: key.hash(self.seed) }
     }
 
     /// The two buckets in which `key` may stand; they differ.
     fn buckets_of(&self, key: Key) -> [usize; 2] {
-        let place = self.place_of(key);
-        [self.first(place), self.second(place)]
+        let station = self.station_of(key);
+        [self.first(station), self.second(station)]
     }
 
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "the mask cuts it anyway")]
-    fn first(&self, place: Place) -> usize {
-        place.hash as u32 as usize & (self.buckets.len() - 1)
+    fn first(&self, station: Station) -> usize {
+        station.hash as u32 as usize & (self.buckets.len() - 1)
     }
 
     #[inline]
-    fn second(&self, place: Place) -> usize {
-        let second = (place.hash >> 32) as usize & (self.buckets.len() - 1);
-        if second == self.first(place) { second ^ 1 } else { second }
+    fn second(&self, station: Station) -> usize {
+        let second = (station.hash >> 32) as usize & (self.buckets.len() - 1);
+        if second == self.first(station) { second ^ 1 } else { second }
     }
 
     #[inline(always)]
-    fn find(&self, place: Place) -> Option<(usize, usize, Value)> {
+    fn find(&self, station: Station) -> Option<(usize, usize, Value)> {
         // Most stand in their first bucket, so the second line is read by the few others alone.
-        let first = self.first(place);
-        match self.buckets[first].find(place.key) {
+        let first = self.first(station);
+        match self.buckets[first].find(station.key) {
             Some((slot, value)) => Some((first, slot, value)),
-            None => self.find_second(place),
+            None => self.find_second(station),
         }
     }
 
     // A call: most entries are found without.
     #[inline(never)]
-    fn find_second(&self, place: Place) -> Option<(usize, usize, Value)> {
-        let second = self.second(place);
-        self.buckets[second].find(place.key).map(|(slot, value)| (second, slot, value))
+    fn find_second(&self, station: Station) -> Option<(usize, usize, Value)> {
+        let second = self.second(station);
+        self.buckets[second].find(station.key).map(|(slot, value)| (second, slot, value))
     }
 
     #[inline(always)]

@@ -128,7 +128,7 @@ impl Writer {
         let tick = Tick::from(now);
         let fresh = Value::new(port, tick, self.flush, Origin::Learned);
         // Look again: the table may have changed before the lock was ours.
-        if let Some((bucket, slot, value)) = fdb.find(fdb.place_of(key)) {
+        if let Some((bucket, slot, value)) = fdb.find(fdb.station_of(key)) {
             if fdb.is_alive(key.parts().0, value, tick) {
                 return self.relearn(fdb, key, (bucket, slot, value), fresh, limit, now);
             }
@@ -154,7 +154,7 @@ impl Writer {
         limit: Option<u32>,
         now: Timestamp,
     ) -> (Learned, Vec<Key>) {
-        let stands = fdb.find(fdb.place_of(key));
+        let stands = fdb.find(fdb.station_of(key));
         let (alive, dead) = match stands {
             Some((.., value)) if fdb.is_alive(key.parts().0, value, now.into()) => (Some(value), None),
             stands => (None, stands),
@@ -243,7 +243,7 @@ impl Writer {
     pub(super) fn pin(&mut self, fdb: &Fdb, key: Key, port: PortId, origin: Origin, now: Timestamp) -> bool {
         debug_assert!(origin != Origin::Learned);
         let pinned = Value::new(port, Tick::from(now), 0, origin);
-        match fdb.find(fdb.place_of(key)) {
+        match fdb.find(fdb.station_of(key)) {
             Some((.., value)) if value.origin() > origin => false,
             Some((bucket, slot, value)) => {
                 self.remove(fdb, bucket, slot, value);
@@ -256,7 +256,7 @@ impl Writer {
     }
 
     pub(super) fn forget(&mut self, fdb: &Fdb, key: Key) -> bool {
-        let Some((bucket, slot, value)) = fdb.find(fdb.place_of(key)) else { return false };
+        let Some((bucket, slot, value)) = fdb.find(fdb.station_of(key)) else { return false };
         self.remove(fdb, bucket, slot, value);
         true
     }
@@ -296,7 +296,7 @@ impl Writer {
         // A hold ends on time, wherever in the table its address is.
         for key in self.moves.due(now) {
             self.moves.release(key, now);
-            if let Some((bucket, slot, value)) = fdb.find(fdb.place_of(key))
+            if let Some((bucket, slot, value)) = fdb.find(fdb.station_of(key))
                 && value.is_held()
             {
                 fdb.buckets[bucket].set(slot, value.held(false));

@@ -2,7 +2,7 @@
 
 use vswitch::{drops::DropReason, frame::Tag, transmit::TagOp};
 use vswitch_vxlan::{
-    collector::Copies,
+    copies::Copies,
     encap::{Class, Dscp, MAX_DATAGRAMS},
 };
 

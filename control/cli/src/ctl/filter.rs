@@ -17,12 +17,12 @@ pub(super) fn compile(expression: &str) -> Result<Program, ClientError> {
     let wrong = |error: pcap::Error| {
         let why = error.to_string();
         let why = why.strip_prefix("libpcap error: ").unwrap_or(&why);
-        Error::invalid(format!("the filter {expression:?} makes no sense: {why}; see pcap-filter(7)"))
+        Error::invalid(format!("the filter {expression:?} is invalid: {why}; see pcap-filter(7)"))
     };
     let dead = Libpcap::dead(Linktype::ETHERNET).map_err(wrong)?;
     let program = dead.compile(expression, true).map_err(wrong)?;
     let instruction = |text: String| {
-        // The crate tells an instruction by its Display alone: code, jt, jf and k.
+        // The crate exposes an instruction only by its Display: code, jt, jf and k.
         let mut numbers = text.split_whitespace();
         let mut number = || numbers.next()?.parse::<u32>().ok();
         let (code, jt, jf, k) = (number()?, number()?, number()?, number()?);

@@ -7,8 +7,8 @@ use vswitch::addr::PortId;
 
 use super::{Edge, EdgePort, Missing};
 use crate::{device, state};
-use vswitch_host::link::{self, Links, Wanted, host_ifname};
-use vswitch_model::{DeviceSpec, Error, Identity, InterfaceSpec};
+use vswitch_host::link::{self, Links, Wanted};
+use vswitch_model::{DeviceSpec, Error, Identity, InterfaceSpec, ifname::veth_host_ifname};
 
 impl Edge {
     /// Sets up the interfaces that were opened since the last call, a namespace at a time.
@@ -89,8 +89,8 @@ impl Edge {
     /// Removes interfaces of an earlier life that no port has.
     pub(crate) async fn remove_orphans(&self) {
         let veth = |port: &EdgePort| matches!(port.wanted.spec.device, DeviceSpec::Veth(_));
-        let wanted =
-            self.ports.values().filter(|port| veth(port)).map(|port| host_ifname(&port.wanted.spec.name));
+        let host_end = |port: &EdgePort| veth_host_ifname(&port.wanted.spec.name);
+        let wanted = self.ports.values().filter(|port| veth(port)).map(host_end);
         if let Err(error) = device::remove_orphans(&self.owner, &wanted.collect()).await {
             warn!("interfaces of an earlier life may be left: {}", error.sentence);
         }
@@ -110,7 +110,6 @@ pub(super) fn wanted(
         spec: interface.clone(),
         before,
         mtu: Some(port.mtu),
-        txqueuelen: None,
         super_frame: crosses.then(|| link::super_frame(port.mtu)),
     }
 }

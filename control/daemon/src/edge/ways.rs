@@ -9,7 +9,7 @@ use vswitch::{
     addr::PortId,
     plan::{Plan, Receiver},
 };
-use vswitch_vxlan::endpoint::Endpoint;
+use vswitch_vxlan::endpoint::Vtep;
 
 use super::{Edge, EdgePort};
 use crate::{device::OpenDevice, state::State, tunnel::Tunnel};
@@ -32,7 +32,7 @@ impl Edge {
     }
 
     /// The endpoint's port, what was asked of it and its sockets, if they are open.
-    pub(super) fn open_endpoint(&self) -> Option<(PortId, &VxlanSpec, &Arc<Endpoint>)> {
+    pub(super) fn open_endpoint(&self) -> Option<(PortId, &VxlanSpec, &Arc<Vtep>)> {
         self.ports.iter().find_map(|(id, port)| match (&port.wanted.spec.device, &port.device) {
             (DeviceSpec::Vxlan(spec), Ok(OpenDevice::Endpoint(endpoint))) => Some((*id, spec, endpoint)),
             _ => None,
@@ -40,7 +40,7 @@ impl Edge {
     }
 
     /// The endpoint's sockets, if they are open.
-    pub(crate) fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+    pub(crate) fn endpoint(&self) -> Option<&Arc<Vtep>> {
         self.open_endpoint().map(|(.., endpoint)| endpoint)
     }
 

@@ -97,8 +97,6 @@ impl Core {
         match effect {
             Effect::SetSwitch { new, .. } => self.edge.set_switch(new),
             Effect::ClosePort(port) => self.edge.close(port.id),
-            // The plan that the workers get in the end is made from the state as a whole.
-            Effect::SetTopology { .. } => {}
             Effect::UpdatePort { old, new } => {
                 // It may be given what a closed port's interface still has: a default route, an address.
                 if self.edge.is_letting_go() && old.spec.interface() != new.spec.interface() {

@@ -8,9 +8,9 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 
 use super::{Refusal, State, endpoint::mac_of, network::HOST_ADDRESS};
-use vswitch_host::gateway::PREFIX;
 use vswitch_model::{
     Bare, Carries, DeviceSpec, Driver, EndpointSpec, InterfaceSpec, Name, NetworkSpec, PortSpec, SubnetSpec,
+    ifname,
     options::{self, NetworkOptions},
 };
 
@@ -94,7 +94,7 @@ fn host_port(network: &NetworkSpec, options: &NetworkOptions) -> Option<PortSpec
     let first = address.first().filter(|_| !network.internal)?;
     let interface = InterfaceSpec {
         netns: None,
-        ifname: Some(host_ifname(network, options)),
+        ifname: Some(gateway_ifname(network, options)),
         mac: Some(mac_of(first.addr())),
         address,
         persist: true,
@@ -104,9 +104,9 @@ fn host_port(network: &NetworkSpec, options: &NetworkOptions) -> Option<PortSpec
     Some(PortSpec::new(host_port_name(network), carries, DeviceSpec::Tap(interface)))
 }
 
-/// What the host's interface in a network is called: as it was told, or [`PREFIX`] and the beginning of the network's id.
-pub(super) fn host_ifname(network: &NetworkSpec, options: &NetworkOptions) -> String {
-    options.ifname.clone().unwrap_or_else(|| format!("{PREFIX}{}", network.id().short()))
+/// What the host's interface in a network is called: as an option says, or as [`ifname::gateway_ifname`] does.
+pub(super) fn gateway_ifname(network: &NetworkSpec, options: &NetworkOptions) -> String {
+    options.ifname.clone().unwrap_or_else(|| ifname::gateway_ifname(&network.id()))
 }
 
 /// What the host's port in a network is called.

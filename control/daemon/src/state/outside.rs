@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::{State, derive::host_ifname, registry::Entry};
-use vswitch_host::gateway::{Outside, Reach};
+use super::{State, derive::gateway_ifname, registry::Entry};
+use vswitch_host::gateway::Outside;
 use vswitch_model::{Driver, Name, NetworkSpec, options, publish::Published};
 
 /// Every network that has a gateway on this host, by name. An internal one has none, and an uplink's is on the LAN.
@@ -19,9 +19,10 @@ pub(super) fn of(state: &State) -> Vec<Outside> {
         let options = options::of_network(spec).ok().filter(|_| is_gated && has_gateway)?;
         let published = published.remove(&spec.name).unwrap_or_default();
         Some(Outside {
-            ifname: host_ifname(spec, &options),
+            ifname: gateway_ifname(spec, &options),
             subnets: spec.subnets.iter().map(|subnet| subnet.subnet).collect(),
-            reach: Reach::Open { masquerade: options.masquerade, published },
+            masquerade: options.masquerade,
+            published,
         })
     };
     state.networks.entries().filter_map(outside).collect()

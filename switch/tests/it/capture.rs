@@ -1,18 +1,13 @@
 //! Capture through a real engine: what is seen, by whom, and at which price.
 
-#[expect(dead_code, reason = "other tests use the rest")]
-mod lab;
-#[expect(dead_code, reason = "other tests use the rest")]
-mod superframe;
-
 use std::{collections::BTreeSet, sync::Arc};
 
-use lab::{Lab, Wiring, frame, mac};
-use superframe::{ACK, Addresses, Spec, Transport};
+use super::lab::{Lab, Wiring, frame, mac};
+use super::superframe::{ACK, Addresses, Spec, Transport};
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
     capture::{Direction, Fate, Filter, Instruction, Reader, Record, Session, Wanted},
-    device::mem::Packet,
+    device::mem::OwnedFrame,
     drops::DropReason,
     fdb::{Learned, Settings},
     offload::{Capabilities, Csum, Offload},
@@ -68,7 +63,7 @@ fn everything() -> Wanted {
 fn a_frame_is_seen_where_it_comes_in_and_wherever_it_leaves() {
     let (mut lab, _session, mut reader) = watched(everything(), EVERYTHING);
     let bytes = frame(MacAddr::BROADCAST, mac(1), &[]);
-    lab.receive(0, Packet::plain(bytes.clone()), NOW);
+    lab.receive(0, OwnedFrame::plain(bytes.clone()), NOW);
     let seen = all(&mut reader);
     let expected = Record {
         at: 7,
@@ -89,7 +84,7 @@ fn a_frame_is_seen_where_it_comes_in_and_wherever_it_leaves() {
     let tagged = frame(MacAddr::BROADCAST, mac(1), &[10]);
     assert_eq!(seen[2], (Record { port: PortId(2), len: 23, ..sent }, tagged));
 
-    lab.receive(1, Packet::plain(frame(mac(1), mac(2), &[])), NOW);
+    lab.receive(1, OwnedFrame::plain(frame(mac(1), mac(2), &[])), NOW);
     let fates: Vec<_> = all(&mut reader).iter().map(|(record, _)| (record.port.0, record.fate)).collect();
     assert_eq!(fates, [(1, Fate::Unicast(PortId(0))), (0, Fate::Sent(1))]);
 }
@@ -97,12 +92,12 @@ fn a_frame_is_seen_where_it_comes_in_and_wherever_it_leaves() {
 #[test]
 fn drops_are_seen_with_their_reason() {
     let (mut lab, _session, mut reader) = watched(Wanted { drops: true, ..everything() }, EVERYTHING);
-    lab.receive(0, Packet::plain(frame(MacAddr::BROADCAST, mac(1), &[])), NOW);
-    lab.receive(3, Packet::plain(frame(MacAddr::BROADCAST, mac(3), &[])), NOW);
-    lab.receive(0, Packet::plain(frame(mac(9), mac(1), &[77])), NOW);
-    lab.receive(0, Packet::plain(vec![0; 8]), NOW);
+    lab.receive(0, OwnedFrame::plain(frame(MacAddr::BROADCAST, mac(1), &[])), NOW);
+    lab.receive(3, OwnedFrame::plain(frame(MacAddr::BROADCAST, mac(3), &[])), NOW);
+    lab.receive(0, OwnedFrame::plain(frame(mac(9), mac(1), &[77])), NOW);
+    lab.receive(0, OwnedFrame::plain(vec![0; 8]), NOW);
     lab.wire(1).memory.fail(Some(5));
-    lab.receive(0, Packet::plain(frame(MacAddr::BROADCAST, mac(1), &[])), NOW);
+    lab.receive(0, OwnedFrame::plain(frame(MacAddr::BROADCAST, mac(1), &[])), NOW);
     let seen: Vec<_> =
         all(&mut reader).iter().map(|(record, _)| (record.port.0, record.direction, record.fate)).collect();
     let dropped = |port, direction, reason| (port, direction, Fate::Dropped(reason));
@@ -128,7 +123,7 @@ fn a_refused_frame_is_seen_as_it_came() {
     for (value, seen) in [(ours, 1), (ours + 1, 0)] {
         let filter = Some(ethertype(value).unwrap());
         let (mut lab, _session, mut reader) = watched(Wanted { filter, ..everything() }, EVERYTHING);
-        lab.receive(0, Packet { offload: lie, bytes: bytes.clone() }, NOW);
+        lab.receive(0, OwnedFrame { offload: lie, bytes: bytes.clone() }, NOW);
         let records = all(&mut reader);
         assert_eq!(records.len(), seen);
         for (record, octets) in records {
@@ -164,8 +159,8 @@ fn a_session_sees_only_what_it_wants() {
     ];
     for (wanted, expected) in table {
         let (mut lab, _session, mut reader) = watched(wanted.clone(), EVERYTHING);
-        lab.receive(0, Packet::plain(frame(MacAddr::BROADCAST, mac(1), &[])), NOW);
-        lab.receive(3, Packet::plain(frame(MacAddr::BROADCAST, mac(3), &[])), NOW);
+        lab.receive(0, OwnedFrame::plain(frame(MacAddr::BROADCAST, mac(1), &[])), NOW);
+        lab.receive(3, OwnedFrame::plain(frame(MacAddr::BROADCAST, mac(3), &[])), NOW);
         let seen: Vec<_> =
             all(&mut reader).iter().map(|(record, _)| (record.port.0, record.direction)).collect();
         assert_eq!(seen, expected, "{wanted:?}");
@@ -176,12 +171,12 @@ fn a_session_sees_only_what_it_wants() {
 fn a_reader_that_sleeps_loses_frames_and_is_told_how_many() {
     let (mut lab, session, mut reader) = watched(Wanted { snaplen: 10, ..everything() }, 200);
     for _ in 0..10 {
-        assert_eq!(lab.receive(0, Packet::plain(frame(MacAddr::BROADCAST, mac(1), &[])), NOW).len(), 2);
+        assert_eq!(lab.receive(0, OwnedFrame::plain(frame(MacAddr::BROADCAST, mac(1), &[])), NOW).len(), 2);
     }
     let seen = all(&mut reader);
     assert!(seen.iter().all(|(record, octets)| octets.len() == 10 && record.len >= 19));
     assert_eq!(seen.len() as u64 + session.lost(), 30);
-    lab.receive(0, Packet::plain(frame(MacAddr::BROADCAST, mac(1), &[])), NOW);
+    lab.receive(0, OwnedFrame::plain(frame(MacAddr::BROADCAST, mac(1), &[])), NOW);
     assert_eq!(u64::from(all(&mut reader)[0].0.lost), 30 - seen.len() as u64);
 }
 
@@ -192,7 +187,7 @@ fn sessions_come_and_go_between_turns() {
     let (second, mut readers) = Session::new(everything(), 1, EVERYTHING, || 8);
     lab.watch(vec![first, Arc::new(second)]);
     lab.configure(&networks, &ports);
-    let arp = || Packet::plain(frame(MacAddr::BROADCAST, mac(1), &[]));
+    let arp = || OwnedFrame::plain(frame(MacAddr::BROADCAST, mac(1), &[]));
     lab.receive(0, arp(), NOW);
     assert_eq!(all(&mut reader).len(), 3, "a new plan takes nothing from a session that goes on");
     assert!(all(&mut readers[0]).iter().all(|(record, _)| record.at == 8));
@@ -224,7 +219,7 @@ fn a_super_frame_is_seen_whole_and_what_it_is_cut_into_is_told() {
 }
 
 /// A TCP super-frame of `payload` octets, to be cut every `size`.
-fn super_frame(payload: usize, size: u16) -> Packet {
+fn super_frame(payload: usize, size: u16) -> OwnedFrame {
     let spec = Spec {
         tags: vec![],
         addresses: Addresses::V4([10, 9, 0, 2, 10, 9, 0, 3]),
@@ -235,5 +230,8 @@ fn super_frame(payload: usize, size: u16) -> Packet {
         payload: vec![7; payload],
     };
     let bytes = spec.offloaded();
-    Packet { offload: Offload::parse(&spec.gso_header(size), &bytes).expect("it is a super-frame"), bytes }
+    OwnedFrame {
+        offload: Offload::parse(&spec.gso_header(size), &bytes).expect("it is a super-frame"),
+        bytes,
+    }
 }

@@ -1,22 +1,18 @@
 //! The decision, through a real engine: what comes in, what leaves where and how, and why it does not.
 
-#[expect(dead_code, reason = "other tests use the rest")]
-mod lab;
-#[expect(dead_code, reason = "other tests use the rest")]
-mod superframe;
-
 use std::num::NonZeroU16;
 
-use lab::{Lab, Wiring, frame, mac};
-use superframe::{ACK, Addresses, PSH, Spec, Transport};
+use super::lab::{Lab, Wiring, frame, mac};
+use super::superframe::{ACK, Addresses, PSH, Spec, Transport};
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
-    device::mem::Packet,
+    device::mem::OwnedFrame,
     drops::DropReason,
     fdb::{Origin, Settings},
     headers::Headers,
     offload::{Capabilities, Csum, Gso, GsoKind, Offload},
-    topology::{Network, PortMode, PortRules, StormLimits},
+    storm::FloodLimits,
+    topology::{Network, PortMode, PortRules},
 };
 
 const BLUE: NetworkId = NetworkId(0);
@@ -94,7 +90,7 @@ fn a_frame_finds_the_station_that_was_heard() {
         &[PortRules::access(PortId(0), BLUE), PortRules::access(PortId(1), BLUE), trunk(2, &[BLUE], None)],
     );
     let mut receive = |port, bytes: &[u8]| {
-        let sent = switch.receive(port, Packet::plain(bytes), NOW);
+        let sent = switch.receive(port, OwnedFrame::plain(bytes), NOW);
         sent.into_iter().map(|(port, packet)| (port, packet.bytes)).collect::<Vec<_>>()
     };
     // Station 0a on port 0 asks everyone; the trunk hears it in VLAN 10.
@@ -185,12 +181,12 @@ fn every_frame_has_the_fate_it_deserves() {
     for Row { why, heard, ingress, dst, tags, fate } in rows {
         let mut switch = switch();
         for &(id, port) in heard {
-            switch.fdb.learn(BLUE, mac(id), PortId(port), None, NOW);
+            switch.fdb.learn(switch.fdb.station(BLUE, mac(id)), PortId(port), None, NOW);
         }
-        let sent = switch.receive(ingress, Packet::plain(frame(dst, mac(1), tags)), NOW);
+        let sent = switch.receive(ingress, OwnedFrame::plain(frame(dst, mac(1), tags)), NOW);
         let expected = fate.unwrap_or(&[]).iter();
         let expected: Vec<_> =
-            expected.map(|(port, tags)| (*port, Packet::plain(frame(dst, mac(1), tags)))).collect();
+            expected.map(|(port, tags)| (*port, OwnedFrame::plain(frame(dst, mac(1), tags)))).collect();
         assert_eq!(sent, expected, "{why}");
         let totals = switch.totals(ingress);
         assert_eq!(totals.rx_frames, 1, "{why}");
@@ -202,8 +198,8 @@ fn every_frame_has_the_fate_it_deserves() {
 #[test]
 fn split_horizon_holds_for_known_stations_too() {
     let mut switch = switch();
-    switch.fdb.learn(BLUE, mac(2), PortId(8), None, NOW);
-    assert_eq!(switch.receive(7, Packet::plain(frame(mac(2), mac(1), &[])), NOW), []);
+    switch.fdb.learn(switch.fdb.station(BLUE, mac(2)), PortId(8), None, NOW);
+    assert_eq!(switch.receive(7, OwnedFrame::plain(frame(mac(2), mac(1), &[])), NOW), []);
     assert_eq!(switch.totals(7).drops[DropReason::SplitHorizon.index()], 1);
 }
 
@@ -218,7 +214,7 @@ fn broken_frames_are_dropped_by_name() {
     ];
     for (bytes, reason) in cases {
         let mut switch = switch();
-        assert_eq!(switch.receive(0, Packet::plain(*bytes), NOW), [], "{bytes:02x?}");
+        assert_eq!(switch.receive(0, OwnedFrame::plain(*bytes), NOW), [], "{bytes:02x?}");
         let totals = switch.totals(0);
         assert_eq!(totals.drops().collect::<Vec<_>>(), [(*reason, 1)], "{bytes:02x?}");
         assert_eq!((totals.rx_frames, totals.rx_bytes), (1, bytes.len() as u64));
@@ -231,25 +227,25 @@ fn a_pinned_station_stays_and_its_impostor_is_still_heard() {
     let mut switch = switch();
     assert!(switch.fdb.pin(BLUE, mac(2), PortId(1), Origin::Static, NOW));
     // The impostor on port 5 is not believed, but what it says is forwarded.
-    let sent = switch.receive(5, Packet::plain(frame(MULTICAST, mac(2), &[])), NOW);
+    let sent = switch.receive(5, OwnedFrame::plain(frame(MULTICAST, mac(2), &[])), NOW);
     assert_eq!(sent.len(), 6);
-    let sent = switch.receive(0, Packet::plain(frame(mac(2), mac(1), &[])), NOW);
-    assert_eq!(sent, [(1, Packet::plain(frame(mac(2), mac(1), &[])))]);
+    let sent = switch.receive(0, OwnedFrame::plain(frame(mac(2), mac(1), &[])), NOW);
+    assert_eq!(sent, [(1, OwnedFrame::plain(frame(mac(2), mac(1), &[])))]);
     // A station pinned to a port that does not carry the network.
     assert!(switch.fdb.pin(BLUE, mac(3), PortId(4), Origin::Static, NOW));
-    assert_eq!(switch.receive(0, Packet::plain(frame(mac(3), mac(1), &[])), NOW), []);
+    assert_eq!(switch.receive(0, OwnedFrame::plain(frame(mac(3), mac(1), &[])), NOW), []);
     assert_eq!(switch.totals(0).drops[DropReason::PortGone.index()], 1);
 }
 
 #[test]
 fn storms_are_limited_by_kind_and_by_port() {
-    let storm = StormLimits { broadcast: Some(20), multicast: Some(10), unknown: None };
+    let storm = FloodLimits { broadcast: Some(20), multicast: Some(10), unknown: None };
     let limited = PortRules { storm, ..PortRules::access(PortId(0), BLUE) };
     let free = PortRules::access(PortId(1), BLUE);
     let mut switch = Lab::new(&networks(), &[limited, free]);
     let mut flood = |port, dst, at: u64| {
         let sent = (0..5).map(|_| {
-            let packet = Packet::plain(frame(dst, mac(1 + u8::try_from(port).unwrap()), &[]));
+            let packet = OwnedFrame::plain(frame(dst, mac(1 + u8::try_from(port).unwrap()), &[]));
             switch.receive(port, packet, Timestamp::from_millis(at)).len()
         });
         sent.sum::<usize>()
@@ -273,7 +269,7 @@ fn a_port_sends_nothing_longer_than_its_mtu() {
     let mut lengths = |len: usize, tags: &[u16], offload| {
         let mut bytes = frame(BROADCAST, mac(1), tags);
         bytes.resize(len, 0);
-        let sent = switch.receive(if tags.is_empty() { 0 } else { 2 }, Packet { offload, bytes }, NOW);
+        let sent = switch.receive(if tags.is_empty() { 0 } else { 2 }, OwnedFrame { offload, bytes }, NOW);
         sent.into_iter().map(|(port, packet)| (port, packet.bytes.len())).collect::<Vec<_>>()
     };
     assert_eq!(lengths(1514, &[], Offload::NONE), [(1, 1514), (2, 1518)]);
@@ -306,7 +302,7 @@ fn an_offload_header_that_lies_is_a_drop_of_the_ingress() {
     let mut switch = switch();
     let gso = Gso { kind: GsoKind::Tcp4, size: size(1448), header_len: 54, ecn: false };
     let lie = Offload { csum: Csum::Partial { start: 34, offset: 16 }, gso: Some(gso) };
-    let packet = Packet { offload: lie, bytes: frame(BROADCAST, mac(1), &[]) };
+    let packet = OwnedFrame { offload: lie, bytes: frame(BROADCAST, mac(1), &[]) };
     assert_eq!(switch.receive(0, packet, NOW), []);
     let totals = switch.totals(0);
     assert_eq!(totals.drops().collect::<Vec<_>>(), [(DropReason::DevHdr, 1)]);
@@ -320,11 +316,11 @@ fn a_device_that_fails_or_is_full_is_told_on_the_egress() {
     let ports = [PortRules::access(PortId(0), BLUE), PortRules::access(PortId(1), BLUE)];
     let mut switch = Lab::with(wiring, Settings::default(), &networks(), &ports);
     for _ in 0..3 {
-        switch.put(0, Packet::plain(frame(BROADCAST, mac(1), &[])));
+        switch.put(0, OwnedFrame::plain(frame(BROADCAST, mac(1), &[])));
         switch.turn(0, NOW);
     }
     switch.wire(1).memory.fail(Some(5));
-    switch.put(0, Packet::plain(frame(BROADCAST, mac(1), &[])));
+    switch.put(0, OwnedFrame::plain(frame(BROADCAST, mac(1), &[])));
     switch.turn(0, NOW);
     let totals = switch.totals(1);
     assert_eq!(totals.drops().collect::<Vec<_>>(), [(DropReason::DevReady, 1), (DropReason::FullRing, 1)]);
@@ -378,11 +374,14 @@ fn a_partial_checksum_is_completed_for_who_cannot() {
         let partial = |spec: &Spec| {
             let bytes = spec.offloaded();
             let offload = Offload::parse(&spec.csum_header(), &bytes).unwrap();
-            Packet { offload, bytes }
+            OwnedFrame { offload, bytes }
         };
         let sent = mixed().receive(0, partial(&plain), NOW);
-        let expected =
-            [(1, partial(&tagged)), (2, Packet::plain(plain.wire())), (3, Packet::plain(tagged.wire()))];
+        let expected = [
+            (1, partial(&tagged)),
+            (2, OwnedFrame::plain(plain.wire())),
+            (3, OwnedFrame::plain(tagged.wire())),
+        ];
         assert_eq!(sent, expected);
         for (_, packet) in &sent[1..] {
             let headers = Headers::measure(&packet.bytes).unwrap();
@@ -403,13 +402,13 @@ fn tcp(tags: Vec<[u8; 4]>, payload: usize) -> Spec {
     }
 }
 
-fn super_frame(spec: &Spec, size: u16) -> Packet {
+fn super_frame(spec: &Spec, size: u16) -> OwnedFrame {
     let bytes = spec.offloaded();
-    Packet { offload: Offload::parse(&spec.gso_header(size), &bytes).expect("valid"), bytes }
+    OwnedFrame { offload: Offload::parse(&spec.gso_header(size), &bytes).expect("valid"), bytes }
 }
 
-fn wire_frames(port: u16, frames: &[Vec<u8>]) -> Vec<(u16, Packet)> {
-    frames.iter().map(|bytes| (port, Packet::plain(bytes.clone()))).collect()
+fn wire_frames(port: u16, frames: &[Vec<u8>]) -> Vec<(u16, OwnedFrame)> {
+    frames.iter().map(|bytes| (port, OwnedFrame::plain(bytes.clone()))).collect()
 }
 
 fn size(octets: u16) -> NonZeroU16 {

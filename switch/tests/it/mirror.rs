@@ -1,16 +1,13 @@
 //! Mirrors: who gets copies, of what, and that nothing else changes.
 
-#[expect(dead_code, reason = "other tests use the rest")]
-mod lab;
-
 use std::collections::BTreeSet;
 
-use lab::{Lab, frame, mac};
+use super::lab::{Lab, frame, mac};
 use proptest::prelude::*;
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
     capture::Direction,
-    device::mem::Packet,
+    device::mem::OwnedFrame,
     drops::DropReason,
     mirror::Mirror,
     topology::{Network, PortMode, PortRules},
@@ -45,7 +42,7 @@ fn mirrored(ports: &[u16], networks: &[NetworkId], direction: Option<Direction>)
 }
 
 fn receive(lab: &mut Lab, port: u16, bytes: Vec<u8>) -> Vec<(u16, Vec<u8>)> {
-    let sent = lab.receive(port, Packet::plain(bytes), Timestamp::from_millis(1_000));
+    let sent = lab.receive(port, OwnedFrame::plain(bytes), Timestamp::from_millis(1_000));
     sent.into_iter().map(|(port, packet)| (port, packet.bytes)).collect()
 }
 

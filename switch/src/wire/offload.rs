@@ -6,8 +6,10 @@
 
 use std::num::NonZeroU16;
 
-use crate::drops::DropReason;
-use crate::headers::{self, Headers, MAX_HEADER, Network, Transport};
+use crate::{
+    drops::DropReason,
+    wire::headers::{self, Headers, IpVersion, MAX_HEADER, Transport},
+};
 
 /// Octets of the header before each frame on a device that carries offload metadata.
 pub const VNET_HEADER: usize = 10;
@@ -102,7 +104,7 @@ impl Capabilities {
     pub const ALL: Self = Self { csum: true, tso: true, uso: true };
 
     /// Whether a frame with this metadata may leave by the port untouched. If not, it is cut by
-    /// [`Segmenter`](crate::segment::Segmenter).
+    /// [`Segmenter`](crate::wire::segment::Segmenter).
     #[inline]
     pub fn takes(self, offload: &Offload) -> bool {
         let csum = self.csum || !matches!(offload.csum, Csum::Partial { .. });
@@ -206,7 +208,7 @@ impl Offload {
     /// Octets of all wire frames that a frame of `frame_len` octets with this metadata stands for, each with its headers, without
     /// FCS.
     #[inline]
-    pub fn wire_octets(&self, frame_len: usize) -> usize {
+    pub(crate) fn wire_octets(&self, frame_len: usize) -> usize {
         let headers = self.gso.map_or(0, |gso| usize::from(gso.header_len));
         frame_len + (self.segments(frame_len) - 1) * headers
     }
@@ -266,9 +268,9 @@ impl Gso {
 impl GsoKind {
     /// How a frame with these `headers` would be cut.
     pub fn of(headers: &Headers) -> Self {
-        match (headers.transport_kind, headers.network_kind) {
-            (Transport::Tcp, Network::V4) => Self::Tcp4,
-            (Transport::Tcp, Network::V6) => Self::Tcp6,
+        match (headers.transport_kind, headers.version) {
+            (Transport::Tcp, IpVersion::V4) => Self::Tcp4,
+            (Transport::Tcp, IpVersion::V6) => Self::Tcp6,
             (Transport::Udp, _) => Self::Udp,
         }
     }

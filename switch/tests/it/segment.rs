@@ -1,10 +1,8 @@
 //! Segmentation against a model that builds every wire frame from scratch.
 
-mod superframe;
-
+use super::superframe::{ACK, Addresses, CWR, FIN, PSH, Spec, Transport, specs};
 use etherparse::{SlicedPacket, TransportSlice};
 use proptest::prelude::*;
-use superframe::{ACK, Addresses, CWR, FIN, PSH, Spec, Transport, specs};
 use vswitch::checksum;
 use vswitch::drops::DropReason;
 use vswitch::headers::Headers;

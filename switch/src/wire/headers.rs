@@ -5,8 +5,16 @@
 //! authentication headers, other protocols) has no `Headers`. The views of `etherparse` check the lengths;
 //! its whole-packet slicing is not used, for it refuses frames whose end we do not care about.
 
+use std::ops::Range;
+
 use etherparse::{
-    IpNumber, Ipv4HeaderSlice, Ipv6HeaderSlice, Ipv6RawExtHeaderSlice, TcpHeaderSlice, UdpHeaderSlice,
+    EtherType, IpNumber, Ipv4Header, Ipv4HeaderSlice, Ipv6Header, Ipv6HeaderSlice, Ipv6RawExtHeaderSlice,
+    TcpHeader, TcpHeaderSlice, UdpHeader, UdpHeaderSlice,
+};
+
+use crate::wire::{
+    bytes::try_u16_at,
+    frame::{ETHERNET_HEADER, TAG},
 };
 
 /// The most octets that all headers of one frame may take, Ethernet to transport.
@@ -15,20 +23,20 @@ use etherparse::{
 /// room for IPv6 extension headers. It bounds the walk and the scratch space of whoever writes headers.
 pub const MAX_HEADER: usize = 512;
 
-/// Octets of an Ethernet header without tags.
-pub const ETHERNET: usize = 14;
-/// Octets of one VLAN tag (IEEE 802.1Q-2018, 9.3).
-pub const VLAN_TAG: usize = 4;
+/// Bytes of an IPv4 header without options.
+pub const IPV4_HEADER: usize = Ipv4Header::MIN_LEN;
+/// Bytes of an IPv6 header without extensions.
+pub const IPV6_HEADER: usize = Ipv6Header::LEN;
+/// Bytes of a TCP header without options.
+pub const TCP_HEADER: usize = TcpHeader::MIN_LEN;
+/// Bytes of a UDP header.
+pub const UDP_HEADER: usize = UdpHeader::LEN;
 
-const ETHERTYPE_VLAN: u16 = 0x8100;
-const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
 const MAX_TAGS: usize = 2;
 
-/// The network protocol of a frame.
+/// The IP version of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Network {
+pub enum IpVersion {
     /// IPv4, not a fragment.
     V4,
     /// IPv6, with any hop-by-hop, routing, destination, mobility, HIP or shim6 headers before the transport.
@@ -64,12 +72,12 @@ impl Transport {
 
 /// The headers of one frame; offsets count from the destination MAC.
 ///
-/// Invariant of what [`Headers::measure`] returns: `ETHERNET <= network < transport < payload <= MAX_HEADER`
+/// Invariant of what [`Headers::measure`] returns: `ETHERNET_HEADER <= network < transport < payload <= MAX_HEADER`
 /// and `payload <= end <= frame length`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Headers {
     /// Which network header it is.
-    pub network_kind: Network,
+    pub version: IpVersion,
     /// Which transport header it is.
     pub transport_kind: Transport,
     /// Where the network header begins.
@@ -90,20 +98,20 @@ impl Headers {
         let (network, ethertype) = link(frame)?;
         let head = &frame[..frame.len().min(MAX_HEADER)];
         let packet = head.get(network..)?;
-        let (network_kind, length, protocol, transport) = match ethertype {
-            ETHERTYPE_IPV4 => {
+        let (version, length, protocol, transport) = match ethertype {
+            EtherType::IPV4 => {
                 let ip = Ipv4HeaderSlice::from_slice(packet).ok()?;
                 if ip.is_fragmenting_payload() {
                     return None;
                 }
-                (Network::V4, usize::from(ip.total_len()), ip.protocol(), network + ip.slice().len())
+                (IpVersion::V4, usize::from(ip.total_len()), ip.protocol(), network + ip.slice().len())
             }
-            ETHERTYPE_IPV6 => {
+            EtherType::IPV6 => {
                 let ip = Ipv6HeaderSlice::from_slice(packet).ok()?;
                 let length = ip.slice().len() + usize::from(ip.payload_length());
                 let (protocol, transport) =
                     skip_extensions(head, ip.next_header(), network + ip.slice().len())?;
-                (Network::V6, length, protocol, transport)
+                (IpVersion::V6, length, protocol, transport)
             }
             _ => return None,
         };
@@ -118,7 +126,7 @@ impl Headers {
         };
         let (payload, end) = (transport + header, network + length);
         (payload <= end && end <= frame.len()).then_some(Self {
-            network_kind,
+            version,
             transport_kind,
             network,
             transport,
@@ -133,34 +141,37 @@ impl Headers {
         let datagram = match self.transport_kind {
             Transport::Tcp => true,
             Transport::Udp => {
-                word(frame, self.transport + 4).map(usize::from)
+                try_u16_at(frame, self.transport + 4).map(usize::from)
                     == Some(frame.len().wrapping_sub(self.transport))
             }
         };
         datagram && self.end == frame.len()
     }
 
+    /// Where source and destination address stand in the network header, one after the other.
+    #[inline]
+    pub fn addresses(&self) -> Range<usize> {
+        match self.version {
+            IpVersion::V4 => self.network + 12..self.network + IPV4_HEADER,
+            IpVersion::V6 => self.network + 8..self.network + IPV6_HEADER,
+        }
+    }
+
     /// Whether this is a TCP segment with the CWR flag (RFC 3168 section 6.1.2).
-    pub fn cwr(&self, frame: &[u8]) -> bool {
+    pub(crate) fn cwr(&self, frame: &[u8]) -> bool {
         self.transport_kind == Transport::Tcp
             && frame.get(self.transport + 13).is_some_and(|flags| flags & 0x80 != 0)
     }
 }
 
-/// The big-endian word of `frame` at `at`, if there is one.
-#[inline]
-fn word(frame: &[u8], at: usize) -> Option<u16> {
-    frame.get(at..)?.first_chunk().copied().map(u16::from_be_bytes)
-}
-
 /// Where the network header of `frame` begins and the EtherType that says what it is, after at most two VLAN
 /// tags; `None` if the frame ends before that. A third tag is reported as the EtherType.
 #[inline]
-pub fn link(frame: &[u8]) -> Option<(usize, u16)> {
-    let mut end = ETHERNET;
+pub fn link(frame: &[u8]) -> Option<(usize, EtherType)> {
+    let mut end = ETHERNET_HEADER;
     for _ in 0..MAX_TAGS {
         match ethertype_before(frame, end)? {
-            ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN => end += VLAN_TAG,
+            EtherType::VLAN_TAGGED_FRAME | EtherType::PROVIDER_BRIDGING => end += TAG,
             ethertype => return Some((end, ethertype)),
         }
     }
@@ -168,8 +179,8 @@ pub fn link(frame: &[u8]) -> Option<(usize, u16)> {
 }
 
 #[inline]
-fn ethertype_before(frame: &[u8], end: usize) -> Option<u16> {
-    word(frame, end - 2)
+fn ethertype_before(frame: &[u8], end: usize) -> Option<EtherType> {
+    try_u16_at(frame, end - 2).map(EtherType)
 }
 
 /// Follows IPv6 extension headers (RFC 8200 section 4) that every segment may carry unchanged. Fragments and

@@ -8,6 +8,7 @@ use etherparse::EtherType;
 use crate::{
     addr::{MacAddr, VlanId},
     drops::DropReason,
+    wire::bytes::{put_u16, try_u64_at},
 };
 
 /// Octets of destination, source and ethertype.
@@ -17,7 +18,7 @@ pub const ADDRESSES: usize = 12;
 /// Octets of an 802.1Q tag, its ethertype included.
 pub const TAG: usize = 4;
 /// [`TAG`] as an offset that may be negative: what pushing a tag moves, and popping one moves back.
-pub const TAG_SHIFT: i16 = 4;
+pub(crate) const TAG_SHIFT: i16 = 4;
 /// Octets of the longest frame on any device: a 64 KB IP packet behind an Ethernet header and two tags.
 pub const MAX_FRAME: usize = ETHERNET_HEADER + 2 * TAG + 65_535;
 
@@ -32,12 +33,12 @@ impl Tag {
     }
 
     /// Whether the tag carries priority only (VID 0).
-    pub fn is_priority(self) -> bool {
+    pub(crate) fn is_priority(self) -> bool {
         self.0 & 0x0fff == 0
     }
 
     /// The same priority and drop eligibility in another VLAN.
-    pub fn with_vlan(self, vlan: VlanId) -> Self {
+    pub(crate) fn with_vlan(self, vlan: VlanId) -> Self {
         Self(self.0 & 0xf000 | vlan.as_u16())
     }
 
@@ -48,9 +49,10 @@ impl Tag {
 
     /// The tag as it stands in a frame between the source address and the ethertype.
     pub fn to_bytes(self) -> [u8; TAG] {
-        let [tpid_high, tpid_low] = EtherType::VLAN_TAGGED_FRAME.0.to_be_bytes();
-        let [high, low] = self.0.to_be_bytes();
-        [tpid_high, tpid_low, high, low]
+        let mut bytes = [0; TAG];
+        put_u16(&mut bytes, 0, EtherType::VLAN_TAGGED_FRAME.0);
+        put_u16(&mut bytes, 2, self.0);
+        bytes
     }
 }
 
@@ -72,7 +74,7 @@ impl Frame {
     #[inline]
     pub fn parse(bytes: &[u8]) -> Result<Self, DropReason> {
         // Two words hold it all: destination and the source's beginning; source and ethertype.
-        let (Some(front), Some(back)) = (word(bytes, 0), word(bytes, 6)) else {
+        let (Some(front), Some(back)) = (try_u64_at(bytes, 0), try_u64_at(bytes, 6)) else {
             return Err(DropReason::PktTooSmall);
         };
         let (dst, src) = (MacAddr::from_bits(front >> 16), MacAddr::from_bits(back >> 16));
@@ -84,17 +86,11 @@ impl Frame {
         }
         // Information and the ethertype behind it: the last four octets of the word at 10.
         let [.., high, low, next_high, next_low] =
-            word(bytes, 10).ok_or(DropReason::PktTooSmall)?.to_be_bytes();
+            try_u64_at(bytes, 10).ok_or(DropReason::PktTooSmall)?.to_be_bytes();
         let tag = Some(Tag(u16::from_be_bytes([high, low])));
         let stacked = u16::from_be_bytes([next_high, next_low]) == EtherType::VLAN_TAGGED_FRAME.0;
         Ok(Self { dst, src, tag, stacked })
     }
-}
-
-/// The big-endian word at `at`.
-#[inline]
-fn word(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes.get(at..)?.first_chunk().copied().map(u64::from_be_bytes)
 }
 
 #[cfg(test)]

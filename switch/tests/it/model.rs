@@ -4,21 +4,18 @@
 //! the switch must send what the model sends, in the same order, and its books must balance. With a table too small for
 //! the stations the model cannot tell who was evicted; there the switch may flood what the model knows.
 
-#[expect(dead_code, reason = "other tests use the rest")]
-mod lab;
-
 use std::{
     collections::{BTreeMap, HashMap},
     num::NonZeroU16,
     time::Duration,
 };
 
-use lab::{Lab, Wire, Wiring, mac};
+use super::lab::{Lab, Wire, Wiring, mac};
 use proptest::prelude::*;
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
     counters::PortTotals,
-    device::mem::Packet,
+    device::mem::OwnedFrame,
     drops::DropReason,
     fdb::{Damping, Learning, Origin, Settings},
     offload::Capabilities,
@@ -321,7 +318,7 @@ impl Pair {
             self.serial += 1;
             let serial = self.serial;
             let copy = |tag| sent.bytes(&sent.out_tags(tunnel, tag), serial);
-            self.lab.put(port, Packet::plain(sent.bytes(sent.tag.as_slice(), serial)));
+            self.lab.put(port, OwnedFrame::plain(sent.bytes(sent.tag.as_slice(), serial)));
             allowed.push(self.model.classify(port, sent).map_or(vec![], |(network, carried)| {
                 let copies = self.model.flood(port, network);
                 let tag = |vlan: Option<u16>| vlan.map(|vlan| carried.unwrap_or(0) & 0xf000 | vlan);
@@ -438,7 +435,7 @@ impl Pair {
 impl Sent {
     fn bytes(&self, tags: &[u16], serial: u16) -> Vec<u8> {
         let src = if self.src == 0 { Destination::Group.mac() } else { mac(self.src) };
-        let mut bytes = lab::frame(self.dst.mac(), src, tags);
+        let mut bytes = super::lab::frame(self.dst.mac(), src, tags);
         bytes.resize(bytes.len() + if self.long { usize::from(NARROW) } else { 0 }, 0);
         bytes.extend(serial.to_be_bytes());
         bytes

@@ -11,17 +11,22 @@
 
 use std::num::NonZeroU16;
 
-use crate::checksum::Sum;
-use crate::drops::DropReason;
-use crate::headers::{Headers, Network, Transport};
-use crate::offload::{Csum, Offload};
+use crate::{
+    drops::DropReason,
+    wire::{
+        bytes::{length, put_u16, put_u32, u16_at, u32_at},
+        checksum::Sum,
+        headers::{Headers, IPV6_HEADER, IpVersion, Transport},
+        offload::{Csum, Offload},
+    },
+};
 
 /// The wire frames of one frame, in order; at least one, at most
-/// [`MAX_SEGMENTS`](crate::offload::MAX_SEGMENTS).
+/// [`MAX_SEGMENTS`](crate::wire::offload::MAX_SEGMENTS).
 #[derive(Clone, Copy, Debug)]
 pub struct Segmenter<'a> {
     frame: &'a [u8],
-    plan: Plan,
+    cut: Cut,
     /// Octets of header in each segment.
     header_len: usize,
     /// The most octets of payload in each segment; not zero, unless the frame is empty.
@@ -36,7 +41,7 @@ pub struct Segment<'a> {
     /// What follows the header, as it stands in the super-frame.
     pub payload: &'a [u8],
     frame: &'a [u8],
-    plan: Plan,
+    cut: Cut,
     header_len: usize,
     index: u16,
     last: bool,
@@ -44,13 +49,13 @@ pub struct Segment<'a> {
 
 /// What the headers of the segments need.
 #[derive(Clone, Copy, Debug)]
-enum Plan {
+enum Cut {
     /// Nothing: the frame goes out as it is.
-    Keep,
+    Whole,
     /// The checksum at `start + offset`.
     Complete { start: usize, offset: usize },
     /// Lengths, identification, sequence and checksums.
-    Cut(Template),
+    Segments(Template),
 }
 
 /// What is common to all segments of a super-frame: sums of its headers without the fields that differ.
@@ -73,7 +78,6 @@ const IPV4_LENGTH: usize = 2;
 const IPV4_ID: usize = 4;
 const IPV4_CHECKSUM: usize = 10;
 const IPV6_LENGTH: usize = 4;
-const IPV6_HEADER: usize = 40;
 const TCP_SEQUENCE: usize = 4;
 const TCP_FLAGS: usize = 12;
 const UDP_LENGTH: usize = 4;
@@ -89,14 +93,14 @@ impl<'a> Segmenter<'a> {
         if Offload::parse(&offload.emit(), frame)? != *offload {
             return Err(DropReason::DevHdr);
         }
-        let whole = Self { frame, plan: Plan::Keep, header_len: 0, size: frame.len(), next: 0, left: 1 };
+        let whole = Self { frame, cut: Cut::Whole, header_len: 0, size: frame.len(), next: 0, left: 1 };
         let (start, offset) = match offload.csum {
             Csum::Unknown | Csum::Valid => return Ok(whole),
             Csum::Partial { start, offset } => (usize::from(start), usize::from(offset)),
         };
         let Some(gso) = offload.gso else {
             return Ok(Self {
-                plan: Plan::Complete { start, offset },
+                cut: Cut::Complete { start, offset },
                 header_len: start + offset + 2,
                 ..whole
             });
@@ -105,7 +109,7 @@ impl<'a> Segmenter<'a> {
         let left = u16::try_from(offload.segments(frame.len())).map_err(|_| DropReason::DevHdr)?;
         Ok(Self {
             frame,
-            plan: Plan::Cut(Template::new(frame, headers, gso.size)),
+            cut: Cut::Segments(Template::new(frame, headers, gso.size)),
             header_len: headers.payload,
             size: usize::from(gso.size.get()),
             next: 0,
@@ -124,8 +128,8 @@ impl<'a> Iterator for Segmenter<'a> {
         self.next += 1;
         let payload = &self.frame[self.header_len + usize::from(index) * self.size..];
         let payload = &payload[..payload.len().min(self.size)];
-        let Self { frame, plan, header_len, .. } = *self;
-        Some(Segment { payload, frame, plan, header_len, index, last: self.left == 0 })
+        let Self { frame, cut, header_len, .. } = *self;
+        Some(Segment { payload, frame, cut, header_len, index, last: self.left == 0 })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -139,10 +143,10 @@ impl<'a> Segment<'a> {
     /// The only one of a frame that needs nothing. Whoever knows that saves the row.
     #[inline]
     pub fn whole(frame: &'a [u8]) -> Self {
-        Self { payload: frame, frame, plan: Plan::Keep, header_len: 0, index: 0, last: true }
+        Self { payload: frame, frame, cut: Cut::Whole, header_len: 0, index: 0, last: true }
     }
 
-    /// Octets that [`Segment::write_header`] writes: at most [`MAX_HEADER`](crate::headers::MAX_HEADER), and
+    /// Octets that [`Segment::write_header`] writes: at most [`MAX_HEADER`](crate::wire::headers::MAX_HEADER), and
     /// zero for a frame that needs nothing.
     #[inline]
     pub fn header_len(&self) -> usize {
@@ -166,12 +170,12 @@ impl<'a> Segment<'a> {
         }
         let header = buf.get_mut(..self.header_len)?;
         header.copy_from_slice(&self.frame[..self.header_len]);
-        match &self.plan {
-            Plan::Keep => {}
-            Plan::Complete { start, offset } => {
-                put(header, start + offset, Sum::of(&self.frame[*start..]).nonzero_checksum());
+        match &self.cut {
+            Cut::Whole => {}
+            Cut::Complete { start, offset } => {
+                put_u16(header, start + offset, Sum::of(&self.frame[*start..]).nonzero_checksum());
             }
-            Plan::Cut(template) => template.fill(header, self),
+            Cut::Segments(template) => template.fill(header, self),
         }
         Some(self.header_len)
     }
@@ -200,12 +204,12 @@ impl Template {
     /// be summed: behind a routing header.
     fn new(frame: &[u8], headers: Headers, size: NonZeroU16) -> Self {
         let Headers { network, transport, payload, .. } = headers;
-        let without = |sum: Sum, field: usize| sum + Sum::minus(word(frame, field));
-        let network = match headers.network_kind {
-            Network::V4 => [IPV4_LENGTH, IPV4_ID, IPV4_CHECKSUM]
+        let without = |sum: Sum, field: usize| sum + Sum::minus(u16_at(frame, field));
+        let network = match headers.version {
+            IpVersion::V4 => [IPV4_LENGTH, IPV4_ID, IPV4_CHECKSUM]
                 .iter()
                 .fold(Sum::of(&frame[network..transport]), |sum, field| without(sum, network + field)),
-            Network::V6 => Sum::default(),
+            IpVersion::V6 => Sum::default(),
         };
         let sum = Sum::of(&frame[transport..payload]) + Sum::minus(length(frame.len() - transport));
         let transport = match headers.transport_kind {
@@ -218,19 +222,21 @@ impl Template {
     }
 
     /// Turns the copy of the super-frame's headers in `header` into those of `segment`.
+    ///
+    /// The offsets are those of `headers`, so they lie within `header`.
     fn fill(&self, header: &mut [u8], segment: &Segment<'_>) {
         let Headers { network, transport, .. } = self.headers;
-        match self.headers.network_kind {
-            Network::V4 => {
+        match self.headers.version {
+            IpVersion::V4 => {
                 let length = length(segment.wire_len() - network);
-                let id = word(header, network + IPV4_ID).wrapping_add(segment.index);
+                let id = u16_at(header, network + IPV4_ID).wrapping_add(segment.index);
                 let sum = self.network + Sum::word(length) + Sum::word(id);
-                put(header, network + IPV4_LENGTH, length);
-                put(header, network + IPV4_ID, id);
-                put(header, network + IPV4_CHECKSUM, sum.checksum());
+                put_u16(header, network + IPV4_LENGTH, length);
+                put_u16(header, network + IPV4_ID, id);
+                put_u16(header, network + IPV4_CHECKSUM, sum.checksum());
             }
-            Network::V6 => {
-                put(header, network + IPV6_LENGTH, length(segment.wire_len() - network - IPV6_HEADER));
+            IpVersion::V6 => {
+                put_u16(header, network + IPV6_LENGTH, length(segment.wire_len() - network - IPV6_HEADER));
             }
         }
         let length = length(segment.wire_len() - transport);
@@ -238,38 +244,17 @@ impl Template {
         let checksum = match self.headers.transport_kind {
             Transport::Tcp => {
                 let ahead = u32::from(segment.index) * u32::from(self.size.get());
-                let sequence = double(header, transport + TCP_SEQUENCE).wrapping_add(ahead);
-                let flags = segment.tcp_flags(word(header, transport + TCP_FLAGS));
-                header[transport + TCP_SEQUENCE..][..4].copy_from_slice(&sequence.to_be_bytes());
-                put(header, transport + TCP_FLAGS, flags);
+                let sequence = u32_at(header, transport + TCP_SEQUENCE).wrapping_add(ahead);
+                let flags = segment.tcp_flags(u16_at(header, transport + TCP_FLAGS));
+                put_u32(header, transport + TCP_SEQUENCE, sequence);
+                put_u16(header, transport + TCP_FLAGS, flags);
                 (sum + Sum::double(sequence) + Sum::word(flags)).checksum()
             }
             Transport::Udp => {
-                put(header, transport + UDP_LENGTH, length);
+                put_u16(header, transport + UDP_LENGTH, length);
                 (sum + Sum::word(length)).nonzero_checksum()
             }
         };
-        put(header, transport + self.headers.transport_kind.checksum_offset(), checksum);
+        put_u16(header, transport + self.headers.transport_kind.checksum_offset(), checksum);
     }
-}
-
-// Below, offsets are those of `Headers` and so within the header; the frame's IP length is at most 65535, and
-// so is that of any part of it.
-
-fn word(bytes: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
-}
-
-fn double(bytes: &[u8], at: usize) -> u32 {
-    u32::from(word(bytes, at)) << 16 | u32::from(word(bytes, at + 2))
-}
-
-fn put(bytes: &mut [u8], at: usize, word: u16) {
-    bytes[at..at + 2].copy_from_slice(&word.to_be_bytes());
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "part of an IP packet, see above")]
-fn length(octets: usize) -> u16 {
-    debug_assert!(u16::try_from(octets).is_ok());
-    octets as u16
 }

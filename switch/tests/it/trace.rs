@@ -1,21 +1,19 @@
 //! A trace is what a real frame then does: over any topology, any table, any frame.
 
-#[expect(dead_code, reason = "other tests use the rest")]
-mod lab;
-
 use std::{num::NonZeroU16, sync::Arc};
 
-use lab::{Lab, Wiring, frame, mac};
+use super::lab::{Lab, Wiring, frame, mac};
 use proptest::prelude::*;
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
     capture::{Direction, Fate, Record, Session, Wanted},
-    device::mem::Packet,
-    fdb::{Change, Entry, Learned, Origin, Place, Settings},
+    device::mem::OwnedFrame,
+    fdb::{Change, Entry, Learned, Origin, Settings, Station},
     forward::{Action, Decision},
     mirror::Mirror,
     offload::{Capabilities, Offload},
-    topology::{Network, PortMode, PortRules, StormLimits},
+    storm::FloodLimits,
+    topology::{Network, PortMode, PortRules},
     trace::{Hypothesis, Trace, trace},
 };
 
@@ -48,7 +46,7 @@ fn rules(id: u16) -> impl Strategy<Value = PortRules> {
         (prop::bool::weighted(0.3), prop::option::weighted(0.2, 0..3_u32), prop::bool::weighted(0.9));
     // Few enough a second that a run of frames, a millisecond apart, uses them up.
     let storm = || prop::option::weighted(0.2, 0..30_u32);
-    let storm = (storm(), storm(), storm()).prop_map(|(broadcast, multicast, unknown)| StormLimits {
+    let storm = (storm(), storm(), storm()).prop_map(|(broadcast, multicast, unknown)| FloodLimits {
         broadcast,
         multicast,
         unknown,
@@ -190,13 +188,13 @@ proptest! {
                     prop_assert_eq!(lab.fdb.totals(), totals);
 
                     lab.wire(port).carry(network);
-                    lab.receive(port, Packet::plain(bytes), at);
+                    lab.receive(port, OwnedFrame::plain(bytes), at);
                     let mut octets = Vec::new();
                     let records: Vec<_> = std::iter::from_fn(|| readers[0].take(&mut octets)).collect();
                     prop_assert_eq!(foretold, seen(&records));
                     let mut evicted = Vec::new();
                     lab.fdb.drain_events(|event| if event.what == Change::Evicted { evicted.push((event.network, event.mac)) });
-                    prop_assert_eq!(trace.evicted.iter().map(Place::station).collect::<Vec<_>>(), evicted);
+                    prop_assert_eq!(trace.evicted.iter().map(Station::parts).collect::<Vec<_>>(), evicted);
                 }
             }
         }

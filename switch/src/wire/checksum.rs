@@ -6,7 +6,7 @@
 //! 2026-11, `examples/segment_speed.rs`); wider registers would need unsafe dispatch to save, by estimate, 1 us
 //! of a super-frame's 20.
 
-use crate::headers::{Headers, Network, Transport};
+use crate::wire::headers::{Headers, Transport};
 
 /// A one's complement sum that is not yet folded, a value to add to.
 ///
@@ -44,7 +44,7 @@ impl Sum {
 
     /// A 32-bit number as two words.
     #[inline]
-    pub fn double(number: u32) -> Self {
+    pub(crate) fn double(number: u32) -> Self {
         Self(u64::from(number >> 16) + u64::from(number & 0xffff))
     }
 
@@ -86,7 +86,7 @@ impl std::ops::Add for Sum {
     }
 }
 
-/// Completes a checksum that [`Csum::Partial`](crate::offload::Csum::Partial) describes: `start` counts from
+/// Completes a checksum that [`Csum::Partial`](crate::wire::offload::Csum::Partial) describes: `start` counts from
 /// the first octet of the frame, `offset` from `start`.
 ///
 /// Zero becomes 0xffff whatever the protocol, as in the kernel: UDP needs it and to the others both are the
@@ -105,11 +105,8 @@ pub fn complete(frame: &mut [u8], start: usize, offset: usize) -> bool {
 /// pseudo-header holds an address that is not the destination now.
 #[inline]
 pub fn verify(frame: &[u8], headers: &Headers) -> bool {
-    let addresses = match headers.network_kind {
-        Network::V4 => headers.network + 12..headers.network + 20,
-        Network::V6 => headers.network + 8..headers.network + 40,
-    };
-    let (Some(addresses), Some(data)) = (frame.get(addresses), frame.get(headers.transport..headers.end))
+    let (Some(addresses), Some(data)) =
+        (frame.get(headers.addresses()), frame.get(headers.transport..headers.end))
     else {
         return false;
     };

@@ -17,60 +17,19 @@ use std::{
 };
 
 use arrayvec::ArrayVec;
+use etherparse::{EtherType, IpNumber};
 use vswitch::{
-    addr::PortId,
-    batch::{Batch, CAPACITY},
-    device::{Device, Refuse},
+    batch::CAPACITY,
+    bytes::{try_u16_at, u16_at},
     drops::DropReason,
-    headers::{ETHERNET, link},
+    headers::{IPV4_HEADER, IPV6_HEADER, UDP_HEADER, link},
     transmit::{Out, Scratch, Transmit},
 };
 
 use crate::{
-    device::Way,
-    encap::{Class, Manner, Train, encapsulate},
+    encap::{Class, Settings, Train, encapsulate},
     header::HEADER,
 };
-
-/// Where copies go out to one collector.
-#[derive(Debug)]
-pub struct Collector {
-    way: Way,
-    copies: Copies,
-}
-
-impl Collector {
-    /// Copies that leave by `way`.
-    pub(crate) fn new(way: Way, copies: Copies) -> Self {
-        Self { way, copies }
-    }
-
-    /// The mirror's port.
-    pub fn port(&self) -> PortId {
-        self.way.peer.port
-    }
-}
-
-impl Device for Collector {
-    /// Nothing is taken in from a collector.
-    fn recv(&self, _: PortId, _: &mut Batch, _: usize, _: &mut Refuse<'_>) -> io::Result<bool> {
-        Ok(false)
-    }
-
-    fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
-        let Way { endpoint, address, .. } = &self.way;
-        self.copies.encapsulate(endpoint.datagrams(), frames, scratch, &mut |train| {
-            let whole = HEADER + ETHERNET + usize::from(self.way.overlay_mtu());
-            if train.size <= whole {
-                let result = endpoint.send_copies(address, train);
-                if !self.way.learn_from(&result) {
-                    return result;
-                }
-            }
-            endpoint.send_copies_in_fragments(address, train)
-        });
-    }
-}
 
 /// The datagrams that carry a mirror's copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +59,7 @@ impl Copies {
                 None => outs.push(*out),
             }
         }
-        let manner = Manner {
+        let settings = Settings {
             // No packet is too long for fragments.
             overlay_mtu: u16::MAX,
             clamp: false,
@@ -109,7 +68,7 @@ impl Copies {
             sources: 1,
         };
         let frames = Transmit { outs: &outs, ..*frames };
-        encapsulate(|_| Some(&self.header), &manner, &frames, scratch, send);
+        encapsulate(|_| Some(&self.header), &settings, &frames, scratch, send);
     }
 
     /// Why a frame is not sent, before it is known whether it could be.
@@ -129,25 +88,24 @@ impl Copies {
     /// NIC that is a port. Without this look each copy would be copied for ever.
     pub fn include(&self, frame: &[u8]) -> bool {
         let datagram = link(frame).and_then(|(network, ethertype)| match (ethertype, self.to.ip()) {
-            (0x0800, IpAddr::V4(to)) => datagram_v4(&frame[network..], to.octets()),
-            (0x86dd, IpAddr::V6(to)) => datagram_v6(&frame[network..], to.octets()),
+            (EtherType::IPV4, IpAddr::V4(to)) => datagram_v4(&frame[network..], to.octets()),
+            (EtherType::IPV6, IpAddr::V6(to)) => datagram_v6(&frame[network..], to.octets()),
             _ => None,
         });
         datagram.is_some_and(|datagram| match datagram {
             // Only copies are sent there in fragments, as far as this host's tunnel goes.
             Datagram::Fragment => true,
             Datagram::Whole(udp) => {
-                udp.get(2..4) == Some(&self.to.port().to_be_bytes())
+                try_u16_at(udp, 2) == Some(self.to.port())
                     && udp.get(UDP_HEADER..UDP_HEADER + HEADER) == Some(&self.header)
             }
         })
     }
 }
 
-const UDP: u8 = 17;
-const UDP_HEADER: usize = 8;
-/// The next header that says: a fragment (RFC 8200 section 4.5).
-const FRAGMENT: u8 = 44;
+const UDP: u8 = IpNumber::UDP.0;
+/// The next header of a fragment (RFC 8200 section 4.5).
+const FRAGMENT: u8 = IpNumber::IPV6_FRAGMENTATION_HEADER.0;
 
 /// What a packet holds that is sent to the collector by UDP.
 enum Datagram<'f> {
@@ -157,17 +115,17 @@ enum Datagram<'f> {
 }
 
 fn datagram_v4(packet: &[u8], to: [u8; 4]) -> Option<Datagram<'_>> {
-    let header: &[u8; 20] = packet.first_chunk()?;
+    let header: &[u8; IPV4_HEADER] = packet.first_chunk()?;
     if header[9] != UDP || header[16..20] != to {
         return None;
     }
-    let fragmented = u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0;
+    let fragmented = u16_at(header, 6) & 0x3fff != 0;
     let length = usize::from(header[0] & 0x0f) * 4;
     Some(if fragmented { Datagram::Fragment } else { Datagram::Whole(packet.get(length..)?) })
 }
 
 fn datagram_v6(packet: &[u8], to: [u8; 16]) -> Option<Datagram<'_>> {
-    let (header, rest) = packet.split_first_chunk::<40>()?;
+    let (header, rest) = packet.split_first_chunk::<IPV6_HEADER>()?;
     match header[6] {
         _ if header[24..40] != to => None,
         UDP => Some(Datagram::Whole(rest)),

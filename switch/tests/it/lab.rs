@@ -12,14 +12,14 @@ use vswitch::{
     counters::{NetworkCounters, NetworkTotals, PortCounters, PortTotals},
     device::{
         Device, Refuse,
-        mem::{MemDevice, Packet},
+        mem::{MemDevice, OwnedFrame},
     },
     engine::Engine,
     fdb::{Fdb, Settings},
     mirror::Mirror,
     offload::Capabilities,
     plan::{Plan, Port, Receiver},
-    storm::Storm,
+    storm::FloodMeters,
     topology::{Network, PortRules, Topology},
     transmit::{Scratch, Transmit},
 };
@@ -84,7 +84,7 @@ impl Lab {
     }
 
     /// How far a port's storm limits are used up.
-    pub(crate) fn storm(&self, port: u16) -> Storm {
+    pub(crate) fn storm(&self, port: u16) -> FloodMeters {
         self.engine.storm(PortId(port))
     }
 
@@ -134,14 +134,14 @@ impl Lab {
     }
 
     /// Lets `packet` come in by `port` and returns what left, in the order of the ports' numbers.
-    pub(crate) fn receive(&mut self, port: u16, packet: Packet, at: Timestamp) -> Vec<(u16, Packet)> {
+    pub(crate) fn receive(&mut self, port: u16, packet: OwnedFrame, at: Timestamp) -> Vec<(u16, OwnedFrame)> {
         self.put(port, packet);
         self.turn(port, at);
         self.take_all()
     }
 
     /// Lets `packet` wait at `port`.
-    pub(crate) fn put(&self, port: u16, packet: Packet) {
+    pub(crate) fn put(&self, port: u16, packet: OwnedFrame) {
         assert!(self.wire(port).memory.put(packet), "the queue of port {port} is full");
     }
 
@@ -156,7 +156,7 @@ impl Lab {
     }
 
     /// What all ports sent, in the order of their numbers.
-    pub(crate) fn take_all(&mut self) -> Vec<(u16, Packet)> {
+    pub(crate) fn take_all(&mut self) -> Vec<(u16, OwnedFrame)> {
         let wires = (0..).zip(&self.wires).filter_map(|(port, wire)| Some((port, wire.as_ref()?)));
         wires.flat_map(|(port, wire)| std::iter::from_fn(move || Some((port, wire.memory.take()?)))).collect()
     }
@@ -170,7 +170,6 @@ impl Lab {
     }
 
     /// What was counted of every network.
-    #[allow(dead_code, reason = "each test binary uses its own part of this module")]
     pub(crate) fn network_totals(&self) -> impl Iterator<Item = NetworkTotals> {
         self.networks.iter().flatten().map(|counters| NetworkTotals::sum(counters))
     }

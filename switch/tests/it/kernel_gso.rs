@@ -3,9 +3,7 @@
 //! A super-frame is written to a TAP that takes offload headers; a kernel bridge carries it to a TAP that
 //! does not, so the kernel cuts it in software on the way. What is read there must be what [`Segmenter`]
 //! makes, octet by octet.
-#![cfg(feature = "os")]
-
-mod superframe;
+#![expect(clippy::disallowed_methods, reason = "a kernel has its own time")]
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, IoSlice, Read, Write};
@@ -15,9 +13,9 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::superframe::{ACK, Addresses, CWR, FIN, PSH, Spec, Transport, specs};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
-use superframe::{ACK, Addresses, CWR, FIN, PSH, Spec, Transport, specs};
 use vswitch::checksum;
 use vswitch::offload::{MAX_DATAGRAMS, Offload};
 use vswitch::segment::Segmenter;

@@ -1,22 +1,18 @@
 //! What a port may send and be sent in a second, through a real engine on a clock of the test's own.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
-mod lab;
-#[expect(dead_code, reason = "other tests use the rest")]
-mod superframe;
-
 use std::{
     num::{NonZeroU16, NonZeroU64},
     sync::Arc,
 };
 
-use lab::{Lab, frame, mac};
-use superframe::{ACK, Addresses, Spec, Transport};
+use super::lab::{Lab, frame, mac};
+use super::superframe::{ACK, Addresses, Spec, Transport};
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp},
     capture::{Direction, Fate, Session, Wanted},
     counters::PortTotals,
-    device::mem::Packet,
+    device::mem::OwnedFrame,
     drops::DropReason,
     limit::{Limit, Limits},
     mirror::Mirror,
@@ -56,7 +52,7 @@ fn pour(switch: &mut Lab, port: u16, to: MacAddr, per_ms: usize, millis: u64) ->
     let mut left = [0; 4];
     for milli in 0..millis {
         for _ in 0..per_ms {
-            switch.put(port, Packet::plain(frame_of(to, port)));
+            switch.put(port, OwnedFrame::plain(frame_of(to, port)));
         }
         switch.turn(port, at(milli));
         for (port, _) in switch.take_all() {
@@ -131,7 +127,7 @@ fn what_passes_keeps_its_order() {
     for number in 0..3000_u16 {
         let mut bytes = frame_of(MacAddr::BROADCAST, 0);
         bytes[20..22].copy_from_slice(&number.to_be_bytes());
-        switch.put(0, Packet::plain(bytes));
+        switch.put(0, OwnedFrame::plain(bytes));
         if number % 7 == 6 {
             switch.turn(0, at(number.into()));
             let sent = switch.take_all().into_iter();
@@ -157,7 +153,7 @@ fn a_super_frame_is_charged_as_the_frames_it_stands_for() {
         payload: vec![0; 10_000],
     };
     let bytes = spec.offloaded();
-    let packet = Packet { offload: Offload::parse(&spec.gso_header(1000), &bytes).unwrap(), bytes };
+    let packet = OwnedFrame { offload: Offload::parse(&spec.gso_header(1000), &bytes).unwrap(), bytes };
     let bits = 10 * 1054 * 8;
     for (burst, passes) in [(2 * bits, 2), (2 * bits - 8, 1)] {
         // So slow that nothing is made up for.
@@ -203,9 +199,9 @@ fn a_dropped_frame_is_captured_with_its_reason_and_teaches_nothing() {
     for from in [1, 9] {
         let mut bytes = frame(mac(3), mac(from), &[]);
         bytes.resize(FRAME, 0);
-        switch.receive(0, Packet::plain(bytes), at(0));
+        switch.receive(0, OwnedFrame::plain(bytes), at(0));
     }
-    switch.receive(2, Packet::plain(frame_of(MacAddr::BROADCAST, 2)), at(0));
+    switch.receive(2, OwnedFrame::plain(frame_of(MacAddr::BROADCAST, 2)), at(0));
     let mut octets = Vec::new();
     let records: Vec<_> = std::iter::from_fn(|| readers[0].take(&mut octets)).collect();
     let fates: Vec<_> = records.iter().map(|record| (record.port.0, record.direction, record.fate)).collect();

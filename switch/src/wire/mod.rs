@@ -1,0 +1,10 @@
+//! Bytes as they stand in frames: link layer, headers, checksums, offload metadata and segmentation.
+//!
+//! Nothing here knows of ports, networks or tables.
+
+pub mod bytes;
+pub mod checksum;
+pub mod frame;
+pub mod headers;
+pub mod offload;
+pub mod segment;
