@@ -1,7 +1,7 @@
 # vswitchd: `make demo` demonstrates it, `make test` tests it, `make bench` measures it. All three need root.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-vxlan test test-pure test-kernel fuzz bench lint gates install clean
+.PHONY: help build demo demo-vxlan test test-pure test-kernel fuzz bench lint gates install dist clean
 
 PREFIX ?= /usr/local
 ROUNDS ?= 5
@@ -76,7 +76,13 @@ gates:           ## the other checks of CI: dependencies and crates
 	scripts/check-alone
 
 install: build   ## binaries, manual pages, completions and the systemd unit, below PREFIX
+	@scripts/need-packages strip:binutils
 	scripts/install $(DESTDIR)$(PREFIX) $(DESTDIR)
+
+dist:            ## static vswitchd and vswitch-cni without symbols, into target/static
+	@scripts/need-packages gcc:gcc readelf:binutils
+	@scripts/need-rust
+	scripts/dist
 
 clean:           ## removes the build output
 	cargo clean
