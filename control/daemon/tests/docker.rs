@@ -164,7 +164,7 @@ async fn the_life_of_a_container_in_the_order_of_docker() {
     }
     let made = plugin.daemon.network("blue".parse().unwrap()).await.unwrap().spec;
     assert_eq!(made.id(), Id::of("net"));
-    assert_eq!(made.options["com.docker.network.driver.mtu"], "1400");
+    assert_eq!(made.options.text()["com.docker.network.driver.mtu"], "1400");
     let subnet = &made.subnets[0];
     assert_eq!(subnet.gateway, Some("10.9.0.1".parse().unwrap()));
     assert_eq!(subnet.aux.keys().collect::<Vec<_>>(), ["printer"]);
@@ -180,7 +180,7 @@ async fn the_life_of_a_container_in_the_order_of_docker() {
         assert_eq!(plugin.ask("NetworkDriver.CreateEndpoint", endpoint.clone()).await, known);
     }
     let made = plugin.daemon.endpoint(Id::of("ep")).await.unwrap().spec;
-    assert_eq!(made.options.into_iter().collect::<Vec<_>>(), [("kind".to_owned(), "veth".to_owned())]);
+    assert_eq!(serde_json::to_value(&made.options).unwrap(), json!({ "kind": "veth" }));
     assert_eq!(made.sandbox, None);
 
     let of_endpoint = json!({ "NetworkID": id("net"), "EndpointID": id("ep") });

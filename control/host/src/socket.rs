@@ -31,6 +31,9 @@ pub enum SocketError {
     /// The group is not known to the system.
     #[error("there is no group {0:?}: create it, or correct api.group")]
     NoGroup(String),
+    /// The system's groups cannot be looked at.
+    #[error("cannot look up the group {0:?}: {1}")]
+    Groups(String, #[source] io::Error),
     /// Anything else the kernel says.
     #[error("cannot listen on {}: {}", .0.display(), .1)]
     Os(PathBuf, #[source] io::Error),
@@ -101,7 +104,11 @@ fn find_group(name: &str) -> Result<u32, SocketError> {
     if let Ok(number) = name.parse() {
         return Ok(number);
     }
-    let local = fs::read_to_string("/etc/group").ok().and_then(|lines| number_in(&lines, name));
+    let local = match fs::read_to_string("/etc/group") {
+        Ok(lines) => number_in(&lines, name),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(SocketError::Groups(name.into(), error)),
+    };
     local.or_else(|| ask_directory(name)).ok_or_else(|| SocketError::NoGroup(name.into()))
 }
 

@@ -10,6 +10,7 @@ use vswitch::addr::MacAddr;
 use super::{Family, Id, IfName, Name, Netns};
 use crate::{
     Identity,
+    options::{EndpointOptions, Options},
     publish::{Publish, Published},
 };
 
@@ -54,8 +55,8 @@ pub struct EndpointSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gateways: Vec<IpAddr>,
     /// What the driver was told.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub options: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Options::is_empty")]
+    pub options: Options<EndpointOptions>,
     /// Its ports that the outside reaches through the host's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<Published>,

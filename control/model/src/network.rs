@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Driver, Family, Id, Ipam, Mtu, Name, SubnetSpec, VlanId, Vni, text_option};
+use crate::options::{NetworkOptions, Options};
 
 /// A broadcast domain: `[[network]]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,8 +46,8 @@ pub struct NetworkSpec {
     #[serde(default, skip_serializing_if = "is_false")]
     pub ipv6: bool,
     /// What the driver was told; see [`crate::options`].
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub options: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Options::is_empty")]
+    pub options: Options<NetworkOptions>,
     /// What its owner wrote on it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -77,7 +78,7 @@ impl NetworkSpec {
             internal: false,
             attachable: false,
             ipv6: false,
-            options: BTreeMap::new(),
+            options: Options::default(),
             labels: BTreeMap::new(),
             id: None,
             created: None,

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::{CollectorSpec, IfName, InterfaceSpec, LimitSpec, Mtu, Name, NetworkSpec, PeerSpec, VxlanSpec};
-use crate::options;
 
 /// A place where frames come and go: `[[port]]`.
 ///
@@ -55,7 +54,7 @@ impl PortSpec {
     /// Whether it carries `network`: a tunnel to a peer only what is to reach that peer.
     pub fn holds(&self, network: &NetworkSpec) -> bool {
         let is_peer = matches!(self.device, DeviceSpec::Peer(_));
-        self.carries.holds(network) && (!is_peer || options::reaches(&network.options, &self.name))
+        self.carries.holds(network) && (!is_peer || network.options.reaches(&self.name))
     }
 
     /// The interface that is made for the port, or `None` where an existing one is used.

@@ -328,7 +328,7 @@ impl CreateArguments {
             internal: self.internal,
             attachable: self.attachable,
             ipv6: self.ipv6,
-            options: self.opt.iter().cloned().collect(),
+            options: self.opt.iter().cloned().collect::<BTreeMap<_, _>>().try_into()?,
             labels: self.label.iter().cloned().collect(),
             ..NetworkSpec::plain(self.name.clone())
         })

@@ -10,7 +10,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{reader::Table, rules::MAC_LIMIT};
-use crate::state::network::{NetworkError, choose_addresses};
+use crate::state::network::choose_addresses;
 use vswitch_model::{
     ApiSpec, BURST, Carries, Config, DampingSpec, DeviceSpec, Direction, DockerSpec, Dscp, Family, LimitSpec,
     MirrorSpec, Mtu, Name, Netns, NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, StormSpec,
@@ -161,17 +161,21 @@ fn network(mut table: Table<'_, '_, '_>) -> NetworkSpec {
         driver: table.parsed("driver"),
         internal: table.boolean("internal").unwrap_or(false),
         attachable: table.boolean("attachable").unwrap_or(false),
-        options: table.texts("options"),
         labels: table.texts("labels"),
         ..NetworkSpec::plain(name)
     };
     table.tables("subnet", |table| spec.subnets.extend(subnet(table)));
     spec.ipv6 = spec.subnet(Family::V6).is_some();
-    if let Err(error) = options::absorb(&mut spec) {
+    let read = table.texts("options").try_into().and_then(|options| {
+        spec.options = options;
+        options::absorb(&mut spec)
+    });
+    if let Err(error) = read {
         table.fault_within("options", &error.key, error.what);
     }
-    // What is wrong with subnets is told by the rules.
-    let _: Result<(), NetworkError> = choose_addresses(&mut spec);
+    if let Err((item, error)) = choose_addresses(&mut spec) {
+        table.fault(&format!("subnet[{item}]"), error.to_string());
+    }
     table.finish();
     spec
 }

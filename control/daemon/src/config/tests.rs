@@ -208,6 +208,10 @@ fn one_error_each() {
         ("[[network]]\nname='a'\nvlan='10'".into(), "network[0].vlan: is a text"),
         ("[[network]]\nname='a'\nvni=16777216".into(), "network[0].vni: 16777216 is out of range"),
         ("[[network]]\nname='a'\nvni=0".into(), "network[0].vni: 0 is out of range: use 1 to 16777215"),
+        (
+            "[[network]]\nname='a'\n[[network.subnet]]\nsubnet='10.9.0.0/30'\naux={a='10.9.0.1',b='10.9.0.2'}".into(),
+            "network[0].subnet[0]: no available addresses on this pool",
+        ),
         ("[[network]]\nname='a'\nmtu=67".into(), "network[0].mtu: 67 is out of range: use 68 to 9198"),
         ("[[network]]\nname='a'\ntags='keep'".into(), "network[0].tags: \"keep\" is no answer"),
         (

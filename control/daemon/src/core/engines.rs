@@ -61,7 +61,7 @@ impl Core {
         let mut published = Vec::new();
         if !publish.is_empty() {
             let network = self.state.find_network(&endpoint.network.clone().into())?.spec;
-            published = self.reserve_for(&network, &endpoint.addresses, &endpoint.options, publish)?;
+            published = self.reserve_for(&network, &endpoint.addresses, endpoint.options.hold, publish)?;
         }
         let done = self.update_endpoint(id, EndpointUpdate::Published(published.clone())).await;
         if done.is_err() {

@@ -1,6 +1,6 @@
 //! The network driver: Docker's networks and endpoints become ours.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -99,9 +99,8 @@ impl Plugin {
             let gateway = endpoint.spec.gateways.iter().find(|it| Family::of(**it) == family);
             gateway.map(IpAddr::to_string).unwrap_or_default()
         };
-        let prefix = options::of_network(&network.spec).map_or_else(|_| "eth".into(), |it| it.prefix);
         Ok(json!({
-            "InterfaceName": { "SrcName": endpoint.spec.ifname, "DstPrefix": prefix },
+            "InterfaceName": { "SrcName": endpoint.spec.ifname, "DstPrefix": network.spec.options.prefix },
             "Gateway": gateway(Family::V4),
             "GatewayIPv6": gateway(Family::V6),
             "StaticRoutes": [],
@@ -228,7 +227,8 @@ impl Wanted {
         spec.driver = driver;
         spec.internal = flag(&ask.options, INTERNAL);
         spec.ipv6 = flag(&ask.options, ENABLE_IPV6);
-        spec.options = generic.iter().map(|(key, value)| (key.clone(), text(value))).collect();
+        let written: BTreeMap<_, _> = generic.iter().map(|(key, value)| (key.clone(), text(value))).collect();
+        spec.options = written.try_into()?;
         for data in ask.ipv4.iter().chain(&ask.ipv6) {
             spec.subnets.extend(subnet(data, holds)?);
         }

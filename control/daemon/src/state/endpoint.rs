@@ -18,7 +18,9 @@ use vswitch::addr::MacAddr;
 use super::{NetworkError, Refusal, State};
 use vswitch_model::{
     Connect, Driver, EndpointSpec, Family, Id, Identity, IfName, Name, Netns, NetworkSpec, Reference,
-    ipam::Subnet, options, publish::Published,
+    ipam::Subnet,
+    options::{EndpointOptions, Options},
+    publish::Published,
 };
 
 /// What a sandbox is like before it is connected, as somebody found who looked.
@@ -95,12 +97,12 @@ impl State {
         if self.endpoints_of(network).any(|it| it.name == name) {
             return Err(NetworkError::EndpointExists(name, network.clone()).into());
         }
-        let told = options::of_endpoint(&connect.options).map_err(NetworkError::from)?;
+        let options: Options<EndpointOptions> = connect.options.try_into().map_err(NetworkError::from)?;
         let addresses = self.choose_addresses(&spec, connect.ip, connect.ip6)?;
         let mac = self.choose_mac(network, connect.mac, &addresses, &id)?;
-        let ifname = match connect.ifname.or(told.ifname) {
+        let ifname = match connect.ifname.or_else(|| options.ifname.clone()) {
             Some(ifname) => ifname,
-            None => self.free_ifname(&spec, connect.sandbox.as_ref(), sandbox, &id)?,
+            None => self.free_ifname(&spec, connect.sandbox.as_ref(), sandbox, &id),
         };
         let gateways = self.gateways(&spec, &addresses, connect.sandbox.as_ref(), sandbox);
         if !sandbox.published.is_empty() {
@@ -126,7 +128,7 @@ impl State {
             addresses,
             link_local: connect.link_local.into_iter().map(on_link).collect(),
             gateways,
-            options: connect.options,
+            options,
             published: sandbox.published.clone(),
             port,
             created: sandbox.now,
@@ -246,14 +248,14 @@ impl State {
         netns: Option<&Netns>,
         sandbox: &Sandbox,
         id: &Id,
-    ) -> Result<IfName, NetworkError> {
-        let Some(netns) = netns else { return Ok(IfName::bare(id)) };
-        let prefix = options::of_network(network)?.prefix;
+    ) -> IfName {
+        let Some(netns) = netns else { return IfName::bare(id) };
+        let prefix = &network.options.prefix;
         let ours: HashSet<&str> = self.endpoints_in(&netns.path()).map(|it| it.ifname.as_str()).collect();
         let is_free =
             |name: &IfName| !sandbox.ifnames.contains(name.as_str()) && !ours.contains(name.as_str());
         let free = (0_u32..).map_while(|number| format!("{prefix}{number}").parse().ok()).find(is_free);
-        Ok(free.expect("there are more numbers than interfaces"))
+        free.expect("there are more numbers than interfaces")
     }
 
     fn endpoints_in(&self, netns: &PathBuf) -> impl Iterator<Item = &Arc<EndpointSpec>> {

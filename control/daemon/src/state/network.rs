@@ -199,7 +199,7 @@ impl State {
         spec.ipam = Ipam::Null;
         spec.ipv6 |= spec.subnet(Family::V6).is_some();
         spec.subnets.sort_by_key(SubnetSpec::family);
-        choose_addresses(spec)
+        choose_addresses(spec).map_err(|(_, error)| error.into())
     }
 
     /// A subnet that no network, nor the host, has a part of, and that overlaps none of `held`.
@@ -279,16 +279,18 @@ impl State {
                 None => drop(new.labels.remove(&label)),
             }
         }
+        let mut text = new.options.text().clone();
         for (key, value) in update.options {
             // A new value stands in the place of the old one, and is no contradiction to it.
             match options::short_name(&key) {
                 key @ ("vni" | "parent" | "ifname" | "host") => return fixed(key),
                 "mtu" => new.mtu = None,
                 "vlan" => new.vlan = None,
-                key => drop(new.options.remove(key)),
+                key => drop(text.remove(key)),
             }
-            new.options.extend(value.map(|value| (key, value)));
+            text.extend(value.map(|value| (key, value)));
         }
+        new.options = text.try_into().map_err(NetworkError::from)?;
         new.mtu = update.mtu.or(new.mtu);
         self.choose_peers(&mut new, &update.peers_add, &update.peers_remove)?;
         options::absorb(&mut new).map_err(NetworkError::from)?;
@@ -304,7 +306,7 @@ impl State {
         add: &BTreeSet<Name>,
         remove: &BTreeSet<Name>,
     ) -> Result<(), NetworkError> {
-        let told = options::of_network(network)?.peers;
+        let told = network.options.peers.clone();
         if add.is_empty() && remove.is_empty() || told.is_none() && remove.is_empty() {
             return self.are_peers(add);
         }
@@ -312,16 +314,18 @@ impl State {
         self.are_peers(add.iter().chain(remove.difference(&before)))?;
         let peers = before.union(add).filter(|peer| !remove.contains(*peer));
         let peers: Vec<_> = peers.map(Name::as_str).collect();
-        network.options.insert("peers".into(), peers.join(","));
+        let mut text = network.options.text().clone();
+        text.insert("peers".into(), peers.join(","));
+        network.options = text.try_into()?;
         Ok(())
     }
 
     /// Refuses to reach a peer that there is not. One may go later: then the network does not reach it.
     fn check_peers(&self, network: &NetworkSpec) -> Result<(), NetworkError> {
-        let before =
-            self.networks.entry(&network.name).and_then(|it| options::of_network(&it.spec).ok()?.peers);
-        let new = options::of_network(network)?.peers.unwrap_or_default();
-        self.are_peers(new.difference(&before.unwrap_or_default()))
+        let none = BTreeSet::new();
+        let before = self.networks.entry(&network.name).and_then(|it| it.spec.options.peers.as_ref());
+        let new = network.options.peers.as_ref().unwrap_or(&none);
+        self.are_peers(new.difference(before.unwrap_or(&none)))
     }
 
     fn are_peers<'n>(&self, names: impl IntoIterator<Item = &'n Name>) -> Result<(), NetworkError> {
@@ -345,9 +349,12 @@ impl State {
 }
 
 /// Chooses the gateways that were not told, and the host's own address in an uplink network, if it shall have one.
-pub(crate) fn choose_addresses(spec: &mut NetworkSpec) -> Result<(), NetworkError> {
-    let host = options::of_network(spec)?.host;
-    for spec in &mut spec.subnets {
+///
+/// # Errors
+/// A subnet, by its place, contradicts itself or has no address left.
+pub(crate) fn choose_addresses(network: &mut NetworkSpec) -> Result<(), (usize, IpamError)> {
+    let host = network.options.host;
+    let choose = |spec: &mut SubnetSpec| {
         let mut subnet = Subnet::new(spec)?;
         if spec.gateway.is_none() {
             spec.gateway = Some(subnet.allocate()?);
@@ -355,8 +362,13 @@ pub(crate) fn choose_addresses(spec: &mut NetworkSpec) -> Result<(), NetworkErro
         if host && !spec.aux.contains_key(HOST_ADDRESS) {
             spec.aux.insert(HOST_ADDRESS.into(), subnet.allocate()?);
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    network
+        .subnets
+        .iter_mut()
+        .enumerate()
+        .try_for_each(|(item, spec)| choose(spec).map_err(|error| (item, error)))
 }
 
 /// Why something cannot change while a network lives.

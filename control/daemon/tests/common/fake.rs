@@ -117,7 +117,7 @@ fn endpoint_of(network: &Network, connect: Connect) -> Endpoint {
         addresses: vec!["10.9.0.2/24".parse().unwrap()],
         link_local: vec![],
         gateways: vec![],
-        options: connect.options,
+        options: connect.options.try_into().expect("known options"),
         published: vec![],
         created: "2026-01-02T03:04:05.5Z".parse().unwrap(),
     };

@@ -53,9 +53,9 @@ fn forward_ipv6() -> Result<(), GatewayError> {
     if read(FORWARDING).is_some_and(|value| value == "1") {
         return Ok(());
     }
-    let directory = fs::read_dir(path("net/ipv6/conf"));
-    for entry in directory.into_iter().flatten().flatten() {
-        let name = entry.file_name();
+    let unread = |source| GatewayError::Sysctl { name: FORWARDING.to_owned(), value: "1", source };
+    for entry in fs::read_dir(path("net/ipv6/conf")).map_err(unread)? {
+        let name = entry.map_err(unread)?.file_name();
         let Some(name) = name.to_str().filter(|name| !["all", "default", "lo"].contains(name)) else {
             continue;
         };

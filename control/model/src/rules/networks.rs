@@ -7,7 +7,7 @@ use crate::{
     Driver, Family, NetworkSpec,
     ipam::{IpamError, Subnet},
     is_predefined,
-    options::{self, Parent},
+    options::Parent,
 };
 
 impl Check<'_> {
@@ -38,12 +38,8 @@ impl Check<'_> {
             }
             _ => {}
         }
-        match options::of_network(network) {
-            Ok(options) if network.driver() == Driver::Uplink && options.parent.is_none() => {
-                self.fault(place("options"), "parent: missing: name the host's interface to the LAN");
-            }
-            Ok(_) => {}
-            Err(error) => self.fault(place("options"), format!("{}: {}", error.key, error.what)),
+        if network.driver() == Driver::Uplink && network.options.parent.is_none() {
+            self.fault(place("options"), "parent: missing: name the host's interface to the LAN");
         }
         for (item, subnet) in network.subnets.iter().enumerate() {
             if network.subnets[..item].iter().any(|other| other.family() == subnet.family()) {
@@ -58,11 +54,11 @@ impl Check<'_> {
     /// Subnets that have addresses in common, and networks that a LAN could not tell apart.
     pub(super) fn distinct_subnets(&mut self, networks: &[&NetworkSpec]) {
         let mut subnets = Vec::new();
-        let mut parents: HashMap<Parent, usize> = HashMap::new();
+        let mut parents: HashMap<&Parent, usize> = HashMap::new();
         for (index, network) in networks.iter().enumerate() {
             let nets = network.subnets.iter().enumerate();
             subnets.extend(nets.map(|(item, it)| (it.subnet.network(), it.subnet.broadcast(), index, item)));
-            let Some(parent) = options::of_network(network).ok().and_then(|it| it.parent) else { continue };
+            let Some(parent) = &network.options.parent else { continue };
             if let Some(first) = parents.insert(parent, index) {
                 let what = format!(
                     "network {} stands on the same parent already: give one a VLAN",

@@ -78,7 +78,7 @@ pub(super) fn inspect(network: &Network) -> Value {
         })
         .collect();
     let mut options: Map<String, Value> =
-        spec.options.iter().map(|(key, value)| (dockers_name(key).to_owned(), json!(value))).collect();
+        spec.options.text().iter().map(|(key, value)| (dockers_name(key).to_owned(), json!(value))).collect();
     let has_keys = !is_predefined(spec.name.as_str());
     if let Some(mtu) = spec.mtu.filter(|_| has_keys) {
         options.insert(dockers_name("mtu").into(), mtu.to_string().into());

@@ -256,7 +256,7 @@ fn a_network_changes_while_containers_stay() {
     assert_eq!(told(&effects), ["set outside", "restore network blue"]);
     state.apply(update(json!({"labels": {"team": null}, "options": {"icc": null}, "mtu": 1300}))).unwrap();
     let spec = state.network(&name("blue")).unwrap().spec;
-    assert_eq!((spec.mtu.map(Mtu::get), spec.labels.len(), spec.options.len()), (Some(1300), 0, 1));
+    assert_eq!((spec.mtu.map(Mtu::get), spec.labels.len(), spec.options.text().len()), (Some(1300), 0, 1));
     for (change, expected) in [
         (
             json!({"options": {"parent": "eth1"}}),
