@@ -8,13 +8,12 @@ use crate::{
     attach::Attachment,
     edge::Attempt,
     sight,
-    state::{Command, NetworkError, Refusal},
-    view::predefined,
+    state::{Command, Known, NetworkError},
 };
 use vswitch_host::random;
 use vswitch_model::{
     Connect, Driver, Error, Id, Name, NetworkSpec, NetworkUpdate, Reference,
-    api::{Network, Prune, Pruned, capture::CaptureRequest},
+    api::{Prune, Pruned, capture::CaptureRequest},
     is_predefined,
 };
 
@@ -107,29 +106,18 @@ impl Core {
 
     /// The name of a network that may be changed.
     fn changeable(&self, reference: &Reference) -> Result<Name, Error> {
-        match self.state.find_network(reference) {
-            Ok(network) => Ok(network.spec.name.clone()),
-            Err(_) if predefined_network(reference).is_some() => {
-                Err(NetworkError::Predefined(reference.to_string()).into())
-            }
-            Err(refusal) => Err(refusal.into()),
+        match self.state.resolve(reference)? {
+            Known::Ours(network) => Ok(network.spec.name.clone()),
+            Known::Predefined(_) => Err(NetworkError::Predefined(reference.to_string()).into()),
         }
     }
 
     /// The name of a network that sandboxes can be in.
-    pub(super) fn connectable(&self, reference: &Reference) -> Result<Name, Error> {
-        match (self.state.find_network(reference), predefined_network(reference)) {
-            (Ok(network), _) => Ok(network.spec.name.clone()),
-            (Err(_), Some(network)) if network.spec.driver() == Driver::Host => {
-                Err(NetworkError::HostNetwork.into())
-            }
-            (Err(_), Some(_)) => Err(NetworkError::NoNetwork.into()),
-            (Err(refusal), None) => Err(Refusal::into(refusal)),
+    fn connectable(&self, reference: &Reference) -> Result<Name, Error> {
+        match self.state.resolve(reference)? {
+            Known::Ours(network) => Ok(network.spec.name.clone()),
+            Known::Predefined(spec) if spec.driver() == Driver::Host => Err(NetworkError::HostNetwork.into()),
+            Known::Predefined(_) => Err(NetworkError::NoNetwork.into()),
         }
     }
-}
-
-fn predefined_network(reference: &Reference) -> Option<Network> {
-    let text = reference.as_str();
-    predefined().find(|it| it.spec.name.as_str() == text || it.id().as_str().starts_with(text))
 }
