@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use tracing::{error, warn};
 
 pub(crate) use self::{
-    actor::{Signals, start},
+    actor::{Running, Signals, start},
     handle::Handle,
     request::{Captures, Request},
 };
