@@ -65,23 +65,32 @@ pub(crate) enum OpenDevice {
     },
 }
 
+/// Where the device of a port comes from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// It is made here, or found where it was made before.
+    Make,
+    /// Another has made this TAP and set its interface up.
+    Handed(Tap),
+}
+
 /// Makes the device of `port`, or takes it over if it is there already. Nothing is set up yet.
 ///
-/// `handed` is a TAP that a helper made; `inlets`: how many workers a tunnel's endpoint is received by; `owner`:
+/// `inlets`: how many workers a tunnel's endpoint is received by; `owner`:
 /// what is written on interfaces that the kernel keeps when we end.
 pub(crate) async fn open(
     port: &state::Port,
-    handed: Option<Tap>,
+    source: Source,
     inlets: usize,
     owner: &str,
 ) -> Result<OpenDevice, Error> {
     let spec = &port.spec;
     match &spec.device {
         DeviceSpec::Tap(interface) => {
-            let (mut tap, netns) = match (handed, &interface.bare) {
-                (Some(tap), _) => (tap, interface.netns.clone()),
-                (None, Some(bare)) => open_bare(interface, bare, spec.ifname()).await?,
-                (None, None) => {
+            let (mut tap, netns) = match (source, &interface.bare) {
+                (Source::Handed(tap), _) => (tap, interface.netns.clone()),
+                (Source::Make, Some(bare)) => open_bare(interface, bare, spec.ifname()).await?,
+                (Source::Make, None) => {
                     let namespace = namespace(interface.netns.as_ref())?;
                     take_former_gateway(interface, spec.ifname()).await?;
                     (open_tap(&namespace, spec.ifname(), interface.persist)?, interface.netns.clone())

@@ -16,19 +16,19 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Core, Handle, Manner,
+    Core, Handle,
+    outside::Rules,
     reap::Unfetched,
     request::{Answered, EngineRequest, Request},
 };
 use crate::{
     Failure,
-    edge::{Edge, Missing},
+    edge::{Attempt, Edge},
     journal::{Journal, Observer},
     state::{Plan, State},
     store::Store,
     view::{Process, Snapshot},
 };
-use vswitch_host::gateway::Gateway;
 use vswitch_model::api::events::What;
 
 /// Requests that wait at most; who asks when so many do is refused.
@@ -115,22 +115,18 @@ impl Core {
             edge,
             store,
             observer,
-            gateway: Gateway::default(),
-            outside_is_due: false,
-            outside_checked: Instant::now(),
+            rules: Rules::new(),
             unfetched: Unfetched::default(),
             adopted,
             process,
             signals,
             snapshots: watch::Sender::new(Arc::new(nothing)),
         };
-        core.carry_out(plan, Manner { missing: Missing::Retry, handed: None })
-            .await
-            .map_err(|error| error.sentence)?;
+        core.carry_out(plan, Attempt::retrying()).await.map_err(|error| error.sentence)?;
         if let Err(error) = core.note_declared() {
             warn!("what the file declares is not kept for later: {error}");
         }
-        core.forget_outside();
+        core.rules.forget(core.state.outside());
         if core.store.has_lost() {
             core.edge.tell_orphans().await;
         } else {
@@ -175,9 +171,7 @@ impl Core {
 
     async fn serve(&mut self, request: Request) -> Answered {
         match request {
-            Request::Execute(command, reply) => {
-                reply.with(self.execute(*command, Manner { missing: Missing::Refuse, handed: None })).await
-            }
+            Request::Execute(command, reply) => reply.with(self.execute(*command, Attempt::now())).await,
             Request::AddNetwork(spec, reply) => reply.with(self.add_network(*spec)).await,
             Request::UpdateNetwork(network, update, reply) => {
                 reply.with(self.update_network(network, *update)).await

@@ -2,19 +2,18 @@
 
 use jiff::Timestamp;
 
-use super::{Core, Manner};
+use super::Core;
 use crate::{
     api::inspect::CaptureStream,
     attach::Attachment,
-    edge::Missing,
+    edge::Attempt,
     sight,
-    state::{Command, NetworkError, Refusal},
-    view::predefined,
+    state::{Command, Known, NetworkError},
 };
 use vswitch_host::random;
 use vswitch_model::{
     Connect, Driver, Error, Id, Name, NetworkSpec, NetworkUpdate, Reference,
-    api::{Network, Prune, Pruned, capture::CaptureRequest},
+    api::{Prune, Pruned, capture::CaptureRequest},
     is_predefined,
 };
 
@@ -27,7 +26,7 @@ impl Core {
         let host = sight::host(&self.state).await?;
         self.state.observe(host);
         let name = spec.name.clone();
-        self.execute(Command::AddNetwork(spec), Manner { missing: Missing::Refuse, handed: None }).await?;
+        self.execute(Command::AddNetwork(spec), Attempt::now()).await?;
         Ok(name)
     }
 
@@ -38,7 +37,7 @@ impl Core {
     ) -> Result<Name, Error> {
         let name = self.changeable(&network)?;
         let command = Command::UpdateNetwork { name: name.clone(), update };
-        self.execute(command, Manner { missing: Missing::Refuse, handed: None }).await?;
+        self.execute(command, Attempt::now()).await?;
         Ok(name)
     }
 
@@ -47,16 +46,14 @@ impl Core {
             return Err(NetworkError::NotRemovable(network.into()).into());
         }
         let name = self.state.find_network(&network)?.spec.name.clone();
-        let manner = Manner { missing: Missing::Refuse, handed: None };
-        self.execute(Command::RemoveNetwork(name), manner).await.map(drop)
+        self.execute(Command::RemoveNetwork(name), Attempt::now()).await.map(drop)
     }
 
     pub(super) async fn prune(&mut self, prune: Prune) -> Result<Pruned, Error> {
         let mut pruned = Pruned::default();
         for network in self.state.unused_networks().into_iter().filter(|it| prune.wants(it)) {
             let name = network.name.clone();
-            let manner = Manner { missing: Missing::Refuse, handed: None };
-            self.execute(Command::RemoveNetwork(name.clone()), manner).await?;
+            self.execute(Command::RemoveNetwork(name.clone()), Attempt::now()).await?;
             pruned.networks.push(name);
         }
         Ok(pruned)
@@ -69,9 +66,9 @@ impl Core {
         sandbox.published = self.reserve(&network, &connect)?;
         let published = sandbox.published.clone();
         let command = Command::Connect { network, connect: Box::new(connect), sandbox: Box::new(sandbox) };
-        let done = self.execute(command, Manner { missing: Missing::Refuse, handed: None }).await;
+        let done = self.execute(command, Attempt::now()).await;
         if done.is_err() {
-            self.gateway.release(&published);
+            self.rules.release(&published);
         }
         done?;
         Ok(id)
@@ -80,16 +77,14 @@ impl Core {
     pub(super) async fn disconnect(&mut self, network: Reference, endpoint: Reference) -> Result<(), Error> {
         let network = self.connectable(&network)?;
         let id = self.state.find_endpoint(&network, &endpoint)?.id.clone();
-        let manner = Manner { missing: Missing::Refuse, handed: None };
-        self.execute(Command::Disconnect(vec![id]), manner).await.map(drop)
+        self.execute(Command::Disconnect(vec![id]), Attempt::now()).await.map(drop)
     }
 
     /// Makes a port of an interface that a helper has made.
     pub(super) async fn attach(&mut self, attachment: Attachment) -> Result<Name, Error> {
         let Attachment { request, tap, .. } = attachment;
-        let manner = Manner { missing: Missing::Refuse, handed: tap };
         let name = request.port.name.clone();
-        self.execute(Command::AddPort(request.port), manner).await?;
+        self.execute(Command::AddPort(request.port), Attempt::now().handing(name.clone(), tap)).await?;
         Ok(name)
     }
 
@@ -111,29 +106,18 @@ impl Core {
 
     /// The name of a network that may be changed.
     fn changeable(&self, reference: &Reference) -> Result<Name, Error> {
-        match self.state.find_network(reference) {
-            Ok(network) => Ok(network.spec.name.clone()),
-            Err(_) if predefined_network(reference).is_some() => {
-                Err(NetworkError::Predefined(reference.to_string()).into())
-            }
-            Err(refusal) => Err(refusal.into()),
+        match self.state.resolve(reference)? {
+            Known::Ours(network) => Ok(network.spec.name.clone()),
+            Known::Predefined(_) => Err(NetworkError::Predefined(reference.to_string()).into()),
         }
     }
 
     /// The name of a network that sandboxes can be in.
-    pub(super) fn connectable(&self, reference: &Reference) -> Result<Name, Error> {
-        match (self.state.find_network(reference), predefined_network(reference)) {
-            (Ok(network), _) => Ok(network.spec.name.clone()),
-            (Err(_), Some(network)) if network.spec.driver() == Driver::Host => {
-                Err(NetworkError::HostNetwork.into())
-            }
-            (Err(_), Some(_)) => Err(NetworkError::NoNetwork.into()),
-            (Err(refusal), None) => Err(Refusal::into(refusal)),
+    fn connectable(&self, reference: &Reference) -> Result<Name, Error> {
+        match self.state.resolve(reference)? {
+            Known::Ours(network) => Ok(network.spec.name.clone()),
+            Known::Predefined(spec) if spec.driver() == Driver::Host => Err(NetworkError::HostNetwork.into()),
+            Known::Predefined(_) => Err(NetworkError::NoNetwork.into()),
         }
     }
-}
-
-fn predefined_network(reference: &Reference) -> Option<Network> {
-    let text = reference.as_str();
-    predefined().find(|it| it.spec.name.as_str() == text || it.id().as_str().starts_with(text))
 }

@@ -2,9 +2,9 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{Core, Manner};
+use super::Core;
 use crate::{
-    edge::Missing,
+    edge::Attempt,
     sight,
     state::{Command, EndpointUpdate, NetworkError},
 };
@@ -43,8 +43,7 @@ impl Core {
             }
         }
         if !forgotten.is_empty() {
-            let manner = Manner { missing: Missing::Retry, handed: None };
-            self.execute(Command::Disconnect(forgotten), manner).await?;
+            self.execute(Command::Disconnect(forgotten), Attempt::retrying()).await?;
         }
         Ok(())
     }
@@ -65,7 +64,7 @@ impl Core {
         }
         let done = self.update_endpoint(id, EndpointUpdate::Published(published.clone())).await;
         if done.is_err() {
-            self.gateway.release(&published);
+            self.rules.release(&published);
         }
         done
     }
@@ -82,7 +81,6 @@ impl Core {
     }
 
     async fn update_endpoint(&mut self, id: Id, update: EndpointUpdate) -> Result<(), Error> {
-        let manner = Manner { missing: Missing::Refuse, handed: None };
-        self.execute(Command::UpdateEndpoint { id, update }, manner).await.map(drop)
+        self.execute(Command::UpdateEndpoint { id, update }, Attempt::now()).await.map(drop)
     }
 }

@@ -22,27 +22,25 @@ mod reload;
 mod request;
 mod upkeep;
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::sync::watch;
 use tracing::{error, warn};
-use vswitch::device::tap::Tap;
 
-use self::reap::Unfetched;
 pub(crate) use self::{
-    actor::{Signals, start},
+    actor::{Running, Signals, start},
     handle::Handle,
     request::{Captures, Request},
 };
+use self::{outside::Rules, reap::Unfetched};
 use crate::{
     crash,
-    edge::{Edge, Missing},
+    edge::{Attempt, Edge, OnFailure, Opening},
     journal::Observer,
     state::{self, Command, Effect, Origin, Plan, State},
     store::{Store, StoreError},
     view::{Process, Snapshot},
 };
-use vswitch_host::gateway::Gateway;
 use vswitch_model::{Error, Id, Name};
 
 /// What is wanted, what is real, and what is kept; changed together.
@@ -51,11 +49,7 @@ pub(crate) struct Core {
     edge: Edge,
     store: Store,
     observer: Observer,
-    gateway: Gateway,
-    /// Whether something of the host's rules could not be made, and is tried again.
-    outside_is_due: bool,
-    /// When it was looked at last what others have made of the host's rules.
-    outside_checked: Instant,
+    rules: Rules,
     unfetched: Unfetched,
     /// The networks that engines know by ids of their own, as the store has them.
     adopted: Arc<BTreeMap<Id, Name>>,
@@ -64,41 +58,48 @@ pub(crate) struct Core {
     snapshots: watch::Sender<Arc<Snapshot>>,
 }
 
-/// How a command is carried out.
-struct Manner {
-    missing: Missing,
-    /// The TAP of the port that the command adds, made by a helper.
-    handed: Option<Tap>,
-}
-
 impl Core {
     /// Obeys a command, wholly or not at all.
-    async fn execute(&mut self, command: Command, manner: Manner) -> Result<Vec<state::Change>, Error> {
+    async fn execute(&mut self, command: Command, attempt: Attempt) -> Result<Vec<state::Change>, Error> {
         let plan = self.state.plan(command)?;
-        self.carry_out(plan, manner).await
+        self.carry_out(plan, attempt).await
     }
 
-    async fn carry_out(&mut self, plan: Plan, mut manner: Manner) -> Result<Vec<state::Change>, Error> {
+    async fn carry_out(&mut self, plan: Plan, attempt: Attempt) -> Result<Vec<state::Change>, Error> {
         let Plan { next, changes, effects } = plan;
+        let on_failure = attempt.on_failure();
         self.observer.look_at_table(&self.state, &self.edge);
-        for (index, effect) in effects.iter().enumerate() {
+        let (real, kept): (Vec<_>, Vec<_>) = effects.into_iter().partition(Opening::is_for);
+        let mut work = self.edge.begin(next, attempt);
+        for effect in &real {
             crash::point();
-            if let Err(error) = self.perform(effect, &next, &mut manner).await {
-                self.take_back(&effects[..=index]).await;
+            if let Err(error) = work.perform(effect).await {
+                work.undo(&self.state).await;
                 return Err(error);
             }
         }
         crash::point();
-        if let Err(error) = self.edge.set_up(manner.missing).await {
-            self.take_back(&effects).await;
-            return Err(error);
+        let work = match work.set_up().await {
+            Ok(work) => work,
+            Err(failed) => return Err(failed.undo(&self.state).await),
+        };
+        // The gateways' interfaces are there, with their addresses, and what is kept is real.
+        for (index, effect) in kept.iter().enumerate() {
+            crash::point();
+            if let Err(error) = keep(&mut self.rules, &self.store, effect, on_failure) {
+                for effect in kept[..=index].iter().rev() {
+                    let undone = effect.clone().undo();
+                    if let Err(error) = keep(&mut self.rules, &self.store, &undone, OnFailure::Retry) {
+                        error!("cannot undo a change that failed: {}", error.sentence);
+                    }
+                }
+                work.undo(&self.state).await;
+                return Err(error);
+            }
         }
         crash::point();
-        self.edge.keep();
-        self.state = next;
-        crash::point();
-        self.rebuild().await;
-        crash::point();
+        self.state = work.commit().await;
+        self.publish();
         self.observer.note_changes(&changes);
         self.look();
         self.pin_again();
@@ -124,54 +125,18 @@ impl Core {
     fn look(&mut self) {
         self.observer.look(&self.state, &self.edge);
     }
+}
 
-    async fn perform(&mut self, effect: &Effect, next: &State, manner: &mut Manner) -> Result<(), Error> {
-        match effect {
-            Effect::SetSwitch { new, .. } => self.edge.set_switch(new),
-            Effect::ClosePort(port) => self.edge.close(port.id),
-            Effect::UpdatePort { old, new } => {
-                // It may be given what a closed port's interface still has: a default route, an address.
-                if self.edge.is_letting_go() && old.spec.interface() != new.spec.interface() {
-                    self.edge.rebuild(next).await;
-                }
-                self.edge.update(old, new).await?;
-            }
-            Effect::OpenPort(port) => {
-                if self.edge.is_letting_go() {
-                    self.edge.rebuild(next).await;
-                }
-                self.edge.open(port, manner.handed.take(), manner.missing).await?;
-            }
-            Effect::Store(record) => {
-                // What is kept must be real.
-                self.edge.set_up(manner.missing).await?;
-                crash::point();
-                self.store.put(record)?;
-            }
-            Effect::Unstore(record) => self.store.remove(record.kind(), record.key())?,
-            Effect::SetOutside { new, .. } => {
-                // The gateways' interfaces must be there, with their addresses.
-                self.edge.set_up(manner.missing).await?;
-                self.set_outside(new, manner.missing)?;
-            }
-            Effect::Restore { new, .. } => self.store.put(new)?,
+/// Does what an effect asks of the host's rules and of the store; of those that ask nothing of them, nothing.
+fn keep(rules: &mut Rules, store: &Store, effect: &Effect, on_failure: OnFailure) -> Result<(), Error> {
+    match effect {
+        Effect::SetOutside { new, .. } => rules.set(new, on_failure)?,
+        Effect::Store(record) => store.put(record)?,
+        Effect::Unstore(record) => store.remove(record.kind(), record.key())?,
+        Effect::Restore { new, .. } => store.put(new)?,
+        // Done before, by the edge.
+        Effect::SetSwitch { .. } | Effect::ClosePort(_) | Effect::UpdatePort { .. } | Effect::OpenPort(_) => {
         }
-        Ok(())
     }
-
-    /// Undoes `effects`, of which the last may have been done in part.
-    async fn take_back(&mut self, effects: &[Effect]) {
-        let state = self.state.clone();
-        let mut manner = Manner { missing: Missing::Retry, handed: None };
-        for effect in effects.iter().rev() {
-            let undone = effect.clone().undo();
-            if let Err(error) = self.perform(&undone, &state, &mut manner).await {
-                error!("cannot undo a change that failed: {}", error.sentence);
-            }
-        }
-        if let Err(error) = self.edge.set_up(Missing::Retry).await {
-            error!("cannot undo a change that failed: {}", error.sentence);
-        }
-        self.edge.rebuild(&state).await;
-    }
+    Ok(())
 }

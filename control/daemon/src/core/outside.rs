@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use tracing::{debug, info, warn};
 
 use super::Core;
-use crate::edge::Missing;
-use vswitch_host::gateway::{Outside, TABLE};
+use crate::edge::OnFailure;
+use vswitch_host::gateway::{Gateway, Outside, TABLE};
 use vswitch_model::{
     Connect, Error, Name, NetworkSpec,
     options::{EndpointOptions, Meaning},
@@ -18,6 +18,16 @@ use vswitch_model::{
 
 /// How often it is looked at what others have made of the host's rules: some milliseconds of nft(8) each time.
 const CHECK: Duration = Duration::from_secs(5);
+
+/// What this host's rules are, and should be.
+#[derive(Debug)]
+pub(super) struct Rules {
+    gateway: Gateway,
+    /// Whether something could not be made, and is tried again.
+    is_due: bool,
+    /// When it was looked at last what others have made of them.
+    checked: Instant,
+}
 
 impl Core {
     /// Holds ports of the host for an endpoint that is about to be.
@@ -42,14 +52,25 @@ impl Core {
         self.state.check_publishable(network)?;
         let addresses: Vec<_> = addresses.iter().map(IpNet::addr).collect();
         publish.iter_mut().for_each(|it| it.host_ip = it.host_ip.or(network.options.binding));
-        let mut published = self.gateway.reserve(&publish, &addresses)?;
+        let mut published = self.rules.gateway.reserve(&publish, &addresses)?;
         published.iter_mut().for_each(|it| it.held = hold);
         Ok(published)
     }
+}
+
+impl Rules {
+    pub(super) fn new() -> Self {
+        Self { gateway: Gateway::default(), is_due: false, checked: Instant::now() }
+    }
+
+    /// Lets ports of the host go that were held for an endpoint.
+    pub(super) fn release(&mut self, published: &[Published]) {
+        self.gateway.release(published);
+    }
 
     /// Removes the rules of an earlier life where none are wanted: it may have ended before it kept what they were for.
-    pub(super) fn forget_outside(&mut self) {
-        if self.state.outside().is_empty()
+    pub(super) fn forget(&mut self, wanted: &[Outside]) {
+        if wanted.is_empty()
             && let Err(why) = self.gateway.set(&[])
         {
             // Without nft, or the right to use it, there were none.
@@ -57,17 +78,17 @@ impl Core {
         }
     }
 
-    /// Makes the host's rules what they should be. With [`Missing::Retry`] as much as can be had, now and later.
-    pub(super) fn set_outside(&mut self, outsides: &[Outside], missing: Missing) -> Result<(), Error> {
-        if missing == Missing::Refuse {
+    /// Makes the host's rules what they should be. With [`OnFailure::Retry`] as much as can be had, now and later.
+    pub(super) fn set(&mut self, outsides: &[Outside], on_failure: OnFailure) -> Result<(), Error> {
+        if on_failure == OnFailure::Refuse {
             self.gateway.set(outsides)?;
-            self.outside_is_due = false;
+            self.is_due = false;
             return Ok(());
         }
-        let was_due = std::mem::replace(&mut self.outside_is_due, true);
+        let was_due = std::mem::replace(&mut self.is_due, true);
         match self.gateway.restore(outsides) {
             Ok(left_out) => {
-                self.outside_is_due = !left_out.is_empty();
+                self.is_due = !left_out.is_empty();
                 for (_, why) in left_out.iter().filter(|_| !was_due) {
                     warn!("not published for now: {why}");
                 }
@@ -75,23 +96,30 @@ impl Core {
             Err(why) if !was_due => warn!("networks do not reach the outside for now: {why}"),
             Err(_) => {}
         }
-        if was_due && !self.outside_is_due {
+        if was_due && !self.is_due {
             info!("networks reach the outside again");
         }
         Ok(())
     }
 
+    /// Tries again what could not be made.
+    pub(super) fn retry(&mut self, outsides: &[Outside]) {
+        if self.is_due {
+            // Its errors are told the first time.
+            let _ = self.set(outsides, OnFailure::Retry);
+        }
+    }
+
     /// Looks, now and then, whether others have taken the host's rules away, or drop what those let pass.
-    pub(super) fn check_outside(&mut self) {
-        if self.outside_checked.elapsed() < CHECK {
+    pub(super) fn check(&mut self, outsides: &[Outside]) {
+        if self.checked.elapsed() < CHECK {
             return;
         }
-        self.outside_checked = Instant::now();
-        let outsides = self.state.outside().to_vec();
+        self.checked = Instant::now();
         // Where nft fails, setting the rules has told why.
-        if let Ok(false) = self.gateway.check(&outsides) {
+        if let Ok(false) = self.gateway.check(outsides) {
             warn!("the table inet {TABLE} is gone: it is made again");
-            let _ = self.set_outside(&outsides, Missing::Retry);
+            let _ = self.set(outsides, OnFailure::Retry);
         }
     }
 }

@@ -11,8 +11,8 @@ use std::{
 
 use tracing::{error, warn};
 
-use super::{Core, Manner};
-use crate::{device, edge::Missing, sight, state::Command};
+use super::Core;
+use crate::{device, edge::Attempt, sight, state::Command};
 use vswitch_model::{EndpointSpec, Error, Id};
 
 /// How long an engine may take to fetch an interface that it asked for.
@@ -45,8 +45,7 @@ impl Core {
             return;
         }
         let ids = orphans.iter().map(|it| it.id.clone()).collect();
-        let manner = Manner { missing: Missing::Retry, handed: None };
-        match self.execute(Command::Disconnect(ids), manner).await {
+        match self.execute(Command::Disconnect(ids), Attempt::retrying()).await {
             Ok(_) => {
                 for endpoint in orphans {
                     warn!(endpoint = %endpoint.name, network = %endpoint.network, "reaped: nobody has its interface any more");

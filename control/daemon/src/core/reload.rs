@@ -2,8 +2,8 @@
 
 use tracing::{info, warn};
 
-use super::{Core, Manner};
-use crate::{config, edge::Missing, state::Command, tunnel, view};
+use super::Core;
+use crate::{config, edge::Attempt, state::Command, tunnel, view};
 use vswitch_model::{
     Error,
     api::{Reload, events::What},
@@ -28,7 +28,7 @@ impl Core {
             for change in &plan.changes {
                 info!("reload: {change}");
             }
-            self.carry_out(plan, Manner { missing: Missing::Retry, handed: None }).await?;
+            self.carry_out(plan, Attempt::retrying()).await?;
             self.note_declared()?;
             info!(changes = reload.changes.len(), "reloaded");
             // Those known by now may be welcome from now on.

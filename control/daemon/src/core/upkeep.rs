@@ -2,15 +2,15 @@
 
 use tracing::{info, warn};
 
-use super::{Captures, Core, Manner};
-use crate::{capture, edge::Missing, state::Command};
+use super::{Captures, Core};
+use crate::{capture, edge::Attempt, state::Command};
 use vswitch_model::DeviceSpec;
 
 impl Core {
     /// Takes ports that failed out of forwarding.
     pub(super) async fn collect_faults(&mut self) {
-        if self.edge.collect_faults() {
-            self.rebuild().await;
+        if self.edge.begin(self.state.clone(), Attempt::retrying()).take_down_faulty().await {
+            self.publish();
             self.look();
         }
     }
@@ -42,7 +42,7 @@ impl Core {
         }
         for stranger in endpoint.strangers.take() {
             let command = Command::LearnPeer(stranger.address);
-            match self.execute(command, Manner { missing: Missing::Retry, handed: None }).await {
+            match self.execute(command, Attempt::retrying()).await {
                 Ok(_) => info!(address = %stranger.address, "taken in as a peer"),
                 Err(error) => warn!("{}", error.sentence),
             }
@@ -54,14 +54,11 @@ impl Core {
         self.edge.listen();
         self.edge.sweep();
         self.reap().await;
-        if self.outside_is_due {
-            // Its errors are told the first time.
-            let _ = self.set_outside(&self.state.outside().to_vec(), Missing::Retry);
-        }
-        self.check_outside();
+        self.rules.retry(self.state.outside());
+        self.rules.check(self.state.outside());
         self.store.retry();
-        if self.edge.collect_abandoned() | self.edge.retry().await {
-            self.rebuild().await;
+        if self.edge.begin(self.state.clone(), Attempt::retrying()).try_again().await {
+            self.publish();
         }
         self.look();
     }

@@ -11,15 +11,11 @@ use vswitch::{
 };
 
 use super::{Edge, EdgeNetwork};
-use crate::{
-    device::{OpenDevice, released},
-    state::State,
-};
+use crate::{device::OpenDevice, state::State};
 
 impl Edge {
-    /// Gives the workers a plan of what is wanted and has a device. When this returns, they work by it.
-    pub(crate) async fn rebuild(&mut self, state: &State) {
-        self.collect_faults();
+    /// A plan of what is wanted and has a device.
+    pub(super) fn plan(&mut self, state: &State) -> Plan {
         self.captures.rename(state);
         let mut layout = state.layout().clone();
         layout.ports.retain(|rules| self.ports.get(&rules.id).is_some_and(|port| self.is_up(port)));
@@ -47,13 +43,7 @@ impl Edge {
         if let Some(tunnel) = self.tunnel() {
             self.lay(&tunnel, state, &mut plan);
         }
-        let before = Arc::downgrade(self.workers.plan());
-        self.workers.adopt(Arc::new(plan));
-        // Who traces a frame has it open for a moment, and its devices.
-        released(before).await;
-        for device in std::mem::take(&mut self.leaving) {
-            device.remove().await;
-        }
+        plan
     }
 
     /// A port for the next plan. One that stays is the one that the workers have; one that has another device takes over what
@@ -69,11 +59,6 @@ impl Edge {
             Some(known) => port.metered_with(known),
             None => port,
         })
-    }
-
-    /// Whether a closed port's interface still waits for the next plan to be removed.
-    pub(crate) fn is_letting_go(&self) -> bool {
-        !self.leaving.is_empty()
     }
 
     /// Counters for every network there is, and no other.

@@ -47,7 +47,7 @@ use vswitch::{
 use vswitch_vxlan::{device::Path, endpoint::Vtep};
 
 use self::census::Census;
-pub(crate) use self::{change::change, fdb::pinned, names::Names, network::predefined};
+pub(crate) use self::{change::change, fdb::pinned, names::Names};
 use crate::{
     capture::Running,
     state::{self, Kind, Refusal, State},

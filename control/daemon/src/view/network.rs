@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Snapshot, state_of};
-use crate::state;
+use crate::state::{self, Known};
 use vswitch_model::{
     Carries, EndpointSpec, Error, Id, Name, NetworkSpec, Reference,
     api::{Endpoint, Network, SubnetUsage},
@@ -38,7 +38,7 @@ impl Snapshot {
                 endpoints.remove(name).unwrap_or_default(),
             )
         });
-        let mut networks: Vec<_> = ours.chain(predefined()).collect();
+        let mut networks: Vec<_> = ours.chain(state::predefined().map(predefined)).collect();
         networks.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
         networks
     }
@@ -48,15 +48,10 @@ impl Snapshot {
     /// # Errors
     /// There is none, or several ids begin like that.
     pub(crate) fn network(&self, reference: &Reference) -> Result<Network, Error> {
-        match self.state.find_network(reference) {
-            Ok(network) => Ok(self.show_network(&network)),
-            Err(refusal) => {
-                let text = reference.as_str();
-                let is_called =
-                    |it: &Network| it.spec.name.as_str() == text || it.id().as_str().starts_with(text);
-                predefined().find(is_called).ok_or_else(|| refusal.into())
-            }
-        }
+        Ok(match self.state.resolve(reference)? {
+            Known::Ours(network) => self.show_network(&network),
+            Known::Predefined(spec) => predefined(*spec),
+        })
     }
 
     fn show_network(&self, network: &state::Network) -> Network {
@@ -103,9 +98,9 @@ impl Snapshot {
     }
 }
 
-/// The networks that are there from the start.
-pub(crate) fn predefined() -> impl Iterator<Item = Network> {
-    state::predefined().into_iter().map(|spec| Network {
+/// A network that is there from the start.
+fn predefined(spec: NetworkSpec) -> Network {
+    Network {
         scope: spec.driver().scope(),
         declared: true,
         ports: Vec::new(),
@@ -114,7 +109,7 @@ pub(crate) fn predefined() -> impl Iterator<Item = Network> {
         usage: Vec::new(),
         warnings: Vec::new(),
         spec: NetworkSpec { id: Some(spec.id()), ..spec },
-    })
+    }
 }
 
 fn show(network: &state::Network, ports: Vec<Name>, macs: u32, mut endpoints: Vec<Endpoint>) -> Network {
