@@ -1,4 +1,4 @@
-//! FloodMeters control: how many frames a port may flood in a second.
+//! Storm control: how many frames per second a port may flood.
 
 use std::num::NonZeroU64;
 
@@ -8,14 +8,14 @@ use crate::{
     limit::{Bucket, Limit},
 };
 
-/// What a frame that is flooded is flooded for.
+/// The reason for flooding a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flood {
-    /// To all stations.
+    /// Broadcast.
     Broadcast,
-    /// To a group.
+    /// Multicast.
     Multicast,
-    /// To a station not in the table.
+    /// Unicast to a station that is not in the table.
     Unknown,
 }
 
@@ -27,19 +27,19 @@ pub enum Flood {
     serde(default, deny_unknown_fields)
 )]
 pub struct FloodLimits {
-    /// To ff:ff:ff:ff:ff:ff.
+    /// Frames to ff:ff:ff:ff:ff:ff.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub broadcast: Option<u32>,
-    /// To other groups.
+    /// Frames to other groups.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub multicast: Option<u32>,
-    /// To stations not in the table.
+    /// Frames to stations that are not in the table.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub unknown: Option<u32>,
 }
 
 impl FloodLimits {
-    /// Frames a second that may be flooded for this.
+    /// The limit for `flood`, in frames per second.
     pub fn of(self, flood: Flood) -> Option<u32> {
         match flood {
             Flood::Broadcast => self.broadcast,
@@ -49,7 +49,7 @@ impl FloodLimits {
     }
 }
 
-/// The state of one ingress port's limits. A port is received by one worker, so it needs no sharing.
+/// The token buckets of one ingress port's limits. One worker receives on a port, so they are not shared.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FloodMeters {
     broadcast: Bucket,
@@ -58,7 +58,7 @@ pub struct FloodMeters {
 }
 
 impl FloodMeters {
-    /// Whether one more frame may be flooded at `now`.
+    /// Whether another frame may be flooded at `now`; takes it out of the bucket.
     pub fn allow(&mut self, flood: Flood, limits: FloodLimits, now: Timestamp) -> Result<(), DropReason> {
         let (bucket, limit, reason) = match flood {
             Flood::Broadcast => (&mut self.broadcast, limits.broadcast, DropReason::StormBroadcast),
@@ -70,7 +70,7 @@ impl FloodMeters {
         if allowed { Ok(()) } else { Err(reason) }
     }
 
-    /// How many frames may be flooded at `now`; `None`: there is no limit.
+    /// Number of frames that may be flooded at `now`; `None` without a limit.
     pub fn left(&self, flood: Flood, limits: FloodLimits, now: Timestamp) -> Option<u64> {
         let bucket = match flood {
             Flood::Broadcast => self.broadcast,
@@ -81,7 +81,7 @@ impl FloodMeters {
     }
 }
 
-/// So many frames a second, and those of a tenth of one at once, at least one; `None`: not a single one.
+/// `frames` per second with a burst of 100 ms (at least one frame). `None` allows none.
 fn limited(frames: u32) -> Option<Limit> {
     let rate = NonZeroU64::new(frames.into())?;
     Some(Limit::new(rate, (rate.get() / 10).max(1)))

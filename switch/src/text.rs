@@ -1,4 +1,5 @@
-//! Values as files and the API write them (feature `serde`): text by `Display` and `FromStr`, numbers as numbers.
+//! Serialised form of values in files and the API (feature `serde`): text by `Display` and `FromStr`, numbers
+//! as numbers.
 
 use std::{fmt, time::Duration};
 

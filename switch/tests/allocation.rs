@@ -28,7 +28,7 @@ use vswitch::{
     transmit::{Scratch, Transmit},
 };
 
-/// Receives the frame it was told, 64 times a turn and each from another station if asked to, and counts the octets it
+/// Receives copies of one frame, 64 per turn and from `stations` sources in turn, and counts the frames it
 /// sends.
 #[derive(Debug)]
 struct Mill {
@@ -150,7 +150,7 @@ fn to(dst: MacAddr) -> Vec<u8> {
     frame
 }
 
-/// A TCP/IPv4 super-frame to everyone: 40 segments of 1448 octets.
+/// A broadcast TCP/IPv4 super-frame: 40 segments of 1448 bytes.
 fn super_frame() -> Mill {
     let mut frame = to(MacAddr::BROADCAST);
     frame.resize(54 + 40 * 1448, 0x55);

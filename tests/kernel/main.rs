@@ -22,6 +22,7 @@ mod observe;
 mod pair;
 mod platform;
 mod scale;
+mod store;
 mod switch;
 mod tunnel;
 mod vlan;

@@ -1,15 +1,17 @@
-//! Copies for a host elsewhere: a mirror whose frames leave as VXLAN datagrams, under a VNI that is no network's.
+//! Copies for a collector: a mirror whose frames are sent to another host as VXLAN datagrams, with a VNI that
+//! belongs to no network.
 //!
-//! A collector is no peer. Nothing is taken in from it, no address is learned behind it, and no network is carried to it. In
-//! three points its datagrams differ from those for peers, because nobody sent them:
+//! A collector is not a peer. Frames from it are dropped, no address is learned behind it, and no network is
+//! carried to it. Its datagrams differ from those for peers in three points:
 //!
-//! - What does not fit the way leaves in fragments, against RFC 7348 section 4.3 ("VTEPs MUST NOT fragment"). A peer's frame is
-//!   refused and its sender told what would fit; the sender of a frame that was copied has nothing to do with how far it is to
-//!   whoever watches, and a watcher that misses every full packet sees nothing of a stream.
-//! - Congestion on the way is not marked (RFC 6040, compatibility mode): nobody would slow down, and the mark would end up in the
-//!   copy.
-//! - All copies leave by one source port and so in one order, where a peer's frames are ordered by flow alone: both directions of
-//!   a connection reach the watcher as they happened.
+//! - Datagrams that exceed the path MTU are fragmented, against RFC 7348 section 4.3 ("VTEPs MUST NOT
+//!   fragment"). A frame for a peer is dropped instead, and its sender gets the MTU; but the sender of a
+//!   copied frame is not concerned with the path to the collector, and a collector that misses every full
+//!   packet sees nothing of a stream.
+//! - Congestion is not marked (RFC 6040, compatibility mode): no sender would slow down, and the mark would
+//!   end up in the copy.
+//! - All copies have one source port and so keep their order, whereas frames for a peer keep it within a flow
+//!   only: both directions of a connection reach the collector in order.
 
 use std::{
     io,
@@ -34,17 +36,17 @@ use crate::{
 /// The datagrams that carry a mirror's copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Copies {
-    /// Where they are sent.
+    /// Destination address.
     pub to: SocketAddr,
-    /// What they begin with.
+    /// Their VXLAN header.
     pub header: [u8; HEADER],
-    /// What outer headers have for their traffic class.
+    /// Traffic class of outer headers.
     pub class: Class,
 }
 
 impl Copies {
-    /// Sends `frames` by `send`, a train of at most so many `datagrams` at a time, and counts what became of each. Nobody is
-    /// answered.
+    /// Sends `frames` by `send`, in trains of at most `datagrams`, and counts the outcome of each. Senders
+    /// get no answers.
     pub fn encapsulate(
         &self,
         datagrams: usize,
@@ -60,7 +62,7 @@ impl Copies {
             }
         }
         let settings = Settings {
-            // No packet is too long for fragments.
+            // No packet is too long to be fragmented.
             overlay_mtu: u16::MAX,
             clamp: false,
             class: self.class,
@@ -71,7 +73,7 @@ impl Copies {
         encapsulate(|_| Some(&self.header), &settings, &frames, scratch, send);
     }
 
-    /// Why a frame is not sent, before it is known whether it could be.
+    /// The reason why a frame must not be sent.
     fn refuses(&self, frames: &Transmit<'_>, out: Out) -> Option<DropReason> {
         let slot = usize::from(out.slot);
         let (frame, offload) = (frames.batch.bytes(slot), &frames.batch.frames()[slot].offload);
@@ -82,10 +84,11 @@ impl Copies {
         }
     }
 
-    /// Whether `frame` is such a datagram, or a fragment of one, on its way.
+    /// Whether `frame` is such a datagram itself, or a fragment of one.
     ///
-    /// That way may lead through a port or network that is mirrored: the gateway by which this host reaches the collector, or a
-    /// NIC that is a port. Without this look each copy would be copied for ever.
+    /// The path to the collector may lead through a mirrored port or network: the gateway by which this host
+    /// reaches the collector, or a NIC that is a port. Without this check each copy would be copied
+    /// endlessly.
     pub fn include(&self, frame: &[u8]) -> bool {
         let datagram = link(frame).and_then(|(network, ethertype)| match (ethertype, self.to.ip()) {
             (EtherType::IPV4, IpAddr::V4(to)) => datagram_v4(&frame[network..], to.octets()),
@@ -93,7 +96,7 @@ impl Copies {
             _ => None,
         });
         datagram.is_some_and(|datagram| match datagram {
-            // Only copies are sent there in fragments, as far as this host's tunnel goes.
+            // This host's tunnel sends nothing but copies in fragments.
             Datagram::Fragment => true,
             Datagram::Whole(udp) => {
                 try_u16_at(udp, 2) == Some(self.to.port())
@@ -107,10 +110,10 @@ const UDP: u8 = IpNumber::UDP.0;
 /// The next header of a fragment (RFC 8200 section 4.5).
 const FRAGMENT: u8 = IpNumber::IPV6_FRAGMENTATION_HEADER.0;
 
-/// What a packet holds that is sent to the collector by UDP.
+/// The content of a UDP packet to the collector.
 enum Datagram<'f> {
     Fragment,
-    /// From its UDP header on.
+    /// The datagram, from its UDP header on.
     Whole(&'f [u8]),
 }
 

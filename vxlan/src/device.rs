@@ -1,8 +1,8 @@
-//! The tunnel as devices of the switch: an [`Inlet`] for each socket that receives, a [`Remote`] for each peer, a [`Collector`] for
-//! each host that copies are sent to.
+//! The tunnel as devices of the switch: an [`Inlet`] for each receiving socket, a [`Remote`] for each peer,
+//! and a [`Collector`] for each host that gets copies.
 //!
-//! They hold what was configured in tables that never change, and are made anew with every plan: what a worker is handed
-//! with its topology is what it looks up for each packet. The sockets stay.
+//! They hold immutable tables of the configuration and are rebuilt with every plan, so a worker's tables
+//! always match its topology. The sockets stay open.
 
 use std::{
     io,
@@ -35,20 +35,20 @@ use crate::{
 
 pub use crate::header::overhead;
 
-/// What may change while the sockets stay open.
+/// Settings that may change while the sockets stay open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// The endpoint's own port, which counts what is of no peer.
+    /// The endpoint's own port, which counts datagrams that belong to no peer.
     pub own: PortId,
-    /// Whether headers with reserved bits are refused.
+    /// Whether headers with reserved bits are rejected.
     pub strict: bool,
-    /// Whether whoever sends is about to become a peer.
+    /// Whether unknown senders become peers.
     pub learn: bool,
-    /// Whether connections are made to ask for segments that fit.
+    /// Whether the MSS of connections is clamped.
     pub clamp: bool,
-    /// How outer headers get their DSCP.
+    /// DSCP of outer headers.
     pub dscp: Dscp,
-    /// Octets of the longest packet that the underlay carries from here.
+    /// MTU of the underlay at this host, in bytes.
     pub underlay_mtu: u16,
 }
 
@@ -57,9 +57,9 @@ pub struct Rules {
 pub struct Peer {
     /// Its port of the switch.
     pub port: PortId,
-    /// Where datagrams for it are sent.
+    /// Destination address of its datagrams.
     pub address: SocketAddr,
-    /// What is known of the way to it.
+    /// The path to it.
     pub path: Arc<Path>,
 }
 
@@ -70,25 +70,25 @@ impl Peer {
     }
 }
 
-/// What is known of the way to a peer. It outlives plans.
+/// The path to a peer. It outlives plans.
 #[derive(Debug)]
 pub struct Path {
-    /// Octets of the longest packet that reaches the peer in one piece.
+    /// The path MTU in bytes.
     mtu: AtomicU16,
 }
 
 impl Path {
-    /// A path that carries packets of `mtu` octets.
+    /// A path with this MTU.
     pub fn new(mtu: u16) -> Self {
         Self { mtu: AtomicU16::new(mtu) }
     }
 
-    /// Octets of the longest packet that reaches the peer in one piece.
+    /// The path MTU in bytes.
     pub fn mtu(&self) -> u16 {
         self.mtu.load(Relaxed)
     }
 
-    /// Learns that.
+    /// Updates the path MTU.
     pub fn set_mtu(&self, mtu: u16) {
         self.mtu.store(mtu, Relaxed);
     }
@@ -97,7 +97,7 @@ impl Path {
 /// The devices of a tunnel.
 #[derive(Clone, Debug)]
 pub struct Devices {
-    /// As many as the endpoint has; the first is also the device of the endpoint's own port.
+    /// One for each inlet socket; the first is also the device of the endpoint's own port.
     pub inlets: Vec<Arc<Inlet>>,
     /// In the order of the peers.
     pub remotes: Vec<Arc<Remote>>,
@@ -105,8 +105,7 @@ pub struct Devices {
     pub collectors: Vec<Arc<Collector>>,
 }
 
-/// The devices by which `endpoint` serves these peers and networks, and sends copies to these collectors, each under a VNI of
-/// its own.
+/// Builds the devices of `endpoint` for these peers, networks and collectors; each collector has its own VNI.
 pub fn devices(
     endpoint: &Arc<Vtep>,
     rules: &Rules,
@@ -158,7 +157,7 @@ pub fn devices(
     }
 }
 
-/// Where datagrams come in.
+/// A receiving device.
 #[derive(Debug)]
 pub struct Inlet {
     endpoint: Arc<Vtep>,
@@ -170,7 +169,7 @@ pub struct Inlet {
 }
 
 impl Inlet {
-    /// Takes in the message that was received in the batch's next buffer.
+    /// Processes the message that was received in the batch's next buffer.
     fn take(&self, received: &Received, batch: &mut Batch, refuse: &mut Refuse<'_>) {
         let &Received { source, ecn, len, stride } = received;
         let peer = self.tables.peer(source.ip());
@@ -191,10 +190,10 @@ impl Inlet {
 
 impl Device for Inlet {
     fn recv(&self, _: PortId, batch: &mut Batch, max: usize, refuse: &mut Refuse<'_>) -> io::Result<bool> {
-        let mut octets = 0;
-        // Messages are counted as well as frames, for those of strangers give none.
+        let mut bytes = 0;
+        // Bounds messages as well as frames: those of unknown senders yield none.
         for _ in 0..max {
-            if batch.len() >= max || octets >= GULP {
+            if batch.len() >= max || bytes >= GULP {
                 break;
             }
             let Some(buffer) = batch.spare().next() else { break };
@@ -204,13 +203,13 @@ impl Device for Inlet {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            octets += received.len;
+            bytes += received.len;
             self.take(&received, batch, refuse);
         }
         Ok(true)
     }
 
-    /// Nothing leaves by the endpoint's own port: it carries no network.
+    /// The endpoint's own port sends nothing: it carries no network.
     fn send(&self, frames: &Transmit<'_>, _: &mut Scratch) {
         for out in frames.outs {
             frames.count(*out, Err(DropReason::DevTxError));
@@ -226,7 +225,7 @@ impl Device for Inlet {
     }
 }
 
-/// The way to a peer.
+/// The route to a peer.
 #[derive(Debug)]
 struct PeerRoute {
     endpoint: Arc<Vtep>,
@@ -236,12 +235,13 @@ struct PeerRoute {
 }
 
 impl PeerRoute {
-    /// Octets of the longest inner packet that reaches the peer in one piece, as far as is known.
+    /// The known overlay MTU to the peer: length of the longest inner packet that is not fragmented, in
+    /// bytes.
     fn overlay_mtu(&self) -> u16 {
         self.peer.path.mtu().min(self.underlay_mtu).saturating_sub(self.peer.overhead())
     }
 
-    /// Learns why a packet was too long for the path, if that is what `result` says.
+    /// Updates the path MTU if `result` says that a packet was too long, and returns whether it does.
     fn learn_from(&self, result: &io::Result<()>) -> bool {
         let too_long = result.as_ref().is_err_and(|error| DeviceError::of(error) == DeviceError::TooLong);
         if too_long {
@@ -258,7 +258,7 @@ impl PeerRoute {
     }
 }
 
-/// Where datagrams go out to one peer.
+/// The sending device of one peer.
 #[derive(Debug)]
 pub struct Remote {
     route: PeerRoute,
@@ -268,7 +268,7 @@ pub struct Remote {
 }
 
 impl Device for Remote {
-    /// Nothing comes in by a peer's own device: inlets tell whose frames they have.
+    /// A peer's own device receives nothing: inlets set the ingress port of their frames.
     fn recv(&self, _: PortId, _: &mut Batch, _: usize, _: &mut Refuse<'_>) -> io::Result<bool> {
         Ok(false)
     }
@@ -294,7 +294,7 @@ impl Device for Remote {
     }
 }
 
-/// Where copies go out to one collector.
+/// The sending device of one collector.
 #[derive(Debug)]
 pub struct Collector {
     route: PeerRoute,
@@ -309,7 +309,7 @@ impl Collector {
 }
 
 impl Device for Collector {
-    /// Nothing is taken in from a collector.
+    /// Receives nothing.
     fn recv(&self, _: PortId, _: &mut Batch, _: usize, _: &mut Refuse<'_>) -> io::Result<bool> {
         Ok(false)
     }

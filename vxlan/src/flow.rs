@@ -1,7 +1,8 @@
-//! What the outer header takes from the inner one: the flow, as a source port, and the traffic class.
+//! Properties of the inner packet for the outer header: the flow, which selects a source port, and the
+//! traffic class.
 //!
-//! Routers and network cards spread packets by their UDP ports, so the source port tells flows apart (RFC 7348
-//! section 5); packets of one flow must have one port, or they would overtake each other.
+//! Routers and network cards spread packets by UDP ports, so the source port distinguishes flows (RFC 7348
+//! section 5); all packets of a flow must have the same port, or they would be reordered.
 
 use etherparse::{EtherType, IpNumber};
 use vswitch::{
@@ -9,12 +10,12 @@ use vswitch::{
     headers::{IPV4_HEADER, IPV6_HEADER, link},
 };
 
-/// What is read of an inner frame.
+/// Flow properties of an inner frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Flow {
-    /// The same for all packets of a flow.
+    /// Equal for all packets of a flow.
     pub(crate) hash: u32,
-    /// DSCP (upper six bits) and ECN (lower two); zero for what is not IP.
+    /// DSCP (upper six bits) and ECN (lower two); zero for frames that are not IP.
     pub(crate) traffic_class: u8,
 }
 
@@ -23,10 +24,10 @@ const UDP: u8 = IpNumber::UDP.0;
 const SCTP: u8 = IpNumber::SCTP.0;
 
 impl Flow {
-    /// Reads `frame`, which has at least an Ethernet header.
+    /// Reads `frame`, which must have an Ethernet header.
     ///
-    /// TCP, UDP and SCTP flows are told apart by ports as well, but not where one packet may come in fragments, which have
-    /// no ports; IPv6 by the flow label too (RFC 6438).
+    /// TCP, UDP and SCTP flows are also distinguished by ports, except for fragments, which have none; IPv6
+    /// flows by the flow label too (RFC 6438).
     #[inline]
     pub(crate) fn of(frame: &[u8]) -> Self {
         let ip = link(frame).and_then(|(network, ethertype)| {
@@ -68,13 +69,13 @@ fn ports(protocol: u8, packet: &[u8], transport: usize) -> u32 {
     try_u32_at(packet, transport).unwrap_or(0)
 }
 
-/// The eight octets at `at`; zero where `bytes` has them not.
+/// The eight bytes at `at`; zero if out of range.
 #[inline]
 fn word(bytes: &[u8], at: usize) -> u64 {
     try_u64_at(bytes, at).unwrap_or(0)
 }
 
-/// Spreads both over 32 bits: a product by an odd number, of which the upper half depends on all bits.
+/// Mixes both into 32 bits: a product with an odd number, whose upper half depends on all bits.
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "the upper half is taken")]
 fn mix(a: u64, b: u64) -> u32 {

@@ -1,4 +1,4 @@
-//! The VXLAN header (RFC 7348 section 5): eight octets, of which one flag and 24 bits mean something.
+//! The VXLAN header (RFC 7348 section 5): eight bytes, of which one flag and 24 bits are used.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -8,7 +8,7 @@ use vswitch::{
     headers::{IPV4_HEADER, IPV6_HEADER, UDP_HEADER},
 };
 
-/// Octets of the header.
+/// Length of the header.
 pub const HEADER: usize = 8;
 
 /// The flag that must be set: the VNI is valid.
@@ -19,8 +19,13 @@ const VNI_VALID: u8 = 0x08;
 pub struct Vni(u32);
 
 impl Vni {
+    /// The least identifier; 0 means none.
+    pub const MIN: Self = Self(1);
+    /// The greatest identifier: 24 bits.
+    pub const MAX: Self = Self(0xff_ffff);
+
     /// The identifier as a number.
-    pub fn as_u32(self) -> u32 {
+    pub const fn as_u32(self) -> u32 {
         self.0
     }
 
@@ -37,7 +42,7 @@ impl fmt::Display for Vni {
     }
 }
 
-/// A number that is no VNI.
+/// A number that is not a VNI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidVni(pub u32);
 
@@ -49,9 +54,9 @@ impl fmt::Display for InvalidVni {
 
 impl std::error::Error for InvalidVni {}
 
-/// Text that is no VNI.
+/// Text that is not a VNI.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParseVniError(String);
+pub struct ParseVniError(pub String);
 
 impl fmt::Display for ParseVniError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -77,14 +82,15 @@ impl TryFrom<u32> for Vni {
     type Error = InvalidVni;
 
     fn try_from(number: u32) -> Result<Self, InvalidVni> {
-        if (1..=0xff_ffff).contains(&number) { Ok(Self(number)) } else { Err(InvalidVni(number)) }
+        let range = Self::MIN.0..=Self::MAX.0;
+        if range.contains(&number) { Ok(Self(number)) } else { Err(InvalidVni(number)) }
     }
 }
 
-/// Reads the header at the front of `datagram`; `None`: there is none, or its VNI is not valid.
+/// Parses the header at the front of `datagram`; `None` if it is missing or its VNI is not valid.
 ///
-/// The RFC wants reserved bits ignored. With `strict` they must be zero, as Linux has it (`vxlan_rcv`,
-/// drivers/net/vxlan/vxlan_core.c).
+/// The RFC requires that reserved bits are ignored. With `strict` they must be zero, as in Linux
+/// (`vxlan_rcv`, drivers/net/vxlan/vxlan_core.c).
 #[inline]
 pub fn parse(datagram: &[u8], strict: bool) -> Option<Vni> {
     let header: &[u8; HEADER] = datagram.first_chunk()?;
@@ -96,7 +102,7 @@ pub fn parse(datagram: &[u8], strict: bool) -> Option<Vni> {
     Vni::try_from(u32::from_be_bytes([0, high, middle, low])).ok()
 }
 
-/// Bytes of outer headers before an inner packet, its Ethernet header included.
+/// Bytes of outer headers before an inner packet, including its Ethernet header.
 pub fn overhead(local: IpAddr) -> u16 {
     let outer = match local {
         IpAddr::V4(_) => IPV4_HEADER,
@@ -127,9 +133,9 @@ mod tests {
     #[test]
     fn reserved_bits_are_ignored_unless_strict() {
         let good = Vni::try_from(7).unwrap().header();
-        for (octet, bit) in [(0, 0x01), (0, 0x80), (1, 1), (2, 1), (3, 0x80), (7, 1)] {
+        for (byte, bit) in [(0, 0x01), (0, 0x80), (1, 1), (2, 1), (3, 0x80), (7, 1)] {
             let mut header = good;
-            header[octet] |= bit;
+            header[byte] |= bit;
             assert!(parse(&header, false).is_some(), "{header:?}");
             assert!(parse(&header, true).is_none(), "{header:?}");
         }

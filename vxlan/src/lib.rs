@@ -2,7 +2,7 @@
 //!
 //! # The way of a frame
 //! ```text
-//! out   a peer's port is served            device::Remote
+//! out   a peer's port is served             device::Remote
 //!         encap: order by flow, segment,      flow, too_big, mss, header      pure
 //!                load trains
 //!         endpoint.send: one sendmsg         endpoint                        UDP_SEGMENT
@@ -13,8 +13,9 @@
 //!                coalesce
 //!         frames in the batch, each with its peer's port as ingress and its network
 //! ```
-//! A remote endpoint is a port of the switch like any other: one table of addresses, and learning, moves and ageing across a tunnel
-//! are the same code as on a TAP. Peers share a split-horizon group, so nothing is forwarded from tunnel to tunnel.
+//! A remote endpoint is a port of the switch like any other: there is one table of addresses, and learning,
+//! moves and ageing across a tunnel are the same code as on a TAP. Peers share a split-horizon group, so no
+//! frame is forwarded from tunnel to tunnel.
 
 pub mod copies;
 pub mod decap;

@@ -1,6 +1,7 @@
-//! Maximum segment size clamping: connections that begin across a tunnel are made to ask for segments that fit it.
+//! Maximum segment size clamping: connections across a tunnel announce segments that fit it.
 //!
-//! A way round hosts that do not hear "packet too big". It changes packets of others, so it is done only where asked for.
+//! A workaround for hosts that do not receive "packet too big". It modifies packets of stations, so it is off
+//! by default.
 
 use vswitch::{
     bytes::{put_u16, u16_at},
@@ -16,18 +17,18 @@ const END: u8 = 0;
 const NO_OPERATION: u8 = 1;
 const MAXIMUM_SEGMENT_SIZE: u8 = 2;
 
-/// Whether `frame`, which has these `headers`, begins a connection or answers to one that does.
+/// Whether `frame`, which has these `headers`, is a SYN or SYN-ACK.
 #[inline]
 pub(crate) fn opens(frame: &[u8], headers: &Headers) -> bool {
     headers.transport_kind == Transport::Tcp && frame[headers.transport + 13] & SYN != 0
 }
 
-/// Lowers the maximum segment size that `frame` tells, if frames of such segments are longer than `longest` octets, with
-/// Ethernet header and tags.
+/// Lowers the maximum segment size announced by `frame`, if frames of such segments are longer than `longest`
+/// bytes, with Ethernet header and tags.
 ///
-/// `frame` [`opens`] a connection and has these `headers`. The checksum is kept right if it was; one that is still
-/// partial, as `csum` says, does not cover the options. A SYN that tells none (536 or 1220 is meant, RFC 9293 section 3.7.1)
-/// is left as it is. Returns whether anything was changed.
+/// `frame` must have these `headers` and satisfy [`opens`]. A complete checksum is updated; a partial one,
+/// according to `csum`, does not cover the options. A SYN without the option (536 or 1220 apply, RFC 9293
+/// section 3.7.1) is left unchanged. Returns whether the frame was changed.
 pub(crate) fn clamp(frame: &mut [u8], headers: &Headers, longest: usize, csum: Csum) -> bool {
     let tcp = headers.transport;
     // Without options and extensions, as RFC 6691 counts.
@@ -53,14 +54,14 @@ pub(crate) fn clamp(frame: &mut [u8], headers: &Headers, longest: usize, csum: C
         replace_in_checksum(&mut frame[tcp..], 16, told, limit);
     } else {
         let (old, new) = (told.to_be_bytes(), limit.to_be_bytes());
-        // The value lies across two of the words that are summed.
+        // The value spans two of the summed words.
         replace_in_checksum(&mut frame[tcp..], 16, u16::from(old[0]), u16::from(new[0]));
         replace_in_checksum(&mut frame[tcp..], 16, u16::from(old[1]) << 8, u16::from(new[1]) << 8);
     }
     true
 }
 
-/// Where among `options` the value of the maximum segment size stands.
+/// Position of the maximum segment size in `options`.
 fn option(options: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
@@ -86,7 +87,7 @@ mod tests {
     use super::*;
     use vswitch::checksum::{Sum, verify};
 
-    /// A SYN with these options, in IPv4 or IPv6, checksum right.
+    /// A SYN with these options, in IPv4 or IPv6, with a correct checksum.
     fn syn(v6: bool, options: &[u8]) -> Vec<u8> {
         let tcp_len = TCP_HEADER + options.len();
         let mut frame = vec![2; 12];

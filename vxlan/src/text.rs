@@ -1,4 +1,4 @@
-//! Values as files and the API write them (feature `serde`).
+//! Serialised form of values in files and the API (feature `serde`).
 
 use std::fmt;
 

@@ -1,8 +1,8 @@
-//! "Too big": what the sender of a packet that does not fit the tunnel is told.
+//! "Packet too big" answers to senders of packets that do not fit the tunnel.
 //!
-//! An ICMP "fragmentation needed" (RFC 792, RFC 1191) or an ICMPv6 "packet too big" (RFC 4443 section 3.2), as if the destination had
-//! sent it, for a switch has no address of its own; the kernel's VXLAN device does the same (`iptunnel_pmtud_build_icmp`,
-//! net/ipv4/ip_tunnel_core.c).
+//! An ICMP "fragmentation needed" (RFC 792, RFC 1191) or an ICMPv6 "packet too big" (RFC 4443 section 3.2),
+//! as if sent by the destination, because a switch has no address of its own; the kernel's VXLAN device does
+//! the same (`iptunnel_pmtud_build_icmp`, net/ipv4/ip_tunnel_core.c).
 
 use arrayvec::ArrayVec;
 use etherparse::{EtherType, IpNumber};
@@ -17,15 +17,15 @@ use vswitch::{
 const MAC: usize = ADDRESSES / 2;
 const ICMP: u8 = IpNumber::ICMP.0;
 const ICMPV6: u8 = IpNumber::IPV6_ICMP.0;
-/// Bytes of an ICMP header of either version.
+/// Length of an ICMP header of either version.
 const ICMP_HEADER: usize = 8;
-/// Octets of the packet that are sent back with the answer: all headers, and enough to know the flow by.
+/// Bytes of the packet that are quoted in the answer: all headers, enough to identify the flow.
 const QUOTE: usize = 128;
 
-/// The answer to the sender of `frame`: packets may have `mtu` octets. `None`: it gets none.
+/// The answer to the sender of `frame` with this MTU, or `None` if it gets none.
 ///
-/// A packet without "don't fragment" gets none, since its sender asked for fragments, which a switch does not make; nor
-/// do errors of ICMP and packets to or from a group (RFC 1122 section 3.2.2).
+/// There is none for packets without "don't fragment", whose sender expects fragmentation, which a switch
+/// does not do; nor for ICMP errors and packets to or from a group (RFC 1122 section 3.2.2).
 pub(crate) fn answer(frame: &[u8], mtu: u16) -> Option<ArrayVec<u8, MAX_ANSWER>> {
     let (network, ethertype) = link(frame)?;
     let packet = &frame[network..];
@@ -76,7 +76,8 @@ fn fragmentation_needed(packet: &[u8], mtu: u16, answer: &mut ArrayVec<u8, MAX_A
 fn packet_too_big(packet: &[u8], mtu: u16, answer: &mut ArrayVec<u8, MAX_ANSWER>) -> Option<()> {
     let header: &[u8; IPV6_HEADER] = packet.first_chunk()?;
     let error = header[6] == ICMPV6 && packet.get(IPV6_HEADER)? & 0x80 == 0;
-    // To a group it may be sent (RFC 4443 section 2.4 e), but an answer to one from a switch would come from the group.
+    // The RFC permits answers to packets sent to a group (RFC 4443 section 2.4 e), but such an answer would
+    // have the group as its source.
     let group = header[24] == 0xff || header[8] == 0xff || header[8..24] == [0; 16];
     if error || group {
         return None;

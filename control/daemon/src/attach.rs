@@ -19,7 +19,6 @@ use vswitch_model::{
     DeviceSpec, Error,
     api::Port,
     attach::{AttachRequest, Reply},
-    ifname::check_ifname,
 };
 
 /// Conversations at a time; others wait in the socket's backlog.
@@ -129,10 +128,7 @@ fn complete(
                 |error| Error::invalid(format!("the descriptor is no TAP with offload headers: {error}"));
             Some(Tap::adopt(descriptor).map_err(no_tap)?)
         }
-        (DeviceSpec::Veth(_), Some(ifname), None) => {
-            check_ifname(ifname)?;
-            None
-        }
+        (DeviceSpec::Veth(_), Some(_), None) => None,
         (DeviceSpec::Tap(_), ..) => {
             return Err(Error::invalid("a tap comes with its descriptor and nothing else"));
         }

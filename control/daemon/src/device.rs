@@ -1,7 +1,13 @@
 //! Making the device behind a port, and taking it away again.
 
-use std::{collections::HashSet, io, sync::Arc};
+use std::{
+    collections::HashSet,
+    io,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
+use tokio::time::sleep;
 use tracing::warn;
 use vswitch::device::{
     Device,
@@ -11,7 +17,7 @@ use vswitch::device::{
 
 use vswitch_vxlan::{device::Path, endpoint::Vtep};
 
-use super::tunnel;
+use super::{tunnel, view::LiveDevice};
 use crate::state;
 use vswitch_host::{
     link::{self, InfoKind, Link, Links},
@@ -21,6 +27,9 @@ use vswitch_host::{
 use vswitch_model::{
     Bare, DeviceSpec, Error, ErrorKind, Identity, InterfaceSpec, Name, Netns, PortSpec, ifname,
 };
+
+/// Milliseconds that readers of a closed device are waited for at most.
+const RELEASE: u32 = 2000;
 
 /// What stands open behind a port, and what it takes to remove its interface.
 #[derive(Clone, Debug)]
@@ -92,7 +101,7 @@ pub(crate) async fn open(
                 }
                 None => {
                     let inside = Links::open(namespace(interface.netns.as_ref())?)?;
-                    outside.create_veth(&host, &inside, spec.ifname(), port.mtu).await?
+                    outside.create_veth(&host, &inside, spec.ifname(), port.mtu.get()).await?
                 }
             };
             outside.set_alias(&host, &claim(owner, &spec.name)).await?;
@@ -286,12 +295,13 @@ impl OpenDevice {
         }
     }
 
-    /// Frames that the kernel dropped before we could receive them; of a TAP, when [its queue](Queue) was looked at last.
-    pub(crate) fn overflow(&self) -> u64 {
+    /// What can be read of it without keeping it open.
+    pub(crate) fn live(&self) -> LiveDevice {
         match self {
-            Self::Tap { queue, .. } => queue.dropped(),
-            Self::Endpoint(endpoint) => endpoint.overflow(),
-            _ => self.device().map_or(0, |device| device.overflow()),
+            Self::Tap { tap, queue, .. } => LiveDevice::Tap(Arc::downgrade(tap), Arc::clone(queue)),
+            Self::Veth { device, .. } | Self::Foreign(device) => LiveDevice::Packet(Arc::downgrade(device)),
+            Self::Endpoint(endpoint) => LiveDevice::Endpoint(Arc::downgrade(endpoint)),
+            Self::Remote { path, .. } => LiveDevice::Remote(Arc::clone(path)),
         }
     }
 
@@ -330,9 +340,17 @@ impl OpenDevice {
     /// Lets the interface go, whether it persists or not. It is gone when the workers have let the device go too.
     pub(crate) async fn remove(self) {
         let result = match self {
-            Self::Tap { tap, .. } => tap.set_persist(false).map_err(Error::from),
+            Self::Tap { tap, .. } => {
+                let done = tap.set_persist(false).map_err(Error::from);
+                released(close(tap)).await;
+                done
+            }
             Self::Veth { host, .. } => remove_link(&host).await,
-            Self::Foreign(_) | Self::Endpoint(_) | Self::Remote { .. } => Ok(()),
+            Self::Endpoint(endpoint) => {
+                released(close(endpoint)).await;
+                Ok(())
+            }
+            Self::Foreign(_) | Self::Remote { .. } => Ok(()),
         };
         if let Err(error) = result {
             warn!("an interface may be left behind: {}", error.sentence);
@@ -340,20 +358,41 @@ impl OpenDevice {
     }
 }
 
+/// Drops our own reference to a device.
+fn close<T>(device: Arc<T>) -> Weak<T> {
+    Arc::downgrade(&device)
+}
+
+/// Waits until the last reader is done. Readers hold a device for microseconds; the time is bounded all the same.
+pub(crate) async fn released<T>(what: Weak<T>) {
+    for _ in 0..RELEASE {
+        if what.strong_count() == 0 {
+            return;
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    warn!("something is still read of a device that is closed: its interface goes a little later");
+}
+
 /// Removes the hosts' ends of veth pairs that `owner` made and that no port has: it ended between making and keeping one,
 /// or ports went while it was not there.
 pub(crate) async fn remove_orphans(owner: &str, wanted: &HashSet<String>) -> Result<(), Error> {
     let links = Links::open(Namespace::current()?)?;
+    for ifname in orphans(owner, wanted).await? {
+        warn!(ifname, "an interface that no port has is removed");
+        links.delete(&ifname).await?;
+    }
+    Ok(())
+}
+
+/// Names of the hosts' ends that `owner` made and that no port has.
+pub(crate) async fn orphans(owner: &str, wanted: &HashSet<String>) -> Result<Vec<String>, Error> {
+    let links = Links::open(Namespace::current()?)?.all().await?.into_iter();
     // Versions before wrote no port behind the owner.
     let is_ours =
         |alias: &str| alias.strip_prefix(owner).is_some_and(|it| it.is_empty() || it.starts_with(" port "));
-    for link in links.all().await? {
-        if link.alias.as_deref().is_some_and(is_ours) && !wanted.contains(&link.name) {
-            warn!(ifname = link.name, "an interface that no port has is removed");
-            links.delete(&link.name).await?;
-        }
-    }
-    Ok(())
+    let is_orphan = |link: &Link| link.alias.as_deref().is_some_and(is_ours) && !wanted.contains(&link.name);
+    Ok(links.filter(is_orphan).map(|link| link.name).collect())
 }
 
 async fn remove_link(host: &str) -> Result<(), Error> {

@@ -13,10 +13,10 @@ use std::{
     hash::{BuildHasher, RandomState},
     io,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tracing::{debug, warn};
+use tracing::warn;
 use vswitch::{
     addr::{NetworkId, PortId},
     counters::{NetworkCounters, PortCounters},
@@ -31,10 +31,10 @@ use self::interfaces::wanted;
 use super::{
     capture::Captures,
     device::{self, OpenDevice},
+    view::{Heard, Live, LiveDevice, LiveNetwork, LivePort},
 };
 use crate::state;
 use vswitch_host::link::{Links, Wanted};
-use vswitch_host::queue::Queues;
 use vswitch_model::{DeviceSpec, Error, Name, SwitchSpec};
 
 /// Receivers a port has at most: a tunnel's endpoint one for each of 64 workers, and one for its group.
@@ -76,16 +76,7 @@ pub(crate) struct EdgePort {
     key: u64,
     /// The device, or why there is none.
     pub(crate) device: Result<OpenDevice, String>,
-    /// When frames were received last, as far as the heartbeat noticed, and how many had been by then.
-    pub(crate) heard: Option<Heard>,
-}
-
-/// When a port was heard.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Heard {
-    /// Last.
-    pub(crate) at: Instant,
-    frames: u64,
+    heard: Arc<Heard>,
 }
 
 /// What is counted of a network. One that has the number of a network before begins at zero.
@@ -138,17 +129,30 @@ impl Edge {
         self.ports.get(&id)
     }
 
-    /// Where the queues of all TAPs are to be seen.
-    pub(crate) fn queues(&self) -> Queues {
-        let mut queues = Queues::default();
-        for port in self.ports.values() {
-            if let Ok(OpenDevice::Tap { tap, queue, .. }) = &port.device
-                && let Err(error) = queues.add(tap, queue)
-            {
-                debug!(port = %port.wanted.spec.name, "cannot tell what its queue lost: {error}");
-            }
+    /// What goes on counting, for all who read.
+    pub(crate) fn live(&self) -> Live {
+        let tunnel_is_open = self.endpoint().is_some();
+        let port = |port: &EdgePort| LivePort {
+            counters: Arc::clone(&port.counters),
+            taught_before: port.taught_before,
+            worker: port.worker,
+            why_down: port.why_down(tunnel_is_open),
+            warnings: port.device.as_ref().map(|open| open.warnings().to_vec()).unwrap_or_default(),
+            device: port.device.as_ref().map_or(LiveDevice::None, OpenDevice::live),
+            heard: Arc::clone(&port.heard),
+        };
+        let network = |network: &EdgeNetwork| LiveNetwork {
+            counters: Arc::clone(&network.counters),
+            taught_before: network.taught_before,
+        };
+        Live {
+            fdb: Arc::clone(&self.fdb),
+            workers: self.workers.readings(),
+            plan: Arc::downgrade(self.workers.plan()),
+            ports: self.ports.iter().map(|(id, it)| (*id, port(it))).collect(),
+            networks: self.networks.iter().map(|(id, it)| (*id, network(it))).collect(),
+            captures: self.captures.running().to_vec(),
         }
-        queues
     }
 
     /// Follows a change of ageing and damping.
@@ -184,7 +188,7 @@ impl Edge {
             worker: self.idlest_worker(),
             key: self.key(),
             device: device.map_err(|error| error.sentence),
-            heard: None,
+            heard: Arc::default(),
         };
         self.unkept.push(wanted.id);
         self.ports.insert(wanted.id, port);

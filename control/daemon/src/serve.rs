@@ -9,7 +9,8 @@
 //!   -> Edge::rebuild -> Plan      what the workers work with     (vswitch::plan)
 //!   -> Workers::adopt             between two turns              (vswitch::worker)
 //! ```
-//! One command at a time, under one lock; what fails half-way is undone. Forwarding never waits for any of it.
+//! One command at a time, by the one task that owns it all (`core`); what fails half-way is undone. Forwarding never waits
+//! for any of it, nor does who only reads.
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
@@ -25,8 +26,16 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use crate::{api, attach, config, docker, metrics, state::State, store::Store, web};
-use crate::{kept, lock::InstanceLock, log, service::Daemon, tunnel};
+use crate::{
+    api, attach, config, core,
+    core::{Captures, Handle, Request, Signals},
+    docker, kept,
+    lock::InstanceLock,
+    log, metrics,
+    state::State,
+    store::{Store, live_path},
+    tunnel, web,
+};
 use vswitch_host::socket::{SocketFile, listen_at};
 use vswitch_model::Config;
 
@@ -101,7 +110,7 @@ pub fn run(options: Options) -> ExitCode {
 async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
     let state_folder = config.switch.state.clone();
     let _lock = InstanceLock::take(&state_folder)?;
-    let store = Store::open(&state_folder)?;
+    let store = Store::open(&state_folder, &live_path(&config.api.socket))?;
     tunnel::settle(&mut config).await;
     let plan = State::start(config.clone(), kept::living(&store, &config)?)?;
     // Signals first: one that comes while ports are opened must not kill us with interfaces left behind.
@@ -123,24 +132,29 @@ async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
         None => None,
     };
 
-    let daemon = Arc::new(Daemon::start(path, plan, store).await?);
+    let running = core::start(path, plan, store).await?;
+    let daemon = running.handle.clone();
     let (stop, stopped) = oneshot::channel::<()>();
-    let backend: Arc<dyn api::Backend> = Arc::clone(&daemon) as _;
+    let backend: Arc<dyn api::Backend> = Arc::new(daemon.clone());
     let exporter =
         metrics_listener.map(|listener| tokio::spawn(metrics::serve(listener, Arc::clone(&backend))));
     let server = tokio::spawn(api::server::serve(listener, backend, async {
         // Either way of ending is a request to stop.
         let _ = stopped.await;
     }));
-    let attaching = Arc::clone(&daemon);
+    let attaching = daemon.clone();
     let helper_server = tokio::spawn(attach::serve(helpers, move |attachment| {
-        let daemon = Arc::clone(&attaching);
-        async move { daemon.attach(attachment).await }
+        let daemon = attaching.clone();
+        async move {
+            let done = daemon.ask(|reply| Request::Attach(Box::new(attachment), reply)).await?;
+            done.snapshot.port(&done.value)
+        }
     }));
-    let page = page
-        .map(|listener| tokio::spawn(web::serve(listener, api.web_hosts.clone(), Arc::clone(&daemon) as _)));
+    let page = page.map(|listener| {
+        tokio::spawn(web::serve(listener, api.web_hosts.clone(), Arc::new(daemon.clone()) as _))
+    });
     let plugin = serve_docker(&daemon).await?;
-    let watch = tokio::spawn(watch(Arc::clone(&daemon)));
+    let watch = tokio::spawn(watch(daemon.clone(), running.signals.clone()));
     notify(vec![NotifyState::Ready, NotifyState::Status("forwarding")]).await;
     info!(socket = %api.socket.display(), web = api.web.map(tracing::field::display), "ready");
 
@@ -163,7 +177,7 @@ async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
     daemon.farewell();
     let _ = stop.send(());
     // They would never end by themselves.
-    daemon.end_captures(|_| true).await;
+    daemon.end_captures().await;
     if timeout(FAREWELL, server).await.is_err() {
         warn!("requests were cut off");
     }
@@ -172,7 +186,7 @@ async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
     {
         warn!("calls of Docker were cut off");
     }
-    daemon.close().await;
+    running.stop().await;
     Ok(())
 }
 
@@ -191,9 +205,9 @@ struct Plugin {
 }
 
 /// Serves Docker's plugin, if it is enabled.
-async fn serve_docker(daemon: &Arc<Daemon>) -> Result<Plugin, Failure> {
+async fn serve_docker(daemon: &Handle) -> Result<Plugin, Failure> {
     let (stop, stopped) = oneshot::channel::<()>();
-    let spec = daemon.docker().await;
+    let spec = daemon.snapshot().state.docker().clone();
     if !spec.enabled {
         return Ok(Plugin { stop, server: None, _files: (None, None) });
     }
@@ -201,7 +215,7 @@ async fn serve_docker(daemon: &Arc<Daemon>) -> Result<Plugin, Failure> {
     let listener = UnixListener::from_std(socket.into())?;
     let told = docker::SpecFile::write(&spec.socket)
         .map_err(|error| format!("cannot tell Docker of {}: {error}", spec.socket.display()))?;
-    let plumbing: Arc<dyn docker::Plumbing> = Arc::clone(daemon) as _;
+    let plumbing: Arc<dyn docker::Plumbing> = Arc::new(daemon.clone());
     let server = tokio::spawn(docker::serve(listener, plumbing, async {
         // Either way of ending is a request to stop.
         let _ = stopped.await;
@@ -210,25 +224,31 @@ async fn serve_docker(daemon: &Arc<Daemon>) -> Result<Plugin, Failure> {
     Ok(Plugin { stop, server: Some(server), _files: (Some(file), told) })
 }
 
-async fn reload(daemon: &Daemon) {
+async fn reload(daemon: &Handle) {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
     notify(vec![NotifyState::Reloading, NotifyState::MonotonicUsec(micros)]).await;
     // What it came to is logged where it is done, whoever asked.
-    let _ = api::Backend::reload(daemon, false).await;
+    let _ = daemon.tell(|reply| Request::Reload { dry_run: false, reply }).await;
     notify(vec![NotifyState::Ready]).await;
 }
 
 /// Looks after what changes by itself: ports that fail and come back, addresses that age.
-async fn watch(daemon: Arc<Daemon>) {
+async fn watch(daemon: Handle, signals: Signals) {
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            () = daemon.fault() => daemon.collect_faults().await,
-            () = daemon.capture_over() => drop(daemon.end_captures(|_| false).await),
-            () = daemon.stranger() => daemon.meet_strangers().await,
-            _ = heartbeat.tick() => daemon.heartbeat().await,
+        // A core that has ended answers no more: then nothing is left to look after.
+        let served = tokio::select! {
+            () = signals.fault.notified() => daemon.tell(Request::Fault).await.map(drop),
+            () = signals.capture_over.notified() => {
+                daemon.tell(|reply| Request::EndCaptures(Captures::Over, reply)).await.map(drop)
+            }
+            () = signals.stranger.notified() => daemon.tell(Request::Strangers).await.map(drop),
+            _ = heartbeat.tick() => daemon.tell(Request::Tick).await.map(drop),
+        };
+        if served.is_err() {
+            return;
         }
     }
 }

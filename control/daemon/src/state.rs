@@ -10,7 +10,7 @@
 //! owner keeps the old state until the edge has succeeded, and every effect knows its own reverse:
 //!
 //! ```
-//! use crate::state::{Command, Effect, State};
+//! use vswitch_daemon::state::{Command, Effect, State};
 //!
 //! fn execute(
 //!     state: &mut State,
@@ -66,7 +66,7 @@ pub use self::{
 };
 use vswitch_host::gateway::Outside;
 use vswitch_model::{
-    ApiSpec, Carries, Config, DeviceSpec, DockerSpec, EndpointSpec, Id, Name, NetworkSpec, PoolsSpec,
+    ApiSpec, Carries, Config, DeviceSpec, DockerSpec, EndpointSpec, Id, Mtu, Name, NetworkSpec, PoolsSpec,
     PortSpec, SwitchSpec, rules,
 };
 
@@ -92,7 +92,7 @@ pub struct Network {
     /// Who asked for it.
     pub origin: Origin,
     /// Octets of the longest IP packet of its ports, settled: its own, what tunnels carry, or 1500.
-    pub mtu: u16,
+    pub mtu: Mtu,
     /// What was asked for.
     pub spec: Arc<NetworkSpec>,
 }
@@ -105,7 +105,7 @@ pub struct Port {
     /// Who asked for it.
     pub origin: Origin,
     /// Octets of the longest IP packet, settled: the port's own, its untagged network's, or 9198.
-    pub mtu: u16,
+    pub mtu: Mtu,
     /// What was asked for.
     pub spec: Arc<PortSpec>,
 }
@@ -131,7 +131,7 @@ pub struct State {
     networks: Registry<NetworkSpec>,
     ports: Registry<PortSpec>,
     /// Octets of the longest packet that tunnels carry, if there is an endpoint.
-    overlay_mtu: Option<u16>,
+    overlay_mtu: Option<Mtu>,
     endpoints: Arc<BTreeMap<Id, Arc<EndpointSpec>>>,
     host: Arc<Host>,
     /// What follows from all that, computed once for each plan.
@@ -271,7 +271,7 @@ impl State {
     }
 
     /// Octets of the longest packet that tunnels carry, if there is an endpoint.
-    pub fn overlay_mtu(&self) -> Option<u16> {
+    pub fn overlay_mtu(&self) -> Option<Mtu> {
         self.overlay_mtu
     }
 

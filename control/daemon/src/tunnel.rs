@@ -12,7 +12,6 @@ use vswitch_vxlan::{
     device::{self, Devices, Path, Peer, Rules},
     encap,
     endpoint::{Group, Options, Vtep},
-    header::Vni,
 };
 
 use crate::state::State;
@@ -106,15 +105,12 @@ impl Tunnel<'_> {
             path: Arc::clone(path),
         };
         let peers = self.peers.iter().map(|(port, it, path)| way(*port, it.remote, it.remote_port, path));
-        let collectors = self.collectors.iter().filter_map(|(port, it, path)| {
-            let vni = Vni::try_from(it.vni).ok()?;
-            Some((way(*port, it.remote, it.remote_port, path), vni))
-        });
+        let collectors = self
+            .collectors
+            .iter()
+            .map(|(port, it, path)| (way(*port, it.remote, it.remote_port, path), it.vni));
         let (peers, collectors): (Vec<_>, Vec<_>) = (peers.collect(), collectors.collect());
-        let networks = state.networks().filter_map(|network| {
-            let vni = network.spec.vni.and_then(|vni| Vni::try_from(vni).ok())?;
-            Some((vni, network.id))
-        });
+        let networks = state.networks().filter_map(|network| Some((network.spec.vni?, network.id)));
         device::devices(self.endpoint, &rules, &peers, &collectors, networks)
     }
 }

@@ -55,7 +55,7 @@ impl Daemon {
 
 fn order(kind: Kind, port: &str, ifname: &str, netns: Netns) -> Order {
     let interface = InterfaceSpec {
-        ifname: Some(ifname.into()),
+        ifname: Some(ifname.parse().unwrap()),
         mac: Some("02:42:0a:09:00:02".parse().unwrap()),
         address: vec!["10.9.0.2/24".parse().unwrap()],
         gateway: vec!["10.9.0.1".parse().unwrap()],
@@ -151,12 +151,14 @@ fn a_refused_interface_is_taken_away_again() {
         taken.interface.address = vec!["10.9.0.2/24".parse().unwrap()];
         let mut unknown = other(Kind::Tap, "db", "eth1");
         unknown.network = name("red");
+        let mut long = other(Kind::Tap, "longer-than-an-interface-s", "eth1");
+        long.interface.ifname = None;
         for (order, code, part) in [
             (other(Kind::Tap, "web", "eth1"), ErrorKind::Conflict, "there is a port web already"),
             (other(Kind::Veth, "web", "eth1"), ErrorKind::Conflict, "vp-web already exists"),
             (taken, ErrorKind::Conflict, "10.9.0.2 is already on eth0"),
             (unknown, ErrorKind::NotFound, "network red not found"),
-            (other(Kind::Tap, "db", "no/name"), ErrorKind::Invalid, "is no interface name"),
+            (long, ErrorKind::Invalid, "is no interface name"),
         ] {
             match attach(daemon.socket.clone(), order).await.unwrap_err() {
                 ClientError::Refused(error) => {

@@ -25,7 +25,9 @@ use vswitch_daemon::{
     api::{Answer, Backend},
     docker::{Plumbing, serve},
 };
-use vswitch_model::{Connect, Driver, Error, Id, Name, Netns, SubnetSpec, api::Endpoint, publish::Publish};
+use vswitch_model::{
+    Connect, Driver, Error, Family, Id, Name, Netns, SubnetSpec, api::Endpoint, publish::Publish,
+};
 
 fn ready<T: Send + 'static>(value: Result<T, Error>) -> Answer<'static, T> {
     async { value }.boxed()
@@ -59,7 +61,7 @@ impl Plumbing for Fake {
         ready(Ok(()))
     }
 
-    fn choose_subnet(&self, _: Driver, _: bool, held: Vec<IpNet>) -> Answer<'_, IpNet> {
+    fn choose_subnet(&self, _: Driver, _: Family, held: Vec<IpNet>) -> Answer<'_, IpNet> {
         let subnets = (0..=255_u8).map(|number| IpNet::new_assert([10, number, 0, 0].into(), 16));
         ready(subnets.into_iter().find(|it| !held.contains(it)).ok_or_else(|| Error::invalid("no pool")))
     }

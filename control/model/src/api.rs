@@ -18,7 +18,7 @@ use vswitch::addr::MacAddr;
 use self::counters::{Load, NetworkStats, TableStats};
 pub use self::network::{Endpoint, Network, Prune, Pruned, SubnetUsage, has_label};
 pub use crate::Direction;
-use crate::{LimitSpec, MirrorSpec, Name};
+use crate::{LimitSpec, MirrorSpec, Mtu, Name};
 
 /// The header in which a capture's answer tells its number.
 pub const CAPTURE_ID: &str = "capture-id";
@@ -104,7 +104,8 @@ pub struct Port {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// Octets of the longest IP packet.
-    pub mtu: u16,
+    #[schema(value_type = u16)]
+    pub mtu: Mtu,
     /// Whether its device carries checksum and segmentation offloads.
     pub offload: bool,
     /// What may come in and leave by it, such as `{"rx": "100 Mbit/s"}`.

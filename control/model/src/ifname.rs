@@ -8,10 +8,22 @@
 //! Two prefixes, so that neither takes the other's name and a firewall rule for the one does not let the other pass. Versions
 //! before had `vs-` for both: such an interface is taken over under its new name.
 
+use std::{borrow::Borrow, fmt, ops::Deref, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
 use crate::{Error, Id, Name};
 
 /// Bytes of the longest interface name: IFNAMSIZ less its final zero (include/uapi/linux/if.h).
 pub const IFNAME_MAX: usize = 15;
+
+/// The name of a network interface: one that the kernel takes (`dev_valid_name`, net/core/dev.c) as it is written.
+///
+/// Besides what the kernel refuses it has no `%`, which some calls would fill in, and no control character, which would
+/// spoil what is printed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct IfName(String);
 
 /// A text that the kernel would not take as an interface's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,12 +36,86 @@ impl From<InvalidIfName> for Error {
     }
 }
 
-/// Fails with a sentence when the kernel would not take `ifname` as an interface's name.
-pub fn check_ifname(ifname: &str) -> Result<(), InvalidIfName> {
-    // dev_valid_name() in net/core/dev.c; '%' would be read as a template by some calls.
-    let legal = |byte: u8| byte.is_ascii_graphic() && !b"/:%".contains(&byte);
-    let fits = (1..=IFNAME_MAX).contains(&ifname.len()) && !matches!(ifname, "." | "..");
-    if fits && ifname.bytes().all(legal) { Ok(()) } else { Err(InvalidIfName(ifname.into())) }
+impl IfName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What an interface is called that is made for somebody else to fetch and name: the endpoint it belongs to has `id`.
+    pub fn bare(id: &Id) -> Self {
+        Self(format!("vse{}", id.short()))
+    }
+
+    /// Stands where a name is missing, while the rest is searched for errors.
+    pub(crate) fn unnamed() -> Self {
+        Self("unnamed".into())
+    }
+
+    /// The port's name as an interface's; `None` where it is longer than [`IFNAME_MAX`].
+    pub fn of(port: &Name) -> Option<Self> {
+        // Its letters are few, and it begins with one that neither `.` nor `..` has.
+        (port.as_str().len() <= IFNAME_MAX).then(|| Self(port.as_str().to_owned()))
+    }
+}
+
+impl TryFrom<String> for IfName {
+    type Error = InvalidIfName;
+
+    fn try_from(text: String) -> Result<Self, InvalidIfName> {
+        let strange = |c: char| c.is_whitespace() || c.is_control() || "/:%".contains(c);
+        // The kernel's isspace() takes bytes for Latin-1, whose blanks have a no-break one.
+        let has_blank = text.bytes().any(|byte| byte == 0xa0);
+        let fits = (1..=IFNAME_MAX).contains(&text.len()) && !matches!(text.as_str(), "." | "..");
+        if fits && !has_blank && !text.contains(strange) { Ok(Self(text)) } else { Err(InvalidIfName(text)) }
+    }
+}
+
+impl FromStr for IfName {
+    type Err = InvalidIfName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidIfName> {
+        text.to_owned().try_into()
+    }
+}
+
+impl From<IfName> for String {
+    fn from(name: IfName) -> Self {
+        name.0
+    }
+}
+
+impl Deref for IfName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// So that a set of names is asked by text; both hash and compare alike.
+impl Borrow<str> for IfName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl PartialEq<str> for IfName {
+    fn eq(&self, text: &str) -> bool {
+        self.0 == text
+    }
+}
+
+impl PartialEq<&str> for IfName {
+    fn eq(&self, text: &&str) -> bool {
+        self.0 == *text
+    }
+}
+
+impl fmt::Display for IfName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
 }
 
 /// How the names of gateways' interfaces begin that no network has named.
@@ -42,8 +128,8 @@ const VETH_PREFIX: &str = "vp-";
 const FORMER_PREFIX: &str = "vs-";
 
 /// What the host's interface in a network is called that no option names.
-pub fn gateway_ifname(network: &Id) -> String {
-    format!("{GATEWAY_PREFIX}{}", network.short())
+pub fn gateway_ifname(network: &Id) -> IfName {
+    IfName(format!("{GATEWAY_PREFIX}{}", network.short()))
 }
 
 /// What the gateway's interface `ifname` was called by versions before, if [`gateway_ifname`] made that name.
@@ -80,6 +166,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn names_the_kernel_takes() {
+        for good in ["eth0", "a", "vs-web", "br.10", "fifteen-letters", "é"] {
+            assert_eq!(good.parse::<IfName>().unwrap(), good);
+        }
+        for bad in ["", ".", "..", "a/b", "a b", "a\tb", "a:b", "eth%d", "sixteen-letters-", "à", "a\u{7f}"]
+        {
+            assert_eq!(bad.parse::<IfName>(), Err(InvalidIfName(bad.into())));
+        }
+    }
+
+    #[test]
+    fn a_port_of_a_short_name_gives_its_interface_the_same() {
+        let of = |name: &str| IfName::of(&name.parse().unwrap());
+        assert_eq!(of("fifteen-letters"), "fifteen-letters".parse().ok());
+        assert_eq!(of("sixteen-letters-"), None);
+    }
+
+    #[test]
     fn host_ends_have_short_lasting_names() {
         let host = |name: &str| veth_host_ifname(&name.parse().unwrap());
         assert_eq!(host("web"), "vp-web");
@@ -96,7 +200,7 @@ mod tests {
         let id = Id::of("blue");
         let port: Name = id.short().parse().unwrap();
         assert_eq!(gateway_ifname(&id).len(), IFNAME_MAX);
-        assert_ne!(gateway_ifname(&id), veth_host_ifname(&port));
+        assert_ne!(gateway_ifname(&id).as_str(), veth_host_ifname(&port));
     }
 
     #[test]

@@ -6,17 +6,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Display,
     net::IpAddr,
+    str::FromStr,
 };
 
-use vswitch::addr::VlanId;
-
-use crate::{
-    BURST, Driver, InvalidName, LimitSpec, Name, NetworkSpec, Rate,
-    ifname::check_ifname,
-    rules::{MTU, VNI},
-    sentence::nearest,
-};
+use crate::{BURST, Driver, IfName, LimitSpec, Name, NetworkSpec, Rate, VlanId, sentence::nearest};
 
 /// What a network's driver was told, understood; see [`of_network`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +27,7 @@ pub struct NetworkOptions {
     /// The host's address at which ports are published that name none.
     pub binding: Option<IpAddr>,
     /// The name of the host's interface in the network.
-    pub ifname: Option<String>,
+    pub ifname: Option<IfName>,
     /// What containers' interfaces are called, before their number.
     pub prefix: String,
     /// Whether containers get veth pairs instead of TAPs, unless told otherwise.
@@ -47,9 +42,9 @@ pub struct NetworkOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Parent {
     /// The interface's name.
-    pub device: String,
+    pub device: IfName,
     /// The VLAN; frames are untagged without one.
-    pub vlan: Option<u16>,
+    pub vlan: Option<VlanId>,
 }
 
 /// What an endpoint's driver was told, understood; see [`of_endpoint`].
@@ -58,7 +53,7 @@ pub struct EndpointOptions {
     /// Whether it is a veth pair instead of a TAP; as the network has it unless told.
     pub veth: Option<bool>,
     /// The interface's name.
-    pub ifname: Option<String>,
+    pub ifname: Option<IfName>,
     /// Whether sockets of ours hold the host's ports that are published.
     pub hold: bool,
     /// What it may send and be sent; as the network has it unless told.
@@ -153,9 +148,9 @@ pub fn absorb(spec: &mut NetworkSpec) -> Result<(), OptionError> {
             return Err(wrong(format!("belongs to driver {}: leave it out", known.join(" or "))));
         }
         match *short {
-            "mtu" => merge(&mut spec.mtu, number(&value, MTU).map_err(wrong)?).map_err(wrong)?,
-            "vni" => merge(&mut spec.vni, number(&value, VNI).map_err(wrong)?).map_err(wrong)?,
-            "vlan" => merge(&mut spec.vlan, vlan(&value).map_err(wrong)?).map_err(wrong)?,
+            "mtu" => merge(&mut spec.mtu, parsed(&value).map_err(wrong)?).map_err(wrong)?,
+            "vni" => merge(&mut spec.vni, parsed(&value).map_err(wrong)?).map_err(wrong)?,
+            "vlan" => merge(&mut spec.vlan, parsed(&value).map_err(wrong)?).map_err(wrong)?,
             short => drop(kept.insert(short.to_owned(), value)),
         }
     }
@@ -163,7 +158,7 @@ pub fn absorb(spec: &mut NetworkSpec) -> Result<(), OptionError> {
     let options = of_network(spec)?;
     if let Some(tag) = options.parent.and_then(|parent| parent.vlan) {
         let wrong = |what| OptionError { key: "parent".into(), what };
-        merge(&mut spec.vlan, vlan(&tag.to_string()).map_err(wrong)?).map_err(wrong)?;
+        merge(&mut spec.vlan, tag).map_err(wrong)?;
     }
     if driver == Driver::Uplink && !spec.options.contains_key("parent") {
         let what = "missing: name the host's interface to the LAN, like -o parent=eth1 or parent=eth1.10";
@@ -193,10 +188,10 @@ pub fn of_network(spec: &NetworkSpec) -> Result<NetworkOptions, OptionError> {
         icc: flag(options, "icc", true)?,
         masquerade: flag(options, "masquerade", true)?,
         binding,
-        ifname: ifname(options, "ifname")?,
+        ifname: read(options, "ifname", parsed)?,
         // Ten octets leave room for the number.
-        prefix: read(options, "prefix", |text| match check_ifname(text) {
-            Ok(()) if text.len() <= 10 => Ok(text.to_owned()),
+        prefix: read(options, "prefix", |text| match text.parse::<IfName>() {
+            Ok(prefix) if prefix.len() <= 10 => Ok(prefix.into()),
             _ => Err(format!("{text:?} begins no interface name: use 1 to 10 letters")),
         })?
         .unwrap_or_else(|| "eth".into()),
@@ -221,7 +216,7 @@ pub fn of_endpoint(options: &BTreeMap<String, String>) -> Result<EndpointOptions
     }
     Ok(EndpointOptions {
         veth: read(&short, "kind", veth)?,
-        ifname: ifname(&short, "ifname")?,
+        ifname: read(&short, "ifname", parsed)?,
         hold: flag(&short, "hold", true)?,
         limit: limit(&short)?,
     })
@@ -239,7 +234,7 @@ pub fn written(limit: &LimitSpec) -> impl Iterator<Item = (String, String)> {
 }
 
 fn limit(options: &BTreeMap<String, String>) -> Result<LimitSpec, OptionError> {
-    let rate = |text: &str| text.parse::<Rate>().map_err(|error| error.to_string());
+    let rate = parsed::<Rate>;
     let burst = |text: &str| number(text, BURST);
     let limit = LimitSpec {
         rx: read(options, "limit.rx", rate)?,
@@ -264,7 +259,7 @@ fn veth(text: &str) -> Result<bool, String> {
 /// `a,b`; nobody where nothing is written.
 fn peers(text: &str) -> Result<BTreeSet<Name>, String> {
     let names = text.split(',').filter(|_| !text.is_empty());
-    names.map(|name| name.parse().map_err(|error: InvalidName| error.to_string())).collect()
+    names.map(parsed).collect()
 }
 
 /// Whether the options let a network reach `peer`.
@@ -290,7 +285,7 @@ fn unknown(known: [&[Known]; 2], key: &str, driver: Option<Driver>) -> OptionErr
     OptionError { key: key.into(), what: format!("is unknown: {hint}") }
 }
 
-fn merge<T: PartialEq + std::fmt::Display + Copy>(place: &mut Option<T>, value: T) -> Result<(), String> {
+fn merge<T: PartialEq + Display + Copy>(place: &mut Option<T>, value: T) -> Result<(), String> {
     match *place {
         Some(told) if told != value => {
             Err(format!("{value} contradicts {told}, which is told as well: keep one"))
@@ -304,15 +299,14 @@ fn merge<T: PartialEq + std::fmt::Display + Copy>(place: &mut Option<T>, value: 
 
 fn number<T>(text: &str, range: std::ops::RangeInclusive<T>) -> Result<T, String>
 where
-    T: std::str::FromStr + PartialOrd + std::fmt::Display,
+    T: FromStr + PartialOrd + Display,
 {
     let found = text.parse().ok().filter(|number| range.contains(number));
     found.ok_or_else(|| format!("{text:?} is out of range: use {} to {}", range.start(), range.end()))
 }
 
-fn vlan(text: &str) -> Result<VlanId, String> {
-    let number: u16 = text.parse().map_err(|_| format!("{text:?} is no VLAN id: use 1 to 4094"))?;
-    number.try_into().map_err(|error: vswitch::addr::InvalidVlan| error.to_string())
+fn parsed<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
 }
 
 /// `eth1`, or `eth1.10`. An interface whose own name ends like that is named with its VLAN, as in `eth1.10.20`.
@@ -320,12 +314,11 @@ fn parent(text: &str) -> Result<Parent, OptionError> {
     let wrong = |what: String| OptionError { key: "parent".into(), what };
     let (device, tag) = match text.rsplit_once('.') {
         Some((device, tag)) if tag.bytes().all(|byte| byte.is_ascii_digit()) => {
-            (device, Some(vlan(tag).map_err(wrong)?.as_u16()))
+            (device, Some(parsed(tag).map_err(wrong)?))
         }
         _ => (text, None),
     };
-    check_ifname(device).map_err(|error| wrong(error.to_string()))?;
-    Ok(Parent { device: device.into(), vlan: tag })
+    Ok(Parent { device: parsed(device).map_err(wrong)?, vlan: tag })
 }
 
 fn flag(options: &BTreeMap<String, String>, key: &str, default: bool) -> Result<bool, OptionError> {
@@ -335,13 +328,6 @@ fn flag(options: &BTreeMap<String, String>, key: &str, default: bool) -> Result<
         _ => Err(format!("{text:?} is no answer: use true or false")),
     });
     Ok(told?.unwrap_or(default))
-}
-
-fn ifname(options: &BTreeMap<String, String>, key: &str) -> Result<Option<String>, OptionError> {
-    read(options, key, |text| match check_ifname(text) {
-        Ok(()) => Ok(text.to_owned()),
-        Err(error) => Err(error.to_string()),
-    })
 }
 
 fn read<T>(
@@ -356,6 +342,7 @@ fn read<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Mtu;
 
     fn network(driver: Driver, options: &[(&str, &str)]) -> NetworkSpec {
         let mut spec = NetworkSpec::plain("blue".parse().unwrap());
@@ -378,7 +365,7 @@ mod tests {
         absorb(&mut ours).unwrap();
         absorb(&mut dockers).unwrap();
         assert_eq!(ours, dockers);
-        assert_eq!((ours.mtu, ours.vni), (Some(1400), Some(5000)));
+        assert_eq!((ours.mtu, ours.vni), ("1400".parse().ok(), "5000".parse().ok()));
         assert!(!of_network(&ours).unwrap().icc && of_network(&ours).unwrap().masquerade);
         let once = ours.clone();
         absorb(&mut ours).unwrap();
@@ -392,7 +379,7 @@ mod tests {
         let mut spec = network(Driver::Uplink, &[("parent", "eth1.10"), ("host", "true")]);
         absorb(&mut spec).unwrap();
         let options = of_network(&spec).unwrap();
-        assert_eq!(options.parent, Some(Parent { device: "eth1".into(), vlan: Some(10) }));
+        assert_eq!(options.parent, Some(Parent { device: "eth1".parse().unwrap(), vlan: "10".parse().ok() }));
         assert_eq!(spec.vlan.map(VlanId::as_u16), Some(10));
         assert!(options.host);
     }
@@ -407,7 +394,7 @@ mod tests {
                 "option colour: is unknown: there are mtu, vlan, icc, masquerade, binding, ifname, prefix, kind, limit.rx, limit.rx_burst, limit.tx, limit.tx_burst",
             ),
             (Driver::Bridge, ("vni", "7"), "option vni: belongs to driver overlay: leave it out"),
-            (Driver::Overlay, ("vni", "0"), "option vni: \"0\" is out of range: use 1 to 16777215"),
+            (Driver::Overlay, ("vni", "0"), "option vni: \"0\" is not a VNI: use 1 to 16777215"),
             (Driver::Bridge, ("icc", "maybe"), "option icc: \"maybe\" is no answer: use true or false"),
             (Driver::Uplink, ("parent", "eth1.4095"), "option parent: 4095 is reserved: use 1 to 4094"),
             (
@@ -424,7 +411,7 @@ mod tests {
         absorb(&mut spec).unwrap();
         assert_eq!(warnings(&spec), ["option com.docker.network.bridge.inhibit_ipv4 does nothing here"]);
         let mut twice = network(Driver::Bridge, &[("mtu", "1400")]);
-        twice.mtu = Some(1500);
+        twice.mtu = Some(Mtu::DEFAULT);
         let error = absorb(&mut twice).unwrap_err().to_string();
         assert_eq!(error, "option mtu: 1400 contradicts 1500, which is told as well: keep one");
     }

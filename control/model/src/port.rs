@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CollectorSpec, InterfaceSpec, LimitSpec, Name, NetworkSpec, PeerSpec, VxlanSpec};
+use super::{CollectorSpec, IfName, InterfaceSpec, LimitSpec, Mtu, Name, NetworkSpec, PeerSpec, VxlanSpec};
 use crate::options;
 
 /// A place where frames come and go: `[[port]]`.
@@ -22,7 +22,7 @@ pub struct PortSpec {
     pub device: DeviceSpec,
     /// Octets of the longest IP packet; the network's (access, native) or 9198 unless told.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub mtu: Option<u16>,
+    pub mtu: Option<Mtu>,
     /// Frames never go from an isolated port to another.
     pub isolated: bool,
     /// Addresses learned on this port at most; no limit of its own unless told.
@@ -183,7 +183,7 @@ pub enum DeviceSpec {
     /// An interface that exists: a NIC, or the end of somebody's veth pair.
     Packet {
         /// The interface's name in the daemon's namespace.
-        device: String,
+        device: IfName,
     },
     /// This host's end of all tunnels. Only the configuration file declares it.
     Vxlan(VxlanSpec),

@@ -15,19 +15,13 @@ use std::{
 };
 
 use ipnet::IpNet;
-use vswitch::topology::DEFAULT_MTU;
 
 use crate::sentence::{nearest, outside};
 use crate::{
-    Carries, CollectorSpec, DeviceSpec, InterfaceSpec, Name, Netns, NetworkSpec, PortSpec, Tags, VxlanSpec,
+    Carries, CollectorSpec, DeviceSpec, Family, IfName, InterfaceSpec, Mtu, Name, Netns, NetworkSpec,
+    PortSpec, Tags, VxlanSpec, ifname::IFNAME_MAX,
 };
 
-/// Octets of an IP packet: what IPv4 must carry (RFC 791) to what a frame buffer holds.
-pub const MTU: RangeInclusive<u16> = 68..=DEFAULT_MTU;
-/// The least MTU of a link that carries IPv6 (RFC 8200 section 5).
-pub const IPV6_MTU: u16 = 1280;
-/// A 24-bit VXLAN network identifier (RFC 7348 section 5); 0 is kept for "none".
-pub const VNI: RangeInclusive<u32> = 1..=0xff_ffff;
 /// Learned addresses, of a port or of the switch.
 pub const MAC_LIMIT: RangeInclusive<u32> = 1..=4_194_304;
 
@@ -118,13 +112,13 @@ pub fn check(networks: &[&NetworkSpec], ports: &[&PortSpec]) -> Vec<Fault> {
 }
 
 /// The octets of the longest IP packet of a port: its own, its untagged network's, or what a buffer holds.
-pub fn port_mtu(port: &PortSpec, network_mtu: impl Fn(&Name) -> Option<u16>) -> u16 {
-    let inherited = || port.carries.untagged().and_then(network_mtu).unwrap_or(*MTU.end());
+pub fn port_mtu(port: &PortSpec, network_mtu: impl Fn(&Name) -> Option<Mtu>) -> Mtu {
+    let inherited = || port.carries.untagged().and_then(network_mtu).unwrap_or(Mtu::MAX);
     port.mtu.unwrap_or_else(inherited)
 }
 
 /// The octets of the longest IP packet that tunnels carry, if the endpoint is among `ports`.
-pub fn overlay_mtu<'p>(ports: impl IntoIterator<Item = &'p PortSpec>) -> Option<u16> {
+pub fn overlay_mtu<'p>(ports: impl IntoIterator<Item = &'p PortSpec>) -> Option<Mtu> {
     ports.into_iter().find_map(endpoint).map(VxlanSpec::overlay_mtu)
 }
 
@@ -138,7 +132,7 @@ fn endpoint(port: &PortSpec) -> Option<&VxlanSpec> {
 struct Check<'a> {
     /// The first network of each name.
     networks: HashMap<&'a Name, (usize, &'a NetworkSpec)>,
-    overlay_mtu: Option<u16>,
+    overlay_mtu: Option<Mtu>,
     underlay_is_unknown: bool,
     faults: Vec<Fault>,
 }
@@ -152,27 +146,15 @@ impl<'a> Check<'a> {
         self.faults.push(Fault { at, with: Some(with), what: what.into() });
     }
 
-    fn in_range<T: PartialOrd + fmt::Display>(
-        &mut self,
-        at: Place,
-        value: Option<T>,
-        range: RangeInclusive<T>,
-    ) {
-        if let Some(value) = value.filter(|value| !range.contains(value)) {
-            self.fault(at, outside(value, &range));
-        }
-    }
-
     /// Rules that need one object, and the networks a port names.
     fn alone(&mut self, networks: &[&'a NetworkSpec], ports: &[&'a PortSpec]) {
         for (index, network) in networks.iter().enumerate() {
-            self.in_range(Place::network(index, "vni"), network.vni, VNI);
-            self.in_range(Place::network(index, "mtu"), network.mtu, MTU);
             self.network(index, network);
         }
         for (index, port) in ports.iter().enumerate() {
-            self.in_range(Place::port(index, "mtu"), port.mtu, MTU);
-            self.in_range(Place::port(index, "mac_limit"), port.mac_limit, MAC_LIMIT);
+            if let Some(limit) = port.mac_limit.filter(|limit| !MAC_LIMIT.contains(limit)) {
+                self.fault(Place::port(index, "mac_limit"), outside(limit, &MAC_LIMIT));
+            }
             self.carries(index, &port.carries);
             self.mtu(index, port);
             self.names(index, port);
@@ -278,7 +260,6 @@ impl<'a> Check<'a> {
                 self.fault(Place::port(index, "remote"), problem);
             }
             let at = Place::port(index, "vni");
-            self.in_range(at, Some(vni), VNI);
             if let Some(other) = networks.iter().position(|network| network.vni == Some(vni)) {
                 let what = format!(
                     "network {} has vni {vni}, and copies would be frames of it: choose another",
@@ -346,20 +327,13 @@ impl<'a> Check<'a> {
         if port.device.is_tunnel() {
             return;
         }
-        let problem = ifname_problem(port.ifname());
-        let Some(interface) = port.interface() else {
-            if let Some(problem) = problem {
-                self.fault(Place::port(index, "device"), problem);
-            }
-            return;
-        };
-        match problem {
-            Some(problem) if interface.ifname.is_some() => self.fault(Place::port(index, "ifname"), problem),
-            Some(problem) => {
-                let what = format!("the port's name is the interface's, too, and {problem}: set ifname");
-                self.contradiction(Place::port(index, "ifname"), Place::port(index, "kind"), what);
-            }
-            None => {}
+        let Some(interface) = port.interface() else { return };
+        if interface.ifname.is_none() && IfName::of(&port.name).is_none() {
+            let what = format!(
+                "the port's name is the interface's, too, and {:?} is longer than the {IFNAME_MAX} octets of an interface name: set ifname",
+                port.name.as_str()
+            );
+            self.contradiction(Place::port(index, "ifname"), Place::port(index, "kind"), what);
         }
         if let Some(problem) = interface.netns.as_ref().and_then(netns_problem) {
             self.fault(Place::port(index, "netns"), problem);
@@ -390,14 +364,15 @@ impl<'a> Check<'a> {
             return;
         }
         let mtu = port_mtu(port, |name| Some(self.networks.get(name)?.1.mtu(self.overlay_mtu)));
-        let ipv6 = interface.address.iter().position(|net| net.addr().is_ipv6());
-        if let Some(item) = ipv6.filter(|_| mtu < IPV6_MTU) {
+        let ipv6 = interface.address.iter().position(|net| Family::of(*net) == Family::V6);
+        if let Some(item) = ipv6.filter(|_| mtu < Mtu::IPV6) {
             let network = port.carries.untagged().and_then(|name| self.networks.get(name));
             let with = match network {
                 Some((network, _)) if port.mtu.is_none() => Place::network(*network, "mtu"),
                 _ => Place::port(index, "mtu"),
             };
-            let what = format!("IPv6 needs an mtu of {IPV6_MTU} or more, and the port's is {mtu}: raise it");
+            let what =
+                format!("IPv6 needs an mtu of {} or more, and the port's is {mtu}: raise it", Mtu::IPV6);
             self.contradiction(places(item), with, what);
         }
     }
@@ -405,10 +380,9 @@ impl<'a> Check<'a> {
     fn gateways(&mut self, index: usize, interface: &InterfaceSpec) {
         for (item, gateway) in interface.gateway.iter().enumerate() {
             let at = Place::port(index, "gateway").item(item);
-            let same_family = |other: &IpAddr| other.is_ipv4() == gateway.is_ipv4();
+            let family = Family::of(*gateway);
             let subnet = interface.address.iter().find(|net| net.contains(gateway));
-            if interface.gateway[..item].iter().any(same_family) {
-                let family = if gateway.is_ipv4() { "IPv4" } else { "IPv6" };
+            if interface.gateway[..item].iter().any(|other| Family::of(*other) == family) {
                 self.fault(at, format!("a second {family} gateway: keep one"));
             } else if interface.address.iter().any(|net| net.addr() == *gateway) {
                 self.fault(at, format!("{gateway} is the port's own address: name another station"));
@@ -439,7 +413,7 @@ impl<'a> Check<'a> {
                 unique(vlans.key, vlans.first(vlan, index), u32::from(vlan.as_u16()));
             }
             if let Some(vni) = network.vni {
-                unique(vnis.key, vnis.first(vni, index), vni);
+                unique(vnis.key, vnis.first(vni, index), vni.as_u32());
             }
         }
     }
@@ -526,17 +500,6 @@ fn interface_key(port: &PortSpec) -> &'static str {
     if port.interface().is_some() { "ifname" } else { "device" }
 }
 
-/// What the kernel would refuse (`dev_valid_name`), and `%`, which it would fill in.
-fn ifname_problem(name: &str) -> Option<String> {
-    let strange = |c: char| c.is_whitespace() || c.is_control() || "/:%".contains(c);
-    match name {
-        "" => Some("an interface name has at least one letter".into()),
-        "." | ".." => Some(format!("{name:?} is a folder, no interface name")),
-        _ if name.len() > 15 => Some(format!("{name:?} is longer than the 15 octets of an interface name")),
-        _ => name.find(strange).map(|_| format!("{name:?} has a blank, '/', ':' or '%' in it")),
-    }
-}
-
 fn netns_problem(netns: &Netns) -> Option<String> {
     let forms = "use a name of `ip netns`, a path from the root, or pid:N";
     match netns {
@@ -584,7 +547,7 @@ fn remote_problem(remote: IpAddr, local: Option<&VxlanSpec>) -> Option<String> {
     let local = local?.local;
     if local == remote {
         Some(format!("{remote} is this host's own address: name the other host's"))
-    } else if local.is_ipv4() != remote.is_ipv4() {
+    } else if Family::of(local) != Family::of(remote) {
         Some(format!(
             "{remote} is not of the family of the local address {local}: all of an underlay is IPv4, or IPv6"
         ))

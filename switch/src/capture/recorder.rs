@@ -1,11 +1,11 @@
-//! The worker's end: what it has decided, sent and refused is written for the sessions that want it.
+//! The worker's end: writes decided, sent and refused frames for the sessions that match them.
 
 use std::{
     cell::{Cell, RefCell},
     sync::Arc,
 };
 
-use super::{Direction, Fate, Octets, Record, Session, ring};
+use super::{Direction, Fate, FrameBytes, Record, Session, ring};
 use crate::{
     addr::PortId,
     batch::{Batch, CAPACITY},
@@ -15,11 +15,11 @@ use crate::{
     wire::frame::{ADDRESSES, TAG},
 };
 
-/// The sessions of one worker, as its engine keeps them.
+/// The sessions of one worker.
 #[derive(Debug)]
 pub(crate) struct Captures {
     worker: usize,
-    /// Numbers given to frames so far: those of this turn begin here.
+    /// Numbers assigned to frames so far: those of this turn begin here.
     frames: Cell<u64>,
     recorders: RefCell<Vec<Recorder>>,
 }
@@ -31,22 +31,22 @@ struct Recorder {
     writer: ring::Writer,
     /// The time of this turn.
     now: u64,
-    /// Slots of this turn that are followed.
+    /// Slots of this turn whose frames are followed.
     followed: [bool; CAPACITY],
 }
 
 impl Captures {
-    /// No sessions, of `worker`.
+    /// An empty list for `worker`.
     pub(crate) fn new(worker: usize) -> Self {
         Self { worker, frames: Cell::new(0), recorders: RefCell::default() }
     }
 
-    /// Serves these sessions from now on.
+    /// Switches to these sessions.
     pub(crate) fn adopt(&mut self, sessions: &[Arc<Session>]) {
         let recorders = self.recorders.get_mut();
         recorders.retain(|recorder| sessions.iter().any(|session| Arc::ptr_eq(session, &recorder.session)));
         for session in sessions {
-            // Those that are known have given their ring already.
+            // Known sessions have handed out their ring already.
             let Some(writer) = session.writer(self.worker) else { continue };
             recorders.push(Recorder {
                 session: Arc::clone(session),
@@ -57,12 +57,12 @@ impl Captures {
         }
     }
 
-    /// These, if there are any.
+    /// `Some(self)` unless empty.
     pub(crate) fn any(&self) -> Option<&Self> {
         (!self.recorders.borrow().is_empty()).then_some(self)
     }
 
-    /// A turn begins: its frames have the numbers and the time of none before.
+    /// Starts a turn, with new frame numbers and a new time.
     pub(crate) fn begin(&self) {
         self.frames.set(self.frames.get() + CAPACITY as u64);
         for recorder in &mut *self.recorders.borrow_mut() {
@@ -71,7 +71,7 @@ impl Captures {
         }
     }
 
-    /// Something was decided about the frame at `slot`.
+    /// Records the decision about the frame at `slot`.
     pub(crate) fn decided(&self, batch: &Batch, slot: usize, decision: &Decision<'_>) {
         let rx = &batch.frames()[slot];
         let fate = match (decision.fate, decision.flood) {
@@ -80,49 +80,49 @@ impl Captures {
             (Ok(Action::Flood(_)), None) => return,
             (Err(reason), _) => Fate::Dropped(reason),
         };
-        let octets = Octets::new(batch.bytes(slot));
+        let bytes = FrameBytes::new(batch.bytes(slot));
         let record = Record {
             port: rx.ingress,
             direction: Direction::Rx,
             network: decision.network,
             learned: decision.learned,
-            ..self.record(batch, slot, octets, fate)
+            ..self.record(batch, slot, bytes, fate)
         };
-        self.write(&record, octets, |recorder| {
-            let fits = recorder.session.wanted.fits(&record, octets);
+        self.write(&record, bytes, |recorder| {
+            let fits = recorder.session.wanted.fits(&record, bytes);
             recorder.followed[slot] = fits;
             fits
         });
     }
 
-    /// A frame came in by `port` and was not taken in.
+    /// Records a frame that was received on `port` and refused.
     pub(crate) fn refused(&self, port: PortId, reason: DropReason, frame: &[u8]) {
         let fate = Fate::Dropped(reason);
         let len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
         let record = Record { port, direction: Direction::Rx, fate, len, ..Record::default() };
-        let octets = Octets::new(frame);
-        self.write(&record, octets, |recorder| recorder.session.wanted.fits(&record, octets));
+        let bytes = FrameBytes::new(frame);
+        self.write(&record, bytes, |recorder| recorder.session.wanted.fits(&record, bytes));
     }
 
-    fn record(&self, batch: &Batch, slot: usize, octets: Octets<'_>, fate: Fate) -> Record {
+    fn record(&self, batch: &Batch, slot: usize, bytes: FrameBytes<'_>, fate: Fate) -> Record {
         Record {
             frame: (self.worker as u64) << 48 | (self.frames.get() + slot as u64),
             fate,
-            len: u32::try_from(octets.len()).unwrap_or(u32::MAX),
+            len: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
             segment: batch.frames()[slot].offload.gso.map_or(0, |gso| gso.size.get()),
             ..Record::default()
         }
     }
 
-    /// Writes the record for every session that wants it.
-    fn write(&self, record: &Record, octets: Octets<'_>, mut wants: impl FnMut(&mut Recorder) -> bool) {
+    /// Writes the record for every session that matches it.
+    fn write(&self, record: &Record, bytes: FrameBytes<'_>, mut wants: impl FnMut(&mut Recorder) -> bool) {
         for recorder in &mut *self.recorders.borrow_mut() {
             if !wants(recorder) {
                 continue;
             }
             let record = Record { at: recorder.now, ..*record };
-            let captured = octets.len().min(recorder.session.wanted.snaplen);
-            if !recorder.writer.push(&record, octets, captured) {
+            let captured = bytes.len().min(recorder.session.wanted.snaplen);
+            if !recorder.writer.push(&record, bytes, captured) {
                 recorder.session.lost[self.worker].add(1);
             }
         }
@@ -133,7 +133,7 @@ impl Witness for Captures {
     fn sent(&self, frames: &Transmit<'_>, out: Out, result: Result<usize, DropReason>) {
         let (batch, slot) = (frames.batch, usize::from(out.slot));
         let mut head = [0; ADDRESSES + TAG];
-        let octets = retagged(batch.bytes(slot), out.tag, &mut head);
+        let bytes = retagged(batch.bytes(slot), out.tag, &mut head);
         let fate = match result {
             Ok(pieces) => Fate::Sent(u16::try_from(pieces).unwrap_or(u16::MAX)),
             Err(reason) => Fate::Dropped(reason),
@@ -142,26 +142,26 @@ impl Witness for Captures {
             port: frames.port,
             direction: Direction::Tx,
             network: Some(out.network),
-            ..self.record(batch, slot, octets, fate)
+            ..self.record(batch, slot, bytes, fate)
         };
-        self.write(&record, octets, |recorder| match &recorder.session.wanted {
+        self.write(&record, bytes, |recorder| match &recorder.session.wanted {
             wanted if wanted.follow => recorder.followed[slot],
-            wanted => wanted.fits(&record, octets),
+            wanted => wanted.fits(&record, bytes),
         });
     }
 }
 
-/// The frame with the tag it leaves by; `head` is where its beginning is put together if that is a new one.
-fn retagged<'a>(bytes: &'a [u8], tag: TagOp, head: &'a mut [u8; ADDRESSES + TAG]) -> Octets<'a> {
+/// The frame with its outgoing tag; `head` is scratch space for a new head.
+fn retagged<'a>(bytes: &'a [u8], tag: TagOp, head: &'a mut [u8; ADDRESSES + TAG]) -> FrameBytes<'a> {
     if tag == TagOp::Keep {
-        return Octets::new(bytes);
+        return FrameBytes::new(bytes);
     }
     let (addresses, rest) = bytes.split_at(ADDRESSES);
     head[..ADDRESSES].copy_from_slice(addresses);
     match tag {
         TagOp::Push(tag) | TagOp::Replace(tag) => head[ADDRESSES..].copy_from_slice(&tag.to_bytes()),
-        TagOp::Keep | TagOp::Pop => return Octets { head: &head[..ADDRESSES], rest: &rest[TAG..] },
+        TagOp::Keep | TagOp::Pop => return FrameBytes { head: &head[..ADDRESSES], rest: &rest[TAG..] },
     }
     let rest = if matches!(tag, TagOp::Push(_)) { rest } else { &rest[TAG..] };
-    Octets { head, rest }
+    FrameBytes { head, rest }
 }

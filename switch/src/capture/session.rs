@@ -1,4 +1,4 @@
-//! One capture: what it is to see, and the rings to its reader.
+//! A capture session: its filter, and the rings to its reader.
 
 use std::{
     collections::BTreeSet,
@@ -9,33 +9,33 @@ use std::{
     },
 };
 
-use super::{Direction, Fate, Filter, Octets, Reader, Record, ring};
+use super::{Direction, Fate, Filter, FrameBytes, Reader, Record, ring};
 use crate::{
     addr::{NetworkId, PortId},
     counters::Counter,
 };
 
-/// What a session is to see: frames that fit everything given here.
+/// The filter of a session: frames must meet all criteria.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
-    /// Of one of these ports; of any if it is empty.
+    /// On one of these ports; on any if empty.
     pub ports: BTreeSet<PortId>,
-    /// In one of these networks; in any, or none, if it is empty.
+    /// In one of these networks; in any or no network if empty.
     pub networks: BTreeSet<NetworkId>,
-    /// Seen on this side of the decision, or on both.
+    /// In this direction, or in both.
     pub direction: Option<Direction>,
-    /// Only those that were not delivered.
+    /// Only frames that were not delivered.
     pub drops: bool,
-    /// What is given here is asked of a frame where it comes in; it is then seen wherever it leaves.
+    /// Apply the criteria at ingress only, and record matching frames wherever they leave.
     pub follow: bool,
-    /// Picked by this program; it reads a frame with the tag it has where it is seen.
+    /// Matched by this program, which sees the frame with its tag at the point of capture.
     pub filter: Option<Filter>,
-    /// Octets kept of each frame at most.
+    /// Maximum number of bytes captured of each frame.
     pub snaplen: usize,
 }
 
 impl Wanted {
-    pub(super) fn fits(&self, record: &Record, octets: Octets<'_>) -> bool {
+    pub(super) fn fits(&self, record: &Record, bytes: FrameBytes<'_>) -> bool {
         let listed = self.ports.is_empty() || self.ports.contains(&record.port);
         let network =
             |wanted| record.network.is_some_and(|network| self.networks.contains(&network)) == wanted;
@@ -43,18 +43,18 @@ impl Wanted {
             && (self.networks.is_empty() || network(true))
             && self.direction.is_none_or(|direction| direction == record.direction)
             && (!self.drops || matches!(record.fate, Fate::Dropped(_)))
-            && self.filter.as_ref().is_none_or(|filter| filter.matches(octets))
+            && self.filter.as_ref().is_none_or(|filter| filter.matches(bytes))
     }
 }
 
-/// What tells the time of records: nanoseconds since whatever the reader takes for the beginning.
+/// The clock of records: nanoseconds since an origin that the reader chooses.
 pub type Clock = fn() -> u64;
 
-/// A capture that goes on.
+/// A running capture.
 pub struct Session {
     pub(super) wanted: Wanted,
     pub(super) clock: Clock,
-    /// By worker; each takes its own when it adopts a plan with this session.
+    /// By worker; each takes its ring when it adopts a plan with this session.
     writers: Box<[Mutex<Option<ring::Writer>>]>,
     /// By worker.
     pub(super) lost: Box<[Counter]>,
@@ -62,33 +62,33 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session for `workers` workers with a ring of `octets` octets each, and the ends of the rings to read from.
-    pub fn new(wanted: Wanted, workers: usize, octets: usize, clock: Clock) -> (Self, Vec<Reader>) {
-        let (writers, readers): (Vec<_>, _) = (0..workers).map(|_| ring::ring(octets)).unzip();
+    /// A session for `workers` workers with a ring of `bytes` bytes each, and the reading ends of the rings.
+    pub fn new(wanted: Wanted, workers: usize, bytes: usize, clock: Clock) -> (Self, Vec<Reader>) {
+        let (writers, readers): (Vec<_>, _) = (0..workers).map(|_| ring::ring(bytes)).unzip();
         let writers = writers.into_iter().map(|writer| Mutex::new(Some(writer))).collect();
         let lost = (0..workers).map(|_| Counter::default()).collect();
         (Self { wanted, clock, writers, lost, ended: AtomicBool::new(false) }, readers)
     }
 
-    /// Frames that were wanted and found no room.
+    /// Number of matching frames that were lost because a ring was full.
     pub fn lost(&self) -> u64 {
         self.lost.iter().map(Counter::read).sum()
     }
 
-    /// Says that no worker writes any more: what is in the rings is all there will be. To be called when every worker has
+    /// Marks the session as ended: nothing more is written to the rings. Call it after every worker has
     /// adopted a plan without the session.
     pub fn end(&self) {
         self.ended.store(true, Ordering::Release);
     }
 
-    /// Whether that was said.
+    /// Whether the session has ended.
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
 
     /// The ring of `worker`, once.
     pub(super) fn writer(&self, worker: usize) -> Option<ring::Writer> {
-        // Whoever panicked with it left it as it was.
+        // A panicking thread cannot have left it half taken.
         self.writers.get(worker)?.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
     }
 }

@@ -1,6 +1,7 @@
-//! What an error of a device means.
+//! The meaning of device errors.
 //!
-//! Linux's numbers (include/uapi/asm-generic/errno-base.h, errno.h) are read here and nowhere else; the pure core has no libc.
+//! The only place that knows Linux's error numbers (include/uapi/asm-generic/errno-base.h, errno.h): the pure
+//! core has no libc.
 
 use std::io;
 
@@ -29,14 +30,14 @@ pub enum DeviceError {
     Down,
     /// Its interface is gone: `ENODEV`, `ENXIO`, `EBADFD`.
     Gone,
-    /// It fails: `EIO`. A TAP whose interface is down says so when it is written to.
+    /// It fails: `EIO`. Also reported when writing to a TAP whose interface is down.
     Io,
-    /// Anything else.
+    /// Any other error.
     Other,
 }
 
 impl DeviceError {
-    /// What `error` means.
+    /// Classifies `error`.
     pub fn of(error: &io::Error) -> Self {
         match error.raw_os_error() {
             _ if error.kind() == io::ErrorKind::WouldBlock => Self::QueueFull,
@@ -50,7 +51,7 @@ impl DeviceError {
         }
     }
 
-    /// What it means for a frame that was to leave.
+    /// The drop reason for an outgoing frame.
     pub fn drop_reason(self) -> DropReason {
         match self {
             Self::QueueFull => DropReason::FullRing,

@@ -1,12 +1,13 @@
-//! Forwarding: what becomes of each frame of a batch.
+//! Forwarding: decides every frame of a batch.
 //!
 //! ```text
-//! read      parse, classify, and ask for the table's cache lines    every frame of the batch
-//! police    for ports that limit what comes in                      every frame of the batch
+//! read      parse, classify, prefetch the table's cache lines        every frame of the batch
+//! police    enforce ingress rate limits                             every frame of the batch
 //! decide    learn -> look up -> reach -> egress.push                frame by frame, in arrival order
 //! ```
-//! Two passes over a batch: the first reads headers and brings the table's cache lines near, the second decides in arrival
-//! order, so that a frame finds what the one before it taught. Nothing here does I/O, reads a clock or allocates.
+//! Two passes over a batch: the first reads headers and prefetches the table's cache lines, the second
+//! decides in arrival order, so that each frame sees what the previous ones taught. Nothing here does I/O,
+//! reads a clock or allocates.
 
 mod decide;
 mod read;
@@ -31,7 +32,7 @@ use crate::{
     wire::frame::Tag,
 };
 
-/// What one worker needs to decide: the limits of the ports it receives on, and room for one batch's headers.
+/// Forwarding state of one worker: the flood limits of its ports, and room for the headers of one batch.
 #[derive(Debug)]
 pub struct Forwarder {
     worker: usize,
@@ -51,17 +52,18 @@ impl Forwarder {
         self.storms.resize_with(ports.max(self.storms.len()), FloodMeters::default);
     }
 
-    /// How far the limits of what `port` may flood are used up.
+    /// State of the flood limits of `port`.
     pub fn storm(&self, port: PortId) -> FloodMeters {
         self.storms.get(port.index()).copied().unwrap_or_default()
     }
 
-    /// Decides every frame of `batch` and pushes what leaves to `egress`; counts each frame's fate on its ingress port.
+    /// Decides every frame of `batch` and pushes outgoing frames to `egress`; counts each frame's fate on its
+    /// ingress port.
     pub fn forward(&mut self, now: Timestamp, plan: &Plan, batch: &Batch, egress: &mut Egress) {
         self.forward_as(now, plan, batch, egress, &mut ());
     }
 
-    /// The same, telling `watch` what was decided about the frame in each slot.
+    /// The same, passing the decision about the frame in each slot to `watch`.
     pub(crate) fn forward_watched(
         &mut self,
         now: Timestamp,
@@ -94,7 +96,7 @@ impl Forwarder {
             let Some(port) = plan.port(rx.ingress) else { continue };
             let counters = pass.counters(port);
             counters.rx_frames.add(1);
-            counters.rx_bytes.add(rx.octets() as u64);
+            counters.rx_bytes.add(rx.frame_len() as u64);
             if rx.offload.gso.is_some() {
                 count_super(pass, counters, header);
             }
@@ -128,7 +130,7 @@ impl Forwarder {
     }
 }
 
-/// Hands each frame's decision to `watch`.
+/// Passes each frame's decision to `watch`.
 struct Watched<W> {
     notes: Notes,
     watch: W,
@@ -153,19 +155,19 @@ impl<W: FnMut(usize, &Decision<'_>)> Observe for Watched<W> {
     }
 }
 
-/// Lets the frame at `slot` leave by the port of `member`.
+/// Queues the frame at `slot` for the port of `member`.
 #[inline]
 fn leave(egress: &mut Egress, slot: usize, header: &Header, member: &Member) {
     egress.push(member.port, slot, header.network, tag_op(header.tag, member));
 }
 
-/// Lets it leave by every port that it may reach: a call, so that the loop has all registers to itself.
+/// Queues the frame for every port that it may reach: a call, so that the loop has all registers to itself.
 #[inline(never)]
 fn flood(egress: &mut Egress, slot: usize, header: &Header, reach: Reach<'_>) {
     reach.members().for_each(|member| leave(egress, slot, header, member));
 }
 
-// Calls, so that they weigh nothing on the ordinary frame's way.
+// Calls, to keep the common path short.
 #[inline(never)]
 fn count_super(pass: Pass<'_>, counters: &PortCounters, header: &Result<Header, DropReason>) {
     counters.rx_super.add(1);
@@ -184,7 +186,7 @@ fn count_dropped(pass: Pass<'_>, network: NetworkId) {
     pass.count_network(network, |network| network.dropped.add(1));
 }
 
-/// What happens to the switch's own tag on the way out by `member`. Priority is kept.
+/// The operation on the switch's tag at egress by `member`. Keeps the priority.
 pub(crate) fn tag_op(carried: Option<Tag>, member: &Member) -> TagOp {
     match (carried, member.vlan) {
         (None, None) => TagOp::Keep,

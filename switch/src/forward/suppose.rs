@@ -1,4 +1,4 @@
-//! The decision about a frame that does not come in: the steps of forwarding, with nothing learned and no limit used up.
+//! Hypothetical decisions: the steps of forwarding without side effects.
 
 use super::{
     decide::{Decision, Notes, Questions, decide},
@@ -13,10 +13,10 @@ use crate::{
     storm::{Flood, FloodMeters},
 };
 
-/// What would be decided about the frame at `slot` of `batch`, by the very steps of forwarding, and which stations its
-/// source would displace in a full table. Changes nothing.
+/// The decision about the frame at `slot` of `batch`, by the same code as forwarding, and the stations that
+/// its source would evict from a full table. Changes nothing.
 ///
-/// `storm` tells how far the ingress port's limits are used up.
+/// `storm` is the state of the ingress port's flood limits.
 pub(crate) fn suppose<'p>(
     pass: Pass<'p>,
     batch: &Batch,
@@ -33,14 +33,14 @@ pub(crate) fn suppose<'p>(
     (notes.decision(network, fate), suppose.evicted)
 }
 
-/// Nothing is learned, and no limit is used up.
+/// Learns nothing and consumes no limit.
 #[derive(Debug)]
 struct Suppose {
-    /// Where the source would be known from now on.
+    /// The source and its new port, if it would be learned.
     taught: Option<(Station, PortId)>,
-    /// Which stations would not be known any more.
+    /// Stations that would be evicted.
     evicted: Vec<Station>,
-    /// The ingress port's limits, as far as they are used up.
+    /// State of the ingress port's flood limits.
     storm: FloodMeters,
 }
 

@@ -1,4 +1,4 @@
-//! Building a topology from rules, and what may contradict itself in them.
+//! Building a topology from rules, and the contradictions that rules may contain.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::{
     wire::frame::{ETHERNET_HEADER, TAG},
 };
 
-/// A contradiction in what was asked for.
+/// A contradiction in the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TopologyError {
     /// Two ports have one number.
@@ -26,7 +26,8 @@ pub enum TopologyError {
     NoVlan(PortId, NetworkId),
     /// A trunk would carry two networks by one VLAN.
     VlanTwice(PortId, VlanId),
-    /// A trunk carries untagged what passes tags: the payload's tag would be taken for the trunk's.
+    /// A trunk carries a network untagged that passes tags: a tag in the payload would be taken for the
+    /// trunk's.
     NativePassesTags(PortId, NetworkId),
     /// A port carries a network both tagged and untagged, or twice.
     CarriedTwice(PortId, NetworkId),
@@ -57,7 +58,7 @@ impl fmt::Display for TopologyError {
 impl std::error::Error for TopologyError {}
 
 impl Topology {
-    /// Builds the topology, or says what contradicts itself.
+    /// Builds the topology, or returns the first contradiction.
     ///
     /// `group_forward_mask` has bit X set when frames to 01:80:C2:00:00:0X are forwarded.
     pub fn build(
@@ -138,7 +139,7 @@ impl Topology {
             mac_limit: rules.mac_limit,
             storm: rules.storm,
             limits: (rules.limits != Limits::default()).then(|| rules.limits.into()),
-            // As the kernel's is_skb_forwardable: a tag is not held against the frame.
+            // As in the kernel's is_skb_forwardable, a tag does not count.
             max_frame: usize::from(rules.mtu) + ETHERNET_HEADER + TAG,
         };
         self.limits_tunnels |= matches!(rules.mode, PortMode::Tunnel(_)) && rules.limits.rx.is_some();

@@ -1,8 +1,8 @@
-//! Who may talk to whom: networks, ports and the paths between them.
+//! The topology: networks, ports and the paths between them.
 //!
 //! Built and checked when the configuration changes, then only indexed. Two questions are asked for each
-//! frame: [`Topology::classify`] (which network is it in?) and [`Topology::reach`] (by which ports may
-//! it leave?). A topology never changes; workers are handed a new one between two turns.
+//! frame: [`Topology::classify`] (which network does it belong to?) and [`Topology::reach`] (by which ports
+//! may it leave?). A topology is immutable; workers switch to a new one between two turns.
 
 mod build;
 mod reach;
@@ -24,17 +24,17 @@ use crate::{
     wire::frame::{Frame, Tag},
 };
 
-/// The network of a frame, and the tag by which the ingress port carried it there.
+/// The network of a frame, and the tag that selected it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Classified {
     /// The network.
     pub network: NetworkId,
-    /// The outer tag, if it is the switch's business: removed or replaced on the way out. A tag that a
-    /// network passes is payload and not here.
+    /// The outer tag, if it belongs to the switch, which removes or replaces it at egress. A tag that a
+    /// network passes as payload is not included.
     pub tag: Option<Tag>,
 }
 
-/// Who may talk to whom. See the [module](self).
+/// Networks, ports and the paths between them. See the [module](self).
 #[derive(Debug, Default)]
 pub struct Topology {
     /// By port number.
@@ -42,7 +42,7 @@ pub struct Topology {
     /// By network number.
     networks: Vec<NetworkEntry>,
     group_forward_mask: u16,
-    /// Whether what comes in from some tunnel is limited.
+    /// Whether any tunnel has an ingress rate limit.
     limits_tunnels: bool,
 }
 
@@ -54,7 +54,7 @@ struct PortEntry {
     mac_limit: Option<u32>,
     storm: FloodLimits,
     max_frame: usize,
-    /// Elsewhere: few ports have any, and the lines that every frame needs stay few.
+    /// Boxed: few ports have limits, and the entry stays small.
     limits: Option<Box<Limits>>,
 }
 
@@ -63,7 +63,7 @@ enum Ingress {
     Access {
         network: NetworkId,
     },
-    /// `by_vlan` has 4,096 places, the last and the first of which stay empty.
+    /// `by_vlan` has 4,096 elements; the first and the last stay empty.
     Trunk {
         by_vlan: Box<[Option<NetworkId>]>,
         native: Option<NetworkId>,
@@ -76,17 +76,18 @@ enum Ingress {
 struct NetworkEntry {
     passes_tags: bool,
     members: Vec<Member>,
-    /// By port number: its place in `members`, or [`NO_MEMBER`].
+    /// By port number: its index in `members`, or [`NO_MEMBER`].
     place: Vec<u16>,
 }
 
 const NO_MEMBER: u16 = u16::MAX;
 
 impl Topology {
-    /// The network that a frame received on `ingress` is in. `known` is set by devices that know it (tunnels).
+    /// The network of a frame received on `ingress`. `known` is set by devices that know it (tunnels).
     ///
-    /// A tag that is not the switch's is payload, and refused unless the network passes it: taken out of its network
-    /// untagged, by a trunk that carries it natively, the frame would be in another one (VLAN hopping).
+    /// A tag that does not belong to the switch is payload, and rejected unless the network passes tags: sent
+    /// untagged by a trunk that carries the network natively, the frame would end up in another network (VLAN
+    /// hopping).
     #[inline(always)]
     pub fn classify(
         &self,
@@ -100,7 +101,7 @@ impl Topology {
         }
     }
 
-    /// The same for frames that have a tag, or come in by a port of several networks: a call, off the ordinary frame's way.
+    /// The same for tagged frames and ports of several networks: a call, to keep the common path short.
     #[inline(never)]
     fn classify_tagged(
         &self,
@@ -139,7 +140,7 @@ impl Topology {
         place.is_some_and(|place| *place != NO_MEMBER)
     }
 
-    /// Whether frames come and go by `port` with their network told beside them.
+    /// Whether frames of `port` carry their network as metadata.
     pub fn is_tunnel(&self, port: PortId) -> bool {
         self.port(port).is_ok_and(|entry| matches!(entry.ingress, Ingress::Tunnel))
     }
@@ -151,8 +152,8 @@ impl Topology {
 
     /// The ports that a frame of `network`, received on `ingress`, may leave by.
     ///
-    /// Never holds `ingress` itself nor a port of its split-horizon group, so flooding over the whole of it
-    /// cannot loop; nor, from an isolated port, another one.
+    /// Never contains `ingress` itself nor a port of its split-horizon group, so flooding cannot loop; nor,
+    /// for an isolated port, another isolated one.
     pub fn reach(&self, network: NetworkId, ingress: PortId) -> Reach<'_> {
         let from = self.ports.get(ingress.index()).and_then(Option::as_ref);
         Reach {
@@ -163,23 +164,23 @@ impl Topology {
         }
     }
 
-    /// Addresses that may be learned on `port`.
+    /// Maximum number of addresses learned on `port`.
     pub fn mac_limit(&self, port: PortId) -> Option<u32> {
         self.ports.get(port.index())?.as_ref()?.mac_limit
     }
 
-    /// What `port` may flood.
+    /// The flood limits of `port`.
     pub fn storm(&self, port: PortId) -> FloodLimits {
         self.ports.get(port.index()).and_then(Option::as_ref).map(|entry| entry.storm).unwrap_or_default()
     }
 
-    /// How much may come in and leave by `port`.
+    /// The rate limits of `port`.
     pub fn limits(&self, port: PortId) -> Option<&Limits> {
         self.ports.get(port.index())?.as_ref()?.limits.as_deref()
     }
 
-    /// Whether a batch whose first frame came in by `port` may hold frames of a port that limits what comes in: a batch is of
-    /// one port, or of all tunnels.
+    /// Whether a batch whose first frame was received on `port` may contain frames of a port with an ingress
+    /// rate limit: a batch comes from one port, or from all tunnels.
     pub(crate) fn limits_batch(&self, port: PortId) -> bool {
         self.port(port).is_ok_and(|entry| {
             entry.limits.as_ref().is_some_and(|limits| limits.rx.is_some())
@@ -187,14 +188,14 @@ impl Topology {
         })
     }
 
-    /// [`max_frame`](Self::max_frame), and the limit of what leaves by `port`.
+    /// [`max_frame`](Self::max_frame), and the egress rate limit of `port`.
     #[inline]
     pub(crate) fn way_out(&self, port: PortId) -> (usize, Option<&Limit>) {
         let Some(Some(entry)) = self.ports.get(port.index()) else { return (0, None) };
         (entry.max_frame, entry.limits.as_ref().and_then(|limits| limits.tx.as_ref()))
     }
 
-    /// Octets of the longest frame that may leave by `port`, with Ethernet header and one tag, without FCS.
+    /// Maximum frame length of `port` in bytes, with Ethernet header and one tag, without FCS.
     pub fn max_frame(&self, port: PortId) -> usize {
         self.ports.get(port.index()).and_then(Option::as_ref).map_or(0, |entry| entry.max_frame)
     }
@@ -210,7 +211,7 @@ impl Topology {
     }
 
     fn port(&self, port: PortId) -> Result<&PortEntry, DropReason> {
-        // A frame that was on its way when its port was removed.
+        // The frame was under way when its port was removed.
         self.ports.get(port.index()).and_then(Option::as_ref).ok_or(DropReason::PortGone)
     }
 }

@@ -1,4 +1,4 @@
-//! The index of a network's ports that frames use.
+//! The index of a network's ports, used for each frame.
 
 use std::num::NonZeroU16;
 
@@ -13,14 +13,14 @@ use crate::{
 pub struct Member {
     /// The port.
     pub port: PortId,
-    /// The VLAN by which it carries the network; `None`: untagged.
+    /// The VLAN that carries the network; `None`: untagged.
     pub vlan: Option<VlanId>,
     pub(super) horizon: Option<NonZeroU16>,
     pub(super) isolated: bool,
     pub(super) flood: bool,
 }
 
-/// The ports a frame may leave by: an index, not a search. See [`Topology::reach`].
+/// The egress ports of a frame: an index, not a search. See [`Topology::reach`](super::Topology::reach).
 #[derive(Clone, Copy, Debug)]
 pub struct Reach<'a> {
     pub(super) entry: Option<&'a NetworkEntry>,
@@ -30,7 +30,7 @@ pub struct Reach<'a> {
 }
 
 impl<'a> Reach<'a> {
-    /// `port` as the network sees it, or why the frame may not leave by it.
+    /// The member `port`, or the reason why the frame must not leave by it.
     pub fn member(&self, port: PortId) -> Result<&'a Member, DropReason> {
         let entry = self.entry.ok_or(DropReason::PortGone)?;
         let place = entry.place.get(port.index()).copied().unwrap_or(NO_MEMBER);
@@ -38,7 +38,7 @@ impl<'a> Reach<'a> {
         self.check(member).map(|()| member)
     }
 
-    /// All of them, for flooding.
+    /// All egress ports, for flooding.
     pub fn members(self) -> impl Iterator<Item = &'a Member> {
         let members = self.entry.map_or(&[][..], |entry| &entry.members);
         members.iter().filter(move |member| member.flood && self.check(member).is_ok())

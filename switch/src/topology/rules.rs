@@ -1,4 +1,4 @@
-//! What is asked of a topology: networks, ports and which carry which.
+//! Configuration of a topology: networks and ports.
 
 use std::num::NonZeroU16;
 
@@ -9,46 +9,46 @@ use crate::{
     wire::frame::{ETHERNET_HEADER, TAG},
 };
 
-/// The octets an IP packet may have on a port whose MTU nobody set: a jumbo frame of 9216 octets.
+/// Default MTU of a port: IP packets of jumbo frames of 9216 bytes.
 pub const DEFAULT_MTU: u16 = 9198;
 const _: () = assert!(DEFAULT_MTU as usize + ETHERNET_HEADER + TAG == 9216);
 
-/// A broadcast domain, as asked for.
+/// Configuration of a broadcast domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
     /// Its number, unique.
     pub id: NetworkId,
-    /// The VLAN by which trunks carry it.
+    /// The VLAN that carries it on trunks.
     pub vlan: Option<VlanId>,
-    /// Whether access ports take tagged frames and carry the tag as payload.
+    /// Whether access ports accept tagged frames and pass the tag as payload.
     pub passes_tags: bool,
 }
 
-/// A port, as asked for.
+/// Configuration of a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortRules {
     /// Its number, unique.
     pub id: PortId,
-    /// Which networks it carries.
+    /// The networks it carries.
     pub mode: PortMode,
-    /// Frames never go from an isolated port to another.
+    /// Isolated ports exchange no frames with each other.
     pub isolated: bool,
-    /// Frames never go between two ports of one split-horizon group.
+    /// Ports of one split-horizon group exchange no frames with each other.
     pub horizon: Option<NonZeroU16>,
-    /// Whether flooded frames leave by it.
+    /// Whether flooded frames are sent by it.
     pub flood: bool,
-    /// Addresses learned on it at most.
+    /// Maximum number of addresses learned on it.
     pub mac_limit: Option<u32>,
-    /// What it may flood.
+    /// Its flood limits.
     pub storm: FloodLimits,
-    /// How much may come in and leave by it.
+    /// Its rate limits.
     pub limits: Limits,
-    /// Octets of the longest IP packet that may leave by it.
+    /// Its MTU: maximum length of an IP packet, in bytes.
     pub mtu: u16,
 }
 
 impl PortRules {
-    /// A port without limits, in one network.
+    /// A port without limits in one network, untagged.
     pub fn access(id: PortId, network: NetworkId) -> Self {
         Self {
             id,
@@ -64,20 +64,20 @@ impl PortRules {
     }
 }
 
-/// Which networks a port carries, and how its frames tell them apart.
+/// The networks of a port, and how its frames select them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PortMode {
     /// One network, untagged.
     Access(NetworkId),
-    /// Several networks by VLAN tag and at most one untagged.
+    /// Several networks by VLAN tag, and at most one untagged.
     Trunk {
-        /// Carried by the tag of their VLAN.
+        /// Networks carried by VLAN tag.
         tagged: Vec<NetworkId>,
         /// The network of untagged and priority-tagged frames.
         native: Option<NetworkId>,
     },
-    /// Several networks; the device itself knows which (a tunnel's VNI).
+    /// Several networks; the device knows which (by a tunnel's VNI).
     Tunnel(Vec<NetworkId>),
-    /// None: it gets copies of others' frames, and nothing that it sends is taken in.
+    /// No network: it gets copies of other ports' frames, and frames that it sends are dropped.
     Mirror,
 }

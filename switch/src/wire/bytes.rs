@@ -1,7 +1,7 @@
 //! Numbers in network byte order, read from bytes and written to them.
 //!
-//! The plain functions are for offsets that were measured and panic outside `bytes`; those that begin with `try_` are for
-//! bytes that may be missing.
+//! The plain functions are for measured offsets, and panic if these are out of range; those with `try_`
+//! return `None`.
 
 /// The 16-bit number at `at`.
 #[inline]

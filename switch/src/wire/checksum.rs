@@ -1,28 +1,29 @@
-//! The Internet checksum (RFC 1071): summing, completing what a sender left to the device, verifying.
+//! The Internet checksum (RFC 1071): summing, completing a partial checksum, verifying.
 //!
-//! Sums are one's complement sums of big-endian 16-bit words. They are taken in the machine's own order and
-//! turned once at the end (RFC 1071 section 2, B), over 32-bit halves of 64-bit lanes so that the compiler
-//! vectorises the loop. With no more than SSE2 that makes 34 GB/s from L2, 43 ns for 1448 octets (EPYC Genoa,
-//! 2026-11, `examples/segment_speed.rs`); wider registers would need unsafe dispatch to save, by estimate, 1 us
-//! of a super-frame's 20.
+//! Sums are one's complement sums of big-endian 16-bit words. They are computed in native byte order and
+//! swapped once at the end (RFC 1071 section 2, B), over 32-bit halves of 64-bit lanes so that the compiler
+//! vectorises the loop. With no more than SSE2 that makes 34 GB/s from L2, 43 ns for 1448 bytes (EPYC Genoa,
+//! 2026-11, `examples/segment_speed.rs`); wider registers would need unsafe dispatch to save an estimated 1
+//! us of a super-frame's 20.
 
 use crate::wire::headers::{Headers, Transport};
 
-/// A one's complement sum that is not yet folded, a value to add to.
+/// An unfolded one's complement sum.
 ///
-/// It holds 2^47 words without overflow, and a buffer counts as one word.
+/// Holds 2^47 words without overflow; a buffer counts as one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Sum(u64);
 
 impl Sum {
-    /// The sum of `bytes`, which begin at an even offset of what is summed; an odd end is padded with zero.
+    /// The sum of `bytes`, which must begin at an even offset of the summed data; an odd end is padded with
+    /// zero.
     #[inline]
     pub fn of(bytes: &[u8]) -> Self {
         Self(u64::from(u16::from_be(fold(lanes(bytes)))))
     }
 
     /// The sum of a pseudo-header (RFC 9293 section 3.1, RFC 8200 section 8.1) whose addresses, of either
-    /// family, are `source_destination` as they follow each other in the IP header.
+    /// family, are `source_destination`, as adjacent in the IP header.
     ///
     /// `length` counts transport header and payload.
     #[inline]
@@ -36,7 +37,7 @@ impl Sum {
         Self(u64::from(word))
     }
 
-    /// What takes `word` out of a sum that holds it: its one's complement.
+    /// The one's complement of `word`, which removes it from a sum.
     #[inline]
     pub fn minus(word: u16) -> Self {
         Self::word(!word)
@@ -55,7 +56,7 @@ impl Sum {
         Self((length >> 16) + (length & 0xffff))
     }
 
-    /// The sum in 16 bits: what a sender leaves in the field for the device to complete.
+    /// The sum in 16 bits: the value of a partial checksum field.
     #[inline]
     pub fn folded(self) -> u16 {
         fold(self.0)
@@ -86,11 +87,11 @@ impl std::ops::Add for Sum {
     }
 }
 
-/// Completes a checksum that [`Csum::Partial`](crate::wire::offload::Csum::Partial) describes: `start` counts from
-/// the first octet of the frame, `offset` from `start`.
+/// Completes a checksum described by [`Csum::Partial`](crate::wire::offload::Csum::Partial): `start` counts
+/// from the first byte of the frame, `offset` from `start`.
 ///
-/// Zero becomes 0xffff whatever the protocol, as in the kernel: UDP needs it and to the others both are the
-/// same. Returns whether the field lies within the frame; otherwise nothing is changed.
+/// Zero becomes 0xffff whatever the protocol, as in the kernel: UDP requires it, and for the other protocols
+/// both are equivalent. Returns whether the field lies within the frame; otherwise nothing is changed.
 pub fn complete(frame: &mut [u8], start: usize, offset: usize) -> bool {
     let Some(data) = frame.get_mut(start..) else { return false };
     let checksum = Sum::of(data).nonzero_checksum();
@@ -99,10 +100,10 @@ pub fn complete(frame: &mut [u8], start: usize, offset: usize) -> bool {
     true
 }
 
-/// Whether the transport checksum of `frame`, which has these `headers`, is present and right.
+/// Whether the transport checksum of `frame`, which has these `headers`, is present and correct.
 ///
-/// False for UDP without checksum, and for IPv6 packets still under way along a routing header, whose
-/// pseudo-header holds an address that is not the destination now.
+/// False for UDP without checksum, and for IPv6 packets on their way along a routing header, whose
+/// pseudo-header contains an address other than the current destination.
 #[inline]
 pub fn verify(frame: &[u8], headers: &Headers) -> bool {
     let (Some(addresses), Some(data)) =
@@ -115,10 +116,10 @@ pub fn verify(frame: &[u8], headers: &Headers) -> bool {
     !absent && (pseudo + Sum::of(data)).checksum() == 0
 }
 
-/// Octets summed per turn of the inner loop.
+/// Bytes summed per iteration of the inner loop.
 const BLOCK: usize = 64;
 
-/// The sum of `bytes` as native words, unfolded: at most 2^33 per 8 octets, so 2^34 octets fit.
+/// The sum of `bytes` as native words, unfolded: at most 2^33 per 8 bytes, so 2^34 bytes fit.
 #[inline]
 fn lanes(bytes: &[u8]) -> u64 {
     let (blocks, rest) = bytes.as_chunks::<BLOCK>();
@@ -135,7 +136,7 @@ fn lanes(bytes: &[u8]) -> u64 {
         let word = u64::from_ne_bytes(*word);
         sum += (word & 0xffff_ffff) + (word >> 32);
     }
-    // Not copied behind zeros: a copy of so few octets, whose number is not known, costs more than the sum of a short header.
+    // Not padded by copying: a short copy of variable length costs more than the sum of a short header.
     if let Some((four, rest)) = tail.split_first_chunk() {
         sum += u64::from(u32::from_ne_bytes(*four));
         tail = rest;
@@ -166,7 +167,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// One word at a time, as RFC 1071 section 4.1 has it.
+    /// One word at a time, as in RFC 1071 section 4.1.
     fn naive(bytes: &[u8]) -> u16 {
         let sum = bytes.chunks(2).fold(0u64, |sum, pair| {
             sum + u64::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))

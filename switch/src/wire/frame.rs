@@ -1,7 +1,7 @@
-//! A frame as the switch sees it: the link layer and nothing above.
+//! Frames as the switch sees them: the link layer and nothing above.
 //!
-//! What is inside may be malformed and must be forwarded all the same, so only the Ethernet header and
-//! the outer 802.1Q tag are read (IEEE 802.3 clause 3, IEEE 802.1Q-2018 clause 9).
+//! The payload may be malformed and must be forwarded nevertheless, so only the Ethernet header and the outer
+//! 802.1Q tag are read (IEEE 802.3 clause 3, IEEE 802.1Q-2018 clause 9).
 
 use etherparse::EtherType;
 
@@ -11,15 +11,15 @@ use crate::{
     wire::bytes::{put_u16, try_u64_at},
 };
 
-/// Octets of destination, source and ethertype.
+/// Length of an Ethernet header: destination, source and ethertype.
 pub const ETHERNET_HEADER: usize = 14;
-/// Octets of the two addresses, after which a tag stands.
+/// Length of the two addresses, which a tag follows.
 pub const ADDRESSES: usize = 12;
-/// Octets of an 802.1Q tag, its ethertype included.
+/// Length of an 802.1Q tag, including its ethertype.
 pub const TAG: usize = 4;
-/// [`TAG`] as an offset that may be negative: what pushing a tag moves, and popping one moves back.
+/// [`TAG`] as a signed offset: the shift of the payload when a tag is pushed.
 pub(crate) const TAG_SHIFT: i16 = 4;
-/// Octets of the longest frame on any device: a 64 KB IP packet behind an Ethernet header and two tags.
+/// Maximum frame length on any device: a 64 KB IP packet after an Ethernet header and two tags.
 pub const MAX_FRAME: usize = ETHERNET_HEADER + 2 * TAG + 65_535;
 
 /// The tag control information of an 802.1Q tag: priority (3 bits), drop eligible (1), VLAN (12).
@@ -47,7 +47,7 @@ impl Tag {
         Self(vlan.as_u16())
     }
 
-    /// The tag as it stands in a frame between the source address and the ethertype.
+    /// The tag in wire format, as inserted between the source address and the ethertype.
     pub fn to_bytes(self) -> [u8; TAG] {
         let mut bytes = [0; TAG];
         put_u16(&mut bytes, 0, EtherType::VLAN_TAGGED_FRAME.0);
@@ -59,13 +59,13 @@ impl Tag {
 /// The link layer of one frame, read once and checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Where it goes.
+    /// Destination address.
     pub dst: MacAddr,
-    /// Where it comes from: always a station.
+    /// Source address: always a station's.
     pub src: MacAddr,
-    /// The outer 802.1Q tag. 802.1ad service tags are not read: they are payload.
+    /// The outer 802.1Q tag. 802.1ad service tags are treated as payload.
     pub tag: Option<Tag>,
-    /// Whether another 802.1Q tag stands behind the outer one.
+    /// Whether another 802.1Q tag follows the outer one.
     pub stacked: bool,
 }
 
@@ -73,7 +73,7 @@ impl Frame {
     /// Reads the link layer of `bytes` (with Ethernet header, without FCS).
     #[inline]
     pub fn parse(bytes: &[u8]) -> Result<Self, DropReason> {
-        // Two words hold it all: destination and the source's beginning; source and ethertype.
+        // Two words hold everything: destination and the start of the source; source and ethertype.
         let (Some(front), Some(back)) = (try_u64_at(bytes, 0), try_u64_at(bytes, 6)) else {
             return Err(DropReason::PktTooSmall);
         };
@@ -84,7 +84,7 @@ impl Frame {
         if back & 0xffff != u64::from(EtherType::VLAN_TAGGED_FRAME.0) {
             return Ok(Self { dst, src, tag: None, stacked: false });
         }
-        // Information and the ethertype behind it: the last four octets of the word at 10.
+        // Tag control information and the next ethertype: the last four bytes of the word at 10.
         let [.., high, low, next_high, next_low] =
             try_u64_at(bytes, 10).ok_or(DropReason::PktTooSmall)?.to_be_bytes();
         let tag = Some(Tag(u16::from_be_bytes([high, low])));

@@ -1,9 +1,9 @@
-//! Where the headers of a TCP or UDP frame stand.
+//! Positions of the headers of a TCP or UDP frame.
 //!
-//! Offload needs three offsets and nothing else, so this walks only the path that leads to a transport
-//! header: Ethernet, up to two VLAN tags, IPv4 or IPv6, TCP or UDP. Everything else (fragments, tunnels,
-//! authentication headers, other protocols) has no `Headers`. The views of `etherparse` check the lengths;
-//! its whole-packet slicing is not used, for it refuses frames whose end we do not care about.
+//! Offload needs three offsets and nothing else, so this parses only the path to a transport header:
+//! Ethernet, up to two VLAN tags, IPv4 or IPv6, TCP or UDP. Everything else (fragments, tunnels,
+//! authentication headers, other protocols) has no `Headers`. The slices of `etherparse` check the lengths;
+//! its whole-packet slicer is not used, because it rejects frames for the length of their payload.
 
 use std::ops::Range;
 
@@ -17,19 +17,19 @@ use crate::wire::{
     frame::{ETHERNET_HEADER, TAG},
 };
 
-/// The most octets that all headers of one frame may take, Ethernet to transport.
+/// Upper bound on the header stack, Ethernet to transport, in bytes.
 ///
-/// The longest ordinary stack is 142 (two tags, IPv4 with 40 octets of options, TCP with 40); the rest is
-/// room for IPv6 extension headers. It bounds the walk and the scratch space of whoever writes headers.
+/// The longest ordinary stack is 142 (two tags, IPv4 with 40 bytes of options, TCP with 40); the rest is room
+/// for IPv6 extension headers. It bounds the parsing and the scratch space for headers.
 pub const MAX_HEADER: usize = 512;
 
-/// Bytes of an IPv4 header without options.
+/// Length of an IPv4 header without options.
 pub const IPV4_HEADER: usize = Ipv4Header::MIN_LEN;
-/// Bytes of an IPv6 header without extensions.
+/// Length of an IPv6 header without extensions.
 pub const IPV6_HEADER: usize = Ipv6Header::LEN;
-/// Bytes of a TCP header without options.
+/// Length of a TCP header without options.
 pub const TCP_HEADER: usize = TcpHeader::MIN_LEN;
-/// Bytes of a UDP header.
+/// Length of a UDP header.
 pub const UDP_HEADER: usize = UdpHeader::LEN;
 
 const MAX_TAGS: usize = 2;
@@ -53,7 +53,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// Where the checksum field stands, counted from the transport header.
+    /// Offset of the checksum field in the transport header.
     pub fn checksum_offset(self) -> usize {
         match self {
             Self::Tcp => 16,
@@ -61,7 +61,7 @@ impl Transport {
         }
     }
 
-    /// The number that names it in an IP header.
+    /// Its protocol number in an IP header.
     pub fn protocol(self) -> u8 {
         match self {
             Self::Tcp => IpNumber::TCP.0,
@@ -76,23 +76,23 @@ impl Transport {
 /// and `payload <= end <= frame length`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Headers {
-    /// Which network header it is.
+    /// The IP version.
     pub version: IpVersion,
-    /// Which transport header it is.
+    /// The transport protocol.
     pub transport_kind: Transport,
-    /// Where the network header begins.
+    /// Start of the network header.
     pub network: usize,
-    /// Where the transport header begins.
+    /// Start of the transport header.
     pub transport: usize,
-    /// Where the transport payload begins.
+    /// Start of the transport payload.
     pub payload: usize,
-    /// Where the IP packet ends by its own length field; octets behind it are Ethernet padding.
+    /// End of the IP packet according to its length field; bytes after it are Ethernet padding.
     pub end: usize,
 }
 
 impl Headers {
-    /// Measures `frame`, or `None` if it is not a whole TCP segment or UDP datagram behind at most
-    /// [`MAX_HEADER`] octets of headers.
+    /// Parses `frame`; `None` if it is not a whole TCP segment or UDP datagram after at most [`MAX_HEADER`]
+    /// bytes of headers.
     #[inline]
     pub fn measure(frame: &[u8]) -> Option<Self> {
         let (network, ethertype) = link(frame)?;
@@ -135,7 +135,7 @@ impl Headers {
         })
     }
 
-    /// Whether the IP length, and for UDP the datagram's own, ends exactly where `frame` does.
+    /// Whether the IP length, and for UDP the datagram length, end exactly with `frame`.
     #[inline]
     pub fn ends_with(&self, frame: &[u8]) -> bool {
         let datagram = match self.transport_kind {
@@ -148,7 +148,7 @@ impl Headers {
         datagram && self.end == frame.len()
     }
 
-    /// Where source and destination address stand in the network header, one after the other.
+    /// Position of the source and destination address, which are adjacent.
     #[inline]
     pub fn addresses(&self) -> Range<usize> {
         match self.version {
@@ -164,8 +164,8 @@ impl Headers {
     }
 }
 
-/// Where the network header of `frame` begins and the EtherType that says what it is, after at most two VLAN
-/// tags; `None` if the frame ends before that. A third tag is reported as the EtherType.
+/// Start of the network header of `frame` and its EtherType, after at most two VLAN tags; `None` if the frame
+/// is too short. A third tag is reported as the EtherType.
 #[inline]
 pub fn link(frame: &[u8]) -> Option<(usize, EtherType)> {
     let mut end = ETHERNET_HEADER;
@@ -183,8 +183,8 @@ fn ethertype_before(frame: &[u8], end: usize) -> Option<EtherType> {
     try_u16_at(frame, end - 2).map(EtherType)
 }
 
-/// Follows IPv6 extension headers (RFC 8200 section 4) that every segment may carry unchanged. Fragments and
-/// authentication headers speak of one packet alone; they are left as the protocol, which nobody here knows.
+/// Skips IPv6 extension headers (RFC 8200 section 4) that every segment may carry unchanged. Fragment and
+/// authentication headers apply to a single packet; they are returned as the protocol, which is then unknown.
 fn skip_extensions(head: &[u8], mut protocol: IpNumber, mut at: usize) -> Option<(IpNumber, usize)> {
     while Ipv6RawExtHeaderSlice::header_type_supported(protocol) {
         let extension = Ipv6RawExtHeaderSlice::from_slice(head.get(at..)?).ok()?;

@@ -1,4 +1,4 @@
-//! Bytes as they stand in frames: link layer, headers, checksums, offload metadata and segmentation.
+//! Wire formats: link layer, headers, checksums, offload metadata and segmentation.
 //!
 //! Nothing here knows of ports, networks or tables.
 

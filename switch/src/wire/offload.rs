@@ -1,8 +1,8 @@
-//! What a frame's sender left for the device to do: checksum completion and segmentation.
+//! Offload metadata: checksum completion and segmentation left to the device.
 //!
-//! The metadata travels beside the bytes as a `virtio_net_hdr` (include/uapi/linux/virtio_net.h, 10 octets,
+//! The metadata accompanies the frame as a `virtio_net_hdr` (include/uapi/linux/virtio_net.h, 10 bytes,
 //! native = little endian). It comes from untrusted containers: [`Offload::parse`] checks it against the
-//! frame, so that an `Offload` that exists is one the frame's bytes agree with.
+//! frame, so an `Offload` is always consistent with the frame's bytes.
 
 use std::num::NonZeroU16;
 
@@ -11,38 +11,37 @@ use crate::{
     wire::headers::{self, Headers, IpVersion, MAX_HEADER, Transport},
 };
 
-/// Octets of the header before each frame on a device that carries offload metadata.
+/// Length of the header before each frame on a device that carries offload metadata.
 pub const VNET_HEADER: usize = 10;
 
-/// The most segments one super-frame may stand for.
+/// Maximum number of segments of a super-frame.
 ///
-/// A sender that asks for more with one 64 KB frame wants segments under 64 octets, which only an attack on a
-/// receiver without offload makes (compare CVE-2019-11477); its frames are dropped.
+/// More segments of a 64 KB frame would be shorter than 64 bytes, which only an attack on a receiver without
+/// offload produces (compare CVE-2019-11477); such frames are dropped.
 pub const MAX_SEGMENTS: usize = 1024;
 
-/// The same for UDP, where the kernel refuses more: `UDP_MAX_SEGMENTS`, include/linux/udp.h.
+/// The same for UDP, where the kernel rejects more: `UDP_MAX_SEGMENTS`, include/linux/udp.h.
 pub const MAX_DATAGRAMS: usize = 128;
 
-/// What is known of the transport checksum.
+/// The state of the transport checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Csum {
-    /// Nothing: the checksum in the frame is complete and must be verified by whoever cares.
+    /// Unverified: the checksum in the frame is complete.
     #[default]
     Unknown,
-    /// The checksum in the frame is complete and was verified.
+    /// Verified: the checksum in the frame is complete and correct.
     Valid,
-    /// The field at `start + offset` holds the folded pseudo-header sum; whoever leaves offload must add the
-    /// sum of all octets from `start` and invert it. Both count from the first octet of the frame / of
-    /// `start`.
+    /// The field at `start + offset` holds the folded pseudo-header sum. To complete it, add the sum of all
+    /// bytes from `start` and invert the result.
     Partial {
-        /// Where the summed part begins: the transport header, counted from the destination MAC.
+        /// Start of the summed part: the transport header, counted from the destination MAC.
         start: u16,
-        /// Where the checksum field stands, counted from `start`.
+        /// Position of the checksum field, counted from `start`.
         offset: u16,
     },
 }
 
-/// Which protocol a super-frame is cut along.
+/// The protocol of a super-frame's segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GsoKind {
     /// TCP over IPv4.
@@ -53,14 +52,14 @@ pub enum GsoKind {
     Udp,
 }
 
-/// How a super-frame must be cut for a port that takes only wire-size frames.
+/// Segmentation of a super-frame for ports that take wire frames only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gso {
-    /// Along which protocol.
+    /// The protocol.
     pub kind: GsoKind,
-    /// Octets of transport payload per segment; the last may be shorter.
+    /// Transport payload per segment in bytes; the last may be shorter.
     pub size: NonZeroU16,
-    /// Octets before the payload: Ethernet, tags, IP and transport headers, as measured in the frame.
+    /// Length of the headers in bytes: Ethernet, tags, IP and transport, as measured in the frame.
     pub header_len: u16,
     /// TCP: CWR is set and belongs to the first segment alone (RFC 3168 section 6.1.2).
     pub ecn: bool,
@@ -68,19 +67,19 @@ pub struct Gso {
 
 /// Offload metadata of one frame.
 ///
-/// Invariant: `gso` is only present with [`Csum::Partial`], and only if it makes at least two segments.
+/// Invariant: `gso` is present only with [`Csum::Partial`], and only for at least two segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Offload {
     /// The state of the transport checksum.
     pub csum: Csum,
-    /// How to cut the frame, when it is a super-frame.
+    /// The segmentation of a super-frame.
     pub gso: Option<Gso>,
 }
 
-/// Which offloaded frames a port takes as they are.
+/// The offloads that a port supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Capabilities {
-    /// Frames whose checksum is still to be completed. Without it the others mean nothing.
+    /// Partial checksums. Required by the others.
     pub csum: bool,
     /// TCP super-frames.
     pub tso: bool,
@@ -100,10 +99,10 @@ const GSO_ECN: u8 = 0x80;
 impl Capabilities {
     /// A port that takes wire frames only.
     pub const NONE: Self = Self { csum: false, tso: false, uso: false };
-    /// A port that takes whatever an [`Offload`] can say.
+    /// A port that takes every [`Offload`].
     pub const ALL: Self = Self { csum: true, tso: true, uso: true };
 
-    /// Whether a frame with this metadata may leave by the port untouched. If not, it is cut by
+    /// Whether the port takes a frame with this metadata as it is. If not, it is segmented by
     /// [`Segmenter`](crate::wire::segment::Segmenter).
     #[inline]
     pub fn takes(self, offload: &Offload) -> bool {
@@ -117,21 +116,21 @@ impl Capabilities {
 }
 
 impl Offload {
-    /// A wire frame: complete, and of nobody verified.
+    /// A plain frame: no segmentation, checksum not verified.
     pub const NONE: Self = Self { csum: Csum::Unknown, gso: None };
 
-    /// Reads the header that came before `frame` and checks it against the frame's own bytes.
+    /// Parses the header that precedes `frame` and checks it against the frame's bytes.
     ///
-    /// Nothing is believed that the frame can tell itself: the kind of segmentation, the length of the
-    /// headers and the CWR flag are measured. As in the kernel (`virtio_net_hdr_to_skb`), a super-frame whose
-    /// payload fits one segment is no super-frame, and `NEEDS_CSUM` goes before `DATA_VALID`. Stricter than
-    /// the kernel: a super-frame needs `NEEDS_CSUM`, IP and UDP lengths that end with the frame, and headers
-    /// of at most [`MAX_HEADER`] octets; the field of a partial checksum must lie within as many, and not in
-    /// the Ethernet header or a VLAN tag, where completing it would move the frame to another network.
+    /// The kind of segmentation, the length of the headers and the CWR flag are measured in the frame, not
+    /// taken from the header. As in the kernel (`virtio_net_hdr_to_skb`), a frame whose payload fits one
+    /// segment is not a super-frame, and `NEEDS_CSUM` takes precedence over `DATA_VALID`. Stricter than the
+    /// kernel: a super-frame needs `NEEDS_CSUM`, IP and UDP lengths that end with the frame, and headers of
+    /// at most [`MAX_HEADER`] bytes; the field of a partial checksum must lie within as many, and not in the
+    /// Ethernet header or a VLAN tag, where completing it would move the frame to another network.
     ///
     /// # Errors
-    /// [`DropReason::DevHdr`] if header and frame contradict each other, or for a type of segmentation that
-    /// no device was asked for (UFO, UDP tunnels).
+    /// [`DropReason::DevHdr`] if header and frame contradict each other, or for a segmentation type that no
+    /// device was asked for (UFO, UDP tunnels).
     #[inline]
     pub fn parse(header: &[u8; VNET_HEADER], frame: &[u8]) -> Result<Self, DropReason> {
         match header {
@@ -157,11 +156,11 @@ impl Offload {
         Some(Self { csum, gso: (!one_segment).then_some(gso) })
     }
 
-    /// The header to send before the frame: canonical, with `hdr_len` true and all that does not apply zero.
+    /// The header to send before the frame: canonical, with a correct `hdr_len` and unused fields zero.
     ///
-    /// `hdr_len` decides how much of the frame the receiving kernel puts in linear memory, so it is given
-    /// even for frames that are not cut: up to the end of the checksum field, the least the kernel accepts
-    /// there.
+    /// `hdr_len` determines how much of the frame the receiving kernel puts in linear memory, so it is set
+    /// even for frames without segmentation: up to the end of the checksum field, the minimum that the kernel
+    /// accepts.
     #[inline]
     pub fn emit(&self) -> [u8; VNET_HEADER] {
         let (flags, start, offset) = match self.csum {
@@ -181,8 +180,8 @@ impl Offload {
         [flags, gso_type, h0, h1, z0, z1, s0, s1, o0, o1]
     }
 
-    /// The metadata of the same frame after `delta` octets were put in (a tag pushed: +4) or taken out
-    /// (popped: -4) before its network header.
+    /// The metadata of the same frame after `delta` bytes were inserted (tag pushed: +4) or removed (popped:
+    /// -4) before its network header.
     #[must_use]
     pub fn shifted(self, delta: i16) -> Self {
         let csum = match self.csum {
@@ -195,8 +194,8 @@ impl Offload {
         Self { csum, gso }
     }
 
-    /// Octets of the longest wire frame that a frame of `frame_len` octets with this metadata stands for:
-    /// what to compare with an MTU. With Ethernet header and tags, without FCS.
+    /// Length of the longest wire frame of a frame of `frame_len` bytes with this metadata, for comparison
+    /// with an MTU. With Ethernet header and tags, without FCS.
     #[inline]
     pub fn wire_len(&self, frame_len: usize) -> usize {
         match self.gso {
@@ -205,15 +204,15 @@ impl Offload {
         }
     }
 
-    /// Octets of all wire frames that a frame of `frame_len` octets with this metadata stands for, each with its headers, without
-    /// FCS.
+    /// Total bytes of all wire frames of a frame of `frame_len` bytes with this metadata, each with its
+    /// headers, without FCS.
     #[inline]
-    pub(crate) fn wire_octets(&self, frame_len: usize) -> usize {
+    pub(crate) fn wire_bytes(&self, frame_len: usize) -> usize {
         let headers = self.gso.map_or(0, |gso| usize::from(gso.header_len));
         frame_len + (self.segments(frame_len) - 1) * headers
     }
 
-    /// How many wire frames a frame of `frame_len` octets with this metadata stands for; at least 1.
+    /// Number of wire frames of a frame of `frame_len` bytes with this metadata; at least 1.
     #[inline]
     pub fn segments(&self, frame_len: usize) -> usize {
         match self.gso {
@@ -227,7 +226,7 @@ impl Offload {
 }
 
 impl Csum {
-    /// A partial checksum whose field lies in `frame` behind its link header, and within [`MAX_HEADER`].
+    /// A partial checksum whose field lies in `frame` after its link header, and within [`MAX_HEADER`].
     fn partial(start: u16, offset: u16, frame: &[u8]) -> Option<Self> {
         let (network, _) = headers::link(frame)?;
         let field_end = usize::from(start) + usize::from(offset) + 2;
@@ -237,8 +236,7 @@ impl Csum {
 }
 
 impl Gso {
-    /// What cuts `frame`, if it is what `gso_type` says and `csum` is to be completed at its transport
-    /// header.
+    /// The segmentation of `frame`, if it matches `gso_type` and `csum` is partial at its transport header.
     fn measure(gso_type: u8, size: NonZeroU16, csum: Csum, frame: &[u8]) -> Option<Self> {
         let headers = Headers::measure(frame)?;
         let kind = GsoKind::of(&headers);
@@ -266,7 +264,7 @@ impl Gso {
 }
 
 impl GsoKind {
-    /// How a frame with these `headers` would be cut.
+    /// The segmentation of a frame with these `headers`.
     pub fn of(headers: &Headers) -> Self {
         match (headers.transport_kind, headers.version) {
             (Transport::Tcp, IpVersion::V4) => Self::Tcp4,
@@ -289,11 +287,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// 10.9.0.2:1000 > 10.9.0.3:80, 10 octets of TCP payload.
+    /// 10.9.0.2:1000 > 10.9.0.3:80, 10 bytes of TCP payload.
     #[rustfmt::skip]
     const TCP4: [u8; 64] = [
         0x02, 0x42, 0x0a, 0x09, 0x00, 0x03, 0x02, 0x42, 0x0a, 0x09, 0x00, 0x02, 0x08, 0x00, // Ethernet
-        0x45, 0x00, 0x00, 0x32, 0x12, 0x34, 0x40, 0x00, 0x40, 0x06, 0x14, 0x7f,             // IPv4, 50 octets
+        0x45, 0x00, 0x00, 0x32, 0x12, 0x34, 0x40, 0x00, 0x40, 0x06, 0x14, 0x7f,             // IPv4, 50 bytes
         10, 9, 0, 2, 10, 9, 0, 3,
         0x03, 0xe8, 0x00, 0x50, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x18, 0xff, 0xff, 0x14, 0x36, 0x00, 0x00, // TCP
         b'0', b'1', b'2', b'3', b'4', b'5', b'6', b'7', b'8', b'9',
@@ -305,8 +303,8 @@ mod tests {
         frame
     }
 
-    fn size(octets: u16) -> NonZeroU16 {
-        NonZeroU16::new(octets).expect("not zero")
+    fn size(bytes: u16) -> NonZeroU16 {
+        NonZeroU16::new(bytes).expect("not zero")
     }
 
     /// NEEDS_CSUM, TCPV4, a wrong hdr_len, segments of 4, checksum at 34 + 16.
@@ -319,8 +317,8 @@ mod tests {
         assert_eq!(offload, Offload { csum: Csum::Partial { start: 34, offset: 16 }, gso: Some(gso) });
         assert_eq!(offload.segments(TCP4.len()), 3);
         assert_eq!(offload.wire_len(TCP4.len()), 58);
-        assert_eq!(offload.wire_octets(TCP4.len()), 3 * 54 + 10);
-        assert_eq!(Offload::NONE.wire_octets(TCP4.len()), 64);
+        assert_eq!(offload.wire_bytes(TCP4.len()), 3 * 54 + 10);
+        assert_eq!(Offload::NONE.wire_bytes(TCP4.len()), 64);
         assert_eq!(offload.emit(), [1, 1, 54, 0, 4, 0, 34, 0, 16, 0]);
         assert_eq!(offload.shifted(4).emit(), [1, 1, 58, 0, 4, 0, 38, 0, 16, 0]);
         assert_eq!(offload.shifted(4).shifted(-4), offload);
@@ -417,10 +415,10 @@ mod tests {
 
     #[test]
     fn the_number_of_segments_is_bounded() {
-        let payload = |octets: u16| {
+        let payload = |bytes: u16| {
             let mut frame = TCP4.to_vec();
-            frame.resize(54 + usize::from(octets), 0);
-            frame[16..18].copy_from_slice(&(40 + octets).to_be_bytes());
+            frame.resize(54 + usize::from(bytes), 0);
+            frame[16..18].copy_from_slice(&(40 + bytes).to_be_bytes());
             frame
         };
         let header = [1, 1, 0, 0, 1, 0, 34, 0, 16, 0];
@@ -454,8 +452,8 @@ mod tests {
             let [_, _, h0, h1, z0, ..] = header;
             let header = if likely > 0 { [1, 1, h0, h1, z0 % 16, 0, 34, 0, 16, 0] } else { header };
             let mut frame = TCP4;
-            for (at, octet) in edits {
-                frame[at] = octet;
+            for (at, byte) in edits {
+                frame[at] = byte;
             }
             let frame = &frame[..if likely == 3 { cut } else { 64 }];
             if let Ok(offload) = Offload::parse(&header, frame) {

@@ -1,13 +1,13 @@
-//! Software segmentation: the wire frames a super-frame stands for.
+//! Software segmentation: the wire frames of a super-frame.
 //!
-//! A port without offload gets what a network card would have made: TCP is cut as the kernel's
-//! `tcp_gso_segment` does (net/ipv4/tcp_offload.c), UDP as `__udp_gso_segment` (net/ipv4/udp_offload.c), and
-//! a lone partial checksum is completed. All three are the same to the caller, a row of [`Segment`]s, each a
-//! header to write and a slice of the frame's payload. Whoever gathers (a tunnel, with its own header in
-//! front) writes headers only and never copies payload; whoever sends from one buffer uses
+//! A port without offload gets what a network card would produce: TCP is segmented as by the kernel's
+//! `tcp_gso_segment` (net/ipv4/tcp_offload.c), UDP as by `__udp_gso_segment` (net/ipv4/udp_offload.c), and a
+//! lone partial checksum is completed. All three look the same to the caller: a sequence of [`Segment`]s,
+//! each a header to write and a slice of the frame's payload. A sender that gathers (a tunnel, with its own
+//! header in front) writes headers only and never copies payload; one that sends from a single buffer uses
 //! [`Segment::copy_into`].
 //!
-//! What all segments share is summed once; per segment only its payload is.
+//! The common part of all segments is summed once; per segment, only its payload is.
 
 use std::num::NonZeroU16;
 
@@ -27,18 +27,18 @@ use crate::{
 pub struct Segmenter<'a> {
     frame: &'a [u8],
     cut: Cut,
-    /// Octets of header in each segment.
+    /// Length of the header of each segment, in bytes.
     header_len: usize,
-    /// The most octets of payload in each segment; not zero, unless the frame is empty.
+    /// Maximum payload of each segment in bytes; not zero unless the frame is empty.
     size: usize,
     next: u16,
     left: u16,
 }
 
-/// One wire frame, not yet written.
+/// A wire frame, not yet written.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment<'a> {
-    /// What follows the header, as it stands in the super-frame.
+    /// The payload, in place in the super-frame.
     pub payload: &'a [u8],
     frame: &'a [u8],
     cut: Cut,
@@ -47,10 +47,10 @@ pub struct Segment<'a> {
     last: bool,
 }
 
-/// What the headers of the segments need.
+/// The changes that the headers of the segments need.
 #[derive(Clone, Copy, Debug)]
 enum Cut {
-    /// Nothing: the frame goes out as it is.
+    /// None: the frame is sent as it is.
     Whole,
     /// The checksum at `start + offset`.
     Complete { start: usize, offset: usize },
@@ -58,14 +58,14 @@ enum Cut {
     Segments(Template),
 }
 
-/// What is common to all segments of a super-frame: sums of its headers without the fields that differ.
+/// The common part of all segments of a super-frame: sums of its headers without the fields that differ.
 #[derive(Clone, Copy, Debug)]
 struct Template {
     headers: Headers,
     size: NonZeroU16,
-    /// IPv4: the header but for length, identification and checksum.
+    /// IPv4: the header except for length, identification and checksum.
     network: Sum,
-    /// Pseudo-header and transport header, but for lengths, and for TCP sequence and flags.
+    /// Pseudo-header and transport header, except for lengths, and for TCP sequence and flags.
     transport: Sum,
 }
 
@@ -73,7 +73,7 @@ struct Template {
 const FIN_PSH: u16 = 0x01 | 0x08;
 const CWR: u16 = 0x80;
 
-// Fields, counted from their header.
+// Offsets of fields in their header.
 const IPV4_LENGTH: usize = 2;
 const IPV4_ID: usize = 4;
 const IPV4_CHECKSUM: usize = 10;
@@ -83,11 +83,11 @@ const TCP_FLAGS: usize = 12;
 const UDP_LENGTH: usize = 4;
 
 impl<'a> Segmenter<'a> {
-    /// Prepares to cut `frame` as `offload` says.
+    /// Prepares to segment `frame` according to `offload`.
     ///
     /// # Errors
-    /// [`DropReason::DevHdr`] if `offload` is not of this frame. One that [`Offload::parse`] gave for it
-    /// never is.
+    /// [`DropReason::DevHdr`] if `offload` does not belong to this frame. Never for one that
+    /// [`Offload::parse`] returned for it.
     #[inline]
     pub fn new(frame: &'a [u8], offload: &Offload) -> Result<Self, DropReason> {
         if Offload::parse(&offload.emit(), frame)? != *offload {
@@ -140,20 +140,20 @@ impl<'a> Iterator for Segmenter<'a> {
 impl ExactSizeIterator for Segmenter<'_> {}
 
 impl<'a> Segment<'a> {
-    /// The only one of a frame that needs nothing. Whoever knows that saves the row.
+    /// The only segment of a frame that needs no changes, without a [`Segmenter`].
     #[inline]
     pub fn whole(frame: &'a [u8]) -> Self {
         Self { payload: frame, frame, cut: Cut::Whole, header_len: 0, index: 0, last: true }
     }
 
-    /// Octets that [`Segment::write_header`] writes: at most [`MAX_HEADER`](crate::wire::headers::MAX_HEADER), and
-    /// zero for a frame that needs nothing.
+    /// Number of bytes that [`Segment::write_header`] writes: at most
+    /// [`MAX_HEADER`](crate::wire::headers::MAX_HEADER), and zero for a frame that needs no changes.
     #[inline]
     pub fn header_len(&self) -> usize {
         self.header_len
     }
 
-    /// Octets of the wire frame: header and payload.
+    /// Length of the wire frame: header and payload.
     #[inline]
     pub fn wire_len(&self) -> usize {
         self.header_len + self.payload.len()
@@ -162,7 +162,7 @@ impl<'a> Segment<'a> {
     /// Writes the complete header, checksums final, to the front of `buf` and returns its length, or `None`
     /// if `buf` is shorter than [`Segment::header_len`].
     ///
-    /// It reads the payload to sum it.
+    /// Reads the payload to sum it.
     #[inline]
     pub fn write_header(&self, buf: &mut [u8]) -> Option<usize> {
         if self.header_len == 0 {
@@ -189,8 +189,8 @@ impl<'a> Segment<'a> {
         Some(buf.len())
     }
 
-    /// The word of flags that this segment of a super-frame with the word `flags` carries: the end of a burst
-    /// is told once, by the last, and the reaction to congestion once, by the first.
+    /// The flags of this segment of a super-frame with `flags`: FIN and PSH are carried by the last segment
+    /// only, CWR by the first only.
     fn tcp_flags(&self, flags: u16) -> u16 {
         let not_last = if self.last { 0 } else { FIN_PSH };
         let not_first = if self.index == 0 { 0 } else { CWR };
@@ -200,8 +200,8 @@ impl<'a> Segment<'a> {
 
 impl Template {
     /// `headers` are those of `frame`, a super-frame that [`Offload::parse`] accepted. Its transport checksum
-    /// field holds the pseudo-header sum, which is right even where the addresses beside it are not those to
-    /// be summed: behind a routing header.
+    /// field holds the pseudo-header sum, which is correct even if the addresses in the header are not those
+    /// to be summed, as with a routing header.
     fn new(frame: &[u8], headers: Headers, size: NonZeroU16) -> Self {
         let Headers { network, transport, payload, .. } = headers;
         let without = |sum: Sum, field: usize| sum + Sum::minus(u16_at(frame, field));

@@ -1,4 +1,4 @@
-//! Control's end of the workers: starting and stopping them, handing them plans.
+//! Control's end of the workers: starts and stops them, and hands them plans.
 
 use std::{
     io,
@@ -26,6 +26,21 @@ pub struct Workers {
     start: Instant,
 }
 
+/// What can be read of workers without owning them: their clock, their counters, how far limits are used up.
+///
+/// Keeps neither the threads nor a plan alive.
+#[derive(Clone, Debug)]
+pub struct Readings {
+    workers: Arc<[Reading]>,
+    start: Instant,
+}
+
+#[derive(Debug)]
+struct Reading {
+    mailbox: Arc<Mailbox>,
+    counters: Arc<WorkerCounters>,
+}
+
 #[derive(Debug)]
 struct Handle {
     mailbox: Arc<Mailbox>,
@@ -43,7 +58,7 @@ impl Workers {
     /// Starts `count` workers with `plan`.
     ///
     /// # Errors
-    /// No descriptors or threads are to be had.
+    /// No descriptors or threads available.
     pub fn start(count: usize, plan: Arc<Plan>, on_fault: OnFault) -> io::Result<Self> {
         let mut workers = Self { handles: Vec::new(), plan: Arc::clone(&plan), start: Instant::now() };
         for number in 0..count {
@@ -70,7 +85,7 @@ impl Workers {
         Ok(Handle { mailbox, counters, thread: Some(thread) })
     }
 
-    /// Lets all workers work by `plan`. When this returns, all do, and none touches the plan before.
+    /// Switches all workers to `plan`. When this returns, none uses the previous plan.
     pub fn adopt(&mut self, plan: Arc<Plan>) {
         let (done, all_done) = sync_channel(self.handles.len());
         for handle in &self.handles {
@@ -80,27 +95,27 @@ impl Workers {
         while waiting > 0 {
             match all_done.recv_timeout(Duration::from_millis(100)) {
                 Ok(()) => waiting -= 1,
-                // A worker that could not go on will never answer; it has said why.
+                // A worker that has ended never answers; it has logged the reason.
                 Err(_) if self.handles.iter().any(Handle::is_finished) => break,
                 Err(_) => {}
             }
         }
-        // The last reference to the old plan is ours: devices are closed here, not on a forwarding thread.
+        // This drops the last reference to the old plan: devices are closed here, not on a forwarding thread.
         self.plan = plan;
     }
 
-    /// The plan they work by.
+    /// The current plan.
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
     }
 
-    /// How far the limits of what `port` may flood are used up by what `worker` received. Waits for the end of its turn.
-    pub fn storm(&self, worker: usize, port: PortId) -> FloodMeters {
-        let (answer, told) = sync_channel(1);
-        let Some(handle) = self.handles.get(worker) else { return FloodMeters::default() };
-        handle.mailbox.post(Message::Storm(port, answer));
-        // A worker that has ended floods nothing.
-        told.recv_timeout(Duration::from_secs(1)).unwrap_or_default()
+    /// A handle for reading their clock, counters and flood meters, which owns none of them.
+    pub fn readings(&self) -> Readings {
+        let reading = |handle: &Handle| Reading {
+            mailbox: Arc::clone(&handle.mailbox),
+            counters: Arc::clone(&handle.counters),
+        };
+        Readings { workers: self.handles.iter().map(reading).collect(), start: self.start }
     }
 
     /// The time of the workers' clock.
@@ -108,14 +123,31 @@ impl Workers {
         timestamp(self.start.elapsed())
     }
 
-    /// What each worker has done.
-    pub fn counters(&self) -> impl Iterator<Item = &WorkerCounters> {
-        self.handles.iter().map(|handle| &*handle.counters)
-    }
-
-    /// How many there are.
+    /// Number of workers.
     pub fn count(&self) -> usize {
         self.handles.len()
+    }
+}
+
+impl Readings {
+    /// State of the flood limits of `port`, as far as `worker` received from it. Waits for the end of its
+    /// turn.
+    pub fn storm(&self, worker: usize, port: PortId) -> FloodMeters {
+        let (answer, told) = sync_channel(1);
+        let Some(reading) = self.workers.get(worker) else { return FloodMeters::default() };
+        reading.mailbox.post(Message::Storm(port, answer));
+        // A worker that has ended floods nothing.
+        told.recv_timeout(Duration::from_secs(1)).unwrap_or_default()
+    }
+
+    /// The current time of the workers' clock.
+    pub fn now(&self) -> Timestamp {
+        timestamp(self.start.elapsed())
+    }
+
+    /// Statistics of each worker.
+    pub fn counters(&self) -> impl Iterator<Item = &WorkerCounters> {
+        self.workers.iter().map(|reading| &*reading.counters)
     }
 }
 

@@ -14,7 +14,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::{addr::PortId, plan::Plan, storm::FloodMeters};
 
-/// Where control leaves what a worker is to do next.
+/// A queue of messages from control to a worker.
 #[derive(Debug)]
 pub(super) struct Mailbox {
     wake: OwnedFd,
@@ -24,9 +24,9 @@ pub(super) struct Mailbox {
 
 #[derive(Debug)]
 pub(super) enum Message {
-    /// Work by this plan, and say so.
+    /// Switch to this plan and confirm.
     Adopt(Arc<Plan>, SyncSender<()>),
-    /// Tell how far the limits of what a port may flood are used up.
+    /// Report the state of the flood limits of a port.
     Storm(PortId, SyncSender<FloodMeters>),
     /// End the thread.
     Stop,
@@ -36,17 +36,17 @@ impl Mailbox {
     /// An empty mailbox.
     ///
     /// # Errors
-    /// No descriptors are to be had.
+    /// No descriptors available.
     pub(super) fn new() -> io::Result<Self> {
         let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         Ok(Self { wake, pending: AtomicBool::new(false), messages: Mutex::default() })
     }
 
-    /// Leaves a message and wakes the worker.
+    /// Posts a message and wakes the worker.
     pub(super) fn post(&self, message: Message) {
         self.messages().push(message);
         self.pending.store(true, Ordering::Release);
-        // An event counter that is full is awake already.
+        // If the event counter is full, the worker is awake already.
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
     }
 
@@ -63,14 +63,14 @@ impl Mailbox {
         std::mem::take(&mut self.messages())
     }
 
-    /// Becomes readable when a message is posted, until [`Mailbox::quiet`].
+    /// Readable from a post until [`Mailbox::quiet`].
     pub(super) fn readiness(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
     }
 
-    /// Makes the descriptor quiet again.
+    /// Makes the descriptor unreadable again.
     pub(super) fn quiet(&self) {
-        // Nothing to read: quiet already.
+        // It fails if the counter is zero already.
         let _ = rustix::io::read(&self.wake, &mut [0; 8]);
     }
 

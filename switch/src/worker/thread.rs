@@ -1,4 +1,4 @@
-//! The thread of one worker: waiting for frames, giving turns, adopting plans.
+//! The thread of one worker: waits for frames, gives turns, adopts plans.
 
 use std::{
     fmt, io,
@@ -21,11 +21,11 @@ use crate::{
     plan::{Plan, Receiver},
 };
 
-/// Ready devices fetched at once.
+/// Number of ready devices fetched at once.
 const READY: usize = 64;
 
-/// Turns in which a device reports an error but yields neither frames nor an error to `recv`, after which it is given
-/// up: it would keep the worker awake for nothing.
+/// Number of turns in which a device signals an error but `recv` returns neither frames nor an error, after
+/// which it is given up: it would keep the worker awake in vain.
 const EMPTY_ERRORS: u32 = 64;
 
 /// The epoll token of the mailbox; no receiver has it.
@@ -40,11 +40,11 @@ impl fmt::Debug for OnFaultOf {
     }
 }
 
-/// A receiver this worker reads, and how it behaved lately.
+/// A receiver that this worker reads, and its recent behaviour.
 #[derive(Debug)]
 struct Source {
     receiver: Receiver,
-    /// Frames it may give in its next turn.
+    /// Frames to request in its next turn.
     quantum: usize,
     empty_errors: u32,
 }
@@ -58,7 +58,7 @@ pub(super) struct Worker {
     on_fault: OnFaultOf,
     epoll: OwnedFd,
     poll: BusyPoll,
-    /// In the order of their keys.
+    /// Sorted by key.
     sources: Vec<Source>,
     start: Instant,
 }
@@ -99,7 +99,7 @@ impl Worker {
                     Message::Adopt(plan, done) => {
                         self.adopt(plan);
                         idle = Instant::now();
-                        // Control may have given up waiting; that is its affair.
+                        // Control may have given up waiting.
                         let _ = done.send(());
                     }
                     Message::Storm(port, answer) => {
@@ -117,7 +117,7 @@ impl Worker {
                 }
             };
             self.counters.wakeups.add(1);
-            // The end of a turn is the beginning of the next, and of the wait in the end: one reading for each.
+            // The end of a turn is the start of the next one, or of the wait: one clock reading for each.
             idle = Instant::now();
             let now = timestamp(idle.duration_since(self.start));
             for event in &events[..ready] {
@@ -130,7 +130,7 @@ impl Worker {
                 let began = std::mem::replace(&mut idle, Instant::now());
                 let busy = idle.duration_since(began).as_nanos();
                 self.counters.busy.record(u64::try_from(busy).unwrap_or(u64::MAX));
-                // Control waits for one receiver's turn at most: who was not served is still ready.
+                // Control waits for at most one turn; receivers that were not served are still ready.
                 if self.mailbox.is_pending() {
                     break;
                 }
@@ -154,8 +154,8 @@ impl Worker {
             }
             Ok(Turn { frames, more }) => {
                 source.empty_errors = 0;
-                // A receiver that trickles is asked for one frame at a time, which saves it the question whether
-                // there is another; one that does not gets ever larger batches.
+                // A receiver with few frames is asked for one at a time, which saves a second read; a busy
+                // one gets larger batches.
                 source.quantum = if more { (source.quantum * 2).min(BATCH) } else { frames.clamp(1, BATCH) };
                 if frames > 0 {
                     self.counters.turns.add(1);
@@ -167,7 +167,7 @@ impl Worker {
         }
     }
 
-    /// Stops waiting for a receiver that failed, and tells control.
+    /// Stops waiting for a failed receiver, and notifies control.
     fn give_up(&mut self, index: usize, error: &io::Error) {
         let Source { receiver, .. } = self.sources.remove(index);
         self.forget(&receiver);
@@ -221,7 +221,7 @@ impl Worker {
 
     fn forget(&self, receiver: &Receiver) {
         if let Some(fd) = receiver.device.readiness() {
-            // It fails only if the descriptor is not waited for, which is what is wanted.
+            // It fails only if the descriptor is not registered, which is the desired state.
             let _ = epoll::delete(&self.epoll, fd);
         }
     }

@@ -1,4 +1,4 @@
-//! Capture through a real engine: what is seen, by whom, and at which price.
+//! Captures through a real engine: which session sees which frames, and what is lost.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -36,7 +36,7 @@ fn setup() -> (Vec<Network>, Vec<PortRules>) {
     (vec![network(BLUE, 10), network(LONELY, 0)], ports)
 }
 
-/// A lab that `wanted` watches; the clock stands at 7.
+/// A lab with a session for `wanted`; its clock reads 7.
 fn watched(wanted: Wanted, octets: usize) -> (Lab, Arc<Session>, Reader) {
     let (networks, ports) = setup();
     let mut lab = Lab::new(&networks, &ports);
@@ -110,7 +110,7 @@ fn drops_are_seen_with_their_reason() {
     assert_eq!(seen, expected);
 }
 
-/// What contradicts its offload header is not taken in, but its octets are there to be looked at.
+/// A frame that contradicts its offload header is refused, but captured.
 #[test]
 fn a_refused_frame_is_seen_as_it_came() {
     let ethertype = |value| {
@@ -218,7 +218,7 @@ fn a_super_frame_is_seen_whole_and_what_it_is_cut_into_is_told() {
     assert_eq!((seen[2].0.port, seen[2].0.fate), (PortId(2), Fate::Sent(1)));
 }
 
-/// A TCP super-frame of `payload` octets, to be cut every `size`.
+/// A TCP super-frame of `payload` bytes, in segments of `size`.
 fn super_frame(payload: usize, size: u16) -> OwnedFrame {
     let spec = Spec {
         tags: vec![],

@@ -286,7 +286,7 @@ fn a_port_sends_nothing_longer_than_its_mtu() {
 fn a_super_frame_is_measured_by_the_frames_it_stands_for() {
     let narrow = PortRules { mtu: 1500, ..PortRules::access(PortId(1), BLUE) };
     let mut switch = Lab::new(&networks(), &[PortRules::access(PortId(0), BLUE), narrow]);
-    // Headers of 14 + 20 + 20 octets.
+    // Headers of 14 + 20 + 20 bytes.
     let spec = tcp(vec![], 20_000);
     for (size, fits) in [(1460, true), (1464, true), (1465, false)] {
         let packet = super_frame(&spec, size);

@@ -2,7 +2,7 @@
 //!
 //! A super-frame is written to a TAP that takes offload headers; a kernel bridge carries it to a TAP that
 //! does not, so the kernel cuts it in software on the way. What is read there must be what [`Segmenter`]
-//! makes, octet by octet.
+//! makes, byte by byte.
 #![expect(clippy::disallowed_methods, reason = "a kernel has its own time")]
 
 use std::fs::{File, OpenOptions};
@@ -68,7 +68,7 @@ impl Bridge {
 fn tap(name: &str, flags: i32) -> File {
     let tun = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun");
     let tun = tun.expect("/dev/net/tun");
-    // struct ifreq: a name of 16 octets and a union of 24, here the flags.
+    // struct ifreq: a name of 16 bytes and a union of 24, here the flags.
     let mut request = [0u8; 40];
     request[..name.len()].copy_from_slice(name.as_bytes());
     let flags = i16::try_from(libc::IFF_TAP | libc::IFF_NO_PI | flags).expect("16 bits");

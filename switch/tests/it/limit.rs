@@ -22,7 +22,7 @@ use vswitch::{
 };
 
 const BLUE: NetworkId = NetworkId(0);
-/// Octets of an ordinary frame here: so many frames a second are as many kilobytes.
+/// Length of an ordinary frame here: frames per second are kilobytes per second.
 const FRAME: usize = 1000;
 
 fn network() -> [Network; 1] {
@@ -142,7 +142,7 @@ fn what_passes_keeps_its_order() {
 
 #[test]
 fn a_super_frame_is_charged_as_the_frames_it_stands_for() {
-    // 10 segments of 1000 octets behind headers of 54.
+    // 10 segments of 1000 bytes after headers of 54.
     let spec = Spec {
         tags: vec![],
         addresses: Addresses::V4([10, 9, 0, 2, 10, 9, 0, 3]),

@@ -1,4 +1,4 @@
-//! Mirrors: who gets copies, of what, and that nothing else changes.
+//! Mirrors: which ports get which copies, and that nothing else changes.
 
 use std::collections::BTreeSet;
 

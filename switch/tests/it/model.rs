@@ -1,8 +1,9 @@
 //! Any sequence of operations, against a naive model of a switch.
 //!
-//! The model is a hash map and a list of ports, with no flush numbers, no ticks in slots, no buckets. Whatever happens,
-//! the switch must send what the model sends, in the same order, and its books must balance. With a table too small for
-//! the stations the model cannot tell who was evicted; there the switch may flood what the model knows.
+//! The model is a hash map and a list of ports, with no flush numbers, no ticks in slots, no buckets.
+//! Whatever happens, the switch must send what the model sends, in the same order, and its books must
+//! balance. With a table too small for the stations, the model cannot know which were evicted; there the
+//! switch may flood frames to stations that the model knows.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::lab::{Lab, Wire, Wiring, mac};
+use super::lab::{Lab, Wire, Wiring, frame, mac};
 use proptest::prelude::*;
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
@@ -67,7 +68,7 @@ struct Sent {
 #[derive(Clone, Copy, Debug)]
 enum Destination {
     Station(u8),
-    /// The zero address, which nobody has.
+    /// The zero address, which no station has.
     Nobody,
     Broadcast,
     Group,
@@ -100,7 +101,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => prop_oneof![Just(10), Just(20), Just(0x600a), Just(0x6014)].prop_map(Some),
         1 => prop_oneof![Just(30), Just(0x0fff)].prop_map(Some),
     ];
-    // Station 0 stands for a group address, which no station may have.
+    // Station 0 is a group address, which no station may have.
     let src = prop_oneof![20 => 1..=STATIONS, 1 => Just(0)];
     let sent = (dst, src, tag, 0..2u16, prop::bool::weighted(0.2))
         .prop_map(|(dst, src, tag, network, long)| Sent { dst, src, tag, network, long });
@@ -435,7 +436,7 @@ impl Pair {
 impl Sent {
     fn bytes(&self, tags: &[u16], serial: u16) -> Vec<u8> {
         let src = if self.src == 0 { Destination::Group.mac() } else { mac(self.src) };
-        let mut bytes = super::lab::frame(self.dst.mac(), src, tags);
+        let mut bytes = frame(self.dst.mac(), src, tags);
         bytes.resize(bytes.len() + if self.long { usize::from(NARROW) } else { 0 }, 0);
         bytes.extend(serial.to_be_bytes());
         bytes

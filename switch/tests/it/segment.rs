@@ -36,7 +36,7 @@ fn tcp4(payload: &[u8]) -> Spec {
     }
 }
 
-/// The example of the manual: ten octets of payload in segments of four, over the wrap of id and sequence.
+/// The example of the manual: ten bytes of payload in segments of four, over the wrap of id and sequence.
 #[test]
 fn ten_octets_in_segments_of_four() {
     let spec = tcp4(b"0123456789");
@@ -189,7 +189,7 @@ proptest! {
         prop_assert_eq!(tagged.shifted(-4), plain);
     }
 
-    /// A valid frame with a few octets changed, behind a header with a few octets changed.
+    /// A valid frame with a few bytes changed, with a header with a few bytes changed.
     #[test]
     fn no_bytes_make_it_panic(
         spec in specs(),

@@ -7,9 +7,9 @@ use proptest::prelude::*;
 pub(crate) struct Spec {
     pub(crate) tags: Vec<[u8; 4]>,
     pub(crate) addresses: Addresses,
-    /// Octets of NOP options in the IPv4 header, a multiple of 4 up to 40.
+    /// Bytes of NOP options in the IPv4 header, a multiple of 4 up to 40.
     pub(crate) ip_options: usize,
-    /// IPv6 extension headers: their number and how many units of 8 octets follow the first.
+    /// IPv6 extension headers: their number and how many units of 8 bytes follow the first.
     pub(crate) extensions: Vec<(u8, u8)>,
     pub(crate) id: u16,
     pub(crate) transport: Transport,
@@ -24,7 +24,7 @@ pub(crate) enum Addresses {
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Transport {
-    /// With octets of NOP options, a multiple of 4 up to 40.
+    /// With bytes of NOP options, a multiple of 4 up to 40.
     Tcp {
         sequence: u32,
         flags: u8,
@@ -39,7 +39,7 @@ pub(crate) const ACK: u8 = 0x10;
 pub(crate) const CWR: u8 = 0x80;
 
 impl Spec {
-    /// The frame as it stands on a wire: all checksums complete.
+    /// The frame as on a wire: all checksums complete.
     pub(crate) fn wire(&self) -> Vec<u8> {
         self.build(|pseudo, segment| match !ones_sum(pseudo, segment) {
             0 if matches!(self.transport, Transport::Udp) => 0xffff,
@@ -52,7 +52,7 @@ impl Spec {
         self.build(|pseudo, _| ones_sum(pseudo, &[]))
     }
 
-    /// The offload header for segments of `size` octets.
+    /// The offload header for segments of `size` bytes.
     pub(crate) fn gso_header(&self, size: u16) -> [u8; 10] {
         let ecn = match self.transport {
             Transport::Tcp { flags, .. } if flags & CWR != 0 => 0x80,
@@ -76,7 +76,7 @@ impl Spec {
         [1, 0, 0, 0, 0, 0, s0, s1, o0, o1]
     }
 
-    /// The wire frames a super-frame with segments of `size` stands for.
+    /// The wire frames of a super-frame with segments of `size`.
     pub(crate) fn cut(&self, size: usize) -> Vec<Vec<u8>> {
         if self.payload.is_empty() {
             return vec![self.wire()];
@@ -140,7 +140,7 @@ impl Spec {
                 let mut chain = Vec::new();
                 let mut next = self.protocol();
                 for &(kind, units) in self.extensions.iter().rev() {
-                    // One PadN option over all; the same octets are a routing header of type 1 without
+                    // One PadN option over all; the same bytes are a routing header of type 1 without
                     // segments left.
                     let mut header = vec![next, units, 1, 4 + units * 8, 0, 0, 0, 0];
                     if kind == 43 {

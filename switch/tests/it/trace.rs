@@ -65,7 +65,7 @@ fn rules(id: u16) -> impl Strategy<Value = PortRules> {
     )
 }
 
-/// Who watches: the last port, which carries nothing.
+/// The mirror: the last port, which carries no network.
 fn watcher() -> PortRules {
     PortRules { mode: PortMode::Mirror, ..PortRules::access(PortId(PORTS), NetworkId(0)) }
 }
@@ -85,7 +85,7 @@ fn mirror() -> impl Strategy<Value = Mirror> {
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// Port, network (for tunnels), source, destination (0: everybody), tags, octets of payload.
+    /// Port, network (for tunnels), source, destination (0: broadcast), tags, bytes of payload.
     Frame(u16, u16, u8, u8, Vec<u16>, usize),
     Pin(u16, u8, u16),
     Advance(u64),
@@ -168,7 +168,7 @@ proptest! {
                     let at = Timestamp::from_millis(now);
                     let is_tunnel = matches!(ports[usize::from(port)].mode, PortMode::Tunnel(_));
                     let network = is_tunnel.then_some(NetworkId(network));
-                    // Station 0 is nobody: a source that is refused, a destination that is everybody.
+                    // Station 0 is an invalid source and the broadcast destination.
                     let to = if to == 0 { MacAddr::BROADCAST } else { mac(to) };
                     let from = if from == 0 { MacAddr::BROADCAST } else { mac(from) };
                     let mut bytes = frame(to, from, &tags);

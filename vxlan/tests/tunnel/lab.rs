@@ -32,7 +32,7 @@ pub(crate) const RED_HEADER: [u8; HEADER] = [8, 0, 0, 0, 0, 0, 5, 0];
 pub(crate) const INGRESS: PortId = PortId(4);
 pub(crate) const PEER: PortId = PortId(9);
 
-/// The octets of the longest train: what a UDP datagram over IPv4 may carry.
+/// Length of the longest train: the payload of the longest UDP datagram over IPv4.
 const LONGEST_TRAIN: usize = 65_507;
 
 /// A tunnel with these manners.
@@ -78,7 +78,7 @@ pub(crate) struct Arrived {
 }
 
 impl Tunnel {
-    /// An underlay of 1500 octets under IPv4, and nothing asked for.
+    /// An underlay of 1500 bytes with IPv4, and default settings.
     pub(crate) fn new() -> Self {
         let vni = |number| Vni::try_from(number).expect("a valid number");
         let tables = Tables::new([([10, 8, 0, 2].into(), PEER)], [(vni(4096), BLUE), (vni(5), RED)]);
@@ -127,7 +127,7 @@ impl Tunnel {
         assert!(train.source < self.out.sources);
     }
 
-    /// Receives a message of datagrams of `stride` octets, the last of which may be shorter.
+    /// Receives a message of datagrams of `stride` bytes, the last of which may be shorter.
     pub(crate) fn receive(
         &self,
         octets: &[u8],
@@ -160,7 +160,8 @@ impl Tunnel {
     }
 }
 
-/// Lets frames leave in one turn by `encapsulate`, which gathers the trains; the longest may have `max_frame` octets.
+/// Sends frames in one turn by `encapsulate`, and collects the trains; frames may have up to `max_frame`
+/// bytes.
 pub(crate) fn turn(
     items: &[Item],
     max_frame: usize,
@@ -222,13 +223,13 @@ impl Outcome {
 }
 
 impl Arrived {
-    /// The frames on a wire that this one stands for.
+    /// The wire frames of this one.
     pub(crate) fn wire_frames(&self) -> Vec<Vec<u8>> {
         wire_frames(&self.offload, &self.bytes)
     }
 }
 
-/// The frames on a wire that `frame` stands for.
+/// The wire frames of `frame`.
 pub(crate) fn wire_frames(offload: &Offload, frame: &[u8]) -> Vec<Vec<u8>> {
     let segments = Segmenter::new(frame, offload).expect("the offload is of this frame");
     let wire = |segment: vswitch::segment::Segment<'_>| {

@@ -17,7 +17,7 @@ use vswitch_host::{
     netns::{Namespace, run_in},
 };
 use vswitch_model::{
-    Carries, DeviceSpec, Error, ErrorKind, InterfaceSpec, LimitSpec, Name, PortSpec,
+    Carries, DeviceSpec, Error, ErrorKind, IfName, InterfaceSpec, LimitSpec, Mtu, Name, PortSpec,
     api::Port,
     attach::{AttachRequest, Reply, socket_path},
     ifname::veth_host_ifname,
@@ -40,7 +40,7 @@ pub struct Order {
     /// Its configuration; `netns` is resolved from `target`.
     pub interface: InterfaceSpec,
     /// Longest IP packet in bytes; the network's by default.
-    pub mtu: Option<u16>,
+    pub mtu: Option<Mtu>,
     /// Rate limits in both directions.
     pub limit: LimitSpec,
 }
@@ -64,7 +64,11 @@ pub async fn attach(api: PathBuf, order: Order) -> Result<Port, ClientError> {
     let netns = order.target.resolve(DOCKER_SOCKET.as_ref()).await?.netns;
     let inside = Links::open(Namespace::open(&netns).map_err(Error::from)?).map_err(Error::from)?;
     let mut interface = InterfaceSpec { netns: Some(netns), ..order.interface };
-    let ifname = interface.ifname.get_or_insert_with(|| order.name.to_string()).clone();
+    let ifname = match &interface.ifname {
+        Some(ifname) => ifname.clone(),
+        None => order.name.as_str().parse().map_err(Error::from)?,
+    };
+    interface.ifname = Some(ifname.clone());
     inside.check_free(&ifname).await.map_err(Error::from)?;
 
     let made = match order.kind {
@@ -77,9 +81,14 @@ pub async fn attach(api: PathBuf, order: Order) -> Result<Port, ClientError> {
     };
     let carries = Carries::Access { network: order.network };
     let port = PortSpec { mtu: order.mtu, limit: order.limit, ..PortSpec::new(order.name, carries, device) };
-    let super_frame = network.spec.vni.map(|_| link::super_frame(mtu));
-    let wanted =
-        Wanted { ifname: ifname.clone(), spec: interface, mtu: Some(mtu), super_frame, ..Wanted::default() };
+    let super_frame = network.spec.vni.map(|_| link::super_frame(mtu.get()));
+    let wanted = Wanted {
+        ifname: ifname.to_string(),
+        spec: interface,
+        mtu: Some(mtu.get()),
+        super_frame,
+        ..Wanted::default()
+    };
     let request = AttachRequest { port, host_ifname: made.host_ifname };
     let handed_over = match inside.configure(&wanted).await {
         Ok(()) => hand_over(&socket_path(&api), &request, made.tap).await,
@@ -94,7 +103,7 @@ pub async fn attach(api: PathBuf, order: Order) -> Result<Port, ClientError> {
 /// The created interface: a TAP's descriptor, or the name of the host end of a veth pair.
 struct Made {
     tap: Option<OwnedFd>,
-    host_ifname: Option<String>,
+    host_ifname: Option<IfName>,
 }
 
 fn make_tap(inside: &Links, ifname: &str, persist: bool) -> Result<Made, Error> {
@@ -106,11 +115,11 @@ fn make_tap(inside: &Links, ifname: &str, persist: bool) -> Result<Made, Error> 
     Ok(Made { tap: Some(tap.into_fd()), host_ifname: None })
 }
 
-async fn make_veth(inside: &Links, ifname: &str, port: &Name, mtu: u16) -> Result<Made, Error> {
+async fn make_veth(inside: &Links, ifname: &str, port: &Name, mtu: Mtu) -> Result<Made, Error> {
     let host = veth_host_ifname(port);
     let outside = Links::open(Namespace::current()?)?;
-    outside.create_veth(&host, inside, ifname, mtu).await?;
-    Ok(Made { tap: None, host_ifname: Some(host) })
+    outside.create_veth(&host, inside, ifname, mtu.get()).await?;
+    Ok(Made { tap: None, host_ifname: Some(host.parse()?) })
 }
 
 async fn hand_over(path: &Path, request: &AttachRequest, tap: Option<OwnedFd>) -> Result<Port, ClientError> {

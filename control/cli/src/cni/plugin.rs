@@ -21,7 +21,7 @@ use vswitch_host::{
     netns::Namespace,
 };
 use vswitch_model::{
-    ApiSpec, Connect, ErrorKind, Id, InterfaceSpec, LimitSpec, Name, Netns, Reference,
+    ApiSpec, Connect, ErrorKind, Family, Id, InterfaceSpec, InvalidIfName, LimitSpec, Name, Netns, Reference,
     api::{Endpoint, Network, PortState},
     options,
     publish::Publish,
@@ -163,6 +163,9 @@ impl Call {
         if ip.len() > 1 || ip6.len() > 1 {
             return Err(wrong("an interface has at most one address per family: request only one".into()));
         }
+        let ifname = self.ifname.parse().map_err(|error: InvalidIfName| {
+            Failure::new(Code::Environment, format!("CNI_IFNAME: {error}"))
+        })?;
         Ok(Connect {
             sandbox: self.netns.clone().map(Netns::Path),
             id: Some(self.id(&self.attachment())),
@@ -171,7 +174,7 @@ impl Call {
             ip: ip.first().copied(),
             ip6: ip6.first().copied(),
             mac: mac.transpose()?,
-            ifname: Some(self.ifname.clone()),
+            ifname: Some(ifname),
             aliases: self.aliases(),
             options,
             publish: runtime.port_mappings.iter().map(publish).collect::<Result<_, _>>()?,
@@ -261,8 +264,8 @@ impl Call {
             "sandbox": self.netns,
         }));
         let gateway = |net: &IpNet| {
-            let family = network.spec.subnet(net.addr().is_ipv6())?;
-            family.gateway.filter(|_| !network.spec.internal)
+            let subnet = network.spec.subnet(Family::of(*net))?;
+            subnet.gateway.filter(|_| !network.spec.internal)
         };
         let ips = match &given {
             Some(given) => given.ips.clone(),
@@ -275,11 +278,17 @@ impl Call {
         outcome.ips.extend(ips.into_iter().map(|ip| Ip { interface: Some(index), ..ip }));
         let is_old = self.config.cni_version.starts_with("0.");
         for ip in &mut outcome.ips {
-            let version = if ip.address.addr().is_ipv6() { "6" } else { "4" };
+            let version = match Family::of(ip.address) {
+                Family::V4 => "4",
+                Family::V6 => "6",
+            };
             ip.version = is_old.then(|| version.into());
         }
         for gateway in &endpoint.spec.gateways {
-            let all = if gateway.is_ipv6() { "::/0" } else { "0.0.0.0/0" };
+            let all = match Family::of(*gateway) {
+                Family::V4 => "0.0.0.0/0",
+                Family::V6 => "::/0",
+            };
             outcome.routes.push(json!({ "dst": all, "gw": gateway }));
         }
         let given = given.unwrap_or_default();
@@ -400,7 +409,7 @@ impl Call {
         let network = self.network().await?;
         for endpoint in &network.endpoints {
             let Some(container) = endpoint.spec.container.clone() else { continue };
-            let attachment = Attachment { container, ifname: endpoint.spec.ifname.clone() };
+            let attachment = Attachment { container, ifname: endpoint.spec.ifname.to_string() };
             if self.id(&attachment) != endpoint.spec.id || valid.contains(&attachment) {
                 continue;
             }

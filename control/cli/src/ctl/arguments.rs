@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ipnet::IpNet;
-use vswitch::addr::{MacAddr, VlanId};
+use vswitch::addr::MacAddr;
 
 use super::{
     CaptureArguments, CniCommand, EXIT_CODES, EventsArguments, MirrorCommand, NetworkCommand, PeerCommand,
@@ -16,7 +16,7 @@ use crate::attach::{
     target::Target,
 };
 use vswitch_model::{
-    BURST, Carries, DeviceSpec, Error, InterfaceSpec, LimitSpec, Name, Netns, PortSpec, Rate,
+    BURST, Carries, DeviceSpec, Error, IfName, InterfaceSpec, LimitSpec, Mtu, Name, Netns, PortSpec, Rate,
 };
 
 /// Shows and controls a running vswitchd.
@@ -222,7 +222,7 @@ pub enum FdbCommand {
 pub(super) struct InterfaceArguments {
     /// Name of the interface; default: the port's name.
     #[arg(long)]
-    ifname: Option<String>,
+    ifname: Option<IfName>,
     /// An address with prefix length, such as 10.9.0.2/24; may be repeated.
     #[arg(long = "ip", value_name = "ADDRESS/LEN", value_parser = address)]
     address: Vec<IpNet>,
@@ -233,8 +233,8 @@ pub(super) struct InterfaceArguments {
     #[arg(long, value_parser = station)]
     mac: Option<MacAddr>,
     /// Longest IP packet in bytes; default: the network's.
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(68..=9198))]
-    pub(super) mtu: Option<u16>,
+    #[arg(long, value_name = "BYTES")]
+    pub(super) mtu: Option<Mtu>,
     /// Keep the interface when the daemon stops, so that the container's sockets and routes survive a restart.
     #[arg(long)]
     persist: bool,
@@ -329,7 +329,7 @@ pub(super) struct DeviceArguments {
     kind: PortKind,
     /// The existing interface, for --kind packet.
     #[arg(long, value_name = "IFNAME", required_if_eq("kind", "packet"))]
-    device: Option<String>,
+    device: Option<IfName>,
     /// Namespace of the interface: a name, a path, or pid:NUMBER; default: the daemon's own.
     #[arg(long, value_name = "NAME|PATH", value_parser = netns)]
     netns: Option<Netns>,
@@ -354,7 +354,7 @@ impl DeviceArguments {
     }
 
     /// Longest IP packet in bytes, if given.
-    pub(super) fn mtu(&self) -> Option<u16> {
+    pub(super) fn mtu(&self) -> Option<Mtu> {
         self.interface.mtu
     }
 }
@@ -477,11 +477,6 @@ pub(super) fn station(text: &str) -> Result<MacAddr, String> {
     } else {
         Err("it is a group address or zero, which no interface can have".into())
     }
-}
-
-pub(super) fn vlan(text: &str) -> Result<VlanId, String> {
-    let number: u16 = text.parse().map_err(|_| "write a number, 1 to 4094".to_owned())?;
-    number.try_into().map_err(|error: vswitch::addr::InvalidVlan| error.to_string())
 }
 
 /// A relative path would be resolved in the daemon's working directory: make it absolute here.

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::{arguments::DeviceArguments, done, render, show};
 use crate::client::{Client, ClientError};
 use vswitch_model::{
-    Carries, CollectorSpec, DeviceSpec, Direction, Error, MirrorSpec, Name, PortSpec, api::Port,
+    Carries, CollectorSpec, DeviceSpec, Direction, Error, MirrorSpec, Name, PortSpec, Vni, api::Port,
 };
 
 /// `vswitchctl mirror`
@@ -62,8 +62,8 @@ pub struct MirrorArguments {
     )]
     remote: Option<IpAddr>,
     /// VNI of the copies, 1 to 16777215; no network of this switch may have it.
-    #[arg(long, requires = "remote", value_parser = clap::value_parser!(u32).range(1..=0xff_ffff))]
-    vni: Option<u32>,
+    #[arg(long, requires = "remote")]
+    vni: Option<Vni>,
     /// UDP port of the remote host; default: this host's own.
     #[arg(long, value_name = "PORT", requires = "remote", value_parser = clap::value_parser!(u16).range(1..))]
     remote_port: Option<u16>,

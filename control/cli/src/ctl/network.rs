@@ -12,21 +12,21 @@ use std::{
 
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
-use vswitch::addr::{MacAddr, VlanId};
+use vswitch::addr::MacAddr;
 
 use self::{
     filter::{ListFilter, PruneFilter},
     template::Template,
 };
 use super::{
-    arguments::{LimitArguments, station, vlan},
+    arguments::{LimitArguments, station},
     done, render,
     sandbox::{self, SandboxArgument},
 };
 use crate::client::{Client, ClientError};
 use vswitch_model::{
-    Connect, Driver, Error, ErrorKind, Ipam, Name, NetworkSpec, NetworkUpdate, Reference, Scope, SubnetSpec,
-    Tags,
+    Connect, Driver, Error, ErrorKind, Ipam, Mtu, Name, NetworkSpec, NetworkUpdate, Reference, Scope,
+    SubnetSpec, Tags, VlanId, Vni,
     api::{FdbFilter, Network},
     options,
     publish::Publish,
@@ -123,14 +123,14 @@ pub struct CreateArguments {
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     ipam_opt: Vec<(String, String)>,
     /// VLAN tag on trunks, 1 to 4094.
-    #[arg(long, value_name = "ID", value_parser = vlan)]
+    #[arg(long, value_name = "ID")]
     vlan: Option<VlanId>,
     /// Identifier in tunnels, 1 to 16777215; default for overlay networks: chosen.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=0xff_ffff))]
-    vni: Option<u32>,
+    #[arg(long)]
+    vni: Option<Vni>,
     /// Longest IP packet of its ports, in bytes.
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(68..=9198))]
-    mtu: Option<u16>,
+    #[arg(long, value_name = "BYTES")]
+    mtu: Option<Mtu>,
     /// Forward tagged frames of access ports instead of dropping them.
     #[arg(long)]
     pass_tags: bool,
@@ -243,8 +243,8 @@ pub struct PruneArguments {
     vswitchctl network update --peer-rm 192.0.2.2 wide")]
 pub struct UpdateArguments {
     /// Longest IP packet, in bytes.
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(68..=9198))]
-    mtu: Option<u16>,
+    #[arg(long, value_name = "BYTES")]
+    mtu: Option<Mtu>,
     /// Set a label.
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     label_add: Vec<(String, String)>,

@@ -302,7 +302,7 @@ pub(super) fn duration(seconds: u64) -> String {
 mod tests {
     use super::*;
     use vswitch_model::{
-        LimitSpec, Name,
+        LimitSpec, Mtu, Name,
         api::{Change, Fates, PortStats, Worker},
     };
 
@@ -329,7 +329,7 @@ mod tests {
             state: PortState::Up,
             reason: None,
             warnings: vec![],
-            mtu: 1500,
+            mtu: Mtu::DEFAULT,
             offload: true,
             limit: LimitSpec { rx: "100 Mbit/s".parse().ok(), ..LimitSpec::default() },
             worker: 1,

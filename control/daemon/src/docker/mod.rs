@@ -29,7 +29,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::api::{Answer, Backend};
-use vswitch_model::{Connect, Driver, Id, Name, Netns, SubnetSpec, api::Endpoint, publish::Publish};
+use vswitch_model::{Connect, Driver, Family, Id, Name, Netns, SubnetSpec, api::Endpoint, publish::Publish};
 
 pub use self::{server::serve, spec::SpecFile};
 
@@ -46,7 +46,7 @@ pub trait Plumbing: Backend {
     /// Makes these ports of the host lead to an endpoint, and no others.
     fn publish(&self, id: Id, publish: Vec<Publish>) -> Answer<'_, ()>;
     /// A subnet that is free, and none of `held`.
-    fn choose_subnet(&self, driver: Driver, ipv6: bool, held: Vec<IpNet>) -> Answer<'_, IpNet>;
+    fn choose_subnet(&self, driver: Driver, family: Family, held: Vec<IpNet>) -> Answer<'_, IpNet>;
     /// An address that is free in a subnet, and none of `held`.
     fn choose_address(&self, subnet: SubnetSpec, held: Vec<IpAddr>) -> Answer<'_, IpAddr>;
     /// The network that an engine knows by an id of its own.

@@ -1,11 +1,11 @@
 //! Ports that fail, that come back, and that are heard.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use tracing::{info, warn};
 use vswitch::{addr::PortId, counters::PortTotals};
 
-use super::{Edge, EdgePort, Heard, Missing};
+use super::{Edge, EdgePort, Missing};
 use crate::device::{self, OpenDevice};
 
 impl Edge {
@@ -15,13 +15,7 @@ impl Edge {
 
     /// Why `port` carries no frames, if it does not.
     pub(crate) fn why_down(&self, port: &EdgePort) -> Option<String> {
-        match &port.device {
-            Err(why) => Some(why.clone()),
-            Ok(OpenDevice::Remote { .. }) if self.endpoint().is_none() => {
-                Some("the tunnel has no end here: see port vxlan, or write [vxlan] into the file".into())
-            }
-            Ok(_) => None,
-        }
+        port.why_down(self.endpoint().is_some())
     }
 
     /// Notes which ports have failed since the last call. True: a new plan is needed.
@@ -90,12 +84,23 @@ impl Edge {
     }
 
     /// Notes which ports were heard since the last call.
-    pub(crate) fn listen(&mut self) {
-        for port in self.ports.values_mut() {
-            let frames = PortTotals::sum(&port.counters).rx_frames;
-            if frames > port.heard.map_or(0, |heard| heard.frames) {
-                port.heard = Some(Heard { at: Instant::now(), frames });
+    pub(crate) fn listen(&self) {
+        let now = self.workers.now();
+        for port in self.ports.values() {
+            port.heard.note(PortTotals::sum(&port.counters).rx_frames, now);
+        }
+    }
+}
+
+impl EdgePort {
+    /// Why it carries no frames, if it does not; peers and collectors need the tunnel's end.
+    pub(super) fn why_down(&self, tunnel_is_open: bool) -> Option<String> {
+        match &self.device {
+            Err(why) => Some(why.clone()),
+            Ok(OpenDevice::Remote { .. }) if !tunnel_is_open => {
+                Some("the tunnel has no end here: see port vxlan, or write [vxlan] into the file".into())
             }
+            Ok(_) => None,
         }
     }
 }

@@ -3,16 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use vswitch::{
-    addr::{NetworkId, PortId},
-    counters::{NetworkCounters, NetworkTotals},
+    addr::PortId,
+    counters::NetworkCounters,
     device::Device,
-    fdb::Learning,
     plan::{Plan, Port, Receiver},
     topology::Topology,
 };
 
 use super::{Edge, EdgeNetwork};
-use crate::{device::OpenDevice, state::State};
+use crate::{
+    device::{OpenDevice, released},
+    state::State,
+};
 
 impl Edge {
     /// Gives the workers a plan of what is wanted and has a device. When this returns, they work by it.
@@ -45,7 +47,10 @@ impl Edge {
         if let Some(tunnel) = self.tunnel() {
             self.lay(&tunnel, state, &mut plan);
         }
+        let before = Arc::downgrade(self.workers.plan());
         self.workers.adopt(Arc::new(plan));
+        // Who traces a frame has it open for a moment, and its devices.
+        released(before).await;
         for device in std::mem::take(&mut self.leaving) {
             device.remove().await;
         }
@@ -84,14 +89,5 @@ impl Edge {
             };
             self.networks.insert(network.id, known.unwrap_or_else(new));
         }
-    }
-
-    /// What was counted of a network, and what was taught in it.
-    pub(crate) fn network_totals(&self, id: NetworkId) -> (NetworkTotals, Learning) {
-        let known = self.networks.get(&id).map(|network| {
-            let taught = self.fdb.learning_of_network(id).since(network.taught_before);
-            (NetworkTotals::sum(&network.counters), taught)
-        });
-        known.unwrap_or_default()
     }
 }

@@ -1,9 +1,6 @@
 //! The tunnel among the ports: its end here, its peers and collectors, and what the ways to them carry.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use vswitch::{
     addr::PortId,
@@ -13,7 +10,7 @@ use vswitch_vxlan::endpoint::Vtep;
 
 use super::{Edge, EdgePort};
 use crate::{device::OpenDevice, state::State, tunnel::Tunnel};
-use vswitch_model::{DeviceSpec, VxlanSpec};
+use vswitch_model::{DeviceSpec, Mtu, VxlanSpec};
 
 impl Edge {
     /// The tunnel's endpoint, if it is open, its peers and collectors.
@@ -45,7 +42,7 @@ impl Edge {
     }
 
     /// Octets of the longest packet that the tunnel carries, if there is one, open or not.
-    pub(super) fn overlay_mtu(&self) -> Option<u16> {
+    pub(super) fn overlay_mtu(&self) -> Option<Mtu> {
         self.ports.values().find_map(|port| match &port.wanted.spec.device {
             DeviceSpec::Vxlan(spec) => Some(spec.overlay_mtu()),
             _ => None,
@@ -68,13 +65,6 @@ impl Edge {
         for ((key, worker), inlet) in (first..).zip((0..self.workers.count()).cycle()).zip(devices.inlets) {
             plan.receivers.push(Receiver { key, device: inlet, port: tunnel.own, worker });
         }
-    }
-
-    /// Where a peer is, and from where it is reached: what it takes to measure the way to it.
-    pub(crate) fn way_to(&self, id: PortId) -> Option<(IpAddr, IpAddr, u16)> {
-        let tunnel = self.tunnel()?;
-        let (_, peer, _) = tunnel.peers.iter().find(|(port, ..)| *port == id)?;
-        Some((tunnel.spec.local, peer.remote, tunnel.spec.underlay_mtu()))
     }
 
     /// Takes over what was measured of the way to a peer.

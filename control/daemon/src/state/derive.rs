@@ -9,8 +9,8 @@ use ipnet::IpNet;
 
 use super::{Refusal, State, endpoint::mac_of, network::HOST_ADDRESS};
 use vswitch_model::{
-    Bare, Carries, DeviceSpec, Driver, EndpointSpec, InterfaceSpec, Name, NetworkSpec, PortSpec, SubnetSpec,
-    ifname,
+    Bare, Carries, DeviceSpec, Driver, EndpointSpec, Family, IfName, InterfaceSpec, Name, NetworkSpec,
+    PortSpec, SubnetSpec, ifname,
     options::{self, NetworkOptions},
 };
 
@@ -18,7 +18,7 @@ impl State {
     /// Makes the derived ports what they should be.
     pub(super) fn derive(&mut self) -> Result<(), Refusal> {
         let mut ports = Vec::new();
-        let mut trunks: BTreeMap<String, Trunk> = BTreeMap::new();
+        let mut trunks: BTreeMap<IfName, Trunk> = BTreeMap::new();
         for entry in self.networks.entries() {
             let network = &*entry.spec;
             // What is wrong with options is told by the rules.
@@ -49,7 +49,7 @@ impl State {
         for endpoint in self.endpoints() {
             let Some(sandbox) = &endpoint.sandbox else { continue };
             for gateway in &endpoint.gateways {
-                let key = (sandbox.path(), gateway.is_ipv6());
+                let key = (sandbox.path(), Family::of(*gateway));
                 let claim = (endpoint.created, &endpoint.id, &endpoint.port, *gateway);
                 let holder = oldest.entry(key).or_insert(claim);
                 if claim < *holder {
@@ -73,7 +73,7 @@ struct Trunk {
 }
 
 impl Trunk {
-    fn port(self, device: String) -> PortSpec {
+    fn port(self, device: IfName) -> PortSpec {
         let carries = match (self.tagged.is_empty(), self.native.into_iter().next()) {
             (true, Some(network)) => Carries::Access { network },
             (_, native) => Carries::Trunk { trunk: self.tagged, native },
@@ -105,7 +105,7 @@ fn host_port(network: &NetworkSpec, options: &NetworkOptions) -> Option<PortSpec
 }
 
 /// What the host's interface in a network is called: as an option says, or as [`ifname::gateway_ifname`] does.
-pub(super) fn gateway_ifname(network: &NetworkSpec, options: &NetworkOptions) -> String {
+pub(super) fn gateway_ifname(network: &NetworkSpec, options: &NetworkOptions) -> IfName {
     options.ifname.clone().unwrap_or_else(|| ifname::gateway_ifname(&network.id()))
 }
 

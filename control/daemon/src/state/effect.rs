@@ -270,6 +270,6 @@ fn port_rules(state: &State, port: &Port, group: bool) -> Option<PortRules> {
         mac_limit: port.spec.mac_limit,
         storm: FloodLimits { broadcast, multicast, unknown },
         limits: port.spec.limit.limits(),
-        mtu: port.mtu,
+        mtu: port.mtu.get(),
     })
 }

@@ -19,7 +19,7 @@ pub(super) fn of(state: &State) -> Vec<Outside> {
         let options = options::of_network(spec).ok().filter(|_| is_gated && has_gateway)?;
         let published = published.remove(&spec.name).unwrap_or_default();
         Some(Outside {
-            ifname: gateway_ifname(spec, &options),
+            ifname: gateway_ifname(spec, &options).into(),
             subnets: spec.subnets.iter().map(|subnet| subnet.subnet).collect(),
             masquerade: options.masquerade,
             published,

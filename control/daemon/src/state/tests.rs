@@ -4,7 +4,7 @@ use serde_json::json;
 use vswitch::topology::PortMode;
 
 use super::{Command, Effect, Kind, Origin, Record, Refusal, State};
-use vswitch_model::{Config, Id, Name, NetworkSpec, PortSpec};
+use vswitch_model::{Config, Id, Name, NetworkSpec, PortSpec, Vni};
 
 fn name(text: &str) -> Name {
     text.parse().unwrap()
@@ -109,9 +109,9 @@ fn the_endpoint_is_opened_before_its_peers_and_nothing_goes_from_tunnel_to_tunne
     let plan = State::start(config(TUNNEL), []).unwrap();
     assert_eq!(told(&plan.effects), ["open vxlan=2", "open 10.8.0.2=1", "open web=0"]);
     let state = plan.next;
-    assert_eq!(state.network(&name("blue")).unwrap().mtu, 1450, "50 octets less than the underlay");
-    assert_eq!(state.network(&name("local")).unwrap().mtu, 1500);
-    assert_eq!(state.port(&name("web")).unwrap().mtu, 1450);
+    assert_eq!(state.network(&name("blue")).unwrap().mtu.get(), 1450, "50 octets less than the underlay");
+    assert_eq!(state.network(&name("local")).unwrap().mtu.get(), 1500);
+    assert_eq!(state.port(&name("web")).unwrap().mtu.get(), 1450);
     let layout = state.layout();
     let carried = |id: usize| match &layout.ports[id].mode {
         PortMode::Tunnel(networks) => networks.len(),
@@ -153,7 +153,7 @@ fn a_collector_is_sent_to_by_the_endpoint_and_its_vni_is_no_networks() {
     let refused = state.clone().apply(overlay("green", json!(4097))).unwrap_err().to_string();
     assert!(refused.contains("network green has vni 4097, and copies would be frames of it"), "{refused}");
     state.apply(overlay("green", json!(null))).unwrap();
-    assert_eq!(state.network(&name("green")).unwrap().spec.vni, Some(4098));
+    assert_eq!(state.network(&name("green")).unwrap().spec.vni.map(Vni::as_u32), Some(4098));
 }
 
 /// Its number is changed in place; another host is another way.
@@ -303,8 +303,8 @@ fn refusals_say_what_to_do() {
     state.apply(Command::AddPort(tap("b", "red"))).unwrap();
     state.apply(Command::AddPort(tap("c", "blue"))).unwrap();
     let file = |more: &str| Command::Reload(config(&format!("{more}\n{FILE}")));
-    let mut wide = tap("d", "blue");
-    wide.mtu = Some(5);
+    let mut unable = tap("d", "blue");
+    unable.mac_limit = Some(0);
     let table = [
         (Command::RemoveNetwork(name("red")), "network red is in use by ports a, b: remove them first"),
         (Command::RemoveNetwork(name("green")), "there is no network green"),
@@ -317,7 +317,7 @@ fn refusals_say_what_to_do() {
             "port web exists already: choose another name, or remove it first",
         ),
         (Command::AddPort(tap("d", "reds")), "port d: network: no network is named reds: did you mean red?"),
-        (Command::AddPort(wide), "port d: mtu: 5 is out of range: use 68 to 9198"),
+        (Command::AddPort(unable), "port d: mac_limit: 0 is out of range: use 1 to 4194304"),
         (
             Command::AddPort(port(json!({"name": "d", "network": "blue", "kind": "veth", "ifname": "web"}))),
             "port d: ifname: port web has the interface web already: use another",

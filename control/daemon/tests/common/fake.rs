@@ -8,8 +8,8 @@ use std::{
 use futures_util::{FutureExt, StreamExt, stream};
 use vswitch_daemon::api::{Answer, Backend, EventStream, inspect::CaptureStream};
 use vswitch_model::{
-    Carries, Connect, DeviceSpec, EndpointSpec, Error, Id, Name, Netns, NetworkSpec, NetworkUpdate, PortSpec,
-    Reference,
+    Carries, Connect, DeviceSpec, EndpointSpec, Error, Id, Mtu, Name, Netns, NetworkSpec, NetworkUpdate,
+    PortSpec, Reference,
     api::{
         Action, Change, Direction, Drop, Endpoint, Fates, FdbEntry, FdbFilter, FdbKey, Flush, Flushed,
         Network, Origin, Port, PortState, PortStats, Prune, Pruned, Reload, StaticEntry, Stats, Status,
@@ -62,9 +62,9 @@ pub(crate) fn drop_of(port: &str) -> Drop {
 /// The port that a daemon would make of `spec`.
 pub(crate) fn port_of(spec: &PortSpec) -> Port {
     let (kind, device) = match &spec.device {
-        DeviceSpec::Tap(interface) => ("tap", interface.ifname.clone()),
-        DeviceSpec::Veth(interface) => ("veth", interface.ifname.clone()),
-        DeviceSpec::Packet { device } => ("packet", Some(device.clone())),
+        DeviceSpec::Tap(interface) => ("tap", interface.ifname.clone().map(String::from)),
+        DeviceSpec::Veth(interface) => ("veth", interface.ifname.clone().map(String::from)),
+        DeviceSpec::Packet { device } => ("packet", Some(device.to_string())),
         DeviceSpec::Vxlan(endpoint) => ("vxlan", Some(endpoint.local.to_string())),
         DeviceSpec::Peer(peer) => ("peer", Some(peer.remote.to_string())),
         DeviceSpec::Collector(collector) => ("collector", Some(collector.remote.to_string())),
@@ -87,7 +87,7 @@ pub(crate) fn port_of(spec: &PortSpec) -> Port {
         state: PortState::Up,
         reason: None,
         warnings: vec![],
-        mtu: 1500,
+        mtu: Mtu::DEFAULT,
         offload: spec.offload,
         limit: spec.limit,
         worker: 0,
@@ -112,7 +112,7 @@ fn endpoint_of(network: &Network, connect: Connect) -> Endpoint {
         identity: None,
         container: connect.container,
         aliases: connect.aliases,
-        ifname: connect.ifname.unwrap_or_else(|| "eth0".into()),
+        ifname: connect.ifname.unwrap_or_else(|| "eth0".parse().expect("a name")),
         mac: connect.mac.unwrap_or_else(|| "02:42:0a:09:00:02".parse().unwrap()),
         addresses: vec!["10.9.0.2/24".parse().unwrap()],
         link_local: vec![],

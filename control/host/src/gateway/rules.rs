@@ -18,7 +18,6 @@
 use std::{
     borrow::Cow,
     collections::{BTreeSet, HashSet},
-    net::IpAddr,
 };
 
 use ipnet::IpNet;
@@ -35,7 +34,7 @@ use nftables::{
     types::{NfChainPolicy, NfChainType, NfFamily, NfHook},
 };
 
-use vswitch_model::publish::Published;
+use vswitch_model::{Family, publish::Published};
 
 use super::wants::Wants;
 
@@ -96,18 +95,27 @@ fn contents(wants: &Wants) -> Vec<(String, Vec<Expression<'static>>)> {
 }
 
 /// What differs between IPv4 and IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
-    V4,
-    V6,
+trait InRules {
+    /// The name of the header.
+    fn header(self) -> &'static str;
+
+    /// The family of the translated address.
+    fn nat(self) -> NATFamily;
+
+    /// The type of addresses in sets and maps.
+    fn address_type(self) -> SetType;
+
+    /// The addresses that never leave a host: RFC 1122 section 3.2.1.3 (g), RFC 4291 section 2.5.3.
+    fn loopback(self) -> Expression<'static>;
+
+    /// The value of `meta nfproto`.
+    fn protocol(self) -> &'static str;
+
+    /// `name` of this family: sets and maps hold one kind of address.
+    fn named(self, name: &str) -> String;
 }
 
-impl Family {
-    fn of(ip: IpAddr) -> Self {
-        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-
-    /// The name of the header.
+impl InRules for Family {
     fn header(self) -> &'static str {
         match self {
             Self::V4 => "ip",
@@ -129,7 +137,6 @@ impl Family {
         }
     }
 
-    /// The addresses that never leave a host: RFC 1122 section 3.2.1.3 (g), RFC 4291 section 2.5.3.
     fn loopback(self) -> Expression<'static> {
         match self {
             Self::V4 => prefix("127.0.0.0", 8),
@@ -137,7 +144,6 @@ impl Family {
         }
     }
 
-    /// How `meta nfproto` is called.
     fn protocol(self) -> &'static str {
         match self {
             Self::V4 => "ipv4",
@@ -145,7 +151,6 @@ impl Family {
         }
     }
 
-    /// `name` of this family: sets and maps hold one kind of address.
     fn named(self, name: &str) -> String {
         match self {
             Self::V4 => format!("{name}4"),
@@ -173,7 +178,7 @@ impl Draft {
     /// Sets and maps, with all that is in them.
     fn holders(&mut self, wants: &Wants) {
         self.set("gateways", &wants.gateways);
-        for family in [Family::V4, Family::V6] {
+        for family in Family::ALL {
             self.nets(family, "subnets", &wants.subnets);
             self.nets(family, "masquerade", &wants.masquerade);
             self.published(family, &wants.published);
@@ -214,7 +219,7 @@ impl Draft {
             vec![equal(payload("ip6", "daddr"), Family::V6.loopback()), Statement::Return(None)],
         );
         self.rule("output", vec![jump()]);
-        for family in [Family::V4, Family::V6] {
+        for family in Family::ALL {
             let of_family = equal(meta(MetaKey::Nfproto), word(family.protocol()));
             let at_this = [payload(family.header(), "daddr"), meta(MetaKey::L4proto), payload("th", "dport")];
             let at_any = [meta(MetaKey::L4proto), payload("th", "dport")];
@@ -243,7 +248,7 @@ impl Draft {
             let right = word("@gateways");
             Statement::Match(Match { left: meta(MetaKey::Oifname), right, op })
         };
-        for family in [Family::V4, Family::V6] {
+        for family in Family::ALL {
             let source = |right| equal(payload(family.header(), "saddr"), right);
             let named = |name: &str| word(format!("@{}", family.named(name)));
             let returning =
@@ -280,7 +285,7 @@ impl Draft {
     }
 
     fn nets(&mut self, family: Family, name: &str, nets: &BTreeSet<IpNet>) {
-        let nets = nets.iter().filter(|net| Family::of(net.addr()) == family);
+        let nets = nets.iter().filter(|net| Family::of(**net) == family);
         let elements = nets.map(|net| prefix(&net.network().to_string(), net.prefix_len())).collect();
         let flags = Some(HashSet::from([SetFlag::Interval]));
         let set_type = SetTypeValue::Single(family.address_type());

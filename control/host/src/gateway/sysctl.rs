@@ -12,18 +12,19 @@ use std::{
 use tracing::info;
 
 use super::{GatewayError, Outside};
+use vswitch_model::Family;
 
 /// All settings that `outsides` need; after the rules are there, so nothing is open in between.
 pub(super) fn prepare(outsides: &[Outside]) -> Result<(), GatewayError> {
     let subnets = outsides.iter().flat_map(|outside| &outside.subnets);
-    let any = |v4: bool| subnets.clone().any(|net| net.addr().is_ipv4() == v4);
+    let any = |family| subnets.clone().any(|net| Family::of(*net) == family);
     for outside in outsides {
         of_interface(outside)?;
     }
-    if any(true) {
+    if any(Family::V4) {
         set("net/ipv4/ip_forward", "1")?;
     }
-    if any(false) {
+    if any(Family::V6) {
         forward_ipv6()?;
     }
     Ok(())

@@ -10,7 +10,7 @@ use vswitch::addr::MacAddr;
 use vswitch_vxlan::encap::longest_super_frame;
 
 use super::{LOOPBACK, Link, LinkError};
-use vswitch_model::InterfaceSpec;
+use vswitch_model::{Family, InterfaceSpec};
 
 /// How an interface that exists shall be.
 #[derive(Clone, Debug, Default)]
@@ -190,7 +190,7 @@ fn check_addresses(snapshot: &Snapshot, link: &Link, wanted: &Wanted) -> Result<
 
 fn check_routes(snapshot: &Snapshot, link: &Link, wanted: &Wanted) -> Result<(), LinkError> {
     for gateway in wanted.spec.gateway.iter().copied() {
-        let same_family = |route: &&DefaultRoute| route.gateway.is_ipv4() == gateway.is_ipv4();
+        let same_family = |route: &&DefaultRoute| Family::of(route.gateway) == Family::of(gateway);
         let elsewhere = snapshot.routes.iter().filter(same_family).find(|route| route.index != link.index);
         if let Some(route) = elsewhere {
             let (via, other, namespace) =
@@ -214,7 +214,7 @@ fn plan_addresses(snapshot: &Snapshot, link: &Link, wanted: &Wanted, steps: &mut
     let (index, spec) = (link.index, &wanted.spec);
     let before = wanted.before.as_ref();
     let old_routes = snapshot.routes.iter().filter(|route| {
-        let replaced = spec.gateway.iter().any(|new| new.is_ipv4() == route.gateway.is_ipv4());
+        let replaced = spec.gateway.iter().any(|new| Family::of(*new) == Family::of(route.gateway));
         let dropped = before.is_some_and(|before| before.gateway.contains(&route.gateway));
         route.index == index && !spec.gateway.contains(&route.gateway) && (replaced || dropped)
     });

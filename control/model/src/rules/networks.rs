@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::IpAddr};
 
 use super::{Check, Place};
 use crate::{
-    Driver, NetworkSpec, SubnetSpec,
+    Driver, Family, NetworkSpec,
     ipam::{IpamError, Subnet},
     is_predefined,
     options::{self, Parent},
@@ -46,8 +46,7 @@ impl Check<'_> {
             Err(error) => self.fault(place("options"), format!("{}: {}", error.key, error.what)),
         }
         for (item, subnet) in network.subnets.iter().enumerate() {
-            let is_ipv6 = |it: &SubnetSpec| it.subnet.addr().is_ipv6();
-            if network.subnets[..item].iter().any(|other| is_ipv6(other) == is_ipv6(subnet)) {
+            if network.subnets[..item].iter().any(|other| other.family() == subnet.family()) {
                 let what = "a second subnet of this family: keep one for IPv4 and one for IPv6";
                 self.fault(place("subnet").item(item), what);
             } else if let Err(error) = Subnet::new(subnet) {
@@ -78,7 +77,7 @@ impl Check<'_> {
         let mut widest: Option<(IpAddr, usize, usize)> = None;
         for (first, last, index, item) in subnets {
             match widest {
-                Some((end, other, other_item)) if first <= end && first.is_ipv4() == end.is_ipv4() => {
+                Some((end, other, other_item)) if first <= end && Family::of(first) == Family::of(end) => {
                     let ((later, later_item), (earlier, earlier_item)) =
                         if (index, item) > (other, other_item) {
                             ((index, item), (other, other_item))

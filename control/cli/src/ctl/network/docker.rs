@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::addresses;
 use crate::client::{Client, ClientError};
-use vswitch_model::{Driver, Error, api::Network, is_predefined, options::dockers_name};
+use vswitch_model::{Driver, Error, Family, api::Network, is_predefined, options::dockers_name};
 
 /// The columns of `network ls`, by the field that a template names.
 pub(super) const HEADINGS: [(&str, &str); 9] = [
@@ -31,8 +31,8 @@ pub(super) fn row(network: &Network, id: &str) -> Value {
         "Name": spec.name,
         "Driver": spec.driver().as_str(),
         "Scope": network.scope.as_str(),
-        "IPv4": (spec.subnet(false).is_some()).to_string(),
-        "IPv6": (spec.subnet(true).is_some()).to_string(),
+        "IPv4": (spec.subnet(Family::V4).is_some()).to_string(),
+        "IPv6": (spec.subnet(Family::V6).is_some()).to_string(),
         "Internal": spec.internal.to_string(),
         "Labels": labels.join(","),
         "CreatedAt": created,
@@ -66,13 +66,13 @@ pub(super) fn inspect(network: &Network) -> Value {
         .map(|endpoint| {
             let spec = &endpoint.spec;
             let key = spec.container.clone().unwrap_or_else(|| format!("ep-{}", spec.id));
-            let address = |ipv6| spec.address(ipv6).map_or_else(String::new, |net| net.to_string());
+            let address = |family| spec.address(family).map_or_else(String::new, |net| net.to_string());
             let value = json!({
                 "Name": spec.name,
                 "EndpointID": spec.id,
                 "MacAddress": spec.mac.to_string(),
-                "IPv4Address": address(false),
-                "IPv6Address": address(true),
+                "IPv4Address": address(Family::V4),
+                "IPv6Address": address(Family::V6),
             });
             (key, value)
         })
@@ -97,8 +97,8 @@ pub(super) fn inspect(network: &Network) -> Value {
         "Created": spec.created.map_or_else(|| "0001-01-01T00:00:00Z".into(), |created| created.to_string()),
         "Scope": network.scope.as_str(),
         "Driver": spec.driver().as_str(),
-        "EnableIPv4": spec.subnet(false).is_some(),
-        "EnableIPv6": spec.subnet(true).is_some(),
+        "EnableIPv4": spec.subnet(Family::V4).is_some(),
+        "EnableIPv6": spec.subnet(Family::V6).is_some(),
         "IPAM": { "Driver": driver, "Options": {}, "Config": config },
         "Internal": spec.internal,
         "Attachable": spec.attachable,

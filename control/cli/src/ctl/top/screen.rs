@@ -449,7 +449,7 @@ mod tests {
 
     use super::*;
     use vswitch_model::{
-        LimitSpec,
+        LimitSpec, Mtu,
         api::{
             Drop, Fates, PortState, Worker,
             counters::{Histogram, Load},
@@ -470,7 +470,7 @@ mod tests {
             state: PortState::Up,
             reason: None,
             warnings: vec![],
-            mtu: 1500,
+            mtu: Mtu::DEFAULT,
             offload: true,
             limit: LimitSpec::default(),
             worker: 0,

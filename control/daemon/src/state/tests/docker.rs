@@ -11,7 +11,7 @@ use vswitch::topology::PortMode;
 use super::{config, name, network, told};
 use crate::state::{Command, Effect, EndpointUpdate, Host, Origin, Record, Sandbox, State};
 use vswitch_model::{
-    Connect, Driver, Id, Ipam, Name, Netns, NetworkSpec, NetworkUpdate, PoolSpec, Reference,
+    Connect, Driver, Family, Id, Ipam, Mtu, Name, Netns, NetworkSpec, NetworkUpdate, PoolSpec, Reference,
     publish::Published,
 };
 
@@ -103,7 +103,7 @@ fn the_oldest_endpoint_is_the_default_route_until_it_goes() {
 
     // A sandbox that somebody else routes keeps its route.
     let mut routed = sandbox(4);
-    routed.default_routes = vec![(false, "docker0".into())];
+    routed.default_routes = vec![(Family::V4, "docker0".into())];
     let command = connected(json!({"sandbox": "job"}), "blue", 4);
     let Command::Connect { network, connect, .. } = command else { unreachable!() };
     state.apply(Command::Connect { network, connect, sandbox: routed }).unwrap();
@@ -202,9 +202,9 @@ fn addresses_and_subnets_are_chosen_beside_what_is_held() {
     assert_eq!(address("172.17.0.0/16", &["172.17.0.3", "172.17.0.2"]), "172.17.0.4");
     assert_eq!(address("10.9.0.0/24", &["10.9.0.1"]), "10.9.0.2");
     let held = ["172.18.0.0/16".parse().unwrap()];
-    let chosen = state.choose_subnet(Driver::Bridge, false, &held).unwrap();
+    let chosen = state.choose_subnet(Driver::Bridge, Family::V4, &held).unwrap();
     assert_eq!(chosen.to_string(), "172.19.0.0/16");
-    assert_eq!(state.choose_subnet(Driver::Overlay, false, &[]).unwrap().to_string(), "10.0.0.0/24");
+    assert_eq!(state.choose_subnet(Driver::Overlay, Family::V4, &[]).unwrap().to_string(), "10.0.0.0/24");
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn overlay_networks_have_vnis_and_uplinks_share_a_trunk() {
     for (text, vni) in [("a", None), ("b", Some("4097")), ("c", None)] {
         state.apply(overlay(text, vni)).unwrap();
     }
-    let vni = |text: &str| state.network(&name(text)).unwrap().spec.vni.unwrap();
+    let vni = |text: &str| state.network(&name(text)).unwrap().spec.vni.unwrap().as_u32();
     assert_eq!([vni("a"), vni("b"), vni("c")], [4096, 4097, 4098]);
     let subnet = state.network(&name("c")).unwrap().spec.subnets[0].subnet;
     assert_eq!(subnet, "10.0.2.0/24".parse::<IpNet>().unwrap());
@@ -256,7 +256,7 @@ fn a_network_changes_while_containers_stay() {
     assert_eq!(told(&effects), ["set outside", "restore network blue"]);
     state.apply(update(json!({"labels": {"team": null}, "options": {"icc": null}, "mtu": 1300}))).unwrap();
     let spec = state.network(&name("blue")).unwrap().spec;
-    assert_eq!((spec.mtu, spec.labels.len(), spec.options.len()), (Some(1300), 0, 1));
+    assert_eq!((spec.mtu.map(Mtu::get), spec.labels.len(), spec.options.len()), (Some(1300), 0, 1));
     for (change, expected) in [
         (
             json!({"options": {"parent": "eth1"}}),
@@ -562,7 +562,7 @@ proptest! {
                     Command::Disconnect(found.map(|it| it.id.clone()).into_iter().collect())
                 }
                 Step::Update(it, mtu) => {
-                    let update = NetworkUpdate { mtu: Some(*mtu), ..NetworkUpdate::default() };
+                    let update = NetworkUpdate { mtu: Mtu::try_from(*mtu).ok(), ..NetworkUpdate::default() };
                     Command::UpdateNetwork { name: called(*it), update }
                 }
             };

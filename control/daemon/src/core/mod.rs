@@ -1,58 +1,84 @@
-//! What carries commands out: one at a time, wholly or not at all.
+//! The core: one owner of what is wanted, what is real and what is kept.
+//!
+//! Requests come in by a [`Handle`] and are served one by one, wholly or not at all ([`actor`]); readers take a
+//! [`Snapshot`] and wait for nobody.
+//!
+//! | file | its story |
+//! |---|---|
+//! | `request`, `handle`, `actor` | how the core is asked, and who serves |
+//! | `commands`, `engines`, `reload`, `pins` | what is asked from outside |
+//! | `upkeep`, `reap`, `outside` | what the core looks after by itself |
 
-use std::{sync::Arc, time::Instant};
+mod actor;
+mod backend;
+mod commands;
+mod engines;
+mod handle;
+mod outside;
+mod pins;
+mod plumbing;
+mod reap;
+mod reload;
+mod request;
+mod upkeep;
 
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use tokio::sync::watch;
 use tracing::{error, warn};
 use vswitch::device::tap::Tap;
 
-use super::reap::Unfetched;
+use self::reap::Unfetched;
+pub(crate) use self::{
+    actor::{Signals, start},
+    handle::Handle,
+    request::{Captures, Request},
+};
 use crate::{
     crash,
     edge::{Edge, Missing},
     journal::Observer,
     state::{self, Command, Effect, Origin, Plan, State},
     store::{Store, StoreError},
+    view::{Process, Snapshot},
 };
 use vswitch_host::gateway::Gateway;
-use vswitch_model::Error;
+use vswitch_model::{Error, Id, Name};
 
 /// What is wanted, what is real, and what is kept; changed together.
-pub(super) struct Core {
-    pub(super) state: State,
-    pub(super) edge: Edge,
-    pub(super) store: Store,
-    pub(super) observer: Observer,
-    pub(super) gateway: Arc<std::sync::Mutex<Gateway>>,
+pub(crate) struct Core {
+    state: State,
+    edge: Edge,
+    store: Store,
+    observer: Observer,
+    gateway: Gateway,
     /// Whether something of the host's rules could not be made, and is tried again.
-    pub(super) outside_is_due: bool,
+    outside_is_due: bool,
     /// When it was looked at last what others have made of the host's rules.
-    pub(super) outside_checked: Instant,
-    pub(super) unfetched: Unfetched,
+    outside_checked: Instant,
+    unfetched: Unfetched,
+    /// The networks that engines know by ids of their own, as the store has them.
+    adopted: Arc<BTreeMap<Id, Name>>,
+    process: Arc<Process>,
+    signals: Signals,
+    snapshots: watch::Sender<Arc<Snapshot>>,
 }
 
 /// How a command is carried out.
-pub(super) struct Manner {
-    pub(super) missing: Missing,
+struct Manner {
+    missing: Missing,
     /// The TAP of the port that the command adds, made by a helper.
-    pub(super) handed: Option<Tap>,
+    handed: Option<Tap>,
 }
 
 impl Core {
     /// Obeys a command, wholly or not at all.
-    pub(super) async fn execute(
-        &mut self,
-        command: Command,
-        manner: Manner,
-    ) -> Result<Vec<state::Change>, Error> {
+    async fn execute(&mut self, command: Command, manner: Manner) -> Result<Vec<state::Change>, Error> {
         let plan = self.state.plan(command)?;
         self.carry_out(plan, manner).await
     }
 
-    pub(super) async fn carry_out(
-        &mut self,
-        plan: Plan,
-        mut manner: Manner,
-    ) -> Result<Vec<state::Change>, Error> {
+    async fn carry_out(&mut self, plan: Plan, mut manner: Manner) -> Result<Vec<state::Change>, Error> {
         let Plan { next, changes, effects } = plan;
         self.observer.look_at_table(&self.state, &self.edge);
         for (index, effect) in effects.iter().enumerate() {
@@ -71,7 +97,7 @@ impl Core {
         self.edge.keep();
         self.state = next;
         crash::point();
-        self.edge.rebuild(&self.state).await;
+        self.rebuild().await;
         crash::point();
         self.observer.note_changes(&changes);
         self.look();
@@ -82,14 +108,20 @@ impl Core {
         Ok(changes)
     }
 
+    /// Lets the workers work by what is wanted and real, and readers see it.
+    async fn rebuild(&mut self) {
+        self.edge.rebuild(&self.state).await;
+        self.publish();
+    }
+
     /// Keeps what the file declares, for the day when it does not any more.
-    pub(super) fn note_declared(&self) -> Result<(), StoreError> {
+    fn note_declared(&self) -> Result<(), StoreError> {
         let declared: Vec<_> = self.state.networks().filter(|it| it.origin == Origin::File).collect();
         self.store.declare(declared.iter().map(|it| &*it.spec))
     }
 
     /// Notes what has happened.
-    pub(super) fn look(&mut self) {
+    fn look(&mut self) {
         self.observer.look(&self.state, &self.edge);
     }
 
@@ -120,7 +152,7 @@ impl Core {
             Effect::SetOutside { new, .. } => {
                 // The gateways' interfaces must be there, with their addresses.
                 self.edge.set_up(manner.missing).await?;
-                self.set_outside(new.to_vec(), manner.missing).await?;
+                self.set_outside(new, manner.missing)?;
             }
             Effect::Restore { new, .. } => self.store.put(new)?,
         }

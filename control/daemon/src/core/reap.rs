@@ -11,11 +11,8 @@ use std::{
 
 use tracing::{error, warn};
 
-use super::{
-    Missing,
-    core::{Core, Manner},
-};
-use crate::{device, sight, state::Command};
+use super::{Core, Manner};
+use crate::{device, edge::Missing, sight, state::Command};
 use vswitch_model::{EndpointSpec, Error, Id};
 
 /// How long an engine may take to fetch an interface that it asked for.
@@ -67,7 +64,8 @@ impl Core {
             return Ok(Vec::new());
         }
         let here = sight::own_ifnames().await?;
-        let (lying, fetched): (Vec<_>, Vec<_>) = bare.into_iter().partition(|it| here.contains(&it.ifname));
+        let (lying, fetched): (Vec<_>, Vec<_>) =
+            bare.into_iter().partition(|it| here.contains(it.ifname.as_str()));
         let forgotten = self.unfetched.look(lying.iter().map(|it| &it.id), Instant::now());
         let mut strays: Vec<_> = lying.into_iter().filter(|it| forgotten.contains(&it.id)).collect();
         for endpoint in fetched {

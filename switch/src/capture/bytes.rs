@@ -1,41 +1,41 @@
-//! The octets of a frame where it is captured.
+//! The bytes of a captured frame.
 
-/// A frame that may lie in two parts.
+/// The bytes of a frame, which may be in two parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Octets<'a> {
-    /// The beginning.
+pub struct FrameBytes<'a> {
+    /// The first part.
     pub head: &'a [u8],
-    /// The rest.
+    /// The second part.
     pub rest: &'a [u8],
 }
 
-impl<'a> Octets<'a> {
+impl<'a> FrameBytes<'a> {
     /// A frame in one part.
     pub fn new(frame: &'a [u8]) -> Self {
         Self { head: frame, rest: &[] }
     }
 
-    /// How many there are.
+    /// Number of bytes.
     pub fn len(&self) -> usize {
         self.head.len() + self.rest.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The first `count` of them, or all.
+    /// The first `count` bytes, or all.
     pub(super) fn first(self, count: usize) -> Self {
         let head = &self.head[..count.min(self.head.len())];
         Self { head, rest: &self.rest[..(count - head.len()).min(self.rest.len())] }
     }
 
-    /// `N` octets at `at`, if there are as many.
+    /// The `N` bytes at `at`, if present.
     #[inline]
     pub(super) fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
-        if let Some(octets) = self.head.get(at..).and_then(<[u8]>::first_chunk) {
-            return Some(*octets);
+        if let Some(bytes) = self.head.get(at..).and_then(<[u8]>::first_chunk) {
+            return Some(*bytes);
         }
         if let Some(behind) = at.checked_sub(self.head.len()) {
             return self.rest.get(behind..)?.first_chunk().copied();
