@@ -135,10 +135,7 @@ fn complete(
         (DeviceSpec::Veth(_), ..) => {
             return Err(Error::invalid("a veth comes with host_ifname and no descriptor"));
         }
-        (
-            DeviceSpec::Packet { .. } | DeviceSpec::Vxlan(_) | DeviceSpec::Peer(_) | DeviceSpec::Collector(_),
-            ..,
-        ) => {
+        _ => {
             return Err(Error::invalid(
                 "only a tap or veth needs a helper: use `vswitchctl port add` or `vswitchctl peer add`",
             ));

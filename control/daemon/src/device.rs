@@ -217,7 +217,7 @@ async fn open_bare(
 }
 
 /// Where a bare interface is.
-pub(crate) struct Place {
+pub(crate) struct Home {
     /// The namespace.
     pub(crate) links: Links,
     /// What it is called there.
@@ -227,17 +227,17 @@ pub(crate) struct Place {
 }
 
 /// Where a bare interface is: where it was made, or where it was moved. `None`: nowhere that we know.
-pub(crate) async fn locate(interface: &InterfaceSpec, ifname: &str) -> Result<Option<Place>, Error> {
+pub(crate) async fn locate(interface: &InterfaceSpec, ifname: &str) -> Result<Option<Home>, Error> {
     let links = Links::open(Namespace::current()?)?;
     if links.exists(ifname).await? {
-        return Ok(Some(Place { links, ifname: ifname.into(), is_moved: false }));
+        return Ok(Some(Home { links, ifname: ifname.into(), is_moved: false }));
     }
     let moved = interface.bare.as_ref().and_then(|bare| bare.moved.as_ref());
     // Who moved it may have ended, and its namespace with it.
     let Some(there) = moved.and_then(|netns| Namespace::open(netns).ok()) else { return Ok(None) };
     let links = Links::open(there)?;
     let found = links.all().await?.into_iter().find(|link| link.mac.is_some() && link.mac == interface.mac);
-    Ok(found.map(|link| Place { links, ifname: link.name, is_moved: true }))
+    Ok(found.map(|link| Home { links, ifname: link.name, is_moved: true }))
 }
 
 /// Nobody has a bare interface any more.

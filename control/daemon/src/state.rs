@@ -68,8 +68,8 @@ pub use self::{
 };
 use vswitch_host::gateway::Outside;
 use vswitch_model::{
-    ApiSpec, Carries, Config, DeviceSpec, DockerSpec, EndpointSpec, Id, Mtu, Name, NetworkSpec, PoolsSpec,
-    PortSpec, SwitchSpec, rules,
+    ApiSpec, Carries, Config, DockerSpec, EndpointSpec, Id, Mtu, Name, NetworkSpec, PoolsSpec, PortSpec,
+    SwitchSpec, rules,
 };
 
 /// Who asked for an object, and so who may remove it.
@@ -114,7 +114,7 @@ pub struct Port {
 
 /// What a command comes to, before anything is done.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct Transition {
     /// The state once all effects have succeeded.
     pub next: State,
     /// The difference, for people; displayed one per line.
@@ -149,7 +149,7 @@ impl State {
     ///
     /// # Errors
     /// The file and the store contradict each other.
-    pub fn start(config: Config, stored: impl IntoIterator<Item = Record>) -> Result<Plan, Refusal> {
+    pub fn start(config: Config, stored: impl IntoIterator<Item = Record>) -> Result<Transition, Refusal> {
         let nothing = Self { switch: config.switch.clone(), api: config.api.clone(), ..Self::default() };
         let mut next = nothing.clone();
         let endpoints = Arc::make_mut(&mut next.endpoints);
@@ -163,16 +163,16 @@ impl State {
         next.declare(config)?;
         next.derive()?;
         next.check(&nothing)?;
-        let mut plan = Plan::between(&nothing, next);
-        plan.effects.retain(|effect| !matches!(effect, Effect::Store(_)));
-        Ok(plan)
+        let mut transition = Transition::between(&nothing, next);
+        transition.effects.retain(|effect| !matches!(effect, Effect::Store(_)));
+        Ok(transition)
     }
 
     /// What `command` comes to. Nothing is changed: see the [module](self) for what to do with it.
     ///
     /// # Errors
     /// The command cannot be obeyed; the sentence says what to do.
-    pub fn plan(&self, command: Command) -> Result<Plan, Refusal> {
+    pub fn plan(&self, command: Command) -> Result<Transition, Refusal> {
         let mut next = self.clone();
         match command {
             Command::Reload(config) => {
@@ -192,7 +192,7 @@ impl State {
         next.give_way();
         next.derive()?;
         next.check(self)?;
-        Ok(Plan::between(self, next))
+        Ok(Transition::between(self, next))
     }
 
     /// Obeys `command` at once, for an owner whose edge cannot fail.
@@ -268,7 +268,7 @@ impl State {
 
     /// This host's end of all tunnels, if there is one.
     pub fn endpoint(&self) -> Option<Arc<PortSpec>> {
-        let endpoint = |entry: &&Entry<PortSpec>| matches!(entry.spec.device, DeviceSpec::Vxlan(_));
+        let endpoint = |entry: &&Entry<PortSpec>| entry.spec.device.endpoint().is_some();
         self.ports.entries().find(endpoint).map(|entry| Arc::clone(&entry.spec))
     }
 
@@ -329,7 +329,7 @@ impl State {
     }
 }
 
-impl Plan {
+impl Transition {
     fn between(old: &State, mut next: State) -> Self {
         next.layout = Layout::of(&next).into();
         next.outside = outside::of(&next).into();

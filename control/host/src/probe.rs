@@ -23,9 +23,9 @@ const TRIES: u32 = 2;
 /// Octets of the ICMP header.
 const ICMP: usize = 8;
 
-/// What the way carries.
+/// What the path to a host carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
+pub struct PathReport {
     /// Octets of the longest packet that was answered.
     pub mtu: u16,
     /// The quickest answer.
@@ -36,7 +36,7 @@ pub struct Way {
 ///
 /// # Errors
 /// `TimedOut`: nothing was answered, not even the shortest packet. Others: no right to send, or no route.
-pub fn measure(local: IpAddr, remote: IpAddr, most: u16) -> io::Result<Way> {
+pub fn measure(local: IpAddr, remote: IpAddr, most: u16) -> io::Result<PathReport> {
     let mut echo = Echo::open(local, remote)?;
     let mut rtt = Duration::MAX;
     let mut reaches = |mtu| {
@@ -52,7 +52,7 @@ pub fn measure(local: IpAddr, remote: IpAddr, most: u16) -> io::Result<Way> {
         return Err(io::ErrorKind::TimedOut.into());
     }
     let mtu = longest(least, most.max(least), &mut reaches)?;
-    Ok(Way { mtu, rtt })
+    Ok(PathReport { mtu, rtt })
 }
 
 /// The longest in `least..=most` that `reaches`, as `least` does.

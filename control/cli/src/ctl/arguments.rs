@@ -2,7 +2,10 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use clap_complete::Shell;
 use ipnet::IpNet;
 use vswitch::addr::MacAddr;
@@ -16,7 +19,8 @@ use crate::attach::{
     target::Target,
 };
 use vswitch_model::{
-    BURST, Carries, DeviceSpec, Error, IfName, InterfaceSpec, LimitSpec, Mtu, Name, Netns, PortSpec, Rate,
+    BURST, Carries, DeviceSpec, Direction, Error, IfName, InterfaceSpec, LimitSpec, Mtu, Name, Netns,
+    PortSpec, Rate,
 };
 
 /// Shows and controls a running vswitchd.
@@ -477,6 +481,11 @@ pub(super) fn station(text: &str) -> Result<MacAddr, String> {
     } else {
         Err("it is a group address or zero, which no interface can have".into())
     }
+}
+
+/// The direction of a frame, one of the words that completion offers.
+pub(super) fn direction() -> impl TypedValueParser<Value = Direction> {
+    PossibleValuesParser::new(Direction::WORDS).try_map(|word| word.parse::<Direction>())
 }
 
 /// A relative path would be resolved in the daemon's working directory: make it absolute here.

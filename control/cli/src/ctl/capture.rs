@@ -24,6 +24,7 @@ use pcap_file::{
 };
 
 use super::{
+    arguments::direction,
     filter, print, render,
     show::{duration, or_dash, short, table},
 };
@@ -61,8 +62,8 @@ pub struct CaptureArguments {
     #[arg(long, value_name = "PEER", value_parser = super::tunnel::peer_name)]
     peer: Vec<Name>,
     /// Only received frames (rx), or sent frames (tx).
-    #[arg(long)]
-    direction: Option<Way>,
+    #[arg(long, value_parser = direction())]
+    direction: Option<Direction>,
     /// Only frames that were not delivered.
     #[arg(long)]
     drops: bool,
@@ -89,15 +90,6 @@ pub struct CaptureArguments {
     ls: bool,
 }
 
-/// Direction of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Way {
-    /// Received by the switch.
-    Rx,
-    /// Sent by the switch.
-    Tx,
-}
-
 /// Size of a file, and the number of files kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rotation {
@@ -121,10 +113,7 @@ impl CaptureArguments {
         Ok(CaptureRequest {
             ports: self.port.iter().chain(&self.peer).cloned().collect(),
             networks: self.network.clone(),
-            direction: self.direction.map(|way| match way {
-                Way::Rx => Direction::Rx,
-                Way::Tx => Direction::Tx,
-            }),
+            direction: self.direction,
             drops: self.drops,
             follow: false,
             filter: self.filter.as_deref().map(filter::compile).transpose()?.unwrap_or_default(),

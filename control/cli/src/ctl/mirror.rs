@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use clap::{Args, Subcommand};
 
-use super::{arguments::DeviceArguments, done, render, show};
+use super::{
+    arguments::{DeviceArguments, direction},
+    done, render, show,
+};
 use crate::client::{Client, ClientError};
 use vswitch_model::{
     Carries, CollectorSpec, DeviceSpec, Direction, Error, MirrorSpec, Name, PortSpec, Vni, api::Port,
@@ -49,7 +52,7 @@ pub struct MirrorArguments {
     #[arg(long, value_name = "NETWORK,…", value_delimiter = ',')]
     network: Vec<Name>,
     /// Of the ports' frames, only received (rx) or only sent ones (tx).
-    #[arg(long, value_name = "rx|tx", value_parser = direction)]
+    #[arg(long, value_parser = direction())]
     direction: Option<Direction>,
     #[command(flatten)]
     device: DeviceArguments,
@@ -84,14 +87,6 @@ impl MirrorArguments {
         };
         let port = PortSpec::new(self.name.clone(), Carries::Mirror { mirror }, device);
         Ok(PortSpec { mtu: self.device.mtu(), ..port })
-    }
-}
-
-fn direction(text: &str) -> Result<Direction, String> {
-    match text {
-        "rx" => Ok(Direction::Rx),
-        "tx" => Ok(Direction::Tx),
-        _ => Err("write rx or tx".into()),
     }
 }
 

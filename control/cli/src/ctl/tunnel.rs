@@ -11,7 +11,7 @@ use super::{
 use crate::client::{Client, ClientError};
 use vswitch_model::{
     Carries, DeviceSpec, Name, PeerSpec, PortSpec,
-    api::tunnel::{Endpoint, Peer, PeerOrigin, Probe, Tunnel},
+    api::tunnel::{Peer, PeerOrigin, Probe, Tunnel, TunnelEnd},
 };
 
 /// `vswitchctl peer`
@@ -169,7 +169,7 @@ fn tunnel_text(tunnel: &Tunnel) -> String {
     text
 }
 
-fn endpoint_text(endpoint: &Endpoint) -> String {
+fn endpoint_text(endpoint: &TunnelEnd) -> String {
     let state = match &endpoint.reason {
         Some(reason) => format!("{}: {reason}", state(endpoint.state)),
         None => state(endpoint.state).into(),
@@ -264,7 +264,7 @@ host2  10.8.0.2:4789  file  up        3s      1500  blue
     #[test]
     fn a_tunnel_and_what_the_kernel_lets_it_do() {
         assert!(tunnel_text(&Tunnel::default()).starts_with("no tunnel"));
-        let endpoint = Endpoint {
+        let endpoint = TunnelEnd {
             local: "fd00::1".parse().unwrap(),
             port: 4789,
             group: None,

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use super::{reader::Table, rules::MAC_LIMIT};
 use crate::state::network::choose_addresses;
 use vswitch_model::{
-    ApiSpec, BURST, Carries, Config, DampingSpec, DeviceSpec, Direction, DockerSpec, Dscp, Family, LimitSpec,
+    ApiSpec, BURST, Carries, Config, DampingSpec, DeviceSpec, DockerSpec, Dscp, Family, LimitSpec,
     MirrorSpec, Mtu, Name, Netns, NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, StormSpec,
     SubnetSpec, SwitchSpec, Tags, Vni, VxlanSpec,
     fields::{Misfit, PortFields},
@@ -360,18 +360,7 @@ fn mirror(mut table: Table<'_, '_, '_>) -> MirrorSpec {
     let spec = MirrorSpec {
         ports: table.parsed_list("ports").unwrap_or_default(),
         networks: table.parsed_list("networks").unwrap_or_default(),
-        direction: match table.text("direction") {
-            None => None,
-            Some("rx") => Some(Direction::Rx),
-            Some("tx") => Some(Direction::Tx),
-            Some(other) => {
-                table.fault(
-                    "direction",
-                    format!("{other:?} is no direction: use \"rx\" or \"tx\", or remove it"),
-                );
-                None
-            }
-        },
+        direction: table.parsed("direction"),
     };
     table.finish();
     spec

@@ -25,7 +25,7 @@ use crate::{
     Failure,
     edge::{Attempt, Edge},
     journal::{Journal, Observer},
-    state::{Plan, State},
+    state::{State, Transition},
     store::Store,
     view::{Process, Snapshot},
 };
@@ -68,7 +68,7 @@ impl Running {
 ///
 /// # Errors
 /// There are no threads or descriptors, or what cannot be retried fails.
-pub(crate) async fn start(config: PathBuf, plan: Plan, store: Store) -> Result<Running, Failure> {
+pub(crate) async fn start(config: PathBuf, plan: Transition, store: Store) -> Result<Running, Failure> {
     let (tell, told) = oneshot::channel();
     let (stop, stopped) = oneshot::channel();
     let (done, ended) = oneshot::channel();
@@ -91,7 +91,7 @@ pub(crate) async fn start(config: PathBuf, plan: Plan, store: Store) -> Result<R
 }
 
 impl Core {
-    async fn open(config: PathBuf, plan: Plan, store: Store) -> Result<Self, Failure> {
+    async fn open(config: PathBuf, plan: Transition, store: Store) -> Result<Self, Failure> {
         let signals = Signals::default();
         let (fault, stranger) = (Arc::clone(&signals.fault), Arc::clone(&signals.stranger));
         let edge = Edge::start(

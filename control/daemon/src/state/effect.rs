@@ -1,6 +1,6 @@
 //! What the edge must do to follow a change, and in which order.
 
-use std::{mem, num::NonZeroU16, sync::Arc};
+use std::{num::NonZeroU16, sync::Arc};
 
 use vswitch::{
     capture,
@@ -11,7 +11,7 @@ use vswitch::{
 
 use super::{Change, Delta, Network, Origin, Port, Record, State, derive::host_port_name};
 use vswitch_host::gateway::Outside;
-use vswitch_model::{Carries, DeviceSpec, Direction, Name, PeerSpec, PortSpec, StormSpec, SwitchSpec, Tags};
+use vswitch_model::{Carries, DeviceSpec, Direction, Name, PortSpec, StormSpec, SwitchSpec, Tags};
 
 /// One deed of the edge. Each carries what it takes to [`undo`](Effect::undo) it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Effect {
             Self::ClosePort(_) => 1,
             Self::UpdatePort { .. } => 2,
             // Peers and collectors are sent to by the endpoint.
-            Self::OpenPort(port) if matches!(port.spec.device, DeviceSpec::Vxlan(_)) => 3,
+            Self::OpenPort(port) if port.spec.device.endpoint().is_some() => 3,
             Self::OpenPort(_) => 4,
             Self::SetOutside { .. } => 5,
             Self::Store(_) | Self::Unstore(_) | Self::Restore { .. } => 6,
@@ -140,20 +140,7 @@ fn kept<T>(delta: Delta<T>, record: impl Fn(T) -> (Origin, Record)) -> Option<Ef
 
 /// What cannot change while the device is open.
 fn device(port: &PortSpec) -> impl PartialEq {
-    let interface = port.interface().map(|it| (it.netns.clone(), it.persist));
-    let sockets = match &port.device {
-        DeviceSpec::Vxlan(it) => Some((it.local, Some(it.port), it.checksum, it.group)),
-        DeviceSpec::Peer(it) => Some((it.remote, it.remote_port, true, None)),
-        DeviceSpec::Collector(it) => Some((it.remote, it.remote_port, true, None)),
-        _ => None,
-    };
-    (
-        mem::discriminant::<DeviceSpec>(&port.device),
-        interface,
-        port.ifname().to_owned(),
-        port.offload,
-        sockets,
-    )
+    (port.device.fixed(), port.ifname().to_owned(), port.offload)
 }
 
 /// Who carries what, by number, in the words of the data plane.
@@ -220,16 +207,15 @@ const TUNNELS: NonZeroU16 = NonZeroU16::MIN;
 
 /// Whether flooded frames leave by it. Where there is a multicast group, they reach peers through it.
 fn is_flooded_to(device: &DeviceSpec, group: bool) -> bool {
-    match device {
-        DeviceSpec::Vxlan(_) => false,
-        DeviceSpec::Peer(PeerSpec { flood, .. }) => flood.unwrap_or(!group),
-        _ => true,
+    match device.peer() {
+        Some(peer) => peer.flood.unwrap_or(!group),
+        None => device.endpoint().is_none(),
     }
 }
 
 /// Whether the tunnel uses a multicast group of the underlay.
 fn has_group(endpoint: &PortSpec) -> bool {
-    matches!(&endpoint.device, DeviceSpec::Vxlan(endpoint) if endpoint.group.is_some())
+    endpoint.device.endpoint().is_some_and(|endpoint| endpoint.group.is_some())
 }
 
 /// Whether it is a network's gateway on this host. Each host that tunnels lead to has one with the same addresses: none
@@ -245,7 +231,7 @@ fn is_gateway(state: &State, port: &Port) -> bool {
 /// The rules see to it that every network a port names exists.
 fn port_rules(state: &State, port: &Port, group: bool) -> Option<PortRules> {
     let number = |name: &Name| state.network(name).map(|network| network.id);
-    let is_endpoint = matches!(port.spec.device, DeviceSpec::Vxlan(_));
+    let is_endpoint = port.spec.device.endpoint().is_some();
     let mode = match &port.spec.carries {
         Carries::Access { network } => PortMode::Access(number(network)?),
         Carries::Trunk { trunk, native } => PortMode::Trunk {

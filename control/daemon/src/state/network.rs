@@ -10,8 +10,8 @@ use ipnet::IpNet;
 
 use super::{Network, Origin, Refusal, State, registry::Entry};
 use vswitch_model::{
-    DeviceSpec, Driver, Family, Id, Ipam, Name, NetworkSpec, NetworkUpdate, PoolSpec, PortSpec, Reference,
-    SubnetSpec, Vni,
+    Driver, Family, Id, Ipam, Name, NetworkSpec, NetworkUpdate, PoolSpec, PortSpec, Reference, SubnetSpec,
+    Vni,
     ipam::{self, IpamError, Subnet},
     is_predefined,
     options::{self, OptionError},
@@ -250,10 +250,7 @@ impl State {
     }
 
     fn free_vni(&self) -> Result<Vni, NetworkError> {
-        let collected = self.ports.entries().filter_map(|entry| match &entry.spec.device {
-            DeviceSpec::Collector(collector) => Some(collector.vni),
-            _ => None,
-        });
+        let collected = self.ports.entries().filter_map(|entry| Some(entry.spec.device.collector()?.vni));
         let networks = self.networks.entries().filter_map(|entry| entry.spec.vni);
         let mut taken: Vec<u32> = networks.chain(collected).map(Vni::as_u32).collect();
         taken.sort_unstable();
@@ -334,7 +331,7 @@ impl State {
     }
 
     fn peers(&self) -> impl Iterator<Item = &Name> {
-        let is_peer = |entry: &&Entry<PortSpec>| matches!(entry.spec.device, DeviceSpec::Peer(_));
+        let is_peer = |entry: &&Entry<PortSpec>| entry.spec.device.peer().is_some();
         self.ports.entries().filter(is_peer).map(|entry| &entry.spec.name)
     }
 

@@ -85,8 +85,8 @@ struct Inner {
     /// How many changes were made.
     revision: u64,
     content: Content,
-    database: Place<Database>,
-    copy: Place<Copy>,
+    database: Slot<Database>,
+    copy: Slot<Copy>,
     live: Option<Live>,
     /// What was found wrong when it was opened, and what came of it.
     notes: Vec<String>,
@@ -96,7 +96,7 @@ struct Inner {
 
 /// One of the two places on the disk.
 #[derive(Debug)]
-enum Place<T> {
+enum Slot<T> {
     Open(T),
     /// As it was found; this is still to be done.
     Due(Mend),
@@ -208,8 +208,8 @@ impl Store {
             id: verdict.id.unwrap_or_else(|| RandomState::new().hash_one("store")),
             revision: verdict.revision,
             content: verdict.content,
-            database: Place::Due(verdict.database),
-            copy: Place::Due(verdict.copy),
+            database: Slot::Due(verdict.database),
+            copy: Slot::Due(verdict.copy),
             live: live.map(|path| Live { path: path.to_owned(), copy: None }),
             notes: verdict.notes,
             has_lost: verdict.has_lost,
@@ -427,14 +427,14 @@ impl Inner {
 
     /// To the copy first: it is small, and where there is no room it refuses before the database is touched.
     fn append(&mut self, changes: &[Change]) -> io::Result<()> {
-        let (Place::Open(database), Place::Open(copy)) = (&self.database, &mut self.copy) else {
+        let (Slot::Open(database), Slot::Open(copy)) = (&self.database, &mut self.copy) else {
             return Err(io::Error::other("the store is not open"));
         };
         let (revision, before) = (self.revision + 1, copy.len());
         copy.append(revision, changes)?;
         if let Err(error) = database.commit(revision, changes) {
             copy.take_back(before);
-            self.database = Place::Unsure;
+            self.database = Slot::Unsure;
             return Err(error);
         }
         self.revision = revision;
@@ -452,21 +452,21 @@ impl Inner {
         let path = self.folder.join(copy::NAME);
         let write = |aside: Option<&str>| Copy::write(&path, aside, self.id, self.revision, &self.content);
         let copy = match &self.copy {
-            Place::Open(copy) if copy.is_there() => return Ok(()),
-            Place::Open(_) | Place::Unsure => write(None)?,
-            Place::Due(Mend::Renew(aside)) => write(aside.as_deref())?,
-            Place::Due(Mend::Keep) => Copy::open(&path)?,
+            Slot::Open(copy) if copy.is_there() => return Ok(()),
+            Slot::Open(_) | Slot::Unsure => write(None)?,
+            Slot::Due(Mend::Renew(aside)) => write(aside.as_deref())?,
+            Slot::Due(Mend::Keep) => Copy::open(&path)?,
         };
-        self.copy = Place::Open(copy);
+        self.copy = Slot::Open(copy);
         Ok(())
     }
 
     fn settle_database(&mut self) -> io::Result<()> {
         let Self { folder, id, revision, content, .. } = &*self;
         let mend = match &self.database {
-            Place::Open(database) if database.is_there(folder) => return Ok(()),
-            Place::Open(_) | Place::Unsure => self.examine()?,
-            Place::Due(mend) => mend.clone(),
+            Slot::Open(database) if database.is_there(folder) => return Ok(()),
+            Slot::Open(_) | Slot::Unsure => self.examine()?,
+            Slot::Due(mend) => mend.clone(),
         };
         let database = match &mend {
             Mend::Renew(aside) => Database::write(folder, aside.as_deref(), *id, *revision, content)?,
@@ -474,12 +474,12 @@ impl Inner {
                 Ok(database) => database,
                 Err(error) => {
                     // It may have begun to repair something.
-                    self.database = Place::Unsure;
+                    self.database = Slot::Unsure;
                     return Err(error);
                 }
             },
         };
-        self.database = Place::Open(database);
+        self.database = Slot::Open(database);
         Ok(())
     }
 
@@ -516,11 +516,11 @@ impl Inner {
 
     /// Writes a copy anew that has grown long. If that fails, the long one serves.
     fn shorten(&mut self) {
-        let Place::Open(copy) = &self.copy else { return };
+        let Slot::Open(copy) = &self.copy else { return };
         if copy.is_long() {
             let path = self.folder.join(copy::NAME);
             match Copy::write(&path, None, self.id, self.revision, &self.content) {
-                Ok(copy) => self.copy = Place::Open(copy),
+                Ok(copy) => self.copy = Slot::Open(copy),
                 Err(error) => debug!("the store's copy stays long: {error}"),
             }
         }

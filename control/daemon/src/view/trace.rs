@@ -22,7 +22,7 @@ use crate::{
 };
 use vswitch_model::{
     Carries, DeviceSpec, Error, Family, Name,
-    api::trace::{Exit, Step, Supposed, Trace, TraceRequest, Verdict},
+    api::trace::{Leaving, Step, Supposed, Trace, TraceRequest, Verdict},
     text::{self, Book},
 };
 
@@ -221,7 +221,7 @@ impl Words<'_> {
         }
     }
 
-    fn exit(&self, exit: &core::Leaving) -> Exit {
+    fn exit(&self, exit: &core::Leaving) -> Leaving {
         let name = self.names.port(exit.port);
         let port = name.parse().unwrap_or_else(|_| Name::unnamed());
         let mut parts = Vec::new();
@@ -234,13 +234,9 @@ impl Words<'_> {
             }
         }
         let spec = self.state.port(&port).map(|port| port.spec);
-        match spec.as_ref().map(|spec| &spec.device) {
-            Some(DeviceSpec::Peer(peer)) => parts.push(format!("by VXLAN to {}", peer.remote)),
-            Some(DeviceSpec::Collector(collector)) => {
-                parts.push(format!("by VXLAN to {}, vni {}", collector.remote, collector.vni));
-            }
-            _ => {}
-        }
+        let device = spec.as_ref().map(|spec| &spec.device);
+        parts.extend(device.and_then(DeviceSpec::remote).map(|remote| format!("by VXLAN to {remote}")));
+        parts.extend(device.and_then(DeviceSpec::collector).map(|it| format!("vni {}", it.vni)));
         if let Some(rate) = spec.as_ref().and_then(|spec| spec.limit.tx) {
             parts.push(format!("unless its {rate} are used up"));
         }
@@ -254,7 +250,7 @@ impl Words<'_> {
             }
         }
         let outcome = if parts.is_empty() { "as it is".into() } else { parts.join(", ") };
-        Exit { port, outcome, dropped }
+        Leaving { port, outcome, dropped }
     }
 }
 

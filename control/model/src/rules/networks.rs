@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use super::{Check, Place};
+use super::{Check, Location};
 use crate::{
     Driver, Family, NetworkSpec,
     ipam::{IpamError, Subnet},
@@ -13,7 +13,7 @@ use crate::{
 impl Check<'_> {
     /// Rules that need one network.
     pub(super) fn network(&mut self, index: usize, network: &NetworkSpec) {
-        let place = |key| Place::network(index, key);
+        let place = |key| Location::network(index, key);
         if is_predefined(network.name.as_str()) {
             let what = format!("{} is a pre-defined network: choose another name", network.name);
             self.fault(place("name"), what);
@@ -64,8 +64,8 @@ impl Check<'_> {
                     "network {} stands on the same parent already: give one a VLAN",
                     networks[first].name
                 );
-                let at = Place::network(index, "options");
-                self.contradiction(at, Place::network(first, "options"), what);
+                let at = Location::network(index, "options");
+                self.contradiction(at, Location::network(first, "options"), what);
             }
         }
         // Of two subnets one contains the other, or they are apart: it is enough to look back at the one that ends last.
@@ -87,8 +87,8 @@ impl Check<'_> {
                         networks[earlier].name,
                         networks[earlier].subnets[earlier_item].subnet
                     );
-                    let at = Place::network(later, "subnet").item(later_item);
-                    self.contradiction(at, Place::network(earlier, "subnet").item(earlier_item), what);
+                    let at = Location::network(later, "subnet").item(later_item);
+                    self.contradiction(at, Location::network(earlier, "subnet").item(earlier_item), what);
                 }
                 _ => widest = Some((last, index, item)),
             }

@@ -504,7 +504,7 @@ mod tests {
             learned: 0,
             moved: 0,
         };
-        let busy_ns = Histogram { places: vec![], sum: frames * 1000 };
+        let busy_ns = Histogram { buckets: vec![], sum: frames * 1000 };
         let load = Load { worker: 0, wakeups: frames / 10, busy_ns, ..Load::default() };
         Sample {
             status: serde_json::from_value(serde_json::json!({
