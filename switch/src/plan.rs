@@ -131,13 +131,13 @@ pub(crate) struct Pass<'p> {
 impl Pass<'_> {
     /// The worker's counters of `port`.
     #[inline]
-    pub(crate) fn counters(self, port: &Port) -> &PortCounters {
+    pub(crate) fn counters<'c>(&self, port: &'c Port) -> &'c PortCounters {
         port.counters(self.worker)
     }
 
     /// Updates the worker's counters of `network`, if it has any.
     #[inline]
-    pub(crate) fn count_network(self, network: NetworkId, count: impl FnOnce(&NetworkCounters)) {
+    pub(crate) fn count_network(&self, network: NetworkId, count: impl FnOnce(&NetworkCounters)) {
         let counters = self.plan.networks.get(network.index()).and_then(Option::as_ref);
         if let Some(counters) = counters.and_then(|counters| counters.get(self.worker)) {
             count(counters);

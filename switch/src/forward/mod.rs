@@ -87,10 +87,10 @@ impl Forwarder {
         let pass = Pass { now, plan, worker: *worker };
         read_headers(plan, batch, headers);
         if !plan.networks.is_empty() {
-            count_networks(pass, batch.frames(), headers);
+            count_networks(&pass, batch.frames(), headers);
         }
         if batch.frames().first().is_some_and(|rx| plan.topology.limits_batch(rx.ingress)) {
-            police_ingress(pass, batch, headers);
+            police_ingress(&pass, batch, headers);
         }
         for (slot, (rx, header)) in batch.frames().iter().zip(headers).enumerate() {
             let Some(port) = plan.port(rx.ingress) else { continue };
@@ -98,7 +98,7 @@ impl Forwarder {
             counters.rx_frames.add(1);
             counters.rx_bytes.add(rx.frame_len() as u64);
             if rx.offload.gso.is_some() {
-                count_super(pass, counters, header);
+                count_super(&pass, counters, header);
             }
             let storm = &mut storms[rx.ingress.index()];
             let header = match header {
@@ -118,12 +118,12 @@ impl Forwarder {
                 }
                 Ok(Action::Flood(reach)) => {
                     counters.flooded.add(1);
-                    count_flooded(pass, header.network);
+                    count_flooded(&pass, header.network);
                     flood(egress, slot, header, reach);
                 }
                 Err(reason) => {
                     counters.drop(reason);
-                    count_dropped(pass, header.network);
+                    count_dropped(&pass, header.network);
                 }
             }
         }
@@ -169,7 +169,7 @@ fn flood(egress: &mut Egress, slot: usize, header: &Header, reach: Reach<'_>) {
 
 // Calls, to keep the common path short.
 #[inline(never)]
-fn count_super(pass: Pass<'_>, counters: &PortCounters, header: &Result<Header, DropReason>) {
+fn count_super(pass: &Pass<'_>, counters: &PortCounters, header: &Result<Header, DropReason>) {
     counters.rx_super.add(1);
     if let Ok(header) = header {
         pass.count_network(header.network, |network| network.super_frames.add(1));
@@ -177,12 +177,12 @@ fn count_super(pass: Pass<'_>, counters: &PortCounters, header: &Result<Header, 
 }
 
 #[inline(never)]
-fn count_flooded(pass: Pass<'_>, network: NetworkId) {
+fn count_flooded(pass: &Pass<'_>, network: NetworkId) {
     pass.count_network(network, |network| network.flooded.add(1));
 }
 
 #[cold]
-fn count_dropped(pass: Pass<'_>, network: NetworkId) {
+fn count_dropped(pass: &Pass<'_>, network: NetworkId) {
     pass.count_network(network, |network| network.dropped.add(1));
 }
 

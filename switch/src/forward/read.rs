@@ -67,7 +67,7 @@ pub(super) fn read_header(plan: &Plan, rx: &Received, bytes: &[u8]) -> Result<He
 
 /// Enforces ingress rate limits between the passes: excess frames are dropped and not learned from.
 #[cold]
-pub(super) fn police_ingress(pass: Pass<'_>, batch: &Batch, headers: &mut [Result<Header, DropReason>]) {
+pub(super) fn police_ingress(pass: &Pass<'_>, batch: &Batch, headers: &mut [Result<Header, DropReason>]) {
     for (slot, (rx, header)) in batch.frames().iter().zip(headers).enumerate() {
         let limit = pass.plan.topology.limits(rx.ingress).and_then(|limits| limits.rx.as_ref());
         let (Ok(Header { network, .. }), Some(limit)) = (&*header, limit) else { continue };
@@ -82,7 +82,7 @@ pub(super) fn police_ingress(pass: Pass<'_>, batch: &Batch, headers: &mut [Resul
 
 /// Counts the frames of each network and their bytes. A separate pass: the other loops are register-bound.
 #[inline(never)]
-pub(super) fn count_networks(pass: Pass<'_>, frames: &[Received], headers: &[Result<Header, DropReason>]) {
+pub(super) fn count_networks(pass: &Pass<'_>, frames: &[Received], headers: &[Result<Header, DropReason>]) {
     let mut run = Run::of(NetworkId(0));
     for (rx, header) in frames.iter().zip(headers) {
         let Ok(Header { network, .. }) = header else { continue };
@@ -108,7 +108,7 @@ impl Run {
         Self { network, frames: 0, bytes: 0 }
     }
 
-    fn count(&self, pass: Pass<'_>) {
+    fn count(&self, pass: &Pass<'_>) {
         pass.count_network(self.network, |counters| {
             counters.frames.add(self.frames);
             counters.bytes.add(self.bytes);
