@@ -51,6 +51,6 @@ mod tests {
     fn libpcap_compiles_and_explains() {
         assert_eq!(compile("arp").unwrap()[0], (0x28, 0, 0, 12));
         let error = compile("tcp prot 80").unwrap_err().to_string();
-        assert!(error.contains("\"tcp prot 80\" makes no sense"), "{error}");
+        assert!(error.contains("\"tcp prot 80\" is invalid"), "{error}");
     }
 }
