@@ -61,10 +61,10 @@ bench: build     ## in memory, on the wire, through tunnels and with Docker, aga
 	target/release/vswitch-bench tunnel --rounds $(ROUNDS) --seconds $(SECONDS_EACH) \
 	  --json bench/results/tunnel.json --svg docs/bench-tunnel.svg
 
-lint:            ## format, clippy and documentation, as CI checks them
-	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev
+lint:            ## format, clippy, unused dependencies and documentation, as CI checks them
+	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev jq:jq
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --features vswitch-tests/kernel --locked -- -D warnings
+	scripts/check-code
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
 gates:           ## the other checks of CI: dependencies and crates
