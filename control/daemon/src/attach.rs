@@ -162,7 +162,7 @@ mod tests {
     #[tokio::test]
     async fn only_complete_attachments_reach_the_daemon() {
         let null = || Some(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
-        let veth = r#"{"port": {"name": "web", "network": "blue", "kind": "veth"}, "host_ifname": "vs-web"}"#;
+        let veth = r#"{"port": {"name": "web", "network": "blue", "kind": "veth"}, "host_ifname": "vp-web"}"#;
         assert!(refusal("{", None).await.starts_with("the request is not what is expected here: EOF"));
         assert!(refusal(r#"{"who": "me"}"#, None).await.contains("unknown field `who`"));
         assert!(
@@ -172,7 +172,7 @@ mod tests {
             refusal(&request(r#""kind": "veth""#), None).await.starts_with("a veth comes with host_ifname")
         );
         assert!(refusal(veth, null()).await.starts_with("a veth comes with host_ifname"));
-        assert!(refusal(&veth.replace("vs-web", "a/b"), None).await.contains("is no interface name"));
+        assert!(refusal(&veth.replace("vp-web", "a/b"), None).await.contains("is no interface name"));
         assert!(
             refusal(&request(r#""kind": "packet", "device": "eth1""#), None)
                 .await
@@ -183,7 +183,7 @@ mod tests {
 
         let (helper, daemon) = Channel::pair().unwrap();
         helper.send(veth.as_bytes(), None).await.unwrap();
-        assert_eq!(receive(&daemon).await.unwrap().request.host_ifname.as_deref(), Some("vs-web"));
+        assert_eq!(receive(&daemon).await.unwrap().request.host_ifname.as_deref(), Some("vp-web"));
     }
 
     #[tokio::test]

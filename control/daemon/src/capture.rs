@@ -71,13 +71,13 @@ const EPB_PACKETID: u16 = 5;
 /// What the daemon's captures are.
 #[derive(Debug, Default)]
 pub(crate) struct Captures {
-    running: Vec<Running>,
+    running: Vec<Arc<Running>>,
     next: u64,
 }
 
 /// A capture that goes on.
 #[derive(Debug)]
-struct Running {
+pub(crate) struct Running {
     id: u64,
     request: CaptureRequest,
     since: Instant,
@@ -133,7 +133,7 @@ impl Captures {
         };
         thread::Builder::new().name(format!("capture-{id}")).spawn(move || reader.run())?;
         self.next += 1;
-        self.running.push(Running { id, request, since: Instant::now(), session, shared });
+        self.running.push(Arc::new(Running { id, request, since: Instant::now(), session, shared }));
         Ok(CaptureStream { id, chunks })
     }
 
@@ -156,20 +156,26 @@ impl Captures {
     /// Takes captures out: those that `gone` picks, and those whose thread has ended. They must be [ended](End::end)
     /// when the workers have adopted a plan without them.
     pub(crate) fn take(&mut self, gone: impl Fn(u64) -> bool) -> Vec<End> {
-        let over = |running: &mut Running| gone(running.id) || running.shared.over.load(Relaxed);
-        self.running.extract_if(.., over).map(|running| End(running.session)).collect()
+        let over = |running: &mut Arc<Running>| gone(running.id) || running.shared.over.load(Relaxed);
+        self.running.extract_if(.., over).map(|running| End(Arc::clone(&running.session))).collect()
     }
 
     /// What goes on.
-    pub(crate) fn list(&self) -> Vec<Capture> {
-        let capture = |running: &Running| Capture {
-            id: running.id,
-            since_s: running.since.elapsed().as_secs(),
-            frames: running.shared.frames.load(Relaxed),
-            lost: running.session.lost(),
-            request: running.request.clone(),
-        };
-        self.running.iter().map(capture).collect()
+    pub(crate) fn running(&self) -> &[Arc<Running>] {
+        &self.running
+    }
+}
+
+impl Running {
+    /// As the API shows it.
+    pub(crate) fn show(&self) -> Capture {
+        Capture {
+            id: self.id,
+            since_s: self.since.elapsed().as_secs(),
+            frames: self.shared.frames.load(Relaxed),
+            lost: self.session.lost(),
+            request: self.request.clone(),
+        }
     }
 }
 

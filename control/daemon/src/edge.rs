@@ -1,11 +1,12 @@
 //! The edge: performs what the state decided, on the real devices.
 //!
 //! A port is here as long as it is wanted, with its device or with the reason why it has none. What a port has no device
-//! for is tried again every second. After changes [`Edge::rebuild`] gives the workers a new plan.
+//! for is tried again every second. Whatever changes is a [transaction], which ends with a new plan for the workers.
 
 mod health;
 mod interfaces;
 mod plan;
+mod transaction;
 mod ways;
 
 use std::{
@@ -13,29 +14,26 @@ use std::{
     hash::{BuildHasher, RandomState},
     io,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tracing::{debug, warn};
 use vswitch::{
     addr::{NetworkId, PortId},
     counters::{NetworkCounters, PortCounters},
-    device::tap::Tap,
     fdb::{Damping, Fdb, Learning, Settings},
     plan::Plan,
     worker::{OnFault, Workers},
 };
 use vswitch_vxlan::strangers::OnStranger;
 
-use self::interfaces::wanted;
+pub(crate) use self::transaction::{Attempt, OnFailure, Opening};
 use super::{
     capture::Captures,
-    device::{self, OpenDevice},
+    device::OpenDevice,
+    view::{Heard, Live, LiveDevice, LiveNetwork, LivePort},
 };
 use crate::state;
-use vswitch_host::link::{Links, Wanted};
-use vswitch_host::queue::Queues;
-use vswitch_model::{DeviceSpec, Error, Name, SwitchSpec};
+use vswitch_model::{Name, SwitchSpec};
 
 /// Receivers a port has at most: a tunnel's endpoint one for each of 64 workers, and one for its group.
 const RECEIVERS: u64 = 65;
@@ -49,17 +47,11 @@ pub(crate) struct Edge {
     pub(crate) workers: Workers,
     ports: BTreeMap<PortId, EdgePort>,
     networks: BTreeMap<NetworkId, EdgeNetwork>,
-    /// Interfaces that were opened and are still to be set up.
-    unset: Vec<PortId>,
     /// What is written on interfaces that the kernel keeps when we end, to know them again.
     owner: String,
-    /// Interfaces that were opened and do not outlive us yet, though they shall.
-    unkept: Vec<PortId>,
     /// Called when somebody sends to the tunnel who is no peer.
     on_stranger: OnStranger,
     pub(crate) captures: Captures,
-    /// Devices that the workers may still use, to be removed after the next plan.
-    leaving: Vec<OpenDevice>,
     next_key: u64,
     swept: usize,
 }
@@ -76,16 +68,7 @@ pub(crate) struct EdgePort {
     key: u64,
     /// The device, or why there is none.
     pub(crate) device: Result<OpenDevice, String>,
-    /// When frames were received last, as far as the heartbeat noticed, and how many had been by then.
-    pub(crate) heard: Option<Heard>,
-}
-
-/// When a port was heard.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Heard {
-    /// Last.
-    pub(crate) at: Instant,
-    frames: u64,
+    heard: Arc<Heard>,
 }
 
 /// What is counted of a network. One that has the number of a network before begins at zero.
@@ -95,15 +78,6 @@ struct EdgeNetwork {
     counters: Arc<[NetworkCounters]>,
     /// What was taught in networks that had its number before.
     taught_before: Learning,
-}
-
-/// What happens when a port's device cannot be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Missing {
-    /// The command fails: somebody waits for the answer and can do something about it.
-    Refuse,
-    /// The port is down and tried again: it was declared, and what it needs may come later.
-    Retry,
 }
 
 impl Edge {
@@ -122,12 +96,9 @@ impl Edge {
             workers,
             ports: BTreeMap::new(),
             networks: BTreeMap::new(),
-            unset: Vec::new(),
             owner: format!("vswitch {}", spec.state.display()),
-            unkept: Vec::new(),
             on_stranger,
             captures: Captures::default(),
-            leaving: Vec::new(),
             next_key: 0,
             swept: 0,
         })
@@ -138,17 +109,30 @@ impl Edge {
         self.ports.get(&id)
     }
 
-    /// Where the queues of all TAPs are to be seen.
-    pub(crate) fn queues(&self) -> Queues {
-        let mut queues = Queues::default();
-        for port in self.ports.values() {
-            if let Ok(OpenDevice::Tap { tap, queue, .. }) = &port.device
-                && let Err(error) = queues.add(tap, queue)
-            {
-                debug!(port = %port.wanted.spec.name, "cannot tell what its queue lost: {error}");
-            }
+    /// What goes on counting, for all who read.
+    pub(crate) fn live(&self) -> Live {
+        let tunnel_is_open = self.endpoint().is_some();
+        let port = |port: &EdgePort| LivePort {
+            counters: Arc::clone(&port.counters),
+            taught_before: port.taught_before,
+            worker: port.worker,
+            why_down: port.why_down(tunnel_is_open),
+            warnings: port.device.as_ref().map(|open| open.warnings().to_vec()).unwrap_or_default(),
+            device: port.device.as_ref().map_or(LiveDevice::None, OpenDevice::live),
+            heard: Arc::clone(&port.heard),
+        };
+        let network = |network: &EdgeNetwork| LiveNetwork {
+            counters: Arc::clone(&network.counters),
+            taught_before: network.taught_before,
+        };
+        Live {
+            fdb: Arc::clone(&self.fdb),
+            workers: self.workers.readings(),
+            plan: Arc::downgrade(self.workers.plan()),
+            ports: self.ports.iter().map(|(id, it)| (*id, port(it))).collect(),
+            networks: self.networks.iter().map(|(id, it)| (*id, network(it))).collect(),
+            captures: self.captures.running().to_vec(),
         }
-        queues
     }
 
     /// Follows a change of ageing and damping.
@@ -156,82 +140,11 @@ impl Edge {
         self.fdb.configure(Duration::from_secs(spec.ageing.into()), damping(spec));
     }
 
-    /// Opens the port's device; not while another [is let go](Edge::is_letting_go), whose name or number it may have. Its
-    /// interface is set up by [`Edge::set_up`].
-    pub(crate) async fn open(
-        &mut self,
-        wanted: &state::Port,
-        handed: Option<Tap>,
-        missing: Missing,
-    ) -> Result<(), Error> {
-        let was_handed = handed.is_some();
-        let device = device::open(wanted, handed, self.workers.count(), &self.owner).await;
-        if missing == Missing::Refuse {
-            device.as_ref().map_err(Clone::clone)?;
-        }
-        if let Ok(OpenDevice::Endpoint(endpoint)) = &device {
+    /// Lets us know of unknown senders, where they can be seen.
+    fn follow_strangers(&self, device: &OpenDevice) {
+        if let OpenDevice::Endpoint(endpoint) = device {
             endpoint.strangers.on_stranger(Arc::clone(&self.on_stranger));
         }
-        if let Err(error) = &device {
-            warn!(port = %wanted.spec.name, "down: {}", error.sentence);
-        } else if wanted.spec.interface().is_some() && !was_handed {
-            self.unset.push(wanted.id);
-        }
-        let port = EdgePort {
-            wanted: wanted.clone(),
-            counters: PortCounters::of_workers(self.workers.count()),
-            taught_before: self.fdb.learning_of_port(wanted.id),
-            worker: self.idlest_worker(),
-            key: self.key(),
-            device: device.map_err(|error| error.sentence),
-            heard: None,
-        };
-        self.unkept.push(wanted.id);
-        self.ports.insert(wanted.id, port);
-        Ok(())
-    }
-
-    /// Takes the port away, with its interface and all that is known of who is behind it.
-    pub(crate) fn close(&mut self, id: PortId) {
-        let Some(port) = self.ports.remove(&id) else { return };
-        if let Ok(open) = &port.device {
-            // From now on it goes with us, so that it is not left behind whatever happens. If it is gone, it is gone.
-            let _ = open.keep(false);
-        }
-        self.leaving.extend(port.device);
-        self.fdb.purge(|_, port| port == id);
-    }
-
-    /// Follows a change that needs no new device.
-    pub(crate) async fn update(&mut self, old: &state::Port, new: &state::Port) -> Result<(), Error> {
-        let Some(port) = self.ports.get_mut(&new.id) else { return Ok(()) };
-        port.wanted = new.clone();
-        if port.device.is_err() {
-            return Ok(());
-        }
-        if old.spec.carries != new.spec.carries {
-            self.fdb.flush_port(new.id);
-        }
-        if let (DeviceSpec::Vxlan(spec), Ok(OpenDevice::Endpoint(endpoint))) =
-            (&new.spec.device, &port.device)
-        {
-            endpoint.set_ttl(spec.ttl)?;
-        }
-        let (Some(before), Some(after)) = (old.spec.interface(), new.spec.interface()) else { return Ok(()) };
-        if before == after && old.mtu == new.mtu {
-            return Ok(());
-        }
-        if after.bare.is_some() {
-            // Where it was moved, all but the MTU is others' business. If it is gone, that is told soon.
-            if let Some(place) = device::locate(after, new.spec.ifname()).await? {
-                let wanted = Wanted { ifname: place.ifname, ..wanted(new, after, None, self.overlay_mtu()) };
-                place.links.configure(&wanted).await?;
-            }
-            return Ok(());
-        }
-        let links = Links::open(device::namespace(after.netns.as_ref())?)?;
-        links.configure(&wanted(new, after, Some(before.clone()), self.overlay_mtu())).await?;
-        Ok(())
     }
 
     /// Removes dead addresses from the next slice of the table.
@@ -245,12 +158,13 @@ impl Edge {
 
     /// Stops forwarding. Interfaces that persist stay, the others go.
     pub(crate) async fn stop(&mut self) {
+        let mut leaving = Vec::new();
         for port in std::mem::take(&mut self.ports).into_values() {
             let persists = port.wanted.spec.interface().is_some_and(|interface| interface.persist);
-            self.leaving.extend(port.device.ok().filter(|_| !persists));
+            leaving.extend(port.device.ok().filter(|_| !persists));
         }
         self.workers.adopt(Arc::new(Plan::empty(Arc::clone(&self.fdb))));
-        for device in std::mem::take(&mut self.leaving) {
+        for device in leaving {
             device.remove().await;
         }
     }

@@ -1,10 +1,12 @@
 //! What happened, for those who ask later or watch.
 //!
 //! The [`Journal`] keeps the latest events, each with its number. Readers have a place in it and copy what is new, so a
-//! slow one holds nobody up: what was overwritten before it came is told to it as a number. The [`Observer`] is the one
-//! who writes: it fetches what the MAC table has noted, which forwarding notes anyway, and looks which ports are up.
+//! slow one holds nobody up: what was overwritten before it came is told to it as a number. What the MAC table has noted,
+//! which forwarding notes anyway, is fetched by whoever reads or writes ([`Journal::fetch`]); which ports go up and down is
+//! noted by the [`Observer`], who belongs to the core.
 
 use std::{
+    borrow::Borrow,
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
     time::{SystemTime, UNIX_EPOCH},
@@ -15,10 +17,10 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 use vswitch::{
     addr::Timestamp,
-    fdb::{self, Change},
+    fdb::{self, Change, Fdb},
 };
 
-use super::{edge::Edge, view};
+use super::{edge::Edge, view::Names};
 use crate::{
     api::EventStream,
     state::{self, State},
@@ -35,6 +37,9 @@ const KEPT: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Journal {
     ring: Mutex<Ring>,
+    /// Events that the table had lost when it was looked at last. Held while its events are fetched, so that they stay in
+    /// order.
+    lost: Mutex<u64>,
     /// Tells readers that there is something new, and by its end that there never will be.
     news: watch::Sender<bool>,
 }
@@ -60,7 +65,7 @@ struct Reader {
 impl Journal {
     pub(crate) fn new() -> Arc<Self> {
         let ring = Ring { events: VecDeque::new(), next: 1 };
-        Arc::new(Self { ring: Mutex::new(ring), news: watch::Sender::new(true) })
+        Arc::new(Self { ring: Mutex::new(ring), lost: Mutex::new(0), news: watch::Sender::new(true) })
     }
 
     /// Notes what happened at `time_ms`.
@@ -74,6 +79,27 @@ impl Journal {
         ring.events.push_back(Event { seq, time_ms, what });
         drop(ring);
         self.news.send_replace(true);
+    }
+
+    /// Notes what the table has seen since the last time. `names` must know what was there by then.
+    pub(crate) fn fetch<N: Borrow<Names>>(&self, fdb: &Fdb, names: impl FnOnce() -> N, now: Timestamp) {
+        // A panic under the lock leaves a number that is told a second time.
+        let mut lost = self.lost.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut events = Vec::new();
+        fdb.drain_events(|event| events.push(event));
+        if !events.is_empty() {
+            let (names, now_ms) = (names(), now_ms());
+            for event in events {
+                report(names.borrow(), &event);
+                let what = seen(names.borrow(), &event);
+                self.note(now_ms.saturating_sub(age_ms(event.at, now)), what);
+            }
+        }
+        let by_now = fdb.totals().events_lost;
+        if by_now > *lost {
+            self.note(now_ms(), What::Lost { count: by_now - *lost });
+            *lost = by_now;
+        }
     }
 
     /// The events that `filter` asks for.
@@ -130,19 +156,21 @@ impl Reader {
     }
 }
 
-/// The one who writes the journal.
+/// Notes what the core does, and which ports are up.
 #[derive(Debug)]
 pub(crate) struct Observer {
     journal: Arc<Journal>,
-    /// The ports as they were when it last looked: why they were down, if they were.
+    /// The ports as they were at the last look: why they were down, if they were.
     ports: BTreeMap<Name, Option<String>>,
-    /// Events that the table had lost by then.
-    lost: u64,
 }
 
 impl Observer {
     pub(crate) fn new(journal: Arc<Journal>) -> Self {
-        Self { journal, ports: BTreeMap::new(), lost: 0 }
+        Self { journal, ports: BTreeMap::new() }
+    }
+
+    pub(crate) fn journal(&self) -> &Arc<Journal> {
+        &self.journal
     }
 
     /// Notes what happened just now.
@@ -155,7 +183,7 @@ impl Observer {
         changes.iter().map(what).for_each(|what| self.note(what));
     }
 
-    /// Notes what the table has seen and which ports went up or down since it looked the last time.
+    /// Notes which ports went up or down since the last look, and what the table has seen.
     pub(crate) fn look(&mut self, state: &State, edge: &Edge) {
         self.look_at_table(state, edge);
         let before = std::mem::take(&mut self.ports);
@@ -175,21 +203,8 @@ impl Observer {
     }
 
     /// Notes what the table has seen since the last time. Before a network or port goes, so that its name is known.
-    pub(crate) fn look_at_table(&mut self, state: &State, edge: &Edge) {
-        let mut events = Vec::new();
-        edge.fdb.drain_events(|event| events.push(event));
-        let lost = edge.fdb.totals().events_lost;
-        if !events.is_empty() {
-            let (names, now, now_ms) = (view::Names::of(state), edge.workers.now(), now_ms());
-            for event in events {
-                report(&names, &event);
-                self.journal.note(now_ms.saturating_sub(age_ms(event.at, now)), seen(&names, &event));
-            }
-        }
-        if lost > self.lost {
-            self.note(What::Lost { count: lost - self.lost });
-            self.lost = lost;
-        }
+    pub(crate) fn look_at_table(&self, state: &State, edge: &Edge) {
+        self.journal.fetch(&edge.fdb, || Names::of(state), edge.workers.now());
     }
 }
 
@@ -222,7 +237,7 @@ fn what(change: &state::Change) -> What {
 }
 
 /// What the table has seen, as an event.
-fn seen(names: &view::Names, event: &fdb::Event) -> What {
+fn seen(names: &Names, event: &fdb::Event) -> What {
     let port = |id| names.port(id).to_owned();
     let station =
         Station { mac: event.mac, network: names.network(event.network).to_owned(), port: port(event.port) };
@@ -237,7 +252,7 @@ fn seen(names: &view::Names, event: &fdb::Event) -> What {
 }
 
 /// Logs an address that is held or free again.
-fn report(names: &view::Names, event: &fdb::Event) {
+fn report(names: &Names, event: &fdb::Event) {
     let (network, port) = (names.network(event.network), names.port(event.port));
     match event.what {
         Change::Held { rival } => warn!(

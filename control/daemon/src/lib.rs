@@ -5,9 +5,10 @@
 //! | [`config`] | `net.toml`, and everything that is wrong with it |
 //! | [`state`] | what is wanted; commands to effects, pure |
 //! | [`store`] | what the API made, on the disk |
-//! | [`serve`](mod@serve) | starts and stops all of it |
-//! | `service`, `edge` | performs commands: devices, interfaces, the plan of the workers |
-//! | `view`, `trace`, `journal`, `capture` | what is seen of the switch |
+//! | [`serve`](mod@serve), `services` | starts and stops all of it |
+//! | `core` | the one owner of it all: serves requests, publishes snapshots |
+//! | `edge` | performs commands: devices, interfaces, the plan of the workers |
+//! | `view`, `journal`, `capture` | what is seen of the switch |
 //! | [`api`] | HTTP and JSON on a unix socket |
 //! | [`attach`] | the socket of the tap helper |
 //! | [`docker`] | Docker's network and IPAM plugin |
@@ -17,6 +18,7 @@ pub mod api;
 pub mod attach;
 mod capture;
 pub mod config;
+mod core;
 mod crash;
 mod device;
 pub mod docker;
@@ -27,11 +29,10 @@ mod lock;
 mod log;
 pub mod metrics;
 mod serve;
-mod service;
+mod services;
 mod sight;
 pub mod state;
 pub mod store;
-mod trace;
 mod tunnel;
 mod view;
 pub mod web;

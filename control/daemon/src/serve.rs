@@ -9,25 +9,31 @@
 //!   -> Edge::rebuild -> Plan      what the workers work with     (vswitch::plan)
 //!   -> Workers::adopt             between two turns              (vswitch::worker)
 //! ```
-//! One command at a time, under one lock; what fails half-way is undone. Forwarding never waits for any of it.
+//! One command at a time, by the one task that owns it all (`core`); what fails half-way is undone. Forwarding never waits
+//! for any of it, nor does who only reads.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::ValueEnum;
-use rustix::net::SocketType;
 use sd_notify::NotifyState;
 use tokio::{
-    net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
-    sync::oneshot,
-    task::{JoinHandle, spawn_blocking},
-    time::{MissedTickBehavior, interval, timeout},
+    task::spawn_blocking,
+    time::timeout,
 };
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
-use crate::{api, attach, config, docker, metrics, state::State, store::Store, web};
-use crate::{kept, lock::InstanceLock, log, service::Daemon, tunnel};
-use vswitch_host::socket::{SocketFile, listen_at};
+use crate::{
+    config,
+    core::{self, Handle, Request},
+    kept,
+    lock::InstanceLock,
+    log,
+    services::{Services, Sockets},
+    state::State,
+    store::{Store, live_path},
+    tunnel,
+};
 use vswitch_model::Config;
 
 /// How the daemon is started.
@@ -51,12 +57,6 @@ pub enum LogFormat {
     /// A JSON object per line.
     Json,
 }
-
-/// How long requests that are being answered may take when the daemon is told to stop.
-const FAREWELL: Duration = Duration::from_secs(3);
-
-/// How often the table is swept and ports that are down are tried again.
-const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Why the daemon could not start, or had to end: a sentence.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -101,136 +101,40 @@ pub fn run(options: Options) -> ExitCode {
 async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
     let state_folder = config.switch.state.clone();
     let _lock = InstanceLock::take(&state_folder)?;
-    let store = Store::open(&state_folder)?;
+    let store = Store::open(&state_folder, &live_path(&config.api.socket))?;
     tunnel::settle(&mut config).await;
     let plan = State::start(config.clone(), kept::living(&store, &config)?)?;
     // Signals first: one that comes while ports are opened must not kill us with interfaces left behind.
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let sockets = Sockets::bind(plan.next.api(), plan.next.docker()).await?;
     let api = plan.next.api().clone();
-    let (socket, _file) = listen_at(&api.socket, SocketType::STREAM, api.group.as_deref())?;
-    let listener = UnixListener::from_std(socket.into())?;
-    let helpers =
-        attach::Listener::bind(&vswitch_model::attach::socket_path(&api.socket), api.group.as_deref())?;
-
-    let page = match api.web {
-        Some(address) => Some(web::listen(address).await?),
-        None => None,
-    };
-    let metrics_listener = match api.metrics {
-        Some(address) => Some(listen(address).await?),
-        None => None,
-    };
-
-    let daemon = Arc::new(Daemon::start(path, plan, store).await?);
-    let (stop, stopped) = oneshot::channel::<()>();
-    let backend: Arc<dyn api::Backend> = Arc::clone(&daemon) as _;
-    let exporter =
-        metrics_listener.map(|listener| tokio::spawn(metrics::serve(listener, Arc::clone(&backend))));
-    let server = tokio::spawn(api::server::serve(listener, backend, async {
-        // Either way of ending is a request to stop.
-        let _ = stopped.await;
-    }));
-    let attaching = Arc::clone(&daemon);
-    let helper_server = tokio::spawn(attach::serve(helpers, move |attachment| {
-        let daemon = Arc::clone(&attaching);
-        async move { daemon.attach(attachment).await }
-    }));
-    let page = page
-        .map(|listener| tokio::spawn(web::serve(listener, api.web_hosts.clone(), Arc::clone(&daemon) as _)));
-    let plugin = serve_docker(&daemon).await?;
-    let watch = tokio::spawn(watch(Arc::clone(&daemon)));
+    let core = core::start(path, plan, store).await?;
+    let services = Services::start(sockets, &core);
     notify(vec![NotifyState::Ready, NotifyState::Status("forwarding")]).await;
     info!(socket = %api.socket.display(), web = api.web.map(tracing::field::display), "ready");
 
     let signal = loop {
         tokio::select! {
-            _ = hangup.recv() => reload(&daemon).await,
+            _ = hangup.recv() => reload(&core.handle).await,
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
         }
     };
     info!(signal, "stopping");
     notify(vec![NotifyState::Stopping]).await;
-    helper_server.abort();
-    if let Some(page) = page {
-        page.abort();
-    }
-    let _ = plugin.stop.send(());
-    watch.abort();
-    exporter.inspect(|exporter| exporter.abort());
-    daemon.farewell();
-    let _ = stop.send(());
-    // They would never end by themselves.
-    daemon.end_captures(|_| true).await;
-    if timeout(FAREWELL, server).await.is_err() {
-        warn!("requests were cut off");
-    }
-    if let Some(server) = plugin.server
-        && timeout(FAREWELL, server).await.is_err()
-    {
-        warn!("calls of Docker were cut off");
-    }
-    daemon.close().await;
+    services.stop(core).await;
     Ok(())
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
-    let listener = TcpListener::bind(address).await;
-    listener.map_err(|error| {
-        format!("cannot serve metrics at {address}: {error}: correct api.metrics, or free the port").into()
-    })
-}
-
-/// The plugin that Docker finds, if it shall; what it needs goes with the value.
-struct Plugin {
-    stop: oneshot::Sender<()>,
-    server: Option<JoinHandle<std::io::Result<()>>>,
-    _files: (Option<SocketFile>, Option<docker::SpecFile>),
-}
-
-/// Serves Docker's plugin, if it is enabled.
-async fn serve_docker(daemon: &Arc<Daemon>) -> Result<Plugin, Failure> {
-    let (stop, stopped) = oneshot::channel::<()>();
-    let spec = daemon.docker().await;
-    if !spec.enabled {
-        return Ok(Plugin { stop, server: None, _files: (None, None) });
-    }
-    let (socket, file) = listen_at(&spec.socket, SocketType::STREAM, None)?;
-    let listener = UnixListener::from_std(socket.into())?;
-    let told = docker::SpecFile::write(&spec.socket)
-        .map_err(|error| format!("cannot tell Docker of {}: {error}", spec.socket.display()))?;
-    let plumbing: Arc<dyn docker::Plumbing> = Arc::clone(daemon) as _;
-    let server = tokio::spawn(docker::serve(listener, plumbing, async {
-        // Either way of ending is a request to stop.
-        let _ = stopped.await;
-    }));
-    info!(socket = %spec.socket.display(), "Docker finds us");
-    Ok(Plugin { stop, server: Some(server), _files: (Some(file), told) })
-}
-
-async fn reload(daemon: &Daemon) {
+async fn reload(core: &Handle) {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
     notify(vec![NotifyState::Reloading, NotifyState::MonotonicUsec(micros)]).await;
     // What it came to is logged where it is done, whoever asked.
-    let _ = api::Backend::reload(daemon, false).await;
+    let _ = core.tell(|reply| Request::Reload { dry_run: false, reply }).await;
     notify(vec![NotifyState::Ready]).await;
-}
-
-/// Looks after what changes by itself: ports that fail and come back, addresses that age.
-async fn watch(daemon: Arc<Daemon>) {
-    let mut heartbeat = interval(HEARTBEAT);
-    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = daemon.fault() => daemon.collect_faults().await,
-            () = daemon.capture_over() => drop(daemon.end_captures(|_| false).await),
-            () = daemon.stranger() => daemon.meet_strangers().await,
-            _ = heartbeat.tick() => daemon.heartbeat().await,
-        }
-    }
 }
 
 /// Tells systemd. A manager that does not listen keeps nobody waiting for long.

@@ -40,6 +40,7 @@ mod command;
 mod derive;
 mod effect;
 mod endpoint;
+mod known;
 pub(crate) mod network;
 mod outside;
 mod peers;
@@ -60,6 +61,7 @@ pub use self::{
     command::Command,
     effect::{Effect, Layout},
     endpoint::{EndpointUpdate, Sandbox},
+    known::Known,
     network::{Host, NetworkError, predefined},
     record::Record,
     refusal::{Kind, Refusal},

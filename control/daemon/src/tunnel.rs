@@ -11,7 +11,7 @@ use vswitch::addr::PortId;
 use vswitch_vxlan::{
     device::{self, Devices, Path, Peer, Rules},
     encap,
-    endpoint::{Endpoint, Group, Options},
+    endpoint::{Group, Options, Vtep},
 };
 
 use crate::state::State;
@@ -19,14 +19,14 @@ use vswitch_host::{link::Links, netns::Namespace};
 use vswitch_model::{CollectorSpec, Config, DeviceSpec, Dscp, Error, ErrorKind, PeerSpec, VxlanSpec};
 
 /// Opens the sockets of this host's end, with `inlets` to receive by.
-pub(crate) async fn open(spec: &VxlanSpec, inlets: usize) -> Result<Endpoint, Error> {
+pub(crate) async fn open(spec: &VxlanSpec, inlets: usize) -> Result<Vtep, Error> {
     let group = match spec.group {
         Some(address) => Some(Group { address, interface: underlay(spec.local).await?.index }),
         None => None,
     };
     let options =
         Options { local: SocketAddr::new(spec.local, spec.port), inlets, checksum: spec.checksum, group };
-    let endpoint = Endpoint::open(&options).map_err(|error| refused(&options, error))?;
+    let endpoint = Vtep::open(&options).map_err(|error| refused(&options, error))?;
     endpoint.set_ttl(spec.ttl)?;
     Ok(endpoint)
 }
@@ -78,7 +78,7 @@ pub(crate) struct Tunnel<'a> {
     /// What was asked of it.
     pub(crate) spec: &'a VxlanSpec,
     /// Its sockets.
-    pub(crate) endpoint: &'a Arc<Endpoint>,
+    pub(crate) endpoint: &'a Arc<Vtep>,
     /// Where frames go to.
     pub(crate) peers: Vec<(PortId, &'a PeerSpec, &'a Arc<Path>)>,
     /// Where copies go to.

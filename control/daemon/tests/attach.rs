@@ -127,8 +127,8 @@ fn of_a_veth_pair_the_daemon_gets_the_hosts_end() {
         attach(daemon.socket.clone(), order(Kind::Veth, "web", "eth0", web.netns())).await.unwrap();
         let attachment = daemon.attached.recv().await.unwrap();
         assert!(attachment.tap.is_none());
-        assert_eq!(attachment.request.host_ifname.as_deref(), Some("vs-web"));
-        assert!(host.ip("-o link show vs-web").contains("mtu 1450"));
+        assert_eq!(attachment.request.host_ifname.as_deref(), Some("vp-web"));
+        assert!(host.ip("-o link show vp-web").contains("mtu 1450"));
         assert!(web.ip("-o address show eth0").contains("10.9.0.2/24"));
     });
 }
@@ -155,7 +155,7 @@ fn a_refused_interface_is_taken_away_again() {
         long.interface.ifname = None;
         for (order, code, part) in [
             (other(Kind::Tap, "web", "eth1"), ErrorKind::Conflict, "there is a port web already"),
-            (other(Kind::Veth, "web", "eth1"), ErrorKind::Conflict, "vs-web already exists"),
+            (other(Kind::Veth, "web", "eth1"), ErrorKind::Conflict, "vp-web already exists"),
             (taken, ErrorKind::Conflict, "10.9.0.2 is already on eth0"),
             (unknown, ErrorKind::NotFound, "network red not found"),
             (long, ErrorKind::Invalid, "is no interface name"),

@@ -11,13 +11,13 @@ use std::{
     fs::File,
     io::{self, Read},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
-use tokio::{sync::Mutex, task::spawn_blocking};
+use tokio::{sync::Semaphore, task::spawn_blocking};
 use tracing::debug;
 use vswitch::device::tap::Tap;
 
@@ -88,26 +88,40 @@ impl Queues {
 }
 
 /// Looks at queues, one look at a time, however many ask.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Looker {
+    /// Whose turn it is to look.
+    turn: Semaphore,
     last: Mutex<Option<Instant>>,
 }
 
+impl Default for Looker {
+    fn default() -> Self {
+        Self { turn: Semaphore::new(1), last: Mutex::default() }
+    }
+}
+
 impl Looker {
-    /// Looks at the queues that `queues` tells, unless somebody has just done so.
-    ///
-    /// Namespaces are entered and the kernel may let us wait, so this is no work for whoever holds a lock of the daemon.
-    pub async fn look(&self, queues: impl Future<Output = Queues> + Send) {
-        let mut last = self.last.lock().await;
-        if last.is_some_and(|last| last.elapsed() < FRESH) {
+    /// Looks at the queues that `queues` tells, unless that was just done. Waits for nothing but another's look.
+    pub async fn look(&self, queues: impl FnOnce() -> Queues + Send + 'static) {
+        let turn = self.turn.acquire().await;
+        if self.last().is_some_and(|last| last.elapsed() < FRESH) {
             return;
         }
-        let queues = queues.await;
-        let looked = spawn_blocking(move || netns::travel(|traveller| queues.look(traveller))).await;
-        if let Err(error) = looked.map_err(io::Error::other).flatten() {
+        // Namespaces are entered and the kernel may let us wait.
+        let look = move || {
+            let queues = queues();
+            netns::travel(move |traveller| queues.look(traveller))
+        };
+        if let Err(error) = spawn_blocking(look).await.map_err(io::Error::other).flatten() {
             debug!("cannot look at the queues of TAPs: {error}");
         }
-        *last = Some(Instant::now());
+        *self.last() = Some(Instant::now());
+        drop(turn);
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

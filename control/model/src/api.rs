@@ -100,6 +100,9 @@ pub struct Port {
     /// Why it does not, and what to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What it does not do as it should on this kernel: sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Octets of the longest IP packet.
     #[schema(value_type = u16)]
     pub mtu: Mtu,

@@ -1,4 +1,12 @@
-//! Names of network interfaces.
+//! Names of network interfaces: which the kernel takes, and what the interfaces are called that the daemon makes on its host.
+//!
+//! | prefix | interface | who may pass it |
+//! |---|---|---|
+//! | `vg-` | the host's TAP in a network: its gateway | what is forwarded (`gateway`) |
+//! | `vp-` | the host's end of a port's veth pair | the switch alone; the host's IP stack is kept off it (`link`) |
+//!
+//! Two prefixes, so that neither takes the other's name and a firewall rule for the one does not let the other pass. Versions
+//! before had `vs-` for both: such an interface is taken over under its new name.
 
 use std::{borrow::Borrow, fmt, ops::Deref, str::FromStr};
 
@@ -6,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Id, Name};
 
-/// Bytes of the longest name: IFNAMSIZ without its end (include/uapi/linux/if.h).
+/// Bytes of the longest interface name: IFNAMSIZ less its final zero (include/uapi/linux/if.h).
 pub const IFNAME_MAX: usize = 15;
 
 /// The name of a network interface: one that the kernel takes (`dev_valid_name`, net/core/dev.c) as it is written.
@@ -110,6 +118,49 @@ impl fmt::Display for IfName {
     }
 }
 
+/// How the names of gateways' interfaces begin that no network has named.
+pub const GATEWAY_PREFIX: &str = "vg-";
+
+/// How the names of the host's ends of veth pairs begin.
+const VETH_PREFIX: &str = "vp-";
+
+/// How both began before.
+const FORMER_PREFIX: &str = "vs-";
+
+/// What the host's interface in a network is called that no option names.
+pub fn gateway_ifname(network: &Id) -> IfName {
+    IfName(format!("{GATEWAY_PREFIX}{}", network.short()))
+}
+
+/// What the gateway's interface `ifname` was called by versions before, if [`gateway_ifname`] made that name.
+pub fn former_gateway_ifname(ifname: &str) -> Option<String> {
+    let digits = ifname.strip_prefix(GATEWAY_PREFIX)?;
+    let is_id = digits.len() == Id::SHORT && digits.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'));
+    is_id.then(|| format!("{FORMER_PREFIX}{digits}"))
+}
+
+/// What the host's end of a port's veth pair is called: the prefix and the port's name, or as much of it as fits and eight
+/// hexadecimal digits of its hash. The same port has the same name for ever; two ports may have one.
+pub fn veth_host_ifname(port: &Name) -> String {
+    with_prefix(VETH_PREFIX, port)
+}
+
+/// What versions before called it.
+pub fn former_veth_host_ifname(port: &Name) -> String {
+    with_prefix(FORMER_PREFIX, port)
+}
+
+fn with_prefix(prefix: &str, port: &Name) -> String {
+    let name = port.as_str();
+    if prefix.len() + name.len() <= IFNAME_MAX {
+        return format!("{prefix}{name}");
+    }
+    // FNV-1a, 32 bit: stable across versions, which std's hasher does not promise.
+    let hash =
+        name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("{prefix}{}{hash:08x}", &name[..4])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,5 +181,35 @@ mod tests {
         let of = |name: &str| IfName::of(&name.parse().unwrap());
         assert_eq!(of("fifteen-letters"), "fifteen-letters".parse().ok());
         assert_eq!(of("sixteen-letters-"), None);
+    }
+
+    #[test]
+    fn host_ends_have_short_lasting_names() {
+        let host = |name: &str| veth_host_ifname(&name.parse().unwrap());
+        assert_eq!(host("web"), "vp-web");
+        assert_eq!(host("twelve-chars"), "vp-twelve-chars");
+        assert_eq!(host("thirteen-char").len(), IFNAME_MAX);
+        assert_ne!(host("a-very-long-name-1"), host("a-very-long-name-2"));
+        assert_eq!(host("a-very-long-name-1"), "vp-a-vedcb1b6f6");
+        assert_eq!(former_veth_host_ifname(&"web".parse().unwrap()), "vs-web");
+        assert_eq!(host(&"x".repeat(63)).len(), IFNAME_MAX);
+    }
+
+    #[test]
+    fn a_port_that_is_called_like_a_network_s_id_takes_no_gateway_s_name() {
+        let id = Id::of("blue");
+        let port: Name = id.short().parse().unwrap();
+        assert_eq!(gateway_ifname(&id).len(), IFNAME_MAX);
+        assert_ne!(gateway_ifname(&id).as_str(), veth_host_ifname(&port));
+    }
+
+    #[test]
+    fn only_names_of_our_own_making_had_another_before() {
+        let id = Id::of("blue");
+        let former = format!("vs-{}", id.short());
+        assert_eq!(former_gateway_ifname(&gateway_ifname(&id)), Some(former));
+        for named in ["vg-lan", "vg-0123456789aX", "vg-0123456789abc", "br-0123456789ab", "vg-"] {
+            assert_eq!(former_gateway_ifname(named), None, "{named}");
+        }
     }
 }

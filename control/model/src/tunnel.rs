@@ -70,7 +70,7 @@ impl VxlanSpec {
 
     /// Octets of the longest inner packet that the tunnel carries.
     pub fn overlay_mtu(&self) -> Mtu {
-        Mtu::nearest(self.underlay_mtu().saturating_sub(vswitch_vxlan::device::overhead(self.local)))
+        Mtu::nearest(self.underlay_mtu().saturating_sub(vswitch_vxlan::header::overhead(self.local)))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Another plugin that gives out the addresses: run as we are run, with the same environment and configuration.
+//! Delegation of address assignment to another plugin, which runs with the same environment and configuration.
 
 use std::{
     path::PathBuf,
@@ -10,7 +10,7 @@ use tokio::{io::AsyncWriteExt, process::Command};
 
 use super::wire::{Code, Failure, Outcome};
 
-/// Runs the plugin `kind` for the deed `verb`, and reads its result if it has one.
+/// Runs the plugin `kind` with the command `verb`, and reads its result if it has one.
 pub(super) async fn run(kind: &str, verb: &str, config: &str) -> Result<Option<Outcome>, Failure> {
     let path = find(kind)?;
     let failed = |error: std::io::Error| {
@@ -20,7 +20,7 @@ pub(super) async fn run(kind: &str, verb: &str, config: &str) -> Result<Option<O
     command.env("CNI_COMMAND", verb).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().map_err(failed)?;
     if let Some(mut stdin) = child.stdin.take() {
-        // One that ends without reading tells why.
+        // A plugin that ends without reading reports why.
         let _ = stdin.write_all(config.as_bytes()).await;
     }
     let Output { status, stdout, .. } = child.wait_with_output().await.map_err(failed)?;
@@ -38,10 +38,7 @@ fn outcome(kind: &str, status: ExitStatus, stdout: &[u8]) -> Result<Option<Outco
         return Ok(None);
     }
     written.and_then(serde_json::from_value).map_err(|error| {
-        Failure::new(
-            Code::Decode,
-            format!("the result of the IPAM plugin {kind} makes no sense here: {error}"),
-        )
+        Failure::new(Code::Decode, format!("cannot parse the result of the IPAM plugin {kind}: {error}"))
     })
 }
 
@@ -54,7 +51,7 @@ fn find(kind: &str) -> Result<PathBuf, Failure> {
         Failure::new(
             Code::Config,
             format!(
-                "there is no IPAM plugin {kind:?} in CNI_PATH ({}): install it, or leave ipam out",
+                "there is no IPAM plugin {kind:?} in CNI_PATH ({}): install it, or remove ipam",
                 told.display()
             ),
         )

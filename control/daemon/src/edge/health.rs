@@ -1,12 +1,12 @@
 //! Ports that fail, that come back, and that are heard.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use tracing::{info, warn};
-use vswitch::{addr::PortId, counters::PortTotals};
+use vswitch::counters::PortTotals;
 
-use super::{Edge, EdgePort, Heard, Missing};
-use crate::device::{self, OpenDevice};
+use super::{Edge, EdgePort, transaction::Opening};
+use crate::device::OpenDevice;
 
 impl Edge {
     pub(super) fn is_up(&self, port: &EdgePort) -> bool {
@@ -15,18 +15,46 @@ impl Edge {
 
     /// Why `port` carries no frames, if it does not.
     pub(crate) fn why_down(&self, port: &EdgePort) -> Option<String> {
-        match &port.device {
-            Err(why) => Some(why.clone()),
-            Ok(OpenDevice::Remote { .. }) if self.endpoint().is_none() => {
-                Some("the tunnel has no end here: see port vxlan, or write [vxlan] into the file".into())
-            }
-            Ok(_) => None,
-        }
+        port.why_down(self.endpoint().is_some())
     }
 
-    /// Notes which ports have failed since the last call. True: a new plan is needed.
-    pub(crate) fn collect_faults(&mut self) -> bool {
-        let plan = Arc::clone(self.workers.plan());
+    /// Notes which ports were heard since the last call.
+    pub(crate) fn listen(&self) {
+        let now = self.workers.now();
+        for port in self.ports.values() {
+            port.heard.note(PortTotals::sum(&port.counters).rx_frames, now);
+        }
+    }
+}
+
+impl Opening<'_> {
+    /// Takes the ports out of forwarding that have failed. True: there were some.
+    pub(crate) async fn take_down_faulty(mut self) -> bool {
+        let any = self.collect_faults();
+        if any {
+            self.rebuild().await;
+        }
+        any
+    }
+
+    /// Takes the ports out of forwarding whose containers have ended, and tries those again that are down. True: that made a
+    /// difference.
+    pub(crate) async fn try_again(mut self) -> bool {
+        let any = self.collect_abandoned() | self.retry().await;
+        // Only what is asked for now fails for good; the rest is down, and tried again as well.
+        if let Err(error) = self.configure().await {
+            warn!("{}", error.sentence);
+        }
+        self.keep();
+        if any {
+            self.rebuild().await;
+        }
+        any
+    }
+
+    /// Notes which ports have failed. True: there were some.
+    pub(super) fn collect_faults(&mut self) -> bool {
+        let plan = Arc::clone(self.edge.workers.plan());
         let faults = plan.ports.iter().flatten().filter_map(|port| Some((port.id, port.fault()?)));
         let mut any = false;
         for (id, fault) in faults {
@@ -40,62 +68,38 @@ impl Edge {
         any
     }
 
-    /// Takes the ports out of forwarding whose containers have ended. True: a new plan is needed.
-    pub(crate) fn collect_abandoned(&mut self) -> bool {
+    /// Takes the ports out of forwarding whose containers have ended. True: there were some.
+    fn collect_abandoned(&mut self) -> bool {
         let abandoned = |port: &EdgePort| port.device.as_ref().is_ok_and(OpenDevice::is_abandoned);
-        let gone: Vec<_> = self.ports.iter().filter(|(_, port)| abandoned(port)).map(|(id, _)| *id).collect();
+        let ports = self.edge.ports.iter();
+        let gone: Vec<_> = ports.filter(|(_, port)| abandoned(port)).map(|(id, _)| *id).collect();
         gone.into_iter().fold(false, |any, id| any | self.take_down(id, "its namespace is gone".to_owned()))
     }
 
-    /// A port has lost its device. True: it had one. An interface that persists stays for the next try.
-    pub(super) fn take_down(&mut self, id: PortId, why: String) -> bool {
-        let Some(port) = self.ports.get_mut(&id).filter(|port| port.device.is_ok()) else { return false };
-        warn!(port = %port.wanted.spec.name, "down: {why}");
-        let persists = port.wanted.spec.interface().is_some_and(|interface| interface.persist);
-        let device = std::mem::replace(&mut port.device, Err(why));
-        self.leaving.extend(device.ok().filter(|_| !persists));
-        self.fdb.flush_port(id);
-        true
-    }
-
-    /// Tries to open the ports that are down. True: at least one is back, and a new plan is needed.
-    pub(crate) async fn retry(&mut self) -> bool {
-        let down: Vec<_> =
-            self.ports.iter().filter(|(_, port)| port.device.is_err()).map(|(id, _)| *id).collect();
+    /// Tries to open the ports that are down. True: at least one is back.
+    async fn retry(&mut self) -> bool {
+        let ports = self.edge.ports.iter();
+        let down: Vec<_> = ports.filter(|(_, port)| port.device.is_err()).map(|(id, _)| *id).collect();
         let mut any = false;
         for id in down {
-            let Some(wanted) = self.ports.get(&id).map(|port| port.wanted.clone()) else { continue };
-            let device = device::open(&wanted, None, self.workers.count(), &self.owner).await;
-            let key = self.key();
-            let Some(port) = self.ports.get_mut(&id) else { continue };
-            match device {
-                Ok(device) => {
-                    if let OpenDevice::Endpoint(endpoint) = &device {
-                        endpoint.strangers.on_stranger(Arc::clone(&self.on_stranger));
-                    }
-                    info!(port = %wanted.spec.name, "up again");
-                    (port.device, port.key) = (Ok(device), key);
-                    self.unset.push(id);
-                    self.unkept.push(id);
-                    any = true;
-                }
-                Err(error) => port.device = Err(error.sentence),
+            if self.reopen(id).await {
+                info!(port = %self.edge.ports[&id].wanted.spec.name, "up again");
+                any = true;
             }
         }
-        if any && let Err(error) = self.set_up(Missing::Retry).await {
-            warn!("{}", error.sentence);
-        }
-        self.keep();
         any
     }
+}
 
-    /// Notes which ports were heard since the last call.
-    pub(crate) fn listen(&mut self) {
-        for port in self.ports.values_mut() {
-            let frames = PortTotals::sum(&port.counters).rx_frames;
-            if frames > port.heard.map_or(0, |heard| heard.frames) {
-                port.heard = Some(Heard { at: Instant::now(), frames });
+impl EdgePort {
+    /// Why it carries no frames, if it does not; peers and collectors need the tunnel's end.
+    pub(super) fn why_down(&self, tunnel_is_open: bool) -> Option<String> {
+        match &self.device {
+            Err(why) => Some(why.clone()),
+            Ok(OpenDevice::Remote { .. }) if !tunnel_is_open => {
+                Some("the tunnel has no end here: see port vxlan, or write [vxlan] into the file".into())
             }
+            Ok(_) => None,
         }
     }
 }

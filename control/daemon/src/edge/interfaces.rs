@@ -1,22 +1,25 @@
-//! Interfaces that were opened: set up, kept, and removed where nobody has them.
+//! Interfaces that were opened: set up, and removed where no port has them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use tracing::warn;
 use vswitch::addr::PortId;
 
-use super::{Edge, EdgePort, Missing};
+use super::{
+    Edge, EdgePort,
+    transaction::{OnFailure, Opening},
+};
 use crate::{device, state};
-use vswitch_host::link::{self, Links, Wanted, host_ifname};
-use vswitch_model::{DeviceSpec, Error, Identity, InterfaceSpec, Mtu};
+use vswitch_host::link::{self, Links, Wanted};
+use vswitch_model::{DeviceSpec, Error, Identity, InterfaceSpec, Mtu, ifname::veth_host_ifname};
 
-impl Edge {
-    /// Sets up the interfaces that were opened since the last call, a namespace at a time.
-    pub(crate) async fn set_up(&mut self, missing: Missing) -> Result<(), Error> {
+impl Opening<'_> {
+    /// Sets up the interfaces that were opened, a namespace at a time.
+    pub(super) async fn configure(&mut self) -> Result<(), Error> {
         let mut by_namespace: BTreeMap<Identity, (Links, Vec<(PortId, Wanted)>)> = BTreeMap::new();
-        let overlay = self.overlay_mtu();
+        let overlay = self.edge.overlay_mtu();
         for id in std::mem::take(&mut self.unset) {
-            let Some(port) = self.ports.get_mut(&id) else { continue };
+            let Some(port) = self.edge.ports.get(&id) else { continue };
             let Some(interface) = port.wanted.spec.interface() else { continue };
             let mut wanted = wanted(&port.wanted, interface, None, overlay);
             if interface.bare.is_some() {
@@ -26,7 +29,7 @@ impl Edge {
                         let group = by_namespace.entry(place.links.namespace().identity());
                         group.or_insert_with(|| (place.links, Vec::new())).1.push((id, wanted));
                     }
-                    None => self.lose(id, device::gone(), missing)?,
+                    None => self.lose(id, device::gone())?,
                 }
                 continue;
             }
@@ -41,7 +44,7 @@ impl Edge {
                         group.push((id, wanted));
                     }
                 }
-                Err(error) => self.lose(id, error, missing)?,
+                Err(error) => self.lose(id, error)?,
             }
         }
         for (links, group) in by_namespace.into_values() {
@@ -51,14 +54,14 @@ impl Edge {
                 Err(error) => {
                     let error = Error::from(error);
                     for id in ids {
-                        self.lose(id, error.clone(), missing)?;
+                        self.lose(id, error.clone())?;
                     }
                     continue;
                 }
             };
             for (id, result) in ids.into_iter().zip(results) {
                 if let Err(error) = result {
-                    self.lose(id, error.into(), missing)?;
+                    self.lose(id, error.into())?;
                 }
             }
         }
@@ -66,34 +69,41 @@ impl Edge {
     }
 
     /// A port's interface could not be set up: it has none, then.
-    pub(super) fn lose(&mut self, id: PortId, error: Error, missing: Missing) -> Result<(), Error> {
-        if missing == Missing::Refuse {
+    fn lose(&mut self, id: PortId, error: Error) -> Result<(), Error> {
+        if self.attempt.on_failure == OnFailure::Refuse {
             return Err(error);
         }
         self.take_down(id, error.sentence);
         Ok(())
     }
+}
 
-    /// Lets the interfaces that were opened since the last call outlive us, where they shall. Not before they are known to
-    /// whoever starts after us.
-    pub(crate) fn keep(&mut self) {
-        for id in std::mem::take(&mut self.unkept) {
-            let Some(EdgePort { wanted, device: Ok(open), .. }) = self.ports.get(&id) else { continue };
-            let persist = wanted.spec.interface().is_some_and(|interface| interface.persist);
-            if let Err(error) = open.keep(persist) {
-                warn!(port = %wanted.spec.name, "its interface would not outlive the daemon: {error}");
-            }
+impl Edge {
+    /// Removes interfaces of an earlier life that no port has.
+    pub(crate) async fn remove_orphans(&self) {
+        if let Err(error) = device::remove_orphans(&self.owner, &self.host_ends()).await {
+            warn!("interfaces of an earlier life may be left: {}", error.sentence);
         }
     }
 
-    /// Removes interfaces of an earlier life that no port has.
-    pub(crate) async fn remove_orphans(&self) {
-        let veth = |port: &EdgePort| matches!(port.wanted.spec.device, DeviceSpec::Veth(_));
-        let wanted =
-            self.ports.values().filter(|port| veth(port)).map(|port| host_ifname(&port.wanted.spec.name));
-        if let Err(error) = device::remove_orphans(&self.owner, &wanted.collect()).await {
-            warn!("interfaces of an earlier life may be left: {}", error.sentence);
+    /// Tells of them, where their records may be lost: containers may still use them.
+    pub(crate) async fn tell_orphans(&self) {
+        match device::orphans(&self.owner, &self.host_ends()).await {
+            Ok(orphans) => orphans.iter().for_each(|ifname| {
+                warn!(
+                    ifname,
+                    "an interface that no port has is left as it is, for its record may be lost: connect its container \
+                     anew, or delete it with `ip link del {ifname}`"
+                );
+            }),
+            Err(error) => warn!("interfaces of an earlier life may be left: {}", error.sentence),
         }
+    }
+
+    /// What the host's ends of all ports' veth pairs are called.
+    fn host_ends(&self) -> HashSet<String> {
+        let is_veth = |port: &&EdgePort| matches!(port.wanted.spec.device, DeviceSpec::Veth(_));
+        self.ports.values().filter(is_veth).map(|port| veth_host_ifname(&port.wanted.spec.name)).collect()
     }
 }
 
@@ -110,7 +120,6 @@ pub(super) fn wanted(
         spec: interface.clone(),
         before,
         mtu: Some(port.mtu.get()),
-        txqueuelen: None,
         super_frame: crosses.then(|| link::super_frame(port.mtu.get())),
     }
 }

@@ -3,10 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use vswitch::{
-    addr::{NetworkId, PortId},
-    counters::{NetworkCounters, NetworkTotals},
+    addr::PortId,
+    counters::NetworkCounters,
     device::Device,
-    fdb::Learning,
     plan::{Plan, Port, Receiver},
     topology::Topology,
 };
@@ -15,9 +14,8 @@ use super::{Edge, EdgeNetwork};
 use crate::{device::OpenDevice, state::State};
 
 impl Edge {
-    /// Gives the workers a plan of what is wanted and has a device. When this returns, they work by it.
-    pub(crate) async fn rebuild(&mut self, state: &State) {
-        self.collect_faults();
+    /// A plan of what is wanted and has a device.
+    pub(super) fn plan(&mut self, state: &State) -> Plan {
         self.captures.rename(state);
         let mut layout = state.layout().clone();
         layout.ports.retain(|rules| self.ports.get(&rules.id).is_some_and(|port| self.is_up(port)));
@@ -45,10 +43,7 @@ impl Edge {
         if let Some(tunnel) = self.tunnel() {
             self.lay(&tunnel, state, &mut plan);
         }
-        self.workers.adopt(Arc::new(plan));
-        for device in std::mem::take(&mut self.leaving) {
-            device.remove().await;
-        }
+        plan
     }
 
     /// A port for the next plan. One that stays is the one that the workers have; one that has another device takes over what
@@ -66,11 +61,6 @@ impl Edge {
         })
     }
 
-    /// Whether a closed port's interface still waits for the next plan to be removed.
-    pub(crate) fn is_letting_go(&self) -> bool {
-        !self.leaving.is_empty()
-    }
-
     /// Counters for every network there is, and no other.
     pub(super) fn count_networks(&mut self, state: &State) {
         let mut before = std::mem::take(&mut self.networks);
@@ -84,14 +74,5 @@ impl Edge {
             };
             self.networks.insert(network.id, known.unwrap_or_else(new));
         }
-    }
-
-    /// What was counted of a network, and what was taught in it.
-    pub(crate) fn network_totals(&self, id: NetworkId) -> (NetworkTotals, Learning) {
-        let known = self.networks.get(&id).map(|network| {
-            let taught = self.fdb.learning_of_network(id).since(network.taught_before);
-            (NetworkTotals::sum(&network.counters), taught)
-        });
-        known.unwrap_or_default()
     }
 }

@@ -1,15 +1,12 @@
 //! The tunnel among the ports: its end here, its peers and collectors, and what the ways to them carry.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use vswitch::{
     addr::PortId,
     plan::{Plan, Receiver},
 };
-use vswitch_vxlan::endpoint::Endpoint;
+use vswitch_vxlan::endpoint::Vtep;
 
 use super::{Edge, EdgePort};
 use crate::{device::OpenDevice, state::State, tunnel::Tunnel};
@@ -32,7 +29,7 @@ impl Edge {
     }
 
     /// The endpoint's port, what was asked of it and its sockets, if they are open.
-    pub(super) fn open_endpoint(&self) -> Option<(PortId, &VxlanSpec, &Arc<Endpoint>)> {
+    pub(super) fn open_endpoint(&self) -> Option<(PortId, &VxlanSpec, &Arc<Vtep>)> {
         self.ports.iter().find_map(|(id, port)| match (&port.wanted.spec.device, &port.device) {
             (DeviceSpec::Vxlan(spec), Ok(OpenDevice::Endpoint(endpoint))) => Some((*id, spec, endpoint)),
             _ => None,
@@ -40,7 +37,7 @@ impl Edge {
     }
 
     /// The endpoint's sockets, if they are open.
-    pub(crate) fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+    pub(crate) fn endpoint(&self) -> Option<&Arc<Vtep>> {
         self.open_endpoint().map(|(.., endpoint)| endpoint)
     }
 
@@ -68,13 +65,6 @@ impl Edge {
         for ((key, worker), inlet) in (first..).zip((0..self.workers.count()).cycle()).zip(devices.inlets) {
             plan.receivers.push(Receiver { key, device: inlet, port: tunnel.own, worker });
         }
-    }
-
-    /// Where a peer is, and from where it is reached: what it takes to measure the way to it.
-    pub(crate) fn way_to(&self, id: PortId) -> Option<(IpAddr, IpAddr, u16)> {
-        let tunnel = self.tunnel()?;
-        let (_, peer, _) = tunnel.peers.iter().find(|(port, ..)| *port == id)?;
-        Some((tunnel.spec.local, peer.remote, tunnel.spec.underlay_mtu()))
     }
 
     /// Takes over what was measured of the way to a peer.

@@ -8,10 +8,9 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 
 use super::{Refusal, State, endpoint::mac_of, network::HOST_ADDRESS};
-use vswitch_host::gateway::PREFIX;
 use vswitch_model::{
     Bare, Carries, DeviceSpec, Driver, EndpointSpec, Family, IfName, InterfaceSpec, Name, NetworkSpec,
-    PortSpec, SubnetSpec, options::NetworkOptions,
+    PortSpec, SubnetSpec, ifname, options::NetworkOptions,
 };
 
 impl State {
@@ -91,7 +90,7 @@ fn host_port(network: &NetworkSpec) -> Option<PortSpec> {
     let first = address.first().filter(|_| !network.internal)?;
     let interface = InterfaceSpec {
         netns: None,
-        ifname: Some(host_ifname(network)),
+        ifname: Some(gateway_ifname(network)),
         mac: Some(mac_of(first.addr())),
         address,
         persist: true,
@@ -101,11 +100,9 @@ fn host_port(network: &NetworkSpec) -> Option<PortSpec> {
     Some(PortSpec::new(host_port_name(network), carries, DeviceSpec::Tap(interface)))
 }
 
-/// What the host's interface in a network is called: as it was told, or [`PREFIX`] and the beginning of the network's id.
-pub(super) fn host_ifname(network: &NetworkSpec) -> IfName {
-    let chosen =
-        || format!("{PREFIX}{}", network.id().short()).parse().expect("three signs and twelve digits fit");
-    network.options.ifname.clone().unwrap_or_else(chosen)
+/// What the host's interface in a network is called: as an option says, or as [`ifname::gateway_ifname`] does.
+pub(super) fn gateway_ifname(network: &NetworkSpec) -> IfName {
+    network.options.ifname.clone().unwrap_or_else(|| ifname::gateway_ifname(&network.id()))
 }
 
 /// What the host's port in a network is called.

@@ -5,7 +5,8 @@ use std::{num::NonZeroU16, sync::Arc};
 use vswitch::{
     capture,
     mirror::Mirror,
-    topology::{self, PortMode, PortRules, StormLimits, Topology, TopologyError},
+    storm::FloodLimits,
+    topology::{self, PortMode, PortRules, Topology, TopologyError},
 };
 
 use super::{Change, Delta, Network, Origin, Port, Record, State, derive::host_port_name};
@@ -24,13 +25,6 @@ pub enum Effect {
     },
     /// Take the port's device away and forget what was learned on it.
     ClosePort(Port),
-    /// Who carries what, or within which limits, has changed. It may name ports that are opened only later.
-    SetTopology {
-        /// Before.
-        old: Arc<Layout>,
-        /// After.
-        new: Arc<Layout>,
-    },
     /// The port's device stays, and what can be changed in place has: the MTU, networks and limits (the
     /// topology holds these), and the interface's addresses, MAC and gateways.
     UpdatePort {
@@ -68,7 +62,6 @@ impl Effect {
         match self {
             Self::SetSwitch { old, new } => Self::SetSwitch { old: new, new: old },
             Self::ClosePort(port) => Self::OpenPort(port),
-            Self::SetTopology { old, new } => Self::SetTopology { old: new, new: old },
             Self::UpdatePort { old, new } => Self::UpdatePort { old: new, new: old },
             Self::OpenPort(port) => Self::ClosePort(port),
             Self::Store(record) => Self::Unstore(record),
@@ -84,13 +77,12 @@ impl Effect {
         match self {
             Self::SetSwitch { .. } => 0,
             Self::ClosePort(_) => 1,
-            Self::SetTopology { .. } => 2,
-            Self::UpdatePort { .. } => 3,
+            Self::UpdatePort { .. } => 2,
             // Peers and collectors are sent to by the endpoint.
-            Self::OpenPort(port) if port.spec.device.endpoint().is_some() => 4,
-            Self::OpenPort(_) => 5,
-            Self::SetOutside { .. } => 6,
-            Self::Store(_) | Self::Unstore(_) | Self::Restore { .. } => 7,
+            Self::OpenPort(port) if port.spec.device.endpoint().is_some() => 3,
+            Self::OpenPort(_) => 4,
+            Self::SetOutside { .. } => 5,
+            Self::Store(_) | Self::Unstore(_) | Self::Restore { .. } => 6,
         }
     }
 }
@@ -98,10 +90,6 @@ impl Effect {
 /// The effects of `changes`, in order.
 pub(super) fn of(changes: &[Change], old: &State, new: &State) -> Vec<Effect> {
     let mut effects: Vec<_> = changes.iter().cloned().flat_map(deeds).collect();
-    let (before, after) = (&old.layout, &new.layout);
-    if before != after {
-        effects.push(Effect::SetTopology { old: Arc::clone(before), new: Arc::clone(after) });
-    }
     let (before, after) = (&old.outside, &new.outside);
     if before != after {
         effects.push(Effect::SetOutside { old: Arc::clone(before), new: Arc::clone(after) });
@@ -266,7 +254,7 @@ fn port_rules(state: &State, port: &Port, group: bool) -> Option<PortRules> {
         horizon: (is_tunnel || is_gateway(state, port)).then_some(TUNNELS),
         flood: is_flooded_to(&port.spec.device, group),
         mac_limit: port.spec.mac_limit,
-        storm: StormLimits { broadcast, multicast, unknown },
+        storm: FloodLimits { broadcast, multicast, unknown },
         limits: port.spec.limit.limits(),
         mtu: port.mtu.get(),
     })

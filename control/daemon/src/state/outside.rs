@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::{State, derive::host_ifname, registry::Entry};
-use vswitch_host::gateway::{Outside, Reach};
+use super::{State, derive::gateway_ifname, registry::Entry};
+use vswitch_host::gateway::Outside;
 use vswitch_model::{Driver, Name, NetworkSpec, publish::Published};
 
 /// Every network that has a gateway on this host, by name. An internal one has none, and an uplink's is on the LAN.
@@ -21,9 +21,10 @@ pub(super) fn of(state: &State) -> Vec<Outside> {
         }
         let published = published.remove(&spec.name).unwrap_or_default();
         Some(Outside {
-            ifname: host_ifname(spec).into(),
+            ifname: gateway_ifname(spec).into(),
             subnets: spec.subnets.iter().map(|subnet| subnet.subnet).collect(),
-            reach: Reach::Open { masquerade: spec.options.masquerade, published },
+            masquerade: spec.options.masquerade,
+            published,
         })
     };
     state.networks.entries().filter_map(outside).collect()

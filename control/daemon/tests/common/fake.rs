@@ -86,6 +86,7 @@ pub(crate) fn port_of(spec: &PortSpec) -> Port {
         netns: None,
         state: PortState::Up,
         reason: None,
+        warnings: vec![],
         mtu: Mtu::DEFAULT,
         offload: spec.offload,
         limit: spec.limit,

@@ -11,13 +11,13 @@ use std::{
 
 use tracing::info;
 
-use super::{GatewayError, Outside, Reach};
+use super::{GatewayError, Outside};
 use vswitch_model::Family;
 
 /// All settings that `outsides` need; after the rules are there, so nothing is open in between.
 pub(super) fn prepare(outsides: &[Outside]) -> Result<(), GatewayError> {
-    let open = || outsides.iter().filter(|outside| matches!(outside.reach, Reach::Open { .. }));
-    let any = |family| open().flat_map(|outside| &outside.subnets).any(|net| Family::of(*net) == family);
+    let subnets = outsides.iter().flat_map(|outside| &outside.subnets);
+    let any = |family| subnets.clone().any(|net| Family::of(*net) == family);
     for outside in outsides {
         of_interface(outside)?;
     }
@@ -35,11 +35,10 @@ fn of_interface(outside: &Outside) -> Result<(), GatewayError> {
     let name = &outside.ifname;
     // Containers are no routers: the host must not believe their advertisements.
     unless_absent(set(&format!("net/ipv6/conf/{name}/accept_ra"), "0"))?;
-    let Reach::Open { published, .. } = &outside.reach else { return Ok(()) };
     // The host reaches by 127.0.0.1 what is published there only if the kernel routes loopback addresses out of this
     // interface (net/ipv4/route.c, __mkroute_output). What comes in by it is dropped by our chain `guard`.
     let by_loopback = |ip: IpAddr| ip.is_ipv4() && (ip.is_unspecified() || ip.is_loopback());
-    if published.iter().any(|published| by_loopback(published.at().ip())) {
+    if outside.published.iter().any(|published| by_loopback(published.at().ip())) {
         unless_absent(set(&format!("net/ipv4/conf/{name}/route_localnet"), "1"))?;
     }
     Ok(())

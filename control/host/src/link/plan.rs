@@ -24,8 +24,6 @@ pub struct Wanted {
     pub before: Option<InterfaceSpec>,
     /// Octets of the longest IP packet; left alone unless told.
     pub mtu: Option<u16>,
-    /// Packets that may wait to be sent; left alone unless told.
-    pub txqueuelen: Option<u32>,
     /// Octets of the longest super-frame (`gso_max_size`); left alone unless told.
     pub super_frame: Option<u32>,
 }
@@ -61,8 +59,6 @@ pub enum Step {
         mac: Option<MacAddr>,
         /// The new MTU.
         mtu: Option<u32>,
-        /// The new queue length.
-        txqueuelen: Option<u32>,
         /// The new length of super-frames.
         super_frame: Option<u32>,
         /// Whether to set it up.
@@ -208,11 +204,10 @@ fn check_routes(snapshot: &Snapshot, link: &Link, wanted: &Wanted) -> Result<(),
 fn plan_link(link: &Link, wanted: &Wanted) -> Option<Step> {
     let mac = wanted.spec.mac.filter(|mac| link.mac != Some(*mac));
     let mtu = wanted.mtu.map(u32::from).filter(|mtu| link.mtu != *mtu);
-    let txqueuelen = wanted.txqueuelen.filter(|length| link.txqueuelen != *length);
     let super_frame = wanted.super_frame.filter(|octets| link.super_frame != *octets);
     let up = !link.up && wanted.spec.bare.is_none();
-    let needed = up || mac.is_some() || mtu.is_some() || txqueuelen.is_some() || super_frame.is_some();
-    needed.then_some(Step::SetLink { index: link.index, mac, mtu, txqueuelen, super_frame, up })
+    let needed = up || mac.is_some() || mtu.is_some() || super_frame.is_some();
+    needed.then_some(Step::SetLink { index: link.index, mac, mtu, super_frame, up })
 }
 
 fn plan_addresses(snapshot: &Snapshot, link: &Link, wanted: &Wanted, steps: &mut Vec<Step>) {
@@ -291,14 +286,7 @@ mod tests {
         let index = ETH0;
         let expected = [
             Step::LoopbackUp,
-            Step::SetLink {
-                index,
-                mac: None,
-                mtu: Some(1450),
-                txqueuelen: None,
-                super_frame: Some(61_833),
-                up: true,
-            },
+            Step::SetLink { index, mac: None, mtu: Some(1450), super_frame: Some(61_833), up: true },
             Step::AddAddress { index, net: "10.9.0.2/24".parse().unwrap() },
             Step::AddAddress { index, net: "fd09::2/64".parse().unwrap() },
             Step::AddRoute(DefaultRoute { index, gateway: "10.9.0.1".parse().unwrap() }),

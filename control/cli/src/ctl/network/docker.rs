@@ -1,4 +1,4 @@
-//! Networks in Docker's words: the JSON of `docker network inspect`, the columns of `docker network ls`.
+//! Networks in Docker's format: the JSON of `docker network inspect`, the columns of `docker network ls`.
 
 use serde_json::{Map, Value, json};
 
@@ -23,7 +23,7 @@ pub(super) const HEADINGS: [(&str, &str); 9] = [
 pub(super) fn row(network: &Network, id: &str) -> Value {
     let spec = &network.spec;
     let labels: Vec<_> = spec.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    // As Go writes a time.
+    // As Go formats a time.
     let created =
         spec.created.map_or_else(String::new, |it| it.strftime("%Y-%m-%d %H:%M:%S%.f +0000 UTC").to_string());
     json!({
@@ -112,7 +112,7 @@ pub(super) fn inspect(network: &Network) -> Value {
     })
 }
 
-/// The network in the API's own words.
+/// The network as the API's JSON.
 pub(super) fn plain(network: &Network) -> Result<Value, Error> {
     Ok(serde_json::to_value(network).map_err(std::io::Error::from)?)
 }

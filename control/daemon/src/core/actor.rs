@@ -1,0 +1,224 @@
+//! The one task that owns the core: it serves a request after the other, and publishes what came of each.
+//!
+//! ```text
+//! API, engines, helpers ┐
+//! reload, health, clock ┴─ requests, bounded ─> Core ─ Arc<Snapshot> ─> API, metrics, web page, why, trace
+//! ```
+//! It has a thread of its own: a plan for a thousand ports is milliseconds of work, nft(8) and a durable write are waited
+//! for, and none of it may hold up those who read. Its I/O is the runtime's.
+
+use std::{path::PathBuf, sync::Arc, thread, time::Instant};
+
+use tokio::{
+    runtime,
+    sync::{Notify, mpsc, oneshot, watch},
+};
+use tracing::{info, warn};
+
+use super::{
+    Core, Handle,
+    outside::Rules,
+    reap::Unfetched,
+    request::{Answered, EngineRequest, Request},
+};
+use crate::{
+    Failure,
+    edge::{Attempt, Edge},
+    journal::{Journal, Observer},
+    state::{State, Transition},
+    store::Store,
+    view::{Process, Snapshot},
+};
+use vswitch_model::api::events::What;
+
+/// Requests that wait at most; who asks when so many do is refused.
+pub(super) const WAITING: usize = 1024;
+
+/// What tells that there is something to ask the core for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Signals {
+    /// A port has failed.
+    pub(crate) fault: Arc<Notify>,
+    /// An unknown sender was seen at the tunnel.
+    pub(crate) stranger: Arc<Notify>,
+    /// A capture's client has gone or has enough.
+    pub(crate) capture_over: Arc<Notify>,
+}
+
+/// The core while it runs.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) handle: Handle,
+    pub(crate) signals: Signals,
+    stop: oneshot::Sender<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Running {
+    /// Serves the requests that wait, refuses further ones, stops forwarding and leaves nothing behind but what persists.
+    pub(crate) async fn stop(self) {
+        let Self { stop, ended, .. } = self;
+        let _ = stop.send(());
+        // By answer or by its end: it has ended.
+        let _ = ended.await;
+    }
+}
+
+/// Opens what `plan` wants and starts forwarding. Ports that cannot be opened are down, and tried again.
+///
+/// # Errors
+/// There are no threads or descriptors, or what cannot be retried fails.
+pub(crate) async fn start(config: PathBuf, plan: Transition, store: Store) -> Result<Running, Failure> {
+    let (tell, told) = oneshot::channel();
+    let (stop, stopped) = oneshot::channel();
+    let (done, ended) = oneshot::channel();
+    let runtime = runtime::Handle::current();
+    let live = || async move {
+        match Core::open(config, plan, store).await {
+            Ok(core) => {
+                let (requests, queue) = mpsc::channel(WAITING);
+                // It was waited for: what comes of it is told by `told`.
+                let _ = tell.send(Ok((core.handle(requests), core.signals.clone())));
+                core.serve_all(queue, stopped).await;
+            }
+            Err(failure) => drop(tell.send(Err(failure))),
+        }
+        let _ = done.send(());
+    };
+    thread::Builder::new().name("core".into()).spawn(move || runtime.block_on(live()))?;
+    let (handle, signals) = told.await.map_err(|_| "the core failed before it had started")??;
+    Ok(Running { handle, signals, stop, ended })
+}
+
+impl Core {
+    async fn open(config: PathBuf, plan: Transition, store: Store) -> Result<Self, Failure> {
+        let signals = Signals::default();
+        let (fault, stranger) = (Arc::clone(&signals.fault), Arc::clone(&signals.stranger));
+        let edge = Edge::start(
+            plan.next.switch(),
+            Arc::new(move || fault.notify_one()),
+            Arc::new(move || stranger.notify_one()),
+        )?;
+        let observer = Observer::new(Journal::new());
+        observer.note(What::Started);
+        for detail in store.notes() {
+            warn!("{detail}");
+            observer.note(What::StoreMended { detail });
+        }
+        let state = State::default();
+        let process = Arc::new(Process { config, started: Instant::now() });
+        let adopted = Arc::new(store.adoptions());
+        let nothing =
+            Snapshot::new(state.clone(), edge.live(), Arc::clone(&process), Vec::new(), Arc::default());
+        let mut core = Self {
+            state,
+            edge,
+            store,
+            observer,
+            rules: Rules::new(),
+            unfetched: Unfetched::default(),
+            adopted,
+            process,
+            signals,
+            snapshots: watch::Sender::new(Arc::new(nothing)),
+        };
+        core.carry_out(plan, Attempt::retrying()).await.map_err(|error| error.sentence)?;
+        if let Err(error) = core.note_declared() {
+            warn!("what the file declares is not kept for later: {error}");
+        }
+        core.rules.forget(core.state.outside());
+        if core.store.has_lost() {
+            core.edge.tell_orphans().await;
+        } else {
+            core.edge.remove_orphans().await;
+        }
+        let (networks, ports) = (core.state.networks().count(), core.state.ports().count());
+        info!(networks, ports, workers = core.edge.workers.count(), "switch started");
+        core.publish();
+        Ok(core)
+    }
+
+    fn handle(&self, requests: mpsc::Sender<Request>) -> Handle {
+        Handle {
+            requests,
+            refused: Arc::default(),
+            snapshots: self.snapshots.subscribe(),
+            journal: Arc::clone(self.observer.journal()),
+            looker: Arc::default(),
+        }
+    }
+
+    /// Serves requests until it is told to stop or there is nobody left to ask; then closes everything.
+    async fn serve_all(mut self, mut queue: mpsc::Receiver<Request>, mut stop: oneshot::Receiver<()>) {
+        let mut goes_on = true;
+        loop {
+            let request = tokio::select! {
+                biased;
+                // Those who wait already are served still.
+                _ = &mut stop, if goes_on => {
+                    goes_on = false;
+                    queue.close();
+                    continue;
+                }
+                request = queue.recv() => request,
+            };
+            let Some(request) = request else { break };
+            let answered = self.serve(request).await;
+            answered.by(&self.publish());
+        }
+        self.edge.stop().await;
+    }
+
+    async fn serve(&mut self, request: Request) -> Answered {
+        match request {
+            Request::Execute(command, reply) => reply.with(self.execute(*command, Attempt::now())).await,
+            Request::AddNetwork(spec, reply) => reply.with(self.add_network(*spec)).await,
+            Request::UpdateNetwork(network, update, reply) => {
+                reply.with(self.update_network(network, *update)).await
+            }
+            Request::DeleteNetwork(network, reply) => reply.with(self.delete_network(network)).await,
+            Request::Prune(prune, reply) => reply.with(self.prune(prune)).await,
+            Request::Connect(network, connect, reply) => reply.with(self.connect(network, *connect)).await,
+            Request::Disconnect(network, endpoint, reply) => {
+                reply.with(self.disconnect(network, endpoint)).await
+            }
+            Request::Attach(attachment, reply) => reply.with(self.attach(*attachment)).await,
+            Request::Measured(peer, mtu, reply) => reply.with(async { self.measured(&peer, mtu) }).await,
+            Request::Pin(entry, reply) => reply.with(async { self.pin_and_keep(&entry) }).await,
+            Request::Forget(key, reply) => reply.with(async { self.forget_address(&key) }).await,
+            Request::Flush(flush, reply) => reply.with(async { self.flush(flush) }).await,
+            Request::Capture(wanted, reply) => reply.with(self.capture(*wanted)).await,
+            Request::EndCaptures(which, reply) => {
+                reply.with(async { Ok(self.end_captures(which).await) }).await
+            }
+            Request::Reload { dry_run, reply } => reply.with(self.reload(dry_run)).await,
+            Request::Engine(request) => self.serve_engine(request).await,
+            Request::Fault(reply) => reply.with(async { Ok(self.collect_faults().await) }).await,
+            Request::Strangers(reply) => reply.with(async { Ok(self.meet_strangers().await) }).await,
+            Request::Tick(reply) => reply.with(async { Ok(self.tick().await) }).await,
+        }
+    }
+
+    async fn serve_engine(&mut self, request: EngineRequest) -> Answered {
+        match request {
+            EngineRequest::MakeRoom(network, ask, reply) => reply.with(self.make_room(&network, &ask)).await,
+            EngineRequest::Clear(network, reply) => reply.with(self.clear(&network)).await,
+            EngineRequest::Moved(id, to, reply) => reply.with(self.moved(id, to)).await,
+            EngineRequest::Publish(id, publish, reply) => reply.with(self.publish_ports(id, publish)).await,
+            EngineRequest::Adopt(id, network, reply) => reply.with(async { self.adopt(id, network) }).await,
+        }
+    }
+
+    /// Lets readers see what is wanted and real by now.
+    pub(super) fn publish(&mut self) -> Arc<Snapshot> {
+        let snapshot = Arc::new(Snapshot::new(
+            self.state.clone(),
+            self.edge.live(),
+            Arc::clone(&self.process),
+            self.store.warnings(),
+            Arc::clone(&self.adopted),
+        ));
+        self.snapshots.send_replace(Arc::clone(&snapshot));
+        snapshot
+    }
+}

@@ -1,0 +1,123 @@
+//! What the API asks, done.
+
+use jiff::Timestamp;
+
+use super::Core;
+use crate::{
+    api::inspect::CaptureStream,
+    attach::Attachment,
+    edge::Attempt,
+    sight,
+    state::{Command, Known, NetworkError},
+};
+use vswitch_host::random;
+use vswitch_model::{
+    Connect, Driver, Error, Id, Name, NetworkSpec, NetworkUpdate, Reference,
+    api::{Prune, Pruned, capture::CaptureRequest},
+    is_predefined,
+};
+
+impl Core {
+    pub(super) async fn add_network(&mut self, mut spec: NetworkSpec) -> Result<Name, Error> {
+        if spec.id.is_none() {
+            spec.id = Some(random::id()?);
+        }
+        spec.created = Some(Timestamp::now());
+        let host = sight::host(&self.state).await?;
+        self.state.observe(host);
+        let name = spec.name.clone();
+        self.execute(Command::AddNetwork(spec), Attempt::now()).await?;
+        Ok(name)
+    }
+
+    pub(super) async fn update_network(
+        &mut self,
+        network: Reference,
+        update: NetworkUpdate,
+    ) -> Result<Name, Error> {
+        let name = self.changeable(&network)?;
+        let command = Command::UpdateNetwork { name: name.clone(), update };
+        self.execute(command, Attempt::now()).await?;
+        Ok(name)
+    }
+
+    pub(super) async fn delete_network(&mut self, network: Reference) -> Result<(), Error> {
+        if is_predefined(network.as_str()) {
+            return Err(NetworkError::NotRemovable(network.into()).into());
+        }
+        let name = self.state.find_network(&network)?.spec.name.clone();
+        self.execute(Command::RemoveNetwork(name), Attempt::now()).await.map(drop)
+    }
+
+    pub(super) async fn prune(&mut self, prune: Prune) -> Result<Pruned, Error> {
+        let mut pruned = Pruned::default();
+        for network in self.state.unused_networks().into_iter().filter(|it| prune.wants(it)) {
+            let name = network.name.clone();
+            self.execute(Command::RemoveNetwork(name.clone()), Attempt::now()).await?;
+            pruned.networks.push(name);
+        }
+        Ok(pruned)
+    }
+
+    pub(super) async fn connect(&mut self, network: Reference, connect: Connect) -> Result<Id, Error> {
+        let network = self.connectable(&network)?;
+        let mut sandbox = sight::sandbox(connect.sandbox.as_ref()).await?;
+        let id = connect.id.clone().unwrap_or_else(|| sandbox.id.clone());
+        sandbox.published = self.reserve(&network, &connect)?;
+        let published = sandbox.published.clone();
+        let command = Command::Connect { network, connect: Box::new(connect), sandbox: Box::new(sandbox) };
+        let done = self.execute(command, Attempt::now()).await;
+        if done.is_err() {
+            self.rules.release(&published);
+        }
+        done?;
+        Ok(id)
+    }
+
+    pub(super) async fn disconnect(&mut self, network: Reference, endpoint: Reference) -> Result<(), Error> {
+        let network = self.connectable(&network)?;
+        let id = self.state.find_endpoint(&network, &endpoint)?.id.clone();
+        self.execute(Command::Disconnect(vec![id]), Attempt::now()).await.map(drop)
+    }
+
+    /// Makes a port of an interface that a helper has made.
+    pub(super) async fn attach(&mut self, attachment: Attachment) -> Result<Name, Error> {
+        let Attachment { request, tap, .. } = attachment;
+        let name = request.port.name.clone();
+        self.execute(Command::AddPort(request.port), Attempt::now().handing(name.clone(), tap)).await?;
+        Ok(name)
+    }
+
+    /// Takes over what was measured of the way to a peer, if it is still there.
+    pub(super) fn measured(&mut self, peer: &Name, mtu: u16) -> Result<(), Error> {
+        if let Some(port) = self.state.port(peer) {
+            self.edge.measured(port.id, mtu);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn capture(&mut self, wanted: CaptureRequest) -> Result<CaptureStream, Error> {
+        let workers = self.edge.workers.count();
+        let ended = &self.signals.capture_over;
+        let stream = self.edge.captures.begin(wanted, &self.state, workers, ended)?;
+        self.rebuild().await;
+        Ok(stream)
+    }
+
+    /// The name of a network that may be changed.
+    fn changeable(&self, reference: &Reference) -> Result<Name, Error> {
+        match self.state.resolve(reference)? {
+            Known::Ours(network) => Ok(network.spec.name.clone()),
+            Known::Predefined(_) => Err(NetworkError::Predefined(reference.to_string()).into()),
+        }
+    }
+
+    /// The name of a network that sandboxes can be in.
+    fn connectable(&self, reference: &Reference) -> Result<Name, Error> {
+        match self.state.resolve(reference)? {
+            Known::Ours(network) => Ok(network.spec.name.clone()),
+            Known::Predefined(spec) if spec.driver() == Driver::Host => Err(NetworkError::HostNetwork.into()),
+            Known::Predefined(_) => Err(NetworkError::NoNetwork.into()),
+        }
+    }
+}

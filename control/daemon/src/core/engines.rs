@@ -1,0 +1,86 @@
+//! What container engines ask of the daemon besides what everybody may ask: endpoints whose interfaces they fetch.
+
+use std::{net::IpAddr, sync::Arc};
+
+use super::Core;
+use crate::{
+    edge::Attempt,
+    sight,
+    state::{Command, EndpointUpdate, NetworkError},
+};
+use vswitch_model::{Connect, EndpointSpec, Error, Id, Name, Netns, publish::Publish};
+
+impl Core {
+    /// Disconnects endpoints of engines whose place a new one takes: an engine gives an address out once, so an endpoint
+    /// that has it already and is in no container is one that it has forgotten.
+    pub(super) async fn make_room(&mut self, network: &Name, ask: &Connect) -> Result<(), Error> {
+        let asked = [ask.ip.map(IpAddr::V4), ask.ip6.map(IpAddr::V6)];
+        let rivals = self.state.endpoints_of(network).filter(|it| {
+            let has = |address: &IpAddr| it.addresses.iter().any(|net| net.addr() == *address);
+            it.sandbox.is_none() && (asked.iter().flatten().any(has) || ask.mac == Some(it.mac))
+        });
+        let rivals = rivals.cloned().collect();
+        self.forget(rivals).await
+    }
+
+    /// Disconnects what an engine has forgotten of a network.
+    pub(super) async fn clear(&mut self, network: &Name) -> Result<(), Error> {
+        let bare = self.state.endpoints_of(network).filter(|it| it.sandbox.is_none()).cloned().collect();
+        self.forget(bare).await
+    }
+
+    /// Disconnects those of `endpoints` whose interfaces nobody has.
+    async fn forget(&mut self, endpoints: Vec<Arc<EndpointSpec>>) -> Result<(), Error> {
+        if endpoints.is_empty() {
+            return Ok(());
+        }
+        let here = sight::own_ifnames().await?;
+        let mut forgotten = Vec::new();
+        for endpoint in endpoints {
+            let lies_here = here.contains(endpoint.ifname.as_str());
+            if lies_here || !self.is_open(&endpoint) && !self.is_anywhere(&endpoint).await? {
+                forgotten.push(endpoint.id.clone());
+            }
+        }
+        if !forgotten.is_empty() {
+            self.execute(Command::Disconnect(forgotten), Attempt::retrying()).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes where a bare interface is moved.
+    pub(super) async fn moved(&mut self, id: Id, to: Netns) -> Result<(), Error> {
+        self.update_endpoint(id, EndpointUpdate::Moved(to)).await
+    }
+
+    /// Makes these ports of the host lead to an endpoint, and no others.
+    pub(super) async fn publish_ports(&mut self, id: Id, publish: Vec<Publish>) -> Result<(), Error> {
+        let endpoint = self.state.endpoints().find(|it| it.id == id).cloned();
+        let endpoint = endpoint.ok_or_else(|| NetworkError::NoEndpoint(id.clone()))?;
+        let mut published = Vec::new();
+        if !publish.is_empty() {
+            let network = self.state.find_network(&endpoint.network.clone().into())?.spec;
+            published = self.reserve_for(&network, &endpoint.addresses, endpoint.options.hold, publish)?;
+        }
+        let done = self.update_endpoint(id, EndpointUpdate::Published(published.clone())).await;
+        if done.is_err() {
+            self.rules.release(&published);
+        }
+        done
+    }
+
+    /// Notes which network an engine knows by an id of its own, or that it does no longer.
+    pub(super) fn adopt(&mut self, id: Id, network: Option<Name>) -> Result<(), Error> {
+        self.store.adopt(&id, network.as_ref())?;
+        let adopted = Arc::make_mut(&mut self.adopted);
+        match network {
+            Some(network) => drop(adopted.insert(id, network)),
+            None => drop(adopted.remove(&id)),
+        }
+        Ok(())
+    }
+
+    async fn update_endpoint(&mut self, id: Id, update: EndpointUpdate) -> Result<(), Error> {
+        self.execute(Command::UpdateEndpoint { id, update }, Attempt::now()).await.map(drop)
+    }
+}

@@ -1,0 +1,234 @@
+//! How the core is asked and read, from anywhere: a queue to its task, and its latest snapshot.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use tokio::{
+    sync::{mpsc, mpsc::error::TrySendError, watch},
+    task::spawn_blocking,
+};
+use tracing::warn;
+
+use super::{
+    actor::WAITING,
+    request::{Captures, Done, Reply, Request},
+};
+use crate::{
+    api::EventStream,
+    journal::Journal,
+    state::{Change, Command},
+    view::Snapshot,
+};
+use vswitch_host::{probe, queue::Looker};
+use vswitch_model::{
+    Error, Name,
+    api::{
+        events::EventsFilter,
+        trace::{Trace, TraceRequest},
+        tunnel::Probe,
+    },
+};
+
+/// The core, for all who ask it and read it.
+#[derive(Clone, Debug)]
+pub(crate) struct Handle {
+    pub(super) requests: mpsc::Sender<Request>,
+    /// Requests that found the queue full.
+    pub(super) refused: Arc<AtomicU64>,
+    pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub(super) journal: Arc<Journal>,
+    pub(super) looker: Arc<Looker>,
+}
+
+impl Handle {
+    /// What is wanted and real, as of the request that was served last. Waits for nobody.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshots.borrow())
+    }
+
+    /// The same, once the queues that the kernel has for us were looked at.
+    pub(crate) async fn counted(&self) -> Arc<Snapshot> {
+        let snapshot = self.snapshot();
+        let there = Arc::clone(&snapshot);
+        self.looker.look(move || there.queues()).await;
+        snapshot
+    }
+
+    /// Obeys a command, wholly or not at all.
+    ///
+    /// # Errors
+    /// It is refused, cannot be done, or too many requests wait already.
+    pub(crate) async fn execute(&self, command: Command) -> Result<Done<Vec<Change>>, Error> {
+        self.ask(|reply| Request::Execute(Box::new(command), reply)).await
+    }
+
+    /// Asks the core; its answer comes when it is true for readers, too.
+    ///
+    /// # Errors
+    /// Those of the request; `unavailable` when too many requests wait already, or the daemon stops.
+    pub(crate) async fn ask<T: 'static>(
+        &self,
+        request: impl FnOnce(Reply<T>) -> Request,
+    ) -> Result<Done<T>, Error> {
+        let (reply, answer) = Reply::new();
+        match self.requests.try_send(request(reply)) {
+            Ok(()) => answer.await.map_err(|_| stopping())?,
+            Err(TrySendError::Closed(_)) => Err(stopping()),
+            Err(TrySendError::Full(_)) => {
+                let refused = self.refused.fetch_add(1, Relaxed) + 1;
+                if refused.is_power_of_two() {
+                    warn!(refused, "requests are refused: {WAITING} wait already");
+                }
+                let why = format!("vswitchd is busy: {WAITING} requests wait already; try again in a moment");
+                Err(Error::unavailable(why))
+            }
+        }
+    }
+
+    /// Asks the core on behalf of the daemon itself, which waits for room in the queue instead of being refused.
+    pub(crate) async fn tell<T: 'static>(
+        &self,
+        request: impl FnOnce(Reply<T>) -> Request,
+    ) -> Result<Done<T>, Error> {
+        let (reply, answer) = Reply::new();
+        self.requests.send(request(reply)).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())?
+    }
+
+    /// What would become of a frame. Changes nothing.
+    ///
+    /// # Errors
+    /// It is no frame, or cannot come in there.
+    pub(crate) async fn trace(&self, request: &TraceRequest) -> Result<Trace, Error> {
+        let mut snapshots = self.snapshots.clone();
+        loop {
+            let snapshot = Arc::clone(&snapshots.borrow_and_update());
+            if let Some(plan) = snapshot.live.plan.upgrade() {
+                return snapshot.trace(&plan, request);
+            }
+            // The workers have a newer plan already: its snapshot comes next.
+            snapshots.changed().await.map_err(|_| stopping())?;
+        }
+    }
+
+    /// What happened, and what happens: the latest events, oldest first.
+    pub(crate) fn events(&self, filter: EventsFilter) -> EventStream {
+        // What the table has seen since the last heartbeat is a part of the answer.
+        let snapshot = self.snapshot();
+        let live = &snapshot.live;
+        self.journal.fetch(&live.fdb, || Arc::clone(snapshot.names()), live.workers.now());
+        self.journal.read(filter)
+    }
+
+    /// Ends the streams of events, so that shutdown does not wait for followers.
+    pub(crate) fn farewell(&self) {
+        self.journal.close();
+    }
+
+    /// Ends all captures: they would never end by themselves.
+    pub(crate) async fn end_captures(&self) {
+        // Refused only when the core has ended, and they with it.
+        let _ = self.tell(|reply| Request::EndCaptures(Captures::All, reply)).await;
+    }
+
+    /// Measures the way to a peer, which takes seconds where packets get lost.
+    ///
+    /// # Errors
+    /// There is no such peer, or it does not answer.
+    pub(crate) async fn probe(&self, peer: Name) -> Result<Probe, Error> {
+        let snapshot = self.snapshot();
+        let way = snapshot.way_to(&snapshot.find_port(&peer)?);
+        let (local, remote, most) =
+            way.ok_or_else(|| Error::not_found(format!("port {peer} is no peer, or the tunnel is down")))?;
+        drop(snapshot);
+        let way = spawn_blocking(move || probe::measure(local, remote, most)).await;
+        let way = way.map_err(|error| Error::internal(error.to_string()))?;
+        let way = way.map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => Error::unavailable(format!(
+                "{remote} does not answer pings: is it up, and does nothing on the way drop ICMP?"
+            )),
+            _ => Error::unavailable(format!("cannot ping {remote}: {error}")),
+        })?;
+        self.ask(|reply| Request::Measured(peer.clone(), way.mtu, reply)).await?;
+        Ok(Probe {
+            peer,
+            path_mtu: way.mtu,
+            overlay_mtu: way.mtu.saturating_sub(vswitch_vxlan::device::overhead(local)),
+            rtt_us: u64::try_from(way.rtt.as_micros()).unwrap_or(u64::MAX),
+        })
+    }
+}
+
+fn stopping() -> Error {
+    Error::unavailable("vswitchd is stopping")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::PathBuf, time::Instant};
+
+    use super::*;
+    use crate::{edge::Edge, state::State, view::Process};
+    use vswitch_model::{ErrorKind, SwitchSpec};
+
+    /// A handle to a core that serves nothing, and what it is asked.
+    fn idle() -> (Handle, mpsc::Receiver<Request>) {
+        let spec = SwitchSpec { workers: Some(1), ..SwitchSpec::default() };
+        let edge = Edge::start(&spec, Arc::new(|| {}), Arc::new(|| {})).unwrap();
+        let process = Process { config: PathBuf::new(), started: Instant::now() };
+        let snapshot =
+            Snapshot::new(State::default(), edge.live(), process.into(), Vec::new(), Arc::default());
+        let (requests, queue) = mpsc::channel(WAITING);
+        let handle = Handle {
+            requests,
+            refused: Arc::default(),
+            snapshots: watch::Sender::new(Arc::new(snapshot)).subscribe(),
+            journal: Journal::new(),
+            looker: Arc::default(),
+        };
+        (handle, queue)
+    }
+
+    #[tokio::test]
+    async fn who_finds_the_queue_full_is_refused_and_readers_are_not() {
+        let (handle, queue) = idle();
+        let waiting: Vec<_> = (0..WAITING)
+            .map(|_| {
+                tokio::spawn({
+                    let handle = handle.clone();
+                    async move { handle.ask(Request::Tick).await.map(drop) }
+                })
+            })
+            .collect();
+        while queue.len() < WAITING {
+            tokio::task::yield_now().await;
+        }
+        let error = handle.ask(Request::Tick).await.map(drop).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Unavailable);
+        assert_eq!(error.sentence, "vswitchd is busy: 1024 requests wait already; try again in a moment");
+        assert_eq!(handle.refused.load(Relaxed), 1);
+        assert_eq!(handle.snapshot().status().networks, 0);
+        drop(queue);
+        for waiting in waiting {
+            let error = waiting.await.unwrap().unwrap_err();
+            assert_eq!((error.kind, &*error.sentence), (ErrorKind::Unavailable, "vswitchd is stopping"));
+        }
+        assert_eq!(handle.tell(Request::Tick).await.map(drop).unwrap_err().kind, ErrorKind::Unavailable);
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_any_more_is_not_begun() {
+        let snapshot = idle().0.snapshot();
+        let (reply, answer) = Reply::new();
+        reply.with(async { Ok(1) }).await.by(&snapshot);
+        assert_eq!(answer.await.unwrap().unwrap().value, 1);
+        let (reply, answer) = Reply::<()>::new();
+        drop(answer);
+        reply.with(async { unreachable!("its asker has gone") }).await.by(&snapshot);
+    }
+}

@@ -1,0 +1,142 @@
+//! The core: one owner of what is wanted, what is real and what is kept.
+//!
+//! Requests come in by a [`Handle`] and are served one by one, wholly or not at all ([`actor`]); readers take a
+//! [`Snapshot`] and wait for nobody.
+//!
+//! | file | its story |
+//! |---|---|
+//! | `request`, `handle`, `actor` | how the core is asked, and who serves |
+//! | `commands`, `engines`, `reload`, `pins` | what is asked from outside |
+//! | `upkeep`, `reap`, `outside` | what the core looks after by itself |
+
+mod actor;
+mod backend;
+mod commands;
+mod engines;
+mod handle;
+mod outside;
+mod pins;
+mod plumbing;
+mod reap;
+mod reload;
+mod request;
+mod upkeep;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::sync::watch;
+use tracing::{error, warn};
+
+pub(crate) use self::{
+    actor::{Running, Signals, start},
+    handle::Handle,
+    request::{Captures, Request},
+};
+use self::{outside::Rules, reap::Unfetched};
+use crate::{
+    crash,
+    edge::{Attempt, Edge, OnFailure, Opening},
+    journal::Observer,
+    state::{self, Command, Effect, Origin, State, Transition},
+    store::{Store, StoreError},
+    view::{Process, Snapshot},
+};
+use vswitch_model::{Error, Id, Name};
+
+/// What is wanted, what is real, and what is kept; changed together.
+pub(crate) struct Core {
+    state: State,
+    edge: Edge,
+    store: Store,
+    observer: Observer,
+    rules: Rules,
+    unfetched: Unfetched,
+    /// The networks that engines know by ids of their own, as the store has them.
+    adopted: Arc<BTreeMap<Id, Name>>,
+    process: Arc<Process>,
+    signals: Signals,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+}
+
+impl Core {
+    /// Obeys a command, wholly or not at all.
+    async fn execute(&mut self, command: Command, attempt: Attempt) -> Result<Vec<state::Change>, Error> {
+        let plan = self.state.plan(command)?;
+        self.carry_out(plan, attempt).await
+    }
+
+    async fn carry_out(&mut self, plan: Transition, attempt: Attempt) -> Result<Vec<state::Change>, Error> {
+        let Transition { next, changes, effects } = plan;
+        let on_failure = attempt.on_failure();
+        self.observer.look_at_table(&self.state, &self.edge);
+        let (real, kept): (Vec<_>, Vec<_>) = effects.into_iter().partition(Opening::is_for);
+        let mut work = self.edge.begin(next, attempt);
+        for effect in &real {
+            crash::point();
+            if let Err(error) = work.perform(effect).await {
+                work.undo(&self.state).await;
+                return Err(error);
+            }
+        }
+        crash::point();
+        let work = match work.set_up().await {
+            Ok(work) => work,
+            Err(failed) => return Err(failed.undo(&self.state).await),
+        };
+        // The gateways' interfaces are there, with their addresses, and what is kept is real.
+        for (index, effect) in kept.iter().enumerate() {
+            crash::point();
+            if let Err(error) = keep(&mut self.rules, &self.store, effect, on_failure) {
+                for effect in kept[..=index].iter().rev() {
+                    let undone = effect.clone().undo();
+                    if let Err(error) = keep(&mut self.rules, &self.store, &undone, OnFailure::Retry) {
+                        error!("cannot undo a change that failed: {}", error.sentence);
+                    }
+                }
+                work.undo(&self.state).await;
+                return Err(error);
+            }
+        }
+        crash::point();
+        self.state = work.commit().await;
+        self.publish();
+        self.observer.note_changes(&changes);
+        self.look();
+        self.pin_again();
+        if !changes.is_empty() {
+            self.state.warnings().iter().for_each(|warning| warn!("{warning}"));
+        }
+        Ok(changes)
+    }
+
+    /// Lets the workers work by what is wanted and real, and readers see it.
+    async fn rebuild(&mut self) {
+        self.edge.rebuild(&self.state).await;
+        self.publish();
+    }
+
+    /// Keeps what the file declares, for the day when it does not any more.
+    fn note_declared(&self) -> Result<(), StoreError> {
+        let declared: Vec<_> = self.state.networks().filter(|it| it.origin == Origin::File).collect();
+        self.store.declare(declared.iter().map(|it| &*it.spec))
+    }
+
+    /// Notes what has happened.
+    fn look(&mut self) {
+        self.observer.look(&self.state, &self.edge);
+    }
+}
+
+/// Does what an effect asks of the host's rules and of the store; of those that ask nothing of them, nothing.
+fn keep(rules: &mut Rules, store: &Store, effect: &Effect, on_failure: OnFailure) -> Result<(), Error> {
+    match effect {
+        Effect::SetOutside { new, .. } => rules.set(new, on_failure)?,
+        Effect::Store(record) => store.put(record)?,
+        Effect::Unstore(record) => store.remove(record.kind(), record.key())?,
+        Effect::Restore { new, .. } => store.put(new)?,
+        // Done before, by the edge.
+        Effect::SetSwitch { .. } | Effect::ClosePort(_) | Effect::UpdatePort { .. } | Effect::OpenPort(_) => {
+        }
+    }
+    Ok(())
+}

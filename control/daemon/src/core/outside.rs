@@ -1,0 +1,125 @@
+//! The daemon's way to the outside world: ports of the host that are held, and rules that are set.
+//!
+//! nft(8) takes some milliseconds, up to 30: the core waits for it on its own thread, where it holds no reader up.
+
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use tracing::{debug, info, warn};
+
+use super::Core;
+use crate::edge::OnFailure;
+use vswitch_host::gateway::{Gateway, Outside, TABLE};
+use vswitch_model::{
+    Connect, Error, Name, NetworkSpec,
+    options::{EndpointOptions, Meaning},
+    publish::{Publish, Published},
+};
+
+/// How often it is looked at what others have made of the host's rules: some milliseconds of nft(8) each time.
+const CHECK: Duration = Duration::from_secs(5);
+
+/// What this host's rules are, and should be.
+#[derive(Debug)]
+pub(super) struct Rules {
+    gateway: Gateway,
+    /// Whether something could not be made, and is tried again.
+    is_due: bool,
+    /// When it was looked at last what others have made of them.
+    checked: Instant,
+}
+
+impl Core {
+    /// Holds ports of the host for an endpoint that is about to be.
+    pub(super) fn reserve(&mut self, network: &Name, connect: &Connect) -> Result<Vec<Published>, Error> {
+        let Some(network) = self.state.network(network).filter(|_| !connect.publish.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let addresses = self.state.choose_addresses(&network.spec, connect.ip, connect.ip6)?;
+        let options = EndpointOptions::read(&connect.options)?;
+        self.reserve_for(&network.spec, &addresses, options.hold, connect.publish.clone())
+    }
+
+    /// Publishes ports for an endpoint of a network that has `addresses`, or will have them; with `hold` sockets of ours keep
+    /// others from them.
+    pub(super) fn reserve_for(
+        &mut self,
+        network: &NetworkSpec,
+        addresses: &[IpNet],
+        hold: bool,
+        mut publish: Vec<Publish>,
+    ) -> Result<Vec<Published>, Error> {
+        self.state.check_publishable(network)?;
+        let addresses: Vec<_> = addresses.iter().map(IpNet::addr).collect();
+        publish.iter_mut().for_each(|it| it.host_ip = it.host_ip.or(network.options.binding));
+        let mut published = self.rules.gateway.reserve(&publish, &addresses)?;
+        published.iter_mut().for_each(|it| it.held = hold);
+        Ok(published)
+    }
+}
+
+impl Rules {
+    pub(super) fn new() -> Self {
+        Self { gateway: Gateway::default(), is_due: false, checked: Instant::now() }
+    }
+
+    /// Lets ports of the host go that were held for an endpoint.
+    pub(super) fn release(&mut self, published: &[Published]) {
+        self.gateway.release(published);
+    }
+
+    /// Removes the rules of an earlier life where none are wanted: it may have ended before it kept what they were for.
+    pub(super) fn forget(&mut self, wanted: &[Outside]) {
+        if wanted.is_empty()
+            && let Err(why) = self.gateway.set(&[])
+        {
+            // Without nft, or the right to use it, there were none.
+            debug!("rules of an earlier life cannot be looked for: {why}");
+        }
+    }
+
+    /// Makes the host's rules what they should be. With [`OnFailure::Retry`] as much as can be had, now and later.
+    pub(super) fn set(&mut self, outsides: &[Outside], on_failure: OnFailure) -> Result<(), Error> {
+        if on_failure == OnFailure::Refuse {
+            self.gateway.set(outsides)?;
+            self.is_due = false;
+            return Ok(());
+        }
+        let was_due = std::mem::replace(&mut self.is_due, true);
+        match self.gateway.restore(outsides) {
+            Ok(left_out) => {
+                self.is_due = !left_out.is_empty();
+                for (_, why) in left_out.iter().filter(|_| !was_due) {
+                    warn!("not published for now: {why}");
+                }
+            }
+            Err(why) if !was_due => warn!("networks do not reach the outside for now: {why}"),
+            Err(_) => {}
+        }
+        if was_due && !self.is_due {
+            info!("networks reach the outside again");
+        }
+        Ok(())
+    }
+
+    /// Tries again what could not be made.
+    pub(super) fn retry(&mut self, outsides: &[Outside]) {
+        if self.is_due {
+            // Its errors are told the first time.
+            let _ = self.set(outsides, OnFailure::Retry);
+        }
+    }
+
+    /// Looks, now and then, whether others have taken the host's rules away, or drop what those let pass.
+    pub(super) fn check(&mut self, outsides: &[Outside]) {
+        if self.checked.elapsed() < CHECK {
+            return;
+        }
+        self.checked = Instant::now();
+        // Where nft fails, setting the rules has told why.
+        if let Ok(false) = self.gateway.check(outsides) {
+            warn!("the table inet {TABLE} is gone: it is made again");
+            let _ = self.set(outsides, OnFailure::Retry);
+        }
+    }
+}

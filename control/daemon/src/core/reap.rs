@@ -1,0 +1,112 @@
+//! Endpoints that nobody has any more: their sandboxes have ended, or an engine died and never told.
+//!
+//! So a bare interface is looked after: one that is nowhere any more went with its container, and one that lies in our own
+//! namespace for long was forgotten.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tracing::{error, warn};
+
+use super::Core;
+use crate::{device, edge::Attempt, sight, state::Command};
+use vswitch_model::{EndpointSpec, Error, Id};
+
+/// How long an engine may take to fetch an interface that it asked for.
+const FETCH: Duration = Duration::from_secs(60);
+
+/// Bare interfaces that lie where they were made, and since when.
+#[derive(Debug, Default)]
+pub(super) struct Unfetched(HashMap<Id, Instant>);
+
+impl Unfetched {
+    /// Notes which interfaces lie there `now`; those that are not among them any more were fetched. Returns those that were
+    /// not fetched in time.
+    fn look<'a>(&mut self, lying: impl Iterator<Item = &'a Id>, now: Instant) -> HashSet<Id> {
+        let since = |id: &Id| self.0.get(id).copied().unwrap_or(now);
+        self.0 = lying.map(|id| (id.clone(), since(id))).collect();
+        let is_late = |since: &Instant| now.saturating_duration_since(*since) >= FETCH;
+        self.0.iter().filter(|(_, since)| is_late(since)).map(|(id, _)| id.clone()).collect()
+    }
+}
+
+impl Core {
+    /// Disconnects endpoints whose sandboxes have ended.
+    pub(super) async fn reap(&mut self) {
+        let mut orphans: Vec<_> = self.state.endpoints().filter(|it| sight::is_orphan(it)).cloned().collect();
+        match self.strays().await {
+            Ok(strays) => orphans.extend(strays),
+            Err(error) => warn!("cannot look for interfaces that nobody has: {}", error.sentence),
+        }
+        if orphans.is_empty() {
+            return;
+        }
+        let ids = orphans.iter().map(|it| it.id.clone()).collect();
+        match self.execute(Command::Disconnect(ids), Attempt::retrying()).await {
+            Ok(_) => {
+                for endpoint in orphans {
+                    warn!(endpoint = %endpoint.name, network = %endpoint.network, "reaped: nobody has its interface any more");
+                }
+            }
+            Err(error) => error!("endpoints without a namespace cannot be reaped: {}", error.sentence),
+        }
+    }
+
+    /// Endpoints with bare interfaces that nobody has.
+    pub(super) async fn strays(&mut self) -> Result<Vec<Arc<EndpointSpec>>, Error> {
+        let bare: Vec<_> = self.state.endpoints().filter(|it| it.sandbox.is_none()).cloned().collect();
+        if bare.is_empty() {
+            self.unfetched = Unfetched::default();
+            return Ok(Vec::new());
+        }
+        let here = sight::own_ifnames().await?;
+        let (lying, fetched): (Vec<_>, Vec<_>) =
+            bare.into_iter().partition(|it| here.contains(it.ifname.as_str()));
+        let forgotten = self.unfetched.look(lying.iter().map(|it| &it.id), Instant::now());
+        let mut strays: Vec<_> = lying.into_iter().filter(|it| forgotten.contains(&it.id)).collect();
+        for endpoint in fetched {
+            if !self.is_open(&endpoint) && !self.is_anywhere(&endpoint).await? {
+                strays.push(endpoint);
+            }
+        }
+        Ok(strays)
+    }
+
+    /// Whether an endpoint's device works, as far as we know without trying.
+    pub(super) fn is_open(&self, endpoint: &EndpointSpec) -> bool {
+        let port = self.state.port(&endpoint.port).and_then(|port| self.edge.port(port.id));
+        let device = port.and_then(|port| port.device.as_ref().ok());
+        device.is_some_and(|device| !device.is_abandoned() && !device.is_gone())
+    }
+
+    pub(super) async fn is_anywhere(&self, endpoint: &EndpointSpec) -> Result<bool, Error> {
+        let Some(port) = self.state.port(&endpoint.port) else { return Ok(false) };
+        let Some(interface) = port.spec.interface() else { return Ok(false) };
+        Ok(device::locate(interface, &endpoint.ifname).await?.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_that_nobody_fetches_is_forgotten_after_a_minute() {
+        let (slow, quick) = (Id::of("slow"), Id::of("quick"));
+        let (start, mut unfetched) = (Instant::now(), Unfetched::default());
+        let mut look = |lying: &[&Id], seconds: u64| {
+            unfetched.look(lying.iter().copied(), start + Duration::from_secs(seconds))
+        };
+        assert!(look(&[&slow, &quick], 0).is_empty());
+        assert!(look(&[&slow], 30).is_empty());
+        // One that came back, when its container stopped, has a minute of its own.
+        assert!(look(&[&slow, &quick], 59).is_empty());
+        assert_eq!(look(&[&slow, &quick], 60), HashSet::from([slow.clone()]));
+        assert_eq!(look(&[&slow, &quick], 118), HashSet::from([slow.clone()]));
+        assert_eq!(look(&[&slow, &quick], 119), HashSet::from([slow, quick]));
+        assert!(look(&[], 120).is_empty());
+    }
+}

@@ -1,0 +1,333 @@
+//! A change of the edge: begun, made step by step, and then committed or undone.
+//!
+//! ```text
+//! Edge::begin ─> Opening ── perform: close, update, open ── set_up ─> SetUp ── commit ─> the state that is real now
+//!                   │                                         │         │
+//!                   └────────────────── undo <────────────────┴─────────┘
+//! ```
+//! The stages are types, because only this order is right: an interface is set up when all that were closed have freed
+//! their names, it is kept (outlives us) only when it is written down that it shall be, and workers get a plan only of
+//! what is set up. Between [`SetUp`] and [`SetUp::commit`] the caller does what needs the interfaces: rules of the host, and
+//! the store. Undoing takes time, so it is asked for by name; a change that is dropped instead leaves the edge half-way.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tracing::{error, warn};
+use vswitch::{addr::PortId, counters::PortCounters, device::tap::Tap};
+
+use super::{Edge, EdgePort};
+use crate::{
+    crash,
+    device::{self, OpenDevice, Source, released},
+    state::{self, Effect, State},
+};
+use vswitch_host::link::{Links, Wanted};
+use vswitch_model::{DeviceSpec, Error, Name};
+
+/// How a change is made.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub(super) on_failure: OnFailure,
+    /// TAPs that others have made, for the ports that are opened with them.
+    handed: BTreeMap<Name, Tap>,
+}
+
+/// What happens when the device of a port cannot be opened or set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnFailure {
+    /// The change fails: its asker waits and can do something about it.
+    Refuse,
+    /// The port is down and tried again: it was declared, and what it needs may come later.
+    Retry,
+}
+
+impl Attempt {
+    /// All of it now, or nothing.
+    pub(crate) fn now() -> Self {
+        Self { on_failure: OnFailure::Refuse, handed: BTreeMap::new() }
+    }
+
+    /// As much as can be had now, the rest later.
+    pub(crate) fn retrying() -> Self {
+        Self { on_failure: OnFailure::Retry, handed: BTreeMap::new() }
+    }
+
+    /// The same, with a TAP for `port` that another has made.
+    pub(crate) fn handing(mut self, port: Name, tap: Option<Tap>) -> Self {
+        self.handed.extend(tap.map(|tap| (port, tap)));
+        self
+    }
+
+    pub(crate) fn on_failure(&self) -> OnFailure {
+        self.on_failure
+    }
+}
+
+/// A change that is being made. See the [module](self).
+#[must_use = "a change is committed or undone"]
+pub(crate) struct Opening<'e> {
+    pub(super) edge: &'e mut Edge,
+    /// What will be wanted.
+    pub(super) next: State,
+    pub(super) attempt: Attempt,
+    /// What was done, or at least begun.
+    done: Vec<Effect>,
+    /// Ports that were opened and whose interfaces are to be set up.
+    pub(super) unset: Vec<PortId>,
+    /// Ports that were opened and whose interfaces do not outlive us yet, though they shall.
+    opened: Vec<PortId>,
+    /// Devices that the workers may still use; they go with the next plan.
+    leaving: Vec<OpenDevice>,
+}
+
+/// A change whose interfaces are set up.
+#[must_use = "a change is committed or undone"]
+pub(crate) struct SetUp<'e>(Opening<'e>);
+
+/// A change that cannot be set up.
+#[must_use = "what was done is undone"]
+pub(crate) struct Failed<'e> {
+    work: Opening<'e>,
+    error: Error,
+}
+
+impl Edge {
+    /// Begins a change to what `next` wants.
+    pub(crate) fn begin(&mut self, next: State, attempt: Attempt) -> Opening<'_> {
+        Opening {
+            edge: self,
+            next,
+            attempt,
+            done: Vec::new(),
+            unset: Vec::new(),
+            opened: Vec::new(),
+            leaving: Vec::new(),
+        }
+    }
+
+    /// Gives the workers a plan of what is wanted and works by now. When this returns, they work by it.
+    pub(crate) async fn rebuild(&mut self, state: &State) {
+        self.begin(state.clone(), Attempt::retrying()).rebuild().await;
+    }
+}
+
+impl<'e> Opening<'e> {
+    /// Whether an effect asks something of the edge.
+    pub(crate) fn is_for(effect: &Effect) -> bool {
+        use Effect::{ClosePort, OpenPort, SetSwitch, UpdatePort};
+        matches!(effect, SetSwitch { .. } | ClosePort(_) | UpdatePort { .. } | OpenPort(_))
+    }
+
+    /// Does what an effect asks of the edge.
+    ///
+    /// # Errors
+    /// It was not done, or only in part: the change must be [undone](Opening::undo).
+    pub(crate) async fn perform(&mut self, effect: &Effect) -> Result<(), Error> {
+        self.done.push(effect.clone());
+        self.act(effect).await
+    }
+
+    async fn act(&mut self, effect: &Effect) -> Result<(), Error> {
+        match effect {
+            Effect::SetSwitch { new, .. } => self.edge.set_switch(new),
+            Effect::ClosePort(port) => self.close(port.id),
+            Effect::UpdatePort { old, new } => self.update(old, new).await?,
+            Effect::OpenPort(port) => self.open(port).await?,
+            // Done once the interfaces are set up, by the owner of the host's rules and of the store.
+            Effect::SetOutside { .. } | Effect::Store(_) | Effect::Unstore(_) | Effect::Restore { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Takes the port away, with its interface and all that is known of who is behind it.
+    fn close(&mut self, id: PortId) {
+        let Some(port) = self.edge.ports.remove(&id) else { return };
+        if let Ok(open) = &port.device {
+            // From now on it goes with us, so that it is not left behind whatever happens. If it is gone, it is gone.
+            let _ = open.keep(false);
+        }
+        self.leaving.extend(port.device);
+        self.edge.fdb.purge(|_, port| port == id);
+    }
+
+    /// Opens the port's device.
+    async fn open(&mut self, wanted: &state::Port) -> Result<(), Error> {
+        // It may have the name or the number of one that was closed.
+        self.let_go().await;
+        let source = self.attempt.handed.remove(&wanted.spec.name).map_or(Source::Make, Source::Handed);
+        let is_set_up = matches!(source, Source::Handed(_));
+        let device = device::open(wanted, source, self.edge.workers.count(), &self.edge.owner).await;
+        if self.attempt.on_failure == OnFailure::Refuse {
+            device.as_ref().map_err(Clone::clone)?;
+        }
+        match &device {
+            Err(error) => warn!(port = %wanted.spec.name, "down: {}", error.sentence),
+            Ok(device) => {
+                self.edge.follow_strangers(device);
+                if wanted.spec.interface().is_some() && !is_set_up {
+                    self.unset.push(wanted.id);
+                }
+            }
+        }
+        let port = EdgePort {
+            wanted: wanted.clone(),
+            counters: PortCounters::of_workers(self.edge.workers.count()),
+            taught_before: self.edge.fdb.learning_of_port(wanted.id),
+            worker: self.edge.idlest_worker(),
+            key: self.edge.key(),
+            device: device.map_err(|error| error.sentence),
+            heard: Default::default(),
+        };
+        self.opened.push(wanted.id);
+        self.edge.ports.insert(wanted.id, port);
+        Ok(())
+    }
+
+    /// Opens a port that is down once more.
+    pub(super) async fn reopen(&mut self, id: PortId) -> bool {
+        let Some(wanted) = self.edge.ports.get(&id).map(|port| port.wanted.clone()) else { return false };
+        let device = device::open(&wanted, Source::Make, self.edge.workers.count(), &self.edge.owner).await;
+        let key = self.edge.key();
+        let device = device.inspect(|device| self.edge.follow_strangers(device));
+        let Some(port) = self.edge.ports.get_mut(&id) else { return false };
+        let is_open = device.is_ok();
+        port.device = device.map_err(|error| error.sentence);
+        if is_open {
+            port.key = key;
+            self.unset.push(id);
+            self.opened.push(id);
+        }
+        is_open
+    }
+
+    /// Follows a change that needs no new device.
+    async fn update(&mut self, old: &state::Port, new: &state::Port) -> Result<(), Error> {
+        if old.spec.interface() != new.spec.interface() {
+            // It may be given what a closed port's interface still has: a default route, an address.
+            self.let_go().await;
+        }
+        let Some(port) = self.edge.ports.get_mut(&new.id) else { return Ok(()) };
+        port.wanted = new.clone();
+        let Ok(device) = &port.device else { return Ok(()) };
+        if old.spec.carries != new.spec.carries {
+            self.edge.fdb.flush_port(new.id);
+        }
+        if let (DeviceSpec::Vxlan(spec), OpenDevice::Endpoint(endpoint)) = (&new.spec.device, device) {
+            endpoint.set_ttl(spec.ttl)?;
+        }
+        let (Some(before), Some(after)) = (old.spec.interface(), new.spec.interface()) else { return Ok(()) };
+        if before == after && old.mtu == new.mtu {
+            return Ok(());
+        }
+        let wanted = |before| super::interfaces::wanted(new, after, before, self.edge.overlay_mtu());
+        if after.bare.is_some() {
+            // Where it was moved, all but the MTU is others' business. If it is gone, that is told soon.
+            if let Some(place) = device::locate(after, new.spec.ifname()).await? {
+                let wanted = Wanted { ifname: place.ifname, ..wanted(None) };
+                place.links.configure(&wanted).await?;
+            }
+            return Ok(());
+        }
+        let links = Links::open(device::namespace(after.netns.as_ref())?)?;
+        links.configure(&wanted(Some(before.clone()))).await?;
+        Ok(())
+    }
+
+    /// Lets closed ports' devices go at once, not with the plan in the end.
+    async fn let_go(&mut self) {
+        if !self.leaving.is_empty() {
+            self.rebuild().await;
+        }
+    }
+
+    /// A port has lost its device. True: it had one. An interface that persists stays for the next try.
+    pub(super) fn take_down(&mut self, id: PortId, why: String) -> bool {
+        let port = self.edge.ports.get_mut(&id).filter(|port| port.device.is_ok());
+        let Some(port) = port else { return false };
+        warn!(port = %port.wanted.spec.name, "down: {why}");
+        let persists = port.wanted.spec.interface().is_some_and(|interface| interface.persist);
+        let device = std::mem::replace(&mut port.device, Err(why));
+        self.leaving.extend(device.ok().filter(|_| !persists));
+        self.edge.fdb.flush_port(id);
+        true
+    }
+
+    /// Sets up the interfaces that were opened, a namespace at a time.
+    ///
+    /// # Errors
+    /// One cannot be, and the attempt is for now.
+    pub(crate) async fn set_up(mut self) -> Result<SetUp<'e>, Failed<'e>> {
+        match self.configure().await {
+            Ok(()) => Ok(SetUp(self)),
+            Err(error) => Err(Failed { work: self, error }),
+        }
+    }
+
+    /// Gives the workers a plan, and removes what they do not use any more.
+    pub(super) async fn rebuild(&mut self) {
+        self.collect_faults();
+        let plan = self.edge.plan(&self.next);
+        let before = Arc::downgrade(self.edge.workers.plan());
+        self.edge.workers.adopt(Arc::new(plan));
+        // Who traces a frame has it open for a moment, and its devices.
+        released(before).await;
+        for device in std::mem::take(&mut self.leaving) {
+            device.remove().await;
+        }
+    }
+
+    /// Lets the interfaces that were opened outlive us, where they shall.
+    pub(super) fn keep(&mut self) {
+        for id in std::mem::take(&mut self.opened) {
+            let Some(EdgePort { wanted, device: Ok(open), .. }) = self.edge.ports.get(&id) else { continue };
+            let persist = wanted.spec.interface().is_some_and(|interface| interface.persist);
+            if let Err(error) = open.keep(persist) {
+                warn!(port = %wanted.spec.name, "its interface would not outlive the daemon: {error}");
+            }
+        }
+    }
+
+    /// Takes back what was done, to what `before` wants. What cannot be is told, and tried again later.
+    pub(crate) async fn undo(mut self, before: &State) {
+        self.next = before.clone();
+        self.attempt = Attempt::retrying();
+        for effect in std::mem::take(&mut self.done).into_iter().rev() {
+            if let Err(error) = self.act(&effect.undo()).await {
+                error!("cannot undo a change that failed: {}", error.sentence);
+            }
+        }
+        if let Err(error) = self.configure().await {
+            error!("cannot undo a change that failed: {}", error.sentence);
+        }
+        self.keep();
+        self.rebuild().await;
+    }
+}
+
+impl SetUp<'_> {
+    /// Makes the change last: interfaces outlive us where they shall, and the workers work by it. Answers what is wanted
+    /// and real now.
+    ///
+    /// Not before all of it is known to whoever starts after us.
+    pub(crate) async fn commit(self) -> State {
+        let Self(mut work) = self;
+        work.keep();
+        crash::point();
+        work.rebuild().await;
+        crash::point();
+        work.next
+    }
+
+    /// As [`Opening::undo`].
+    pub(crate) async fn undo(self, before: &State) {
+        self.0.undo(before).await;
+    }
+}
+
+impl Failed<'_> {
+    /// As [`Opening::undo`]; answers why.
+    pub(crate) async fn undo(self, before: &State) -> Error {
+        self.work.undo(before).await;
+        self.error
+    }
+}

@@ -1,0 +1,185 @@
+//! All services of the daemon: their sockets, their tasks, and the one order in which they stop.
+//!
+//! | service | where | it ends |
+//! |---|---|---|
+//! | API | a unix socket | when it has answered |
+//! | Docker's plugin | a unix socket | when it has answered |
+//! | tap helpers | a unix socket | at once |
+//! | metrics, web page | TCP | at once |
+//! | watch | signals of the workers, the clock | at once |
+//!
+//! Sockets are bound before the first port is opened: an address that is taken is told while there is nothing to undo. The
+//! core outlives all of them, and serves what it was asked before it closes its ports.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use rustix::net::SocketType;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+
+use crate::{
+    Failure, api, attach,
+    core::{Captures, Handle, Request, Running, Signals},
+    docker, metrics, web,
+};
+use vswitch_host::socket::{SocketFile, listen_at};
+use vswitch_model::{ApiSpec, DockerSpec, HostName};
+
+/// How long requests that are being answered may take when the daemon is told to stop.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// How often the table is swept and ports that are down are tried again.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// Where the services listen; what they need in the file system goes with the value.
+pub(crate) struct Sockets {
+    api: UnixListener,
+    helpers: attach::Listener,
+    metrics: Option<TcpListener>,
+    page: Option<(TcpListener, Vec<HostName>)>,
+    docker: Option<UnixListener>,
+    files: Files,
+}
+
+/// Files by which others find us.
+struct Files {
+    _api: SocketFile,
+    _docker: Option<(SocketFile, Option<docker::SpecFile>)>,
+}
+
+impl Sockets {
+    /// Listens wherever it is asked for.
+    ///
+    /// # Errors
+    /// An address is taken or not of this host, or a file cannot be made; the sentence says what to do.
+    pub(crate) async fn bind(api: &ApiSpec, docker: &DockerSpec) -> Result<Self, Failure> {
+        let group = api.group.as_deref();
+        let (listener, file) = listen_at(&api.socket, SocketType::STREAM, group)?;
+        let mut sockets = Self {
+            api: UnixListener::from_std(listener.into())?,
+            helpers: attach::Listener::bind(&vswitch_model::attach::socket_path(&api.socket), group)?,
+            metrics: None,
+            page: None,
+            docker: None,
+            files: Files { _api: file, _docker: None },
+        };
+        if let Some(address) = api.web {
+            sockets.page = Some((web::listen(address).await?, api.web_hosts.clone()));
+        }
+        if let Some(address) = api.metrics {
+            sockets.metrics = Some(listen(address).await?);
+        }
+        if docker.enabled {
+            let (listener, file) = listen_at(&docker.socket, SocketType::STREAM, None)?;
+            sockets.docker = Some(UnixListener::from_std(listener.into())?);
+            let spec = docker::SpecFile::write(&docker.socket)
+                .map_err(|error| format!("cannot tell Docker of {}: {error}", docker.socket.display()))?;
+            sockets.files._docker = Some((file, spec));
+            info!(socket = %docker.socket.display(), "Docker finds us");
+        }
+        Ok(sockets)
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|error| {
+        format!("cannot serve metrics at {address}: {error}: correct api.metrics, or free the port").into()
+    })
+}
+
+/// The services while they run.
+pub(crate) struct Services {
+    /// Ends those that leave nothing half-way.
+    at_once: CancellationToken,
+    /// Tells those that answer to take no further request.
+    last_orders: CancellationToken,
+    api: TaskTracker,
+    docker: TaskTracker,
+    _files: Files,
+}
+
+impl Services {
+    /// Starts all of them.
+    pub(crate) fn start(sockets: Sockets, core: &Running) -> Self {
+        let Sockets { api, helpers, metrics, page, docker, files } = sockets;
+        let handle = || Arc::new(core.handle.clone());
+        let services = Self {
+            at_once: CancellationToken::new(),
+            last_orders: CancellationToken::new(),
+            api: TaskTracker::new(),
+            docker: TaskTracker::new(),
+            _files: files,
+        };
+        let last_orders = || services.last_orders.clone().cancelled_owned();
+        services.api.spawn(api::server::serve(api, handle(), last_orders()));
+        if let Some(listener) = docker {
+            services.docker.spawn(docker::serve(listener, handle(), last_orders()));
+        }
+        services.run(attach::serve(helpers, {
+            let core = handle();
+            move |attachment| {
+                let core = Arc::clone(&core);
+                async move {
+                    let done = core.ask(|reply| Request::Attach(Box::new(attachment), reply)).await?;
+                    done.snapshot.port(&done.value)
+                }
+            }
+        }));
+        if let Some(listener) = metrics {
+            services.run(metrics::serve(listener, handle()));
+        }
+        if let Some((listener, hosts)) = page {
+            services.run(web::serve(listener, hosts, handle()));
+        }
+        services.run(watch(core.handle.clone(), core.signals.clone()));
+        services
+    }
+
+    /// Runs a service that may end at any moment.
+    fn run(&self, service: impl Future<Output: Send> + Send + 'static) {
+        let at_once = self.at_once.clone();
+        tokio::spawn(async move { drop(at_once.run_until_cancelled(service).await) });
+    }
+
+    /// Stops all of them, and the core when the last has gone.
+    pub(crate) async fn stop(self, core: Running) {
+        // Nothing new begins.
+        self.at_once.cancel();
+        self.last_orders.cancel();
+        // These answers would never end by themselves.
+        core.handle.farewell();
+        core.handle.end_captures().await;
+        for (answers, what) in [(&self.api, "requests"), (&self.docker, "calls of Docker")] {
+            answers.close();
+            if timeout(FAREWELL, answers.wait()).await.is_err() {
+                warn!("{what} were cut off");
+            }
+        }
+        core.stop().await;
+    }
+}
+
+/// Looks after what changes by itself: ports that fail and come back, addresses that age.
+async fn watch(core: Handle, signals: Signals) {
+    let mut heartbeat = interval(HEARTBEAT);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let served = tokio::select! {
+            () = signals.fault.notified() => core.tell(Request::Fault).await.map(drop),
+            () = signals.capture_over.notified() => {
+                core.tell(|reply| Request::EndCaptures(Captures::Over, reply)).await.map(drop)
+            }
+            () = signals.stranger.notified() => core.tell(Request::Strangers).await.map(drop),
+            _ = heartbeat.tick() => core.tell(Request::Tick).await.map(drop),
+        };
+        if served.is_err() {
+            // The core has ended: nothing is left to look after.
+            return;
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! What is wanted and what is real, as one moment shows it to all who read.
+//!
+//! The [core](crate::core) publishes a [`Snapshot`] after each request that it has served. Who reads takes the latest, and
+//! waits for nobody. What is configured stands still in it; what counts goes on counting: it has the counters themselves,
+//! the MAC table and the workers' clock, so numbers are those of the moment they are read at.
+//!
+//! A snapshot keeps no device open: it has [weak](Weak) references, which are strong for as long as a number is read. A
+//! device is closed when its last reader is done; the edge waits for that before it calls an interface gone.
+//!
+//! | file | its pictures |
+//! |---|---|
+//! | `status`, `network`, `port`, `tunnel`, `fdb`, `stats` | what the API answers |
+//! | `trace`, `why` | what would become of a frame; what is known of an address |
+//! | `names`, `census` | numbers to names; how many addresses there are |
+
+mod census;
+mod change;
+mod fdb;
+mod names;
+mod network;
+mod port;
+mod stats;
+mod status;
+mod trace;
+mod tunnel;
+mod why;
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use vswitch::{
+    addr::{NetworkId, PortId, Timestamp},
+    counters::{NetworkCounters, NetworkTotals, PortCounters, PortTotals},
+    device::{Device, packet::PacketSocket, tap::Tap},
+    fdb::{Fdb, Learning},
+    plan::Plan,
+    worker::Readings,
+};
+use vswitch_vxlan::{device::Path, endpoint::Vtep};
+
+use self::census::Census;
+pub(crate) use self::{change::change, fdb::pinned, names::Names};
+use crate::{
+    capture::Running,
+    state::{self, Kind, Refusal, State},
+};
+use vswitch_host::queue::{Queue, Queues};
+use vswitch_model::{
+    DeviceSpec, Error, Id, Name, VxlanSpec,
+    api::{PortState, capture::Capture},
+};
+
+/// What is wanted and what is real. See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) state: State,
+    pub(crate) live: Live,
+    pub(crate) process: Arc<Process>,
+    /// What is wrong with the store: a sentence each.
+    pub(crate) store_warnings: Vec<String>,
+    /// The networks that engines know by ids of their own.
+    pub(crate) adopted: Arc<BTreeMap<Id, Name>>,
+    names: OnceLock<Arc<Names>>,
+    census: Census,
+}
+
+/// What stays the same while the daemon runs.
+#[derive(Debug)]
+pub(crate) struct Process {
+    /// The configuration file.
+    pub(crate) config: PathBuf,
+    pub(crate) started: Instant,
+}
+
+/// What goes on counting.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) fdb: Arc<Fdb>,
+    pub(crate) workers: Readings,
+    pub(crate) plan: Weak<Plan>,
+    pub(crate) ports: BTreeMap<PortId, LivePort>,
+    pub(crate) networks: BTreeMap<NetworkId, LiveNetwork>,
+    pub(crate) captures: Vec<Arc<Running>>,
+}
+
+/// What is real of a port.
+#[derive(Debug)]
+pub(crate) struct LivePort {
+    pub(crate) counters: Arc<[PortCounters]>,
+    /// What ports that had its number before have taught the table.
+    pub(crate) taught_before: Learning,
+    pub(crate) worker: usize,
+    /// Why it carries no frames, if it does not.
+    pub(crate) why_down: Option<String>,
+    /// What its device does not do as it should on this kernel: sentences.
+    pub(crate) warnings: Vec<String>,
+    pub(crate) device: LiveDevice,
+    pub(crate) heard: Arc<Heard>,
+}
+
+/// What can be read of a device. Nothing here keeps it open.
+#[derive(Debug)]
+pub(crate) enum LiveDevice {
+    None,
+    Tap(Weak<Tap>, Arc<Queue>),
+    Packet(Weak<PacketSocket>),
+    Endpoint(Weak<Vtep>),
+    /// A peer or a collector, and what the way to it carries.
+    Remote(Arc<Path>),
+}
+
+/// What is counted of a network.
+#[derive(Debug)]
+pub(crate) struct LiveNetwork {
+    pub(crate) counters: Arc<[NetworkCounters]>,
+    /// What was taught in networks that had its number before.
+    pub(crate) taught_before: Learning,
+}
+
+/// When frames were received last, as far as was looked.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    /// Milliseconds of the workers' clock.
+    at: AtomicU64,
+    /// How many there had been by then.
+    frames: AtomicU64,
+}
+
+impl Heard {
+    /// Notes at `now` that `frames` were received by then. Any number of readers may note: the latest is right.
+    pub(crate) fn note(&self, frames: u64, now: Timestamp) {
+        if self.frames.fetch_max(frames, Relaxed) < frames {
+            self.at.fetch_max(now.as_millis(), Relaxed);
+        }
+    }
+
+    /// Milliseconds since frames were received last; `None`: there were none.
+    fn since(&self, now: Timestamp) -> Option<u64> {
+        (self.frames.load(Relaxed) > 0).then(|| now.as_millis().saturating_sub(self.at.load(Relaxed)))
+    }
+}
+
+impl LivePort {
+    pub(crate) fn totals(&self) -> PortTotals {
+        PortTotals::sum(&self.counters)
+    }
+
+    /// Notes whether frames were received since the last look.
+    pub(crate) fn listen(&self, now: Timestamp) {
+        self.heard.note(self.totals().rx_frames, now);
+    }
+
+    /// Frames that the kernel dropped before the switch could receive them.
+    fn overflow(&self) -> u64 {
+        match &self.device {
+            LiveDevice::Tap(_, queue) => queue.dropped(),
+            LiveDevice::Packet(packet) => packet.upgrade().map_or(0, |packet| packet.overflow()),
+            LiveDevice::Endpoint(endpoint) => endpoint.upgrade().map_or(0, |endpoint| endpoint.overflow()),
+            LiveDevice::None | LiveDevice::Remote(_) => 0,
+        }
+    }
+}
+
+impl Snapshot {
+    pub(crate) fn new(
+        state: State,
+        live: Live,
+        process: Arc<Process>,
+        store_warnings: Vec<String>,
+        adopted: Arc<BTreeMap<Id, Name>>,
+    ) -> Self {
+        Self {
+            state,
+            live,
+            process,
+            store_warnings,
+            adopted,
+            names: OnceLock::new(),
+            census: Census::default(),
+        }
+    }
+
+    /// Numbers to names.
+    pub(crate) fn names(&self) -> &Arc<Names> {
+        self.names.get_or_init(|| Arc::new(Names::of(&self.state)))
+    }
+
+    /// How long the daemon has run.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.process.started.elapsed()
+    }
+
+    /// The time of the workers' clock.
+    fn now(&self) -> Timestamp {
+        self.live.workers.now()
+    }
+
+    fn live(&self, port: PortId) -> Option<&LivePort> {
+        self.live.ports.get(&port)
+    }
+
+    /// Why a port carries no frames, if it does not.
+    fn why_down(&self, port: PortId) -> Option<String> {
+        self.live(port).and_then(|port| port.why_down.clone())
+    }
+
+    fn is_up(&self, port: PortId) -> bool {
+        self.live(port).is_some_and(|port| port.why_down.is_none())
+    }
+
+    fn totals(&self, port: PortId) -> PortTotals {
+        self.live(port).map(LivePort::totals).unwrap_or_default()
+    }
+
+    fn overflow(&self, port: PortId) -> u64 {
+        self.live(port).map_or(0, LivePort::overflow)
+    }
+
+    /// What was counted of a network, and what was taught in it.
+    fn network_totals(&self, id: NetworkId) -> (NetworkTotals, Learning) {
+        let totals = self.live.networks.get(&id).map(|network| {
+            let taught = self.live.fdb.learning_of_network(id).since(network.taught_before);
+            (NetworkTotals::sum(&network.counters), taught)
+        });
+        totals.unwrap_or_default()
+    }
+
+    /// The tunnel's sockets, if they are open.
+    fn tunnel_endpoint(&self) -> Option<Arc<Vtep>> {
+        let endpoint = |port: &LivePort| match &port.device {
+            LiveDevice::Endpoint(endpoint) => endpoint.upgrade(),
+            _ => None,
+        };
+        self.live.ports.values().find_map(endpoint)
+    }
+
+    /// Where the queues of all TAPs are to be seen. Asks the kernel where each is by now.
+    pub(crate) fn queues(&self) -> Queues {
+        let mut queues = Queues::default();
+        for (id, port) in &self.live.ports {
+            if let LiveDevice::Tap(tap, queue) = &port.device
+                && let Some(tap) = tap.upgrade()
+                && let Err(error) = queues.add(&tap, queue)
+            {
+                tracing::debug!(port = self.names().port(*id), "cannot tell what its queue lost: {error}");
+            }
+        }
+        queues
+    }
+
+    /// Where a peer is, and from where it is reached: what it takes to measure the way to it. `None`: it is no peer, or the
+    /// tunnel is down.
+    pub(crate) fn way_to(&self, peer: &state::Port) -> Option<(IpAddr, IpAddr, u16)> {
+        let (DeviceSpec::Peer(spec), LiveDevice::Remote(_)) =
+            (&peer.spec.device, &self.live(peer.id)?.device)
+        else {
+            return None;
+        };
+        self.tunnel_endpoint()?;
+        let own = self.vxlan()?;
+        Some((own.local, spec.remote, own.underlay_mtu()))
+    }
+
+    /// What is asked of this host's end of all tunnels.
+    fn vxlan(&self) -> Option<VxlanSpec> {
+        match &self.state.endpoint()?.device {
+            DeviceSpec::Vxlan(spec) => Some(spec.clone()),
+            _ => None,
+        }
+    }
+
+    /// The captures that go on.
+    pub(crate) fn captures(&self) -> Vec<Capture> {
+        self.live.captures.iter().map(|running| running.show()).collect()
+    }
+
+    /// The port of that name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn find_port(&self, name: &Name) -> Result<state::Port, Error> {
+        self.state.port(name).ok_or_else(|| missing(Kind::Port, name))
+    }
+
+    /// The network of that very name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn find_network(&self, name: &Name) -> Result<state::Network, Error> {
+        self.state.network(name).ok_or_else(|| missing(Kind::Network, name))
+    }
+}
+
+fn missing(kind: Kind, name: &Name) -> Error {
+    Refusal::Missing { kind, name: name.clone() }.into()
+}
+
+/// Whether a port carries frames that has this reason not to, or none.
+fn state_of(why_down: Option<&String>) -> PortState {
+    if why_down.is_none() { PortState::Up } else { PortState::Down }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_was_heard_when_its_count_had_grown() {
+        let (heard, at) = (Heard::default(), Timestamp::from_millis);
+        heard.note(0, at(1000));
+        assert_eq!(heard.since(at(5000)), None);
+        heard.note(3, at(2000));
+        heard.note(3, at(3000));
+        assert_eq!(heard.since(at(5000)), Some(3000));
+        // A slow reader that had counted before.
+        heard.note(2, at(4000));
+        assert_eq!(heard.since(at(5000)), Some(3000));
+    }
+}

@@ -1,0 +1,144 @@
+//! Ports, what they carried, and why frames died at them.
+
+use vswitch::{counters::PortTotals, drops::DropReason};
+
+use super::{Snapshot, state_of};
+use crate::state;
+use vswitch_model::{
+    Carries, DeviceSpec, Error, Name,
+    api::{Direction, Drop, Fates, Port, Traffic},
+    ifname::veth_host_ifname,
+};
+
+impl Snapshot {
+    /// Every port, by name.
+    pub(crate) fn ports(&self) -> Vec<Port> {
+        self.state.ports().map(|port| self.show_port(&port)).collect()
+    }
+
+    /// The port of that name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn port(&self, name: &Name) -> Result<Port, Error> {
+        Ok(self.show_port(&self.find_port(name)?))
+    }
+
+    /// Why frames died: at one port, or at all.
+    ///
+    /// # Errors
+    /// There is no such port.
+    pub(crate) fn drops(&self, port: Option<&Name>) -> Result<Vec<Drop>, Error> {
+        match port {
+            Some(name) => Ok(self.drops_at(&self.find_port(name)?)),
+            None => Ok(self.state.ports().flat_map(|port| self.drops_at(&port)).collect()),
+        }
+    }
+
+    fn show_port(&self, port: &state::Port) -> Port {
+        let spec = &port.spec;
+        let real = self.live(port.id);
+        let totals = self.totals(port.id);
+        let taught = real.map(|real| self.live.fdb.learning_of_port(port.id).since(real.taught_before));
+        let taught = taught.unwrap_or_default();
+        let reason = self.why_down(port.id);
+        let (kind, device) = match &spec.device {
+            DeviceSpec::Tap(_) => ("tap", spec.ifname().to_owned()),
+            DeviceSpec::Veth(_) => ("veth", veth_host_ifname(&spec.name)),
+            DeviceSpec::Packet { device } => ("packet", device.to_string()),
+            DeviceSpec::Vxlan(endpoint) => ("vxlan", endpoint.local.to_string()),
+            DeviceSpec::Peer(peer) => ("peer", peer.remote.to_string()),
+            DeviceSpec::Collector(it) => ("collector", format!("{} vni {}", it.remote, it.vni)),
+        };
+        Port {
+            name: spec.name.clone(),
+            id: port.id.0,
+            declared: port.origin == state::Origin::File,
+            network: spec.carries.untagged().cloned(),
+            trunk: spec.carries.tagged().to_vec(),
+            mirror: match &spec.carries {
+                Carries::Mirror { mirror } => Some(mirror.clone()),
+                _ => None,
+            },
+            kind: kind.to_owned(),
+            device,
+            netns: spec.interface().and_then(|interface| interface.netns.as_ref()).map(ToString::to_string),
+            state: state_of(reason.as_ref()),
+            reason,
+            warnings: real.map(|real| real.warnings.clone()).unwrap_or_default(),
+            mtu: port.mtu,
+            offload: spec.offload,
+            limit: spec.limit,
+            worker: real.map_or(0, |real| u16::try_from(real.worker).unwrap_or(u16::MAX)),
+            macs: self.live.fdb.learned_on(port.id),
+            rx: received(&totals),
+            tx: sent(&totals),
+            fates: Fates {
+                unicast: totals.unicast,
+                flooded: totals.flooded,
+                offered: totals.offered,
+                segments: totals.tx_segments,
+                learned: taught.learned,
+                moved: taught.moved,
+                unlearned: taught.refused,
+                evicted: taught.evicted,
+                overflow: self.overflow(port.id),
+            },
+            drops: self.drops_at(port),
+        }
+    }
+
+    pub(super) fn drops_at(&self, port: &state::Port) -> Vec<Drop> {
+        let totals = self.totals(port.id);
+        let drop = |(reason, frames): (DropReason, u64)| Drop {
+            port: port.spec.name.clone(),
+            direction: if reason.is_egress() { Direction::Tx } else { Direction::Rx },
+            reason: reason.name().to_owned(),
+            frames,
+            hint: self.hint(reason),
+        };
+        let unreceived = Some(self.overflow(port.id)).filter(|frames| *frames > 0).map(|frames| {
+            let (reason, hint) = unreceived(&port.spec.device);
+            Drop {
+                port: port.spec.name.clone(),
+                direction: Direction::Rx,
+                reason: reason.to_owned(),
+                frames,
+                hint: hint.to_owned(),
+            }
+        });
+        totals.drops().map(drop).chain(unreceived).collect()
+    }
+
+    /// What a reason means, with the names of who is concerned where they are known.
+    fn hint(&self, reason: DropReason) -> String {
+        if reason == DropReason::VxlanPeerUnknown
+            && let Some(stranger) = self.strangers().last()
+        {
+            return self.state.about_stranger(stranger.address);
+        }
+        reason.hint().to_owned()
+    }
+}
+
+/// Why frames died before the switch could receive them, and what to do about it. The names are the kernel's.
+fn unreceived(device: &DeviceSpec) -> (&'static str, &'static str) {
+    match device {
+        DeviceSpec::Tap(_) => (
+            "TAP_FULL_RING",
+            "the interface's queue was full, or no daemon had it open: the kernel dropped these before the switch received them, and they are not among the received; raise switch.workers if CPUs are idle, or the interface's txqueuelen against bursts",
+        ),
+        _ => (
+            "SOCKET_RCVBUFF",
+            "the kernel's buffer for the port was full: these were dropped before the switch received them, and are not among the received; raise switch.workers if CPUs are idle",
+        ),
+    }
+}
+
+pub(super) fn received(totals: &PortTotals) -> Traffic {
+    Traffic { frames: totals.rx_frames, bytes: totals.rx_bytes, super_frames: totals.rx_super }
+}
+
+pub(super) fn sent(totals: &PortTotals) -> Traffic {
+    Traffic { frames: totals.tx_frames, bytes: totals.tx_bytes, super_frames: totals.tx_super }
+}

@@ -1,0 +1,37 @@
+//! The daemon at a glance.
+
+use vswitch::worker::WorkerCounters;
+
+use super::{Snapshot, count};
+use vswitch_model::api::{Status, Worker};
+
+impl Snapshot {
+    pub(crate) fn status(&self) -> Status {
+        let state = &self.state;
+        Status {
+            name: state.switch().name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_s: self.uptime().as_secs(),
+            config: Some(self.process.config.clone()),
+            networks: count(state.networks().count()),
+            ports: count(state.ports().count()),
+            ports_up: count(state.ports().filter(|port| self.is_up(port.id)).count()),
+            macs: count(self.macs().all),
+            mac_limit: state.switch().mac_limit,
+            workers: self.workers(),
+            warnings: state.warnings().into_iter().chain(self.store_warnings.iter().cloned()).collect(),
+        }
+    }
+
+    pub(super) fn workers(&self) -> Vec<Worker> {
+        let served = |worker: usize| self.live.ports.values().filter(|port| port.worker == worker).count();
+        let worker = |(number, counters): (usize, &WorkerCounters)| Worker {
+            id: u16::try_from(number).unwrap_or(u16::MAX),
+            ports: count(served(number)),
+            turns: counters.turns.read(),
+            frames: counters.frames.read(),
+        };
+        self.live.workers.counters().enumerate().map(worker).collect()
+    }
+}

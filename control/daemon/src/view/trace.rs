@@ -1,0 +1,281 @@
+//! What would become of a frame, in the API's words.
+
+use std::net::IpAddr;
+
+use vswitch::{
+    addr::{MacAddr, NetworkId, PortId},
+    drops::DropReason,
+    fdb::{Learned, Station},
+    forward::{Action, Decision},
+    offload::Offload,
+    plan::Plan,
+    storm::{Flood, FloodMeters},
+    topology::Classified,
+    trace::{self as core, Hypothesis},
+    transmit::TagOp,
+};
+
+use super::{Names, Snapshot};
+use crate::{
+    capture::flooded_for,
+    state::{self, State},
+};
+use vswitch_model::{
+    Carries, DeviceSpec, Error, Family, Name,
+    api::trace::{Leaving, Step, Supposed, Trace, TraceRequest, Verdict},
+    text::{self, Book},
+};
+
+/// Octets of a frame that is told in hexadecimal digits at most.
+const LONGEST: usize = vswitch::frame::MAX_FRAME;
+
+impl Snapshot {
+    /// What would become of a frame by `plan`, the one of this snapshot. Nothing is learned, counted or sent.
+    ///
+    /// # Errors
+    /// There is no such port or network, the port carries no frames, or the frame is no frame.
+    pub(crate) fn trace(&self, plan: &Plan, request: &TraceRequest) -> Result<Trace, Error> {
+        let port = self.find_port(&request.port)?;
+        if let Some(why) = self.why_down(port.id) {
+            return Err(Error::conflict(format!("port {} carries no frames: {why}", request.port)));
+        }
+        let network = match &request.network {
+            Some(name) => Some(self.find_network(name)?.id),
+            None => self.only_network(&port)?,
+        };
+        let bytes = match &request.frame {
+            Supposed::Text(text) => text::parse(text, &Sender { snapshot: self, port: &port }),
+            Supposed::Hex(text) => text::parse_hex(text),
+        };
+        let bytes = bytes.map_err(Error::invalid)?;
+        let storm = self.storm(&port);
+        let hypothesis = Hypothesis {
+            ingress: port.id,
+            network,
+            offload: Offload::NONE,
+            bytes: &bytes,
+            storm: storm.unwrap_or_default(),
+        };
+        let now = self.now();
+        let trace = core::trace(now, plan, &hypothesis)
+            .ok_or_else(|| Error::invalid(format!("a frame has at most {LONGEST} octets")))?;
+        let words = Words { names: self.names(), state: &self.state };
+        Ok(Trace {
+            port: request.port.clone(),
+            summary: text::describe(&bytes, bytes.len()),
+            hex: text::to_hex(&bytes),
+            steps: words.steps(&trace, &port, |flood| {
+                let limits = plan.topology.storm(port.id);
+                let limit = limits.of(flood)?;
+                Some(match storm {
+                    Some(storm) => {
+                        let left = storm.left(flood, limits, now).unwrap_or_default();
+                        format!("{left} more may be flooded from here at this moment, {limit} a second")
+                    }
+                    None => {
+                        format!("unless the worker that receives it has flooded the port's {limit} a second")
+                    }
+                })
+            }),
+            verdict: match trace.decision.fate {
+                Ok(Action::Send(_)) => Verdict::Unicast,
+                Ok(Action::Flood(_)) => Verdict::Flooded,
+                Err(reason) => Verdict::Dropped { reason: reason.name().into(), hint: reason.hint().into() },
+            },
+            exits: trace.exits.iter().map(|exit| words.exit(exit)).collect(),
+            copies: trace.copies.iter().map(|exit| words.exit(exit)).collect(),
+        })
+    }
+
+    /// How far the storm limits of a port are used up; `None`: each worker receives a part of its frames.
+    fn storm(&self, port: &state::Port) -> Option<FloodMeters> {
+        let is_tunnel = matches!(port.spec.carries, Carries::Tunnel { .. });
+        let real = self.live(port.id).filter(|_| !is_tunnel)?;
+        Some(self.live.workers.storm(real.worker, port.id))
+    }
+
+    /// The network of frames from a peer, who would tell it.
+    fn only_network(&self, port: &state::Port) -> Result<Option<NetworkId>, Error> {
+        if !matches!(port.spec.carries, Carries::Tunnel { .. }) {
+            return Ok(None);
+        }
+        let carried: Vec<_> =
+            self.state.networks().filter(|network| port.spec.holds(&network.spec)).collect();
+        match &carried[..] {
+            [network] => Ok(Some(network.id)),
+            [] => Ok(None),
+            _ => Err(Error::invalid(format!(
+                "{} carries several networks: say which with --network",
+                port.spec.name
+            ))),
+        }
+    }
+
+    /// The MAC address that a port is declared to have, or the only one that was learned there.
+    fn mac_of(&self, port: &state::Port) -> Option<MacAddr> {
+        let declared = port.spec.interface().and_then(|interface| interface.mac);
+        let mut learned = self.live.fdb.entries(self.now()).filter(|entry| entry.port == port.id);
+        declared.or_else(|| learned.next().map(|entry| entry.mac))
+    }
+}
+
+/// Whether a frame is dropped because its port has flooded too much.
+fn is_storm(decision: &Decision<'_>) -> bool {
+    use DropReason::{StormBroadcast, StormMulticast, StormUnknown};
+    matches!(decision.fate, Err(StormBroadcast | StormMulticast | StormUnknown))
+}
+
+/// What is told of a decision.
+struct Words<'a> {
+    names: &'a Names,
+    state: &'a State,
+}
+
+impl Words<'_> {
+    fn steps(
+        &self,
+        trace: &core::Trace<'_>,
+        ingress: &state::Port,
+        storm: impl Fn(Flood) -> Option<String>,
+    ) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let mut step = |step: &str, outcome: String| steps.push(Step { step: step.into(), outcome });
+        let frame = match trace.frame {
+            Ok(frame) => frame,
+            Err(reason) => {
+                step("parse", format!("dropped: {reason}: {}", reason.hint()));
+                return steps;
+            }
+        };
+        let tag = frame.tag.map_or_else(
+            || "untagged".into(),
+            |tag| match tag.vlan() {
+                Some(vlan) => format!("tagged with VLAN {vlan}"),
+                None => "tagged with a priority".into(),
+            },
+        );
+        step("parse", format!("from {} to {}, {tag}", frame.src, frame.dst));
+        let decision = &trace.decision;
+        let dropped = |decision: &Decision<'_>| match decision.fate {
+            Err(reason) => format!("dropped: {reason}: {}", reason.hint()),
+            Ok(_) => String::new(),
+        };
+        let (Some(Classified { network, tag }), Some(learned)) = (trace.classified, decision.learned) else {
+            step("classify", dropped(decision));
+            return steps;
+        };
+        let network = self.names.network(network);
+        let how = if tag.is_some() { "by its tag" } else { "by its port" };
+        step("classify", format!("network {network}, {how}"));
+        if let Some(rate) = ingress.spec.limit.rx {
+            step("limit", format!("unless the port's {rate} are used up"));
+        }
+        step("learn", self.learned(learned, ingress.id));
+        for (network, mac) in trace.evicted.iter().map(Station::parts) {
+            let network = self.names.network(network);
+            step("learn", format!("the table is full: {mac} of network {network} would be forgotten"));
+        }
+        match (decision.found, decision.flood) {
+            (Some(port), _) => {
+                step("look up", format!("{} is behind {}", frame.dst, self.names.port(port)));
+                step(
+                    "reach",
+                    match decision.fate {
+                        Ok(_) => format!("{} may be reached from here", self.names.port(port)),
+                        Err(_) => dropped(decision),
+                    },
+                );
+            }
+            (None, Some(flood)) => {
+                step("look up", format!("flooded: {}", flooded_for(flood)));
+                let storm = storm(flood);
+                match decision.fate {
+                    Ok(_) => {
+                        let ports = trace.exits.len();
+                        let many = if ports == 1 { "" } else { "s" };
+                        step("reach", format!("{ports} port{many} of network {network}"));
+                    }
+                    Err(_) => step(if is_storm(decision) { "storm" } else { "reach" }, dropped(decision)),
+                }
+                if let Some(left) = storm.filter(|_| decision.fate.is_ok()) {
+                    step("storm", left);
+                }
+            }
+            (None, None) => step("look up", dropped(decision)),
+        }
+        steps
+    }
+
+    fn learned(&self, learned: Learned, ingress: PortId) -> String {
+        let here = self.names.port(ingress);
+        match learned {
+            Learned::Known => format!("its source is known on {here}"),
+            Learned::New => format!("its source would be learned on {here}"),
+            Learned::Moved { from } => format!("its source would move here from {}", self.names.port(from)),
+            Learned::Pinned => "its source is pinned to another port and stays there".into(),
+            Learned::Held => "its source moves too often and is held on another port".into(),
+            Learned::Full => format!(
+                "nothing: {here} has as many addresses as it may, or the table is full of pinned ones"
+            ),
+            Learned::Busy => "its source would be learned with a later frame".into(),
+        }
+    }
+
+    fn exit(&self, exit: &core::Leaving) -> Leaving {
+        let name = self.names.port(exit.port);
+        let port = name.parse().unwrap_or_else(|_| Name::unnamed());
+        let mut parts = Vec::new();
+        match exit.tag {
+            TagOp::Keep => {}
+            TagOp::Pop => parts.push("without its tag".to_owned()),
+            TagOp::Push(tag) => parts.extend(tag.vlan().map(|vlan| format!("tagged with VLAN {vlan}"))),
+            TagOp::Replace(tag) => {
+                parts.extend(tag.vlan().map(|vlan| format!("with VLAN {vlan} for its tag")))
+            }
+        }
+        let spec = self.state.port(&port).map(|port| port.spec);
+        let device = spec.as_ref().map(|spec| &spec.device);
+        parts.extend(device.and_then(DeviceSpec::remote).map(|remote| format!("by VXLAN to {remote}")));
+        parts.extend(device.and_then(DeviceSpec::collector).map(|it| format!("vni {}", it.vni)));
+        if let Some(rate) = spec.as_ref().and_then(|spec| spec.limit.tx) {
+            parts.push(format!("unless its {rate} are used up"));
+        }
+        let mut dropped = None;
+        match exit.result {
+            Ok(pieces) if pieces > 1 => parts.push(format!("cut into {pieces} wire frames")),
+            Ok(_) => {}
+            Err(reason) => {
+                parts.push(format!("but at most {} octets leave there", exit.longest));
+                dropped = Some(format!("{reason}: {}", reason.hint()));
+            }
+        }
+        let outcome = if parts.is_empty() { "as it is".into() } else { parts.join(", ") };
+        Leaving { port, outcome, dropped }
+    }
+}
+
+/// Who sends the frame of a trace.
+struct Sender<'a> {
+    snapshot: &'a Snapshot,
+    port: &'a state::Port,
+}
+
+impl Book for Sender<'_> {
+    fn own_mac(&self) -> Option<MacAddr> {
+        self.snapshot.mac_of(self.port)
+    }
+
+    fn own_ip(&self, of: IpAddr) -> Option<IpAddr> {
+        addresses(self.port).find(|own| Family::of(*own) == Family::of(of))
+    }
+
+    fn mac_of(&self, ip: IpAddr) -> Option<MacAddr> {
+        let port = self.snapshot.state.ports().find(|port| addresses(port).any(|own| own == ip))?;
+        self.snapshot.mac_of(&port)
+    }
+}
+
+/// The IP addresses that a port is declared to have.
+pub(super) fn addresses(port: &state::Port) -> impl Iterator<Item = IpAddr> + '_ {
+    port.spec.interface().into_iter().flat_map(|interface| interface.address.iter().map(|net| net.addr()))
+}

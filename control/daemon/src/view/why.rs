@@ -1,0 +1,107 @@
+//! What is known of an address, in the API's words.
+
+use super::{Snapshot, trace::addresses};
+use crate::state;
+use vswitch_model::{
+    Error,
+    api::{
+        Direction, Drop, FdbEntry, FdbFilter, Origin,
+        trace::{Declared, Why, WhyFilter},
+    },
+};
+
+impl Snapshot {
+    /// What is known of a MAC or an IP address.
+    ///
+    /// # Errors
+    /// It was asked for both, or for neither.
+    pub(crate) fn why(&self, filter: &WhyFilter) -> Result<Why, Error> {
+        if filter.mac.is_some() == filter.ip.is_some() {
+            return Err(Error::invalid("ask for a MAC address or for an IP address"));
+        }
+        let has = |port: &state::Port| {
+            let mac = port.spec.interface().and_then(|interface| interface.mac);
+            filter.ip.is_some_and(|ip| addresses(port).any(|own| own == ip))
+                || filter.mac.is_some() && mac == filter.mac
+        };
+        let ports: Vec<_> = self.state.ports().filter(has).collect();
+        let entries: Vec<FdbEntry> = match filter.mac {
+            Some(mac) => self.entries(&FdbFilter { mac: Some(mac), ..FdbFilter::default() }),
+            None => {
+                let behind = |port: &state::Port| {
+                    self.entries(&FdbFilter { port: Some(port.spec.name.clone()), ..FdbFilter::default() })
+                };
+                ports.iter().flat_map(behind).collect()
+            }
+        };
+        let declared: Vec<_> = ports.iter().map(|port| self.declaration(port)).collect();
+        let concerned = self.state.ports().filter(|port| {
+            ports.iter().any(|it| it.id == port.id)
+                || entries.iter().any(|entry| entry.port == port.spec.name)
+        });
+        let drops: Vec<Drop> = concerned.flat_map(|port| self.drops_at(&port)).collect();
+        let findings = findings(filter, &declared, &entries, &drops);
+        Ok(Why { declared, entries, drops, findings })
+    }
+
+    fn declaration(&self, port: &state::Port) -> Declared {
+        let interface = port.spec.interface();
+        Declared {
+            port: port.spec.name.clone(),
+            network: port.spec.carries.untagged().cloned(),
+            mac: interface.and_then(|interface| interface.mac).map(|mac| mac.to_string()),
+            addresses: addresses(port).map(|address| address.to_string()).collect(),
+            up: self.is_up(port.id),
+        }
+    }
+}
+
+fn findings(filter: &WhyFilter, declared: &[Declared], entries: &[FdbEntry], drops: &[Drop]) -> Vec<String> {
+    let mut findings = Vec::new();
+    match filter.mac {
+        Some(mac) if mac.is_group() => {
+            findings.push(format!("{mac} is the address of a group: frames to it are flooded, and nobody has it"));
+        }
+        _ if entries.is_empty() => findings.push(
+            "nobody was heard with it: frames to it are flooded, and answers teach where it is. If it does not answer, its container is silent, or has another address"
+                .into(),
+        ),
+        _ => {}
+    }
+    if declared.len() > 1 {
+        let ports: Vec<_> = declared.iter().map(|port| port.port.as_str()).collect();
+        findings.push(format!("ports {} are declared to have it: one of them must change", ports.join(", ")));
+    }
+    for port in declared.iter().filter(|port| !port.up) {
+        findings.push(format!("port {} is down: `vswitchctl port show {}` says why", port.port, port.port));
+    }
+    for entry in entries {
+        let FdbEntry { network, mac, port, .. } = entry;
+        if entry.held {
+            findings.push(format!(
+                "{mac} moves too often and is held on {port} in network {network}: are there two stations with it, or a loop?"
+            ));
+        }
+        if entry.origin == Origin::Static {
+            findings
+                .push(format!("{mac} is pinned to {port} in network {network}: it is not learned elsewhere"));
+        }
+        if filter.mac.is_some()
+            && declared.iter().any(|declared| declared.port != *port)
+            && entry.origin == Origin::Learned
+        {
+            findings.push(format!(
+                "{mac} is declared for another port than {port}, where it was heard: is it used twice?"
+            ));
+        }
+    }
+    for drop in drops {
+        let way = match drop.direction {
+            Direction::Rx => "from",
+            Direction::Tx => "to",
+        };
+        findings
+            .push(format!("{} frames {way} {} died, {}: {}", drop.frames, drop.port, drop.reason, drop.hint));
+    }
+    findings
+}
