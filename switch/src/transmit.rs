@@ -33,6 +33,17 @@ pub enum TagOp {
 }
 
 impl TagOp {
+    /// The parts of `frame` after the operation: the addresses, a new tag, and the rest.
+    pub(crate) fn apply(self, frame: &[u8]) -> (&[u8], Option<Tag>, &[u8]) {
+        let (addresses, rest) = frame.split_at(ADDRESSES);
+        match self {
+            Self::Keep => (addresses, None, rest),
+            Self::Pop => (addresses, None, &rest[TAG..]),
+            Self::Push(tag) => (addresses, Some(tag), rest),
+            Self::Replace(tag) => (addresses, Some(tag), &rest[TAG..]),
+        }
+    }
+
     /// By how many bytes the data after the tag moves.
     fn shift(self) -> i16 {
         match self {
@@ -305,13 +316,7 @@ impl<'a> Transmit<'a> {
         if takes && out.tag == TagOp::Keep {
             return Ok(Form::Whole(self.batch.with_header(slot)));
         }
-        let (addresses, rest) = bytes.split_at(ADDRESSES);
-        let (tag, rest) = match out.tag {
-            TagOp::Keep => (None, rest),
-            TagOp::Pop => (None, &rest[TAG..]),
-            TagOp::Push(tag) => (Some(tag), rest),
-            TagOp::Replace(tag) => (Some(tag), &rest[TAG..]),
-        };
+        let (addresses, tag, rest) = out.tag.apply(bytes);
         let offload = offload.shifted(out.tag.shift());
         let head = Head::new(&offload, addresses, tag);
         Ok(if takes { Form::Retagged(head, rest) } else { Form::Uncut(head, rest, offload) })

@@ -156,12 +156,9 @@ fn retagged<'a>(bytes: &'a [u8], tag: TagOp, head: &'a mut [u8; ADDRESSES + TAG]
     if tag == TagOp::Keep {
         return FrameBytes::new(bytes);
     }
-    let (addresses, rest) = bytes.split_at(ADDRESSES);
+    let (addresses, tag, rest) = tag.apply(bytes);
     head[..ADDRESSES].copy_from_slice(addresses);
-    match tag {
-        TagOp::Push(tag) | TagOp::Replace(tag) => head[ADDRESSES..].copy_from_slice(&tag.to_bytes()),
-        TagOp::Keep | TagOp::Pop => return FrameBytes { head: &head[..ADDRESSES], rest: &rest[TAG..] },
-    }
-    let rest = if matches!(tag, TagOp::Push(_)) { rest } else { &rest[TAG..] };
+    let Some(tag) = tag else { return FrameBytes { head: &head[..ADDRESSES], rest } };
+    head[ADDRESSES..].copy_from_slice(&tag.to_bytes());
     FrameBytes { head, rest }
 }
