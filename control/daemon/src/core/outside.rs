@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use tracing::{debug, info, warn};
 
 use super::Core;
-use crate::{edge::OnFailure, state::NetworkError};
+use crate::{edge::OnFailure, machine::Machine, state::NetworkError};
 use vswitch_host::gateway::{Gateway, Outside, TABLE};
 use vswitch_model::{
     Connect, Error, Name, NetworkSpec, options,
@@ -24,6 +24,7 @@ const CHECK: Duration = Duration::from_secs(5);
 /// What this host's rules are, and should be.
 #[derive(Debug)]
 pub(super) struct Rules {
+    machine: Machine,
     gateway: Gateway,
     /// Whether something could not be made, and is tried again.
     is_due: bool,
@@ -61,8 +62,8 @@ impl Core {
 }
 
 impl Rules {
-    pub(super) fn new() -> Self {
-        Self { gateway: Gateway::default(), is_due: false, checked: Instant::now() }
+    pub(super) fn new(machine: Machine) -> Self {
+        Self { machine, gateway: Gateway::default(), is_due: false, checked: Instant::now() }
     }
 
     /// Lets ports of the host go that were held for an endpoint.
@@ -73,6 +74,7 @@ impl Rules {
     /// Removes the rules of an earlier life where none are wanted: it may have ended before it kept what they were for.
     pub(super) fn forget(&mut self, wanted: &[Outside]) {
         if wanted.is_empty()
+            && self.machine.is_real()
             && let Err(why) = self.gateway.set(&[])
         {
             // Without nft, or the right to use it, there were none.
@@ -82,6 +84,9 @@ impl Rules {
 
     /// Makes the host's rules what they should be. With [`OnFailure::Retry`] as much as can be had, now and later.
     pub(super) fn set(&mut self, outsides: &[Outside], on_failure: OnFailure) -> Result<(), Error> {
+        if !self.machine.is_real() {
+            return Ok(());
+        }
         if on_failure == OnFailure::Refuse {
             self.gateway.set(outsides)?;
             self.is_due = false;
@@ -114,7 +119,7 @@ impl Rules {
 
     /// Looks, now and then, whether others have taken the host's rules away, or drop what those let pass.
     pub(super) fn check(&mut self, outsides: &[Outside]) {
-        if self.checked.elapsed() < CHECK {
+        if self.checked.elapsed() < CHECK || !self.machine.is_real() {
             return;
         }
         self.checked = Instant::now();

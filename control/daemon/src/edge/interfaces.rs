@@ -81,6 +81,9 @@ impl Opening<'_> {
 impl Edge {
     /// Removes interfaces of an earlier life that no port has.
     pub(crate) async fn remove_orphans(&self) {
+        if !self.machine.is_real() {
+            return;
+        }
         let veth = |port: &EdgePort| matches!(port.wanted.spec.device, DeviceSpec::Veth(_));
         let wanted =
             self.ports.values().filter(|port| veth(port)).map(|port| host_ifname(&port.wanted.spec.name));
