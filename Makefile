@@ -1,11 +1,12 @@
-# vswitchd: `make demo` shows it, `make test` proves it, `make bench` measures it. All three need root.
+# vswitchd: `make demo` demonstrates it, `make test` tests it, `make bench` measures it. All three need root.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-vxlan test test-pure test-kernel fuzz bench lint gates install clean
+.PHONY: help build demo demo-vxlan test test-pure test-kernel fuzz bench lint gates install dist clean
 
 PREFIX ?= /usr/local
 ROUNDS ?= 5
 SECONDS_EACH ?= 5
+# Of the workspace, not of the package alone: that one wants other features of its dependencies, and so another build of them.
 KERNEL_TESTS = VSWITCH_BIN_DIR=$(CURDIR)/target/release \
   cargo test --workspace --locked --features vswitch-tests/kernel --test kernel --
 
@@ -27,12 +28,13 @@ demo-vxlan: build ## two hosts, a container on each, one network over both
 
 test: test-pure test-kernel fuzz ## all tests
 
-test-pure:       # what runs anywhere, without root: all targets but tests/kernel, which needs its feature
+test-pure:       # tests that run anywhere, without root: all targets but tests/kernel, which needs its feature
 	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev
 	cargo test --workspace --locked
 	cargo check --locked -p vswitch --no-default-features
+	cargo check --locked -p vswitch-vxlan --no-default-features
 
-test-kernel: build # what needs root and a kernel: never skipped. The crash test needs the debug build that the first run makes
+test-kernel: build # tests that need root and a kernel: never skipped. The crash test needs the debug build of the first run
 	@scripts/need-packages ip:iproute2 ping:iputils-ping iperf3:iperf3 nft:nftables chromium:chromium ethtool:ethtool tcpdump:tcpdump \
 	  tshark:tshark ovs-vswitchd:openvswitch-switch prometheus:prometheus tmux:tmux \
 	  dockerd:docker.io docker-compose:docker-compose busybox:busybox-static podman:podman containerd:containerd runc:runc \
@@ -45,7 +47,7 @@ fuzz:            # every fuzz target for some seconds
 	@scripts/need-packages g++:g++ pcap-config:libpcap-dev
 	tests/fuzz/run 10
 
-bench: build     ## in memory, on the wire, through tunnels and with Docker, against its peers: about 90 minutes
+bench: build     ## in memory, on the wire, through tunnels and with Docker, against other systems: about 90 minutes
 	@scripts/need-packages ip:iproute2 iperf3:iperf3 ethtool:ethtool ovs-vswitchd:openvswitch-switch vde_switch:vde2 \
 	  nft:nftables dockerd:docker.io busybox:busybox-static /usr/lib/cni/bridge:containernetworking-plugins
 	cargo build --release --locked -p vswitch-bench
@@ -59,22 +61,28 @@ bench: build     ## in memory, on the wire, through tunnels and with Docker, aga
 	target/release/vswitch-bench tunnel --rounds $(ROUNDS) --seconds $(SECONDS_EACH) \
 	  --json bench/results/tunnel.json --svg docs/bench-tunnel.svg
 
-lint:            ## format, clippy and documentation, as CI wants them
-	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev
+lint:            ## format, clippy, unused dependencies and documentation, as CI checks them
+	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev jq:jq
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --features vswitch-tests/kernel --locked -- -D warnings
+	scripts/check-code
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
-gates:           ## what else CI asks of dependencies and crates
+gates:           ## the other checks of CI: dependencies and crates
 	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev jq:jq readelf:binutils
 	@scripts/need-rust
 	scripts/check-supply
 	scripts/check-rust
-	scripts/check-pure vswitch
+	scripts/check-pure vswitch vswitch-vxlan
 	scripts/check-alone
 
 install: build   ## binaries, manual pages, completions and the systemd unit, below PREFIX
+	@scripts/need-packages strip:binutils
 	scripts/install $(DESTDIR)$(PREFIX) $(DESTDIR)
 
-clean:           ## what was built
+dist:            ## static vswitchd and vswitch-cni without symbols, into target/static
+	@scripts/need-packages gcc:gcc readelf:binutils
+	@scripts/need-rust
+	scripts/dist
+
+clean:           ## removes the build output
 	cargo clean

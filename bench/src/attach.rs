@@ -1,7 +1,7 @@
-//! How long it takes to attach a container: by Docker, from the command to its end, and by CNI, of which the plugin alone.
+//! Time to attach a container: by Docker, from start to end of the command, and by CNI, only the plugin.
 //!
-//! Every round visits every way once, beginning with another one each time, and nothing else happens meanwhile: what is
-//! compared are ways to attach, in the same engine and on the same host.
+//! Every round measures every variant once, starting with a different one each time, on an otherwise idle machine: the
+//! variants are compared in the same engine and on the same host.
 
 use std::{
     fs::{self, File},
@@ -25,28 +25,28 @@ use crate::{
     targets,
 };
 
-/// How long one attachment may take.
+/// Time limit for one attachment.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What is measured.
+/// Parameters of the measurement.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// How often each way is taken.
+    /// Number of measurements per variant.
     pub rounds: u32,
     /// The daemon; its other programs are beside it.
     pub vswitchd: PathBuf,
-    /// The folder with the CNI plugins that ours is compared with.
+    /// The folder with the CNI plugins to compare with.
     pub plugins: PathBuf,
 }
 
 /// A way to attach a container: a column of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    /// What comes with the engine: Docker's driver `bridge`, CNI's plugins `bridge` and `host-local`.
+    /// The engine's own: Docker's driver `bridge`, CNI's plugins `bridge` and `host-local`.
     Bridge,
-    /// Ours, with ports of this kind.
+    /// vswitchd, with ports of this kind.
     Ours(Port),
-    /// No more than there must be: Docker's network `none`, CNI's bridge without gateway and masquerade.
+    /// The minimum: Docker's network `none`, CNI's bridge without gateway and masquerade.
     Bare,
 }
 
@@ -81,7 +81,7 @@ impl Way {
     }
 }
 
-/// Measures every way, in an engine and by CNI.
+/// Measures every variant, in an engine and by CNI.
 ///
 /// # Errors
 /// Without root, when a program is missing, or when one fails.
@@ -105,7 +105,7 @@ pub fn run(plan: &Plan) -> Result<Report> {
     Ok(report)
 }
 
-/// What has to be installed first, when it is not.
+/// The missing prerequisite, if any.
 fn missing(plan: &Plan) -> Option<String> {
     let absent =
         ["bridge", "host-local"].map(|name| plan.plugins.join(name)).into_iter().find(|it| !it.is_file());
@@ -161,14 +161,14 @@ fn by_cni(plan: &Plan, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// The plugin that makes one way, with what it reads and the container it is for.
+/// The plugin of one variant, with its configuration and its container.
 struct Wire<'a> {
     way: Way,
     host: &'a Host,
     container: &'a Namespace,
     plugin: PathBuf,
     config: PathBuf,
-    /// Where plugins find others.
+    /// Where plugins find other plugins.
     plugins: &'a Path,
 }
 
@@ -198,19 +198,19 @@ impl<'a> Wire<'a> {
         Ok(Self { way, host, container, plugin, config: path, plugins: &plan.plugins })
     }
 
-    /// Runs the plugin as a container runtime does.
+    /// Runs the plugin like a container runtime.
     fn ask(&self, verb: &str) -> Result<String> {
         let mut command = Command::new(&self.plugin);
         command.env("CNI_COMMAND", verb).env("CNI_CONTAINERID", self.container.name());
         command.env("CNI_NETNS", self.container.path()).env("CNI_IFNAME", INTERFACE);
         command.env("CNI_PATH", self.plugins);
         let config = File::open(&self.config).doing("read the configuration of a plugin")?;
-        // The thread that starts it waits for its end.
+        // The starting thread waits for its end.
         self.host.namespace.enter(|| Process::fed(&mut command, config)?.finish(LIMIT))?
     }
 }
 
-/// Milliseconds that something takes.
+/// Duration of a call in milliseconds.
 fn timed(deed: impl FnOnce() -> Result<String>) -> Result<f64> {
     interrupt::check()?;
     let start = Instant::now();
@@ -218,7 +218,7 @@ fn timed(deed: impl FnOnce() -> Result<String>) -> Result<f64> {
     Ok(start.elapsed().as_secs_f64() * 1e3)
 }
 
-/// Every way once a round, beginning with another one each time.
+/// Every variant once per round, starting with a different one each time.
 fn visits(rounds: u32) -> impl Iterator<Item = (u32, Way)> {
     let ways =
         |round| Way::ALL.into_iter().cycle().skip(round as usize % Way::ALL.len()).take(Way::ALL.len());
@@ -229,7 +229,7 @@ fn switch(plan: &Plan) -> Vswitchd {
     Vswitchd { binary: plan.vswitchd.clone(), port: Port::Tap, extra: None }
 }
 
-/// A program that is built with the daemon.
+/// A program built together with the daemon.
 fn beside_vswitchd(plan: &Plan, program: &str) -> Result<PathBuf> {
     plan.vswitchd.with_file_name(program).canonicalize().doing(&format!("find {program}"))
 }

@@ -1,8 +1,9 @@
 //! The control plane: how long `network create`, `connect`, `ls` and a restart take with many endpoints present.
 //!
-//! Measured at the API's socket, so without the start of a command. The endpoints are real: a thousand persistent TAPs in a
-//! hundred namespaces, each with an address, a MAC, a default route and a record in the store. Where a Docker Engine can be
-//! started, the same is asked of its own driver in turns, at its socket, with one container present.
+//! Measured at the API's socket, hence without the start of a command. The endpoints are real: a thousand persistent
+//! TAPs in a hundred namespaces, each with an address, a MAC, a default route and a record in the store. If a Docker
+//! Engine can be started, the same requests are sent alternately to its own driver, at its socket, with one container
+//! present.
 
 use std::{
     fmt,
@@ -23,44 +24,44 @@ use crate::{
     process::{Process, tail},
 };
 
-/// How long the daemon may take until its API answers.
+/// Time limit until the daemon's API answers.
 const READY: Duration = Duration::from_secs(60);
 
 /// Namespaces that share the endpoints.
 const SANDBOXES: usize = 100;
 
-/// What is measured.
+/// Parameters of the measurement.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The daemon's binary.
     pub binary: PathBuf,
-    /// Endpoints, and for `ls` networks, that are present.
+    /// Number of endpoints, and for `ls` networks, present.
     pub present: usize,
-    /// How often each call is measured.
+    /// Number of measurements per call.
     pub samples: usize,
 }
 
-/// What a call took, in milliseconds, and what it may.
+/// Duration of a call in milliseconds, and its target.
 #[derive(Clone, Debug)]
 pub struct Figure {
     /// The call.
     pub name: String,
     /// The median.
     pub p50: f64,
-    /// Of a hundred, the second slowest.
+    /// The 99th percentile.
     pub p99: f64,
-    /// What the median may be.
+    /// Upper bound of the median.
     pub limit: f64,
-    /// What Docker takes for the same, if it was asked.
+    /// Docker's duration for the same, if measured.
     pub docker: Option<Versus>,
 }
 
-/// The same call of Docker, made in turns with ours.
+/// The same call to Docker, made alternately with ours.
 #[derive(Clone, Copy, Debug)]
 pub struct Versus {
     /// Docker's median, in milliseconds.
     pub p50: f64,
-    /// Ours divided by Docker's, of each pair: a tenth, half and nine tenths of all are below.
+    /// Ours divided by Docker's, per pair: 10th, 50th and 90th percentile.
     pub ratio: [f64; 3],
 }
 
@@ -78,7 +79,7 @@ impl fmt::Display for Figure {
     }
 }
 
-/// Measures everything once; `tell` hears of each figure.
+/// Measures everything once and passes each figure to `tell`.
 ///
 /// # Errors
 /// Without root, or when the daemon refuses or ends.
@@ -149,14 +150,14 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(Figure)) -> Result<()> {
 /// The container that Docker connects and disconnects.
 const MEMBER: &str = r#"{"Container": "member"}"#;
 
-/// An engine with a container that is in one network of it, and another network, `red`.
+/// An engine with a container in one of its networks, and another network, `red`.
 struct Docker {
     socket: PathBuf,
     _engine: Engine,
 }
 
 impl Docker {
-    /// `None` where there is no Docker: said, and nothing is compared.
+    /// `None` without Docker: reported, and nothing is compared.
     fn start(host: &Host) -> Result<Option<Self>> {
         if let Some(missing) = Engine::missing() {
             eprintln!("not compared with Docker: {missing}");
@@ -185,7 +186,7 @@ impl Docker {
     }
 }
 
-/// What calls took, in milliseconds; ours and Docker's in pairs.
+/// Durations in milliseconds; ours and Docker's in pairs.
 #[derive(Default)]
 struct Samples {
     ours: Vec<f64>,
@@ -197,7 +198,7 @@ impl Samples {
         Self { ours: took.into_iter().map(millis).collect(), dockers: Vec::new() }
     }
 
-    /// Makes both calls, every other time Docker's first.
+    /// Makes both calls, alternately with Docker's first.
     fn take(
         &mut self,
         number: usize,
@@ -231,7 +232,7 @@ fn millis(took: Duration) -> f64 {
     took.as_secs_f64() * 1000.0
 }
 
-/// The value that `percent` of a hundred are below; 0 where there is none.
+/// The percentile `percent`; 0 without values.
 fn percentile(values: &[f64], percent: usize) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -250,7 +251,7 @@ fn timed(job: impl FnOnce() -> Result<()>) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// One request; anything but success is an error.
+/// One request; any status but success is an error.
 fn call(socket: &Path, method: &str, path: &str, body: &str) -> Result<()> {
     let command = format!("{method} {path}");
     let mut stream = UnixStream::connect(socket).doing("reach vswitchd")?;
@@ -269,7 +270,7 @@ fn call(socket: &Path, method: &str, path: &str, body: &str) -> Result<()> {
 
 struct Daemon {
     process: Process,
-    /// From its start until its API answered.
+    /// Time from its start until its API answers.
     ready: Duration,
 }
 
@@ -298,7 +299,7 @@ impl Daemon {
         Err(Error::Command { command: "vswitchd".to_owned(), status: "it ended".to_owned(), message })
     }
 
-    /// Kills it, as a crash would, and starts it again.
+    /// Kills it like a crash, and starts it again.
     fn restart(mut self, plan: &Plan, host: &Host) -> Result<Self> {
         let pid = self.process.pid().to_string();
         Command::new("kill").args(["-KILL", &pid]).status().doing("kill vswitchd")?;

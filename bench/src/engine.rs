@@ -1,7 +1,7 @@
-//! Docker Engine on a host of the laboratory.
+//! Docker Engine on a test host.
 //!
-//! All it keeps is in the host's folder, and plugins are found in mounts that it shares with nobody but the switch of its
-//! host, so an engine of the machine's own is not touched.
+//! All its data is in the host's folder, and it finds plugins in mounts shared only with the switch of its host, so an
+//! engine of the machine is not touched.
 
 use std::{
     fs,
@@ -22,10 +22,10 @@ use crate::{
 /// The image of every container: busybox and iperf3.
 pub const IMAGE: &str = "box";
 
-/// How long the engine may take until it answers.
+/// Time limit until the engine answers.
 const READY: Duration = Duration::from_secs(60);
 
-/// How long it may take for whatever it is asked.
+/// Time limit for a request.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A dockerd. Dropping it removes its containers and ends it.
@@ -37,25 +37,25 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// What has to be installed first, when it is not.
+    /// The missing prerequisite, if any.
     pub fn missing() -> Option<String> {
         let packages = [("dockerd", "docker.io"), (CLIENT, "docker.io"), ("busybox", "busybox-static")];
         let absent = packages.into_iter().find(|(program, _)| !installed(program));
         absent.map(|(program, package)| format!("no `{program}`: install {package}"))
     }
 
-    /// Its version, as it says itself.
+    /// Its version, as reported by itself.
     ///
     /// # Errors
-    /// Fails when it cannot be asked.
+    /// Fails if it cannot be queried.
     pub fn version() -> Result<String> {
         Ok(run(Command::new("dockerd").arg("--version"))?.trim().to_owned())
     }
 
-    /// Runs an engine on a host, and makes its image. Plugins that run in `mounts` are found.
+    /// Runs an engine on a host, and builds its image. It finds plugins that run in `mounts`.
     ///
     /// # Errors
-    /// Fails when it does not come up.
+    /// Fails if it does not start.
     pub fn start(host: &Host, mounts: Mounts) -> Result<Self> {
         let folder = host.folder.join("docker");
         fs::create_dir(&folder).doing("make the engine's folder")?;
@@ -73,16 +73,16 @@ impl Engine {
         Ok(engine)
     }
 
-    /// What `docker ARGUMENTS` prints, without its end of line.
+    /// The output of `docker ARGUMENTS`, without the trailing newline.
     ///
     /// # Errors
-    /// Fails when it does, or takes longer than a minute.
+    /// Fails if the command does, or takes longer than a minute.
     pub fn docker(&self, arguments: &[&str]) -> Result<String> {
         let said = Process::start(self.command().args(arguments))?.finish(LIMIT)?;
         Ok(said.trim_end().to_owned())
     }
 
-    /// Makes `container` one of this engine's, of this name and in this network.
+    /// Replaces `container` by one of this engine, with this name and in this network.
     ///
     /// # Errors
     /// Fails when docker does.
@@ -108,7 +108,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // Not by `Engine::docker`, which gives up once the user has asked to stop: this is how we stop.
+        // Not by `Engine::docker`, which fails after an interrupt: this is part of stopping.
         let host = address(&self.folder);
         let docker = |arguments: &[&str]| {
             Command::new("timeout").args(["60", CLIENT, "--host", &host]).args(arguments).output()
@@ -124,14 +124,14 @@ impl Drop for Engine {
     }
 }
 
-/// The root file system of containers: busybox, and iperf3 with the libraries that it is linked to here.
+/// The root file system of containers: busybox, and iperf3 with its shared libraries.
 fn root(folder: &Path) -> Result<PathBuf> {
     let root = busybox(folder);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let iperf3 = std::env::split_paths(&path).map(|folder| folder.join("iperf3")).find(|path| path.is_file());
     let iperf3 = iperf3.ok_or_else(|| Error::Answer { from: "PATH".into(), missing: "iperf3".into() })?;
     let linked = run(Command::new("ldd").arg(&iperf3))?;
-    // iperf3 keeps what it sends in a file there.
+    // iperf3 keeps its payload in a file there.
     fs::create_dir_all(root.join("tmp")).doing("make the image")?;
     fs::copy(&iperf3, root.join("bin/iperf3")).doing("copy iperf3")?;
     for library in linked.split_whitespace().filter(|word| word.starts_with('/')) {

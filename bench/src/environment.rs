@@ -1,10 +1,10 @@
-//! What machine a figure was taken on: without it a figure says nothing.
+//! The machine on which a figure was measured: without it a figure has no meaning.
 
 use std::{collections::BTreeMap, fs};
 
 use crate::process::run_line;
 
-/// Machine, kernel, tools, date. What cannot be found out is left out.
+/// Machine, kernel, tools, date. Unknown values are omitted.
 pub fn describe() -> BTreeMap<String, String> {
     let cpu = read("/proc/cpuinfo");
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -26,7 +26,7 @@ pub fn describe() -> BTreeMap<String, String> {
 
 const IPV4: &str = "/proc/sys/net/ipv4/";
 
-/// The congestion control that a socket has when it asks for none.
+/// The default congestion control of sockets.
 pub fn default_control() -> String {
     first_line(&read(&format!("{IPV4}tcp_congestion_control")))
 }

@@ -1,8 +1,8 @@
-//! What can go wrong while measuring, said so that the operator can act on it.
+//! Errors of measuring, with sentences the operator can act on.
 
 use std::{io, time::Duration};
 
-/// Why a system could not be set up or measured.
+/// A failure to set up or measure a system.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A call to the operating system failed.
@@ -23,7 +23,7 @@ pub enum Error {
         /// The last lines it printed.
         message: String,
     },
-    /// A program ran longer than it was allowed to, and was ended.
+    /// A program exceeded its time limit and was ended.
     #[error("`{command}` did not end within {limit:?}")]
     Timeout {
         /// The command line.
@@ -36,32 +36,32 @@ pub enum Error {
     NotReady {
         /// What was waited for.
         what: String,
-        /// How long it was waited for.
+        /// The time limit.
         limit: Duration,
     },
-    /// A program printed something else than it should.
+    /// A program printed unexpected output.
     #[error("the answer of {from} has no usable `{missing}`")]
     Answer {
-        /// Who answered.
+        /// The source of the answer.
         from: String,
-        /// The field that was looked for.
+        /// The missing field.
         missing: String,
     },
-    /// The switch delivered other bytes than were sent.
+    /// The switch delivered other bytes than those sent.
     #[error("payload corrupted: the first wrong byte is within 64 KiB of offset {offset}")]
     Corrupt {
         /// Start of the block of 64 KiB that differs, in bytes from the start of the stream.
         offset: usize,
     },
-    /// Something has to be installed first.
+    /// A prerequisite is not installed.
     #[error("{0}")]
     Missing(String),
-    /// The user asked to stop.
+    /// The user interrupted the run.
     #[error("interrupted")]
     Interrupted,
 }
 
-/// The result of everything here that talks to the system.
+/// The result of all functions here that use the system.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Names what was being done when a system call failed.

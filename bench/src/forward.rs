@@ -1,9 +1,9 @@
-//! Forwarding in memory: what the core can do with no kernel in the way.
+//! Forwarding in memory: the performance of the core without a kernel.
 //!
-//! A frame that was just received lies in the cache, so the same few batches are filled again and again with the
-//! next addresses of a long list, outside of the measured time. What is measured is parse, classify, learn, look up,
-//! reach and egress: [`Forwarder::forward`] and [`Egress::drain`]. `turn` is the same through [`Engine::turn`] with
-//! a device that writes 64 octets and throws away what is sent.
+//! A frame that was just received is in the cache, so the same few batches are refilled with the next addresses of a
+//! long list, outside of the measured time. The measured steps are parse, classify, learn, look up, reach and egress:
+//! [`Forwarder::forward`] and [`Egress::drain`]. `turn` is the same through [`Engine::turn`] with a device that writes
+//! 64 bytes and discards what is sent.
 
 use std::{
     collections::hash_map::RandomState,
@@ -38,10 +38,10 @@ use crate::memory::{Clock, Figures, Lazy, pin};
 
 const BLUE: NetworkId = NetworkId(0);
 
-/// Batches filled before the clock runs: their frames stay in the cache, and the clock is read seldom.
+/// Batches filled before the clock runs: their frames stay in the cache, and the clock is read rarely.
 const PREPARED: usize = 2;
 
-/// Takes all figures of forwarding.
+/// Measures all figures of forwarding.
 pub fn run(figures: &mut Figures<'_>) {
     let clock = figures.clock();
     let mut take = |name: String, unit, measure: &mut dyn FnMut() -> f64| figures.take(name, unit, measure);
@@ -59,7 +59,7 @@ pub fn run(figures: &mut Figures<'_>) {
         take(name, "Mframe/s", &mut || bench.get().unicast(&clock, batch, 60));
     }
     let mut bench = Lazy::new(|| Bench::new(100, 1_000));
-    take("unicast, super-frames of 65,226 octets".into(), "Mframe/s", &mut || {
+    take("unicast, super-frames of 65,226 bytes".into(), "Mframe/s", &mut || {
         bench.get().unicast(&clock, BATCH, 65_226)
     });
     for ports in [10, 100, 1000] {
@@ -83,13 +83,13 @@ pub fn run(figures: &mut Figures<'_>) {
     }
 }
 
-/// The forwarding database against the map that would be the first choice. Both do the same for a frame: note that its
-/// source was heard (nothing to write if that is known), and look its destination up.
+/// The forwarding database against the obvious alternative, a concurrent map. Both do the same for a frame: refresh its
+/// source (without a write if nothing changes), and look up its destination.
 ///
-/// Why ours: readers that take no lock scale. With 1,000 stations two threads make 48 M frames/s of one's 30, two on
-/// dashmap 14 of one's 27, because each lookup writes to its shard's lock (Xeon, 2 virtual cores, 2026-11; shared, so
-/// give or take a fifth). With a million both wait for memory alike, at 7 to 10. Besides, ours has a bound, O(1) flush
-/// and fair eviction.
+/// The reason for our own: readers without a lock scale. With 1,000 stations one thread reaches 30 M frames/s and two
+/// reach 48; on dashmap 27 and 14, because each lookup writes to its shard's lock (Xeon, 2 virtual cores, 2026-11;
+/// shared, so within a fifth). With a million stations both are bound by memory, at 7 to 10. Ours also has a bound, an
+/// O(1) flush and fair eviction.
 fn tables(
     clock: &Clock,
     macs: u32,
@@ -106,7 +106,7 @@ fn tables(
     take(name("table: ours, prefetched by batch"), "Mframe/s", &mut || {
         let (table, pairs) = (table.get(), pairs.get());
         in_threads(clock, threads, pairs, |batch| {
-            let places = |pair: &Pair| [table.place(BLUE, pair.src), table.place(BLUE, pair.dst)];
+            let places = |pair: &Pair| [table.station(BLUE, pair.src), table.station(BLUE, pair.dst)];
             batch.iter().flat_map(places).for_each(|place| table.prefetch(place));
             batch.iter().filter(|pair| pair.is_known_to(table)).count()
         })
@@ -135,7 +135,7 @@ struct Bench {
     batches: Vec<Batch>,
     pairs: Pairs,
     ports: u16,
-    /// The same topology with devices that make frames, for `turn`.
+    /// The same topology with devices that generate frames, for `turn`.
     engine: Engine,
 }
 
@@ -163,7 +163,7 @@ impl Bench {
 
     fn frames(&mut self, clock: &Clock, size: usize, len: usize, flood: bool) -> f64 {
         let Self { plan, forwarder, egress, batches, pairs, ports, .. } = self;
-        // As Linux makes them: TCP segments of 1448 octets.
+        // As on Linux: TCP segments of 1448 bytes.
         let gso =
             NonZeroU16::new(1448).map(|size| Gso { kind: GsoKind::Tcp4, size, header_len: 66, ecn: false });
         let offload = match len {
@@ -202,7 +202,7 @@ impl Bench {
     }
 }
 
-/// Learns new stations all the time, from 100 ports, with frames to one that is known.
+/// Learns new stations continuously, from 100 ports, with frames to a known one.
 fn learn(clock: &Clock, full: bool) -> f64 {
     let limit = 1 << 20;
     let fresh = || {
@@ -236,7 +236,7 @@ fn learn(clock: &Clock, full: bool) -> f64 {
 pub(crate) fn table(limit: u32, macs: u32, ports: u16) -> Fdb {
     let fdb = Fdb::new(Settings { limit, seed: 1, ..Settings::default() });
     for id in 0..macs {
-        fdb.learn(BLUE, mac(id), port(id, ports), None, Timestamp::default());
+        fdb.learn(fdb.station(BLUE, mac(id)), port(id, ports), None, Timestamp::default());
     }
     fdb
 }
@@ -295,7 +295,7 @@ fn fill(batch: &mut Batch, ingress: PortId, dst: MacAddr, src: MacAddr, offload:
     batch.push(ingress, None, offload, len);
 }
 
-/// Receives frames between stations without end, as if from all ports; what is sent is formed and forgotten.
+/// Receives an endless sequence of frames between stations, as if from all ports; sent frames are formed and discarded.
 pub(crate) struct Source {
     pairs: Mutex<Pairs>,
     ports: u16,
@@ -341,8 +341,8 @@ struct Pair {
 impl Pair {
     fn is_known_to(&self, table: &Fdb) -> bool {
         let now = Timestamp::default();
-        black_box(table.learn(BLUE, self.src, port(self.src_id, 100), None, now));
-        table.lookup(BLUE, self.dst, now).is_some()
+        black_box(table.learn(table.station(BLUE, self.src), port(self.src_id, 100), None, now));
+        table.lookup(table.station(BLUE, self.dst), now).is_some()
     }
 
     fn is_known_to_map<S: BuildHasher + Clone>(&self, map: &DashMap<u64, (PortId, u32), S>) -> bool {
@@ -356,8 +356,8 @@ impl Pair {
     }
 }
 
-/// A long list of random pairs of stations, walked round and round. Each list holds every station many times, or, with
-/// very many stations, most of them.
+/// A long list of random pairs of stations, used cyclically. It contains every station many times or, with very many
+/// stations, most of them.
 pub(crate) struct Pairs {
     pairs: Box<[Pair]>,
     at: usize,
@@ -368,7 +368,7 @@ impl Pairs {
         let mut random = Random(u64::from(macs));
         let pair = |_| {
             let src_id = random.below(macs);
-            // Another port: stations stand on `id % ports`, and the counts of ports are even.
+            // Another port: stations are on `id % ports`, and the counts of ports are even.
             let dst_id = (src_id + 1 + 2 * random.below(macs / 2)) % macs;
             let dst_id = if (dst_id ^ src_id) & 1 == 0 { (dst_id + 1) % macs } else { dst_id };
             Pair { src: mac(src_id), dst: mac(dst_id), src_id }
@@ -407,12 +407,13 @@ fn port(id: u32, ports: u16) -> PortId {
     PortId(u16::try_from(id % u32::from(ports)).unwrap_or(0))
 }
 
-/// Lets `threads` threads, each on a core of its own, walk the pairs batch by batch: pairs per second of all.
+/// Lets `threads` threads, each on a core of its own, process the pairs batch by batch; returns the pairs per second of
+/// all.
 fn in_threads(clock: &Clock, threads: usize, pairs: &Pairs, known: impl Fn(&[Pair]) -> usize + Sync) -> f64 {
     let (stop, running) = (AtomicBool::new(false), AtomicUsize::new(0));
     let walk = |thread: usize| {
         pin(thread);
-        // Each starts at another place of the list.
+        // Each starts at a different place of the list.
         let mut batches = pairs.pairs.chunks_exact(BATCH).cycle().skip(thread * 1009);
         running.fetch_add(1, Relaxed);
         while running.load(Relaxed) < threads {

@@ -1,4 +1,4 @@
-//! ctrl-C as an ordinary error: a waiting measurement sees it and returns, so every guard is dropped.
+//! Ctrl-C as an ordinary error: a waiting measurement notices it and returns, so every guard is dropped.
 
 use std::{
     io,
@@ -10,12 +10,12 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::error::{Error, Result};
 
-/// The longest time between a signal and the moment a wait notices it.
+/// Maximum delay until a wait notices a signal.
 pub const POLL: Duration = Duration::from_millis(20);
 
 static ASKED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// From here on SIGINT and SIGTERM ask instead of killing.
+/// Installs handlers that turn SIGINT and SIGTERM into a request to stop.
 ///
 /// # Errors
 /// Fails when the handlers cannot be installed.
@@ -26,7 +26,7 @@ pub fn listen() -> io::Result<()> {
     Ok(())
 }
 
-/// Fails once the user has asked to stop.
+/// Fails after an interrupt.
 ///
 /// # Errors
 /// [`Error::Interrupted`].
@@ -34,7 +34,7 @@ pub fn check() -> Result<()> {
     if ASKED.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
 }
 
-/// Sleeps, but not through a request to stop.
+/// Sleeps until an interrupt at the latest.
 ///
 /// # Errors
 /// [`Error::Interrupted`].
@@ -50,10 +50,10 @@ pub fn sleep(time: Duration) -> Result<()> {
     }
 }
 
-/// Asks `ready` again and again until it has an answer.
+/// Polls `ready` until it returns a value.
 ///
 /// # Errors
-/// [`Error::NotReady`] after `limit`, [`Error::Interrupted`] when the user asks to stop.
+/// [`Error::NotReady`] after `limit`, [`Error::Interrupted`] after an interrupt.
 pub fn wait_for<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Option<T>) -> Result<T> {
     let end = Instant::now() + limit;
     loop {

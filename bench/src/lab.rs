@@ -1,4 +1,4 @@
-//! The laboratory: two containers and what is between them, each a network namespace.
+//! The test setup: two containers and the hosts between them, each a network namespace.
 //!
 //! ```text
 //!   container a                   host                   container b
@@ -6,9 +6,9 @@
 //!   eth0  ──  (system under test)  ──  underlay  ──  (system under test)  ──  eth0          two hosts
 //! ```
 //!
-//! A host is a namespace of its own so that nothing the system makes (bridges, device ends, sockets) appears in
-//! the machine's. Names hold the process id of their maker: what a killed run left is told from a live run's,
-//! and swept at the next start.
+//! A host is a namespace of its own so that nothing a system creates (bridges, device ends, sockets) appears in the
+//! machine's. Names contain the process id of their creator, which distinguishes leftovers of a killed run, removed at
+//! the next start, from a live run.
 
 use std::{
     fs::File,
@@ -33,7 +33,7 @@ use crate::{
     underlay::{Underlay, Uplink},
 };
 
-/// How the names of all our namespaces and folders start.
+/// Prefix of the names of all namespaces and folders of the bench.
 const PREFIX: &str = "vt-bench-";
 
 /// The interface of a container.
@@ -56,7 +56,7 @@ impl Namespace {
         run_line(&format!("ip netns add {name}"))?;
         let namespace = Self { name };
         namespace.ip("link set lo up")?;
-        // Router solicitations and duplicate address detection would be frames that nobody sent on purpose.
+        // Router solicitations and duplicate address detection would add unwanted frames.
         namespace.enter(|| {
             for scope in ["all", "default"] {
                 let path = format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6");
@@ -74,14 +74,14 @@ impl Namespace {
         &self.name
     }
 
-    /// A program that will run in this namespace.
+    /// A command for a program in this namespace.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).arg(program);
         command
     }
 
-    /// A command that was meant for wherever we are, in this namespace.
+    /// The given command, run in this namespace.
     pub fn inside(&self, command: &Command) -> Command {
         let mut inside = self.command(command.get_program());
         inside.args(command.get_args());
@@ -96,7 +96,7 @@ impl Namespace {
         run(Command::new("ip").args(["-n", &self.name]).args(arguments.split_whitespace()))
     }
 
-    /// Runs `act` on a thread that stands in this namespace. A socket made there stays there.
+    /// Runs `act` on a thread in this namespace. A socket created there stays there.
     ///
     /// # Errors
     /// Fails when the namespace cannot be entered, which needs CAP_SYS_ADMIN.
@@ -112,7 +112,7 @@ impl Namespace {
         })
     }
 
-    /// Where it can be opened.
+    /// The path to open it by.
     pub fn path(&self) -> PathBuf {
         Path::new("/run/netns").join(&self.name)
     }
@@ -120,7 +120,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // Not by `process::run`, which gives up once the user has asked to stop: this is how we stop.
+        // Not by `process::run`, which fails after an interrupt: this is part of stopping.
         let deleted = Command::new("ip").args(["netns", "delete", &self.name]).status();
         if !deleted.is_ok_and(|status| status.success()) {
             eprintln!("namespace {} stays until the next start", self.name);
@@ -131,13 +131,13 @@ impl Drop for Namespace {
 /// One end of the experiment.
 #[derive(Debug)]
 pub struct Container {
-    /// Where it lives.
+    /// Its namespace.
     pub namespace: Namespace,
     /// The address of its [`INTERFACE`], of a /24.
     pub address: Ipv4Addr,
     /// The MTU of its [`INTERFACE`].
     pub mtu: u16,
-    /// The words by which a container engine runs a program in it; none of a namespace and no more.
+    /// The command prefix by which a container engine runs a program in it; empty for a plain namespace.
     exec: OnceLock<Vec<String>>,
 }
 
@@ -147,7 +147,7 @@ impl Container {
         Ok(Self { namespace, address: Ipv4Addr::new(10, 99, 0, last), mtu, exec: OnceLock::new() })
     }
 
-    /// A program that will run in this container.
+    /// A command for a program in this container.
     pub fn command(&self, program: &str) -> Command {
         match self.exec.get().map(Vec::as_slice) {
             Some([first, rest @ ..]) => {
@@ -159,7 +159,8 @@ impl Container {
         }
     }
 
-    /// From now on it is the container whose first process this is, of an engine that runs programs in it by the words `exec`.
+    /// Replaces it by the container with this first process, of an engine that runs programs in it by the prefix
+    /// `exec`.
     ///
     /// # Errors
     /// Fails when `ip` does.
@@ -171,7 +172,7 @@ impl Container {
         Ok(())
     }
 
-    /// Gives [`INTERFACE`] its MTU and address, and sets it up.
+    /// Sets MTU and address of [`INTERFACE`], and brings it up.
     ///
     /// # Errors
     /// Fails when there is no such interface yet.
@@ -182,14 +183,14 @@ impl Container {
     }
 }
 
-/// Where a system under test lives.
+/// A host of a system under test.
 #[derive(Debug)]
 pub struct Host {
     /// Its namespace.
     pub namespace: Namespace,
     /// For sockets, databases and logs.
     pub folder: PathBuf,
-    /// The way to the other host, if there is one.
+    /// The link to the other host, if there is one.
     pub uplink: Option<Uplink>,
 }
 
@@ -201,7 +202,7 @@ impl Host {
     }
 }
 
-/// A container, and where it is to be joined to the system under test.
+/// A container, and its connection to the system under test.
 #[derive(Clone, Copy, Debug)]
 pub struct End<'a> {
     /// The name of the port that leads to it.
@@ -215,16 +216,17 @@ pub struct End<'a> {
 /// Two containers, their host or hosts, and a folder for all files. Dropping it removes them all.
 #[derive(Debug)]
 pub struct Lab {
-    /// The container that sends, unless a figure says otherwise.
+    /// The container that sends by default.
     pub a: Container,
-    /// The container that receives, unless a figure says otherwise.
+    /// The container that receives by default.
     pub b: Container,
     hosts: Vec<Host>,
     _folder: TempDir,
 }
 
 impl Lab {
-    /// A fresh laboratory with nothing between its containers yet: on one host, or on two that are joined by `underlay`.
+    /// Creates a setup without a connection between its containers: on one host, or on two that are connected by
+    /// `underlay`.
     ///
     /// # Errors
     /// Fails without CAP_NET_ADMIN and CAP_SYS_ADMIN, or when one of this process exists already.
@@ -256,7 +258,7 @@ impl Lab {
         &self.hosts[0]
     }
 
-    /// Both containers with the port that leads to each.
+    /// Both containers with their ports.
     pub fn ends(&self) -> [End<'_>; 2] {
         let [first, last] = [&self.hosts[0], &self.hosts[self.hosts.len() - 1]];
         [
@@ -270,7 +272,7 @@ impl Lab {
         self.ends().into_iter().filter(|end| std::ptr::eq(end.host, host))
     }
 
-    /// Joins each container to its host by a veth pair: [`INTERFACE`] there, `porta` and `portb` here.
+    /// Connects each container to its host by a veth pair: [`INTERFACE`] there, `porta` and `portb` here.
     ///
     /// # Errors
     /// Fails when `ip` does.
@@ -284,10 +286,10 @@ impl Lab {
         Ok(())
     }
 
-    /// Moves `porta` and `portb`, which the system under test makes as TAPs, into the containers.
+    /// Moves `porta` and `portb`, which the system under test creates as TAPs, into the containers.
     ///
     /// # Errors
-    /// Fails when the system has not made them within five seconds.
+    /// Fails if the system does not create them within five seconds.
     pub fn adopt_taps(&self) -> Result<()> {
         for End { port, container, host } in self.ends() {
             let target = container.namespace.name();
@@ -307,14 +309,14 @@ pub fn more_namespaces(count: usize) -> Result<Vec<Namespace>> {
     (0..count).map(|number| Namespace::create(format!("{PREFIX}{}-m{number}", std::process::id()))).collect()
 }
 
-/// A name of ours.
+/// A name of this run.
 fn own(letter: &str) -> String {
     format!("{PREFIX}{}-{letter}", std::process::id())
 }
 
-/// Removes what killed runs left behind: namespaces and folders whose maker is gone, and containers of engines.
+/// Removes leftovers of killed runs: namespaces and folders whose creator is gone, and containers of engines.
 ///
-/// Their programs are gone already: each dies with the process that started it.
+/// Their programs are gone already: each ends with the process that started it.
 ///
 /// # Errors
 /// Fails when a namespace cannot be deleted.
@@ -325,7 +327,7 @@ pub fn sweep() -> Result<()> {
         let children = std::fs::read_to_string(task).unwrap_or_default();
         let children = children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
         for process in children.chain([shim]) {
-            // What has ended meanwhile is what is wanted.
+            // A process that has ended in the meantime is fine.
             let _ = kill_process(process, Signal::KILL);
         }
     }
@@ -353,7 +355,7 @@ fn is_leftover(name: &str) -> bool {
     maker(name).is_some_and(|pid| !is_bench(pid))
 }
 
-/// The processes that keep a container each of an engine that is gone: on purpose they live longer than the engine.
+/// The processes that keep containers of an engine that is gone: they are meant to outlive the engine.
 fn orphaned_shims() -> Vec<Pid> {
     let is_orphan = |pid: &Pid| {
         let line = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_pid())).unwrap_or_default();
@@ -365,7 +367,7 @@ fn orphaned_shims() -> Vec<Pid> {
     all.filter(is_orphan).collect()
 }
 
-/// The process id in one of our names.
+/// The process id in a name of the bench.
 fn maker(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.split_once('-')?.0.parse().ok()
 }

@@ -1,24 +1,25 @@
 //! Benches of vswitchd.
 //!
-//! In memory ([`memory`]): what deciding about a frame ([`forward`]) and crossing a tunnel ([`tunnel`]) cost, without any
-//! kernel. On the wire ([`wire`]): two matrices join two containers by vswitchd, by the kernel's bridge and by other userspace
-//! switches, one after the other in every round, and put the same loads on each: on one host, and through tunnels between two.
+//! In memory ([`memory`]): the cost of forwarding a frame ([`forward`]) and of a tunnel ([`tunnel`]), without a kernel.
+//! On the wire ([`wire`]): two matrices connect two containers by vswitchd, by the kernel's bridge and by other
+//! userspace switches, one after the other in every round, and apply the same loads to each: on one host, and through
+//! tunnels between two.
 //!
 //! ```text
 //!   wire       rounds of sites of systems of loads
 //!     lab        two containers and their hosts: network namespaces
-//!     underlay   what joins the hosts
-//!     systems    what joins the containers
-//!     probes     what is measured between them
+//!     underlay   connects the hosts
+//!     systems    connect the containers
+//!     probes     measurements between them
 //!     report     samples → medians, paired ratios, targets → table, JSON, SVG
 //! ```
 //!
-//! With container engines: the same matrix between containers of Docker ([`systems::Docker`]), and how long it takes to attach
-//! one ([`mod@attach`]), by its own drivers and by ours.
+//! With container engines: the same matrix between containers of Docker ([`systems::Docker`]), and the time to attach
+//! one ([`mod@attach`]), with its own drivers and with ours.
 //!
-//! Of the control plane ([`control`]): how long its commands take with a thousand endpoints present.
+//! The control plane ([`control`]): durations of its commands with a thousand endpoints present.
 //!
-//! `docs/benchmarks.md` says how to run it and how to read what it prints.
+//! `docs/benchmarks.md` describes how to run it and how to read its output.
 
 pub mod attach;
 pub mod control;

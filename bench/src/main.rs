@@ -1,4 +1,4 @@
-//! `vswitch-bench`: measures vswitchd in memory, and on the wire against its peers.
+//! `vswitch-bench`: measures vswitchd in memory, and on the wire against other systems.
 
 use std::{
     error::Error,
@@ -21,7 +21,7 @@ use vswitch_bench::{
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Measures vswitchd in memory, and on the wire against its peers.
+/// Measures vswitchd in memory, and on the wire against other systems.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
@@ -41,17 +41,18 @@ enum Command {
         #[command(flatten)]
         matrix: Matrix,
     },
-    /// Run the matrix between containers of Docker, in networks of its own drivers and of ours, on one host and on two (needs root).
+    /// Run the matrix between Docker containers, in networks of Docker's own drivers and of vswitchd, on one host and
+    /// on two (needs root).
     Engines {
-        /// Only between containers of so many hosts: 1, 2.
+        /// Only with this number of hosts: 1, 2.
         #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=2))]
         hosts: Vec<u8>,
         #[command(flatten)]
         matrix: Matrix,
     },
-    /// Measure how long attaching a container takes, by Docker and by CNI (needs root).
+    /// Measure the time to attach a container, with Docker and with CNI (needs root).
     Attach {
-        /// How often each way to attach is taken.
+        /// Measurements per variant.
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
         /// The daemon under test; vswitchctl and vswitch-cni are beside it.
@@ -64,50 +65,50 @@ enum Command {
         #[arg(long)]
         json: Option<PathBuf>,
     },
-    /// Measure forwarding in memory: needs neither root nor peers.
+    /// Measure forwarding in memory; needs neither root nor other systems.
     Memory {
-        /// A fraction of the frames: shows that everything works, measures nothing.
+        /// A fraction of the frames: a functional check, without meaningful figures.
         #[arg(long)]
         quick: bool,
-        /// Only figures with this in their name.
+        /// Only figures whose name contains this text.
         #[arg(default_value = "")]
         name: String,
     },
     /// Measure the commands of the control plane with many endpoints present (needs root).
     Control {
-        /// Endpoints, and networks, that are present.
+        /// Number of endpoints and networks present.
         #[arg(long, default_value_t = 1000)]
         present: usize,
-        /// How often each command is measured.
+        /// Measurements per command.
         #[arg(long, default_value_t = 100)]
         samples: usize,
         /// The daemon under test.
         #[arg(long, default_value = "target/release/vswitchd")]
         vswitchd: PathBuf,
     },
-    /// Print, and draw, a report that was saved before.
+    /// Print and draw a saved report.
     Report {
-        /// The file that `wire --json` wrote.
+        /// A file written by `wire --json`.
         file: PathBuf,
         /// Draw the chart to this file.
         #[arg(long)]
         svg: Option<PathBuf>,
     },
-    /// Make two TAPs with the tun-tap crate and forward between them: one of the systems under test.
+    /// Create two TAPs with the tun-tap crate and forward between them: one of the systems under test.
     #[command(name = tuntap::SUBCOMMAND, hide = true)]
     TuntapForwarder { a: String, b: String },
 }
 
-/// What both matrices can be told.
+/// Arguments of all matrices.
 #[derive(Debug, Args)]
 struct Matrix {
-    /// How often every system is visited.
+    /// Number of rounds; each measures every system once.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Seconds of each load.
+    /// Duration of each load in seconds.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// Two rounds of one second each: shows that everything works, measures nothing.
+    /// Two rounds of one second each: a functional check, without meaningful figures.
     #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
     quick: bool,
     /// Only these systems, such as `bridge,vswitchd-tap,ovs`.
@@ -191,7 +192,7 @@ fn publish(report: &Report, svg: Option<&Path>) -> Result<()> {
 fn wire(matrix: &Matrix) -> Result<ExitCode> {
     let controls = controls(&matrix.cc);
     let site = Site { underlay: None, loads: matrix.loads(Load::on_one_host(&controls)) };
-    let title = "Two containers on one host, joined by one switch";
+    let title = "Two containers on one host, connected by one switch";
     let plan = matrix.plan(title, vec![site], targets::on_one_host(&controls[0]));
     matrix.run(&plan, systems::on_one_host(&matrix.vswitchd, &matrix.variant)?)
 }
@@ -203,7 +204,7 @@ fn tunnel(underlays: &[Underlay], matrix: &Matrix) -> Result<ExitCode> {
         let loads = matrix.loads(Load::on_two_hosts(&controls, underlay.family));
         Site { underlay: Some(underlay), loads }
     };
-    let title = "A container on each of two hosts, joined by VXLAN";
+    let title = "A container on each of two hosts, connected by VXLAN";
     let plan = matrix.plan(title, chosen.map(site).collect(), targets::on_two_hosts(&controls[0]));
     matrix.run(&plan, systems::on_two_hosts(&matrix.vswitchd, &matrix.variant)?)
 }
@@ -215,14 +216,14 @@ fn engines(hosts: &[u8], matrix: &Matrix) -> Result<ExitCode> {
     let sites = sites.into_iter().filter(|(count, _)| hosts.is_empty() || hosts.contains(count));
     let site = |(_, underlay)| Site { underlay, loads: matrix.loads(Load::of_engines(&controls)) };
     let title =
-        "Containers of Docker, in networks of its own drivers (bridge; overlay of a swarm) and of vswitchd's";
+        "Docker containers, in networks of Docker's own drivers (bridge; overlay of a swarm) and of vswitchd";
     let plan = matrix.plan(title, sites.map(site).collect(), targets::of_engines(&controls[0]));
     let plan = Plan { baseline: systems::BASELINE_OF_ENGINES, ..plan };
     matrix.run(&plan, systems::of_engines(&matrix.vswitchd, &matrix.variant)?)
 }
 
 impl Matrix {
-    /// Those of `loads` that were asked for.
+    /// The selected `loads`.
     fn loads(&self, mut loads: Vec<Load>) -> Vec<Load> {
         loads.retain(|load| self.loads.is_empty() || self.loads.iter().any(|name| name == load.family()));
         loads
@@ -234,7 +235,7 @@ impl Matrix {
         Plan { title, rounds, time, sites, baseline: systems::BASELINE, targets }
     }
 
-    /// Missed targets are a result; a system that did not run is a failure.
+    /// A missed target is a result; a system that did not run is a failure.
     fn run(&self, plan: &Plan, systems: Vec<Box<dyn System>>) -> Result<ExitCode> {
         interrupt::listen()?;
         let chosen = chosen(systems, &self.only)?;
@@ -247,13 +248,13 @@ impl Matrix {
             report::save(&report, path)?;
         }
         publish(&report, self.svg.as_deref())?;
-        // Whoever names a system wants it measured.
+        // A system named explicitly must be measured.
         let complete = report.failures.is_empty() && (report.skipped.is_empty() || self.only.is_empty());
         Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
-/// What was asked for, or the machine's default and cubic, which most machines have.
+/// The selected ones, or the machine's default and cubic, which most machines have.
 fn controls(asked: &[String]) -> Vec<String> {
     if !asked.is_empty() {
         return asked.to_vec();
@@ -266,7 +267,7 @@ fn controls(asked: &[String]) -> Vec<String> {
 fn chosen(mut systems: Vec<Box<dyn System>>, only: &[String]) -> Result<Vec<Box<dyn System>>> {
     let names: Vec<_> = systems.iter().map(|system| system.name()).collect();
     if let Some(unknown) = only.iter().find(|name| !names.contains(name)) {
-        return Err(format!("--only {unknown}: no such system, there are {}", names.join(", ")).into());
+        return Err(format!("--only {unknown}: no such system; known: {}", names.join(", ")).into());
     }
     systems.retain(|system| only.is_empty() || only.contains(&system.name()));
     Ok(systems)

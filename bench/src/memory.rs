@@ -1,7 +1,7 @@
-//! Figures taken in memory: how often, for how long, and in which unit.
+//! Figures measured in memory: number of repeats, duration and unit.
 //!
-//! Every figure is taken [`REPEATS`] times on one pinned core (those of [`overhead`] otherwise, and say so); the median is the
-//! figure, the extremes its spread.
+//! Every figure is measured [`REPEATS`] times on one pinned core (those of [`overhead`] differ, as documented there);
+//! the median is the figure, the extremes its spread.
 
 use std::{
     fmt,
@@ -10,11 +10,11 @@ use std::{
 
 use crate::{forward, overhead, tunnel};
 
-/// Times each figure is taken.
+/// Number of measurements per figure.
 pub const REPEATS: usize = 7;
 
-/// Takes all figures whose name contains `filter`, calling `report` with each as it is done. `quick` measures a tenth
-/// as long.
+/// Measures all figures whose name contains `filter`, and calls `report` with each when it is done. `quick` measures a
+/// tenth as long.
 pub fn run(quick: bool, filter: &str, report: impl FnMut(&Figure)) {
     pin(0);
     let mut report = report;
@@ -25,7 +25,7 @@ pub fn run(quick: bool, filter: &str, report: impl FnMut(&Figure)) {
     tunnel::run(&mut figures);
 }
 
-/// Those who are asked for figures take them by this.
+/// Measures selected figures.
 pub struct Figures<'a> {
     clock: Clock,
     filter: &'a str,
@@ -43,19 +43,19 @@ impl Figures<'_> {
         self.clock
     }
 
-    /// Takes one figure, in millions of what `measure` returns, if it is asked for.
+    /// Measures one figure, in millions of what `measure` returns, if it is selected.
     pub(crate) fn take(&mut self, name: String, unit: &'static str, measure: &mut dyn FnMut() -> f64) {
         if self.asks_for(&name) {
             self.tell(name, unit, (0..REPEATS).map(|_| measure() / 1e6).collect());
         }
     }
 
-    /// Whether the figure is asked for.
+    /// Whether the figure is selected.
     pub(crate) fn asks_for(&self, name: &str) -> bool {
         name.contains(self.filter)
     }
 
-    /// Reports the figure that was taken as `values`, if it is asked for.
+    /// Reports the figure with these `values`, if it is selected.
     pub(crate) fn tell(&mut self, name: String, unit: &'static str, mut values: Vec<f64>) {
         values.sort_by(f64::total_cmp);
         if let [lowest, .., highest] = values[..]
@@ -78,7 +78,7 @@ pub struct Figure {
     pub lowest: f64,
     /// The highest of them.
     pub highest: f64,
-    /// What the numbers count.
+    /// Unit of the numbers.
     pub unit: &'static str,
 }
 
@@ -89,7 +89,7 @@ impl fmt::Display for Figure {
     }
 }
 
-/// Something that is only made when a figure needs it.
+/// A value that is created when a figure first needs it.
 pub(crate) struct Lazy<T> {
     value: Option<T>,
     make: Option<Box<dyn FnOnce() -> T>>,
@@ -101,27 +101,27 @@ impl<T> Lazy<T> {
         Self { value: None, make: Some(Box::new(make)) }
     }
 
-    /// The thing, made now if it was not.
+    /// The value, created on first use.
     pub(crate) fn get(&mut self) -> &mut T {
         let make = &mut self.make;
         self.value.get_or_insert_with(|| make.take().expect("made once")())
     }
 }
 
-/// How long a figure is measured.
+/// Duration of a measurement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     pub(crate) time: Duration,
 }
 
 impl Clock {
-    /// One that measures for a part of the time.
+    /// A fraction of this duration.
     pub(crate) fn divided(self, parts: u32) -> Self {
         Self { time: self.time / parts }
     }
 
-    /// Calls `step`, which does some work and tells how much and how long it took, for a while: work per second. The
-    /// slowest twentieth of the steps, in which the kernel ran something else, is left out.
+    /// Calls `step`, which does some work and returns its amount and duration, repeatedly: work per second. The slowest
+    /// twentieth of the steps, in which the kernel ran something else, is discarded.
     pub(crate) fn rate(&self, mut step: impl FnMut() -> (usize, Duration)) -> f64 {
         let end = Instant::now() + self.time;
         let mut steps = Vec::new();
@@ -135,7 +135,7 @@ impl Clock {
     }
 }
 
-/// Keeps the calling thread on one core. Where that is not allowed, the figures only spread more.
+/// Pins the calling thread to one core. If that is not permitted, the figures only spread more.
 pub(crate) fn pin(core: usize) {
     let mut cores = rustix::thread::CpuSet::new();
     cores.set(core);

@@ -1,15 +1,15 @@
-//! What seeing costs: the share of whole turns that counters and captures take.
+//! The overhead of observation: the share of whole turns taken by counters and captures.
 //!
-//! In each round every kind of turn is measured once for a moment, and each round begins with another kind: a share is taken
-//! within a round, for machines drift. Each round makes everything anew, so that no kind keeps the luck of where its memory
-//! lies. A share's figure is the median over the rounds, its spread their middle half; 100 ports, 1,000 addresses, as `turn`.
+//! Each round measures every kind of turn once, briefly, and starts with a different kind: a share is computed within a
+//! round, because machines drift. Each round creates everything anew, so that no kind profits from its memory layout.
+//! The figure is the median over the rounds, its spread their middle half; 100 ports, 1,000 addresses, as `turn`.
 //!
 //! What a share compares:
 //! - counters of networks: [`Engine::turn`] with them, and with a plan that has none;
-//! - counters of ports: a turn whose frames are counted twice, where they come in and where they leave, and `Bare::turn`. It is
-//!   more than counting once costs, which must find the port anyway;
-//! - a capture facility that is idle: [`Engine::turn`], and `Bare::turn` with a device that asks nothing when it has sent;
-//! - captures that go on: an engine with one, and the same without.
+//! - counters of ports: a turn whose frames are counted twice, where they are received and where they are sent, and
+//!   `Bare::turn`. This exceeds the cost of counting once, which has to find the port anyway;
+//! - a capture facility that is idle: [`Engine::turn`], and `Bare::turn` with a device without a check after sending;
+//! - active captures: an engine with one, and the same without.
 
 use std::{
     fmt,
@@ -41,18 +41,18 @@ use crate::{
 const PORTS: u16 = 100;
 const MACS: u32 = 1_000;
 
-/// How many rounds there are, and in how many parts the time of an ordinary figure is divided among them.
+/// The number of rounds, among which the time of an ordinary figure is divided.
 const ROUNDS: usize = 40;
 const PARTS: u32 = 8;
 
-/// Takes all figures of overhead.
+/// Measures all figures of overhead.
 pub fn run(figures: &mut Figures<'_>) {
     const SHARES: [(&str, Kind, Kind); 5] = [
         ("counters of networks", Kind::Ordinary, Kind::NoNetworks),
         ("counters of ports, a second time", Kind::Twice, Kind::Bare),
         ("capture facility, idle", Kind::Ordinary, Kind::Bare),
-        ("capture, nothing picked", Kind::NothingPicked, Kind::Ordinary),
-        ("capture, 64 octets of each", Kind::AllPicked, Kind::Ordinary),
+        ("capture, nothing matched", Kind::NothingPicked, Kind::Ordinary),
+        ("capture, 64 bytes of each", Kind::AllPicked, Kind::Ordinary),
     ];
     let name = |what: &str| format!("overhead: {what}");
     let of_turns = name("whole turns");
@@ -73,7 +73,7 @@ pub fn run(figures: &mut Figures<'_>) {
 /// A kind of turn.
 #[derive(Clone, Copy)]
 enum Kind {
-    /// As the switch does it.
+    /// The switch's own turn.
     Ordinary,
     /// With a plan in which no network has counters.
     NoNetworks,
@@ -81,9 +81,9 @@ enum Kind {
     Bare,
     /// The same, and each frame is counted twice at its ports.
     Twice,
-    /// With a capture whose filter picks nothing.
+    /// With a capture whose filter matches nothing.
     NothingPicked,
-    /// With a capture of 64 octets of each frame, where it comes in and where it leaves.
+    /// With a capture of 64 bytes of each frame, where it is received and where it is sent.
     AllPicked,
 }
 
@@ -92,7 +92,7 @@ impl Kind {
         [Self::Ordinary, Self::NoNetworks, Self::Bare, Self::Twice, Self::NothingPicked, Self::AllPicked];
 }
 
-/// Frames a second of each kind in one round.
+/// Frames per second of each kind in one round.
 struct Rates([f64; Kind::ALL.len()]);
 
 impl Rates {
@@ -139,7 +139,7 @@ fn of_engine(clock: &Clock, plan: Plan) -> f64 {
     })
 }
 
-/// A capture whose reader takes what comes and forgets it, on another core where there is one.
+/// A capture whose reader discards everything, on another core if there is one.
 fn of_capture(clock: &Clock, plan: Plan, filter: Option<Filter>) -> f64 {
     let wanted = Wanted { filter, snaplen: 64, ..Wanted::default() };
     let (session, mut readers) = Session::new(wanted, 1, 16 << 20, || 0);
@@ -159,7 +159,7 @@ fn of_capture(clock: &Clock, plan: Plan, filter: Option<Filter>) -> f64 {
     })
 }
 
-/// What libpcap makes of `arp`; the frames are IPv4.
+/// The program of libpcap for `arp`; the frames are IPv4.
 fn arp() -> Filter {
     let program = [(0x28, 0, 0, 12), (0x15, 0, 1, 0x806), (0x06, 0, 0, 1), (0x06, 0, 0, 0)];
     Filter::new(&program.map(|(code, jt, jf, k)| Instruction { code, jt, jf, k })).expect("libpcap made it")
@@ -167,7 +167,7 @@ fn arp() -> Filter {
 
 fn of_turns(clock: &Clock, mut turn: impl FnMut() -> usize) -> f64 {
     let mut turns = || (0..4).map(|_| turn()).sum();
-    // What was just made is touched first.
+    // Touch new memory first.
     (0..64).for_each(|_| {
         black_box(turns());
     });
@@ -177,7 +177,7 @@ fn of_turns(clock: &Clock, mut turn: impl FnMut() -> usize) -> f64 {
     })
 }
 
-/// A turn from the switch's public pieces: receive, forward, send.
+/// A turn assembled from the switch's public parts: receive, forward, send.
 struct Bare {
     worker: usize,
     batch: Batch,
@@ -214,7 +214,7 @@ impl Bare {
         egress.drain(|id, outs| {
             let Some(port) = plan.port(id) else { return };
             let (max_frame, counters) = (plan.topology.max_frame(id), port.counters(*worker));
-            let frames = Transmit { port: id, batch, outs, max_frame, counters, captures: None };
+            let frames = Transmit { port: id, batch, outs, max_frame, counters, witness: None };
             port.device.send(&frames, scratch);
             if TWICE {
                 outs.iter().for_each(|out| count_sent(&frames, *out, Ok(1)));
@@ -229,7 +229,7 @@ impl Bare {
     }
 }
 
-/// What forwarding counts at the ports of frames that are sent to one port each.
+/// The counting of forwarding at the ports, for frames sent to one port each.
 fn count_received(plan: &Plan, batch: &Batch, worker: usize) {
     for (rx, bytes) in batch.iter() {
         let Some(port) = plan.port(rx.ingress) else { continue };
@@ -243,7 +243,7 @@ fn count_received(plan: &Plan, batch: &Batch, worker: usize) {
     }
 }
 
-/// What [`Transmit::count`] does, but for the question whether a capture goes on.
+/// The work of [`Transmit::count`] without the check for active captures.
 #[inline(always)]
 fn count_sent(frames: &Transmit<'_>, out: Out, result: Result<usize, DropReason>) {
     let slot = usize::from(out.slot);
@@ -262,7 +262,8 @@ fn count_sent(frames: &Transmit<'_>, out: Out, result: Result<usize, DropReason>
     }
 }
 
-/// Receives from a [`Source`]; what is sent is formed and forgotten, and counted with or without asking for captures.
+/// Receives from a [`Source`]; sent frames are formed and discarded, and counted with or without the check for
+/// captures.
 struct Sink<const ASKS: bool>(Source);
 
 impl<const ASKS: bool> fmt::Debug for Sink<ASKS> {

@@ -1,4 +1,4 @@
-//! Programs we start: each is bounded in time, and none outlives us.
+//! Child programs: each is bounded in time, and none outlives the bench.
 
 use std::{
     fs::File,
@@ -21,12 +21,12 @@ use crate::{
     interrupt,
 };
 
-/// How long a program may take to follow SIGTERM before it is killed.
+/// Time limit between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// A running program. Dropping it ends the program; so does our own death, however it comes.
+/// A running program. Dropping it ends the program; so does any end of the bench.
 ///
-/// The kernel takes the end of the *thread* that started it for our death, so start programs from the main one.
+/// The kernel reacts to the end of the *thread* that started it, so start programs from the main thread.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -35,7 +35,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program whose output is wanted.
+    /// Starts a program and captures its output.
     ///
     /// # Errors
     /// Fails when the program cannot be started.
@@ -43,7 +43,7 @@ impl Process {
         Self::fed(command, Stdio::null())
     }
 
-    /// The same with something to read.
+    /// The same with standard input.
     ///
     /// # Errors
     /// As [`Process::start`].
@@ -55,9 +55,9 @@ impl Process {
         Ok(process)
     }
 
-    /// Starts a program that serves until it is dropped, and writes what it prints to `log`.
+    /// Starts a program that runs until it is dropped, with its output in `log`.
     ///
-    /// Its standard input is open and silent: some take the end of it for the wish to end them.
+    /// Its standard input is open and silent, because some programs exit at its end.
     ///
     /// # Errors
     /// Fails when the program cannot be started or the log not be written.
@@ -79,7 +79,7 @@ impl Process {
         Ok(Self { child, line, output: None })
     }
 
-    /// Its process id. `ip netns exec` becomes the program it starts, so this is the program itself.
+    /// Its process id. `ip netns exec` execs the program, so this is the program itself.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -89,10 +89,10 @@ impl Process {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Waits for the end and returns what was printed to standard output.
+    /// Waits for the end and returns the standard output.
     ///
     /// # Errors
-    /// Fails when the program does, with what it printed; after `limit`, ending the program; and on ctrl-C.
+    /// Fails if the program does, with its output; after `limit`, ending the program; and on Ctrl-C.
     pub fn finish(mut self, limit: Duration) -> Result<String> {
         let end = Instant::now() + limit;
         let status = loop {
@@ -116,7 +116,7 @@ impl Process {
         Err(Error::Command { command: self.line.clone(), status: status.to_string(), message })
     }
 
-    /// Waits until it ends, which is seen at once, or `limit` is over.
+    /// Waits until it ends, without delay, or until `limit` has passed.
     fn await_end(&self, limit: Duration) -> Result<()> {
         let pid = Pid::from_child(&self.child);
         let end = pidfd_open(pid, PidfdFlags::empty()).doing("watch a program")?;
@@ -127,7 +127,7 @@ impl Process {
         }
     }
 
-    /// Memory of the program that is in RAM now, in bytes: `VmRSS` of `/proc/PID/status`.
+    /// Resident memory of the program in bytes: `VmRSS` of `/proc/PID/status`.
     pub fn resident(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -140,7 +140,7 @@ impl Drop for Process {
         if self.has_ended() {
             return;
         }
-        // It may end between the question and the signal; it is not reaped yet, so the id is still its own.
+        // It may end between the check and the signal; it is not reaped yet, so the id is still its own.
         let _ = rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM);
         let end = Instant::now() + GRACE;
         while !self.has_ended() && Instant::now() < end {
@@ -168,7 +168,7 @@ pub fn run_line(line: &str) -> Result<String> {
     run(Command::new(words.next().unwrap_or_default()).args(words))
 }
 
-/// Whether a program of this name stands in one of the folders of `PATH`.
+/// Whether a program of this name is in one of the folders of `PATH`.
 pub fn installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
@@ -177,7 +177,7 @@ pub fn installed(program: &str) -> bool {
 fn collect(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        // What was read before an error is still the best message there is.
+        // The output read before an error is still the best available message.
         let _ = from.read_to_end(&mut bytes);
         String::from_utf8_lossy(&bytes).into_owned()
     })
@@ -188,7 +188,7 @@ fn line(command: &Command) -> String {
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
-/// The last lines of what a program printed.
+/// The last lines of a program's output.
 pub(crate) fn tail(text: &str) -> String {
     let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     lines[lines.len().saturating_sub(4)..].join("; ")

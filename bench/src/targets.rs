@@ -1,4 +1,4 @@
-//! What vswitchd is to reach, mostly as ratios to what others reach in the same round.
+//! The targets of vswitchd, mostly as ratios to other systems in the same round.
 
 use crate::{
     report::{Bound, Target},

@@ -1,7 +1,7 @@
-//! The tunnel in memory: frames to datagrams and back, with no socket in the way.
+//! The tunnel in memory: frames to datagrams and back, without sockets.
 //!
-//! One crossing is all that both ends do for a frame: flow, segmentation with checksums, header, train; then one copy, which
-//! stands for the wire; then header, network, verification, coalescing. Gigabits are those of the frames, as they come and go.
+//! One crossing is the work of both ends for a frame: flow, segmentation with checksums, header, train; then one copy
+//! in place of the wire; then header, network, verification, coalescing. Gigabits are those of the frames.
 
 use std::{
     fmt,
@@ -36,19 +36,19 @@ use vswitch_vxlan::{
 
 use crate::memory::{Clock, Figures, Lazy};
 
-const OUT: encap::Manner = encap::Manner {
+const OUT: encap::Settings = encap::Settings {
     overlay_mtu: 1450,
     clamp: false,
     class: Class::marked(Dscp::Fixed(0)),
     datagrams: MAX_DATAGRAMS,
     sources: 16,
 };
-const BACK: decap::Manner = decap::Manner { strict: false, overlay_mtu: 1450, clamp: false };
+const BACK: decap::Settings = decap::Settings { strict: false, overlay_mtu: 1450, clamp: false };
 
 /// Networks of the large mesh.
 const NETWORKS: u16 = 100;
 
-/// Takes all figures of the tunnel.
+/// Measures all figures of the tunnel.
 pub fn run(figures: &mut Figures<'_>) {
     let clock = figures.clock();
     for (family, v6) in [("IPv4", false), ("IPv6", true)] {
@@ -59,13 +59,13 @@ pub fn run(figures: &mut Figures<'_>) {
             });
         }
         let mut bench = Lazy::new(move || Crossing::of(BATCH, 64, |flow| full(v6, flow)));
-        figures.take(format!("tunnel: frames of 1464 octets, {family}"), "Mframe/s", &mut || {
+        figures.take(format!("tunnel: frames of 1464 bytes, {family}"), "Mframe/s", &mut || {
             bench.get().frames(&clock)
         });
         for (name, flows) in [("one flow", 1), ("4 flows", 4)] {
-            // As many as a turn of a TAP receives.
+            // The number that a turn of a TAP receives.
             let mut bench = Lazy::new(move || Crossing::of(4, flows, |flow| super_frame(v6, flow)));
-            // Millions are what a figure counts in: of kilobits, gigabits.
+            // A figure counts in millions: of kilobits for gigabits.
             figures.take(format!("tunnel: super-frames, {family}, {name}"), "Gbit/s", &mut || {
                 bench.get().octets(&clock) * 8.0 / 1e3
             });
@@ -82,7 +82,7 @@ pub fn run(figures: &mut Figures<'_>) {
         figures.take(format!("tunnel: learning from {peers} peers"), "Mframe/s", &mut || {
             mesh.get().learn(&clock)
         });
-        // All are kept, for what is freed would be there for the next.
+        // All are kept, because freed memory would be reused by the next.
         let mut kept = Vec::new();
         figures.take(format!("tunnel: memory of {peers} peers"), "MB", &mut || {
             let before = resident();
@@ -92,15 +92,15 @@ pub fn run(figures: &mut Figures<'_>) {
     }
 }
 
-/// A frame, and what its sender left to do.
+/// A frame with its offload header.
 type Item = (Offload, Vec<u8>);
 
-/// 60 octets of UDP over IPv4, 80 over IPv6.
+/// 60 bytes of UDP over IPv4, 80 over IPv6.
 fn small(v6: bool, flow: u16) -> Item {
     (Offload::NONE, packet(v6, 17, flow, 18))
 }
 
-/// As long as fits the tunnel.
+/// The longest that fits the tunnel.
 fn full(v6: bool, flow: u16) -> Item {
     (Offload::NONE, packet(v6, 17, flow, if v6 { 1402 } else { 1422 }))
 }
@@ -157,7 +157,7 @@ fn mac(id: u32) -> MacAddr {
     MacAddr([2, 0, a, b, c, d])
 }
 
-/// Frames of one turn that cross a tunnel again and again.
+/// Frames of one turn that cross a tunnel repeatedly.
 struct Crossing {
     tables: Tables,
     sent: Batch,
@@ -188,7 +188,7 @@ impl Crossing {
         clock.rate(|| (frames, self.cross()))
     }
 
-    /// Octets of frames per second.
+    /// Bytes of frames per second.
     fn octets(&mut self, clock: &Clock) -> f64 {
         let octets = self.octets;
         clock.rate(|| (octets, self.cross()))
@@ -197,7 +197,7 @@ impl Crossing {
     fn cross(&mut self) -> std::time::Duration {
         let Self { tables, sent, outs, counters, scratch, received, .. } = self;
         let frames =
-            Transmit { port: PortId(1), batch: sent, outs, max_frame: 70_000, counters, captures: None };
+            Transmit { port: PortId(1), batch: sent, outs, max_frame: 70_000, counters, witness: None };
         let begin = Instant::now();
         received.clear();
         encapsulate(|network| tables.header(network), &OUT, &frames, scratch, &mut |train| {
@@ -213,7 +213,7 @@ impl Crossing {
     }
 }
 
-/// What the wire does: one copy into the next buffer of the receiving end.
+/// Stands for the wire: one copy into the next buffer of the receiving end.
 fn carry(train: &Train<'_>, received: &mut Batch) -> Message {
     let buffer = received.spare().next().expect("there is room for a train");
     let mut end = MESSAGE;
@@ -224,7 +224,7 @@ fn carry(train: &Train<'_>, received: &mut Batch) -> Message {
     Message { peer: PortId(1), ecn: Ecn::NotEct, len: end - MESSAGE, stride: train.size }
 }
 
-/// A switch with a station's port, many peers, and [`NETWORKS`], all of which every peer carries.
+/// A switch with a station's port, many peers, and [`NETWORKS`], all of which extend to every peer.
 struct Mesh {
     engine: Engine,
     stations: Receiver,
@@ -234,7 +234,7 @@ struct Mesh {
 }
 
 impl Mesh {
-    /// `stations` may be remembered.
+    /// `stations` is the capacity of the table.
     fn new(peers: u16, stations: u32) -> Self {
         let ids = (0..NETWORKS).map(NetworkId);
         let networks: Vec<_> = ids.clone().map(|id| Network { id, vlan: None, passes_tags: false }).collect();
@@ -256,7 +256,7 @@ impl Mesh {
         ));
 
         let fdb = Arc::new(Fdb::new(Settings { limit: stations, seed: 1, ..Settings::default() }));
-        fdb.learn(NetworkId(0), mac(2), PortId(0), None, Timestamp::default());
+        fdb.learn(fdb.station(NetworkId(0), mac(2)), PortId(0), None, Timestamp::default());
         let flood = Arc::new(Flood::default());
         let remote: Arc<dyn Device> = Arc::new(Remote { tables: Arc::clone(&tables) });
         let inlet =
@@ -278,7 +278,7 @@ impl Mesh {
         clock.rate(|| turn(engine, stations, size))
     }
 
-    /// Frames per second from peers in turn, each frame from a station that was not known, to one that is.
+    /// Frames per second from alternating peers, each frame from an unknown station to a known one.
     fn learn(&mut self, clock: &Clock) -> f64 {
         *self.inlet.next.lock().unwrap_or_else(PoisonError::into_inner) = 0;
         let Self { engine, endpoint, .. } = self;
@@ -293,7 +293,7 @@ fn turn(engine: &mut Engine, receiver: &Receiver, frames: usize) -> (usize, std:
     (frames, begin.elapsed())
 }
 
-/// A station that calls everyone, and hears whatever it is sent.
+/// A station that sends broadcasts and discards what it receives.
 #[derive(Debug, Default)]
 struct Flood {
     size: Mutex<usize>,
@@ -319,7 +319,7 @@ impl Device for Flood {
     }
 }
 
-/// A peer whose datagrams nobody carries away.
+/// A peer whose datagrams are discarded.
 #[derive(Debug)]
 struct Remote {
     tables: Arc<Tables>,
@@ -338,7 +338,7 @@ impl Device for Remote {
     }
 }
 
-/// Receives single datagrams from one peer after the other.
+/// Receives single datagrams from the peers in turn.
 struct Inlet {
     tables: Arc<Tables>,
     addresses: Vec<IpAddr>,
@@ -375,7 +375,7 @@ impl Device for Inlet {
     fn send(&self, _: &Transmit<'_>, _: &mut Scratch) {}
 }
 
-/// Octets of memory that the process has.
+/// Memory of the process in bytes.
 fn resident() -> f64 {
     let pages = std::fs::read_to_string("/proc/self/statm").ok();
     let pages = pages.and_then(|text| text.split_whitespace().nth(1)?.parse().ok());

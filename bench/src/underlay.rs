@@ -1,9 +1,9 @@
 //! The link between two hosts, over which tunnels go.
 //!
-//! Between namespaces of one machine a veth pair hands over what it is given: super-frames are never cut, and what is
-//! measured is an exchange of references. That is how two virtual machines of one server are joined, but no wire: there every
-//! packet goes by itself. So tunnels are measured on both: on a plain veth pair, and on one that is told to cut what it
-//! sends, whose other end gathers again what the kernel gathers of packets from a network card (GRO).
+//! Between namespaces of one machine a veth pair passes super-frames uncut, so the measurement is an exchange of
+//! references. That resembles two virtual machines on one server, but not a wire, where every packet travels
+//! separately. So tunnels are measured on both: on a plain veth pair, and on one that segments on transmit, whose other
+//! end coalesces like the kernel does with packets from a network card (GRO).
 
 use std::{
     fmt,
@@ -17,15 +17,15 @@ use crate::{
     process::run,
 };
 
-/// The interface of a host that leads to the other.
+/// The interface of a host towards the other.
 pub const INTERFACE: &str = "underlay";
 
-/// What the link does to super-frames.
+/// Treatment of super-frames by the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
     /// They stay whole.
     Veth,
-    /// They are cut, as a network card without offloads for tunnels would have it.
+    /// They are segmented, as for a network card without tunnel offloads.
     Wire,
 }
 
@@ -41,14 +41,14 @@ pub enum Family {
 /// A link between two hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Underlay {
-    /// What it does to super-frames.
+    /// Its treatment of super-frames.
     pub link: Link,
-    /// What hosts speak over it.
+    /// The protocol of the outer headers.
     pub family: Family,
 }
 
 impl Underlay {
-    /// All there are, in the order of the table.
+    /// All links, in the order of the table.
     pub const ALL: [Self; 4] = [
         Self { link: Link::Wire, family: Family::V4 },
         Self { link: Link::Veth, family: Family::V4 },
@@ -56,7 +56,7 @@ impl Underlay {
         Self { link: Link::Veth, family: Family::V6 },
     ];
 
-    /// Octets that VXLAN puts before an inner packet, its Ethernet header included.
+    /// Bytes that VXLAN puts before an inner packet, its Ethernet header included.
     pub fn overhead(self) -> u16 {
         match self.family {
             Family::V4 => 20 + 8 + 8 + 14,
@@ -64,7 +64,7 @@ impl Underlay {
         }
     }
 
-    /// Joins two hosts, and returns the end of each.
+    /// Connects two hosts, and returns the end of each.
     ///
     /// # Errors
     /// Fails when `ip` or `ethtool` do.
@@ -114,7 +114,7 @@ impl Uplink {
         match self.underlay.family {
             Family::V4 => host.ip(&format!("address add {local}/24 dev {interface}"))?,
             Family::V6 => {
-                // Namespaces are made with IPv6 off.
+                // Namespaces are created with IPv6 off.
                 let setting = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
                 host.enter(|| std::fs::write(setting, "0"))?.doing("switch IPv6 on")?;
                 host.ip(&format!("address add {local}/64 dev {interface} nodad"))?

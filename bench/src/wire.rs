@@ -1,7 +1,7 @@
 //! A wire matrix: rounds of sites of systems of loads, the systems interleaved.
 //!
-//! Every round visits every system once at each site, in fresh namespaces, and starts with another one each time, so that
-//! neither a slow minute of the machine nor a place in the row belongs to one system.
+//! Every round measures every system once at each site, in fresh namespaces, and starts with a different one each time,
+//! so that neither a slow minute of the machine nor a position in the order affects only one system.
 
 use std::time::{Duration, Instant};
 
@@ -16,37 +16,37 @@ use crate::{
     underlay::Underlay,
 };
 
-/// How long a system may take from ready to the first frame.
+/// Time limit from readiness to the first frame.
 const CONTACT: Duration = Duration::from_secs(15);
 
-/// What to measure, and how long.
+/// Parameters of the measurement.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What is compared, for people.
+    /// Title of the comparison.
     pub title: &'static str,
-    /// How often every system is visited at each site.
+    /// Number of rounds.
     pub rounds: u32,
-    /// How long each load lasts.
+    /// Duration of each load.
     pub time: Duration,
-    /// Where systems are visited.
+    /// The sites.
     pub sites: Vec<Site>,
-    /// The system that ratios are given to.
+    /// The system that ratios refer to.
     pub baseline: &'static str,
-    /// What is to be reached.
+    /// The targets.
     pub targets: Vec<Target>,
 }
 
-/// A place where systems are visited.
+/// A setup in which systems are measured.
 #[derive(Clone, Debug)]
 pub struct Site {
-    /// What joins its two hosts; `None`: it has one.
+    /// The link of its two hosts; `None`: one host.
     pub underlay: Option<Underlay>,
-    /// What is put on each system.
+    /// The loads of each system.
     pub loads: Vec<Load>,
 }
 
 impl Site {
-    /// The figure as it is called at this site.
+    /// The figure with its name at this site.
     fn figure(&self, figure: Figure) -> Figure {
         match self.underlay {
             None => figure,
@@ -57,7 +57,7 @@ impl Site {
 
 /// Runs a whole matrix.
 ///
-/// A system that fails is reported and the others go on; ctrl-C ends the run with what there is so far.
+/// A failing system is reported and the others continue; Ctrl-C ends the run with the results so far.
 ///
 /// # Errors
 /// Fails when leftovers of an earlier run cannot be removed.
@@ -115,8 +115,8 @@ impl Visit<'_> {
         interrupt::check()?;
         let lab = Lab::create(self.site.underlay)?;
         let before = Usage::now()?;
-        // The time to start is what a user waits: from empty namespaces until the system says that it is ready
-        // and a frame has crossed.
+        // The start time is what a user waits: from empty namespaces until the system reports readiness and a frame has
+        // arrived.
         let start = Instant::now();
         let running = self.system.setup(&lab)?;
         contact::first_frame(&lab, CONTACT)?;
@@ -133,7 +133,7 @@ impl Visit<'_> {
         let memory = Figure::new("memory", "memory of the switch", "MiB", Better::Lower);
         let resident = running.resident().map(|bytes| memory.is(bytes as f64 / f64::from(1 << 20)));
         let usage = Usage::now()? - before;
-        let steal = Figure::new("steal", "CPU time stolen meanwhile", "%", Better::Lower);
+        let steal = Figure::new("steal", "CPU time stolen", "%", Better::Lower);
         self.record(resident.into_iter().chain([steal.is(usage.steal / usage.total * 100.0)]).collect());
         Ok(())
     }
@@ -156,8 +156,8 @@ impl Visit<'_> {
         self.report.failures.push(Failure { round, subject, step, reason });
     }
 
-    /// Notes the settings of the containers' interfaces, and what had to be set for the system to work,
-    /// once the payload has been verified.
+    /// Records the settings of the containers' interfaces, and those needed for the system to work, once the payload
+    /// has been verified.
     fn describe(&mut self, lab: &Lab, remark: Option<&str>) -> Result<()> {
         let mut details = systems::inspect(&lab.a)?;
         if let (Some(underlay), Some(mtu)) = (self.site.underlay, details.remove("mtu")) {

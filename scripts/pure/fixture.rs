@@ -1,4 +1,4 @@
-//! What a pure crate may not do, one of each: scripts/check-pure tries its nets on this before it trusts them.
+//! One of each violation of purity: scripts/check-pure tests its checks on this file first.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ unsafe extern "C" {
     safe fn getpid() -> i32;
 }
 
-/// Seen in the compiled code.
+/// Visible in the compiled code.
 pub fn compiled(path: &str) -> bool {
     let started = Instant::now();
     let file = fs::File::open(path).is_ok();
@@ -24,7 +24,7 @@ pub fn compiled(path: &str) -> bool {
     started.elapsed() > Duration::ZERO
 }
 
-/// Compiled where it is used, so seen in the source alone.
+/// Compiled where it is used, so visible in the source only.
 pub fn generic<T: From<Instant>>(path: &str) -> (T, usize) {
     (T::from(Instant::now()), fs::read(path).map_or(0, |bytes| bytes.len()))
 }

@@ -1,6 +1,7 @@
 //! How fast checksums, offload headers and software segmentation are on this machine, one core, data in L2.
 //!
 //! `cargo run --release --example segment_speed --no-default-features`
+#![expect(clippy::disallowed_methods, reason = "it measures time")]
 
 use std::{hint::black_box, time::Instant};
 
@@ -9,7 +10,7 @@ use vswitch::headers::MAX_HEADER;
 use vswitch::offload::{Offload, VNET_HEADER};
 use vswitch::segment::Segmenter;
 
-/// Ethernet, IPv4 and TCP headers of a super-frame with 64000 octets of payload.
+/// Ethernet, IPv4 and TCP headers of a super-frame with 64000 bytes of payload.
 #[rustfmt::skip]
 const HEADERS: [u8; 54] = [
     2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x08, 0x00,
@@ -23,35 +24,35 @@ const CSUM: [u8; VNET_HEADER] = [1, 0, 0, 0, 0, 0, 34, 0, 16, 0];
 
 fn main() {
     let frame: Vec<u8> = HEADERS.into_iter().chain((0..=255).cycle().take(PAYLOAD)).collect();
-    for octets in [64, 256, 1448, 9000, PAYLOAD] {
-        let data = &frame[54..54 + octets];
-        report(&format!("checksum of {octets} octets"), octets, || Sum::of(black_box(data)));
+    for bytes in [64, 256, 1448, 9000, PAYLOAD] {
+        let data = &frame[54..54 + bytes];
+        report(&format!("checksum of {bytes} bytes"), bytes, || Sum::of(black_box(data)));
     }
     for (name, header) in [("nothing", [0; VNET_HEADER]), ("checksum", CSUM), ("TSO", TSO)] {
         report(&format!("parse a header that says {name}"), 0, || Offload::parse(black_box(&header), &frame));
     }
     let offload = Offload::parse(&TSO, &frame).expect("valid");
     let mut buf = [0; 2048];
-    report("copy 64000 octets", PAYLOAD, || {
+    report("copy 64000 bytes", PAYLOAD, || {
         for chunk in black_box(&frame).chunks(1502) {
             black_box(&mut buf)[..chunk.len()].copy_from_slice(chunk);
         }
     });
-    report("segment 64000 octets by 1448, headers only", PAYLOAD, || {
+    report("segment 64000 bytes by 1448, headers only", PAYLOAD, || {
         for segment in Segmenter::new(black_box(&frame), &offload).expect("valid") {
             segment.write_header(black_box(&mut buf[..MAX_HEADER]));
         }
     });
-    report("segment 64000 octets by 1448, copied", PAYLOAD, || {
+    report("segment 64000 bytes by 1448, copied", PAYLOAD, || {
         for segment in Segmenter::new(black_box(&frame), &offload).expect("valid") {
             segment.copy_into(black_box(&mut buf));
         }
     });
 }
 
-/// Prints the best of five runs of `work`, which handles `octets` per call.
-fn report<T>(name: &str, octets: usize, mut work: impl FnMut() -> T) {
-    let calls = 400_000_000 / (octets + 400);
+/// Prints the best of five runs of `work`, which handles `bytes` per call.
+fn report<T>(name: &str, bytes: usize, mut work: impl FnMut() -> T) {
+    let calls = 400_000_000 / (bytes + 400);
     let run = |_| {
         let start = Instant::now();
         for _ in 0..calls {
@@ -61,8 +62,8 @@ fn report<T>(name: &str, octets: usize, mut work: impl FnMut() -> T) {
     };
     let best = (0..5).map(run).fold(f64::INFINITY, f64::min);
     print!("{name:44} {:9.1} ns", best * 1e9);
-    match octets {
+    match bytes {
         0 => println!(),
-        _ => println!(" {:7.1} GB/s", octets as f64 / best / 1e9),
+        _ => println!(" {:7.1} GB/s", bytes as f64 / best / 1e9),
     }
 }

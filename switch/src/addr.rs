@@ -1,10 +1,10 @@
-//! The names of things: addresses, identifiers and time.
+//! Addresses, identifiers and time.
 //!
-//! Each is a newtype whose illegal values cannot be built, so no later code asks again.
+//! Each is a newtype without illegal values, so later code need not check again.
 
 use std::{fmt, str::FromStr};
 
-/// A 48-bit Ethernet address, as it stands in a frame.
+/// A 48-bit Ethernet address, as in a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct MacAddr(pub [u8; 6]);
 
@@ -14,35 +14,35 @@ impl MacAddr {
     /// 00:00:00:00:00:00, which no station may use as its source.
     pub const ZERO: Self = Self([0; 6]);
 
-    /// Whether this is the address of all stations.
+    /// Whether this is the broadcast address.
     #[inline]
-    pub fn is_broadcast(self) -> bool {
+    pub(crate) fn is_broadcast(self) -> bool {
         self == Self::BROADCAST
     }
 
-    /// Whether this names a group of stations (broadcast included): IEEE 802 I/G bit.
+    /// Whether this is a group address (broadcast included): IEEE 802 I/G bit.
     #[inline]
     pub fn is_group(self) -> bool {
         self.0[0] & 1 != 0
     }
 
-    /// Whether a frame may carry this as its source: neither a group nor zero.
+    /// Whether this is a valid source address: neither a group nor zero.
     #[inline]
     pub fn is_station(self) -> bool {
         !self.is_group() && self != Self::ZERO
     }
 
-    /// The last nibble of 01:80:C2:00:00:0X, the addresses a bridge keeps to itself
-    /// (IEEE 802.1Q-2018, table 8-1), or `None` for any other address.
+    /// The last nibble of 01:80:C2:00:00:0X, the addresses that a bridge does not forward (IEEE 802.1Q-2018,
+    /// table 8-1), or `None` for any other address.
     #[inline]
-    pub fn reserved_group(self) -> Option<u8> {
+    pub(crate) fn reserved_group(self) -> Option<u8> {
         match self.0 {
             [0x01, 0x80, 0xc2, 0x00, 0x00, last @ 0..=0x0f] => Some(last),
             _ => None,
         }
     }
 
-    /// The address as the low 48 bits of an integer, first octet highest.
+    /// The address as the low 48 bits of an integer, first byte highest.
     #[inline]
     pub fn to_bits(self) -> u64 {
         let [a, b, c, d, e, f] = self.0;
@@ -70,13 +70,13 @@ impl fmt::Debug for MacAddr {
     }
 }
 
-/// Text that is not six colon-separated octets.
+/// Text that is not six colon-separated bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseMacError;
 
 impl fmt::Display for ParseMacError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not a MAC address: write six octets like 02:42:0a:09:00:02")
+        f.write_str("not a MAC address: write six bytes like 02:42:0a:09:00:02")
     }
 }
 
@@ -86,20 +86,20 @@ impl FromStr for MacAddr {
     type Err = ParseMacError;
 
     fn from_str(text: &str) -> Result<Self, ParseMacError> {
-        let mut octets = [0; 6];
+        let mut bytes = [0; 6];
         let mut parts = text.split(':');
-        for octet in &mut octets {
+        for byte in &mut bytes {
             let part = parts.next().ok_or(ParseMacError)?;
             if part.len() != 2 || !part.bytes().all(|byte| byte.is_ascii_hexdigit()) {
                 return Err(ParseMacError);
             }
-            *octet = u8::from_str_radix(part, 16).map_err(|_| ParseMacError)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| ParseMacError)?;
         }
-        if parts.next().is_some() { Err(ParseMacError) } else { Ok(Self(octets)) }
+        if parts.next().is_some() { Err(ParseMacError) } else { Ok(Self(bytes)) }
     }
 }
 
-/// A VLAN identifier in use: 1 to 4094 (IEEE 802.1Q-2018, table 9-2).
+/// A VLAN identifier: 1 to 4094 (IEEE 802.1Q-2018, table 9-2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VlanId(u16);
 
@@ -116,7 +116,7 @@ impl fmt::Display for VlanId {
     }
 }
 
-/// A number that is no VLAN identifier.
+/// A number that is not a VLAN identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidVlan(pub u16);
 
@@ -140,7 +140,31 @@ impl TryFrom<u16> for VlanId {
     }
 }
 
-/// A dense index of a place where frames come and go. A removed port's number is used again.
+/// Text that is not a VLAN identifier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseVlanError(pub String);
+
+impl fmt::Display for ParseVlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.parse() {
+            Ok(number) => InvalidVlan(number).fmt(f),
+            Err(_) => write!(f, "{:?} is not a VLAN id: use 1 to 4094", self.0),
+        }
+    }
+}
+
+impl std::error::Error for ParseVlanError {}
+
+impl FromStr for VlanId {
+    type Err = ParseVlanError;
+
+    fn from_str(text: &str) -> Result<Self, ParseVlanError> {
+        let number = text.parse().ok().and_then(|number: u16| Self::try_from(number).ok());
+        number.ok_or_else(|| ParseVlanError(text.to_owned()))
+    }
+}
+
+/// Dense index of a port. The number of a removed port is reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortId(pub u16);
 
@@ -151,7 +175,7 @@ impl PortId {
     }
 }
 
-/// A dense index of a broadcast domain.
+/// Dense index of a broadcast domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NetworkId(pub u16);
 
@@ -216,5 +240,13 @@ mod tests {
             assert_eq!(VlanId::try_from(bad), Err(InvalidVlan(bad)));
         }
         assert_eq!(VlanId::try_from(4094).unwrap().as_u16(), 4094);
+        assert_eq!("10".parse(), VlanId::try_from(10).map_err(|_| ParseVlanError(String::new())));
+        for (text, sentence) in [
+            ("0", "0 means \"priority tag, no VLAN\": use 1 to 4094"),
+            ("70000", "\"70000\" is not a VLAN id: use 1 to 4094"),
+            ("blue", "\"blue\" is not a VLAN id: use 1 to 4094"),
+        ] {
+            assert_eq!(text.parse::<VlanId>().unwrap_err().to_string(), sentence);
+        }
     }
 }

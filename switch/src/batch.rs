@@ -1,56 +1,59 @@
 //! The frames of one turn, in buffers that are allocated once.
 //!
-//! Every frame has room in front of it: a device puts the offload header there, so a frame that passes
-//! unchanged leaves with the same single slice it came in.
+//! Every frame has headroom for the offload header, so a frame that is forwarded unchanged leaves in the
+//! single slice it was received in.
 
 use std::{fmt, ops::Range};
 
 use crate::{
     addr::{NetworkId, PortId},
-    frame::{ADDRESSES, MAX_FRAME, TAG, TAG_SHIFT},
-    offload::{Offload, VNET_HEADER},
+    wire::{
+        frame::{ADDRESSES, MAX_FRAME, TAG, TAG_SHIFT},
+        offload::{Offload, VNET_HEADER},
+    },
 };
 
-/// Frames asked of a device at once at most.
+/// Maximum number of frames requested from a device at once.
 pub const BATCH: usize = 64;
 
-/// The most frames that can come in one piece, so that a device knows only afterwards how many they were: the datagrams of one
-/// super-datagram (`UDP_MAX_SEGMENTS`, include/linux/udp.h), of which a tunnel makes a frame each.
+/// Maximum number of frames in one message, whose count a device learns only after receiving it: the
+/// datagrams of one super-datagram (`UDP_MAX_SEGMENTS`, include/linux/udp.h), each of which a tunnel turns
+/// into a frame.
 pub const TRAIN: usize = 128;
 
-/// Frames a batch holds: room for one train more while it holds fewer than [`BATCH`].
+/// Capacity in frames: room for one more train while the batch holds fewer than [`BATCH`].
 pub const CAPACITY: usize = BATCH + TRAIN;
 
-/// Octets after which a device that receives frame by frame ends the batch: more would have left the second-level cache
-/// before they are sent.
+/// Bytes after which a device that receives frame by frame ends the batch: more would be evicted from the
+/// second-level cache before they are sent.
 pub const GULP: usize = 256 << 10;
 
-/// Octets before each frame: an offload header, and room for a VLAN tag that the kernel took off.
+/// Bytes before each frame: an offload header, and room for a VLAN tag that the kernel stripped.
 pub const HEADROOM: usize = 32;
 
-/// Distance of two buffers: room for the longest frame, and 19 cache lines more than 64 KB so that the
-/// first lines of all buffers do not compete for the same cache set.
+/// Distance between buffers: room for the longest frame, and 19 cache lines more than 64 KB so that the first
+/// lines of all buffers do not map to the same cache set.
 const STRIDE: usize = 65_536 + 19 * 64;
 
 const _: () = assert!(HEADROOM + MAX_FRAME <= STRIDE && HEADROOM >= VNET_HEADER + TAG);
 
-/// One received frame and what is known of it beside its bytes.
+/// Metadata of a received frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Received {
-    /// Where it came in.
+    /// The ingress port.
     pub ingress: PortId,
     /// Its network, if the device knows it (tunnels).
     pub network: Option<NetworkId>,
-    /// What its sender left for the device to do.
+    /// Offload work that the sender left to the device.
     pub offload: Offload,
     start: usize,
     len: usize,
 }
 
 impl Received {
-    /// Octets of the frame.
+    /// Length of the frame in bytes.
     #[inline]
-    pub fn octets(&self) -> usize {
+    pub fn frame_len(&self) -> usize {
         self.len
     }
 }
@@ -67,46 +70,47 @@ impl Batch {
         Self { memory: vec![0; STRIDE * CAPACITY].into(), frames: Vec::with_capacity(CAPACITY) }
     }
 
-    /// Forgets all frames.
+    /// Removes all frames.
     pub fn clear(&mut self) {
         self.frames.clear();
     }
 
-    /// Frames held.
+    /// Number of frames.
     pub fn len(&self) -> usize {
         self.frames.len()
     }
 
-    /// Whether it holds none.
+    /// Whether there are no frames.
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
 
-    /// Frames that still fit.
+    /// Number of frames that still fit.
     pub fn room(&self) -> usize {
         CAPACITY - self.frames.len()
     }
 
-    /// The buffers of the frames to come, in the order of the pushes that will name them. A frame is to begin at
-    /// [`HEADROOM`]; a device's header stands before it.
+    /// The free buffers, in the order in which frames are pushed. A frame must begin at [`HEADROOM`]; the
+    /// offload header precedes it.
     #[inline]
     pub fn spare(&mut self) -> impl Iterator<Item = &mut [u8]> {
         self.memory.chunks_exact_mut(STRIDE).skip(self.frames.len())
     }
 
-    /// Moves the octets `range` of the buffer `ahead` buffers after the next into the next.
+    /// Moves the bytes `range` of the buffer that is `ahead` buffers after the next into the next.
     ///
-    /// For devices that receive into many buffers at once and then leave one out.
+    /// For devices that receive into many buffers at once and then skip one.
     pub fn shift_spare(&mut self, ahead: usize, range: Range<usize>) {
         let next = self.frames.len() * STRIDE;
         let from = next + ahead * STRIDE;
         self.memory.copy_within(from + range.start..from + range.end, next + range.start);
     }
 
-    /// Takes the frame of `len` octets that was received into the next buffer at [`HEADROOM`].
+    /// Appends the frame of `len` bytes that was received into the next buffer at [`HEADROOM`].
     ///
     /// # Panics
-    /// If the batch is full or `len` exceeds [`MAX_FRAME`]: the device wrote where it was not offered room.
+    /// If the batch is full or `len` exceeds [`MAX_FRAME`]: the device wrote outside the buffer that it was
+    /// given.
     #[inline]
     pub fn push(&mut self, ingress: PortId, network: Option<NetworkId>, offload: Offload, len: usize) {
         assert!(self.room() > 0 && len <= MAX_FRAME);
@@ -115,7 +119,7 @@ impl Batch {
         self.write_header(self.frames.len() - 1);
     }
 
-    /// Takes a copy of `bytes`; false if the batch is full or they are longer than [`MAX_FRAME`].
+    /// Appends a copy of `bytes`; false if the batch is full or `bytes` is longer than [`MAX_FRAME`].
     pub fn push_copy(&mut self, ingress: PortId, offload: Offload, bytes: &[u8]) -> bool {
         let Some(buffer) = self.spare().next().filter(|_| bytes.len() <= MAX_FRAME) else { return false };
         buffer[HEADROOM..HEADROOM + bytes.len()].copy_from_slice(bytes);
@@ -123,8 +127,8 @@ impl Batch {
         true
     }
 
-    /// Puts back the tag (protocol and control information, as on the wire) that the kernel took off the last frame
-    /// (`PACKET_AUXDATA`), moving its addresses forward.
+    /// Restores the tag (protocol and control information, as on the wire) that the kernel stripped from the
+    /// last frame (`PACKET_AUXDATA`), moving the addresses forward.
     pub fn restore_tag(&mut self, tag: [u8; TAG]) {
         let Some(frame) = self.frames.last_mut() else { return };
         if frame.len < ADDRESSES {
@@ -146,20 +150,20 @@ impl Batch {
         &self.frames
     }
 
-    /// The frames and their octets, in the order they were received.
+    /// The frames and their bytes, in the order they were received.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = (&Received, &[u8])> {
         self.frames.iter().map(|rx| (rx, &self.memory[rx.start..rx.start + rx.len]))
     }
 
-    /// The octets of the frame at `slot`, from its destination address on.
+    /// The bytes of the frame at `slot`, from its destination address on.
     #[inline]
     pub fn bytes(&self, slot: usize) -> &[u8] {
         let Received { start, len, .. } = self.frames[slot];
         &self.memory[start..start + len]
     }
 
-    /// The octets of the frame at `slot` with its offload header before them.
+    /// The bytes of the frame at `slot`, preceded by its offload header.
     #[inline]
     pub fn with_header(&self, slot: usize) -> &[u8] {
         let Received { start, len, .. } = self.frames[slot];
@@ -188,7 +192,7 @@ impl fmt::Debug for Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::Tag;
+    use crate::wire::frame::Tag;
 
     #[test]
     fn a_tag_is_put_back_between_addresses_and_type() {

@@ -1,11 +1,11 @@
-//! What a port, a network and a worker have seen. One law holds per port at all times:
+//! Counters of ports, networks and workers. One law holds per port at all times:
 //!
-//! `rx_frames = unicast + flooded + Σ drops met on the way in`, and for the way out
-//! `offered = tx_frames + Σ drops met on the way out`. Of a network's frames only those that are flooded or dropped are
-//! counted again; all others were sent to one port ([`NetworkTotals::unicast`]).
+//! `rx_frames = unicast + flooded + Σ ingress drops`, and for the other direction `offered = tx_frames + Σ
+//! egress drops`. Of a network's frames only flooded and dropped ones are counted separately; all others were
+//! sent to one port ([`NetworkTotals::unicast`]).
 //!
-//! Each worker has counters of its own for each port and network, which only it writes, so counting is a plain add;
-//! readers sum over the workers.
+//! Each worker has its own counters for each port and network and is their only writer, so counting is a
+//! plain add; readers sum over the workers.
 
 use std::sync::{
     Arc,
@@ -14,7 +14,7 @@ use std::sync::{
 
 use crate::drops::DropReason;
 
-/// A number that one thread adds to and any may read.
+/// A counter with one writing thread and any number of readers.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -32,9 +32,10 @@ impl Counter {
     }
 }
 
-/// How often a value was about so large: one count for each power of two. One thread records, any may read.
+/// Histogram with one bucket per power of two. One thread records, any may read.
 ///
-/// The first place counts values up to 2^`FIRST`, each further one up to twice as much, the last whatever is larger.
+/// The first bucket counts values up to 2^`FIRST`, each further one up to twice as much, the last one all
+/// larger values.
 #[derive(Debug)]
 pub struct Histogram<const FIRST: u32, const PLACES: usize> {
     counts: [Counter; PLACES],
@@ -44,9 +45,9 @@ pub struct Histogram<const FIRST: u32, const PLACES: usize> {
 /// A [`Histogram`] at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Distribution {
-    /// Values counted by each place: the largest it counts (`None`: no limit), and how many there were.
+    /// For each bucket, its inclusive upper bound (`None`: no bound) and the number of values in it.
     pub places: Vec<(Option<u64>, u64)>,
-    /// All values together.
+    /// Sum of all values.
     pub sum: u64,
 }
 
@@ -65,7 +66,7 @@ impl<const FIRST: u32, const PLACES: usize> Histogram<FIRST, PLACES> {
         self.sum.add(value);
     }
 
-    /// What was counted so far.
+    /// The counts so far.
     pub fn read(&self) -> Distribution {
         let bounds = (FIRST..).map(|power| Some(1 << power)).take(PLACES - 1).chain([None]);
         let places = bounds.zip(&self.counts).map(|(bound, count)| (bound, count.read())).collect();
@@ -74,7 +75,7 @@ impl<const FIRST: u32, const PLACES: usize> Histogram<FIRST, PLACES> {
 }
 
 impl Distribution {
-    /// How many values there were.
+    /// Number of values.
     pub fn count(&self) -> u64 {
         self.places.iter().map(|(_, count)| count).sum()
     }
@@ -109,7 +110,7 @@ macro_rules! counters {
         }
 
         impl $totals {
-            /// What all workers counted.
+            /// The sum over all workers.
             pub fn sum(workers: &[$counters]) -> Self {
                 let mut totals = Self::default();
                 for counters in workers {
@@ -125,7 +126,8 @@ macro_rules! counters {
 }
 
 counters! {
-    /// One worker's counters of one port, on cache lines of their own: those of an ordinary frame on its way in and out are one.
+    /// One worker's counters of one port, on separate cache lines; those that an ordinary frame updates share
+    /// one line.
     #[repr(C, align(64))]
     struct PortCounters;
     /// A port's counters at one moment, summed over the workers.
@@ -133,23 +135,23 @@ counters! {
     counts {
         /// Frames received; a super-frame is one.
         rx_frames,
-        /// Octets received, with Ethernet header, without FCS.
+        /// Bytes received, with Ethernet header, without FCS.
         rx_bytes,
         /// Super-frames among them.
         rx_super,
-        /// Received frames that were sent to the one port their destination is behind.
+        /// Received frames that were sent to the one port of their destination.
         unicast,
-        /// Received frames that were sent to every other port of their network.
+        /// Received frames that were flooded to the other ports of their network.
         flooded,
-        /// Frames that were to leave by this port.
+        /// Frames offered to this port for sending.
         offered,
-        /// Frames the device took; a super-frame is one, even if it was cut for the device.
+        /// Frames that the device took; a super-frame is one, even if it was segmented for the device.
         tx_frames,
-        /// Octets of them before cutting.
+        /// Their bytes before segmentation.
         tx_bytes,
-        /// Super-frames among them that left whole.
+        /// Super-frames among them that were sent whole.
         tx_super,
-        /// Wire frames that super-frames were cut into because the device does not take them whole.
+        /// Wire frames that super-frames were cut into because the device does not take super-frames.
         tx_segments,
     }
     lists {
@@ -159,7 +161,7 @@ counters! {
 }
 
 counters! {
-    /// One worker's counters of one network: a cache line of its own.
+    /// One worker's counters of one network, on a separate cache line.
     #[repr(align(64))]
     struct NetworkCounters;
     /// A network's counters at one moment, summed over the workers.
@@ -167,13 +169,13 @@ counters! {
     counts {
         /// Frames received that belong to it; a super-frame is one.
         frames,
-        /// Octets of them, with Ethernet header, without FCS.
+        /// Their bytes, with Ethernet header, without FCS.
         bytes,
         /// Super-frames among them.
         super_frames,
-        /// Those that were sent to every other port of the network.
+        /// Frames that were flooded to the other ports of the network.
         flooded,
-        /// Those that left by no port, for a reason counted at the port they came in by.
+        /// Frames that were not sent by any port; the reason is counted at their ingress port.
         dropped,
     }
     lists {}
@@ -188,14 +190,14 @@ impl PortCounters {
 }
 
 impl NetworkTotals {
-    /// Frames that were sent to the one port their destination is behind.
+    /// Frames that were sent to the one port of their destination.
     pub fn unicast(&self) -> u64 {
         self.frames.saturating_sub(self.flooded + self.dropped)
     }
 }
 
 impl PortTotals {
-    /// The drops of reasons that have any.
+    /// The drop reasons with a nonzero count.
     pub fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
         DropReason::ALL
             .iter()

@@ -1,13 +1,13 @@
-//! Why a frame died: the closed list of reasons, each with a name and a sentence that says what to do.
+//! Drop reasons: a closed list, each with a name and a sentence that says what to do.
 //!
-//! Names follow the kernel's `enum skb_drop_reason` (include/net/dropreason-core.h) where it has one.
-//! A frame we do not deliver is no failure of ours: it has exactly one reason and is counted once.
+//! Names follow the kernel's `enum skb_drop_reason` (include/net/dropreason-core.h) where it has one. A frame
+//! that is not delivered is not an error of the switch: it has exactly one reason and is counted once.
 
 use std::fmt;
 
 macro_rules! drop_reasons {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $hint:literal;)*) => {
-        /// Why a frame was not delivered.
+        /// The reason why a frame was not delivered.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
         pub enum DropReason { $($(#[$doc])* $variant,)* }
@@ -16,12 +16,12 @@ macro_rules! drop_reasons {
             /// Every reason, in the order of its number.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The stable name, as counters, logs and the API print it.
+            /// The stable name, as printed in counters, logs and the API.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// What it means and what an operator can do about it.
+            /// Its meaning, and what an operator can do about it.
             pub fn hint(self) -> &'static str {
                 match self { $(Self::$variant => $hint,)* }
             }
@@ -30,14 +30,14 @@ macro_rules! drop_reasons {
 }
 
 drop_reasons! {
-    // Met on the way in.
+    // Ingress.
     /// Shorter than an Ethernet header, or than the tag it announces.
     PktTooSmall = "PKT_TOO_SMALL", "shorter than its Ethernet header: the sender makes broken frames";
     /// The offload header contradicts the frame.
     DevHdr = "DEV_HDR", "its offload header does not fit the frame: the sender's driver is broken or hostile";
     /// The source address is a group or zero.
     MacInvalidSource = "MAC_INVALID_SOURCE", "its source is a group or zero address: the sender is broken or hostile";
-    /// Sent to 01:80:C2:00:00:0X, which a bridge keeps to itself.
+    /// Sent to 01:80:C2:00:00:0X, which a bridge does not forward.
     LinkLocalGroup = "LINK_LOCAL_GROUP", "sent to 01:80:c2:00:00:0x (STP, LACP, LLDP): set switch.group_forward_mask to pass it on";
     /// Tagged with a VLAN that the port does not carry.
     VlanNotAllowed = "VLAN_NOT_ALLOWED", "tagged with a VLAN this port does not carry: add its network to the port's trunk";
@@ -47,26 +47,26 @@ drop_reasons! {
     MirrorOnly = "MIRROR_ONLY", "sent by a port that only gets copies of others' frames: what watches there needs another port to talk by";
     /// No VXLAN header, or one without a VNI.
     VxlanInvalidHdr = "VXLAN_INVALID_HDR", "not VXLAN: something else sends to the tunnel's UDP port, or vxlan.strict refuses reserved bits";
-    /// The sender is no peer.
+    /// The sender is not a peer.
     VxlanPeerUnknown = "VXLAN_PEER_UNKNOWN", "its sender is no peer: add it, or see whether a peer sends from another of its addresses";
     /// The sender is about to become a peer.
     VxlanPeerNew = "VXLAN_PEER_NEW", "arrived before its sender was taken in as a peer (vxlan.learn_peers): the sender repeats what matters";
-    /// The VNI is of no network here, or of none that this peer carries.
+    /// The VNI belongs to no network that this peer carries.
     VxlanVniNotFound = "VXLAN_VNI_NOT_FOUND", "its VNI is of no network that this peer carries: give a network that vni, or add it to the peer's networks";
-    /// The tunnel met congestion that the sender's transport cannot be told of.
+    /// Marked as congested in the underlay, but the inner transport does not support ECN.
     IpTunnelEcn = "IP_TUNNEL_ECN", "marked congested on the way by a router, but its sender knows no ECN (RFC 6040): find the congested link";
-    /// A remote host sends with the address of a station here.
+    /// A remote host sends from the address of a local station.
     LocalMac = "LOCAL_MAC", "came from a tunnel with the source address pinned to another port: the underlay loops, or two stations have that address";
-    /// More octets than the port may send into the switch.
+    /// Exceeds the port's ingress rate limit.
     LimitRx = "LIMIT_RX", "above the rate that its port may send at: TCP slows down by that, others lose; raise limit.rx if it is too low";
-    /// More broadcast frames than the port's limit.
+    /// Exceeds the port's limit for broadcast frames.
     StormBroadcast = "STORM_BROADCAST", "above the port's broadcast limit: find the loop or raise storm.broadcast";
-    /// More multicast frames than the port's limit.
+    /// Exceeds the port's limit for multicast frames.
     StormMulticast = "STORM_MULTICAST", "above the port's multicast limit: find the sender or raise storm.multicast";
-    /// More frames to unknown addresses than the port's limit.
+    /// Exceeds the port's limit for frames to unknown stations.
     StormUnknown = "STORM_UNKNOWN", "above the port's limit of frames to unknown addresses: find the scanner or raise storm.unknown";
-    // Met when looking for the way out.
-    /// The destination is behind the port the frame came from.
+    // Lookup.
+    /// The destination is behind the ingress port.
     SamePort = "SAME_PORT", "its destination is behind the port it came from: it needs no switch, or a MAC is used twice";
     /// Both ports are isolated.
     PortIsolated = "PORT_ISOLATED", "both ports are isolated: clear isolated on one of them to let them talk";
@@ -76,12 +76,12 @@ drop_reasons! {
     PortGone = "PORT_GONE", "the port its destination was learned on has left the network: it is learned anew with the next frame from there";
     /// The network has no other port to flood to.
     NoReceiver = "NO_RECEIVER", "the network has no other port: attach one";
-    // Met on the way out; counted on the port the frame would have left by.
-    /// Longer than the egress port takes.
+    // Egress; counted on the egress port.
+    /// Longer than the egress port carries.
     PktTooBig = "PKT_TOO_BIG", "longer than the egress port's MTU: give all ports of the network the same MTU, over a tunnel the overlay's";
-    /// A copy for a collector that is on its way to it already.
+    /// A mirror copy that is itself an encapsulated copy for the same collector.
     MirrorLoop = "MIRROR_LOOP", "a copy on its way to the collector that it is for: what is mirrored is the way to the collector; mirror other ports, or lead it elsewhere";
-    /// More octets than the port may be sent.
+    /// Exceeds the port's egress rate limit.
     LimitTx = "LIMIT_TX", "above the rate that the egress port may be sent at: TCP slows down by that, others lose; raise limit.tx if it is too low";
     /// The egress device is down or gone.
     DevReady = "DEV_READY", "the egress device is down or gone: set its link up, or see its port for the cause";
@@ -89,15 +89,15 @@ drop_reasons! {
     FullRing = "FULL_RING", "the egress device's queue is full: the receiver is slower than the sender";
     /// The host has no route to the other end of the tunnel.
     IpOutNoRoutes = "IP_OUTNOROUTES", "the host has no route to the other end: see `ip route get` with its address";
-    /// The egress device refused the frame.
+    /// The egress device rejected the frame.
     DevTxError = "DEV_TX_ERROR", "the egress device refused the frame: see the port's last error";
 }
 
 impl DropReason {
-    /// How many reasons there are: the length of an array indexed by reason.
+    /// Number of reasons: the length of an array indexed by reason.
     pub const COUNT: usize = Self::ALL.len();
 
-    /// Whether it is met on the way out, and counted on the port the frame would have left by.
+    /// Whether it is an egress reason, counted on the egress port.
     pub fn is_egress(self) -> bool {
         self >= Self::PktTooBig
     }

@@ -5,12 +5,12 @@
 //!       forwarder.forward(batch) -> egress      decide     parse, classify, learn, look up, reach
 //!       device.send(egress of each port)        tx         each egress port once, in arrival order
 //!       device.send(copies)                                for ports that mirror others
-//!       device.send(answers)                               "too big", back to who sent it
+//!       device.send(answers)                               "too big", back to the sender
 //! ```
 //!
-//! Run to completion: no frame outlives its turn, nothing is queued between receiving and sending. A turn is bounded in
-//! frames and octets, so a port that floods gets its quantum like every other. The engine knows no clock and no
-//! descriptor; [`crate::worker`] drives it, and tests do.
+//! Run to completion: no frame outlives its turn, and nothing is queued between receiving and sending. A turn
+//! is bounded in frames and bytes, so a port that floods gets a quantum like every other. The engine has no
+//! clock and no descriptors; [`crate::worker`] and tests drive it.
 
 use std::{io, sync::Arc};
 
@@ -20,16 +20,15 @@ use crate::{
     capture::Captures,
     drops::DropReason,
     forward::Forwarder,
-    frame::Frame,
     limit::{Limit, bits},
     mirror::Copies,
-    offload::Offload,
-    plan::{Plan, Port, Receiver},
-    storm::Storm,
-    transmit::{Egress, Out, Scratch, TagOp, Transmit},
+    plan::{Pass, Plan, Port, Receiver},
+    storm::FloodMeters,
+    transmit::{Egress, Out, Scratch, TagOp, Transmit, Witness},
+    wire::{frame::Frame, offload::Offload},
 };
 
-/// What a turn did.
+/// The outcome of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
     /// Frames received.
@@ -38,7 +37,7 @@ pub struct Turn {
     pub more: bool,
 }
 
-/// What one worker owns. See the [module](self).
+/// The state of one worker. See the [module](self).
 #[derive(Debug)]
 pub struct Engine {
     worker: usize,
@@ -48,12 +47,12 @@ pub struct Engine {
     egress: Egress,
     scratch: Scratch,
     captures: Captures,
-    /// As many as the plan has mirrors.
+    /// One for each mirror of the plan.
     copies: Vec<Copies>,
 }
 
 impl Engine {
-    /// The engine of worker number `worker`, with all memory it will ever use for as many ports as `plan` has.
+    /// The engine of worker number `worker`, with all memory that it needs for the ports of `plan`.
     pub fn new(worker: usize, plan: Arc<Plan>) -> Self {
         let mut engine = Self {
             worker,
@@ -69,7 +68,7 @@ impl Engine {
         engine
     }
 
-    /// Works by `plan` from the next turn on.
+    /// Switches to `plan` at the next turn.
     pub fn adopt(&mut self, plan: Arc<Plan>) {
         let ports = plan.ports.len().max(plan.topology.ports());
         self.forwarder.reserve(ports);
@@ -79,22 +78,23 @@ impl Engine {
         self.plan = plan;
     }
 
-    /// The plan it works by.
+    /// The current plan.
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
     }
 
-    /// How far the limits of what `port` may flood are used up by what this worker received.
-    pub fn storm(&self, port: PortId) -> Storm {
+    /// State of the flood limits of `port`, as far as this worker received from it.
+    pub fn storm(&self, port: PortId) -> FloodMeters {
         self.forwarder.storm(port)
     }
 
-    /// Receives about `max` frames (asking for no more than [`BATCH`]) from `receiver` and brings them where they belong.
+    /// Receives about `max` frames (requesting no more than [`BATCH`]) from `receiver` and forwards them.
     ///
     /// # Errors
-    /// The receiver gives no more frames; those received before the error were forwarded.
+    /// The receiver yields no more frames; those received before the error were forwarded.
     pub fn turn(&mut self, receiver: &Receiver, max: usize, now: Timestamp) -> io::Result<Turn> {
         let Self { worker, plan, batch, forwarder, egress, scratch, captures, copies } = self;
+        let pass = Pass { now, plan, worker: *worker };
         let captures = captures.any();
         if let Some(captures) = captures {
             captures.begin();
@@ -102,31 +102,31 @@ impl Engine {
         batch.clear();
         let mut refused = 0;
         let received =
-            receiver.device.recv(receiver.port, batch, max.min(BATCH), &mut |id, reason, octets: &[u8]| {
+            receiver.device.recv(receiver.port, batch, max.min(BATCH), &mut |id, reason, bytes: &[u8]| {
                 let Some(port) = plan.port(id) else { return };
-                let counters = port.counters(*worker);
+                let counters = pass.counters(port);
                 counters.rx_frames.add(1);
-                counters.rx_bytes.add(octets.len() as u64);
+                counters.rx_bytes.add(bytes.len() as u64);
                 counters.drop(reason);
                 refused += 1;
                 if let Some(captures) = captures {
-                    captures.refused(id, reason, octets);
+                    captures.refused(id, reason, bytes);
                 }
             });
-        let exit = Exit { worker: *worker, now, plan, batch, captures };
+        let sender = Sender { pass, batch, captures };
         if captures.is_none() && plan.mirrors.is_empty() {
             forwarder.forward(now, plan, batch, egress);
-            egress.drain(|id, outs| exit.send(id, outs, scratch));
+            egress.drain(|id, outs| sender.send(id, outs, scratch));
         } else {
-            exit.bring_watched(forwarder, egress, copies, scratch);
+            sender.bring_watched(forwarder, egress, copies, scratch);
         }
         let frames = batch.len() + refused;
         self.send_answers(now);
         received.map(|more| Turn { frames, more })
     }
 
-    /// Sends what devices had to tell the senders of this turn's frames. An answer goes back where its cause came from,
-    /// and teaches nobody anything.
+    /// Sends the answers of devices to the senders of this turn's frames. An answer leaves by the port its
+    /// cause came in by, and nothing is learned from it.
     fn send_answers(&mut self, now: Timestamp) {
         let Self { worker, plan, batch, scratch, captures, .. } = self;
         batch.clear();
@@ -140,32 +140,30 @@ impl Engine {
         if let Some(captures) = captures {
             captures.begin();
         }
-        let exit = Exit { worker: *worker, now, plan, batch, captures };
+        let sender = Sender { pass: Pass { now, plan, worker: *worker }, batch, captures };
         for (slot, answer) in (0..).zip(batch.frames()) {
-            // Back where it came from, the cause's network is that of the answer; a capture wants to know it.
+            // The network of the answer is that of its cause; a capture records it.
             let frame = Frame::parse(batch.bytes(usize::from(slot)));
             let classified = frame.and_then(|frame| plan.topology.classify(answer.ingress, None, &frame));
             let network = classified.map_or(NetworkId(0), |classified| classified.network);
             let out = Out { slot, network, tag: TagOp::Keep };
-            // A tunnel would have to be told the network.
+            // A tunnel would need the network.
             if !plan.topology.is_tunnel(answer.ingress) {
-                exit.send(answer.ingress, &mut [out], scratch);
+                sender.send(answer.ingress, &mut [out], scratch);
             }
         }
     }
 }
 
-/// The way out of a turn.
-struct Exit<'a> {
-    worker: usize,
-    now: Timestamp,
-    plan: &'a Plan,
+/// The sending half of a turn.
+struct Sender<'a> {
+    pass: Pass<'a>,
     batch: &'a Batch,
     captures: Option<&'a Captures>,
 }
 
-impl Exit<'_> {
-    /// Decides every frame and lets it leave, for captures and mirrors to see.
+impl Sender<'_> {
+    /// Forwards every frame, observed by captures and mirrors.
     #[cold]
     fn bring_watched(
         &self,
@@ -174,53 +172,58 @@ impl Exit<'_> {
         copies: &mut [Copies],
         scratch: &mut Scratch,
     ) {
-        let &Self { now, plan, batch, captures, .. } = self;
+        let &Self { pass, batch, captures } = self;
+        let mirrors = &pass.plan.mirrors;
         copies.iter_mut().for_each(Copies::clear);
-        forwarder.forward_watched(now, plan, batch, egress, |slot, decision| {
+        forwarder.forward_watched(pass.now, pass.plan, batch, egress, |slot, decision| {
             if let Some(captures) = captures {
                 captures.decided(batch, slot, decision);
             }
-            for (mirror, copies) in plan.mirrors.iter().zip(&mut *copies) {
+            for (mirror, copies) in mirrors.iter().zip(&mut *copies) {
                 copies.received(mirror, batch, slot, decision.network);
             }
         });
         egress.drain(|id, outs| {
-            for (mirror, copies) in plan.mirrors.iter().zip(&mut *copies) {
+            for (mirror, copies) in mirrors.iter().zip(&mut *copies) {
                 copies.sent(mirror, id, outs);
             }
             self.send(id, outs, scratch);
         });
-        for (mirror, copies) in plan.mirrors.iter().zip(copies) {
+        for (mirror, copies) in mirrors.iter().zip(copies) {
             if !copies.outs().is_empty() {
                 self.send(mirror.to, copies.outs(), scratch);
             }
         }
     }
 
-    /// Lets `outs` leave by the port `id`, if it is still there.
+    /// Sends `outs` by the port `id`, if it still exists.
     #[inline]
     fn send(&self, id: PortId, outs: &mut [Out], scratch: &mut Scratch) {
-        let &Self { worker, plan, batch, captures, .. } = self;
-        let Some(port) = plan.port(id) else { return };
-        let (max_frame, limit) = plan.topology.way_out(id);
+        let pass = &self.pass;
+        let Some(port) = pass.plan.port(id) else { return };
+        let (max_frame, limit) = pass.plan.topology.way_out(id);
         let outs = match limit {
             None => outs,
-            Some(limit) => self.police(limit, port, outs),
+            Some(limit) => self.police_egress(limit, port, outs),
         };
-        let counters = port.counters(worker);
-        port.device.send(&Transmit { port: id, batch, outs, max_frame, counters, captures }, scratch);
+        port.device.send(&self.transmit(port, outs, max_frame), scratch);
     }
 
-    /// Those of `outs` that are within the port's limit, in their order. The others are counted.
+    #[inline]
+    fn transmit<'t>(&'t self, port: &'t Port, outs: &'t [Out], max_frame: usize) -> Transmit<'t> {
+        let counters = self.pass.counters(port);
+        let witness = self.captures.map(|captures| captures as &dyn Witness);
+        Transmit { port: port.id, batch: self.batch, outs, max_frame, counters, witness }
+    }
+
+    /// Those of `outs` that are within the port's limit, in order. The others are counted as drops.
     #[cold]
-    fn police<'o>(&self, limit: &Limit, port: &Port, outs: &'o mut [Out]) -> &'o [Out] {
-        let &Self { worker, now, batch, captures, .. } = self;
-        let counters = port.counters(worker);
-        let frames = Transmit { port: port.id, batch, outs: &[], max_frame: 0, counters, captures };
+    fn police_egress<'o>(&self, limit: &Limit, port: &Port, outs: &'o mut [Out]) -> &'o [Out] {
+        let frames = self.transmit(port, &[], 0);
         let mut within = 0;
         for next in 0..outs.len() {
             let out = outs[next];
-            if port.meters().tx.take(limit, bits(frames.wire_octets(out)), now) {
+            if port.meters().tx.take(limit, bits(frames.wire_bytes(out)), self.pass.now) {
                 outs[within] = out;
                 within += 1;
             } else {

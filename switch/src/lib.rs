@@ -2,7 +2,7 @@
 //!
 //! # The way of a frame
 //! ```text
-//! worker   waits until a device has frames, and gives it a turn
+//! worker   waits for devices to become readable and gives each a turn
 //! engine   turn:
 //!            device.recv(batch)            rx       super-frames whole, offload headers checked      device, offload
 //!            forwarder.forward(batch)      decide:
@@ -13,34 +13,36 @@
 //!              fdb.lookup                    the destination is on which port?                       fdb
 //!              topology.reach                may the frame leave there? flood: where?                topology
 //!              egress.push                   slot numbers, not bytes                                 transmit
-//!            device.send(egress)           tx       tags pushed and popped, cut where it must be     transmit, segment
+//!            device.send(egress)           tx       tags pushed and popped, segmented if needed      transmit, segment
 //! ```
-//! All of it on one thread, in bounded batches, with no queue, lock or allocation in between. What a frame met on its
-//! way is counted on its port; if it is not delivered, under exactly one [`DropReason`](drops::DropReason).
+//! All of this runs on one thread, in bounded batches, without queues, locks or allocations in between. Each
+//! frame is counted on its port; a frame that is not delivered is counted under exactly one
+//! [`DropReason`](drops::DropReason).
 //!
-//! The core decides, the edge acts: everything but [`worker`] and the two devices of the operating system (feature `os`,
-//! on by default) is pure; time is an argument.
+//! The core decides, the edge acts: everything except [`worker`] and the devices of the operating system
+//! (feature `os`, on by default) is pure, and time is an argument. The feature `serde` adds the form in which
+//! files and the API write values.
 
 pub mod addr;
 pub mod batch;
 pub mod capture;
-pub mod checksum;
 pub mod counters;
 pub mod device;
 pub mod drops;
 pub mod engine;
 pub mod fdb;
 pub mod forward;
-pub mod frame;
-pub mod headers;
 pub mod limit;
 pub mod mirror;
-pub mod offload;
 pub mod plan;
-pub mod segment;
 pub mod storm;
+#[cfg(feature = "serde")]
+mod text;
 pub mod topology;
 pub mod trace;
 pub mod transmit;
+mod wire;
 #[cfg(feature = "os")]
 pub mod worker;
+
+pub use wire::{bytes, checksum, frame, headers, offload, segment};

@@ -1,8 +1,9 @@
-//! Limits: how much may pass in a second, and how much at once.
+//! Rate limits: a rate and a burst.
 //!
-//! What is above a limit is dropped, not delayed: nothing waits in this switch, so there is no queue that a shaper could
-//! empty slowly. A limit is kept by a token bucket, and a bucket is one number: the moment at which it is full again if nothing
-//! more is taken (the virtual scheduling algorithm of ITU-T I.371). So workers share one without a lock, and nobody fills it.
+//! Excess traffic is dropped, not delayed: the switch has no queue that a shaper could drain slowly. A limit
+//! is enforced by a token bucket, which is a single number: the time at which it is full again if nothing
+//! more is taken (the virtual scheduling algorithm of ITU-T I.371). So workers share a bucket without a lock,
+//! and it needs no refilling.
 
 use std::{
     num::NonZeroU64,
@@ -11,55 +12,56 @@ use std::{
 
 use crate::addr::Timestamp;
 
-/// Parts of a second in which a bucket counts: 64 octets at 1 Tbit/s are 16 of them, and 64 bits last 18 years.
+/// Units of a bucket per second: 64 bytes at 1 Tbit/s are 16 units, and 64 bits last 18 years.
 const SECOND: u64 = 32_000_000_000;
 
-/// The same in a step of the clock.
+/// Units of a bucket per step of the clock.
 const MILLISECOND: u64 = SECOND / 1000;
 
-/// The longest that a bucket takes to fill, for the arithmetic's sake: half a year.
+/// Upper bound on the fill time of a bucket, which keeps the arithmetic from overflowing: half a year.
 const LONGEST: u64 = 1 << 59;
 
-/// So many units a second, and so many at once. Frames for storms, bits for ports.
+/// A rate and a burst, in frames for storm control and in bits for ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
     rate: NonZeroU64,
-    /// How long an empty bucket takes to fill.
+    /// Fill time of an empty bucket.
     room: u64,
 }
 
 impl Limit {
-    /// `rate` units a second, and `burst` units at once after a pause: at least those of two milliseconds, for the clock has
-    /// steps of one, and what comes between two steps comes at once.
+    /// `rate` units per second with a burst of `burst` units: at least two milliseconds' worth, because the
+    /// clock has steps of one, and what arrives between two steps arrives at once.
     pub fn new(rate: NonZeroU64, burst: u64) -> Self {
         let room = u128::from(burst) * u128::from(SECOND) / u128::from(rate.get());
         let room = u64::try_from(room).unwrap_or(LONGEST);
         Self { rate, room: room.clamp(2 * MILLISECOND, LONGEST) }
     }
 
-    /// How long the bucket takes to make up for `units`.
+    /// Time in which the bucket regains `units`.
     fn time_of(&self, units: u64) -> u64 {
         units.saturating_mul(SECOND).div_ceil(self.rate.get()).min(LONGEST)
     }
 }
 
-/// A token bucket that one thread takes from. Full at first.
+/// A token bucket for one thread. Initially full.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Bucket {
+pub(crate) struct Bucket {
     full_at: u64,
 }
 
 impl Bucket {
-    /// Takes `units` out, if they are in it. More than it ever holds pass when it is full, and are made up for afterwards.
+    /// Takes `units` if the bucket holds them. A full bucket lets through even more than it holds, and
+    /// recovers the excess afterwards.
     #[inline]
-    pub fn take(&mut self, limit: &Limit, units: u64, now: Timestamp) -> bool {
+    pub(crate) fn take(&mut self, limit: &Limit, units: u64, now: Timestamp) -> bool {
         let after = self.after(limit, units, now);
         self.full_at = after.unwrap_or(self.full_at);
         after.is_some()
     }
 
-    /// Units that may be taken at `now`.
-    pub fn left(self, limit: &Limit, now: Timestamp) -> u64 {
+    /// Number of units that may be taken at `now`.
+    pub(crate) fn left(self, limit: &Limit, now: Timestamp) -> u64 {
         let missing = self.full_at.saturating_sub(now.as_millis().saturating_mul(MILLISECOND));
         let there = u128::from(limit.room.saturating_sub(missing)) * u128::from(limit.rate.get());
         u64::try_from(there / u128::from(SECOND)).unwrap_or(u64::MAX)
@@ -74,38 +76,39 @@ impl Bucket {
     }
 }
 
-/// A token bucket that any worker takes from, without waiting for another.
+/// A token bucket that all workers share without waiting for each other.
 #[derive(Debug, Default)]
-pub struct SharedBucket(AtomicU64);
+pub(crate) struct SharedBucket(AtomicU64);
 
 impl SharedBucket {
     /// As [`Bucket::take`].
-    pub fn take(&self, limit: &Limit, units: u64, now: Timestamp) -> bool {
+    pub(crate) fn take(&self, limit: &Limit, units: u64, now: Timestamp) -> bool {
         self.0.fetch_update(Relaxed, Relaxed, |full_at| Bucket { full_at }.after(limit, units, now)).is_ok()
     }
 }
 
-/// What wire frames of `octets` take of a port's limit.
-pub(crate) fn bits(octets: usize) -> u64 {
-    octets as u64 * 8
+/// Cost of `bytes` of wire frames under a port's limit.
+pub(crate) fn bits(bytes: usize) -> u64 {
+    bytes as u64 * 8
 }
 
-/// What may come in by a port, and leave by it: bits of wire frames, with Ethernet header, without FCS. `None` is no limit.
+/// Limits of a port in each direction, in bits of wire frames with Ethernet header, without FCS. `None` is no
+/// limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Limits {
-    /// What comes in.
+    /// Into the switch.
     pub rx: Option<Limit>,
-    /// What leaves.
+    /// Out of the switch.
     pub tx: Option<Limit>,
 }
 
 /// The buckets of a port's [`Limits`].
 #[derive(Debug, Default)]
-pub struct Meters {
-    /// Of what comes in. By one worker, but by several for a tunnel's peer.
-    pub rx: SharedBucket,
-    /// Of what leaves, by any worker.
-    pub tx: SharedBucket,
+pub(crate) struct Meters {
+    /// Ingress. Used by one worker, or by several for a tunnel's peer.
+    pub(crate) rx: SharedBucket,
+    /// Egress. Used by all workers.
+    pub(crate) tx: SharedBucket,
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! Mirrors: a port that gets copies of other ports' frames, for somebody who watches (SPAN).
+//! Mirrors: ports that get copies of other ports' frames (SPAN).
 //!
-//! A copy is made where a frame comes in, before anything is done to it, and where it leaves, with the tag it leaves with;
-//! once for each mirror, whatever the reasons. It is counted at the mirror, like a frame that was to leave there, and nowhere
-//! else. Nothing can loop: a mirror carries no network ([`PortMode::Mirror`](crate::topology::PortMode::Mirror)), what it sends
-//! is not taken in, and copies are not copied.
+//! A frame is copied at ingress, as received, and at egress, with its outgoing tag; at most once for each
+//! mirror. A copy is counted at the mirror, as an outgoing frame, and nowhere else. Copies cannot loop: a
+//! mirror carries no network ([`PortMode::Mirror`](crate::topology::PortMode::Mirror)), frames from it are
+//! dropped, and copies are not copied.
 
 use std::collections::BTreeSet;
 
@@ -14,20 +14,20 @@ use crate::{
     transmit::{Out, TagOp},
 };
 
-/// Whose frames are copied to a port.
+/// Which frames are copied to a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mirror {
-    /// The port that gets them.
+    /// The port that gets the copies.
     pub to: PortId,
-    /// Frames that come in or leave by these ports.
+    /// Frames received or sent by these ports.
     pub ports: BTreeSet<PortId>,
-    /// Frames that come in in these networks.
+    /// Frames received in these networks.
     pub networks: BTreeSet<NetworkId>,
-    /// Of the ports' frames, only those on this side of the decision.
+    /// Restricts the ports' frames to one direction.
     pub direction: Option<Direction>,
 }
 
-/// The copies of one turn for one mirror, as an engine keeps them.
+/// The copies of one turn for one mirror.
 #[derive(Debug)]
 pub(crate) struct Copies {
     outs: Vec<Out>,
@@ -35,18 +35,18 @@ pub(crate) struct Copies {
 }
 
 impl Copies {
-    /// No copies, and room for those of a turn.
+    /// An empty list with room for the copies of a turn.
     pub(crate) fn new() -> Self {
         Self { outs: Vec::with_capacity(CAPACITY), copied: [false; CAPACITY] }
     }
 
-    /// A turn begins.
+    /// Starts a turn.
     pub(crate) fn clear(&mut self) {
         self.outs.clear();
         self.copied = [false; CAPACITY];
     }
 
-    /// The frame at `slot` came in, in `network` as far as was decided.
+    /// Copies the received frame at `slot`, whose network may be undecided.
     pub(crate) fn received(
         &mut self,
         mirror: &Mirror,
@@ -62,14 +62,14 @@ impl Copies {
         }
     }
 
-    /// `outs` leave by `port`.
+    /// Copies `outs`, which leave by `port`.
     pub(crate) fn sent(&mut self, mirror: &Mirror, port: PortId, outs: &[Out]) {
         if mirror.direction != Some(Direction::Rx) && mirror.ports.contains(&port) {
             outs.iter().for_each(|out| self.push(*out));
         }
     }
 
-    /// What leaves by the mirror, in the order in which it was copied.
+    /// The outgoing copies, in the order in which they were made.
     pub(crate) fn outs(&mut self) -> &mut [Out] {
         &mut self.outs
     }

@@ -1,7 +1,7 @@
-//! What the workers work with: topology, table, ports and who receives on what.
+//! The plan of the workers: topology, table, ports and receivers.
 //!
-//! A plan never changes. When anything is configured, a new one is made (sharing what stays) and every worker
-//! adopts it between two turns.
+//! A plan is immutable. On each configuration change a new one is built, sharing the unchanged parts, and
+//! every worker adopts it between two turns.
 
 use std::{
     fmt,
@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    addr::{NetworkId, PortId},
+    addr::{NetworkId, PortId, Timestamp},
     capture::Session,
     counters::{NetworkCounters, PortCounters, PortTotals},
     device::Device,
@@ -23,51 +23,51 @@ use crate::{
     topology::Topology,
 };
 
-/// A place where frames come and go, as the workers see it.
+/// A port as the workers see it.
 pub struct Port {
     /// Its number.
     pub id: PortId,
-    /// Where its frames go out.
+    /// The device that sends its frames.
     pub device: Arc<dyn Device>,
     counters: Arc<[PortCounters]>,
     meters: Arc<Meters>,
-    /// The `errno` that stopped receiving on it; zero while it works.
+    /// The `errno` that ended receiving; zero while the port works.
     fault: AtomicI32,
 }
 
 impl Port {
-    /// A port that counts in `counters`, one for each worker: fresh ones, or those of the device before.
+    /// A port with these `counters`, one for each worker: new ones, or those of the previous device.
     pub fn new(id: PortId, device: Arc<dyn Device>, counters: Arc<[PortCounters]>) -> Self {
         Self { id, device, counters, meters: Arc::default(), fault: AtomicI32::new(0) }
     }
 
-    /// Keeps the limits together with `before`: what has passed there counts here. Else their buckets are full at first.
+    /// Shares the token buckets of `before`. Without it, the buckets are full initially.
     #[must_use]
     pub fn metered_with(self, before: &Self) -> Self {
         Self { meters: Arc::clone(&before.meters), ..self }
     }
 
-    /// What has passed under the port's limits.
-    pub fn meters(&self) -> &Meters {
+    /// The token buckets of the port's limits.
+    pub(crate) fn meters(&self) -> &Meters {
         &self.meters
     }
 
-    /// The counters that `worker`, and only it, adds to.
+    /// The counters of `worker`, its only writer.
     pub fn counters(&self, worker: usize) -> &PortCounters {
         &self.counters[worker]
     }
 
-    /// What all workers counted.
+    /// The sum over all workers.
     pub fn totals(&self) -> PortTotals {
         PortTotals::sum(&self.counters)
     }
 
-    /// Notes that the port cannot receive any more.
+    /// Records that receiving on the port has failed.
     pub fn fail(&self, error: &std::io::Error) {
         self.fault.store(error.raw_os_error().unwrap_or(-1), Relaxed);
     }
 
-    /// Why the port stopped receiving, if it did.
+    /// The error that ended receiving on the port, if any.
     pub fn fault(&self) -> Option<std::io::Error> {
         match self.fault.load(Relaxed) {
             0 => None,
@@ -82,42 +82,71 @@ impl fmt::Debug for Port {
     }
 }
 
-/// A source of frames and the one worker that reads it, so that its frames keep their order.
+/// A source of frames and the single worker that reads it, which keeps its frames in order.
 #[derive(Clone, Debug)]
 pub struct Receiver {
-    /// Tells it from all others, for as long as the process lives.
+    /// Unique during the life of the process.
     pub key: u64,
-    /// Where frames come from. Another plan may have another device here, which must wait on the same descriptor.
+    /// The device that receives. Another plan may have another device here, but with the same descriptor.
     pub device: Arc<dyn Device>,
-    /// The port they came in by, unless the device tells for each frame.
+    /// The ingress port of its frames, unless the device sets one for each frame.
     pub port: PortId,
     /// The number of the worker that reads it.
     pub worker: usize,
 }
 
-/// What the workers work with. See the [module](self).
+/// The plan of the workers. See the [module](self).
 #[derive(Debug)]
 pub struct Plan {
-    /// Who may talk to whom.
+    /// Networks, ports and the paths between them.
     pub topology: Topology,
-    /// Who is where.
+    /// The forwarding database.
     pub fdb: Arc<Fdb>,
     /// By port number.
     pub ports: Vec<Option<Arc<Port>>>,
-    /// By network number, for each worker one. The frames of a network that has none are not counted.
+    /// By network number, one set of counters for each worker. Frames of a network without counters are not
+    /// counted.
     pub networks: Vec<Option<Arc<[NetworkCounters]>>>,
-    /// In no order.
+    /// The receivers, in no particular order.
     pub receivers: Vec<Receiver>,
-    /// Which ports get copies of others' frames.
+    /// Mirrors, which copy frames of other ports.
     pub mirrors: Vec<Mirror>,
-    /// Who sees frames besides those whom they are for.
+    /// Running captures.
     pub captures: Vec<Arc<Session>>,
-    /// How long a worker may look for frames before it sleeps; see `worker/poll.rs`.
+    /// How long a worker may poll for frames before it sleeps; see `worker/poll.rs`.
     pub busy_poll: Duration,
 }
 
+/// One worker's turn by a plan. Gives access to the counters that only this worker writes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pass<'p> {
+    /// The time of the turn.
+    pub(crate) now: Timestamp,
+    /// The plan.
+    pub(crate) plan: &'p Plan,
+    /// The worker's number.
+    pub(crate) worker: usize,
+}
+
+impl Pass<'_> {
+    /// The worker's counters of `port`.
+    #[inline]
+    pub(crate) fn counters<'c>(&self, port: &'c Port) -> &'c PortCounters {
+        port.counters(self.worker)
+    }
+
+    /// Updates the worker's counters of `network`, if it has any.
+    #[inline]
+    pub(crate) fn count_network(&self, network: NetworkId, count: impl FnOnce(&NetworkCounters)) {
+        let counters = self.plan.networks.get(network.index()).and_then(Option::as_ref);
+        if let Some(counters) = counters.and_then(|counters| counters.get(self.worker)) {
+            count(counters);
+        }
+    }
+}
+
 impl Plan {
-    /// A switch with nothing attached.
+    /// A switch without ports.
     pub fn empty(fdb: Arc<Fdb>) -> Self {
         Self {
             topology: Topology::default(),
@@ -134,10 +163,5 @@ impl Plan {
     /// The port with this number, if there is one.
     pub fn port(&self, port: PortId) -> Option<&Arc<Port>> {
         self.ports.get(port.index())?.as_ref()
-    }
-
-    /// The counters of `network` that `worker`, and only it, adds to.
-    pub fn network(&self, network: NetworkId, worker: usize) -> Option<&NetworkCounters> {
-        self.networks.get(network.index())?.as_ref()?.get(worker)
     }
 }

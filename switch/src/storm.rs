@@ -1,4 +1,4 @@
-//! Storm control: how many frames a port may flood in a second.
+//! Storm control: how many frames per second a port may flood.
 
 use std::num::NonZeroU64;
 
@@ -6,31 +6,60 @@ use crate::{
     addr::Timestamp,
     drops::DropReason,
     limit::{Bucket, Limit},
-    topology::StormLimits,
 };
 
-/// What a frame that is flooded is flooded for.
+/// The reason for flooding a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flood {
-    /// To all stations.
+    /// Broadcast.
     Broadcast,
-    /// To a group.
+    /// Multicast.
     Multicast,
-    /// To a station not in the table.
+    /// Unicast to a station that is not in the table.
     Unknown,
 }
 
-/// The state of one ingress port's limits. A port is received by one worker, so it needs no sharing.
+/// Frames per second that may be flooded; `None` is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
+pub struct FloodLimits {
+    /// Frames to ff:ff:ff:ff:ff:ff.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub broadcast: Option<u32>,
+    /// Frames to other groups.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub multicast: Option<u32>,
+    /// Frames to stations that are not in the table.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub unknown: Option<u32>,
+}
+
+impl FloodLimits {
+    /// The limit for `flood`, in frames per second.
+    pub fn of(self, flood: Flood) -> Option<u32> {
+        match flood {
+            Flood::Broadcast => self.broadcast,
+            Flood::Multicast => self.multicast,
+            Flood::Unknown => self.unknown,
+        }
+    }
+}
+
+/// The token buckets of one ingress port's limits. One worker receives on a port, so they are not shared.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Storm {
+pub struct FloodMeters {
     broadcast: Bucket,
     multicast: Bucket,
     unknown: Bucket,
 }
 
-impl Storm {
-    /// Whether one more frame may be flooded at `now`.
-    pub fn allow(&mut self, flood: Flood, limits: StormLimits, now: Timestamp) -> Result<(), DropReason> {
+impl FloodMeters {
+    /// Whether another frame may be flooded at `now`; takes it out of the bucket.
+    pub fn allow(&mut self, flood: Flood, limits: FloodLimits, now: Timestamp) -> Result<(), DropReason> {
         let (bucket, limit, reason) = match flood {
             Flood::Broadcast => (&mut self.broadcast, limits.broadcast, DropReason::StormBroadcast),
             Flood::Multicast => (&mut self.multicast, limits.multicast, DropReason::StormMulticast),
@@ -41,8 +70,8 @@ impl Storm {
         if allowed { Ok(()) } else { Err(reason) }
     }
 
-    /// How many frames may be flooded at `now`; `None`: there is no limit.
-    pub fn left(&self, flood: Flood, limits: StormLimits, now: Timestamp) -> Option<u64> {
+    /// Number of frames that may be flooded at `now`; `None` without a limit.
+    pub fn left(&self, flood: Flood, limits: FloodLimits, now: Timestamp) -> Option<u64> {
         let bucket = match flood {
             Flood::Broadcast => self.broadcast,
             Flood::Multicast => self.multicast,
@@ -52,21 +81,10 @@ impl Storm {
     }
 }
 
-/// So many frames a second, and those of a tenth of one at once, at least one; `None`: not a single one.
+/// `frames` per second with a burst of 100 ms (at least one frame). `None` allows none.
 fn limited(frames: u32) -> Option<Limit> {
     let rate = NonZeroU64::new(frames.into())?;
     Some(Limit::new(rate, (rate.get() / 10).max(1)))
-}
-
-impl StormLimits {
-    /// Frames a second that may be flooded for this.
-    pub fn of(self, flood: Flood) -> Option<u32> {
-        match flood {
-            Flood::Broadcast => self.broadcast,
-            Flood::Multicast => self.multicast,
-            Flood::Unknown => self.unknown,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -74,8 +92,8 @@ mod tests {
     use super::*;
 
     fn passed(limit: u32, frames_per_ms: usize, millis: u64) -> usize {
-        let limits = StormLimits { broadcast: Some(limit), ..StormLimits::default() };
-        let mut storm = Storm::default();
+        let limits = FloodLimits { broadcast: Some(limit), ..FloodLimits::default() };
+        let mut storm = FloodMeters::default();
         let times = (1..=millis).flat_map(|at| std::iter::repeat_n(1_000_000 + at, frames_per_ms));
         times.filter(|at| storm.allow(Flood::Broadcast, limits, Timestamp::from_millis(*at)).is_ok()).count()
     }
@@ -91,8 +109,8 @@ mod tests {
 
     #[test]
     fn what_is_left_is_what_then_passes() {
-        let limits = StormLimits { multicast: Some(100), ..StormLimits::default() };
-        let mut storm = Storm::default();
+        let limits = FloodLimits { multicast: Some(100), ..FloodLimits::default() };
+        let mut storm = FloodMeters::default();
         for (at, left) in [(1, 10), (1, 9), (1, 8), (21, 9), (500, 10)] {
             let now = Timestamp::from_millis(at);
             assert_eq!(storm.left(Flood::Multicast, limits, now), Some(left), "{at}");
@@ -103,16 +121,16 @@ mod tests {
 
     #[test]
     fn the_first_frame_passes_even_as_the_clock_starts() {
-        let limits = StormLimits { broadcast: Some(1), ..StormLimits::default() };
-        let mut storm = Storm::default();
+        let limits = FloodLimits { broadcast: Some(1), ..FloodLimits::default() };
+        let mut storm = FloodMeters::default();
         assert_eq!(storm.allow(Flood::Broadcast, limits, Timestamp::default()), Ok(()));
         assert!(storm.allow(Flood::Broadcast, limits, Timestamp::default()).is_err());
     }
 
     #[test]
     fn kinds_have_limits_of_their_own() {
-        let limits = StormLimits { broadcast: Some(0), multicast: None, unknown: Some(0) };
-        let mut storm = Storm::default();
+        let limits = FloodLimits { broadcast: Some(0), multicast: None, unknown: Some(0) };
+        let mut storm = FloodMeters::default();
         let mut allow = |flood| storm.allow(flood, limits, Timestamp::from_millis(5));
         assert_eq!(allow(Flood::Broadcast), Err(DropReason::StormBroadcast));
         assert_eq!(allow(Flood::Multicast), Ok(()));

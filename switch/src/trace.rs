@@ -1,70 +1,72 @@
-//! What would become of a frame, step by step, without it.
+//! Traces: what would happen to a frame, step by step, without sending one.
 //!
-//! The steps are those of forwarding, not a copy of them: [`forward::suppose`] decides and [`Transmit::form`] makes what
-//! leaves. Nothing is learned, counted or sent.
+//! The steps are those of forwarding, not a copy of them: `forward::suppose` decides and [`Transmit::form`]
+//! builds the outgoing frames. Nothing is learned, counted or sent.
 
 use crate::{
     addr::{NetworkId, PortId, Timestamp},
     batch::{Batch, HEADROOM},
     drops::DropReason,
-    fdb::Place,
+    fdb::Station,
     forward::{self, Action, Decision},
-    frame::{Frame, MAX_FRAME},
     mirror::Copies,
-    offload::Offload,
-    plan::Plan,
-    storm::Storm,
+    plan::{Pass, Plan},
+    storm::FloodMeters,
     topology::{Classified, Member},
     transmit::{Form, Out, Scratch, TagOp, Transmit, cut},
+    wire::{
+        frame::{Frame, MAX_FRAME},
+        offload::Offload,
+    },
 };
 
-/// A frame that is supposed to come in.
+/// A hypothetical ingress frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Hypothesis<'a> {
-    /// By which port.
+    /// The ingress port.
     pub ingress: PortId,
-    /// In which network; for tunnels, which tell it with each frame.
+    /// The network, for tunnels, whose frames carry it.
     pub network: Option<NetworkId>,
-    /// What its sender leaves for the device to do.
+    /// Offload work that the sender leaves to the device.
     pub offload: Offload,
-    /// With Ethernet header, without FCS.
+    /// The frame with Ethernet header, without FCS.
     pub bytes: &'a [u8],
-    /// How far the limits of what its port may flood are used up.
-    pub storm: Storm,
+    /// State of the ingress port's flood limits.
+    pub storm: FloodMeters,
 }
 
-/// What would become of a frame.
+/// The result of a trace.
 #[derive(Clone, Debug)]
 pub struct Trace<'a> {
-    /// Its link layer.
+    /// The link layer of the frame.
     pub frame: Result<Frame, DropReason>,
-    /// Its network, and the tag that is the switch's.
+    /// Its network, and its tag if that belongs to the switch.
     pub classified: Option<Classified>,
-    /// What would be decided.
+    /// The forwarding decision.
     pub decision: Decision<'a>,
-    /// Who would make room for its source in a full table.
-    pub evicted: Vec<Place>,
-    /// Where it would leave, in order.
-    pub exits: Vec<Exit>,
-    /// By which mirrors a copy of it would leave.
-    pub copies: Vec<Exit>,
+    /// Stations that would be evicted to learn its source in a full table.
+    pub evicted: Vec<Station>,
+    /// The egress ports, in order.
+    pub exits: Vec<Leaving>,
+    /// The mirrors that would get a copy.
+    pub copies: Vec<Leaving>,
 }
 
-/// How a frame would leave by one port.
+/// The outcome at one egress port.
 #[derive(Clone, Debug)]
-pub struct Exit {
+pub struct Leaving {
     /// The port.
     pub port: PortId,
-    /// What would happen to its tag.
+    /// The operation on its tag.
     pub tag: TagOp,
-    /// Octets of the longest wire frame that may leave there.
+    /// Maximum wire frame length of the port, in bytes.
     pub longest: usize,
-    /// Into how many wire frames it would be cut (1: it leaves whole), or why it would not leave. Whether the device
-    /// has room is not asked.
+    /// Number of wire frames it would be cut into (1: it leaves whole), or the reason why it would be
+    /// dropped. Does not account for a full device queue.
     pub result: Result<usize, DropReason>,
 }
 
-/// Follows a frame through `plan`; `None` if it is longer than any device carries.
+/// Traces a frame through `plan`; `None` if it is longer than [`MAX_FRAME`].
 pub fn trace<'a>(now: Timestamp, plan: &'a Plan, frame: &Hypothesis<'_>) -> Option<Trace<'a>> {
     let &Hypothesis { ingress, network, offload, bytes, storm } = frame;
     if bytes.len() > MAX_FRAME {
@@ -75,7 +77,8 @@ pub fn trace<'a>(now: Timestamp, plan: &'a Plan, frame: &Hypothesis<'_>) -> Opti
     batch.push(ingress, network, offload, bytes.len());
     let parsed = Frame::parse(bytes);
     let classified = parsed.ok().and_then(|frame| plan.topology.classify(ingress, network, &frame).ok());
-    let (decision, evicted) = forward::suppose(now, plan, &batch, 0, storm);
+    let pass = Pass { now, plan, worker: 0 };
+    let (decision, evicted) = forward::suppose(pass, &batch, 0, storm);
     let mut leaving = Vec::new();
     if let Some(Classified { network, tag }) = classified {
         let mut leave = |member: &Member| {
@@ -102,13 +105,13 @@ pub fn trace<'a>(now: Timestamp, plan: &'a Plan, frame: &Hypothesis<'_>) -> Opti
     Some(Trace { frame: parsed, classified, decision, evicted, exits, copies })
 }
 
-fn exit(plan: &Plan, batch: &Batch, port: PortId, out: Out, scratch: &mut Scratch) -> Exit {
+fn exit(plan: &Plan, batch: &Batch, port: PortId, out: Out, scratch: &mut Scratch) -> Leaving {
     let (id, tag, max_frame) = (port, out.tag, plan.topology.max_frame(port));
     let Some(port) = plan.port(id) else {
-        return Exit { port: id, tag, longest: max_frame, result: Err(DropReason::PortGone) };
+        return Leaving { port: id, tag, longest: max_frame, result: Err(DropReason::PortGone) };
     };
     let counters = port.counters(0);
-    let frames = Transmit { port: id, batch, outs: &[out], max_frame, counters, captures: None };
+    let frames = Transmit { port: id, batch, outs: &[out], max_frame, counters, witness: None };
     let longest = port.device.longest().map_or(max_frame, |longest| longest.min(max_frame));
     let fits = |bytes: usize, offload: Offload| offload.wire_len(bytes) <= longest;
     let result = frames.form(out, port.device.capabilities()).and_then(|form| {
@@ -119,5 +122,5 @@ fn exit(plan: &Plan, batch: &Batch, port: PortId, out: Out, scratch: &mut Scratc
             _ => Ok(1),
         }
     });
-    Exit { port: id, tag, longest, result }
+    Leaving { port: id, tag, longest, result }
 }

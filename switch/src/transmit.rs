@@ -1,38 +1,39 @@
-//! The way out: what leaves by which port, and in which form.
+//! Transmission: which frames leave by which port, and in which form.
 //!
-//! The forwarder pushes slot numbers, not bytes ([`Egress`]). When a batch is decided, each port that has
-//! something to send is served once, in arrival order ([`Transmit`]). A frame is never rewritten: a tag that
-//! must be pushed goes out as a slice of its own, and only a frame that the device cannot take as it is gets
-//! copied, cut and completed.
+//! The forwarder pushes slot numbers, not bytes ([`Egress`]). After a batch is decided, each port with frames
+//! to send is served once, in arrival order ([`Transmit`]). Frames are never rewritten: a pushed tag is sent
+//! as a slice of its own, and only a frame that the device does not take as it is is copied, segmented and
+//! completed.
 
-use std::io;
+use std::fmt;
 
 use crate::{
     addr::{NetworkId, PortId},
     batch::{Batch, CAPACITY},
-    capture::Captures,
     counters::PortCounters,
     drops::DropReason,
-    frame::{ADDRESSES, MAX_FRAME, TAG, TAG_SHIFT, Tag},
-    offload::{Capabilities, Offload, VNET_HEADER},
-    segment::Segmenter,
+    wire::{
+        frame::{ADDRESSES, MAX_FRAME, TAG, TAG_SHIFT, Tag},
+        offload::{Capabilities, Offload, VNET_HEADER},
+        segment::Segmenter,
+    },
 };
 
-/// What an egress port must do to the outer tag.
+/// What the egress port does to the outer tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TagOp {
-    /// Nothing.
+    /// Keep it.
     Keep,
-    /// Take it off.
+    /// Remove it.
     Pop,
-    /// Put this one on.
+    /// Insert this one.
     Push(Tag),
-    /// Put this one in its place.
+    /// Replace it with this one.
     Replace(Tag),
 }
 
 impl TagOp {
-    /// How far what stands behind the tag moves.
+    /// By how many bytes the data after the tag moves.
     fn shift(self) -> i16 {
         match self {
             Self::Keep | Self::Replace(_) => 0,
@@ -42,18 +43,18 @@ impl TagOp {
     }
 }
 
-/// One frame that leaves: its slot in the batch, its network, and what happens to its tag.
+/// An outgoing frame: its slot in the batch, its network, and the operation on its tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Out {
     /// The slot in the batch.
     pub slot: u16,
-    /// The network it is in, which a tunnel tells the other end.
+    /// Its network, which a tunnel sends along.
     pub network: NetworkId,
-    /// What happens to its tag.
+    /// The operation on its tag.
     pub tag: TagOp,
 }
 
-/// What leaves by which port after a batch was decided.
+/// The outgoing frames of a decided batch, by port.
 #[derive(Debug, Default)]
 pub struct Egress {
     queues: Vec<Vec<Out>>,
@@ -70,7 +71,7 @@ impl Egress {
         self.touched.reserve_exact(ports.saturating_sub(self.touched.len()));
     }
 
-    /// Lets `slot` leave by `port`. At most once per slot and port.
+    /// Queues `slot` for `port`. At most once per slot and port.
     #[inline(always)]
     pub fn push(&mut self, port: PortId, slot: usize, network: NetworkId, tag: TagOp) {
         let queue = &mut self.queues[port.index()];
@@ -81,8 +82,8 @@ impl Egress {
         queue.push(Out { slot: slot as u16, network, tag });
     }
 
-    /// Hands each port that has something to send its frames, in the order of the ports' first frames, and is empty
-    /// afterwards.
+    /// Passes each port's frames to `serve`, in the order of the ports' first frames, and leaves the queues
+    /// empty.
     pub fn drain(&mut self, mut serve: impl FnMut(PortId, &mut [Out])) {
         for port in self.touched.drain(..) {
             let queue = &mut self.queues[port.index()];
@@ -92,24 +93,24 @@ impl Egress {
     }
 }
 
-/// Where frames are copied, cut and completed when a device cannot take them as they are.
+/// Scratch memory for frames that a device does not take as they are.
 ///
-/// Also where a device leaves its answers to senders of frames that it cannot carry.
+/// Also collects the answers of devices to senders whose frames they cannot carry.
 #[derive(Debug)]
 pub struct Scratch {
     /// Room for one frame.
     pub frame: Box<[u8]>,
-    /// Room for one more: a segment, or many small headers.
+    /// Room for another one: a segment, or many small headers.
     pub segment: Box<[u8]>,
-    /// What to tell senders.
+    /// Answers to senders.
     pub answers: Answers,
 }
 
-/// Frames that go back to senders when the turn is over.
+/// Frames that are returned to senders at the end of the turn.
 #[derive(Debug)]
 pub struct Answers(Vec<Answer>);
 
-/// A frame for the sender of one that could not be carried: "packet too big".
+/// A frame that tells a sender "packet too big".
 #[derive(Clone, Copy, Debug)]
 struct Answer {
     to: PortId,
@@ -117,10 +118,10 @@ struct Answer {
     bytes: [u8; MAX_ANSWER],
 }
 
-/// Octets of the longest [answer](Answers::push).
+/// Bytes of the longest [answer](Answers::push).
 pub const MAX_ANSWER: usize = 256;
 
-/// Answers given after one turn at most. A sender that is not answered is when it repeats.
+/// Maximum number of answers per turn. A sender without an answer gets one when it retransmits.
 const ANSWERS: usize = 8;
 
 impl Scratch {
@@ -135,7 +136,7 @@ impl Scratch {
 }
 
 impl Answers {
-    /// Lets `frame` leave by `to`. Ignored if it is longer than [`MAX_ANSWER`], or one too many.
+    /// Queues `frame` for `to`. Ignored if it is longer than [`MAX_ANSWER`] or the queue is full.
     pub fn push(&mut self, to: PortId, frame: &[u8]) {
         let mut bytes = [0; MAX_ANSWER];
         if let Some(front) = bytes.get_mut(..frame.len())
@@ -146,7 +147,7 @@ impl Answers {
         }
     }
 
-    /// Hands over those pushed since the last call, each with the port it is to leave by.
+    /// Passes the answers pushed since the last call to `each`, with their egress port.
     pub fn take(&mut self, mut each: impl FnMut(PortId, &[u8])) {
         for answer in self.0.drain(..) {
             each(answer.to, &answer.bytes[..answer.len]);
@@ -160,33 +161,39 @@ impl Default for Scratch {
     }
 }
 
-/// The frames that leave by one port after one batch, and the counters that tell what became of them.
+/// Observes the outcome of each outgoing frame; implemented by captures.
+pub trait Witness: fmt::Debug {
+    /// `out` of `frames` ended with `result`, as passed to [`Transmit::count`].
+    fn sent(&self, frames: &Transmit<'_>, out: Out, result: Result<usize, DropReason>);
+}
+
+/// The outgoing frames of one port after one batch, and the counters for their outcomes.
 #[derive(Clone, Copy, Debug)]
 pub struct Transmit<'a> {
     /// The port.
     pub port: PortId,
-    /// Where the frames lie.
+    /// The batch that holds the frames.
     pub batch: &'a Batch,
-    /// Which of them leave, in order.
+    /// The outgoing frames, in order.
     pub outs: &'a [Out],
-    /// Octets of the longest frame the port may send.
+    /// Maximum frame length of the port, in bytes.
     pub max_frame: usize,
     /// The port's counters.
     pub counters: &'a PortCounters,
-    /// Who else is to know what became of them.
-    pub captures: Option<&'a Captures>,
+    /// Also observes the outcomes.
+    pub witness: Option<&'a dyn Witness>,
 }
 
-/// A frame in the form in which a device takes it.
+/// A frame in the form that a device takes.
 #[derive(Clone, Copy, Debug)]
 pub enum Form<'a> {
-    /// As it lies in the batch: offload header and frame in one slice.
+    /// As in the batch: offload header and frame in one slice.
     Whole(&'a [u8]),
-    /// A new beginning, and the rest as it lies in the batch.
+    /// A new head, and the rest as in the batch.
     Retagged(Head, &'a [u8]),
-    /// A frame that the device does not take with its offload: [`cut`] makes wire frames of it.
+    /// A frame whose offload the device does not take: [`cut`] turns it into wire frames.
     Uncut(Head, &'a [u8], Offload),
-    /// A wire frame on its own, without offload header: a segment, or one whose checksum was completed.
+    /// A wire frame without offload header: a segment, or a frame whose checksum was completed.
     Wire(&'a [u8]),
 }
 
@@ -207,12 +214,12 @@ impl Head {
         Self { bytes, len: bytes.len() }
     }
 
-    /// The offload header and the beginning of the frame.
+    /// The offload header and the head of the frame.
     pub fn with_header(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 
-    /// The beginning of the frame.
+    /// The head of the frame.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[VNET_HEADER..self.len]
     }
@@ -220,7 +227,7 @@ impl Head {
 
 impl Form<'_> {
     /// A copy of the frame with its metadata, for devices that keep it.
-    pub fn to_packet(&self) -> (Offload, Vec<u8>) {
+    pub(crate) fn copied(&self) -> (Offload, Vec<u8>) {
         let (header, bytes) = match self {
             Self::Whole(bytes) => (bytes.first_chunk().copied(), bytes[VNET_HEADER..].to_vec()),
             Self::Retagged(head, rest) | Self::Uncut(head, rest, _) => {
@@ -234,8 +241,9 @@ impl Form<'_> {
 }
 
 impl<'a> Transmit<'a> {
-    /// Brings each frame into a form that a device with `capabilities` takes ([`Form::Uncut`] is not among them), hands it
-    /// to `send`, and counts. An error ends the frame (further segments of it are not sent), not the rest.
+    /// Converts each frame to a form that a device with `capabilities` takes (never [`Form::Uncut`]), passes
+    /// it to `send`, and counts the outcome. An error ends the frame (its remaining segments are not sent)
+    /// but not the others.
     pub fn each(
         &self,
         capabilities: Capabilities,
@@ -253,8 +261,8 @@ impl<'a> Transmit<'a> {
         }
     }
 
-    /// The frame as it leaves, whole, and what its sender left to do: where it lies, or, if its tag changes, copied to
-    /// `buffer`. For devices that take frames apart themselves.
+    /// The whole outgoing frame and its offload: in place or, if its tag changes, copied to `buffer`. For
+    /// devices that segment frames themselves.
     pub fn frame<'s>(&self, out: Out, buffer: &'s mut [u8]) -> Result<(&'s [u8], Offload), DropReason>
     where
         'a: 's,
@@ -270,9 +278,9 @@ impl<'a> Transmit<'a> {
         }
     }
 
-    /// The form in which `out` leaves; for devices that send many at once, and then count themselves.
+    /// The form of `out`. For devices that send many frames at once and count the outcomes themselves.
     ///
-    /// A frame that leaves as it came is told from the others here, where the caller sees it; the others are a call.
+    /// The unchanged frame is decided inline; the others are a call.
     #[inline(always)]
     pub fn form(&self, out: Out, capabilities: Capabilities) -> Result<Form<'a>, DropReason> {
         let slot = usize::from(out.slot);
@@ -284,7 +292,7 @@ impl<'a> Transmit<'a> {
         self.reshape(out, capabilities)
     }
 
-    /// The same for a frame that may have to change its form.
+    /// The same for a frame whose form may change.
     #[inline(never)]
     fn reshape(&self, out: Out, capabilities: Capabilities) -> Result<Form<'a>, DropReason> {
         let slot = usize::from(out.slot);
@@ -309,32 +317,32 @@ impl<'a> Transmit<'a> {
         Ok(if takes { Form::Retagged(head, rest) } else { Form::Uncut(head, rest, offload) })
     }
 
-    /// Octets of the wire frames that `out` stands for where it lies.
-    pub fn wire_octets(&self, out: Out) -> usize {
+    /// Bytes of all wire frames of `out` before its tag changes.
+    pub(crate) fn wire_bytes(&self, out: Out) -> usize {
         let slot = usize::from(out.slot);
-        self.batch.frames()[slot].offload.wire_octets(self.batch.bytes(slot).len())
+        self.batch.frames()[slot].offload.wire_bytes(self.batch.bytes(slot).len())
     }
 
-    /// Counts what became of `out`: `Ok` holds the wire frames it was cut into, 1 if it left whole.
+    /// Counts the outcome of `out`: `Ok` holds the number of wire frames it was cut into, 1 if it left whole.
     #[inline(always)]
     pub fn count(&self, out: Out, result: Result<usize, DropReason>) {
         let rx = &self.batch.frames()[usize::from(out.slot)];
         self.counters.offered.add(1);
         if result.is_ok() {
             self.counters.tx_frames.add(1);
-            self.counters.tx_bytes.add(rx.octets() as u64);
+            self.counters.tx_bytes.add(rx.frame_len() as u64);
         }
         let is_super = rx.offload.gso.is_some();
-        if result != Ok(1) || is_super || self.captures.is_some() {
+        if result != Ok(1) || is_super || self.witness.is_some() {
             self.count_rest(out, result, is_super);
         }
     }
 
-    /// The same for what is not true of an ordinary frame: a call, so that this weighs little on its way.
+    /// The uncommon part: a call, to keep the common path short.
     #[inline(never)]
     fn count_rest(&self, out: Out, result: Result<usize, DropReason>, is_super: bool) {
-        if let Some(captures) = self.captures {
-            captures.sent(self, out, result);
+        if let Some(witness) = self.witness {
+            witness.sent(self, out, result);
         }
         match result {
             Ok(pieces) if pieces > 1 => self.counters.tx_segments.add(pieces as u64),
@@ -345,7 +353,7 @@ impl<'a> Transmit<'a> {
     }
 }
 
-/// Makes the wire frames that a frame stands for, hands them to `send` one by one, and returns how many they were.
+/// Segments a frame, passes the wire frames to `send` one by one, and returns their number.
 ///
 /// `head`, `rest` and `offload` are those of [`Form::Uncut`]. The first error ends the frame.
 pub fn cut(
@@ -366,7 +374,7 @@ pub fn cut(
     Ok(pieces)
 }
 
-/// Puts a frame together at the front of `buffer`.
+/// Assembles a frame at the front of `buffer`.
 fn join<'b>(head: &Head, rest: &[u8], buffer: &'b mut [u8]) -> Result<&'b [u8], DropReason> {
     let (begin, len) = (head.bytes().len(), head.bytes().len() + rest.len());
     let frame = buffer.get_mut(..len).ok_or(DropReason::PktTooBig)?;
@@ -374,28 +382,3 @@ fn join<'b>(head: &Head, rest: &[u8], buffer: &'b mut [u8]) -> Result<&'b [u8], 
     frame[begin..].copy_from_slice(rest);
     Ok(frame)
 }
-
-/// What an error of a device means for the frame that met it.
-pub fn drop_reason(error: &io::Error) -> DropReason {
-    match error.kind() {
-        io::ErrorKind::WouldBlock => DropReason::FullRing,
-        _ => match error.raw_os_error() {
-            Some(ENOBUFS) => DropReason::FullRing,
-            Some(EMSGSIZE) => DropReason::PktTooBig,
-            Some(ENETUNREACH | EHOSTUNREACH) => DropReason::IpOutNoRoutes,
-            Some(EIO | ENXIO | EBADFD | ENODEV | ENETDOWN) => DropReason::DevReady,
-            _ => DropReason::DevTxError,
-        },
-    }
-}
-
-// Linux's numbers (include/uapi/asm-generic/errno{,-base}.h); the pure core has no libc.
-const EIO: i32 = 5;
-const ENXIO: i32 = 6;
-const ENODEV: i32 = 19;
-const EBADFD: i32 = 77;
-const EMSGSIZE: i32 = 90;
-const ENETUNREACH: i32 = 101;
-const EHOSTUNREACH: i32 = 113;
-const ENETDOWN: i32 = 100;
-const ENOBUFS: i32 = 105;

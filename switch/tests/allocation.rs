@@ -28,7 +28,7 @@ use vswitch::{
     transmit::{Scratch, Transmit},
 };
 
-/// Receives the frame it was told, 64 times a turn and each from another station if asked to, and counts the octets it
+/// Receives copies of one frame, 64 per turn and from `stations` sources in turn, and counts the frames it
 /// sends.
 #[derive(Debug)]
 struct Mill {
@@ -150,7 +150,7 @@ fn to(dst: MacAddr) -> Vec<u8> {
     frame
 }
 
-/// A TCP/IPv4 super-frame to everyone: 40 segments of 1448 octets.
+/// A broadcast TCP/IPv4 super-frame: 40 segments of 1448 bytes.
 fn super_frame() -> Mill {
     let mut frame = to(MacAddr::BROADCAST);
     frame.resize(54 + 40 * 1448, 0x55);
@@ -169,9 +169,9 @@ fn forwarding_allocates_nothing() {
     let station = MacAddr([2, 0xff, 0, 0, 0, 1]);
     let stations = |stations, frame| Mill { stations, ..Mill::of(frame) };
     let unicast = Case::new(4, 1000, all, stations(100, to(station)));
-    unicast.fdb.learn(BLUE, station, PortId(3), None, NOW);
+    unicast.fdb.learn(unicast.fdb.station(BLUE, station), PortId(3), None, NOW);
     let pushed = Case::new(4, 1000, all, stations(100, to(station)));
-    pushed.fdb.learn(BLUE, station, PortId(4), None, NOW);
+    pushed.fdb.learn(pushed.fdb.station(BLUE, station), PortId(4), None, NOW);
     let broadcast = || to(MacAddr::BROADCAST);
     let cases: [(&str, Case); 8] = [
         ("unicast", unicast),

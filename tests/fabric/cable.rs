@@ -1,38 +1,38 @@
-//! A cable that loses, repeats, delays and reorders, as its seed says.
+//! A cable that loses, duplicates, delays and reorders frames, driven by a seed.
 
-use vswitch::device::mem::Packet;
+use vswitch::device::mem::OwnedFrame;
 
-/// A plug: who is at the end of a cable.
+/// One end of a cable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Plug {
     /// A port of a switch.
     Port(usize, u16),
     /// A host's network card.
     Host(usize),
-    /// The tunnel endpoint of a switch, as one peer sees it, by the port that the peer is there.
+    /// A switch's tunnel endpoint as one peer sees it, identified by the peer's port.
     Peer(usize, u16),
 }
 
-/// What a cable does to frames.
+/// Faults of a cable.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Faults {
-    /// Frames lost of a thousand.
+    /// Frames lost per thousand.
     pub(crate) loss: u64,
-    /// Frames repeated of a thousand.
+    /// Frames duplicated per thousand.
     pub(crate) repeat: u64,
-    /// Frames of a thousand that take up to four more milliseconds, so that others overtake them.
+    /// Frames per thousand that are delayed by up to four more milliseconds, so that others overtake them.
     pub(crate) delay: u64,
-    /// Milliseconds from end to end, at least 1.
+    /// One-way delay in milliseconds, at least 1.
     pub(crate) latency: u64,
 }
 
-/// Two plugs and what is between them.
+/// Two plugs and the frames in flight between them.
 #[derive(Debug)]
 pub(crate) struct Cable {
     pub(crate) ends: [Plug; 2],
     faults: Faults,
-    /// When it arrives, where, and what; in no order of time.
-    under_way: Vec<(u64, Plug, Packet)>,
+    /// Due time, destination and frame, in no particular order.
+    under_way: Vec<(u64, Plug, OwnedFrame)>,
     pub(crate) lost: u64,
 }
 
@@ -41,8 +41,8 @@ impl Cable {
         Self { ends, faults, under_way: Vec::new(), lost: 0 }
     }
 
-    /// Takes a frame in at `from`.
-    pub(crate) fn send(&mut self, from: Plug, packet: &Packet, now: u64, random: &mut Random) {
+    /// Enqueues a frame sent by `from`.
+    pub(crate) fn send(&mut self, from: Plug, packet: &OwnedFrame, now: u64, random: &mut Random) {
         let to = if self.ends[0] == from { self.ends[1] } else { self.ends[0] };
         if random.chance(self.faults.loss) {
             self.lost += 1;
@@ -54,14 +54,14 @@ impl Cable {
         }
     }
 
-    /// What has arrived by `now`, in the order of arrival.
-    pub(crate) fn arrive(&mut self, now: u64) -> Vec<(Plug, Packet)> {
+    /// Removes and returns the frames due by `now`, in order of arrival.
+    pub(crate) fn arrive(&mut self, now: u64) -> Vec<(Plug, OwnedFrame)> {
         self.under_way.sort_by_key(|(due, ..)| *due);
         let arrived = self.under_way.partition_point(|(due, ..)| *due <= now);
         self.under_way.drain(..arrived).map(|(_, to, packet)| (to, packet)).collect()
     }
 
-    /// When the next frame arrives.
+    /// Due time of the next frame.
     pub(crate) fn next(&self) -> Option<u64> {
         self.under_way.iter().map(|(due, ..)| *due).min()
     }

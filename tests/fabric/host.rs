@@ -16,11 +16,11 @@ use vswitch::addr::MacAddr;
 pub(crate) struct Nic {
     pub(crate) received: VecDeque<Vec<u8>>,
     pub(crate) sent: Vec<Vec<u8>>,
-    /// The sources of all frames that ever came.
+    /// Source addresses of all frames received so far.
     pub(crate) sources: Vec<MacAddr>,
 }
 
-/// A host with one address.
+/// A host with one IPv4 address.
 pub(crate) struct Host {
     pub(crate) nic: Nic,
     pub(crate) mac: MacAddr,
@@ -30,7 +30,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// The host 10.9.0.`id`, whose address on the wire ends with `id` too.
+    /// The host 10.9.0.`id`, whose MAC address ends in `id` as well.
     pub(crate) fn new(id: u8, seed: u64) -> Self {
         let (mac, ip) = (MacAddr([2, 0x42, 10, 9, 0, id]), Ipv4Address::new(10, 9, 0, id));
         let mut nic = Nic::default();
@@ -76,7 +76,7 @@ impl Host {
         socket.recv().ok().map(|(data, _)| data.to_vec())
     }
 
-    /// Tells everyone where it is: a gratuitous ARP, as a hypervisor sends for a machine that has moved.
+    /// Sends a gratuitous ARP, as a hypervisor does for a virtual machine that has moved.
     pub(crate) fn announce(&mut self) {
         let ip = self.ip.octets();
         let arp = [&[0, 1, 8, 0, 6, 4, 0, 1][..], &self.mac.0, &ip, &[0; 6], &ip].concat();
@@ -87,7 +87,7 @@ impl Host {
         self.interface.poll(instant(now), &mut self.nic, &mut self.sockets);
     }
 
-    /// When it wants to be polled without being sent anything.
+    /// When it must be polled next if nothing is received.
     pub(crate) fn next(&mut self, now: u64) -> Option<u64> {
         let at = self.interface.poll_at(instant(now), &self.sockets)?;
         u64::try_from(at.total_millis()).ok()
@@ -120,7 +120,7 @@ impl Device for Nic {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ethernet;
         capabilities.max_transmission_unit = 1514;
-        // Both ways and for every protocol: what the fabric breaks must show.
+        // All checksums, both ways: whatever the fabric corrupts must show.
         capabilities.checksum = ChecksumCapabilities::default();
         capabilities
     }

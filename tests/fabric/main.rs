@@ -1,6 +1,6 @@
-//! Several switches in memory, real TCP and UDP over them, and cables that do what cables do.
+//! Several switches in memory, real TCP and UDP across them, and faulty cables.
 //!
-//! Nothing here needs root or a clock. Every run is told by its seed; `FABRIC_SEED=n` repeats one.
+//! Needs neither root nor a clock. A failing run prints its seed; `FABRIC_SEED=n` repeats it.
 
 mod cable;
 mod host;
@@ -11,7 +11,7 @@ use cable::Faults;
 use simulation::{BLUE, BLUE_PORTS, Fabric, RED, RED_PORTS, TRUNKS, peer};
 use smoltcp::iface::SocketHandle;
 
-/// One of a hundred frames is lost on each trunk, and others are repeated and overtaken.
+/// Each trunk loses one frame in a hundred, and duplicates and reorders others.
 const ROUGH: Faults = Faults { loss: 10, repeat: 5, delay: 20, latency: 2 };
 const SMOOTH: Faults = Faults { loss: 0, repeat: 0, delay: 0, latency: 1 };
 
@@ -20,12 +20,12 @@ fn seeds(count: u64) -> impl Iterator<Item = u64> {
     given.map_or(1..count + 1, |seed| seed..seed + 1)
 }
 
-/// The octet at `at` of all that is transferred: it repeats after no length that anything here has.
-fn octet(at: usize, salt: u8) -> u8 {
+/// Byte `at` of a transfer. The period matches no length used here.
+fn byte(at: usize, salt: u8) -> u8 {
     (at % 251 + at / 251 % 241).to_le_bytes()[0] ^ salt
 }
 
-/// A TCP transfer from one host to another, checked octet by octet.
+/// A TCP transfer between two hosts, checked byte by byte.
 struct Transfer {
     from: (usize, SocketHandle),
     to: (usize, SocketHandle),
@@ -43,20 +43,20 @@ impl Transfer {
         Self { from: (from, connection), to: (to, listener), salt, len, sent: 0, received: 0 }
     }
 
-    /// Sends what fits, checks what came, and tells whether all of it has.
+    /// Sends what fits, checks what was received, and returns whether the transfer is complete.
     fn is_done(&mut self, fabric: &mut Fabric) -> bool {
         let socket = fabric.hosts[self.from.0].tcp(self.from.1);
         if socket.may_send() && self.sent < self.len {
             let end = self.len.min(self.sent + 16_384);
-            let data: Vec<_> = (self.sent..end).map(|at| octet(at, self.salt)).collect();
+            let data: Vec<_> = (self.sent..end).map(|at| byte(at, self.salt)).collect();
             self.sent += socket.send_slice(&data).expect("it may send");
         }
         let mut buffer = [0; 16_384];
         let socket = fabric.hosts[self.to.0].tcp(self.to.1);
         while socket.can_recv() {
             let len = socket.recv_slice(&mut buffer).expect("it can receive");
-            for octet_received in &buffer[..len] {
-                assert_eq!(*octet_received, octet(self.received, self.salt), "octet {}", self.received);
+            for byte_received in &buffer[..len] {
+                assert_eq!(*byte_received, byte(self.received, self.salt), "byte {}", self.received);
                 self.received += 1;
             }
         }
@@ -90,18 +90,18 @@ fn udp_crosses_three_switches_untouched() {
         let server = fabric.plug_host(2, 2, BLUE_PORTS[1]);
         let (from, to) = (fabric.hosts[client].bind(5000), fabric.hosts[server].bind(53));
         let ip = fabric.hosts[server].ip;
-        // The first asks for the address on the wire; datagrams before the answer would be lost.
+        // The first datagram triggers ARP; any others sent before the reply would be lost.
         let mut arrived = Vec::new();
         let mut next = 0;
         fabric.drive(60, |fabric| {
             if next < COUNT && u64::from(next) * 10 <= fabric.now {
-                let data: Vec<_> = (0..1472).map(|at| octet(at, next)).collect();
+                let data: Vec<_> = (0..1472).map(|at| byte(at, next)).collect();
                 fabric.hosts[client].send_to(from, &data, ip, 53);
                 next += 1;
             }
             while let Some(data) = fabric.hosts[server].receive_from(to) {
-                let salt = data[0] ^ octet(0, 0);
-                assert!(data.len() == 1472 && (0..).zip(&data).all(|(at, got)| *got == octet(at, salt)));
+                let salt = data[0] ^ byte(0, 0);
+                assert!(data.len() == 1472 && (0..).zip(&data).all(|(at, got)| *got == byte(at, salt)));
                 arrived.push(salt);
             }
             fabric.now > 5_000
@@ -139,7 +139,7 @@ fn a_station_that_moves_is_followed() {
 fn networks_on_the_same_trunks_never_meet() {
     for seed in seeds(2) {
         let mut fabric = Fabric::chain(3, ROUGH, seed);
-        // The same two addresses in both networks, and a third host in each that only listens.
+        // The same two addresses in both networks, and in each a third host that only listens.
         let blue = [(1, 0, 0), (2, 2, 0), (3, 1, 0)]
             .map(|(id, switch, port)| fabric.plug_host(id, switch, BLUE_PORTS[port]));
         let red = [(1, 2, 0), (2, 0, 0), (4, 1, 0)]
@@ -151,12 +151,12 @@ fn networks_on_the_same_trunks_never_meet() {
         }
         fabric
             .drive(300, |fabric| transfers.each_mut().map(|transfer| transfer.is_done(fabric)) == [true; 2]);
-        // What only one network has was heard by all of it, and by nobody else.
+        // Frames of a host that exists in one network reached all of that network, and none of the other.
         let (only_blue, only_red) = (fabric.hosts[blue[2]].mac, fabric.hosts[red[2]].mac);
         let heard = |host: usize, mac| fabric.hosts[host].nic.sources.contains(&mac);
         assert!(!red.iter().any(|host| heard(*host, only_blue)));
         assert!(!blue.iter().any(|host| heard(*host, only_red)));
-        // The bystanders saw what is for everyone, and at most the frame or two before their switch had learned.
+        // Bystanders received broadcasts, and at most a frame or two sent before their switch had learned the address.
         for (bystander, ends) in [(blue[2], [blue[0], blue[1]]), (red[2], [red[0], red[1]])] {
             let macs = ends.map(|host| fabric.hosts[host].mac);
             let sources = &fabric.hosts[bystander].nic.sources;
@@ -167,12 +167,12 @@ fn networks_on_the_same_trunks_never_meet() {
     }
 }
 
-/// Every station of both networks on every switch of a full mesh talks to stations on the two others, all at once.
+/// Every station of both networks, on every switch of a full mesh, talks to stations on the two others at the same time.
 #[test]
 fn tcp_crosses_a_mesh_of_tunnels_whole_whatever_the_underlay_does() {
     for seed in seeds(3) {
         let mut fabric = Fabric::mesh(3, ROUGH, seed);
-        // The same addresses in both networks, on other switches.
+        // The same addresses in both networks, on different switches.
         let blue = [(1, 0), (2, 1), (3, 2)].map(|(id, switch)| fabric.plug_host(id, switch, BLUE_PORTS[0]));
         let red = [(1, 2), (2, 0), (3, 1)].map(|(id, switch)| fabric.plug_host(id, switch, RED_PORTS[0]));
         let ring = |[a, b, c]: [usize; 3]| [(a, b), (b, c), (c, a)];

@@ -1,4 +1,4 @@
-//! Switches, hosts and cables on one clock that only the test moves.
+//! Switches, hosts and cables on one clock, advanced by the test.
 
 use std::{collections::BTreeSet, num::NonZeroU16, sync::Arc};
 
@@ -6,7 +6,7 @@ use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
     device::{
         Device,
-        mem::{MemDevice, Packet},
+        mem::{MemDevice, OwnedFrame},
     },
     fdb::Settings,
     offload::Capabilities,
@@ -24,14 +24,14 @@ use crate::{
 pub(crate) const BLUE: NetworkId = NetworkId(0);
 pub(crate) const RED: NetworkId = NetworkId(1);
 
-/// Ports of every switch: two for each network, then what joins it to other switches and carries both: two trunks, or a tunnel
-/// endpoint and its peers.
+/// Ports of every switch: two per network, then the links to other switches, which carry both networks: two trunks, or a
+/// tunnel endpoint and its peers.
 pub(crate) const BLUE_PORTS: [u16; 2] = [0, 1];
 pub(crate) const RED_PORTS: [u16; 2] = [2, 3];
 pub(crate) const TRUNKS: [u16; 2] = [4, 5];
 const ENDPOINT: u16 = 4;
 
-/// The port that switch `peer` is on every other switch of a mesh.
+/// The port by which every other switch of a mesh reaches switch `peer`.
 pub(crate) fn peer(peer: usize) -> u16 {
     ENDPOINT + 1 + u16::try_from(peer).expect("few switches")
 }
@@ -40,33 +40,33 @@ pub(crate) fn peer(peer: usize) -> u16 {
 #[derive(Debug)]
 struct Switch {
     lab: Lab,
-    /// Of all ports but those of a tunnel, in their order.
+    /// All ports except those of a tunnel, by port number.
     devices: Vec<Arc<MemDevice>>,
     socket: Arc<Socket>,
 }
 
-/// The whole fabric. A panic while it lives prints the seed that makes it happen again.
+/// The whole fabric. A panic while it exists prints the seed that reproduces it.
 pub(crate) struct Fabric {
     seed: u64,
     random: Random,
-    /// Milliseconds since the beginning.
+    /// Milliseconds since the start.
     pub(crate) now: u64,
     switches: Vec<Switch>,
     pub(crate) hosts: Vec<Host>,
     cables: Vec<Cable>,
-    /// Datagrams that tunnels have sent.
+    /// Datagrams sent by tunnels.
     pub(crate) datagrams: usize,
 }
 
 impl Fabric {
-    /// A chain of switches joined by trunks with these faults.
+    /// A chain of switches joined by trunks with the given faults.
     pub(crate) fn chain(switches: usize, faults: Faults, seed: u64) -> Self {
         let between = |index| [Plug::Port(index, TRUNKS[1]), Plug::Port(index + 1, TRUNKS[0])];
         let cables = (1..switches).map(|index| Cable::new(between(index - 1), faults)).collect();
         Self::new((0..switches).map(|_| Switch::with_trunks()).collect(), cables, seed)
     }
 
-    /// Switches each of which has a tunnel to every other, over an underlay with these faults.
+    /// A full mesh of tunnels between switches, over an underlay with the given faults.
     pub(crate) fn mesh(switches: usize, faults: Faults, seed: u64) -> Self {
         let ends =
             (0..switches).flat_map(|a| (0..a).map(move |b| [Plug::Peer(a, peer(b)), Plug::Peer(b, peer(a))]));
@@ -78,7 +78,7 @@ impl Fabric {
         Self { seed, random: Random::new(seed), now: 0, switches, hosts: Vec::new(), cables, datagrams: 0 }
     }
 
-    /// Brings a host and plugs it in.
+    /// Adds a host and plugs it in.
     pub(crate) fn plug_host(&mut self, id: u8, switch: usize, port: u16) -> usize {
         self.hosts.push(Host::new(id, self.seed));
         let host = self.hosts.len() - 1;
@@ -87,28 +87,29 @@ impl Fabric {
         host
     }
 
-    /// Unplugs a host, with all that is under way to it and from it, and plugs it in elsewhere.
+    /// Moves a host to another port. Frames in flight to or from it are lost.
     pub(crate) fn move_host(&mut self, host: usize, switch: usize, port: u16) {
         self.cables.retain(|cable| cable.ends[1] != Plug::Host(host));
         let wire = Faults { latency: 1, ..Faults::default() };
         self.cables.push(Cable::new([Plug::Port(switch, port), Plug::Host(host)], wire));
     }
 
-    /// Where `switch` believes that `mac` is.
+    /// The port on which `switch` has learned `mac`.
     pub(crate) fn place(&self, switch: usize, network: NetworkId, mac: MacAddr) -> Option<u16> {
         let now = Timestamp::from_millis(self.now);
-        self.switches[switch].lab.fdb.lookup(network, mac, now).map(|port| port.0)
+        let fdb = &self.switches[switch].lab.fdb;
+        fdb.lookup(fdb.station(network, mac), now).map(|port| port.0)
     }
 
-    /// Frames that cables lost.
+    /// Frames lost by cables.
     pub(crate) fn lost(&self) -> u64 {
         self.cables.iter().map(|cable| cable.lost).sum()
     }
 
-    /// Lets time pass until `done` says so.
+    /// Advances the clock until `done` returns true.
     ///
     /// # Panics
-    /// If it takes longer than `seconds`.
+    /// It takes longer than `seconds`.
     pub(crate) fn drive(&mut self, seconds: u64, mut done: impl FnMut(&mut Self) -> bool) {
         let end = self.now + seconds * 1000;
         while !done(self) {
@@ -117,14 +118,13 @@ impl Fabric {
         }
     }
 
-    /// One moment: what arrives is switched and answered, what leaves is under way. Then the clock goes on to the next
-    /// moment in which something happens.
+    /// One step: delivers and forwards what is due, sends what is queued, and advances the clock to the next event.
     fn step(&mut self) {
         self.arrive();
         for host in 0..self.hosts.len() {
             self.hosts[host].poll(self.now);
             for bytes in std::mem::take(&mut self.hosts[host].nic.sent) {
-                self.send(Plug::Host(host), &Packet::plain(bytes));
+                self.send(Plug::Host(host), &OwnedFrame::plain(bytes));
             }
         }
         let now = self.now;
@@ -161,18 +161,18 @@ impl Fabric {
             }
             for (peer, datagram) in self.switches[switch].socket.take() {
                 self.datagrams += 1;
-                self.send(Plug::Peer(switch, peer.0), &Packet::plain(datagram));
+                self.send(Plug::Peer(switch, peer.0), &OwnedFrame::plain(datagram));
             }
         }
     }
 
-    fn send(&mut self, from: Plug, packet: &Packet) {
+    fn send(&mut self, from: Plug, packet: &OwnedFrame) {
         if let Some(cable) = self.cables.iter_mut().find(|cable| cable.ends.contains(&from)) {
             cable.send(from, packet, self.now, &mut self.random);
         }
     }
 
-    /// Checks that no switch lost count of a frame.
+    /// Checks that every switch accounts for every frame.
     pub(crate) fn check_books(&self) {
         for (index, switch) in self.switches.iter().enumerate() {
             switch.lab.check_books(format_args!("switch {index}"));
@@ -219,7 +219,7 @@ impl Switch {
 
         let vnis = [(BLUE, 4096), (RED, 4097)]
             .map(|(network, vni)| (Vni::try_from(vni).expect("a valid number"), network));
-        // Cables tell who sends; addresses are looked up where there are any.
+        // The cable identifies the sender, so no addresses are needed.
         let (socket, tables) = (Arc::<Socket>::default(), Arc::new(Tables::new([], vnis)));
         let mut all: Vec<Arc<dyn Device>> = devices.iter().map(|device| Arc::clone(device) as _).collect();
         all.push(Arc::new(Inlet { socket: Arc::clone(&socket), tables: Arc::clone(&tables) }));
@@ -244,8 +244,8 @@ impl Switch {
         Self { lab, devices, socket }
     }
 
-    /// Gives `port` turns until nothing waits, and returns what left.
-    fn turn(&mut self, port: u16, now: u64) -> Vec<(u16, Packet)> {
+    /// Forwards all that waits at `port`, and returns what left the switch.
+    fn turn(&mut self, port: u16, now: u64) -> Vec<(u16, OwnedFrame)> {
         self.lab.turn(PortId(port), Timestamp::from_millis(now));
         sent(&self.devices)
     }

@@ -1,7 +1,7 @@
-//! A tunnel endpoint whose sockets are in memory: real datagrams, a cable for each pair of peers.
+//! A tunnel endpoint whose sockets are in memory: real datagrams, and a cable for each pair of peers.
 //!
-//! What the kernel would do between cable and endpoint is done here: datagrams of one peer that have come in are received as
-//! one message while their lengths allow (UDP_GRO), and a train is sent one by one.
+//! Stands in for the kernel between cable and endpoint: datagrams received from one peer are merged into one message while
+//! their lengths allow (UDP_GRO), and a train is sent datagram by datagram.
 
 use std::{
     collections::VecDeque,
@@ -22,16 +22,16 @@ use vswitch_vxlan::{
     tables::Tables,
 };
 
-/// Octets of the longest inner packet: an underlay of 1500 octets under IPv4.
+/// Longest inner packet in bytes: an underlay MTU of 1500 over IPv4.
 const OVERLAY_MTU: u16 = 1450;
 
-/// What the endpoint's socket holds.
+/// The endpoint's socket.
 #[derive(Debug, Default)]
 pub(crate) struct Socket(Mutex<Queues>);
 
 #[derive(Debug, Default)]
 struct Queues {
-    /// The peer's port, and its datagram.
+    /// Each datagram with the sender's port.
     received: VecDeque<(PortId, Vec<u8>)>,
     sent: Vec<(PortId, Vec<u8>)>,
 }
@@ -41,17 +41,17 @@ impl Socket {
         self.0.lock().expect("no panic while it is held")
     }
 
-    /// Lets a datagram of `peer` wait to be received.
+    /// Enqueues a datagram from `peer`.
     pub(crate) fn put(&self, peer: PortId, datagram: Vec<u8>) {
         self.queues().received.push_back((peer, datagram));
     }
 
-    /// What was sent since the last call, each with the port of the peer it is for.
+    /// Datagrams sent since the last call, each with the port of its destination.
     pub(crate) fn take(&self) -> Vec<(PortId, Vec<u8>)> {
         std::mem::take(&mut self.queues().sent)
     }
 
-    /// The next message: datagrams of one peer and one length, but for the last, which may be shorter.
+    /// The next message: datagrams of one peer and one length, except for the last, which may be shorter.
     fn recv(&self) -> Option<(PortId, Vec<Vec<u8>>)> {
         let received = &mut self.queues().received;
         let (peer, first) = received.pop_front()?;
@@ -66,7 +66,7 @@ impl Socket {
     }
 }
 
-/// Where the endpoint receives.
+/// The receiving side of the endpoint.
 #[derive(Debug)]
 pub(crate) struct Inlet {
     pub(crate) socket: Arc<Socket>,
@@ -75,14 +75,14 @@ pub(crate) struct Inlet {
 
 impl Device for Inlet {
     fn recv(&self, _: PortId, batch: &mut Batch, max: usize, refuse: &mut Refuse<'_>) -> io::Result<bool> {
-        let manner = decap::Manner { strict: true, overlay_mtu: OVERLAY_MTU, clamp: true };
+        let settings = decap::Settings { strict: true, overlay_mtu: OVERLAY_MTU, clamp: true };
         while batch.len() < max {
             let Some((peer, datagrams)) = self.socket.recv() else { return Ok(false) };
-            let (stride, octets) = (datagrams[0].len(), datagrams.concat());
+            let (stride, bytes) = (datagrams[0].len(), datagrams.concat());
             let buffer = batch.spare().next().expect("there is room for a train");
-            buffer[MESSAGE..MESSAGE + octets.len()].copy_from_slice(&octets);
-            let message = Message { peer, ecn: Ecn::NotEct, len: octets.len(), stride };
-            decap::decapsulate(&self.tables, &manner, &message, batch, refuse);
+            buffer[MESSAGE..MESSAGE + bytes.len()].copy_from_slice(&bytes);
+            let message = Message { peer, ecn: Ecn::NotEct, len: bytes.len(), stride };
+            decap::decapsulate(&self.tables, &settings, &message, batch, refuse);
         }
         Ok(true)
     }
@@ -92,7 +92,7 @@ impl Device for Inlet {
     }
 }
 
-/// Where datagrams go out to one peer.
+/// The sending side towards one peer.
 #[derive(Debug)]
 pub(crate) struct Remote {
     pub(crate) socket: Arc<Socket>,
@@ -105,14 +105,14 @@ impl Device for Remote {
     }
 
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
-        let manner = encap::Manner {
+        let settings = encap::Settings {
             overlay_mtu: OVERLAY_MTU,
             clamp: true,
             class: Class::marked(Dscp::Fixed(0)),
             datagrams: MAX_DATAGRAMS,
             sources: 16,
         };
-        encap::encapsulate(|network| self.tables.header(network), &manner, frames, scratch, &mut |train| {
+        encap::encapsulate(|network| self.tables.header(network), &settings, frames, scratch, &mut |train| {
             train.each(|parts| {
                 let datagram = parts.iter().flat_map(|part| part.iter().copied()).collect();
                 self.socket.queues().sent.push((frames.port, datagram));

@@ -1,6 +1,6 @@
-//! The fuzz targets with the inputs that are kept: what once broke a law, and what the fuzzer starts from.
+//! Replays the kept inputs of the fuzz targets: findings, and the seeds that the fuzzer starts from.
 //!
-//! See `tests/fuzz/README.md` for how an input gets here.
+//! `tests/fuzz/README.md` says how to add one.
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-/// Names the input if `target` panics over it.
+/// Prints the input if `target` panics.
 struct Input(String);
 
 impl Drop for Input {
@@ -34,7 +34,7 @@ impl Drop for Input {
     }
 }
 
-/// Gives `target` every input that is kept for it, and some that are random.
+/// Runs `target` on all inputs kept for it, and on some pseudo-random ones.
 fn replay(name: &str, target: Target) {
     for kept in ["findings", "seeds"] {
         for path in files(&folder().join(kept).join(name)) {
@@ -57,7 +57,7 @@ fn every_target_holds_for_what_is_kept() {
     }
 }
 
-/// An input in a folder that no target has would never be run, and neither would a target without a program.
+/// An input in a misnamed folder would never run; nor would a target without a binary.
 #[test]
 fn every_folder_and_every_program_has_a_target() {
     let names = |folder: &Path| -> Vec<String> {

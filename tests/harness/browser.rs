@@ -1,7 +1,7 @@
-//! Chromium without a window, driven as a person would: by keys, and by looking.
+//! Headless Chromium, driven through key presses and JavaScript expressions.
 //!
-//! It is told what to do through the DevTools protocol, over two pipes (`--remote-debugging-pipe`: descriptor 3 in, 4 out,
-//! JSON texts that end in NUL), so it needs no port, no driver program and no way into its namespace.
+//! Controlled by the DevTools protocol over two pipes (`--remote-debugging-pipe`: descriptor 3 in, 4 out, NUL-terminated
+//! JSON), so it needs no port, no driver program and no route into its namespace.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use crate::{Netns, PATIENCE, eventually};
 
-/// A browser with one page, in a namespace; it ends with the value.
+/// A browser with one page, in a namespace. Closed on drop.
 #[derive(Debug)]
 pub struct Browser {
     child: Child,
@@ -44,7 +44,7 @@ const FLAGS: [&str; 10] = [
 ];
 
 impl Browser {
-    /// Starts it in `netns`, on an empty page.
+    /// Starts it in `netns` with an empty page.
     pub fn start(netns: &Netns) -> Self {
         let profile = tempfile::Builder::new().prefix("vt-browser-").tempdir().unwrap();
         let mut command = Command::new("sh");
@@ -80,7 +80,7 @@ impl Browser {
     /// Sends a command and returns its result.
     ///
     /// # Panics
-    /// It is refused, or not answered within [`PATIENCE`].
+    /// The command fails, or is not answered within [`PATIENCE`].
     fn tell(&mut self, method: &str, parameters: Value) -> Value {
         self.last += 1;
         let mut command = json!({ "id": self.last, "method": method, "params": parameters });
@@ -102,7 +102,7 @@ impl Browser {
         }
     }
 
-    /// Notes what the page complains about.
+    /// Records exceptions and console errors of the page.
     fn listen(&mut self, event: &Value) {
         let parameters = &event["params"];
         match event["method"].as_str() {
@@ -119,31 +119,31 @@ impl Browser {
         }
     }
 
-    /// What was thrown, or written to the console as an error or warning, since this was asked the last time.
+    /// Exceptions and console errors and warnings since the last call.
     pub fn complaints(&mut self) -> Vec<String> {
         self.look("0");
         std::mem::take(&mut self.complaints)
     }
 
-    /// Goes to a page.
+    /// Navigates to a page.
     pub fn visit(&mut self, url: &str) {
         let answer = self.tell("Page.navigate", json!({ "url": url }));
         assert!(answer["errorText"].is_null(), "{url}: {answer}");
     }
 
-    /// Takes the width and height of a screen, in CSS pixels; a phone's has a finger instead of a mouse.
+    /// Sets the viewport, in CSS pixels. `phone` emulates a mobile device.
     pub fn resize(&mut self, width: u32, height: u32, phone: bool) {
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone });
         self.tell("Emulation.setDeviceMetricsOverride", size);
     }
 
-    /// What the person likes: `light` or `dark`.
+    /// Sets the preferred colour scheme: `light` or `dark`.
     pub fn prefer(&mut self, scheme: &str) {
         let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
         self.tell("Emulation.setEmulatedMedia", json!({ "features": features }));
     }
 
-    /// What a JavaScript expression is worth.
+    /// Evaluates a JavaScript expression.
     ///
     /// # Panics
     /// It throws.
@@ -194,7 +194,7 @@ impl Browser {
         }
     }
 
-    /// Writes what is on the screen to a PNG file.
+    /// Saves a screenshot as a PNG file.
     pub fn picture(&mut self, path: &Path) {
         let answer = self.tell("Page.captureScreenshot", json!({ "format": "png" }));
         let png = BASE64_STANDARD.decode(answer["data"].as_str().unwrap()).unwrap();
@@ -204,7 +204,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // It ends, with all its processes, when nobody can tell it anything any more.
+        // Chromium exits, with all its processes, when its command pipe is closed.
         self.commands = None;
         let deadline = Instant::now() + PATIENCE;
         while self.child.try_wait().is_ok_and(|ended| ended.is_none()) && Instant::now() < deadline {

@@ -1,10 +1,10 @@
-//! net.toml as tests write it, table by table.
+//! Builds net.toml table by table, in the manual's order.
 
 use std::path::Path;
 
 use crate::Netns;
 
-/// A configuration file. What is added belongs to the table added last, a port to the network added last.
+/// A configuration file. Keys are added to the table begun last, ports to the network begun last.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     switch: String,
@@ -13,7 +13,7 @@ pub struct Config {
     network: String,
 }
 
-/// A configuration with nothing in it.
+/// An empty configuration.
 pub fn net() -> Config {
     Config::default()
 }
@@ -37,13 +37,13 @@ impl Config {
         self.keys("[[network]]").key("name", name)
     }
 
-    /// Goes on with ports of a network that was begun before.
+    /// Switches back to a network begun before, for further ports.
     pub fn within(mut self, network: &str) -> Self {
         network.clone_into(&mut self.network);
         self
     }
 
-    /// Gives the network a subnet.
+    /// Adds a subnet to the network.
     pub fn subnet(self, subnet: &str) -> Self {
         self.keys("[[network.subnet]]").key("subnet", subnet)
     }
@@ -58,66 +58,66 @@ impl Config {
         self.port(name, "veth", netns)
     }
 
-    /// Begins a port of either kind, `tap` or `veth`, whose interface is `eth0` in `netns`.
+    /// Begins a `tap` or `veth` port whose interface is `eth0` in `netns`.
     pub fn port(self, name: &str, kind: &str, netns: &Netns) -> Self {
         self.interface(name, kind, netns.name(), "eth0")
     }
 
-    /// Begins a port of either kind whose interface has another name, or whose namespace another kind of name.
+    /// Begins a `tap` or `veth` port with another interface name, or another form of namespace (`pid:…`).
     pub fn interface(self, name: &str, kind: &str, netns: &str, ifname: &str) -> Self {
         self.member(name, kind).key("netns", netns).key("ifname", ifname)
     }
 
-    /// Begins a port on an interface of the host.
+    /// Begins a port on an existing interface of the host.
     pub fn packet(self, name: &str, device: &str) -> Self {
         self.member(name, "packet").key("device", device)
     }
 
-    /// Begins a trunk on an interface of the host; `keys` name its networks.
+    /// Begins a trunk on an existing interface of the host; `keys` name its networks.
     pub fn trunk(self, name: &str, device: &str, keys: &str) -> Self {
         self.lone(name, "packet").key("device", device).keys(keys)
     }
 
-    /// Begins a mirror into `eth0` of `netns`; `of` is what is mirrored.
+    /// Begins a mirror port, `eth0` in `netns`. `of` is the source of its copies.
     pub fn mirror(self, name: &str, netns: &Netns, of: &str) -> Self {
         let place = self.lone(name, "tap").key("netns", netns.name()).key("ifname", "eth0");
         place.keys(&format!("mirror = {of}"))
     }
 
-    /// Begins a mirror to the host at `remote`; `of` is what is mirrored.
+    /// Begins a mirror to the host `remote`. `of` is the source of its copies.
     pub fn collector(self, name: &str, remote: &str, vni: u32, of: &str) -> Self {
         let port = self.lone(name, "collector").key("remote", remote);
         port.keys(&format!("vni = {vni}\nmirror = {of}"))
     }
 
-    /// Begins `[vxlan]`: this host's end of its tunnels.
+    /// Begins `[vxlan]` with the address of this host's tunnel endpoint.
     pub fn vxlan(self, local: &str) -> Self {
         self.keys("[vxlan]").key("local", local)
     }
 
-    /// Begins a peer, after `[vxlan]`.
+    /// Begins a peer; must follow `[vxlan]`.
     pub fn peer(self, address: &str) -> Self {
         self.keys("[[vxlan.peer]]").key("address", address)
     }
 
-    /// Gives the port an address, or several that blanks part.
+    /// Sets the port's addresses, separated by whitespace.
     pub fn address(self, addresses: &str) -> Self {
         let addresses: Vec<_> = addresses.split_whitespace().collect();
         self.keys(&format!("address = {addresses:?}"))
     }
 
-    /// Gives the port a MAC address.
+    /// Sets the port's MAC address.
     pub fn mac(self, mac: &str) -> Self {
         self.key("mac", mac)
     }
 
-    /// Adds lines as they are: further keys, or whole tables.
+    /// Adds raw lines: further keys, or whole tables.
     pub fn keys(mut self, lines: &str) -> Self {
         line(&mut self.tables, lines);
         self
     }
 
-    /// The file, of a daemon that keeps what it has in `folder`.
+    /// The text of the file, for a daemon whose state is kept in `folder`.
     pub fn text(&self, folder: &Path) -> String {
         let (Self { switch, api, tables, .. }, folder) = (self, folder.display());
         format!(

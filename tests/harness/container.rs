@@ -1,4 +1,4 @@
-//! A process with a network namespace that has no other name, as containers have.
+//! A process in an unnamed network namespace, as containers have.
 
 use std::{
     fs,
@@ -7,12 +7,12 @@ use std::{
 
 use crate::eventually;
 
-/// A process that sleeps in a network namespace of its own; both end with the value.
+/// A process that sleeps in a network namespace of its own. Both end on drop.
 #[derive(Debug)]
 pub struct Container(Child);
 
 impl Container {
-    /// Starts the process and waits until it has its namespace.
+    /// Starts the process and waits until it is in its namespace.
     pub fn start() -> Self {
         let own = fs::read_link("/proc/self/ns/net").unwrap();
         let mut unshare = Command::new("unshare");
@@ -25,12 +25,12 @@ impl Container {
         container
     }
 
-    /// The process.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.0.id()
     }
 
-    /// What `ip` prints inside; arguments are parted by blanks.
+    /// Output of `ip` in the namespace. `arguments` are separated by blanks.
     pub fn ip(&self, arguments: &str) -> String {
         let pid = self.pid().to_string();
         let mut nsenter = Command::new("nsenter");

@@ -1,4 +1,4 @@
-//! What tests use of the daemon's own crates, gathered here, so that they follow when it moves.
+//! The parts of the daemon's crates that tests use, in one place.
 
 pub use vswitch_daemon::config;
 pub use vswitch_host::{

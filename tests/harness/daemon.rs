@@ -1,4 +1,4 @@
-//! The daemon and its command line, as they are shipped.
+//! The daemon and its command line, as shipped.
 
 use std::{
     fs::{self, File},
@@ -17,11 +17,11 @@ use tempfile::TempDir;
 
 use crate::{Config, Netns, PATIENCE, engine::Mounts, within};
 
-/// A daemon in a namespace that stands for its host, with a folder for all it keeps. Killed with the value; what it
-/// logged is shown if the test fails.
+/// A daemon in a namespace that acts as its host, with a folder for its files. Killed on drop; its log is printed if the
+/// test fails.
 #[derive(Debug)]
 pub struct Vswitchd {
-    /// The namespace it runs in.
+    /// The host's namespace.
     pub host: Netns,
     folder: TempDir,
     child: Option<Child>,
@@ -30,31 +30,31 @@ pub struct Vswitchd {
     program: PathBuf,
 }
 
-/// What a command came to.
+/// The result of a command.
 #[derive(Clone, Debug)]
 pub struct Output {
     /// Its exit code.
     pub code: i32,
     /// What it printed.
     pub stdout: String,
-    /// What it complained about.
+    /// What it wrote to standard error.
     pub stderr: String,
 }
 
 impl Vswitchd {
-    /// Runs a daemon on a host of its own and waits until it is ready.
+    /// Starts a daemon on a new host and waits until it is ready.
     pub fn start(config: &Config) -> Self {
         Self::start_in(Netns::new("host"), config)
     }
 
-    /// The same on a host that is there.
+    /// Like [`start`](Self::start), on an existing host.
     pub fn start_in(host: Netns, config: &Config) -> Self {
         let mut daemon = Self::prepare(host, config);
         daemon.run();
         daemon
     }
 
-    /// Everything but the daemon itself; [`Vswitchd::run`] starts it.
+    /// Prepares everything except the process, which [`run`](Self::run) starts.
     pub fn prepare(host: Netns, config: &Config) -> Self {
         let folder = tempfile::Builder::new().prefix("vt-kernel-").tempdir().unwrap();
         let notifications = UnixDatagram::bind(folder.path().join("notify.sock")).unwrap();
@@ -64,7 +64,7 @@ impl Vswitchd {
         daemon
     }
 
-    /// Starts a daemon that is Docker's plugin, in mounts of its own that an [`Engine`](crate::Engine) can share.
+    /// Starts a daemon as Docker's plugin, in a mount namespace that an [`Engine`](crate::Engine) can share.
     pub fn start_apart(host: Netns, config: &Config) -> Self {
         let mut daemon = Self::prepare(host, &config.clone().keys("[docker]\nenabled = true"));
         daemon.mounts = Some(Arc::new(Mounts::new()));
@@ -72,7 +72,7 @@ impl Vswitchd {
         daemon
     }
 
-    /// A daemon that crashes [when it is told](Vswitchd::crash_after): only builds for development do.
+    /// Starts a debug build, which can be made to crash with [`crash_after`](Self::crash_after).
     pub fn start_fragile(config: &Config) -> Self {
         let mut daemon = Self::prepare(Netns::new("host"), config);
         daemon.program = built("debug", "vswitchd");
@@ -81,33 +81,33 @@ impl Vswitchd {
         daemon
     }
 
-    /// Has the daemon end as by kill -9 at the next moment of a command at which it may, but for the first `steps`.
+    /// Makes the daemon die, as by kill -9, at a crash point after passing `steps` of them.
     pub fn crash_after(&self, steps: u32) {
         fs::write(self.folder().join("crash"), steps.to_string()).unwrap();
     }
 
-    /// Calls the crash off that was still to come.
+    /// Cancels a pending crash.
     pub fn crash_no_more(&self) {
         fs::remove_file(self.folder().join("crash")).unwrap();
     }
 
-    /// Waits until the daemon has ended by itself.
+    /// Waits until the daemon has crashed.
     pub fn crashed(&mut self) {
         let mut child = self.child.take().unwrap();
         within(PATIENCE, "vswitchd has crashed", || ends(&mut child, Duration::ZERO).then_some(()));
     }
 
-    /// The mounts it has of its own.
+    /// Its mount namespace, if it has one of its own.
     pub fn mounts(&self) -> Option<Arc<Mounts>> {
         self.mounts.clone()
     }
 
-    /// Writes net.toml anew.
+    /// Rewrites net.toml.
     pub fn configure(&self, config: &Config) {
         fs::write(self.config(), config.text(self.folder())).unwrap();
     }
 
-    /// Starts the daemon and waits until it says that it is ready.
+    /// Starts the process and waits until it reports that it is ready.
     pub fn run(&mut self) {
         let log = File::options().append(true).create(true).open(self.folder().join("log")).unwrap();
         let mut command = self.command();
@@ -121,7 +121,7 @@ impl Vswitchd {
         }
     }
 
-    /// Runs a daemon that is expected to end by itself.
+    /// Runs a daemon that is expected to exit by itself.
     pub fn run_to_its_end(&self) -> Output {
         let mut command = self.command();
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -140,7 +140,7 @@ impl Vswitchd {
         command
     }
 
-    /// What the daemon tells its service manager next (sd_notify(3)), if anything within `limit`.
+    /// The daemon's next message to the service manager (sd_notify(3)), or `None` after `limit`.
     pub fn notification(&self, limit: Duration) -> Option<String> {
         let mut buffer = [0; 4096];
         self.notifications.set_read_timeout(Some(limit)).unwrap();
@@ -151,39 +151,39 @@ impl Vswitchd {
         }
     }
 
-    /// Waits until the daemon tells its service manager something with `what` in it; what it told before is forgotten.
+    /// Waits for a message to the service manager that contains `what`. Earlier ones are discarded.
     pub fn tells(&self, what: &str) -> String {
         crate::eventually(&format!("the daemon tells {what}"), || {
             self.notification(Duration::from_millis(50)).filter(|text| text.contains(what))
         })
     }
 
-    /// Where its files are.
+    /// The folder of its files.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Its net.toml.
+    /// Path of net.toml.
     pub fn config(&self) -> PathBuf {
         self.folder().join("net.toml")
     }
 
-    /// Its API.
+    /// Path of the API socket.
     pub fn socket(&self) -> PathBuf {
         self.folder().join("api.sock")
     }
 
-    /// The process.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("it runs").id()
     }
 
-    /// What it has logged.
+    /// The log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder().join("log")).unwrap_or_default()
     }
 
-    /// Waits for a line of the log that holds all `parts`, and returns it.
+    /// Waits for a log line that contains all `parts`, and returns it.
     pub fn logs(&self, parts: &[&str]) -> String {
         crate::eventually(&format!("a line in the log with {parts:?}"), || {
             self.log().lines().find(|line| parts.iter().all(|part| line.contains(part))).map(str::to_owned)
@@ -195,7 +195,7 @@ impl Vswitchd {
         kill_process(Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap(), signal).unwrap();
     }
 
-    /// Tells it to stop, and waits until it has.
+    /// Stops it with SIGTERM and waits until it has exited.
     pub fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         let mut child = self.child.take().unwrap();
@@ -203,24 +203,24 @@ impl Vswitchd {
         child.wait().unwrap()
     }
 
-    /// Ends it as a crash would.
+    /// Kills it with SIGKILL.
     pub fn kill(&mut self) {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
-    /// What vswitchctl says.
+    /// Runs vswitchctl.
     pub fn try_ctl(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(binary("vswitchctl"));
         command.arg("--socket").arg(self.socket()).args(arguments).stdin(Stdio::null());
         Output::of(self.host.run(|| command.output().unwrap()))
     }
 
-    /// What vswitchctl answers as JSON; `null` if it has nothing to say.
+    /// Runs vswitchctl and parses its JSON output; `null` if there is none.
     ///
     /// # Panics
-    /// It is refused, or the answer is no JSON.
+    /// The command fails, or its output is not JSON.
     pub fn ctl(&self, arguments: &[&str]) -> Value {
         let output = self.try_ctl(&[arguments, &["--json"]].concat());
         assert_eq!(output.code, 0, "vswitchctl {arguments:?}: {}", output.stderr);
@@ -230,29 +230,29 @@ impl Vswitchd {
         serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error} in {}", output.stdout))
     }
 
-    /// The exit code and the sentence with which vswitchctl refuses.
+    /// Exit code and message of a vswitchctl command that must fail.
     ///
     /// # Panics
-    /// It is not refused.
+    /// It succeeds.
     pub fn refusal(&self, arguments: &[&str]) -> (i32, String) {
         let output = self.try_ctl(arguments);
         assert_ne!(output.code, 0, "vswitchctl {arguments:?} should be refused: {}", output.stdout);
         (output.code, output.stderr.trim_end().to_owned())
     }
 
-    /// A port as the API shows it.
+    /// A port as reported by the API.
     pub fn port(&self, name: &str) -> Value {
         self.ctl(&["port", "show", name])
     }
 
-    /// Waits until a port is `up` or `down`, and returns it.
+    /// Waits until a port's state is `up` or `down`, and returns the port.
     pub fn port_is(&self, name: &str, state: &str) -> Value {
         crate::eventually(&format!("port {name} is {state}"), || {
             Some(self.port(name)).filter(|port| port["state"] == state)
         })
     }
 
-    /// Frames that died at a port for a reason.
+    /// Frames dropped at a port for a reason.
     pub fn dropped(&self, port: &str, reason: &str) -> u64 {
         let port = self.port(port);
         let drops = port["drops"].as_array().unwrap();
@@ -282,7 +282,7 @@ impl Drop for Vswitchd {
     }
 }
 
-/// Whether a process ends within `limit`.
+/// Whether the process exits within `limit`.
 fn ends(child: &mut Child, limit: Duration) -> bool {
     let deadline = Instant::now() + limit;
     while child.try_wait().unwrap().is_none() {
@@ -294,10 +294,10 @@ fn ends(child: &mut Child, limit: Duration) -> bool {
     true
 }
 
-/// The binary `name`: of `VSWITCH_BIN_DIR`, or the newest build of this workspace.
+/// Path of the binary `name`: from `VSWITCH_BIN_DIR`, or else the newest build of this workspace.
 ///
 /// # Panics
-/// There is none: says how to build it.
+/// It is not built.
 pub fn binary(name: &str) -> PathBuf {
     if let Some(folder) = std::env::var_os("VSWITCH_BIN_DIR") {
         let path = PathBuf::from(folder).join(name);
@@ -311,7 +311,7 @@ pub fn binary(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("{name} is not built: `make build`, or set VSWITCH_BIN_DIR"))
 }
 
-/// Where a build of `profile` of this workspace has the binary `name`.
+/// Path of the binary `name` in the build `profile` of this workspace.
 fn built(profile: &str, name: &str) -> PathBuf {
     let exe = std::env::current_exe().unwrap();
     // target/<profile>/deps/<test>

@@ -1,4 +1,4 @@
-//! A Docker Engine of a test's own, beside the switch of its host.
+//! A private Docker Engine next to the switch of a host.
 
 use std::{
     fs::{self, File},
@@ -13,25 +13,25 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{Output, daemon::Vswitchd, netns::inside, within};
 
-/// How long an engine may take for anything, on a machine that does other things as well.
+/// Timeout of engine operations, generous enough for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The client that is packaged with the engine: a newer one refuses what such an engine can do.
+/// The client packaged with the engine; a newer one may reject the engine's API version.
 pub const CLIENT: &str = "/usr/bin/docker";
 
-/// A namespace of mounts in which /run and CNI's folders are empty, so that an engine finds our plugin and no other's, and
-/// the other way round.
+/// A mount namespace with empty /run and CNI folders, so that an engine sees our plugin only, and our plugin that engine
+/// only.
 #[derive(Debug)]
 pub struct Mounts(Child);
 
 impl Mounts {
-    /// Makes one; it goes with the value, when the last process in it has ended.
+    /// Creates a mount namespace, which is kept alive by a child process until drop.
     pub fn new() -> Self {
         let script = "set -e; mount --make-rprivate /
             for folder in /run /etc/cni /opt/cni /var/lib/cni; do mkdir -p $folder; mount -t tmpfs tmpfs $folder; done
             mkdir /run/netns /etc/cni/net.d /opt/cni/bin; echo ready; exec cat";
         let mut command = Command::new("unshare");
-        // Its standard input ends when we do, however that comes, and so does it.
+        // The child exits at end of input, that is, however the test process ends.
         command.args(["--mount", "sh", "-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("util-linux is installed");
         let mut line = String::new();
@@ -41,7 +41,7 @@ impl Mounts {
         Self(child)
     }
 
-    /// A command that runs inside; the namespace of the network is its caller's.
+    /// A command that runs in the mount namespace, and in the caller's network namespace.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--mount", "--target", &self.0.id().to_string()]).arg("--").arg(program);
@@ -57,7 +57,7 @@ impl Default for Mounts {
 }
 
 impl Mounts {
-    /// The processes that live in it, and all that they have started: containers have mounts of their own.
+    /// Processes in the mount namespace and all their descendants; containers have mount namespaces of their own.
     fn inhabitants(&self) -> Vec<Pid> {
         let Ok(own) = fs::read_link(format!("/proc/{}/ns/mnt", self.0.id())) else { return Vec::new() };
         let processes: Vec<_> =
@@ -75,7 +75,7 @@ impl Mounts {
     }
 }
 
-/// A process that is there now.
+/// A running process.
 struct Process {
     pid: i32,
     parent: i32,
@@ -84,14 +84,14 @@ struct Process {
 
 fn process(entry: &fs::DirEntry) -> Option<Process> {
     let pid = entry.file_name().to_str()?.parse().ok()?;
-    // proc_pid_stat(5): the name, in parentheses, may hold anything; the state and the parent follow.
+    // proc_pid_stat(5): the command name, in parentheses, may contain anything; state and parent follow.
     let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
     let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
     Some(Process { pid, parent, mounts: fs::read_link(entry.path().join("ns/mnt")).ok() })
 }
 
 impl Drop for Mounts {
-    /// A test that fails leaves engines behind, whose helpers would keep containers for ever.
+    /// A failing test leaves engines behind, whose helpers would keep containers running.
     fn drop(&mut self) {
         for pid in self.inhabitants() {
             let _ = kill_process(pid, Signal::KILL);
@@ -100,7 +100,7 @@ impl Drop for Mounts {
     }
 }
 
-/// A root file system with nothing but busybox, in `folder`.
+/// Creates a root file system with just busybox, in `folder`.
 pub fn busybox(folder: &Path) -> PathBuf {
     let root = folder.join("root");
     let bin = root.join("bin");
@@ -113,7 +113,7 @@ pub fn busybox(folder: &Path) -> PathBuf {
     root
 }
 
-/// A root file system as an archive beside it, of which `docker import` makes an image.
+/// Packs a root file system into an archive for `docker import`.
 pub fn archive(root: &Path) -> PathBuf {
     let archive = root.with_extension("tar");
     let tar = Command::new("tar").arg("-C").arg(root).arg("-cf").arg(&archive).arg(".").status().unwrap();
@@ -121,9 +121,10 @@ pub fn archive(root: &Path) -> PathBuf {
     archive
 }
 
-/// dockerd, which finds its plugins in `mounts` and keeps all it has in `folder`; the namespace of the network is its caller's.
+/// The command for dockerd with its plugins from `mounts` and its files in `folder`, run in the caller's network
+/// namespace.
 ///
-/// An engine of the host with a containerd has containers of a namespace, too: `containers` keeps them apart.
+/// `containers` is the containerd namespace, which must differ between engines that share a containerd.
 pub fn dockerd(mounts: &Mounts, folder: &Path, containers: &str) -> Command {
     let mut command = mounts.command("dockerd");
     for (flag, file) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")] {
@@ -134,12 +135,12 @@ pub fn dockerd(mounts: &Mounts, folder: &Path, containers: &str) -> Command {
     command
 }
 
-/// Where the dockerd with this folder answers, as `docker --host` knows it.
+/// The engine's address, as for `docker --host`.
 pub fn address(folder: &Path) -> String {
     format!("unix://{}", folder.join("docker.sock").display())
 }
 
-/// dockerd, with all that it keeps in a folder of its own.
+/// dockerd with its state in a folder of its own.
 #[derive(Debug)]
 pub struct Engine {
     host: String,
@@ -149,7 +150,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Runs an engine in the host of `switch`, whose plugin it finds, and gives it the image `box`.
+    /// Starts an engine on the host of `switch`, with that switch's plugin and the image `box`.
     pub fn start(switch: &Vswitchd) -> Self {
         let mounts = switch.mounts().expect("the switch has mounts of its own");
         let folder = switch.folder().join("docker");
@@ -161,11 +162,11 @@ impl Engine {
         engine
     }
 
-    /// Starts the process and waits until it answers.
+    /// Starts the process and waits until it responds.
     pub fn run(&mut self) {
-        // What one that was killed leaves; the number may be another's by now.
+        // Left by an engine that was killed; the process id may have been reused.
         let _ = fs::remove_file(self.folder.join("pid"));
-        // Its containerd ends with it, and may not be buried where nobody cares for orphans.
+        // containerd dies with the engine; without an init that reaps orphans, its process id would still look alive.
         let _ = fs::remove_file(self.folder.join("exec/containerd/containerd.pid"));
         let log = File::options().append(true).create(true).open(self.folder.join("log")).unwrap();
         let mut command = dockerd(&self.mounts, &self.folder, &self.host);
@@ -178,7 +179,7 @@ impl Engine {
         });
     }
 
-    /// Tells it to stop, with its containers.
+    /// Stops it with its containers.
     pub fn stop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         terminate(&child);
@@ -186,31 +187,31 @@ impl Engine {
         assert!(ended.success(), "{}", self.log());
     }
 
-    /// Ends it as a crash would; containerd, which it started, and the containers go on.
+    /// Kills it with SIGKILL. containerd and the containers keep running.
     pub fn kill(&mut self) {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
-    /// What it has logged.
+    /// The log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
-    /// What docker answers.
+    /// Runs docker.
     pub fn try_docker(&self, arguments: &[&str]) -> Output {
         self.try_run(&[&[CLIENT, "--host", &address(&self.folder)], arguments].concat())
     }
 
-    /// What docker answers in the end, while the engine is killed.
+    /// Runs docker in a thread, to be joined after the engine was killed.
     pub fn in_background(&self, arguments: &[&str]) -> JoinHandle<Output> {
         let mut command = self.command(&[&[CLIENT, "--host", &address(&self.folder)], arguments].concat());
         let host = self.host.clone();
         thread::spawn(move || Output::of(inside(&host, || command.output().unwrap())))
     }
 
-    /// What docker-compose answers about the project `file`.
+    /// Runs docker-compose on `file` and returns its output.
     pub fn compose(&self, file: &Path, arguments: &[&str]) -> String {
         let base = ["docker-compose", "--host", &address(&self.folder), "--file", file.to_str().unwrap()];
         let output = self.try_run(&[&base, arguments].concat());
@@ -229,27 +230,27 @@ impl Engine {
         command
     }
 
-    /// What docker prints, without its end of line.
+    /// Output of a docker command, without the trailing newline.
     ///
     /// # Panics
-    /// It is refused.
+    /// The command fails.
     pub fn docker(&self, arguments: &[&str]) -> String {
         let output = self.try_docker(arguments);
         assert_eq!(output.code, 0, "docker {arguments:?}: {}{}", output.stdout, output.stderr);
         output.stdout.trim_end().to_owned()
     }
 
-    /// The sentence with which docker refuses.
+    /// Error output of a docker command that must fail.
     ///
     /// # Panics
-    /// It is not refused.
+    /// It succeeds.
     pub fn refusal(&self, arguments: &[&str]) -> String {
         let output = self.try_docker(arguments);
         assert_ne!(output.code, 0, "docker {arguments:?} should be refused: {}", output.stdout);
         output.stderr.trim_end().to_owned()
     }
 
-    /// What vswitchctl says, where it finds this engine at Docker's usual place.
+    /// Runs vswitchctl with this engine at Docker's default socket.
     pub fn try_ctl(&self, switch: &Vswitchd, arguments: &[&str]) -> Output {
         let socket = self.folder.join("docker.sock");
         let linked = self.try_run(&["ln", "-sf", socket.to_str().unwrap(), "/run/docker.sock"]);
@@ -259,7 +260,7 @@ impl Engine {
         self.try_run(&[&base, arguments].concat())
     }
 
-    /// Waits until a container answers echo requests from another.
+    /// Waits until `container` can ping `address`.
     pub fn reaches(&self, container: &str, address: &str) {
         within(PATIENCE, &format!("{container} reaches {address}"), || {
             let ping = self.try_docker(&["exec", container, "ping", "-c", "1", "-W", "1", address]);

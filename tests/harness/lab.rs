@@ -1,4 +1,4 @@
-//! A switch in memory, which the simulated fabric and the fuzz targets share. Time passes when its owner says so.
+//! A switch in memory, shared by the simulated fabric and the fuzz targets. The caller owns the clock.
 
 use std::{collections::BTreeMap, fmt::Display, iter, sync::Arc};
 
@@ -7,7 +7,7 @@ use vswitch::{
     counters::{PortCounters, PortTotals},
     device::{
         Device,
-        mem::{MemDevice, Packet},
+        mem::{MemDevice, OwnedFrame},
     },
     engine::Engine,
     fdb::{Fdb, Settings},
@@ -21,7 +21,7 @@ pub struct Lab {
     /// The MAC table.
     pub fdb: Arc<Fdb>,
     engine: Engine,
-    /// Counters of every port that ever was, by its number.
+    /// Counters of every port that ever existed, by port number.
     counters: BTreeMap<u16, Arc<[PortCounters]>>,
 }
 
@@ -33,8 +33,8 @@ impl Lab {
         Self { fdb, engine, counters: BTreeMap::new() }
     }
 
-    /// Replaces all ports and networks. A port that comes back keeps its counters. Bits of `reserved` stand for the groups
-    /// 01-80-C2-00-00-00 to -0F that are forwarded.
+    /// Replaces all ports and networks. A port that existed before keeps its counters. Bit n of `reserved` forwards the
+    /// group 01-80-C2-00-00-0n.
     pub fn configure(
         &mut self,
         networks: &[Network],
@@ -55,18 +55,18 @@ impl Lab {
         self.engine.adopt(Arc::new(plan));
     }
 
-    /// Forwards all that waits at `port`; nothing, if there is no such port.
+    /// Forwards all that waits at `port`, if the port exists.
     pub fn turn(&mut self, port: PortId, now: Timestamp) {
         let plan = Arc::clone(self.engine.plan());
         let Some(receiver) = plan.receivers.iter().find(|receiver| receiver.port == port) else { return };
         while self.engine.turn(receiver, 64, now).expect("a device in memory works").more {}
     }
 
-    /// Checks that each frame received was forwarded or dropped, and each frame to be sent was sent or dropped. `whose`
-    /// says in the failure which switch it is.
+    /// Checks that every frame received was forwarded or dropped, and every frame offered for sending was sent or dropped.
+    /// `whose` names the switch in the failure.
     ///
     /// # Panics
-    /// A port lost count of a frame.
+    /// A frame is not accounted for.
     pub fn check_books(&self, whose: impl Display) {
         for (port, counters) in &self.counters {
             let totals = PortTotals::sum(counters);
@@ -80,8 +80,8 @@ impl Lab {
     }
 }
 
-/// What was sent by `devices` since the last call, each frame with the place of its device.
-pub fn sent(devices: &[Arc<MemDevice>]) -> Vec<(u16, Packet)> {
+/// Frames sent by `devices` since the last call, each with the index of its device.
+pub fn sent(devices: &[Arc<MemDevice>]) -> Vec<(u16, OwnedFrame)> {
     let devices = (0..).zip(devices);
     devices.flat_map(|(place, device)| iter::from_fn(move || Some((place, device.take()?)))).collect()
 }

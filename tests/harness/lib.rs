@@ -1,11 +1,11 @@
-//! The harness of the tests: namespaces, daemons, probes.
+//! The test harness: namespaces, daemons, probes.
 //!
-//! A test with a real kernel is a small host. [`Netns`] makes the namespaces of its containers, [`Vswitchd`] runs the
-//! daemon in a namespace of its own (so the machine's interfaces stay as they are, and tests run beside each other),
-//! and the probes talk through sockets that were opened inside: [`tcp`], [`udp`], [`raw`]. All of it goes when the
-//! values are dropped, whether the test passes or not.
+//! A test with a real kernel is a small host. [`Netns`] creates the namespaces of its containers, [`Vswitchd`] runs the
+//! daemon in a namespace of its own (so the machine's interfaces are not touched, and tests can run in parallel), and the
+//! probes use sockets opened inside: [`tcp`], [`udp`], [`raw`]. Everything is cleaned up on drop, whether the test passes
+//! or not.
 //!
-//! Waiting is always for a condition, with a limit that a busy machine keeps: [`eventually`].
+//! Tests wait for conditions, with a timeout that a busy machine meets: [`eventually`].
 #![allow(
     clippy::unwrap_used,
     clippy::missing_panics_doc,
@@ -43,18 +43,18 @@ pub use self::{
     raw::Raw,
 };
 
-/// How long anything may take that is expected to happen, on a machine that does other things as well.
+/// Timeout of anything that is expected to happen, generous enough for a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Asks `probe` until it answers, and returns its answer.
+/// Polls `probe` until it returns a value.
 ///
 /// # Panics
-/// Nothing came within [`PATIENCE`]: says that `what` did not happen.
+/// It does not within [`PATIENCE`]; the message says that `what` did not happen.
 pub fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
     within(PATIENCE, what, probe)
 }
 
-/// The same with a limit that is part of what is tested.
+/// Like [`eventually`], with a timeout that is part of what is tested.
 pub fn within<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {

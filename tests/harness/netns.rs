@@ -1,4 +1,4 @@
-//! Network namespaces of a test.
+//! Network namespaces.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use crate::{
     eventually,
 };
 
-/// A network namespace known to `ip netns`; deleted with the value.
+/// A network namespace known to `ip netns`. Deleted on drop.
 #[derive(Debug)]
 pub struct Netns {
     name: String,
@@ -26,7 +26,7 @@ pub struct Netns {
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 impl Netns {
-    /// Makes `vt-kernel-<purpose>-<process>-<number>`, which no other test has, with its loopback up.
+    /// Creates `vt-kernel-<purpose>-<process>-<number>`, a unique name, with its loopback up.
     pub fn new(purpose: &str) -> Self {
         let name = format!("vt-kernel-{purpose}-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
         run(&["netns", "add", &name]);
@@ -45,24 +45,24 @@ impl Netns {
         PathBuf::from("/run/netns").join(&self.name)
     }
 
-    /// The number of its inode, which no other namespace has while it exists.
+    /// Its inode number, unique while the namespace exists.
     pub fn inode(&self) -> u64 {
         fs::metadata(self.path()).unwrap().ino()
     }
 
-    /// What `closure` returns when it runs inside. Sockets and processes it makes stay there.
+    /// Runs `closure` inside. Sockets and processes it creates stay there.
     pub fn run<T: Send>(&self, closure: impl FnOnce() -> T + Send) -> T {
         inside(&self.name, closure)
     }
 
-    /// What `ip` prints inside; arguments are parted by blanks.
+    /// Output of `ip` inside. `arguments` are separated by blanks.
     pub fn ip(&self, arguments: &str) -> String {
         let mut all = vec!["-n", &self.name];
         all.extend(arguments.split(' '));
         run(&all)
     }
 
-    /// Whether an interface of this name is there.
+    /// Whether the interface exists.
     pub fn has_link(&self, ifname: &str) -> bool {
         let output =
             Command::new("ip").args(["-n", &self.name, "link", "show", "dev", ifname]).output().unwrap();
@@ -77,7 +77,7 @@ impl Netns {
         text.parse::<vswitch::addr::MacAddr>().unwrap().0
     }
 
-    /// Keeps the kernel from sending anything of its own by interfaces made from now on that have no address.
+    /// Silences the kernel: interfaces created from now on send nothing unless they have an address.
     pub fn silence(&self) {
         self.run(|| {
             for conf in ["all", "default"] {
@@ -101,7 +101,7 @@ impl Netns {
         stream
     }
 
-    /// The page that the web server at `at` gives out, which is `/index.html` of a test's image.
+    /// The page served at `at`, which is `/index.html` of the test image.
     pub fn page(&self, at: &str) -> String {
         let mut stream = self.connect(at.parse().unwrap());
         stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").unwrap();
@@ -118,30 +118,30 @@ impl Netns {
         socket
     }
 
-    /// All frames of an interface inside.
+    /// Opens an interface for raw frames.
     pub fn raw(&self, ifname: &str) -> Raw {
         self.run(|| Raw::open(ifname).unwrap())
     }
 
-    /// Whether one echo request is answered within a second.
+    /// Whether one ping is answered within a second.
     pub fn pings(&self, address: &str) -> bool {
         let mut ping = Command::new("ping");
         ping.args(["-n", "-q", "-c", "1", "-W", "1", address]);
         self.run(|| ping.output().expect("iputils-ping is installed").status.success())
     }
 
-    /// Waits until `address` answers echo requests.
+    /// Waits until `address` answers pings.
     pub fn reaches(&self, address: &str) {
         eventually(&format!("{} reaches {address}", self.name), || self.pings(address).then_some(()));
     }
 
-    /// Deletes it now. What is in it goes when nobody holds it any more.
+    /// Deletes it now. Its contents live on until the last reference is gone.
     pub fn delete(&mut self) {
         run(&["netns", "delete", &self.name]);
         self.deleted = true;
     }
 
-    /// Makes it again, under the same name, after it was deleted.
+    /// Creates it again under the same name.
     pub fn make_again(&mut self) {
         run(&["netns", "add", &self.name]);
         self.deleted = false;
@@ -157,7 +157,7 @@ impl Drop for Netns {
     }
 }
 
-/// What `closure` returns when it runs in the namespace `name`. Sockets and processes it makes stay there.
+/// Runs `closure` in the namespace `name`. Sockets and processes it creates stay there.
 pub(crate) fn inside<T: Send>(name: &str, closure: impl FnOnce() -> T + Send) -> T {
     let namespace = Namespace::open(&Place::Name(name.to_owned())).unwrap();
     run_in(&namespace, closure).unwrap()

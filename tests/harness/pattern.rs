@@ -1,14 +1,14 @@
-//! Payload that looks random and can be made and checked at any place.
+//! Pseudo-random payload that can be generated and checked at any offset.
 
-/// An endless stream of octets; two seeds have nothing in common.
+/// An endless stream of bytes, different for each seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pattern(pub u64);
 
 impl Pattern {
-    /// Writes the octets from `offset` on.
-    pub fn fill(self, offset: u64, octets: &mut [u8]) {
+    /// Writes the bytes from `offset` on.
+    pub fn fill(self, offset: u64, bytes: &mut [u8]) {
         let mut at = offset;
-        let mut rest = octets;
+        let mut rest = bytes;
         while !rest.is_empty() {
             let word = self.word(at / 8);
             let skip = (at % 8) as usize;
@@ -19,21 +19,21 @@ impl Pattern {
         }
     }
 
-    /// `len` octets from `offset` on.
+    /// `len` bytes from `offset` on.
     pub fn make(self, offset: u64, len: usize) -> Vec<u8> {
-        let mut octets = vec![0; len];
-        self.fill(offset, &mut octets);
-        octets
+        let mut bytes = vec![0; len];
+        self.fill(offset, &mut bytes);
+        bytes
     }
 
-    /// The place of the first octet that is not the stream's, counted from the stream's beginning.
-    pub fn first_difference(self, offset: u64, octets: &[u8]) -> Option<u64> {
-        let expected = self.make(offset, octets.len());
-        let place = expected.iter().zip(octets).position(|(a, b)| a != b)?;
+    /// Offset, from the start of the stream, of the first byte that differs.
+    pub fn first_difference(self, offset: u64, bytes: &[u8]) -> Option<u64> {
+        let expected = self.make(offset, bytes.len());
+        let place = expected.iter().zip(bytes).position(|(a, b)| a != b)?;
         Some(offset + place as u64)
     }
 
-    /// SplitMix64 (Steele, Lea, Flood 2014) of the word's number.
+    /// SplitMix64 (Steele, Lea, Flood 2014) of the word's index.
     fn word(self, number: u64) -> [u8; 8] {
         let mut z = self.0.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,33 +1,33 @@
-//! What a process uses.
+//! Resources used by a process.
 
 use std::{fs, thread, time::Duration};
 
-/// The time all threads of a process have spent on a CPU so far.
+/// CPU time of all threads of a process so far.
 pub fn cpu_time(pid: u32) -> Duration {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let nanos = threads.flatten().filter_map(|thread| {
-        // Documentation/scheduler/sched-stats.rst: nanoseconds on the CPU, waiting, and the number of slices.
+        // Documentation/scheduler/sched-stats.rst: nanoseconds running, nanoseconds waiting, number of time slices.
         let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
         text.split(' ').next()?.parse::<u64>().ok()
     });
     Duration::from_nanos(nanos.sum())
 }
 
-/// The part of one CPU that a process uses during `interval`.
+/// Share of one CPU used by a process during `interval`.
 pub fn load(pid: u32, interval: Duration) -> f64 {
     let before = cpu_time(pid);
     thread::sleep(interval);
     (cpu_time(pid) - before).as_secs_f64() / interval.as_secs_f64()
 }
 
-/// Octets of memory that a process holds.
+/// Resident memory of a process, in bytes.
 pub fn resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
-/// Descriptors that a process has open.
+/// Number of open descriptors of a process.
 pub fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }

@@ -1,4 +1,4 @@
-//! Frames as they are: what a container sends and sees, octet by octet.
+//! Raw frames: exactly what a container sends and receives.
 #![expect(unsafe_code, reason = "AF_PACKET addresses and control messages have no safe wrapper")]
 
 use std::{
@@ -11,34 +11,34 @@ use std::{
 use libc::{c_int, c_void, socklen_t};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// IEEE Std 802: for experiments, of no other protocol.
+/// IEEE Std 802: local experimental EtherType 1.
 pub const EXPERIMENT: u16 = 0x88b5;
 
-/// To everybody.
+/// The broadcast address.
 pub const BROADCAST: [u8; 6] = [0xff; 6];
 
-/// An AF_PACKET socket on one interface, with tags as they were on the wire.
+/// An AF_PACKET socket on one interface. Tags are as on the wire.
 #[derive(Debug)]
 pub struct Raw {
     socket: Socket,
 }
 
-/// A frame without tag.
+/// An untagged frame.
 pub fn frame(to: [u8; 6], from: [u8; 6], kind: u16, payload: &[u8]) -> Vec<u8> {
     [&to[..], &from, &kind.to_be_bytes(), payload].concat()
 }
 
-/// The same with an 802.1Q tag of priority and VLAN id.
+/// A frame with an 802.1Q tag.
 pub fn tagged(to: [u8; 6], from: [u8; 6], tci: u16, kind: u16, payload: &[u8]) -> Vec<u8> {
     [&to[..], &from, &[0x81, 0], &tci.to_be_bytes(), &kind.to_be_bytes(), payload].concat()
 }
 
 impl Raw {
-    /// Opens the interface `ifname` of the calling thread's namespace, in promiscuous mode. What this host sends by it is
-    /// not received.
+    /// Opens the interface `ifname` of the current thread's namespace in promiscuous mode. Outgoing frames of this host
+    /// are not received.
     ///
     /// # Errors
-    /// There is no such interface, or no right to open it.
+    /// The interface does not exist, or permission is denied.
     pub fn open(ifname: &str) -> io::Result<Self> {
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
         let index = rustix::net::netdevice::name_to_index(&socket, ifname)?;
@@ -47,7 +47,7 @@ impl Raw {
         set_option(fd, libc::SOL_PACKET, libc::PACKET_AUXDATA, &1)?;
         set_option(fd, libc::SOL_PACKET, IGNORE_OUTGOING, &1)?;
         set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &(64 << 20))?;
-        // SAFETY: plain data of which all zeros is a value.
+        // SAFETY: plain old data, for which all zeros is valid.
         let mut membership: libc::packet_mreq = unsafe { zeroed() };
         membership.mr_ifindex = index;
         membership.mr_type = 1; // PACKET_MR_PROMISC, include/uapi/linux/if_packet.h
@@ -61,7 +61,7 @@ impl Raw {
         self.try_send(frame).unwrap();
     }
 
-    /// Sends a frame, or says why not.
+    /// Sends a frame.
     ///
     /// # Errors
     /// The interface is gone or down, or its queue is full.
@@ -69,7 +69,7 @@ impl Raw {
         self.socket.send(frame).map(drop)
     }
 
-    /// The next frame, or nothing if none comes within `limit`.
+    /// The next frame, or `None` after `limit`.
     pub fn receive(&self, limit: Duration) -> Option<Vec<u8>> {
         let deadline = Instant::now() + limit;
         loop {
@@ -84,7 +84,7 @@ impl Raw {
         }
     }
 
-    /// The next frame that `wanted` picks, or nothing if none comes within `limit`.
+    /// The next frame that matches `wanted`, or `None` after `limit`.
     pub fn find(&self, limit: Duration, mut wanted: impl FnMut(&[u8]) -> bool) -> Option<Vec<u8>> {
         let deadline = Instant::now() + limit;
         loop {
@@ -95,7 +95,7 @@ impl Raw {
         }
     }
 
-    /// All frames from now on until one ends with `last`, which is not among them.
+    /// All frames until one ends with `last`, which is not included.
     pub fn until(&self, limit: Duration, last: &[u8]) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         let end = self.find(limit, |frame| {
@@ -114,7 +114,7 @@ impl Raw {
         let mut control = [0_u64; 16];
         let mut vector =
             libc::iovec { iov_base: buffer.as_mut_ptr().cast::<c_void>(), iov_len: buffer.len() };
-        // SAFETY: plain data of which all zeros is a value.
+        // SAFETY: plain old data, for which all zeros is valid.
         let mut message: libc::msghdr = unsafe { zeroed() };
         (message.msg_iov, message.msg_iovlen) = (&raw mut vector, 1);
         (message.msg_control, message.msg_controllen) = (control.as_mut_ptr().cast(), size_of_val(&control));
@@ -129,22 +129,22 @@ impl Raw {
     }
 }
 
-// include/uapi/linux/if_packet.h, as far as libc does not have it.
+// include/uapi/linux/if_packet.h: missing in libc.
 const IGNORE_OUTGOING: c_int = 23;
 
-/// The tag that the kernel took off a frame, as it was on the wire.
+/// The tag that the kernel stripped from the frame, as on the wire.
 fn stripped_tag(message: &libc::msghdr) -> Option<[u8; 4]> {
-    // SAFETY: the kernel has filled the control buffer, which lives as long as the caller's message, and told its length.
+    // SAFETY: the kernel has filled in the control buffer, which outlives this call, and its length.
     let control = unsafe { libc::CMSG_FIRSTHDR(message) };
     if control.is_null() {
         return None;
     }
-    // SAFETY: not null: a header within the control buffer.
+    // SAFETY: not null, hence a header within the control buffer.
     let header = unsafe { control.read() };
     if (header.cmsg_level, header.cmsg_type) != (libc::SOL_PACKET, libc::PACKET_AUXDATA) {
         return None;
     }
-    // SAFETY: a PACKET_AUXDATA message holds a tpacket_auxdata, maybe not aligned for it.
+    // SAFETY: a PACKET_AUXDATA message holds a tpacket_auxdata, possibly unaligned.
     let aux: libc::tpacket_auxdata =
         unsafe { libc::CMSG_DATA(control).cast::<libc::tpacket_auxdata>().read_unaligned() };
     if aux.tp_status & libc::TP_STATUS_VLAN_VALID == 0 {
@@ -155,23 +155,23 @@ fn stripped_tag(message: &libc::msghdr) -> Option<[u8; 4]> {
 }
 
 fn bind(fd: RawFd, index: c_int) -> io::Result<()> {
-    // SAFETY: plain data of which all zeros is a value.
+    // SAFETY: plain old data, for which all zeros is valid.
     let mut address: libc::sockaddr_ll = unsafe { zeroed() };
     address.sll_family = 17; // AF_PACKET
     address.sll_protocol = 3_u16.to_be(); // ETH_P_ALL
     address.sll_ifindex = index;
     let len = length::<libc::sockaddr_ll>();
-    // SAFETY: the address is a sockaddr_ll of the length told and lives across the call.
+    // SAFETY: the address is a sockaddr_ll of the given length and outlives the call.
     check(unsafe { libc::bind(fd, (&raw const address).cast(), len) })
 }
 
-/// Sets a socket option that the well-kept crates have no name for.
+/// Sets a socket option for which rustix and socket2 have no function.
 ///
 /// # Errors
-/// The kernel does not know it, or does not like the value.
+/// The kernel rejects the option or its value.
 pub fn set_option<T>(fd: RawFd, level: c_int, option: c_int, value: &T) -> io::Result<()> {
     let len = length::<T>();
-    // SAFETY: the kernel reads `len` octets of `value`, which lives across the call.
+    // SAFETY: the kernel reads the bytes of `value`, which outlives the call.
     check(unsafe { libc::setsockopt(fd, level, option, std::ptr::from_ref(value).cast::<c_void>(), len) })
 }
 

@@ -1,4 +1,4 @@
-//! TCP whose payload is checked octet by octet.
+//! TCP with the payload checked byte by byte.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -12,7 +12,7 @@ use std::{
 
 use crate::{Netns, PATIENCE, eventually, pattern::Pattern};
 
-/// A connection from `client` to the address that `server` has.
+/// Connects `client` to `address`, which is one of `server`.
 pub fn connect(client: &Netns, server: &Netns, address: &str) -> (TcpStream, TcpStream) {
     let listener = server.listen(address);
     let near = client.connect(listener.local_addr().unwrap());
@@ -22,29 +22,29 @@ pub fn connect(client: &Netns, server: &Netns, address: &str) -> (TcpStream, Tcp
     (near, far)
 }
 
-/// Sends `octets` both ways at once, in writes of `chunk`, and checks each octet and the end of both streams.
-pub fn exchange(client: &Netns, server: &Netns, address: &str, octets: u64, chunk: usize) {
+/// Sends `bytes` bytes both ways at once, in writes of `chunk`, and checks every byte and the end of both streams.
+pub fn exchange(client: &Netns, server: &Netns, address: &str, bytes: u64, chunk: usize) {
     let (near, far) = connect(client, server, address);
     let (there, back) = (Pattern(chunk as u64), Pattern(!(chunk as u64)));
     thread::scope(|scope| {
-        scope.spawn(|| send(&near, there, octets, chunk));
-        scope.spawn(|| send(&far, back, octets, chunk));
-        scope.spawn(|| receive(&near, back, octets));
-        scope.spawn(|| receive(&far, there, octets));
+        scope.spawn(|| send(&near, there, bytes, chunk));
+        scope.spawn(|| send(&far, back, bytes, chunk));
+        scope.spawn(|| receive(&near, back, bytes));
+        scope.spawn(|| receive(&far, there, bytes));
     });
 }
 
-fn send(mut stream: &TcpStream, pattern: Pattern, octets: u64, chunk: usize) {
+fn send(mut stream: &TcpStream, pattern: Pattern, bytes: u64, chunk: usize) {
     let mut sent = 0;
-    while sent < octets {
-        let part = pattern.make(sent, chunk.min(usize::try_from(octets - sent).unwrap()));
+    while sent < bytes {
+        let part = pattern.make(sent, chunk.min(usize::try_from(bytes - sent).unwrap()));
         stream.write_all(&part).unwrap();
         sent += part.len() as u64;
     }
     stream.shutdown(Shutdown::Write).unwrap();
 }
 
-fn receive(mut stream: &TcpStream, pattern: Pattern, octets: u64) {
+fn receive(mut stream: &TcpStream, pattern: Pattern, bytes: u64) {
     let mut buffer = vec![0; 1 << 16];
     let mut received = 0;
     loop {
@@ -52,13 +52,13 @@ fn receive(mut stream: &TcpStream, pattern: Pattern, octets: u64) {
         if len == 0 {
             break;
         }
-        assert_eq!(pattern.first_difference(received, &buffer[..len]), None, "of {received}+{len} octets");
+        assert_eq!(pattern.first_difference(received, &buffer[..len]), None, "of {received}+{len} bytes");
         received += len as u64;
     }
-    assert_eq!(received, octets);
+    assert_eq!(received, bytes);
 }
 
-/// A stream that flows in the background until it is stopped, checked all the way.
+/// A background stream that is checked all the way.
 #[derive(Debug)]
 pub struct Flow {
     stop: Arc<AtomicBool>,
@@ -67,7 +67,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Lets octets flow from `client` to the address that `server` has.
+    /// Starts a stream from `client` to `address`, which is one of `server`.
     pub fn start(client: &Netns, server: &Netns, address: &str) -> Self {
         let (near, far) = connect(client, server, address);
         let (stop, received) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -77,18 +77,18 @@ impl Flow {
         Self { stop, received, threads: vec![sender, receiver] }
     }
 
-    /// Octets received and found right so far.
+    /// Bytes received and verified so far.
     pub fn received(&self) -> u64 {
         self.received.load(Relaxed)
     }
 
-    /// Waits until `octets` more were received.
-    pub fn flows(&self, octets: u64) {
-        let goal = self.received() + octets;
+    /// Waits until `bytes` more bytes have been received.
+    pub fn flows(&self, bytes: u64) {
+        let goal = self.received() + bytes;
         eventually("the stream goes on", || (self.received() >= goal).then_some(()));
     }
 
-    /// Ends the stream, checks that nothing of it was lost or broken, and returns how long it was.
+    /// Ends the stream, checks that nothing was lost or corrupted, and returns its length.
     pub fn stop(mut self) -> u64 {
         self.stop.store(true, Relaxed);
         for thread in self.threads.drain(..) {
@@ -97,7 +97,7 @@ impl Flow {
         self.received()
     }
 
-    /// Lets go of a stream that may well be broken.
+    /// Drops a stream that may be broken.
     pub fn abandon(mut self) {
         self.stop.store(true, Relaxed);
         self.threads.clear();
@@ -110,7 +110,7 @@ fn pour(mut stream: TcpStream, stop: &AtomicBool) -> Result<(), String> {
     let mut sent = 0;
     while !stop.load(Relaxed) {
         let part = STREAM.make(sent, 1 << 15);
-        stream.write_all(&part).map_err(|error| format!("after sending {sent} octets: {error}"))?;
+        stream.write_all(&part).map_err(|error| format!("after sending {sent} bytes: {error}"))?;
         sent += part.len() as u64;
     }
     stream.shutdown(Shutdown::Write).map_err(|error| error.to_string())
@@ -124,12 +124,12 @@ fn drink(mut stream: TcpStream, received: &AtomicU64) -> Result<(), String> {
             Ok(0) => return Ok(()),
             Ok(len) => {
                 if let Some(place) = STREAM.first_difference(at, &buffer[..len]) {
-                    return Err(format!("octet {place} is wrong"));
+                    return Err(format!("byte {place} is wrong"));
                 }
                 received.fetch_add(len as u64, Relaxed);
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(format!("after {at} octets: {error}")),
+            Err(error) => return Err(format!("after {at} bytes: {error}")),
         }
     }
 }

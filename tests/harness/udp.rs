@@ -1,4 +1,4 @@
-//! UDP: echo, and datagrams that must arrive as they were sent.
+//! UDP: an echo server, and datagrams that must arrive unchanged.
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -13,17 +13,17 @@ use std::{
 
 use crate::{Netns, pattern::Pattern, raw::set_option};
 
-/// A server that sends every datagram back; ends with the value.
+/// A server that echoes every datagram. Stopped on drop.
 #[derive(Debug)]
 pub struct Echo {
-    /// Where it listens.
+    /// The address it listens on.
     pub address: SocketAddr,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Echo {
-    /// Echoes on a free port of `address`.
+    /// Starts an echo server on a free port of `address`.
     pub fn start(netns: &Netns, address: &str) -> Self {
         let socket = netns.udp(address);
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
@@ -34,7 +34,7 @@ impl Echo {
             let mut buffer = vec![0; 1 << 16];
             while !told.load(Relaxed) {
                 if let Ok((len, from)) = socket.recv_from(&mut buffer) {
-                    // One that cannot be sent back is missed by who waits for it.
+                    // A reply that cannot be sent shows as a timeout at the client.
                     let _ = socket.send_to(&buffer[..len], from);
                 }
             }
@@ -42,7 +42,7 @@ impl Echo {
         Self { address, stop, thread: Some(thread) }
     }
 
-    /// Sends `len` octets and checks what comes back. `None`: nothing did, within `limit`.
+    /// Sends `len` bytes and checks the reply. `None` if there is none within `limit`.
     pub fn round_trip(&self, client: &UdpSocket, len: usize, limit: Duration) -> Option<Duration> {
         let payload = Pattern(len as u64).make(0, len);
         client.set_read_timeout(Some(limit)).unwrap();
@@ -50,7 +50,7 @@ impl Echo {
         client.send_to(&payload, self.address).unwrap();
         let mut answer = vec![0; 1 << 16];
         let len = client.recv(&mut answer).ok()?;
-        assert!(answer[..len] == payload, "the echo of {} octets is wrong", payload.len());
+        assert!(answer[..len] == payload, "the echo of {} bytes is wrong", payload.len());
         Some(start.elapsed())
     }
 }
@@ -64,7 +64,7 @@ impl Drop for Echo {
     }
 }
 
-/// Lets the kernel cut what is sent by `socket` into datagrams of `size` octets (UDP_SEGMENT, udp(7)).
+/// Makes the kernel segment what `socket` sends into datagrams of `size` bytes (UDP_SEGMENT, udp(7)).
 pub fn segment(socket: &UdpSocket, size: u16) {
     set_option(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, &libc::c_int::from(size)).unwrap();
 }

@@ -1,8 +1,8 @@
-//! What tunnels of tests run over.
+//! Underlays of tunnels.
 
 use crate::Netns;
 
-/// The family of the link between two hosts, with addresses for both.
+/// Address family of the link between two hosts, with addresses for both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Underlay {
     /// IPv4
@@ -20,7 +20,7 @@ impl Underlay {
         }
     }
 
-    /// Octets of the longest inner packet over a link of 1500.
+    /// Longest inner packet in bytes, for an underlay MTU of 1500.
     pub fn overlay_mtu(self) -> usize {
         match self {
             Self::V4 => 1450,
@@ -28,7 +28,7 @@ impl Underlay {
         }
     }
 
-    /// Gives `device` of `host` the address of host number `number`, and sets it up.
+    /// Gives `device` of `host` the address of host number `number`, and brings it up.
     pub fn up(self, host: &Netns, device: &str, number: u8) {
         let (length, nodad) = if self == Self::V4 { (24, "") } else { (64, " nodad") };
         host.ip(&format!("addr add {}/{length} dev {device}{nodad}", self.address(number)));

@@ -1,4 +1,5 @@
-//! The daemon is killed between any two steps of a command: afterwards it has done all of it or nothing.
+//! The daemon is killed between any two steps of a command: afterwards the command was carried out completely or not at
+//! all.
 
 use std::process::Command;
 
@@ -12,7 +13,7 @@ struct World {
 }
 
 impl World {
-    /// Everything there is to see of networks, but for what is told anew each time: ids and times.
+    /// All observable state of networks, without what changes each time: ids and timestamps.
     fn seen(&self) -> Value {
         let pick = |from: &Value, keys: &[&str]| -> Value {
             keys.iter().map(|key| from[key].clone()).collect::<Vec<_>>().into()
@@ -37,7 +38,7 @@ impl World {
         })
     }
 
-    /// The words of our table, in whichever order its elements are listed.
+    /// The words of our nftables table, sorted, as elements are listed in any order.
     fn rules(&self) -> Vec<String> {
         let list = || Command::new("nft").args(["list", "table", "inet", "vswitch"]).output().unwrap();
         let listed = String::from_utf8(self.switch.host.run(list).stdout).unwrap();
@@ -52,7 +53,7 @@ fn interfaces(of: &Netns) -> Vec<String> {
     let links = of.ip("-o link show up");
     let mut all: Vec<_> =
         links.lines().map(|line| line.split_whitespace().skip(1).take(4).collect::<String>()).collect();
-    // Which end of a veth pair has which number is nobody's business.
+    // Which end of a veth pair has which index does not matter.
     all.iter_mut().for_each(|line| *line = line.split('@').next().unwrap().to_owned());
     all.extend(
         of.ip("-o -4 address show").lines().map(|line| line.split_whitespace().skip(1).collect::<String>()),
@@ -91,7 +92,7 @@ fn a_command_is_done_wholly_or_not_at_all() {
     assert_eq!(world.rules(), [""], "nothing is left behind");
 }
 
-/// Kills the daemon at the first step of `command`, at the second, and so on until none is left.
+/// Kills the daemon at the first step of `command`, then at the second, and so on until it completes.
 fn wholly_or_not_at_all(world: &mut World, command: &[&str], undo: &[&str]) {
     let network = |switch: &Vswitchd, arguments: &[&str]| switch.try_ctl(&[&["network"], arguments].concat());
     let before = world.seen();

@@ -12,7 +12,7 @@ use vswitch_tests::{
     udp::{self, Echo},
 };
 
-/// Ports of every kind, by name, kind and keys; what is premade for `packet` is made by [`Mixed::start`].
+/// Ports of every kind: name, kind and keys. [`Mixed::start`] creates the interfaces of `packet` ports.
 const KINDS: [(&str, &str, &str); 6] = [
     ("tap", "tap", ""),
     ("plaintap", "tap", "offload = false"),
@@ -22,7 +22,7 @@ const KINDS: [(&str, &str, &str); 6] = [
     ("plainpacket", "packet", "offload = false"),
 ];
 
-/// A network with a port of every kind, each the eth0 of a container.
+/// A network with a port of every kind, each connected to eth0 of a container.
 struct Mixed {
     switch: Vswitchd,
     containers: Vec<Netns>,
@@ -60,21 +60,21 @@ impl Mixed {
         Self { switch: Vswitchd::start_in(host, &config), containers }
     }
 
-    /// Every two containers.
+    /// All pairs of containers.
     fn pairs(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
         let count = self.containers.len();
         (0..count).flat_map(move |a| (a + 1..count).map(move |b| (a, b)))
     }
 
-    /// Streams both ways between every two containers, by the addresses `address` gives.
-    fn exchange(&self, address: fn(usize) -> String, octets: u64, chunk: usize) {
+    /// Streams both ways between all pairs of containers.
+    fn exchange(&self, address: fn(usize) -> String, bytes: u64, chunk: usize) {
         for (a, b) in self.pairs() {
             println!("{} <-> {}", KINDS[a].0, KINDS[b].0);
-            tcp::exchange(&self.containers[a], &self.containers[b], &address(b), octets, chunk);
+            tcp::exchange(&self.containers[a], &self.containers[b], &address(b), bytes, chunk);
         }
     }
 
-    /// Asserts that no frame died at any port, except for reasons that have nothing to do with the test.
+    /// Asserts that no frame was dropped, except for reasons unrelated to the test.
     fn lost_nothing(&self) {
         let drops = self.switch.ctl(&["drops"]);
         let drops = drops.as_array().unwrap().iter();
@@ -116,7 +116,7 @@ fn jumbo_frames_pass_between_all_kinds() {
     mixed.exchange(v6, 3_000_000, 64 << 10);
     for (a, b) in mixed.pairs() {
         let echo = Echo::start(&mixed.containers[b], &v4(b));
-        // The longest datagram that needs no fragments: 9000 less IPv4 and UDP headers.
+        // The longest unfragmented datagram: 9000 less the IPv4 and UDP headers.
         let client = mixed.containers[a].udp(&v4(a));
         assert!(echo.round_trip(&client, 8972, PATIENCE).is_some(), "{} to {}", KINDS[a].0, KINDS[b].0);
     }
@@ -132,14 +132,14 @@ fn datagrams_of_any_length_and_their_fragments_arrive() {
             let client = mixed.containers[a].udp(&address(a));
             for len in [0, 1, 17, 18, 1452, 1453, 1472, 1473, 8000, 60_000] {
                 let came = echo.round_trip(&client, len, PATIENCE);
-                assert!(came.is_some(), "{len} octets from {} to {}", KINDS[a].0, KINDS[b].0);
+                assert!(came.is_some(), "{len} bytes from {} to {}", KINDS[a].0, KINDS[b].0);
             }
         }
     }
     mixed.lost_nothing();
 }
 
-/// A sender that leaves cutting to the kernel (QUIC servers do) is understood by receivers of every kind.
+/// Datagrams segmented by the kernel (as QUIC servers send them) arrive at receivers of every kind.
 #[test]
 fn segmented_datagrams_arrive_intact() {
     let mixed = Mixed::start("", 1500);
@@ -186,14 +186,14 @@ fn broadcast_and_multicast_reach_all_others() {
             let sender = container.udp(&v4(from));
             sender.set_broadcast(true).unwrap();
             sender.set_multicast_loop_v4(false).unwrap();
-            // The limited broadcast address leaves by the interface of the default route.
+            // The limited broadcast address uses the default route.
             if group == Ipv4Addr::BROADCAST {
                 container.ip("route replace default dev eth0");
             }
             sender.send_to(&[u8::try_from(from).unwrap(); 100], (group, port)).unwrap();
             for (to, socket) in sockets.iter().enumerate().filter(|(to, _)| *to != from) {
                 let mut buffer = [0; 2048];
-                // A broadcast is also heard by its own sender: those are passed over.
+                // A sender also hears its own broadcast, which is skipped.
                 let from = u8::try_from(from).unwrap();
                 loop {
                     let len =
@@ -230,14 +230,14 @@ fn what_is_too_long_for_a_port_is_dropped_and_counted_there() {
     let switch = Vswitchd::start(&config.tap("small", &small).address("10.9.0.2/24").keys("mtu = 1500"));
     let echo = Echo::start(&small, "10.9.0.2");
     let client = big.udp("10.9.0.1");
-    // 20 octets of IPv4 header and 8 of UDP come on top. As a kernel bridge does (is_skb_forwardable), the switch lets a
-    // frame be a tag longer than the MTU says.
+    // Plus 20 bytes of IPv4 header and 8 of UDP. Like a kernel bridge (is_skb_forwardable), the switch allows a frame to
+    // exceed the MTU by one tag.
     for len in [1472, 1476] {
-        assert!(echo.round_trip(&client, len, PATIENCE).is_some(), "{len} octets fit");
+        assert!(echo.round_trip(&client, len, PATIENCE).is_some(), "{len} bytes fit");
     }
     assert_eq!(switch.dropped("small", "PKT_TOO_BIG"), 0);
     for _ in 0..5 {
-        assert_eq!(echo.round_trip(&client, 1477, Duration::from_millis(20)), None, "an octet more does not");
+        assert_eq!(echo.round_trip(&client, 1477, Duration::from_millis(20)), None, "a byte more does not");
     }
     let dropped = eventually("all five are counted", || {
         Some(switch.dropped("small", "PKT_TOO_BIG")).filter(|dropped| *dropped >= 5)
@@ -246,6 +246,6 @@ fn what_is_too_long_for_a_port_is_dropped_and_counted_there() {
     let drops = switch.ctl(&["drops", "--port", "small"]);
     assert_eq!(drops[0]["direction"], "tx");
     assert!(drops[0]["hint"].as_str().unwrap().contains("the same MTU"));
-    // TCP agrees on the smaller segment size at its start, so it is not in danger.
+    // TCP negotiates the smaller segment size, so it is not affected.
     tcp::exchange(&big, &small, "10.9.0.2", 1_000_000, 64 << 10);
 }

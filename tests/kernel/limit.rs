@@ -1,16 +1,16 @@
-//! What a container may send and be sent in a second, by real connections.
+//! Rate limits, measured with real connections.
 
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use vswitch_tests::{Config, Netns, Vswitchd, eventually, net, tcp::Flow};
 
-/// Octets a second of the rate that most of these tests limit to: 10 Mbit/s, which a busy machine carries, too.
+/// The rate limit of most tests in bytes per second: 10 Mbit/s, which even a busy machine carries.
 const RATE: u64 = 1_250_000;
-/// Octets of its burst: those of 200 ms.
+/// Its burst in bytes: 200 ms.
 const BURST: u64 = RATE / 5;
 
-/// A switch whose port `web` has a `limit`, beside the port `db`.
+/// A switch with the ports `web`, which has a `limit`, and `db`.
 fn switch(limit: &str) -> (Vswitchd, Netns, Netns) {
     let (web, db) = (Netns::new("web"), Netns::new("db"));
     (Vswitchd::start(&config(limit, &web, &db)), web, db)
@@ -22,28 +22,28 @@ fn config(limit: &str, web: &Netns, db: &Netns) -> Config {
     web.tap("db", db).address("10.9.0.3/24")
 }
 
-/// Asserts that a stream flows at [`RATE`] to the port `to`: never more than that and one burst, and not much less. The
-/// test machine may be busy, so that is not asked for closely.
+/// Asserts that a stream flows to port `to` at [`RATE`]: never more than that plus one burst, and not much less, with a
+/// wide margin for a busy machine.
 fn flows_at_the_rate(switch: &Vswitchd, flow: &Flow, to: &str) {
     let sent = || switch.port(to)["tx"]["bytes"].as_u64().unwrap();
     let begin = Instant::now();
     let before = sent();
     flow.flows(RATE * 2);
     let flowed = begin.elapsed().as_secs_f64();
-    let octets = sent() - before;
-    // The workers' clock has steps of a millisecond.
+    let bytes = sent() - before;
+    // The workers' clock has a resolution of a millisecond.
     let most = RATE as f64 * (begin.elapsed().as_secs_f64() + 0.005) + BURST as f64;
     println!("{:.0} % of the rate", 200. / flowed);
-    assert!((octets as f64) < most, "{octets} octets in {flowed} s");
-    assert!(flowed < 2. / 0.4, "two seconds' octets in {flowed} s");
+    assert!((bytes as f64) < most, "{bytes} bytes in {flowed} s");
+    assert!(flowed < 2. / 0.4, "two seconds' bytes in {flowed} s");
 }
 
-/// Waits until frames above the limit were dropped: the burst is used up.
+/// Waits until frames are dropped, that is, until the burst is used up.
 fn exhausts(switch: &Vswitchd, port: &str, reason: &str) -> u64 {
     eventually(&format!("{reason} at {port}"), || Some(switch.dropped(port, reason)).filter(|it| *it > 0))
 }
 
-/// Nothing is lost that is not counted.
+/// Every frame is accounted for.
 fn assert_laws(port: &serde_json::Value) {
     let drops = |way: &str| {
         let drops = port["drops"].as_array().unwrap().iter().filter(|drop| drop["direction"] == way);
@@ -81,7 +81,7 @@ fn a_limited_port_carries_its_rate_each_way() {
 }
 
 #[test]
-fn a_limit_changes_while_octets_flow() {
+fn a_limit_changes_while_bytes_flow() {
     let (switch, web, db) = switch("");
     let flow = Flow::start(&web, &db, "10.9.0.3");
     flow.flows(RATE);
@@ -97,7 +97,7 @@ fn a_limit_changes_while_octets_flow() {
     );
     exhausts(&switch, "web", "LIMIT_RX");
     flows_at_the_rate(&switch, &flow, "db");
-    // What was owed under a slow rate does not hold a faster one up.
+    // Debt from a slow rate does not delay a faster one.
     reload("{ rx = \"8 kbit/s\", rx_burst = 1 }");
     let before = switch.dropped("web", "LIMIT_RX");
     eventually("the rate is lower", || (switch.dropped("web", "LIMIT_RX") > before).then_some(()));

@@ -1,8 +1,9 @@
-//! Tests with a real kernel: they need root, iproute2 and, some of them, other programs. `make test-kernel` has all of that.
+//! Tests with a real kernel: they need root, iproute2 and, some of them, other programs. `make test-kernel` installs what
+//! is missing.
 //!
-//! One program, so that there is one to link; `-- gateway::` picks a module. Each test has namespaces, files and
-//! processes of its own, so any two of them may run at the same time; only `scale`, whose thousand interfaces keep the kernel
-//! busy, is given the machine alone.
+//! One binary, so that there is one link step; `-- gateway::` selects a module. Each test has namespaces, files and
+//! processes of its own, so any two can run in parallel, except `scale`: a thousand interfaces keep the kernel busy, so it
+//! runs alone.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
 mod capture;
@@ -10,6 +11,7 @@ mod cli;
 mod crash;
 mod engines;
 mod gateway;
+mod hoststack;
 mod l2;
 mod life;
 mod limit;
@@ -20,6 +22,7 @@ mod observe;
 mod pair;
 mod platform;
 mod scale;
+mod store;
 mod switch;
 mod tunnel;
 mod vlan;

@@ -1,5 +1,5 @@
-//! What Prometheus makes of the switch's counters: each query of the dashboard and of the alert rules, by a real Prometheus
-//! that has scraped a real daemon with traffic.
+//! The switch's counters in Prometheus: each query of the dashboard and of the alert rules, evaluated by a real Prometheus
+//! that scrapes a real daemon with traffic.
 
 use std::{
     collections::BTreeSet,
@@ -18,7 +18,7 @@ use vswitch_tests::{
 
 use crate::pair::Pair;
 
-/// A pair whose metrics are served.
+/// A pair with a metrics endpoint.
 struct Metered(Pair);
 
 impl Metered {
@@ -28,7 +28,7 @@ impl Metered {
         Self(pair)
     }
 
-    /// What a GET brings from a server on the switch's host: the status and the body.
+    /// Status and body of a GET from a server on the switch's host.
     fn get(&self, port: u16, path: &str) -> Option<(u16, String)> {
         let mut stream = self.0.switch.host.run(|| TcpStream::connect(("127.0.0.1", port))).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -39,7 +39,7 @@ impl Metered {
         Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
     }
 
-    /// A Prometheus on the switch's host that scrapes every second by the configuration that is shipped.
+    /// Starts Prometheus on the switch's host with the shipped configuration, scraping every second.
     fn prometheus(&self) -> Running {
         let folder = self.0.switch.folder();
         fs::copy(packaging("prometheus/vswitch.rules.yml"), folder.join("vswitch.rules.yml")).unwrap();
@@ -59,10 +59,10 @@ impl Metered {
         running
     }
 
-    /// What Prometheus answers to `path`; `None` while it is not there.
+    /// Data that Prometheus returns for `path`; `None` while it is unavailable.
     ///
     /// # Panics
-    /// It says that the question makes no sense.
+    /// It rejects the query.
     fn ask(&self, path: &str) -> Option<Value> {
         let (status, body) = self.get(9090, path)?;
         let answer: Value = serde_json::from_str(&body).ok()?;
@@ -70,13 +70,13 @@ impl Metered {
         (answer["status"] == "success").then(|| answer["data"].clone())
     }
 
-    /// The series that an expression comes to.
+    /// The series that an expression evaluates to.
     fn query(&self, expression: &str) -> Option<Vec<Value>> {
         let data = self.ask(&format!("/api/v1/query?query={}", escaped(expression)))?;
         data["result"].as_array().cloned()
     }
 
-    /// The value of the only series that an expression comes to.
+    /// The value of the only series that an expression evaluates to.
     fn number(&self, expression: &str) -> Option<u64> {
         match &self.query(expression)?[..] {
             [series] => series["value"][1].as_str()?.parse().ok(),
@@ -85,7 +85,7 @@ impl Metered {
     }
 }
 
-/// A process that ends with the value.
+/// A process that is killed on drop.
 struct Running(Child);
 
 impl Drop for Running {
@@ -95,7 +95,7 @@ impl Drop for Running {
     }
 }
 
-/// For a part of a URL.
+/// Percent-encodes a query parameter.
 fn escaped(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02x}")).collect()
 }
@@ -133,7 +133,7 @@ fn prometheus_has_what_the_switch_counts() {
     assert!(turns > 0);
 }
 
-/// The dashboard's variables, as somebody sets them who wants to see everything, with ranges for a scrape a second.
+/// Substitutes the dashboard's variables: everything selected, and ranges that suit a scrape interval of a second.
 fn filled_in(expression: &str) -> String {
     expression.replace("$instance", ".*").replace("$port", ".*").replace("$__rate_interval", "10s")
 }
@@ -158,7 +158,7 @@ fn each_panel_of_the_dashboard_shows_something() {
             let series = eventually(&format!("{title:?} shows {expression}"), || {
                 metered.query(&expression)?.iter().find(is_number).cloned()
             });
-            // What the legend tells apart is there.
+            // The labels of the legend exist.
             let legend = target["legendFormat"].as_str().unwrap_or_default();
             for label in legend.split("{{").skip(1).map(|rest| rest.split("}}").next().unwrap().trim()) {
                 assert!(series["metric"][label].is_string(), "{title:?}: {series} has no {label}");
@@ -195,7 +195,7 @@ fn each_alert_is_quiet_on_a_host_that_is_well_and_loud_when_it_should() {
     assert!(names.len() > 5, "{names:?}");
     for rule in &rules {
         assert_eq!((&rule["health"], &rule["state"]), (&"ok".into(), &"inactive".into()), "{rule}");
-        // What it watches is there: else it would be quiet whatever happens.
+        // The watched metric exists: otherwise the alert would never fire.
         for name in rule["query"].as_str().unwrap().split(|it: char| !(it.is_alphanumeric() || it == '_')) {
             let is_rare = name == "vswitch_port_dropped_frames_total";
             if name.starts_with("vswitch_") && !is_rare {

@@ -1,11 +1,11 @@
-//! Mirrors to another host: what a kernel's VXLAN device there, or another vswitchd, sees of what is copied here.
+//! Mirrors to another host: what a VXLAN device of the kernel, or another vswitchd, receives of the copies.
 
 use std::{collections::BTreeMap, process::Command};
 
 use serde_json::Value;
 use vswitch::{
     checksum::verify,
-    headers::{Headers, Network, Transport},
+    headers::{Headers, IpVersion, Transport},
 };
 use vswitch_tests::{
     Config, Netns, PATIENCE, Raw, Vswitchd, eventually, net,
@@ -15,13 +15,13 @@ use vswitch_tests::{
     underlay::Underlay,
 };
 
-/// Octets of one direction of a stream that is watched: so few that no queue of a kernel on the way can overflow.
+/// Bytes in each direction of a mirrored stream: few enough that no queue of the kernel overflows.
 const WATCHED: u64 = 150_000;
 
-/// Two containers of one host, and another host that watches. Both hosts' link carries packets of 1500 octets, like the containers'.
+/// Two containers of one host, and another host as collector. The link between the hosts has an MTU of 1500, like the containers.
 ///
 /// ```text
-/// web 10.9.0.2 - vswitchd - 10.8.0.1 ===== 10.8.0.9 - whatever watches
+/// web 10.9.0.2 - vswitchd - 10.8.0.1 ===== 10.8.0.9 - collector
 /// db  10.9.0.3 /
 /// ```
 struct Site {
@@ -33,13 +33,13 @@ struct Site {
 }
 
 impl Site {
-    /// `vxlan` are keys of `[vxlan]`; with `mirror`, web is mirrored to the other host under that VNI.
+    /// `vxlan` are keys of `[vxlan]`. With `mirror`, web is mirrored to the other host under that VNI.
     fn start(underlay: Underlay, vxlan: &str, mirror: Option<u32>) -> Self {
         let [host, watch, web, db] = ["ours", "watch", "web", "db"].map(Netns::new);
         host.ip(&format!("link add eth0 type veth peer name eth0 netns {}", watch.name()));
         underlay.up(&host, "eth0", 1);
         underlay.up(&watch, "eth0", 9);
-        // Until a kernel knows its neighbour, it keeps only so much for it.
+        // While a neighbour is unresolved, the kernel queues few packets for it.
         host.reaches(&underlay.address(9));
         let config = Self::config(underlay, [&web, &db], vxlan, mirror);
         Self { switch: Vswitchd::start_in(host, &config), watch, web, db, underlay }
@@ -55,19 +55,19 @@ impl Site {
         }
     }
 
-    /// Mirrors web under another VNI, by the file.
+    /// Mirrors web under another VNI, by a reload.
     fn mirror(&self, vni: u32) -> Value {
         let config = Self::config(self.underlay, [&self.web, &self.db], "", Some(vni));
         self.switch.configure(&config);
         self.switch.ctl(&["reload"])
     }
 
-    /// A kernel's VXLAN device at the other host that takes in copies, one by one.
+    /// Creates a VXLAN device of the kernel on the other host, which receives copies frame by frame.
     fn kernel(&self, vni: u32) -> Raw {
         kernel(&self.watch, self.underlay, vni)
     }
 
-    /// Streams between web and db in both families; what a watcher saw of it.
+    /// Sends streams between web and db over both families, and returns what a watcher received.
     fn watched(&self, watcher: &Raw) -> Vec<Vec<u8>> {
         let mark = [0x5a; 60];
         for address in ["10.9.0.3", "fd09::3"] {
@@ -84,7 +84,7 @@ fn kernel(watch: &Netns, underlay: Underlay, vni: u32) -> Raw {
     watch.ip(&format!(
         "link add {device} type vxlan id {vni} local {local} remote {remote} dstport 4789 dev eth0"
     ));
-    // It shall say nothing, and show packets as they come.
+    // It must send nothing by itself, and not merge packets.
     watch.ip(&format!("link set {device} addrgenmode none"));
     let mut ethtool = Command::new("ethtool");
     ethtool.args(["-K", &device, "gro", "off"]);
@@ -93,7 +93,7 @@ fn kernel(watch: &Netns, underlay: Underlay, vni: u32) -> Raw {
     watch.raw(&device)
 }
 
-/// The streams that TCP segments make, by who sends them; every checksum is right if `sealed`.
+/// Reassembles TCP segments into streams, by source address. With `sealed`, checks every checksum.
 fn streams(frames: &[Vec<u8>], sealed: bool) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut begun = BTreeMap::new();
     let mut segments = Vec::new();
@@ -102,9 +102,9 @@ fn streams(frames: &[Vec<u8>], sealed: bool) -> BTreeMap<Vec<u8>, Vec<u8>> {
             continue;
         };
         assert!(!sealed || verify(frame, &headers), "{frame:02x?}");
-        let source = match headers.network_kind {
-            Network::V4 => &frame[headers.network + 12..headers.network + 16],
-            Network::V6 => &frame[headers.network + 8..headers.network + 24],
+        let source = match headers.version {
+            IpVersion::V4 => &frame[headers.network + 12..headers.network + 16],
+            IpVersion::V6 => &frame[headers.network + 8..headers.network + 24],
         };
         let sequence = u32::from_be_bytes(frame[headers.transport + 4..][..4].try_into().unwrap());
         if frame[headers.transport + 13] & 2 != 0 {
@@ -117,18 +117,15 @@ fn streams(frames: &[Vec<u8>], sealed: bool) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let at = sequence.wrapping_sub(begun[&source]) as usize;
         let stream = streams.entry(source).or_default();
         stream.resize(stream.len().max(at + payload.len()), None);
-        stream[at..at + payload.len()]
-            .iter_mut()
-            .zip(payload)
-            .for_each(|(place, octet)| *place = Some(*octet));
+        stream[at..at + payload.len()].iter_mut().zip(payload).for_each(|(place, byte)| *place = Some(*byte));
     }
     let whole = |stream: Vec<Option<u8>>| {
-        stream.into_iter().map(|octet| octet.expect("no segment is missing")).collect()
+        stream.into_iter().map(|byte| byte.expect("no segment is missing")).collect()
     };
     streams.into_iter().map(|(source, stream)| (source, whole(stream))).collect()
 }
 
-/// Both directions in both families were seen, octet by octet.
+/// Asserts that both directions over both families were received completely.
 fn assert_seen(frames: &[Vec<u8>], sealed: bool) {
     let streams = streams(frames, sealed);
     assert_eq!(streams.len(), 4, "{:?}", streams.keys());
@@ -142,13 +139,13 @@ fn number(value: &Value) -> u64 {
     value.as_u64().unwrap()
 }
 
-/// Frames that were dropped at a port on the way out.
+/// Frames dropped at a port on egress.
 fn lost(port: &Value) -> u64 {
     let drops = port["drops"].as_array().unwrap().iter();
     drops.filter(|drop| drop["direction"] == "tx").map(|drop| number(&drop["frames"])).sum()
 }
 
-/// Each frame that came in or left by `watched` has one copy, and no copy has another. Hosts go on talking of neighbours.
+/// Asserts that each frame that `watched` received or sent was copied once. Neighbour discovery goes on meanwhile.
 fn assert_copied_once(switch: &Vswitchd, mirror: &str, watched: &str) {
     eventually("as many copies as frames", || {
         let [copies, port] = [mirror, watched].map(|port| switch.port(port));
@@ -158,13 +155,13 @@ fn assert_copied_once(switch: &Vswitchd, mirror: &str, watched: &str) {
     });
 }
 
-/// The link carries no longer packets than the containers send, so every full copy leaves in fragments.
+/// The link's MTU is that of the containers, so every full-sized copy is fragmented.
 fn a_kernel_sees_every_segment_of_both_directions(underlay: Underlay) {
     let site = Site::start(underlay, "", Some(9000));
     let watcher = site.kernel(9000);
     let seen = site.watched(&watcher);
     assert_seen(&seen, true);
-    // Nobody was told to send less, and nobody's connections ask for less.
+    // No sender was told to reduce its packet size, and no MSS was clamped.
     let syn = seen.iter().find_map(|frame| {
         let headers = Headers::measure(frame).filter(|it| it.transport_kind == Transport::Tcp)?;
         (frame[headers.transport + 13] & 2 != 0).then(|| frame[headers.transport + 20..][..4].to_vec())
@@ -175,7 +172,7 @@ fn a_kernel_sees_every_segment_of_both_directions(underlay: Underlay) {
             || frame[12..14] == [0x86, 0xdd] && frame[20] == 58 && frame[54] == 2
     };
     assert!(!seen.iter().any(|frame| icmp(frame)), "somebody was told that it is too big");
-    // Whatever it is, it is copied as it is: of any length, tagged, also what dies at the port.
+    // Any frame is copied unchanged: of any length, tagged, and even if the port drops it.
     let (web, sender) = (site.web.mac("eth0"), site.web.raw("eth0"));
     let mut sent: Vec<_> = [0, 1, 45, 46, 1000, 1440, 1450, 1451, 1499, 1500]
         .map(|len| frame(BROADCAST, web, EXPERIMENT, &vec![7; len]))
@@ -186,7 +183,7 @@ fn a_kernel_sees_every_segment_of_both_directions(underlay: Underlay) {
     let mut got = watcher.until(PATIENCE, &[9; 50]);
     got.retain(|frame| frame[12..14] == EXPERIMENT.to_be_bytes() || frame[12..14] == [0x81, 0]);
     assert_eq!(got, sent);
-    // Copies are counted at the mirror alone.
+    // Copies are counted at the mirror port only.
     assert_copied_once(&site.switch, "ids", "web");
     let lost = ["web", "db", "ids"].map(|port| lost(&site.switch.port(port)));
     assert_eq!((lost, number(&site.switch.port("vxlan")["tx"]["frames"])), ([0, 0, 0], 0));
@@ -202,7 +199,8 @@ fn a_kernel_sees_every_segment_over_ipv6() {
     a_kernel_sees_every_segment_of_both_directions(Underlay::V6);
 }
 
-/// Made, listed, traced, kept, changed and removed; and who watches is nobody to talk to, however eager we are for peers.
+/// A mirror to a host is created, listed, traced, kept, changed and removed like any port; the collector never becomes a
+/// peer, even with `learn_peers`.
 #[test]
 fn a_mirror_to_a_host_lives_like_any_port_and_takes_nothing_in() {
     let mut site = Site::start(Underlay::V4, "learn_peers = true", None);
@@ -237,7 +235,7 @@ fn a_mirror_to_a_host_lives_like_any_port_and_takes_nothing_in() {
         assert!(watcher.find(PATIENCE, echo).is_some());
     };
     seen(&site, &watcher);
-    // It is heard by nobody, and becomes nobody.
+    // Its frames are dropped, and it does not become a peer.
     for _ in 0..3 {
         watcher.send(&frame(BROADCAST, [2, 0, 0, 0, 0, 9], EXPERIMENT, b"hello?"));
     }
@@ -253,14 +251,14 @@ fn a_mirror_to_a_host_lives_like_any_port_and_takes_nothing_in() {
         (&0.into(), switch.dropped("ids", "MIRROR_ONLY"))
     );
 
-    // It outlives the daemon.
+    // It survives a restart.
     site.switch.stop();
     site.switch.run();
     seen(&site, &watcher);
     let switch = &site.switch;
     assert_eq!(switch.try_ctl(&["mirror", "rm", "ids"]).code, 0);
 
-    // One that is declared follows the file, at once.
+    // A declared mirror follows the file, at once.
     site.mirror(9001);
     let other = site.kernel(9001);
     seen(&site, &other);
@@ -268,7 +266,7 @@ fn a_mirror_to_a_host_lives_like_any_port_and_takes_nothing_in() {
     assert!(told.contains("ids"), "{told}");
     while watcher.receive(std::time::Duration::from_millis(1)).is_some() {}
     seen(&site, &watcher);
-    // Without an end here there is no way; the file must not say both.
+    // A mirror without a local endpoint has no route; and it must not name itself.
     site.switch.configure(&net().collector("ids", "10.8.0.9", 1, "{ ports = [\"ids\"] }"));
     let refused = site.switch.refusal(&["reload"]).1;
     assert!(
@@ -277,8 +275,9 @@ fn a_mirror_to_a_host_lives_like_any_port_and_takes_nothing_in() {
     );
 }
 
-/// The collector is a peer as well, and what is copied is what goes to it and comes from it: nothing goes round, and what it
-/// sends is still a peer's. There vswitchd takes the copies in as a network, and a mirror of that network shows them.
+/// The collector is a peer as well, and the mirrored traffic is the traffic with that peer: there is no loop, and its
+/// frames still count as a peer's. At the other host vswitchd receives the copies as a network, and a mirror of that
+/// network shows them.
 #[test]
 fn a_peer_may_collect_what_goes_to_it() {
     let [host1, host2, web, db, far] = ["host1", "host2", "web", "db", "far"].map(Netns::new);
@@ -313,11 +312,11 @@ fn a_peer_may_collect_what_goes_to_it() {
     assert_eq!(there.port("other")["state"], "up");
 }
 
-/// The way to the collector leads through the very network that is mirrored. Each frame is copied once, and no copy is.
+/// The route to the collector leads through the mirrored network itself. Each frame is copied once, and no copy is copied.
 #[test]
 fn copies_of_copies_are_not_made() {
     let [watch, web] = ["watch", "web"].map(Netns::new);
-    // The host's own address stands in the network, on its gateway's interface.
+    // The host's own address is that of the network's gateway.
     let blue = net().vxlan("10.8.0.1").network("blue").subnet("10.8.0.0/24").keys("gateway = \"10.8.0.1\"");
     let watched = "{ networks = [\"blue\"], ports = [\"watch\"] }";
     let config = blue.collector("ids", "10.8.0.9", 9000, watched).tap("watch", &watch).address("10.8.0.9/24");
@@ -333,7 +332,7 @@ fn copies_of_copies_are_not_made() {
     let mut got = watcher.until(PATIENCE, &[99; 50]);
     got.retain(|frame| frame[12..14] == EXPERIMENT.to_be_bytes());
     assert_eq!(got, marks);
-    // What comes in as one super-frame is one.
+    // A super-frame counts as one frame.
     assert!(switch.dropped("ids", "MIRROR_LOOP") > 0);
     eventually("it is quiet", || {
         let before = number(&switch.port("ids")["fates"]["offered"]);

@@ -1,4 +1,4 @@
-//! What the switch tells of itself: events, what was lost before it could see it, the live view.
+//! What the switch reports about itself: events, frames lost before they reached it, live views.
 
 use std::{
     io::{BufRead, BufReader},
@@ -22,14 +22,14 @@ fn start() -> Pair {
     pair
 }
 
-/// The events that vswitchctl prints.
+/// Events as printed by vswitchctl.
 fn events(switch: &Vswitchd, arguments: &[&str]) -> Vec<Value> {
     let output = switch.try_ctl(&[&["events", "--json"], arguments].concat());
     assert_eq!(output.code, 0, "{}", output.stderr);
     output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// A process that ends with the value.
+/// A process that is killed on drop.
 struct Running(Child);
 
 impl Drop for Running {
@@ -42,7 +42,7 @@ impl Drop for Running {
 #[test]
 fn events_tell_what_happens() {
     let mut pair = start();
-    let mac: String = pair.web.mac("eth0").map(|octet| format!("{octet:02x}")).join(":");
+    let mac: String = pair.web.mac("eth0").map(|byte| format!("{byte:02x}")).join(":");
     let has = |events: &[Value], event: &str, key: &str, value: &str| {
         events.iter().any(|it| it["event"] == event && it[key] == value)
     };
@@ -58,7 +58,7 @@ fn events_tell_what_happens() {
     assert!(events(&pair.switch, &["--since", "2100-01-01T00:00:00Z"]).is_empty());
     assert_eq!(pair.switch.refusal(&["events", "--since", "yesterday"]).0, 2);
 
-    // Who follows hears of it when it happens.
+    // A follower receives events as they happen.
     let mut follow = Command::new(binary("vswitchctl"));
     follow.arg("--socket").arg(pair.switch.socket()).args(["events", "--follow", "--json"]);
     let mut follow = Running(follow.stdout(Stdio::piped()).spawn().unwrap());
@@ -78,14 +78,14 @@ fn events_tell_what_happens() {
     assert!(down["reason"].as_str().unwrap().contains("namespace"), "{down}");
     pair.switch.ctl(&["reload"]);
     until("reloaded", "event", "reloaded");
-    // The daemon does not wait for who follows.
+    // The daemon does not wait for followers.
     assert!(pair.switch.stop().success());
     assert!(lines.all(|line| line.is_ok()), "the stream ends in order");
     assert!(follow.0.wait().unwrap().success());
 }
 
-/// What finds a TAP's queue full is dropped by the kernel, without a word to the switch; it is told all the same, wherever
-/// the interface is by then and whatever it is called.
+/// Frames that find a TAP's queue full are dropped by the kernel without notice; they are counted all the same, even if
+/// the interface was moved or renamed.
 #[test]
 fn what_a_full_queue_lost_is_told() {
     const SENT: u64 = 5_000;
@@ -98,19 +98,19 @@ fn what_a_full_queue_lost_is_told() {
         let raw = netns.raw(ifname);
         pair.switch.signal(Signal::STOP);
         for _ in 0..SENT {
-            // Refused when the queue is full.
+            // Fails when the queue is full.
             let _ = raw.try_send(&frame(BROADCAST, [2, 0, 0, 0, 0, 9], EXPERIMENT, b"all at once"));
         }
         pair.switch.signal(Signal::CONT);
         eventually("each frame was received or lost", || {
             let (received, lost) = (received(&pair) - before.0, lost(&pair) - before.1);
-            // The container says something of its own now and then.
+            // The container sends a few frames of its own.
             (received + lost >= SENT && lost > 0).then_some(())
         });
     };
     shout(&pair.web, "eth0");
 
-    // The same number everywhere.
+    // The number is the same everywhere.
     let port = pair.switch.port("web");
     let dropped = lost(&pair);
     assert_eq!(port["fates"]["overflow"], dropped);
@@ -122,7 +122,7 @@ fn what_a_full_queue_lost_is_told() {
     let links: Value = serde_json::from_str(&pair.web.ip("-s -j link show dev eth0")).unwrap();
     assert_eq!(links[0]["stats64"]["tx"]["dropped"], dropped, "the kernel's own");
 
-    // Somebody renames the interface, and takes it elsewhere.
+    // The interface is renamed and moved to another namespace.
     let elsewhere = Netns::new("elsewhere");
     pair.web.ip(&format!("link set dev eth0 down name net7 netns {}", elsewhere.name()));
     elsewhere.ip("link set dev net7 up");
@@ -130,7 +130,7 @@ fn what_a_full_queue_lost_is_told() {
     assert!(lost(&pair) > dropped);
 }
 
-/// The same of sockets: a veth's, and the tunnel's.
+/// The same for sockets: a veth port's and the tunnel's.
 #[test]
 fn what_a_full_socket_lost_is_told() {
     let (web, host) = (Netns::new("web"), Netns::new("host"));
@@ -139,7 +139,7 @@ fn what_a_full_socket_lost_is_told() {
     let config = net().vxlan("10.8.0.1").network("blue").keys("vni = 4096").veth("web", &web);
     let switch = Vswitchd::start_in(host, &config);
     let (raw, stranger) = (web.raw("eth0"), switch.host.udp("10.8.0.1"));
-    // One after the other, as much as no buffer holds.
+    // More than any buffer holds.
     let shout = frame(BROADCAST, [2, 0, 0, 0, 0, 9], EXPERIMENT, &[0; 1400]);
     switch.signal(Signal::STOP);
     for _ in 0..30_000 {
@@ -174,7 +174,7 @@ fn the_daemon_is_watched() {
     let first = received(&lines.next().unwrap());
     assert!(pair.web.pings("10.9.0.2"));
     assert!(lines.any(|line| received(&line) >= first + 2), "it goes on while frames come");
-    // For people it is the same picture again and again, without control characters where there is no terminal.
+    // Text output repeats the same view, without control characters if it is not a terminal.
     let (_watch, lines) = watch(&["status", "--watch=1"]);
     let names = lines.inspect(|line| assert!(!line.contains('\x1b'))).filter(|line| line.starts_with("name"));
     assert_eq!(names.take(2).count(), 2);
@@ -182,7 +182,7 @@ fn the_daemon_is_watched() {
     assert!(lines.take(3).any(|line| line.starts_with("web ")));
 }
 
-/// A terminal of 80 columns and 24 lines in which `top` runs.
+/// A tmux terminal of 80 columns and 24 lines that runs `top`.
 struct Screen(String);
 
 impl Screen {

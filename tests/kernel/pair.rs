@@ -1,8 +1,8 @@
-//! The example of most tests: two containers on one network.
+//! The example of many tests: two containers on one network.
 
 use vswitch_tests::{Config, Netns, Vswitchd};
 
-/// A switch with the TAP ports `web`, 10.9.0.1, and `db`, 10.9.0.2, in their containers. Their MAC addresses end in 00 and 01.
+/// A switch with the TAP ports `web`, 10.9.0.1, and `db`, 10.9.0.2, in containers. Their MAC addresses end in 00 and 01.
 pub(crate) struct Pair {
     pub(crate) switch: Vswitchd,
     pub(crate) web: Netns,
@@ -10,18 +10,18 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// The ports are in the last network of `config`.
+    /// Starts the switch. The ports are in the last network of `config`.
     pub(crate) fn start(config: &Config) -> Self {
         let (web, db) = (Netns::new("web"), Netns::new("db"));
         Self { switch: Vswitchd::start(&with_ports(config, &web, &db)), web, db }
     }
 
-    /// Writes net.toml anew, with the ports in the last network of `config`.
+    /// Rewrites net.toml. The ports are in the last network of `config`.
     pub(crate) fn configure(&self, config: &Config) {
         self.switch.configure(&with_ports(config, &self.web, &self.db));
     }
 
-    /// Lets both ports speak.
+    /// Sends traffic both ways.
     pub(crate) fn talk(&self) {
         self.web.reaches("10.9.0.2");
     }

@@ -1,4 +1,4 @@
-//! What the switch relies on of the kernel, one behaviour at a time. When something fails on another kernel, look here first.
+//! Kernel behaviour that the switch relies on, one test each. If another kernel causes trouble, look here first.
 
 use std::{
     io,
@@ -20,7 +20,7 @@ use vswitch_tests::{
 const HEADER: usize = 10;
 const STATION: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
-/// A TAP `tap0` in a namespace of its own that sends nothing by itself, with offloads, and up.
+/// Creates a TAP `tap0` with offloads, up, in a namespace that sends nothing by itself.
 fn tap(netns: &Netns) -> OwnedFd {
     netns.silence();
     let mut tap = netns.run(|| Tap::open("tap0", TapOptions { exclusive: true, persist: false })).unwrap();
@@ -29,7 +29,7 @@ fn tap(netns: &Netns) -> OwnedFd {
     tap.into_fd()
 }
 
-/// A veth pair `v0`, one end in each of two namespaces that send nothing by themselves.
+/// A veth pair `v0` between two namespaces that send nothing by themselves.
 fn veth() -> (Netns, Netns) {
     let (near, far) = (Netns::new("near"), Netns::new("far"));
     near.ip(&format!("link add v0 type veth peer name v0 netns {}", far.name()));
@@ -37,16 +37,16 @@ fn veth() -> (Netns, Netns) {
         netns.silence();
         netns.ip("link set v0 up");
     }
-    // Until the kernel has noticed the carrier, it throws away what is sent.
+    // Until the kernel has noticed the carrier, it drops what is sent.
     for netns in [&near, &far] {
         eventually("the link is up", || netns.ip("-o link show v0").contains("state UP").then_some(()));
     }
     (near, far)
 }
 
-/// An AF_PACKET socket that is not bound to anything; its own namespace's interfaces are all received.
+/// An unbound AF_PACKET socket, which receives from all interfaces of its namespace.
 fn packet(netns: &Netns, options: &[libc::c_int]) -> Socket {
-    // ETH_P_ALL, in network order.
+    // ETH_P_ALL, in network byte order.
     let all = Protocol::from(i32::from(3_u16.to_be()));
     let socket = netns.run(|| Socket::new(Domain::PACKET, Type::RAW, Some(all)).unwrap());
     for option in options {
@@ -61,13 +61,13 @@ const IGNORE_OUTGOING: libc::c_int = 23; // include/uapi/linux/if_packet.h
 fn receive(socket: &Socket) -> io::Result<Vec<u8>> {
     let mut buffer = [MaybeUninit::uninit(); 1 << 16];
     let len = socket.recv(&mut buffer)?;
-    // socket2 promises that the first `len` octets are written; this copies them without believing more than that.
+    // socket2 guarantees that the first `len` bytes are initialised; only those are copied.
     let mut vector = vec![0; len];
     for (to, from) in vector.iter_mut().zip(&buffer[..len]) {
-        #[expect(unsafe_code, reason = "recv returns how many octets it has written, but not the octets")]
-        // SAFETY: within the first `len` octets, which recv has written.
-        let octet = unsafe { from.assume_init() };
-        *to = octet;
+        #[expect(unsafe_code, reason = "recv returns how many bytes it has written, but not the bytes")]
+        // SAFETY: within the first `len` bytes, which recv has written.
+        let byte = unsafe { from.assume_init() };
+        *to = byte;
     }
     Ok(vector)
 }
@@ -103,7 +103,7 @@ fn a_tap_takes_all_offloads_and_uso_only_for_both_families() {
 }
 
 #[test]
-fn frames_come_behind_ten_octets_by_tap_and_by_packet_socket() {
+fn frames_come_behind_ten_bytes_by_tap_and_by_packet_socket() {
     let netns = Netns::new("header");
     let tap = tap(&netns);
     let sent = frame(BROADCAST, STATION, EXPERIMENT, b"hello");
@@ -146,7 +146,7 @@ fn a_tag_is_taken_off_and_told_beside_the_frame() {
     let sent = tagged(BROADCAST, STATION, 5 << 13 | 10, EXPERIMENT, b"hello");
     near.raw("v0").send(&sent);
     let came = eventually("the frame comes", || receive(&socket).ok());
-    assert_eq!(came, frame(BROADCAST, STATION, EXPERIMENT, b"hello"), "the octets are without it");
+    assert_eq!(came, frame(BROADCAST, STATION, EXPERIMENT, b"hello"), "the bytes are without it");
     assert_eq!(raw.receive(vswitch_tests::PATIENCE), Some(sent), "PACKET_AUXDATA tells it");
 }
 
@@ -160,14 +160,14 @@ fn a_tap_whose_interface_was_deleted_says_so() {
     assert_eq!(rustix::io::write(&tap, &[0; 64]), Err(Errno::BADFD));
 }
 
-/// Why ports are asked every second whether their containers are still there.
+/// This is why the daemon checks every second whether the namespaces of its ports still exist.
 #[test]
 fn an_open_tap_keeps_its_namespace_alive() {
     let (mut netns, witness) = (Netns::new("kept"), Netns::new("witness"));
     let tap = tap(&netns);
     witness.ip(&format!("link add w0 type veth peer name w0 netns {}", netns.name()));
     netns.delete();
-    // Namespaces are freed one after the other: when a later one is gone, this one would be.
+    // Namespaces are freed in order: once a later one is gone, this one would be, too.
     let mut later = Netns::new("later");
     witness.ip(&format!("link add w1 type veth peer name w1 netns {}", later.name()));
     later.delete();

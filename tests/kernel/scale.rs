@@ -1,4 +1,4 @@
-//! A thousand ports.
+//! A switch with a thousand ports. Runs alone: see `make test-kernel`.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ fn a_thousand_ports_start_fast_and_cost_little() {
     for number in 0..PORTS {
         let (name, netns) = (format!("p{number}"), containers[number % 10].name());
         config = config.interface(&name, "tap", netns, &format!("eth{number}"));
-        // Two that can talk.
+        // The two that communicate.
         if number < 2 {
             config = config.address(&format!("10.9.0.{}/24", number + 1));
         }
@@ -51,7 +51,7 @@ fn a_thousand_ports_start_fast_and_cost_little() {
     for container in &containers {
         assert_eq!(container.ip("-o link show").lines().count(), 1, "nothing is left behind");
     }
-    assert!(resident < 100 << 20, "{resident} octets");
+    assert!(resident < 100 << 20, "{resident} bytes");
     assert!(load < 0.01, "{load}");
     assert!(started < Duration::from_secs(5), "{started:?}");
     assert!(stopped < Duration::from_secs(20), "{stopped:?}");

@@ -1,4 +1,4 @@
-//! Hosts joined by a tunnel: peers, strangers, and the way between them.
+//! Hosts joined by a tunnel: peers, unknown senders, path MTU.
 
 use serde_json::Value;
 use vswitch_tests::{
@@ -14,7 +14,7 @@ struct Hosts {
     _segment: Netns,
 }
 
-/// A kernel's bridge with a link to each of `count` hosts.
+/// A kernel bridge with a link to each of `count` hosts.
 fn segment(count: usize) -> (Netns, Vec<Netns>) {
     let segment = Netns::new("segment");
     segment.ip("link add br0 type bridge mcast_snooping 0");
@@ -31,7 +31,7 @@ fn segment(count: usize) -> (Netns, Vec<Netns>) {
     (segment, hosts)
 }
 
-/// What host `number` is told: keys of `[vxlan]`, and its peers.
+/// Configuration of host `number`. `vxlan` are keys of `[vxlan]`.
 fn config(number: usize, container: &Netns, vxlan: &str, peers: &[usize]) -> Config {
     let vxlan = net().vxlan(&format!("10.8.0.{number}")).keys(vxlan);
     let with_peers = peers.iter().fold(vxlan, |config, peer| config.peer(&format!("10.8.0.{peer}")));
@@ -54,7 +54,7 @@ impl Hosts {
         Self { daemons, containers, _segment: segment }
     }
 
-    /// Every host knows every other.
+    /// Every host has every other as a peer.
     fn mesh(count: usize) -> Self {
         Self::start(count, "", |own| (1..=count).filter(|number| *number != own).collect())
     }
@@ -73,7 +73,7 @@ fn three_hosts_share_one_network() {
         tcp::exchange(near, far, &format!("10.9.0.{number}"), 4_000_000, 64 << 10);
         tcp::exchange(near, far, &format!("fd09::{number}"), 4_000_000, 8 << 10);
     }
-    // A broadcast reaches every other container once: nothing goes from tunnel to tunnel.
+    // A broadcast reaches every other container once: nothing is forwarded from tunnel to tunnel.
     let receivers = [two.raw("eth0"), three.raw("eth0")];
     let sender = one.raw("eth0");
     let mark = |number: u8| frame(BROADCAST, one.mac("eth0"), EXPERIMENT, &[number; 50]);
@@ -147,7 +147,7 @@ fn a_stranger_is_named_until_it_is_taken_in() {
     two.reaches("10.9.0.1");
     assert_eq!(peer(daemon, "10.8.0.2")["origin"], "learned");
     tcp::exchange(one, two, "10.9.0.2", 1_000_000, 64 << 10);
-    // Asked for, it stays when nobody is taken in any more.
+    // Declared now, it stays when learning is turned off.
     daemon.configure(&config(1, one, "", &[2, 3]));
     daemon.ctl(&["reload"]);
     assert_eq!(peer(daemon, "10.8.0.2")["origin"], "file");
@@ -179,7 +179,7 @@ fn a_flood_reaches_the_peers_through_a_group() {
     let vxlan = "group = \"239.1.1.1\"\nlearn_peers = true";
     let hosts = Hosts::start(3, vxlan, |_| vec![]);
     let [one, two, three] = &hosts.containers[..] else { unreachable!() };
-    // Who is asked by the group becomes a peer, and is answered with a datagram of its own.
+    // A peer learned through the group is answered by unicast.
     one.reaches("10.9.0.2");
     one.reaches("10.9.0.3");
     two.reaches("10.9.0.3");
@@ -207,7 +207,7 @@ fn an_underlay_that_comes_later() {
     daemon.port_is("10.8.0.2", "up");
 }
 
-/// `host1 -- router -- host2`, where the second link carries packets of 1400 octets only.
+/// `host1 -- router -- host2`, where the second link has an MTU of 1400.
 #[test]
 fn a_narrow_way_is_found_and_told() {
     let router = Netns::new("router");
@@ -233,7 +233,7 @@ fn a_narrow_way_is_found_and_told() {
     let [one, two] = &containers;
     one.reaches("10.9.0.2");
 
-    // What fits passes. What does not fit is refused by the router, then by us, with what would fit.
+    // Packets that fit pass. Others are refused by the router and then by us, with the size that fits.
     let ping = |size: u32| {
         let size = size.to_string();
         let mut ping = std::process::Command::new("ping");

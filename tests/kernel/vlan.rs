@@ -25,7 +25,7 @@ struct Trunk {
 const NETWORKS: [&str; 3] = ["blue", "red", "green"];
 
 impl Trunk {
-    /// `near_keys` and `far_keys` are those of the trunk ports.
+    /// `near_keys` and `far_keys` are keys of the trunk ports.
     fn start(near_keys: &str, far_keys: &str) -> Self {
         let hosts = [Netns::new("near"), Netns::new("far")];
         hosts[0].ip(&format!("link add trunk0 type veth peer name trunk0 netns {}", hosts[1].name()));
@@ -35,7 +35,7 @@ impl Trunk {
                 host.ip("link set trunk0 up");
                 let mut config = net();
                 for (number, (network, container)) in (1..).zip(NETWORKS.iter().zip(containers)) {
-                    // All networks use the same addresses: they have nothing to do with each other.
+                    // All networks use the same addresses, as they are separate.
                     config = config.network(network).keys(&format!("vlan = {}", 10 * number));
                     config = config.tap(network, container).mac(&format!("02:42:0a:09:00:0{side}"));
                     config = config.address(&format!("10.9.0.{side}/24 fd00:9::{side}/64"));
@@ -70,7 +70,7 @@ fn every_network_crosses_the_trunk_whole() {
         let echo = Echo::start(far, "10.9.0.2");
         let client = near.udp("10.9.0.1");
         for len in [1472, 60_000] {
-            assert!(echo.round_trip(&client, len, PATIENCE).is_some(), "{len} octets in {}", name);
+            assert!(echo.round_trip(&client, len, PATIENCE).is_some(), "{len} bytes in {}", name);
         }
     }
     for switch in [&trunk.near, &trunk.far] {
@@ -110,7 +110,8 @@ fn networks_hear_nothing_of_each_other() {
             mouth.send(&frame(to, STATION, EXPERIMENT, words.as_bytes()));
         }
     }
-    // After what may leak comes what must arrive; order within a network tells that nothing is under way.
+    // Frames that might leak are followed by one that must arrive: as order is kept within a network, none is in flight
+    // then.
     for network in 0..3 {
         trunk.eth0(0, network).send(&frame(BROADCAST, STATION, EXPERIMENT, b"the end"));
     }
@@ -124,14 +125,14 @@ fn networks_hear_nothing_of_each_other() {
         let words = format!("only {} hears that", NETWORKS[*network]);
         assert!(heard.iter().all(|frame| frame.ends_with(words.as_bytes())), "{}", NETWORKS[*network]);
     }
-    // On the senders' side all frames were switched before those that crossed the trunk arrived.
+    // On the senders' side all frames were forwarded before those across the trunk arrived.
     for (side, network, ear) in &ears {
         if *side == 0 {
             let leak = ear.find(Duration::from_millis(50), |frame| frame[12..14] == EXPERIMENT.to_be_bytes());
             assert_eq!(leak, None, "{} hears nothing: it has but one port here", NETWORKS[*network]);
         }
     }
-    // One station address in three networks is three entries, and none of them moved.
+    // One station address in three networks is three table entries, none of which moved.
     let known = trunk.far.ctl(&["fdb", "ls", "--mac", "02:00:00:00:00:01"]);
     let known: Vec<_> =
         known.as_array().unwrap().iter().map(|entry| entry["network"].as_str().unwrap()).collect();
@@ -153,7 +154,7 @@ fn tags_on_the_wire_are_those_of_the_networks() {
     }
 }
 
-/// What others may put on the wire: priorities, priority tags, and tags that nobody configured.
+/// What a neighbour may put on the wire: priorities, priority tags, and unconfigured VLANs.
 #[test]
 fn tags_from_the_wire_are_judged() {
     let host = Netns::new("host");
@@ -181,7 +182,7 @@ fn tags_from_the_wire_are_judged() {
     let seen = blue.find(PATIENCE, |frame| frame.ends_with(b"urgent")).unwrap();
     assert_eq!(seen, frame(BROADCAST, STATION, EXPERIMENT, b"urgent"), "an access port shows no tag");
 
-    // IEEE 802.1Q-2018 section 6.9: VID 0 names no VLAN, so the native one it is.
+    // IEEE 802.1Q-2018 section 6.9: VID 0 means no VLAN, so the frame belongs to the native one.
     let priority = tagged(BROADCAST, STATION, 5 << 13, EXPERIMENT, b"priority");
     wire.send(&priority);
     let seen = green.find(PATIENCE, |frame| frame.ends_with(b"priority")).unwrap();

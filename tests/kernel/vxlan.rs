@@ -1,4 +1,4 @@
-//! Tunnels to other systems: the kernel's VXLAN device and Open vSwitch, and what goes over the link between them.
+//! Tunnels to other implementations: the kernel's VXLAN device and Open vSwitch, and the packets on the link.
 
 use std::{
     fs::{self, File},
@@ -12,7 +12,7 @@ use vswitch_tests::{Netns, Vswitchd, eventually, net, pattern::Pattern, tcp, udp
 /// Our host and another, each with a container in the same network.
 ///
 /// ```text
-/// near 10.9.0.1 - vswitchd - 10.8.0.1 ===== 10.8.0.2 - somebody else's tunnel and bridge - far 10.9.0.2
+/// near 10.9.0.1 - vswitchd - 10.8.0.1 ===== 10.8.0.2 - another tunnel and bridge - far 10.9.0.2
 /// ```
 struct Link {
     daemon: Vswitchd,
@@ -23,13 +23,13 @@ struct Link {
 }
 
 impl Link {
-    /// `vxlan` are keys of `[vxlan]`, and whatever tables follow. The other host has the link as `eth0`, without address.
+    /// `vxlan` are keys of `[vxlan]` and further tables. The other host has the link as `eth0`, without an address.
     fn start(underlay: Underlay, vxlan: &str) -> Self {
         let [host, other, near, far] = ["ours", "other", "near", "far"].map(Netns::new);
         host.ip(&format!("link add eth0 type veth peer name eth0 netns {}", other.name()));
         underlay.up(&host, "eth0", 1);
         other.ip("link set eth0 up");
-        // The container's end, and the end that goes to a bridge.
+        // The container's end, and the end for a bridge.
         far.ip(&format!("link add eth0 type veth peer name far0 netns {}", other.name()));
         other.ip("link set far0 up");
         far.ip(&format!("link set eth0 mtu {}", underlay.overlay_mtu()));
@@ -42,7 +42,7 @@ impl Link {
         Self { daemon, other, near, far, underlay }
     }
 
-    /// The same with the other host as our peer.
+    /// Like [`start`](Self::start), with the other host as our peer.
     fn to_peer(underlay: Underlay, vxlan: &str) -> Self {
         Self::start(
             underlay,
@@ -50,7 +50,8 @@ impl Link {
         )
     }
 
-    /// Gives the other host the kernel's VXLAN device, on a bridge with its container. `to` is where it sends to.
+    /// Creates the kernel's VXLAN device on the other host, bridged with its container. `to` is its remote address or
+    /// group.
     fn kernel(&self, to: &str, port: u16) {
         self.underlay.up(&self.other, "eth0", 2);
         let local = self.underlay.address(2);
@@ -63,20 +64,20 @@ impl Link {
         }
     }
 
-    /// Streams in both families with large and small writes, datagrams, and packets as long as fit.
-    fn carries_everything(&self, octets: u64) {
+    /// Streams over both families with large and small writes, datagrams, and the longest packets that fit.
+    fn carries_everything(&self, bytes: u64) {
         let Self { near, far, underlay, .. } = self;
         near.reaches("10.9.0.2");
         near.reaches("fd09::2");
         for (near, far, number) in [(near, far, 2), (far, near, 1)] {
-            tcp::exchange(near, far, &format!("10.9.0.{number}"), octets, 64 << 10);
-            tcp::exchange(near, far, &format!("fd09::{number}"), octets, 64 << 10);
-            tcp::exchange(near, far, &format!("10.9.0.{number}"), octets / 40, 100);
+            tcp::exchange(near, far, &format!("10.9.0.{number}"), bytes, 64 << 10);
+            tcp::exchange(near, far, &format!("fd09::{number}"), bytes, 64 << 10);
+            tcp::exchange(near, far, &format!("10.9.0.{number}"), bytes / 40, 100);
             // With "don't fragment": the longest packet that fits passes.
             let longest = underlay.overlay_mtu();
             for (address, headers) in [(format!("10.9.0.{number}"), 28), (format!("fd09::{number}"), 48)] {
                 for size in [0, 1, 1000, longest - headers - 1, longest - headers] {
-                    assert!(pings_whole(near, &address, size), "{size} octets to {address}");
+                    assert!(pings_whole(near, &address, size), "{size} bytes to {address}");
                 }
                 assert!(!pings_whole(near, &address, longest - headers + 1), "too long for {address}");
             }
@@ -84,15 +85,15 @@ impl Link {
         let echo = Echo::start(far, "10.9.0.2");
         let client = near.udp("10.9.0.1");
         for len in [0, 1, 17, 1422, 1423, 20_000] {
-            // In fragments, of which each crosses the tunnel.
-            eventually(&format!("an echo of {len} octets"), || {
+            // Fragmented; each fragment crosses the tunnel.
+            eventually(&format!("an echo of {len} bytes"), || {
                 echo.round_trip(&client, len, std::time::Duration::from_millis(500))
             });
         }
     }
 }
 
-/// Whether an echo request of so many octets is answered that may not be fragmented.
+/// Whether a ping of `size` bytes with "don't fragment" is answered.
 fn pings_whole(netns: &Netns, address: &str, size: usize) -> bool {
     let size = size.to_string();
     let mut ping = Command::new("ping");
@@ -123,7 +124,7 @@ fn the_kernel_is_a_peer_over_ipv6_at_its_own_port() {
     link.carries_everything(4_000_000);
 }
 
-/// Both policies of checksums, and connections that are made to ask for what fits.
+/// Both checksum policies, and MSS clamping.
 #[test]
 fn the_kernel_is_a_peer_without_checksums() {
     let link = Link::to_peer(Underlay::V4, "checksum = false\nclamp_mss = true\ndscp = \"inherit\"");
@@ -148,13 +149,13 @@ fn the_kernel_is_a_member_of_the_same_group() {
     tcp::exchange(&link.near, &link.far, "fd09::2", 1_000_000, 64 << 10);
 }
 
-/// What somebody sees who looks at the link: no packet is malformed, all checksums are right, and ours look as they should.
+/// Packets on the link: none is malformed, all checksums are right, and the fields of ours are as intended.
 #[test]
 fn packets_on_the_wire_are_well_formed() {
     for underlay in [Underlay::V4, Underlay::V6] {
         let link = Link::to_peer(underlay, "");
         link.kernel(&format!("remote {}", link.underlay.address(1)), 4789);
-        // As on a wire: each packet by itself, and its checksums complete.
+        // As on a wire: packets unmerged, with complete checksums.
         for host in [&link.daemon.host, &link.other] {
             run(host, "ethtool", "-K eth0 tx off tso off gso off gro off");
         }
@@ -168,7 +169,7 @@ fn packets_on_the_wire_are_well_formed() {
 
         let source = if underlay == Underlay::V4 { "ip.src" } else { "ipv6.src" };
         let ours = format!("vxlan && {source} == {}", underlay.address(1));
-        // Neighbour discovery has a hop limit of its own, and echo replies of the kernel may be fragmented.
+        // Neighbour discovery has a hop limit of its own, and the kernel's echo replies may be fragmented.
         let of_ours = |wrong: &str| format!("{ours} && tcp && ({wrong})");
         let filters = [
             "vxlan".to_owned(),
@@ -190,7 +191,7 @@ fn packets_on_the_wire_are_well_formed() {
     }
 }
 
-/// What tcpdump writes to a file.
+/// A running tcpdump that writes to a file.
 struct Capture(Child);
 
 impl Capture {
@@ -207,7 +208,7 @@ impl Capture {
         capture
     }
 
-    /// Ends it when it has written what it has seen.
+    /// Stops it after it has written what it received.
     fn stop(mut self) {
         let pid = rustix::process::Pid::from_child(&self.0);
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
@@ -222,13 +223,13 @@ impl Drop for Capture {
     }
 }
 
-/// How many packets of a capture are as each filter says; all checksums are looked at.
+/// Counts the packets of a capture that match each filter. All checksums are verified.
 fn packets(file: &Path, filters: &[String]) -> Vec<usize> {
     let mut tshark = Command::new("tshark");
     for checked in ["ip", "udp", "tcp"] {
         tshark.arg("-o").arg(format!("{checked}.check_checksum:TRUE"));
     }
-    // One row, for all time: `| from <> to | frames | bytes | frames | bytes |`, two columns a filter.
+    // A single row: `| from <> to | frames | bytes | frames | bytes |`, two columns per filter.
     tshark.arg("-n").arg("-r").arg(file).args(["-q", "-z", &format!("io,stat,0,{}", filters.join(","))]);
     let output = tshark.output().expect("tshark is installed");
     assert!(output.status.success(), "tshark: {}", String::from_utf8_lossy(&output.stderr));
@@ -241,7 +242,7 @@ fn packets(file: &Path, filters: &[String]) -> Vec<usize> {
     counts
 }
 
-/// Whoever can send to the port may send anything; those who talk through the tunnel do not notice.
+/// Garbage sent to the tunnel's port does not disturb traffic in the tunnel.
 #[test]
 fn garbage_on_the_port_harms_nobody() {
     let link = Link::to_peer(Underlay::V4, "");
@@ -257,23 +258,23 @@ fn garbage_on_the_port_harms_nobody() {
         let socket = link.other.run(|| UdpSocket::bind((address, 0)).unwrap());
         for number in 0..30_000_u64 {
             let len = usize::try_from(number * 7 % 1473).unwrap();
-            let mut octets = Pattern(number).make(0, len);
-            // A third of it comes as far as a frame that is none.
+            let mut bytes = Pattern(number).make(0, len);
+            // A third has a valid VXLAN header, followed by something that is not a frame.
             if number % 3 == 0 && len >= 8 {
-                octets[..8].copy_from_slice(&[8, 0, 0, 0, 0, 0x10, 0, 0]);
+                bytes[..8].copy_from_slice(&[8, 0, 0, 0, 0, 0x10, 0, 0]);
             }
-            socket.send_to(&octets, "10.8.0.1:4789").unwrap();
+            socket.send_to(&bytes, "10.8.0.1:4789").unwrap();
         }
         assert!(link.daemon.dropped(port, reason) > 1000, "{reason}");
     }
     flow.flows(1_000_000);
     flow.stop();
     let grown = vswitch_tests::process::resident(link.daemon.pid()).saturating_sub(memory);
-    assert!(grown < 64 << 20, "{grown} octets more");
+    assert!(grown < 64 << 20, "{grown} bytes more");
     link.carries_everything(1_000_000);
 }
 
-/// Open vSwitch with its userspace datapath, as the other host's tunnel and bridge. Stopped with the value.
+/// Open vSwitch with its userspace datapath, as tunnel and bridge of the other host. Stopped on drop.
 struct OpenVswitch {
     folder: PathBuf,
     processes: Vec<Child>,
@@ -340,7 +341,7 @@ impl Drop for OpenVswitch {
 #[test]
 fn open_vswitch_is_a_peer() {
     let link = Link::to_peer(Underlay::V4, "");
-    // It cannot finish what others leave to a device: as its manual says, senders are to leave nothing.
+    // Its userspace datapath cannot complete checksums: according to its manual, senders must.
     run(&link.far, "ethtool", "-K eth0 tx off");
     run(&link.daemon.host, "ethtool", "-K eth0 tx off");
     let ovs = OpenVswitch::start(&link.other, link.daemon.folder());

@@ -1,6 +1,6 @@
-//! The web page in a real browser, over a real switch: what a person sees and does.
+//! The web page in a real browser on a real switch: what users see and do.
 //!
-//! Pictures of it stay in `target/web/`.
+//! Screenshots are kept in `target/web/`.
 
 use std::{fs, path::PathBuf};
 
@@ -16,11 +16,11 @@ const PAGE: &str = "http://127.0.0.1:9478/";
 /// Keys of `[api]`.
 const WEB: &str = "web = \"127.0.0.1:9478\"";
 
-/// What the page holds, in words that are shorter than JavaScript's.
+/// Facts about the page, as JavaScript expressions.
 const PORTS: &str = "document.querySelectorAll('#picture [role=option]').length";
 const NO_OVERFLOW: &str = "document.documentElement.scrollWidth <= innerWidth";
 
-/// A host with networks blue and red, on a trunk that is down.
+/// A host with networks blue and red on a trunk that is down.
 fn networks(blue: &str) -> Config {
     let config = net().switch("name = \"host1\"").api(WEB);
     let config = config.network("blue").keys(blue).network("red").keys("vlan = 20");
@@ -31,7 +31,7 @@ fn start() -> Pair {
     Pair::start(&networks("vlan = 10"))
 }
 
-/// A browser that looks at the page and sees the first three ports.
+/// Opens the page and waits for the first three ports.
 fn browse(host: &Netns) -> Browser {
     let mut browser = Browser::start(host);
     browser.resize(1280, 800, false);
@@ -40,7 +40,7 @@ fn browse(host: &Netns) -> Browser {
     browser
 }
 
-/// Where a picture is kept.
+/// Path of a screenshot.
 fn artefact(name: &str) -> PathBuf {
     // target/<profile>/deps/<test>
     let folder = std::env::current_exe().unwrap().ancestors().nth(3).unwrap().join("web");
@@ -48,7 +48,7 @@ fn artefact(name: &str) -> PathBuf {
     folder.join(format!("{name}.png"))
 }
 
-/// The text of an element, as an expression.
+/// The text of an element, as a JavaScript expression.
 fn text(id: &str) -> String {
     format!("document.getElementById('{id}').textContent")
 }
@@ -62,12 +62,12 @@ fn a_person_sees_ports_come_and_go_and_finds_an_address() {
     browser.sees(&format!("{} === '2 of 3 up'", text("fact-ports")));
     browser.sees("document.querySelector('.bead.down')?.dataset.key === 'uplink'");
 
-    // Rates: something moves, and the plot has a line.
+    // Rates: the values are not zero, and the plot has a line.
     let _flood = Flood::start(web, "10.9.0.2");
     browser.sees("document.querySelector('#bits .line.in')?.getAttribute('d')?.includes('L')");
     browser.sees("parseFloat(document.querySelector('#bits .reading b').textContent) > 0");
 
-    // Ports come, fail and go, and it is said.
+    // Ports are added, fail and are removed, and the page announces it.
     switch.ctl(&["port", "add", "job", "--network", "red"]);
     browser.sees(&format!("{PORTS} === 4 && {}.includes('job appeared')", text("news")));
     switch.host.ip("link add eth1 type veth peer name eth1p");
@@ -78,7 +78,7 @@ fn a_person_sees_ports_come_and_go_and_finds_an_address() {
     switch.ctl(&["port", "del", "job"]);
     browser.sees(&format!("{PORTS} === 3 && {}.includes('job is gone')", text("news")));
 
-    // The MAC table, by keyboard alone.
+    // The MAC table, by keyboard only.
     browser.press("/");
     browser.type_in("db");
     browser.sees("[...document.querySelectorAll('#fdb tbody tr')].map((row) => row.children[2].textContent).join() === 'db'");
@@ -92,7 +92,7 @@ fn a_person_sees_ports_come_and_go_and_finds_an_address() {
     browser.sees("[...document.querySelectorAll('#fdb tbody tr')].map((row) => row.children[0].textContent).join() === '02:42:0a:09:00:00'");
     browser.sees(&format!("{}.startsWith('1 of ')", text("fdb-count")));
 
-    // The picture, by keyboard: to the second port, choose it, and back to all.
+    // The picture, by keyboard: select the second port, then all again.
     browser.press("Escape");
     browser.press("t");
     browser.press("ArrowRight");
@@ -104,21 +104,21 @@ fn a_person_sees_ports_come_and_go_and_finds_an_address() {
     browser.press("Escape");
     browser.sees("document.getElementById('chosen').hidden");
 
-    // Drops explain themselves.
+    // Drops come with an explanation.
     let broken = frame(BROADCAST, [1, 0, 0, 0, 0, 1], EXPERIMENT, b"from a group");
     web.raw("eth0").send(&broken);
     let reason = "[...document.querySelectorAll('#drops .drops > li')].find((it) => it.querySelector('code').textContent === 'MAC_INVALID_SOURCE')";
     browser.sees(&format!("{reason}?.querySelector('p').textContent.includes('group or zero address')"));
     browser.sees(&format!("{reason}.querySelector('.where').textContent === 'web in 1'"));
 
-    // A phone, and a dark room.
+    // A phone in dark mode.
     browser.prefer("dark");
     browser.picture(&artefact("desktop-dark"));
     for width in [390, 360] {
         browser.resize(width, 844, true);
         browser.sees(NO_OVERFLOW);
         browser.picture(&artefact(&format!("phone-{width}-dark")));
-        // Ports come and go here, too.
+        // Ports are added and removed here as well.
         switch.ctl(&["port", "add", "late", "--network", "blue"]);
         browser.sees(&format!("{PORTS} === 4 && {}.includes('late appeared')", text("news")));
         browser.sees(NO_OVERFLOW);
@@ -148,12 +148,12 @@ fn two_hundred_ports_stay_apart_and_readable() {
     pair.configure(&config);
     pair.switch.ctl(&["reload"]);
     browser.sees(&format!("{PORTS} === 205"));
-    // The endpoint and its peer hang on one wire of their own.
+    // The endpoint and its peer are on a wire of their own.
     browser.sees("document.querySelectorAll('.wire.tunnel').length === 1");
     browser.sees(
         "document.querySelector('[data-key=host2]').getAttribute('aria-label') === 'host2, peer, up, blue'",
     );
-    // Bodies keep apart, names keep within, and no two names look the same.
+    // Shapes do not overlap, names do not overflow, and no two names look the same.
     let apart = "(() => {
         const beads = [...document.querySelectorAll('.bead')];
         const bodies = beads.map((bead) => bead.querySelector('.body').getBoundingClientRect());
@@ -175,7 +175,8 @@ fn two_hundred_ports_stay_apart_and_readable() {
     assert_eq!(browser.complaints(), [""; 0], "the console is empty");
 }
 
-/// Text 4.5 to 1, what is drawn 3 to 1 (WCAG 2.2, 1.4.3 and 1.4.11), each colour on both grounds; and focus that shows.
+/// Contrast of 4.5:1 for text and 3:1 for graphics (WCAG 2.2, 1.4.3 and 1.4.11), each colour on both backgrounds; and a
+/// visible focus.
 #[test]
 fn everybody_can_read_it_and_get_everywhere() {
     let pair = start();
@@ -200,7 +201,7 @@ fn everybody_can_read_it_and_get_everywhere() {
         browser.prefer(scheme);
         assert_eq!(browser.look(faint), "", "too faint in {scheme}");
     }
-    // Tab goes from top to bottom, once around, and what has the focus shows it.
+    // Tab visits everything once, from top to bottom, with a visible focus.
     let mut way = Vec::new();
     for _ in 0..60 {
         browser.press("Tab");
@@ -223,11 +224,11 @@ fn everybody_can_read_it_and_get_everywhere() {
     let places: Vec<_> = stops.iter().map(|stop| way.iter().position(|it| it == stop)).collect();
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{stops:?} in {way:?}");
     assert_eq!(way.iter().filter(|it| *it == "option").count(), 1, "all ports are one stop: {way:?}");
-    // What has no text has a name.
+    // Elements without text have a name.
     let nameless = "[...document.querySelectorAll('button, input, a, [role=option], [role=img], [role=region]')]
         .filter((it) => !it.textContent.trim() && !it.getAttribute('aria-label') && !it.getAttribute('aria-labelledby')).length";
     assert_eq!(browser.look(nameless), 0);
-    // The list of keys opens and closes by keys.
+    // The list of keys opens and closes by keyboard.
     browser.press("?");
     browser.sees("document.getElementById('help').open");
     browser.picture(&artefact("keys"));
@@ -248,13 +249,13 @@ fn a_daemon_that_is_gone_is_told_and_found_again() {
     pair.switch.run();
     browser.sees(&format!("document.getElementById('banner').hidden && {} === 'forwarding'", text("state")));
     browser.sees(&format!("{PORTS} === 3"));
-    // A change of the address needs a restart, as that of the socket does.
+    // The listen address cannot change without a restart, and neither can the socket.
     pair.switch.configure(&net().switch("name = \"host1\""));
     pair.switch.signal(Signal::HUP);
     pair.switch.logs(&["reload refused", "web"]);
 }
 
-/// Echo requests as fast as they are answered, until the value is dropped.
+/// Flood pings (ping -f) until drop.
 struct Flood(std::process::Child);
 
 impl Flood {

@@ -1,25 +1,28 @@
-//! The way in: datagrams become frames of a network, received by a peer's port.
+//! Decapsulation: datagrams become frames of a network, received by a peer's port.
 //!
 //! ```text
 //! a message of the socket: one datagram, or a train of them (UDP_GRO), all but the last of one length
 //!   header.parse      is it VXLAN?                 VXLAN_INVALID_HDR
-//!   tables.network    of a network we know?        VXLAN_VNI_NOT_FOUND
-//!   ecn.propagate     congestion met on the way    IP_TUNNEL_ECN
-//!   run.follow        the next packet of the same flow? its payload is moved behind the one before
-//!   mss.clamp         the first of a connection, where asked for
+//!   tables.network    of a known network?          VXLAN_VNI_NOT_FOUND
+//!   ecn.propagate     congestion in the underlay   IP_TUNNEL_ECN
+//!   run.follow        the next packet of the same flow? append its payload to the previous one
+//!   mss.clamp         the first of a connection, if enabled
 //! ```
-//! A message is received into the batch's next buffer, so that the first frame is in its place already. Those that follow it in
-//! its flow are moved down behind it, and others to the next buffers.
+//! A message is received into the batch's next buffer, so that the first frame is in place already. Packets
+//! that continue its flow are moved down behind it, others to the next buffers.
 
 use std::ops::Range;
 
 use arrayvec::ArrayVec;
+use etherparse::EtherType;
 use vswitch::{
     addr::{NetworkId, PortId},
     batch::{Batch, HEADROOM, TRAIN},
+    bytes::try_u16_at,
     device::Refuse,
     drops::DropReason,
-    headers::{ETHERNET, Headers, Transport, link},
+    frame::ETHERNET_HEADER,
+    headers::{Headers, IPV6_HEADER, Transport, link},
     offload::Offload,
 };
 
@@ -31,120 +34,120 @@ use crate::{
     tables::Tables,
 };
 
-/// Where in a buffer of the batch a message is to be received.
+/// Position of a message in a buffer of the batch.
 pub const MESSAGE: usize = HEADROOM - HEADER;
 
-/// What is known of a received message beside its octets.
+/// Metadata of a received message.
 #[derive(Clone, Copy, Debug)]
 pub struct Message {
-    /// Who sent it.
+    /// The port of its sender.
     pub peer: PortId,
     /// The outer header's congestion mark.
     pub ecn: Ecn,
-    /// Octets of all datagrams.
+    /// Total length of its datagrams, in bytes.
     pub len: usize,
-    /// Octets of each datagram but the last, which may be shorter.
+    /// Length of each datagram in bytes; the last may be shorter.
     pub stride: usize,
 }
 
-/// How datagrams are treated.
+/// Settings of decapsulation.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
-    /// Refuse headers with reserved bits.
+pub struct Settings {
+    /// Reject headers with reserved bits.
     pub strict: bool,
-    /// Octets of the longest inner packet that the underlay carries in one piece.
+    /// Length of the longest inner packet that the underlay carries unfragmented, in bytes.
     pub overlay_mtu: u16,
-    /// Make connections ask for no longer segments than that.
+    /// Clamp the MSS of connections to it.
     pub clamp: bool,
 }
 
-/// Makes frames of the message that was received at [`MESSAGE`] in the batch's next buffer. The batch has room for a
-/// [train](TRAIN).
+/// Decapsulates the message that was received at [`MESSAGE`] in the batch's next buffer. The batch must have
+/// room for a [train](TRAIN).
 ///
-/// What is not taken in is told to `refuse`, datagram by datagram.
+/// Rejected datagrams are passed to `refuse` one by one.
 pub fn decapsulate(
     tables: &Tables,
-    manner: &Manner,
+    settings: &Settings,
     message: &Message,
     batch: &mut Batch,
     refuse: &mut Refuse<'_>,
 ) {
     let mut buffers = batch.spare();
     let Some(buffer) = buffers.next() else { return };
-    let octets = &mut buffer[MESSAGE..];
-    let longest = usize::from(manner.overlay_mtu) + ETHERNET;
-    let shape = Shape::of(&octets[..message.len], message.stride, longest);
-    let clamp = manner.clamp.then_some(longest);
+    let bytes = &mut buffer[MESSAGE..];
+    let longest = usize::from(settings.overlay_mtu) + ETHERNET_HEADER;
+    let shape = Shape::of(&bytes[..message.len], message.stride, longest);
+    let clamp = settings.clamp.then_some(longest);
     let mut frames = ArrayVec::<Frame, TRAIN>::new();
     let mut open: Option<Open<'_>> = None;
     for datagram in shape.datagrams(message.len) {
-        let (network, inner) = match inner(tables, manner, message.ecn, octets, &datagram) {
+        let (network, inner) = match inner(tables, settings, message.ecn, bytes, &datagram) {
             Ok(inner) => inner,
             Err(reason) => {
-                refuse(message.peer, reason, inside(octets, &datagram));
+                refuse(message.peer, reason, inside(bytes, &datagram));
                 continue;
             }
         };
-        if open.as_mut().is_some_and(|open| open.network == network && open.follow(octets, inner.clone())) {
+        if open.as_mut().is_some_and(|open| open.network == network && open.follow(bytes, inner.clone())) {
             continue;
         }
         let nth = frames.len() + usize::from(open.is_some());
         if nth == TRAIN {
-            // More than a kernel puts into one message: not from one.
-            refuse(message.peer, DropReason::VxlanInvalidHdr, &octets[inner]);
+            // More datagrams than a kernel puts into one message.
+            refuse(message.peer, DropReason::VxlanInvalidHdr, &bytes[inner]);
             continue;
         }
-        frames.extend(open.take().map(|open| open.finish(octets)));
+        frames.extend(open.take().map(|open| open.finish(bytes)));
         let elsewhere = if nth == 0 { None } else { buffers.next().map(|buffer| &mut buffer[HEADROOM..]) };
-        open = Some(Open::begin(octets, inner, elsewhere, network, shape, clamp));
+        open = Some(Open::begin(bytes, inner, elsewhere, network, shape, clamp));
     }
-    frames.extend(open.take().map(|open| open.finish(octets)));
+    frames.extend(open.take().map(|open| open.finish(bytes)));
     drop(buffers);
     for Frame { network, offload, len } in frames {
         batch.push(message.peer, Some(network), offload, len);
     }
 }
 
-/// Tells `refuse` each datagram of a message that is not looked into; it was received at [`MESSAGE`] in the batch's next
-/// buffer.
+/// Passes each datagram of a message to `refuse`; it was received at [`MESSAGE`] in the batch's next buffer.
 pub fn refuse_all(message: &Message, reason: DropReason, batch: &mut Batch, refuse: &mut Refuse<'_>) {
-    let octets = batch.spare().next().map_or(&[][..], |buffer| &buffer[MESSAGE..]);
+    let bytes = batch.spare().next().map_or(&[][..], |buffer| &buffer[MESSAGE..]);
     for datagram in (Shape::Train { stride: message.stride.max(1) }).datagrams(message.len) {
-        refuse(message.peer, reason, inside(octets, &datagram));
+        refuse(message.peer, reason, inside(bytes, &datagram));
     }
 }
 
-/// What a datagram holds behind the header's octets, if it has as many.
-fn inside<'a>(octets: &'a [u8], datagram: &Range<usize>) -> &'a [u8] {
-    octets.get(datagram.clone()).and_then(|datagram| datagram.get(HEADER..)).unwrap_or_default()
+/// The content of a datagram after its header, if it is long enough.
+fn inside<'a>(bytes: &'a [u8], datagram: &Range<usize>) -> &'a [u8] {
+    bytes.get(datagram.clone()).and_then(|datagram| datagram.get(HEADER..)).unwrap_or_default()
 }
 
-/// What a message is.
+/// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
-    /// One datagram, or several that were on the wire one by one.
+    /// One datagram, or several that were separate on the wire.
     Train {
-        /// Octets of each but the last.
+        /// Length of each datagram but the last, in bytes.
         stride: usize,
     },
-    /// One datagram that never was on a wire: a kernel's VXLAN device on this host has handed over a super-frame.
-    /// It comes uncut, its checksum unfinished, because the kernel takes any UDP socket that receives it for a tunnel
-    /// (`udp_unexpected_gso`, include/linux/udp.h).
+    /// One datagram that was never on a wire: a super-frame from a kernel's VXLAN device on this host. It
+    /// arrives unsegmented and with a partial checksum, because the kernel takes any UDP socket that receives
+    /// it for a tunnel (`udp_unexpected_gso`, include/linux/udp.h).
     Super {
-        /// Octets of payload of each packet, if it is to be cut along UDP: the kernel tells those. Of TCP it tells nothing.
+        /// Payload bytes per packet if it must be segmented as UDP: reported by the kernel for UDP, but not
+        /// for TCP.
         datagram: Option<usize>,
-        /// Octets of the longest frame it may be cut into.
+        /// Maximum length of a segment's frame, in bytes.
         longest: usize,
     },
 }
 
 impl Shape {
     #[inline]
-    fn of(octets: &[u8], stride: usize, longest: usize) -> Self {
-        let frame = octets.get(HEADER..).unwrap_or_default();
-        if stride < octets.len() {
-            // The packet says so itself. It must fill the message exactly and be unfinished, or one bad packet could hide
-            // all that come with it.
+    fn of(bytes: &[u8], stride: usize, longest: usize) -> Self {
+        let frame = bytes.get(HEADER..).unwrap_or_default();
+        if stride < bytes.len() {
+            // According to the packet itself. It must fill the message exactly and have a partial checksum;
+            // otherwise one malformed packet could hide all others of the message.
             let uncut = |headers: &Headers| {
                 headers.transport_kind == Transport::Udp
                     && headers.ends_with(frame)
@@ -159,7 +162,7 @@ impl Shape {
         Self::Train { stride: stride.max(1) }
     }
 
-    /// Where the datagrams are in a message of `len` octets; an empty message is one.
+    /// The datagrams of a message of `len` bytes; an empty message is one datagram.
     fn datagrams(self, len: usize) -> impl Iterator<Item = Range<usize>> {
         let stride = match self {
             Self::Train { stride } => stride,
@@ -168,7 +171,7 @@ impl Shape {
         (0..len.max(1)).step_by(stride).map(move |start| start..len.min(start + stride))
     }
 
-    /// Octets of payload of each packet that a frame with these headers stands for.
+    /// Payload bytes per packet of a super-frame with these headers.
     fn segment(self, headers: &Headers) -> Option<usize> {
         let Self::Super { datagram, longest } = self else { return None };
         match headers.transport_kind {
@@ -178,49 +181,45 @@ impl Shape {
     }
 }
 
-/// Whether the IP packet in `frame` ends with it, by its own account: a first look.
+/// Whether the IP packet in `frame` ends with it according to its length field: a quick check.
 #[inline]
 fn fills(frame: &[u8]) -> bool {
-    let length = |network: usize, field: usize| {
-        let field = frame.get(network + field..)?.first_chunk().copied()?;
-        Some(usize::from(u16::from_be_bytes(field)))
-    };
     let end = link(frame).and_then(|(network, ethertype)| match ethertype {
-        0x0800 => Some(network + length(network, 2)?),
-        0x86dd => Some(network + 40 + length(network, 4)?),
+        EtherType::IPV4 => Some(network + usize::from(try_u16_at(frame, network + 2)?)),
+        EtherType::IPV6 => Some(network + IPV6_HEADER + usize::from(try_u16_at(frame, network + 4)?)),
         _ => None,
     });
     end == Some(frame.len())
 }
 
-/// The network and the place of the frame in `datagram`, or why it is not taken in.
+/// The network and the position of the frame in `datagram`, or the reason to drop it.
 #[inline]
 fn inner(
     tables: &Tables,
-    manner: &Manner,
+    settings: &Settings,
     ecn: Ecn,
-    octets: &mut [u8],
+    bytes: &mut [u8],
     datagram: &Range<usize>,
 ) -> Result<(NetworkId, Range<usize>), DropReason> {
-    let vni = header::parse(&octets[datagram.clone()], manner.strict).ok_or(DropReason::VxlanInvalidHdr)?;
+    let vni = header::parse(&bytes[datagram.clone()], settings.strict).ok_or(DropReason::VxlanInvalidHdr)?;
     let network = tables.network(vni).ok_or(DropReason::VxlanVniNotFound)?;
     let inner = datagram.start + HEADER..datagram.end;
-    let frame = &mut octets[inner.clone()];
+    let frame = &mut bytes[inner.clone()];
     ecn::propagate(frame, ecn).map_err(|ecn::Congested| DropReason::IpTunnelEcn)?;
     Ok((network, inner))
 }
 
-/// A frame that is complete in its buffer.
+/// A complete frame in its buffer.
 struct Frame {
     network: NetworkId,
     offload: Offload,
     len: usize,
 }
 
-/// A frame in its place, which packets may follow.
+/// A frame in its buffer, to which packets may be appended.
 struct Open<'b> {
     network: NetworkId,
-    /// Its buffer, from its first octet on; `None`: it is in that of the message, which it is never ahead of.
+    /// Its buffer, from its first byte on; `None`: that of the message, which it never overtakes.
     elsewhere: Option<&'b mut [u8]>,
     len: usize,
     offload: Offload,
@@ -228,10 +227,11 @@ struct Open<'b> {
 }
 
 impl<'b> Open<'b> {
-    /// Moves the frame at `inner` to its place. If it opens a connection, that will ask for frames of at most `clamp` octets.
+    /// Moves the frame at `inner` to its buffer. If it opens a connection, clamps the MSS to frames of at
+    /// most `clamp` bytes.
     #[inline]
     fn begin(
-        octets: &mut [u8],
+        bytes: &mut [u8],
         inner: Range<usize>,
         mut elsewhere: Option<&'b mut [u8]>,
         network: NetworkId,
@@ -241,14 +241,14 @@ impl<'b> Open<'b> {
         let len = inner.len();
         let frame = match &mut elsewhere {
             Some(buffer) => {
-                buffer[..len].copy_from_slice(&octets[inner]);
+                buffer[..len].copy_from_slice(&bytes[inner]);
                 &mut buffer[..len]
             }
             None => {
                 if inner.start > HEADER {
-                    octets.copy_within(inner, HEADER);
+                    bytes.copy_within(inner, HEADER);
                 }
-                &mut octets[HEADER..HEADER + len]
+                &mut bytes[HEADER..HEADER + len]
             }
         };
         let (mut offload, mut run) = (Offload::NONE, None);
@@ -262,25 +262,26 @@ impl<'b> Open<'b> {
         Self { network, elsewhere, len, offload, run }
     }
 
-    /// Takes in the packet at `inner`, if it follows.
+    /// Appends the packet at `inner`, if it continues the run.
     #[inline]
-    fn follow(&mut self, octets: &mut [u8], inner: Range<usize>) -> bool {
+    fn follow(&mut self, bytes: &mut [u8], inner: Range<usize>) -> bool {
         let Some(run) = &mut self.run else { return false };
         let at = run.end();
-        let first = self.elsewhere.as_deref().unwrap_or_else(|| &octets[HEADER..]);
-        let Some(payload) = run.follow(first, &octets[inner.clone()]) else { return false };
+        let first = self.elsewhere.as_deref().unwrap_or_else(|| &bytes[HEADER..]);
+        let Some(payload) = run.follow(first, &bytes[inner.clone()]) else { return false };
         let payload = inner.start + payload..inner.end;
         match &mut self.elsewhere {
-            Some(buffer) => buffer[at..at + payload.len()].copy_from_slice(&octets[payload]),
-            None => octets.copy_within(payload, HEADER + at),
+            Some(buffer) => buffer[at..at + payload.len()].copy_from_slice(&bytes[payload]),
+            None => bytes.copy_within(payload, HEADER + at),
         }
         self.len = run.end();
         true
     }
 
-    fn finish(self, octets: &mut [u8]) -> Frame {
+    #[inline]
+    fn finish(self, bytes: &mut [u8]) -> Frame {
         let Self { network, elsewhere, len, offload, run } = self;
-        let buffer = elsewhere.unwrap_or_else(|| &mut octets[HEADER..]);
+        let buffer = elsewhere.unwrap_or_else(|| &mut bytes[HEADER..]);
         let merged = run.and_then(|run| run.finish(&mut buffer[..len]));
         Frame { network, offload: merged.unwrap_or(offload), len }
     }

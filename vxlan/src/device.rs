@@ -1,12 +1,12 @@
-//! The tunnel as devices of the switch: an [`Inlet`] for each socket that receives, a [`Remote`] for each peer, a [`Collector`] for
-//! each host that copies are sent to.
+//! The tunnel as devices of the switch: an [`Inlet`] for each receiving socket, a [`Remote`] for each peer,
+//! and a [`Collector`] for each host that gets copies.
 //!
-//! They hold what was configured in tables that never change, and are made anew with every plan: what a worker is handed
-//! with its topology is what it looks up for each packet. The sockets stay.
+//! They hold immutable tables of the configuration and are rebuilt with every plan, so a worker's tables
+//! always match its topology. The sockets stay open.
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     os::fd::BorrowedFd,
     sync::{
         Arc,
@@ -18,43 +18,37 @@ use socket2::SockAddr;
 use vswitch::{
     addr::{NetworkId, PortId},
     batch::{Batch, GULP},
-    device::{Device, Refuse},
+    device::{Device, DeviceError, Refuse},
     drops::DropReason,
-    headers::ETHERNET,
+    frame::ETHERNET_HEADER,
     transmit::{Scratch, Transmit},
 };
 
 use crate::{
-    collector::{Collector, Copies},
+    copies::Copies,
     decap::{self, MESSAGE, Message, decapsulate, refuse_all},
     encap::{self, Class, Dscp, encapsulate},
-    endpoint::{Endpoint, Received, SOURCES},
-    header::Vni,
+    endpoint::{Received, SOURCES, Vtep},
+    header::{HEADER, Vni},
     tables::Tables,
 };
 
-/// Octets of outer headers before an inner packet, its Ethernet header included.
-pub fn overhead(local: IpAddr) -> u16 {
-    match local {
-        IpAddr::V4(_) => 20 + 8 + 8 + 14,
-        IpAddr::V6(_) => 40 + 8 + 8 + 14,
-    }
-}
+pub use crate::header::overhead;
 
-/// What may change while the sockets stay open.
+/// Settings that may change while the sockets stay open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// The endpoint's own port, which counts what is of no peer.
+    /// The endpoint's own port, which counts datagrams that belong to no peer.
     pub own: PortId,
-    /// Whether headers with reserved bits are refused.
+    /// Whether headers with reserved bits are rejected.
     pub strict: bool,
-    /// Whether whoever sends is about to become a peer.
+    /// Whether unknown senders become peers.
     pub learn: bool,
-    /// Whether connections are made to ask for segments that fit.
+    /// Whether the MSS of connections is clamped.
     pub clamp: bool,
-    /// How outer headers get their DSCP.
+    /// DSCP of outer headers.
     pub dscp: Dscp,
-    /// Octets of the longest packet that the underlay carries from here.
+    /// MTU of the underlay at this host, in bytes.
     pub underlay_mtu: u16,
 }
 
@@ -63,31 +57,38 @@ pub struct Rules {
 pub struct Peer {
     /// Its port of the switch.
     pub port: PortId,
-    /// Where datagrams for it are sent.
+    /// Destination address of its datagrams.
     pub address: SocketAddr,
-    /// What is known of the way to it.
+    /// The path to it.
     pub path: Arc<Path>,
 }
 
-/// What is known of the way to a peer. It outlives plans.
+impl Peer {
+    /// Bytes of outer headers before an inner packet for this peer, its Ethernet header included.
+    pub fn overhead(&self) -> u16 {
+        overhead(self.address.ip())
+    }
+}
+
+/// The path to a peer. It outlives plans.
 #[derive(Debug)]
 pub struct Path {
-    /// Octets of the longest packet that reaches the peer in one piece.
+    /// The path MTU in bytes.
     mtu: AtomicU16,
 }
 
 impl Path {
-    /// A path that carries packets of `mtu` octets.
+    /// A path with this MTU.
     pub fn new(mtu: u16) -> Self {
         Self { mtu: AtomicU16::new(mtu) }
     }
 
-    /// Octets of the longest packet that reaches the peer in one piece.
+    /// The path MTU in bytes.
     pub fn mtu(&self) -> u16 {
         self.mtu.load(Relaxed)
     }
 
-    /// Learns that.
+    /// Updates the path MTU.
     pub fn set_mtu(&self, mtu: u16) {
         self.mtu.store(mtu, Relaxed);
     }
@@ -96,7 +97,7 @@ impl Path {
 /// The devices of a tunnel.
 #[derive(Clone, Debug)]
 pub struct Devices {
-    /// As many as the endpoint has; the first is also the device of the endpoint's own port.
+    /// One for each inlet socket; the first is also the device of the endpoint's own port.
     pub inlets: Vec<Arc<Inlet>>,
     /// In the order of the peers.
     pub remotes: Vec<Arc<Remote>>,
@@ -104,10 +105,9 @@ pub struct Devices {
     pub collectors: Vec<Arc<Collector>>,
 }
 
-/// The devices by which `endpoint` serves these peers and networks, and sends copies to these collectors, each under a VNI of
-/// its own.
+/// Builds the devices of `endpoint` for these peers, networks and collectors; each collector has its own VNI.
 pub fn devices(
-    endpoint: &Arc<Endpoint>,
+    endpoint: &Arc<Vtep>,
     rules: &Rules,
     peers: &[Peer],
     collectors: &[(Peer, Vni)],
@@ -125,23 +125,22 @@ pub fn devices(
             tables: Arc::clone(&tables),
             own: rules.own,
             learn: rules.learn,
-            manner: decap::Manner {
+            settings: decap::Settings {
                 strict: rules.strict,
                 overlay_mtu: rules.underlay_mtu.saturating_sub(overhead),
                 clamp: rules.clamp,
             },
         })
     };
-    let way = |peer: &Peer| Way {
+    let route = |peer: &Peer| PeerRoute {
         endpoint: Arc::clone(endpoint),
         peer: peer.clone(),
         address: peer.address.into(),
-        overhead,
         underlay_mtu: rules.underlay_mtu,
     };
     let remote = |peer: &Peer| {
         Arc::new(Remote {
-            way: way(peer),
+            route: route(peer),
             tables: Arc::clone(&tables),
             clamp: rules.clamp,
             class: Class::marked(rules.dscp),
@@ -149,7 +148,7 @@ pub fn devices(
     };
     let collector = |(peer, vni): &(Peer, Vni)| {
         let copies = Copies { to: peer.address, header: vni.header(), class: Class::unmarked(rules.dscp) };
-        Arc::new(Collector::new(way(peer), copies))
+        Arc::new(Collector { route: route(peer), copies })
     };
     Devices {
         inlets: (0..endpoint.inlets()).map(inlet).collect(),
@@ -158,25 +157,25 @@ pub fn devices(
     }
 }
 
-/// Where datagrams come in.
+/// A receiving device.
 #[derive(Debug)]
 pub struct Inlet {
-    endpoint: Arc<Endpoint>,
+    endpoint: Arc<Vtep>,
     number: usize,
     tables: Arc<Tables>,
     own: PortId,
     learn: bool,
-    manner: decap::Manner,
+    settings: decap::Settings,
 }
 
 impl Inlet {
-    /// Takes in the message that was received in the batch's next buffer.
+    /// Processes the message that was received in the batch's next buffer.
     fn take(&self, received: &Received, batch: &mut Batch, refuse: &mut Refuse<'_>) {
         let &Received { source, ecn, len, stride } = received;
         let peer = self.tables.peer(source.ip());
         let message = Message { peer: peer.unwrap_or(self.own), ecn, len, stride };
         if peer.is_some() {
-            decapsulate(&self.tables, &self.manner, &message, batch, refuse);
+            decapsulate(&self.tables, &self.settings, &message, batch, refuse);
             return;
         }
         if let Some(collector) = self.tables.collector(source.ip()) {
@@ -191,10 +190,10 @@ impl Inlet {
 
 impl Device for Inlet {
     fn recv(&self, _: PortId, batch: &mut Batch, max: usize, refuse: &mut Refuse<'_>) -> io::Result<bool> {
-        let mut octets = 0;
-        // Messages are counted as well as frames, for those of strangers give none.
+        let mut bytes = 0;
+        // Bounds messages as well as frames: those of unknown senders yield none.
         for _ in 0..max {
-            if batch.len() >= max || octets >= GULP {
+            if batch.len() >= max || bytes >= GULP {
                 break;
             }
             let Some(buffer) = batch.spare().next() else { break };
@@ -204,13 +203,13 @@ impl Device for Inlet {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            octets += received.len;
+            bytes += received.len;
             self.take(&received, batch, refuse);
         }
         Ok(true)
     }
 
-    /// Nothing leaves by the endpoint's own port: it carries no network.
+    /// The endpoint's own port sends nothing: it carries no network.
     fn send(&self, frames: &Transmit<'_>, _: &mut Scratch) {
         for out in frames.outs {
             frames.count(*out, Err(DropReason::DevTxError));
@@ -226,25 +225,25 @@ impl Device for Inlet {
     }
 }
 
-/// The way to a peer.
+/// The route to a peer.
 #[derive(Debug)]
-pub(crate) struct Way {
-    pub(crate) endpoint: Arc<Endpoint>,
-    pub(crate) peer: Peer,
-    pub(crate) address: SockAddr,
-    overhead: u16,
+struct PeerRoute {
+    endpoint: Arc<Vtep>,
+    peer: Peer,
+    address: SockAddr,
     underlay_mtu: u16,
 }
 
-impl Way {
-    /// Octets of the longest inner packet that reaches the peer in one piece, as far as is known.
-    pub(crate) fn overlay_mtu(&self) -> u16 {
-        self.peer.path.mtu().min(self.underlay_mtu).saturating_sub(self.overhead)
+impl PeerRoute {
+    /// The known overlay MTU to the peer: length of the longest inner packet that is not fragmented, in
+    /// bytes.
+    fn overlay_mtu(&self) -> u16 {
+        self.peer.path.mtu().min(self.underlay_mtu).saturating_sub(self.peer.overhead())
     }
 
-    /// Learns why a packet was too long for the path, if that is what `result` says.
-    pub(crate) fn learn_from(&self, result: &io::Result<()>) -> bool {
-        let too_long = result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EMSGSIZE));
+    /// Updates the path MTU if `result` says that a packet was too long, and returns whether it does.
+    fn learn_from(&self, result: &io::Result<()>) -> bool {
+        let too_long = result.as_ref().is_err_and(|error| DeviceError::of(error) == DeviceError::TooLong);
         if too_long {
             self.measure();
         }
@@ -259,38 +258,73 @@ impl Way {
     }
 }
 
-/// Where datagrams go out to one peer.
+/// The sending device of one peer.
 #[derive(Debug)]
 pub struct Remote {
-    way: Way,
+    route: PeerRoute,
     tables: Arc<Tables>,
     clamp: bool,
     class: Class,
 }
 
 impl Device for Remote {
-    /// Nothing comes in by a peer's own device: inlets tell whose frames they have.
+    /// A peer's own device receives nothing: inlets set the ingress port of their frames.
     fn recv(&self, _: PortId, _: &mut Batch, _: usize, _: &mut Refuse<'_>) -> io::Result<bool> {
         Ok(false)
     }
 
     fn longest(&self) -> Option<usize> {
-        Some(usize::from(self.way.overlay_mtu()) + ETHERNET)
+        Some(usize::from(self.route.overlay_mtu()) + ETHERNET_HEADER)
     }
 
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
-        let Way { endpoint, address, .. } = &self.way;
-        let manner = encap::Manner {
-            overlay_mtu: self.way.overlay_mtu(),
+        let PeerRoute { endpoint, address, .. } = &self.route;
+        let settings = encap::Settings {
+            overlay_mtu: self.route.overlay_mtu(),
             clamp: self.clamp,
             class: self.class,
             datagrams: endpoint.datagrams(),
             sources: SOURCES,
         };
-        encapsulate(|network| self.tables.header(network), &manner, frames, scratch, &mut |train| {
+        encapsulate(|network| self.tables.header(network), &settings, frames, scratch, &mut |train| {
             let result = endpoint.send(address, train);
-            self.way.learn_from(&result);
+            self.route.learn_from(&result);
             result
+        });
+    }
+}
+
+/// The sending device of one collector.
+#[derive(Debug)]
+pub struct Collector {
+    route: PeerRoute,
+    copies: Copies,
+}
+
+impl Collector {
+    /// The mirror's port.
+    pub fn port(&self) -> PortId {
+        self.route.peer.port
+    }
+}
+
+impl Device for Collector {
+    /// Receives nothing.
+    fn recv(&self, _: PortId, _: &mut Batch, _: usize, _: &mut Refuse<'_>) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
+        let PeerRoute { endpoint, address, .. } = &self.route;
+        self.copies.encapsulate(endpoint.datagrams(), frames, scratch, &mut |train| {
+            let whole = HEADER + ETHERNET_HEADER + usize::from(self.route.overlay_mtu());
+            if train.size <= whole {
+                let result = endpoint.send_copies(address, train);
+                if !self.route.learn_from(&result) {
+                    return result;
+                }
+            }
+            endpoint.send_copies_in_fragments(address, train)
         });
     }
 }

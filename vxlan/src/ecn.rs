@@ -1,23 +1,28 @@
-//! Congestion marks across a tunnel (RFC 6040): what a router between two hosts tells reaches the stations behind them.
+//! Congestion marks across a tunnel (RFC 6040): marks of routers in the underlay reach the inner packets.
 
-use vswitch::headers::link;
+use etherparse::EtherType;
+use vswitch::{
+    bytes::{put_u16, u16_at},
+    checksum::Sum,
+    headers::{IPV4_HEADER, IPV6_HEADER, link},
+};
 
-/// The two bits of an IP header that tell of congestion (RFC 3168 section 5).
+/// The ECN field of an IP header (RFC 3168 section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Ecn {
-    /// The transport does not know of ECN.
+    /// The transport is not ECN-capable.
     NotEct = 0b00,
-    /// It does, as ECT(1).
+    /// ECN-capable: ECT(1).
     Ect1 = 0b01,
-    /// It does, as ECT(0).
+    /// ECN-capable: ECT(0).
     Ect0 = 0b10,
-    /// It does, and a router is congested.
+    /// Congestion experienced.
     Ce = 0b11,
 }
 
 impl Ecn {
-    /// The low two bits of a traffic class.
+    /// The ECN field of a traffic class: its low two bits.
     #[inline]
     pub fn of(traffic_class: u8) -> Self {
         match traffic_class & 0b11 {
@@ -29,8 +34,8 @@ impl Ecn {
     }
 }
 
-/// What the inner header is to say after decapsulation: RFC 6040 figure 4. `None`: the packet is dropped.
-pub fn decapsulate(inner: Ecn, outer: Ecn) -> Option<Ecn> {
+/// The inner ECN field after decapsulation: RFC 6040 figure 4. `None`: the packet must be dropped.
+pub(crate) fn decapsulate(inner: Ecn, outer: Ecn) -> Option<Ecn> {
     match (inner, outer) {
         (Ecn::NotEct, Ecn::Ce) => None,
         (Ecn::NotEct, _) => Some(Ecn::NotEct),
@@ -40,20 +45,20 @@ pub fn decapsulate(inner: Ecn, outer: Ecn) -> Option<Ecn> {
     }
 }
 
-/// The mark came with a packet whose transport cannot be told of it.
+/// A marked packet whose inner transport is not ECN-capable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Congested;
+pub(crate) struct Congested;
 
-/// Writes into `frame`, whose outer header said `outer`, what its own header is to say.
+/// Propagates the outer ECN field to the IP header of `frame`.
 ///
-/// A frame that is not IP stays as it is.
+/// A frame that is not IP is left unchanged.
 ///
 /// # Errors
 /// The frame must be dropped.
 #[inline]
-pub fn propagate(frame: &mut [u8], outer: Ecn) -> Result<(), Congested> {
+pub(crate) fn propagate(frame: &mut [u8], outer: Ecn) -> Result<(), Congested> {
     match outer {
-        // Changes nothing whatever the inner header says.
+        // No change for any inner ECN field.
         Ecn::NotEct | Ecn::Ect0 => Ok(()),
         Ecn::Ect1 | Ecn::Ce => mark(frame, outer),
     }
@@ -64,16 +69,15 @@ fn mark(frame: &mut [u8], outer: Ecn) -> Result<(), Congested> {
     let Some((network, ethertype)) = link(frame) else { return Ok(()) };
     let Some(packet) = frame.get_mut(network..) else { return Ok(()) };
     match ethertype {
-        0x0800 if packet.len() >= 20 => {
+        EtherType::IPV4 if packet.len() >= IPV4_HEADER => {
             let inner = Ecn::of(packet[1]);
             let to = decapsulate(inner, outer).ok_or(Congested)?;
-            let old = u16::from_be_bytes([packet[0], packet[1]]);
+            let old = u16_at(packet, 0);
             packet[1] = packet[1] & !0b11 | to as u8;
-            let new = u16::from_be_bytes([packet[0], packet[1]]);
-            replace_in_checksum(packet, 10, old, new);
+            replace_in_checksum(packet, 10, old, u16_at(packet, 0));
         }
-        0x86dd if packet.len() >= 40 => {
-            // The traffic class lies across the first two octets.
+        EtherType::IPV6 if packet.len() >= IPV6_HEADER => {
+            // The traffic class spans the first two bytes.
             let inner = Ecn::of(packet[1] >> 4);
             let to = decapsulate(inner, outer).ok_or(Congested)?;
             packet[1] = packet[1] & !0b11_0000 | (to as u8) << 4;
@@ -83,18 +87,16 @@ fn mark(frame: &mut [u8], outer: Ecn) -> Result<(), Congested> {
     Ok(())
 }
 
-/// Makes the checksum at `at` right again after a word that it covers went from `old` to `new` (RFC 1624, equation 3).
+/// Updates the checksum at `at` after a word that it covers has changed from `old` to `new` (RFC 1624,
+/// equation 3).
 pub(crate) fn replace_in_checksum(bytes: &mut [u8], at: usize, old: u16, new: u16) {
-    use vswitch::checksum::Sum;
-    let checksum = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
-    let sum = Sum::minus(checksum) + Sum::minus(old) + Sum::word(new);
-    bytes[at..at + 2].copy_from_slice(&sum.checksum().to_be_bytes());
+    let sum = Sum::minus(u16_at(bytes, at)) + Sum::minus(old) + Sum::word(new);
+    put_u16(bytes, at, sum.checksum());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vswitch::checksum::Sum;
 
     const ALL: [Ecn; 4] = [Ecn::NotEct, Ecn::Ect0, Ecn::Ect1, Ecn::Ce];
 

@@ -1,87 +1,128 @@
-//! The way out: the frames of one turn to one peer become datagrams, as many as possible in one send.
+//! Encapsulation: the frames of one turn for one peer become datagrams, with as few system calls as possible.
 //!
 //! ```text
 //! frames in arrival order
-//!   flow            which source port, which traffic class?
-//!   size            does each packet of it fit?              PKT_TOO_BIG, and the sender is told
+//!   flow            source port and traffic class
+//!   size            do its packets fit the path?             PKT_TOO_BIG, and an answer to the sender
 //!   segmenter       packets of a super-frame, checksums final
-//!   train           header and packet behind the one before, while lengths allow
+//!   train           header and packet appended to the train, while lengths allow
 //!   send            a train at a time (UDP_SEGMENT)
 //! ```
-//! Datagrams of a train have one length, but for the last, which may be shorter; one source port and one traffic class. Payload
-//! is not copied but sent from where it lies, unless it is so short that copying is cheaper than telling where it is.
+//! The datagrams of a train have the same length, except for the last, which may be shorter; one source port
+//! and one traffic class. Payload is not copied but sent in place, unless it is so short that copying is
+//! cheaper than another I/O vector.
 
-use std::{io, io::IoSlice, ops::Range};
+use std::{
+    fmt,
+    io::{self, IoSlice},
+    ops::Range,
+    str::FromStr,
+};
 
 use arrayvec::ArrayVec;
 use vswitch::{
     addr::NetworkId,
     batch::CAPACITY,
+    device::DeviceError,
     drops::DropReason,
-    headers::{ETHERNET, Headers, link},
+    frame::ETHERNET_HEADER,
+    headers::{Headers, IPV4_HEADER, TCP_HEADER, link},
     offload::Csum,
     segment::{Segment, Segmenter},
-    transmit::{Answers, Out, Scratch, TagOp, Transmit, drop_reason},
+    transmit::{Answers, Out, Scratch, TagOp, Transmit},
 };
 
 use crate::{flow::Flow, header::HEADER, mss, too_big};
 
-/// Octets of a train at most: the payload of the longest UDP datagram over IPv4.
+/// Maximum length of a train: the payload of the longest UDP datagram over IPv4.
 const MAX_TRAIN: usize = 65_507;
-/// Datagrams of a train at most, whatever a kernel allows: what a receiving kernel would merge (`UDP_GRO_CNT_MAX`,
-/// net/ipv4/udp_offload.c).
+/// Maximum number of datagrams of a train, even if the kernel allows more: what a receiving kernel would
+/// merge (`UDP_GRO_CNT_MAX`, net/ipv4/udp_offload.c).
 pub const MAX_DATAGRAMS: usize = 64;
-/// Octets up to which a part is copied.
+/// Length up to which payload is copied, in bytes.
 const COPIED: usize = 256;
-/// Parts of a train: header and payload of each datagram.
+/// Maximum number of parts of a train: header and payload of each datagram.
 const PARTS: usize = 2 * MAX_DATAGRAMS;
 
-/// Octets of TCP payload of the longest super-frame whose packets, of `overlay_mtu` octets, leave in one train.
+/// TCP payload of the longest super-frame whose packets of `overlay_mtu` bytes fit one train, in bytes.
 ///
-/// Senders make super-frames of up to 64 KB, which are some packets too long: each would leave in two trains, the second next to
-/// empty, and be received in two.
+/// Senders produce super-frames of up to 64 KB, which are a few packets too long: each would be sent in two
+/// trains, the second nearly empty, and received in two.
 pub fn longest_super_frame(overlay_mtu: u16) -> usize {
-    // With time stamps (RFC 7323), as nearly every connection has them.
-    const TCP_IPV4: usize = 20 + 20 + 12;
+    // With timestamps (RFC 7323), which nearly every connection uses.
+    const TCP_IPV4: usize = IPV4_HEADER + TCP_HEADER + 12;
     let packet = usize::from(overlay_mtu);
-    let datagrams = (MAX_TRAIN / (HEADER + ETHERNET + packet)).min(MAX_DATAGRAMS);
+    let datagrams = (MAX_TRAIN / (HEADER + ETHERNET_HEADER + packet)).min(MAX_DATAGRAMS);
     datagrams * packet.saturating_sub(TCP_IPV4)
 }
 
-/// How frames are sent to one peer.
+/// Settings of encapsulation for one peer.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
-    /// Octets of the longest inner packet that reaches the peer in one piece.
+pub struct Settings {
+    /// Length of the longest inner packet that reaches the peer unfragmented, in bytes.
     pub overlay_mtu: u16,
-    /// Make connections ask for no longer segments than that.
+    /// Clamp the MSS of connections to it.
     pub clamp: bool,
-    /// What outer headers have for their traffic class.
+    /// Traffic class of outer headers.
     pub class: Class,
-    /// Datagrams in one send; 1: each by itself.
+    /// Maximum number of datagrams per send; 1: each separately.
     pub datagrams: usize,
-    /// Source ports to choose from; a power of two.
+    /// Number of source ports; a power of two.
     pub sources: u8,
 }
 
 /// The outer header's differentiated services code point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dscp {
-    /// This one, below 64.
+    /// A fixed value below 64.
     Fixed(u8),
-    /// The inner packet's.
+    /// That of the inner packet.
     Inherit,
 }
 
-/// How the outer traffic class follows from the inner one.
+impl fmt::Display for Dscp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(dscp) => dscp.fmt(f),
+            Self::Inherit => f.write_str("inherit"),
+        }
+    }
+}
+
+/// Text that is not a differentiated services code point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseDscpError;
+
+impl fmt::Display for ParseDscpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a DSCP: use a number below 64, or \"inherit\"")
+    }
+}
+
+impl std::error::Error for ParseDscpError {}
+
+impl FromStr for Dscp {
+    type Err = ParseDscpError;
+
+    fn from_str(text: &str) -> Result<Self, ParseDscpError> {
+        match text.parse() {
+            Ok(dscp @ 0..64) => Ok(Self::Fixed(dscp)),
+            Err(_) if text == "inherit" => Ok(Self::Inherit),
+            _ => Err(ParseDscpError),
+        }
+    }
+}
+
+/// The rule that derives the outer traffic class from the inner one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Class {
-    /// The bits that are the inner packet's.
+    /// Bits copied from the inner packet.
     kept: u8,
-    /// The others.
+    /// The value of the other bits.
     set: u8,
 }
 
-/// The bits of a traffic class that tell of congestion (RFC 3168 section 5).
+/// The ECN field of a traffic class (RFC 3168 section 5).
 const ECN: u8 = 0b11;
 
 impl Class {
@@ -91,7 +132,8 @@ impl Class {
         Self { kept: unmarked.kept | ECN, ..unmarked }
     }
 
-    /// Congestion is not told of: RFC 6040 section 4.1, compatibility mode. For what nobody would slow down for.
+    /// Congestion marks are not copied: RFC 6040 section 4.1, compatibility mode. For traffic whose sender
+    /// cannot slow down.
     pub const fn unmarked(dscp: Dscp) -> Self {
         match dscp {
             Dscp::Fixed(dscp) => Self { kept: 0, set: dscp << 2 },
@@ -99,33 +141,33 @@ impl Class {
         }
     }
 
-    /// The outer traffic class of a packet with this inner one.
+    /// The outer traffic class for an inner one.
     #[inline]
     fn outer(self, inner: u8) -> u8 {
         self.set | inner & self.kept
     }
 }
 
-/// Datagrams that leave by one send.
+/// Datagrams that are sent at once.
 #[derive(Debug)]
 pub struct Train<'a> {
-    /// The number of the source port.
+    /// Index of the source port.
     pub source: u8,
     /// DSCP and ECN of the outer header.
     pub traffic_class: u8,
-    /// How many datagrams.
+    /// Number of datagrams.
     pub datagrams: usize,
-    /// Octets of each but the last, which may be shorter.
+    /// Length of each datagram in bytes; the last may be shorter.
     pub size: usize,
-    /// Their octets, one after the other.
+    /// Their content, concatenated.
     pub parts: &'a [IoSlice<'a>],
 }
 
 impl Train<'_> {
-    /// Hands over each datagram by itself, for senders that cannot take them together.
+    /// Passes each datagram to `send` separately, for sockets that do not segment.
     ///
     /// # Errors
-    /// The first of `send`; the rest is not sent.
+    /// The first error of `send`; the remaining datagrams are not sent.
     pub fn each(&self, mut send: impl FnMut(&[IoSlice<'_>]) -> io::Result<()>) -> io::Result<()> {
         let mut parts = self.parts.iter().map(|part| &**part);
         let mut rest: &[u8] = &[];
@@ -147,22 +189,22 @@ impl Train<'_> {
     }
 }
 
-/// Sends `frames` by `send`, a train at a time, and counts what became of each. `header` tells with which header the frames of
-/// a network leave, if they do.
+/// Sends `frames` by `send`, a train at a time, and counts the outcome of each. `header` returns the header
+/// for frames of a network, if it is carried.
 pub fn encapsulate<'h>(
     header: impl Fn(NetworkId) -> Option<&'h [u8; HEADER]>,
-    manner: &Manner,
+    settings: &Settings,
     frames: &Transmit<'_>,
     scratch: &mut Scratch,
     send: &mut dyn FnMut(&Train<'_>) -> io::Result<()>,
 ) {
     let Scratch { frame: buffer, segment: arena, answers } = scratch;
-    let train = Building::new(arena, manner.datagrams.clamp(1, MAX_DATAGRAMS));
-    let mut cargo = Cargo { header, manner, frames, train, aboard: ArrayVec::new(), send };
-    for planned in plan(manner, frames) {
-        let (out, lane) = (frames.outs[planned.position()], planned.lane());
+    let train = Building::new(arena, settings.datagrams.clamp(1, MAX_DATAGRAMS));
+    let mut cargo = Cargo { header, settings, frames, train, aboard: ArrayVec::new(), send };
+    for departure in order(settings, frames) {
+        let (out, lane) = (frames.outs[departure.position()], departure.lane());
         if lane != cargo.train.lane {
-            // What became of it is told to those whom it concerns.
+            // Outcomes are reported per frame by `depart`.
             let _ = cargo.depart();
             cargo.train.lane = lane;
         }
@@ -174,21 +216,21 @@ pub fn encapsulate<'h>(
     let _ = cargo.depart();
 }
 
-/// What the datagrams of a train have in common, beside the peer.
+/// Common properties of a train's datagrams, besides the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 struct Lane {
     source: u8,
     traffic_class: u8,
 }
 
-/// When a frame leaves: its source port, its position among the frames, and its traffic class, in this order from the highest
-/// bits down, so that sorting sorts by port and keeps the order within each.
+/// Sort key of a frame: its source port, its position among the frames, and its traffic class, from the
+/// highest bits down, so that sorting groups frames by port and keeps their order within each.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Planned(u32);
+struct Departure(u32);
 
 const _: () = assert!(CAPACITY <= 1 << 16);
 
-impl Planned {
+impl Departure {
     #[inline]
     fn new(Lane { source, traffic_class }: Lane, position: u16) -> Self {
         Self(u32::from(source) << 24 | u32::from(position) << 8 | u32::from(traffic_class))
@@ -207,35 +249,35 @@ impl Planned {
     }
 }
 
-/// The frames in the order in which they leave: those of one source port together, each flow in the order it came in.
-fn plan(manner: &Manner, frames: &Transmit<'_>) -> ArrayVec<Planned, CAPACITY> {
-    let planned = (0..).zip(frames.outs).map(|(position, out)| {
+/// The frames in sending order: grouped by source port, each flow in arrival order.
+fn order(settings: &Settings, frames: &Transmit<'_>) -> ArrayVec<Departure, CAPACITY> {
+    let departures = (0..).zip(frames.outs).map(|(position, out)| {
         let flow = Flow::of(frames.batch.bytes(usize::from(out.slot)));
-        let source = (flow.hash >> 24) as u8 & (manner.sources - 1);
-        Planned::new(Lane { source, traffic_class: manner.class.outer(flow.traffic_class) }, position)
+        let source = (flow.hash >> 24) as u8 & (settings.sources - 1);
+        Departure::new(Lane { source, traffic_class: settings.class.outer(flow.traffic_class) }, position)
     });
-    let mut planned: ArrayVec<_, CAPACITY> = planned.take(CAPACITY).collect();
-    if planned.windows(2).any(|pair| pair[0].lane().source != pair[1].lane().source) {
-        planned.sort_unstable();
+    let mut departures: ArrayVec<_, CAPACITY> = departures.take(CAPACITY).collect();
+    if departures.windows(2).any(|pair| pair[0].lane().source != pair[1].lane().source) {
+        departures.sort_unstable();
     }
-    planned
+    departures
 }
 
-/// The train that is being loaded, and the frames that are aboard.
+/// The current train and its frames.
 struct Cargo<'c, 'a, H> {
     header: H,
-    manner: &'c Manner,
+    settings: &'c Settings,
     frames: &'c Transmit<'a>,
     train: Building<'c>,
-    /// Frames whose last datagram is in the train, and how many each had.
+    /// Frames whose last datagram is in the train, with the number of their datagrams.
     aboard: ArrayVec<(Out, usize), MAX_DATAGRAMS>,
     send: &'c mut dyn FnMut(&Train<'_>) -> io::Result<()>,
 }
 
 impl<'c, 'h, 'a: 'c, H: Fn(NetworkId) -> Option<&'h [u8; HEADER]>> Cargo<'c, 'a, H> {
-    /// Puts all datagrams of a frame into trains, sending those that are full, and returns how many they were.
+    /// Adds all datagrams of a frame to trains, sends full trains, and returns the number of datagrams.
     fn load(&mut self, out: Out, buffer: &mut [u8], answers: &mut Answers) -> Result<usize, DropReason> {
-        let Self { manner, frames, .. } = *self;
+        let Self { settings, frames, .. } = *self;
         let header = (self.header)(out.network).ok_or(DropReason::PortGone)?;
         let received = &frames.batch.frames()[usize::from(out.slot)];
         let lies = frames.batch.bytes(usize::from(out.slot));
@@ -243,9 +285,9 @@ impl<'c, 'h, 'a: 'c, H: Fn(NetworkId) -> Option<&'h [u8; HEADER]>> Cargo<'c, 'a,
             TagOp::Keep => (lies, received.offload),
             _ => frames.frame(out, buffer)?,
         };
-        let longest = usize::from(manner.overlay_mtu) + ETHERNET;
+        let longest = usize::from(settings.overlay_mtu) + ETHERNET_HEADER;
         if offload.wire_len(frame.len()) > longest {
-            // Tags that stay on the frame take room from its packet.
+            // Tags that stay on the frame reduce the MTU of its packet.
             let mtu = link(frame).map_or(0, |(network, _)| longest.saturating_sub(network));
             if let Some(answer) = u16::try_from(mtu).ok().and_then(|mtu| too_big::answer(lies, mtu)) {
                 answers.push(received.ingress, &answer);
@@ -253,14 +295,14 @@ impl<'c, 'h, 'a: 'c, H: Fn(NetworkId) -> Option<&'h [u8; HEADER]>> Cargo<'c, 'a,
             return Err(DropReason::PktTooBig);
         }
         let opens =
-            manner.clamp && Headers::measure(frame).is_some_and(|headers| mss::opens(frame, &headers));
+            settings.clamp && Headers::measure(frame).is_some_and(|headers| mss::opens(frame, &headers));
         if out.tag == TagOp::Keep && !opens && !matches!(offload.csum, Csum::Partial { .. }) {
             self.add(header, &Segment::whole(lies), Some(lies), false)?;
             return Ok(1);
         }
         let mut datagrams = 0;
         if opens || out.tag != TagOp::Keep {
-            // Copied: what is changed, and what lies in the buffer, which it does only until the next frame.
+            // Copied: the changed parts, and data in `buffer`, which is reused for the next frame.
             for segment in Segmenter::new(frame, &offload)? {
                 let datagram = self.add(header, &segment, None, datagrams > 0)?;
                 if opens {
@@ -277,8 +319,9 @@ impl<'c, 'h, 'a: 'c, H: Fn(NetworkId) -> Option<&'h [u8; HEADER]>> Cargo<'c, 'a,
         Ok(datagrams)
     }
 
-    /// Adds one datagram. `lent` is its payload if it stays where it is until the train has left. If the frame's own datagrams
-    /// `are_aboard`, it is lost with them. Returns as much of the datagram as was copied.
+    /// Adds one datagram. `lent` is its payload if that stays in place until the train is sent. If datagrams
+    /// of the same frame `are_aboard`, an error of their train is returned. Returns the copied part of the
+    /// datagram.
     fn add(
         &mut self,
         header: &[u8; HEADER],
@@ -296,9 +339,9 @@ impl<'c, 'h, 'a: 'c, H: Fn(NetworkId) -> Option<&'h [u8; HEADER]>> Cargo<'c, 'a,
         self.train.add(len, header, segment, lent).ok_or(DropReason::DevTxError)
     }
 
-    /// Sends the train, if there is anything in it.
+    /// Sends the train, unless it is empty.
     fn depart(&mut self) -> Result<(), DropReason> {
-        let result = self.train.send(self.send).map_err(|error| drop_reason(&error));
+        let result = self.train.send(self.send).map_err(|error| DeviceError::of(&error).drop_reason());
         for (out, datagrams) in self.aboard.drain(..) {
             self.frames.count(out, result.map(|()| datagrams));
         }
@@ -306,7 +349,7 @@ impl<'c, 'h, 'a: 'c, H: Fn(NetworkId) -> Option<&'h [u8; HEADER]>> Cargo<'c, 'a,
     }
 }
 
-/// Makes the connection that the frame in `datagram` opens ask for segments that fit `longest` octets.
+/// Clamps the MSS of the connection that the frame in `datagram` opens to frames of `longest` bytes.
 fn clamp(datagram: &mut [u8], longest: usize) {
     if let Some(frame) = datagram.get_mut(HEADER..)
         && let Some(headers) = Headers::measure(frame)
@@ -316,27 +359,27 @@ fn clamp(datagram: &mut [u8], longest: usize) {
     }
 }
 
-/// A train to which datagrams may be added.
+/// A train under construction.
 struct Building<'c> {
     lane: Lane,
-    /// Where headers and short payload stand; as long as a train.
+    /// Memory for headers and short payload; as long as a train.
     arena: &'c mut [u8],
     used: usize,
     parts: ArrayVec<Part<'c>, PARTS>,
     limit: usize,
     datagrams: usize,
-    /// Octets of the first datagram, and of all others but the last.
+    /// Length of the first datagram, and of all others but the last.
     size: usize,
-    octets: usize,
-    /// The last datagram was shorter.
+    bytes: usize,
+    /// The last datagram was shorter: no other may follow.
     closed: bool,
 }
 
-/// Where some octets of a train are.
+/// A part of a train.
 enum Part<'c> {
     /// In the arena.
     Own(Range<usize>),
-    /// Where they were received.
+    /// In place in a receive buffer.
     Lent(&'c [u8]),
 }
 
@@ -351,23 +394,23 @@ impl<'c> Building<'c> {
             limit,
             datagrams: 0,
             size: 0,
-            octets: 0,
+            bytes: 0,
             closed: false,
         }
     }
 
-    /// Whether a datagram of `len` octets may be the next.
+    /// Whether a datagram of `len` bytes may be added.
     #[inline]
     fn has_room(&self, len: usize) -> bool {
         self.datagrams == 0
             || !self.closed
                 && self.datagrams < self.limit
                 && len <= self.size
-                && self.octets + len <= MAX_TRAIN
+                && self.bytes + len <= MAX_TRAIN
     }
 
-    /// Adds a datagram of `len` octets, for which there is room. Returns it as far as it is in the arena, or nothing if it
-    /// is longer than any train.
+    /// Adds a datagram of `len` bytes, for which there must be room. Returns its part in the arena, or `None`
+    /// if it is longer than any train.
     #[inline]
     fn add(
         &mut self,
@@ -398,11 +441,11 @@ impl<'c> Building<'c> {
         }
         self.closed = len < self.size;
         self.datagrams += 1;
-        self.octets += len;
+        self.bytes += len;
         self.arena.get_mut(start..self.used)
     }
 
-    /// Sends what was added, and is empty afterwards.
+    /// Sends the train, and leaves it empty.
     fn send(&mut self, send: &mut dyn FnMut(&Train<'_>) -> io::Result<()>) -> io::Result<()> {
         if self.datagrams == 0 {
             return Ok(());
@@ -420,7 +463,7 @@ impl<'c> Building<'c> {
             Train { source, traffic_class, datagrams: self.datagrams, size: self.size, parts: &parts };
         let result = send(&train);
         self.parts.clear();
-        (self.used, self.datagrams, self.octets, self.closed) = (0, 0, 0, false);
+        (self.used, self.datagrams, self.bytes, self.closed) = (0, 0, 0, false);
         result
     }
 }

@@ -1,9 +1,10 @@
-//! The sockets of a tunnel endpoint: the one place that sends and receives.
+//! The sockets of a tunnel endpoint.
 //!
-//! *Inlets* are bound to the tunnel's port, one for each worker; the kernel spreads flows over them (SO_REUSEPORT). *Outlets* are
-//! bound to the source ports that tell flows apart; one more, for copies, may send in fragments. Receiving is `quinn-udp`'s: many datagrams in one message, with their
-//! congestion mark. Sending is not, for it takes one slice, where ours are gathered from many, and sets the congestion mark but
-//! no DSCP; `socket2` sends them.
+//! *Inlets* are bound to the tunnel's port, one for each worker; the kernel spreads flows over them
+//! (SO_REUSEPORT). *Outlets* are bound to the source ports that distinguish flows; another one, for copies,
+//! may send fragments. `quinn-udp` receives: many datagrams in one message, with their congestion mark. It
+//! does not send, because it takes a single slice, where trains are gathered from many, and sets the
+//! congestion mark but no DSCP; `socket2` sends.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -19,29 +20,30 @@ use tracing::warn;
 
 use crate::{ecn::Ecn, encap::Train, sockopt, strangers::Strangers};
 
-/// Source ports of one endpoint: enough to spread flows over the queues of a network card.
+/// Number of source ports of an endpoint: enough to spread flows over the queues of a network card.
 pub const SOURCES: u8 = 16;
 
-/// The dynamic ports, of which the source port is one (RFC 7348 section 5).
+/// The range of source ports: dynamic ports (RFC 7348 section 5).
 const SOURCE_PORTS: std::ops::RangeInclusive<u16> = 49_152..=65_535;
 
-/// Octets the kernel may queue for an inlet: a quarter of a second at 1 Gbit/s; a 64 KB train counts up to twice its size.
+/// Receive buffer of an inlet in bytes: a quarter of a second at 1 Gbit/s; a 64 KB train counts up to twice
+/// its size.
 const RECEIVE_BUFFER: usize = 32 << 20;
-/// The same for an outlet.
+/// Send buffer of an outlet in bytes.
 const SEND_BUFFER: usize = 8 << 20;
 
-/// What an endpoint is from its opening on.
+/// Options of an endpoint, fixed while it is open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Where it receives, and from which address it sends. Not the address of all interfaces: a kernel's endpoint drops what
-    /// comes from another address than the one it knows.
+    /// The address it receives on and sends from. Not the unspecified address: a kernel's endpoint drops
+    /// datagrams from an unexpected address.
     pub local: SocketAddr,
-    /// Inlets: one for each worker.
+    /// Number of inlets: one for each worker.
     pub inlets: usize,
-    /// Whether datagrams are sent with checksums. RFC 7348 section 5 says they should not be, but only those that are can leave
-    /// many in one send.
+    /// Whether datagrams are sent with checksums. RFC 7348 section 5 advises against it, but only datagrams
+    /// with checksums can be sent many at a time.
     pub checksum: bool,
-    /// The underlay's multicast group, to receive what is flooded to it.
+    /// The underlay's multicast group, to receive flooded frames.
     pub group: Option<Group>,
 }
 
@@ -50,76 +52,76 @@ pub struct Options {
 pub struct Group {
     /// Its address.
     pub address: IpAddr,
-    /// The number of the interface that has the local address; IPv6 needs it.
+    /// Index of the interface with the local address; required for IPv6.
     pub interface: u32,
 }
 
-/// What the kernel lets the endpoint do.
+/// Capabilities of the endpoint's sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
-    /// Datagrams in one send (UDP_SEGMENT); 1: it has no such thing, or checksums are off.
+    /// Maximum number of datagrams per send (UDP_SEGMENT); 1: not supported, or checksums are off.
     pub datagrams: usize,
-    /// Whether many datagrams are received in one message (UDP_GRO).
+    /// Whether many datagrams may be received in one message (UDP_GRO).
     pub gro: bool,
-    /// Octets that may wait to be received, for each inlet, as the kernel counts them.
+    /// Receive buffer of each inlet in bytes, as accounted by the kernel.
     pub receive_buffer: usize,
-    /// Octets that may wait to be sent, for each outlet, as the kernel counts them.
+    /// Send buffer of each outlet in bytes, as accounted by the kernel.
     pub send_buffer: usize,
 }
 
 /// Open sockets. See the [module](self).
 #[derive(Debug)]
-pub struct Endpoint {
+pub struct Vtep {
     local: SocketAddr,
-    inlets: Vec<Inlet>,
+    inlets: Vec<InletSocket>,
     outlets: Vec<Socket>,
-    /// Copies leave by one port, so that they arrive in the order in which they were made.
+    /// Copies have one source port, so that they arrive in order.
     copies: Socket,
     datagrams: AtomicUsize,
-    /// Who sends without being a peer.
+    /// Unknown senders.
     pub strangers: Strangers,
 }
 
 #[derive(Debug)]
-struct Inlet {
+struct InletSocket {
     socket: Socket,
     state: UdpSocketState,
 }
 
-/// What is known of a message beside its octets.
+/// Metadata of a received message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// Who sent it.
+    /// Its source address.
     pub source: SocketAddr,
     /// The outer header's congestion mark.
     pub ecn: Ecn,
-    /// Octets of all its datagrams.
+    /// Total length of its datagrams, in bytes.
     pub len: usize,
-    /// Octets of each datagram but the last, which may be shorter.
+    /// Length of each datagram in bytes; the last may be shorter.
     pub stride: usize,
 }
 
-impl Endpoint {
+impl Vtep {
     /// Opens all sockets in the calling thread's network namespace.
     ///
     /// # Errors
-    /// `EADDRNOTAVAIL`: no interface has the local address. `EADDRINUSE`: another endpoint, the kernel's VXLAN device perhaps, has
-    /// the port.
+    /// `EADDRNOTAVAIL`: no interface has the local address. `EADDRINUSE`: another endpoint, such as the
+    /// kernel's VXLAN device, uses the port.
     pub fn open(options: &Options) -> io::Result<Self> {
         let shared = options.inlets > 1;
         let mut inlets = Vec::new();
         for _ in 0..options.inlets.max(1) {
-            inlets.push(Inlet::open(options.local, shared)?);
+            inlets.push(InletSocket::open(options.local, shared)?);
         }
         if let Some(group) = options.group {
-            inlets.push(Inlet::join(options.local, group)?);
+            inlets.push(InletSocket::join(options.local, group)?);
         }
         let mut outlets = Vec::new();
         for _ in 0..SOURCES {
             outlets.push(outlet(options, TooLong::Refuse)?);
         }
         let copies = outlet(options, TooLong::Fragment)?;
-        // What this sets beyond the probe matters only to sockets that receive.
+        // The options that this sets besides probing affect only receiving sockets.
         let probe = UdpSocketState::new((&Socket::new(domain(options.local), Type::DGRAM, None)?).into())?;
         let datagrams = if options.checksum { probe.max_gso_segments() } else { 1 };
         Ok(Self {
@@ -132,12 +134,12 @@ impl Endpoint {
         })
     }
 
-    /// Where it receives.
+    /// The address it receives on.
     pub fn local(&self) -> SocketAddr {
         self.local
     }
 
-    /// What the kernel lets it do.
+    /// The capabilities of its sockets.
     pub fn features(&self) -> Features {
         let (inlet, outlet) = (&self.inlets[0], &self.outlets[0]);
         Features {
@@ -148,17 +150,17 @@ impl Endpoint {
         }
     }
 
-    /// Inlets; the last may be the group's.
+    /// Number of inlets, including that of the group.
     pub fn inlets(&self) -> usize {
         self.inlets.len()
     }
 
-    /// Datagrams that one send takes.
+    /// Maximum number of datagrams per send.
     pub fn datagrams(&self) -> usize {
         self.datagrams.load(Relaxed)
     }
 
-    /// Datagrams that were dropped because an inlet's buffer was full.
+    /// Number of datagrams that were dropped because an inlet's buffer was full.
     pub fn overflow(&self) -> u64 {
         self.inlets.iter().map(|inlet| sockopt::drops(&inlet.socket)).sum()
     }
@@ -166,7 +168,7 @@ impl Endpoint {
     /// Sets the outer time to live, or hop limit.
     ///
     /// # Errors
-    /// The kernel refuses it: 0.
+    /// The kernel rejects the value: 0.
     pub fn set_ttl(&self, ttl: u8) -> io::Result<()> {
         for outlet in self.outlets.iter().chain([&self.copies]) {
             if self.local.is_ipv4() {
@@ -180,7 +182,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Octets of the longest packet that is known to reach `peer` in one piece.
+    /// The path MTU to `peer` in bytes, as far as the kernel knows it.
     ///
     /// # Errors
     /// There is no route.
@@ -192,7 +194,7 @@ impl Endpoint {
         Ok(u16::try_from(mtu).unwrap_or(u16::MAX))
     }
 
-    /// What to wait on for messages of an inlet.
+    /// The descriptor to poll for messages of an inlet.
     pub fn readiness(&self, inlet: usize) -> BorrowedFd<'_> {
         self.inlets[inlet].socket.as_fd()
     }
@@ -202,7 +204,7 @@ impl Endpoint {
     /// # Errors
     /// `WouldBlock`: there is none.
     pub fn recv(&self, inlet: usize, buffer: &mut [u8]) -> io::Result<Received> {
-        let Inlet { socket, state } = &self.inlets[inlet];
+        let InletSocket { socket, state } = &self.inlets[inlet];
         let mut meta = [RecvMeta::default()];
         state.recv(socket.into(), &mut [IoSliceMut::new(buffer)], &mut meta)?;
         let [RecvMeta { addr: source, len, stride, ecn, .. }] = meta;
@@ -218,7 +220,7 @@ impl Endpoint {
     /// Sends a train to `peer`.
     ///
     /// # Errors
-    /// `WouldBlock`: the buffer is full. `EMSGSIZE`: it is longer than the path is known to carry.
+    /// `WouldBlock`: the buffer is full. `EMSGSIZE`: it exceeds the known path MTU.
     pub fn send(&self, peer: &SockAddr, train: &Train<'_>) -> io::Result<()> {
         self.send_by(&self.outlets[usize::from(train.source) % self.outlets.len()], peer, train)
     }
@@ -226,14 +228,14 @@ impl Endpoint {
     /// Sends a train of copies to `peer`.
     ///
     /// # Errors
-    /// Those of [`send`](Self::send). `EMSGSIZE`: the path does not carry its datagrams whole;
+    /// Those of [`send`](Self::send). `EMSGSIZE`: its datagrams exceed the path MTU; use
     /// [`send_copies_in_fragments`](Self::send_copies_in_fragments).
     pub fn send_copies(&self, peer: &SockAddr, train: &Train<'_>) -> io::Result<()> {
         self.send_by(&self.copies, peer, train)
     }
 
-    /// Sends a train of copies to `peer` whose datagrams are longer than the path carries: a kernel segments none that it must
-    /// fragment.
+    /// Sends a train of copies to `peer` whose datagrams exceed the path MTU, one by one: the kernel does not
+    /// segment datagrams that it must fragment.
     ///
     /// # Errors
     /// `WouldBlock`: the buffer is full.
@@ -251,13 +253,13 @@ impl Endpoint {
         }
         match send(train.parts, u16::try_from(train.size).ok()) {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL)) => {
-                // Older kernels say so of segments longer than the path carries.
+                // Older kernels report this for segments that exceed the path MTU.
                 let headers = if v4 { 28 } else { 48 };
                 let path = peer.as_socket().and_then(|peer| self.path_mtu(peer).ok());
                 if path.is_some_and(|mtu| usize::from(mtu) < train.size + headers) {
                     return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
                 }
-                // The device or the kernel cannot, whatever it said before.
+                // The device or the kernel cannot segment, despite its earlier answer.
                 if self.datagrams.swap(1, Relaxed) > 1 {
                     warn!(%error, "the kernel does not segment for us: datagrams are sent one by one from now on");
                 }
@@ -267,7 +269,7 @@ impl Endpoint {
         }
     }
 
-    /// One `sendmsg`, of a datagram or of several with `segment` octets each.
+    /// One `sendmsg` of a datagram, or of several with `segment` bytes each.
     fn send_one(
         &self,
         outlet: &Socket,
@@ -278,31 +280,31 @@ impl Endpoint {
     ) -> io::Result<()> {
         let control = Control::new(self.local.is_ipv4(), traffic_class, segment);
         let message = MsgHdr::new().with_addr(peer).with_buffers(parts);
-        let message = if control.len > 0 { message.with_control(control.octets()) } else { message };
+        let message = if control.len > 0 { message.with_control(control.bytes()) } else { message };
         outlet.sendmsg(&message, 0).map(drop)
     }
 }
 
-/// What becomes of a datagram that is longer than the path is known to carry.
+/// The handling of datagrams that exceed the known path MTU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TooLong {
-    /// `EMSGSIZE`, so that its sender can be told. On the way nobody cuts it.
+    /// Reject with `EMSGSIZE`, so that the sender can be informed. Routers do not fragment it.
     Refuse,
-    /// It leaves in fragments, and routers may make more of them.
+    /// Send in fragments, which routers may fragment further.
     Fragment,
 }
 
-impl Inlet {
+impl InletSocket {
     fn open(local: SocketAddr, shared: bool) -> io::Result<Self> {
         let socket = Socket::new(domain(local), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_reuse_port(shared)?;
         Self::bind(socket, local)
     }
 
-    /// An inlet for what is sent to the group.
+    /// An inlet for datagrams to the group.
     fn join(local: SocketAddr, group: Group) -> io::Result<Self> {
         let socket = Socket::new(domain(local), Type::DGRAM, Some(Protocol::UDP))?;
-        // Other members on this host have the same address and port.
+        // Other members on this host use the same address and port.
         socket.set_reuse_address(true)?;
         match (group.address, local.ip()) {
             (IpAddr::V4(group), IpAddr::V4(local)) => {
@@ -325,7 +327,8 @@ impl Inlet {
         }
         socket.bind(&address.into())?;
         let state = UdpSocketState::new((&socket).into())?;
-        // The time of arrival is asked of the kernel for every datagram of the host; nobody here reads it.
+        // Timestamps would make the kernel read the clock for every datagram of the host, and are not used
+        // here.
         sockopt::set(&socket, sockopt::TIMESTAMP, 0)?;
         if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
             socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
@@ -334,10 +337,10 @@ impl Inlet {
     }
 }
 
-/// Makes what `socket` sends go in one piece or not at all, whatever the kernel believes of the path: for probes.
+/// Makes `socket` send datagrams unfragmented or not at all, independent of the known path MTU: for probes.
 ///
 /// # Errors
-/// The socket is of the other family.
+/// The socket belongs to the other address family.
 pub fn never_fragment(socket: impl AsFd, v4: bool) -> io::Result<()> {
     let (option, value) = if v4 { sockopt::MTU_PROBE } else { sockopt::MTU_PROBE6 };
     sockopt::set(socket, option, value)
@@ -347,7 +350,7 @@ fn outlet(options: &Options, too_long: TooLong) -> io::Result<Socket> {
     let local = options.local;
     let socket = Socket::new(domain(local), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
-    // Nobody is answered here.
+    // Nothing is received here.
     socket.set_recv_buffer_size(0)?;
     if rustix::net::sockopt::set_socket_send_buffer_size_force(&socket, SEND_BUFFER).is_err() {
         socket.set_send_buffer_size(SEND_BUFFER)?;
@@ -378,7 +381,7 @@ fn outlet(options: &Options, too_long: TooLong) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Binds to a free port among [`SOURCE_PORTS`], tried from a random one on.
+/// Binds to a free port among [`SOURCE_PORTS`], starting from a random one.
 fn bind_source(socket: &Socket, local: IpAddr) -> io::Result<()> {
     let ports = SOURCE_PORTS.end() - SOURCE_PORTS.start() + 1;
     #[expect(clippy::cast_possible_truncation, reason = "any 16 bits will do")]
@@ -398,16 +401,16 @@ fn domain(address: SocketAddr) -> Domain {
     Domain::for_address(address)
 }
 
-/// Control messages of a send, as `sendmsg` reads them.
+/// Control messages for `sendmsg`.
 struct Control {
-    octets: [u8; 64],
+    bytes: [u8; 64],
     len: usize,
 }
 
 impl Control {
-    /// Tells the traffic class, unless it is zero, which is the default, and the size of segments.
+    /// Sets the traffic class, unless it is zero, which is the default, and the segment size.
     fn new(v4: bool, traffic_class: u8, segment: Option<u16>) -> Self {
-        let mut control = Self { octets: [0; 64], len: 0 };
+        let mut control = Self { bytes: [0; 64], len: 0 };
         if traffic_class != 0 {
             let (level, kind) =
                 if v4 { (libc::IPPROTO_IP, libc::IP_TOS) } else { (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) };
@@ -419,11 +422,11 @@ impl Control {
         control
     }
 
-    /// Appends a `cmsghdr` (length, level, type) and its data; both begin where a `size_t` may.
+    /// Appends a `cmsghdr` (length, level, type) and its data, both aligned to `size_t`.
     fn push(&mut self, level: libc::c_int, kind: libc::c_int, data: &[u8]) {
         const ALIGN: usize = size_of::<usize>();
         let header = (ALIGN + 8).next_multiple_of(ALIGN);
-        let message = &mut self.octets[self.len..];
+        let message = &mut self.bytes[self.len..];
         message[..ALIGN].copy_from_slice(&(header + data.len()).to_ne_bytes());
         message[ALIGN..ALIGN + 4].copy_from_slice(&level.to_ne_bytes());
         message[ALIGN + 4..ALIGN + 8].copy_from_slice(&kind.to_ne_bytes());
@@ -431,7 +434,7 @@ impl Control {
         self.len += (header + data.len()).next_multiple_of(ALIGN);
     }
 
-    fn octets(&self) -> &[u8] {
-        &self.octets[..self.len]
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
     }
 }

@@ -1,35 +1,40 @@
-//! What the outer header takes from the inner one: the flow, as a source port, and the traffic class.
+//! Properties of the inner packet for the outer header: the flow, which selects a source port, and the
+//! traffic class.
 //!
-//! Routers and network cards spread packets by their UDP ports, so the source port tells flows apart (RFC 7348
-//! section 5); packets of one flow must have one port, or they would overtake each other.
+//! Routers and network cards spread packets by UDP ports, so the source port distinguishes flows (RFC 7348
+//! section 5); all packets of a flow must have the same port, or they would be reordered.
 
-use vswitch::headers::link;
+use etherparse::{EtherType, IpNumber};
+use vswitch::{
+    bytes::{try_u32_at, try_u64_at, u16_at, u32_at},
+    headers::{IPV4_HEADER, IPV6_HEADER, link},
+};
 
-/// What is read of an inner frame.
+/// Flow properties of an inner frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flow {
-    /// The same for all packets of a flow.
-    pub hash: u32,
-    /// DSCP (upper six bits) and ECN (lower two); zero for what is not IP.
-    pub traffic_class: u8,
+pub(crate) struct Flow {
+    /// Equal for all packets of a flow.
+    pub(crate) hash: u32,
+    /// DSCP (upper six bits) and ECN (lower two); zero for frames that are not IP.
+    pub(crate) traffic_class: u8,
 }
 
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const SCTP: u8 = 132;
+const TCP: u8 = IpNumber::TCP.0;
+const UDP: u8 = IpNumber::UDP.0;
+const SCTP: u8 = IpNumber::SCTP.0;
 
 impl Flow {
-    /// Reads `frame`, which has at least an Ethernet header.
+    /// Reads `frame`, which must have an Ethernet header.
     ///
-    /// TCP, UDP and SCTP flows are told apart by ports as well, but not where one packet may come in fragments, which have
-    /// no ports; IPv6 by the flow label too (RFC 6438).
+    /// TCP, UDP and SCTP flows are also distinguished by ports, except for fragments, which have none; IPv6
+    /// flows by the flow label too (RFC 6438).
     #[inline]
-    pub fn of(frame: &[u8]) -> Self {
+    pub(crate) fn of(frame: &[u8]) -> Self {
         let ip = link(frame).and_then(|(network, ethertype)| {
             let packet = &frame[network..];
             match ethertype {
-                0x0800 => Self::of_ipv4(packet),
-                0x86dd => Self::of_ipv6(packet),
+                EtherType::IPV4 => Self::of_ipv4(packet),
+                EtherType::IPV6 => Self::of_ipv6(packet),
                 _ => None,
             }
         });
@@ -38,8 +43,8 @@ impl Flow {
 
     #[inline]
     fn of_ipv4(packet: &[u8]) -> Option<Self> {
-        let header: &[u8; 20] = packet.first_chunk()?;
-        let whole = u16::from_be_bytes([header[6], header[7]]) & 0x3fff == 0;
+        let header: &[u8; IPV4_HEADER] = packet.first_chunk()?;
+        let whole = u16_at(header, 6) & 0x3fff == 0;
         let transport = usize::from(header[0] & 0x0f) * 4;
         let ports = if whole { ports(header[9], packet, transport) } else { 0 };
         Some(Self { hash: mix(word(header, 12), u64::from(ports)), traffic_class: header[1] })
@@ -47,10 +52,10 @@ impl Flow {
 
     #[inline]
     fn of_ipv6(packet: &[u8]) -> Option<Self> {
-        let header: &[u8; 40] = packet.first_chunk()?;
+        let header: &[u8; IPV6_HEADER] = packet.first_chunk()?;
         let addresses = word(header, 8) ^ word(header, 16).rotate_left(17) ^ word(header, 24).rotate_left(31);
-        let label = u32::from_be_bytes([0, header[1] & 0x0f, header[2], header[3]]);
-        let rest = u64::from(ports(header[6], packet, 40)) | u64::from(label) << 32;
+        let label = u32_at(header, 0) & 0xf_ffff;
+        let rest = u64::from(ports(header[6], packet, IPV6_HEADER)) | u64::from(label) << 32;
         let class = header[0] << 4 | header[1] >> 4;
         Some(Self { hash: mix(addresses, rest ^ word(header, 32)), traffic_class: class })
     }
@@ -61,16 +66,16 @@ fn ports(protocol: u8, packet: &[u8], transport: usize) -> u32 {
     if !matches!(protocol, TCP | UDP | SCTP) {
         return 0;
     }
-    packet.get(transport..).and_then(|bytes| bytes.first_chunk().copied()).map_or(0, u32::from_be_bytes)
+    try_u32_at(packet, transport).unwrap_or(0)
 }
 
-/// The eight octets at `at`; zero where `bytes` has them not.
+/// The eight bytes at `at`; zero if out of range.
 #[inline]
 fn word(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..).and_then(|bytes| bytes.first_chunk().copied()).map_or(0, u64::from_be_bytes)
+    try_u64_at(bytes, at).unwrap_or(0)
 }
 
-/// Spreads both over 32 bits: a product by an odd number, of which the upper half depends on all bits.
+/// Mixes both into 32 bits: a product with an odd number, whose upper half depends on all bits.
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "the upper half is taken")]
 fn mix(a: u64, b: u64) -> u32 {

@@ -1,8 +1,14 @@
-//! The VXLAN header (RFC 7348 section 5): eight octets, of which one flag and 24 bits mean something.
+//! The VXLAN header (RFC 7348 section 5): eight bytes, of which one flag and 24 bits are used.
 
-use std::fmt;
+use std::{fmt, net::IpAddr, str::FromStr};
 
-/// Octets of the header.
+use vswitch::{
+    bytes::length,
+    frame::ETHERNET_HEADER,
+    headers::{IPV4_HEADER, IPV6_HEADER, UDP_HEADER},
+};
+
+/// Length of the header.
 pub const HEADER: usize = 8;
 
 /// The flag that must be set: the VNI is valid.
@@ -13,8 +19,13 @@ const VNI_VALID: u8 = 0x08;
 pub struct Vni(u32);
 
 impl Vni {
+    /// The least identifier; 0 means none.
+    pub const MIN: Self = Self(1);
+    /// The greatest identifier: 24 bits.
+    pub const MAX: Self = Self(0xff_ffff);
+
     /// The identifier as a number.
-    pub fn as_u32(self) -> u32 {
+    pub const fn as_u32(self) -> u32 {
         self.0
     }
 
@@ -31,7 +42,7 @@ impl fmt::Display for Vni {
     }
 }
 
-/// A number that is no VNI.
+/// A number that is not a VNI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidVni(pub u32);
 
@@ -43,18 +54,43 @@ impl fmt::Display for InvalidVni {
 
 impl std::error::Error for InvalidVni {}
 
+/// Text that is not a VNI.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseVniError(pub String);
+
+impl fmt::Display for ParseVniError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.parse() {
+            Ok(number) => InvalidVni(number).fmt(f),
+            Err(_) => write!(f, "{:?} is not a VNI: use 1 to 16777215", self.0),
+        }
+    }
+}
+
+impl std::error::Error for ParseVniError {}
+
+impl FromStr for Vni {
+    type Err = ParseVniError;
+
+    fn from_str(text: &str) -> Result<Self, ParseVniError> {
+        let number = text.parse().ok().and_then(|number: u32| Self::try_from(number).ok());
+        number.ok_or_else(|| ParseVniError(text.to_owned()))
+    }
+}
+
 impl TryFrom<u32> for Vni {
     type Error = InvalidVni;
 
     fn try_from(number: u32) -> Result<Self, InvalidVni> {
-        if (1..=0xff_ffff).contains(&number) { Ok(Self(number)) } else { Err(InvalidVni(number)) }
+        let range = Self::MIN.0..=Self::MAX.0;
+        if range.contains(&number) { Ok(Self(number)) } else { Err(InvalidVni(number)) }
     }
 }
 
-/// Reads the header at the front of `datagram`; `None`: there is none, or its VNI is not valid.
+/// Parses the header at the front of `datagram`; `None` if it is missing or its VNI is not valid.
 ///
-/// The RFC wants reserved bits ignored. With `strict` they must be zero, as Linux has it (`vxlan_rcv`,
-/// drivers/net/vxlan/vxlan_core.c).
+/// The RFC requires that reserved bits are ignored. With `strict` they must be zero, as in Linux
+/// (`vxlan_rcv`, drivers/net/vxlan/vxlan_core.c).
 #[inline]
 pub fn parse(datagram: &[u8], strict: bool) -> Option<Vni> {
     let header: &[u8; HEADER] = datagram.first_chunk()?;
@@ -64,6 +100,15 @@ pub fn parse(datagram: &[u8], strict: bool) -> Option<Vni> {
         return None;
     }
     Vni::try_from(u32::from_be_bytes([0, high, middle, low])).ok()
+}
+
+/// Bytes of outer headers before an inner packet, including its Ethernet header.
+pub fn overhead(local: IpAddr) -> u16 {
+    let outer = match local {
+        IpAddr::V4(_) => IPV4_HEADER,
+        IpAddr::V6(_) => IPV6_HEADER,
+    };
+    length(outer + UDP_HEADER + HEADER + ETHERNET_HEADER)
 }
 
 #[cfg(test)]
@@ -77,14 +122,20 @@ mod tests {
         assert_eq!(parse(&vni.header(), true), Some(vni));
         assert_eq!(Vni::try_from(0), Err(InvalidVni(0)));
         assert_eq!(Vni::try_from(1 << 24), Err(InvalidVni(1 << 24)));
+        assert_eq!("1193046".parse(), Ok(vni));
+        for (text, sentence) in
+            [("0", "0 is not a VNI: use 1 to 16777215"), ("-1", "\"-1\" is not a VNI: use 1 to 16777215")]
+        {
+            assert_eq!(text.parse::<Vni>().unwrap_err().to_string(), sentence);
+        }
     }
 
     #[test]
     fn reserved_bits_are_ignored_unless_strict() {
         let good = Vni::try_from(7).unwrap().header();
-        for (octet, bit) in [(0, 0x01), (0, 0x80), (1, 1), (2, 1), (3, 0x80), (7, 1)] {
+        for (byte, bit) in [(0, 0x01), (0, 0x80), (1, 1), (2, 1), (3, 0x80), (7, 1)] {
             let mut header = good;
-            header[octet] |= bit;
+            header[byte] |= bit;
             assert!(parse(&header, false).is_some(), "{header:?}");
             assert!(parse(&header, true).is_none(), "{header:?}");
         }

@@ -2,31 +2,37 @@
 //!
 //! # The way of a frame
 //! ```text
-//! out   a peer's port is served            device::Remote
-//!         encap: plan by flow, segment,      flow, too_big, mss, header      pure
+//! out   a peer's port is served             device::Remote
+//!         encap: order by flow, segment,      flow, too_big, mss, header      pure
 //!                load trains
 //!         endpoint.send: one sendmsg         endpoint                        UDP_SEGMENT
-//! copy  a mirror's port is served          collector                       one VNI for all
+//! copy  a mirror's port is served          copies                          one VNI for all
 //! in    a socket is ready                  device::Inlet
 //!         endpoint.recv: one message         endpoint                        UDP_GRO
 //!         decap: header, network, ECN,       header, tables, ecn, mss, run   pure
 //!                coalesce
 //!         frames in the batch, each with its peer's port as ingress and its network
 //! ```
-//! A remote endpoint is a port of the switch like any other: one table of addresses, and learning, moves and ageing across a tunnel
-//! are the same code as on a TAP. Peers share a split-horizon group, so nothing is forwarded from tunnel to tunnel.
+//! A remote endpoint is a port of the switch like any other: there is one table of addresses, and learning,
+//! moves and ageing across a tunnel are the same code as on a TAP. Peers share a split-horizon group, so no
+//! frame is forwarded from tunnel to tunnel.
 
-pub mod collector;
+pub mod copies;
 pub mod decap;
+#[cfg(feature = "os")]
 pub mod device;
 pub mod ecn;
 pub mod encap;
+#[cfg(feature = "os")]
 pub mod endpoint;
-pub mod flow;
+mod flow;
 pub mod header;
-pub mod mss;
+mod mss;
 pub mod run;
+#[cfg(feature = "os")]
 mod sockopt;
 pub mod strangers;
 pub mod tables;
-pub mod too_big;
+#[cfg(feature = "serde")]
+mod text;
+mod too_big;

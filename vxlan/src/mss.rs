@@ -1,40 +1,40 @@
-//! Maximum segment size clamping: connections that begin across a tunnel are made to ask for segments that fit it.
+//! Maximum segment size clamping: connections across a tunnel announce segments that fit it.
 //!
-//! A way round hosts that do not hear "packet too big". It changes packets of others, so it is done only where asked for.
+//! A workaround for hosts that do not receive "packet too big". It modifies packets of stations, so it is off
+//! by default.
 
 use vswitch::{
-    headers::{Headers, Network, Transport},
+    bytes::{put_u16, u16_at},
+    headers::{Headers, IPV4_HEADER, IPV6_HEADER, IpVersion, TCP_HEADER, Transport},
     offload::Csum,
 };
 
 use crate::ecn::replace_in_checksum;
 
 const SYN: u8 = 0x02;
-/// Octets of a TCP header without options.
-const TCP_HEADER: usize = 20;
 // Kinds of options (RFC 9293 section 3.1).
 const END: u8 = 0;
 const NO_OPERATION: u8 = 1;
 const MAXIMUM_SEGMENT_SIZE: u8 = 2;
 
-/// Whether `frame`, which has these `headers`, begins a connection or answers to one that does.
+/// Whether `frame`, which has these `headers`, is a SYN or SYN-ACK.
 #[inline]
-pub fn opens(frame: &[u8], headers: &Headers) -> bool {
+pub(crate) fn opens(frame: &[u8], headers: &Headers) -> bool {
     headers.transport_kind == Transport::Tcp && frame[headers.transport + 13] & SYN != 0
 }
 
-/// Lowers the maximum segment size that `frame` tells, if frames of such segments are longer than `longest` octets, with
-/// Ethernet header and tags.
+/// Lowers the maximum segment size announced by `frame`, if frames of such segments are longer than `longest`
+/// bytes, with Ethernet header and tags.
 ///
-/// `frame` [`opens`] a connection and has these `headers`. The checksum is kept right if it was; one that is still
-/// partial, as `csum` says, does not cover the options. A SYN that tells none (536 or 1220 is meant, RFC 9293 section 3.7.1)
-/// is left as it is. Returns whether anything was changed.
-pub fn clamp(frame: &mut [u8], headers: &Headers, longest: usize, csum: Csum) -> bool {
+/// `frame` must have these `headers` and satisfy [`opens`]. A complete checksum is updated; a partial one,
+/// according to `csum`, does not cover the options. A SYN without the option (536 or 1220 apply, RFC 9293
+/// section 3.7.1) is left unchanged. Returns whether the frame was changed.
+pub(crate) fn clamp(frame: &mut [u8], headers: &Headers, longest: usize, csum: Csum) -> bool {
     let tcp = headers.transport;
     // Without options and extensions, as RFC 6691 counts.
-    let fixed = match headers.network_kind {
-        Network::V4 => headers.network + 20 + TCP_HEADER,
-        Network::V6 => headers.network + 40 + TCP_HEADER,
+    let fixed = match headers.version {
+        IpVersion::V4 => headers.network + IPV4_HEADER + TCP_HEADER,
+        IpVersion::V6 => headers.network + IPV6_HEADER + TCP_HEADER,
     };
     let Some(limit) = longest.checked_sub(fixed).and_then(|limit| u16::try_from(limit).ok()) else {
         return false;
@@ -42,26 +42,26 @@ pub fn clamp(frame: &mut [u8], headers: &Headers, longest: usize, csum: Csum) ->
     let Some(at) = option(&frame[tcp + TCP_HEADER..headers.payload]).map(|at| tcp + TCP_HEADER + at) else {
         return false;
     };
-    let told = u16::from_be_bytes([frame[at], frame[at + 1]]);
+    let told = u16_at(frame, at);
     if told <= limit {
         return false;
     }
-    let (old, new) = (told.to_be_bytes(), limit.to_be_bytes());
-    frame[at..at + 2].copy_from_slice(&new);
+    put_u16(frame, at, limit);
     if matches!(csum, Csum::Partial { .. }) {
         return true;
     }
     if at % 2 == tcp % 2 {
         replace_in_checksum(&mut frame[tcp..], 16, told, limit);
     } else {
-        // The value lies across two of the words that are summed.
+        let (old, new) = (told.to_be_bytes(), limit.to_be_bytes());
+        // The value spans two of the summed words.
         replace_in_checksum(&mut frame[tcp..], 16, u16::from(old[0]), u16::from(new[0]));
         replace_in_checksum(&mut frame[tcp..], 16, u16::from(old[1]) << 8, u16::from(new[1]) << 8);
     }
     true
 }
 
-/// Where among `options` the value of the maximum segment size stands.
+/// Position of the maximum segment size in `options`.
 fn option(options: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
     use vswitch::checksum::{Sum, verify};
 
-    /// A SYN with these options, in IPv4 or IPv6, checksum right.
+    /// A SYN with these options, in IPv4 or IPv6, with a correct checksum.
     fn syn(v6: bool, options: &[u8]) -> Vec<u8> {
         let tcp_len = TCP_HEADER + options.len();
         let mut frame = vec![2; 12];

@@ -1,72 +1,72 @@
-//! Coalescing: consecutive packets of one flow become the super-frame they were cut from.
+//! Coalescing: consecutive packets of one flow become the super-frame they were segmented from.
 //!
 //! The reverse of [`vswitch::segment`], after the kernel's `tcp_gro_receive` (net/ipv4/tcp_offload.c) and
-//! `udp_gro_receive`: what is merged, and cut again, gives the same packets. So every octet of the headers must agree but for
-//! those that cutting counts up, all checksums must be right, and whatever means something to the receiver by itself (SYN, URG,
-//! CWR, options, another TTL or traffic class) is left alone.
+//! `udp_gro_receive`: merging and segmenting yields the same packets. So all header bytes must agree except
+//! for those that segmentation increments, all checksums must be correct, and packets with individual meaning
+//! (SYN, URG, CWR, options, another TTL or traffic class) are not merged.
 //!
-//! A [`Run`] does not hold the packets. Its owner shows it the packets, and moves their payload where it says.
+//! A `Run` does not hold packets. Its owner passes packets to it, and moves their payload as instructed.
 
 use std::num::NonZeroU16;
 
 use vswitch::{
+    bytes::{length, put_u16, u16_at, u32_at},
     checksum::{Sum, verify},
-    headers::{ETHERNET, Headers, Network, Transport},
+    frame::ETHERNET_HEADER,
+    headers::{Headers, IPV4_HEADER, IPV6_HEADER, IpVersion, Transport},
     offload::{Csum, Gso, GsoKind, MAX_DATAGRAMS, MAX_SEGMENTS, Offload},
 };
 
-const IPV4_HEADER: usize = 20;
-const IPV6_HEADER: usize = 40;
-/// Octets of the longest IP packet.
+/// Length of the longest IP packet.
 const MAX_PACKET: usize = 65_535;
 
-// Flags of the 14th octet of a TCP header (RFC 9293 section 3.1, RFC 3168 section 6.1).
+// Flags in the 14th byte of a TCP header (RFC 9293 section 3.1, RFC 3168 section 6.1).
 const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
 const ACK: u8 = 0x10;
 const ECE: u8 = 0x40;
-/// What the last packet of a super-frame may have, and no other.
+/// Flags that only the last packet of a super-frame may have.
 const LAST: u8 = FIN | PSH;
 
-/// Packets of one flow that follow each other, the first of which is shown whole.
+/// Consecutive packets of one flow.
 #[derive(Clone, Copy, Debug)]
-pub struct Run {
+pub(crate) struct Run {
     headers: Headers,
-    /// Octets of payload of each packet but the last.
+    /// Payload of each packet but the last, in bytes.
     size: usize,
     packets: usize,
-    /// Octets of the frame so far.
+    /// Length of the frame so far, in bytes.
     len: usize,
-    /// The last packet's flags beyond the first's.
+    /// Flags of the last packet that the first lacks.
     flags: u8,
-    /// How much IPv4 identification grows from packet to packet, once there are two.
+    /// Increment of the IPv4 identification from packet to packet, known from the second packet on.
     id_step: Option<u16>,
-    /// Nothing may follow.
+    /// No packet may follow.
     closed: bool,
 }
 
-/// What is known of a packet's transport checksum.
+/// The state of a packet's transport checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksum {
-    /// Complete and right.
+    /// Complete and correct.
     Right,
-    /// The field holds the sum of the pseudo-header: its sender left the rest to a device that did not do it. A kernel's VXLAN
-    /// device does so with links that it takes for local (a veth pair).
+    /// The field holds the sum of the pseudo-header: the sender left the rest to a device that did not do it.
+    /// A kernel's VXLAN device does so on links that it considers local (a veth pair).
     Partial,
-    /// Wrong, or not there.
+    /// Wrong or missing.
     Wrong,
 }
 
 impl Checksum {
-    /// Whether it is partial, without looking at the payload. A complete checksum that looks so would be completed to the
-    /// same value, if it is right.
+    /// Whether it is partial, without reading the payload. A correct checksum that looks partial would be
+    /// completed to the same value.
     #[inline]
     pub fn is_partial(frame: &[u8], headers: &Headers) -> bool {
-        word(frame, headers.transport + headers.transport_kind.checksum_offset())
+        u16_at(frame, headers.transport + headers.transport_kind.checksum_offset())
             == pseudo(frame, headers, headers.end).folded()
     }
 
-    /// Looks at all of the packet.
+    /// Classifies the checksum by reading the whole packet.
     #[inline]
     pub fn of(frame: &[u8], headers: &Headers) -> Self {
         if verify(frame, headers) {
@@ -80,20 +80,20 @@ impl Checksum {
 }
 
 impl Run {
-    /// The run that `frame` begins, if packets may follow it.
+    /// Starts a run with `frame`, if packets may be merged into it.
     #[inline]
-    pub fn begin(frame: &[u8], headers: &Headers) -> Option<Self> {
-        let bare = match headers.network_kind {
-            Network::V4 => headers.transport - headers.network == IPV4_HEADER,
-            Network::V6 => headers.transport - headers.network == IPV6_HEADER,
+    pub(crate) fn begin(frame: &[u8], headers: &Headers) -> Option<Self> {
+        let bare = match headers.version {
+            IpVersion::V4 => headers.transport - headers.network == IPV4_HEADER,
+            IpVersion::V6 => headers.transport - headers.network == IPV6_HEADER,
         };
         let size = headers.end - headers.payload;
-        if !bare || headers.network != ETHERNET || size == 0 || !headers.ends_with(frame) {
+        if !bare || headers.network != ETHERNET_HEADER || size == 0 || !headers.ends_with(frame) {
             return None;
         }
         if headers.transport_kind == Transport::Tcp {
             let flags = frame[headers.transport + 13];
-            // One with FIN or PSH is the last of its burst.
+            // A segment with FIN or PSH is the last of its burst.
             if flags & !ECE != ACK {
                 return None;
             }
@@ -109,26 +109,21 @@ impl Run {
         })
     }
 
-    /// Octets of the frame so far: where the payload of what follows belongs.
-    pub fn end(&self) -> usize {
+    /// Length of the frame so far: the position of the next payload.
+    pub(crate) fn end(&self) -> usize {
         self.len
     }
 
-    /// Packets so far.
-    pub fn packets(&self) -> usize {
-        self.packets
-    }
-
-    /// Takes `next` into the run, if it follows: its payload, which begins at the number returned, belongs at
-    /// [`end`](Self::end) as it was before the call.
+    /// Adds `next` to the run if it continues it, and returns the start of its payload, which must be moved
+    /// to [`end`](Self::end) as it was before the call.
     ///
-    /// `first` begins with the first packet, whole.
+    /// `first` must begin with the whole first packet.
     #[inline]
-    pub fn follow(&mut self, first: &[u8], next: &[u8]) -> Option<usize> {
+    pub(crate) fn follow(&mut self, first: &[u8], next: &[u8]) -> Option<usize> {
         let Headers { payload, transport_kind, .. } = self.headers;
         let added = next.len().checked_sub(payload)?;
         let limit = if transport_kind == Transport::Udp { MAX_DATAGRAMS } else { MAX_SEGMENTS };
-        let fits = self.len - ETHERNET + added <= MAX_PACKET && self.packets < limit;
+        let fits = self.len - ETHERNET_HEADER + added <= MAX_PACKET && self.packets < limit;
         if self.closed || added == 0 || added > self.size || !fits {
             return None;
         }
@@ -151,25 +146,27 @@ impl Run {
         Some(payload)
     }
 
-    /// Whether Ethernet and IP headers agree but for lengths, identification and checksum; and the step of identification.
+    /// Compares Ethernet and IP headers except for lengths, identification and checksum; returns the
+    /// increment of the identification.
     #[inline]
     fn same_packet_but_for_counts(&self, first: &[u8], next: &[u8]) -> Option<Option<u16>> {
-        const AT: usize = ETHERNET;
-        match self.headers.network_kind {
-            Network::V4 => {
+        const AT: usize = ETHERNET_HEADER;
+        match self.headers.version {
+            IpVersion::V4 => {
                 // Addresses, type, version, traffic class; flags and offset, TTL, protocol; source and destination.
                 if next[..AT + 2] != first[..AT + 2]
                     || next[AT + 6..AT + 10] != first[AT + 6..AT + 10]
                     || next[AT + 12..AT + 20] != first[AT + 12..AT + 20]
-                    || usize::from(word(next, AT + 2)) != next.len() - AT
+                    || usize::from(u16_at(next, AT + 2)) != next.len() - AT
                     || Sum::of(&next[AT..AT + IPV4_HEADER]).checksum() != 0
                     || self.packets == 1 && Sum::of(&first[AT..AT + IPV4_HEADER]).checksum() != 0
                 {
                     return None;
                 }
-                let ahead = word(next, AT + 4).wrapping_sub(word(first, AT + 4));
+                let ahead = u16_at(next, AT + 4).wrapping_sub(u16_at(first, AT + 4));
                 let unfragmentable = first[AT + 6] & 0x40 != 0;
-                // Where nobody may cut, identification means nothing (RFC 6864 section 4.1), and some send it constant.
+                // For atomic datagrams the identification is meaningless (RFC 6864 section 4.1), and some
+                // senders keep it constant.
                 let step = match (self.id_step, ahead) {
                     (None, 1) => 1,
                     (None, 0) if unfragmentable => 0,
@@ -178,16 +175,16 @@ impl Run {
                 };
                 Some(Some(step))
             }
-            Network::V6 => {
+            IpVersion::V6 => {
                 let same = next[..AT + 4] == first[..AT + 4]
                     && next[AT + 6..AT + IPV6_HEADER] == first[AT + 6..AT + IPV6_HEADER]
-                    && usize::from(word(next, AT + 4)) == next.len() - AT - IPV6_HEADER;
+                    && usize::from(u16_at(next, AT + 4)) == next.len() - AT - IPV6_HEADER;
                 same.then_some(None)
             }
         }
     }
 
-    /// The flags of `next`, if it is the next segment of the stream.
+    /// Returns the flags of `next` if it is the next segment of the stream.
     #[inline]
     fn next_segment(&self, first: &[u8], next: &[u8]) -> Option<u8> {
         let Headers { transport: at, payload, .. } = self.headers;
@@ -199,53 +196,55 @@ impl Run {
             && (flags ^ first[at + 13]) & !LAST == 0
             && next[at + 14..at + 16] == first[at + 14..at + 16]
             && next[at + 18..payload] == first[at + 18..payload];
-        let ahead = double(next, at + 4).wrapping_sub(double(first, at + 4));
+        let ahead = u32_at(next, at + 4).wrapping_sub(u32_at(first, at + 4));
         (same && usize::try_from(ahead) == Ok(sent)).then_some(flags)
     }
 
-    /// No flags, if `next` is a datagram of the same flow.
+    /// Returns no flags if `next` is a datagram of the same flow.
     #[inline]
     fn next_datagram(&self, first: &[u8], next: &[u8]) -> Option<u8> {
         let at = self.headers.transport;
         let same =
-            next[at..at + 4] == first[at..at + 4] && usize::from(word(next, at + 4)) == next.len() - at;
+            next[at..at + 4] == first[at..at + 4] && usize::from(u16_at(next, at + 4)) == next.len() - at;
         same.then_some(0)
     }
 
-    /// Writes the headers of the super-frame into `frame`, which holds the first packet and the payload of all others, and
-    /// returns how it is to be cut. `None`: the first packet is still alone, and as it was.
-    pub fn finish(&self, frame: &mut [u8]) -> Option<Offload> {
+    /// Writes the headers of the super-frame to `frame`, which holds the first packet and the payload of all
+    /// others, and returns its segmentation. `None`: the run has one packet, which is unchanged.
+    // Not inlined: the common case is a single packet.
+    #[inline(never)]
+    pub(crate) fn finish(&self, frame: &mut [u8]) -> Option<Offload> {
         if self.packets == 1 {
             return None;
         }
-        let Headers { network, transport, payload, network_kind, transport_kind, .. } = self.headers;
-        match network_kind {
-            Network::V4 => {
-                put(frame, network + 2, length(self.len - network));
-                put(frame, network + 10, 0);
+        let Headers { network, transport, payload, version, transport_kind, .. } = self.headers;
+        match version {
+            IpVersion::V4 => {
+                put_u16(frame, network + 2, length(self.len - network));
+                put_u16(frame, network + 10, 0);
                 let checksum = Sum::of(&frame[network..transport]).checksum();
-                put(frame, network + 10, checksum);
+                put_u16(frame, network + 10, checksum);
             }
-            Network::V6 => put(frame, network + 4, length(self.len - transport)),
+            IpVersion::V6 => put_u16(frame, network + 4, length(self.len - transport)),
         }
         match transport_kind {
             Transport::Tcp => frame[transport + 13] |= self.flags,
-            Transport::Udp => put(frame, transport + 4, length(self.len - transport)),
+            Transport::Udp => put_u16(frame, transport + 4, length(self.len - transport)),
         }
         let sum = pseudo(frame, &self.headers, self.len).folded();
-        put(frame, transport + transport_kind.checksum_offset(), sum);
+        put_u16(frame, transport + transport_kind.checksum_offset(), sum);
         partial(&self.headers, Some((length(self.size), length(payload))))
     }
 }
 
-/// How a frame that a kernel handed over unfinished is to be finished: its checksum, and where it is longer than one
-/// packet, packets of `size` octets of payload each. `None`: it is as it should be.
-pub fn unfinished(frame: &[u8], headers: &Headers, size: Option<usize>) -> Option<Offload> {
+/// The offload of a frame that a kernel handed over with a partial checksum: the checksum and, for a
+/// super-frame, segments of `size` payload bytes. `None`: the frame is complete.
+pub(crate) fn unfinished(frame: &[u8], headers: &Headers, size: Option<usize>) -> Option<Offload> {
     if !Checksum::is_partial(frame, headers) {
         return None;
     }
     let offload = partial(headers, size.map(|size| (length(size), length(headers.payload))))?;
-    // Nothing of it is believed that the frame contradicts.
+    // Checked against the frame.
     Offload::parse(&offload.emit(), frame).ok()
 }
 
@@ -264,31 +263,5 @@ fn partial(headers: &Headers, cut: Option<(u16, u16)>) -> Option<Offload> {
 
 /// The sum of the pseudo-header of a packet that ends at `end`.
 fn pseudo(frame: &[u8], headers: &Headers, end: usize) -> Sum {
-    let addresses = match headers.network_kind {
-        Network::V4 => headers.network + 12..headers.network + 20,
-        Network::V6 => headers.network + 8..headers.network + 40,
-    };
-    Sum::pseudo(&frame[addresses], headers.transport_kind.protocol(), end - headers.transport)
-}
-
-// Offsets below are those of measured headers, and so within the frame.
-
-#[inline]
-fn word(bytes: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
-}
-
-#[inline]
-fn double(bytes: &[u8], at: usize) -> u32 {
-    u32::from(word(bytes, at)) << 16 | u32::from(word(bytes, at + 2))
-}
-
-fn put(bytes: &mut [u8], at: usize, word: u16) {
-    bytes[at..at + 2].copy_from_slice(&word.to_be_bytes());
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "part of an IP packet of at most 65535 octets")]
-fn length(octets: usize) -> u16 {
-    debug_assert!(u16::try_from(octets).is_ok());
-    octets as u16
+    Sum::pseudo(&frame[headers.addresses()], headers.transport_kind.protocol(), end - headers.transport)
 }

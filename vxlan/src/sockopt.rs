@@ -1,6 +1,6 @@
-//! The socket options that no library has: one place that knows their numbers.
+//! Socket options that no library provides: the only place that knows their numbers.
 #![expect(unsafe_code, reason = "getsockopt and setsockopt with options that have no safe wrapper")]
-#![expect(clippy::cast_possible_truncation, reason = "lengths of a few octets")]
+#![expect(clippy::cast_possible_truncation, reason = "lengths of a few bytes")]
 
 use std::{
     io,
@@ -10,7 +10,7 @@ use std::{
 
 use libc::{c_int, c_void, socklen_t};
 
-/// An option that holds one whole number.
+/// An option with an integer value.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Number {
     level: c_int,
@@ -21,34 +21,34 @@ pub(crate) struct Number {
 pub(crate) const NO_CHECK: Number = Number { level: libc::SOL_SOCKET, name: libc::SO_NO_CHECK };
 /// IPv6: send without UDP checksum (RFC 6935).
 pub(crate) const NO_CHECK6_TX: Number = Number { level: libc::SOL_UDP, name: 101 };
-/// IPv6: receive what has no UDP checksum.
+/// IPv6: receive datagrams without UDP checksum.
 pub(crate) const NO_CHECK6_RX: Number = Number { level: libc::SOL_UDP, name: 102 };
-/// IPv4: set "don't fragment", and refuse what is longer than the path is known to carry.
+/// IPv4: set "don't fragment", and reject datagrams that exceed the known path MTU.
 pub(crate) const MTU_DISCOVER: (Number, c_int) =
     (Number { level: libc::IPPROTO_IP, name: libc::IP_MTU_DISCOVER }, libc::IP_PMTUDISC_DO);
 /// The same for IPv6.
 pub(crate) const MTU_DISCOVER6: (Number, c_int) =
     (Number { level: libc::IPPROTO_IPV6, name: libc::IPV6_MTU_DISCOVER }, libc::IPV6_PMTUDISC_DO);
-/// IPv4: send what is longer than the path carries in fragments, and let routers make more of them.
+/// IPv4: fragment datagrams that exceed the path MTU, and let routers fragment further.
 pub(crate) const MTU_IGNORE: (Number, c_int) = (MTU_DISCOVER.0, libc::IP_PMTUDISC_DONT);
 /// The same for IPv6, where only senders fragment.
 pub(crate) const MTU_IGNORE6: (Number, c_int) = (MTU_DISCOVER6.0, libc::IPV6_PMTUDISC_DONT);
-/// IPv4: set "don't fragment", and send whatever the first link carries.
+/// IPv4: set "don't fragment", and send any datagram that fits the first link.
 pub(crate) const MTU_PROBE: (Number, c_int) =
     (Number { level: libc::IPPROTO_IP, name: libc::IP_MTU_DISCOVER }, libc::IP_PMTUDISC_PROBE);
 /// The same for IPv6.
 pub(crate) const MTU_PROBE6: (Number, c_int) =
     (Number { level: libc::IPPROTO_IPV6, name: libc::IPV6_MTU_DISCOVER }, libc::IPV6_PMTUDISC_PROBE);
-/// IPv4: what the path of a connected socket is known to carry.
+/// IPv4: the known path MTU of a connected socket.
 pub(crate) const PATH_MTU: Number = Number { level: libc::IPPROTO_IP, name: libc::IP_MTU };
 /// The same for IPv6.
 pub(crate) const PATH_MTU6: Number = Number { level: libc::IPPROTO_IPV6, name: libc::IPV6_MTU };
-/// Whether datagrams are received with the time they came in.
+/// Whether datagrams are received with a timestamp.
 pub(crate) const TIMESTAMP: Number = Number { level: libc::SOL_SOCKET, name: libc::SO_TIMESTAMPNS };
 
 pub(crate) fn set(socket: impl AsFd, option: Number, value: c_int) -> io::Result<()> {
     let len = size_of::<c_int>() as socklen_t;
-    // SAFETY: the kernel reads `len` octets of `value`, which lives across the call.
+    // SAFETY: the kernel reads `len` bytes of `value`, which lives across the call.
     let result = unsafe {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),
@@ -67,7 +67,7 @@ pub(crate) fn get(socket: impl AsFd, option: Number) -> io::Result<c_int> {
     Ok(value[0])
 }
 
-/// Datagrams that a socket's full buffer made the kernel drop.
+/// Number of datagrams that the kernel dropped because the socket's buffer was full.
 pub(crate) fn drops(socket: impl AsFd) -> u64 {
     // SK_MEMINFO_DROPS of SK_MEMINFO_VARS, include/uapi/linux/sock_diag.h
     let mut values = [0; 9];
@@ -80,7 +80,8 @@ pub(crate) fn drops(socket: impl AsFd) -> u64 {
 
 fn read(socket: impl AsFd, option: Number, values: &mut [c_int]) -> io::Result<()> {
     let mut len = size_of_val(values) as socklen_t;
-    // SAFETY: the kernel writes at most `len` octets to `values`; both live across the call, and every bit pattern is a number.
+    // SAFETY: the kernel writes at most `len` bytes to `values`; both live across the call, and every bit
+    // pattern is a number.
     let result = unsafe {
         libc::getsockopt(
             socket.as_fd().as_raw_fd(),

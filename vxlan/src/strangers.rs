@@ -1,4 +1,4 @@
-//! Who sends to the tunnel's port without being a peer: what an operator needs to know, and `learn_peers` asks for.
+//! Unknown senders to the tunnel's port: for the operator, and for `learn_peers`.
 
 use std::{
     fmt,
@@ -8,22 +8,22 @@ use std::{
 
 use arrayvec::ArrayVec;
 
-/// Strangers remembered until they are [taken](Strangers::take); further ones are not.
+/// Maximum number of senders recorded until they are [taken](Strangers::take); further ones are ignored.
 const REMEMBERED: usize = 16;
 
-/// A sender that is no peer.
+/// A sender that is not a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stranger {
-    /// Where its datagrams come from.
+    /// Its source address.
     pub address: IpAddr,
-    /// Messages from there.
+    /// Number of messages from it.
     pub messages: u64,
 }
 
-/// Called by a worker when a stranger was heard for the first time. Must not wait.
+/// Called by a worker when a new unknown sender is recorded. Must not block.
 pub type OnStranger = Arc<dyn Fn() + Send + Sync>;
 
-/// The last strangers.
+/// Recently seen unknown senders.
 #[derive(Default)]
 pub struct Strangers {
     known: Mutex<ArrayVec<Stranger, REMEMBERED>>,
@@ -31,13 +31,13 @@ pub struct Strangers {
 }
 
 impl Strangers {
-    /// Lets `notify` be called for each new stranger. The first such call counts.
+    /// Registers `notify` for new unknown senders. Only the first call has an effect.
     pub fn on_stranger(&self, notify: OnStranger) {
-        // A second one would come from a second owner, which there is not.
+        // A second call would come from a second owner, which does not exist.
         let _ = self.on_stranger.set(notify);
     }
 
-    /// Notes a message from `address`. Does not wait: if somebody looks just now, it is not noted.
+    /// Records a message from `address`. Does not block: if the list is locked, the message is not recorded.
     pub fn note(&self, address: IpAddr) {
         let Ok(mut known) = self.known.try_lock() else { return };
         if let Some(stranger) = known.iter_mut().find(|stranger| stranger.address == address) {
@@ -53,12 +53,12 @@ impl Strangers {
         }
     }
 
-    /// Those remembered, in the order in which they were first heard.
+    /// The recorded senders, in order of their first message.
     pub fn list(&self) -> Vec<Stranger> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).to_vec()
     }
 
-    /// The same, and forgets them.
+    /// The same, and clears the list.
     pub fn take(&self) -> Vec<Stranger> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect()
     }

@@ -1,6 +1,6 @@
-//! Who the peers are and which networks cross the tunnel: what both ways look up for each packet; and who gets copies.
+//! Lookup tables for each packet, in both directions: peers, networks and collectors.
 //!
-//! Made anew when the configuration changes, and never changed: workers are handed new tables with their plan.
+//! Immutable: rebuilt when the configuration changes, and handed to workers with their plan.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -11,18 +11,18 @@ use crate::header::{HEADER, Vni};
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub struct Tables {
-    /// By address alone: the source port tells flows apart, not peers.
+    /// By address only: the source port distinguishes flows, not peers.
     peers: HashMap<IpAddr, PortId>,
-    /// Who gets copies, by address; may be peers as well.
+    /// Collectors by address; they may be peers as well.
     collectors: HashMap<IpAddr, PortId>,
-    /// In the order of VNIs.
+    /// Sorted by VNI.
     networks: Vec<(Vni, NetworkId)>,
     /// By network.
     headers: Vec<Option<[u8; HEADER]>>,
 }
 
 impl Tables {
-    /// Tables of these peers and networks. The last of two with one address, or VNI, is found.
+    /// Tables of these peers and networks. Of two peers with the same address, the last one is found.
     pub fn new(
         peers: impl IntoIterator<Item = (IpAddr, PortId)>,
         networks: impl IntoIterator<Item = (Vni, NetworkId)>,
@@ -38,7 +38,7 @@ impl Tables {
         tables
     }
 
-    /// The same with these collectors, by the ports whose copies they get.
+    /// The same with these collectors and their mirrors' ports.
     #[must_use]
     pub fn with_collectors(self, collectors: impl IntoIterator<Item = (IpAddr, PortId)>) -> Self {
         Self { collectors: collectors.into_iter().collect(), ..self }
@@ -50,13 +50,13 @@ impl Tables {
         self.peers.get(&address).copied()
     }
 
-    /// The port whose copies go to `address`. Asked of those who are no peers.
+    /// The port whose copies are sent to `address`. Only needed for senders that are not peers.
     #[cold]
     pub fn collector(&self, address: IpAddr) -> Option<PortId> {
         self.collectors.get(&address).copied()
     }
 
-    /// The network that `vni` stands for here.
+    /// The network of `vni`.
     #[inline]
     pub fn network(&self, vni: Vni) -> Option<NetworkId> {
         let place = self.networks.binary_search_by_key(&vni, |(vni, _)| *vni).ok()?;

@@ -1,23 +1,32 @@
-//! "Too big": what the sender of a packet that does not fit the tunnel is told.
+//! "Packet too big" answers to senders of packets that do not fit the tunnel.
 //!
-//! An ICMP "fragmentation needed" (RFC 792, RFC 1191) or an ICMPv6 "packet too big" (RFC 4443 section 3.2), as if the destination had
-//! sent it, for a switch has no address of its own; the kernel's VXLAN device does the same (`iptunnel_pmtud_build_icmp`,
-//! net/ipv4/ip_tunnel_core.c).
+//! An ICMP "fragmentation needed" (RFC 792, RFC 1191) or an ICMPv6 "packet too big" (RFC 4443 section 3.2),
+//! as if sent by the destination, because a switch has no address of its own; the kernel's VXLAN device does
+//! the same (`iptunnel_pmtud_build_icmp`, net/ipv4/ip_tunnel_core.c).
 
 use arrayvec::ArrayVec;
-use vswitch::{checksum::Sum, frame::ADDRESSES, headers::link, transmit::MAX_ANSWER};
+use etherparse::{EtherType, IpNumber};
+use vswitch::{
+    bytes::{length, put_u16, u16_at},
+    checksum::Sum,
+    frame::ADDRESSES,
+    headers::{IPV4_HEADER, IPV6_HEADER, link},
+    transmit::MAX_ANSWER,
+};
 
-const MAC: usize = 6;
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
-/// Octets of the packet that are sent back with the answer: all headers, and enough to know the flow by.
+const MAC: usize = ADDRESSES / 2;
+const ICMP: u8 = IpNumber::ICMP.0;
+const ICMPV6: u8 = IpNumber::IPV6_ICMP.0;
+/// Length of an ICMP header of either version.
+const ICMP_HEADER: usize = 8;
+/// Bytes of the packet that are quoted in the answer: all headers, enough to identify the flow.
 const QUOTE: usize = 128;
 
-/// The answer to the sender of `frame`: packets may have `mtu` octets. `None`: it gets none.
+/// The answer to the sender of `frame` with this MTU, or `None` if it gets none.
 ///
-/// A packet without "don't fragment" gets none, since its sender asked for fragments, which a switch does not make; nor
-/// do errors of ICMP and packets to or from a group (RFC 1122 section 3.2.2).
-pub fn answer(frame: &[u8], mtu: u16) -> Option<ArrayVec<u8, MAX_ANSWER>> {
+/// There is none for packets without "don't fragment", whose sender expects fragmentation, which a switch
+/// does not do; nor for ICMP errors and packets to or from a group (RFC 1122 section 3.2.2).
+pub(crate) fn answer(frame: &[u8], mtu: u16) -> Option<ArrayVec<u8, MAX_ANSWER>> {
     let (network, ethertype) = link(frame)?;
     let packet = &frame[network..];
     let (destination, source) = (&frame[..MAC], &frame[MAC..ADDRESSES]);
@@ -29,52 +38,53 @@ pub fn answer(frame: &[u8], mtu: u16) -> Option<ArrayVec<u8, MAX_ANSWER>> {
     answer.try_extend_from_slice(destination).ok()?;
     answer.try_extend_from_slice(&frame[ADDRESSES..network]).ok()?;
     match ethertype {
-        0x0800 => fragmentation_needed(packet, mtu, &mut answer)?,
-        0x86dd => packet_too_big(packet, mtu, &mut answer)?,
+        EtherType::IPV4 => fragmentation_needed(packet, mtu, &mut answer)?,
+        EtherType::IPV6 => packet_too_big(packet, mtu, &mut answer)?,
         _ => return None,
     }
     Some(answer)
 }
 
 fn fragmentation_needed(packet: &[u8], mtu: u16, answer: &mut ArrayVec<u8, MAX_ANSWER>) -> Option<()> {
-    let header: &[u8; 20] = packet.first_chunk()?;
-    let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
-    let (dont_fragment, offset) = (header[6] & 0x40 != 0, u16::from_be_bytes([header[6] & 0x1f, header[7]]));
+    let header: &[u8; IPV4_HEADER] = packet.first_chunk()?;
+    let end = usize::from(u16_at(header, 2));
+    let (dont_fragment, offset) = (header[6] & 0x40 != 0, u16_at(header, 6) & 0x1fff);
     let options = usize::from(header[0] & 0x0f) * 4;
     let error = header[9] == ICMP && !matches!(packet.get(options)?, 0 | 8 | 13..=18);
     let group = header[16] >= 224 || header[12] == 0 || header[12] == 127 || header[12] >= 224;
     if !dont_fragment || offset != 0 || error || group {
         return None;
     }
-    let quote = &packet[..packet.len().min(length).min(QUOTE)];
-    let total = u16::try_from(20 + 8 + quote.len()).ok()?.to_be_bytes();
+    let quote = &packet[..packet.len().min(end).min(QUOTE)];
+    let total = length(IPV4_HEADER + ICMP_HEADER + quote.len()).to_be_bytes();
     let start = answer.len();
     answer.try_extend_from_slice(&[0x45, 0, total[0], total[1], 0, 0, 0, 0, 64, ICMP, 0, 0]).ok()?;
     answer.try_extend_from_slice(&header[16..20]).ok()?;
     answer.try_extend_from_slice(&header[12..16]).ok()?;
     let checksum = Sum::of(&answer[start..]).checksum();
-    put(answer, start + 10, checksum);
+    put_u16(answer, start + 10, checksum);
     let icmp = answer.len();
     let [high, low] = mtu.to_be_bytes();
     // Destination unreachable, fragmentation needed.
     answer.try_extend_from_slice(&[3, 4, 0, 0, 0, 0, high, low]).ok()?;
     answer.try_extend_from_slice(quote).ok()?;
     let checksum = Sum::of(&answer[icmp..]).checksum();
-    put(answer, icmp + 2, checksum);
+    put_u16(answer, icmp + 2, checksum);
     Some(())
 }
 
 fn packet_too_big(packet: &[u8], mtu: u16, answer: &mut ArrayVec<u8, MAX_ANSWER>) -> Option<()> {
-    let header: &[u8; 40] = packet.first_chunk()?;
-    let error = header[6] == ICMPV6 && packet.get(40)? & 0x80 == 0;
-    // To a group it may be sent (RFC 4443 section 2.4 e), but an answer to one from a switch would come from the group.
+    let header: &[u8; IPV6_HEADER] = packet.first_chunk()?;
+    let error = header[6] == ICMPV6 && packet.get(IPV6_HEADER)? & 0x80 == 0;
+    // The RFC permits answers to packets sent to a group (RFC 4443 section 2.4 e), but such an answer would
+    // have the group as its source.
     let group = header[24] == 0xff || header[8] == 0xff || header[8..24] == [0; 16];
     if error || group {
         return None;
     }
     let quote = &packet[..packet.len().min(QUOTE)];
-    let length = u16::try_from(8 + quote.len()).ok()?.to_be_bytes();
-    answer.try_extend_from_slice(&[0x60, 0, 0, 0, length[0], length[1], ICMPV6, 64]).ok()?;
+    let payload = length(ICMP_HEADER + quote.len()).to_be_bytes();
+    answer.try_extend_from_slice(&[0x60, 0, 0, 0, payload[0], payload[1], ICMPV6, 64]).ok()?;
     let addresses = answer.len();
     answer.try_extend_from_slice(&header[24..40]).ok()?;
     answer.try_extend_from_slice(&header[8..24]).ok()?;
@@ -83,10 +93,6 @@ fn packet_too_big(packet: &[u8], mtu: u16, answer: &mut ArrayVec<u8, MAX_ANSWER>
     answer.try_extend_from_slice(&[2, 0, 0, 0, 0, 0, high, low]).ok()?;
     answer.try_extend_from_slice(quote).ok()?;
     let sum = Sum::pseudo(&answer[addresses..icmp], ICMPV6, answer.len() - icmp) + Sum::of(&answer[icmp..]);
-    put(answer, icmp + 2, sum.checksum());
+    put_u16(answer, icmp + 2, sum.checksum());
     Some(())
-}
-
-fn put(bytes: &mut [u8], at: usize, word: u16) {
-    bytes[at..at + 2].copy_from_slice(&word.to_be_bytes());
 }

@@ -4,7 +4,7 @@
 
 #[path = "../../switch/tests/counting/mod.rs"]
 mod counting;
-#[path = "../../switch/tests/superframe/mod.rs"]
+#[path = "../../switch/tests/it/superframe.rs"]
 #[expect(dead_code, reason = "only frames that can be cut are built here")]
 mod superframe;
 
@@ -60,14 +60,14 @@ impl Case {
     fn allocations(&self) -> (u64, usize) {
         let vni = Vni::try_from(4096).expect("valid");
         let tables = Tables::new([], [(vni, NETWORK)]);
-        let out = encap::Manner {
+        let out = encap::Settings {
             overlay_mtu: self.overlay_mtu,
             clamp: true,
             class: Class::marked(Dscp::Inherit),
             datagrams: MAX_DATAGRAMS,
             sources: 4,
         };
-        let back = decap::Manner { strict: true, overlay_mtu: self.overlay_mtu, clamp: true };
+        let back = decap::Settings { strict: true, overlay_mtu: self.overlay_mtu, clamp: true };
         let (header, bytes) = match self.size {
             Some(size) => (self.spec.gso_header(size), self.spec.offloaded()),
             None => (self.spec.csum_header(), self.spec.offloaded()),
@@ -88,7 +88,7 @@ impl Case {
             outs: &outs,
             max_frame: 70_000,
             counters: &counters,
-            captures: None,
+            witness: None,
         };
         let (mut scratch, mut received, mut arrived) = (Scratch::new(), Batch::new(), 0);
         let mut turn = || {

@@ -1,30 +1,30 @@
-//! Time of all CPUs together, from `/proc/stat`.
+//! CPU time of the whole machine, from `/proc/stat`.
 //!
-//! Work in softirq is billed to whichever process is interrupted, so only the whole machine's time tells what
-//! carrying a byte costs. Nothing else should run meanwhile.
+//! Work in softirq is charged to the interrupted process, so only the time of the whole machine gives the cost of a
+//! byte. The machine should be idle otherwise.
 
 use std::{fs, ops::Sub};
 
 use crate::error::{Doing, Error, Result};
 
-/// Ticks per second in `/proc/stat`: USER_HZ, which is 100 on every Linux architecture we build for.
+/// Ticks per second in `/proc/stat`: USER_HZ, which is 100 on every supported Linux architecture.
 const USER_HZ: f64 = 100.0;
 
 /// Seconds of CPU time, summed over all CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
-    /// Everything but idling, waiting for a disk and stolen time.
+    /// Everything except idle, I/O wait and stolen time.
     pub busy: f64,
     /// The part of `busy` in softirq context.
     pub softirq: f64,
-    /// Time another guest of the same host had instead of us.
+    /// Time the hypervisor gave to other guests.
     pub steal: f64,
-    /// All of it, idle time included.
+    /// Total, idle time included.
     pub total: f64,
 }
 
 impl Usage {
-    /// Since boot.
+    /// Reads the times since boot.
     ///
     /// # Errors
     /// Fails when `/proc/stat` cannot be read.

@@ -1,7 +1,7 @@
-//! Whether the bytes that arrive are the bytes that were sent.
+//! Verifies that the received bytes are those that were sent.
 //!
-//! A switch that mishandles offloads may be fast and wrong: between namespaces of one host nobody verifies a
-//! checksum that was never finished. So both sides make the same pseudo-random stream and compare all of it.
+//! A switch that mishandles offloads may be fast and wrong: between namespaces of one host an unfinished checksum is
+//! never verified. So both sides generate the same pseudo-random stream and compare all of it.
 
 use std::{
     io::{Read, Write},
@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Sends 32 MiB through one TCP connection in each direction and compares them.
 ///
 /// # Errors
-/// [`Error::Corrupt`] when a byte differs; fails too when there is no connection or it stalls for ten seconds.
+/// [`Error::Corrupt`] if a byte differs; also fails without a connection, or if it stalls for ten seconds.
 pub fn verify(lab: &Lab) -> Result<()> {
     transfer(&lab.a, &lab.b)?;
     transfer(&lab.b, &lab.a)
@@ -66,7 +66,7 @@ fn compare(mut from: impl Read) -> Result<()> {
     Ok(())
 }
 
-/// Xorshift64: no part of the stream repeats another, so moved or doubled data is seen too.
+/// Xorshift64: no part of the stream repeats another, so moved or duplicated data is detected too.
 struct Noise(u64);
 
 impl Default for Noise {

@@ -1,6 +1,6 @@
-//! Running iperf3: one server process in container b and one client process in a for every stream.
+//! Runs iperf3: one server process in container b and one client process in a per stream.
 //!
-//! iperf3 before 3.16 serves all streams of `-P` from one thread, which then measures iperf3.
+//! iperf3 before 3.16 serves all streams of `-P` from one thread, so it would measure itself.
 
 use std::{fs, time::Duration};
 
@@ -14,10 +14,10 @@ use crate::{
 };
 
 const FIRST_PORT: u16 = 5201;
-/// Time to connect, to exchange results and to drain full queues, beside the load itself.
+/// Time to connect, to exchange results and to drain full queues, in addition to the load itself.
 const SLACK: Duration = Duration::from_secs(15);
 
-/// Streams under way.
+/// Running streams.
 #[derive(Debug)]
 pub(super) struct Streams {
     servers: Vec<Process>,
@@ -47,7 +47,7 @@ impl Streams {
     /// Waits for the end of all streams and returns the `end` part of each client's result.
     ///
     /// # Errors
-    /// Fails when a stream does, saying why.
+    /// Fails if a stream does, with its reason.
     pub(super) fn finish(self) -> Result<Vec<Value>> {
         let results =
             self.clients.into_iter().map(|client| client.finish(self.limit).and_then(|text| end(&text)));
@@ -60,7 +60,7 @@ impl Streams {
 /// The number at `/path/of/keys`.
 ///
 /// # Errors
-/// Fails when there is none.
+/// Fails without one.
 pub(super) fn number(result: &Value, path: &str) -> Result<f64> {
     let found = result.pointer(path).and_then(Value::as_f64);
     found.ok_or_else(|| Error::Answer { from: "iperf3".into(), missing: path.into() })

@@ -1,4 +1,4 @@
-//! What is measured: each load runs for a bounded time between the containers of a [`Lab`].
+//! The measurements: each load runs for a bounded time between the containers of a [`Lab`].
 
 pub mod contact;
 mod cpu;
@@ -15,7 +15,7 @@ use crate::{error::Result, lab::Lab, report::Reading, underlay::Family};
 
 pub use self::{cpu::Usage, integrity::verify};
 
-/// Which container sends.
+/// The direction of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// Container a sends, b receives.
@@ -29,16 +29,16 @@ pub enum Direction {
 pub enum Load {
     /// Bulk TCP by iperf3, one process per stream.
     Tcp {
-        /// How many streams.
+        /// Number of streams.
         streams: u16,
-        /// Who sends.
+        /// Direction.
         direction: Direction,
         /// The congestion control, as the kernel names it.
         control: String,
     },
-    /// UDP as fast as it goes, by iperf3.
+    /// UDP at the maximum rate, by iperf3.
     Udp,
-    /// Smallest frames as fast as they go.
+    /// Smallest frames at the maximum rate.
     SmallFrames,
     /// Ping-pong on an otherwise idle network.
     RttIdle,
@@ -64,7 +64,7 @@ impl Load {
         loads
     }
 
-    /// The loads through a tunnel: the same, but in one direction, for the other is its mirror image; over IPv6 TCP only.
+    /// The loads through a tunnel: the same, but in one direction, because the setup is symmetric; over IPv6 only TCP.
     pub fn on_two_hosts(controls: &[String], family: Family) -> Vec<Self> {
         let mut loads = Self::on_one_host(controls);
         loads.retain(|load| match load {
@@ -81,7 +81,7 @@ impl Load {
         loads
     }
 
-    /// The family it belongs to: the word for `--loads`.
+    /// Its family, as named in `--loads`.
     pub fn family(&self) -> &'static str {
         match self {
             Self::Tcp { .. } => "tcp",
@@ -91,10 +91,10 @@ impl Load {
         }
     }
 
-    /// Puts the load on for about `time` and reads what came of it.
+    /// Runs the load for about `time` and returns its readings.
     ///
     /// # Errors
-    /// Fails when a tool does, or nothing comes through.
+    /// Fails if a tool does, or if no frame arrives.
     pub fn run(&self, lab: &Lab, time: Duration) -> Result<Vec<Reading>> {
         match self {
             Self::Tcp { streams, direction, control } => tcp::run(lab, time, *streams, *direction, control),

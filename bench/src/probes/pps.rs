@@ -1,10 +1,10 @@
-//! Frames of 64 bytes as fast as they go: how many are offered, delivered and received each second.
+//! Frames of 64 bytes at the maximum rate: offered, delivered and received per second.
 //!
-//! One thread of container a sends UDP datagrams by `sendmmsg`, one thread of b takes them by `recvmmsg`, both
-//! through the whole stack of their kernel, as an application would. The receiver looks twice in a millisecond
-//! instead of waiting: waking it for each frame would be billed to the switch, in the system call that delivers
-//! the frame. *Offered* is what the sender got rid of, *delivered* what container b's interface counted,
-//! *received* what its application saw: the figure.
+//! One thread of container a sends UDP datagrams by `sendmmsg`, one thread of b takes them by `recvmmsg`, both through
+//! the whole stack of their kernel, like an application. The receiver polls twice per millisecond instead of waiting:
+//! waking it for each frame would be charged to the switch, in the system call that delivers the frame. *Offered* is
+//! what the sender passed to the kernel, *delivered* what container b's interface counted, *received* what its
+//! application read: the figure.
 
 use std::{
     fs,
@@ -27,13 +27,13 @@ use crate::{
 };
 
 const PORT: u16 = 7009;
-/// 14 Ethernet + 20 IPv4 + 8 UDP + 18 = 60 bytes, 64 with frame check sequence: the smallest frame there is.
+/// 14 Ethernet + 20 IPv4 + 8 UDP + 18 = 60 bytes, 64 with frame check sequence: the smallest frame.
 const PAYLOAD: [u8; 18] = [0; 18];
 /// Datagrams per system call.
 const BATCH: u8 = 64;
-/// How long the receiver sleeps when it has taken everything.
+/// Sleep of the receiver when its socket is empty.
 const NAP: Duration = Duration::from_micros(500);
-/// Queues fill and caches warm before counting starts.
+/// Warm-up for queues and caches before counting starts.
 const WARM_UP: Duration = Duration::from_millis(300);
 
 pub(super) fn run(lab: &Lab, time: Duration) -> Result<Vec<Reading>> {
@@ -84,17 +84,17 @@ pub(super) fn run(lab: &Lab, time: Duration) -> Result<Vec<Reading>> {
     Ok(readings.rev().collect())
 }
 
-/// Sends one batch and returns how many datagrams the kernel took.
+/// Sends one batch and returns the number of datagrams the kernel accepted.
 fn send(socket: &UdpSocket) -> u64 {
     let payload = [IoSlice::new(&PAYLOAD)];
     let mut controls: [SendAncillaryBuffer<'_, '_, '_>; BATCH as usize] =
         std::array::from_fn(|_| Default::default());
     let mut messages: Vec<_> = controls.iter_mut().map(|control| MMsgHdr::new(&payload, control)).collect();
-    // ENOBUFS and the like are what overload looks like from here; the next batch is the answer.
+    // ENOBUFS and similar errors are signs of overload; continue with the next batch.
     sendmmsg(socket, &mut messages, SendFlags::empty()).map_or(0, |sent| sent as u64)
 }
 
-/// Takes what has arrived, at most one batch, and returns how many datagrams it was.
+/// Receives at most one batch, and returns the number of datagrams.
 fn receive(socket: &UdpSocket) -> u64 {
     let mut byte = [0_u8; PAYLOAD.len()];
     let mut slice = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: byte.len() };
@@ -106,7 +106,7 @@ fn receive(socket: &UdpSocket) -> u64 {
     message.msg_hdr.msg_iovlen = 1;
     let mut messages = [message; BATCH as usize];
     // SAFETY: the array is as long as we say, and each element points to `slice` and through it to `byte`, which
-    // outlive the call. All write to the same bytes one after the other, and nobody reads them.
+    // outlive the call. All write to the same bytes one after the other, and they are never read.
     #[expect(unsafe_code, reason = "a system call without a safe wrapper")]
     let count = unsafe {
         let timeout = std::ptr::null_mut();

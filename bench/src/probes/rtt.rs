@@ -1,11 +1,11 @@
-//! Round-trip times of small UDP datagrams, in microseconds: there and back, through both stacks.
+//! Round-trip times of small UDP datagrams, in microseconds: in both directions, through both stacks.
 //!
-//! *Idle* is ping-pong: the next datagram leaves when the last one is back. *Under load* sends one each
-//! millisecond whatever has come back, so that a long queue is met by all the pings it delays and not by one
-//! (the fault known as coordinated omission).
+//! *Idle* is ping-pong: the next datagram leaves when the previous one has returned. *Under load* sends one per
+//! millisecond regardless of replies, so that a long queue affects all the pings it delays and not only one (avoiding
+//! coordinated omission).
 //!
-//! Pinger and echo stand on different CPUs where there are two. Left alone, the scheduler now and then puts both
-//! on one, which makes the kernel bridge a function call: it measured 6 or 86 µs from one round to the next.
+//! Pinger and echo run on different CPUs if there are two. Without pinning, the scheduler sometimes places both on one,
+//! which makes the kernel bridge a function call: it measured 6 or 86 µs from one round to the next.
 
 use std::{
     net::UdpSocket,
@@ -28,11 +28,11 @@ const PORT: u16 = 7010;
 const INTERVAL: Duration = Duration::from_millis(1);
 /// A ping that takes longer is lost.
 const LOST: Duration = Duration::from_secs(1);
-/// The content of pings that are not counted: no ping has this number, and none departs this late.
+/// The content of uncounted pings: no ping has this number, and none departs this late.
 const FIRST: [u8; 8] = [u8::MAX; 8];
 /// Longer times are recorded as this, in nanoseconds: a minute.
 const HIGHEST: u64 = 60_000_000_000;
-/// How long the bulk stream runs before the first ping, and after the last.
+/// Time of the bulk stream before the first ping, and after the last.
 const RAMP: Duration = Duration::from_millis(500);
 
 /// Ping-pong between idle containers.
@@ -41,7 +41,7 @@ pub(super) fn idle(lab: &Lab, time: Duration) -> Result<Vec<Reading>> {
     pings.readings("rtt.idle", "RTT idle")
 }
 
-/// Pings beside one bulk TCP stream in the same direction, whose rate is read too.
+/// Pings beside one bulk TCP stream in the same direction, whose rate is reported too.
 pub(super) fn loaded(lab: &Lab, time: Duration, control: &str) -> Result<Vec<Reading>> {
     let whole = Duration::from_secs(whole_seconds(time + 2 * RAMP));
     let bulk = Streams::start(lab, 1, whole, &["-C", control])?;
@@ -57,7 +57,7 @@ pub(super) fn loaded(lab: &Lab, time: Duration, control: &str) -> Result<Vec<Rea
     Ok(readings)
 }
 
-/// The times of the pings that came back, in nanoseconds, and how many did not.
+/// The round-trip times in nanoseconds, and the number of lost pings.
 #[derive(Debug)]
 struct Pings {
     times: Histogram<u64>,
@@ -105,7 +105,7 @@ fn between(lab: &Lab, ping: impl FnOnce(&UdpSocket) -> Result<Pings> + Send) -> 
     })
 }
 
-/// Runs `act` on a thread of the first CPU, while one of the last CPU answers what comes to `echo`.
+/// Runs `act` on a thread of the first CPU, while a thread of the last CPU answers datagrams to `echo`.
 fn with_echo<T: Send>(echo: &UdpSocket, act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     echo.set_read_timeout(Some(interrupt::POLL)).doing("prepare the echo")?;
     let allowed = sched_getaffinity(None).doing("ask for our CPUs")?;
@@ -119,12 +119,12 @@ fn with_echo<T: Send>(echo: &UdpSocket, act: impl FnOnce() -> Result<T> + Send) 
             let mut bytes = [0; 64];
             while !stop.load(Relaxed) {
                 if let Ok((length, from)) = echo.recv_from(&mut bytes) {
-                    let _ = echo.send_to(&bytes[..length], from); // the pinger counts what is lost
+                    let _ = echo.send_to(&bytes[..length], from); // the pinger counts losses
                 }
             }
             Ok::<_, Error>(())
         });
-        // A thread of its own, because whatever this one starts later would inherit its CPU.
+        // A separate thread, because anything started later from this one would inherit its CPU.
         let pinging = scope.spawn(|| pin(first).and_then(|()| act()));
         let done = pinging.join();
         stop.store(true, Relaxed);
@@ -133,14 +133,14 @@ fn with_echo<T: Send>(echo: &UdpSocket, act: impl FnOnce() -> Result<T> + Send) 
     })
 }
 
-/// Keeps the calling thread, and those it starts, on one CPU.
+/// Pins the calling thread, and those it starts, to one CPU.
 fn pin(cpu: usize) -> Result<()> {
     let mut only = CpuSet::new();
     only.set(cpu);
     sched_setaffinity(None, &only).doing("pin a thread")
 }
 
-/// Pings until an answer comes, so that neither ARP nor what an earlier load left in queues is measured.
+/// Pings until an answer arrives, so that neither ARP nor the queues of an earlier load are measured.
 fn first_answer(socket: &UdpSocket) -> Result<()> {
     socket.set_read_timeout(Some(5 * interrupt::POLL)).doing("prepare the pinger")?;
     interrupt::wait_for("an answered ping", 10 * LOST, || {
@@ -166,7 +166,7 @@ fn ping_pong(socket: &UdpSocket, time: Duration) -> Result<Pings> {
     Ok(pings)
 }
 
-/// Waits for the answer of this number, past the late ones of others.
+/// Waits for the answer with this number, skipping late ones.
 fn answered(socket: &UdpSocket, number: [u8; 8]) -> bool {
     let mut got = [0; 8];
     while socket.recv(&mut got).is_ok() {
@@ -185,13 +185,13 @@ fn every_interval(socket: &UdpSocket, time: Duration) -> Result<Pings> {
         let receiver = scope.spawn(|| {
             let mut pings = Pings::new();
             let mut last = Instant::now();
-            // What is still on its way when the last ping has left gets the time after which a ping is lost.
+            // Pings in flight after the last one has left get the time after which a ping is lost.
             while sending.load(Relaxed) || last.elapsed() < LOST {
                 let mut departed = [0; 8];
                 if socket.recv(&mut departed).is_ok() {
                     last = Instant::now();
                     let departed = Duration::from_nanos(u64::from_le_bytes(departed));
-                    // None for a late answer to one of the pings that are not counted.
+                    // None for a late answer to an uncounted ping.
                     start.elapsed().checked_sub(departed).into_iter().for_each(|time| pings.record(time));
                 }
             }
@@ -214,7 +214,7 @@ fn send_every_interval(socket: &UdpSocket, start: Instant, time: Duration) -> Re
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
         next += INTERVAL;
         let departed = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        // A full queue is a lost ping, which the count shows.
+        // A full queue is a lost ping, which is counted.
         let _ = socket.send(&departed.to_le_bytes());
         sent += 1;
     }

@@ -1,4 +1,4 @@
-//! Bulk TCP: throughput, retransmissions, and what a gigabit costs in CPU time.
+//! Bulk TCP: throughput, retransmissions, and CPU time per gigabit.
 
 use std::time::Duration;
 

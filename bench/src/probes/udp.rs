@@ -1,4 +1,4 @@
-//! UDP as fast as the sender can: what arrives and what is lost on the way.
+//! UDP at the sender's maximum rate: received rate and losses.
 
 use std::time::Duration;
 

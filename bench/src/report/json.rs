@@ -1,4 +1,4 @@
-//! The report as a file: every sample, so that others can do their own statistics.
+//! The report as a file with every sample, for other statistics.
 
 use std::{fs, path::Path};
 
@@ -7,7 +7,7 @@ use crate::{
     report::Report,
 };
 
-/// Writes the report, making the folder when there is none.
+/// Writes the report, creating the folder if missing.
 ///
 /// # Errors
 /// Fails when the file cannot be written.
@@ -22,7 +22,7 @@ pub fn save(report: &Report, path: &Path) -> Result<()> {
 /// Reads a report that [`save`] wrote.
 ///
 /// # Errors
-/// Fails when there is none or it is no report.
+/// Fails if the file is missing or not a report.
 pub fn load(path: &Path) -> Result<Report> {
     let what = format!("read {}", path.display());
     let text = fs::read_to_string(path).doing(&what)?;

@@ -1,8 +1,8 @@
-//! What was measured and what it means: figures, samples of them, ratios, targets.
+//! Results: figures, samples, ratios, targets.
 //!
-//! A machine drifts between rounds: frequency, neighbours, steal. So a ratio is taken within each round, where
-//! both systems met the same conditions, and the median of the rounds' ratios is reported; the ratio of two
-//! medians would compare one system's good minute with another's bad one.
+//! A machine drifts between rounds: frequency, other guests, steal. So a ratio is computed within each round, where
+//! both systems had the same conditions, and the median of these ratios is reported; the ratio of two medians would
+//! compare a good minute of one system with a bad one of another.
 
 mod json;
 mod svg;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{json::load, json::save, svg::chart, table::print};
 
-/// Which way is good.
+/// Direction of improvement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Better {
@@ -24,28 +24,28 @@ pub enum Better {
     Lower,
 }
 
-/// Something that is measured: a row of the table.
+/// A measured quantity: a row of the table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Figure {
     /// Its stable name in files and targets.
     pub key: String,
-    /// Its name for people.
+    /// Its display name.
     pub label: String,
     /// Its unit.
     pub unit: String,
-    /// Which way is good.
+    /// Direction of improvement.
     pub better: Better,
-    /// Whether the chart shows it.
+    /// Whether it is in the chart.
     pub headline: bool,
 }
 
 impl Figure {
-    /// A figure that the chart does not show.
+    /// Creates a figure that is not in the chart.
     pub fn new(key: impl Into<String>, label: impl Into<String>, unit: &str, better: Better) -> Self {
         Self { key: key.into(), label: label.into(), unit: unit.to_owned(), better, headline: false }
     }
 
-    /// The same, shown on the chart or not.
+    /// The same, in the chart or not.
     #[must_use]
     pub fn headline(self, headline: bool) -> Self {
         Self { headline, ..self }
@@ -58,7 +58,7 @@ impl Figure {
         Self { key: format!("{place}.{key}"), label: format!("{place}: {}", label.trim_start()), ..self }
     }
 
-    /// Whether its ratios say something. Those of shares and counts of losses, which may be next to nothing, do not.
+    /// Whether its ratios are meaningful. Those of shares and loss counts, which may be close to zero, are not.
     pub fn has_ratio(&self) -> bool {
         !["%", "segments"].contains(&self.unit.as_str())
     }
@@ -74,7 +74,7 @@ impl Figure {
 pub struct Reading {
     /// What was measured.
     pub figure: Figure,
-    /// How much, in the figure's unit.
+    /// Value in the figure's unit.
     pub value: f64,
 }
 
@@ -91,7 +91,7 @@ pub struct Sample {
     pub value: f64,
 }
 
-/// Something that is compared: a column of the table.
+/// A compared system: a column of the table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
     /// Its short name.
@@ -100,20 +100,20 @@ pub struct Subject {
     pub details: BTreeMap<String, String>,
 }
 
-/// Something that is to be reached.
+/// A target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Target {
-    /// Whose figure it is.
+    /// The subject.
     pub subject: String,
-    /// Which figure, by key.
+    /// The figure's key.
     pub figure: String,
-    /// Whose figure it is divided by. `None`: by nobody's, the bound is in the figure's own unit.
+    /// The subject to divide by. `None`: the bound is in the figure's own unit.
     pub against: Option<String>,
-    /// What the ratio, or the figure, should be.
+    /// The bound of the ratio or the figure.
     pub bound: Bound,
 }
 
-/// The side of a target that is good.
+/// The bound of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bound {
@@ -124,7 +124,7 @@ pub enum Bound {
 }
 
 impl Bound {
-    /// Whether a value is on the good side.
+    /// Whether a value meets the bound.
     pub fn holds(self, value: f64) -> bool {
         match self {
             Self::AtLeast(bound) => value >= bound,
@@ -133,23 +133,23 @@ impl Bound {
     }
 }
 
-/// A subject that did not do what it was asked.
+/// A failure of a subject.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// Counted from 1.
     pub round: u32,
-    /// Who failed.
+    /// The subject.
     pub subject: String,
-    /// At what.
+    /// The failed step.
     pub step: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
 /// Median and range of some samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
-    /// Half of the samples are not above it.
+    /// The median.
     pub median: f64,
     /// The least.
     pub min: f64,
@@ -158,7 +158,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of these values; none when there are none.
+    /// Computes them; `None` without values.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<_> = values.into_iter().filter(|value| value.is_finite()).collect();
         values.sort_by(f64::total_cmp);
@@ -168,31 +168,31 @@ impl Spread {
     }
 }
 
-/// Everything that one run found out.
+/// The results of one run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// What the run was about.
+    /// Title of the run.
     pub title: String,
-    /// The subject that ratios are given to, when there is one.
+    /// The subject that ratios refer to, if any.
     pub baseline: Option<String>,
     /// Machine, kernel, date, settings.
     pub environment: BTreeMap<String, String>,
-    /// Who was compared, in the order of the columns.
+    /// The subjects, in the order of the columns.
     pub subjects: Vec<Subject>,
-    /// What was measured, in the order of the rows.
+    /// The figures, in the order of the rows.
     pub figures: Vec<Figure>,
     /// Every value.
     pub samples: Vec<Sample>,
-    /// What was to be reached.
+    /// The targets.
     pub targets: Vec<Target>,
-    /// Who was left out, and why.
+    /// Skipped subjects, with the reason.
     pub skipped: BTreeMap<String, String>,
-    /// What went wrong.
+    /// Failures.
     pub failures: Vec<Failure>,
 }
 
 impl Report {
-    /// Adds what a probe read. Values that are no number (a rate over no time) are left out.
+    /// Adds the readings of a probe. Values that are not numbers (a rate over zero time) are omitted.
     pub fn record(&mut self, round: u32, subject: &str, readings: Vec<Reading>) {
         for Reading { figure, value } in readings {
             if value.is_finite() {
@@ -228,7 +228,7 @@ impl Report {
     }
 }
 
-/// A number with three significant digits, as far as it has them.
+/// A number with at most three significant digits.
 fn three_digits(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
@@ -243,7 +243,7 @@ fn three_digits(value: f64) -> String {
 pub(crate) mod tests {
     use super::*;
 
-    /// Two subjects whose machine halves its speed in the second round.
+    /// Two subjects on a machine that halves its speed in the second round.
     pub(crate) fn drifting() -> Report {
         let mut report = Report { baseline: Some("bridge".to_owned()), ..Report::default() };
         let figure = Figure::new("tcp1", "TCP <1>", "Gbit/s", Better::Higher).headline(true);

@@ -1,6 +1,6 @@
-//! The report as a picture: one panel of bars for each headline figure, every subject in each, losing or not.
+//! The report as a picture: one panel of bars per headline figure, each with every subject.
 //!
-//! It brings its own ground and follows the reader's light or dark scheme, so it is legible in either.
+//! It has its own background and follows the reader's light or dark scheme, so it is legible in either.
 
 use std::fmt::Write;
 
@@ -63,7 +63,7 @@ pub fn chart(report: &Report) -> String {
     )
 }
 
-/// Draws one figure from `top` on and returns where the next one starts.
+/// Draws one figure from `top` on and returns the top of the next one.
 fn panel(body: &mut String, report: &Report, figure: &Figure, top: f64) -> f64 {
     let direction = match figure.better {
         Better::Higher => "more is better",

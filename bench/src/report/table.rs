@@ -1,4 +1,4 @@
-//! The report for a terminal: figures down, subjects across, then the targets and what went wrong.
+//! The report for a terminal: figures down, subjects across, then targets and failures.
 
 use std::fmt::Write;
 
@@ -72,7 +72,7 @@ fn cell(spread: Option<Spread>, ratio: Option<Spread>) -> String {
     format!("{}{ratio}\n{}–{}", three_digits(median), three_digits(min), three_digits(max))
 }
 
-/// One line that says whether a target is met, and what was reached.
+/// One line: whether a target is met, and the measured value.
 fn verdict(report: &Report, target: &Target) -> String {
     let Target { subject, figure, against, bound } = target;
     let known = report.figures.iter().find(|known| known.key == *figure);

@@ -1,5 +1,5 @@
-//! The kernel's bridge with veth ports, and between hosts its VXLAN device: what containers use today, and what all
-//! others are measured by.
+//! The kernel's bridge with veth ports, and between hosts its VXLAN device: what containers use today, and the baseline
+//! of all others.
 
 use crate::{
     error::Result,

@@ -1,4 +1,4 @@
-//! Docker Engine: containers as people run them, in networks of Docker's own drivers or of vswitchd's.
+//! Docker Engine: containers as run in practice, in networks of Docker's own drivers or of vswitchd.
 
 use std::process::Command;
 
@@ -11,17 +11,17 @@ use crate::{
     systems::{BASELINE_OF_ENGINES, Running, System, VNI, Vswitchd},
 };
 
-/// The containers' network, in which the laboratory gives out the low addresses itself.
+/// The containers' network, in which the test setup assigns the low addresses itself.
 const SUBNET: [&str; 6] =
     ["--subnet", "10.99.0.0/24", "--gateway", "10.99.0.254", "--ip-range", "10.99.0.128/25"];
 
-/// What makes vswitchd Docker's plugin.
+/// The configuration that makes vswitchd Docker's plugin.
 pub(crate) const PLUGIN: &str = "[docker]\nenabled = true\n";
 
 /// Docker, one engine on each host.
 #[derive(Clone, Debug)]
 pub struct Docker {
-    /// The switch that containers hang on. `None`: Docker's own driver, `bridge` on one host and swarm's `overlay` on two.
+    /// The switch of the containers. `None`: Docker's own driver, `bridge` on one host and swarm's `overlay` on two.
     pub driver: Option<Vswitchd>,
 }
 
@@ -96,7 +96,7 @@ pub(crate) fn beside(host: &Host, mounts: &Mounts, command: &Command) -> Command
     host.namespace.inside(&apart)
 }
 
-/// Makes two engines a swarm, whose networks reach both.
+/// Joins two engines to a swarm, whose networks reach both.
 fn swarm(lab: &Lab, first: &Engine, second: &Engine) -> Result<()> {
     let uplinks: Vec<_> = lab.hosts().iter().filter_map(|host| host.uplink).collect();
     let [own, other] = [0, 1].map(|host| uplinks[host].local.to_string());

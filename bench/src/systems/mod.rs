@@ -1,4 +1,4 @@
-//! The systems under test: each joins the two containers of a [`Lab`] in its own way.
+//! The systems under test: each connects the two containers of a [`Lab`].
 
 mod bridge;
 mod docker;
@@ -29,63 +29,63 @@ pub use self::{
 /// The system all others are compared with.
 pub const BASELINE: &str = "bridge";
 
-/// The system that others are compared with where containers belong to an engine.
+/// The baseline for containers of an engine.
 pub const BASELINE_OF_ENGINES: &str = "docker";
 
-/// The VXLAN network identifier by which hosts carry the containers' network.
+/// The VXLAN network identifier of the containers' network.
 const VNI: u32 = 4096;
 
 /// The UDP port of VXLAN (RFC 7348 section 5).
 const VXLAN_PORT: u16 = 4789;
 
-/// A way to join two containers.
+/// A system that connects two containers.
 pub trait System {
-    /// A short name: the column of the table and the word for `--only`.
+    /// A short name: the column of the table and the argument of `--only`.
     fn name(&self) -> String;
 
-    /// What has to be installed first, when it is not.
+    /// The missing prerequisite, if any.
     fn missing(&self) -> Option<String>;
 
-    /// Its version, as it says itself.
+    /// Its version, as reported by itself.
     ///
     /// # Errors
-    /// Fails when it cannot be asked.
+    /// Fails if it cannot be queried.
     fn version(&self) -> Result<String>;
 
-    /// Joins the containers of `lab`, and returns when the system says that it is ready.
+    /// Connects the containers of `lab`, and returns when the system reports readiness.
     ///
     /// Afterwards both containers have a configured [`INTERFACE`].
     ///
     /// # Errors
-    /// Fails when a part of the system does; nothing of it runs on then.
+    /// Fails if a part of the system does; then no part keeps running.
     fn setup(&self, lab: &Lab) -> Result<Running>;
 }
 
-/// A system at work. Dropping it ends its processes; its devices go with the namespaces of the [`Lab`].
+/// A running system. Dropping it ends its processes; its devices disappear with the namespaces of the [`Lab`].
 #[derive(Debug, Default)]
 pub struct Running {
-    /// The engines that the containers belong to. They end first: they ask the processes to take leave of containers.
+    /// The engines that the containers belong to. They end first, because they ask the processes to detach containers.
     pub engines: Vec<Engine>,
-    /// The processes frames pass through, or that tell those what to do. None for the kernel's own bridge.
+    /// The processes of the data path and of its control. None for the kernel's own bridge.
     pub processes: Vec<Process>,
-    /// What had to be set other than the system does by itself, so that it works at all.
+    /// Settings beyond the system's defaults that it needs to work at all.
     pub remark: Option<&'static str>,
 }
 
 impl Running {
-    /// Memory of all its processes that is in RAM now, in bytes; nothing when it has no process.
+    /// Resident memory of all its processes in bytes; `None` without processes.
     pub fn resident(&self) -> Option<u64> {
         self.processes.iter().map(Process::resident).sum::<Option<u64>>().filter(|bytes| *bytes > 0)
     }
 }
 
-/// Every system that joins containers of one host, the baseline first.
+/// All systems for containers of one host, the baseline first.
 ///
 /// `vswitchd` is the daemon's binary. Each variant is `KIND:LINE`, KIND being `tap` or `veth` and LINE a line
 /// for the `[switch]` section of its configuration.
 ///
 /// # Errors
-/// Names the variant that is no such pair.
+/// Names the variant that is not such a pair.
 pub fn on_one_host(
     vswitchd: &Path,
     variants: &[String],
@@ -99,12 +99,12 @@ pub fn on_one_host(
     Ok(systems)
 }
 
-/// Every system that joins containers of two hosts by VXLAN, the baseline first; arguments as for [`on_one_host`].
+/// All systems for containers of two hosts, by VXLAN, the baseline first; arguments as for [`on_one_host`].
 ///
-/// Open vSwitch comes as shipped only: with super-frames on, no TCP connection comes about through its tunnels.
+/// Open vSwitch runs with default settings only: with super-frames on, TCP does not connect through its tunnels.
 ///
 /// # Errors
-/// Names the variant that is no such pair.
+/// Names the variant that is not such a pair.
 pub fn on_two_hosts(
     vswitchd: &Path,
     variants: &[String],
@@ -118,7 +118,7 @@ pub fn on_two_hosts(
 /// Docker with its own drivers, the baseline, and with vswitchd's; arguments as for [`on_one_host`].
 ///
 /// # Errors
-/// Names the variant that is no such pair.
+/// Names the variant that is not such a pair.
 pub fn of_engines(vswitchd: &Path, variants: &[String]) -> std::result::Result<Vec<Box<dyn System>>, String> {
     let docker = |driver| -> Box<dyn System> { Box::new(Docker { driver }) };
     let ours = vswitchds(vswitchd, &[Port::Tap, Port::Veth], variants)?;
@@ -144,7 +144,7 @@ fn boxed(systems: Vec<Vswitchd>) -> impl Iterator<Item = Box<dyn System>> {
     systems.into_iter().map(|system| -> Box<dyn System> { Box::new(system) })
 }
 
-/// What decides about the speed of a container's interface: MTU, queue, offloads.
+/// The settings that determine the speed of a container's interface: MTU, queue, offloads.
 ///
 /// # Errors
 /// Fails when `ip` or `ethtool` do.
@@ -170,7 +170,7 @@ pub fn inspect(container: &Container) -> Result<BTreeMap<String, String>> {
     Ok(facts)
 }
 
-/// The first line of what `program ARGUMENT` prints.
+/// The first line of the output of `program ARGUMENT`.
 fn first_line(program: &str, argument: &str) -> Result<String> {
     let said = run(std::process::Command::new(program).arg(argument))?;
     Ok(said.lines().next().unwrap_or_default().trim().to_owned())

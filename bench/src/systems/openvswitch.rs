@@ -1,8 +1,8 @@
 //! Open vSwitch with its userspace datapath, on veth ports.
 //!
-//! Both of its daemons run in the foreground with database, sockets and logs in the host's folder, so a
-//! system-wide Open vSwitch is neither needed nor touched. Between hosts it needs a second bridge that owns the underlay's
-//! interface: the userspace datapath sends its tunnels' packets itself, and asks the kernel only where to.
+//! Both of its daemons run in the foreground with database, sockets and logs in the host's folder, so a system-wide
+//! Open vSwitch is neither needed nor affected. Between hosts it needs a second bridge that owns the underlay's
+//! interface: the userspace datapath sends its tunnels' packets itself, and uses the kernel only for routes.
 
 use std::{process::Command, time::Duration};
 
@@ -20,9 +20,9 @@ const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 /// `other_config:userspace-tso-enable`, which is off by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tso {
-    /// As shipped: frames of at most one MTU.
+    /// Default settings: frames of at most one MTU.
     Off,
-    /// Frames of up to 64 KiB, called experimental by its manual.
+    /// Frames of up to 64 KiB, experimental according to its manual.
     On,
 }
 
@@ -55,8 +55,8 @@ impl System for OpenVswitch {
         lab.veths()?;
         let mut running = Running::default();
         if self.tso == Tso::Off {
-            // AF_PACKET without a virtio-net header shows it super-frames and unfinished checksums; it drops the
-            // first and passes on the second, and no TCP connection comes about. Its FAQ says to do this.
+            // AF_PACKET without a virtio-net header delivers super-frames and unfinished checksums; it drops the first
+            // and forwards the second, and TCP does not connect. Its FAQ recommends this.
             for End { container, .. } in lab.ends() {
                 run(container.namespace.command("ethtool").args(["-K", INTERFACE, "tx", "off"]))?;
             }
@@ -64,7 +64,7 @@ impl System for OpenVswitch {
         }
         for host in lab.hosts() {
             running.processes.extend(self.start(host)?);
-            // Without --no-wait it returns once the daemon has done what the database says.
+            // Without --no-wait it returns once the daemon has applied the database.
             control(host, &["add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev"])?;
             for End { port, .. } in lab.ends_at(host) {
                 control(host, &["add-port", "br0", port])?;
@@ -134,7 +134,7 @@ fn socket(host: &Host) -> String {
     host.folder.join("db.sock").display().to_string()
 }
 
-/// Keeps a program of Open vSwitch away from the folders of an installed one.
+/// Makes a program of Open vSwitch avoid the folders of an installed one.
 fn local(mut command: Command, host: &Host) -> Command {
     for variable in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR"] {
         command.env(variable, &host.folder);

@@ -1,8 +1,7 @@
-//! The smallest forwarder over the `tun-tap` crate: the measured reason for not opening our TAPs with it.
+//! The smallest forwarder over the `tun-tap` crate: the measured reason for opening TAPs without it.
 //!
-//! [`tun_tap::Iface`] sets IFF_TAP and IFF_NO_PI and offers no more: no IFF_VNET_HDR, hence no checksum or
-//! segmentation offload, and every frame of one MTU costs two system calls. What is measured here is that
-//! ceiling, not the crate's own cost.
+//! [`tun_tap::Iface`] sets IFF_TAP and IFF_NO_PI and offers no more: no IFF_VNET_HDR, hence no checksum or segmentation
+//! offload, and every frame of one MTU costs two system calls. This measures that ceiling, not the crate's own cost.
 
 use std::io;
 
@@ -15,7 +14,7 @@ use crate::{
     systems::{Running, System},
 };
 
-/// The word for this mode on our own command line.
+/// The name of this mode on the command line.
 pub const SUBCOMMAND: &str = "tuntap-forwarder";
 
 /// [`forward`] in a process of its own.
@@ -45,12 +44,12 @@ impl System for TunTap {
     }
 }
 
-/// Makes two TAPs and carries every frame of one to the other, until a read fails.
+/// Creates two TAPs and forwards every frame of one to the other, until a read fails.
 ///
-/// A frame the other side does not take (its interface is still down, its queue is full) is lost.
+/// A frame the other side does not accept (its interface is still down, its queue is full) is lost.
 ///
 /// # Errors
-/// Fails when a TAP cannot be made or read.
+/// Fails if a TAP cannot be created or read.
 pub fn forward(a: &str, b: &str) -> io::Result<()> {
     let a = Iface::without_packet_info(a, Mode::Tap)?;
     let b = Iface::without_packet_info(b, Mode::Tap)?;

@@ -1,4 +1,4 @@
-//! vswitchd, the system this project is about, run as a user would run it: by a `net.toml`.
+//! vswitchd, run like by a user: with a `net.toml`.
 
 use std::{
     io::{Read, Write},
@@ -18,10 +18,10 @@ use crate::{
     underlay::Uplink,
 };
 
-/// How long the daemon may take until its API answers.
+/// Time limit until the daemon's API answers.
 const READY: Duration = Duration::from_secs(10);
 
-/// How containers hang on the switch.
+/// The kind of port of the containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Port {
     /// A TAP in the container's namespace.
@@ -31,7 +31,7 @@ pub enum Port {
 }
 
 impl Port {
-    /// The word for it in `net.toml`.
+    /// Its name in `net.toml`.
     pub(crate) fn kind(self) -> &'static str {
         match self {
             Self::Tap => "tap",
@@ -93,7 +93,7 @@ impl System for Vswitchd {
 impl Vswitchd {
     /// Starts the daemon of a host, with the tables `rest` in its configuration, and waits until its API answers.
     ///
-    /// `placed` says where the command runs.
+    /// `placed` chooses where the command runs.
     pub(crate) fn start(
         &self,
         host: &Host,
@@ -114,7 +114,7 @@ impl Vswitchd {
             Err(Error::Interrupted) => return Err(Error::Interrupted),
             Err(error) => error.to_string(),
         };
-        // The folder with the log is removed with the lab, so the error takes along what it says.
+        // The folder with the log is removed with the lab, so the error includes its content.
         let message = tail(&std::fs::read_to_string(&log).unwrap_or_default());
         Err(Error::Command { command: "vswitchd --config net.toml".to_owned(), status, message })
     }
@@ -143,7 +143,7 @@ fn tunnel(Uplink { local, remote, .. }: Uplink) -> String {
     format!("[vxlan]\nlocal = \"{local}\"\nport = {VXLAN_PORT}\n\n[[vxlan.peer]]\naddress = \"{remote}\"\n\n")
 }
 
-/// Whether an HTTP server answers on the socket, whatever it answers.
+/// Whether an HTTP server answers on the socket, with any status.
 fn answers(socket: &Path) -> bool {
     let ask = || -> std::io::Result<bool> {
         let mut stream = UnixStream::connect(socket)?;

@@ -1,6 +1,6 @@
-//! The other side of the API: what `vswitchctl` and other programs call.
+//! Client of the API, for `vswitchctl` and other programs.
 //!
-//! One connection per request: a unix socket is cheap, and nothing is left open while a person reads.
+//! One connection per request: unix sockets are cheap, and none stays open while the user reads.
 
 mod stream;
 
@@ -35,60 +35,60 @@ use vswitch_model::{
 
 pub use stream::CaptureBody;
 
-/// How long an answer may take. A reload of a thousand ports takes seconds.
+/// Time limit for a response. A reload of a thousand ports takes seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Octets of the longest answer that is read: some 100 octets each for a full MAC table.
+/// Longest response that is read, in bytes: about 100 bytes per entry of a full MAC table.
 const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
 
-/// Why a request brought no answer, or none that helps.
+/// Failure of a request.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// There is no socket.
+    /// The socket does not exist.
     #[error("vswitchd is not running at {}: start it with `vswitchd --config net.toml`", .0.display())]
     NotRunning(PathBuf),
-    /// There is a socket, but nobody behind it.
-    #[error("vswitchd is no longer running at {}: it died, see its log; start it with `vswitchd --config net.toml`", .0.display())]
+    /// The socket exists, but no process accepts connections.
+    #[error("vswitchd is no longer running at {}: it ended unexpectedly, see its log; start it with `vswitchd --config net.toml`", .0.display())]
     Died(PathBuf),
-    /// The socket's mode forbids it.
-    #[error("no right to use {}: run as root, or as a member of the socket's group (api.group in net.toml)", .0.display())]
+    /// The mode of the socket denies access.
+    #[error("no permission to use {}: run as root, or as a member of the socket's group (api.group in net.toml)", .0.display())]
     NoRights(PathBuf),
-    /// The socket cannot be reached for another reason, or the conversation broke off.
+    /// The socket is unreachable for another reason, or the connection broke.
     #[error("cannot talk to {}: {}", .0.display(), .1)]
     Broken(PathBuf, String),
-    /// The daemon said no, or the kernel to what was done for the daemon.
+    /// The daemon refused, or the kernel refused a step done on its behalf.
     #[error(transparent)]
     Refused(#[from] Error),
 }
 
-/// A daemon, by its socket.
+/// A daemon, identified by its socket.
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
 }
 
 impl Client {
-    /// A client of the daemon at `socket`. Nothing is opened yet.
+    /// Creates a client of the daemon at `socket`. Nothing is opened yet.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self { socket: socket.into() }
     }
 
-    /// The daemon at a glance.
+    /// Returns the status of the daemon.
     pub async fn status(&self) -> Result<Status, ClientError> {
         self.get("/v1/status").await
     }
 
-    /// Every network.
+    /// Returns all networks.
     pub async fn networks(&self) -> Result<Vec<Network>, ClientError> {
         self.get("/v1/networks").await
     }
 
-    /// One network.
+    /// Returns one network.
     pub async fn network(&self, network: &Reference) -> Result<Network, ClientError> {
         self.get(&format!("/v1/networks/{network}")).await
     }
 
-    /// Makes a network.
+    /// Creates a network.
     pub async fn add_network(&self, spec: &NetworkSpec) -> Result<Network, ClientError> {
         self.post("/v1/networks", spec).await
     }
@@ -107,12 +107,12 @@ impl Client {
         self.delete(&format!("/v1/networks/{network}")).await
     }
 
-    /// Deletes the networks that nobody uses.
+    /// Deletes the unused networks.
     pub async fn prune_networks(&self, prune: &Prune) -> Result<Pruned, ClientError> {
         self.post("/v1/prune", prune).await
     }
 
-    /// Every endpoint.
+    /// Returns all endpoints.
     pub async fn endpoints(&self) -> Result<Vec<Endpoint>, ClientError> {
         self.get("/v1/endpoints").await
     }
@@ -127,17 +127,17 @@ impl Client {
         self.delete(&format!("/v1/networks/{network}/endpoints/{endpoint}")).await
     }
 
-    /// Every port.
+    /// Returns all ports.
     pub async fn ports(&self) -> Result<Vec<Port>, ClientError> {
         self.get("/v1/ports").await
     }
 
-    /// One port.
+    /// Returns one port.
     pub async fn port(&self, name: &Name) -> Result<Port, ClientError> {
         self.get(&format!("/v1/ports/{name}")).await
     }
 
-    /// Makes a port.
+    /// Creates a port.
     pub async fn add_port(&self, spec: &PortSpec) -> Result<Port, ClientError> {
         self.post("/v1/ports", spec).await
     }
@@ -147,17 +147,17 @@ impl Client {
         self.delete(&format!("/v1/ports/{name}")).await
     }
 
-    /// The tunnel at a glance.
+    /// Returns the local endpoint and the peers of the tunnel.
     pub async fn tunnel(&self) -> Result<Tunnel, ClientError> {
         self.get("/v1/tunnel").await
     }
 
-    /// Measures the way to a peer.
+    /// Measures the path MTU to a peer.
     pub async fn probe(&self, peer: &Name) -> Result<Probe, ClientError> {
         self.post(&format!("/v1/peers/{peer}/probe"), &()).await
     }
 
-    /// The MAC table, or a part of it.
+    /// Returns the MAC table, or a part of it.
     pub async fn fdb(&self, filter: &FdbFilter) -> Result<Vec<FdbEntry>, ClientError> {
         let mac = filter.mac.map(|mac| mac.to_string());
         let network = filter.network.as_ref().map(Name::as_str);
@@ -170,48 +170,48 @@ impl Client {
         self.post("/v1/fdb", entry).await
     }
 
-    /// Forgets one address.
+    /// Removes one address.
     pub async fn delete_fdb(&self, key: &FdbKey) -> Result<(), ClientError> {
         self.delete(&format!("/v1/fdb/{}/{}", key.network, key.mac)).await
     }
 
-    /// Forgets learned addresses.
+    /// Removes learned addresses.
     pub async fn flush_fdb(&self, flush: &Flush) -> Result<Flushed, ClientError> {
         self.post("/v1/fdb/flush", flush).await
     }
 
-    /// The counters of every port and worker.
+    /// Returns the counters of all ports and workers.
     pub async fn stats(&self) -> Result<Stats, ClientError> {
         self.get("/v1/stats").await
     }
 
-    /// Why frames died.
+    /// Returns the drop counters.
     pub async fn drops(&self, filter: &DropsFilter) -> Result<Vec<Drop>, ClientError> {
         self.get(&query("/v1/drops", &[("port", filter.port.as_ref().map(Name::as_str))])).await
     }
 
-    /// The captures that go on.
+    /// Returns the active captures.
     pub async fn captures(&self) -> Result<Vec<Capture>, ClientError> {
         self.get("/v1/captures").await
     }
 
-    /// Ends a capture; what it has seen still comes.
+    /// Ends a capture; frames captured so far are still delivered.
     pub async fn end_capture(&self, id: u64) -> Result<(), ClientError> {
         self.delete(&format!("/v1/captures/{id}")).await
     }
 
-    /// What would become of a frame.
+    /// Traces a hypothetical frame.
     pub async fn trace(&self, request: &TraceRequest) -> Result<Trace, ClientError> {
         self.post("/v1/trace", request).await
     }
 
-    /// What is known of an address.
+    /// Returns what is known about an address.
     pub async fn why(&self, filter: &WhyFilter) -> Result<Why, ClientError> {
         let (mac, ip) = (filter.mac.map(|mac| mac.to_string()), filter.ip.map(|ip| ip.to_string()));
         self.get(&query("/v1/why", &[("mac", mac.as_deref()), ("ip", ip.as_deref())])).await
     }
 
-    /// Hands over what happened, oldest first; with `follow` also what happens, until the daemon ends or `each` fails.
+    /// Passes past events to `each`, oldest first; with `follow` also new ones, until the daemon ends or `each` fails.
     pub async fn events(
         &self,
         filter: &EventsFilter,
@@ -240,7 +240,7 @@ impl Client {
         Ok(())
     }
 
-    /// Reads the configuration file again and applies the difference, or only says it.
+    /// Reads the configuration file again and applies the difference, or only reports it.
     pub async fn reload(&self, dry_run: bool) -> Result<Reload, ClientError> {
         self.post("/v1/reload", &ReloadRequest { dry_run }).await
     }
@@ -282,13 +282,13 @@ impl Client {
 
     fn refusal(&self, status: StatusCode, body: &[u8]) -> ClientError {
         let refusal: Result<Error, _> = serde_json::from_slice(body);
-        refusal.map_or_else(|_| self.broken(format_args!("it answers {status}")), ClientError::Refused)
+        refusal.map_or_else(|_| self.broken(format_args!("it answered {status}")), ClientError::Refused)
     }
 
     fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {
         let value = serde_json::from_slice(body);
         value.map_err(|error| {
-            self.broken(format_args!("its answer makes no sense here ({error}): compare versions"))
+            self.broken(format_args!("its answer cannot be parsed ({error}): compare versions"))
         })
     }
 
@@ -297,7 +297,7 @@ impl Client {
     }
 }
 
-/// What went wrong when connecting to a daemon's `socket`, in words that help.
+/// Maps an error of connecting to a daemon's `socket` to an actionable one.
 pub(crate) fn connect_error(socket: &Path, error: io::Error) -> ClientError {
     match error.kind() {
         io::ErrorKind::NotFound => ClientError::NotRunning(socket.into()),
@@ -310,7 +310,7 @@ pub(crate) fn connect_error(socket: &Path, error: io::Error) -> ClientError {
 /// One HTTP exchange over a unix socket: the status and the whole body.
 ///
 /// # Errors
-/// Those of connecting; `TimedOut` when the answer takes longer than a minute.
+/// Those of connecting; `TimedOut` if the response takes longer than a minute.
 pub(crate) async fn exchange(
     socket: &Path,
     method: Method,
@@ -327,11 +327,11 @@ async fn converse(socket: &Path, method: Method, path: &str, body: Bytes) -> io:
     Ok((status, body.to_bytes()))
 }
 
-/// Sends a request, and returns the status of the answer and its body, which is still to be read.
+/// Sends a request, and returns the status of the response and its unread body.
 async fn open(socket: &Path, method: Method, path: &str, body: Bytes) -> io::Result<(StatusCode, Incoming)> {
     let stream = UnixStream::connect(socket).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    // It ends with the body, or when nobody reads that any more.
+    // It ends with the body, or when the body is dropped.
     tokio::spawn(connection);
     let request = Request::builder()
         .method(method)
@@ -345,7 +345,7 @@ async fn open(socket: &Path, method: Method, path: &str, body: Bytes) -> io::Res
     Ok((head.status, body))
 }
 
-/// `path` with the parameters that are there. Names and MAC addresses need no escapes.
+/// `path` with the parameters that are present. Names and MAC addresses need no escaping.
 fn query(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
     let present = parameters.iter().filter_map(|(key, value)| value.map(|value| format!("{key}={value}")));
     let present: Vec<String> = present.collect();

@@ -1,12 +1,13 @@
-//! `vswitchctl`: what a person types, and what comes of it.
+//! `vswitchctl`: parses the command line, executes it and prints the result.
 //!
-//! One clap enum, one call of the [`Client`] per variant, one rendering in [`show`]. Whatever can be printed
-//! for people can be printed as JSON with `--json`, in the API's own words.
+//! One clap enum, one call of the [`Client`] per variant, one rendering in [`show`]. Everything that is printed as text
+//! can also be printed as the API's JSON with `--json`.
 
 mod arguments;
 mod capture;
 mod cni;
 mod events;
+mod filter;
 mod mirror;
 mod network;
 mod sandbox;
@@ -47,17 +48,17 @@ use vswitch_model::{
     api::{DropsFilter, FdbFilter, FdbKey, Flush, StaticEntry},
 };
 
-/// The exit codes, as `--help` and the manual tell them.
+/// The exit codes, as printed by `--help` and in the manual.
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  refused: by the daemon, or by the kernel
-  2  usage: the command line makes no sense
-  3  the daemon cannot be reached
-  4  what was named is not there
-  5  no right to do that";
+  2  usage: the command line is invalid
+  3  the daemon is unreachable
+  4  a named object does not exist
+  5  permission denied";
 
-/// Parses the command line, does what it says, prints the outcome, and answers the exit code.
+/// Parses the command line, executes it, prints the outcome, and returns the exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -74,10 +75,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Does what `cli` says and answers what to print.
+/// Executes `cli` and returns the text to print.
 ///
 /// # Errors
-/// When the daemon is not there or says no.
+/// When the daemon is unreachable or refuses.
 pub async fn execute(cli: &Cli) -> Result<String, ClientError> {
     let client = Client::new(&cli.socket);
     let json = cli.json;
@@ -151,7 +152,7 @@ async fn fdb(client: &Client, command: &FdbCommand, json: bool) -> Result<String
         }
         FdbCommand::Del { network, mac } => {
             client.delete_fdb(&FdbKey { network, mac }).await?;
-            Ok(done(json, format_args!("{mac} forgotten")))
+            Ok(done(json, format_args!("{mac} removed")))
         }
         FdbCommand::Flush { port, network, all: _ } => {
             let flush = match (port, network) {
@@ -160,14 +161,14 @@ async fn fdb(client: &Client, command: &FdbCommand, json: bool) -> Result<String
                 (None, None) => Flush::All,
             };
             let flushed = client.flush_fdb(&flush).await?;
-            render(json, &flushed, |flushed| format!("{} learned addresses forgotten\n", flushed.entries))
+            render(json, &flushed, |flushed| format!("{} learned addresses removed\n", flushed.entries))
         }
     }
 }
 
-/// Asks every so many seconds and prints the answer, until the daemon goes or nobody reads any more.
+/// Queries periodically and prints the answer, until the daemon ends or standard output is closed.
 ///
-/// `show` is given the answer before as well.
+/// `show` also gets the previous answer.
 async fn watch<T: Serialize>(
     seconds: u16,
     json: bool,
@@ -184,7 +185,7 @@ async fn watch<T: Serialize>(
     }
 }
 
-/// What makes a terminal empty; nothing where the output goes elsewhere.
+/// The sequence that clears a terminal; empty if the output is not a terminal.
 fn clear() -> &'static str {
     // Cursor home, then clear to the end: ECMA-48 CUP and ED.
     if io::stdout().is_terminal() { "\x1b[H\x1b[J" } else { "" }
@@ -214,7 +215,7 @@ fn render<T: Serialize>(json: bool, value: &T, show: impl Fn(&T) -> String) -> R
     Ok(text + "\n")
 }
 
-/// A program reads the exit code; only a person wants to be told that it is done.
+/// The confirmation, in text output only: programs read the exit code.
 fn done(json: bool, sentence: std::fmt::Arguments<'_>) -> String {
     if json { String::new() } else { format!("{sentence}\n") }
 }
@@ -238,7 +239,7 @@ fn complain(error: &ClientError, json: bool) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// The exit code that tells a program what kind of failure it was; see [`EXIT_CODES`].
+/// The exit code for the kind of failure; see [`EXIT_CODES`].
 pub fn exit_code(error: &ClientError) -> u8 {
     match error {
         ClientError::NotRunning(_) | ClientError::Died(_) | ClientError::Broken(..) => 3,
@@ -252,7 +253,7 @@ pub fn exit_code(error: &ClientError) -> u8 {
     }
 }
 
-/// Where the daemon is unless told.
+/// The default socket of the daemon.
 fn default_socket() -> PathBuf {
     vswitch_model::ApiSpec::default().socket
 }

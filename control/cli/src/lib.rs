@@ -4,10 +4,11 @@
 //! |---|---|
 //! | [`ctl`] | `vswitchctl` |
 //! | [`cni`] | the CNI plugin, for podman, containerd and CRI-O |
-//! | [`client`] | HTTP and JSON on a unix socket, the asking side |
-//! | [`attach`] | the tap helper: interfaces made inside a container and handed to the daemon |
+//! | [`client`] | the API's client: HTTP and JSON on a unix socket |
+//! | [`attach`] | the tap helper: creates interfaces inside a container and passes them to the daemon |
 
 pub mod attach;
 pub mod client;
 pub mod cni;
+#[cfg(feature = "ctl")]
 pub mod ctl;

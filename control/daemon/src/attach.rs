@@ -19,7 +19,6 @@ use vswitch_model::{
     DeviceSpec, Error,
     api::Port,
     attach::{AttachRequest, Reply},
-    ifname::check_ifname,
 };
 
 /// Conversations at a time; others wait in the socket's backlog.
@@ -129,20 +128,14 @@ fn complete(
                 |error| Error::invalid(format!("the descriptor is no TAP with offload headers: {error}"));
             Some(Tap::adopt(descriptor).map_err(no_tap)?)
         }
-        (DeviceSpec::Veth(_), Some(ifname), None) => {
-            check_ifname(ifname)?;
-            None
-        }
+        (DeviceSpec::Veth(_), Some(_), None) => None,
         (DeviceSpec::Tap(_), ..) => {
             return Err(Error::invalid("a tap comes with its descriptor and nothing else"));
         }
         (DeviceSpec::Veth(_), ..) => {
             return Err(Error::invalid("a veth comes with host_ifname and no descriptor"));
         }
-        (
-            DeviceSpec::Packet { .. } | DeviceSpec::Vxlan(_) | DeviceSpec::Peer(_) | DeviceSpec::Collector(_),
-            ..,
-        ) => {
+        _ => {
             return Err(Error::invalid(
                 "only a tap or veth needs a helper: use `vswitchctl port add` or `vswitchctl peer add`",
             ));
@@ -172,7 +165,7 @@ mod alone {
     #[tokio::test]
     async fn only_complete_attachments_reach_the_daemon() {
         let null = || Some(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
-        let veth = r#"{"port": {"name": "web", "network": "blue", "kind": "veth"}, "host_ifname": "vs-web"}"#;
+        let veth = r#"{"port": {"name": "web", "network": "blue", "kind": "veth"}, "host_ifname": "vp-web"}"#;
         assert!(refusal("{", None).await.starts_with("the request is not what is expected here: EOF"));
         assert!(refusal(r#"{"who": "me"}"#, None).await.contains("unknown field `who`"));
         assert!(
@@ -182,7 +175,7 @@ mod alone {
             refusal(&request(r#""kind": "veth""#), None).await.starts_with("a veth comes with host_ifname")
         );
         assert!(refusal(veth, null()).await.starts_with("a veth comes with host_ifname"));
-        assert!(refusal(&veth.replace("vs-web", "a/b"), None).await.contains("is no interface name"));
+        assert!(refusal(&veth.replace("vp-web", "a/b"), None).await.contains("is no interface name"));
         assert!(
             refusal(&request(r#""kind": "packet", "device": "eth1""#), None)
                 .await
@@ -193,7 +186,7 @@ mod alone {
 
         let (helper, daemon) = Channel::pair().unwrap();
         helper.send(veth.as_bytes(), None).await.unwrap();
-        assert_eq!(receive(&daemon).await.unwrap().request.host_ifname.as_deref(), Some("vs-web"));
+        assert_eq!(receive(&daemon).await.unwrap().request.host_ifname.as_deref(), Some("vp-web"));
     }
 
     #[tokio::test]

@@ -11,20 +11,22 @@ use tokio::time::sleep;
 use tracing::warn;
 use vswitch::device::{
     Device,
-    packet::Packet,
+    packet::PacketSocket,
     tap::{Tap, TapOptions},
 };
 
-use vswitch_vxlan::{device::Path, endpoint::Endpoint};
+use vswitch_vxlan::{device::Path, endpoint::Vtep};
 
 use super::{tunnel, view::LiveDevice};
 use crate::{machine::Machine, state};
 use vswitch_host::{
-    link::{Links, host_ifname},
+    link::{self, InfoKind, Link, Links},
     netns::{self, Namespace, run_in},
     queue::Queue,
 };
-use vswitch_model::{Bare, DeviceSpec, Error, ErrorKind, Identity, InterfaceSpec, Netns};
+use vswitch_model::{
+    Bare, DeviceSpec, Error, ErrorKind, Identity, InterfaceSpec, Name, Netns, PortSpec, ifname,
+};
 
 /// Milliseconds that readers of a closed device are waited for at most.
 const RELEASE: u32 = 2000;
@@ -44,14 +46,16 @@ pub(crate) enum OpenDevice {
     /// The host's end of a pair that we made; the other end goes with it.
     Veth {
         /// What the workers use.
-        device: Arc<Packet>,
+        device: Arc<PacketSocket>,
         /// The interface's name.
         host: String,
+        /// What the kernel does not do to keep the host's IP stack off it: sentences.
+        warnings: Vec<String>,
     },
     /// An interface that is not ours.
-    Foreign(Arc<Packet>),
+    Foreign(Arc<PacketSocket>),
     /// The tunnel's sockets. Its devices are made anew with every plan.
-    Endpoint(Arc<Endpoint>),
+    Endpoint(Arc<Vtep>),
     /// One that only tests have.
     #[cfg(test)]
     Memory(Arc<vswitch::device::mem::MemDevice>),
@@ -97,6 +101,7 @@ pub(crate) async fn open(
                 (Source::Make, Some(bare)) => open_bare(interface, bare, spec.ifname()).await?,
                 (Source::Make, None) => {
                     let namespace = namespace(interface.netns.as_ref())?;
+                    take_former_gateway(interface, spec.ifname()).await?;
                     (open_tap(&namespace, spec.ifname(), interface.persist)?, interface.netns.clone())
                 }
             };
@@ -105,18 +110,22 @@ pub(crate) async fn open(
             Ok(OpenDevice::Tap { tap: Arc::new(tap), keeps, queue: Arc::default() })
         }
         DeviceSpec::Veth(interface) => {
-            let host = host_ifname(&spec.name);
+            let host = ifname::veth_host_ifname(&spec.name);
             let outside = Links::open(Namespace::current()?)?;
-            if !outside.exists(&host).await? {
-                if interface.bare.as_ref().is_some_and(|bare| bare.moved.is_some()) {
+            let warnings = match host_end(&outside, spec, interface, owner).await? {
+                Some(end) => outside.seclude(&end).await?,
+                None if interface.bare.as_ref().is_some_and(|bare| bare.moved.is_some()) => {
                     return Err(gone());
                 }
-                let inside = Links::open(namespace(interface.netns.as_ref())?)?;
-                outside.create_veth(&host, &inside, spec.ifname(), port.mtu).await?;
-                outside.set_alias(&host, owner).await?;
-            }
+                None => {
+                    let inside = Links::open(namespace(interface.netns.as_ref())?)?;
+                    outside.create_veth(&host, &inside, spec.ifname(), port.mtu.get()).await?
+                }
+            };
+            outside.set_alias(&host, &claim(owner, &spec.name)).await?;
+            warnings.iter().for_each(|warning| warn!(port = %spec.name, "{warning}"));
             let device = open_packet(&host, spec.offload)?;
-            Ok(OpenDevice::Veth { device, host })
+            Ok(OpenDevice::Veth { device, host, warnings })
         }
         DeviceSpec::Packet { device } => Ok(OpenDevice::Foreign(open_packet(device, spec.offload)?)),
         DeviceSpec::Vxlan(endpoint) => {
@@ -126,6 +135,76 @@ pub(crate) async fn open(
             Ok(OpenDevice::Remote { path: Arc::new(Path::new(u16::MAX)), measured: false })
         }
     }
+}
+
+/// What is written on the host's end of a port's veth pair, to know it again.
+fn claim(owner: &str, port: &Name) -> String {
+    format!("{owner} port {port}")
+}
+
+/// The host's end of a port's veth pair, where there is one: made by this daemon, by a helper, or by a version before, which
+/// called it otherwise.
+///
+/// # Errors
+/// An interface that is not ours has its name: an operator's, or another port's, as long names may have one hash.
+async fn host_end(
+    outside: &Links,
+    spec: &PortSpec,
+    interface: &InterfaceSpec,
+    owner: &str,
+) -> Result<Option<Link>, Error> {
+    let host = ifname::veth_host_ifname(&spec.name);
+    if let Some(link) = outside.find(&host).await? {
+        let is_claimed = link.alias.as_deref() == Some(&claim(owner, &spec.name));
+        if link.kind == Some(InfoKind::Veth) && (is_claimed || is_pair(&link, spec, interface).await?) {
+            return Ok(Some(link));
+        }
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "the interface {host} is not of port {}, whose end on the host would have that name: delete it, or choose another \
+                 name for the port",
+                spec.name
+            ),
+        ));
+    }
+    match outside.find(&ifname::former_veth_host_ifname(&spec.name)).await? {
+        Some(link) if is_pair(&link, spec, interface).await? => {
+            outside.rename(&link, &host).await?;
+            Ok(Some(Link { name: host, ..link }))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Whether the other end of `end` is the port's interface.
+async fn is_pair(end: &Link, spec: &PortSpec, interface: &InterfaceSpec) -> Result<bool, Error> {
+    let (Some(InfoKind::Veth), Some(peer)) = (&end.kind, end.peer) else { return Ok(false) };
+    let inside = match &interface.bare {
+        Some(_) => locate(interface, spec.ifname()).await?.map(|place| (place.links, place.ifname)),
+        None => Some((Links::open(namespace(interface.netns.as_ref())?)?, spec.ifname().to_owned())),
+    };
+    let Some((links, ifname)) = inside else { return Ok(false) };
+    let Some(other) = links.find(&ifname).await? else { return Ok(false) };
+    let is_elsewhere = links.namespace().identity() != Namespace::current()?.identity();
+    let points_at =
+        |peer: link::Peer, link: &Link| peer.index == link.index && peer.is_elsewhere == is_elsewhere;
+    Ok(points_at(peer, &other) && other.peer.is_some_and(|peer| points_at(peer, end)))
+}
+
+/// Takes over the gateway's interface that a version before has left, which called it otherwise.
+async fn take_former_gateway(interface: &InterfaceSpec, ifname: &str) -> Result<(), Error> {
+    let Some(former) = ifname::former_gateway_ifname(ifname).filter(|_| interface.persist) else {
+        return Ok(());
+    };
+    let links = Links::open(namespace(interface.netns.as_ref())?)?;
+    if let Some(link) = links.find(&former).await?
+        && link.kind == Some(InfoKind::Tun)
+        && !links.exists(ifname).await?
+    {
+        links.rename(&link, ifname).await?;
+    }
+    Ok(())
 }
 
 /// Makes a bare interface where it is to be fetched from, or takes it over where it is by now; and which namespace, if not
@@ -147,7 +226,7 @@ async fn open_bare(
 }
 
 /// Where a bare interface is.
-pub(crate) struct Place {
+pub(crate) struct Home {
     /// The namespace.
     pub(crate) links: Links,
     /// What it is called there.
@@ -157,17 +236,17 @@ pub(crate) struct Place {
 }
 
 /// Where a bare interface is: where it was made, or where it was moved. `None`: nowhere that we know.
-pub(crate) async fn locate(interface: &InterfaceSpec, ifname: &str) -> Result<Option<Place>, Error> {
+pub(crate) async fn locate(interface: &InterfaceSpec, ifname: &str) -> Result<Option<Home>, Error> {
     let links = Links::open(Namespace::current()?)?;
     if links.exists(ifname).await? {
-        return Ok(Some(Place { links, ifname: ifname.into(), is_moved: false }));
+        return Ok(Some(Home { links, ifname: ifname.into(), is_moved: false }));
     }
     let moved = interface.bare.as_ref().and_then(|bare| bare.moved.as_ref());
     // Who moved it may have ended, and its namespace with it.
     let Some(there) = moved.and_then(|netns| Namespace::open(netns).ok()) else { return Ok(None) };
     let links = Links::open(there)?;
     let found = links.all().await?.into_iter().find(|link| link.mac.is_some() && link.mac == interface.mac);
-    Ok(found.map(|link| Place { links, ifname: link.name, is_moved: true }))
+    Ok(found.map(|link| Home { links, ifname: link.name, is_moved: true }))
 }
 
 /// Nobody has a bare interface any more.
@@ -209,8 +288,8 @@ fn open_tap(namespace: &Namespace, ifname: &str, persist: bool) -> Result<Tap, E
     })
 }
 
-fn open_packet(ifname: &str, offload: bool) -> Result<Arc<Packet>, Error> {
-    match Packet::open(ifname, offload) {
+fn open_packet(ifname: &str, offload: bool) -> Result<Arc<PacketSocket>, Error> {
+    match PacketSocket::open(ifname, offload) {
         Ok(device) => Ok(Arc::new(device)),
         Err(error) => Err(match error.raw_os_error() {
             Some(ENODEV) => Error::not_found(format!("there is no interface {ifname}")),
@@ -256,6 +335,14 @@ impl OpenDevice {
             Self::Remote { path, .. } => LiveDevice::Remote(Arc::clone(path)),
             #[cfg(test)]
             Self::Memory(_) => LiveDevice::None,
+        }
+    }
+
+    /// What the device does not do as it should on this kernel: sentences.
+    pub(crate) fn warnings(&self) -> &[String] {
+        match self {
+            Self::Veth { warnings, .. } => warnings,
+            _ => &[],
         }
     }
 
@@ -326,13 +413,21 @@ pub(crate) async fn released<T>(what: Weak<T>) {
 /// or ports went while it was not there.
 pub(crate) async fn remove_orphans(owner: &str, wanted: &HashSet<String>) -> Result<(), Error> {
     let links = Links::open(Namespace::current()?)?;
-    for link in links.all().await? {
-        if link.alias.as_deref() == Some(owner) && !wanted.contains(&link.name) {
-            warn!(ifname = link.name, "an interface that no port has is removed");
-            links.delete(&link.name).await?;
-        }
+    for ifname in orphans(owner, wanted).await? {
+        warn!(ifname, "an interface that no port has is removed");
+        links.delete(&ifname).await?;
     }
     Ok(())
+}
+
+/// Names of the hosts' ends that `owner` made and that no port has.
+pub(crate) async fn orphans(owner: &str, wanted: &HashSet<String>) -> Result<Vec<String>, Error> {
+    let links = Links::open(Namespace::current()?)?.all().await?.into_iter();
+    // Versions before wrote no port behind the owner.
+    let is_ours =
+        |alias: &str| alias.strip_prefix(owner).is_some_and(|it| it.is_empty() || it.starts_with(" port "));
+    let is_orphan = |link: &Link| link.alias.as_deref().is_some_and(is_ours) && !wanted.contains(&link.name);
+    Ok(links.filter(is_orphan).map(|link| link.name).collect())
 }
 
 async fn remove_link(host: &str) -> Result<(), Error> {

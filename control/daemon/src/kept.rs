@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use tracing::{info, warn};
 
 use super::{Failure, sight};
 use crate::{state::Record, store::Store};
-use vswitch_model::{Config, Name};
+use vswitch_model::{Config, Family, Name, NetworkSpec, SubnetSpec};
 
 /// What is kept, without the endpoints whose sandboxes ended while nobody looked.
 ///
@@ -67,6 +68,98 @@ pub(crate) fn living(store: &Store, config: &Config) -> Result<Vec<Record>, Fail
         }
         dropped.push(record);
     }
+    networks.extend(dropped.iter().map(|record| record.key().parse()).collect::<Result<Vec<Name>, _>>()?);
     living.extend(dropped);
+    living.extend(missing(store, &living, &networks)?);
     Ok(living)
+}
+
+/// Networks that are used and that nobody knows any more, as far as can be told from who is in them. They were in a part of a
+/// damaged store that could not be read.
+fn missing(store: &Store, living: &[Record], known: &BTreeSet<Name>) -> Result<Vec<Record>, Failure> {
+    let mut missing: BTreeMap<Name, NetworkSpec> = BTreeMap::new();
+    let mut network = |name: &Name| {
+        missing.entry(name.clone()).or_insert_with(|| NetworkSpec::plain(name.clone()));
+    };
+    for record in living {
+        match record {
+            Record::Endpoint(it) if !known.contains(&it.network) => network(&it.network),
+            Record::Port(it) => {
+                it.carries.named().filter(|name| !known.contains(*name)).for_each(&mut network)
+            }
+            Record::Endpoint(_) | Record::Network(_) => {}
+        }
+    }
+    let endpoints = living.iter().filter_map(|record| match record {
+        Record::Endpoint(endpoint) => Some(endpoint),
+        _ => None,
+    });
+    for endpoint in endpoints {
+        let Some(network) = missing.get_mut(&endpoint.network) else { continue };
+        for address in &endpoint.addresses {
+            let family = Family::of(*address);
+            if network.subnet(family).is_none() {
+                let gateway = endpoint.gateways.iter().copied().find(|it| Family::of(*it) == family);
+                network.subnets.push(SubnetSpec { gateway, ..address.trunc().into() });
+            }
+        }
+    }
+    let mut records = Vec::new();
+    for (name, mut network) in missing {
+        network.id = Some(vswitch_host::random::id()?);
+        network.created = Some(Timestamp::now());
+        warn!(
+            network = %name,
+            "it is used, and its record is lost: it is made again from the addresses in it, without its id, options, labels, VLAN \
+             id and VNI"
+        );
+        let record = Record::Network(network.into());
+        if let Err(error) = store.put(&record) {
+            warn!(network = %name, "it is not kept: {error}");
+        }
+        records.push(record);
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::state::State;
+    use vswitch_model::{EndpointSpec, Id};
+
+    #[test]
+    fn a_network_whose_record_is_lost_is_made_from_who_is_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        // There is no database to read.
+        let store = Store::open_with(folder.path(), None, "/nonexistent".as_ref()).unwrap();
+        let endpoint = json!({
+            "id": Id::of("web"), "network": "blue", "name": "web", "ifname": "eth0", "mac": "02:42:0a:09:00:02",
+            "addresses": ["10.9.0.2/24", "fd00::2/64"], "gateways": ["10.9.0.1"], "port": "web.blue",
+            "created": "2026-11-27T09:17:32Z",
+        });
+        let port = json!({ "name": "desk", "network": "red", "kind": "tap" });
+        let endpoint: EndpointSpec = serde_json::from_value(endpoint).unwrap();
+        store.put(&Record::Endpoint(endpoint.into())).unwrap();
+        store.put_port(&serde_json::from_value(port).unwrap()).unwrap();
+        let config = Config::default();
+        let living = living(&store, &config).unwrap();
+        let networks: Vec<_> = living
+            .iter()
+            .filter_map(|record| match record {
+                Record::Network(network) => Some((network.name.as_str(), network.subnets.clone())),
+                _ => None,
+            })
+            .collect();
+        let subnet = |text: &str, gateway: Option<&str>| SubnetSpec {
+            gateway: gateway.map(|it| it.parse().unwrap()),
+            ..text.parse::<ipnet::IpNet>().unwrap().into()
+        };
+        let subnets = vec![subnet("10.9.0.0/24", Some("10.9.0.1")), subnet("fd00::/64", None)];
+        assert_eq!(networks, [("blue", subnets), ("red", vec![])]);
+        assert!(State::start(config, living).is_ok(), "the daemon comes up with them");
+        assert_eq!(store.load().len(), 4);
+    }
 }

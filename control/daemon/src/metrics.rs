@@ -289,10 +289,10 @@ impl Families<'_> {
     ) -> fmt::Result {
         let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Histogram)?;
         for load in loads {
-            let Histogram { places, sum } = histogram(load);
+            let Histogram { buckets, sum } = histogram(load);
             let bound = |at_most: Option<u64>| at_most.map_or(f64::INFINITY, |bound| bound as f64 * scale);
-            let buckets: Vec<_> = places.iter().map(|it| (bound(it.at_most), it.count)).collect();
-            let count = places.iter().map(|it| it.count).sum();
+            let count = buckets.iter().map(|it| it.count).sum();
+            let buckets: Vec<_> = buckets.iter().map(|it| (bound(it.at_most), it.count)).collect();
             family.encode_family(&[("worker", u64::from(load.worker))])?.encode_histogram::<NoLabelSet>(
                 *sum as f64 * scale,
                 count,

@@ -31,7 +31,7 @@ use crate::{
     log,
     services::{Services, Sockets},
     state::State,
-    store::Store,
+    store::{Store, live_path},
     tunnel,
 };
 use vswitch_model::Config;
@@ -101,7 +101,7 @@ pub fn run(options: Options) -> ExitCode {
 async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
     let state_folder = config.switch.state.clone();
     let _lock = InstanceLock::take(&state_folder)?;
-    let store = Store::open(&state_folder)?;
+    let store = Store::open(&state_folder, &live_path(&config.api.socket))?;
     tunnel::settle(&mut config).await;
     let plan = State::start(config.clone(), kept::living(&store, &config)?)?;
     // Signals first: one that comes while ports are opened must not kill us with interfaces left behind.

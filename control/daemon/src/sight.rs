@@ -11,7 +11,7 @@ use vswitch_host::{
     netns::{self, Namespace},
     random,
 };
-use vswitch_model::{EndpointSpec, Error, Netns, PoolSpec, ipam::unique_local};
+use vswitch_model::{EndpointSpec, Error, Family, Netns, PoolSpec, ipam::unique_local};
 
 /// Where this host leads by itself, and where its IPv6 subnets are taken from.
 pub(crate) async fn host(state: &State) -> Result<Host, Error> {
@@ -46,7 +46,7 @@ pub(crate) async fn sandbox(netns: Option<&Netns>) -> Result<Sandbox, Error> {
         let ifnames = links.all().await?.into_iter().map(|link| link.name);
         sandbox.ifnames = ifnames.collect();
         let routes = links.routes().await?.into_iter().filter(|(net, _)| net.prefix_len() == 0);
-        sandbox.default_routes = routes.map(|(net, ifname)| (net.addr().is_ipv6(), ifname)).collect();
+        sandbox.default_routes = routes.map(|(net, ifname)| (Family::of(net), ifname)).collect();
     }
     Ok(sandbox)
 }

@@ -10,7 +10,7 @@
 //! owner keeps the old state until the edge has succeeded, and every effect knows its own reverse:
 //!
 //! ```
-//! use crate::state::{Command, Effect, State};
+//! use vswitch_daemon::state::{Command, Effect, State};
 //!
 //! fn execute(
 //!     state: &mut State,
@@ -68,8 +68,8 @@ pub use self::{
 };
 use vswitch_host::gateway::Outside;
 use vswitch_model::{
-    ApiSpec, Carries, Config, DeviceSpec, DockerSpec, EndpointSpec, Id, Name, NetworkSpec, PoolsSpec,
-    PortSpec, SwitchSpec, rules,
+    ApiSpec, Carries, Config, DockerSpec, EndpointSpec, Id, Mtu, Name, NetworkSpec, PoolsSpec, PortSpec,
+    SwitchSpec, rules,
 };
 
 /// Who asked for an object, and so who may remove it.
@@ -94,7 +94,7 @@ pub struct Network {
     /// Who asked for it.
     pub origin: Origin,
     /// Octets of the longest IP packet of its ports, settled: its own, what tunnels carry, or 1500.
-    pub mtu: u16,
+    pub mtu: Mtu,
     /// What was asked for.
     pub spec: Arc<NetworkSpec>,
 }
@@ -107,14 +107,14 @@ pub struct Port {
     /// Who asked for it.
     pub origin: Origin,
     /// Octets of the longest IP packet, settled: the port's own, its untagged network's, or 9198.
-    pub mtu: u16,
+    pub mtu: Mtu,
     /// What was asked for.
     pub spec: Arc<PortSpec>,
 }
 
 /// What a command comes to, before anything is done.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct Transition {
     /// The state once all effects have succeeded.
     pub next: State,
     /// The difference, for people; displayed one per line.
@@ -133,7 +133,7 @@ pub struct State {
     networks: Registry<NetworkSpec>,
     ports: Registry<PortSpec>,
     /// Octets of the longest packet that tunnels carry, if there is an endpoint.
-    overlay_mtu: Option<u16>,
+    overlay_mtu: Option<Mtu>,
     endpoints: Arc<BTreeMap<Id, Arc<EndpointSpec>>>,
     host: Arc<Host>,
     /// What follows from all that, computed once for each plan.
@@ -149,7 +149,7 @@ impl State {
     ///
     /// # Errors
     /// The file and the store contradict each other.
-    pub fn start(config: Config, stored: impl IntoIterator<Item = Record>) -> Result<Plan, Refusal> {
+    pub fn start(config: Config, stored: impl IntoIterator<Item = Record>) -> Result<Transition, Refusal> {
         let nothing = Self { switch: config.switch.clone(), api: config.api.clone(), ..Self::default() };
         let mut next = nothing.clone();
         let endpoints = Arc::make_mut(&mut next.endpoints);
@@ -163,16 +163,16 @@ impl State {
         next.declare(config)?;
         next.derive()?;
         next.check(&nothing)?;
-        let mut plan = Plan::between(&nothing, next);
-        plan.effects.retain(|effect| !matches!(effect, Effect::Store(_)));
-        Ok(plan)
+        let mut transition = Transition::between(&nothing, next);
+        transition.effects.retain(|effect| !matches!(effect, Effect::Store(_)));
+        Ok(transition)
     }
 
     /// What `command` comes to. Nothing is changed: see the [module](self) for what to do with it.
     ///
     /// # Errors
     /// The command cannot be obeyed; the sentence says what to do.
-    pub fn plan(&self, command: Command) -> Result<Plan, Refusal> {
+    pub fn plan(&self, command: Command) -> Result<Transition, Refusal> {
         let mut next = self.clone();
         match command {
             Command::Reload(config) => {
@@ -192,7 +192,7 @@ impl State {
         next.give_way();
         next.derive()?;
         next.check(self)?;
-        Ok(Plan::between(self, next))
+        Ok(Transition::between(self, next))
     }
 
     /// Obeys `command` at once, for an owner whose edge cannot fail.
@@ -268,12 +268,12 @@ impl State {
 
     /// This host's end of all tunnels, if there is one.
     pub fn endpoint(&self) -> Option<Arc<PortSpec>> {
-        let endpoint = |entry: &&Entry<PortSpec>| matches!(entry.spec.device, DeviceSpec::Vxlan(_));
+        let endpoint = |entry: &&Entry<PortSpec>| entry.spec.device.endpoint().is_some();
         self.ports.entries().find(endpoint).map(|entry| Arc::clone(&entry.spec))
     }
 
     /// Octets of the longest packet that tunnels carry, if there is an endpoint.
-    pub fn overlay_mtu(&self) -> Option<u16> {
+    pub fn overlay_mtu(&self) -> Option<Mtu> {
         self.overlay_mtu
     }
 
@@ -329,7 +329,7 @@ impl State {
     }
 }
 
-impl Plan {
+impl Transition {
     fn between(old: &State, mut next: State) -> Self {
         next.layout = Layout::of(&next).into();
         next.outside = outside::of(&next).into();

@@ -11,8 +11,7 @@ use vswitch::addr::PortId;
 use vswitch_vxlan::{
     device::{self, Devices, Path, Peer, Rules},
     encap,
-    endpoint::{Endpoint, Group, Options},
-    header::Vni,
+    endpoint::{Group, Options, Vtep},
 };
 
 use crate::state::State;
@@ -20,14 +19,14 @@ use vswitch_host::{link::Links, netns::Namespace};
 use vswitch_model::{CollectorSpec, Config, DeviceSpec, Dscp, Error, ErrorKind, PeerSpec, VxlanSpec};
 
 /// Opens the sockets of this host's end, with `inlets` to receive by.
-pub(crate) async fn open(spec: &VxlanSpec, inlets: usize) -> Result<Endpoint, Error> {
+pub(crate) async fn open(spec: &VxlanSpec, inlets: usize) -> Result<Vtep, Error> {
     let group = match spec.group {
         Some(address) => Some(Group { address, interface: underlay(spec.local).await?.index }),
         None => None,
     };
     let options =
         Options { local: SocketAddr::new(spec.local, spec.port), inlets, checksum: spec.checksum, group };
-    let endpoint = Endpoint::open(&options).map_err(|error| refused(&options, error))?;
+    let endpoint = Vtep::open(&options).map_err(|error| refused(&options, error))?;
     endpoint.set_ttl(spec.ttl)?;
     Ok(endpoint)
 }
@@ -79,7 +78,7 @@ pub(crate) struct Tunnel<'a> {
     /// What was asked of it.
     pub(crate) spec: &'a VxlanSpec,
     /// Its sockets.
-    pub(crate) endpoint: &'a Arc<Endpoint>,
+    pub(crate) endpoint: &'a Arc<Vtep>,
     /// Where frames go to.
     pub(crate) peers: Vec<(PortId, &'a PeerSpec, &'a Arc<Path>)>,
     /// Where copies go to.
@@ -106,15 +105,12 @@ impl Tunnel<'_> {
             path: Arc::clone(path),
         };
         let peers = self.peers.iter().map(|(port, it, path)| way(*port, it.remote, it.remote_port, path));
-        let collectors = self.collectors.iter().filter_map(|(port, it, path)| {
-            let vni = Vni::try_from(it.vni).ok()?;
-            Some((way(*port, it.remote, it.remote_port, path), vni))
-        });
+        let collectors = self
+            .collectors
+            .iter()
+            .map(|(port, it, path)| (way(*port, it.remote, it.remote_port, path), it.vni));
         let (peers, collectors): (Vec<_>, Vec<_>) = (peers.collect(), collectors.collect());
-        let networks = state.networks().filter_map(|network| {
-            let vni = network.spec.vni.and_then(|vni| Vni::try_from(vni).ok())?;
-            Some((vni, network.id))
-        });
+        let networks = state.networks().filter_map(|network| Some((network.spec.vni?, network.id)));
         device::devices(self.endpoint, &rules, &peers, &collectors, networks)
     }
 }

@@ -27,14 +27,7 @@ fn spec(address: &[&str], gateway: &[&str]) -> InterfaceSpec {
 }
 
 fn wanted(ifname: &str, spec: InterfaceSpec) -> Wanted {
-    Wanted {
-        ifname: ifname.into(),
-        spec,
-        mtu: Some(1450),
-        txqueuelen: Some(2000),
-        super_frame: Some(61_833),
-        before: None,
-    }
+    Wanted { ifname: ifname.into(), spec, mtu: Some(1450), super_frame: Some(61_833), before: None }
 }
 
 #[test]
@@ -64,7 +57,7 @@ fn a_closure_runs_inside_and_the_caller_stays_outside() {
 async fn a_veth_pair_is_made_set_up_twice_and_deleted() {
     let (host, web) = (Scratch::new("veth-host"), Scratch::new("veth-web"));
     let (host_links, web_links) = (Links::open(host.open()).unwrap(), Links::open(web.open()).unwrap());
-    host_links.create_veth("vs-web", &web_links, "eth0", 1450).await.unwrap();
+    host_links.create_veth("vp-web", &web_links, "eth0", 1450).await.unwrap();
 
     let mut wanted = wanted("eth0", spec(&["10.9.0.2/24", "fd09::2/64"], &["10.9.0.1", "fd09::1"]));
     wanted.spec.mac = Some("02:42:0a:09:00:02".parse().unwrap());
@@ -83,12 +76,12 @@ async fn a_veth_pair_is_made_set_up_twice_and_deleted() {
     );
 
     let eth0 = web_links.link("eth0").await.unwrap();
-    assert_eq!((eth0.mac, eth0.mtu, eth0.txqueuelen), (wanted.spec.mac, 1450, 2000));
+    assert_eq!((eth0.mac, eth0.mtu), (wanted.spec.mac, 1450));
     assert_eq!(eth0.super_frame, 61_833);
     assert!(eth0.up && eth0.running);
-    let host_end = host_links.link("vs-web").await.unwrap();
+    let host_end = host_links.link("vp-web").await.unwrap();
     assert!(host_end.up && host_end.running);
-    assert_eq!(host.ip("-o address show dev vs-web"), "", "the host's end has no address of its own");
+    assert_eq!(host.ip("-o address show dev vp-web"), "", "the host's end has no address of its own");
 
     let before = std::mem::replace(&mut wanted.spec.address, vec!["10.9.0.3/24".parse().unwrap()]);
     wanted.before = Some(InterfaceSpec { address: before, ..wanted.spec.clone() });
@@ -102,9 +95,9 @@ async fn a_veth_pair_is_made_set_up_twice_and_deleted() {
         "the route outlives the change of address"
     );
 
-    assert!(host_links.delete("vs-web").await.unwrap());
+    assert!(host_links.delete("vp-web").await.unwrap());
     assert!(!web_links.exists("eth0").await.unwrap());
-    assert!(!host_links.delete("vs-web").await.unwrap());
+    assert!(!host_links.delete("vp-web").await.unwrap());
 }
 
 #[tokio::test]
@@ -112,18 +105,18 @@ async fn a_veth_pair_is_made_set_up_twice_and_deleted() {
 async fn refusals_are_sentences_and_leave_nothing_behind() {
     let (host, web) = (Scratch::new("no-host"), Scratch::new("no-web"));
     let (host_links, web_links) = (Links::open(host.open()).unwrap(), Links::open(web.open()).unwrap());
-    host_links.create_veth("vs-web", &web_links, "eth0", 1500).await.unwrap();
-    let taken = host_links.create_veth("vs-two", &web_links, "eth0", 1500).await.unwrap_err().to_string();
+    host_links.create_veth("vp-web", &web_links, "eth0", 1500).await.unwrap();
+    let taken = host_links.create_veth("vp-two", &web_links, "eth0", 1500).await.unwrap_err().to_string();
     let label = &web.0;
     assert_eq!(
         taken,
         format!("eth0 already exists in namespace {label}: choose another --ifname or delete it")
     );
-    assert!(!host_links.exists("vs-two").await.unwrap());
+    assert!(!host_links.exists("vp-two").await.unwrap());
 
-    let bad_mtu = host_links.create_veth("vs-two", &web_links, "eth1", 20).await.unwrap_err().to_string();
+    let bad_mtu = host_links.create_veth("vp-two", &web_links, "eth1", 20).await.unwrap_err().to_string();
     assert!(bad_mtu.starts_with("cannot make the veth pair in namespace"), "{bad_mtu}");
-    assert!(!host_links.exists("vs-two").await.unwrap());
+    assert!(!host_links.exists("vp-two").await.unwrap());
 
     let far = web_links.configure(&wanted("eth0", spec(&["10.9.0.2/24"], &["192.0.2.1"]))).await.unwrap_err();
     let sentence = "gateway 192.0.2.1 is in no subnet of eth0: give eth0 an address in the gateway's subnet";
@@ -142,7 +135,7 @@ async fn a_thousand_interfaces_take_seconds() {
     let (host_links, web_links) = (Links::open(host.open()).unwrap(), Links::open(web.open()).unwrap());
     let start = Instant::now();
     for port in 0..1000 {
-        host_links.create_veth(&format!("vs-{port}"), &web_links, &format!("eth{port}"), 1450).await.unwrap();
+        host_links.create_veth(&format!("vp-{port}"), &web_links, &format!("eth{port}"), 1450).await.unwrap();
     }
     let made = start.elapsed();
     let wanted = |port: usize| {

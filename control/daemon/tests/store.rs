@@ -1,4 +1,5 @@
 //! The store on the disk, with the program itself reading the database: what is kept, and what comes of damages.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
 use std::{
     collections::BTreeSet,
@@ -21,7 +22,7 @@ fn open(folder: &Path) -> Store {
 }
 
 fn try_open(folder: &Path) -> Result<Store, StoreError> {
-    Store::open_with(folder, Path::new(VSWITCHD))
+    Store::open_with(folder, None, Path::new(VSWITCHD))
 }
 
 fn network(name: &str, vlan: u16) -> NetworkSpec {
@@ -166,6 +167,45 @@ fn files_that_are_no_store_are_kept_aside_and_the_other_is_used() {
         let last = fs::read(folder.path().join(&damaged[2])).unwrap();
         assert_eq!(last, [0x5a; 1 << 16], "the file is kept as it was found");
     }
+}
+
+#[test]
+fn with_a_disk_that_is_lost_as_a_whole_what_runs_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, live) = (folder.path().join("state"), folder.path().join("run/api.sock.store"));
+    let open = || Store::open_with(&state, Some(&live), Path::new(VSWITCHD)).unwrap();
+    fs::create_dir(&state).unwrap();
+    let store = open();
+    (1..=300).for_each(|vlan| store.put_network(&network(&format!("n{}", vlan % 20), vlan)).unwrap());
+    let expected = store.load();
+    drop(store);
+    assert_eq!(fs::metadata(&live).unwrap().permissions().mode() & 0o777, 0o600);
+    let wipe = || {
+        fs::remove_dir_all(&state).unwrap();
+        fs::create_dir(&state).unwrap();
+    };
+    let empty = || {
+        ["store.redb", "store.copy"].iter().for_each(|name| fs::write(state.join(name), "").unwrap());
+    };
+    for (damage, case) in [(&wipe as &dyn Fn(), "wiped"), (&empty, "emptied")] {
+        damage();
+        let store = open();
+        assert_eq!(
+            (store.load(), store.has_lost()),
+            (expected.clone(), false),
+            "{case}: {:?}",
+            store.notes()
+        );
+        assert!(store.notes().last().unwrap().contains("api.sock.store"), "{case}: {:?}", store.notes());
+        drop(store);
+        assert_eq!(open().notes(), [""; 0], "{case}");
+    }
+    // Without either, it is told.
+    empty();
+    fs::remove_file(&live).unwrap();
+    let store = open();
+    assert_eq!((store.load(), store.has_lost()), (vec![], true));
+    assert!(store.notes()[1].contains("is lost"), "{:?}", store.notes());
 }
 
 /// Damages like those of a bad disk, a power cut or a slip of the pen; the program that reads the database never ends the test.

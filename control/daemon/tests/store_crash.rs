@@ -31,7 +31,8 @@ fn network(number: usize) -> NetworkSpec {
 #[test]
 fn put_until_killed() {
     let (Ok(folder), Ok(first)) = (env::var(FOLDER), env::var(FIRST)) else { return };
-    let store = Store::open_with(folder, Path::new(VSWITCHD)).expect("the store opens after every crash");
+    let store = Store::open_with(Path::new(&folder), None, Path::new(VSWITCHD))
+        .expect("the store opens after every crash");
     for number in first.parse().expect("a number").. {
         store.put_network(&network(number)).expect("a put");
         let mut out = stdout().lock();
@@ -62,7 +63,7 @@ fn acknowledged_puts_survive_kill_9() {
         // What it said before it died is in the pipe still.
         acknowledged = puts.last().map_or(acknowledged, |last| last + 1);
 
-        let store = Store::open_with(folder.path(), Path::new(VSWITCHD)).expect("the store opens");
+        let store = Store::open_with(folder.path(), None, Path::new(VSWITCHD)).expect("the store opens");
         assert!(!store.has_lost(), "{:?}", store.notes());
         let kept = store.load();
         assert!(

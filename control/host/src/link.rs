@@ -9,6 +9,7 @@
 
 mod error;
 pub mod plan;
+mod seclude;
 
 use std::{
     collections::HashMap,
@@ -23,23 +24,20 @@ use rtnetlink::{
     packet_route::{
         AddressFamily,
         address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
-        link::{
-            AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute, LinkFlags,
-            LinkMessage, State,
-        },
+        link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State},
         route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol},
     },
 };
 use rustix::io::Errno;
 use tokio::{runtime, task::JoinHandle};
 use vswitch::addr::MacAddr;
-use vswitch_model::ifname::{IFNAME_MAX, check_ifname};
 
 pub use error::LinkError;
 pub use plan::{DefaultRoute, Snapshot, Step, Wanted, super_frame};
+pub use rtnetlink::packet_route::link::InfoKind;
 
 use crate::netns::{Namespace, run_in};
-use vswitch_model::Name;
+use vswitch_model::IfName;
 
 /// The loopback interface's number: the first in every namespace.
 const LOOPBACK: u32 = 1;
@@ -67,8 +65,10 @@ pub struct Link {
     pub mac: Option<MacAddr>,
     /// Octets of the longest IP packet.
     pub mtu: u32,
-    /// Packets that may wait to be sent.
-    pub txqueuelen: u32,
+    /// What kind of interface it is, where the kernel says it.
+    pub kind: Option<InfoKind>,
+    /// Of one end of a pair: where the other is.
+    pub peer: Option<Peer>,
     /// Octets of the longest super-frame.
     pub super_frame: u32,
     /// Whether somebody set it up.
@@ -77,6 +77,15 @@ pub struct Link {
     pub running: bool,
     /// What went through it.
     pub counters: LinkCounters,
+}
+
+/// Where the other end of a pair is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its number, in its namespace.
+    pub index: u32,
+    /// Whether it is in another namespace.
+    pub is_elsewhere: bool,
 }
 
 /// What went through an interface, seen from its namespace.
@@ -180,7 +189,7 @@ impl Links {
 
     /// Fails with a sentence when `ifname` cannot be made here: it is no legal name, or taken.
     pub async fn check_free(&self, ifname: &str) -> Result<(), LinkError> {
-        check_ifname(ifname)?;
+        ifname.parse::<IfName>()?;
         match self.exists(ifname).await? {
             true => Err(LinkError::NameTaken(ifname.into(), self.namespace.to_string())),
             false => Ok(()),
@@ -193,7 +202,7 @@ impl Links {
         self.bring_about(&mut snapshot, wanted).await
     }
 
-    /// Makes existing interfaces what `wanted` says: MAC, MTU, queue, addresses, up, default routes; and the
+    /// Makes existing interfaces what `wanted` says: MAC, MTU, addresses, up, default routes; and the
     /// loopback up. What is so already is left alone. The outer error says that nothing could be looked at or
     /// done; the inner results stand in the order of `wanted`.
     pub async fn configure_all(&self, wanted: &[Wanted]) -> Result<Vec<Result<(), LinkError>>, LinkError> {
@@ -207,16 +216,15 @@ impl Links {
 
     /// Makes a veth pair: `host` here, its peer straight in `peer`'s namespace as `ifname`.
     ///
-    /// The host's end is set up, with the same MTU, and makes itself no IPv6 link-local address: it belongs to
-    /// the switch, not to the host's stack. The peer is left as the kernel makes it, for [`Links::configure`].
-    /// On failure nothing remains.
+    /// The host's end is set up, with the same MTU, once it is [secluded](Links::seclude), and what that says is returned.
+    /// The peer is left as the kernel makes it, for [`Links::configure`]. On failure nothing remains.
     pub async fn create_veth(
         &self,
         host: &str,
         peer: &Self,
         ifname: &str,
         mtu: u16,
-    ) -> Result<(), LinkError> {
+    ) -> Result<Vec<String>, LinkError> {
         self.check_free(host).await?;
         peer.check_free(ifname).await?;
         let peer_end = LinkMessageBuilder::<LinkUnspec>::default()
@@ -260,7 +268,25 @@ impl Links {
         }
     }
 
-    async fn find(&self, ifname: &str) -> Result<Option<Link>, LinkError> {
+    /// Calls an interface otherwise.
+    pub async fn rename(&self, link: &Link, ifname: &str) -> Result<(), LinkError> {
+        ifname.parse::<IfName>()?;
+        let name = || {
+            let message = LinkUnspec::new_with_index(link.index).name(ifname).build();
+            self.handle.link().set(message).execute()
+        };
+        let mut renamed = name().await;
+        // Before Linux 6.2 only what is down takes another name (bd039b5ea2a9, "allow live renaming when an interface is up").
+        if link.up && renamed.as_ref().err().and_then(error::errno) == Some(Errno::BUSY) {
+            self.set_up_or_down(link, false).await?;
+            renamed = name().await;
+            self.set_up_or_down(link, true).await?;
+        }
+        renamed.map_err(|error| self.error(&format!("rename {} to {ifname}", link.name), error))
+    }
+
+    /// The interface named `ifname`, if there is one.
+    pub async fn find(&self, ifname: &str) -> Result<Option<Link>, LinkError> {
         match self.handle.link().get().match_name(ifname).execute().try_next().await {
             Ok(message) => Ok(message.map(read_link)),
             Err(error) if error::errno(&error) == Some(Errno::NODEV) => Ok(None),
@@ -268,25 +294,19 @@ impl Links {
         }
     }
 
-    async fn finish_host_end(&self, host: &str) -> Result<(), LinkError> {
-        let index = self.link(host).await?.index;
-        // Two requests: in one, the kernel would set the link up before it reads the address mode.
-        let quiet = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
-        let quiet = LinkUnspec::new_with_index(index)
-            .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![quiet]))
-            .build();
-        match self.handle.link().set(quiet).execute().await {
-            // A kernel without IPv6 has nothing to keep quiet.
-            Err(error) if error::errno(&error) == Some(Errno::AFNOSUPPORT) => {}
-            result => result.map_err(|error| self.error(&format!("set up {host}"), error))?,
-        }
-        let up = LinkUnspec::new_with_index(index).up().build();
-        self.handle
-            .link()
-            .set(up)
-            .execute()
-            .await
-            .map_err(|error| self.error(&format!("set {host} up"), error))
+    async fn finish_host_end(&self, host: &str) -> Result<Vec<String>, LinkError> {
+        let link = self.link(host).await?;
+        let warnings = self.seclude(&link).await?;
+        self.set_up_or_down(&link, true).await?;
+        Ok(warnings)
+    }
+
+    async fn set_up_or_down(&self, link: &Link, up: bool) -> Result<(), LinkError> {
+        let message = LinkUnspec::new_with_index(link.index);
+        let message = if up { message.up() } else { message.down() };
+        let set = self.handle.link().set(message.build()).execute().await;
+        let what = if up { "up" } else { "down" };
+        set.map_err(|error| self.error(&format!("set {} {what}", link.name), error))
     }
 
     async fn snapshot(&self) -> Result<Snapshot, LinkError> {
@@ -334,16 +354,13 @@ impl Links {
             Step::LoopbackUp => {
                 self.handle.link().set(LinkUnspec::new_with_index(LOOPBACK).up().build()).execute().await
             }
-            Step::SetLink { index, mac, mtu, txqueuelen, super_frame, up } => {
+            Step::SetLink { index, mac, mtu, super_frame, up } => {
                 let mut message = LinkUnspec::new_with_index(*index);
                 if let Some(mac) = mac {
                     message = message.address(mac.0.to_vec());
                 }
                 if let Some(mtu) = mtu {
                     message = message.mtu(*mtu);
-                }
-                if let Some(length) = txqueuelen {
-                    message = message.txqueuelen(*length);
                 }
                 if let Some(octets) = super_frame {
                     message = message.append_extra_attribute(LinkAttribute::GsoMaxSize(*octets));
@@ -391,30 +408,25 @@ impl Drop for Links {
     }
 }
 
-/// What the host's end of a port's veth pair is called: `vs-` and the port's name, or as much of it as fits
-/// and eight hexadecimal digits of its hash. The same name gives the same answer for ever.
-pub fn host_ifname(port: &Name) -> String {
-    let name = port.as_str();
-    if name.len() <= IFNAME_MAX - 3 {
-        return format!("vs-{name}");
-    }
-    // FNV-1a, 32 bit: stable across versions, which std's hasher does not promise.
-    let hash =
-        name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    format!("vs-{}{hash:08x}", &name[..4])
-}
-
 fn read_link(message: LinkMessage) -> Link {
     let up = message.header.flags.contains(LinkFlags::Up);
     let mut link = Link { index: message.header.index, up, ..Link::default() };
     let mut state = State::Unknown;
+    let (mut peer, mut is_elsewhere) = (None, false);
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::Address(octets) => link.mac = octets.try_into().ok().map(MacAddr),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            LinkAttribute::TxQueueLen(length) => link.txqueuelen = length,
+            LinkAttribute::LinkInfo(infos) => {
+                link.kind = infos.into_iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind),
+                    _ => None,
+                });
+            }
+            LinkAttribute::Link(index) => peer = Some(index),
+            LinkAttribute::LinkNetNsId(_) => is_elsewhere = true,
             LinkAttribute::GsoMaxSize(octets) => link.super_frame = octets,
             LinkAttribute::OperState(oper) => state = oper,
             LinkAttribute::Stats64(stats) => {
@@ -428,6 +440,7 @@ fn read_link(message: LinkMessage) -> Link {
             _ => {}
         }
     }
+    link.peer = peer.map(|index| Peer { index, is_elsewhere });
     // Some drivers never say more than "unknown" while they work (RFC 2863 section 3.1.14).
     link.running = up && matches!(state, State::Up | State::Unknown);
     link
@@ -498,31 +511,5 @@ fn default_route(route: &DefaultRoute) -> RouteMessage {
         IpAddr::V6(gateway) => {
             RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).output_interface(route.index).build()
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn interface_names_the_kernel_takes() {
-        for good in ["eth0", "a", "vs-web", "br.10", "fifteen-letters"] {
-            assert!(check_ifname(good).is_ok(), "{good}");
-        }
-        for bad in ["", ".", "..", "a/b", "a b", "a:b", "eth%d", "sixteen-letters-", "é"] {
-            assert!(check_ifname(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn host_ends_have_short_lasting_names() {
-        let host = |name: &str| host_ifname(&name.parse().unwrap());
-        assert_eq!(host("web"), "vs-web");
-        assert_eq!(host("twelve-chars"), "vs-twelve-chars");
-        assert_eq!(host("thirteen-char").len(), IFNAME_MAX);
-        assert_ne!(host("a-very-long-name-1"), host("a-very-long-name-2"));
-        assert_eq!(host("a-very-long-name-1"), "vs-a-vedcb1b6f6");
-        assert!(check_ifname(&host(&"x".repeat(63))).is_ok());
     }
 }

@@ -13,6 +13,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 use vswitch::checksum::Sum;
+use vswitch_model::{Family, Mtu};
 use vswitch_vxlan::endpoint::never_fragment;
 
 /// How long an answer is waited for. A longer way is no underlay.
@@ -22,9 +23,9 @@ const TRIES: u32 = 2;
 /// Octets of the ICMP header.
 const ICMP: usize = 8;
 
-/// What the way carries.
+/// What the path to a host carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
+pub struct PathReport {
     /// Octets of the longest packet that was answered.
     pub mtu: u16,
     /// The quickest answer.
@@ -35,7 +36,7 @@ pub struct Way {
 ///
 /// # Errors
 /// `TimedOut`: nothing was answered, not even the shortest packet. Others: no right to send, or no route.
-pub fn measure(local: IpAddr, remote: IpAddr, most: u16) -> io::Result<Way> {
+pub fn measure(local: IpAddr, remote: IpAddr, most: u16) -> io::Result<PathReport> {
     let mut echo = Echo::open(local, remote)?;
     let mut rtt = Duration::MAX;
     let mut reaches = |mtu| {
@@ -43,12 +44,15 @@ pub fn measure(local: IpAddr, remote: IpAddr, most: u16) -> io::Result<Way> {
         rtt = answer.map_or(rtt, |answer| answer.min(rtt));
         io::Result::Ok(answer.is_some())
     };
-    let least = if remote.is_ipv4() { 68 } else { 1280 };
+    let least = match Family::of(remote) {
+        Family::V4 => Mtu::MIN.get(),
+        Family::V6 => Mtu::IPV6.get(),
+    };
     if !reaches(least)? {
         return Err(io::ErrorKind::TimedOut.into());
     }
     let mtu = longest(least, most.max(least), &mut reaches)?;
-    Ok(Way { mtu, rtt })
+    Ok(PathReport { mtu, rtt })
 }
 
 /// The longest in `least..=most` that `reaches`, as `least` does.
@@ -72,28 +76,33 @@ fn longest(least: u16, most: u16, reaches: &mut dyn FnMut(u16) -> io::Result<boo
 /// A socket that sends echo requests to one host.
 struct Echo {
     socket: Socket,
-    v4: bool,
+    family: Family,
     identifier: u16,
     sequence: u16,
 }
 
 impl Echo {
     fn open(local: IpAddr, remote: IpAddr) -> io::Result<Self> {
-        let v4 = remote.is_ipv4();
-        let (domain, protocol) =
-            if v4 { (Domain::IPV4, Protocol::ICMPV4) } else { (Domain::IPV6, Protocol::ICMPV6) };
+        let family = Family::of(remote);
+        let (domain, protocol) = match family {
+            Family::V4 => (Domain::IPV4, Protocol::ICMPV4),
+            Family::V6 => (Domain::IPV6, Protocol::ICMPV6),
+        };
         let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
         socket.bind(&SocketAddr::new(local, 0).into())?;
         socket.connect(&SocketAddr::new(remote, 0).into())?;
-        never_fragment(&socket, v4)?;
+        never_fragment(&socket, family == Family::V4)?;
         #[expect(clippy::cast_possible_truncation, reason = "any 16 bits tell it from another probe")]
         let identifier = RandomState::new().hash_one("echo") as u16;
-        Ok(Self { socket, v4, identifier, sequence: 0 })
+        Ok(Self { socket, family, identifier, sequence: 0 })
     }
 
     /// Sends packets of `mtu` octets until one is answered: how long that took, or `None`.
     fn ask(&mut self, mtu: u16) -> io::Result<Option<Duration>> {
-        let header = if self.v4 { 20 } else { 40 };
+        let header = match self.family {
+            Family::V4 => 20,
+            Family::V6 => 40,
+        };
         for _ in 0..TRIES {
             self.sequence = self.sequence.wrapping_add(1);
             let request = self.request(usize::from(mtu) - header);
@@ -121,10 +130,13 @@ impl Echo {
     /// An echo request of `len` octets (RFC 792, RFC 4443 section 4.1). The kernel sums ICMPv6 itself.
     fn request(&self, len: usize) -> Vec<u8> {
         let mut request = vec![0; len.max(ICMP)];
-        request[0] = if self.v4 { 8 } else { 128 };
+        request[0] = match self.family {
+            Family::V4 => 8,
+            Family::V6 => 128,
+        };
         request[4..6].copy_from_slice(&self.identifier.to_be_bytes());
         request[6..8].copy_from_slice(&self.sequence.to_be_bytes());
-        if self.v4 {
+        if self.family == Family::V4 {
             let checksum = Sum::of(&request).checksum();
             request[2..4].copy_from_slice(&checksum.to_be_bytes());
         }
@@ -133,10 +145,9 @@ impl Echo {
 
     /// Whether `packet` answers the last request. A raw IPv4 socket receives the IP header as well.
     fn is_answer(&self, packet: &[u8]) -> bool {
-        let (start, reply) = if self.v4 {
-            (usize::from(packet.first().copied().unwrap_or(0) & 0x0f) * 4, 0)
-        } else {
-            (0, 129)
+        let (start, reply) = match self.family {
+            Family::V4 => (usize::from(packet.first().copied().unwrap_or(0) & 0x0f) * 4, 0),
+            Family::V6 => (0, 129),
         };
         let Some([kind, 0, _, _, id0, id1, seq0, seq1]) = packet.get(start..).and_then(|it| it.first_chunk())
         else {

@@ -47,10 +47,10 @@ impl Queue {
 ///
 /// Not the TAPs themselves: whoever holds one keeps its interface alive.
 #[derive(Debug, Default)]
-pub struct Queues(HashMap<Identity, Place>);
+pub struct Queues(HashMap<Identity, Watched>);
 
 /// A namespace, and the queues of interfaces there by name.
-type Place = (Namespace, Vec<(String, Arc<Queue>)>);
+type Watched = (Namespace, Vec<(String, Arc<Queue>)>);
 
 impl Queues {
     /// Adds the queue of `tap`, where its interface is by now.

@@ -7,9 +7,9 @@ use std::{
         unix::fs::{FileTypeExt, chown},
     },
     path::{Path, PathBuf},
+    process::Command,
 };
 
-use nix::unistd::Group;
 use rustix::{
     fs::{Mode, chmod, fchmod},
     io::Errno,
@@ -31,6 +31,9 @@ pub enum SocketError {
     /// The group is not known to the system.
     #[error("there is no group {0:?}: create it, or correct api.group")]
     NoGroup(String),
+    /// The system's groups cannot be looked at.
+    #[error("cannot look up the group {0:?}: {1}")]
+    Groups(String, #[source] io::Error),
     /// Anything else the kernel says.
     #[error("cannot listen on {}: {}", .0.display(), .1)]
     Os(PathBuf, #[source] io::Error),
@@ -94,12 +97,33 @@ fn open_socket(kind: SocketType) -> io::Result<OwnedFd> {
     Ok(socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?)
 }
 
+/// The number of a group, which may be given as just that.
+///
+/// Not by getgrnam(3): it loads the libraries that ask directories, which a static binary cannot.
 fn find_group(name: &str) -> Result<u32, SocketError> {
     if let Ok(number) = name.parse() {
         return Ok(number);
     }
-    let found = Group::from_name(name).ok().flatten();
-    found.map(|group| group.gid.as_raw()).ok_or_else(|| SocketError::NoGroup(name.into()))
+    let local = match fs::read_to_string("/etc/group") {
+        Ok(lines) => number_in(&lines, name),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(SocketError::Groups(name.into(), error)),
+    };
+    local.or_else(|| ask_directory(name)).ok_or_else(|| SocketError::NoGroup(name.into()))
+}
+
+/// The number of a group of which only the host's directory knows (LDAP, SSSD).
+fn ask_directory(name: &str) -> Option<u32> {
+    let answer = Command::new("getent").args(["group", name]).output().ok()?;
+    number_in(&String::from_utf8_lossy(&answer.stdout), name)
+}
+
+/// The number of the group `name` in lines of group(5): name, password, number, members.
+fn number_in(lines: &str, name: &str) -> Option<u32> {
+    lines.lines().find_map(|line| {
+        let (first, rest) = line.split_once(':')?;
+        if first == name { rest.split(':').nth(1)?.parse().ok() } else { None }
+    })
 }
 
 #[cfg(test)]
@@ -132,6 +156,22 @@ mod tests {
         fs::write(&path, "precious").unwrap();
         assert!(matches!(listen_at(&path, SocketType::STREAM, None), Err(SocketError::NotSocket(_))));
         assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_group_is_found_by_its_whole_name() {
+        let lines = "root:x:0:\nvswitch2:x:990:vswitch\nbroken\nvswitch:x\nvswitch:x:991:ann,bob\n+::\n";
+        let cases =
+            [("root", Some(0)), ("vswitch", Some(991)), ("vswitch2", Some(990)), ("ann", None), ("", None)];
+        for (name, number) in cases {
+            assert_eq!(number_in(lines, name), number, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_directory_is_asked_as_well() {
+        assert_eq!(ask_directory("root"), Some(0));
+        assert_eq!(ask_directory("vt-no-such"), None);
     }
 
     #[test]

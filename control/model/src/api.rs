@@ -18,7 +18,7 @@ use vswitch::addr::MacAddr;
 use self::counters::{Load, NetworkStats, TableStats};
 pub use self::network::{Endpoint, Network, Prune, Pruned, SubnetUsage, has_label};
 pub use crate::Direction;
-use crate::{LimitSpec, MirrorSpec, Name};
+use crate::{LimitSpec, MirrorSpec, Mtu, Name};
 
 /// The API's version: that of its paths, and how often something was added to it.
 ///
@@ -108,8 +108,12 @@ pub struct Port {
     /// Why it does not, and what to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What it does not do as it should on this kernel: sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Octets of the longest IP packet.
-    pub mtu: u16,
+    #[schema(value_type = u16)]
+    pub mtu: Mtu,
     /// Whether its device carries checksum and segmentation offloads.
     pub offload: bool,
     /// What may come in and leave by it, such as `{"rx": "100 Mbit/s"}`.

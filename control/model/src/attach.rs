@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, PortSpec, api::Port};
+use crate::{Error, IfName, PortSpec, api::Port};
 
 /// What the helper asks: make a port of this interface, which exists and is set up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ pub struct AttachRequest {
     pub port: PortSpec,
     /// Of a veth pair, the interface in the daemon's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host_ifname: Option<String>,
+    pub host_ifname: Option<IfName>,
 }
 
 /// The daemon's answer.

@@ -7,9 +7,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use vswitch::addr::MacAddr;
 
-use super::{Id, Name, Netns};
+use super::{Family, Id, IfName, Name, Netns};
 use crate::{
     Identity,
+    options::{EndpointOptions, Options},
     publish::{Publish, Published},
 };
 
@@ -40,7 +41,7 @@ pub struct EndpointSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
     /// Its interface's name.
-    pub ifname: String,
+    pub ifname: IfName,
     /// Its MAC address.
     #[serde(with = "crate::api::text")]
     pub mac: MacAddr,
@@ -54,8 +55,8 @@ pub struct EndpointSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gateways: Vec<IpAddr>,
     /// What the driver was told.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub options: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Options::is_empty")]
+    pub options: Options<EndpointOptions>,
     /// Its ports that the outside reaches through the host's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<Published>,
@@ -67,8 +68,8 @@ pub struct EndpointSpec {
 
 impl EndpointSpec {
     /// The address of a family, if it has one.
-    pub fn address(&self, ipv6: bool) -> Option<IpNet> {
-        self.addresses.iter().copied().find(|net| net.addr().is_ipv6() == ipv6)
+    pub fn address(&self, family: Family) -> Option<IpNet> {
+        self.addresses.iter().copied().find(|net| Family::of(*net) == family)
     }
 }
 
@@ -99,7 +100,7 @@ pub struct Connect {
     pub mac: Option<MacAddr>,
     /// Its interface's name; the first free `ethN` unless told.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub ifname: Option<String>,
+    pub ifname: Option<IfName>,
     /// Link-local addresses it shall have besides.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub link_local: Vec<IpAddr>,

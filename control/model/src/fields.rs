@@ -14,8 +14,8 @@ use serde::{Deserialize, Deserializer, de::Error};
 use vswitch::addr::MacAddr;
 
 use crate::{
-    Carries, CollectorSpec, DeviceSpec, InterfaceSpec, LimitSpec, MirrorSpec, Name, Netns, PeerSpec,
-    PortSpec, StormSpec, text_option,
+    Carries, CollectorSpec, DeviceSpec, IfName, InterfaceSpec, LimitSpec, MirrorSpec, Mtu, Name, Netns,
+    PeerSpec, PortSpec, StormSpec, Vni, text_option,
 };
 
 /// Every key a port may have.
@@ -29,9 +29,9 @@ pub struct PortFields {
     pub native: Option<Name>,
     pub mirror: Option<MirrorSpec>,
     pub kind: Option<Kind>,
-    pub device: Option<String>,
+    pub device: Option<IfName>,
     pub netns: Option<Netns>,
-    pub ifname: Option<String>,
+    pub ifname: Option<IfName>,
     #[serde(with = "text_option")]
     pub mac: Option<MacAddr>,
     #[serde(deserialize_with = "one_or_many")]
@@ -39,7 +39,7 @@ pub struct PortFields {
     #[serde(deserialize_with = "one_or_many")]
     pub gateway: Option<Vec<Gateway>>,
     pub persist: Option<bool>,
-    pub mtu: Option<u16>,
+    pub mtu: Option<Mtu>,
     pub isolated: Option<bool>,
     pub mac_limit: Option<u32>,
     pub storm: StormSpec,
@@ -47,7 +47,8 @@ pub struct PortFields {
     pub offload: Option<bool>,
     pub remote: Option<IpAddr>,
     pub remote_port: Option<u16>,
-    pub vni: Option<u32>,
+    #[serde(with = "text_option")]
+    pub vni: Option<Vni>,
     pub networks: Option<Vec<Name>>,
     pub flood: Option<bool>,
 }
@@ -211,7 +212,7 @@ impl PortFields {
             return DeviceSpec::Collector(CollectorSpec {
                 remote,
                 remote_port,
-                vni: self.vni.unwrap_or_default(),
+                vni: self.vni.unwrap_or(Vni::MIN),
             });
         }
         for (key, present) in [("remote", self.remote.is_some()), ("remote_port", remote_port.is_some())] {
@@ -226,7 +227,7 @@ impl PortFields {
             if self.device.is_none() {
                 misfit("device", "missing: name the interface to use");
             }
-            return DeviceSpec::Packet { device: self.device.clone().unwrap_or_default() };
+            return DeviceSpec::Packet { device: self.device.clone().unwrap_or_else(IfName::unnamed) };
         }
         let interface = InterfaceSpec {
             netns: self.netns.clone(),

@@ -19,7 +19,7 @@ pub struct InvalidId(pub String);
 
 impl Id {
     /// Digits that tell ids apart in practice, as Docker prints them.
-    const SHORT: usize = 12;
+    pub(super) const SHORT: usize = 12;
 
     /// The id that is written as these bytes; chosen at random, no other object has it.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {

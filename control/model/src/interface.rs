@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use vswitch::addr::MacAddr;
 
-use super::text_option;
+use super::{IfName, text_option};
 
 /// The container's end of a port: where it is and how it is set up.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -17,7 +17,7 @@ pub struct InterfaceSpec {
     pub netns: Option<Netns>,
     /// The interface's name; the port's name unless told.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub ifname: Option<String>,
+    pub ifname: Option<IfName>,
     /// Its MAC address; chosen by the kernel unless told.
     #[serde(with = "text_option", skip_serializing_if = "Option::is_none")]
     pub mac: Option<MacAddr>,

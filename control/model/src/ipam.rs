@@ -14,7 +14,7 @@ use ipnet::{IpNet, Ipv6Net};
 use sha2::{Digest, Sha256};
 
 use self::ranges::Ranges;
-use crate::{PoolSpec, SubnetSpec};
+use crate::{Family, PoolSpec, SubnetSpec};
 
 /// Why an address or a subnet cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -150,13 +150,20 @@ impl Subnet {
 /// There is none.
 pub fn free_subnet(pools: &[PoolSpec], used: impl IntoIterator<Item = IpNet>) -> Result<IpNet, IpamError> {
     let used: Vec<IpNet> = used.into_iter().collect();
-    let mut taken = [Ranges::default(), Ranges::default()];
-    for net in &used {
-        let (first, last) = bounds(*net);
-        taken[usize::from(net.addr().is_ipv6())].insert_range(first, last);
-    }
+    let ranges = |family| {
+        let mut ranges = Ranges::default();
+        for net in used.iter().filter(|net| Family::of(**net) == family) {
+            let (first, last) = bounds(*net);
+            ranges.insert_range(first, last);
+        }
+        ranges
+    };
+    let [v4, v6] = Family::ALL.map(ranges);
     for pool in pools {
-        let taken = &taken[usize::from(pool.base.addr().is_ipv6())];
+        let taken = match Family::of(pool.base) {
+            Family::V4 => &v4,
+            Family::V6 => &v6,
+        };
         let (first, last) = bounds(pool.base);
         let block = 1_u128 << (pool.base.max_prefix_len() - pool.size);
         let mut candidate = first;

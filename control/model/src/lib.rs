@@ -9,6 +9,7 @@ pub mod attach;
 mod driver;
 mod endpoint;
 mod error;
+mod family;
 pub mod fields;
 mod host;
 mod id;
@@ -16,6 +17,7 @@ pub mod ifname;
 mod interface;
 pub mod ipam;
 mod limit;
+mod mtu;
 mod name;
 mod netns;
 mod network;
@@ -37,17 +39,22 @@ pub use self::{
     driver::{Driver, InvalidDriver, Scope, is_predefined},
     endpoint::{Connect, EndpointSpec},
     error::{Error, ErrorKind},
+    family::Family,
     host::{HostName, InvalidHostName},
     id::{Id, InvalidId, InvalidReference, Reference},
+    ifname::{IfName, InvalidIfName},
     interface::{Bare, InterfaceSpec, Netns},
     limit::{BURST, InvalidRate, LimitSpec, Rate},
+    mtu::{InvalidMtu, Mtu},
     name::{InvalidName, Name},
     netns::Identity,
     network::{NetworkSpec, NetworkUpdate, Tags},
-    port::{Carries, DeviceSpec, Direction, MirrorSpec, PortSpec, StormSpec},
+    port::{Carries, DeviceSpec, Direction, InvalidDirection, MirrorSpec, PortSpec, StormSpec},
     subnet::{Ipam, PoolSpec, PoolsSpec, SubnetSpec},
     tunnel::{CollectorSpec, Dscp, PeerSpec, VXLAN_PORT, VxlanSpec},
 };
+pub use vswitch::addr::VlanId;
+pub use vswitch_vxlan::header::Vni;
 
 /// The switch as a whole: `[switch]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use vswitch::addr::VlanId;
 
-use super::{Driver, Id, Ipam, Name, SubnetSpec, text_option};
+use super::{Driver, Family, Id, Ipam, Mtu, Name, SubnetSpec, VlanId, Vni, text_option};
+use crate::options::{NetworkOptions, Options};
 
 /// A broadcast domain: `[[network]]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,12 +18,12 @@ pub struct NetworkSpec {
     #[serde(default, with = "text_option", skip_serializing_if = "Option::is_none")]
     pub vlan: Option<VlanId>,
     /// How tunnels carry it: 1 to 16777215; unique among networks.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vni: Option<u32>,
+    #[serde(default, with = "text_option", skip_serializing_if = "Option::is_none")]
+    pub vni: Option<Vni>,
     /// Octets of the longest IP packet its ports are given, 68 to 9198. Unless told: what a tunnel carries, if it has a VNI and
     /// there is a tunnel, else 1500.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mtu: Option<u16>,
+    pub mtu: Option<Mtu>,
     /// Whether tagged frames from access ports are dropped or passed through as they are.
     #[serde(default)]
     pub tags: Tags,
@@ -47,8 +46,8 @@ pub struct NetworkSpec {
     #[serde(default, skip_serializing_if = "is_false")]
     pub ipv6: bool,
     /// What the driver was told; see [`crate::options`].
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub options: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Options::is_empty")]
+    pub options: Options<NetworkOptions>,
     /// What its owner wrote on it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -65,9 +64,6 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl NetworkSpec {
-    /// The network's MTU where none is told, and no tunnel carries it.
-    pub const DEFAULT_MTU: u16 = 1500;
-
     /// A network with nothing but a name.
     pub fn plain(name: Name) -> Self {
         Self {
@@ -82,7 +78,7 @@ impl NetworkSpec {
             internal: false,
             attachable: false,
             ipv6: false,
-            options: BTreeMap::new(),
+            options: Options::default(),
             labels: BTreeMap::new(),
             id: None,
             created: None,
@@ -106,13 +102,13 @@ impl NetworkSpec {
     }
 
     /// The subnet of a family, if it has one.
-    pub fn subnet(&self, ipv6: bool) -> Option<&SubnetSpec> {
-        self.subnets.iter().find(|it| matches!(it.subnet, IpNet::V6(_)) == ipv6)
+    pub fn subnet(&self, family: Family) -> Option<&SubnetSpec> {
+        self.subnets.iter().find(|it| it.family() == family)
     }
 
     /// Octets of the longest IP packet its ports are given; `overlay`: of the longest that tunnels carry, if there are any.
-    pub fn mtu(&self, overlay: Option<u16>) -> u16 {
-        let default = overlay.filter(|_| self.vni.is_some()).unwrap_or(Self::DEFAULT_MTU);
+    pub fn mtu(&self, overlay: Option<Mtu>) -> Mtu {
+        let default = overlay.filter(|_| self.vni.is_some()).unwrap_or(Mtu::DEFAULT);
         self.mtu.unwrap_or(default)
     }
 }
@@ -134,7 +130,7 @@ pub enum Tags {
 pub struct NetworkUpdate {
     /// Octets of the longest IP packet.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub mtu: Option<u16>,
+    pub mtu: Option<Mtu>,
     /// Labels to write; without a value, to take off.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, Option<String>>,

@@ -3,22 +3,74 @@
 //! Docker's long names and our short ones are the same options. What has a key of its own in a [`NetworkSpec`] (the MTU,
 //! the VNI, the VLAN) is moved there, so each fact has one place; the rest stays as it was written, under the short name.
 //! A key of Docker's that means nothing here is kept and warned about; any other unknown key is refused.
+//!
+//! They are read once, where they come in: [`Options`] has the text, which is what is kept and shown, and what it means.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Display,
     net::IpAddr,
+    ops::Deref,
+    str::FromStr,
 };
 
-use vswitch::addr::VlanId;
+use serde::{Deserialize, Serialize};
 
-use crate::{
-    BURST, Driver, InvalidName, LimitSpec, Name, NetworkSpec, Rate,
-    ifname::check_ifname,
-    rules::{MTU, VNI},
-    sentence::nearest,
-};
+use crate::{BURST, Driver, Error, IfName, LimitSpec, Name, NetworkSpec, Rate, VlanId, sentence::nearest};
 
-/// What a network's driver was told, understood; see [`of_network`].
+/// Options as they are written, and what they mean.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
+#[serde(bound(serialize = "T: Clone", deserialize = "T: Meaning"))]
+pub struct Options<T> {
+    text: BTreeMap<String, String>,
+    meaning: T,
+}
+
+/// What options can mean.
+pub trait Meaning: Sized {
+    /// Reads them, by their short names or Docker's.
+    ///
+    /// # Errors
+    /// A value means nothing.
+    fn read(text: &BTreeMap<String, String>) -> Result<Self, OptionError>;
+}
+
+impl<T> Options<T> {
+    /// As they are written.
+    pub fn text(&self) -> &BTreeMap<String, String> {
+        &self.text
+    }
+
+    /// Whether none is written.
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+}
+
+impl<T: Meaning> TryFrom<BTreeMap<String, String>> for Options<T> {
+    type Error = OptionError;
+
+    fn try_from(text: BTreeMap<String, String>) -> Result<Self, OptionError> {
+        Ok(Self { meaning: T::read(&text)?, text })
+    }
+}
+
+impl<T> From<Options<T>> for BTreeMap<String, String> {
+    fn from(options: Options<T>) -> Self {
+        options.text
+    }
+}
+
+impl<T> Deref for Options<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.meaning
+    }
+}
+
+/// What a network's driver was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkOptions {
     /// The host's interface to the LAN.
@@ -32,7 +84,7 @@ pub struct NetworkOptions {
     /// The host's address at which ports are published that name none.
     pub binding: Option<IpAddr>,
     /// The name of the host's interface in the network.
-    pub ifname: Option<String>,
+    pub ifname: Option<IfName>,
     /// What containers' interfaces are called, before their number.
     pub prefix: String,
     /// Whether containers get veth pairs instead of TAPs, unless told otherwise.
@@ -43,26 +95,56 @@ pub struct NetworkOptions {
     pub limit: LimitSpec,
 }
 
+impl Default for NetworkOptions {
+    fn default() -> Self {
+        Self {
+            parent: None,
+            host: false,
+            icc: true,
+            masquerade: true,
+            binding: None,
+            ifname: None,
+            prefix: "eth".into(),
+            veth: false,
+            peers: None,
+            limit: LimitSpec::default(),
+        }
+    }
+}
+
+impl NetworkOptions {
+    /// Whether tunnels carry the network to `peer`.
+    pub(crate) fn reaches(&self, peer: &Name) -> bool {
+        self.peers.as_ref().is_none_or(|peers| peers.contains(peer))
+    }
+}
+
 /// An interface, and the VLAN on it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Parent {
     /// The interface's name.
-    pub device: String,
+    pub device: IfName,
     /// The VLAN; frames are untagged without one.
-    pub vlan: Option<u16>,
+    pub vlan: Option<VlanId>,
 }
 
-/// What an endpoint's driver was told, understood; see [`of_endpoint`].
+/// What an endpoint's driver was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointOptions {
     /// Whether it is a veth pair instead of a TAP; as the network has it unless told.
     pub veth: Option<bool>,
     /// The interface's name.
-    pub ifname: Option<String>,
+    pub ifname: Option<IfName>,
     /// Whether sockets of ours hold the host's ports that are published.
     pub hold: bool,
     /// What it may send and be sent; as the network has it unless told.
     pub limit: LimitSpec,
+}
+
+impl Default for EndpointOptions {
+    fn default() -> Self {
+        Self { veth: None, ifname: None, hold: true, limit: LimitSpec::default() }
+    }
 }
 
 /// Why an option is refused.
@@ -73,6 +155,12 @@ pub struct OptionError {
     pub key: String,
     /// What is wrong and what to do.
     pub what: String,
+}
+
+impl From<OptionError> for Error {
+    fn from(error: OptionError) -> Self {
+        Self::invalid(error.to_string())
+    }
 }
 
 /// A short name, Docker's name for the same, and the drivers that know it.
@@ -139,7 +227,7 @@ pub fn dockers_name(key: &str) -> &str {
 pub fn absorb(spec: &mut NetworkSpec) -> Result<(), OptionError> {
     let driver = spec.driver();
     let mut kept = BTreeMap::new();
-    for (key, value) in std::mem::take(&mut spec.options) {
+    for (key, value) in std::mem::take(&mut spec.options).text {
         let wrong = |what: String| OptionError { key: key.clone(), what };
         let Some(Known(short, _, drivers)) = find(NETWORK, &key) else {
             if !is_dockers(&key) {
@@ -153,19 +241,18 @@ pub fn absorb(spec: &mut NetworkSpec) -> Result<(), OptionError> {
             return Err(wrong(format!("belongs to driver {}: leave it out", known.join(" or "))));
         }
         match *short {
-            "mtu" => merge(&mut spec.mtu, number(&value, MTU).map_err(wrong)?).map_err(wrong)?,
-            "vni" => merge(&mut spec.vni, number(&value, VNI).map_err(wrong)?).map_err(wrong)?,
-            "vlan" => merge(&mut spec.vlan, vlan(&value).map_err(wrong)?).map_err(wrong)?,
+            "mtu" => merge(&mut spec.mtu, parsed(&value).map_err(wrong)?).map_err(wrong)?,
+            "vni" => merge(&mut spec.vni, parsed(&value).map_err(wrong)?).map_err(wrong)?,
+            "vlan" => merge(&mut spec.vlan, parsed(&value).map_err(wrong)?).map_err(wrong)?,
             short => drop(kept.insert(short.to_owned(), value)),
         }
     }
-    spec.options = kept;
-    let options = of_network(spec)?;
-    if let Some(tag) = options.parent.and_then(|parent| parent.vlan) {
+    spec.options = kept.try_into()?;
+    if let Some(tag) = spec.options.parent.as_ref().and_then(|parent| parent.vlan) {
         let wrong = |what| OptionError { key: "parent".into(), what };
-        merge(&mut spec.vlan, vlan(&tag.to_string()).map_err(wrong)?).map_err(wrong)?;
+        merge(&mut spec.vlan, tag).map_err(wrong)?;
     }
-    if driver == Driver::Uplink && !spec.options.contains_key("parent") {
+    if driver == Driver::Uplink && spec.options.parent.is_none() {
         let what = "missing: name the host's interface to the LAN, like -o parent=eth1 or parent=eth1.10";
         return Err(OptionError { key: "parent".into(), what: what.into() });
     }
@@ -174,60 +261,61 @@ pub fn absorb(spec: &mut NetworkSpec) -> Result<(), OptionError> {
 
 /// One sentence for each option that is kept and does nothing.
 pub fn warnings(spec: &NetworkSpec) -> Vec<String> {
-    let idle = spec.options.keys().filter(|key| find(NETWORK, key).is_none());
+    let idle = spec.options.text.keys().filter(|key| find(NETWORK, key).is_none());
     idle.map(|key| format!("option {key} does nothing here")).collect()
 }
 
-/// What the driver of a network was told, whose options are [absorbed](absorb).
-///
-/// # Errors
-/// A value means nothing.
-pub fn of_network(spec: &NetworkSpec) -> Result<NetworkOptions, OptionError> {
-    let options = &spec.options;
-    let parent = options.get("parent").map(|text| parent(text)).transpose()?;
-    let binding =
-        read(options, "binding", |text| text.parse().map_err(|_| format!("{text:?} is no IP address")))?;
-    Ok(NetworkOptions {
-        parent,
-        host: flag(options, "host", false)?,
-        icc: flag(options, "icc", true)?,
-        masquerade: flag(options, "masquerade", true)?,
-        binding,
-        ifname: ifname(options, "ifname")?,
+impl Meaning for NetworkOptions {
+    /// Which keys there are depends on the network's driver: [`absorb`] tells.
+    fn read(text: &BTreeMap<String, String>) -> Result<Self, OptionError> {
+        let options = &shortened(NETWORK, text);
+        let default = Self::default();
+        let binding = |text: &str| text.parse().map_err(|_| format!("{text:?} is no IP address"));
         // Ten octets leave room for the number.
-        prefix: read(options, "prefix", |text| match check_ifname(text) {
-            Ok(()) if text.len() <= 10 => Ok(text.to_owned()),
+        let prefix = |text: &str| match text.parse::<IfName>() {
+            Ok(prefix) if prefix.len() <= 10 => Ok(prefix.into()),
             _ => Err(format!("{text:?} begins no interface name: use 1 to 10 letters")),
-        })?
-        .unwrap_or_else(|| "eth".into()),
-        veth: read(options, "kind", veth)?.unwrap_or(false),
-        peers: read(options, "peers", peers)?,
-        limit: limit(options)?,
-    })
-}
-
-/// What the driver of an endpoint was told.
-///
-/// # Errors
-/// An option is unknown, or means nothing.
-pub fn of_endpoint(options: &BTreeMap<String, String>) -> Result<EndpointOptions, OptionError> {
-    let mut short = BTreeMap::new();
-    for (key, value) in options {
-        match find(ENDPOINT, key) {
-            Some(known) => drop(short.insert(known.0.to_owned(), value.clone())),
-            None if is_dockers(key) => {}
-            None => return Err(unknown(ENDPOINT, key, None)),
-        }
+        };
+        Ok(Self {
+            parent: read(options, "parent", parent)?,
+            host: flag(options, "host")?.unwrap_or(default.host),
+            icc: flag(options, "icc")?.unwrap_or(default.icc),
+            masquerade: flag(options, "masquerade")?.unwrap_or(default.masquerade),
+            binding: read(options, "binding", binding)?,
+            ifname: read(options, "ifname", parsed)?,
+            prefix: read(options, "prefix", prefix)?.unwrap_or(default.prefix),
+            veth: read(options, "kind", veth)?.unwrap_or(default.veth),
+            peers: read(options, "peers", peers)?,
+            limit: limit(options)?,
+        })
     }
-    Ok(EndpointOptions {
-        veth: read(&short, "kind", veth)?,
-        ifname: ifname(&short, "ifname")?,
-        hold: flag(&short, "hold", true)?,
-        limit: limit(&short)?,
-    })
 }
 
-/// The options that say `limit`: what [`of_endpoint`] reads.
+impl Meaning for EndpointOptions {
+    /// An unknown key is refused as well.
+    fn read(text: &BTreeMap<String, String>) -> Result<Self, OptionError> {
+        if let Some(key) = text.keys().find(|key| find(ENDPOINT, key).is_none() && !is_dockers(key)) {
+            return Err(unknown(ENDPOINT, key, None));
+        }
+        let options = &shortened(ENDPOINT, text);
+        Ok(Self {
+            veth: read(options, "kind", veth)?,
+            ifname: read(options, "ifname", parsed)?,
+            hold: flag(options, "hold")?.unwrap_or(Self::default().hold),
+            limit: limit(options)?,
+        })
+    }
+}
+
+/// What is known of `text`, under short names.
+fn shortened<'t>(
+    known: [&'static [Known]; 2],
+    text: &'t BTreeMap<String, String>,
+) -> BTreeMap<&'static str, &'t str> {
+    text.iter().filter_map(|(key, value)| Some((find(known, key)?.0, value.as_str()))).collect()
+}
+
+/// The options that say `limit`, of a network as of an endpoint.
 pub fn written(limit: &LimitSpec) -> impl Iterator<Item = (String, String)> {
     let texts = [
         ("limit.rx", limit.rx.map(|it| it.to_string())),
@@ -238,8 +326,8 @@ pub fn written(limit: &LimitSpec) -> impl Iterator<Item = (String, String)> {
     texts.into_iter().filter_map(|(key, text)| Some((key.to_owned(), text?)))
 }
 
-fn limit(options: &BTreeMap<String, String>) -> Result<LimitSpec, OptionError> {
-    let rate = |text: &str| text.parse::<Rate>().map_err(|error| error.to_string());
+fn limit(options: &BTreeMap<&str, &str>) -> Result<LimitSpec, OptionError> {
+    let rate = parsed::<Rate>;
     let burst = |text: &str| number(text, BURST);
     let limit = LimitSpec {
         rx: read(options, "limit.rx", rate)?,
@@ -264,12 +352,7 @@ fn veth(text: &str) -> Result<bool, String> {
 /// `a,b`; nobody where nothing is written.
 fn peers(text: &str) -> Result<BTreeSet<Name>, String> {
     let names = text.split(',').filter(|_| !text.is_empty());
-    names.map(|name| name.parse().map_err(|error: InvalidName| error.to_string())).collect()
-}
-
-/// Whether the options let a network reach `peer`.
-pub(crate) fn reaches(options: &BTreeMap<String, String>, peer: &Name) -> bool {
-    options.get("peers").is_none_or(|names| names.split(',').any(|name| name == peer.as_str()))
+    names.map(parsed).collect()
 }
 
 fn find(known: [&'static [Known]; 2], key: &str) -> Option<&'static Known> {
@@ -290,7 +373,7 @@ fn unknown(known: [&[Known]; 2], key: &str, driver: Option<Driver>) -> OptionErr
     OptionError { key: key.into(), what: format!("is unknown: {hint}") }
 }
 
-fn merge<T: PartialEq + std::fmt::Display + Copy>(place: &mut Option<T>, value: T) -> Result<(), String> {
+fn merge<T: PartialEq + Display + Copy>(place: &mut Option<T>, value: T) -> Result<(), String> {
     match *place {
         Some(told) if told != value => {
             Err(format!("{value} contradicts {told}, which is told as well: keep one"))
@@ -304,48 +387,35 @@ fn merge<T: PartialEq + std::fmt::Display + Copy>(place: &mut Option<T>, value: 
 
 fn number<T>(text: &str, range: std::ops::RangeInclusive<T>) -> Result<T, String>
 where
-    T: std::str::FromStr + PartialOrd + std::fmt::Display,
+    T: FromStr + PartialOrd + Display,
 {
     let found = text.parse().ok().filter(|number| range.contains(number));
     found.ok_or_else(|| format!("{text:?} is out of range: use {} to {}", range.start(), range.end()))
 }
 
-fn vlan(text: &str) -> Result<VlanId, String> {
-    let number: u16 = text.parse().map_err(|_| format!("{text:?} is no VLAN id: use 1 to 4094"))?;
-    number.try_into().map_err(|error: vswitch::addr::InvalidVlan| error.to_string())
+fn parsed<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
 }
 
 /// `eth1`, or `eth1.10`. An interface whose own name ends like that is named with its VLAN, as in `eth1.10.20`.
-fn parent(text: &str) -> Result<Parent, OptionError> {
-    let wrong = |what: String| OptionError { key: "parent".into(), what };
+fn parent(text: &str) -> Result<Parent, String> {
     let (device, tag) = match text.rsplit_once('.') {
-        Some((device, tag)) if tag.bytes().all(|byte| byte.is_ascii_digit()) => {
-            (device, Some(vlan(tag).map_err(wrong)?.as_u16()))
-        }
+        Some((device, tag)) if tag.bytes().all(|byte| byte.is_ascii_digit()) => (device, Some(parsed(tag)?)),
         _ => (text, None),
     };
-    check_ifname(device).map_err(|error| wrong(error.to_string()))?;
-    Ok(Parent { device: device.into(), vlan: tag })
+    Ok(Parent { device: parsed(device)?, vlan: tag })
 }
 
-fn flag(options: &BTreeMap<String, String>, key: &str, default: bool) -> Result<bool, OptionError> {
-    let told = read(options, key, |text| match text {
+fn flag(options: &BTreeMap<&str, &str>, key: &str) -> Result<Option<bool>, OptionError> {
+    read(options, key, |text| match text {
         "true" | "1" | "" => Ok(true),
         "false" | "0" => Ok(false),
         _ => Err(format!("{text:?} is no answer: use true or false")),
-    });
-    Ok(told?.unwrap_or(default))
-}
-
-fn ifname(options: &BTreeMap<String, String>, key: &str) -> Result<Option<String>, OptionError> {
-    read(options, key, |text| match check_ifname(text) {
-        Ok(()) => Ok(text.to_owned()),
-        Err(error) => Err(error.to_string()),
     })
 }
 
 fn read<T>(
-    options: &BTreeMap<String, String>,
+    options: &BTreeMap<&str, &str>,
     key: &str,
     parse: impl Fn(&str) -> Result<T, String>,
 ) -> Result<Option<T>, OptionError> {
@@ -356,12 +426,17 @@ fn read<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Mtu;
 
     fn network(driver: Driver, options: &[(&str, &str)]) -> NetworkSpec {
         let mut spec = NetworkSpec::plain("blue".parse().unwrap());
         spec.driver = Some(driver);
-        spec.options = options.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+        spec.options = texts(options).try_into().unwrap();
         spec
+    }
+
+    fn texts(options: &[(&str, &str)]) -> BTreeMap<String, String> {
+        options.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()
     }
 
     #[test]
@@ -378,8 +453,8 @@ mod tests {
         absorb(&mut ours).unwrap();
         absorb(&mut dockers).unwrap();
         assert_eq!(ours, dockers);
-        assert_eq!((ours.mtu, ours.vni), (Some(1400), Some(5000)));
-        assert!(!of_network(&ours).unwrap().icc && of_network(&ours).unwrap().masquerade);
+        assert_eq!((ours.mtu, ours.vni), ("1400".parse().ok(), "5000".parse().ok()));
+        assert!(!ours.options.icc && ours.options.masquerade);
         let once = ours.clone();
         absorb(&mut ours).unwrap();
         assert_eq!(ours, once);
@@ -388,13 +463,33 @@ mod tests {
     }
 
     #[test]
+    fn options_are_kept_as_they_are_written() {
+        let none = BTreeMap::new();
+        assert_eq!(Options::<NetworkOptions>::try_from(none.clone()), Ok(Options::default()));
+        assert_eq!(Options::<EndpointOptions>::try_from(none), Ok(Options::default()));
+        let written = serde_json::json!({
+            "com.docker.network.bridge.enable_icc": "0", "com.docker.network.bridge.inhibit_ipv4": "true",
+            "limit.rx": "1gbit", "peers": "a,b",
+        });
+        let options: Options<NetworkOptions> = serde_json::from_value(written.clone()).unwrap();
+        assert!(!options.icc && options.limit.rx.is_some());
+        let reached = ["a", "b", "c"].map(|peer| options.reaches(&peer.parse().unwrap()));
+        assert_eq!(reached, [true, true, false]);
+        assert_eq!(serde_json::to_value(&options).unwrap(), written);
+        let error = serde_json::from_value::<Options<NetworkOptions>>(serde_json::json!({ "icc": "maybe" }));
+        assert_eq!(error.unwrap_err().to_string(), "option icc: \"maybe\" is no answer: use true or false");
+    }
+
+    #[test]
     fn a_parent_may_have_a_vlan() {
         let mut spec = network(Driver::Uplink, &[("parent", "eth1.10"), ("host", "true")]);
         absorb(&mut spec).unwrap();
-        let options = of_network(&spec).unwrap();
-        assert_eq!(options.parent, Some(Parent { device: "eth1".into(), vlan: Some(10) }));
+        assert_eq!(
+            spec.options.parent,
+            Some(Parent { device: "eth1".parse().unwrap(), vlan: "10".parse().ok() })
+        );
         assert_eq!(spec.vlan.map(VlanId::as_u16), Some(10));
-        assert!(options.host);
+        assert!(spec.options.host);
     }
 
     #[test]
@@ -407,7 +502,7 @@ mod tests {
                 "option colour: is unknown: there are mtu, vlan, icc, masquerade, binding, ifname, prefix, kind, limit.rx, limit.rx_burst, limit.tx, limit.tx_burst",
             ),
             (Driver::Bridge, ("vni", "7"), "option vni: belongs to driver overlay: leave it out"),
-            (Driver::Overlay, ("vni", "0"), "option vni: \"0\" is out of range: use 1 to 16777215"),
+            (Driver::Overlay, ("vni", "0"), "option vni: \"0\" is not a VNI: use 1 to 16777215"),
             (Driver::Bridge, ("icc", "maybe"), "option icc: \"maybe\" is no answer: use true or false"),
             (Driver::Uplink, ("parent", "eth1.4095"), "option parent: 4095 is reserved: use 1 to 4094"),
             (
@@ -417,27 +512,31 @@ mod tests {
             ),
             (Driver::Bridge, ("binding", "x"), "option binding: \"x\" is no IP address"),
         ] {
-            let found = absorb(&mut network(driver, &[option])).unwrap_err().to_string();
-            assert_eq!(found, expected);
+            let mut spec = network(driver, &[]);
+            let found = texts(&[option]).try_into().and_then(|options| {
+                spec.options = options;
+                absorb(&mut spec)
+            });
+            assert_eq!(found.unwrap_err().to_string(), expected);
         }
         let mut spec = network(Driver::Bridge, &[("com.docker.network.bridge.inhibit_ipv4", "true")]);
         absorb(&mut spec).unwrap();
         assert_eq!(warnings(&spec), ["option com.docker.network.bridge.inhibit_ipv4 does nothing here"]);
         let mut twice = network(Driver::Bridge, &[("mtu", "1400")]);
-        twice.mtu = Some(1500);
+        twice.mtu = Some(Mtu::DEFAULT);
         let error = absorb(&mut twice).unwrap_err().to_string();
         assert_eq!(error, "option mtu: 1400 contradicts 1500, which is told as well: keep one");
     }
 
     #[test]
     fn an_endpoint_has_options_of_its_own() {
-        let options = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
-        assert_eq!(of_endpoint(&options("kind", "veth")).unwrap().veth, Some(true));
+        let read = |key: &str, value: &str| EndpointOptions::read(&texts(&[(key, value)]));
+        assert_eq!(read("kind", "veth").unwrap().veth, Some(true));
         let limit = LimitSpec { rx: "1 Gbit/s".parse().ok(), rx_burst: Some(7), ..LimitSpec::default() };
-        assert_eq!(of_endpoint(&written(&limit).collect()).unwrap().limit, limit);
-        let named = of_endpoint(&options("com.docker.network.endpoint.ifname", "lan0")).unwrap();
+        assert_eq!(EndpointOptions::read(&written(&limit).collect()).unwrap().limit, limit);
+        let named = read("com.docker.network.endpoint.ifname", "lan0").unwrap();
         assert_eq!((named.ifname.as_deref(), named.hold), (Some("lan0"), true));
-        assert!(!of_endpoint(&options("hold", "false")).unwrap().hold);
+        assert!(!read("hold", "false").unwrap().hold);
         for (key, value, expected) in [
             ("kind", "bridge", "option kind: \"bridge\" is no kind of interface: use tap or veth"),
             ("kid", "tap", "option kid: is unknown: did you mean kind?"),
@@ -454,7 +553,7 @@ mod tests {
                 "option limit.tx: \"fast\" is no rate: use a whole number and bit/s, kbit/s, Mbit/s or Gbit/s, up to 1000 Gbit/s, like \"100 Mbit/s\"",
             ),
         ] {
-            assert_eq!(of_endpoint(&options(key, value)).unwrap_err().to_string(), expected);
+            assert_eq!(read(key, value).unwrap_err().to_string(), expected);
         }
     }
 }

@@ -1,9 +1,10 @@
 //! A port: which networks it carries, and what stands behind it.
 
+use std::{net::IpAddr, str::FromStr};
+
 use serde::{Deserialize, Serialize};
 
-use super::{CollectorSpec, InterfaceSpec, LimitSpec, Name, NetworkSpec, PeerSpec, VxlanSpec};
-use crate::options;
+use super::{CollectorSpec, IfName, InterfaceSpec, LimitSpec, Mtu, Name, NetworkSpec, PeerSpec, VxlanSpec};
 
 /// A place where frames come and go: `[[port]]`.
 ///
@@ -22,7 +23,7 @@ pub struct PortSpec {
     pub device: DeviceSpec,
     /// Octets of the longest IP packet; the network's (access, native) or 9198 unless told.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub mtu: Option<u16>,
+    pub mtu: Option<Mtu>,
     /// Frames never go from an isolated port to another.
     pub isolated: bool,
     /// Addresses learned on this port at most; no limit of its own unless told.
@@ -54,30 +55,18 @@ impl PortSpec {
 
     /// Whether it carries `network`: a tunnel to a peer only what is to reach that peer.
     pub fn holds(&self, network: &NetworkSpec) -> bool {
-        let is_peer = matches!(self.device, DeviceSpec::Peer(_));
-        self.carries.holds(network) && (!is_peer || options::reaches(&network.options, &self.name))
+        let is_peer = self.device.peer().is_some();
+        self.carries.holds(network) && (!is_peer || network.options.reaches(&self.name))
     }
 
     /// The interface that is made for the port, or `None` where an existing one is used.
     pub fn interface(&self) -> Option<&InterfaceSpec> {
-        match &self.device {
-            DeviceSpec::Tap(interface) | DeviceSpec::Veth(interface) => Some(interface),
-            DeviceSpec::Packet { .. }
-            | DeviceSpec::Vxlan(_)
-            | DeviceSpec::Peer(_)
-            | DeviceSpec::Collector(_) => None,
-        }
+        self.device.interface()
     }
 
     /// The interface's name where it stands: told, or the port's own.
     pub fn ifname(&self) -> &str {
-        match &self.device {
-            DeviceSpec::Packet { device } => device,
-            DeviceSpec::Vxlan(_) | DeviceSpec::Peer(_) | DeviceSpec::Collector(_) => self.name.as_str(),
-            DeviceSpec::Tap(interface) | DeviceSpec::Veth(interface) => {
-                interface.ifname.as_deref().unwrap_or(self.name.as_str())
-            }
-        }
+        self.device.ifname().map_or(self.name.as_str(), IfName::as_str)
     }
 }
 
@@ -136,6 +125,28 @@ pub enum Direction {
     Tx,
 }
 
+/// Text that is no [`Direction`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no direction: use \"rx\" or \"tx\", or remove it")]
+pub struct InvalidDirection(pub String);
+
+impl Direction {
+    /// As they are written.
+    pub const WORDS: [&str; 2] = ["rx", "tx"];
+}
+
+impl FromStr for Direction {
+    type Err = InvalidDirection;
+
+    fn from_str(text: &str) -> Result<Self, InvalidDirection> {
+        match text {
+            "rx" => Ok(Self::Rx),
+            "tx" => Ok(Self::Tx),
+            other => Err(InvalidDirection(other.into())),
+        }
+    }
+}
+
 impl Carries {
     /// The network of untagged frames.
     pub fn untagged(&self) -> Option<&Name> {
@@ -183,7 +194,7 @@ pub enum DeviceSpec {
     /// An interface that exists: a NIC, or the end of somebody's veth pair.
     Packet {
         /// The interface's name in the daemon's namespace.
-        device: String,
+        device: IfName,
     },
     /// This host's end of all tunnels. Only the configuration file declares it.
     Vxlan(VxlanSpec),
@@ -193,10 +204,87 @@ pub enum DeviceSpec {
     Collector(CollectorSpec),
 }
 
+/// What the rest of the program asks of a device. A new kind answers here; it is read in `fields` and opened by the daemon.
 impl DeviceSpec {
+    /// The kind, as it is written.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Tap(_) => "tap",
+            Self::Veth(_) => "veth",
+            Self::Packet { .. } => "packet",
+            Self::Vxlan(_) => "vxlan",
+            Self::Peer(_) => "peer",
+            Self::Collector(_) => "collector",
+        }
+    }
+
+    /// The interface that is made for it, which may need a namespace; `None` where an existing one is used, or none.
+    pub fn interface(&self) -> Option<&InterfaceSpec> {
+        match self {
+            Self::Tap(interface) | Self::Veth(interface) => Some(interface),
+            Self::Packet { .. } | Self::Vxlan(_) | Self::Peer(_) | Self::Collector(_) => None,
+        }
+    }
+
+    /// The name that its interface is given, or has; `None` where the port's name is the interface's, or there is none.
+    pub fn ifname(&self) -> Option<&IfName> {
+        match self {
+            Self::Tap(interface) | Self::Veth(interface) => interface.ifname.as_ref(),
+            Self::Packet { device } => Some(device),
+            Self::Vxlan(_) | Self::Peer(_) | Self::Collector(_) => None,
+        }
+    }
+
+    /// The other host to which frames are sent by the tunnel.
+    pub fn remote(&self) -> Option<IpAddr> {
+        match self {
+            Self::Peer(peer) => Some(peer.remote),
+            Self::Collector(collector) => Some(collector.remote),
+            Self::Tap(_) | Self::Veth(_) | Self::Packet { .. } | Self::Vxlan(_) => None,
+        }
+    }
+
+    /// This host's end of all tunnels, if it is that.
+    pub fn endpoint(&self) -> Option<&VxlanSpec> {
+        match self {
+            Self::Vxlan(endpoint) => Some(endpoint),
+            _ => None,
+        }
+    }
+
+    /// The tunnel's other end, if it is one.
+    pub fn peer(&self) -> Option<&PeerSpec> {
+        match self {
+            Self::Peer(peer) => Some(peer),
+            _ => None,
+        }
+    }
+
+    /// The host that gets copies by the tunnel, if it is one.
+    pub fn collector(&self) -> Option<&CollectorSpec> {
+        match self {
+            Self::Collector(collector) => Some(collector),
+            _ => None,
+        }
+    }
+
     /// Whether it is the tunnel's endpoint or sends by it, and so has no interface of its own.
     pub fn is_tunnel(&self) -> bool {
-        matches!(self, Self::Vxlan(_) | Self::Peer(_) | Self::Collector(_))
+        self.endpoint().is_some() || self.remote().is_some()
+    }
+
+    /// What cannot change while it is open: of the interface, and of the sockets.
+    ///
+    /// The kind is among it; MAC, addresses and gateways are not. The interface's name is the port's to know.
+    pub fn fixed(&self) -> impl PartialEq {
+        let interface = self.interface().map(|it| (it.netns.clone(), it.persist));
+        let endpoint = self.endpoint().map(|it| (it.local, it.port, it.checksum, it.group));
+        let remote_port = match self {
+            Self::Peer(peer) => peer.remote_port,
+            Self::Collector(collector) => collector.remote_port,
+            _ => None,
+        };
+        (self.kind(), interface, endpoint, self.remote(), remote_port)
     }
 }
 

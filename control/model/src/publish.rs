@@ -59,7 +59,8 @@ pub struct Published {
     /// Whose ports they are.
     pub protocol: Protocol,
     /// From where to where.
-    pub way: Way,
+    #[serde(rename = "way")]
+    pub translation: Translation,
     /// Whether a socket of ours keeps others from the host's port; not where a container engine has one of its own.
     #[serde(default = "held", skip_serializing_if = "Clone::clone")]
     pub held: bool,
@@ -74,7 +75,7 @@ fn held() -> bool {
 ///
 /// The unspecified address stands for all of the host's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Way {
+pub enum Translation {
     /// IPv4
     V4 {
         /// At the host.
@@ -155,49 +156,49 @@ impl Protocol {
 impl Published {
     /// One that is held. `None`: nothing leads from the one address to the other.
     pub fn new(protocol: Protocol, at: SocketAddr, to: SocketAddr) -> Option<Self> {
-        let way = match (at, to) {
-            (SocketAddr::V4(at), SocketAddr::V4(to)) => Way::V4 { at, to },
-            (SocketAddr::V6(at), SocketAddr::V6(to)) => Way::V6 { at, to },
-            (SocketAddr::V6(at), SocketAddr::V4(to)) => Way::V6ToV4 { at, to },
+        let translation = match (at, to) {
+            (SocketAddr::V4(at), SocketAddr::V4(to)) => Translation::V4 { at, to },
+            (SocketAddr::V6(at), SocketAddr::V6(to)) => Translation::V6 { at, to },
+            (SocketAddr::V6(at), SocketAddr::V4(to)) => Translation::V6ToV4 { at, to },
             (SocketAddr::V4(_), SocketAddr::V6(_)) => return None,
         };
-        let published = Self { protocol, way, held: true };
+        let published = Self { protocol, translation, held: true };
         (published.is_translated() || published.is_relayed()).then_some(published)
     }
 
     /// Whether the kernel translates what is sent to it.
     pub fn is_translated(&self) -> bool {
-        match self.way {
-            Way::V4 { .. } => true,
+        match self.translation {
+            Translation::V4 { .. } => true,
             // The kernel takes answers to ::1 from no interface but the loopback (rt6_need_strict, net/ipv6/route.c).
-            Way::V6 { at, .. } => !at.ip().is_loopback(),
-            Way::V6ToV4 { .. } => false,
+            Translation::V6 { at, .. } => !at.ip().is_loopback(),
+            Translation::V6ToV4 { .. } => false,
         }
     }
 
     /// Whether what the kernel does not translate is carried on by the relay of `vswitch-host`.
     pub fn is_relayed(&self) -> bool {
-        let meets_such = match self.way {
-            Way::V4 { .. } => false,
-            Way::V6 { at, .. } => at.ip().is_unspecified() || at.ip().is_loopback(),
-            Way::V6ToV4 { .. } => true,
+        let meets_such = match self.translation {
+            Translation::V4 { .. } => false,
+            Translation::V6 { at, .. } => at.ip().is_unspecified() || at.ip().is_loopback(),
+            Translation::V6ToV4 { .. } => true,
         };
         meets_such && self.protocol != Protocol::Sctp
     }
 
     /// Where it is at the host; the unspecified address stands for all of the host's.
     pub fn at(&self) -> SocketAddr {
-        match self.way {
-            Way::V4 { at, .. } => at.into(),
-            Way::V6 { at, .. } | Way::V6ToV4 { at, .. } => at.into(),
+        match self.translation {
+            Translation::V4 { at, .. } => at.into(),
+            Translation::V6 { at, .. } | Translation::V6ToV4 { at, .. } => at.into(),
         }
     }
 
     /// Where it leads.
     pub fn to(&self) -> SocketAddr {
-        match self.way {
-            Way::V4 { to, .. } | Way::V6ToV4 { to, .. } => to.into(),
-            Way::V6 { to, .. } => to.into(),
+        match self.translation {
+            Translation::V4 { to, .. } | Translation::V6ToV4 { to, .. } => to.into(),
+            Translation::V6 { to, .. } => to.into(),
         }
     }
 }

@@ -15,19 +15,13 @@ use std::{
 };
 
 use ipnet::IpNet;
-use vswitch::topology::DEFAULT_MTU;
 
 use crate::sentence::{nearest, outside};
 use crate::{
-    Carries, CollectorSpec, DeviceSpec, InterfaceSpec, Name, Netns, NetworkSpec, PortSpec, Tags, VxlanSpec,
+    Carries, CollectorSpec, Family, IfName, InterfaceSpec, Mtu, Name, Netns, NetworkSpec, PortSpec, Tags,
+    VxlanSpec, ifname::IFNAME_MAX,
 };
 
-/// Octets of an IP packet: what IPv4 must carry (RFC 791) to what a frame buffer holds.
-pub const MTU: RangeInclusive<u16> = 68..=DEFAULT_MTU;
-/// The least MTU of a link that carries IPv6 (RFC 8200 section 5).
-pub const IPV6_MTU: u16 = 1280;
-/// A 24-bit VXLAN network identifier (RFC 7348 section 5); 0 is kept for "none".
-pub const VNI: RangeInclusive<u32> = 1..=0xff_ffff;
 /// Learned addresses, of a port or of the switch.
 pub const MAC_LIMIT: RangeInclusive<u32> = 1..=4_194_304;
 
@@ -35,16 +29,16 @@ pub const MAC_LIMIT: RangeInclusive<u32> = 1..=4_194_304;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The value at fault.
-    pub at: Place,
+    pub at: Location,
     /// The value it contradicts, if that may be the wrong one as well.
-    pub with: Option<Place>,
+    pub with: Option<Location>,
     /// What is wrong and what to do; objects are called by name.
     pub what: String,
 }
 
 /// A key of an object: `port[2].address[0]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Location {
     /// Whose key.
     pub object: Index,
     /// The key as it is written in `net.toml`.
@@ -62,7 +56,7 @@ pub enum Index {
     Port(usize),
 }
 
-impl Place {
+impl Location {
     fn network(index: usize, key: &'static str) -> Self {
         Self { object: Index::Network(index), key, item: None }
     }
@@ -81,7 +75,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.object {
             Index::Network(index) => write!(f, "network[{index}].{}", self.field()),
@@ -103,7 +97,7 @@ pub fn check(networks: &[&NetworkSpec], ports: &[&PortSpec]) -> Vec<Fault> {
         underlay_is_unknown: ports
             .iter()
             .copied()
-            .find_map(endpoint)
+            .find_map(|port| port.device.endpoint())
             .is_some_and(|endpoint| endpoint.underlay_mtu.is_none()),
         faults: Vec::new(),
     };
@@ -118,61 +112,42 @@ pub fn check(networks: &[&NetworkSpec], ports: &[&PortSpec]) -> Vec<Fault> {
 }
 
 /// The octets of the longest IP packet of a port: its own, its untagged network's, or what a buffer holds.
-pub fn port_mtu(port: &PortSpec, network_mtu: impl Fn(&Name) -> Option<u16>) -> u16 {
-    let inherited = || port.carries.untagged().and_then(network_mtu).unwrap_or(*MTU.end());
+pub fn port_mtu(port: &PortSpec, network_mtu: impl Fn(&Name) -> Option<Mtu>) -> Mtu {
+    let inherited = || port.carries.untagged().and_then(network_mtu).unwrap_or(Mtu::MAX);
     port.mtu.unwrap_or_else(inherited)
 }
 
 /// The octets of the longest IP packet that tunnels carry, if the endpoint is among `ports`.
-pub fn overlay_mtu<'p>(ports: impl IntoIterator<Item = &'p PortSpec>) -> Option<u16> {
-    ports.into_iter().find_map(endpoint).map(VxlanSpec::overlay_mtu)
-}
-
-fn endpoint(port: &PortSpec) -> Option<&VxlanSpec> {
-    match &port.device {
-        DeviceSpec::Vxlan(endpoint) => Some(endpoint),
-        _ => None,
-    }
+pub fn overlay_mtu<'p>(ports: impl IntoIterator<Item = &'p PortSpec>) -> Option<Mtu> {
+    ports.into_iter().find_map(|port| port.device.endpoint()).map(VxlanSpec::overlay_mtu)
 }
 
 struct Check<'a> {
     /// The first network of each name.
     networks: HashMap<&'a Name, (usize, &'a NetworkSpec)>,
-    overlay_mtu: Option<u16>,
+    overlay_mtu: Option<Mtu>,
     underlay_is_unknown: bool,
     faults: Vec<Fault>,
 }
 
 impl<'a> Check<'a> {
-    fn fault(&mut self, at: Place, what: impl Into<String>) {
+    fn fault(&mut self, at: Location, what: impl Into<String>) {
         self.faults.push(Fault { at, with: None, what: what.into() });
     }
 
-    fn contradiction(&mut self, at: Place, with: Place, what: impl Into<String>) {
+    fn contradiction(&mut self, at: Location, with: Location, what: impl Into<String>) {
         self.faults.push(Fault { at, with: Some(with), what: what.into() });
-    }
-
-    fn in_range<T: PartialOrd + fmt::Display>(
-        &mut self,
-        at: Place,
-        value: Option<T>,
-        range: RangeInclusive<T>,
-    ) {
-        if let Some(value) = value.filter(|value| !range.contains(value)) {
-            self.fault(at, outside(value, &range));
-        }
     }
 
     /// Rules that need one object, and the networks a port names.
     fn alone(&mut self, networks: &[&'a NetworkSpec], ports: &[&'a PortSpec]) {
         for (index, network) in networks.iter().enumerate() {
-            self.in_range(Place::network(index, "vni"), network.vni, VNI);
-            self.in_range(Place::network(index, "mtu"), network.mtu, MTU);
             self.network(index, network);
         }
         for (index, port) in ports.iter().enumerate() {
-            self.in_range(Place::port(index, "mtu"), port.mtu, MTU);
-            self.in_range(Place::port(index, "mac_limit"), port.mac_limit, MAC_LIMIT);
+            if let Some(limit) = port.mac_limit.filter(|limit| !MAC_LIMIT.contains(limit)) {
+                self.fault(Location::port(index, "mac_limit"), outside(limit, &MAC_LIMIT));
+            }
             self.carries(index, &port.carries);
             self.mtu(index, port);
             self.names(index, port);
@@ -187,7 +162,7 @@ impl<'a> Check<'a> {
         let (trunk, native) = match carries {
             Carries::Trunk { trunk, native } => (trunk, native),
             Carries::Access { network } => {
-                self.exists(Place::port(port, "network"), network);
+                self.exists(Location::port(port, "network"), network);
                 return;
             }
             Carries::Tunnel { networks } => {
@@ -196,30 +171,30 @@ impl<'a> Check<'a> {
             }
             Carries::Mirror { mirror } => {
                 for name in &mirror.networks {
-                    self.exists(Place::port(port, "mirror"), name);
+                    self.exists(Location::port(port, "mirror"), name);
                 }
                 return;
             }
         };
         if trunk.is_empty() {
             self.fault(
-                Place::port(port, "trunk"),
+                Location::port(port, "trunk"),
                 "is empty: name the tagged networks, or write network instead",
             );
         }
         for (item, name) in trunk.iter().enumerate() {
-            let at = Place::port(port, "trunk").item(item);
+            let at = Location::port(port, "trunk").item(item);
             if trunk[..item].contains(name) {
                 self.fault(at, format!("network {name} is listed twice: remove one"));
             } else if let Some((index, network)) = self.exists(at, name)
                 && network.vlan.is_none()
             {
                 let what = format!("network {name} has no vlan to be tagged with: give it one");
-                self.contradiction(at, Place::network(index, "vlan"), what);
+                self.contradiction(at, Location::network(index, "vlan"), what);
             }
         }
         if let Some(name) = native {
-            let at = Place::port(port, "native");
+            let at = Location::port(port, "native");
             let found = self.exists(at, name);
             if trunk.contains(name) {
                 self.fault(at, format!("network {name} is tagged on this trunk as well: remove it from one"));
@@ -227,37 +202,37 @@ impl<'a> Check<'a> {
                 let what = format!(
                     "network {name} passes tags, which would be taken for this trunk's own: carry it tagged"
                 );
-                self.contradiction(at, Place::network(index, "tags"), what);
+                self.contradiction(at, Location::network(index, "tags"), what);
             }
         }
     }
 
     fn tunnelled(&mut self, port: usize, networks: &[Name]) {
         for (item, name) in networks.iter().enumerate() {
-            let at = Place::port(port, "networks").item(item);
+            let at = Location::port(port, "networks").item(item);
             if networks[..item].contains(name) {
                 self.fault(at, format!("network {name} is listed twice: remove one"));
             } else if let Some((index, network)) = self.exists(at, name)
                 && network.vni.is_none()
             {
                 let what = format!("network {name} has no vni to cross the tunnel with: give it one");
-                self.contradiction(at, Place::network(index, "vni"), what);
+                self.contradiction(at, Location::network(index, "vni"), what);
             }
         }
     }
 
     /// Rules of the endpoint and its peers.
     fn peers(&mut self, ports: &[&'a PortSpec]) {
-        let local = ports.iter().copied().find_map(endpoint);
+        let local = ports.iter().find_map(|port| port.device.endpoint());
         let mut remotes = Seen::new("address");
         for (index, port) in ports.iter().enumerate() {
-            let DeviceSpec::Peer(peer) = &port.device else { continue };
-            let (at, remote) = (Place::port(index, "address"), peer.remote);
+            let Some(peer) = port.device.peer() else { continue };
+            let (at, remote) = (Location::port(index, "address"), peer.remote);
             let is_group = local.is_some_and(|local| local.group == Some(remote));
             if let Some(first) = remotes.first(remote, index) {
                 let what =
                     format!("peer {} has {remote} already: use another, or remove one", ports[first].name);
-                self.contradiction(at, Place::port(first, "address"), what);
+                self.contradiction(at, Location::port(first, "address"), what);
             } else if remote.is_multicast() && !is_group {
                 self.fault(at, format!("{remote} is a group: name a host, and the group with vxlan.group"));
             } else if let Some(problem) = remote_problem(remote, local) {
@@ -268,23 +243,22 @@ impl<'a> Check<'a> {
 
     /// Rules of those who get copies by the tunnel. Two mirrors may share one.
     fn collectors(&mut self, networks: &[&'a NetworkSpec], ports: &[&'a PortSpec]) {
-        let local = ports.iter().copied().find_map(endpoint);
+        let local = ports.iter().find_map(|port| port.device.endpoint());
         for (index, port) in ports.iter().enumerate() {
-            let DeviceSpec::Collector(CollectorSpec { remote, vni, .. }) = port.device else { continue };
+            let Some(&CollectorSpec { remote, vni, .. }) = port.device.collector() else { continue };
             if remote.is_multicast() {
                 let what = format!("{remote} is a group: name the one host that gets the copies");
-                self.fault(Place::port(index, "remote"), what);
+                self.fault(Location::port(index, "remote"), what);
             } else if let Some(problem) = remote_problem(remote, local) {
-                self.fault(Place::port(index, "remote"), problem);
+                self.fault(Location::port(index, "remote"), problem);
             }
-            let at = Place::port(index, "vni");
-            self.in_range(at, Some(vni), VNI);
+            let at = Location::port(index, "vni");
             if let Some(other) = networks.iter().position(|network| network.vni == Some(vni)) {
                 let what = format!(
                     "network {} has vni {vni}, and copies would be frames of it: choose another",
                     networks[other].name
                 );
-                self.contradiction(at, Place::network(other, "vni"), what);
+                self.contradiction(at, Location::network(other, "vni"), what);
             }
         }
     }
@@ -293,7 +267,7 @@ impl<'a> Check<'a> {
     fn mirrors(&mut self, ports: &[&'a PortSpec]) {
         for (index, port) in ports.iter().enumerate() {
             let Carries::Mirror { mirror } = &port.carries else { continue };
-            let at = Place::port(index, "mirror");
+            let at = Location::port(index, "mirror");
             if mirror.ports.is_empty() && mirror.networks.is_empty() {
                 self.fault(at, "names nobody to copy from: write ports, or networks");
             }
@@ -312,7 +286,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn exists(&mut self, at: Place, name: &Name) -> Option<(usize, &'a NetworkSpec)> {
+    fn exists(&mut self, at: Location, name: &Name) -> Option<(usize, &'a NetworkSpec)> {
         let found = self.networks.get(name).copied();
         if found.is_none() {
             let known = self.networks.keys().map(|known| known.as_str());
@@ -337,7 +311,7 @@ impl<'a> Check<'a> {
                 "{mtu} is more than the {most} of network {}: lower it, or raise the network's",
                 network.name
             );
-            self.contradiction(Place::port(index, "mtu"), Place::network(at, "mtu"), what);
+            self.contradiction(Location::port(index, "mtu"), Location::network(at, "mtu"), what);
         }
     }
 
@@ -346,33 +320,26 @@ impl<'a> Check<'a> {
         if port.device.is_tunnel() {
             return;
         }
-        let problem = ifname_problem(port.ifname());
-        let Some(interface) = port.interface() else {
-            if let Some(problem) = problem {
-                self.fault(Place::port(index, "device"), problem);
-            }
-            return;
-        };
-        match problem {
-            Some(problem) if interface.ifname.is_some() => self.fault(Place::port(index, "ifname"), problem),
-            Some(problem) => {
-                let what = format!("the port's name is the interface's, too, and {problem}: set ifname");
-                self.contradiction(Place::port(index, "ifname"), Place::port(index, "kind"), what);
-            }
-            None => {}
+        let Some(interface) = port.interface() else { return };
+        if interface.ifname.is_none() && IfName::of(&port.name).is_none() {
+            let what = format!(
+                "the port's name is the interface's, too, and {:?} is longer than the {IFNAME_MAX} octets of an interface name: set ifname",
+                port.name.as_str()
+            );
+            self.contradiction(Location::port(index, "ifname"), Location::port(index, "kind"), what);
         }
         if let Some(problem) = interface.netns.as_ref().and_then(netns_problem) {
-            self.fault(Place::port(index, "netns"), problem);
+            self.fault(Location::port(index, "netns"), problem);
         }
         if let Some(mac) = interface.mac.filter(|mac| !mac.is_station()) {
             let what =
                 format!("{mac} is a group's or nobody's address: use a station's, like 02:42:0a:09:00:02");
-            self.fault(Place::port(index, "mac"), what);
+            self.fault(Location::port(index, "mac"), what);
         }
     }
 
     fn addresses(&mut self, index: usize, port: &PortSpec, interface: &InterfaceSpec) {
-        let places = |item| Place::port(index, "address").item(item);
+        let places = |item| Location::port(index, "address").item(item);
         for (item, net) in interface.address.iter().enumerate() {
             if let Some(problem) = address_problem(*net) {
                 self.fault(places(item), problem);
@@ -386,29 +353,29 @@ impl<'a> Check<'a> {
         if port.carries.untagged().is_none() {
             let what =
                 "untagged frames of this trunk belong to no network: set native, or remove the address";
-            self.contradiction(Place::port(index, "address"), Place::port(index, "native"), what);
+            self.contradiction(Location::port(index, "address"), Location::port(index, "native"), what);
             return;
         }
         let mtu = port_mtu(port, |name| Some(self.networks.get(name)?.1.mtu(self.overlay_mtu)));
-        let ipv6 = interface.address.iter().position(|net| net.addr().is_ipv6());
-        if let Some(item) = ipv6.filter(|_| mtu < IPV6_MTU) {
+        let ipv6 = interface.address.iter().position(|net| Family::of(*net) == Family::V6);
+        if let Some(item) = ipv6.filter(|_| mtu < Mtu::IPV6) {
             let network = port.carries.untagged().and_then(|name| self.networks.get(name));
             let with = match network {
-                Some((network, _)) if port.mtu.is_none() => Place::network(*network, "mtu"),
-                _ => Place::port(index, "mtu"),
+                Some((network, _)) if port.mtu.is_none() => Location::network(*network, "mtu"),
+                _ => Location::port(index, "mtu"),
             };
-            let what = format!("IPv6 needs an mtu of {IPV6_MTU} or more, and the port's is {mtu}: raise it");
+            let what =
+                format!("IPv6 needs an mtu of {} or more, and the port's is {mtu}: raise it", Mtu::IPV6);
             self.contradiction(places(item), with, what);
         }
     }
 
     fn gateways(&mut self, index: usize, interface: &InterfaceSpec) {
         for (item, gateway) in interface.gateway.iter().enumerate() {
-            let at = Place::port(index, "gateway").item(item);
-            let same_family = |other: &IpAddr| other.is_ipv4() == gateway.is_ipv4();
+            let at = Location::port(index, "gateway").item(item);
+            let family = Family::of(*gateway);
             let subnet = interface.address.iter().find(|net| net.contains(gateway));
-            if interface.gateway[..item].iter().any(same_family) {
-                let family = if gateway.is_ipv4() { "IPv4" } else { "IPv6" };
+            if interface.gateway[..item].iter().any(|other| Family::of(*other) == family) {
                 self.fault(at, format!("a second {family} gateway: keep one"));
             } else if interface.address.iter().any(|net| net.addr() == *gateway) {
                 self.fault(at, format!("{gateway} is the port's own address: name another station"));
@@ -418,7 +385,7 @@ impl<'a> Check<'a> {
                 }
             } else if !is_link_local(*gateway) {
                 let what = format!("{gateway} is in no subnet of the port's addresses: correct one of them");
-                self.contradiction(at, Place::port(index, "address"), what);
+                self.contradiction(at, Location::port(index, "address"), what);
             }
         }
     }
@@ -428,18 +395,18 @@ impl<'a> Check<'a> {
         for (index, network) in networks.iter().enumerate() {
             if let Some(first) = names.first(&network.name, index) {
                 let what = format!("another network is named {}: rename one", network.name);
-                self.contradiction(Place::network(index, "name"), Place::network(first, "name"), what);
+                self.contradiction(Location::network(index, "name"), Location::network(first, "name"), what);
             }
             let mut unique = |key, first: Option<usize>, value: u32| {
                 let Some(first) = first else { return };
                 let what = format!("network {} has {key} {value} already: use another", networks[first].name);
-                self.contradiction(Place::network(index, key), Place::network(first, key), what);
+                self.contradiction(Location::network(index, key), Location::network(first, key), what);
             };
             if let Some(vlan) = network.vlan {
                 unique(vlans.key, vlans.first(vlan, index), u32::from(vlan.as_u16()));
             }
             if let Some(vni) = network.vni {
-                unique(vnis.key, vnis.first(vni, index), vni);
+                unique(vnis.key, vnis.first(vni, index), vni.as_u32());
             }
         }
     }
@@ -452,7 +419,7 @@ impl<'a> Check<'a> {
         for (index, port) in ports.iter().enumerate() {
             if let Some(first) = names.first(&port.name, index) {
                 let what = format!("another port is named {}: rename one", port.name);
-                self.contradiction(Place::port(index, "name"), Place::port(first, "name"), what);
+                self.contradiction(Location::port(index, "name"), Location::port(first, "name"), what);
             }
             if port.device.is_tunnel() {
                 continue;
@@ -465,7 +432,7 @@ impl<'a> Check<'a> {
                     ports[first].name,
                     port.ifname()
                 );
-                self.contradiction(Place::port(index, key), Place::port(first, other), what);
+                self.contradiction(Location::port(index, key), Location::port(first, other), what);
             }
             let Some(interface) = port.interface() else { continue };
             for (item, net) in interface.address.iter().enumerate() {
@@ -476,8 +443,8 @@ impl<'a> Check<'a> {
                         format!("port {} of network {network} has {} already", ports[first].name, net.addr());
                     let what = format!("{what}: use another");
                     self.contradiction(
-                        Place::port(index, "address").item(item),
-                        Place::port(first, "address"),
+                        Location::port(index, "address").item(item),
+                        Location::port(first, "address"),
                         what,
                     );
                 }
@@ -492,7 +459,7 @@ impl<'a> Check<'a> {
             if let Some((first, network)) = shared.collect::<Vec<_>>().first().copied() {
                 let what =
                     format!("port {} of network {network} has {mac} already: use another", ports[first].name);
-                self.contradiction(Place::port(index, "mac"), Place::port(first, "mac"), what);
+                self.contradiction(Location::port(index, "mac"), Location::port(first, "mac"), what);
             }
         }
     }
@@ -524,17 +491,6 @@ impl<V: Hash + Eq> Seen<V> {
 /// The key that gives a port's interface its name.
 fn interface_key(port: &PortSpec) -> &'static str {
     if port.interface().is_some() { "ifname" } else { "device" }
-}
-
-/// What the kernel would refuse (`dev_valid_name`), and `%`, which it would fill in.
-fn ifname_problem(name: &str) -> Option<String> {
-    let strange = |c: char| c.is_whitespace() || c.is_control() || "/:%".contains(c);
-    match name {
-        "" => Some("an interface name has at least one letter".into()),
-        "." | ".." => Some(format!("{name:?} is a folder, no interface name")),
-        _ if name.len() > 15 => Some(format!("{name:?} is longer than the 15 octets of an interface name")),
-        _ => name.find(strange).map(|_| format!("{name:?} has a blank, '/', ':' or '%' in it")),
-    }
 }
 
 fn netns_problem(netns: &Netns) -> Option<String> {
@@ -584,7 +540,7 @@ fn remote_problem(remote: IpAddr, local: Option<&VxlanSpec>) -> Option<String> {
     let local = local?.local;
     if local == remote {
         Some(format!("{remote} is this host's own address: name the other host's"))
-    } else if local.is_ipv4() != remote.is_ipv4() {
+    } else if Family::of(local) != Family::of(remote) {
         Some(format!(
             "{remote} is not of the family of the local address {local}: all of an underlay is IPv4, or IPv6"
         ))

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::Family;
+
 /// Who gives addresses out where no subnet is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -37,6 +39,13 @@ pub struct SubnetSpec {
     /// Addresses that are somebody else's, by name, and so never given out.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub aux: BTreeMap<String, IpAddr>,
+}
+
+impl SubnetSpec {
+    /// Of which family its addresses are.
+    pub fn family(&self) -> Family {
+        Family::of(self.subnet)
+    }
 }
 
 impl From<IpNet> for SubnetSpec {

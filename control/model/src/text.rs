@@ -323,7 +323,7 @@ fn content(packet: &LaxSlicedPacket<'_>, frame: &[u8]) -> String {
         }
         Some(LaxNetSlice::Arp(arp)) => return describe_arp(arp.slice()),
         None => {
-            let at = vswitch::headers::link(frame).map(|(_, ethertype)| ethertype);
+            let at = vswitch::headers::link(frame).map(|(_, ethertype)| ethertype.0);
             return at.map_or_else(|| "cut short".into(), |ethertype| format!("type 0x{ethertype:04x}"));
         }
     };

@@ -7,7 +7,7 @@ use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::Name;
+use super::{Mtu, Name, Vni, text_option};
 
 /// The UDP port that was assigned to VXLAN (RFC 7348 section 5).
 pub const VXLAN_PORT: u16 = 4789;
@@ -69,8 +69,8 @@ impl VxlanSpec {
     }
 
     /// Octets of the longest inner packet that the tunnel carries.
-    pub fn overlay_mtu(&self) -> u16 {
-        self.underlay_mtu().saturating_sub(vswitch_vxlan::device::overhead(self.local))
+    pub fn overlay_mtu(&self) -> Mtu {
+        Mtu::nearest(self.underlay_mtu().saturating_sub(vswitch_vxlan::header::overhead(self.local)))
     }
 }
 
@@ -107,7 +107,8 @@ pub struct CollectorSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote_port: Option<u16>,
     /// How it knows them: 1 to 16777215; no network here has it.
-    pub vni: u32,
+    #[serde(with = "text_option::required")]
+    pub vni: Vni,
 }
 
 /// How outer headers get their differentiated services code point: a number below 64, or `"inherit"`.
@@ -172,9 +173,10 @@ mod tests {
     #[test]
     fn the_overlay_carries_less_than_the_underlay() {
         let of = |local: &str, mtu| {
-            VxlanSpec { underlay_mtu: mtu, ..VxlanSpec::new(local.parse().unwrap()) }.overlay_mtu()
+            VxlanSpec { underlay_mtu: mtu, ..VxlanSpec::new(local.parse().unwrap()) }.overlay_mtu().get()
         };
         assert_eq!([of("10.8.0.1", None), of("10.8.0.1", Some(9000))], [1450, 8950]);
         assert_eq!([of("fd00::1", None), of("fd00::1", Some(1280))], [1430, 1210]);
+        assert_eq!(of("127.0.0.1", Some(u16::MAX)), 9198, "no more than a frame buffer holds");
     }
 }

@@ -1,48 +1,48 @@
-//! Classic BPF: which frames a capture wants.
+//! Classic BPF: the filter of a capture.
 //!
-//! The language of libpcap and of the kernel's socket filters (McCanne and Jacobson, "The BSD Packet Filter", 1993;
-//! `bpf_check_classic` in net/core/filter.c). A program is checked once, when a capture begins; then it only jumps
-//! forward, so a frame costs at most as many steps as there are instructions. It reads the frame and 16 words of its
-//! own, and nothing else.
+//! The language of libpcap and of the kernel's socket filters (McCanne and Jacobson, "The BSD Packet Filter",
+//! 1993; `bpf_check_classic` in net/core/filter.c). A program is checked once, when a capture begins; it only
+//! jumps forward, so a frame costs at most one step per instruction. It reads nothing but the frame and its
+//! own 16 words of memory.
 //!
-//! Left out: the kernel's ancillary data (negative offsets). libpcap makes no use of it for programs that are not
-//! bound to a device; such a load is behind the end of the frame here, and the frame is not wanted.
+//! Left out: the kernel's ancillary data (negative offsets). libpcap does not use it for programs that are
+//! not bound to a device; here, such a load is beyond the end of the frame and rejects it.
 
 use std::fmt;
 
-use super::Octets;
+use super::FrameBytes;
 
-/// Instructions of a program at most: the kernel's `BPF_MAXINSNS`.
+/// Maximum number of instructions: the kernel's `BPF_MAXINSNS`.
 pub const MAX_INSTRUCTIONS: usize = 4096;
 
 /// Words of scratch memory (`BPF_MEMWORDS`).
 const WORDS: usize = 16;
 
-/// One instruction, as `struct bpf_insn` has it.
+/// An instruction, as in `struct bpf_insn`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instruction {
     /// Class, size, mode or operation, and source.
     pub code: u16,
-    /// Instructions to leave out if the condition holds.
+    /// Number of instructions to skip if the condition holds.
     pub jt: u8,
-    /// And if not.
+    /// Number of instructions to skip otherwise.
     pub jf: u8,
     /// The operand.
     pub k: u32,
 }
 
-/// A program that was checked.
+/// A checked program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter(Box<[Op]>);
 
-/// Why a program is none.
+/// Why a filter program is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FilterError {
     /// It has no instruction, or more than [`MAX_INSTRUCTIONS`].
     Length(usize),
-    /// There is no such instruction, or it divides by zero or names no word of the memory.
+    /// Not an instruction, or it divides by zero or addresses memory out of range.
     Instruction(usize),
-    /// A jump ends behind the program's end.
+    /// A jump leaves the program.
     Jump(usize),
     /// The last instruction does not return.
     NoReturn,
@@ -66,7 +66,7 @@ impl std::error::Error for FilterError {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Op {
     Load(Size, Mode),
-    /// Four times the low half of this octet: the length of an IPv4 header.
+    /// Four times the low nibble of this byte: the length of an IPv4 header.
     LoadHeaderLength(u32),
     LoadX(Word),
     Store(usize),
@@ -145,7 +145,7 @@ impl Filter {
     /// Checks a program.
     ///
     /// # Errors
-    /// It is no program that could run to an end; see [`FilterError`].
+    /// The program is invalid; see [`FilterError`].
     pub fn new(program: &[Instruction]) -> Result<Self, FilterError> {
         if program.is_empty() || program.len() > MAX_INSTRUCTIONS {
             return Err(FilterError::Length(program.len()));
@@ -171,17 +171,17 @@ impl Filter {
         }
     }
 
-    /// Whether `frame` is wanted.
-    pub fn matches(&self, frame: Octets<'_>) -> bool {
+    /// Whether `frame` matches.
+    pub fn matches(&self, frame: FrameBytes<'_>) -> bool {
         self.run(frame).is_some_and(|verdict| verdict != 0)
     }
 
-    /// What the program returns; `None` if it reads behind the frame's end or divides by zero.
-    fn run(&self, frame: Octets<'_>) -> Option<u32> {
+    /// The program's return value; `None` if it reads beyond the end of the frame or divides by zero.
+    fn run(&self, frame: FrameBytes<'_>) -> Option<u32> {
         let (mut a, mut x, mut memory) = (0_u32, 0_u32, [0_u32; WORDS]);
         #[expect(
             clippy::cast_possible_truncation,
-            reason = "a frame is not longer than 64 KB and some octets"
+            reason = "a frame is not longer than 64 KB and some bytes"
         )]
         let length = frame.len() as u32;
         let mut at = 0;
@@ -221,12 +221,12 @@ impl Filter {
     }
 }
 
-fn load(frame: Octets<'_>, size: Size, at: u32) -> Option<u32> {
+fn load(frame: FrameBytes<'_>, size: Size, at: u32) -> Option<u32> {
     let at = at as usize;
     match size {
         Size::Word => frame.read(at).map(u32::from_be_bytes),
-        Size::Half => frame.read(at).map(|octets| u16::from_be_bytes(octets).into()),
-        Size::Byte => frame.read(at).map(|[octet]| octet.into()),
+        Size::Half => frame.read(at).map(|bytes| u16::from_be_bytes(bytes).into()),
+        Size::Byte => frame.read(at).map(|[byte]| byte.into()),
     }
 }
 
@@ -349,7 +349,7 @@ mod tests {
         program(&[(0x28, 0, 0, 12), (0x15, 0, 1, 0x806), (0x06, 0, 0, 262_144), (0x06, 0, 0, 0)])
     }
 
-    /// `tcpdump -dd 'tcp port 80'`, as libpcap 1.10 makes it.
+    /// `tcpdump -dd 'tcp port 80'`, as compiled by libpcap 1.10.
     fn web() -> Vec<Instruction> {
         program(&[
             (0x28, 0, 0, 12),
@@ -388,13 +388,13 @@ mod tests {
     fn programs_of_libpcap_pick_what_they_say() {
         let arp = Filter::new(&arp()).unwrap();
         let request = [&[0xff; 6][..], &[2; 6], &[8, 6], &[0; 28]].concat();
-        assert!(arp.matches(Octets::new(&request)));
-        assert!(!arp.matches(Octets::new(&tcp(80))));
-        assert!(!arp.matches(Octets::new(&request[..13])), "it ends before its type");
+        assert!(arp.matches(FrameBytes::new(&request)));
+        assert!(!arp.matches(FrameBytes::new(&tcp(80))));
+        assert!(!arp.matches(FrameBytes::new(&request[..13])), "it ends before its type");
         let web = Filter::new(&web()).unwrap();
-        assert!(web.matches(Octets::new(&tcp(80))));
-        assert!(!web.matches(Octets::new(&tcp(81))));
-        assert!(!web.matches(Octets::new(&request)));
+        assert!(web.matches(FrameBytes::new(&tcp(80))));
+        assert!(!web.matches(FrameBytes::new(&tcp(81))));
+        assert!(!web.matches(FrameBytes::new(&request)));
     }
 
     #[test]
@@ -402,7 +402,7 @@ mod tests {
         let (frame, web) = (tcp(80), Filter::new(&web()).unwrap());
         for at in 0..frame.len() {
             let (head, rest) = frame.split_at(at);
-            assert!(web.matches(Octets { head, rest }), "{at}");
+            assert!(web.matches(FrameBytes { head, rest }), "{at}");
         }
     }
 
@@ -427,14 +427,14 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever is accepted ends, on whatever frame, without a panic.
+        /// Any accepted program ends on any frame without a panic.
         #[test]
         fn anything_accepted_ends(
             lines in proptest::collection::vec((0_u16..0x100, 0_u8..4, 0_u8..4, 0_u32..40), 1..20),
             frame in proptest::collection::vec(0_u8.., 0..80),
         ) {
             if let Ok(filter) = Filter::new(&program(&lines)) {
-                filter.matches(Octets::new(&frame));
+                filter.matches(FrameBytes::new(&frame));
             }
         }
     }

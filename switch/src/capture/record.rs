@@ -1,4 +1,6 @@
-//! What is written down of a frame beside its octets.
+//! Metadata of a captured frame.
+
+use std::{fmt, str::FromStr};
 
 use crate::{
     addr::{NetworkId, PortId},
@@ -7,51 +9,84 @@ use crate::{
     storm::Flood,
 };
 
-/// On which side of the decision a frame was seen.
+/// The direction of a frame, seen from the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Direction {
-    /// As it came in, before anything was done to it.
+    /// Ingress: as received.
     #[default]
     Rx,
-    /// As it left, or was to leave: with the tag it leaves by, before it is cut.
+    /// Egress: with its outgoing tag, before segmentation.
     Tx,
 }
 
-/// What became of a frame where it was seen.
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rx => "rx",
+            Self::Tx => "tx",
+        })
+    }
+}
+
+/// Text that is not a direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseDirectionError;
+
+impl fmt::Display for ParseDirectionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a direction: use rx or tx")
+    }
+}
+
+impl std::error::Error for ParseDirectionError {}
+
+impl FromStr for Direction {
+    type Err = ParseDirectionError;
+
+    fn from_str(text: &str) -> Result<Self, ParseDirectionError> {
+        match text {
+            "rx" => Ok(Self::Rx),
+            "tx" => Ok(Self::Tx),
+            _ => Err(ParseDirectionError),
+        }
+    }
+}
+
+/// The fate of a frame at the point of capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// Received, and sent on to the one port its destination is behind.
+    /// Received, and sent to the one port of its destination.
     Unicast(PortId),
-    /// Received, and sent on to every port that it may reach.
+    /// Received, and sent to every port that it may reach.
     Flooded(Flood),
-    /// Taken by the device it left by, cut into this many wire frames; 1: whole.
+    /// Taken by the egress device, in this many wire frames; 1: whole.
     Sent(u16),
     /// Not delivered.
     Dropped(DropReason),
 }
 
-/// One frame at one place.
+/// One frame at one point of capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Nanoseconds of the capture's clock, read once a turn.
+    /// Time in nanoseconds of the capture's clock, which is read once per turn.
     pub at: u64,
-    /// Tells the frame from all others; the same where it came in and wherever it left.
+    /// Unique number of the frame, the same at ingress and at every egress.
     pub frame: u64,
     /// The port.
     pub port: PortId,
-    /// On which side of the decision.
+    /// The direction.
     pub direction: Direction,
-    /// The network it is in, once that is known.
+    /// Its network, if known.
     pub network: Option<NetworkId>,
-    /// What its source taught; only of frames that came in.
+    /// The outcome of learning its source; at ingress only.
     pub learned: Option<Learned>,
-    /// What became of it.
+    /// Its fate.
     pub fate: Fate,
-    /// Octets of the frame, captured or not.
+    /// Length of the frame in bytes, including those not captured.
     pub len: u32,
-    /// Octets that each segment of a super-frame carries; 0: it is none.
+    /// Payload bytes per segment of a super-frame; 0: not a super-frame.
     pub segment: u16,
-    /// Records lost between the one before and this one, for want of room.
+    /// Number of records lost before this one because the ring was full.
     pub lost: u32,
 }
 
@@ -72,18 +107,18 @@ impl Default for Record {
     }
 }
 
-/// Octets of a record in a ring.
+/// Size of a record in a ring, in bytes.
 pub(super) const HEADER: usize = 42;
 
 impl Record {
-    /// The record as it stands in a ring, before `captured` octets of its frame.
+    /// The record in the format of the ring, to be followed by `captured` bytes of its frame.
     pub(super) fn to_bytes(self, captured: usize) -> [u8; HEADER] {
         let (network, known) = self.network.map_or((0, 0), |network| (network.0, 1));
         let (learned, from) = learned_to_code(self.learned);
         let (fate, detail) = fate_to_code(self.fate);
         #[expect(
             clippy::cast_possible_truncation,
-            reason = "a frame is not longer than 64 KB and some octets"
+            reason = "a frame is not longer than 64 KB and some bytes"
         )]
         let captured = captured as u32;
         let direction = u8::from(self.direction == Direction::Tx);
@@ -106,7 +141,7 @@ impl Record {
         bytes
     }
 
-    /// The record and how many octets of its frame follow it.
+    /// The record, and the number of bytes of its frame that follow it.
     pub(super) fn from_bytes(bytes: &[u8; HEADER]) -> (Self, usize) {
         let mut rest = &bytes[..];
         let at = u64::from_le_bytes(take(&mut rest));
@@ -163,7 +198,7 @@ fn learned_of_code(code: u8, from: u16) -> Option<Learned> {
     })
 }
 
-/// Codes from this one on are drops.
+/// Codes from here on are drops.
 const DROPPED: u8 = 16;
 
 fn fate_to_code(fate: Fate) -> (u8, u16) {

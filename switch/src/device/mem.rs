@@ -1,4 +1,4 @@
-//! A device in memory: what a test puts in is received, what is sent can be taken out.
+//! A device in memory, for tests: it receives what is put in, and what it sends can be taken out.
 
 use std::{
     collections::VecDeque,
@@ -11,27 +11,27 @@ use crate::{
     addr::PortId,
     batch::Batch,
     drops::DropReason,
-    offload::{Capabilities, Offload},
     transmit::{Scratch, Transmit},
+    wire::offload::{Capabilities, Offload},
 };
 
-/// A frame with its metadata, on its own.
+/// A frame with its metadata, in its own memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Packet {
-    /// What its sender left for the device to do.
+pub struct OwnedFrame {
+    /// Offload work that the sender left to the device.
     pub offload: Offload,
-    /// From the destination address on.
+    /// The frame, from its destination address on.
     pub bytes: Vec<u8>,
 }
 
-impl Packet {
+impl OwnedFrame {
     /// A wire frame.
     pub fn plain(bytes: impl Into<Vec<u8>>) -> Self {
         Self { offload: Offload::NONE, bytes: bytes.into() }
     }
 }
 
-/// Two bounded queues: what will be received, and what was sent.
+/// Two bounded queues: frames to receive, and frames sent.
 #[derive(Debug)]
 pub struct MemDevice {
     capabilities: Capabilities,
@@ -41,8 +41,8 @@ pub struct MemDevice {
 
 #[derive(Debug, Default)]
 struct Queues {
-    inbound: VecDeque<Packet>,
-    outbound: VecDeque<Packet>,
+    inbound: VecDeque<OwnedFrame>,
+    outbound: VecDeque<OwnedFrame>,
     overflow: u64,
     fault: Option<i32>,
 }
@@ -53,8 +53,8 @@ impl MemDevice {
         Self { capabilities, bound, queues: Mutex::default() }
     }
 
-    /// Lets `packet` be received; false (and counted) if the queue is full.
-    pub fn put(&self, packet: Packet) -> bool {
+    /// Queues `packet` for reception; false (and counted) if the queue is full.
+    pub fn put(&self, packet: OwnedFrame) -> bool {
         let mut queues = self.queues();
         let fits = queues.inbound.len() < self.bound;
         if fits {
@@ -65,12 +65,12 @@ impl MemDevice {
         fits
     }
 
-    /// Takes out the oldest frame that was sent.
-    pub fn take(&self) -> Option<Packet> {
+    /// Takes the oldest frame that was sent.
+    pub fn take(&self) -> Option<OwnedFrame> {
         self.queues().outbound.pop_front()
     }
 
-    /// Lets the device fail with this `errno` from now on, or work again.
+    /// Makes the device fail with this `errno` from now on, or work again.
     pub fn fail(&self, errno: Option<i32>) {
         self.queues().fault = errno;
     }
@@ -88,7 +88,7 @@ impl Device for MemDevice {
         }
         for _ in 0..max {
             let Some(packet) = queues.inbound.pop_front() else { return Ok(false) };
-            // Through the header, as from a kernel: nothing is believed that the frame contradicts.
+            // Through the header, as from a kernel, so that it is checked against the frame.
             let offload = Offload::parse(&packet.offload.emit(), &packet.bytes);
             if !offload.is_ok_and(|offload| batch.push_copy(port, offload, &packet.bytes)) {
                 refuse(port, DropReason::DevHdr, &packet.bytes);
@@ -110,8 +110,8 @@ impl Device for MemDevice {
             if queues.outbound.len() >= self.bound {
                 return Err(DropReason::FullRing);
             }
-            let (offload, bytes) = form.to_packet();
-            queues.outbound.push_back(Packet { offload, bytes });
+            let (offload, bytes) = form.copied();
+            queues.outbound.push_back(OwnedFrame { offload, bytes });
             Ok(())
         });
     }

@@ -1,7 +1,7 @@
-//! Where frames come from and go to: the boundary to what we do not own.
+//! Devices: the boundary to what the switch does not own.
 //!
-//! [`Device`] is all the switch asks of it. In memory ([`mem`]) and file ([`pcap`]) devices are pure and
-//! serve tests, replay and capture; TAP and AF_PACKET need Linux (feature `os`).
+//! [`Device`] is the whole interface. Devices in memory ([`mem`]) are pure and serve tests; TAP and AF_PACKET
+//! need Linux (feature `os`).
 
 use std::{fmt, io};
 
@@ -9,55 +9,59 @@ use crate::{
     addr::PortId,
     batch::Batch,
     drops::DropReason,
-    offload::Capabilities,
     transmit::{Scratch, Transmit},
+    wire::offload::Capabilities,
 };
 
+mod error;
 pub mod mem;
-pub mod pcap;
 
 #[cfg(feature = "os")]
 pub mod packet;
 #[cfg(feature = "os")]
 pub mod tap;
 
-/// Counts a frame that came in by a port and is not taken in: why not, and its octets as they were received.
+pub use error::DeviceError;
+
+/// Counts a frame that was received by a port and rejected, with the reason and the received bytes.
 pub type Refuse<'a> = dyn FnMut(PortId, DropReason, &[u8]) + 'a;
 
-/// A source and sink of frames that never blocks.
+/// A non-blocking source and sink of frames.
 ///
-/// One worker receives; any worker may send, also at the same time. Neither allocates.
+/// One worker receives; all workers may send concurrently. Neither allocates.
 pub trait Device: Send + Sync + fmt::Debug {
-    /// Appends received frames to `batch` until `max` are there or more, and returns whether more may be waiting. There is
-    /// room for `max` and a [train](crate::batch::TRAIN). Frames came in by `port` unless the device knows better.
+    /// Appends received frames to `batch` until it holds `max` or more, and returns whether more may be
+    /// pending. There is room for `max` frames and a [train](crate::batch::TRAIN). Their ingress port is
+    /// `port` unless the device sets another.
     ///
-    /// What is no frame of a known network, or contradicts its offload header, is told to `refuse` and not appended.
+    /// Frames that belong to no known network or contradict their offload header are passed to `refuse` and
+    /// not appended.
     ///
     /// # Errors
-    /// The device is gone or down and will give no frames until something is done about it. Frames received
-    /// before are in the batch.
+    /// The device is gone or down and yields no frames until that is fixed. Frames received before are in the
+    /// batch.
     fn recv(&self, port: PortId, batch: &mut Batch, max: usize, refuse: &mut Refuse<'_>) -> io::Result<bool>;
 
-    /// Sends what leaves by a port, and counts what became of each frame.
+    /// Sends the frames of a port, and counts the outcome of each.
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch);
 
-    /// Which offloaded frames it takes as they are; it makes wire frames of the others.
+    /// The offloads it supports; it segments and completes other frames itself.
     fn capabilities(&self) -> Capabilities {
         Capabilities::NONE
     }
 
-    /// Octets of the longest wire frame that it carries, if it knows better than the topology.
+    /// Maximum wire frame length in bytes, if it may be lower than the topology's.
     fn longest(&self) -> Option<usize> {
         None
     }
 
-    /// What to wait on for frames to receive; `None`: it is never waited for (tests call it in turn).
+    /// The descriptor to poll for received frames; `None` if it is never polled (in tests).
     #[cfg(feature = "os")]
     fn readiness(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         None
     }
 
-    /// Frames that the kernel dropped before we could receive them, since the device was opened.
+    /// Frames that the kernel dropped before they could be received, since the device was opened.
     fn overflow(&self) -> u64 {
         0
     }

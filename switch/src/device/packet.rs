@@ -1,9 +1,10 @@
-//! An interface that exists (a veth end, a NIC), read and written through AF_PACKET.
+//! An existing interface (a veth end, a NIC), accessed through AF_PACKET.
 //!
-//! `PACKET_VNET_HDR` puts the same 10-octet offload header before each frame as a TAP does, so super-frames pass
-//! whole between both. Frames are received and sent many at a time (`recvmmsg`, `sendmmsg`). The kernel takes the
-//! VLAN tag off a frame and tells it beside it (`PACKET_AUXDATA`): it is put back. What the host itself sends by the
-//! interface is not received (`PACKET_IGNORE_OUTGOING`), or our own frames would come back.
+//! `PACKET_VNET_HDR` puts the same 10-byte offload header before each frame as a TAP does, so super-frames
+//! pass whole between both. Frames are received and sent in batches (`recvmmsg`, `sendmmsg`). The kernel
+//! strips the VLAN tag of a frame and passes it as metadata (`PACKET_AUXDATA`), from which it is restored.
+//! Outgoing frames of the interface are not received (`PACKET_IGNORE_OUTGOING`): they would include the
+//! switch's own.
 #![expect(unsafe_code, reason = "AF_PACKET addresses, recvmmsg and sendmmsg have no safe wrapper")]
 #![expect(
     clippy::cast_possible_truncation,
@@ -18,44 +19,49 @@ use std::{
     sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
+use etherparse::EtherType;
 use libc::{c_int, c_uint, c_void, cmsghdr, iovec, mmsghdr, socklen_t, tpacket_auxdata};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Device, Refuse};
+use super::{Device, DeviceError, Refuse};
 use crate::{
     addr::PortId,
     batch::{BATCH, Batch, GULP, HEADROOM},
     drops::DropReason,
-    frame::{MAX_FRAME, TAG},
-    offload::{Capabilities, Offload, VNET_HEADER},
-    transmit::{Form, Head, Out, Scratch, Transmit, cut, drop_reason},
+    transmit::{Form, Head, Out, Scratch, Transmit, cut},
+    wire::{
+        bytes::put_u16,
+        frame::{MAX_FRAME, TAG},
+        offload::{Capabilities, Offload, VNET_HEADER},
+    },
 };
 
-/// Octets the kernel may queue for us, and we for it. A 64 KB super-frame counts up to twice its size.
+/// Size of the socket's receive and send buffers in bytes. A 64 KB super-frame counts up to twice its size.
 const QUEUE: c_int = 8 << 20;
 
-// include/uapi/linux/if_packet.h, as far as libc does not have it.
+// include/uapi/linux/if_packet.h, where libc lacks it.
 const PACKET_IGNORE_OUTGOING: c_int = 23;
 const ETH_P_ALL: u16 = 3;
 
 /// An interface opened through AF_PACKET.
 #[derive(Debug)]
-pub struct Packet {
+pub struct PacketSocket {
     socket: Socket,
     ifindex: c_int,
     capabilities: Capabilities,
-    /// The mean length of frames received lately.
+    /// Moving average of the length of received frames.
     mean: AtomicUsize,
     overflow: AtomicU64,
 }
 
-impl Packet {
+impl PacketSocket {
     /// Opens the interface `name` of the calling thread's network namespace in promiscuous mode.
     ///
-    /// Without `offload` only complete wire frames are sent to it. What it receives comes with offloads in any case.
+    /// Without `offload`, only complete wire frames are sent. Received frames may carry offloads in either
+    /// case.
     ///
     /// # Errors
-    /// `ENODEV`: no such interface. `ENETDOWN`: it is not set up. `EPERM`: no CAP_NET_RAW.
+    /// `ENODEV`: no such interface. `ENETDOWN`: it is down. `EPERM`: no CAP_NET_RAW.
     pub fn open(name: &str, offload: bool) -> io::Result<Self> {
         let ifindex = index_of(name)?;
         // Protocol 0: nothing is received before the socket is bound to the interface.
@@ -64,8 +70,8 @@ impl Packet {
         let on: c_int = 1;
         set(&socket, libc::PACKET_AUXDATA, &on)?;
         set(&socket, PACKET_IGNORE_OUTGOING, &on)?;
-        // Whatever we send, the sender at the other end may leave its checksums and its cutting to us, and only this header
-        // tells.
+        // Needed for receiving even without `offload`: the sender at the other end may leave checksums and
+        // segmentation to the receiver, and only this header says so.
         set(&socket, libc::PACKET_VNET_HDR, &on)?;
         for option in [libc::SO_RCVBUFFORCE, libc::SO_SNDBUFFORCE] {
             set_level(&socket, libc::SOL_SOCKET, option, &QUEUE)?;
@@ -81,9 +87,9 @@ impl Packet {
         address.sll_protocol = ETH_P_ALL.to_be();
         address.sll_ifindex = ifindex;
         let len = size_of::<libc::sockaddr_ll>() as socklen_t;
-        // SAFETY: the address is a sockaddr_ll of the length told, alive across the call.
+        // SAFETY: the address is a sockaddr_ll of the given length, alive across the call.
         check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) })?;
-        // Binding to an interface that is down succeeds, and leaves the error with the socket.
+        // Binding to an interface that is down succeeds and leaves a pending error on the socket.
         if let Some(error) = socket.take_error()? {
             return Err(error);
         }
@@ -91,41 +97,47 @@ impl Packet {
         Ok(Self { socket, ifindex, capabilities, mean: AtomicUsize::new(0), overflow: AtomicU64::new(0) })
     }
 
-    /// Octets of the longest IP packet the interface takes.
+    /// The MTU of the interface, in bytes.
     ///
     /// # Errors
     /// The interface is gone.
     pub fn mtu(&self) -> io::Result<u16> {
         let mut request = self.named_request()?;
         // SAFETY: SIOCGIFMTU reads the name and writes the MTU of one ifreq.
-        check(unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCGIFMTU, &raw mut request) })?;
+        check(unsafe {
+            libc::ioctl(self.socket.as_raw_fd(), libc::SIOCGIFMTU as libc::Ioctl, &raw mut request)
+        })?;
         // SAFETY: SIOCGIFMTU has set it.
         Ok(u16::try_from(unsafe { request.ifr_ifru.ifru_mtu }).unwrap_or(u16::MAX))
     }
 
-    /// The interface's name as it is now, in the socket's own namespace.
+    /// The current name of the interface, in the socket's namespace.
     fn named_request(&self) -> io::Result<libc::ifreq> {
         // SAFETY: plain data of which all zeros is a value.
         let mut request: libc::ifreq = unsafe { zeroed() };
         request.ifr_ifru.ifru_ifindex = self.ifindex;
         // SAFETY: SIOCGIFNAME reads the index and writes the name of one ifreq.
-        check(unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCGIFNAME, &raw mut request) })?;
+        check(unsafe {
+            libc::ioctl(self.socket.as_raw_fd(), libc::SIOCGIFNAME as libc::Ioctl, &raw mut request)
+        })?;
         Ok(request)
     }
 
-    /// Frames to ask for at once: as many as `max`, but of long ones no more than stay in the cache.
+    /// Number of frames to receive at once: up to `max`, but fewer long ones, so that they fit the cache.
     fn gulp(&self, max: usize) -> usize {
         max.min(GULP / self.mean.load(Relaxed).max(1)).clamp(1, BATCH)
     }
 
-    /// Sends `messages` in order, and tells what became of each.
+    /// Sends `messages` in order, and reports the outcome of each.
     fn send_all(&self, messages: &mut [mmsghdr], mut done: impl FnMut(usize, Result<usize, DropReason>)) {
         let mut next = 0;
         while next < messages.len() {
             let rest = &mut messages[next..];
+            // By its number, as musl's function of that name makes a call of each message.
             // SAFETY: the messages' names, iovecs and what these point to outlive the call (see `send`).
             let sent = unsafe {
-                libc::sendmmsg(
+                libc::syscall(
+                    libc::SYS_sendmmsg,
                     self.socket.as_raw_fd(),
                     rest.as_mut_ptr(),
                     rest.len() as c_uint,
@@ -138,8 +150,8 @@ impl Packet {
                     next += sent;
                 }
                 _ => {
-                    // The error is the first message's; the others get their chance.
-                    done(next, Err(drop_reason(&io::Error::last_os_error())));
+                    // The error belongs to the first message; the others are tried.
+                    done(next, Err(DeviceError::of(&io::Error::last_os_error()).drop_reason()));
                     next += 1;
                 }
             }
@@ -147,7 +159,7 @@ impl Packet {
     }
 }
 
-/// Room for the one control message asked for, aligned as the kernel wants it.
+/// Room for the one requested control message, with the kernel's alignment.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 struct Control([u8; CONTROL]);
@@ -155,7 +167,7 @@ struct Control([u8; CONTROL]);
 // SAFETY: pure arithmetic on its argument.
 const CONTROL: usize = unsafe { libc::CMSG_SPACE(size_of::<tpacket_auxdata>() as c_uint) } as usize;
 
-impl Device for Packet {
+impl Device for PacketSocket {
     fn recv(&self, port: PortId, batch: &mut Batch, max: usize, refuse: &mut Refuse<'_>) -> io::Result<bool> {
         let want = self.gulp(max.min(batch.room()));
         let mut controls = [const { MaybeUninit::<Control>::uninit() }; BATCH];
@@ -169,16 +181,16 @@ impl Device for Packet {
             message.msg_iov = &raw mut vectors[index];
             message.msg_iovlen = 1;
             message.msg_control = controls[index].as_mut_ptr().cast();
-            message.msg_controllen = CONTROL;
+            message.msg_controllen = CONTROL as _;
         }
-        // SAFETY: each message names one iovec over a buffer of its own in the batch, which is borrowed mutably until
-        // the call is over, and a control buffer of CONTROL octets; all live across the call.
+        // SAFETY: each message names one iovec over a buffer of its own in the batch, which is borrowed
+        // mutably until the call is over, and a control buffer of CONTROL bytes; all live across the call.
         let received = unsafe {
             libc::recvmmsg(
                 self.socket.as_raw_fd(),
                 messages.as_mut_ptr(),
                 want as c_uint,
-                libc::MSG_DONTWAIT,
+                libc::MSG_DONTWAIT as _,
                 null_mut(),
             )
         };
@@ -189,13 +201,13 @@ impl Device for Packet {
                 _ => Err(error),
             };
         };
-        let mut octets = 0;
-        // Buffers of invalid frames are offered again, so what follows them would be overwritten: frames are
-        // moved down to the next free buffer when that happens.
+        let mut bytes = 0;
+        // The buffer of an invalid frame is reused, so the frames after it are moved down to the next free
+        // buffer.
         let mut skipped = 0;
         for message in &messages[..received] {
             let len = message.msg_len as usize;
-            octets += len;
+            bytes += len;
             let taken = take(batch, port, len, skipped);
             match taken {
                 Some(()) => {
@@ -211,7 +223,7 @@ impl Device for Packet {
                 }
             }
         }
-        if let Some(mean) = octets.checked_div(received) {
+        if let Some(mean) = bytes.checked_div(received) {
             self.mean.store((self.mean.load(Relaxed) * 3 + mean) / 4, Relaxed);
         }
         Ok(received == want)
@@ -235,7 +247,7 @@ impl Device for Packet {
         // SAFETY: plain data of which all zeros is a value.
         let mut stats: libc::tpacket_stats = unsafe { zeroed() };
         let mut len = size_of::<libc::tpacket_stats>() as socklen_t;
-        // SAFETY: the kernel writes at most `len` octets to `stats`; both live across the call.
+        // SAFETY: the kernel writes at most `len` bytes to `stats`; both live across the call.
         let result = unsafe {
             libc::getsockopt(
                 self.socket.as_raw_fd(),
@@ -251,7 +263,7 @@ impl Device for Packet {
     }
 }
 
-impl Packet {
+impl PacketSocket {
     /// Sends at most [`BATCH`] frames.
     fn send_some(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
         let mut heads = [const { MaybeUninit::<Head>::uninit() }; BATCH];
@@ -275,7 +287,7 @@ impl Packet {
                     [head.with_header(), rest]
                 }
                 Ok(Form::Uncut(head, rest, offload)) => {
-                    // Order is kept: what came before leaves first.
+                    // Preserve the order: flush earlier frames first.
                     flush(&mut messages[..count], &pending[..count]);
                     count = 0;
                     frames.count(out, cut(&head, rest, offload, scratch, |wire| self.send_one(wire)));
@@ -297,15 +309,15 @@ impl Packet {
         flush(&mut messages[..count], &pending[..count]);
     }
 
-    /// Sends a wire frame that has no offload header yet.
+    /// Sends a wire frame without offload header.
     fn send_one(&self, wire: &[u8]) -> Result<(), DropReason> {
         let none = Offload::NONE.emit();
         let parts = [&none, wire].map(io::IoSlice::new);
-        self.socket.send_vectored(&parts).map(drop).map_err(|error| drop_reason(&error))
+        self.socket.send_vectored(&parts).map(drop).map_err(|error| DeviceError::of(&error).drop_reason())
     }
 }
 
-/// Takes the frame that was received `skipped` buffers after the next into the batch. `None`: it is invalid, and stands in
+/// Appends the frame that was received `skipped` buffers after the next one. `None`: it is invalid, and is in
 /// the next buffer.
 fn take(batch: &mut Batch, port: PortId, len: usize, skipped: usize) -> Option<()> {
     let frame_len = len.checked_sub(VNET_HEADER)?;
@@ -319,9 +331,9 @@ fn take(batch: &mut Batch, port: PortId, len: usize, skipped: usize) -> Option<(
     Some(())
 }
 
-/// The VLAN tag that the kernel took off a frame, as it stood there.
+/// The VLAN tag that the kernel stripped from a frame, in wire format.
 fn stripped_tag(message: &mmsghdr) -> Option<[u8; TAG]> {
-    // SAFETY: the kernel has filled the message's control buffer and told its length.
+    // SAFETY: the kernel has filled the message's control buffer and set its length.
     let control: *const cmsghdr = unsafe { libc::CMSG_FIRSTHDR(&raw const message.msg_hdr) };
     if control.is_null() {
         return None;
@@ -336,9 +348,11 @@ fn stripped_tag(message: &mmsghdr) -> Option<[u8; TAG]> {
     if aux.tp_status & libc::TP_STATUS_VLAN_VALID == 0 {
         return None;
     }
-    let tpid = if aux.tp_status & libc::TP_STATUS_VLAN_TPID_VALID == 0 { 0x8100 } else { aux.tp_vlan_tpid };
-    let ([a, b], [c, d]) = (tpid.to_be_bytes(), aux.tp_vlan_tci.to_be_bytes());
-    Some([a, b, c, d])
+    let told = aux.tp_status & libc::TP_STATUS_VLAN_TPID_VALID != 0;
+    let mut tag = [0; TAG];
+    put_u16(&mut tag, 0, if told { aux.tp_vlan_tpid } else { EtherType::VLAN_TAGGED_FRAME.0 });
+    put_u16(&mut tag, 2, aux.tp_vlan_tci);
+    Some(tag)
 }
 
 fn index_of(name: &str) -> io::Result<c_int> {
@@ -353,7 +367,7 @@ fn set<T>(socket: &Socket, option: c_int, value: &T) -> io::Result<()> {
 
 fn set_level<T>(socket: &Socket, level: c_int, option: c_int, value: &T) -> io::Result<()> {
     let (value, len): (*const T, _) = (value, size_of::<T>() as socklen_t);
-    // SAFETY: the kernel reads `len` octets of `value`, which lives across the call.
+    // SAFETY: the kernel reads `len` bytes of `value`, which lives across the call.
     check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, value.cast::<c_void>(), len) })
 }
 

@@ -1,10 +1,10 @@
-//! A TAP interface: the switch's end of a container's network card.
+//! A TAP interface: the switch's end of a container's network interface.
 //!
-//! Each read and write is one frame behind a `virtio_net_hdr` (`IFF_VNET_HDR`), so 64 KB super-frames pass
-//! from one TAP to another untouched. Facts relied on (drivers/net/tun.c): the descriptor works in any namespace once it
-//! is made; a frame written is received by the container within the write; with `O_NONBLOCK` and the default send buffer
-//! small frames take the fast path (`tun_can_build_skb`), so `TUNSETSNDBUF` is never called; one queue, because several
-//! reorder.
+//! Each read and write is one frame after a `virtio_net_hdr` (`IFF_VNET_HDR`), so 64 KB super-frames pass
+//! from one TAP to another unchanged. Facts relied on (drivers/net/tun.c): the descriptor works in any
+//! namespace once it is created; a frame written is received by the container within the write; with
+//! `O_NONBLOCK` and the default send buffer small frames take the fast path (`tun_can_build_skb`), so
+//! `TUNSETSNDBUF` is never called; one queue, because several queues reorder frames.
 #![expect(unsafe_code, reason = "the TUN ioctls have no safe wrapper")]
 #![expect(
     clippy::cast_possible_truncation,
@@ -20,14 +20,16 @@ use std::{
 
 use rustix::{io::Errno, ioctl::opcode};
 
-use super::{Device, Refuse};
+use super::{Device, DeviceError, Refuse};
 use crate::{
     addr::PortId,
     batch::{Batch, GULP, HEADROOM},
     drops::DropReason,
-    frame::MAX_FRAME,
-    offload::{Capabilities, Offload, VNET_HEADER},
-    transmit::{Form, Scratch, Transmit, drop_reason},
+    transmit::{Form, Scratch, Transmit},
+    wire::{
+        frame::MAX_FRAME,
+        offload::{Capabilities, Offload, VNET_HEADER},
+    },
 };
 
 /// An open TAP interface with offload headers.
@@ -37,25 +39,25 @@ pub struct Tap {
     capabilities: Capabilities,
 }
 
-/// What [`Tap::open`] is asked for.
+/// Options of [`Tap::open`].
 #[derive(Clone, Copy, Debug)]
 pub struct TapOptions {
-    /// Fail if the interface exists. Otherwise a persistent one of that name is taken over.
+    /// Fail if the interface exists. Otherwise, a persistent interface of that name is adopted.
     pub exclusive: bool,
     /// Let the interface outlive the descriptor.
     pub persist: bool,
 }
 
-// include/uapi/linux/if_tun.h, as far as libc does not have it for all targets.
+// include/uapi/linux/if_tun.h, where libc lacks it for some targets.
 const TUN_F_USO: u32 = 0x20 | 0x40;
 const TUNGETDEVNETNS: libc::Ioctl = opcode::none(b'T', 227) as libc::Ioctl;
 
 impl Tap {
-    /// Makes (or takes over) the TAP interface `name` in the calling thread's network namespace.
+    /// Creates (or adopts) the TAP interface `name` in the calling thread's network namespace.
     ///
     /// # Errors
-    /// `EBUSY`: the name is taken, by another kind of interface or another process. `EPERM`: no CAP_NET_ADMIN.
-    /// `ENOENT`, `ENXIO`: no /dev/net/tun. `EINVAL`: the name is no interface name.
+    /// `EBUSY`: the name is taken, by another kind of interface or another process. `EPERM`: no
+    /// CAP_NET_ADMIN. `ENOENT`, `ENXIO`: no /dev/net/tun. `EINVAL`: not a valid interface name.
     pub fn open(name: &str, options: TapOptions) -> io::Result<Self> {
         let flags = libc::O_RDWR | libc::O_NONBLOCK | libc::O_CLOEXEC;
         let file: File = std::os::unix::fs::OpenOptionsExt::custom_flags(
@@ -74,7 +76,7 @@ impl Tap {
         Ok(tap)
     }
 
-    /// Lets the interface outlive the descriptor, or go with it.
+    /// Sets whether the interface outlives the descriptor.
     ///
     /// # Errors
     /// The interface is gone.
@@ -83,10 +85,10 @@ impl Tap {
         check(unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TUNSETPERSIST, c_int::from(persist)) })
     }
 
-    /// Takes a descriptor that somebody else made, and makes sure that it is what [`Tap::open`] makes.
+    /// Adopts an open descriptor, after checking that it is equivalent to one of [`Tap::open`].
     ///
     /// # Errors
-    /// `InvalidInput`: it is no TAP interface with offload headers and without packet information.
+    /// `InvalidInput`: not a TAP interface with offload headers and without packet information.
     pub fn adopt(fd: OwnedFd) -> io::Result<Self> {
         let mut request = request("")?;
         // SAFETY: TUNGETIFF writes one ifreq, which lives across the call.
@@ -104,8 +106,8 @@ impl Tap {
         Ok(Self { fd, capabilities: Capabilities::NONE })
     }
 
-    /// Chooses the offload header's size and what the kernel may leave to us: everything we can pass on, or nothing. A
-    /// persistent interface remembers what was asked for last, so this is always said.
+    /// Sets the size of the offload header and the offloads that the kernel may leave to the switch: all that
+    /// it can pass on, or none. Always called, because a persistent interface keeps its last setting.
     ///
     /// # Errors
     /// The kernel refuses: the interface is gone.
@@ -118,7 +120,7 @@ impl Tap {
             return self.ask(0);
         }
         let tso = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
-        // USO came with Linux 6.2; a kernel that does not know it refuses the whole set.
+        // USO came with Linux 6.2; an older kernel rejects the whole set.
         let uso = self.ask(tso | TUN_F_USO).is_ok();
         if !uso {
             self.ask(tso)?;
@@ -132,7 +134,7 @@ impl Tap {
         check(unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offloads)) })
     }
 
-    /// The interface's name, as it is now: a container may rename it.
+    /// The current name of the interface: a container may rename it.
     ///
     /// # Errors
     /// The interface is gone.
@@ -145,7 +147,7 @@ impl Tap {
         Ok(name.to_string_lossy().into_owned())
     }
 
-    /// The network namespace that the interface is in now: it may have been moved since it was made.
+    /// The current network namespace of the interface: it may have been moved.
     ///
     /// # Errors
     /// The interface is gone. `EPERM`: no CAP_NET_ADMIN there. `EINVAL`: Linux before 5.8.
@@ -153,11 +155,11 @@ impl Tap {
         // SAFETY: TUNGETDEVNETNS has no argument.
         let fd = unsafe { libc::ioctl(self.fd.as_raw_fd(), TUNGETDEVNETNS) };
         check(fd)?;
-        // SAFETY: it has succeeded, so this is a new descriptor, which nobody else has.
+        // SAFETY: it has succeeded, so this is a new descriptor without another owner.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
-    /// The descriptor, to hand it over.
+    /// The descriptor, for passing it on.
     pub fn into_fd(self) -> OwnedFd {
         self.fd
     }
@@ -165,9 +167,9 @@ impl Tap {
 
 impl Device for Tap {
     fn recv(&self, port: PortId, batch: &mut Batch, max: usize, refuse: &mut Refuse<'_>) -> io::Result<bool> {
-        let mut octets = 0;
+        let mut bytes = 0;
         for _ in 0..max {
-            if octets >= GULP {
+            if bytes >= GULP {
                 break;
             }
             let Some(buffer) = batch.spare().next() else { break };
@@ -178,7 +180,7 @@ impl Device for Tap {
                 Err(Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             };
-            octets += len;
+            bytes += len;
             let Some((header, frame)) = buffer[..len].split_first_chunk() else {
                 refuse(port, DropReason::DevHdr, &buffer[..len]);
                 continue;
@@ -204,7 +206,7 @@ impl Device for Tap {
                 }
                 Form::Wire(bytes) => self.write_parts([&Offload::NONE.emit(), bytes]),
             };
-            written.map(drop).map_err(|error| drop_reason(&error.into()))
+            written.map(drop).map_err(|error| DeviceError::of(&error.into()).drop_reason())
         });
     }
 

@@ -1,7 +1,7 @@
 //! Duplicate-MAC damping: an address that keeps moving is held where it is.
 //!
-//! Two stations with one address make a switch relearn it with every frame, and each gets half of
-//! its traffic. After `moves` moves within `window` the address stays put for `hold`, and is reported. The
+//! Two stations with the same address make a switch relearn it with every frame, and each gets half of the
+//! traffic. After `moves` moves within `window`, the address is held in place for `hold` and reported. The
 //! defaults are FRR's (bgpd: 5 moves in 180 s, recovery after 1,800 s; RFC 7432 section 15.1).
 
 use std::{collections::HashMap, time::Duration};
@@ -9,14 +9,21 @@ use std::{collections::HashMap, time::Duration};
 use super::slot::Key;
 use crate::addr::Timestamp;
 
-/// When an address that moves too often is held.
+/// Settings of duplicate-MAC damping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct Damping {
-    /// Moves within `window` that hold an address; 0 switches damping off.
+    /// Number of moves within `window` after which an address is held; 0 disables damping.
     pub moves: u32,
-    /// The time in which moves are counted.
+    /// Time window in which moves are counted.
+    #[cfg_attr(feature = "serde", serde(with = "crate::text::seconds"))]
     pub window: Duration,
     /// How long an address is held.
+    #[cfg_attr(feature = "serde", serde(with = "crate::text::seconds"))]
     pub hold: Duration,
 }
 
@@ -26,7 +33,7 @@ impl Default for Damping {
     }
 }
 
-/// Addresses whose moves are remembered at most; the one whose count began first makes room.
+/// Maximum number of addresses with a move count; the one whose count began first is evicted.
 const REMEMBERED: usize = 1024;
 
 #[derive(Debug)]
@@ -36,7 +43,7 @@ struct Record {
     held_until: Option<Timestamp>,
 }
 
-/// The moves of the addresses that moved lately.
+/// Move counts of recently moved addresses.
 #[derive(Debug)]
 pub(super) struct Moves {
     pub(super) settings: Damping,
@@ -49,7 +56,7 @@ impl Moves {
         Self { settings, records: HashMap::with_capacity(REMEMBERED * 2) }
     }
 
-    /// Whether one more move of `key` at `now` is allowed. If not, it is held from now on.
+    /// Whether another move of `key` at `now` is allowed. If not, it is held from now on.
     pub(super) fn allow(&mut self, key: Key, now: Timestamp) -> bool {
         if self.settings.moves == 0 {
             return true;
@@ -70,14 +77,14 @@ impl Moves {
         false
     }
 
-    /// Whether [`Moves::allow`] would allow one more move of `key`.
+    /// Whether [`Moves::allow`] would allow another move of `key`.
     pub(super) fn would_allow(&self, key: Key, now: Timestamp) -> bool {
         let record =
             self.records.get(&key).filter(|record| elapsed(record.since, now) <= self.settings.window);
         self.settings.moves == 0 || record.map_or(0, |record| record.moves) + 1 < self.settings.moves
     }
 
-    /// Whether `key`, which is held in the table, may move again. Forgets its moves if so.
+    /// Whether `key`, which is held in the table, may move again. Resets its move count if so.
     pub(super) fn release(&mut self, key: Key, now: Timestamp) -> bool {
         let until = self.records.get(&key).and_then(|record| record.held_until);
         let free = until.is_none_or(|until| until <= now);
@@ -87,7 +94,7 @@ impl Moves {
         free
     }
 
-    /// The addresses whose hold is over at `now`.
+    /// The addresses whose hold has ended at `now`.
     pub(super) fn due(&self, now: Timestamp) -> Vec<Key> {
         let over = |record: &Record| record.held_until.is_some_and(|until| until <= now);
         self.records.iter().filter(|(_, record)| over(record)).map(|(key, _)| *key).collect()

@@ -1,16 +1,16 @@
-//! The forwarding database: which port a station was last heard on.
+//! The forwarding database: the port behind which each station was last seen.
 //!
-//! The idea: one table of 16-octet slots shared by all workers. A station can only stand in one of two
-//! buckets of four slots (one cache line each), so a lookup reads at most two lines whatever the load, and
-//! nothing ever needs rehashing. Readers take no lock. Writers do, but a worker only *tries*: when the
-//! table is busy, the station is learned with its next frame. Refreshing a known station is one
-//! compare-and-swap a quarter of a second.
+//! The idea: one table of 16-byte slots shared by all workers. A station is stored in one of two buckets of
+//! four slots (one cache line each), so a lookup reads at most two lines at any load, and rehashing is never
+//! needed. Readers take no lock. Writers do, but a worker only *tries*: if the table is busy, the station is
+//! learned with its next frame. Refreshing a known station takes one compare-and-swap per quarter of a
+//! second.
 //!
-//! Flushing is O(1): every entry remembers the flush number it was born under; a flush makes a
-//! new number and notes it for the port or network. Dead entries (flushed, expired) are never used and are
-//! removed later by [`Fdb::sweep`], which runs outside the forwarding threads.
+//! Flushing is O(1): every entry records the flush number at its creation; a flush increments the number and
+//! stores it for the port or network. Dead entries (flushed, expired) are never used and are removed later by
+//! [`Fdb::sweep`], which runs outside the forwarding threads.
 //!
-//! What is left out: the table does not know what a port is nor who may talk to whom; see
+//! Left out: the table does not know what a port is nor which ports may exchange frames; see
 //! [`crate::topology`].
 
 mod damping;
@@ -34,128 +34,129 @@ use writer::Writer;
 
 use crate::addr::{MacAddr, NetworkId, PortId, Timestamp};
 
-/// Who put an entry into the table. Later ones beat earlier ones.
+/// The origin of an entry. Later variants take precedence over earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
-    /// The source address of a frame. Ages, moves, can be evicted and flushed.
+    /// Learned from the source address of a frame. Ages, moves, can be evicted and flushed.
     Learned = 0,
-    /// A control plane that knows better. Stays until it is removed.
+    /// Set by a control plane: the slot for a cluster directory or EVPN, which nothing uses yet. Stays until
+    /// it is removed.
     Control = 1,
-    /// The operator. Stays until it is removed.
+    /// Set by the operator. Stays until it is removed.
     Static = 2,
 }
 
-/// What learning a source address did. Never a reason to drop the frame.
+/// The outcome of learning a source address. Never a reason to drop the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Learned {
-    /// It stood there already.
+    /// It was on this port already.
     Known,
     /// It is new.
     New,
     /// It was on another port.
     Moved {
-        /// Where it was.
+        /// The previous port.
         from: PortId,
     },
     /// It is pinned to another port, by the operator or a control plane.
     Pinned,
-    /// It moved too often and is held where it is.
+    /// It moved too often and is held on its port.
     Held,
-    /// The port's limit is reached, or the table is full of entries that may not be evicted.
+    /// The port's limit is reached, or the table is full of entries that must not be evicted.
     Full,
-    /// Another thread is changing the table; the next frame will teach it.
+    /// Another thread holds the table's lock; it is learned with its next frame.
     Busy,
 }
 
-/// Something that happened to the table, for those who watch it.
+/// A change of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// When.
+    /// The time.
     pub at: Timestamp,
     /// The broadcast domain.
     pub network: NetworkId,
     /// The station.
     pub mac: MacAddr,
-    /// The port it is, or was, on.
+    /// Its port, or its last one.
     pub port: PortId,
-    /// What happened.
+    /// The change.
     pub what: Change,
 }
 
-/// What an [`Event`] tells.
+/// The kind of an [`Event`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Heard for the first time.
+    /// Seen for the first time.
     Learned,
-    /// Heard on `port` instead of `from`.
+    /// Seen on `port` instead of `from`.
     Moved {
-        /// Where it was before.
+        /// The previous port.
         from: PortId,
     },
-    /// Heard on too many ports in too short a time: stays on `port`, was also heard on `rival`.
+    /// Moved too often: held on `port`, was also seen on `rival`.
     Held {
-        /// Where it was heard too.
+        /// The other port.
         rival: PortId,
     },
     /// May move again.
     Released,
-    /// Not heard for the ageing time.
+    /// Not seen for the ageing time.
     Expired,
-    /// Made room for another.
+    /// Evicted to make room for another.
     Evicted,
 }
 
-/// One line of the table, for people.
+/// One entry of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The broadcast domain.
     pub network: NetworkId,
     /// The station.
     pub mac: MacAddr,
-    /// Where it is.
+    /// Its port.
     pub port: PortId,
-    /// Who said so.
+    /// Its origin.
     pub origin: Origin,
-    /// Since it was last heard, with a resolution of 256 ms. Zero for entries that do not age.
+    /// Time since it was last seen, with a resolution of 256 ms. Zero for entries that do not age.
     pub age: Duration,
     /// Whether damping holds it on its port.
     pub held: bool,
 }
 
-/// Totals since the table was made.
+/// Totals since the table was created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Totals {
     /// New stations.
     pub learned: u64,
     /// Stations that changed port.
     pub moved: u64,
-    /// Times an address was held for moving too often.
+    /// Number of times an address was held for moving too often.
     pub held: u64,
-    /// Stations that were not heard for the ageing time.
+    /// Stations that were not seen for the ageing time.
     pub expired: u64,
-    /// Entries that made room for others.
+    /// Entries that were evicted.
     pub evicted: u64,
-    /// Stations not learned because the port's limit or the table is reached.
+    /// Stations that were not learned because of the port's limit or a full table.
     pub refused: u64,
-    /// Events that nobody fetched in time.
+    /// Events that were not fetched in time.
     pub events_lost: u64,
 }
 
-/// What a port or network has taught the table since it was made.
+/// Learning statistics of a port or network since the table was created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Learning {
-    /// Stations that were new there.
+    /// New stations.
     pub learned: u64,
-    /// Stations that were on another port before.
+    /// Stations that moved there.
     pub moved: u64,
-    /// Times a station was not learned because the port's limit or the table is reached.
+    /// Number of times a station was not learned because of the port's limit or a full table.
     pub refused: u64,
-    /// Stations from there that made room for others.
+    /// Stations from there that were evicted.
     pub evicted: u64,
 }
 
 impl Learning {
-    /// What has come since it was `before`.
+    /// The difference to an earlier value.
     #[must_use]
     pub fn since(self, before: Self) -> Self {
         Self {
@@ -167,16 +168,16 @@ impl Learning {
     }
 }
 
-/// What the table is to be.
+/// Settings of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Entries at most. The memory (32 octets an entry) is taken at once and does not grow.
+    /// Maximum number of entries. The memory (32 bytes per entry) is allocated at once and does not grow.
     pub limit: u32,
-    /// How long a learned station is believed without being heard; at most 1,000,000 seconds.
+    /// Ageing time of learned stations; at most 1,000,000 seconds.
     pub ageing: Duration,
-    /// When an address that moves too often is held.
+    /// Duplicate-MAC damping.
     pub damping: Damping,
-    /// Makes the places of entries unpredictable to those who send frames.
+    /// Makes the positions of entries unpredictable for senders.
     pub seed: u64,
 }
 
@@ -193,32 +194,32 @@ pub struct Fdb {
     buckets: Box<[Bucket]>,
     seed: u64,
     ageing: AtomicU32,
-    /// The flush number under which each port's / network's learned entries must have been born.
+    /// The minimum flush number of live learned entries, by port and by network.
     port_flushed: Box<[AtomicU32]>,
     network_flushed: Box<[AtomicU32]>,
     writer: Mutex<Writer>,
 }
 
-/// A station of a network, and what says in which two buckets of a table it may stand.
+/// A station of a network, with the hash that selects its two buckets.
 ///
-/// Hashing is a part of the cost of a lookup that shows; a frame's addresses are each hashed once, by
-/// [`Fdb::place`].
+/// Hashing is a noticeable part of a lookup's cost, so each address of a frame is hashed once, by
+/// [`Fdb::station`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Station {
     key: Key,
-    /// Its halves choose the buckets.
+    /// Its halves select the buckets.
     hash: u64,
 }
 
-impl Place {
-    /// The station, and its network.
-    pub fn station(&self) -> (NetworkId, MacAddr) {
+impl Station {
+    /// Its network and address.
+    pub fn parts(&self) -> (NetworkId, MacAddr) {
         self.key.parts()
     }
 }
 
 impl Fdb {
-    /// An empty table. Half of its slots stay free, so that two choices are nearly always enough.
+    /// An empty table. Half of its slots stay free, so that two buckets nearly always suffice.
     pub fn new(settings: Settings) -> Self {
         let slots = (settings.limit.max(8) as usize * 2).next_power_of_two();
         let buckets = slots / SLOTS;
@@ -233,47 +234,28 @@ impl Fdb {
         }
     }
 
-    /// Changes the ageing time and damping; both hold for entries that exist as well.
+    /// Changes the ageing time and damping; both apply to existing entries as well.
     pub fn configure(&self, ageing: Duration, damping: Damping) {
         self.ageing.store(Tick::span(ageing), Relaxed);
         self.lock().set_damping(damping);
     }
 
-    /// The port behind which `mac` was last heard in `network`, if it is still believed to be there.
-    pub fn lookup(&self, network: NetworkId, mac: MacAddr, now: Timestamp) -> Option<PortId> {
-        if mac.is_group() {
-            return None;
-        }
-        self.lookup_at(self.place(network, mac), now)
-    }
-
-    /// [`Fdb::lookup`] of a station whose place is known; of a group's, the answer means nothing.
+    /// The port behind which `station` was last seen, unless the entry is dead.
     #[inline(always)]
-    pub fn lookup_at(&self, place: Place, now: Timestamp) -> Option<PortId> {
-        let value = self.find(place)?.2;
-        self.is_alive(place.key.parts().0, value, now.into()).then(|| value.port())
+    pub fn lookup(&self, station: Station, now: Timestamp) -> Option<PortId> {
+        let value = self.find(station)?.2;
+        self.is_alive(station.key.parts().0, value, now.into()).then(|| value.port())
     }
 
-    /// Learns that `mac` is on `port`. `limit` is the most addresses the port may have.
+    /// Learns that `station` is on `port`. `limit` is the maximum number of addresses of the port.
     ///
-    /// `mac` must be a station ([`MacAddr::is_station`]), as [`crate::frame::Frame`] guarantees.
-    pub fn learn(
-        &self,
-        network: NetworkId,
-        mac: MacAddr,
-        port: PortId,
-        limit: Option<u32>,
-        now: Timestamp,
-    ) -> Learned {
-        self.learn_at(self.place(network, mac), port, limit, now)
-    }
-
-    /// [`Fdb::learn`] of a station whose place is known.
+    /// Its address must be a station's ([`MacAddr::is_station`]), as guaranteed by
+    /// [`crate::wire::frame::Frame`].
     #[inline(always)]
-    pub fn learn_at(&self, place: Place, port: PortId, limit: Option<u32>, now: Timestamp) -> Learned {
+    pub fn learn(&self, station: Station, port: PortId, limit: Option<u32>, now: Timestamp) -> Learned {
         let tick = Tick::from(now);
-        if let Some((bucket, slot, value)) = self.find(place)
-            && self.is_alive(place.key.parts().0, value, tick)
+        if let Some((bucket, slot, value)) = self.find(station)
+            && self.is_alive(station.key.parts().0, value, tick)
         {
             if value.port() == port {
                 if value.seen() != tick && value.origin() == Origin::Learned {
@@ -288,51 +270,54 @@ impl Fdb {
                 return Learned::Held;
             }
         }
-        self.try_teach(place, port, limit, now)
+        self.try_teach(station, port, limit, now)
     }
 
-    /// What [`Fdb::learn_at`] would answer, and who would make room. Changes nothing; may wait.
-    pub fn would_learn(
+    /// The outcome that [`Fdb::learn`] would have, and the stations it would evict. Changes nothing; may
+    /// block.
+    pub(crate) fn would_learn(
         &self,
-        place: Place,
+        station: Station,
         port: PortId,
         limit: Option<u32>,
         now: Timestamp,
-    ) -> (Learned, Vec<Place>) {
-        let (learned, evicted) = self.lock().would_learn(self, place.key, port, limit, now);
-        (learned, evicted.into_iter().map(|key| self.place_of(key)).collect())
+    ) -> (Learned, Vec<Station>) {
+        let (learned, evicted) = self.lock().would_learn(self, station.key, port, limit, now);
+        (learned, evicted.into_iter().map(|key| self.station_of(key)).collect())
     }
 
     #[cold]
-    fn try_teach(&self, place: Place, port: PortId, limit: Option<u32>, now: Timestamp) -> Learned {
+    fn try_teach(&self, station: Station, port: PortId, limit: Option<u32>, now: Timestamp) -> Learned {
         match self.writer.try_lock() {
-            Ok(mut writer) => writer.learn(self, place.key, port, limit, now),
+            Ok(mut writer) => writer.learn(self, station.key, port, limit, now),
             Err(TryLockError::Poisoned(poisoned)) => {
-                poisoned.into_inner().learn(self, place.key, port, limit, now)
+                poisoned.into_inner().learn(self, station.key, port, limit, now)
             }
             Err(TryLockError::WouldBlock) => Learned::Busy,
         }
     }
 
-    /// Where `mac` of `network` stands in this table, if it does.
+    /// The station `mac` of `network`, hashed for this table. `mac` must not be a group address: those are
+    /// never stored, and a lookup would return garbage.
     #[inline]
-    pub fn place(&self, network: NetworkId, mac: MacAddr) -> Place {
-        self.place_of(Key::new(network, mac))
+    pub fn station(&self, network: NetworkId, mac: MacAddr) -> Station {
+        self.station_of(Key::new(network, mac))
     }
 
-    /// Asks for the cache line that [`Fdb::learn`] and [`Fdb::lookup`] will most likely read for this station.
+    /// Prefetches the cache line that [`Fdb::learn`] and [`Fdb::lookup`] will most likely read for this
+    /// station.
     ///
-    /// Called for a whole batch before its first decision, the misses of many frames overlap: at 1 M
-    /// addresses that is the difference between one memory latency a frame and one a batch.
+    /// When called for a whole batch before its first decision, the cache misses of many frames overlap: at 1
+    /// M addresses, that is the difference between one memory latency per frame and one per batch.
     #[inline]
-    pub fn prefetch(&self, place: Place) {
-        self.buckets[self.first(place)].prefetch();
+    pub fn prefetch(&self, station: Station) {
+        self.buckets[self.first(station)].prefetch();
     }
 
-    /// Pins `mac` to `port`. Replaces whatever the table knew of it from a weaker origin.
+    /// Pins `mac` to `port`, replacing an entry of a weaker origin.
     ///
-    /// False if it is no station's address, a stronger origin says otherwise, or the table is full of pinned entries. May
-    /// wait.
+    /// False if `mac` is not a station's address, an entry of a stronger origin exists, or the table is full
+    /// of pinned entries. May block.
     pub fn pin(
         &self,
         network: NetworkId,
@@ -344,37 +329,38 @@ impl Fdb {
         mac.is_station() && self.lock().pin(self, Key::new(network, mac), port, origin, now)
     }
 
-    /// Forgets `mac` in `network`, whoever put it there. False if it was not there. May wait.
+    /// Removes `mac` of `network`, whatever its origin. False if there is no entry. May block.
     pub fn forget(&self, network: NetworkId, mac: MacAddr) -> bool {
         mac.is_station() && self.lock().forget(self, Key::new(network, mac))
     }
 
-    /// Forgets what was learned on `port`, in O(1). Pinned entries stay. May wait.
+    /// Flushes the learned entries of `port`, in O(1). Pinned entries stay. May block.
     pub fn flush_port(&self, port: PortId) {
         let mut writer = self.lock();
         self.port_flushed[port.index()].store(writer.begin_flush(self), Relaxed);
     }
 
-    /// Forgets what was learned in `network`, in O(1). Pinned entries stay. May wait.
+    /// Flushes the learned entries of `network`, in O(1). Pinned entries stay. May block.
     pub fn flush_network(&self, network: NetworkId) {
         let mut writer = self.lock();
         self.network_flushed[network.index()].store(writer.begin_flush(self), Relaxed);
     }
 
-    /// Removes every entry, pinned ones too, for which `gone(network, port)` holds. Walks the table; may wait.
+    /// Removes every entry, including pinned ones, for which `gone(network, port)` holds. Walks the table;
+    /// may block.
     pub fn purge(&self, gone: impl Fn(NetworkId, PortId) -> bool) {
         self.lock().purge(self, gone);
     }
 
     /// Removes dead entries and releases held ones in the `part`-th of `parts` slices of the table.
     ///
-    /// A slice at a time keeps the lock short: while it is taken, new stations wait for their next frame.
+    /// Sweeping in slices keeps the lock times short: while the lock is held, new stations are not learned.
     pub fn sweep(&self, part: usize, parts: usize, now: Timestamp) {
         let slice = |part: usize| self.buckets.len() * part / parts;
         self.lock().sweep(self, slice(part)..slice(part + 1), now);
     }
 
-    /// The entries believed at `now`, in no order. A snapshot of each slot, not of the table.
+    /// The live entries at `now`, in no particular order. A snapshot of each slot, not of the table.
     pub fn entries(&self, now: Timestamp) -> impl Iterator<Item = Entry> + '_ {
         let tick = Tick::from(now);
         let slots = self.buckets.iter().flat_map(|bucket| (0..SLOTS).filter_map(|slot| bucket.read(slot)));
@@ -391,7 +377,7 @@ impl Fdb {
         })
     }
 
-    /// Slots in use, dead entries that were not swept yet included.
+    /// Number of slots in use, including dead entries that are not swept yet.
     pub fn len(&self) -> usize {
         self.lock().len()
     }
@@ -401,74 +387,74 @@ impl Fdb {
         self.len() == 0
     }
 
-    /// Learned entries of `port`, dead ones that were not swept yet included.
+    /// Number of learned entries of `port`, including dead ones that are not swept yet.
     pub fn learned_on(&self, port: PortId) -> u32 {
         self.lock().learned_on(port)
     }
 
-    /// What the ports that had this number have taught.
+    /// Learning statistics of all ports that had this number.
     pub fn learning_of_port(&self, port: PortId) -> Learning {
         self.lock().learning_of_port(port)
     }
 
-    /// What was taught in the networks that had this number.
+    /// Learning statistics of all networks that had this number.
     pub fn learning_of_network(&self, network: NetworkId) -> Learning {
         self.lock().learning_of_network(network)
     }
 
-    /// Totals since the table was made.
+    /// Totals since the table was created.
     pub fn totals(&self) -> Totals {
         self.lock().totals()
     }
 
-    /// Hands over the events since the last call, oldest first. At most 1,024 are kept.
+    /// Drains the events since the last call, oldest first. At most 1,024 are kept.
     pub fn drain_events(&self, each: impl FnMut(Event)) {
         self.lock().drain_events(each);
     }
 
     fn lock(&self) -> MutexGuard<'_, Writer> {
-        // A panic under the lock leaves a table that is merely missing entries.
+        // A panic under the lock leaves a valid table that merely lacks entries.
         self.writer.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     #[inline]
-    fn place_of(&self, key: Key) -> Place {
-        Place { key, hash: key.hash(self.seed) }
+    fn station_of(&self, key: Key) -> Station {
+        Station { key, hash: key.hash(self.seed) }
     }
 
-    /// The two buckets in which `key` may stand; they differ.
+    /// The two distinct buckets of `key`.
     fn buckets_of(&self, key: Key) -> [usize; 2] {
-        let place = self.place_of(key);
-        [self.first(place), self.second(place)]
+        let station = self.station_of(key);
+        [self.first(station), self.second(station)]
     }
 
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "the mask cuts it anyway")]
-    fn first(&self, place: Place) -> usize {
-        place.hash as u32 as usize & (self.buckets.len() - 1)
+    fn first(&self, station: Station) -> usize {
+        station.hash as u32 as usize & (self.buckets.len() - 1)
     }
 
     #[inline]
-    fn second(&self, place: Place) -> usize {
-        let second = (place.hash >> 32) as usize & (self.buckets.len() - 1);
-        if second == self.first(place) { second ^ 1 } else { second }
+    fn second(&self, station: Station) -> usize {
+        let second = (station.hash >> 32) as usize & (self.buckets.len() - 1);
+        if second == self.first(station) { second ^ 1 } else { second }
     }
 
     #[inline(always)]
-    fn find(&self, place: Place) -> Option<(usize, usize, Value)> {
-        // Most stand in their first bucket, so the second line is read by the few others alone.
-        let first = self.first(place);
-        match self.buckets[first].find(place.key) {
+    fn find(&self, station: Station) -> Option<(usize, usize, Value)> {
+        // Most entries are in their first bucket, so the second line is rarely read.
+        let first = self.first(station);
+        match self.buckets[first].find(station.key) {
             Some((slot, value)) => Some((first, slot, value)),
-            None => self.find_second(place),
+            None => self.find_second(station),
         }
     }
 
-    // A call: most entries are found without.
+    // A call, because it is rarely needed.
     #[inline(never)]
-    fn find_second(&self, place: Place) -> Option<(usize, usize, Value)> {
-        let second = self.second(place);
-        self.buckets[second].find(place.key).map(|(slot, value)| (second, slot, value))
+    fn find_second(&self, station: Station) -> Option<(usize, usize, Value)> {
+        let second = self.second(station);
+        self.buckets[second].find(station.key).map(|(slot, value)| (second, slot, value))
     }
 
     #[inline(always)]

@@ -1,10 +1,10 @@
-//! How an entry lies in memory, and the only place that touches the atomics.
+//! Memory layout of entries, and the only code that accesses the atomics.
 //!
-//! A slot is two 64-bit words, key and value. A writer (there is one at a time) clears the key, writes
-//! the value, then writes the key; a reader reads key, value, key. So a value is only ever
-//! returned for the key it was written for. The one exception needs the same key to be removed, another to be
-//! put there and removed, and the first to be put back between two loads; its effect would be one frame
-//! to another port of the same network, because the topology is asked afterwards.
+//! A slot is two 64-bit words, key and value. A writer (there is one at a time) clears the key, writes the
+//! value, then writes the key; a reader reads key, value, key. So a value is returned only for the key it was
+//! written for. The one exception requires that between two loads a key is removed, another key is inserted
+//! and removed, and the first key is inserted again; its effect is one frame to another port of the same
+//! network, because the topology is consulted afterwards.
 
 use std::{
     sync::atomic::{
@@ -18,11 +18,12 @@ use std::{
 use super::Origin;
 use crate::addr::{MacAddr, NetworkId, PortId, Timestamp};
 
-/// Slots of a bucket: four times 16 octets are one cache line.
+/// Slots of a bucket: four times 16 bytes are one cache line.
 pub(super) const SLOTS: usize = 4;
 
-/// Network (16 bits) and MAC address (48 bits), with the address's group bit turned over: so zero, the mark of a free
-/// slot, is a group's, which is never looked up. The zero address would not do, since frames are sent to it.
+/// Network (16 bits) and MAC address (48 bits), with the group bit of the address inverted: so zero, which
+/// marks a free slot, belongs to a group address, which is never looked up. Without the inversion it would
+/// belong to the zero address, to which frames may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key(u64);
 
@@ -64,14 +65,14 @@ impl From<Timestamp> for Tick {
 }
 
 impl Tick {
-    /// `duration` in ticks, at most a quarter of the cycle (12 days) so that "older" stays decidable.
+    /// `duration` in ticks, at most a quarter of the cycle (12 days), so that "older" stays decidable.
     pub(super) fn span(duration: Duration) -> u32 {
         let longest = TICK_MASK / 4;
         u32::try_from(duration.as_millis() / u128::from(TICK_MILLIS)).unwrap_or(longest).min(longest)
     }
 
-    /// Whether more than `span` ticks lie between this and `now`. Never true for a time after `now`:
-    /// another worker's clock may have been read a moment later.
+    /// Whether more than `span` ticks lie between this and `now`. Never true for a time after `now`: another
+    /// worker may have read the clock a moment later.
     pub(super) fn is_older_than(self, span: u32, now: Self) -> bool {
         let ticks = now.0.wrapping_sub(self.0) & TICK_MASK;
         ticks > span && ticks <= TICK_MASK / 2
@@ -84,7 +85,7 @@ impl Tick {
     }
 }
 
-/// Port (16 bits), last heard (24), flush number (20), origin (2), held (1).
+/// Port (16 bits), last seen (24), flush number (20), origin (2), held (1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Value(u64);
 
@@ -94,7 +95,7 @@ const ORIGIN: u32 = BORN + BORN_BITS;
 const HELD: u64 = 1 << (ORIGIN + 2);
 const BORN_BITS: u32 = 20;
 
-/// The last flush number; after it numbering starts again with an empty table.
+/// The last flush number; after it, numbering restarts with an empty table.
 pub(super) const BORN_MAX: u32 = (1 << BORN_BITS) - 1;
 
 impl Value {
@@ -156,7 +157,7 @@ struct Slot {
 pub(super) struct Bucket([Slot; SLOTS]);
 
 impl Bucket {
-    /// Asks for the cache line, without waiting for it as a load would.
+    /// Prefetches the cache line.
     #[inline]
     #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "the safe prefetch is not stable yet"))]
     pub(super) fn prefetch(&self) {
@@ -168,10 +169,10 @@ impl Bucket {
         }
     }
 
-    /// The slot in which `key` stands, and its value; at most one does.
+    /// The slot that holds `key`, and its value; at most one does.
     ///
-    /// All four are compared: where a key stands is chance, and a branch on chance costs more than three loads
-    /// from a line that is near.
+    /// All four are compared: the slot of a key is random, and a mispredicted branch costs more than three
+    /// loads from a cached line.
     #[inline(always)]
     pub(super) fn find(&self, key: Key) -> Option<(usize, Value)> {
         let matches = |slot: usize| u32::from(self.0[slot].key.load(Acquire) == key.0) << slot;
@@ -181,7 +182,7 @@ impl Bucket {
         }
         let slot = matches.trailing_zeros() as usize;
         let value = Value(self.0[slot].value.load(Acquire));
-        // The value is the key's only if the key still stands: pairs with the fence in `clear`.
+        // The value belongs to the key only if the key is still there: pairs with the fence in `clear`.
         fence(Acquire);
         (self.0[slot].key.load(Relaxed) == key.0).then_some((slot, value))
     }
@@ -193,14 +194,14 @@ impl Bucket {
         (key != 0 && self.0[slot].key.load(Relaxed) == key).then_some((Key(key), value))
     }
 
-    /// Notes that the station was heard. Does nothing if the slot has changed meanwhile.
+    /// Records that the station was seen. Does nothing if the slot has changed meanwhile.
     pub(super) fn refresh(&self, slot: usize, value: Value, seen: Tick) {
         let next = value.with_seen(seen).0;
-        // Losing the race means that somebody else knows better.
+        // Losing the race means that another thread has written a newer value.
         let _ = self.0[slot].value.compare_exchange(value.0, next, Relaxed, Relaxed);
     }
 
-    // From here on the caller holds the writer's lock.
+    // The functions below require the writer's lock.
 
     pub(super) fn first_free(&self) -> Option<usize> {
         self.0.iter().position(|slot| slot.key.load(Relaxed) == 0)
@@ -212,14 +213,14 @@ impl Bucket {
         self.0[slot].key.store(key.0, Release);
     }
 
-    /// Changes what is known of the key that stands in the slot.
+    /// Replaces the value of the key in the slot.
     pub(super) fn set(&self, slot: usize, value: Value) {
         self.0[slot].value.store(value.0, Release);
     }
 
     pub(super) fn clear(&self, slot: usize) {
         self.0[slot].key.store(0, Relaxed);
-        // No later value may be seen by who saw the key before: pairs with the fence in `find`.
+        // A reader that saw the old key must not see a later value: pairs with the fence in `find`.
         fence(Release);
     }
 }

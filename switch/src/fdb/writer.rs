@@ -1,4 +1,4 @@
-//! The one who changes the table, under its lock: inserting, moving, evicting, sweeping.
+//! The writer of the table, under its lock: inserts, moves, evicts and sweeps.
 
 use std::{collections::VecDeque, ops::Range};
 
@@ -9,20 +9,20 @@ use super::{
 };
 use crate::addr::{NetworkId, PortId, Timestamp};
 
-/// Events kept for those who watch; beyond it the newest are lost and counted.
+/// Capacity of the event queue; events beyond it are lost and counted.
 const EVENTS: usize = 1024;
 
-/// Slots looked at to find a victim of the port that must give way.
+/// Number of slots searched for a victim.
 ///
-/// The port with the most entries holds at least one in (ports * 2) slots, so this finds one at a thousand ports
-/// with near certainty, and takes some microseconds when it does not.
+/// The port with the most entries holds at least one in (ports * 2) slots, so with a thousand ports the
+/// search succeeds almost certainly, and takes a few microseconds if it does not.
 const VICTIM_SCAN: usize = 8192;
 
-/// The [`Learning`] of each port or network. Zeros that were never written take no memory.
+/// The [`Learning`] of each port or network. Untouched zero pages take no memory.
 #[derive(Debug)]
 struct Lessons(Box<[[u64; 4]]>);
 
-// Places in one of the lists.
+// Indices of the list.
 const LEARNED: usize = 0;
 const MOVED: usize = 1;
 const REFUSED: usize = 2;
@@ -42,23 +42,24 @@ impl Lessons {
 /// A bucket, and a slot of it.
 type Spot = (usize, usize);
 
-/// How there is room for a key that is not in the table.
+/// How a new key gets a slot.
 #[derive(Clone, Copy, Debug)]
 enum Room {
-    /// Here is nobody.
+    /// A free slot.
     Free(Spot),
-    /// Who is here goes to its other bucket.
+    /// A slot whose entry moves to its other bucket.
     Shared {
-        /// Here.
+        /// The slot.
         spot: Spot,
-        /// There.
+        /// The free slot in the other bucket.
         with: Spot,
     },
-    /// Who is here is evicted: of all who stand in the key's buckets, one of the port with the most entries.
+    /// A slot whose entry is evicted: of the entries in the key's buckets, one of the port with the most
+    /// entries.
     Taken(Spot),
 }
 
-/// Learned entries that are taken for gone, while it is supposed what would follow.
+/// Learned entries that are treated as removed in a dry run.
 #[derive(Debug, Default)]
 struct Gone(Vec<(Spot, PortId)>);
 
@@ -75,7 +76,7 @@ impl Gone {
         self.0.iter().find_map(|((gone, slot), _)| (*gone == bucket).then_some(*slot))
     }
 
-    /// How many were on a port.
+    /// Number of those on a port.
     fn on(&self, port: usize) -> u32 {
         self.0.iter().map(|(_, gone)| u32::from(gone.index() == port)).sum()
     }
@@ -85,11 +86,11 @@ impl Gone {
 pub(super) struct Writer {
     limit: usize,
     len: usize,
-    /// Learned entries of each port, dead ones included until they are swept.
+    /// Number of learned entries of each port, including dead ones until they are swept.
     by_port: Box<[u32]>,
     ports_taught: Lessons,
     networks_taught: Lessons,
-    /// No port above this one has ever had an entry.
+    /// One more than the highest port that ever had an entry.
     ports: usize,
     /// The number of the latest flush.
     flush: u32,
@@ -127,8 +128,8 @@ impl Writer {
     ) -> Learned {
         let tick = Tick::from(now);
         let fresh = Value::new(port, tick, self.flush, Origin::Learned);
-        // Look again: the table may have changed before the lock was ours.
-        if let Some((bucket, slot, value)) = fdb.find(fdb.place_of(key)) {
+        // Search again: the table may have changed before the lock was taken.
+        if let Some((bucket, slot, value)) = fdb.find(fdb.station_of(key)) {
             if fdb.is_alive(key.parts().0, value, tick) {
                 return self.relearn(fdb, key, (bucket, slot, value), fresh, limit, now);
             }
@@ -145,7 +146,7 @@ impl Writer {
         Learned::New
     }
 
-    /// What [`Writer::learn`] would answer, and which stations would make room.
+    /// The outcome that [`Writer::learn`] would have, and the stations it would evict.
     pub(super) fn would_learn(
         &self,
         fdb: &Fdb,
@@ -154,12 +155,12 @@ impl Writer {
         limit: Option<u32>,
         now: Timestamp,
     ) -> (Learned, Vec<Key>) {
-        let stands = fdb.find(fdb.place_of(key));
+        let stands = fdb.find(fdb.station_of(key));
         let (alive, dead) = match stands {
             Some((.., value)) if fdb.is_alive(key.parts().0, value, now.into()) => (Some(value), None),
             stands => (None, stands),
         };
-        // A dead entry of its own makes room on its port first.
+        // A dead entry of the station itself is removed first.
         let own = u32::from(dead.is_some_and(|(.., value)| value.port() == port));
         let is_full = self.is_at(limit.map(|limit| limit.saturating_add(own)), port);
         let learned = match alive {
@@ -178,7 +179,7 @@ impl Writer {
         (learned, Vec::new())
     }
 
-    /// What [`Writer::insert`] would come to after `gone`.
+    /// The outcome that [`Writer::insert`] would have after `gone`.
     fn would_insert(&self, fdb: &Fdb, key: Key, mut gone: Gone, now: Timestamp) -> (Learned, Vec<Key>) {
         let mut evicted = Vec::new();
         let mut evict = |gone: &mut Gone, (bucket, slot): Spot| {
@@ -200,7 +201,7 @@ impl Writer {
         (if room.is_some() { Learned::New } else { Learned::Full }, evicted)
     }
 
-    /// The station is in the table and alive: move it, unless something holds it.
+    /// Moves a live entry to another port, unless it is pinned or held.
     fn relearn(
         &mut self,
         fdb: &Fdb,
@@ -243,7 +244,7 @@ impl Writer {
     pub(super) fn pin(&mut self, fdb: &Fdb, key: Key, port: PortId, origin: Origin, now: Timestamp) -> bool {
         debug_assert!(origin != Origin::Learned);
         let pinned = Value::new(port, Tick::from(now), 0, origin);
-        match fdb.find(fdb.place_of(key)) {
+        match fdb.find(fdb.station_of(key)) {
             Some((.., value)) if value.origin() > origin => false,
             Some((bucket, slot, value)) => {
                 self.remove(fdb, bucket, slot, value);
@@ -256,12 +257,12 @@ impl Writer {
     }
 
     pub(super) fn forget(&mut self, fdb: &Fdb, key: Key) -> bool {
-        let Some((bucket, slot, value)) = fdb.find(fdb.place_of(key)) else { return false };
+        let Some((bucket, slot, value)) = fdb.find(fdb.station_of(key)) else { return false };
         self.remove(fdb, bucket, slot, value);
         true
     }
 
-    /// The number under which entries must be born from now on to survive the flush that begins.
+    /// The flush number that entries must have from now on to survive the flush that begins.
     pub(super) fn begin_flush(&mut self, fdb: &Fdb) -> u32 {
         if self.flush == BORN_MAX {
             self.restart_flush_numbers(fdb);
@@ -270,7 +271,7 @@ impl Writer {
         self.flush
     }
 
-    /// After a million flushes: forget everything learned, and count from zero.
+    /// After a million flushes: removes all learned entries, and restarts from zero.
     fn restart_flush_numbers(&mut self, fdb: &Fdb) {
         self.each(fdb, 0..fdb.buckets.len(), |writer, bucket, slot, _, value| {
             if value.origin() == Origin::Learned {
@@ -293,10 +294,10 @@ impl Writer {
 
     pub(super) fn sweep(&mut self, fdb: &Fdb, buckets: Range<usize>, now: Timestamp) {
         let tick = Tick::from(now);
-        // A hold ends on time, wherever in the table its address is.
+        // Holds end on time, independent of the slice that is swept.
         for key in self.moves.due(now) {
             self.moves.release(key, now);
-            if let Some((bucket, slot, value)) = fdb.find(fdb.place_of(key))
+            if let Some((bucket, slot, value)) = fdb.find(fdb.station_of(key))
                 && value.is_held()
             {
                 fdb.buckets[bucket].set(slot, value.held(false));
@@ -336,7 +337,7 @@ impl Writer {
         }
     }
 
-    /// Puts a key that is not in the table there, making room if it must. False: nothing may give way.
+    /// Inserts a key that is not in the table, evicting if necessary. False: nothing can be evicted.
     fn insert(&mut self, fdb: &Fdb, key: Key, value: Value, now: Timestamp) -> bool {
         if self.len >= self.limit && !self.evict_of_heaviest(fdb, now) {
             return false;
@@ -356,7 +357,7 @@ impl Writer {
             Room::Free(spot) => spot,
             Room::Shared { spot, with } => {
                 let (key, value) = fdb.buckets[spot.0].read(spot.1)?;
-                // Readers find it in one place or the other; see `slot` for what a reader in between sees.
+                // Readers find it in one slot or the other; see `slot` for readers in between.
                 fdb.buckets[with.0].fill(with.1, key, value);
                 fdb.buckets[spot.0].clear(spot.1);
                 spot
@@ -368,7 +369,8 @@ impl Writer {
         })
     }
 
-    /// Where there is room for a key, once `gone` are gone: in its first bucket if it can be, where it is found soonest.
+    /// A slot for a new key, assuming that `gone` are removed: in its first bucket if possible, where it is
+    /// found fastest.
     fn find_room(&self, fdb: &Fdb, key: Key, gone: &Gone) -> Option<Room> {
         let free = |bucket: usize| fdb.buckets[bucket].first_free().or_else(|| gone.slot_in(bucket));
         let both = fdb.buckets_of(key);
@@ -393,15 +395,16 @@ impl Writer {
         })
     }
 
-    /// Takes an entry away from the port that has the most, so that a port which floods the table only ever
-    /// displaces itself. A dead entry met on the way serves as well.
+    /// Evicts an entry of the port with the most entries, so that a port that floods the table displaces only
+    /// its own entries. A dead entry found on the way serves as well.
     fn evict_of_heaviest(&mut self, fdb: &Fdb, now: Timestamp) -> bool {
         let (hand, victim) = self.search_victim(fdb, &Gone::default(), now);
         self.hand = hand;
         victim.inspect(|&(bucket, slot)| self.evict(fdb, bucket, slot, now)).is_some()
     }
 
-    /// Who gives way to another when the table is full, once `gone` are gone, and where the search ended.
+    /// The position where the search ended, and the entry to evict from a full table, assuming that `gone`
+    /// are removed.
     fn search_victim(&self, fdb: &Fdb, gone: &Gone, now: Timestamp) -> (usize, Option<Spot>) {
         let counts = (0..self.ports).map(|port| (port, self.by_port[port] - gone.on(port)));
         let Some((heaviest, 1..)) = counts.max_by_key(|(_, count)| *count) else { return (self.hand, None) };

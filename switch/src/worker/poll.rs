@@ -1,10 +1,10 @@
-//! Waiting for frames: busy for a moment when it pays, then asleep.
+//! Waiting for frames: busy polling while it pays off, then sleeping.
 //!
-//! Waking a sleeping thread costs its waker an interrupt to another CPU, several microseconds, more in a virtual machine,
-//! and the waker is the container that sends. So after its last frame a worker looks again for a while before it
-//! sleeps, as the kernel's sockets do (`net.core.busy_poll`) and as a hypervisor does with an idle CPU.
-//! How long is learned: a sleep that ended soon would better have been a look, one that did not makes the
-//! next look shorter. A worker whose frames are far apart does not look at all, and one without frames costs nothing.
+//! Waking a sleeping thread costs the waker an interrupt to another CPU, several microseconds, more in a
+//! virtual machine, and the waker is the sending container. So after its last frame a worker polls for a
+//! while before it sleeps, like the kernel's sockets (`net.core.busy_poll`) and a hypervisor with an idle
+//! CPU. The duration adapts: a short sleep makes the next poll longer, a long one makes it shorter. A worker
+//! whose frames are far apart does not poll at all, and one without frames costs nothing.
 
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,10 @@ use rustix::{
     io::Errno,
 };
 
-/// The shortest look that is worth it: about the time a sleep and a wake-up take.
+/// Minimum duration of a poll: about the time of a sleep and a wake-up.
 const SHORTEST: Duration = Duration::from_micros(5);
 
-/// How long a worker looks before it sleeps.
+/// Adaptive duration of busy polling.
 #[derive(Debug, Default)]
 pub(super) struct BusyPoll {
     longest: Duration,
@@ -25,13 +25,14 @@ pub(super) struct BusyPoll {
 }
 
 impl BusyPoll {
-    /// Never looks longer than `longest` from now on; zero: always sleeps at once.
+    /// Limits polling to `longest`; zero disables it.
     pub(super) fn limit(&mut self, longest: Duration) {
         self.longest = longest;
         self.current = self.current.min(longest);
     }
 
-    /// Waits from `idle`, which is about now, until something is ready, and returns how many of `events` tell what.
+    /// Waits until a descriptor is ready, and returns the number of `events`. `idle` is the start of the
+    /// wait, about now.
     pub(super) fn wait(
         &mut self,
         epoll: &OwnedFd,
@@ -53,7 +54,7 @@ impl BusyPoll {
         Ok(ready)
     }
 
-    /// Adapts to a sleep of this length.
+    /// Adapts to the duration of a sleep.
     fn learn(&mut self, slept: Duration) {
         self.current = if slept < self.longest {
             (self.current * 2).clamp(SHORTEST, self.longest.max(SHORTEST))

@@ -1,8 +1,8 @@
-//! Any text as `net.toml`: it is taken or refused with places that exist, and is judged the same twice.
+//! Any text as `net.toml`: it is accepted, or refused with errors at lines that exist, and both deterministically.
 
 use crate::control::config;
 
-/// Parses the longest valid text that `data` begins with.
+/// Parses the longest valid UTF-8 prefix of `data`.
 pub fn config(data: &[u8]) {
     let text = data.utf8_chunks().next().map_or("", |chunk| chunk.valid());
     let first = config::parse("net.toml", text);

@@ -1,34 +1,34 @@
-//! Any octets as a message of datagrams of any length: what comes out stands for the frames that are in it.
+//! Any bytes as a message of datagrams of any length: what comes out represents exactly the frames that are inside.
 
 use vswitch::{
     addr::{NetworkId, PortId},
     batch::Batch,
     checksum::Sum,
-    headers::{Headers, Network},
+    headers::{Headers, IpVersion},
     offload::Offload,
     segment::Segmenter,
 };
 use vswitch_vxlan::{
-    decap::{MESSAGE, Manner, Message, decapsulate},
+    decap::{MESSAGE, Message, Settings, decapsulate},
     ecn::Ecn,
     header::{self, HEADER, Vni},
     run::Checksum,
     tables::Tables,
 };
 
-/// Octets of a frame that may change on its way: identification and the checksums of IPv4 and of the transport.
+/// Bytes of a frame that may change on its way: IPv4 identification, and the checksums of IPv4 and of the transport.
 const REWRITTEN: usize = 6;
 
-/// Decapsulates what follows three bytes: options, and the length of each datagram.
+/// Decapsulates a message that follows three bytes: options, and the datagram length.
 pub fn decap(data: &[u8]) {
     let Some((&[how, stride_high, stride_low], message)) = data.split_first_chunk() else { return };
     let stride = usize::from(u16::from_be_bytes([stride_high, stride_low]));
     let mut message = message.to_vec();
-    // So that checksums need not be guessed.
+    // Corrects checksums, which the fuzzer could not guess.
     if how & 0x80 != 0 && stride > HEADER {
         message.chunks_mut(stride).filter_map(|datagram| datagram.get_mut(HEADER..)).for_each(seal);
     }
-    let manner = Manner { strict: how & 1 != 0, overlay_mtu: 1450, clamp: how & 2 != 0 };
+    let settings = Settings { strict: how & 1 != 0, overlay_mtu: 1450, clamp: how & 2 != 0 };
     let ecn = Ecn::of(how >> 2);
     let vni = Vni::try_from(4096).expect("valid");
     let tables = Tables::new([], [(vni, NetworkId(1))]);
@@ -37,7 +37,7 @@ pub fn decap(data: &[u8]) {
     batch.spare().next().expect("there is room")[MESSAGE..][..message.len()].copy_from_slice(&message);
     let received = Message { peer: PortId(3), ecn, len: message.len(), stride };
     let mut refused = 0;
-    decapsulate(&tables, &manner, &received, &mut batch, &mut |_, _, _| refused += 1);
+    decapsulate(&tables, &settings, &received, &mut batch, &mut |_, _, _| refused += 1);
 
     let mut arrived = Vec::new();
     for (slot, frame) in batch.frames().iter().enumerate() {
@@ -50,14 +50,14 @@ pub fn decap(data: &[u8]) {
             wire
         }));
     }
-    // One that never was on a wire is cut by rules of its own.
+    // A super-datagram that was never cut follows its own rules.
     let whole = message.get(HEADER..).unwrap_or_default();
     let uncut = |headers: &Headers| headers.ends_with(whole) && Checksum::is_partial(whole, headers);
     if Headers::measure(whole).is_some_and(|headers| uncut(&headers)) {
         return;
     }
     let datagrams: Vec<_> = message.chunks(stride.max(1)).collect();
-    let known = datagrams.iter().filter(|datagram| header::parse(datagram, manner.strict) == Some(vni));
+    let known = datagrams.iter().filter(|datagram| header::parse(datagram, settings.strict) == Some(vni));
     let known: Vec<_> = known.map(|datagram| &datagram[HEADER..]).collect();
     if ecn == Ecn::Ce || known.len() > vswitch::batch::TRAIN {
         assert!(arrived.len() + refused <= datagrams.len().max(1));
@@ -67,27 +67,27 @@ pub fn decap(data: &[u8]) {
     assert_eq!(arrived.len(), known.len());
     for (arrived, known) in arrived.iter().zip(known) {
         let marked = usize::from(ecn == Ecn::Ect1);
-        let clamped = if manner.clamp { 2 } else { 0 };
+        let clamped = if settings.clamp { 2 } else { 0 };
         let differing = arrived.iter().zip(known).filter(|(a, b)| a != b).count();
         assert!(
             arrived.len() == known.len() && differing <= REWRITTEN + marked + clamped,
-            "{differing} octets"
+            "{differing} bytes"
         );
     }
 }
 
-/// Makes the checksums of `frame` right.
+/// Corrects the checksums of `frame`.
 fn seal(frame: &mut [u8]) {
     let Some(headers) = Headers::measure(frame) else { return };
-    let Headers { network, transport, end, transport_kind, network_kind, .. } = headers;
-    let addresses = match network_kind {
-        Network::V4 => {
+    let Headers { network, transport, end, transport_kind, version, .. } = headers;
+    let addresses = match version {
+        IpVersion::V4 => {
             put(frame, network + 10, 0);
             let checksum = Sum::of(&frame[network..transport]).checksum();
             put(frame, network + 10, checksum);
             network + 12..network + 20
         }
-        Network::V6 => network + 8..network + 40,
+        IpVersion::V6 => network + 8..network + 40,
     };
     let field = transport + transport_kind.checksum_offset();
     put(frame, field, 0);

@@ -1,4 +1,4 @@
-//! Any frames with any offload headers into a tunnel: trains as the kernel takes them, and every frame counted.
+//! Any frames with any offload headers into a tunnel: trains are acceptable to the kernel, and every frame is counted.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use vswitch::{
     transmit::{Out, Scratch, TagOp, Transmit},
 };
 use vswitch_vxlan::{
-    encap::{Class, Dscp, MAX_DATAGRAMS, Manner, encapsulate},
+    encap::{Class, Dscp, MAX_DATAGRAMS, Settings, encapsulate},
     header::{HEADER, Vni},
     tables::Tables,
 };
@@ -26,7 +26,7 @@ struct Input {
     inherit: bool,
     datagrams: u8,
     sources: u8,
-    /// The nth train fails by its nth bit.
+    /// Train n fails if bit n is set.
     failures: u64,
     frames: Vec<Frame>,
 }
@@ -35,16 +35,16 @@ struct Input {
 struct Frame {
     header: [u8; VNET_HEADER],
     bytes: Vec<u8>,
-    /// How often it stands there, so that super-frames are long.
+    /// Further length in units of 128 bytes, to get long super-frames.
     longer: u8,
     network: bool,
     tag: u8,
 }
 
-/// Encapsulates the frames that `data` stands for.
+/// Encapsulates the frames decoded from `data`.
 pub fn encap(data: &[u8]) {
     let Some(input) = structured::<Input>(data) else { return };
-    let manner = Manner {
+    let settings = Settings {
         overlay_mtu: input.overlay_mtu.min(65_485),
         clamp: input.clamp,
         class: Class::marked(if input.inherit { Dscp::Inherit } else { Dscp::Fixed(10) }),
@@ -59,7 +59,7 @@ pub fn encap(data: &[u8]) {
         if !batch.push_copy(PortId(0), offload, &bytes) {
             break;
         }
-        // The switch takes off only what is there.
+        // The switch removes a tag only where there is one.
         let tagged = bytes[12..14] == [0x81, 0];
         let tag = match frame.tag % 4 {
             1 if tagged => TagOp::Pop,
@@ -76,16 +76,16 @@ pub fn encap(data: &[u8]) {
         outs: &outs,
         max_frame: 70_000,
         counters: &counters,
-        captures: None,
+        witness: None,
     };
     let tables = Tables::new([], [(Vni::try_from(5).expect("valid"), NetworkId(1))]);
     let (mut scratch, mut nth) = (Scratch::new(), 0);
-    encapsulate(|network| tables.header(network), &manner, &frames, &mut scratch, &mut |train| {
-        assert!((1..=manner.datagrams.clamp(1, MAX_DATAGRAMS)).contains(&train.datagrams));
-        assert!(train.source < manner.sources);
-        let octets: usize = train.parts.iter().map(|part| part.len()).sum();
-        assert!(octets <= 65_507 && octets.div_ceil(train.size) == train.datagrams);
-        assert!(train.size <= HEADER + 14 + usize::from(manner.overlay_mtu));
+    encapsulate(|network| tables.header(network), &settings, &frames, &mut scratch, &mut |train| {
+        assert!((1..=settings.datagrams.clamp(1, MAX_DATAGRAMS)).contains(&train.datagrams));
+        assert!(train.source < settings.sources);
+        let bytes: usize = train.parts.iter().map(|part| part.len()).sum();
+        assert!(bytes <= 65_507 && bytes.div_ceil(train.size) == train.datagrams);
+        assert!(train.size <= HEADER + 14 + usize::from(settings.overlay_mtu));
         let mut count = 0;
         train.each(|parts| {
             let datagram: Vec<u8> = parts.iter().flat_map(|part| part.to_vec()).collect();

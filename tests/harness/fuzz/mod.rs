@@ -1,5 +1,5 @@
-//! What the fuzz targets do with an input. Each function takes any bytes and panics if a law is broken: the fuzzer calls it
-//! (`tests/fuzz/targets/`), and an ordinary test calls it with the inputs that are kept (`tests/fuzz/replay.rs`).
+//! Bodies of the fuzz targets. Each function takes arbitrary bytes and panics if an invariant is violated. The fuzzer
+//! calls them (`tests/fuzz/targets/`), and so does an ordinary test, on the inputs that are kept (`tests/fuzz/replay.rs`).
 
 mod config;
 mod decap;
@@ -15,7 +15,7 @@ pub use self::{
 
 use arbitrary::{Arbitrary, Unstructured};
 
-/// What a fuzz target does with an input.
+/// The body of a fuzz target.
 pub type Target = fn(&[u8]);
 
 /// All targets, by name.
@@ -28,7 +28,7 @@ pub const TARGETS: [(&str, Target); 6] = [
     ("operations", operations),
 ];
 
-/// What `data` stands for, if it is long enough for anything.
+/// Decodes `data`; `None` if it is too short.
 fn structured<'a, T: Arbitrary<'a>>(data: &'a [u8]) -> Option<T> {
     T::arbitrary_take_rest(Unstructured::new(data)).ok()
 }

@@ -1,4 +1,4 @@
-//! Any offload header before any frame: what is accepted must be cut into frames that are whole.
+//! Any offload header before any frame: what is accepted can be cut into complete frames.
 
 use vswitch::{
     checksum,
@@ -7,7 +7,7 @@ use vswitch::{
     segment::Segmenter,
 };
 
-/// Cuts the frame that follows an offload header.
+/// Segments the frame that follows an offload header.
 pub fn offload(data: &[u8]) {
     let Some((header, frame)) = data.split_first_chunk::<VNET_HEADER>() else { return };
     let Ok(offload) = Offload::parse(header, frame) else { return };
@@ -25,7 +25,7 @@ pub fn offload(data: &[u8]) {
         if offload.gso.is_some() {
             let headers = Headers::measure(wire).expect("a segment has the headers of its frame");
             assert!(headers.ends_with(wire));
-            // A routing header changes which destination is summed, so only plain packets can be verified here.
+            // A routing header changes the destination in the checksum, so only plain packets are verified.
             let plain =
                 headers.transport - headers.network == if wire[headers.network] >> 4 == 4 { 20 } else { 40 };
             let summed = pseudo_is_right(frame);
@@ -41,7 +41,7 @@ pub fn offload(data: &[u8]) {
     assert_eq!(payload, frame[header_len..], "the payload is all there, in order");
 }
 
-/// Whether the sender left the right pseudo-header sum in the checksum field; its own receiver suffers if not.
+/// Whether the checksum field holds the right pseudo-header sum; if not, only the sender's own receiver is affected.
 fn pseudo_is_right(frame: &[u8]) -> bool {
     let Some(headers) = Headers::measure(frame) else { return false };
     let v4 = frame[headers.network] >> 4 == 4;

@@ -1,11 +1,11 @@
-//! Any sequence of operations on a switch: its laws hold after each.
+//! Any sequence of operations on a switch: the invariants hold after each.
 
 use arbitrary::Arbitrary;
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp},
-    device::mem::Packet,
+    device::mem::OwnedFrame,
     fdb::Origin,
-    topology::StormLimits,
+    storm::FloodLimits,
 };
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
 
 #[derive(Arbitrary, Debug)]
 enum Op {
-    /// A frame of `len` octets between two of 32 stations and groups, behind at most one tag.
+    /// A frame with `len` bytes of payload between two of 32 stations and groups, with at most one tag.
     Frame {
         port: u8,
         dst: u8,
@@ -23,9 +23,9 @@ enum Op {
         tag: Option<u16>,
         len: u8,
     },
-    /// Milliseconds pass.
+    /// Advances the clock by milliseconds.
     Advance(u32),
-    /// The port is no more, or is what it was made as, with other limits.
+    /// Removes the port, or adds it with other limits.
     Retopology {
         port: u8,
         present: bool,
@@ -46,7 +46,7 @@ enum Op {
     Sweep(u8),
 }
 
-/// Does what `data` stands for.
+/// Runs the operations decoded from `data`.
 pub fn operations(data: &[u8]) {
     let Some(ops) = structured::<Vec<Op>>(data) else { return };
     let mut ports = Ports::new();
@@ -62,13 +62,13 @@ pub fn operations(data: &[u8]) {
                 let mut bytes = [mac(dst).0, mac(src).0].concat();
                 bytes.extend(tag.map(|tag| [[0x81, 0], tag.to_be_bytes()].concat()).unwrap_or_default());
                 bytes.resize(bytes.len() + usize::from(len), 8);
-                let sent = ports.switch(port, Packet::plain(bytes), at);
+                let sent = ports.switch(port, OwnedFrame::plain(bytes), at);
                 assert!(sent.iter().all(|(to, _)| *to != port), "never out of the ingress");
             }
             Op::Advance(millis) => now += u64::from(millis),
             Op::Retopology { port, present, limit } => {
                 let limit = limit.map(u32::from);
-                let storm = StormLimits { broadcast: limit, multicast: limit, unknown: limit };
+                let storm = FloodLimits { broadcast: limit, multicast: limit, unknown: limit };
                 ports.change(known(port).0, present, limit, storm);
             }
             Op::FlushPort(port) => fdb.flush_port(known(port)),
@@ -76,12 +76,12 @@ pub fn operations(data: &[u8]) {
             Op::Pin { network: red, station, port, by_operator } => {
                 let origin = if by_operator { Origin::Static } else { Origin::Control };
                 if fdb.pin(network(red), mac(station), known(port), origin, at) {
-                    assert_eq!(fdb.lookup(network(red), mac(station), at), Some(known(port)));
+                    assert_eq!(fdb.lookup(fdb.station(network(red), mac(station)), at), Some(known(port)));
                 }
             }
             Op::Forget { network: red, station } => {
                 fdb.forget(network(red), mac(station));
-                assert_eq!(fdb.lookup(network(red), mac(station), at), None);
+                assert_eq!(fdb.lookup(fdb.station(network(red), mac(station)), at), None);
             }
             Op::Sweep(part) => fdb.sweep(usize::from(part) % 4, 4, at),
         }
@@ -94,7 +94,7 @@ pub fn operations(data: &[u8]) {
     assert!((0..PORTS).all(|port| fdb.learned_on(PortId(port)) == 0));
 }
 
-/// Of 32 addresses, most are stations.
+/// One of 32 addresses, most of them unicast.
 fn mac(id: u8) -> MacAddr {
     match id % 32 {
         0 => MacAddr::BROADCAST,

@@ -1,4 +1,4 @@
-//! A switch with a port of every kind, and a table that is soon full.
+//! A switch with every kind of port and a table that is soon full.
 
 use std::{num::NonZeroU16, sync::Arc};
 
@@ -6,19 +6,20 @@ use vswitch::{
     addr::{NetworkId, PortId, Timestamp, VlanId},
     device::{
         Device,
-        mem::{MemDevice, Packet},
+        mem::{MemDevice, OwnedFrame},
     },
     fdb::Settings,
     offload::Capabilities,
-    topology::{Network, PortMode, PortRules, StormLimits},
+    storm::FloodLimits,
+    topology::{Network, PortMode, PortRules},
 };
 
 use crate::lab::{self, Lab};
 
-/// How many ports there are. Every second one takes no offloads.
+/// Number of ports. Every second one supports no offloads.
 pub(super) const PORTS: u16 = 8;
 
-/// Entries that the table, and each port in it, may have.
+/// Capacity of the MAC table.
 const LIMIT: u32 = 16;
 
 /// A switch in memory.
@@ -30,7 +31,7 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// Every port is there.
+    /// A switch with all its ports.
     pub(super) fn new() -> Self {
         let lab = Lab::new(Settings { limit: LIMIT, seed: 3, ..Settings::default() });
         let capabilities = |port| if port % 2 == 0 { Capabilities::ALL } else { Capabilities::NONE };
@@ -41,8 +42,8 @@ impl Ports {
         ports
     }
 
-    /// Removes a port, or brings it with these limits.
-    pub(super) fn change(&mut self, port: u16, present: bool, mac_limit: Option<u32>, storm: StormLimits) {
+    /// Removes a port, or adds it with the given limits.
+    pub(super) fn change(&mut self, port: u16, present: bool, mac_limit: Option<u32>, storm: FloodLimits) {
         self.rules[usize::from(port)] = present.then(|| PortRules { mac_limit, storm, ..rules(port) });
         self.configure();
     }
@@ -61,14 +62,14 @@ impl Ports {
         self.lab.configure(&networks, 1 << 0xe, present.collect());
     }
 
-    /// Lets `packet` wait at `port`, gives the port a turn, and returns what all ports sent.
-    pub(super) fn switch(&mut self, port: u16, packet: Packet, at: Timestamp) -> Vec<(u16, Packet)> {
+    /// Receives `packet` at `port`, and returns what all ports sent.
+    pub(super) fn switch(&mut self, port: u16, packet: OwnedFrame, at: Timestamp) -> Vec<(u16, OwnedFrame)> {
         self.devices[usize::from(port)].put(packet);
         self.lab.turn(PortId(port), at);
         lab::sent(&self.devices)
     }
 
-    /// What came in has a fate, and so has what was to go out; the table keeps its bound.
+    /// Checks that every frame is accounted for and that the table keeps its bound.
     pub(super) fn check_books(&self) {
         self.lab.check_books("the switch");
         let fdb = &self.lab.fdb;

@@ -19,12 +19,12 @@ use vswitch_tests::{
 
 use super::{DB, Office, WEB};
 
-/// What tshark reads of a file: these fields of every frame.
+/// Fields of every frame of a file, as tshark decodes them.
 fn tshark(file: &Path, fields: &[&str]) -> Vec<Vec<String>> {
     fields_of(reading(file, fields).spawn().expect("tshark is installed"))
 }
 
-/// A tshark that will read these fields of every frame of a file; `-` is its input.
+/// A tshark command that prints these fields of every frame of a file; `-` is standard input.
 fn reading(file: &Path, fields: &[&str]) -> Command {
     let mut command = Command::new("tshark");
     command.arg("-n").arg("-r").arg(file).args(["-T", "fields"]);
@@ -35,7 +35,7 @@ fn reading(file: &Path, fields: &[&str]) -> Command {
     command
 }
 
-/// What a tshark has read in the end.
+/// Waits for a tshark and parses its output.
 fn fields_of(tshark: Child) -> Vec<Vec<String>> {
     let output = tshark.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -91,7 +91,7 @@ fn what_is_wanted_is_picked_and_told_in_lines() {
     }
     let (code, why) = office.switch.refusal(&["capture", "--filter", "tcp prot 80"]);
     assert_eq!(code, 1);
-    assert!(why.contains("the filter \"tcp prot 80\" makes no sense"), "{why}");
+    assert!(why.contains("the filter \"tcp prot 80\" is invalid"), "{why}");
     assert_eq!(office.switch.refusal(&["capture", "--port", "nobody"]).0, 4);
 }
 
@@ -122,7 +122,7 @@ fn a_pipe_and_a_ring_of_files() {
     }
 }
 
-/// None of a million frames is lost while the disk keeps up: all that the switch received is in the file.
+/// A capture loses none of a million frames while the disk keeps up: the file holds all that the switch received.
 #[test]
 fn a_million_frames() {
     const FRAMES: u64 = 1_000_000;
@@ -135,7 +135,7 @@ fn a_million_frames() {
     let (web, enough) = (office.web.raw("eth0"), AtomicBool::new(false));
     thread::scope(|scope| {
         scope.spawn(|| {
-            // What the interface does not take is no matter: the numbers grow.
+            // Frames refused by the interface do not matter: sequence numbers only have to increase.
             for number in (0_u64..).take_while(|_| !enough.load(Relaxed)) {
                 let _ = web.try_send(&frame(DB, WEB, EXPERIMENT, &number.to_be_bytes()));
             }
@@ -157,7 +157,7 @@ fn a_million_frames() {
     assert_eq!(count(&file), all);
 }
 
-/// Frames in a pcapng file, each of which has a higher number than the one before.
+/// Counts the frames of a pcapng file and checks that sequence numbers increase.
 fn count(file: &Path) -> u64 {
     let mut reader = PcapNgReader::new(BufReader::new(File::open(file).unwrap())).unwrap();
     let (mut count, mut last) = (0, None);
@@ -171,7 +171,7 @@ fn count(file: &Path) -> u64 {
     count
 }
 
-/// A reader that goes away, and a daemon that does, end a capture without anybody's help.
+/// A capture ends by itself when its reader or the daemon goes away.
 #[test]
 fn captures_end_with_their_readers_and_with_the_daemon() {
     let mut office = Office::start();

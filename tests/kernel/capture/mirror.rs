@@ -7,7 +7,7 @@ use vswitch_tests::{
 
 use super::{DB, Office, WEB};
 
-/// Somebody watches web, declared in the file; somebody else blue, by command; and nobody else notices.
+/// Port web is mirrored as declared in the file, network blue by command, and no other port is affected.
 #[test]
 fn mirrors_are_declared_or_made_and_get_what_they_ask_for() {
     let [watch, more] = ["watch", "more"].map(Netns::new);
@@ -27,7 +27,7 @@ fn mirrors_are_declared_or_made_and_get_what_they_ask_for() {
             assert!(raw.find(PATIENCE, echo).is_some(), "both ways");
         }
     }
-    // What it sends is not taken in, and its port is in no network.
+    // Frames sent into a mirror port are dropped; the port is in no network.
     watched.send(&frame(BROADCAST, [2, 0, 0, 0, 0, 9], EXPERIMENT, b"hello?"));
     eventually("it died", || (switch.dropped("ids", "MIRROR_ONLY") == 1).then_some(()));
     for port in ["web", "db", "ids", "blues"] {
@@ -44,8 +44,8 @@ fn mirrors_are_declared_or_made_and_get_what_they_ask_for() {
     let (_, why) = switch.refusal(&["mirror", "add", "x", "--port", "ids"]);
     assert!(why.contains("ids gets copies itself"), "{why}");
     let (_, why) = switch.refusal(&["mirror", "rm", "web"]);
-    assert!(why.contains("port web is no mirror"), "{why}");
-    // It is kept, and goes when it is told to.
+    assert!(why.contains("port web is not a mirror"), "{why}");
+    // It survives a restart, until it is removed.
     let mut office = office;
     office.switch.stop();
     office.switch.run();

@@ -1,4 +1,4 @@
-//! Captures, traces and what is known of an address, on a running switch with real traffic.
+//! Captures, traces and `why`, on a running switch with real traffic.
 
 mod files;
 mod mirror;
@@ -15,7 +15,7 @@ use vswitch_tests::{Config, Netns, Vswitchd, daemon::binary, eventually, net};
 const WEB: [u8; 6] = [2, 0x42, 10, 9, 0, 2];
 const DB: [u8; 6] = [2, 0x42, 10, 9, 0, 3];
 
-/// Containers `web` and `db` in network blue, `alone` in red, and a trunk `uplink` that nobody has opened.
+/// Containers `web` and `db` in network blue, and `alone` in red.
 struct Office {
     switch: Vswitchd,
     web: Netns,
@@ -28,7 +28,7 @@ impl Office {
         Self::start_with(|config| config)
     }
 
-    /// The same, and more ports of network blue or tables.
+    /// Like [`start`](Self::start), with further ports of network blue or further tables.
     fn start_with(more: impl FnOnce(Config) -> Config) -> Self {
         let [web, db, alone] = ["web", "db", "alone"].map(Netns::new);
         for netns in [&web, &db, &alone] {
@@ -44,7 +44,7 @@ impl Office {
         Self { switch: Vswitchd::start(&more(blue)), web, db, alone }
     }
 
-    /// Starts vswitchctl and waits until its capture goes on.
+    /// Starts vswitchctl and waits until its capture is running.
     fn capture(&self, arguments: &[&str]) -> Capturing {
         let known = self.switch.ctl(&["capture", "--ls"]).as_array().unwrap().len();
         let mut command = Command::new(binary("vswitchctl"));
@@ -62,20 +62,20 @@ impl Office {
     }
 }
 
-/// A vswitchctl that captures.
+/// A vswitchctl that is capturing.
 struct Capturing(Child);
 
 impl Capturing {
-    /// Interrupts it as a person would, and returns what it printed and what it said in the end.
+    /// Interrupts it, and returns standard output and standard error.
     fn stop(self) -> (String, String) {
         kill_process(Pid::from_child(&self.0), Signal::INT).unwrap();
         self.wait()
     }
 
-    /// Waits until it has enough.
+    /// Waits until it has captured enough.
     fn wait(self) -> (String, String) {
         let output = self.0.wait_with_output().unwrap();
-        let text = |octets: Vec<u8>| String::from_utf8_lossy(&octets).into_owned();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         let (stdout, stderr) = (text(output.stdout), text(output.stderr));
         assert!(output.status.success(), "{stdout}{stderr}");
         (stdout, stderr)

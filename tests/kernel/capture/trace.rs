@@ -1,4 +1,4 @@
-//! Traces of supposed and of real frames, and what is known of an address.
+//! Traces of hypothetical and of real frames, and `why`.
 
 use vswitch_tests::{
     Netns, eventually,
@@ -36,7 +36,7 @@ fn a_trace_tells_every_decision_and_changes_nothing() {
     let (code, why) = switch.refusal(&["trace", "--port", "web", "arp whohas 10.9.0.1"]);
     assert!(code == 1 && why.contains("arp who-has IP [tell IP]"), "{why}");
 
-    // A file that a capture made.
+    // From a capture file.
     let file = office.file("one.pcapng");
     let capture = office.capture(&[
         "capture",
@@ -107,7 +107,7 @@ fn what_is_known_of_an_address() {
     assert_eq!(why["declared"][0]["port"], "db");
     assert_eq!(why["entries"][0]["mac"], "02:42:0a:09:00:03");
     assert_eq!(why["findings"].as_array().unwrap().len(), 0, "{why}");
-    // Somebody else uses its address.
+    // A port uses an address declared for another.
     office.web.raw("eth0").send(&frame(BROADCAST, DB, EXPERIMENT, b"it is me"));
     let found = eventually("the address is heard elsewhere", || {
         let why = switch.try_ctl(&["why", "--mac", "02:42:0a:09:00:03"]).stdout;

@@ -11,7 +11,7 @@ fn without_a_daemon_the_sentence_says_so() {
     for arguments in [&["status"][..], &["port", "ls"], &["attach", "--pid", "1", "blue"], &["reload"]] {
         let (code, sentence) = switch.refusal(arguments);
         assert_eq!(code, 3, "{arguments:?}: {sentence}");
-        assert!(sentence.contains("it died, see its log"), "{sentence}");
+        assert!(sentence.contains("it ended unexpectedly, see its log"), "{sentence}");
     }
     switch.run();
     assert_eq!(switch.ctl(&["status"])["ports"], 0, "a socket left behind is in nobody's way");

@@ -1,4 +1,4 @@
-//! The API by HTTP, and its socket.
+//! The HTTP API and its socket.
 
 use std::{
     fs,
@@ -13,11 +13,11 @@ use vswitch_tests::{PATIENCE, Vswitchd, net};
 use super::start;
 use crate::pair::Pair;
 
-/// What the API answers to a request as it is written: status and body.
+/// Sends a raw request, and returns the status and body of the response.
 fn http(socket: &Path, request: &[u8]) -> (u16, String) {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    // A server that has refused already may close before all is written.
+    // A server that has already rejected the request may close the connection early.
     let _ = stream.write_all(request);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -79,7 +79,7 @@ fn nonsense_over_http_is_refused_with_a_sentence() {
     }
     assert_eq!(http(&socket, b"nonsense\r\n\r\n").0, 400);
     assert_eq!(http(&socket, &[0xff; 4096]).0, 400);
-    // One who says nothing, and one who leaves in the middle, are in nobody's way.
+    // An idle client, and one that disconnects in the middle of a request, do not disturb others.
     let _mute = UnixStream::connect(&socket).unwrap();
     UnixStream::connect(&socket)
         .unwrap()

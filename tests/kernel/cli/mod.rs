@@ -1,4 +1,4 @@
-//! What people and programs ask of the running daemon, by command line and by HTTP.
+//! Commands and HTTP requests to the running daemon.
 
 mod alone;
 mod http;

@@ -1,4 +1,4 @@
-//! Networks, ports and interfaces: made, shown, refused, deleted.
+//! Creating, showing, refusing and deleting networks, ports and interfaces.
 
 use serde_json::{Value, json};
 use vswitch_tests::{Container, Netns};
@@ -114,7 +114,7 @@ fn ports_are_made_shown_and_deleted() {
         "--ifname",
         "eth2",
     ]);
-    assert_eq!(veth["device"], "vs-pair");
+    assert_eq!(veth["device"], "vp-pair");
     assert_eq!(texts(&switch.ctl(&["port", "ls"]), "name"), ["db", "more", "pair", "uplink", "web"]);
 
     let netns = web.name();
@@ -166,7 +166,7 @@ fn ports_are_made_shown_and_deleted() {
     for name in ["more", "pair", "uplink"] {
         switch.ctl(&["port", "del", name]);
     }
-    assert!(!web.has_link("eth1") && !web.has_link("eth2") && !switch.host.has_link("vs-pair"));
+    assert!(!web.has_link("eth1") && !web.has_link("eth2") && !switch.host.has_link("vp-pair"));
     assert!(switch.host.has_link("nic0"), "what was there before stays");
 }
 

@@ -1,4 +1,4 @@
-//! What is shown: status, MAC table, counters, drops; as text and as JSON.
+//! Views: status, MAC table, counters, drops; as text and as JSON.
 
 use std::process::{Command, Stdio};
 
@@ -24,7 +24,7 @@ fn the_daemon_at_a_glance() {
 fn the_mac_table_is_listed_pinned_and_flushed() {
     let pair = start();
     let switch = &pair.switch;
-    // What a container's kernel sends of its own accord would be learned again after a flush.
+    // Neighbour discovery of a container's kernel would be learned again after a flush.
     pair.web.silence();
     pair.db.silence();
     pair.talk();
@@ -82,7 +82,7 @@ fn counters_and_drops_are_told() {
     assert_eq!(switch.refusal(&["drops", "--port", "none"]).0, 4);
     assert_eq!(switch.refusal(&["stats", "--watch=0"]).0, 2);
 
-    // `stats --watch` goes on until nobody reads.
+    // `stats --watch` ends when its reader is gone.
     let mut watch = Command::new(vswitch_tests::daemon::binary("vswitchctl"));
     watch.arg("--socket").arg(switch.socket()).args(["stats", "--watch", "--json"]).stdout(Stdio::piped());
     let mut watch = watch.spawn().unwrap();

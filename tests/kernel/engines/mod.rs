@@ -1,4 +1,4 @@
-//! Container engines that use the switch: Docker by its plugin, podman and containerd by CNI.
+//! Container engines on top of the switch: Docker through its plugin, podman and containerd through CNI.
 
 mod cni;
 mod docker;

@@ -1,11 +1,11 @@
-//! The outside world: what containers reach, what reaches them, and what nobody may reach.
+//! The outside world: what containers reach, what reaches them, and what is out of reach.
 //!
 //! ```text
 //!  outside ----wan--- host ----gw-blue---- blue: bridge ---- web, client
 //! 192.0.2.2     192.0.2.1   \---gw-red---- red:  bridge ---- other
 //! ```
 //!
-//! A network is a namespace with a kernel bridge, as the switch would be; the gateway acts in `host`.
+//! A network is a namespace with a kernel bridge in place of the switch; the gateway acts in `host`.
 
 mod publish;
 mod reach;
@@ -24,15 +24,15 @@ use std::{
 };
 
 use vswitch_tests::control::{
-    gateway::{Gateway, Outside, Reach},
+    gateway::{Gateway, Outside},
     publish::{Publish, Published},
 };
 use vswitch_tests::{Netns, PATIENCE, eventually};
 
-/// How long nothing may come before it counts as not coming: everything here is a few hops in one kernel.
+/// Timeout for what must not happen: everything is a few hops within one kernel.
 const SILENCE: Duration = Duration::from_millis(400);
 
-/// The host, what is outside of it, and two networks.
+/// The host, a station outside, and two networks.
 struct World {
     gateway: Gateway,
     host: Netns,
@@ -85,13 +85,14 @@ impl Network {
     }
 
     fn outside(&self, published: Vec<Published>) -> Outside {
-        self.reaching(Reach::Open { masquerade: true, published })
-    }
-
-    fn reaching(&self, reach: Reach) -> Outside {
         let subnets = [format!("10.9.{}.0/24", self.number), format!("fd00:9:{}::/64", self.number)];
         let subnets = subnets.iter().map(|net| net.parse().unwrap()).collect();
-        Outside { ifname: self.ifname.clone(), subnets, reach }
+        Outside { ifname: self.ifname.clone(), subnets, masquerade: true, published }
+    }
+
+    /// As the outside knows the way, it sees who comes.
+    fn routed(&self) -> Outside {
+        Outside { masquerade: false, ..self.outside(Vec::new()) }
     }
 }
 
@@ -108,7 +109,7 @@ impl World {
         Self { gateway: Gateway::new(), host, outside, blue, red }
     }
 
-    /// What the gateway does, does it in the host.
+    /// Runs `act` on the gateway in the host's namespace.
     fn at_host<T: Send>(&mut self, act: impl FnOnce(&mut Gateway) -> T + Send) -> T {
         let gateway = &mut self.gateway;
         self.host.run(|| act(gateway))
@@ -124,14 +125,14 @@ impl World {
         reserved.map_err(|error| error.to_string())
     }
 
-    /// Publishes ports of the blue web server, which nothing else is wanted beside.
+    /// Publishes ports of blue's web server, and nothing else.
     fn publish(&mut self, publish: &[&str]) -> Vec<Published> {
         let published = self.reserve(publish, &[self.blue.ip(2), self.blue.ip6(2)]).unwrap();
         self.set(&[self.blue.outside(published.clone()), self.red.outside(Vec::new())]);
         published
     }
 
-    /// Lets what is outside know how to reach the networks without the host's address.
+    /// Gives the outside routes to the networks, so that masquerading is not needed.
     fn route_inward(&self) {
         self.outside.ip("route add 10.9.0.0/16 via 192.0.2.1");
         self.outside.ip("-6 route add fd00:9::/32 via 2001:db8::1");
@@ -152,7 +153,7 @@ fn socket(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().unwrap(), port)
 }
 
-/// A server that tells everybody, by TCP and UDP, which address he has; ends with the value.
+/// A server that replies, over TCP and UDP, with the client's address. Stopped on drop.
 struct Mirror {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -170,7 +171,7 @@ impl Mirror {
         let tcp = thread::spawn(move || {
             while !tcp.load(Relaxed) {
                 match listener.accept() {
-                    // Who has gone away meanwhile needs no answer.
+                    // A client that has disconnected needs no reply.
                     Ok((mut stream, from)) => drop(stream.write_all(name(from).as_bytes())),
                     Err(_) => thread::sleep(Duration::from_millis(2)),
                 }
@@ -200,7 +201,7 @@ fn name(from: SocketAddr) -> String {
     from.ip().to_canonical().to_string()
 }
 
-/// As whom `from` is seen by the mirror at `to`.
+/// The source address with which `from` arrives at the mirror at `to`.
 fn seen(from: &Netns, to: SocketAddr) -> String {
     eventually(&format!("{} reaches {to}", from.name()), || ask(from, to, PATIENCE))
 }

@@ -1,4 +1,4 @@
-//! Published ports: from where they are reached, and whose they are.
+//! Published ports: who reaches them, and who owns them.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 };
 
 use vswitch_tests::control::{
-    gateway::{Gateway, Reach},
+    gateway::Gateway,
     publish::{Protocol, Published},
 };
 use vswitch_tests::{PATIENCE, eventually};
@@ -23,7 +23,7 @@ fn a_published_port_is_reached_from_everywhere_but_past_the_host() {
     world.publish(&["8080:80", "8080:80/udp", "9000-9001:80-81", "192.0.2.1:443:80"]);
     let World { host, outside, blue, red, .. } = &world;
 
-    // From outside, by both families and protocols; the container sees who it is.
+    // From outside, over both families and protocols; the container sees the client's address.
     for (at, from) in [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")] {
         assert_eq!(seen(outside, socket(at, 8080)), from);
         assert_eq!(seen(outside, socket(at, 9001)), from);
@@ -33,7 +33,7 @@ fn a_published_port_is_reached_from_everywhere_but_past_the_host() {
     unreachable(outside, socket("2001:db8::1", 443));
     unreachable(outside, socket("192.0.2.1", 9002));
 
-    // By the host itself, at each of its addresses.
+    // From the host itself, at each of its addresses.
     assert_eq!(seen(host, socket("192.0.2.1", 8080)), "192.0.2.1");
     assert_eq!(seen(host, socket("2001:db8::1", 8080)), "2001:db8::1");
     assert_eq!(seen(host, socket("127.0.0.1", 8080)), "10.9.1.1");
@@ -42,7 +42,7 @@ fn a_published_port_is_reached_from_everywhere_but_past_the_host() {
     assert_eq!(seen_udp(host, socket("::1", 8080)), "fd00:9:1::1");
     unreachable(host, socket("127.0.0.1", 443));
 
-    // Hairpin: by the container itself, its neighbour, and another network, who cannot be told apart from the host.
+    // Hairpin: from the container itself, its neighbour, and another network, all of which appear as the host.
     for (from, as_v4, as_v6) in [
         (&blue.web, "10.9.1.1", "fd00:9:1::1"),
         (&blue.client, "10.9.1.1", "fd00:9:1::1"),
@@ -65,23 +65,20 @@ fn a_container_without_ipv6_is_reached_by_ipv6() {
     let ways: Vec<_> = published.iter().map(ToString::to_string).collect();
     assert!(ways.contains(&"[::]:8080:10.9.1.2:80/udp".to_owned()), "{ways:?}");
     let blue = world.blue.outside(published);
-    world.set(&[blue.clone(), world.red.reaching(Reach::Internal)]);
-    let World { host, outside, red, .. } = &world;
+    world.set(std::slice::from_ref(&blue));
+    let World { host, outside, .. } = &world;
     for (from, to) in [(outside, "2001:db8::1"), (host, "2001:db8::1"), (host, "::1")] {
         assert_eq!(seen(from, socket(to, 8080)), "10.9.1.1");
         assert_eq!(seen_udp(from, socket(to, 8080)), "10.9.1.1");
     }
     assert_eq!(seen(host, socket("::1", 9000)), "10.9.1.1");
     unreachable(outside, socket("2001:db8::1", 9000));
-    // What an internal network may not reach it does not reach by the host's hand either.
-    unreachable(&red.client, socket("fd00:9:2::1", 8080));
 
-    // What the container says at length arrives, and each end of a connection by itself.
+    // A long stream arrives, and each direction can be closed by itself.
     let server = world.blue.web.listen("10.9.1.2");
     let to = Published::new(Protocol::Tcp, socket("::", 7000), server.local_addr().unwrap()).unwrap();
     let mut with_server = blue.clone();
-    let Reach::Open { published, .. } = &mut with_server.reach else { unreachable!("it is open") };
-    published.push(to);
+    with_server.published.push(to);
     world.set(&[with_server]);
     let mut client = world.outside.connect(socket("2001:db8::1", 7000));
     let (mut far, _) = server.accept().unwrap();
@@ -100,7 +97,7 @@ fn a_container_without_ipv6_is_reached_by_ipv6() {
     assert!(heard == said, "the stream is what it was");
     let far = echo.join().unwrap();
 
-    // No longer published, its connections end, and the port is free at once, whoever closed first.
+    // Unpublishing ends the connections, and frees the port at once, whichever side closed first.
     world.set(std::slice::from_ref(&blue));
     assert_eq!(client.read(&mut heard).unwrap_or(0), 0);
     drop((client, far));
@@ -121,8 +118,8 @@ fn what_is_published_on_loopback_is_the_hosts_alone() {
     world.publish(&["127.0.0.1:8080:80"]);
     assert_eq!(seen(&world.host, socket("127.0.0.1", 8080)), "10.9.1.1");
     unreachable(&world.outside, socket("192.0.2.1", 8080));
-    // Who is on the same wire as the host sends to 127.0.0.1 all the same: neither what is published there nor what
-    // the host serves itself is reached, by the uplink or by a container.
+    // A neighbour on the wire sends to 127.0.0.1 of the host: it reaches neither what is published there nor the host's
+    // own servers, through the uplink or from a container.
     let wires = [
         (&world.outside, "192.0.2.1", "wan", "192.0.2.2"),
         (&world.blue.client, "10.9.1.1", "eth0", "10.9.1.3"),
@@ -143,7 +140,7 @@ fn what_is_published_on_loopback_is_the_hosts_alone() {
         }
         assert!(sent() >= before + 2, "{} sent nothing: this proves nothing", from.name());
     }
-    // The wires work.
+    // The links do work.
     assert_eq!(seen(&world.blue.client, socket("192.0.2.2", 82)), "192.0.2.1");
 }
 
@@ -161,11 +158,11 @@ fn a_host_port_has_one_owner() {
     }
     let error = world.reserve(&["[::1]:80:80/sctp"], &here).unwrap_err();
     assert!(error.starts_with("cannot publish [::1]:80:80/sctp: SCTP is not carried on from ::1"), "{error}");
-    // Nothing of a refused list is kept, and protocols are apart.
+    // A refused list leaves nothing behind, and protocols have separate port spaces.
     let published = world.reserve(&["7000:70", "8080:80/udp", "7100:80/sctp"], &here).unwrap();
     world.at_host(|gateway| gateway.release(&published));
 
-    // A process that was first keeps its port; one that comes later is refused.
+    // A process that binds a port first keeps it; one that comes later is refused.
     let taken = world.host.run(|| TcpListener::bind("0.0.0.0:9000").unwrap());
     assert_eq!(
         world.reserve(&["9000:80"], &here).unwrap_err(),
@@ -183,7 +180,7 @@ fn a_host_port_has_one_owner() {
         assert!(UdpSocket::bind("0.0.0.0:8080").is_ok());
     });
 
-    // One of a range, or any: the same for both families, and never one that is taken.
+    // Any port of a range, or any at all: the same for both families, and never one in use.
     let range = world.reserve(&["9000-9002:80"], &here).unwrap();
     assert_eq!(range.iter().map(|one| one.at().port()).collect::<Vec<_>>(), [9001, 9001]);
     let any = world.reserve(&["80-81", "127.0.0.1::80/udp"], &here).unwrap();
@@ -194,13 +191,13 @@ fn a_host_port_has_one_owner() {
         world.reserve(&["9000-9001:80"], &here).unwrap_err().starts_with("cannot publish 9000-9001:80/tcp")
     );
 
-    // What is no longer published is free, what was reserved is not.
+    // Unpublished ports are free; reserved ones are not.
     drop(taken);
     world.set(&[]);
-    // Programs that any test starts meanwhile have our sockets for a moment.
+    // A process just spawned by any test may hold our sockets until it calls exec.
     eventually("the port is free", || world.host.run(|| TcpListener::bind("192.0.2.1:8080").ok()));
     world.host.run(|| assert!(TcpListener::bind("192.0.2.1:9001").is_err()));
-    // Two who want one port are told before anything is done.
+    // Two requests for one port are refused before anything is changed.
     let [one, two] = ["10.9.1.2:80", "10.9.1.3:80"]
         .map(|to| Published::new(Protocol::Tcp, socket("0.0.0.0", 80), to.parse().unwrap()).unwrap());
     let both = [world.blue.outside(vec![one, two])];
@@ -217,16 +214,16 @@ fn a_port_that_an_engine_holds_is_published_and_not_held() {
     published.iter_mut().for_each(|it| it.held = false);
     let wanted = [world.blue.outside(published.clone())];
     world.set(&wanted);
-    // Programs that are started meanwhile have our sockets for a moment.
+    // A process just spawned by any test may hold our sockets until it calls exec.
     let engine =
         eventually("the port is not held", || world.host.run(|| TcpListener::bind("0.0.0.0:8080").ok()));
     assert_eq!(seen(&world.outside, socket("192.0.2.1", 8080)), "192.0.2.2");
-    // No other published port may have it, and a restart has nothing against the engine's.
+    // The port cannot be published twice, and a restart tolerates the engine's socket.
     assert!(world.reserve(&["8080:81"], &[world.blue.ip(2)]).unwrap_err().contains("already allocated"));
     world.gateway = Gateway::new();
     assert!(world.at_host(|gateway| gateway.restore(&wanted)).unwrap().is_empty());
     assert_eq!(seen(&world.outside, socket("192.0.2.1", 8080)), "192.0.2.2");
-    // Who has it before is in the way.
+    // A process that bound the port beforehand is a conflict.
     world.set(&[]);
     let refusal = world.reserve(&["8080:80"], &[world.blue.ip(2)]).unwrap_err();
     assert!(refusal.contains("address already in use"), "{refusal}");
@@ -248,7 +245,7 @@ fn a_thousand_ports_are_set_at_once() {
     println!("1000 published ports set in {:?}", start.elapsed());
     assert_eq!(seen(&world.outside, socket("192.0.2.1", 20_999)), "192.0.2.2");
 
-    let Reach::Open { published, .. } = &mut wanted[0].reach else { unreachable!("it is open") };
+    let published = &mut wanted[0].published;
     published.retain(|published| published.at().port() != 20_999);
     let start = Instant::now();
     world.set(&wanted);

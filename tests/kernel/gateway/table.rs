@@ -1,4 +1,4 @@
-//! The nftables table: changes of it, crashes, and the tables of other programs.
+//! The nftables table: updates, crashes, and other programs' tables.
 
 use std::{
     io::{Read, Write},
@@ -6,7 +6,7 @@ use std::{
 };
 
 use vswitch_tests::control::{
-    gateway::{Gateway, GatewayError, Outside, Reach},
+    gateway::{Gateway, GatewayError, Outside},
     publish::{Protocol, Published},
 };
 use vswitch_tests::{Netns, PATIENCE};
@@ -38,7 +38,7 @@ fn a_crash_loses_nothing_and_leaves_nothing() {
     let mut stream = world.blue.client.connect(listener.local_addr().unwrap());
     let (mut far, _) = listener.accept().unwrap();
 
-    // What a crash leaves: the table, but no sockets. Then somebody takes a port, and the state changes.
+    // A crash leaves the table but no sockets. Then another process binds a port, and the state changes.
     world.gateway = Gateway::new();
     assert!(world.tables().contains("vswitch"));
     assert_eq!(seen(&world.outside, socket("192.0.2.1", 8080)), "192.0.2.2");
@@ -51,14 +51,14 @@ fn a_crash_loses_nothing_and_leaves_nothing() {
     assert_eq!(seen(&world.outside, socket("192.0.2.1", 8080)), "192.0.2.2");
     assert_eq!(seen(&world.outside, socket("2001:db8::1", 8081)), "2001:db8::2");
     unreachable(&world.outside, socket("192.0.2.1", 8082));
-    // Live connections go on.
+    // Established connections continue.
     stream.write_all(b"still").unwrap();
     let mut heard = [0; 5];
     far.set_read_timeout(Some(PATIENCE)).unwrap();
     far.read_exact(&mut heard).unwrap();
     assert_eq!(&heard, b"still");
 
-    // The port is free again: asked again, it is published.
+    // The port is free again: it is published on the next request.
     drop(taken);
     world.set(&wanted);
     assert_eq!(seen(&world.outside, socket("192.0.2.1", 8081)), "192.0.2.2");
@@ -96,7 +96,7 @@ fn tables_of_others_stay_and_a_lost_table_comes_back() {
     assert_eq!(nft(&world.host, &["list", "ruleset"]), others);
 }
 
-/// The table follows changes by its elements, and must be what it would be if it were made anew.
+/// The table is updated element by element; the outcome must equal that of building it anew.
 #[test]
 fn many_changes_come_to_the_same_as_one() {
     let mut world = World::new();
@@ -105,29 +105,29 @@ fn many_changes_come_to_the_same_as_one() {
     let web = at("0.0.0.0:8080", "10.9.1.2:80");
     let moved = at("0.0.0.0:8080", "10.9.1.3:80");
     let more = [at("[::]:8080", "[fd00:9:1::2]:80"), at("192.0.2.1:443", "10.9.1.2:443"), web];
-    // Side by side with blue, and around it.
-    let nets = |ifname: &str, subnet: &str, reach: Reach| Outside {
+    // One subnet next to blue's, and one that contains it.
+    let nets = |ifname: &str, subnet: &str, masquerade: bool| Outside {
         ifname: ifname.into(),
         subnets: vec![subnet.parse().unwrap()],
-        reach,
+        masquerade,
+        published: Vec::new(),
     };
-    let open = |masquerade| Reach::Open { masquerade, published: Vec::new() };
-    let beside = nets("gw-beside", "10.9.0.0/24", open(true));
-    let around = nets("gw-around", "10.9.0.0/16", open(false));
+    let beside = nets("gw-beside", "10.9.0.0/24", true);
+    let around = nets("gw-around", "10.9.0.0/16", false);
     let (blue, red) = (&world.blue, &world.red);
     let steps = [
         vec![blue.outside(vec![])],
         vec![blue.outside(vec![web]), beside.clone()],
         vec![beside.clone(), blue.outside(vec![moved])],
-        vec![blue.outside(more.to_vec()), red.reaching(Reach::Internal), beside.clone()],
-        vec![blue.outside(more[..2].to_vec()), red.reaching(open(false)), around.clone()],
-        vec![blue.reaching(Reach::Internal), red.outside(vec![]), around],
+        vec![blue.outside(more.to_vec()), red.outside(vec![]), beside.clone()],
+        vec![blue.outside(more[..2].to_vec()), red.routed(), around.clone()],
+        vec![red.outside(vec![]), around],
         vec![red.outside(vec![]), beside],
     ];
     let table = |host: &Netns| {
         let listed = nft(host, &["-a", "list", "table", "inet", "vswitch"]);
         let (handle, text) = listed.split_once('\n').map(|(first, rest)| (first.to_owned(), rest)).unwrap();
-        // In whichever order elements are listed, and without the numbers of rules.
+        // Sorted, as elements are listed in any order, and without rule handles.
         let words = text.split_whitespace().map(|word| word.trim_end_matches(','));
         let mut words: Vec<_> =
             words.filter(|word| word.parse::<u32>().is_err()).map(str::to_owned).collect();
@@ -154,7 +154,7 @@ fn many_changes_come_to_the_same_as_one() {
 fn the_chain_that_programs_share_lets_pass_what_is_ours() {
     let mut world = World::new();
     let _mirror = Mirror::start(&world.outside, 80);
-    // As Docker makes it, with a rule of an operator's.
+    // As created by Docker, with an operator's rule.
     let policy = |policy: &str| {
         format!("add chain ip filter FORWARD {{ type filter hook forward priority 0; policy {policy}; }}")
     };
@@ -165,15 +165,15 @@ fn the_chain_that_programs_share_lets_pass_what_is_ours() {
     let wanted = [world.blue.outside(Vec::new())];
     world.set(&wanted);
     assert_eq!(seen(&world.blue.client, socket("192.0.2.2", 80)), "192.0.2.1");
-    // What is not ours meets the policy: blue's neighbour has no gateway yet.
+    // Other traffic is subject to the policy: red has no gateway yet.
     unreachable(&world.red.client, socket("192.0.2.2", 80));
     world.set(&[world.blue.outside(Vec::new()), world.red.outside(Vec::new())]);
     assert_eq!(seen(&world.red.client, socket("192.0.2.2", 80)), "192.0.2.1");
-    // The operator's rule comes first.
+    // The operator's rule takes precedence.
     world.outside.ip("addr add 192.0.2.99/24 dev wan");
     unreachable(&world.blue.client, socket("192.0.2.99", 80));
 
-    // Others flush, and change their minds: it is looked at now and then.
+    // Other programs flush the chain or change its policy: a periodic check repairs it.
     world.set(&wanted);
     nft(&world.host, &["flush chain ip filter FORWARD"]);
     nft(&world.host, &["delete table inet vswitch"]);

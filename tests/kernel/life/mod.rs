@@ -1,4 +1,4 @@
-//! The life of a daemon and its ports: starting, changing, failing, dying, coming back.
+//! The life of a daemon and its ports: starting, changing, failing, dying, recovering.
 
 mod namespaces;
 mod persistence;
@@ -7,10 +7,10 @@ mod service;
 
 use vswitch_tests::{Config, Netns, net};
 
-/// A MAC address for a port that comes back while its neighbours remember it.
+/// A fixed MAC address, for a port that comes back while neighbours still have it cached.
 const MAC: &str = "02:42:0a:09:00:04";
 
-/// Network blue with TAP ports, 10.9.0.1 and so on.
+/// Network blue with TAP ports 10.9.0.1, 10.9.0.2 and so on.
 fn blue(ports: &[(&str, &Netns)]) -> Config {
     let blue = net().network("blue");
     let numbered = ports.iter().zip(1..);

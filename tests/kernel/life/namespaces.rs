@@ -1,4 +1,4 @@
-//! Ports whose namespace, link or interface goes and comes back.
+//! Ports whose namespace, link or interface disappears and comes back.
 
 use std::{process::Command, time::Duration};
 
@@ -49,7 +49,7 @@ fn a_namespace_that_goes_under_load_disturbs_nobody_else() {
             (process::descriptors(switch.pid()) == descriptors).then_some(())
         });
 
-        // Faster than anybody looks: the name is there all the time, but it means another namespace.
+        // Faster than the poll interval: the name always exists, but refers to another namespace.
         doomed.delete();
         doomed.make_again();
         eventually("the port moves to the new namespace", || doomed.has_link("eth0").then_some(()));
@@ -58,8 +58,8 @@ fn a_namespace_that_goes_under_load_disturbs_nobody_else() {
     }
 }
 
-/// The kernel frees a namespace when nobody holds it. A TAP's descriptor does, as long as the daemon has it; the other end
-/// of a veth pair that stands in the namespace tells us when it is really gone.
+/// The kernel frees a namespace with its last reference, and the daemon's TAP descriptor is one. A veth pair with one end
+/// in the namespace shows when it is freed.
 #[test]
 fn a_namespace_that_ended_is_freed_though_a_tap_was_in_it() {
     let web = Netns::new("web");
@@ -105,7 +105,7 @@ fn a_namespace_that_ended_is_freed_though_a_tap_was_in_it() {
 fn a_packet_port_follows_its_link_down_and_up() {
     let (web, other) = (Netns::new("web"), Netns::new("other"));
     let host = Netns::new("host");
-    // The host's namespace goes to the daemon; here it is known by another value.
+    // The host's `Netns` is moved into the daemon; this is its name.
     let name = host.name().to_owned();
     let ip = |arguments: &str| {
         let status = Command::new("ip").args(["-n", &name]).args(arguments.split(' ')).status().unwrap();
@@ -142,7 +142,7 @@ fn a_packet_port_follows_its_link_down_and_up() {
     web.reaches("10.9.0.2");
 }
 
-/// A container may do with its interface what it likes: that is its own trouble, and it ends when the container ends it.
+/// Whatever a container does to its interface affects that container alone, and is undone when the container undoes it.
 #[test]
 fn what_a_container_does_to_its_interface_hurts_itself_alone() {
     for kind in ["tap", "veth"] {

@@ -1,4 +1,4 @@
-//! What outlives the daemon, and what does not.
+//! What outlives the daemon.
 
 use std::fs;
 
@@ -32,7 +32,7 @@ fn streams_survive_a_crash_of_the_daemon() {
         for (netns, address) in [(&web, "10.9.0.1/24"), (&db, "10.9.0.2/24")] {
             assert!(netns.ip("-o address show dev eth0").contains(address), "{server}");
         }
-        // Told to stop, it leaves persistent interfaces as well; without persist in the file they are taken away.
+        // A regular stop keeps persistent interfaces as well; without `persist` they are removed.
         assert!(switch.stop().success());
         assert!(web.has_link("eth0") && db.has_link("eth0"), "{server}: they outlive an ordinary stop, too");
         switch.configure(&config(""));
@@ -56,8 +56,8 @@ fn a_persistent_interface_goes_with_its_port() {
     assert!(!web.has_link("eth1"));
     switch.configure(&blue(&[]));
     assert_eq!(switch.ctl(&["reload"])["changes"].as_array().unwrap().len(), 2);
-    assert!(!web.has_link("eth0") && !db.has_link("eth0") && !switch.host.has_link("vs-db"));
-    // It may be had again at once.
+    assert!(!web.has_link("eth0") && !db.has_link("eth0") && !switch.host.has_link("vp-db"));
+    // It can be created again at once.
     switch.configure(&all);
     switch.ctl(&["reload"]);
     for name in ["web", "db"] {
@@ -165,7 +165,7 @@ fn told_to_stop_it_leaves_nothing_behind() {
         "--kind",
         "veth",
     ]);
-    assert!(switch.host.has_link("vs-db") && switch.host.has_link("vs-pair"));
+    assert!(switch.host.has_link("vp-db") && switch.host.has_link("vp-pair"));
     let socket = switch.socket();
     assert!(socket.exists());
     assert!(switch.stop().success());

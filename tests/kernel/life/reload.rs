@@ -41,7 +41,7 @@ fn a_reload_under_load_changes_what_differs_and_nothing_else() {
     a.reaches("10.9.0.4");
     flow.flows(1_000_000);
 
-    // Forward and back again, by signal, many times while the stream flows.
+    // Back and forth, by signal, many times while the stream is running.
     for round in 0..10 {
         let (config, there, gone) = if round % 2 == 0 { (&before, &c, &d) } else { (&after, &d, &c) };
         switch.configure(config);
@@ -52,9 +52,9 @@ fn a_reload_under_load_changes_what_differs_and_nothing_else() {
     }
     flow.flows(1_000_000);
     let total = flow.stop();
-    println!("{total} octets during 11 reloads");
+    println!("{total} bytes during 11 reloads");
 
-    // A file with a mistake changes nothing and says where the mistake is.
+    // A file with an error changes nothing; the refusal gives its place.
     switch.configure(&with_d(red("vlan = 4095")));
     let (code, sentence) = switch.refusal(&["reload"]);
     assert_eq!(code, 1);
@@ -99,7 +99,7 @@ fn what_can_be_changed_in_place_is() {
     }
 }
 
-/// A file that changes what a port stands on, under the same name.
+/// The file changes the kind and place of a port of the same name.
 #[test]
 fn a_port_changes_its_kind_and_place_by_reload() {
     let (a, b, c) = (Netns::new("a"), Netns::new("b"), Netns::new("c"));

@@ -1,4 +1,4 @@
-//! The daemon as a service: starting, refusing to start, and what the service manager is told.
+//! The daemon as a service: starting, refusing to start, notifying the service manager.
 
 use std::{fs, process::Command};
 
@@ -18,7 +18,7 @@ fn a_second_daemon_is_told_that_it_is_one_too_many() {
     assert!(second.stderr.contains(&format!("(process {})", switch.pid())), "{}", second.stderr);
     assert_eq!(switch.ctl(&["status"])["pid"], switch.pid(), "the first goes on");
 
-    // Another state folder, but the same socket.
+    // A different state folder, but the same socket.
     let text = fs::read_to_string(switch.config()).unwrap();
     let other = switch.folder().join("other.toml");
     fs::write(&other, text.replace("/state\"", "/other\"")).unwrap();
@@ -59,7 +59,7 @@ fn mistakes_in_the_file_are_all_told_with_their_places() {
 
 #[test]
 fn the_service_manager_is_told_what_happens() {
-    // Being ready is what every test here waits for.
+    // Readiness is awaited by every test.
     let mut switch = Vswitchd::start(&blue(&[]));
     switch.signal(Signal::HUP);
     let reloading = switch.tells("RELOADING=1");

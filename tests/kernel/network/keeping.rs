@@ -1,4 +1,4 @@
-//! What is kept through crashes and changes of the file, and that nothing else is left.
+//! What survives crashes and changes of the file, and that nothing else is left behind.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use vswitch_tests::{Container, Netns, PATIENCE, Vswitchd, eventually, net, proce
 
 use super::{address, connect, inspect, network, refused, switch};
 
-/// The host must come up, and its containers too, whatever was done to the file meanwhile.
+/// The host and its containers must come up, whatever happened to the file meanwhile.
 #[test]
 fn a_network_that_the_file_dropped_is_kept_for_its_endpoints() {
     let blue = net().network("blue").keys("mtu = 1400").subnet("10.0.0.0/24");
@@ -21,7 +21,7 @@ fn a_network_that_the_file_dropped_is_kept_for_its_endpoints() {
     connect(&switch, "blue", &web, &[]);
     let to = address(&connect(&switch, "blue", &db, &[]), 0);
     let before = inspect(&switch, "blue");
-    // While it runs, the daemon refuses to take the network from under its containers.
+    // At run time, a reload that would remove a network in use is refused.
     switch.configure(&net());
     let (_, refusal) = switch.refusal(&["reload"]);
     assert!(refusal.contains("network blue has active endpoints"), "{refusal}");
@@ -34,7 +34,7 @@ fn a_network_that_the_file_dropped_is_kept_for_its_endpoints() {
     switch.kill();
     switch.run();
     assert_eq!(inspect(&switch, "blue"), before, "it lasts");
-    // Declared again, it is the file's again.
+    // Declared again, it belongs to the file again.
     switch.configure(&blue);
     switch.ctl(&["reload"]);
     assert_eq!(inspect(&switch, "blue"), before);
@@ -44,7 +44,7 @@ fn a_network_that_the_file_dropped_is_kept_for_its_endpoints() {
         network(&switch, &format!("disconnect blue {}", container.name()));
     }
     assert!(refused(&switch, "rm blue").1.contains("declared in the configuration file"));
-    // Dropped while nobody uses it, it is gone.
+    // Removed from the file while unused, it is gone.
     switch.kill();
     switch.configure(&net());
     switch.run();
@@ -83,33 +83,38 @@ fn all_of_it_survives_kill_9_and_a_live_connection_too() {
     flow.flows(1_000_000);
     flow.stop();
 
-    // While nobody looks, a namespace ends: its endpoint is reaped, its address free.
+    // A namespace ends while the daemon is down: its endpoint is reaped and its address freed.
     switch.kill();
     gone.delete();
-    // What a daemon leaves that ends between making a veth pair and keeping its endpoint; and somebody else's.
+    // What a daemon leaves behind that dies between creating a veth pair and storing its endpoint; and an interface of
+    // another owner.
     let state = switch.folder().join("state");
-    for (ifname, owner) in [("vs-half-made", state.to_str().unwrap()), ("vs-foreign", "/elsewhere")] {
+    let state = state.to_str().unwrap();
+    let half_made = format!("vswitch {state} port half-made");
+    let (before, foreign) = (format!("vswitch {state}"), "vswitch /elsewhere".to_owned());
+    for (ifname, alias) in [("vp-half-made", half_made), ("vs-before", before), ("vp-foreign", foreign)] {
         switch.host.ip(&format!("link add {ifname} type veth"));
-        let alias = format!("vswitch {owner}");
         let mut set = std::process::Command::new("ip");
         set.args(["-n", switch.host.name(), "link", "set", ifname, "alias", &alias]);
         assert!(set.status().unwrap().success());
     }
     switch.run();
-    assert!(!switch.host.has_link("vs-half-made") && switch.host.has_link("vs-foreign"));
+    let there = ["vp-half-made", "vs-before", "vp-foreign"].map(|it| switch.host.has_link(it));
+    assert_eq!(there, [false, false, true]);
     switch.logs(&["reaped", "network=red"]);
     assert_eq!(inspect(&switch, "red")["Containers"].as_object().unwrap().len(), 1);
-    // And while somebody looks.
+    // The same while the daemon is up.
     drop(db);
     eventually("the endpoint goes with its namespace", || {
         (inspect(&switch, "blue")["Containers"].as_object().unwrap().len() == 1).then_some(())
     });
-    // A reload of a file without them leaves them alone.
+    // A reload of a file that never declared them does not affect them.
     assert_eq!(switch.ctl(&["reload"])["changes"], json!([]));
     assert_eq!(inspect(&switch, "blue")["Labels"], json!({"team": "a"}));
 }
 
-/// Killed at any moment, a daemon knows what it answered, and of what it did not answer all or nothing.
+/// Killed at any moment, a daemon has kept what it confirmed; what it did not confirm it has done completely or not at
+/// all.
 #[test]
 fn no_moment_leaves_half_an_endpoint() {
     let mut switch = switch();
@@ -142,7 +147,7 @@ fn no_moment_leaves_half_an_endpoint() {
                     let _ = sender.send((name.clone(), true));
                     if number % 3 == 2 {
                         if !run(&["network", "disconnect", "blue", &name]) {
-                            // Whether it was done, nobody knows.
+                            // The outcome is unknown.
                             let _ = sender.send((name, false));
                             return;
                         }
@@ -177,7 +182,7 @@ fn no_moment_leaves_half_an_endpoint() {
             assert!(found.contains_key(name), "{name} was answered and is gone");
         }
         assert!(found.len() <= known.len() + 1, "one may have been done and not answered: {found:?}");
-        // The interfaces are those of the endpoints, and each has its address.
+        // Interfaces match endpoints, each with its address.
         let interfaces = sandbox.ip("-o -4 address show");
         let there = interfaces.lines().filter(|line| line.contains(": eth")).count();
         assert_eq!(there, found.len(), "{interfaces}\n{found:?}");
@@ -188,14 +193,14 @@ fn no_moment_leaves_half_an_endpoint() {
     }
 }
 
-/// Two hundred clients at once leave nothing behind: no interface, rule, address or descriptor.
+/// Two hundred concurrent clients leave nothing behind: no interface, rule, address or descriptor.
 #[test]
 fn two_hundred_at_once_leave_nothing_behind() {
     let switch = switch();
     let sandboxes: Vec<_> = (0..10).map(|number| Netns::new(&format!("many{number}"))).collect();
     network(&switch, "create blue");
     let container = Container::start();
-    // What relays what the kernel does not translate is made with the first published port, and stays.
+    // The relay for what the kernel does not translate starts with the first published port, and stays.
     let place = format!("pid:{}", container.pid());
     switch.ctl(&["network", "connect", "--publish", "9000:80", "blue", &place]);
     let descriptors = process::descriptors(switch.pid());

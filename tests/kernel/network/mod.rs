@@ -1,4 +1,4 @@
-//! Docker's network model on the running daemon: networks, containers in them, what lasts, what is refused.
+//! Docker's network model on the running daemon: reachability, persistence, refusals.
 
 mod keeping;
 mod reach;
@@ -7,12 +7,12 @@ mod refusals;
 use serde_json::Value;
 use vswitch_tests::{Netns, Vswitchd, net};
 
-/// A daemon with nothing declared.
+/// A daemon with an empty configuration.
 fn switch() -> Vswitchd {
     Vswitchd::start(&net())
 }
 
-/// Runs `vswitchctl network …`; arguments are parted by blanks.
+/// Runs `vswitchctl network …`. `arguments` are separated by blanks.
 fn network(switch: &Vswitchd, arguments: &str) -> String {
     let words: Vec<_> = ["network"].into_iter().chain(arguments.split(' ')).collect();
     let output = switch.try_ctl(&words);

@@ -1,4 +1,4 @@
-//! Which containers, hosts and LANs reach each other in networks of each driver.
+//! Reachability between containers, hosts and LANs, for each network driver.
 
 use std::thread;
 
@@ -7,7 +7,7 @@ use vswitch_tests::{Netns, Vswitchd, net, tcp};
 
 use super::{address, connect, inspect, network, refused, switch};
 
-/// Another host, on the wire with the daemon's: 203.0.113.1 and .2.
+/// Another host on a link with the daemon's: 203.0.113.2 and 203.0.113.1.
 fn outside(switch: &Vswitchd) -> Netns {
     let other = Netns::new("outside");
     switch.host.ip(&format!("link add wire type veth peer name eth0 netns {}", other.name()));
@@ -36,13 +36,13 @@ fn containers_of_a_network_reach_each_other_and_nobody_else() {
     job.reaches("10.9.0.254");
     job.reaches("fd09::1");
     assert!(!web.pings("10.9.0.7"), "networks are apart");
-    // Even on one wire: the same station in another network is not heard.
+    // The same station in two networks does not connect them.
     connect(&switch, "red", &web, &[]);
     web.reaches("10.9.0.7");
     web.reaches("fd09::2");
     assert_eq!(web.ip("route show").matches("default").count(), 1);
 
-    // The default route goes to the endpoint that is left.
+    // The default route moves to the remaining endpoint.
     network(&switch, &format!("disconnect blue {}", web.name()));
     assert!(!web.has_link("eth0") && web.has_link("eth1"));
     assert!(web.ip("route show").contains("default via 10.9.0.254 dev eth1"));
@@ -87,7 +87,7 @@ fn the_outside_is_reached_and_reaches_what_is_published() {
         client.connect(called.parse().unwrap());
         served.join().unwrap();
     }
-    // By IPv6 as well, where no address of the host is named.
+    // IPv6 is published as well, where no address of the host is given.
     assert_eq!(endpoint["published"].as_array().unwrap().len(), 3);
     let taken = refused(&switch, &format!("connect --publish 8080:81 --name again blue netns:{}", db.name()));
     assert_eq!(taken, (1, "Bind for 0.0.0.0:8080 failed: port is already allocated".into()));
@@ -116,7 +116,7 @@ fn the_outside_is_reached_and_reaches_what_is_published() {
 #[test]
 fn an_uplink_puts_containers_on_the_lan() {
     let host = Netns::new("host");
-    // The LAN: a bridge of the kernel with a station, and a cable to the host. The host tags what is VLAN 10.
+    // The LAN: a kernel bridge with a station, and a cable to the host, whose VLAN 10 is tagged.
     let lan = Netns::new("lan");
     lan.ip("link add br0 type bridge");
     lan.ip("link set br0 up");
@@ -135,7 +135,7 @@ fn an_uplink_puts_containers_on_the_lan() {
     lan.reaches(&address(&first, 0));
     let mac = lan.ip(&format!("neighbour show {}", address(&first, 0)));
     assert!(mac.contains(first["mac"].as_str().unwrap()), "with its own MAC address: {mac}");
-    // Unlike macvlan, the host reaches them when asked to.
+    // Unlike with macvlan, the host can reach them if asked to.
     switch.host.reaches(&address(&first, 0));
     assert!(inspect(&switch, "lan")["IPAM"]["Config"][0]["AuxiliaryAddresses"]["host"].is_string());
     assert_eq!(
@@ -158,7 +158,7 @@ fn an_overlay_reaches_containers_of_another_host() {
     let one = Vswitchd::start_in(one, &net().vxlan("10.8.0.1").peer("10.8.0.2"));
     let two = Vswitchd::start_in(two, &net().vxlan("10.8.0.2").peer("10.8.0.1"));
     for (switch, range) in [(&one, "10.0.5.0/25"), (&two, "10.0.5.128/25")] {
-        // Nobody coordinates the two: each gives out a part, and both have the same gateway.
+        // The two hosts are not coordinated: each allocates from its own range, and both have the same gateway.
         network(
             switch,
             &format!(
@@ -173,7 +173,7 @@ fn an_overlay_reaches_containers_of_another_host() {
     web.reaches("10.0.5.128");
     tcp::exchange(&web, &db, "10.0.5.128", 1_000_000, 64 << 10);
     assert!(web.ip("link show dev eth0").contains("mtu 1450"));
-    // Each host has a gateway with the same address; a container's is the one beside it, however often it asks.
+    // Each host has a gateway with the same address; a container always reaches its local one.
     web.reaches("10.0.5.1");
     db.reaches("10.0.5.1");
     for (switch, container) in [(&one, &web), (&two, &db)] {
@@ -181,7 +181,7 @@ fn an_overlay_reaches_containers_of_another_host() {
         container.reaches("10.0.5.1");
         assert!(switch.port("gw.wide")["rx"]["frames"].as_u64().unwrap() > before);
     }
-    // One host is left out of the network, and taken in again, while containers stay connected.
+    // A host is removed from the network and added again while containers stay connected.
     network(&one, "update --peer-rm 10.8.0.2 wide");
     assert!(!web.pings("10.0.5.128"));
     assert_eq!(inspect(&one, "wide")["Options"]["peers"], "");

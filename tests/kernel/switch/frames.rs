@@ -1,4 +1,4 @@
-//! Where frames go, in which order, and that each is counted.
+//! Forwarding, ordering, and the accounting of frames.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
@@ -35,18 +35,18 @@ fn a_storm_is_held_to_its_limit() {
     let quiet = Quiet::start("", &["storm = { broadcast = 100, unknown = 0 }", ""]);
     let ports = quiet.raw();
     let storm = frame(BROADCAST, station(0), EXPERIMENT, &[0; 46]);
-    // The bucket of a young daemon is not full yet.
+    // Right after the start the bucket is not full yet.
     eventually("the bucket is full", || {
         (quiet.switch.ctl(&["stats"])["at_ms"].as_u64() > Some(200)).then_some(())
     });
     let start = Instant::now();
     quiet.pour("p0", &ports[0], &vec![storm.clone(); 2000]);
     ports[0].send(&frame(station(9), station(0), EXPERIMENT, b"to nobody known"));
-    // Multicast has no limit here.
+    // Multicast is not limited here.
     ports[0].send(&frame([1, 0, 0x5e, 1, 1, 1], station(0), EXPERIMENT, b"the end"));
     let passed = ports[1].until(PATIENCE, b"the end");
     let seconds = start.elapsed().as_secs_f64();
-    // A tenth of a second's frames at once, and then 100 in a second.
+    // A burst of 100 ms, then 100 frames per second.
     let most = 10.0 + 100.0 * seconds + 1.0;
     assert!(passed.iter().all(|frame| *frame == storm));
     assert!(passed.len() >= 10 && (passed.len() as f64) <= most, "{} in {seconds} s", passed.len());
@@ -54,7 +54,7 @@ fn a_storm_is_held_to_its_limit() {
     assert_eq!(quiet.switch.dropped("p0", "STORM_UNKNOWN"), 1);
 }
 
-/// What was received is what was sent, flooded, or dropped for a reason: over all ports and whatever is thrown in.
+/// Every frame received was sent, flooded, or dropped for a reason: over all ports, whatever the traffic.
 #[test]
 fn every_frame_is_accounted_for() {
     for workers in [1, 2] {
@@ -66,7 +66,7 @@ fn every_frame_is_accounted_for() {
         for (number, port) in (0..).zip(&ports) {
             port.send(&frame(BROADCAST, station(number), EXPERIMENT, b"hello"));
         }
-        // Fewer than the queue of a TAP has room for: the kernel drops the rest before anybody sees it.
+        // Fewer than a TAP's queue holds; the kernel would drop the rest before the switch sees them.
         let (rounds, senders) = (400_u64, ports.len() as u64);
         thread::scope(|scope| {
             for (number, port) in (0_u16..).zip(&ports) {
@@ -102,7 +102,8 @@ fn every_frame_is_accounted_for() {
         let offered = all.iter().map(|port| frames(port, "tx")).sum::<u64>() + drops("tx", "");
         assert_eq!(received, senders * (rounds + 1), "each frame once");
 
-        // Of 8 frames in a round two groups and the unknown are flooded: from an isolated port to 2 others, else to 3.
+        // Of the 8 frames of a round, those to the two groups and to the unknown station are flooded: to 2 ports from an
+        // isolated one, else to 3.
         let forwarded = received - drops("rx", "");
         assert_eq!(
             drops("rx", "LINK_LOCAL_GROUP")
@@ -113,7 +114,7 @@ fn every_frame_is_accounted_for() {
             drops("rx", ""),
             "and no other reason"
         );
-        // Every forwarded frame left once, or by each port it reached: from the ports' own numbers.
+        // Every forwarded frame left by one port, or by each port it was flooded to: from the ports' own counters.
         let lists = all.iter().map(|port| {
             let own: u64 = port["drops"]
                 .as_array()
@@ -127,7 +128,7 @@ fn every_frame_is_accounted_for() {
         });
         let most: u64 = lists.map(|(forwarded, reach)| forwarded * reach).sum();
         assert!(offered >= forwarded && offered <= most, "{forwarded} <= {offered} <= {most}");
-        // The two laws, on each port by itself.
+        // The two invariants, on each port.
         for port in all {
             let met = |way: &str| -> u64 {
                 let drops = port["drops"].as_array().unwrap().iter().filter(|drop| drop["direction"] == way);
@@ -137,7 +138,7 @@ fn every_frame_is_accounted_for() {
             assert_eq!(frames(port, "rx"), fate("unicast") + fate("flooded") + met("rx"), "{port}");
             assert_eq!(fate("offered"), frames(port, "tx") + met("tx"), "{port}");
         }
-        // All are of one network, but for those that are refused before it is asked for theirs.
+        // All frames are counted for the network, except those dropped before classification.
         let stats = quiet.switch.ctl(&["stats"]);
         let network = |name: &str| stats["networks"][0][name].as_u64().unwrap();
         let refused = drops("rx", "MAC_INVALID_SOURCE") + drops("rx", "LINK_LOCAL_GROUP");
@@ -146,18 +147,18 @@ fn every_frame_is_accounted_for() {
         assert_eq!((network("unicast"), network("flooded")), (fates("unicast"), fates("flooded")));
         assert_eq!(network("dropped"), drops("rx", "") - refused);
         assert_eq!(network("learned"), senders);
-        // And each was received by a turn of some worker.
+        // Each frame was received in a turn of some worker.
         let loads = stats["loads"].as_array().unwrap();
         let batched: u64 = loads.iter().map(|load| load["batches"]["sum"].as_u64().unwrap()).sum();
         assert_eq!(batched, received);
         for load in loads {
             let places = load["busy_ns"]["places"].as_array().unwrap();
             let counted: u64 = places.iter().map(|place| place["count"].as_u64().unwrap()).sum();
-            // Each wake-up has a turn or more; it may have been woken once more between the two readings.
+            // Each wake-up has at least one turn; one more may have occurred between the two readings.
             assert!(load["wakeups"].as_u64().unwrap() <= counted + 1, "{load}");
         }
         assert_eq!(drops("tx", ""), 0, "nobody was too slow");
-        // What the kernel counted in the containers is what we say we sent.
+        // The containers' kernel counters match our transmit counters.
         for (number, container) in quiet.containers.iter().enumerate() {
             let links: Value = serde_json::from_str(&container.ip("-j -s link show dev eth0")).unwrap();
             let heard = links[0]["stats64"]["rx"]["packets"].as_u64().unwrap();
@@ -166,7 +167,7 @@ fn every_frame_is_accounted_for() {
     }
 }
 
-/// Frames of one port arrive in the order in which they were sent, whatever else goes on.
+/// Frames of a port arrive in the order sent, whatever else is going on.
 #[test]
 fn frames_of_a_port_keep_their_order() {
     for workers in [1, 2] {
@@ -184,7 +185,7 @@ fn frames_of_a_port_keep_their_order() {
                     for sequence in 0..FRAMES {
                         port.send(&frame(station(2), station(number), EXPERIMENT, &sequence.to_be_bytes()));
                     }
-                    // The queue of a TAP is full: frames are lost, this one perhaps too.
+                    // The queue of a TAP is full: frames are lost, possibly this one.
                     while !told.load(Relaxed) {
                         port.send(&frame(station(2), station(number), EXPERIMENT, b"the end of it"));
                         thread::sleep(Duration::from_millis(5));

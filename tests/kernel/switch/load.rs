@@ -1,4 +1,4 @@
-//! A port that floods, and a switch with nothing to do.
+//! A flooding port, and an idle switch.
 
 use std::{
     sync::{
@@ -18,7 +18,7 @@ use vswitch_tests::{
 
 use super::station;
 
-/// Two containers that talk, and one that floods as fast as it can.
+/// Two containers that communicate, and one that floods at full speed.
 #[test]
 fn a_port_that_floods_does_not_starve_others() {
     for workers in [1, 2] {

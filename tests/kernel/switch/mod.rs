@@ -1,4 +1,4 @@
-//! The switch's own behaviour, frame by frame, in a real kernel.
+//! The switch itself, frame by frame, on a real kernel.
 
 mod frames;
 mod load;
@@ -7,14 +7,14 @@ mod table;
 use serde_json::Value;
 use vswitch_tests::{Netns, Raw, Vswitchd, eventually, net};
 
-/// A switch with silent TAPs `p0`, `p1`, …, each the eth0 of a container: only what a test sends is heard.
+/// A switch with silent TAP ports `p0`, `p1`, …, each eth0 of a container: only frames of the test are received.
 struct Quiet {
     switch: Vswitchd,
     containers: Vec<Netns>,
 }
 
 impl Quiet {
-    /// `keys` are those of `[switch]`, and of each port.
+    /// `switch` are keys of `[switch]`, `ports` the keys of each port.
     fn start(switch: &str, ports: &[&str]) -> Self {
         let containers: Vec<_> = (0..ports.len()).map(|number| Netns::new(&format!("p{number}"))).collect();
         let mut config = net().switch(switch).network("blue");
@@ -29,8 +29,8 @@ impl Quiet {
         self.containers.iter().map(|container| container.raw("eth0")).collect()
     }
 
-    /// Sends frames by a port no faster than the switch takes them: a TAP's queue has room for 1000, and the kernel drops
-    /// what does not fit before anybody sees it.
+    /// Sends frames through a port no faster than the switch receives them: a TAP's queue holds 1000 frames, and the
+    /// kernel drops the rest before the switch sees them.
     fn pour(&self, port: &str, raw: &Raw, frames: &[Vec<u8>]) {
         let mut taken = self.count(port, "rx");
         for part in frames.chunks(500) {
@@ -56,7 +56,7 @@ impl Quiet {
         self.switch.port(port)[way]["frames"].as_u64().unwrap()
     }
 
-    /// Waits until `frames` were received by `port`.
+    /// Waits until `port` has received `frames`.
     fn received(&self, port: &str, frames: u64) {
         eventually(&format!("{port} has received {frames} frames"), || {
             (self.count(port, "rx") >= frames).then_some(())

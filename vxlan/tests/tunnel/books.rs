@@ -11,7 +11,7 @@ use crate::{
     superframe::Transport,
 };
 
-/// A frame that no other is like: its number is in its first octets of payload.
+/// A unique frame: its payload begins with its number.
 fn item(number: u16, kind: u8, len: usize) -> Item {
     let (v6, transport) = (kind & 1 != 0, if kind & 2 != 0 { Transport::Udp } else { TCP });
     let mut payload = vec![kind; len.max(4)];

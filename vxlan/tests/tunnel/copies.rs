@@ -1,8 +1,8 @@
-//! Copies for a collector: whatever network they are of, they have its VNI, and nobody is told anything.
+//! Copies for a collector: frames of any network get its VNI, and senders get no answers.
 
 use vswitch::{drops::DropReason, frame::Tag, transmit::TagOp};
 use vswitch_vxlan::{
-    collector::Copies,
+    copies::Copies,
     encap::{Class, Dscp, MAX_DATAGRAMS},
 };
 
@@ -23,7 +23,7 @@ fn copies(to: &str) -> Copies {
     }
 }
 
-/// Copies to 10.8.0.9, of which the longest frame may have `max_frame` octets.
+/// Copies to 10.8.0.9, of frames of up to `max_frame` bytes.
 fn send_up_to(max_frame: usize, items: &[Item]) -> Outcome {
     turn(items, max_frame, |frames, scratch, trains| {
         copies("10.8.0.9:4789").encapsulate(MAX_DATAGRAMS, frames, scratch, &mut |train| {

@@ -8,7 +8,7 @@ use vswitch::{
     checksum::{Sum, verify},
     counters::{PortCounters, PortTotals},
     drops::DropReason,
-    headers::{Headers, Network},
+    headers::{Headers, IpVersion},
     offload::Offload,
     segment::Segmenter,
     transmit::{Out, Scratch, TagOp, Transmit},
@@ -32,15 +32,15 @@ pub(crate) const RED_HEADER: [u8; HEADER] = [8, 0, 0, 0, 0, 0, 5, 0];
 pub(crate) const INGRESS: PortId = PortId(4);
 pub(crate) const PEER: PortId = PortId(9);
 
-/// The octets of the longest train: what a UDP datagram over IPv4 may carry.
+/// Length of the longest train: the payload of the longest UDP datagram over IPv4.
 const LONGEST_TRAIN: usize = 65_507;
 
 /// A tunnel with these manners.
 #[derive(Debug)]
 pub(crate) struct Tunnel {
     tables: Tables,
-    pub(crate) out: encap::Manner,
-    pub(crate) back: decap::Manner,
+    pub(crate) out: encap::Settings,
+    pub(crate) back: decap::Settings,
 }
 
 /// A frame that is to cross the tunnel.
@@ -78,20 +78,20 @@ pub(crate) struct Arrived {
 }
 
 impl Tunnel {
-    /// An underlay of 1500 octets under IPv4, and nothing asked for.
+    /// An underlay of 1500 bytes with IPv4, and default settings.
     pub(crate) fn new() -> Self {
         let vni = |number| Vni::try_from(number).expect("a valid number");
         let tables = Tables::new([([10, 8, 0, 2].into(), PEER)], [(vni(4096), BLUE), (vni(5), RED)]);
         Self {
             tables,
-            out: encap::Manner {
+            out: encap::Settings {
                 overlay_mtu: 1450,
                 clamp: false,
                 class: Class::marked(Dscp::Fixed(0)),
                 datagrams: MAX_DATAGRAMS,
                 sources: 16,
             },
-            back: decap::Manner { strict: false, overlay_mtu: 1450, clamp: false },
+            back: decap::Settings { strict: false, overlay_mtu: 1450, clamp: false },
         }
     }
 
@@ -127,7 +127,7 @@ impl Tunnel {
         assert!(train.source < self.out.sources);
     }
 
-    /// Receives a message of datagrams of `stride` octets, the last of which may be shorter.
+    /// Receives a message of datagrams of `stride` bytes, the last of which may be shorter.
     pub(crate) fn receive(
         &self,
         octets: &[u8],
@@ -160,7 +160,8 @@ impl Tunnel {
     }
 }
 
-/// Lets frames leave in one turn by `encapsulate`, which gathers the trains; the longest may have `max_frame` octets.
+/// Sends frames in one turn by `encapsulate`, and collects the trains; frames may have up to `max_frame`
+/// bytes.
 pub(crate) fn turn(
     items: &[Item],
     max_frame: usize,
@@ -174,7 +175,7 @@ pub(crate) fn turn(
     }
     let counters = PortCounters::default();
     let frames =
-        Transmit { port: PEER, batch: &batch, outs: &outs, max_frame, counters: &counters, captures: None };
+        Transmit { port: PEER, batch: &batch, outs: &outs, max_frame, counters: &counters, witness: None };
     let (mut scratch, mut trains) = (Scratch::new(), Vec::new());
     encapsulate(&frames, &mut scratch, &mut trains);
     let mut answers = Vec::new();
@@ -222,13 +223,13 @@ impl Outcome {
 }
 
 impl Arrived {
-    /// The frames on a wire that this one stands for.
+    /// The wire frames of this one.
     pub(crate) fn wire_frames(&self) -> Vec<Vec<u8>> {
         wire_frames(&self.offload, &self.bytes)
     }
 }
 
-/// The frames on a wire that `frame` stands for.
+/// The wire frames of `frame`.
 pub(crate) fn wire_frames(offload: &Offload, frame: &[u8]) -> Vec<Vec<u8>> {
     let segments = Segmenter::new(frame, offload).expect("the offload is of this frame");
     let wire = |segment: vswitch::segment::Segment<'_>| {
@@ -241,18 +242,18 @@ pub(crate) fn wire_frames(offload: &Offload, frame: &[u8]) -> Vec<Vec<u8>> {
 
 /// Makes the checksums of `frame` right again after it was edited. Its lengths are as they should be.
 pub(crate) fn seal(frame: &mut [u8]) {
-    let Some(Headers { network, network_kind, transport, transport_kind, end, .. }) = Headers::measure(frame)
+    let Some(Headers { network, version, transport, transport_kind, end, .. }) = Headers::measure(frame)
     else {
         return;
     };
-    let addresses = match network_kind {
-        Network::V4 => {
+    let addresses = match version {
+        IpVersion::V4 => {
             frame[network + 10..network + 12].fill(0);
             let checksum = Sum::of(&frame[network..transport]).checksum();
             frame[network + 10..network + 12].copy_from_slice(&checksum.to_be_bytes());
             network + 12..network + 20
         }
-        Network::V6 => network + 8..network + 40,
+        IpVersion::V6 => network + 8..network + 40,
     };
     let field = transport + transport_kind.checksum_offset();
     frame[field..field + 2].fill(0);
@@ -264,7 +265,7 @@ pub(crate) fn seal(frame: &mut [u8]) {
 /// Panics unless both the checksum of an IPv4 header and that of TCP or UDP are right.
 pub(crate) fn assert_sealed(frame: &[u8]) {
     let headers = Headers::measure(frame).expect("a TCP segment or UDP datagram");
-    if headers.network_kind == Network::V4 {
+    if headers.version == IpVersion::V4 {
         assert_eq!(Sum::of(&frame[headers.network..headers.transport]).checksum(), 0, "{frame:02x?}");
     }
     assert!(verify(frame, &headers), "{frame:02x?}");

@@ -7,5 +7,5 @@ mod marks;
 mod merging;
 mod mtu;
 mod packets;
-#[path = "../../../switch/tests/superframe/mod.rs"]
+#[path = "../../../switch/tests/it/superframe.rs"]
 mod superframe;

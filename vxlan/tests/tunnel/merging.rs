@@ -17,7 +17,7 @@ struct Step {
     /// Begins another packet of any kind.
     fresh: Option<Spec>,
     payload: Vec<u8>,
-    /// Octets of each segment; 0: it is sent as one packet, if it fits.
+    /// Bytes of each segment; 0: it is sent as one packet, if it fits.
     size: u16,
     push: bool,
     gap: bool,
@@ -123,7 +123,7 @@ proptest! {
         }
     }
 
-    /// Whatever a train holds, what comes out stands for the frames that went in, octet by octet, in their order.
+    /// Whatever a train holds, the output contains the input frames byte by byte, in their order.
     #[test]
     fn frames_of_a_train_stand_for_themselves(
         count in 1..20usize,
@@ -347,7 +347,8 @@ fn another_network_or_flow_between_ends_a_run() {
     assert_eq!(bytes, [frames[0].clone(), other, frames[1].clone()]);
 }
 
-/// Where nobody may cut a packet its identification means nothing (RFC 6864 section 4.1), and some send the same in all.
+/// The identification of an atomic datagram is meaningless (RFC 6864 section 4.1), and some senders keep it
+/// constant.
 #[test]
 fn constant_identification_merges_where_fragments_are_forbidden() {
     let frames = spec(false, TCP, &[0x42; 300]).cut(100);
@@ -378,7 +379,7 @@ fn the_end_of_a_burst_ends_the_frame_and_is_told() {
     assert_eq!(bytes, bursts.map(|burst| burst.offloaded()));
 }
 
-/// More segments than a super-frame may stand for are two super-frames.
+/// More segments than a super-frame may have become two super-frames.
 #[test]
 fn a_merged_frame_keeps_the_bounds_of_an_offload() {
     let tunnel = Tunnel::new();

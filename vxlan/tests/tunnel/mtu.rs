@@ -60,7 +60,7 @@ fn fragmentation_needed() {
         "back to who sent it"
     );
     let packet = &answer[14..];
-    // 156 octets, TTL 64, ICMP, as if from the destination.
+    // 156 bytes, TTL 64, ICMP, as if from the destination.
     assert_eq!(packet[..10], [0x45, 0, 0, 156, 0, 0, 0, 0, 64, 1]);
     assert_eq!(packet[12..20], [10, 9, 0, 3, 10, 9, 0, 2]);
     assert_eq!(packet[20..22], [3, 4]);
@@ -123,7 +123,7 @@ fn a_super_frame_fits_if_its_segments_do() {
     assert_eq!(packet[28..], spec.offloaded()[14..14 + 128]);
 }
 
-/// A tag that stays on the frame takes four octets of what the packet may have; one that is taken off does not.
+/// A tag that stays on the frame reduces the packet's MTU by four bytes; one that is removed does not.
 #[test]
 fn a_tag_counts_if_it_stays() {
     let tunnel = Tunnel::new();

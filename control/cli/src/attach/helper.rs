@@ -1,4 +1,4 @@
-//! The helper's side: makes an interface in a container, sets it up, and hands it over.
+//! The client side of attach: creates an interface in a container, configures it, and passes it to the daemon.
 
 use std::{
     os::fd::{AsFd, OwnedFd},
@@ -13,57 +13,62 @@ use super::target::{DOCKER_SOCKET, Target};
 use crate::client::{Client, ClientError, connect_error};
 use vswitch_host::{
     channel::Channel,
-    link::{self, Links, Wanted, host_ifname},
+    link::{self, Links, Wanted},
     netns::{Namespace, run_in},
 };
 use vswitch_model::{
-    Carries, DeviceSpec, Error, ErrorKind, InterfaceSpec, LimitSpec, Name, PortSpec,
+    Carries, DeviceSpec, Error, ErrorKind, IfName, InterfaceSpec, LimitSpec, Mtu, Name, PortSpec,
     api::Port,
     attach::{AttachRequest, Reply, socket_path},
+    ifname::veth_host_ifname,
 };
 
-/// How long the daemon may take to make a port.
+/// Time limit for the daemon to create a port.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What to attach where.
+/// An attachment to make.
 #[derive(Clone, Debug)]
 pub struct Order {
     /// The network.
     pub network: Name,
     /// The port's name.
     pub name: Name,
-    /// Whose namespace the interface goes into.
+    /// Target whose namespace gets the interface.
     pub target: Target,
-    /// What kind of interface.
+    /// Kind of interface.
     pub kind: Kind,
-    /// How it is set up; its `netns` is found from `target`.
+    /// Its configuration; `netns` is resolved from `target`.
     pub interface: InterfaceSpec,
-    /// Octets of the longest IP packet; the network's unless told.
-    pub mtu: Option<u16>,
-    /// What it may send and be sent.
+    /// Longest IP packet in bytes; the network's by default.
+    pub mtu: Option<Mtu>,
+    /// Rate limits in both directions.
     pub limit: LimitSpec,
 }
 
-/// What kind of interface a helper makes.
+/// Kinds of interfaces that attach can create.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A TAP: the daemon gets its descriptor.
     Tap,
-    /// A veth pair: the daemon gets the host's end, in the namespace of the helper.
+    /// A veth pair: the daemon gets the host end, which stays in the caller's namespace.
     Veth,
 }
 
-/// Does what `order` says, by the daemon whose API is at `api`.
+/// Executes `order` with the daemon whose API socket is `api`.
 ///
-/// Nothing is made before the daemon is known to be there and to have the network. If anything fails after
-/// that, the interface is deleted again.
+/// Nothing is created before the daemon has answered and is known to have the network. If a later step fails, the
+/// interface is deleted again.
 pub async fn attach(api: PathBuf, order: Order) -> Result<Port, ClientError> {
     let network = Client::new(&api).network(&order.network.clone().into()).await?;
     let mtu = order.mtu.unwrap_or_else(|| network.spec.mtu(None));
     let netns = order.target.resolve(DOCKER_SOCKET.as_ref()).await?.netns;
     let inside = Links::open(Namespace::open(&netns).map_err(Error::from)?).map_err(Error::from)?;
     let mut interface = InterfaceSpec { netns: Some(netns), ..order.interface };
-    let ifname = interface.ifname.get_or_insert_with(|| order.name.to_string()).clone();
+    let ifname = match &interface.ifname {
+        Some(ifname) => ifname.clone(),
+        None => order.name.as_str().parse().map_err(Error::from)?,
+    };
+    interface.ifname = Some(ifname.clone());
     inside.check_free(&ifname).await.map_err(Error::from)?;
 
     let made = match order.kind {
@@ -76,9 +81,14 @@ pub async fn attach(api: PathBuf, order: Order) -> Result<Port, ClientError> {
     };
     let carries = Carries::Access { network: order.network };
     let port = PortSpec { mtu: order.mtu, limit: order.limit, ..PortSpec::new(order.name, carries, device) };
-    let super_frame = network.spec.vni.map(|_| link::super_frame(mtu));
-    let wanted =
-        Wanted { ifname: ifname.clone(), spec: interface, mtu: Some(mtu), super_frame, ..Wanted::default() };
+    let super_frame = network.spec.vni.map(|_| link::super_frame(mtu.get()));
+    let wanted = Wanted {
+        ifname: ifname.to_string(),
+        spec: interface,
+        mtu: Some(mtu.get()),
+        super_frame,
+        ..Wanted::default()
+    };
     let request = AttachRequest { port, host_ifname: made.host_ifname };
     let handed_over = match inside.configure(&wanted).await {
         Ok(()) => hand_over(&socket_path(&api), &request, made.tap).await,
@@ -90,26 +100,26 @@ pub async fn attach(api: PathBuf, order: Order) -> Result<Port, ClientError> {
     handed_over
 }
 
-/// What was made: a TAP's descriptor, or the name of a veth pair's end in the host.
+/// The created interface: a TAP's descriptor, or the name of the host end of a veth pair.
 struct Made {
     tap: Option<OwnedFd>,
-    host_ifname: Option<String>,
+    host_ifname: Option<IfName>,
 }
 
 fn make_tap(inside: &Links, ifname: &str, persist: bool) -> Result<Made, Error> {
     let open = || Tap::open(ifname, TapOptions { exclusive: true, persist });
     let tap = run_in(inside.namespace(), open)?.map_err(|error| {
-        let why = format!("cannot make the TAP {ifname} in namespace {}: {error}", inside.namespace());
+        let why = format!("cannot create the TAP {ifname} in namespace {}: {error}", inside.namespace());
         Error::new(ErrorKind::from(error.kind()), why)
     })?;
     Ok(Made { tap: Some(tap.into_fd()), host_ifname: None })
 }
 
-async fn make_veth(inside: &Links, ifname: &str, port: &Name, mtu: u16) -> Result<Made, Error> {
-    let host = host_ifname(port);
+async fn make_veth(inside: &Links, ifname: &str, port: &Name, mtu: Mtu) -> Result<Made, Error> {
+    let host = veth_host_ifname(port);
     let outside = Links::open(Namespace::current()?)?;
-    outside.create_veth(&host, inside, ifname, mtu).await?;
-    Ok(Made { tap: None, host_ifname: Some(host) })
+    outside.create_veth(&host, inside, ifname, mtu.get()).await?;
+    Ok(Made { tap: None, host_ifname: Some(host.parse()?) })
 }
 
 async fn hand_over(path: &Path, request: &AttachRequest, tap: Option<OwnedFd>) -> Result<Port, ClientError> {

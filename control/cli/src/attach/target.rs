@@ -1,4 +1,4 @@
-//! Whose namespace an interface goes into.
+//! Resolves the target of an attachment to a network namespace.
 
 use std::{io, path::Path};
 
@@ -9,28 +9,28 @@ use crate::client::exchange;
 use vswitch_host::netns::Namespace;
 use vswitch_model::{Error, ErrorKind, Netns};
 
-/// Where the Docker Engine API listens.
+/// Default socket of the Docker Engine API.
 pub const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 
-/// Whose namespace.
+/// The target of an attachment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// One that is known by name, path or process.
+    /// A namespace given by name, path or process.
     Netns(Netns),
-    /// That of a Docker container, by name or id.
+    /// The namespace of a Docker container, by name or id.
     Docker(String),
 }
 
-/// Where a target is.
+/// A resolved target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
     /// The namespace as a port's specification names it.
     pub netns: Netns,
-    /// The container, if it is one's.
+    /// The container, if the target is one.
     pub container: Option<ContainerName>,
 }
 
-/// Who a container is.
+/// Identity of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerName {
     /// Its id, 64 hexadecimal digits.
@@ -40,7 +40,7 @@ pub struct ContainerName {
 }
 
 impl Target {
-    /// Finds the namespace. Asks Docker, at `docker`, about containers.
+    /// Resolves the namespace; containers by a request to Docker at `docker`.
     pub async fn resolve(&self, docker: &Path) -> Result<Resolved, Error> {
         match self {
             Self::Netns(netns) => Ok(Resolved { netns: netns.clone(), container: None }),
@@ -50,11 +50,11 @@ impl Target {
                 let own = Namespace::current()?.identity();
                 if Namespace::open(&netns)?.identity() == own {
                     let why = format!(
-                        "container {container} uses the host's own network: it has no place for a port"
+                        "container {container} uses the host's own network: it has no namespace for a port"
                     );
                     return Err(Error::invalid(why));
                 }
-                // Docker writes a slash before names.
+                // Docker prefixes names with a slash.
                 let name = found.name.trim_start_matches('/').to_owned();
                 Ok(Resolved { netns, container: Some(ContainerName { id: found.id, name }) })
             }
@@ -62,7 +62,7 @@ impl Target {
     }
 }
 
-/// `GET /containers/{id}/json` of the Docker Engine API, as far as we look.
+/// The fields used of `GET /containers/{id}/json` in the Docker Engine API.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Container {
@@ -83,10 +83,10 @@ struct ContainerState {
 }
 
 async fn find_container(docker: &Path, container: &str) -> Result<Container, Error> {
-    // What Docker allows in names (RestrictedNameChars in daemon/names); nothing here needs an escape.
+    // The characters Docker allows in names (RestrictedNameChars in daemon/names); none needs escaping.
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     if container.is_empty() || !container.bytes().all(legal) {
-        return Err(Error::invalid(format!("{container:?} is no container's name: see `docker ps`")));
+        return Err(Error::invalid(format!("{container:?} is not a container name: see `docker ps`")));
     }
     let answer = exchange(docker, Method::GET, &format!("/containers/{container}/json"), Bytes::new()).await;
     let (status, body) = answer.map_err(|error| no_docker(docker, error))?;
@@ -96,11 +96,11 @@ async fn find_container(docker: &Path, container: &str) -> Result<Container, Err
             return Err(Error::not_found(format!("no container named {container}: see `docker ps`")));
         }
         other => {
-            return Err(Error::internal(format!("Docker answers {other} about container {container}")));
+            return Err(Error::internal(format!("Docker answered {other} for container {container}")));
         }
     }
     let found: Container = serde_json::from_slice(&body).map_err(|error| {
-        Error::internal(format!("Docker's answer about {container} makes no sense here: {error}"))
+        Error::internal(format!("cannot parse Docker's answer about {container}: {error}"))
     })?;
     let ContainerState { status, running, pid } = &found.state;
     if !running || *pid == 0 {
@@ -116,11 +116,11 @@ fn no_docker(docker: &Path, error: io::Error) -> Error {
     let docker = docker.display();
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::not_found(format!(
-            "no Docker daemon at {docker}: start Docker, or name the container's namespace with --netns or --pid"
+            "no Docker daemon at {docker}: start Docker, or give the container's namespace with --netns or --pid"
         )),
         io::ErrorKind::PermissionDenied => Error::new(
             ErrorKind::Forbidden,
-            format!("no right to use {docker}: run as root, or as a member of the group docker"),
+            format!("no permission to use {docker}: run as root, or as a member of the group docker"),
         ),
         _ => Error::internal(format!("cannot talk to Docker at {docker}: {error}")),
     }
@@ -166,18 +166,14 @@ mod tests {
                 ErrorKind::Conflict,
                 "container dead is not running (exited): start it with `docker start dead`",
             ),
-            ("a/../b", ErrorKind::Invalid, "\"a/../b\" is no container's name: see `docker ps`"),
+            ("a/../b", ErrorKind::Invalid, "\"a/../b\" is not a container name: see `docker ps`"),
             ("alive", ErrorKind::NotFound, "process 4294967295 is gone: there is no /proc/4294967295/ns/net"),
             (
                 "host",
                 ErrorKind::Invalid,
-                "container host uses the host's own network: it has no place for a port",
+                "container host uses the host's own network: it has no namespace for a port",
             ),
-            (
-                "broken",
-                ErrorKind::Internal,
-                "Docker answers 500 Internal Server Error about container broken",
-            ),
+            ("broken", ErrorKind::Internal, "Docker answered 500 Internal Server Error for container broken"),
         ] {
             let error = Target::Docker(name.into()).resolve(&socket).await.unwrap_err();
             assert_eq!((error.kind, error.sentence.as_str()), (code, sentence));

@@ -1,4 +1,4 @@
-//! Looks at and commands a running vswitchd; see [`vswitch_cli::ctl`].
+//! Shows and controls a running vswitchd; see [`vswitch_cli::ctl`].
 
 use std::process::ExitCode;
 

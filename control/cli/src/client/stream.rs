@@ -1,4 +1,4 @@
-//! Answers that do not end by themselves.
+//! Responses without an end of their own.
 
 use std::io;
 
@@ -18,17 +18,17 @@ use vswitch_model::{
     api::{CAPTURE_ID, capture::CaptureRequest},
 };
 
-/// A capture that goes on until it is ended or dropped.
+/// A capture that runs until it is ended or dropped.
 #[derive(Debug)]
 pub struct CaptureBody {
-    /// Its number.
+    /// Its id.
     pub id: u64,
     body: Incoming,
     connection: JoinHandle<hyper::Result<()>>,
 }
 
 impl Client {
-    /// Begins a capture.
+    /// Starts a capture.
     pub async fn capture(&self, request: &CaptureRequest) -> Result<CaptureBody, ClientError> {
         let body = serde_json::to_vec(request).map_err(|error| self.broken(error))?;
         let (response, connection) =
@@ -40,7 +40,7 @@ impl Client {
         let refusal = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await;
         let refusal = refusal.map_err(|error| self.broken(error))?.to_bytes();
         let refusal: Result<Error, _> = serde_json::from_slice(&refusal);
-        Err(refusal.map_or_else(|_| self.broken(format_args!("it answers {status}")), ClientError::Refused))
+        Err(refusal.map_or_else(|_| self.broken(format_args!("it answered {status}")), ClientError::Refused))
     }
 }
 
@@ -48,7 +48,7 @@ impl CaptureBody {
     /// The next piece of pcapng; `None` when the capture has ended.
     ///
     /// # Errors
-    /// The daemon has gone.
+    /// The daemon has ended.
     pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
         while let Some(frame) = self.body.frame().await {
             if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {

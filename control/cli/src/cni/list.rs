@@ -1,4 +1,4 @@
-//! Configurations for the runtimes, and the places where they look for them and for the plugin.
+//! Configurations for the runtimes, and the folders where they look for them and for the plugin.
 
 use std::{
     fs, io,
@@ -9,16 +9,16 @@ use serde_json::{Value, json};
 
 use vswitch_model::Name;
 
-/// Where podman, containerd and CRI-O look for configurations.
+/// Configuration folder of podman, containerd and CRI-O.
 pub const CONFIGS: &str = "/etc/cni/net.d";
 
-/// Where they look for plugins: all of them in the first on Debian, `ctr` in the second alone.
+/// Plugin folders: on Debian all runtimes search the first, `ctr` only the second.
 pub const PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 
 /// The plugin's name in these folders, which is its type in a configuration.
 const PLUGIN: &str = "vswitch";
 
-/// The configuration of a network. Of version 1.0.0, which all runtimes of today read.
+/// Returns the configuration of a network, in version 1.0.0, which all current runtimes read.
 pub fn conflist(network: &Name, socket: Option<&Path>) -> Value {
     let mut plugin = json!({
         "type": PLUGIN,
@@ -31,24 +31,24 @@ pub fn conflist(network: &Name, socket: Option<&Path>) -> Value {
     json!({ "cniVersion": "1.0.0", "name": network, "plugins": [plugin] })
 }
 
-/// Writes a network's configuration into `folder`, whole or not at all, and answers where.
+/// Writes a network's configuration into `folder`, atomically, and returns its path.
 ///
 /// # Errors
 /// It cannot be written.
 pub fn write(folder: &Path, network: &Name, socket: Option<&Path>) -> io::Result<PathBuf> {
     fs::create_dir_all(folder)?;
     let path = folder.join(format!("80-vswitch-{network}.conflist"));
-    // A name that no runtime reads.
+    // A file name that no runtime reads.
     let new = folder.join(format!(".80-vswitch-{network}.new"));
     fs::write(&new, format!("{:#}\n", conflist(network, socket)))?;
     fs::rename(&new, &path)?;
     Ok(path)
 }
 
-/// Links `plugin` into each of `folders`, and answers where.
+/// Links `plugin` into each of `folders`, and returns the links.
 ///
 /// # Errors
-/// Something else has the name there, or a folder cannot be written.
+/// Another file has the name, or a folder is not writable.
 pub fn install(plugin: &Path, folders: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
     let mut links = Vec::new();
     for folder in folders {
@@ -57,7 +57,8 @@ pub fn install(plugin: &Path, folders: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
         match fs::symlink_metadata(&link) {
             Ok(found) if found.is_symlink() => fs::remove_file(&link)?,
             Ok(_) => {
-                let what = format!("{} exists and is no link of ours: move it away", link.display());
+                let what =
+                    format!("{} exists and is not a link to this plugin: move it away", link.display());
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
             }
             Err(_) => {}
@@ -95,6 +96,6 @@ mod tests {
         fs::remove_file(a.join("vswitch")).unwrap();
         fs::write(a.join("vswitch"), "precious").unwrap();
         let error = install("/usr/bin/vswitch-cni".as_ref(), &[a]).unwrap_err();
-        assert!(error.to_string().contains("is no link of ours"), "{error}");
+        assert!(error.to_string().contains("is not a link to this plugin"), "{error}");
     }
 }

@@ -1,11 +1,12 @@
 //! The CNI plugin `vswitch-cni`: what podman, containerd and CRI-O run to connect a container.
 //!
-//! A runtime starts the program for each deed, with words in its environment and a network's configuration on its standard
-//! input, and reads an answer from its standard output (CNI specification 1.1.0, section 2). We ask the daemon, by its API,
-//! and the daemon does it: so concurrent calls need no lock of ours, and there is no state of ours to lose. An endpoint's
-//! id is made of the network's name, the container's id and the interface's name, which is all that a runtime tells again.
+//! A runtime starts the program for each command, with parameters in its environment and a network's configuration on
+//! its standard input, and reads a result from its standard output (CNI specification 1.1.0, section 2). The plugin
+//! sends requests to the daemon's API, so concurrent calls need no lock in the plugin, and the plugin has no state to
+//! lose. An endpoint's id is derived from the network's name, the container's id and the interface's name, which are
+//! all that a runtime passes again later.
 //!
-//! VERSION needs no daemon: runtimes ask for it whenever they read their configuration.
+//! VERSION needs no daemon: runtimes request it whenever they read their configuration.
 
 mod delegate;
 pub mod list;
@@ -21,16 +22,16 @@ use self::{
     wire::{Failure, Verb},
 };
 
-/// What is spoken, the oldest first.
+/// Supported versions of the specification, the oldest first.
 pub const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
-/// Octets of the longest configuration.
+/// Longest configuration, in bytes.
 const CONFIG_LIMIT: u64 = 16 * 1024 * 1024;
 
-/// Does what the environment says, prints the answer, and tells whether it is one.
+/// Executes the command in the environment, prints the result, and returns whether it succeeded.
 pub fn main() -> ExitCode {
     let mut config = String::new();
-    // What cannot be read is no JSON, which is told.
+    // Unreadable input is invalid JSON, which is reported.
     let _ = std::io::stdin().lock().take(CONFIG_LIMIT).read_to_string(&mut config);
     let version = wire::version_of(&config);
     match answer(&config) {

@@ -1,4 +1,4 @@
-//! The deeds: each is a question to the daemon, and what the runtime wants to know of its answer.
+//! The commands of CNI: each is a request to the daemon, and a result for the runtime.
 
 use std::{
     collections::BTreeMap,
@@ -21,20 +21,20 @@ use vswitch_host::{
     netns::Namespace,
 };
 use vswitch_model::{
-    ApiSpec, Connect, ErrorKind, Id, InterfaceSpec, LimitSpec, Name, Netns, Reference,
+    ApiSpec, Connect, ErrorKind, Family, Id, InterfaceSpec, InvalidIfName, LimitSpec, Name, Netns, Reference,
     api::{Endpoint, Network, PortState},
     options,
     publish::Publish,
 };
 
-/// The type that stands for our own address management.
+/// The IPAM type of the daemon's own address management.
 const OWN: &str = "vswitch";
 
-/// A call of the plugin, read and found to make sense.
+/// A call of the plugin, parsed and validated.
 #[derive(Debug)]
 pub(super) struct Call {
     config: Config,
-    /// The configuration as it came, for other plugins.
+    /// The unchanged configuration, for other plugins.
     text: String,
     container: String,
     netns: Option<PathBuf>,
@@ -46,15 +46,15 @@ pub(super) struct Call {
 impl Call {
     pub(super) fn read(verb: Verb, text: &str) -> Result<Self, Failure> {
         let config: Config = serde_json::from_str(text).map_err(|error| {
-            Failure::new(Code::Decode, format!("the configuration makes no sense here: {error}"))
+            Failure::new(Code::Decode, format!("cannot parse the configuration: {error}"))
         })?;
         if !VERSIONS.contains(&config.cni_version.as_str()) {
             let known = VERSIONS.join(", ");
-            let what = format!("cniVersion {:?} is not spoken here: use one of {known}", config.cni_version);
+            let what = format!("cniVersion {:?} is not supported: use one of {known}", config.cni_version);
             return Err(Failure::new(Code::Version, what));
         }
         if config.name.is_empty() {
-            return Err(Failure::new(Code::Config, "name is missing: name the network"));
+            return Err(Failure::new(Code::Config, "name is missing: set it to the name of the network"));
         }
         let needed = |key: &str, needed: bool| match std::env::var(key) {
             Ok(value) if !value.is_empty() || !needed => Ok(value),
@@ -101,20 +101,20 @@ impl Call {
         let given = delegate::run(kind, "ADD", &self.text).await?.unwrap_or_default();
         let done = self.add_with(&network, &inside, given).await;
         if done.is_err() {
-            // What was given out is given back; the first failure is the one to tell.
+            // Release the assigned addresses; report the first failure.
             let _ = delegate::run(kind, "DEL", &self.text).await;
         }
         done
     }
 
-    /// Connects with addresses that another plugin gave. Those of the network's own subnets are the daemon's to know.
+    /// Connects with addresses assigned by another plugin. The daemon records those of the network's own subnets.
     async fn add_with(&self, network: &Network, inside: &Links, given: Outcome) -> Result<Value, Failure> {
         let is_ours = |ip: &&Ip| network.spec.subnets.iter().any(|it| it.subnet.contains(&ip.address.addr()));
         let ours = given.ips.iter().filter(is_ours).map(|ip| ip.address.addr()).collect();
         let others: Vec<IpNet> = given.ips.iter().filter(|ip| !is_ours(ip)).map(|ip| ip.address).collect();
         if let Some(address) = others.first().filter(|_| !network.spec.subnets.is_empty()) {
             let what = format!(
-                "the IPAM plugin gave {address}, which is in no subnet of network {}: correct one of them",
+                "the IPAM plugin assigned {address}, which is in no subnet of network {}: correct one of them",
                 network.spec.name
             );
             return Err(Failure::new(Code::Config, what));
@@ -139,14 +139,14 @@ impl Call {
         let reference: Reference = network.spec.name.clone().into();
         let friendly = Connect { name: Some(self.friendly_name()), ..ask.clone() };
         match self.client().connect(&reference, &friendly).await {
-            // Two may be called the same; their ids differ.
+            // Two containers may have the same name; their ids differ.
             Err(ClientError::Refused(refusal)) if refusal.kind == ErrorKind::Conflict => {}
             other => return Ok(other?),
         }
         Ok(self.client().connect(&reference, &ask).await?)
     }
 
-    /// What is asked of the daemon.
+    /// The request to the daemon.
     fn ask(&self, addresses: Vec<IpAddr>) -> Result<Connect, Failure> {
         let wrong = |what: String| Failure::new(Code::Config, what);
         let mut options = self.options()?;
@@ -161,10 +161,11 @@ impl Call {
         let ip: Vec<Ipv4Addr> = addresses.iter().filter_map(v4).collect();
         let ip6: Vec<Ipv6Addr> = addresses.iter().filter_map(v6).collect();
         if ip.len() > 1 || ip6.len() > 1 {
-            return Err(wrong(
-                "an interface has at most one address of each family here: ask for one".into(),
-            ));
+            return Err(wrong("an interface has at most one address per family: request only one".into()));
         }
+        let ifname = self.ifname.parse().map_err(|error: InvalidIfName| {
+            Failure::new(Code::Environment, format!("CNI_IFNAME: {error}"))
+        })?;
         Ok(Connect {
             sandbox: self.netns.clone().map(Netns::Path),
             id: Some(self.id(&self.attachment())),
@@ -173,7 +174,7 @@ impl Call {
             ip: ip.first().copied(),
             ip6: ip6.first().copied(),
             mac: mac.transpose()?,
-            ifname: Some(self.ifname.clone()),
+            ifname: Some(ifname),
             aliases: self.aliases(),
             options,
             publish: runtime.port_mappings.iter().map(publish).collect::<Result<_, _>>()?,
@@ -181,7 +182,7 @@ impl Call {
         })
     }
 
-    /// What the configuration says, and the rates of the runtime in its place.
+    /// The options of the configuration, with the runtime's rates taking precedence.
     fn options(&self) -> Result<BTreeMap<String, String>, Failure> {
         let limit = match &self.config.runtime_config.bandwidth {
             None => LimitSpec::default(),
@@ -197,7 +198,7 @@ impl Call {
         Ok(options)
     }
 
-    /// The addresses that somebody wrote down: for the runtime, for the network, or in the old way.
+    /// The requested addresses: from the runtime, from the configuration, or from `CNI_ARGS`.
     fn asked_addresses(&self) -> Result<Vec<IpAddr>, Failure> {
         let written = [
             self.config.runtime_config.ips.clone(),
@@ -207,7 +208,7 @@ impl Call {
         let written = written.into_iter().find(|it| !it.is_empty()).unwrap_or_default();
         let address = |text: &String| {
             let address = text.split('/').next().unwrap_or_default();
-            address.parse().map_err(|_| Failure::new(Code::Config, format!("{text:?} is no IP address")))
+            address.parse().map_err(|_| Failure::new(Code::Config, format!("{text:?} is not an IP address")))
         };
         written.iter().map(address).collect()
     }
@@ -216,7 +217,7 @@ impl Call {
         self.arguments.iter().find(|it| it.0 == key).map(|it| it.1.clone()).filter(|it| !it.is_empty())
     }
 
-    /// What the container is called by people, if that is a name here; or the beginning of its id.
+    /// The container's display name, if it is a valid name; otherwise the beginning of its id.
     fn friendly_name(&self) -> Name {
         let pod = self.argument("K8S_POD_NAME").and_then(|name| name.parse().ok());
         let short = || {
@@ -226,18 +227,18 @@ impl Call {
         pod.or_else(short).unwrap_or_else(|| self.unique_name())
     }
 
-    /// Whether podman asks: it names a container as Kubernetes names a pod, but no namespace of Kubernetes. podman holds the
-    /// host's ports that it publishes, once we are done, and ends where somebody else does.
+    /// Whether the caller is podman: it names a container as Kubernetes names a pod, but names no Kubernetes namespace.
+    /// podman binds the published host ports itself after ADD, and fails if another process holds them.
     fn is_podman(&self) -> bool {
         self.argument("K8S_POD_NAME").is_some() && self.argument("K8S_POD_NAMESPACE").is_none()
     }
 
-    /// A name that no other interface has.
+    /// An unused name for the interface.
     fn unique_name(&self) -> Name {
         format!("cni-{}", self.id(&self.attachment()).short()).parse().expect("digits make a name")
     }
 
-    /// A list, or podman's lists by network.
+    /// A list, or podman's map of lists by network.
     fn aliases(&self) -> Vec<String> {
         let list = match &self.config.runtime_config.aliases {
             Value::Object(by_network) => by_network.get(&self.config.name).cloned().unwrap_or_default(),
@@ -247,7 +248,7 @@ impl Call {
         texts.map(str::to_owned).collect()
     }
 
-    /// The result, which goes on where the plugin before us ended.
+    /// The result, which extends that of the previous plugin.
     fn outcome(
         &self,
         network: &Network,
@@ -263,8 +264,8 @@ impl Call {
             "sandbox": self.netns,
         }));
         let gateway = |net: &IpNet| {
-            let family = network.spec.subnet(net.addr().is_ipv6())?;
-            family.gateway.filter(|_| !network.spec.internal)
+            let subnet = network.spec.subnet(Family::of(*net))?;
+            subnet.gateway.filter(|_| !network.spec.internal)
         };
         let ips = match &given {
             Some(given) => given.ips.clone(),
@@ -277,11 +278,17 @@ impl Call {
         outcome.ips.extend(ips.into_iter().map(|ip| Ip { interface: Some(index), ..ip }));
         let is_old = self.config.cni_version.starts_with("0.");
         for ip in &mut outcome.ips {
-            let version = if ip.address.addr().is_ipv6() { "6" } else { "4" };
+            let version = match Family::of(ip.address) {
+                Family::V4 => "4",
+                Family::V6 => "6",
+            };
             ip.version = is_old.then(|| version.into());
         }
         for gateway in &endpoint.spec.gateways {
-            let all = if gateway.is_ipv6() { "::/0" } else { "0.0.0.0/0" };
+            let all = match Family::of(*gateway) {
+                Family::V4 => "0.0.0.0/0",
+                Family::V6 => "::/0",
+            };
             outcome.routes.push(json!({ "dst": all, "gw": gateway }));
         }
         let given = given.unwrap_or_default();
@@ -305,7 +312,7 @@ impl Call {
             None => Ok(()),
         };
         match self.disconnect().await {
-            // The daemon finds out by itself that a namespace is gone.
+            // The daemon notices by itself that a namespace is gone.
             Err(ClientError::NotRunning(_) | ClientError::Died(_)) if !self.has_namespace() => {}
             done => done?,
         }
@@ -316,7 +323,7 @@ impl Call {
         self.netns.as_ref().is_some_and(|path| Namespace::open(&Netns::Path(path.clone())).is_ok())
     }
 
-    /// Disconnects the endpoint; what is gone is gone.
+    /// Disconnects the endpoint; a missing one is no error.
     async fn disconnect(&self) -> Result<(), ClientError> {
         let id = self.id(&self.attachment());
         let network = self.reference().map_err(|_| not_there())?;
@@ -339,28 +346,28 @@ impl Call {
         })?;
         if endpoint.state != PortState::Up {
             let why = endpoint.reason.clone().unwrap_or_default();
-            return Err(refused(format!("port {} carries no frames: {why}", endpoint.spec.port)));
+            return Err(refused(format!("port {} is down: {why}", endpoint.spec.port)));
         }
         let inside = self.inside()?;
         let link = inside.link(&self.ifname).await.map_err(|error| refused(error.to_string()))?;
         let before = self.before()?.unwrap_or_default();
-        // Another plugin of the chain may have changed it.
+        // Another plugin of the chain may have changed the MAC address.
         let told = before.interfaces.iter().find(|it| it["name"] == self.ifname.as_str());
         let told = told.and_then(|it| it["mac"].as_str()?.parse::<MacAddr>().ok());
         let mac = told.unwrap_or(endpoint.spec.mac);
         if link.mac != Some(mac) || !link.up {
-            return Err(refused(format!("{} is not as it was made, up and with MAC {mac}", self.ifname)));
+            return Err(refused(format!("{} is not as it was created, up and with MAC {mac}", self.ifname)));
         }
         let looked_at = |error: LinkError| Failure::new(Code::Io, error.to_string());
         let addresses = inside.addresses(&link).await.map_err(looked_at)?;
         let routes = inside.routes().await.map_err(looked_at)?;
         match self.missing(&before, &addresses, &routes) {
             None => Ok(()),
-            Some(what) => Err(refused(format!("{} does not have {what} any more", self.ifname))),
+            Some(what) => Err(refused(format!("{} no longer has {what}", self.ifname))),
         }
     }
 
-    /// What the interface had when the chain was done, and has no longer.
+    /// The first address or route that the interface had after the chain and has lost.
     fn missing(&self, before: &Outcome, addresses: &[IpNet], routes: &[(IpNet, String)]) -> Option<String> {
         let is_ours = |ip: &&Ip| {
             let interface = ip.interface.and_then(|index| before.interfaces.get(index));
@@ -370,7 +377,7 @@ impl Call {
         if let Some(ip) = ours.iter().find(|ip| !addresses.contains(&ip.address)) {
             return Some(format!("the address {}", ip.address));
         }
-        // Others in the chain may have added routes of their own; those by our gateway are ours.
+        // Other plugins in the chain may have added routes; those through our gateway are ours.
         let by_us = |gateway: &Value| {
             let gateway = gateway.as_str().and_then(|text| text.parse::<IpAddr>().ok());
             gateway.is_some_and(|gateway| ours.iter().any(|ip| ip.gateway == Some(gateway)))
@@ -383,17 +390,16 @@ impl Call {
         lost.map(|route| format!("the route to {}", route["dst"].as_str().unwrap_or_default()))
     }
 
-    /// What the plugins before us came to, if anything; of CHECK, what the whole chain came to.
+    /// The result of the previous plugins, if any; for CHECK, of the whole chain.
     fn before(&self) -> Result<Option<Outcome>, Failure> {
         let read = |before: &Value| {
-            Outcome::deserialize(before).map_err(|error| {
-                Failure::new(Code::Decode, format!("prevResult makes no sense here: {error}"))
-            })
+            Outcome::deserialize(before)
+                .map_err(|error| Failure::new(Code::Decode, format!("cannot parse prevResult: {error}")))
         };
         self.config.prev_result.as_ref().map(read).transpose()
     }
 
-    /// Disconnects all that was made by this configuration and is not valid any more.
+    /// Disconnects all endpoints of this configuration that are no longer valid.
     async fn gc(&self) -> Result<(), Failure> {
         let mut failed = match self.delegate() {
             Some(kind) => delegate::run(kind, "GC", &self.text).await.err(),
@@ -403,7 +409,7 @@ impl Call {
         let network = self.network().await?;
         for endpoint in &network.endpoints {
             let Some(container) = endpoint.spec.container.clone() else { continue };
-            let attachment = Attachment { container, ifname: endpoint.spec.ifname.clone() };
+            let attachment = Attachment { container, ifname: endpoint.spec.ifname.to_string() };
             if self.id(&attachment) != endpoint.spec.id || valid.contains(&attachment) {
                 continue;
             }
@@ -435,9 +441,8 @@ impl Call {
     async fn network(&self) -> Result<Network, Failure> {
         match self.client().network(&self.reference()?).await {
             Err(ClientError::Refused(refusal)) if refusal.kind == ErrorKind::NotFound => {
-                let what = format!(
-                    "{refusal}: create it with `vswitchctl network create`, or name it with \"network\""
-                );
+                let what =
+                    format!("{refusal}: create it with `vswitchctl network create`, or set \"network\"");
                 Err(Failure::new(Code::Config, what))
             }
             other => Ok(other?),
@@ -452,7 +457,7 @@ impl Call {
         Links::open(namespace).map_err(|error| environment(error.to_string()))
     }
 
-    /// The plugin that gives out the addresses, if it is not us.
+    /// The delegated IPAM plugin, if any.
     fn delegate(&self) -> Option<&str> {
         let kind = self.config.ipam.as_ref().map(|ipam| ipam.r#type.as_str());
         kind.filter(|kind| !kind.is_empty() && *kind != OWN)
@@ -462,15 +467,15 @@ impl Call {
         Attachment { container: self.container.clone(), ifname: self.ifname.clone() }
     }
 
-    /// Who the endpoint is: all that is told again when it goes.
+    /// The endpoint's identity: derived from what DEL passes again.
     fn id(&self, attachment: &Attachment) -> Id {
         Id::of(&format!("cni {} {} {}", self.config.name, attachment.container, attachment.ifname))
     }
 }
 
-/// What cannot be named is not there.
+/// A name that is invalid cannot exist.
 fn not_there() -> ClientError {
-    vswitch_model::Error::not_found("it cannot be named").into()
+    vswitch_model::Error::not_found("the name is invalid").into()
 }
 
 fn publish(mapping: &PortMapping) -> Result<Publish, Failure> {

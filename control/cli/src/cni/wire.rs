@@ -1,4 +1,4 @@
-//! The words of the specification.
+//! The types of the specification.
 
 use std::{collections::BTreeMap, io};
 
@@ -9,7 +9,7 @@ use super::VERSIONS;
 use crate::client::ClientError;
 use vswitch_model::{ErrorKind, LimitSpec, Rate};
 
-/// What a runtime may ask: `CNI_COMMAND`.
+/// The commands of a runtime: `CNI_COMMAND`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verb {
     Add,
@@ -39,13 +39,13 @@ impl Verb {
     }
 }
 
-/// A network's configuration, as far as we look.
+/// The used fields of a network's configuration.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Config {
     pub(super) cni_version: String,
     pub(super) name: String,
-    /// Our network; called as the configuration is, unless told.
+    /// The network in the daemon; by default the configuration's name.
     pub(super) network: Option<String>,
     /// The daemon's socket.
     pub(super) socket: Option<std::path::PathBuf>,
@@ -77,7 +77,7 @@ pub(super) struct OwnArguments {
     pub(super) ips: Vec<String>,
 }
 
-/// What the runtime fills in for the capabilities of the configuration.
+/// Values from the runtime for the capabilities of the configuration.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct RuntimeConfig {
@@ -90,7 +90,7 @@ pub(super) struct RuntimeConfig {
     pub(super) bandwidth: Option<Bandwidth>,
 }
 
-/// Rates in bits per second and bursts in bits, as the container sees them; zero is no limit.
+/// Rates in bits per second and bursts in bits, from the container's view; zero means no limit.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Bandwidth {
@@ -100,12 +100,12 @@ pub(super) struct Bandwidth {
     egress_burst: u64,
 }
 
-/// Bursts from here on say that nobody chose one: pods can ask for a rate alone, and kubelet, containerd and CRI-O then write
-/// the largest number that they can.
+/// Bursts from here on are treated as unset: pods can only request a rate, and kubelet, containerd and CRI-O then pass
+/// the largest possible number.
 const NO_BURST: u64 = i32::MAX as u64;
 
 impl Bandwidth {
-    /// The same as the switch sees it: what the container is sent leaves by its port.
+    /// The same from the switch's view: what the container receives leaves by its port.
     pub(super) fn limit(&self) -> Result<LimitSpec, Failure> {
         let (tx, tx_burst) = one("ingress", self.ingress_rate, self.ingress_burst)?;
         let (rx, rx_burst) = one("egress", self.egress_rate, self.egress_burst)?;
@@ -117,9 +117,7 @@ fn one(way: &str, rate: u64, burst: u64) -> Result<(Option<Rate>, Option<u32>), 
     let wrong = |what: String| Failure::new(Code::Config, format!("bandwidth: {way}{what}"));
     match (rate, burst) {
         (0, 0) => Ok((None, None)),
-        (0, _) => {
-            Err(wrong(format!("Burst is {burst}, but there is no {way}Rate: add it, or leave both out")))
-        }
+        (0, _) => Err(wrong(format!("Burst is {burst}, but there is no {way}Rate: add it, or remove both"))),
         (rate, burst) => {
             let rate = Rate::try_from(rate).map_err(|error| wrong(format!("Rate: {error}")))?;
             let octets = u32::try_from(burst / 8).ok().filter(|octets| *octets > 0 && burst < NO_BURST);
@@ -138,7 +136,7 @@ pub(super) struct PortMapping {
     pub(super) host_ip: String,
 }
 
-/// What tells a container's interface from all others.
+/// Identifies a container's interface.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(super) struct Attachment {
     #[serde(rename = "containerID")]
@@ -146,7 +144,7 @@ pub(super) struct Attachment {
     pub(super) ifname: String,
 }
 
-/// What became of ADD.
+/// The result of ADD.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Outcome {
@@ -160,7 +158,7 @@ pub(super) struct Outcome {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Ip {
-    /// `4` or `6`, where the version of the result wants it.
+    /// `4` or `6`, in versions of the result that have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) version: Option<String>,
     pub(super) address: ipnet::IpNet,
@@ -170,21 +168,21 @@ pub(super) struct Ip {
     pub(super) interface: Option<usize>,
 }
 
-/// The version a configuration is written in; the newest where it does not say, for there must be one in an answer.
+/// The version of a configuration; the newest if it has none, because a result must have one.
 pub(super) fn version_of(config: &str) -> String {
     let told = serde_json::from_str::<Value>(config).ok();
     let told = told.and_then(|config| config["cniVersion"].as_str().map(str::to_owned));
     told.unwrap_or_else(|| VERSIONS[VERSIONS.len() - 1].into())
 }
 
-/// Why something was not done.
+/// An error result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     code: u32,
     message: String,
 }
 
-/// The codes of the specification.
+/// The error codes of the specification.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Code {
     Version = 1,
@@ -194,7 +192,7 @@ pub(super) enum Code {
     Config = 7,
     TryAgain = 11,
     Unavailable = 50,
-    /// The first of a plugin's own: the daemon said no.
+    /// The first plugin-specific code: the daemon refused.
     Refused = 100,
 }
 
@@ -207,7 +205,7 @@ impl Failure {
         Self::new(Code::Io, error.to_string())
     }
 
-    /// Another plugin's, as it wrote it.
+    /// Another plugin's error, unchanged.
     pub(super) fn of_plugin(written: &Value) -> Option<Self> {
         let code = u32::try_from(written["code"].as_u64()?).ok()?;
         let details = written["details"].as_str().filter(|it| !it.is_empty());
@@ -252,16 +250,14 @@ mod tests {
                 Ok("rx 2 Mbit/s, tx 100 Mbit/s (burst 1000000)"),
             ),
             (json!({ "ingressRate": 0, "egressRate": 0, "egressBurst": 0 }), Ok("")),
-            // What kubelet, containerd and CRI-O write where a pod names a rate alone.
+            // What kubelet, containerd and CRI-O pass for a pod with only a rate.
             (json!({ "egressRate": 1000, "egressBurst": i32::MAX }), Ok("rx 1 kbit/s")),
             (json!({ "egressRate": 1000, "egressBurst": u32::MAX }), Ok("rx 1 kbit/s")),
             (json!({ "egressRate": 1000, "egressBurst": u64::from(u32::MAX) * 8 }), Ok("rx 1 kbit/s")),
             (json!({ "egressRate": 1000, "egressBurst": 7 }), Ok("rx 1 kbit/s")),
             (
                 json!({ "egressBurst": 1000 }),
-                Err(
-                    "7: bandwidth: egressBurst is 1000, but there is no egressRate: add it, or leave both out",
-                ),
+                Err("7: bandwidth: egressBurst is 1000, but there is no egressRate: add it, or remove both"),
             ),
             (
                 json!({ "ingressRate": 1_000_000_000_001_u64 }),

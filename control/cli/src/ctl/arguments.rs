@@ -1,11 +1,14 @@
-//! The command line as types. Its help texts are the manual.
+//! The command line as types. Its help texts make up the manual.
 
 use std::{net::IpAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use clap_complete::Shell;
 use ipnet::IpNet;
-use vswitch::addr::{MacAddr, VlanId};
+use vswitch::addr::MacAddr;
 
 use super::{
     CaptureArguments, CniCommand, EXIT_CODES, EventsArguments, MirrorCommand, NetworkCommand, PeerCommand,
@@ -16,14 +19,15 @@ use crate::attach::{
     target::Target,
 };
 use vswitch_model::{
-    BURST, Carries, DeviceSpec, Error, InterfaceSpec, LimitSpec, Name, Netns, PortSpec, Rate,
+    BURST, Carries, DeviceSpec, Direction, Error, IfName, InterfaceSpec, LimitSpec, Mtu, Name, Netns,
+    PortSpec, Rate,
 };
 
-/// Looks at and commands a running vswitchd.
+/// Shows and controls a running vswitchd.
 #[derive(Debug, Parser)]
 #[command(name = "vswitchctl", version, max_term_width = 100, after_help = EXIT_CODES)]
-#[command(long_about = "Looks at and commands a running vswitchd.\n\n\
-    Example: put a container on a network and see how it fares\n  \
+#[command(long_about = "Shows and controls a running vswitchd.\n\n\
+    Example: connect a container to a network and check it\n  \
     vswitchctl network create --subnet 10.9.0.0/24 blue\n  \
     vswitchctl network connect blue docker:web\n  \
     vswitchctl port ls")]
@@ -31,7 +35,7 @@ pub struct Cli {
     /// The daemon's socket.
     #[arg(long, global = true, help_heading = "Global options", env = "VSWITCH_SOCKET", value_name = "PATH", default_value_os_t = default_socket())]
     pub socket: PathBuf,
-    /// Print JSON for programs, in the words of the API; refusals too.
+    /// Print the API's JSON; errors too.
     #[arg(long, global = true, help_heading = "Global options")]
     pub json: bool,
     /// What to do.
@@ -42,27 +46,27 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// The daemon at a glance.
+    /// Show the state of the daemon.
     #[command(after_help = "Examples:\n  vswitchctl status\n  vswitchctl status --watch=5")]
     Status {
-        /// Show it again every SECONDS, until interrupted. With --json: a line each.
+        /// Repeat every SECONDS, until interrupted. With --json: one line per sample.
         #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "1",
               value_parser = clap::value_parser!(u16).range(1..=3600))]
         watch: Option<u16>,
     },
-    /// Ports: places where frames come and go.
+    /// Ports: interfaces of the switch.
     #[command(subcommand)]
     Port(PortCommand),
     /// Networks: broadcast domains.
     #[command(subcommand)]
     Network(NetworkCommand),
-    /// Sandboxes: namespaces of containers, and what connects them.
+    /// Sandboxes: namespaces of containers, with their endpoints.
     #[command(subcommand)]
     Sandbox(SandboxCommand),
-    /// Other hosts, to which networks cross by VXLAN.
+    /// Peers: other hosts, reached by VXLAN.
     #[command(subcommand)]
     Peer(PeerCommand),
-    /// The tunnel to other hosts, and its counters.
+    /// The tunnel to other hosts: endpoint and counters.
     #[command(subcommand)]
     Tunnel(TunnelCommand),
     /// The CNI plugin, for podman, containerd and CRI-O.
@@ -71,53 +75,55 @@ pub enum Command {
     /// The MAC table.
     #[command(subcommand)]
     Fdb(FdbCommand),
-    /// Counters of every port, or what they do per second.
+    /// Counters of all ports, or their rates.
     #[command(
         after_help = "Examples:\n  vswitchctl stats\n  vswitchctl stats --watch\n  vswitchctl stats --watch=5 --json"
     )]
     Stats {
-        /// Show what happens per second, every SECONDS, until interrupted. With --json: the counters, a line each.
+        /// Show rates every SECONDS, until interrupted. With --json: the counters, one line per sample.
         #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "1",
               value_parser = clap::value_parser!(u16).range(1..=3600))]
         watch: Option<u16>,
     },
-    /// Ports, networks, workers and drops as they change: a screen, with keys to sort and filter.
+    /// Live view of ports, networks, workers and drops, with keys to sort and filter.
     #[command(
-        after_help = "Examples:\n  vswitchctl top\n  ssh -t host vswitchctl top --interval 5\n\nKeys: Tab or 1-4 the view, left and right the column to sort by, r the other way round, / to filter,\nup and down to scroll, space to pause, q to end."
+        after_help = "Examples:\n  vswitchctl top\n  ssh -t host vswitchctl top --interval 5\n\nKeys: Tab or 1-4 switch the view, left and right select the sort column, r reverses the order, / filters,\nup and down scroll, space pauses, q quits."
     )]
     Top {
-        /// Seconds between two looks.
+        /// Seconds between updates.
         #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=3600))]
         interval: u16,
     },
-    /// What happened: ports up and down, addresses learned and moved, networks made and removed, reloads.
+    /// Events: ports up and down, addresses learned and moved, networks created and removed, reloads.
     Events(EventsArguments),
-    /// Why frames died, and what to do about it.
+    /// Dropped frames by reason, with a remedy for each.
     #[command(after_help = "Example:\n  vswitchctl drops --port web")]
     Drops {
-        /// Of this port only.
+        /// Only this port.
         #[arg(long, value_name = "PORT")]
         port: Option<Name>,
     },
     /// Capture frames as the switch sees them.
     Capture(Box<CaptureArguments>),
-    /// Ports that get copies of others' frames, for who watches there.
+    /// Mirrors: ports that get copies of other ports' frames.
     #[command(subcommand)]
     Mirror(MirrorCommand),
-    /// Follow a frame through the switch: a hypothetical one, or real ones.
+    /// Trace frames through the switch: a hypothetical one, or real ones.
     Trace(Box<TraceArguments>),
-    /// What is known of an address, and what is wrong with it.
+    /// Show what is known about an address, and what is wrong with it.
     Why(WhyArguments),
     /// Read the configuration file again and apply the difference.
-    #[command(after_help = "Example: see first, then do\n  vswitchctl reload --dry-run\n  vswitchctl reload")]
+    #[command(
+        after_help = "Example: preview, then apply\n  vswitchctl reload --dry-run\n  vswitchctl reload"
+    )]
     Reload {
-        /// Only say what would change.
+        /// Only print what would change.
         #[arg(long)]
         dry_run: bool,
     },
-    /// Make an interface in a container and put it on a network.
+    /// Create an interface in a container and connect it to a network.
     Attach(Box<AttachArguments>),
-    /// Take a port away again, and the interface with it.
+    /// Remove a port and its interface.
     #[command(after_help = "Example:\n  vswitchctl detach web")]
     Detach {
         /// The port.
@@ -129,12 +135,12 @@ pub enum Command {
         /// The shell.
         shell: Shell,
     },
-    /// Print the manual page, or write a page for every command into a folder.
+    /// Print the manual page, or write one page per command into a folder.
     #[command(
         after_help = "Examples:\n  vswitchctl man | man -l -\n  vswitchctl man /usr/local/share/man/man1"
     )]
     Man {
-        /// The folder; made if it is missing.
+        /// The folder; created if missing.
         #[arg(value_name = "DIR")]
         folder: Option<PathBuf>,
     },
@@ -146,15 +152,15 @@ pub enum PortCommand {
     /// List the ports.
     #[command(after_help = "Example:\n  vswitchctl port ls")]
     Ls,
-    /// Everything about a port.
+    /// Show all details of a port.
     #[command(after_help = "Example:\n  vswitchctl port show web")]
     Show {
         /// The port.
         name: Name,
     },
-    /// Make a port; the daemon makes its interface.
+    /// Create a port; the daemon creates its interface.
     Add(Box<PortArguments>),
-    /// Delete a port and the interface made for it.
+    /// Delete a port and the interface created for it.
     #[command(after_help = "Example:\n  vswitchctl port del web")]
     Del {
         /// The port.
@@ -170,17 +176,17 @@ pub enum FdbCommand {
         after_help = "Examples:\n  vswitchctl fdb ls --port web\n  vswitchctl fdb ls --mac 02:42:0a:09:00:02"
     )]
     Ls {
-        /// Of this network.
+        /// Only this network.
         #[arg(long, value_name = "NETWORK")]
         network: Option<Name>,
-        /// Behind this port.
+        /// Only addresses behind this port.
         #[arg(long, value_name = "PORT")]
         port: Option<Name>,
-        /// This address.
+        /// Only this address.
         #[arg(long)]
         mac: Option<MacAddr>,
     },
-    /// Pin an address to a port: it is not learned elsewhere and does not age.
+    /// Pin an address to a port: it is not learned on other ports and does not age.
     #[command(after_help = "Example:\n  vswitchctl fdb add blue 02:42:0a:09:00:02 web")]
     Add {
         /// The network.
@@ -191,7 +197,7 @@ pub enum FdbCommand {
         /// The port.
         port: Name,
     },
-    /// Forget one address, pinned or learned.
+    /// Remove one address, pinned or learned.
     #[command(after_help = "Example:\n  vswitchctl fdb del blue 02:42:0a:09:00:02")]
     Del {
         /// The network.
@@ -199,40 +205,40 @@ pub enum FdbCommand {
         /// The address.
         mac: MacAddr,
     },
-    /// Forget learned addresses; pinned ones stay.
+    /// Remove learned addresses; pinned ones stay.
     #[command(after_help = "Examples:\n  vswitchctl fdb flush --port web\n  vswitchctl fdb flush --all")]
     #[group(required = true, multiple = false)]
     Flush {
-        /// Those behind a port.
+        /// Addresses behind this port.
         #[arg(long, value_name = "PORT")]
         port: Option<Name>,
-        /// Those of a network.
+        /// Addresses of this network.
         #[arg(long, value_name = "NETWORK")]
         network: Option<Name>,
-        /// All of them.
+        /// All addresses.
         #[arg(long)]
         all: bool,
     },
 }
 
-/// How an interface is set up.
+/// Configuration of an interface.
 #[derive(Debug, Args)]
 pub(super) struct InterfaceArguments {
-    /// The interface's name; the port's name unless told.
+    /// Name of the interface; default: the port's name.
     #[arg(long)]
-    ifname: Option<String>,
-    /// An address with prefix length, such as 10.9.0.2/24; may be given several times.
+    ifname: Option<IfName>,
+    /// An address with prefix length, such as 10.9.0.2/24; may be repeated.
     #[arg(long = "ip", value_name = "ADDRESS/LEN", value_parser = address)]
     address: Vec<IpNet>,
-    /// The next hop of the default route; once per address family.
+    /// Next hop of the default route; once per address family.
     #[arg(long, value_name = "ADDRESS")]
     gateway: Vec<IpAddr>,
-    /// Its MAC address; the kernel chooses one unless told.
+    /// MAC address; by default the kernel chooses one.
     #[arg(long, value_parser = station)]
     mac: Option<MacAddr>,
-    /// Octets of the longest IP packet; the network's unless told.
-    #[arg(long, value_name = "OCTETS", value_parser = clap::value_parser!(u16).range(68..=9198))]
-    pub(super) mtu: Option<u16>,
+    /// Longest IP packet in bytes; default: the network's.
+    #[arg(long, value_name = "BYTES")]
+    pub(super) mtu: Option<Mtu>,
     /// Keep the interface when the daemon stops, so that the container's sockets and routes survive a restart.
     #[arg(long)]
     persist: bool,
@@ -252,20 +258,20 @@ impl InterfaceArguments {
     }
 }
 
-/// What a port may send and be sent.
+/// Rate limits of a port.
 #[derive(Debug, Args)]
 pub(super) struct LimitArguments {
-    /// What it may send at most, such as 100Mbit/s; more is dropped.
+    /// Limit of what it sends, such as 100Mbit/s; excess frames are dropped.
     #[arg(long, value_name = "RATE")]
     rx_limit: Option<Rate>,
-    /// What it may send at once after a pause; as much as in 200 ms unless told.
-    #[arg(long, value_name = "OCTETS", requires = "rx_limit", value_parser = burst)]
+    /// Burst it may send after a pause; default: the amount of 200 ms.
+    #[arg(long, value_name = "BYTES", requires = "rx_limit", value_parser = burst)]
     rx_burst: Option<u32>,
-    /// What it may be sent at most, such as 1Gbit/s; more is dropped.
+    /// Limit of what it receives, such as 1Gbit/s; excess frames are dropped.
     #[arg(long, value_name = "RATE")]
     tx_limit: Option<Rate>,
-    /// What it may be sent at once after a pause; as much as in 200 ms unless told.
-    #[arg(long, value_name = "OCTETS", requires = "tx_limit", value_parser = burst)]
+    /// Burst it may receive after a pause; default: the amount of 200 ms.
+    #[arg(long, value_name = "BYTES", requires = "tx_limit", value_parser = burst)]
     tx_burst: Option<u32>,
 }
 
@@ -284,51 +290,51 @@ impl LimitArguments {
 pub struct PortArguments {
     /// Its name.
     name: Name,
-    /// Its only network, untagged.
+    /// The network of an access port, untagged.
     #[arg(long, value_name = "NETWORK", required_unless_present = "trunk", conflicts_with = "trunk")]
     network: Option<Name>,
-    /// The networks it carries by VLAN tag.
+    /// Networks carried by VLAN tag.
     #[arg(long, value_name = "NETWORK,…", value_delimiter = ',')]
     trunk: Vec<Name>,
-    /// The network of a trunk's untagged frames.
+    /// Network of a trunk's untagged frames.
     #[arg(long, value_name = "NETWORK", requires = "trunk")]
     native: Option<Name>,
     #[command(flatten)]
     device: DeviceArguments,
-    /// Frames never go from an isolated port to another.
+    /// Isolated ports do not exchange frames with each other.
     #[arg(long)]
     isolated: bool,
-    /// Addresses learned on the port at most.
+    /// Maximum number of addresses learned on the port.
     #[arg(long, value_name = "COUNT")]
     mac_limit: Option<u32>,
     #[command(flatten)]
     limit: LimitArguments,
-    /// Do not ask the device to carry checksum and segmentation offloads.
+    /// Disable checksum and segmentation offloads of the device.
     #[arg(long)]
     no_offload: bool,
 }
 
-/// What stands behind a port.
+/// What is behind a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum PortKind {
     /// A TAP interface.
     Tap,
     /// A veth pair.
     Veth,
-    /// An interface that exists.
+    /// An existing interface.
     Packet,
 }
 
-/// What stands behind a port.
+/// What is behind a port.
 #[derive(Debug, Args)]
 pub(super) struct DeviceArguments {
-    /// What stands behind it.
+    /// What is behind it.
     #[arg(long, default_value = "tap")]
     kind: PortKind,
-    /// The interface that exists already, for --kind packet.
+    /// The existing interface, for --kind packet.
     #[arg(long, value_name = "IFNAME", required_if_eq("kind", "packet"))]
-    device: Option<String>,
-    /// The namespace for the interface: a name, a path, or pid:NUMBER; the daemon's own unless told.
+    device: Option<IfName>,
+    /// Namespace of the interface: a name, a path, or pid:NUMBER; default: the daemon's own.
     #[arg(long, value_name = "NAME|PATH", value_parser = netns)]
     netns: Option<Netns>,
     #[command(flatten)]
@@ -345,14 +351,14 @@ impl DeviceArguments {
                 Ok(DeviceSpec::Packet { device })
             }
             (PortKind::Packet, _) => Err(Error::invalid(
-                "a packet port is set up by whoever made its --device: leave --netns, --ifname, --ip, --gateway, --mac and --persist out",
+                "a packet port uses its --device as it is: remove --netns, --ifname, --ip, --gateway, --mac and --persist",
             )),
-            (_, Some(_)) => Err(Error::invalid("--device is for --kind packet alone")),
+            (_, Some(_)) => Err(Error::invalid("--device is for --kind packet only")),
         }
     }
 
-    /// Octets of the longest IP packet, if told.
-    pub(super) fn mtu(&self) -> Option<u16> {
+    /// Longest IP packet in bytes, if given.
+    pub(super) fn mtu(&self) -> Option<Mtu> {
         self.interface.mtu
     }
 }
@@ -378,9 +384,9 @@ impl PortArguments {
 /// `vswitchctl attach`
 #[derive(Debug, Args)]
 #[command(
-    long_about = "Make an interface in a container and put it on a network.\n\n\
-        This runs with your rights, not the daemon's: it makes the interface inside the target's namespace, sets it \
-        up, and hands it to the daemon. It needs CAP_SYS_ADMIN and CAP_NET_ADMIN over the target. If anything fails, \
+    long_about = "Create an interface in a container and connect it to a network.\n\n\
+        This runs with the caller's privileges, not the daemon's: it creates the interface inside the target's namespace, \
+        configures it, and passes it to the daemon. It needs CAP_SYS_ADMIN and CAP_NET_ADMIN over the target. If a step fails, \
         the interface is deleted again.",
     after_help = "Examples:\n  \
         vswitchctl attach --netns web blue --ip 10.9.0.2/24 --gateway 10.9.0.1\n  \
@@ -392,10 +398,10 @@ pub struct AttachArguments {
     target: TargetArguments,
     /// The network.
     network: Name,
-    /// The port's name; the target's name unless told.
+    /// Name of the port; default: the target's name.
     #[arg(long)]
     name: Option<Name>,
-    /// What kind of interface.
+    /// Kind of interface.
     #[arg(long, default_value = "tap")]
     kind: AttachKind,
     #[command(flatten)]
@@ -418,17 +424,17 @@ struct TargetArguments {
     docker: Option<String>,
 }
 
-/// What kind of interface `attach` makes.
+/// Kinds of interfaces that `attach` can create.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum AttachKind {
-    /// A TAP; fastest, and it needs nothing in the host.
+    /// A TAP; the fastest, without an interface on the host.
     Tap,
-    /// A veth pair, its other end in the host.
+    /// A veth pair, with its other end on the host.
     Veth,
 }
 
 impl AttachArguments {
-    /// What is to be done.
+    /// The attachment to make.
     pub(super) fn order(&self) -> Result<Order, Error> {
         let TargetArguments { netns, pid, docker } = &self.target;
         let (target, called) = match (netns, pid, docker) {
@@ -460,7 +466,7 @@ impl AttachArguments {
 
 fn burst(text: &str) -> Result<u32, String> {
     let octets = text.parse().ok().filter(|octets| BURST.contains(octets));
-    octets.ok_or_else(|| format!("write a number of octets, {} to {}", BURST.start(), BURST.end()))
+    octets.ok_or_else(|| format!("write a number of bytes, {} to {}", BURST.start(), BURST.end()))
 }
 
 fn address(text: &str) -> Result<IpNet, String> {
@@ -473,16 +479,16 @@ pub(super) fn station(text: &str) -> Result<MacAddr, String> {
     if mac.is_station() {
         Ok(mac)
     } else {
-        Err("it is the address of a group, or zero: no interface can have it".into())
+        Err("it is a group address or zero, which no interface can have".into())
     }
 }
 
-pub(super) fn vlan(text: &str) -> Result<VlanId, String> {
-    let number: u16 = text.parse().map_err(|_| "write a number, 1 to 4094".to_owned())?;
-    number.try_into().map_err(|error: vswitch::addr::InvalidVlan| error.to_string())
+/// The direction of a frame, one of the words that completion offers.
+pub(super) fn direction() -> impl TypedValueParser<Value = Direction> {
+    PossibleValuesParser::new(Direction::WORDS).try_map(|word| word.parse::<Direction>())
 }
 
-/// A relative path means something else to the daemon than to the caller: make it absolute here.
+/// A relative path would be resolved in the daemon's working directory: make it absolute here.
 pub(super) fn netns(text: &str) -> Result<Netns, String> {
     match Netns::from(text.to_owned()) {
         Netns::Path(path) => std::path::absolute(path).map(Netns::Path).map_err(|error| error.to_string()),

@@ -1,7 +1,7 @@
-//! `vswitchctl capture`: frames as the switch sees them, into a file, a pipe, or before the eyes of a person.
+//! `vswitchctl capture`: frames as the switch sees them, into a file or a pipe, or as lines on the terminal.
 //!
-//! The daemon makes the file, block by block; here it is written with the caller's rights, parted into several if that is
-//! wanted, or read and told line by line.
+//! The daemon produces the file block by block; the client writes it with the caller's privileges, split into several
+//! on request, or decodes it into lines.
 
 use std::{
     fs::File,
@@ -11,7 +11,6 @@ use std::{
 };
 
 use clap::Args;
-use pcap::{Capture as Libpcap, Linktype};
 use pcap_file::{
     PcapError,
     pcapng::{
@@ -25,7 +24,8 @@ use pcap_file::{
 };
 
 use super::{
-    print, render,
+    arguments::direction,
+    filter, print, render,
     show::{duration, or_dash, short, table},
 };
 use crate::client::{Client, ClientError};
@@ -41,10 +41,10 @@ use vswitch_model::{
 /// `vswitchctl capture`
 #[derive(Debug, Args)]
 #[command(
-    long_about = "Capture frames as the switch sees them: where they come in, and where they leave.\n\n\
-        Without -w, a line for each frame. With it, pcapng: an interface for each port, the direction of each frame, \
-        and why it died, if it did, as its comment. A super-frame is one frame. Forwarding never waits: frames that come faster \
-        than they are written are lost, and counted.",
+    long_about = "Capture frames as the switch sees them: where they are received, and where they are sent.\n\n\
+        Without -w, one line per frame. With -w, pcapng: an interface per port, the direction of each frame, and \
+        for dropped frames the reason as comment. A super-frame is one frame. Forwarding never waits: frames that arrive \
+        faster than they are written are lost and counted.",
     after_help = "Examples:\n  \
         vswitchctl capture --port web\n  \
         vswitchctl capture --filter 'tcp port 80' -w web.pcapng\n  \
@@ -52,54 +52,45 @@ use vswitch_model::{
         vswitchctl capture -w ring.pcapng --rotate 100,5"
 )]
 pub struct CaptureArguments {
-    /// At this port; may be given several times.
+    /// Only at this port; may be repeated.
     #[arg(long, value_name = "PORT")]
     port: Vec<Name>,
-    /// In this network; may be given several times.
+    /// Only in this network; may be repeated.
     #[arg(long, value_name = "NETWORK")]
     network: Vec<Name>,
-    /// To and from this peer: its name, or its address.
+    /// Only to and from this peer: its name or address.
     #[arg(long, value_name = "PEER", value_parser = super::tunnel::peer_name)]
     peer: Vec<Name>,
-    /// Only frames on their way in, or out.
-    #[arg(long)]
-    direction: Option<Way>,
+    /// Only received frames (rx), or sent frames (tx).
+    #[arg(long, value_parser = direction())]
+    direction: Option<Direction>,
     /// Only frames that were not delivered.
     #[arg(long)]
     drops: bool,
-    /// Only frames that this expression picks, in the language of tcpdump: pcap-filter(7).
+    /// Only frames that match this expression in tcpdump's syntax, pcap-filter(7).
     #[arg(long, value_name = "EXPRESSION")]
     filter: Option<String>,
-    /// Octets kept of each frame; all of them unless told.
-    #[arg(long, value_name = "OCTETS", default_value_t = CaptureRequest::WHOLE, hide_default_value = true)]
+    /// Bytes kept of each frame; default: all.
+    #[arg(long, value_name = "BYTES", default_value_t = CaptureRequest::WHOLE, hide_default_value = true)]
     snaplen: u32,
-    /// End after so many frames.
+    /// End after this number of frames.
     #[arg(long, short = 'c', value_name = "FRAMES", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// Begin another file after so many megabytes (10^6), and keep so many files: FILE.0, FILE.1, and so on.
+    /// Start another file after MB megabytes (10^6), and keep FILES files: FILE.0, FILE.1, and so on.
     #[arg(long, value_name = "MB,FILES", value_parser = rotation, requires = "write")]
     rotate: Option<Rotation>,
-    /// Mebibytes by which each worker may be ahead of what is written.
+    /// Buffer per worker, in mebibytes.
     #[arg(long, value_name = "MiB", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     buffer: u16,
-    /// Write pcapng into this file; - is the standard output.
+    /// Write pcapng to this file; - is standard output.
     #[arg(long, short = 'w', value_name = "FILE")]
     write: Option<PathBuf>,
-    /// List the captures that go on instead, and what they lost.
+    /// List the active captures and their losses instead.
     #[arg(long, conflicts_with_all = ["write", "filter", "drops"])]
     ls: bool,
 }
 
-/// On its way in or out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Way {
-    /// Into the switch.
-    Rx,
-    /// Out of it.
-    Tx,
-}
-
-/// When another file begins, and how many are kept.
+/// Size of a file, and the number of files kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rotation {
     octets: u64,
@@ -113,7 +104,7 @@ fn rotation(text: &str) -> Result<Rotation, String> {
         Some((size, files)) if size > 0 && files > 0 => {
             Ok(Rotation { octets: u64::from(size) * 1_000_000, files })
         }
-        _ => Err("write megabytes and how many files, such as 100,5".into()),
+        _ => Err("write megabytes and number of files, such as 100,5".into()),
     }
 }
 
@@ -122,40 +113,16 @@ impl CaptureArguments {
         Ok(CaptureRequest {
             ports: self.port.iter().chain(&self.peer).cloned().collect(),
             networks: self.network.clone(),
-            direction: self.direction.map(|way| match way {
-                Way::Rx => Direction::Rx,
-                Way::Tx => Direction::Tx,
-            }),
+            direction: self.direction,
             drops: self.drops,
             follow: false,
-            filter: self.filter.as_deref().map(compile).transpose()?.unwrap_or_default(),
+            filter: self.filter.as_deref().map(filter::compile).transpose()?.unwrap_or_default(),
             expression: self.filter.clone(),
             snaplen: self.snaplen,
             count: self.count,
             buffer: self.buffer,
         })
     }
-}
-
-/// The program that libpcap makes of an expression.
-pub(super) fn compile(expression: &str) -> Result<Vec<(u16, u8, u8, u32)>, ClientError> {
-    let wrong = |error: pcap::Error| {
-        let why = error.to_string();
-        let why = why.strip_prefix("libpcap error: ").unwrap_or(&why);
-        Error::invalid(format!("the filter {expression:?} makes no sense: {why}; see pcap-filter(7)"))
-    };
-    let dead = Libpcap::dead(Linktype::ETHERNET).map_err(wrong)?;
-    let program = dead.compile(expression, true).map_err(wrong)?;
-    let instruction = |text: String| {
-        // The crate tells an instruction by its Display alone: code, jt, jf and k.
-        let mut numbers = text.split_whitespace();
-        let mut number = || numbers.next()?.parse::<u32>().ok();
-        let (code, jt, jf, k) = (number()?, number()?, number()?, number()?);
-        Some((u16::try_from(code).ok()?, u8::try_from(jt).ok()?, u8::try_from(jf).ok()?, k))
-    };
-    let program =
-        program.get_instructions().iter().map(|it| instruction(it.to_string())).collect::<Option<_>>();
-    Ok(program.ok_or_else(|| Error::internal("libpcap made a program that cannot be read"))?)
 }
 
 pub(super) async fn capture(
@@ -171,7 +138,7 @@ pub(super) async fn capture(
         None => Box::new(Lines { json, text: String::new() }),
         Some(path) if path == Path::new("-") => {
             if io::stdout().is_terminal() {
-                return Err(Error::invalid("pcapng is not for a terminal: pipe it, or leave -w out").into());
+                return Err(Error::invalid("pcapng is not for a terminal: pipe it, or omit -w").into());
             }
             Box::new(Raw(io::stdout()))
         }
@@ -184,31 +151,31 @@ pub(super) async fn capture(
     Ok(String::new())
 }
 
-/// What a capture came to.
+/// Totals of a capture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Totals {
     frames: u64,
     lost: u64,
 }
 
-/// Where a capture goes.
+/// Destination of a capture.
 pub(super) trait Sink {
-    /// Takes one block: its octets, and what they mean. False: it has enough.
+    /// Takes one block: its bytes and its meaning. Returns false when done.
     fn take(&mut self, octets: &[u8], block: &Block<'_>, parser: &PcapNgParser) -> io::Result<bool>;
 
-    /// Lets others see what was taken so far.
+    /// Flushes the blocks taken so far.
     fn flush(&mut self) -> io::Result<()>;
 
-    /// Nothing came for [`QUIET`]. False: it has enough.
+    /// No block arrived for [`QUIET`]. Returns false when done.
     fn idle(&mut self) -> io::Result<bool> {
         Ok(true)
     }
 }
 
-/// A frame leaves in the turn it came in, and what is written of a turn comes within this time.
+/// A frame leaves in the turn in which it was received, and the blocks of a turn arrive within this time.
 pub(super) const QUIET: Duration = Duration::from_millis(50);
 
-/// Captures into `sink` until it has enough, the daemon has, or the person.
+/// Captures into `sink` until it is done, the daemon ends the capture, or the user interrupts.
 pub(super) async fn run(
     client: &Client,
     request: &CaptureRequest,
@@ -223,7 +190,7 @@ pub(super) async fn run(
     loop {
         let chunk = tokio::select! {
             chunk = body.next() => chunk.map_err(Error::from)?,
-            // Everything that was seen by then is still handed over; a second time, we do not wait for it.
+            // Frames captured so far are still delivered; a second interrupt does not wait for them.
             _ = &mut interrupted, if !ending => {
                 ending = true;
                 client.end_capture(body.id).await?;
@@ -245,7 +212,7 @@ pub(super) async fn run(
         pending.extend_from_slice(&chunk);
         let (read, more) = match blocks(&pending, &mut parser, &mut totals, sink) {
             Ok(read) => read,
-            // `vswitchctl capture -w - | head` has read enough.
+            // `vswitchctl capture -w - | head` closed the pipe.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
             Err(error) => return Err(Error::from(error).into()),
         };
@@ -258,7 +225,7 @@ pub(super) async fn run(
     Ok(totals)
 }
 
-/// Hands every whole block of `octets` to `sink`. How many octets that were, and whether it wants more.
+/// Passes every complete block of `octets` to `sink`. Returns the bytes consumed, and whether it wants more.
 fn blocks(
     octets: &[u8],
     parser: &mut Option<PcapNgParser>,
@@ -301,7 +268,7 @@ fn blocks(
     Ok((octets.len() - rest.len(), more))
 }
 
-/// Into a pipe, as it comes.
+/// Writes into a pipe.
 struct Raw<W>(W);
 
 impl<W: Write> Sink for Raw<W> {
@@ -314,15 +281,15 @@ impl<W: Write> Sink for Raw<W> {
     }
 }
 
-/// Into a file, or several in turn.
+/// Writes into a file, or several in rotation.
 struct Files {
     path: PathBuf,
     rotation: Option<Rotation>,
     file: BufWriter<File>,
-    /// How many files there were before this one.
+    /// Number of files before this one.
     number: u32,
     written: u64,
-    /// What every file begins with: the section and its interfaces.
+    /// The header of every file: the section and its interfaces.
     beginning: Vec<u8>,
 }
 
@@ -375,12 +342,12 @@ fn cannot_write(path: &Path, error: &io::Error) -> ClientError {
     Error::invalid(format!("cannot write {}: {error}", path.display())).into()
 }
 
-/// A frame of a capture, as it is told.
+/// A frame of a capture, as printed.
 #[derive(Debug)]
 pub(super) struct Seen<'a> {
     pub(super) port: &'a str,
     pub(super) inbound: bool,
-    /// The same wherever the frame was seen.
+    /// The same number wherever the frame was captured.
     pub(super) id: u64,
     pub(super) comment: Option<&'a str>,
     pub(super) at: Duration,
@@ -418,7 +385,7 @@ impl<'a> Seen<'a> {
         seen
     }
 
-    /// The same for programs.
+    /// The same as JSON.
     pub(super) fn json(&self) -> serde_json::Value {
         serde_json::json!({
             "at_ns": u64::try_from(self.at.as_nanos()).unwrap_or(u64::MAX),
@@ -431,7 +398,7 @@ impl<'a> Seen<'a> {
         })
     }
 
-    /// `12:34:56.123456 web rx 02:… > ff:…, ARP …`, the time of day being UTC.
+    /// `12:34:56.123456 web rx 02:… > ff:…, ARP …`, with the time of day in UTC.
     pub(super) fn line(&self) -> String {
         let day = self.at.as_secs() % 86_400;
         let (hours, minutes, seconds) = (day / 3600, day / 60 % 60, day % 60);
@@ -447,7 +414,7 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// Before the eyes of a person.
+/// Prints lines for a reader.
 struct Lines {
     json: bool,
     text: String,
@@ -470,7 +437,7 @@ impl Sink for Lines {
 
 fn captures_table(captures: &[Capture]) -> String {
     if captures.is_empty() {
-        return "no captures go on\n".into();
+        return "no active captures\n".into();
     }
     let list = |names: &[Name]| names.iter().map(Name::as_str).collect::<Vec<_>>().join(",");
     let rows = captures.iter().map(|capture| {
@@ -491,13 +458,6 @@ fn captures_table(captures: &[Capture]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn libpcap_compiles_and_explains() {
-        assert_eq!(compile("arp").unwrap()[0], (0x28, 0, 0, 12));
-        let error = compile("tcp prot 80").unwrap_err().to_string();
-        assert!(error.contains("\"tcp prot 80\" makes no sense"), "{error}");
-    }
 
     #[test]
     fn a_rotation_is_a_size_and_a_number() {

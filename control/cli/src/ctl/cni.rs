@@ -1,4 +1,4 @@
-//! `vswitchctl cni`: what podman, containerd and CRI-O need to find us.
+//! `vswitchctl cni`: registers the plugin and networks with podman, containerd and CRI-O.
 
 use std::path::{Path, PathBuf};
 
@@ -14,27 +14,27 @@ use vswitch_model::{ApiSpec, Error, Name};
 /// `vswitchctl cni`
 #[derive(Debug, Subcommand)]
 pub enum CniCommand {
-    /// Link the plugin to where container runtimes look for it.
+    /// Link the plugin into the folders where container runtimes look for it.
     #[command(after_help = "Example:\n  vswitchctl cni install")]
     Install {
-        /// The plugin; beside this program unless told.
+        /// The plugin; default: in the folder of this program.
         #[arg(long, value_name = "FILE")]
         plugin: Option<PathBuf>,
         /// The folders.
         #[arg(long = "into", value_name = "FOLDER", default_values = PLUGINS)]
         folders: Vec<PathBuf>,
     },
-    /// Write a network's configuration to where container runtimes read it.
+    /// Write a network's configuration into the folder that container runtimes read.
     #[command(
         after_help = "Examples:\n  vswitchctl cni conflist blue\n  vswitchctl cni conflist blue --print\n  podman run --network blue …"
     )]
     Conflist {
-        /// The network, which must be there.
+        /// The network, which must exist.
         network: Name,
         /// The folder.
         #[arg(long, value_name = "FOLDER", default_value = CONFIGS)]
         into: PathBuf,
-        /// Print it instead.
+        /// Print the configuration instead.
         #[arg(long)]
         print: bool,
     },
@@ -50,7 +50,7 @@ pub(super) async fn execute(
         CniCommand::Install { plugin, folders } => {
             let plugin = plugin.clone().map_or_else(beside, Ok)?;
             let plugin = plugin.canonicalize().map_err(|error| {
-                Error::not_found(format!("{}: {error}: name it with --plugin", plugin.display()))
+                Error::not_found(format!("{}: {error}: give its path with --plugin", plugin.display()))
             })?;
             let links = install(&plugin, folders).map_err(Error::from)?;
             let links: Vec<_> = links.iter().map(|link| link.display().to_string()).collect();
@@ -68,7 +68,7 @@ pub(super) async fn execute(
     }
 }
 
-/// The plugin that came with this program.
+/// The plugin installed with this program.
 fn beside() -> Result<PathBuf, Error> {
     Ok(std::env::current_exe()?.with_file_name("vswitch-cni"))
 }

@@ -1,4 +1,4 @@
-//! `vswitchctl events`: what happened, and what happens.
+//! `vswitchctl events`: past and new events.
 
 use std::{
     fmt::Write,
@@ -17,10 +17,10 @@ use vswitch_model::api::events::{Event, EventsFilter, Station, What};
     vswitchctl events --since '2026-11-25 16:00:00' --json\n  vswitchctl events --follow\n\n\
     The daemon keeps the latest 4096 events. Times are UTC.")]
 pub struct EventsArguments {
-    /// Only what happened since TIME (RFC 3339, UTC), or in the last DURATION, such as 90s, 10m or 1h30m.
+    /// Only events since TIME (RFC 3339, UTC), or within the last DURATION, such as 90s, 10m or 1h30m.
     #[arg(long, value_name = "TIME|DURATION", value_parser = since)]
     since: Option<u64>,
-    /// Go on with what happens from now on, until interrupted.
+    /// Continue with new events, until interrupted.
     #[arg(long, short)]
     follow: bool,
 }
@@ -57,7 +57,7 @@ pub(super) async fn events(
     Ok(text)
 }
 
-/// An event, as people read it.
+/// An event as text.
 fn line(event: &Event) -> String {
     let time = UNIX_EPOCH + Duration::from_millis(event.time_ms);
     let mut text = format!("{}  ", humantime::format_rfc3339_millis(time));
@@ -65,10 +65,10 @@ fn line(event: &Event) -> String {
         What::Started => write!(text, "the daemon has started"),
         What::PortUp { port } => write!(text, "port {port} is up"),
         What::PortDown { port, reason } => write!(text, "port {port} is down: {reason}"),
-        What::PortAdded { port } => write!(text, "port {port} made"),
+        What::PortAdded { port } => write!(text, "port {port} created"),
         What::PortChanged { port, detail } => write!(text, "port {port} changed: {detail}"),
         What::PortRemoved { port } => write!(text, "port {port} removed"),
-        What::NetworkAdded { network } => write!(text, "network {network} made"),
+        What::NetworkAdded { network } => write!(text, "network {network} created"),
         What::NetworkChanged { network, detail } => write!(text, "network {network} changed: {detail}"),
         What::NetworkRemoved { network } => write!(text, "network {network} removed"),
         What::Connected { endpoint, network } => write!(text, "{endpoint} connected to network {network}"),
@@ -81,11 +81,11 @@ fn line(event: &Event) -> String {
         What::MacLearned(station) => write!(text, "{} learned", on(station)),
         What::MacMoved { station, from } => write!(text, "{} moved from port {from}", on(station)),
         What::MacHeld { station, rival } => {
-            write!(text, "{} moves too often and is held; heard on port {rival} too", on(station))
+            write!(text, "{} moves too often and is held; seen on port {rival} too", on(station))
         }
         What::MacReleased(station) => write!(text, "{} may move again", on(station)),
-        What::MacExpired(station) => write!(text, "{} not heard for the ageing time", on(station)),
-        What::MacEvicted(station) => write!(text, "{} made room for another", on(station)),
+        What::MacExpired(station) => write!(text, "{} expired: not seen for the ageing time", on(station)),
+        What::MacEvicted(station) => write!(text, "{} evicted in favour of another", on(station)),
         What::Lost { count } => write!(text, "{count} events are missing here"),
     };
     text.push('\n');

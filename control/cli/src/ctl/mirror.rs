@@ -1,24 +1,27 @@
-//! `vswitchctl mirror`: ports that get copies of others' frames.
+//! `vswitchctl mirror`: ports that get copies of other ports' frames.
 
 use std::net::IpAddr;
 
 use clap::{Args, Subcommand};
 
-use super::{arguments::DeviceArguments, done, render, show};
+use super::{
+    arguments::{DeviceArguments, direction},
+    done, render, show,
+};
 use crate::client::{Client, ClientError};
 use vswitch_model::{
-    Carries, CollectorSpec, DeviceSpec, Direction, Error, MirrorSpec, Name, PortSpec, api::Port,
+    Carries, CollectorSpec, DeviceSpec, Direction, Error, MirrorSpec, Name, PortSpec, Vni, api::Port,
 };
 
 /// `vswitchctl mirror`
 #[derive(Debug, Subcommand)]
 pub enum MirrorCommand {
-    /// List the ports that get copies.
+    /// List the mirrors.
     #[command(after_help = "Example:\n  vswitchctl mirror ls")]
     Ls,
-    /// Make a port that gets copies.
+    /// Create a mirror.
     Add(Box<MirrorArguments>),
-    /// Remove such a port.
+    /// Remove a mirror.
     #[command(after_help = "Example:\n  vswitchctl mirror rm ids")]
     Rm {
         /// The port.
@@ -29,31 +32,31 @@ pub enum MirrorCommand {
 /// `vswitchctl mirror add`
 #[derive(Debug, Args)]
 #[command(
-    long_about = "Make a port that gets copies of others' frames.\n\n\
-        It carries no network: nothing else leaves by it, and nothing that it sends is taken in.",
+    long_about = "Create a mirror: a port that gets copies of other ports' frames.\n\n\
+        It carries no network: only copies leave by it, and frames received from it are dropped.",
     after_help = "Examples:\n  \
         vswitchctl mirror add ids --port web,db --netns ids\n  \
         vswitchctl mirror add tap0 --network blue --kind packet --device eth2\n  \
         vswitchctl mirror add far --port web --remote 10.8.0.9 --vni 9000\n\n\
-        With --remote copies leave as VXLAN datagrams (needs [vxlan]), what does not fit the way in fragments. There a kernel takes them \
-        in by\n  \
+        With --remote copies are sent as VXLAN datagrams (needs [vxlan]), in fragments if longer than the path MTU. \
+        The kernel of the remote host receives them by\n  \
         ip link add ids0 type vxlan id 9000 local 10.8.0.9 remote 10.8.0.1 dstport 4789"
 )]
 pub struct MirrorArguments {
-    /// Its name.
+    /// Name of the mirror.
     name: Name,
-    /// Copies of what comes in and leaves by these ports.
+    /// Copy the frames that these ports receive and send.
     #[arg(long, value_name = "PORT,…", value_delimiter = ',', required_unless_present = "network")]
     port: Vec<Name>,
-    /// Copies of what comes in in these networks.
+    /// Copy the frames received in these networks.
     #[arg(long, value_name = "NETWORK,…", value_delimiter = ',')]
     network: Vec<Name>,
-    /// Of the ports' frames, only those that come in, or that leave.
-    #[arg(long, value_name = "rx|tx", value_parser = direction)]
+    /// Of the ports' frames, only received (rx) or only sent ones (tx).
+    #[arg(long, value_parser = direction())]
     direction: Option<Direction>,
     #[command(flatten)]
     device: DeviceArguments,
-    /// The host that copies are sent to by VXLAN, instead of an interface here; it may be a peer as well.
+    /// Host to send copies to by VXLAN, instead of a local interface; it may be a peer as well.
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -61,10 +64,10 @@ pub struct MirrorArguments {
         conflicts_with_all = ["kind", "device", "netns", "ifname", "address", "gateway", "mac", "persist"]
     )]
     remote: Option<IpAddr>,
-    /// The VNI by which that host knows them, 1 to 16777215; no network here has it.
-    #[arg(long, requires = "remote", value_parser = clap::value_parser!(u32).range(1..=0xff_ffff))]
-    vni: Option<u32>,
-    /// The UDP port it receives at; this host's own unless told.
+    /// VNI of the copies, 1 to 16777215; no network of this switch may have it.
+    #[arg(long, requires = "remote")]
+    vni: Option<Vni>,
+    /// UDP port of the remote host; default: this host's own.
     #[arg(long, value_name = "PORT", requires = "remote", value_parser = clap::value_parser!(u16).range(1..))]
     remote_port: Option<u16>,
 }
@@ -87,14 +90,6 @@ impl MirrorArguments {
     }
 }
 
-fn direction(text: &str) -> Result<Direction, String> {
-    match text {
-        "rx" => Ok(Direction::Rx),
-        "tx" => Ok(Direction::Tx),
-        _ => Err("write rx or tx".into()),
-    }
-}
-
 pub(super) async fn mirror(
     client: &Client,
     command: &MirrorCommand,
@@ -111,7 +106,7 @@ pub(super) async fn mirror(
         }
         MirrorCommand::Rm { name } => {
             if client.port(name).await?.mirror.is_none() {
-                let why = format!("port {name} is no mirror: `vswitchctl port del` removes it");
+                let why = format!("port {name} is not a mirror: `vswitchctl port del` removes it");
                 return Err(Error::invalid(why).into());
             }
             client.delete_port(name).await?;
@@ -122,7 +117,7 @@ pub(super) async fn mirror(
 
 fn mirrors(ports: &[Port]) -> String {
     if ports.is_empty() {
-        "no mirrors: make one with `vswitchctl mirror add`\n".into()
+        "no mirrors: create one with `vswitchctl mirror add`\n".into()
     } else {
         show::ports(ports)
     }

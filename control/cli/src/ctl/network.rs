@@ -12,21 +12,21 @@ use std::{
 
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
-use vswitch::addr::{MacAddr, VlanId};
+use vswitch::addr::MacAddr;
 
 use self::{
     filter::{ListFilter, PruneFilter},
     template::Template,
 };
 use super::{
-    arguments::{LimitArguments, station, vlan},
+    arguments::{LimitArguments, station},
     done, render,
     sandbox::{self, SandboxArgument},
 };
 use crate::client::{Client, ClientError};
 use vswitch_model::{
-    Connect, Driver, Error, ErrorKind, Ipam, Name, NetworkSpec, NetworkUpdate, Reference, Scope, SubnetSpec,
-    Tags,
+    Connect, Driver, Error, ErrorKind, Ipam, Mtu, Name, NetworkSpec, NetworkUpdate, Reference, Scope,
+    SubnetSpec, Tags, VlanId, Vni,
     api::{FdbFilter, Network},
     options,
     publish::Publish,
@@ -35,12 +35,12 @@ use vswitch_model::{
 /// `vswitchctl network`
 #[derive(Debug, Subcommand)]
 pub enum NetworkCommand {
-    /// Make a network.
+    /// Create a network.
     Create(Box<CreateArguments>),
     /// List the networks.
     #[command(visible_alias = "list")]
     Ls(ListArguments),
-    /// Show networks, in Docker's JSON.
+    /// Show networks as Docker's JSON.
     Inspect(InspectArguments),
     /// Connect a container, or another sandbox, to a network.
     Connect(Box<ConnectArguments>),
@@ -48,26 +48,26 @@ pub enum NetworkCommand {
     #[command(after_help = "Examples:\n  vswitchctl network disconnect blue web\n  \
         vswitchctl network disconnect blue netns:web")]
     Disconnect {
-        /// Accepted for Docker's users: what is gone already is no hindrance.
+        /// Accepted for compatibility with Docker: an endpoint that is gone is no error.
         #[arg(short, long)]
         force: bool,
         /// The network, by name or id.
         network: Reference,
-        /// Whom: the endpoint's name or id, the container's id, or the sandbox as `connect` takes it.
+        /// The endpoint's name or id, the container's id, or the sandbox as for `connect`.
         #[arg(value_name = "ENDPOINT|SANDBOX")]
         endpoint: String,
     },
     /// Remove networks.
     #[command(visible_alias = "remove", after_help = "Example:\n  vswitchctl network rm blue red")]
     Rm {
-        /// Networks that are not there are no error.
+        /// Do not fail for networks that do not exist.
         #[arg(short, long)]
         force: bool,
         /// The networks, by name or id.
         #[arg(required = true, value_name = "NETWORK")]
         networks: Vec<Reference>,
     },
-    /// Remove the networks that nobody uses.
+    /// Remove the unused networks.
     Prune(PruneArguments),
     /// Change a network while containers stay connected.
     Update(UpdateArguments),
@@ -81,30 +81,30 @@ pub enum NetworkCommand {
     vswitchctl network create --driver overlay --opt vni=5000 wide\n  \
     vswitchctl network create --driver uplink --opt parent=eth1.10 --subnet 192.0.2.0/24 lan\n  \
     vswitchctl network create --ipam-driver null --vlan 10 segment\n\n\
-    Options for --opt are told in docs/networks.md.")]
+    Options for --opt are described in docs/networks.md.")]
 pub struct CreateArguments {
-    /// What makes it: bridge, overlay or uplink.
+    /// Driver: bridge, overlay or uplink.
     #[arg(short, long, default_value = "bridge")]
     driver: Driver,
-    /// A subnet; one for IPv4 and one for IPv6. Chosen from the default pools unless told.
+    /// Subnet; one each for IPv4 and IPv6. Default: chosen from the pools.
     #[arg(long, value_name = "SUBNET")]
     subnet: Vec<IpNet>,
-    /// Give out addresses of this part of the subnet only.
+    /// Assign only addresses of this part of the subnet.
     #[arg(long, value_name = "RANGE")]
     ip_range: Vec<IpNet>,
-    /// The containers' next hop; the first free address unless told.
+    /// The containers' next hop; default: the first free address.
     #[arg(long, value_name = "ADDRESS")]
     gateway: Vec<IpAddr>,
-    /// An address that is somebody else's, and never given out.
+    /// A reserved address, never assigned.
     #[arg(long, value_name = "NAME=ADDRESS", value_parser = aux_address)]
     aux_address: Vec<(String, IpAddr)>,
-    /// Cut it off from the outside.
+    /// Isolate it from the outside.
     #[arg(long)]
     internal: bool,
-    /// Kept and shown: here every container may join.
+    /// Stored and shown without effect: every container may join.
     #[arg(long)]
     attachable: bool,
-    /// Give it an IPv6 subnet, too.
+    /// Add an IPv6 subnet.
     #[arg(long)]
     ipv6: bool,
     /// An option of the driver.
@@ -113,28 +113,28 @@ pub struct CreateArguments {
     /// A label.
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     label: Vec<(String, String)>,
-    /// How far it reaches, to be sure: local (bridge, uplink) or global (overlay).
+    /// Expected scope: local (bridge, uplink) or global (overlay).
     #[arg(long)]
     scope: Option<Scope>,
-    /// Who gives addresses out: default, or null for a plain segment without any.
+    /// Address management: default, or null for a plain segment without addresses.
     #[arg(long, default_value = "default", value_parser = ipam)]
     ipam_driver: Ipam,
-    /// Accepted for Docker's users: there is none.
+    /// Accepted for compatibility with Docker: there are no options.
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     ipam_opt: Vec<(String, String)>,
-    /// How trunks carry it, 1 to 4094.
-    #[arg(long, value_name = "ID", value_parser = vlan)]
+    /// VLAN tag on trunks, 1 to 4094.
+    #[arg(long, value_name = "ID")]
     vlan: Option<VlanId>,
-    /// How tunnels carry it, 1 to 16777215; chosen for overlay networks unless told.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=0xff_ffff))]
-    vni: Option<u32>,
-    /// Octets of the longest IP packet its ports are given.
-    #[arg(long, value_name = "OCTETS", value_parser = clap::value_parser!(u16).range(68..=9198))]
-    mtu: Option<u16>,
-    /// Carry frames of access ports that are tagged already, instead of dropping them.
+    /// Identifier in tunnels, 1 to 16777215; default for overlay networks: chosen.
+    #[arg(long)]
+    vni: Option<Vni>,
+    /// Longest IP packet of its ports, in bytes.
+    #[arg(long, value_name = "BYTES")]
+    mtu: Option<Mtu>,
+    /// Forward tagged frames of access ports instead of dropping them.
     #[arg(long)]
     pass_tags: bool,
-    /// Its name.
+    /// Name of the network.
     #[arg(value_name = "NETWORK")]
     name: Name,
 }
@@ -148,7 +148,7 @@ pub struct CreateArguments {
     vswitchctl network ls --format 'table {{.ID}}\\t{{.Name}}\\t{{.Labels}}'\n\n\
     Filters: dangling=true|false, driver=, id=, label=KEY[=VALUE], name=, scope=, type=custom|builtin.")]
 pub struct ListArguments {
-    /// Only those that fit; of one kind any, of several kinds each.
+    /// Only matching networks: any value per key, all keys.
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = pair)]
     filter: Vec<(String, String)>,
     /// `json`, `table`, a template, or `table` and a template.
@@ -157,7 +157,7 @@ pub struct ListArguments {
     /// Print whole ids.
     #[arg(long)]
     no_trunc: bool,
-    /// Print ids alone.
+    /// Print only ids.
     #[arg(short, long)]
     quiet: bool,
 }
@@ -173,7 +173,7 @@ pub struct InspectArguments {
     /// `json`, or a template.
     #[arg(short, long)]
     format: Option<String>,
-    /// Add what the switch knows: the MAC table, peers and counters.
+    /// Add the switch's data: the MAC table, peers and counters.
     #[arg(short, long)]
     verbose: bool,
     /// The networks, by name or id.
@@ -189,19 +189,19 @@ pub struct InspectArguments {
     vswitchctl network connect --driver-opt kind=veth blue pid:4711\n  \
     vswitchctl network connect --rx-limit 100Mbit/s --tx-limit 1Gbit/s blue netns:web")]
 pub struct ConnectArguments {
-    /// Its IPv4 address; the first free one unless told.
+    /// IPv4 address; default: the first free one.
     #[arg(long)]
     ip: Option<Ipv4Addr>,
-    /// Its IPv6 address; the first free one unless told.
+    /// IPv6 address; default: the first free one.
     #[arg(long)]
     ip6: Option<Ipv6Addr>,
-    /// Another name by which others in the network find it.
+    /// Additional name of the endpoint in the network.
     #[arg(long, value_name = "NAME")]
     alias: Vec<String>,
-    /// Its MAC address; after its IPv4 address unless told.
+    /// MAC address; default: derived from the IPv4 address.
     #[arg(long, value_parser = station)]
     mac_address: Option<MacAddr>,
-    /// A link-local address besides.
+    /// An additional link-local address.
     #[arg(long, value_name = "ADDRESS")]
     link_local_ip: Vec<IpAddr>,
     /// An option for the interface: kind=tap|veth, ifname=NAME, limit.rx=RATE and so on.
@@ -212,7 +212,7 @@ pub struct ConnectArguments {
     publish: Vec<Publish>,
     #[command(flatten)]
     limit: LimitArguments,
-    /// What the endpoint is called; after its sandbox unless told.
+    /// Name of the endpoint; default: derived from its sandbox.
     #[arg(long)]
     name: Option<Name>,
     /// The network, by name or id.
@@ -227,10 +227,10 @@ pub struct ConnectArguments {
     vswitchctl network prune --force --filter until=24h --filter label!=keep\n\n\
     Filters: label=KEY[=VALUE], label!=KEY[=VALUE], until=TIME (a moment, or how long ago, as 24h).")]
 pub struct PruneArguments {
-    /// Only those that fit all filters.
+    /// Only networks that match all filters.
     #[arg(long, value_name = "KEY=VALUE", value_parser = prune_pair)]
     filter: Vec<(String, String)>,
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(short, long)]
     force: bool,
 }
@@ -242,32 +242,32 @@ pub struct PruneArguments {
     vswitchctl network update --label-add team=a --label-rm old --opt icc=false blue\n  \
     vswitchctl network update --peer-rm 192.0.2.2 wide")]
 pub struct UpdateArguments {
-    /// Octets of the longest IP packet.
-    #[arg(long, value_name = "OCTETS", value_parser = clap::value_parser!(u16).range(68..=9198))]
-    mtu: Option<u16>,
-    /// Write a label.
+    /// Longest IP packet, in bytes.
+    #[arg(long, value_name = "BYTES")]
+    mtu: Option<Mtu>,
+    /// Set a label.
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     label_add: Vec<(String, String)>,
-    /// Take a label off.
+    /// Remove a label.
     #[arg(long, value_name = "KEY")]
     label_rm: Vec<String>,
     /// Set an option of the driver.
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = pair)]
     opt: Vec<(String, String)>,
-    /// Forget an option of the driver.
+    /// Unset an option of the driver.
     #[arg(long, value_name = "KEY")]
     opt_rm: Vec<String>,
-    /// Let tunnels carry it to this peer.
+    /// Extend it to this peer.
     #[arg(long, value_name = "PEER")]
     peer_add: Vec<Name>,
-    /// Let tunnels carry it to this peer no longer.
+    /// No longer extend it to this peer.
     #[arg(long, value_name = "PEER")]
     peer_rm: Vec<Name>,
     /// The network, by name or id.
     network: Reference,
 }
 
-/// Does what was typed.
+/// Executes the command.
 pub(super) async fn execute(
     client: &Client,
     command: &NetworkCommand,
@@ -286,7 +286,7 @@ pub(super) async fn execute(
         NetworkCommand::Connect(arguments) => {
             let connect = arguments.connect().await?;
             let endpoint = client.connect(&arguments.network, &connect).await?;
-            // Docker says nothing; whoever let us choose wants to know what was chosen.
+            // Docker prints nothing here; print the choices that were made by the daemon.
             render(json, &endpoint, sandbox::endpoint_line)
         }
         NetworkCommand::Disconnect { network, endpoint, force: _ } => {
@@ -307,15 +307,15 @@ impl CreateArguments {
     fn spec(&self) -> Result<NetworkSpec, Error> {
         if let Some(scope) = self.scope.filter(|scope| *scope != self.driver.scope()) {
             let (driver, own) = (self.driver, self.driver.scope());
-            return Err(Error::invalid(format!(
-                "a {driver} network is {own}, not {scope}: leave --scope out"
-            )));
+            return Err(Error::invalid(format!("a {driver} network is {own}, not {scope}: omit --scope")));
         }
         if let Some((key, _)) = self.ipam_opt.first() {
-            return Err(Error::invalid(format!("--ipam-opt {key}: there is no such option: leave it out")));
+            return Err(Error::invalid(format!("--ipam-opt {key}: there is no such option: omit it")));
         }
         if self.ipam_driver == Ipam::Null && !self.subnet.is_empty() {
-            return Err(Error::invalid("--ipam-driver null is for a network without subnets: leave one out"));
+            return Err(Error::invalid(
+                "--ipam-driver null is for a network without subnets: omit one of them",
+            ));
         }
         Ok(NetworkSpec {
             vlan: self.vlan,
@@ -328,7 +328,7 @@ impl CreateArguments {
             internal: self.internal,
             attachable: self.attachable,
             ipv6: self.ipv6,
-            options: self.opt.iter().cloned().collect(),
+            options: self.opt.iter().cloned().collect::<BTreeMap<_, _>>().try_into()?,
             labels: self.label.iter().cloned().collect(),
             ..NetworkSpec::plain(self.name.clone())
         })
@@ -429,7 +429,7 @@ async fn list(client: &Client, arguments: &ListArguments, json: bool) -> Result<
     )?)
 }
 
-/// Shows what can be shown, and fails for the first that cannot.
+/// Shows all networks it can, and fails with the first error.
 async fn inspect(client: &Client, arguments: &InspectArguments, json: bool) -> Result<String, ClientError> {
     let template = match arguments.format.as_deref() {
         None | Some("json") => None,
@@ -465,7 +465,7 @@ async fn inspect(client: &Client, arguments: &InspectArguments, json: bool) -> R
     }
 }
 
-/// Removes what can be removed, says so for each, and fails for the first that cannot.
+/// Removes all networks it can, printing each, and fails with the first error.
 async fn remove(
     client: &Client,
     networks: &[Reference],
@@ -516,7 +516,7 @@ fn is_sure() -> Result<bool, ClientError> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// What the daemon knows of a network's part of the MAC table.
+/// A network's part of the MAC table.
 async fn addresses(client: &Client, network: &Network) -> Result<serde_json::Value, ClientError> {
     let filter = FdbFilter { network: Some(network.spec.name.clone()), ..FdbFilter::default() };
     let entries = client.fdb(&filter).await?;
@@ -539,7 +539,7 @@ fn prune_pair(text: &str) -> Result<(String, String), String> {
 
 fn aux_address(text: &str) -> Result<(String, IpAddr), String> {
     let (name, address) = text.split_once('=').ok_or("write NAME=ADDRESS")?;
-    let address = address.parse().map_err(|_| format!("{address:?} is no IP address"))?;
+    let address = address.parse().map_err(|_| format!("{address:?} is not an IP address"))?;
     Ok((name.into(), address))
 }
 

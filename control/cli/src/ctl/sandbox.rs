@@ -1,4 +1,4 @@
-//! `vswitchctl sandbox`: what hangs where.
+//! `vswitchctl sandbox`: sandboxes and their endpoints.
 
 use std::{collections::BTreeMap, str::FromStr};
 
@@ -17,7 +17,7 @@ pub enum SandboxCommand {
     /// List the sandboxes that are connected to networks.
     #[command(after_help = "Example:\n  vswitchctl sandbox ls")]
     Ls,
-    /// Everything about a sandbox's endpoints, as JSON.
+    /// Show all details of a sandbox's endpoints as JSON.
     #[command(after_help = "Example:\n  vswitchctl sandbox inspect netns:web")]
     Inspect {
         /// The sandbox: netns:NAME, pid:NUMBER, docker:NAME, or a path.
@@ -25,7 +25,7 @@ pub enum SandboxCommand {
     },
 }
 
-/// A sandbox as it is typed: `netns:NAME`, `pid:NUMBER`, `docker:NAME`, or a path.
+/// A sandbox as given on the command line: `netns:NAME`, `pid:NUMBER`, `docker:NAME`, or a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SandboxArgument(Target);
 
@@ -40,7 +40,7 @@ impl FromStr for SandboxArgument {
             }
             Some(("pid", pid)) => match pid.parse() {
                 Ok(pid) => netns(Netns::Pid(pid)),
-                Err(_) => Err(format!("{pid:?} is no process's number")),
+                Err(_) => Err(format!("{pid:?} is not a process id")),
             },
             Some(("docker", name)) if !name.is_empty() => Ok(Self(Target::Docker(name.into()))),
             _ if text.contains('/') => {
@@ -53,13 +53,13 @@ impl FromStr for SandboxArgument {
 }
 
 impl SandboxArgument {
-    /// The namespace, and the container if it is one's. Asks Docker about containers.
+    /// Resolves the namespace, and the container if there is one; containers by a request to Docker.
     pub(super) async fn resolve(&self) -> Result<Resolved, Error> {
         self.0.resolve(DOCKER_SOCKET.as_ref()).await
     }
 }
 
-/// Does what was typed.
+/// Executes the command.
 pub(super) async fn execute(
     client: &Client,
     command: &SandboxCommand,
@@ -87,7 +87,7 @@ pub(super) async fn execute(
     }
 }
 
-/// The endpoint that is meant: by its own name or id, or by its sandbox.
+/// Finds the endpoint by its own name or id, or by its sandbox.
 pub(super) async fn endpoint_in(
     client: &Client,
     network: &Reference,
@@ -106,7 +106,7 @@ pub(super) async fn endpoint_in(
     }
 }
 
-/// An endpoint that was made, in a line.
+/// A created endpoint, in one line.
 pub(super) fn endpoint_line(endpoint: &Endpoint) -> String {
     let spec = &endpoint.spec;
     let addresses: Vec<_> = spec.addresses.iter().map(ToString::to_string).collect();
@@ -137,7 +137,7 @@ fn list(sandboxes: &BTreeMap<String, Vec<Endpoint>>) -> String {
     table(&["SANDBOX", "ENDPOINT", "NETWORK", "INTERFACE", "ADDRESS", "STATE"], "llllll", rows)
 }
 
-/// Where an endpoint's interface stands, as it is typed.
+/// The sandbox of an endpoint, in the notation of the command line.
 fn place(endpoint: &Endpoint) -> String {
     match &endpoint.spec.sandbox {
         None => "-".into(),

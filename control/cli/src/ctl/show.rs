@@ -1,4 +1,4 @@
-//! Answers as people read them: aligned columns without lines, within 80 columns for names of ordinary length.
+//! Responses as text: aligned columns without borders, within 80 columns for names of ordinary length.
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -10,7 +10,7 @@ use vswitch_model::api::{
 
 use vswitch_model::Name;
 
-/// The daemon at a glance.
+/// The state of the daemon.
 pub fn status(status: &Status) -> String {
     let config = status.config.as_ref().map_or_else(|| "none".into(), |path| path.display().to_string());
     let mut text = pairs(&[
@@ -41,7 +41,7 @@ pub fn status(status: &Status) -> String {
 /// The ports, and why some are down.
 pub fn ports(ports: &[Port]) -> String {
     if ports.is_empty() {
-        return "no ports: make one with `vswitchctl attach` or `vswitchctl port add`\n".into();
+        return "no ports: create one with `vswitchctl attach` or `vswitchctl port add`\n".into();
     }
     let rows = ports.iter().map(|port| {
         let dropped: u64 = port.drops.iter().map(|drop| drop.frames).sum();
@@ -62,6 +62,9 @@ pub fn ports(ports: &[Port]) -> String {
         if let Some(reason) = &port.reason {
             let _ = writeln!(text, "{} is down: {reason}", port.name);
         }
+        for warning in &port.warnings {
+            let _ = writeln!(text, "warning: port {}: {warning}", port.name);
+        }
     }
     text
 }
@@ -73,6 +76,7 @@ pub fn port(port: &Port) -> String {
         None => state(port.state).into(),
     };
     let mut rows = vec![("name", port.name.to_string()), ("state", state)];
+    rows.extend(port.warnings.iter().map(|warning| ("warning", warning.clone())));
     if let Some(network) = &port.network {
         rows.push(("network", network.to_string()));
     }
@@ -81,7 +85,7 @@ pub fn port(port: &Port) -> String {
     }
     rows.extend([
         ("device", device(port)),
-        ("made by", if port.declared { "the configuration file" } else { "the API" }.into()),
+        ("origin", if port.declared { "the configuration file" } else { "the API" }.into()),
         ("mtu", port.mtu.to_string()),
         ("offload", if port.offload { "yes" } else { "no" }.into()),
     ]);
@@ -102,7 +106,7 @@ pub fn port(port: &Port) -> String {
     text
 }
 
-/// A port that was made, in a line.
+/// A created port, in one line.
 pub fn port_line(port: &Port) -> String {
     let mut text =
         format!("port {} on {}: {}, {}", port.name, carried(port), device(port), state(port.state));
@@ -140,8 +144,7 @@ pub fn stats(stats: &Stats) -> String {
     table(&["PORT", "RX FRAMES", "RX BYTES", "TX FRAMES", "TX BYTES", "DROPS"], "lrrrrr", rows)
 }
 
-/// What every port did per second between two moments. A counter that went back (the port was made anew)
-/// counts from zero.
+/// Rates of every port between two samples. A counter that went back (the port was created anew) counts from zero.
 pub fn rates(before: &Stats, now: &Stats) -> String {
     let millis = now.at_ms.saturating_sub(before.at_ms).max(1);
     let per_second = |now: u64, before: u64| {
@@ -164,7 +167,7 @@ pub fn rates(before: &Stats, now: &Stats) -> String {
     table(&["PORT", "RX/s", "RX bit/s", "TX/s", "TX bit/s", "DROPS/s"], "lrrrrr", rows)
 }
 
-/// Why frames died, and below what each reason means.
+/// Drop counters, followed by the meaning of each reason.
 pub fn drops(drops: &[Drop]) -> String {
     if drops.is_empty() {
         return "no frame was dropped\n".into();
@@ -176,7 +179,7 @@ pub fn drops(drops: &[Drop]) -> String {
         };
         vec![drop.port.to_string(), way.into(), drop.frames.to_string(), drop.reason.clone()]
     });
-    let mut text = table(&["PORT", "WAY", "FRAMES", "REASON"], "llrl", rows);
+    let mut text = table(&["PORT", "DIR", "FRAMES", "REASON"], "llrl", rows);
     let hints: BTreeMap<_, _> = drops.iter().map(|drop| (&drop.reason, &drop.hint)).collect();
     text.push('\n');
     for (reason, hint) in hints {
@@ -185,7 +188,7 @@ pub fn drops(drops: &[Drop]) -> String {
     text
 }
 
-/// What a reload changed, or would change.
+/// The changes of a reload, or those it would make.
 pub fn reload(reload: &Reload) -> String {
     if reload.changes.is_empty() {
         return "nothing to change\n".into();
@@ -203,7 +206,7 @@ pub fn reload(reload: &Reload) -> String {
     text
 }
 
-/// A table without lines. `alignment` has a letter per column: `l` for text, `r` for numbers.
+/// A table without borders. `alignment` has a letter per column: `l` for text, `r` for numbers.
 pub(super) fn table(header: &[&str], alignment: &str, rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
@@ -216,7 +219,7 @@ pub(super) fn table(header: &[&str], alignment: &str, rows: impl Iterator<Item =
     table.trim_fmt() + "\n"
 }
 
-/// Names and values, a line each.
+/// Names and values, one per line.
 pub(super) fn pairs(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     pairs.iter().fold(String::new(), |mut text, (name, value)| {
@@ -299,7 +302,7 @@ pub(super) fn duration(seconds: u64) -> String {
 mod tests {
     use super::*;
     use vswitch_model::{
-        LimitSpec, Name,
+        LimitSpec, Mtu, Name,
         api::{Change, Fates, PortStats, Worker},
     };
 
@@ -325,7 +328,8 @@ mod tests {
             netns: Some("web".into()),
             state: PortState::Up,
             reason: None,
-            mtu: 1500,
+            warnings: vec![],
+            mtu: Mtu::DEFAULT,
             offload: true,
             limit: LimitSpec { rx: "100 Mbit/s".parse().ok(), ..LimitSpec::default() },
             worker: 1,
@@ -362,7 +366,7 @@ uplink  2 tagged  packet eth1   down      1  1.23M  9999      0
 uplink is down: eth1 has no carrier: plug it in
 ";
         assert_eq!(ports(&[web(), uplink()]), expected);
-        assert_eq!(ports(&[]), "no ports: make one with `vswitchctl attach` or `vswitchctl port add`\n");
+        assert_eq!(ports(&[]), "no ports: create one with `vswitchctl attach` or `vswitchctl port add`\n");
         assert_eq!(port_line(&web()), "port web on blue: tap eth0@web, up\n");
     }
 
@@ -373,7 +377,7 @@ name       web
 state      up
 network    blue
 device     tap eth0@web
-made by    the configuration file
+origin     the configuration file
 mtu        1500
 offload    yes
 limit      rx 100 Mbit/s
@@ -382,7 +386,7 @@ addresses  1
 received   1234567 frames (1000 super-frames), 9876543210 bytes
 sent       9999 frames (0 super-frames), 64 bytes
 
-PORT  WAY  FRAMES  REASON
+PORT  DIR  FRAMES  REASON
 web   tx       12  FULL_RING
 
 FULL_RING: the egress device's queue is full

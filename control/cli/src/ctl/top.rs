@@ -1,7 +1,7 @@
-//! `vswitchctl top`: the switch as it works, on one screen.
+//! `vswitchctl top`: a live view of the switch on one screen.
 //!
-//! [`Screen`] holds what is shown and what keys change in it, and draws it; it knows no terminal. Here are the terminal,
-//! the keys and the clock.
+//! [`Screen`] holds the state that is shown and changed by keys, and draws it; it does not know the terminal. This
+//! module has the terminal, the keys and the clock.
 
 mod screen;
 
@@ -22,16 +22,16 @@ pub use screen::{Sample, Screen};
 use crate::client::{Client, ClientError};
 use vswitch_model::Error;
 
-/// Shows the switch until the person has seen enough, the daemon goes, or the terminal does.
+/// Shows the switch until the user quits, the daemon ends, or the terminal closes.
 ///
 /// # Errors
-/// Standard output is no terminal; the daemon is not there.
+/// Standard output is not a terminal; the daemon is unreachable.
 pub async fn run(client: &Client, every: Duration) -> Result<String, ClientError> {
     if !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
         let why = "top needs a terminal: use `vswitchctl stats --watch` where there is none";
         return Err(Error::invalid(why).into());
     }
-    // What can fail before anything is drawn shall.
+    // Fail before anything is drawn if possible.
     let mut screen = Screen::new(sample(client).await?);
     let mut terminal = Terminal::open()?;
     let result = show(client, every, &mut screen, &mut terminal.0).await;
@@ -39,7 +39,7 @@ pub async fn run(client: &Client, every: Duration) -> Result<String, ClientError
     result.map(|()| String::new())
 }
 
-/// The terminal, taken over; given back when the value goes, and by a panic.
+/// The terminal in raw mode; restored when the value is dropped, and by a panic.
 struct Terminal(ratatui::DefaultTerminal);
 
 impl Terminal {
@@ -70,9 +70,9 @@ async fn show(
         terminal.draw(|frame| screen.draw(frame)).map_err(Error::from)?;
         tokio::select! {
             event = keys.next() => match event {
-                // Raw mode hands over Ctrl-C as a key.
+                // Raw mode delivers Ctrl-C as a key.
                 Some(Ok(Event::Key(key))) if key.kind == KeyEventKind::Press => screen.press(key),
-                // Another size: it is drawn anew.
+                // A resize: draw again.
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(Error::from(error).into()),
                 None => return Ok(()),

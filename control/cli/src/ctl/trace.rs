@@ -1,4 +1,5 @@
-//! `vswitchctl trace` and `vswitchctl why`: what the switch would do, what it does, and what it knows.
+//! `vswitchctl trace` and `vswitchctl why`: what the switch would do with a frame, what it does, and what it knows
+//! about an address.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +21,7 @@ use vswitch::addr::MacAddr;
 
 use super::{
     capture::{self, QUIET, Seen, Sink},
-    print, render,
+    filter, print, render,
     show::{self, table},
 };
 use crate::client::{Client, ClientError};
@@ -37,8 +38,9 @@ use vswitch_model::{
 #[derive(Debug, Args)]
 #[command(
     long_about = "Follow a frame through the switch.\n\n\
-        A hypothetical frame goes through the real tables, by the very steps of forwarding, and each decision is told. Nothing is \
-        sent, learned or counted. With --live, real frames are followed: what came in, what was decided, where it left.",
+        A hypothetical frame passes through the real tables, by the same steps as forwarding, and each decision is printed. \
+        Nothing is sent, learned or counted. With --live, real frames are followed: where each was received, the decision, where it \
+        was sent.",
     after_help = "Examples:\n  \
         vswitchctl trace --port web 'arp who-has 10.9.0.1'\n  \
         vswitchctl trace --port web 'to 02:42:0a:09:00:03 tcp 10.9.0.2:1234 > 10.9.0.3:80 len 1000'\n  \
@@ -47,32 +49,32 @@ use vswitch_model::{
         vswitchctl trace --live --filter icmp -n 5\n\n\
         A frame is written as: [from MAC] [to MAC] [vlan ID], then one of\n  \
         arp who-has IP [tell IP] | arp reply IP is-at MAC | icmp [IP >] IP |\n  \
-        tcp|udp [IP[:PORT] >] IP:PORT | ether 0xTYPE, then [len OCTETS].\n\
-        What is left out is taken from what the ports are declared to have."
+        tcp|udp [IP[:PORT] >] IP:PORT | ether 0xTYPE, then [len BYTES].\n\
+        Omitted fields are taken from the declarations of the ports."
 )]
 pub struct TraceArguments {
     /// The frame, in words.
     #[arg(value_name = "FRAME", required_unless_present_any = ["hex", "pcap", "live"], conflicts_with_all = ["hex", "pcap", "live"])]
     frame: Option<String>,
-    /// The port it comes in by; with --live, only frames that do.
+    /// The port that receives it; with --live, only frames received there.
     #[arg(long, value_name = "PORT", required_unless_present = "live")]
     port: Option<Name>,
-    /// The network of a frame from a peer; with --live, only frames in it.
+    /// The network of a frame from a peer; with --live, only frames in this network.
     #[arg(long, value_name = "NETWORK")]
     network: Option<Name>,
-    /// The frame, octet by octet, from its destination address on.
+    /// The frame in hexadecimal digits, from its destination address on.
     #[arg(long, value_name = "DIGITS", conflicts_with_all = ["pcap", "live"])]
     hex: Option<String>,
-    /// The frames of a pcap or pcapng file; the first -n of them.
+    /// Frames of a pcap or pcapng file; the first -n of them.
     #[arg(long, value_name = "FILE", conflicts_with = "live")]
     pcap: Option<PathBuf>,
     /// Follow real frames.
     #[arg(long)]
     live: bool,
-    /// Only real frames that this expression picks where they come in: pcap-filter(7).
+    /// Only real frames that match this expression, pcap-filter(7), where they are received.
     #[arg(long, value_name = "EXPRESSION", requires = "live")]
     filter: Option<String>,
-    /// How many frames; one of a file, and real ones until interrupted, unless told.
+    /// Number of frames; default: one from a file, real ones until interrupted.
     #[arg(short = 'n', long, value_name = "FRAMES", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 }
@@ -141,13 +143,13 @@ fn from_file(path: &Path, count: u64) -> Result<Vec<Supposed>, ClientError> {
         }
     } else {
         let reader = PcapReader::new(open()?);
-        let mut reader = reader.map_err(|_| wrong(&"it is neither pcap nor pcapng"))?;
+        let mut reader = reader.map_err(|_| wrong(&"the file is neither pcap nor pcapng"))?;
         while let Some(packet) = reader.next_packet().filter(|_| frames.len() < count) {
             frames.push(Supposed::Hex(to_hex(&packet.map_err(|error| wrong(&error))?.data)));
         }
     }
     if frames.is_empty() {
-        return Err(wrong(&"there is no frame in it").into());
+        return Err(wrong(&"the file has no frames").into());
     }
     Ok(frames)
 }
@@ -156,7 +158,7 @@ async fn live(client: &Client, arguments: &TraceArguments, json: bool) -> Result
     let request = CaptureRequest {
         ports: arguments.port.iter().cloned().collect(),
         networks: arguments.network.iter().cloned().collect(),
-        filter: arguments.filter.as_deref().map(capture::compile).transpose()?.unwrap_or_default(),
+        filter: arguments.filter.as_deref().map(filter::compile).transpose()?.unwrap_or_default(),
         expression: arguments.filter.clone(),
         follow: true,
         direction: None,
@@ -168,15 +170,15 @@ async fn live(client: &Client, arguments: &TraceArguments, json: bool) -> Result
     Ok(String::new())
 }
 
-/// Frames that are followed: what is told of each, until all of it came.
+/// Frames that are followed, with the records of each until they are complete.
 struct Stories {
     left: u64,
-    /// By the number of the frame, and so in the order in which they came in.
+    /// By the number of the frame, hence in the order of reception.
     open: BTreeMap<u64, Story>,
     json: bool,
 }
 
-/// What is told of a frame.
+/// The records of one frame.
 struct Story {
     began: Instant,
     text: String,
@@ -184,7 +186,7 @@ struct Story {
 }
 
 impl Stories {
-    /// Tells of the frames that came in `before` that.
+    /// Prints the frames received before `before`.
     fn tell(&mut self, before: Instant) -> io::Result<()> {
         let told = self.open.extract_if(.., |_, story| story.began <= before);
         let text: String = told
@@ -271,7 +273,7 @@ fn why_text(why: &Why) -> String {
         let _ = writeln!(text, "- {finding}");
     }
     if why.findings.is_empty() {
-        text.push_str("nothing is wrong with it as far as the switch can tell\n");
+        text.push_str("the switch finds nothing wrong with it\n");
     }
     text
 }

@@ -1,4 +1,4 @@
-//! `vswitchctl peer` and `vswitchctl tunnel`: other hosts, and the way to them.
+//! `vswitchctl peer` and `vswitchctl tunnel`: other hosts, and the tunnel to them.
 
 use std::{fmt::Write, net::IpAddr};
 
@@ -11,30 +11,30 @@ use super::{
 use crate::client::{Client, ClientError};
 use vswitch_model::{
     Carries, DeviceSpec, Name, PeerSpec, PortSpec,
-    api::tunnel::{Endpoint, Peer, PeerOrigin, Probe, Tunnel},
+    api::tunnel::{Peer, PeerOrigin, Probe, Tunnel, TunnelEnd},
 };
 
 /// `vswitchctl peer`
 #[derive(Debug, Subcommand)]
 pub enum PeerCommand {
-    /// List the other hosts: which networks cross to them, how far they are, when they were last heard.
+    /// List the peers: their networks, path MTU, and when they were last heard.
     #[command(after_help = "Example:\n  vswitchctl peer ls")]
     Ls,
-    /// Let networks cross to another host.
+    /// Add a peer: extend networks to another host.
     Add(PeerArguments),
-    /// Let nothing cross to another host any more.
+    /// Remove a peer.
     #[command(after_help = "Example:\n  vswitchctl peer rm 10.8.0.2")]
     Rm {
-        /// The peer's name, or its address.
+        /// The peer's name or address.
         #[arg(value_name = "PEER", value_parser = peer_name)]
         peer: Name,
     },
-    /// Measure how long a packet may be on the way to another host, with echo requests that nobody may cut.
+    /// Measure the path MTU to a peer, with echo requests that must not be fragmented.
     #[command(
-        after_help = "Example:\n  vswitchctl peer probe 10.8.0.2\n\nThe result holds until the next probe, or until the peer is made anew."
+        after_help = "Example:\n  vswitchctl peer probe 10.8.0.2\n\nThe result is used until the next probe, or until the peer is created anew."
     )]
     Probe {
-        /// The peer's name, or its address.
+        /// The peer's name or address.
         #[arg(value_name = "PEER", value_parser = peer_name)]
         peer: Name,
     },
@@ -46,18 +46,18 @@ pub enum PeerCommand {
     after_help = "Examples:\n  vswitchctl peer add 10.8.0.2\n  vswitchctl peer add 10.8.0.3 --name host3 --networks blue,red --port 8472"
 )]
 pub struct PeerArguments {
-    /// The address it sends from and receives at.
+    /// Address it sends from and receives at.
     address: IpAddr,
-    /// Its name; its address unless told.
+    /// Name of the peer; default: its address.
     #[arg(long)]
     name: Option<Name>,
-    /// The UDP port it receives at; this host's own unless told. Older Linux hosts use 8472.
+    /// UDP port it receives at; default: this host's own. Older Linux hosts use 8472.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// The networks that cross to it; every network with a vni unless told.
+    /// Networks that extend to it; default: all networks with a vni.
     #[arg(long, value_name = "NETWORK,…", value_delimiter = ',')]
     networks: Option<Vec<Name>>,
-    /// Do not send it flooded frames: only those to addresses learned from it, or pinned to it.
+    /// Do not send it flooded frames, only frames to addresses learned from it or pinned to it.
     #[arg(long)]
     no_flood: bool,
 }
@@ -74,7 +74,7 @@ impl PeerArguments {
 /// `vswitchctl tunnel`
 #[derive(Debug, Subcommand)]
 pub enum TunnelCommand {
-    /// This host's end, what the kernel lets it do, and what went to and came from each peer.
+    /// Show the local endpoint, its kernel features, and the traffic of each peer.
     #[command(after_help = "Example:\n  vswitchctl tunnel ls")]
     Ls,
 }
@@ -103,7 +103,7 @@ pub(super) async fn tunnel(
     }
 }
 
-/// A name as it is, an address as the name that it makes.
+/// Returns a name unchanged, and an address as the name derived from it.
 pub(super) fn peer_name(text: &str) -> Result<Name, String> {
     match text.parse() {
         Ok(address) => Ok(PeerSpec::default_name(address)),
@@ -165,12 +165,11 @@ fn tunnel_text(tunnel: &Tunnel) -> String {
         ]
     });
     text.push('\n');
-    text +=
-        &table(&["PEER", "HEARD", "MACS", "RX", "RX OCTETS", "TX", "TX OCTETS", "DROPS"], "lrrrrrrr", rows);
+    text += &table(&["PEER", "HEARD", "MACS", "RX", "RX BYTES", "TX", "TX BYTES", "DROPS"], "lrrrrrrr", rows);
     text
 }
 
-fn endpoint_text(endpoint: &Endpoint) -> String {
+fn endpoint_text(endpoint: &TunnelEnd) -> String {
     let state = match &endpoint.reason {
         Some(reason) => format!("{}: {reason}", state(endpoint.state)),
         None => state(endpoint.state).into(),
@@ -178,8 +177,8 @@ fn endpoint_text(endpoint: &Endpoint) -> String {
     let mut rows = vec![
         ("endpoint", address(endpoint.local, endpoint.port)),
         ("state", state),
-        ("underlay", format!("packets of {} octets", endpoint.underlay_mtu)),
-        ("overlay", format!("packets of {} octets", endpoint.overlay_mtu)),
+        ("underlay", format!("packets of {} bytes", endpoint.underlay_mtu)),
+        ("overlay", format!("packets of {} bytes", endpoint.overlay_mtu)),
         ("group", or_dash(endpoint.group)),
     ];
     if let Some(features) = &endpoint.features {
@@ -211,7 +210,7 @@ fn endpoint_text(endpoint: &Endpoint) -> String {
 
 fn probe(probe: &Probe) -> String {
     format!(
-        "{}: packets of {} octets reach it in one piece, so the tunnel carries packets of {}; there and back in {}.{:03} ms\n",
+        "{}: packets of {} bytes reach it in one piece, so the tunnel carries packets of {}; there and back in {}.{:03} ms\n",
         probe.peer,
         probe.path_mtu,
         probe.overlay_mtu,
@@ -265,7 +264,7 @@ host2  10.8.0.2:4789  file  up        3s      1500  blue
     #[test]
     fn a_tunnel_and_what_the_kernel_lets_it_do() {
         assert!(tunnel_text(&Tunnel::default()).starts_with("no tunnel"));
-        let endpoint = Endpoint {
+        let endpoint = TunnelEnd {
             local: "fd00::1".parse().unwrap(),
             port: 4789,
             group: None,

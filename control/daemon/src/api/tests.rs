@@ -72,7 +72,8 @@ impl Daemon {
         let port = snapshot.find_port(&name(port)).unwrap().id;
         for station in 1..=3 {
             let mac = vswitch::addr::MacAddr([2, 0, 0, 0, 1, station]);
-            snapshot.live.fdb.learn(network, mac, port, None, snapshot.live.workers.now());
+            let fdb = &snapshot.live.fdb;
+            fdb.learn(fdb.station(network, mac), port, None, snapshot.live.workers.now());
         }
     }
 
@@ -327,7 +328,7 @@ async fn a_capture_comes_piece_by_piece_and_a_refusal_as_a_sentence() {
     assert!(status == 400 && text.contains("unknown field `port`"), "{status} {text}");
     let error = daemon.client.end_capture(8).await.unwrap_err();
     assert_eq!((error.to_string().as_str(), exit_code(&error)), ("there is no capture 8: it has ended", 4));
-    assert_eq!(daemon.cli("capture --ls").await.unwrap(), "no captures go on\n");
+    assert_eq!(daemon.cli("capture --ls").await.unwrap(), "no active captures\n");
 }
 
 #[tokio::test]
@@ -358,7 +359,7 @@ async fn a_daemon_that_is_not_there_is_told_from_one_that_died_or_is_closed_to_u
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await.unwrap();
     });
     let strange = client.status().await.unwrap_err();
-    assert!(strange.to_string().contains("makes no sense here"), "{strange}");
+    assert!(strange.to_string().contains("cannot be parsed"), "{strange}");
 }
 
 #[tokio::test]
@@ -397,7 +398,7 @@ web     blue     tap eth0     up        0   7   0      3
         serde_json::from_str(&daemon.cli("port show web --json").await.unwrap()).unwrap();
     assert_eq!(json["device"], "eth0");
     daemon.hear("web");
-    assert_eq!(daemon.cli("fdb flush --all").await.unwrap(), "3 learned addresses forgotten\n");
+    assert_eq!(daemon.cli("fdb flush --all").await.unwrap(), "3 learned addresses removed\n");
     let pinned = daemon.cli("fdb add blue 02:42:0a:09:00:02 web").await.unwrap();
     assert_eq!(pinned, "02:42:0a:09:00:02 pinned to port web\n");
     daemon.core.declare("[[network]]\nname = \"green\"\n");

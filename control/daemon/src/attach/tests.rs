@@ -55,7 +55,7 @@ impl Daemon {
 
 fn order(kind: Kind, port: &str, ifname: &str, netns: Netns) -> Order {
     let interface = InterfaceSpec {
-        ifname: Some(ifname.into()),
+        ifname: Some(ifname.parse().unwrap()),
         mac: Some("02:42:0a:09:00:02".parse().unwrap()),
         address: vec!["10.9.0.2/24".parse().unwrap()],
         gateway: vec!["10.9.0.1".parse().unwrap()],
@@ -127,8 +127,8 @@ fn of_a_veth_pair_the_daemon_gets_the_hosts_end() {
         attach(daemon.socket.clone(), order(Kind::Veth, "web", "eth0", web.netns())).await.unwrap();
         let attachment = daemon.attached.recv().await.unwrap();
         assert!(attachment.tap.is_none());
-        assert_eq!(attachment.request.host_ifname.as_deref(), Some("vs-web"));
-        assert!(host.ip("-o link show vs-web").contains("mtu 1450"));
+        assert_eq!(attachment.request.host_ifname.as_deref(), Some("vp-web"));
+        assert!(host.ip("-o link show vp-web").contains("mtu 1450"));
         assert!(web.ip("-o address show eth0").contains("10.9.0.2/24"));
     });
 }
@@ -151,12 +151,14 @@ fn a_refused_interface_is_taken_away_again() {
         taken.interface.address = vec!["10.9.0.2/24".parse().unwrap()];
         let mut unknown = other(Kind::Tap, "db", "eth1");
         unknown.network = name("red");
+        let mut long = other(Kind::Tap, "longer-than-an-interface-s", "eth1");
+        long.interface.ifname = None;
         for (order, code, part) in [
             (other(Kind::Tap, "web", "eth1"), ErrorKind::Conflict, "port web exists already"),
-            (other(Kind::Veth, "web", "eth1"), ErrorKind::Conflict, "vs-web already exists"),
+            (other(Kind::Veth, "web", "eth1"), ErrorKind::Conflict, "vp-web already exists"),
             (taken, ErrorKind::Conflict, "10.9.0.2 is already on eth0"),
             (unknown, ErrorKind::NotFound, "network red not found"),
-            (other(Kind::Tap, "db", "no/name"), ErrorKind::Invalid, "is no interface name"),
+            (long, ErrorKind::Invalid, "is no interface name"),
         ] {
             match attach(daemon.socket.clone(), order).await.unwrap_err() {
                 ClientError::Refused(error) => {

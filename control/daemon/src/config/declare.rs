@@ -8,17 +8,13 @@ use std::{
 };
 
 use ipnet::IpNet;
-use vswitch::addr::VlanId;
 
-use super::{
-    reader::Table,
-    rules::{MAC_LIMIT, MTU, VNI},
-};
-use crate::state::network::{NetworkError, choose_addresses};
+use super::{reader::Table, rules::MAC_LIMIT};
+use crate::state::network::choose_addresses;
 use vswitch_model::{
-    ApiSpec, BURST, Carries, Config, DampingSpec, DeviceSpec, Direction, DockerSpec, Dscp, LimitSpec,
-    MirrorSpec, Name, Netns, NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, StormSpec, SubnetSpec,
-    SwitchSpec, Tags, VxlanSpec,
+    ApiSpec, BURST, Carries, Config, DampingSpec, DeviceSpec, DockerSpec, Dscp, Family, LimitSpec,
+    MirrorSpec, Mtu, Name, Netns, NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, StormSpec,
+    SubnetSpec, SwitchSpec, Tags, Vni, VxlanSpec,
     fields::{Misfit, PortFields},
     options,
 };
@@ -28,6 +24,9 @@ const SOCKET_PATH_MAX: usize = 100;
 
 /// From what every IPv4 host takes in one piece (RFC 791 section 3.1).
 const UNDERLAY_MTU: RangeInclusive<u16> = 576..=u16::MAX;
+
+/// RFC 7348 section 5; 0 is kept for none.
+const VNI: RangeInclusive<u32> = Vni::MIN.as_u32()..=Vni::MAX.as_u32();
 
 /// Reads the whole file; what could not be read is reported and stands at its default.
 pub(super) fn config(mut file: Table<'_, '_, '_>) -> Config {
@@ -147,13 +146,10 @@ fn network(mut table: Table<'_, '_, '_>) -> NetworkSpec {
         table.fault("name", "missing: name the network");
         Name::unnamed()
     });
-    let vlan = table.integer("vlan", 0..=u16::MAX).and_then(|number| {
-        VlanId::try_from(number).map_err(|error| table.fault("vlan", error.to_string())).ok()
-    });
     let mut spec = NetworkSpec {
-        vlan,
-        vni: table.integer("vni", VNI),
-        mtu: table.integer("mtu", MTU),
+        vlan: table.number("vlan", 0..=u16::MAX),
+        vni: table.number("vni", VNI),
+        mtu: table.number("mtu", Mtu::RANGE),
         tags: match table.text("tags") {
             None | Some("drop") => Tags::Drop,
             Some("pass") => Tags::Pass,
@@ -165,17 +161,21 @@ fn network(mut table: Table<'_, '_, '_>) -> NetworkSpec {
         driver: table.parsed("driver"),
         internal: table.boolean("internal").unwrap_or(false),
         attachable: table.boolean("attachable").unwrap_or(false),
-        options: table.texts("options"),
         labels: table.texts("labels"),
         ..NetworkSpec::plain(name)
     };
     table.tables("subnet", |table| spec.subnets.extend(subnet(table)));
-    spec.ipv6 = spec.subnet(true).is_some();
-    if let Err(error) = options::absorb(&mut spec) {
+    spec.ipv6 = spec.subnet(Family::V6).is_some();
+    let read = table.texts("options").try_into().and_then(|options| {
+        spec.options = options;
+        options::absorb(&mut spec)
+    });
+    if let Err(error) = read {
         table.fault_within("options", &error.key, error.what);
     }
-    // What is wrong with subnets is told by the rules.
-    let _: Result<(), NetworkError> = choose_addresses(&mut spec);
+    if let Err((item, error)) = choose_addresses(&mut spec) {
+        table.fault(&format!("subnet[{item}]"), error.to_string());
+    }
     table.finish();
     spec
 }
@@ -203,29 +203,28 @@ fn subnet(mut table: Table<'_, '_, '_>) -> Option<SubnetSpec> {
 fn ipam(mut table: Table<'_, '_, '_>) -> PoolsSpec {
     let default = PoolsSpec::default();
     let spec = PoolsSpec {
-        local: pools(&mut table, "local", false).unwrap_or(default.local),
-        overlay: pools(&mut table, "overlay", false).unwrap_or(default.overlay),
-        ipv6: pools(&mut table, "ipv6", true).unwrap_or(default.ipv6),
+        local: pools(&mut table, "local", Family::V4).unwrap_or(default.local),
+        overlay: pools(&mut table, "overlay", Family::V4).unwrap_or(default.overlay),
+        ipv6: pools(&mut table, "ipv6", Family::V6).unwrap_or(default.ipv6),
     };
     table.finish();
     spec
 }
 
 /// `None` where the key is missing, so that an empty list is one.
-fn pools(table: &mut Table<'_, '_, '_>, key: &'static str, ipv6: bool) -> Option<Vec<PoolSpec>> {
+fn pools(table: &mut Table<'_, '_, '_>, key: &'static str, family: Family) -> Option<Vec<PoolSpec>> {
     let mut pools = Vec::new();
     let is_there = table.has(key);
-    table.tables(key, |table| pools.extend(pool(table, ipv6)));
+    table.tables(key, |table| pools.extend(pool(table, family)));
     is_there.then_some(pools)
 }
 
-fn pool(mut table: Table<'_, '_, '_>, ipv6: bool) -> Option<PoolSpec> {
+fn pool(mut table: Table<'_, '_, '_>, family: Family) -> Option<PoolSpec> {
     let base: Option<IpNet> = table.parsed("base");
     let size = table.integer("size", 1..=127_u8);
     let pool = base.zip(size).map(|(base, size)| PoolSpec { base, size });
     if let Some(PoolSpec { base, size }) = pool {
-        let family = if ipv6 { "IPv6" } else { "IPv4" };
-        if base.addr().is_ipv6() != ipv6 {
+        if Family::of(base) != family {
             table.fault("base", format!("{base} is not {family}"));
         } else if base != base.trunc() {
             table.fault("base", format!("has host bits: write {}", base.trunc()));
@@ -252,14 +251,14 @@ fn port(mut table: Table<'_, '_, '_>) -> PortSpec {
         native: table.parsed("native"),
         mirror: table.table("mirror").map(mirror),
         kind: table.parsed("kind"),
-        device: table.text("device").map(str::to_owned),
+        device: table.parsed("device"),
         netns: table.text("netns").map(|text| Netns::from(text.to_owned())),
-        ifname: table.text("ifname").map(str::to_owned),
+        ifname: table.parsed("ifname"),
         mac: table.parsed("mac"),
         address: table.parsed_list("address"),
         gateway: table.parsed_list("gateway"),
         persist: table.boolean("persist"),
-        mtu: table.integer("mtu", MTU),
+        mtu: table.number("mtu", Mtu::RANGE),
         isolated: table.boolean("isolated"),
         mac_limit: table.integer("mac_limit", MAC_LIMIT),
         storm: table.table("storm").map(storm).unwrap_or_default(),
@@ -267,7 +266,7 @@ fn port(mut table: Table<'_, '_, '_>) -> PortSpec {
         offload: table.boolean("offload"),
         remote: table.parsed("remote"),
         remote_port: table.integer("remote_port", 1..=u16::MAX),
-        vni: table.integer("vni", VNI),
+        vni: table.number("vni", VNI),
         ..PortFields::default()
     };
     let (spec, misfits) = fields.resolve();
@@ -308,7 +307,7 @@ fn vxlan(mut table: Table<'_, '_, '_>, ports: &mut Vec<PortSpec>) {
     if let Some(group) = spec.group {
         if !group.is_multicast() {
             table.fault("group", format!("{group} is no group: use one of 224.0.0.0/4 or ff00::/8"));
-        } else if table.is_right("local") && group.is_ipv4() != local.is_ipv4() {
+        } else if table.is_right("local") && Family::of(group) != Family::of(local) {
             table.fault("group", format!("{group} is not of the family of the local address {local}"));
         }
     }
@@ -361,18 +360,7 @@ fn mirror(mut table: Table<'_, '_, '_>) -> MirrorSpec {
     let spec = MirrorSpec {
         ports: table.parsed_list("ports").unwrap_or_default(),
         networks: table.parsed_list("networks").unwrap_or_default(),
-        direction: match table.text("direction") {
-            None => None,
-            Some("rx") => Some(Direction::Rx),
-            Some("tx") => Some(Direction::Tx),
-            Some(other) => {
-                table.fault(
-                    "direction",
-                    format!("{other:?} is no direction: use \"rx\" or \"tx\", or remove it"),
-                );
-                None
-            }
-        },
+        direction: table.parsed("direction"),
     };
     table.finish();
     spec

@@ -16,8 +16,8 @@ use toml::de::DeTable;
 pub use self::report::{ConfigError, ConfigErrors};
 use self::{reader::Table, report::Report};
 use vswitch_model::{
-    Carries, Config, DeviceSpec, PortSpec,
-    rules::{self, Index, Place},
+    Carries, Config, PortSpec,
+    rules::{self, Index, Location},
 };
 
 /// Reads and checks a file.
@@ -74,11 +74,11 @@ fn obey(config: &Config, report: &mut Report<'_>) {
 
 /// Refuses collectors where there is no tunnel to them. What the API made may wait for one, but a file tells of all there is.
 fn reach_collectors(config: &Config, report: &mut Report<'_>) {
-    if config.ports.iter().any(|port| matches!(port.device, DeviceSpec::Vxlan(_))) {
+    if config.ports.iter().any(|port| port.device.endpoint().is_some()) {
         return;
     }
     for (index, port) in config.ports.iter().enumerate() {
-        if matches!(port.device, DeviceSpec::Collector(_)) {
+        if port.device.collector().is_some() {
             let what = "a collector is sent to by the tunnel, and there is none: write [vxlan]";
             report.fault(format!("port[{index}].kind"), what);
         }
@@ -86,17 +86,17 @@ fn reach_collectors(config: &Config, report: &mut Report<'_>) {
 }
 
 /// Where a key stands in the file. Tunnel ports stand behind all others, peers first.
-fn path(ports: &[&PortSpec], place: Place) -> String {
-    let Index::Port(index) = place.object else { return place.to_string() };
-    match &ports[index].device {
-        DeviceSpec::Vxlan(_) => format!("vxlan.{}", place.field()),
-        DeviceSpec::Peer(_) => {
-            let others =
-                ports.iter().take_while(|port| !matches!(port.carries, Carries::Tunnel { .. })).count();
-            format!("vxlan.peer[{}].{}", index - others, place.field())
-        }
-        _ => place.to_string(),
+fn path(ports: &[&PortSpec], location: Location) -> String {
+    let Index::Port(index) = location.object else { return location.to_string() };
+    let device = &ports[index].device;
+    if device.endpoint().is_some() {
+        return format!("vxlan.{}", location.field());
     }
+    if device.peer().is_none() {
+        return location.to_string();
+    }
+    let others = ports.iter().take_while(|port| !matches!(port.carries, Carries::Tunnel { .. })).count();
+    format!("vxlan.peer[{}].{}", index - others, location.field())
 }
 
 #[cfg(test)]

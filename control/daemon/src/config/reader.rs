@@ -125,6 +125,16 @@ impl<'r, 's, 't> Table<'r, 's, 't> {
         }
     }
 
+    /// A whole number in `range` that means something.
+    pub(super) fn number<N, T>(&mut self, key: &'static str, range: RangeInclusive<N>) -> Option<T>
+    where
+        N: TryFrom<i128> + Into<i128> + Copy + Display,
+        T: TryFrom<N, Error: Display>,
+    {
+        let number = self.integer(key, range)?;
+        T::try_from(number).map_err(|error| self.fault(key, error.to_string())).ok()
+    }
+
     /// `true` or `false`.
     pub(super) fn boolean(&mut self, key: &'static str) -> Option<bool> {
         let value = self.take(key)?;

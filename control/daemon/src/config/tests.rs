@@ -1,7 +1,7 @@
 use std::fmt::Write;
 
 use super::{load, parse};
-use vswitch_model::{Carries, CollectorSpec, Config, DeviceSpec, Dscp, Netns, Tags};
+use vswitch_model::{Carries, CollectorSpec, Config, DeviceSpec, Dscp, Mtu, Netns, Tags};
 
 fn good(source: &str) -> Config {
     parse("net.toml", source).unwrap_or_else(|errors| panic!("{errors}\nin\n{source}"))
@@ -68,7 +68,7 @@ fn the_design_example() {
     assert_eq!(web.storm.broadcast, Some(0));
     assert_eq!(web.limit.to_string(), "rx 100 Mbit/s, tx 1 Gbit/s (burst 1000000)");
     assert!(matches!(&uplink.carries, Carries::Trunk { trunk, native: Some(_) } if trunk.len() == 1));
-    assert_eq!(uplink.device, DeviceSpec::Packet { device: "eth1".into() });
+    assert_eq!(uplink.device, DeviceSpec::Packet { device: "eth1".parse().unwrap() });
 }
 
 #[test]
@@ -208,6 +208,10 @@ fn one_error_each() {
         ("[[network]]\nname='a'\nvlan='10'".into(), "network[0].vlan: is a text"),
         ("[[network]]\nname='a'\nvni=16777216".into(), "network[0].vni: 16777216 is out of range"),
         ("[[network]]\nname='a'\nvni=0".into(), "network[0].vni: 0 is out of range: use 1 to 16777215"),
+        (
+            "[[network]]\nname='a'\n[[network.subnet]]\nsubnet='10.9.0.0/30'\naux={a='10.9.0.1',b='10.9.0.2'}".into(),
+            "network[0].subnet[0]: no available addresses on this pool",
+        ),
         ("[[network]]\nname='a'\nmtu=67".into(), "network[0].mtu: 67 is out of range: use 68 to 9198"),
         ("[[network]]\nname='a'\ntags='keep'".into(), "network[0].tags: \"keep\" is no answer"),
         (
@@ -278,16 +282,20 @@ fn one_error_each() {
         (tap("limit={egress='1 Gbit/s'}"), "port[1].limit.egress: unknown key"),
         (tap("device='eth1'"), "port[1].device: belongs to kind packet"),
         (port("kind='packet'\nnetwork='blue'"), "port[1].device: missing"),
-        (port("kind='packet'\nnetwork='blue'\ndevice='et h'"), "port[1].device: \"et h\" has a blank"),
+        (port("kind='packet'\nnetwork='blue'\ndevice='et h'"), "port[1].device: \"et h\" is no interface name"),
         (
             port("kind='packet'\nnetwork='blue'\ndevice='web'"),
             "port[1].device: port web has the interface web",
         ),
         (tap("ifname='web'"), "port[1].ifname: port web has the interface web already"),
-        (tap("ifname=''"), "port[1].ifname: an interface name has"),
-        (tap("ifname='..'"), "port[1].ifname: \"..\" is a folder"),
-        (tap("ifname='a/b'"), "port[1].ifname: \"a/b\" has a blank"),
-        (tap("ifname='abcdefghijklmnop'"), "port[1].ifname: \"abcdefghijklmnop\" is longer than the 15"),
+        (tap("ifname=''"), "port[1].ifname: \"\" is no interface name"),
+        (tap("ifname='..'"), "port[1].ifname: \"..\" is no interface name"),
+        (tap("ifname='a/b'"), "port[1].ifname: \"a/b\" is no interface name: use 1 to 15"),
+        (tap("ifname='abcdefghijklmnop'"), "port[1].ifname: \"abcdefghijklmnop\" is no interface name"),
+        (
+            "[[network]]\nname='blue'\n[[port]]\nname='abcdefghijklmnop'\nkind='tap'\nnetwork='blue'".into(),
+            "port[0].ifname: the port's name is the interface's, too, and \"abcdefghijklmnop\" is longer than the 15",
+        ),
         (tap("netns=''"), "port[1].netns: \"\" names no namespace"),
         (tap("netns='pid:x'"), "port[1].netns: \"pid:x\" is no process"),
         (tap("netns='pid:0'"), "port[1].netns: there is no process 0"),
@@ -447,7 +455,7 @@ fn a_tunnel_is_an_endpoint_and_its_peers() {
     assert_eq!(names, ["10.8.0.2", "old", "vxlan", "vxlan-group"]);
     let DeviceSpec::Vxlan(endpoint) = &config.ports[2].device else { panic!("{:?}", config.ports[2]) };
     assert_eq!((endpoint.port, endpoint.ttl, endpoint.dscp), (4789, 64, Dscp::Inherit));
-    assert_eq!(config.networks[0].mtu(Some(endpoint.overlay_mtu())), 8950);
+    assert_eq!(config.networks[0].mtu(Some(endpoint.overlay_mtu())).get(), 8950);
     assert!(config.ports[0].holds(&config.networks[0]));
 }
 
@@ -537,7 +545,8 @@ fn collectors() {
         "#,
     );
     let DeviceSpec::Collector(ids) = &config.ports[1].device else { panic!("{:?}", config.ports[1]) };
-    let expected = CollectorSpec { remote: "10.8.0.2".parse().unwrap(), remote_port: Some(8472), vni: 9000 };
+    let vni = "9000".parse().unwrap();
+    let expected = CollectorSpec { remote: "10.8.0.2".parse().unwrap(), remote_port: Some(8472), vni };
     assert_eq!(*ids, expected);
     let found = errors(
         r#"[vxlan]
@@ -607,7 +616,7 @@ fn networks_as_docker_knows_them() {
         "#,
     );
     let [blue, lan] = &config.networks[..] else { panic!("{:?}", config.networks) };
-    assert_eq!((blue.mtu, blue.ipv6), (Some(1400), true));
+    assert_eq!((blue.mtu.map(Mtu::get), blue.ipv6), (Some(1400), true));
     assert_eq!(
         blue.subnets[0].gateway,
         Some("10.9.0.129".parse().unwrap()),

@@ -26,7 +26,7 @@ use crate::{
     edge::{Attempt, Edge},
     journal::{Journal, Observer},
     machine::Machine,
-    state::{Plan, State},
+    state::{State, Transition},
     store::Store,
     view::{Process, Snapshot},
 };
@@ -69,13 +69,13 @@ impl Running {
 ///
 /// # Errors
 /// There are no threads or descriptors, or what cannot be retried fails.
-pub(crate) async fn start(config: PathBuf, plan: Plan, store: Store) -> Result<Running, Failure> {
+pub(crate) async fn start(config: PathBuf, plan: Transition, store: Store) -> Result<Running, Failure> {
     launch(config, plan, store, Machine::Real).await
 }
 
 pub(super) async fn launch(
     config: PathBuf,
-    plan: Plan,
+    plan: Transition,
     store: Store,
     machine: Machine,
 ) -> Result<Running, Failure> {
@@ -101,7 +101,12 @@ pub(super) async fn launch(
 }
 
 impl Core {
-    async fn open(config: PathBuf, plan: Plan, store: Store, machine: Machine) -> Result<Self, Failure> {
+    async fn open(
+        config: PathBuf,
+        plan: Transition,
+        store: Store,
+        machine: Machine,
+    ) -> Result<Self, Failure> {
         let signals = Signals::default();
         let (fault, stranger) = (Arc::clone(&signals.fault), Arc::clone(&signals.stranger));
         let edge = Edge::start(
@@ -138,7 +143,11 @@ impl Core {
             warn!("what the file declares is not kept for later: {error}");
         }
         core.rules.forget(core.state.outside());
-        core.edge.remove_orphans().await;
+        if core.store.has_lost() {
+            core.edge.tell_orphans().await;
+        } else {
+            core.edge.remove_orphans().await;
+        }
         let (networks, ports) = (core.state.networks().count(), core.state.ports().count());
         info!(networks, ports, workers = core.edge.workers.count(), "switch started");
         core.publish();

@@ -13,7 +13,7 @@ use crate::{
     sight,
     state::{Command, EndpointUpdate, NetworkError},
 };
-use vswitch_model::{Connect, Driver, EndpointSpec, Error, Id, Name, Netns, publish::Publish};
+use vswitch_model::{Connect, Driver, EndpointSpec, Error, Family, Id, Name, Netns, publish::Publish};
 
 impl Core {
     /// Disconnects endpoints of engines whose place a new one takes: an engine gives an address out once, so an endpoint
@@ -42,7 +42,7 @@ impl Core {
         let here = sight::own_ifnames().await?;
         let mut forgotten = Vec::new();
         for endpoint in endpoints {
-            let lies_here = here.contains(&endpoint.ifname);
+            let lies_here = here.contains(endpoint.ifname.as_str());
             if lies_here || !self.is_open(&endpoint) && !self.is_anywhere(&endpoint).await? {
                 forgotten.push(endpoint.id.clone());
             }
@@ -65,7 +65,7 @@ impl Core {
         let mut published = Vec::new();
         if !publish.is_empty() {
             let network = self.state.find_network(&endpoint.network.clone().into())?.spec;
-            published = self.reserve_for(&network, &endpoint.addresses, &endpoint.options, publish)?;
+            published = self.reserve_for(&network, &endpoint.addresses, endpoint.options.hold, publish)?;
         }
         let done = self.update_endpoint(id, EndpointUpdate::Published(published.clone())).await;
         if done.is_err() {
@@ -142,11 +142,11 @@ impl Handle {
     pub(crate) async fn choose_subnet(
         &self,
         driver: Driver,
-        ipv6: bool,
+        family: Family,
         held: &[IpNet],
     ) -> Result<IpNet, Error> {
         let mut state = self.snapshot().state.clone();
         state.observe(sight::host(&state).await?);
-        Ok(state.choose_subnet(driver, ipv6, held).map_err(NetworkError::from)?)
+        Ok(state.choose_subnet(driver, family, held).map_err(NetworkError::from)?)
     }
 }

@@ -37,7 +37,7 @@ use crate::{
     crash,
     edge::{Attempt, Edge, OnFailure, Opening},
     journal::Observer,
-    state::{self, Command, Effect, Origin, Plan, State},
+    state::{self, Command, Effect, Origin, State, Transition},
     store::{Store, StoreError},
     view::{Process, Snapshot},
 };
@@ -65,8 +65,8 @@ impl Core {
         self.carry_out(plan, attempt).await
     }
 
-    async fn carry_out(&mut self, plan: Plan, attempt: Attempt) -> Result<Vec<state::Change>, Error> {
-        let Plan { next, changes, effects } = plan;
+    async fn carry_out(&mut self, plan: Transition, attempt: Attempt) -> Result<Vec<state::Change>, Error> {
+        let Transition { next, changes, effects } = plan;
         let on_failure = attempt.on_failure();
         self.observer.look_at_table(&self.state, &self.edge);
         let (real, kept): (Vec<_>, Vec<_>) = effects.into_iter().partition(Opening::is_for);
@@ -135,11 +135,8 @@ fn keep(rules: &mut Rules, store: &Store, effect: &Effect, on_failure: OnFailure
         Effect::Unstore(record) => store.remove(record.kind(), record.key())?,
         Effect::Restore { new, .. } => store.put(new)?,
         // Done before, by the edge.
-        Effect::SetSwitch { .. }
-        | Effect::ClosePort(_)
-        | Effect::SetTopology { .. }
-        | Effect::UpdatePort { .. }
-        | Effect::OpenPort(_) => {}
+        Effect::SetSwitch { .. } | Effect::ClosePort(_) | Effect::UpdatePort { .. } | Effect::OpenPort(_) => {
+        }
     }
     Ok(())
 }

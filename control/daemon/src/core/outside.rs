@@ -2,19 +2,17 @@
 //!
 //! nft(8) takes some milliseconds, up to 30: the core waits for it on its own thread, where it holds no reader up.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use tracing::{debug, info, warn};
 
 use super::Core;
-use crate::{edge::OnFailure, machine::Machine, state::NetworkError};
+use crate::{edge::OnFailure, machine::Machine};
 use vswitch_host::gateway::{Gateway, Outside, TABLE};
 use vswitch_model::{
-    Connect, Error, Name, NetworkSpec, options,
+    Connect, Error, Name, NetworkSpec,
+    options::{EndpointOptions, Meaning},
     publish::{Publish, Published},
 };
 
@@ -39,24 +37,24 @@ impl Core {
             return Ok(Vec::new());
         };
         let addresses = self.state.choose_addresses(&network.spec, connect.ip, connect.ip6)?;
-        self.reserve_for(&network.spec, &addresses, &connect.options, connect.publish.clone())
+        let options = EndpointOptions::read(&connect.options)?;
+        self.reserve_for(&network.spec, &addresses, options.hold, connect.publish.clone())
     }
 
-    /// Holds ports of the host for an endpoint of a network that has `addresses` and options, or will have them.
+    /// Publishes ports for an endpoint of a network that has `addresses`, or will have them; with `hold` sockets of ours keep
+    /// others from them.
     pub(super) fn reserve_for(
         &mut self,
         network: &NetworkSpec,
         addresses: &[IpNet],
-        endpoint: &BTreeMap<String, String>,
+        hold: bool,
         mut publish: Vec<Publish>,
     ) -> Result<Vec<Published>, Error> {
         self.state.check_publishable(network)?;
         let addresses: Vec<_> = addresses.iter().map(IpNet::addr).collect();
-        let binding = options::of_network(network).map_err(NetworkError::from)?.binding;
-        publish.iter_mut().for_each(|it| it.host_ip = it.host_ip.or(binding));
-        let held = options::of_endpoint(endpoint).map_err(NetworkError::from)?.hold;
+        publish.iter_mut().for_each(|it| it.host_ip = it.host_ip.or(network.options.binding));
         let mut published = self.rules.gateway.reserve(&publish, &addresses)?;
-        published.iter_mut().for_each(|it| it.held = held);
+        published.iter_mut().for_each(|it| it.held = hold);
         Ok(published)
     }
 }

@@ -63,7 +63,8 @@ impl Core {
             return Ok(Vec::new());
         }
         let here = sight::own_ifnames().await?;
-        let (lying, fetched): (Vec<_>, Vec<_>) = bare.into_iter().partition(|it| here.contains(&it.ifname));
+        let (lying, fetched): (Vec<_>, Vec<_>) =
+            bare.into_iter().partition(|it| here.contains(it.ifname.as_str()));
         let forgotten = self.unfetched.look(lying.iter().map(|it| &it.id), Instant::now());
         let mut strays: Vec<_> = lying.into_iter().filter(|it| forgotten.contains(&it.id)).collect();
         for endpoint in fetched {

@@ -25,7 +25,7 @@ impl Simulated {
         let text = format!("[switch]\nname = \"host1\"\nworkers = 1\nstate = {state:?}\n{config}");
         std::fs::write(&file, text).unwrap();
         let config = config::load(&file).unwrap();
-        let store = Store::open(&state).unwrap();
+        let store = Store::open(&state, &folder.path().join("live")).unwrap();
         let plan = State::start(config, []).unwrap();
         let running = actor::launch(file, plan, store, Machine::InMemory).await.unwrap();
         Self { running, folder }

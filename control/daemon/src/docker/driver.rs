@@ -1,6 +1,6 @@
 //! The network driver: Docker's networks and endpoints become ours.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::core::Request;
 use vswitch_model::{
-    Connect, Driver, Error, ErrorKind, Id, Name, Netns, NetworkSpec, Reference, SubnetSpec,
+    Connect, Driver, Error, ErrorKind, Family, Id, IfName, Name, Netns, NetworkSpec, Reference, SubnetSpec,
     api::{Endpoint, Network},
     options,
     publish::{PortRange, Protocol, Publish},
@@ -100,15 +100,14 @@ impl Plugin {
             let sandbox = Netns::Path(PathBuf::from(&ask.sandbox_key));
             self.core.moved(endpoint.spec.id.clone(), sandbox).await?;
         }
-        let gateway = |ipv6: bool| {
-            let gateway = endpoint.spec.gateways.iter().find(|it| it.is_ipv6() == ipv6);
+        let gateway = |family| {
+            let gateway = endpoint.spec.gateways.iter().find(|it| Family::of(**it) == family);
             gateway.map(IpAddr::to_string).unwrap_or_default()
         };
-        let prefix = options::of_network(&network.spec).map_or_else(|_| "eth".into(), |it| it.prefix);
         Ok(json!({
-            "InterfaceName": { "SrcName": endpoint.spec.ifname, "DstPrefix": prefix },
-            "Gateway": gateway(false),
-            "GatewayIPv6": gateway(true),
+            "InterfaceName": { "SrcName": endpoint.spec.ifname, "DstPrefix": network.spec.options.prefix },
+            "Gateway": gateway(Family::V4),
+            "GatewayIPv6": gateway(Family::V6),
             "StaticRoutes": [],
             // Without a gateway Docker would lead the container to the outside by a bridge of its own.
             "DisableGatewayService": endpoint.spec.gateways.is_empty(),
@@ -235,7 +234,8 @@ impl Wanted {
         spec.driver = driver;
         spec.internal = flag(&ask.options, INTERNAL);
         spec.ipv6 = flag(&ask.options, ENABLE_IPV6);
-        spec.options = generic.iter().map(|(key, value)| (key.clone(), text(value))).collect();
+        let written: BTreeMap<_, _> = generic.iter().map(|(key, value)| (key.clone(), text(value))).collect();
+        spec.options = written.try_into()?;
         for data in ask.ipv4.iter().chain(&ask.ipv6) {
             spec.subnets.extend(subnet(data, holds)?);
         }
@@ -254,7 +254,7 @@ impl Wanted {
             ours.subnet == theirs.subnet && ours.gateway == theirs.gateway
         };
         let is_ours = |it: &SubnetSpec| there.spec.subnets.iter().any(|ours| same(ours, it));
-        let v4 = |subnets: &[SubnetSpec]| subnets.iter().any(|it| it.subnet.addr().is_ipv4());
+        let v4 = |subnets: &[SubnetSpec]| subnets.iter().any(|it| it.family() == Family::V4);
         if self.spec.subnets.iter().all(is_ours) && v4(&self.spec.subnets) == v4(&there.spec.subnets) {
             return Ok(());
         }
@@ -268,7 +268,7 @@ impl Wanted {
 /// How a network's subnets are told to Docker.
 fn written(spec: &NetworkSpec) -> String {
     let all: String = spec.subnets.iter().map(|it| format!(" --subnet {}", it.subnet)).collect();
-    match (all.is_empty(), spec.subnet(true)) {
+    match (all.is_empty(), spec.subnet(Family::V6)) {
         (true, _) => "null".into(),
         (false, Some(_)) => format!("vswitch --ipv6{all}"),
         (false, None) => format!("vswitch{all}"),
@@ -311,7 +311,7 @@ fn connect(id: &Id, ask: &OfEndpoint) -> Result<Connect, Error> {
         mac: mac.transpose()?,
         options: written.map(|(key, value)| (key.clone(), text(value))).collect(),
         // What Docker fetches must have a name that nothing else has.
-        ifname: Some(format!("vse{}", id.short())),
+        ifname: Some(IfName::bare(id)),
         ..Connect::default()
     })
 }
@@ -319,10 +319,10 @@ fn connect(id: &Id, ask: &OfEndpoint) -> Result<Connect, Error> {
 /// What Docker did not know; it refuses to be told what it knows.
 fn answer(asked: &Interface, endpoint: &Endpoint) -> Interface {
     let unless = |told: &String, value: Option<String>| value.filter(|_| told.is_empty()).unwrap_or_default();
-    let address = |ipv6: bool| endpoint.spec.address(ipv6).map(|net| net.to_string());
+    let address = |family| endpoint.spec.address(family).map(|net| net.to_string());
     Interface {
-        address: unless(&asked.address, address(false)),
-        address_ipv6: unless(&asked.address_ipv6, address(true)),
+        address: unless(&asked.address, address(Family::V4)),
+        address_ipv6: unless(&asked.address_ipv6, address(Family::V6)),
         mac_address: unless(&asked.mac_address, Some(endpoint.spec.mac.to_string())),
     }
 }

@@ -21,7 +21,7 @@ use super::{
     server::Plugin,
     wire::{GATEWAY, OfPool, REQUEST_TYPE, RequestPool, text},
 };
-use vswitch_model::{Driver, Error, NetworkSpec, SubnetSpec};
+use vswitch_model::{Driver, Error, Family, NetworkSpec, SubnetSpec};
 
 /// Where subnets for this host, and for all of them, come from.
 pub(super) const SPACES: [&str; 2] = ["vswitch-local", "vswitch-global"];
@@ -88,8 +88,9 @@ impl Plugin {
                 _ if ask.address_space == SPACES[1] => Driver::Overlay,
                 _ => Driver::Bridge,
             };
+            let family = if ask.v6 { Family::V6 } else { Family::V4 };
             let held: Vec<_> = self.holds().pools.keys().copied().collect();
-            self.core.choose_subnet(driver, ask.v6, &held).await?
+            self.core.choose_subnet(driver, family, &held).await?
         } else {
             net(&ask.pool)?
         };

@@ -94,7 +94,7 @@ async fn the_life_of_a_container_in_the_order_of_docker() {
     let blue = || plugin.core.snapshot().network(&"blue".parse().unwrap());
     let made = blue().unwrap().spec;
     assert_eq!(made.id(), Id::of("net"));
-    assert_eq!(made.mtu, Some(1400));
+    assert_eq!(json!(made.mtu), 1400);
     let subnet = &made.subnets[0];
     assert_eq!(subnet.gateway, Some("10.9.0.1".parse().unwrap()));
     assert_eq!(subnet.aux.keys().collect::<Vec<_>>(), ["printer"]);
@@ -111,7 +111,7 @@ async fn the_life_of_a_container_in_the_order_of_docker() {
     }
     let endpoint = || plugin.core.snapshot().endpoint(&Id::of("ep")).unwrap().spec;
     let made = endpoint();
-    assert_eq!(made.options.into_iter().collect::<Vec<_>>(), [("kind".to_owned(), "veth".to_owned())]);
+    assert_eq!(serde_json::to_value(&made.options).unwrap(), json!({ "kind": "veth" }));
     assert_eq!(made.sandbox, None);
 
     let of_endpoint = json!({ "NetworkID": id("net"), "EndpointID": id("ep") });

@@ -1,6 +1,6 @@
 //! Interfaces that were opened: set up, and removed where no port has them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use tracing::warn;
 use vswitch::addr::PortId;
@@ -10,8 +10,8 @@ use super::{
     transaction::{OnFailure, Opening},
 };
 use crate::{device, state};
-use vswitch_host::link::{self, Links, Wanted, host_ifname};
-use vswitch_model::{DeviceSpec, Error, Identity, InterfaceSpec};
+use vswitch_host::link::{self, Links, Wanted};
+use vswitch_model::{DeviceSpec, Error, Identity, InterfaceSpec, Mtu, ifname::veth_host_ifname};
 
 impl Opening<'_> {
     /// Sets up the interfaces that were opened, a namespace at a time.
@@ -84,12 +84,29 @@ impl Edge {
         if !self.machine.is_real() {
             return;
         }
-        let veth = |port: &EdgePort| matches!(port.wanted.spec.device, DeviceSpec::Veth(_));
-        let wanted =
-            self.ports.values().filter(|port| veth(port)).map(|port| host_ifname(&port.wanted.spec.name));
-        if let Err(error) = device::remove_orphans(&self.owner, &wanted.collect()).await {
+        if let Err(error) = device::remove_orphans(&self.owner, &self.host_ends()).await {
             warn!("interfaces of an earlier life may be left: {}", error.sentence);
         }
+    }
+
+    /// Tells of them, where their records may be lost: containers may still use them.
+    pub(crate) async fn tell_orphans(&self) {
+        match device::orphans(&self.owner, &self.host_ends()).await {
+            Ok(orphans) => orphans.iter().for_each(|ifname| {
+                warn!(
+                    ifname,
+                    "an interface that no port has is left as it is, for its record may be lost: connect its container \
+                     anew, or delete it with `ip link del {ifname}`"
+                );
+            }),
+            Err(error) => warn!("interfaces of an earlier life may be left: {}", error.sentence),
+        }
+    }
+
+    /// What the host's ends of all ports' veth pairs are called.
+    fn host_ends(&self) -> HashSet<String> {
+        let is_veth = |port: &&EdgePort| matches!(port.wanted.spec.device, DeviceSpec::Veth(_));
+        self.ports.values().filter(is_veth).map(|port| veth_host_ifname(&port.wanted.spec.name)).collect()
     }
 }
 
@@ -98,15 +115,14 @@ pub(super) fn wanted(
     port: &state::Port,
     interface: &InterfaceSpec,
     before: Option<InterfaceSpec>,
-    overlay: Option<u16>,
+    overlay: Option<Mtu>,
 ) -> Wanted {
     let crosses = overlay.is_some_and(|overlay| port.mtu <= overlay);
     Wanted {
         ifname: port.spec.ifname().to_owned(),
         spec: interface.clone(),
         before,
-        mtu: Some(port.mtu),
-        txqueuelen: None,
-        super_frame: crosses.then(|| link::super_frame(port.mtu)),
+        mtu: Some(port.mtu.get()),
+        super_frame: crosses.then(|| link::super_frame(port.mtu.get())),
     }
 }

@@ -114,11 +114,8 @@ impl Edge {
 impl<'e> Opening<'e> {
     /// Whether an effect asks something of the edge.
     pub(crate) fn is_for(effect: &Effect) -> bool {
-        use Effect::{ClosePort, OpenPort, SetSwitch, SetTopology, UpdatePort};
-        matches!(
-            effect,
-            SetSwitch { .. } | SetTopology { .. } | ClosePort(_) | UpdatePort { .. } | OpenPort(_)
-        )
+        use Effect::{ClosePort, OpenPort, SetSwitch, UpdatePort};
+        matches!(effect, SetSwitch { .. } | ClosePort(_) | UpdatePort { .. } | OpenPort(_))
     }
 
     /// Does what an effect asks of the edge.
@@ -136,8 +133,6 @@ impl<'e> Opening<'e> {
             Effect::ClosePort(port) => self.close(port.id),
             Effect::UpdatePort { old, new } => self.update(old, new).await?,
             Effect::OpenPort(port) => self.open(port).await?,
-            // The plan that the workers get in the end is made from the state as a whole.
-            Effect::SetTopology { .. } => {}
             // Done once the interfaces are set up, by the owner of the host's rules and of the store.
             Effect::SetOutside { .. } | Effect::Store(_) | Effect::Unstore(_) | Effect::Restore { .. } => {}
         }

@@ -6,11 +6,11 @@ use vswitch::{
     addr::PortId,
     plan::{Plan, Receiver},
 };
-use vswitch_vxlan::endpoint::Endpoint;
+use vswitch_vxlan::endpoint::Vtep;
 
 use super::{Edge, EdgePort};
 use crate::{device::OpenDevice, state::State, tunnel::Tunnel};
-use vswitch_model::{DeviceSpec, VxlanSpec};
+use vswitch_model::{DeviceSpec, Mtu, VxlanSpec};
 
 impl Edge {
     /// The tunnel's endpoint, if it is open, its peers and collectors.
@@ -29,7 +29,7 @@ impl Edge {
     }
 
     /// The endpoint's port, what was asked of it and its sockets, if they are open.
-    pub(super) fn open_endpoint(&self) -> Option<(PortId, &VxlanSpec, &Arc<Endpoint>)> {
+    pub(super) fn open_endpoint(&self) -> Option<(PortId, &VxlanSpec, &Arc<Vtep>)> {
         self.ports.iter().find_map(|(id, port)| match (&port.wanted.spec.device, &port.device) {
             (DeviceSpec::Vxlan(spec), Ok(OpenDevice::Endpoint(endpoint))) => Some((*id, spec, endpoint)),
             _ => None,
@@ -37,12 +37,12 @@ impl Edge {
     }
 
     /// The endpoint's sockets, if they are open.
-    pub(crate) fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+    pub(crate) fn endpoint(&self) -> Option<&Arc<Vtep>> {
         self.open_endpoint().map(|(.., endpoint)| endpoint)
     }
 
     /// Octets of the longest packet that the tunnel carries, if there is one, open or not.
-    pub(super) fn overlay_mtu(&self) -> Option<u16> {
+    pub(super) fn overlay_mtu(&self) -> Option<Mtu> {
         self.ports.values().find_map(|port| match &port.wanted.spec.device {
             DeviceSpec::Vxlan(spec) => Some(spec.overlay_mtu()),
             _ => None,

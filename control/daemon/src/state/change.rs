@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt, sync::Arc};
 use serde_json::Value;
 
 use super::{Network, Port, State};
-use vswitch_model::{EndpointSpec, Id, SwitchSpec};
+use vswitch_model::{EndpointSpec, Id, Mtu, SwitchSpec};
 
 /// One difference, displayed as a line: `+ network red`, `~ port web: isolated false -> true`, `- port db`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,8 +122,8 @@ fn written(spec: &impl serde::Serialize) -> Value {
 }
 
 /// The MTU that holds, told or inherited.
-fn with_mtu(mut spec: Value, mtu: u16) -> Value {
-    spec["mtu"] = mtu.into();
+fn with_mtu(mut spec: Value, mtu: Mtu) -> Value {
+    spec["mtu"] = mtu.get().into();
     spec
 }
 

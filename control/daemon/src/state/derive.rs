@@ -8,24 +8,21 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 
 use super::{Refusal, State, endpoint::mac_of, network::HOST_ADDRESS};
-use vswitch_host::gateway::PREFIX;
 use vswitch_model::{
-    Bare, Carries, DeviceSpec, Driver, EndpointSpec, InterfaceSpec, Name, NetworkSpec, PortSpec, SubnetSpec,
-    options::{self, NetworkOptions},
+    Bare, Carries, DeviceSpec, Driver, EndpointSpec, Family, IfName, InterfaceSpec, Name, NetworkSpec,
+    PortSpec, SubnetSpec, ifname, options::NetworkOptions,
 };
 
 impl State {
     /// Makes the derived ports what they should be.
     pub(super) fn derive(&mut self) -> Result<(), Refusal> {
         let mut ports = Vec::new();
-        let mut trunks: BTreeMap<String, Trunk> = BTreeMap::new();
+        let mut trunks: BTreeMap<IfName, Trunk> = BTreeMap::new();
         for entry in self.networks.entries() {
             let network = &*entry.spec;
-            // What is wrong with options is told by the rules.
-            let Ok(options) = options::of_network(network) else { continue };
-            ports.extend(host_port(network, &options));
-            if let Some(parent) = options.parent {
-                let trunk = trunks.entry(parent.device).or_default();
+            ports.extend(host_port(network));
+            if let Some(parent) = &network.options.parent {
+                let trunk = trunks.entry(parent.device.clone()).or_default();
                 match parent.vlan {
                     Some(_) => trunk.tagged.push(network.name.clone()),
                     None => trunk.native.push(network.name.clone()),
@@ -36,9 +33,8 @@ impl State {
         let routes = self.default_routes();
         for endpoint in self.endpoints() {
             let Some(entry) = self.networks.entry(&endpoint.network) else { continue };
-            let Ok(options) = options::of_network(&entry.spec) else { continue };
             let gateway = routes.get(&endpoint.port).cloned().unwrap_or_default();
-            ports.push(endpoint_port(endpoint, &options, gateway));
+            ports.push(endpoint_port(endpoint, &entry.spec.options, gateway));
         }
         self.ports.declare(ports, super::Origin::Derived)
     }
@@ -49,7 +45,7 @@ impl State {
         for endpoint in self.endpoints() {
             let Some(sandbox) = &endpoint.sandbox else { continue };
             for gateway in &endpoint.gateways {
-                let key = (sandbox.path(), gateway.is_ipv6());
+                let key = (sandbox.path(), Family::of(*gateway));
                 let claim = (endpoint.created, &endpoint.id, &endpoint.port, *gateway);
                 let holder = oldest.entry(key).or_insert(claim);
                 if claim < *holder {
@@ -73,7 +69,7 @@ struct Trunk {
 }
 
 impl Trunk {
-    fn port(self, device: String) -> PortSpec {
+    fn port(self, device: IfName) -> PortSpec {
         let carries = match (self.tagged.is_empty(), self.native.into_iter().next()) {
             (true, Some(network)) => Carries::Access { network },
             (_, native) => Carries::Trunk { trunk: self.tagged, native },
@@ -83,10 +79,10 @@ impl Trunk {
 }
 
 /// The host's interface in a network: its gateway, or in an uplink network a station of its own.
-fn host_port(network: &NetworkSpec, options: &NetworkOptions) -> Option<PortSpec> {
+fn host_port(network: &NetworkSpec) -> Option<PortSpec> {
     let own = |subnet: &SubnetSpec| match network.driver() {
         Driver::Bridge | Driver::Overlay => subnet.gateway,
-        Driver::Uplink if options.host => subnet.aux.get(HOST_ADDRESS).copied(),
+        Driver::Uplink if network.options.host => subnet.aux.get(HOST_ADDRESS).copied(),
         _ => None,
     };
     let with_prefix = |subnet: &SubnetSpec| IpNet::new(own(subnet)?, subnet.subnet.prefix_len()).ok();
@@ -94,7 +90,7 @@ fn host_port(network: &NetworkSpec, options: &NetworkOptions) -> Option<PortSpec
     let first = address.first().filter(|_| !network.internal)?;
     let interface = InterfaceSpec {
         netns: None,
-        ifname: Some(host_ifname(network, options)),
+        ifname: Some(gateway_ifname(network)),
         mac: Some(mac_of(first.addr())),
         address,
         persist: true,
@@ -104,9 +100,9 @@ fn host_port(network: &NetworkSpec, options: &NetworkOptions) -> Option<PortSpec
     Some(PortSpec::new(host_port_name(network), carries, DeviceSpec::Tap(interface)))
 }
 
-/// What the host's interface in a network is called: as it was told, or [`PREFIX`] and the beginning of the network's id.
-pub(super) fn host_ifname(network: &NetworkSpec, options: &NetworkOptions) -> String {
-    options.ifname.clone().unwrap_or_else(|| format!("{PREFIX}{}", network.id().short()))
+/// What the host's interface in a network is called: as an option says, or as [`ifname::gateway_ifname`] does.
+pub(super) fn gateway_ifname(network: &NetworkSpec) -> IfName {
+    network.options.ifname.clone().unwrap_or_else(|| ifname::gateway_ifname(&network.id()))
 }
 
 /// What the host's port in a network is called.
@@ -120,7 +116,7 @@ fn uplink_name(device: &str) -> Name {
     format!("uplink-{}", letters.collect::<String>()).parse().expect("letters make a name")
 }
 
-fn endpoint_port(endpoint: &EndpointSpec, options: &NetworkOptions, gateway: Vec<IpAddr>) -> PortSpec {
+fn endpoint_port(endpoint: &EndpointSpec, network: &NetworkOptions, gateway: Vec<IpAddr>) -> PortSpec {
     let is_ours = endpoint.sandbox.is_some();
     let address = endpoint.addresses.iter().chain(&endpoint.link_local).copied();
     let interface = InterfaceSpec {
@@ -132,10 +128,9 @@ fn endpoint_port(endpoint: &EndpointSpec, options: &NetworkOptions, gateway: Vec
         persist: true,
         bare: (!is_ours).then(|| Bare { moved: endpoint.moved.clone() }),
     };
-    let told = options::of_endpoint(&endpoint.options).ok();
-    let veth = told.as_ref().and_then(|it| it.veth).unwrap_or(options.veth);
-    let limit = told.map_or(options.limit, |it| it.limit.or(options.limit));
+    let veth = endpoint.options.veth.unwrap_or(network.veth);
+    let limit = endpoint.options.limit.or(network.limit);
     let device = if veth { DeviceSpec::Veth(interface) } else { DeviceSpec::Tap(interface) };
     let carries = Carries::Access { network: endpoint.network.clone() };
-    PortSpec { isolated: !options.icc, limit, ..PortSpec::new(endpoint.port.clone(), carries, device) }
+    PortSpec { isolated: !network.icc, limit, ..PortSpec::new(endpoint.port.clone(), carries, device) }
 }

@@ -1,16 +1,17 @@
 //! What the edge must do to follow a change, and in which order.
 
-use std::{mem, num::NonZeroU16, sync::Arc};
+use std::{num::NonZeroU16, sync::Arc};
 
 use vswitch::{
     capture,
     mirror::Mirror,
-    topology::{self, PortMode, PortRules, StormLimits, Topology, TopologyError},
+    storm::FloodLimits,
+    topology::{self, PortMode, PortRules, Topology, TopologyError},
 };
 
 use super::{Change, Delta, Network, Origin, Port, Record, State, derive::host_port_name};
 use vswitch_host::gateway::Outside;
-use vswitch_model::{Carries, DeviceSpec, Direction, Name, PeerSpec, PortSpec, StormSpec, SwitchSpec, Tags};
+use vswitch_model::{Carries, DeviceSpec, Direction, Name, PortSpec, StormSpec, SwitchSpec, Tags};
 
 /// One deed of the edge. Each carries what it takes to [`undo`](Effect::undo) it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,13 +25,6 @@ pub enum Effect {
     },
     /// Take the port's device away and forget what was learned on it.
     ClosePort(Port),
-    /// Who carries what, or within which limits, has changed. It may name ports that are opened only later.
-    SetTopology {
-        /// Before.
-        old: Arc<Layout>,
-        /// After.
-        new: Arc<Layout>,
-    },
     /// The port's device stays, and what can be changed in place has: the MTU, networks and limits (the
     /// topology holds these), and the interface's addresses, MAC and gateways.
     UpdatePort {
@@ -68,7 +62,6 @@ impl Effect {
         match self {
             Self::SetSwitch { old, new } => Self::SetSwitch { old: new, new: old },
             Self::ClosePort(port) => Self::OpenPort(port),
-            Self::SetTopology { old, new } => Self::SetTopology { old: new, new: old },
             Self::UpdatePort { old, new } => Self::UpdatePort { old: new, new: old },
             Self::OpenPort(port) => Self::ClosePort(port),
             Self::Store(record) => Self::Unstore(record),
@@ -84,13 +77,12 @@ impl Effect {
         match self {
             Self::SetSwitch { .. } => 0,
             Self::ClosePort(_) => 1,
-            Self::SetTopology { .. } => 2,
-            Self::UpdatePort { .. } => 3,
+            Self::UpdatePort { .. } => 2,
             // Peers and collectors are sent to by the endpoint.
-            Self::OpenPort(port) if matches!(port.spec.device, DeviceSpec::Vxlan(_)) => 4,
-            Self::OpenPort(_) => 5,
-            Self::SetOutside { .. } => 6,
-            Self::Store(_) | Self::Unstore(_) | Self::Restore { .. } => 7,
+            Self::OpenPort(port) if port.spec.device.endpoint().is_some() => 3,
+            Self::OpenPort(_) => 4,
+            Self::SetOutside { .. } => 5,
+            Self::Store(_) | Self::Unstore(_) | Self::Restore { .. } => 6,
         }
     }
 }
@@ -98,10 +90,6 @@ impl Effect {
 /// The effects of `changes`, in order.
 pub(super) fn of(changes: &[Change], old: &State, new: &State) -> Vec<Effect> {
     let mut effects: Vec<_> = changes.iter().cloned().flat_map(deeds).collect();
-    let (before, after) = (&old.layout, &new.layout);
-    if before != after {
-        effects.push(Effect::SetTopology { old: Arc::clone(before), new: Arc::clone(after) });
-    }
     let (before, after) = (&old.outside, &new.outside);
     if before != after {
         effects.push(Effect::SetOutside { old: Arc::clone(before), new: Arc::clone(after) });
@@ -152,20 +140,7 @@ fn kept<T>(delta: Delta<T>, record: impl Fn(T) -> (Origin, Record)) -> Option<Ef
 
 /// What cannot change while the device is open.
 fn device(port: &PortSpec) -> impl PartialEq {
-    let interface = port.interface().map(|it| (it.netns.clone(), it.persist));
-    let sockets = match &port.device {
-        DeviceSpec::Vxlan(it) => Some((it.local, Some(it.port), it.checksum, it.group)),
-        DeviceSpec::Peer(it) => Some((it.remote, it.remote_port, true, None)),
-        DeviceSpec::Collector(it) => Some((it.remote, it.remote_port, true, None)),
-        _ => None,
-    };
-    (
-        mem::discriminant::<DeviceSpec>(&port.device),
-        interface,
-        port.ifname().to_owned(),
-        port.offload,
-        sockets,
-    )
+    (port.device.fixed(), port.ifname().to_owned(), port.offload)
 }
 
 /// Who carries what, by number, in the words of the data plane.
@@ -232,16 +207,15 @@ const TUNNELS: NonZeroU16 = NonZeroU16::MIN;
 
 /// Whether flooded frames leave by it. Where there is a multicast group, they reach peers through it.
 fn is_flooded_to(device: &DeviceSpec, group: bool) -> bool {
-    match device {
-        DeviceSpec::Vxlan(_) => false,
-        DeviceSpec::Peer(PeerSpec { flood, .. }) => flood.unwrap_or(!group),
-        _ => true,
+    match device.peer() {
+        Some(peer) => peer.flood.unwrap_or(!group),
+        None => device.endpoint().is_none(),
     }
 }
 
 /// Whether the tunnel uses a multicast group of the underlay.
 fn has_group(endpoint: &PortSpec) -> bool {
-    matches!(&endpoint.device, DeviceSpec::Vxlan(endpoint) if endpoint.group.is_some())
+    endpoint.device.endpoint().is_some_and(|endpoint| endpoint.group.is_some())
 }
 
 /// Whether it is a network's gateway on this host. Each host that tunnels lead to has one with the same addresses: none
@@ -257,7 +231,7 @@ fn is_gateway(state: &State, port: &Port) -> bool {
 /// The rules see to it that every network a port names exists.
 fn port_rules(state: &State, port: &Port, group: bool) -> Option<PortRules> {
     let number = |name: &Name| state.network(name).map(|network| network.id);
-    let is_endpoint = matches!(port.spec.device, DeviceSpec::Vxlan(_));
+    let is_endpoint = port.spec.device.endpoint().is_some();
     let mode = match &port.spec.carries {
         Carries::Access { network } => PortMode::Access(number(network)?),
         Carries::Trunk { trunk, native } => PortMode::Trunk {
@@ -280,8 +254,8 @@ fn port_rules(state: &State, port: &Port, group: bool) -> Option<PortRules> {
         horizon: (is_tunnel || is_gateway(state, port)).then_some(TUNNELS),
         flood: is_flooded_to(&port.spec.device, group),
         mac_limit: port.spec.mac_limit,
-        storm: StormLimits { broadcast, multicast, unknown },
+        storm: FloodLimits { broadcast, multicast, unknown },
         limits: port.spec.limit.limits(),
-        mtu: port.mtu,
+        mtu: port.mtu.get(),
     })
 }

@@ -17,7 +17,9 @@ use vswitch::addr::MacAddr;
 
 use super::{NetworkError, Refusal, State};
 use vswitch_model::{
-    Connect, Driver, EndpointSpec, Id, Identity, Name, Netns, NetworkSpec, Reference, ipam::Subnet, options,
+    Connect, Driver, EndpointSpec, Family, Id, Identity, IfName, Name, Netns, NetworkSpec, Reference,
+    ipam::Subnet,
+    options::{EndpointOptions, Options},
     publish::Published,
 };
 
@@ -28,8 +30,8 @@ pub struct Sandbox {
     pub identity: Option<Identity>,
     /// The names of its interfaces.
     pub ifnames: BTreeSet<String>,
-    /// Its default routes: whether it is IPv6's, and by which interface.
-    pub default_routes: Vec<(bool, String)>,
+    /// Its default routes: of which family, and by which interface.
+    pub default_routes: Vec<(Family, String)>,
     /// Who the new endpoint will be, unless told.
     pub id: Id,
     /// The ports of the host that are held for it.
@@ -95,12 +97,12 @@ impl State {
         if self.endpoints_of(network).any(|it| it.name == name) {
             return Err(NetworkError::EndpointExists(name, network.clone()).into());
         }
-        let told = options::of_endpoint(&connect.options).map_err(NetworkError::from)?;
+        let options: Options<EndpointOptions> = connect.options.try_into().map_err(NetworkError::from)?;
         let addresses = self.choose_addresses(&spec, connect.ip, connect.ip6)?;
         let mac = self.choose_mac(network, connect.mac, &addresses, &id)?;
-        let ifname = match connect.ifname.or(told.ifname) {
+        let ifname = match connect.ifname.or_else(|| options.ifname.clone()) {
             Some(ifname) => ifname,
-            None => self.free_ifname(&spec, connect.sandbox.as_ref(), sandbox, &id)?,
+            None => self.free_ifname(&spec, connect.sandbox.as_ref(), sandbox, &id),
         };
         let gateways = self.gateways(&spec, &addresses, connect.sandbox.as_ref(), sandbox);
         if !sandbox.published.is_empty() {
@@ -108,7 +110,10 @@ impl State {
         }
         let port = self.port_name(network, &name, &id);
         // The prefix of link-local addresses (RFC 3927 section 2.1, RFC 4291 section 2.5.6).
-        let on_link = |address: IpAddr| IpNet::new_assert(address, if address.is_ipv4() { 16 } else { 64 });
+        let on_link = |address: IpAddr| match Family::of(address) {
+            Family::V4 => IpNet::new_assert(address, 16),
+            Family::V6 => IpNet::new_assert(address, 64),
+        };
         let endpoint = EndpointSpec {
             id: id.clone(),
             network: network.clone(),
@@ -123,7 +128,7 @@ impl State {
             addresses,
             link_local: connect.link_local.into_iter().map(on_link).collect(),
             gateways,
-            options: connect.options,
+            options,
             published: sandbox.published.clone(),
             port,
             created: sandbox.now,
@@ -191,8 +196,8 @@ impl State {
     ) -> Result<Vec<IpNet>, NetworkError> {
         let mut subnets = self.subnets_of(network)?;
         let mut addresses = Vec::new();
-        for (asked, family) in [(ip.map(IpAddr::V4), "IPv4"), (ip6.map(IpAddr::V6), "IPv6")] {
-            let subnet = subnets.iter_mut().find(|it| it.net().addr().is_ipv6() == (family == "IPv6"));
+        for (asked, family) in [(ip.map(IpAddr::V4), Family::V4), (ip6.map(IpAddr::V6), Family::V6)] {
+            let subnet = subnets.iter_mut().find(|it| Family::of(it.net()) == family);
             let address = match (asked, subnet) {
                 (None, None) => continue,
                 (Some(_), None) => return Err(NetworkError::NoSubnet(network.name.clone(), family)),
@@ -243,13 +248,14 @@ impl State {
         netns: Option<&Netns>,
         sandbox: &Sandbox,
         id: &Id,
-    ) -> Result<String, NetworkError> {
-        let Some(netns) = netns else { return Ok(format!("vse{}", id.short())) };
-        let prefix = options::of_network(network)?.prefix;
+    ) -> IfName {
+        let Some(netns) = netns else { return IfName::bare(id) };
+        let prefix = &network.options.prefix;
         let ours: HashSet<&str> = self.endpoints_in(&netns.path()).map(|it| it.ifname.as_str()).collect();
-        let is_free = |name: &String| !sandbox.ifnames.contains(name) && !ours.contains(name.as_str());
-        let free = (0_u32..).map(|number| format!("{prefix}{number}")).find(is_free);
-        Ok(free.expect("there are more numbers than interfaces"))
+        let is_free =
+            |name: &IfName| !sandbox.ifnames.contains(name.as_str()) && !ours.contains(name.as_str());
+        let free = (0_u32..).map_while(|number| format!("{prefix}{number}").parse().ok()).find(is_free);
+        free.expect("there are more numbers than interfaces")
     }
 
     fn endpoints_in(&self, netns: &PathBuf) -> impl Iterator<Item = &Arc<EndpointSpec>> {
@@ -264,14 +270,20 @@ impl State {
         netns: Option<&Netns>,
         sandbox: &Sandbox,
     ) -> Vec<IpAddr> {
-        let ours: HashSet<String> = netns
+        let ours: HashSet<IfName> = netns
             .map(|netns| self.endpoints_in(&netns.path()).map(|it| it.ifname.clone()).collect())
             .unwrap_or_default();
-        let is_routed = |ipv6: bool| {
-            sandbox.default_routes.iter().any(|(family, ifname)| *family == ipv6 && !ours.contains(ifname))
+        let is_routed = |family| {
+            sandbox
+                .default_routes
+                .iter()
+                .any(|(routed, ifname)| *routed == family && !ours.contains(ifname.as_str()))
         };
-        let has = |ipv6: bool| addresses.iter().any(|net| net.addr().is_ipv6() == ipv6);
-        let usable = |it: &IpAddr| !network.internal && has(it.is_ipv6()) && !is_routed(it.is_ipv6());
+        let has = |family| addresses.iter().any(|net| Family::of(*net) == family);
+        let usable = |it: &IpAddr| {
+            let family = Family::of(*it);
+            !network.internal && has(family) && !is_routed(family)
+        };
         network.subnets.iter().filter_map(|subnet| subnet.gateway).filter(usable).collect()
     }
 

@@ -10,8 +10,8 @@ use ipnet::IpNet;
 
 use super::{Network, Origin, Refusal, State, registry::Entry};
 use vswitch_model::{
-    DeviceSpec, Driver, Id, Ipam, Name, NetworkSpec, NetworkUpdate, PoolSpec, PortSpec, Reference,
-    SubnetSpec,
+    Driver, Family, Id, Ipam, Name, NetworkSpec, NetworkUpdate, PoolSpec, PortSpec, Reference, SubnetSpec,
+    Vni,
     ipam::{self, IpamError, Subnet},
     is_predefined,
     options::{self, OptionError},
@@ -19,9 +19,6 @@ use vswitch_model::{
 
 /// The first VNI that is given out.
 const FIRST_VNI: u32 = 4096;
-
-/// The last one there is (RFC 7348 section 5).
-const LAST_VNI: u32 = 0xff_ffff;
 
 /// The auxiliary address that the host itself has in an uplink network.
 pub(crate) const HOST_ADDRESS: &str = "host";
@@ -83,9 +80,9 @@ pub enum NetworkError {
     /// All VNIs are taken.
     #[error("all VNIs from 4096 to 16777215 are in use: remove networks, or choose one below with -o vni=N")]
     NoVni,
-    /// An address of a family was asked for that the network has no subnet of: (network, `IPv4` or `IPv6`).
+    /// An address of a family was asked for that the network has no subnet of: (network, family).
     #[error("network {0} has no {1} subnet to take that address from: create it with one")]
-    NoSubnet(Name, &'static str),
+    NoSubnet(Name, Family),
     /// A MAC address is a group's, or in use: (why).
     #[error("{0}")]
     Mac(String),
@@ -177,14 +174,14 @@ impl State {
         self.check_peers(&spec)?;
         self.choose_subnets(&mut spec)?;
         if spec.driver() == Driver::Overlay && spec.vni.is_none() {
-            spec.vni = Some(self.free_vni().ok_or(NetworkError::NoVni)?);
+            spec.vni = Some(self.free_vni()?);
         }
         self.networks.add(Arc::new(spec), Origin::Api)
     }
 
     fn choose_subnets(&self, spec: &mut NetworkSpec) -> Result<(), NetworkError> {
-        for family in [false, true] {
-            if spec.subnets.iter().filter(|it| it.subnet.addr().is_ipv6() == family).count() > 1 {
+        for family in Family::ALL {
+            if spec.subnets.iter().filter(|it| it.family() == family).count() > 1 {
                 return Err(NetworkError::Subnets(spec.driver()));
             }
         }
@@ -193,29 +190,29 @@ impl State {
             self.check_overlap(spec.driver(), subnet.subnet)?;
         }
         if spec.ipam == Ipam::Default {
-            for ipv6 in [false, true] {
-                if spec.subnet(ipv6).is_none() && (!ipv6 || spec.ipv6) {
-                    spec.subnets.push(self.choose_subnet(spec.driver(), ipv6, &[])?.into());
+            for family in Family::ALL {
+                if spec.subnet(family).is_none() && (family == Family::V4 || spec.ipv6) {
+                    spec.subnets.push(self.choose_subnet(spec.driver(), family, &[])?.into());
                 }
             }
         }
         spec.ipam = Ipam::Null;
-        spec.ipv6 |= spec.subnet(true).is_some();
-        spec.subnets.sort_by_key(|it| it.subnet.addr().is_ipv6());
-        choose_addresses(spec)
+        spec.ipv6 |= spec.subnet(Family::V6).is_some();
+        spec.subnets.sort_by_key(SubnetSpec::family);
+        choose_addresses(spec).map_err(|(_, error)| error.into())
     }
 
     /// A subnet that no network, nor the host, has a part of, and that overlaps none of `held`.
     ///
     /// # Errors
     /// There is none left.
-    pub fn choose_subnet(&self, driver: Driver, ipv6: bool, held: &[IpNet]) -> Result<IpNet, IpamError> {
+    pub fn choose_subnet(&self, driver: Driver, family: Family, held: &[IpNet]) -> Result<IpNet, IpamError> {
         let own: Vec<_> = self.host.ipv6.into_iter().collect();
-        let pools = match (ipv6, driver) {
-            (true, _) if self.pools.ipv6.is_empty() => &own,
-            (true, _) => &self.pools.ipv6,
-            (false, Driver::Overlay) => &self.pools.overlay,
-            (false, _) => &self.pools.local,
+        let pools = match (family, driver) {
+            (Family::V6, _) if self.pools.ipv6.is_empty() => &own,
+            (Family::V6, _) => &self.pools.ipv6,
+            (Family::V4, Driver::Overlay) => &self.pools.overlay,
+            (Family::V4, _) => &self.pools.local,
         };
         let of_the_host = self.host.routes.iter().copied();
         ipam::free_subnet(pools, self.subnets().chain(of_the_host).chain(held.iter().copied()))
@@ -252,17 +249,14 @@ impl State {
         if taken { Err(IpamError::Overlap(subnet)) } else { Ok(()) }
     }
 
-    fn free_vni(&self) -> Option<u32> {
-        let collected = self.ports.entries().filter_map(|entry| match &entry.spec.device {
-            DeviceSpec::Collector(collector) => Some(collector.vni),
-            _ => None,
-        });
+    fn free_vni(&self) -> Result<Vni, NetworkError> {
+        let collected = self.ports.entries().filter_map(|entry| Some(entry.spec.device.collector()?.vni));
         let networks = self.networks.entries().filter_map(|entry| entry.spec.vni);
-        let mut taken: Vec<u32> = networks.chain(collected).collect();
+        let mut taken: Vec<u32> = networks.chain(collected).map(Vni::as_u32).collect();
         taken.sort_unstable();
         let next = |free: u32, vni: u32| if vni == free { free + 1 } else { free };
         let free = taken.into_iter().fold(FIRST_VNI, next);
-        (free <= LAST_VNI).then_some(free)
+        Vni::try_from(free).map_err(|_| NetworkError::NoVni)
     }
 
     /// Changes what can change of a network while containers stay connected.
@@ -282,16 +276,18 @@ impl State {
                 None => drop(new.labels.remove(&label)),
             }
         }
+        let mut text = new.options.text().clone();
         for (key, value) in update.options {
             // A new value stands in the place of the old one, and is no contradiction to it.
             match options::short_name(&key) {
                 key @ ("vni" | "parent" | "ifname" | "host") => return fixed(key),
                 "mtu" => new.mtu = None,
                 "vlan" => new.vlan = None,
-                key => drop(new.options.remove(key)),
+                key => drop(text.remove(key)),
             }
-            new.options.extend(value.map(|value| (key, value)));
+            text.extend(value.map(|value| (key, value)));
         }
+        new.options = text.try_into().map_err(NetworkError::from)?;
         new.mtu = update.mtu.or(new.mtu);
         self.choose_peers(&mut new, &update.peers_add, &update.peers_remove)?;
         options::absorb(&mut new).map_err(NetworkError::from)?;
@@ -307,7 +303,7 @@ impl State {
         add: &BTreeSet<Name>,
         remove: &BTreeSet<Name>,
     ) -> Result<(), NetworkError> {
-        let told = options::of_network(network)?.peers;
+        let told = network.options.peers.clone();
         if add.is_empty() && remove.is_empty() || told.is_none() && remove.is_empty() {
             return self.are_peers(add);
         }
@@ -315,16 +311,18 @@ impl State {
         self.are_peers(add.iter().chain(remove.difference(&before)))?;
         let peers = before.union(add).filter(|peer| !remove.contains(*peer));
         let peers: Vec<_> = peers.map(Name::as_str).collect();
-        network.options.insert("peers".into(), peers.join(","));
+        let mut text = network.options.text().clone();
+        text.insert("peers".into(), peers.join(","));
+        network.options = text.try_into()?;
         Ok(())
     }
 
     /// Refuses to reach a peer that there is not. One may go later: then the network does not reach it.
     fn check_peers(&self, network: &NetworkSpec) -> Result<(), NetworkError> {
-        let before =
-            self.networks.entry(&network.name).and_then(|it| options::of_network(&it.spec).ok()?.peers);
-        let new = options::of_network(network)?.peers.unwrap_or_default();
-        self.are_peers(new.difference(&before.unwrap_or_default()))
+        let none = BTreeSet::new();
+        let before = self.networks.entry(&network.name).and_then(|it| it.spec.options.peers.as_ref());
+        let new = network.options.peers.as_ref().unwrap_or(&none);
+        self.are_peers(new.difference(before.unwrap_or(&none)))
     }
 
     fn are_peers<'n>(&self, names: impl IntoIterator<Item = &'n Name>) -> Result<(), NetworkError> {
@@ -333,7 +331,7 @@ impl State {
     }
 
     fn peers(&self) -> impl Iterator<Item = &Name> {
-        let is_peer = |entry: &&Entry<PortSpec>| matches!(entry.spec.device, DeviceSpec::Peer(_));
+        let is_peer = |entry: &&Entry<PortSpec>| entry.spec.device.peer().is_some();
         self.ports.entries().filter(is_peer).map(|entry| &entry.spec.name)
     }
 
@@ -348,9 +346,12 @@ impl State {
 }
 
 /// Chooses the gateways that were not told, and the host's own address in an uplink network, if it shall have one.
-pub(crate) fn choose_addresses(spec: &mut NetworkSpec) -> Result<(), NetworkError> {
-    let host = options::of_network(spec)?.host;
-    for spec in &mut spec.subnets {
+///
+/// # Errors
+/// A subnet, by its place, contradicts itself or has no address left.
+pub(crate) fn choose_addresses(network: &mut NetworkSpec) -> Result<(), (usize, IpamError)> {
+    let host = network.options.host;
+    let choose = |spec: &mut SubnetSpec| {
         let mut subnet = Subnet::new(spec)?;
         if spec.gateway.is_none() {
             spec.gateway = Some(subnet.allocate()?);
@@ -358,8 +359,13 @@ pub(crate) fn choose_addresses(spec: &mut NetworkSpec) -> Result<(), NetworkErro
         if host && !spec.aux.contains_key(HOST_ADDRESS) {
             spec.aux.insert(HOST_ADDRESS.into(), subnet.allocate()?);
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    network
+        .subnets
+        .iter_mut()
+        .enumerate()
+        .try_for_each(|(item, spec)| choose(spec).map_err(|error| (item, error)))
 }
 
 /// Why something cannot change while a network lives.

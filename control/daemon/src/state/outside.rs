@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::{State, derive::host_ifname, registry::Entry};
-use vswitch_host::gateway::{Outside, Reach};
-use vswitch_model::{Driver, Name, NetworkSpec, options, publish::Published};
+use super::{State, derive::gateway_ifname, registry::Entry};
+use vswitch_host::gateway::Outside;
+use vswitch_model::{Driver, Name, NetworkSpec, publish::Published};
 
 /// Every network that has a gateway on this host, by name. An internal one has none, and an uplink's is on the LAN.
 pub(super) fn of(state: &State) -> Vec<Outside> {
@@ -16,12 +16,15 @@ pub(super) fn of(state: &State) -> Vec<Outside> {
         let spec = &*entry.spec;
         let has_gateway = spec.subnets.iter().any(|subnet| subnet.gateway.is_some());
         let is_gated = matches!(spec.driver(), Driver::Bridge | Driver::Overlay) && !spec.internal;
-        let options = options::of_network(spec).ok().filter(|_| is_gated && has_gateway)?;
+        if !is_gated || !has_gateway {
+            return None;
+        }
         let published = published.remove(&spec.name).unwrap_or_default();
         Some(Outside {
-            ifname: host_ifname(spec, &options),
+            ifname: gateway_ifname(spec).into(),
             subnets: spec.subnets.iter().map(|subnet| subnet.subnet).collect(),
-            reach: Reach::Open { masquerade: options.masquerade, published },
+            masquerade: spec.options.masquerade,
+            published,
         })
     };
     state.networks.entries().filter_map(outside).collect()

@@ -11,13 +11,8 @@ pub(super) const LEARNED_PEERS: usize = 256;
 impl State {
     /// What an operator is told of datagrams from `address`, which is no peer.
     pub fn about_stranger(&self, address: IpAddr) -> String {
-        let peers: Vec<_> = self
-            .ports()
-            .filter_map(|port| match &port.spec.device {
-                DeviceSpec::Peer(peer) => Some(peer.remote.to_string()),
-                _ => None,
-            })
-            .collect();
+        let peers: Vec<_> =
+            self.ports().filter_map(|port| Some(port.spec.device.peer()?.remote.to_string())).collect();
         match &peers[..] {
             [] => format!(
                 "{address} is not a peer, and there are none: add it with `vswitchctl peer add {address}`"
@@ -40,10 +35,7 @@ impl State {
 
     /// A peer that was taken in gives way to one that is asked for and has its address, under whatever name.
     pub(super) fn give_way(&mut self) {
-        let remote = |entry: &Entry<PortSpec>| match &entry.spec.device {
-            DeviceSpec::Peer(peer) => Some(peer.remote),
-            _ => None,
-        };
+        let remote = |entry: &Entry<PortSpec>| Some(entry.spec.device.peer()?.remote);
         let is_learned = |entry: &&Entry<PortSpec>| entry.origin == Origin::Learned;
         if self.ports.entries().all(|entry| !is_learned(&entry)) {
             return;

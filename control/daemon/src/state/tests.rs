@@ -4,7 +4,7 @@ use serde_json::json;
 use vswitch::topology::PortMode;
 
 use super::{Command, Effect, Kind, Origin, Record, Refusal, State};
-use vswitch_model::{Config, Id, Name, NetworkSpec, PortSpec};
+use vswitch_model::{Config, Id, Name, NetworkSpec, PortSpec, Vni};
 
 fn name(text: &str) -> Name {
     text.parse().unwrap()
@@ -31,7 +31,6 @@ fn told(effects: &[Effect]) -> Vec<String> {
     let tell = |effect: &Effect| match effect {
         Effect::SetSwitch { .. } => "set switch".into(),
         Effect::ClosePort(port) => format!("close {}={}", port.spec.name, port.id.0),
-        Effect::SetTopology { .. } => "set topology".into(),
         Effect::UpdatePort { new, .. } => format!("update {}={}", new.spec.name, new.id.0),
         Effect::OpenPort(port) => format!("open {}={}", port.spec.name, port.id.0),
         Effect::Store(record) => format!("store {} {}", record.kind(), record.key()),
@@ -69,7 +68,7 @@ fn a_daemon_starts_with_the_file_and_the_store() {
     let stored =
         [Record::Network(network(json!({"name": "red"})).into()), Record::Port(tap("new", "red").into())];
     let plan = State::start(config(FILE), stored).unwrap();
-    assert_eq!(told(&plan.effects), ["set topology", "open db=1", "open new=0", "open web=2"]);
+    assert_eq!(told(&plan.effects), ["open db=1", "open new=0", "open web=2"]);
     assert_eq!(plan.next.port(&name("new")).unwrap().origin, Origin::Api);
     assert_eq!(plan.next.port(&name("web")).unwrap().origin, Origin::File);
 }
@@ -78,15 +77,15 @@ fn a_daemon_starts_with_the_file_and_the_store() {
 fn what_the_api_makes_is_stored() {
     let mut state = started();
     let effects = state.apply(Command::AddNetwork(network(json!({"name": "red"})))).unwrap();
-    assert_eq!(told(&effects), ["set topology", "store network red"]);
+    assert_eq!(told(&effects), ["store network red"]);
     let effects = state.apply(Command::AddPort(tap("new", "red"))).unwrap();
-    assert_eq!(told(&effects), ["set topology", "open new=2", "store port new"]);
+    assert_eq!(told(&effects), ["open new=2", "store port new"]);
     let effects = state.apply(Command::RemovePort(name("new"))).unwrap();
-    assert_eq!(told(&effects), ["close new=2", "set topology", "unstore port new"]);
+    assert_eq!(told(&effects), ["close new=2", "unstore port new"]);
     let effects = state.apply(Command::AddPort(tap("newer", "blue"))).unwrap();
-    assert_eq!(told(&effects), ["set topology", "open newer=2", "store port newer"]);
+    assert_eq!(told(&effects), ["open newer=2", "store port newer"]);
     let effects = state.apply(Command::RemoveNetwork(name("red"))).unwrap();
-    assert_eq!(told(&effects), ["set topology", "unstore network red"]);
+    assert_eq!(told(&effects), ["unstore network red"]);
 }
 
 const TUNNEL: &str = r#"
@@ -108,11 +107,11 @@ const TUNNEL: &str = r#"
 #[test]
 fn the_endpoint_is_opened_before_its_peers_and_nothing_goes_from_tunnel_to_tunnel() {
     let plan = State::start(config(TUNNEL), []).unwrap();
-    assert_eq!(told(&plan.effects), ["set topology", "open vxlan=2", "open 10.8.0.2=1", "open web=0"]);
+    assert_eq!(told(&plan.effects), ["open vxlan=2", "open 10.8.0.2=1", "open web=0"]);
     let state = plan.next;
-    assert_eq!(state.network(&name("blue")).unwrap().mtu, 1450, "50 octets less than the underlay");
-    assert_eq!(state.network(&name("local")).unwrap().mtu, 1500);
-    assert_eq!(state.port(&name("web")).unwrap().mtu, 1450);
+    assert_eq!(state.network(&name("blue")).unwrap().mtu.get(), 1450, "50 octets less than the underlay");
+    assert_eq!(state.network(&name("local")).unwrap().mtu.get(), 1500);
+    assert_eq!(state.port(&name("web")).unwrap().mtu.get(), 1450);
     let layout = state.layout();
     let carried = |id: usize| match &layout.ports[id].mode {
         PortMode::Tunnel(networks) => networks.len(),
@@ -141,7 +140,7 @@ fn a_collector_is_sent_to_by_the_endpoint_and_its_vni_is_no_networks() {
     assert!(refused.contains("port ids: vni: network blue has vni 4096"), "{refused}");
     // A peer's address will do.
     let effects = state.apply(Command::AddPort(collector(4097, "10.8.0.2"))).unwrap();
-    assert_eq!(told(&effects), ["set topology", "open ids=3", "store port ids"]);
+    assert_eq!(told(&effects), ["open ids=3", "store port ids"]);
     let layout = state.layout();
     assert_eq!((layout.ports[3].mode.clone(), layout.ports[3].horizon), (PortMode::Mirror, None));
     assert_eq!(layout.mirrors[0].to, state.port(&name("ids")).unwrap().id);
@@ -154,7 +153,7 @@ fn a_collector_is_sent_to_by_the_endpoint_and_its_vni_is_no_networks() {
     let refused = state.clone().apply(overlay("green", json!(4097))).unwrap_err().to_string();
     assert!(refused.contains("network green has vni 4097, and copies would be frames of it"), "{refused}");
     state.apply(overlay("green", json!(null))).unwrap();
-    assert_eq!(state.network(&name("green")).unwrap().spec.vni, Some(4098));
+    assert_eq!(state.network(&name("green")).unwrap().spec.vni.map(Vni::as_u32), Some(4098));
 }
 
 /// Its number is changed in place; another host is another way.
@@ -178,10 +177,10 @@ fn peers_that_were_taken_in_give_way_to_those_asked_for() {
     let mut state = State::start(config(TUNNEL), []).unwrap().next;
     let learn = |number: u8| Command::LearnPeer([10, 8, 1, number].into());
     let effects = state.apply(learn(3)).unwrap();
-    assert_eq!(told(&effects), ["set topology", "open 10.8.1.3=3"], "nothing is stored");
+    assert_eq!(told(&effects), ["open 10.8.1.3=3"], "nothing is stored");
     let asked = port(json!({"name": "host3", "kind": "peer", "remote": "10.8.1.3"}));
     let effects = state.apply(Command::AddPort(asked)).unwrap();
-    let expected = ["close 10.8.1.3=3", "set topology", "open host3=4", "store port host3"];
+    let expected = ["close 10.8.1.3=3", "open host3=4", "store port host3"];
     assert_eq!(told(&effects), expected);
     state.apply(learn(4)).unwrap();
     let file = TUNNEL.replace("10.8.0.2", "10.8.1.4");
@@ -243,7 +242,7 @@ fn a_reload_applies_the_difference_and_tells_it() {
             "~ port web: isolated false -> true, limit.tx unset -> 1 Gbit/s, mtu 1500 -> 1450, storm.broadcast unset -> 7",
         ]
     );
-    let expected = ["set switch", "close db=0", "set topology", "update new=2", "update web=1", "open app=0"];
+    let expected = ["set switch", "close db=0", "update new=2", "update web=1", "open app=0"];
     assert_eq!(told(&plan.effects), expected);
     let again = plan.next.plan(Command::Reload(config(file))).unwrap();
     assert_eq!((again.changes.len(), again.effects.len()), (0, 0));
@@ -253,12 +252,12 @@ fn a_reload_applies_the_difference_and_tells_it() {
 fn what_changes_in_place_and_what_does_not() {
     let base = json!({"name": "p", "network": "blue", "kind": "tap", "address": "10.0.0.1/8"});
     let table = [
-        (json!({"isolated": true}), vec!["set topology", "update p=0"]),
-        (json!({"network": "red"}), vec!["set topology", "update p=0"]),
-        (json!({"storm": {"unknown": 0}}), vec!["set topology", "update p=0"]),
-        (json!({"mac_limit": 3}), vec!["set topology", "update p=0"]),
-        (json!({"limit": {"rx": "1 Gbit/s"}}), vec!["set topology", "update p=0"]),
-        (json!({"mtu": 1400}), vec!["set topology", "update p=0"]),
+        (json!({"isolated": true}), vec!["update p=0"]),
+        (json!({"network": "red"}), vec!["update p=0"]),
+        (json!({"storm": {"unknown": 0}}), vec!["update p=0"]),
+        (json!({"mac_limit": 3}), vec!["update p=0"]),
+        (json!({"limit": {"rx": "1 Gbit/s"}}), vec!["update p=0"]),
+        (json!({"mtu": 1400}), vec!["update p=0"]),
         (json!({"address": "10.0.0.2/8", "gateway": "10.0.0.1"}), vec!["update p=0"]),
         (json!({"mac": "02:00:00:00:00:01"}), vec!["update p=0"]),
         (json!({"ifname": "p"}), vec!["update p=0"]),
@@ -304,8 +303,8 @@ fn refusals_say_what_to_do() {
     state.apply(Command::AddPort(tap("b", "red"))).unwrap();
     state.apply(Command::AddPort(tap("c", "blue"))).unwrap();
     let file = |more: &str| Command::Reload(config(&format!("{more}\n{FILE}")));
-    let mut wide = tap("d", "blue");
-    wide.mtu = Some(5);
+    let mut unable = tap("d", "blue");
+    unable.mac_limit = Some(0);
     let table = [
         (Command::RemoveNetwork(name("red")), "network red is in use by ports a, b: remove them first"),
         (Command::RemoveNetwork(name("green")), "there is no network green"),
@@ -318,7 +317,7 @@ fn refusals_say_what_to_do() {
             "port web exists already: choose another name, or remove it first",
         ),
         (Command::AddPort(tap("d", "reds")), "port d: network: no network is named reds: did you mean red?"),
-        (Command::AddPort(wide), "port d: mtu: 5 is out of range: use 68 to 9198"),
+        (Command::AddPort(unable), "port d: mac_limit: 0 is out of range: use 1 to 4194304"),
         (
             Command::AddPort(port(json!({"name": "d", "network": "blue", "kind": "veth", "ifname": "web"}))),
             "port d: ifname: port web has the interface web already: use another",
@@ -360,7 +359,6 @@ mod model {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
-    use crate::state::Layout;
     use vswitch_host::gateway::Outside;
     use vswitch_model::rules::{self, Index};
 
@@ -368,7 +366,6 @@ mod model {
     #[derive(Clone, Debug, Default, PartialEq)]
     struct Edge {
         open: BTreeMap<u16, super::super::Port>,
-        layout: Arc<Layout>,
         outside: Arc<Vec<Outside>>,
         stored: BTreeMap<(String, String), Record>,
     }
@@ -378,8 +375,6 @@ mod model {
             match effect.clone() {
                 Effect::SetSwitch { .. } => {}
                 Effect::OpenPort(port) => {
-                    let known = self.layout.ports.iter().any(|it| it.id == port.id);
-                    assert!(known, "opened before it has a place");
                     let namesake = |it: &super::super::Port| it.spec.ifname() == port.spec.ifname();
                     assert!(!self.open.values().any(namesake), "its interface is taken");
                     assert_eq!(self.open.insert(port.id.0, port), None, "its number is taken");
@@ -388,10 +383,6 @@ mod model {
                 Effect::UpdatePort { old, new } => {
                     assert_eq!(old.id, new.id);
                     assert_eq!(self.open.insert(new.id.0, new), Some(old));
-                }
-                Effect::SetTopology { old, new } => {
-                    assert_eq!(self.layout, old);
-                    self.layout = new;
                 }
                 Effect::Store(record) => {
                     let key = (record.kind().to_string(), record.key().to_owned());
@@ -421,7 +412,6 @@ mod model {
             let endpoints = state.endpoints().map(|it| Record::Endpoint(it.clone()));
             Self {
                 open: state.ports().map(|port| (port.id.0, port)).collect(),
-                layout: state.layout().clone().into(),
                 outside: state.outside().to_vec().into(),
                 stored: networks
                     .chain(ports)
@@ -549,14 +539,12 @@ mod model {
                     plan.effects[..end].iter().rev().for_each(|it| trial.perform(&it.clone().undo()));
                     prop_assert_eq!(&trial, &before);
                 }
-                let topologies = plan.effects.iter().filter(|it| matches!(it, Effect::SetTopology { .. })).count();
-                prop_assert!(topologies <= 1);
                 prop_assert!(!plan.changes.is_empty() || plan.effects.is_empty());
 
                 plan.effects.iter().for_each(|it| edge.perform(it));
                 state = plan.next;
                 prop_assert_eq!(&edge, &Edge::wanted(&state));
-                prop_assert!(edge.layout.build().is_ok(), "{:?}", edge.layout);
+                prop_assert!(state.layout().build().is_ok(), "{:?}", state.layout());
                 let found = Naive::of(&state);
                 prop_assert_eq!(&found.networks, &naive.networks);
                 prop_assert_eq!(&found.ports, &naive.ports);

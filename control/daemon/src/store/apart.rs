@@ -118,12 +118,67 @@ fn end(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
 /// Why a child ended without having told everything: what it said, on one line.
 fn last_words(reason: &[u8], status: ExitStatus) -> String {
     let text = String::from_utf8_lossy(reason);
-    // A panic takes several lines, of which the last but one is a hint for developers.
+    // redb's word for whatever it does not like.
+    let text = text.strip_prefix("DB corrupted: ").unwrap_or(&text);
+    // A panic takes several lines, of which the last is a hint for developers.
     let said: Vec<&str> =
         text.lines().filter(|line| !line.is_empty() && !line.starts_with("note:")).collect();
     let said: String = said.join(" ").chars().filter(|it| !it.is_control()).take(REASON).collect();
     match said.as_str() {
         "" => format!("reading it ended with {status}"),
         said => said.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::OpenOptionsExt};
+
+    use super::*;
+
+    /// Has a shell script in the place of the program read a database.
+    fn read_by(script: &str, limit: Duration) -> Result<Snapshot, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("program");
+        let mut file = File::options().write(true).create_new(true).mode(0o700).open(&program).unwrap();
+        write!(file, "#!/bin/sh\n{script}\n").unwrap();
+        drop(file);
+        fs::write(folder.path().join("database"), "some bytes").unwrap();
+        loop {
+            let database = File::open(folder.path().join("database")).unwrap();
+            match read(&program, database, limit) {
+                // Another test's child has the script open still, to be written.
+                Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {}
+                told => return told.unwrap(),
+            }
+        }
+    }
+
+    #[test]
+    fn however_it_ends_there_is_everything_or_a_reason() {
+        let patience = Duration::from_secs(20);
+        let whole = lines::of_content(7, 3, &Default::default());
+        let (line, half) = (whole.trim_end(), &whole[..whole.len() - 2]);
+        let told =
+            read_by(&format!("[ $1 = {FLAG} ] && [ \"$(cat)\" = 'some bytes' ] && echo '{line}'"), patience);
+        assert_eq!(told.map(|snapshot| (snapshot.id, snapshot.revision)), Ok((Some(7), 3)));
+        // Whatever happens after everything was told does not matter.
+        assert!(read_by(&format!("echo '{line}'; kill -ABRT $$"), patience).is_ok());
+        for (script, reason) in [
+            ("kill -ABRT $$", "signal: 6 (SIGABRT)"),
+            ("exit 0", "exit status: 0"),
+            (
+                "echo panicked at x.rs: >&2; echo 'not so' >&2; echo note: run with >&2; kill -ABRT $$",
+                "panicked at x.rs: not so",
+            ),
+            ("echo DB corrupted: a page >&2; exit 1", "a page"),
+            (&format!("printf %s '{half}'"), "exit status: 0"),
+            ("head -c 3000000 /dev/zero; head -c 3000000 /dev/zero >&2", "exit status: 0"),
+        ] {
+            let why = read_by(script, patience).unwrap_err();
+            assert!(why.ends_with(reason) && why.len() <= REASON, "{script}: {why}");
+        }
+        let why = read_by("exec sleep 60", Duration::from_millis(200)).unwrap_err();
+        assert!(why.contains("takes more than"), "{why}");
     }
 }

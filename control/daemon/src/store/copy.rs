@@ -1,13 +1,15 @@
 //! The copy: everything kept a second time, in a form so simple that nothing in it can mislead its reader.
 //!
-//! The file `store.copy` has the form of [`lines`]. A change is appended, and the file is written anew when it has grown
-//! long. Each way of writing ends with the data on the disk.
+//! It has the form of [`lines`]. A change is appended, and the file is written anew when it has grown long. Each way of
+//! writing ends with the data on the disk. One lies beside the database. Another lies where the API's socket does, in memory as a
+//! rule: what it says lives as long as the interfaces that the kernel keeps for us, so with a disk that is lost as a whole, what
+//! runs is still known.
 
 use std::{
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::{FileExt, MetadataExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::{
@@ -16,7 +18,7 @@ use super::{
     lines::{self, Lines},
 };
 
-/// What it is called in the folder.
+/// What it is called beside the database.
 pub(super) const NAME: &str = "store.copy";
 
 /// Bytes that it may have before it is written anew, and by what factor it may grow.
@@ -30,6 +32,7 @@ pub(super) struct Copy {
     len: u64,
     /// Bytes when it was written anew last.
     begun: u64,
+    path: PathBuf,
     /// Which file it is.
     identity: (u64, u64),
 }
@@ -38,9 +41,8 @@ pub(super) struct Copy {
 ///
 /// # Errors
 /// It is there, and this process may not read it.
-pub(super) fn read(folder: &Path) -> io::Result<Option<Lines>> {
-    let path = folder.join(NAME);
-    let bytes = match file::open(&path) {
+pub(super) fn read(path: &Path) -> io::Result<Option<Lines>> {
+    let bytes = match file::open(path) {
         Ok(Some(mut file)) => file::read(&mut file),
         Ok(None) => return Ok(None),
         Err(error) => Err(error),
@@ -55,31 +57,32 @@ pub(super) fn read(folder: &Path) -> io::Result<Option<Lines>> {
 
 impl Copy {
     /// Goes on with the copy that is there.
-    pub(super) fn open(folder: &Path) -> io::Result<Self> {
-        let mut file = OpenOptions::new().read(true).write(true).open(folder.join(NAME))?;
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let mut file = OpenOptions::new().read(true).write(true).open(path)?;
         let len = lines::read(&file::read(&mut file)?).len as u64;
-        Self::begin(file, len)
+        Self::begin(path, file, len)
     }
 
     /// Begins one, or writes it anew; a file that is there already is moved to `aside`, or replaced.
     pub(super) fn write(
-        folder: &Path,
+        path: &Path,
         aside: Option<&str>,
         id: u64,
         revision: u64,
         content: &Content,
     ) -> io::Result<Self> {
         let text = lines::of_content(id, revision, content);
-        let file = file::replace(folder, NAME, aside, |path| {
+        let file = file::replace(path, aside, |path| {
             fs::write(path, &text)?;
             OpenOptions::new().write(true).open(path)
         })?;
-        Self::begin(file, text.len() as u64)
+        Self::begin(path, file, text.len() as u64)
     }
 
-    fn begin(file: File, len: u64) -> io::Result<Self> {
+    fn begin(path: &Path, file: File, len: u64) -> io::Result<Self> {
         let metadata = file.metadata()?;
-        Ok(Self { file, len, begun: len, identity: (metadata.dev(), metadata.ino()) })
+        let identity = (metadata.dev(), metadata.ino());
+        Ok(Self { file, len, begun: len, path: path.to_owned(), identity })
     }
 
     /// Appends a change. On the disk when this returns; on failure as it was.
@@ -108,9 +111,9 @@ impl Copy {
         let _ = self.file.set_len(len).and_then(|()| self.file.sync_data());
     }
 
-    /// Whether it is still the one in the folder.
-    pub(super) fn is_in(&self, folder: &Path) -> bool {
-        file::identity(&folder.join(NAME)).is_some_and(|identity| identity == self.identity)
+    /// Whether the file is still where it was.
+    pub(super) fn is_there(&self) -> bool {
+        file::identity(&self.path).is_some_and(|identity| identity == self.identity)
     }
 
     /// Whether it has grown long.

@@ -131,8 +131,8 @@ impl Database {
         Ok(Self { redb, identity: file::identity(path) })
     }
 
-    /// Whether it is still the one in the folder.
-    pub(super) fn is_in(&self, folder: &Path) -> bool {
+    /// Whether the file is still where it was.
+    pub(super) fn is_there(&self, folder: &Path) -> bool {
         self.identity.is_some() && file::identity(&folder.join(NAME)) == self.identity
     }
 
@@ -144,7 +144,7 @@ impl Database {
         revision: u64,
         content: &Content,
     ) -> io::Result<Self> {
-        file::replace(folder, NAME, aside, |path| {
+        file::replace(&folder.join(NAME), aside, |path| {
             let database = Self::at(path)?;
             let begin = |meta: &mut redb::Table<'_, &str, u64>| {
                 meta.insert(FORMAT, VERSION)?;

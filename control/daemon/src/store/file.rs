@@ -80,15 +80,15 @@ pub(super) fn read(file: &mut impl Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Puts what `write` writes in the place of the file `name`, which is moved to `aside` first where that is given. On the
-/// disk when this returns; on failure nothing has changed.
+/// Puts what `write` writes in the place of the file at `path`, which is moved to `aside` in its folder first where that is
+/// given. On the disk when this returns; on failure nothing has changed.
 pub(super) fn replace<T>(
-    folder: &Path,
-    name: &str,
+    path: &Path,
     aside: Option<&str>,
     write: impl FnOnce(&Path) -> io::Result<T>,
 ) -> io::Result<T> {
-    let (path, new) = (folder.join(name), folder.join(format!("{name}.new")));
+    let new = path.with_added_extension("new");
+    let folder = path.parent().unwrap_or(path);
     if let Err(error) = fs::remove_file(&new)
         && error.kind() != io::ErrorKind::NotFound
     {
@@ -101,13 +101,13 @@ pub(super) fn replace<T>(
     });
     let replaced = written.and_then(|written| {
         if let Some(aside) = aside {
-            match fs::rename(&path, folder.join(aside)) {
+            match fs::rename(path, folder.join(aside)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
         // Killed here, the file is missing, and what it said is in the other.
-        fs::rename(&new, &path)?;
+        fs::rename(&new, path)?;
         sync(folder)?;
         Ok(written)
     });
@@ -184,15 +184,13 @@ mod tests {
     fn a_file_is_replaced_wholly_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.x");
-        let put = |text: &'static str, aside: Option<&str>| {
-            replace(folder.path(), "store.x", aside, |new| fs::write(new, text))
-        };
+        let put = |text: &'static str, aside: Option<&str>| replace(&path, aside, |new| fs::write(new, text));
         put("one", Some("store.x.old")).unwrap();
         put("two", Some("store.x.old")).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "two");
         assert_eq!(fs::read_to_string(folder.path().join("store.x.old")).unwrap(), "one");
         assert_eq!(mode(&path), 0o600);
-        let failed: io::Result<()> = replace(folder.path(), "store.x", Some("store.x.old"), |new| {
+        let failed: io::Result<()> = replace(&path, Some("store.x.old"), |new| {
             fs::write(new, "half")?;
             Err(io::ErrorKind::StorageFull.into())
         });

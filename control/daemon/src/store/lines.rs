@@ -88,7 +88,8 @@ pub(super) fn read(bytes: &[u8]) -> Lines {
     let mut lines = Lines::default();
     let ended = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
     (lines.len, lines.is_torn) = (ended, ended < bytes.len());
-    for (index, line) in bytes[..ended].split(|byte| *byte == b'\n').enumerate() {
+    let Some(text) = bytes[..ended].strip_suffix(b"\n") else { return lines };
+    for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
         if index == 0 {
             lines.header = verified(line).and_then(|json| serde_json::from_str(json).ok());
             if lines.header.is_some() {
@@ -97,8 +98,6 @@ pub(super) fn read(bytes: &[u8]) -> Lines {
         }
         match verified(line).and_then(entry) {
             Some(entry) => lines.entries.push(entry),
-            // What follows the last end.
-            None if line.is_empty() && index > 0 => {}
             None => lines.damaged += 1,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Networks, ports, endpoints and pinned addresses are kept as JSON, the very text the API speaks. What the file `net.toml`
 //! declares has its place already; of that only what it declared last is kept. Everything lies in memory and, twice, on the
-//! disk: in a [database] by redb, and in a [copy] of lines. A method that changes something returns only when both have it;
+//! disk: in a database by redb, and in a copy of lines. A method that changes something returns only when both have it;
 //! if either fails, neither has it, and whatever was there goes on.
 //!
 //! | file | |
@@ -11,8 +11,9 @@
 //! | `store.copy` | the copy |
 //! | `store.redb.v2` | the database as an older version of the program left it |
 //! | `store.redb.damaged-TIME`, `store.copy.damaged-TIME` | what was found damaged; the latest four of each |
+//! | the API's socket with `.store` behind its name | a further copy, in memory as a rule: what runs, while the host is up |
 //!
-//! At the start both are read, the database [in a process of its own](apart), and [held against each other](recover): whatever
+//! At the start both are read, the database in a process of its own (`apart`), and held against each other (`recover`): whatever
 //! is wrong with one is mended from the other and told in [`Store::notes`]. A disk that is full or cannot be written
 //! keeps no start from succeeding; changes are refused until it can be.
 
@@ -62,6 +63,13 @@ const PROGRAM: &str = "/proc/self/exe";
 /// How often it is tried whether a store that could not be written can be by now.
 const RETRY: Duration = Duration::from_secs(10);
 
+/// Where the copy is kept that goes when the host does: the API's socket with `.store` behind its name.
+pub(crate) fn live_path(api: &Path) -> PathBuf {
+    let mut path = api.as_os_str().to_owned();
+    path.push(".store");
+    path.into()
+}
+
 /// An open store. One process has it at a time.
 #[derive(Debug)]
 pub struct Store {
@@ -77,8 +85,9 @@ struct Inner {
     /// How many changes were made.
     revision: u64,
     content: Content,
-    database: Place<Database>,
-    copy: Place<Copy>,
+    database: Slot<Database>,
+    copy: Slot<Copy>,
+    live: Option<Live>,
     /// What was found wrong when it was opened, and what came of it.
     notes: Vec<String>,
     has_lost: bool,
@@ -87,12 +96,20 @@ struct Inner {
 
 /// One of the two places on the disk.
 #[derive(Debug)]
-enum Place<T> {
+enum Slot<T> {
     Open(T),
     /// As it was found; this is still to be done.
     Due(Mend),
     /// Something failed in the middle of a change, or it is not where it was: it may be anything.
     Unsure,
+}
+
+/// The copy that lives as long as the host is up.
+#[derive(Debug)]
+struct Live {
+    path: PathBuf,
+    /// None where it could not be written; then it is tried again with the next change.
+    copy: Option<Copy>,
 }
 
 /// Why nothing can be changed.
@@ -152,20 +169,19 @@ impl StoreError {
 
 impl Store {
     /// Opens the store in `folder`, which must exist, or begins one there. What was damaged is mended, and told in
-    /// [`Store::notes`].
+    /// [`Store::notes`]. `live` is where a further copy is kept that goes when the host does.
     ///
     /// # Errors
     /// It cannot be read, another process has it, or a newer program wrote it. It is left as it is.
-    pub fn open(folder: impl AsRef<Path>) -> Result<Self, StoreError> {
-        Self::open_with(folder, Path::new(PROGRAM))
+    pub fn open(folder: &Path, live: &Path) -> Result<Self, StoreError> {
+        Self::open_with(folder, Some(live), Path::new(PROGRAM))
     }
 
     /// The same, where `program` is the vswitchd that reads the database in a process of its own.
     ///
     /// # Errors
     /// As [`Store::open`].
-    pub fn open_with(folder: impl AsRef<Path>, program: &Path) -> Result<Self, StoreError> {
-        let folder = folder.as_ref();
+    pub fn open_with(folder: &Path, live: Option<&Path>, program: &Path) -> Result<Self, StoreError> {
         fs::read_dir(folder).map_err(|error| StoreError::of(folder, error))?;
         file::restrict_all(folder);
         let of_file = |name: &str| {
@@ -173,7 +189,8 @@ impl Store {
             move |error| StoreError::of(&path, error)
         };
         let found = database::find(folder, program).map_err(of_file(database::NAME))?;
-        let copy = copy::read(folder).map_err(of_file(copy::NAME))?;
+        let copy = copy::read(&folder.join(copy::NAME)).map_err(of_file(copy::NAME))?;
+        let lived = live.and_then(|path| Some((path, copy::read(path).ok()??)));
         let versions = [
             (database::NAME, if let Found::Whole(snapshot) = &found { snapshot.version } else { 0 }),
             (copy::NAME, copy.as_ref().and_then(|copy| copy.header).map_or(0, |header| header.store)),
@@ -184,15 +201,16 @@ impl Store {
         let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
         let aside = |name| file::aside_name(folder, name, &stamp);
         let asides = Asides { database: aside(database::NAME), copy: aside(copy::NAME) };
-        let verdict = judge(found, copy, &asides);
+        let verdict = judge(found, copy, lived, &asides);
         let mut inner = Inner {
             folder: folder.to_owned(),
             program: program.to_owned(),
             id: verdict.id.unwrap_or_else(|| RandomState::new().hash_one("store")),
             revision: verdict.revision,
             content: verdict.content,
-            database: Place::Due(verdict.database),
-            copy: Place::Due(verdict.copy),
+            database: Slot::Due(verdict.database),
+            copy: Slot::Due(verdict.copy),
+            live: live.map(|path| Live { path: path.to_owned(), copy: None }),
             notes: verdict.notes,
             has_lost: verdict.has_lost,
             trouble: None,
@@ -205,6 +223,7 @@ impl Store {
             // What is known is known: changes are refused until it can be written.
             Err(error) => inner.begin_trouble(&StoreError::of(folder, error)),
         }
+        inner.enliven(&[]);
         [database::NAME, copy::NAME].iter().for_each(|name| file::prune(folder, name));
         Ok(Self { inner: Mutex::new(inner) })
     }
@@ -214,7 +233,8 @@ impl Store {
         self.inner().notes.clone()
     }
 
-    /// Whether something that was kept may have been missing when it was opened.
+    /// Whether something that was kept may have been missing when it was opened: a part of it could not be read, or there was
+    /// nothing at all.
     pub fn has_lost(&self) -> bool {
         self.inner().has_lost
     }
@@ -389,7 +409,8 @@ impl Inner {
     fn write(&mut self, changes: Vec<Change>) -> Result<(), StoreError> {
         match self.settle().and_then(|()| self.append(&changes)) {
             Ok(()) => {
-                self.content.apply(changes);
+                self.content.apply(changes.iter().cloned());
+                self.enliven(&changes);
                 if self.trouble.take().is_some() {
                     info!("the store can be written again");
                 }
@@ -406,14 +427,14 @@ impl Inner {
 
     /// To the copy first: it is small, and where there is no room it refuses before the database is touched.
     fn append(&mut self, changes: &[Change]) -> io::Result<()> {
-        let (Place::Open(database), Place::Open(copy)) = (&self.database, &mut self.copy) else {
+        let (Slot::Open(database), Slot::Open(copy)) = (&self.database, &mut self.copy) else {
             return Err(io::Error::other("the store is not open"));
         };
         let (revision, before) = (self.revision + 1, copy.len());
         copy.append(revision, changes)?;
         if let Err(error) = database.commit(revision, changes) {
             copy.take_back(before);
-            self.database = Place::Unsure;
+            self.database = Slot::Unsure;
             return Err(error);
         }
         self.revision = revision;
@@ -428,24 +449,24 @@ impl Inner {
     }
 
     fn settle_copy(&mut self) -> io::Result<()> {
-        let Self { folder, id, revision, content, .. } = &*self;
-        let write = |aside: Option<&str>| Copy::write(folder, aside, *id, *revision, content);
+        let path = self.folder.join(copy::NAME);
+        let write = |aside: Option<&str>| Copy::write(&path, aside, self.id, self.revision, &self.content);
         let copy = match &self.copy {
-            Place::Open(copy) if copy.is_in(folder) => return Ok(()),
-            Place::Open(_) | Place::Unsure => write(None)?,
-            Place::Due(Mend::Renew(aside)) => write(aside.as_deref())?,
-            Place::Due(Mend::Keep) => Copy::open(folder)?,
+            Slot::Open(copy) if copy.is_there() => return Ok(()),
+            Slot::Open(_) | Slot::Unsure => write(None)?,
+            Slot::Due(Mend::Renew(aside)) => write(aside.as_deref())?,
+            Slot::Due(Mend::Keep) => Copy::open(&path)?,
         };
-        self.copy = Place::Open(copy);
+        self.copy = Slot::Open(copy);
         Ok(())
     }
 
     fn settle_database(&mut self) -> io::Result<()> {
         let Self { folder, id, revision, content, .. } = &*self;
         let mend = match &self.database {
-            Place::Open(database) if database.is_in(folder) => return Ok(()),
-            Place::Open(_) | Place::Unsure => self.examine()?,
-            Place::Due(mend) => mend.clone(),
+            Slot::Open(database) if database.is_there(folder) => return Ok(()),
+            Slot::Open(_) | Slot::Unsure => self.examine()?,
+            Slot::Due(mend) => mend.clone(),
         };
         let database = match &mend {
             Mend::Renew(aside) => Database::write(folder, aside.as_deref(), *id, *revision, content)?,
@@ -453,12 +474,12 @@ impl Inner {
                 Ok(database) => database,
                 Err(error) => {
                     // It may have begun to repair something.
-                    self.database = Place::Unsure;
+                    self.database = Slot::Unsure;
                     return Err(error);
                 }
             },
         };
-        self.database = Place::Open(database);
+        self.database = Slot::Open(database);
         Ok(())
     }
 
@@ -473,12 +494,33 @@ impl Inner {
         Ok(if is_right { Mend::Keep } else { Mend::Renew(None) })
     }
 
+    /// Follows a change in the copy that lives as long as the host is up. Nobody relies on it: if it cannot be written, there is
+    /// none, so that it never says what was true once.
+    fn enliven(&mut self, changes: &[Change]) {
+        let Some(live) = &mut self.live else { return };
+        let appended = match &mut live.copy {
+            Some(copy) if copy.is_there() && !copy.is_long() => copy.append(self.revision, changes),
+            _ => {
+                let folder = live.path.parent().unwrap_or(&live.path);
+                let written = fs::create_dir_all(folder)
+                    .and_then(|()| Copy::write(&live.path, None, self.id, self.revision, &self.content));
+                written.map(|copy| live.copy = Some(copy))
+            }
+        };
+        if let Err(error) = appended {
+            debug!("{}: {error}", live.path.display());
+            live.copy = None;
+            let _ = fs::remove_file(&live.path);
+        }
+    }
+
     /// Writes a copy anew that has grown long. If that fails, the long one serves.
     fn shorten(&mut self) {
-        let Place::Open(copy) = &self.copy else { return };
+        let Slot::Open(copy) = &self.copy else { return };
         if copy.is_long() {
-            match Copy::write(&self.folder, None, self.id, self.revision, &self.content) {
-                Ok(copy) => self.copy = Place::Open(copy),
+            let path = self.folder.join(copy::NAME);
+            match Copy::write(&path, None, self.id, self.revision, &self.content) {
+                Ok(copy) => self.copy = Slot::Open(copy),
                 Err(error) => debug!("the store's copy stays long: {error}"),
             }
         }

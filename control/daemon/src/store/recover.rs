@@ -13,6 +13,8 @@
 //! The newer one is right in each case. Where one is not whole the other is right; where neither is, every line of the copy
 //! that is whole is taken, over what the database says, and the rest is lost and told.
 
+use std::path::Path;
+
 use super::{
     VERSION,
     content::Content,
@@ -45,6 +47,8 @@ pub(super) struct Verdict {
     pub(super) notes: Vec<String>,
     /// Whether something that was kept may be missing.
     pub(super) has_lost: bool,
+    /// What is told of that, where something was kept.
+    loss: Option<String>,
 }
 
 /// What is to be done with one of the two.
@@ -63,10 +67,38 @@ pub(super) struct Asides {
     pub(super) copy: String,
 }
 
-/// Holds the database against its copy.
-pub(super) fn judge(found: Found, copy: Option<Lines>, asides: &Asides) -> Verdict {
+/// Holds the database against its copy; and where these do not know everything, against what was kept while the host has
+/// been up, a file and what it says.
+pub(super) fn judge(
+    found: Found,
+    copy: Option<Lines>,
+    live: Option<(&Path, Lines)>,
+    asides: &Asides,
+) -> Verdict {
+    let is_new = found == Found::Nothing && copy.is_none();
+    let is_damaged = matches!(found, Found::Damaged(_));
+    let mut verdict = weigh(found, copy, asides);
+    // A copy may end early where a line does, and does not know it.
+    let is_newer = |live: &Lines| live.revision() > Some(verdict.revision);
+    if let Some((path, live)) = live
+        && (verdict.has_lost || is_damaged && is_newer(&live))
+    {
+        verdict.fill(path, &live, is_new);
+    }
+    if verdict.has_lost {
+        verdict.notes.extend(verdict.loss.take());
+    }
+    verdict
+}
+
+fn weigh(found: Found, copy: Option<Lines>, asides: &Asides) -> Verdict {
     match (found, copy) {
-        (Found::Nothing, None) => Verdict::new(Content::default(), 0, None),
+        (Found::Nothing, None) => {
+            let mut verdict = Verdict::new(Content::default(), 0, None);
+            // A first start, or the disk is another one: nothing is known of what was before.
+            verdict.has_lost = true;
+            verdict
+        }
         (Found::Whole(snapshot), None) if snapshot.version < VERSION => migrate(snapshot),
         (Found::Whole(snapshot), None) => {
             let mut verdict = Verdict::of(snapshot);
@@ -84,12 +116,12 @@ pub(super) fn judge(found: Found, copy: Option<Lines>, asides: &Asides) -> Verdi
             verdict.database = Mend::Renew(Some(asides.database.clone()));
             verdict.has_lost = true;
             verdict.note(format!(
-                "{} is damaged ({why}), and there is no {}: what was made by command is lost; the damaged file is \
-                 kept as {}",
+                "{} is damaged ({why}), and there is no {}; the damaged file is kept as {}",
                 database::NAME,
                 copy::NAME,
                 asides.database
             ));
+            verdict.loss = Some("what was made by command is lost".to_owned());
             verdict
         }
     }
@@ -118,17 +150,19 @@ fn from_copy(what: &str, aside: Option<&String>, copy: &Lines, asides: &Asides) 
             // Killed in the middle of its very first start.
             return verdict;
         }
-        let end =
-            if copy.is_torn { ", whose last line is cut off: the last change may be missing" } else { "" };
-        verdict.note(format!("{database} {what}: everything was taken from {name} ({summary}){end}{kept}"));
+        verdict.note(format!("{database} {what}: everything was taken from {name} ({summary}){kept}"));
+        verdict.has_lost = copy.is_torn;
+        verdict.loss = Some(format!("the last line of {name} has no end: the last change may be missing"));
     } else {
         verdict.copy = Mend::Renew(Some(asides.copy.clone()));
         verdict.has_lost = true;
         verdict.note(format!(
-            "{database} {what}, and {name} is damaged too ({}): what can be read was taken ({summary}), and what was \
-             made by command besides is lost{kept}; the damaged copy is kept as {}",
+            "{database} {what}, and {name} is damaged too ({}){kept}; the damaged copy is kept as {}",
             damage(copy),
             asides.copy
+        ));
+        verdict.loss = Some(format!(
+            "what can be read of {name} was taken ({summary}), and what was made by command besides is lost"
         ));
     }
     verdict
@@ -232,12 +266,15 @@ fn catch_up(snapshot: Snapshot, copy: &Lines, newest: u64, asides: &Asides) -> V
             verdict.database = Mend::Renew(Some(aside.clone()));
             verdict.has_lost = true;
             verdict.note(format!(
-                "{database} lacked the last {missing} changes, and {name} is damaged too ({}): what can be read of \
-                 both was taken, something may be missing, or be there again that was removed; the old files are \
-                 kept as {aside} and {}",
+                "{database} lacked the last {missing} changes, and {name} is damaged too ({}); the old files are kept \
+                 as {aside} and {}",
                 damage(copy),
                 asides.copy
             ));
+            verdict.loss = Some(
+                "what can be read of both was taken: something may be missing, or be there again that was removed"
+                    .to_owned(),
+            );
         }
     }
     if !copy.is_complete() {
@@ -251,14 +288,42 @@ impl Verdict {
     /// A store that is to be written.
     fn new(content: Content, revision: u64, id: Option<u64>) -> Self {
         let (database, copy) = (Mend::Renew(None), Mend::Renew(None));
-        Self { content, revision, id, database, copy, notes: Vec::new(), has_lost: false }
+        Self { content, revision, id, database, copy, notes: Vec::new(), has_lost: false, loss: None }
     }
 
     /// A store that is right.
     fn of(snapshot: Snapshot) -> Self {
         let Snapshot { id, revision, content, .. } = snapshot;
         let (database, copy) = (Mend::Keep, Mend::Keep);
-        Self { content, revision, id, database, copy, notes: Vec::new(), has_lost: false }
+        Self { content, revision, id, database, copy, notes: Vec::new(), has_lost: false, loss: None }
+    }
+
+    /// Takes what is missing from what was kept while the host has been up.
+    fn fill(&mut self, path: &Path, live: &Lines, is_new: bool) {
+        let Some(header) = live.header.filter(|header| header.store == VERSION && live.is_complete()) else {
+            return;
+        };
+        let (content, revision) = (live.content(), live.revision().unwrap_or_default());
+        if self.id.is_some_and(|id| header.id != Some(id)) || content == Content::default() {
+            return;
+        }
+        let path = path.display();
+        if revision < self.revision {
+            let newer = std::mem::replace(&mut self.content, content);
+            self.content.apply(newer.changes());
+            self.note(format!("what was missing was taken from {path}, which lacks the latest changes"));
+            return;
+        }
+        (self.content, self.revision, self.id, self.has_lost) = (content, revision, header.id, false);
+        let (summary, name) = (self.content.summary(), database::NAME);
+        self.note(if is_new {
+            format!(
+                "there is no {name}, though there was one since this host is up: everything was taken from {path} \
+                 ({summary}). To begin with nothing, stop vswitchd and delete that file too"
+            )
+        } else {
+            format!("nothing is lost: everything was taken from {path}, which is kept while this host is up ({summary})")
+        });
     }
 
     fn note(&mut self, note: String) {

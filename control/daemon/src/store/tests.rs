@@ -34,7 +34,8 @@ fn change(revision: u64) -> Change {
         1 => (Table::Ports, format!("p{revision}")),
         _ => (Table::Endpoints, format!("e{}", revision % 20)),
     };
-    let text = (revision % 7 != 0).then(|| format!("{{\"name\":\"{key}\",\"revision\":{revision}}}"));
+    let text =
+        (!revision.is_multiple_of(7)).then(|| format!("{{\"name\":\"{key}\",\"revision\":{revision}}}"));
     Change { table, key, text }
 }
 
@@ -46,7 +47,7 @@ impl Disk {
         let early = changes / 3;
         (1..=early).for_each(|revision| latest.apply([change(revision)]));
         let database = Database::write(folder.path(), None, ID, early, &latest).unwrap();
-        let mut copy = Copy::write(folder.path(), None, ID, early, &latest).unwrap();
+        let mut copy = Copy::write(&folder.path().join(copy::NAME), None, ID, early, &latest).unwrap();
         for revision in early + 1..=changes {
             copy.append(revision, &[change(revision)]).unwrap();
             database.commit(revision, &[change(revision)]).unwrap();
@@ -70,7 +71,7 @@ fn found(bytes: &[u8]) -> Found {
 }
 
 fn judged(database: &[u8], copy: &[u8]) -> Verdict {
-    judge(found(database), Some(lines::read(copy)), &asides())
+    judge(found(database), Some(lines::read(copy)), None, &asides())
 }
 
 fn asides() -> Asides {
@@ -166,8 +167,8 @@ proptest! {
     }
 }
 
-/// redb does fall back to an older state in silence, and over some damages it does panic: both are why there is a copy, and a
-/// process of its own. If this fails, an upgrade of redb has made one of them unnecessary.
+/// redb falls back to an older state in silence: why there is a copy with revisions. If this fails, an upgrade of redb has made
+/// that unnecessary.
 #[test]
 fn what_redb_does_over_damages() {
     let disk = Disk::with(60);
@@ -302,8 +303,7 @@ fn who_is_believed() {
             "lacked the last change",
         ),
     ] {
-        let has_copy = copied.is_some();
-        let verdict = judge(found, copied, &asides());
+        let verdict = judge(found, copied, None, &asides());
         assert_eq!(
             (verdict.revision, &verdict.database, &verdict.copy),
             (revision, &database, &second),
@@ -315,9 +315,85 @@ fn who_is_believed() {
         assert!(notes.contains(word) && notes.is_empty() == word.is_empty(), "{case}: {notes}");
         assert_eq!(
             verdict.has_lost,
-            ["both damaged", "damaged, no copy"].contains(&case),
-            "{case} {has_copy}"
+            ["first start", "both damaged", "damaged, no copy"].contains(&case),
+            "{case}"
         );
+    }
+}
+
+/// What was kept while the host has been up is asked where the disk does not know everything, and only there.
+#[test]
+fn a_disk_that_is_lost_as_a_whole() {
+    let broken = || Found::Damaged("broken".to_owned());
+    let path = Path::new("/run/vswitch/api.sock.store");
+    let holed = |lines: Lines| Some(Lines { damaged: 1, header: None, ..lines });
+    let torn_out = |lines: Lines| Some(Lines { damaged: 1, ..lines });
+    for (case, found, copied, live, revision, has_lost, words) in [
+        ("wiped", Found::Nothing, None, copy_of(ID, 3, 9), 9, false, "To begin with nothing"),
+        ("first start of a host", Found::Nothing, None, Lines::default(), 0, true, ""),
+        ("first start, nothing made before", Found::Nothing, None, copy_of(ID, 0, 0), 0, true, ""),
+        ("both damaged", broken(), holed(copy_of(ID, 3, 7)), copy_of(ID, 3, 9), 9, false, "nothing is lost"),
+        ("both empty", broken(), Some(Lines::default()), copy_of(ID, 3, 9), 9, false, "nothing is lost"),
+        (
+            "damaged, and of another store",
+            broken(),
+            torn_out(copy_of(ID, 3, 9)),
+            copy_of(1, 3, 20),
+            9,
+            true,
+            "is lost",
+        ),
+        (
+            "damaged, and an older one",
+            broken(),
+            torn_out(copy_of(ID, 3, 9)),
+            copy_of(ID, 3, 8),
+            9,
+            true,
+            "what was missing",
+        ),
+        (
+            "copy ends early",
+            broken(),
+            Some(copy_of(ID, 3, 7)),
+            copy_of(ID, 3, 9),
+            9,
+            false,
+            "nothing is lost",
+        ),
+        (
+            "put back by hand",
+            Found::Nothing,
+            Some(copy_of(ID, 3, 7)),
+            copy_of(ID, 3, 9),
+            7,
+            false,
+            "is missing",
+        ),
+        (
+            "damaged too",
+            broken(),
+            torn_out(copy_of(ID, 3, 9)),
+            holed(copy_of(ID, 3, 9)).unwrap(),
+            9,
+            true,
+            "is lost",
+        ),
+        (
+            "whole",
+            Found::Whole(snapshot(3, Some(ID), 9)),
+            Some(copy_of(ID, 3, 9)),
+            copy_of(ID, 3, 12),
+            9,
+            false,
+            "",
+        ),
+    ] {
+        let verdict = judge(found, copied, Some((path, live)), &asides());
+        let notes = verdict.notes.join("\n");
+        assert_eq!((verdict.revision, verdict.has_lost), (revision, has_lost), "{case}: {notes}");
+        assert_eq!(verdict.content, snapshot(3, None, revision).content, "{case}");
+        assert!(notes.contains(words) && notes.is_empty() == words.is_empty(), "{case}: {notes}");
     }
 }
 
@@ -331,7 +407,7 @@ fn a_store_of_an_older_version_is_kept_as_it_was() {
         (Some(copy_of(ID, 9, 9)), Mend::Renew(None), false),
         (Some(copy_of(ID, 3, 7)), Mend::Renew(Some("store.copy.damaged-now".to_owned())), true),
     ] {
-        let verdict = judge(old(), copied, &asides());
+        let verdict = judge(old(), copied, None, &asides());
         assert_eq!((&verdict.database, &verdict.copy), (&aside, &second));
         assert_eq!((verdict.content, verdict.id), (snapshot(3, None, 9).content, None));
         assert_eq!(verdict.notes.is_empty(), !is_told);
@@ -359,7 +435,7 @@ fn a_newer_copy_is_refused_and_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let text = lines::header(lines::Header { store: 4, id: Some(ID), revision: 1, rows: 0 });
     fs::write(folder.path().join(copy::NAME), &text).unwrap();
-    let refusal = Store::open_with(folder.path(), Path::new("/nonexistent")).unwrap_err().to_string();
+    let refusal = Store::open_with(folder.path(), None, Path::new("/nonexistent")).unwrap_err().to_string();
     assert!(
         refusal.contains("store.copy: the store has version 4, and this vswitchd knows versions 1 to 3"),
         "{refusal}"

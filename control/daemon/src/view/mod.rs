@@ -39,12 +39,12 @@ use std::{
 use vswitch::{
     addr::{NetworkId, PortId, Timestamp},
     counters::{NetworkCounters, NetworkTotals, PortCounters, PortTotals},
-    device::{Device, packet::Packet, tap::Tap},
+    device::{Device, packet::PacketSocket, tap::Tap},
     fdb::{Fdb, Learning},
     plan::Plan,
     worker::Readings,
 };
-use vswitch_vxlan::{device::Path, endpoint::Endpoint};
+use vswitch_vxlan::{device::Path, endpoint::Vtep};
 
 use self::census::Census;
 pub(crate) use self::{change::change, fdb::pinned, names::Names};
@@ -100,6 +100,8 @@ pub(crate) struct LivePort {
     pub(crate) worker: usize,
     /// Why it carries no frames, if it does not.
     pub(crate) why_down: Option<String>,
+    /// What its device does not do as it should on this kernel: sentences.
+    pub(crate) warnings: Vec<String>,
     pub(crate) device: LiveDevice,
     pub(crate) heard: Arc<Heard>,
 }
@@ -109,8 +111,8 @@ pub(crate) struct LivePort {
 pub(crate) enum LiveDevice {
     None,
     Tap(Weak<Tap>, Arc<Queue>),
-    Packet(Weak<Packet>),
-    Endpoint(Weak<Endpoint>),
+    Packet(Weak<PacketSocket>),
+    Endpoint(Weak<Vtep>),
     /// A peer or a collector, and what the way to it carries.
     Remote(Arc<Path>),
 }
@@ -232,7 +234,7 @@ impl Snapshot {
     }
 
     /// The tunnel's sockets, if they are open.
-    fn tunnel_endpoint(&self) -> Option<Arc<Endpoint>> {
+    fn tunnel_endpoint(&self) -> Option<Arc<Vtep>> {
         let endpoint = |port: &LivePort| match &port.device {
             LiveDevice::Endpoint(endpoint) => endpoint.upgrade(),
             _ => None,

@@ -4,10 +4,10 @@ use vswitch::{counters::PortTotals, drops::DropReason};
 
 use super::{Snapshot, state_of};
 use crate::state;
-use vswitch_host::link::host_ifname;
 use vswitch_model::{
     Carries, DeviceSpec, Error, Name,
     api::{Direction, Drop, Fates, Port, Traffic},
+    ifname::veth_host_ifname,
 };
 
 impl Snapshot {
@@ -44,8 +44,8 @@ impl Snapshot {
         let reason = self.why_down(port.id);
         let (kind, device) = match &spec.device {
             DeviceSpec::Tap(_) => ("tap", spec.ifname().to_owned()),
-            DeviceSpec::Veth(_) => ("veth", host_ifname(&spec.name)),
-            DeviceSpec::Packet { device } => ("packet", device.clone()),
+            DeviceSpec::Veth(_) => ("veth", veth_host_ifname(&spec.name)),
+            DeviceSpec::Packet { device } => ("packet", device.to_string()),
             DeviceSpec::Vxlan(endpoint) => ("vxlan", endpoint.local.to_string()),
             DeviceSpec::Peer(peer) => ("peer", peer.remote.to_string()),
             DeviceSpec::Collector(it) => ("collector", format!("{} vni {}", it.remote, it.vni)),
@@ -65,6 +65,7 @@ impl Snapshot {
             netns: spec.interface().and_then(|interface| interface.netns.as_ref()).map(ToString::to_string),
             state: state_of(reason.as_ref()),
             reason,
+            warnings: real.map(|real| real.warnings.clone()).unwrap_or_default(),
             mtu: port.mtu,
             offload: spec.offload,
             limit: spec.limit,

@@ -9,7 +9,7 @@ use super::{
 use crate::state;
 use vswitch_model::api::{
     PortStats, Stats,
-    counters::{Histogram, Load, NetworkStats, Place, TableStats},
+    counters::{Bucket, Histogram, Load, NetworkStats, TableStats},
 };
 
 impl Snapshot {
@@ -75,6 +75,6 @@ fn load(worker: u16, counters: &WorkerCounters) -> Load {
 }
 
 fn histogram(read: &Distribution) -> Histogram {
-    let places = read.places.iter().map(|&(at_most, count)| Place { at_most, count });
-    Histogram { places: places.collect(), sum: read.sum }
+    let places = read.places.iter().map(|&(at_most, count)| Bucket { at_most, count });
+    Histogram { buckets: places.collect(), sum: read.sum }
 }

@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId},
     drops::DropReason,
-    fdb::{Learned, Place},
+    fdb::{Learned, Station},
     forward::{Action, Decision},
     offload::Offload,
     plan::Plan,
-    storm::{Flood, Storm},
+    storm::{Flood, FloodMeters},
     topology::Classified,
     trace::{self as core, Hypothesis},
     transmit::TagOp,
@@ -21,8 +21,8 @@ use crate::{
     state::{self, State},
 };
 use vswitch_model::{
-    Carries, DeviceSpec, Error, Name,
-    api::trace::{Exit, Step, Supposed, Trace, TraceRequest, Verdict},
+    Carries, DeviceSpec, Error, Family, Name,
+    api::trace::{Leaving, Step, Supposed, Trace, TraceRequest, Verdict},
     text::{self, Book},
 };
 
@@ -88,7 +88,7 @@ impl Snapshot {
     }
 
     /// How far the storm limits of a port are used up; `None`: each worker receives a part of its frames.
-    fn storm(&self, port: &state::Port) -> Option<Storm> {
+    fn storm(&self, port: &state::Port) -> Option<FloodMeters> {
         let is_tunnel = matches!(port.spec.carries, Carries::Tunnel { .. });
         let real = self.live(port.id).filter(|_| !is_tunnel)?;
         Some(self.live.workers.storm(real.worker, port.id))
@@ -171,7 +171,7 @@ impl Words<'_> {
             step("limit", format!("unless the port's {rate} are used up"));
         }
         step("learn", self.learned(learned, ingress.id));
-        for (network, mac) in trace.evicted.iter().map(Place::station) {
+        for (network, mac) in trace.evicted.iter().map(Station::parts) {
             let network = self.names.network(network);
             step("learn", format!("the table is full: {mac} of network {network} would be forgotten"));
         }
@@ -221,7 +221,7 @@ impl Words<'_> {
         }
     }
 
-    fn exit(&self, exit: &core::Exit) -> Exit {
+    fn exit(&self, exit: &core::Leaving) -> Leaving {
         let name = self.names.port(exit.port);
         let port = name.parse().unwrap_or_else(|_| Name::unnamed());
         let mut parts = Vec::new();
@@ -234,13 +234,9 @@ impl Words<'_> {
             }
         }
         let spec = self.state.port(&port).map(|port| port.spec);
-        match spec.as_ref().map(|spec| &spec.device) {
-            Some(DeviceSpec::Peer(peer)) => parts.push(format!("by VXLAN to {}", peer.remote)),
-            Some(DeviceSpec::Collector(collector)) => {
-                parts.push(format!("by VXLAN to {}, vni {}", collector.remote, collector.vni));
-            }
-            _ => {}
-        }
+        let device = spec.as_ref().map(|spec| &spec.device);
+        parts.extend(device.and_then(DeviceSpec::remote).map(|remote| format!("by VXLAN to {remote}")));
+        parts.extend(device.and_then(DeviceSpec::collector).map(|it| format!("vni {}", it.vni)));
         if let Some(rate) = spec.as_ref().and_then(|spec| spec.limit.tx) {
             parts.push(format!("unless its {rate} are used up"));
         }
@@ -254,7 +250,7 @@ impl Words<'_> {
             }
         }
         let outcome = if parts.is_empty() { "as it is".into() } else { parts.join(", ") };
-        Exit { port, outcome, dropped }
+        Leaving { port, outcome, dropped }
     }
 }
 
@@ -270,7 +266,7 @@ impl Book for Sender<'_> {
     }
 
     fn own_ip(&self, of: IpAddr) -> Option<IpAddr> {
-        addresses(self.port).find(|own| own.is_ipv4() == of.is_ipv4())
+        addresses(self.port).find(|own| Family::of(*own) == Family::of(of))
     }
 
     fn mac_of(&self, ip: IpAddr) -> Option<MacAddr> {

@@ -8,7 +8,7 @@ use super::{
 use crate::state;
 use vswitch_model::{
     DeviceSpec, PeerSpec, VXLAN_PORT, VxlanSpec,
-    api::tunnel::{Endpoint, Features, Peer, PeerOrigin, Stranger, Tunnel},
+    api::tunnel::{Features, Peer, PeerOrigin, Stranger, Tunnel, TunnelEnd},
 };
 
 impl Snapshot {
@@ -21,18 +21,18 @@ impl Snapshot {
         Tunnel { endpoint: self.vxlan().map(|spec| self.own_end(&spec)), peers: peers.collect() }
     }
 
-    fn own_end(&self, spec: &VxlanSpec) -> Endpoint {
+    fn own_end(&self, spec: &VxlanSpec) -> TunnelEnd {
         let own = VxlanSpec::NAME.parse().ok().and_then(|name| self.state.port(&name));
         let reason = own.and_then(|port| self.why_down(port.id));
         let open = self.tunnel_endpoint();
-        Endpoint {
+        TunnelEnd {
             local: spec.local,
             port: spec.port,
             group: spec.group,
             state: state_of(reason.as_ref()),
             reason,
             underlay_mtu: spec.underlay_mtu(),
-            overlay_mtu: spec.overlay_mtu(),
+            overlay_mtu: spec.overlay_mtu().get(),
             learn_peers: spec.learn_peers,
             features: open.as_ref().map(|endpoint| {
                 let features = endpoint.features();

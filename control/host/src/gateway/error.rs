@@ -8,7 +8,7 @@ use std::{
 use rustix::io::Errno;
 
 use vswitch_model::{
-    Error, ErrorKind,
+    Error, ErrorKind, Family,
     publish::{Publish, Published},
 };
 
@@ -93,12 +93,8 @@ pub enum GatewayError {
     },
 }
 
-fn family(ip: Option<IpAddr>) -> &'static str {
-    match ip {
-        Some(IpAddr::V4(_)) => "IPv4",
-        Some(IpAddr::V6(_)) => "IPv6",
-        None => "IP",
-    }
+fn family(ip: Option<IpAddr>) -> String {
+    ip.map_or_else(|| "IP".into(), |ip| Family::of(ip).to_string())
 }
 
 impl GatewayError {

@@ -29,50 +29,25 @@ use std::{
 };
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 use vswitch_model::publish::{Publish, Published};
 
 pub use self::{error::GatewayError, rules::TABLE};
 use self::{others::Chains, ports::Ports, wants::Wants};
 
-/// How gateways' interfaces are called that no network has named: this, and digits.
-pub const PREFIX: &str = "vs-";
-
-/// A network that has an interface on the host: what it may of the outside world.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A network that has a gateway on the host: what may pass between it and the outside world.
+///
+/// That is what containers begin, and what comes to published ports. Other networks are outside as well.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outside {
     /// The host's interface in the network, which has the gateway's addresses.
     pub ifname: String,
     /// The network's subnets.
     pub subnets: Vec<IpNet>,
-    /// What may pass.
-    pub reach: Reach,
-}
-
-/// What may pass between a network and what is outside of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Reach {
-    /// Nothing, in either direction, published or not; only the host itself is reached.
-    Internal,
-    /// What containers begin, and what comes to published ports. Other networks are outside as well.
-    Open {
-        /// Whether what leaves has the host's address; otherwise the outside needs a route to the subnets.
-        masquerade: bool,
-        /// The ports of the host that lead into the network.
-        published: Vec<Published>,
-    },
-}
-
-impl Outside {
+    /// Whether what leaves has the host's address; otherwise the outside needs a route to the subnets.
+    pub masquerade: bool,
     /// The ports of the host that lead into the network.
-    pub fn published(&self) -> &[Published] {
-        match &self.reach {
-            Reach::Internal => &[],
-            Reach::Open { published, .. } => published,
-        }
-    }
+    pub published: Vec<Published>,
 }
 
 /// What was made true of the outside world, in the network namespace of the threads that call it.
@@ -124,7 +99,7 @@ impl Gateway {
     /// # Errors
     /// All is as before, apart from settings of the kernel: they stay switched on.
     pub fn set(&mut self, outsides: &[Outside]) -> Result<(), GatewayError> {
-        let (wanted, mut refused) = ports::sort(outsides.iter().flat_map(Outside::published));
+        let (wanted, mut refused) = ports::sort(outsides.iter().flat_map(|outside| &outside.published));
         if let Some((_, error)) = refused.pop() {
             return Err(error);
         }
@@ -151,14 +126,12 @@ impl Gateway {
     /// # Errors
     /// The rules cannot be made.
     pub fn restore(&mut self, outsides: &[Outside]) -> Result<Vec<(Published, GatewayError)>, GatewayError> {
-        let (wanted, mut refused) = ports::sort(outsides.iter().flat_map(Outside::published));
+        let (wanted, mut refused) = ports::sort(outsides.iter().flat_map(|outside| &outside.published));
         refused.extend(self.ports.keep(&wanted));
         let left_out: BTreeSet<_> = refused.iter().map(|(published, _)| *published).collect();
         let mut rest = outsides.to_vec();
         for outside in &mut rest {
-            if let Reach::Open { published, .. } = &mut outside.reach {
-                published.retain(|published| !left_out.contains(published));
-            }
+            outside.published.retain(|published| !left_out.contains(published));
         }
         self.renew(&rest)?;
         Ok(refused)

@@ -7,8 +7,8 @@
 //! ```text
 //! chain FORWARD { type filter hook forward; policy drop;
 //!     jump DOCKER-USER …                     rules of others come first, and what they drop is dropped
-//!     iifname "vs-*" accept comment vswitch  \  only what would have met the policy meets ours,
-//!     oifname "vs-*" accept comment vswitch  /  and our own table has its say as well
+//!     iifname "vg-*" accept comment vswitch  \  only what would have met the policy meets ours,
+//!     oifname "vg-*" accept comment vswitch  /  and our own table has its say as well
 //! }
 //! ```
 //!
@@ -29,9 +29,10 @@ use nftables::{
 use serde_json::{Value, json};
 
 use super::{
-    GatewayError, Outside, PREFIX, Reach, nft,
+    GatewayError, Outside, nft,
     rules::{TABLE, equal, meta, word},
 };
+use vswitch_model::ifname::GATEWAY_PREFIX;
 
 /// How our rules among those of others are known.
 const COMMENT: &str = "vswitch";
@@ -157,12 +158,11 @@ impl fmt::Display for Foreign {
 
 /// What the interfaces that may pass are called, as nft(8) matches names.
 pub(super) fn patterns(outsides: &[Outside]) -> BTreeSet<String> {
-    let open = outsides.iter().filter(|outside| matches!(outside.reach, Reach::Open { .. }));
-    let pattern = |outside: &Outside| match outside.ifname.starts_with(PREFIX) {
-        true => format!("{PREFIX}*"),
+    let pattern = |outside: &Outside| match outside.ifname.starts_with(GATEWAY_PREFIX) {
+        true => format!("{GATEWAY_PREFIX}*"),
         false => outside.ifname.clone(),
     };
-    open.map(pattern).collect()
+    outsides.iter().map(pattern).collect()
 }
 
 /// The objects of one kind in a listing.
@@ -175,8 +175,7 @@ mod tests {
     use super::*;
 
     fn outside(ifname: &str) -> Outside {
-        let reach = Reach::Open { masquerade: true, published: Vec::new() };
-        Outside { ifname: ifname.into(), subnets: Vec::new(), reach }
+        Outside { ifname: ifname.into(), subnets: Vec::new(), masquerade: true, published: Vec::new() }
     }
 
     /// What nft 1.0.6 shows beside Docker 20.10.
@@ -236,15 +235,22 @@ mod tests {
         assert_eq!(commands(&listed(&there), &[]).as_array().unwrap().len(), 3);
 
         // All that have the name we give them are one.
-        let ours = [outside("vs-8759e37fdd78"), outside("vs-0a1b2c3d4e5f")];
+        let ours = [outside("vg-8759e37fdd78"), outside("vg-0a1b2c3d4e5f")];
         let both = commands(&listed(&[]), &ours);
         assert_eq!(both.as_array().unwrap().len(), 2);
-        assert_eq!(both[0]["add"]["rule"]["expr"], accept("iifname", "vs-*"));
+        assert_eq!(both[0]["add"]["rule"]["expr"], accept("iifname", "vg-*"));
 
-        // One that lets pass needs none of ours, and an internal network is not let pass by anybody.
+        // A version before let pass the host's ends of veth pairs as well: its rules go.
+        let former =
+            listed(&[("vswitch", 3, accept("iifname", "vs-*")), ("vswitch", 4, accept("oifname", "vs-*"))]);
+        let followed = commands(&former, &ours);
+        assert_eq!(followed.as_array().unwrap().len(), 4);
+        for (index, handle) in [(0, 3), (1, 4)] {
+            assert_eq!(followed[index]["delete"]["rule"]["handle"], handle);
+        }
+
+        // One that lets pass needs none of ours.
         let accepts = Foreign { drops: false, ..chain.clone() };
         assert_eq!(accepts.amendment(&listed(&there[..1]), &[outside("blue")]).len(), 1);
-        let internal = Outside { reach: Reach::Internal, ..outside("inner") };
-        assert_eq!(commands(&listed(&[]), &[internal]), json!([]));
     }
 }

@@ -21,7 +21,10 @@ use std::{
 use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
 use tracing::warn;
-use vswitch_model::publish::{Protocol, Publish, Published};
+use vswitch_model::{
+    Family,
+    publish::{Protocol, Publish, Published},
+};
 
 use super::{
     GatewayError,
@@ -295,8 +298,8 @@ fn pairs(publish: &Publish, addresses: &[IpAddr]) -> Vec<(IpAddr, IpAddr)> {
         None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
     };
     let to = |at: &IpAddr| {
-        let of = |v4: bool| addresses.iter().find(|to| to.is_ipv4() == v4).copied();
-        of(at.is_ipv4()).or_else(|| if at.is_ipv6() { of(true) } else { None })
+        let of = |family| addresses.iter().find(|to| Family::of(**to) == family).copied();
+        of(Family::of(*at)).or_else(|| of(Family::V4).filter(|_| at.is_ipv6()))
     };
     of_host.into_iter().filter_map(|at| Some((at, to(&at)?))).collect()
 }

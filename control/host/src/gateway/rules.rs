@@ -2,7 +2,6 @@
 //!
 //! ```text
 //! guard        prerouting, raw   nothing comes from a container that pretends to be the host's loopback
-//! input        filter            nothing comes from an internal network to a port that is relayed to another one
 //! prerouting   nat               \  published ports: by address and port, then by port at any address of the host
 //! output       nat               /
 //! forward      filter            what may pass between a network and the outside
@@ -19,7 +18,6 @@
 use std::{
     borrow::Cow,
     collections::{BTreeSet, HashSet},
-    net::IpAddr,
 };
 
 use ipnet::IpNet;
@@ -36,7 +34,7 @@ use nftables::{
     types::{NfChainPolicy, NfChainType, NfFamily, NfHook},
 };
 
-use vswitch_model::publish::{Protocol, Published};
+use vswitch_model::{Family, publish::Published};
 
 use super::wants::Wants;
 
@@ -60,7 +58,6 @@ pub(super) fn ruleset(wants: &Wants) -> Nftables<'static> {
     }
     draft.holders(wants);
     draft.guard();
-    draft.input();
     draft.destination();
     draft.forward();
     draft.postrouting();
@@ -98,18 +95,27 @@ fn contents(wants: &Wants) -> Vec<(String, Vec<Expression<'static>>)> {
 }
 
 /// What differs between IPv4 and IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
-    V4,
-    V6,
+trait InRules {
+    /// The name of the header.
+    fn header(self) -> &'static str;
+
+    /// The family of the translated address.
+    fn nat(self) -> NATFamily;
+
+    /// The type of addresses in sets and maps.
+    fn address_type(self) -> SetType;
+
+    /// The addresses that never leave a host: RFC 1122 section 3.2.1.3 (g), RFC 4291 section 2.5.3.
+    fn loopback(self) -> Expression<'static>;
+
+    /// The value of `meta nfproto`.
+    fn protocol(self) -> &'static str;
+
+    /// `name` of this family: sets and maps hold one kind of address.
+    fn named(self, name: &str) -> String;
 }
 
-impl Family {
-    fn of(ip: IpAddr) -> Self {
-        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-
-    /// The name of the header.
+impl InRules for Family {
     fn header(self) -> &'static str {
         match self {
             Self::V4 => "ip",
@@ -131,7 +137,6 @@ impl Family {
         }
     }
 
-    /// The addresses that never leave a host: RFC 1122 section 3.2.1.3 (g), RFC 4291 section 2.5.3.
     fn loopback(self) -> Expression<'static> {
         match self {
             Self::V4 => prefix("127.0.0.0", 8),
@@ -139,7 +144,6 @@ impl Family {
         }
     }
 
-    /// How `meta nfproto` is called.
     fn protocol(self) -> &'static str {
         match self {
             Self::V4 => "ipv4",
@@ -147,7 +151,6 @@ impl Family {
         }
     }
 
-    /// `name` of this family: sets and maps hold one kind of address.
     fn named(self, name: &str) -> String {
         match self {
             Self::V4 => format!("{name}4"),
@@ -175,13 +178,11 @@ impl Draft {
     /// Sets and maps, with all that is in them.
     fn holders(&mut self, wants: &Wants) {
         self.set("gateways", &wants.gateways);
-        self.set("internals", &wants.internals);
-        for family in [Family::V4, Family::V6] {
+        for family in Family::ALL {
             self.nets(family, "subnets", &wants.subnets);
             self.nets(family, "masquerade", &wants.masquerade);
             self.published(family, &wants.published);
         }
-        self.relayed(&wants.relayed);
     }
 
     /// A container may reach the host, but not what listens on its loopback only.
@@ -197,21 +198,6 @@ impl Draft {
             ];
             self.rule("guard", [&forged[..], &[Statement::Drop(None)]].concat());
         }
-    }
-
-    /// What a relay hears is not forwarded, so [`Draft::forward`] does not see it.
-    fn input(&mut self) {
-        self.base("input", NfChainType::Filter, NfHook::Input, FILTER);
-        let at = [meta(MetaKey::L4proto), payload("th", "dport")].to_vec();
-        self.rule(
-            "input",
-            vec![
-                equal(meta(MetaKey::Iifname), word("@internals")),
-                equal(meta(MetaKey::Nfproto), word(Family::V6.protocol())),
-                equal(Expression::Named(NamedExpression::Concat(at)), word("@relayed")),
-                Statement::Drop(None),
-            ],
-        );
     }
 
     /// To containers, what is sent to a published port: from the outside, from containers, and by the host itself.
@@ -233,7 +219,7 @@ impl Draft {
             vec![equal(payload("ip6", "daddr"), Family::V6.loopback()), Statement::Return(None)],
         );
         self.rule("output", vec![jump()]);
-        for family in [Family::V4, Family::V6] {
+        for family in Family::ALL {
             let of_family = equal(meta(MetaKey::Nfproto), word(family.protocol()));
             let at_this = [payload(family.header(), "daddr"), meta(MetaKey::L4proto), payload("th", "dport")];
             let at_any = [meta(MetaKey::L4proto), payload("th", "dport")];
@@ -244,12 +230,9 @@ impl Draft {
         }
     }
 
-    /// Out of a network, and back; into it only to published ports; nothing into or out of an internal one.
+    /// Out of a network, and back; into it only to published ports.
     fn forward(&mut self) {
         self.base("forward", NfChainType::Filter, NfHook::Forward, FILTER);
-        for key in [MetaKey::Iifname, MetaKey::Oifname] {
-            self.rule("forward", vec![equal(meta(key), word("@internals")), Statement::Drop(None)]);
-        }
         let inward = || equal(meta(MetaKey::Oifname), word("@gateways"));
         let states = Expression::List(vec![word("established"), word("related")]);
         let known = Match { left: ct("state"), right: states, op: Operator::IN };
@@ -265,7 +248,7 @@ impl Draft {
             let right = word("@gateways");
             Statement::Match(Match { left: meta(MetaKey::Oifname), right, op })
         };
-        for family in [Family::V4, Family::V6] {
+        for family in Family::ALL {
             let source = |right| equal(payload(family.header(), "saddr"), right);
             let named = |name: &str| word(format!("@{}", family.named(name)));
             let returning =
@@ -301,22 +284,8 @@ impl Draft {
         }
     }
 
-    /// The ports at which a relay hears what the kernel has not translated.
-    fn relayed(&mut self, ports: &BTreeSet<(Protocol, u16)>) {
-        let element = |(protocol, port): &(Protocol, u16)| {
-            let pair = vec![word(protocol.as_str()), Expression::Number((*port).into())];
-            Expression::Named(NamedExpression::Concat(pair))
-        };
-        self.add_set(Set {
-            name: "relayed".into(),
-            set_type: SetTypeValue::Concatenated(vec![SetType::InetProto, SetType::InetService].into()),
-            elem: some(ports.iter().map(element).collect()),
-            ..our_set()
-        });
-    }
-
     fn nets(&mut self, family: Family, name: &str, nets: &BTreeSet<IpNet>) {
-        let nets = nets.iter().filter(|net| Family::of(net.addr()) == family);
+        let nets = nets.iter().filter(|net| Family::of(**net) == family);
         let elements = nets.map(|net| prefix(&net.network().to_string(), net.prefix_len())).collect();
         let flags = Some(HashSet::from([SetFlag::Interval]));
         let set_type = SetTypeValue::Single(family.address_type());
@@ -456,10 +425,9 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
     use serde_json::{Value, json};
 
-    use super::{
-        super::{Outside, Reach},
-        *,
-    };
+    use vswitch_model::publish::Protocol;
+
+    use super::{super::Outside, *};
 
     fn published(at: &str, to: &str) -> Published {
         Published::new(Protocol::Tcp, at.parse().unwrap(), to.parse().unwrap()).unwrap()
@@ -467,17 +435,19 @@ mod tests {
 
     fn blue(published: Vec<Published>) -> Outside {
         Outside {
-            ifname: "vs-blue".into(),
+            ifname: "vg-blue".into(),
             subnets: vec!["10.9.0.0/24".parse().unwrap(), "fd00:9::/64".parse().unwrap()],
-            reach: Reach::Open { masquerade: true, published },
+            masquerade: true,
+            published,
         }
     }
 
-    fn secret() -> Outside {
+    fn red() -> Outside {
         Outside {
-            ifname: "vs-secret".into(),
+            ifname: "vg-red".into(),
             subnets: vec!["10.8.0.0/24".parse().unwrap()],
-            reach: Reach::Internal,
+            masquerade: false,
+            published: Vec::new(),
         }
     }
 
@@ -501,7 +471,7 @@ mod tests {
                 published("[::]:8080", "[fd00:9::2]:80"),
                 published("192.0.2.1:443", "10.9.0.3:8443"),
             ]),
-            secret(),
+            red(),
         ];
         let any = json!({ "concat": ["tcp", 8080] });
         let this = json!({ "concat": ["192.0.2.1", "tcp", 443] });
@@ -517,8 +487,7 @@ mod tests {
             assert_eq!(elements(&outsides, "map", map), expected, "{map}");
         }
         for (set, expected) in [
-            ("gateways", json!(["vs-blue"])),
-            ("internals", json!(["vs-secret"])),
+            ("gateways", json!(["vg-blue", "vg-red"])),
             ("masquerade4", json!([{ "prefix": { "addr": "10.9.0.0", "len": 24 } }])),
             ("subnets6", json!([{ "prefix": { "addr": "fd00:9::", "len": 64 } }])),
         ] {
@@ -536,19 +505,20 @@ mod tests {
     #[test]
     fn without_masquerade_only_what_comes_back_by_the_host_is_hidden() {
         let mut routed = blue(Vec::new());
-        routed.reach = Reach::Open { masquerade: false, published: Vec::new() };
+        routed.masquerade = false;
         assert_eq!(elements(std::slice::from_ref(&routed), "set", "masquerade4"), json!(null));
         assert_ne!(elements(&[routed], "set", "subnets4"), json!(null));
     }
 
     #[test]
     fn a_change_is_the_elements_that_differ() {
-        let before = [blue(vec![published("0.0.0.0:80", "10.9.0.2:80")]), secret()];
+        let before = [blue(vec![published("0.0.0.0:80", "10.9.0.2:80")]), red()];
         let after = [blue(vec![published("0.0.0.0:80", "10.9.0.3:80")])];
         let element = |name: &str, elem: Value| json!({ "element": { "family": "inet", "table": TABLE, "name": name, "elem": elem } });
         let key = json!({ "concat": ["tcp", 80] });
         let expected = json!({ "nftables": [
-            { "delete": element("internals", json!(["vs-secret"])) },
+            { "delete": element("gateways", json!(["vg-red"])) },
+            { "delete": element("subnets4", json!([{ "prefix": { "addr": "10.8.0.0", "len": 24 } }])) },
             { "delete": element("any_address4", json!([[key, "10.9.0.2"]])) },
             { "delete": element("any_port4", json!([[key, 80]])) },
             { "add": element("any_address4", json!([[key, "10.9.0.3"]])) },
@@ -560,10 +530,8 @@ mod tests {
 
     #[test]
     fn a_network_more_only_adds() {
-        let json = serde_json::to_value(difference(
-            &Wants::of(&[secret()]),
-            &Wants::of(&[secret(), blue(Vec::new())]),
-        ));
+        let json =
+            serde_json::to_value(difference(&Wants::of(&[red()]), &Wants::of(&[red(), blue(Vec::new())])));
         let json = json.unwrap();
         let objects = json["nftables"].as_array().unwrap();
         assert!(!objects.is_empty() && objects.iter().all(|object| object["add"].is_object()), "{json}");
@@ -571,7 +539,7 @@ mod tests {
 
     fn any_outside() -> impl Strategy<Value = Outside> {
         let ports = vec((any::<bool>(), any::<u16>(), 1..=u16::MAX), 0..20);
-        (0..1000u16, any::<bool>(), any::<bool>(), ports).prop_map(|(number, internal, masquerade, ports)| {
+        (0..1000u16, any::<bool>(), ports).prop_map(|(number, masquerade, ports)| {
             let (high, low) = (number / 250, number % 250);
             let published = ports.into_iter().map(|(all, at, to)| {
                 let ip = if all { "0.0.0.0" } else { "192.0.2.1" };
@@ -579,9 +547,10 @@ mod tests {
             });
             let published = published.collect();
             Outside {
-                ifname: format!("vs-{number}"),
+                ifname: format!("vg-{number}"),
                 subnets: vec![format!("10.{high}.{low}.0/24").parse().unwrap()],
-                reach: if internal { Reach::Internal } else { Reach::Open { masquerade, published } },
+                masquerade,
+                published,
             }
         })
     }
@@ -592,7 +561,7 @@ mod tests {
         #[test]
         fn rules_are_the_same_for_all_and_the_order_does_not_matter(mut outsides in vec(any_outside(), 1..20)) {
             let transaction = ruleset(&Wants::of(&outsides));
-            prop_assert_eq!(added(&outsides, "rule"), added(&[secret()], "rule"));
+            prop_assert_eq!(added(&outsides, "rule"), added(&[red()], "rule"));
             outsides.reverse();
             prop_assert_eq!(ruleset(&Wants::of(&outsides)), transaction);
         }

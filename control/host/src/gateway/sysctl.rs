@@ -11,19 +11,20 @@ use std::{
 
 use tracing::info;
 
-use super::{GatewayError, Outside, Reach};
+use super::{GatewayError, Outside};
+use vswitch_model::Family;
 
 /// All settings that `outsides` need; after the rules are there, so nothing is open in between.
 pub(super) fn prepare(outsides: &[Outside]) -> Result<(), GatewayError> {
-    let open = || outsides.iter().filter(|outside| matches!(outside.reach, Reach::Open { .. }));
-    let any = |v4: bool| open().flat_map(|outside| &outside.subnets).any(|net| net.addr().is_ipv4() == v4);
+    let subnets = outsides.iter().flat_map(|outside| &outside.subnets);
+    let any = |family| subnets.clone().any(|net| Family::of(*net) == family);
     for outside in outsides {
         of_interface(outside)?;
     }
-    if any(true) {
+    if any(Family::V4) {
         set("net/ipv4/ip_forward", "1")?;
     }
-    if any(false) {
+    if any(Family::V6) {
         forward_ipv6()?;
     }
     Ok(())
@@ -34,11 +35,10 @@ fn of_interface(outside: &Outside) -> Result<(), GatewayError> {
     let name = &outside.ifname;
     // Containers are no routers: the host must not believe their advertisements.
     unless_absent(set(&format!("net/ipv6/conf/{name}/accept_ra"), "0"))?;
-    let Reach::Open { published, .. } = &outside.reach else { return Ok(()) };
     // The host reaches by 127.0.0.1 what is published there only if the kernel routes loopback addresses out of this
     // interface (net/ipv4/route.c, __mkroute_output). What comes in by it is dropped by our chain `guard`.
     let by_loopback = |ip: IpAddr| ip.is_ipv4() && (ip.is_unspecified() || ip.is_loopback());
-    if published.iter().any(|published| by_loopback(published.at().ip())) {
+    if outside.published.iter().any(|published| by_loopback(published.at().ip())) {
         unless_absent(set(&format!("net/ipv4/conf/{name}/route_localnet"), "1"))?;
     }
     Ok(())
@@ -53,9 +53,9 @@ fn forward_ipv6() -> Result<(), GatewayError> {
     if read(FORWARDING).is_some_and(|value| value == "1") {
         return Ok(());
     }
-    let directory = fs::read_dir(path("net/ipv6/conf"));
-    for entry in directory.into_iter().flatten().flatten() {
-        let name = entry.file_name();
+    let unread = |source| GatewayError::Sysctl { name: FORWARDING.to_owned(), value: "1", source };
+    for entry in fs::read_dir(path("net/ipv6/conf")).map_err(unread)? {
+        let name = entry.map_err(unread)?.file_name();
         let Some(name) = name.to_str().filter(|name| !["all", "default", "lo"].contains(name)) else {
             continue;
         };

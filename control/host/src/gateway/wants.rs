@@ -4,25 +4,21 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use vswitch_model::publish::{Protocol, Published};
+use vswitch_model::publish::Published;
 
-use super::{Outside, Reach};
+use super::Outside;
 
 /// What is in the table's sets and maps; see [`super::rules`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wants {
     /// The host's interfaces in networks that reach the outside.
     pub(super) gateways: BTreeSet<String>,
-    /// Those in networks that do not.
-    pub(super) internals: BTreeSet<String>,
     /// The subnets that reach the outside; none has a part of another.
     pub(super) subnets: BTreeSet<IpNet>,
     /// Those that get the host's address on the way; none has a part of another.
     pub(super) masquerade: BTreeSet<IpNet>,
     /// Ports of the host that lead inside.
     pub(super) published: BTreeSet<Published>,
-    /// Those of them at which a relay listens.
-    pub(super) relayed: BTreeSet<(Protocol, u16)>,
 }
 
 impl Wants {
@@ -30,20 +26,13 @@ impl Wants {
     pub(super) fn of(outsides: &[Outside]) -> Self {
         let mut wants = Self::default();
         for outside in outsides {
-            match &outside.reach {
-                Reach::Internal => drop(wants.internals.insert(outside.ifname.clone())),
-                Reach::Open { masquerade, published } => {
-                    wants.gateways.insert(outside.ifname.clone());
-                    wants.subnets.extend(&outside.subnets);
-                    if *masquerade {
-                        wants.masquerade.extend(&outside.subnets);
-                    }
-                    wants.published.extend(published);
-                }
+            wants.gateways.insert(outside.ifname.clone());
+            wants.subnets.extend(&outside.subnets);
+            if outside.masquerade {
+                wants.masquerade.extend(&outside.subnets);
             }
+            wants.published.extend(&outside.published);
         }
-        let relayed = wants.published.iter().filter(|published| published.is_relayed());
-        wants.relayed = relayed.map(|one| (one.protocol, one.at().port())).collect();
         widest(&mut wants.subnets);
         widest(&mut wants.masquerade);
         wants
@@ -51,18 +40,16 @@ impl Wants {
 
     /// Whether nobody wants anything.
     pub(super) fn is_empty(&self) -> bool {
-        self.gateways.is_empty() && self.internals.is_empty()
+        self.gateways.is_empty()
     }
 
     /// What is here and not in `other`.
     pub(super) fn without(&self, other: &Self) -> Self {
         Self {
             gateways: &self.gateways - &other.gateways,
-            internals: &self.internals - &other.internals,
             subnets: &self.subnets - &other.subnets,
             masquerade: &self.masquerade - &other.masquerade,
             published: &self.published - &other.published,
-            relayed: &self.relayed - &other.relayed,
         }
     }
 }

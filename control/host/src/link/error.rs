@@ -5,7 +5,7 @@ use std::{io, net::IpAddr};
 use ipnet::IpNet;
 use rustix::io::Errno;
 
-use vswitch_model::ifname::InvalidIfName;
+use vswitch_model::InvalidIfName;
 
 use super::plan::{Step, Wanted};
 

@@ -10,7 +10,7 @@ use vswitch::addr::MacAddr;
 use vswitch_vxlan::encap::longest_super_frame;
 
 use super::{LOOPBACK, Link, LinkError};
-use vswitch_model::InterfaceSpec;
+use vswitch_model::{Family, InterfaceSpec};
 
 /// How an interface that exists shall be.
 #[derive(Clone, Debug, Default)]
@@ -24,8 +24,6 @@ pub struct Wanted {
     pub before: Option<InterfaceSpec>,
     /// Octets of the longest IP packet; left alone unless told.
     pub mtu: Option<u16>,
-    /// Packets that may wait to be sent; left alone unless told.
-    pub txqueuelen: Option<u32>,
     /// Octets of the longest super-frame (`gso_max_size`); left alone unless told.
     pub super_frame: Option<u32>,
 }
@@ -61,8 +59,6 @@ pub enum Step {
         mac: Option<MacAddr>,
         /// The new MTU.
         mtu: Option<u32>,
-        /// The new queue length.
-        txqueuelen: Option<u32>,
         /// The new length of super-frames.
         super_frame: Option<u32>,
         /// Whether to set it up.
@@ -194,7 +190,7 @@ fn check_addresses(snapshot: &Snapshot, link: &Link, wanted: &Wanted) -> Result<
 
 fn check_routes(snapshot: &Snapshot, link: &Link, wanted: &Wanted) -> Result<(), LinkError> {
     for gateway in wanted.spec.gateway.iter().copied() {
-        let same_family = |route: &&DefaultRoute| route.gateway.is_ipv4() == gateway.is_ipv4();
+        let same_family = |route: &&DefaultRoute| Family::of(route.gateway) == Family::of(gateway);
         let elsewhere = snapshot.routes.iter().filter(same_family).find(|route| route.index != link.index);
         if let Some(route) = elsewhere {
             let (via, other, namespace) =
@@ -208,18 +204,17 @@ fn check_routes(snapshot: &Snapshot, link: &Link, wanted: &Wanted) -> Result<(),
 fn plan_link(link: &Link, wanted: &Wanted) -> Option<Step> {
     let mac = wanted.spec.mac.filter(|mac| link.mac != Some(*mac));
     let mtu = wanted.mtu.map(u32::from).filter(|mtu| link.mtu != *mtu);
-    let txqueuelen = wanted.txqueuelen.filter(|length| link.txqueuelen != *length);
     let super_frame = wanted.super_frame.filter(|octets| link.super_frame != *octets);
     let up = !link.up && wanted.spec.bare.is_none();
-    let needed = up || mac.is_some() || mtu.is_some() || txqueuelen.is_some() || super_frame.is_some();
-    needed.then_some(Step::SetLink { index: link.index, mac, mtu, txqueuelen, super_frame, up })
+    let needed = up || mac.is_some() || mtu.is_some() || super_frame.is_some();
+    needed.then_some(Step::SetLink { index: link.index, mac, mtu, super_frame, up })
 }
 
 fn plan_addresses(snapshot: &Snapshot, link: &Link, wanted: &Wanted, steps: &mut Vec<Step>) {
     let (index, spec) = (link.index, &wanted.spec);
     let before = wanted.before.as_ref();
     let old_routes = snapshot.routes.iter().filter(|route| {
-        let replaced = spec.gateway.iter().any(|new| new.is_ipv4() == route.gateway.is_ipv4());
+        let replaced = spec.gateway.iter().any(|new| Family::of(*new) == Family::of(route.gateway));
         let dropped = before.is_some_and(|before| before.gateway.contains(&route.gateway));
         route.index == index && !spec.gateway.contains(&route.gateway) && (replaced || dropped)
     });
@@ -291,14 +286,7 @@ mod tests {
         let index = ETH0;
         let expected = [
             Step::LoopbackUp,
-            Step::SetLink {
-                index,
-                mac: None,
-                mtu: Some(1450),
-                txqueuelen: None,
-                super_frame: Some(61_833),
-                up: true,
-            },
+            Step::SetLink { index, mac: None, mtu: Some(1450), super_frame: Some(61_833), up: true },
             Step::AddAddress { index, net: "10.9.0.2/24".parse().unwrap() },
             Step::AddAddress { index, net: "fd09::2/64".parse().unwrap() },
             Step::AddRoute(DefaultRoute { index, gateway: "10.9.0.1".parse().unwrap() }),

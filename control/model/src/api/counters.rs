@@ -69,14 +69,15 @@ pub struct Load {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Histogram {
     /// In growing order; the last has no bound.
-    pub places: Vec<Place>,
+    #[serde(rename = "places")]
+    pub buckets: Vec<Bucket>,
     /// All values together.
     pub sum: u64,
 }
 
-/// Values above the bound of the place before, up to this one.
+/// Values above the bound of the bucket before, up to this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Place {
+pub struct Bucket {
     /// The largest; absent: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_most: Option<u64>,

@@ -49,10 +49,10 @@ pub struct Trace {
     /// What it comes to.
     pub verdict: Verdict,
     /// Where it would leave.
-    pub exits: Vec<Exit>,
+    pub exits: Vec<Leaving>,
     /// By which mirrors a copy of it would leave.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub copies: Vec<Exit>,
+    pub copies: Vec<Leaving>,
 }
 
 /// One step of the decision.
@@ -83,7 +83,7 @@ pub enum Verdict {
 
 /// How a frame would leave by a port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Exit {
+pub struct Leaving {
     /// The port.
     #[schema(value_type = String)]
     pub port: Name,

@@ -13,7 +13,7 @@ use crate::Name;
 pub struct Tunnel {
     /// This host's end; absent when the configuration file has no `[vxlan]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub endpoint: Option<Endpoint>,
+    pub endpoint: Option<TunnelEnd>,
     /// By name.
     pub peers: Vec<Peer>,
 }
@@ -21,7 +21,7 @@ pub struct Tunnel {
 /// This host's end of all tunnels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = TunnelEndpoint)]
-pub struct Endpoint {
+pub struct TunnelEnd {
     /// The address peers send to.
     #[schema(value_type = String)]
     pub local: IpAddr,

@@ -2,18 +2,18 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use super::{Check, Place};
+use super::{Check, Location};
 use crate::{
-    Driver, NetworkSpec, SubnetSpec,
+    Driver, Family, NetworkSpec,
     ipam::{IpamError, Subnet},
     is_predefined,
-    options::{self, Parent},
+    options::Parent,
 };
 
 impl Check<'_> {
     /// Rules that need one network.
     pub(super) fn network(&mut self, index: usize, network: &NetworkSpec) {
-        let place = |key| Place::network(index, key);
+        let place = |key| Location::network(index, key);
         if is_predefined(network.name.as_str()) {
             let what = format!("{} is a pre-defined network: choose another name", network.name);
             self.fault(place("name"), what);
@@ -38,16 +38,11 @@ impl Check<'_> {
             }
             _ => {}
         }
-        match options::of_network(network) {
-            Ok(options) if network.driver() == Driver::Uplink && options.parent.is_none() => {
-                self.fault(place("options"), "parent: missing: name the host's interface to the LAN");
-            }
-            Ok(_) => {}
-            Err(error) => self.fault(place("options"), format!("{}: {}", error.key, error.what)),
+        if network.driver() == Driver::Uplink && network.options.parent.is_none() {
+            self.fault(place("options"), "parent: missing: name the host's interface to the LAN");
         }
         for (item, subnet) in network.subnets.iter().enumerate() {
-            let is_ipv6 = |it: &SubnetSpec| it.subnet.addr().is_ipv6();
-            if network.subnets[..item].iter().any(|other| is_ipv6(other) == is_ipv6(subnet)) {
+            if network.subnets[..item].iter().any(|other| other.family() == subnet.family()) {
                 let what = "a second subnet of this family: keep one for IPv4 and one for IPv6";
                 self.fault(place("subnet").item(item), what);
             } else if let Err(error) = Subnet::new(subnet) {
@@ -59,18 +54,18 @@ impl Check<'_> {
     /// Subnets that have addresses in common, and networks that a LAN could not tell apart.
     pub(super) fn distinct_subnets(&mut self, networks: &[&NetworkSpec]) {
         let mut subnets = Vec::new();
-        let mut parents: HashMap<Parent, usize> = HashMap::new();
+        let mut parents: HashMap<&Parent, usize> = HashMap::new();
         for (index, network) in networks.iter().enumerate() {
             let nets = network.subnets.iter().enumerate();
             subnets.extend(nets.map(|(item, it)| (it.subnet.network(), it.subnet.broadcast(), index, item)));
-            let Some(parent) = options::of_network(network).ok().and_then(|it| it.parent) else { continue };
+            let Some(parent) = &network.options.parent else { continue };
             if let Some(first) = parents.insert(parent, index) {
                 let what = format!(
                     "network {} stands on the same parent already: give one a VLAN",
                     networks[first].name
                 );
-                let at = Place::network(index, "options");
-                self.contradiction(at, Place::network(first, "options"), what);
+                let at = Location::network(index, "options");
+                self.contradiction(at, Location::network(first, "options"), what);
             }
         }
         // Of two subnets one contains the other, or they are apart: it is enough to look back at the one that ends last.
@@ -78,7 +73,7 @@ impl Check<'_> {
         let mut widest: Option<(IpAddr, usize, usize)> = None;
         for (first, last, index, item) in subnets {
             match widest {
-                Some((end, other, other_item)) if first <= end && first.is_ipv4() == end.is_ipv4() => {
+                Some((end, other, other_item)) if first <= end && Family::of(first) == Family::of(end) => {
                     let ((later, later_item), (earlier, earlier_item)) =
                         if (index, item) > (other, other_item) {
                             ((index, item), (other, other_item))
@@ -92,8 +87,8 @@ impl Check<'_> {
                         networks[earlier].name,
                         networks[earlier].subnets[earlier_item].subnet
                     );
-                    let at = Place::network(later, "subnet").item(later_item);
-                    self.contradiction(at, Place::network(earlier, "subnet").item(earlier_item), what);
+                    let at = Location::network(later, "subnet").item(later_item);
+                    self.contradiction(at, Location::network(earlier, "subnet").item(earlier_item), what);
                 }
                 _ => widest = Some((last, index, item)),
             }

@@ -1,4 +1,4 @@
-//! podman and containerd with our CNI plugin, for real.
+//! podman and containerd with our CNI plugin.
 
 mod plugin;
 mod runtimes;
@@ -13,7 +13,7 @@ use std::{
 use serde_json::Value;
 use vswitch_tests::{Netns, Output, Vswitchd, daemon::binary, engine::busybox, eventually};
 
-/// podman, and `ctr` with a containerd, that keep all they have in the folder of a switch.
+/// podman, and `ctr` with a containerd, with their state in the folder of a switch.
 struct Runtimes<'s> {
     switch: &'s Vswitchd,
     folder: PathBuf,
@@ -21,7 +21,7 @@ struct Runtimes<'s> {
 }
 
 impl<'s> Runtimes<'s> {
-    /// Installs the plugin and the network's configuration for them, and makes the image `box`.
+    /// Installs the plugin and the network configuration, and creates the image `box`.
     fn new(switch: &'s Vswitchd, network: &str) -> Self {
         let runtimes = Self { switch, folder: switch.folder().to_owned(), containerd: None };
         let path = |name: &str| runtimes.path(name);
@@ -75,7 +75,7 @@ impl<'s> Runtimes<'s> {
         output.stdout.trim_end().to_owned()
     }
 
-    /// `podman run` with limits that need no more rights than a test has.
+    /// `podman run` with limits that need no privileges beyond the test's own.
     fn start(&self, name: &str, options: &[&str], command: &[&str]) {
         let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--log-driver", "none"];
         let image = ["localhost/box:latest"];
@@ -89,7 +89,7 @@ impl<'s> Runtimes<'s> {
         });
     }
 
-    /// Whether the server of a container answers at the host's port 8080.
+    /// Whether the web server of a container answers at port 8080 of the host.
     fn page_of(&self, container: &str) -> Option<()> {
         let fetch = ["exec", container, "wget", "-q", "-O", "-", "http://10.9.0.1:8080/index.html"];
         (self.try_podman(&fetch).stdout == "hello\n").then_some(())
@@ -122,12 +122,12 @@ impl<'s> Runtimes<'s> {
         output.stdout.trim_end().to_owned()
     }
 
-    /// Runs our plugin itself, as a runtime does.
+    /// Runs our plugin directly, as a runtime does.
     fn plugin(&self, verb: &str, container: &str, netns: &str, config: &Value) -> (i32, Value) {
         self.deed(&binary("vswitch-cni"), verb, container, netns, config)
     }
 
-    /// Runs a chain of plugins: each is told what those before it came to, and, when all is done, what the last one did.
+    /// Runs a chain of plugins. Each gets the result of its predecessor; the result of the last is returned.
     fn chain(&self, verb: &str, netns: &str, plugins: &[Value], mut result: Value) -> Value {
         let mut plugins: Vec<_> = plugins.to_vec();
         if verb == "DEL" {

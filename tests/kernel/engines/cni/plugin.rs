@@ -1,4 +1,4 @@
-//! The plugin itself, called as a runtime calls it.
+//! The plugin, called directly as a runtime does.
 
 use std::{
     collections::HashSet,
@@ -32,14 +32,14 @@ fn the_deeds_of_the_specification() {
     assert_eq!(add("two", &two).0, 0);
     one.reaches("10.9.0.3");
 
-    // The interface is there already; the configuration is checked against what is.
+    // ADD fails if the interface exists; CHECK compares the configuration with the actual state.
     assert_eq!(add("one", &one).1["code"], 4);
     let mut after = config.clone();
     after["prevResult"] = result.clone();
     assert_eq!(runtimes.plugin("CHECK", "one", &path(&one), &after), (0, Value::Null));
     after["prevResult"]["ips"][0]["address"] = "10.9.0.99/24".into();
     assert_eq!(runtimes.plugin("CHECK", "one", &path(&one), &after).1["code"], 100);
-    // Damage is found, whatever it is.
+    // CHECK finds any damage.
     let mut after = config.clone();
     after["prevResult"] = result;
     let check = || runtimes.plugin("CHECK", "one", &path(&one), &after);
@@ -47,14 +47,14 @@ fn the_deeds_of_the_specification() {
         ("addr del 10.9.0.2/24 dev eth0", "addr add 10.9.0.2/24 dev eth0", "the address 10.9.0.2/24"),
         ("-6 route del default", "-6 route add default via fd00:9::1", "the route to ::/0"),
         ("link set eth0 address 02:00:00:00:00:01", "link set eth0 address 02:42:0a:09:00:02", "with MAC"),
-        ("link set eth0 down", "link set eth0 up", "as it was made, up"),
+        ("link set eth0 down", "link set eth0 up", "as it was created, up"),
     ] {
         one.ip(damage);
         let (code, failure) = check();
         assert!(code != 0 && failure["code"] == 100, "{damage}: {failure}");
         assert!(failure["msg"].as_str().unwrap().contains(missing), "{damage}: {failure}");
         one.ip(repair);
-        // What went with it.
+        // Restores what the kernel removed along with it.
         for address in ["10.9.0.2/24", "fd00:9::2/64"] {
             one.ip(&format!("addr replace {address} dev eth0 nodad"));
         }
@@ -64,7 +64,7 @@ fn the_deeds_of_the_specification() {
     }
     assert_eq!(check(), (0, Value::Null));
 
-    // What is not valid any more goes; what is gone may go again, and without its namespace.
+    // GC removes attachments that are no longer valid. DEL may be repeated, even without its namespace.
     let mut valid = config.clone();
     valid["cni.dev/valid-attachments"] = json!([{ "containerID": "two", "ifname": "eth0" }]);
     assert_eq!(runtimes.plugin("GC", "", "", &valid), (0, Value::Null));
@@ -77,7 +77,7 @@ fn the_deeds_of_the_specification() {
     }
     assert_eq!(endpoints(&switch, "blue"), 0);
 
-    // Another gives the addresses out, and takes them back when we fail.
+    // A delegated IPAM plugin allocates the addresses, and releases them if we fail.
     switch.ctl(&["network", "create", "--ipam-driver", "null", "plain"]);
     let leases = switch.folder().join("leases");
     let mut delegated = config.clone();
@@ -95,7 +95,7 @@ fn the_deeds_of_the_specification() {
     let left: Vec<_> = fs::read_dir(leases.join("net")).unwrap().map(|it| it.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_str().unwrap().starts_with("10.7.")), "{left:?}");
 
-    // The daemon is away: whoever needs it says so.
+    // The daemon is not running: verbs that need it say so.
     let mut away = config.clone();
     away["socket"] = "/nowhere/api.sock".into();
     assert_eq!(runtimes.plugin("STATUS", "", "", &away).1["code"], 50);
@@ -126,7 +126,7 @@ fn other_plugins_stand_before_and_behind() {
     };
     let ours = json!({ "type": "vswitch", "network": "blue", "socket": switch.socket() });
 
-    // What the one before has made stays in the result.
+    // The result includes what the previous plugin created.
     let behind = chain(&[json!({ "type": "loopback" }), ours.clone()]);
     let result = runtimes.chain("ADD", &path(&pod), &behind, Value::Null);
     let names: Vec<_> = result["interfaces"].as_array().unwrap().iter().map(|it| &it["name"]).collect();
@@ -146,7 +146,7 @@ fn other_plugins_stand_before_and_behind() {
     let result = runtimes.chain("ADD", &path(&pod), &before, Value::Null);
     let link = pod.ip("link show eth0");
     assert!(link.contains("02:00:00:00:00:99") && link.contains("mtu 1400"), "{link}");
-    // portmap 1.1 looks for the rules of IPv4 among those of IPv6, and finds none: its check fails behind any plugin.
+    // portmap 1.1 looks for the IPv4 rules among those of IPv6 and does not find them: its CHECK fails behind any plugin.
     runtimes.chain("CHECK", &path(&pod), &before[..2], result.clone());
     let server = pod.run(|| TcpListener::bind("0.0.0.0:80").unwrap());
     let serving = thread::spawn(move || server.accept().unwrap().0.write_all(b"hello\n").unwrap());
@@ -184,7 +184,7 @@ fn fifty_at_once() {
     let addresses: HashSet<String> = pods.iter().map(|pod| pod.ip("-br -4 addr show dev eth0")).collect();
     assert_eq!(addresses.len(), 50);
     pods[0].reaches("10.9.0.51");
-    // Two at once for each: one of them does it, and neither is an error.
+    // Two concurrent DELs each: one does the work, and neither fails.
     all(&|pod| {
         let del = || assert_eq!(runtimes.plugin("DEL", pod.name(), &path(pod), &config), (0, Value::Null));
         thread::scope(|scope| {
@@ -194,7 +194,7 @@ fn fifty_at_once() {
     });
     assert_eq!(endpoints(&switch, "blue"), 0);
     assert!(!pods.iter().any(|pod| pod.has_link("eth0")));
-    // ADD and DEL of one container at the same time: a DEL that comes after leaves nothing.
+    // Concurrent ADD and DEL of one container: a later DEL leaves nothing behind.
     all(&|pod| {
         thread::scope(|scope| {
             scope.spawn(|| runtimes.plugin("ADD", pod.name(), &path(pod), &config));
@@ -252,7 +252,7 @@ fn a_pods_bandwidth_limits_its_port() {
         });
         runtimes.plugin("ADD", container, netns.path().to_str().unwrap(), &config)
     };
-    // As containerd writes what a pod is annotated with: a rate, and the largest burst there is.
+    // As containerd writes a pod's annotations: a rate, and the maximum burst.
     let rates = json!({
         "ingressRate": 1_000_000_000, "ingressBurst": 80_000_000, "egressRate": 10_000_000, "egressBurst": u32::MAX,
     });

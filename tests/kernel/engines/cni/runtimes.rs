@@ -24,7 +24,7 @@ fn podman_runs_containers() {
         let inside = podman.podman(&["exec", "web", "ip", "addr", "show", "dev", "eth0"]);
         assert!(inside.contains("10.9.0.50/24") && inside.contains("02:00:00:00:00:50"), "{inside}");
         assert_eq!(switch.host.page("10.9.0.1:8080"), "hello\n");
-        // Who publishes the same port is refused, and not for what podman itself holds.
+        // A port published twice is refused; a port held by podman itself is not.
         let taken = podman.try_podman(&[
             "run",
             "--rm",
@@ -38,7 +38,7 @@ fn podman_runs_containers() {
         assert!(taken.stderr.contains("port is already allocated"), "{}", taken.stderr);
         podman.podman(&["restart", "-t", "0", "web"]);
         eventually("it is published again", || podman.page_of("web"));
-        // Several networks, while it runs.
+        // Several networks, changed while the container runs.
         podman.podman(&["network", "connect", "red", "job"]);
         let inside = podman.podman(&["exec", "job", "ip", "addr"]);
         assert!(inside.contains("10.10.0.2/24") && inside.contains("10.9.0."), "{inside}");
@@ -66,7 +66,7 @@ fn containerd_runs_containers() {
     let mut runtimes = Runtimes::new(&switch, "blue");
     let archive = runtimes.path("oci.tar");
     runtimes.podman(&["save", "--format", "oci-archive", "-o", &archive, "localhost/box:latest"]);
-    // ctr looks here and nowhere else.
+    // ctr has these paths built in.
     for (folder, content) in [("/opt/cni/bin", "cni-bin"), ("/etc/cni/net.d", "net.d")] {
         let mut mount = runtimes.inside("mount");
         mount.args(["--bind", &runtimes.path(content), folder]);

@@ -1,4 +1,4 @@
-//! The life of containers, alone, by compose, and without the plugin.
+//! The life of containers: alone, with compose, and without the plugin.
 
 use std::fs;
 
@@ -30,7 +30,7 @@ fn the_life_of_containers() {
     let id = engine.docker(&["network", "inspect", "-f", "{{.Id}}", "blue"]);
     assert_eq!(network[0]["id"], id);
 
-    // A server, found by its name, over both families, and from outside.
+    // A server is reached by name, over both families, and from outside.
     engine.docker(&[
         "run",
         "-d",
@@ -71,7 +71,7 @@ fn the_life_of_containers() {
     assert!(!engine.docker(&["network", "ls"]).contains("docker_gwbridge"));
     assert_eq!(switch.host.page("10.9.0.1:8080"), "hello\n");
 
-    // A second network comes and goes while the container runs.
+    // A second network is connected and disconnected while the container runs.
     engine.docker(&[
         "network",
         "create",
@@ -90,14 +90,14 @@ fn the_life_of_containers() {
     assert!(!engine.docker(&["exec", "job", "ip", "addr"]).contains("eth1"));
     engine.docker(&["network", "rm", "red"]);
 
-    // The switch is killed: what it made goes on where it was.
+    // The switch is killed: containers reach each other again when it is back.
     switch.kill();
     switch.run();
     engine.reaches("job", "web");
     engine.docker(&["restart", "-t", "0", "web"]);
     engine.reaches("job", "web");
 
-    // The engine is killed, and forgets its endpoints: addresses can be had again.
+    // The engine is killed and forgets its endpoints: their addresses can be allocated again.
     let mut engine = engine;
     engine.kill();
     engine.run();
@@ -106,7 +106,7 @@ fn the_life_of_containers() {
     assert!(engine.docker(&["exec", "job", "ip", "addr"]).contains("10.9.0.77/24"));
     engine.reaches("job", "web");
 
-    // Both stop, and start again in either order.
+    // Both are stopped, and started in either order.
     for switch_first in [false, true] {
         switch.stop();
         engine.stop();
@@ -154,7 +154,7 @@ fn compose_files() {
     assert!(switch.refusal(&["network", "inspect", "shop-front"]).1.contains("not found"));
 }
 
-/// Without the plugin: a container that Docker gave no network is connected by its name, as any sandbox is.
+/// Without the plugin: a container with Docker's network `none` is connected by name, as any sandbox is.
 #[test]
 fn a_running_container_is_connected_by_its_name() {
     let switch = Vswitchd::start_apart(Netns::new("host"), &net());
@@ -184,7 +184,7 @@ fn a_running_container_is_connected_by_its_name() {
 
     switch.ctl(&["network", "disconnect", "blue", &id[..12]]);
     assert!(!engine.docker(&["exec", "web", "ip", "addr"]).contains("eth0"));
-    // A container that ends takes its endpoint with it.
+    // The endpoint of a container is removed when the container ends.
     engine.docker(&["rm", "--force", "job"]);
     eventually("the endpoint of a container that ended is reaped", || {
         let network = switch.ctl(&["network", "inspect", "blue"]);

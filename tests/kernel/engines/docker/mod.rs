@@ -1,4 +1,4 @@
-//! Docker Engine with our plugin, for real: the life of containers, and of both daemons.
+//! Docker Engine with our plugin: the life of containers and of both daemons.
 
 mod containers;
 mod networks;
@@ -18,13 +18,13 @@ fn endpoints(switch: &Vswitchd) -> usize {
         .count()
 }
 
-/// Waits until no container's interface is left in the switch and in the host.
+/// Waits until no interface of a container is left in the switch or on the host.
 fn nothing_is_left(switch: &Vswitchd) {
     eventually("no endpoint is left", || (endpoints(switch) == 0).then_some(()));
     eventually("no interface is left", || (!switch.host.ip("-br link").contains("vse")).then_some(()));
 }
 
-/// The host's rules.
+/// The host's nftables rules.
 fn rules(switch: &Vswitchd) -> String {
     let mut nft = Command::new("nft");
     let output = switch.host.run(|| nft.args(["list", "ruleset"]).output().unwrap());

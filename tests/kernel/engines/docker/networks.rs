@@ -1,4 +1,4 @@
-//! Addresses, networks and ports as Docker promises them.
+//! Docker's promises about addresses, networks and ports.
 
 use rustix::process::{Pid, Signal, kill_process};
 use vswitch_tests::{Engine, Netns, Vswitchd, eventually, net};
@@ -10,7 +10,7 @@ fn interface(engine: &Engine, container: &str, ifname: &str) -> String {
     engine.docker(&["exec", container, "ip", "addr", "show", "dev", ifname])
 }
 
-/// Kills a container's process behind Docker's back, and waits until Docker has started it again.
+/// Kills a container's process behind Docker's back, and waits until Docker has restarted it.
 fn dies_and_comes_back(engine: &Engine, container: &str) {
     let state = || engine.docker(&["inspect", "-f", "{{.RestartCount}} {{.State.Pid}}", container]);
     let before = state();
@@ -81,7 +81,7 @@ fn addresses_networks_and_ports_as_docker_promises() {
     run("web", &[&addresses[..], &options].concat(), &["httpd", "-f", "-h", "/"]);
     run("job", &["--restart", "on-failure:3", "--network", "blue"], &sleep);
 
-    // Who dies comes back as what it was.
+    // A restarted container keeps its addresses.
     let job = interface(&engine, "job", "eth0");
     let own = |text: &str| text.lines().filter(|line| line.contains("inet ")).collect::<String>();
     for container in ["web", "job"] {
@@ -93,7 +93,8 @@ fn addresses_networks_and_ports_as_docker_promises() {
     }
     assert_eq!(own(&interface(&engine, "job", "eth0")), own(&job));
 
-    // Published from outside, though Docker drops all that is forwarded; to containers as well, and to itself.
+    // Published ports are reached from outside, though Docker drops forwarded traffic, from other containers, and from the
+    // container itself.
     assert!(rules(&switch).contains("policy drop"), "{}", rules(&switch));
     for at in ["192.0.2.1:8080", "[2001:db8::1]:8080"] {
         assert_eq!(far.page(at), "hello\n", "{at}");
@@ -104,12 +105,12 @@ fn addresses_networks_and_ports_as_docker_promises() {
     }
     engine.reaches("job", "192.0.2.2");
     engine.reaches("job", "2001:db8::2");
-    // Docker lists the ports of its own drivers only; we tell.
+    // Docker lists published ports of its own drivers only; vswitchctl shows ours.
     assert_eq!(engine.docker(&["port", "web"]), "");
     let told = switch.ctl(&["network", "inspect", "blue"]);
     assert!(told[0]["endpoints"].to_string().contains("8080"), "{told}");
 
-    // An internal network is for those within.
+    // An internal network has no way out.
     run("deep", &["--network", "inner"], &sleep);
     let wishes = ["--ip", "10.10.0.50", "--alias", "bridgehead", "--driver-opt", "limit.tx=50mbit"];
     engine.docker(&[&["network", "connect"], &wishes[..], &["inner", "job"]].concat());
@@ -120,7 +121,7 @@ fn addresses_networks_and_ports_as_docker_promises() {
     assert!(interface(&engine, "job", "eth1").contains("10.10.0.50/24"));
     let ping = engine.try_docker(&["exec", "deep", "ping", "-c", "1", "-W", "1", "192.0.2.2"]);
     assert_ne!(ping.code, 0, "{}", ping.stdout);
-    // The way out goes with its network, and comes back.
+    // The default route is removed and restored with its network.
     engine.docker(&["network", "disconnect", "blue", "job"]);
     assert!(!engine.docker(&["exec", "job", "ip", "route"]).contains("default"));
     engine.docker(&["network", "connect", "blue", "job"]);
@@ -135,7 +136,7 @@ fn addresses_networks_and_ports_as_docker_promises() {
     a_container_stands_in_the_lan(&switch, &engine);
 }
 
-/// The LAN is a bridge elsewhere; the container has a MAC address of its own in it.
+/// The LAN is a bridge in another namespace; the container has a MAC address of its own on it.
 fn a_container_stands_in_the_lan(switch: &Vswitchd, engine: &Engine) {
     let lan = Netns::new("lan");
     lan.ip("link add br0 type bridge");

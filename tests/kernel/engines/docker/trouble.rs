@@ -1,4 +1,4 @@
-//! Many containers at once, refusals, and both daemons killed at any moment.
+//! Many containers at once, refused commands, and both daemons killed at any moment.
 
 use std::{thread, time::Duration};
 
@@ -16,7 +16,7 @@ fn many_containers_at_once_and_what_is_refused() {
     assert!(refusal.contains("add --ipam-driver vswitch --subnet 10.9.0.0/24"), "{refusal}");
     let refusal = engine.refusal(&["network", "create", "-d", "vswitch", "-o", "vlna=7", "red"]);
     assert!(refusal.contains("option vlna: is unknown"), "{refusal}");
-    // What was made here is adopted there, with its addresses.
+    // A network created here is adopted by Docker, with its addresses.
     engine.docker(&[
         "network",
         "create",
@@ -51,11 +51,11 @@ fn many_containers_at_once_and_what_is_refused() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     engine.docker(&[&["rm", "-f"], &names[..]].concat());
     nothing_is_left(&switch);
-    // dockerd keeps a few connections to the plugin for the next time.
+    // dockerd keeps a few idle connections to the plugin.
     eventually("no descriptor is left", || {
         (process::descriptors(switch.pid()) <= descriptors + 10).then_some(())
     });
-    // Docker lets its name for it go, and it stays.
+    // Docker forgets the network; it stays here.
     engine.docker(&["network", "rm", "blue"]);
     switch.ctl(&["network", "inspect", "blue"]);
 }
@@ -70,14 +70,14 @@ fn killed_at_awkward_moments() {
     let run = ["run", "-d", "--network", "blue", "--ip", "10.9.0.66", "-p", "8080:80", "--name"];
     let new = |name| [&run[..], &[name, "box", "sleep", "1000"]].concat();
 
-    // A moment on the way of `docker run`, from before the first call to after the last.
+    // Moments during `docker run`, from before the first plugin call to after the last.
     for moment in [30, 90, 200].map(Duration::from_millis) {
         let running = engine.in_background(&new("first"));
         thread::sleep(moment);
         switch.kill();
         switch.run();
         let done = running.join().unwrap();
-        // dockerd asks again until the switch is back; what it had asked and has no answer to fails, and may be tried again.
+        // dockerd retries until the switch is back. A request without a response fails, and may be repeated.
         if done.code != 0 {
             assert!(done.stderr.contains("try again"), "{}", done.stderr);
             engine.docker(&["start", "first"]);
@@ -92,7 +92,7 @@ fn killed_at_awkward_moments() {
         engine.kill();
         engine.run();
         let _ = running.join().unwrap();
-        // The same address and the same port can be had again, whatever the first has left.
+        // The same address and port can be allocated again, whatever the first container left behind.
         let _ = engine.try_docker(&["rm", "-f", "first"]);
         engine.docker(&new("second"));
         engine.reaches("second", "10.9.0.1");
@@ -100,7 +100,7 @@ fn killed_at_awkward_moments() {
         nothing_is_left_but_what_is_forgotten(&switch);
     }
 
-    // A network whose endpoint the engine has forgotten can be removed at once.
+    // A network whose endpoint was forgotten by the engine can be removed at once.
     engine.docker(&[&create[..], &["10.11.0.0/24", "green"]].concat());
     let running =
         engine.in_background(&["run", "-d", "--name", "third", "--network", "green", "box", "true"]);
@@ -138,7 +138,7 @@ fn killed_at_awkward_moments() {
     nothing_is_left(&switch);
 }
 
-/// An endpoint whose end the engine could not tell lies in the host for a minute; it is in nobody's way.
+/// An endpoint whose removal the engine could not report stays for a minute, without consequences.
 fn nothing_is_left_but_what_is_forgotten(switch: &Vswitchd) {
     eventually("at most one endpoint is left", || (endpoints(switch) <= 1).then_some(()));
 }

@@ -1,10 +1,10 @@
-//! Networks in Docker's words: the JSON of `docker network inspect`, the columns of `docker network ls`.
+//! Networks in Docker's format: the JSON of `docker network inspect`, the columns of `docker network ls`.
 
 use serde_json::{Map, Value, json};
 
 use super::addresses;
 use crate::client::{Client, ClientError};
-use vswitch_model::{Driver, Error, api::Network, is_predefined, options::dockers_name};
+use vswitch_model::{Driver, Error, Family, api::Network, is_predefined, options::dockers_name};
 
 /// The columns of `network ls`, by the field that a template names.
 pub(super) const HEADINGS: [(&str, &str); 9] = [
@@ -23,7 +23,7 @@ pub(super) const HEADINGS: [(&str, &str); 9] = [
 pub(super) fn row(network: &Network, id: &str) -> Value {
     let spec = &network.spec;
     let labels: Vec<_> = spec.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    // As Go writes a time.
+    // As Go formats a time.
     let created =
         spec.created.map_or_else(String::new, |it| it.strftime("%Y-%m-%d %H:%M:%S%.f +0000 UTC").to_string());
     json!({
@@ -31,8 +31,8 @@ pub(super) fn row(network: &Network, id: &str) -> Value {
         "Name": spec.name,
         "Driver": spec.driver().as_str(),
         "Scope": network.scope.as_str(),
-        "IPv4": (spec.subnet(false).is_some()).to_string(),
-        "IPv6": (spec.subnet(true).is_some()).to_string(),
+        "IPv4": (spec.subnet(Family::V4).is_some()).to_string(),
+        "IPv6": (spec.subnet(Family::V6).is_some()).to_string(),
         "Internal": spec.internal.to_string(),
         "Labels": labels.join(","),
         "CreatedAt": created,
@@ -66,19 +66,19 @@ pub(super) fn inspect(network: &Network) -> Value {
         .map(|endpoint| {
             let spec = &endpoint.spec;
             let key = spec.container.clone().unwrap_or_else(|| format!("ep-{}", spec.id));
-            let address = |ipv6| spec.address(ipv6).map_or_else(String::new, |net| net.to_string());
+            let address = |family| spec.address(family).map_or_else(String::new, |net| net.to_string());
             let value = json!({
                 "Name": spec.name,
                 "EndpointID": spec.id,
                 "MacAddress": spec.mac.to_string(),
-                "IPv4Address": address(false),
-                "IPv6Address": address(true),
+                "IPv4Address": address(Family::V4),
+                "IPv6Address": address(Family::V6),
             });
             (key, value)
         })
         .collect();
     let mut options: Map<String, Value> =
-        spec.options.iter().map(|(key, value)| (dockers_name(key).to_owned(), json!(value))).collect();
+        spec.options.text().iter().map(|(key, value)| (dockers_name(key).to_owned(), json!(value))).collect();
     let has_keys = !is_predefined(spec.name.as_str());
     if let Some(mtu) = spec.mtu.filter(|_| has_keys) {
         options.insert(dockers_name("mtu").into(), mtu.to_string().into());
@@ -97,8 +97,8 @@ pub(super) fn inspect(network: &Network) -> Value {
         "Created": spec.created.map_or_else(|| "0001-01-01T00:00:00Z".into(), |created| created.to_string()),
         "Scope": network.scope.as_str(),
         "Driver": spec.driver().as_str(),
-        "EnableIPv4": spec.subnet(false).is_some(),
-        "EnableIPv6": spec.subnet(true).is_some(),
+        "EnableIPv4": spec.subnet(Family::V4).is_some(),
+        "EnableIPv6": spec.subnet(Family::V6).is_some(),
         "IPAM": { "Driver": driver, "Options": {}, "Config": config },
         "Internal": spec.internal,
         "Attachable": spec.attachable,
@@ -112,7 +112,7 @@ pub(super) fn inspect(network: &Network) -> Value {
     })
 }
 
-/// The network in the API's own words.
+/// The network as the API's JSON.
 pub(super) fn plain(network: &Network) -> Result<Value, Error> {
     Ok(serde_json::to_value(network).map_err(std::io::Error::from)?)
 }

@@ -1,4 +1,4 @@
-//! `--filter`: which networks are meant.
+//! `--filter`: selects networks.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -8,11 +8,11 @@ use vswitch_model::{
     is_predefined,
 };
 
-/// What `network ls` shows. Of one key, any value fits, but every label must; and all keys must fit.
+/// The filter of `network ls`. Any value of a key matches, except that every label must; and all keys must match.
 #[derive(Debug, Default)]
 pub(super) struct ListFilter(Vec<(String, String)>);
 
-/// What `network prune` removes.
+/// The filter of `network prune`.
 #[derive(Debug, Default)]
 pub(super) struct PruneFilter(pub(super) Prune);
 
@@ -76,7 +76,7 @@ impl PruneFilter {
     }
 }
 
-/// A moment as RFC 3339 writes it, seconds since 1970, or how long ago: `10m`, `1h30m`.
+/// A time in RFC 3339, in seconds since 1970, or as a duration ago: `10m`, `1h30m`.
 fn moment(text: &str, now: Timestamp) -> Result<Timestamp, Error> {
     let moment = text.parse().ok().or_else(|| Timestamp::from_second(text.parse().ok()?).ok());
     let ago = || now.checked_sub(text.parse::<SignedDuration>().ok()?).ok();

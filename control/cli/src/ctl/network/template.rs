@@ -1,15 +1,15 @@
-//! `--format`: the part of Go's templates that Docker's users write.
+//! `--format`: the subset of Go's templates in common use with Docker.
 //!
 //! | written | printed |
 //! |---|---|
 //! | `{{.Name}}`, `{{.IPAM.Driver}}`, `{{.}}` | a field, or all |
 //! | `{{json .Labels}}` | as JSON |
-//! | `{{len .Containers}}`, `{{index .Labels "team"}}`, `{{.Label "team"}}` | how many; one of a map |
-//! | `{{range .IPAM.Config}}{{.Subnet}}{{end}}` | its inside for each |
+//! | `{{len .Containers}}`, `{{index .Labels "team"}}`, `{{.Label "team"}}` | length; an entry of a map |
+//! | `{{range .IPAM.Config}}{{.Subnet}}{{end}}` | its body for each element |
 //! | `{{range $id, $it := .Containers}}{{$id}} {{$it.Name}}{{end}}` | the same, by key and value |
-//! | `{{if .Internal}}…{{else}}…{{end}}` | the one or the other |
+//! | `{{if .Internal}}…{{else}}…{{end}}` | one branch or the other |
 //!
-//! Pipes, comparisons and functions besides are not understood, and that is said. `\t` and `\n` are what they seem.
+//! Pipes, comparisons and other functions are reported as errors. `\t` and `\n` are escapes.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use vswitch_model::Error;
 
-/// A template, understood.
+/// A parsed template.
 #[derive(Debug)]
 pub(super) struct Template(Vec<Part>);
 
@@ -42,7 +42,7 @@ enum Expression {
 /// Renders a list by `format`: `json`, `table`, a template for each row, or `table` and a template for its columns.
 ///
 /// # Errors
-/// The template is not understood, or names what is not there.
+/// The template is invalid, or names a missing field.
 pub(super) fn render_list(
     format: &str,
     default: &str,
@@ -77,10 +77,10 @@ pub(super) fn render_list(
 }
 
 impl Template {
-    /// Understands a template.
+    /// Parses a template.
     ///
     /// # Errors
-    /// It is none, or more than we understand.
+    /// It is invalid, or uses an unsupported feature.
     pub(super) fn parse(text: &str) -> Result<Self, Error> {
         let text = text.replace("\\t", "\t").replace("\\n", "\n");
         let mut tokens = tokens(&text)?.into_iter();
@@ -91,10 +91,10 @@ impl Template {
         }
     }
 
-    /// Fills it in.
+    /// Renders it with `value`.
     ///
     /// # Errors
-    /// It names what is not there.
+    /// It names a missing field.
     pub(super) fn render(&self, value: &Value) -> Result<String, Error> {
         let mut text = String::new();
         print(&self.0, &BTreeMap::from([(String::new(), value)]), &mut text)?;
@@ -108,7 +108,7 @@ enum Token {
 }
 
 fn wrong(what: &str) -> Error {
-    Error::invalid(format!("template parsing error: {what}: see `--help` for what is understood"))
+    Error::invalid(format!("template parsing error: {what}: see `--help` for what is supported"))
 }
 
 fn tokens(mut text: &str) -> Result<Vec<Token>, Error> {
@@ -123,7 +123,7 @@ fn tokens(mut text: &str) -> Result<Vec<Token>, Error> {
     Ok(tokens)
 }
 
-/// Everything up to the end, or up to `end` or `else`, which is told.
+/// Everything up to the end, or up to `end` or `else`, which is returned.
 fn parts(tokens: &mut std::vec::IntoIter<Token>) -> Result<(Vec<Part>, Option<String>), Error> {
     let mut found = Vec::new();
     while let Some(token) = tokens.next() {
@@ -179,11 +179,11 @@ fn expression(text: &str) -> Result<Expression, Error> {
         "index" => {
             let (of, key) =
                 rest.trim().split_once(' ').ok_or_else(|| wrong("index needs a map and a key"))?;
-            let key = quoted(key).ok_or_else(|| wrong("a key stands in quotes"))?;
+            let key = quoted(key).ok_or_else(|| wrong("a key must be in quotes"))?;
             Ok(Expression::Index(Box::new(expression(of)?), key))
         }
         ".Label" => {
-            let key = quoted(rest).ok_or_else(|| wrong("a label stands in quotes"))?;
+            let key = quoted(rest).ok_or_else(|| wrong("a label must be in quotes"))?;
             Ok(Expression::Index(Box::new(expression(".Labels")?), key))
         }
         path if rest.is_empty() && path.starts_with(['.', '$']) => {
@@ -191,7 +191,7 @@ fn expression(text: &str) -> Result<Expression, Error> {
             let variable = fields.next().unwrap_or_default().to_owned();
             Ok(Expression::Path(variable, fields.filter(|it| !it.is_empty()).map(str::to_owned).collect()))
         }
-        _ => Err(wrong(&format!("{{{{{text}}}}} is not understood"))),
+        _ => Err(wrong(&format!("{{{{{text}}}}} is not supported"))),
     }
 }
 
@@ -212,7 +212,7 @@ fn print(parts: &[Part], scope: &Scope<'_>, text: &mut String) -> Result<(), Err
                     Value::Array(items) => items.iter().enumerate().map(|(at, it)| (at.into(), it)).collect(),
                     Value::Object(map) => map.iter().map(|(key, it)| (key.as_str().into(), it)).collect(),
                     Value::Null => Vec::new(),
-                    _ => return Err(wrong("{{range}} over what is no list")),
+                    _ => return Err(wrong("{{range}} over a value that is not a list")),
                 };
                 for (key, item) in &items {
                     let mut scope = scope.clone();
@@ -251,16 +251,16 @@ fn evaluate(expression: &Expression, scope: &Scope<'_>) -> Result<Value, Error> 
             Value::Array(items) => items.len().into(),
             Value::Object(map) => map.len().into(),
             Value::String(text) => text.len().into(),
-            _ => return Err(wrong("len of what has no length")),
+            _ => return Err(wrong("len of a value without length")),
         }),
         Expression::Index(of, key) => Ok(match evaluate(of, scope)? {
             Value::Object(map) => map.get(key).cloned().unwrap_or_else(|| "".into()),
-            // The labels of a list are one text.
+            // The labels in a list are a single text.
             Value::String(text) => {
                 let of = |pair: &str| pair.strip_prefix(key.as_str())?.strip_prefix('=').map(str::to_owned);
                 text.split(',').find_map(of).unwrap_or_default().into()
             }
-            _ => return Err(wrong("index of what is no map")),
+            _ => return Err(wrong("index of a value that is not a map")),
         }),
     }
 }
@@ -276,7 +276,7 @@ fn is_true(value: &Value) -> bool {
     }
 }
 
-/// As Go prints it: text bare, maps as `map[a:1 b:2]`, lists as `[1 2]`.
+/// As Go prints values: text unquoted, maps as `map[a:1 b:2]`, lists as `[1 2]`.
 fn shown(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".into(),
@@ -328,7 +328,7 @@ mod tests {
             ("{{.Name", "{{ without }}"),
             ("{{range .Labels}}", "{{range}} without {{end}}"),
             ("{{end}}", "{{end}} without"),
-            ("{{upper .Name}}", "{{upper .Name}} is not understood"),
+            ("{{upper .Name}}", "{{upper .Name}} is not supported"),
             ("{{$x}}", "undefined variable"),
         ] {
             let error = filled(template).unwrap_err();

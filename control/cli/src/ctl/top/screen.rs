@@ -1,4 +1,4 @@
-//! What `top` shows: a few views, each a table of what happened per second between two samples.
+//! The screen of `top`: several views, each a table of rates between two samples.
 
 use std::{cmp::Ordering, collections::BTreeMap};
 
@@ -14,10 +14,10 @@ use ratatui::{
 use crate::ctl::show::{carried, short, state};
 use vswitch_model::api::{Direction, Network, Port, Stats, Status, Traffic, counters::NetworkStats};
 
-/// What the daemon said at one moment.
+/// A sample of the daemon's state.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// The daemon at a glance.
+    /// The state of the daemon.
     pub status: Status,
     /// The networks.
     pub networks: Vec<Network>,
@@ -27,7 +27,7 @@ pub struct Sample {
     pub stats: Stats,
 }
 
-/// What can be looked at.
+/// The views.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum View {
     Ports,
@@ -43,26 +43,26 @@ const VIEWS: [(View, &str); 4] = [
     (View::Drops, "Drops"),
 ];
 
-/// Blanks between two columns, where there is room.
+/// Blanks between two columns, if there is room.
 const SPACING: u16 = 2;
 
-/// Letters that are left of a text where there is no room for all of them.
+/// Minimum number of letters of a shortened text.
 const SHORTEST: u16 = 8;
 
-/// A place in a row: text is sorted from A, numbers from the greatest.
+/// A cell: text is sorted ascending, numbers descending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Cell {
     Text(String),
     Number(u64),
 }
 
-/// What is shown, and how.
+/// The state of the display.
 #[derive(Debug)]
 pub struct Screen {
     before: Sample,
     now: Sample,
     view: View,
-    /// The column to sort by, of each view.
+    /// The sort column of each view.
     sort: [usize; VIEWS.len()],
     reversed: bool,
     filter: String,
@@ -74,13 +74,13 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// A screen that shows the ports; rates are zero until the first [`Screen::update`].
+    /// Creates a screen that shows the ports; rates are zero until the first [`Screen::update`].
     pub fn new(first: Sample) -> Self {
         Self {
             before: first.clone(),
             now: first,
             view: View::Ports,
-            // What moves most stands first.
+            // The busiest rows come first.
             sort: [4, 2, 1, 3],
             reversed: false,
             filter: String::new(),
@@ -91,22 +91,22 @@ impl Screen {
         }
     }
 
-    /// Takes the next sample in.
+    /// Adds the next sample.
     pub fn update(&mut self, next: Sample) {
         self.before = std::mem::replace(&mut self.now, next);
     }
 
-    /// Whether the person has seen enough.
+    /// Whether the user has quit.
     pub fn is_done(&self) -> bool {
         self.done
     }
 
-    /// Whether the picture shall stand still.
+    /// Whether the display is paused.
     pub fn is_paused(&self) -> bool {
         self.paused
     }
 
-    /// Does what a key says.
+    /// Handles a key.
     pub fn press(&mut self, key: KeyEvent) {
         if key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL) {
             self.done = true;
@@ -159,7 +159,7 @@ impl Screen {
         self.scroll = 0;
     }
 
-    /// Draws all of it, for whatever size there is.
+    /// Draws the screen for any size.
     pub fn draw(&mut self, frame: &mut Frame<'_>) {
         let [head, views, body, help] = Layout::vertical([
             Constraint::Length(1),
@@ -235,7 +235,7 @@ impl Screen {
     /// The longest text that fits.
     fn help(&self, width: u16) -> &'static str {
         let texts: &[_] = if self.typing {
-            &["type what rows must hold; Enter keeps it, Esc clears it", "Enter keeps, Esc clears"]
+            &["type what rows must contain; Enter keeps it, Esc clears it", "Enter keeps, Esc clears"]
         } else {
             &[
                 "Tab/1-4 view  ←→ sort by  r reverse  / filter  ↑↓ scroll  space pause  q quit",
@@ -247,7 +247,7 @@ impl Screen {
         texts.iter().find(fits).or_else(|| texts.last()).copied().unwrap_or_default()
     }
 
-    /// The rows that the filter lets through, in order.
+    /// The rows that match the filter, in order.
     fn sorted(&self) -> (Vec<&'static str>, Vec<Vec<Cell>>) {
         let (header, mut rows) = self.table();
         let wanted = self.filter.to_lowercase();
@@ -360,7 +360,7 @@ impl Screen {
                 Cell::Number(frames),
             ]
         });
-        (vec!["PORT", "WAY", "REASON", "FRAMES/s", "FRAMES"], rows.collect())
+        (vec!["PORT", "DIR", "REASON", "FRAMES/s", "FRAMES"], rows.collect())
     }
 
     fn rate(&self, now: u64, before: u64) -> Cell {
@@ -371,7 +371,7 @@ impl Screen {
         Cell::Number(self.per_second(now, before).saturating_mul(8))
     }
 
-    /// A counter that went back, because its port was made anew, counts from zero.
+    /// A counter that went back, because its port was created anew, counts from zero.
     fn per_second(&self, now: u64, before: u64) -> u64 {
         if self.before.stats.at_ms == self.now.stats.at_ms {
             return 0;
@@ -393,8 +393,8 @@ fn order(a: &Cell, b: &Cell) -> Ordering {
     }
 }
 
-/// How wide each column is drawn, and how many blanks are between two. What does not fit into `room` stands closer first;
-/// then texts are shortened, the longest most; then columns are left out, the last ones first.
+/// The width of each column, and the number of blanks between two. To fit into `room`, first the blanks are reduced,
+/// then texts are shortened, the longest most, then columns are omitted, the last ones first.
 fn fit(header: &[&str], rows: &[Vec<Cell>], room: u16) -> (Vec<u16>, u16) {
     let mut widths: Vec<_> =
         header.iter().enumerate().map(|(column, title)| width(title, column, rows)).collect();
@@ -418,7 +418,7 @@ fn fit(header: &[&str], rows: &[Vec<Cell>], room: u16) -> (Vec<u16>, u16) {
     (widths, 1)
 }
 
-/// As much of a text as fits, and a sign that there is more.
+/// The text, truncated with an ellipsis if it does not fit.
 fn shortened(text: &str, width: u16) -> String {
     let width = usize::from(width);
     if text.chars().count() <= width {
@@ -427,7 +427,7 @@ fn shortened(text: &str, width: u16) -> String {
     text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// Columns that a column needs for what is shown in it.
+/// The width that a column needs for its content.
 fn width(title: &str, column: usize, rows: &[Vec<Cell>]) -> u16 {
     let longest = rows.iter().map(|row| match &row[column] {
         Cell::Text(text) => text.chars().count(),
@@ -437,7 +437,7 @@ fn width(title: &str, column: usize, rows: &[Vec<Cell>]) -> u16 {
     u16::try_from(longest).unwrap_or(u16::MAX)
 }
 
-/// Text to the left, numbers to the right.
+/// Text left-aligned, numbers right-aligned.
 fn cell(text: String, number: bool, width: u16) -> TableCell<'static> {
     let width = usize::from(width);
     TableCell::from(if number { format!("{text:>width$}") } else { text })
@@ -449,7 +449,7 @@ mod tests {
 
     use super::*;
     use vswitch_model::{
-        LimitSpec,
+        LimitSpec, Mtu,
         api::{
             Drop, Fates, PortState, Worker,
             counters::{Histogram, Load},
@@ -469,7 +469,8 @@ mod tests {
             netns: None,
             state: PortState::Up,
             reason: None,
-            mtu: 1500,
+            warnings: vec![],
+            mtu: Mtu::DEFAULT,
             offload: true,
             limit: LimitSpec::default(),
             worker: 0,
@@ -503,7 +504,7 @@ mod tests {
             learned: 0,
             moved: 0,
         };
-        let busy_ns = Histogram { places: vec![], sum: frames * 1000 };
+        let busy_ns = Histogram { buckets: vec![], sum: frames * 1000 };
         let load = Load { worker: 0, wakeups: frames / 10, busy_ns, ..Load::default() };
         Sample {
             status: serde_json::from_value(serde_json::json!({
@@ -589,7 +590,7 @@ mod tests {
         assert!(screen.is_done());
     }
 
-    /// Of long names the beginning is shown, and what is counted stays in view.
+    /// Long names are truncated, and the numbers stay visible.
     #[test]
     fn a_narrow_terminal_keeps_what_matters() {
         let mut next = sample(3000, 200_000);
@@ -605,7 +606,7 @@ mod tests {
         assert!(lines[2].starts_with("PORT") && lines[2].ends_with("DROPS/s"), "{lines:?}");
         assert!(lines[4].starts_with("a-conta… packet …"), "{lines:?}");
         assert_eq!(lines[19], "Tab view  ←→ sort  r reverse  / filter  ↑↓ scroll  q quit");
-        // Sorted by what is not in view.
+        // Sorted by a column that is not visible.
         (0..4).for_each(|_| screen.press(KeyEvent::from(KeyCode::Right)));
         assert!(drawn(&mut screen, 60, 20)[1].ends_with("4 Drops   by MACS"), "{lines:?}");
         assert!(drawn(&mut screen, 80, 24)[2].ends_with("MACS"));

@@ -11,7 +11,7 @@ use vswitch::topology::PortMode;
 use super::{config, name, network, told};
 use crate::state::{Command, Effect, EndpointUpdate, Host, Origin, Record, Sandbox, State};
 use vswitch_model::{
-    Connect, Driver, Id, Ipam, Name, Netns, NetworkSpec, NetworkUpdate, PoolSpec, Reference,
+    Connect, Driver, Family, Id, Ipam, Mtu, Name, Netns, NetworkSpec, NetworkUpdate, PoolSpec, Reference,
     publish::Published,
 };
 
@@ -65,24 +65,24 @@ fn has(state: &State, port: &str) -> String {
 fn a_network_and_two_containers() {
     let mut state = State::default();
     let effects = state.apply(Command::AddNetwork(created("blue"))).unwrap();
-    assert_eq!(told(&effects), ["set topology", "open gw.blue=0", "set outside", "store network blue"]);
+    assert_eq!(told(&effects), ["open gw.blue=0", "set outside", "store network blue"]);
     let spec = state.network(&name("blue")).unwrap().spec;
     assert_eq!(spec.subnets[0].subnet, "172.17.0.0/16".parse::<IpNet>().unwrap());
     assert_eq!(
         has(&state, "gw.blue"),
-        format!("vs-{} 02:42:ac:11:00:01 172.17.0.1/16 via ", spec.id().short())
+        format!("vg-{} 02:42:ac:11:00:01 172.17.0.1/16 via ", spec.id().short())
     );
 
     let effects = state.apply(connect("blue", "web", 1)).unwrap();
     let id = Id::of("1");
-    assert_eq!(told(&effects), ["set topology", "open web.blue=1", &format!("store endpoint {id}")]);
+    assert_eq!(told(&effects), ["open web.blue=1", &format!("store endpoint {id}")]);
     state.apply(connect("blue", "db", 2)).unwrap();
     assert_eq!(has(&state, "web.blue"), "eth0 02:42:ac:11:00:02 172.17.0.2/16 via 172.17.0.1");
     assert_eq!(has(&state, "db.blue"), "eth0 02:42:ac:11:00:03 172.17.0.3/16 via 172.17.0.1");
     assert_eq!(state.port(&name("web.blue")).unwrap().origin, Origin::Derived);
 
     let effects = state.apply(Command::Disconnect(vec![id.clone()])).unwrap();
-    assert_eq!(told(&effects), ["close web.blue=1", "set topology", &format!("unstore endpoint {id}")]);
+    assert_eq!(told(&effects), ["close web.blue=1", &format!("unstore endpoint {id}")]);
     state.apply(connect("blue", "job", 3)).unwrap();
     assert_eq!(has(&state, "job.blue"), "eth0 02:42:ac:11:00:02 172.17.0.2/16 via 172.17.0.1", "free again");
 }
@@ -98,12 +98,12 @@ fn the_oldest_endpoint_is_the_default_route_until_it_goes() {
     assert_eq!(has(&state, "web.red"), "eth0 02:42:ac:12:00:02 172.18.0.2/16 via 172.18.0.1");
     assert_eq!(has(&state, "web.blue"), "eth1 02:42:ac:11:00:02 172.17.0.2/16 via ");
     let effects = state.apply(Command::Disconnect(vec![Id::of("1")])).unwrap();
-    assert_eq!(told(&effects)[..3], ["close web.red=2", "set topology", "update web.blue=3"]);
+    assert_eq!(told(&effects)[..2], ["close web.red=2", "update web.blue=3"]);
     assert_eq!(has(&state, "web.blue"), "eth1 02:42:ac:11:00:02 172.17.0.2/16 via 172.17.0.1");
 
     // A sandbox that somebody else routes keeps its route.
     let mut routed = sandbox(4);
-    routed.default_routes = vec![(false, "docker0".into())];
+    routed.default_routes = vec![(Family::V4, "docker0".into())];
     let command = connected(json!({"sandbox": "job"}), "blue", 4);
     let Command::Connect { network, connect, .. } = command else { unreachable!() };
     state.apply(Command::Connect { network, connect, sandbox: routed }).unwrap();
@@ -129,7 +129,7 @@ fn a_container_has_its_own_limits_or_those_of_its_network() {
     let effects = state.apply(Command::UpdateNetwork { name: name("blue"), update }).unwrap();
     assert_eq!(
         told(&effects),
-        ["set topology", "update db.blue=2", "update web.blue=1", "restore network blue"],
+        ["update db.blue=2", "update web.blue=1", "restore network blue"],
         "they stay connected"
     );
     assert_eq!(limit(&state, "web.blue"), "rx 3 Gbit/s");
@@ -202,9 +202,9 @@ fn addresses_and_subnets_are_chosen_beside_what_is_held() {
     assert_eq!(address("172.17.0.0/16", &["172.17.0.3", "172.17.0.2"]), "172.17.0.4");
     assert_eq!(address("10.9.0.0/24", &["10.9.0.1"]), "10.9.0.2");
     let held = ["172.18.0.0/16".parse().unwrap()];
-    let chosen = state.choose_subnet(Driver::Bridge, false, &held).unwrap();
+    let chosen = state.choose_subnet(Driver::Bridge, Family::V4, &held).unwrap();
     assert_eq!(chosen.to_string(), "172.19.0.0/16");
-    assert_eq!(state.choose_subnet(Driver::Overlay, false, &[]).unwrap().to_string(), "10.0.0.0/24");
+    assert_eq!(state.choose_subnet(Driver::Overlay, Family::V4, &[]).unwrap().to_string(), "10.0.0.0/24");
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn overlay_networks_have_vnis_and_uplinks_share_a_trunk() {
     for (text, vni) in [("a", None), ("b", Some("4097")), ("c", None)] {
         state.apply(overlay(text, vni)).unwrap();
     }
-    let vni = |text: &str| state.network(&name(text)).unwrap().spec.vni.unwrap();
+    let vni = |text: &str| state.network(&name(text)).unwrap().spec.vni.unwrap().as_u32();
     assert_eq!([vni("a"), vni("b"), vni("c")], [4096, 4097, 4098]);
     let subnet = state.network(&name("c")).unwrap().spec.subnets[0].subnet;
     assert_eq!(subnet, "10.0.2.0/24".parse::<IpNet>().unwrap());
@@ -250,13 +250,13 @@ fn a_network_changes_while_containers_stay() {
     };
     let change = json!({"mtu": 1400, "labels": {"team": "a"}, "options": {"icc": "false"}});
     let effects = state.apply(update(change)).unwrap();
-    let expected = ["set topology", "update gw.blue=0", "update web.blue=1", "restore network blue"];
+    let expected = ["update gw.blue=0", "update web.blue=1", "restore network blue"];
     assert_eq!(told(&effects), expected, "nothing is opened or closed");
     let effects = state.apply(update(json!({"options": {"masquerade": "false"}}))).unwrap();
     assert_eq!(told(&effects), ["set outside", "restore network blue"]);
     state.apply(update(json!({"labels": {"team": null}, "options": {"icc": null}, "mtu": 1300}))).unwrap();
     let spec = state.network(&name("blue")).unwrap().spec;
-    assert_eq!((spec.mtu, spec.labels.len(), spec.options.len()), (Some(1300), 0, 1));
+    assert_eq!((spec.mtu.map(Mtu::get), spec.labels.len(), spec.options.text().len()), (Some(1300), 0, 1));
     for (change, expected) in [
         (
             json!({"options": {"parent": "eth1"}}),
@@ -328,11 +328,7 @@ fn a_network_reaches_the_peers_it_is_told() {
         (json!({"options": {"peers": null}}), &["a", "b"]),
     ] {
         let effects = state.apply(update(change.clone())).unwrap();
-        assert_eq!(
-            told(&effects),
-            ["set topology", "restore network wide"],
-            "{change}: nothing is opened or closed"
-        );
+        assert_eq!(told(&effects), ["restore network wide"], "{change}: nothing is opened or closed");
         assert_eq!(reached(&state, "wide"), expected, "{change}");
     }
     assert_eq!(state.apply(update(json!({"peers_add": ["a"]}))).unwrap(), [], "it reaches all already");
@@ -566,7 +562,7 @@ proptest! {
                     Command::Disconnect(found.map(|it| it.id.clone()).into_iter().collect())
                 }
                 Step::Update(it, mtu) => {
-                    let update = NetworkUpdate { mtu: Some(*mtu), ..NetworkUpdate::default() };
+                    let update = NetworkUpdate { mtu: Mtu::try_from(*mtu).ok(), ..NetworkUpdate::default() };
                     Command::UpdateNetwork { name: called(*it), update }
                 }
             };

@@ -41,8 +41,8 @@ struct Sender {
     interface: u32,
 }
 
-/// The way from a sender to the container.
-struct Way {
+/// What one sender says to the container, and is answered.
+struct Session {
     far: Arc<UdpSocket>,
     /// Whether the sender has said something lately.
     spoke: Arc<AtomicBool>,
@@ -56,41 +56,41 @@ pub(super) fn prepare(socket: &Socket) -> io::Result<()> {
 /// Carries datagrams on to `to`, and answers back.
 pub(super) async fn carry(near: UdpSocket, to: SocketAddr) {
     let near = Arc::new(near);
-    let mut ways: HashMap<Sender, Way> = HashMap::new();
+    let mut sessions: HashMap<Sender, Session> = HashMap::new();
     let mut answers = JoinSet::new();
     let mut buffer = vec![0; LONGEST];
     loop {
         select! {
             heard = near.async_io(Interest::READABLE, || receive(&near, &mut buffer)) => {
                 let Ok((sender, len)) = heard else { continue };
-                let room = ways.len() < AT_ONCE;
-                let way = match ways.entry(sender) {
+                let room = sessions.len() < AT_ONCE;
+                let session = match sessions.entry(sender) {
                     Entry::Occupied(known) => known.into_mut(),
                     Entry::Vacant(new) if room => match open(to) {
-                        Ok(way) => {
-                            let back = answer(Arc::clone(&near), sender, Arc::clone(&way.far), Arc::clone(&way.spoke));
+                        Ok(session) => {
+                            let back = answer(Arc::clone(&near), sender, Arc::clone(&session.far), Arc::clone(&session.spoke));
                             answers.spawn(async move { back.await; sender });
-                            new.insert(way)
+                            new.insert(session)
                         }
                         Err(_) => continue,
                     },
                     Entry::Vacant(_) => continue,
                 };
-                way.spoke.store(true, Relaxed);
-                // What does not fit is lost, as on any way of datagrams.
-                let _ = way.far.try_send(&buffer[..len]);
+                session.spoke.store(true, Relaxed);
+                // What does not fit is lost, as on any path of datagrams.
+                let _ = session.far.try_send(&buffer[..len]);
             }
-            Some(Ok(silent)) = answers.join_next() => drop(ways.remove(&silent)),
+            Some(Ok(silent)) = answers.join_next() => drop(sessions.remove(&silent)),
         }
     }
 }
 
-fn open(to: SocketAddr) -> io::Result<Way> {
+fn open(to: SocketAddr) -> io::Result<Session> {
     let any = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let far = std::net::UdpSocket::bind(SocketAddr::new(any, 0))?;
     far.connect(to)?;
     far.set_nonblocking(true)?;
-    Ok(Way { far: Arc::new(UdpSocket::from_std(far)?), spoke: Arc::default() })
+    Ok(Session { far: Arc::new(UdpSocket::from_std(far)?), spoke: Arc::default() })
 }
 
 /// Carries answers back, until nobody has said anything for a while.

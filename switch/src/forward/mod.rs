@@ -1,0 +1,198 @@
+//! Forwarding: decides every frame of a batch.
+//!
+//! ```text
+//! read      parse, classify, prefetch the table's cache lines        every frame of the batch
+//! police    enforce ingress rate limits                             every frame of the batch
+//! decide    learn -> look up -> reach -> egress.push                frame by frame, in arrival order
+//! ```
+//! Two passes over a batch: the first reads headers and prefetches the table's cache lines, the second
+//! decides in arrival order, so that each frame sees what the previous ones taught. Nothing here does I/O,
+//! reads a clock or allocates.
+
+mod decide;
+mod read;
+mod suppose;
+
+pub use decide::{Action, Decision};
+pub(crate) use suppose::suppose;
+
+use decide::{Learn, Notes, Observe, decide};
+use read::{Header, count_networks, police_ingress, read_headers};
+
+use crate::{
+    addr::{NetworkId, PortId, Timestamp},
+    batch::{Batch, CAPACITY},
+    counters::PortCounters,
+    drops::DropReason,
+    fdb::Learned,
+    plan::{Pass, Plan},
+    storm::{Flood, FloodMeters},
+    topology::{Member, Reach},
+    transmit::{Egress, TagOp},
+    wire::frame::Tag,
+};
+
+/// Forwarding state of one worker: the flood limits of its ports, and room for the headers of one batch.
+#[derive(Debug)]
+pub struct Forwarder {
+    worker: usize,
+    /// By ingress port.
+    storms: Vec<FloodMeters>,
+    headers: Vec<Result<Header, DropReason>>,
+}
+
+impl Forwarder {
+    /// A forwarder for `worker`.
+    pub fn new(worker: usize) -> Self {
+        Self { worker, storms: Vec::new(), headers: Vec::with_capacity(CAPACITY) }
+    }
+
+    /// Makes room for ports below `ports`, so that forwarding never allocates.
+    pub fn reserve(&mut self, ports: usize) {
+        self.storms.resize_with(ports.max(self.storms.len()), FloodMeters::default);
+    }
+
+    /// State of the flood limits of `port`.
+    pub fn storm(&self, port: PortId) -> FloodMeters {
+        self.storms.get(port.index()).copied().unwrap_or_default()
+    }
+
+    /// Decides every frame of `batch` and pushes outgoing frames to `egress`; counts each frame's fate on its
+    /// ingress port.
+    pub fn forward(&mut self, now: Timestamp, plan: &Plan, batch: &Batch, egress: &mut Egress) {
+        self.forward_as(now, plan, batch, egress, &mut ());
+    }
+
+    /// The same, passing the decision about the frame in each slot to `watch`.
+    pub(crate) fn forward_watched(
+        &mut self,
+        now: Timestamp,
+        plan: &Plan,
+        batch: &Batch,
+        egress: &mut Egress,
+        watch: impl FnMut(usize, &Decision<'_>),
+    ) {
+        self.forward_as(now, plan, batch, egress, &mut Watched { notes: Notes::default(), watch });
+    }
+
+    fn forward_as(
+        &mut self,
+        now: Timestamp,
+        plan: &Plan,
+        batch: &Batch,
+        egress: &mut Egress,
+        observe: &mut impl Observe,
+    ) {
+        let Self { worker, storms, headers } = self;
+        let pass = Pass { now, plan, worker: *worker };
+        read_headers(plan, batch, headers);
+        if !plan.networks.is_empty() {
+            count_networks(&pass, batch.frames(), headers);
+        }
+        if batch.frames().first().is_some_and(|rx| plan.topology.limits_batch(rx.ingress)) {
+            police_ingress(&pass, batch, headers);
+        }
+        for (slot, (rx, header)) in batch.frames().iter().zip(headers).enumerate() {
+            let Some(port) = plan.port(rx.ingress) else { continue };
+            let counters = pass.counters(port);
+            counters.rx_frames.add(1);
+            counters.rx_bytes.add(rx.frame_len() as u64);
+            if rx.offload.gso.is_some() {
+                count_super(&pass, counters, header);
+            }
+            let storm = &mut storms[rx.ingress.index()];
+            let header = match header {
+                Ok(header) => header,
+                Err(reason) => {
+                    counters.drop(*reason);
+                    observe.decided(slot, None, Err(*reason));
+                    continue;
+                }
+            };
+            let fate = decide(pass, rx.ingress, header, &mut Learn(storm), observe);
+            observe.decided(slot, Some(header.network), fate);
+            match fate {
+                Ok(Action::Send(member)) => {
+                    counters.unicast.add(1);
+                    leave(egress, slot, header, member);
+                }
+                Ok(Action::Flood(reach)) => {
+                    counters.flooded.add(1);
+                    count_flooded(&pass, header.network);
+                    flood(egress, slot, header, reach);
+                }
+                Err(reason) => {
+                    counters.drop(reason);
+                    count_dropped(&pass, header.network);
+                }
+            }
+        }
+    }
+}
+
+/// Passes each frame's decision to `watch`.
+struct Watched<W> {
+    notes: Notes,
+    watch: W,
+}
+
+impl<W: FnMut(usize, &Decision<'_>)> Observe for Watched<W> {
+    fn learned(&mut self, learned: Learned) {
+        self.notes.learned(learned);
+    }
+
+    fn found(&mut self, port: PortId) {
+        self.notes.found(port);
+    }
+
+    fn flood(&mut self, flood: Flood) {
+        self.notes.flood(flood);
+    }
+
+    fn decided(&mut self, slot: usize, network: Option<NetworkId>, fate: Result<Action<'_>, DropReason>) {
+        let notes = std::mem::take(&mut self.notes);
+        (self.watch)(slot, &notes.decision(network, fate));
+    }
+}
+
+/// Queues the frame at `slot` for the port of `member`.
+#[inline]
+fn leave(egress: &mut Egress, slot: usize, header: &Header, member: &Member) {
+    egress.push(member.port, slot, header.network, tag_op(header.tag, member));
+}
+
+/// Queues the frame for every port that it may reach: a call, so that the loop has all registers to itself.
+#[inline(never)]
+fn flood(egress: &mut Egress, slot: usize, header: &Header, reach: Reach<'_>) {
+    reach.members().for_each(|member| leave(egress, slot, header, member));
+}
+
+// Calls, to keep the common path short.
+#[inline(never)]
+fn count_super(pass: &Pass<'_>, counters: &PortCounters, header: &Result<Header, DropReason>) {
+    counters.rx_super.add(1);
+    if let Ok(header) = header {
+        pass.count_network(header.network, |network| network.super_frames.add(1));
+    }
+}
+
+#[inline(never)]
+fn count_flooded(pass: &Pass<'_>, network: NetworkId) {
+    pass.count_network(network, |network| network.flooded.add(1));
+}
+
+#[cold]
+fn count_dropped(pass: &Pass<'_>, network: NetworkId) {
+    pass.count_network(network, |network| network.dropped.add(1));
+}
+
+/// The operation on the switch's tag at egress by `member`. Keeps the priority.
+pub(crate) fn tag_op(carried: Option<Tag>, member: &Member) -> TagOp {
+    match (carried, member.vlan) {
+        (None, None) => TagOp::Keep,
+        (Some(_), None) => TagOp::Pop,
+        (None, Some(vlan)) => TagOp::Push(Tag::new(vlan)),
+        (Some(tag), Some(vlan)) if tag.vlan() == Some(vlan) => TagOp::Keep,
+        (Some(tag), Some(vlan)) => TagOp::Replace(tag.with_vlan(vlan)),
+    }
+}

@@ -1,0 +1,83 @@
+//! Configuration of a topology: networks and ports.
+
+use std::num::NonZeroU16;
+
+use crate::{
+    addr::{NetworkId, PortId, VlanId},
+    limit::Limits,
+    storm::FloodLimits,
+    wire::frame::{ETHERNET_HEADER, TAG},
+};
+
+/// Default MTU of a port: IP packets of jumbo frames of 9216 bytes.
+pub const DEFAULT_MTU: u16 = 9198;
+const _: () = assert!(DEFAULT_MTU as usize + ETHERNET_HEADER + TAG == 9216);
+
+/// Configuration of a broadcast domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Its number, unique.
+    pub id: NetworkId,
+    /// The VLAN that carries it on trunks.
+    pub vlan: Option<VlanId>,
+    /// Whether access ports accept tagged frames and pass the tag as payload.
+    pub passes_tags: bool,
+}
+
+/// Configuration of a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortRules {
+    /// Its number, unique.
+    pub id: PortId,
+    /// The networks it carries.
+    pub mode: PortMode,
+    /// Isolated ports exchange no frames with each other.
+    pub isolated: bool,
+    /// Ports of one split-horizon group exchange no frames with each other.
+    pub horizon: Option<NonZeroU16>,
+    /// Whether flooded frames are sent by it.
+    pub flood: bool,
+    /// Maximum number of addresses learned on it.
+    pub mac_limit: Option<u32>,
+    /// Its flood limits.
+    pub storm: FloodLimits,
+    /// Its rate limits.
+    pub limits: Limits,
+    /// Its MTU: maximum length of an IP packet, in bytes.
+    pub mtu: u16,
+}
+
+impl PortRules {
+    /// A port without limits in one network, untagged.
+    pub fn access(id: PortId, network: NetworkId) -> Self {
+        Self {
+            id,
+            mode: PortMode::Access(network),
+            isolated: false,
+            horizon: None,
+            flood: true,
+            mac_limit: None,
+            storm: FloodLimits::default(),
+            limits: Limits::default(),
+            mtu: DEFAULT_MTU,
+        }
+    }
+}
+
+/// The networks of a port, and how its frames select them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortMode {
+    /// One network, untagged.
+    Access(NetworkId),
+    /// Several networks by VLAN tag, and at most one untagged.
+    Trunk {
+        /// Networks carried by VLAN tag.
+        tagged: Vec<NetworkId>,
+        /// The network of untagged and priority-tagged frames.
+        native: Option<NetworkId>,
+    },
+    /// Several networks; the device knows which (by a tunnel's VNI).
+    Tunnel(Vec<NetworkId>),
+    /// No network: it gets copies of other ports' frames, and frames that it sends are dropped.
+    Mirror,
+}

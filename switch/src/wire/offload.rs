@@ -1,0 +1,467 @@
+//! Offload metadata: checksum completion and segmentation left to the device.
+//!
+//! The metadata accompanies the frame as a `virtio_net_hdr` (include/uapi/linux/virtio_net.h, 10 bytes,
+//! native = little endian). It comes from untrusted containers: [`Offload::parse`] checks it against the
+//! frame, so an `Offload` is always consistent with the frame's bytes.
+
+use std::num::NonZeroU16;
+
+use crate::{
+    drops::DropReason,
+    wire::headers::{self, Headers, IpVersion, MAX_HEADER, Transport},
+};
+
+/// Length of the header before each frame on a device that carries offload metadata.
+pub const VNET_HEADER: usize = 10;
+
+/// Maximum number of segments of a super-frame.
+///
+/// More segments of a 64 KB frame would be shorter than 64 bytes, which only an attack on a receiver without
+/// offload produces (compare CVE-2019-11477); such frames are dropped.
+pub const MAX_SEGMENTS: usize = 1024;
+
+/// The same for UDP, where the kernel rejects more: `UDP_MAX_SEGMENTS`, include/linux/udp.h.
+pub const MAX_DATAGRAMS: usize = 128;
+
+/// The state of the transport checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Csum {
+    /// Unverified: the checksum in the frame is complete.
+    #[default]
+    Unknown,
+    /// Verified: the checksum in the frame is complete and correct.
+    Valid,
+    /// The field at `start + offset` holds the folded pseudo-header sum. To complete it, add the sum of all
+    /// bytes from `start` and invert the result.
+    Partial {
+        /// Start of the summed part: the transport header, counted from the destination MAC.
+        start: u16,
+        /// Position of the checksum field, counted from `start`.
+        offset: u16,
+    },
+}
+
+/// The protocol of a super-frame's segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GsoKind {
+    /// TCP over IPv4.
+    Tcp4,
+    /// TCP over IPv6.
+    Tcp6,
+    /// UDP over IPv4 or IPv6, each segment a datagram (USO).
+    Udp,
+}
+
+/// Segmentation of a super-frame for ports that take wire frames only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gso {
+    /// The protocol.
+    pub kind: GsoKind,
+    /// Transport payload per segment in bytes; the last may be shorter.
+    pub size: NonZeroU16,
+    /// Length of the headers in bytes: Ethernet, tags, IP and transport, as measured in the frame.
+    pub header_len: u16,
+    /// TCP: CWR is set and belongs to the first segment alone (RFC 3168 section 6.1.2).
+    pub ecn: bool,
+}
+
+/// Offload metadata of one frame.
+///
+/// Invariant: `gso` is present only with [`Csum::Partial`], and only for at least two segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Offload {
+    /// The state of the transport checksum.
+    pub csum: Csum,
+    /// The segmentation of a super-frame.
+    pub gso: Option<Gso>,
+}
+
+/// The offloads that a port supports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Capabilities {
+    /// Partial checksums. Required by the others.
+    pub csum: bool,
+    /// TCP super-frames.
+    pub tso: bool,
+    /// UDP super-frames.
+    pub uso: bool,
+}
+
+// include/uapi/linux/virtio_net.h
+const NEEDS_CSUM: u8 = 1;
+const DATA_VALID: u8 = 2;
+const GSO_NONE: u8 = 0;
+const GSO_TCPV4: u8 = 1;
+const GSO_TCPV6: u8 = 4;
+const GSO_UDP_L4: u8 = 5;
+const GSO_ECN: u8 = 0x80;
+
+impl Capabilities {
+    /// A port that takes wire frames only.
+    pub const NONE: Self = Self { csum: false, tso: false, uso: false };
+    /// A port that takes every [`Offload`].
+    pub const ALL: Self = Self { csum: true, tso: true, uso: true };
+
+    /// Whether the port takes a frame with this metadata as it is. If not, it is segmented by
+    /// [`Segmenter`](crate::wire::segment::Segmenter).
+    #[inline]
+    pub fn takes(self, offload: &Offload) -> bool {
+        let csum = self.csum || !matches!(offload.csum, Csum::Partial { .. });
+        csum && match offload.gso.map(|gso| gso.kind) {
+            None => true,
+            Some(GsoKind::Tcp4 | GsoKind::Tcp6) => self.tso,
+            Some(GsoKind::Udp) => self.uso,
+        }
+    }
+}
+
+impl Offload {
+    /// A plain frame: no segmentation, checksum not verified.
+    pub const NONE: Self = Self { csum: Csum::Unknown, gso: None };
+
+    /// Parses the header that precedes `frame` and checks it against the frame's bytes.
+    ///
+    /// The kind of segmentation, the length of the headers and the CWR flag are measured in the frame, not
+    /// taken from the header. As in the kernel (`virtio_net_hdr_to_skb`), a frame whose payload fits one
+    /// segment is not a super-frame, and `NEEDS_CSUM` takes precedence over `DATA_VALID`. Stricter than the
+    /// kernel: a super-frame needs `NEEDS_CSUM`, IP and UDP lengths that end with the frame, and headers of
+    /// at most [`MAX_HEADER`] bytes; the field of a partial checksum must lie within as many, and not in the
+    /// Ethernet header or a VLAN tag, where completing it would move the frame to another network.
+    ///
+    /// # Errors
+    /// [`DropReason::DevHdr`] if header and frame contradict each other, or for a segmentation type that no
+    /// device was asked for (UFO, UDP tunnels).
+    #[inline]
+    pub fn parse(header: &[u8; VNET_HEADER], frame: &[u8]) -> Result<Self, DropReason> {
+        match header {
+            [0, GSO_NONE, ..] => Ok(Self::NONE),
+            _ => Self::check(header, frame).ok_or(DropReason::DevHdr),
+        }
+    }
+
+    fn check(header: &[u8; VNET_HEADER], frame: &[u8]) -> Option<Self> {
+        let [flags, gso_type, _, _, z0, z1, s0, s1, o0, o1] = *header;
+        let csum = if flags & NEEDS_CSUM != 0 {
+            Csum::partial(u16::from_le_bytes([s0, s1]), u16::from_le_bytes([o0, o1]), frame)?
+        } else if flags & DATA_VALID != 0 {
+            Csum::Valid
+        } else {
+            Csum::Unknown
+        };
+        if gso_type == GSO_NONE {
+            return Some(Self { csum, gso: None });
+        }
+        let gso = Gso::measure(gso_type, NonZeroU16::new(u16::from_le_bytes([z0, z1]))?, csum, frame)?;
+        let one_segment = frame.len() - usize::from(gso.header_len) <= usize::from(gso.size.get());
+        Some(Self { csum, gso: (!one_segment).then_some(gso) })
+    }
+
+    /// The header to send before the frame: canonical, with a correct `hdr_len` and unused fields zero.
+    ///
+    /// `hdr_len` determines how much of the frame the receiving kernel puts in linear memory, so it is set
+    /// even for frames without segmentation: up to the end of the checksum field, the minimum that the kernel
+    /// accepts.
+    #[inline]
+    pub fn emit(&self) -> [u8; VNET_HEADER] {
+        let (flags, start, offset) = match self.csum {
+            Csum::Unknown => (0, 0, 0),
+            Csum::Valid => (DATA_VALID, 0, 0),
+            Csum::Partial { start, offset } => (NEEDS_CSUM, start, offset),
+        };
+        let (gso_type, header_len, size) = match self.gso {
+            None if flags & NEEDS_CSUM != 0 => (GSO_NONE, start.saturating_add(offset).saturating_add(2), 0),
+            None => (GSO_NONE, 0, 0),
+            Some(gso) => (gso.wire_type(), gso.header_len, gso.size.get()),
+        };
+        let [h0, h1] = header_len.to_le_bytes();
+        let [z0, z1] = size.to_le_bytes();
+        let [s0, s1] = start.to_le_bytes();
+        let [o0, o1] = offset.to_le_bytes();
+        [flags, gso_type, h0, h1, z0, z1, s0, s1, o0, o1]
+    }
+
+    /// The metadata of the same frame after `delta` bytes were inserted (tag pushed: +4) or removed (popped:
+    /// -4) before its network header.
+    #[must_use]
+    pub fn shifted(self, delta: i16) -> Self {
+        let csum = match self.csum {
+            Csum::Partial { start, offset } => {
+                Csum::Partial { start: start.saturating_add_signed(delta), offset }
+            }
+            complete => complete,
+        };
+        let gso = self.gso.map(|gso| Gso { header_len: gso.header_len.saturating_add_signed(delta), ..gso });
+        Self { csum, gso }
+    }
+
+    /// Length of the longest wire frame of a frame of `frame_len` bytes with this metadata, for comparison
+    /// with an MTU. With Ethernet header and tags, without FCS.
+    #[inline]
+    pub fn wire_len(&self, frame_len: usize) -> usize {
+        match self.gso {
+            None => frame_len,
+            Some(gso) => frame_len.min(usize::from(gso.header_len) + usize::from(gso.size.get())),
+        }
+    }
+
+    /// Total bytes of all wire frames of a frame of `frame_len` bytes with this metadata, each with its
+    /// headers, without FCS.
+    #[inline]
+    pub(crate) fn wire_bytes(&self, frame_len: usize) -> usize {
+        let headers = self.gso.map_or(0, |gso| usize::from(gso.header_len));
+        frame_len + (self.segments(frame_len) - 1) * headers
+    }
+
+    /// Number of wire frames of a frame of `frame_len` bytes with this metadata; at least 1.
+    #[inline]
+    pub fn segments(&self, frame_len: usize) -> usize {
+        match self.gso {
+            None => 1,
+            Some(gso) => {
+                let payload = frame_len.saturating_sub(usize::from(gso.header_len));
+                payload.div_ceil(usize::from(gso.size.get())).max(1)
+            }
+        }
+    }
+}
+
+impl Csum {
+    /// A partial checksum whose field lies in `frame` after its link header, and within [`MAX_HEADER`].
+    fn partial(start: u16, offset: u16, frame: &[u8]) -> Option<Self> {
+        let (network, _) = headers::link(frame)?;
+        let field_end = usize::from(start) + usize::from(offset) + 2;
+        (usize::from(start) >= network && field_end <= frame.len().min(MAX_HEADER))
+            .then_some(Self::Partial { start, offset })
+    }
+}
+
+impl Gso {
+    /// The segmentation of `frame`, if it matches `gso_type` and `csum` is partial at its transport header.
+    fn measure(gso_type: u8, size: NonZeroU16, csum: Csum, frame: &[u8]) -> Option<Self> {
+        let headers = Headers::measure(frame)?;
+        let kind = GsoKind::of(&headers);
+        let ecn_of_udp = kind == GsoKind::Udp && gso_type & GSO_ECN != 0;
+        if gso_type & !GSO_ECN != kind.wire_type() || ecn_of_udp || !headers.ends_with(frame) {
+            return None;
+        }
+        let Csum::Partial { start, offset } = csum else { return None };
+        if usize::from(start) != headers.transport
+            || usize::from(offset) != headers.transport_kind.checksum_offset()
+        {
+            return None;
+        }
+        let limit = if kind == GsoKind::Udp { MAX_DATAGRAMS } else { MAX_SEGMENTS };
+        if (headers.end - headers.payload).div_ceil(usize::from(size.get())) > limit {
+            return None;
+        }
+        let header_len = u16::try_from(headers.payload).ok()?;
+        Some(Self { kind, size, header_len, ecn: headers.cwr(frame) })
+    }
+
+    fn wire_type(self) -> u8 {
+        self.kind.wire_type() | if self.ecn { GSO_ECN } else { 0 }
+    }
+}
+
+impl GsoKind {
+    /// The segmentation of a frame with these `headers`.
+    pub fn of(headers: &Headers) -> Self {
+        match (headers.transport_kind, headers.version) {
+            (Transport::Tcp, IpVersion::V4) => Self::Tcp4,
+            (Transport::Tcp, IpVersion::V6) => Self::Tcp6,
+            (Transport::Udp, _) => Self::Udp,
+        }
+    }
+
+    fn wire_type(self) -> u8 {
+        match self {
+            Self::Tcp4 => GSO_TCPV4,
+            Self::Tcp6 => GSO_TCPV6,
+            Self::Udp => GSO_UDP_L4,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// 10.9.0.2:1000 > 10.9.0.3:80, 10 bytes of TCP payload.
+    #[rustfmt::skip]
+    const TCP4: [u8; 64] = [
+        0x02, 0x42, 0x0a, 0x09, 0x00, 0x03, 0x02, 0x42, 0x0a, 0x09, 0x00, 0x02, 0x08, 0x00, // Ethernet
+        0x45, 0x00, 0x00, 0x32, 0x12, 0x34, 0x40, 0x00, 0x40, 0x06, 0x14, 0x7f,             // IPv4, 50 bytes
+        10, 9, 0, 2, 10, 9, 0, 3,
+        0x03, 0xe8, 0x00, 0x50, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x18, 0xff, 0xff, 0x14, 0x36, 0x00, 0x00, // TCP
+        b'0', b'1', b'2', b'3', b'4', b'5', b'6', b'7', b'8', b'9',
+    ];
+
+    fn tcp4(edit: impl FnOnce(&mut [u8; 64])) -> [u8; 64] {
+        let mut frame = TCP4;
+        edit(&mut frame);
+        frame
+    }
+
+    fn size(bytes: u16) -> NonZeroU16 {
+        NonZeroU16::new(bytes).expect("not zero")
+    }
+
+    /// NEEDS_CSUM, TCPV4, a wrong hdr_len, segments of 4, checksum at 34 + 16.
+    const HEADER: [u8; 10] = [1, 1, 0xff, 0xff, 4, 0, 34, 0, 16, 0];
+
+    #[test]
+    fn a_super_frame_is_measured_not_believed() {
+        let offload = Offload::parse(&HEADER, &TCP4).expect("valid");
+        let gso = Gso { kind: GsoKind::Tcp4, size: size(4), header_len: 54, ecn: false };
+        assert_eq!(offload, Offload { csum: Csum::Partial { start: 34, offset: 16 }, gso: Some(gso) });
+        assert_eq!(offload.segments(TCP4.len()), 3);
+        assert_eq!(offload.wire_len(TCP4.len()), 58);
+        assert_eq!(offload.wire_bytes(TCP4.len()), 3 * 54 + 10);
+        assert_eq!(Offload::NONE.wire_bytes(TCP4.len()), 64);
+        assert_eq!(offload.emit(), [1, 1, 54, 0, 4, 0, 34, 0, 16, 0]);
+        assert_eq!(offload.shifted(4).emit(), [1, 1, 58, 0, 4, 0, 38, 0, 16, 0]);
+        assert_eq!(offload.shifted(4).shifted(-4), offload);
+    }
+
+    #[test]
+    fn headers_that_say_little_are_cheap_and_canonical() {
+        let partial = Csum::Partial { start: 34, offset: 16 };
+        let table: &[([u8; 10], Offload, [u8; 10])] = &[
+            ([0; 10], Offload::NONE, [0; 10]),
+            ([0, 0, 1, 2, 3, 4, 5, 6, 7, 8], Offload::NONE, [0; 10]),
+            (
+                [2, 0, 9, 9, 9, 9, 9, 9, 9, 9],
+                Offload { csum: Csum::Valid, gso: None },
+                [2, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            ),
+            ([4, 0, 9, 9, 9, 9, 9, 9, 9, 9], Offload::NONE, [0; 10]),
+            (
+                [1, 0, 0, 0, 0, 0, 34, 0, 16, 0],
+                Offload { csum: partial, gso: None },
+                [1, 0, 52, 0, 0, 0, 34, 0, 16, 0],
+            ),
+            (
+                [3, 0, 0, 0, 0, 0, 34, 0, 16, 0],
+                Offload { csum: partial, gso: None },
+                [1, 0, 52, 0, 0, 0, 34, 0, 16, 0],
+            ),
+            // A payload that fits one segment needs no cutting.
+            (
+                [1, 1, 0, 0, 10, 0, 34, 0, 16, 0],
+                Offload { csum: partial, gso: None },
+                [1, 0, 52, 0, 0, 0, 34, 0, 16, 0],
+            ),
+        ];
+        for (header, offload, canonical) in table {
+            assert_eq!(Offload::parse(header, &TCP4).as_ref(), Ok(offload), "{header:?}");
+            assert_eq!(&offload.emit(), canonical, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let partial = |start: u16, offset: u16| {
+            let ([s0, s1], [o0, o1]) = (start.to_le_bytes(), offset.to_le_bytes());
+            [1, 0, 0, 0, 0, 0, s0, s1, o0, o1]
+        };
+        let cases: &[(&str, [u8; 10], [u8; 64])] = &[
+            ("checksum field across the end", partial(34, 29), TCP4),
+            ("checksum start behind the end", partial(u16::MAX, u16::MAX), TCP4),
+            ("checksum in the Ethernet header", partial(12, 0), TCP4),
+            ("checksum in a VLAN tag", partial(14, 0), tcp4(|f| f[12] = 0x81)),
+            ("segments of zero", [1, 1, 0, 0, 0, 0, 34, 0, 16, 0], TCP4),
+            ("super-frame without partial checksum", [0, 1, 0, 0, 4, 0, 34, 0, 16, 0], TCP4),
+            ("super-frame verified, not partial", [2, 1, 0, 0, 4, 0, 34, 0, 16, 0], TCP4),
+            ("TCPV6 on IPv4", [1, 4, 0, 0, 4, 0, 34, 0, 16, 0], TCP4),
+            ("UDP on TCP", [1, 5, 0, 0, 4, 0, 34, 0, 16, 0], TCP4),
+            ("UFO", [1, 3, 0, 0, 4, 0, 34, 0, 16, 0], TCP4),
+            ("ECN on nothing", [1, 0x80, 0, 0, 4, 0, 34, 0, 16, 0], TCP4),
+            ("UDP tunnel", [1, 0x21, 0, 0, 4, 0, 34, 0, 16, 0], TCP4),
+            ("unknown type", [1, 2, 0, 0, 4, 0, 34, 0, 16, 0], TCP4),
+            ("checksum of another header", [1, 1, 0, 0, 4, 0, 30, 0, 20, 0], TCP4),
+            ("another field", [1, 1, 0, 0, 4, 0, 34, 0, 6, 0], TCP4),
+            ("a fragment", HEADER, tcp4(|f| f[20] = 0x20)),
+            ("the last fragment", HEADER, tcp4(|f| f[21] = 1)),
+            ("IPv4 options over all", HEADER, tcp4(|f| f[14] = 0x4f)),
+            ("IPv4 header too short", HEADER, tcp4(|f| f[14] = 0x44)),
+            ("not version 4", HEADER, tcp4(|f| f[14] = 0x65)),
+            ("IPv4 length short of the frame", HEADER, tcp4(|f| f[17] = 0x31)),
+            ("IPv4 length beyond the frame", HEADER, tcp4(|f| f[17] = 0x33)),
+            ("TCP options over the end", HEADER, tcp4(|f| f[46] = 0xf0)),
+            ("TCP header too short", HEADER, tcp4(|f| f[46] = 0x40)),
+            ("ICMP", HEADER, tcp4(|f| f[23] = 1)),
+            ("ARP", HEADER, tcp4(|f| f[13] = 6)),
+        ];
+        for (name, header, frame) in cases {
+            assert_eq!(Offload::parse(header, frame), Err(DropReason::DevHdr), "{name}");
+        }
+        for len in 0..TCP4.len() {
+            assert_eq!(Offload::parse(&HEADER, &TCP4[..len]), Err(DropReason::DevHdr), "cut to {len}");
+        }
+    }
+
+    #[test]
+    fn cwr_is_taken_from_the_frame() {
+        let with_cwr = tcp4(|f| f[47] |= 0x80);
+        for gso_type in [GSO_TCPV4, GSO_TCPV4 | GSO_ECN] {
+            let mut header = HEADER;
+            header[1] = gso_type;
+            let ecn = |frame| Offload::parse(&header, frame).expect("valid").gso.expect("super-frame").ecn;
+            assert!(!ecn(&TCP4));
+            assert!(ecn(&with_cwr));
+        }
+    }
+
+    #[test]
+    fn the_number_of_segments_is_bounded() {
+        let payload = |bytes: u16| {
+            let mut frame = TCP4.to_vec();
+            frame.resize(54 + usize::from(bytes), 0);
+            frame[16..18].copy_from_slice(&(40 + bytes).to_be_bytes());
+            frame
+        };
+        let header = [1, 1, 0, 0, 1, 0, 34, 0, 16, 0];
+        let most = u16::try_from(MAX_SEGMENTS).expect("fits");
+        assert!(Offload::parse(&header, &payload(most)).is_ok());
+        assert_eq!(Offload::parse(&header, &payload(most + 1)), Err(DropReason::DevHdr));
+    }
+
+    #[test]
+    fn a_port_takes_what_it_can() {
+        let none = Offload::NONE;
+        let partial = Offload::parse(&[1, 0, 0, 0, 0, 0, 34, 0, 16, 0], &TCP4).expect("valid");
+        let tcp = Offload::parse(&HEADER, &TCP4).expect("valid");
+        let udp = Offload { gso: tcp.gso.map(|gso| Gso { kind: GsoKind::Udp, ..gso }), ..tcp };
+        let takes = |port: Capabilities| [none, partial, tcp, udp].map(|offload| port.takes(&offload));
+        assert_eq!(takes(Capabilities::NONE), [true, false, false, false]);
+        assert_eq!(takes(Capabilities { csum: true, tso: false, uso: false }), [true, true, false, false]);
+        assert_eq!(takes(Capabilities { csum: true, tso: true, uso: false }), [true, true, true, false]);
+        assert_eq!(takes(Capabilities { csum: false, tso: true, uso: true }), [true, false, false, false]);
+        assert_eq!(takes(Capabilities::ALL), [true; 4]);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_accepted_survives_a_round_trip(
+            header: [u8; 10],
+            likely in 0..4u8,
+            edits in prop::collection::vec((0..64usize, any::<u8>()), 0..4),
+            cut in 0..=64usize,
+        ) {
+            let [_, _, h0, h1, z0, ..] = header;
+            let header = if likely > 0 { [1, 1, h0, h1, z0 % 16, 0, 34, 0, 16, 0] } else { header };
+            let mut frame = TCP4;
+            for (at, byte) in edits {
+                frame[at] = byte;
+            }
+            let frame = &frame[..if likely == 3 { cut } else { 64 }];
+            if let Ok(offload) = Offload::parse(&header, frame) {
+                let canonical = offload.emit();
+                prop_assert_eq!(Offload::parse(&canonical, frame), Ok(offload));
+                prop_assert!(offload.wire_len(frame.len()) <= frame.len());
+                prop_assert_eq!(offload.segments(frame.len()) > 1, offload.gso.is_some());
+            }
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The switch from outside: whole engines in memory, and what they send.
+
+mod capture;
+mod forwarding;
+#[cfg(feature = "os")]
+mod kernel_gso;
+mod lab;
+mod limit;
+mod mirror;
+mod model;
+mod segment;
+mod superframe;
+mod trace;
