@@ -1,104 +1,129 @@
 //! The API: HTTP and JSON on a unix socket.
 //!
-//! [`vswitch_model::api`] are the words on the wire, used by both sides. [`server`] turns requests into calls of a
-//! [`Backend`], which the daemon is; it knows nothing of how they are done. The other side is
-//! `vswitch-cli`'s client. The OpenAPI document is made from the same types and served at `/v1/openapi.json`.
+//! [`vswitch_model::api`] are the words on the wire, used by both sides; the other side is `vswitch-cli`'s client. A file
+//! for each resource has its handlers, which read a [`Snapshot`](crate::view::Snapshot) or ask the [core](crate::core). The
+//! router and the OpenAPI document, served at `/v1/openapi.json`, are made of one list: what is described is served, and
+//! the other way round.
 //!
-//! Who may open the socket may do everything: access is a matter of the socket's owner and group.
+//! | of each resource | who has it |
+//! |---|---|
+//! | `reading`: changes nothing and shows nobody's traffic but in numbers | the socket, and the [web page](crate::web) |
+//! | `watching`: shows frames, stations and what happens | the socket |
+//! | `writing` | the socket |
+//!
+//! Who may open the socket may do everything: access is a matter of the socket's owner and group. The `1` of the paths is
+//! the API's major version: within it, fields and paths are only added. [`API_VERSION`] tells how many times that was.
 
+mod capture;
+mod daemon;
+mod endpoint;
+mod events;
 mod extract;
-pub mod inspect;
-pub mod reply;
-pub mod server;
+mod fdb;
+mod network;
+mod port;
+pub(crate) mod reply;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod trace;
+mod tunnel;
 
-use futures_util::{future::BoxFuture, stream::BoxStream};
+use std::{io, sync::LazyLock};
 
-use inspect::CaptureStream;
-use vswitch_model::{
-    Connect, Error, Name, NetworkSpec, NetworkUpdate, PortSpec, Reference,
-    api::{
-        Drop, Endpoint, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Prune, Pruned, Reload,
-        StaticEntry, Stats, Status,
-        capture::{Capture, CaptureRequest},
-        events::{Event, EventsFilter},
-        trace::{Trace, TraceRequest, Why, WhyFilter},
-        tunnel::{Probe, Tunnel},
-    },
+use axum::{
+    Json, Router,
+    extract::DefaultBodyLimit,
+    http::{Method, Uri},
+    response::Response,
 };
+use tokio::net::UnixListener;
+use utoipa::{OpenApi, openapi::OpenApi as Document};
+use utoipa_axum::{router::OpenApiRouter, routes};
+use vswitch_model::{Error, api::API_VERSION};
 
-/// What a [`Backend`] answers, in its time.
-pub type Answer<'a, T> = BoxFuture<'a, Result<T, Error>>;
+use self::{
+    extract::BODY_LIMIT,
+    reply::{Refused, method_not_allowed},
+};
+use crate::core::Handle;
 
-/// Events, as they become known.
-pub type EventStream = BoxStream<'static, Event>;
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "vswitchd",
+    description = "HTTP and JSON on a unix socket. Refusals are an `Error`."
+))]
+struct About;
 
-/// The daemon, as the API sees it. Every error is a sentence for the person who asked.
-pub trait Backend: Send + Sync + 'static {
-    /// The daemon at a glance.
-    fn status(&self) -> Answer<'_, Status>;
+/// The OpenAPI document: of the handlers, and the types they use.
+static DOCUMENT: LazyLock<Document> = LazyLock::new(|| all().into_openapi());
 
-    /// Every network, those that are there from the start too, by name.
-    fn networks(&self) -> Answer<'_, Vec<Network>>;
-    /// One network; `not_found` when there is none.
-    fn network(&self, network: Reference) -> Answer<'_, Network>;
-    /// Makes a network and chooses what is not told; `conflict` when its name, VLAN id or VNI is taken.
-    fn add_network(&self, spec: NetworkSpec) -> Answer<'_, Network>;
-    /// Changes a network while containers stay connected; `invalid` for what cannot change.
-    fn update_network(&self, network: Reference, update: NetworkUpdate) -> Answer<'_, Network>;
-    /// Deletes a network; `forbidden` while containers are in it, `conflict` while ports use it or the configuration file
-    /// declares it.
-    fn delete_network(&self, network: Reference) -> Answer<'_, ()>;
-    /// Deletes the networks that the API made and nobody uses.
-    fn prune_networks(&self, prune: Prune) -> Answer<'_, Pruned>;
+/// Serves the API until `stop` is ready, then finishes the requests it has.
+///
+/// # Errors
+/// None in ordinary life: failures of single connections end those connections.
+pub(crate) async fn serve(
+    listener: UnixListener,
+    core: Handle,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    axum::serve(listener, router(core)).with_graceful_shutdown(stop).await
+}
 
-    /// Every endpoint, by network and name.
-    fn endpoints(&self) -> Answer<'_, Vec<Endpoint>>;
-    /// Connects a sandbox to a network and chooses what is not told; its interface is made and set up.
-    fn connect(&self, network: Reference, connect: Connect) -> Answer<'_, Endpoint>;
-    /// Disconnects an endpoint, which is called by its name, its id or its container's; its interface goes.
-    fn disconnect(&self, network: Reference, endpoint: Reference) -> Answer<'_, ()>;
+/// The paths of the API.
+fn router(core: Handle) -> Router {
+    Router::from(all())
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .with_state(core)
+}
 
-    /// Every port, by name.
-    fn ports(&self) -> Answer<'_, Vec<Port>>;
-    /// One port; `not_found` when there is none.
-    fn port(&self, name: Name) -> Answer<'_, Port>;
-    /// Makes a port and its interface; `conflict` when a name is taken.
-    fn add_port(&self, spec: PortSpec) -> Answer<'_, Port>;
-    /// Deletes a port and the interface made for it; `conflict` while the configuration file declares it.
-    fn delete_port(&self, name: Name) -> Answer<'_, ()>;
+/// Everything that there is.
+fn all() -> OpenApiRouter<Handle> {
+    let mut about = About::openapi();
+    about.info.version = API_VERSION.to_owned();
+    OpenApiRouter::with_openapi(about)
+        .merge(reading())
+        .merge(network::writing())
+        .merge(endpoint::writing())
+        .merge(port::writing())
+        .merge(tunnel::writing())
+        .merge(fdb::writing())
+        .merge(daemon::writing())
+        .merge(capture::watching())
+        .merge(trace::watching())
+        .merge(events::watching())
+        .routes(routes!(openapi))
+}
 
-    /// The tunnel at a glance: this host's end, and its peers.
-    fn tunnel(&self) -> Answer<'_, Tunnel>;
-    /// Measures the way to a peer; `not_found` when there is none, `unavailable` when it does not answer.
-    fn probe(&self, peer: Name) -> Answer<'_, Probe>;
+/// What changes nothing, takes no body, and shows nobody's traffic but in numbers.
+fn reading() -> OpenApiRouter<Handle> {
+    OpenApiRouter::default()
+        .merge(daemon::reading())
+        .merge(network::reading())
+        .merge(endpoint::reading())
+        .merge(port::reading())
+        .merge(tunnel::reading())
+        .merge(fdb::reading())
+        .merge(stats::reading())
+}
 
-    /// The MAC table, or the part of it that the filter names.
-    fn fdb(&self, filter: FdbFilter) -> Answer<'_, Vec<FdbEntry>>;
-    /// Pins an address to a port, in place of what was learned.
-    fn add_fdb(&self, entry: StaticEntry) -> Answer<'_, FdbEntry>;
-    /// Forgets one address; `not_found` when it is not in the table.
-    fn delete_fdb(&self, key: FdbKey) -> Answer<'_, ()>;
-    /// Forgets learned addresses; pinned ones stay.
-    fn flush_fdb(&self, flush: Flush) -> Answer<'_, Flushed>;
+/// The paths that [`crate::web`] shows as well.
+pub(crate) fn reading_router() -> Router<Handle> {
+    reading().into()
+}
 
-    /// The counters of every port, network and worker, taken at one moment.
-    fn stats(&self) -> Answer<'_, Stats>;
-    /// Why frames died: the reasons that occurred, of one port or of all.
-    fn drops(&self, port: Option<Name>) -> Answer<'_, Vec<Drop>>;
-    /// What happened, and what happens: the latest events, oldest first.
-    fn events(&self, filter: EventsFilter) -> Answer<'_, EventStream>;
+/// This document.
+#[utoipa::path(get, path = "/v1/openapi.json", responses((status = 200, body = serde_json::Value)))]
+async fn openapi() -> Json<&'static Document> {
+    Json(&DOCUMENT)
+}
 
-    /// Captures frames for as long as the stream is read; `conflict` when too many captures go on.
-    fn capture(&self, request: CaptureRequest) -> Answer<'_, CaptureStream>;
-    /// The captures that go on.
-    fn captures(&self) -> Answer<'_, Vec<Capture>>;
-    /// Ends a capture when what it has seen is handed over; `not_found` when there is none.
-    fn end_capture(&self, id: u64) -> Answer<'_, ()>;
-    /// What would become of a frame. Changes nothing.
-    fn trace(&self, request: TraceRequest) -> Answer<'_, Trace>;
-    /// What is known of an address.
-    fn why(&self, filter: WhyFilter) -> Answer<'_, Why>;
+async fn no_such_path(uri: Uri) -> Refused {
+    Error::not_found(format!("there is no {}: GET /v1/openapi.json lists what there is", uri.path())).into()
+}
 
-    /// Reads the configuration file again and applies the difference; with `dry_run` only says it.
-    fn reload(&self, dry_run: bool) -> Answer<'_, Reload>;
+async fn no_such_method(method: Method, uri: Uri) -> Response {
+    method_not_allowed(&format!("{} cannot be used with {method}", uri.path()))
 }

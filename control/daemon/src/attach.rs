@@ -29,25 +29,25 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What arrived: an interface that shall become a port.
 #[derive(Debug)]
-pub struct Attachment {
+pub(crate) struct Attachment {
     /// What the helper asks.
-    pub request: AttachRequest,
+    pub(crate) request: AttachRequest,
     /// The TAP, its offloads not chosen yet; `None` for a veth pair.
-    pub tap: Option<Tap>,
+    pub(crate) tap: Option<Tap>,
     /// Who asks.
-    pub caller: Caller,
+    pub(crate) caller: Caller,
 }
 
 /// A socket that waits for helpers; its file goes with the value.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     socket: UnixListener,
     _file: SocketFile,
 }
 
 impl Listener {
     /// Listens at `path`; see [`listen_at`]. Needs a tokio runtime.
-    pub fn bind(path: &Path, group: Option<&str>) -> Result<Self, SocketError> {
+    pub(crate) fn bind(path: &Path, group: Option<&str>) -> Result<Self, SocketError> {
         let (socket, file) = listen_at(path, SocketType::SEQPACKET, group)?;
         let socket =
             UnixListener::from_std(socket.into()).map_err(|error| SocketError::Os(path.to_owned(), error))?;
@@ -58,7 +58,7 @@ impl Listener {
 /// Answers helpers with what `attach` says, until the future is dropped; open conversations end with it.
 ///
 /// What reaches `attach` is complete: a TAP comes with a descriptor that is one, a veth with its host end's name.
-pub async fn serve<A, F>(listener: Listener, attach: A)
+pub(crate) async fn serve<A, F>(listener: Listener, attach: A)
 where
     A: Fn(Attachment) -> F + Send + Sync + 'static,
     F: Future<Output = Result<Port, Error>> + Send + 'static,
@@ -89,15 +89,15 @@ where
     F: Future<Output = Result<Port, Error>>,
 {
     let result = match timeout(PATIENCE, receive(&channel)).await {
-        Ok(Ok(attachment)) => attach(attachment).await,
+        Ok(Ok(attachment)) => {
+            let Caller { pid, uid } = attachment.caller;
+            attach(attachment).await.inspect(|port| info!(pid, uid, "port {} attached", port.name))
+        }
         Ok(Err(error)) => Err(error),
         Err(_) => Err(Error::invalid("no request came within five seconds")),
     };
     let reply = match result {
-        Ok(port) => {
-            info!("port {} attached", port.name);
-            Reply::Attached { port: Box::new(port) }
-        }
+        Ok(port) => Reply::Attached { port: Box::new(port) },
         Err(error) => Reply::Refused(error),
     };
     let sent = match serde_json::to_vec(&reply) {
@@ -145,7 +145,10 @@ fn complete(
 }
 
 #[cfg(test)]
-mod tests {
+mod tests;
+
+#[cfg(test)]
+mod alone {
     use super::*;
     use std::os::fd::AsFd;
 

@@ -39,7 +39,7 @@ use vswitch::{
 };
 
 use super::view::Names;
-use crate::{api::inspect::CaptureStream, state::State};
+use crate::state::State;
 use vswitch_model::{
     Error,
     api::{
@@ -67,6 +67,15 @@ const OPT_COMMENT: u16 = 1;
 const EPB_FLAGS: u16 = 2;
 const EPB_DROPCOUNT: u16 = 4;
 const EPB_PACKETID: u16 = 5;
+
+/// A capture that has begun.
+#[derive(Debug)]
+pub(crate) struct CaptureStream {
+    /// Its number.
+    pub(crate) id: u64,
+    /// What it sees, as pcapng; the capture ends when this is dropped.
+    pub(crate) chunks: mpsc::Receiver<Bytes>,
+}
 
 /// What the daemon's captures are.
 #[derive(Debug, Default)]

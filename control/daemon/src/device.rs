@@ -18,7 +18,7 @@ use vswitch::device::{
 use vswitch_vxlan::{device::Path, endpoint::Vtep};
 
 use super::{tunnel, view::LiveDevice};
-use crate::state;
+use crate::{machine::Machine, state};
 use vswitch_host::{
     link::{self, InfoKind, Link, Links},
     netns::{self, Namespace, run_in},
@@ -56,6 +56,9 @@ pub(crate) enum OpenDevice {
     Foreign(Arc<PacketSocket>),
     /// The tunnel's sockets. Its devices are made anew with every plan.
     Endpoint(Arc<Vtep>),
+    /// One that only tests have.
+    #[cfg(test)]
+    Memory(Arc<vswitch::device::mem::MemDevice>),
     /// A peer or a collector, to which the endpoint sends.
     Remote {
         /// What is known of the way to it.
@@ -79,12 +82,18 @@ pub(crate) enum Source {
 /// `inlets`: how many workers a tunnel's endpoint is received by; `owner`:
 /// what is written on interfaces that the kernel keeps when we end.
 pub(crate) async fn open(
+    machine: Machine,
     port: &state::Port,
     source: Source,
     inlets: usize,
     owner: &str,
 ) -> Result<OpenDevice, Error> {
     let spec = &port.spec;
+    match machine {
+        Machine::Real => {}
+        #[cfg(test)]
+        Machine::InMemory => return Ok(OpenDevice::in_memory(port)),
+    }
     match &spec.device {
         DeviceSpec::Tap(interface) => {
             let (mut tap, netns) = match (source, &interface.bare) {
@@ -295,12 +304,25 @@ fn open_packet(ifname: &str, offload: bool) -> Result<Arc<PacketSocket>, Error> 
 }
 
 impl OpenDevice {
+    #[cfg(test)]
+    fn in_memory(port: &state::Port) -> Self {
+        use vswitch::{device::mem::MemDevice, offload::Capabilities};
+        match port.spec.device {
+            DeviceSpec::Vxlan(_) | DeviceSpec::Peer(_) | DeviceSpec::Collector(_) => {
+                Self::Remote { path: Arc::new(Path::new(u16::MAX)), measured: false }
+            }
+            _ => Self::Memory(Arc::new(MemDevice::new(Capabilities::NONE, 64))),
+        }
+    }
+
     /// What the workers use; `None`: it is made with every plan.
     pub(crate) fn device(&self) -> Option<Arc<dyn Device>> {
         match self {
             Self::Tap { tap, .. } => Some(Arc::clone(tap) as _),
             Self::Veth { device, .. } | Self::Foreign(device) => Some(Arc::clone(device) as _),
             Self::Endpoint(_) | Self::Remote { .. } => None,
+            #[cfg(test)]
+            Self::Memory(device) => Some(Arc::clone(device) as _),
         }
     }
 
@@ -311,6 +333,8 @@ impl OpenDevice {
             Self::Veth { device, .. } | Self::Foreign(device) => LiveDevice::Packet(Arc::downgrade(device)),
             Self::Endpoint(endpoint) => LiveDevice::Endpoint(Arc::downgrade(endpoint)),
             Self::Remote { path, .. } => LiveDevice::Remote(Arc::clone(path)),
+            #[cfg(test)]
+            Self::Memory(_) => LiveDevice::None,
         }
     }
 
@@ -360,6 +384,8 @@ impl OpenDevice {
                 Ok(())
             }
             Self::Foreign(_) | Self::Remote { .. } => Ok(()),
+            #[cfg(test)]
+            Self::Memory(_) => Ok(()),
         };
         if let Err(error) = result {
             warn!("an interface may be left behind: {}", error.sentence);

@@ -32,7 +32,7 @@ use super::{
     device::OpenDevice,
     view::{Heard, Live, LiveDevice, LiveNetwork, LivePort},
 };
-use crate::state;
+use crate::{machine::Machine, state};
 use vswitch_model::{Name, SwitchSpec};
 
 /// Receivers a port has at most: a tunnel's endpoint one for each of 64 workers, and one for its group.
@@ -43,6 +43,7 @@ const SWEEP_PARTS: usize = 64;
 
 /// The real devices and the workers that serve them.
 pub(crate) struct Edge {
+    machine: Machine,
     pub(crate) fdb: Arc<Fdb>,
     pub(crate) workers: Workers,
     ports: BTreeMap<PortId, EdgePort>,
@@ -82,7 +83,12 @@ struct EdgeNetwork {
 
 impl Edge {
     /// Starts the workers with nothing attached.
-    pub(crate) fn start(spec: &SwitchSpec, on_fault: OnFault, on_stranger: OnStranger) -> io::Result<Self> {
+    pub(crate) fn start(
+        spec: &SwitchSpec,
+        machine: Machine,
+        on_fault: OnFault,
+        on_stranger: OnStranger,
+    ) -> io::Result<Self> {
         let fdb = Arc::new(Fdb::new(Settings {
             limit: spec.mac_limit,
             ageing: Duration::from_secs(spec.ageing.into()),
@@ -92,6 +98,7 @@ impl Edge {
         let count = spec.workers.map_or_else(default_workers, usize::from);
         let workers = Workers::start(count, Arc::new(Plan::empty(Arc::clone(&fdb))), on_fault)?;
         Ok(Self {
+            machine,
             fdb,
             workers,
             ports: BTreeMap::new(),

@@ -12,7 +12,10 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use futures_util::{StreamExt, stream};
+use futures_util::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 use tokio::sync::watch;
 use tracing::{info, warn};
 use vswitch::{
@@ -21,14 +24,14 @@ use vswitch::{
 };
 
 use super::{edge::Edge, view::Names};
-use crate::{
-    api::EventStream,
-    state::{self, State},
-};
+use crate::state::{self, State};
 use vswitch_model::{
     Name,
     api::events::{Event, EventsFilter, Station, What},
 };
+
+/// Events, as they become known.
+pub(crate) type EventStream = BoxStream<'static, Event>;
 
 /// Events that are kept: some 100 octets each.
 const KEPT: usize = 4096;

@@ -9,25 +9,26 @@
 //! | `core` | the one owner of it all: serves requests, publishes snapshots |
 //! | `edge` | performs commands: devices, interfaces, the plan of the workers |
 //! | `view`, `journal`, `capture` | what is seen of the switch |
-//! | [`api`] | HTTP and JSON on a unix socket |
-//! | [`attach`] | the socket of the tap helper |
-//! | [`docker`] | Docker's network and IPAM plugin |
-//! | [`metrics`], [`web`] | the counters for Prometheus; the web page |
+//! | `api` | HTTP and JSON on a unix socket |
+//! | `attach` | the socket of the tap helper |
+//! | `docker` | Docker's network and IPAM plugin |
+//! | `metrics`, `web` | the counters for Prometheus; the web page |
 
-pub mod api;
-pub mod attach;
+mod api;
+mod attach;
 mod capture;
 pub mod config;
 mod core;
 mod crash;
 mod device;
-pub mod docker;
+mod docker;
 mod edge;
 mod journal;
 mod kept;
 mod lock;
 mod log;
-pub mod metrics;
+mod machine;
+mod metrics;
 mod serve;
 mod services;
 mod sight;
@@ -35,7 +36,7 @@ pub mod state;
 pub mod store;
 mod tunnel;
 mod view;
-pub mod web;
+mod web;
 
 pub(crate) use serve::Failure;
 pub use serve::{LogFormat, Options, run};

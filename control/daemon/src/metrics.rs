@@ -1,10 +1,10 @@
 //! The counters in Prometheus' words: `[api] metrics` serves them at `/metrics`.
 //!
-//! Everything comes from the [`Backend`], asked anew for each scrape: there is no second set of numbers. Labels are ports,
+//! Everything comes from the pictures that the API shows, made anew for each scrape: there is no second set of numbers. Labels are ports,
 //! networks, workers and the closed list of drop reasons, never an address, so the number of series is bounded by what
 //! was configured. Names and units follow <https://prometheus.io/docs/practices/naming/>.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use axum::{
     Router,
@@ -21,8 +21,7 @@ use prometheus_client::{
 };
 use tokio::net::TcpListener;
 
-use crate::api::Backend;
-use crate::api::reply::Refused;
+use crate::{api::reply::Refused, core::Handle};
 use vswitch_model::{
     Error,
     api::{
@@ -32,16 +31,12 @@ use vswitch_model::{
 };
 
 /// Serves `/metrics` for as long as it is polled.
-pub async fn serve(listener: TcpListener, backend: Arc<dyn Backend>) -> std::io::Result<()> {
-    axum::serve(listener, router(backend)).await
+pub(crate) async fn serve(listener: TcpListener, core: Handle) -> std::io::Result<()> {
+    axum::serve(listener, Router::new().route("/metrics", get(metrics)).with_state(core)).await
 }
 
-fn router(backend: Arc<dyn Backend>) -> Router {
-    Router::new().route("/metrics", get(metrics)).with_state(backend)
-}
-
-async fn metrics(State(backend): State<Arc<dyn Backend>>) -> Response {
-    match scrape(&*backend).await {
+async fn metrics(State(core): State<Handle>) -> Response {
+    match scrape(&core).await {
         Ok(text) => ([(CONTENT_TYPE, prometheus_text::CONTENT_TYPE)], text).into_response(),
         Err(error) => Refused(error).into_response(),
     }
@@ -50,16 +45,18 @@ async fn metrics(State(backend): State<Arc<dyn Backend>>) -> Response {
 /// All metrics in the text format of Prometheus, version 0.0.4.
 ///
 /// # Errors
-/// The backend does not answer.
-pub async fn scrape(backend: &dyn Backend) -> Result<String, Error> {
-    let snapshot = Snapshot {
-        status: backend.status().await?,
-        networks: backend.networks().await?,
-        ports: backend.ports().await?,
-        stats: backend.stats().await?,
+/// They cannot be written.
+pub(crate) async fn scrape(core: &Handle) -> Result<String, Error> {
+    let snapshot = core.counted().await;
+    let scrape = Scrape {
+        status: snapshot.status(),
+        networks: snapshot.networks(),
+        ports: snapshot.ports(),
+        stats: snapshot.stats(),
+        refused: core.refused(),
     };
     let mut registry = Registry::with_prefix("vswitch");
-    registry.register_collector(Box::new(snapshot));
+    registry.register_collector(Box::new(scrape));
     let mut text = String::new();
     prometheus_text::encode(&mut text, &registry).map_err(|error| Error::internal(error.to_string()))?;
     Ok(text)
@@ -67,14 +64,16 @@ pub async fn scrape(backend: &dyn Backend) -> Result<String, Error> {
 
 /// What one scrape tells.
 #[derive(Debug)]
-struct Snapshot {
+struct Scrape {
     status: Status,
     networks: Vec<Network>,
     ports: Vec<Port>,
     stats: Stats,
+    /// Requests that were refused because too many waited.
+    refused: u64,
 }
 
-impl Collector for Snapshot {
+impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut families = Families(encoder);
         self.switch(&mut families)?;
@@ -85,7 +84,7 @@ impl Collector for Snapshot {
     }
 }
 
-impl Snapshot {
+impl Scrape {
     fn switch(&self, families: &mut Families<'_>) -> fmt::Result {
         let status = &self.status;
         let version = [("version", status.version.as_str())];
@@ -95,6 +94,8 @@ impl Snapshot {
         families.gauge("ports", "Ports by state", None, up.into_iter().chain(down))?;
         let networks = [(ALONE, u64::from(status.networks))];
         families.gauge("networks", "Networks", None, networks)?;
+        let help = "Requests refused because too many waited";
+        families.counter("refused_requests", help, None, [(ALONE, self.refused)])?;
         let uptime = [(ALONE, status.uptime_s)];
         families.gauge("uptime", "Since the daemon has started", Some(&Unit::Seconds), uptime)
     }

@@ -11,7 +11,7 @@
 //! Sockets are bound before the first port is opened: an address that is taken is told while there is nothing to undo. The
 //! core outlives all of them, and serves what it was asked before it closes its ports.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use rustix::net::SocketType;
 use tokio::{
@@ -107,7 +107,7 @@ impl Services {
     /// Starts all of them.
     pub(crate) fn start(sockets: Sockets, core: &Running) -> Self {
         let Sockets { api, helpers, metrics, page, docker, files } = sockets;
-        let handle = || Arc::new(core.handle.clone());
+        let handle = || core.handle.clone();
         let services = Self {
             at_once: CancellationToken::new(),
             last_orders: CancellationToken::new(),
@@ -116,14 +116,14 @@ impl Services {
             _files: files,
         };
         let last_orders = || services.last_orders.clone().cancelled_owned();
-        services.api.spawn(api::server::serve(api, handle(), last_orders()));
+        services.api.spawn(api::serve(api, handle(), last_orders()));
         if let Some(listener) = docker {
             services.docker.spawn(docker::serve(listener, handle(), last_orders()));
         }
         services.run(attach::serve(helpers, {
             let core = handle();
             move |attachment| {
-                let core = Arc::clone(&core);
+                let core = core.clone();
                 async move {
                     let done = core.ask(|reply| Request::Attach(Box::new(attachment), reply)).await?;
                     done.snapshot.port(&done.value)
@@ -136,7 +136,7 @@ impl Services {
         if let Some((listener, hosts)) = page {
             services.run(web::serve(listener, hosts, handle()));
         }
-        services.run(watch(core.handle.clone(), core.signals.clone()));
+        services.run(watch(handle(), core.signals.clone()));
         services
     }
 

@@ -1,7 +1,7 @@
 //! The web page: the switch drawn, its rates, its MAC table and its drops, for a browser.
 //!
 //! A page of plain files, compiled in, and those paths of the API that change nothing
-//! (`api::server::reading`), on a TCP address that the operator chose (`api.web`). There is no password, so there is
+//! (`api::reading_router`), on a TCP address that the operator chose (`api.web`). There is no password, so there is
 //! nothing here that a stranger could do harm with, and three guards before it: only GET and HEAD pass; only a host
 //! that is an address, `localhost` or a name that the operator gave (`api.web_hosts`) is answered, because any other name
 //! could be made to point here by whoever wrote the page in the next tab (DNS rebinding); and the browser is told to load nothing from elsewhere and to show this
@@ -43,14 +43,17 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::api::{
-    self, Backend,
-    reply::{Refused, method_not_allowed},
+use crate::{
+    api::{
+        self,
+        reply::{Refused, method_not_allowed},
+    },
+    core::Handle,
 };
 use vswitch_model::{Error, ErrorKind, HostName};
 
 /// Connections that are served at a time; further ones wait to be accepted. A browser holds up to six.
-pub const CONNECTIONS: usize = 64;
+const CONNECTIONS: usize = 64;
 
 /// How long a connection may last before it is asked to end, so that nobody keeps others out for ever.
 const LIFETIME: Duration = Duration::from_secs(600);
@@ -99,7 +102,7 @@ const HEADERS: [(HeaderName, &str); 6] = [
 /// Why the page cannot be served.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} for the web page: {error}; set api.web to a free address of this host")]
-pub struct WebError {
+pub(crate) struct WebError {
     address: SocketAddr,
     #[source]
     error: io::Error,
@@ -109,13 +112,13 @@ pub struct WebError {
 ///
 /// # Errors
 /// It is taken, or not of this host.
-pub async fn listen(address: SocketAddr) -> Result<TcpListener, WebError> {
+pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, WebError> {
     TcpListener::bind(address).await.map_err(|error| WebError { address, error })
 }
 
 /// Serves the page until the future is dropped; connections end with it. Besides addresses, browsers may ask by `hosts`.
-pub async fn serve(listener: TcpListener, hosts: Vec<HostName>, backend: Arc<dyn Backend>) -> Infallible {
-    let router = router(hosts, backend);
+pub(crate) async fn serve(listener: TcpListener, hosts: Vec<HostName>, core: Handle) -> Infallible {
+    let router = router(hosts, core);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -144,12 +147,12 @@ async fn converse(stream: TcpStream, router: Router) {
 }
 
 /// The page and what it reads, behind the guards.
-pub fn router(hosts: Vec<HostName>, backend: Arc<dyn Backend>) -> Router {
+fn router(hosts: Vec<HostName>, core: Handle) -> Router {
     let page = ASSETS.into_iter().fold(Router::new(), |router, (path, kind, text)| {
         router.route(path, get(move || async move { ([(CONTENT_TYPE, kind)], text) }))
     });
     let hosts: Arc<[HostName]> = hosts.into();
-    page.merge(api::server::reading().with_state(backend))
+    page.merge(api::reading_router().with_state(core))
         .fallback(no_such_path)
         .layer(from_fn_with_state(hosts, guard))
 }
@@ -203,7 +206,10 @@ fn is_ours(host: &str, hosts: &[HostName]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+mod tests;
+
+#[cfg(test)]
+mod alone {
     use super::*;
 
     #[test]

@@ -20,6 +20,11 @@ pub use self::network::{Endpoint, Network, Prune, Pruned, SubnetUsage, has_label
 pub use crate::Direction;
 use crate::{LimitSpec, MirrorSpec, Mtu, Name};
 
+/// The API's version: that of its paths, and how often something was added to it.
+///
+/// 1.1: `api_version` in [`Status`].
+pub const API_VERSION: &str = "1.1";
+
 /// The header in which a capture's answer tells its number.
 pub const CAPTURE_ID: &str = "capture-id";
 
@@ -30,6 +35,9 @@ pub struct Status {
     pub name: String,
     /// The daemon's version.
     pub version: String,
+    /// The API's version; empty before 1.1.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub api_version: String,
     /// The daemon's process.
     pub pid: u32,
     /// Seconds since the daemon's start.

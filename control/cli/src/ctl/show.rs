@@ -414,6 +414,7 @@ WORKER  PORTS  FRAMES  TURNS
         let answer = Status {
             name: "host1".into(),
             version: "0.1.0".into(),
+            api_version: API_VERSION.into(),
             pid: 42,
             uptime_s: 3661,
             config: Some("/etc/vswitch/net.toml".into()),

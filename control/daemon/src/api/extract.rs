@@ -12,6 +12,9 @@ use vswitch_model::Error;
 
 use super::reply::{Refused, too_large};
 
+/// Bytes of the longest body that is read.
+pub(super) const BODY_LIMIT: usize = 64 * 1024;
+
 /// A JSON body. Its content type is not looked at: there is only one.
 pub(super) struct Body<T>(pub(super) T);
 
@@ -23,7 +26,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         let bytes =
             Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
                 StatusCode::PAYLOAD_TOO_LARGE => {
-                    let limit = super::server::BODY_LIMIT / 1024;
+                    let limit = BODY_LIMIT / 1024;
                     too_large(&format!("the body is longer than {limit} KiB"))
                 }
                 _ => invalid(format!("the body could not be read: {}", rejection.body_text())),

@@ -10,7 +10,7 @@ use vswitch_model::{Error, ErrorKind};
 
 /// An [`Error`] on its way out of a handler.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused(pub Error);
+pub(crate) struct Refused(pub(crate) Error);
 
 impl<E: Into<Error>> From<E> for Refused {
     fn from(error: E) -> Self {
@@ -40,7 +40,7 @@ fn refuse(status: StatusCode, code: &str, sentence: &str) -> Response {
 }
 
 /// The HTTP status of a kind of error.
-pub fn status(kind: ErrorKind) -> StatusCode {
+pub(crate) fn status(kind: ErrorKind) -> StatusCode {
     match kind {
         ErrorKind::Invalid => StatusCode::BAD_REQUEST,
         ErrorKind::Forbidden => StatusCode::FORBIDDEN,

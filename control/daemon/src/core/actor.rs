@@ -25,6 +25,7 @@ use crate::{
     Failure,
     edge::{Attempt, Edge},
     journal::{Journal, Observer},
+    machine::Machine,
     state::{State, Transition},
     store::Store,
     view::{Process, Snapshot},
@@ -69,12 +70,21 @@ impl Running {
 /// # Errors
 /// There are no threads or descriptors, or what cannot be retried fails.
 pub(crate) async fn start(config: PathBuf, plan: Transition, store: Store) -> Result<Running, Failure> {
+    launch(config, plan, store, Machine::Real).await
+}
+
+pub(super) async fn launch(
+    config: PathBuf,
+    plan: Transition,
+    store: Store,
+    machine: Machine,
+) -> Result<Running, Failure> {
     let (tell, told) = oneshot::channel();
     let (stop, stopped) = oneshot::channel();
     let (done, ended) = oneshot::channel();
     let runtime = runtime::Handle::current();
-    let live = || async move {
-        match Core::open(config, plan, store).await {
+    let live = move || async move {
+        match Core::open(config, plan, store, machine).await {
             Ok(core) => {
                 let (requests, queue) = mpsc::channel(WAITING);
                 // It was waited for: what comes of it is told by `told`.
@@ -91,11 +101,17 @@ pub(crate) async fn start(config: PathBuf, plan: Transition, store: Store) -> Re
 }
 
 impl Core {
-    async fn open(config: PathBuf, plan: Transition, store: Store) -> Result<Self, Failure> {
+    async fn open(
+        config: PathBuf,
+        plan: Transition,
+        store: Store,
+        machine: Machine,
+    ) -> Result<Self, Failure> {
         let signals = Signals::default();
         let (fault, stranger) = (Arc::clone(&signals.fault), Arc::clone(&signals.stranger));
         let edge = Edge::start(
             plan.next.switch(),
+            machine,
             Arc::new(move || fault.notify_one()),
             Arc::new(move || stranger.notify_one()),
         )?;
@@ -115,7 +131,7 @@ impl Core {
             edge,
             store,
             observer,
-            rules: Rules::new(),
+            rules: Rules::new(machine),
             unfetched: Unfetched::default(),
             adopted,
             process,
@@ -193,9 +209,9 @@ impl Core {
             }
             Request::Reload { dry_run, reply } => reply.with(self.reload(dry_run)).await,
             Request::Engine(request) => self.serve_engine(request).await,
-            Request::Fault(reply) => reply.with(async { Ok(self.collect_faults().await) }).await,
-            Request::Strangers(reply) => reply.with(async { Ok(self.meet_strangers().await) }).await,
-            Request::Tick(reply) => reply.with(async { Ok(self.tick().await) }).await,
+            Request::Fault(reply) => reply.after(self.collect_faults()).await,
+            Request::Strangers(reply) => reply.after(self.meet_strangers()).await,
+            Request::Tick(reply) => reply.after(self.tick()).await,
         }
     }
 

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 
 use super::Core;
 use crate::{
-    api::inspect::CaptureStream,
     attach::Attachment,
+    capture::CaptureStream,
     edge::Attempt,
     sight,
     state::{Command, Known, NetworkError},

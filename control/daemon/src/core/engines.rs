@@ -2,13 +2,18 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::Core;
+use ipnet::IpNet;
+
+use super::{
+    Core, Handle,
+    request::{EngineRequest, Reply, Request},
+};
 use crate::{
     edge::Attempt,
     sight,
     state::{Command, EndpointUpdate, NetworkError},
 };
-use vswitch_model::{Connect, EndpointSpec, Error, Id, Name, Netns, publish::Publish};
+use vswitch_model::{Connect, Driver, EndpointSpec, Error, Family, Id, Name, Netns, publish::Publish};
 
 impl Core {
     /// Disconnects endpoints of engines whose place a new one takes: an engine gives an address out once, so an endpoint
@@ -82,5 +87,66 @@ impl Core {
 
     async fn update_endpoint(&mut self, id: Id, update: EndpointUpdate) -> Result<(), Error> {
         self.execute(Command::UpdateEndpoint { id, update }, Attempt::now()).await.map(drop)
+    }
+}
+
+impl Handle {
+    /// Disconnects endpoints whose interfaces no one has and that stand in the way of what will be asked for.
+    ///
+    /// # Errors
+    /// They cannot be looked for, or not be disconnected.
+    pub(crate) async fn make_room(&self, network: Name, ask: Connect) -> Result<(), Error> {
+        self.engine(|reply| EngineRequest::MakeRoom(network, Box::new(ask), reply)).await
+    }
+
+    /// Disconnects all endpoints of a network whose interfaces no one has.
+    ///
+    /// # Errors
+    /// As [`Handle::make_room`].
+    pub(crate) async fn clear(&self, network: Name) -> Result<(), Error> {
+        self.engine(|reply| EngineRequest::Clear(network, reply)).await
+    }
+
+    /// Notes where a bare interface is moved.
+    ///
+    /// # Errors
+    /// There is no such endpoint.
+    pub(crate) async fn moved(&self, id: Id, to: Netns) -> Result<(), Error> {
+        self.engine(|reply| EngineRequest::Moved(id, to, reply)).await
+    }
+
+    /// Makes these ports of the host lead to an endpoint, and no others.
+    ///
+    /// # Errors
+    /// There is no such endpoint, or a port is taken.
+    pub(crate) async fn publish(&self, id: Id, publish: Vec<Publish>) -> Result<(), Error> {
+        self.engine(|reply| EngineRequest::Publish(id, publish, reply)).await
+    }
+
+    /// Notes which network an engine knows by an id of its own, or that it does no longer.
+    ///
+    /// # Errors
+    /// It is not kept.
+    pub(crate) async fn adopt(&self, id: Id, network: Option<Name>) -> Result<(), Error> {
+        self.engine(|reply| EngineRequest::Adopt(id, network, reply)).await
+    }
+
+    async fn engine(&self, request: impl FnOnce(Reply<()>) -> EngineRequest) -> Result<(), Error> {
+        self.ask(|reply| Request::Engine(request(reply))).await.map(drop)
+    }
+
+    /// A subnet that is free on this host, and none of `held`.
+    ///
+    /// # Errors
+    /// There is none, or the host's routes cannot be read.
+    pub(crate) async fn choose_subnet(
+        &self,
+        driver: Driver,
+        family: Family,
+        held: &[IpNet],
+    ) -> Result<IpNet, Error> {
+        let mut state = self.snapshot().state.clone();
+        state.observe(sight::host(&state).await?);
+        Ok(state.choose_subnet(driver, family, held).map_err(NetworkError::from)?)
     }
 }

@@ -19,8 +19,7 @@ use super::{
     request::{Captures, Done, Reply, Request},
 };
 use crate::{
-    api::EventStream,
-    journal::Journal,
+    journal::{EventStream, Journal},
     state::{Change, Command},
     view::Snapshot,
 };
@@ -100,6 +99,11 @@ impl Handle {
         answer.await.map_err(|_| stopping())?
     }
 
+    /// Requests that were refused because too many waited.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Relaxed)
+    }
+
     /// What would become of a frame. Changes nothing.
     ///
     /// # Errors
@@ -173,13 +177,13 @@ mod tests {
     use std::{path::PathBuf, time::Instant};
 
     use super::*;
-    use crate::{edge::Edge, state::State, view::Process};
+    use crate::{edge::Edge, machine::Machine, state::State, view::Process};
     use vswitch_model::{ErrorKind, SwitchSpec};
 
     /// A handle to a core that serves nothing, and what it is asked.
     fn idle() -> (Handle, mpsc::Receiver<Request>) {
         let spec = SwitchSpec { workers: Some(1), ..SwitchSpec::default() };
-        let edge = Edge::start(&spec, Arc::new(|| {}), Arc::new(|| {})).unwrap();
+        let edge = Edge::start(&spec, Machine::InMemory, Arc::new(|| {}), Arc::new(|| {})).unwrap();
         let process = Process { config: PathBuf::new(), started: Instant::now() };
         let snapshot =
             Snapshot::new(State::default(), edge.live(), process.into(), Vec::new(), Arc::default());

@@ -10,16 +10,16 @@
 //! | `upkeep`, `reap`, `outside` | what the core looks after by itself |
 
 mod actor;
-mod backend;
 mod commands;
 mod engines;
 mod handle;
 mod outside;
 mod pins;
-mod plumbing;
 mod reap;
 mod reload;
 mod request;
+#[cfg(test)]
+pub(crate) mod simulated;
 mod upkeep;
 
 use std::{collections::BTreeMap, sync::Arc};

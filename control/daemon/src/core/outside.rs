@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use tracing::{debug, info, warn};
 
 use super::Core;
-use crate::edge::OnFailure;
+use crate::{edge::OnFailure, machine::Machine};
 use vswitch_host::gateway::{Gateway, Outside, TABLE};
 use vswitch_model::{
     Connect, Error, Name, NetworkSpec,
@@ -22,6 +22,7 @@ const CHECK: Duration = Duration::from_secs(5);
 /// What this host's rules are, and should be.
 #[derive(Debug)]
 pub(super) struct Rules {
+    machine: Machine,
     gateway: Gateway,
     /// Whether something could not be made, and is tried again.
     is_due: bool,
@@ -59,8 +60,8 @@ impl Core {
 }
 
 impl Rules {
-    pub(super) fn new() -> Self {
-        Self { gateway: Gateway::default(), is_due: false, checked: Instant::now() }
+    pub(super) fn new(machine: Machine) -> Self {
+        Self { machine, gateway: Gateway::default(), is_due: false, checked: Instant::now() }
     }
 
     /// Lets ports of the host go that were held for an endpoint.
@@ -71,6 +72,7 @@ impl Rules {
     /// Removes the rules of an earlier life where none are wanted: it may have ended before it kept what they were for.
     pub(super) fn forget(&mut self, wanted: &[Outside]) {
         if wanted.is_empty()
+            && self.machine.is_real()
             && let Err(why) = self.gateway.set(&[])
         {
             // Without nft, or the right to use it, there were none.
@@ -80,6 +82,9 @@ impl Rules {
 
     /// Makes the host's rules what they should be. With [`OnFailure::Retry`] as much as can be had, now and later.
     pub(super) fn set(&mut self, outsides: &[Outside], on_failure: OnFailure) -> Result<(), Error> {
+        if !self.machine.is_real() {
+            return Ok(());
+        }
         if on_failure == OnFailure::Refuse {
             self.gateway.set(outsides)?;
             self.is_due = false;
@@ -112,7 +117,7 @@ impl Rules {
 
     /// Looks, now and then, whether others have taken the host's rules away, or drop what those let pass.
     pub(super) fn check(&mut self, outsides: &[Outside]) {
-        if self.checked.elapsed() < CHECK {
+        if self.checked.elapsed() < CHECK || !self.machine.is_real() {
             return;
         }
         self.checked = Instant::now();

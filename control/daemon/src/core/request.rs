@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::{
-    api::inspect::CaptureStream,
     attach::Attachment,
+    capture::CaptureStream,
     state::{Change, Command},
     view::Snapshot,
 };
@@ -100,7 +100,9 @@ pub(crate) struct Reply<T>(oneshot::Sender<Result<Done<T>, Error>>);
 pub(super) type Answer<T> = oneshot::Receiver<Result<Done<T>, Error>>;
 
 /// An answer that waits for the snapshot in which it is true.
-pub(super) struct Answered(Option<Box<dyn FnOnce(&Arc<Snapshot>)>>);
+pub(super) struct Answered(Option<Send>);
+
+type Send = Box<dyn FnOnce(&Arc<Snapshot>)>;
 
 impl<T: 'static> Reply<T> {
     pub(super) fn new() -> (Self, Answer<T>) {
@@ -119,6 +121,17 @@ impl<T: 'static> Reply<T> {
             // The asker may have gone while it was done.
             let _ = self.0.send(done);
         })))
+    }
+}
+
+impl Reply<()> {
+    /// Does what cannot fail, and says when it is done.
+    pub(super) async fn after(self, work: impl Future<Output = ()>) -> Answered {
+        self.with(async {
+            work.await;
+            Ok(())
+        })
+        .await
     }
 }
 

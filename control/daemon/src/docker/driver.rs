@@ -14,6 +14,7 @@ use super::{
         OfNetwork, Options, PORT_MAP, PortBinding, flag, text,
     },
 };
+use crate::core::Request;
 use vswitch_model::{
     Connect, Driver, Error, ErrorKind, Family, Id, IfName, Name, Netns, NetworkSpec, Reference, SubnetSpec,
     api::{Endpoint, Network},
@@ -30,50 +31,54 @@ pub(super) const DRIVER: &str = "driver";
 impl Plugin {
     pub(super) async fn create_network(&self, ask: CreateNetwork) -> Result<Value, Error> {
         let id = id(&ask.network_id)?;
-        if self.find_network(&id).await?.is_some() {
+        if self.find_network(&id)?.is_some() {
             // Asked a second time: the first answer was lost.
             return Ok(json!({}));
         }
         let wanted = Wanted::read(&id, &ask, &self.holds())?;
-        match self.daemon.network(wanted.spec.name.clone().into()).await {
+        match self.core.snapshot().network(&wanted.spec.name.clone().into()) {
             Ok(there) if wanted.is_named => {
                 wanted.check_adoption(&there)?;
-                self.daemon.adopt(id, Some(wanted.spec.name)).await?;
+                self.core.adopt(id, Some(wanted.spec.name)).await?;
             }
-            _ => drop(self.daemon.add_network(wanted.spec).await?),
+            _ => {
+                self.core.ask(|reply| Request::AddNetwork(Box::new(wanted.spec), reply)).await?;
+            }
         }
         Ok(json!({}))
     }
 
     pub(super) async fn delete_network(&self, ask: OfNetwork) -> Result<Value, Error> {
         let id = id(&ask.network_id)?;
-        if self.daemon.adopted(id.clone()).await?.is_some() {
-            self.daemon.adopt(id, None).await?;
-        } else if let Some(network) = self.find_network(&id).await? {
+        if self.core.snapshot().adopted.contains_key(&id) {
+            self.core.adopt(id, None).await?;
+        } else if let Some(network) = self.find_network(&id)? {
             // Docker deletes no network with endpoints: those that are left are ones that it has forgotten.
-            self.daemon.clear(&network.spec.name).await?;
-            self.daemon.delete_network(network.spec.name.into()).await?;
+            self.core.clear(network.spec.name.clone()).await?;
+            self.core.ask(|reply| Request::DeleteNetwork(network.spec.name.into(), reply)).await?;
         }
         Ok(json!({}))
     }
 
     pub(super) async fn create_endpoint(&self, ask: OfEndpoint) -> Result<Value, Error> {
-        let network = self.network(&ask.network_id).await?;
+        let network = self.network(&ask.network_id)?;
         let id = id(&ask.endpoint_id)?;
         let connect = connect(&id, &ask)?;
-        let endpoint = match self.find_endpoint(&id).await? {
+        let endpoint = match self.find_endpoint(&id)? {
             Some(endpoint) => endpoint,
             None => {
                 let name = network.spec.name;
-                self.daemon.make_room(&name, &connect).await?;
-                self.daemon.connect(name.into(), connect).await?
+                self.core.make_room(name.clone(), connect.clone()).await?;
+                let done =
+                    self.core.ask(|reply| Request::Connect(name.into(), Box::new(connect), reply)).await?;
+                done.snapshot.endpoint(&done.value)?
             }
         };
         Ok(json!({ "Interface": answer(&ask.interface, &endpoint) }))
     }
 
     pub(super) async fn endpoint_info(&self, ask: OfEndpoint) -> Result<Value, Error> {
-        let endpoint = self.daemon.endpoint(id(&ask.endpoint_id)?).await?;
+        let endpoint = self.core.snapshot().endpoint(&id(&ask.endpoint_id)?)?;
         let published: Vec<_> = endpoint
             .spec
             .published
@@ -89,11 +94,11 @@ impl Plugin {
     }
 
     pub(super) async fn join(&self, ask: OfEndpoint) -> Result<Value, Error> {
-        let network = self.network(&ask.network_id).await?;
-        let endpoint = self.daemon.endpoint(id(&ask.endpoint_id)?).await?;
+        let network = self.network(&ask.network_id)?;
+        let endpoint = self.core.snapshot().endpoint(&id(&ask.endpoint_id)?)?;
         if !ask.sandbox_key.is_empty() {
             let sandbox = Netns::Path(PathBuf::from(&ask.sandbox_key));
-            self.daemon.moved(endpoint.spec.id.clone(), sandbox).await?;
+            self.core.moved(endpoint.spec.id.clone(), sandbox).await?;
         }
         let gateway = |family| {
             let gateway = endpoint.spec.gateways.iter().find(|it| Family::of(**it) == family);
@@ -116,10 +121,11 @@ impl Plugin {
     }
 
     pub(super) async fn delete_endpoint(&self, ask: OfEndpoint) -> Result<Value, Error> {
-        if let Some(endpoint) = self.find_endpoint(&id(&ask.endpoint_id)?).await? {
+        if let Some(endpoint) = self.find_endpoint(&id(&ask.endpoint_id)?)? {
             let by_id = Reference::try_from(String::from(endpoint.spec.id))
                 .map_err(|error| Error::internal(error.to_string()))?;
-            match self.daemon.disconnect(endpoint.spec.network.into(), by_id).await {
+            let network = endpoint.spec.network.into();
+            match self.core.ask(|reply| Request::Disconnect(network, by_id, reply)).await {
                 Err(error) if error.kind != ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
@@ -134,17 +140,17 @@ impl Plugin {
                 .map_err(|error| Error::invalid(format!("{PORT_MAP} makes no sense here: {error}")))?,
         };
         let publish = bindings.iter().map(wish).collect::<Result<Vec<_>, _>>()?;
-        let endpoint = self.daemon.endpoint(id(&ask.endpoint_id)?).await?;
+        let endpoint = self.core.snapshot().endpoint(&id(&ask.endpoint_id)?)?;
         if !(publish.is_empty() && endpoint.spec.published.is_empty()) {
-            self.daemon.publish(endpoint.spec.id, publish).await?;
+            self.core.publish(endpoint.spec.id, publish).await?;
         }
         Ok(json!({}))
     }
 
     pub(super) async fn unpublish(&self, ask: OfEndpoint) -> Result<Value, Error> {
-        match self.find_endpoint(&id(&ask.endpoint_id)?).await? {
+        match self.find_endpoint(&id(&ask.endpoint_id)?)? {
             Some(endpoint) if !endpoint.spec.published.is_empty() => {
-                self.daemon.publish(endpoint.spec.id, Vec::new()).await?;
+                self.core.publish(endpoint.spec.id, Vec::new()).await?;
             }
             _ => {}
         }
@@ -152,9 +158,9 @@ impl Plugin {
     }
 
     /// The network that Docker means.
-    async fn network(&self, docker_id: &str) -> Result<Network, Error> {
+    fn network(&self, docker_id: &str) -> Result<Network, Error> {
         let id = id(docker_id)?;
-        self.find_network(&id).await?.ok_or_else(|| {
+        self.find_network(&id)?.ok_or_else(|| {
             Error::invalid(format!(
                 "vswitchd has no network {} any more: remove it with `docker network rm {0}` and create it again",
                 id.short()
@@ -162,18 +168,19 @@ impl Plugin {
         })
     }
 
-    async fn find_network(&self, id: &Id) -> Result<Option<Network>, Error> {
-        let reference = match self.daemon.adopted(id.clone()).await? {
-            Some(name) => name.into(),
+    fn find_network(&self, id: &Id) -> Result<Option<Network>, Error> {
+        let snapshot = self.core.snapshot();
+        let reference = match snapshot.adopted.get(id) {
+            Some(name) => name.clone().into(),
             None => {
                 Reference::try_from(id.to_string()).map_err(|error| Error::internal(error.to_string()))?
             }
         };
-        found(self.daemon.network(reference).await)
+        found(snapshot.network(&reference))
     }
 
-    async fn find_endpoint(&self, id: &Id) -> Result<Option<Endpoint>, Error> {
-        found(self.daemon.endpoint(id.clone()).await)
+    fn find_endpoint(&self, id: &Id) -> Result<Option<Endpoint>, Error> {
+        found(self.core.snapshot().endpoint(id))
     }
 }
 
@@ -320,7 +327,8 @@ fn answer(asked: &Interface, endpoint: &Endpoint) -> Interface {
     }
 }
 
-fn wish(binding: &PortBinding) -> Result<Publish, Error> {
+/// A port to publish, as Docker asks for it.
+pub(super) fn wish(binding: &PortBinding) -> Result<Publish, Error> {
     // Protocol numbers of IANA.
     let protocol = match binding.proto {
         6 => Protocol::Tcp,

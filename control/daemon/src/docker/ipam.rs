@@ -9,6 +9,7 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -88,8 +89,8 @@ impl Plugin {
                 _ => Driver::Bridge,
             };
             let family = if ask.v6 { Family::V6 } else { Family::V4 };
-            let held = self.holds().pools.keys().copied().collect();
-            self.daemon.choose_subnet(driver, family, held).await?
+            let held: Vec<_> = self.holds().pools.keys().copied().collect();
+            self.core.choose_subnet(driver, family, &held).await?
         } else {
             net(&ask.pool)?
         };
@@ -105,11 +106,11 @@ impl Plugin {
     pub(super) async fn request_address(&self, ask: OfPool) -> Result<Value, Error> {
         let subnet = net(&ask.pool_id)?;
         let is_gateway = ask.options.get(REQUEST_TYPE).map(text).as_deref() == Some(GATEWAY);
-        let network = self.network_of(subnet).await?;
+        let network = self.network_of(subnet);
         let own = network.as_ref().and_then(|network| network.subnets.iter().find(|it| it.subnet == subnet));
         let address = match (ask.address.as_str(), own) {
             ("", Some(SubnetSpec { gateway: Some(gateway), .. })) if is_gateway => *gateway,
-            ("", _) => self.free_address(subnet, own).await?,
+            ("", _) => self.free_address(subnet, own)?,
             (text, own) => {
                 let address: IpAddr =
                     text.parse().map_err(|_| Error::invalid(format!("{text:?} is no address")))?;
@@ -132,12 +133,12 @@ impl Plugin {
         Ok(json!({ "Address": address, "Data": {} }))
     }
 
-    async fn free_address(&self, subnet: IpNet, own: Option<&SubnetSpec>) -> Result<IpAddr, Error> {
+    fn free_address(&self, subnet: IpNet, own: Option<&SubnetSpec>) -> Result<IpAddr, Error> {
         let range = self.holds().range(subnet);
         let spec = own.cloned().unwrap_or_else(|| SubnetSpec { ip_range: range, ..subnet.into() });
         loop {
-            let held = self.holds().addresses.keys().copied().collect();
-            let address = self.daemon.choose_address(spec.clone(), held).await?;
+            let held: Vec<_> = self.holds().addresses.keys().copied().collect();
+            let address = self.core.snapshot().state.choose_address(&spec, &held)?;
             // Somebody else may have been as fast.
             if self.holds().hold(address).is_ok() {
                 return Ok(address);
@@ -152,9 +153,9 @@ impl Plugin {
         Ok(json!({}))
     }
 
-    async fn network_of(&self, subnet: IpNet) -> Result<Option<NetworkSpec>, Error> {
-        let has_it = |spec: &NetworkSpec| spec.subnets.iter().any(|it| it.subnet == subnet);
-        Ok(self.daemon.networks().await?.into_iter().map(|it| it.spec).find(has_it))
+    fn network_of(&self, subnet: IpNet) -> Option<Arc<NetworkSpec>> {
+        let has_it = |spec: &Arc<NetworkSpec>| spec.subnets.iter().any(|it| it.subnet == subnet);
+        self.core.snapshot().state.networks().map(|it| it.spec).find(has_it)
     }
 }
 

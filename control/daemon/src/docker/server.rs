@@ -19,11 +19,8 @@ use serde_json::{Value, json};
 use tokio::{net::UnixListener, time::timeout};
 use tracing::{debug, warn};
 
-use super::{
-    Plumbing,
-    ipam::{Holds, SPACES},
-};
-use crate::api::reply::status;
+use super::ipam::{Holds, SPACES};
+use crate::{api::reply::status, core::Handle};
 use vswitch_model::{Error, ErrorKind};
 
 /// Octets of the longest body that is read: a container with every port published takes half of it.
@@ -32,9 +29,9 @@ const BODY_LIMIT: usize = 16 * 1024 * 1024;
 /// How long a call may take. dockerd itself would wait for ever, and keep others waiting.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The plugin: a daemon, and what is held for Docker until it is used.
+/// The plugin: the core, and what is held for Docker until it is used.
 pub(super) struct Plugin {
-    pub(super) daemon: Arc<dyn Plumbing>,
+    pub(super) core: Handle,
     holds: Mutex<Holds>,
 }
 
@@ -48,20 +45,20 @@ impl Plugin {
 ///
 /// # Errors
 /// None in ordinary life: failures of single connections end those connections.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: UnixListener,
-    daemon: Arc<dyn Plumbing>,
+    core: Handle,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    axum::serve(listener, router(daemon)).with_graceful_shutdown(stop).await
+    axum::serve(listener, router(core)).with_graceful_shutdown(stop).await
 }
 
 /// The calls of the protocol.
-pub fn router(daemon: Arc<dyn Plumbing>) -> Router {
+fn router(core: Handle) -> Router {
     Router::new()
         .route("/{call}", post(answer))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .with_state(Arc::new(Plugin { daemon, holds: Mutex::default() }))
+        .with_state(Arc::new(Plugin { core, holds: Mutex::default() }))
 }
 
 async fn answer(State(plugin): State<Arc<Plugin>>, Path(call): Path<String>, body: Bytes) -> Response {

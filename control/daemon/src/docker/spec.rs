@@ -13,7 +13,7 @@ const SPECS: &str = "/etc/docker/plugins";
 
 /// A file that tells Docker where the socket is, deleted with the value.
 #[derive(Debug)]
-pub struct SpecFile {
+pub(crate) struct SpecFile {
     path: PathBuf,
     text: String,
 }
@@ -23,7 +23,7 @@ impl SpecFile {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn write(socket: &Path) -> io::Result<Option<Self>> {
+    pub(crate) fn write(socket: &Path) -> io::Result<Option<Self>> {
         Self::write_into(SPECS.as_ref(), socket)
     }
 

@@ -81,6 +81,9 @@ impl Opening<'_> {
 impl Edge {
     /// Removes interfaces of an earlier life that no port has.
     pub(crate) async fn remove_orphans(&self) {
+        if !self.machine.is_real() {
+            return;
+        }
         if let Err(error) = device::remove_orphans(&self.owner, &self.host_ends()).await {
             warn!("interfaces of an earlier life may be left: {}", error.sentence);
         }

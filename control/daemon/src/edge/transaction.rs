@@ -155,8 +155,9 @@ impl<'e> Opening<'e> {
         // It may have the name or the number of one that was closed.
         self.let_go().await;
         let source = self.attempt.handed.remove(&wanted.spec.name).map_or(Source::Make, Source::Handed);
-        let is_set_up = matches!(source, Source::Handed(_));
-        let device = device::open(wanted, source, self.edge.workers.count(), &self.edge.owner).await;
+        let machine = self.edge.machine;
+        let is_set_up = matches!(source, Source::Handed(_)) || !machine.is_real();
+        let device = device::open(machine, wanted, source, self.edge.workers.count(), &self.edge.owner).await;
         if self.attempt.on_failure == OnFailure::Refuse {
             device.as_ref().map_err(Clone::clone)?;
         }
@@ -186,7 +187,9 @@ impl<'e> Opening<'e> {
     /// Opens a port that is down once more.
     pub(super) async fn reopen(&mut self, id: PortId) -> bool {
         let Some(wanted) = self.edge.ports.get(&id).map(|port| port.wanted.clone()) else { return false };
-        let device = device::open(&wanted, Source::Make, self.edge.workers.count(), &self.edge.owner).await;
+        let edge = &self.edge;
+        let device =
+            device::open(edge.machine, &wanted, Source::Make, edge.workers.count(), &edge.owner).await;
         let key = self.edge.key();
         let device = device.inspect(|device| self.edge.follow_strangers(device));
         let Some(port) = self.edge.ports.get_mut(&id) else { return false };
@@ -216,7 +219,7 @@ impl<'e> Opening<'e> {
             endpoint.set_ttl(spec.ttl)?;
         }
         let (Some(before), Some(after)) = (old.spec.interface(), new.spec.interface()) else { return Ok(()) };
-        if before == after && old.mtu == new.mtu {
+        if before == after && old.mtu == new.mtu || !self.edge.machine.is_real() {
             return Ok(());
         }
         let wanted = |before| super::interfaces::wanted(new, after, before, self.edge.overlay_mtu());

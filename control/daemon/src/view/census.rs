@@ -1,7 +1,7 @@
 //! How many addresses the table believes in, in all and by network.
 //!
 //! The table counts by port alone, and counts dead entries until they are swept; so who wants these numbers walks it. It is
-//! walked ten times a second at most, however many ask.
+//! not walked again while it has learned and forgotten nothing, but for those that age: these are noticed soon enough.
 
 use std::{
     collections::HashMap,
@@ -9,14 +9,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use vswitch::{addr::NetworkId, fdb::Entry};
+use vswitch::{
+    addr::NetworkId,
+    fdb::{Entry, Totals},
+};
 
-/// How long a count is good enough: for all that one picture of the switch is made of.
+/// How long a count may hold addresses that have aged since.
 const FRESH: Duration = Duration::from_millis(100);
 
 /// Counts addresses, and keeps the count for a moment.
 #[derive(Debug, Default)]
-pub(super) struct Census(Mutex<Option<(Instant, Arc<Macs>)>>);
+pub(super) struct Census(Mutex<Option<Count>>);
+
+/// A count, and when and of which table it was taken.
+#[derive(Debug)]
+struct Count {
+    at: Instant,
+    totals: Totals,
+    macs: Arc<Macs>,
+}
 
 /// Addresses that are believed.
 #[derive(Debug, Default)]
@@ -32,14 +43,19 @@ impl Macs {
 }
 
 impl Census {
-    /// The count, taken anew from `entries` unless there is a fresh one.
-    pub(super) fn take<I: Iterator<Item = Entry>>(&self, entries: impl FnOnce() -> I) -> Arc<Macs> {
+    /// The count, taken anew from `entries` unless there is a fresh one of a table with these `totals`.
+    pub(super) fn take<I: Iterator<Item = Entry>>(
+        &self,
+        totals: Totals,
+        entries: impl FnOnce() -> I,
+    ) -> Arc<Macs> {
         // A panic under the lock leaves the count before.
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, macs)) = &*last
-            && at.elapsed() < FRESH
+        if let Some(count) = &*last
+            && count.totals == totals
+            && count.at.elapsed() < FRESH
         {
-            return Arc::clone(macs);
+            return Arc::clone(&count.macs);
         }
         let mut macs = Macs::default();
         for entry in entries() {
@@ -47,7 +63,7 @@ impl Census {
             *macs.by_network.entry(entry.network).or_default() += 1;
         }
         let macs = Arc::new(macs);
-        *last = Some((Instant::now(), Arc::clone(&macs)));
+        *last = Some(Count { at: Instant::now(), totals, macs: Arc::clone(&macs) });
         macs
     }
 }
@@ -73,17 +89,19 @@ mod tests {
 
     #[test]
     fn the_table_is_walked_once_however_many_ask() {
-        let (census, mut walks) = (Census::default(), 0);
+        let (census, mut walks, totals) = (Census::default(), 0, Totals::default());
         let start = Instant::now();
         for _ in 0..100 {
-            let macs = census.take(|| {
+            let macs = census.take(totals, || {
                 walks += 1;
                 [entry(1, 1), entry(1, 2), entry(2, 1)].into_iter()
             });
             assert_eq!((macs.all, macs.of(NetworkId(1)), macs.of(NetworkId(3))), (3, 2, 0));
         }
         assert!(walks == 1 || start.elapsed() >= FRESH, "{walks} walks");
+        let more = Totals { learned: 1, ..totals };
+        assert_eq!(census.take(more, || [entry(1, 1)].into_iter()).all, 1, "the table has changed");
         std::thread::sleep(FRESH);
-        assert_eq!(census.take(|| [].into_iter()).all, 0, "a count does not stay fresh");
+        assert_eq!(census.take(more, || [].into_iter()).all, 0, "a count does not stay fresh");
     }
 }

@@ -45,7 +45,7 @@ impl Snapshot {
 
     /// How many addresses are believed.
     pub(super) fn macs(&self) -> Arc<Macs> {
-        self.census.take(|| self.live.fdb.entries(self.now()))
+        self.census.take(self.live.fdb.totals(), || self.live.fdb.entries(self.now()))
     }
 }
 

@@ -3,7 +3,7 @@
 use vswitch::worker::WorkerCounters;
 
 use super::{Snapshot, count};
-use vswitch_model::api::{Status, Worker};
+use vswitch_model::api::{API_VERSION, Status, Worker};
 
 impl Snapshot {
     pub(crate) fn status(&self) -> Status {
@@ -11,6 +11,7 @@ impl Snapshot {
         Status {
             name: state.switch().name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            api_version: API_VERSION.to_owned(),
             pid: std::process::id(),
             uptime_s: self.uptime().as_secs(),
             config: Some(self.process.config.clone()),

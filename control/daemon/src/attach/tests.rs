@@ -1,16 +1,11 @@
-//! The tap helper in a real kernel: interfaces in namespaces, handed to a fake daemon.
+//! The tap helper in a real kernel: interfaces in namespaces, handed to a core over devices in memory.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
-
+#[path = "../../tests/common/mod.rs"]
 mod common;
-#[path = "common/fake.rs"]
-mod fake;
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 use common::Scratch;
-use fake::{Fake, name};
-use tempfile::TempDir;
 use tokio::{net::UnixListener, sync::mpsc};
 use vswitch_cli::{
     attach::{
@@ -19,37 +14,42 @@ use vswitch_cli::{
     },
     client::ClientError,
 };
-use vswitch_daemon::{
-    api::{Backend, server::serve},
-    attach::{Attachment, Listener, serve as serve_attach},
-};
 use vswitch_host::netns::run_in;
 use vswitch_model::{ErrorKind, InterfaceSpec, LimitSpec, Netns, attach::socket_path};
 
-/// A fake daemon with the network `blue`, and what helpers handed to it.
+use super::{Attachment, Listener, serve as serve_attach};
+use crate::{
+    api::serve,
+    core::simulated::{Simulated, name},
+    state::Command,
+};
+
+/// A daemon with the network `blue`, and what helpers handed to it.
 struct Daemon {
-    _folder: TempDir,
+    _core: Simulated,
     socket: PathBuf,
     attached: mpsc::UnboundedReceiver<Attachment>,
 }
 
 impl Daemon {
     async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("api.sock");
-        let backend = Arc::new(Fake::default());
-        backend.add_network(serde_json::from_str(r#"{"name": "blue", "mtu": 1450}"#).unwrap()).await.unwrap();
-        tokio::spawn(serve(UnixListener::bind(&socket).unwrap(), backend.clone(), std::future::pending()));
+        let core = Simulated::start("").await;
+        let socket = core.path("api.sock");
+        core.add_network(serde_json::from_str(r#"{"name": "blue", "mtu": 1450}"#).unwrap()).await.unwrap();
+        tokio::spawn(serve(UnixListener::bind(&socket).unwrap(), core.clone(), std::future::pending()));
         let (sender, attached) = mpsc::unbounded_channel();
         let helpers = Listener::bind(&socket_path(&socket), None).unwrap();
+        let handle = core.clone();
         tokio::spawn(serve_attach(helpers, move |attachment| {
-            let port = backend.make_port(&attachment.request.port);
-            if port.is_ok() {
+            let (core, sender) = (handle.clone(), sender.clone());
+            async move {
+                let spec = attachment.request.port.clone();
+                let port = core.execute(Command::AddPort(spec.clone())).await?.snapshot.port(&spec.name)?;
                 sender.send(attachment).unwrap();
+                Ok(port)
             }
-            async { port }
         }));
-        Self { _folder: folder, socket, attached }
+        Self { _core: core, socket, attached }
     }
 }
 
@@ -154,7 +154,7 @@ fn a_refused_interface_is_taken_away_again() {
         let mut long = other(Kind::Tap, "longer-than-an-interface-s", "eth1");
         long.interface.ifname = None;
         for (order, code, part) in [
-            (other(Kind::Tap, "web", "eth1"), ErrorKind::Conflict, "there is a port web already"),
+            (other(Kind::Tap, "web", "eth1"), ErrorKind::Conflict, "port web exists already"),
             (other(Kind::Veth, "web", "eth1"), ErrorKind::Conflict, "vp-web already exists"),
             (taken, ErrorKind::Conflict, "10.9.0.2 is already on eth0"),
             (unknown, ErrorKind::NotFound, "network red not found"),

@@ -1,105 +1,34 @@
-//! Every call of Docker's plugin protocol, over a real socket, against a daemon that is none.
+//! Every call of Docker's plugin protocol, over a real socket, to a core over devices in memory.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-#[allow(dead_code, reason = "each test binary uses its own part of this module")]
-#[path = "common/fake.rs"]
-mod fake;
-
-use std::{
-    net::IpAddr,
-    path::PathBuf,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
-
-use fake::Fake;
-use futures_util::FutureExt;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use ipnet::IpNet;
 use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
-use vswitch_daemon::{
-    api::{Answer, Backend},
-    docker::{Plumbing, serve},
-};
-use vswitch_model::{
-    Connect, Driver, Error, Family, Id, Name, Netns, SubnetSpec, api::Endpoint, publish::Publish,
-};
+use vswitch_model::{Id, Netns};
 
-fn ready<T: Send + 'static>(value: Result<T, Error>) -> Answer<'static, T> {
-    async { value }.boxed()
-}
-
-impl Plumbing for Fake {
-    fn endpoint(&self, id: Id) -> Answer<'_, Endpoint> {
-        let found = self.endpoints.lock().unwrap().iter().find(|it| it.spec.id == id).cloned();
-        ready(found.ok_or_else(|| Error::not_found(format!("there is no endpoint {id}"))))
-    }
-
-    fn make_room<'a>(&'a self, _: &'a Name, _: &'a Connect) -> Answer<'a, ()> {
-        ready(Ok(()))
-    }
-
-    fn clear<'a>(&'a self, network: &'a Name) -> Answer<'a, ()> {
-        self.told.cleared.lock().unwrap().push(network.clone());
-        ready(Ok(()))
-    }
-
-    fn moved(&self, _: Id, to: Netns) -> Answer<'_, ()> {
-        self.told.moved.lock().unwrap().push(to);
-        ready(Ok(()))
-    }
-
-    fn publish(&self, _: Id, publish: Vec<Publish>) -> Answer<'_, ()> {
-        if self.told.stuck.load(Relaxed) {
-            return std::future::pending().boxed();
-        }
-        *self.told.published.lock().unwrap() = publish;
-        ready(Ok(()))
-    }
-
-    fn choose_subnet(&self, _: Driver, _: Family, held: Vec<IpNet>) -> Answer<'_, IpNet> {
-        let subnets = (0..=255_u8).map(|number| IpNet::new_assert([10, number, 0, 0].into(), 16));
-        ready(subnets.into_iter().find(|it| !held.contains(it)).ok_or_else(|| Error::invalid("no pool")))
-    }
-
-    fn choose_address(&self, subnet: SubnetSpec, held: Vec<IpAddr>) -> Answer<'_, IpAddr> {
-        let range = subnet.ip_range.unwrap_or(subnet.subnet);
-        ready(range.hosts().find(|it| !held.contains(it)).ok_or_else(|| Error::invalid("no address")))
-    }
-
-    fn adopted(&self, id: Id) -> Answer<'_, Option<Name>> {
-        ready(Ok(self.told.adopted.lock().unwrap().get(&id).cloned()))
-    }
-
-    fn adopt(&self, id: Id, network: Option<Name>) -> Answer<'_, ()> {
-        let mut adopted = self.told.adopted.lock().unwrap();
-        match network {
-            Some(network) => drop(adopted.insert(id, network)),
-            None => drop(adopted.remove(&id)),
-        }
-        ready(Ok(()))
-    }
-}
+use super::{driver::wish, serve, wire::PortBinding};
+use crate::core::{Handle, simulated::Simulated};
 
 /// The plugin behind a socket.
 struct Plugin {
-    daemon: Arc<Fake>,
+    core: Arc<Simulated>,
     socket: PathBuf,
-    _folder: tempfile::TempDir,
 }
 
 impl Plugin {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("vswitch.sock");
+    async fn start() -> Self {
+        let core = Simulated::start("[ipam]\nlocal = [{ base = \"10.0.0.0/8\", size = 16 }]\n").await;
+        Self::of(core.into(), "vswitch.sock", |core| core.clone())
+    }
+
+    fn of(core: Arc<Simulated>, name: &str, handle: impl FnOnce(&Handle) -> Handle) -> Self {
+        let socket = core.path(name);
         let listener = UnixListener::bind(&socket).unwrap();
-        let daemon = Arc::new(Fake::default());
-        tokio::spawn(serve(listener, Arc::clone(&daemon) as _, std::future::pending()));
-        Self { daemon, socket, _folder: folder }
+        tokio::spawn(serve(listener, handle(&core), std::future::pending()));
+        Self { core, socket }
     }
 
     /// As dockerd asks: without a content type, and with an empty body for nothing.
@@ -152,7 +81,7 @@ fn network() -> Value {
 
 #[tokio::test]
 async fn the_life_of_a_container_in_the_order_of_docker() {
-    let plugin = Plugin::start();
+    let plugin = Plugin::start().await;
     let (status, activation) = plugin.send("Plugin.Activate", "").await;
     assert_eq!((status, activation), (200, json!({ "Implements": ["NetworkDriver", "IpamDriver"] })));
     let (_, capabilities) = plugin.send("NetworkDriver.GetCapabilities", "").await;
@@ -162,9 +91,10 @@ async fn the_life_of_a_container_in_the_order_of_docker() {
         // The second time the answer to the first was lost.
         assert_eq!(plugin.ask("NetworkDriver.CreateNetwork", network()).await, json!({}));
     }
-    let made = plugin.daemon.network("blue".parse().unwrap()).await.unwrap().spec;
+    let blue = || plugin.core.snapshot().network(&"blue".parse().unwrap());
+    let made = blue().unwrap().spec;
     assert_eq!(made.id(), Id::of("net"));
-    assert_eq!(made.options.text()["com.docker.network.driver.mtu"], "1400");
+    assert_eq!(json!(made.mtu), 1400);
     let subnet = &made.subnets[0];
     assert_eq!(subnet.gateway, Some("10.9.0.1".parse().unwrap()));
     assert_eq!(subnet.aux.keys().collect::<Vec<_>>(), ["printer"]);
@@ -179,7 +109,8 @@ async fn the_life_of_a_container_in_the_order_of_docker() {
     for _ in 0..2 {
         assert_eq!(plugin.ask("NetworkDriver.CreateEndpoint", endpoint.clone()).await, known);
     }
-    let made = plugin.daemon.endpoint(Id::of("ep")).await.unwrap().spec;
+    let endpoint = || plugin.core.snapshot().endpoint(&Id::of("ep")).unwrap().spec;
+    let made = endpoint();
     assert_eq!(serde_json::to_value(&made.options).unwrap(), json!({ "kind": "veth" }));
     assert_eq!(made.sandbox, None);
 
@@ -189,20 +120,17 @@ async fn the_life_of_a_container_in_the_order_of_docker() {
     let joined = plugin.ask("NetworkDriver.Join", join).await;
     let name = format!("vse{}", &id("ep")[..12]);
     assert_eq!(joined["InterfaceName"], json!({ "SrcName": name, "DstPrefix": "eth" }));
-    assert_eq!(joined["DisableGatewayService"], true);
-    let there = Netns::Path("/var/run/docker/netns/0123456789ab".into());
-    assert_eq!(*plugin.daemon.told.moved.lock().unwrap(), [there]);
+    assert_eq!((&joined["Gateway"], &joined["DisableGatewayService"]), (&"10.9.0.1".into(), &false.into()));
+    assert_eq!(endpoint().moved, Some(Netns::Path("/var/run/docker/netns/0123456789ab".into())));
 
     let mut program = of_endpoint.clone();
     program["Options"] = json!({ "com.docker.network.portmap": [
-        { "Proto": 6, "IP": "", "Port": 80, "HostIP": "127.0.0.1", "HostPort": 8080, "HostPortEnd": 8080 },
-        { "Proto": 17, "IP": "", "Port": 53, "HostIP": "", "HostPort": 0, "HostPortEnd": 0 },
-        { "Proto": 6, "IP": "", "Port": 81, "HostIP": "::1", "HostPort": 9000, "HostPortEnd": 9010 },
+        { "Proto": 6, "IP": "", "Port": 80, "HostIP": "127.0.0.1", "HostPort": 0, "HostPortEnd": 0 },
     ]});
     plugin.ask("NetworkDriver.ProgramExternalConnectivity", program).await;
-    let published: Vec<_> =
-        plugin.daemon.told.published.lock().unwrap().iter().map(ToString::to_string).collect();
-    assert_eq!(published, ["127.0.0.1:8080:80/tcp", "53/udp", "[::1]:9000-9010:81/tcp"]);
+    let published = endpoint().published;
+    assert_eq!(published.len(), 1);
+    assert!(published[0].to().to_string() == "10.9.0.2:80" && published[0].at().port() != 0, "{published:?}");
 
     let info = plugin.ask("NetworkDriver.EndpointOperInfo", of_endpoint.clone()).await;
     assert_eq!(info["Value"]["vswitch.network"], "blue");
@@ -218,13 +146,24 @@ async fn the_life_of_a_container_in_the_order_of_docker() {
             json!({})
         );
     }
-    assert!(plugin.daemon.network("blue".parse().unwrap()).await.is_err());
-    assert_eq!(*plugin.daemon.told.cleared.lock().unwrap(), ["blue".parse().unwrap()]);
+    assert!(blue().is_err());
+}
+
+#[test]
+fn ports_of_docker_are_ports_of_ours() {
+    let bindings = json!([
+        { "Proto": 6, "IP": "", "Port": 80, "HostIP": "127.0.0.1", "HostPort": 8080, "HostPortEnd": 8080 },
+        { "Proto": 17, "IP": "", "Port": 53, "HostIP": "", "HostPort": 0, "HostPortEnd": 0 },
+        { "Proto": 6, "IP": "", "Port": 81, "HostIP": "::1", "HostPort": 9000, "HostPortEnd": 9010 },
+    ]);
+    let bindings: Vec<PortBinding> = serde_json::from_value(bindings).unwrap();
+    let published: Vec<_> = bindings.iter().map(|it| wish(it).unwrap().to_string()).collect();
+    assert_eq!(published, ["127.0.0.1:8080:80/tcp", "53/udp", "[::1]:9000-9010:81/tcp"]);
 }
 
 #[tokio::test]
 async fn networks_that_are_there_are_adopted_and_stay() {
-    let plugin = Plugin::start();
+    let plugin = Plugin::start().await;
     plugin.ask("NetworkDriver.CreateNetwork", network()).await;
     let mut other = network();
     other["NetworkID"] = id("other").into();
@@ -243,24 +182,27 @@ async fn networks_that_are_there_are_adopted_and_stay() {
     );
     plugin.ask("NetworkDriver.CreateNetwork", other).await;
     plugin.ask("NetworkDriver.DeleteNetwork", json!({ "NetworkID": id("other") })).await;
-    assert!(plugin.daemon.network("blue".parse().unwrap()).await.is_ok());
+    assert!(plugin.core.snapshot().network(&"blue".parse().unwrap()).is_ok());
 }
 
 #[tokio::test]
 async fn pools_and_addresses_are_held_until_they_are_used() {
-    let plugin = Plugin::start();
+    let plugin = Plugin::start().await;
     let (_, spaces) = plugin.send("IpamDriver.GetDefaultAddressSpaces", "").await;
     assert_eq!(spaces["LocalDefaultAddressSpace"], "vswitch-local");
     let (_, capabilities) = plugin.send("IpamDriver.GetCapabilities", "").await;
     assert_eq!(capabilities, json!({ "RequiresMACAddress": false, "RequiresRequestReplay": false }));
     let pool = |pool: &str, sub: &str| json!({ "AddressSpace": "vswitch-local", "Pool": pool, "SubPool": sub, "V6": false });
     // Docker asks again for as long as it does not like what it is offered.
-    for expected in ["10.0.0.0/16", "10.1.0.0/16"] {
+    let mut offers = Vec::new();
+    for _ in 0..2 {
         let offer = plugin.ask("IpamDriver.RequestPool", pool("", "")).await;
-        assert_eq!((&offer["PoolID"], &offer["Pool"]), (&expected.into(), &expected.into()));
+        assert_eq!(offer["PoolID"], offer["Pool"]);
+        offers.push(offer["Pool"].clone());
     }
-    plugin.ask("IpamDriver.ReleasePool", json!({ "PoolID": "10.0.0.0/16" })).await;
-    assert_eq!(plugin.ask("IpamDriver.RequestPool", pool("", "")).await["Pool"], "10.0.0.0/16");
+    assert!(offers[0] != offers[1] && offers.iter().all(|it| it.as_str().unwrap().starts_with("10.")));
+    plugin.ask("IpamDriver.ReleasePool", json!({ "PoolID": offers[0] })).await;
+    assert_eq!(plugin.ask("IpamDriver.RequestPool", pool("", "")).await["Pool"], offers[0]);
 
     plugin.ask("IpamDriver.RequestPool", pool("10.9.0.0/24", "10.9.0.128/25")).await;
     let address = |address: &str| json!({ "PoolID": "10.9.0.0/24", "Address": address, "Options": {} });
@@ -281,7 +223,7 @@ async fn pools_and_addresses_are_held_until_they_are_used() {
 
 #[tokio::test]
 async fn what_makes_no_sense_is_refused_in_a_sentence() {
-    let plugin = Plugin::start();
+    let plugin = Plugin::start().await;
     let ghost = json!({ "NetworkID": id("ghost"), "EndpointID": id("ep"), "Interface": null }).to_string();
     for (call, body, part) in [
         ("NetworkDriver.CreateNetwork", "", "the request is empty"),
@@ -336,15 +278,17 @@ async fn what_makes_no_sense_is_refused_in_a_sentence() {
 }
 
 /// dockerd waits for an answer for ever, and holds others up meanwhile.
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_call_that_gets_stuck_is_answered_and_holds_nothing_up() {
-    let plugin = Plugin::start();
+    let plugin = Plugin::start().await;
     plugin.ask("NetworkDriver.CreateNetwork", network()).await;
     let of_endpoint = json!({ "NetworkID": id("net"), "EndpointID": id("ep") });
     let mut endpoint = of_endpoint.clone();
     endpoint["Interface"] = json!({ "Address": "10.9.0.2/24" });
     plugin.ask("NetworkDriver.CreateEndpoint", endpoint).await;
-    plugin.daemon.told.stuck.store(true, Relaxed);
+    let plugin = Plugin::of(Arc::clone(&plugin.core), "stuck.sock", |_| plugin.core.stuck());
+    // Only from here on: the core has a thread of its own, which the clock of the test does not wait for.
+    tokio::time::pause();
     let mut program = of_endpoint.clone();
     program["Options"] =
         json!({ "com.docker.network.portmap": [{ "Proto": 6, "Port": 80, "HostPort": 8080 }] });

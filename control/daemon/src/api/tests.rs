@@ -1,62 +1,80 @@
-//! The API from both ends: a fake daemon behind the real server, the real client, CLI and raw bytes before it.
+//! The API from both ends: a core over devices in memory, the real client, CLI and raw bytes before it.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
-
-#[path = "common/fake.rs"]
-mod fake;
-
-use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc};
+use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use clap::Parser;
-use fake::{Fake, drop_of, name};
-use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
 };
+use vswitch::drops::DropReason;
 use vswitch_cli::{
     client::{Client, ClientError},
     ctl::{Cli, execute, exit_code},
 };
-use vswitch_daemon::{
-    api::{
-        Backend,
-        server::{BODY_LIMIT, serve},
-    },
-    attach::{self, Listener},
-    metrics,
-};
 use vswitch_model::{
     ErrorKind, NetworkSpec, PortSpec, Reference,
     api::{
-        DropsFilter, FdbFilter, FdbKey, Flush, StaticEntry,
+        API_VERSION, Direction, Drop, DropsFilter, FdbFilter, FdbKey, Flush, StaticEntry,
         capture::CaptureRequest,
         events::{Event, EventsFilter},
     },
     attach::socket_path,
 };
 
-/// A served fake; everything ends with the value.
+use super::{extract::BODY_LIMIT, serve};
+use crate::{
+    attach::{self, Listener},
+    core::simulated::{Simulated, name},
+    metrics,
+    state::Command,
+};
+
+/// A served core; everything ends with the value.
 struct Daemon {
-    _folder: TempDir,
+    core: Simulated,
     socket: PathBuf,
     client: Client,
 }
 
 impl Daemon {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("api.sock");
-        let backend = Arc::new(Fake::default());
+    async fn start() -> Self {
+        let core = Simulated::start("").await;
+        let socket = core.path("api.sock");
         let listener = UnixListener::bind(&socket).unwrap();
-        tokio::spawn(serve(listener, backend.clone(), std::future::pending()));
+        tokio::spawn(serve(listener, core.clone(), std::future::pending()));
         let helpers = Listener::bind(&socket_path(&socket), None).unwrap();
+        let handle = core.clone();
         tokio::spawn(attach::serve(helpers, move |attachment| {
-            let port = backend.make_port(&attachment.request.port);
-            async { port }
+            let (core, spec) = (handle.clone(), attachment.request.port);
+            async move {
+                let name = spec.name.clone();
+                core.execute(Command::AddPort(spec)).await?.snapshot.port(&name)
+            }
         }));
         let client = Client::new(&socket);
-        Self { _folder: folder, socket, client }
+        Self { core, socket, client }
+    }
+
+    /// Seven frames were received at `port`, and three of them died.
+    fn carry(&self, port: &str) {
+        self.core.count(port, |counters| {
+            counters.rx_frames.add(7);
+            counters.rx_bytes.add(700);
+            (0..3).for_each(|_| counters.drop(DropReason::NoReceiver));
+        });
+    }
+
+    /// Three stations were heard on `port` in network blue.
+    fn hear(&self, port: &str) {
+        let snapshot = self.core.snapshot();
+        let network = snapshot.find_network(&name("blue")).unwrap().id;
+        let port = snapshot.find_port(&name(port)).unwrap().id;
+        for station in 1..=3 {
+            let mac = vswitch::addr::MacAddr([2, 0, 0, 0, 1, station]);
+            let fdb = &snapshot.live.fdb;
+            fdb.learn(fdb.station(network, mac), port, None, snapshot.live.workers.now());
+        }
     }
 
     /// Sends bytes as they are; answers the status line's number and the body.
@@ -88,6 +106,20 @@ fn blue() -> NetworkSpec {
     serde_json::from_str(r#"{"name": "blue", "vlan": 10}"#).unwrap()
 }
 
+fn web() -> PortSpec {
+    serde_json::from_str(r#"{"name": "web", "network": "blue", "kind": "tap"}"#).unwrap()
+}
+
+fn drop_of(port: &str) -> Drop {
+    Drop {
+        port: name(port),
+        direction: Direction::Rx,
+        reason: "NO_RECEIVER".into(),
+        frames: 3,
+        hint: DropReason::NoReceiver.hint().into(),
+    }
+}
+
 fn reference(text: &str) -> Reference {
     text.parse().unwrap()
 }
@@ -100,16 +132,19 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, ClientError>) -> (ErrorKind, St
 }
 
 #[tokio::test]
-async fn every_call_reaches_the_backend_and_comes_back() {
-    let Daemon { client, .. } = &Daemon::start();
-    assert_eq!(client.status().await.unwrap().name, "host1");
+async fn every_call_does_what_it_says() {
+    let daemon = &Daemon::start().await;
+    let Daemon { client, core, .. } = daemon;
+    let status = client.status().await.unwrap();
+    assert_eq!((&*status.name, &*status.api_version), ("host1", API_VERSION));
 
-    assert_eq!(client.add_network(&blue()).await.unwrap().spec, blue());
-    assert_eq!(client.networks().await.unwrap().len(), 1);
-    assert_eq!(client.network(&reference("blue")).await.unwrap().spec.vlan, blue().vlan);
+    let made = client.add_network(&blue()).await.unwrap().spec;
+    assert_eq!((&made.name, made.vlan), (&blue().name, blue().vlan));
+    assert_eq!(client.networks().await.unwrap().len(), 3, "with those that are there from the start");
+    assert_eq!(client.network(&reference("blue")).await.unwrap().spec, made);
 
-    let web: PortSpec = serde_json::from_str(r#"{"name": "web", "network": "blue", "kind": "tap"}"#).unwrap();
-    assert_eq!(client.add_port(&web).await.unwrap().kind, "tap");
+    assert_eq!(client.add_port(&web()).await.unwrap().kind, "tap");
+    daemon.carry("web");
     assert_eq!(client.ports().await.unwrap().len(), 1);
     assert_eq!(client.port(&name("web")).await.unwrap().drops, [drop_of("web")]);
     assert_eq!(client.network(&reference("blue")).await.unwrap().ports, [name("web")]);
@@ -120,52 +155,61 @@ async fn every_call_reaches_the_backend_and_comes_back() {
     assert_eq!(client.add_fdb(&entry).await.unwrap().mac, mac);
     let filter = FdbFilter { network: Some(name("blue")), port: Some(name("web")), mac: Some(mac) };
     assert_eq!(client.fdb(&filter).await.unwrap().len(), 1);
-    assert_eq!(client.fdb(&FdbFilter { port: Some(name("db")), ..FdbFilter::default() }).await.unwrap(), []);
     client.delete_fdb(&FdbKey { network: name("blue"), mac }).await.unwrap();
     assert_eq!(client.fdb(&FdbFilter::default()).await.unwrap(), []);
-    for (flush, entries) in
-        [(Flush::All, 3), (Flush::Port(name("web")), 2), (Flush::Network(name("blue")), 1)]
-    {
-        assert_eq!(client.flush_fdb(&flush).await.unwrap().entries, entries);
+    for flush in [Flush::All, Flush::Port(name("web")), Flush::Network(name("blue"))] {
+        daemon.hear("web");
+        assert_eq!(client.network(&reference("blue")).await.unwrap().macs, 3, "{flush:?}");
+        assert_eq!(client.flush_fdb(&flush).await.unwrap().entries, 3, "{flush:?}");
+        assert_eq!(client.network(&reference("blue")).await.unwrap().macs, 0, "{flush:?}");
     }
 
-    assert_eq!(client.drops(&DropsFilter { port: None }).await.unwrap().len(), 2);
-    assert_eq!(client.drops(&DropsFilter { port: Some(name("db")) }).await.unwrap(), [drop_of("db")]);
-    let reload = client.reload(true).await.unwrap();
-    assert!(reload.dry_run && reload.changes[0].name == "blue");
+    assert_eq!(client.drops(&DropsFilter { port: None }).await.unwrap(), [drop_of("web")]);
+    assert_eq!(client.drops(&DropsFilter { port: Some(name("web")) }).await.unwrap(), [drop_of("web")]);
+    core.declare("[[network]]\nname = \"red\"\n");
+    for dry_run in [true, false] {
+        let reload = client.reload(dry_run).await.unwrap();
+        assert_eq!((reload.dry_run, reload.changes[0].name.as_str()), (dry_run, "red"));
+        assert_eq!(client.network(&reference("red")).await.is_ok(), !dry_run);
+    }
 
     client.delete_port(&name("web")).await.unwrap();
     client.delete_network(&reference("blue")).await.unwrap();
-    assert_eq!(client.networks().await.unwrap(), []);
+    assert_eq!(client.networks().await.unwrap().len(), 3);
 }
 
 #[tokio::test]
 async fn events_are_a_line_each() {
-    let daemon = Daemon::start();
-    let (status, text) = daemon.request("GET", "/v1/events?since_ms=2000", "").await;
+    let daemon = Daemon::start().await;
+    daemon.client.add_network(&blue()).await.unwrap();
+    daemon.client.add_port(&web()).await.unwrap();
+    daemon.hear("web");
+    let (status, text) = daemon.request("GET", "/v1/events?since_ms=1", "").await;
     assert_eq!(status, 200);
-    assert!(text.contains(r#"{"seq":2,"time_ms":2000,"event":"port_up","port":"web"}"#), "{text}");
+    assert!(text.contains(r#""event":"port_up","port":"web""#), "{text}");
+    assert!(text.contains(r#""event":"mac_learned""#), "what the table has seen is a part of it: {text}");
+    // Those who follow are told of the end.
     let mut seen = Vec::new();
     let each = |event: Event| {
         seen.push(event.seq);
+        if seen.len() == 2 {
+            daemon.core.farewell();
+        }
         Ok(())
     };
     daemon.client.events(&EventsFilter { since_ms: None, follow: true }, each).await.unwrap();
-    assert_eq!(seen, [1, 2, 3]);
+    assert!(seen.len() > 3 && (1..).zip(&seen).all(|(number, seq)| number == *seq), "{seen:?}");
     let shown = daemon.cli("events").await.unwrap();
-    assert_eq!(shown.lines().next(), Some("1970-01-01T00:00:01.000Z  port web is up"));
-    assert_eq!(daemon.cli("events --since 1h").await.unwrap(), "");
+    assert!(shown.lines().any(|line| line.ends_with("port web is up")), "{shown}");
 }
 
 #[tokio::test]
 async fn metrics_are_the_counters_in_the_words_of_prometheus() {
-    let fake = Fake::default();
-    fake.make_port(&serde_json::from_str(r#"{"name": "web", "network": "blue", "kind": "tap"}"#).unwrap())
-        .unwrap_err();
-    fake.add_network(blue()).await.unwrap();
-    fake.make_port(&serde_json::from_str(r#"{"name": "web", "network": "blue", "kind": "tap"}"#).unwrap())
-        .unwrap();
-    let text = metrics::scrape(&fake).await.unwrap();
+    let daemon = Daemon::start().await;
+    daemon.client.add_network(&blue()).await.unwrap();
+    daemon.client.add_port(&web()).await.unwrap();
+    daemon.carry("web");
+    let text = metrics::scrape(&daemon.core).await.unwrap();
     for line in [
         "# TYPE vswitch_port_receive_frames_total counter",
         "vswitch_port_receive_frames_total{port=\"web\"} 7",
@@ -173,6 +217,7 @@ async fn metrics_are_the_counters_in_the_words_of_prometheus() {
         "vswitch_port_info{port=\"web\",kind=\"tap\",network=\"blue\"} 1",
         "vswitch_port_dropped_frames_total{port=\"web\",direction=\"receive\",reason=\"NO_RECEIVER\"} 3",
         "vswitch_network_ports{network=\"blue\"} 1",
+        "vswitch_refused_requests_total 0",
         "# TYPE vswitch_worker_busy_seconds histogram",
     ] {
         assert!(text.lines().any(|it| it == line), "{line} is missing in\n{text}");
@@ -181,7 +226,7 @@ async fn metrics_are_the_counters_in_the_words_of_prometheus() {
 
 #[tokio::test]
 async fn refusals_keep_their_code_and_sentence() {
-    let Daemon { client, .. } = &Daemon::start();
+    let Daemon { client, .. } = &Daemon::start().await;
     let missing = (ErrorKind::NotFound, "there is no port web".to_owned());
     assert_eq!(refusal(client.port(&name("web")).await), missing);
     assert_eq!(refusal(client.delete_port(&name("web")).await), missing);
@@ -195,7 +240,7 @@ async fn refusals_keep_their_code_and_sentence() {
 
 #[tokio::test]
 async fn nonsense_gets_a_sentence_and_never_a_panic() {
-    let daemon = Daemon::start();
+    let daemon = Daemon::start().await;
     let long = format!(r#"{{"name": "{}"}}"#, "x".repeat(BODY_LIMIT));
     let deep = "[".repeat(BODY_LIMIT / 2);
     for (method, path, body, status, part) in [
@@ -242,7 +287,7 @@ async fn nonsense_gets_a_sentence_and_never_a_panic() {
 
 #[tokio::test]
 async fn the_openapi_document_names_every_path() {
-    let daemon = Daemon::start();
+    let daemon = Daemon::start().await;
     let (status, text) = daemon.request("GET", "/v1/openapi.json", "").await;
     assert_eq!(status, 200);
     let document: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -261,6 +306,7 @@ async fn the_openapi_document_names_every_path() {
         }
     }
     assert_eq!(methods, 30, "each route has its description");
+    assert_eq!(document["info"]["version"], API_VERSION);
     for schema in ["Port", "Network", "FdbEntry", "Error", "Stats", "Reload"] {
         assert!(document["components"]["schemas"][schema].is_object(), "{schema}");
     }
@@ -268,18 +314,20 @@ async fn the_openapi_document_names_every_path() {
 
 #[tokio::test]
 async fn a_capture_comes_piece_by_piece_and_a_refusal_as_a_sentence() {
-    let daemon = Daemon::start();
+    let daemon = Daemon::start().await;
     let mut capture = daemon.client.capture(&CaptureRequest::default()).await.unwrap();
-    assert_eq!(capture.id, 7);
-    let mut octets = Vec::new();
-    while let Some(piece) = capture.next().await.unwrap() {
-        octets.extend(piece);
-    }
-    assert_eq!(octets, b"one two");
+    let head = capture.next().await.unwrap().unwrap();
+    // The block type of a section's header, which reads the same from both ends.
+    assert_eq!(head[..4], [0x0a, 0x0d, 0x0d, 0x0a]);
+    let running: serde_json::Value =
+        serde_json::from_str(&daemon.cli("capture --ls --json").await.unwrap()).unwrap();
+    assert_eq!(running[0]["id"], capture.id);
+    daemon.client.end_capture(capture.id).await.unwrap();
+    while capture.next().await.unwrap().is_some() {}
     let (status, text) = daemon.request("POST", "/v1/captures", r#"{"port": "web"}"#).await;
     assert!(status == 400 && text.contains("unknown field `port`"), "{status} {text}");
     let error = daemon.client.end_capture(8).await.unwrap_err();
-    assert_eq!((error.to_string().as_str(), exit_code(&error)), ("there is no capture 8", 4));
+    assert_eq!((error.to_string().as_str(), exit_code(&error)), ("there is no capture 8: it has ended", 4));
     assert_eq!(daemon.cli("capture --ls").await.unwrap(), "no active captures\n");
 }
 
@@ -329,36 +377,38 @@ async fn a_socket_without_permission_says_who_may() {
 
 #[tokio::test]
 async fn the_command_line_does_what_it_says() {
-    let daemon = Daemon::start();
-    let id = daemon.cli("network create blue --vlan 10").await.unwrap();
+    let daemon = Daemon::start().await;
+    let id = daemon.cli("network create blue --vlan 10 --internal").await.unwrap();
     assert_eq!(id.trim().len(), 64, "as Docker, it prints the id: {id}");
+    daemon.cli("network create red --vlan 20 --internal").await.unwrap();
     let made = daemon.cli("port add web --network blue --ifname eth0").await.unwrap();
     assert_eq!(made, "port web on blue: tap eth0, up\n");
-    let uplink = daemon
-        .cli("port add uplink --kind packet --device eth1 --trunk blue,red --native blue")
-        .await
-        .unwrap();
-    assert_eq!(uplink, "port uplink on blue+2: packet eth1, up\n");
+    let uplink =
+        daemon.cli("port add uplink --kind packet --device eth1 --trunk red --native blue").await.unwrap();
+    assert_eq!(uplink, "port uplink on blue+1: packet eth1, up\n");
+    ["web", "uplink"].iter().for_each(|port| daemon.carry(port));
     let listed = daemon.cli("port ls").await.unwrap();
     let expected = "\
 NAME    NETWORK  DEVICE       STATE  MACS  RX  TX  DROPS
+uplink  blue+1   packet eth1  up        0   7   0      3
 web     blue     tap eth0     up        0   7   0      3
-uplink  blue+2   packet eth1  up        0   7   0      3
 ";
     assert_eq!(listed, expected);
     let json: serde_json::Value =
         serde_json::from_str(&daemon.cli("port show web --json").await.unwrap()).unwrap();
     assert_eq!(json["device"], "eth0");
+    daemon.hear("web");
     assert_eq!(daemon.cli("fdb flush --all").await.unwrap(), "3 learned addresses removed\n");
     let pinned = daemon.cli("fdb add blue 02:42:0a:09:00:02 web").await.unwrap();
     assert_eq!(pinned, "02:42:0a:09:00:02 pinned to port web\n");
-    assert_eq!(daemon.cli("reload --dry-run").await.unwrap(), "would change:\n+ network blue\n");
+    daemon.core.declare("[[network]]\nname = \"green\"\n");
+    assert_eq!(daemon.cli("reload --dry-run").await.unwrap(), "would change:\n+ network green\n");
     assert_eq!(daemon.cli("detach web").await.unwrap(), "port web detached\n");
     assert_eq!(daemon.cli("port del uplink --json").await.unwrap(), "");
     for (line, code) in [
         ("port show web", 4),
         ("network create blue", 1),
-        ("attach --netns vt-control-none red", 4),
+        ("attach --netns vt-control-none grey", 4),
         ("attach --netns vt-control-none blue", 4),
         ("attach --pid 4194305 blue", 4),
         ("attach --netns /tmp/+ blue", 1),

@@ -1,29 +1,26 @@
 //! The web page's server: it shows, to those who may see it, and does nothing else.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
+use std::{net::SocketAddr, time::Duration};
 
-#[path = "common/fake.rs"]
-mod fake;
-
-use std::{net::SocketAddr, sync::Arc, time::Duration};
-
-use fake::{Fake, name};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     time::timeout,
 };
 use vswitch_cli::client::Client;
-use vswitch_daemon::{
-    api::{self, Backend},
-    web,
-};
 use vswitch_model::NetworkSpec;
 
-/// A page served over a fake daemon; everything ends with the test's runtime.
+use crate::{
+    api,
+    core::simulated::{Simulated, name},
+    state::Command,
+    web,
+};
+
+/// A page served over a core in memory; everything ends with the test's runtime.
 struct Page {
     address: SocketAddr,
-    backend: Arc<Fake>,
+    core: Simulated,
 }
 
 /// An answer: status, head and body.
@@ -36,12 +33,12 @@ impl Page {
 
     /// The same, for browsers that ask by one of these names too.
     async fn start_as(hosts: &[&str]) -> Self {
-        let backend = Arc::new(Fake::default());
+        let core = Simulated::start("").await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
-        tokio::spawn(web::serve(listener, hosts, backend.clone()));
-        Self { address, backend }
+        tokio::spawn(web::serve(listener, hosts, core.clone()));
+        Self { address, core }
     }
 
     async fn ask(&self, method: &str, path: &str, headers: &str) -> Answer {
@@ -66,7 +63,9 @@ async fn answer(stream: &mut (impl AsyncReadExt + Unpin)) -> Answer {
 #[tokio::test]
 async fn the_page_and_what_it_reads() {
     let page = Page::start().await;
-    page.backend.add_network(serde_json::from_str(r#"{"name": "blue"}"#).unwrap()).await.unwrap();
+    page.core.add_network(serde_json::from_str(r#"{"name": "blue"}"#).unwrap()).await.unwrap();
+    let web = r#"{"name": "web", "network": "blue", "kind": "tap"}"#;
+    page.core.execute(Command::AddPort(serde_json::from_str(web).unwrap())).await.unwrap();
     for (path, kind, part) in [
         ("/", "text/html; charset=utf-8", "<title>vswitchd</title>"),
         ("/main.js", "text/javascript; charset=utf-8", "import"),
@@ -75,11 +74,11 @@ async fn the_page_and_what_it_reads() {
         ("/v1/status", "application/json", r#""name":"host1""#),
         ("/v1/networks", "application/json", r#""name":"blue""#),
         ("/v1/networks/blue", "application/json", r#""name":"blue""#),
-        ("/v1/ports", "application/json", "[]"),
+        ("/v1/ports", "application/json", r#""name":"web""#),
         ("/v1/tunnel", "application/json", r#""peers":"#),
         ("/v1/fdb?network=blue", "application/json", "[]"),
-        ("/v1/stats", "application/json", r#""at_ms":1000"#),
-        ("/v1/drops?port=web", "application/json", "NO_RECEIVER"),
+        ("/v1/stats", "application/json", r#""at_ms":"#),
+        ("/v1/drops?port=web", "application/json", "[]"),
     ] {
         let Answer(status, head, body) = page.get(path).await;
         assert_eq!(status, 200, "{path}: {body}");
@@ -90,7 +89,7 @@ async fn the_page_and_what_it_reads() {
     }
     let Answer(status, _, body) = page.get("/v1/openapi.json").await;
     assert!(status == 404 && body.contains("the page is at /"), "{body}");
-    assert_eq!(page.get("/v1/ports/web").await.0, 404, "a refusal keeps its status");
+    assert_eq!(page.get("/v1/ports/db").await.0, 404, "a refusal keeps its status");
 }
 
 /// Every answer, whatever became of the request.
@@ -124,8 +123,8 @@ async fn the_browser_is_told_to_trust_nobody_else() {
 async fn nothing_can_be_changed_from_here() {
     let page = Page::start().await;
     let spec: NetworkSpec = serde_json::from_str(r#"{"name": "blue"}"#).unwrap();
-    page.backend.add_network(spec.clone()).await.unwrap();
-    let document = openapi(page.backend.clone()).await;
+    page.core.add_network(spec).await.unwrap();
+    let document = openapi(&page.core).await;
     let mut tried = 0;
     for (path, operations) in document["paths"].as_object().unwrap() {
         let path =
@@ -142,16 +141,15 @@ async fn nothing_can_be_changed_from_here() {
     for method in ["OPTIONS", "PATCH", "TRACE", "BREW", "get"] {
         assert_eq!(page.ask(method, "/v1/networks", "Host: 127.0.0.1\r\n").await.0, 405, "{method}");
     }
-    let kept = page.backend.networks().await.unwrap();
-    assert_eq!(kept.iter().map(|it| &it.spec).collect::<Vec<_>>(), [&spec]);
-    assert!(page.backend.network(name("blue").into()).await.is_ok());
+    let kept = page.core.snapshot().networks();
+    let kept: Vec<_> = kept.iter().filter(|it| !it.declared).map(|it| &it.spec.name).collect();
+    assert_eq!(kept, [&name("blue")]);
 }
 
 /// The API's own document, from the API's own socket.
-async fn openapi(backend: Arc<dyn Backend>) -> serde_json::Value {
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("api.sock");
-    tokio::spawn(api::server::serve(UnixListener::bind(&socket).unwrap(), backend, std::future::pending()));
+async fn openapi(core: &Simulated) -> serde_json::Value {
+    let socket = core.path("api.sock");
+    tokio::spawn(api::serve(UnixListener::bind(&socket).unwrap(), (**core).clone(), std::future::pending()));
     assert!(Client::new(&socket).status().await.is_ok());
     let mut stream = UnixStream::connect(&socket).await.unwrap();
     let request = b"GET /v1/openapi.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";

@@ -1,0 +1,37 @@
+//! What happened, and what happens.
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse, Response},
+};
+use futures_util::StreamExt;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use vswitch_model::{
+    Error,
+    api::events::{Event, EventsFilter},
+};
+
+use super::extract::Parameters;
+use crate::core::Handle;
+
+pub(super) fn watching() -> OpenApiRouter<Handle> {
+    OpenApiRouter::default().routes(routes!(events))
+}
+
+/// What happened, oldest first: an event a line, and with `follow` each further one when it happens.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    params(EventsFilter),
+    responses(
+        (status = 200, body = Event, content_type = "application/x-ndjson"),
+        (status = "4XX", body = Error)
+    ),
+)]
+async fn events(State(core): State<Handle>, Parameters(filter): Parameters<EventsFilter>) -> Response {
+    let lines =
+        core.events(filter).map(|event| serde_json::to_vec(&event).map(|line| [&line[..], b"\n"].concat()));
+    ([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+}

@@ -1,0 +1,107 @@
+//! Networks.
+
+use axum::{Json, extract::State, http::StatusCode};
+use utoipa_axum::{router::OpenApiRouter, routes};
+use vswitch_model::{
+    Error, NetworkSpec, NetworkUpdate, Reference,
+    api::{Network, Prune, Pruned},
+    options,
+};
+
+use super::{
+    extract::{Body, InPath},
+    reply::Refused,
+};
+use crate::core::{Handle, Request};
+
+pub(super) fn reading() -> OpenApiRouter<Handle> {
+    OpenApiRouter::default().routes(routes!(list)).routes(routes!(show))
+}
+
+pub(super) fn writing() -> OpenApiRouter<Handle> {
+    OpenApiRouter::default().routes(routes!(add)).routes(routes!(update, delete)).routes(routes!(prune))
+}
+
+/// Every network: those that are there from the start, too, by name.
+#[utoipa::path(
+    get,
+    path = "/v1/networks",
+    operation_id = "networks",
+    responses((status = 200, body = [Network])),
+)]
+async fn list(State(core): State<Handle>) -> Json<Vec<Network>> {
+    Json(core.snapshot().networks())
+}
+
+/// One network.
+#[utoipa::path(
+    get,
+    path = "/v1/networks/{name}",
+    operation_id = "network",
+    params(("name" = String, Path)),
+    responses((status = 200, body = Network), (status = "4XX", body = Error)),
+)]
+async fn show(State(core): State<Handle>, InPath(name): InPath<Reference>) -> Result<Json<Network>, Refused> {
+    Ok(Json(core.snapshot().network(&name)?))
+}
+
+/// Makes a network, and chooses what is not given.
+#[utoipa::path(
+    post,
+    path = "/v1/networks",
+    operation_id = "add_network",
+    request_body(content = serde_json::Value, description = "As `[[network]]` in net.toml", example = json!({"name": "blue", "vlan": 10})),
+    responses((status = 201, body = Network), (status = "4XX", body = Error)),
+)]
+async fn add(
+    State(core): State<Handle>,
+    Body(spec): Body<NetworkSpec>,
+) -> Result<(StatusCode, Json<Network>), Refused> {
+    let done = core.ask(|reply| Request::AddNetwork(Box::new(spec), reply)).await?;
+    let mut network = done.snapshot.network(&done.value.into())?;
+    network.warnings = options::warnings(&network.spec);
+    Ok((StatusCode::CREATED, Json(network)))
+}
+
+/// Changes a network while containers stay connected.
+#[utoipa::path(
+    patch,
+    path = "/v1/networks/{name}",
+    operation_id = "update_network",
+    params(("name" = String, Path)),
+    request_body(content = serde_json::Value, description = "What shall be different: `mtu`, `labels`, `options`; a label or option without value is removed", example = json!({"mtu": 1400, "labels": {"team": "a", "old": null}})),
+    responses((status = 200, body = Network), (status = "4XX", body = Error)),
+)]
+async fn update(
+    State(core): State<Handle>,
+    InPath(name): InPath<Reference>,
+    Body(update): Body<NetworkUpdate>,
+) -> Result<Json<Network>, Refused> {
+    let done = core.ask(|reply| Request::UpdateNetwork(name, Box::new(update), reply)).await?;
+    Ok(Json(done.snapshot.network(&done.value.into())?))
+}
+
+/// Deletes a network that no port uses.
+#[utoipa::path(
+    delete,
+    path = "/v1/networks/{name}",
+    operation_id = "delete_network",
+    params(("name" = String, Path)),
+    responses((status = 204), (status = "4XX", body = Error)),
+)]
+async fn delete(State(core): State<Handle>, InPath(name): InPath<Reference>) -> Result<StatusCode, Refused> {
+    core.ask(|reply| Request::DeleteNetwork(name, reply)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Deletes the networks that the API made and nothing uses.
+#[utoipa::path(
+    post,
+    path = "/v1/prune",
+    operation_id = "prune_networks",
+    request_body = Prune,
+    responses((status = 200, body = Pruned), (status = "4XX", body = Error)),
+)]
+async fn prune(State(core): State<Handle>, Body(prune): Body<Prune>) -> Result<Json<Pruned>, Refused> {
+    Ok(Json(core.ask(|reply| Request::Prune(prune, reply)).await?.value))
+}

@@ -1,0 +1,46 @@
+//! What would become of a frame, and what is known of an address.
+
+use axum::{Json, extract::State};
+use utoipa_axum::{router::OpenApiRouter, routes};
+use vswitch_model::{
+    Error,
+    api::trace::{Trace, TraceRequest, Why, WhyFilter},
+};
+
+use super::{
+    extract::{Body, Parameters},
+    reply::Refused,
+};
+use crate::core::Handle;
+
+pub(super) fn watching() -> OpenApiRouter<Handle> {
+    OpenApiRouter::default().routes(routes!(trace)).routes(routes!(why))
+}
+
+/// What would become of a frame.
+#[utoipa::path(
+    post,
+    path = "/v1/trace",
+    request_body = TraceRequest,
+    responses((status = 200, body = Trace), (status = "4XX", body = Error)),
+)]
+async fn trace(
+    State(core): State<Handle>,
+    Body(request): Body<TraceRequest>,
+) -> Result<Json<Trace>, Refused> {
+    Ok(Json(core.trace(&request).await?))
+}
+
+/// What is known of an address.
+#[utoipa::path(
+    get,
+    path = "/v1/why",
+    params(WhyFilter),
+    responses((status = 200, body = Why), (status = "4XX", body = Error)),
+)]
+async fn why(
+    State(core): State<Handle>,
+    Parameters(filter): Parameters<WhyFilter>,
+) -> Result<Json<Why>, Refused> {
+    Ok(Json(core.counted().await.why(&filter)?))
+}
