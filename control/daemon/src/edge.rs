@@ -9,7 +9,7 @@ mod plan;
 mod ways;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     hash::{BuildHasher, RandomState},
     io,
     sync::Arc,
@@ -60,8 +60,31 @@ pub(crate) struct Edge {
     pub(crate) captures: Captures,
     /// Devices that the workers may still use, to be removed after the next plan.
     leaving: Vec<OpenDevice>,
+    stale: Stale,
     next_key: u64,
     swept: usize,
+}
+
+/// What the table still knows by the plan before. It is forgotten once the workers have adopted the next: until then their
+/// frames teach it anew.
+#[derive(Debug, Default)]
+struct Stale {
+    /// Ports that were closed: nothing stays, neither what was learned nor what was pinned.
+    closed: BTreeSet<PortId>,
+    /// Networks that were removed: nothing stays either.
+    removed: BTreeSet<NetworkId>,
+    /// Ports that lost their device or carry other networks: what was learned goes.
+    changed: BTreeSet<PortId>,
+}
+
+impl Stale {
+    fn forget_in(&mut self, fdb: &Fdb) {
+        let Self { closed, removed, changed } = std::mem::take(self);
+        if !(closed.is_empty() && removed.is_empty()) {
+            fdb.purge(|network, port| closed.contains(&port) || removed.contains(&network));
+        }
+        changed.into_iter().for_each(|port| fdb.flush_port(port));
+    }
 }
 
 /// A port that is wanted.
@@ -128,6 +151,7 @@ impl Edge {
             on_stranger,
             captures: Captures::default(),
             leaving: Vec::new(),
+            stale: Stale::default(),
             next_key: 0,
             swept: 0,
         })
@@ -191,7 +215,8 @@ impl Edge {
         Ok(())
     }
 
-    /// Takes the port away, with its interface and all that is known of who is behind it.
+    /// Takes the port away, with its interface and all that is known of who is behind it, which the next
+    /// [`rebuild`](Edge::rebuild) forgets.
     pub(crate) fn close(&mut self, id: PortId) {
         let Some(port) = self.ports.remove(&id) else { return };
         if let Ok(open) = &port.device {
@@ -199,7 +224,7 @@ impl Edge {
             let _ = open.keep(false);
         }
         self.leaving.extend(port.device);
-        self.fdb.purge(|_, port| port == id);
+        self.stale.closed.insert(id);
     }
 
     /// Follows a change that needs no new device.
@@ -210,7 +235,7 @@ impl Edge {
             return Ok(());
         }
         if old.spec.carries != new.spec.carries {
-            self.fdb.flush_port(new.id);
+            self.stale.changed.insert(new.id);
         }
         if let (DeviceSpec::Vxlan(spec), Ok(OpenDevice::Endpoint(endpoint))) =
             (&new.spec.device, &port.device)

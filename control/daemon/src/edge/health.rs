@@ -54,7 +54,7 @@ impl Edge {
         let persists = port.wanted.spec.interface().is_some_and(|interface| interface.persist);
         let device = std::mem::replace(&mut port.device, Err(why));
         self.leaving.extend(device.ok().filter(|_| !persists));
-        self.fdb.flush_port(id);
+        self.stale.changed.insert(id);
         true
     }
 

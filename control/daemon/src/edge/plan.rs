@@ -46,6 +46,7 @@ impl Edge {
             self.lay(&tunnel, state, &mut plan);
         }
         self.workers.adopt(Arc::new(plan));
+        self.stale.forget_in(&self.fdb);
         for device in std::mem::take(&mut self.leaving) {
             device.remove().await;
         }
@@ -76,7 +77,13 @@ impl Edge {
         let mut before = std::mem::take(&mut self.networks);
         for network in state.networks() {
             let name = &network.spec.name;
-            let known = before.remove(&network.id).filter(|known| known.name == *name);
+            let known = before.remove(&network.id).filter(|known| {
+                let same = known.name == *name;
+                if !same {
+                    self.stale.removed.insert(network.id);
+                }
+                same
+            });
             let new = || EdgeNetwork {
                 name: name.clone(),
                 counters: NetworkCounters::of_workers(self.workers.count()),
@@ -84,6 +91,7 @@ impl Edge {
             };
             self.networks.insert(network.id, known.unwrap_or_else(new));
         }
+        self.stale.removed.extend(before.into_keys());
     }
 
     /// What was counted of a network, and what was taught in it.
