@@ -197,7 +197,7 @@ impl Words<'_> {
             Learned::New => format!("its source would be learned on {here}"),
             Learned::Moved { from } => format!("its source would move here from {}", self.names.port(from)),
             Learned::Pinned => "its source is pinned to another port and stays there".into(),
-            Learned::Held => "its source moves too often and is held on another port".into(),
+            Learned::Held => "its source moves too often and stays on another port for now".into(),
             Learned::Full => format!(
                 "nothing: {here} has as many addresses as it may, or the table is full of pinned ones"
             ),
@@ -339,7 +339,7 @@ fn findings(filter: &WhyFilter, declared: &[Declared], entries: &[FdbEntry], dro
         let FdbEntry { network, mac, port, .. } = entry;
         if entry.held {
             findings.push(format!(
-                "{mac} moves too often and is held on {port} in network {network}: are there two stations with it, or a loop?"
+                "{mac} moves too often, is on {port} in network {network}, and moves once a second at most: are there two stations with it, or a loop?"
             ));
         }
         if entry.origin == Origin::Static {

@@ -67,7 +67,7 @@ pub struct SwitchSpec {
     pub mac_limit: u32,
     /// Bit X set: frames to 01:80:C2:00:00:0X are forwarded (the kernel bridge's `group_fwd_mask`).
     pub group_forward_mask: u16,
-    /// When an address that moves too often is held where it is.
+    /// When an address that moves too often is held: limited to one move a second.
     pub damping: DampingSpec,
 }
 
@@ -94,7 +94,7 @@ pub struct DampingSpec {
     pub moves: u32,
     /// Seconds in which the moves are counted.
     pub window: u32,
-    /// Seconds an address is held before it may move again.
+    /// Seconds an address is held.
     pub hold: u32,
 }
 

@@ -59,7 +59,7 @@ pub enum Learned {
     },
     /// It is pinned to another port, by the operator or a control plane.
     Pinned,
-    /// It moved too often and is held where it is.
+    /// It moves too often and stays where it is for now.
     Held,
     /// The port's limit is reached, or the table is full of entries that may not be evicted.
     Full,
@@ -92,12 +92,12 @@ pub enum Change {
         /// Where it was before.
         from: PortId,
     },
-    /// Heard on too many ports in too short a time: stays on `port`, was also heard on `rival`.
+    /// Moves too often: was on `port`, is heard on `rival` now, and is limited to one move a second.
     Held {
         /// Where it was heard too.
         rival: PortId,
     },
-    /// May move again.
+    /// May move freely again.
     Released,
     /// Not heard for the ageing time.
     Expired,
@@ -118,7 +118,7 @@ pub struct Entry {
     pub origin: Origin,
     /// Since it was last heard, with a resolution of 256 ms. Zero for entries that do not age.
     pub age: Duration,
-    /// Whether damping holds it on its port.
+    /// Whether damping limits its moves.
     pub held: bool,
 }
 
@@ -263,9 +263,6 @@ impl Fdb {
             }
             if value.origin() != Origin::Learned {
                 return Learned::Pinned;
-            }
-            if value.is_held() {
-                return Learned::Held;
             }
         }
         self.try_teach(station, port, limit, now)

@@ -262,6 +262,19 @@ fn storms_are_limited_by_kind_and_by_port() {
 }
 
 #[test]
+fn what_a_storm_brings_above_the_limit_teaches_nothing() {
+    let storm = FloodLimits { broadcast: Some(10), multicast: Some(10), unknown: None };
+    let looped = PortRules { storm, ..PortRules::access(PortId(0), BLUE) };
+    let mut switch = Lab::new(&networks(), &[looped, PortRules::access(PortId(1), BLUE)]);
+    for dst in [BROADCAST, MULTICAST] {
+        let mut hear = |port| switch.receive(port, OwnedFrame::plain(frame(dst, mac(1), &[])), NOW).len();
+        assert_eq!([hear(0), hear(1), hear(0)], [1, 1, 0]);
+        let (network, at) = (switch.fdb.station(BLUE, mac(1)), NOW);
+        assert_eq!(switch.fdb.lookup(network, at), Some(PortId(1)), "where it was heard within the limit");
+    }
+}
+
+#[test]
 fn a_port_sends_nothing_longer_than_its_mtu() {
     let narrow = PortRules { mtu: 1500, ..PortRules::access(PortId(1), BLUE) };
     let mut switch =
