@@ -62,7 +62,8 @@ pub struct Gso {
     pub size: NonZeroU16,
     /// Octets before the payload: Ethernet, tags, IP and transport headers, as measured in the frame.
     pub header_len: u16,
-    /// TCP: CWR is set and belongs to the first segment alone (RFC 3168 section 6.1.2).
+    /// TCP: CWR is set and belongs to the first segment alone (RFC 3168 section 6.1.2). Otherwise it is a bit of a counter that
+    /// each segment tells (AccECN, RFC 9768 section 3.2.2).
     pub ecn: bool,
 }
 
@@ -122,8 +123,8 @@ impl Offload {
 
     /// Reads the header that came before `frame` and checks it against the frame's own bytes.
     ///
-    /// Nothing is believed that the frame can tell itself: the kind of segmentation, the length of the
-    /// headers and the CWR flag are measured. As in the kernel (`virtio_net_hdr_to_skb`), a super-frame whose
+    /// Nothing is believed that the frame can tell itself: the kind of segmentation and the length of the
+    /// headers are measured. What a CWR flag in the frame means it cannot tell: that is the header's to say. As in the kernel (`virtio_net_hdr_to_skb`), a super-frame whose
     /// payload fits one segment is no super-frame, and `NEEDS_CSUM` goes before `DATA_VALID`. Stricter than
     /// the kernel: a super-frame needs `NEEDS_CSUM`, IP and UDP lengths that end with the frame, and headers
     /// of at most [`MAX_HEADER`] octets; the field of a partial checksum must lie within as many, and not in
@@ -257,7 +258,7 @@ impl Gso {
             return None;
         }
         let header_len = u16::try_from(headers.payload).ok()?;
-        Some(Self { kind, size, header_len, ecn: headers.cwr(frame) })
+        Some(Self { kind, size, header_len, ecn: gso_type & GSO_ECN != 0 && headers.cwr(frame) })
     }
 
     fn wire_type(self) -> u8 {
@@ -404,14 +405,15 @@ mod tests {
     }
 
     #[test]
-    fn cwr_is_taken_from_the_frame() {
+    fn what_cwr_means_is_taken_from_the_header_and_whether_it_is_there_from_the_frame() {
         let with_cwr = tcp4(|f| f[47] |= 0x80);
-        for gso_type in [GSO_TCPV4, GSO_TCPV4 | GSO_ECN] {
+        for (gso_type, means_once) in [(GSO_TCPV4, false), (GSO_TCPV4 | GSO_ECN, true)] {
             let mut header = HEADER;
             header[1] = gso_type;
-            let ecn = |frame| Offload::parse(&header, frame).expect("valid").gso.expect("super-frame").ecn;
-            assert!(!ecn(&TCP4));
-            assert!(ecn(&with_cwr));
+            let parse = |frame| Offload::parse(&header, frame).expect("valid");
+            assert!(!parse(&TCP4).gso.expect("super-frame").ecn);
+            assert_eq!(parse(&with_cwr).gso.expect("super-frame").ecn, means_once);
+            assert_eq!(parse(&with_cwr).emit()[1], gso_type, "and told on");
         }
     }
 

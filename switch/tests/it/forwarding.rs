@@ -411,6 +411,7 @@ fn tcp(tags: Vec<[u8; 4]>, payload: usize) -> Spec {
         extensions: vec![],
         id: 7,
         transport: Transport::Tcp { sequence: 0xffff_f000, flags: PSH | ACK, options: 0 },
+        accurate: false,
         payload: (0..251).cycle().take(payload).collect(),
     }
 }
