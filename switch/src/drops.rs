@@ -40,7 +40,7 @@ drop_reasons! {
     /// Sent to 01:80:C2:00:00:0X, which a bridge keeps to itself.
     LinkLocalGroup = "LINK_LOCAL_GROUP", "sent to 01:80:c2:00:00:0x (STP, LACP, LLDP): set switch.group_forward_mask to pass it on";
     /// Tagged with a VLAN that the port does not carry.
-    VlanNotAllowed = "VLAN_NOT_ALLOWED", "tagged with a VLAN this port does not carry: add its network to the port's trunk";
+    VlanNotAllowed = "VLAN_NOT_ALLOWED", "tagged with a VLAN this port does not carry, or with a tag that is payload: add its network to the port's trunk, or let its network pass tags (tags = \"pass\")";
     /// Untagged on a trunk without a native network.
     VlanUntagged = "VLAN_UNTAGGED", "untagged on a trunk without native network: set the port's native network";
     /// Sent by a port that mirrors others.

@@ -42,6 +42,12 @@ use vswitch_model::ifname::check_ifname;
 /// The loopback interface's number: the first in every namespace.
 const LOOPBACK: u32 = 1;
 
+/// Octets of a VLAN tag, which the host's end of a veth pair takes beyond its peer's MTU.
+///
+/// A bridge lets a full packet behind one tag pass (`is_skb_forwardable`, include/linux/netdevice.h), whatever the tag. A packet
+/// socket sends it only if the tag is 802.1Q's (`packet_extra_vlan_len_allowed`, net/packet/af_packet.c); others must fit the MTU.
+const TAG: u32 = 4;
+
 /// One netlink socket in one namespace.
 ///
 /// Made inside a tokio runtime, which drives it until it is dropped.
@@ -216,7 +222,8 @@ impl Links {
 
     /// Makes a veth pair: `host` here, its peer straight in `peer`'s namespace as `ifname`.
     ///
-    /// The host's end is set up, with the same MTU, once it is [secluded](Links::seclude), and what that says is returned.
+    /// The host's end is set up, with room for a [tag](TAG) more, once it is [secluded](Links::seclude), and what that says is
+    /// returned.
     /// The peer is left as the kernel makes it, for [`Links::configure`]. On failure nothing remains.
     pub async fn create_veth(
         &self,
@@ -233,7 +240,7 @@ impl Links {
             .setns_by_fd(peer.namespace.as_fd().as_raw_fd())
             .build();
         let pair = LinkMessageBuilder::<LinkVeth>::new(host, ifname)
-            .mtu(mtu.into())
+            .mtu(u32::from(mtu) + TAG)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer_end)))
             .build();
         self.handle

@@ -85,8 +85,9 @@ const NO_MEMBER: u16 = u16::MAX;
 impl Topology {
     /// The network that a frame received on `ingress` is in. `known` is set by devices that know it (tunnels).
     ///
-    /// A tag that is not the switch's is payload, and refused unless the network passes it: taken out of its network
-    /// untagged, by a trunk that carries it natively, the frame would be in another one (VLAN hopping).
+    /// A tag that is not the switch's is payload, whatever its type, and refused unless the network passes it: taken out of its
+    /// network untagged, by a trunk that carries it natively, the frame would be in another one (VLAN hopping). A priority tag
+    /// (VLAN 0) names no network, so the frame is as good as untagged at every port (IEEE 802.1Q-2018 section 6.9).
     #[inline(always)]
     pub fn classify(
         &self,
@@ -95,8 +96,10 @@ impl Topology {
         frame: &Frame,
     ) -> Result<Classified, DropReason> {
         match (&self.port(ingress)?.ingress, frame.tag) {
-            (Ingress::Access { network }, None) => Ok(Classified { network: *network, tag: None }),
-            (port, tag) => self.classify_tagged(port, ingress, known, tag, frame.stacked),
+            (Ingress::Access { network }, None) if !frame.tagged_payload => {
+                Ok(Classified { network: *network, tag: None })
+            }
+            (port, tag) => self.classify_tagged(port, ingress, known, tag, frame.tagged_payload),
         }
     }
 
@@ -108,7 +111,7 @@ impl Topology {
         ingress: PortId,
         known: Option<NetworkId>,
         tag: Option<Tag>,
-        stacked: bool,
+        tagged_payload: bool,
     ) -> Result<Classified, DropReason> {
         let has_tag = tag.is_some();
         let (network, tag) = match (port, tag) {
@@ -120,15 +123,19 @@ impl Topology {
                 let network = by_vlan[usize::from(tag.0 & 0x0fff)].ok_or(DropReason::VlanNotAllowed)?;
                 (network, Some(tag))
             }
+            (Ingress::Trunk { native: None, .. }, _) if tagged_payload => {
+                return Err(DropReason::VlanNotAllowed);
+            }
             (Ingress::Trunk { native, .. }, tag) => (native.ok_or(DropReason::VlanUntagged)?, tag),
             (Ingress::Mirror, _) => return Err(DropReason::MirrorOnly),
-            (Ingress::Tunnel, _) => {
+            (Ingress::Tunnel, tag) => {
                 let carried = known.filter(|network| self.carries(*network, ingress));
-                (carried.ok_or(DropReason::VxlanVniNotFound)?, None)
+                let network = carried.ok_or(DropReason::VxlanVniNotFound)?;
+                (network, tag.filter(|tag| tag.is_priority() && !self.passes_tags(network)))
             }
         };
-        let tagged_payload = if tag.is_some() { stacked } else { has_tag };
-        if tagged_payload && !self.passes_tags(network) {
+        let is_payload = has_tag && tag.is_none();
+        if (is_payload || tagged_payload) && !self.passes_tags(network) {
             return Err(DropReason::VlanNotAllowed);
         }
         Ok(Classified { network, tag })

@@ -59,6 +59,8 @@ struct Sent {
     dst: Destination,
     src: u8,
     tag: Option<u16>,
+    /// Whether a service tag (802.1ad) stands behind it.
+    service: bool,
     /// For tunnels: the network their device knows.
     network: u16,
     long: bool,
@@ -102,8 +104,9 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     ];
     // Station 0 stands for a group address, which no station may have.
     let src = prop_oneof![20 => 1..=STATIONS, 1 => Just(0)];
-    let sent = (dst, src, tag, 0..2u16, prop::bool::weighted(0.2))
-        .prop_map(|(dst, src, tag, network, long)| Sent { dst, src, tag, network, long });
+    let rarely = || prop::bool::weighted(0.05);
+    let sent = (dst, src, tag, rarely(), 0..2u16, prop::bool::weighted(0.2))
+        .prop_map(|(dst, src, tag, service, network, long)| Sent { dst, src, tag, service, network, long });
     let kind = prop_oneof![
         3 => (0..2u16).prop_map(Kind::Access),
         1 => (0..2u16).prop_map(Kind::Isolated),
@@ -160,7 +163,8 @@ impl Model {
         let vlan = sent.tag.map(|tag| tag & 0xfff);
         let by_vlan = NETWORKS.iter().find(|(_, id)| vlan == Some(*id)).map(|(network, _)| network.0);
         match (self.ports[&port], vlan) {
-            (Kind::Tunnel, None) => Ok((sent.network, None)),
+            _ if sent.service => Err(DropReason::VlanNotAllowed),
+            (Kind::Tunnel, None | Some(0)) => Ok((sent.network, sent.tag)),
             (Kind::Tunnel, Some(_)) => Err(DropReason::VlanNotAllowed),
             (Kind::Access(network) | Kind::Isolated(network) | Kind::Narrow(network), None | Some(0)) => {
                 Ok((network, sent.tag))
@@ -317,7 +321,7 @@ impl Pair {
         for sent in frames.iter().filter(|sent| !tunnel || sent.network == frames[0].network) {
             self.serial += 1;
             let serial = self.serial;
-            let copy = |tag| sent.bytes(&sent.out_tags(tunnel, tag), serial);
+            let copy = |tag: Option<u16>| sent.bytes(tag.as_slice(), serial);
             self.lab.put(port, OwnedFrame::plain(sent.bytes(sent.tag.as_slice(), serial)));
             allowed.push(self.model.classify(port, sent).map_or(vec![], |(network, carried)| {
                 let copies = self.model.flood(port, network);
@@ -436,14 +440,13 @@ impl Sent {
     fn bytes(&self, tags: &[u16], serial: u16) -> Vec<u8> {
         let src = if self.src == 0 { Destination::Group.mac() } else { mac(self.src) };
         let mut bytes = super::lab::frame(self.dst.mac(), src, tags);
+        if self.service {
+            let behind = 12 + 4 * tags.len();
+            bytes.splice(behind..behind, [0x88, 0xa8, 0, 10]);
+        }
         bytes.resize(bytes.len() + if self.long { usize::from(NARROW) } else { 0 }, 0);
         bytes.extend(serial.to_be_bytes());
         bytes
-    }
-
-    /// The tags of the copy that is to leave behind `tag`. What a tunnel brings is payload, so its tag stays.
-    fn out_tags(&self, by_tunnel: bool, tag: Option<u16>) -> Vec<u16> {
-        tag.into_iter().chain(self.tag.filter(|_| by_tunnel)).collect()
     }
 }
 
