@@ -71,6 +71,10 @@ pub struct SwitchSpec {
     pub damping: DampingSpec,
 }
 
+/// The bit of 01:80:C2:00:00:00, where bridges exchange BPDUs. One without spanning tree passes them on, as the kernel's does
+/// (`br_handle_frame`, net/bridge/br_input.c).
+const BPDUS: u16 = 1;
+
 impl Default for SwitchSpec {
     fn default() -> Self {
         Self {
@@ -80,7 +84,7 @@ impl Default for SwitchSpec {
             state: "/var/lib/vswitch".into(),
             ageing: 300,
             mac_limit: 65_536,
-            group_forward_mask: 0,
+            group_forward_mask: BPDUS,
             damping: DampingSpec::default(),
         }
     }
