@@ -81,7 +81,11 @@ fn line(event: &Event) -> String {
         What::MacLearned(station) => write!(text, "{} learned", on(station)),
         What::MacMoved { station, from } => write!(text, "{} moved from port {from}", on(station)),
         What::MacHeld { station, rival } => {
-            write!(text, "{} moves too often and is held to one move a second; heard on port {rival} too", on(station))
+            write!(
+                text,
+                "{} moves too often and is held to one move a second; heard on port {rival} too",
+                on(station)
+            )
         }
         What::MacReleased(station) => write!(text, "{} may move again", on(station)),
         What::MacExpired(station) => write!(text, "{} not heard for the ageing time", on(station)),
