@@ -202,6 +202,7 @@ impl Words<'_> {
                 "nothing: {here} has as many addresses as it may, or the table is full of pinned ones"
             ),
             Learned::Busy => "its source would be learned with a later frame".into(),
+            Learned::Off => format!("{here} does not learn"),
         }
     }
 

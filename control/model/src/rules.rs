@@ -173,7 +173,7 @@ impl<'a> Check<'a> {
         for (index, port) in ports.iter().enumerate() {
             self.in_range(Place::port(index, "mtu"), port.mtu, MTU);
             self.in_range(Place::port(index, "mac_limit"), port.mac_limit, MAC_LIMIT);
-            self.carries(index, &port.carries);
+            self.carries(index, &port.carries, port.native_tagged);
             self.mtu(index, port);
             self.names(index, port);
             if let Some(interface) = port.interface() {
@@ -183,7 +183,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn carries(&mut self, port: usize, carries: &Carries) {
+    fn carries(&mut self, port: usize, carries: &Carries, native_tagged: bool) {
         let (trunk, native) = match carries {
             Carries::Trunk { trunk, native } => (trunk, native),
             Carries::Access { network } => {
@@ -228,6 +228,10 @@ impl<'a> Check<'a> {
                     "network {name} passes tags, which would be taken for this trunk's own: carry it tagged"
                 );
                 self.contradiction(at, Place::network(index, "tags"), what);
+            } else if let Some((index, NetworkSpec { vlan: None, .. })) = found.filter(|_| native_tagged) {
+                let what = format!("network {name} has no vlan to be tagged with: give it one");
+                let at = Place::port(port, "native_tagged");
+                self.contradiction(at, Place::network(index, "vlan"), what);
             }
         }
     }

@@ -65,6 +65,8 @@ pub enum Learned {
     Full,
     /// Another thread is changing the table; the next frame will teach it.
     Busy,
+    /// The port does not learn.
+    Off,
 }
 
 /// Something that happened to the table, for those who watch it.
@@ -246,7 +248,7 @@ impl Fdb {
         self.is_alive(station.key.parts().0, value, now.into()).then(|| value.port())
     }
 
-    /// Learns that `station` is on `port`. `limit` is the most addresses the port may have.
+    /// Learns that `station` is on `port`. `limit` is the most addresses the port may have; 0: it does not learn.
     ///
     /// Its address must be a station's ([`MacAddr::is_station`]), as [`crate::wire::frame::Frame`] guarantees.
     #[inline(always)]
@@ -264,6 +266,9 @@ impl Fdb {
             if value.origin() != Origin::Learned {
                 return Learned::Pinned;
             }
+        }
+        if limit == Some(0) {
+            return Learned::Off;
         }
         self.try_teach(station, port, limit, now)
     }

@@ -170,6 +170,7 @@ impl Writer {
         let learned = match alive {
             Some(value) if value.port() == port => Learned::Known,
             Some(value) if value.origin() != Origin::Learned => Learned::Pinned,
+            _ if limit == Some(0) => Learned::Off,
             _ if is_full => Learned::Full,
             Some(value) if !is_silent(value, now) && !self.moves.would_move(key, now) => Learned::Held,
             Some(value) => Learned::Moved { from: value.port() },

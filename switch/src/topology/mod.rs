@@ -158,8 +158,8 @@ impl Topology {
 
     /// The ports that a frame of `network`, received on `ingress`, may leave by.
     ///
-    /// Never holds `ingress` itself nor a port of its split-horizon group, so flooding over the whole of it
-    /// cannot loop; nor, from an isolated port, another one.
+    /// Never holds `ingress` itself (unless it is a hairpin) nor a port of its split-horizon group, so flooding over the whole of
+    /// it cannot loop; nor, from an isolated port, another one.
     pub fn reach(&self, network: NetworkId, ingress: PortId) -> Reach<'_> {
         let from = self.ports.get(ingress.index()).and_then(Option::as_ref);
         Reach {
@@ -170,7 +170,7 @@ impl Topology {
         }
     }
 
-    /// Addresses that may be learned on `port`.
+    /// Addresses that may be learned on `port`; 0: it does not learn.
     pub fn mac_limit(&self, port: PortId) -> Option<u32> {
         self.ports.get(port.index())?.as_ref()?.mac_limit
     }

@@ -33,10 +33,16 @@ pub struct PortRules {
     pub mode: PortMode,
     /// Frames never go from an isolated port to another.
     pub isolated: bool,
+    /// Whether frames may leave by the port they came in by (a reflective relay, IEEE 802.1Qbg; Linux: `hairpin`).
+    pub hairpin: bool,
+    /// Whether a trunk's native network leaves tagged. It comes in both ways.
+    pub native_tagged: bool,
     /// Frames never go between two ports of one split-horizon group.
     pub horizon: Option<NonZeroU16>,
     /// Whether flooded frames leave by it.
     pub flood: bool,
+    /// Whether addresses are learned on it.
+    pub learning: bool,
     /// Addresses learned on it at most.
     pub mac_limit: Option<u32>,
     /// What it may flood.
@@ -54,8 +60,11 @@ impl PortRules {
             id,
             mode: PortMode::Access(network),
             isolated: false,
+            hairpin: false,
+            native_tagged: false,
             horizon: None,
             flood: true,
+            learning: true,
             mac_limit: None,
             storm: FloodLimits::default(),
             limits: Limits::default(),
@@ -73,7 +82,7 @@ pub enum PortMode {
     Trunk {
         /// Carried by the tag of their VLAN.
         tagged: Vec<NetworkId>,
-        /// The network of untagged and priority-tagged frames.
+        /// The network of untagged and priority-tagged frames, and of those that its VLAN's tag says are of it.
         native: Option<NetworkId>,
     },
     /// Several networks; the device itself knows which (a tunnel's VNI).

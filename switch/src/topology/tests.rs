@@ -55,7 +55,7 @@ fn every_kind_of_port_classifies_every_kind_of_tag() {
         (2, Some(0x0fff), Err(DropReason::VlanNotAllowed)),
         (3, None, ok(BLUE, None)),
         (3, priority, ok(BLUE, priority)),
-        (3, blue10, Err(DropReason::VlanNotAllowed)),
+        (3, blue10, ok(BLUE, blue10)),
         (3, red20, ok(RED, red20)),
         (9, None, Err(DropReason::PortGone)),
     ] {

@@ -51,6 +51,9 @@ enum Kind {
     Narrow(u16),
     Trunk,
     TrunkWithNative,
+    /// The same, where the native network leaves tagged.
+    NativeTagged,
+    Hairpin(u16),
     Tunnel,
 }
 
@@ -113,6 +116,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => (0..2u16).prop_map(Kind::Narrow),
         2 => Just(Kind::Trunk),
         2 => Just(Kind::TrunkWithNative),
+        1 => Just(Kind::NativeTagged),
+        1 => (0..2u16).prop_map(Kind::Hairpin),
         2 => Just(Kind::Tunnel),
     ];
     let op = prop_oneof![
@@ -166,14 +171,19 @@ impl Model {
             _ if sent.service => Err(DropReason::VlanNotAllowed),
             (Kind::Tunnel, None | Some(0)) => Ok((sent.network, sent.tag)),
             (Kind::Tunnel, Some(_)) => Err(DropReason::VlanNotAllowed),
-            (Kind::Access(network) | Kind::Isolated(network) | Kind::Narrow(network), None | Some(0)) => {
-                Ok((network, sent.tag))
+            (
+                Kind::Access(network)
+                | Kind::Isolated(network)
+                | Kind::Narrow(network)
+                | Kind::Hairpin(network),
+                None | Some(0),
+            ) => Ok((network, sent.tag)),
+            (Kind::Access(_) | Kind::Isolated(_) | Kind::Narrow(_) | Kind::Hairpin(_), _) => {
+                Err(DropReason::VlanNotAllowed)
             }
-            (Kind::Access(_) | Kind::Isolated(_) | Kind::Narrow(_), _) => Err(DropReason::VlanNotAllowed),
             (Kind::Trunk, None | Some(0)) => Err(DropReason::VlanUntagged),
-            (Kind::TrunkWithNative, None | Some(0)) => Ok((0, sent.tag)),
-            (Kind::TrunkWithNative, Some(10)) => Err(DropReason::VlanNotAllowed),
-            (Kind::Trunk | Kind::TrunkWithNative, _) => {
+            (Kind::TrunkWithNative | Kind::NativeTagged, None | Some(0)) => Ok((0, sent.tag)),
+            (Kind::Trunk | Kind::TrunkWithNative | Kind::NativeTagged, _) => {
                 by_vlan.map(|network| (network, sent.tag)).ok_or(DropReason::VlanNotAllowed)
             }
         }
@@ -183,8 +193,10 @@ impl Model {
     fn carries(&self, port: u16, network: u16) -> Option<Option<u16>> {
         let vlan = NETWORKS[usize::from(network)].1;
         match *self.ports.get(&port)? {
-            Kind::Access(own) | Kind::Isolated(own) | Kind::Narrow(own) => (own == network).then_some(None),
-            Kind::Trunk => Some(Some(vlan)),
+            Kind::Access(own) | Kind::Isolated(own) | Kind::Narrow(own) | Kind::Hairpin(own) => {
+                (own == network).then_some(None)
+            }
+            Kind::Trunk | Kind::NativeTagged => Some(Some(vlan)),
             Kind::TrunkWithNative => Some((network != 0).then_some(vlan)),
             Kind::Tunnel => Some(None),
         }
@@ -192,6 +204,7 @@ impl Model {
 
     fn may_pass(&self, from: u16, to: u16) -> Result<(), DropReason> {
         match (self.ports[&from], self.ports[&to]) {
+            (Kind::Hairpin(_), _) if from == to => Ok(()),
             _ if from == to => Err(DropReason::SamePort),
             (Kind::Tunnel, Kind::Tunnel) => Err(DropReason::SplitHorizon),
             (Kind::Isolated(_), Kind::Isolated(_)) => Err(DropReason::PortIsolated),
@@ -352,7 +365,8 @@ impl Pair {
             assert_eq!(sent, expected);
         }
         for (to, frames) in sent {
-            assert_ne!(to, port, "never out of the ingress");
+            let hairpin = matches!(self.model.ports[&port], Kind::Hairpin(_));
+            assert!(to != port || hairpin, "never out of the ingress");
             for bytes in &frames {
                 assert!(
                     allowed.iter().flatten().any(|copy| *copy == (to, bytes.clone())),
@@ -460,6 +474,8 @@ fn rules(port: u16, kind: Kind) -> PortRules {
         Kind::Narrow(network) => PortRules { mtu: NARROW, ..access(network) },
         Kind::Trunk => mode(PortMode::Trunk { tagged: vec![blue, red], native: None }),
         Kind::TrunkWithNative => mode(PortMode::Trunk { tagged: vec![red], native: Some(blue) }),
+        Kind::NativeTagged => PortRules { native_tagged: true, ..rules(port, Kind::TrunkWithNative) },
+        Kind::Hairpin(network) => PortRules { hairpin: true, ..access(network) },
         Kind::Tunnel => PortRules { horizon: NonZeroU16::new(1), ..mode(PortMode::Tunnel(vec![blue, red])) },
     }
 }

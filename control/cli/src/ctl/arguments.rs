@@ -298,6 +298,18 @@ pub struct PortArguments {
     /// Frames never go from an isolated port to another.
     #[arg(long)]
     isolated: bool,
+    /// Frames may leave by the port they came in by.
+    #[arg(long)]
+    hairpin: bool,
+    /// The native network leaves tagged as well.
+    #[arg(long, requires = "native")]
+    native_tagged: bool,
+    /// Frames to groups and unknown stations do not leave by it.
+    #[arg(long)]
+    no_flood: bool,
+    /// No addresses are learned on it.
+    #[arg(long)]
+    no_learning: bool,
     /// Addresses learned on the port at most.
     #[arg(long, value_name = "COUNT")]
     mac_limit: Option<u32>,
@@ -367,6 +379,10 @@ impl PortArguments {
         Ok(PortSpec {
             mtu: self.device.mtu(),
             isolated: self.isolated,
+            hairpin: self.hairpin,
+            native_tagged: self.native_tagged,
+            flood: !self.no_flood,
+            learning: !self.no_learning,
             mac_limit: self.mac_limit,
             offload: !self.no_offload,
             limit: self.limit.spec(),
