@@ -31,16 +31,16 @@ macro_rules! drop_reasons {
 
 drop_reasons! {
     // Ingress.
-    /// Shorter than an Ethernet header, or than the tag it announces.
-    PktTooSmall = "PKT_TOO_SMALL", "shorter than its Ethernet header: the sender makes broken frames";
+    /// Shorter than an Ethernet header, than the tag it announces or, from a tunnel, than its IP header.
+    PktTooSmall = "PKT_TOO_SMALL", "shorter than its Ethernet header, or, from a tunnel, than its IP header: the sender makes broken frames";
     /// The offload header contradicts the frame.
     DevHdr = "DEV_HDR", "its offload header does not fit the frame: the sender's driver is broken or hostile";
     /// The source address is a group or zero.
     MacInvalidSource = "MAC_INVALID_SOURCE", "its source is a group or zero address: the sender is broken or hostile";
     /// Sent to 01:80:C2:00:00:0X, which a bridge does not forward.
-    LinkLocalGroup = "LINK_LOCAL_GROUP", "sent to 01:80:c2:00:00:0x (STP, LACP, LLDP): set switch.group_forward_mask to pass it on";
+    LinkLocalGroup = "LINK_LOCAL_GROUP", "sent to 01:80:c2:00:00:0x (pause, LACP, LLDP; BPDUs where the mask leaves them out): set switch.group_forward_mask to pass it on";
     /// Tagged with a VLAN that the port does not carry.
-    VlanNotAllowed = "VLAN_NOT_ALLOWED", "tagged with a VLAN this port does not carry: add its network to the port's trunk";
+    VlanNotAllowed = "VLAN_NOT_ALLOWED", "tagged with a VLAN this port does not carry, or with a tag that is payload: add its network to the port's trunk, or let its network pass tags (tags = \"pass\")";
     /// Untagged on a trunk without a native network.
     VlanUntagged = "VLAN_UNTAGGED", "untagged on a trunk without native network: set the port's native network";
     /// Sent by a port that mirrors others.

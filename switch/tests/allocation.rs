@@ -72,11 +72,14 @@ struct Case {
     fdb: Arc<Fdb>,
     receivers: Vec<Receiver>,
     sinks: Arc<Mill>,
+    /// Milliseconds between its turns.
+    pace: u64,
 }
 
 const BLUE: NetworkId = NetworkId(0);
 const RED: NetworkId = NetworkId(1);
-const NOW: Timestamp = Timestamp::from_millis(1_000);
+const NOW: Timestamp = Timestamp::from_millis(BEGIN);
+const BEGIN: u64 = 1_000;
 
 impl Case {
     /// `ports` access ports and a trunk behind them; a table for `limit` stations.
@@ -111,14 +114,17 @@ impl Case {
             port: PortId(port),
             worker: 0,
         });
-        Self { engine: Engine::new(0, Arc::new(plan)), fdb, receivers: receivers.into(), sinks }
+        Self { engine: Engine::new(0, Arc::new(plan)), fdb, receivers: receivers.into(), sinks, pace: 0 }
     }
 
     /// Allocations of `turns` turns that begin after as many to warm up.
     fn allocations(&mut self, name: &str, turns: usize) -> u64 {
+        let mut now = BEGIN;
         let mut run = |turns: usize| {
             for turn in 0..turns {
-                self.engine.turn(&self.receivers[turn % self.receivers.len()], 64, NOW).expect("never fails");
+                now += self.pace;
+                let receiver = &self.receivers[turn % self.receivers.len()];
+                self.engine.turn(receiver, 64, Timestamp::from_millis(now)).expect("never fails");
             }
         };
         run(2);
@@ -197,7 +203,7 @@ fn forwarding_allocates_nothing() {
     let limits = Limits { rx: limit, tx: limit };
     let mut limited = Case::with(4, 1000, limits, all, stations(1, broadcast()));
     assert_eq!(limited.allocations("frames above a limit", 30), 0);
-    let mut held = Case::new(4, 1000, all, stations(64, broadcast()));
+    let mut held = Case { pace: 1_000, ..Case::new(4, 1000, all, stations(64, broadcast())) };
     assert_eq!(held.allocations("stations that are held", 30), 0);
     assert_eq!(held.fdb.totals().held, 64);
     assert!(ALLOCATIONS.load(Relaxed) > 0, "the counter works");

@@ -191,7 +191,12 @@ fn tags_from_the_wire_are_judged() {
         "the payload is untouched: {seen:02x?}"
     );
 
-    for stranger in [11, 30, 4095] {
+    // Many neighbours tag their native VLAN, too.
+    wire.send(&tagged(BROADCAST, STATION, 30, EXPERIMENT, b"native by its tag"));
+    let seen = green.find(PATIENCE, |frame| frame.ends_with(b"native by its tag")).unwrap();
+    assert_eq!(seen, frame(BROADCAST, STATION, EXPERIMENT, b"native by its tag"));
+
+    for stranger in [11, 31, 4095] {
         wire.send(&tagged(BROADCAST, STATION, stranger, EXPERIMENT, b"stranger"));
     }
     wire.send(&frame(BROADCAST, STATION, EXPERIMENT, b"the end"));

@@ -25,6 +25,9 @@ const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
 const ACK: u8 = 0x10;
 const ECE: u8 = 0x40;
+const CWR: u8 = 0x80;
+/// The last bit of the 13th byte of the TCP header, before these.
+const AE: u8 = 0x01;
 /// Flags that only the last packet of a super-frame may have.
 const LAST: u8 = FIN | PSH;
 
@@ -243,7 +246,14 @@ pub(crate) fn unfinished(frame: &[u8], headers: &Headers, size: Option<usize>) -
     if !Checksum::is_partial(frame, headers) {
         return None;
     }
-    let offload = partial(headers, size.map(|size| (length(size), length(headers.payload))))?;
+    let mut offload = partial(headers, size.map(|size| (length(size), length(headers.payload))))?;
+    if let Some(gso) = &mut offload.gso
+        && headers.transport_kind == Transport::Tcp
+    {
+        // No header says what a CWR flag means here. With AE it is a bit of a counter (RFC 9768); else RFC 3168 is far more likely.
+        let [data_offset_and_ae, flags] = u16_at(frame, headers.transport + 12).to_be_bytes();
+        gso.ecn = flags & CWR != 0 && data_offset_and_ae & AE == 0;
+    }
     // Checked against the frame.
     Offload::parse(&offload.emit(), frame).ok()
 }

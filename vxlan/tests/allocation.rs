@@ -50,6 +50,7 @@ fn case(name: &'static str, transport: Transport, payload: usize, size: Option<u
         extensions: vec![],
         id: 1,
         transport,
+        accurate: false,
         payload: vec![0x55; payload],
     };
     Case { name, spec, size, tag: TagOp::Keep, overlay_mtu: 1450, ecn: Ecn::NotEct }

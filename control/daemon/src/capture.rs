@@ -458,6 +458,7 @@ fn comment(record: &Record, names: &Names, follow: bool) -> Option<String> {
         Some(Learned::Held) => ", its source is held on another port".into(),
         Some(Learned::Full) => ", its source is not learned: a limit is reached".into(),
         Some(Learned::Busy) => ", its source is learned with its next frame".into(),
+        Some(Learned::Off) => ", its port does not learn".into(),
     };
     Some(match record.fate {
         Fate::Unicast(port) => {

@@ -10,7 +10,7 @@ mod transaction;
 mod ways;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     hash::{BuildHasher, RandomState},
     io,
     sync::Arc,
@@ -53,8 +53,31 @@ pub(crate) struct Edge {
     /// Called when somebody sends to the tunnel who is no peer.
     on_stranger: OnStranger,
     pub(crate) captures: Captures,
+    stale: Stale,
     next_key: u64,
     swept: usize,
+}
+
+/// Entries of the table that the next plan makes obsolete. They are removed once the workers have adopted it: until then
+/// frames that are in flight would be learned again.
+#[derive(Debug, Default)]
+struct Stale {
+    /// Closed ports: learned and pinned entries go.
+    closed: BTreeSet<PortId>,
+    /// Removed networks: learned and pinned entries go.
+    removed: BTreeSet<NetworkId>,
+    /// Ports that lost their device or carry other networks: learned entries go.
+    changed: BTreeSet<PortId>,
+}
+
+impl Stale {
+    fn forget_in(&mut self, fdb: &Fdb) {
+        let Self { closed, removed, changed } = std::mem::take(self);
+        if !(closed.is_empty() && removed.is_empty()) {
+            fdb.purge(|network, port| closed.contains(&port) || removed.contains(&network));
+        }
+        changed.into_iter().for_each(|port| fdb.flush_port(port));
+    }
 }
 
 /// A port that is wanted.
@@ -106,6 +129,7 @@ impl Edge {
             owner: format!("vswitch {}", spec.state.display()),
             on_stranger,
             captures: Captures::default(),
+            stale: Stale::default(),
             next_key: 0,
             swept: 0,
         })

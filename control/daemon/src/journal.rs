@@ -260,9 +260,9 @@ fn report(names: &Names, event: &fdb::Event) {
     match event.what {
         Change::Held { rival } => warn!(
             mac = %event.mac, %network, %port, rival = %names.port(rival),
-            "an address moves too often and is held: are there two stations with it, or a loop?"
+            "an address moves too often and is held (one move a second at most): are there two stations with it, or a loop?"
         ),
-        Change::Released => info!(mac = %event.mac, %network, %port, "a held address may move again"),
+        Change::Released => info!(mac = %event.mac, %network, %port, "a held address may move freely again"),
         _ => {}
     }
 }

@@ -42,6 +42,12 @@ use vswitch_model::IfName;
 /// The loopback interface's number: the first in every namespace.
 const LOOPBACK: u32 = 1;
 
+/// Length of a VLAN tag in bytes, by which the MTU of the host end of a veth pair exceeds its peer's.
+///
+/// A bridge forwards a full packet behind one tag of any type (`is_skb_forwardable`, include/linux/netdevice.h). A packet socket
+/// sends it only behind an 802.1Q tag (`packet_extra_vlan_len_allowed`, net/packet/af_packet.c); behind others it must fit the MTU.
+const TAG: u32 = 4;
+
 /// One netlink socket in one namespace.
 ///
 /// Made inside a tokio runtime, which drives it until it is dropped.
@@ -216,7 +222,8 @@ impl Links {
 
     /// Makes a veth pair: `host` here, its peer straight in `peer`'s namespace as `ifname`.
     ///
-    /// The host's end is set up, with the same MTU, once it is [secluded](Links::seclude), and what that says is returned.
+    /// The host's end is set up, with room for a [tag](TAG) more, once it is [secluded](Links::seclude), and what that says is
+    /// returned.
     /// The peer is left as the kernel makes it, for [`Links::configure`]. On failure nothing remains.
     pub async fn create_veth(
         &self,
@@ -233,7 +240,7 @@ impl Links {
             .setns_by_fd(peer.namespace.as_fd().as_raw_fd())
             .build();
         let pair = LinkMessageBuilder::<LinkVeth>::new(host, ifname)
-            .mtu(mtu.into())
+            .mtu(u32::from(mtu) + TAG)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer_end)))
             .build();
         self.handle

@@ -253,7 +253,7 @@ pub struct FdbEntry {
     /// Milliseconds since it was last heard; absent when pinned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub age_ms: Option<u64>,
-    /// Whether it moved too often and is held where it is for a while.
+    /// Whether it moved too often and is held to one move a second for a while.
     #[serde(default)]
     pub held: bool,
 }

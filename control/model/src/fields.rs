@@ -41,6 +41,9 @@ pub struct PortFields {
     pub persist: Option<bool>,
     pub mtu: Option<Mtu>,
     pub isolated: Option<bool>,
+    pub hairpin: Option<bool>,
+    pub native_tagged: Option<bool>,
+    pub learning: Option<bool>,
     pub mac_limit: Option<u32>,
     pub storm: StormSpec,
     pub limit: LimitSpec,
@@ -112,6 +115,10 @@ impl PortFields {
         });
         let carries = self.carries(&mut misfits);
         let device = self.device(&mut misfits);
+        if self.native_tagged.is_some() && self.native.is_none() {
+            let what = "there is no native network to be tagged: set native, or remove it".into();
+            misfits.push(Misfit { key: "native_tagged", what });
+        }
         misfits.extend(self.limit.misfit().map(|(key, what)| Misfit { key, what }));
         let port = PortSpec {
             name,
@@ -119,6 +126,10 @@ impl PortFields {
             device,
             mtu: self.mtu,
             isolated: self.isolated.unwrap_or(false),
+            hairpin: self.hairpin.unwrap_or(false),
+            native_tagged: self.native_tagged.unwrap_or(false),
+            flood: self.flood.unwrap_or(true) || matches!(self.kind, Some(Kind::Peer)),
+            learning: self.learning.unwrap_or(true),
             mac_limit: self.mac_limit,
             storm: self.storm,
             limit: self.limit,
@@ -202,10 +213,10 @@ impl PortFields {
         if self.kind == Some(Kind::Peer) {
             return DeviceSpec::Peer(PeerSpec { remote, remote_port, flood: self.flood });
         }
-        if self.flood.is_some() {
-            misfit("flood", "belongs to kind peer: remove it");
-        }
         if self.kind == Some(Kind::Collector) {
+            if self.flood.is_some() {
+                misfit("flood", "a collector gets copies only: remove it");
+            }
             if self.vni.is_none() {
                 misfit("vni", "missing: choose the number by which the collector knows the copies");
             }
@@ -412,7 +423,10 @@ mod tests {
             (json!({"name": "a", "kind": "peer"}), "remote: missing"),
             (json!({"name": "a", "kind": "peer", "remote": "10.8.0.2", "network": "n"}), "network: a peer"),
             (json!({"name": "a", "kind": "peer", "remote": "10.8.0.2", "ifname": "e"}), "ifname: belongs"),
-            (json!({"name": "a", "network": "n", "kind": "tap", "flood": true}), "flood: belongs"),
+            (
+                json!({"name": "a", "network": "n", "kind": "tap", "native_tagged": true}),
+                "native_tagged: there is no native",
+            ),
             (json!({"name": "a", "network": "n", "kind": "tap", "networks": []}), "networks: belongs"),
             (json!({"name": "a", "network": "n", "kind": "tap", "remote": "10.8.0.2"}), "remote: belongs"),
             (json!({"name": "a", "network": "n", "kind": "tap", "vni": 5}), "vni: belongs to kind collector"),
@@ -436,7 +450,7 @@ mod tests {
             ),
             (
                 json!({"name": "a", "kind": "collector", "remote": "10.8.0.9", "vni": 5, "flood": true}),
-                "flood: belongs",
+                "flood: a collector",
             ),
             (json!({"name": "a b", "network": "n", "kind": "tap"}), "is no name"),
         ];

@@ -74,9 +74,13 @@ pub struct SwitchSpec {
     pub mac_limit: u32,
     /// Bit X set: frames to 01:80:C2:00:00:0X are forwarded (the kernel bridge's `group_fwd_mask`).
     pub group_forward_mask: u16,
-    /// When an address that moves too often is held where it is.
+    /// When an address that moves too often is held: limited to one move a second.
     pub damping: DampingSpec,
 }
+
+/// The bit of 01:80:C2:00:00:00, where bridges exchange BPDUs. One without spanning tree passes them on, as the kernel's does
+/// (`br_handle_frame`, net/bridge/br_input.c).
+const BPDUS: u16 = 1;
 
 impl Default for SwitchSpec {
     fn default() -> Self {
@@ -87,7 +91,7 @@ impl Default for SwitchSpec {
             state: "/var/lib/vswitch".into(),
             ageing: 300,
             mac_limit: 65_536,
-            group_forward_mask: 0,
+            group_forward_mask: BPDUS,
             damping: DampingSpec::default(),
         }
     }
@@ -101,7 +105,7 @@ pub struct DampingSpec {
     pub moves: u32,
     /// Seconds in which the moves are counted.
     pub window: u32,
-    /// Seconds an address is held before it may move again.
+    /// Seconds an address is held.
     pub hold: u32,
 }
 

@@ -26,6 +26,18 @@ pub struct PortSpec {
     pub mtu: Option<Mtu>,
     /// Frames never go from an isolated port to another.
     pub isolated: bool,
+    /// Frames may leave by the port they came in by.
+    #[serde(skip_serializing_if = "is_false")]
+    pub hairpin: bool,
+    /// A trunk's native network leaves tagged as well; it is accepted both ways.
+    #[serde(skip_serializing_if = "is_false")]
+    pub native_tagged: bool,
+    /// Whether frames to groups and unknown stations leave by it. A peer has its own: [`PeerSpec::flood`].
+    #[serde(skip_serializing_if = "is_true")]
+    pub flood: bool,
+    /// Whether addresses are learned on it.
+    #[serde(skip_serializing_if = "is_true")]
+    pub learning: bool,
     /// Addresses learned on this port at most; no limit of its own unless told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac_limit: Option<u32>,
@@ -46,6 +58,10 @@ impl PortSpec {
             device,
             mtu: None,
             isolated: false,
+            hairpin: false,
+            native_tagged: false,
+            flood: true,
+            learning: true,
             mac_limit: None,
             storm: StormSpec::default(),
             limit: LimitSpec::default(),
@@ -68,6 +84,16 @@ impl PortSpec {
     pub fn ifname(&self) -> &str {
         self.device.ifname().map_or(self.name.as_str(), IfName::as_str)
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+fn is_false(it: &bool) -> bool {
+    !it
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+fn is_true(it: &bool) -> bool {
+    *it
 }
 
 /// Which networks a port carries.

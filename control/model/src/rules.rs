@@ -148,7 +148,7 @@ impl<'a> Check<'a> {
             if let Some(limit) = port.mac_limit.filter(|limit| !MAC_LIMIT.contains(limit)) {
                 self.fault(Location::port(index, "mac_limit"), outside(limit, &MAC_LIMIT));
             }
-            self.carries(index, &port.carries);
+            self.carries(index, &port.carries, port.native_tagged);
             self.mtu(index, port);
             self.names(index, port);
             if let Some(interface) = port.interface() {
@@ -158,7 +158,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn carries(&mut self, port: usize, carries: &Carries) {
+    fn carries(&mut self, port: usize, carries: &Carries, native_tagged: bool) {
         let (trunk, native) = match carries {
             Carries::Trunk { trunk, native } => (trunk, native),
             Carries::Access { network } => {
@@ -203,6 +203,10 @@ impl<'a> Check<'a> {
                     "network {name} passes tags, which would be taken for this trunk's own: carry it tagged"
                 );
                 self.contradiction(at, Location::network(index, "tags"), what);
+            } else if let Some((index, NetworkSpec { vlan: None, .. })) = found.filter(|_| native_tagged) {
+                let what = format!("network {name} has no vlan to be tagged with: give it one");
+                let at = Location::port(port, "native_tagged");
+                self.contradiction(at, Location::network(index, "vlan"), what);
             }
         }
     }

@@ -182,6 +182,7 @@ fn learned_to_code(learned: Option<Learned>) -> (u8, u16) {
         Some(Learned::Held) => (5, 0),
         Some(Learned::Full) => (6, 0),
         Some(Learned::Busy) => (7, 0),
+        Some(Learned::Off) => (8, 0),
     }
 }
 
@@ -194,6 +195,7 @@ fn learned_of_code(code: u8, from: u16) -> Option<Learned> {
         5 => Learned::Held,
         6 => Learned::Full,
         7 => Learned::Busy,
+        8 => Learned::Off,
         _ => return None,
     })
 }
@@ -241,6 +243,7 @@ mod tests {
             Some(Learned::Held),
             Some(Learned::Full),
             Some(Learned::Busy),
+            Some(Learned::Off),
         ];
         let mut fates: Vec<_> = DropReason::ALL.iter().map(|reason| Fate::Dropped(*reason)).collect();
         fates.extend([Flood::Broadcast, Flood::Multicast, Flood::Unknown].map(Fate::Flooded));

@@ -60,12 +60,14 @@ pub enum Learned {
     },
     /// It is pinned to another port, by the operator or a control plane.
     Pinned,
-    /// It moved too often and is held on its port.
+    /// It moves too often and stays on its port for now.
     Held,
     /// The port's limit is reached, or the table is full of entries that must not be evicted.
     Full,
     /// Another thread holds the table's lock; it is learned with its next frame.
     Busy,
+    /// The port does not learn.
+    Off,
 }
 
 /// A change of the table.
@@ -93,12 +95,12 @@ pub enum Change {
         /// The previous port.
         from: PortId,
     },
-    /// Moved too often: held on `port`, was also seen on `rival`.
+    /// Moves too often: was on `port`, is seen on `rival` now, and is limited to one move a second.
     Held {
         /// The other port.
         rival: PortId,
     },
-    /// May move again.
+    /// May move freely again.
     Released,
     /// Not seen for the ageing time.
     Expired,
@@ -119,7 +121,7 @@ pub struct Entry {
     pub origin: Origin,
     /// Time since it was last seen, with a resolution of 256 ms. Zero for entries that do not age.
     pub age: Duration,
-    /// Whether damping holds it on its port.
+    /// Whether damping limits its moves.
     pub held: bool,
 }
 
@@ -247,7 +249,8 @@ impl Fdb {
         self.is_alive(station.key.parts().0, value, now.into()).then(|| value.port())
     }
 
-    /// Learns that `station` is on `port`. `limit` is the maximum number of addresses of the port.
+    /// Learns that `station` is on `port`. `limit` is the maximum number of addresses of the port; 0: it does not
+    /// learn.
     ///
     /// Its address must be a station's ([`MacAddr::is_station`]), as guaranteed by
     /// [`crate::wire::frame::Frame`].
@@ -266,9 +269,9 @@ impl Fdb {
             if value.origin() != Origin::Learned {
                 return Learned::Pinned;
             }
-            if value.is_held() {
-                return Learned::Held;
-            }
+        }
+        if limit == Some(0) {
+            return Learned::Off;
         }
         self.try_teach(station, port, limit, now)
     }

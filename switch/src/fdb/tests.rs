@@ -1,5 +1,7 @@
 //! The table against its manual: what it learns, forgets, holds and gives up.
 
+use proptest::prelude::*;
+
 use super::*;
 
 const BLUE: NetworkId = NetworkId(1);
@@ -113,42 +115,116 @@ fn what_is_no_station_is_never_there() {
     assert!(fdb.is_empty());
 }
 
-#[test]
-fn an_address_that_keeps_moving_is_held_and_reported() {
+/// Moves a station between two ports once a second, until it is held on `DB` at five seconds.
+fn held() -> Fdb {
     let fdb = table(100);
     learn(&fdb, 1, WEB, 0);
-    for (second, port) in [(1, DB), (2, WEB), (3, DB), (4, WEB)] {
+    for (second, port) in [(1, DB), (2, WEB), (3, DB), (4, WEB), (5, DB)] {
         assert!(matches!(learn(&fdb, 1, port, second), Learned::Moved { .. }));
+        assert_eq!(fdb.entries(at(second)).all(|entry| entry.held), second == 5);
     }
-    assert_eq!(learn(&fdb, 1, DB, 5), Learned::Held);
-    assert_eq!(learn(&fdb, 1, DB, 6), Learned::Held);
-    assert_eq!(lookup(&fdb, BLUE, 1, 6), Some(WEB));
+    fdb
+}
+
+fn changes(fdb: &Fdb) -> Vec<Change> {
+    let mut changes = Vec::new();
+    fdb.drain_events(|event| changes.push(event.what));
+    changes
+}
+
+#[test]
+fn an_address_that_keeps_moving_is_reported_and_moves_once_a_second() {
+    let fdb = held();
+    assert!(changes(&fdb).ends_with(&[Change::Held { rival: DB }, Change::Moved { from: WEB }]));
+    assert_eq!([learn(&fdb, 1, WEB, 5), learn(&fdb, 1, WEB, 5)], [Learned::Held; 2]);
+    assert_eq!(lookup(&fdb, BLUE, 1, 5), Some(DB));
+    assert_eq!(learn(&fdb, 1, WEB, 6), Learned::Moved { from: DB }, "never kept from its last sender");
     assert!(fdb.entries(at(6)).all(|entry| entry.held));
-    for second in (6..1900).step_by(100) {
+    for second in 7..1805 {
         learn(&fdb, 1, WEB, second);
         fdb.sweep(0, 1, at(second));
     }
-    assert!(matches!(learn(&fdb, 1, DB, 1901), Learned::Moved { from: WEB }), "released after half an hour");
-    let mut events = Vec::new();
-    fdb.drain_events(|event| events.push(event.what));
-    assert!(events.contains(&Change::Held { rival: DB }));
-    assert!(events.contains(&Change::Released));
+    assert!(fdb.entries(at(1804)).all(|entry| entry.held));
+    fdb.sweep(0, 1, at(1805));
+    assert!(fdb.entries(at(1805)).all(|entry| !entry.held), "released after half an hour");
+    assert_eq!(changes(&fdb), [Change::Moved { from: DB }, Change::Released]);
+    assert_eq!(fdb.totals().held, 1);
+}
+
+#[test]
+fn a_hold_ends_when_the_holder_is_silent_and_the_address_is_heard_elsewhere() {
+    let fdb = held();
+    changes(&fdb);
+    assert_eq!(learn(&fdb, 1, WEB, 7), Learned::Moved { from: DB });
+    assert!(fdb.entries(at(7)).all(|entry| !entry.held));
+    assert_eq!(changes(&fdb), [Change::Released, Change::Moved { from: DB }]);
+    assert_eq!(learn(&fdb, 1, DB, 7), Learned::Moved { from: WEB }, "its moves are counted anew");
+}
+
+#[test]
+fn what_a_loop_brings_around_is_no_move_that_counts() {
+    let fdb = table(100);
+    for round in 0..2000 {
+        let now = Timestamp::from_millis(round);
+        for port in [WEB, DB, PortId(3)] {
+            fdb.learn(fdb.station(BLUE, mac(1)), port, None, now);
+        }
+    }
+    assert_eq!((fdb.totals().held, fdb.totals().moved), (0, 10), "five moves a second");
+    assert!(matches!(learn(&fdb, 1, WEB, 3), Learned::Moved { .. } | Learned::Known));
+    assert_eq!(lookup(&fdb, BLUE, 1, 3), Some(WEB));
 }
 
 #[test]
 fn a_hold_ends_on_time_whatever_part_of_the_table_is_swept() {
     for part in 0..4 {
-        let fdb = table(100);
-        for (second, port) in [(0, WEB), (1, DB), (2, WEB), (3, DB), (4, WEB), (5, DB)] {
-            learn(&fdb, 1, port, second);
-        }
-        for second in (104..=1804).step_by(100) {
-            learn(&fdb, 1, WEB, second);
+        let fdb = held();
+        for second in 6..1805 {
+            learn(&fdb, 1, DB, second);
             fdb.sweep(part, 4, at(second));
         }
-        assert_eq!(learn(&fdb, 1, DB, 1804), Learned::Held);
+        assert!(fdb.entries(at(1804)).all(|entry| entry.held));
         fdb.sweep(part, 4, at(1805));
-        assert_eq!(learn(&fdb, 1, DB, 1805), Learned::Moved { from: WEB });
+        assert!(fdb.entries(at(1805)).all(|entry| !entry.held));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever the history of an address, and even if other ports go on claiming it: its station is reachable again within
+    /// little more than a second for each port that claims it, and at the first frame when the others are silent.
+    #[test]
+    fn damping_never_keeps_an_address_from_its_sender(
+        moves in 0..4_u32,
+        past in prop::collection::vec((0..3_u16, prop_oneof![0..20_u64, 0..2_000_u64, 0..100_000_u64]), 0..60),
+        rivals in any::<bool>(),
+    ) {
+        let damping = Damping { moves, ..Damping::default() };
+        let fdb = Fdb::new(Settings { limit: 100, damping, seed: 0x5eed, ..Settings::default() });
+        let station = fdb.station(BLUE, mac(1));
+        let mut now = 0;
+        let mut heard = |port, after| {
+            now += after;
+            let at = Timestamp::from_millis(now);
+            let learned = fdb.learn(station, PortId(port), None, at);
+            prop_assert_eq!(learned == Learned::Held, fdb.lookup(station, at) != Some(PortId(port)));
+            prop_assert!(learned != Learned::Held || moves > 0);
+            Ok(learned != Learned::Held)
+        };
+        for (port, after) in past {
+            heard(port, after)?;
+        }
+        if rivals {
+            let mut reached = false;
+            for _ in 0..25 {
+                heard(1, 50)?;
+                reached |= heard(0, 50)?;
+            }
+            prop_assert!(reached);
+        } else {
+            prop_assert!(heard(0, 1_280)?);
+        }
     }
 }
 

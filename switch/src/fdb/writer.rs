@@ -4,7 +4,7 @@ use std::{collections::VecDeque, ops::Range};
 
 use super::{
     Change, Damping, Event, Fdb, Learned, Learning, Origin, Totals,
-    damping::Moves,
+    damping::{DWELL, Moves, Verdict},
     slot::{BORN_MAX, Key, SLOTS, Tick, Value},
 };
 use crate::addr::{NetworkId, PortId, Timestamp};
@@ -17,6 +17,11 @@ const EVENTS: usize = 1024;
 /// The port with the most entries holds at least one in (ports * 2) slots, so with a thousand ports the
 /// search succeeds almost certainly, and takes a few microseconds if it does not.
 const VICTIM_SCAN: usize = 8192;
+
+/// Whether a station was not seen for [`DWELL`] on its port: a tick more, as the first may have been about to end.
+fn is_silent(value: Value, now: Timestamp) -> bool {
+    value.seen().is_older_than(Tick::span(DWELL) + 1, now.into())
+}
 
 /// The [`Learning`] of each port or network. Untouched zero pages take no memory.
 #[derive(Debug)]
@@ -166,9 +171,9 @@ impl Writer {
         let learned = match alive {
             Some(value) if value.port() == port => Learned::Known,
             Some(value) if value.origin() != Origin::Learned => Learned::Pinned,
-            Some(value) if value.is_held() => Learned::Held,
+            _ if limit == Some(0) => Learned::Off,
             _ if is_full => Learned::Full,
-            Some(_) if !self.moves.would_allow(key, now) => Learned::Held,
+            Some(value) if !is_silent(value, now) && !self.moves.would_move(key, now) => Learned::Held,
             Some(value) => Learned::Moved { from: value.port() },
             None => {
                 let mut gone = Gone::default();
@@ -218,21 +223,27 @@ impl Writer {
         if value.origin() != Origin::Learned {
             return Learned::Pinned;
         }
-        if value.is_held() {
-            return Learned::Held;
-        }
         if self.is_at(limit, fresh.port()) {
             self.totals.refused += 1;
             self.teach(REFUSED, key, fresh.port());
             return Learned::Full;
         }
-        if !self.moves.allow(key, now) {
-            fdb.buckets[bucket].set(slot, value.held(true));
+        let mut held = value.is_held();
+        if held && is_silent(value, now) {
+            self.moves.forget(key);
+            held = false;
+            self.report(now, key, from, Change::Released);
+        }
+        let Verdict { moves, begins_hold } = self.moves.next(key, now);
+        if begins_hold {
+            held = true;
             self.totals.held += 1;
             self.report(now, key, from, Change::Held { rival: fresh.port() });
+        }
+        if !moves {
             return Learned::Held;
         }
-        fdb.buckets[bucket].set(slot, fresh);
+        fdb.buckets[bucket].set(slot, fresh.held(held));
         self.count(from, -1);
         self.count(fresh.port(), 1);
         self.totals.moved += 1;

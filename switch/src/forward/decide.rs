@@ -131,12 +131,18 @@ pub(super) fn decide<'p>(
     observe: &mut impl Observe,
 ) -> Result<Action<'p>, DropReason> {
     let topology = &pass.plan.topology;
+    let reach = topology.reach(network, ingress);
+    if let Destination::Group(flood) = to
+        && reach.members().next().is_some()
+    {
+        // Frames above the limit are not learned from: in a storm they come in anywhere but where their source is.
+        questions.allow(pass, flood, ingress).inspect_err(|_| observe.flood(flood))?;
+    }
     let learned = questions.learn(pass, from, ingress);
     observe.learned(learned);
     if learned == Learned::Pinned && topology.is_tunnel(ingress) {
         return Err(DropReason::LocalMac);
     }
-    let reach = topology.reach(network, ingress);
     let flood = match to {
         Destination::Group(flood) => flood,
         Destination::Station(station) => match questions.look_up(pass, station) {
@@ -149,6 +155,8 @@ pub(super) fn decide<'p>(
     };
     observe.flood(flood);
     reach.members().next().ok_or(DropReason::NoReceiver)?;
-    questions.allow(pass, flood, ingress)?;
+    if let Destination::Station(_) = to {
+        questions.allow(pass, flood, ingress)?;
+    }
     Ok(Action::Flood(reach))
 }

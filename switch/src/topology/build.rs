@@ -116,10 +116,21 @@ impl Topology {
                     self.join(rules, network, Some(vlan))?;
                 }
                 if let Some(native) = *native {
-                    if find(native)?.passes_tags {
+                    let Network { vlan, passes_tags, .. } = *find(native)?;
+                    if passes_tags {
                         return Err(TopologyError::NativePassesTags(rules.id, native));
                     }
-                    self.join(rules, native, None)?;
+                    if rules.native_tagged && vlan.is_none() {
+                        return Err(TopologyError::NoVlan(rules.id, native));
+                    }
+                    self.join(rules, native, vlan.filter(|_| rules.native_tagged))?;
+                    // Many switches tag their native VLAN too (Cisco: `vlan dot1q tag native`): such frames belong to it as well.
+                    if let Some(vlan) = vlan {
+                        let place = &mut by_vlan[usize::from(vlan.as_u16())];
+                        if place.replace(native).is_some() {
+                            return Err(TopologyError::VlanTwice(rules.id, vlan));
+                        }
+                    }
                 }
                 Ingress::Trunk { by_vlan, native: *native }
             }
@@ -136,7 +147,7 @@ impl Topology {
             ingress,
             isolated: rules.isolated,
             horizon: rules.horizon,
-            mac_limit: rules.mac_limit,
+            mac_limit: if rules.learning { rules.mac_limit } else { Some(0) },
             storm: rules.storm,
             limits: (rules.limits != Limits::default()).then(|| rules.limits.into()),
             // As in the kernel's is_skb_forwardable, a tag does not count.
@@ -167,6 +178,7 @@ impl Topology {
             horizon: rules.horizon,
             isolated: rules.isolated,
             flood: rules.flood,
+            hairpin: rules.hairpin,
         };
         entry.members.push(member);
         Ok(())

@@ -85,9 +85,10 @@ const NO_MEMBER: u16 = u16::MAX;
 impl Topology {
     /// The network of a frame received on `ingress`. `known` is set by devices that know it (tunnels).
     ///
-    /// A tag that does not belong to the switch is payload, and rejected unless the network passes tags: sent
-    /// untagged by a trunk that carries the network natively, the frame would end up in another network (VLAN
-    /// hopping).
+    /// A tag that does not belong to the switch is payload, whatever its type, and rejected unless the network
+    /// passes tags: sent untagged by a trunk that carries the network natively, the frame would end up in another
+    /// network (VLAN hopping). A priority tag (VLAN 0) names no network: the frame counts as untagged on every port
+    /// (IEEE 802.1Q-2018 section 6.9).
     #[inline(always)]
     pub fn classify(
         &self,
@@ -96,8 +97,10 @@ impl Topology {
         frame: &Frame,
     ) -> Result<Classified, DropReason> {
         match (&self.port(ingress)?.ingress, frame.tag) {
-            (Ingress::Access { network }, None) => Ok(Classified { network: *network, tag: None }),
-            (port, tag) => self.classify_tagged(port, ingress, known, tag, frame.stacked),
+            (Ingress::Access { network }, None) if !frame.tagged_payload => {
+                Ok(Classified { network: *network, tag: None })
+            }
+            (port, tag) => self.classify_tagged(port, ingress, known, tag, frame.tagged_payload),
         }
     }
 
@@ -109,7 +112,7 @@ impl Topology {
         ingress: PortId,
         known: Option<NetworkId>,
         tag: Option<Tag>,
-        stacked: bool,
+        tagged_payload: bool,
     ) -> Result<Classified, DropReason> {
         let has_tag = tag.is_some();
         let (network, tag) = match (port, tag) {
@@ -121,15 +124,19 @@ impl Topology {
                 let network = by_vlan[usize::from(tag.0 & 0x0fff)].ok_or(DropReason::VlanNotAllowed)?;
                 (network, Some(tag))
             }
+            (Ingress::Trunk { native: None, .. }, _) if tagged_payload => {
+                return Err(DropReason::VlanNotAllowed);
+            }
             (Ingress::Trunk { native, .. }, tag) => (native.ok_or(DropReason::VlanUntagged)?, tag),
             (Ingress::Mirror, _) => return Err(DropReason::MirrorOnly),
-            (Ingress::Tunnel, _) => {
+            (Ingress::Tunnel, tag) => {
                 let carried = known.filter(|network| self.carries(*network, ingress));
-                (carried.ok_or(DropReason::VxlanVniNotFound)?, None)
+                let network = carried.ok_or(DropReason::VxlanVniNotFound)?;
+                (network, tag.filter(|tag| tag.is_priority() && !self.passes_tags(network)))
             }
         };
-        let tagged_payload = if tag.is_some() { stacked } else { has_tag };
-        if tagged_payload && !self.passes_tags(network) {
+        let is_payload = has_tag && tag.is_none();
+        if (is_payload || tagged_payload) && !self.passes_tags(network) {
             return Err(DropReason::VlanNotAllowed);
         }
         Ok(Classified { network, tag })
@@ -152,8 +159,8 @@ impl Topology {
 
     /// The ports that a frame of `network`, received on `ingress`, may leave by.
     ///
-    /// Never contains `ingress` itself nor a port of its split-horizon group, so flooding cannot loop; nor,
-    /// for an isolated port, another isolated one.
+    /// Never contains `ingress` itself (unless it is a hairpin) nor a port of its split-horizon group, so flooding
+    /// cannot loop; nor, for an isolated port, another isolated one.
     pub fn reach(&self, network: NetworkId, ingress: PortId) -> Reach<'_> {
         let from = self.ports.get(ingress.index()).and_then(Option::as_ref);
         Reach {
@@ -164,7 +171,7 @@ impl Topology {
         }
     }
 
-    /// Maximum number of addresses learned on `port`.
+    /// Maximum number of addresses learned on `port`; 0: it does not learn.
     pub fn mac_limit(&self, port: PortId) -> Option<u32> {
         self.ports.get(port.index())?.as_ref()?.mac_limit
     }

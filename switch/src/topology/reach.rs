@@ -18,6 +18,7 @@ pub struct Member {
     pub(super) horizon: Option<NonZeroU16>,
     pub(super) isolated: bool,
     pub(super) flood: bool,
+    pub(super) hairpin: bool,
 }
 
 /// The egress ports of a frame: an index, not a search. See [`Topology::reach`](super::Topology::reach).
@@ -45,7 +46,7 @@ impl<'a> Reach<'a> {
     }
 
     fn check(&self, member: &Member) -> Result<(), DropReason> {
-        if member.port == self.ingress {
+        if member.port == self.ingress && !member.hairpin {
             Err(DropReason::SamePort)
         } else if self.horizon.is_some() && self.horizon == member.horizon {
             Err(DropReason::SplitHorizon)

@@ -33,10 +33,16 @@ pub struct PortRules {
     pub mode: PortMode,
     /// Isolated ports exchange no frames with each other.
     pub isolated: bool,
+    /// Whether frames may leave by the port they came in by (a reflective relay, IEEE 802.1Qbg; Linux: `hairpin`).
+    pub hairpin: bool,
+    /// Whether a trunk's native network leaves tagged. It is accepted both ways.
+    pub native_tagged: bool,
     /// Ports of one split-horizon group exchange no frames with each other.
     pub horizon: Option<NonZeroU16>,
     /// Whether flooded frames are sent by it.
     pub flood: bool,
+    /// Whether addresses are learned on it.
+    pub learning: bool,
     /// Maximum number of addresses learned on it.
     pub mac_limit: Option<u32>,
     /// Its flood limits.
@@ -54,8 +60,11 @@ impl PortRules {
             id,
             mode: PortMode::Access(network),
             isolated: false,
+            hairpin: false,
+            native_tagged: false,
             horizon: None,
             flood: true,
+            learning: true,
             mac_limit: None,
             storm: FloodLimits::default(),
             limits: Limits::default(),
@@ -73,7 +82,7 @@ pub enum PortMode {
     Trunk {
         /// Networks carried by VLAN tag.
         tagged: Vec<NetworkId>,
-        /// The network of untagged and priority-tagged frames.
+        /// The network of untagged and priority-tagged frames, and of frames with its VLAN's tag.
         native: Option<NetworkId>,
     },
     /// Several networks; the device knows which (by a tunnel's VNI).

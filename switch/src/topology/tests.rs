@@ -25,7 +25,7 @@ fn trunk(id: u16, tagged: &[NetworkId], native: Option<NetworkId>) -> PortRules 
 }
 
 fn tagged(tag: Option<u16>) -> Frame {
-    Frame { dst: MacAddr::BROADCAST, src: MacAddr([2; 6]), tag: tag.map(Tag), stacked: false }
+    Frame { dst: MacAddr::BROADCAST, src: MacAddr([2; 6]), tag: tag.map(Tag), tagged_payload: false }
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn every_kind_of_port_classifies_every_kind_of_tag() {
         PortRules::access(PortId(1), RED),
         trunk(2, &[BLUE, RED], None),
         trunk(3, &[RED], Some(BLUE)),
-        PortRules { mode: PortMode::Tunnel(vec![RED]), ..PortRules::access(PortId(4), RED) },
+        PortRules { mode: PortMode::Tunnel(vec![BLUE, RED]), ..PortRules::access(PortId(4), RED) },
     ];
     let topology = Topology::build(&networks(), &ports, 0).unwrap();
     let ok = |network, tag: Option<u16>| Ok(Classified { network, tag: tag.map(Tag) });
@@ -55,13 +55,17 @@ fn every_kind_of_port_classifies_every_kind_of_tag() {
         (2, Some(0x0fff), Err(DropReason::VlanNotAllowed)),
         (3, None, ok(BLUE, None)),
         (3, priority, ok(BLUE, priority)),
-        (3, blue10, Err(DropReason::VlanNotAllowed)),
+        (3, blue10, ok(BLUE, blue10)),
         (3, red20, ok(RED, red20)),
         (9, None, Err(DropReason::PortGone)),
     ] {
         assert_eq!(topology.classify(PortId(port), None, &tagged(tag)), expected, "port {port}, tag {tag:?}");
     }
-    assert_eq!(topology.classify(PortId(4), Some(RED), &tagged(None)), ok(RED, None));
+    let tunnelled = |network, tag| topology.classify(PortId(4), Some(network), &tagged(tag));
+    assert_eq!(tunnelled(RED, None), ok(RED, None));
+    assert_eq!(tunnelled(RED, priority), ok(RED, None), "red passes tags");
+    assert_eq!(tunnelled(BLUE, priority), ok(BLUE, priority));
+    assert_eq!(tunnelled(BLUE, blue10), Err(DropReason::VlanNotAllowed));
     assert_eq!(topology.classify(PortId(4), None, &tagged(None)), Err(DropReason::VxlanVniNotFound));
 }
 
@@ -75,7 +79,7 @@ fn a_tag_in_the_payload_cannot_hop_into_another_vlan() {
         PortRules { mode: PortMode::Tunnel(vec![BLUE]), ..PortRules::access(PortId(4), BLUE) },
     ];
     let topology = Topology::build(&networks(), &ports, 0).unwrap();
-    let stacked = |outer| Frame { stacked: true, ..tagged(Some(outer)) };
+    let stacked = |outer| Frame { tagged_payload: true, ..tagged(Some(outer)) };
     let classify =
         |port, frame: &Frame| topology.classify(PortId(port), Some(BLUE), frame).map(|it| it.network);
     assert_eq!(classify(0, &stacked(0xe000)), Err(DropReason::VlanNotAllowed), "priority tag, then a tag");
@@ -84,6 +88,12 @@ fn a_tag_in_the_payload_cannot_hop_into_another_vlan() {
     assert_eq!(classify(4, &tagged(Some(10))), Err(DropReason::VlanNotAllowed), "RFC 7348 section 6.1");
     assert_eq!(classify(1, &stacked(0)), Ok(RED), "red passes tags");
     assert_eq!(classify(2, &stacked(20)), Ok(RED));
+    // Of another type than 802.1Q it is payload by itself.
+    let service = Frame { tagged_payload: true, ..tagged(None) };
+    for port in [0, 2, 3, 4] {
+        assert_eq!(classify(port, &service), Err(DropReason::VlanNotAllowed), "port {port}");
+    }
+    assert_eq!(classify(1, &service), Ok(RED));
 }
 
 #[test]

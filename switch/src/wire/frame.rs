@@ -63,10 +63,10 @@ pub struct Frame {
     pub dst: MacAddr,
     /// Source address: always a station's.
     pub src: MacAddr,
-    /// The outer 802.1Q tag. 802.1ad service tags are treated as payload.
+    /// The outer tag, if it is an 802.1Q tag. All other types are treated as payload.
     pub tag: Option<Tag>,
-    /// Whether another 802.1Q tag follows the outer one.
-    pub stacked: bool,
+    /// Whether the network's payload, behind `tag` or without it, begins with a tag of [any type](is_tag).
+    pub tagged_payload: bool,
 }
 
 impl Frame {
@@ -81,16 +81,28 @@ impl Frame {
         if !src.is_station() {
             return Err(DropReason::MacInvalidSource);
         }
-        if back & 0xffff != u64::from(EtherType::VLAN_TAGGED_FRAME.0) {
-            return Ok(Self { dst, src, tag: None, stacked: false });
+        #[expect(clippy::cast_possible_truncation, reason = "the lower 16 bits are the type")]
+        let ethertype = back as u16;
+        // Most are less: IPv4, ARP, lengths.
+        if ethertype < EtherType::VLAN_TAGGED_FRAME.0 {
+            return Ok(Self { dst, src, tag: None, tagged_payload: false });
+        }
+        if ethertype != EtherType::VLAN_TAGGED_FRAME.0 {
+            return Ok(Self { dst, src, tag: None, tagged_payload: is_tag(ethertype) });
         }
         // Tag control information and the next ethertype: the last four bytes of the word at 10.
         let [.., high, low, next_high, next_low] =
             try_u64_at(bytes, 10).ok_or(DropReason::PktTooSmall)?.to_be_bytes();
         let tag = Some(Tag(u16::from_be_bytes([high, low])));
-        let stacked = u16::from_be_bytes([next_high, next_low]) == EtherType::VLAN_TAGGED_FRAME.0;
-        Ok(Self { dst, src, tag, stacked })
+        Ok(Self { dst, src, tag, tagged_payload: is_tag(u16::from_be_bytes([next_high, next_low])) })
     }
+}
+
+/// Whether some switch takes a frame of this type for tagged: 802.1Q, 802.1ad, and what was in use before that was agreed on
+/// (`ETH_P_8021Q`, `ETH_P_8021AD`, `ETH_P_QINQ1` to 3; include/uapi/linux/if_ether.h).
+#[inline]
+pub(crate) fn is_tag(ethertype: u16) -> bool {
+    matches!(ethertype, 0x8100 | 0x88a8 | 0x9100 | 0x9200 | 0x9300)
 }
 
 #[cfg(test)]
@@ -112,6 +124,28 @@ mod tests {
         let tag = Frame::parse(&tagged).unwrap().tag.unwrap();
         assert_eq!(tag.vlan().unwrap().as_u16(), 10);
         assert_eq!(tag.with_vlan(VlanId::try_from(20).unwrap()), Tag(0x6014));
+    }
+
+    #[test]
+    fn a_tag_of_any_type_is_seen() {
+        let tagged = |types: &[u16]| {
+            let mut bytes = ARP[..ADDRESSES].to_vec();
+            for ethertype in types {
+                bytes.extend(ethertype.to_be_bytes());
+                bytes.extend([0, 10]);
+            }
+            bytes.extend(&ARP[ADDRESSES..]);
+            let frame = Frame::parse(&bytes).unwrap();
+            (frame.tag.is_some(), frame.tagged_payload)
+        };
+        assert_eq!([tagged(&[]), tagged(&[0x8100])], [(false, false), (true, false)]);
+        for other in [0x88a8, 0x9100, 0x9200, 0x9300] {
+            assert_eq!(tagged(&[other]), (false, true), "{other:x}");
+            assert_eq!(tagged(&[0x8100, other]), (true, true), "{other:x}");
+            assert_eq!(tagged(&[other, 0x8100]), (false, true), "{other:x}");
+        }
+        assert_eq!(tagged(&[0x8100, 0x8100]), (true, true));
+        assert_eq!([tagged(&[0x86dd]), tagged(&[0x9000])], [(false, false); 2]);
     }
 
     #[test]

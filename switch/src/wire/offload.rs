@@ -61,7 +61,8 @@ pub struct Gso {
     pub size: NonZeroU16,
     /// Length of the headers in bytes: Ethernet, tags, IP and transport, as measured in the frame.
     pub header_len: u16,
-    /// TCP: CWR is set and belongs to the first segment alone (RFC 3168 section 6.1.2).
+    /// TCP: CWR is set and belongs to the first segment alone (RFC 3168 section 6.1.2). Otherwise it is a bit of a counter that
+    /// every segment carries (AccECN, RFC 9768 section 3.2.2).
     pub ecn: bool,
 }
 
@@ -121,12 +122,12 @@ impl Offload {
 
     /// Parses the header that precedes `frame` and checks it against the frame's bytes.
     ///
-    /// The kind of segmentation, the length of the headers and the CWR flag are measured in the frame, not
-    /// taken from the header. As in the kernel (`virtio_net_hdr_to_skb`), a frame whose payload fits one
-    /// segment is not a super-frame, and `NEEDS_CSUM` takes precedence over `DATA_VALID`. Stricter than the
-    /// kernel: a super-frame needs `NEEDS_CSUM`, IP and UDP lengths that end with the frame, and headers of
-    /// at most [`MAX_HEADER`] bytes; the field of a partial checksum must lie within as many, and not in the
-    /// Ethernet header or a VLAN tag, where completing it would move the frame to another network.
+    /// The kind of segmentation, the length of the headers and the presence of a CWR flag are measured in the frame, not
+    /// taken from the header; what the flag means is taken from the header. As in the kernel (`virtio_net_hdr_to_skb`), a
+    /// frame whose payload fits one segment is not a super-frame, and `NEEDS_CSUM` takes precedence over `DATA_VALID`.
+    /// Stricter than the kernel: a super-frame needs `NEEDS_CSUM`, IP and UDP lengths that end with the frame, and headers
+    /// of at most [`MAX_HEADER`] bytes; the field of a partial checksum must lie within as many, and not in the Ethernet
+    /// header or a VLAN tag, where completing it would move the frame to another network.
     ///
     /// # Errors
     /// [`DropReason::DevHdr`] if header and frame contradict each other, or for a segmentation type that no
@@ -255,7 +256,7 @@ impl Gso {
             return None;
         }
         let header_len = u16::try_from(headers.payload).ok()?;
-        Some(Self { kind, size, header_len, ecn: headers.cwr(frame) })
+        Some(Self { kind, size, header_len, ecn: gso_type & GSO_ECN != 0 && headers.cwr(frame) })
     }
 
     fn wire_type(self) -> u8 {
@@ -402,14 +403,15 @@ mod tests {
     }
 
     #[test]
-    fn cwr_is_taken_from_the_frame() {
+    fn what_cwr_means_is_taken_from_the_header_and_whether_it_is_there_from_the_frame() {
         let with_cwr = tcp4(|f| f[47] |= 0x80);
-        for gso_type in [GSO_TCPV4, GSO_TCPV4 | GSO_ECN] {
+        for (gso_type, means_once) in [(GSO_TCPV4, false), (GSO_TCPV4 | GSO_ECN, true)] {
             let mut header = HEADER;
             header[1] = gso_type;
-            let ecn = |frame| Offload::parse(&header, frame).expect("valid").gso.expect("super-frame").ecn;
-            assert!(!ecn(&TCP4));
-            assert!(ecn(&with_cwr));
+            let parse = |frame| Offload::parse(&header, frame).expect("valid");
+            assert!(!parse(&TCP4).gso.expect("super-frame").ecn);
+            assert_eq!(parse(&with_cwr).gso.expect("super-frame").ecn, means_once);
+            assert_eq!(parse(&with_cwr).emit()[1], gso_type, "and passed on");
         }
     }
 

@@ -17,7 +17,7 @@ use crate::{
         bytes::{length, put_u16, put_u32, u16_at, u32_at},
         checksum::Sum,
         headers::{Headers, IPV6_HEADER, IpVersion, Transport},
-        offload::{Csum, Offload},
+        offload::{Csum, Gso, Offload},
     },
 };
 
@@ -63,6 +63,8 @@ enum Cut {
 struct Template {
     headers: Headers,
     size: NonZeroU16,
+    /// CWR belongs to the first segment alone.
+    ecn: bool,
     /// IPv4: the header except for length, identification and checksum.
     network: Sum,
     /// Pseudo-header and transport header, except for lengths, and for TCP sequence and flags.
@@ -109,7 +111,7 @@ impl<'a> Segmenter<'a> {
         let left = u16::try_from(offload.segments(frame.len())).map_err(|_| DropReason::DevHdr)?;
         Ok(Self {
             frame,
-            cut: Cut::Segments(Template::new(frame, headers, gso.size)),
+            cut: Cut::Segments(Template::new(frame, headers, gso)),
             header_len: headers.payload,
             size: usize::from(gso.size.get()),
             next: 0,
@@ -190,10 +192,10 @@ impl<'a> Segment<'a> {
     }
 
     /// The flags of this segment of a super-frame with `flags`: FIN and PSH are carried by the last segment
-    /// only, CWR by the first only.
-    fn tcp_flags(&self, flags: u16) -> u16 {
+    /// only, with `ecn` CWR by the first only.
+    fn tcp_flags(&self, flags: u16, ecn: bool) -> u16 {
         let not_last = if self.last { 0 } else { FIN_PSH };
-        let not_first = if self.index == 0 { 0 } else { CWR };
+        let not_first = if ecn && self.index > 0 { CWR } else { 0 };
         flags & !(not_last | not_first)
     }
 }
@@ -202,7 +204,7 @@ impl Template {
     /// `headers` are those of `frame`, a super-frame that [`Offload::parse`] accepted. Its transport checksum
     /// field holds the pseudo-header sum, which is correct even if the addresses in the header are not those
     /// to be summed, as with a routing header.
-    fn new(frame: &[u8], headers: Headers, size: NonZeroU16) -> Self {
+    fn new(frame: &[u8], headers: Headers, gso: Gso) -> Self {
         let Headers { network, transport, payload, .. } = headers;
         let without = |sum: Sum, field: usize| sum + Sum::minus(u16_at(frame, field));
         let network = match headers.version {
@@ -218,7 +220,7 @@ impl Template {
                 .fold(sum, |sum, field| without(sum, transport + field)),
             Transport::Udp => without(sum, transport + UDP_LENGTH),
         };
-        Self { headers, size, network, transport }
+        Self { headers, size: gso.size, ecn: gso.ecn, network, transport }
     }
 
     /// Turns the copy of the super-frame's headers in `header` into those of `segment`.
@@ -245,7 +247,7 @@ impl Template {
             Transport::Tcp => {
                 let ahead = u32::from(segment.index) * u32::from(self.size.get());
                 let sequence = u32_at(header, transport + TCP_SEQUENCE).wrapping_add(ahead);
-                let flags = segment.tcp_flags(u16_at(header, transport + TCP_FLAGS));
+                let flags = segment.tcp_flags(u16_at(header, transport + TCP_FLAGS), self.ecn);
                 put_u32(header, transport + TCP_SEQUENCE, sequence);
                 put_u16(header, transport + TCP_FLAGS, flags);
                 (sum + Sum::double(sequence) + Sum::word(flags)).checksum()

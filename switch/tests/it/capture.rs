@@ -227,6 +227,7 @@ fn super_frame(payload: usize, size: u16) -> OwnedFrame {
         extensions: vec![],
         id: 1,
         transport: Transport::Tcp { sequence: 1, flags: ACK, options: 0 },
+        accurate: false,
         payload: vec![7; payload],
     };
     let bytes = spec.offloaded();

@@ -155,7 +155,9 @@ fn every_frame_has_the_fate_it_deserves() {
             Ok(&[(0, &[]), (1, &[]), (2, &[10]), (5, &[]), (6, &[]), (7, &[]), (8, &[])])),
         row("native with priority to trunk replaces", &[(2, 0)], 3, BROADCAST, &[0xe000],
             Ok(&[(0, &[]), (1, &[]), (2, &[0xe00a]), (5, &[]), (6, &[]), (7, &[]), (8, &[])])),
-        row("the native network does not come tagged", &[], 3, BROADCAST, &[10], Err(VlanNotAllowed)),
+        row("the native network comes tagged too", &[], 3, BROADCAST, &[0x600a],
+            Ok(&[(0, &[]), (1, &[]), (2, &[0x600a]), (5, &[]), (6, &[]), (7, &[]), (8, &[])])),
+        row("and leaves untagged", &[(2, 3)], 2, mac(2), &[10], Ok(&[(3, &[])])),
         row("untagged on a trunk without native", &[], 2, BROADCAST, &[], Err(VlanUntagged)),
         row("priority only on a trunk without native", &[], 2, BROADCAST, &[0xe000], Err(VlanUntagged)),
         row("a VLAN not carried", &[], 2, BROADCAST, &[30], Err(VlanNotAllowed)),
@@ -170,6 +172,9 @@ fn every_frame_has_the_fate_it_deserves() {
         row("tunnel does not flood to tunnel", &[], 7, BROADCAST, &[],
             Ok(&[(0, &[]), (1, &[]), (2, &[10]), (3, &[]), (5, &[]), (6, &[])])),
         row("the device knows the network", &[], 8, BROADCAST, &[], Ok(&[(2, &[20]), (3, &[20]), (4, &[])])),
+        row("a priority by the tunnel", &[(2, 2)], 7, mac(2), &[0xe000], Ok(&[(2, &[0xe00a])])),
+        row("is removed at an access port", &[(2, 0)], 7, mac(2), &[0xe000], Ok(&[(0, &[])])),
+        row("a VLAN by the tunnel", &[], 7, BROADCAST, &[10], Err(VlanNotAllowed)),
         row("to a tunnel untagged", &[(2, 7)], 3, mac(2), &[0xe000], Ok(&[(7, &[])])),
         row("from where it is", &[(2, 0)], 0, mac(2), &[], Err(SamePort)),
         row("to itself", &[], 0, mac(1), &[], Err(SamePort)),
@@ -193,6 +198,99 @@ fn every_frame_has_the_fate_it_deserves() {
         let drop = fate.err().map(|reason| (reason, 1));
         assert_eq!(totals.drops().collect::<Vec<_>>(), drop.into_iter().collect::<Vec<_>>(), "{why}");
     }
+}
+
+#[test]
+fn a_tag_of_another_type_is_payload() {
+    for ethertype in [0x88a8_u16, 0x9100, 0x9200, 0x9300] {
+        for (ingress, tags, fate) in [
+            (0, &[][..], Err(DropReason::VlanNotAllowed)),
+            (0, &[0xe000], Err(DropReason::VlanNotAllowed)),
+            (2, &[], Err(DropReason::VlanNotAllowed)),
+            (2, &[10], Err(DropReason::VlanNotAllowed)),
+            (3, &[], Err(DropReason::VlanNotAllowed)),
+            (7, &[], Err(DropReason::VlanNotAllowed)),
+            (9, &[], Ok((10, &[30][..]))),
+            (10, &[30], Ok((9, &[][..]))),
+        ] {
+            let mut switch = switch();
+            let tagged = |tags: &[u16]| {
+                let mut bytes = frame(BROADCAST, mac(1), tags);
+                let behind = 12 + 4 * tags.len();
+                bytes.splice(behind..behind, [ethertype.to_be_bytes(), [0, 20]].concat());
+                OwnedFrame::plain(bytes)
+            };
+            let sent = switch.receive(ingress, tagged(tags), NOW);
+            match fate {
+                Ok((port, tags)) => assert_eq!(sent, [(port, tagged(tags))], "{ethertype:x} by {ingress}"),
+                Err(reason) => {
+                    assert_eq!(sent, [], "{ethertype:x} by {ingress}");
+                    assert_eq!(switch.totals(ingress).drops().collect::<Vec<_>>(), [(reason, 1)]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_native_network_leaves_tagged_where_that_is_asked_for() {
+    let tagging = PortRules { native_tagged: true, ..trunk(1, &[RED], Some(BLUE)) };
+    let mut switch = Lab::new(&networks(), &[PortRules::access(PortId(0), BLUE), tagging]);
+    let mut pass = |ingress, tags: &[u16]| {
+        let sent = switch.receive(ingress, OwnedFrame::plain(frame(BROADCAST, mac(1), tags)), NOW);
+        sent.into_iter().map(|(_, packet)| packet.bytes).collect::<Vec<_>>()
+    };
+    assert_eq!(pass(0, &[]), [frame(BROADCAST, mac(1), &[10])]);
+    for tags in [&[][..], &[0xe000], &[10]] {
+        assert_eq!(pass(1, tags), [frame(BROADCAST, mac(1), &[])], "{tags:?}");
+    }
+}
+
+#[test]
+fn a_port_that_does_not_learn_or_is_not_flooded_to_still_carries_what_is_known() {
+    let quiet = PortRules { learning: false, flood: false, ..PortRules::access(PortId(0), BLUE) };
+    let mut switch = Lab::new(
+        &networks(),
+        &[quiet, PortRules::access(PortId(1), BLUE), PortRules::access(PortId(2), BLUE)],
+    );
+    let mut pass = |ingress, dst, src| {
+        let sent = switch.receive(ingress, OwnedFrame::plain(frame(dst, src, &[])), NOW);
+        sent.into_iter().map(|(port, _)| port).collect::<Vec<_>>()
+    };
+    assert_eq!(pass(0, BROADCAST, mac(1)), [1, 2]);
+    assert_eq!(
+        [pass(1, BROADCAST, mac(2)), pass(1, mac(1), mac(2))],
+        [[2], [2]],
+        "not learned, not flooded to"
+    );
+    assert_eq!(pass(0, mac(2), mac(1)), [1]);
+    assert_eq!(switch.fdb.totals().refused, 0, "nor is that a limit");
+    assert!(switch.fdb.pin(BLUE, mac(1), PortId(0), Origin::Static, NOW));
+    let sent = switch.receive(1, OwnedFrame::plain(frame(mac(1), mac(2), &[])), NOW);
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].0, 0);
+}
+
+#[test]
+fn a_hairpin_sends_back_what_is_for_its_own_side() {
+    let hairpin = PortRules { hairpin: true, ..PortRules::access(PortId(0), BLUE) };
+    let mut switch = Lab::new(&networks(), &[hairpin, PortRules::access(PortId(1), BLUE)]);
+    let mut pass = |ingress, dst, src| {
+        let sent = switch.receive(ingress, OwnedFrame::plain(frame(dst, src, &[])), NOW);
+        sent.into_iter().map(|(port, _)| port).collect::<Vec<_>>()
+    };
+    assert_eq!(pass(0, BROADCAST, mac(1)), [0, 1]);
+    assert_eq!(pass(0, mac(1), mac(2)), [0], "two stations behind one port");
+    assert_eq!(pass(1, mac(3), mac(4)), [0], "others are not");
+    assert_eq!(pass(1, mac(4), mac(3)), [0; 0]);
+    assert_eq!(switch.totals(1).drops[DropReason::SamePort.index()], 1);
+    let both = PortRules { hairpin: true, ..isolated(0) };
+    let mut switch = Lab::new(&networks(), &[both]);
+    assert_eq!(
+        switch.receive(0, OwnedFrame::plain(frame(BROADCAST, mac(1), &[])), NOW),
+        [],
+        "isolated from itself"
+    );
 }
 
 #[test]
@@ -259,6 +357,19 @@ fn storms_are_limited_by_kind_and_by_port() {
     let totals = switch.totals(0);
     assert_eq!(totals.drops[DropReason::StormBroadcast.index()], 7);
     assert_eq!(totals.drops[DropReason::StormMulticast.index()], 4);
+}
+
+#[test]
+fn what_a_storm_brings_above_the_limit_teaches_nothing() {
+    let storm = FloodLimits { broadcast: Some(10), multicast: Some(10), unknown: None };
+    let looped = PortRules { storm, ..PortRules::access(PortId(0), BLUE) };
+    let mut switch = Lab::new(&networks(), &[looped, PortRules::access(PortId(1), BLUE)]);
+    for dst in [BROADCAST, MULTICAST] {
+        let mut hear = |port| switch.receive(port, OwnedFrame::plain(frame(dst, mac(1), &[])), NOW).len();
+        assert_eq!([hear(0), hear(1), hear(0)], [1, 1, 0]);
+        let (network, at) = (switch.fdb.station(BLUE, mac(1)), NOW);
+        assert_eq!(switch.fdb.lookup(network, at), Some(PortId(1)), "where it was seen within the limit");
+    }
 }
 
 #[test]
@@ -398,6 +509,7 @@ fn tcp(tags: Vec<[u8; 4]>, payload: usize) -> Spec {
         extensions: vec![],
         id: 7,
         transport: Transport::Tcp { sequence: 0xffff_f000, flags: PSH | ACK, options: 0 },
+        accurate: false,
         payload: (0..251).cycle().take(payload).collect(),
     }
 }

@@ -110,7 +110,16 @@ const TCP: Transport =
 
 fn spec(addresses: Addresses, transport: Transport) -> Spec {
     let payload = (0u8..251).cycle().take(60_000).collect();
-    Spec { tags: vec![], addresses, ip_options: 0, extensions: vec![], id: 0xfff0, transport, payload }
+    Spec {
+        tags: vec![],
+        addresses,
+        ip_options: 0,
+        extensions: vec![],
+        id: 0xfff0,
+        transport,
+        accurate: false,
+        payload,
+    }
 }
 
 #[test]

@@ -150,6 +150,7 @@ fn a_super_frame_is_charged_as_the_frames_it_stands_for() {
         extensions: vec![],
         id: 7,
         transport: Transport::Tcp { sequence: 1, flags: ACK, options: 0 },
+        accurate: false,
         payload: vec![0; 10_000],
     };
     let bytes = spec.offloaded();

@@ -52,6 +52,9 @@ enum Kind {
     Narrow(u16),
     Trunk,
     TrunkWithNative,
+    /// The same, where the native network leaves tagged.
+    NativeTagged,
+    Hairpin(u16),
     Tunnel,
 }
 
@@ -60,6 +63,8 @@ struct Sent {
     dst: Destination,
     src: u8,
     tag: Option<u16>,
+    /// Whether a service tag (802.1ad) stands behind it.
+    service: bool,
     /// For tunnels: the network their device knows.
     network: u16,
     long: bool,
@@ -103,14 +108,17 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     ];
     // Station 0 is a group address, which no station may have.
     let src = prop_oneof![20 => 1..=STATIONS, 1 => Just(0)];
-    let sent = (dst, src, tag, 0..2u16, prop::bool::weighted(0.2))
-        .prop_map(|(dst, src, tag, network, long)| Sent { dst, src, tag, network, long });
+    let rarely = || prop::bool::weighted(0.05);
+    let sent = (dst, src, tag, rarely(), 0..2u16, prop::bool::weighted(0.2))
+        .prop_map(|(dst, src, tag, service, network, long)| Sent { dst, src, tag, service, network, long });
     let kind = prop_oneof![
         3 => (0..2u16).prop_map(Kind::Access),
         1 => (0..2u16).prop_map(Kind::Isolated),
         1 => (0..2u16).prop_map(Kind::Narrow),
         2 => Just(Kind::Trunk),
         2 => Just(Kind::TrunkWithNative),
+        1 => Just(Kind::NativeTagged),
+        1 => (0..2u16).prop_map(Kind::Hairpin),
         2 => Just(Kind::Tunnel),
     ];
     let op = prop_oneof![
@@ -161,16 +169,22 @@ impl Model {
         let vlan = sent.tag.map(|tag| tag & 0xfff);
         let by_vlan = NETWORKS.iter().find(|(_, id)| vlan == Some(*id)).map(|(network, _)| network.0);
         match (self.ports[&port], vlan) {
-            (Kind::Tunnel, None) => Ok((sent.network, None)),
+            _ if sent.service => Err(DropReason::VlanNotAllowed),
+            (Kind::Tunnel, None | Some(0)) => Ok((sent.network, sent.tag)),
             (Kind::Tunnel, Some(_)) => Err(DropReason::VlanNotAllowed),
-            (Kind::Access(network) | Kind::Isolated(network) | Kind::Narrow(network), None | Some(0)) => {
-                Ok((network, sent.tag))
+            (
+                Kind::Access(network)
+                | Kind::Isolated(network)
+                | Kind::Narrow(network)
+                | Kind::Hairpin(network),
+                None | Some(0),
+            ) => Ok((network, sent.tag)),
+            (Kind::Access(_) | Kind::Isolated(_) | Kind::Narrow(_) | Kind::Hairpin(_), _) => {
+                Err(DropReason::VlanNotAllowed)
             }
-            (Kind::Access(_) | Kind::Isolated(_) | Kind::Narrow(_), _) => Err(DropReason::VlanNotAllowed),
             (Kind::Trunk, None | Some(0)) => Err(DropReason::VlanUntagged),
-            (Kind::TrunkWithNative, None | Some(0)) => Ok((0, sent.tag)),
-            (Kind::TrunkWithNative, Some(10)) => Err(DropReason::VlanNotAllowed),
-            (Kind::Trunk | Kind::TrunkWithNative, _) => {
+            (Kind::TrunkWithNative | Kind::NativeTagged, None | Some(0)) => Ok((0, sent.tag)),
+            (Kind::Trunk | Kind::TrunkWithNative | Kind::NativeTagged, _) => {
                 by_vlan.map(|network| (network, sent.tag)).ok_or(DropReason::VlanNotAllowed)
             }
         }
@@ -180,8 +194,10 @@ impl Model {
     fn carries(&self, port: u16, network: u16) -> Option<Option<u16>> {
         let vlan = NETWORKS[usize::from(network)].1;
         match *self.ports.get(&port)? {
-            Kind::Access(own) | Kind::Isolated(own) | Kind::Narrow(own) => (own == network).then_some(None),
-            Kind::Trunk => Some(Some(vlan)),
+            Kind::Access(own) | Kind::Isolated(own) | Kind::Narrow(own) | Kind::Hairpin(own) => {
+                (own == network).then_some(None)
+            }
+            Kind::Trunk | Kind::NativeTagged => Some(Some(vlan)),
             Kind::TrunkWithNative => Some((network != 0).then_some(vlan)),
             Kind::Tunnel => Some(None),
         }
@@ -189,6 +205,7 @@ impl Model {
 
     fn may_pass(&self, from: u16, to: u16) -> Result<(), DropReason> {
         match (self.ports[&from], self.ports[&to]) {
+            (Kind::Hairpin(_), _) if from == to => Ok(()),
             _ if from == to => Err(DropReason::SamePort),
             (Kind::Tunnel, Kind::Tunnel) => Err(DropReason::SplitHorizon),
             (Kind::Isolated(_), Kind::Isolated(_)) => Err(DropReason::PortIsolated),
@@ -318,7 +335,7 @@ impl Pair {
         for sent in frames.iter().filter(|sent| !tunnel || sent.network == frames[0].network) {
             self.serial += 1;
             let serial = self.serial;
-            let copy = |tag| sent.bytes(&sent.out_tags(tunnel, tag), serial);
+            let copy = |tag: Option<u16>| sent.bytes(tag.as_slice(), serial);
             self.lab.put(port, OwnedFrame::plain(sent.bytes(sent.tag.as_slice(), serial)));
             allowed.push(self.model.classify(port, sent).map_or(vec![], |(network, carried)| {
                 let copies = self.model.flood(port, network);
@@ -349,7 +366,8 @@ impl Pair {
             assert_eq!(sent, expected);
         }
         for (to, frames) in sent {
-            assert_ne!(to, port, "never out of the ingress");
+            let hairpin = matches!(self.model.ports[&port], Kind::Hairpin(_));
+            assert!(to != port || hairpin, "never out of the ingress");
             for bytes in &frames {
                 assert!(
                     allowed.iter().flatten().any(|copy| *copy == (to, bytes.clone())),
@@ -437,14 +455,13 @@ impl Sent {
     fn bytes(&self, tags: &[u16], serial: u16) -> Vec<u8> {
         let src = if self.src == 0 { Destination::Group.mac() } else { mac(self.src) };
         let mut bytes = frame(self.dst.mac(), src, tags);
+        if self.service {
+            let behind = 12 + 4 * tags.len();
+            bytes.splice(behind..behind, [0x88, 0xa8, 0, 10]);
+        }
         bytes.resize(bytes.len() + if self.long { usize::from(NARROW) } else { 0 }, 0);
         bytes.extend(serial.to_be_bytes());
         bytes
-    }
-
-    /// The tags of the copy that is to leave behind `tag`. What a tunnel brings is payload, so its tag stays.
-    fn out_tags(&self, by_tunnel: bool, tag: Option<u16>) -> Vec<u16> {
-        tag.into_iter().chain(self.tag.filter(|_| by_tunnel)).collect()
     }
 }
 
@@ -458,6 +475,8 @@ fn rules(port: u16, kind: Kind) -> PortRules {
         Kind::Narrow(network) => PortRules { mtu: NARROW, ..access(network) },
         Kind::Trunk => mode(PortMode::Trunk { tagged: vec![blue, red], native: None }),
         Kind::TrunkWithNative => mode(PortMode::Trunk { tagged: vec![red], native: Some(blue) }),
+        Kind::NativeTagged => PortRules { native_tagged: true, ..rules(port, Kind::TrunkWithNative) },
+        Kind::Hairpin(network) => PortRules { hairpin: true, ..access(network) },
         Kind::Tunnel => PortRules { horizon: NonZeroU16::new(1), ..mode(PortMode::Tunnel(vec![blue, red])) },
     }
 }

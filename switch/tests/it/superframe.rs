@@ -13,6 +13,8 @@ pub(crate) struct Spec {
     pub(crate) extensions: Vec<(u8, u8)>,
     pub(crate) id: u16,
     pub(crate) transport: Transport,
+    /// TCP: CWR is a bit of AccECN's counter, for every segment.
+    pub(crate) accurate: bool,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -55,7 +57,7 @@ impl Spec {
     /// The offload header for segments of `size` bytes.
     pub(crate) fn gso_header(&self, size: u16) -> [u8; 10] {
         let ecn = match self.transport {
-            Transport::Tcp { flags, .. } if flags & CWR != 0 => 0x80,
+            Transport::Tcp { flags, .. } if flags & CWR != 0 && !self.accurate => 0x80,
             _ => 0,
         };
         let gso_type = match (self.transport, self.addresses) {
@@ -87,7 +89,7 @@ impl Spec {
             part.id = self.id.wrapping_add(u16::try_from(index).expect("few"));
             if let Transport::Tcp { sequence, flags, .. } = &mut part.transport {
                 *sequence = sequence.wrapping_add(u32::try_from(index * size).expect("small"));
-                if index > 0 {
+                if index > 0 && !self.accurate {
                     *flags &= !CWR;
                 }
                 if index + 1 < count {
@@ -254,6 +256,7 @@ pub(crate) fn specs() -> impl Strategy<Value = Spec> {
                 extensions: if v4 { vec![] } else { extensions },
                 id,
                 transport,
+                accurate: false,
                 payload,
             }
         })

@@ -36,6 +36,7 @@ pub(crate) fn spec(v6: bool, transport: Transport, payload: &[u8]) -> Spec {
         extensions: vec![],
         id: 7,
         transport,
+        accurate: false,
         payload: payload.to_vec(),
     }
 }
@@ -162,6 +163,25 @@ fn a_tag_leaves_as_the_switch_says() {
         // Two, for the copy of the first must not be overwritten by that of the second.
         let outcome = tunnel.send(&[Item { tag, ..item.clone() }, Item { tag, ..item.clone() }]);
         assert_eq!(outcome.datagrams(), [expected.clone(), expected].concat(), "{tag:?}");
+    }
+}
+
+#[test]
+fn an_ip_packet_without_a_whole_header_is_dropped_by_name() {
+    let tunnel = Tunnel::new();
+    for (ethertype, header) in [([0x08, 0x00], 20), ([0x86, 0xdd], 40)] {
+        for tags in 0..=2 {
+            let frame = |packet: usize| {
+                [&ARP[..12], &[0x81, 0, 0, 7].repeat(tags), &ethertype, &vec![0x45; packet]].concat()
+            };
+            for packet in [0, 1, header - 1] {
+                let bad = blue(&frame(packet));
+                let (frames, refused) = tunnel.receive(&bad, bad.len(), Ecn::NotEct);
+                assert_eq!(frames, [], "{ethertype:?} behind {tags} tags: {packet} bytes");
+                assert_eq!(refused, [(DropReason::PktTooSmall, bad.len() - 8)]);
+            }
+            assert_eq!(tunnel.take(&[blue(&frame(header))]), [arrived(frame(header))]);
+        }
     }
 }
 

@@ -304,6 +304,18 @@ pub struct PortArguments {
     /// Isolated ports do not exchange frames with each other.
     #[arg(long)]
     isolated: bool,
+    /// Frames may leave by the port they came in by.
+    #[arg(long)]
+    hairpin: bool,
+    /// Send the native network's frames tagged as well.
+    #[arg(long, requires = "native")]
+    native_tagged: bool,
+    /// Do not send frames to groups and unknown stations by the port.
+    #[arg(long)]
+    no_flood: bool,
+    /// Do not learn addresses on the port.
+    #[arg(long)]
+    no_learning: bool,
     /// Maximum number of addresses learned on the port.
     #[arg(long, value_name = "COUNT")]
     mac_limit: Option<u32>,
@@ -373,6 +385,10 @@ impl PortArguments {
         Ok(PortSpec {
             mtu: self.device.mtu(),
             isolated: self.isolated,
+            hairpin: self.hairpin,
+            native_tagged: self.native_tagged,
+            flood: !self.no_flood,
+            learning: !self.no_learning,
             mac_limit: self.mac_limit,
             offload: !self.no_offload,
             limit: self.limit.spec(),

@@ -81,9 +81,13 @@ fn line(event: &Event) -> String {
         What::MacLearned(station) => write!(text, "{} learned", on(station)),
         What::MacMoved { station, from } => write!(text, "{} moved from port {from}", on(station)),
         What::MacHeld { station, rival } => {
-            write!(text, "{} moves too often and is held; seen on port {rival} too", on(station))
+            write!(
+                text,
+                "{} moves too often and is held to one move a second; seen on port {rival} too",
+                on(station)
+            )
         }
-        What::MacReleased(station) => write!(text, "{} may move again", on(station)),
+        What::MacReleased(station) => write!(text, "{} may move freely again", on(station)),
         What::MacExpired(station) => write!(text, "{} expired: not seen for the ageing time", on(station)),
         What::MacEvicted(station) => write!(text, "{} evicted in favour of another", on(station)),
         What::Lost { count } => write!(text, "{count} events are missing here"),

@@ -66,7 +66,13 @@ impl Edge {
         let mut before = std::mem::take(&mut self.networks);
         for network in state.networks() {
             let name = &network.spec.name;
-            let known = before.remove(&network.id).filter(|known| known.name == *name);
+            let known = before.remove(&network.id).filter(|known| {
+                let same = known.name == *name;
+                if !same {
+                    self.stale.removed.insert(network.id);
+                }
+                same
+            });
             let new = || EdgeNetwork {
                 name: name.clone(),
                 counters: NetworkCounters::of_workers(self.workers.count()),
@@ -74,5 +80,6 @@ impl Edge {
             };
             self.networks.insert(network.id, known.unwrap_or_else(new));
         }
+        self.stale.removed.extend(before.into_keys());
     }
 }

@@ -139,7 +139,7 @@ impl<'e> Opening<'e> {
         Ok(())
     }
 
-    /// Takes the port away, with its interface and all that is known of who is behind it.
+    /// Takes the port away, with its interface and its entries in the table, which the next plan removes.
     fn close(&mut self, id: PortId) {
         let Some(port) = self.edge.ports.remove(&id) else { return };
         if let Ok(open) = &port.device {
@@ -147,7 +147,7 @@ impl<'e> Opening<'e> {
             let _ = open.keep(false);
         }
         self.leaving.extend(port.device);
-        self.edge.fdb.purge(|_, port| port == id);
+        self.edge.stale.closed.insert(id);
     }
 
     /// Opens the port's device.
@@ -213,7 +213,7 @@ impl<'e> Opening<'e> {
         port.wanted = new.clone();
         let Ok(device) = &port.device else { return Ok(()) };
         if old.spec.carries != new.spec.carries {
-            self.edge.fdb.flush_port(new.id);
+            self.edge.stale.changed.insert(new.id);
         }
         if let (DeviceSpec::Vxlan(spec), OpenDevice::Endpoint(endpoint)) = (&new.spec.device, device) {
             endpoint.set_ttl(spec.ttl)?;
@@ -251,7 +251,7 @@ impl<'e> Opening<'e> {
         let persists = port.wanted.spec.interface().is_some_and(|interface| interface.persist);
         let device = std::mem::replace(&mut port.device, Err(why));
         self.leaving.extend(device.ok().filter(|_| !persists));
-        self.edge.fdb.flush_port(id);
+        self.edge.stale.changed.insert(id);
         true
     }
 
@@ -266,12 +266,13 @@ impl<'e> Opening<'e> {
         }
     }
 
-    /// Gives the workers a plan, and removes what they do not use any more.
+    /// Gives the workers a plan, and removes the entries and devices that they do not use any more.
     pub(super) async fn rebuild(&mut self) {
         self.collect_faults();
         let plan = self.edge.plan(&self.next);
         let before = Arc::downgrade(self.edge.workers.plan());
         self.edge.workers.adopt(Arc::new(plan));
+        self.edge.stale.forget_in(&self.edge.fdb);
         // Who traces a frame has it open for a moment, and its devices.
         released(before).await;
         for device in std::mem::take(&mut self.leaving) {

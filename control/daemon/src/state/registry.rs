@@ -1,7 +1,7 @@
 //! Objects by name, each with a number that stays its own while it lives.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -83,7 +83,7 @@ impl<S: Spec> Registry<S> {
         self.entries.keys()
     }
 
-    /// Takes in an object under the lowest free number.
+    /// Takes in an object under the lowest free number that does not rest.
     pub(super) fn add(&mut self, spec: Arc<S>, origin: Origin) -> Result<(), Refusal> {
         let name = spec.name().clone();
         match self.entries.get(&name) {
@@ -115,8 +115,7 @@ impl<S: Spec> Registry<S> {
         }
     }
 
-    /// Puts `specs` in the place of all that was of this origin before. What stays keeps its number, and the numbers of
-    /// what goes are free for what comes.
+    /// Puts `specs` in the place of all that was of this origin before. What stays keeps its number.
     pub(super) fn declare(&mut self, specs: Vec<S>, origin: Origin) -> Result<(), Refusal> {
         let mut names = BTreeSet::new();
         for spec in &specs {
@@ -177,18 +176,29 @@ impl<S> Clone for Entry<S> {
     }
 }
 
+/// Maximum number of resting numbers. Each takes a place in the data plane's arrays.
+const RESTING: usize = 32;
+
 /// Dense numbers: the data plane indexes arrays by them, so the lowest free one is given out.
+///
+/// A released number rests until [`RESTING`] others were released after it: an event, a capture or a trace that still names it
+/// means its previous owner, not the next.
 #[derive(Clone, Debug, Default)]
 struct Numbers {
-    /// One bit each, set while taken.
+    /// One bit each, set while taken or resting.
     taken: Vec<u64>,
+    /// In the order of their release.
+    resting: VecDeque<u16>,
 }
 
 impl Numbers {
     fn take(&mut self) -> Option<u16> {
         let word = self.taken.iter().position(|word| *word != u64::MAX).unwrap_or(self.taken.len());
         let bit = self.taken.get(word).map_or(0, |word| word.trailing_ones() as usize);
-        let number = u16::try_from(word * 64 + bit).ok()?;
+        let Ok(number) = u16::try_from(word * 64 + bit) else {
+            // None is free: the one that has rested longest has rested enough.
+            return self.resting.pop_front();
+        };
         if word == self.taken.len() {
             self.taken.push(0);
         }
@@ -197,14 +207,18 @@ impl Numbers {
     }
 
     fn release(&mut self, number: u16) {
-        let number = usize::from(number);
-        self.taken[number / 64] &= !(1 << (number % 64));
+        self.resting.push_back(number);
+        if self.resting.len() > RESTING
+            && let Some(number) = self.resting.pop_front().map(usize::from)
+        {
+            self.taken[number / 64] &= !(1 << (number % 64));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Numbers;
+    use super::{Numbers, RESTING};
 
     #[test]
     fn the_lowest_free_number() {
@@ -215,6 +229,17 @@ mod tests {
         assert_eq!(numbers.take(), None);
         numbers.release(64);
         numbers.release(7);
-        assert_eq!([numbers.take(), numbers.take(), numbers.take()], [Some(7), Some(64), None]);
+        assert_eq!([numbers.take(), numbers.take(), numbers.take()], [Some(64), Some(7), None]);
+    }
+
+    #[test]
+    fn a_number_rests_until_as_many_others_were_released() {
+        let mut numbers = Numbers::default();
+        assert_eq!(numbers.take(), Some(0));
+        for round in 0..100 {
+            let number = numbers.take().expect("most are free");
+            assert_eq!(usize::from(number), 1 + round % (RESTING + 1));
+            numbers.release(number);
+        }
     }
 }

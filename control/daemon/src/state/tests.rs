@@ -83,7 +83,7 @@ fn what_the_api_makes_is_stored() {
     let effects = state.apply(Command::RemovePort(name("new"))).unwrap();
     assert_eq!(told(&effects), ["close new=2", "unstore port new"]);
     let effects = state.apply(Command::AddPort(tap("newer", "blue"))).unwrap();
-    assert_eq!(told(&effects), ["open newer=2", "store port newer"]);
+    assert_eq!(told(&effects), ["open newer=3", "store port newer"], "a released number rests");
     let effects = state.apply(Command::RemoveNetwork(name("red"))).unwrap();
     assert_eq!(told(&effects), ["unstore network red"]);
 }
@@ -242,7 +242,7 @@ fn a_reload_applies_the_difference_and_tells_it() {
             "~ port web: isolated false -> true, limit.tx unset -> 1 Gbit/s, mtu 1500 -> 1450, storm.broadcast unset -> 7",
         ]
     );
-    let expected = ["set switch", "close db=0", "update new=2", "update web=1", "open app=0"];
+    let expected = ["set switch", "close db=0", "update new=2", "update web=1", "open app=3"];
     assert_eq!(told(&plan.effects), expected);
     let again = plan.next.plan(Command::Reload(config(file))).unwrap();
     assert_eq!((again.changes.len(), again.effects.len()), (0, 0));

@@ -213,11 +213,12 @@ impl Words<'_> {
             Learned::New => format!("its source would be learned on {here}"),
             Learned::Moved { from } => format!("its source would move here from {}", self.names.port(from)),
             Learned::Pinned => "its source is pinned to another port and stays there".into(),
-            Learned::Held => "its source moves too often and is held on another port".into(),
+            Learned::Held => "its source moves too often and stays on another port for now".into(),
             Learned::Full => format!(
                 "nothing: {here} has as many addresses as it may, or the table is full of pinned ones"
             ),
             Learned::Busy => "its source would be learned with a later frame".into(),
+            Learned::Off => format!("{here} does not learn"),
         }
     }
 

@@ -79,7 +79,7 @@ fn findings(filter: &WhyFilter, declared: &[Declared], entries: &[FdbEntry], dro
         let FdbEntry { network, mac, port, .. } = entry;
         if entry.held {
             findings.push(format!(
-                "{mac} moves too often and is held on {port} in network {network}: are there two stations with it, or a loop?"
+                "{mac} moves too often, is on {port} in network {network}, and moves once a second at most: are there two stations with it, or a loop?"
             ));
         }
         if entry.origin == Origin::Static {

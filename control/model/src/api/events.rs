@@ -119,7 +119,7 @@ pub enum What {
         /// Where it was heard too.
         rival: String,
     },
-    /// An address that was held may move again.
+    /// An address that was held may move freely again.
     MacReleased(Station),
     /// An address was not heard for the ageing time.
     MacExpired(Station),
