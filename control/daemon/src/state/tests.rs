@@ -172,6 +172,33 @@ fn a_collector_is_changed_by_a_reload() {
     assert_eq!(told(&effects), [format!("close ids={id}"), format!("open ids={id}")]);
 }
 
+/// What the gateways' networks may not send to: the ends of tunnels, as they come and go.
+#[test]
+fn the_ends_of_tunnels_are_closed_to_gateways() {
+    let ends = |state: &State| -> Vec<String> {
+        state.outside().iter().flat_map(|it| it.tunnels.iter()).map(ToString::to_string).collect()
+    };
+    let gated = json!({
+        "name": "gated", "driver": "bridge", "subnets": [{"subnet": "10.9.1.0/24", "gateway": "10.9.1.1"}],
+    });
+    let start = |vxlan: &str| {
+        let source = TUNNEL.replace("[[vxlan.peer]]", &format!("{vxlan}\n[[vxlan.peer]]"));
+        let mut state = State::start(config(&source), []).unwrap().next;
+        state.apply(Command::AddNetwork(network(gated.clone()))).unwrap();
+        state
+    };
+    let mut state = start("group = \"239.1.1.1\"");
+    assert_eq!(ends(&state), ["10.8.0.1:4789", "10.8.0.2:4789", "239.1.1.1:4789"]);
+    let peer = json!({"name": "host3", "kind": "peer", "remote": "10.8.0.3", "remote_port": 8472});
+    let effects = state.apply(Command::AddPort(port(peer))).unwrap();
+    assert!(told(&effects).contains(&"set outside".to_owned()), "{effects:?}");
+    assert!(ends(&state).contains(&"10.8.0.3:8472".to_owned()), "{:?}", ends(&state));
+    let mut state = start("learn_peers = true");
+    assert_eq!(ends(&state), ["0.0.0.0:4789", "10.8.0.1:4789", "10.8.0.2:4789"], "any host may be one");
+    let effects = state.apply(Command::LearnPeer([10, 8, 1, 3].into())).unwrap();
+    assert_eq!(told(&effects), ["open 10.8.1.3=4"], "covered, and so no transaction");
+}
+
 #[test]
 fn peers_that_were_taken_in_give_way_to_those_asked_for() {
     let mut state = State::start(config(TUNNEL), []).unwrap().next;
