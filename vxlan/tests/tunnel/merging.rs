@@ -83,12 +83,13 @@ fn items(steps: &[Step]) -> Vec<Item> {
     items
 }
 
-/// What tells flows apart, for the order that must be kept: everything up to the ports, but for what counts up.
+/// What tells flows apart, for the order that must be kept: everything up to the ports, with the protocol, but for what counts
+/// up.
 fn flow(frame: &[u8]) -> Vec<u8> {
     let link = vswitch::headers::link(frame).map_or(0, |(network, _)| network);
     match frame[link] >> 4 {
-        4 => [&frame[..link], &frame[link + 12..link + 24]].concat(),
-        _ => [&frame[..link], &frame[link + 8..link + 44]].concat(),
+        4 => [&frame[..link], &frame[link + 9..=link + 9], &frame[link + 12..link + 24]].concat(),
+        _ => [&frame[..link], &frame[link + 6..=link + 6], &frame[link + 8..link + 44]].concat(),
     }
 }
 

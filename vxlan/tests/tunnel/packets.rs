@@ -111,9 +111,10 @@ fn a_checksum_left_to_us_is_completed() {
     assert_eq!(outcome.datagrams(), [blue(&spec.wire())]);
 }
 
-/// The flow of a frame, by a number.
+/// A segment of a TCP connection that nobody may cut, by a number.
 fn flow(number: u16) -> Vec<u8> {
-    let mut frame = spec(false, Transport::Udp, b"0123456789").wire();
+    let mut frame = spec(false, TCP, b"0123456789").wire();
+    frame[20] = 0x40;
     frame[34..36].copy_from_slice(&number.to_be_bytes());
     seal(&mut frame);
     frame
@@ -137,6 +138,29 @@ fn small_frames_of_one_turn_share_trains() {
 fn another_traffic_class_is_another_train() {
     let mut tunnel = Tunnel::new();
     tunnel.out.class = Class::marked(Dscp::Inherit);
+/// A datagram may come whole or in fragments, which have no ports: all leave by one source port, in one order.
+#[test]
+fn datagrams_of_one_flow_keep_their_order_whole_and_in_fragments() {
+    let tunnel = Tunnel::new();
+    let datagram = |nth: u8, flags: u8, offset: u8| {
+        let mut frame = spec(false, Transport::Udp, &[nth; 24]).wire();
+        (frame[20], frame[21]) = (flags, offset);
+        seal(&mut frame);
+        frame
+    };
+    let frames = (0..12).map(|nth| match nth % 3 {
+        0 => datagram(nth, 0x40, 0),
+        1 => datagram(nth, 0x20, 0),
+        _ => datagram(nth, 0, 4),
+    });
+    let frames: Vec<_> = frames.collect();
+    let other = flow(7);
+    let items: Vec<_> = frames.iter().flat_map(|frame| [frame, &other]).cloned().map(Item::plain).collect();
+    let left = tunnel.send(&items).datagrams();
+    let theirs: Vec<_> = left.into_iter().filter(|datagram| *datagram != blue(&other)).collect();
+    assert_eq!(theirs, frames.iter().map(|frame| blue(frame)).collect::<Vec<_>>());
+}
+
     let mut marked = flow(1);
     marked[15] = 0xb8;
     seal(&mut marked);
