@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! a message of the socket: one datagram, or a train of them (UDP_GRO), all but the last of one length
-//!   header.parse      is it VXLAN?                 VXLAN_INVALID_HDR
+//!   header.parse      is it VXLAN?                 VXLAN_INVALID_HDR, VXLAN_NOT_ETHERNET
 //!   tables.network    of a network we know?        VXLAN_VNI_NOT_FOUND
 //!   ecn.propagate     congestion met on the way    IP_TUNNEL_ECN
 //!   run.follow        the next packet of the same flow? its payload is moved behind the one before
@@ -28,7 +28,7 @@ use vswitch::{
 
 use crate::{
     ecn::{self, Ecn},
-    header::{self, HEADER},
+    header::{self, HEADER, InvalidHeader},
     mss,
     run::{Checksum, Run, unfinished},
     tables::Tables,
@@ -201,7 +201,10 @@ fn inner(
     octets: &mut [u8],
     datagram: &Range<usize>,
 ) -> Result<(NetworkId, Range<usize>), DropReason> {
-    let vni = header::parse(&octets[datagram.clone()], settings.strict).ok_or(DropReason::VxlanInvalidHdr)?;
+    let vni = header::parse(&octets[datagram.clone()], settings.strict).map_err(|invalid| match invalid {
+        InvalidHeader::Invalid => DropReason::VxlanInvalidHdr,
+        InvalidHeader::NotEthernet => DropReason::VxlanNotEthernet,
+    })?;
     let network = tables.network(vni).ok_or(DropReason::VxlanVniNotFound)?;
     let inner = datagram.start + HEADER..datagram.end;
     let frame = &mut octets[inner.clone()];

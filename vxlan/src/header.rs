@@ -14,7 +14,10 @@ pub const HEADER: usize = 8;
 /// The flag that must be set: the VNI is valid.
 const VNI_VALID: u8 = 0x08;
 
-/// A VXLAN network identifier: 1 to 16777215.
+/// VXLAN-GPE's P (a protocol is told in the header's fourth octet) and O (operations and maintenance).
+const NOT_ETHERNET: u8 = 0x04 | 0x01;
+
+/// A VXLAN network identifier: 0 to 16777215.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Vni(u32);
 
@@ -43,7 +46,7 @@ pub struct InvalidVni(pub u32);
 
 impl fmt::Display for InvalidVni {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is not a VNI: use 1 to 16777215", self.0)
+        write!(f, "{} is not a VNI: use 0 to 16777215", self.0)
     }
 }
 
@@ -57,7 +60,7 @@ impl fmt::Display for ParseVniError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.parse() {
             Ok(number) => InvalidVni(number).fmt(f),
-            Err(_) => write!(f, "{:?} is not a VNI: use 1 to 16777215", self.0),
+            Err(_) => write!(f, "{:?} is not a VNI: use 0 to 16777215", self.0),
         }
     }
 }
@@ -77,23 +80,40 @@ impl TryFrom<u32> for Vni {
     type Error = InvalidVni;
 
     fn try_from(number: u32) -> Result<Self, InvalidVni> {
-        if (1..=0xff_ffff).contains(&number) { Ok(Self(number)) } else { Err(InvalidVni(number)) }
+        if number <= 0xff_ffff { Ok(Self(number)) } else { Err(InvalidVni(number)) }
     }
 }
 
-/// Reads the header at the front of `datagram`; `None`: there is none, or its VNI is not valid.
+/// Why a header is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InvalidHeader {
+    /// It is too short, it has no VNI, or `strict` refuses its reserved bits.
+    Invalid,
+    /// By VXLAN-GPE, something else than Ethernet is behind it, or a message of operators' tools.
+    NotEthernet,
+}
+
+/// Reads the header at the front of `datagram`.
 ///
-/// The RFC wants reserved bits ignored. With `strict` they must be zero, as Linux has it (`vxlan_rcv`,
-/// drivers/net/vxlan/vxlan_core.c).
+/// RFC 7348 wants reserved bits ignored. With `strict` they must be zero, as Linux has it (`vxlan_rcv`,
+/// drivers/net/vxlan/vxlan_core.c). Two are refused in any case, for with them no frame follows that a station sent
+/// (draft-ietf-nvo3-vxlan-gpe section 3): P, another protocol, and O, operations and maintenance. The group policy
+/// (draft-smith-vxlan-group-policy) is among those that are ignored: its frames are taken in, and the policy ends here.
+///
+/// # Errors
+/// What is wrong with it.
 #[inline]
-pub fn parse(datagram: &[u8], strict: bool) -> Option<Vni> {
-    let header: &[u8; HEADER] = datagram.first_chunk()?;
+pub fn parse(datagram: &[u8], strict: bool) -> Result<Vni, InvalidHeader> {
+    let header: &[u8; HEADER] = datagram.first_chunk().ok_or(InvalidHeader::Invalid)?;
     let [flags, r0, r1, r2, high, middle, low, r3] = *header;
+    if flags & NOT_ETHERNET != 0 {
+        return Err(InvalidHeader::NotEthernet);
+    }
     let reserved = flags & !VNI_VALID | r0 | r1 | r2 | r3;
     if flags & VNI_VALID == 0 || strict && reserved != 0 {
-        return None;
+        return Err(InvalidHeader::Invalid);
     }
-    Vni::try_from(u32::from_be_bytes([0, high, middle, low])).ok()
+    Ok(Vni(u32::from_be_bytes([0, high, middle, low])))
 }
 
 /// Bytes of outer headers before an inner packet, its Ethernet header included.
@@ -113,13 +133,16 @@ mod tests {
     fn there_and_back() {
         let vni = Vni::try_from(0x12_3456).unwrap();
         assert_eq!(vni.header(), [8, 0, 0, 0, 0x12, 0x34, 0x56, 0]);
-        assert_eq!(parse(&vni.header(), true), Some(vni));
-        assert_eq!(Vni::try_from(0), Err(InvalidVni(0)));
+        assert_eq!(parse(&vni.header(), true), Ok(vni));
+        // "id 0" of the kernel's device, and Open vSwitch without a key.
+        let zero = Vni::try_from(0).unwrap();
+        assert_eq!((zero.header(), parse(&zero.header(), true)), ([8, 0, 0, 0, 0, 0, 0, 0], Ok(zero)));
         assert_eq!(Vni::try_from(1 << 24), Err(InvalidVni(1 << 24)));
         assert_eq!("1193046".parse(), Ok(vni));
-        for (text, sentence) in
-            [("0", "0 is not a VNI: use 1 to 16777215"), ("-1", "\"-1\" is not a VNI: use 1 to 16777215")]
-        {
+        for (text, sentence) in [
+            ("16777216", "16777216 is not a VNI: use 0 to 16777215"),
+            ("-1", "\"-1\" is not a VNI: use 0 to 16777215"),
+        ] {
             assert_eq!(text.parse::<Vni>().unwrap_err().to_string(), sentence);
         }
     }
@@ -127,11 +150,11 @@ mod tests {
     #[test]
     fn reserved_bits_are_ignored_unless_strict() {
         let good = Vni::try_from(7).unwrap().header();
-        for (octet, bit) in [(0, 0x01), (0, 0x80), (1, 1), (2, 1), (3, 0x80), (7, 1)] {
+        for (octet, bit) in [(0, 0x80), (0, 0x02), (1, 1), (2, 1), (3, 0x80), (7, 1)] {
             let mut header = good;
             header[octet] |= bit;
-            assert!(parse(&header, false).is_some(), "{header:?}");
-            assert!(parse(&header, true).is_none(), "{header:?}");
+            assert!(parse(&header, false).is_ok(), "{header:?}");
+            assert_eq!(parse(&header, true), Err(InvalidHeader::Invalid), "{header:?}");
         }
     }
 
@@ -139,9 +162,19 @@ mod tests {
     fn what_is_no_header() {
         let good = Vni::try_from(7).unwrap().header();
         for len in 0..HEADER {
-            assert_eq!(parse(&good[..len], false), None, "{len}");
+            assert_eq!(parse(&good[..len], false), Err(InvalidHeader::Invalid), "{len}");
         }
-        assert_eq!(parse(&[0, 0, 0, 0, 0, 0, 7, 0], false), None, "the flag is missing");
-        assert_eq!(parse(&[8, 0, 0, 0, 0, 0, 0, 0], false), None, "VNI 0");
+        assert_eq!(
+            parse(&[0, 0, 0, 0, 0, 0, 7, 0], false),
+            Err(InvalidHeader::Invalid),
+            "the flag is missing"
+        );
+        // IPv4 by VXLAN-GPE, Ethernet by VXLAN-GPE, and its operations and maintenance.
+        for header in [[0x0c, 0, 0, 1, 0, 0, 7, 0], [0x0c, 0, 0, 3, 0, 0, 7, 0], [0x09, 0, 0, 0, 0, 0, 7, 0]]
+        {
+            for strict in [false, true] {
+                assert_eq!(parse(&header, strict), Err(InvalidHeader::NotEthernet), "{header:?}");
+            }
+        }
     }
 }

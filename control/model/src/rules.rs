@@ -27,7 +27,7 @@ pub const MTU: RangeInclusive<u16> = 68..=DEFAULT_MTU;
 /// The least MTU of a link that carries IPv6 (RFC 8200 section 5).
 pub const IPV6_MTU: u16 = 1280;
 /// A 24-bit VXLAN network identifier (RFC 7348 section 5); 0 is kept for "none".
-pub const VNI: RangeInclusive<u32> = 1..=0xff_ffff;
+pub const VNI: RangeInclusive<u32> = 0..=0xff_ffff;
 /// Learned addresses, of a port or of the switch.
 pub const MAC_LIMIT: RangeInclusive<u32> = 1..=4_194_304;
 

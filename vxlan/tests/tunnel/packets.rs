@@ -201,7 +201,9 @@ fn what_is_not_taken_in_is_told_and_hides_nothing() {
     let table = [
         ("no flag", with(0, 0), DropReason::VxlanInvalidHdr),
         ("a network that nobody has", with(6, 1), DropReason::VxlanVniNotFound),
-        ("VNI 0", with(5, 0), DropReason::VxlanInvalidHdr),
+        ("VNI 0, which nobody has", with(5, 0), DropReason::VxlanVniNotFound),
+        ("another protocol", with(0, 0x0c), DropReason::VxlanNotEthernet),
+        ("operations and maintenance", with(0, 0x09), DropReason::VxlanNotEthernet),
     ];
     for (what, bad, reason) in table {
         let message = [good.clone(), bad.clone(), good.clone()].concat();

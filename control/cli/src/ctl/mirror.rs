@@ -61,8 +61,8 @@ pub struct MirrorArguments {
         conflicts_with_all = ["kind", "device", "netns", "ifname", "address", "gateway", "mac", "persist"]
     )]
     remote: Option<IpAddr>,
-    /// The VNI by which that host knows them, 1 to 16777215; no network here has it.
-    #[arg(long, requires = "remote", value_parser = clap::value_parser!(u32).range(1..=0xff_ffff))]
+    /// The VNI by which that host knows them, 0 to 16777215; no network here has it.
+    #[arg(long, requires = "remote", value_parser = clap::value_parser!(u32).range(0..=0xff_ffff))]
     vni: Option<u32>,
     /// The UDP port it receives at; this host's own unless told.
     #[arg(long, value_name = "PORT", requires = "remote", value_parser = clap::value_parser!(u16).range(1..))]

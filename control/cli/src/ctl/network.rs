@@ -125,8 +125,8 @@ pub struct CreateArguments {
     /// How trunks carry it, 1 to 4094.
     #[arg(long, value_name = "ID", value_parser = vlan)]
     vlan: Option<VlanId>,
-    /// How tunnels carry it, 1 to 16777215; chosen for overlay networks unless told.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=0xff_ffff))]
+    /// How tunnels carry it, 0 to 16777215; chosen for overlay networks unless told.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=0xff_ffff))]
     vni: Option<u32>,
     /// Octets of the longest IP packet its ports are given.
     #[arg(long, value_name = "OCTETS", value_parser = clap::value_parser!(u16).range(68..=9198))]
