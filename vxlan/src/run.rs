@@ -1,7 +1,9 @@
-//! Coalescing: consecutive packets of one flow become the super-frame they were cut from.
+//! Coalescing: consecutive segments of one TCP connection become the super-frame they were cut from.
 //!
-//! The reverse of [`vswitch::segment`], after the kernel's `tcp_gro_receive` (net/ipv4/tcp_offload.c) and
-//! `udp_gro_receive`: what is merged, and cut again, gives the same packets. So every octet of the headers must agree but for
+//! The reverse of [`vswitch::segment`], after the kernel's `tcp_gro_receive` (net/ipv4/tcp_offload.c): what is merged, and cut
+//! again, gives the same packets. UDP is not merged, for its datagrams mean something one by one: a detector or a raw socket
+//! that reads what was merged sees the first and takes the others for its payload, and the kernel, too, merges UDP for sockets
+//! alone that ask for it (`udp_gro_receive`, net/ipv4/udp_offload.c). So every octet of the headers must agree but for
 //! those that cutting counts up, all checksums must be right, and whatever means something to the receiver by itself (SYN, URG,
 //! CWR, options, another TTL or traffic class) is left alone.
 //!
@@ -14,7 +16,7 @@ use vswitch::{
     checksum::{Sum, verify},
     frame::ETHERNET_HEADER,
     headers::{Headers, IPV4_HEADER, IPV6_HEADER, IpVersion, Transport},
-    offload::{Csum, Gso, GsoKind, MAX_DATAGRAMS, MAX_SEGMENTS, Offload},
+    offload::{Csum, Gso, GsoKind, MAX_SEGMENTS, Offload},
 };
 
 /// Octets of the longest IP packet.
@@ -28,7 +30,7 @@ const ECE: u8 = 0x40;
 /// What the last packet of a super-frame may have, and no other.
 const LAST: u8 = FIN | PSH;
 
-/// Packets of one flow that follow each other, the first of which is shown whole.
+/// Segments of one connection that follow each other, the first of which is shown whole.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run {
     headers: Headers,
@@ -91,12 +93,9 @@ impl Run {
         if !bare || headers.network != ETHERNET_HEADER || size == 0 || !headers.ends_with(frame) {
             return None;
         }
-        if headers.transport_kind == Transport::Tcp {
-            let flags = frame[headers.transport + 13];
-            // One with FIN or PSH is the last of its burst.
-            if flags & !ECE != ACK {
-                return None;
-            }
+        // One with FIN or PSH is the last of its burst.
+        if headers.transport_kind != Transport::Tcp || frame[headers.transport + 13] & !ECE != ACK {
+            return None;
         }
         Some(Self {
             headers: *headers,
@@ -120,18 +119,14 @@ impl Run {
     /// `first` begins with the first packet, whole.
     #[inline]
     pub(crate) fn follow(&mut self, first: &[u8], next: &[u8]) -> Option<usize> {
-        let Headers { payload, transport_kind, .. } = self.headers;
+        let Headers { payload, .. } = self.headers;
         let added = next.len().checked_sub(payload)?;
-        let limit = if transport_kind == Transport::Udp { MAX_DATAGRAMS } else { MAX_SEGMENTS };
-        let fits = self.len - ETHERNET_HEADER + added <= MAX_PACKET && self.packets < limit;
+        let fits = self.len - ETHERNET_HEADER + added <= MAX_PACKET && self.packets < MAX_SEGMENTS;
         if self.closed || added == 0 || added > self.size || !fits {
             return None;
         }
         let id_step = self.same_packet_but_for_counts(first, next)?;
-        let flags = match transport_kind {
-            Transport::Tcp => self.next_segment(first, next)?,
-            Transport::Udp => self.next_datagram(first, next)?,
-        };
+        let flags = self.next_segment(first, next)?;
         let headers = Headers { end: next.len(), ..self.headers };
         if Checksum::of(next, &headers) == Checksum::Wrong
             || self.packets == 1 && Checksum::of(first, &self.headers) == Checksum::Wrong
@@ -198,15 +193,6 @@ impl Run {
         (same && usize::try_from(ahead) == Ok(sent)).then_some(flags)
     }
 
-    /// No flags, if `next` is a datagram of the same flow.
-    #[inline]
-    fn next_datagram(&self, first: &[u8], next: &[u8]) -> Option<u8> {
-        let at = self.headers.transport;
-        let same =
-            next[at..at + 4] == first[at..at + 4] && usize::from(u16_at(next, at + 4)) == next.len() - at;
-        same.then_some(0)
-    }
-
     /// Writes the headers of the super-frame into `frame`, which holds the first packet and the payload of all others, and
     /// returns how it is to be cut. `None`: the first packet is still alone, and as it was.
     // A call, so that a frame that nothing follows is not moved for it.
@@ -225,10 +211,7 @@ impl Run {
             }
             IpVersion::V6 => put_u16(frame, network + 4, length(self.len - transport)),
         }
-        match transport_kind {
-            Transport::Tcp => frame[transport + 13] |= self.flags,
-            Transport::Udp => put_u16(frame, transport + 4, length(self.len - transport)),
-        }
+        frame[transport + 13] |= self.flags;
         let sum = pseudo(frame, &self.headers, self.len).folded();
         put_u16(frame, transport + transport_kind.checksum_offset(), sum);
         partial(&self.headers, Some((length(self.size), length(payload))))
