@@ -30,6 +30,7 @@ use crate::{
     encap::{self, Class, Dscp, encapsulate},
     endpoint::{Received, SOURCES, Vtep},
     header::{HEADER, Vni},
+    losses::Lost,
     tables::Tables,
 };
 
@@ -222,7 +223,8 @@ impl Device for Inlet {
     }
 
     fn overflow(&self) -> u64 {
-        self.endpoint.overflow()
+        let Lost { overflow, damaged } = self.endpoint.lost();
+        overflow + damaged
     }
 }
 

@@ -10,14 +10,23 @@ use std::{
     io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, BorrowedFd},
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use quinn_udp::{EcnCodepoint, RecvMeta, UdpSocketState};
 use socket2::{Domain, MsgHdr, Protocol, SockAddr, Socket, Type};
 use tracing::warn;
 
-use crate::{ecn::Ecn, encap::Train, sockopt, strangers::Strangers};
+use crate::{
+    ecn::Ecn,
+    encap::Train,
+    losses::{Losses, Lost, checksum_errors},
+    sockopt,
+    strangers::Strangers,
+};
 
 /// Source ports of one endpoint: enough to spread flows over the queues of a network card.
 pub const SOURCES: u8 = 16;
@@ -76,6 +85,8 @@ pub struct Vtep {
     /// Copies leave by one port, so that they arrive in the order in which they were made.
     copies: Socket,
     datagrams: AtomicUsize,
+    /// Nobody who forwards looks at it.
+    losses: Mutex<Losses>,
     /// Who sends without being a peer.
     pub strangers: Strangers,
 }
@@ -128,6 +139,7 @@ impl Vtep {
             outlets,
             copies,
             datagrams: AtomicUsize::new(datagrams),
+            losses: Mutex::new(Losses::new(checksum_errors(options.local.ip()))),
             strangers: Strangers::default(),
         })
     }
@@ -158,9 +170,11 @@ impl Vtep {
         self.datagrams.load(Relaxed)
     }
 
-    /// Datagrams that were dropped because an inlet's buffer was full.
-    pub fn overflow(&self) -> u64 {
-        self.inlets.iter().map(|inlet| sockopt::drops(&inlet.socket)).sum()
+    /// Datagrams that the kernel dropped at the inlets. Reads a file of /proc: not for a thread that forwards.
+    pub fn lost(&self) -> Lost {
+        let mut losses = self.losses.lock().unwrap_or_else(PoisonError::into_inner);
+        let dropped = self.inlets.iter().map(|inlet| sockopt::drops(&inlet.socket)).sum();
+        losses.update(dropped, checksum_errors(self.local.ip()))
     }
 
     /// Sets the outer time to live, or hop limit.

@@ -26,6 +26,8 @@ pub mod encap;
 pub mod endpoint;
 mod flow;
 pub mod header;
+#[cfg(feature = "os")]
+pub mod losses;
 mod mss;
 pub mod run;
 #[cfg(feature = "os")]

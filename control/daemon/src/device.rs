@@ -286,11 +286,19 @@ impl OpenDevice {
         }
     }
 
+    /// Datagrams of the tunnel that the kernel dropped for their outer UDP checksum.
+    pub(crate) fn damaged(&self) -> u64 {
+        match self {
+            Self::Endpoint(endpoint) => endpoint.lost().damaged,
+            _ => 0,
+        }
+    }
+
     /// Frames that the kernel dropped before we could receive them; of a TAP, when [its queue](Queue) was looked at last.
     pub(crate) fn overflow(&self) -> u64 {
         match self {
             Self::Tap { queue, .. } => queue.dropped(),
-            Self::Endpoint(endpoint) => endpoint.overflow(),
+            Self::Endpoint(endpoint) => endpoint.lost().overflow,
             _ => self.device().map_or(0, |device| device.overflow()),
         }
     }

@@ -348,15 +348,15 @@ pub(crate) fn drops(state: &State, edge: &Edge, port: &state::Port) -> Vec<Drop>
         frames,
         hint: hint(state, edge, reason),
     };
-    let unreceived = Some(overflow(edge, port.id)).filter(|frames| *frames > 0).map(|frames| {
-        let (reason, hint) = unreceived(&port.spec.device);
-        Drop {
-            port: port.spec.name.clone(),
-            direction: Direction::Rx,
-            reason: reason.to_owned(),
-            frames,
-            hint: hint.to_owned(),
-        }
+    let unreceived =
+        [(overflow(edge, port.id), unreceived(&port.spec.device)), (damaged(edge, port.id), DAMAGED)];
+    let unreceived = unreceived.into_iter().filter(|(frames, _)| *frames > 0);
+    let unreceived = unreceived.map(|(frames, (reason, hint))| Drop {
+        port: port.spec.name.clone(),
+        direction: Direction::Rx,
+        reason: reason.to_owned(),
+        frames,
+        hint: hint.to_owned(),
     });
     totals.drops().map(drop).chain(unreceived).collect()
 }
@@ -373,6 +373,18 @@ fn unreceived(device: &DeviceSpec) -> (&'static str, &'static str) {
             "the kernel's buffer for the port was full: these were dropped before the switch received them, and are not among the received; raise switch.workers if CPUs are idle",
         ),
     }
+}
+
+/// Why the kernel dropped a tunnel's datagrams that came damaged; its own name.
+const DAMAGED: (&str, &str) = (
+    "UDP_CSUM",
+    "their outer UDP checksum was wrong: the kernel dropped these before the switch received them, and they are not among the received; a link, NIC or its checksum offload between the hosts breaks them (`ethtool -K` rx, tx-checksumming)",
+);
+
+/// Datagrams that the kernel dropped because they came damaged.
+fn damaged(edge: &Edge, port: PortId) -> u64 {
+    let open = edge.port(port).and_then(|real| real.device.as_ref().ok());
+    open.map_or(0, OpenDevice::damaged)
 }
 
 /// Frames that the kernel dropped before the switch could receive them.
@@ -398,7 +410,9 @@ pub(crate) fn stats(state: &State, edge: &Edge, uptime: Duration) -> Stats {
             port: port.spec.name.clone(),
             rx: received(&totals),
             tx: sent(&totals),
-            drops: totals.drops().map(|(_, frames)| frames).sum::<u64>() + overflow(edge, port.id),
+            drops: totals.drops().map(|(_, frames)| frames).sum::<u64>()
+                + overflow(edge, port.id)
+                + damaged(edge, port.id),
         }
     };
     Stats {
