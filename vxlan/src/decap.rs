@@ -76,7 +76,7 @@ pub fn decapsulate(
     let Some(buffer) = buffers.next() else { return };
     let octets = &mut buffer[MESSAGE..];
     let longest = usize::from(settings.overlay_mtu) + ETHERNET_HEADER;
-    let shape = Shape::of(&octets[..message.len], message.stride, longest);
+    let shape = Shape::of(&octets[..message.len], message.stride);
     let clamp = settings.clamp.then_some(longest);
     let mut frames = ArrayVec::<Frame, TRAIN>::new();
     let mut open: Option<Open<'_>> = None;
@@ -99,7 +99,11 @@ pub fn decapsulate(
         }
         frames.extend(open.take().map(|open| open.finish(octets)));
         let elsewhere = if nth == 0 { None } else { buffers.next().map(|buffer| &mut buffer[HEADROOM..]) };
-        open = Some(Open::begin(octets, inner, elsewhere, network, shape, clamp));
+        // A super-frame's packets must fit all ports of the network.
+        let carried =
+            tables.mtu(network).map_or(longest, |mtu| longest.min(usize::from(mtu) + ETHERNET_HEADER));
+        let cut = |headers: &Headers, len| shape.segment(headers, len, carried);
+        open = Some(Open::begin(octets, inner, elsewhere, network, cut, clamp));
     }
     frames.extend(open.take().map(|open| open.finish(octets)));
     drop(buffers);
@@ -125,39 +129,38 @@ fn inside<'a>(octets: &'a [u8], datagram: &Range<usize>) -> &'a [u8] {
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
-    /// One datagram, or several that were on the wire one by one.
+    /// Several datagrams that were on the wire one by one.
     Train {
         /// Octets of each but the last.
         stride: usize,
     },
-    /// One datagram that never was on a wire: a kernel's VXLAN device on this host has handed over a super-frame.
-    /// It comes uncut, its checksum unfinished, because the kernel takes any UDP socket that receives it for a tunnel
-    /// (`udp_unexpected_gso`, include/linux/udp.h).
+    /// One datagram. It may never have been on a wire: a kernel's VXLAN device on this host hands over super-frames uncut, their
+    /// checksums unfinished, because the kernel takes any UDP socket that receives it for a tunnel (`udp_unexpected_gso`,
+    /// include/linux/udp.h). Of TCP it does not tell how they were to be cut.
+    Lone,
+    /// The same of UDP, of which it tells.
     Super {
-        /// Octets of payload of each packet, if it is to be cut along UDP: the kernel tells those. Of TCP it tells nothing.
-        datagram: Option<usize>,
-        /// Octets of the longest frame it may be cut into.
-        longest: usize,
+        /// Octets of payload of each datagram.
+        datagram: usize,
     },
 }
 
 impl Shape {
     #[inline]
-    fn of(octets: &[u8], stride: usize, longest: usize) -> Self {
+    fn of(octets: &[u8], stride: usize) -> Self {
+        if stride >= octets.len() {
+            return Self::Lone;
+        }
         let frame = octets.get(HEADER..).unwrap_or_default();
-        if stride < octets.len() {
-            // The packet says so itself. It must fill the message exactly and be unfinished, or one bad packet could hide
-            // all that come with it.
-            let uncut = |headers: &Headers| {
-                headers.transport_kind == Transport::Udp
-                    && headers.ends_with(frame)
-                    && Checksum::is_partial(frame, headers)
-            };
-            if fills(frame) && Headers::measure(frame).is_some_and(|headers| uncut(&headers)) {
-                return Self::Super { datagram: Some(stride), longest };
-            }
-        } else if frame.len() > longest {
-            return Self::Super { datagram: None, longest };
+        // The packet says so itself. It must fill the message exactly and be unfinished, or one bad packet could hide
+        // all that come with it.
+        let uncut = |headers: &Headers| {
+            headers.transport_kind == Transport::Udp
+                && headers.ends_with(frame)
+                && Checksum::is_partial(frame, headers)
+        };
+        if fills(frame) && Headers::measure(frame).is_some_and(|headers| uncut(&headers)) {
+            return Self::Super { datagram: stride };
         }
         Self::Train { stride: stride.max(1) }
     }
@@ -166,17 +169,19 @@ impl Shape {
     fn datagrams(self, len: usize) -> impl Iterator<Item = Range<usize>> {
         let stride = match self {
             Self::Train { stride } => stride,
-            Self::Super { .. } => len.max(1),
+            Self::Lone | Self::Super { .. } => len.max(1),
         };
         (0..len.max(1)).step_by(stride).map(move |start| start..len.min(start + stride))
     }
 
-    /// Octets of payload of each packet that a frame with these headers stands for.
-    fn segment(self, headers: &Headers) -> Option<usize> {
-        let Self::Super { datagram, longest } = self else { return None };
-        match headers.transport_kind {
-            Transport::Udp => datagram,
-            Transport::Tcp => longest.checked_sub(headers.payload),
+    /// Octets of payload of each packet that an unfinished frame of `len` octets with these headers stands for, where nobody
+    /// takes more than `longest` octets.
+    #[inline]
+    fn segment(self, headers: &Headers, len: usize, longest: usize) -> Option<usize> {
+        match (self, headers.transport_kind) {
+            (Self::Super { datagram }, Transport::Udp) => Some(datagram),
+            (Self::Lone, Transport::Tcp) if len > longest => longest.checked_sub(headers.payload),
+            _ => None,
         }
     }
 }
@@ -230,14 +235,14 @@ struct Open<'b> {
 }
 
 impl<'b> Open<'b> {
-    /// Moves the frame at `inner` to its place. If it opens a connection, that will ask for frames of at most `clamp` octets.
+    /// Moves the frame at `inner` to its place. `cut` tells how it is to be cut, by its headers and length, if it is unfinished. If it opens a connection, that will ask for frames of at most `clamp` octets.
     #[inline]
     fn begin(
         octets: &mut [u8],
         inner: Range<usize>,
         mut elsewhere: Option<&'b mut [u8]>,
         network: NetworkId,
-        shape: Shape,
+        cut: impl Fn(&Headers, usize) -> Option<usize>,
         clamp: Option<usize>,
     ) -> Self {
         let len = inner.len();
@@ -255,7 +260,7 @@ impl<'b> Open<'b> {
         };
         let (mut offload, mut run) = (Offload::NONE, None);
         if let Some(headers) = Headers::measure(frame) {
-            offload = unfinished(frame, &headers, shape.segment(&headers)).unwrap_or(Offload::NONE);
+            offload = unfinished(frame, &headers, cut(&headers, len)).unwrap_or(Offload::NONE);
             run = Run::begin(frame, &headers);
             if let Some(longest) = clamp.filter(|_| mss::opens(frame, &headers)) {
                 mss::clamp(frame, &headers, longest, offload.csum);

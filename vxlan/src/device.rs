@@ -107,18 +107,19 @@ pub struct Devices {
 }
 
 /// The devices by which `endpoint` serves these peers and networks, and sends copies to these collectors, each under a VNI of
-/// its own.
+/// its own. `mtus` are the octets of the longest packets that all ports of a network take, where that is less than the tunnel does.
 pub fn devices(
     endpoint: &Arc<Vtep>,
     rules: &Rules,
     peers: &[Peer],
     collectors: &[(Peer, Vni)],
     networks: impl IntoIterator<Item = (Vni, NetworkId)>,
+    mtus: impl IntoIterator<Item = (NetworkId, u16)>,
 ) -> Devices {
     let station = |peer: &Peer| (peer.address.ip(), peer.port);
     let stations = peers.iter().filter(|peer| !peer.address.ip().is_multicast()).map(station);
     let watchers = collectors.iter().map(|(collector, _)| station(collector));
-    let tables = Arc::new(Tables::new(stations, networks).with_collectors(watchers));
+    let tables = Arc::new(Tables::new(stations, networks).with_collectors(watchers).with_mtus(mtus));
     let overhead = overhead(endpoint.local().ip());
     let inlet = |number| {
         Arc::new(Inlet {

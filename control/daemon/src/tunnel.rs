@@ -1,13 +1,14 @@
 //! The tunnel at the edge: its sockets, and the devices that a plan makes of them.
 
 use std::{
+    collections::{BTreeMap, HashMap},
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use tracing::warn;
-use vswitch::addr::PortId;
+use vswitch::addr::{NetworkId, PortId};
 use vswitch_vxlan::{
     device::{self, Devices, Path, Peer, Rules},
     encap,
@@ -17,7 +18,9 @@ use vswitch_vxlan::{
 
 use crate::state::State;
 use vswitch_host::{link::Links, netns::Namespace};
-use vswitch_model::{CollectorSpec, Config, DeviceSpec, Dscp, Error, ErrorKind, PeerSpec, VxlanSpec};
+use vswitch_model::{
+    Carries, CollectorSpec, Config, DeviceSpec, Dscp, Error, ErrorKind, Name, PeerSpec, VxlanSpec,
+};
 
 /// Opens the sockets of this host's end, with `inlets` to receive by.
 pub(crate) async fn open(spec: &VxlanSpec, inlets: usize) -> Result<Vtep, Error> {
@@ -115,6 +118,25 @@ impl Tunnel<'_> {
             let vni = network.spec.vni.and_then(|vni| Vni::try_from(vni).ok())?;
             Some((vni, network.id))
         });
-        device::devices(self.endpoint, &rules, &peers, &collectors, networks)
+        device::devices(self.endpoint, &rules, &peers, &collectors, networks, mtus(state))
     }
+}
+
+/// The longest packets, in octets, that all of this host's ports in a network take.
+fn mtus(state: &State) -> BTreeMap<NetworkId, u16> {
+    let ids: HashMap<Name, NetworkId> =
+        state.networks().map(|network| (network.spec.name.clone(), network.id)).collect();
+    let mut mtus = BTreeMap::new();
+    for port in state.ports() {
+        let networks = match &port.spec.carries {
+            Carries::Access { network } => vec![network],
+            Carries::Trunk { trunk, native } => trunk.iter().chain(native).collect(),
+            Carries::Tunnel { .. } | Carries::Mirror { .. } => continue,
+        };
+        for id in networks.into_iter().filter_map(|name| ids.get(name)) {
+            let mtu = mtus.entry(*id).or_insert(port.mtu);
+            *mtu = port.mtu.min(*mtu);
+        }
+    }
+    mtus
 }

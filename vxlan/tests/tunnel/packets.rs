@@ -138,10 +138,6 @@ fn small_frames_of_one_turn_share_trains() {
     assert_eq!(tunnel.send(&items).trains.len(), 64);
 }
 
-#[test]
-fn another_traffic_class_is_another_train() {
-    let mut tunnel = Tunnel::new();
-    tunnel.out.class = Class::marked(Dscp::Inherit);
 /// A datagram may come whole or in fragments, which have no ports: all leave by one source port, in one order.
 #[test]
 fn datagrams_of_one_flow_keep_their_order_whole_and_in_fragments() {
@@ -165,6 +161,10 @@ fn datagrams_of_one_flow_keep_their_order_whole_and_in_fragments() {
     assert_eq!(theirs, frames.iter().map(|frame| blue(frame)).collect::<Vec<_>>());
 }
 
+#[test]
+fn another_traffic_class_is_another_train() {
+    let mut tunnel = Tunnel::new();
+    tunnel.out.class = Class::marked(Dscp::Inherit);
     let mut marked = flow(1);
     marked[15] = 0xb8;
     seal(&mut marked);
@@ -249,6 +249,27 @@ fn a_super_frame_that_never_was_on_a_wire() {
     let lone = spec(false, TCP, b"hello");
     let frames = tunnel.take(&[blue(&lone.offloaded())]);
     assert_eq!(frames[0].offload, Offload { csum: Csum::Partial { start: 34, offset: 16 }, gso: None });
+}
+
+/// A kernel does not say how a super-frame of TCP was to be cut: it is cut to what the network's ports take.
+#[test]
+fn a_super_frame_is_cut_for_the_smallest_port() {
+    let mut tunnel = Tunnel::new();
+    tunnel.limit(BLUE, 1000);
+    for v6 in [false, true] {
+        let size = if v6 { 1000 - 72 } else { 1000 - 52 };
+        // Two packets, which together are no longer than the tunnel carries, and many.
+        for len in [size + 300, 20_000] {
+            let tcp =
+                spec(v6, Transport::Tcp { sequence: 1, flags: ACK | PSH, options: 12 }, &vec![0x5a; len]);
+            let (frames, refused) =
+                tunnel.receive(&blue(&tcp.offloaded()), 8 + tcp.offloaded().len(), Ecn::NotEct);
+            assert_eq!((frames.len(), refused), (1, vec![]));
+            assert_eq!(frames[0].wire_frames(), tcp.cut(size));
+        }
+    }
+    let whole = spec(false, TCP, &[7; 1398]);
+    assert_eq!(tunnel.take(&[blue(&whole.wire())]), [arrived(whole.wire())], "complete: it was on a wire");
 }
 
 /// A station that lies about the length of its packets harms its own alone.
