@@ -29,7 +29,7 @@ use vswitch::{
 use crate::{
     ecn::{self, Ecn},
     header::{self, HEADER, InvalidHeader},
-    mss,
+    mss, nested,
     run::{Checksum, Run, unfinished},
     tables::Tables,
 };
@@ -259,7 +259,11 @@ impl<'b> Open<'b> {
             }
         };
         let (mut offload, mut run) = (Offload::NONE, None);
-        if let Some(headers) = Headers::measure(frame) {
+        let headers = Headers::measure(frame);
+        if headers.is_none_or(|headers| headers.transport_kind == Transport::Udp) {
+            nested::finish(frame);
+        }
+        if let Some(headers) = headers {
             offload = unfinished(frame, &headers, cut(&headers, len)).unwrap_or(Offload::NONE);
             run = Run::begin(frame, &headers);
             if let Some(longest) = clamp.filter(|_| mss::opens(frame, &headers)) {

@@ -29,6 +29,7 @@ pub mod header;
 #[cfg(feature = "os")]
 pub mod losses;
 mod mss;
+mod nested;
 pub mod run;
 #[cfg(feature = "os")]
 mod sockopt;

@@ -251,6 +251,62 @@ fn a_super_frame_that_never_was_on_a_wire() {
     assert_eq!(frames[0].offload, Offload { csum: Csum::Partial { start: 34, offset: 16 }, gso: None });
 }
 
+/// What a station encapsulates comes finished, at whatever depth a kernel left it unfinished.
+#[test]
+fn a_checksum_inside_an_encapsulation_is_finished() {
+    let tunnel = Tunnel::new();
+    for (v6, transport) in [(false, TCP), (true, TCP), (false, Transport::Udp), (true, Transport::Udp)] {
+        let inner = spec(v6, transport, b"hello");
+        let packet = |frame: Vec<u8>| frame[14..].to_vec();
+        let protocol = if v6 { 41 } else { 4 };
+        let ethertype = if v6 { [0x86, 0xdd] } else { [8, 0] };
+        let vxlan = |frame: &[u8]| datagram(4789, &[&[8, 0, 0, 0, 0, 0, 7, 0], frame].concat());
+        let around = |inner: Vec<u8>| {
+            [
+                vxlan(&inner),
+                vxlan(&vxlan(&inner)),
+                datagram(6081, &[&[1, 0, 0x65, 0x58, 0, 0, 7, 0, 1, 2, 3, 4], &inner[..]].concat()),
+                ipv4(47, &[&[0x20, 0, 0x65, 0x58, 0, 0, 0, 1], &inner[..]].concat()),
+                ipv4(47, &[&[0, 0], &ethertype[..], &packet(inner.clone())].concat()),
+                ipv4(protocol, &packet(inner.clone())),
+            ]
+        };
+        for (finished, unfinished) in around(inner.wire()).into_iter().zip(around(inner.offloaded())) {
+            assert_ne!(finished, unfinished);
+            // Outer checksums are those of the finished packet.
+            let inside = finished.len() - inner.wire().len() + 14;
+            let sent = [&finished[..inside], &unfinished[inside..]].concat();
+            assert_eq!(tunnel.take(&[blue(&sent)]), [arrived(finished.clone())]);
+            assert_eq!(tunnel.take(&[blue(&finished)]), [arrived(finished)]);
+        }
+    }
+    // What is no such packet is as it was, wherever it ends.
+    let whole =
+        datagram(4789, &[&[8, 0, 0, 0, 0, 0, 7, 0], &spec(false, TCP, b"hello").offloaded()[..]].concat());
+    for len in 14..whole.len() {
+        assert_eq!(tunnel.take(&[blue(&whole[..len])]), [arrived(&whole[..len])], "{len}");
+    }
+}
+
+/// A UDP datagram to `port` over IPv4 that holds `payload`.
+fn datagram(port: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = spec(false, Transport::Udp, payload).wire();
+    frame[36..38].copy_from_slice(&port.to_be_bytes());
+    seal(&mut frame);
+    frame
+}
+
+/// An IPv4 packet of `protocol` that holds `payload`.
+fn ipv4(protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = spec(false, Transport::Udp, &payload[8..]).wire();
+    frame[34..42].copy_from_slice(&payload[..8]);
+    frame[23] = protocol;
+    frame[24..26].fill(0);
+    let checksum = vswitch::checksum::Sum::of(&frame[14..34]).checksum();
+    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+    frame
+}
+
 /// A kernel does not say how a super-frame of TCP was to be cut: it is cut to what the network's ports take.
 #[test]
 fn a_super_frame_is_cut_for_the_smallest_port() {
