@@ -8,7 +8,11 @@ mod outside;
 mod pins;
 mod reap;
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::{Mutex, MutexGuard, Notify};
 use tracing::{info, warn};
@@ -24,7 +28,7 @@ use super::{
 };
 use crate::attach::Attachment;
 use crate::{
-    state::{Command, Plan, State},
+    state::{self, Command, Plan, State},
     store::Store,
 };
 use vswitch_host::queue::Looker;
@@ -32,6 +36,9 @@ use vswitch_model::{
     DeviceSpec, DockerSpec, Error,
     api::{Port, events::What},
 };
+
+/// How often it is told that strangers are not taken in as peers.
+const CROWD: Duration = Duration::from_mins(1);
 
 /// The running daemon.
 pub(crate) struct Daemon {
@@ -73,6 +80,7 @@ impl Daemon {
             gateway,
             outside_is_due: false,
             outside_checked: Instant::now(),
+            crowd_told: None,
             unfetched: Unfetched::default(),
         };
         core.carry_out(plan, Manner { missing: Missing::Retry, handed: None })
@@ -170,7 +178,29 @@ impl Daemon {
             let command = Command::LearnPeer(stranger.address);
             match core.execute(command, Manner { missing: Missing::Retry, handed: None }).await {
                 Ok(_) => info!(address = %stranger.address, "taken in as a peer"),
-                Err(error) => warn!("{}", error.sentence),
+                // Anybody can send from many addresses: the log does not grow with them.
+                Err(error) if core.crowd_told.is_none_or(|told| told.elapsed() >= CROWD) => {
+                    core.crowd_told = Some(Instant::now());
+                    warn!("{}", error.sentence);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Floods to those peers that were taken in and have answered since: a forged sender is sent nothing it could answer. An answer is a
+    /// frame for a station here after one for a station there.
+    async fn believe_peers(core: &mut Core) {
+        let answers = |port: &state::Port| {
+            let totals = super::view::totals(&core.edge, port.id);
+            totals.tx_frames > 0 && totals.unicast > 0
+        };
+        let names: Vec<_> =
+            core.state.silent_peers().filter(answers).map(|port| port.spec.name.clone()).collect();
+        for name in names {
+            let manner = Manner { missing: Missing::Retry, handed: None };
+            if let Err(error) = core.execute(Command::BelievePeer(name), manner).await {
+                warn!("{}", error.sentence);
             }
         }
     }
@@ -181,6 +211,7 @@ impl Daemon {
         core.edge.listen();
         core.edge.sweep();
         core.reap().await;
+        Self::believe_peers(core).await;
         if core.outside_is_due {
             // Its errors are told the first time.
             let _ = core.set_outside(core.state.outside().to_vec(), Missing::Retry).await;

@@ -104,7 +104,7 @@ fn tunnel_endpoint(state: &State, edge: &Edge, spec: &VxlanSpec) -> tunnel::Endp
                 inlets: endpoint.inlets(),
             }
         }),
-        overflow: open.map_or(0, |endpoint| endpoint.overflow()),
+        overflow: open.map_or(0, |endpoint| endpoint.lost().overflow),
         strangers: strangers(state, edge),
     }
 }
@@ -526,7 +526,7 @@ pub(crate) fn change(change: &state::Change) -> Change {
     Change { action, object: object.to_owned(), name, detail: detail.to_owned() }
 }
 
-fn totals(edge: &Edge, port: PortId) -> PortTotals {
+pub(crate) fn totals(edge: &Edge, port: PortId) -> PortTotals {
     edge.port(port).map(|port| PortTotals::sum(&port.counters)).unwrap_or_default()
 }
 

@@ -28,6 +28,8 @@ pub(super) struct Core {
     /// When it was looked at last what others have made of the host's rules.
     pub(super) outside_checked: Instant,
     pub(super) unfetched: Unfetched,
+    /// When it was told last that no more strangers are taken in as peers.
+    pub(super) crowd_told: Option<Instant>,
 }
 
 /// How a command is carried out.

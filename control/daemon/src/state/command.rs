@@ -45,4 +45,6 @@ pub enum Command {
     RemovePort(Name),
     /// Take in a peer that was heard.
     LearnPeer(IpAddr),
+    /// Flood to a peer that was taken in: it has answered.
+    BelievePeer(Name),
 }

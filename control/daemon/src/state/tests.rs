@@ -222,6 +222,26 @@ fn peers_that_were_taken_in_give_way_to_those_asked_for() {
     assert!(refusal.contains("256 were"), "{refusal}");
 }
 
+/// A forged sender is flooded nothing.
+#[test]
+fn a_peer_that_was_taken_in_is_flooded_once_it_has_answered() {
+    let mut state = State::start(config(TUNNEL), []).unwrap().next;
+    state.apply(Command::LearnPeer([10, 8, 1, 3].into())).unwrap();
+    let peer = name("10.8.1.3");
+    let is_flooded = |state: &State| {
+        let id = state.port(&peer).unwrap().id;
+        state.layout().ports.iter().find(|rules| rules.id == id).unwrap().flood
+    };
+    let silent: Vec<_> = state.silent_peers().map(|port| port.spec.name.clone()).collect();
+    assert_eq!((silent, is_flooded(&state)), (vec![peer.clone()], false));
+    let effects = state.apply(Command::BelievePeer(peer.clone())).unwrap();
+    assert_eq!(told(&effects), ["update 10.8.1.3=3"], "nothing is stored, no socket opened anew");
+    assert!(is_flooded(&state) && state.silent_peers().next().is_none());
+    // Those of the file are flooded as it says.
+    state.apply(Command::BelievePeer(name("10.8.0.2"))).unwrap();
+    assert_eq!(state.port(&name("10.8.0.2")).unwrap().origin, Origin::File);
+}
+
 #[test]
 fn ports_that_are_too_wide_for_the_tunnel_are_told() {
     let file = TUNNEL.replace("vni = 4096", "vni = 4096\nmtu = 1500");
