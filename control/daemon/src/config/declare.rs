@@ -12,7 +12,7 @@ use vswitch::addr::VlanId;
 
 use super::{
     reader::Table,
-    rules::{MAC_LIMIT, MTU, VNI},
+    rules::{MAC_LIMIT, MTU, VNI, is_link_local, no_link},
 };
 use crate::state::network::{NetworkError, choose_addresses};
 use vswitch_model::{
@@ -291,6 +291,8 @@ fn vxlan(mut table: Table<'_, '_, '_>, ports: &mut Vec<PortSpec>) {
             "{local} is no host's address: name the one that peers send to, for they know this host by it alone"
         );
         table.fault("local", what);
+    } else if is_link_local(local) {
+        table.fault("local", no_link(local));
     }
     let default = VxlanSpec::new(local);
     let spec = VxlanSpec {

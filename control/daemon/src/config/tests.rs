@@ -451,6 +451,16 @@ fn a_tunnel_is_an_endpoint_and_its_peers() {
     assert!(config.ports[0].holds(&config.networks[0]));
 }
 
+/// Of an address of one link nobody knows the link.
+#[test]
+fn tunnels_do_not_end_at_addresses_of_one_link() {
+    let why = "is an address of one link alone, and no link is told: use the host's global address, or one of fc00::/7";
+    let found = errors("[vxlan]\nlocal = \"fd00::1\"\n[[vxlan.peer]]\naddress = \"fe80::1\"\n");
+    assert_eq!(found, [format!("net.toml:4: vxlan.peer[0].address: fe80::1 {why}")]);
+    let found = errors("[vxlan]\nlocal = \"fe80::1\"\n");
+    assert_eq!(found, [format!("net.toml:2: vxlan.local: fe80::1 {why}")]);
+}
+
 #[test]
 fn all_errors_of_a_tunnel_at_once() {
     let found = errors(
