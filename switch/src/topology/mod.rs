@@ -123,9 +123,10 @@ impl Topology {
             }
             (Ingress::Trunk { native, .. }, tag) => (native.ok_or(DropReason::VlanUntagged)?, tag),
             (Ingress::Mirror, _) => return Err(DropReason::MirrorOnly),
-            (Ingress::Tunnel, _) => {
+            (Ingress::Tunnel, tag) => {
                 let carried = known.filter(|network| self.carries(*network, ingress));
-                (carried.ok_or(DropReason::VxlanVniNotFound)?, None)
+                let network = carried.ok_or(DropReason::VxlanVniNotFound)?;
+                (network, tag.filter(|tag| tag.is_priority() && !self.passes_tags(network)))
             }
         };
         let tagged_payload = if tag.is_some() { stacked } else { has_tag };

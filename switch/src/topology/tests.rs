@@ -62,6 +62,7 @@ fn every_kind_of_port_classifies_every_kind_of_tag() {
         assert_eq!(topology.classify(PortId(port), None, &tagged(tag)), expected, "port {port}, tag {tag:?}");
     }
     assert_eq!(topology.classify(PortId(4), Some(RED), &tagged(None)), ok(RED, None));
+    assert_eq!(topology.classify(PortId(4), Some(RED), &tagged(priority)), ok(RED, None), "red passes tags");
     assert_eq!(topology.classify(PortId(4), None, &tagged(None)), Err(DropReason::VxlanVniNotFound));
 }
 
@@ -82,6 +83,13 @@ fn a_tag_in_the_payload_cannot_hop_into_another_vlan() {
     assert_eq!(classify(2, &stacked(0)), Err(DropReason::VlanNotAllowed));
     assert_eq!(classify(3, &stacked(10)), Err(DropReason::VlanNotAllowed));
     assert_eq!(classify(4, &tagged(Some(10))), Err(DropReason::VlanNotAllowed), "RFC 7348 section 6.1");
+    let priority = topology.classify(PortId(4), Some(BLUE), &tagged(Some(0xe000)));
+    assert_eq!(
+        priority,
+        Ok(Classified { network: BLUE, tag: Some(Tag(0xe000)) }),
+        "no VLAN, only a priority"
+    );
+    assert_eq!(classify(4, &stacked(0xe000)), Err(DropReason::VlanNotAllowed));
     assert_eq!(classify(1, &stacked(0)), Ok(RED), "red passes tags");
     assert_eq!(classify(2, &stacked(20)), Ok(RED));
 }

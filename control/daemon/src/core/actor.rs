@@ -117,6 +117,7 @@ impl Core {
             observer,
             rules: Rules::new(),
             unfetched: Unfetched::default(),
+            crowd_warned: None,
             adopted,
             process,
             signals,
