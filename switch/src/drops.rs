@@ -47,6 +47,8 @@ drop_reasons! {
     MirrorOnly = "MIRROR_ONLY", "sent by a port that only gets copies of others' frames: what watches there needs another port to talk by";
     /// No VXLAN header, or one without a VNI.
     VxlanInvalidHdr = "VXLAN_INVALID_HDR", "not VXLAN: something else sends to the tunnel's UDP port, or vxlan.strict refuses reserved bits";
+    /// The header says that no Ethernet frame follows.
+    VxlanNotEthernet = "VXLAN_NOT_ETHERNET", "VXLAN-GPE, or a message of operations and maintenance, and no frame that a station sent: let the peer's tunnel send plain VXLAN (RFC 7348)";
     /// The sender is not a peer.
     VxlanPeerUnknown = "VXLAN_PEER_UNKNOWN", "its sender is no peer: add it, or see whether a peer sends from another of its addresses";
     /// The sender is about to become a peer.

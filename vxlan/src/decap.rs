@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! a message of the socket: one datagram, or a train of them (UDP_GRO), all but the last of one length
-//!   header.parse      is it VXLAN?                 VXLAN_INVALID_HDR
+//!   header.parse      is it VXLAN?                 VXLAN_INVALID_HDR, VXLAN_NOT_ETHERNET
 //!   tables.network    of a known network?          VXLAN_VNI_NOT_FOUND
 //!   is_cut_short      is the IP header complete?   PKT_TOO_SMALL
 //!   ecn.propagate     congestion in the underlay   IP_TUNNEL_ECN
@@ -29,8 +29,8 @@ use vswitch::{
 
 use crate::{
     ecn::{self, Ecn},
-    header::{self, HEADER},
-    mss,
+    header::{self, HEADER, InvalidHeader},
+    mss, nested,
     run::{Checksum, Run, unfinished},
     tables::Tables,
 };
@@ -77,7 +77,7 @@ pub fn decapsulate(
     let Some(buffer) = buffers.next() else { return };
     let bytes = &mut buffer[MESSAGE..];
     let longest = usize::from(settings.overlay_mtu) + ETHERNET_HEADER;
-    let shape = Shape::of(&bytes[..message.len], message.stride, longest);
+    let shape = Shape::of(&bytes[..message.len], message.stride);
     let clamp = settings.clamp.then_some(longest);
     let mut frames = ArrayVec::<Frame, TRAIN>::new();
     let mut open: Option<Open<'_>> = None;
@@ -100,7 +100,11 @@ pub fn decapsulate(
         }
         frames.extend(open.take().map(|open| open.finish(bytes)));
         let elsewhere = if nth == 0 { None } else { buffers.next().map(|buffer| &mut buffer[HEADROOM..]) };
-        open = Some(Open::begin(bytes, inner, elsewhere, network, shape, clamp));
+        // A super-frame's segments must fit all ports of the network.
+        let carried =
+            tables.mtu(network).map_or(longest, |mtu| longest.min(usize::from(mtu) + ETHERNET_HEADER));
+        let cut = |headers: &Headers, len| shape.segment(headers, len, carried);
+        open = Some(Open::begin(bytes, inner, elsewhere, network, cut, clamp));
     }
     frames.extend(open.take().map(|open| open.finish(bytes)));
     drop(buffers);
@@ -125,40 +129,38 @@ fn inside<'a>(bytes: &'a [u8], datagram: &Range<usize>) -> &'a [u8] {
 /// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
-    /// One datagram, or several that were separate on the wire.
+    /// Several datagrams that were separate on the wire.
     Train {
         /// Length of each datagram but the last, in bytes.
         stride: usize,
     },
-    /// One datagram that was never on a wire: a super-frame from a kernel's VXLAN device on this host. It
-    /// arrives unsegmented and with a partial checksum, because the kernel takes any UDP socket that receives
-    /// it for a tunnel (`udp_unexpected_gso`, include/linux/udp.h).
+    /// One datagram. It may never have been on a wire: a kernel's VXLAN device on this host passes super-frames
+    /// unsegmented and with a partial checksum, because the kernel takes any UDP socket that receives them for a
+    /// tunnel (`udp_unexpected_gso`, include/linux/udp.h). For TCP it does not report the segment size.
+    Lone,
+    /// Such a super-frame of UDP, for which the kernel reports the segment size.
     Super {
-        /// Payload bytes per packet if it must be segmented as UDP: reported by the kernel for UDP, but not
-        /// for TCP.
-        datagram: Option<usize>,
-        /// Maximum length of a segment's frame, in bytes.
-        longest: usize,
+        /// Payload bytes per datagram.
+        datagram: usize,
     },
 }
 
 impl Shape {
     #[inline]
-    fn of(bytes: &[u8], stride: usize, longest: usize) -> Self {
+    fn of(bytes: &[u8], stride: usize) -> Self {
+        if stride >= bytes.len() {
+            return Self::Lone;
+        }
         let frame = bytes.get(HEADER..).unwrap_or_default();
-        if stride < bytes.len() {
-            // According to the packet itself. It must fill the message exactly and have a partial checksum;
-            // otherwise one malformed packet could hide all others of the message.
-            let uncut = |headers: &Headers| {
-                headers.transport_kind == Transport::Udp
-                    && headers.ends_with(frame)
-                    && Checksum::is_partial(frame, headers)
-            };
-            if fills(frame) && Headers::measure(frame).is_some_and(|headers| uncut(&headers)) {
-                return Self::Super { datagram: Some(stride), longest };
-            }
-        } else if frame.len() > longest {
-            return Self::Super { datagram: None, longest };
+        // According to the packet itself. It must fill the message exactly and have a partial checksum;
+        // otherwise one malformed packet could hide all others of the message.
+        let uncut = |headers: &Headers| {
+            headers.transport_kind == Transport::Udp
+                && headers.ends_with(frame)
+                && Checksum::is_partial(frame, headers)
+        };
+        if fills(frame) && Headers::measure(frame).is_some_and(|headers| uncut(&headers)) {
+            return Self::Super { datagram: stride };
         }
         Self::Train { stride: stride.max(1) }
     }
@@ -167,17 +169,19 @@ impl Shape {
     fn datagrams(self, len: usize) -> impl Iterator<Item = Range<usize>> {
         let stride = match self {
             Self::Train { stride } => stride,
-            Self::Super { .. } => len.max(1),
+            Self::Lone | Self::Super { .. } => len.max(1),
         };
         (0..len.max(1)).step_by(stride).map(move |start| start..len.min(start + stride))
     }
 
-    /// Payload bytes per packet of a super-frame with these headers.
-    fn segment(self, headers: &Headers) -> Option<usize> {
-        let Self::Super { datagram, longest } = self else { return None };
-        match headers.transport_kind {
-            Transport::Udp => datagram,
-            Transport::Tcp => longest.checked_sub(headers.payload),
+    /// Payload bytes per packet of an unfinished frame of `len` bytes with these headers, if frames may have at
+    /// most `longest` bytes.
+    #[inline]
+    fn segment(self, headers: &Headers, len: usize, longest: usize) -> Option<usize> {
+        match (self, headers.transport_kind) {
+            (Self::Super { datagram }, Transport::Udp) => Some(datagram),
+            (Self::Lone, Transport::Tcp) if len > longest => longest.checked_sub(headers.payload),
+            _ => None,
         }
     }
 }
@@ -202,7 +206,10 @@ fn inner(
     bytes: &mut [u8],
     datagram: &Range<usize>,
 ) -> Result<(NetworkId, Range<usize>), DropReason> {
-    let vni = header::parse(&bytes[datagram.clone()], settings.strict).ok_or(DropReason::VxlanInvalidHdr)?;
+    let vni = header::parse(&bytes[datagram.clone()], settings.strict).map_err(|invalid| match invalid {
+        InvalidHeader::Invalid => DropReason::VxlanInvalidHdr,
+        InvalidHeader::NotEthernet => DropReason::VxlanNotEthernet,
+    })?;
     let network = tables.network(vni).ok_or(DropReason::VxlanVniNotFound)?;
     let inner = datagram.start + HEADER..datagram.end;
     let frame = &mut bytes[inner.clone()];
@@ -244,15 +251,15 @@ struct Open<'b> {
 }
 
 impl<'b> Open<'b> {
-    /// Moves the frame at `inner` to its buffer. If it opens a connection, clamps the MSS to frames of at
-    /// most `clamp` bytes.
+    /// Moves the frame at `inner` to its buffer. If it is unfinished, `cut` returns its segment size, given its
+    /// headers and length. If it opens a connection, clamps the MSS to frames of at most `clamp` bytes.
     #[inline]
     fn begin(
         bytes: &mut [u8],
         inner: Range<usize>,
         mut elsewhere: Option<&'b mut [u8]>,
         network: NetworkId,
-        shape: Shape,
+        cut: impl Fn(&Headers, usize) -> Option<usize>,
         clamp: Option<usize>,
     ) -> Self {
         let len = inner.len();
@@ -269,8 +276,12 @@ impl<'b> Open<'b> {
             }
         };
         let (mut offload, mut run) = (Offload::NONE, None);
-        if let Some(headers) = Headers::measure(frame) {
-            offload = unfinished(frame, &headers, shape.segment(&headers)).unwrap_or(Offload::NONE);
+        let headers = Headers::measure(frame);
+        if headers.is_none_or(|headers| headers.transport_kind == Transport::Udp) {
+            nested::finish(frame);
+        }
+        if let Some(headers) = headers {
+            offload = unfinished(frame, &headers, cut(&headers, len)).unwrap_or(Offload::NONE);
             run = Run::begin(frame, &headers);
             if let Some(longest) = clamp.filter(|_| mss::opens(frame, &headers)) {
                 mss::clamp(frame, &headers, longest, offload.csum);

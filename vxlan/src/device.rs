@@ -30,6 +30,7 @@ use crate::{
     encap::{self, Class, Dscp, encapsulate},
     endpoint::{Received, SOURCES, Vtep},
     header::{HEADER, Vni},
+    losses::Lost,
     tables::Tables,
 };
 
@@ -106,17 +107,19 @@ pub struct Devices {
 }
 
 /// Builds the devices of `endpoint` for these peers, networks and collectors; each collector has its own VNI.
+/// `mtus` are the smallest MTUs of the ports of networks, in bytes, where smaller than the tunnel's.
 pub fn devices(
     endpoint: &Arc<Vtep>,
     rules: &Rules,
     peers: &[Peer],
     collectors: &[(Peer, Vni)],
     networks: impl IntoIterator<Item = (Vni, NetworkId)>,
+    mtus: impl IntoIterator<Item = (NetworkId, u16)>,
 ) -> Devices {
     let station = |peer: &Peer| (peer.address.ip(), peer.port);
     let stations = peers.iter().filter(|peer| !peer.address.ip().is_multicast()).map(station);
     let watchers = collectors.iter().map(|(collector, _)| station(collector));
-    let tables = Arc::new(Tables::new(stations, networks).with_collectors(watchers));
+    let tables = Arc::new(Tables::new(stations, networks).with_collectors(watchers).with_mtus(mtus));
     let overhead = overhead(endpoint.local().ip());
     let inlet = |number| {
         Arc::new(Inlet {
@@ -221,7 +224,8 @@ impl Device for Inlet {
     }
 
     fn overflow(&self) -> u64 {
-        self.endpoint.overflow()
+        let Lost { overflow, damaged } = self.endpoint.lost();
+        overflow + damaged
     }
 }
 

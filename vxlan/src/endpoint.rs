@@ -11,14 +11,23 @@ use std::{
     io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, BorrowedFd},
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use quinn_udp::{EcnCodepoint, RecvMeta, UdpSocketState};
 use socket2::{Domain, MsgHdr, Protocol, SockAddr, Socket, Type};
 use tracing::warn;
 
-use crate::{ecn::Ecn, encap::Train, sockopt, strangers::Strangers};
+use crate::{
+    ecn::Ecn,
+    encap::Train,
+    losses::{Losses, Lost, checksum_errors},
+    sockopt,
+    strangers::Strangers,
+};
 
 /// Number of source ports of an endpoint: enough to spread flows over the queues of a network card.
 pub const SOURCES: u8 = 16;
@@ -78,6 +87,8 @@ pub struct Vtep {
     /// Copies have one source port, so that they arrive in order.
     copies: Socket,
     datagrams: AtomicUsize,
+    /// Not used when forwarding.
+    losses: Mutex<Losses>,
     /// Unknown senders.
     pub strangers: Strangers,
 }
@@ -130,6 +141,7 @@ impl Vtep {
             outlets,
             copies,
             datagrams: AtomicUsize::new(datagrams),
+            losses: Mutex::new(Losses::new(checksum_errors(options.local.ip()))),
             strangers: Strangers::default(),
         })
     }
@@ -160,9 +172,11 @@ impl Vtep {
         self.datagrams.load(Relaxed)
     }
 
-    /// Number of datagrams that were dropped because an inlet's buffer was full.
-    pub fn overflow(&self) -> u64 {
-        self.inlets.iter().map(|inlet| sockopt::drops(&inlet.socket)).sum()
+    /// Datagrams that the kernel dropped at the inlets. Reads a file of /proc: not for forwarding threads.
+    pub fn lost(&self) -> Lost {
+        let mut losses = self.losses.lock().unwrap_or_else(PoisonError::into_inner);
+        let dropped = self.inlets.iter().map(|inlet| sockopt::drops(&inlet.socket)).sum();
+        losses.update(dropped, checksum_errors(self.local.ip()))
     }
 
     /// Sets the outer time to live, or hop limit.

@@ -2,7 +2,9 @@
 //! traffic class.
 //!
 //! Routers and network cards spread packets by UDP ports, so the source port distinguishes flows (RFC 7348
-//! section 5); all packets of a flow must have the same port, or they would be reordered.
+//! section 5); all packets of a flow must have the same port, or they would be reordered. Fragments have no
+//! ports, and a flow's datagrams may be whole or fragmented, so packets that may be fragmented are distinguished
+//! by fields that every fragment has.
 
 use etherparse::{EtherType, IpNumber};
 use vswitch::{
@@ -20,14 +22,15 @@ pub(crate) struct Flow {
 }
 
 const TCP: u8 = IpNumber::TCP.0;
-const UDP: u8 = IpNumber::UDP.0;
-const SCTP: u8 = IpNumber::SCTP.0;
 
 impl Flow {
     /// Reads `frame`, which must have an Ethernet header.
     ///
-    /// TCP, UDP and SCTP flows are also distinguished by ports, except for fragments, which have none; IPv6
-    /// flows by the flow label too (RFC 6438).
+    /// TCP flows are also distinguished by ports, and all of IPv6 by the flow label (RFC 6438), which fragments
+    /// share with their packet (RFC 8200 section 4.5). Not by ports: UDP and SCTP, whose datagrams are fragmented
+    /// when they exceed the path MTU, and TCP over IPv4 that a router may fragment. "Don't fragment" is set for a
+    /// whole TCP connection or not at all, but for UDP only in datagrams that were not fragmented (Linux:
+    /// `ip_setup_cork`, IP_PMTUDISC_WANT).
     #[inline]
     pub(crate) fn of(frame: &[u8]) -> Self {
         let ip = link(frame).and_then(|(network, ethertype)| {
@@ -44,7 +47,8 @@ impl Flow {
     #[inline]
     fn of_ipv4(packet: &[u8]) -> Option<Self> {
         let header: &[u8; IPV4_HEADER] = packet.first_chunk()?;
-        let whole = u16_at(header, 6) & 0x3fff == 0;
+        // "Don't fragment", no more fragments, the first byte.
+        let whole = u16_at(header, 6) & 0x7fff == 0x4000;
         let transport = usize::from(header[0] & 0x0f) * 4;
         let ports = if whole { ports(header[9], packet, transport) } else { 0 };
         Some(Self { hash: mix(word(header, 12), u64::from(ports)), traffic_class: header[1] })
@@ -63,7 +67,7 @@ impl Flow {
 
 #[inline]
 fn ports(protocol: u8, packet: &[u8], transport: usize) -> u32 {
-    if !matches!(protocol, TCP | UDP | SCTP) {
+    if protocol != TCP {
         return 0;
     }
     try_u32_at(packet, transport).unwrap_or(0)
@@ -89,41 +93,55 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
-    fn ipv4(source: u8, port: u16, more_fragments: bool) -> Vec<u8> {
+    const UDP: u8 = IpNumber::UDP.0;
+    const SCTP: u8 = IpNumber::SCTP.0;
+    /// "Don't fragment"; "more fragments".
+    const DF: u8 = 0x40;
+    const MF: u8 = 0x20;
+
+    fn ipv4(source: u8, port: u16, protocol: u8, flags: u8) -> Vec<u8> {
         let mut frame = vec![2; 12];
-        frame.extend([
-            8,
-            0,
-            0x45,
-            0xb9,
-            0,
-            48,
-            0,
-            0,
-            if more_fragments { 0x20 } else { 0x40 },
-            0,
-            64,
-            TCP,
-            0,
-            0,
-        ]);
+        frame.extend([8, 0, 0x45, 0xb9, 0, 48, 0, 0, flags, 0, 64, protocol, 0, 0]);
         frame.extend([10, 9, 0, source, 10, 9, 0, 1]);
         frame.extend(port.to_be_bytes());
         frame.extend([0, 80, 1, 2, 3, 4]);
         frame
     }
 
+    fn tcp(source: u8, port: u16) -> Vec<u8> {
+        ipv4(source, port, TCP, DF)
+    }
+
     #[test]
     fn a_flow_has_one_hash_and_flows_differ() {
-        assert_eq!(Flow::of(&ipv4(2, 1000, false)), Flow::of(&ipv4(2, 1000, false)));
-        assert_eq!(Flow::of(&ipv4(2, 1000, false)).traffic_class, 0xb9);
-        let mut later = ipv4(2, 1000, false);
+        assert_eq!(Flow::of(&tcp(2, 1000)), Flow::of(&tcp(2, 1000)));
+        assert_eq!(Flow::of(&tcp(2, 1000)).traffic_class, 0xb9);
+        let mut later = tcp(2, 1000);
         later[40] = 9;
-        assert_eq!(Flow::of(&later), Flow::of(&ipv4(2, 1000, false)), "only addresses and ports count");
-        let hashes: HashSet<_> = (1000..2000).map(|port| Flow::of(&ipv4(2, port, false)).hash).collect();
+        assert_eq!(Flow::of(&later), Flow::of(&tcp(2, 1000)), "only addresses and ports count");
+        let hashes: HashSet<_> = (1000..2000).map(|port| Flow::of(&tcp(2, port)).hash).collect();
         assert!(hashes.len() > 998, "{}", hashes.len());
-        let fragments = [1000, 1001].map(|port| Flow::of(&ipv4(2, port, true)).hash);
-        assert_eq!(fragments[0], fragments[1], "fragments have no ports");
+    }
+
+    #[test]
+    fn what_may_come_in_fragments_has_one_hash_whole_or_not() {
+        for (protocol, whole) in [(UDP, DF), (UDP, 0), (SCTP, DF), (SCTP, 0), (TCP, 0)] {
+            // The second fragment has payload where the first has ports.
+            let datagrams = [(1000, whole), (1000, MF), (0xbeef, 0)];
+            let hashes = datagrams.map(|(port, flags)| Flow::of(&ipv4(2, port, protocol, flags)).hash);
+            assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{protocol} {whole}: {hashes:?}");
+        }
+        let six = |next: u8, label: u8, transport: [u8; 8]| {
+            let mut frame = vec![2; 12];
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, label, 0, 20, next, 64]);
+            frame.extend([0xfd; 32]);
+            frame.extend(transport);
+            Flow::of(&frame).hash
+        };
+        let fragment = IpNumber::IPV6_FRAGMENTATION_HEADER.0;
+        let whole = six(UDP, 5, [0x9c, 0x40, 0x13, 0x89, 0, 9, 0, 0]);
+        assert_eq!(six(fragment, 5, [UDP, 0, 0, 1, 0, 0, 0, 7]), whole);
+        assert_ne!(six(UDP, 6, [0x9c, 0x40, 0x13, 0x89, 0, 9, 0, 0]), whole, "the label tells flows apart");
     }
 
     #[test]
@@ -131,7 +149,7 @@ mod tests {
         let mut buckets = [0; 16];
         for source in 0..=255 {
             for port in 40_000..40_100 {
-                buckets[(Flow::of(&ipv4(source, port, false)).hash >> 28) as usize] += 1;
+                buckets[(Flow::of(&tcp(source, port)).hash >> 28) as usize] += 1;
             }
         }
         assert!(buckets.iter().all(|count| (1400..1800).contains(count)), "{buckets:?}");
@@ -141,7 +159,7 @@ mod tests {
     fn ipv6_by_label_and_ports_and_the_rest_by_addresses() {
         let six = |label: u8, port: u8| {
             let mut frame = vec![2; 12];
-            frame.extend([0x86, 0xdd, 0x6b, 0x90, 0, label, 0, 20, UDP, 64]);
+            frame.extend([0x86, 0xdd, 0x6b, 0x90, 0, label, 0, 20, TCP, 64]);
             frame.extend([0xfd; 32]);
             frame.extend([0, port, 0, 80]);
             frame
@@ -152,7 +170,7 @@ mod tests {
         let arp = |last: u8| [&[0xff; 6][..], &[2, 0, 0, 0, 0, last], &[8, 6, 0, 1]].concat();
         assert_ne!(Flow::of(&arp(1)).hash, Flow::of(&arp(2)).hash);
         for len in 14..60 {
-            Flow::of(&ipv4(1, 1, false)[..len.min(42)]);
+            Flow::of(&tcp(1, 1)[..len.min(42)]);
             Flow::of(&six(1, 1)[..len.min(58)]);
         }
     }

@@ -14,13 +14,16 @@ pub const HEADER: usize = 8;
 /// The flag that must be set: the VNI is valid.
 const VNI_VALID: u8 = 0x08;
 
-/// A VXLAN network identifier: 1 to 16777215.
+/// VXLAN-GPE's P (the header's fourth byte is a protocol) and O (operations and maintenance).
+const NOT_ETHERNET: u8 = 0x04 | 0x01;
+
+/// A VXLAN network identifier: 0 to 16777215.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Vni(u32);
 
 impl Vni {
-    /// The least identifier; 0 means none.
-    pub const MIN: Self = Self(1);
+    /// The least identifier.
+    pub const MIN: Self = Self(0);
     /// The greatest identifier: 24 bits.
     pub const MAX: Self = Self(0xff_ffff);
 
@@ -48,7 +51,7 @@ pub struct InvalidVni(pub u32);
 
 impl fmt::Display for InvalidVni {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is not a VNI: use 1 to 16777215", self.0)
+        write!(f, "{} is not a VNI: use 0 to 16777215", self.0)
     }
 }
 
@@ -62,7 +65,7 @@ impl fmt::Display for ParseVniError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.parse() {
             Ok(number) => InvalidVni(number).fmt(f),
-            Err(_) => write!(f, "{:?} is not a VNI: use 1 to 16777215", self.0),
+            Err(_) => write!(f, "{:?} is not a VNI: use 0 to 16777215", self.0),
         }
     }
 }
@@ -87,19 +90,37 @@ impl TryFrom<u32> for Vni {
     }
 }
 
-/// Parses the header at the front of `datagram`; `None` if it is missing or its VNI is not valid.
+/// Why a header is rejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InvalidHeader {
+    /// It is too short, it has no VNI, or `strict` rejects its reserved bits.
+    Invalid,
+    /// According to VXLAN-GPE, it is followed by something other than Ethernet, or by a message of operations and
+    /// maintenance.
+    NotEthernet,
+}
+
+/// Parses the header at the front of `datagram`.
 ///
-/// The RFC requires that reserved bits are ignored. With `strict` they must be zero, as in Linux
-/// (`vxlan_rcv`, drivers/net/vxlan/vxlan_core.c).
+/// RFC 7348 requires that reserved bits are ignored. With `strict` they must be zero, as in Linux (`vxlan_rcv`,
+/// drivers/net/vxlan/vxlan_core.c). Two are always rejected, because no frame of a station follows them
+/// (draft-ietf-nvo3-vxlan-gpe section 3): P, another protocol, and O, operations and maintenance. The group policy
+/// (draft-smith-vxlan-group-policy) is ignored: its frames are accepted, and the policy is not forwarded.
+///
+/// # Errors
+/// The reason to reject it.
 #[inline]
-pub fn parse(datagram: &[u8], strict: bool) -> Option<Vni> {
-    let header: &[u8; HEADER] = datagram.first_chunk()?;
+pub fn parse(datagram: &[u8], strict: bool) -> Result<Vni, InvalidHeader> {
+    let header: &[u8; HEADER] = datagram.first_chunk().ok_or(InvalidHeader::Invalid)?;
     let [flags, r0, r1, r2, high, middle, low, r3] = *header;
+    if flags & NOT_ETHERNET != 0 {
+        return Err(InvalidHeader::NotEthernet);
+    }
     let reserved = flags & !VNI_VALID | r0 | r1 | r2 | r3;
     if flags & VNI_VALID == 0 || strict && reserved != 0 {
-        return None;
+        return Err(InvalidHeader::Invalid);
     }
-    Vni::try_from(u32::from_be_bytes([0, high, middle, low])).ok()
+    Ok(Vni(u32::from_be_bytes([0, high, middle, low])))
 }
 
 /// Bytes of outer headers before an inner packet, including its Ethernet header.
@@ -119,13 +140,16 @@ mod tests {
     fn there_and_back() {
         let vni = Vni::try_from(0x12_3456).unwrap();
         assert_eq!(vni.header(), [8, 0, 0, 0, 0x12, 0x34, 0x56, 0]);
-        assert_eq!(parse(&vni.header(), true), Some(vni));
-        assert_eq!(Vni::try_from(0), Err(InvalidVni(0)));
+        assert_eq!(parse(&vni.header(), true), Ok(vni));
+        // "id 0" of the kernel's device, and Open vSwitch without a key.
+        let zero = Vni::try_from(0).unwrap();
+        assert_eq!((zero.header(), parse(&zero.header(), true)), ([8, 0, 0, 0, 0, 0, 0, 0], Ok(zero)));
         assert_eq!(Vni::try_from(1 << 24), Err(InvalidVni(1 << 24)));
         assert_eq!("1193046".parse(), Ok(vni));
-        for (text, sentence) in
-            [("0", "0 is not a VNI: use 1 to 16777215"), ("-1", "\"-1\" is not a VNI: use 1 to 16777215")]
-        {
+        for (text, sentence) in [
+            ("16777216", "16777216 is not a VNI: use 0 to 16777215"),
+            ("-1", "\"-1\" is not a VNI: use 0 to 16777215"),
+        ] {
             assert_eq!(text.parse::<Vni>().unwrap_err().to_string(), sentence);
         }
     }
@@ -133,11 +157,11 @@ mod tests {
     #[test]
     fn reserved_bits_are_ignored_unless_strict() {
         let good = Vni::try_from(7).unwrap().header();
-        for (byte, bit) in [(0, 0x01), (0, 0x80), (1, 1), (2, 1), (3, 0x80), (7, 1)] {
+        for (byte, bit) in [(0, 0x80), (0, 0x02), (1, 1), (2, 1), (3, 0x80), (7, 1)] {
             let mut header = good;
             header[byte] |= bit;
-            assert!(parse(&header, false).is_some(), "{header:?}");
-            assert!(parse(&header, true).is_none(), "{header:?}");
+            assert!(parse(&header, false).is_ok(), "{header:?}");
+            assert_eq!(parse(&header, true), Err(InvalidHeader::Invalid), "{header:?}");
         }
     }
 
@@ -145,9 +169,19 @@ mod tests {
     fn what_is_no_header() {
         let good = Vni::try_from(7).unwrap().header();
         for len in 0..HEADER {
-            assert_eq!(parse(&good[..len], false), None, "{len}");
+            assert_eq!(parse(&good[..len], false), Err(InvalidHeader::Invalid), "{len}");
         }
-        assert_eq!(parse(&[0, 0, 0, 0, 0, 0, 7, 0], false), None, "the flag is missing");
-        assert_eq!(parse(&[8, 0, 0, 0, 0, 0, 0, 0], false), None, "VNI 0");
+        assert_eq!(
+            parse(&[0, 0, 0, 0, 0, 0, 7, 0], false),
+            Err(InvalidHeader::Invalid),
+            "the flag is missing"
+        );
+        // IPv4 by VXLAN-GPE, Ethernet by VXLAN-GPE, and its operations and maintenance.
+        for header in [[0x0c, 0, 0, 1, 0, 0, 7, 0], [0x0c, 0, 0, 3, 0, 0, 7, 0], [0x09, 0, 0, 0, 0, 0, 7, 0]]
+        {
+            for strict in [false, true] {
+                assert_eq!(parse(&header, strict), Err(InvalidHeader::NotEthernet), "{header:?}");
+            }
+        }
     }
 }

@@ -27,7 +27,10 @@ pub mod encap;
 pub mod endpoint;
 mod flow;
 pub mod header;
+#[cfg(feature = "os")]
+pub mod losses;
 mod mss;
+mod nested;
 pub mod run;
 #[cfg(feature = "os")]
 mod sockopt;

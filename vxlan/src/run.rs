@@ -1,9 +1,11 @@
-//! Coalescing: consecutive packets of one flow become the super-frame they were segmented from.
+//! Coalescing: consecutive segments of one TCP connection become the super-frame they were segmented from.
 //!
-//! The reverse of [`vswitch::segment`], after the kernel's `tcp_gro_receive` (net/ipv4/tcp_offload.c) and
-//! `udp_gro_receive`: merging and segmenting yields the same packets. So all header bytes must agree except
-//! for those that segmentation increments, all checksums must be correct, and packets with individual meaning
-//! (SYN, URG, CWR, options, another TTL or traffic class) are not merged.
+//! The reverse of [`vswitch::segment`], after the kernel's `tcp_gro_receive` (net/ipv4/tcp_offload.c): merging and
+//! segmenting yields the same packets. UDP is not merged, because each datagram has its own meaning: a detector or
+//! a raw socket that reads a merged one sees the first datagram and takes the others for its payload, and the
+//! kernel merges UDP only for sockets that request it (`udp_gro_receive`, net/ipv4/udp_offload.c). All header
+//! bytes must agree except for those that segmentation increments, all checksums must be correct, and packets with
+//! individual meaning (SYN, URG, CWR, options, another TTL or traffic class) are not merged.
 //!
 //! A `Run` does not hold packets. Its owner passes packets to it, and moves their payload as instructed.
 
@@ -14,7 +16,7 @@ use vswitch::{
     checksum::{Sum, verify},
     frame::ETHERNET_HEADER,
     headers::{Headers, IPV4_HEADER, IPV6_HEADER, IpVersion, Transport},
-    offload::{Csum, Gso, GsoKind, MAX_DATAGRAMS, MAX_SEGMENTS, Offload},
+    offload::{Csum, Gso, GsoKind, MAX_SEGMENTS, Offload},
 };
 
 /// Length of the longest IP packet.
@@ -31,7 +33,7 @@ const AE: u8 = 0x01;
 /// Flags that only the last packet of a super-frame may have.
 const LAST: u8 = FIN | PSH;
 
-/// Consecutive packets of one flow.
+/// Consecutive segments of one connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run {
     headers: Headers,
@@ -94,12 +96,9 @@ impl Run {
         if !bare || headers.network != ETHERNET_HEADER || size == 0 || !headers.ends_with(frame) {
             return None;
         }
-        if headers.transport_kind == Transport::Tcp {
-            let flags = frame[headers.transport + 13];
-            // A segment with FIN or PSH is the last of its burst.
-            if flags & !ECE != ACK {
-                return None;
-            }
+        // A segment with FIN or PSH is the last of its burst.
+        if headers.transport_kind != Transport::Tcp || frame[headers.transport + 13] & !ECE != ACK {
+            return None;
         }
         Some(Self {
             headers: *headers,
@@ -123,18 +122,14 @@ impl Run {
     /// `first` must begin with the whole first packet.
     #[inline]
     pub(crate) fn follow(&mut self, first: &[u8], next: &[u8]) -> Option<usize> {
-        let Headers { payload, transport_kind, .. } = self.headers;
+        let Headers { payload, .. } = self.headers;
         let added = next.len().checked_sub(payload)?;
-        let limit = if transport_kind == Transport::Udp { MAX_DATAGRAMS } else { MAX_SEGMENTS };
-        let fits = self.len - ETHERNET_HEADER + added <= MAX_PACKET && self.packets < limit;
+        let fits = self.len - ETHERNET_HEADER + added <= MAX_PACKET && self.packets < MAX_SEGMENTS;
         if self.closed || added == 0 || added > self.size || !fits {
             return None;
         }
         let id_step = self.same_packet_but_for_counts(first, next)?;
-        let flags = match transport_kind {
-            Transport::Tcp => self.next_segment(first, next)?,
-            Transport::Udp => self.next_datagram(first, next)?,
-        };
+        let flags = self.next_segment(first, next)?;
         let headers = Headers { end: next.len(), ..self.headers };
         if Checksum::of(next, &headers) == Checksum::Wrong
             || self.packets == 1 && Checksum::of(first, &self.headers) == Checksum::Wrong
@@ -203,15 +198,6 @@ impl Run {
         (same && usize::try_from(ahead) == Ok(sent)).then_some(flags)
     }
 
-    /// Returns no flags if `next` is a datagram of the same flow.
-    #[inline]
-    fn next_datagram(&self, first: &[u8], next: &[u8]) -> Option<u8> {
-        let at = self.headers.transport;
-        let same =
-            next[at..at + 4] == first[at..at + 4] && usize::from(u16_at(next, at + 4)) == next.len() - at;
-        same.then_some(0)
-    }
-
     /// Writes the headers of the super-frame to `frame`, which holds the first packet and the payload of all
     /// others, and returns its segmentation. `None`: the run has one packet, which is unchanged.
     // Not inlined: the common case is a single packet.
@@ -230,10 +216,7 @@ impl Run {
             }
             IpVersion::V6 => put_u16(frame, network + 4, length(self.len - transport)),
         }
-        match transport_kind {
-            Transport::Tcp => frame[transport + 13] |= self.flags,
-            Transport::Udp => put_u16(frame, transport + 4, length(self.len - transport)),
-        }
+        frame[transport + 13] |= self.flags;
         let sum = pseudo(frame, &self.headers, self.len).folded();
         put_u16(frame, transport + transport_kind.checksum_offset(), sum);
         partial(&self.headers, Some((length(self.size), length(payload))))

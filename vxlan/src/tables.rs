@@ -19,6 +19,8 @@ pub struct Tables {
     networks: Vec<(Vni, NetworkId)>,
     /// By network.
     headers: Vec<Option<[u8; HEADER]>>,
+    /// The smallest MTU of a network's ports in bytes, by network; 0: unknown.
+    mtus: Vec<u16>,
 }
 
 impl Tables {
@@ -42,6 +44,22 @@ impl Tables {
     #[must_use]
     pub fn with_collectors(self, collectors: impl IntoIterator<Item = (IpAddr, PortId)>) -> Self {
         Self { collectors: collectors.into_iter().collect(), ..self }
+    }
+
+    /// The same with the smallest MTUs of the ports of these networks, in bytes.
+    #[must_use]
+    pub fn with_mtus(mut self, mtus: impl IntoIterator<Item = (NetworkId, u16)>) -> Self {
+        for (network, mtu) in mtus {
+            self.mtus.resize(self.mtus.len().max(network.index() + 1), 0);
+            self.mtus[network.index()] = mtu;
+        }
+        self
+    }
+
+    /// The smallest MTU of the ports of `network` in bytes, if known.
+    #[inline]
+    pub fn mtu(&self, network: NetworkId) -> Option<u16> {
+        self.mtus.get(network.index()).copied().filter(|mtu| *mtu > 0)
     }
 
     /// The port of the peer that sends from `address`.
@@ -81,7 +99,9 @@ mod tests {
             [("10.8.0.2".parse().unwrap(), PortId(3))],
             [(vni(4096), NetworkId(2)), (vni(7), NetworkId(0))],
         )
-        .with_collectors([("10.8.0.9".parse().unwrap(), PortId(4))]);
+        .with_collectors([("10.8.0.9".parse().unwrap(), PortId(4))])
+        .with_mtus([(NetworkId(2), 1000)]);
+        assert_eq!([2, 0, 9].map(|network| tables.mtu(NetworkId(network))), [Some(1000), None, None]);
         assert_eq!(tables.peer("10.8.0.2".parse().unwrap()), Some(PortId(3)));
         assert_eq!(tables.peer("10.8.0.9".parse().unwrap()), None);
         assert_eq!(tables.collector("10.8.0.9".parse().unwrap()), Some(PortId(4)));

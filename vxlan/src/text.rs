@@ -24,19 +24,19 @@ impl<'de> Deserialize<'de> for Vni {
             type Value = Vni;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a VNI, 1 to 16777215")
+                f.write_str("a VNI, 0 to 16777215")
             }
 
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<Vni, E> {
                 Vni::try_from(u32::try_from(number).unwrap_or(u32::MAX)).map_err(|InvalidVni(_)| {
-                    E::custom(format_args!("{number} is not a VNI: use 1 to 16777215"))
+                    E::custom(format_args!("{number} is not a VNI: use 0 to 16777215"))
                 })
             }
 
             fn visit_i64<E: de::Error>(self, number: i64) -> Result<Vni, E> {
                 match u64::try_from(number) {
                     Ok(number) => self.visit_u64(number),
-                    Err(_) => Err(E::custom(format_args!("{number} is not a VNI: use 1 to 16777215"))),
+                    Err(_) => Err(E::custom(format_args!("{number} is not a VNI: use 0 to 16777215"))),
                 }
             }
         }
@@ -104,10 +104,10 @@ mod tests {
     #[test]
     fn what_is_wrong_is_a_sentence() {
         for (number, sentence) in [
-            (json!(0), "0 is not a VNI: use 1 to 16777215"),
-            (json!(-1), "-1 is not a VNI: use 1 to 16777215"),
-            (json!(5_000_000_000_u64), "5000000000 is not a VNI: use 1 to 16777215"),
-            (json!("7"), "invalid type: string \"7\", expected a VNI, 1 to 16777215"),
+            (json!(1 << 24), "16777216 is not a VNI: use 0 to 16777215"),
+            (json!(-1), "-1 is not a VNI: use 0 to 16777215"),
+            (json!(5_000_000_000_u64), "5000000000 is not a VNI: use 0 to 16777215"),
+            (json!("7"), "invalid type: string \"7\", expected a VNI, 0 to 16777215"),
         ] {
             assert_eq!(from_value::<Vni>(number).unwrap_err().to_string(), sentence);
         }

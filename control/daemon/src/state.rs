@@ -185,6 +185,7 @@ impl State {
             Command::AddPort(spec) => next.ports.add(Arc::new(spec), Origin::Api)?,
             Command::RemovePort(name) => next.remove_port(&name)?,
             Command::LearnPeer(address) => next.learn_peer(address)?,
+            Command::BelievePeer(name) => next.believe_peer(&name),
             Command::Connect { network, connect, sandbox } => next.connect(&network, *connect, &sandbox)?,
             Command::UpdateEndpoint { id, update } => next.update_endpoint(&id, update)?,
             Command::Disconnect(ids) => next.disconnect(&ids),

@@ -1,13 +1,14 @@
 //! The tunnel at the edge: its sockets, and the devices that a plan makes of them.
 
 use std::{
+    collections::{BTreeMap, HashMap},
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use tracing::warn;
-use vswitch::addr::PortId;
+use vswitch::addr::{NetworkId, PortId};
 use vswitch_vxlan::{
     device::{self, Devices, Path, Peer, Rules},
     encap,
@@ -16,7 +17,9 @@ use vswitch_vxlan::{
 
 use crate::state::State;
 use vswitch_host::{link::Links, netns::Namespace};
-use vswitch_model::{CollectorSpec, Config, DeviceSpec, Dscp, Error, ErrorKind, PeerSpec, VxlanSpec};
+use vswitch_model::{
+    Carries, CollectorSpec, Config, DeviceSpec, Dscp, Error, ErrorKind, Name, PeerSpec, VxlanSpec,
+};
 
 /// Opens the sockets of this host's end, with `inlets` to receive by.
 pub(crate) async fn open(spec: &VxlanSpec, inlets: usize) -> Result<Vtep, Error> {
@@ -111,6 +114,25 @@ impl Tunnel<'_> {
             .map(|(port, it, path)| (way(*port, it.remote, it.remote_port, path), it.vni));
         let (peers, collectors): (Vec<_>, Vec<_>) = (peers.collect(), collectors.collect());
         let networks = state.networks().filter_map(|network| Some((network.spec.vni?, network.id)));
-        device::devices(self.endpoint, &rules, &peers, &collectors, networks)
+        device::devices(self.endpoint, &rules, &peers, &collectors, networks, mtus(state))
     }
+}
+
+/// The smallest MTU of this host's ports in each network, in bytes.
+fn mtus(state: &State) -> BTreeMap<NetworkId, u16> {
+    let ids: HashMap<Name, NetworkId> =
+        state.networks().map(|network| (network.spec.name.clone(), network.id)).collect();
+    let mut mtus = BTreeMap::new();
+    for port in state.ports() {
+        let networks = match &port.spec.carries {
+            Carries::Access { network } => vec![network],
+            Carries::Trunk { trunk, native } => trunk.iter().chain(native).collect(),
+            Carries::Tunnel { .. } | Carries::Mirror { .. } => continue,
+        };
+        for id in networks.into_iter().filter_map(|name| ids.get(name)) {
+            let mtu = mtus.entry(*id).or_insert(port.mtu.get());
+            *mtu = port.mtu.get().min(*mtu);
+        }
+    }
+    mtus
 }

@@ -17,7 +17,7 @@ pub struct NetworkSpec {
     /// How trunks carry it; unique among networks.
     #[serde(default, with = "text_option", skip_serializing_if = "Option::is_none")]
     pub vlan: Option<VlanId>,
-    /// How tunnels carry it: 1 to 16777215; unique among networks.
+    /// How tunnels carry it: 0 to 16777215; unique among networks.
     #[serde(default, with = "text_option", skip_serializing_if = "Option::is_none")]
     pub vni: Option<Vni>,
     /// Octets of the longest IP packet its ports are given, 68 to 9198. Unless told: what a tunnel carries, if it has a VNI and

@@ -502,7 +502,7 @@ mod tests {
                 "option colour: is unknown: there are mtu, vlan, icc, masquerade, binding, ifname, prefix, kind, limit.rx, limit.rx_burst, limit.tx, limit.tx_burst",
             ),
             (Driver::Bridge, ("vni", "7"), "option vni: belongs to driver overlay: leave it out"),
-            (Driver::Overlay, ("vni", "0"), "option vni: \"0\" is not a VNI: use 1 to 16777215"),
+            (Driver::Overlay, ("vni", "16777216"), "option vni: 16777216 is not a VNI: use 0 to 16777215"),
             (Driver::Bridge, ("icc", "maybe"), "option icc: \"maybe\" is no answer: use true or false"),
             (Driver::Uplink, ("parent", "eth1.4095"), "option parent: 4095 is reserved: use 1 to 4094"),
             (

@@ -541,6 +541,9 @@ fn remote_problem(remote: IpAddr, local: Option<&VxlanSpec>) -> Option<String> {
     if remote.is_unspecified() || remote == IpAddr::V4(Ipv4Addr::BROADCAST) {
         return Some(format!("{remote} is no host's address: name the other host's"));
     }
+    if is_link_local(remote) {
+        return Some(no_link(remote));
+    }
     let local = local?.local;
     if local == remote {
         Some(format!("{remote} is this host's own address: name the other host's"))
@@ -553,7 +556,14 @@ fn remote_problem(remote: IpAddr, local: Option<&VxlanSpec>) -> Option<String> {
     }
 }
 
+/// Why a tunnel cannot end at a link-local address: such an address is ambiguous without its link (RFC 4007 section 6).
+pub fn no_link(address: IpAddr) -> String {
+    format!(
+        "{address} is a link-local address, which does not name its link: use the host's global address, or one of fc00::/7"
+    )
+}
+
 /// Every IPv6 interface reaches fe80::/10, whatever addresses it is given.
-fn is_link_local(addr: IpAddr) -> bool {
+pub fn is_link_local(addr: IpAddr) -> bool {
     matches!(addr, IpAddr::V6(addr) if addr.is_unicast_link_local())
 }

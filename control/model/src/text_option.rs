@@ -44,9 +44,9 @@ impl Text for Vni {
         match value {
             Value::Number(number) => match u32::try_from(number) {
                 Ok(number) => Self::try_from(number).map_err(|error| error.to_string()),
-                Err(_) => Err(format!("{number} is not a VNI: use 1 to 16777215")),
+                Err(_) => Err(format!("{number} is not a VNI: use 0 to 16777215")),
             },
-            Value::Text(text) => Err(format!("{text:?} is not a VNI: write a number, 1 to 16777215")),
+            Value::Text(text) => Err(format!("{text:?} is not a VNI: write a number, 0 to 16777215")),
         }
     }
 }

@@ -106,7 +106,7 @@ pub struct CollectorSpec {
     /// The UDP port it receives at; this host's own unless told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote_port: Option<u16>,
-    /// How it knows them: 1 to 16777215; no network here has it.
+    /// How it knows them: 0 to 16777215; no network here has it.
     #[serde(with = "text_option::required")]
     pub vni: Vni,
 }

@@ -86,6 +86,7 @@ fn a_tag_in_the_payload_cannot_hop_into_another_vlan() {
     assert_eq!(classify(2, &stacked(0)), Err(DropReason::VlanNotAllowed));
     assert_eq!(classify(3, &stacked(10)), Err(DropReason::VlanNotAllowed));
     assert_eq!(classify(4, &tagged(Some(10))), Err(DropReason::VlanNotAllowed), "RFC 7348 section 6.1");
+    assert_eq!(classify(4, &stacked(0xe000)), Err(DropReason::VlanNotAllowed));
     assert_eq!(classify(1, &stacked(0)), Ok(RED), "red passes tags");
     assert_eq!(classify(2, &stacked(20)), Ok(RED));
     // Of another type than 802.1Q it is payload by itself.

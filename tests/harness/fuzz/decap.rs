@@ -57,7 +57,7 @@ pub fn decap(data: &[u8]) {
         return;
     }
     let datagrams: Vec<_> = message.chunks(stride.max(1)).collect();
-    let known = datagrams.iter().filter(|datagram| header::parse(datagram, settings.strict) == Some(vni));
+    let known = datagrams.iter().filter(|datagram| header::parse(datagram, settings.strict) == Ok(vni));
     let known: Vec<_> = known.map(|datagram| &datagram[HEADER..]).collect();
     if ecn == Ecn::Ce || known.len() > vswitch::batch::TRAIN {
         assert!(arrived.len() + refused <= datagrams.len().max(1));

@@ -87,7 +87,7 @@ impl Network {
     fn outside(&self, published: Vec<Published>) -> Outside {
         let subnets = [format!("10.9.{}.0/24", self.number), format!("fd00:9:{}::/64", self.number)];
         let subnets = subnets.iter().map(|net| net.parse().unwrap()).collect();
-        Outside { ifname: self.ifname.clone(), subnets, masquerade: true, published }
+        Outside { ifname: self.ifname.clone(), subnets, masquerade: true, published, tunnels: Arc::default() }
     }
 
     /// As the outside knows the way, it sees who comes.
@@ -224,6 +224,14 @@ fn seen_udp(from: &Netns, to: SocketAddr) -> String {
         let (len, _) = socket.recv_from(&mut answer).ok()?;
         Some(String::from_utf8(answer[..len].to_vec()).unwrap())
     })
+}
+
+/// Whether a datagram of so many bytes to `to` is answered.
+fn is_answered(from: &Netns, to: SocketAddr, len: usize) -> bool {
+    let socket = from.udp(if to.is_ipv4() { "0.0.0.0" } else { "::" });
+    socket.set_read_timeout(Some(SILENCE)).unwrap();
+    // No route, or refused: not answered either.
+    socket.send_to(&vec![b'?'; len], to).is_ok() && socket.recv_from(&mut [0; 64]).is_ok()
 }
 
 fn unreachable(from: &Netns, to: SocketAddr) {

@@ -1,8 +1,10 @@
 //! Reachability between the networks, the host and the outside.
 
-use std::fs;
+use std::{fs, net::SocketAddr, sync::Arc};
 
-use super::{Mirror, World, seen, seen_udp, socket, unreachable};
+use vswitch_host::gateway::Outside;
+
+use super::{Mirror, World, is_answered, seen, seen_udp, socket, unreachable};
 
 #[test]
 fn containers_reach_the_outside_with_the_hosts_address() {
@@ -68,4 +70,40 @@ fn settings_are_made_where_they_are_needed_only() {
     assert_eq!(sysctl(&world, "ipv4/conf/gw-blue/route_localnet"), "1");
     assert_eq!(sysctl(&world, "ipv4/conf/gw-red/route_localnet"), "0");
     assert_eq!(sysctl(&world, "ipv4/conf/wan/route_localnet"), "0");
+}
+
+/// What a container sends is nowhere taken for a tunnel's datagram, be it in fragments; it has its own tunnels to elsewhere.
+#[test]
+fn nothing_from_a_container_goes_to_where_a_tunnel_ends() {
+    let mut world = World::new();
+    world.outside.ip("address add 192.0.2.3/24 dev wan");
+    let _mirrors = [(&world.outside, 4789), (&world.outside, 4790), (&world.host, 4789)]
+        .map(|(netns, port)| Mirror::start(netns, port));
+    let ends = ["192.0.2.2:4789", "[2001:db8::2]:4789", "192.0.2.1:4789", "[2001:db8::1]:4789"];
+    let ends = ends.map(|end| end.parse::<SocketAddr>().unwrap());
+    let elsewhere = [socket("192.0.2.2", 4790), socket("2001:db8::2", 4790), socket("192.0.2.3", 4789)];
+    let sealed = |world: &World, tunnels: &[SocketAddr]| Outside {
+        tunnels: Arc::new(tunnels.iter().copied().collect()),
+        ..world.blue.outside(Vec::new())
+    };
+    world.set(&[sealed(&world, &[])]);
+    for end in ends.iter().chain(&elsewhere) {
+        seen_udp(&world.blue.client, *end);
+        assert!(is_answered(&world.blue.client, *end, 4000), "{end}, in fragments");
+    }
+    world.set(&[sealed(&world, &ends)]);
+    for end in ends {
+        for len in [1, 4000] {
+            assert!(!is_answered(&world.blue.client, end, len), "{end}, {len} bytes");
+        }
+    }
+    for end in elsewhere {
+        seen_udp(&world.blue.client, end);
+    }
+    // Any host may be a peer.
+    world.set(&[sealed(&world, &[socket("0.0.0.0", 4789)])]);
+    for end in ends.into_iter().chain([socket("192.0.2.3", 4789)]) {
+        assert!(!is_answered(&world.blue.client, end, 1), "{end}");
+    }
+    assert!(is_answered(&world.host, socket("192.0.2.2", 4789), 1), "the host's own are not concerned");
 }

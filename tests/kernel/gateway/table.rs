@@ -3,6 +3,7 @@
 use std::{
     io::{Read, Write},
     net::TcpListener,
+    sync::Arc,
 };
 
 use vswitch_tests::control::{
@@ -111,6 +112,7 @@ fn many_changes_come_to_the_same_as_one() {
         subnets: vec![subnet.parse().unwrap()],
         masquerade,
         published: Vec::new(),
+        tunnels: Arc::new(["10.8.0.1:4789".parse().unwrap(), "[::]:8472".parse().unwrap()].into()),
     };
     let beside = nets("gw-beside", "10.9.0.0/24", true);
     let around = nets("gw-around", "10.9.0.0/16", false);

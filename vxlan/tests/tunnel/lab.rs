@@ -95,6 +95,11 @@ impl Tunnel {
         }
     }
 
+    /// Gives `network` a port that takes packets of `mtu` bytes.
+    pub(crate) fn limit(&mut self, network: NetworkId, mtu: u16) {
+        self.tables = std::mem::take(&mut self.tables).with_mtus([(network, mtu)]);
+    }
+
     /// Sends frames, all of which leave in one turn.
     pub(crate) fn send(&self, items: &[Item]) -> Outcome {
         self.send_by(items, |_| Ok(()))

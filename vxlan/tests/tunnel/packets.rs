@@ -88,7 +88,7 @@ fn networks_by_their_numbers() {
 }
 
 #[test]
-fn a_super_frame_leaves_as_one_train_and_arrives_whole() {
+fn a_super_frame_leaves_as_one_train_and_arrives_whole_if_it_is_of_tcp() {
     let tunnel = Tunnel::new();
     for (v6, transport) in [(false, TCP), (true, TCP), (false, Transport::Udp), (true, Transport::Udp)] {
         let spec = spec(v6, transport, b"0123456789");
@@ -98,10 +98,14 @@ fn a_super_frame_leaves_as_one_train_and_arrives_whole() {
         assert_eq!(outcome.datagrams(), expected);
         assert_eq!(outcome.trains.len(), 1);
         assert_eq!([outcome.totals.tx_frames, outcome.totals.tx_segments], [1, 3]);
-        assert_eq!(
-            tunnel.take(&outcome.datagrams()),
-            [Arrived { network: BLUE, offload: item.offload, bytes: item.bytes }]
-        );
+        let arrives = match transport {
+            Transport::Tcp { .. } => {
+                vec![Arrived { network: BLUE, offload: item.offload, bytes: item.bytes }]
+            }
+            // A reader that did not request merging would see the first datagram only.
+            Transport::Udp => spec.cut(4).into_iter().map(arrived).collect(),
+        };
+        assert_eq!(tunnel.take(&outcome.datagrams()), arrives);
     }
 }
 
@@ -112,9 +116,10 @@ fn a_checksum_left_to_us_is_completed() {
     assert_eq!(outcome.datagrams(), [blue(&spec.wire())]);
 }
 
-/// The flow of a frame, by a number.
+/// A segment of a TCP connection with "don't fragment", by a number.
 fn flow(number: u16) -> Vec<u8> {
-    let mut frame = spec(false, Transport::Udp, b"0123456789").wire();
+    let mut frame = spec(false, TCP, b"0123456789").wire();
+    frame[20] = 0x40;
     frame[34..36].copy_from_slice(&number.to_be_bytes());
     seal(&mut frame);
     frame
@@ -132,6 +137,29 @@ fn small_frames_of_one_turn_share_trains() {
     assert_eq!(tunnel.send(&items).trains.len(), 1);
     tunnel.out.datagrams = 1;
     assert_eq!(tunnel.send(&items).trains.len(), 64);
+}
+
+/// A datagram may come whole or in fragments, which have no ports: all leave by one source port, in one order.
+#[test]
+fn datagrams_of_one_flow_keep_their_order_whole_and_in_fragments() {
+    let tunnel = Tunnel::new();
+    let datagram = |nth: u8, flags: u8, offset: u8| {
+        let mut frame = spec(false, Transport::Udp, &[nth; 24]).wire();
+        (frame[20], frame[21]) = (flags, offset);
+        seal(&mut frame);
+        frame
+    };
+    let frames = (0..12).map(|nth| match nth % 3 {
+        0 => datagram(nth, 0x40, 0),
+        1 => datagram(nth, 0x20, 0),
+        _ => datagram(nth, 0, 4),
+    });
+    let frames: Vec<_> = frames.collect();
+    let other = flow(7);
+    let items: Vec<_> = frames.iter().flat_map(|frame| [frame, &other]).cloned().map(Item::plain).collect();
+    let left = tunnel.send(&items).datagrams();
+    let theirs: Vec<_> = left.into_iter().filter(|datagram| *datagram != blue(&other)).collect();
+    assert_eq!(theirs, frames.iter().map(|frame| blue(frame)).collect::<Vec<_>>());
 }
 
 #[test]
@@ -197,7 +225,9 @@ fn what_is_not_taken_in_is_told_and_hides_nothing() {
     let table = [
         ("no flag", with(0, 0), DropReason::VxlanInvalidHdr),
         ("a network that nobody has", with(6, 1), DropReason::VxlanVniNotFound),
-        ("VNI 0", with(5, 0), DropReason::VxlanInvalidHdr),
+        ("VNI 0, which no network has", with(5, 0), DropReason::VxlanVniNotFound),
+        ("another protocol", with(0, 0x0c), DropReason::VxlanNotEthernet),
+        ("operations and maintenance", with(0, 0x09), DropReason::VxlanNotEthernet),
     ];
     for (what, bad, reason) in table {
         let message = [good.clone(), bad.clone(), good.clone()].concat();
@@ -239,6 +269,83 @@ fn a_super_frame_that_never_was_on_a_wire() {
     let lone = spec(false, TCP, b"hello");
     let frames = tunnel.take(&[blue(&lone.offloaded())]);
     assert_eq!(frames[0].offload, Offload { csum: Csum::Partial { start: 34, offset: 16 }, gso: None });
+}
+
+/// Checksums that a kernel left partial in a station's encapsulation are completed, at any supported depth.
+#[test]
+fn a_checksum_inside_an_encapsulation_is_finished() {
+    let tunnel = Tunnel::new();
+    for (v6, transport) in [(false, TCP), (true, TCP), (false, Transport::Udp), (true, Transport::Udp)] {
+        let inner = spec(v6, transport, b"hello");
+        let packet = |frame: Vec<u8>| frame[14..].to_vec();
+        let protocol = if v6 { 41 } else { 4 };
+        let ethertype = if v6 { [0x86, 0xdd] } else { [8, 0] };
+        let vxlan = |frame: &[u8]| datagram(4789, &[&[8, 0, 0, 0, 0, 0, 7, 0], frame].concat());
+        let around = |inner: Vec<u8>| {
+            [
+                vxlan(&inner),
+                vxlan(&vxlan(&inner)),
+                datagram(6081, &[&[1, 0, 0x65, 0x58, 0, 0, 7, 0, 1, 2, 3, 4], &inner[..]].concat()),
+                ipv4(47, &[&[0x20, 0, 0x65, 0x58, 0, 0, 0, 1], &inner[..]].concat()),
+                ipv4(47, &[&[0, 0], &ethertype[..], &packet(inner.clone())].concat()),
+                ipv4(protocol, &packet(inner.clone())),
+            ]
+        };
+        for (finished, unfinished) in around(inner.wire()).into_iter().zip(around(inner.offloaded())) {
+            assert_ne!(finished, unfinished);
+            // Outer checksums are those of the finished packet.
+            let inside = finished.len() - inner.wire().len() + 14;
+            let sent = [&finished[..inside], &unfinished[inside..]].concat();
+            assert_eq!(tunnel.take(&[blue(&sent)]), [arrived(finished.clone())]);
+            assert_eq!(tunnel.take(&[blue(&finished)]), [arrived(finished)]);
+        }
+    }
+    // What is no such packet is as it was, wherever it ends.
+    let whole =
+        datagram(4789, &[&[8, 0, 0, 0, 0, 0, 7, 0], &spec(false, TCP, b"hello").offloaded()[..]].concat());
+    for len in 14..whole.len() {
+        assert_eq!(tunnel.take(&[blue(&whole[..len])]), [arrived(&whole[..len])], "{len}");
+    }
+}
+
+/// A UDP datagram to `port` over IPv4 that holds `payload`.
+fn datagram(port: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = spec(false, Transport::Udp, payload).wire();
+    frame[36..38].copy_from_slice(&port.to_be_bytes());
+    seal(&mut frame);
+    frame
+}
+
+/// An IPv4 packet of `protocol` that holds `payload`.
+fn ipv4(protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = spec(false, Transport::Udp, &payload[8..]).wire();
+    frame[34..42].copy_from_slice(&payload[..8]);
+    frame[23] = protocol;
+    frame[24..26].fill(0);
+    let checksum = vswitch::checksum::Sum::of(&frame[14..34]).checksum();
+    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+    frame
+}
+
+/// A kernel does not report the segment size of a super-frame of TCP: it is cut to the smallest MTU of the network's ports.
+#[test]
+fn a_super_frame_is_cut_for_the_smallest_port() {
+    let mut tunnel = Tunnel::new();
+    tunnel.limit(BLUE, 1000);
+    for v6 in [false, true] {
+        let size = if v6 { 1000 - 72 } else { 1000 - 52 };
+        // Two packets, which together are no longer than the tunnel carries, and many.
+        for len in [size + 300, 20_000] {
+            let tcp =
+                spec(v6, Transport::Tcp { sequence: 1, flags: ACK | PSH, options: 12 }, &vec![0x5a; len]);
+            let (frames, refused) =
+                tunnel.receive(&blue(&tcp.offloaded()), 8 + tcp.offloaded().len(), Ecn::NotEct);
+            assert_eq!((frames.len(), refused), (1, vec![]));
+            assert_eq!(frames[0].wire_frames(), tcp.cut(size));
+        }
+    }
+    let whole = spec(false, TCP, &[7; 1398]);
+    assert_eq!(tunnel.take(&[blue(&whole.wire())]), [arrived(whole.wire())], "complete: it was on a wire");
 }
 
 /// A station that lies about the length of its packets harms its own alone.

@@ -64,7 +64,7 @@ pub struct MirrorArguments {
         conflicts_with_all = ["kind", "device", "netns", "ifname", "address", "gateway", "mac", "persist"]
     )]
     remote: Option<IpAddr>,
-    /// VNI of the copies, 1 to 16777215; no network of this switch may have it.
+    /// VNI of the copies, 0 to 16777215; no network of this switch may have it.
     #[arg(long, requires = "remote")]
     vni: Option<Vni>,
     /// UDP port of the remote host; default: this host's own.

@@ -125,7 +125,7 @@ pub struct CreateArguments {
     /// VLAN tag on trunks, 1 to 4094.
     #[arg(long, value_name = "ID")]
     vlan: Option<VlanId>,
-    /// Identifier in tunnels, 1 to 16777215; default for overlay networks: chosen.
+    /// Identifier in tunnels, 0 to 16777215; default for overlay networks: chosen.
     #[arg(long)]
     vni: Option<Vni>,
     /// Longest IP packet of its ports, in bytes.

@@ -303,7 +303,7 @@ mod tests {
     use super::*;
     use vswitch_model::{
         LimitSpec, Mtu, Name,
-        api::{Change, Fates, PortStats, Worker},
+        api::{API_VERSION, Change, Fates, PortStats, Worker},
     };
 
     fn name(text: &str) -> Name {

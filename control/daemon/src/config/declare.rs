@@ -9,7 +9,10 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{reader::Table, rules::MAC_LIMIT};
+use super::{
+    reader::Table,
+    rules::{MAC_LIMIT, is_link_local, no_link},
+};
 use crate::state::network::choose_addresses;
 use vswitch_model::{
     ApiSpec, BURST, Carries, Config, DampingSpec, DeviceSpec, DockerSpec, Dscp, Family, LimitSpec,
@@ -25,7 +28,7 @@ const SOCKET_PATH_MAX: usize = 100;
 /// From what every IPv4 host takes in one piece (RFC 791 section 3.1).
 const UNDERLAY_MTU: RangeInclusive<u16> = 576..=u16::MAX;
 
-/// RFC 7348 section 5; 0 is kept for none.
+/// RFC 7348 section 5.
 const VNI: RangeInclusive<u32> = Vni::MIN.as_u32()..=Vni::MAX.as_u32();
 
 /// Reads the whole file; what could not be read is reported and stands at its default.
@@ -294,6 +297,8 @@ fn vxlan(mut table: Table<'_, '_, '_>, ports: &mut Vec<PortSpec>) {
             "{local} is no host's address: name the one that peers send to, for they know this host by it alone"
         );
         table.fault("local", what);
+    } else if is_link_local(local) {
+        table.fault("local", no_link(local));
     }
     let default = VxlanSpec::new(local);
     let spec = VxlanSpec {

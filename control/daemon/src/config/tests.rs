@@ -207,7 +207,7 @@ fn one_error_each() {
         ("[[network]]\nname='a'\nvlan=70000".into(), "network[0].vlan: 70000 is"),
         ("[[network]]\nname='a'\nvlan='10'".into(), "network[0].vlan: is a text"),
         ("[[network]]\nname='a'\nvni=16777216".into(), "network[0].vni: 16777216 is out of range"),
-        ("[[network]]\nname='a'\nvni=0".into(), "network[0].vni: 0 is out of range: use 1 to 16777215"),
+        ("[[network]]\nname='a'\nvni=-1".into(), "network[0].vni: -1 is out of range: use 0 to 16777215"),
         (
             "[[network]]\nname='a'\n[[network.subnet]]\nsubnet='10.9.0.0/30'\naux={a='10.9.0.1',b='10.9.0.2'}".into(),
             "network[0].subnet[0]: no available addresses on this pool",
@@ -459,6 +459,16 @@ fn a_tunnel_is_an_endpoint_and_its_peers() {
     assert!(config.ports[0].holds(&config.networks[0]));
 }
 
+/// A link-local address is ambiguous without its link.
+#[test]
+fn tunnels_do_not_end_at_link_local_addresses() {
+    let why = "is a link-local address, which does not name its link: use the host's global address, or one of fc00::/7";
+    let found = errors("[vxlan]\nlocal = \"fd00::1\"\n[[vxlan.peer]]\naddress = \"fe80::1\"\n");
+    assert_eq!(found, [format!("net.toml:4: vxlan.peer[0].address: fe80::1 {why}")]);
+    let found = errors("[vxlan]\nlocal = \"fe80::1\"\n");
+    assert_eq!(found, [format!("net.toml:2: vxlan.local: fe80::1 {why}")]);
+}
+
 #[test]
 fn all_errors_of_a_tunnel_at_once() {
     let found = errors(
@@ -583,7 +593,7 @@ mirror = { networks = ["blue"] }
     let expected = [
         "net.toml:10: port[0].vni: network blue has vni 4096, and copies would be frames of it: choose another",
         "net.toml:15: port[1].remote: 239.0.0.1 is a group: name the one host that gets the copies",
-        "net.toml:16: port[1].vni: 16777216 is out of range: use 1 to 16777215",
+        "net.toml:16: port[1].vni: 16777216 is out of range: use 0 to 16777215",
         "net.toml:21: port[2].remote: 10.8.0.1 is this host's own address: name the other host's",
         "net.toml:23: port[2].mirror: a gets copies itself: name the ports that it copies from",
         "net.toml:27: port[3].remote: fd00::2 is not of the family of the local address 10.8.0.1: all of an underlay is IPv4, or IPv6",

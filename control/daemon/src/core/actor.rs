@@ -133,6 +133,7 @@ impl Core {
             observer,
             rules: Rules::new(machine),
             unfetched: Unfetched::default(),
+            crowd_warned: None,
             adopted,
             process,
             signals,

@@ -22,7 +22,7 @@ mod request;
 pub(crate) mod simulated;
 mod upkeep;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use tokio::sync::watch;
 use tracing::{error, warn};
@@ -51,6 +51,8 @@ pub(crate) struct Core {
     observer: Observer,
     rules: Rules,
     unfetched: Unfetched,
+    /// The time of the last warning that an unknown sender did not become a peer.
+    crowd_warned: Option<Instant>,
     /// The networks that engines know by ids of their own, as the store has them.
     adopted: Arc<BTreeMap<Id, Name>>,
     process: Arc<Process>,

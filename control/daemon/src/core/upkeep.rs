@@ -1,10 +1,20 @@
 //! What changes by itself: ports that fail and come back, unknown senders, captures that are over, addresses that age.
 
+use std::time::{Duration, Instant};
+
 use tracing::{info, warn};
+use vswitch::counters::PortTotals;
 
 use super::{Captures, Core};
-use crate::{capture, edge::Attempt, state::Command};
+use crate::{
+    capture,
+    edge::Attempt,
+    state::{self, Command},
+};
 use vswitch_model::DeviceSpec;
+
+/// The least time between two warnings that unknown senders do not become peers.
+const CROWD: Duration = Duration::from_mins(1);
 
 impl Core {
     /// Takes ports that failed out of forwarding.
@@ -44,7 +54,28 @@ impl Core {
             let command = Command::LearnPeer(stranger.address);
             match self.execute(command, Attempt::retrying()).await {
                 Ok(_) => info!(address = %stranger.address, "taken in as a peer"),
-                Err(error) => warn!("{}", error.sentence),
+                // Senders can forge any number of addresses: the log does not grow with them.
+                Err(error) if self.crowd_warned.is_none_or(|last| last.elapsed() >= CROWD) => {
+                    self.crowd_warned = Some(Instant::now());
+                    warn!("{}", error.sentence);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Floods to those learned peers that have answered: a forged sender is sent nothing that it could answer. An answer is
+    /// a frame for a station here after one for a station there.
+    async fn believe_peers(&mut self) {
+        let answers = |port: &state::Port| {
+            let totals = self.edge.port(port.id).map(|real| PortTotals::sum(&real.counters));
+            totals.is_some_and(|totals| totals.tx_frames > 0 && totals.unicast > 0)
+        };
+        let names: Vec<_> =
+            self.state.silent_peers().filter(answers).map(|port| port.spec.name.clone()).collect();
+        for name in names {
+            if let Err(error) = self.execute(Command::BelievePeer(name), Attempt::retrying()).await {
+                warn!("{}", error.sentence);
             }
         }
     }
@@ -54,6 +85,7 @@ impl Core {
         self.edge.listen();
         self.edge.sweep();
         self.reap().await;
+        self.believe_peers().await;
         self.rules.retry(self.state.outside());
         self.rules.check(self.state.outside());
         self.store.retry();

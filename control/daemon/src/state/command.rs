@@ -45,4 +45,6 @@ pub enum Command {
     RemovePort(Name),
     /// Take in a peer that was heard.
     LearnPeer(IpAddr),
+    /// Flood to a learned peer: it has answered.
+    BelievePeer(Name),
 }

@@ -1,10 +1,14 @@
 //! What follows for the gateway: which networks reach the outside, and which ports of the host lead inside.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
-use super::{State, derive::gateway_ifname, registry::Entry};
+use super::{Origin, State, derive::gateway_ifname, registry::Entry};
 use vswitch_host::gateway::Outside;
-use vswitch_model::{Driver, Name, NetworkSpec, publish::Published};
+use vswitch_model::{DeviceSpec, Driver, Name, NetworkSpec, PortSpec, publish::Published};
 
 /// Every network that has a gateway on this host, by name. An internal one has none, and an uplink's is on the LAN.
 pub(super) fn of(state: &State) -> Vec<Outside> {
@@ -12,6 +16,7 @@ pub(super) fn of(state: &State) -> Vec<Outside> {
     for endpoint in state.endpoints() {
         published.entry(&endpoint.network).or_default().extend(&endpoint.published);
     }
+    let tunnels = Arc::new(tunnels(state));
     let outside = |entry: &Entry<NetworkSpec>| {
         let spec = &*entry.spec;
         let has_gateway = spec.subnets.iter().any(|subnet| subnet.gateway.is_some());
@@ -25,7 +30,30 @@ pub(super) fn of(state: &State) -> Vec<Outside> {
             subnets: spec.subnets.iter().map(|subnet| subnet.subnet).collect(),
             masquerade: spec.options.masquerade,
             published,
+            tunnels: Arc::clone(&tunnels),
         })
     };
     state.networks.entries().filter_map(outside).collect()
+}
+
+/// Tunnel ends: this host's own, its group, and its peers, with the ports that datagrams are sent to.
+///
+/// With `learn_peers` any host may become a peer: then the port of every address.
+fn tunnels(state: &State) -> BTreeSet<SocketAddr> {
+    let endpoint = state.ports.entries().find_map(|entry| match &entry.spec.device {
+        DeviceSpec::Vxlan(spec) => Some(spec),
+        _ => None,
+    });
+    let Some(endpoint) = endpoint else { return BTreeSet::new() };
+    // The port of learned peers is closed for all addresses: learning one changes no rules.
+    let is_covered = |entry: &Entry<PortSpec>| endpoint.learn_peers && entry.origin == Origin::Learned;
+    let peer = |entry: &Entry<PortSpec>| match &entry.spec.device {
+        DeviceSpec::Peer(peer) if !is_covered(entry) => {
+            Some(SocketAddr::new(peer.remote, peer.remote_port.unwrap_or(endpoint.port)))
+        }
+        _ => None,
+    };
+    let any = endpoint.learn_peers.then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let own = [endpoint.local].into_iter().chain(any).map(|ip| SocketAddr::new(ip, endpoint.port));
+    state.ports.entries().filter_map(peer).chain(own).collect()
 }

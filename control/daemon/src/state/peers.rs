@@ -2,8 +2,8 @@
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
-use super::{Origin, Refusal, State, registry::Entry};
-use vswitch_model::{Carries, DeviceSpec, PeerSpec, PortSpec};
+use super::{Origin, Port, Refusal, State, registry::Entry};
+use vswitch_model::{Carries, DeviceSpec, Name, PeerSpec, PortSpec};
 
 /// Peers that are taken in without being asked for, at most: anybody can send from many addresses.
 pub(super) const LEARNED_PEERS: usize = 256;
@@ -33,6 +33,27 @@ impl State {
         self.ports.add(Arc::new(learned_peer(address)), Origin::Learned)
     }
 
+    /// The learned peers that have not answered: nothing is flooded to them.
+    pub fn silent_peers(&self) -> impl Iterator<Item = Port> {
+        let is_silent = |entry: &&Entry<PortSpec>| {
+            entry.origin == Origin::Learned
+                && matches!(&entry.spec.device, DeviceSpec::Peer(peer) if peer.flood == Some(false))
+        };
+        self.ports.entries().filter(is_silent).map(|entry| self.settle(entry))
+    }
+
+    /// A learned peer has answered: from now on it gets flooded frames.
+    pub(super) fn believe_peer(&mut self, name: &Name) {
+        let Some(entry) = self.ports.entry(name).filter(|entry| entry.origin == Origin::Learned) else {
+            return;
+        };
+        let mut spec = PortSpec::clone(&entry.spec);
+        if let DeviceSpec::Peer(peer) = &mut spec.device {
+            peer.flood = None;
+            self.ports.replace(spec);
+        }
+    }
+
     /// A peer that was taken in gives way to one that is asked for and has its address, under whatever name.
     pub(super) fn give_way(&mut self) {
         let remote = |entry: &Entry<PortSpec>| Some(entry.spec.device.peer()?.remote);
@@ -60,6 +81,7 @@ fn learned_peer(address: IpAddr) -> PortSpec {
     PortSpec::new(
         PeerSpec::default_name(address),
         Carries::Tunnel { networks: None },
-        DeviceSpec::Peer(PeerSpec { remote: address, remote_port: None, flood: None }),
+        // Its address may be forged.
+        DeviceSpec::Peer(PeerSpec { remote: address, remote_port: None, flood: Some(false) }),
     )
 }

@@ -172,6 +172,33 @@ fn a_collector_is_changed_by_a_reload() {
     assert_eq!(told(&effects), [format!("close ids={id}"), format!("open ids={id}")]);
 }
 
+/// What the gateways' networks may not send to: the ends of tunnels, as they come and go.
+#[test]
+fn the_ends_of_tunnels_are_closed_to_gateways() {
+    let ends = |state: &State| -> Vec<String> {
+        state.outside().iter().flat_map(|it| it.tunnels.iter()).map(ToString::to_string).collect()
+    };
+    let gated = json!({
+        "name": "gated", "driver": "bridge", "subnet": [{"subnet": "10.9.1.0/24", "gateway": "10.9.1.1"}],
+    });
+    let start = |vxlan: &str| {
+        let source = TUNNEL.replace("[[vxlan.peer]]", &format!("{vxlan}\n[[vxlan.peer]]"));
+        let mut state = State::start(config(&source), []).unwrap().next;
+        state.apply(Command::AddNetwork(network(gated.clone()))).unwrap();
+        state
+    };
+    let mut state = start("group = \"239.1.1.1\"");
+    assert_eq!(ends(&state), ["10.8.0.1:4789", "10.8.0.2:4789", "239.1.1.1:4789"]);
+    let peer = json!({"name": "host3", "kind": "peer", "remote": "10.8.0.3", "remote_port": 8472});
+    let effects = state.apply(Command::AddPort(port(peer))).unwrap();
+    assert!(told(&effects).contains(&"set outside".to_owned()), "{effects:?}");
+    assert!(ends(&state).contains(&"10.8.0.3:8472".to_owned()), "{:?}", ends(&state));
+    let mut state = start("learn_peers = true");
+    assert_eq!(ends(&state), ["0.0.0.0:4789", "10.8.0.1:4789", "10.8.0.2:4789"], "any host may be one");
+    let effects = state.apply(Command::LearnPeer([10, 8, 1, 3].into())).unwrap();
+    assert_eq!(told(&effects), ["open 10.8.1.3=4"], "covered, and so no transaction");
+}
+
 #[test]
 fn peers_that_were_taken_in_give_way_to_those_asked_for() {
     let mut state = State::start(config(TUNNEL), []).unwrap().next;
@@ -193,6 +220,26 @@ fn peers_that_were_taken_in_give_way_to_those_asked_for() {
     }
     let refusal = state.apply(Command::LearnPeer([10, 8, 2, 9].into())).unwrap_err().to_string();
     assert!(refusal.contains("256 were"), "{refusal}");
+}
+
+/// A forged sender is flooded nothing.
+#[test]
+fn a_peer_that_was_taken_in_is_flooded_once_it_has_answered() {
+    let mut state = State::start(config(TUNNEL), []).unwrap().next;
+    state.apply(Command::LearnPeer([10, 8, 1, 3].into())).unwrap();
+    let peer = name("10.8.1.3");
+    let is_flooded = |state: &State| {
+        let id = state.port(&peer).unwrap().id;
+        state.layout().ports.iter().find(|rules| rules.id == id).unwrap().flood
+    };
+    let silent: Vec<_> = state.silent_peers().map(|port| port.spec.name.clone()).collect();
+    assert_eq!((silent, is_flooded(&state)), (vec![peer.clone()], false));
+    let effects = state.apply(Command::BelievePeer(peer.clone())).unwrap();
+    assert_eq!(told(&effects), ["update 10.8.1.3=3"], "nothing is stored, no socket opened anew");
+    assert!(is_flooded(&state) && state.silent_peers().next().is_none());
+    // Those of the file are flooded as it says.
+    state.apply(Command::BelievePeer(name("10.8.0.2"))).unwrap();
+    assert_eq!(state.port(&name("10.8.0.2")).unwrap().origin, Origin::File);
 }
 
 #[test]

@@ -163,8 +163,20 @@ impl LivePort {
         match &self.device {
             LiveDevice::Tap(_, queue) => queue.dropped(),
             LiveDevice::Packet(packet) => packet.upgrade().map_or(0, |packet| packet.overflow()),
-            LiveDevice::Endpoint(endpoint) => endpoint.upgrade().map_or(0, |endpoint| endpoint.overflow()),
+            LiveDevice::Endpoint(endpoint) => {
+                endpoint.upgrade().map_or(0, |endpoint| endpoint.lost().overflow)
+            }
             LiveDevice::None | LiveDevice::Remote(_) => 0,
+        }
+    }
+
+    /// Datagrams of the tunnel that the kernel dropped for their outer UDP checksum.
+    fn damaged(&self) -> u64 {
+        match &self.device {
+            LiveDevice::Endpoint(endpoint) => {
+                endpoint.upgrade().map_or(0, |endpoint| endpoint.lost().damaged)
+            }
+            _ => 0,
         }
     }
 }
@@ -222,6 +234,10 @@ impl Snapshot {
 
     fn overflow(&self, port: PortId) -> u64 {
         self.live(port).map_or(0, LivePort::overflow)
+    }
+
+    fn damaged(&self, port: PortId) -> u64 {
+        self.live(port).map_or(0, LivePort::damaged)
     }
 
     /// What was counted of a network, and what was taught in it.

@@ -97,15 +97,15 @@ impl Snapshot {
             frames,
             hint: self.hint(reason),
         };
-        let unreceived = Some(self.overflow(port.id)).filter(|frames| *frames > 0).map(|frames| {
-            let (reason, hint) = unreceived(&port.spec.device);
-            Drop {
-                port: port.spec.name.clone(),
-                direction: Direction::Rx,
-                reason: reason.to_owned(),
-                frames,
-                hint: hint.to_owned(),
-            }
+        let unreceived =
+            [(self.overflow(port.id), unreceived(&port.spec.device)), (self.damaged(port.id), DAMAGED)];
+        let unreceived = unreceived.into_iter().filter(|(frames, _)| *frames > 0);
+        let unreceived = unreceived.map(|(frames, (reason, hint))| Drop {
+            port: port.spec.name.clone(),
+            direction: Direction::Rx,
+            reason: reason.to_owned(),
+            frames,
+            hint: hint.to_owned(),
         });
         totals.drops().map(drop).chain(unreceived).collect()
     }
@@ -134,6 +134,12 @@ fn unreceived(device: &DeviceSpec) -> (&'static str, &'static str) {
         ),
     }
 }
+
+/// Why the kernel dropped datagrams of a tunnel that arrived damaged, and what to do about it. The name is the kernel's.
+const DAMAGED: (&str, &str) = (
+    "UDP_CSUM",
+    "their outer UDP checksum was wrong: the kernel dropped these before the switch received them, and they are not among the received; a link, NIC or its checksum offload between the hosts breaks them (`ethtool -K` rx, tx-checksumming)",
+);
 
 pub(super) fn received(totals: &PortTotals) -> Traffic {
     Traffic { frames: totals.rx_frames, bytes: totals.rx_bytes, super_frames: totals.rx_super }

@@ -20,7 +20,9 @@ impl Snapshot {
                 port: port.spec.name.clone(),
                 rx: received(&totals),
                 tx: sent(&totals),
-                drops: totals.drops().map(|(_, frames)| frames).sum::<u64>() + self.overflow(port.id),
+                drops: totals.drops().map(|(_, frames)| frames).sum::<u64>()
+                    + self.overflow(port.id)
+                    + self.damaged(port.id),
             }
         };
         let loads = (0..).zip(self.live.workers.counters());

@@ -44,7 +44,7 @@ impl Snapshot {
                     inlets: endpoint.inlets(),
                 }
             }),
-            overflow: open.map_or(0, |endpoint| endpoint.overflow()),
+            overflow: open.map_or(0, |endpoint| endpoint.lost().overflow),
             strangers: self.strangers(),
         }
     }

@@ -24,7 +24,8 @@ mod wants;
 
 use std::{
     collections::{BTreeSet, HashMap},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
     thread,
 };
 
@@ -48,6 +49,9 @@ pub struct Outside {
     pub masquerade: bool,
     /// The ports of the host that lead into the network.
     pub published: Vec<Published>,
+    /// Tunnel ends of this host and its peers: address and UDP port, or the port alone (an unspecified address) if any address
+    /// may be one. Nothing is sent there from the network.
+    pub tunnels: Arc<BTreeSet<SocketAddr>>,
 }
 
 /// What was made true of the outside world, in the network namespace of the threads that call it.

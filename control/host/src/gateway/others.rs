@@ -172,10 +172,18 @@ fn objects<'a>(listing: &'a Value, kind: &'static str) -> impl Iterator<Item = &
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn outside(ifname: &str) -> Outside {
-        Outside { ifname: ifname.into(), subnets: Vec::new(), masquerade: true, published: Vec::new() }
+        Outside {
+            ifname: ifname.into(),
+            subnets: Vec::new(),
+            masquerade: true,
+            published: Vec::new(),
+            tunnels: Arc::default(),
+        }
     }
 
     /// What nft 1.0.6 shows beside Docker 20.10.

@@ -1,7 +1,7 @@
 //! The table: from what is wanted to nftables, pure.
 //!
 //! ```text
-//! guard        prerouting, raw   nothing comes from a container that pretends to be the host's loopback
+//! guard        prerouting, raw   nothing comes from a container that pretends to be the host's loopback, or goes to a tunnel's end
 //! prerouting   nat               \  published ports: by address and port, then by port at any address of the host
 //! output       nat               /
 //! forward      filter            what may pass between a network and the outside
@@ -18,6 +18,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeSet, HashSet},
+    net::SocketAddr,
 };
 
 use ipnet::IpNet;
@@ -30,7 +31,7 @@ use nftables::{
         Chain, Element, Map, NfCmd, NfListObject, NfObject, Nftables, Rule, Set, SetFlag, SetType,
         SetTypeValue, Table,
     },
-    stmt::{JumpTarget, Match, NAT, NATFamily, Operator, Statement},
+    stmt::{Counter, JumpTarget, Match, NAT, NATFamily, Operator, Statement},
     types::{NfChainPolicy, NfChainType, NfFamily, NfHook},
 };
 
@@ -181,8 +182,14 @@ impl Draft {
         for family in Family::ALL {
             self.nets(family, "subnets", &wants.subnets);
             self.nets(family, "masquerade", &wants.masquerade);
+            self.tunnels(family, &wants.tunnels);
             self.published(family, &wants.published);
         }
+        let any = wants.tunnels.iter().filter(|end| end.ip().is_unspecified()).map(SocketAddr::port);
+        let any: BTreeSet<u16> = any.collect();
+        let elem = some(any.into_iter().map(|port| Expression::Number(port.into())).collect());
+        let set_type = SetTypeValue::Single(SetType::InetService);
+        self.add_set(Set { name: "tunnel_ports".into(), set_type, elem, ..our_set() });
     }
 
     /// A container may reach the host, but not what listens on its loopback only.
@@ -198,6 +205,27 @@ impl Draft {
             ];
             self.rule("guard", [&forged[..], &[Statement::Drop(None)]].concat());
         }
+        self.seal_tunnels();
+    }
+
+    /// Drops what containers send to tunnel ends, on this host or another: with the host's address, which masquerade
+    /// gives it, or a forged one, a datagram would pass for a peer's, and its content for a frame of any network.
+    ///
+    /// Fragments are reassembled before this chain by connection tracking, which translation switches on
+    /// (NF_IP_PRI_CONNTRACK_DEFRAG, -400).
+    fn seal_tunnels(&mut self) {
+        let port = || payload("udp", "dport");
+        let mut seal = |end, set: String| {
+            let inside = equal(meta(MetaKey::Iifname), word("@gateways"));
+            let counted = Statement::Counter(Counter::Anonymous(None));
+            let end = equal(end, word(format!("@{set}")));
+            self.rule("guard", vec![inside, end, counted, Statement::Drop(None)]);
+        };
+        for family in Family::ALL {
+            let end = vec![payload(family.header(), "daddr"), port()];
+            seal(Expression::Named(NamedExpression::Concat(end)), family.named("tunnels"));
+        }
+        seal(port(), "tunnel_ports".into());
     }
 
     /// To containers, what is sent to a published port: from the outside, from containers, and by the host itself.
@@ -282,6 +310,18 @@ impl Draft {
             self.map(family.named(&format!("{place}_address")), &key, family.address_type(), address);
             self.map(family.named(&format!("{place}_port")), &key, SetType::InetService, port);
         }
+    }
+
+    /// The tunnel ends with known addresses.
+    fn tunnels(&mut self, family: Family, tunnels: &BTreeSet<SocketAddr>) {
+        let ends = tunnels.iter().filter(|end| !end.ip().is_unspecified() && Family::of(end.ip()) == family);
+        let element = |end: &SocketAddr| {
+            let end = vec![word(end.ip().to_string()), Expression::Number(end.port().into())];
+            Expression::Named(NamedExpression::Concat(end))
+        };
+        let elem = some(ends.map(element).collect());
+        let set_type = SetTypeValue::Concatenated(vec![family.address_type(), SetType::InetService].into());
+        self.add_set(Set { name: family.named("tunnels").into(), set_type, elem, ..our_set() });
     }
 
     fn nets(&mut self, family: Family, name: &str, nets: &BTreeSet<IpNet>) {
@@ -422,6 +462,8 @@ fn prefix(address: &str, len: u8) -> Expression<'static> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::{collection::vec, prelude::*};
     use serde_json::{Value, json};
 
@@ -439,6 +481,7 @@ mod tests {
             subnets: vec!["10.9.0.0/24".parse().unwrap(), "fd00:9::/64".parse().unwrap()],
             masquerade: true,
             published,
+            tunnels: Arc::default(),
         }
     }
 
@@ -448,6 +491,7 @@ mod tests {
             subnets: vec!["10.8.0.0/24".parse().unwrap()],
             masquerade: false,
             published: Vec::new(),
+            tunnels: Arc::default(),
         }
     }
 
@@ -493,6 +537,27 @@ mod tests {
         ] {
             assert_eq!(elements(&outsides, "set", set), expected, "{set}");
         }
+    }
+
+    #[test]
+    fn the_ends_of_tunnels_are_elements_and_those_of_any_address_ports() {
+        let ends = ["10.8.0.1:4789", "10.8.0.2:8472", "[fd00:8::2]:4789", "0.0.0.0:4790", "[::]:4790"];
+        let tunnels = Arc::new(ends.iter().map(|end| end.parse().unwrap()).collect());
+        let outsides = [Outside { tunnels: Arc::clone(&tunnels), ..blue(Vec::new()) }, red()];
+        for (set, expected) in [
+            ("tunnels4", json!([{ "concat": ["10.8.0.1", 4789] }, { "concat": ["10.8.0.2", 8472] }])),
+            ("tunnels6", json!([{ "concat": ["fd00:8::2", 4789] }])),
+            ("tunnel_ports", json!([4790])),
+        ] {
+            assert_eq!(elements(&outsides, "set", set), expected, "{set}");
+        }
+        let difference = difference(&Wants::of(&[blue(Vec::new()), red()]), &Wants::of(&outsides));
+        let changed = serde_json::to_value(difference).unwrap();
+        assert_eq!(
+            changed["nftables"].as_array().unwrap().len(),
+            3,
+            "a peer more is an element more: {changed}"
+        );
     }
 
     #[test]
@@ -551,6 +616,7 @@ mod tests {
                 subnets: vec![format!("10.{high}.{low}.0/24").parse().unwrap()],
                 masquerade,
                 published,
+                tunnels: Arc::default(),
             }
         })
     }

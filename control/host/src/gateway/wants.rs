@@ -1,6 +1,6 @@
 //! What all networks together want of the outside world, as the table holds it.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use ipnet::IpNet;
 
@@ -19,6 +19,8 @@ pub(super) struct Wants {
     pub(super) masquerade: BTreeSet<IpNet>,
     /// Ports of the host that lead inside.
     pub(super) published: BTreeSet<Published>,
+    /// Tunnel ends: address and UDP port, or a port of every address.
+    pub(super) tunnels: BTreeSet<SocketAddr>,
 }
 
 impl Wants {
@@ -32,6 +34,7 @@ impl Wants {
                 wants.masquerade.extend(&outside.subnets);
             }
             wants.published.extend(&outside.published);
+            wants.tunnels.extend(outside.tunnels.iter());
         }
         widest(&mut wants.subnets);
         widest(&mut wants.masquerade);
@@ -50,6 +53,7 @@ impl Wants {
             subnets: &self.subnets - &other.subnets,
             masquerade: &self.masquerade - &other.masquerade,
             published: &self.published - &other.published,
+            tunnels: &self.tunnels - &other.tunnels,
         }
     }
 }
