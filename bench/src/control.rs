@@ -1,4 +1,5 @@
-//! The control plane: how long `network create`, `connect`, `ls` and a restart take with many endpoints present.
+//! The control plane: how long `network create`, `connect`, `ls` and a restart take with many endpoints present, and how long
+//! reading does while others write.
 //!
 //! Measured at the API's socket, hence without the start of a command. The endpoints are real: a thousand persistent
 //! TAPs in a hundred namespaces, each with an address, a MAC, a default route and a record in the store. If a Docker
@@ -9,8 +10,11 @@ use std::{
     fmt,
     io::{Read, Write},
     os::unix::net::UnixStream,
+    panic::resume_unwind,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -26,6 +30,12 @@ use crate::{
 
 /// Time limit until the daemon's API answers.
 const READY: Duration = Duration::from_secs(60);
+
+/// Clients that write while reads are measured.
+const WRITERS: usize = 8;
+
+/// Reads per sample of other calls, so that several are above the 99th percentile.
+const READS: usize = 10;
 
 /// Namespaces that share the endpoints.
 const SANDBOXES: usize = 100;
@@ -50,10 +60,19 @@ pub struct Figure {
     pub p50: f64,
     /// The 99th percentile.
     pub p99: f64,
-    /// Upper bound of the median.
-    pub limit: f64,
+    /// Upper bound.
+    pub limit: Limit,
     /// Docker's duration for the same, if measured.
     pub docker: Option<Versus>,
+}
+
+/// Upper bound of what a call takes, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub enum Limit {
+    /// Of the median.
+    Median(f64),
+    /// Of the 99th percentile.
+    P99(f64),
 }
 
 /// The same call to Docker, made alternately with ours.
@@ -68,8 +87,12 @@ pub struct Versus {
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, p50, p99, limit, docker } = self;
-        let verdict = if p50 <= limit { "met" } else { "MISSED" };
-        write!(f, "{name:<44} p50 {p50:8.2} ms   p99 {p99:8.2} ms   at most {limit:>5} ms: {verdict}")?;
+        let (took, limit, of) = match limit {
+            Limit::Median(limit) => (p50, limit, ""),
+            Limit::P99(limit) => (p99, limit, " at p99"),
+        };
+        let verdict = if took <= limit { "met" } else { "MISSED" };
+        write!(f, "{name:<44} p50 {p50:8.2} ms   p99 {p99:8.2} ms   at most {limit:>5} ms{of}: {verdict}")?;
         let Some(Versus { p50, ratio: [low, middle, high] }) = docker else { return Ok(()) };
         write!(
             f,
@@ -113,7 +136,7 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(Figure)) -> Result<()> {
         call(&socket, "DELETE", &ours, "")?;
         docker.iter().try_for_each(|it| call(&it.socket, "DELETE", &theirs, ""))?;
     }
-    tell(create.figure("network create", &present, 20.0));
+    tell(create.figure("network create", &present, Limit::Median(20.0)));
     let (mut joined, mut left) = (Samples::default(), Samples::default());
     for number in 0..plan.samples {
         let name = format!("m{number}");
@@ -129,13 +152,18 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(Figure)) -> Result<()> {
             docker.as_ref().map(|it| move || timed(|| it.post("/networks/red/disconnect", MEMBER))),
         )?;
     }
-    tell(joined.figure("network connect", &present, 50.0));
-    tell(left.figure("network disconnect", &present, 50.0));
+    tell(joined.figure("network connect", &present, Limit::Median(50.0)));
+    tell(left.figure("network disconnect", &present, Limit::Median(50.0)));
     drop(docker);
+    read_while_others_write(plan, &socket, &sandboxes, &mut tell)?;
 
     daemon = daemon.restart(plan, lab.host())?;
     let took = daemon.ready;
-    tell(Samples::of([took]).figure("restart after kill -9, until it answers", &present, 5000.0));
+    tell(Samples::of([took]).figure(
+        "restart after kill -9, until it answers",
+        &present,
+        Limit::Median(5000.0),
+    ));
 
     for number in 0..plan.present {
         interrupt::check()?;
@@ -143,7 +171,68 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(Figure)) -> Result<()> {
     }
     let ls = (0..plan.samples).map(|_| timed(|| call(&socket, "GET", "/v1/networks", "")));
     let ls = Samples::of(ls.collect::<Result<Vec<_>>>()?);
-    tell(ls.figure("network ls", &format!("{} networks present", plan.present), 100.0));
+    tell(ls.figure("network ls", &format!("{} networks present", plan.present), Limit::Median(100.0)));
+    Ok(())
+}
+
+/// Measures reads while clients create networks, connect to them, disconnect and remove them, all the time.
+fn read_while_others_write(
+    plan: &Plan,
+    socket: &Path,
+    sandboxes: &[Namespace],
+    tell: &mut impl FnMut(Figure),
+) -> Result<()> {
+    let reads = [
+        ("status", "/v1/status"),
+        ("one port", "/v1/ports/e0.blue"),
+        ("one network with all of them", "/v1/networks/blue"),
+        ("all networks", "/v1/networks"),
+        ("the MAC table", "/v1/fdb"),
+    ];
+    let (stop, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let write = |client: usize| -> Result<()> {
+        let network = format!("w{client}");
+        let (created, endpoints) =
+            (format!("/v1/networks/{network}"), format!("/v1/networks/{network}/endpoints"));
+        let body = format!(r#"{{"name": "{network}", "ipam": "default"}}"#);
+        let sandbox = sandboxes[client % sandboxes.len()].name();
+        let member = format!(r#"{{"sandbox": "{sandbox}", "name": "w{client}"}}"#);
+        while !stop.load(Relaxed) {
+            call(socket, "POST", "/v1/networks", &body)?;
+            call(socket, "POST", &endpoints, &member)?;
+            call(socket, "DELETE", &format!("{endpoints}/w{client}"), "")?;
+            call(socket, "DELETE", &created, "")?;
+            rounds.fetch_add(1, Relaxed);
+        }
+        Ok(())
+    };
+    let read = || -> Result<Vec<Samples>> {
+        let begun = Instant::now();
+        while rounds.load(Relaxed) == 0 && begun.elapsed() < READY {
+            interrupt::check()?;
+            thread::sleep(Duration::from_millis(10));
+        }
+        let mut samples: Vec<_> = reads.iter().map(|_| Samples::default()).collect();
+        for _ in 0..plan.samples * READS {
+            interrupt::check()?;
+            for ((_, path), samples) in reads.iter().zip(&mut samples) {
+                samples.ours.push(millis(timed(|| call(socket, "GET", path, ""))?));
+            }
+        }
+        Ok(samples)
+    };
+    let samples = thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS).map(|client| scope.spawn(move || write(client))).collect();
+        let samples = read();
+        stop.store(true, Relaxed);
+        let written: Result<Vec<()>> =
+            writers.into_iter().map(|it| it.join().unwrap_or_else(|panic| resume_unwind(panic))).collect();
+        written.and(samples)
+    })?;
+    let beside = format!("{WRITERS} writers beside it");
+    for ((name, _), samples) in reads.iter().zip(samples) {
+        tell(samples.figure(name, &beside, Limit::P99(5.0)));
+    }
     Ok(())
 }
 
@@ -216,7 +305,7 @@ impl Samples {
         Ok(())
     }
 
-    fn figure(self, name: &str, present: &str, limit: f64) -> Figure {
+    fn figure(self, name: &str, present: &str, limit: Limit) -> Figure {
         let ratios: Vec<_> =
             self.ours.iter().zip(&self.dockers).map(|(ours, dockers)| ours / dockers).collect();
         let docker = (!ratios.is_empty()).then(|| Versus {

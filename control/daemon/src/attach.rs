@@ -112,8 +112,7 @@ where
 async fn receive(channel: &Channel) -> Result<Attachment, Error> {
     let caller = channel.peer()?;
     let (text, descriptor) = channel.receive().await.map_err(|error| Error::invalid(error.to_string()))?;
-    let request = serde_json::from_slice(&text)
-        .map_err(|error| Error::invalid(format!("the request is not what is expected here: {error}")))?;
+    let request = AttachRequest::read(&text)?;
     complete(request, descriptor, caller)
 }
 
@@ -167,6 +166,9 @@ mod alone {
         let null = || Some(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
         let veth = r#"{"port": {"name": "web", "network": "blue", "kind": "veth"}, "host_ifname": "vp-web"}"#;
         assert!(refusal("{", None).await.starts_with("the request is not what is expected here: EOF"));
+        assert!(
+            refusal(r#"{"version": 9, "who": "me"}"#, None).await.starts_with("this helper speaks version 9")
+        );
         assert!(refusal(r#"{"who": "me"}"#, None).await.contains("unknown field `who`"));
         assert!(
             refusal(&request(r#""kind": "tap""#), None).await.starts_with("a tap comes with its descriptor")

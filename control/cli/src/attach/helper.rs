@@ -19,7 +19,7 @@ use vswitch_host::{
 use vswitch_model::{
     Carries, DeviceSpec, Error, ErrorKind, IfName, InterfaceSpec, LimitSpec, Mtu, Name, PortSpec,
     api::Port,
-    attach::{AttachRequest, Reply, socket_path},
+    attach::{AttachRequest, Reply, VERSION, socket_path},
     ifname::veth_host_ifname,
 };
 
@@ -89,7 +89,7 @@ pub async fn attach(api: PathBuf, order: Order) -> Result<Port, ClientError> {
         super_frame,
         ..Wanted::default()
     };
-    let request = AttachRequest { port, host_ifname: made.host_ifname };
+    let request = AttachRequest { version: VERSION, port, host_ifname: made.host_ifname };
     let handed_over = match inside.configure(&wanted).await {
         Ok(()) => hand_over(&socket_path(&api), &request, made.tap).await,
         Err(error) => Err(Error::from(error).into()),
