@@ -1,7 +1,7 @@
 //! One message with at most one descriptor, over a SOCK_SEQPACKET unix socket.
 //!
-//! tokio's `UnixStream` carries the socket: it only wakes us and keeps the descriptor, which it does for this
-//! kind of socket as well. Its stream calls are never used, so messages keep their ends.
+//! tokio's `UnixStream` wraps the socket, for readiness and ownership only, which works for this type of socket as well.
+//! Its stream calls are never used, so message boundaries are kept.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -22,19 +22,19 @@ use rustix::{
 };
 use tokio::{io::Interest, net::UnixStream};
 
-/// Bytes of the longest message either way.
+/// Maximum message length in bytes, in either direction.
 pub const MESSAGE_LIMIT: usize = 64 * 1024;
 
-/// The process at the other end of a socket, as the kernel knows it.
+/// Credentials of the peer process, from the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// The process; `None` when it is in a pid namespace that we cannot see.
+    /// Its pid; `None` if it is in a pid namespace that is not visible here.
     pub pid: Option<i32>,
-    /// Its user.
+    /// Its user id.
     pub uid: u32,
 }
 
-/// One side of a conversation.
+/// One end of a connection.
 #[derive(Debug)]
 pub struct Channel(UnixStream);
 
@@ -52,20 +52,20 @@ impl Channel {
         UnixStream::from_std(socket.into()).map(Self)
     }
 
-    /// Two channels, connected to each other.
+    /// A connected pair.
     pub fn pair() -> io::Result<(Self, Self)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (one, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         Ok((Self(UnixStream::from_std(one.into())?), Self(UnixStream::from_std(other.into())?)))
     }
 
-    /// The process at the other end.
+    /// The peer process.
     pub fn peer(&self) -> io::Result<Caller> {
         let credentials = self.0.peer_cred()?;
         Ok(Caller { pid: credentials.pid(), uid: credentials.uid() })
     }
 
-    /// Sends `text`, and `descriptor` with it; the other side gets a duplicate.
+    /// Sends `text` with `descriptor`; the peer receives a duplicate.
     pub async fn send(&self, text: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let send = || {
             let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
@@ -79,11 +79,11 @@ impl Channel {
         self.0.async_io(Interest::WRITABLE, send).await.map(drop)
     }
 
-    /// Receives a message and the descriptor that came with it, close-on-exec and non-blocking.
+    /// Receives a message and its descriptor, close-on-exec and non-blocking.
     ///
     /// # Errors
-    /// `UnexpectedEof` when the other side is gone, `InvalidData` for a message that is too long or brings
-    /// more than one descriptor; what came with it is closed.
+    /// `UnexpectedEof` if the peer closed the socket, `InvalidData` for a message that is too long or has more than one
+    /// descriptor; received descriptors are closed.
     pub async fn receive(&self) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
         self.0.async_io(Interest::READABLE, || receive(&self.0)).await
     }

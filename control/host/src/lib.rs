@@ -1,12 +1,12 @@
-//! This host's kernel, asked and told.
+//! Access to this host's kernel.
 //!
 //! | module | its story |
 //! |---|---|
 //! | [`netns`], [`link`] | namespaces and interfaces |
 //! | [`gateway`] | the outside world: nftables, published ports (feature `gateway`) |
 //! | [`socket`], [`channel`] | unix sockets; descriptors handed over them |
-//! | [`queue`], [`probe`] | what the kernel counts at a TAP; how long a packet may be on its way |
-//! | [`random`] | chance |
+//! | [`queue`], [`probe`] | the kernel's counters of a TAP; path MTU discovery |
+//! | [`random`] | random numbers |
 
 pub mod channel;
 #[cfg(feature = "gateway")]

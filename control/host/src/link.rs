@@ -1,11 +1,11 @@
-//! Interfaces: how a container's end of a port is made, set up, looked at and taken away.
+//! Interfaces: creates, sets up, inspects and deletes containers' ends of ports.
 //!
-//! [`Links`] is one netlink socket in one namespace, usable from any task. Setting up is three moves: take a
-//! [`Snapshot`] of the namespace, let [`plan::plan`] say what is missing (pure, tested without a kernel), and
-//! send just that. So setting up twice changes nothing, and a thousand interfaces cost one snapshot.
+//! [`Links`] is one netlink socket in one namespace, usable from any task. Setting up has three steps: take a
+//! [`Snapshot`] of the namespace, compute what is missing by [`plan::plan`] (pure, tested without a kernel), and
+//! send just that. So setting up is idempotent, and a thousand interfaces cost one snapshot.
 //!
-//! Kernel defaults stay as they are inside containers (link-local addresses, MLD). What this leaves out: TAP
-//! devices are made by whoever will read them; promiscuity is the switch's business.
+//! Kernel defaults stay as they are inside containers (link-local addresses, MLD). Left out: TAP devices are created
+//! by their reader; promiscuous mode belongs to the switch.
 
 mod error;
 pub mod plan;
@@ -50,7 +50,7 @@ const TAG: u32 = 4;
 
 /// One netlink socket in one namespace.
 ///
-/// Made inside a tokio runtime, which drives it until it is dropped.
+/// Created inside a tokio runtime, which drives it until it is dropped.
 #[derive(Debug)]
 pub struct Links {
     namespace: Namespace,
@@ -58,30 +58,30 @@ pub struct Links {
     connection: JoinHandle<()>,
 }
 
-/// An interface as the kernel shows it.
+/// An interface as the kernel reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Link {
     /// Its number in its namespace.
     pub index: u32,
     /// Its name.
     pub name: String,
-    /// What somebody wrote on it (`ip link set … alias`).
+    /// Its alias (`ip link set … alias`).
     pub alias: Option<String>,
     /// Its MAC address, if it is an Ethernet interface.
     pub mac: Option<MacAddr>,
-    /// Octets of the longest IP packet.
+    /// Longest IP packet, in bytes.
     pub mtu: u32,
-    /// What kind of interface it is, where the kernel says it.
+    /// Its kind, if the kernel reports one.
     pub kind: Option<InfoKind>,
-    /// Of one end of a pair: where the other is.
+    /// The other end, if it is one of a pair.
     pub peer: Option<Peer>,
-    /// Octets of the longest super-frame.
+    /// Longest super-frame, in bytes.
     pub super_frame: u32,
-    /// Whether somebody set it up.
+    /// Whether it is administratively up.
     pub up: bool,
-    /// Whether it is up and has a carrier: something stands behind it.
+    /// Whether it is up and has a carrier.
     pub running: bool,
-    /// What went through it.
+    /// Its traffic counters.
     pub counters: LinkCounters,
 }
 
@@ -94,7 +94,7 @@ pub struct Peer {
     pub is_elsewhere: bool,
 }
 
-/// What went through an interface, seen from its namespace.
+/// Traffic counters of an interface, seen from its namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct LinkCounters {
     /// Packets it received.
@@ -103,7 +103,7 @@ pub struct LinkCounters {
     pub tx_packets: u64,
     /// Received packets the kernel dropped.
     pub rx_dropped: u64,
-    /// Packets to send the kernel dropped: for a TAP, its queue was full.
+    /// Packets dropped on transmission: for a TAP, because its queue was full.
     pub tx_dropped: u64,
 }
 
@@ -127,7 +127,7 @@ impl Links {
         Ok(Self { namespace, handle, connection: tokio::spawn(connection) })
     }
 
-    /// The namespace these interfaces stand in.
+    /// The namespace of these interfaces.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
@@ -147,7 +147,7 @@ impl Links {
         found.ok_or_else(|| LinkError::NoInterface(ifname.into(), self.namespace.to_string()))
     }
 
-    /// The addresses of `link`, those that the kernel gave it by itself among them.
+    /// The addresses of `link`, including those the kernel assigned.
     pub async fn addresses(&self, link: &Link) -> Result<Vec<IpNet>, LinkError> {
         let error = |error| self.error("list the addresses", error);
         let all: Vec<_> = self.handle.address().get().execute().try_collect().await.map_err(error)?;
@@ -168,8 +168,8 @@ impl Links {
         Ok(self.all().await?.into_iter().find(|link| link.index == found.header.index))
     }
 
-    /// Where the main table's routes lead, and by which interface; a default route leads to a prefix of length 0. Routes
-    /// from router advertisements come and go by themselves and are left out, and so are those to single addresses.
+    /// Destinations of the main table's routes, and their interfaces; a default route has a prefix of length 0. Routes from
+    /// router advertisements come and go by themselves and are left out, as are those to single addresses.
     pub async fn routes(&self) -> Result<Vec<(IpNet, String)>, LinkError> {
         let names: HashMap<u32, String> =
             self.all().await?.into_iter().map(|it| (it.index, it.name)).collect();
@@ -193,7 +193,7 @@ impl Links {
         Ok(self.find(ifname).await?.is_some())
     }
 
-    /// Fails with a sentence when `ifname` cannot be made here: it is no legal name, or taken.
+    /// Fails with a sentence if `ifname` cannot be created here: it is invalid or in use.
     pub async fn check_free(&self, ifname: &str) -> Result<(), LinkError> {
         ifname.parse::<IfName>()?;
         match self.exists(ifname).await? {
@@ -202,15 +202,15 @@ impl Links {
         }
     }
 
-    /// Makes an existing interface what `wanted` says; see [`Links::configure_all`].
+    /// Brings an existing interface to the state `wanted`; see [`Links::configure_all`].
     pub async fn configure(&self, wanted: &Wanted) -> Result<(), LinkError> {
         let mut snapshot = self.snapshot().await?;
         self.bring_about(&mut snapshot, wanted).await
     }
 
-    /// Makes existing interfaces what `wanted` says: MAC, MTU, addresses, up, default routes; and the
-    /// loopback up. What is so already is left alone. The outer error says that nothing could be looked at or
-    /// done; the inner results stand in the order of `wanted`.
+    /// Brings existing interfaces to the states `wanted`: MAC, MTU, addresses, up, default routes; and the loopback up.
+    /// What is so already is left alone. The outer error means that nothing could be read or done; the inner results are
+    /// in the order of `wanted`.
     pub async fn configure_all(&self, wanted: &[Wanted]) -> Result<Vec<Result<(), LinkError>>, LinkError> {
         let mut snapshot = self.snapshot().await?;
         let mut results = Vec::with_capacity(wanted.len());
@@ -220,11 +220,10 @@ impl Links {
         Ok(results)
     }
 
-    /// Makes a veth pair: `host` here, its peer straight in `peer`'s namespace as `ifname`.
+    /// Creates a veth pair: `host` here, its peer directly in `peer`'s namespace as `ifname`.
     ///
-    /// The host's end is set up, with room for a [tag](TAG) more, once it is [secluded](Links::seclude), and what that says is
-    /// returned.
-    /// The peer is left as the kernel makes it, for [`Links::configure`]. On failure nothing remains.
+    /// The host's end is set up, with room for one [tag](TAG) more, after it is [secluded](Links::seclude), whose warnings are
+    /// returned. The peer is left to [`Links::configure`]. On failure nothing remains.
     pub async fn create_veth(
         &self,
         host: &str,
@@ -256,7 +255,7 @@ impl Links {
         finished
     }
 
-    /// Writes on an interface whose it is.
+    /// Sets the alias of an interface.
     pub async fn set_alias(&self, ifname: &str, alias: &str) -> Result<(), LinkError> {
         let index = self.link(ifname).await?.index;
         let message = LinkUnspec::new_with_index(index)
@@ -266,7 +265,7 @@ impl Links {
         set.map_err(|error| self.error(&format!("write on {ifname}"), error))
     }
 
-    /// Takes an interface away; of a veth pair, both ends. Answers whether there was one.
+    /// Deletes an interface; of a veth pair, both ends. Returns whether there was one.
     pub async fn delete(&self, ifname: &str) -> Result<bool, LinkError> {
         let Some(link) = self.find(ifname).await? else { return Ok(false) };
         match self.handle.link().del(link.index).execute().await {
@@ -275,7 +274,7 @@ impl Links {
         }
     }
 
-    /// Calls an interface otherwise.
+    /// Renames an interface.
     pub async fn rename(&self, link: &Link, ifname: &str) -> Result<(), LinkError> {
         ifname.parse::<IfName>()?;
         let name = || {
@@ -283,7 +282,7 @@ impl Links {
             self.handle.link().set(message).execute()
         };
         let mut renamed = name().await;
-        // Before Linux 6.2 only what is down takes another name (bd039b5ea2a9, "allow live renaming when an interface is up").
+        // Before Linux 6.2 only an interface that is down can be renamed (bd039b5ea2a9, "allow live renaming when an interface is up").
         if link.up && renamed.as_ref().err().and_then(error::errno) == Some(Errno::BUSY) {
             self.set_up_or_down(link, false).await?;
             renamed = name().await;
@@ -343,7 +342,7 @@ impl Links {
     async fn bring_about(&self, snapshot: &mut Snapshot, wanted: &Wanted) -> Result<(), LinkError> {
         for step in plan::plan(snapshot, wanted)? {
             let done = self.perform(&step).await;
-            // What is there already, or gone already, is what was asked for: somebody else was faster.
+            // Already there, or already gone, is what was requested: others were faster.
             match (&step, done.as_ref().err().and_then(error::errno)) {
                 (Step::AddAddress { .. } | Step::AddRoute(_), Some(Errno::EXIST)) => {}
                 (Step::DeleteAddress { .. }, Some(Errno::ADDRNOTAVAIL)) => {}
@@ -380,8 +379,8 @@ impl Links {
             Step::AddAddress { index, net } => {
                 let mut request = self.handle.address().add(*index, net.addr(), net.prefix_len());
                 if net.addr().is_ipv6() {
-                    // The switch's owner gives addresses out once; probing for duplicates (RFC 4862 section 5.4)
-                    // would keep the container mute for its first second.
+                    // Addresses are assigned once; duplicate address detection (RFC 4862 section 5.4) would silence the container
+                    // for its first second.
                     request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
                 }
                 request.execute().await
@@ -448,7 +447,7 @@ fn read_link(message: LinkMessage) -> Link {
         }
     }
     link.peer = peer.map(|index| Peer { index, is_elsewhere });
-    // Some drivers never say more than "unknown" while they work (RFC 2863 section 3.1.14).
+    // Some drivers report no more than "unknown" while they work (RFC 2863 section 3.1.14).
     link.running = up && matches!(state, State::Up | State::Unknown);
     link
 }
@@ -492,7 +491,7 @@ fn read_route(message: &RouteMessage) -> Option<(IpNet, u32)> {
 
 fn read_default_route(message: &RouteMessage) -> Option<DefaultRoute> {
     let header = &message.header;
-    // Routes from router advertisements come and go by themselves and stand beside ours.
+    // Routes from router advertisements come and go by themselves, beside ours.
     let ours = header.table == RouteHeader::RT_TABLE_MAIN && header.protocol != RouteProtocol::Ra;
     if header.destination_prefix_length != 0 || !ours {
         return None;

@@ -1,11 +1,10 @@
-//! Network namespaces: finding them, telling them apart, and acting inside them.
+//! Network namespaces: opens and identifies them, and runs code inside them.
 //!
-//! A thread that enters a namespace takes everything it does afterwards with it, so nobody enters one on a
-//! thread he keeps: [`run_in`] starts a thread, enters, runs one closure and ends the thread; [`travel`] does it for
-//! several namespaces. A socket or a device that the closure opens stays bound to the namespace and may be used from
-//! anywhere afterwards.
+//! Entering a namespace affects everything the thread does afterwards, so no long-lived thread enters one: [`run_in`]
+//! starts a thread, enters, runs one closure and ends the thread; [`travel`] does so for several namespaces. A socket or
+//! a device that the closure opens stays bound to the namespace and may be used from anywhere afterwards.
 //!
-//! What this leaves out: making and deleting namespaces. They belong to whoever runs the containers.
+//! Left out: creating and deleting namespaces, which belong to the container runtime.
 
 use std::{
     fmt,
@@ -54,13 +53,13 @@ pub enum NetnsError {
     /// No process has that number.
     #[error("process {0} is gone: there is no /proc/{0}/ns/net")]
     NoProcess(u32),
-    /// A file, but of no network namespace; a name whose mount is gone looks like this too.
+    /// A file that is not a network namespace; a name whose mount is gone looks like this too.
     #[error("{} is no network namespace: if its owner is gone, delete the file and create the namespace anew", .0.display())]
     NotNetwork(PathBuf),
     /// The kernel wants CAP_SYS_ADMIN (over the namespace's owner), or CAP_SYS_PTRACE for a process.
     #[error("no right to enter the namespace {0}: run as root, or with CAP_SYS_ADMIN and CAP_NET_ADMIN")]
     NoRights(String),
-    /// Anything else the kernel says.
+    /// Any other error of the kernel.
     #[error("cannot enter the namespace {0}: {1}")]
     Os(String, #[source] io::Error),
 }
@@ -106,17 +105,17 @@ impl Namespace {
         netns.map_or_else(Self::current, Self::open)
     }
 
-    /// The namespace that `fd` is open on, called `label` in messages.
+    /// Wraps `fd`, which is open on a namespace; it appears as `label` in messages.
     pub fn adopt(fd: OwnedFd, label: &str) -> Result<Self, NetnsError> {
         Self::from_file(fd.into(), Path::new(label), label.to_owned())
     }
 
-    /// Which namespace this is, whatever it was called.
+    /// Its identity, independent of its name.
     pub fn identity(&self) -> Identity {
         self.identity
     }
 
-    /// How the caller named it, for messages.
+    /// Its name as given by the caller, for messages.
     pub fn label(&self) -> &str {
         &self.label
     }
@@ -161,7 +160,7 @@ pub fn run_in<T: Send>(namespace: &Namespace, closure: impl FnOnce() -> T + Send
 /// Lets `closure` enter one namespace after the other, on a thread of its own, and waits for it; see [`run_in`].
 ///
 /// # Errors
-/// There is no thread to be had; the closure's own result is returned as it is.
+/// No thread is available; the closure's own result is returned as it is.
 pub fn travel<T: Send>(closure: impl FnOnce(&Traveller) -> T + Send) -> io::Result<T> {
     thread::scope(|scope| {
         let inside = || closure(&Traveller(PhantomData));
@@ -170,12 +169,12 @@ pub fn travel<T: Send>(closure: impl FnOnce(&Traveller) -> T + Send) -> io::Resu
     })
 }
 
-/// Whose thread may change its namespace: it stays on the thread that [`travel`] has started.
+/// Permission to change the namespace of its thread: it cannot leave the thread that [`travel`] started.
 #[derive(Debug)]
 pub struct Traveller(PhantomData<*const ()>);
 
 impl Traveller {
-    /// Goes to `namespace`.
+    /// Enters `namespace`.
     pub fn enter(&self, namespace: &Namespace) -> Result<(), NetnsError> {
         let label = || namespace.label.clone();
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).map_err(|errno| {

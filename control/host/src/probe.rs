@@ -1,8 +1,9 @@
-//! How long a packet may be on the way to a peer: asked of the way itself, by echo requests that nobody may cut.
+//! Path MTU discovery to a peer, by echo requests that must not be fragmented.
 //!
-//! The kernel knows only what routers told it ("fragmentation needed"), and some say nothing. So an ICMP echo of each length is
-//! sent with DF set, whatever the kernel believes (`IP_PMTUDISC_PROBE`), and the longest that is answered is the path's
-//! (RFC 4821 does the same with the payload itself). The peer's kernel answers; it need not know of VXLAN.
+//! The kernel knows only what routers report ("fragmentation needed"), and some report nothing. So ICMP echo requests of
+//! several lengths are sent with DF set, whatever the kernel's estimate (`IP_PMTUDISC_PROBE`), and the longest that is
+//! answered is the path's (RFC 4821 does the same with the payload itself). The peer's kernel answers; it need not support
+//! VXLAN.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -16,26 +17,26 @@ use vswitch::checksum::Sum;
 use vswitch_model::{Family, Mtu};
 use vswitch_vxlan::endpoint::never_fragment;
 
-/// How long an answer is waited for. A longer way is no underlay.
+/// How long to wait for an answer. A path with a longer round trip is not an underlay.
 const PATIENCE: Duration = Duration::from_millis(400);
-/// Requests of one length before it is taken to be too long: one may be lost.
+/// Requests of one length before it counts as too long, since one may be lost.
 const TRIES: u32 = 2;
-/// Octets of the ICMP header.
+/// Bytes of the ICMP header.
 const ICMP: usize = 8;
 
-/// What the path to a host carries.
+/// A measured path to a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PathReport {
-    /// Octets of the longest packet that was answered.
+    /// Longest packet that was answered, in bytes.
     pub mtu: u16,
-    /// The quickest answer.
+    /// Shortest round-trip time.
     pub rtt: Duration,
 }
 
-/// Measures the way from `local` to `remote`, which carries at most packets of `most` octets. Blocks, for ten seconds at most.
+/// Measures the path from `local` to `remote`, with packets of at most `most` bytes. Blocks for at most ten seconds.
 ///
 /// # Errors
-/// `TimedOut`: nothing was answered, not even the shortest packet. Others: no right to send, or no route.
+/// `TimedOut`: not even the shortest packet was answered. Others: no right to send, or no route.
 pub fn measure(local: IpAddr, remote: IpAddr, most: u16) -> io::Result<PathReport> {
     let mut echo = Echo::open(local, remote)?;
     let mut rtt = Duration::MAX;
@@ -55,9 +56,9 @@ pub fn measure(local: IpAddr, remote: IpAddr, most: u16) -> io::Result<PathRepor
     Ok(PathReport { mtu, rtt })
 }
 
-/// The longest in `least..=most` that `reaches`, as `least` does.
+/// The largest value of `least..=most` for which `reaches` holds, as it does for `least`.
 fn longest(least: u16, most: u16, reaches: &mut dyn FnMut(u16) -> io::Result<bool>) -> io::Result<u16> {
-    // Most ways carry what the first link carries.
+    // Most paths carry what the first link carries.
     if reaches(most)? {
         return Ok(most);
     }
@@ -97,7 +98,7 @@ impl Echo {
         Ok(Self { socket, family, identifier, sequence: 0 })
     }
 
-    /// Sends packets of `mtu` octets until one is answered: how long that took, or `None`.
+    /// Sends packets of `mtu` bytes until one is answered: its round-trip time, or `None`.
     fn ask(&mut self, mtu: u16) -> io::Result<Option<Duration>> {
         let header = match self.family {
             Family::V4 => 20,
@@ -116,7 +117,7 @@ impl Echo {
             while let Some(left) = PATIENCE.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
                 self.socket.set_read_timeout(Some(left))?;
                 let mut answer = [0; 128];
-                // What a router has to say of the packet is an error of the socket: then no answer comes.
+                // A router's report about the packet is an error of the socket: then no answer comes.
                 if let Ok(len) = (&self.socket).read(&mut answer)
                     && self.is_answer(&answer[..len])
                 {
@@ -127,7 +128,7 @@ impl Echo {
         Ok(None)
     }
 
-    /// An echo request of `len` octets (RFC 792, RFC 4443 section 4.1). The kernel sums ICMPv6 itself.
+    /// An echo request of `len` bytes (RFC 792, RFC 4443 section 4.1). The kernel computes the checksum of ICMPv6.
     fn request(&self, len: usize) -> Vec<u8> {
         let mut request = vec![0; len.max(ICMP)];
         request[0] = match self.family {
@@ -143,7 +144,7 @@ impl Echo {
         request
     }
 
-    /// Whether `packet` answers the last request. A raw IPv4 socket receives the IP header as well.
+    /// Whether `packet` is the reply to the last request. A raw IPv4 socket receives the IP header as well.
     fn is_answer(&self, packet: &[u8]) -> bool {
         let (start, reply) = match self.family {
             Family::V4 => (usize::from(packet.first().copied().unwrap_or(0) & 0x0f) * 4, 0),

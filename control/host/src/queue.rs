@@ -1,10 +1,10 @@
-//! What the kernel dropped because a TAP's queue was full.
+//! Frames that the kernel dropped because a TAP's queue was full.
 //!
-//! A TAP queues what the container sends until a worker reads it (as many frames as the interface's `txqueuelen`); what
-//! finds the queue full, or nobody who has the interface open, is dropped and counted as the interface's `tx_dropped`
-//! (`tun_net_xmit` in drivers/net/tun.c). The descriptor does not tell that count, so it is read where the interface is by
-//! now when somebody asks: all of a namespace at once, from /proc/net/dev, which takes no lock, where a netlink dump
-//! would wait for whoever changes interfaces.
+//! A TAP queues what the container sends until a worker reads it (at most `txqueuelen` frames); a frame that finds the
+//! queue full, or no process with the interface open, is dropped and counted as the interface's `tx_dropped`
+//! (`tun_net_xmit` in drivers/net/tun.c). The descriptor does not give access to that counter, so it is read on demand in
+//! the interface's current namespace: for all interfaces at once, from /proc/net/dev, which takes no lock, while a netlink
+//! dump would wait for changes of interfaces.
 
 use std::{
     collections::HashMap,
@@ -24,10 +24,10 @@ use vswitch::device::tap::Tap;
 use crate::netns::{self, Namespace, Traveller};
 use vswitch_model::Identity;
 
-/// How long what was seen is good enough: for all that one picture of the switch is made of.
+/// How long a reading is reused: one view of the switch needs many.
 const FRESH: Duration = Duration::from_millis(100);
 
-/// Octets that the interfaces of a namespace are read into at first: some hundred fit.
+/// Initial size of the read buffer in bytes: room for some hundred interfaces.
 const TEXT: usize = 64 << 10;
 
 /// The queue of a TAP in the kernel.
@@ -37,15 +37,15 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Frames dropped since the interface was made, as far as was looked.
+    /// Frames dropped since the interface was created, as of the last reading.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Relaxed)
     }
 }
 
-/// Where the queues of TAPs are to be seen: namespaces, and the names that interfaces have there.
+/// Where the queues of TAPs can be read: namespaces, and the names of interfaces there.
 ///
-/// Not the TAPs themselves: whoever holds one keeps its interface alive.
+/// Without the TAPs themselves, since an open one keeps its interface alive.
 #[derive(Debug, Default)]
 pub struct Queues(HashMap<Identity, Watched>);
 
@@ -53,10 +53,10 @@ pub struct Queues(HashMap<Identity, Watched>);
 type Watched = (Namespace, Vec<(String, Arc<Queue>)>);
 
 impl Queues {
-    /// Adds the queue of `tap`, where its interface is by now.
+    /// Adds the queue of `tap`, in the current namespace of its interface.
     ///
     /// # Errors
-    /// The interface is gone, or its namespace is not ours to enter.
+    /// The interface is gone, or its namespace cannot be entered.
     pub fn add(&mut self, tap: &Tap, queue: &Arc<Queue>) -> io::Result<()> {
         let namespace = Namespace::adopt(tap.namespace()?, "of a TAP")?;
         let (_, there) = self.0.entry(namespace.identity()).or_insert_with(|| (namespace, Vec::new()));
@@ -64,7 +64,7 @@ impl Queues {
         Ok(())
     }
 
-    /// Looks at each queue. One that cannot be seen stays as it was seen last.
+    /// Reads each queue. One that cannot be read keeps its last value.
     fn look(&self, traveller: &Traveller) {
         let mut text = String::with_capacity(TEXT);
         for (namespace, queues) in self.0.values() {
@@ -87,10 +87,10 @@ impl Queues {
     }
 }
 
-/// Looks at queues, one look at a time, however many ask.
+/// Reads queues, with one reading at a time for all callers.
 #[derive(Debug)]
 pub struct Looker {
-    /// Whose turn it is to look.
+    /// Serializes readings.
     turn: Semaphore,
     last: Mutex<Option<Instant>>,
 }
@@ -102,13 +102,13 @@ impl Default for Looker {
 }
 
 impl Looker {
-    /// Looks at the queues that `queues` tells, unless that was just done. Waits for nothing but another's look.
+    /// Reads the queues given by `queues`, unless that was just done. Waits only for a reading in progress.
     pub async fn look(&self, queues: impl FnOnce() -> Queues + Send + 'static) {
         let turn = self.turn.acquire().await;
         if self.last().is_some_and(|last| last.elapsed() < FRESH) {
             return;
         }
-        // Namespaces are entered and the kernel may let us wait.
+        // Entering namespaces may block.
         let look = move || {
             let queues = queues();
             netns::travel(move |traveller| queues.look(traveller))
@@ -125,10 +125,9 @@ impl Looker {
     }
 }
 
-/// The packets to send that each interface dropped, from the text of /proc/net/dev (`dev_seq_printf_stats` in
-/// net/core/net-procfs.c).
+/// Transmit drops by interface, from the text of /proc/net/dev (`dev_seq_printf_stats` in net/core/net-procfs.c).
 fn dropped_by_name(text: &str) -> HashMap<&str, u64> {
-    // Eight numbers of what was received, then octets, packets, errors and drops of what was to be sent.
+    // Eight receive counters, then bytes, packets, errors and drops of transmission.
     const DROPPED: usize = 11;
     let interfaces = text.lines().filter_map(|line| {
         let (name, numbers) = line.split_once(':')?;

@@ -1,4 +1,4 @@
-//! Chance, from the kernel.
+//! Random numbers from the kernel.
 
 use std::io;
 
@@ -18,7 +18,7 @@ pub fn bytes<const N: usize>() -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// An id that no other object has.
+/// A random id, unique in practice.
 ///
 /// # Errors
 /// As of [`bytes`].

@@ -1,4 +1,4 @@
-//! Unix sockets to listen on: in place, with the right owner and mode before anybody can connect.
+//! Listening unix sockets, with owner and mode set before anything can connect.
 
 use std::{
     fs, io,
@@ -16,16 +16,16 @@ use rustix::{
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with},
 };
 
-/// Connections that may wait to be accepted. One more is refused with EAGAIN, and runtimes start hundreds of containers at once.
+/// Backlog. A further connection is refused with EAGAIN, and runtimes start hundreds of containers at once.
 const BACKLOG: i32 = 1024;
 
-/// Why a socket could not be listened on.
+/// Why listening on a socket failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// A daemon answers there.
     #[error("another vswitchd answers at {}: stop it, or choose another path in net.toml", .0.display())]
     InUse(PathBuf),
-    /// Something else lies there.
+    /// The path is another kind of file.
     #[error("{} exists and is no socket: move it away, or choose another path in net.toml", .0.display())]
     NotSocket(PathBuf),
     /// The group is not known to the system.
@@ -34,7 +34,7 @@ pub enum SocketError {
     /// The system's groups cannot be looked at.
     #[error("cannot look up the group {0:?}: {1}")]
     Groups(String, #[source] io::Error),
-    /// Anything else the kernel says.
+    /// Any other error of the kernel.
     #[error("cannot listen on {}: {}", .0.display(), .1)]
     Os(PathBuf, #[source] io::Error),
 }
@@ -50,7 +50,7 @@ impl Drop for SocketFile {
 }
 
 /// Listens on a non-blocking unix socket of `kind` at `path`, mode 0660, owned by `group` (a name or number)
-/// or the caller's group. Makes the folder if it is missing; replaces a socket that nobody serves any more.
+/// or the caller's group. Creates the folder if it is missing; replaces a socket that is no longer served.
 pub fn listen_at(
     path: &Path,
     kind: SocketType,
@@ -64,8 +64,8 @@ pub fn listen_at(
     let address = SocketAddrUnix::new(path).map_err(|errno| os(errno.into()))?;
     make_way(path, kind, &address)?;
     let socket = open_socket(kind).map_err(os)?;
-    // The file takes its mode from the unbound socket (unix_bind in net/unix/af_unix.c), so at no moment can
-    // anybody else connect.
+    // The file takes its mode from the unbound socket (unix_bind in net/unix/af_unix.c), so there is no moment at which
+    // others can connect.
     fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(|errno| os(errno.into()))?;
     bind(&socket, &address).map_err(|errno| os(errno.into()))?;
     let file = SocketFile(path.to_owned());
@@ -86,7 +86,7 @@ fn make_way(path: &Path, kind: SocketType, address: &SocketAddrUnix) -> Result<(
         Ok(_) => {}
     }
     match connect(&open_socket(kind).map_err(os)?, address) {
-        // Nobody listens, or another kind of socket does no more: what a killed daemon leaves.
+        // Nothing listens, or the type of socket differs: left behind by a killed daemon.
         Err(Errno::CONNREFUSED | Errno::PROTOTYPE) => fs::remove_file(path).map_err(os),
         Ok(()) | Err(Errno::AGAIN) => Err(SocketError::InUse(path.to_owned())),
         Err(errno) => Err(os(errno.into())),
@@ -97,9 +97,9 @@ fn open_socket(kind: SocketType) -> io::Result<OwnedFd> {
     Ok(socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?)
 }
 
-/// The number of a group, which may be given as just that.
+/// The number of a group, given by name or number.
 ///
-/// Not by getgrnam(3): it loads the libraries that ask directories, which a static binary cannot.
+/// Not by getgrnam(3), which loads the libraries of directory services; a static binary cannot.
 fn find_group(name: &str) -> Result<u32, SocketError> {
     if let Ok(number) = name.parse() {
         return Ok(number);
@@ -112,7 +112,7 @@ fn find_group(name: &str) -> Result<u32, SocketError> {
     local.or_else(|| ask_directory(name)).ok_or_else(|| SocketError::NoGroup(name.into()))
 }
 
-/// The number of a group of which only the host's directory knows (LDAP, SSSD).
+/// The number of a group known only to the host's directory (LDAP, SSSD).
 fn ask_directory(name: &str) -> Option<u32> {
     let answer = Command::new("getent").args(["group", name]).output().ok()?;
     number_in(&String::from_utf8_lossy(&answer.stdout), name)

@@ -1,4 +1,4 @@
-//! The words on the wire, besides those of [`crate`].
+//! Types of the HTTP API, besides those of [`crate`].
 //!
 //! Counters only grow, from the daemon's start. Times are whole milliseconds or seconds, as the name says.
 
@@ -20,18 +20,18 @@ pub use self::network::{Endpoint, Network, Prune, Pruned, SubnetUsage, has_label
 pub use crate::Direction;
 use crate::{LimitSpec, MirrorSpec, Mtu, Name};
 
-/// The API's version: that of its paths, and how often something was added to it.
+/// Version of the API: major version of the paths, and the number of additions since.
 ///
 /// 1.1: `api_version` in [`Status`].
 pub const API_VERSION: &str = "1.1";
 
-/// The header in which a capture's answer tells its number.
+/// Header with the number of a capture.
 pub const CAPTURE_ID: &str = "capture-id";
 
 /// The daemon at a glance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
-    /// How this host calls itself: `switch.name`.
+    /// Name of this host: `switch.name`.
     pub name: String,
     /// The daemon's version.
     pub version: String,
@@ -53,11 +53,11 @@ pub struct Status {
     pub ports_up: u32,
     /// Addresses in the MAC table.
     pub macs: u32,
-    /// Addresses the table holds at most.
+    /// Capacity of the MAC table.
     pub mac_limit: u32,
     /// The forwarding threads.
     pub workers: Vec<Worker>,
-    /// What is asked for and will not do what it seems to: sentences.
+    /// Warnings about the configuration: sentences.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
@@ -69,19 +69,19 @@ pub struct Worker {
     pub id: u16,
     /// Ports it receives on.
     pub ports: u32,
-    /// Times it went through its ports and found frames.
+    /// Turns that received frames.
     pub turns: u64,
     /// Frames it received.
     pub frames: u64,
 }
 
-/// A place where frames come and go, and how it fares.
+/// A port and its counters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Port {
     /// Its name.
     #[schema(value_type = String)]
     pub name: Name,
-    /// Its number in the switch; a removed port's number is used again.
+    /// Its number in the switch; numbers of removed ports are reused.
     pub id: u16,
     /// Whether the configuration file declares it; else it came through the API.
     pub declared: bool,
@@ -92,11 +92,11 @@ pub struct Port {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub trunk: Vec<Name>,
-    /// Whose frames it gets copies of, instead of carrying a network.
+    /// Source of the copies it receives, instead of carrying a network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub mirror: Option<MirrorSpec>,
-    /// What stands behind it: `tap`, `veth` or `packet`.
+    /// Kind of its device: `tap`, `veth`, `packet`, `vxlan`, `peer` or `collector`.
     pub kind: String,
     /// The interface's name, in its namespace.
     pub device: String,
@@ -105,18 +105,18 @@ pub struct Port {
     pub netns: Option<String>,
     /// Whether it carries frames.
     pub state: PortState,
-    /// Why it does not, and what to do about it.
+    /// Why not, and what to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What it does not do as it should on this kernel: sentences.
+    /// Warnings about what this kernel lacks: sentences.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// Octets of the longest IP packet.
+    /// Longest IP packet, in bytes.
     #[schema(value_type = u16)]
     pub mtu: Mtu,
     /// Whether its device carries checksum and segmentation offloads.
     pub offload: bool,
-    /// What may come in and leave by it, such as `{"rx": "100 Mbit/s"}`.
+    /// Its rate limits, such as `{"rx": "100 Mbit/s"}`.
     #[serde(default, skip_serializing_if = "LimitSpec::is_none")]
     #[schema(value_type = Object)]
     pub limit: LimitSpec,
@@ -124,18 +124,18 @@ pub struct Port {
     pub worker: u16,
     /// Addresses learned or pinned on it.
     pub macs: u32,
-    /// What came in.
+    /// Received frames.
     pub rx: Traffic,
-    /// What went out.
+    /// Sent frames.
     pub tx: Traffic,
-    /// What became of it.
+    /// Outcomes of its frames.
     #[serde(default)]
     pub fates: Fates,
-    /// Why frames died here; only reasons that occurred.
+    /// Dropped frames by reason; only reasons that occurred.
     pub drops: Vec<Drop>,
 }
 
-/// What became of a port's frames. Two laws hold: `rx.frames` is `unicast + flooded` and the drops met on the way in;
+/// Outcomes of a port's frames. Two laws hold: `rx.frames` is `unicast + flooded` and the drops met on the way in;
 /// `offered` is `tx.frames` and the drops met on the way out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Fates {
@@ -145,18 +145,18 @@ pub struct Fates {
     pub flooded: u64,
     /// Frames that were to leave by this port.
     pub offered: u64,
-    /// Wire frames that super-frames were cut into, because this port does not take them whole.
+    /// Wire frames made by segmenting super-frames for this port.
     pub segments: u64,
     /// Addresses that were new on this port.
     #[serde(default)]
     pub learned: u64,
-    /// Addresses that were heard on another port before.
+    /// Addresses that moved here from another port.
     #[serde(default)]
     pub moved: u64,
-    /// Received frames whose sender was not learned, because the port's limit or the table is reached.
+    /// Received frames whose source was not learned because the port's limit was reached or the table was full.
     #[serde(default)]
     pub unlearned: u64,
-    /// Addresses learned here that made room for others.
+    /// Addresses learned here that were evicted.
     #[serde(default)]
     pub evicted: u64,
     /// Frames that the kernel dropped before the switch could receive them: since the device was opened, of a TAP since the
@@ -177,21 +177,21 @@ pub enum PortState {
 /// Frames in one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Traffic {
-    /// Frames, a super-frame being one.
+    /// Frames; a super-frame counts as one.
     pub frames: u64,
-    /// Octets from the destination MAC on, without frame check sequence.
+    /// Bytes from the destination MAC on, without frame check sequence.
     pub bytes: u64,
-    /// Frames that were longer than the wire takes, to be segmented by whoever needs it.
+    /// Super-frames: longer than the MTU, segmented where a device requires it.
     pub super_frames: u64,
 }
 
-/// Frames that died at one port for one reason.
+/// Frames dropped at one port for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Drop {
-    /// The port: where they came in, or where they would have gone out.
+    /// The port they were received on, or would have been sent by.
     #[schema(value_type = String)]
     pub port: Name,
-    /// On which way.
+    /// Whether they were received or to be sent.
     pub direction: Direction,
     /// The reason's name, the kernel's where it has one.
     pub reason: String,
@@ -227,11 +227,11 @@ pub struct PortStats {
     /// Its name.
     #[schema(value_type = String)]
     pub port: Name,
-    /// What came in.
+    /// Received frames.
     pub rx: Traffic,
-    /// What went out.
+    /// Sent frames.
     pub tx: Traffic,
-    /// Frames that died here, for whatever reason, those that the kernel dropped before the switch could receive them too.
+    /// Frames dropped here for any reason, including those the kernel dropped before the switch could receive them.
     pub drops: u64,
 }
 
@@ -250,10 +250,10 @@ pub struct FdbEntry {
     pub port: Name,
     /// How it got there.
     pub origin: Origin,
-    /// Milliseconds since it was last heard; absent when pinned.
+    /// Milliseconds since its last frame; absent if pinned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub age_ms: Option<u64>,
-    /// Whether it moved too often and is held to one move a second for a while.
+    /// Whether it moved too often and is limited to one move a second for a while.
     #[serde(default)]
     pub held: bool,
 }
@@ -268,7 +268,7 @@ pub enum Origin {
     Static,
 }
 
-/// Which part of the MAC table: what is given must fit.
+/// Filter of the MAC table: everything given must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -349,14 +349,14 @@ pub struct DropsFilter {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReloadRequest {
-    /// Only say what would change.
+    /// Only report what would change.
     pub dry_run: bool,
 }
 
 /// What a reload changed, or would change; nothing when the list is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Reload {
-    /// Whether it was only said.
+    /// Whether it was only reported.
     pub dry_run: bool,
     /// The changes, in the order they are done.
     pub changes: Vec<Change>,
@@ -371,7 +371,7 @@ pub struct Change {
     pub object: String,
     /// To which of them.
     pub name: String,
-    /// In words, such as `mtu 1500 -> 1450`; empty when action and name say it all.
+    /// Details, such as `mtu 1500 -> 1450`; empty when action and name say it all.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
 }

@@ -1,6 +1,6 @@
-//! The tap helper: interfaces that a privileged person makes inside a container and hands to the daemon.
+//! The tap helper: interfaces that a privileged user creates inside a container and hands to the daemon.
 //!
-//! The daemon then needs no right over containers. The conversation is one question and one answer on a
+//! The daemon then needs no privileges over containers. The protocol is one request and one reply on a
 //! SOCK_SEQPACKET unix socket beside the API's, because HTTP cannot carry a descriptor:
 //!
 //! ```text
@@ -20,15 +20,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, IfName, PortSpec, api::Port};
 
-/// The version of the protocol: a change of its meaning raises it.
+/// Version of the protocol, raised with every change of its meaning.
 pub const VERSION: u16 = 1;
 
-/// The version of a request that tells none.
+/// Version of a request without one.
 fn first() -> u16 {
     1
 }
 
-/// What the helper asks: make a port of this interface, which exists and is set up.
+/// The helper's request: make a port of this interface, which exists and is set up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AttachRequest {
@@ -79,7 +79,7 @@ pub enum Reply {
     Refused(Error),
 }
 
-/// Where the daemon waits for helpers: the API's socket with `.attach` behind its name.
+/// The socket for helpers: the API's with the suffix `.attach`.
 pub fn socket_path(api: &Path) -> PathBuf {
     let mut path = api.as_os_str().to_owned();
     path.push(".attach");

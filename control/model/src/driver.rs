@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Driver {
-    /// It stays on this host.
+    /// A network of this host alone.
     Bridge,
     /// Tunnels carry it to all peers.
     Overlay,
-    /// A segment of the LAN: containers stand on it with their own MAC addresses.
+    /// A segment of the LAN: containers are on it with MAC addresses of their own.
     Uplink,
     /// The host's own network; predefined.
     Host,
@@ -47,7 +47,7 @@ impl fmt::Display for Driver {
     }
 }
 
-/// Text that names no driver.
+/// Text that is not the name of a driver.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("could not find plugin {0} in v1 plugin registry: use bridge, overlay or uplink")]
 pub struct InvalidDriver(pub String);

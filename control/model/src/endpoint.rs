@@ -14,30 +14,30 @@ use crate::{
     publish::{Publish, Published},
 };
 
-/// An endpoint as it is kept: everything that is chosen for it is chosen once and stays its own.
+/// An endpoint as it is stored. What is chosen for it is chosen once, on connect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointSpec {
-    /// Who it is.
+    /// Its id.
     pub id: Id,
     /// The network it is in.
     pub network: Name,
-    /// What it is called there; unique in the network.
+    /// Its name, unique in the network.
     pub name: Name,
-    /// The namespace its interface stands in. Without one it is made in the daemon's own, bare, for whoever asked to move
-    /// it where it belongs and set it up.
+    /// The namespace of its interface. Without one the interface is created bare in the daemon's own, for the caller to move
+    /// and set up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<Netns>,
-    /// Where an interface that was made bare is moved, as far as whoever asked for it has told.
+    /// Where a bare interface was moved, as far as the caller has said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moved: Option<Netns>,
-    /// Which namespace that was when it was connected: another one of the same name is another sandbox.
+    /// Identity of that namespace on connect: another one of the same name is another sandbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
-    /// The container's id, where there is a container.
+    /// The container's id, if there is a container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
-    /// Further names by which others in the network find it.
+    /// Further names of it in the network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
     /// Its interface's name.
@@ -48,21 +48,21 @@ pub struct EndpointSpec {
     /// Its addresses with the prefix lengths of their subnets, at most one of each family.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpNet>,
-    /// Link-local addresses it has besides.
+    /// Additional link-local addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub link_local: Vec<IpNet>,
     /// Next hops its sandbox may use; the oldest endpoint of a sandbox that has one for a family is its default route.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gateways: Vec<IpAddr>,
-    /// What the driver was told.
+    /// Options of the driver.
     #[serde(default, skip_serializing_if = "Options::is_empty")]
     pub options: Options<EndpointOptions>,
-    /// Its ports that the outside reaches through the host's.
+    /// Its published ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<Published>,
-    /// The switch's port that is made of it.
+    /// Its port of the switch.
     pub port: Name,
-    /// When it was connected.
+    /// Time of connect.
     pub created: Timestamp,
 }
 
@@ -73,20 +73,20 @@ impl EndpointSpec {
     }
 }
 
-/// What is asked for when a sandbox is connected to a network; what is not told is chosen.
+/// A request to connect a sandbox to a network; what is not given is chosen.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Connect {
-    /// The namespace: a name, a path, or `pid:N`. Without one the interface is made bare, in the daemon's own.
+    /// The namespace: a name, a path, or `pid:N`. Without one the interface is created bare, in the daemon's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<Netns>,
-    /// Who the endpoint shall be; chosen at random unless told.
+    /// The endpoint's id; by default random.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Id>,
-    /// What the endpoint is called; after its sandbox unless told.
+    /// The endpoint's name; by default that of its sandbox.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<Name>,
-    /// The container's id, where there is a container.
+    /// The container's id, if there is a container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
     /// Its IPv4 address.
@@ -95,22 +95,22 @@ pub struct Connect {
     /// Its IPv6 address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip6: Option<std::net::Ipv6Addr>,
-    /// Its MAC address; after its IPv4 address unless told.
+    /// Its MAC address; by default derived from its IPv4 address.
     #[serde(with = "super::text_option", skip_serializing_if = "Option::is_none")]
     pub mac: Option<MacAddr>,
-    /// Its interface's name; the first free `ethN` unless told.
+    /// Its interface's name; by default the first free `ethN`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ifname: Option<IfName>,
-    /// Link-local addresses it shall have besides.
+    /// Additional link-local addresses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub link_local: Vec<IpAddr>,
-    /// Further names by which others in the network find it.
+    /// Further names of it in the network.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
-    /// For the driver.
+    /// Options of the driver.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
-    /// Ports that the outside shall reach through the host's.
+    /// Ports to publish.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub publish: Vec<Publish>,
 }

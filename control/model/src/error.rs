@@ -1,4 +1,4 @@
-//! Why something that was asked for is not done: one error for every way in.
+//! The error of the control plane.
 //!
 //! The HTTP status, the exit code, the CNI code and Docker's answer are functions of the kind, each at its own edge.
 
@@ -7,7 +7,7 @@ use std::{fmt, io};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// A refusal: a kind for programs, a sentence for people.
+/// A refusal: a kind for programs, a sentence for operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Error {
     /// What kind of refusal.
@@ -22,17 +22,17 @@ pub struct Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
-    /// The daemon, or the kernel, does not permit it.
+    /// The daemon or the kernel does not permit it.
     Forbidden,
-    /// What it names is not there.
+    /// The object does not exist.
     NotFound,
-    /// It contradicts what is there.
+    /// It conflicts with an existing object.
     Conflict,
-    /// The daemon failed at it.
+    /// The daemon failed.
     Internal,
     /// The daemon is starting or stopping, or the disk is full.
     Unavailable,
-    /// The request makes no sense as it stands. A code that is none of these, such as the HTTP server's own, is read as this.
+    /// The request is invalid. Unknown codes, such as those of the HTTP server itself, are read as this.
     #[serde(other)]
     Invalid,
 }
@@ -55,22 +55,22 @@ impl Error {
         Self { kind, sentence: sentence.into() }
     }
 
-    /// The request makes no sense as it stands.
+    /// The request is invalid.
     pub fn invalid(sentence: impl Into<String>) -> Self {
         Self::new(ErrorKind::Invalid, sentence)
     }
 
-    /// What the request names is not there.
+    /// The object does not exist.
     pub fn not_found(sentence: impl Into<String>) -> Self {
         Self::new(ErrorKind::NotFound, sentence)
     }
 
-    /// The request contradicts what is there.
+    /// The request conflicts with an existing object.
     pub fn conflict(sentence: impl Into<String>) -> Self {
         Self::new(ErrorKind::Conflict, sentence)
     }
 
-    /// The daemon failed at it.
+    /// The daemon failed.
     pub fn internal(sentence: impl Into<String>) -> Self {
         Self::new(ErrorKind::Internal, sentence)
     }

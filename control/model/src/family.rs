@@ -1,4 +1,4 @@
-//! IPv4 and IPv6, where it matters which.
+//! Address families.
 
 use std::{fmt, net::IpAddr};
 

@@ -1,4 +1,4 @@
-//! A port as it is written: key by key, before it is known which keys belong together.
+//! A port as it is written: key by key, before validation.
 //!
 //! `net.toml` and the JSON of the API both come through here, so "access or trunk, not both" and
 //! "a packet port has no `netns`" are said in one place and in the same words.
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Every key a port may have.
-#[expect(missing_docs, reason = "each is a key of `[[port]]`; their meaning is told where PortSpec has them")]
+#[expect(missing_docs, reason = "each is a key of `[[port]]`; PortSpec documents them")]
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PortFields {
@@ -56,7 +56,7 @@ pub struct PortFields {
     pub flood: Option<bool>,
 }
 
-/// What stands behind the port, by name alone.
+/// The kind of a port's device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -68,11 +68,11 @@ pub enum Kind {
     Packet,
     /// Another host's end of a tunnel.
     Peer,
-    /// Another host, which gets copies.
+    /// Another host that receives a mirror's copies.
     Collector,
 }
 
-/// A key that does not go with the others, and what to do about it.
+/// A key that conflicts with the others, and what to do about it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Misfit {
     /// The key, as it is written.
@@ -106,7 +106,7 @@ impl TryFrom<PortFields> for PortSpec {
 impl PortFields {
     /// The port these keys make, and every key that does not fit.
     ///
-    /// With misfits the port is a makeshift, good only for finding further errors in it.
+    /// With misfits the port is a stand-in, good only for finding further errors.
     pub fn resolve(self) -> (PortSpec, Vec<Misfit>) {
         let mut misfits = Vec::new();
         let name = self.name.clone().unwrap_or_else(|| {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct HostName(String);
 
-/// Text that is no [`HostName`].
+/// Text that is not a [`HostName`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no name of a host: write it like switch.example.org, without port")]
 pub struct InvalidHostName(pub String);

@@ -1,4 +1,4 @@
-//! Who a network or an endpoint is, and how somebody calls it.
+//! Ids of networks and endpoints, and references to them.
 
 use std::{fmt, str::FromStr};
 
@@ -7,26 +7,26 @@ use sha2::{Digest, Sha256};
 
 use super::Name;
 
-/// Who a network or an endpoint is, whatever it is called: 64 hexadecimal digits.
+/// Identity of a network or an endpoint, independent of its name: 64 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Id(String);
 
-/// Text that is no [`Id`].
+/// Text that is not an [`Id`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no id: an id has 64 hexadecimal digits, in small letters")]
 pub struct InvalidId(pub String);
 
 impl Id {
-    /// Digits that tell ids apart in practice, as Docker prints them.
+    /// Length of the abbreviated form, in digits, as Docker prints it.
     pub(super) const SHORT: usize = 12;
 
-    /// The id that is written as these bytes; chosen at random, no other object has it.
+    /// The id written as these bytes. Random bytes make it unique.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(hexadecimal(&bytes))
     }
 
-    /// The same for the same text, always and everywhere.
+    /// Derived from `text`: equal texts give equal ids, on every host and in every version.
     pub fn of(text: &str) -> Self {
         Self(hexadecimal(&Sha256::digest(text)))
     }
@@ -75,12 +75,12 @@ impl fmt::Display for Id {
     }
 }
 
-/// How somebody calls a network or an endpoint: by name, by id, or by the first digits of its id.
+/// A reference to a network or an endpoint: its name, its id, or the first digits of its id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Reference(String);
 
-/// Text that can be neither a name nor an id.
+/// Text that is neither a name nor an id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is neither a name nor an id: use 1 to 64 letters, digits, '.', '_' or '-'")]
 pub struct InvalidReference(pub String);

@@ -19,13 +19,12 @@ pub const IFNAME_MAX: usize = 15;
 
 /// The name of a network interface: one that the kernel takes (`dev_valid_name`, net/core/dev.c) as it is written.
 ///
-/// Besides what the kernel refuses it has no `%`, which some calls would fill in, and no control character, which would
-/// spoil what is printed.
+/// It also has no `%`, which some calls expand, and no control character, which would garble output.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct IfName(String);
 
-/// A text that the kernel would not take as an interface's name.
+/// Text that the kernel would refuse as an interface's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no interface name: use 1 to 15 letters, digits or signs, but no '/', ':', '%' or blank")]
 pub struct InvalidIfName(pub String);
@@ -42,19 +41,19 @@ impl IfName {
         &self.0
     }
 
-    /// What an interface is called that is made for somebody else to fetch and name: the endpoint it belongs to has `id`.
+    /// Name of the interface of endpoint `id` that is created for another program to move and rename.
     pub fn bare(id: &Id) -> Self {
         Self(format!("vse{}", id.short()))
     }
 
-    /// Stands where a name is missing, while the rest is searched for errors.
+    /// Placeholder for a missing name while the rest is checked for errors.
     pub(crate) fn unnamed() -> Self {
         Self("unnamed".into())
     }
 
     /// The port's name as an interface's; `None` where it is longer than [`IFNAME_MAX`].
     pub(crate) fn of(port: &Name) -> Option<Self> {
-        // Its letters are few, and it begins with one that neither `.` nor `..` has.
+        // A `Name` has no other sign that the kernel refuses, and is neither `.` nor `..`.
         (port.as_str().len() <= IFNAME_MAX).then(|| Self(port.as_str().to_owned()))
     }
 }
@@ -64,7 +63,7 @@ impl TryFrom<String> for IfName {
 
     fn try_from(text: String) -> Result<Self, InvalidIfName> {
         let strange = |c: char| c.is_whitespace() || c.is_control() || "/:%".contains(c);
-        // The kernel's isspace() takes bytes for Latin-1, whose blanks have a no-break one.
+        // The kernel's isspace() reads bytes as Latin-1, where 0xa0 is the no-break space.
         let has_blank = text.bytes().any(|byte| byte == 0xa0);
         let fits = (1..=IFNAME_MAX).contains(&text.len()) && !matches!(text.as_str(), "." | "..");
         if fits && !has_blank && !text.contains(strange) { Ok(Self(text)) } else { Err(InvalidIfName(text)) }
@@ -93,7 +92,7 @@ impl Deref for IfName {
     }
 }
 
-/// So that a set of names is asked by text; both hash and compare alike.
+/// Looks up a set of names by text; both hash and compare alike.
 impl Borrow<str> for IfName {
     fn borrow(&self) -> &str {
         &self.0

@@ -12,13 +12,13 @@ use super::{IfName, text_option};
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct InterfaceSpec {
-    /// The namespace it stands in; the daemon's own unless told.
+    /// Its namespace; by default the daemon's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub netns: Option<Netns>,
-    /// The interface's name; the port's name unless told.
+    /// The interface's name; by default the port's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ifname: Option<IfName>,
-    /// Its MAC address; chosen by the kernel unless told.
+    /// Its MAC address; by default chosen by the kernel.
     #[serde(with = "text_option", skip_serializing_if = "Option::is_none")]
     pub mac: Option<MacAddr>,
     /// Its IP addresses with prefix length.
@@ -29,15 +29,15 @@ pub struct InterfaceSpec {
     pub gateway: Vec<IpAddr>,
     /// Whether the interface outlives the daemon.
     pub persist: bool,
-    /// Of an interface that somebody else moves to where it belongs and sets up; known by its endpoint alone.
+    /// Set if another program moves the interface and sets it up; derived from its endpoint.
     #[serde(skip)]
     pub bare: Option<Bare>,
 }
 
-/// An interface that is made in `netns`, down and without addresses, for whoever asked for it to move it away.
+/// A bare interface: created in `netns`, down and without addresses, for the caller to move.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Bare {
-    /// Where it is moved, as far as that was told.
+    /// Where it was moved, if known.
     pub moved: Option<Netns>,
 }
 

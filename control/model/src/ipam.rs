@@ -1,7 +1,7 @@
 //! Which addresses are free: subnets out of pools, addresses out of subnets. Pure.
 //!
 //! Nothing here is a record of its own: a [`Subnet`] is built from what the networks, ports and endpoints of a state have,
-//! so an address that nobody has is free, and none can leak. Taken addresses are kept as ranges that touch each other
+//! so an address that is not in use is free, and none can leak. Taken addresses are kept as ranges that touch each other
 //! nowhere (`ranges`), so the lowest free one is found in O(log n), in a /30 as in a /8 or an IPv6 /64.
 //!
 //! The sentences are Docker's, where it has one.
@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use self::ranges::Ranges;
 use crate::{Family, PoolSpec, SubnetSpec};
 
-/// Why an address or a subnet cannot be had.
+/// Why an address or a subnet is not available.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IpamError {
     /// Every pool is used up.
@@ -25,10 +25,10 @@ pub enum IpamError {
     /// Every address is taken.
     #[error("no available addresses on this pool")]
     NoAddress,
-    /// Somebody has it.
+    /// It is in use.
     #[error("Address already in use")]
     Taken(IpAddr),
-    /// It is no host's address of the subnet.
+    /// It is not a host address of the subnet.
     #[error("requested address is out of range")]
     OutOfRange(IpAddr),
     /// Another network, or the host, has a part of it.
@@ -37,7 +37,7 @@ pub enum IpamError {
     /// It has host bits.
     #[error("invalid subnet {0}: it should be {should}", should = .0.trunc())]
     HostBits(IpNet),
-    /// The whole world, or one address: (the subnet).
+    /// It is the whole address space, or a single address: (the subnet).
     #[error("invalid subnet {0}: use a prefix length of 1 to {most}", most = .0.max_prefix_len() - 1)]
     Size(IpNet),
     /// (ip-range, subnet)
@@ -51,17 +51,17 @@ pub enum IpamError {
     Aux(IpAddr, IpNet),
 }
 
-/// A subnet and who has which of its addresses.
+/// A subnet, and which of its addresses are in use.
 #[derive(Clone, Debug)]
 pub struct Subnet {
     net: IpNet,
-    /// What is given out unasked: the first and the last.
+    /// The range to allocate from: first and last.
     range: (u128, u128),
     taken: Ranges,
 }
 
 impl Subnet {
-    /// A subnet in which the addresses that are nobody's to have, the gateway and the auxiliary ones are taken.
+    /// A subnet in which the reserved, gateway and auxiliary addresses are taken.
     ///
     /// # Errors
     /// The specification contradicts itself.
@@ -78,7 +78,7 @@ impl Subnet {
             range => bounds(range.unwrap_or(net)),
         };
         let mut subnet = Self { net, range, taken: Ranges::default() };
-        // All addresses of a /31 (RFC 3021) or /127 (RFC 6164) are hosts'.
+        // In a /31 (RFC 3021) or /127 (RFC 6164) all addresses are host addresses.
         if net.max_prefix_len() - net.prefix_len() > 1 {
             let (first, last) = bounds(net);
             subnet.taken.insert(first);
@@ -106,7 +106,7 @@ impl Subnet {
         self.net
     }
 
-    /// Takes an address, of the whole subnet, for somebody who asks for it.
+    /// Takes a given address of the subnet.
     ///
     /// # Errors
     /// It is not in the subnet, or taken.
@@ -185,7 +185,7 @@ pub fn overlap(a: IpNet, b: IpNet) -> bool {
     a.contains(&b) || b.contains(&a)
 }
 
-/// This host's own prefix for IPv6 (RFC 4193 section 3.2), from something that is its alone, such as /etc/machine-id.
+/// This host's unique local IPv6 prefix (RFC 4193 section 3.2), derived from something unique to it, such as /etc/machine-id.
 pub fn unique_local(host: &str) -> Ipv6Net {
     let digest = Sha256::digest(format!("vswitch {host}"));
     let octets = [0xfd, digest[0], digest[1], digest[2], digest[3], digest[4], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];

@@ -1,8 +1,8 @@
 //! The words of the control plane: what a switch, a network and a port are asked to be.
 //!
 //! The same types are read from `net.toml`, sent over the API, kept in the store and printed by the
-//! CLI, so a thing has one shape and one name everywhere. They are data: what makes them true is in
-//! the daemon. Nothing here acts: no system call, no clock, no task.
+//! CLI, so a thing has one shape and one name everywhere. They are data; the daemon implements
+//! them. Nothing here acts: no system call, no clock, no task.
 
 pub mod api;
 pub mod attach;
@@ -60,21 +60,21 @@ pub use vswitch_vxlan::header::Vni;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SwitchSpec {
-    /// How this host calls itself in logs and answers.
+    /// Name of this host in logs and answers.
     pub name: String,
-    /// Forwarding threads; `None` lets the daemon choose from the number of CPUs.
+    /// Number of forwarding threads; `None` lets the daemon derive it from the number of CPUs.
     pub workers: Option<u16>,
-    /// Microseconds a forwarding thread may look for frames before it sleeps; 0 makes it sleep at once.
+    /// Microseconds for which a forwarding thread polls before it sleeps; 0 disables polling.
     pub busy_poll: u16,
     /// The folder of the embedded store and of the instance lock.
     pub state: PathBuf,
-    /// Seconds after which a learned address that was not heard again is forgotten.
+    /// Seconds after which a learned address expires.
     pub ageing: u32,
-    /// Addresses the switch learns at most, over all ports.
+    /// Maximum number of learned addresses, over all ports.
     pub mac_limit: u32,
     /// Bit X set: frames to 01:80:C2:00:00:0X are forwarded (the kernel bridge's `group_fwd_mask`).
     pub group_forward_mask: u16,
-    /// When an address that moves too often is held: limited to one move a second.
+    /// Damping of addresses that move too often: they are limited to one move a second.
     pub damping: DampingSpec,
 }
 
@@ -101,9 +101,9 @@ impl Default for SwitchSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DampingSpec {
-    /// Moves within `window` that hold an address; 0 switches damping off.
+    /// Moves within `window` after which an address is held; 0 disables damping.
     pub moves: u32,
-    /// Seconds in which the moves are counted.
+    /// Window in seconds in which moves are counted.
     pub window: u32,
     /// Seconds an address is held.
     pub hold: u32,
@@ -119,18 +119,18 @@ impl Default for DampingSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ApiSpec {
-    /// The unix socket; the descriptor hand-over of `vswitchctl attach` is beside it, named `….attach`.
+    /// The unix socket; that of `vswitchctl attach`, which passes descriptors, is beside it, named `….attach`.
     pub socket: PathBuf,
     /// The group that may use the socket besides root.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// The TCP address of the web page; without one there is none.
+    /// The TCP address of the web page; by default there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub web: Option<SocketAddr>,
-    /// Names by which browsers may ask for the page, besides its address and `localhost`.
+    /// Host names that browsers may use for the page, besides its address and `localhost`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub web_hosts: Vec<HostName>,
-    /// Where `/metrics` is served for Prometheus; nowhere unless told. Whoever reaches it may read it.
+    /// Where `/metrics` is served for Prometheus, by default nowhere. Access is not restricted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<SocketAddr>,
 }
@@ -147,13 +147,13 @@ impl Default for ApiSpec {
     }
 }
 
-/// Whether Docker finds us as a plugin: `[docker]`.
+/// Docker's plugin: `[docker]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DockerSpec {
     /// Whether the plugin is served.
     pub enabled: bool,
-    /// Its unix socket; what the driver is called in Docker is the file's name without `.sock`.
+    /// Its unix socket; Docker's name for the driver is the file name without `.sock`.
     pub socket: PathBuf,
 }
 

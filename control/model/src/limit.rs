@@ -1,4 +1,4 @@
-//! How much a port may send and be sent: `limit = { … }`.
+//! Rate limits of a port: `limit = { … }`.
 
 use std::{fmt, num::NonZeroU64, ops::RangeInclusive, str::FromStr};
 
@@ -10,14 +10,14 @@ use vswitch::limit::{Limit, Limits};
 #[serde(try_from = "String", into = "String")]
 pub struct Rate(NonZeroU64);
 
-/// Text or a number that is no [`Rate`].
+/// Text or a number that is not a [`Rate`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is no rate: use a whole number and bit/s, kbit/s, Mbit/s or Gbit/s, up to 1000 Gbit/s, like \"100 Mbit/s\""
 )]
 pub struct InvalidRate(pub String);
 
-/// From the largest down; the text of a rate has the first that it is a multiple of.
+/// In descending order; a rate is written in the first unit that divides it.
 const UNITS: [(&str, u64); 4] =
     [("Gbit/s", 1_000_000_000), ("Mbit/s", 1_000_000), ("kbit/s", 1000), ("bit/s", 1)];
 
@@ -77,32 +77,32 @@ impl fmt::Display for Rate {
     }
 }
 
-/// What bursts there are, in octets.
+/// Valid bursts, in bytes.
 pub const BURST: RangeInclusive<u32> = 1..=u32::MAX;
 
-/// The burst of a rate that is told without: what passes in so many milliseconds.
+/// Default burst of a rate: what passes in this many milliseconds.
 ///
 /// The shortest time after which TCP repeats what was lost at the end of a flight is 200 ms (TCP_RTO_MIN,
 /// include/net/tcp.h). What could have passed meanwhile is made up for afterwards, so a single connection reaches the rate.
 const BURST_MILLIS: u64 = 200;
 
-/// The least burst of a rate that is told without, in octets: two super-frames.
+/// Minimum of the default burst, in bytes: two super-frames.
 const LEAST_BURST: u64 = 128 << 10;
 
-/// What may come in and leave by a port. No limit unless told.
+/// Limits on what a port receives and sends; by default none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitSpec {
-    /// What comes in by it: what its container sends.
+    /// Rate of reception: what its container sends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rx: Option<Rate>,
-    /// Octets that may come in at once after a pause; those of 200 ms unless told.
+    /// Burst of reception in bytes; by default 200 ms of the rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rx_burst: Option<u32>,
-    /// What leaves by it: what its container is sent.
+    /// Rate of transmission: what its container receives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tx: Option<Rate>,
-    /// Octets that may leave at once after a pause; those of 200 ms unless told.
+    /// Burst of transmission in bytes; by default 200 ms of the rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tx_burst: Option<u32>,
 }
@@ -113,7 +113,7 @@ impl LimitSpec {
         *self == Self::default()
     }
 
-    /// The key of a burst that belongs to no rate, and what to do about it.
+    /// The key of a burst without a rate, and what to do about it.
     pub fn misfit(&self) -> Option<(&'static str, String)> {
         let stray =
             |key, rate| Some((key, format!("there is no {rate} that it belongs to: add it, or remove this")));
@@ -124,7 +124,7 @@ impl LimitSpec {
         }
     }
 
-    /// The same, and what `others` limits where this does not.
+    /// These limits, completed by those of `others`.
     #[must_use]
     pub fn or(self, others: Self) -> Self {
         let (rx, rx_burst) =
@@ -134,7 +134,7 @@ impl LimitSpec {
         Self { rx, rx_burst, tx, tx_burst }
     }
 
-    /// The same in the words of the data plane.
+    /// Converts to the types of the data plane.
     pub fn limits(&self) -> Limits {
         let limit = |rate: Option<Rate>, burst: Option<u32>| {
             let rate = rate?;
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(wide.to_string(), "rx 1 Gbit/s (burst 5), tx 2 Gbit/s (burst 7)");
         assert_eq!(narrow.to_string(), "rx 1 Mbit/s");
         let told = LimitSpec { rx_burst: Some(128 << 10), ..narrow };
-        assert_eq!(told.limits(), narrow.limits(), "the least burst unless told");
+        assert_eq!(told.limits(), narrow.limits(), "the minimum burst by default");
         let told = LimitSpec { rx_burst: Some(25_000_000), ..LimitSpec { tx: None, tx_burst: None, ..wide } };
         assert_eq!(told.limits(), LimitSpec { rx_burst: None, ..told }.limits(), "those of 200 ms");
     }

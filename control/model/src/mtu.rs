@@ -1,30 +1,30 @@
-//! How long the packets of a link may be.
+//! Maximum transmission units.
 
 use std::{fmt, ops::RangeInclusive, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use vswitch::topology::DEFAULT_MTU;
 
-/// Bytes of the longest IP packet that a port or a network carries: from what IPv4 must carry (RFC 791) to what a frame
-/// buffer holds.
+/// Longest IP packet that a port or a network carries, in bytes: at least what IPv4 must carry (RFC 791), at most what a
+/// frame buffer holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Mtu(u16);
 
-/// A number, or a text, that is no MTU.
+/// A number or a text that is not an MTU.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is not an MTU: use {least} to {most}", least = Mtu::MIN, most = Mtu::MAX)]
 pub struct InvalidMtu(String);
 
 impl Mtu {
-    /// The least.
+    /// Minimum.
     pub const MIN: Self = Self(68);
-    /// The greatest.
+    /// Maximum.
     pub(crate) const MAX: Self = Self(DEFAULT_MTU);
-    /// A network's where none is told, and no tunnel carries it.
+    /// Default of a network that is not carried by a tunnel.
     pub const DEFAULT: Self = Self(1500);
-    /// The least of a link that carries IPv6 (RFC 8200 section 5).
+    /// Minimum of a link that carries IPv6 (RFC 8200 section 5).
     pub const IPV6: Self = Self(1280);
-    /// All of them.
+    /// Valid values.
     pub const RANGE: RangeInclusive<u16> = Self::MIN.0..=Self::MAX.0;
 
     /// The MTU as a number.
@@ -32,7 +32,7 @@ impl Mtu {
         self.0
     }
 
-    /// The MTU nearest to a number of bytes.
+    /// The valid MTU nearest to `bytes`.
     pub(crate) fn nearest(bytes: u16) -> Self {
         Self(bytes.clamp(Self::MIN.0, Self::MAX.0))
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);
 
-/// Text that is no [`Name`].
+/// Text that is not a [`Name`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no name: use 1 to 63 letters, digits, '.', '_' or '-', starting with a letter or digit")]
 pub struct InvalidName(pub String);
@@ -44,7 +44,7 @@ impl Name {
         &self.0
     }
 
-    /// Stands where a name is missing, while the rest is searched for errors.
+    /// Placeholder for a missing name while the rest is checked for errors.
     pub fn unnamed() -> Self {
         Self("unnamed".into())
     }

@@ -1,8 +1,8 @@
-//! Which network namespace a name means: names come and go, and come again for another namespace.
+//! Identity of network namespaces: a name may be reused for another namespace.
 
 use serde::{Deserialize, Serialize};
 
-/// A namespace by the file it is: two names of one namespace have one identity.
+/// Identity of a namespace: equal for all names of one namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Identity {
     /// `st_dev` of its file.

@@ -20,41 +20,41 @@ pub struct NetworkSpec {
     /// How tunnels carry it: 0 to 16777215; unique among networks.
     #[serde(default, with = "text_option", skip_serializing_if = "Option::is_none")]
     pub vni: Option<Vni>,
-    /// Octets of the longest IP packet its ports are given, 68 to 9198. Unless told: what a tunnel carries, if it has a VNI and
-    /// there is a tunnel, else 1500.
+    /// MTU of its ports, 68 to 9198 bytes. By default that of the tunnel, if the network has a VNI and there is a tunnel, else
+    /// 1500.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<Mtu>,
     /// Whether tagged frames from access ports are dropped or passed through as they are.
     #[serde(default)]
     pub tags: Tags,
-    /// What makes it: overlay if it has a VNI, bridge if not, unless told.
+    /// Its driver; by default overlay if it has a VNI, else bridge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver: Option<Driver>,
     /// Its subnets, at most one of each family; a plain segment has none.
     #[serde(default, rename = "subnet", skip_serializing_if = "Vec::is_empty")]
     pub subnets: Vec<SubnetSpec>,
-    /// Who chooses a subnet where none is written.
+    /// Where a subnet comes from if none is given.
     #[serde(default, skip_serializing_if = "Ipam::is_null")]
     pub ipam: Ipam,
-    /// Cut off from the outside: no gateway, no published ports.
+    /// Isolated from the outside: no gateway, no published ports.
     #[serde(default, skip_serializing_if = "is_false")]
     pub internal: bool,
     /// Whether containers that no service manages may join, in Docker's words; it is kept and shown.
     #[serde(default, skip_serializing_if = "is_false")]
     pub attachable: bool,
-    /// Whether it shall have an IPv6 subnet, too.
+    /// Whether an IPv6 subnet is assigned as well.
     #[serde(default, skip_serializing_if = "is_false")]
     pub ipv6: bool,
-    /// What the driver was told; see [`crate::options`].
+    /// Options of the driver; see [`crate::options`].
     #[serde(default, skip_serializing_if = "Options::is_empty")]
     pub options: Options<NetworkOptions>,
-    /// What its owner wrote on it.
+    /// Labels of its owner; they mean nothing to the switch.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Who it is; after its name unless told.
+    /// Its id; by default derived from its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Id>,
-    /// When it was made, if the API made it.
+    /// Time of creation, if it was created through the API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<Timestamp>,
 }
@@ -85,17 +85,17 @@ impl NetworkSpec {
         }
     }
 
-    /// Whether a file wrote it: what the API makes is given an id that nobody had before.
+    /// Whether the configuration file declares it: networks created through the API are given a fresh id.
     pub fn is_declared(&self) -> bool {
         self.id.is_none()
     }
 
-    /// Who it is: what is declared in a file has the same id on every start.
+    /// Its id. A network declared in a file has the same one at every start.
     pub fn id(&self) -> Id {
         self.id.clone().unwrap_or_else(|| Id::of(self.name.as_str()))
     }
 
-    /// What makes it.
+    /// Its driver, given or by default.
     pub fn driver(&self) -> Driver {
         let default = if self.vni.is_some() { Driver::Overlay } else { Driver::Bridge };
         self.driver.unwrap_or(default)
@@ -106,44 +106,44 @@ impl NetworkSpec {
         self.subnets.iter().find(|it| it.family() == family)
     }
 
-    /// Octets of the longest IP packet its ports are given; `overlay`: of the longest that tunnels carry, if there are any.
+    /// MTU of its ports, given or by default; `overlay` is that of the tunnels, if there are any.
     pub fn mtu(&self, overlay: Option<Mtu>) -> Mtu {
         let default = overlay.filter(|_| self.vni.is_some()).unwrap_or(Mtu::DEFAULT);
         self.mtu.unwrap_or(default)
     }
 }
 
-/// What an access port does with a frame that is tagged already.
+/// What an access port does with tagged frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tags {
-    /// Drop it: containers do not speak 802.1Q.
+    /// Drop them: containers do not speak 802.1Q.
     #[default]
     Drop,
-    /// Carry it through the network, the tag being its own.
+    /// Carry them unchanged; the tag belongs to the sender.
     Pass,
 }
 
-/// What shall be different about a network, while containers stay connected.
+/// A change to a network while containers stay connected.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NetworkUpdate {
-    /// Octets of the longest IP packet.
+    /// New MTU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<Mtu>,
-    /// Labels to write; without a value, to take off.
+    /// Labels to set; those without a value are removed.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, Option<String>>,
-    /// Options to set; without a value, to forget.
+    /// Options to set; those without a value are removed.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, Option<String>>,
-    /// Peers that tunnels shall carry it to as well.
+    /// Peers to which tunnels carry it from now on.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub peers_add: BTreeSet<Name>,
-    /// Peers that they shall not carry it to any more.
+    /// Peers to which tunnels no longer carry it.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub peers_remove: BTreeSet<Name>,
-    /// Anything else, to be refused with the reason.
+    /// Any other key, to be refused with a reason.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
 }

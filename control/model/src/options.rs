@@ -1,10 +1,10 @@
-//! What `-o KEY=VALUE` means: to a network's driver, and to an endpoint's.
+//! Options of drivers: `-o KEY=VALUE` of networks and endpoints.
 //!
 //! Docker's long names and our short ones are the same options. What has a key of its own in a [`NetworkSpec`] (the MTU,
 //! the VNI, the VLAN) is moved there, so each fact has one place; the rest stays as it was written, under the short name.
 //! A key of Docker's that means nothing here is kept and warned about; any other unknown key is refused.
 //!
-//! They are read once, where they come in: [`Options`] has the text, which is what is kept and shown, and what it means.
+//! They are parsed once, where they come in: [`Options`] has the text, which is stored and shown, and what it means.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BURST, Driver, Error, IfName, LimitSpec, Name, NetworkSpec, Rate, VlanId, sentence::nearest};
 
-/// Options as they are written, and what they mean.
+/// Options as text, and parsed.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
 #[serde(bound(serialize = "T: Clone", deserialize = "T: Meaning"))]
@@ -27,22 +27,22 @@ pub struct Options<T> {
     meaning: T,
 }
 
-/// What options can mean.
+/// Parsed options.
 pub trait Meaning: Sized {
-    /// Reads them, by their short names or Docker's.
+    /// Parses them, by their short names or Docker's.
     ///
     /// # Errors
-    /// A value means nothing.
+    /// A value is invalid.
     fn read(text: &BTreeMap<String, String>) -> Result<Self, OptionError>;
 }
 
 impl<T> Options<T> {
-    /// As they are written.
+    /// The text.
     pub fn text(&self) -> &BTreeMap<String, String> {
         &self.text
     }
 
-    /// Whether none is written.
+    /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
         self.text.is_empty()
     }
@@ -70,7 +70,7 @@ impl<T> Deref for Options<T> {
     }
 }
 
-/// What a network's driver was told.
+/// Options of a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkOptions {
     /// The host's interface to the LAN.
@@ -81,17 +81,17 @@ pub struct NetworkOptions {
     pub icc: bool,
     /// Whether the outside sees the host's address instead of the container's.
     pub masquerade: bool,
-    /// The host's address at which ports are published that name none.
+    /// Default host address of published ports.
     pub binding: Option<IpAddr>,
     /// The name of the host's interface in the network.
     pub ifname: Option<IfName>,
-    /// What containers' interfaces are called, before their number.
+    /// Prefix of the names of containers' interfaces.
     pub prefix: String,
-    /// Whether containers get veth pairs instead of TAPs, unless told otherwise.
+    /// Whether containers get veth pairs instead of TAPs by default.
     pub veth: bool,
-    /// The only peers that tunnels carry it to; all that carry it unless told.
+    /// Peers to which tunnels carry it; by default all.
     pub peers: Option<BTreeSet<Name>>,
-    /// What each container may send and be sent, unless told otherwise.
+    /// Default limits of each container.
     pub limit: LimitSpec,
 }
 
@@ -124,20 +124,20 @@ impl NetworkOptions {
 pub struct Parent {
     /// The interface's name.
     pub device: IfName,
-    /// The VLAN; frames are untagged without one.
+    /// The VLAN; without one frames are untagged.
     pub vlan: Option<VlanId>,
 }
 
-/// What an endpoint's driver was told.
+/// Options of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointOptions {
-    /// Whether it is a veth pair instead of a TAP; as the network has it unless told.
+    /// Whether it is a veth pair instead of a TAP; by default as in the network's options.
     pub veth: Option<bool>,
     /// The interface's name.
     pub ifname: Option<IfName>,
-    /// Whether sockets of ours hold the host's ports that are published.
+    /// Whether sockets of the daemon reserve its published ports.
     pub hold: bool,
-    /// What it may send and be sent; as the network has it unless told.
+    /// Its limits; by default those of the network.
     pub limit: LimitSpec,
 }
 
@@ -197,21 +197,21 @@ const OF_BOTH: &[Known] = &[
     Known("limit.tx_burst", "", ALL),
 ];
 
-/// What the driver of a network may be told, and that of an endpoint.
+/// Known options of networks, and of endpoints.
 const NETWORK: [&[Known]; 2] = [OF_NETWORKS, OF_BOTH];
 const ENDPOINT: [&[Known]; 2] = [OF_ENDPOINTS, OF_BOTH];
 
-/// Docker's keys that we know of and that do nothing here.
+/// Docker's keys that have no effect here.
 fn is_dockers(key: &str) -> bool {
     key.starts_with("com.docker.") || matches!(key, "macvlan_mode" | "ipvlan_mode" | "ipvlan_flag")
 }
 
-/// Our name for one of Docker's options, where it has one.
+/// The short name of one of Docker's options, if it has one.
 pub fn short_name(key: &str) -> &str {
     find(NETWORK, key).map_or(key, |known| known.0)
 }
 
-/// Docker's name for one of our options, where it has one.
+/// Docker's name of an option, if it has one.
 pub fn dockers_name(key: &str) -> &str {
     NETWORK
         .into_iter()
@@ -220,10 +220,10 @@ pub fn dockers_name(key: &str) -> &str {
         .map_or(key, |known| known.1)
 }
 
-/// Gives options their short names, and moves what has a key of its own there. Doing it twice changes nothing.
+/// Gives options their short names, and moves those that have a key of their own there. Idempotent.
 ///
 /// # Errors
-/// An option is unknown, means nothing, or contradicts a key.
+/// An option is unknown, invalid, or contradicts a key.
 pub fn absorb(spec: &mut NetworkSpec) -> Result<(), OptionError> {
     let driver = spec.driver();
     let mut kept = BTreeMap::new();
@@ -259,19 +259,19 @@ pub fn absorb(spec: &mut NetworkSpec) -> Result<(), OptionError> {
     Ok(())
 }
 
-/// One sentence for each option that is kept and does nothing.
+/// One sentence for each option that is kept without effect.
 pub fn warnings(spec: &NetworkSpec) -> Vec<String> {
     let idle = spec.options.text.keys().filter(|key| find(NETWORK, key).is_none());
     idle.map(|key| format!("option {key} does nothing here")).collect()
 }
 
 impl Meaning for NetworkOptions {
-    /// Which keys there are depends on the network's driver: [`absorb`] tells.
+    /// Unknown keys are not refused here: which there are depends on the driver, and [`absorb`] checks that.
     fn read(text: &BTreeMap<String, String>) -> Result<Self, OptionError> {
         let options = &shortened(NETWORK, text);
         let default = Self::default();
         let binding = |text: &str| text.parse().map_err(|_| format!("{text:?} is no IP address"));
-        // Ten octets leave room for the number.
+        // Ten bytes leave room for the number.
         let prefix = |text: &str| match text.parse::<IfName>() {
             Ok(prefix) if prefix.len() <= 10 => Ok(prefix.into()),
             _ => Err(format!("{text:?} begins no interface name: use 1 to 10 letters")),
@@ -292,7 +292,7 @@ impl Meaning for NetworkOptions {
 }
 
 impl Meaning for EndpointOptions {
-    /// An unknown key is refused as well.
+    /// Unknown keys are refused.
     fn read(text: &BTreeMap<String, String>) -> Result<Self, OptionError> {
         if let Some(key) = text.keys().find(|key| find(ENDPOINT, key).is_none() && !is_dockers(key)) {
             return Err(unknown(ENDPOINT, key, None));
@@ -307,7 +307,7 @@ impl Meaning for EndpointOptions {
     }
 }
 
-/// What is known of `text`, under short names.
+/// The known options of `text`, by short name.
 fn shortened<'t>(
     known: [&'static [Known]; 2],
     text: &'t BTreeMap<String, String>,
@@ -315,7 +315,7 @@ fn shortened<'t>(
     text.iter().filter_map(|(key, value)| Some((find(known, key)?.0, value.as_str()))).collect()
 }
 
-/// The options that say `limit`, of a network as of an endpoint.
+/// `limit` as options, of a network or an endpoint.
 pub fn written(limit: &LimitSpec) -> impl Iterator<Item = (String, String)> {
     let texts = [
         ("limit.rx", limit.rx.map(|it| it.to_string())),
@@ -349,7 +349,7 @@ fn veth(text: &str) -> Result<bool, String> {
     }
 }
 
-/// `a,b`; nobody where nothing is written.
+/// `a,b`; empty text means none.
 fn peers(text: &str) -> Result<BTreeSet<Name>, String> {
     let names = text.split(',').filter(|_| !text.is_empty());
     names.map(parsed).collect()
@@ -397,7 +397,7 @@ fn parsed<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())
 }
 
-/// `eth1`, or `eth1.10`. An interface whose own name ends like that is named with its VLAN, as in `eth1.10.20`.
+/// `eth1`, or `eth1.10`. An interface whose own name ends in a number is written with its VLAN, as in `eth1.10.20`.
 fn parent(text: &str) -> Result<Parent, String> {
     let (device, tag) = match text.rsplit_once('.') {
         Some((device, tag)) if tag.bytes().all(|byte| byte.is_ascii_digit()) => (device, Some(parsed(tag)?)),

@@ -1,4 +1,4 @@
-//! A port: which networks it carries, and what stands behind it.
+//! A port: which networks it carries, and its device.
 
 use std::{net::IpAddr, str::FromStr};
 
@@ -18,10 +18,10 @@ pub struct PortSpec {
     /// Which networks it carries and how.
     #[serde(flatten)]
     pub carries: Carries,
-    /// What stands behind it.
+    /// Its device.
     #[serde(flatten)]
     pub device: DeviceSpec,
-    /// Octets of the longest IP packet; the network's (access, native) or 9198 unless told.
+    /// Its MTU; by default that of the network (access, native), or 9198.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<Mtu>,
     /// Frames never go from an isolated port to another.
@@ -38,19 +38,19 @@ pub struct PortSpec {
     /// Whether addresses are learned on it.
     #[serde(skip_serializing_if = "is_true")]
     pub learning: bool,
-    /// Addresses learned on this port at most; no limit of its own unless told.
+    /// Maximum number of addresses learned on this port; by default only the switch's limit applies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac_limit: Option<u32>,
     /// Frames per second the port may flood.
     pub storm: StormSpec,
-    /// How much may come in and leave by it.
+    /// Rate limits.
     pub limit: LimitSpec,
     /// Whether the device is asked to carry checksum and segmentation offloads.
     pub offload: bool,
 }
 
 impl PortSpec {
-    /// A port with every other key left out.
+    /// A port with default settings.
     pub fn new(name: Name, carries: Carries, device: DeviceSpec) -> Self {
         Self {
             name,
@@ -69,18 +69,18 @@ impl PortSpec {
         }
     }
 
-    /// Whether it carries `network`: a tunnel to a peer only what is to reach that peer.
+    /// Whether it carries `network`; a peer carries those whose options let them reach it.
     pub fn holds(&self, network: &NetworkSpec) -> bool {
         let is_peer = self.device.peer().is_some();
         self.carries.holds(network) && (!is_peer || network.options.reaches(&self.name))
     }
 
-    /// The interface that is made for the port, or `None` where an existing one is used.
+    /// The interface that is created for the port; `None` if it uses an existing one.
     pub fn interface(&self) -> Option<&InterfaceSpec> {
         self.device.interface()
     }
 
-    /// The interface's name where it stands: told, or the port's own.
+    /// The interface's name in its namespace: given, or the port's own.
     pub fn ifname(&self) -> &str {
         self.device.ifname().map_or(self.name.as_str(), IfName::as_str)
     }
@@ -115,33 +115,33 @@ pub enum Carries {
     },
     /// Several networks by VNI.
     Tunnel {
-        /// These, each of which has a VNI; every network that has one unless told.
+        /// The networks, each with a VNI; by default every network that has one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         networks: Option<Vec<Name>>,
     },
     /// No network: copies of other ports' frames.
     Mirror {
-        /// Whose.
+        /// What is copied.
         mirror: MirrorSpec,
     },
 }
 
-/// Whose frames a port gets copies of: `mirror = { … }`.
+/// The source of a mirror's copies: `mirror = { … }`.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MirrorSpec {
-    /// Those that come in and leave by these ports.
+    /// Frames received and sent by these ports.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Name>,
-    /// Those that come in in these networks, by whatever port.
+    /// Frames received in these networks, by any port.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<Name>,
-    /// Of the ports' frames, only those that come in, or that leave.
+    /// Of the ports' frames, only those received, or those sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direction: Option<Direction>,
 }
 
-/// The way of a frame, seen from the switch.
+/// Direction of a frame, seen from the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
@@ -151,7 +151,7 @@ pub enum Direction {
     Tx,
 }
 
-/// Text that is no [`Direction`].
+/// Text that is not a [`Direction`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no direction: use \"rx\" or \"tx\", or remove it")]
 pub struct InvalidDirection(pub String);
@@ -209,7 +209,7 @@ impl Carries {
     }
 }
 
-/// What stands behind a port.
+/// The device of a port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum DeviceSpec {
@@ -217,7 +217,7 @@ pub enum DeviceSpec {
     Tap(InterfaceSpec),
     /// A veth pair; the switch reads and writes the host's end.
     Veth(InterfaceSpec),
-    /// An interface that exists: a NIC, or the end of somebody's veth pair.
+    /// An existing interface: a NIC, or the end of a veth pair made by others.
     Packet {
         /// The interface's name in the daemon's namespace.
         device: IfName,
@@ -226,11 +226,11 @@ pub enum DeviceSpec {
     Vxlan(VxlanSpec),
     /// Another host's end of a tunnel.
     Peer(PeerSpec),
-    /// Another host, which gets copies.
+    /// Another host that receives a mirror's copies.
     Collector(CollectorSpec),
 }
 
-/// What the rest of the program asks of a device. A new kind answers here; it is read in `fields` and opened by the daemon.
+/// Queries about a device. A new kind answers them here; it is parsed in `fields` and opened by the daemon.
 impl DeviceSpec {
     /// The kind, as it is written.
     pub(crate) fn kind(&self) -> &'static str {
@@ -244,7 +244,7 @@ impl DeviceSpec {
         }
     }
 
-    /// The interface that is made for it, which may need a namespace; `None` where an existing one is used, or none.
+    /// The interface that is created for it, which may need a namespace; `None` if it uses an existing one, or none.
     pub(crate) fn interface(&self) -> Option<&InterfaceSpec> {
         match self {
             Self::Tap(interface) | Self::Veth(interface) => Some(interface),
@@ -252,7 +252,7 @@ impl DeviceSpec {
         }
     }
 
-    /// The name that its interface is given, or has; `None` where the port's name is the interface's, or there is none.
+    /// The explicit name of its interface; `None` if that is the port's name, or there is no interface.
     pub(crate) fn ifname(&self) -> Option<&IfName> {
         match self {
             Self::Tap(interface) | Self::Veth(interface) => interface.ifname.as_ref(),
@@ -301,7 +301,7 @@ impl DeviceSpec {
 
     /// What cannot change while it is open: of the interface, and of the sockets.
     ///
-    /// The kind is among it; MAC, addresses and gateways are not. The interface's name is the port's to know.
+    /// The kind is part of it; MAC, addresses and gateways are not. The interface's name may be the port's, so it is not either.
     pub fn fixed(&self) -> impl PartialEq {
         let interface = self.interface().map(|it| (it.netns.clone(), it.persist));
         let endpoint = self.endpoint().map(|it| (it.local, it.port, it.checksum, it.group));
@@ -314,7 +314,7 @@ impl DeviceSpec {
     }
 }
 
-/// Storm limits in frames per second; no limit unless told.
+/// Storm limits in frames per second; by default none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StormSpec {

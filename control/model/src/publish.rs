@@ -1,7 +1,7 @@
-//! What `--publish` writes, and what becomes of it.
+//! Published ports: `--publish`, and what it resolves to.
 //!
 //! The syntax is Docker's, `[[ip:]host:]container[/tcp|udp|sctp]` with ranges, and so are the sentences about what is
-//! wrong with it. A [`Publish`] is a wish; a [`Published`] is one host port that leads to one container port.
+//! wrong with it. A [`Publish`] is a request; a [`Published`] is one host port that leads to one container port.
 
 use std::{
     fmt,
@@ -11,7 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// A wish to publish: which ports of a container, at which ports of the host.
+/// A request to publish ports of a container at ports of the host.
 ///
 /// ```
 /// # use vswitch_model::publish::Publish;
@@ -25,16 +25,15 @@ use serde::{Deserialize, Serialize};
 pub struct Publish {
     /// The host's address; all of them without one.
     pub host_ip: Option<IpAddr>,
-    /// As many ports as `container` has; or any number of which one is chosen, where `container` has one; or chosen
-    /// by the kernel without any.
+    /// As many ports as `container`; or, if `container` is one port, a range to choose from. `None` lets the kernel choose.
     pub host: Option<PortRange>,
     /// The container's ports.
     pub container: PortRange,
-    /// Whose ports they are.
+    /// Transport protocol.
     pub protocol: Protocol,
 }
 
-/// One or more ports that follow each other; never port 0.
+/// One or more consecutive ports; never port 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PortRange {
     first: u16,
@@ -56,24 +55,24 @@ pub enum Protocol {
 /// One port of the host that leads to one port of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Published {
-    /// Whose ports they are.
+    /// Transport protocol.
     pub protocol: Protocol,
     /// From where to where.
     #[serde(rename = "way")]
     pub translation: Translation,
-    /// Whether a socket of ours keeps others from the host's port; not where a container engine has one of its own.
+    /// Whether a socket of the daemon reserves the host's port; not where a container engine has one of its own.
     #[serde(default = "held", skip_serializing_if = "Clone::clone")]
     pub held: bool,
 }
 
-/// What is held unless told.
+/// Default of [`Published::held`].
 fn held() -> bool {
     true
 }
 
 /// From the host's address and port to the container's.
 ///
-/// The unspecified address stands for all of the host's.
+/// The unspecified address means all of the host's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Translation {
     /// IPv4
@@ -99,7 +98,7 @@ pub enum Translation {
     },
 }
 
-/// Text that is no [`Publish`], in Docker's words and what to write instead.
+/// Text that is not a [`Publish`]: Docker's sentences, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPublish {
     /// Nothing there.
@@ -154,7 +153,7 @@ impl Protocol {
 }
 
 impl Published {
-    /// One that is held. `None`: nothing leads from the one address to the other.
+    /// A held one. `None`: there is no translation from `at` to `to`.
     pub fn new(protocol: Protocol, at: SocketAddr, to: SocketAddr) -> Option<Self> {
         let translation = match (at, to) {
             (SocketAddr::V4(at), SocketAddr::V4(to)) => Translation::V4 { at, to },
@@ -166,7 +165,7 @@ impl Published {
         (published.is_translated() || published.is_relayed()).then_some(published)
     }
 
-    /// Whether the kernel translates what is sent to it.
+    /// Whether the kernel translates packets to it.
     pub fn is_translated(&self) -> bool {
         match self.translation {
             Translation::V4 { .. } => true,
@@ -176,7 +175,7 @@ impl Published {
         }
     }
 
-    /// Whether what the kernel does not translate is carried on by the relay of `vswitch-host`.
+    /// Whether the relay of `vswitch-host` carries what the kernel does not translate.
     pub fn is_relayed(&self) -> bool {
         let meets_such = match self.translation {
             Translation::V4 { .. } => false,
@@ -186,7 +185,7 @@ impl Published {
         meets_such && self.protocol != Protocol::Sctp
     }
 
-    /// Where it is at the host; the unspecified address stands for all of the host's.
+    /// Address and port at the host; the unspecified address means all of the host's.
     pub fn at(&self) -> SocketAddr {
         match self.translation {
             Translation::V4 { at, .. } => at.into(),
@@ -194,7 +193,7 @@ impl Published {
         }
     }
 
-    /// Where it leads.
+    /// Address and port in the container.
     pub fn to(&self) -> SocketAddr {
         match self.translation {
             Translation::V4 { to, .. } | Translation::V6ToV4 { to, .. } => to.into(),

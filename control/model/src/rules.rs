@@ -1,7 +1,7 @@
 //! What must hold of networks and ports, each by itself and all together.
 //!
-//! One list of rules for every way in: `net.toml`, the API and the store. A rule blames the later of
-//! two objects that contradict each other, so a caller who puts the newcomer last sees it blamed.
+//! One list of rules for `net.toml`, the API and the store. A rule reports the later of two objects that contradict each
+//! other, so a caller puts the new one last.
 
 mod networks;
 
@@ -39,7 +39,7 @@ pub struct Fault {
 /// A key of an object: `port[2].address[0]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Location {
-    /// Whose key.
+    /// The object.
     pub object: Index,
     /// The key as it is written in `net.toml`.
     pub key: &'static str,
@@ -111,13 +111,13 @@ pub fn check(networks: &[&NetworkSpec], ports: &[&PortSpec]) -> Vec<Fault> {
     check.faults
 }
 
-/// The octets of the longest IP packet of a port: its own, its untagged network's, or what a buffer holds.
+/// Longest IP packet of a port, in bytes: its own, its untagged network's, or what a buffer holds.
 pub fn port_mtu(port: &PortSpec, network_mtu: impl Fn(&Name) -> Option<Mtu>) -> Mtu {
     let inherited = || port.carries.untagged().and_then(network_mtu).unwrap_or(Mtu::MAX);
     port.mtu.unwrap_or_else(inherited)
 }
 
-/// The octets of the longest IP packet that tunnels carry, if the endpoint is among `ports`.
+/// Longest IP packet that tunnels carry, in bytes, if the endpoint is among `ports`.
 pub fn overlay_mtu<'p>(ports: impl IntoIterator<Item = &'p PortSpec>) -> Option<Mtu> {
     ports.into_iter().find_map(|port| port.device.endpoint()).map(VxlanSpec::overlay_mtu)
 }
@@ -245,7 +245,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Rules of those who get copies by the tunnel. Two mirrors may share one.
+    /// Rules of collectors. Two mirrors may share one.
     fn collectors(&mut self, networks: &[&'a NetworkSpec], ports: &[&'a PortSpec]) {
         let local = ports.iter().find_map(|port| port.device.endpoint());
         for (index, port) in ports.iter().enumerate() {
@@ -267,7 +267,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// What mirrors copy is real, and nobody's copies.
+    /// What mirrors copy exists, and is not a copy itself.
     fn mirrors(&mut self, ports: &[&'a PortSpec]) {
         for (index, port) in ports.iter().enumerate() {
             let Carries::Mirror { mirror } = &port.carries else { continue };
@@ -301,12 +301,12 @@ impl<'a> Check<'a> {
         found
     }
 
-    /// A trunk may carry longer packets than one of its networks; an access port has no use for that.
+    /// A trunk may carry longer packets than one of its networks; an access port may not.
     fn mtu(&mut self, index: usize, port: &PortSpec) {
         let Carries::Access { network } = &port.carries else { return };
         let Some((at, network)) = self.networks.get(network).copied() else { return };
         if network.vni.is_some() && network.mtu.is_none() && self.underlay_is_unknown {
-            // Held against what the underlay carries when that was looked up.
+            // Checked once the underlay's MTU is known.
             return;
         }
         let most = network.mtu(self.overlay_mtu);
@@ -319,7 +319,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// The names the kernel will be asked for.
+    /// Names of interfaces and namespaces, as the kernel sees them.
     fn names(&mut self, index: usize, port: &PortSpec) {
         if port.device.is_tunnel() {
             return;
@@ -440,7 +440,7 @@ impl<'a> Check<'a> {
             }
             let Some(interface) = port.interface() else { continue };
             for (item, net) in interface.address.iter().enumerate() {
-                // Addresses stand on the untagged interface, so they meet others of that network.
+                // Addresses are on the untagged interface, so they must be unique in that network.
                 let Some(network) = port.carries.untagged() else { break };
                 if let Some(first) = addresses.first((network, net.addr()), index).filter(|it| *it != index) {
                     let what =
@@ -459,7 +459,7 @@ impl<'a> Check<'a> {
                     .filter(|first| *first != index)
                     .map(|first| (first, network))
             });
-            // All networks are noted, but one sentence is enough.
+            // All networks are recorded, but one sentence is enough.
             if let Some((first, network)) = shared.collect::<Vec<_>>().first().copied() {
                 let what =
                     format!("port {} of network {network} has {mac} already: use another", ports[first].name);
@@ -469,7 +469,7 @@ impl<'a> Check<'a> {
     }
 }
 
-/// Who had a value first.
+/// First object with each value.
 struct Seen<V> {
     key: &'static str,
     first: HashMap<V, usize>,
@@ -480,7 +480,7 @@ impl<V: Hash + Eq> Seen<V> {
         Self { key, first: HashMap::new() }
     }
 
-    /// The object that had `value` before, or `None` for the first one, which is noted.
+    /// The earlier object with `value`; `None` records `index` as the first.
     fn first(&mut self, value: V, index: usize) -> Option<usize> {
         match self.first.entry(value) {
             Entry::Occupied(first) => Some(*first.get()),
@@ -522,7 +522,7 @@ fn address_problem(net: IpNet) -> Option<String> {
     host_problem(addr, net)
 }
 
-/// Why `addr` is no host of `subnet`, which contains it. /31 (RFC 3021) and /127 (RFC 6164) are all hosts.
+/// Why `addr` is not a host address of `subnet`, which contains it. In /31 (RFC 3021) and /127 (RFC 6164) all are.
 fn host_problem(addr: IpAddr, subnet: IpNet) -> Option<String> {
     if subnet.max_prefix_len() - subnet.prefix_len() < 2 {
         return None;
@@ -536,7 +536,7 @@ fn host_problem(addr: IpAddr, subnet: IpNet) -> Option<String> {
     None
 }
 
-/// Why no other host that the endpoint `local` sends to has the address `remote`.
+/// Why `remote` cannot be another host's address for the endpoint `local`.
 fn remote_problem(remote: IpAddr, local: Option<&VxlanSpec>) -> Option<String> {
     if remote.is_unspecified() || remote == IpAddr::V4(Ipv4Addr::BROADCAST) {
         return Some(format!("{remote} is no host's address: name the other host's"));
@@ -563,7 +563,7 @@ pub fn no_link(address: IpAddr) -> String {
     )
 }
 
-/// Every IPv6 interface reaches fe80::/10, whatever addresses it is given.
+/// Every IPv6 interface reaches fe80::/10, whatever its addresses.
 pub fn is_link_local(addr: IpAddr) -> bool {
     matches!(addr, IpAddr::V6(addr) if addr.is_unicast_link_local())
 }

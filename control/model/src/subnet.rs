@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::Family;
 
-/// Who gives addresses out where no subnet is written.
+/// Where subnets come from if none is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ipam {
-    /// Nobody: without subnets the network is a plain segment.
+    /// Nowhere: without subnets the network is a plain segment.
     #[default]
     Null,
-    /// We do: a network without subnets is given one of the default pools.
+    /// The default pools.
     Default,
 }
 
@@ -30,19 +30,19 @@ impl Ipam {
 pub struct SubnetSpec {
     /// All its addresses.
     pub subnet: IpNet,
-    /// Those that are given out; all unless told.
+    /// The range to allocate from; by default the whole subnet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip_range: Option<IpNet>,
-    /// The next hop of the containers; the first free address unless told.
+    /// The next hop of the containers; by default the first free address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
-    /// Addresses that are somebody else's, by name, and so never given out.
+    /// Reserved addresses by name; they are never allocated.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub aux: BTreeMap<String, IpAddr>,
 }
 
 impl SubnetSpec {
-    /// Of which family its addresses are.
+    /// Its address family.
     pub fn family(&self) -> Family {
         Family::of(self.subnet)
     }
@@ -54,7 +54,7 @@ impl From<IpNet> for SubnetSpec {
     }
 }
 
-/// Where subnets come from that nobody chose: `[ipam]`.
+/// Default address pools: `[ipam]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PoolsSpec {
@@ -62,7 +62,7 @@ pub struct PoolsSpec {
     pub local: Vec<PoolSpec>,
     /// For overlay networks.
     pub overlay: Vec<PoolSpec>,
-    /// For IPv6; a prefix of this host's own (RFC 4193) unless told.
+    /// For IPv6; by default a unique local prefix of this host (RFC 4193).
     pub ipv6: Vec<PoolSpec>,
 }
 

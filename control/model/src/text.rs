@@ -1,6 +1,6 @@
-//! Frames as people write and read them: `arp who-has 10.9.0.1` to octets, and octets to a line.
+//! Frames as text: `arp who-has 10.9.0.1` to bytes, and bytes to one line.
 //!
-//! Only what an operator asks about is known by name; the rest can be told octet by octet.
+//! Only what an operator asks about has a name; anything else can be given in hexadecimal.
 
 use std::{
     fmt::Write,
@@ -17,28 +17,28 @@ use vswitch::{
     frame::Tag,
 };
 
-/// What [`parse`] understands, for those who wrote something else.
+/// The language of [`parse`], for its error messages.
 pub(crate) const GRAMMAR: &str = "write [from MAC] [to MAC] [vlan ID] and one of: arp who-has IP [tell IP] | arp reply IP is-at MAC | \
     icmp [IP >] IP | tcp|udp [IP[:PORT] >] IP:PORT | ether 0xTYPE; then [len OCTETS]";
 
-/// Who has which addresses, for what is left out.
+/// Address book for what a text leaves out.
 pub trait Book {
     /// The sender's MAC address.
     fn own_mac(&self) -> Option<MacAddr>;
     /// The sender's IP address of the family of `of`.
     fn own_ip(&self, of: IpAddr) -> Option<IpAddr>;
-    /// The MAC address of whoever has `ip`.
+    /// The MAC address of the station with `ip`.
     fn mac_of(&self, ip: IpAddr) -> Option<MacAddr>;
 }
 
-/// The address of a sender that has none, from the range that everybody may use (IEEE Std 802-2014, 8.4).
+/// Default source address, from the locally administered range (IEEE Std 802-2014, 8.4).
 const SOMEBODY: MacAddr = MacAddr([0x02, 0, 0, 0, 0, 1]);
 
 const ARP: u16 = 0x0806;
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
 
-/// The frame that `text` tells; see [`GRAMMAR`]. What is left out is looked up in `book`.
+/// Builds the frame described by `text`; see [`GRAMMAR`]. What is left out is looked up in `book`.
 ///
 /// # Errors
 /// A sentence that says what is wrong or missing.
@@ -83,7 +83,7 @@ pub fn parse(text: &str, book: &dyn Book) -> Result<Vec<u8>, String> {
     Ok([&header.concat()[..], &body.payload].concat())
 }
 
-/// The words of a frame that were not read yet.
+/// Words not read yet.
 struct Words<'a>(SplitWhitespace<'a>);
 
 impl<'a> Words<'a> {
@@ -109,7 +109,7 @@ impl<'a> Words<'a> {
 struct Draft<'a> {
     from: MacAddr,
     book: &'a dyn Book,
-    /// Octets of payload.
+    /// Bytes of payload.
     len: Option<usize>,
 }
 
@@ -244,7 +244,7 @@ impl Draft<'_> {
     }
 }
 
-/// The last step of a packet, whatever its transport.
+/// The last step of building a packet, common to all transports.
 trait Finish {
     fn finish(self, payload: &[u8]) -> Result<Vec<u8>, String>;
 }
@@ -274,7 +274,7 @@ fn endpoint(text: &str) -> Result<(IpAddr, Option<u16>), String> {
     Ok((address, None))
 }
 
-/// The MAC address of a group, or of everybody (RFC 1112 section 6.4, RFC 2464 section 7).
+/// The MAC address of a multicast group or of broadcast (RFC 1112 section 6.4, RFC 2464 section 7).
 fn group(ip: IpAddr) -> Option<MacAddr> {
     match ip {
         IpAddr::V4(Ipv4Addr::BROADCAST) => Some(MacAddr::BROADCAST),
@@ -290,7 +290,7 @@ fn group(ip: IpAddr) -> Option<MacAddr> {
     }
 }
 
-/// What `frame` is, in a line; `len` is how many octets it had before it was cut short.
+/// Describes `frame` in one line; `len` is its length in bytes before truncation.
 pub fn describe(frame: &[u8], len: usize) -> String {
     let mut line = match frame.first_chunk::<12>() {
         Some([d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5]) => {
@@ -389,10 +389,10 @@ fn describe_arp(packet: &[u8]) -> String {
     }
 }
 
-/// Octets that are written as hexadecimal digits; blanks, colons and dashes between them are ignored.
+/// Parses bytes in hexadecimal; blanks, colons and dashes between them are ignored.
 ///
 /// # Errors
-/// There is something else, or a half octet.
+/// There is another character, or an odd number of digits.
 pub fn parse_hex(text: &str) -> Result<Vec<u8>, String> {
     let digits: Option<Vec<u8>> = text
         .chars()

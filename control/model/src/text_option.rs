@@ -1,4 +1,4 @@
-//! How the data plane's values are written: addresses as text, VLAN ids and VNIs as numbers; all of them may be absent.
+//! Serialized form of the data plane's values: addresses as text, VLAN ids and VNIs as numbers; each may be absent.
 
 use std::{fmt, str::FromStr};
 

@@ -1,7 +1,7 @@
 //! The tunnel in words: this host's endpoint (`[vxlan]`), its peers (`[[vxlan.peer]]`), and collectors of copies.
 //!
-//! All are ports of the switch. The endpoint is a port that carries nothing and counts what is of no peer; a peer carries every
-//! network that has a VNI, or those it is told; a collector carries a mirror's copies.
+//! All are ports of the switch. The endpoint is a port that carries nothing and counts what belongs to no peer; a peer carries
+//! every network that has a VNI, or those that are listed; a collector carries the copies of a mirror.
 
 use std::{fmt, net::IpAddr};
 
@@ -19,10 +19,10 @@ pub struct VxlanSpec {
     pub local: IpAddr,
     /// The UDP port they are received at.
     pub port: u16,
-    /// Octets of the longest packet that the underlay carries; that of the interface with the local address unless told.
+    /// Longest packet that the underlay carries, in bytes; by default that of the interface with the local address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub underlay_mtu: Option<u16>,
-    /// Whether datagrams are sent with UDP checksums. Without, none can leave together (UDP_SEGMENT).
+    /// Whether datagrams are sent with UDP checksums. Without them segmentation cannot be left to the kernel (UDP_SEGMENT).
     pub checksum: bool,
     /// The outer time to live, or hop limit.
     pub ttl: u8,
@@ -30,7 +30,7 @@ pub struct VxlanSpec {
     pub dscp: Dscp,
     /// Whether headers with reserved bits are refused, as Linux does.
     pub strict: bool,
-    /// Whether whoever sends becomes a peer.
+    /// Whether unknown senders become peers.
     pub learn_peers: bool,
     /// Whether TCP connections across the tunnel are made to ask for segments that fit it.
     pub clamp_mss: bool,
@@ -44,10 +44,10 @@ impl VxlanSpec {
     pub const NAME: &str = "vxlan";
     /// The name of the group's port.
     pub const GROUP_NAME: &str = "vxlan-group";
-    /// What the underlay is taken to carry while nobody knows.
+    /// Assumed MTU of the underlay while it is unknown.
     pub const DEFAULT_UNDERLAY_MTU: u16 = 1500;
 
-    /// An endpoint at `local` with every other key left out.
+    /// An endpoint at `local` with default settings.
     pub fn new(local: IpAddr) -> Self {
         Self {
             local,
@@ -63,12 +63,12 @@ impl VxlanSpec {
         }
     }
 
-    /// Octets of the longest packet that the underlay carries.
+    /// Longest packet that the underlay carries, in bytes.
     pub fn underlay_mtu(&self) -> u16 {
         self.underlay_mtu.unwrap_or(Self::DEFAULT_UNDERLAY_MTU)
     }
 
-    /// Octets of the longest inner packet that the tunnel carries.
+    /// Longest inner packet that the tunnel carries, in bytes.
     pub fn overlay_mtu(&self) -> Mtu {
         Mtu::nearest(self.underlay_mtu().saturating_sub(vswitch_vxlan::header::overhead(self.local)))
     }
@@ -79,16 +79,16 @@ impl VxlanSpec {
 pub struct PeerSpec {
     /// Where its datagrams come from and go to.
     pub remote: IpAddr,
-    /// The UDP port it receives at; this host's own unless told.
+    /// The UDP port it receives at; by default this host's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote_port: Option<u16>,
-    /// Whether it is sent flooded frames; unless told it is, but for where there is a multicast group.
+    /// Whether flooded frames are sent to it; by default they are, except where there is a multicast group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flood: Option<bool>,
 }
 
 impl PeerSpec {
-    /// The name of a peer that was not given one: its address, with `-` for `:`, which no name has.
+    /// Default name of a peer: its address, with `-` instead of `:`, which names do not allow.
     pub fn default_name(remote: IpAddr) -> Name {
         let text = remote.to_string().replace(':', "-");
         // `::1` would begin with a dash.
@@ -103,10 +103,10 @@ impl PeerSpec {
 pub struct CollectorSpec {
     /// Where copies are sent. It may be a peer's address.
     pub remote: IpAddr,
-    /// The UDP port it receives at; this host's own unless told.
+    /// The UDP port it receives at; by default this host's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote_port: Option<u16>,
-    /// How it knows them: 0 to 16777215; no network here has it.
+    /// VNI of the copies: 0 to 16777215, not used by a network of this host.
     #[serde(with = "text_option::required")]
     pub vni: Vni,
 }
@@ -114,9 +114,9 @@ pub struct CollectorSpec {
 /// How outer headers get their differentiated services code point: a number below 64, or `"inherit"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dscp {
-    /// This one.
+    /// A fixed value.
     Fixed(u8),
-    /// The inner packet's.
+    /// Copied from the inner packet.
     Inherit,
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong at the edge to the outside world, as sentences.
+//! Errors of the gateway, as sentences.
 
 use std::{
     io,
@@ -12,46 +12,46 @@ use vswitch_model::{
     publish::{Publish, Published},
 };
 
-/// Why the outside world could not be reached, or a port not be published.
+/// Why the gateway could not be set, or a port not be published.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
-    /// The program is not there.
+    /// nft is not installed.
     #[error("nft is missing: install nftables")]
     NoNft,
     /// The kernel wants CAP_NET_ADMIN.
     #[error("no right to change the firewall: run as root, or with CAP_NET_ADMIN")]
     NoRights,
-    /// The kernel lacks what a rule needs: what nft said.
+    /// The kernel lacks a feature that a rule needs: (nft's message).
     #[error(
         "the kernel lacks what the gateway needs ({0}): it wants nf_tables with the family inet, nf_conntrack, nft_nat, nft_masq and nft_fib_inet"
     )]
     NoNat(String),
-    /// Anything else nft says.
+    /// Any other message of nft.
     #[error("nft refuses the table inet vswitch: {0}")]
     Refused(String),
     /// nft could not be run.
     #[error("cannot run nft: {0}")]
     Run(#[source] io::Error),
-    /// A switch of the kernel that is needed could not be set.
+    /// A required kernel setting could not be written.
     #[error("cannot set {name} to {value}: {source}: set it with `sysctl -w {name}={value}`")]
     Sysctl {
-        /// As sysctl(8) writes it.
+        /// Its name, as for sysctl(8).
         name: String,
-        /// What it has to be.
+        /// The required value.
         value: &'static str,
-        /// What the kernel says.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// Another published port has it: Docker's sentence.
+    /// It conflicts with another published port: Docker's sentence.
     #[error("Bind for {0} failed: port is already allocated")]
     Allocated(SocketAddr),
-    /// A process has it: Docker's sentence, and where to look.
+    /// A process holds the port: Docker's sentence, and where to look.
     #[error(
         "failed to bind host port for {published}: address already in use: find who has it with `ss -anp --{} sport = :{}`",
         published.protocol, published.at().port()
     )]
     InUse {
-        /// What was to be published.
+        /// The request.
         published: Published,
     },
     /// The host has no such address: Docker's sentence.
@@ -60,35 +60,35 @@ pub enum GatewayError {
         published.at().ip()
     )]
     NoAddress {
-        /// What was to be published.
+        /// The request.
         published: Published,
     },
-    /// Anything else the kernel says about a port.
+    /// Any other error of the kernel about a port.
     #[error("failed to bind host port for {published}: {source}")]
     Bind {
-        /// What was to be published.
+        /// The request.
         published: Published,
-        /// What the kernel says.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// None of the ports to choose from is free.
+    /// No port of the range is free.
     #[error("cannot publish {publish}: all {} host ports are in use: give a wider range", publish.protocol)]
     NoneFree {
-        /// What was to be published.
+        /// The request.
         publish: Publish,
     },
-    /// Neither the kernel nor a relay leads there.
+    /// Neither the kernel nor a relay can forward it.
     #[error(
         "cannot publish {publish}: SCTP is not carried on from ::1, nor from IPv6 to IPv4: use an address of the family that the container has"
     )]
     NoWay {
-        /// What was to be published.
+        /// The request.
         publish: Publish,
     },
     /// The container has no address of the family.
     #[error("cannot publish {publish}: the endpoint has no {} address", family(publish.host_ip))]
     NoFamily {
-        /// What was to be published.
+        /// The request.
         publish: Publish,
     },
 }
@@ -98,12 +98,12 @@ fn family(ip: Option<IpAddr>) -> String {
 }
 
 impl GatewayError {
-    /// Whether somebody else has the port that was asked for: another may be chosen.
+    /// Whether the port is in use, so that another may be chosen.
     pub(super) fn is_taken(&self) -> bool {
         matches!(self, Self::Allocated(_) | Self::InUse { .. })
     }
 
-    /// Whether the kernel does not know the family of the address.
+    /// Whether the kernel lacks the address family.
     pub(super) fn lacks_family(&self) -> bool {
         matches!(self, Self::Bind { source, .. }
             if Errno::from_io_error(source) == Some(Errno::AFNOSUPPORT))
@@ -117,11 +117,11 @@ impl GatewayError {
         }
     }
 
-    /// What nft's words mean.
+    /// Interprets a message of nft.
     pub(super) fn nft(words: &str) -> Self {
         let lines = words.lines().map(str::trim).filter(|line| !line.is_empty());
         let said = lines.take(3).collect::<Vec<_>>().join(" ");
-        // The kernel's EPERM; ENOENT, EOPNOTSUPP and EAFNOSUPPORT for an expression or family that it has not.
+        // The kernel's EPERM; ENOENT, EOPNOTSUPP and EAFNOSUPPORT for an expression or family that it lacks.
         let means = |text: &str| words.contains(text);
         if means("Operation not permitted") {
             Self::NoRights

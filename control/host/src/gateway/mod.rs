@@ -1,17 +1,17 @@
-//! The edge to the outside world: which networks may leave the host, and which of the host's ports lead to containers.
+//! The gateway: which networks may reach the outside, and which ports of the host lead to containers.
 //!
 //! [`Outside`] says what one network may; [`Gateway::set`] makes it so for all of them at once:
 //!
 //! | step | where |
 //! |---|---|
-//! | published ports are held by sockets, so nobody else takes them | `ports` |
+//! | published ports are reserved by sockets | `ports` |
 //! | one transaction changes our nftables table | `wants`, `rules`, `nft` |
-//! | the chain that programs share lets pass what is ours | `others` |
-//! | the kernel is told to forward | `sysctl` |
-//! | what it does not translate is carried on | `relay` |
+//! | the shared chain of iptables accepts our packets | `others` |
+//! | forwarding is enabled in the kernel | `sysctl` |
+//! | what it does not translate is relayed | `relay` |
 //!
-//! What is wanted is told anew each time, so undoing a change is setting what was before, and recovering from a crash is
-//! setting what the state says. What this leaves out: the interfaces and their addresses, which are there before.
+//! Each call gives the complete requirements, so undoing a change is setting the previous ones, and recovering from a crash
+//! is setting those of the state. Interfaces and their addresses are left out: they exist before.
 
 mod error;
 mod nft;
@@ -38,51 +38,50 @@ use self::{others::Chains, ports::Ports, wants::Wants};
 
 /// A network that has a gateway on the host: what may pass between it and the outside world.
 ///
-/// That is what containers begin, and what comes to published ports. Other networks are outside as well.
+/// That is connections of containers, and connections to published ports. Other networks are outside as well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outside {
     /// The host's interface in the network, which has the gateway's addresses.
     pub ifname: String,
     /// The network's subnets.
     pub subnets: Vec<IpNet>,
-    /// Whether what leaves has the host's address; otherwise the outside needs a route to the subnets.
+    /// Whether packets leave with the host's address; otherwise the outside needs a route to the subnets.
     pub masquerade: bool,
-    /// The ports of the host that lead into the network.
+    /// The ports of the host that are published for the network.
     pub published: Vec<Published>,
     /// Tunnel ends of this host and its peers: address and UDP port, or the port alone (an unspecified address) if any address
     /// may be one. Nothing is sent there from the network.
     pub tunnels: Arc<BTreeSet<SocketAddr>>,
 }
 
-/// What was made true of the outside world, in the network namespace of the threads that call it.
+/// The gateway in the network namespace of the calling threads.
 ///
-/// Its calls start nft and wait for it, some milliseconds: not for a thread that serves others. The host's ports are
-/// free again when it is dropped; the table stays, so a daemon that ends takes no connection with it. To clear up, set
-/// nothing.
+/// Its calls run nft and wait some milliseconds: do not call them from an async task. Dropping it frees the host's ports;
+/// the table stays, so connections survive the daemon. To remove the table, set no requirements.
 #[derive(Debug, Default)]
 pub struct Gateway {
     ports: Ports,
-    /// What was made true. `None`: unknown, as after a start.
+    /// What was applied last. `None`: unknown, as after a start.
     applied: Option<Vec<Outside>>,
-    /// Whether others had chains that what is forwarded passes, when nft was asked last.
+    /// Whether there were foreign forward chains at the last look.
     has_others: bool,
-    /// Chains of others that were warned about.
+    /// Foreign chains already warned about.
     warned: BTreeSet<String>,
 }
 
 impl Gateway {
-    /// Knows nothing and holds nothing; a table from before stays until the first [`Gateway::set`].
+    /// Without reservations; a table of an earlier run stays until the first [`Gateway::set`].
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Chooses and holds host ports for `publish`, for a container with `addresses` (at most one a family).
+    /// Chooses and reserves host ports for `publish`, for a container with `addresses` (at most one per family).
     ///
-    /// Without an address of the host, a port is published for each family that the container has, with one number.
-    /// They are held until a [`Gateway::set`] without them follows one with them, or until [`Gateway::release`].
+    /// Without an address of the host, a port is published for each family of the container, with one number. They stay
+    /// reserved until a [`Gateway::set`] without them follows one with them, or until [`Gateway::release`].
     ///
     /// # Errors
-    /// One of them cannot be had; then none is held.
+    /// One of them is not available; then none is reserved.
     pub fn reserve(
         &mut self,
         publish: &[Publish],
@@ -91,17 +90,17 @@ impl Gateway {
         self.ports.reserve(publish, addresses)
     }
 
-    /// Lets go of reserved ports that will not be published after all; leaves those alone that were set.
+    /// Releases reserved ports that will not be published; those already set are kept.
     pub fn release(&mut self, published: &[Published]) {
         self.ports.release(published);
     }
 
-    /// Makes `outsides`, and nothing else, true.
+    /// Applies `outsides`, and nothing else.
     ///
-    /// Does nothing where it is so already; [`Gateway::renew`] looks at nothing it remembers.
+    /// Does nothing if they are applied already, as far as remembered; [`Gateway::renew`] ignores what is remembered.
     ///
     /// # Errors
-    /// All is as before, apart from settings of the kernel: they stay switched on.
+    /// Nothing is changed, apart from kernel settings, which stay enabled.
     pub fn set(&mut self, outsides: &[Outside]) -> Result<(), GatewayError> {
         let (wanted, mut refused) = ports::sort(outsides.iter().flat_map(|outside| &outside.published));
         if let Some((_, error)) = refused.pop() {
@@ -123,9 +122,9 @@ impl Gateway {
         done
     }
 
-    /// After a start: makes as much of `outsides` true as can be had, whatever the table is now.
+    /// After a start: applies as much of `outsides` as possible, whatever the table is now.
     ///
-    /// Returns the published ports that were left out, each with the reason: their host port was taken meanwhile.
+    /// Returns the published ports that were left out, each with the reason: another process took their host port meanwhile.
     ///
     /// # Errors
     /// The rules cannot be made.
@@ -141,7 +140,7 @@ impl Gateway {
         Ok(refused)
     }
 
-    /// [`Gateway::set`], even if it is remembered as true: somebody may have flushed all tables.
+    /// [`Gateway::set`], even if `outsides` are remembered as applied: the tables may have been flushed.
     ///
     /// # Errors
     /// Those of [`Gateway::set`].
@@ -152,13 +151,13 @@ impl Gateway {
 
     fn apply(&mut self, outsides: &[Outside]) -> Result<(), GatewayError> {
         let before = self.applied.take();
-        // Networks and published ports come and go without a change to what the rules in the chains of others say; and who
-        // has no chains yet is found by `Gateway::check`, whenever he makes some.
+        // Networks and published ports come and go without changes to our rules in foreign chains; new foreign chains are
+        // found by `Gateway::check`.
         let is_known = before.as_ref().is_some_and(|before| !before.is_empty());
         let is_same = is_known
             && (!self.has_others
                 || before.as_deref().map(others::patterns) == Some(others::patterns(outsides)));
-        // What others have does not depend on our table, so nft is asked for it meanwhile.
+        // Foreign chains do not depend on our table, so nft lists them meanwhile.
         let (changed, chains) = thread::scope(|scope| {
             let chains = (!is_same).then(|| scope.spawn(Chains::read));
             let changed = change(before.as_deref(), outsides);
@@ -178,18 +177,18 @@ impl Gateway {
         self.applied = Some(outsides.to_vec());
         match chains {
             Some(Ok(chains)) => self.open_others(&chains, outsides),
-            // Our own table is as it should be: what others drop is told, and no failure.
+            // Our own table is up to date: what foreign chains drop is logged, and not a failure.
             Some(Err(error)) => warn!("what other firewalls drop is not known: {error}"),
             None => {}
         }
         Ok(())
     }
 
-    /// Whether our table is still there. The chain that programs share is made to let pass what is ours if it does not:
-    /// Docker makes it drop whenever it starts.
+    /// Whether our table is still there. Our rules in the shared chain are restored if needed: Docker sets its policy to
+    /// drop at every start.
     ///
     /// # Errors
-    /// nft does not say.
+    /// nft failed.
     pub fn check(&mut self, outsides: &[Outside]) -> Result<bool, GatewayError> {
         if outsides.is_empty() {
             return Ok(true);
@@ -199,7 +198,7 @@ impl Gateway {
         Ok(chains.have_ours())
     }
 
-    /// A packet that we let pass may still be dropped by a chain of somebody else.
+    /// A packet that our table accepts may still be dropped by a foreign chain.
     fn open_others(&mut self, chains: &Chains, outsides: &[Outside]) {
         self.has_others = chains.foreign().next().is_some();
         for chain in chains.foreign() {
@@ -225,14 +224,14 @@ impl Gateway {
     }
 }
 
-/// Makes the table what `after` wants, where it is what `before` wants, or `None`: unknown.
+/// Changes the table from `before` to `after`; `None`: it is unknown.
 fn change(before: Option<&[Outside]>, after: &[Outside]) -> Result<(), GatewayError> {
     let (before, after) = (before.map(Wants::of), Wants::of(after));
     if before.as_ref() == Some(&after) {
         return Ok(());
     }
     match before {
-        // It fails if somebody has touched the table.
+        // It fails if the table was changed by others.
         Some(before) if !before.is_empty() && !after.is_empty() => {
             nft::apply(&rules::difference(&before, &after)).or_else(|_| nft::apply(&rules::ruleset(&after)))
         }

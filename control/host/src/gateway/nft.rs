@@ -1,7 +1,7 @@
 //! Runs nft(8), in the network namespace of the calling thread.
 //!
-//! The words are those of [`nftables`], which could run nft as well, but lets what nft says about a failure go to our own
-//! standard error instead of into the error.
+//! The types are those of [`nftables`], which could run nft as well, but leaves nft's error messages on our standard error
+//! instead of returning them.
 
 use std::{
     io::{self, Write},
@@ -13,15 +13,15 @@ use serde_json::Value;
 
 use super::GatewayError;
 
-/// Performs a transaction: as a whole, or not at all.
+/// Runs a transaction, atomically.
 pub(super) fn apply(transaction: &Nftables<'_>) -> Result<(), GatewayError> {
     let json = serde_json::to_vec(transaction).map_err(|error| GatewayError::Run(error.into()))?;
     run(&["-j", "-f", "-"], &json).map(drop)
 }
 
-/// What `nft list` shows.
+/// Runs `nft list`.
 ///
-/// As it is written: tables of others have expressions that [`nftables`] has no words for.
+/// Untyped: tables of others have expressions that [`nftables`] does not model.
 pub(super) fn list(what: &[&str]) -> Result<Value, GatewayError> {
     let shown = run(&[&["-j", "list"], what].concat(), &[])?;
     serde_json::from_slice(&shown).map_err(|error| GatewayError::Run(error.into()))
@@ -34,7 +34,7 @@ fn run(arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, GatewayError> {
         io::ErrorKind::NotFound => GatewayError::NoNft,
         _ => GatewayError::Run(error),
     })?;
-    // It reads all before it says anything, so this cannot lock up. One that ends before it has read all says why.
+    // nft reads all input before it writes, so this cannot deadlock. If it exits before, its output says why.
     let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input));
     let output = child.wait_with_output().map_err(GatewayError::Run)?;
     if !output.status.success() {

@@ -1,8 +1,8 @@
-//! The chain that programs share, and that may drop what our table lets pass.
+//! The shared chain of iptables, which may drop what our table accepts.
 //!
-//! A packet passes the chains of all tables, and it is enough that one drops it. Docker gives iptables' chain FORWARD the
-//! policy to drop, so nothing of ours would pass a host that runs dockerd. Where that is so, our gateways get two rules at
-//! the chain's end, as Docker, podman and libvirt have theirs in it:
+//! A packet traverses the chains of all tables, and any of them may drop it. Docker sets the policy of iptables' chain
+//! FORWARD to drop, so no packet of ours would pass a host that runs dockerd. In that case our gateways get two rules at
+//! the end of the chain, where Docker, podman and libvirt have theirs:
 //!
 //! ```text
 //! chain FORWARD { type filter hook forward; policy drop;
@@ -12,11 +12,11 @@
 //! }
 //! ```
 //!
-//! They serve every gateway that has the name we give it, so networks come and go without a look at the chain; one that a
-//! network was told has two rules of its own.
+//! They match every gateway with a default name, so networks come and go without changes to the chain; a gateway whose
+//! network names it has two rules of its own.
 //!
-//! The rules are of those that iptables understands and lists. Chains of other names are their owners' own: they are told of,
-//! and left alone.
+//! iptables understands and lists these rules. Chains of other names belong to their owners: they are reported and left
+//! alone.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -34,14 +34,14 @@ use super::{
 };
 use vswitch_model::ifname::GATEWAY_PREFIX;
 
-/// How our rules among those of others are known.
+/// Comment that marks our rules among those of others.
 const COMMENT: &str = "vswitch";
 
-/// The chains of all tables, as `nft -j list chains` shows them.
+/// The chains of all tables, as listed by `nft -j list chains`.
 #[derive(Debug)]
 pub(super) struct Chains(Value);
 
-/// A chain of somebody else that sees what is forwarded.
+/// A foreign chain that sees forwarded packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Foreign {
     family: NfFamily,
@@ -61,7 +61,7 @@ impl Chains {
         objects(&self.0, "chain").any(|chain| chain["family"] == "inet" && chain["table"] == TABLE)
     }
 
-    /// Those of others that see what is forwarded.
+    /// Foreign chains that see forwarded packets.
     pub(super) fn foreign(&self) -> impl Iterator<Item = Foreign> {
         objects(&self.0, "chain").filter_map(|chain| {
             let family = match chain["family"].as_str()? {
@@ -78,18 +78,18 @@ impl Chains {
 }
 
 impl Foreign {
-    /// Whether it drops what it does not know.
+    /// Whether its policy is to drop.
     pub(super) fn drops(&self) -> bool {
         self.drops
     }
 
-    /// Whether programs share it.
+    /// Whether it is the shared chain of iptables.
     pub(super) fn is_shared(&self) -> bool {
         let is_iptables = self.table == "filter" && self.name == "FORWARD";
         is_iptables && matches!(self.family, NfFamily::IP | NfFamily::IP6)
     }
 
-    /// Gives it the rules that it needs for `outsides`, and no others of ours. True: something was changed.
+    /// Makes its rules of ours those that `outsides` need. True: something was changed.
     pub(super) fn amend(&self, outsides: &[Outside]) -> Result<bool, GatewayError> {
         let listed = nft::list(&["chain", self.family(), &self.table, &self.name])?;
         let commands = self.amendment(&listed, outsides);
@@ -100,7 +100,7 @@ impl Foreign {
         Ok(true)
     }
 
-    /// What makes the chain, which has the rules of `listed`, as it should be.
+    /// Commands that bring the chain, which has the rules of `listed`, up to date.
     fn amendment(&self, listed: &Value, outsides: &[Outside]) -> Vec<NfObject<'static>> {
         let mut missing = self.wanted(outsides);
         let mut commands = Vec::new();
@@ -156,7 +156,7 @@ impl fmt::Display for Foreign {
     }
 }
 
-/// What the interfaces that may pass are called, as nft(8) matches names.
+/// Patterns of the names of gateways' interfaces, for nft(8).
 pub(super) fn patterns(outsides: &[Outside]) -> BTreeSet<String> {
     let pattern = |outside: &Outside| match outside.ifname.starts_with(GATEWAY_PREFIX) {
         true => format!("{GATEWAY_PREFIX}*"),
@@ -242,13 +242,13 @@ mod tests {
         assert_eq!(commands(&listed(&there[..2]), &[outside("blue")]), json!([]));
         assert_eq!(commands(&listed(&there), &[]).as_array().unwrap().len(), 3);
 
-        // All that have the name we give them are one.
+        // All default names share one pattern.
         let ours = [outside("vg-8759e37fdd78"), outside("vg-0a1b2c3d4e5f")];
         let both = commands(&listed(&[]), &ours);
         assert_eq!(both.as_array().unwrap().len(), 2);
         assert_eq!(both[0]["add"]["rule"]["expr"], accept("iifname", "vg-*"));
 
-        // A version before let pass the host's ends of veth pairs as well: its rules go.
+        // Rules of a former version, which matched the host's ends of veth pairs as well, are removed.
         let former =
             listed(&[("vswitch", 3, accept("iifname", "vs-*")), ("vswitch", 4, accept("oifname", "vs-*"))]);
         let followed = commands(&former, &ours);
@@ -257,7 +257,7 @@ mod tests {
             assert_eq!(followed[index]["delete"]["rule"]["handle"], handle);
         }
 
-        // One that lets pass needs none of ours.
+        // A chain that accepts needs no rules of ours.
         let accepts = Foreign { drops: false, ..chain.clone() };
         assert_eq!(accepts.amendment(&listed(&there[..1]), &[outside("blue")]).len(), 1);
     }

@@ -1,16 +1,16 @@
-//! The host's ports that are published, held by sockets.
+//! Published ports of the host, reserved by sockets.
 //!
-//! Packets to a published port are translated before any socket sees them, so a process that listens there would hear
-//! nothing and never know why. A bound socket keeps others from it: their `bind` fails, and the kernel does not choose
+//! Packets to a published port are translated before any socket sees them, so a process that listens there would receive
+//! nothing, without an error. A bound socket reserves it: other `bind`s fail, and the kernel does not choose
 //! the port for a connection. It does not listen, and it holds next to no datagrams: until the rules are there, TCP is
-//! refused and UDP is lost, as if nothing was there. What the kernel does not translate reaches the socket, which then is
+//! refused and UDP is lost, as if nothing were there. What the kernel does not translate reaches the socket, which then is
 //! a [relay](super::relay)'s: it listens from the beginning.
 //!
 //! `SO_REUSEADDR` stays off for what does not listen. With it, a process that sets it too could bind the same port. The
 //! price is that a port counts as in use for a minute after a server there has closed connections (TIME_WAIT).
 //!
-//! Where a container engine holds ports itself, once we are done, ours are let go when they are published
-//! ([`Published::held`]): they were free until then, and no two published ports clash. Such are not relayed.
+//! Where a container engine reserves ports itself afterwards, ours are released when they are published
+//! ([`Published::held`]): they were free until then, and no two published ports clash. Such ports are not relayed.
 
 use std::{
     collections::BTreeMap,
@@ -31,20 +31,20 @@ use super::{
     relay::{Relay, Relays},
 };
 
-/// Connections that wait to be taken by a relay.
+/// Backlog of connections to a relay.
 const BACKLOG: i32 = 128;
 
-/// How often a port is chosen for several addresses at once before none counts as free.
+/// Attempts to choose one port for several addresses before none counts as free.
 const ATTEMPTS: usize = 64;
 
-/// Ports that are held.
+/// Reserved ports.
 #[derive(Debug, Default)]
 pub(super) struct Ports {
     held: BTreeMap<HostPort, Hold>,
     relays: Relays,
 }
 
-/// A port of the host, in the order in which [`clash`] looks.
+/// A port of the host, ordered for [`clash`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct HostPort {
     protocol: Protocol,
@@ -55,11 +55,11 @@ pub(super) struct HostPort {
 #[derive(Debug)]
 struct Hold {
     published: Published,
-    /// Bound; `None` where the kernel has no such protocol, or somebody else holds it.
+    /// Bound; `None` if the kernel lacks the protocol, or another process holds the port.
     socket: Option<Socket>,
-    /// Carries on what the kernel does not translate, once it is published.
+    /// Relays what the kernel does not translate, once it is published.
     relay: Option<Relay>,
-    /// Held for somebody who has not yet said that he publishes it.
+    /// Reserved for an endpoint whose publication is not yet set.
     reserved: bool,
 }
 
@@ -71,7 +71,7 @@ impl HostPort {
 }
 
 impl Hold {
-    /// Sees to it that a relay leads where the port does, if one is needed.
+    /// Starts a relay to the port's destination, if one is needed.
     fn relay(&mut self, relays: &mut Relays) -> io::Result<()> {
         let (true, Some(socket)) = (self.published.is_relayed(), &self.socket) else { return Ok(()) };
         let to = self.published.to();
@@ -83,7 +83,7 @@ impl Hold {
     }
 }
 
-/// The one of `taken` that leaves no place for `wanted`: the same address, or all addresses, of one family.
+/// The entry of `taken` that conflicts with `wanted`: the same address, or all addresses, of one family.
 fn clash<T>(taken: &BTreeMap<HostPort, T>, wanted: HostPort) -> Option<HostPort> {
     let (first, last) = match wanted.ip {
         IpAddr::V4(_) => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::BROADCAST)),
@@ -94,7 +94,7 @@ fn clash<T>(taken: &BTreeMap<HostPort, T>, wanted: HostPort) -> Option<HostPort>
     taken.find(|taken| taken.ip == wanted.ip || taken.ip.is_unspecified() || wanted.ip.is_unspecified())
 }
 
-/// Sorts out what no two may have: the ports that can be had together, and the errors of those that come too late.
+/// Resolves conflicts: the ports that can be published together, and errors for the later ones.
 pub(super) fn sort<'a>(
     published: impl IntoIterator<Item = &'a Published>,
 ) -> (BTreeMap<HostPort, Published>, Vec<(Published, GatewayError)>) {
@@ -110,7 +110,7 @@ pub(super) fn sort<'a>(
 }
 
 impl Ports {
-    /// Holds the port of `published`.
+    /// Reserves the port of `published`.
     fn hold(&mut self, published: &Published, reserved: bool) -> Result<(), GatewayError> {
         let port = HostPort::of(published);
         if clash(&self.held, port).is_some() {
@@ -125,7 +125,7 @@ impl Ports {
         Ok(())
     }
 
-    /// Chooses and holds host ports for all of `publish`, or for none.
+    /// Chooses and reserves host ports for all of `publish`, or for none.
     pub(super) fn reserve(
         &mut self,
         publish: &[Publish],
@@ -226,7 +226,7 @@ impl Ports {
         pairs: &[(IpAddr, IpAddr)],
         container: u16,
     ) -> Result<Vec<Published>, GatewayError> {
-        // Without sockets of the protocol, what is free is asked with another's.
+        // Without sockets of the protocol, another protocol's tell what is free.
         let ask = |protocol| bind(protocol, SocketAddr::new(pairs[0].0, 0), false);
         let free = || match ask(publish.protocol)? {
             Some(socket) => Ok(Some(socket)),
@@ -240,13 +240,13 @@ impl Ports {
         self.first_free(publish, pairs, chosen.take(ATTEMPTS), container)
     }
 
-    /// What is held and published.
+    /// Reserved and published ports.
     pub(super) fn published(&self) -> BTreeMap<HostPort, Published> {
         let held = self.held.iter().filter(|(_, hold)| !hold.reserved);
         held.map(|(&port, hold)| (port, hold.published)).collect()
     }
 
-    /// Lets go of what was reserved and will not be published.
+    /// Releases what was reserved and will not be published.
     pub(super) fn release(&mut self, published: &[Published]) {
         for published in published {
             let port = HostPort::of(published);
@@ -256,15 +256,15 @@ impl Ports {
         }
     }
 
-    /// Holds what of `wanted` is not yet held; returns what could not be had.
+    /// Reserves what of `wanted` is not yet reserved; returns what failed.
     ///
-    /// What is held and not wanted is let go first, except what is reserved.
+    /// What is no longer wanted is released first, except pending reservations.
     pub(super) fn keep(&mut self, wanted: &BTreeMap<HostPort, Published>) -> Vec<(Published, GatewayError)> {
         self.held.retain(|port, hold| hold.reserved || wanted.contains_key(port));
         let mut failed = Vec::new();
         for (port, published) in wanted {
             match self.held.get_mut(port) {
-                // It may lead elsewhere now.
+                // Its destination may have changed.
                 Some(hold) => hold.published = *published,
                 None => {
                     if let Err(error) = self.hold(published, false) {
@@ -276,7 +276,7 @@ impl Ports {
         failed
     }
 
-    /// The ports of `wanted` are in use now: they are no longer a reservation, and lead to the container.
+    /// The ports of `wanted` are in use now: no longer reservations, and relayed to the container.
     pub(super) fn commit(&mut self, wanted: &BTreeMap<HostPort, Published>) {
         for port in wanted.keys() {
             let Some(hold) = self.held.get_mut(port) else { continue };
@@ -289,9 +289,9 @@ impl Ports {
     }
 }
 
-/// From which address of the host to which of the container, at most one pair a family of the host's.
+/// Pairs of host and container address, at most one per family of the host.
 ///
-/// Where nothing leads from the one to the other, [`Published::new`] says so.
+/// Whether there is a translation between the two is decided by [`Published::new`].
 fn pairs(publish: &Publish, addresses: &[IpAddr]) -> Vec<(IpAddr, IpAddr)> {
     let of_host = match publish.host_ip {
         Some(ip) => vec![ip],
@@ -304,7 +304,7 @@ fn pairs(publish: &Publish, addresses: &[IpAddr]) -> Vec<(IpAddr, IpAddr)> {
     of_host.into_iter().filter_map(|at| Some((at, to(&at)?))).collect()
 }
 
-/// A socket that keeps others from the port, and hears if it is `relayed`. `None`: the kernel has no such protocol.
+/// A socket that reserves the port, and listens if it is `relayed`. `None`: the kernel lacks the protocol.
 fn bind(protocol: Protocol, at: SocketAddr, relayed: bool) -> io::Result<Option<Socket>> {
     let (kind, number) = match protocol {
         Protocol::Tcp => (Type::STREAM, socket2::Protocol::TCP),
@@ -320,11 +320,11 @@ fn bind(protocol: Protocol, at: SocketAddr, relayed: bool) -> io::Result<Option<
     }
     let listens = relayed && protocol == Protocol::Tcp;
     if listens {
-        // The relay's own closed connections must not keep us from the port; who listens shares it with nobody.
+        // The relay's own closed connections must not block the port; a listening socket does not share it.
         socket.set_reuse_address(true)?;
     }
     if !relayed {
-        // The least the kernel allows, socket(7).
+        // The minimum the kernel allows, socket(7).
         socket.set_recv_buffer_size(0)?;
     }
     socket.bind(&at.into())?;

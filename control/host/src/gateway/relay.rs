@@ -1,8 +1,8 @@
-//! What the kernel does not translate, carried on by hand.
+//! Userspace relay for what the kernel does not translate.
 //!
-//! Nothing in the kernel translates between address families, and it takes no answers to ::1 from another interface. So a
-//! connection to such a published port ends at the socket that holds the port, and another goes on to the container, which
-//! sees the gateway's address. All relays share one thread; each has a bound to what it carries at a time.
+//! The kernel does not translate between address families, and accepts no replies to ::1 from another interface. So a
+//! connection to such a published port ends at the socket that reserves the port, and another leads to the container, which
+//! sees the gateway's address. All relays share one thread; each has a bound on concurrent connections.
 
 mod datagrams;
 mod streams;
@@ -23,18 +23,18 @@ use tokio::{
 
 use vswitch_model::publish::Protocol;
 
-/// Connections, or senders of datagrams, that one port carries at a time. Of TCP the next ones wait; of UDP they are not
-/// heard.
+/// Maximum concurrent connections, or senders of datagrams, of one port. Further TCP connections wait; further UDP senders
+/// are ignored.
 const AT_ONCE: usize = 1024;
 
-/// How long the end of a relay is waited for: it is at hand, unless the machine stands still.
+/// How long to wait for a relay to end, which takes no time unless the machine is stalled.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The thread of all relays; there is none before the first begins.
+/// The thread of all relays; started with the first.
 #[derive(Debug, Default)]
 pub(super) struct Relays(Option<Runtime>);
 
-/// A relay. It ends with the value, and its connections with it; then nothing of it holds the port.
+/// A relay. Dropping it ends it and its connections, and frees the port.
 #[derive(Debug)]
 pub(super) struct Relay {
     to: SocketAddr,
@@ -43,10 +43,10 @@ pub(super) struct Relay {
 }
 
 impl Relays {
-    /// Carries what comes to `socket` on to `to`: a listening socket of TCP, a bound one of UDP.
+    /// Relays from `socket`, a listening TCP socket or a bound UDP socket, to `to`.
     ///
     /// # Errors
-    /// What the kernel says; SCTP is [`io::ErrorKind::Unsupported`].
+    /// Those of the kernel; SCTP is [`io::ErrorKind::Unsupported`].
     pub(super) fn begin(&mut self, protocol: Protocol, socket: &Socket, to: SocketAddr) -> io::Result<Relay> {
         let runtime = match &self.0 {
             Some(runtime) => runtime,
@@ -79,14 +79,14 @@ impl Relays {
     }
 }
 
-/// The end is told when the relay's socket is closed, not before.
+/// Signals the end once the relay's socket is closed, not before.
 async fn until_the_end(relay: impl Future<Output = ()>, end: Sender<()>) {
     relay.await;
     drop(end);
 }
 
 impl Relay {
-    /// Where it leads.
+    /// Its destination.
     pub(super) fn to(&self) -> SocketAddr {
         self.to
     }
@@ -103,7 +103,7 @@ impl Drop for Relay {
 impl Drop for Relays {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
-            // Whoever drops this may be a task himself, and must not wait for threads.
+            // This may be dropped by a task, itself run on the runtime, which must not wait for threads.
             runtime.shutdown_background();
         }
     }

@@ -1,19 +1,19 @@
-//! The table: from what is wanted to nftables, pure.
+//! The nftables table, generated from the requirements. Pure.
 //!
 //! ```text
-//! guard        prerouting, raw   nothing comes from a container that pretends to be the host's loopback, or goes to a tunnel's end
+//! guard        prerouting, raw   drops packets of containers from or to the host's loopback, and to the ends of tunnels
 //! prerouting   nat               \  published ports: by address and port, then by port at any address of the host
 //! output       nat               /
 //! forward      filter            what may pass between a network and the outside
-//! postrouting  nat               masquerade: what leaves, and what comes back to a container by way of the host
+//! postrouting  nat               masquerade: to the outside, and back to a container by way of the host
 //! ```
 //!
 //! Everything that grows with the number of networks or ports is an element of a set or map, so a packet costs a few
 //! hash lookups and the chains never change. Addresses and ports of containers are in two maps with one key, since nft
 //! before 1.0.7 cannot read a map to both from JSON.
 //!
-//! All is in one table, of family `inet`, that is ours alone: it is made as a whole, and follows changes by the elements that
-//! differ. A packet passes the tables of others as well, and every one of them may drop it.
+//! There is one table, of family `inet`, that is ours alone: it is created as a whole, and changes are applied to the
+//! elements that differ. A packet traverses the tables of others as well, and each of them may drop it.
 
 use std::{
     borrow::Cow,
@@ -39,7 +39,7 @@ use vswitch_model::{Family, publish::Published};
 
 use super::wants::Wants;
 
-/// The table that is ours.
+/// Name of our table.
 pub const TABLE: &str = "vswitch";
 
 /// Priorities of nft(8), "Standard priority names".
@@ -48,9 +48,9 @@ const DSTNAT: i32 = -100;
 const FILTER: i32 = 0;
 const SRCNAT: i32 = 100;
 
-/// The transaction that makes our table what `wants` say: whatever it was before, and gone when they want nothing.
+/// The transaction that replaces our table by that of `wants`; it removes the table if they are empty.
 ///
-/// Equal wants make equal transactions.
+/// Deterministic: equal wants give equal transactions.
 pub(super) fn ruleset(wants: &Wants) -> Nftables<'static> {
     let mut draft = Draft::default();
     draft.replace_table(wants.is_empty());
@@ -65,11 +65,11 @@ pub(super) fn ruleset(wants: &Wants) -> Nftables<'static> {
     draft.finish()
 }
 
-/// The transaction that makes the table of `after` out of that of `before`, by the elements that differ; both want something.
+/// The transaction that changes the table of `before` into that of `after`, by elements; neither is empty.
 ///
-/// Much cheaper than [`ruleset`]: the kernel lets go of what a transaction deletes only after all CPUs have seen that it is
-/// gone, and nft does not end before (`nft_rcv_nl_event`, net/netfilter/nf_tables_api.c): 12 ms, measured on Linux 6.18.
-/// What only adds does not wait.
+/// Much cheaper than [`ruleset`]: the kernel frees what a transaction deletes only after an RCU grace period, and nft does
+/// not exit before (`nft_rcv_nl_event`, net/netfilter/nf_tables_api.c): 12 ms, measured on Linux 6.18. Additions do not
+/// wait.
 pub(super) fn difference(before: &Wants, after: &Wants) -> Nftables<'static> {
     let element = |(name, elements): (String, Vec<Expression<'static>>)| {
         let element =
@@ -81,7 +81,7 @@ pub(super) fn difference(before: &Wants, after: &Wants) -> Nftables<'static> {
     Nftables { objects: gone.chain(new).map(NfObject::CmdObject).collect() }
 }
 
-/// What is in the sets and maps, by their names; without those that are empty.
+/// Elements of the sets and maps by name, without empty ones.
 fn contents(wants: &Wants) -> Vec<(String, Vec<Expression<'static>>)> {
     let mut draft = Draft::default();
     draft.holders(wants);
@@ -192,9 +192,9 @@ impl Draft {
         self.add_set(Set { name: "tunnel_ports".into(), set_type, elem, ..our_set() });
     }
 
-    /// A container may reach the host, but not what listens on its loopback only.
+    /// A container may reach the host, but not its loopback.
     ///
-    /// The kernel drops such packets by itself, unless `route_localnet` is on for the interface, as it is where ports
+    /// The kernel drops such packets itself, unless `route_localnet` is set for the interface, as it is where ports
     /// are published: [`super::sysctl`].
     fn guard(&mut self) {
         self.base("guard", NfChainType::Filter, NfHook::Prerouting, RAW);
@@ -228,20 +228,20 @@ impl Draft {
         seal(port(), "tunnel_ports".into());
     }
 
-    /// To containers, what is sent to a published port: from the outside, from containers, and by the host itself.
+    /// Translates what is sent to published ports: from the outside, from containers, and by the host itself.
     fn destination(&mut self) {
         self.chain(Chain { name: "published".into(), ..ours() });
         let jump = || Statement::Jump(JumpTarget { target: "published".into() });
         self.base("prerouting", NfChainType::NAT, NfHook::Prerouting, DSTNAT);
-        // Who is on the same wire may send to 127.0.0.1 all the same; translated, it would no longer be dropped as
-        // martian, and a port published for the host alone would be everybody's.
+        // A station on the same link may send to 127.0.0.1 all the same; translated, it would no longer be dropped as
+        // martian, and a port published for the host alone would be reachable from the link.
         self.rule(
             "prerouting",
             vec![equal(payload("ip", "daddr"), Family::V4.loopback()), Statement::Return(None)],
         );
         self.rule("prerouting", vec![jump()]);
         self.base("output", NfChainType::NAT, NfHook::Output, DSTNAT);
-        // The kernel takes answers to ::1 from no interface but the loopback: this is for the relay.
+        // The kernel accepts replies to ::1 from the loopback only: the relay handles these.
         self.rule(
             "output",
             vec![equal(payload("ip6", "daddr"), Family::V6.loopback()), Statement::Return(None)],
@@ -258,7 +258,7 @@ impl Draft {
         }
     }
 
-    /// Out of a network, and back; into it only to published ports.
+    /// Accepts packets out of a network and back; into it only to published ports.
     fn forward(&mut self) {
         self.base("forward", NfChainType::Filter, NfHook::Forward, FILTER);
         let inward = || equal(meta(MetaKey::Oifname), word("@gateways"));
@@ -269,7 +269,7 @@ impl Draft {
         self.rule("forward", vec![inward(), Statement::Drop(None)]);
     }
 
-    /// Gives what needs it an address that answers come back to.
+    /// Masquerades packets whose replies would not come back otherwise.
     fn postrouting(&mut self) {
         self.base("postrouting", NfChainType::NAT, NfHook::Postrouting, SRCNAT);
         let inward = |op| {
@@ -281,7 +281,7 @@ impl Draft {
             let named = |name: &str| word(format!("@{}", family.named(name)));
             let returning =
                 |from| vec![inward(Operator::EQ), translated(), source(from), Statement::Masquerade(None)];
-            // A container would answer its neighbour, or the loopback, past us.
+            // A container would reply to its neighbour, or to the loopback, directly.
             self.rule("postrouting", returning(named("subnets")));
             if family == Family::V4 {
                 self.rule("postrouting", returning(family.loopback()));
@@ -403,7 +403,7 @@ fn our_set() -> Set<'static> {
     Set { family: NfFamily::INet, table: TABLE.into(), ..Set::default() }
 }
 
-/// nft wants no empty list of elements.
+/// nft rejects an empty list of elements.
 fn some(elements: Vec<Expression<'static>>) -> Option<Cow<'static, [Expression<'static>]>> {
     (!elements.is_empty()).then(|| elements.into())
 }
@@ -418,7 +418,7 @@ fn pair(published: &Published, value: Expression<'static>) -> Expression<'static
     Expression::List(vec![Expression::Named(NamedExpression::Concat(key)), value])
 }
 
-/// Sends the packet where the maps of `place` say; goes on where they say nothing.
+/// Translates by the maps of `place`; continues without a match.
 fn translate(family: Family, place: &str, key: &[Expression<'static>]) -> Statement<'static> {
     let found_in = |what: &str| {
         let key = Expression::Named(NamedExpression::Concat(key.to_vec()));
@@ -429,7 +429,7 @@ fn translate(family: Family, place: &str, key: &[Expression<'static>]) -> Statem
     Statement::DNAT(Some(NAT { addr: found_in("address"), family, port: found_in("port"), flags: None }))
 }
 
-/// Whether the connection was sent elsewhere than its sender thinks.
+/// Whether the connection's destination was translated.
 fn translated() -> Statement<'static> {
     Statement::Match(Match { left: ct("status"), right: word("dnat"), op: Operator::IN })
 }
@@ -495,7 +495,7 @@ mod tests {
         }
     }
 
-    /// The objects that are added, of one kind.
+    /// Added objects of one kind.
     fn added(outsides: &[Outside], kind: &str) -> Vec<Value> {
         let json = serde_json::to_value(ruleset(&Wants::of(outsides))).unwrap();
         let objects = json["nftables"].as_array().unwrap();
@@ -645,7 +645,7 @@ mod tests {
                 if let Some(name) = object["name"].as_str() {
                     there.insert(name.to_owned());
                 }
-                // In the order of a transaction: nothing is used before it is made.
+                // In the order of a transaction: nothing is used before it is created.
                 let text = object.to_string();
                 for (start, _) in text.match_indices('@') {
                     let name = text[start + 1..].split('"').next().unwrap();

@@ -1,7 +1,7 @@
-//! The kernel's switches that forwarding needs, in the network namespace of the calling thread.
+//! Kernel settings that forwarding needs, in the network namespace of the calling thread.
 //!
-//! Only what is not yet as it has to be is written, and each write is told in the log: a host that forwards is a router
-//! for everybody. Nothing is switched back, since others may have come to rely on it.
+//! Only settings that differ are written, and each write is logged: a host that forwards is a router for all its
+//! interfaces. Nothing is reverted, since others may have come to rely on it.
 
 use std::{
     fs, io,
@@ -14,7 +14,7 @@ use tracing::info;
 use super::{GatewayError, Outside};
 use vswitch_model::Family;
 
-/// All settings that `outsides` need; after the rules are there, so nothing is open in between.
+/// Applies all settings that `outsides` need; after the rules are set, so that nothing is open in between.
 pub(super) fn prepare(outsides: &[Outside]) -> Result<(), GatewayError> {
     let subnets = outsides.iter().flat_map(|outside| &outside.subnets);
     let any = |family| subnets.clone().any(|net| Family::of(*net) == family);
@@ -30,13 +30,13 @@ pub(super) fn prepare(outsides: &[Outside]) -> Result<(), GatewayError> {
     Ok(())
 }
 
-/// What a gateway's own interface has to be told.
+/// Settings of a gateway's own interface.
 fn of_interface(outside: &Outside) -> Result<(), GatewayError> {
     let name = &outside.ifname;
-    // Containers are no routers: the host must not believe their advertisements.
+    // Containers are not routers: the host must not accept their advertisements.
     unless_absent(set(&format!("net/ipv6/conf/{name}/accept_ra"), "0"))?;
-    // The host reaches by 127.0.0.1 what is published there only if the kernel routes loopback addresses out of this
-    // interface (net/ipv4/route.c, __mkroute_output). What comes in by it is dropped by our chain `guard`.
+    // Ports published at 127.0.0.1 are reachable from the host only if the kernel routes loopback addresses out of this
+    // interface (net/ipv4/route.c, __mkroute_output). Our chain `guard` drops what comes in by it.
     let by_loopback = |ip: IpAddr| ip.is_ipv4() && (ip.is_unspecified() || ip.is_loopback());
     if outside.published.iter().any(|published| by_loopback(published.at().ip())) {
         unless_absent(set(&format!("net/ipv4/conf/{name}/route_localnet"), "1"))?;
@@ -44,10 +44,10 @@ fn of_interface(outside: &Outside) -> Result<(), GatewayError> {
     Ok(())
 }
 
-/// IPv6 is forwarded by all interfaces or none (net/ipv6/ip6_output.c, ip6_forward).
+/// IPv6 is forwarded on all interfaces or none (net/ipv6/ip6_output.c, ip6_forward).
 ///
-/// An interface that forwards no longer believes router advertisements unless `accept_ra` is 2: an uplink that has its
-/// default route from them would lose it.
+/// A forwarding interface ignores router advertisements unless `accept_ra` is 2: an uplink that has its default route
+/// from them would lose it.
 fn forward_ipv6() -> Result<(), GatewayError> {
     const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
     if read(FORWARDING).is_some_and(|value| value == "1") {
@@ -80,7 +80,7 @@ fn set(name: &str, value: &'static str) -> Result<(), GatewayError> {
     Ok(())
 }
 
-/// An interface may be gone meanwhile, or have no IPv6.
+/// The interface may have been removed meanwhile, or have no IPv6.
 fn unless_absent(result: Result<(), GatewayError>) -> Result<(), GatewayError> {
     match result {
         Err(GatewayError::Sysctl { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),

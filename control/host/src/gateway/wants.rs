@@ -1,4 +1,4 @@
-//! What all networks together want of the outside world, as the table holds it.
+//! Requirements of all networks together, as the table holds them.
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
@@ -8,23 +8,23 @@ use vswitch_model::publish::Published;
 
 use super::Outside;
 
-/// What is in the table's sets and maps; see [`super::rules`].
+/// Content of the table's sets and maps; see [`super::rules`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wants {
     /// The host's interfaces in networks that reach the outside.
     pub(super) gateways: BTreeSet<String>,
-    /// The subnets that reach the outside; none has a part of another.
+    /// The subnets that reach the outside; they do not overlap.
     pub(super) subnets: BTreeSet<IpNet>,
-    /// Those that get the host's address on the way; none has a part of another.
+    /// The masqueraded subnets; they do not overlap.
     pub(super) masquerade: BTreeSet<IpNet>,
-    /// Ports of the host that lead inside.
+    /// Published ports of the host.
     pub(super) published: BTreeSet<Published>,
     /// Tunnel ends: address and UDP port, or a port of every address.
     pub(super) tunnels: BTreeSet<SocketAddr>,
 }
 
 impl Wants {
-    /// Equal for equal `outsides`, in whichever order they are told.
+    /// Equal for equal `outsides`, in any order.
     pub(super) fn of(outsides: &[Outside]) -> Self {
         let mut wants = Self::default();
         for outside in outsides {
@@ -41,12 +41,12 @@ impl Wants {
         wants
     }
 
-    /// Whether nobody wants anything.
+    /// Whether there are no requirements.
     pub(super) fn is_empty(&self) -> bool {
         self.gateways.is_empty()
     }
 
-    /// What is here and not in `other`.
+    /// What is in `self` and not in `other`.
     pub(super) fn without(&self, other: &Self) -> Self {
         Self {
             gateways: &self.gateways - &other.gateways,
@@ -58,11 +58,11 @@ impl Wants {
     }
 }
 
-/// Leaves those out that lie within others: a set of intervals takes no overlap. What is side by side stays so, and a
-/// neighbour that comes later changes nothing that is there.
+/// Removes subnets of others: a set of intervals takes no overlap. Adjacent ones are not merged, so a later neighbour
+/// changes no existing element.
 fn widest(nets: &mut BTreeSet<IpNet>) {
     let mut last: Option<IpNet> = None;
-    // A wider one comes before those within it.
+    // A wider one sorts before those within it.
     nets.retain(|net| {
         let within = last.is_some_and(|last| last.contains(net));
         if !within {

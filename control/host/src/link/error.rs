@@ -1,4 +1,4 @@
-//! What can go wrong with an interface, as sentences.
+//! Errors of interfaces, as sentences.
 
 use std::{io, net::IpAddr};
 
@@ -9,7 +9,7 @@ use vswitch_model::InvalidIfName;
 
 use super::plan::{Step, Wanted};
 
-/// Why an interface could not be made or set up. `web` below stands for the namespace as its caller named it.
+/// Why an interface could not be created or set up. Namespaces appear as the caller named them.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// Not a valid interface name.
@@ -57,7 +57,7 @@ pub enum LinkError {
         /// The interface.
         ifname: String,
     },
-    /// The kernel has IPv6 switched off there.
+    /// IPv6 is disabled there.
     #[error(
         "{address} cannot be set: IPv6 is off on {ifname} in namespace {namespace} (sysctl disable_ipv6, or an MTU below 1280)"
     )]
@@ -72,16 +72,16 @@ pub enum LinkError {
     /// The kernel wants CAP_NET_ADMIN: (what was tried, namespace).
     #[error("no right to {0} in namespace {1}: run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN")]
     NoRights(String, String),
-    /// The namespace could not be entered, or gave no socket: (namespace, cause).
+    /// The namespace could not be entered, or a socket not be opened in it: (namespace, cause).
     #[error("{1}")]
     Open(String, #[source] io::Error),
-    /// Anything else the kernel says: (what was tried, namespace, cause).
+    /// Any other error of the kernel: (what was tried, namespace, cause).
     #[error("cannot {0} in namespace {1}: {2}")]
     Os(String, String, #[source] io::Error),
 }
 
 impl LinkError {
-    /// What kind of failure it is, in the standard library's words.
+    /// The kind of error, as of the standard library.
     pub fn kind(&self) -> io::ErrorKind {
         match self {
             Self::BadName(_) | Self::GatewayUnreachable { .. } | Self::Ipv6Off { .. } => {
@@ -119,7 +119,7 @@ impl LinkError {
     }
 }
 
-/// The kernel's error number, if it was the kernel that refused.
+/// The kernel's error number, if the kernel refused.
 pub(super) fn errno(error: &rtnetlink::Error) -> Option<Errno> {
     match error {
         rtnetlink::Error::NetlinkError(message) => {

@@ -1,4 +1,4 @@
-//! What must be done to make an interface what it shall be: a pure function of what is there.
+//! Plans the steps that set up an interface: a pure function of the current state.
 
 use std::{
     collections::HashMap,
@@ -12,32 +12,32 @@ use vswitch_vxlan::encap::longest_super_frame;
 use super::{LOOPBACK, Link, LinkError};
 use vswitch_model::{Family, InterfaceSpec};
 
-/// How an interface that exists shall be.
+/// Desired state of an existing interface.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     /// Its name.
     pub ifname: String,
     /// Its MAC, addresses and gateways.
     pub spec: InterfaceSpec,
-    /// What was set up the last time. Addresses and gateways in here that `spec` has no longer are removed;
-    /// anything that somebody else put there stays.
+    /// Former desired state. Addresses and gateways of it that `spec` no longer has are removed; those configured by others
+    /// stay.
     pub before: Option<InterfaceSpec>,
-    /// Octets of the longest IP packet; left alone unless told.
+    /// MTU; `None` leaves it unchanged.
     pub mtu: Option<u16>,
-    /// Octets of the longest super-frame (`gso_max_size`); left alone unless told.
+    /// Longest super-frame in bytes (`gso_max_size`); `None` leaves it unchanged.
     pub super_frame: Option<u32>,
 }
 
-/// The `gso_max_size` of an interface whose packets, of `mtu` octets, cross a tunnel: what a sender hands over at once is to leave at
-/// once.
+/// The `gso_max_size` of an interface whose packets of at most `mtu` bytes cross a tunnel, such that a super-frame leaves in
+/// one send.
 pub fn super_frame(mtu: u16) -> u32 {
-    // TCP fills what is left after room for all headers there may be (MAX_TCP_HEADER, include/net/tcp.h; 320 octets where no
-    // larger link layers are built in) and one octet (`sk_dst_gso_max_size`, net/core/sock.c).
+    // TCP fills what is left after room for all possible headers (MAX_TCP_HEADER, include/net/tcp.h; 320 bytes where no
+    // larger link layers are built in) and one byte (`sk_dst_gso_max_size`, net/core/sock.c).
     const RESERVED: usize = 320 + 1;
     u32::try_from(longest_super_frame(mtu) + RESERVED).unwrap_or(u32::MAX)
 }
 
-/// A route to everywhere.
+/// A default route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DefaultRoute {
     /// The interface's number.
@@ -49,7 +49,7 @@ pub struct DefaultRoute {
 /// One request to the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Set the loopback interface up.
+    /// Set the loopback up.
     LoopbackUp,
     /// Change what is `Some`, and set up if `up`.
     SetLink {
@@ -85,7 +85,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// What the step does, to follow "cannot".
+    /// Describes the step, as the continuation of "cannot".
     pub(super) fn describe(&self, ifname: &str) -> String {
         match self {
             Self::LoopbackUp => "set the loopback interface up".into(),
@@ -102,7 +102,7 @@ impl Step {
     }
 }
 
-/// What stands in a namespace: its interfaces, addresses and default routes.
+/// State of a namespace: its interfaces, addresses and default routes.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     namespace: String,
@@ -113,25 +113,25 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// A namespace with these interfaces, no address and no route yet; `namespace` is for messages.
+    /// A namespace with these interfaces, without addresses and routes; `namespace` is for messages.
     pub fn new(namespace: String, links: Vec<Link>) -> Self {
         let loopback_up = links.iter().any(|link| link.index == LOOPBACK && link.up);
         let links = links.into_iter().map(|link| (link.name.clone(), link)).collect();
         Self { namespace, links, loopback_up, ..Self::default() }
     }
 
-    /// Notes an address on interface `index`.
+    /// Records an address of interface `index`.
     pub fn add_address(&mut self, index: u32, net: IpNet) {
         self.addresses.entry(net.addr()).or_default().push((index, net.prefix_len()));
     }
 
-    /// Notes a default route.
+    /// Records a default route.
     pub fn add_route(&mut self, route: DefaultRoute) {
         self.routes.push(route);
     }
 
-    /// Notes that a step was done, so that the next plan starts from there. Interfaces are not tracked:
-    /// nobody asks for the same one twice.
+    /// Records that a step was done, so that the next plan starts from there. Interfaces are not tracked: no caller plans
+    /// the same one twice.
     pub(super) fn note(&mut self, step: &Step) {
         match step {
             Step::LoopbackUp => self.loopback_up = true,
@@ -157,7 +157,7 @@ impl Snapshot {
     }
 }
 
-/// The requests that make the interface what `wanted` says, in an order the kernel accepts; none if it is so.
+/// The requests that bring the interface to the state `wanted`, in an order the kernel accepts; none if it is there.
 ///
 /// # Errors
 /// When the interface is missing, or an address or default route belongs to another interface.
@@ -225,8 +225,8 @@ fn plan_addresses(snapshot: &Snapshot, link: &Link, wanted: &Wanted, steps: &mut
         old_addresses.filter(|net| !spec.address.contains(net) && snapshot.has(index, *net)).collect();
     steps.extend(old_addresses.iter().map(|net| Step::DeleteAddress { index, net: *net }));
 
-    // Taking an IPv4 address away, the kernel may take others of its subnet and routes with it
-    // (promote_secondaries is off by default): ask for all again, what still stands is no error.
+    // Removing an IPv4 address may remove others of its subnet and routes as well (promote_secondaries is off by
+    // default): add all again; adding what is still there is not an error.
     let renew = |address: IpAddr| address.is_ipv4() && old_addresses.iter().any(|net| net.addr().is_ipv4());
     let new_addresses = spec.address.iter().filter(|net| renew(net.addr()) || !snapshot.has(index, **net));
     steps.extend(new_addresses.map(|net| Step::AddAddress { index, net: *net }));
@@ -265,7 +265,7 @@ mod tests {
         Snapshot::new("web".into(), vec![link(LOOPBACK, "lo"), link(ETH0, "eth0"), link(8, "eth1")])
     }
 
-    /// Does the steps on the snapshot, as the kernel would.
+    /// Applies the steps to the snapshot, as the kernel would.
     fn perform(snapshot: &mut Snapshot, wanted: &Wanted) -> Vec<Step> {
         let steps = plan(snapshot, wanted).unwrap();
         for step in &steps {

@@ -1,4 +1,4 @@
-//! Keeps the host's own IP stack off an interface that is the switch's alone.
+//! Keeps the host's own IP stack off an interface that belongs to the switch alone.
 //!
 //! The switch reads the host's end of a veth pair by an AF_PACKET socket, which gets a *copy*: the frame itself goes on into the
 //! host's stack. There a container would find a second gateway that answers ARP with another MAC address, a router that
@@ -7,8 +7,8 @@
 //! ARP and IP. So an ingress filter that drops everything takes nothing from the switch and leaves nothing to the host,
 //! whatever `rp_filter`, `arp_ignore` or `forwarding` are set to.
 //!
-//! What the host would say by itself is switched off beside it: ARP by the interface's flag, IPv6 (MLD reports go out without
-//! an address as well) by its sysctl. Sending is not filtered: the switch's own frames would pass that filter too.
+//! What the host would send by itself is disabled as well: ARP by the interface's flag, IPv6 (MLD reports are sent without
+//! an address, too) by its sysctl. Egress is not filtered: the switch's own frames would pass that filter too.
 
 use std::{fs, io};
 
@@ -29,9 +29,9 @@ use rustix::io::Errno;
 use super::{Link, LinkError, Links, error::errno};
 use crate::netns::run_in;
 
-/// One classic BPF instruction, `ret #2`: whatever the frame is, `TC_ACT_SHOT` (`struct sock_filter` of
-/// include/uapi/linux/filter.h: code, two jumps, value). The kernel takes it from whoever may set filters, needs no loader, and
-/// no module for actions beside `cls_bpf`.
+/// One classic BPF instruction, `ret #2`: `TC_ACT_SHOT` for every frame (`struct sock_filter` of
+/// include/uapi/linux/filter.h: code, two jumps, value). It needs no loader, no privilege beyond that of setting filters, and
+/// no module for actions besides `cls_bpf`.
 fn drop_all() -> Vec<u8> {
     const RETURN: u16 = 0x06; // BPF_RET | BPF_K
     const SHOT: u32 = 2; // TC_ACT_SHOT, include/uapi/linux/pkt_cls.h
@@ -39,15 +39,15 @@ fn drop_all() -> Vec<u8> {
 }
 
 impl Links {
-    /// Lets the host's IP stack hear nothing of what comes in by `link`, and say nothing by it. Doing so again changes nothing.
+    /// Stops the host's IP stack from receiving and sending on `link`. Idempotent.
     ///
-    /// Returns what cannot be had on this kernel, as sentences: the interface may be used, with what they say in mind.
+    /// Returns warnings about what this kernel lacks, as sentences; the interface can be used all the same.
     ///
     /// # Errors
     /// The interface is gone, or there is no right to change it.
     pub async fn seclude(&self, link: &Link) -> Result<Vec<String>, LinkError> {
         let ifname = &link.name;
-        // By itself: in one request with others the kernel would set the link up before it reads the address mode.
+        // A request of its own: together with others the kernel would set the link up before it reads the address mode.
         let quiet = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
         let quiet = LinkUnspec::new_with_index(link.index)
             .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![quiet]))
@@ -55,7 +55,7 @@ impl Links {
         let no_arp = LinkUnspec::new_with_index(link.index).arp(false).build();
         for message in [quiet, no_arp] {
             match self.handle.link().set(message).execute().await {
-                // A kernel without IPv6 has nothing to keep quiet.
+                // A kernel without IPv6 sends nothing.
                 Err(error) if errno(&error) == Some(Errno::AFNOSUPPORT) => {}
                 result => result.map_err(|error| self.error(&format!("set up {ifname}"), error))?,
             }
@@ -78,16 +78,16 @@ impl Links {
         Ok(warnings)
     }
 
-    /// Drops what comes in behind the packet sockets.
+    /// Drops what comes in, after the packet sockets' copy.
     async fn drop_ingress(&self, link: &Link) -> Result<(), rtnetlink::Error> {
         let index = i32::try_from(link.index).expect("the kernel numbers interfaces with an int");
-        // `ingress`, not `clsact`: that one costs every frame that is sent 26 ns more (see docs/ARCHITECTURE.md).
+        // `ingress`, not `clsact`, which costs 26 ns more for every frame sent (see docs/ARCHITECTURE.md).
         match self.handle.qdisc().add(index).ingress().execute().await {
             Err(error) if errno(&error) == Some(Errno::EXIST) => {}
             result => result?,
         }
         let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewTrafficFilter(drop_filter(index)));
-        // Without NLM_F_EXCL the filter of an earlier life is replaced, between two frames.
+        // Without NLM_F_EXCL the filter of an earlier run is replaced atomically.
         request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE;
         let mut answers = self.handle.clone().request(request)?;
         while let Some(answer) = answers.next().await {
@@ -115,7 +115,7 @@ impl Links {
         )
     }
 
-    /// Writes a setting below /proc/sys/net of this namespace; what the kernel does not have needs none.
+    /// Writes a setting below /proc/sys/net of this namespace; one that the kernel lacks is skipped.
     fn sysctl(&self, name: &str, value: &str) -> io::Result<()> {
         let path = format!("/proc/sys/net/{name}");
         let written = run_in(&self.namespace, || match fs::read_to_string(&path) {
@@ -131,7 +131,7 @@ impl Links {
 
 /// The filter, first in line at the ingress of an interface.
 fn drop_filter(index: i32) -> TcMessage {
-    // include/uapi/linux/pkt_cls.h, as far as the crate does not have it.
+    // From include/uapi/linux/pkt_cls.h, where the crate lacks it.
     const TCA_BPF_OPS_LEN: u16 = 4;
     const TCA_BPF_OPS: u16 = 5;
     const ETH_P_ALL: u16 = 3; // include/uapi/linux/if_ether.h

@@ -1,4 +1,4 @@
-//! Captures: what is asked for, and which go on.
+//! Captures: requests, and those in progress.
 //!
 //! What a capture sees comes as a body of pcapng (draft-ietf-opsawg-pcapng): an interface for each port, for each frame the
 //! direction, `epb_packetid` (the same wherever a frame is seen), `epb_dropcount` (frames lost before it for want of room),
@@ -10,40 +10,40 @@ use utoipa::ToSchema;
 use super::Direction;
 use crate::Name;
 
-/// What a capture is to see: frames that fit everything given here.
+/// What to capture: frames that match everything given here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CaptureRequest {
-    /// At one of these ports; at any if there is none. A peer is a port.
+    /// Seen at one of these ports; any port if empty. A peer is a port.
     #[schema(value_type = Vec<String>)]
     pub ports: Vec<Name>,
-    /// In one of these networks; in any if there is none.
+    /// Of one of these networks; any network if empty.
     #[schema(value_type = Vec<String>)]
     pub networks: Vec<Name>,
-    /// On their way in or out; both unless told.
+    /// Received or sent; by default both.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direction: Option<Direction>,
-    /// Only those that were not delivered.
+    /// Only frames that were not delivered.
     pub drops: bool,
-    /// What is given here is asked of a frame where it comes in, and it is seen wherever it leaves; every frame has a comment
-    /// that says what was decided.
+    /// Filters apply where a frame is received, and it is captured again wherever it is sent; every frame has a comment that
+    /// says what was decided.
     pub follow: bool,
-    /// Picked by this program of classic BPF (`code`, `jt`, `jf`, `k` of each instruction); every frame if it is empty.
+    /// Matched by this program of classic BPF (`code`, `jt`, `jf`, `k` of each instruction); every frame if empty.
     pub filter: Vec<(u16, u8, u8, u32)>,
-    /// The expression that the program was made of, for who looks at the capture later.
+    /// The expression that the program was compiled from; shown by `capture --ls`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expression: Option<String>,
-    /// Octets kept of each frame at most.
+    /// Maximum bytes kept of each frame.
     pub snaplen: u32,
-    /// The capture ends after so many frames.
+    /// The capture ends after this many frames.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
-    /// Mebioctets that each worker may be ahead of the reader; what does not fit is lost and counted.
+    /// Buffer of each worker in MiB; frames that do not fit are lost and counted.
     pub buffer: u16,
 }
 
 impl CaptureRequest {
-    /// Octets of the longest frame, and some more: every frame is kept whole.
+    /// More bytes than the longest frame has: every frame is kept whole.
     pub const WHOLE: u32 = 262_144;
 }
 
@@ -64,17 +64,17 @@ impl Default for CaptureRequest {
     }
 }
 
-/// A capture that goes on.
+/// A capture in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Capture {
-    /// Its number; no other capture of this daemon has it.
+    /// Its number, unique in this daemon.
     pub id: u64,
     /// Seconds since it began.
     pub since_s: u64,
-    /// Frames that were handed over so far.
+    /// Frames delivered so far.
     pub frames: u64,
-    /// Frames that were wanted and lost, because the reader was slower than the switch.
+    /// Matching frames that were lost because the reader was slower than the switch.
     pub lost: u64,
-    /// What was asked for.
+    /// The request.
     pub request: CaptureRequest,
 }

@@ -1,4 +1,4 @@
-//! Counters of what is not a port: networks, the MAC table, how busy the workers are.
+//! Counters of networks, the MAC table and the workers.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -13,7 +13,7 @@ pub struct NetworkStats {
     pub network: Name,
     /// Frames received that belong to it, a super-frame being one.
     pub frames: u64,
-    /// Octets of them, from the destination MAC on, without frame check sequence.
+    /// Bytes of them, from the destination MAC on, without frame check sequence.
     pub bytes: u64,
     /// Super-frames among them.
     pub super_frames: u64,
@@ -32,7 +32,7 @@ pub struct NetworkStats {
 /// The counters of the MAC table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TableStats {
-    /// Places in use: addresses, and those that are forgotten and not yet swept.
+    /// Entries in use: addresses, and expired ones not yet swept.
     pub entries: u64,
     /// Addresses it holds at most.
     pub limit: u32,
@@ -42,9 +42,9 @@ pub struct TableStats {
     pub moved: u64,
     /// Times an address was held for moving too often.
     pub held: u64,
-    /// Addresses that were not heard for the ageing time.
+    /// Addresses that expired.
     pub expired: u64,
-    /// Addresses that made room for others.
+    /// Addresses that were evicted.
     pub evicted: u64,
     /// Frames whose sender was not learned, because a port's limit or the table was reached.
     pub refused: u64,
@@ -52,26 +52,26 @@ pub struct TableStats {
     pub events_lost: u64,
 }
 
-/// How busy a worker is.
+/// Load of a worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Load {
     /// The worker's number.
     pub worker: u16,
-    /// Times it was woken, or found more to do without sleeping.
+    /// Wake-ups, and turns started without sleeping.
     pub wakeups: u64,
-    /// Frames that each turn received.
+    /// Frames received per turn.
     pub batches: Histogram,
-    /// Nanoseconds that each turn took, those that received nothing too. Their sum is the time in which it worked.
+    /// Duration of each turn in nanoseconds, idle turns included. The sum is the worker's busy time.
     pub busy_ns: Histogram,
 }
 
-/// How often values fell between bounds.
+/// Histogram of values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Histogram {
-    /// In growing order; the last has no bound.
+    /// In ascending order; the last has no bound.
     #[serde(rename = "places")]
     pub buckets: Vec<Bucket>,
-    /// All values together.
+    /// Sum of all values.
     pub sum: u64,
 }
 

@@ -10,9 +10,9 @@ use crate::Name;
 /// Something that happened. On the wire a flat object: `{"seq": 7, "time_ms": …, "event": "port_up", "port": "web"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
-    /// Its number; each is one more than the one before. Counted from 1 at the daemon's start.
+    /// Sequence number, from 1 at the daemon's start, without gaps.
     pub seq: u64,
-    /// When, in milliseconds since 1970 UTC; of addresses to the second.
+    /// Time in milliseconds since 1970 UTC; events of addresses are precise to the second.
     pub time_ms: u64,
     /// What.
     #[serde(flatten)]
@@ -31,7 +31,7 @@ pub enum What {
         /// The port.
         port: Name,
     },
-    /// The port does not carry frames any more, or does not yet.
+    /// The port does not carry frames, any more or yet.
     PortDown {
         /// The port.
         port: Name,
@@ -132,7 +132,7 @@ pub enum What {
     },
 }
 
-/// An address, and where it is. Names are empty when network or port were gone before they could be looked up.
+/// An address, and where it is. Names are empty if the network or port was removed before the lookup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Station {
     /// The address.

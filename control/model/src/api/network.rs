@@ -11,7 +11,7 @@ use crate::{EndpointSpec, Id, Name, NetworkSpec, Scope};
 /// A network, with what is in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Network {
-    /// What it was asked to be; what was not told is filled in.
+    /// Its specification, with defaults filled in.
     #[serde(flatten)]
     #[schema(value_type = Object)]
     pub spec: NetworkSpec,
@@ -31,34 +31,34 @@ pub struct Network {
     /// How much of each subnet is in use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub usage: Vec<SubnetUsage>,
-    /// What to know about it that is no error, when it was made.
+    /// Warnings from its creation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
 
 impl Network {
-    /// Who it is.
+    /// Its id.
     pub fn id(&self) -> Id {
         self.spec.id()
     }
 }
 
-/// A subnet, in numbers of addresses; at most what 64 bits hold.
+/// Use of a subnet in numbers of addresses, saturating at 64 bits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SubnetUsage {
     /// The subnet.
     #[schema(value_type = String)]
     pub subnet: IpNet,
-    /// Addresses that somebody has, or nobody may have.
+    /// Addresses in use or reserved.
     pub used: u64,
-    /// Addresses that can still be given out.
+    /// Free addresses.
     pub available: u64,
 }
 
 /// A sandbox's interface in a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Endpoint {
-    /// What it is; all of it was told, or chosen when it was connected.
+    /// Its specification; what was not given was chosen on connect.
     #[serde(flatten)]
     #[schema(value_type = Object)]
     pub spec: EndpointSpec,
@@ -72,7 +72,7 @@ pub struct Endpoint {
     pub reason: Option<String>,
 }
 
-/// Which networks go, of those that nobody uses: all, or what fits all of this.
+/// Which unused networks to remove: those that match all of this.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Prune {
@@ -86,7 +86,7 @@ pub struct Prune {
 }
 
 impl Prune {
-    /// Whether a network fits.
+    /// Whether a network matches.
     pub fn wants(&self, spec: &NetworkSpec) -> bool {
         let has = |label: &String| has_label(spec, label);
         self.labels.iter().all(has)
@@ -103,7 +103,7 @@ pub fn has_label(spec: &NetworkSpec, filter: &str) -> bool {
     }
 }
 
-/// The networks that are gone.
+/// The networks that were removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Pruned {
     /// By name.

@@ -9,14 +9,14 @@ use vswitch::addr::MacAddr;
 use super::{Drop, FdbEntry};
 use crate::Name;
 
-/// A frame that is supposed to come in.
+/// A hypothetical frame to be traced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TraceRequest {
-    /// By this port.
+    /// The port it is received on.
     #[schema(value_type = String)]
     pub port: Name,
-    /// In this network; for peers, which tell it with each frame.
+    /// Its network; for peers, whose frames carry it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub network: Option<Name>,
@@ -24,13 +24,13 @@ pub struct TraceRequest {
     pub frame: Supposed,
 }
 
-/// How the frame of a trace is told: `{"text": "arp who-has 10.9.0.1"}` or `{"hex": "ffffffffffff0242…"}`.
+/// The frame of a trace: `{"text": "arp who-has 10.9.0.1"}` or `{"hex": "ffffffffffff0242…"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Supposed {
-    /// In words.
+    /// As text.
     Text(String),
-    /// Octet by octet, from the destination address on.
+    /// Byte by byte, from the destination address on.
     Hex(String),
 }
 
@@ -42,11 +42,11 @@ pub struct Trace {
     pub port: Name,
     /// What it is, in a line.
     pub summary: String,
-    /// The frame, octet by octet.
+    /// The frame, byte by byte.
     pub hex: String,
     /// What would be decided, in order.
     pub steps: Vec<Step>,
-    /// What it comes to.
+    /// The outcome.
     pub verdict: Verdict,
     /// Where it would leave.
     pub exits: Vec<Leaving>,
@@ -60,7 +60,7 @@ pub struct Trace {
 pub struct Step {
     /// `parse`, `classify`, `learn`, `look up`, `reach`, `storm`.
     pub step: String,
-    /// What it came to.
+    /// Its result.
     pub outcome: String,
 }
 
@@ -94,7 +94,7 @@ pub struct Leaving {
     pub dropped: Option<String>,
 }
 
-/// An address that somebody wonders about: a MAC or an IP address.
+/// The address in question: MAC or IP.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]

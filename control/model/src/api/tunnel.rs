@@ -36,43 +36,43 @@ pub struct TunnelEnd {
     /// Why it is not, and what to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Octets of the longest packet that the underlay carries.
+    /// Longest packet that the underlay carries, in bytes.
     pub underlay_mtu: u16,
-    /// Octets of the longest inner packet that tunnels carry.
+    /// Longest inner packet that tunnels carry, in bytes.
     pub overlay_mtu: u16,
-    /// Whether whoever sends becomes a peer.
+    /// Whether unknown senders become peers.
     pub learn_peers: bool,
-    /// What the kernel lets it do; absent while it is not open.
+    /// Features of its sockets; absent while it is not open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<Features>,
     /// Datagrams that were dropped because a socket's buffer was full.
     pub overflow: u64,
-    /// Who sent to it without being a peer, of late.
+    /// Recent senders that are not peers.
     pub strangers: Vec<Stranger>,
 }
 
-/// What the kernel lets the endpoint do.
+/// Features of the endpoint's sockets, as the kernel grants them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Features {
-    /// Datagrams that leave by one send (UDP_SEGMENT); 1: each by itself.
+    /// Datagrams per send (UDP_SEGMENT); 1 means one by one.
     pub datagrams_per_send: usize,
     /// Whether many datagrams are received as one message (UDP_GRO).
     pub gro: bool,
-    /// Octets that may wait to be received by each socket, as the kernel counts them.
+    /// Receive buffer of each socket in bytes, as the kernel counts them.
     pub receive_buffer: usize,
-    /// Octets that may wait to be sent by each socket, as the kernel counts them.
+    /// Send buffer of each socket in bytes, as the kernel counts them.
     pub send_buffer: usize,
     /// Sockets that receive.
     pub inlets: usize,
 }
 
-/// Somebody who is no peer.
+/// An unknown sender.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Stranger {
-    /// Where it sends from.
+    /// Its address.
     #[schema(value_type = String)]
     pub address: IpAddr,
-    /// Messages that came from there.
+    /// Messages received from it.
     pub messages: u64,
 }
 
@@ -90,16 +90,16 @@ pub struct Peer {
     /// The networks that cross the tunnel to it.
     #[schema(value_type = Vec<String>)]
     pub networks: Vec<Name>,
-    /// Who asked for it.
+    /// How it became a peer.
     pub origin: PeerOrigin,
     /// Whether frames can be sent to it.
     pub state: PortState,
     /// Why they cannot, and what to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Octets of the longest packet that is known to reach it in one piece.
+    /// Path MTU as far as known, in bytes.
     pub path_mtu: u16,
-    /// Milliseconds since it was last heard, to the second; absent when it never was.
+    /// Milliseconds since the last datagram from it, to the second; absent if there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heard_ms: Option<u64>,
     /// Addresses learned behind it.
@@ -108,11 +108,11 @@ pub struct Peer {
     pub rx: Traffic,
     /// What went to it.
     pub tx: Traffic,
-    /// Frames that died there, for whatever reason.
+    /// Frames dropped there, for any reason.
     pub drops: u64,
 }
 
-/// Who asked for a peer.
+/// How a peer came to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PeerOrigin {
@@ -120,20 +120,20 @@ pub enum PeerOrigin {
     File,
     /// The API.
     Api,
-    /// Nobody: it was heard, and `vxlan.learn_peers` took it in.
+    /// It sent to the tunnel, and `vxlan.learn_peers` is set.
     Learned,
 }
 
-/// What was found out about the way to a peer.
+/// Measured path to a peer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Probe {
     /// The peer.
     #[schema(value_type = String)]
     pub peer: Name,
-    /// Octets of the longest packet that reached it in one piece.
+    /// Path MTU in bytes: the longest packet that arrived unfragmented.
     pub path_mtu: u16,
-    /// Octets of the longest inner packet that the tunnel to it carries.
+    /// Longest inner packet that the tunnel to it carries, in bytes.
     pub overlay_mtu: u16,
-    /// Microseconds there and back, of the quickest of all answers.
+    /// Shortest round-trip time in microseconds.
     pub rtt_us: u64,
 }

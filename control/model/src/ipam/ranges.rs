@@ -16,9 +16,9 @@ impl Ranges {
         true
     }
 
-    /// Takes in everything from `first` to `last`.
+    /// Inserts all numbers from `first` to `last`.
     pub(super) fn insert_range(&mut self, mut first: u128, mut last: u128) {
-        // Whatever overlaps or touches becomes a part of it.
+        // Ranges that overlap or touch are merged.
         let reach = last.saturating_add(1);
         while let Some((&start, &end)) = self.0.range(..=reach).next_back() {
             if end.saturating_add(1) < first {

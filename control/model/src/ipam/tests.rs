@@ -161,7 +161,7 @@ proptest! {
         }
     }
 
-    /// What is given out is in the range, nobody's, and the lowest.
+    /// What is allocated is in the range, free, and the lowest.
     #[test]
     fn addresses_are_given_once(prefix in 20..=31_u8, steps in vec((any::<bool>(), 0..64_usize), 1..80)) {
         let net = IpNet::new(ip("10.9.0.0"), prefix).unwrap();

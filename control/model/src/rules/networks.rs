@@ -68,7 +68,7 @@ impl Check<'_> {
                 self.contradiction(at, Location::network(first, "options"), what);
             }
         }
-        // Of two subnets one contains the other, or they are apart: it is enough to look back at the one that ends last.
+        // Two subnets are nested or disjoint: comparing with the one that ends last is enough.
         subnets.sort();
         let mut widest: Option<(IpAddr, usize, usize)> = None;
         for (first, last, index, item) in subnets {

@@ -1,6 +1,6 @@
-//! UDP, carried on: each sender has a socket towards the container, until he is silent.
+//! Relay of UDP: each sender has a socket towards the container until it is idle.
 //!
-//! Answers leave from the address that the sender wrote to, or he would not take them (IPV6_PKTINFO, RFC 3542 section 6).
+//! Replies are sent from the address that the sender used, or it would not accept them (IPV6_PKTINFO, RFC 3542 section 6).
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -26,34 +26,34 @@ use tokio::{io::Interest, net::UdpSocket, select, task::JoinSet, time::timeout};
 
 use super::AT_ONCE;
 
-/// A sender who is silent so long, and hears nothing, is forgotten.
+/// Idle time, in both directions, after which a session ends.
 const SILENCE: Duration = Duration::from_secs(90);
 
-/// The longest datagram, and an octet more than fits into one.
+/// One byte more than the longest datagram.
 const LONGEST: usize = 1 << 16;
 
-/// Who sends, and to which address of the host.
+/// A sender, and the address of the host that it sends to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Sender {
     from: SocketAddrV6,
     at: Ipv6Addr,
-    /// By which interface; answers to link-local addresses leave by it.
+    /// Interface index; replies to link-local addresses are sent by it.
     interface: u32,
 }
 
-/// What one sender says to the container, and is answered.
+/// A session between one sender and the container.
 struct Session {
     far: Arc<UdpSocket>,
-    /// Whether the sender has said something lately.
+    /// Whether the sender was active recently.
     spoke: Arc<AtomicBool>,
 }
 
-/// Has the kernel say to which address a datagram was sent.
+/// Makes the kernel report the destination address of each datagram.
 pub(super) fn prepare(socket: &Socket) -> io::Result<()> {
     Ok(setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?)
 }
 
-/// Carries datagrams on to `to`, and answers back.
+/// Relays datagrams to `to`, and replies back.
 pub(super) async fn carry(near: UdpSocket, to: SocketAddr) {
     let near = Arc::new(near);
     let mut sessions: HashMap<Sender, Session> = HashMap::new();
@@ -93,7 +93,7 @@ fn open(to: SocketAddr) -> io::Result<Session> {
     Ok(Session { far: Arc::new(UdpSocket::from_std(far)?), spoke: Arc::default() })
 }
 
-/// Carries answers back, until nobody has said anything for a while.
+/// Relays replies until the session is idle.
 async fn answer(near: Arc<UdpSocket>, to: Sender, far: Arc<UdpSocket>, spoke: Arc<AtomicBool>) {
     let mut buffer = vec![0; LONGEST];
     loop {
@@ -101,7 +101,7 @@ async fn answer(near: Arc<UdpSocket>, to: Sender, far: Arc<UdpSocket>, spoke: Ar
             Ok(Ok(len)) => {
                 let _ = near.async_io(Interest::WRITABLE, || send(&near, &buffer[..len], to)).await;
             }
-            // Nobody listens there now; somebody may a moment later.
+            // Nothing listens there now; that may change in a moment.
             Ok(Err(_)) => {}
             Err(_) if spoke.swap(false, Relaxed) => {}
             Err(_) => return,

@@ -1,4 +1,4 @@
-//! TCP, carried on: what one side says the other hears, and the end as well.
+//! Relay of TCP: data in both directions, and the end of each.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -12,10 +12,10 @@ use tokio::{
 
 use super::AT_ONCE;
 
-/// After a connection could not be taken: without descriptors, asking at once would be of no use.
+/// Pause after a failed accept: without free descriptors, retrying at once is useless.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Carries connections on to `to`; they end with it.
+/// Relays connections to `to`; they end with it.
 pub(super) async fn carry(listener: TcpListener, to: SocketAddr) {
     let mut connections = JoinSet::new();
     loop {
@@ -29,12 +29,12 @@ pub(super) async fn carry(listener: TcpListener, to: SocketAddr) {
     }
 }
 
-/// One connection, from its other end to the container. Its errors are those of its ends, who hear of them.
+/// One connection. Its errors are reported to its two ends by closing them.
 async fn connect(mut near: TcpStream, to: SocketAddr) -> io::Result<()> {
     let mut far = match TcpStream::connect(to).await {
         Ok(far) => far,
         Err(error) => {
-            // Who is refused there is refused here, as far as this can still be told.
+            // A refusal there becomes a reset here, as far as that is still possible.
             near.set_zero_linger()?;
             return Err(error);
         }
