@@ -130,7 +130,7 @@ fn mtus(state: &State) -> BTreeMap<NetworkId, u16> {
             Carries::Tunnel { .. } | Carries::Mirror { .. } => continue,
         };
         for id in networks.into_iter().filter_map(|name| ids.get(name)) {
-            let mtu = mtus.entry(*id).or_insert(port.mtu.get());
+            let mtu = mtus.entry(*id).or_insert_with(|| port.mtu.get());
             *mtu = port.mtu.get().min(*mtu);
         }
     }

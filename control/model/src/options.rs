@@ -301,7 +301,7 @@ impl Meaning for EndpointOptions {
         Ok(Self {
             veth: read(options, "kind", veth)?,
             ifname: read(options, "ifname", parsed)?,
-            hold: flag(options, "hold")?.unwrap_or(Self::default().hold),
+            hold: flag(options, "hold")?.unwrap_or_else(|| Self::default().hold),
             limit: limit(options)?,
         })
     }

@@ -80,7 +80,8 @@ fn an_address_in_two_places_is_held_reported_and_never_lost() {
     for side in [0, 1, 0] {
         let other = 1 - side;
         eventually("it follows its last sender while another port claims it", || {
-            (claim(other), claim(side));
+            claim(other);
+            claim(side);
             quiet.knows(&format!("{}@p{side}", mac(5))).then_some(())
         });
     }
