@@ -7,7 +7,7 @@
 //!
 //! | of each resource | who has it |
 //! |---|---|
-//! | `reading`: changes nothing and shows nobody's traffic but in numbers | the socket, and the [web page](crate::web) |
+//! | `reading`: changes nothing, and shows traffic in numbers only | the socket, and the [web page](crate::web) |
 //! | `watching`: shows frames, stations and what happens | the socket |
 //! | `writing` | the socket |
 //!
@@ -97,7 +97,7 @@ fn all() -> OpenApiRouter<Handle> {
         .routes(routes!(openapi))
 }
 
-/// What changes nothing, takes no body, and shows nobody's traffic but in numbers.
+/// Routes that change nothing, take no body, and show traffic in numbers only.
 fn reading() -> OpenApiRouter<Handle> {
     OpenApiRouter::default()
         .merge(daemon::reading())

@@ -2,8 +2,8 @@
 //!
 //! The [`Journal`] keeps the latest events, each with its number. Readers have a place in it and copy what is new, so a
 //! slow one holds nobody up: what was overwritten before it came is told to it as a number. What the MAC table has noted,
-//! which forwarding notes anyway, is fetched by whoever reads or writes ([`Journal::fetch`]); which ports go up and down is
-//! noted by the [`Observer`], who belongs to the core.
+//! which forwarding notes anyway, is fetched before each read and write ([`Journal::fetch`]); which ports go up and down is
+//! noted by the [`Observer`], a part of the core.
 
 use std::{
     borrow::Borrow,

@@ -5,7 +5,7 @@
 //! | [`config`] | `net.toml`, and everything that is wrong with it |
 //! | [`state`] | what is wanted; commands to effects, pure |
 //! | [`store`] | what the API made, on the disk |
-//! | [`serve`](mod@serve), `services` | starts and stops all of it |
+//! | `serve`, `services` | starts and stops all of it |
 //! | `core` | the one owner of it all: serves requests, publishes snapshots |
 //! | `edge` | performs commands: devices, interfaces, the plan of the workers |
 //! | `view`, `journal`, `capture` | what is seen of the switch |

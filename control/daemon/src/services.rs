@@ -8,8 +8,8 @@
 //! | metrics, web page | TCP | at once |
 //! | watch | signals of the workers, the clock | at once |
 //!
-//! Sockets are bound before the first port is opened: an address that is taken is told while there is nothing to undo. The
-//! core outlives all of them, and serves what it was asked before it closes its ports.
+//! Sockets are bound before the first port is opened: an address in use is reported while there is nothing to undo. The core
+//! outlives all of them, and serves the queued requests before it closes its ports.
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -222,7 +222,7 @@ impl Links {
 
     /// Creates a veth pair: `host` here, its peer directly in `peer`'s namespace as `ifname`.
     ///
-    /// The host's end is set up, with room for one [tag](TAG) more, after it is [secluded](Links::seclude), whose warnings are
+    /// The host's end is set up, with room for one VLAN tag more, after it is [secluded](Links::seclude), whose warnings are
     /// returned. The peer is left to [`Links::configure`]. On failure nothing remains.
     pub async fn create_veth(
         &self,

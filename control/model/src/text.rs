@@ -38,7 +38,7 @@ const ARP: u16 = 0x0806;
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
 
-/// Builds the frame described by `text`; see [`GRAMMAR`]. What is left out is looked up in `book`.
+/// Builds the frame described by `text`; see `GRAMMAR`. What is left out is looked up in `book`.
 ///
 /// # Errors
 /// A sentence that says what is wrong or missing.

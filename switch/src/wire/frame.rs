@@ -65,7 +65,7 @@ pub struct Frame {
     pub src: MacAddr,
     /// The outer tag, if it is an 802.1Q tag. All other types are treated as payload.
     pub tag: Option<Tag>,
-    /// Whether the network's payload, behind `tag` or without it, begins with a tag of [any type](is_tag).
+    /// Whether the network's payload, behind `tag` or without it, begins with a tag of any type.
     pub tagged_payload: bool,
 }
 

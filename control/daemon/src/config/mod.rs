@@ -2,7 +2,7 @@
 //!
 //! Three steps: the text becomes a tree that knows its places (`toml`), the tree becomes a
 //! [`Config`] while every error is collected (`declare`, over `reader`), and the whole is held
-//! against the [rules](vswitch_model::rules), which the API's objects must obey as well. Text that is no TOML is reported
+//! against the [rules], which the API's objects must obey as well. Text that is no TOML is reported
 //! before anything else: what it means would be a guess.
 
 mod declare;

@@ -4,8 +4,8 @@
 //! API, engines, helpers ┐
 //! reload, health, clock ┴─ requests, bounded ─> Core ─ Arc<Snapshot> ─> API, metrics, web page, why, trace
 //! ```
-//! It has a thread of its own: a plan for a thousand ports is milliseconds of work, nft(8) and a durable write are waited
-//! for, and none of it may hold up those who read. Its I/O is the runtime's.
+//! It has its own thread: a plan for a thousand ports takes milliseconds to compute, and nft(8) and durable writes block. None
+//! of it may delay a reader. Its I/O is driven by the runtime.
 
 use std::{path::PathBuf, sync::Arc, thread, time::Instant};
 
@@ -32,7 +32,7 @@ use crate::{
 };
 use vswitch_model::api::events::What;
 
-/// Requests that wait at most; who asks when so many do is refused.
+/// Capacity of the queue; a request that finds it full is refused.
 pub(super) const WAITING: usize = 1024;
 
 /// What tells that there is something to ask the core for.
@@ -56,7 +56,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Serves the requests that wait, refuses further ones, stops forwarding and leaves nothing behind but what persists.
+    /// Serves the queued requests, refuses further ones, stops forwarding and removes all interfaces that do not persist.
     pub(crate) async fn stop(self) {
         let Self { stop, ended, .. } = self;
         let _ = stop.send(());
@@ -87,7 +87,7 @@ pub(super) async fn launch(
         match Core::open(config, plan, store, machine).await {
             Ok(core) => {
                 let (requests, queue) = mpsc::channel(WAITING);
-                // It was waited for: what comes of it is told by `told`.
+                // The receiver waits in `launch`.
                 let _ = tell.send(Ok((core.handle(requests), core.signals.clone())));
                 core.serve_all(queue, stopped).await;
             }
@@ -165,13 +165,13 @@ impl Core {
         }
     }
 
-    /// Serves requests until it is told to stop or there is nobody left to ask; then closes everything.
+    /// Serves requests until `stop`, or until the last handle is gone; then closes everything.
     async fn serve_all(mut self, mut queue: mpsc::Receiver<Request>, mut stop: oneshot::Receiver<()>) {
         let mut goes_on = true;
         loop {
             let request = tokio::select! {
                 biased;
-                // Those who wait already are served still.
+                // Queued requests are still served.
                 _ = &mut stop, if goes_on => {
                     goes_on = false;
                     queue.close();

@@ -1,4 +1,4 @@
-//! How the core is asked and read, from anywhere: a queue to its task, and its latest snapshot.
+//! Access to the core: the queue to its task, and its latest snapshot.
 
 use std::{
     io,
@@ -33,7 +33,7 @@ use vswitch_model::{
     },
 };
 
-/// The core, for all who ask it and read it.
+/// A handle to the core, cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Handle {
     pub(super) requests: mpsc::Sender<Request>,
@@ -45,12 +45,12 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    /// What is wanted and real, as of the request that was served last. Waits for nobody.
+    /// The state as of the last request served. Never waits.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshots.borrow())
     }
 
-    /// The same, once the queues that the kernel has for us were looked at.
+    /// The same, with the TAPs' queues in the kernel read at most 100 ms ago.
     pub(crate) async fn counted(&self) -> Arc<Snapshot> {
         let snapshot = self.snapshot();
         let there = Arc::clone(&snapshot);
@@ -58,7 +58,7 @@ impl Handle {
         snapshot
     }
 
-    /// Obeys a command, wholly or not at all.
+    /// Executes a command, entirely or not at all.
     ///
     /// # Errors
     /// It is refused, cannot be done, or too many requests wait already.
@@ -66,7 +66,7 @@ impl Handle {
         self.ask(|reply| Request::Execute(Box::new(command), reply)).await
     }
 
-    /// Asks the core; its answer comes when it is true for readers, too.
+    /// Sends a request and awaits the answer, which comes when readers see its effect.
     ///
     /// # Errors
     /// Those of the request; `unavailable` when too many requests wait already, or the daemon stops.
@@ -89,7 +89,7 @@ impl Handle {
         }
     }
 
-    /// Asks the core on behalf of the daemon itself, which waits for room in the queue instead of being refused.
+    /// Sends a request of the daemon itself, which waits for room in the queue instead of being refused.
     pub(crate) async fn tell<T: 'static>(
         &self,
         request: impl FnOnce(Reply<T>) -> Request,
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_finds_the_queue_full_is_refused_and_readers_are_not() {
+    async fn a_full_queue_refuses_requests_and_delays_no_reader() {
         let (handle, queue) = idle();
         let waiting: Vec<_> = (0..WAITING)
             .map(|_| {
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_nobody_waits_for_any_more_is_not_begun() {
+    async fn a_request_whose_client_is_gone_is_not_begun() {
         let snapshot = idle().0.snapshot();
         let (reply, answer) = Reply::new();
         reply.with(async { Ok(1) }).await.by(&snapshot);

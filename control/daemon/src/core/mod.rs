@@ -1,7 +1,7 @@
-//! The core: one owner of what is wanted, what is real and what is kept.
+//! The core: the one owner of the desired state, the devices and the store.
 //!
-//! Requests come in by a [`Handle`] and are served one by one, wholly or not at all ([`actor`]); readers take a
-//! [`Snapshot`] and wait for nobody.
+//! Requests arrive through a [`Handle`] and are served one by one, entirely or not at all ([`actor`]); readers take a
+//! [`Snapshot`] and never wait.
 //!
 //! | file | its story |
 //! |---|---|

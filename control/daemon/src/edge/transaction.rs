@@ -5,10 +5,10 @@
 //!                   │                                         │         │
 //!                   └────────────────── undo <────────────────┴─────────┘
 //! ```
-//! The stages are types, because only this order is right: an interface is set up when all that were closed have freed
-//! their names, it is kept (outlives us) only when it is written down that it shall be, and workers get a plan only of
-//! what is set up. Between [`SetUp`] and [`SetUp::commit`] the caller does what needs the interfaces: rules of the host, and
-//! the store. Undoing takes time, so it is asked for by name; a change that is dropped instead leaves the edge half-way.
+//! The stages are types, because only this order is correct: an interface is set up after those that were closed have freed
+//! their names, it is made persistent only after the store has its record, and workers get a plan only of what is set up.
+//! Between [`SetUp`] and [`SetUp::commit`] the caller does what needs the interfaces: the host's rules, and the store. Undoing
+//! awaits, so it cannot be left to `Drop`: a change that is dropped leaves the edge half-way.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -47,7 +47,7 @@ impl Attempt {
         Self { on_failure: OnFailure::Refuse, handed: BTreeMap::new() }
     }
 
-    /// As much as can be had now, the rest later.
+    /// As much as possible now, the rest later.
     pub(crate) fn retrying() -> Self {
         Self { on_failure: OnFailure::Retry, handed: BTreeMap::new() }
     }
@@ -74,7 +74,7 @@ pub(crate) struct Opening<'e> {
     done: Vec<Effect>,
     /// Ports that were opened and whose interfaces are to be set up.
     pub(super) unset: Vec<PortId>,
-    /// Ports that were opened and whose interfaces do not outlive us yet, though they shall.
+    /// Ports that were opened and whose interfaces are not persistent yet.
     opened: Vec<PortId>,
     /// Devices that the workers may still use; they go with the next plan.
     leaving: Vec<OpenDevice>,
@@ -273,14 +273,14 @@ impl<'e> Opening<'e> {
         let before = Arc::downgrade(self.edge.workers.plan());
         self.edge.workers.adopt(Arc::new(plan));
         self.edge.stale.forget_in(&self.edge.fdb);
-        // Who traces a frame has it open for a moment, and its devices.
+        // A trace holds the plan, and its devices, for a moment.
         released(before).await;
         for device in std::mem::take(&mut self.leaving) {
             device.remove().await;
         }
     }
 
-    /// Lets the interfaces that were opened outlive us, where they shall.
+    /// Makes the interfaces that were opened persistent, where that is configured.
     pub(super) fn keep(&mut self) {
         for id in std::mem::take(&mut self.opened) {
             let Some(EdgePort { wanted, device: Ok(open), .. }) = self.edge.ports.get(&id) else { continue };
@@ -291,7 +291,7 @@ impl<'e> Opening<'e> {
         }
     }
 
-    /// Takes back what was done, to what `before` wants. What cannot be is told, and tried again later.
+    /// Undoes what was done, back to `before`. What cannot be undone is logged, and retried later.
     pub(crate) async fn undo(mut self, before: &State) {
         self.next = before.clone();
         self.attempt = Attempt::retrying();
@@ -309,10 +309,10 @@ impl<'e> Opening<'e> {
 }
 
 impl SetUp<'_> {
-    /// Makes the change last: interfaces outlive us where they shall, and the workers work by it. Answers what is wanted
-    /// and real now.
+    /// Completes the change: interfaces become persistent where configured, and the workers adopt the plan. Returns the new
+    /// state.
     ///
-    /// Not before all of it is known to whoever starts after us.
+    /// Only after the store has all of it: the next start finds the interfaces by their records.
     pub(crate) async fn commit(self) -> State {
         let Self(mut work) = self;
         work.keep();

@@ -1,7 +1,7 @@
 //! How many addresses the table believes in, in all and by network.
 //!
-//! The table counts by port alone, and counts dead entries until they are swept; so who wants these numbers walks it. It is
-//! not walked again while it has learned and forgotten nothing, but for those that age: these are noticed soon enough.
+//! The table itself counts per port only, and includes dead entries until they are swept, so these numbers need a walk. A count
+//! is reused while the table has learned and removed nothing, at most 100 ms, because entries expire without an event.
 
 use std::{
     collections::HashMap,
@@ -14,7 +14,7 @@ use vswitch::{
     fdb::{Entry, Totals},
 };
 
-/// How long a count may hold addresses that have aged since.
+/// Maximum age of a reused count, in which entries may have expired.
 const FRESH: Duration = Duration::from_millis(100);
 
 /// Counts addresses, and keeps the count for a moment.

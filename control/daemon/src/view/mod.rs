@@ -1,11 +1,11 @@
-//! What is wanted and what is real, as one moment shows it to all who read.
+//! The desired state and the real one, for readers.
 //!
-//! The [core](crate::core) publishes a [`Snapshot`] after each request that it has served. Who reads takes the latest, and
-//! waits for nobody. What is configured stands still in it; what counts goes on counting: it has the counters themselves,
-//! the MAC table and the workers' clock, so numbers are those of the moment they are read at.
+//! The [core](crate::core) publishes a [`Snapshot`] after each request. A reader takes the latest and never waits. The
+//! configuration in it is fixed; counters are live: it holds the counters themselves, the MAC table and the workers' clock, so
+//! numbers are those of the moment of reading.
 //!
-//! A snapshot keeps no device open: it has [weak](Weak) references, which are strong for as long as a number is read. A
-//! device is closed when its last reader is done; the edge waits for that before it calls an interface gone.
+//! A snapshot keeps no device open: its references are [weak](Weak), and upgraded only while a number is read. The edge waits
+//! for such a read before it reports an interface as gone.
 //!
 //! | file | its pictures |
 //! |---|---|
@@ -58,7 +58,7 @@ use vswitch_model::{
     api::{PortState, capture::Capture},
 };
 
-/// What is wanted and what is real. See the [module](self).
+/// The desired state and the real one. See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     pub(crate) state: State,
@@ -72,7 +72,7 @@ pub(crate) struct Snapshot {
     census: Census,
 }
 
-/// What stays the same while the daemon runs.
+/// Constants of this process.
 #[derive(Debug)]
 pub(crate) struct Process {
     /// The configuration file.
@@ -80,7 +80,7 @@ pub(crate) struct Process {
     pub(crate) started: Instant,
 }
 
-/// What goes on counting.
+/// Live counters and handles.
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) fdb: Arc<Fdb>,
@@ -91,7 +91,7 @@ pub(crate) struct Live {
     pub(crate) captures: Vec<Arc<Running>>,
 }
 
-/// What is real of a port.
+/// The real side of a port.
 #[derive(Debug)]
 pub(crate) struct LivePort {
     pub(crate) counters: Arc<[PortCounters]>,
