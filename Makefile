@@ -39,6 +39,7 @@ test-kernel: build # tests that need root and a kernel: never skipped. The crash
 	  tshark:tshark ovs-vswitchd:openvswitch-switch prometheus:prometheus tmux:tmux \
 	  dockerd:docker.io docker-compose:docker-compose busybox:busybox-static podman:podman containerd:containerd runc:runc \
 	  /usr/lib/cni/host-local:containernetworking-plugins
+	cargo build --workspace --locked --bins
 	cargo test --workspace --locked -- --ignored --test-threads=2
 	$(KERNEL_TESTS) --test-threads=2 --skip scale::
 	$(KERNEL_TESTS) scale::

@@ -212,7 +212,7 @@ fn a_mirror_to_a_host_lives_like_any_port_and_takes_nothing_in() {
         (&["--remote", "10.8.0.9"], "--vni"),
         (&["--vni", "9000"], "--remote"),
         (&["--remote", "10.8.0.9", "--vni", "9000", "--netns", "x"], "cannot be used with"),
-        (&["--remote", "10.8.0.9", "--vni", "16777216"], "16777216 is not in 0..=16777215"),
+        (&["--remote", "10.8.0.9", "--vni", "16777216"], "16777216 is not a VNI: use 0 to 16777215"),
     ] {
         let all = [&["mirror", "add", "ids", "--port", "web"], arguments].concat();
         let refused = switch.refusal(&all).1;

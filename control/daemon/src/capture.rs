@@ -176,6 +176,11 @@ impl Captures {
 }
 
 impl Running {
+    /// Whether its client has gone or has enough.
+    pub(crate) fn is_over(&self) -> bool {
+        self.shared.over.load(Relaxed)
+    }
+
     /// As the API shows it.
     pub(crate) fn show(&self) -> Capture {
         Capture {

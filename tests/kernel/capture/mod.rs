@@ -46,13 +46,18 @@ impl Office {
 
     /// Starts vswitchctl and waits until its capture is running.
     fn capture(&self, arguments: &[&str]) -> Capturing {
-        let known = self.switch.ctl(&["capture", "--ls"]).as_array().unwrap().len();
+        let ids = || {
+            let listed = self.switch.ctl(&["capture", "--ls"]);
+            listed.as_array().unwrap().iter().map(|it| it["id"].as_u64().unwrap()).max()
+        };
+        let known = ids();
         let mut command = Command::new(binary("vswitchctl"));
         command.arg("--socket").arg(self.switch.socket()).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = self.switch.host.run(|| command.spawn().unwrap());
         eventually("the capture goes on", || {
-            (self.switch.ctl(&["capture", "--ls"]).as_array().unwrap().len() > known).then_some(())
+            // Ids grow. One that has just ended may still be listed, so their number says nothing.
+            (ids() > known).then_some(())
         });
         Capturing(child)
     }

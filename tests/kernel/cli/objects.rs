@@ -217,7 +217,7 @@ fn interfaces_are_attached_to_containers_and_detached() {
         (&["eth1", "--ip", "10.9.0.1/24"], 1, "10.9.0.1"),
         (&["eth1", "--ip", "10.9.7.1/24", "--gateway", "192.0.2.1"], 1, "192.0.2.1 is in no subnet"),
         (&["eth1", "--mtu", "1451"], 1, "1451"),
-        (&["not/a/name"], 1, "is no interface name"),
+        (&["not/a/name"], 2, "is no interface name"),
         (&["eth1", "--kind", "bridge"], 2, "bridge"),
     ] {
         let (got, sentence) = refused(more);

@@ -295,7 +295,7 @@ impl Snapshot {
 
     /// The captures that go on.
     pub(crate) fn captures(&self) -> Vec<Capture> {
-        self.live.captures.iter().map(|running| running.show()).collect()
+        self.live.captures.iter().filter(|it| !it.is_over()).map(|running| running.show()).collect()
     }
 
     /// The port of that name.

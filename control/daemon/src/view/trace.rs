@@ -160,7 +160,8 @@ impl Words<'_> {
             Err(reason) => format!("dropped: {reason}: {}", reason.hint()),
             Ok(_) => String::new(),
         };
-        let (Some(Classified { network, tag }), Some(learned)) = (trace.classified, decision.learned) else {
+        let is_classified = decision.learned.is_some() || is_storm(decision);
+        let Some(Classified { network, tag }) = trace.classified.filter(|_| is_classified) else {
             step("classify", dropped(decision));
             return steps;
         };
@@ -170,6 +171,11 @@ impl Words<'_> {
         if let Some(rate) = ingress.spec.limit.rx {
             step("limit", format!("unless the port's {rate} are used up"));
         }
+        // A group frame above its port's limit is dropped before its sender is learned.
+        let Some(learned) = decision.learned else {
+            step("storm", dropped(decision));
+            return steps;
+        };
         step("learn", self.learned(learned, ingress.id));
         for (network, mac) in trace.evicted.iter().map(Station::parts) {
             let network = self.names.network(network);
