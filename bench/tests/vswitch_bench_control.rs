@@ -9,7 +9,7 @@ use vswitch_tests::daemon::binary;
 fn calls_are_measured_in_turns_with_dockers() {
     let mut figures = Vec::new();
     run(&Plan { binary: binary("vswitchd"), present: 5, samples: 2 }, |figure| figures.push(figure)).unwrap();
-    assert_eq!(figures.len(), 5);
+    assert_eq!(figures.len(), 10);
     assert!(figures.iter().all(|figure| figure.p50 > 0.0), "{figures:?}");
     for figure in &figures[..3] {
         let docker = figure.docker.unwrap();
