@@ -4,7 +4,7 @@ use vswitch::{
     addr::{NetworkId, PortId},
     batch::Batch,
     checksum::Sum,
-    headers::{Headers, IpVersion},
+    headers::{Headers, IPV4_HEADER, IPV6_HEADER, IpVersion, link},
     offload::Offload,
     segment::Segmenter,
 };
@@ -58,7 +58,8 @@ pub fn decap(data: &[u8]) {
     }
     let datagrams: Vec<_> = message.chunks(stride.max(1)).collect();
     let known = datagrams.iter().filter(|datagram| header::parse(datagram, settings.strict) == Ok(vni));
-    let known: Vec<_> = known.map(|datagram| &datagram[HEADER..]).collect();
+    let known = known.map(|datagram| &datagram[HEADER..]).filter(|frame| has_whole_ip_header(frame));
+    let known: Vec<_> = known.collect();
     if ecn == Ecn::Ce || known.len() > vswitch::batch::TRAIN {
         assert!(arrived.len() + refused <= datagrams.len().max(1));
         return;
@@ -74,6 +75,15 @@ pub fn decap(data: &[u8]) {
             "{differing} bytes"
         );
     }
+}
+
+/// Whether `frame` holds the fixed IP header that its EtherType announces, if it announces one.
+fn has_whole_ip_header(frame: &[u8]) -> bool {
+    link(frame).is_none_or(|(network, ethertype)| match ethertype.0 {
+        0x0800 => frame.len() >= network + IPV4_HEADER,
+        0x86dd => frame.len() >= network + IPV6_HEADER,
+        _ => true,
+    })
 }
 
 /// Corrects the checksums of `frame`.
