@@ -135,7 +135,7 @@ fn containers_are_limited_as_they_or_their_network_were_told() {
     let job = Netns::new("job");
     let wrong = ["network", "connect", "--driver-opt", "limit.rx=much", "blue", &sandbox(&job)];
     let (_, refusal) = switch.refusal(&wrong);
-    assert!(refusal.contains("option limit.rx: \"much\" is no rate: use a whole number"), "{refusal}");
+    assert!(refusal.contains("option limit.rx: \"much\" is not a rate: use a whole number"), "{refusal}");
     let (_, refusal) = switch.refusal(&["network", "update", "--opt", "limit.tx_burst=9", "blue"]);
     assert!(refusal.contains("option limit.tx_burst: there is no limit.tx that it belongs to"), "{refusal}");
 }

@@ -177,7 +177,7 @@ mod alone {
             refusal(&request(r#""kind": "veth""#), None).await.starts_with("a veth comes with host_ifname")
         );
         assert!(refusal(veth, null()).await.starts_with("a veth comes with host_ifname"));
-        assert!(refusal(&veth.replace("vp-web", "a/b"), None).await.contains("is no interface name"));
+        assert!(refusal(&veth.replace("vp-web", "a/b"), None).await.contains("is not an interface name"));
         assert!(
             refusal(&request(r#""kind": "packet", "device": "eth1""#), None)
                 .await

@@ -274,7 +274,7 @@ fn open_tap(namespace: &Namespace, ifname: &str, persist: bool) -> Result<Tap, E
                 )
             }
             Some(EINVAL) if !persist => {
-                format!("{ifname} exists already in namespace {namespace}, or is no interface name")
+                format!("{ifname} exists already in namespace {namespace}, or is not an interface name")
             }
             Some(EPERM) => format!(
                 "no right to make {ifname} in namespace {namespace}: run as root, or with CAP_NET_ADMIN"

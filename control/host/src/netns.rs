@@ -54,7 +54,7 @@ pub enum NetnsError {
     #[error("process {0} is gone: there is no /proc/{0}/ns/net")]
     NoProcess(u32),
     /// A file that is not a network namespace; a name whose mount is gone looks like this too.
-    #[error("{} is no network namespace: if its owner is gone, delete the file and create the namespace anew", .0.display())]
+    #[error("{} is not a network namespace: if its owner is gone, delete the file and create the namespace anew", .0.display())]
     NotNetwork(PathBuf),
     /// The kernel wants CAP_SYS_ADMIN (over the namespace's owner), or CAP_SYS_PTRACE for a process.
     #[error("no right to enter the namespace {0}: run as root, or with CAP_SYS_ADMIN and CAP_NET_ADMIN")]
@@ -221,7 +221,7 @@ mod tests {
             error(Netns::Path("/x/y".into())),
             "no namespace at /x/y: is the container still running?"
         );
-        assert!(error(Netns::Path("/etc/hosts".into())).starts_with("/etc/hosts is no network namespace"));
+        assert!(error(Netns::Path("/etc/hosts".into())).starts_with("/etc/hosts is not a network namespace"));
     }
 
     #[test]

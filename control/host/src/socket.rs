@@ -26,7 +26,7 @@ pub enum SocketError {
     #[error("another vswitchd answers at {}: stop it, or choose another path in net.toml", .0.display())]
     InUse(PathBuf),
     /// The path is another kind of file.
-    #[error("{} exists and is no socket: move it away, or choose another path in net.toml", .0.display())]
+    #[error("{} exists and is not a socket: move it away, or choose another path in net.toml", .0.display())]
     NotSocket(PathBuf),
     /// The group is not known to the system.
     #[error("there is no group {0:?}: create it, or correct api.group")]

@@ -102,7 +102,7 @@ impl FromStr for Scope {
             "local" => Ok(Self::Local),
             // Docker's word for what reaches all hosts of its cluster.
             "global" | "swarm" => Ok(Self::Global),
-            other => Err(format!("{other:?} is no scope: use local or global")),
+            other => Err(format!("{other:?} is not a scope: use local or global")),
         }
     }
 }

@@ -282,7 +282,7 @@ impl FromStr for Kind {
             "packet" => Ok(Self::Packet),
             "collector" => Ok(Self::Collector),
             _ => Err(format!(
-                "{text:?} is no kind of port: use \"tap\", \"veth\" or \"packet\", or \"collector\" for a mirror to another host"
+                "{text:?} is not a kind of port: use \"tap\", \"veth\" or \"packet\", or \"collector\" for a mirror to another host"
             )),
         }
     }
@@ -300,7 +300,7 @@ impl FromStr for Address {
             (Ok(net), _) => Ok(Self(net)),
             (_, Ok(IpAddr::V4(_))) => Err(format!("{text} has no prefix length: write it like {text}/24")),
             (_, Ok(IpAddr::V6(_))) => Err(format!("{text} has no prefix length: write it like {text}/64")),
-            _ => Err(format!("{text:?} is no IP address: write it like 10.9.0.2/24")),
+            _ => Err(format!("{text:?} is not an IP address: write it like 10.9.0.2/24")),
         }
     }
 }
@@ -313,9 +313,9 @@ impl FromStr for Gateway {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        text.parse()
-            .map(Self)
-            .map_err(|_| format!("{text:?} is no IP address: write it like 10.9.0.1, without prefix length"))
+        text.parse().map(Self).map_err(|_| {
+            format!("{text:?} is not an IP address: write it like 10.9.0.1, without prefix length")
+        })
     }
 }
 
@@ -414,7 +414,7 @@ mod tests {
             (json!({"name": "a", "network": "n", "kind": "tap", "gateway": 7}), "a text or a list"),
             (
                 json!({"name": "a", "network": "n", "kind": "tap", "limit": {"rx": "fast"}}),
-                "\"fast\" is no rate",
+                "\"fast\" is not a rate",
             ),
             (
                 json!({"name": "a", "network": "n", "kind": "tap", "limit": {"tx_burst": 7}}),
@@ -452,7 +452,7 @@ mod tests {
                 json!({"name": "a", "kind": "collector", "remote": "10.8.0.9", "vni": 5, "flood": true}),
                 "flood: a collector",
             ),
-            (json!({"name": "a b", "network": "n", "kind": "tap"}), "is no name"),
+            (json!({"name": "a b", "network": "n", "kind": "tap"}), "is not a valid name"),
         ];
         for (value, expected) in table {
             let text = value.to_string();

@@ -12,7 +12,7 @@ pub struct HostName(String);
 
 /// Text that is not a [`HostName`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no name of a host: write it like switch.example.org, without port")]
+#[error("{0:?} is not a host name: write it like switch.example.org, without port")]
 pub struct InvalidHostName(pub String);
 
 impl FromStr for HostName {

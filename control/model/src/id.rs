@@ -14,7 +14,7 @@ pub struct Id(String);
 
 /// Text that is not an [`Id`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no id: an id has 64 hexadecimal digits, in small letters")]
+#[error("{0:?} is not an id: an id has 64 hexadecimal digits, in small letters")]
 pub struct InvalidId(pub String);
 
 impl Id {

@@ -26,7 +26,9 @@ pub struct IfName(String);
 
 /// Text that the kernel would refuse as an interface's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no interface name: use 1 to 15 letters, digits or signs, but no '/', ':', '%' or blank")]
+#[error(
+    "{0:?} is not an interface name: use 1 to 15 letters, digits or signs, but no '/', ':', '%' or blank"
+)]
 pub struct InvalidIfName(pub String);
 
 impl From<InvalidIfName> for Error {

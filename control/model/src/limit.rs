@@ -13,7 +13,7 @@ pub struct Rate(NonZeroU64);
 /// Text or a number that is not a [`Rate`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no rate: use a whole number and bit/s, kbit/s, Mbit/s or Gbit/s, up to 1000 Gbit/s, like \"100 Mbit/s\""
+    "{0:?} is not a rate: use a whole number and bit/s, kbit/s, Mbit/s or Gbit/s, up to 1000 Gbit/s, like \"100 Mbit/s\""
 )]
 pub struct InvalidRate(pub String);
 

@@ -11,7 +11,9 @@ pub struct Name(String);
 
 /// Text that is not a [`Name`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no name: use 1 to 63 letters, digits, '.', '_' or '-', starting with a letter or digit")]
+#[error(
+    "{0:?} is not a valid name: use 1 to 63 letters, digits, '.', '_' or '-', starting with a letter or digit"
+)]
 pub struct InvalidName(pub String);
 
 impl TryFrom<String> for Name {

@@ -270,11 +270,11 @@ impl Meaning for NetworkOptions {
     fn read(text: &BTreeMap<String, String>) -> Result<Self, OptionError> {
         let options = &shortened(NETWORK, text);
         let default = Self::default();
-        let binding = |text: &str| text.parse().map_err(|_| format!("{text:?} is no IP address"));
+        let binding = |text: &str| text.parse().map_err(|_| format!("{text:?} is not an IP address"));
         // Ten bytes leave room for the number.
         let prefix = |text: &str| match text.parse::<IfName>() {
             Ok(prefix) if prefix.len() <= 10 => Ok(prefix.into()),
-            _ => Err(format!("{text:?} begins no interface name: use 1 to 10 letters")),
+            _ => Err(format!("{text:?} cannot begin an interface name: use 1 to 10 letters")),
         };
         Ok(Self {
             parent: read(options, "parent", parent)?,
@@ -345,7 +345,7 @@ fn veth(text: &str) -> Result<bool, String> {
     match text {
         "tap" => Ok(false),
         "veth" => Ok(true),
-        _ => Err(format!("{text:?} is no kind of interface: use tap or veth")),
+        _ => Err(format!("{text:?} is not a kind of interface: use tap or veth")),
     }
 }
 
@@ -376,7 +376,7 @@ fn unknown(known: [&[Known]; 2], key: &str, driver: Option<Driver>) -> OptionErr
 fn merge<T: PartialEq + Display + Copy>(place: &mut Option<T>, value: T) -> Result<(), String> {
     match *place {
         Some(told) if told != value => {
-            Err(format!("{value} contradicts {told}, which is told as well: keep one"))
+            Err(format!("{value} contradicts {told}, which is given as well: keep one"))
         }
         _ => {
             *place = Some(value);
@@ -410,7 +410,7 @@ fn flag(options: &BTreeMap<&str, &str>, key: &str) -> Result<Option<bool>, Optio
     read(options, key, |text| match text {
         "true" | "1" | "" => Ok(true),
         "false" | "0" => Ok(false),
-        _ => Err(format!("{text:?} is no answer: use true or false")),
+        _ => Err(format!("{text:?} is not valid: use true or false")),
     })
 }
 
@@ -477,7 +477,7 @@ mod tests {
         assert_eq!(reached, [true, true, false]);
         assert_eq!(serde_json::to_value(&options).unwrap(), written);
         let error = serde_json::from_value::<Options<NetworkOptions>>(serde_json::json!({ "icc": "maybe" }));
-        assert_eq!(error.unwrap_err().to_string(), "option icc: \"maybe\" is no answer: use true or false");
+        assert_eq!(error.unwrap_err().to_string(), "option icc: \"maybe\" is not valid: use true or false");
     }
 
     #[test]
@@ -503,14 +503,14 @@ mod tests {
             ),
             (Driver::Bridge, ("vni", "7"), "option vni: belongs to driver overlay: leave it out"),
             (Driver::Overlay, ("vni", "16777216"), "option vni: 16777216 is not a VNI: use 0 to 16777215"),
-            (Driver::Bridge, ("icc", "maybe"), "option icc: \"maybe\" is no answer: use true or false"),
+            (Driver::Bridge, ("icc", "maybe"), "option icc: \"maybe\" is not valid: use true or false"),
             (Driver::Uplink, ("parent", "eth1.4095"), "option parent: 4095 is reserved: use 1 to 4094"),
             (
                 Driver::Uplink,
                 ("mtu", "1500"),
                 "option parent: missing: name the host's interface to the LAN, like -o parent=eth1 or parent=eth1.10",
             ),
-            (Driver::Bridge, ("binding", "x"), "option binding: \"x\" is no IP address"),
+            (Driver::Bridge, ("binding", "x"), "option binding: \"x\" is not an IP address"),
         ] {
             let mut spec = network(driver, &[]);
             let found = texts(&[option]).try_into().and_then(|options| {
@@ -525,7 +525,7 @@ mod tests {
         let mut twice = network(Driver::Bridge, &[("mtu", "1400")]);
         twice.mtu = Some(Mtu::DEFAULT);
         let error = absorb(&mut twice).unwrap_err().to_string();
-        assert_eq!(error, "option mtu: 1400 contradicts 1500, which is told as well: keep one");
+        assert_eq!(error, "option mtu: 1400 contradicts 1500, which is given as well: keep one");
     }
 
     #[test]
@@ -538,7 +538,7 @@ mod tests {
         assert_eq!((named.ifname.as_deref(), named.hold), (Some("lan0"), true));
         assert!(!read("hold", "false").unwrap().hold);
         for (key, value, expected) in [
-            ("kind", "bridge", "option kind: \"bridge\" is no kind of interface: use tap or veth"),
+            ("kind", "bridge", "option kind: \"bridge\" is not a kind of interface: use tap or veth"),
             ("kid", "tap", "option kid: is unknown: did you mean kind?"),
             ("limit.rxburst", "7", "option limit.rxburst: is unknown: did you mean limit.rx_burst?"),
             ("limit.tx_burst", "0", "option limit.tx_burst: \"0\" is out of range: use 1 to 4294967295"),
@@ -550,7 +550,7 @@ mod tests {
             (
                 "limit.tx",
                 "fast",
-                "option limit.tx: \"fast\" is no rate: use a whole number and bit/s, kbit/s, Mbit/s or Gbit/s, up to 1000 Gbit/s, like \"100 Mbit/s\"",
+                "option limit.tx: \"fast\" is not a rate: use a whole number and bit/s, kbit/s, Mbit/s or Gbit/s, up to 1000 Gbit/s, like \"100 Mbit/s\"",
             ),
         ] {
             assert_eq!(read(key, value).unwrap_err().to_string(), expected);

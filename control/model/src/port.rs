@@ -153,7 +153,7 @@ pub enum Direction {
 
 /// Text that is not a [`Direction`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no direction: use \"rx\" or \"tx\", or remove it")]
+#[error("{0:?} is not a direction: use \"rx\" or \"tx\", or remove it")]
 pub struct InvalidDirection(pub String);
 
 impl Direction {

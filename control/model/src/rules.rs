@@ -273,7 +273,7 @@ impl<'a> Check<'a> {
             let Carries::Mirror { mirror } = &port.carries else { continue };
             let at = Location::port(index, "mirror");
             if mirror.ports.is_empty() && mirror.networks.is_empty() {
-                self.fault(at, "names nobody to copy from: write ports, or networks");
+                self.fault(at, "names nothing to copy from: write ports, or networks");
             }
             for name in &mirror.ports {
                 match ports.iter().find(|other| other.name == *name) {
@@ -327,7 +327,7 @@ impl<'a> Check<'a> {
         let Some(interface) = port.interface() else { return };
         if interface.ifname.is_none() && IfName::of(&port.name).is_none() {
             let what = format!(
-                "the port's name is the interface's, too, and {:?} is longer than the {IFNAME_MAX} octets of an interface name: set ifname",
+                "the port's name is the interface's, too, and {:?} is longer than the {IFNAME_MAX} bytes of an interface name: set ifname",
                 port.name.as_str()
             );
             self.contradiction(Location::port(index, "ifname"), Location::port(index, "kind"), what);
@@ -337,7 +337,7 @@ impl<'a> Check<'a> {
         }
         if let Some(mac) = interface.mac.filter(|mac| !mac.is_station()) {
             let what =
-                format!("{mac} is a group's or nobody's address: use a station's, like 02:42:0a:09:00:02");
+                format!("{mac} is a multicast address or zero: use a station's, like 02:42:0a:09:00:02");
             self.fault(Location::port(index, "mac"), what);
         }
     }
@@ -503,7 +503,7 @@ fn netns_problem(netns: &Netns) -> Option<String> {
         Netns::Name(name) if matches!(name.as_str(), "" | "." | "..") || name.contains(['/', '\0']) => {
             Some(format!("{name:?} names no namespace: {forms}"))
         }
-        Netns::Name(name) if name.starts_with("pid:") => Some(format!("{name:?} is no process: {forms}")),
+        Netns::Name(name) if name.starts_with("pid:") => Some(format!("{name:?} is not a process: {forms}")),
         Netns::Path(path) if !path.is_absolute() => Some(format!("{path:?} is relative: {forms}")),
         Netns::Pid(0) => Some(format!("there is no process 0: {forms}")),
         _ => None,
@@ -517,7 +517,7 @@ fn address_problem(net: IpNet) -> Option<String> {
         return Some(format!("{net} makes the whole world the local subnet: use a longer prefix"));
     }
     if addr.is_loopback() || addr.is_multicast() || addr.is_unspecified() {
-        return Some(format!("{addr} is no station's address: use another"));
+        return Some(format!("{addr} is not a station's address: use another"));
     }
     host_problem(addr, net)
 }
@@ -539,7 +539,7 @@ fn host_problem(addr: IpAddr, subnet: IpNet) -> Option<String> {
 /// Why `remote` cannot be another host's address for the endpoint `local`.
 fn remote_problem(remote: IpAddr, local: Option<&VxlanSpec>) -> Option<String> {
     if remote.is_unspecified() || remote == IpAddr::V4(Ipv4Addr::BROADCAST) {
-        return Some(format!("{remote} is no host's address: name the other host's"));
+        return Some(format!("{remote} is not a host's address: name the other host's"));
     }
     if is_link_local(remote) {
         return Some(no_link(remote));

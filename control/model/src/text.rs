@@ -66,16 +66,16 @@ pub fn parse(text: &str, book: &dyn Book) -> Result<Vec<u8>, String> {
         "ether" => {
             let text = words.next("a type after ether, such as 0x88b5")?;
             let number = u16::from_str_radix(text.strip_prefix("0x").unwrap_or(text), 16);
-            let ethertype = number.map_err(|_| format!("{text} is no EtherType: write it as 0x88b5"))?;
+            let ethertype = number.map_err(|_| format!("{text} is not an EtherType: write it as 0x88b5"))?;
             let payload = vec![0; draft.len(&mut words)?.unwrap_or(46)];
             Body { to: None, ethertype, payload }
         }
-        other => return Err(format!("{other:?} is no kind of frame: {GRAMMAR}")),
+        other => return Err(format!("{other:?} is not a kind of frame: {GRAMMAR}")),
     };
     if let Some(word) = words.0.next() {
         return Err(format!("{word:?} is one word too many: {GRAMMAR}"));
     }
-    let missing = "nobody is known to have that address: say where the frame goes with `to MAC`";
+    let missing = "no station is known to have that address: say where the frame goes with `to MAC`";
     let to = to.or(body.to).ok_or(missing)?;
     let tag = tag.map(Tag::to_bytes);
     let header =
@@ -122,9 +122,9 @@ struct Body {
 impl Draft<'_> {
     fn len(&mut self, words: &mut Words<'_>) -> Result<Option<usize>, String> {
         if words.skip("len") {
-            let len: usize = words.parse("a number of octets after len")?;
+            let len: usize = words.parse("a number of bytes after len")?;
             if len > 9000 {
-                return Err(format!("a payload of {len} octets is too long: write at most 9000"));
+                return Err(format!("a payload of {len} bytes is too long: write at most 9000"));
             }
             self.len = Some(len);
         }
@@ -270,7 +270,7 @@ fn endpoint(text: &str) -> Result<(IpAddr, Option<u16>), String> {
     }
     let address = text
         .parse()
-        .map_err(|_| format!("{text:?} is no address with port: write 10.9.0.3:80 or [fd09::3]:80"))?;
+        .map_err(|_| format!("{text:?} is not an address with port: write 10.9.0.3:80 or [fd09::3]:80"))?;
     Ok((address, None))
 }
 
@@ -298,7 +298,7 @@ pub fn describe(frame: &[u8], len: usize) -> String {
                 (MacAddr([*d0, *d1, *d2, *d3, *d4, *d5]), MacAddr([*s0, *s1, *s2, *s3, *s4, *s5]));
             format!("{from} > {to}")
         }
-        None => return format!("{len} octets"),
+        None => return format!("{len} bytes"),
     };
     if let Ok(packet) = LaxSlicedPacket::from_ethernet(frame) {
         for tag in packet.vlan_ids() {
@@ -306,7 +306,7 @@ pub fn describe(frame: &[u8], len: usize) -> String {
         }
         let _ = write!(line, ", {}", content(&packet, frame));
     }
-    let _ = write!(line, ", {len} octets");
+    let _ = write!(line, ", {len} bytes");
     line
 }
 
@@ -444,35 +444,35 @@ mod tests {
         let table = [
             (
                 "arp who-has 10.9.0.1",
-                "02:42:0a:09:00:02 > ff:ff:ff:ff:ff:ff, ARP who-has 10.9.0.1 tell 10.9.0.2, 42 octets",
+                "02:42:0a:09:00:02 > ff:ff:ff:ff:ff:ff, ARP who-has 10.9.0.1 tell 10.9.0.2, 42 bytes",
             ),
             (
                 "from 02:00:00:00:00:09 vlan 10 arp reply 10.9.0.1 is-at 02:00:00:00:00:08",
-                "02:00:00:00:00:09 > ff:ff:ff:ff:ff:ff, vlan 10, ARP reply 10.9.0.1 is-at 02:00:00:00:00:08, 46 octets",
+                "02:00:00:00:00:09 > ff:ff:ff:ff:ff:ff, vlan 10, ARP reply 10.9.0.1 is-at 02:00:00:00:00:08, 46 bytes",
             ),
             (
                 "icmp 10.9.0.3",
-                "02:42:0a:09:00:02 > 02:42:0a:09:00:03, ICMP 10.9.0.2 > 10.9.0.3 echo request, 98 octets",
+                "02:42:0a:09:00:02 > 02:42:0a:09:00:03, ICMP 10.9.0.2 > 10.9.0.3 echo request, 98 bytes",
             ),
             (
                 "icmp fd09::2 > fd09::3 len 8",
-                "02:42:0a:09:00:02 > 02:42:0a:09:00:03, ICMPv6 fd09::2 > fd09::3 echo request, 70 octets",
+                "02:42:0a:09:00:02 > 02:42:0a:09:00:03, ICMPv6 fd09::2 > fd09::3 echo request, 70 bytes",
             ),
             (
                 "tcp 10.9.0.3:80",
-                "02:42:0a:09:00:02 > 02:42:0a:09:00:03, TCP 10.9.0.2:40000 > 10.9.0.3:80 SYN, 54 octets",
+                "02:42:0a:09:00:02 > 02:42:0a:09:00:03, TCP 10.9.0.2:40000 > 10.9.0.3:80 SYN, 54 bytes",
             ),
             (
                 "to 02:00:00:00:00:07 udp 10.1.1.1:53 > 10.1.1.2:5353 len 100",
-                "02:42:0a:09:00:02 > 02:00:00:00:00:07, UDP 10.1.1.1:53 > 10.1.1.2:5353, 142 octets",
+                "02:42:0a:09:00:02 > 02:00:00:00:00:07, UDP 10.1.1.1:53 > 10.1.1.2:5353, 142 bytes",
             ),
             (
                 "udp 224.0.0.251:5353",
-                "02:42:0a:09:00:02 > 01:00:5e:00:00:fb, UDP 10.9.0.2:40000 > 224.0.0.251:5353, 42 octets",
+                "02:42:0a:09:00:02 > 01:00:5e:00:00:fb, UDP 10.9.0.2:40000 > 224.0.0.251:5353, 42 bytes",
             ),
             (
                 "to ff:ff:ff:ff:ff:ff ether 0x88b5 len 50",
-                "02:42:0a:09:00:02 > ff:ff:ff:ff:ff:ff, type 0x88b5, 64 octets",
+                "02:42:0a:09:00:02 > ff:ff:ff:ff:ff:ff, type 0x88b5, 64 bytes",
             ),
         ];
         for (text, line) in table {
@@ -489,7 +489,7 @@ mod tests {
             ("arp", "who-has or reply after arp is missing"),
             ("arp whohas 1.2.3.4", "arp who-has IP [tell IP]"),
             ("arp who-has nobody", "\"nobody\" is not an IPv4 address after who-has"),
-            ("ipx 1", "\"ipx\" is no kind of frame: write [from MAC]"),
+            ("ipx 1", "\"ipx\" is not a kind of frame: write [from MAC]"),
             ("tcp 10.9.0.3", "the port is missing: write 10.9.0.3:80"),
             ("udp 10.9.0.77:1", "say where the frame goes with `to MAC`"),
             ("icmp 10.9.0.2 > fd09::3", "both must be of one family"),

@@ -80,7 +80,7 @@ fn what_is_wanted_is_picked_and_told_in_lines() {
     let (lines, _) = arp.wait();
     assert!(
         lines.contains(
-            " web rx 02:42:0a:09:00:02 > ff:ff:ff:ff:ff:ff, ARP who-has 10.9.0.3 tell 10.9.0.2, 42 octets"
+            " web rx 02:42:0a:09:00:02 > ff:ff:ff:ff:ff:ff, ARP who-has 10.9.0.3 tell 10.9.0.2, 42 bytes"
         ),
         "{lines}"
     );

@@ -23,7 +23,7 @@ fn a_trace_tells_every_decision_and_changes_nothing() {
     office.web.reaches("10.9.0.3");
     let text = switch.try_ctl(&["trace", "--port", "web", "icmp 10.9.0.3 len 3000"]).stdout;
     for part in [
-        "02:42:0a:09:00:02 > 02:42:0a:09:00:03, ICMP 10.9.0.2 > 10.9.0.3 echo request, 3042 octets at web",
+        "02:42:0a:09:00:02 > 02:42:0a:09:00:03, ICMP 10.9.0.2 > 10.9.0.3 echo request, 3042 bytes at web",
         "its source is known on web",
         "02:42:0a:09:00:03 is behind db",
         "dropped: PKT_TOO_BIG",
@@ -83,8 +83,8 @@ fn real_frames_are_followed() {
     office.web.reaches("10.9.0.3");
     let (told, _) = live.wait();
     let parts = [
-        " web rx 02:42:0a:09:00:02 > 02:42:0a:09:00:03, ICMP 10.9.0.2 > 10.9.0.3 echo request, 98 octets\n    network blue: its destination is behind db\n    -> db: sent\n",
-        " db rx 02:42:0a:09:00:03 > 02:42:0a:09:00:02, ICMP 10.9.0.3 > 10.9.0.2 echo reply, 98 octets\n    network blue: its destination is behind web\n    -> web: sent\n",
+        " web rx 02:42:0a:09:00:02 > 02:42:0a:09:00:03, ICMP 10.9.0.2 > 10.9.0.3 echo request, 98 bytes\n    network blue: its destination is behind db\n    -> db: sent\n",
+        " db rx 02:42:0a:09:00:03 > 02:42:0a:09:00:02, ICMP 10.9.0.3 > 10.9.0.2 echo reply, 98 bytes\n    network blue: its destination is behind web\n    -> web: sent\n",
     ];
     for part in parts {
         assert!(told.contains(part), "{told}");

@@ -62,13 +62,13 @@ fn nonsense_over_http_is_refused_with_a_sentence() {
             "/v1/ports",
             "{\"name\": \"../x\", \"network\": \"blue\", \"kind\": \"tap\"}",
             400,
-            "is no name",
+            "is not a valid name",
         ),
         ("POST", "/v1/networks", "{\"name\": \"red\", \"vlan\": -1}", 400, "-1"),
         ("POST", "/v1/networks", &long, 413, "64 KiB"),
         ("POST", "/v1/fdb/flush", "\"some\"", 400, "some"),
         ("GET", "/v1/fdb?mac=zz", "", 400, "zz"),
-        ("GET", "/v1/ports/%2e%2e", "", 400, "is no name"),
+        ("GET", "/v1/ports/%2e%2e", "", 400, "is not a valid name"),
     ] {
         let (got, text) = ask(method, path, body);
         assert_eq!(got, status, "{method} {path} {body:.60}: {text}");

@@ -34,7 +34,7 @@ fn networks_are_made_shown_and_deleted() {
         (&["network", "create", "green", "--vlan", "20"], 1, "20"),
         (&["network", "create", "green", "--vlan", "4095"], 2, "4095 is reserved"),
         (&["network", "create", "green", "--mtu", "67"], 2, "67"),
-        (&["network", "create", "not a name"], 2, "is no name"),
+        (&["network", "create", "not a name"], 2, "is not a valid name"),
         (&["network", "inspect", "green"], 4, "network green not found"),
         (&["network", "rm", "green"], 4, "network green not found"),
         (&["network", "rm", "blue"], 1, "declared in the configuration file"),
@@ -217,7 +217,7 @@ fn interfaces_are_attached_to_containers_and_detached() {
         (&["eth1", "--ip", "10.9.0.1/24"], 1, "10.9.0.1"),
         (&["eth1", "--ip", "10.9.7.1/24", "--gateway", "192.0.2.1"], 1, "192.0.2.1 is in no subnet"),
         (&["eth1", "--mtu", "1451"], 1, "1451"),
-        (&["not/a/name"], 2, "is no interface name"),
+        (&["not/a/name"], 2, "is not an interface name"),
         (&["eth1", "--kind", "bridge"], 2, "bridge"),
     ] {
         let (got, sentence) = refused(more);
@@ -230,7 +230,7 @@ fn interfaces_are_attached_to_containers_and_detached() {
         (&["attach", "--netns", "vt-kernel-none", "blue"][..], 4, "no namespace named vt-kernel-none"),
         (&["attach", "--pid", "4194305", "blue"], 4, "process 4194305 is gone"),
         (&["attach", "--netns", db.name(), "green"], 4, "network green not found"),
-        (&["attach", "--netns", "/etc/hosts", "blue"], 1, "is no network namespace"),
+        (&["attach", "--netns", "/etc/hosts", "blue"], 1, "is not a network namespace"),
         (&["attach", "blue"], 2, "--netns"),
         (&["detach", "none"], 4, "no port none"),
     ] {

@@ -274,7 +274,7 @@ mod tests {
             (
                 json!({ "ingressRate": 1_000_000_000_001_u64 }),
                 Err(
-                    "7: bandwidth: ingressRate: \"1000000000001 bit/s\" is no rate: use a whole number and bit/s, kbit/s, Mbit/s or Gbit/s, up to 1000 Gbit/s, like \"100 Mbit/s\"",
+                    "7: bandwidth: ingressRate: \"1000000000001 bit/s\" is not a rate: use a whole number and bit/s, kbit/s, Mbit/s or Gbit/s, up to 1000 Gbit/s, like \"100 Mbit/s\"",
                 ),
             ),
         ] {

@@ -251,7 +251,7 @@ async fn nonsense_gets_a_sentence_and_never_a_panic() {
         ("POST", "/v1/networks", "{", 400, "EOF while parsing"),
         ("POST", "/v1/networks", "{}", 400, "missing field `name`"),
         ("POST", "/v1/networks", r#"{"name": 7}"#, 400, "invalid type: integer `7`"),
-        ("POST", "/v1/networks", r#"{"name": "-"}"#, 400, "is no name: use 1 to 63 letters"),
+        ("POST", "/v1/networks", r#"{"name": "-"}"#, 400, "is not a valid name: use 1 to 63 letters"),
         ("POST", "/v1/networks", r#"{"name": "blue", "vlan": 4095}"#, 400, "4095 is reserved"),
         ("POST", "/v1/networks", r#"{"name": "blue", "colour": 1}"#, 400, "unknown field `colour`"),
         ("POST", "/v1/networks", r#"{"name": "blue"} x"#, 400, "trailing characters"),
@@ -267,11 +267,11 @@ async fn nonsense_gets_a_sentence_and_never_a_panic() {
             400,
             "not a MAC address",
         ),
-        ("GET", "/v1/ports/a%2Fb", "", 400, "is no name"),
+        ("GET", "/v1/ports/a%2Fb", "", 400, "is not a valid name"),
         ("GET", "/v1/ports/%ff", "", 400, "UTF-8"),
         ("GET", "/v1/fdb?mac=zz", "", 400, "not a MAC address"),
         ("GET", "/v1/fdb?colour=1", "", 400, "unknown field `colour`"),
-        ("GET", "/v1/drops?port=", "", 400, "is no name"),
+        ("GET", "/v1/drops?port=", "", 400, "is not a valid name"),
         ("DELETE", "/v1/fdb/blue/zz", "", 400, "not a MAC address"),
     ] {
         let (got, text) = daemon.request(method, path, body).await;

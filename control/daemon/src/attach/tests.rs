@@ -158,7 +158,7 @@ fn a_refused_interface_is_taken_away_again() {
             (other(Kind::Veth, "web", "eth1"), ErrorKind::Conflict, "vp-web already exists"),
             (taken, ErrorKind::Conflict, "10.9.0.2 is already on eth0"),
             (unknown, ErrorKind::NotFound, "network red not found"),
-            (long, ErrorKind::Invalid, "is no interface name"),
+            (long, ErrorKind::Invalid, "is not an interface name"),
         ] {
             match attach(daemon.socket.clone(), order).await.unwrap_err() {
                 ClientError::Refused(error) => {

@@ -119,7 +119,7 @@ fn web(table: &mut Table<'_, '_, '_>) -> Option<SocketAddr> {
         return None;
     };
     let Ok(address) = text.parse::<SocketAddr>() else {
-        table.fault("web", format!("{text:?} is no address with a port: write it like 127.0.0.1:9478"));
+        table.fault("web", format!("{text:?} is not an address with a port: write it like 127.0.0.1:9478"));
         return None;
     };
     if address.port() == 0 {
@@ -157,7 +157,7 @@ fn network(mut table: Table<'_, '_, '_>) -> NetworkSpec {
             None | Some("drop") => Tags::Drop,
             Some("pass") => Tags::Pass,
             Some(other) => {
-                table.fault("tags", format!("{other:?} is no answer: use \"drop\" or \"pass\""));
+                table.fault("tags", format!("{other:?} is not valid: use \"drop\" or \"pass\""));
                 Tags::Drop
             }
         },
@@ -196,7 +196,7 @@ fn subnet(mut table: Table<'_, '_, '_>) -> Option<SubnetSpec> {
     for (name, text) in aux {
         match text.parse::<IpAddr>() {
             Ok(address) => drop(addresses.insert(name, address)),
-            Err(_) => table.fault_within("aux", &name, format!("{text:?} is no IP address")),
+            Err(_) => table.fault_within("aux", &name, format!("{text:?} is not an IP address")),
         }
     }
     table.finish();
@@ -294,7 +294,7 @@ fn vxlan(mut table: Table<'_, '_, '_>, ports: &mut Vec<PortSpec>) {
     });
     if table.is_right("local") && (local.is_unspecified() || local.is_multicast()) {
         let what = format!(
-            "{local} is no host's address: name the one that peers send to, for they know this host by it alone"
+            "{local} is not a host's address: name the one that peers send to, for they know this host by it alone"
         );
         table.fault("local", what);
     } else if is_link_local(local) {
@@ -404,7 +404,7 @@ fn limit(mut table: Table<'_, '_, '_>) -> LimitSpec {
 fn listen_address(table: &mut Table<'_, '_, '_>, key: &'static str) -> Option<SocketAddr> {
     let text = table.text(key)?;
     let Ok(address) = text.parse() else {
-        let what = format!("{text:?} is no address with a port: write it like \"127.0.0.1:9477\"");
+        let what = format!("{text:?} is not an address with a port: write it like \"127.0.0.1:9477\"");
         table.fault(key, what);
         return None;
     };

@@ -225,9 +225,8 @@ impl State {
         let taken: HashSet<MacAddr> = ports.filter_map(|entry| entry.spec.interface()?.mac).collect();
         if let Some(mac) = asked {
             if !mac.is_station() {
-                let why = format!(
-                    "{mac} is a group's or nobody's address: use a station's, like 02:42:0a:09:00:02"
-                );
+                let why =
+                    format!("{mac} is a multicast address or zero: use a station's, like 02:42:0a:09:00:02");
                 return Err(NetworkError::Mac(why));
             }
             if taken.contains(&mac) {

@@ -87,7 +87,7 @@ pub enum NetworkError {
     #[error("{0}")]
     Mac(String),
     /// A name cannot be made of the sandbox's: (what there is).
-    #[error("{0:?} is no name for an endpoint: choose one with --name")]
+    #[error("{0:?} is not a valid name for an endpoint: choose one with --name")]
     Nameless(String),
     /// Nobody outside could reach it: (network, why).
     #[error("ports cannot be published in network {0}: {1}")]

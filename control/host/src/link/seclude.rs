@@ -100,8 +100,8 @@ impl Links {
         Ok(())
     }
 
-    /// The next best: ARP and IPv6 are off by now; IPv4 believes no sender on this interface, as no route leads there, and
-    /// forwards nothing.
+    /// The next best: ARP and IPv6 are off already; for IPv4 strict reverse path filtering drops every sender, as no route
+    /// leads there, and forwarding is off.
     fn seclude_by_sysctl(&self, ifname: &str, why: &rtnetlink::Error) -> String {
         let strict = self.sysctl(&format!("ipv4/conf/{ifname}/rp_filter"), "1");
         let rest = match strict.and_then(|()| self.sysctl(&format!("ipv4/conf/{ifname}/forwarding"), "0")) {

@@ -137,7 +137,7 @@ fn a_container_has_its_own_limits_or_those_of_its_network() {
 
     let wrong = json!({"sandbox": "job", "options": {"limit.tx": "much"}});
     let refusal = state.apply(connected(wrong, "blue", 3)).unwrap_err().to_string();
-    assert!(refusal.starts_with("option limit.tx: \"much\" is no rate: use a whole number"), "{refusal}");
+    assert!(refusal.starts_with("option limit.tx: \"much\" is not a rate: use a whole number"), "{refusal}");
 }
 
 #[test]
@@ -343,7 +343,11 @@ fn a_network_reaches_the_peers_it_is_told() {
     assert_eq!(refusal, "option peers: belongs to driver overlay: leave it out");
     let odd = json!({"options": {"peers": "a b"}});
     assert!(
-        state.apply(update(odd)).unwrap_err().to_string().starts_with("option peers: \"a b\" is no name")
+        state
+            .apply(update(odd))
+            .unwrap_err()
+            .to_string()
+            .starts_with("option peers: \"a b\" is not a valid name")
     );
 }
 
@@ -422,7 +426,7 @@ fn refusals_are_dockers() {
         ),
         (
             connected(json!({"sandbox": "/x/+"}), "blue", 2),
-            "\"+\" is no name for an endpoint: choose one with --name",
+            "\"+\" is not a valid name for an endpoint: choose one with --name",
         ),
         (publish("inner"), "ports cannot be published in network inner: it is internal"),
         (publish("plain"), "ports cannot be published in network plain: it has no subnet, and so no gateway"),
