@@ -4,7 +4,7 @@ use std::{net::IpAddr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CollectorSpec, IfName, InterfaceSpec, LimitSpec, Mtu, Name, NetworkSpec, PeerSpec, VxlanSpec};
+use super::{CollectorSpec, GuardSpec, IfName, InterfaceSpec, LimitSpec, Mtu, Name, NetworkSpec, PeerSpec, VxlanSpec};
 
 /// A place where frames come and go: `[[port]]`.
 ///
@@ -45,6 +45,9 @@ pub struct PortSpec {
     pub storm: StormSpec,
     /// Rate limits.
     pub limit: LimitSpec,
+    /// Its guard; by default it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guard: Option<GuardSpec>,
     /// Whether the device is asked to carry checksum and segmentation offloads.
     pub offload: bool,
 }
@@ -65,6 +68,7 @@ impl PortSpec {
             mac_limit: None,
             storm: StormSpec::default(),
             limit: LimitSpec::default(),
+            guard: None,
             offload: true,
         }
     }
@@ -78,6 +82,11 @@ impl PortSpec {
     /// The interface that is created for the port; `None` if it uses an existing one.
     pub fn interface(&self) -> Option<&InterfaceSpec> {
         self.device.interface()
+    }
+
+    /// Whether its interface is the host's own: in the daemon's namespace, and not to be moved by others.
+    pub fn is_hosts(&self) -> bool {
+        self.interface().is_some_and(|interface| interface.netns.is_none() && interface.bare.is_none())
     }
 
     /// The interface's name in its namespace: given, or the port's own.

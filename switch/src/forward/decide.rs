@@ -1,4 +1,4 @@
-//! The decision about one frame: learn, look up, reach.
+//! The decision about one frame: guard, learn, look up, reach.
 //!
 //! Forwarding, captures and traces all use [`decide`]. They differ in how its [`Questions`] are answered, and
 //! in whether the answers are recorded ([`Observe`]).
@@ -7,7 +7,7 @@ use super::read::{Destination, Header};
 use crate::{
     addr::{NetworkId, PortId},
     drops::DropReason,
-    fdb::{Learned, Station},
+    fdb::{Learned, Origin, Station},
     plan::Pass,
     storm::{Flood, FloodMeters},
     topology::{Member, Reach},
@@ -126,10 +126,13 @@ impl Questions for Learn<'_> {
 pub(super) fn decide<'p>(
     pass: Pass<'p>,
     ingress: PortId,
-    &Header { network, from, to, .. }: &Header,
+    &Header { network, from, to, refused, .. }: &Header,
     questions: &mut impl Questions,
     observe: &mut impl Observe,
 ) -> Result<Action<'p>, DropReason> {
+    if let Some(reason) = refused {
+        return Err(reason);
+    }
     let topology = &pass.plan.topology;
     let reach = topology.reach(network, ingress);
     if let Destination::Group(flood) = to
@@ -140,7 +143,9 @@ pub(super) fn decide<'p>(
     }
     let learned = questions.learn(pass, from, ingress);
     observe.learned(learned);
-    if learned == Learned::Pinned && topology.is_tunnel(ingress) {
+    if let Learned::Pinned(by) = learned
+        && (by == Origin::Control || topology.is_tunnel(ingress))
+    {
         return Err(DropReason::LocalMac);
     }
     let flood = match to {

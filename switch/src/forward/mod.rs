@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! read      parse, classify, prefetch the table's cache lines        every frame of the batch
+//! guard     judge what the port's station claims to be              every frame of the batch, at ports with a guard
 //! police    enforce ingress rate limits                             every frame of the batch
 //! decide    learn -> look up -> reach -> egress.push                frame by frame, in arrival order
 //! ```
@@ -17,7 +18,7 @@ pub use decide::{Action, Decision};
 pub(crate) use suppose::suppose;
 
 use decide::{Learn, Notes, Observe, decide};
-use read::{Header, count_networks, police_ingress, read_headers};
+use read::{Header, count_networks, guard, police_ingress, read_headers};
 
 use crate::{
     addr::{NetworkId, PortId, Timestamp},
@@ -89,8 +90,13 @@ impl Forwarder {
         if !plan.networks.is_empty() {
             count_networks(&pass, batch.frames(), headers);
         }
-        if batch.frames().first().is_some_and(|rx| plan.topology.limits_batch(rx.ingress)) {
-            police_ingress(&pass, batch, headers);
+        if let Some(first) = batch.frames().first() {
+            if plan.topology.guards_batch(first.ingress) {
+                guard(plan, batch, headers);
+            }
+            if plan.topology.limits_batch(first.ingress) {
+                police_ingress(&pass, batch, headers);
+            }
         }
         for (slot, (rx, header)) in batch.frames().iter().zip(headers).enumerate() {
             let Some(port) = plan.port(rx.ingress) else { continue };

@@ -1,4 +1,4 @@
-//! The first pass: reading the headers of a batch.
+//! The first pass: reading the headers of a batch, and judging them.
 
 use crate::{
     addr::NetworkId,
@@ -21,6 +21,8 @@ pub(super) struct Header {
     /// Its source.
     pub(super) from: Station,
     pub(super) to: Destination,
+    /// Why its port's guard refuses it.
+    pub(super) refused: Option<DropReason>,
 }
 
 /// The destination of a frame.
@@ -62,7 +64,17 @@ pub(super) fn read_header(plan: &Plan, rx: &Received, bytes: &[u8]) -> Result<He
         }
         _ => Destination::Group(Flood::Multicast),
     };
-    Ok(Header { network, tag, from: plan.fdb.station(network, frame.src), to })
+    Ok(Header { network, tag, from: plan.fdb.station(network, frame.src), to, refused: None })
+}
+
+/// Judges the frames of a port that has a guard.
+#[inline(never)]
+pub(super) fn guard(plan: &Plan, batch: &Batch, headers: &mut [Result<Header, DropReason>]) {
+    for ((rx, bytes), header) in batch.iter().zip(headers) {
+        if let Ok(header) = header {
+            header.refused = plan.topology.judge(rx.ingress, bytes).err();
+        }
+    }
 }
 
 /// Enforces ingress rate limits between the passes: excess frames are dropped and not learned from.

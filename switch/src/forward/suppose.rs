@@ -2,7 +2,7 @@
 
 use super::{
     decide::{Decision, Notes, Questions, decide},
-    read::read_header,
+    read::{Header, read_header},
 };
 use crate::{
     addr::PortId,
@@ -27,7 +27,11 @@ pub(crate) fn suppose<'p>(
     let mut notes = Notes::default();
     let mut suppose = Suppose { taught: None, evicted: Vec::new(), storm };
     let (network, fate) = match read_header(pass.plan, rx, batch.bytes(slot)) {
-        Ok(header) => (Some(header.network), decide(pass, rx.ingress, &header, &mut suppose, &mut notes)),
+        Ok(header) => {
+            let refused = pass.plan.topology.judge(rx.ingress, batch.bytes(slot)).err();
+            let header = Header { refused, ..header };
+            (Some(header.network), decide(pass, rx.ingress, &header, &mut suppose, &mut notes))
+        }
         Err(reason) => (None, Err(reason)),
     };
     (notes.decision(network, fate), suppose.evicted)

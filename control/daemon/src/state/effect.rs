@@ -3,6 +3,7 @@
 use std::{num::NonZeroU16, sync::Arc};
 
 use vswitch::{
+    addr::{MacAddr, NetworkId, PortId},
     capture,
     mirror::Mirror,
     storm::FloodLimits,
@@ -171,6 +172,14 @@ impl Layout {
         Self { networks, ports, mirrors, group_forward_mask: state.switch.group_forward_mask }
     }
 
+    /// The addresses that are pinned to ports because it is known whose they are.
+    pub(crate) fn stations(&self) -> impl Iterator<Item = ((NetworkId, MacAddr), PortId)> {
+        self.ports.iter().filter_map(|port| match (&port.mode, port.station) {
+            (PortMode::Access(network), Some(mac)) => Some(((*network, mac), port.id)),
+            _ => None,
+        })
+    }
+
     /// The topology that workers are handed.
     ///
     /// # Errors
@@ -221,10 +230,9 @@ fn has_group(endpoint: &PortSpec) -> bool {
 /// Whether it is a network's gateway on this host. Each host that tunnels lead to has one with the same addresses: none
 /// shall hear of another's, so it stands in the tunnels' group.
 fn is_gateway(state: &State, port: &Port) -> bool {
-    let is_here = port.spec.interface().is_some_and(|it| it.netns.is_none() && it.bare.is_none());
     let network = || port.spec.carries.untagged().and_then(|name| state.network(name));
     port.origin == Origin::Derived
-        && is_here
+        && port.spec.is_hosts()
         && network().is_some_and(|it| host_port_name(&it.spec) == port.spec.name)
 }
 
@@ -247,13 +255,18 @@ fn port_rules(state: &State, port: &Port, group: bool) -> Option<PortRules> {
     };
     let is_tunnel = matches!(mode, PortMode::Tunnel(_));
     let StormSpec { broadcast, multicast, unknown } = port.spec.storm;
+    let is_gateway = is_gateway(state, port);
+    let interface = port.spec.interface();
+    let guard = port.spec.guard.as_ref().zip(interface).and_then(|(guard, interface)| guard.guard(interface));
     Some(PortRules {
         id: port.id,
         mode,
+        station: interface.filter(|_| is_gateway || guard.is_some()).and_then(|interface| interface.mac),
+        guard,
         isolated: port.spec.isolated,
         hairpin: port.spec.hairpin,
         native_tagged: port.spec.native_tagged,
-        horizon: (is_tunnel || is_gateway(state, port)).then_some(TUNNELS),
+        horizon: (is_tunnel || is_gateway).then_some(TUNNELS),
         flood: port.spec.flood && is_flooded_to(&port.spec.device, group),
         learning: port.spec.learning,
         mac_limit: port.spec.mac_limit,

@@ -162,7 +162,7 @@ pub(super) fn patterns(outsides: &[Outside]) -> BTreeSet<String> {
         true => format!("{GATEWAY_PREFIX}*"),
         false => outside.ifname.clone(),
     };
-    outsides.iter().map(pattern).collect()
+    outsides.iter().filter(|outside| outside.is_gateway()).map(pattern).collect()
 }
 
 /// The objects of one kind in a listing.

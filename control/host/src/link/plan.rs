@@ -26,6 +26,8 @@ pub struct Wanted {
     pub mtu: Option<u16>,
     /// Longest super-frame in bytes (`gso_max_size`); `None` leaves it unchanged.
     pub super_frame: Option<u32>,
+    /// Whether the host takes neither routers nor addresses from what it hears there.
+    pub is_wary: bool,
 }
 
 /// The `gso_max_size` of an interface whose packets of at most `mtu` bytes cross a tunnel, such that a super-frame leaves in
