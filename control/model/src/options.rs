@@ -201,7 +201,8 @@ const OF_ENDPOINTS: &[Known] = &[
     Known("hold", "", ALL),
 ];
 
-const ALSO: &str = "guard.also";
+/// What a guarded station may claim to be besides.
+pub const ALSO: &str = "guard.also";
 
 const OF_BOTH: &[Known] = &[
     Known("limit.rx", "", ALL),

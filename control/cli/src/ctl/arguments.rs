@@ -20,7 +20,7 @@ use crate::attach::{
 };
 use vswitch_model::{
     Also, BURST, Carries, DeviceSpec, Direction, Error, GuardSpec, IfName, InterfaceSpec, LimitSpec, Mtu, Name, Netns,
-    PortSpec, Rate,
+    PortSpec, Rate, options,
 };
 
 /// Shows and controls a running vswitchd.
@@ -303,7 +303,7 @@ impl GuardArguments {
     pub(super) fn options(&self) -> impl Iterator<Item = (String, String)> + use<> {
         let guard = self.guard.clone().map(|word| ("guard".to_owned(), word));
         let also: Vec<_> = self.guard_also.iter().map(ToString::to_string).collect();
-        let also = (!also.is_empty()).then(|| ("guard.also".to_owned(), also.join(",")));
+        let also = (!also.is_empty()).then(|| (options::ALSO.to_owned(), also.join(",")));
         guard.into_iter().chain(also)
     }
 }
