@@ -530,7 +530,7 @@ mod tests {
             (
                 Driver::Bridge,
                 ("colour", "red"),
-                "option colour: is unknown: there are mtu, vlan, icc, masquerade, binding, ifname, prefix, kind, limit.rx, limit.rx_burst, limit.tx, limit.tx_burst",
+                "option colour: is unknown: there are mtu, vlan, icc, masquerade, binding, ifname, prefix, kind, limit.rx, limit.rx_burst, limit.tx, limit.tx_burst, guard, guard.also",
             ),
             (Driver::Bridge, ("vni", "7"), "option vni: belongs to driver overlay: leave it out"),
             (Driver::Overlay, ("vni", "16777216"), "option vni: 16777216 is not a VNI: use 0 to 16777215"),
@@ -568,7 +568,25 @@ mod tests {
         let named = read("com.docker.network.endpoint.ifname", "lan0").unwrap();
         assert_eq!((named.ifname.as_deref(), named.hold), (Some("lan0"), true));
         assert!(!read("hold", "false").unwrap().hold);
+        let guard = |texts: &[(&str, &str)]| {
+            let options = EndpointOptions::read(&self::texts(texts)).unwrap();
+            (options.guard, options.also.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(guard(&[]), (None, String::new()));
+        assert_eq!(guard(&[("guard", "off")]), (Some(false), String::new()));
+        let also = "10.9.0.100,10.9.1.0/28,00:00:5e:00:01:0a";
+        assert_eq!(guard(&[("guard.also", also)]), (None, also.replace(',', " ")));
+        assert_eq!(guard(&[("guard.also", also), ("guard", "on")]).0, Some(true));
+        let contrary = EndpointOptions::read(&texts(&[("guard", "off"), ("guard.also", also)]));
+        let expected = "option guard.also: there is no guard that it belongs to: remove it, or guard=off";
+        assert_eq!(contrary.unwrap_err().to_string(), expected);
         for (key, value, expected) in [
+            ("guard", "maybe", "option guard: \"maybe\" is not valid: use true or false"),
+            (
+                "guard.also",
+                "web",
+                "option guard.also: \"web\" is no address of a station: write an IP address, a subnet like 10.9.0.0/28, or a MAC address like 00:00:5e:00:01:0a",
+            ),
             ("kind", "bridge", "option kind: \"bridge\" is not a kind of interface: use tap or veth"),
             ("kid", "tap", "option kid: is unknown: did you mean kind?"),
             ("limit.rxburst", "7", "option limit.rxburst: is unknown: did you mean limit.rx_burst?"),
