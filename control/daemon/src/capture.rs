@@ -228,10 +228,7 @@ fn wanted(request: &CaptureRequest, state: &State) -> Result<Wanted, Error> {
     Ok(Wanted {
         ports: request.ports.iter().map(port).collect::<Result<BTreeSet<PortId>, _>>()?,
         networks: request.networks.iter().map(network).collect::<Result<BTreeSet<NetworkId>, _>>()?,
-        direction: request.direction.map(|direction| match direction {
-            Direction::Rx => capture::Direction::Rx,
-            Direction::Tx => capture::Direction::Tx,
-        }),
+        direction: request.direction,
         drops: request.drops,
         follow: request.follow,
         filter: filter
@@ -354,7 +351,7 @@ impl File {
     /// Writes an Enhanced Packet Block, by hand: `pcap-file` knows no packet numbers.
     fn write(&mut self, record: &Record, octets: &[u8], names: &Names) -> io::Result<()> {
         let interface = self.interface(record.port, names)?;
-        let inbound = record.direction == capture::Direction::Rx;
+        let inbound = record.direction == Direction::Rx;
         let comment = comment(record, names, self.follow);
         let mut body = Vec::with_capacity(octets.len() + 256);
         let [high, low] =

@@ -20,7 +20,7 @@ use std::{
 use vswitch::{
     addr::{NetworkId, PortId},
     counters::{NetworkCounters, PortCounters},
-    fdb::{Damping, Fdb, Learning, Settings},
+    fdb::{Fdb, Learning, Settings},
     plan::Plan,
     worker::{OnFault, Workers},
 };
@@ -115,7 +115,7 @@ impl Edge {
         let fdb = Arc::new(Fdb::new(Settings {
             limit: spec.mac_limit,
             ageing: Duration::from_secs(spec.ageing.into()),
-            damping: damping(spec),
+            damping: spec.damping,
             seed: RandomState::new().hash_one("fdb"),
         }));
         let count = spec.workers.map_or_else(default_workers, usize::from);
@@ -168,7 +168,7 @@ impl Edge {
 
     /// Follows a change of ageing and damping.
     pub(crate) fn set_switch(&self, spec: &SwitchSpec) {
-        self.fdb.configure(Duration::from_secs(spec.ageing.into()), damping(spec));
+        self.fdb.configure(Duration::from_secs(spec.ageing.into()), spec.damping);
     }
 
     /// Lets us know of unknown senders, where they can be seen.
@@ -212,12 +212,6 @@ impl Edge {
         };
         (0..self.workers.count()).min_by_key(load).unwrap_or(0)
     }
-}
-
-fn damping(spec: &SwitchSpec) -> Damping {
-    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
-    let given = spec.damping;
-    Damping { moves: given.moves, window: seconds(given.window), hold: seconds(given.hold) }
 }
 
 /// One worker for two CPUs, at most four: the containers that send and receive need CPUs as well.

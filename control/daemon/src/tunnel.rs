@@ -11,14 +11,13 @@ use tracing::warn;
 use vswitch::addr::{NetworkId, PortId};
 use vswitch_vxlan::{
     device::{self, Devices, Path, Peer, Rules},
-    encap,
     endpoint::{Group, Options, Vtep},
 };
 
 use crate::state::State;
 use vswitch_host::{link::Links, netns::Namespace};
 use vswitch_model::{
-    Carries, CollectorSpec, Config, DeviceSpec, Dscp, Error, ErrorKind, Name, PeerSpec, VxlanSpec,
+    Carries, CollectorSpec, Config, DeviceSpec, Error, ErrorKind, Name, PeerSpec, VxlanSpec,
 };
 
 /// Opens the sockets of this host's end, with `inlets` to receive by.
@@ -96,10 +95,7 @@ impl Tunnel<'_> {
             strict: self.spec.strict,
             learn: self.spec.learn_peers,
             clamp: self.spec.clamp_mss,
-            dscp: match self.spec.dscp {
-                Dscp::Fixed(dscp) => encap::Dscp::Fixed(dscp),
-                Dscp::Inherit => encap::Dscp::Inherit,
-            },
+            dscp: self.spec.dscp,
             underlay_mtu: self.spec.underlay_mtu(),
         };
         let way = |port: PortId, remote, remote_port: Option<u16>, path: &Arc<Path>| Peer {

@@ -1,10 +1,13 @@
 //! A port: which networks it carries, and its device.
 
-use std::{net::IpAddr, str::FromStr};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CollectorSpec, IfName, InterfaceSpec, LimitSpec, Mtu, Name, NetworkSpec, PeerSpec, VxlanSpec};
+use super::{
+    CollectorSpec, Direction, FloodLimits, IfName, InterfaceSpec, LimitSpec, Mtu, Name, NetworkSpec, PeerSpec,
+    VxlanSpec,
+};
 
 /// A place where frames come and go: `[[port]]`.
 ///
@@ -42,7 +45,7 @@ pub struct PortSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac_limit: Option<u32>,
     /// Frames per second the port may flood.
-    pub storm: StormSpec,
+    pub storm: FloodLimits,
     /// Rate limits.
     pub limit: LimitSpec,
     /// Whether the device is asked to carry checksum and segmentation offloads.
@@ -63,7 +66,7 @@ impl PortSpec {
             flood: true,
             learning: true,
             mac_limit: None,
-            storm: StormSpec::default(),
+            storm: FloodLimits::default(),
             limit: LimitSpec::default(),
             offload: true,
         }
@@ -139,38 +142,6 @@ pub struct MirrorSpec {
     /// Of the ports' frames, only those received, or those sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direction: Option<Direction>,
-}
-
-/// Direction of a frame, seen from the switch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Direction {
-    /// Into the switch.
-    Rx,
-    /// Out of the switch.
-    Tx,
-}
-
-/// Text that is not a [`Direction`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a direction: use \"rx\" or \"tx\", or remove it")]
-pub struct InvalidDirection(pub String);
-
-impl Direction {
-    /// As they are written.
-    pub const WORDS: [&str; 2] = ["rx", "tx"];
-}
-
-impl FromStr for Direction {
-    type Err = InvalidDirection;
-
-    fn from_str(text: &str) -> Result<Self, InvalidDirection> {
-        match text {
-            "rx" => Ok(Self::Rx),
-            "tx" => Ok(Self::Tx),
-            other => Err(InvalidDirection(other.into())),
-        }
-    }
 }
 
 impl Carries {
@@ -312,19 +283,4 @@ impl DeviceSpec {
         };
         (self.kind(), interface, endpoint, self.remote(), remote_port)
     }
-}
-
-/// Storm limits in frames per second; by default none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct StormSpec {
-    /// Frames to ff:ff:ff:ff:ff:ff.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub broadcast: Option<u32>,
-    /// Frames to other groups.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub multicast: Option<u32>,
-    /// Frames to addresses not in the table.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub unknown: Option<u32>,
 }

@@ -501,7 +501,7 @@ pub(super) fn station(text: &str) -> Result<MacAddr, String> {
 
 /// The direction of a frame, one of the words that completion offers.
 pub(super) fn direction() -> impl TypedValueParser<Value = Direction> {
-    PossibleValuesParser::new(Direction::WORDS).try_map(|word| word.parse::<Direction>())
+    PossibleValuesParser::new(["rx", "tx"]).try_map(|word| word.parse::<Direction>())
 }
 
 /// A relative path would be resolved in the daemon's working directory: make it absolute here.

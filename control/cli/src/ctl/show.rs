@@ -173,11 +173,7 @@ pub fn drops(drops: &[Drop]) -> String {
         return "no frame was dropped\n".into();
     }
     let rows = drops.iter().map(|drop| {
-        let way = match drop.direction {
-            Direction::Rx => "rx",
-            Direction::Tx => "tx",
-        };
-        vec![drop.port.to_string(), way.into(), drop.frames.to_string(), drop.reason.clone()]
+        vec![drop.port.to_string(), drop.direction.to_string(), drop.frames.to_string(), drop.reason.clone()]
     });
     let mut text = table(&["PORT", "DIR", "FRAMES", "REASON"], "llrl", rows);
     let hints: BTreeMap<_, _> = drops.iter().map(|drop| (&drop.reason, &drop.hint)).collect();

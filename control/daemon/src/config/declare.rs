@@ -15,8 +15,8 @@ use super::{
 };
 use crate::state::network::choose_addresses;
 use vswitch_model::{
-    ApiSpec, BURST, Carries, Config, DampingSpec, DeviceSpec, DockerSpec, Dscp, Family, LimitSpec,
-    MirrorSpec, Mtu, Name, Netns, NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, StormSpec,
+    ApiSpec, BURST, Carries, Config, Damping, DeviceSpec, DockerSpec, Dscp, Family, LimitSpec,
+    MirrorSpec, Mtu, Name, Netns, NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, FloodLimits,
     SubnetSpec, SwitchSpec, Tags, Vni, VxlanSpec,
     fields::{Misfit, PortFields},
     options,
@@ -79,9 +79,9 @@ fn workers(table: &mut Table<'_, '_, '_>) -> Option<u16> {
     table.integer("workers", 1..=64)
 }
 
-fn damping(mut table: Table<'_, '_, '_>) -> DampingSpec {
-    let default = DampingSpec::default();
-    let spec = DampingSpec {
+fn damping(mut table: Table<'_, '_, '_>) -> Damping {
+    let default = Damping::default();
+    let spec = Damping {
         moves: table.integer("moves", 0..=1000).unwrap_or(default.moves),
         window: table.integer("window", 1..=86_400).unwrap_or(default.window),
         hold: table.integer("hold", 1..=86_400).unwrap_or(default.hold),
@@ -376,8 +376,8 @@ fn mirror(mut table: Table<'_, '_, '_>) -> MirrorSpec {
 }
 
 /// 0 is a limit, too: no such frame is flooded.
-fn storm(mut table: Table<'_, '_, '_>) -> StormSpec {
-    let spec = StormSpec {
+fn storm(mut table: Table<'_, '_, '_>) -> FloodLimits {
+    let spec = FloodLimits {
         broadcast: table.integer("broadcast", 0..=u32::MAX),
         multicast: table.integer("multicast", 0..=u32::MAX),
         unknown: table.integer("unknown", 0..=u32::MAX),

@@ -241,7 +241,7 @@ fn one_error_each() {
         (trunk("mirror={ports=['wbe']}"), "port[1].mirror: no port is named wbe"),
         (trunk("mirror={ports=['db']}"), "port[1].mirror: db gets copies itself"),
         (trunk("mirror={networks=['green']}"), "port[1].mirror: no network is named green"),
-        (trunk("mirror={ports=['web'],direction='in'}"), "port[1].mirror.direction: \"in\" is not a direction"),
+        (trunk("mirror={ports=['web'],direction='in'}"), "port[1].mirror.direction: not a direction: use rx or tx"),
         (trunk("mirror={ports=['web'],port=1}"), "port[1].mirror.port: unknown key: did you mean ports?"),
         (
             port("kind='collector'\nmirror={ports=['web']}\nvni=9000\n[vxlan]\nlocal='10.8.0.1'"),
