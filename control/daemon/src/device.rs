@@ -307,11 +307,10 @@ impl OpenDevice {
     #[cfg(test)]
     fn in_memory(port: &state::Port) -> Self {
         use vswitch::{device::mem::MemDevice, offload::Capabilities};
-        match port.spec.device {
-            DeviceSpec::Vxlan(_) | DeviceSpec::Peer(_) | DeviceSpec::Collector(_) => {
-                Self::Remote { path: Arc::new(Path::new(u16::MAX)), measured: false }
-            }
-            _ => Self::Memory(Arc::new(MemDevice::new(Capabilities::NONE, 64))),
+        if port.spec.device.is_tunnel() {
+            Self::Remote { path: Arc::new(Path::new(u16::MAX)), measured: false }
+        } else {
+            Self::Memory(Arc::new(MemDevice::new(Capabilities::NONE, 64)))
         }
     }
 

@@ -17,7 +17,7 @@ use vswitch_vxlan::{
 use crate::state::State;
 use vswitch_host::{link::Links, netns::Namespace};
 use vswitch_model::{
-    Carries, CollectorSpec, Config, DeviceSpec, Error, ErrorKind, Name, PeerSpec, VxlanSpec,
+    Carries, CollectorSpec, Config, Error, ErrorKind, Name, PeerSpec, VxlanSpec,
 };
 
 /// Opens the sockets of this host's end, with `inlets` to receive by.
@@ -59,11 +59,8 @@ pub(crate) async fn underlay(local: IpAddr) -> Result<vswitch_host::link::Link, 
 
 /// Looks up what the underlay carries, if the file does not say.
 pub(crate) async fn settle(config: &mut Config) {
-    let endpoint = config.ports.iter_mut().find_map(|port| match &mut port.device {
-        DeviceSpec::Vxlan(spec) if spec.underlay_mtu.is_none() => Some(spec),
-        _ => None,
-    });
-    let Some(spec) = endpoint else { return };
+    let endpoint = config.ports.iter_mut().find_map(|port| port.device.endpoint_mut());
+    let Some(spec) = endpoint.filter(|spec| spec.underlay_mtu.is_none()) else { return };
     match underlay(spec.local).await {
         Ok(link) => spec.underlay_mtu = Some(u16::try_from(link.mtu).unwrap_or(u16::MAX)),
         Err(error) => {

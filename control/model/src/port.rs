@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CollectorSpec, Direction, FloodLimits, IfName, InterfaceSpec, LimitSpec, Mtu, Name, NetworkSpec, PeerSpec,
-    VxlanSpec,
+    VxlanSpec, ifname::veth_host_ifname,
 };
 
 /// A place where frames come and go: `[[port]]`.
@@ -54,11 +54,11 @@ pub struct PortSpec {
 
 impl PortSpec {
     /// A port with default settings.
-    pub fn new(name: Name, carries: Carries, device: DeviceSpec) -> Self {
+    pub fn new(name: Name, carries: Carries, device: impl Into<DeviceSpec>) -> Self {
         Self {
             name,
             carries,
-            device,
+            device: device.into(),
             mtu: None,
             isolated: false,
             hairpin: false,
@@ -86,6 +86,22 @@ impl PortSpec {
     /// The interface's name in its namespace: given, or the port's own.
     pub fn ifname(&self) -> &str {
         self.device.ifname().map_or(self.name.as_str(), IfName::as_str)
+    }
+
+    /// The name of its veth pair's end on the host, if it has one.
+    pub fn host_ifname(&self) -> Option<String> {
+        matches!(self.device, DeviceSpec::Veth(_)).then(|| veth_host_ifname(&self.name))
+    }
+
+    /// The device as it is listed: an interface's name, on the host for a veth pair, or an address.
+    pub fn label(&self) -> String {
+        match &self.device {
+            DeviceSpec::Tap(_) | DeviceSpec::Packet { .. } => self.ifname().to_owned(),
+            DeviceSpec::Veth(_) => veth_host_ifname(&self.name),
+            DeviceSpec::Vxlan(endpoint) => endpoint.local.to_string(),
+            DeviceSpec::Peer(peer) => peer.remote.to_string(),
+            DeviceSpec::Collector(it) => format!("{} vni {}", it.remote, it.vni),
+        }
     }
 }
 
@@ -204,7 +220,7 @@ pub enum DeviceSpec {
 /// Queries about a device. A new kind answers them here; it is parsed in `fields` and opened by the daemon.
 impl DeviceSpec {
     /// The kind, as it is written.
-    pub(crate) fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match self {
             Self::Tap(_) => "tap",
             Self::Veth(_) => "veth",
@@ -249,8 +265,24 @@ impl DeviceSpec {
         }
     }
 
+    /// The same, to be completed.
+    pub fn endpoint_mut(&mut self) -> Option<&mut VxlanSpec> {
+        match self {
+            Self::Vxlan(endpoint) => Some(endpoint),
+            _ => None,
+        }
+    }
+
     /// The tunnel's other end, if it is one.
     pub fn peer(&self) -> Option<&PeerSpec> {
+        match self {
+            Self::Peer(peer) => Some(peer),
+            _ => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn peer_mut(&mut self) -> Option<&mut PeerSpec> {
         match self {
             Self::Peer(peer) => Some(peer),
             _ => None,
@@ -282,5 +314,23 @@ impl DeviceSpec {
             _ => None,
         };
         (self.kind(), interface, endpoint, self.remote(), remote_port)
+    }
+}
+
+impl From<VxlanSpec> for DeviceSpec {
+    fn from(endpoint: VxlanSpec) -> Self {
+        Self::Vxlan(endpoint)
+    }
+}
+
+impl From<PeerSpec> for DeviceSpec {
+    fn from(peer: PeerSpec) -> Self {
+        Self::Peer(peer)
+    }
+}
+
+impl From<CollectorSpec> for DeviceSpec {
+    fn from(collector: CollectorSpec) -> Self {
+        Self::Collector(collector)
     }
 }

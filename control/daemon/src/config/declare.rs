@@ -15,7 +15,7 @@ use super::{
 };
 use crate::state::network::choose_addresses;
 use vswitch_model::{
-    ApiSpec, BURST, Carries, Config, Damping, DeviceSpec, DockerSpec, Dscp, Family, LimitSpec,
+    ApiSpec, BURST, Carries, Config, Damping, DockerSpec, Dscp, Family, LimitSpec,
     MirrorSpec, Mtu, Name, Netns, NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, FloodLimits,
     SubnetSpec, SwitchSpec, Tags, Vni, VxlanSpec,
     fields::{Misfit, PortFields},
@@ -322,9 +322,9 @@ fn vxlan(mut table: Table<'_, '_, '_>, ports: &mut Vec<PortSpec>) {
     }
     table.finish();
     let group = spec.group.map(|remote| PeerSpec { remote, remote_port: None, flood: Some(true) });
-    ports.push(PortSpec::new(fixed_name(VxlanSpec::NAME), every(), DeviceSpec::Vxlan(spec)));
+    ports.push(PortSpec::new(fixed_name(VxlanSpec::NAME), every(), spec));
     ports.extend(
-        group.map(|it| PortSpec::new(fixed_name(VxlanSpec::GROUP_NAME), every(), DeviceSpec::Peer(it))),
+        group.map(|it| PortSpec::new(fixed_name(VxlanSpec::GROUP_NAME), every(), it)),
     );
 }
 
@@ -361,7 +361,7 @@ fn peer(mut table: Table<'_, '_, '_>) -> PortSpec {
         mac_limit,
         storm,
         limit,
-        ..PortSpec::new(name, Carries::Tunnel { networks }, DeviceSpec::Peer(spec))
+        ..PortSpec::new(name, Carries::Tunnel { networks }, spec)
     }
 }
 
