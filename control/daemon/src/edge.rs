@@ -11,7 +11,6 @@ mod ways;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    hash::{BuildHasher, RandomState},
     io,
     sync::Arc,
     time::Duration,
@@ -33,6 +32,7 @@ use super::{
     view::{Heard, Live, LiveDevice, LiveNetwork, LivePort},
 };
 use crate::{machine::Machine, state};
+use vswitch_host::random;
 use vswitch_model::{Name, SwitchSpec};
 
 /// Receivers a port has at most: a tunnel's endpoint one for each of 64 workers, and one for its group.
@@ -116,7 +116,7 @@ impl Edge {
             limit: spec.mac_limit,
             ageing: Duration::from_secs(spec.ageing.into()),
             damping: spec.damping,
-            seed: RandomState::new().hash_one("fdb"),
+            seed: u64::from_ne_bytes(random::bytes()?),
         }));
         let count = spec.workers.map_or_else(default_workers, usize::from);
         let workers = Workers::start(count, Arc::new(Plan::empty(Arc::clone(&fdb))), on_fault)?;

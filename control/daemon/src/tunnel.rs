@@ -65,7 +65,7 @@ pub(crate) async fn settle(config: &mut Config) {
         Ok(link) => spec.underlay_mtu = Some(u16::try_from(link.mtu).unwrap_or(u16::MAX)),
         Err(error) => {
             let mtu = VxlanSpec::DEFAULT_UNDERLAY_MTU;
-            warn!("the underlay is taken to carry packets of {mtu} octets: {}", error.sentence);
+            warn!("the underlay is taken to carry packets of {mtu} bytes: {}", error.sentence);
         }
     }
 }

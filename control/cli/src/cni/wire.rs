@@ -120,8 +120,8 @@ fn one(way: &str, rate: u64, burst: u64) -> Result<(Option<Rate>, Option<u32>), 
         (0, _) => Err(wrong(format!("Burst is {burst}, but there is no {way}Rate: add it, or remove both"))),
         (rate, burst) => {
             let rate = Rate::try_from(rate).map_err(|error| wrong(format!("Rate: {error}")))?;
-            let octets = u32::try_from(burst / 8).ok().filter(|octets| *octets > 0 && burst < NO_BURST);
-            Ok((Some(rate), octets))
+            let bytes = u32::try_from(burst / 8).ok().filter(|bytes| *bytes > 0 && burst < NO_BURST);
+            Ok((Some(rate), bytes))
         }
     }
 }

@@ -481,8 +481,8 @@ impl AttachArguments {
 }
 
 fn burst(text: &str) -> Result<u32, String> {
-    let octets = text.parse().ok().filter(|octets| BURST.contains(octets));
-    octets.ok_or_else(|| format!("write a number of bytes, {} to {}", BURST.start(), BURST.end()))
+    let bytes = text.parse().ok().filter(|bytes| BURST.contains(bytes));
+    bytes.ok_or_else(|| format!("write a number of bytes, {} to {}", BURST.start(), BURST.end()))
 }
 
 fn address(text: &str) -> Result<IpNet, String> {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write};
 use comfy_table::{CellAlignment, Row, Table};
 
 use vswitch_model::api::{
-    Action, Direction, Drop, FdbEntry, Origin, Port, PortState, Reload, Stats, Status, Traffic,
+    Action, Drop, FdbEntry, Origin, Port, PortState, Reload, Stats, Status, Traffic,
 };
 
 use vswitch_model::Name;
@@ -298,7 +298,7 @@ pub(super) fn duration(seconds: u64) -> String {
 mod tests {
     use super::*;
     use vswitch_model::{
-        LimitSpec, Mtu, Name,
+        Direction, LimitSpec, Mtu, Name,
         api::{API_VERSION, Change, Fates, PortStats, Worker},
     };
 

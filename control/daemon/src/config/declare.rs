@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     path::PathBuf,
+    time::Duration,
 };
 
 use ipnet::IpNet;
@@ -22,7 +23,7 @@ use vswitch_model::{
     options,
 };
 
-/// The longest socket path: `sun_path` holds 108 octets, of which `.attach` and a NUL take eight.
+/// The longest socket path: `sun_path` holds 108 bytes, of which `.attach` and a NUL take eight.
 const SOCKET_PATH_MAX: usize = 100;
 
 /// From what every IPv4 host takes in one piece (RFC 791 section 3.1).
@@ -81,10 +82,12 @@ fn workers(table: &mut Table<'_, '_, '_>) -> Option<u16> {
 
 fn damping(mut table: Table<'_, '_, '_>) -> Damping {
     let default = Damping::default();
+    let mut seconds = |key| table.integer(key, 1..=86_400_u32).map(|it| Duration::from_secs(it.into()));
+    let (window, hold) = (seconds("window"), seconds("hold"));
     let spec = Damping {
         moves: table.integer("moves", 0..=1000).unwrap_or(default.moves),
-        window: table.integer("window", 1..=86_400).unwrap_or(default.window),
-        hold: table.integer("hold", 1..=86_400).unwrap_or(default.hold),
+        window: window.unwrap_or(default.window),
+        hold: hold.unwrap_or(default.hold),
     };
     table.finish();
     spec
@@ -93,7 +96,7 @@ fn damping(mut table: Table<'_, '_, '_>) -> Damping {
 fn api(mut table: Table<'_, '_, '_>) -> ApiSpec {
     let socket = absolute(&mut table, "socket").unwrap_or_else(|| ApiSpec::default().socket);
     if socket.as_os_str().len() > SOCKET_PATH_MAX {
-        table.fault("socket", format!("is longer than {SOCKET_PATH_MAX} octets: use a shorter path"));
+        table.fault("socket", format!("is longer than {SOCKET_PATH_MAX} bytes: use a shorter path"));
     }
     let group = table.text("group").map(str::to_owned);
     if group.as_deref() == Some("") {
@@ -135,7 +138,7 @@ fn web(table: &mut Table<'_, '_, '_>) -> Option<SocketAddr> {
 fn docker(mut table: Table<'_, '_, '_>) -> DockerSpec {
     let socket = absolute(&mut table, "socket").unwrap_or_else(|| DockerSpec::default().socket);
     if socket.as_os_str().len() > SOCKET_PATH_MAX {
-        table.fault("socket", format!("is longer than {SOCKET_PATH_MAX} octets: use a shorter path"));
+        table.fault("socket", format!("is longer than {SOCKET_PATH_MAX} bytes: use a shorter path"));
     } else if socket.extension().is_none_or(|extension| extension != "sock") {
         table.fault("socket", "is no NAME.sock: Docker calls the driver NAME");
     }

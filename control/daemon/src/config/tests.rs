@@ -58,7 +58,7 @@ fn the_design_example() {
     );
     assert_eq!(config.switch.name, "host1");
     assert_eq!(config.switch.workers, None);
-    assert_eq!((config.switch.damping.moves, config.switch.damping.window), (0, 180));
+    assert_eq!((config.switch.damping.moves, config.switch.damping.window.as_secs()), (0, 180));
     assert_eq!(config.switch.group_forward_mask, 1 << 14);
     assert_eq!(config.networks[2].tags, Tags::Pass);
     let [web, uplink] = &config.ports[..] else { panic!("{:?}", config.ports) };
@@ -185,7 +185,7 @@ fn one_error_each() {
         ("[switch]\ngroup_forward_mask='0x4000'".into(), "is a text, not a whole number"),
         ("[switch]\ndamping={moves=-1}".into(), "switch.damping.moves: -1 is out of range"),
         ("[switch]\ndamping={move=1}".into(), "switch.damping.move: unknown key: did you mean moves?"),
-        (format!("[api]\nsocket='/{}'", "s".repeat(100)), "api.socket: is longer than 100 octets"),
+        (format!("[api]\nsocket='/{}'", "s".repeat(100)), "api.socket: is longer than 100 bytes"),
         ("[api]\ngroup=''".into(), "api.group: is empty"),
         ("[api]\nweb='9478'".into(), "api.web: \"9478\" is not an address with a port: write it like 127.0.0.1:9478"),
         ("[api]\nweb='localhost:9478'".into(), "write it like 127.0.0.1:9478"),

@@ -6,7 +6,7 @@ use tracing::warn;
 use vswitch::addr::PortId;
 
 use super::{
-    Edge, EdgePort,
+    Edge,
     transaction::{OnFailure, Opening},
 };
 use crate::{device, state};
@@ -109,7 +109,7 @@ impl Edge {
     }
 }
 
-/// What the interface of a port is to be, where the tunnel carries packets of `overlay` octets.
+/// What the interface of a port is to be, where the tunnel carries packets of `overlay` bytes.
 pub(super) fn wanted(
     port: &state::Port,
     interface: &InterfaceSpec,

@@ -39,7 +39,7 @@ impl Edge {
         self.open_endpoint().map(|(.., endpoint)| endpoint)
     }
 
-    /// Octets of the longest packet that the tunnel carries, if there is one, open or not.
+    /// Bytes of the longest packet that the tunnel carries, if there is one, open or not.
     pub(super) fn overlay_mtu(&self) -> Option<Mtu> {
         self.ports.values().find_map(|port| port.wanted.spec.device.endpoint()).map(VxlanSpec::overlay_mtu)
     }

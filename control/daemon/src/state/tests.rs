@@ -109,7 +109,7 @@ fn the_endpoint_is_opened_before_its_peers_and_nothing_goes_from_tunnel_to_tunne
     let plan = State::start(config(TUNNEL), []).unwrap();
     assert_eq!(told(&plan.effects), ["open vxlan=2", "open 10.8.0.2=1", "open web=0"]);
     let state = plan.next;
-    assert_eq!(state.network(&name("blue")).unwrap().mtu.get(), 1450, "50 octets less than the underlay");
+    assert_eq!(state.network(&name("blue")).unwrap().mtu.get(), 1450, "50 bytes less than the underlay");
     assert_eq!(state.network(&name("local")).unwrap().mtu.get(), 1500);
     assert_eq!(state.port(&name("web")).unwrap().mtu.get(), 1450);
     let layout = state.layout();
