@@ -294,7 +294,9 @@ fn open_packet(ifname: &str, offload: bool) -> Result<Arc<PacketSocket>, Error> 
         Ok(device) => Ok(Arc::new(device)),
         Err(error) => Err(match Errno::from_io_error(&error) {
             Some(Errno::NODEV) => Error::not_found(format!("there is no interface {ifname}")),
-            Some(Errno::NETDOWN) => Error::unavailable(format!("{ifname} is down: `ip link set {ifname} up`")),
+            Some(Errno::NETDOWN) => {
+                Error::unavailable(format!("{ifname} is down: `ip link set {ifname} up`"))
+            }
             Some(Errno::PERM) => Error::new(
                 ErrorKind::from(error.kind()),
                 format!("no right to open {ifname}: run as root, or with CAP_NET_RAW and CAP_NET_ADMIN"),

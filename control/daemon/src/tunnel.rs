@@ -16,9 +16,7 @@ use vswitch_vxlan::{
 
 use crate::state::State;
 use vswitch_host::{link::Links, netns::Namespace};
-use vswitch_model::{
-    Carries, CollectorSpec, Config, Error, ErrorKind, Name, PeerSpec, VxlanSpec,
-};
+use vswitch_model::{Carries, CollectorSpec, Config, Error, ErrorKind, Name, PeerSpec, VxlanSpec};
 
 /// Opens the sockets of this host's end, with `inlets` to receive by.
 pub(crate) async fn open(spec: &VxlanSpec, inlets: usize) -> Result<Vtep, Error> {

@@ -11,9 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::random;
 use socket2::{Domain, Protocol, Socket, Type};
 use vswitch::{checksum::Sum, device::DeviceError};
-use crate::random;
 use vswitch_model::{Family, Mtu};
 use vswitch_vxlan::endpoint::never_fragment;
 

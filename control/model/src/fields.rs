@@ -14,8 +14,8 @@ use serde::{Deserialize, Deserializer, de::Error};
 use vswitch::addr::MacAddr;
 
 use crate::{
-    Carries, CollectorSpec, DeviceSpec, FloodLimits, IfName, InterfaceSpec, LimitSpec, MirrorSpec, Mtu, Name, Netns,
-    PeerSpec, PortSpec, Vni,
+    Carries, CollectorSpec, DeviceSpec, FloodLimits, IfName, InterfaceSpec, LimitSpec, MirrorSpec, Mtu, Name,
+    Netns, PeerSpec, PortSpec, Vni,
 };
 
 /// Every key a port may have.

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CollectorSpec, Direction, FloodLimits, IfName, InterfaceSpec, LimitSpec, Mtu, Name, NetworkSpec, PeerSpec,
-    VxlanSpec, ifname::veth_host_ifname,
+    CollectorSpec, Direction, FloodLimits, IfName, InterfaceSpec, LimitSpec, Mtu, Name, NetworkSpec,
+    PeerSpec, VxlanSpec, ifname::veth_host_ifname,
 };
 
 /// A place where frames come and go: `[[port]]`.

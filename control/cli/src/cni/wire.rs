@@ -170,9 +170,9 @@ pub(super) struct Ip {
 
 /// The version of a configuration; the newest if it has none, because a result must have one.
 pub(super) fn version_of(config: &str) -> String {
-    let told = serde_json::from_str::<Value>(config).ok();
-    let told = told.and_then(|config| config["cniVersion"].as_str().map(str::to_owned));
-    told.unwrap_or_else(|| VERSIONS[VERSIONS.len() - 1].into())
+    let version = serde_json::from_str::<Value>(config).ok();
+    let version = version.and_then(|config| config["cniVersion"].as_str().map(str::to_owned));
+    version.unwrap_or_else(|| VERSIONS[VERSIONS.len() - 1].into())
 }
 
 /// An error result.

@@ -9,9 +9,7 @@ use super::{
     done, render, show,
 };
 use crate::client::{Client, ClientError};
-use vswitch_model::{
-    Carries, CollectorSpec, Direction, Error, MirrorSpec, Name, PortSpec, Vni, api::Port,
-};
+use vswitch_model::{Carries, CollectorSpec, Direction, Error, MirrorSpec, Name, PortSpec, Vni, api::Port};
 
 /// `vswitchctl mirror`
 #[derive(Debug, Subcommand)]

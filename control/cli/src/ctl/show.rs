@@ -4,9 +4,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use comfy_table::{CellAlignment, Row, Table};
 
-use vswitch_model::api::{
-    Action, Drop, FdbEntry, Origin, Port, PortState, Reload, Stats, Status, Traffic,
-};
+use vswitch_model::api::{Action, Drop, FdbEntry, Origin, Port, PortState, Reload, Stats, Status, Traffic};
 
 use vswitch_model::Name;
 

@@ -16,9 +16,9 @@ use super::{
 };
 use crate::state::network::choose_addresses;
 use vswitch_model::{
-    ApiSpec, BURST, Carries, Config, Damping, DockerSpec, Dscp, Family, LimitSpec,
-    MirrorSpec, Mtu, Name, Netns, NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, FloodLimits,
-    SubnetSpec, SwitchSpec, Tags, Vni, VxlanSpec,
+    ApiSpec, BURST, Carries, Config, Damping, DockerSpec, Dscp, Family, FloodLimits, LimitSpec, MirrorSpec,
+    Mtu, Name, Netns, NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, SubnetSpec, SwitchSpec, Tags,
+    Vni, VxlanSpec,
     fields::{Misfit, PortFields},
     options,
 };
@@ -326,9 +326,7 @@ fn vxlan(mut table: Table<'_, '_, '_>, ports: &mut Vec<PortSpec>) {
     table.finish();
     let group = spec.group.map(|remote| PeerSpec { remote, remote_port: None, flood: Some(true) });
     ports.push(PortSpec::new(fixed_name(VxlanSpec::NAME), every(), spec));
-    ports.extend(
-        group.map(|it| PortSpec::new(fixed_name(VxlanSpec::GROUP_NAME), every(), it)),
-    );
+    ports.extend(group.map(|it| PortSpec::new(fixed_name(VxlanSpec::GROUP_NAME), every(), it)));
 }
 
 fn fixed_name(name: &str) -> Name {
@@ -360,12 +358,7 @@ fn peer(mut table: Table<'_, '_, '_>) -> PortSpec {
         table.fault(key, what);
     }
     table.finish();
-    PortSpec {
-        mac_limit,
-        storm,
-        limit,
-        ..PortSpec::new(name, Carries::Tunnel { networks }, spec)
-    }
+    PortSpec { mac_limit, storm, limit, ..PortSpec::new(name, Carries::Tunnel { networks }, spec) }
 }
 
 fn mirror(mut table: Table<'_, '_, '_>) -> MirrorSpec {

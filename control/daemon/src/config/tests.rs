@@ -301,8 +301,8 @@ fn one_error_each() {
         (tap("netns='pid:0'"), "port[1].netns: there is no process 0"),
         (tap("netns='run/netns/a'"), "port[1].netns: \"run/netns/a\" is relative"),
         (tap("mac='02:42'"), "port[1].mac: not a MAC address"),
-        (tap("mac='01:00:5e:00:00:01'"), "port[1].mac: 01:00:5e:00:00:01 is a group's"),
-        (tap("mac='00:00:00:00:00:00'"), "port[1].mac: 00:00:00:00:00:00 is a group's"),
+        (tap("mac='01:00:5e:00:00:01'"), "port[1].mac: 01:00:5e:00:00:01 is a multicast address or zero"),
+        (tap("mac='00:00:00:00:00:00'"), "port[1].mac: 00:00:00:00:00:00 is a multicast address or zero"),
         (
             tap("mac='02:00:00:00:00:01'"),
             "port[1].mac: port web of network blue has 02:00:00:00:00:01 already",

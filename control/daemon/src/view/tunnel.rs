@@ -14,8 +14,7 @@ use vswitch_model::{
 impl Snapshot {
     /// The tunnel: this host's end, and its peers by name.
     pub(crate) fn tunnel(&self) -> Tunnel {
-        let peers =
-            self.state.ports().filter_map(|port| Some(self.peer(&port, port.spec.device.peer()?)));
+        let peers = self.state.ports().filter_map(|port| Some(self.peer(&port, port.spec.device.peer()?)));
         Tunnel { endpoint: self.vxlan().map(|spec| self.own_end(&spec)), peers: peers.collect() }
     }
 
