@@ -24,7 +24,17 @@ impl Trio {
     fn connected(kind: &str, options: &str) -> Self {
         let switch = Vswitchd::start(&net());
         let trio = Self { switch, netns: ["a", "b", "c"].map(Netns::new) };
-        trio.ctl(&["network", "create", "--subnet", "10.9.0.0/24", "--subnet", "fd00:9::/64", "--opt", options, "blue"]);
+        trio.ctl(&[
+            "network",
+            "create",
+            "--subnet",
+            "10.9.0.0/24",
+            "--subnet",
+            "fd00:9::/64",
+            "--opt",
+            options,
+            "blue",
+        ]);
         for (index, netns) in trio.netns.iter().enumerate() {
             let (ip, place) = (format!("10.9.0.{}", index + 2), format!("netns:{}", netns.name()));
             let kind = format!("kind={kind}");
@@ -162,7 +172,8 @@ fn endpoints_are_guarded_by_default_and_stay_so_after_a_restart() {
         trio.switch.stop();
         trio.switch.run();
         resists(&trio, kind);
-        let hex: String = arp(mac(4), mac(4), [10, 9, 0, 3], [10, 9, 0, 2]).iter().map(|it| format!("{it:02x}")).collect();
+        let hex: String =
+            arp(mac(4), mac(4), [10, 9, 0, 3], [10, 9, 0, 2]).iter().map(|it| format!("{it:02x}")).collect();
         let trace = trio.switch.ctl(&["trace", "--port", "c.blue", "--hex", &hex]);
         assert!(trace.to_string().contains("GUARD_ARP"), "{trace}");
     }
@@ -237,7 +248,9 @@ fn a_virtual_router_moves_where_both_may_be_it() {
             netns.ip("address add 10.9.0.100/32 dev vrrp.10");
             netns.run(|| {
                 // As keepalived does: only the virtual address's own interface answers for it.
-                for (file, value) in [("all/arp_ignore", "1"), ("all/rp_filter", "0"), ("vrrp.10/rp_filter", "0")] {
+                for (file, value) in
+                    [("all/arp_ignore", "1"), ("all/rp_filter", "0"), ("vrrp.10/rp_filter", "0")]
+                {
                     std::fs::write(format!("/proc/sys/net/ipv4/conf/{file}"), value).unwrap();
                 }
             });
@@ -298,7 +311,8 @@ fn the_hosts_own_interface_believes_no_router() {
     let config = net().network("own").keys("[[port]]\nname = \"own0\"\nnetwork = \"own\"\nkind = \"tap\"");
     let switch = Vswitchd::start(&config.tap("c", &c).mac("02:42:0a:09:00:04").address("10.9.0.4/24"));
     let raw = c.run(|| Raw::open("eth0").unwrap());
-    for setting in ["ipv6/conf/own0/accept_ra", "ipv6/conf/own0/accept_redirects", "ipv6/conf/own0/autoconf"] {
+    for setting in ["ipv6/conf/own0/accept_ra", "ipv6/conf/own0/accept_redirects", "ipv6/conf/own0/autoconf"]
+    {
         let value = switch.host.run(|| std::fs::read_to_string(format!("/proc/sys/net/{setting}")).unwrap());
         assert_eq!(value.trim(), "0", "{setting}");
     }

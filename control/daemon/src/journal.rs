@@ -34,7 +34,7 @@ use vswitch_model::{
 /// Events, as they become known.
 pub(crate) type EventStream = BoxStream<'static, Event>;
 
-/// Events that are kept: some 100 octets each.
+/// Events that are kept: some 100 bytes each.
 const KEPT: usize = 4096;
 
 /// The least time between two events about what one port's guard refuses.
@@ -216,14 +216,17 @@ impl Observer {
     fn look_at_guards(&mut self, state: &State, edge: &Edge) {
         let mut before = std::mem::take(&mut self.refused);
         for port in state.ports().filter(|port| port.spec.guard.is_some()) {
-            let Some(totals) = edge.port(port.id).map(|real| PortTotals::sum(&real.counters)) else { continue };
+            let Some(totals) = edge.port(port.id).map(|real| PortTotals::sum(&real.counters)) else {
+                continue;
+            };
             let told = before.remove(&port.id);
             let is_quiet = told.as_ref().is_some_and(|(at, _)| at.elapsed() < QUIET);
             let known = told.as_ref().map(|(_, totals)| totals.clone()).unwrap_or_default();
-            let news = totals.drops().filter(|(reason, _)| reason.is_guard()).filter_map(|(reason, frames)| {
-                let new = frames.saturating_sub(known.drops[reason.index()]);
-                (new > 0).then(|| format!("{new} {reason}"))
-            });
+            let news =
+                totals.drops().filter(|(reason, _)| reason.is_guard()).filter_map(|(reason, frames)| {
+                    let new = frames.saturating_sub(known.drops[reason.index()]);
+                    (new > 0).then(|| format!("{new} {reason}"))
+                });
             let detail = news.collect::<Vec<_>>().join(", ");
             if detail.is_empty() || is_quiet {
                 self.refused.extend(told.map(|told| (port.id, told)));

@@ -14,8 +14,8 @@ use serde::{Deserialize, Deserializer, de::Error};
 use vswitch::addr::MacAddr;
 
 use crate::{
-    Carries, CollectorSpec, DeviceSpec, GuardSpec, IfName, InterfaceSpec, LimitSpec, MirrorSpec, Mtu, Name, Netns,
-    PeerSpec, PortSpec, StormSpec, Vni, text_option,
+    Carries, CollectorSpec, DeviceSpec, FloodLimits, GuardSpec, IfName, InterfaceSpec, LimitSpec, MirrorSpec,
+    Mtu, Name, Netns, PeerSpec, PortSpec, Vni,
 };
 
 /// Every key a port may have.
@@ -32,7 +32,6 @@ pub struct PortFields {
     pub device: Option<IfName>,
     pub netns: Option<Netns>,
     pub ifname: Option<IfName>,
-    #[serde(with = "text_option")]
     pub mac: Option<MacAddr>,
     #[serde(deserialize_with = "one_or_many")]
     pub address: Option<Vec<Address>>,
@@ -45,14 +44,13 @@ pub struct PortFields {
     pub native_tagged: Option<bool>,
     pub learning: Option<bool>,
     pub mac_limit: Option<u32>,
-    pub storm: StormSpec,
+    pub storm: FloodLimits,
     pub limit: LimitSpec,
     #[serde(deserialize_with = "crate::guard::written")]
     pub guard: Option<GuardSpec>,
     pub offload: Option<bool>,
     pub remote: Option<IpAddr>,
     pub remote_port: Option<u16>,
-    #[serde(with = "text_option")]
     pub vni: Option<Vni>,
     pub networks: Option<Vec<Name>>,
     pub flood: Option<bool>,
@@ -146,10 +144,14 @@ impl PortFields {
     fn guard_misfit(&self) -> Option<&'static str> {
         self.guard.as_ref()?;
         if !matches!(self.kind, None | Some(Kind::Tap | Kind::Veth)) {
-            return Some("belongs to kind tap or veth: behind an interface of others, and other hosts, are many stations");
+            return Some(
+                "belongs to kind tap or veth: behind an interface of others, and other hosts, are many stations",
+            );
         }
         if self.network.is_none() {
-            return Some("belongs to access ports: a trunk leads to many stations, and a mirror to none; guard their own ports");
+            return Some(
+                "belongs to access ports: a trunk leads to many stations, and a mirror to none; guard their own ports",
+            );
         }
         self.mac.is_none().then_some("needs the address that it guards: set mac")
     }

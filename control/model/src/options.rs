@@ -16,7 +16,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Also, BURST, Driver, Error, IfName, LimitSpec, Name, NetworkSpec, Rate, VlanId, sentence::nearest};
+use crate::{
+    Also, BURST, Driver, Error, IfName, LimitSpec, Name, NetworkSpec, Rate, VlanId, sentence::nearest,
+};
 
 /// Options as text, and parsed.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -363,7 +365,8 @@ fn limit(options: &BTreeMap<&str, &str>) -> Result<LimitSpec, OptionError> {
 
 /// `10.9.0.100,00:00:5e:00:01:0a`, for a guard that is not switched off beside it.
 fn also(options: &BTreeMap<&str, &str>) -> Result<Vec<Also>, OptionError> {
-    let also = read(options, ALSO, |text| text.split(',').filter(|_| !text.is_empty()).map(parsed).collect())?;
+    let also =
+        read(options, ALSO, |text| text.split(',').filter(|_| !text.is_empty()).map(parsed).collect())?;
     let also: Vec<Also> = also.unwrap_or_default();
     if !also.is_empty() && flag(options, "guard")? == Some(false) {
         let what = "there is no guard that it belongs to: remove it, or guard=off";
@@ -406,8 +409,8 @@ fn unknown(known: [&[Known]; 2], key: &str, driver: Option<Driver>) -> OptionErr
 
 fn merge<T: PartialEq + Display + Copy>(place: &mut Option<T>, value: T) -> Result<(), String> {
     match *place {
-        Some(told) if told != value => {
-            Err(format!("{value} contradicts {told}, which is given as well: keep one"))
+        Some(other) if other != value => {
+            Err(format!("{value} contradicts {other}, which is given as well: keep one"))
         }
         _ => {
             *place = Some(value);

@@ -63,7 +63,8 @@ impl Guard {
             if words == 0 {
                 return Err(DropReason::GuardNd);
             }
-            let mac = || MacAddr::from_bits(u64::from_be_bytes(this[..8].try_into().expect("a word or more")));
+            let mac =
+                || MacAddr::from_bits(u64::from_be_bytes(this[..8].try_into().expect("a word or more")));
             if LINK_LAYER_ADDRESSES.contains(&option) && !self.has_mac(mac()) {
                 return Err(DropReason::GuardNd);
             }

@@ -103,7 +103,11 @@ fn a_station_speaks_for_itself_only() {
         ("half an IPv6 header", "GUARD_IP", from_own(0x86dd, &[0x60; 39])),
         ("link-local, of its MAC", "", ipv6("fe80::42:aff:fe09:4", "ff02::1", 17, &udp(7, 9))),
         ("link-local, stable and private", "", ipv6("fe80::1234:5678:9abc:def0", "ff02::1", 17, &udp(7, 9))),
-        ("link-local, of a known neighbour", "GUARD_IP", ipv6("fe80::42:aff:fe09:3", "ff02::1", 17, &udp(7, 9))),
+        (
+            "link-local, of a known neighbour",
+            "GUARD_IP",
+            ipv6("fe80::42:aff:fe09:3", "ff02::1", 17, &udp(7, 9)),
+        ),
         ("its own ARP", "", arp(OWN, "10.9.0.4", "10.9.0.2")),
         ("a gratuitous one", "", arp(OWN, "10.9.0.4", "10.9.0.4")),
         ("a probe", "", arp(OWN, "0.0.0.0", "10.9.0.4")),
@@ -150,7 +154,11 @@ fn a_station_claims_its_own_addresses_only() {
         ("a redirect", "GUARD_RA", message(own, 137, own, &[])),
         ("a router's advertisement", "GUARD_RA", ipv6("fe80::7", all, 58, RA)),
         ("an echo", "", ipv6(own, all, 58, &[128, 0, 0, 0])),
-        ("hears a group", "", ipv6("::", "ff02::16", 0, &[58, 0, 5, 2, 0, 0, 1, 0, 143, 0, 0, 0, 0, 0, 0, 0])),
+        (
+            "hears a group",
+            "",
+            ipv6("::", "ff02::16", 0, &[58, 0, 5, 2, 0, 0, 1, 0, 143, 0, 0, 0, 0, 0, 0, 0]),
+        ),
         ("without address to a station", "GUARD_IP", ipv6("::", "fd00:9::2", 58, &[128, 0, 0, 0])),
         ("an IPv4 redirect", "GUARD_RA", ipv4("10.9.0.4", "10.9.0.2", 1, 0, &[5, 1, 0, 0])),
         ("an IPv4 router's advertisement", "GUARD_RA", ipv4("10.9.0.4", "224.0.0.1", 1, 0, &[9, 0, 0, 0])),
@@ -207,9 +215,17 @@ fn a_router_does_not_hide_behind_headers() {
         ("authenticated", "GUARD_RA", behind(51, &[&[58, 4, 0, 0], &[0; 20]], RA)),
         ("an atomic fragment", "GUARD_RA", behind(44, &[&fragment(58, 0, false)], RA)),
         ("a first fragment", "GUARD_RA", behind(44, &[&fragment(58, 0, true)], RA)),
-        ("a first fragment, behind options", "GUARD_RA", behind(60, &[&options(44), &fragment(58, 0, true)], RA)),
+        (
+            "a first fragment, behind options",
+            "GUARD_RA",
+            behind(60, &[&options(44), &fragment(58, 0, true)], RA),
+        ),
         ("options in a first fragment", "GUARD_RA", behind(44, &[&fragment(60, 0, true), &options(58)], RA)),
-        ("options that go on in a later one", "GUARD_RA", behind(44, &[&fragment(60, 0, true), &[58, 1]], &[])),
+        (
+            "options that go on in a later one",
+            "GUARD_RA",
+            behind(44, &[&fragment(60, 0, true), &[58, 1]], &[]),
+        ),
         ("the same, padded", "GUARD_RA", cut),
         ("nothing but a fragment header", "GUARD_RA", behind(44, &[&fragment(58, 0, true)], &[])),
         ("half a fragment header", "GUARD_RA", behind(44, &[&[58, 0]], &[])),
@@ -219,7 +235,11 @@ fn a_router_does_not_hide_behind_headers() {
         ("an echo in a fragment", "", behind(44, &[&fragment(58, 0, true)], &[128, 0, 0, 0])),
         ("a DHCPv6 server behind options", "GUARD_DHCP", behind(60, &[&options(17)], &udp(547, 546))),
         ("a DHCPv6 server's fragment", "GUARD_DHCP", behind(44, &[&fragment(17, 0, true)], &udp(547, 546))),
-        ("as many headers as are skipped", "", behind(60, &[&[60, 0, 1, 4, 0, 0, 0, 0].repeat(15), &options(6)], &[])),
+        (
+            "as many headers as are skipped",
+            "",
+            behind(60, &[&[60, 0, 1, 4, 0, 0, 0, 0].repeat(15), &options(6)], &[]),
+        ),
         ("more of them", "GUARD_RA", behind(60, &[&[60, 0, 1, 4, 0, 0, 0, 0].repeat(16), &options(6)], &[])),
         ("opaque", "", behind(50, &[], &[0; 40])),
         ("nothing", "", behind(59, &[], &[])),
@@ -261,7 +281,11 @@ fn nothing_hides_behind_tags_or_llc() {
     let many = |tags: usize| [&[0xff; 6][..], &OWN, &[0x81, 0, 0, 0].repeat(tags), &[0x88, 0xb5]].concat();
     assert_eq!(judged(&guard, &many(MOST_HEADERS - 1)), "");
     assert_eq!(judged(&guard, &many(MOST_HEADERS)), "GUARD_RA");
-    assert_eq!(judged(&guard, &from_own(0x0600, &[0xaa, 0xaa, 3, 0, 0, 0, 8, 6])), "", "a type, and no length");
+    assert_eq!(
+        judged(&guard, &from_own(0x0600, &[0xaa, 0xaa, 3, 0, 0, 0, 8, 6])),
+        "",
+        "a type, and no length"
+    );
 }
 
 #[test]

@@ -160,7 +160,9 @@ impl Topology {
     #[inline]
     pub(crate) fn judge(&self, port: PortId, frame: &[u8]) -> Result<(), DropReason> {
         let entry = self.port(port)?;
-        let (Some(guard), Ingress::Access { network }) = (&entry.guard, &entry.ingress) else { return Ok(()) };
+        let (Some(guard), Ingress::Access { network }) = (&entry.guard, &entry.ingress) else {
+            return Ok(());
+        };
         guard.judge(frame, |link_local| {
             let taken = &self.networks[network.index()].link_locals;
             let found = taken.binary_search_by_key(&link_local, |(address, _)| *address);

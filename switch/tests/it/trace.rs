@@ -55,9 +55,9 @@ fn rules(id: u16) -> impl Strategy<Value = PortRules> {
     let guard = prop::option::weighted(0.3, (1..=STATIONS, prop::option::of(1..=STATIONS)));
     (mode, limits, storm, prop_oneof![3 => Just(1500), 1 => Just(46_u16)], guard).prop_map(
         move |(mode, (isolated, mac_limit, flood), storm, mtu, guard)| PortRules {
-            guard: guard.filter(|_| matches!(mode, PortMode::Access(_))).map(|(own, also)| {
-                Guard::new(mac(own), [], [], also.map(mac)).into()
-            }),
+            guard: guard
+                .filter(|_| matches!(mode, PortMode::Access(_)))
+                .map(|(own, also)| Guard::new(mac(own), [], [], also.map(mac)).into()),
             horizon: matches!(mode, PortMode::Tunnel(_)).then_some(NonZeroU16::MIN),
             mode,
             isolated,
@@ -197,8 +197,8 @@ proptest! {
 
                     lab.wire(port).carry(network);
                     lab.receive(port, OwnedFrame::plain(bytes), at);
-                    let mut octets = Vec::new();
-                    let records: Vec<_> = std::iter::from_fn(|| readers[0].take(&mut octets)).collect();
+                    let mut bytes = Vec::new();
+                    let records: Vec<_> = std::iter::from_fn(|| readers[0].take(&mut bytes)).collect();
                     prop_assert_eq!(foretold, seen(&records));
                     let mut evicted = Vec::new();
                     lab.fdb.drain_events(|event| if event.what == Change::Evicted { evicted.push((event.network, event.mac)) });

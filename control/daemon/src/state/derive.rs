@@ -9,8 +9,8 @@ use ipnet::IpNet;
 
 use super::{Refusal, State, endpoint::mac_of, network::HOST_ADDRESS};
 use vswitch_model::{
-    Bare, Carries, DeviceSpec, Driver, EndpointSpec, Family, GuardSpec, IfName, InterfaceSpec, Name, NetworkSpec,
-    PortSpec, SubnetSpec, ifname, options::NetworkOptions,
+    Bare, Carries, DeviceSpec, Driver, EndpointSpec, Family, GuardSpec, IfName, InterfaceSpec, Name,
+    NetworkSpec, PortSpec, SubnetSpec, ifname, options::NetworkOptions,
 };
 
 impl State {

@@ -90,7 +90,9 @@ impl Links {
         ];
         for (family, setting) in settings {
             if let Err(error) = self.sysctl(&format!("{family}/conf/{ifname}/{setting}"), "0") {
-                warn!("the host may take a container behind {ifname} for a router: {setting} cannot be set ({error})");
+                warn!(
+                    "the host may take a container behind {ifname} for a router: {setting} cannot be set ({error})"
+                );
             }
         }
     }

@@ -68,11 +68,7 @@ pub struct Endpoint {
     /// Whether its port carries frames.
     pub state: PortState,
     /// Its guard, if it has one: `true`, or `{"also": ["10.9.0.100"]}`.
-    #[serde(
-        default,
-        deserialize_with = "crate::guard::written",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "crate::guard::written", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub guard: Option<GuardSpec>,
     /// Why not, and what to do about it.
