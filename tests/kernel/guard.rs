@@ -288,6 +288,19 @@ fn a_guard_is_switched_off_for_an_endpoint_or_a_network() {
     trio.refuses("LOCAL_MAC", &[forged]);
 }
 
+/// A container in two networks sends with either address by either interface.
+#[test]
+fn the_addresses_of_a_container_in_other_networks_pass() {
+    let trio = Trio::connected("tap", "mtu=1500");
+    trio.ctl(&["network", "create", "--subnet", "10.8.0.0/24", "red"]);
+    let place = format!("netns:{}", trio.netns[2].name());
+    trio.ctl(&["network", "connect", "--name", "c", "--ip", "10.8.0.4", "red", &place]);
+    let others = trio.raw(0);
+    trio.refuses("GUARD_IP", &[udp([10, 8, 0, 5], [10, 9, 0, 2], 9, b"of somebody else")]);
+    trio.raw(2).send(&udp([10, 8, 0, 4], [10, 9, 0, 2], 9, b"of its other network"));
+    assert!(others.find(PATIENCE, |frame| frame.ends_with(b"of its other network")).is_some());
+}
+
 /// One's own gateway's address cannot be taken, guarded or not.
 #[test]
 fn the_address_of_a_gateway_stays_with_it() {

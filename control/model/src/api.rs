@@ -25,8 +25,8 @@ use crate::{GuardSpec, LimitSpec, MirrorSpec, Mtu, Name};
 
 /// Version of the API: major version of the paths, and the number of additions since.
 ///
-/// 1.1: `api_version` in [`Status`].
-pub const API_VERSION: &str = "1.1";
+/// 1.1: `api_version` in [`Status`]. 1.2: `guard` of ports and endpoints, addresses that are `pinned`, the event `guard_dropped`.
+pub const API_VERSION: &str = "1.2";
 
 /// Header with the number of a capture.
 pub const CAPTURE_ID: &str = "capture-id";

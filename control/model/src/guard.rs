@@ -14,8 +14,6 @@ use crate::InterfaceSpec;
 pub struct GuardSpec {
     /// What the station may claim to be besides.
     pub also: Vec<Also>,
-    /// The addresses on record of a station whose interface others set up; derived from its endpoint.
-    pub recorded: Vec<IpAddr>,
 }
 
 /// An address or a subnet that a guarded station may use besides its own.
@@ -97,14 +95,15 @@ pub(crate) fn written<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opti
     Ok(match Option::deserialize(deserializer)? {
         None | Some(Written::Switch(false)) => None,
         Some(Written::Switch(true)) => Some(GuardSpec::default()),
-        Some(Written::Table(Table { also })) => Some(GuardSpec { also, recorded: Vec::new() }),
+        Some(Written::Table(Table { also })) => Some(GuardSpec { also }),
     })
 }
 
 impl GuardSpec {
-    /// The guard in the words of the data plane, of a port with this interface; `None` without a MAC address on record.
-    pub fn guard(&self, interface: &InterfaceSpec) -> Option<Arc<Guard>> {
-        let own = interface.address.iter().map(IpNet::addr).chain(self.recorded.iter().copied());
+    /// The guard in the words of the data plane, of a port with this interface and further addresses on record; `None` without a
+    /// MAC address.
+    pub fn guard(&self, interface: &InterfaceSpec, recorded: &[IpAddr]) -> Option<Arc<Guard>> {
+        let own = interface.address.iter().map(IpNet::addr).chain(recorded.iter().copied());
         let nets = self.also.iter().filter_map(|also| match also {
             Also::Net(net) => Some((net.addr(), net.prefix_len())),
             Also::Mac(_) => None,

@@ -296,7 +296,7 @@ impl GuardArguments {
     /// The guard of a port that has none by default.
     pub(super) fn spec(&self) -> Option<GuardSpec> {
         let is_on = self.guard.as_deref().map_or(!self.guard_also.is_empty(), |word| word == "on");
-        is_on.then(|| GuardSpec { also: self.guard_also.clone(), ..GuardSpec::default() })
+        is_on.then(|| GuardSpec { also: self.guard_also.clone() })
     }
 
     /// The same as options of an endpoint.

@@ -330,7 +330,7 @@ mod tests {
             mtu: Mtu::DEFAULT,
             offload: true,
             limit: LimitSpec { rx: "100 Mbit/s".parse().ok(), ..LimitSpec::default() },
-            guard: Some(GuardSpec { also: vec!["10.9.0.100".parse().unwrap()], ..GuardSpec::default() }),
+            guard: Some(GuardSpec { also: vec!["10.9.0.100".parse().unwrap()] }),
             worker: 1,
             macs: 1,
             rx: Traffic { frames: 1_234_567, bytes: 9_876_543_210, super_frames: 1000 },

@@ -405,7 +405,7 @@ fn guard(port: &mut Table<'_, '_, '_>) -> Option<GuardSpec> {
     let mut table = port.table("guard")?;
     let also = table.parsed_list("also").unwrap_or_default();
     table.finish();
-    Some(GuardSpec { also, ..GuardSpec::default() })
+    Some(GuardSpec { also })
 }
 
 /// Where a server listens.

@@ -120,10 +120,10 @@ fn endpoint_port(endpoint: &EndpointSpec, network: &NetworkOptions, gateway: Vec
     let is_ours = endpoint.sandbox.is_some();
     let options = &endpoint.options;
     let address = endpoint.addresses.iter().chain(&endpoint.link_local).copied();
-    let guard = options.guard.unwrap_or(network.guard).then(|| GuardSpec {
-        also: network.also.iter().chain(&options.also).copied().collect(),
-        recorded: if is_ours { Vec::new() } else { address.clone().map(|net| net.addr()).collect() },
-    });
+    let guard = options
+        .guard
+        .unwrap_or(network.guard)
+        .then(|| GuardSpec { also: network.also.iter().chain(&options.also).copied().collect() });
     let interface = InterfaceSpec {
         netns: endpoint.sandbox.clone(),
         ifname: Some(endpoint.ifname.clone()),

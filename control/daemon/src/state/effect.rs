@@ -1,6 +1,8 @@
 //! What the edge must do to follow a change, and in which order.
 
-use std::{num::NonZeroU16, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, num::NonZeroU16, sync::Arc};
+
+use ipnet::IpNet;
 
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId},
@@ -10,7 +12,7 @@ use vswitch::{
 
 use super::{Change, Delta, Network, Origin, Port, Record, State, derive::host_port_name};
 use vswitch_host::gateway::Outside;
-use vswitch_model::{Carries, DeviceSpec, Name, PortSpec, SwitchSpec, Tags};
+use vswitch_model::{Carries, DeviceSpec, EndpointSpec, Name, Netns, PortSpec, SwitchSpec, Tags};
 
 /// One deed of the edge. Each carries what it takes to [`undo`](Effect::undo) it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,9 +162,11 @@ impl Layout {
         let mut networks: Vec<_> = state.networks().map(data_network).collect();
         networks.sort_by_key(|network| network.id);
         let group = state.endpoint().is_some_and(|endpoint| has_group(&endpoint));
+        let recorded = recorded(state);
         let (mut ports, mut mirrors) = (Vec::new(), Vec::new());
         for port in state.ports() {
-            ports.extend(port_rules(state, &port, group));
+            let recorded = recorded.get(&port.spec.name).map(Vec::as_slice).unwrap_or_default();
+            ports.extend(port_rules(state, &port, group, recorded));
             mirrors.extend(mirror(state, &port));
         }
         ports.sort_by_key(|port| port.id);
@@ -231,8 +235,30 @@ fn is_gateway(state: &State, port: &Port) -> bool {
         && network().is_some_and(|it| host_port_name(&it.spec) == port.spec.name)
 }
 
+/// The addresses on record of each endpoint's station, by its port: its own, and those that its sandbox has in other networks.
+/// A host sends with any of its addresses by any of its interfaces (the weak model of RFC 1122 section 3.3.4.2).
+fn recorded(state: &State) -> HashMap<&Name, Vec<IpAddr>> {
+    let sandbox = |it: &EndpointSpec| it.sandbox.as_ref().or(it.moved.as_ref()).map(Netns::path);
+    let own =
+        |it: &EndpointSpec| it.addresses.iter().chain(&it.link_local).map(IpNet::addr).collect::<Vec<_>>();
+    let mut of_sandbox: HashMap<_, Vec<IpAddr>> = HashMap::new();
+    for endpoint in state.endpoints() {
+        if let Some(sandbox) = sandbox(endpoint) {
+            of_sandbox.entry(sandbox).or_default().extend(own(endpoint));
+        }
+    }
+    // Where an endpoint itself has none on record, its addresses are not known.
+    let known = state.endpoints().filter(|endpoint| !endpoint.addresses.is_empty());
+    let all = |endpoint: &EndpointSpec| {
+        sandbox(endpoint)
+            .and_then(|sandbox| of_sandbox.get(&sandbox).cloned())
+            .unwrap_or_else(|| own(endpoint))
+    };
+    known.map(|endpoint| (&endpoint.port, all(endpoint))).collect()
+}
+
 /// The rules see to it that every network a port names exists.
-fn port_rules(state: &State, port: &Port, group: bool) -> Option<PortRules> {
+fn port_rules(state: &State, port: &Port, group: bool, recorded: &[IpAddr]) -> Option<PortRules> {
     let number = |name: &Name| state.network(name).map(|network| network.id);
     let is_endpoint = port.spec.device.endpoint().is_some();
     let mode = match &port.spec.carries {
@@ -251,7 +277,7 @@ fn port_rules(state: &State, port: &Port, group: bool) -> Option<PortRules> {
     let is_tunnel = matches!(mode, PortMode::Tunnel(_));
     let is_gateway = is_gateway(state, port);
     let interface = port.spec.interface();
-    let guard = port.spec.guard.as_ref().zip(interface).and_then(|(guard, interface)| guard.guard(interface));
+    let guard = port.spec.guard.as_ref().zip(interface).and_then(|(guard, it)| guard.guard(it, recorded));
     Some(PortRules {
         id: port.id,
         mode,
