@@ -1,0 +1,4 @@
+//! Local users, callers and containers that wish the switch ill: each harms itself at most.
+
+mod handed;
+mod names;
