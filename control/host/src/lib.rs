@@ -3,14 +3,17 @@
 //! | module | its story |
 //! |---|---|
 //! | [`netns`], [`link`] | namespaces and interfaces |
+//! | [`limited`] | calls with a time limit on files that a caller names |
 //! | [`gateway`] | the outside world: nftables, published ports (feature `gateway`) |
 //! | [`socket`], [`channel`] | unix sockets; descriptors handed over them |
 //! | [`queue`], [`probe`] | the kernel's counters of a TAP; path MTU discovery |
-//! | [`random`] | random numbers |
+//! | [`descriptors`], [`random`] | the limit of open files; random numbers |
 
 pub mod channel;
+pub mod descriptors;
 #[cfg(feature = "gateway")]
 pub mod gateway;
+pub mod limited;
 pub mod link;
 pub mod netns;
 pub mod probe;

@@ -47,7 +47,7 @@ pub use self::{
     limit::{BURST, InvalidRate, LimitSpec, Rate},
     mtu::{InvalidMtu, Mtu},
     name::{InvalidName, Name},
-    netns::Identity,
+    netns::{Cookie, Identity},
     network::{NetworkSpec, NetworkUpdate, Tags},
     port::{Carries, DeviceSpec, Direction, InvalidDirection, MirrorSpec, PortSpec, StormSpec},
     subnet::{Ipam, PoolSpec, PoolsSpec, SubnetSpec},

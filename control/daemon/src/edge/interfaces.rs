@@ -1,6 +1,6 @@
 //! Interfaces that were opened: set up, and removed where no port has them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 
 use tracing::warn;
 use vswitch::addr::PortId;
@@ -10,39 +10,40 @@ use super::{
     transaction::{OnFailure, Opening},
 };
 use crate::{device, state};
-use vswitch_host::link::{self, Links, Wanted};
-use vswitch_model::{DeviceSpec, Error, Identity, InterfaceSpec, Mtu, ifname::veth_host_ifname};
+use vswitch_host::{
+    link::{self, Links, Wanted},
+    netns::Inode,
+};
+use vswitch_model::{DeviceSpec, Error, InterfaceSpec, Mtu, ifname::veth_host_ifname};
 
 impl Opening<'_> {
     /// Sets up the interfaces that were opened, a namespace at a time.
     pub(super) async fn configure(&mut self) -> Result<(), Error> {
-        let mut by_namespace: BTreeMap<Identity, (Links, Vec<(PortId, Wanted)>)> = BTreeMap::new();
+        let mut by_namespace: BTreeMap<Inode, (Links, Vec<(PortId, Wanted)>)> = BTreeMap::new();
         let overlay = self.edge.overlay_mtu();
         for id in std::mem::take(&mut self.unset) {
             let Some(port) = self.edge.ports.get(&id) else { continue };
             let Some(interface) = port.wanted.spec.interface() else { continue };
             let mut wanted = wanted(&port.wanted, interface, None, overlay);
             if interface.bare.is_some() {
-                match device::locate(interface, &wanted.ifname).await? {
-                    Some(place) => {
+                match device::locate(interface, &wanted.ifname).await {
+                    Ok(Some(place)) => {
                         wanted.ifname = place.ifname;
-                        let group = by_namespace.entry(place.links.namespace().identity());
+                        let group = by_namespace.entry(place.links.namespace().inode());
                         group.or_insert_with(|| (place.links, Vec::new())).1.push((id, wanted));
                     }
-                    None => self.lose(id, device::gone())?,
+                    Ok(None) => self.lose(id, device::gone())?,
+                    Err(error) => self.lose(id, error)?,
                 }
                 continue;
             }
-            match device::namespace(interface.netns.as_ref())
-                .map(|namespace| (namespace.identity(), namespace))
-            {
-                Ok((identity, namespace)) => {
-                    if let std::collections::btree_map::Entry::Vacant(vacant) = by_namespace.entry(identity) {
-                        vacant.insert((Links::open(namespace)?, Vec::new()));
-                    }
-                    if let Some((_, group)) = by_namespace.get_mut(&identity) {
-                        group.push((id, wanted));
-                    }
+            match device::namespace(interface) {
+                Ok(namespace) => {
+                    let group = match by_namespace.entry(namespace.inode()) {
+                        Entry::Occupied(known) => known.into_mut(),
+                        Entry::Vacant(new) => new.insert((Links::open(namespace)?, Vec::new())),
+                    };
+                    group.1.push((id, wanted));
                 }
                 Err(error) => self.lose(id, error)?,
             }

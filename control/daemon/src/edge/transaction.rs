@@ -231,7 +231,7 @@ impl<'e> Opening<'e> {
             }
             return Ok(());
         }
-        let links = Links::open(device::namespace(after.netns.as_ref())?)?;
+        let links = Links::open(device::namespace(after)?)?;
         links.configure(&wanted(Some(before.clone()))).await?;
         Ok(())
     }
