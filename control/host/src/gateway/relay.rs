@@ -2,15 +2,19 @@
 //!
 //! The kernel does not translate between address families, and accepts no replies to ::1 from another interface. So a
 //! connection to such a published port ends at the socket that reserves the port, and another leads to the container, which
-//! sees the gateway's address. All relays share one thread; each has a bound on concurrent connections.
+//! sees the gateway's address. All relays share one thread, and a bounded number of [places].
 
 mod datagrams;
+mod places;
 mod streams;
 
 use std::{
     io,
     net::SocketAddr,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
     time::Duration,
 };
 
@@ -21,18 +25,18 @@ use tokio::{
     task::AbortHandle,
 };
 
+use self::places::Places;
 use vswitch_model::publish::Protocol;
-
-/// Maximum concurrent connections, or senders of datagrams, of one port. Further TCP connections wait; further UDP senders
-/// are ignored.
-const AT_ONCE: usize = 1024;
 
 /// How long to wait for a relay to end, which takes no time unless the machine is stalled.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The thread of all relays; started with the first.
+/// The thread of all relays, started with the first, and what they share.
 #[derive(Debug, Default)]
-pub(super) struct Relays(Option<Runtime>);
+pub(super) struct Relays {
+    runtime: Option<Runtime>,
+    places: Arc<Places>,
+}
 
 /// A relay. Dropping it ends it and its connections, and frees the port.
 #[derive(Debug)]
@@ -48,7 +52,8 @@ impl Relays {
     /// # Errors
     /// Those of the kernel; SCTP is [`io::ErrorKind::Unsupported`].
     pub(super) fn begin(&mut self, protocol: Protocol, socket: &Socket, to: SocketAddr) -> io::Result<Relay> {
-        let runtime = match &self.0 {
+        let places = Arc::clone(&self.places);
+        let runtime = match &self.runtime {
             Some(runtime) => runtime,
             None => {
                 let thread = Builder::new_multi_thread()
@@ -56,7 +61,7 @@ impl Relays {
                     .thread_name("relay")
                     .enable_all()
                     .build()?;
-                self.0.insert(thread)
+                self.runtime.insert(thread)
             }
         };
         let socket = socket.try_clone()?;
@@ -66,12 +71,12 @@ impl Relays {
         let task = match protocol {
             Protocol::Tcp => {
                 let listener = TcpListener::from_std(socket.into())?;
-                runtime.spawn(until_the_end(streams::carry(listener, to), end))
+                runtime.spawn(until_the_end(streams::carry(listener, to, places), end))
             }
             Protocol::Udp => {
                 datagrams::prepare(&socket)?;
                 let socket = UdpSocket::from_std(socket.into())?;
-                runtime.spawn(until_the_end(datagrams::carry(socket, to), end))
+                runtime.spawn(until_the_end(datagrams::carry(socket, to, places), end))
             }
             Protocol::Sctp => return Err(io::ErrorKind::Unsupported.into()),
         };
@@ -102,7 +107,7 @@ impl Drop for Relay {
 
 impl Drop for Relays {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
+        if let Some(runtime) = self.runtime.take() {
             // This may be dropped by a task, itself run on the runtime, which must not wait for threads.
             runtime.shutdown_background();
         }
