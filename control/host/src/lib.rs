@@ -7,7 +7,8 @@
 //! | [`gateway`] | the outside world: nftables, published ports (feature `gateway`) |
 //! | [`socket`], [`channel`] | unix sockets; descriptors handed over them |
 //! | [`queue`], [`probe`] | the kernel's counters of a TAP; path MTU discovery |
-//! | [`descriptors`], [`random`] | the limit of open files; random numbers |
+//! | [`descriptors`], [`memory`] | how much of them a request may take |
+//! | [`random`] | random numbers |
 
 pub mod channel;
 pub mod descriptors;
@@ -15,6 +16,7 @@ pub mod descriptors;
 pub mod gateway;
 pub mod limited;
 pub mod link;
+pub mod memory;
 pub mod netns;
 pub mod probe;
 pub mod queue;
