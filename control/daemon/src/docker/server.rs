@@ -25,7 +25,7 @@ use crate::{
     http::{self, Limits},
 };
 use vswitch_host::descriptors;
-use vswitch_model::{Error, ErrorKind};
+use vswitch_model::{Error, ErrorKind, sentence::printable};
 
 /// Octets of the longest body that is read: a container with every port published takes half of it.
 const BODY_LIMIT: usize = 16 * 1024 * 1024;
@@ -88,7 +88,7 @@ async fn answer(State(plugin): State<Arc<Plugin>>, Path(call): Path<String>, bod
         }
         Ok(None) => {
             warn!(call, "there is no such call");
-            (StatusCode::NOT_FOUND, refusal(&format!("there is no call {call}")))
+            (StatusCode::NOT_FOUND, refusal(&printable(&format!("there is no call {call}"))))
         }
         Err(error) => {
             warn!(call, "refused: {}", error.sentence);
