@@ -35,7 +35,7 @@ use crate::{
     tunnel,
 };
 use vswitch_host::descriptors;
-use vswitch_model::Config;
+use vswitch_model::{Config, sentence::printable_lines};
 
 /// How the daemon is started.
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ pub fn run(options: Options) -> ExitCode {
     let config = match config::load(&options.config) {
         Ok(config) => config,
         Err(errors) => {
-            eprintln!("{errors}");
+            eprintln!("{}", printable_lines(&errors.to_string()));
             return ExitCode::from(2);
         }
     };

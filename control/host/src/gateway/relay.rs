@@ -11,6 +11,7 @@ mod streams;
 use std::{
     io,
     net::SocketAddr,
+    os::fd::AsFd,
     sync::{
         Arc,
         mpsc::{Receiver, Sender, channel},
@@ -18,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use socket2::Socket;
+use socket2::{SockRef, Socket};
 use tokio::{
     net::{TcpListener, UdpSocket},
     runtime::{Builder, Runtime},
@@ -43,7 +44,23 @@ pub(super) struct Relays {
 pub(super) struct Relay {
     to: SocketAddr,
     task: AbortHandle,
-    ended: Receiver<()>,
+    socket: Receiver<Socket>,
+}
+
+/// A relay's socket, which is handed back when the relay ends.
+#[derive(Debug)]
+struct Lent<S: AsFd> {
+    socket: Arc<S>,
+    back: Sender<Socket>,
+}
+
+impl<S: AsFd> Drop for Lent<S> {
+    fn drop(&mut self) {
+        if let Ok(socket) = SockRef::from(&*self.socket).try_clone() {
+            // Whoever ended it may not wait for it any more.
+            let _ = self.back.send(socket);
+        }
+    }
 }
 
 impl Relays {
@@ -51,7 +68,7 @@ impl Relays {
     ///
     /// # Errors
     /// Those of the kernel; SCTP is [`io::ErrorKind::Unsupported`].
-    pub(super) fn begin(&mut self, protocol: Protocol, socket: &Socket, to: SocketAddr) -> io::Result<Relay> {
+    pub(super) fn begin(&mut self, protocol: Protocol, socket: Socket, to: SocketAddr) -> io::Result<Relay> {
         let places = Arc::clone(&self.places);
         let runtime = match &self.runtime {
             Some(runtime) => runtime,
@@ -64,30 +81,23 @@ impl Relays {
                 self.runtime.insert(thread)
             }
         };
-        let socket = socket.try_clone()?;
         socket.set_nonblocking(true)?;
-        let (end, ended) = channel();
+        let (back, returned) = channel();
         let _registered_there = runtime.enter();
         let task = match protocol {
             Protocol::Tcp => {
-                let listener = TcpListener::from_std(socket.into())?;
-                runtime.spawn(until_the_end(streams::carry(listener, to, places), end))
+                let lent = Lent { socket: TcpListener::from_std(socket.into())?.into(), back };
+                runtime.spawn(async move { streams::carry(&lent.socket, to, places).await })
             }
             Protocol::Udp => {
                 datagrams::prepare(&socket)?;
-                let socket = UdpSocket::from_std(socket.into())?;
-                runtime.spawn(until_the_end(datagrams::carry(socket, to, places), end))
+                let lent = Lent { socket: UdpSocket::from_std(socket.into())?.into(), back };
+                runtime.spawn(async move { datagrams::carry(&lent.socket, to, places).await })
             }
             Protocol::Sctp => return Err(io::ErrorKind::Unsupported.into()),
         };
-        Ok(Relay { to, task: task.abort_handle(), ended })
+        Ok(Relay { to, task: task.abort_handle(), socket: returned })
     }
-}
-
-/// Signals the end once the relay's socket is closed, not before.
-async fn until_the_end(relay: impl Future<Output = ()>, end: Sender<()>) {
-    relay.await;
-    drop(end);
 }
 
 impl Relay {
@@ -95,13 +105,19 @@ impl Relay {
     pub(super) fn to(&self) -> SocketAddr {
         self.to
     }
+
+    /// Ends it, and returns its socket.
+    pub(super) fn end(self) -> Option<Socket> {
+        self.task.abort();
+        self.socket.recv_timeout(PATIENCE).ok()
+    }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
         self.task.abort();
-        // Answered by being disconnected.
-        let _ = self.ended.recv_timeout(PATIENCE);
+        // Its end is answered by the socket, or by being disconnected; until then the port is in use.
+        while self.socket.recv_timeout(PATIENCE).is_ok() {}
     }
 }
 

@@ -51,14 +51,13 @@ pub(super) fn prepare(socket: &Socket) -> io::Result<()> {
 }
 
 /// Relays datagrams to `to`, and replies back.
-pub(super) async fn carry(near: UdpSocket, to: SocketAddr, places: Arc<Places>) {
-    let near = Arc::new(near);
+pub(super) async fn carry(near: &Arc<UdpSocket>, to: SocketAddr, places: Arc<Places>) {
     let mut sessions: HashMap<Sender, Session> = HashMap::new();
     let mut answers = JoinSet::new();
     let mut buffer = vec![0; LONGEST];
     loop {
         select! {
-            heard = near.async_io(Interest::READABLE, || receive(&near, &mut buffer)) => {
+            heard = near.async_io(Interest::READABLE, || receive(near, &mut buffer)) => {
                 let Ok((sender, len)) = heard else { continue };
                 let session = match sessions.entry(sender) {
                     Entry::Occupied(known) => known.into_mut(),
@@ -66,7 +65,7 @@ pub(super) async fn carry(near: UdpSocket, to: SocketAddr, places: Arc<Places>) 
                         let place = Arc::new(places.take((*sender.from.ip()).into()));
                         let Ok(far) = open(to) else { continue };
                         let far = Arc::new(far);
-                        let back = answer(Arc::clone(&near), sender, Arc::clone(&far), Arc::clone(&place));
+                        let back = answer(Arc::clone(near), sender, Arc::clone(&far), Arc::clone(&place));
                         answers.spawn(async move { back.await; sender });
                         new.insert(Session { far, place })
                     }

@@ -26,7 +26,7 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 const PROBES: u32 = 5;
 
 /// Relays connections to `to`; they end with it.
-pub(super) async fn carry(listener: TcpListener, to: SocketAddr, places: Arc<Places>) {
+pub(super) async fn carry(listener: &TcpListener, to: SocketAddr, places: Arc<Places>) {
     let mut connections = JoinSet::new();
     loop {
         select! {
