@@ -14,11 +14,12 @@ use vswitch_host::{
     link::{self, Links, Wanted},
     netns::Inode,
 };
-use vswitch_model::{DeviceSpec, Error, InterfaceSpec, Mtu, ifname::veth_host_ifname};
+use vswitch_model::{Bare, DeviceSpec, Error, InterfaceSpec, Mtu, ifname::veth_host_ifname};
 
 impl Opening<'_> {
     /// Sets up the interfaces that were opened, a namespace at a time.
     pub(super) async fn configure(&mut self) -> Result<(), Error> {
+        self.follow_overlay().await;
         let mut by_namespace: BTreeMap<Inode, (Links, Vec<(PortId, Wanted)>)> = BTreeMap::new();
         let overlay = self.edge.overlay_mtu();
         for id in std::mem::take(&mut self.unset) {
@@ -69,6 +70,21 @@ impl Opening<'_> {
         Ok(())
     }
 
+    /// Lets open interfaces follow a change of what tunnels carry: the length of their super-frames depends on it.
+    async fn follow_overlay(&mut self) {
+        let overlay = self.edge.overlay_mtu();
+        if std::mem::replace(&mut self.overlay_before, overlay) == overlay || !self.edge.machine.is_real() {
+            return;
+        }
+        for port in self.edge.ports.values() {
+            let is_set_up = port.device.is_ok() && !self.unset.contains(&port.wanted.id);
+            let Some(interface) = port.wanted.spec.interface().filter(|_| is_set_up) else { continue };
+            if let Err(error) = follow(&port.wanted, interface, overlay).await {
+                warn!(port = %port.wanted.spec.name, "its super-frames are as long as before: {}", error.sentence);
+            }
+        }
+    }
+
     /// A port's interface could not be set up: it has none, then.
     fn lose(&mut self, id: PortId, error: Error) -> Result<(), Error> {
         if self.attempt.on_failure == OnFailure::Refuse {
@@ -111,6 +127,22 @@ impl Edge {
     }
 }
 
+/// Changes nothing of a port's interface but the length of its super-frames.
+async fn follow(port: &state::Port, interface: &InterfaceSpec, overlay: Option<Mtu>) -> Result<(), Error> {
+    let (links, ifname) = match &interface.bare {
+        Some(_) => match device::locate(interface, port.spec.ifname()).await? {
+            Some(place) => (place.links, place.ifname),
+            None => return Ok(()),
+        },
+        None => (Links::open(device::namespace(interface)?)?, port.spec.ifname().to_owned()),
+    };
+    let all = wanted(port, interface, None, overlay);
+    // As for a bare one, it stays down if it is.
+    let spec = InterfaceSpec { bare: Some(Bare::default()), ..InterfaceSpec::default() };
+    links.configure(&Wanted { ifname, spec, before: None, mtu: None, ..all }).await?;
+    Ok(())
+}
+
 /// What the interface of a port is to be, where the tunnel carries packets of `overlay` octets.
 pub(super) fn wanted(
     port: &state::Port,
@@ -124,6 +156,6 @@ pub(super) fn wanted(
         spec: interface.clone(),
         before,
         mtu: Some(port.mtu.get()),
-        super_frame: crosses.then(|| link::super_frame(port.mtu.get())),
+        super_frame: Some(if crosses { link::super_frame(port.mtu.get()) } else { link::WHOLE_SUPER_FRAME }),
     }
 }
