@@ -12,6 +12,7 @@ mod crash;
 mod engines;
 mod gateway;
 mod guard;
+mod hostile;
 mod hoststack;
 mod l2;
 mod life;
