@@ -79,7 +79,7 @@ pub(crate) struct Opening<'e> {
     /// Devices that the workers may still use; they go with the next plan.
     leaving: Vec<OpenDevice>,
     /// What tunnels carried before.
-    overlay_before: Option<Mtu>,
+    pub(super) overlay_before: Option<Mtu>,
 }
 
 /// A change whose interfaces are set up.
