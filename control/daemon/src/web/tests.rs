@@ -1,11 +1,10 @@
 //! The web page's server: it shows, to those who may see it, and does nothing else.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    time::timeout,
 };
 use vswitch_cli::client::Client;
 use vswitch_model::NetworkSpec;
