@@ -6,7 +6,7 @@ use tracing::warn;
 use vswitch::addr::PortId;
 
 use super::{
-    Edge, EdgePort,
+    Edge,
     transaction::{OnFailure, Opening},
 };
 use crate::{device, state};
@@ -14,7 +14,7 @@ use vswitch_host::{
     link::{self, Links, Wanted},
     netns::Inode,
 };
-use vswitch_model::{Bare, DeviceSpec, Error, InterfaceSpec, Mtu, ifname::veth_host_ifname};
+use vswitch_model::{Bare, Error, InterfaceSpec, Mtu};
 
 impl Opening<'_> {
     /// Sets up the interfaces that were opened, a namespace at a time.
@@ -122,8 +122,7 @@ impl Edge {
 
     /// What the host's ends of all ports' veth pairs are called.
     fn host_ends(&self) -> HashSet<String> {
-        let is_veth = |port: &&EdgePort| matches!(port.wanted.spec.device, DeviceSpec::Veth(_));
-        self.ports.values().filter(is_veth).map(|port| veth_host_ifname(&port.wanted.spec.name)).collect()
+        self.ports.values().filter_map(|port| port.wanted.spec.host_ifname()).collect()
     }
 }
 
@@ -143,7 +142,7 @@ async fn follow(port: &state::Port, interface: &InterfaceSpec, overlay: Option<M
     Ok(())
 }
 
-/// What the interface of a port is to be, where the tunnel carries packets of `overlay` octets.
+/// What the interface of a port is to be, where the tunnel carries packets of `overlay` bytes.
 pub(super) fn wanted(
     port: &state::Port,
     interface: &InterfaceSpec,
