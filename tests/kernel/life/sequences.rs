@@ -52,7 +52,7 @@ fn file(dice: &mut Dice, places: &[(&str, &Netns)]) -> Config {
         config = config.within(["blue", "red"][usize::try_from(network).unwrap()]);
         config = config
             .port(name, dice.pick(&["tap", "veth"]), netns)
-            .mac(&format!("02:42:0a:00:00:{number:02x}"));
+            .mac(&format!("02:42:0b:00:00:{number:02x}"));
         config = config.address(&format!("10.{network}.0.{}/24", 10 + number));
         config = config.keys(dice.pick(&["", "", "mtu = 1300"])).keys(dice.pick(&["", "isolated = true"]));
     }
