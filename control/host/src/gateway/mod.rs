@@ -9,10 +9,12 @@
 //! | the shared chain of iptables accepts our packets | `others` |
 //! | forwarding is enabled in the kernel | `sysctl` |
 //! | what it does not translate is relayed | `relay` |
+//! | connections of who is gone end | `conntrack` |
 //!
 //! Each call gives the complete requirements, so undoing a change is setting the previous ones, and recovering from a crash
 //! is setting those of the state. Interfaces and their addresses are left out: they exist before.
 
+mod conntrack;
 mod error;
 mod nft;
 mod others;
@@ -24,7 +26,7 @@ mod sysctl;
 mod wants;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     thread,
@@ -34,8 +36,17 @@ use ipnet::IpNet;
 use tracing::{info, warn};
 use vswitch_model::publish::{Publish, Published};
 
+use self::{
+    conntrack::Stale,
+    others::Chains,
+    owner::Claim,
+    ports::{HostPort, Ports},
+    wants::Wants,
+};
 pub use self::{error::GatewayError, rules::TABLE};
-use self::{others::Chains, owner::Claim, ports::Ports, wants::Wants};
+
+/// Published ports, by where they are.
+type Map = BTreeMap<HostPort, Published>;
 
 /// A network that the host has an interface in: what may pass between it and the outside world.
 ///
@@ -149,7 +160,15 @@ impl Gateway {
             None => self.apply(outsides),
         };
         match &done {
-            Ok(()) => self.ports.commit(&wanted),
+            Ok(()) => {
+                self.ports.commit(&wanted);
+                let without = |these: &Map, those: &Map| {
+                    let differs =
+                        |(port, published): &(&HostPort, &Published)| those.get(port) != Some(published);
+                    these.iter().filter(differs).map(|(_, published)| *published).collect::<Vec<_>>()
+                };
+                Stale::of_ports(without(&before, &wanted), without(&wanted, &before)).delete();
+            }
             Err(_) => {
                 for (published, error) in self.ports.keep(&before) {
                     warn!("{published} is published, but no longer held: {error}");
@@ -157,6 +176,11 @@ impl Gateway {
             }
         }
         done
+    }
+
+    /// Ends connections of endpoints with `addresses`, which are gone: who has such an address next has nothing to do with them.
+    pub fn end_connections(&self, addresses: impl IntoIterator<Item = IpAddr>) {
+        Stale::of_endpoints(addresses).delete();
     }
 
     /// After a start: applies as much of `outsides` as possible, whatever the table is now.

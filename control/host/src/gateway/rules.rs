@@ -262,6 +262,14 @@ impl Draft {
     /// Accepts packets out of a network and back; into it only to published ports.
     fn forward(&mut self) {
         self.base("forward", NfChainType::Filter, NfHook::Forward, FILTER);
+        // What belongs to no connection is not masqueraded, and would leave with a container's own address.
+        for family in Family::ALL {
+            let inside = equal(meta(MetaKey::Iifname), word("@gateways"));
+            let masqueraded =
+                equal(payload(family.header(), "saddr"), word(format!("@{}", family.named("masquerade"))));
+            let invalid = Match { left: ct("state"), right: word("invalid"), op: Operator::IN };
+            self.rule("forward", vec![inside, masqueraded, Statement::Match(invalid), Statement::Drop(None)]);
+        }
         let inward = || equal(meta(MetaKey::Oifname), word("@gateways"));
         let states = Expression::List(vec![word("established"), word("related")]);
         let known = Match { left: ct("state"), right: states, op: Operator::IN };

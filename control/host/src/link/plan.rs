@@ -289,6 +289,22 @@ mod tests {
     }
 
     #[test]
+    fn the_default_length_of_super_frames_only_lifts_a_lower_one() {
+        let step = |now: u32, wanted: Option<u32>| {
+            let link = Link { super_frame: now, up: true, ..Link::default() };
+            plan_link(&link, &Wanted { super_frame: wanted, ..Wanted::default() })
+        };
+        let sets = |step: Option<Step>| match step {
+            Some(Step::SetLink { super_frame, .. }) => super_frame,
+            _ => None,
+        };
+        assert_eq!(sets(step(61_833, Some(WHOLE_SUPER_FRAME))), Some(WHOLE_SUPER_FRAME));
+        assert_eq!(step(185_000, Some(WHOLE_SUPER_FRAME)), None, "BIG TCP is the operator's choice");
+        assert_eq!(sets(step(185_000, Some(61_833))), Some(61_833));
+        assert_eq!(step(61_833, None), None);
+    }
+
+    #[test]
     fn a_new_interface_gets_everything_and_the_second_time_nothing() {
         let mut snapshot = namespace();
         let wanted = wanted(spec(&["10.9.0.2/24", "fd09::2/64"], &["10.9.0.1", "fd09::1"]));
