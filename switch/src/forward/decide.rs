@@ -1,4 +1,4 @@
-//! The decision about one frame: guard, learn, look up, reach.
+//! The decision about one frame: learn, look up, reach.
 //!
 //! Forwarding, captures and traces all use [`decide`]. They differ in how its [`Questions`] are answered, and
 //! in whether the answers are recorded ([`Observe`]).
@@ -126,13 +126,10 @@ impl Questions for Learn<'_> {
 pub(super) fn decide<'p>(
     pass: Pass<'p>,
     ingress: PortId,
-    &Header { network, from, to, refused, .. }: &Header,
+    &Header { network, from, to, .. }: &Header,
     questions: &mut impl Questions,
     observe: &mut impl Observe,
 ) -> Result<Action<'p>, DropReason> {
-    if let Some(reason) = refused {
-        return Err(reason);
-    }
     let reach = pass.plan.topology.reach(network, ingress);
     match to {
         Destination::Station(to) => {

@@ -18,7 +18,7 @@ pub use decide::{Action, Decision};
 pub(crate) use suppose::suppose;
 
 use decide::{Learn, Notes, Observe, decide};
-use read::{Header, count_networks, guard, police_ingress, read_headers};
+use read::{Header, Refused, count_networks, guard, police_ingress, read_headers};
 
 use crate::{
     addr::{NetworkId, PortId, Timestamp},
@@ -39,7 +39,7 @@ pub struct Forwarder {
     worker: usize,
     /// By ingress port.
     storms: Vec<FloodMeters>,
-    headers: Vec<Result<Header, DropReason>>,
+    headers: Vec<Result<Header, Refused>>,
 }
 
 impl Forwarder {
@@ -109,9 +109,10 @@ impl Forwarder {
             let storm = &mut storms[rx.ingress.index()];
             let header = match header {
                 Ok(header) => header,
-                Err(reason) => {
+                Err(Refused { reason, network }) => {
                     counters.drop(*reason);
-                    observe.decided(slot, None, Err(*reason));
+                    observe.decided(slot, *network, Err(*reason));
+                    network.inspect(|network| count_dropped(&pass, *network));
                     continue;
                 }
             };
@@ -175,7 +176,7 @@ fn flood(egress: &mut Egress, slot: usize, header: &Header, reach: Reach<'_>) {
 
 // Calls, to keep the common path short.
 #[inline(never)]
-fn count_super(pass: &Pass<'_>, counters: &PortCounters, header: &Result<Header, DropReason>) {
+fn count_super(pass: &Pass<'_>, counters: &PortCounters, header: &Result<Header, Refused>) {
     counters.rx_super.add(1);
     if let Ok(header) = header {
         pass.count_network(header.network, |network| network.super_frames.add(1));
