@@ -48,14 +48,16 @@ pub use self::{error::GatewayError, rules::TABLE};
 /// Published ports, by where they are.
 type Map = BTreeMap<HostPort, Published>;
 
-/// A network that has a gateway on the host: what may pass between it and the outside world.
+/// A network that the host has an interface in: what may pass between it and the outside world.
 ///
-/// That is connections of containers, and connections to published ports. Other networks are outside as well.
+/// If the host is its gateway, that is connections of containers, and connections to published ports. Other networks are outside
+/// as well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outside {
-    /// The host's interface in the network, which has the gateway's addresses.
+    /// The host's interface in the network.
     pub ifname: String,
-    /// The network's subnets.
+    /// The network's subnets. Without one the host is a station of the network and not its gateway: it only takes nothing from
+    /// there for a tunnel's.
     pub subnets: Vec<IpNet>,
     /// Whether packets leave with the host's address; otherwise the outside needs a route to the subnets.
     pub masquerade: bool,
@@ -64,6 +66,18 @@ pub struct Outside {
     /// Tunnel ends of this host and its peers: address and UDP port, or the port alone (an unspecified address) if any address
     /// may be one. Nothing is sent there from the network.
     pub tunnels: Arc<BTreeSet<SocketAddr>>,
+}
+
+impl Outside {
+    /// A network that the host is a station of, by this interface.
+    pub fn of_station(ifname: String, tunnels: Arc<BTreeSet<SocketAddr>>) -> Self {
+        Self { ifname, subnets: Vec::new(), masquerade: false, published: Vec::new(), tunnels }
+    }
+
+    /// Whether the host is the network's gateway.
+    fn is_gateway(&self) -> bool {
+        !self.subnets.is_empty()
+    }
 }
 
 /// The gateway in the network namespace of the calling threads.
@@ -260,7 +274,7 @@ impl Gateway {
                 Some(Err(error)) => format!(" ({error})"),
                 None => String::new(),
             };
-            let in_the_way = chain.drops() && !outsides.is_empty();
+            let in_the_way = chain.drops() && outsides.iter().any(Outside::is_gateway);
             if in_the_way && self.warned.insert(chain.to_string()) {
                 warn!(
                     "the chain {chain} drops what it does not know of what is forwarded{why}: let it accept the \

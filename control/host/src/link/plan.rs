@@ -27,6 +27,8 @@ pub struct Wanted {
     /// Longest super-frame in bytes (`gso_max_size`); `None` leaves it unchanged, and [`WHOLE_SUPER_FRAME`] lifts a lower one: a
     /// higher one is the operator's choice (BIG TCP).
     pub super_frame: Option<u32>,
+    /// Whether the host takes neither routers nor addresses from what it hears there.
+    pub is_wary: bool,
 }
 
 /// The kernel's default of `gso_max_size` (`GSO_LEGACY_MAX_SIZE`, include/linux/netdevice.h).
