@@ -45,4 +45,4 @@ mod wire;
 #[cfg(feature = "os")]
 pub mod worker;
 
-pub use wire::{bytes, checksum, frame, headers, offload, segment};
+pub use wire::{bytes, checksum, frame, giant, headers, offload, segment};

@@ -8,6 +8,7 @@
 //! by their reader; promiscuous mode belongs to the switch.
 
 mod error;
+mod offloads;
 pub mod plan;
 mod seclude;
 
@@ -30,6 +31,7 @@ use rtnetlink::{
 };
 use rustix::io::Errno;
 use tokio::{runtime, task::JoinHandle};
+use tracing::warn;
 use vswitch::addr::MacAddr;
 
 pub use error::LinkError;
@@ -351,6 +353,15 @@ impl Links {
                     .map_err(|error| LinkError::of_step(&step, wanted, &self.namespace.to_string(), error))?,
             }
             snapshot.note(&step);
+        }
+        if wanted.described_offloads
+            && let Err(error) = self.limit_offloads(&wanted.ifname)
+        {
+            let ifname = &wanted.ifname;
+            warn!(
+                "tunnels and SCTP of {ifname} in namespace {} may be dropped (DEV_HDR): its offloads cannot be set ({error})",
+                self.namespace
+            );
         }
         Ok(())
     }

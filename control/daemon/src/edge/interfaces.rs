@@ -124,5 +124,6 @@ pub(super) fn wanted(
         before,
         mtu: Some(port.mtu.get()),
         super_frame: crosses.then(|| link::super_frame(port.mtu.get())),
+        described_offloads: matches!(port.spec.device, DeviceSpec::Veth(_)),
     }
 }

@@ -26,6 +26,9 @@ pub struct Wanted {
     pub mtu: Option<u16>,
     /// Longest super-frame in bytes (`gso_max_size`); `None` leaves it unchanged.
     pub super_frame: Option<u32>,
+    /// Whether offloads are turned off that a virtio header does not describe: for an interface whose frames are read through
+    /// AF_PACKET.
+    pub described_offloads: bool,
 }
 
 /// The `gso_max_size` of an interface whose packets of at most `mtu` bytes cross a tunnel, such that a super-frame leaves in
