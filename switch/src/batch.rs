@@ -156,11 +156,17 @@ impl Batch {
         self.write_header(self.frames.len() - 1);
     }
 
-    /// Appends a copy of `bytes`; false if the batch is full or `bytes` is longer than [`MAX_FRAME`].
-    pub fn push_copy(&mut self, ingress: PortId, offload: Offload, bytes: &[u8]) -> bool {
+    /// Appends a copy of `bytes`, of `network` if it is known; false if the batch is full or `bytes` is longer than [`MAX_FRAME`].
+    pub fn push_copy(
+        &mut self,
+        ingress: PortId,
+        network: Option<NetworkId>,
+        offload: Offload,
+        bytes: &[u8],
+    ) -> bool {
         let Some(buffer) = self.spare().next().filter(|_| bytes.len() <= MAX_FRAME) else { return false };
         buffer[HEADROOM..HEADROOM + bytes.len()].copy_from_slice(bytes);
-        self.push(ingress, None, offload, bytes.len());
+        self.push(ingress, network, offload, bytes.len());
         true
     }
 

@@ -38,6 +38,7 @@ pub mod plan;
 pub mod storm;
 #[cfg(feature = "serde")]
 mod text;
+mod too_big;
 pub mod topology;
 pub mod trace;
 pub mod transmit;

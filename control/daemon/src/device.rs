@@ -113,7 +113,7 @@ pub(crate) async fn open(
             let host = ifname::veth_host_ifname(&spec.name);
             let outside = Links::open(Namespace::current()?)?;
             let warnings = match host_end(&outside, spec, interface, owner).await? {
-                Some(end) => outside.seclude(&end).await?,
+                Some(end) => outside.prepare_host_end(&end).await?,
                 None if interface.bare.as_ref().is_some_and(|bare| bare.moved.is_some()) => {
                     return Err(gone());
                 }

@@ -51,7 +51,7 @@ pub use self::{
     network::{NetworkSpec, NetworkUpdate, Tags},
     port::{Carries, DeviceSpec, Direction, InvalidDirection, MirrorSpec, PortSpec, StormSpec},
     subnet::{Ipam, PoolSpec, PoolsSpec, SubnetSpec},
-    tunnel::{CollectorSpec, Dscp, PeerSpec, VXLAN_PORT, VxlanSpec},
+    tunnel::{CollectorSpec, Dscp, PeerSpec, Ttl, VXLAN_PORT, VxlanSpec},
 };
 pub use vswitch::addr::VlanId;
 pub use vswitch_vxlan::header::Vni;

@@ -28,10 +28,10 @@ use crate::{
     addr::PortId,
     batch::{BATCH, Batch, GIANTS, GULP, HEADROOM},
     drops::DropReason,
-    transmit::{Form, Head, Out, Scratch, Transmit, cut},
+    transmit::{Answers, Form, Head, Out, Scratch, Transmit, cut},
     wire::{
         bytes::put_u16,
-        frame::{MAX_FRAME, TAG},
+        frame::{ETHERNET_HEADER, MAX_FRAME, TAG},
         giant::Giant,
         offload::{Capabilities, Offload, VNET_HEADER},
     },
@@ -50,6 +50,8 @@ pub struct PacketSocket {
     socket: Socket,
     ifindex: c_int,
     capabilities: Capabilities,
+    /// Length of the longest frame that the interface sends, in bytes, as of the last [measurement](Self::measure).
+    longest: AtomicUsize,
     /// Moving average of the length of received frames.
     mean: AtomicUsize,
     /// Whether super-frames longer than 64 KB come. The first of them is lost.
@@ -97,8 +99,18 @@ impl PacketSocket {
             return Err(error);
         }
         let capabilities = if offload { Capabilities::ALL } else { Capabilities::NONE };
-        let (mean, has_giants, overflow) = Default::default();
-        Ok(Self { socket, ifindex, capabilities, mean, has_giants, overflow })
+        let (longest, mean, has_giants, overflow) = Default::default();
+        let opened = Self { socket, ifindex, capabilities, longest, mean, has_giants, overflow };
+        opened.measure();
+        Ok(opened)
+    }
+
+    /// Notes the current MTU of the interface, which may change at any time. A super-frame is not compared with it by the
+    /// kernel, which would send segments that are too long.
+    pub fn measure(&self) {
+        let mtu = self.mtu().map_or(usize::MAX >> 1, usize::from);
+        // As everywhere, one tag does not count.
+        self.longest.store(mtu + ETHERNET_HEADER + TAG, Relaxed);
     }
 
     /// The MTU of the interface, in bytes.
@@ -272,9 +284,14 @@ impl Device for PacketSocket {
     }
 
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
+        let frames = self.within(frames);
         for outs in frames.outs.chunks(BATCH) {
-            self.send_some(&Transmit { outs, ..*frames }, scratch);
+            self.send_some(&Transmit { outs, ..frames }, scratch);
         }
+    }
+
+    fn longest(&self) -> Option<usize> {
+        Some(self.longest.load(Relaxed))
     }
 
     fn readiness(&self) -> Option<BorrowedFd<'_>> {
@@ -341,13 +358,6 @@ impl PacketSocket {
         let mut messages: [mmsghdr; BATCH] = unsafe { zeroed() };
         let mut pending = [const { None::<Out> }; BATCH];
         let mut count = 0;
-        let flush = |messages: &mut [mmsghdr], pending: &[Option<Out>]| {
-            self.send_all(messages, |index, result| {
-                if let Some(out) = pending[index] {
-                    frames.count(out, result);
-                }
-            });
-        };
         for &out in frames.outs {
             let parts: [&[u8]; 2] = match frames.form(out, self.capabilities) {
                 Ok(Form::Whole(bytes)) => [bytes, &[]],
@@ -357,14 +367,15 @@ impl PacketSocket {
                 }
                 Ok(Form::Uncut(head, rest, offload)) => {
                     // Preserve the order: flush earlier frames first.
-                    flush(&mut messages[..count], &pending[..count]);
+                    self.flush(frames, &mut messages[..count], &pending[..count], &mut scratch.answers);
                     count = 0;
-                    frames.count(out, cut(&head, rest, offload, scratch, |wire| self.send_one(wire)));
+                    let result = cut(&head, rest, offload, scratch, |wire| self.send_one(wire));
+                    self.count(frames, out, result, &mut scratch.answers);
                     continue;
                 }
                 Ok(Form::Wire(bytes)) => [bytes, &[]],
                 Err(reason) => {
-                    frames.count(out, Err(reason));
+                    self.count(frames, out, Err(reason), &mut scratch.answers);
                     continue;
                 }
             };
@@ -375,7 +386,44 @@ impl PacketSocket {
             pending[count] = Some(out);
             count += 1;
         }
-        flush(&mut messages[..count], &pending[..count]);
+        self.flush(frames, &mut messages[..count], &pending[..count], &mut scratch.answers);
+    }
+
+    /// Sends `messages`, and counts the outcome of the frame of each.
+    fn flush(
+        &self,
+        frames: &Transmit<'_>,
+        messages: &mut [mmsghdr],
+        pending: &[Option<Out>],
+        answers: &mut Answers,
+    ) {
+        self.send_all(messages, |index, result| {
+            if let Some(out) = pending[index] {
+                self.count(frames, out, result, answers);
+            }
+        });
+    }
+
+    /// Counts the outcome of `out`, and tells the sender of a frame that is too long.
+    #[inline]
+    fn count(
+        &self,
+        frames: &Transmit<'_>,
+        out: Out,
+        result: Result<usize, DropReason>,
+        answers: &mut Answers,
+    ) {
+        if result == Err(DropReason::PktTooBig) {
+            // The kernel may know of an MTU that is new.
+            self.measure();
+            self.within(frames).answer_port(out, answers);
+        }
+        frames.count(out, result);
+    }
+
+    /// `frames`, limited to the length that the interface sends.
+    fn within<'a>(&self, frames: &Transmit<'a>) -> Transmit<'a> {
+        Transmit { max_frame: frames.max_frame.min(self.longest.load(Relaxed)), ..*frames }
     }
 
     /// Sends a wire frame without offload header.

@@ -178,6 +178,26 @@ pub fn link(frame: &[u8]) -> Option<(usize, EtherType)> {
     Some((end, ethertype_before(frame, end)?))
 }
 
+/// Whether `frame` announces an IP packet but ends within its fixed header.
+///
+/// The kernel's VXLAN device carries none such, in either direction (`skb_vlan_inet_prepare`, include/net/ip_tunnels.h;
+/// `pskb_inet_may_pull`, drivers/net/vxlan/vxlan_core.c); its bridge does not look.
+#[inline]
+pub fn is_cut_short(frame: &[u8]) -> bool {
+    // Most are longer than all that is looked at.
+    frame.len() < ETHERNET_HEADER + MAX_TAGS * TAG + IPV6_HEADER && ends_within_ip(frame)
+}
+
+#[cold]
+fn ends_within_ip(frame: &[u8]) -> bool {
+    let header = |ethertype| match ethertype {
+        EtherType::IPV4 => IPV4_HEADER,
+        EtherType::IPV6 => IPV6_HEADER,
+        _ => 0,
+    };
+    link(frame).is_some_and(|(network, ethertype)| frame.len() < network + header(ethertype))
+}
+
 #[inline]
 fn ethertype_before(frame: &[u8], end: usize) -> Option<EtherType> {
     try_u16_at(frame, end - 2).map(EtherType)

@@ -10,4 +10,5 @@ mod mirror;
 mod model;
 mod segment;
 mod superframe;
+mod too_big;
 mod trace;

@@ -90,6 +90,8 @@ impl Tunnel {
                 class: Class::marked(Dscp::Fixed(0)),
                 datagrams: MAX_DATAGRAMS,
                 sources: 16,
+                inherit_ttl: false,
+                whole_headers: true,
             },
             back: decap::Settings { strict: false, overlay_mtu: 1450, clamp: false },
         }
@@ -108,7 +110,7 @@ impl Tunnel {
     /// The same by a network that may refuse the nth train. Refused trains are not in the outcome.
     pub(crate) fn send_by(&self, items: &[Item], mut refuse: impl FnMut(usize) -> io::Result<()>) -> Outcome {
         turn(items, 70_000, |frames, scratch, trains| {
-            let (header, mut nth) = (|network| self.tables.header(network), 0);
+            let (header, mut nth) = (|network| self.tables.carriage(network), 0);
             encap::encapsulate(header, &self.out, frames, scratch, &mut |train| {
                 nth += 1;
                 self.check(train);
@@ -175,8 +177,8 @@ pub(crate) fn turn(
     assert!(items.len() <= CAPACITY);
     let (mut batch, mut outs) = (Batch::new(), Vec::new());
     for (slot, item) in (0..).zip(items) {
-        assert!(batch.push_copy(INGRESS, item.offload, &item.bytes), "there is room");
-        outs.push(Out { slot, network: item.network, tag: item.tag });
+        assert!(batch.push_copy(INGRESS, None, item.offload, &item.bytes), "there is room");
+        outs.push(Out { slot, network: item.network, tag: item.tag, flooded: false });
     }
     let counters = PortCounters::default();
     let frames =
@@ -184,7 +186,7 @@ pub(crate) fn turn(
     let (mut scratch, mut trains) = (Scratch::new(), Vec::new());
     encapsulate(&frames, &mut scratch, &mut trains);
     let mut answers = Vec::new();
-    scratch.answers.take(|to, frame| answers.push((to, frame.to_vec())));
+    scratch.answers.take(|to, _, frame| answers.push((to, frame.to_vec())));
     Outcome { trains, totals: PortTotals::sum(&[counters]), answers }
 }
 

@@ -19,7 +19,7 @@ use vswitch_model::{
     MirrorSpec, Mtu, Name, Netns, NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, StormSpec,
     SubnetSpec, SwitchSpec, Tags, Vni, VxlanSpec,
     fields::{Misfit, PortFields},
-    options,
+    options, Ttl,
 };
 
 /// The longest socket path: `sun_path` holds 108 octets, of which `.attach` and a NUL take eight.
@@ -164,9 +164,13 @@ fn network(mut table: Table<'_, '_, '_>) -> NetworkSpec {
         driver: table.parsed("driver"),
         internal: table.boolean("internal").unwrap_or(false),
         attachable: table.boolean("attachable").unwrap_or(false),
+        fragment: table.boolean("fragment").unwrap_or(false),
         labels: table.texts("labels"),
         ..NetworkSpec::plain(name)
     };
+    if spec.fragment && spec.vni.is_none() {
+        table.fault("fragment", "concerns tunnels, which carry networks with a vni: give it one, or leave this out");
+    }
     table.tables("subnet", |table| spec.subnets.extend(subnet(table)));
     spec.ipv6 = spec.subnet(Family::V6).is_some();
     let read = table.texts("options").try_into().and_then(|options| {
@@ -305,7 +309,7 @@ fn vxlan(mut table: Table<'_, '_, '_>, ports: &mut Vec<PortSpec>) {
         port: table.integer("port", 1..=u16::MAX).unwrap_or(default.port),
         underlay_mtu: table.integer("underlay_mtu", UNDERLAY_MTU),
         checksum: table.boolean("checksum").unwrap_or(default.checksum),
-        ttl: table.integer("ttl", 1..=u8::MAX).unwrap_or(default.ttl),
+        ttl: ttl(&mut table).unwrap_or(default.ttl),
         dscp: dscp(&mut table).unwrap_or(default.dscp),
         strict: table.boolean("strict").unwrap_or(default.strict),
         learn_peers: table.boolean("learn_peers").unwrap_or(default.learn_peers),
@@ -339,6 +343,15 @@ fn dscp(table: &mut Table<'_, '_, '_>) -> Option<Dscp> {
         return Some(Dscp::Inherit);
     }
     table.integer("dscp", 0..=63).map(Dscp::Fixed)
+}
+
+/// `"inherit"`, or a number.
+fn ttl(table: &mut Table<'_, '_, '_>) -> Option<Ttl> {
+    if table.is_word("ttl", "inherit") {
+        table.text("ttl");
+        return Some(Ttl::Inherit);
+    }
+    table.integer("ttl", 1..=u8::MAX).map(Ttl::Fixed)
 }
 
 fn peer(mut table: Table<'_, '_, '_>) -> PortSpec {
