@@ -5,7 +5,7 @@
 //!  a eth0 ---- vswitchd ===== vswitchd ---- eth0 b     and the same with bridges and VXLAN devices
 //! ```
 //! The network passes tags. Where it does not, what it does to them is a rule of its own (docs/config.md), which the last test
-//! applies to what the bridge lets through.
+//! applies to what the bridge lets through. Frames that end within their tags are left out.
 
 use std::{
     collections::BTreeMap,
@@ -162,11 +162,22 @@ fn bridge(host: &Netns, mtu: u16, stations: &[&Netns]) {
     }
 }
 
+/// Whether `frame` ends within its tags. The kernel loses such a frame where it reads the tag (`skb_vlan_untag`,
+/// net/core/skbuff.c: the tag, a type, and two bytes more), on one way sooner than on another.
+fn ends_within_tags(frame: &[u8]) -> bool {
+    let kind = |at: usize| frame.get(at..at + 2).map(|kind| u16::from_be_bytes([kind[0], kind[1]]));
+    let mut at = 12;
+    while let Some(0x8100 | 0x88a8) = kind(at) {
+        at += 4;
+    }
+    at > 12 && frame.len() < at + 4
+}
+
 /// Asserts that both ways let the same frames through.
 fn same(name: &str, seed: u64, ours: &Arrived, theirs: &Arrived) {
     let only = |these: &Arrived, others: &Arrived| {
         let extra = these.iter().filter(|(frame, count)| others.get(*frame) != Some(count));
-        extra.take(5).map(|(frame, count)| format!("{count} x {frame:02x?}")).collect::<Vec<_>>()
+        extra.take(9).map(|(frame, count)| format!("{count} x {frame:02x?}")).collect::<Vec<_>>()
     };
     let (ours_only, theirs_only) = (only(ours, theirs), only(theirs, ours));
     assert!(
@@ -176,12 +187,18 @@ fn same(name: &str, seed: u64, ours: &Arrived, theirs: &Arrived) {
     assert!(ours.len() > FRAMES / 2, "{name}: only {} arrived", ours.len());
 }
 
+/// The frames of `seed`.
+fn frames(seed: u64, mtu: usize) -> Vec<Vec<u8>> {
+    let mut variety = Variety::new(seed, mtu);
+    let whole = std::iter::repeat_with(|| variety.frame()).filter(|frame| !ends_within_tags(frame));
+    whole.take(FRAMES).collect()
+}
+
 #[test]
 fn the_switch_passes_what_a_bridge_passes() {
     let theirs = Way::bridge();
     for (seed, kinds) in (1..).zip([["tap", "tap"], ["veth", "veth"], ["tap", "veth"], ["veth", "tap"]]) {
-        let mut variety = Variety::new(seed, 1500);
-        let frames: Vec<_> = (0..FRAMES).map(|_| variety.frame()).collect();
+        let frames = frames(seed, 1500);
         let (expected, refused) = theirs.replay(&frames);
         let (arrived, also) = Way::switch(kinds, "pass").replay(&frames);
         assert_eq!(refused, also, "what the sender's kernel refuses");
@@ -193,8 +210,7 @@ fn the_switch_passes_what_a_bridge_passes() {
 fn a_tunnel_passes_what_the_kernels_passes() {
     let (ours, theirs) = (Way::tunnel(true), Way::tunnel(false));
     for seed in 11..13 {
-        let mut variety = Variety::new(seed, 1450);
-        let frames: Vec<_> = (0..FRAMES).map(|_| variety.frame()).collect();
+        let frames = frames(seed, 1450);
         let (expected, refused) = theirs.replay(&frames);
         let (arrived, also) = ours.replay(&frames);
         assert_eq!(refused, also, "what the sender's kernel refuses");
@@ -214,8 +230,7 @@ fn access_ports_differ_by_tags_alone() {
         let frame = if is_priority { [&frame[..12], &frame[16..]].concat() } else { frame };
         (!is_tag(&frame, 12)).then_some((frame, count))
     };
-    let mut variety = Variety::new(21, 1500);
-    let frames: Vec<_> = (0..FRAMES).map(|_| variety.frame()).collect();
+    let frames = frames(21, 1500);
     let (all, _) = Way::bridge().replay(&frames);
     let mut expected = Arrived::new();
     for (frame, count) in all.into_iter().filter_map(untagged) {

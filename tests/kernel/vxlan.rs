@@ -169,9 +169,8 @@ fn the_kernel_is_a_member_of_the_same_group() {
 fn long_packets_cross_in_fragments_where_that_is_wanted() {
     for underlay in [Underlay::V4, Underlay::V6] {
         for fragment in [false, true] {
-            let link = Link::to_kernel(underlay, "", &format!("fragment = {fragment}"));
-            // The container has raised its MTU.
-            link.near.ip("link set eth0 mtu 1500");
+            let link = Link::to_kernel(underlay, "", &format!("mtu = 1500\nfragment = {fragment}"));
+            link.far.ip("link set eth0 mtu 1500");
             let ping = |may: &str| {
                 let mut ping = Command::new("ping");
                 ping.args(["-n", "-q", "-c", "1", "-W", "2", "-M", may, "-s", "1472", "10.9.0.2"]);

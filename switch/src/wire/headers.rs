@@ -185,17 +185,30 @@ pub fn link(frame: &[u8]) -> Option<(usize, EtherType)> {
 #[inline]
 pub fn is_cut_short(frame: &[u8]) -> bool {
     // Most are longer than all that is looked at.
-    frame.len() < ETHERNET_HEADER + MAX_TAGS * TAG + IPV6_HEADER && ends_within_ip(frame)
+    frame.len() < ETHERNET_HEADER + KERNEL_TAGS * TAG + IPV6_HEADER && ends_within_ip(frame)
 }
+
+/// Number of tags behind which the kernel looks for an IP header (`VLAN_MAX_DEPTH`, include/linux/if_vlan.h).
+const KERNEL_TAGS: usize = 8;
 
 #[cold]
 fn ends_within_ip(frame: &[u8]) -> bool {
-    let header = |ethertype| match ethertype {
-        EtherType::IPV4 => IPV4_HEADER,
-        EtherType::IPV6 => IPV6_HEADER,
-        _ => 0,
-    };
-    link(frame).is_some_and(|(network, ethertype)| frame.len() < network + header(ethertype))
+    let mut network = ETHERNET_HEADER;
+    while network <= ETHERNET_HEADER + KERNEL_TAGS * TAG {
+        let header = match ethertype_before(frame, network) {
+            Some(EtherType::VLAN_TAGGED_FRAME | EtherType::PROVIDER_BRIDGING) => {
+                network += TAG;
+                continue;
+            }
+            Some(EtherType::IPV4) => IPV4_HEADER,
+            Some(EtherType::IPV6) => IPV6_HEADER,
+            // It ends within a tag.
+            None => return network > ETHERNET_HEADER,
+            Some(_) => 0,
+        };
+        return frame.len() < network + header;
+    }
+    false
 }
 
 #[inline]
