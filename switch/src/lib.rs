@@ -27,6 +27,7 @@ pub mod addr;
 pub mod batch;
 pub mod capture;
 pub mod counters;
+pub mod datagrams;
 pub mod device;
 pub mod drops;
 pub mod engine;

@@ -114,12 +114,18 @@ impl Device for Remote {
             inherit_ttl: false,
             whole_headers: true,
         };
-        encap::encapsulate(|network| self.tables.carriage(network), &settings, frames, scratch, &mut |train| {
-            train.each(|parts| {
-                let datagram = parts.iter().flat_map(|part| part.iter().copied()).collect();
-                self.socket.queues().sent.push((frames.port, datagram));
-                Ok(())
-            })
-        });
+        encap::encapsulate(
+            |network| self.tables.carriage(network),
+            &settings,
+            frames,
+            scratch,
+            &mut |train| {
+                train.each(|parts| {
+                    let datagram = parts.iter().flat_map(|part| part.iter().copied()).collect();
+                    self.socket.queues().sent.push((frames.port, datagram));
+                    Ok(())
+                })
+            },
+        );
     }
 }

@@ -16,8 +16,8 @@ const TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 /// Types without layers of their own here: Wake-on-LAN, AARP, IPX, EAPOL, PROFINET, EtherCAT, LLDP, MACsec, PBB, PTP, CFM, FCoE, RoCE,
 /// loopback, TRILL, HomePlug, an experiment, and those between lengths and types.
 const TYPES: [u16; 20] = [
-    0x0842, 0x80f3, 0x8137, 0x888e, 0x8892, 0x88a4, 0x88cc, 0x88e5, 0x88e7, 0x88f7, 0x8902, 0x8906, 0x8915, 0x9000, 0x22f3,
-    0x88e1, 0x88b5, 0x05dd, 0x05ff, 0xffff,
+    0x0842, 0x80f3, 0x8137, 0x888e, 0x8892, 0x88a4, 0x88cc, 0x88e5, 0x88e7, 0x88f7, 0x8902, 0x8906, 0x8915,
+    0x9000, 0x22f3, 0x88e1, 0x88b5, 0x05dd, 0x05ff, 0xffff,
 ];
 
 impl Variety {
@@ -121,14 +121,16 @@ impl Variety {
             11 => {
                 let mut labels = Vec::new();
                 for left in (0..=self.below(3)).rev() {
-                    let [_, a, b, c] = u32::try_from(self.next() % (1 << 20)).expect("20 bits").rotate_left(4).to_be_bytes();
+                    let [_, a, b, c] =
+                        u32::try_from(self.next() % (1 << 20)).expect("20 bits").rotate_left(4).to_be_bytes();
                     labels.extend([a, b, c & 0xf0 | u8::from(left == 0), 64]);
                 }
                 let inner = if self.once_in(2) { self.ipv4(1) } else { self.ipv6(1) };
                 (self.pick(&[0x8847, 0x8848]), [labels, inner].concat())
             }
             12 => {
-                let (protocol, inner) = if self.once_in(2) { (0x21, self.ipv4(1)) } else { (0x57, self.ipv6(1)) };
+                let (protocol, inner) =
+                    if self.once_in(2) { (0x21, self.ipv4(1)) } else { (0x57, self.ipv6(1)) };
                 let session = self.pick(&[0x8863, 0x8864]);
                 let len = u16::try_from(inner.len() + 2).expect("short").to_be_bytes();
                 (session, [&[0x11, 0, 0, 7], &len[..], &u16::to_be_bytes(protocol), &inner].concat())
@@ -175,7 +177,8 @@ impl Variety {
                 (6, header, Some(16))
             }
             3..=5 => {
-                let ports = self.pick(&[[0, 53, 0xd4, 0x31], [0x12, 0xb5, 0x12, 0xb5], [0, 67, 0, 68], [1, 2, 3, 4]]);
+                let ports =
+                    self.pick(&[[0, 53, 0xd4, 0x31], [0x12, 0xb5, 0x12, 0xb5], [0, 67, 0, 68], [1, 2, 3, 4]]);
                 let total = u16::try_from(8 + data.len()).expect("short").to_be_bytes();
                 (17, [&ports[..], &total, &[0, 0]].concat(), Some(6))
             }
@@ -211,7 +214,8 @@ impl Variety {
         let ttl = self.pick(&[64, 64, 1, 0, 255]);
         let tos = self.pick(&[0, 0, 0xb8, 1, 2]);
         let first = 0x45 + u8::try_from(options / 4).expect("at most ten");
-        let mut header = [&[first, tos], &total.to_be_bytes()[..], &self.bytes(2), &fragment.to_be_bytes()].concat();
+        let mut header =
+            [&[first, tos], &total.to_be_bytes()[..], &self.bytes(2), &fragment.to_be_bytes()].concat();
         header.extend([ttl, protocol, 0, 0]);
         header.extend(addresses);
         header.extend(std::iter::repeat_n(1, options));
@@ -235,7 +239,9 @@ impl Variety {
         for extension in [60, 43, 44, 51, 0] {
             if self.once_in(8) {
                 let rest = self.bytes(6);
-                content = [&[next, if extension == 51 { 0 } else { self.pick(&[0, 0, 3]) }], &rest[..], &content].concat();
+                content =
+                    [&[next, if extension == 51 { 0 } else { self.pick(&[0, 0, 3]) }], &rest[..], &content]
+                        .concat();
                 next = extension;
             }
         }
@@ -257,7 +263,8 @@ impl Variety {
 
 /// The Internet checksum of `bytes` (RFC 1071).
 fn sum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low)));
+    let words =
+        bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low)));
     let total: u32 = words.sum();
     let folded = (total & 0xffff) + (total >> 16);
     !u16::try_from((folded & 0xffff) + (folded >> 16)).expect("folded")

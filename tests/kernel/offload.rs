@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use rustix::process::Signal;
 use vswitch_tests::{Netns, Vswitchd, eventually, net, tcp};
 
 /// Two containers on veth ports, with addresses in 10.9.0.0/24 and fd09::/64.
@@ -82,4 +83,48 @@ fn super_frames_longer_than_64_kb_pass() {
     assert!(super_frames > 100, "{super_frames}");
     // The first tells that they come.
     assert!(switch.dropped("a", "DEV_HDR") <= 1 && switch.dropped("b", "DEV_HDR") <= 1);
+}
+
+/// With `offload = "udp"` a burst arrives as one super-frame, which the receiver's kernel cuts again; other ports and mirrors get
+/// each datagram.
+#[test]
+fn datagrams_are_merged_for_ports_that_ask() {
+    let [a, asks, other, watch] = ["a", "asks", "other", "watch"].map(Netns::new);
+    let config = net().network("blue").tap("a", &a).address("10.9.0.2/24");
+    let config = config.tap("asks", &asks).address("10.9.0.3/24").keys("offload = \"udp\"");
+    let config = config.tap("other", &other).address("10.9.0.4/24");
+    let switch = Vswitchd::start(&config.mirror("watch", &watch, "{ ports = [\"a\"] }"));
+    const BURST: usize = 40;
+    for (container, address, merged) in [(&asks, "10.9.0.3", true), (&other, "10.9.0.4", false)] {
+        a.reaches(address);
+        let (raw, mirror) = (container.raw("eth0"), watch.raw("eth0"));
+        let (receiver, sender) = (container.udp(address), a.udp("10.9.0.2"));
+        // They wait in the TAP's queue, so that the switch receives them at once.
+        switch.signal(Signal::STOP);
+        for number in 0..BURST {
+            sender.send_to(&[u8::try_from(number).unwrap(); 500], receiver.local_addr().unwrap()).unwrap();
+        }
+        switch.signal(Signal::CONT);
+        let mut buffer = [0; 2048];
+        for number in 0..BURST {
+            assert_eq!(receiver.recv(&mut buffer).unwrap(), 500);
+            assert_eq!(usize::from(buffer[0]), number);
+        }
+        let datagrams = |raw: &vswitch_tests::Raw| {
+            let mut lens = Vec::new();
+            while let Some(frame) = raw.receive(std::time::Duration::from_millis(200)) {
+                if frame[12..14] == [8, 0] && frame[23] == 17 {
+                    lens.push(frame.len());
+                }
+            }
+            lens
+        };
+        let seen = datagrams(&raw);
+        if merged {
+            assert!(seen.len() < BURST && seen.iter().sum::<usize>() > BURST * 500, "{seen:?}");
+        } else {
+            assert_eq!(seen, [542; BURST]);
+        }
+        assert_eq!(datagrams(&mirror), [542; BURST]);
+    }
 }

@@ -57,7 +57,8 @@ impl Link {
 
     /// Like [`with`](Self::with), with the kernel's VXLAN device of the other host as our peer.
     fn to_kernel(underlay: Underlay, vxlan: &str, network: &str) -> Self {
-        let peer = format!("{vxlan}\n[[vxlan.peer]]\nname = \"other\"\naddress = \"{}\"", underlay.address(2));
+        let peer =
+            format!("{vxlan}\n[[vxlan.peer]]\nname = \"other\"\naddress = \"{}\"", underlay.address(2));
         let link = Self::with(underlay, &peer, network);
         link.kernel(&format!("remote {}", underlay.address(1)), 4789);
         link.near.reaches("10.9.0.2");

@@ -280,7 +280,10 @@ fn order(settings: &Settings, frames: &Transmit<'_>) -> ArrayVec<Departure, CAPA
         let flow = Flow::of(frames.batch.bytes(usize::from(out.slot)));
         let source = (flow.hash >> 24) as u8 & (settings.sources - 1);
         let ttl = if settings.inherit_ttl { flow.ttl } else { 0 };
-        Departure::new(Lane { source, traffic_class: settings.class.outer(flow.traffic_class), ttl }, position)
+        Departure::new(
+            Lane { source, traffic_class: settings.class.outer(flow.traffic_class), ttl },
+            position,
+        )
     });
     let mut departures: ArrayVec<_, CAPACITY> = departures.take(CAPACITY).collect();
     if departures.windows(2).any(|pair| pair[0].lane().source != pair[1].lane().source) {

@@ -210,7 +210,8 @@ impl Vtep {
         if self.fragmenting.get().is_some() {
             return Ok(());
         }
-        let twins = self.outlets.iter().map(|outlet| twin(&self.options, outlet)).collect::<io::Result<_>>()?;
+        let twins =
+            self.outlets.iter().map(|outlet| twin(&self.options, outlet)).collect::<io::Result<_>>()?;
         // Configuration is changed by one thread.
         let _ = self.fragmenting.set(twins);
         self.set_ttl(ttl)
@@ -290,9 +291,7 @@ impl Vtep {
 
     fn send_by(&self, outlet: &Socket, peer: &SockAddr, train: &Train<'_>) -> io::Result<()> {
         let v4 = self.local.is_ipv4();
-        let send = |parts: &[io::IoSlice<'_>], segment| {
-            self.send_one(outlet, peer, train, parts, segment)
-        };
+        let send = |parts: &[io::IoSlice<'_>], segment| self.send_one(outlet, peer, train, parts, segment);
         if train.datagrams == 1 {
             return send(train.parts, None);
         }
@@ -480,11 +479,8 @@ impl Control {
             control.push(level, kind, &libc::c_int::from(traffic_class).to_ne_bytes());
         }
         if ttl != 0 {
-            let (level, kind) = if v4 {
-                (libc::IPPROTO_IP, libc::IP_TTL)
-            } else {
-                (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT)
-            };
+            let (level, kind) =
+                if v4 { (libc::IPPROTO_IP, libc::IP_TTL) } else { (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) };
             control.push(level, kind, &libc::c_int::from(ttl).to_ne_bytes());
         }
         if let Some(segment) = segment {

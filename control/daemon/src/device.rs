@@ -25,7 +25,7 @@ use vswitch_host::{
     queue::Queue,
 };
 use vswitch_model::{
-    Bare, DeviceSpec, Error, ErrorKind, Identity, InterfaceSpec, Name, Netns, PortSpec, ifname,
+    Bare, DeviceSpec, Error, ErrorKind, Identity, InterfaceSpec, Name, Netns, Offloads, PortSpec, ifname,
 };
 
 /// Milliseconds that readers of a closed device are waited for at most.
@@ -105,7 +105,8 @@ pub(crate) async fn open(
                     (open_tap(&namespace, spec.ifname(), interface.persist)?, interface.netns.clone())
                 }
             };
-            tap.set_offload(spec.offload)?;
+            tap.set_offload(spec.offload.any())?;
+            tap.set_merging(spec.offload == Offloads::Udp);
             let keeps = netns.and_then(|name| netns::identity(&name).map(|it| (name, it)));
             Ok(OpenDevice::Tap { tap: Arc::new(tap), keeps, queue: Arc::default() })
         }
@@ -124,10 +125,10 @@ pub(crate) async fn open(
             };
             outside.set_alias(&host, &claim(owner, &spec.name)).await?;
             warnings.iter().for_each(|warning| warn!(port = %spec.name, "{warning}"));
-            let device = open_packet(&host, spec.offload)?;
+            let device = open_packet(&host, spec.offload.any())?;
             Ok(OpenDevice::Veth { device, host, warnings })
         }
-        DeviceSpec::Packet { device } => Ok(OpenDevice::Foreign(open_packet(device, spec.offload)?)),
+        DeviceSpec::Packet { device } => Ok(OpenDevice::Foreign(open_packet(device, spec.offload.any())?)),
         DeviceSpec::Vxlan(endpoint) => {
             Ok(OpenDevice::Endpoint(Arc::new(tunnel::open(endpoint, inlets).await?)))
         }

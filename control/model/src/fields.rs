@@ -15,7 +15,7 @@ use vswitch::addr::MacAddr;
 
 use crate::{
     Carries, CollectorSpec, DeviceSpec, IfName, InterfaceSpec, LimitSpec, MirrorSpec, Mtu, Name, Netns,
-    PeerSpec, PortSpec, StormSpec, Vni, text_option,
+    Offloads, PeerSpec, PortSpec, StormSpec, Vni, text_option,
 };
 
 /// Every key a port may have.
@@ -47,7 +47,7 @@ pub struct PortFields {
     pub mac_limit: Option<u32>,
     pub storm: StormSpec,
     pub limit: LimitSpec,
-    pub offload: Option<bool>,
+    pub offload: Option<Offloads>,
     pub remote: Option<IpAddr>,
     pub remote_port: Option<u16>,
     #[serde(with = "text_option")]
@@ -119,6 +119,10 @@ impl PortFields {
             let what = "there is no native network to be tagged: set native, or remove it".into();
             misfits.push(Misfit { key: "native_tagged", what });
         }
+        if self.offload == Some(Offloads::Udp) && (self.kind != Some(Kind::Tap) || self.mirror.is_some()) {
+            let what = "\"udp\" is for ports of kind tap that carry a network: use true or false".into();
+            misfits.push(Misfit { key: "offload", what });
+        }
         misfits.extend(self.limit.misfit().map(|(key, what)| Misfit { key, what }));
         let port = PortSpec {
             name,
@@ -133,7 +137,7 @@ impl PortFields {
             mac_limit: self.mac_limit,
             storm: self.storm,
             limit: self.limit,
-            offload: self.offload.unwrap_or(true),
+            offload: self.offload.unwrap_or_default(),
         };
         (port, misfits)
     }
@@ -389,7 +393,7 @@ mod tests {
         let interface = port.interface().unwrap();
         assert_eq!(interface.address, ["10.9.0.2/24".parse().unwrap()]);
         assert_eq!(interface.gateway, ["10.9.0.1".parse::<IpAddr>().unwrap()]);
-        assert!(port.offload && !port.isolated);
+        assert!(port.offload.any() && !port.isolated);
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub use self::{
     name::{InvalidName, Name},
     netns::Identity,
     network::{NetworkSpec, NetworkUpdate, Tags},
-    port::{Carries, DeviceSpec, Direction, InvalidDirection, MirrorSpec, PortSpec, StormSpec},
+    port::{Carries, DeviceSpec, Direction, InvalidDirection, MirrorSpec, Offloads, PortSpec, StormSpec},
     subnet::{Ipam, PoolSpec, PoolsSpec, SubnetSpec},
     tunnel::{CollectorSpec, Dscp, PeerSpec, Ttl, VXLAN_PORT, VxlanSpec},
 };

@@ -18,12 +18,14 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
+use arrayvec::ArrayVec;
 use rustix::{io::Errno, ioctl::opcode};
 
 use super::{Device, DeviceError, Refuse};
 use crate::{
     addr::PortId,
     batch::{Batch, GULP, HEADROOM},
+    datagrams::MAX_MERGED,
     drops::DropReason,
     transmit::{Form, Scratch, Transmit},
     wire::{
@@ -37,6 +39,7 @@ use crate::{
 pub struct Tap {
     fd: OwnedFd,
     capabilities: Capabilities,
+    merges: bool,
 }
 
 /// Options of [`Tap::open`].
@@ -71,7 +74,7 @@ impl Tap {
             (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | exclusive) as c_short;
         // SAFETY: TUNSETIFF reads and writes one ifreq, which lives across the call.
         check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })?;
-        let tap = Self { fd: file.into(), capabilities: Capabilities::NONE };
+        let tap = Self { fd: file.into(), capabilities: Capabilities::NONE, merges: false };
         tap.set_persist(options.persist)?;
         Ok(tap)
     }
@@ -103,7 +106,7 @@ impl Tap {
             ));
         }
         rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Self { fd, capabilities: Capabilities::NONE })
+        Ok(Self { fd, capabilities: Capabilities::NONE, merges: false })
     }
 
     /// Sets the size of the offload header and the offloads that the kernel may leave to the switch: all that
@@ -127,6 +130,12 @@ impl Tap {
         }
         self.capabilities = Capabilities { csum: true, tso: true, uso };
         Ok(())
+    }
+
+    /// Sets whether datagrams of one flow are sent as a super-frame, which raw sockets of the container see. Without effect
+    /// before Linux 6.2 (USO).
+    pub fn set_merging(&mut self, merges: bool) {
+        self.merges = merges;
     }
 
     fn ask(&self, offloads: u32) -> io::Result<()> {
@@ -198,6 +207,20 @@ impl Device for Tap {
     }
 
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
+        if self.merges && self.capabilities.uso && frames.outs.len() > 1 {
+            self.send_merged(frames, scratch);
+        } else {
+            self.send_each(frames, scratch);
+        }
+    }
+
+    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.fd.as_fd())
+    }
+}
+
+impl Tap {
+    fn send_each(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
         frames.each(self.capabilities, scratch, |form| {
             let written = match form {
                 Form::Whole(bytes) => rustix::io::write(&self.fd, bytes),
@@ -210,12 +233,25 @@ impl Device for Tap {
         });
     }
 
-    fn readiness(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.fd.as_fd())
+    /// The same, with datagrams of one flow as a super-frame.
+    fn send_merged(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
+        let mut at = 0;
+        while at < frames.outs.len() {
+            let Some(merged) = frames.merged(at) else {
+                self.send_each(&Transmit { outs: &frames.outs[at..=at], ..*frames }, scratch);
+                at += 1;
+                continue;
+            };
+            let parts: ArrayVec<_, { 1 + MAX_MERGED }> = merged.parts().map(io::IoSlice::new).collect();
+            let written = rustix::io::writev(&self.fd, &parts);
+            let result = written.map(|_| 1).map_err(|error| DeviceError::of(&error.into()).drop_reason());
+            for out in &frames.outs[at..at + merged.count()] {
+                frames.count(*out, result);
+            }
+            at += merged.count();
+        }
     }
-}
 
-impl Tap {
     fn write_parts(&self, parts: [&[u8]; 2]) -> rustix::io::Result<usize> {
         rustix::io::writev(&self.fd, &parts.map(io::IoSlice::new))
     }

@@ -197,7 +197,9 @@ mod tests {
         let mut frame = [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2], tags].concat();
         match version {
             IpVersion::V4 => {
-                frame.extend([8, 0, 0x45, 2, 0, 0, 0xff, 0xf0, 0x40, 0, 64, 6, 0, 0, 10, 9, 0, 2, 10, 9, 0, 3]);
+                frame.extend([
+                    8, 0, 0x45, 2, 0, 0, 0xff, 0xf0, 0x40, 0, 64, 6, 0, 0, 10, 9, 0, 2, 10, 9, 0, 3,
+                ]);
             }
             IpVersion::V6 => {
                 frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 0, if option { 0 } else { 6 }, 64]);
@@ -210,7 +212,10 @@ mod tests {
         }
         let start = u16::try_from(frame.len()).unwrap().to_le_bytes();
         let sequence = 0xffff_0000_u32.to_be_bytes();
-        frame.extend([&[3, 232, 0, 80], &sequence[..], &[0, 0, 0, 1, 0x80, CWR | 0x18 | FIN, 1, 0, 0, 0, 0, 0]].concat());
+        frame.extend(
+            [&[3, 232, 0, 80], &sequence[..], &[0, 0, 0, 1, 0x80, CWR | 0x18 | FIN, 1, 0, 0, 0, 0, 0]]
+                .concat(),
+        );
         // Timestamps (RFC 7323).
         frame.extend([1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2]);
         frame.extend((0..payload).map(|at| (at / 7) as u8));
@@ -259,7 +264,8 @@ mod tests {
                         assert_eq!(u32_at(tcp, 4), 0xffff_0000_u32.wrapping_add(u32::try_from(at).unwrap()));
                         at += carried.len();
                         let (is_first, is_last) = (count == 0, at == payload);
-                        let flags = 0x10 | if is_first { CWR } else { 0 } | if is_last { FIN | PSH } else { 0 };
+                        let flags =
+                            0x10 | if is_first { CWR } else { 0 } | if is_last { FIN | PSH } else { 0 };
                         assert_eq!(tcp[13], flags, "{count}");
                         if version == IpVersion::V4 {
                             assert_eq!(u16_at(&wire, headers.network + 4), 0xfff0_u16.wrapping_add(count));
@@ -278,13 +284,13 @@ mod tests {
     fn what_is_none_is_refused() {
         let (vnet, frame) = giant(IpVersion::V6, true, &[], 100_000);
         let edits: [(usize, u8); 7] = [
-            (14, 0x40),     // version
-            (18, 1),        // a length
-            (20, 17),       // UDP
-            (54, 17),       // UDP behind the option
-            (56, 1),        // another option
-            (74, 0x40),     // a TCP header that is too short
-            (12, 0),        // not IP
+            (14, 0x40), // version
+            (18, 1),    // a length
+            (20, 17),   // UDP
+            (54, 17),   // UDP behind the option
+            (56, 1),    // another option
+            (74, 0x40), // a TCP header that is too short
+            (12, 0),    // not IP
         ];
         for (at, value) in edits {
             let mut frame = frame.clone();

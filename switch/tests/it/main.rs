@@ -1,6 +1,7 @@
 //! The switch from outside: whole engines in memory, and what they send.
 
 mod capture;
+mod datagrams;
 mod forwarding;
 #[cfg(feature = "os")]
 mod kernel_gso;

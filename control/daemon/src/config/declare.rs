@@ -16,10 +16,10 @@ use super::{
 use crate::state::network::choose_addresses;
 use vswitch_model::{
     ApiSpec, BURST, Carries, Config, DampingSpec, DeviceSpec, DockerSpec, Dscp, Family, LimitSpec,
-    MirrorSpec, Mtu, Name, Netns, NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, StormSpec,
-    SubnetSpec, SwitchSpec, Tags, Vni, VxlanSpec,
+    MirrorSpec, Mtu, Name, Netns, NetworkSpec, Offloads, PeerSpec, PoolSpec, PoolsSpec, PortSpec, StormSpec,
+    SubnetSpec, SwitchSpec, Tags, Ttl, Vni, VxlanSpec,
     fields::{Misfit, PortFields},
-    options, Ttl,
+    options,
 };
 
 /// The longest socket path: `sun_path` holds 108 octets, of which `.attach` and a NUL take eight.
@@ -169,7 +169,10 @@ fn network(mut table: Table<'_, '_, '_>) -> NetworkSpec {
         ..NetworkSpec::plain(name)
     };
     if spec.fragment && spec.vni.is_none() {
-        table.fault("fragment", "concerns tunnels, which carry networks with a vni: give it one, or leave this out");
+        table.fault(
+            "fragment",
+            "concerns tunnels, which carry networks with a vni: give it one, or leave this out",
+        );
     }
     table.tables("subnet", |table| spec.subnets.extend(subnet(table)));
     spec.ipv6 = spec.subnet(Family::V6).is_some();
@@ -274,7 +277,7 @@ fn port(mut table: Table<'_, '_, '_>) -> PortSpec {
         mac_limit: table.integer("mac_limit", MAC_LIMIT),
         storm: table.table("storm").map(storm).unwrap_or_default(),
         limit: table.table("limit").map(limit).unwrap_or_default(),
-        offload: table.boolean("offload"),
+        offload: offload(&mut table),
         remote: table.parsed("remote"),
         remote_port: table.integer("remote_port", 1..=u16::MAX),
         vni: table.number("vni", VNI),
@@ -334,6 +337,15 @@ fn vxlan(mut table: Table<'_, '_, '_>, ports: &mut Vec<PortSpec>) {
 
 fn fixed_name(name: &str) -> Name {
     name.parse().expect("the names of the tunnel's own ports are names")
+}
+
+/// `"udp"`, true or false.
+fn offload(table: &mut Table<'_, '_, '_>) -> Option<Offloads> {
+    if table.is_word("offload", "udp") {
+        table.text("offload");
+        return Some(Offloads::Udp);
+    }
+    table.boolean("offload").map(|any| if any { Offloads::On } else { Offloads::Off })
 }
 
 /// `"inherit"`, or a number.

@@ -164,7 +164,8 @@ mod tests {
 
     #[test]
     fn attributes_are_padded_and_read_back() {
-        let bytes = [attribute(2, b"ethtool\0"), attribute(1, &[7, 0]), nest(3, &attribute(9, b"x"))].concat();
+        let bytes =
+            [attribute(2, b"ethtool\0"), attribute(1, &[7, 0]), nest(3, &attribute(9, b"x"))].concat();
         assert_eq!(bytes.len(), 12 + 8 + 12);
         let read: Vec<_> = attributes(&bytes).collect();
         assert_eq!(read[..2], [(2, &b"ethtool\0"[..]), (1, &[7, 0])]);

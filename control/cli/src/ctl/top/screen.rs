@@ -471,7 +471,7 @@ mod tests {
             reason: None,
             warnings: vec![],
             mtu: Mtu::DEFAULT,
-            offload: true,
+            offload: vswitch_model::Offloads::On,
             limit: LimitSpec::default(),
             worker: 0,
             macs: 3,
