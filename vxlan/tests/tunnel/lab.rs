@@ -57,6 +57,8 @@ pub(crate) struct Item {
 pub(crate) struct Sent {
     pub(crate) source: u8,
     pub(crate) traffic_class: u8,
+    pub(crate) ttl: u8,
+    pub(crate) fragment: bool,
     pub(crate) datagrams: Vec<Vec<u8>>,
 }
 
@@ -213,7 +215,8 @@ impl Sent {
         all.expect("nothing is refused");
         let together: Vec<_> = train.parts.iter().flat_map(|part| part.to_vec()).collect();
         assert_eq!(together, datagrams.concat(), "one by one they are the same bytes");
-        Self { source: train.source, traffic_class: train.traffic_class, datagrams }
+        let &Train { source, traffic_class, ttl, fragment, .. } = train;
+        Self { source, traffic_class, ttl, fragment, datagrams }
     }
 }
 
