@@ -104,6 +104,11 @@ impl Tunnel {
         self.tables = std::mem::take(&mut self.tables).with_mtus([(network, mtu)]);
     }
 
+    /// Lets long datagrams of `network` leave in fragments.
+    pub(crate) fn fragment(&mut self, network: NetworkId) {
+        self.tables = std::mem::take(&mut self.tables).with_fragments([network]);
+    }
+
     /// Sends frames, all of which leave in one turn.
     pub(crate) fn send(&self, items: &[Item]) -> Outcome {
         self.send_by(items, |_| Ok(()))

@@ -215,7 +215,7 @@ fn long_packets_leave_in_fragments_where_that_is_wanted() {
         Item::plain(frame)
     };
     let mut tunnel = Tunnel::new();
-    tunnel.tables = std::mem::take(&mut tunnel.tables).with_fragments([BLUE]);
+    tunnel.fragment(BLUE);
     let items = [may(&short), may(&long), may(&short)];
     let outcome = tunnel.send(&items);
     let sent: Vec<_> = outcome.trains.iter().map(|train| (train.fragment, train.source)).collect();
