@@ -11,6 +11,8 @@ mod cli;
 mod crash;
 mod engines;
 mod gateway;
+mod guard;
+mod hostile;
 mod hoststack;
 mod l2;
 mod life;

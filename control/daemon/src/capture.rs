@@ -40,6 +40,7 @@ use vswitch::{
 
 use super::view::Names;
 use crate::state::State;
+use vswitch_host::memory;
 use vswitch_model::{
     Error,
     api::{
@@ -123,6 +124,10 @@ impl Captures {
         }
         let wanted = wanted(&request, state)?;
         let bytes = usize::from(request.buffer.clamp(1, 1024)) << 20;
+        let all = bytes as u64 * workers as u64;
+        let what = format!("a capture with a buffer of {} MiB for each of {workers} workers", bytes >> 20);
+        memory::check_room(&what, all)
+            .map_err(|why| Error::unavailable(format!("{why}: ask for a smaller buffer")))?;
         let (session, readers) = Session::new(wanted, workers, bytes, now);
         let session = Arc::new(session);
         let shared = Arc::new(Shared {
@@ -456,7 +461,7 @@ fn comment(record: &Record, names: &Names, follow: bool) -> Option<String> {
         None | Some(Learned::Known) => String::new(),
         Some(Learned::New) => ", its source is new".into(),
         Some(Learned::Moved { from }) => format!(", its source moved here from {}", names.port(from)),
-        Some(Learned::Pinned) => ", its source is pinned to another port".into(),
+        Some(Learned::Pinned(_)) => ", its source is pinned to another port".into(),
         Some(Learned::Held) => ", its source is held on another port".into(),
         Some(Learned::Full) => ", its source is not learned: a limit is reached".into(),
         Some(Learned::Busy) => ", its source is learned with its next frame".into(),

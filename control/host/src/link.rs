@@ -35,7 +35,7 @@ use tracing::warn;
 use vswitch::addr::MacAddr;
 
 pub use error::LinkError;
-pub use plan::{DefaultRoute, Snapshot, Step, Wanted, super_frame};
+pub use plan::{DefaultRoute, Snapshot, Step, WHOLE_SUPER_FRAME, Wanted, super_frame};
 pub use rtnetlink::packet_route::link::InfoKind;
 
 use crate::netns::{Namespace, run_in};
@@ -357,6 +357,9 @@ impl Links {
     }
 
     async fn bring_about(&self, snapshot: &mut Snapshot, wanted: &Wanted) -> Result<(), LinkError> {
+        if wanted.is_wary {
+            self.distrust(&wanted.ifname);
+        }
         for step in plan::plan(snapshot, wanted)? {
             let done = self.perform(&step).await;
             // Already there, or already gone, is what was requested: others were faster.

@@ -14,8 +14,8 @@ use serde::{Deserialize, Deserializer, de::Error};
 use vswitch::addr::MacAddr;
 
 use crate::{
-    Carries, CollectorSpec, DeviceSpec, FloodLimits, IfName, InterfaceSpec, LimitSpec, MirrorSpec, Mtu, Name,
-    Netns, Offloads, PeerSpec, PortSpec, Vni,
+    Carries, CollectorSpec, DeviceSpec, FloodLimits, GuardSpec, IfName, InterfaceSpec, LimitSpec, MirrorSpec,
+    Mtu, Name, Netns, Offloads, PeerSpec, PortSpec, Vni,
 };
 
 /// Every key a port may have.
@@ -46,6 +46,8 @@ pub struct PortFields {
     pub mac_limit: Option<u32>,
     pub storm: FloodLimits,
     pub limit: LimitSpec,
+    #[serde(deserialize_with = "crate::guard::written")]
+    pub guard: Option<GuardSpec>,
     pub offload: Option<Offloads>,
     pub remote: Option<IpAddr>,
     pub remote_port: Option<u16>,
@@ -121,6 +123,7 @@ impl PortFields {
             let what = "\"udp\" is for ports of kind tap that carry a network: use true or false".into();
             misfits.push(Misfit { key: "offload", what });
         }
+        misfits.extend(self.guard_misfit().map(|what| Misfit { key: "guard", what: what.into() }));
         misfits.extend(self.limit.misfit().map(|(key, what)| Misfit { key, what }));
         let port = PortSpec {
             name,
@@ -135,9 +138,26 @@ impl PortFields {
             mac_limit: self.mac_limit,
             storm: self.storm,
             limit: self.limit,
+            guard: self.guard,
             offload: self.offload.unwrap_or_default(),
         };
         (port, misfits)
+    }
+
+    /// Why the port cannot have the guard that it should have.
+    fn guard_misfit(&self) -> Option<&'static str> {
+        self.guard.as_ref()?;
+        if !matches!(self.kind, None | Some(Kind::Tap | Kind::Veth)) {
+            return Some(
+                "belongs to kind tap or veth: behind an interface of others, and other hosts, are many stations",
+            );
+        }
+        if self.network.is_none() {
+            return Some(
+                "belongs to access ports: a trunk leads to many stations, and a mirror to none; guard their own ports",
+            );
+        }
+        self.mac.is_none().then_some("needs the address that it guards: set mac")
     }
 
     fn carries(&self, misfits: &mut Vec<Misfit>) -> Carries {
@@ -250,6 +270,7 @@ impl PortFields {
             gateway: self.gateway.iter().flatten().map(|gateway| gateway.0).collect(),
             persist: self.persist.unwrap_or(false),
             bare: None,
+            identity: None,
         };
         if self.kind.is_none() {
             misfit("kind", "missing: use \"tap\", \"veth\" or \"packet\"");

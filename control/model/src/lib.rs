@@ -11,6 +11,7 @@ mod endpoint;
 mod error;
 mod family;
 pub mod fields;
+pub mod guard;
 mod host;
 mod id;
 pub mod ifname;
@@ -39,6 +40,7 @@ pub use self::{
     endpoint::{Connect, EndpointSpec},
     error::{Error, ErrorKind},
     family::Family,
+    guard::{Also, GuardSpec, InvalidAlso},
     host::{HostName, InvalidHostName},
     id::{Id, InvalidId, InvalidReference, Reference},
     ifname::{IfName, InvalidIfName},
@@ -46,7 +48,7 @@ pub use self::{
     limit::{BURST, InvalidRate, LimitSpec, Rate},
     mtu::{InvalidMtu, Mtu},
     name::{InvalidName, Name},
-    netns::Identity,
+    netns::{Cookie, Identity},
     network::{NetworkSpec, NetworkUpdate, Tags},
     port::{Carries, DeviceSpec, MirrorSpec, Offloads, PortSpec},
     subnet::{Ipam, PoolSpec, PoolsSpec, SubnetSpec},

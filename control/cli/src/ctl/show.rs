@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, Row, Table};
 
 use vswitch_model::api::{Action, Drop, FdbEntry, Origin, Port, PortState, Reload, Stats, Status, Traffic};
 
-use vswitch_model::{Name, Offloads};
+use vswitch_model::{Name, Offloads, sentence::printable};
 
 /// The state of the daemon.
 pub fn status(status: &Status) -> String {
@@ -90,6 +90,9 @@ pub fn port(port: &Port) -> String {
     if !port.limit.is_none() {
         rows.push(("limit", port.limit.to_string()));
     }
+    if let Some(guard) = &port.guard {
+        rows.push(("guard", guard.to_string()));
+    }
     rows.extend([
         ("worker", port.worker.to_string()),
         ("addresses", port.macs.to_string()),
@@ -123,6 +126,7 @@ pub fn fdb(entries: &[FdbEntry]) -> String {
     let rows = entries.iter().map(|entry| {
         let origin = match (entry.origin, entry.held) {
             (Origin::Static, _) => "static",
+            (Origin::Pinned, _) => "pinned",
             (Origin::Learned, false) => "learned",
             (Origin::Learned, true) => "held",
         };
@@ -205,7 +209,7 @@ pub(super) fn table(header: &[&str], alignment: &str, rows: impl Iterator<Item =
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(Row::from(header.to_vec()));
-    table.add_rows(rows);
+    table.add_rows(rows.map(|row| row.into_iter().map(|cell| printable(&cell).into_owned())));
     for (column, letter) in table.column_iter_mut().zip(alignment.chars()) {
         column.set_padding((0, 2));
         column.set_cell_alignment(if letter == 'r' { CellAlignment::Right } else { CellAlignment::Left });
@@ -217,7 +221,7 @@ pub(super) fn table(header: &[&str], alignment: &str, rows: impl Iterator<Item =
 pub(super) fn pairs(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     pairs.iter().fold(String::new(), |mut text, (name, value)| {
-        let _ = writeln!(text, "{name:width$}  {value}");
+        let _ = writeln!(text, "{name:width$}  {}", printable(value));
         text
     })
 }
@@ -305,7 +309,7 @@ fn offload(offloads: Offloads) -> &'static str {
 mod tests {
     use super::*;
     use vswitch_model::{
-        Direction, LimitSpec, Mtu, Name,
+        Direction, GuardSpec, LimitSpec, Mtu, Name,
         api::{API_VERSION, Change, Fates, PortStats, Worker},
     };
 
@@ -335,6 +339,7 @@ mod tests {
             mtu: Mtu::DEFAULT,
             offload: Offloads::On,
             limit: LimitSpec { rx: "100 Mbit/s".parse().ok(), ..LimitSpec::default() },
+            guard: Some(GuardSpec { also: vec!["10.9.0.100".parse().unwrap()] }),
             worker: 1,
             macs: 1,
             rx: Traffic { frames: 1_234_567, bytes: 9_876_543_210, super_frames: 1000 },
@@ -353,6 +358,7 @@ mod tests {
             kind: "packet".into(),
             device: "eth1".into(),
             netns: None,
+            guard: None,
             state: PortState::Down,
             reason: Some("eth1 has no carrier: plug it in".into()),
             drops: vec![],
@@ -384,6 +390,7 @@ origin     the configuration file
 mtu        1500
 offload    yes
 limit      rx 100 Mbit/s
+guard      on, also 10.9.0.100
 worker     1
 addresses  1
 received   1234567 frames (1000 super-frames), 9876543210 bytes

@@ -14,16 +14,18 @@ use vswitch_model::{
 };
 
 impl Core {
-    /// Pins every address that is kept to its port: a port that was opened anew has none. A pin whose network or port is
-    /// gone is kept no longer.
-    pub(super) fn pin_again(&mut self) {
-        for pin in self.store.pins() {
-            if self.pin(&pin).is_err() {
-                info!(mac = %pin.mac, network = %pin.network, port = %pin.port, "a pinned address goes with its port");
-                // Where it cannot be forgotten now, it is the next time.
-                if let Err(error) = self.store.remove_pin(&pin.network, pin.mac) {
-                    warn!(mac = %pin.mac, network = %pin.network, "the pinned address is kept still: {error}");
-                }
+    /// Pins every address that is kept to its port: a port that was opened anew has none. Returns those that could not be.
+    pub(super) fn pin_again(&self) -> Vec<StaticEntry> {
+        self.store.pins().into_iter().filter(|pin| self.pin(pin).is_err()).collect()
+    }
+
+    /// Keeps pins no longer whose network or port is gone.
+    pub(super) fn forget_pins(&self, pins: Vec<StaticEntry>) {
+        for pin in pins {
+            info!(mac = %pin.mac, network = %pin.network, port = %pin.port, "a pinned address goes with its port");
+            // Where it cannot be forgotten now, it is the next time.
+            if let Err(error) = self.store.remove_pin(&pin.network, pin.mac) {
+                warn!(mac = %pin.mac, network = %pin.network, "the pinned address is kept still: {error}");
             }
         }
     }
@@ -33,15 +35,28 @@ impl Core {
         self.pin(pin)?;
         if let Err(error) = self.store.put_pin(pin) {
             self.edge.fdb.forget(self.network_id(&pin.network)?, pin.mac);
+            self.edge.pin_stations(&self.state);
             return Err(error.into());
         }
         Ok(())
     }
 
-    /// Forgets one address, whoever put it there.
+    /// Forgets one address, learned or pinned by command. That of a station that is known stays with its port.
     pub(super) fn forget_address(&mut self, key: &FdbKey) -> Result<(), Error> {
         let network = self.network_id(&key.network)?;
         self.store.remove_pin(&key.network, key.mac)?;
+        if let Some(home) = self.edge.home(network, key.mac) {
+            if self.edge.fdb.unpin(network, key.mac, Origin::Static) {
+                self.edge.pin_stations(&self.state);
+                return Ok(());
+            }
+            let port = self.edge.port(home).map_or("its port", |port| port.wanted.spec.name.as_str());
+            let why = format!(
+                "{} belongs to {port} and stays there: disconnect it, or switch its guard off if it has one",
+                key.mac
+            );
+            return Err(Error::conflict(why));
+        }
         if self.edge.fdb.forget(network, key.mac) {
             Ok(())
         } else {

@@ -24,12 +24,18 @@ pub struct Wanted {
     pub before: Option<InterfaceSpec>,
     /// MTU; `None` leaves it unchanged.
     pub mtu: Option<u16>,
-    /// Longest super-frame in bytes (`gso_max_size`); `None` leaves it unchanged.
+    /// Longest super-frame in bytes (`gso_max_size`); `None` leaves it unchanged, and [`WHOLE_SUPER_FRAME`] lifts a lower one: a
+    /// higher one is the operator's choice (BIG TCP).
     pub super_frame: Option<u32>,
     /// Whether offloads are turned off that a virtio header does not describe: for an interface whose frames are read through
     /// AF_PACKET.
     pub described_offloads: bool,
+    /// Whether the host takes neither routers nor addresses from what it hears there.
+    pub is_wary: bool,
 }
+
+/// The kernel's default of `gso_max_size` (`GSO_LEGACY_MAX_SIZE`, include/linux/netdevice.h).
+pub const WHOLE_SUPER_FRAME: u32 = 65_536;
 
 /// The `gso_max_size` of an interface whose packets of at most `mtu` bytes cross a tunnel, such that a super-frame leaves in
 /// one send.
@@ -207,7 +213,10 @@ fn check_routes(snapshot: &Snapshot, link: &Link, wanted: &Wanted) -> Result<(),
 fn plan_link(link: &Link, wanted: &Wanted) -> Option<Step> {
     let mac = wanted.spec.mac.filter(|mac| link.mac != Some(*mac));
     let mtu = wanted.mtu.map(u32::from).filter(|mtu| link.mtu != *mtu);
-    let super_frame = wanted.super_frame.filter(|bytes| link.super_frame != *bytes);
+    let super_frame = wanted.super_frame.filter(|bytes| match *bytes {
+        WHOLE_SUPER_FRAME => link.super_frame < WHOLE_SUPER_FRAME,
+        other => link.super_frame != other,
+    });
     let up = !link.up && wanted.spec.bare.is_none();
     let needed = up || mac.is_some() || mtu.is_some() || super_frame.is_some();
     needed.then_some(Step::SetLink { index: link.index, mac, mtu, super_frame, up })
@@ -280,6 +289,22 @@ mod tests {
             }
         }
         steps
+    }
+
+    #[test]
+    fn the_default_length_of_super_frames_only_lifts_a_lower_one() {
+        let step = |now: u32, wanted: Option<u32>| {
+            let link = Link { super_frame: now, up: true, ..Link::default() };
+            plan_link(&link, &Wanted { super_frame: wanted, ..Wanted::default() })
+        };
+        let sets = |step: Option<Step>| match step {
+            Some(Step::SetLink { super_frame, .. }) => super_frame,
+            _ => None,
+        };
+        assert_eq!(sets(step(61_833, Some(WHOLE_SUPER_FRAME))), Some(WHOLE_SUPER_FRAME));
+        assert_eq!(step(185_000, Some(WHOLE_SUPER_FRAME)), None, "BIG TCP is the operator's choice");
+        assert_eq!(sets(step(185_000, Some(61_833))), Some(61_833));
+        assert_eq!(step(61_833, None), None);
     }
 
     #[test]
