@@ -218,7 +218,7 @@ mod tests {
         );
         // Timestamps (RFC 7323).
         frame.extend([1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2]);
-        frame.extend((0..payload).map(|at| (at / 7) as u8));
+        frame.extend((0..payload).map(|at| (at / 7).to_le_bytes()[0]));
         let [z0, z1] = u16::try_from(SIZE).unwrap().to_le_bytes();
         let kind = if version == IpVersion::V4 { 1 } else { 4 };
         ([NEEDS_CSUM, kind | GSO_ECN, 0, 0, z0, z1, start[0], start[1], 16, 0], frame)

@@ -43,15 +43,15 @@ fn merge(frames: &[(Offload, Vec<u8>)], tag: TagOp) -> Vec<(usize, Vec<Vec<u8>>)
             continue;
         };
         let bytes: Vec<u8> = merged.parts().flatten().copied().collect();
-        let (header, frame) = bytes.split_first_chunk::<VNET_HEADER>().unwrap();
+        let (header, frame) = bytes.split_first_chunk::<VNET_HEADER>().expect("a header");
         let offload = Offload::parse(header, frame).expect("a super-frame");
         assert_eq!(offload.segments(frame.len()), merged.count());
         let wire = |segment: vswitch::segment::Segment<'_>| {
             let mut wire = vec![0; segment.wire_len()];
-            segment.copy_into(&mut wire).unwrap();
+            segment.copy_into(&mut wire).expect("as long as it says");
             wire
         };
-        found.push((merged.count(), Segmenter::new(frame, &offload).unwrap().map(wire).collect()));
+        found.push((merged.count(), Segmenter::new(frame, &offload).expect("its own").map(wire).collect()));
         at += merged.count();
     }
     found
@@ -65,14 +65,15 @@ fn plain(frames: impl IntoIterator<Item = Spec>) -> Vec<(Offload, Vec<u8>)> {
 fn a_flow_is_merged_and_cut_again_into_the_same() {
     for v6 in [false, true] {
         // The last is shorter; numbers go up as the kernel's do.
-        let specs: Vec<_> =
-            (0..10).map(|id| spec(v6, id, &[id as u8; 1200][..if id == 9 { 7 } else { 1200 }])).collect();
+        let specs: Vec<_> = (0..10)
+            .map(|id| spec(v6, id, &[id.to_le_bytes()[0]; 1200][..if id == 9 { 7 } else { 1200 }]))
+            .collect();
         let expected: Vec<_> = specs.iter().map(Spec::wire).collect();
         assert_eq!(merge(&plain(specs.clone()), TagOp::Keep), [(10, expected.clone())]);
         // Of a container: checksums are left to us.
         let offloaded = specs.iter().map(|spec| {
             let bytes = spec.offloaded();
-            (Offload::parse(&spec.csum_header(), &bytes).unwrap(), bytes)
+            (Offload::parse(&spec.csum_header(), &bytes).expect("its own"), bytes)
         });
         assert_eq!(merge(&offloaded.collect::<Vec<_>>(), TagOp::Keep), [(10, expected)]);
     }
@@ -95,7 +96,8 @@ fn super_frames_have_bounds() {
 #[test]
 fn what_is_none_of_the_flow_stays_alone() {
     let base = spec(false, 1, &[7; 100]).wire();
-    let edits: [(&str, fn(&mut Vec<u8>)); 9] = [
+    type Edit = fn(&mut Vec<u8>);
+    let edits: [(&str, Edit); 9] = [
         ("another station", |frame| frame[5] ^= 1),
         ("another class", |frame| frame[15] = 4),
         ("another time to live", |frame| frame[22] = 9),
