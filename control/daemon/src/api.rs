@@ -46,7 +46,7 @@ use self::{
     extract::BODY_LIMIT,
     reply::{Refused, method_not_allowed},
 };
-use crate::core::Handle;
+use crate::core::{Asker, Handle};
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -67,7 +67,8 @@ pub(crate) async fn serve(
     core: Handle,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    axum::serve(listener, router(core)).with_graceful_shutdown(stop).await
+    let service = router(core).into_make_service_with_connect_info::<Asker>();
+    axum::serve(listener, service).with_graceful_shutdown(stop).await
 }
 
 /// The paths of the API.
@@ -91,6 +92,7 @@ fn all() -> OpenApiRouter<Handle> {
         .merge(tunnel::writing())
         .merge(fdb::writing())
         .merge(daemon::writing())
+        .merge(daemon::watching())
         .merge(capture::watching())
         .merge(trace::watching())
         .merge(events::watching())

@@ -23,6 +23,7 @@ use vswitch_host::{
     link::{self, InfoKind, Link, Links},
     netns::{self, Namespace, run_in},
     queue::Queue,
+    tun,
 };
 use vswitch_model::{
     Bare, DeviceSpec, Error, ErrorKind, Identity, InterfaceSpec, Name, Netns, PortSpec, ifname,
@@ -268,6 +269,7 @@ fn open_tap(namespace: &Namespace, ifname: &str, persist: bool) -> Result<Tap, E
     })?;
     opened.map_err(|error| {
         let why = match error.raw_os_error() {
+            Some(EPERM | EACCES | ENOENT | ENXIO | ENODEV) if let Some(trouble) = tun::trouble() => trouble,
             Some(EBUSY | EEXIST) => {
                 format!(
                     "{ifname} exists already in namespace {namespace}: choose another ifname, or delete it"
@@ -279,9 +281,6 @@ fn open_tap(namespace: &Namespace, ifname: &str, persist: bool) -> Result<Tap, E
             Some(EPERM) => format!(
                 "no right to make {ifname} in namespace {namespace}: run as root, or with CAP_NET_ADMIN"
             ),
-            Some(ENOENT | ENXIO | ENODEV) => {
-                "there is no /dev/net/tun: load the kernel's tun module".to_owned()
-            }
             _ => format!("cannot make {ifname} in namespace {namespace}: {error}"),
         };
         Error::new(ErrorKind::from(error.kind()), why)
@@ -445,6 +444,7 @@ pub(crate) fn namespace(netns: Option<&Netns>) -> Result<Namespace, Error> {
 const EPERM: i32 = 1;
 const ENOENT: i32 = 2;
 const ENXIO: i32 = 6;
+const EACCES: i32 = 13;
 const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;

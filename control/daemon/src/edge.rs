@@ -32,7 +32,7 @@ use super::{
     device::OpenDevice,
     view::{Heard, Live, LiveDevice, LiveNetwork, LivePort},
 };
-use crate::{machine::Machine, state};
+use crate::{core::Leave, machine::Machine, state};
 use vswitch_model::{Name, SwitchSpec};
 
 /// Receivers a port has at most: a tunnel's endpoint one for each of 64 workers, and one for its group.
@@ -187,11 +187,12 @@ impl Edge {
         }
     }
 
-    /// Stops forwarding. Interfaces that persist stay, the others go.
-    pub(crate) async fn stop(&mut self) {
+    /// Stops forwarding. Interfaces that persist stay, if they are to be left; the others go.
+    pub(crate) async fn stop(&mut self, leave: Leave) {
         let mut leaving = Vec::new();
         for port in std::mem::take(&mut self.ports).into_values() {
-            let persists = port.wanted.spec.interface().is_some_and(|interface| interface.persist);
+            let persists = leave == Leave::Persistent
+                && port.wanted.spec.interface().is_some_and(|interface| interface.persist);
             leaving.extend(port.device.ok().filter(|_| !persists));
         }
         self.workers.adopt(Arc::new(Plan::empty(Arc::clone(&self.fdb))));

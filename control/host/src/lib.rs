@@ -5,7 +5,7 @@
 //! | [`netns`], [`link`] | namespaces and interfaces |
 //! | [`gateway`] | the outside world: nftables, published ports (feature `gateway`) |
 //! | [`socket`], [`channel`] | unix sockets; descriptors handed over them |
-//! | [`queue`], [`probe`] | the kernel's counters of a TAP; path MTU discovery |
+//! | [`tun`], [`queue`], [`probe`] | the TAP driver; the kernel's counters of a TAP; path MTU discovery |
 //! | [`random`] | random numbers |
 
 pub mod channel;
@@ -17,3 +17,4 @@ pub mod probe;
 pub mod queue;
 pub mod random;
 pub mod socket;
+pub mod tun;

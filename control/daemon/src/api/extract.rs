@@ -1,16 +1,22 @@
-//! How requests are read: like axum's own extractors, but every refusal is an [`Error`], [`Refused`].
+//! How requests are read and who makes them: like axum's own extractors, but every refusal is an [`Error`], [`Refused`].
+
+use std::convert::Infallible;
 
 use axum::{
     body::Bytes,
-    extract::{FromRequest, FromRequestParts, Path, Query, Request},
+    extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Query, Request, connect_info::Connected},
     http::{StatusCode, request::Parts},
     response::{IntoResponse, Response},
+    serve::IncomingStream,
 };
 use serde::de::DeserializeOwned;
+use tokio::net::UnixListener;
 
+use vswitch_host::channel::Caller;
 use vswitch_model::Error;
 
 use super::reply::{Refused, too_large};
+use crate::core::{Asker, Handle};
 
 /// Bytes of the longest body that is read.
 pub(super) const BODY_LIMIT: usize = 64 * 1024;
@@ -59,5 +65,24 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for InPath<
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
         let path = Path::from_request_parts(parts, state).await;
         path.map(|Path(value)| Self(value)).map_err(|rejection| Error::invalid(rejection.body_text()).into())
+    }
+}
+
+/// The core, asked by the process at the other end of the connection.
+pub(super) struct Asking(pub(super) Handle);
+
+impl FromRequestParts<Handle> for Asking {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, core: &Handle) -> Result<Self, Infallible> {
+        let by = parts.extensions.get::<ConnectInfo<Asker>>().map(|ConnectInfo(asker)| asker.clone());
+        Ok(Self(core.by(by.unwrap_or_default())))
+    }
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Asker {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        // A socket without credentials is none of ours.
+        Caller::of(stream.io()).map(Self::from).unwrap_or_default()
     }
 }

@@ -35,6 +35,7 @@ impl Core {
             self.edge.fdb.forget(self.network_id(&pin.network)?, pin.mac);
             return Err(error.into());
         }
+        self.asker.log(format_args!("{} pinned to port {} in network {}", pin.mac, pin.port, pin.network));
         Ok(())
     }
 
@@ -43,6 +44,7 @@ impl Core {
         let network = self.network_id(&key.network)?;
         self.store.remove_pin(&key.network, key.mac)?;
         if self.edge.fdb.forget(network, key.mac) {
+            self.asker.log(format_args!("{} of network {} removed", key.mac, key.network));
             Ok(())
         } else {
             Err(Error::not_found(format!("{} is not known in network {}", key.mac, key.network)))
@@ -52,6 +54,7 @@ impl Core {
     /// Forgets learned addresses; pinned ones stay.
     pub(super) fn flush(&mut self, flush: Flush) -> Result<Flushed, Error> {
         let before = self.learned();
+        self.asker.log(format_args!("learned addresses removed: {flush:?}"));
         match flush {
             Flush::All => self.state.networks().for_each(|network| self.edge.fdb.flush_network(network.id)),
             Flush::Port(name) => self.edge.fdb.flush_port(self.port_id(&name)?),

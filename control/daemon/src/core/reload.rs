@@ -20,15 +20,17 @@ impl Core {
             Ok(plan) => plan,
             Err(error) => {
                 warn!("reload refused, nothing was changed: {}", error.sentence);
+                if !dry_run {
+                    self.reload_refused =
+                        Some(format!("the last reload was refused, nothing was changed: {}", error.sentence));
+                }
                 return Err(error);
             }
         };
         let reload = Reload { dry_run, changes: plan.changes.iter().map(view::change).collect() };
         if !dry_run {
-            for change in &plan.changes {
-                info!("reload: {change}");
-            }
             self.carry_out(plan, Attempt::retrying()).await?;
+            self.reload_refused = None;
             self.note_declared()?;
             info!(changes = reload.changes.len(), "reloaded");
             // Those known by now may be welcome from now on.
