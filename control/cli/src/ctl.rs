@@ -6,6 +6,7 @@
 mod arguments;
 mod capture;
 mod cni;
+mod complete;
 mod events;
 mod filter;
 mod man;
@@ -25,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use serde::Serialize;
 
 pub use arguments::{AttachArguments, Cli, Command, FdbCommand, PortCommand};
@@ -62,6 +63,7 @@ Exit codes:
 
 /// Parses the command line, executes it, prints the outcome, and returns the exit code.
 pub fn main() -> ExitCode {
+    complete::answer();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -141,11 +143,7 @@ pub async fn execute(cli: &Cli) -> Result<String, ClientError> {
             client.delete_port(name).await?;
             Ok(done(json, format_args!("port {name} detached")))
         }
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), "vswitchctl", &mut script);
-            Ok(String::from_utf8_lossy(&script).into_owned())
-        }
+        Command::Completions { shell } => complete::script(*shell),
         Command::Man { folder } => Ok(man::man(folder.as_deref()).map_err(Error::from)?),
     }
 }

@@ -156,6 +156,7 @@ pub enum Command {
     #[command(after_help = "Example:\n  vswitchctl detach web")]
     Detach {
         /// The port.
+        #[arg(value_name = "PORT")]
         name: Name,
     },
     /// Print a completion script for a shell.
@@ -185,6 +186,7 @@ pub enum PortCommand {
     #[command(after_help = "Example:\n  vswitchctl port show web")]
     Show {
         /// The port.
+        #[arg(value_name = "PORT")]
         name: Name,
     },
     /// Create a port; the daemon creates its interface.
@@ -193,6 +195,7 @@ pub enum PortCommand {
     #[command(after_help = "Example:\n  vswitchctl port del web")]
     Del {
         /// The port.
+        #[arg(value_name = "PORT")]
         name: Name,
     },
 }
