@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::io::Errno;
 use tokio::time::sleep;
 use tracing::warn;
 use vswitch::device::{
@@ -260,25 +261,29 @@ pub(crate) fn gone() -> Error {
 fn open_tap(namespace: &Namespace, ifname: &str, persist: bool) -> Result<Tap, Error> {
     let opened = run_in(namespace, || {
         let new = Tap::open(ifname, TapOptions { exclusive: true, persist: false });
-        match new.as_ref().err().and_then(io::Error::raw_os_error) {
-            Some(EBUSY | EEXIST | EINVAL) if persist => {
+        match new.as_ref().err().and_then(Errno::from_io_error) {
+            Some(Errno::BUSY | Errno::EXIST | Errno::INVAL) if persist => {
                 Tap::open(ifname, TapOptions { exclusive: false, persist: true })
             }
             _ => new,
         }
     })?;
     opened.map_err(|error| {
-        let why = match error.raw_os_error() {
-            Some(EPERM | EACCES | ENOENT | ENXIO | ENODEV) if let Some(trouble) = tun::trouble() => trouble,
-            Some(EBUSY | EEXIST) => {
+        let why = match Errno::from_io_error(&error) {
+            Some(Errno::PERM | Errno::ACCESS | Errno::NOENT | Errno::NXIO | Errno::NODEV)
+                if let Some(trouble) = tun::trouble() =>
+            {
+                trouble
+            }
+            Some(Errno::BUSY | Errno::EXIST) => {
                 format!(
                     "{ifname} exists already in namespace {namespace}: choose another ifname, or delete it"
                 )
             }
-            Some(EINVAL) if !persist => {
+            Some(Errno::INVAL) if !persist => {
                 format!("{ifname} exists already in namespace {namespace}, or is not an interface name")
             }
-            Some(EPERM) => format!(
+            Some(Errno::PERM) => format!(
                 "no right to make {ifname} in namespace {namespace}: run as root, or with CAP_NET_ADMIN"
             ),
             _ => format!("cannot make {ifname} in namespace {namespace}: {error}"),
@@ -290,10 +295,12 @@ fn open_tap(namespace: &Namespace, ifname: &str, persist: bool) -> Result<Tap, E
 fn open_packet(ifname: &str, offload: bool) -> Result<Arc<PacketSocket>, Error> {
     match PacketSocket::open(ifname, offload) {
         Ok(device) => Ok(Arc::new(device)),
-        Err(error) => Err(match error.raw_os_error() {
-            Some(ENODEV) => Error::not_found(format!("there is no interface {ifname}")),
-            Some(ENETDOWN) => Error::unavailable(format!("{ifname} is down: `ip link set {ifname} up`")),
-            Some(EPERM) => Error::new(
+        Err(error) => Err(match Errno::from_io_error(&error) {
+            Some(Errno::NODEV) => Error::not_found(format!("there is no interface {ifname}")),
+            Some(Errno::NETDOWN) => {
+                Error::unavailable(format!("{ifname} is down: `ip link set {ifname} up`"))
+            }
+            Some(Errno::PERM) => Error::new(
                 ErrorKind::from(error.kind()),
                 format!("no right to open {ifname}: run as root, or with CAP_NET_RAW and CAP_NET_ADMIN"),
             ),
@@ -306,11 +313,10 @@ impl OpenDevice {
     #[cfg(test)]
     fn in_memory(port: &state::Port) -> Self {
         use vswitch::{device::mem::MemDevice, offload::Capabilities};
-        match port.spec.device {
-            DeviceSpec::Vxlan(_) | DeviceSpec::Peer(_) | DeviceSpec::Collector(_) => {
-                Self::Remote { path: Arc::new(Path::new(u16::MAX)), measured: false }
-            }
-            _ => Self::Memory(Arc::new(MemDevice::new(Capabilities::NONE, 64))),
+        if port.spec.device.is_tunnel() {
+            Self::Remote { path: Arc::new(Path::new(u16::MAX)), measured: false }
+        } else {
+            Self::Memory(Arc::new(MemDevice::new(Capabilities::NONE, 64)))
         }
     }
 
@@ -439,14 +445,3 @@ async fn remove_link(host: &str) -> Result<(), Error> {
 pub(crate) fn namespace(netns: Option<&Netns>) -> Result<Namespace, Error> {
     Ok(Namespace::of(netns)?)
 }
-
-// include/uapi/asm-generic/errno-base.h, errno.h
-const EPERM: i32 = 1;
-const ENOENT: i32 = 2;
-const ENXIO: i32 = 6;
-const EACCES: i32 = 13;
-const EBUSY: i32 = 16;
-const EEXIST: i32 = 17;
-const ENODEV: i32 = 19;
-const EINVAL: i32 = 22;
-const ENETDOWN: i32 = 100;

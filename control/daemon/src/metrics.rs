@@ -115,9 +115,9 @@ impl Scrape {
         families.gauge("port_info", "What the port is, as labels; always 1", None, info)?;
 
         type Count = fn(&Port) -> u64;
-        let octets: [(_, _, Count); 2] = [
-            ("port_receive", "Octets received", |it| it.rx.bytes),
-            ("port_transmit", "Octets sent", |it| it.tx.bytes),
+        let bytes: [(_, _, Count); 2] = [
+            ("port_receive", "Bytes received", |it| it.rx.bytes),
+            ("port_transmit", "Bytes sent", |it| it.tx.bytes),
         ];
         let counts: [(_, _, Count); 13] = [
             ("port_receive_frames", "Frames received, a super-frame being one", |it| it.rx.frames),
@@ -142,8 +142,8 @@ impl Scrape {
                 it.fates.evicted
             }),
         ];
-        let octets = octets.map(|it| (it, Some(&Unit::Bytes))).into_iter();
-        for ((name, help, value), unit) in octets.chain(counts.map(|it| (it, None))) {
+        let bytes = bytes.map(|it| (it, Some(&Unit::Bytes))).into_iter();
+        for ((name, help, value), unit) in bytes.chain(counts.map(|it| (it, None))) {
             families.counter(name, help, unit, self.ports.iter().map(|port| (of(port), value(port))))?;
         }
         let drops = self.ports.iter().flat_map(|port| {
@@ -179,7 +179,7 @@ impl Scrape {
             families.counter(name, help, unit, values)
         };
         counter("network_frames", "Frames received that belong to the network", None, |it| it.frames)?;
-        counter("network", "Octets of the frames that belong to the network", Some(&Unit::Bytes), |it| {
+        counter("network", "Bytes of the frames that belong to the network", Some(&Unit::Bytes), |it| {
             it.bytes
         })?;
         counter("network_super_frames", "Super-frames among them", None, |it| it.super_frames)?;

@@ -163,6 +163,6 @@ async fn reload(core: &Handle) {
 /// Tells systemd. A manager that does not listen keeps nobody waiting for long.
 async fn notify(states: Vec<NotifyState<'static>>) {
     // Without systemd there is nobody to tell.
-    let told = spawn_blocking(move || sd_notify::notify(&states));
-    let _ = timeout(Duration::from_millis(200), told).await;
+    let sent = spawn_blocking(move || sd_notify::notify(&states));
+    let _ = timeout(Duration::from_millis(200), sent).await;
 }

@@ -11,15 +11,12 @@ use tracing::warn;
 use vswitch::addr::{NetworkId, PortId};
 use vswitch_vxlan::{
     device::{self, Devices, Path, Peer, Rules},
-    encap,
     endpoint::{Group, Options, Vtep},
 };
 
 use crate::state::State;
 use vswitch_host::{link::Links, netns::Namespace};
-use vswitch_model::{
-    Carries, CollectorSpec, Config, DeviceSpec, Dscp, Error, ErrorKind, Name, PeerSpec, VxlanSpec,
-};
+use vswitch_model::{Carries, CollectorSpec, Config, Error, ErrorKind, Name, PeerSpec, VxlanSpec};
 
 /// Opens the sockets of this host's end, with `inlets` to receive by.
 pub(crate) async fn open(spec: &VxlanSpec, inlets: usize) -> Result<Vtep, Error> {
@@ -60,16 +57,13 @@ pub(crate) async fn underlay(local: IpAddr) -> Result<vswitch_host::link::Link, 
 
 /// Looks up what the underlay carries, if the file does not say.
 pub(crate) async fn settle(config: &mut Config) {
-    let endpoint = config.ports.iter_mut().find_map(|port| match &mut port.device {
-        DeviceSpec::Vxlan(spec) if spec.underlay_mtu.is_none() => Some(spec),
-        _ => None,
-    });
-    let Some(spec) = endpoint else { return };
+    let endpoint = config.ports.iter_mut().find_map(|port| port.device.endpoint_mut());
+    let Some(spec) = endpoint.filter(|spec| spec.underlay_mtu.is_none()) else { return };
     match underlay(spec.local).await {
         Ok(link) => spec.underlay_mtu = Some(u16::try_from(link.mtu).unwrap_or(u16::MAX)),
         Err(error) => {
             let mtu = VxlanSpec::DEFAULT_UNDERLAY_MTU;
-            warn!("the underlay is taken to carry packets of {mtu} octets: {}", error.sentence);
+            warn!("the underlay is taken to carry packets of {mtu} bytes: {}", error.sentence);
         }
     }
 }
@@ -96,10 +90,7 @@ impl Tunnel<'_> {
             strict: self.spec.strict,
             learn: self.spec.learn_peers,
             clamp: self.spec.clamp_mss,
-            dscp: match self.spec.dscp {
-                Dscp::Fixed(dscp) => encap::Dscp::Fixed(dscp),
-                Dscp::Inherit => encap::Dscp::Inherit,
-            },
+            dscp: self.spec.dscp,
             underlay_mtu: self.spec.underlay_mtu(),
         };
         let way = |port: PortId, remote, remote_port: Option<u16>, path: &Arc<Path>| Peer {

@@ -120,8 +120,8 @@ fn one(way: &str, rate: u64, burst: u64) -> Result<(Option<Rate>, Option<u32>), 
         (0, _) => Err(wrong(format!("Burst is {burst}, but there is no {way}Rate: add it, or remove both"))),
         (rate, burst) => {
             let rate = Rate::try_from(rate).map_err(|error| wrong(format!("Rate: {error}")))?;
-            let octets = u32::try_from(burst / 8).ok().filter(|octets| *octets > 0 && burst < NO_BURST);
-            Ok((Some(rate), octets))
+            let bytes = u32::try_from(burst / 8).ok().filter(|bytes| *bytes > 0 && burst < NO_BURST);
+            Ok((Some(rate), bytes))
         }
     }
 }
@@ -170,9 +170,9 @@ pub(super) struct Ip {
 
 /// The version of a configuration; the newest if it has none, because a result must have one.
 pub(super) fn version_of(config: &str) -> String {
-    let told = serde_json::from_str::<Value>(config).ok();
-    let told = told.and_then(|config| config["cniVersion"].as_str().map(str::to_owned));
-    told.unwrap_or_else(|| VERSIONS[VERSIONS.len() - 1].into())
+    let version = serde_json::from_str::<Value>(config).ok();
+    let version = version.and_then(|config| config["cniVersion"].as_str().map(str::to_owned));
+    version.unwrap_or_else(|| VERSIONS[VERSIONS.len() - 1].into())
 }
 
 /// An error result.

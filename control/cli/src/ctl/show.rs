@@ -5,8 +5,7 @@ use std::{collections::BTreeMap, fmt::Write};
 use comfy_table::{CellAlignment, Row, Table};
 
 use vswitch_model::api::{
-    Action, Direction, Drop, FdbEntry, Origin, Port, PortState, Reload, Stats, Status, Traffic, Trouble,
-    TroubleKind,
+    Action, Drop, FdbEntry, Origin, Port, PortState, Reload, Stats, Status, Traffic, Trouble, TroubleKind,
 };
 
 use vswitch_model::Name;
@@ -193,11 +192,7 @@ pub fn drops(drops: &[Drop]) -> String {
         return "no frame was dropped\n".into();
     }
     let rows = drops.iter().map(|drop| {
-        let way = match drop.direction {
-            Direction::Rx => "rx",
-            Direction::Tx => "tx",
-        };
-        vec![drop.port.to_string(), way.into(), drop.frames.to_string(), drop.reason.clone()]
+        vec![drop.port.to_string(), drop.direction.to_string(), drop.frames.to_string(), drop.reason.clone()]
     });
     let mut text = table(&["PORT", "DIR", "FRAMES", "REASON"], "llrl", rows);
     let hints: BTreeMap<_, _> = drops.iter().map(|drop| (&drop.reason, &drop.hint)).collect();
@@ -322,7 +317,7 @@ pub(super) fn duration(seconds: u64) -> String {
 mod tests {
     use super::*;
     use vswitch_model::{
-        LimitSpec, Mtu, Name,
+        Direction, LimitSpec, Mtu, Name,
         api::{API_VERSION, Change, Fates, PortStats, Worker},
     };
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::client::{Client, ClientError};
 use vswitch_model::{
-    Carries, DeviceSpec, Name, PeerSpec, PortSpec,
+    Carries, Name, PeerSpec, PortSpec,
     api::tunnel::{Peer, PeerOrigin, Probe, Tunnel, TunnelEnd},
 };
 
@@ -67,7 +67,7 @@ impl PeerArguments {
         let peer =
             PeerSpec { remote: self.address, remote_port: self.port, flood: self.no_flood.then_some(false) };
         let name = self.name.clone().unwrap_or_else(|| PeerSpec::default_name(self.address));
-        PortSpec::new(name, Carries::Tunnel { networks: self.networks.clone() }, DeviceSpec::Peer(peer))
+        PortSpec::new(name, Carries::Tunnel { networks: self.networks.clone() }, peer)
     }
 }
 

@@ -88,7 +88,7 @@ pub(super) async fn launch(
     store: Store,
     machine: Machine,
 ) -> Result<Running, Failure> {
-    let (tell, told) = oneshot::channel();
+    let (report, started) = oneshot::channel();
     let (stop, stopped) = oneshot::channel();
     let (done, ended) = oneshot::channel();
     let runtime = runtime::Handle::current();
@@ -97,15 +97,15 @@ pub(super) async fn launch(
             Ok(core) => {
                 let (requests, queue) = mpsc::channel(WAITING);
                 // The receiver waits in `launch`.
-                let _ = tell.send(Ok((core.handle(requests), core.signals.clone())));
+                let _ = report.send(Ok((core.handle(requests), core.signals.clone())));
                 core.serve_all(queue, stopped).await;
             }
-            Err(failure) => drop(tell.send(Err(failure))),
+            Err(failure) => drop(report.send(Err(failure))),
         }
         let _ = done.send(());
     };
     thread::Builder::new().name("core".into()).spawn(move || runtime.block_on(live()))?;
-    let (handle, signals) = told.await.map_err(|_| "the core failed before it had started")??;
+    let (handle, signals) = started.await.map_err(|_| "the core failed before it had started")??;
     Ok(Running { handle, signals, stop, ended })
 }
 

@@ -23,7 +23,7 @@ use super::ipam::{Holds, SPACES};
 use crate::{api::reply::status, core::Handle};
 use vswitch_model::{Error, ErrorKind};
 
-/// Octets of the longest body that is read: a container with every port published takes half of it.
+/// Bytes of the longest body that is read: a container with every port published takes half of it.
 const BODY_LIMIT: usize = 16 * 1024 * 1024;
 
 /// How long a call may take. dockerd itself would wait for ever, and keep others waiting.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tracing::{info, warn};
-use vswitch::counters::PortTotals;
+use vswitch::{counters::PortTotals, device::DeviceError};
 
 use super::{Edge, EdgePort, transaction::Opening};
 use crate::device::OpenDevice;
@@ -58,9 +58,9 @@ impl Opening<'_> {
         let faults = plan.ports.iter().flatten().filter_map(|port| Some((port.id, port.fault()?)));
         let mut any = false;
         for (id, fault) in faults {
-            let why = match fault.raw_os_error() {
-                Some(EBADFD | ENODEV | ENXIO) => "its interface is gone".to_owned(),
-                Some(ENETDOWN) => "its interface is down or gone".to_owned(),
+            let why = match DeviceError::of(&fault) {
+                DeviceError::Gone => "its interface is gone".to_owned(),
+                DeviceError::Down => "its interface is down or gone".to_owned(),
                 _ => format!("its interface fails: {fault}"),
             };
             any |= self.take_down(id, why);
@@ -103,9 +103,3 @@ impl EdgePort {
         }
     }
 }
-
-// include/uapi/asm-generic/errno-base.h, errno.h
-const ENXIO: i32 = 6;
-const ENODEV: i32 = 19;
-const EBADFD: i32 = 77;
-const ENETDOWN: i32 = 100;

@@ -6,12 +6,12 @@ use tracing::warn;
 use vswitch::addr::PortId;
 
 use super::{
-    Edge, EdgePort,
+    Edge,
     transaction::{OnFailure, Opening},
 };
 use crate::{device, state};
 use vswitch_host::link::{self, Links, Wanted};
-use vswitch_model::{DeviceSpec, Error, Identity, InterfaceSpec, Mtu, ifname::veth_host_ifname};
+use vswitch_model::{Error, Identity, InterfaceSpec, Mtu};
 
 impl Opening<'_> {
     /// Sets up the interfaces that were opened, a namespace at a time.
@@ -105,12 +105,11 @@ impl Edge {
 
     /// What the host's ends of all ports' veth pairs are called.
     fn host_ends(&self) -> HashSet<String> {
-        let is_veth = |port: &&EdgePort| matches!(port.wanted.spec.device, DeviceSpec::Veth(_));
-        self.ports.values().filter(is_veth).map(|port| veth_host_ifname(&port.wanted.spec.name)).collect()
+        self.ports.values().filter_map(|port| port.wanted.spec.host_ifname()).collect()
     }
 }
 
-/// What the interface of a port is to be, where the tunnel carries packets of `overlay` octets.
+/// What the interface of a port is to be, where the tunnel carries packets of `overlay` bytes.
 pub(super) fn wanted(
     port: &state::Port,
     interface: &InterfaceSpec,

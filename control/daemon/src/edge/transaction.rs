@@ -22,7 +22,7 @@ use crate::{
     state::{self, Effect, State},
 };
 use vswitch_host::link::{Links, Wanted};
-use vswitch_model::{DeviceSpec, Error, Name};
+use vswitch_model::{Error, Name};
 
 /// How a change is made.
 #[derive(Debug)]
@@ -215,7 +215,7 @@ impl<'e> Opening<'e> {
         if old.spec.carries != new.spec.carries {
             self.edge.stale.changed.insert(new.id);
         }
-        if let (DeviceSpec::Vxlan(spec), OpenDevice::Endpoint(endpoint)) = (&new.spec.device, device) {
+        if let (Some(spec), OpenDevice::Endpoint(endpoint)) = (new.spec.device.endpoint(), device) {
             endpoint.set_ttl(spec.ttl)?;
         }
         let (Some(before), Some(after)) = (old.spec.interface(), new.spec.interface()) else { return Ok(()) };

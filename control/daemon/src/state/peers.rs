@@ -3,7 +3,7 @@
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use super::{Origin, Port, Refusal, State, registry::Entry};
-use vswitch_model::{Carries, DeviceSpec, Name, PeerSpec, PortSpec};
+use vswitch_model::{Carries, Name, PeerSpec, PortSpec};
 
 /// Peers that are taken in without being asked for, at most: anybody can send from many addresses.
 pub(super) const LEARNED_PEERS: usize = 256;
@@ -37,7 +37,7 @@ impl State {
     pub fn silent_peers(&self) -> impl Iterator<Item = Port> {
         let is_silent = |entry: &&Entry<PortSpec>| {
             entry.origin == Origin::Learned
-                && matches!(&entry.spec.device, DeviceSpec::Peer(peer) if peer.flood == Some(false))
+                && entry.spec.device.peer().is_some_and(|peer| peer.flood == Some(false))
         };
         self.ports.entries().filter(is_silent).map(|entry| self.settle(entry))
     }
@@ -48,7 +48,7 @@ impl State {
             return;
         };
         let mut spec = PortSpec::clone(&entry.spec);
-        if let DeviceSpec::Peer(peer) = &mut spec.device {
+        if let Some(peer) = spec.device.peer_mut() {
             peer.flood = None;
             self.ports.replace(spec);
         }
@@ -82,6 +82,6 @@ fn learned_peer(address: IpAddr) -> PortSpec {
         PeerSpec::default_name(address),
         Carries::Tunnel { networks: None },
         // Its address may be forged.
-        DeviceSpec::Peer(PeerSpec { remote: address, remote_port: None, flood: Some(false) }),
+        PeerSpec { remote: address, remote_port: None, flood: Some(false) },
     )
 }

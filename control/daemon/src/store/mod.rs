@@ -29,9 +29,7 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
-    fs,
-    hash::{BuildHasher, RandomState},
-    io,
+    fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
@@ -50,6 +48,7 @@ use self::{
     recover::{Asides, Found, Mend, judge},
 };
 use crate::state::{Kind, Record};
+use vswitch_host::random;
 use vswitch_model::{Error, ErrorKind, Id, Name, NetworkSpec, PortSpec, api::StaticEntry};
 
 /// The version of the store's form on the disk. A change of its meaning raises it.
@@ -202,10 +201,14 @@ impl Store {
         let aside = |name| file::aside_name(folder, name, &stamp);
         let asides = Asides { database: aside(database::NAME), copy: aside(copy::NAME) };
         let verdict = judge(found, copy, lived, &asides);
+        let id = match verdict.id {
+            Some(id) => id,
+            None => random::bytes().map(u64::from_ne_bytes).map_err(|error| StoreError::of(folder, error))?,
+        };
         let mut inner = Inner {
             folder: folder.to_owned(),
             program: program.to_owned(),
-            id: verdict.id.unwrap_or_else(|| RandomState::new().hash_one("store")),
+            id,
             revision: verdict.revision,
             content: verdict.content,
             database: Slot::Due(verdict.database),

@@ -204,7 +204,7 @@ fn check_routes(snapshot: &Snapshot, link: &Link, wanted: &Wanted) -> Result<(),
 fn plan_link(link: &Link, wanted: &Wanted) -> Option<Step> {
     let mac = wanted.spec.mac.filter(|mac| link.mac != Some(*mac));
     let mtu = wanted.mtu.map(u32::from).filter(|mtu| link.mtu != *mtu);
-    let super_frame = wanted.super_frame.filter(|octets| link.super_frame != *octets);
+    let super_frame = wanted.super_frame.filter(|bytes| link.super_frame != *bytes);
     let up = !link.up && wanted.spec.bare.is_none();
     let needed = up || mac.is_some() || mtu.is_some() || super_frame.is_some();
     needed.then_some(Step::SetLink { index: link.index, mac, mtu, super_frame, up })
