@@ -46,7 +46,8 @@ test-kernel: build # tests that need root and a kernel: never skipped. The crash
 	$(KERNEL_TESTS) scale::
 
 test-packages: build # the packages, installed, used under systemd, and purged: two minutes
-	@scripts/need-packages $(PACKERS) lintian:lintian mmdebstrap:mmdebstrap systemd-nspawn:systemd-container mandoc:mandoc nft:nftables
+	@scripts/need-packages $(PACKERS) lintian:lintian mmdebstrap:mmdebstrap systemd-nspawn:systemd-container mandoc:mandoc nft:nftables \
+	  python3:python3-venv
 	tests/packages/run
 
 fuzz:            # every fuzz target for some seconds

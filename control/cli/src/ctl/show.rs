@@ -344,7 +344,6 @@ mod tests {
             state: PortState::Up,
             reason: None,
             warnings: vec![],
-            troubles: vec![],
             mtu: Mtu::DEFAULT,
             offload: true,
             limit: LimitSpec { rx: "100 Mbit/s".parse().ok(), ..LimitSpec::default() },
@@ -441,6 +440,7 @@ WORKER  PORTS  FRAMES  TURNS
             mac_limit: 65536,
             workers: vec![worker(0), worker(1)],
             warnings: vec![],
+            troubles: vec![],
         };
         assert_eq!(status(&answer), expected);
     }
