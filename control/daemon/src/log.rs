@@ -19,7 +19,6 @@ use std::{
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
-    filter::ParseError,
     fmt::{
         FmtContext, FormatEvent, FormatFields,
         format::{Format, Full, Writer},
@@ -46,8 +45,11 @@ static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 static TAIL: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
 
 /// Starts logging; `filter` is a level or a list of `target=level`.
-pub(crate) fn start(filter: &str, format: LogFormat) -> Result<(), ParseError> {
-    let (filter, handle) = reload::Layer::new(EnvFilter::builder().parse(filter)?);
+///
+/// # Errors
+/// It is neither.
+pub(crate) fn start(filter: &str, format: LogFormat) -> Result<(), Error> {
+    let (filter, handle) = reload::Layer::new(parse(filter)?);
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false);
     let layer = match format {
         LogFormat::Text => layer.with_ansi(io::stderr().is_terminal()).boxed(),
@@ -81,14 +83,23 @@ pub(crate) fn filter() -> String {
 /// # Errors
 /// It is no filter.
 pub(crate) fn set_filter(text: &str) -> Result<(), Error> {
-    let invalid = |error: ParseError| {
-        Error::invalid(format!(
-            "{text:?} is no level of the log ({error}): write error, warn, info, debug or trace, or a list such as \"info,vswitch::device=trace\""
-        ))
-    };
-    let filter = EnvFilter::builder().parse(text).map_err(invalid)?;
+    let filter = parse(text)?;
     let Some(handle) = FILTER.get() else { return Ok(()) };
     handle.reload(filter).map_err(|error| Error::internal(error.to_string()))
+}
+
+/// A filter. Its parser takes a word that is no level for the name of a target, so that a misspelt level would silence the log.
+fn parse(text: &str) -> Result<EnvFilter, Error> {
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_right =
+        |part: &str| part.contains(['=', '[']) || levels.contains(&part.trim().to_lowercase().as_str());
+    let filter = if text.split(',').all(is_right) { EnvFilter::builder().parse(text).ok() } else { None };
+    filter.ok_or_else(|| {
+        Error::invalid(format!(
+            "{text:?} is no level of the log: write error, warn, info, debug or trace, or a list such as \
+             \"info,vswitch::device=trace\""
+        ))
+    })
 }
 
 /// The latest lines, oldest first.
@@ -151,5 +162,20 @@ impl io::Write for Tail {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_a_level_or_a_list_of_targets() {
+        for text in ["info", "WARN", "off", "info,vswitch::device=trace", "vswitch_host=debug"] {
+            assert!(parse(text).is_ok(), "{text}");
+        }
+        for text in ["", "inof", "info,vswitch", "vswitch=loud", "info debug"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
     }
 }

@@ -82,7 +82,7 @@ pub fn run(options: Options) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if let Err(error) = log::start(&options.log, options.log_format) {
-        eprintln!("--log {:?}: {error}", options.log);
+        log::report(&format!("--log: {error}"), options.log_format);
         return ExitCode::from(2);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Read, Write},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     process::{Command, Stdio},
 };
 
@@ -56,7 +56,7 @@ fn an_address_of_the_api_may_come_go_and_come_back() {
 fn a_taken_address_of_the_api_is_served_when_it_is_free() {
     let mut switch = Vswitchd::prepare(Netns::new("host"), &net().api("metrics = \"127.0.0.1:9477\""));
     switch.host.ip("link set lo up");
-    let other = switch.host.listen("127.0.0.1:9477");
+    let other = switch.host.run(|| TcpListener::bind("127.0.0.1:9477").unwrap());
     switch.run();
     let trouble = &troubles(&switch)[0];
     assert_eq!((&trouble["kind"], &trouble["of"]), (&"listener".into(), &"api.metrics".into()));
@@ -264,7 +264,11 @@ fn a_shell_completes_the_names_of_what_there_is() {
     let switch = Vswitchd::start(&blue(&[]).network("black"));
     let names = |words: &[&str]| {
         let mut command = Command::new(binary("vswitchctl"));
-        command.env("COMPLETE", "fish").args(["--", "vswitchctl", "--socket"]).arg(switch.socket()).args(words);
+        command
+            .env("COMPLETE", "fish")
+            .args(["--", "vswitchctl", "--socket"])
+            .arg(switch.socket())
+            .args(words);
         String::from_utf8(command.output().unwrap().stdout).unwrap()
     };
     assert_eq!(names(&["network", "inspect", "bl"]), "black\nblue\n");

@@ -137,7 +137,7 @@ mod tests {
         assert!(count(&Cli::command()) > 25, "{}", count(&Cli::command()));
         let command = Cli::command();
         for path in
-            ["network inspect", "network rm", "port show", "port del", "detach", "peer del", "fdb flush"]
+            ["network inspect", "network rm", "port show", "port del", "detach", "peer probe", "fdb flush"]
         {
             let found = path.split(' ').fold(&command, |at, name| at.find_subcommand(name).unwrap());
             assert!(count(found) > 0, "{path}");

@@ -136,22 +136,29 @@ fn table_row(text: &mut String, head: &mut Vec<String>, row: &str) {
 
 /// A line of text: code in bold, links as their text.
 fn inline(line: &str) -> String {
-    let mut text = String::new();
-    for (index, part) in line.split('`').enumerate() {
-        if index % 2 == 1 {
-            text += &format!("\\fB{}\\fR", escape(part));
-            continue;
-        }
-        let mut rest = part.replace("**", "");
-        while let Some((before, link)) = rest.clone().split_once('[') {
-            let Some((name, target)) = link.split_once("](") else { break };
-            let Some((_, after)) = target.split_once(')') else { break };
-            text += &escape(&format!("{before}{name}"));
-            rest = after.to_owned();
-        }
-        text += &escape(&rest);
-    }
-    text
+    let part = |(index, part): (usize, &str)| match index % 2 {
+        0 => escape(&part.replace("**", "")),
+        _ => format!("\\fB{}\\fR", escape(part)),
+    };
+    unlinked(line).split('`').enumerate().map(part).collect()
+}
+
+/// A line with `[text](target)` replaced by the text.
+fn unlinked(line: &str) -> String {
+    let Some((text, rest)) = line.split_once("](") else { return line.to_owned() };
+    let Some((_target, after)) = rest.split_once(')') else { return line.to_owned() };
+    // The bracket that this one closes: there may be others in the text.
+    let mut depth = 0;
+    let opening = text.char_indices().rev().find(|(_, letter)| {
+        depth += match letter {
+            ']' => 1,
+            '[' => -1,
+            _ => 0,
+        };
+        depth < 0
+    });
+    let Some((at, _)) = opening else { return line.to_owned() };
+    format!("{}{}{}", &text[..at], &text[at + 1..], unlinked(after))
 }
 
 /// Text in which roff sees no request and no escape.
@@ -170,11 +177,11 @@ mod tests {
     #[test]
     fn a_table_of_keys_is_a_tagged_list() {
         let text = roff(
-            "## `[api]`\n\n| key | type | meaning |\n|---|---|---|\n| `socket` | path | the [unix](u.md) socket |\n\n```toml\n[api]\n```\n",
+            "## `[api]`\n\n| key | type | meaning |\n|---|---|---|\n| `socket` | path | the [unix](u.md) [`[x]`](#x) socket |\n\n```toml\n[api]\n```\n",
         );
         assert_eq!(
             text,
-            ".SH \"\\fB[api]\\fR\"\n.PP\n.TP\n\\fBsocket\\fR\n\\&the unix socket\n.br\n(type: path)\n.PP\n.PP\n.nf\n.RS 4\n\\&[api]\n.RE\n.fi\n"
+            ".SH \"\\fB[api]\\fR\"\n.PP\n.TP\n\\fBsocket\\fR\n\\&the unix \\fB[x]\\fR socket\n.br\n(type: path)\n.PP\n.PP\n.nf\n.RS 4\n\\&[api]\n.RE\n.fi\n"
         );
     }
 
