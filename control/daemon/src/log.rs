@@ -6,13 +6,14 @@
 //! | journal | `<priority>` as of sd-daemon(3), message: the time is the journal's |
 //! | json | an object |
 //!
+//! Names and paths that a caller has chosen stand in it: whatever they hold, an event is one line, and a terminal shows it.
 //! The level can be changed while the daemon runs. The latest lines are kept as text, whatever the format, for `vswitchctl
 //! support`: standard error may lead to a terminal that is gone.
 
 use std::{
     collections::VecDeque,
     fmt,
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
@@ -30,7 +31,10 @@ use tracing_subscriber::{
 };
 
 use super::LogFormat;
-use vswitch_model::Error;
+use vswitch_model::{
+    Error,
+    sentence::{printable, printable_lines},
+};
 
 /// Lines that are kept; some 150 bytes each.
 const KEPT: usize = 1000;
@@ -50,13 +54,20 @@ static TAIL: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
 /// It is neither.
 pub(crate) fn start(filter: &str, format: LogFormat) -> Result<(), Error> {
     let (filter, handle) = reload::Layer::new(parse(filter)?);
-    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false);
+    let colours = format == LogFormat::Text && io::stderr().is_terminal();
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(move || Lines { out: io::stderr(), colours })
+        .with_target(false)
+        .with_ansi(colours);
     let layer = match format {
-        LogFormat::Text => layer.with_ansi(io::stderr().is_terminal()).boxed(),
-        LogFormat::Journal => layer.with_ansi(false).event_format(Journal::default()).boxed(),
+        LogFormat::Text => layer.boxed(),
+        LogFormat::Journal => layer.event_format(Journal::default()).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
-    let tail = tracing_subscriber::fmt::layer().with_writer(|| Tail).with_ansi(false).with_target(false);
+    let tail = tracing_subscriber::fmt::layer()
+        .with_writer(|| Lines { out: Tail, colours: false })
+        .with_ansi(false)
+        .with_target(false);
     tracing_subscriber::registry().with(filter).with(layer).with(tail).init();
     let _ = FILTER.set(handle);
     Ok(())
@@ -64,7 +75,7 @@ pub(crate) fn start(filter: &str, format: LogFormat) -> Result<(), Error> {
 
 /// Writes `text`, which is reported before the log is started, as errors in `format`.
 pub(crate) fn report(text: &str, format: LogFormat) {
-    for line in text.lines() {
+    for line in printable_lines(text).lines() {
         match format {
             LogFormat::Journal => eprintln!("<{}>{line}", priority(Level::ERROR)),
             LogFormat::Text | LogFormat::Json => eprintln!("{line}"),
@@ -149,7 +160,7 @@ where
 /// Keeps each line that is written to it.
 struct Tail;
 
-impl io::Write for Tail {
+impl Write for Tail {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(&line[..line.len().min(LONGEST)]);
         let mut lines = lines();
@@ -165,6 +176,44 @@ impl io::Write for Tail {
     }
 }
 
+/// Takes an event at a time, and writes it as one printable line.
+struct Lines<W> {
+    out: W,
+    /// Whether the formatter writes colours.
+    colours: bool,
+}
+
+impl<W: Write> Write for Lines<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let mut line = String::with_capacity(event.len());
+        let mut rest = text.strip_suffix('\n').unwrap_or(&text);
+        // Colours are the formatter's own: it escapes those of messages.
+        while let Some((before, colour, after)) = self.colours.then(|| next_colour(rest)).flatten() {
+            line += &printable(before);
+            line += colour;
+            rest = after;
+        }
+        line += &printable(rest);
+        line.push('\n');
+        self.out.write_all(line.as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Splits `text` at its first colour: ECMA-48 SGR with one number.
+fn next_colour(text: &str) -> Option<(&str, &str, &str)> {
+    let start = text.find("\x1b[")?;
+    let digits = text[start + 2..].bytes().take_while(u8::is_ascii_digit).count();
+    let end = start + 2 + digits;
+    let is_colour = digits > 0 && text[end..].starts_with('m');
+    is_colour.then(|| (&text[..start], &text[start..=end], &text[end + 1..]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,5 +226,25 @@ mod tests {
         for text in ["", "inof", "info,vswitch", "vswitch=loud", "info debug"] {
             assert!(parse(text).is_err(), "{text}");
         }
+    }
+
+    fn written(event: &str, colours: bool) -> String {
+        let mut out = Vec::new();
+        Lines { out: &mut out, colours }.write_all(event.as_bytes()).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn an_event_is_one_line_that_a_terminal_shows() {
+        assert_eq!(written("down: no namespace\n", false), "down: no namespace\n");
+        let forged = "down: /x\u{1b}[31m\n2026-01-01T00:00:00Z ERROR forged\r\n";
+        assert_eq!(
+            written(forged, false),
+            "down: /x\\u001b[31m\\n2026-01-01T00:00:00Z ERROR forged\\u000d\n"
+        );
+        assert_eq!(
+            written("\u{1b}[33m WARN\u{1b}[0m a\u{1b}[2Jb\n", true),
+            "\u{1b}[33m WARN\u{1b}[0m a\\u001b[2Jb\n"
+        );
     }
 }

@@ -34,6 +34,7 @@ use crate::{
     store::{Store, live_path},
     tunnel,
 };
+use vswitch_host::descriptors;
 use vswitch_model::Config;
 
 /// How the daemon is started.
@@ -109,6 +110,7 @@ pub fn run(options: Options) -> ExitCode {
 
 /// From the first lock to the last socket: what is opened here is closed when this returns.
 async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
+    descriptors::raise();
     let state_folder = config.switch.state.clone();
     let _lock = InstanceLock::take(&state_folder)?;
     let store = Store::open(&state_folder, &live_path(&config.api.socket))?;

@@ -286,6 +286,7 @@ impl InterfaceArguments {
             gateway: self.gateway.clone(),
             persist: self.persist,
             bare: None,
+            identity: None,
         }
     }
 }

@@ -4,15 +4,12 @@ use std::convert::Infallible;
 
 use axum::{
     body::Bytes,
-    extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Query, Request, connect_info::Connected},
+    extract::{FromRequest, FromRequestParts, Path, Query, Request},
     http::{StatusCode, request::Parts},
     response::{IntoResponse, Response},
-    serve::IncomingStream,
 };
 use serde::de::DeserializeOwned;
-use tokio::net::UnixListener;
 
-use vswitch_host::channel::Caller;
 use vswitch_model::Error;
 
 use super::reply::{Refused, too_large};
@@ -75,14 +72,7 @@ impl FromRequestParts<Handle> for Asking {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, core: &Handle) -> Result<Self, Infallible> {
-        let by = parts.extensions.get::<ConnectInfo<Asker>>().map(|ConnectInfo(asker)| asker.clone());
+        let by = parts.extensions.get::<Asker>().cloned();
         Ok(Self(core.by(by.unwrap_or_default())))
-    }
-}
-
-impl Connected<IncomingStream<'_, UnixListener>> for Asker {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        // A socket without credentials is none of ours.
-        Caller::of(stream.io()).map(Self::from).unwrap_or_default()
     }
 }

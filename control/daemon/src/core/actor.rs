@@ -126,13 +126,13 @@ impl Core {
         )?;
         let observer = Observer::new(Journal::new());
         observer.note(What::Started);
+        let adopted = Arc::new(store.adoptions());
         for detail in store.notes() {
             warn!("{detail}");
             observer.note(What::StoreMended { detail });
         }
         let state = State::default();
         let process = Arc::new(Process { config, started: Instant::now(), outages: Outages::default() });
-        let adopted = Arc::new(store.adoptions());
         let nothing = Snapshot::new(
             state.clone(),
             edge.live(),
@@ -155,6 +155,7 @@ impl Core {
             signals,
             snapshots: watch::Sender::new(Arc::new(nothing)),
         };
+        core.rules.claim(plan.next.outside()).map_err(|error| error.sentence)?;
         core.carry_out(plan, Attempt::retrying()).await.map_err(|error| error.sentence)?;
         if let Err(error) = core.note_declared() {
             warn!("what the file declares is not kept for later: {error}");

@@ -11,18 +11,18 @@ use vswitch_model::{
 
 impl Core {
     pub(super) async fn reload(&mut self, dry_run: bool) -> Result<Reload, Error> {
-        let mut wanted =
-            config::load(&self.process.config).map_err(|errors| Error::invalid(errors.to_string()));
+        let mut wanted = config::load(&self.process.config).map_err(|errors| Error::invalid_lines(errors));
         if let Ok(config) = &mut wanted {
             tunnel::settle(config).await;
         }
         let plan = match wanted.and_then(|config| Ok(self.state.plan(Command::Reload(config))?)) {
             Ok(plan) => plan,
             Err(error) => {
-                warn!("reload refused, nothing was changed: {}", error.sentence);
+                let why = error.sentence.replace('\n', "; ");
+                warn!("reload refused, nothing was changed: {why}");
                 if !dry_run {
                     self.reload_refused =
-                        Some(format!("the last reload was refused, nothing was changed: {}", error.sentence));
+                        Some(format!("the last reload was refused, nothing was changed: {why}"));
                 }
                 return Err(error);
             }

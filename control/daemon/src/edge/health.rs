@@ -7,6 +7,8 @@ use vswitch::{counters::PortTotals, device::DeviceError};
 
 use super::{Edge, EdgePort, transaction::Opening};
 use crate::device::OpenDevice;
+use vswitch_host::netns::Presences;
+use vswitch_model::Netns;
 
 impl Edge {
     pub(super) fn is_up(&self, port: &EdgePort) -> bool {
@@ -16,6 +18,11 @@ impl Edge {
     /// Why `port` carries no frames, if it does not.
     pub(crate) fn why_down(&self, port: &EdgePort) -> Option<String> {
         port.why_down(self.endpoint().is_some())
+    }
+
+    /// The names of the namespaces that open devices keep alive.
+    pub(crate) fn kept_namespaces(&self) -> impl Iterator<Item = &Netns> {
+        self.ports.values().filter_map(|port| port.device.as_ref().ok()?.keeps())
     }
 
     /// Notes which ports were heard since the last call.
@@ -39,8 +46,8 @@ impl Opening<'_> {
 
     /// Takes the ports out of forwarding whose containers have ended, and tries those again that are down. True: that made a
     /// difference.
-    pub(crate) async fn try_again(mut self) -> bool {
-        let any = self.collect_abandoned() | self.retry().await;
+    pub(crate) async fn try_again(mut self, now: &Presences) -> bool {
+        let any = self.collect_abandoned(now) | self.retry().await;
         // Only what is asked for now fails for good; the rest is down, and tried again as well.
         if let Err(error) = self.configure().await {
             warn!("{}", error.sentence);
@@ -69,8 +76,8 @@ impl Opening<'_> {
     }
 
     /// Takes the ports out of forwarding whose containers have ended. True: there were some.
-    fn collect_abandoned(&mut self) -> bool {
-        let abandoned = |port: &EdgePort| port.device.as_ref().is_ok_and(OpenDevice::is_abandoned);
+    fn collect_abandoned(&mut self, now: &Presences) -> bool {
+        let abandoned = |port: &EdgePort| port.device.as_ref().is_ok_and(|device| device.is_abandoned(now));
         let ports = self.edge.ports.iter();
         let gone: Vec<_> = ports.filter(|(_, port)| abandoned(port)).map(|(id, _)| *id).collect();
         gone.into_iter().fold(false, |any, id| any | self.take_down(id, "its namespace is gone".to_owned()))
