@@ -4,6 +4,7 @@ mod namespaces;
 mod operate;
 mod persistence;
 mod reload;
+mod sequences;
 mod service;
 
 use vswitch_tests::{Config, Netns, net};

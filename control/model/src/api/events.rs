@@ -126,6 +126,13 @@ pub enum What {
     MacExpired(Station),
     /// An address made room for another.
     MacEvicted(Station),
+    /// The guard of a port refused frames of its station. Told at most once a minute per port.
+    GuardDropped {
+        /// The port.
+        port: Name,
+        /// How many since the last such event, by reason: `12 GUARD_MAC, 1 GUARD_ARP`.
+        detail: String,
+    },
     /// Events are missing here: too many came at once, or the reader was too slow.
     Lost {
         /// How many.
@@ -165,6 +172,9 @@ impl fmt::Display for What {
             Self::MacReleased(station) => write!(f, "{} may move freely again", on(station)),
             Self::MacExpired(station) => write!(f, "{} expired: not seen for the ageing time", on(station)),
             Self::MacEvicted(station) => write!(f, "{} evicted in favour of another", on(station)),
+            Self::GuardDropped { port, detail } => {
+                write!(f, "the guard of port {port} refuses what its station sends: {detail}")
+            }
             Self::Lost { count } => write!(f, "{count} events are missing here"),
         }
     }
