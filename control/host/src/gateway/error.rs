@@ -84,7 +84,9 @@ pub enum GatewayError {
         "another vswitchd has the gateways of this network namespace ({holder}): stop it, or run this one in a namespace of its own"
     )]
     Owned {
-        /// Its process.
+        /// Its process id.
+        pid: i32,
+        /// Its process, with its command line.
         holder: String,
     },
     /// It cannot be told whether there is another daemon.

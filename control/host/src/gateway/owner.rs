@@ -11,6 +11,8 @@ use std::{
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr, UnixListener, UnixStream},
     },
+    process, thread,
+    time::Duration,
 };
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
@@ -21,6 +23,10 @@ use vswitch_model::sentence::printable;
 use super::GatewayError;
 
 const NAME: &str = "vswitchd gateway";
+
+/// How often, and at what intervals, a claim of our own that is on its way out is waited for.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Held by the one that sets the table.
 #[derive(Debug)]
@@ -34,6 +40,20 @@ impl Claim {
     /// # Errors
     /// Another daemon has it: who.
     pub(super) fn take() -> Result<Self, GatewayError> {
+        let mut tries = TRIES;
+        loop {
+            match Self::try_take() {
+                // A child that has not begun its program yet holds our own for a moment longer.
+                Err(GatewayError::Owned { pid, .. }) if pid.cast_unsigned() == process::id() && tries > 0 => {
+                    tries -= 1;
+                    thread::sleep(PAUSE);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn try_take() -> Result<Self, GatewayError> {
         let address = SocketAddr::from_abstract_name(NAME).map_err(GatewayError::Claim)?;
         let error = match UnixListener::bind_addr(&address) {
             Ok(listener) => return Ok(Self { _listener: Some(listener.into()) }),
@@ -46,7 +66,7 @@ impl Claim {
             UnixStream::connect_addr(&address).and_then(|stream| Ok(getsockopt(&stream, PeerCredentials)?));
         match holder {
             Ok(holder) if holder.uid() == geteuid().as_raw() => {
-                Err(GatewayError::Owned { holder: described(holder.pid()) })
+                Err(GatewayError::Owned { pid: holder.pid(), holder: described(holder.pid()) })
             }
             Ok(holder) => {
                 warn!(
