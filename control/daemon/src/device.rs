@@ -24,6 +24,7 @@ use vswitch_host::{
     link::{self, InfoKind, Link, Links},
     netns::{Inode, Namespace, Presences, run_in},
     queue::Queue,
+    tun,
 };
 use vswitch_model::{
     Bare, DeviceSpec, Error, ErrorKind, Identity, InterfaceSpec, Name, Netns, Offloads, PortSpec, ifname,
@@ -283,6 +284,11 @@ fn open_tap(namespace: &Namespace, ifname: &str, persist: bool) -> Result<Tap, E
     })?;
     opened.map_err(|error| {
         let why = match Errno::from_io_error(&error) {
+            Some(Errno::PERM | Errno::ACCESS | Errno::NOENT | Errno::NXIO | Errno::NODEV)
+                if let Some(trouble) = tun::trouble() =>
+            {
+                trouble
+            }
             Some(Errno::BUSY | Errno::EXIST) => {
                 format!(
                     "{ifname} exists already in namespace {namespace}: choose another ifname, or delete it"
@@ -294,9 +300,6 @@ fn open_tap(namespace: &Namespace, ifname: &str, persist: bool) -> Result<Tap, E
             Some(Errno::PERM) => format!(
                 "no right to make {ifname} in namespace {namespace}: run as root, or with CAP_NET_ADMIN"
             ),
-            Some(Errno::NOENT | Errno::NXIO | Errno::NODEV) => {
-                "there is no /dev/net/tun: load the kernel's tun module".to_owned()
-            }
             _ => format!("cannot make {ifname} in namespace {namespace}: {error}"),
         };
         Error::new(ErrorKind::from(error.kind()), why)

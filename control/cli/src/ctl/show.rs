@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use comfy_table::{CellAlignment, Row, Table};
 
-use vswitch_model::api::{Action, Drop, FdbEntry, Origin, Port, PortState, Reload, Stats, Status, Traffic};
+use vswitch_model::api::{
+    Action, Drop, FdbEntry, Origin, Port, PortState, Reload, Stats, Status, Traffic, Trouble, TroubleKind,
+};
 
 use vswitch_model::{Name, Offloads, sentence::printable};
 
@@ -30,10 +32,29 @@ pub fn status(status: &Status) -> String {
     });
     text.push('\n');
     text += &table(&["WORKER", "PORTS", "FRAMES", "TURNS"], "rrrr", rows);
-    for warning in &status.warnings {
+    if !status.troubles.is_empty() {
+        text.push('\n');
+        text += &troubles(&status.troubles);
+    }
+    let is_told = |warning: &&String| status.troubles.iter().any(|trouble| trouble.detail == **warning);
+    for warning in status.warnings.iter().filter(|warning| !is_told(warning)) {
         let _ = write!(text, "\nwarning: {warning}\n");
     }
     text
+}
+
+/// What does not work: a line each.
+pub fn troubles(troubles: &[Trouble]) -> String {
+    let line = |trouble: &Trouble| {
+        let detail = &trouble.detail;
+        match (trouble.kind, &trouble.of) {
+            (TroubleKind::Port, Some(port)) => format!("port {port} is down: {detail}\n"),
+            (TroubleKind::Peer, Some(peer)) => format!("peer {peer} is silent: {detail}\n"),
+            (TroubleKind::Tunnel, _) => format!("the tunnel is down: {detail}\n"),
+            _ => format!("{detail}\n"),
+        }
+    };
+    troubles.iter().map(line).collect()
 }
 
 /// The ports, and why some are down.
@@ -435,6 +456,7 @@ WORKER  PORTS  FRAMES  TURNS
             mac_limit: 65536,
             workers: vec![worker(0), worker(1)],
             warnings: vec![],
+            troubles: vec![],
         };
         assert_eq!(status(&answer), expected);
     }
