@@ -272,7 +272,7 @@ impl Hasher for Mixing {
 
 /// Ports of one network that all have `device`, which receives for all of them.
 pub(crate) fn plan(ports: u16, fdb: Arc<Fdb>, device: Arc<dyn Device>) -> Plan {
-    let networks = [Network { id: BLUE, vlan: None, passes_tags: false }];
+    let networks = [Network::new(BLUE)];
     let rules: Vec<_> = (0..ports).map(|id| PortRules::access(PortId(id), BLUE)).collect();
     let topology = Topology::build(&networks, &rules, 0).expect("access ports of one network");
     let port = |id| Some(Arc::new(Port::new(PortId(id), Arc::clone(&device), PortCounters::of_workers(1))));

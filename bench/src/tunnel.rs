@@ -200,7 +200,7 @@ impl Crossing {
             Transmit { port: PortId(1), batch: sent, outs, max_frame: 70_000, counters, witness: None };
         let begin = Instant::now();
         received.clear();
-        encapsulate(|network| tables.header(network), &OUT, &frames, scratch, &mut |train| {
+        encapsulate(|network, from| tables.header(network, from), &OUT, &frames, scratch, &mut |train| {
             if received.len() >= BATCH {
                 received.clear();
             }
@@ -237,7 +237,7 @@ impl Mesh {
     /// `stations` is the capacity of the table.
     fn new(peers: u16, stations: u32) -> Self {
         let ids = (0..NETWORKS).map(NetworkId);
-        let networks: Vec<_> = ids.clone().map(|id| Network { id, vlan: None, passes_tags: false }).collect();
+        let networks: Vec<_> = ids.clone().map(|id| Network::new(id)).collect();
         let tunnel = |port| PortRules {
             mode: PortMode::Tunnel(ids.clone().collect()),
             horizon: NonZeroU16::new(1),
@@ -331,7 +331,7 @@ impl Device for Remote {
     }
 
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
-        encapsulate(|network| self.tables.header(network), &OUT, frames, scratch, &mut |train| {
+        encapsulate(|network, from| self.tables.header(network, from), &OUT, frames, scratch, &mut |train| {
             black_box(train);
             Ok(())
         });

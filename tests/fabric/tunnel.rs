@@ -112,12 +112,18 @@ impl Device for Remote {
             datagrams: MAX_DATAGRAMS,
             sources: 16,
         };
-        encap::encapsulate(|network| self.tables.header(network), &settings, frames, scratch, &mut |train| {
-            train.each(|parts| {
-                let datagram = parts.iter().flat_map(|part| part.iter().copied()).collect();
-                self.socket.queues().sent.push((frames.port, datagram));
-                Ok(())
-            })
-        });
+        encap::encapsulate(
+            |network, from| self.tables.header(network, from),
+            &settings,
+            frames,
+            scratch,
+            &mut |train| {
+                train.each(|parts| {
+                    let datagram = parts.iter().flat_map(|part| part.iter().copied()).collect();
+                    self.socket.queues().sent.push((frames.port, datagram));
+                    Ok(())
+                })
+            },
+        );
     }
 }

@@ -70,7 +70,7 @@ impl Copies {
             sources: 1,
         };
         let frames = Transmit { outs: &outs, ..*frames };
-        encapsulate(|_| Some(&self.header), &settings, &frames, scratch, send);
+        encapsulate(|_, _| Some(&self.header), &settings, &frames, scratch, send);
     }
 
     /// The reason why a frame must not be sent.

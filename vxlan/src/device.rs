@@ -31,7 +31,7 @@ use crate::{
     endpoint::{Received, SOURCES, Vtep},
     header::{HEADER, Vni},
     losses::Lost,
-    tables::Tables,
+    tables::{Isolation, Tables},
 };
 
 pub use crate::header::overhead;
@@ -51,6 +51,8 @@ pub struct Rules {
     pub dscp: Dscp,
     /// MTU of the underlay at this host, in bytes.
     pub underlay_mtu: u16,
+    /// How frames of isolated ports are marked, if they are.
+    pub isolation: Option<Isolation>,
 }
 
 /// A peer, the underlay's multicast group, or a collector.
@@ -119,7 +121,8 @@ pub fn devices(
     let station = |peer: &Peer| (peer.address.ip(), peer.port);
     let stations = peers.iter().filter(|peer| !peer.address.ip().is_multicast()).map(station);
     let watchers = collectors.iter().map(|(collector, _)| station(collector));
-    let tables = Arc::new(Tables::new(stations, networks).with_collectors(watchers).with_mtus(mtus));
+    let tables = Tables::new(stations, networks).with_collectors(watchers).with_mtus(mtus);
+    let tables = Arc::new(tables.with_isolation(rules.isolation.clone()));
     let overhead = overhead(endpoint.local().ip());
     let inlet = |number| {
         Arc::new(Inlet {
@@ -290,11 +293,17 @@ impl Device for Remote {
             datagrams: endpoint.datagrams(),
             sources: SOURCES,
         };
-        encapsulate(|network| self.tables.header(network), &settings, frames, scratch, &mut |train| {
-            let result = endpoint.send(address, train);
-            self.route.learn_from(&result);
-            result
-        });
+        encapsulate(
+            |network, from| self.tables.header(network, from),
+            &settings,
+            frames,
+            scratch,
+            &mut |train| {
+                let result = endpoint.send(address, train);
+                self.route.learn_from(&result);
+                result
+            },
+        );
     }
 }
 

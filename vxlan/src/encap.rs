@@ -21,7 +21,7 @@ use std::{
 
 use arrayvec::ArrayVec;
 use vswitch::{
-    addr::NetworkId,
+    addr::{NetworkId, PortId},
     batch::CAPACITY,
     device::DeviceError,
     drops::DropReason,
@@ -190,9 +190,9 @@ impl Train<'_> {
 }
 
 /// Sends `frames` by `send`, a train at a time, and counts the outcome of each. `header` returns the header
-/// for frames of a network, if it is carried.
+/// for frames of a network that a port received, if the network is carried.
 pub fn encapsulate<'h>(
-    header: impl Fn(NetworkId) -> Option<&'h [u8; HEADER]>,
+    header: impl Fn(NetworkId, PortId) -> Option<&'h [u8; HEADER]>,
     settings: &Settings,
     frames: &Transmit<'_>,
     scratch: &mut Scratch,
@@ -274,12 +274,12 @@ struct Cargo<'c, 'a, H> {
     send: &'c mut dyn FnMut(&Train<'_>) -> io::Result<()>,
 }
 
-impl<'c, 'h, 'a: 'c, H: Fn(NetworkId) -> Option<&'h [u8; HEADER]>> Cargo<'c, 'a, H> {
+impl<'c, 'h, 'a: 'c, H: Fn(NetworkId, PortId) -> Option<&'h [u8; HEADER]>> Cargo<'c, 'a, H> {
     /// Adds all datagrams of a frame to trains, sends full trains, and returns the number of datagrams.
     fn load(&mut self, out: Out, buffer: &mut [u8], answers: &mut Answers) -> Result<usize, DropReason> {
         let Self { settings, frames, .. } = *self;
-        let header = (self.header)(out.network).ok_or(DropReason::PortGone)?;
         let received = &frames.batch.frames()[usize::from(out.slot)];
+        let header = (self.header)(out.network, received.ingress).ok_or(DropReason::PortGone)?;
         let lies = frames.batch.bytes(usize::from(out.slot));
         let (frame, offload) = match out.tag {
             TagOp::Keep => (lies, received.offload),

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use vswitch::addr::MacAddr;
 
-use self::counters::{Load, NetworkStats, TableStats};
+use self::counters::{Load, Loop, NetworkStats, TableStats};
 pub use self::network::{Endpoint, Network, Prune, Pruned, SubnetUsage, has_label};
 pub use crate::Direction;
 use crate::{LimitSpec, MirrorSpec, Mtu, Name};
@@ -219,6 +219,9 @@ pub struct Stats {
     /// How busy the workers are, by number.
     #[serde(default)]
     pub loads: Vec<Load>,
+    /// Pairs of ports that are connected to each other outside of the switch.
+    #[serde(default)]
+    pub loops: Vec<Loop>,
 }
 
 /// The counters of a port.

@@ -3,11 +3,7 @@
 //! `net.toml` and the JSON of the API both come through here, so "access or trunk, not both" and
 //! "a packet port has no `netns`" are said in one place and in the same words.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr},
-    str::FromStr,
-};
+use std::{fmt, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de::Error};
@@ -15,7 +11,7 @@ use vswitch::addr::MacAddr;
 
 use crate::{
     Carries, CollectorSpec, DeviceSpec, IfName, InterfaceSpec, LimitSpec, MirrorSpec, Mtu, Name, Netns,
-    PeerSpec, PortSpec, StormSpec, Vni, text_option,
+    PeerSpec, PortSpec, StormSpec, UnderlayAddr, Vni, text_option,
 };
 
 /// Every key a port may have.
@@ -48,7 +44,7 @@ pub struct PortFields {
     pub storm: StormSpec,
     pub limit: LimitSpec,
     pub offload: Option<bool>,
-    pub remote: Option<IpAddr>,
+    pub remote: Option<UnderlayAddr>,
     pub remote_port: Option<u16>,
     #[serde(with = "text_option")]
     pub vni: Option<Vni>,
@@ -205,8 +201,7 @@ impl PortFields {
                 misfit("remote", &format!("missing: name the {whose}'s address"));
             }
         }
-        let (remote, remote_port) =
-            (self.remote.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), self.remote_port);
+        let (remote, remote_port) = (self.remote.unwrap_or(UnderlayAddr::UNSPECIFIED), self.remote_port);
         if self.kind != Some(Kind::Collector) && self.vni.is_some() {
             misfit("vni", "belongs to kind collector: remove it; a network's vni says how peers know it");
         }

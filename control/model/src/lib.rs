@@ -30,6 +30,7 @@ mod subnet;
 pub mod text;
 pub(crate) mod text_option;
 mod tunnel;
+mod underlay;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -52,6 +53,7 @@ pub use self::{
     port::{Carries, DeviceSpec, Direction, InvalidDirection, MirrorSpec, PortSpec, StormSpec},
     subnet::{Ipam, PoolSpec, PoolsSpec, SubnetSpec},
     tunnel::{CollectorSpec, Dscp, PeerSpec, VXLAN_PORT, VxlanSpec},
+    underlay::{InvalidUnderlayAddr, UnderlayAddr},
 };
 pub use vswitch::addr::VlanId;
 pub use vswitch_vxlan::header::Vni;

@@ -1,10 +1,13 @@
 //! A port: which networks it carries, and its device.
 
-use std::{net::IpAddr, str::FromStr};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CollectorSpec, IfName, InterfaceSpec, LimitSpec, Mtu, Name, NetworkSpec, PeerSpec, VxlanSpec};
+use super::{
+    CollectorSpec, IfName, InterfaceSpec, LimitSpec, Mtu, Name, NetworkSpec, PeerSpec, UnderlayAddr,
+    VxlanSpec,
+};
 
 /// A place where frames come and go: `[[port]]`.
 ///
@@ -262,7 +265,7 @@ impl DeviceSpec {
     }
 
     /// The other host to which frames are sent by the tunnel.
-    pub fn remote(&self) -> Option<IpAddr> {
+    pub fn remote(&self) -> Option<UnderlayAddr> {
         match self {
             Self::Peer(peer) => Some(peer.remote),
             Self::Collector(collector) => Some(collector.remote),

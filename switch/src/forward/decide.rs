@@ -126,12 +126,12 @@ impl Questions for Learn<'_> {
 pub(super) fn decide<'p>(
     pass: Pass<'p>,
     ingress: PortId,
-    &Header { network, from, to, .. }: &Header,
+    &Header { network, isolated, from, to, .. }: &Header,
     questions: &mut impl Questions,
     observe: &mut impl Observe,
 ) -> Result<Action<'p>, DropReason> {
     let topology = &pass.plan.topology;
-    let reach = topology.reach(network, ingress);
+    let reach = topology.reach(network, ingress, isolated);
     if let Destination::Group(flood) = to
         && reach.members().next().is_some()
     {

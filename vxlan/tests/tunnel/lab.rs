@@ -108,7 +108,7 @@ impl Tunnel {
     /// The same by a network that may refuse the nth train. Refused trains are not in the outcome.
     pub(crate) fn send_by(&self, items: &[Item], mut refuse: impl FnMut(usize) -> io::Result<()>) -> Outcome {
         turn(items, 70_000, |frames, scratch, trains| {
-            let (header, mut nth) = (|network| self.tables.header(network), 0);
+            let (header, mut nth) = (|network, from| self.tables.header(network, from), 0);
             encap::encapsulate(header, &self.out, frames, scratch, &mut |train| {
                 nth += 1;
                 self.check(train);

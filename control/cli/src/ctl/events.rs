@@ -87,6 +87,12 @@ fn line(event: &Event) -> String {
                 on(station)
             )
         }
+        What::Loop { station, rival } => {
+            write!(text, "{} keeps arriving at port {rival} too: a loop between them", on(station))
+        }
+        What::MacRefused { station, limit } => {
+            write!(text, "{} not learned: the network has {limit} addresses, its mac_limit", on(station))
+        }
         What::MacReleased(station) => write!(text, "{} may move freely again", on(station)),
         What::MacExpired(station) => write!(text, "{} expired: not seen for the ageing time", on(station)),
         What::MacEvicted(station) => write!(text, "{} evicted in favour of another", on(station)),

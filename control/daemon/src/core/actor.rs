@@ -20,6 +20,7 @@ use super::{
     outside::Rules,
     reap::Unfetched,
     request::{Answered, EngineRequest, Request},
+    underlay::Underlay,
 };
 use crate::{
     Failure,
@@ -134,6 +135,7 @@ impl Core {
             rules: Rules::new(machine),
             unfetched: Unfetched::default(),
             crowd_warned: None,
+            underlay: Underlay::default(),
             adopted,
             process,
             signals,
@@ -232,7 +234,7 @@ impl Core {
             self.state.clone(),
             self.edge.live(),
             Arc::clone(&self.process),
-            self.store.warnings(),
+            self.store.warnings().into_iter().chain(self.underlay.trouble()).collect(),
             Arc::clone(&self.adopted),
         ));
         self.snapshots.send_replace(Arc::clone(&snapshot));

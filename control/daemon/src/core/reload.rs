@@ -14,7 +14,8 @@ impl Core {
         let mut wanted =
             config::load(&self.process.config).map_err(|errors| Error::invalid(errors.to_string()));
         if let Ok(config) = &mut wanted {
-            tunnel::settle(config).await;
+            let known = self.state.endpoint().and_then(|port| port.device.endpoint()?.measured_mtu);
+            tunnel::settle(config, known).await;
         }
         let plan = match wanted.and_then(|config| Ok(self.state.plan(Command::Reload(config))?)) {
             Ok(plan) => plan,

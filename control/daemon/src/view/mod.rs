@@ -27,7 +27,7 @@ mod why;
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
+    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc, OnceLock, Weak,
@@ -64,8 +64,8 @@ pub(crate) struct Snapshot {
     pub(crate) state: State,
     pub(crate) live: Live,
     pub(crate) process: Arc<Process>,
-    /// What is wrong with the store: a sentence each.
-    pub(crate) store_warnings: Vec<String>,
+    /// What is wrong with the store and the tunnel: a sentence each.
+    pub(crate) troubles: Vec<String>,
     /// The networks that engines know by ids of their own.
     pub(crate) adopted: Arc<BTreeMap<Id, Name>>,
     names: OnceLock<Arc<Names>>,
@@ -186,18 +186,10 @@ impl Snapshot {
         state: State,
         live: Live,
         process: Arc<Process>,
-        store_warnings: Vec<String>,
+        troubles: Vec<String>,
         adopted: Arc<BTreeMap<Id, Name>>,
     ) -> Self {
-        Self {
-            state,
-            live,
-            process,
-            store_warnings,
-            adopted,
-            names: OnceLock::new(),
-            census: Census::default(),
-        }
+        Self { state, live, process, troubles, adopted, names: OnceLock::new(), census: Census::default() }
     }
 
     /// Numbers to names.
@@ -274,15 +266,15 @@ impl Snapshot {
 
     /// Where a peer is, and from where it is reached: what it takes to measure the way to it. `None`: it is no peer, or the
     /// tunnel is down.
-    pub(crate) fn way_to(&self, peer: &state::Port) -> Option<(IpAddr, IpAddr, u16)> {
+    pub(crate) fn way_to(&self, peer: &state::Port) -> Option<(SocketAddr, SocketAddr, u16)> {
         let (DeviceSpec::Peer(spec), LiveDevice::Remote(_)) =
             (&peer.spec.device, &self.live(peer.id)?.device)
         else {
             return None;
         };
-        self.tunnel_endpoint()?;
-        let own = self.vxlan()?;
-        Some((own.local, spec.remote, own.underlay_mtu()))
+        let endpoint = self.tunnel_endpoint()?;
+        let remote = endpoint.address(spec.remote.ip(), 0);
+        Some((endpoint.local(), remote, self.vxlan()?.underlay_mtu()))
     }
 
     /// What is asked of this host's end of all tunnels.

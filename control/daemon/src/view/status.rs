@@ -3,7 +3,7 @@
 use vswitch::worker::WorkerCounters;
 
 use super::{Snapshot, count};
-use vswitch_model::api::{API_VERSION, Status, Worker};
+use vswitch_model::api::{API_VERSION, Status, Worker, counters::Loop};
 
 impl Snapshot {
     pub(crate) fn status(&self) -> Status {
@@ -21,8 +21,22 @@ impl Snapshot {
             macs: count(self.macs().all),
             mac_limit: state.switch().mac_limit,
             workers: self.workers(),
-            warnings: state.warnings().into_iter().chain(self.store_warnings.iter().cloned()).collect(),
+            warnings: self.warnings(),
         }
+    }
+
+    /// What an operator should look after: a sentence each.
+    fn warnings(&self) -> Vec<String> {
+        let looped = |it: Loop| {
+            let Loop { network, ports: [one, other], mac, .. } = it;
+            format!(
+                "ports {one} and {other} are connected to each other outside of the switch (a loop in network {network}; {mac} keeps arriving at both): take one of the links away, or let a switch there run STP"
+            )
+        };
+        let mut warnings = self.state.warnings();
+        warnings.extend(self.troubles.iter().cloned());
+        warnings.extend(self.loops().into_iter().map(looped));
+        warnings
     }
 
     pub(super) fn workers(&self) -> Vec<Worker> {

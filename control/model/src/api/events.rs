@@ -119,6 +119,22 @@ pub enum What {
         /// Where it was heard too.
         rival: String,
     },
+    /// An address keeps arriving at two ports: these are connected to each other outside of the switch.
+    Loop {
+        /// Which, and one of the ports.
+        #[serde(flatten)]
+        station: Station,
+        /// The other port.
+        rival: String,
+    },
+    /// An address was not learned: its network has as many as it may. Noted once a minute for each network.
+    MacRefused {
+        /// Which, and where it was heard.
+        #[serde(flatten)]
+        station: Station,
+        /// The network's limit.
+        limit: u32,
+    },
     /// An address that was held may move freely again.
     MacReleased(Station),
     /// An address was not heard for the ageing time.
