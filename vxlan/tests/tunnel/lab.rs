@@ -18,7 +18,7 @@ use vswitch_vxlan::{
     ecn::Ecn,
     encap::{self, Class, Dscp, MAX_DATAGRAMS, Train},
     header::{HEADER, Vni},
-    tables::Tables,
+    tables::{Isolation, Tables},
 };
 
 pub(crate) const BLUE: NetworkId = NetworkId(0);
@@ -73,6 +73,7 @@ pub(crate) struct Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Arrived {
     pub(crate) network: NetworkId,
+    pub(crate) isolated: bool,
     pub(crate) offload: Offload,
     pub(crate) bytes: Vec<u8>,
 }
@@ -98,6 +99,12 @@ impl Tunnel {
     /// Gives `network` a port that takes packets of `mtu` bytes.
     pub(crate) fn limit(&mut self, network: NetworkId, mtu: u16) {
         self.tables = std::mem::take(&mut self.tables).with_mtus([(network, mtu)]);
+    }
+
+    /// Marks frames by `group`; those of the lab are from an isolated port if `isolated`.
+    pub(crate) fn mark(&mut self, group: u16, isolated: bool) {
+        let isolation = Isolation { group, ports: if isolated { vec![INGRESS] } else { vec![] } };
+        self.tables = std::mem::take(&mut self.tables).with_isolation(Some(isolation));
     }
 
     /// Sends frames, all of which leave in one turn.
@@ -151,7 +158,7 @@ impl Tunnel {
         let frames = batch.frames().iter().enumerate().map(|(slot, frame)| {
             assert_eq!(frame.ingress, PEER);
             let (network, bytes) = (frame.network.expect("a tunnel knows"), batch.bytes(slot).to_vec());
-            Arrived { network, offload: frame.offload, bytes }
+            Arrived { network, isolated: frame.isolated, offload: frame.offload, bytes }
         });
         (frames.collect(), refused)
     }

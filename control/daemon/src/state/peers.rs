@@ -30,11 +30,10 @@ impl State {
         if learned >= LEARNED_PEERS {
             return Err(Refusal::Crowded { address });
         }
-        let DeviceSpec::Vxlan(endpoint) = &self.endpoint().ok_or(Refusal::NoLink { address })?.device.clone()
-        else {
-            return Err(Refusal::NoLink { address });
-        };
-        let remote = endpoint.local.beside(address).ok_or(Refusal::NoLink { address })?;
+        let own = self.endpoint();
+        let local = own.as_ref().and_then(|port| port.device.endpoint()).map(|endpoint| endpoint.local);
+        let remote = local.unwrap_or(UnderlayAddr::UNSPECIFIED).beside(address);
+        let remote = remote.ok_or(Refusal::NoLink { address })?;
         self.ports.add(Arc::new(learned_peer(remote)), Origin::Learned)
     }
 

@@ -3,7 +3,7 @@
 use vswitch::{counters::Distribution, worker::WorkerCounters};
 
 use super::{
-    Names, Snapshot,
+    Snapshot,
     port::{received, sent},
 };
 use crate::state;
@@ -55,7 +55,7 @@ impl Snapshot {
 
     /// Pairs of ports that are connected to each other outside of the switch.
     pub(super) fn loops(&self) -> Vec<Loop> {
-        let names = Names::of(&self.state);
+        let names = self.names();
         let now = self.now();
         let shown = |found: vswitch::fdb::Loop| {
             let [one, other] = found.ports.map(|port| names.port(port).parse().ok());
