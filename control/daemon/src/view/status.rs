@@ -30,7 +30,7 @@ impl Snapshot {
         let looped = |it: Loop| {
             let Loop { network, ports: [one, other], mac, .. } = it;
             format!(
-                "ports {one} and {other} are connected to each other outside of the switch (a loop in network {network}; {mac} keeps arriving at both): take one of the links away, or let a switch there run STP"
+                "ports {one} and {other} are connected to each other outside of the switch (a loop in network {network}; {mac} keeps arriving at both): take one of the links away, or let a switch there run STP; or two stations have that address"
             )
         };
         let mut warnings = self.state.warnings();
