@@ -31,8 +31,6 @@ test: test-pure test-kernel fuzz ## all tests
 test-pure:       # tests that run anywhere, without root: all targets but tests/kernel, which needs its feature
 	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev
 	cargo test --workspace --locked
-	cargo check --locked -p vswitch --no-default-features
-	cargo check --locked -p vswitch-vxlan --no-default-features
 
 test-kernel: build # tests that need root and a kernel: never skipped. The crash test needs the debug build of the first run
 	@scripts/need-packages ip:iproute2 ping:iputils-ping iperf3:iperf3 nft:nftables chromium:chromium ethtool:ethtool tcpdump:tcpdump \

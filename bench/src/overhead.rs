@@ -147,9 +147,9 @@ fn of_capture(clock: &Clock, plan: Plan, filter: Option<Filter>) -> f64 {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             pin(1);
-            let mut octets = Vec::new();
+            let mut bytes = Vec::new();
             while !session.has_ended() {
-                while readers.iter_mut().any(|reader| reader.take(&mut octets).is_some()) {}
+                while readers.iter_mut().any(|reader| reader.take(&mut bytes).is_some()) {}
                 std::thread::sleep(Duration::from_millis(2));
             }
         });

@@ -67,7 +67,7 @@ pub fn run(figures: &mut Figures<'_>) {
             let mut bench = Lazy::new(move || Crossing::of(4, flows, |flow| super_frame(v6, flow)));
             // A figure counts in millions: of kilobits for gigabits.
             figures.take(format!("tunnel: super-frames, {family}, {name}"), "Gbit/s", &mut || {
-                bench.get().octets(&clock) * 8.0 / 1e3
+                bench.get().bytes(&clock) * 8.0 / 1e3
             });
         }
     }
@@ -165,21 +165,21 @@ struct Crossing {
     counters: PortCounters,
     scratch: Scratch,
     received: Batch,
-    octets: usize,
+    bytes: usize,
 }
 
 impl Crossing {
     fn of(count: usize, flows: u16, item: impl Fn(u16) -> Item) -> Self {
-        let (mut sent, mut outs, mut octets) = (Batch::new(), Vec::new(), 0);
+        let (mut sent, mut outs, mut total) = (Batch::new(), Vec::new(), 0);
         for (slot, flow) in (0..).zip((0..flows).cycle().take(count)) {
             let (offload, bytes) = item(flow);
-            octets += bytes.len();
+            total += bytes.len();
             assert!(sent.push_copy(PortId(0), offload, &bytes));
             outs.push(Out { slot, network: NetworkId(0), tag: TagOp::Keep });
         }
         let tables = Tables::new([], [(Vni::try_from(4096).expect("valid"), NetworkId(0))]);
         let (counters, scratch) = (PortCounters::default(), Scratch::new());
-        Self { tables, sent, outs, counters, scratch, received: Batch::new(), octets }
+        Self { tables, sent, outs, counters, scratch, received: Batch::new(), bytes: total }
     }
 
     /// Frames per second.
@@ -189,9 +189,9 @@ impl Crossing {
     }
 
     /// Bytes of frames per second.
-    fn octets(&mut self, clock: &Clock) -> f64 {
-        let octets = self.octets;
-        clock.rate(|| (octets, self.cross()))
+    fn bytes(&mut self, clock: &Clock) -> f64 {
+        let bytes = self.bytes;
+        clock.rate(|| (bytes, self.cross()))
     }
 
     fn cross(&mut self) -> std::time::Duration {

@@ -33,13 +33,14 @@ use pcap_file::{
 use tokio::sync::{Notify, mpsc};
 use vswitch::{
     addr::{NetworkId, PortId},
-    capture::{self, Fate, Filter, Instruction, Reader, Record, Session, Wanted},
+    capture::{Fate, Filter, Instruction, Reader, Record, Session, Wanted},
     fdb::Learned,
     storm::Flood,
 };
 
 use super::view::Names;
 use crate::state::State;
+use vswitch_host::memory;
 use vswitch_model::{
     Error,
     api::{
@@ -51,7 +52,7 @@ use vswitch_model::{
 /// Captures that go on at once at most.
 const CAPTURES: usize = 8;
 
-/// Octets after which a chunk is handed over; a thread that runs dry hands over what it has.
+/// Bytes after which a chunk is handed over; a thread that runs dry hands over what it has.
 const CHUNK: usize = 256 << 10;
 
 /// Chunks that wait for the client at most.
@@ -122,8 +123,12 @@ impl Captures {
             return Err(Error::conflict(why));
         }
         let wanted = wanted(&request, state)?;
-        let octets = usize::from(request.buffer.clamp(1, 1024)) << 20;
-        let (session, readers) = Session::new(wanted, workers, octets, now);
+        let bytes = usize::from(request.buffer.clamp(1, 1024)) << 20;
+        let all = bytes as u64 * workers as u64;
+        let what = format!("a capture with a buffer of {} MiB for each of {workers} workers", bytes >> 20);
+        memory::check_room(&what, all)
+            .map_err(|why| Error::unavailable(format!("{why}: ask for a smaller buffer")))?;
+        let (session, readers) = Session::new(wanted, workers, bytes, now);
         let session = Arc::new(session);
         let shared = Arc::new(Shared {
             names: Mutex::new(Arc::new(Names::of(state))),
@@ -228,10 +233,7 @@ fn wanted(request: &CaptureRequest, state: &State) -> Result<Wanted, Error> {
     Ok(Wanted {
         ports: request.ports.iter().map(port).collect::<Result<BTreeSet<PortId>, _>>()?,
         networks: request.networks.iter().map(network).collect::<Result<BTreeSet<NetworkId>, _>>()?,
-        direction: request.direction.map(|direction| match direction {
-            Direction::Rx => capture::Direction::Rx,
-            Direction::Tx => capture::Direction::Tx,
-        }),
+        direction: request.direction,
         drops: request.drops,
         follow: request.follow,
         filter: filter
@@ -260,14 +262,14 @@ impl Drain {
     }
 
     fn drain(&mut self) -> io::Result<()> {
-        let mut octets = Vec::new();
+        let mut bytes = Vec::new();
         self.file.chunks().flush()?;
         loop {
             // First: what is in the rings by then is all there will be.
             let ended = self.session.has_ended();
             let names = Arc::clone(&self.shared.names());
-            while let Some(record) = earliest(&mut self.readers).and_then(|reader| reader.take(&mut octets)) {
-                self.file.write(&record, &octets, &names)?;
+            while let Some(record) = earliest(&mut self.readers).and_then(|reader| reader.take(&mut bytes)) {
+                self.file.write(&record, &bytes, &names)?;
                 self.shared.frames.fetch_add(1, Relaxed);
                 self.left -= 1;
                 if self.left == 0 {
@@ -292,7 +294,7 @@ fn earliest(readers: &mut [Reader]) -> Option<&mut Reader> {
     ready.min_by_key(|(at, _)| *at).map(|(_, reader)| reader)
 }
 
-/// Octets on their way to the client.
+/// Bytes on their way to the client.
 #[derive(Debug)]
 struct Chunks {
     buffer: Vec<u8>,
@@ -300,12 +302,12 @@ struct Chunks {
 }
 
 impl Write for Chunks {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.buffer.extend_from_slice(octets);
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
         if self.buffer.len() >= CHUNK {
             self.flush()?;
         }
-        Ok(octets.len())
+        Ok(bytes.len())
     }
 
     /// Hands over what there is; waits while the client has enough to read.
@@ -352,17 +354,17 @@ impl File {
     }
 
     /// Writes an Enhanced Packet Block, by hand: `pcap-file` knows no packet numbers.
-    fn write(&mut self, record: &Record, octets: &[u8], names: &Names) -> io::Result<()> {
+    fn write(&mut self, record: &Record, bytes: &[u8], names: &Names) -> io::Result<()> {
         let interface = self.interface(record.port, names)?;
-        let inbound = record.direction == capture::Direction::Rx;
+        let inbound = record.direction == Direction::Rx;
         let comment = comment(record, names, self.follow);
-        let mut body = Vec::with_capacity(octets.len() + 256);
+        let mut body = Vec::with_capacity(bytes.len() + 256);
         let [high, low] =
             [record.at >> 32, record.at & 0xffff_ffff].map(|half| u32::try_from(half).unwrap_or(0));
-        for word in [interface, high, low, length(octets), record.len] {
+        for word in [interface, high, low, length(bytes), record.len] {
             body.extend(word.to_le_bytes());
         }
-        pad(&mut body, octets);
+        pad(&mut body, bytes);
         // Bits 0 and 1: inbound or outbound, as the switch sees it.
         option(&mut body, EPB_FLAGS, &u32::to_le_bytes(if inbound { 0b01 } else { 0b10 }));
         option(&mut body, EPB_PACKETID, &record.frame.to_le_bytes());
@@ -423,9 +425,9 @@ impl File {
     }
 }
 
-/// Appends `octets` and what it takes to make them a multiple of four.
-fn pad(body: &mut Vec<u8>, octets: &[u8]) {
-    body.extend_from_slice(octets);
+/// Appends `bytes` and what it takes to make them a multiple of four.
+fn pad(body: &mut Vec<u8>, bytes: &[u8]) {
+    body.extend_from_slice(bytes);
     body.resize(body.len().next_multiple_of(4), 0);
 }
 
@@ -435,8 +437,8 @@ fn option(body: &mut Vec<u8>, code: u16, value: &[u8]) {
     pad(body, value);
 }
 
-fn length(octets: &[u8]) -> u32 {
-    u32::try_from(octets.len()).unwrap_or(u32::MAX)
+fn length(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).unwrap_or(u32::MAX)
 }
 
 fn failure(error: PcapError) -> io::Error {

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::io::Errno;
 use tokio::time::sleep;
 use tracing::warn;
 use vswitch::device::{
@@ -21,7 +22,7 @@ use super::{tunnel, view::LiveDevice};
 use crate::{machine::Machine, state};
 use vswitch_host::{
     link::{self, InfoKind, Link, Links},
-    netns::{self, Namespace, run_in},
+    netns::{Inode, Namespace, Presences, run_in},
     queue::Queue,
 };
 use vswitch_model::{
@@ -96,17 +97,22 @@ pub(crate) async fn open(
     }
     match &spec.device {
         DeviceSpec::Tap(interface) => {
-            let (mut tap, netns) = match (source, &interface.bare) {
-                (Source::Handed(tap), _) => (tap, interface.netns.clone()),
+            let (mut tap, home) = match (source, &interface.bare) {
+                (Source::Handed(tap), _) => {
+                    let home = interface.netns.as_ref().map(Namespace::open).transpose()?;
+                    (tap, home.map(|home| home.inode()))
+                }
                 (Source::Make, Some(bare)) => open_bare(interface, bare, spec.ifname()).await?,
                 (Source::Make, None) => {
-                    let namespace = namespace(interface.netns.as_ref())?;
+                    let namespace = namespace(interface)?;
                     take_former_gateway(interface, spec.ifname()).await?;
-                    (open_tap(&namespace, spec.ifname(), interface.persist)?, interface.netns.clone())
+                    let tap = open_tap(&namespace, spec.ifname(), interface.persist)?;
+                    (tap, interface.netns.is_some().then(|| namespace.inode()))
                 }
             };
             tap.set_offload(spec.offload)?;
-            let keeps = netns.and_then(|name| netns::identity(&name).map(|it| (name, it)));
+            let name = interface.bare.as_ref().map_or(&interface.netns, |bare| &bare.moved);
+            let keeps = name.clone().zip(home.map(Inode::identity));
             Ok(OpenDevice::Tap { tap: Arc::new(tap), keeps, queue: Arc::default() })
         }
         DeviceSpec::Veth(interface) => {
@@ -118,7 +124,7 @@ pub(crate) async fn open(
                     return Err(gone());
                 }
                 None => {
-                    let inside = Links::open(namespace(interface.netns.as_ref())?)?;
+                    let inside = Links::open(namespace(interface)?)?;
                     outside.create_veth(&host, &inside, spec.ifname(), port.mtu.get()).await?
                 }
             };
@@ -182,11 +188,11 @@ async fn is_pair(end: &Link, spec: &PortSpec, interface: &InterfaceSpec) -> Resu
     let (Some(InfoKind::Veth), Some(peer)) = (&end.kind, end.peer) else { return Ok(false) };
     let inside = match &interface.bare {
         Some(_) => locate(interface, spec.ifname()).await?.map(|place| (place.links, place.ifname)),
-        None => Some((Links::open(namespace(interface.netns.as_ref())?)?, spec.ifname().to_owned())),
+        None => Some((Links::open(namespace(interface)?)?, spec.ifname().to_owned())),
     };
     let Some((links, ifname)) = inside else { return Ok(false) };
     let Some(other) = links.find(&ifname).await? else { return Ok(false) };
-    let is_elsewhere = links.namespace().identity() != Namespace::current()?.identity();
+    let is_elsewhere = links.namespace().inode() != Namespace::current()?.inode();
     let points_at =
         |peer: link::Peer, link: &Link| peer.index == link.index && peer.is_elsewhere == is_elsewhere;
     Ok(points_at(peer, &other) && other.peer.is_some_and(|peer| points_at(peer, end)))
@@ -197,7 +203,7 @@ async fn take_former_gateway(interface: &InterfaceSpec, ifname: &str) -> Result<
     let Some(former) = ifname::former_gateway_ifname(ifname).filter(|_| interface.persist) else {
         return Ok(());
     };
-    let links = Links::open(namespace(interface.netns.as_ref())?)?;
+    let links = Links::open(namespace(interface)?)?;
     if let Some(link) = links.find(&former).await?
         && link.kind == Some(InfoKind::Tun)
         && !links.exists(ifname).await?
@@ -207,17 +213,17 @@ async fn take_former_gateway(interface: &InterfaceSpec, ifname: &str) -> Result<
     Ok(())
 }
 
-/// Makes a bare interface where it is to be fetched from, or takes it over where it is by now; and which namespace, if not
-/// our own, that is.
+/// Makes a bare interface where it is to be fetched from, or takes it over where it is by now; and the namespace, if not our
+/// own, where that is.
 async fn open_bare(
     interface: &InterfaceSpec,
     bare: &Bare,
     ifname: &str,
-) -> Result<(Tap, Option<Netns>), Error> {
+) -> Result<(Tap, Option<Inode>), Error> {
     match locate(interface, ifname).await? {
         Some(place) => {
             let tap = open_tap(place.links.namespace(), &place.ifname, interface.persist)?;
-            Ok((tap, bare.moved.clone().filter(|_| place.is_moved)))
+            Ok((tap, place.is_moved.then(|| place.links.namespace().inode())))
         }
         // A new one would be nobody's.
         None if bare.moved.is_some() => Err(gone()),
@@ -236,14 +242,22 @@ pub(crate) struct Home {
 }
 
 /// Where a bare interface is: where it was made, or where it was moved. `None`: nowhere that we know.
+///
+/// # Errors
+/// It cannot be told; it may be there.
 pub(crate) async fn locate(interface: &InterfaceSpec, ifname: &str) -> Result<Option<Home>, Error> {
     let links = Links::open(Namespace::current()?)?;
     if links.exists(ifname).await? {
         return Ok(Some(Home { links, ifname: ifname.into(), is_moved: false }));
     }
     let moved = interface.bare.as_ref().and_then(|bare| bare.moved.as_ref());
-    // Who moved it may have ended, and its namespace with it.
-    let Some(there) = moved.and_then(|netns| Namespace::open(netns).ok()) else { return Ok(None) };
+    let there = match moved.map(Namespace::open) {
+        Some(Ok(there)) => there,
+        // Who moved it may have ended, and its namespace with it.
+        Some(Err(error)) if error.is_gone() => return Ok(None),
+        Some(Err(error)) => return Err(error.into()),
+        None => return Ok(None),
+    };
     let links = Links::open(there)?;
     let found = links.all().await?.into_iter().find(|link| link.mac.is_some() && link.mac == interface.mac);
     Ok(found.map(|link| Home { links, ifname: link.name, is_moved: true }))
@@ -259,27 +273,27 @@ pub(crate) fn gone() -> Error {
 fn open_tap(namespace: &Namespace, ifname: &str, persist: bool) -> Result<Tap, Error> {
     let opened = run_in(namespace, || {
         let new = Tap::open(ifname, TapOptions { exclusive: true, persist: false });
-        match new.as_ref().err().and_then(io::Error::raw_os_error) {
-            Some(EBUSY | EEXIST | EINVAL) if persist => {
+        match new.as_ref().err().and_then(Errno::from_io_error) {
+            Some(Errno::BUSY | Errno::EXIST | Errno::INVAL) if persist => {
                 Tap::open(ifname, TapOptions { exclusive: false, persist: true })
             }
             _ => new,
         }
     })?;
     opened.map_err(|error| {
-        let why = match error.raw_os_error() {
-            Some(EBUSY | EEXIST) => {
+        let why = match Errno::from_io_error(&error) {
+            Some(Errno::BUSY | Errno::EXIST) => {
                 format!(
                     "{ifname} exists already in namespace {namespace}: choose another ifname, or delete it"
                 )
             }
-            Some(EINVAL) if !persist => {
+            Some(Errno::INVAL) if !persist => {
                 format!("{ifname} exists already in namespace {namespace}, or is not an interface name")
             }
-            Some(EPERM) => format!(
+            Some(Errno::PERM) => format!(
                 "no right to make {ifname} in namespace {namespace}: run as root, or with CAP_NET_ADMIN"
             ),
-            Some(ENOENT | ENXIO | ENODEV) => {
+            Some(Errno::NOENT | Errno::NXIO | Errno::NODEV) => {
                 "there is no /dev/net/tun: load the kernel's tun module".to_owned()
             }
             _ => format!("cannot make {ifname} in namespace {namespace}: {error}"),
@@ -291,10 +305,12 @@ fn open_tap(namespace: &Namespace, ifname: &str, persist: bool) -> Result<Tap, E
 fn open_packet(ifname: &str, offload: bool) -> Result<Arc<PacketSocket>, Error> {
     match PacketSocket::open(ifname, offload) {
         Ok(device) => Ok(Arc::new(device)),
-        Err(error) => Err(match error.raw_os_error() {
-            Some(ENODEV) => Error::not_found(format!("there is no interface {ifname}")),
-            Some(ENETDOWN) => Error::unavailable(format!("{ifname} is down: `ip link set {ifname} up`")),
-            Some(EPERM) => Error::new(
+        Err(error) => Err(match Errno::from_io_error(&error) {
+            Some(Errno::NODEV) => Error::not_found(format!("there is no interface {ifname}")),
+            Some(Errno::NETDOWN) => {
+                Error::unavailable(format!("{ifname} is down: `ip link set {ifname} up`"))
+            }
+            Some(Errno::PERM) => Error::new(
                 ErrorKind::from(error.kind()),
                 format!("no right to open {ifname}: run as root, or with CAP_NET_RAW and CAP_NET_ADMIN"),
             ),
@@ -307,11 +323,10 @@ impl OpenDevice {
     #[cfg(test)]
     fn in_memory(port: &state::Port) -> Self {
         use vswitch::{device::mem::MemDevice, offload::Capabilities};
-        match port.spec.device {
-            DeviceSpec::Vxlan(_) | DeviceSpec::Peer(_) | DeviceSpec::Collector(_) => {
-                Self::Remote { path: Arc::new(Path::new(u16::MAX)), measured: false }
-            }
-            _ => Self::Memory(Arc::new(MemDevice::new(Capabilities::NONE, 64))),
+        if port.spec.device.is_tunnel() {
+            Self::Remote { path: Arc::new(Path::new(u16::MAX)), measured: false }
+        } else {
+            Self::Memory(Arc::new(MemDevice::new(Capabilities::NONE, 64)))
         }
     }
 
@@ -352,9 +367,15 @@ impl OpenDevice {
     /// made in and keeps it alive (`tun_chr_open` in drivers/net/tun.c): a container that ended would linger for
     /// as long as we wait. Making the TAP elsewhere and moving it would avoid that, at 17 ms a port (measured on
     /// Linux 6.18) and not for one that is taken over.
-    pub(crate) fn is_abandoned(&self) -> bool {
+    pub(crate) fn is_abandoned(&self, now: &Presences) -> bool {
         let Self::Tap { keeps, .. } = self else { return false };
-        keeps.as_ref().is_some_and(|(netns, identity)| netns::identity(netns) != Some(*identity))
+        keeps.as_ref().is_some_and(|(netns, identity)| now.is_other(netns, identity))
+    }
+
+    /// The name of the namespace that the device keeps alive.
+    pub(crate) fn keeps(&self) -> Option<&Netns> {
+        let Self::Tap { keeps, .. } = self else { return None };
+        keeps.as_ref().map(|(netns, _)| netns)
     }
 
     /// Whether the kernel has taken the interface away, and nobody has noticed yet.
@@ -436,17 +457,13 @@ async fn remove_link(host: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// The namespace a port's interface stands in: the daemon's own unless told.
-pub(crate) fn namespace(netns: Option<&Netns>) -> Result<Namespace, Error> {
-    Ok(Namespace::of(netns)?)
+/// The namespace of a port's interface, by default the daemon's own.
+///
+/// # Errors
+/// It is gone, or its name names another one than the interface belongs to.
+pub(crate) fn namespace(interface: &InterfaceSpec) -> Result<Namespace, Error> {
+    Ok(match (&interface.netns, &interface.identity) {
+        (Some(netns), Some(identity)) => Namespace::open_again(netns, identity)?,
+        (netns, _) => Namespace::of(netns.as_ref())?,
+    })
 }
-
-// include/uapi/asm-generic/errno-base.h, errno.h
-const EPERM: i32 = 1;
-const ENOENT: i32 = 2;
-const ENXIO: i32 = 6;
-const EBUSY: i32 = 16;
-const EEXIST: i32 = 17;
-const ENODEV: i32 = 19;
-const EINVAL: i32 = 22;
-const ENETDOWN: i32 = 100;

@@ -11,7 +11,6 @@ mod ways;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    hash::{BuildHasher, RandomState},
     io,
     sync::Arc,
     time::Duration,
@@ -20,7 +19,7 @@ use std::{
 use vswitch::{
     addr::{NetworkId, PortId},
     counters::{NetworkCounters, PortCounters},
-    fdb::{Damping, Fdb, Learning, Settings},
+    fdb::{Fdb, Learning, Settings},
     plan::Plan,
     worker::{OnFault, Workers},
 };
@@ -33,6 +32,7 @@ use super::{
     view::{Heard, Live, LiveDevice, LiveNetwork, LivePort},
 };
 use crate::{machine::Machine, state};
+use vswitch_host::random;
 use vswitch_model::{Name, SwitchSpec};
 
 /// Receivers a port has at most: a tunnel's endpoint one for each of 64 workers, and one for its group.
@@ -115,8 +115,8 @@ impl Edge {
         let fdb = Arc::new(Fdb::new(Settings {
             limit: spec.mac_limit,
             ageing: Duration::from_secs(spec.ageing.into()),
-            damping: damping(spec),
-            seed: RandomState::new().hash_one("fdb"),
+            damping: spec.damping,
+            seed: u64::from_ne_bytes(random::bytes()?),
         }));
         let count = spec.workers.map_or_else(default_workers, usize::from);
         let workers = Workers::start(count, Arc::new(Plan::empty(Arc::clone(&fdb))), on_fault)?;
@@ -173,7 +173,7 @@ impl Edge {
 
     /// Follows a change of ageing and damping.
     pub(crate) fn set_switch(&self, spec: &SwitchSpec) {
-        self.fdb.configure(Duration::from_secs(spec.ageing.into()), damping(spec));
+        self.fdb.configure(Duration::from_secs(spec.ageing.into()), spec.damping);
     }
 
     /// Lets us know of unknown senders, where they can be seen.
@@ -217,12 +217,6 @@ impl Edge {
         };
         (0..self.workers.count()).min_by_key(load).unwrap_or(0)
     }
-}
-
-fn damping(spec: &SwitchSpec) -> Damping {
-    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
-    let given = spec.damping;
-    Damping { moves: given.moves, window: seconds(given.window), hold: seconds(given.hold) }
 }
 
 /// One worker for two CPUs, at most four: the containers that send and receive need CPUs as well.

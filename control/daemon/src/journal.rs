@@ -33,7 +33,7 @@ use vswitch_model::{
 /// Events, as they become known.
 pub(crate) type EventStream = BoxStream<'static, Event>;
 
-/// Events that are kept: some 100 octets each.
+/// Events that are kept: some 100 bytes each.
 const KEPT: usize = 4096;
 
 /// The latest events.

@@ -4,7 +4,7 @@
 //! networks, workers and the closed list of drop reasons, never an address, so the number of series is bounded by what
 //! was configured. Names and units follow <https://prometheus.io/docs/practices/naming/>.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use axum::{
     Router,
@@ -21,7 +21,11 @@ use prometheus_client::{
 };
 use tokio::net::TcpListener;
 
-use crate::{api::reply::Refused, core::Handle};
+use crate::{
+    api::reply::Refused,
+    core::Handle,
+    http::{self, Limits},
+};
 use vswitch_model::{
     Error,
     api::{
@@ -30,9 +34,18 @@ use vswitch_model::{
     },
 };
 
+/// What scrapers can take up: there is one, or a few.
+const LIMITS: Limits = Limits {
+    connections: 16,
+    answers: 2,
+    idle: Some(Duration::from_secs(10)),
+    answer: Some(Duration::from_secs(30)),
+};
+
 /// Serves `/metrics` for as long as it is polled.
-pub(crate) async fn serve(listener: TcpListener, core: Handle) -> std::io::Result<()> {
-    axum::serve(listener, Router::new().route("/metrics", get(metrics)).with_state(core)).await
+pub(crate) async fn serve(listener: TcpListener, core: Handle) {
+    let router = Router::new().route("/metrics", get(metrics)).with_state(core);
+    http::serve(listener, router, LIMITS, std::future::pending()).await;
 }
 
 async fn metrics(State(core): State<Handle>) -> Response {
@@ -115,9 +128,9 @@ impl Scrape {
         families.gauge("port_info", "What the port is, as labels; always 1", None, info)?;
 
         type Count = fn(&Port) -> u64;
-        let octets: [(_, _, Count); 2] = [
-            ("port_receive", "Octets received", |it| it.rx.bytes),
-            ("port_transmit", "Octets sent", |it| it.tx.bytes),
+        let bytes: [(_, _, Count); 2] = [
+            ("port_receive", "Bytes received", |it| it.rx.bytes),
+            ("port_transmit", "Bytes sent", |it| it.tx.bytes),
         ];
         let counts: [(_, _, Count); 13] = [
             ("port_receive_frames", "Frames received, a super-frame being one", |it| it.rx.frames),
@@ -142,8 +155,8 @@ impl Scrape {
                 it.fates.evicted
             }),
         ];
-        let octets = octets.map(|it| (it, Some(&Unit::Bytes))).into_iter();
-        for ((name, help, value), unit) in octets.chain(counts.map(|it| (it, None))) {
+        let bytes = bytes.map(|it| (it, Some(&Unit::Bytes))).into_iter();
+        for ((name, help, value), unit) in bytes.chain(counts.map(|it| (it, None))) {
             families.counter(name, help, unit, self.ports.iter().map(|port| (of(port), value(port))))?;
         }
         let drops = self.ports.iter().flat_map(|port| {
@@ -179,7 +192,7 @@ impl Scrape {
             families.counter(name, help, unit, values)
         };
         counter("network_frames", "Frames received that belong to the network", None, |it| it.frames)?;
-        counter("network", "Octets of the frames that belong to the network", Some(&Unit::Bytes), |it| {
+        counter("network", "Bytes of the frames that belong to the network", Some(&Unit::Bytes), |it| {
             it.bytes
         })?;
         counter("network_super_frames", "Super-frames among them", None, |it| it.super_frames)?;

@@ -34,7 +34,8 @@ use crate::{
     store::{Store, live_path},
     tunnel,
 };
-use vswitch_model::Config;
+use vswitch_host::descriptors;
+use vswitch_model::{Config, sentence::printable_lines};
 
 /// How the daemon is started.
 #[derive(Clone, Debug)]
@@ -68,7 +69,7 @@ pub fn run(options: Options) -> ExitCode {
     let config = match config::load(&options.config) {
         Ok(config) => config,
         Err(errors) => {
-            eprintln!("{errors}");
+            eprintln!("{}", printable_lines(&errors.to_string()));
             return ExitCode::from(2);
         }
     };
@@ -99,6 +100,7 @@ pub fn run(options: Options) -> ExitCode {
 
 /// From the first lock to the last socket: what is opened here is closed when this returns.
 async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
+    descriptors::raise();
     let state_folder = config.switch.state.clone();
     let _lock = InstanceLock::take(&state_folder)?;
     let store = Store::open(&state_folder, &live_path(&config.api.socket))?;
@@ -140,6 +142,6 @@ async fn reload(core: &Handle) {
 /// Tells systemd. A manager that does not listen keeps nobody waiting for long.
 async fn notify(states: Vec<NotifyState<'static>>) {
     // Without systemd there is nobody to tell.
-    let told = spawn_blocking(move || sd_notify::notify(&states));
-    let _ = timeout(Duration::from_millis(200), told).await;
+    let sent = spawn_blocking(move || sd_notify::notify(&states));
+    let _ = timeout(Duration::from_millis(200), sent).await;
 }

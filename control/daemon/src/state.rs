@@ -93,7 +93,7 @@ pub struct Network {
     pub id: NetworkId,
     /// Who asked for it.
     pub origin: Origin,
-    /// Octets of the longest IP packet of its ports, settled: its own, what tunnels carry, or 1500.
+    /// Bytes of the longest IP packet of its ports, settled: its own, what tunnels carry, or 1500.
     pub mtu: Mtu,
     /// What was asked for.
     pub spec: Arc<NetworkSpec>,
@@ -106,7 +106,7 @@ pub struct Port {
     pub id: PortId,
     /// Who asked for it.
     pub origin: Origin,
-    /// Octets of the longest IP packet, settled: the port's own, its untagged network's, or 9198.
+    /// Bytes of the longest IP packet, settled: the port's own, its untagged network's, or 9198.
     pub mtu: Mtu,
     /// What was asked for.
     pub spec: Arc<PortSpec>,
@@ -132,7 +132,7 @@ pub struct State {
     pools: PoolsSpec,
     networks: Registry<NetworkSpec>,
     ports: Registry<PortSpec>,
-    /// Octets of the longest packet that tunnels carry, if there is an endpoint.
+    /// Bytes of the longest packet that tunnels carry, if there is an endpoint.
     overlay_mtu: Option<Mtu>,
     endpoints: Arc<BTreeMap<Id, Arc<EndpointSpec>>>,
     host: Arc<Host>,
@@ -306,7 +306,7 @@ impl State {
         self.ports.entries().find(endpoint).map(|entry| Arc::clone(&entry.spec))
     }
 
-    /// Octets of the longest packet that tunnels carry, if there is an endpoint.
+    /// Bytes of the longest packet that tunnels carry, if there is an endpoint.
     pub fn overlay_mtu(&self) -> Option<Mtu> {
         self.overlay_mtu
     }

@@ -11,7 +11,6 @@ use tracing::warn;
 use vswitch::addr::{NetworkId, PortId};
 use vswitch_vxlan::{
     device::{self, Devices, Path, Peer, Rules},
-    encap,
     endpoint::{Group, Options, Vtep, with_scope},
     tables::Isolation,
 };
@@ -22,8 +21,7 @@ use vswitch_host::{
     netns::Namespace,
 };
 use vswitch_model::{
-    Carries, CollectorSpec, Config, DeviceSpec, Dscp, Error, ErrorKind, Name, PeerSpec, UnderlayAddr,
-    VxlanSpec,
+    Carries, CollectorSpec, Config, Error, ErrorKind, Name, PeerSpec, UnderlayAddr, VxlanSpec,
 };
 
 /// The interfaces that the sockets of an endpoint are tied to, by number; 0: none.
@@ -158,11 +156,8 @@ pub(crate) async fn measure(spec: &VxlanSpec, remotes: &[IpAddr]) -> Result<Opti
 /// Looks up what the underlay carries, if the file does not say; where it cannot be seen, it is what was `known`.
 pub(crate) async fn settle(config: &mut Config, known: Option<u16>) {
     let remotes: Vec<_> = config.ports.iter().filter_map(|port| Some(port.device.remote()?.ip())).collect();
-    let endpoint = config.ports.iter_mut().find_map(|port| match &mut port.device {
-        DeviceSpec::Vxlan(spec) if spec.underlay_mtu.is_none() => Some(spec),
-        _ => None,
-    });
-    let Some(spec) = endpoint else { return };
+    let endpoint = config.ports.iter_mut().find_map(|port| port.device.endpoint_mut());
+    let Some(spec) = endpoint.filter(|spec| spec.underlay_mtu.is_none()) else { return };
     // A reload in passing does not change what is followed anyway.
     spec.measured_mtu = known;
     if known.is_some() {
@@ -199,10 +194,7 @@ impl Tunnel<'_> {
             strict: self.spec.strict,
             learn: self.spec.learn_peers,
             clamp: self.spec.clamp_mss,
-            dscp: match self.spec.dscp {
-                Dscp::Fixed(dscp) => encap::Dscp::Fixed(dscp),
-                Dscp::Inherit => encap::Dscp::Inherit,
-            },
+            dscp: self.spec.dscp,
             underlay_mtu: self.spec.underlay_mtu(),
             isolation: self.spec.isolated_group.map(|group| Isolation { group, ports: isolated(state) }),
         };

@@ -8,10 +8,8 @@
 //! page in no other (Content-Security-Policy). No other origin is ever allowed to read (no CORS).
 
 use std::{
-    convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
-    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -31,17 +29,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
-    time::{sleep, timeout},
-};
-use tracing::debug;
+use tokio::net::TcpListener;
 
 use crate::{
     api::{
@@ -49,17 +37,17 @@ use crate::{
         reply::{Refused, method_not_allowed},
     },
     core::Handle,
+    http::{self, Limits},
 };
 use vswitch_model::{Error, ErrorKind, HostName};
 
-/// Connections that are served at a time; further ones wait to be accepted. A browser holds up to six.
-const CONNECTIONS: usize = 64;
-
-/// How long a connection may last before it is asked to end, so that nobody keeps others out for ever.
-const LIFETIME: Duration = Duration::from_secs(600);
-
-/// How long what is being answered then may still take.
-const FAREWELL: Duration = Duration::from_secs(10);
+/// What browsers can take up: each holds up to six connections, and an answer may have megabytes.
+const LIMITS: Limits = Limits {
+    connections: 64,
+    answers: 8,
+    idle: Some(Duration::from_secs(10)),
+    answer: Some(Duration::from_secs(60)),
+};
 
 /// A file of the page: its path, its content type, its text.
 type Asset = (&'static str, &'static str, &'static str);
@@ -117,33 +105,8 @@ pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, WebError>
 }
 
 /// Serves the page until the future is dropped; connections end with it. Besides addresses, browsers may ask by `hosts`.
-pub(crate) async fn serve(listener: TcpListener, hosts: Vec<HostName>, core: Handle) -> Infallible {
-    let router = router(hosts, core);
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
-                Ok((stream, _)) => { connections.spawn(converse(stream, router.clone())); }
-                Err(error) => {
-                    // Out of descriptors, or a client that is gone already: the next may have more luck.
-                    debug!("web: {error}");
-                    sleep(Duration::from_millis(100)).await;
-                }
-            },
-            Some(_) = connections.join_next() => {}
-        }
-    }
-}
-
-/// Answers the requests of one connection. hyper ends it when a request head takes longer than 30 s, or none comes.
-async fn converse(stream: TcpStream, router: Router) {
-    let service = TowerToHyperService::new(router);
-    let mut http = http1::Builder::new();
-    let mut connection = pin!(http.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service));
-    if timeout(LIFETIME, connection.as_mut()).await.is_err() {
-        connection.as_mut().graceful_shutdown();
-        let _ = timeout(FAREWELL, connection).await;
-    }
+pub(crate) async fn serve(listener: TcpListener, hosts: Vec<HostName>, core: Handle) {
+    http::serve(listener, router(hosts, core), LIMITS, std::future::pending()).await;
 }
 
 /// The page and what it reads, behind the guards.

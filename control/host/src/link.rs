@@ -33,7 +33,7 @@ use tokio::{runtime, task::JoinHandle};
 use vswitch::addr::MacAddr;
 
 pub use error::LinkError;
-pub use plan::{DefaultRoute, Snapshot, Step, Wanted, super_frame};
+pub use plan::{DefaultRoute, Snapshot, Step, WHOLE_SUPER_FRAME, Wanted, super_frame};
 pub use rtnetlink::packet_route::link::InfoKind;
 
 use crate::netns::{Namespace, run_in};
@@ -413,8 +413,8 @@ impl Links {
                 if let Some(mtu) = mtu {
                     message = message.mtu(*mtu);
                 }
-                if let Some(octets) = super_frame {
-                    message = message.append_extra_attribute(LinkAttribute::GsoMaxSize(*octets));
+                if let Some(bytes) = super_frame {
+                    message = message.append_extra_attribute(LinkAttribute::GsoMaxSize(*bytes));
                 }
                 if *up {
                     message = message.up();
@@ -468,7 +468,7 @@ fn read_link(message: LinkMessage) -> Link {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
-            LinkAttribute::Address(octets) => link.mac = octets.try_into().ok().map(MacAddr),
+            LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(MacAddr),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = infos.into_iter().find_map(|info| match info {
@@ -478,7 +478,7 @@ fn read_link(message: LinkMessage) -> Link {
             }
             LinkAttribute::Link(index) => peer = Some(index),
             LinkAttribute::LinkNetNsId(_) => is_elsewhere = true,
-            LinkAttribute::GsoMaxSize(octets) => link.super_frame = octets,
+            LinkAttribute::GsoMaxSize(bytes) => link.super_frame = bytes,
             LinkAttribute::OperState(oper) => state = oper,
             LinkAttribute::Stats64(stats) => {
                 link.counters = LinkCounters {

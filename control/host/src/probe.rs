@@ -6,14 +6,14 @@
 //! VXLAN.
 
 use std::{
-    hash::{BuildHasher, RandomState},
     io::{self, Read},
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
+use crate::random;
 use socket2::{Domain, Protocol, Socket, Type};
-use vswitch::checksum::Sum;
+use vswitch::{checksum::Sum, device::DeviceError};
 use vswitch_model::{Family, Mtu};
 use vswitch_vxlan::endpoint::never_fragment;
 
@@ -96,8 +96,8 @@ impl Echo {
         socket.bind(&local.into())?;
         socket.connect(&remote.into())?;
         never_fragment(&socket, family == Family::V4)?;
-        #[expect(clippy::cast_possible_truncation, reason = "any 16 bits tell it from another probe")]
-        let identifier = RandomState::new().hash_one("echo") as u16;
+        // To tell its replies from those of another probe.
+        let identifier = u16::from_ne_bytes(random::bytes()?);
         Ok(Self { socket, family, identifier, sequence: 0 })
     }
 
@@ -114,7 +114,7 @@ impl Echo {
             match self.socket.send(&request) {
                 Ok(_) => {}
                 // Longer than the first link carries.
-                Err(error) if error.raw_os_error() == Some(EMSGSIZE) => return Ok(None),
+                Err(error) if DeviceError::of(&error) == DeviceError::TooLong => return Ok(None),
                 Err(error) => return Err(error),
             }
             while let Some(left) = PATIENCE.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
@@ -162,9 +162,6 @@ impl Echo {
             && u16::from_be_bytes([*seq0, *seq1]) == self.sequence
     }
 }
-
-// include/uapi/asm-generic/errno.h
-const EMSGSIZE: i32 = 90;
 
 #[cfg(test)]
 mod tests {

@@ -12,7 +12,10 @@ pub mod tunnel;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::schema::{Object, ObjectBuilder, Type},
+};
 use vswitch::addr::MacAddr;
 
 use self::counters::{Load, Loop, NetworkStats, TableStats};
@@ -192,6 +195,7 @@ pub struct Drop {
     #[schema(value_type = String)]
     pub port: Name,
     /// Whether they were received or to be sent.
+    #[schema(schema_with = direction)]
     pub direction: Direction,
     /// The reason's name, the kernel's where it has one.
     pub reason: String,
@@ -245,7 +249,6 @@ pub struct FdbEntry {
     #[schema(value_type = String)]
     pub network: Name,
     /// The address.
-    #[serde(with = "text")]
     #[schema(value_type = String)]
     pub mac: MacAddr,
     /// The port behind which it is.
@@ -285,7 +288,7 @@ pub struct FdbFilter {
     #[param(value_type = Option<String>)]
     pub port: Option<Name>,
     /// This address.
-    #[serde(default, with = "optional_text", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]
     pub mac: Option<MacAddr>,
 }
@@ -296,7 +299,6 @@ pub struct FdbKey {
     /// The network.
     pub network: Name,
     /// The address.
-    #[serde(with = "text")]
     pub mac: MacAddr,
 }
 
@@ -308,7 +310,6 @@ pub struct StaticEntry {
     #[schema(value_type = String)]
     pub network: Name,
     /// The address.
-    #[serde(with = "text")]
     #[schema(value_type = String)]
     pub mac: MacAddr,
     /// The port behind which it is.
@@ -391,47 +392,7 @@ pub enum Action {
     Remove,
 }
 
-/// Values that are written as text: through `Display` and `FromStr`.
-pub(crate) mod text {
-    use std::{fmt::Display, str::FromStr};
-
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(crate) fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(value)
-    }
-
-    pub(crate) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
-    where
-        T: FromStr<Err: Display>,
-        D: Deserializer<'de>,
-    {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(|error| D::Error::custom(format_args!("{text:?}: {error}")))
-    }
-}
-
-/// The same for values that may be absent.
-mod optional_text {
-    use std::{fmt::Display, str::FromStr};
-
-    use serde::{Deserializer, Serializer};
-
-    pub(super) fn serialize<T: Display, S: Serializer>(
-        value: &Option<T>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        match value {
-            Some(value) => super::text::serialize(value, serializer),
-            None => serializer.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
-    where
-        T: FromStr<Err: Display>,
-        D: Deserializer<'de>,
-    {
-        super::text::deserialize(deserializer).map(Some)
-    }
+/// Schema of a [`Direction`], which the data plane defines.
+fn direction() -> Object {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["rx", "tx"])).build()
 }

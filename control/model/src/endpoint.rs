@@ -43,7 +43,6 @@ pub struct EndpointSpec {
     /// Its interface's name.
     pub ifname: IfName,
     /// Its MAC address.
-    #[serde(with = "crate::api::text")]
     pub mac: MacAddr,
     /// Its addresses with the prefix lengths of their subnets, at most one of each family.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -96,7 +95,7 @@ pub struct Connect {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip6: Option<std::net::Ipv6Addr>,
     /// Its MAC address; by default derived from its IPv4 address.
-    #[serde(with = "super::text_option", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<MacAddr>,
     /// Its interface's name; by default the first free `ethN`.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer, de::Error};
 use vswitch::addr::MacAddr;
 
 use crate::{
-    Carries, CollectorSpec, DeviceSpec, IfName, InterfaceSpec, LimitSpec, MirrorSpec, Mtu, Name, Netns,
-    PeerSpec, PortSpec, StormSpec, UnderlayAddr, Vni, text_option,
+    Carries, CollectorSpec, DeviceSpec, FloodLimits, IfName, InterfaceSpec, LimitSpec, MirrorSpec, Mtu, Name,
+    Netns, PeerSpec, PortSpec, UnderlayAddr, Vni,
 };
 
 /// Every key a port may have.
@@ -28,7 +28,6 @@ pub struct PortFields {
     pub device: Option<IfName>,
     pub netns: Option<Netns>,
     pub ifname: Option<IfName>,
-    #[serde(with = "text_option")]
     pub mac: Option<MacAddr>,
     #[serde(deserialize_with = "one_or_many")]
     pub address: Option<Vec<Address>>,
@@ -41,12 +40,11 @@ pub struct PortFields {
     pub native_tagged: Option<bool>,
     pub learning: Option<bool>,
     pub mac_limit: Option<u32>,
-    pub storm: StormSpec,
+    pub storm: FloodLimits,
     pub limit: LimitSpec,
     pub offload: Option<bool>,
     pub remote: Option<UnderlayAddr>,
     pub remote_port: Option<u16>,
-    #[serde(with = "text_option")]
     pub vni: Option<Vni>,
     pub networks: Option<Vec<Name>>,
     pub flood: Option<bool>,
@@ -243,6 +241,7 @@ impl PortFields {
             gateway: self.gateway.iter().flatten().map(|gateway| gateway.0).collect(),
             persist: self.persist.unwrap_or(false),
             bare: None,
+            identity: None,
         };
         if self.kind.is_none() {
             misfit("kind", "missing: use \"tap\", \"veth\" or \"packet\"");

@@ -188,8 +188,8 @@ pub fn overlap(a: IpNet, b: IpNet) -> bool {
 /// This host's unique local IPv6 prefix (RFC 4193 section 3.2), derived from something unique to it, such as /etc/machine-id.
 pub fn unique_local(host: &str) -> Ipv6Net {
     let digest = Sha256::digest(format!("vswitch {host}"));
-    let octets = [0xfd, digest[0], digest[1], digest[2], digest[3], digest[4], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    Ipv6Net::new_assert(octets.into(), 48)
+    let bytes = [0xfd, digest[0], digest[1], digest[2], digest[3], digest[4], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    Ipv6Net::new_assert(bytes.into(), 48)
 }
 
 /// The first and the last address.

@@ -28,7 +28,6 @@ pub mod rules;
 pub mod sentence;
 mod subnet;
 pub mod text;
-pub(crate) mod text_option;
 mod tunnel;
 mod underlay;
 
@@ -48,15 +47,15 @@ pub use self::{
     limit::{BURST, InvalidRate, LimitSpec, Rate},
     mtu::{InvalidMtu, Mtu},
     name::{InvalidName, Name},
-    netns::Identity,
+    netns::{Cookie, Identity},
     network::{NetworkSpec, NetworkUpdate, Tags},
-    port::{Carries, DeviceSpec, Direction, InvalidDirection, MirrorSpec, PortSpec, StormSpec},
+    port::{Carries, DeviceSpec, MirrorSpec, PortSpec},
     subnet::{Ipam, PoolSpec, PoolsSpec, SubnetSpec},
-    tunnel::{CollectorSpec, Dscp, PeerSpec, VXLAN_PORT, VxlanSpec},
+    tunnel::{CollectorSpec, PeerSpec, VXLAN_PORT, VxlanSpec},
     underlay::{InvalidUnderlayAddr, UnderlayAddr},
 };
-pub use vswitch::addr::VlanId;
-pub use vswitch_vxlan::header::Vni;
+pub use vswitch::{addr::VlanId, capture::Direction, fdb::Damping, storm::FloodLimits};
+pub use vswitch_vxlan::{encap::Dscp, header::Vni};
 
 /// The switch as a whole: `[switch]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,7 +76,7 @@ pub struct SwitchSpec {
     /// Bit X set: frames to 01:80:C2:00:00:0X are forwarded (the kernel bridge's `group_fwd_mask`).
     pub group_forward_mask: u16,
     /// Damping of addresses that move too often: they are limited to one move a second.
-    pub damping: DampingSpec,
+    pub damping: Damping,
 }
 
 /// The bit of 01:80:C2:00:00:00, where bridges exchange BPDUs. One without spanning tree passes them on, as the kernel's does
@@ -94,26 +93,8 @@ impl Default for SwitchSpec {
             ageing: 300,
             mac_limit: 65_536,
             group_forward_mask: BPDUS,
-            damping: DampingSpec::default(),
+            damping: Damping::default(),
         }
-    }
-}
-
-/// Duplicate-MAC damping: `[switch] damping = { … }`. The defaults are FRR's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DampingSpec {
-    /// Moves within `window` after which an address is held; 0 disables damping.
-    pub moves: u32,
-    /// Window in seconds in which moves are counted.
-    pub window: u32,
-    /// Seconds an address is held.
-    pub hold: u32,
-}
-
-impl Default for DampingSpec {
-    fn default() -> Self {
-        Self { moves: 5, window: 180, hold: 1800 }
     }
 }
 

@@ -198,9 +198,14 @@ mod tests {
         assert_eq!(narrow.or(wide), LimitSpec { rx_burst: None, ..LimitSpec { rx: narrow.rx, ..wide } });
         assert_eq!(wide.to_string(), "rx 1 Gbit/s (burst 5), tx 2 Gbit/s (burst 7)");
         assert_eq!(narrow.to_string(), "rx 1 Mbit/s");
-        let told = LimitSpec { rx_burst: Some(128 << 10), ..narrow };
-        assert_eq!(told.limits(), narrow.limits(), "the minimum burst by default");
-        let told = LimitSpec { rx_burst: Some(25_000_000), ..LimitSpec { tx: None, tx_burst: None, ..wide } };
-        assert_eq!(told.limits(), LimitSpec { rx_burst: None, ..told }.limits(), "those of 200 ms");
+        let narrow_burst = LimitSpec { rx_burst: Some(128 << 10), ..narrow };
+        assert_eq!(narrow_burst.limits(), narrow.limits(), "the minimum burst by default");
+        let wide_burst =
+            LimitSpec { rx_burst: Some(25_000_000), ..LimitSpec { tx: None, tx_burst: None, ..wide } };
+        assert_eq!(
+            wide_burst.limits(),
+            LimitSpec { rx_burst: None, ..wide_burst }.limits(),
+            "those of 200 ms"
+        );
     }
 }

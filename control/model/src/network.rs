@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Driver, Family, Id, Ipam, Mtu, Name, SubnetSpec, VlanId, Vni, text_option};
+use super::{Driver, Family, Id, Ipam, Mtu, Name, SubnetSpec, VlanId, Vni};
 use crate::options::{NetworkOptions, Options};
 
 /// A broadcast domain: `[[network]]`.
@@ -15,10 +15,10 @@ pub struct NetworkSpec {
     /// Unique among networks.
     pub name: Name,
     /// How trunks carry it; unique among networks.
-    #[serde(default, with = "text_option", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<VlanId>,
     /// How tunnels carry it: 0 to 16777215; unique among networks.
-    #[serde(default, with = "text_option", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vni: Option<Vni>,
     /// MTU of its ports, 68 to 9198 bytes. By default that of the tunnel, if the network has a VNI and there is a tunnel, else
     /// 1500.

@@ -383,8 +383,8 @@ fn unknown(known: [&[Known]; 2], key: &str, driver: Option<Driver>) -> OptionErr
 
 fn merge<T: PartialEq + Display + Copy>(place: &mut Option<T>, value: T) -> Result<(), String> {
     match *place {
-        Some(told) if told != value => {
-            Err(format!("{value} contradicts {told}, which is given as well: keep one"))
+        Some(other) if other != value => {
+            Err(format!("{value} contradicts {other}, which is given as well: keep one"))
         }
         _ => {
             *place = Some(value);

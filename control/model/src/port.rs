@@ -1,12 +1,10 @@
 //! A port: which networks it carries, and its device.
 
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CollectorSpec, IfName, InterfaceSpec, LimitSpec, Mtu, Name, NetworkSpec, PeerSpec, UnderlayAddr,
-    VxlanSpec,
+    CollectorSpec, Direction, FloodLimits, IfName, InterfaceSpec, LimitSpec, Mtu, Name, NetworkSpec,
+    PeerSpec, UnderlayAddr, VxlanSpec, ifname::veth_host_ifname,
 };
 
 /// A place where frames come and go: `[[port]]`.
@@ -45,7 +43,7 @@ pub struct PortSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac_limit: Option<u32>,
     /// Frames per second the port may flood.
-    pub storm: StormSpec,
+    pub storm: FloodLimits,
     /// Rate limits.
     pub limit: LimitSpec,
     /// Whether the device is asked to carry checksum and segmentation offloads.
@@ -54,11 +52,11 @@ pub struct PortSpec {
 
 impl PortSpec {
     /// A port with default settings.
-    pub fn new(name: Name, carries: Carries, device: DeviceSpec) -> Self {
+    pub fn new(name: Name, carries: Carries, device: impl Into<DeviceSpec>) -> Self {
         Self {
             name,
             carries,
-            device,
+            device: device.into(),
             mtu: None,
             isolated: false,
             hairpin: false,
@@ -66,7 +64,7 @@ impl PortSpec {
             flood: true,
             learning: true,
             mac_limit: None,
-            storm: StormSpec::default(),
+            storm: FloodLimits::default(),
             limit: LimitSpec::default(),
             offload: true,
         }
@@ -86,6 +84,22 @@ impl PortSpec {
     /// The interface's name in its namespace: given, or the port's own.
     pub fn ifname(&self) -> &str {
         self.device.ifname().map_or(self.name.as_str(), IfName::as_str)
+    }
+
+    /// The name of its veth pair's end on the host, if it has one.
+    pub fn host_ifname(&self) -> Option<String> {
+        matches!(self.device, DeviceSpec::Veth(_)).then(|| veth_host_ifname(&self.name))
+    }
+
+    /// The device as it is listed: an interface's name, on the host for a veth pair, or an address.
+    pub fn label(&self) -> String {
+        match &self.device {
+            DeviceSpec::Tap(_) | DeviceSpec::Packet { .. } => self.ifname().to_owned(),
+            DeviceSpec::Veth(_) => veth_host_ifname(&self.name),
+            DeviceSpec::Vxlan(endpoint) => endpoint.local.to_string(),
+            DeviceSpec::Peer(peer) => peer.remote.to_string(),
+            DeviceSpec::Collector(it) => format!("{} vni {}", it.remote, it.vni),
+        }
     }
 }
 
@@ -142,38 +156,6 @@ pub struct MirrorSpec {
     /// Of the ports' frames, only those received, or those sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direction: Option<Direction>,
-}
-
-/// Direction of a frame, seen from the switch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Direction {
-    /// Into the switch.
-    Rx,
-    /// Out of the switch.
-    Tx,
-}
-
-/// Text that is not a [`Direction`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a direction: use \"rx\" or \"tx\", or remove it")]
-pub struct InvalidDirection(pub String);
-
-impl Direction {
-    /// As they are written.
-    pub const WORDS: [&str; 2] = ["rx", "tx"];
-}
-
-impl FromStr for Direction {
-    type Err = InvalidDirection;
-
-    fn from_str(text: &str) -> Result<Self, InvalidDirection> {
-        match text {
-            "rx" => Ok(Self::Rx),
-            "tx" => Ok(Self::Tx),
-            other => Err(InvalidDirection(other.into())),
-        }
-    }
 }
 
 impl Carries {
@@ -236,7 +218,7 @@ pub enum DeviceSpec {
 /// Queries about a device. A new kind answers them here; it is parsed in `fields` and opened by the daemon.
 impl DeviceSpec {
     /// The kind, as it is written.
-    pub(crate) fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match self {
             Self::Tap(_) => "tap",
             Self::Veth(_) => "veth",
@@ -281,8 +263,24 @@ impl DeviceSpec {
         }
     }
 
+    /// The same, to be completed.
+    pub fn endpoint_mut(&mut self) -> Option<&mut VxlanSpec> {
+        match self {
+            Self::Vxlan(endpoint) => Some(endpoint),
+            _ => None,
+        }
+    }
+
     /// The tunnel's other end, if it is one.
     pub fn peer(&self) -> Option<&PeerSpec> {
+        match self {
+            Self::Peer(peer) => Some(peer),
+            _ => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn peer_mut(&mut self) -> Option<&mut PeerSpec> {
         match self {
             Self::Peer(peer) => Some(peer),
             _ => None,
@@ -317,17 +315,20 @@ impl DeviceSpec {
     }
 }
 
-/// Storm limits in frames per second; by default none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct StormSpec {
-    /// Frames to ff:ff:ff:ff:ff:ff.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub broadcast: Option<u32>,
-    /// Frames to other groups.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub multicast: Option<u32>,
-    /// Frames to addresses not in the table.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub unknown: Option<u32>,
+impl From<VxlanSpec> for DeviceSpec {
+    fn from(endpoint: VxlanSpec) -> Self {
+        Self::Vxlan(endpoint)
+    }
+}
+
+impl From<PeerSpec> for DeviceSpec {
+    fn from(peer: PeerSpec) -> Self {
+        Self::Peer(peer)
+    }
+}
+
+impl From<CollectorSpec> for DeviceSpec {
+    fn from(collector: CollectorSpec) -> Self {
+        Self::Collector(collector)
+    }
 }

@@ -19,7 +19,7 @@ use vswitch::{
 
 /// The language of [`parse`], for its error messages.
 pub(crate) const GRAMMAR: &str = "write [from MAC] [to MAC] [vlan ID] and one of: arp who-has IP [tell IP] | arp reply IP is-at MAC | \
-    icmp [IP >] IP | tcp|udp [IP[:PORT] >] IP:PORT | ether 0xTYPE; then [len OCTETS]";
+    icmp [IP >] IP | tcp|udp [IP[:PORT] >] IP:PORT | ether 0xTYPE; then [len BYTES]";
 
 /// Address book for what a text leaves out.
 pub trait Book {
@@ -253,9 +253,9 @@ macro_rules! finish {
     ($($transport:ty),*) => {$(
         impl Finish for PacketBuilderStep<$transport> {
             fn finish(self, payload: &[u8]) -> Result<Vec<u8>, String> {
-                let mut octets = Vec::new();
-                self.write(&mut octets, payload).map_err(|error| error.to_string())?;
-                Ok(octets)
+                let mut bytes = Vec::new();
+                self.write(&mut bytes, payload).map_err(|error| error.to_string())?;
+                Ok(bytes)
             }
         }
     )*};
@@ -379,9 +379,9 @@ fn icmpv6_name(kind: u8, code: u8) -> String {
 
 fn describe_arp(packet: &[u8]) -> String {
     let address =
-        |at: usize| packet.get(at..).and_then(<[u8]>::first_chunk::<4>).map(|octets| Ipv4Addr::from(*octets));
-    let mac = packet.get(8..).and_then(<[u8]>::first_chunk::<6>).map(|octets| MacAddr(*octets));
-    let operation = packet.get(6..8).map(|octets| u16::from_be_bytes([octets[0], octets[1]]));
+        |at: usize| packet.get(at..).and_then(<[u8]>::first_chunk::<4>).map(|bytes| Ipv4Addr::from(*bytes));
+    let mac = packet.get(8..).and_then(<[u8]>::first_chunk::<6>).map(|bytes| MacAddr(*bytes));
+    let operation = packet.get(6..8).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
     match (operation, mac, address(14), address(24)) {
         (Some(1), _, Some(sender), Some(target)) => format!("ARP who-has {target} tell {sender}"),
         (Some(2), Some(mac), Some(sender), _) => format!("ARP reply {sender} is-at {mac}"),
@@ -401,15 +401,15 @@ pub fn parse_hex(text: &str) -> Result<Vec<u8>, String> {
         .collect();
     let digits = digits.ok_or("the frame is not written in hexadecimal digits")?;
     if digits.len() % 2 != 0 {
-        return Err("the frame ends with half an octet: write two hexadecimal digits for each".into());
+        return Err("the frame ends with half a byte: write two hexadecimal digits for each".into());
     }
     Ok(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
-/// `octets` as hexadecimal digits.
-pub fn to_hex(octets: &[u8]) -> String {
-    octets.iter().fold(String::with_capacity(octets.len() * 2), |mut text, octet| {
-        let _ = write!(text, "{octet:02x}");
+/// `bytes` as hexadecimal digits.
+pub fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
         text
     })
 }
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn any_octets_can_be_described() {
+    fn any_bytes_can_be_described() {
         for len in 0..80 {
             describe(&vec![0x08; len], len);
             let frame = parse("tcp 10.9.0.3:80 len 40", &Here).unwrap();

@@ -3,11 +3,9 @@
 //! All are ports of the switch. The endpoint is a port that carries nothing and counts what belongs to no peer; a peer carries
 //! every network that has a VNI, or those that are listed; a collector carries the copies of a mirror.
 
-use std::fmt;
+use serde::{Deserialize, Serialize};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-
-use super::{Mtu, Name, UnderlayAddr, Vni, text_option};
+use super::{Dscp, Mtu, Name, UnderlayAddr, Vni};
 
 /// The UDP port that was assigned to VXLAN (RFC 7348 section 5).
 pub const VXLAN_PORT: u16 = 4789;
@@ -29,7 +27,7 @@ pub struct VxlanSpec {
     pub checksum: bool,
     /// The outer time to live, or hop limit.
     pub ttl: u8,
-    /// The outer differentiated services code point.
+    /// The outer differentiated services code point: a number below 64, or `"inherit"`.
     pub dscp: Dscp,
     /// Whether headers with reserved bits are refused, as Linux does.
     pub strict: bool,
@@ -116,54 +114,7 @@ pub struct CollectorSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote_port: Option<u16>,
     /// VNI of the copies: 0 to 16777215, not used by a network of this host.
-    #[serde(with = "text_option::required")]
     pub vni: Vni,
-}
-
-/// How outer headers get their differentiated services code point: a number below 64, or `"inherit"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dscp {
-    /// A fixed value.
-    Fixed(u8),
-    /// Copied from the inner packet.
-    Inherit,
-}
-
-impl Serialize for Dscp {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Fixed(dscp) => serializer.serialize_u8(*dscp),
-            Self::Inherit => serializer.serialize_str("inherit"),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Dscp {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        impl de::Visitor<'_> for Visitor {
-            type Value = Dscp;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number below 64, or \"inherit\"")
-            }
-
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Dscp, E> {
-                let dscp = u8::try_from(number).ok().filter(|dscp| *dscp < 64);
-                dscp.map(Dscp::Fixed).ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(number), &self))
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Dscp, E> {
-                match text {
-                    "inherit" => Ok(Dscp::Inherit),
-                    other => Err(E::invalid_value(de::Unexpected::Str(other), &self)),
-                }
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
-    }
 }
 
 #[cfg(test)]

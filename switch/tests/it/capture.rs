@@ -37,10 +37,10 @@ fn setup() -> (Vec<Network>, Vec<PortRules>) {
 }
 
 /// A lab with a session for `wanted`; its clock reads 7.
-fn watched(wanted: Wanted, octets: usize) -> (Lab, Arc<Session>, Reader) {
+fn watched(wanted: Wanted, bytes: usize) -> (Lab, Arc<Session>, Reader) {
     let (networks, ports) = setup();
     let mut lab = Lab::new(&networks, &ports);
-    let (session, mut readers) = Session::new(wanted, 1, octets, || 7);
+    let (session, mut readers) = Session::new(wanted, 1, bytes, || 7);
     let session = Arc::new(session);
     lab.watch(vec![Arc::clone(&session)]);
     lab.configure(&networks, &ports);
@@ -49,8 +49,8 @@ fn watched(wanted: Wanted, octets: usize) -> (Lab, Arc<Session>, Reader) {
 
 fn all(reader: &mut Reader) -> Vec<(Record, Vec<u8>)> {
     std::iter::from_fn(|| {
-        let mut octets = Vec::new();
-        Some((reader.take(&mut octets)?, octets))
+        let mut bytes = Vec::new();
+        Some((reader.take(&mut bytes)?, bytes))
     })
     .collect()
 }
@@ -126,9 +126,9 @@ fn a_refused_frame_is_seen_as_it_came() {
         lab.receive(0, OwnedFrame { offload: lie, bytes: bytes.clone() }, NOW);
         let records = all(&mut reader);
         assert_eq!(records.len(), seen);
-        for (record, octets) in records {
+        for (record, captured) in records {
             assert_eq!((record.fate, record.len), (Fate::Dropped(DropReason::DevHdr), 19));
-            assert_eq!(octets, bytes);
+            assert_eq!(captured, bytes);
         }
     }
 }
@@ -174,7 +174,7 @@ fn a_reader_that_sleeps_loses_frames_and_is_told_how_many() {
         assert_eq!(lab.receive(0, OwnedFrame::plain(frame(MacAddr::BROADCAST, mac(1), &[])), NOW).len(), 2);
     }
     let seen = all(&mut reader);
-    assert!(seen.iter().all(|(record, octets)| octets.len() == 10 && record.len >= 19));
+    assert!(seen.iter().all(|(record, bytes)| bytes.len() == 10 && record.len >= 19));
     assert_eq!(seen.len() as u64 + session.lost(), 30);
     lab.receive(0, OwnedFrame::plain(frame(MacAddr::BROADCAST, mac(1), &[])), NOW);
     assert_eq!(u64::from(all(&mut reader)[0].0.lost), 30 - seen.len() as u64);
@@ -210,10 +210,10 @@ fn a_super_frame_is_seen_whole_and_what_it_is_cut_into_is_told() {
     lab.watch(vec![Arc::new(session)]);
     lab.configure(&networks, &ports);
     let packet = super_frame(10_000, 1_000);
-    let octets = packet.bytes.clone();
+    let bytes = packet.bytes.clone();
     lab.receive(0, packet, NOW);
     let seen = all(&mut readers[0]);
-    assert_eq!((seen[0].0.segment, &seen[0].1), (1_000, &octets));
+    assert_eq!((seen[0].0.segment, &seen[0].1), (1_000, &bytes));
     assert_eq!((seen[1].0.port, seen[1].0.fate), (PortId(1), Fate::Sent(10)));
     assert_eq!((seen[2].0.port, seen[2].0.fate), (PortId(2), Fate::Sent(1)));
 }

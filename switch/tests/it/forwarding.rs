@@ -528,6 +528,6 @@ fn wire_frames(port: u16, frames: &[Vec<u8>]) -> Vec<(u16, OwnedFrame)> {
     frames.iter().map(|bytes| (port, OwnedFrame::plain(bytes.clone()))).collect()
 }
 
-fn size(octets: u16) -> NonZeroU16 {
-    NonZeroU16::new(octets).expect("not zero")
+fn size(bytes: u16) -> NonZeroU16 {
+    NonZeroU16::new(bytes).expect("not zero")
 }

@@ -92,7 +92,7 @@ fn compare(bridge: &mut Bridge, spec: &Spec, size: u16) {
     let theirs = bridge.carry(&offload.emit(), &frame, offload.segments(frame.len()));
     let model = spec.cut(size.into());
     let name =
-        format!("{} octets by {size}: {:?}", spec.payload.len(), Spec { payload: vec![], ..spec.clone() });
+        format!("{} bytes by {size}: {:?}", spec.payload.len(), Spec { payload: vec![], ..spec.clone() });
     assert_eq!((theirs.len(), model.len()), (offload.segments(frame.len()), theirs.len()), "{name}");
     let segments = Segmenter::new(&frame, &offload).expect("of this frame");
     for (index, ((segment, theirs), model)) in segments.zip(&theirs).zip(&model).enumerate() {

@@ -203,8 +203,8 @@ fn a_dropped_frame_is_captured_with_its_reason_and_teaches_nothing() {
         switch.receive(0, OwnedFrame::plain(bytes), at(0));
     }
     switch.receive(2, OwnedFrame::plain(frame_of(MacAddr::BROADCAST, 2)), at(0));
-    let mut octets = Vec::new();
-    let records: Vec<_> = std::iter::from_fn(|| readers[0].take(&mut octets)).collect();
+    let mut bytes = Vec::new();
+    let records: Vec<_> = std::iter::from_fn(|| readers[0].take(&mut bytes)).collect();
     let fates: Vec<_> = records.iter().map(|record| (record.port.0, record.direction, record.fate)).collect();
     assert!(fates.contains(&(0, Direction::Rx, Fate::Dropped(DropReason::LimitRx))), "{fates:?}");
     assert!(fates.contains(&(1, Direction::Tx, Fate::Dropped(DropReason::LimitTx))), "{fates:?}");

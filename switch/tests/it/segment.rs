@@ -39,7 +39,7 @@ fn tcp4(payload: &[u8]) -> Spec {
 
 /// The example of the manual: ten bytes of payload in segments of four, over the wrap of id and sequence.
 #[test]
-fn ten_octets_in_segments_of_four() {
+fn ten_bytes_in_segments_of_four() {
     let spec = tcp4(b"0123456789");
     let frames = wire_frames(&spec.gso_header(4), &spec.offloaded()).expect("valid");
     #[rustfmt::skip]
@@ -202,12 +202,12 @@ proptest! {
     ) {
         let mut frame = spec.offloaded();
         let mut header = spec.gso_header(size);
-        for (at, octet) in header_edits {
-            header[at] = octet;
+        for (at, byte) in header_edits {
+            header[at] = byte;
         }
-        for (at, octet) in frame_edits {
+        for (at, byte) in frame_edits {
             if let Some(place) = frame.get_mut(at) {
-                *place = octet;
+                *place = byte;
             }
         }
         frame.truncate(cut.unwrap_or(usize::MAX));

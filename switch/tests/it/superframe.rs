@@ -66,15 +66,15 @@ impl Spec {
             (Transport::Udp, _) => 5,
         };
         let [_, _, _, _, _, _, s0, s1, o0, o1] = self.csum_header();
-        let [h0, h1] = octets(self.transport_at() + self.transport_header().len());
+        let [h0, h1] = bytes(self.transport_at() + self.transport_header().len());
         let [z0, z1] = size.to_le_bytes();
         [1, gso_type, h0, h1, z0, z1, s0, s1, o0, o1]
     }
 
     /// The offload header of a frame that lacks its checksum alone.
     pub(crate) fn csum_header(&self) -> [u8; 10] {
-        let [s0, s1] = octets(self.transport_at());
-        let [o0, o1] = octets(self.checksum_at());
+        let [s0, s1] = bytes(self.transport_at());
+        let [o0, o1] = bytes(self.checksum_at());
         [1, 0, 0, 0, 0, 0, s0, s1, o0, o1]
     }
 
@@ -219,7 +219,7 @@ fn ones_sum(first: &[u8], second: &[u8]) -> u16 {
     u16::try_from(sum).expect("folded")
 }
 
-fn octets(offset: usize) -> [u8; 2] {
+fn bytes(offset: usize) -> [u8; 2] {
     u16::try_from(offset).expect("small").to_le_bytes()
 }
 

@@ -190,8 +190,8 @@ proptest! {
 
                     lab.wire(port).carry(network);
                     lab.receive(port, OwnedFrame::plain(bytes), at);
-                    let mut octets = Vec::new();
-                    let records: Vec<_> = std::iter::from_fn(|| readers[0].take(&mut octets)).collect();
+                    let mut bytes = Vec::new();
+                    let records: Vec<_> = std::iter::from_fn(|| readers[0].take(&mut bytes)).collect();
                     prop_assert_eq!(foretold, seen(&records));
                     let mut evicted = Vec::new();
                     lab.fdb.drain_events(|event| if event.what == Change::Evicted { evicted.push((event.network, event.mac)) });

@@ -142,18 +142,18 @@ impl Tunnel {
     /// Receives a message of datagrams of `stride` bytes, the last of which may be shorter.
     pub(crate) fn receive(
         &self,
-        octets: &[u8],
+        bytes: &[u8],
         stride: usize,
         ecn: Ecn,
     ) -> (Vec<Arrived>, Vec<(DropReason, usize)>) {
         let mut batch = Batch::new();
         let buffer = batch.spare().next().expect("an empty batch has room");
-        buffer[MESSAGE..MESSAGE + octets.len()].copy_from_slice(octets);
-        let message = Message { peer: PEER, ecn, len: octets.len(), stride };
+        buffer[MESSAGE..MESSAGE + bytes.len()].copy_from_slice(bytes);
+        let message = Message { peer: PEER, ecn, len: bytes.len(), stride };
         let mut refused = Vec::new();
-        decap::decapsulate(&self.tables, &self.back, &message, &mut batch, &mut |port, reason, octets| {
+        decap::decapsulate(&self.tables, &self.back, &message, &mut batch, &mut |port, reason, bytes| {
             assert_eq!(port, PEER);
-            refused.push((reason, octets.len()));
+            refused.push((reason, bytes.len()));
         });
         let frames = batch.frames().iter().enumerate().map(|(slot, frame)| {
             assert_eq!(frame.ingress, PEER);
@@ -217,7 +217,7 @@ impl Sent {
         });
         all.expect("nothing is refused");
         let together: Vec<_> = train.parts.iter().flat_map(|part| part.to_vec()).collect();
-        assert_eq!(together, datagrams.concat(), "one by one they are the same octets");
+        assert_eq!(together, datagrams.concat(), "one by one they are the same bytes");
         Self { source: train.source, traffic_class: train.traffic_class, datagrams }
     }
 }

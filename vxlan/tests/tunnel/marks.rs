@@ -62,8 +62,8 @@ fn the_inner_mark_after_every_outer_one() {
                 let datagram = blue(&packet(v6, class(inner), ttl));
                 let (frames, refused) = tunnel.receive(&datagram, datagram.len(), outer);
                 if expected == 4 {
-                    let octets = datagram.len() - 8;
-                    assert_eq!((frames, refused), (vec![], vec![(DropReason::IpTunnelEcn, octets)]));
+                    let bytes = datagram.len() - 8;
+                    assert_eq!((frames, refused), (vec![], vec![(DropReason::IpTunnelEcn, bytes)]));
                     continue;
                 }
                 assert_eq!(frames[0].bytes, packet(v6, class(expected), ttl), "{inner} in {outer:?}");

@@ -233,8 +233,8 @@ fn what_must_not_merge_does_not() {
     }
 
     let tcp: &[(&str, Edit)] = &[
-        ("an octet is missing", |frame| add(frame, 40, 1)),
-        ("an octet came before", |frame| add(frame, 40, u16::MAX)),
+        ("a byte is missing", |frame| add(frame, 40, 1)),
+        ("a byte came before", |frame| add(frame, 40, u16::MAX)),
         ("sequence in its upper half", |frame| add(frame, 38, 1)),
         ("acknowledgement", |frame| frame[45] ^= 1),
         ("reserved flag (NS)", |frame| frame[46] ^= 1),

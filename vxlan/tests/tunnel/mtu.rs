@@ -19,7 +19,7 @@ fn answer(outcome: &Outcome) -> &[u8] {
 }
 
 #[test]
-fn the_longest_frame_fits_and_one_octet_more_does_not() {
+fn the_longest_frame_fits_and_one_byte_more_does_not() {
     for (v6, headers) in [(false, 28), (true, 48)] {
         let frame = |len: usize| spec(v6, Transport::Udp, &vec![1; len - headers]).wire();
         for mtu in [68, 576, 1280, 1450, 8950] {
@@ -44,7 +44,7 @@ fn the_longest_super_frame_leaves_at_once_and_one_packet_more_does_not() {
             let spec = spec(v6, TCP, &vec![1; packets * packet]);
             let header = spec.gso_header(packet.try_into().expect("below the MTU"));
             let outcome = tunnel.send(&[Item::offloaded(&header, spec.offloaded())]);
-            assert_eq!(outcome.trains.len(), trains, "{packets} packets of {mtu} octets");
+            assert_eq!(outcome.trains.len(), trains, "{packets} packets of {mtu} bytes");
         }
     }
 }
@@ -170,7 +170,7 @@ fn connections_are_made_to_ask_for_what_fits() {
 
             tunnel.out.clamp = true;
             let out = tunnel.send(&[Item::plain(asked.clone())]);
-            assert_eq!(out.datagrams(), [blue(&clamped)], "out, {data} octets of data");
+            assert_eq!(out.datagrams(), [blue(&clamped)], "out, {data} bytes of data");
             let out = tunnel.send(&[Item::offloaded(&spec.csum_header(), partial.clone())]);
             assert_eq!(out.datagrams(), [blue(&clamped)], "out with a partial checksum");
             tunnel.out.clamp = false;

@@ -64,10 +64,10 @@ fn a_frame_behind_its_header_and_back() {
     for frame in [ARP, &UDP4, &ip6, &long, &[0xee; 14]] {
         let outcome = tunnel.send(&[Item::plain(frame)]);
         assert_eq!(outcome.datagrams(), [blue(frame)]);
-        let octets = frame.len() as u64;
+        let bytes = frame.len() as u64;
         assert_eq!(
             [outcome.totals.offered, outcome.totals.tx_frames, outcome.totals.tx_bytes],
-            [1, 1, octets]
+            [1, 1, bytes]
         );
         assert_eq!(tunnel.take(&outcome.datagrams()), [arrived(frame)]);
     }
@@ -251,9 +251,9 @@ fn an_ip_packet_without_a_whole_header_is_dropped_by_name() {
 fn what_is_not_taken_in_is_told_and_hides_nothing() {
     let mut tunnel = Tunnel::new();
     let good = blue(ARP);
-    let with = |octet: usize, value| {
+    let with = |byte: usize, value| {
         let mut datagram = good.clone();
-        datagram[octet] = value;
+        datagram[byte] = value;
         datagram
     };
     let table = [
@@ -273,7 +273,7 @@ fn what_is_not_taken_in_is_told_and_hides_nothing() {
     }
     for len in 0..8 {
         let (frames, refused) = tunnel.receive(&good[..len], len, Ecn::NotEct);
-        assert_eq!((frames, refused), (vec![], vec![(DropReason::VxlanInvalidHdr, 0)]), "{len} octets");
+        assert_eq!((frames, refused), (vec![], vec![(DropReason::VxlanInvalidHdr, 0)]), "{len} bytes");
     }
     let reserved = with(7, 1);
     assert_eq!(tunnel.take(std::slice::from_ref(&reserved)), [arrived(ARP)]);

@@ -43,16 +43,16 @@ fn outcome(kind: &str, status: ExitStatus, stdout: &[u8]) -> Result<Option<Outco
 }
 
 fn find(kind: &str) -> Result<PathBuf, Failure> {
-    let told = std::env::var_os("CNI_PATH").unwrap_or_default();
+    let folders = std::env::var_os("CNI_PATH").unwrap_or_default();
     let legal = !kind.is_empty() && !kind.contains('/');
     let found =
-        std::env::split_paths(&told).map(|folder| folder.join(kind)).find(|path| legal && path.is_file());
+        std::env::split_paths(&folders).map(|folder| folder.join(kind)).find(|path| legal && path.is_file());
     found.ok_or_else(|| {
         Failure::new(
             Code::Config,
             format!(
                 "there is no IPAM plugin {kind:?} in CNI_PATH ({}): install it, or remove ipam",
-                told.display()
+                folders.display()
             ),
         )
     })
@@ -76,8 +76,8 @@ mod tests {
         for garbage in ["{\"ips\": [", "done", r#"{"ips": 7}"#] {
             assert_eq!(ended(0, garbage).unwrap_err().written("1.1.0")["code"], 6, "{garbage}");
         }
-        let told = |stdout: &str| ended(1, stdout).unwrap_err().written("1.1.0")["msg"].clone();
-        assert_eq!(told(r#"{"code": 11, "msg": "full"}"#), "full");
-        assert_eq!(told("no JSON"), "the IPAM plugin static failed: exit status: 1");
+        let message = |stdout: &str| ended(1, stdout).unwrap_err().written("1.1.0")["msg"].clone();
+        assert_eq!(message(r#"{"code": 11, "msg": "full"}"#), "full");
+        assert_eq!(message("no JSON"), "the IPAM plugin static failed: exit status: 1");
     }
 }

@@ -295,10 +295,10 @@ impl Call {
         if endpoint.spec.gateways.is_empty() {
             outcome.routes.extend(given.routes);
         }
-        let told = self.config.runtime_config.dns.as_ref().map(|dns| {
+        let requested = self.config.runtime_config.dns.as_ref().map(|dns| {
             json!({ "nameservers": dns["servers"], "search": dns["searches"], "options": dns["options"] })
         });
-        let dns = [told.unwrap_or_default(), self.config.dns.clone(), given.dns];
+        let dns = [requested.unwrap_or_default(), self.config.dns.clone(), given.dns];
         let is_told = |it: &Value| it.as_object().is_some_and(|it| !it.is_empty());
         if let Some(dns) = dns.into_iter().find(is_told) {
             outcome.dns = dns;
@@ -352,9 +352,9 @@ impl Call {
         let link = inside.link(&self.ifname).await.map_err(|error| refused(error.to_string()))?;
         let before = self.before()?.unwrap_or_default();
         // Another plugin of the chain may have changed the MAC address.
-        let told = before.interfaces.iter().find(|it| it["name"] == self.ifname.as_str());
-        let told = told.and_then(|it| it["mac"].as_str()?.parse::<MacAddr>().ok());
-        let mac = told.unwrap_or(endpoint.spec.mac);
+        let current = before.interfaces.iter().find(|it| it["name"] == self.ifname.as_str());
+        let current = current.and_then(|it| it["mac"].as_str()?.parse::<MacAddr>().ok());
+        let mac = current.unwrap_or(endpoint.spec.mac);
         if link.mac != Some(mac) || !link.up {
             return Err(refused(format!("{} is not as it was created, up and with MAC {mac}", self.ifname)));
         }
@@ -401,16 +401,16 @@ impl Call {
 
     /// Disconnects all endpoints of this configuration that are no longer valid.
     async fn gc(&self) -> Result<(), Failure> {
+        let valid = self.config.valid()?;
         let mut failed = match self.delegate() {
             Some(kind) => delegate::run(kind, "GC", &self.text).await.err(),
             None => None,
         };
-        let valid = self.config.valid.clone().unwrap_or_default();
         let network = self.network().await?;
         for endpoint in &network.endpoints {
             let Some(container) = endpoint.spec.container.clone() else { continue };
             let attachment = Attachment { container, ifname: endpoint.spec.ifname.to_string() };
-            if self.id(&attachment) != endpoint.spec.id || valid.contains(&attachment) {
+            if self.id(&attachment) != endpoint.spec.id || valid.contains(&&attachment) {
                 continue;
             }
             let reference = Reference::try_from(endpoint.spec.id.to_string());

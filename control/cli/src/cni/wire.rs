@@ -56,7 +56,22 @@ pub(super) struct Config {
     pub(super) runtime_config: RuntimeConfig,
     pub(super) prev_result: Option<Value>,
     #[serde(rename = "cni.dev/valid-attachments")]
-    pub(super) valid: Option<Vec<Attachment>>,
+    valid: Option<Vec<Attachment>>,
+    /// The same, as the specification called it until containernetworking/cni#1103; libcni sends both.
+    #[serde(rename = "cni.dev/attachments")]
+    formerly_valid: Option<Vec<Attachment>>,
+}
+
+impl Config {
+    /// The attachments that are still valid, for GC: those of either list. Without a list nothing is known of them.
+    pub(super) fn valid(&self) -> Result<Vec<&Attachment>, Failure> {
+        if self.valid.is_none() && self.formerly_valid.is_none() {
+            let what = "cni.dev/valid-attachments is missing: nothing is disconnected; list the attachments that are still \
+                        valid, or [] if there are none";
+            return Err(Failure::new(Code::Config, what));
+        }
+        Ok([&self.valid, &self.formerly_valid].into_iter().flatten().flatten().collect())
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -120,8 +135,8 @@ fn one(way: &str, rate: u64, burst: u64) -> Result<(Option<Rate>, Option<u32>), 
         (0, _) => Err(wrong(format!("Burst is {burst}, but there is no {way}Rate: add it, or remove both"))),
         (rate, burst) => {
             let rate = Rate::try_from(rate).map_err(|error| wrong(format!("Rate: {error}")))?;
-            let octets = u32::try_from(burst / 8).ok().filter(|octets| *octets > 0 && burst < NO_BURST);
-            Ok((Some(rate), octets))
+            let bytes = u32::try_from(burst / 8).ok().filter(|bytes| *bytes > 0 && burst < NO_BURST);
+            Ok((Some(rate), bytes))
         }
     }
 }
@@ -170,9 +185,9 @@ pub(super) struct Ip {
 
 /// The version of a configuration; the newest if it has none, because a result must have one.
 pub(super) fn version_of(config: &str) -> String {
-    let told = serde_json::from_str::<Value>(config).ok();
-    let told = told.and_then(|config| config["cniVersion"].as_str().map(str::to_owned));
-    told.unwrap_or_else(|| VERSIONS[VERSIONS.len() - 1].into())
+    let version = serde_json::from_str::<Value>(config).ok();
+    let version = version.and_then(|config| config["cniVersion"].as_str().map(str::to_owned));
+    version.unwrap_or_else(|| VERSIONS[VERSIONS.len() - 1].into())
 }
 
 /// An error result.
@@ -222,11 +237,10 @@ impl From<ErrorKind> for Code {
     fn from(kind: ErrorKind) -> Self {
         match kind {
             ErrorKind::Invalid => Self::Config,
-            ErrorKind::Forbidden
-            | ErrorKind::NotFound
-            | ErrorKind::Conflict
-            | ErrorKind::Internal
-            | ErrorKind::Unavailable => Self::Refused,
+            ErrorKind::Forbidden | ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::Internal => {
+                Self::Refused
+            }
+            ErrorKind::Unavailable => Self::TryAgain,
         }
     }
 }
@@ -252,6 +266,30 @@ mod tests {
         limit
             .map(|limit| limit.to_string())
             .map_err(|failure| format!("{}: {}", failure.code, failure.message))
+    }
+
+    #[test]
+    fn attachments_are_valid_by_either_key_and_never_without_one() {
+        let valid = |config: Value| {
+            let config: Config = serde_json::from_value(config).unwrap();
+            let valid = config.valid().map_err(|failure| failure.code);
+            valid.map(|valid| valid.into_iter().map(|it| it.container.clone()).collect::<Vec<_>>().join(" "))
+        };
+        let list = |container: &str| json!([{ "containerID": container, "ifname": "eth0" }]);
+        let (new, old) = ("cni.dev/valid-attachments", "cni.dev/attachments");
+        assert_eq!(valid(json!({ new: list("a") })), Ok("a".into()));
+        assert_eq!(valid(json!({ old: list("a") })), Ok("a".into()));
+        assert_eq!(valid(json!({ old: list("a"), new: list("b") })), Ok("b a".into()));
+        assert_eq!(valid(json!({ new: [], old: null })), Ok(String::new()));
+        assert_eq!(valid(json!({})), Err(Code::Config as u32));
+        assert_eq!(valid(json!({ new: null, old: null })), Err(Code::Config as u32));
+    }
+
+    #[test]
+    fn a_daemon_that_is_busy_is_asked_again() {
+        assert_eq!(Failure::from(ClientError::Refused(vswitch_model::Error::unavailable("busy"))).code, 11);
+        assert_eq!(Failure::from(ClientError::NotRunning("/x".into())).code, 11);
+        assert_eq!(Failure::from(ClientError::Refused(vswitch_model::Error::conflict("taken"))).code, 100);
     }
 
     #[test]

@@ -254,6 +254,7 @@ impl InterfaceArguments {
             gateway: self.gateway.clone(),
             persist: self.persist,
             bare: None,
+            identity: None,
         }
     }
 }
@@ -481,8 +482,8 @@ impl AttachArguments {
 }
 
 fn burst(text: &str) -> Result<u32, String> {
-    let octets = text.parse().ok().filter(|octets| BURST.contains(octets));
-    octets.ok_or_else(|| format!("write a number of bytes, {} to {}", BURST.start(), BURST.end()))
+    let bytes = text.parse().ok().filter(|bytes| BURST.contains(bytes));
+    bytes.ok_or_else(|| format!("write a number of bytes, {} to {}", BURST.start(), BURST.end()))
 }
 
 fn address(text: &str) -> Result<IpNet, String> {
@@ -501,7 +502,7 @@ pub(super) fn station(text: &str) -> Result<MacAddr, String> {
 
 /// The direction of a frame, one of the words that completion offers.
 pub(super) fn direction() -> impl TypedValueParser<Value = Direction> {
-    PossibleValuesParser::new(Direction::WORDS).try_map(|word| word.parse::<Direction>())
+    PossibleValuesParser::new(["rx", "tx"]).try_map(|word| word.parse::<Direction>())
 }
 
 /// A relative path would be resolved in the daemon's working directory: make it absolute here.

@@ -93,7 +93,7 @@ pub struct CaptureArguments {
 /// Size of a file, and the number of files kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rotation {
-    octets: u64,
+    bytes: u64,
     files: u32,
 }
 
@@ -102,7 +102,7 @@ fn rotation(text: &str) -> Result<Rotation, String> {
         text.split_once(',').and_then(|(size, files)| Some((size.parse::<u32>().ok()?, files.parse().ok()?)));
     match parts {
         Some((size, files)) if size > 0 && files > 0 => {
-            Ok(Rotation { octets: u64::from(size) * 1_000_000, files })
+            Ok(Rotation { bytes: u64::from(size) * 1_000_000, files })
         }
         _ => Err("write megabytes and number of files, such as 100,5".into()),
     }
@@ -161,7 +161,7 @@ pub(super) struct Totals {
 /// Destination of a capture.
 pub(super) trait Sink {
     /// Takes one block: its bytes and its meaning. Returns false when done.
-    fn take(&mut self, octets: &[u8], block: &Block<'_>, parser: &PcapNgParser) -> io::Result<bool>;
+    fn take(&mut self, bytes: &[u8], block: &Block<'_>, parser: &PcapNgParser) -> io::Result<bool>;
 
     /// Flushes the blocks taken so far.
     fn flush(&mut self) -> io::Result<()>;
@@ -225,14 +225,14 @@ pub(super) async fn run(
     Ok(totals)
 }
 
-/// Passes every complete block of `octets` to `sink`. Returns the bytes consumed, and whether it wants more.
+/// Passes every complete block of `bytes` to `sink`. Returns the bytes consumed, and whether it wants more.
 fn blocks(
-    octets: &[u8],
+    bytes: &[u8],
     parser: &mut Option<PcapNgParser>,
     totals: &mut Totals,
     sink: &mut dyn Sink,
 ) -> io::Result<(usize, bool)> {
-    let mut rest = octets;
+    let mut rest = bytes;
     let mut more = true;
     while more {
         let next = match parser {
@@ -265,15 +265,15 @@ fn blocks(
         rest = after;
     }
     sink.flush()?;
-    Ok((octets.len() - rest.len(), more))
+    Ok((bytes.len() - rest.len(), more))
 }
 
 /// Writes into a pipe.
 struct Raw<W>(W);
 
 impl<W: Write> Sink for Raw<W> {
-    fn take(&mut self, octets: &[u8], _: &Block<'_>, _: &PcapNgParser) -> io::Result<bool> {
-        self.0.write_all(octets).map(|()| true)
+    fn take(&mut self, bytes: &[u8], _: &Block<'_>, _: &PcapNgParser) -> io::Result<bool> {
+        self.0.write_all(bytes).map(|()| true)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -302,13 +302,13 @@ impl Files {
 }
 
 impl Sink for Files {
-    fn take(&mut self, octets: &[u8], block: &Block<'_>, _: &PcapNgParser) -> io::Result<bool> {
+    fn take(&mut self, bytes: &[u8], block: &Block<'_>, _: &PcapNgParser) -> io::Result<bool> {
         if matches!(block, Block::SectionHeader(_) | Block::InterfaceDescription(_)) {
-            self.beginning.extend_from_slice(octets);
+            self.beginning.extend_from_slice(bytes);
         }
-        if let Some(Rotation { octets: limit, files }) = self.rotation
+        if let Some(Rotation { bytes: limit, files }) = self.rotation
             && self.written > 0
-            && self.written + octets.len() as u64 > limit
+            && self.written + bytes.len() as u64 > limit
         {
             self.file.flush()?;
             self.number += 1;
@@ -322,8 +322,8 @@ impl Sink for Files {
                 return Ok(true);
             }
         }
-        self.written += octets.len() as u64;
-        self.file.write_all(octets).map(|()| true)
+        self.written += bytes.len() as u64;
+        self.file.write_all(bytes).map(|()| true)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -351,7 +351,7 @@ pub(super) struct Seen<'a> {
     pub(super) id: u64,
     pub(super) comment: Option<&'a str>,
     pub(super) at: Duration,
-    pub(super) octets: &'a [u8],
+    pub(super) bytes: &'a [u8],
     pub(super) len: usize,
 }
 
@@ -369,7 +369,7 @@ impl<'a> Seen<'a> {
             id: 0,
             comment: None,
             at: packet.timestamp,
-            octets: &packet.data,
+            bytes: &packet.data,
             len: packet.original_len as usize,
         };
         for option in &packet.options {
@@ -392,7 +392,7 @@ impl<'a> Seen<'a> {
             "port": self.port,
             "direction": if self.inbound { Direction::Rx } else { Direction::Tx },
             "id": self.id,
-            "summary": describe(self.octets, self.len),
+            "summary": describe(self.bytes, self.len),
             "len": self.len,
             "comment": self.comment,
         })
@@ -404,7 +404,7 @@ impl<'a> Seen<'a> {
         let (hours, minutes, seconds) = (day / 3600, day / 60 % 60, day % 60);
         let micros = self.at.subsec_micros();
         let way = if self.inbound { "rx" } else { "tx" };
-        let what = describe(self.octets, self.len);
+        let what = describe(self.bytes, self.len);
         let mut line = format!("{hours:02}:{minutes:02}:{seconds:02}.{micros:06} {} {way} {what}", self.port);
         if let Some(comment) = self.comment {
             line.push_str("\n    ");
@@ -461,7 +461,7 @@ mod tests {
 
     #[test]
     fn a_rotation_is_a_size_and_a_number() {
-        assert_eq!(rotation("100,5"), Ok(Rotation { octets: 100_000_000, files: 5 }));
+        assert_eq!(rotation("100,5"), Ok(Rotation { bytes: 100_000_000, files: 5 }));
         for text in ["", "5", "0,1", "1,0", "a,b"] {
             assert!(rotation(text).is_err(), "{text}");
         }

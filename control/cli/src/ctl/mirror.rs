@@ -8,8 +8,7 @@ use super::{
 };
 use crate::client::{Client, ClientError};
 use vswitch_model::{
-    Carries, CollectorSpec, DeviceSpec, Direction, Error, MirrorSpec, Name, PortSpec, UnderlayAddr, Vni,
-    api::Port,
+    Carries, CollectorSpec, Direction, Error, MirrorSpec, Name, PortSpec, UnderlayAddr, Vni, api::Port,
 };
 
 /// `vswitchctl mirror`
@@ -79,9 +78,7 @@ impl MirrorArguments {
             direction: self.direction,
         };
         let device = match self.remote.zip(self.vni) {
-            Some((remote, vni)) => {
-                DeviceSpec::Collector(CollectorSpec { remote, remote_port: self.remote_port, vni })
-            }
+            Some((remote, vni)) => CollectorSpec { remote, remote_port: self.remote_port, vni }.into(),
             None => self.device.spec()?,
         };
         let port = PortSpec::new(self.name.clone(), Carries::Mirror { mirror }, device);

@@ -4,11 +4,9 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use comfy_table::{CellAlignment, Row, Table};
 
-use vswitch_model::api::{
-    Action, Direction, Drop, FdbEntry, Origin, Port, PortState, Reload, Stats, Status, Traffic,
-};
+use vswitch_model::api::{Action, Drop, FdbEntry, Origin, Port, PortState, Reload, Stats, Status, Traffic};
 
-use vswitch_model::Name;
+use vswitch_model::{Name, sentence::printable};
 
 /// The state of the daemon.
 pub fn status(status: &Status) -> String {
@@ -173,11 +171,7 @@ pub fn drops(drops: &[Drop]) -> String {
         return "no frame was dropped\n".into();
     }
     let rows = drops.iter().map(|drop| {
-        let way = match drop.direction {
-            Direction::Rx => "rx",
-            Direction::Tx => "tx",
-        };
-        vec![drop.port.to_string(), way.into(), drop.frames.to_string(), drop.reason.clone()]
+        vec![drop.port.to_string(), drop.direction.to_string(), drop.frames.to_string(), drop.reason.clone()]
     });
     let mut text = table(&["PORT", "DIR", "FRAMES", "REASON"], "llrl", rows);
     let hints: BTreeMap<_, _> = drops.iter().map(|drop| (&drop.reason, &drop.hint)).collect();
@@ -211,7 +205,7 @@ pub(super) fn table(header: &[&str], alignment: &str, rows: impl Iterator<Item =
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(Row::from(header.to_vec()));
-    table.add_rows(rows);
+    table.add_rows(rows.map(|row| row.into_iter().map(|cell| printable(&cell).into_owned())));
     for (column, letter) in table.column_iter_mut().zip(alignment.chars()) {
         column.set_padding((0, 2));
         column.set_cell_alignment(if letter == 'r' { CellAlignment::Right } else { CellAlignment::Left });
@@ -223,7 +217,7 @@ pub(super) fn table(header: &[&str], alignment: &str, rows: impl Iterator<Item =
 pub(super) fn pairs(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     pairs.iter().fold(String::new(), |mut text, (name, value)| {
-        let _ = writeln!(text, "{name:width$}  {value}");
+        let _ = writeln!(text, "{name:width$}  {}", printable(value));
         text
     })
 }
@@ -302,7 +296,7 @@ pub(super) fn duration(seconds: u64) -> String {
 mod tests {
     use super::*;
     use vswitch_model::{
-        LimitSpec, Mtu, Name,
+        Direction, LimitSpec, Mtu, Name,
         api::{API_VERSION, Change, Fates, PortStats, Worker},
     };
 

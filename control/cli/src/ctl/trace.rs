@@ -188,8 +188,8 @@ struct Story {
 impl Stories {
     /// Prints the frames received before `before`.
     fn tell(&mut self, before: Instant) -> io::Result<()> {
-        let told = self.open.extract_if(.., |_, story| story.began <= before);
-        let text: String = told
+        let finished = self.open.extract_if(.., |_, story| story.began <= before);
+        let text: String = finished
             .map(|(_, story)| if self.json { format!("{}\n", story.value) } else { story.text })
             .collect();
         print(&text).map_err(io::Error::other)

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::client::{Client, ClientError};
 use vswitch_model::{
-    Carries, DeviceSpec, Name, PeerSpec, PortSpec, UnderlayAddr,
+    Carries, Name, PeerSpec, PortSpec, UnderlayAddr,
     api::tunnel::{Peer, PeerOrigin, Probe, Tunnel, TunnelEnd},
 };
 
@@ -71,7 +71,7 @@ impl PeerArguments {
             PeerSpec { remote: self.address, remote_port: self.port, flood: self.no_flood.then_some(false) };
         let name = self.name.clone().unwrap_or_else(|| PeerSpec::default_name(self.address));
         let carries = Carries::Tunnel { networks: self.networks.clone() };
-        PortSpec { isolated: self.isolated, ..PortSpec::new(name, carries, DeviceSpec::Peer(peer)) }
+        PortSpec { isolated: self.isolated, ..PortSpec::new(name, carries, peer) }
     }
 }
 

@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     path::PathBuf,
+    time::Duration,
 };
 
 use ipnet::IpNet;
@@ -12,14 +13,14 @@ use ipnet::IpNet;
 use super::{reader::Table, rules::MAC_LIMIT};
 use crate::state::network::choose_addresses;
 use vswitch_model::{
-    ApiSpec, BURST, Carries, Config, DampingSpec, DeviceSpec, DockerSpec, Dscp, Family, LimitSpec,
-    MirrorSpec, Mtu, Name, Netns, NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, StormSpec,
-    SubnetSpec, SwitchSpec, Tags, UnderlayAddr, Vni, VxlanSpec,
+    ApiSpec, BURST, Carries, Config, Damping, DockerSpec, Dscp, Family, FloodLimits, LimitSpec, MirrorSpec,
+    Mtu, Name, Netns, NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, SubnetSpec, SwitchSpec, Tags,
+    UnderlayAddr, Vni, VxlanSpec,
     fields::{Misfit, PortFields},
     options,
 };
 
-/// The longest socket path: `sun_path` holds 108 octets, of which `.attach` and a NUL take eight.
+/// The longest socket path: `sun_path` holds 108 bytes, of which `.attach` and a NUL take eight.
 const SOCKET_PATH_MAX: usize = 100;
 
 /// From what every IPv4 host takes in one piece (RFC 791 section 3.1).
@@ -76,12 +77,14 @@ fn workers(table: &mut Table<'_, '_, '_>) -> Option<u16> {
     table.integer("workers", 1..=64)
 }
 
-fn damping(mut table: Table<'_, '_, '_>) -> DampingSpec {
-    let default = DampingSpec::default();
-    let spec = DampingSpec {
+fn damping(mut table: Table<'_, '_, '_>) -> Damping {
+    let default = Damping::default();
+    let mut seconds = |key| table.integer(key, 1..=86_400_u32).map(|it| Duration::from_secs(it.into()));
+    let (window, hold) = (seconds("window"), seconds("hold"));
+    let spec = Damping {
         moves: table.integer("moves", 0..=1000).unwrap_or(default.moves),
-        window: table.integer("window", 1..=86_400).unwrap_or(default.window),
-        hold: table.integer("hold", 1..=86_400).unwrap_or(default.hold),
+        window: window.unwrap_or(default.window),
+        hold: hold.unwrap_or(default.hold),
     };
     table.finish();
     spec
@@ -90,7 +93,7 @@ fn damping(mut table: Table<'_, '_, '_>) -> DampingSpec {
 fn api(mut table: Table<'_, '_, '_>) -> ApiSpec {
     let socket = absolute(&mut table, "socket").unwrap_or_else(|| ApiSpec::default().socket);
     if socket.as_os_str().len() > SOCKET_PATH_MAX {
-        table.fault("socket", format!("is longer than {SOCKET_PATH_MAX} octets: use a shorter path"));
+        table.fault("socket", format!("is longer than {SOCKET_PATH_MAX} bytes: use a shorter path"));
     }
     let group = table.text("group").map(str::to_owned);
     if group.as_deref() == Some("") {
@@ -132,7 +135,7 @@ fn web(table: &mut Table<'_, '_, '_>) -> Option<SocketAddr> {
 fn docker(mut table: Table<'_, '_, '_>) -> DockerSpec {
     let socket = absolute(&mut table, "socket").unwrap_or_else(|| DockerSpec::default().socket);
     if socket.as_os_str().len() > SOCKET_PATH_MAX {
-        table.fault("socket", format!("is longer than {SOCKET_PATH_MAX} octets: use a shorter path"));
+        table.fault("socket", format!("is longer than {SOCKET_PATH_MAX} bytes: use a shorter path"));
     } else if socket.extension().is_none_or(|extension| extension != "sock") {
         table.fault("socket", "is no NAME.sock: Docker calls the driver NAME");
     }
@@ -318,10 +321,8 @@ fn vxlan(mut table: Table<'_, '_, '_>, ports: &mut Vec<PortSpec>) {
     }
     table.finish();
     let group = spec.group.map(|remote| PeerSpec { remote, remote_port: None, flood: Some(true) });
-    ports.push(PortSpec::new(fixed_name(VxlanSpec::NAME), every(), DeviceSpec::Vxlan(spec)));
-    ports.extend(
-        group.map(|it| PortSpec::new(fixed_name(VxlanSpec::GROUP_NAME), every(), DeviceSpec::Peer(it))),
-    );
+    ports.push(PortSpec::new(fixed_name(VxlanSpec::NAME), every(), spec));
+    ports.extend(group.map(|it| PortSpec::new(fixed_name(VxlanSpec::GROUP_NAME), every(), it)));
 }
 
 fn fixed_name(name: &str) -> Name {
@@ -354,13 +355,7 @@ fn peer(mut table: Table<'_, '_, '_>) -> PortSpec {
         table.fault(key, what);
     }
     table.finish();
-    PortSpec {
-        isolated,
-        mac_limit,
-        storm,
-        limit,
-        ..PortSpec::new(name, Carries::Tunnel { networks }, DeviceSpec::Peer(spec))
-    }
+    PortSpec { isolated, mac_limit, storm, limit, ..PortSpec::new(name, Carries::Tunnel { networks }, spec) }
 }
 
 fn mirror(mut table: Table<'_, '_, '_>) -> MirrorSpec {
@@ -374,8 +369,8 @@ fn mirror(mut table: Table<'_, '_, '_>) -> MirrorSpec {
 }
 
 /// 0 is a limit, too: no such frame is flooded.
-fn storm(mut table: Table<'_, '_, '_>) -> StormSpec {
-    let spec = StormSpec {
+fn storm(mut table: Table<'_, '_, '_>) -> FloodLimits {
+    let spec = FloodLimits {
         broadcast: table.integer("broadcast", 0..=u32::MAX),
         multicast: table.integer("multicast", 0..=u32::MAX),
         unknown: table.integer("unknown", 0..=u32::MAX),

@@ -80,7 +80,7 @@ pub(super) async fn launch(
     store: Store,
     machine: Machine,
 ) -> Result<Running, Failure> {
-    let (tell, told) = oneshot::channel();
+    let (report, started) = oneshot::channel();
     let (stop, stopped) = oneshot::channel();
     let (done, ended) = oneshot::channel();
     let runtime = runtime::Handle::current();
@@ -89,15 +89,15 @@ pub(super) async fn launch(
             Ok(core) => {
                 let (requests, queue) = mpsc::channel(WAITING);
                 // The receiver waits in `launch`.
-                let _ = tell.send(Ok((core.handle(requests), core.signals.clone())));
+                let _ = report.send(Ok((core.handle(requests), core.signals.clone())));
                 core.serve_all(queue, stopped).await;
             }
-            Err(failure) => drop(tell.send(Err(failure))),
+            Err(failure) => drop(report.send(Err(failure))),
         }
         let _ = done.send(());
     };
     thread::Builder::new().name("core".into()).spawn(move || runtime.block_on(live()))?;
-    let (handle, signals) = told.await.map_err(|_| "the core failed before it had started")??;
+    let (handle, signals) = started.await.map_err(|_| "the core failed before it had started")??;
     Ok(Running { handle, signals, stop, ended })
 }
 
@@ -118,13 +118,13 @@ impl Core {
         )?;
         let observer = Observer::new(Journal::new());
         observer.note(What::Started);
+        let adopted = Arc::new(store.adoptions());
         for detail in store.notes() {
             warn!("{detail}");
             observer.note(What::StoreMended { detail });
         }
         let state = State::default();
         let process = Arc::new(Process { config, started: Instant::now() });
-        let adopted = Arc::new(store.adoptions());
         let nothing =
             Snapshot::new(state.clone(), edge.live(), Arc::clone(&process), Vec::new(), Arc::default());
         let mut core = Self {
@@ -141,6 +141,7 @@ impl Core {
             signals,
             snapshots: watch::Sender::new(Arc::new(nothing)),
         };
+        core.rules.claim(plan.next.outside()).map_err(|error| error.sentence)?;
         core.carry_out(plan, Attempt::retrying()).await.map_err(|error| error.sentence)?;
         if let Err(error) = core.note_declared() {
             warn!("what the file declares is not kept for later: {error}");

@@ -11,8 +11,7 @@ use vswitch_model::{
 
 impl Core {
     pub(super) async fn reload(&mut self, dry_run: bool) -> Result<Reload, Error> {
-        let mut wanted =
-            config::load(&self.process.config).map_err(|errors| Error::invalid(errors.to_string()));
+        let mut wanted = config::load(&self.process.config).map_err(|errors| Error::invalid_lines(errors));
         if let Ok(config) = &mut wanted {
             let known = self.state.endpoint().and_then(|port| port.device.endpoint()?.measured_mtu);
             tunnel::settle(config, known).await;
@@ -20,7 +19,7 @@ impl Core {
         let plan = match wanted.and_then(|config| Ok(self.state.plan(Command::Reload(config))?)) {
             Ok(plan) => plan,
             Err(error) => {
-                warn!("reload refused, nothing was changed: {}", error.sentence);
+                warn!("reload refused, nothing was changed: {}", error.sentence.replace('\n', "; "));
                 return Err(error);
             }
         };

@@ -11,7 +11,6 @@ use crate::{
     edge::Attempt,
     state::{self, Command},
 };
-use vswitch_model::DeviceSpec;
 
 /// The least time between two warnings that unknown senders do not become peers.
 const CROWD: Duration = Duration::from_mins(1);
@@ -43,7 +42,7 @@ impl Core {
     /// Takes unknown senders in as peers where that is wanted, and tells of them where it is not.
     pub(super) async fn meet_strangers(&mut self) {
         let Some(spec) = self.state.endpoint() else { return };
-        let (DeviceSpec::Vxlan(vxlan), Some(endpoint)) = (&spec.device, self.edge.endpoint()) else { return };
+        let (Some(vxlan), Some(endpoint)) = (spec.device.endpoint(), self.edge.endpoint()) else { return };
         if !vxlan.learn_peers {
             if let Some(last) = endpoint.strangers.list().last() {
                 warn!("{}", self.state.about_stranger(last.address));
@@ -84,13 +83,14 @@ impl Core {
     pub(super) async fn tick(&mut self) {
         self.edge.listen();
         self.edge.sweep();
-        self.reap().await;
+        let now = self.presences();
+        self.reap(&now).await;
         self.follow_underlay().await;
         self.believe_peers().await;
         self.rules.retry(self.state.outside());
         self.rules.check(self.state.outside());
         self.store.retry();
-        if self.edge.begin(self.state.clone(), Attempt::retrying()).try_again().await {
+        if self.edge.begin(self.state.clone(), Attempt::retrying()).try_again(&now).await {
             self.publish();
         }
         self.look();

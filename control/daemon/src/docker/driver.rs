@@ -200,10 +200,10 @@ fn id(text: &str) -> Result<Id, Error> {
 /// The network that Docker asks for.
 struct Wanted {
     spec: NetworkSpec,
-    /// Whether its name was told, and not made of its id.
+    /// Whether its name is given, rather than derived from its id.
     is_named: bool,
-    /// The options that were told besides.
-    told: Vec<String>,
+    /// Keys of its other options.
+    options: Vec<String>,
 }
 
 impl Wanted {
@@ -219,7 +219,7 @@ impl Wanted {
             Error::invalid(format!("option {NETWORK}: {error}"))
         })?;
         let driver = generic.remove(DRIVER).map(|value| text(&value));
-        let told = driver.iter().map(|_| DRIVER.to_owned()).chain(generic.keys().cloned()).collect();
+        let options = driver.iter().map(|_| DRIVER.to_owned()).chain(generic.keys().cloned()).collect();
         let driver = match driver {
             Some(driver) => Some(driver.parse().map_err(|_| {
                 Error::invalid(format!("option driver: {driver:?} is none: use bridge, overlay or uplink"))
@@ -239,13 +239,13 @@ impl Wanted {
         for data in ask.ipv4.iter().chain(&ask.ipv6) {
             spec.subnets.extend(subnet(data, holds)?);
         }
-        Ok(Self { spec, is_named, told })
+        Ok(Self { spec, is_named, options })
     }
 
     /// A network that is there can be adopted if Docker knows the same of it.
     fn check_adoption(&self, there: &Network) -> Result<(), Error> {
         let name = &there.spec.name;
-        if let Some(key) = self.told.first() {
+        if let Some(key) = self.options.first() {
             return Err(Error::invalid(format!(
                 "network {name} exists and is adopted as it is: leave the option {key} out"
             )));
@@ -298,10 +298,10 @@ fn connect(id: &Id, ask: &OfEndpoint) -> Result<Connect, Error> {
     let interface = &ask.interface;
     let wrong = |what: &str, text: &str| Error::invalid(format!("{text:?} is no {what} address"));
     let address = |text: &str| text.split('/').next().unwrap_or_default().to_owned();
-    let told = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
-    let ip = told(&interface.address).map(|it| address(&it).parse().map_err(|_| wrong("IPv4", &it)));
-    let ip6 = told(&interface.address_ipv6).map(|it| address(&it).parse().map_err(|_| wrong("IPv6", &it)));
-    let mac = told(&interface.mac_address).map(|it| it.parse().map_err(|_| wrong("MAC", &it)));
+    let given = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let ip = given(&interface.address).map(|it| address(&it).parse().map_err(|_| wrong("IPv4", &it)));
+    let ip6 = given(&interface.address_ipv6).map(|it| address(&it).parse().map_err(|_| wrong("IPv6", &it)));
+    let mac = given(&interface.mac_address).map(|it| it.parse().map_err(|_| wrong("MAC", &it)));
     // Docker's own stand among those that a person wrote.
     let written = ask.options.iter().filter(|(key, _)| !key.starts_with("com.docker."));
     Ok(Connect {
@@ -318,7 +318,8 @@ fn connect(id: &Id, ask: &OfEndpoint) -> Result<Connect, Error> {
 
 /// What Docker did not know; it refuses to be told what it knows.
 fn answer(asked: &Interface, endpoint: &Endpoint) -> Interface {
-    let unless = |told: &String, value: Option<String>| value.filter(|_| told.is_empty()).unwrap_or_default();
+    let unless =
+        |known: &String, value: Option<String>| value.filter(|_| known.is_empty()).unwrap_or_default();
     let address = |family| endpoint.spec.address(family).map(|net| net.to_string());
     Interface {
         address: unless(&asked.address, address(Family::V4)),

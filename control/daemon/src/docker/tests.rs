@@ -229,7 +229,7 @@ async fn what_makes_no_sense_is_refused_in_a_sentence() {
         ("NetworkDriver.CreateNetwork", "", "the request is empty"),
         ("NetworkDriver.CreateNetwork", "{", "the request makes no sense here"),
         ("NetworkDriver.CreateNetwork", "[1]", "the request makes no sense here"),
-        ("NetworkDriver.DeleteNetwork", r#"{"NetworkID": "x"}"#, "is no id"),
+        ("NetworkDriver.DeleteNetwork", r#"{"NetworkID": "x"}"#, "is not an id"),
         ("NetworkDriver.CreateEndpoint", &ghost, "has no network"),
         ("NetworkDriver.Join", &ghost, "has no network"),
         ("NetworkDriver.EndpointOperInfo", &ghost, "there is no endpoint"),

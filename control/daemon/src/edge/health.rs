@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use tracing::{info, warn};
-use vswitch::counters::PortTotals;
+use vswitch::{counters::PortTotals, device::DeviceError};
 
 use super::{Edge, EdgePort, transaction::Opening};
 use crate::{
     device::OpenDevice,
     tunnel::{self, Ties},
 };
+use vswitch_host::netns::Presences;
+use vswitch_model::Netns;
 
 impl Edge {
     pub(super) fn is_up(&self, port: &EdgePort) -> bool {
@@ -19,6 +21,11 @@ impl Edge {
     /// Why `port` carries no frames, if it does not.
     pub(crate) fn why_down(&self, port: &EdgePort) -> Option<String> {
         port.why_down(self.endpoint().is_some())
+    }
+
+    /// The names of the namespaces that open devices keep alive.
+    pub(crate) fn kept_namespaces(&self) -> impl Iterator<Item = &Netns> {
+        self.ports.values().filter_map(|port| port.device.as_ref().ok()?.keeps())
     }
 
     /// Notes which ports were heard since the last call.
@@ -42,8 +49,8 @@ impl Opening<'_> {
 
     /// Takes the ports out of forwarding whose containers have ended, and tries those again that are down. True: that made a
     /// difference.
-    pub(crate) async fn try_again(mut self) -> bool {
-        let any = self.collect_abandoned() | self.collect_displaced().await | self.retry().await;
+    pub(crate) async fn try_again(mut self, now: &Presences) -> bool {
+        let any = self.collect_abandoned(now) | self.collect_displaced().await | self.retry().await;
         // Only what is asked for now fails for good; the rest is down, and tried again as well.
         if let Err(error) = self.configure().await {
             warn!("{}", error.sentence);
@@ -61,9 +68,9 @@ impl Opening<'_> {
         let faults = plan.ports.iter().flatten().filter_map(|port| Some((port.id, port.fault()?)));
         let mut any = false;
         for (id, fault) in faults {
-            let why = match fault.raw_os_error() {
-                Some(EBADFD | ENODEV | ENXIO) => "its interface is gone".to_owned(),
-                Some(ENETDOWN) => "its interface is down or gone".to_owned(),
+            let why = match DeviceError::of(&fault) {
+                DeviceError::Gone => "its interface is gone".to_owned(),
+                DeviceError::Down => "its interface is down or gone".to_owned(),
                 _ => format!("its interface fails: {fault}"),
             };
             any |= self.take_down(id, why);
@@ -72,8 +79,8 @@ impl Opening<'_> {
     }
 
     /// Takes the ports out of forwarding whose containers have ended. True: there were some.
-    fn collect_abandoned(&mut self) -> bool {
-        let abandoned = |port: &EdgePort| port.device.as_ref().is_ok_and(OpenDevice::is_abandoned);
+    fn collect_abandoned(&mut self, now: &Presences) -> bool {
+        let abandoned = |port: &EdgePort| port.device.as_ref().is_ok_and(|device| device.is_abandoned(now));
         let ports = self.edge.ports.iter();
         let gone: Vec<_> = ports.filter(|(_, port)| abandoned(port)).map(|(id, _)| *id).collect();
         gone.into_iter().fold(false, |any, id| any | self.take_down(id, "its namespace is gone".to_owned()))
@@ -123,9 +130,3 @@ impl EdgePort {
         }
     }
 }
-
-// include/uapi/asm-generic/errno-base.h, errno.h
-const ENXIO: i32 = 6;
-const ENODEV: i32 = 19;
-const EBADFD: i32 = 77;
-const ENETDOWN: i32 = 100;

@@ -22,7 +22,7 @@ use crate::{
     state::{self, Effect, State},
 };
 use vswitch_host::link::{Links, Wanted};
-use vswitch_model::{DeviceSpec, Error, Name};
+use vswitch_model::{Error, Mtu, Name};
 
 /// How a change is made.
 #[derive(Debug)]
@@ -78,6 +78,8 @@ pub(crate) struct Opening<'e> {
     opened: Vec<PortId>,
     /// Devices that the workers may still use; they go with the next plan.
     leaving: Vec<OpenDevice>,
+    /// What tunnels carried before.
+    pub(super) overlay_before: Option<Mtu>,
 }
 
 /// A change whose interfaces are set up.
@@ -94,9 +96,11 @@ pub(crate) struct Failed<'e> {
 impl Edge {
     /// Begins a change to what `next` wants.
     pub(crate) fn begin(&mut self, next: State, attempt: Attempt) -> Opening<'_> {
+        let overlay_before = self.overlay_mtu();
         Opening {
             edge: self,
             next,
+            overlay_before,
             attempt,
             done: Vec::new(),
             unset: Vec::new(),
@@ -215,7 +219,7 @@ impl<'e> Opening<'e> {
         if old.spec.carries != new.spec.carries {
             self.edge.stale.changed.insert(new.id);
         }
-        if let (DeviceSpec::Vxlan(spec), OpenDevice::Endpoint(endpoint)) = (&new.spec.device, device) {
+        if let (Some(spec), OpenDevice::Endpoint(endpoint)) = (new.spec.device.endpoint(), device) {
             endpoint.set_ttl(spec.ttl)?;
         }
         let (Some(before), Some(after)) = (old.spec.interface(), new.spec.interface()) else { return Ok(()) };
@@ -231,7 +235,7 @@ impl<'e> Opening<'e> {
             }
             return Ok(());
         }
-        let links = Links::open(device::namespace(after.netns.as_ref())?)?;
+        let links = Links::open(device::namespace(after)?)?;
         links.configure(&wanted(Some(before.clone()))).await?;
         Ok(())
     }

@@ -10,7 +10,7 @@ use vswitch_vxlan::endpoint::Vtep;
 
 use super::{Edge, EdgePort};
 use crate::{device::OpenDevice, state::State, tunnel::Tunnel};
-use vswitch_model::{DeviceSpec, Mtu, VxlanSpec};
+use vswitch_model::{Mtu, VxlanSpec};
 
 impl Edge {
     /// The tunnel's endpoint, if it is open, its peers and collectors.
@@ -19,19 +19,17 @@ impl Edge {
         let mut tunnel = Tunnel { own, spec, endpoint, peers: Vec::new(), collectors: Vec::new() };
         for (id, port) in &self.ports {
             let Ok(OpenDevice::Remote { path, .. }) = &port.device else { continue };
-            match &port.wanted.spec.device {
-                DeviceSpec::Peer(spec) => tunnel.peers.push((*id, spec, path)),
-                DeviceSpec::Collector(spec) => tunnel.collectors.push((*id, spec, path)),
-                _ => {}
-            }
+            let device = &port.wanted.spec.device;
+            tunnel.peers.extend(device.peer().map(|spec| (*id, spec, path)));
+            tunnel.collectors.extend(device.collector().map(|spec| (*id, spec, path)));
         }
         Some(tunnel)
     }
 
     /// The endpoint's port, what was asked of it and its sockets, if they are open.
     pub(super) fn open_endpoint(&self) -> Option<(PortId, &VxlanSpec, &Arc<Vtep>)> {
-        self.ports.iter().find_map(|(id, port)| match (&port.wanted.spec.device, &port.device) {
-            (DeviceSpec::Vxlan(spec), Ok(OpenDevice::Endpoint(endpoint))) => Some((*id, spec, endpoint)),
+        self.ports.iter().find_map(|(id, port)| match (port.wanted.spec.device.endpoint(), &port.device) {
+            (Some(spec), Ok(OpenDevice::Endpoint(endpoint))) => Some((*id, spec, endpoint)),
             _ => None,
         })
     }
@@ -41,12 +39,9 @@ impl Edge {
         self.open_endpoint().map(|(.., endpoint)| endpoint)
     }
 
-    /// Octets of the longest packet that the tunnel carries, if there is one, open or not.
+    /// Bytes of the longest packet that the tunnel carries, if there is one, open or not.
     pub(super) fn overlay_mtu(&self) -> Option<Mtu> {
-        self.ports.values().find_map(|port| match &port.wanted.spec.device {
-            DeviceSpec::Vxlan(spec) => Some(spec.overlay_mtu()),
-            _ => None,
-        })
+        self.ports.values().find_map(|port| port.wanted.spec.device.endpoint()).map(VxlanSpec::overlay_mtu)
     }
 
     /// Puts the tunnel's ports and receivers into `plan`: each worker receives by an inlet of its own.

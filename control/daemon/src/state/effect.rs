@@ -3,15 +3,13 @@
 use std::{num::NonZeroU16, sync::Arc};
 
 use vswitch::{
-    capture,
     mirror::Mirror,
-    storm::FloodLimits,
     topology::{self, PortMode, PortRules, Topology, TopologyError},
 };
 
 use super::{Change, Delta, Network, Origin, Port, Record, State, derive::host_port_name};
 use vswitch_host::gateway::Outside;
-use vswitch_model::{Carries, DeviceSpec, Direction, Name, PortSpec, StormSpec, SwitchSpec, Tags};
+use vswitch_model::{Carries, DeviceSpec, Name, PortSpec, SwitchSpec, Tags};
 
 /// One deed of the edge. Each carries what it takes to [`undo`](Effect::undo) it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -199,10 +197,7 @@ fn mirror(state: &State, port: &Port) -> Option<Mirror> {
         to: port.id,
         ports: mirror.ports.iter().filter_map(|name| Some(state.port(name)?.id)).collect(),
         networks: mirror.networks.iter().filter_map(|name| Some(state.network(name)?.id)).collect(),
-        direction: mirror.direction.map(|direction| match direction {
-            Direction::Rx => capture::Direction::Rx,
-            Direction::Tx => capture::Direction::Tx,
-        }),
+        direction: mirror.direction,
     })
 }
 
@@ -261,7 +256,6 @@ fn port_rules(state: &State, port: &Port, group: bool) -> Option<PortRules> {
         Carries::Mirror { .. } => PortMode::Mirror,
     };
     let is_tunnel = matches!(mode, PortMode::Tunnel(_));
-    let StormSpec { broadcast, multicast, unknown } = port.spec.storm;
     Some(PortRules {
         id: port.id,
         mode,
@@ -272,7 +266,7 @@ fn port_rules(state: &State, port: &Port, group: bool) -> Option<PortRules> {
         flood: port.spec.flood && is_flooded_to(&port.spec.device, group),
         learning: port.spec.learning,
         mac_limit: port.spec.mac_limit,
-        storm: FloodLimits { broadcast, multicast, unknown },
+        storm: port.spec.storm,
         limits: port.spec.limit.limits(),
         mtu: port.mtu.get(),
     })

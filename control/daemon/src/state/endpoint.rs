@@ -310,7 +310,7 @@ impl State {
     }
 }
 
-/// 02:42 and the IPv4 address, as Docker's overlay has it; of an IPv6 address four octets of its hash.
+/// 02:42 and the IPv4 address, as Docker's overlay has it; of an IPv6 address four bytes of its hash.
 pub(super) fn mac_of(address: IpAddr) -> MacAddr {
     match address {
         IpAddr::V4(address) => {

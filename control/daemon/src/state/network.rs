@@ -303,11 +303,11 @@ impl State {
         add: &BTreeSet<Name>,
         remove: &BTreeSet<Name>,
     ) -> Result<(), NetworkError> {
-        let told = network.options.peers.clone();
-        if add.is_empty() && remove.is_empty() || told.is_none() && remove.is_empty() {
+        let given = network.options.peers.clone();
+        if add.is_empty() && remove.is_empty() || given.is_none() && remove.is_empty() {
             return self.are_peers(add);
         }
-        let before = told.unwrap_or_else(|| self.peers().cloned().collect());
+        let before = given.unwrap_or_else(|| self.peers().cloned().collect());
         self.are_peers(add.iter().chain(remove.difference(&before)))?;
         let peers = before.union(add).filter(|peer| !remove.contains(*peer));
         let peers: Vec<_> = peers.map(Name::as_str).collect();

@@ -8,7 +8,7 @@ use std::{
 
 use super::{Origin, State, derive::gateway_ifname, registry::Entry};
 use vswitch_host::gateway::Outside;
-use vswitch_model::{DeviceSpec, Driver, Name, NetworkSpec, PortSpec, publish::Published};
+use vswitch_model::{Driver, Name, NetworkSpec, PortSpec, publish::Published};
 
 /// Every network that has a gateway on this host, by name. An internal one has none, and an uplink's is on the LAN.
 pub(super) fn of(state: &State) -> Vec<Outside> {
@@ -40,18 +40,13 @@ pub(super) fn of(state: &State) -> Vec<Outside> {
 ///
 /// With `learn_peers` any host may become a peer: then the port of every address.
 fn tunnels(state: &State) -> BTreeSet<SocketAddr> {
-    let endpoint = state.ports.entries().find_map(|entry| match &entry.spec.device {
-        DeviceSpec::Vxlan(spec) => Some(spec),
-        _ => None,
-    });
+    let endpoint = state.ports.entries().find_map(|entry| entry.spec.device.endpoint());
     let Some(endpoint) = endpoint else { return BTreeSet::new() };
     // The port of learned peers is closed for all addresses: learning one changes no rules.
     let is_covered = |entry: &Entry<PortSpec>| endpoint.learn_peers && entry.origin == Origin::Learned;
-    let peer = |entry: &Entry<PortSpec>| match &entry.spec.device {
-        DeviceSpec::Peer(peer) if !is_covered(entry) => {
-            Some(SocketAddr::new(peer.remote.ip(), peer.remote_port.unwrap_or(endpoint.port)))
-        }
-        _ => None,
+    let peer = |entry: &Entry<PortSpec>| {
+        let peer = entry.spec.device.peer().filter(|_| !is_covered(entry))?;
+        Some(SocketAddr::new(peer.remote.ip(), peer.remote_port.unwrap_or(endpoint.port)))
     };
     let any = endpoint.learn_peers.then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let own = [endpoint.local.ip()].into_iter().chain(any).map(|ip| SocketAddr::new(ip, endpoint.port));

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use super::{Origin, Port, Refusal, State, registry::Entry};
-use vswitch_model::{Carries, DeviceSpec, Name, PeerSpec, PortSpec, UnderlayAddr, rules};
+use vswitch_model::{Carries, Name, PeerSpec, PortSpec, UnderlayAddr, rules};
 
 /// Peers that are taken in without being asked for, at most: anybody can send from many addresses.
 pub(super) const LEARNED_PEERS: usize = 256;
@@ -40,7 +40,7 @@ impl State {
     /// The ways to the peers carry packets of `mtu` bytes at this host.
     pub(super) fn measure_underlay(&mut self, mtu: u16) {
         let Some(mut port) = self.endpoint().map(Arc::unwrap_or_clone) else { return };
-        if let DeviceSpec::Vxlan(endpoint) = &mut port.device {
+        if let Some(endpoint) = port.device.endpoint_mut() {
             endpoint.measured_mtu = Some(mtu);
         }
         self.ports.replace(port);
@@ -51,7 +51,7 @@ impl State {
     pub fn silent_peers(&self) -> impl Iterator<Item = Port> {
         let is_silent = |entry: &&Entry<PortSpec>| {
             entry.origin == Origin::Learned
-                && matches!(&entry.spec.device, DeviceSpec::Peer(peer) if peer.flood == Some(false))
+                && entry.spec.device.peer().is_some_and(|peer| peer.flood == Some(false))
         };
         self.ports.entries().filter(is_silent).map(|entry| self.settle(entry))
     }
@@ -62,7 +62,7 @@ impl State {
             return;
         };
         let mut spec = PortSpec::clone(&entry.spec);
-        if let DeviceSpec::Peer(peer) = &mut spec.device {
+        if let Some(peer) = spec.device.peer_mut() {
             peer.flood = None;
             self.ports.replace(spec);
         }
@@ -96,6 +96,6 @@ fn learned_peer(remote: UnderlayAddr) -> PortSpec {
         PeerSpec::default_name(remote),
         Carries::Tunnel { networks: None },
         // Its address may be forged.
-        DeviceSpec::Peer(PeerSpec { remote, remote_port: None, flood: Some(false) }),
+        PeerSpec { remote, remote_port: None, flood: Some(false) },
     )
 }

@@ -27,7 +27,7 @@ fn config(source: &str) -> Config {
 }
 
 /// Effects by name, for reading.
-fn told(effects: &[Effect]) -> Vec<String> {
+fn labels(effects: &[Effect]) -> Vec<String> {
     let tell = |effect: &Effect| match effect {
         Effect::SetSwitch { .. } => "set switch".into(),
         Effect::ClosePort(port) => format!("close {}={}", port.spec.name, port.id.0),
@@ -68,7 +68,7 @@ fn a_daemon_starts_with_the_file_and_the_store() {
     let stored =
         [Record::Network(network(json!({"name": "red"})).into()), Record::Port(tap("new", "red").into())];
     let plan = State::start(config(FILE), stored).unwrap();
-    assert_eq!(told(&plan.effects), ["open db=1", "open new=0", "open web=2"]);
+    assert_eq!(labels(&plan.effects), ["open db=1", "open new=0", "open web=2"]);
     assert_eq!(plan.next.port(&name("new")).unwrap().origin, Origin::Api);
     assert_eq!(plan.next.port(&name("web")).unwrap().origin, Origin::File);
 }
@@ -77,15 +77,15 @@ fn a_daemon_starts_with_the_file_and_the_store() {
 fn what_the_api_makes_is_stored() {
     let mut state = started();
     let effects = state.apply(Command::AddNetwork(network(json!({"name": "red"})))).unwrap();
-    assert_eq!(told(&effects), ["store network red"]);
+    assert_eq!(labels(&effects), ["store network red"]);
     let effects = state.apply(Command::AddPort(tap("new", "red"))).unwrap();
-    assert_eq!(told(&effects), ["open new=2", "store port new"]);
+    assert_eq!(labels(&effects), ["open new=2", "store port new"]);
     let effects = state.apply(Command::RemovePort(name("new"))).unwrap();
-    assert_eq!(told(&effects), ["close new=2", "unstore port new"]);
+    assert_eq!(labels(&effects), ["close new=2", "unstore port new"]);
     let effects = state.apply(Command::AddPort(tap("newer", "blue"))).unwrap();
-    assert_eq!(told(&effects), ["open newer=3", "store port newer"], "a released number rests");
+    assert_eq!(labels(&effects), ["open newer=3", "store port newer"], "a released number rests");
     let effects = state.apply(Command::RemoveNetwork(name("red"))).unwrap();
-    assert_eq!(told(&effects), ["unstore network red"]);
+    assert_eq!(labels(&effects), ["unstore network red"]);
 }
 
 const TUNNEL: &str = r#"
@@ -107,9 +107,9 @@ const TUNNEL: &str = r#"
 #[test]
 fn the_endpoint_is_opened_before_its_peers_and_nothing_goes_from_tunnel_to_tunnel() {
     let plan = State::start(config(TUNNEL), []).unwrap();
-    assert_eq!(told(&plan.effects), ["open vxlan=2", "open 10.8.0.2=1", "open web=0"]);
+    assert_eq!(labels(&plan.effects), ["open vxlan=2", "open 10.8.0.2=1", "open web=0"]);
     let state = plan.next;
-    assert_eq!(state.network(&name("blue")).unwrap().mtu.get(), 1450, "50 octets less than the underlay");
+    assert_eq!(state.network(&name("blue")).unwrap().mtu.get(), 1450, "50 bytes less than the underlay");
     assert_eq!(state.network(&name("local")).unwrap().mtu.get(), 1500);
     assert_eq!(state.port(&name("web")).unwrap().mtu.get(), 1450);
     let layout = state.layout();
@@ -140,7 +140,7 @@ fn a_collector_is_sent_to_by_the_endpoint_and_its_vni_is_no_networks() {
     assert!(refused.contains("port ids: vni: network blue has vni 4096"), "{refused}");
     // A peer's address will do.
     let effects = state.apply(Command::AddPort(collector(4097, "10.8.0.2"))).unwrap();
-    assert_eq!(told(&effects), ["open ids=3", "store port ids"]);
+    assert_eq!(labels(&effects), ["open ids=3", "store port ids"]);
     let layout = state.layout();
     assert_eq!((layout.ports[3].mode.clone(), layout.ports[3].horizon), (PortMode::Mirror, None));
     assert_eq!(layout.mirrors[0].to, state.port(&name("ids")).unwrap().id);
@@ -167,9 +167,9 @@ fn a_collector_is_changed_by_a_reload() {
     let mut state = State::start(file("10.8.0.9", 9000), []).unwrap().next;
     let id = state.port(&name("ids")).unwrap().id.0;
     let effects = state.apply(Command::Reload(file("10.8.0.9", 9001))).unwrap();
-    assert_eq!(told(&effects), [format!("update ids={id}")]);
+    assert_eq!(labels(&effects), [format!("update ids={id}")]);
     let effects = state.apply(Command::Reload(file("10.8.0.8", 9001))).unwrap();
-    assert_eq!(told(&effects), [format!("close ids={id}"), format!("open ids={id}")]);
+    assert_eq!(labels(&effects), [format!("close ids={id}"), format!("open ids={id}")]);
 }
 
 /// What the gateways' networks may not send to: the ends of tunnels, as they come and go.
@@ -191,12 +191,12 @@ fn the_ends_of_tunnels_are_closed_to_gateways() {
     assert_eq!(ends(&state), ["10.8.0.1:4789", "10.8.0.2:4789", "239.1.1.1:4789"]);
     let peer = json!({"name": "host3", "kind": "peer", "remote": "10.8.0.3", "remote_port": 8472});
     let effects = state.apply(Command::AddPort(port(peer))).unwrap();
-    assert!(told(&effects).contains(&"set outside".to_owned()), "{effects:?}");
+    assert!(labels(&effects).contains(&"set outside".to_owned()), "{effects:?}");
     assert!(ends(&state).contains(&"10.8.0.3:8472".to_owned()), "{:?}", ends(&state));
     let mut state = start("learn_peers = true");
     assert_eq!(ends(&state), ["0.0.0.0:4789", "10.8.0.1:4789", "10.8.0.2:4789"], "any host may be one");
     let effects = state.apply(Command::LearnPeer([10, 8, 1, 3].into())).unwrap();
-    assert_eq!(told(&effects), ["open 10.8.1.3=4"], "covered, and so no transaction");
+    assert_eq!(labels(&effects), ["open 10.8.1.3=4"], "covered, and so no transaction");
 }
 
 #[test]
@@ -204,11 +204,11 @@ fn peers_that_were_taken_in_give_way_to_those_asked_for() {
     let mut state = State::start(config(TUNNEL), []).unwrap().next;
     let learn = |number: u8| Command::LearnPeer([10, 8, 1, number].into());
     let effects = state.apply(learn(3)).unwrap();
-    assert_eq!(told(&effects), ["open 10.8.1.3=3"], "nothing is stored");
+    assert_eq!(labels(&effects), ["open 10.8.1.3=3"], "nothing is stored");
     let asked = port(json!({"name": "host3", "kind": "peer", "remote": "10.8.1.3"}));
     let effects = state.apply(Command::AddPort(asked)).unwrap();
     let expected = ["close 10.8.1.3=3", "open host3=4", "store port host3"];
-    assert_eq!(told(&effects), expected);
+    assert_eq!(labels(&effects), expected);
     state.apply(learn(4)).unwrap();
     let file = TUNNEL.replace("10.8.0.2", "10.8.1.4");
     state.apply(Command::Reload(config(&file))).unwrap();
@@ -235,7 +235,7 @@ fn a_peer_that_was_taken_in_is_flooded_once_it_has_answered() {
     let silent: Vec<_> = state.silent_peers().map(|port| port.spec.name.clone()).collect();
     assert_eq!((silent, is_flooded(&state)), (vec![peer.clone()], false));
     let effects = state.apply(Command::BelievePeer(peer.clone())).unwrap();
-    assert_eq!(told(&effects), ["update 10.8.1.3=3"], "nothing is stored, no socket opened anew");
+    assert_eq!(labels(&effects), ["update 10.8.1.3=3"], "nothing is stored, no socket opened anew");
     assert!(is_flooded(&state) && state.silent_peers().next().is_none());
     // Those of the file are flooded as it says.
     state.apply(Command::BelievePeer(name("10.8.0.2"))).unwrap();
@@ -290,7 +290,7 @@ fn a_reload_applies_the_difference_and_tells_it() {
         ]
     );
     let expected = ["set switch", "close db=0", "update new=2", "update web=1", "open app=3"];
-    assert_eq!(told(&plan.effects), expected);
+    assert_eq!(labels(&plan.effects), expected);
     let again = plan.next.plan(Command::Reload(config(file))).unwrap();
     assert_eq!((again.changes.len(), again.effects.len()), (0, 0));
 }
@@ -324,7 +324,7 @@ fn what_changes_in_place_and_what_does_not() {
         let mut value = base.clone();
         value.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
         let plan = state.plan(Command::Reload(file(port(value)))).unwrap();
-        assert_eq!(told(&plan.effects), expected, "{keys}");
+        assert_eq!(labels(&plan.effects), expected, "{keys}");
     }
 }
 
@@ -337,7 +337,7 @@ fn what_the_file_dropped_it_may_declare_again() {
     assert_eq!(state.network(&name("red")).unwrap().origin, Origin::Api);
     let effects =
         state.apply(Command::Reload(config(&format!("[[network]]\nname = \"red\"\n{FILE}")))).unwrap();
-    assert_eq!(told(&effects), ["unstore network red"]);
+    assert_eq!(labels(&effects), ["unstore network red"]);
     assert_eq!(state.network(&name("red")).unwrap().origin, Origin::File);
     assert!(state.port(&name("new")).is_some());
 }

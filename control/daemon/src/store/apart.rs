@@ -41,9 +41,9 @@ pub fn read_to_stdout() -> ExitCode {
     // Whatever happens is told by how it ends.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let _ = setrlimit(Resource::As, Rlimit { current: Some(MEMORY), maximum: Some(MEMORY) });
-    let told = file::read(&mut io::stdin().lock()).map_err(redb::Error::Io);
-    let told = told.and_then(|bytes| database::read(&bytes)).and_then(|snapshot| Ok(tell(&snapshot)?));
-    match told {
+    let outcome = file::read(&mut io::stdin().lock()).map_err(redb::Error::Io);
+    let outcome = outcome.and_then(|bytes| database::read(&bytes)).and_then(|snapshot| Ok(tell(&snapshot)?));
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -72,14 +72,14 @@ pub(super) fn read(program: &Path, file: File, limit: Duration) -> io::Result<Re
     let (out, reason) = (collect(child.stdout.take()), collect(child.stderr.take()));
     let patience = || deadline.saturating_duration_since(Instant::now());
     // Both end with the child.
-    let told = out.recv_timeout(patience());
+    let output = out.recv_timeout(patience());
     let status = end(&mut child, deadline)?;
-    let told = lines::read(&told.unwrap_or_default());
-    if let Some(Header { store: version, id, revision, .. }) = told.header
-        && told.is_complete()
-        && !told.is_torn
+    let rows = lines::read(&output.unwrap_or_default());
+    if let Some(Header { store: version, id, revision, .. }) = rows.header
+        && rows.is_complete()
+        && !rows.is_torn
     {
-        return Ok(Ok(Snapshot { version, id, revision, content: told.content() }));
+        return Ok(Ok(Snapshot { version, id, revision, content: rows.content() }));
     }
     let Some(status) = status else {
         return Ok(Err(format!("reading it takes more than {} s", limit.as_secs())));
@@ -149,7 +149,7 @@ mod tests {
             match read(&program, database, limit) {
                 // Another test's child has the script open still, to be written.
                 Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {}
-                told => return told.unwrap(),
+                result => return result.unwrap(),
             }
         }
     }
@@ -159,9 +159,9 @@ mod tests {
         let patience = Duration::from_secs(20);
         let whole = lines::of_content(7, 3, &Default::default());
         let (line, half) = (whole.trim_end(), &whole[..whole.len() - 2]);
-        let told =
+        let snapshot =
             read_by(&format!("[ $1 = {FLAG} ] && [ \"$(cat)\" = 'some bytes' ] && echo '{line}'"), patience);
-        assert_eq!(told.map(|snapshot| (snapshot.id, snapshot.revision)), Ok((Some(7), 3)));
+        assert_eq!(snapshot.map(|snapshot| (snapshot.id, snapshot.revision)), Ok((Some(7), 3)));
         // Whatever happens after everything was told does not matter.
         assert!(read_by(&format!("echo '{line}'; kill -ABRT $$"), patience).is_ok());
         for (script, reason) in [

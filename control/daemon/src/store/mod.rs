@@ -29,9 +29,7 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
-    fs,
-    hash::{BuildHasher, RandomState},
-    io,
+    fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
@@ -50,6 +48,7 @@ use self::{
     recover::{Asides, Found, Mend, judge},
 };
 use crate::state::{Kind, Record};
+use vswitch_host::random;
 use vswitch_model::{Error, ErrorKind, Id, Name, NetworkSpec, PortSpec, api::StaticEntry};
 
 /// The version of the store's form on the disk. A change of its meaning raises it.
@@ -202,10 +201,14 @@ impl Store {
         let aside = |name| file::aside_name(folder, name, &stamp);
         let asides = Asides { database: aside(database::NAME), copy: aside(copy::NAME) };
         let verdict = judge(found, copy, lived, &asides);
+        let id = match verdict.id {
+            Some(id) => id,
+            None => random::bytes().map(u64::from_ne_bytes).map_err(|error| StoreError::of(folder, error))?,
+        };
         let mut inner = Inner {
             folder: folder.to_owned(),
             program: program.to_owned(),
-            id: verdict.id.unwrap_or_else(|| RandomState::new().hash_one("store")),
+            id,
             revision: verdict.revision,
             content: verdict.content,
             database: Slot::Due(verdict.database),
@@ -350,9 +353,8 @@ impl Store {
 
     /// The networks that were adopted, by the ids they are known under.
     pub fn adoptions(&self) -> BTreeMap<Id, Name> {
-        let inner = self.inner();
-        let adopted = inner.content.of(Table::Adopted);
-        adopted.filter_map(|(id, text)| Some((id.parse().ok()?, serde_json::from_str(text).ok()?))).collect()
+        let adopted = self.inner().parse_rows(Table::Adopted, |id, name| Ok((id.parse::<Id>()?, name)));
+        adopted.into_iter().collect()
     }
 
     /// Keeps under which `id` a network is adopted; `None`: under it no longer. On the disk when this returns.
@@ -385,10 +387,19 @@ impl Inner {
 
     /// The rows of a table that are what they should be; others are told once, and stay where they are.
     fn parse<S: DeserializeOwned, T>(&mut self, table: Table, into: impl Fn(S) -> T) -> Vec<T> {
+        self.parse_rows(table, |_, spec| Ok(into(spec)))
+    }
+
+    /// The same, of rows whose keys count as well.
+    fn parse_rows<S: DeserializeOwned, T>(
+        &mut self,
+        table: Table,
+        into: impl Fn(&str, S) -> Result<T, Box<dyn std::error::Error>>,
+    ) -> Vec<T> {
         let mut parsed = Vec::new();
         for (key, text) in self.content.of(table) {
-            match serde_json::from_str(text) {
-                Ok(spec) => parsed.push(into(spec)),
+            match serde_json::from_str(text).map_err(Into::into).and_then(|spec| into(key, spec)) {
+                Ok(row) => parsed.push(row),
                 Err(error) => {
                     let note = format!("{key} among the {} of the store is left out: {error}", table.name());
                     if !self.notes.contains(&note) {

@@ -54,7 +54,7 @@ use crate::{
 };
 use vswitch_host::queue::{Queue, Queues};
 use vswitch_model::{
-    DeviceSpec, Error, Id, Name, VxlanSpec,
+    Error, Id, Name, VxlanSpec,
     api::{PortState, capture::Capture},
 };
 
@@ -267,11 +267,8 @@ impl Snapshot {
     /// Where a peer is, and from where it is reached: what it takes to measure the way to it. `None`: it is no peer, or the
     /// tunnel is down.
     pub(crate) fn way_to(&self, peer: &state::Port) -> Option<(SocketAddr, SocketAddr, u16)> {
-        let (DeviceSpec::Peer(spec), LiveDevice::Remote(_)) =
-            (&peer.spec.device, &self.live(peer.id)?.device)
-        else {
-            return None;
-        };
+        let spec = peer.spec.device.peer()?;
+        let LiveDevice::Remote(_) = self.live(peer.id)?.device else { return None };
         let endpoint = self.tunnel_endpoint()?;
         let remote = endpoint.address(spec.remote.ip(), 0);
         Some((endpoint.local(), remote, self.vxlan()?.underlay_mtu()))
@@ -279,10 +276,7 @@ impl Snapshot {
 
     /// What is asked of this host's end of all tunnels.
     fn vxlan(&self) -> Option<VxlanSpec> {
-        match &self.state.endpoint()?.device {
-            DeviceSpec::Vxlan(spec) => Some(spec.clone()),
-            _ => None,
-        }
+        self.state.endpoint()?.device.endpoint().cloned()
     }
 
     /// The captures that go on.

@@ -7,7 +7,6 @@ use crate::state;
 use vswitch_model::{
     Carries, DeviceSpec, Error, Name,
     api::{Direction, Drop, Fates, Port, Traffic},
-    ifname::veth_host_ifname,
 };
 
 impl Snapshot {
@@ -42,14 +41,6 @@ impl Snapshot {
         let taught = real.map(|real| self.live.fdb.learning_of_port(port.id).since(real.taught_before));
         let taught = taught.unwrap_or_default();
         let reason = self.why_down(port.id);
-        let (kind, device) = match &spec.device {
-            DeviceSpec::Tap(_) => ("tap", spec.ifname().to_owned()),
-            DeviceSpec::Veth(_) => ("veth", veth_host_ifname(&spec.name)),
-            DeviceSpec::Packet { device } => ("packet", device.to_string()),
-            DeviceSpec::Vxlan(endpoint) => ("vxlan", endpoint.local.to_string()),
-            DeviceSpec::Peer(peer) => ("peer", peer.remote.to_string()),
-            DeviceSpec::Collector(it) => ("collector", format!("{} vni {}", it.remote, it.vni)),
-        };
         Port {
             name: spec.name.clone(),
             id: port.id.0,
@@ -60,8 +51,8 @@ impl Snapshot {
                 Carries::Mirror { mirror } => Some(mirror.clone()),
                 _ => None,
             },
-            kind: kind.to_owned(),
-            device,
+            kind: spec.device.kind().to_owned(),
+            device: spec.label(),
             netns: spec.interface().and_then(|interface| interface.netns.as_ref()).map(ToString::to_string),
             state: state_of(reason.as_ref()),
             reason,

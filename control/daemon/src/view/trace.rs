@@ -26,7 +26,7 @@ use vswitch_model::{
     text::{self, Book},
 };
 
-/// Octets of a frame that is told in hexadecimal digits at most.
+/// Bytes of a frame that is told in hexadecimal digits at most.
 const LONGEST: usize = vswitch::frame::MAX_FRAME;
 
 impl Snapshot {
@@ -58,7 +58,7 @@ impl Snapshot {
         };
         let now = self.now();
         let trace = core::trace(now, plan, &hypothesis)
-            .ok_or_else(|| Error::invalid(format!("a frame has at most {LONGEST} octets")))?;
+            .ok_or_else(|| Error::invalid(format!("a frame has at most {LONGEST} bytes")))?;
         let words = Words { names: self.names(), state: &self.state };
         Ok(Trace {
             port: request.port.clone(),
@@ -252,7 +252,7 @@ impl Words<'_> {
             Ok(pieces) if pieces > 1 => parts.push(format!("cut into {pieces} wire frames")),
             Ok(_) => {}
             Err(reason) => {
-                parts.push(format!("but at most {} octets leave there", exit.longest));
+                parts.push(format!("but at most {} bytes leave there", exit.longest));
                 dropped = Some(format!("{reason}: {}", reason.hint()));
             }
         }

@@ -7,17 +7,14 @@ use super::{
 };
 use crate::state;
 use vswitch_model::{
-    DeviceSpec, PeerSpec, VXLAN_PORT, VxlanSpec,
+    PeerSpec, VXLAN_PORT, VxlanSpec,
     api::tunnel::{Features, Peer, PeerOrigin, Stranger, Tunnel, TunnelEnd},
 };
 
 impl Snapshot {
     /// The tunnel: this host's end, and its peers by name.
     pub(crate) fn tunnel(&self) -> Tunnel {
-        let peers = self.state.ports().filter_map(|port| match &port.spec.device {
-            DeviceSpec::Peer(peer) => Some(self.peer(&port, peer)),
-            _ => None,
-        });
+        let peers = self.state.ports().filter_map(|port| Some(self.peer(&port, port.spec.device.peer()?)));
         Tunnel { endpoint: self.vxlan().map(|spec| self.own_end(&spec)), peers: peers.collect() }
     }
 
@@ -54,9 +51,7 @@ impl Snapshot {
     pub(super) fn strangers(&self) -> Vec<Stranger> {
         let is_peer = |address| {
             let mut ports = self.state.ports();
-            ports.any(
-                |port| matches!(&port.spec.device, DeviceSpec::Peer(peer) if peer.remote.ip() == address),
-            )
+            ports.any(|port| port.spec.device.peer().is_some_and(|peer| peer.remote.ip() == address))
         };
         let known = self.tunnel_endpoint().map(|endpoint| endpoint.strangers.list()).unwrap_or_default();
         let strangers = known.into_iter().filter(|stranger| !is_peer(stranger.address));

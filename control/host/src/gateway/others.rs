@@ -214,9 +214,9 @@ mod tests {
     #[test]
     fn the_chain_that_docker_makes_drop_is_found() {
         let foreign: Vec<_> = chains().foreign().collect();
-        let told: Vec<_> = foreign.iter().map(|it| (it.to_string(), it.drops(), it.is_shared())).collect();
+        let found: Vec<_> = foreign.iter().map(|it| (it.to_string(), it.drops(), it.is_shared())).collect();
         assert_eq!(
-            told,
+            found,
             [("ip filter FORWARD".into(), true, true), ("inet mine forward".into(), true, false)]
         );
         assert!(chains().have_ours());

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Direction;
+use super::{Direction, direction};
 use crate::Name;
 
 /// What to capture: frames that match everything given here.
@@ -22,6 +22,7 @@ pub struct CaptureRequest {
     pub networks: Vec<Name>,
     /// Received or sent; by default both.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = direction)]
     pub direction: Option<Direction>,
     /// Only frames that were not delivered.
     pub drops: bool,

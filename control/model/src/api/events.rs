@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use vswitch::addr::MacAddr;
 
-use super::text;
 use crate::Name;
 
 /// Something that happened. On the wire a flat object: `{"seq": 7, "time_ms": …, "event": "port_up", "port": "web"}`.
@@ -152,7 +151,6 @@ pub enum What {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Station {
     /// The address.
-    #[serde(with = "text")]
     pub mac: MacAddr,
     /// Its network.
     pub network: String,

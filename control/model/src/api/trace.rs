@@ -100,7 +100,7 @@ pub struct Leaving {
 #[into_params(parameter_in = Query)]
 pub struct WhyFilter {
     /// The MAC address.
-    #[serde(default, with = "super::optional_text", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]
     pub mac: Option<MacAddr>,
     /// The IP address.

@@ -348,13 +348,9 @@ impl Screen {
         let before = all(&self.before);
         let rows = all(&self.now).into_iter().map(|(key, (direction, frames))| {
             let old = before.get(&key).map_or(0, |(_, frames)| *frames);
-            let way = match direction {
-                Direction::Rx => "rx",
-                Direction::Tx => "tx",
-            };
             vec![
                 Cell::Text(key.0),
-                Cell::Text(way.into()),
+                Cell::Text(direction.to_string()),
                 Cell::Text(key.1),
                 self.rate(frames, old),
                 Cell::Number(frames),

@@ -8,7 +8,7 @@ use proptest::{collection::vec, prelude::*};
 use serde_json::json;
 use vswitch::topology::PortMode;
 
-use super::{config, name, network, told};
+use super::{config, labels, name, network};
 use crate::state::{Command, Effect, EndpointUpdate, Host, Origin, Record, Sandbox, State};
 use vswitch_model::{
     Connect, Driver, Family, Id, Ipam, Mtu, Name, Netns, NetworkSpec, NetworkUpdate, PoolSpec, Reference,
@@ -65,7 +65,7 @@ fn has(state: &State, port: &str) -> String {
 fn a_network_and_two_containers() {
     let mut state = State::default();
     let effects = state.apply(Command::AddNetwork(created("blue"))).unwrap();
-    assert_eq!(told(&effects), ["open gw.blue=0", "set outside", "store network blue"]);
+    assert_eq!(labels(&effects), ["open gw.blue=0", "set outside", "store network blue"]);
     let spec = state.network(&name("blue")).unwrap().spec;
     assert_eq!(spec.subnets[0].subnet, "172.17.0.0/16".parse::<IpNet>().unwrap());
     assert_eq!(
@@ -75,14 +75,14 @@ fn a_network_and_two_containers() {
 
     let effects = state.apply(connect("blue", "web", 1)).unwrap();
     let id = Id::of("1");
-    assert_eq!(told(&effects), ["open web.blue=1", &format!("store endpoint {id}")]);
+    assert_eq!(labels(&effects), ["open web.blue=1", &format!("store endpoint {id}")]);
     state.apply(connect("blue", "db", 2)).unwrap();
     assert_eq!(has(&state, "web.blue"), "eth0 02:42:ac:11:00:02 172.17.0.2/16 via 172.17.0.1");
     assert_eq!(has(&state, "db.blue"), "eth0 02:42:ac:11:00:03 172.17.0.3/16 via 172.17.0.1");
     assert_eq!(state.port(&name("web.blue")).unwrap().origin, Origin::Derived);
 
     let effects = state.apply(Command::Disconnect(vec![id.clone()])).unwrap();
-    assert_eq!(told(&effects), ["close web.blue=1", &format!("unstore endpoint {id}")]);
+    assert_eq!(labels(&effects), ["close web.blue=1", &format!("unstore endpoint {id}")]);
     state.apply(connect("blue", "job", 3)).unwrap();
     assert_eq!(has(&state, "job.blue"), "eth0 02:42:ac:11:00:02 172.17.0.2/16 via 172.17.0.1", "free again");
 }
@@ -98,7 +98,7 @@ fn the_oldest_endpoint_is_the_default_route_until_it_goes() {
     assert_eq!(has(&state, "web.red"), "eth0 02:42:ac:12:00:02 172.18.0.2/16 via 172.18.0.1");
     assert_eq!(has(&state, "web.blue"), "eth1 02:42:ac:11:00:02 172.17.0.2/16 via ");
     let effects = state.apply(Command::Disconnect(vec![Id::of("1")])).unwrap();
-    assert_eq!(told(&effects)[..2], ["close web.red=2", "update web.blue=3"]);
+    assert_eq!(labels(&effects)[..2], ["close web.red=2", "update web.blue=3"]);
     assert_eq!(has(&state, "web.blue"), "eth1 02:42:ac:11:00:02 172.17.0.2/16 via 172.17.0.1");
 
     // A sandbox that somebody else routes keeps its route.
@@ -128,7 +128,7 @@ fn a_container_has_its_own_limits_or_those_of_its_network() {
         serde_json::from_value(json!({"options": {"limit.rx": "3 Gbit/s", "limit.tx": null}})).unwrap();
     let effects = state.apply(Command::UpdateNetwork { name: name("blue"), update }).unwrap();
     assert_eq!(
-        told(&effects),
+        labels(&effects),
         ["update db.blue=2", "update web.blue=1", "restore network blue"],
         "they stay connected"
     );
@@ -178,12 +178,12 @@ fn a_bare_interface_is_moved_and_published_without_being_opened_again() {
     let there = Netns::Path("/run/docker/netns/0123".into());
     let update = |update| Command::UpdateEndpoint { id: id.clone(), update };
     let effects = state.apply(update(EndpointUpdate::Moved(there.clone()))).unwrap();
-    assert_eq!(told(&effects), ["update web.blue=1", &format!("restore endpoint {id}")]);
+    assert_eq!(labels(&effects), ["update web.blue=1", &format!("restore endpoint {id}")]);
     let port = state.port(&name("web.blue")).unwrap();
     assert_eq!(port.spec.interface().unwrap().bare.as_ref().unwrap().moved, Some(there));
     let leads = vec![published("0.0.0.0:8080", "172.17.0.2:80")];
     let effects = state.apply(update(EndpointUpdate::Published(leads))).unwrap();
-    assert_eq!(told(&effects), ["set outside", &format!("restore endpoint {id}")]);
+    assert_eq!(labels(&effects), ["set outside", &format!("restore endpoint {id}")]);
     let ghost = Command::UpdateEndpoint { id: Id::of("2"), update: EndpointUpdate::Published(vec![]) };
     assert!(state.apply(ghost).unwrap_err().to_string().starts_with("there is no endpoint"));
 }
@@ -233,7 +233,7 @@ fn overlay_networks_have_vnis_and_uplinks_share_a_trunk() {
     };
     state.apply(uplink("lan", "eth1", "192.0.2.0/24")).unwrap();
     let effects = state.apply(uplink("guests", "eth1.10", "198.51.100.0/24")).unwrap();
-    assert!(told(&effects).contains(&"update uplink-eth1=3".to_owned()), "{:?}", told(&effects));
+    assert!(labels(&effects).contains(&"update uplink-eth1=3".to_owned()), "{:?}", labels(&effects));
     let port = state.port(&name("uplink-eth1")).unwrap().spec;
     assert_eq!((port.carries.tagged(), port.carries.untagged()), (&[name("guests")][..], Some(&name("lan"))));
     assert!(state.outside().iter().all(|it| it.ifname != "eth1"), "the LAN has its own router");
@@ -251,9 +251,9 @@ fn a_network_changes_while_containers_stay() {
     let change = json!({"mtu": 1400, "labels": {"team": "a"}, "options": {"icc": "false"}});
     let effects = state.apply(update(change)).unwrap();
     let expected = ["update gw.blue=0", "update web.blue=1", "restore network blue"];
-    assert_eq!(told(&effects), expected, "nothing is opened or closed");
+    assert_eq!(labels(&effects), expected, "nothing is opened or closed");
     let effects = state.apply(update(json!({"options": {"masquerade": "false"}}))).unwrap();
-    assert_eq!(told(&effects), ["set outside", "restore network blue"]);
+    assert_eq!(labels(&effects), ["set outside", "restore network blue"]);
     state.apply(update(json!({"labels": {"team": null}, "options": {"icc": null}, "mtu": 1300}))).unwrap();
     let spec = state.network(&name("blue")).unwrap().spec;
     assert_eq!((spec.mtu.map(Mtu::get), spec.labels.len(), spec.options.text().len()), (Some(1300), 0, 1));
@@ -328,7 +328,7 @@ fn a_network_reaches_the_peers_it_is_told() {
         (json!({"options": {"peers": null}}), &["a", "b"]),
     ] {
         let effects = state.apply(update(change.clone())).unwrap();
-        assert_eq!(told(&effects), ["restore network wide"], "{change}: nothing is opened or closed");
+        assert_eq!(labels(&effects), ["restore network wide"], "{change}: nothing is opened or closed");
         assert_eq!(reached(&state, "wide"), expected, "{change}");
     }
     assert_eq!(state.apply(update(json!({"peers_add": ["a"]}))).unwrap(), [], "it reaches all already");
