@@ -9,7 +9,7 @@ use std::{
     borrow::Borrow,
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use futures_util::{
@@ -19,7 +19,8 @@ use futures_util::{
 use tokio::sync::watch;
 use tracing::{info, warn};
 use vswitch::{
-    addr::Timestamp,
+    addr::{PortId, Timestamp},
+    counters::PortTotals,
     fdb::{self, Change, Fdb},
 };
 
@@ -35,6 +36,9 @@ pub(crate) type EventStream = BoxStream<'static, Event>;
 
 /// Events that are kept: some 100 bytes each.
 const KEPT: usize = 4096;
+
+/// The least time between two events about what one port's guard refuses.
+const QUIET: Duration = Duration::from_mins(1);
 
 /// The latest events.
 #[derive(Debug)]
@@ -165,11 +169,13 @@ pub(crate) struct Observer {
     journal: Arc<Journal>,
     /// The ports as they were at the last look: why they were down, if they were.
     ports: BTreeMap<Name, Option<String>>,
+    /// What the guards had refused when it was told last, and when that was.
+    refused: BTreeMap<PortId, (Instant, PortTotals)>,
 }
 
 impl Observer {
     pub(crate) fn new(journal: Arc<Journal>) -> Self {
-        Self { journal, ports: BTreeMap::new() }
+        Self { journal, ports: BTreeMap::new(), refused: BTreeMap::new() }
     }
 
     pub(crate) fn journal(&self) -> &Arc<Journal> {
@@ -186,9 +192,10 @@ impl Observer {
         changes.iter().map(what).for_each(|what| self.note(what));
     }
 
-    /// Notes which ports went up or down since the last look, and what the table has seen.
+    /// Notes which ports went up or down since the last look, what guards have refused, and what the table has seen.
     pub(crate) fn look(&mut self, state: &State, edge: &Edge) {
         self.look_at_table(state, edge);
+        self.look_at_guards(state, edge);
         let before = std::mem::take(&mut self.ports);
         for port in state.ports() {
             let name = port.spec.name.clone();
@@ -202,6 +209,33 @@ impl Observer {
                 _ => {}
             }
             self.ports.insert(name, down);
+        }
+    }
+
+    /// Notes what guards have refused since that was told last.
+    fn look_at_guards(&mut self, state: &State, edge: &Edge) {
+        let mut before = std::mem::take(&mut self.refused);
+        for port in state.ports().filter(|port| port.spec.guard.is_some()) {
+            let Some(totals) = edge.port(port.id).map(|real| PortTotals::sum(&real.counters)) else {
+                continue;
+            };
+            let told = before.remove(&port.id);
+            let is_quiet = told.as_ref().is_some_and(|(at, _)| at.elapsed() < QUIET);
+            let known = told.as_ref().map(|(_, totals)| totals.clone()).unwrap_or_default();
+            let news =
+                totals.drops().filter(|(reason, _)| reason.is_guard()).filter_map(|(reason, frames)| {
+                    let new = frames.saturating_sub(known.drops[reason.index()]);
+                    (new > 0).then(|| format!("{new} {reason}"))
+                });
+            let detail = news.collect::<Vec<_>>().join(", ");
+            if detail.is_empty() || is_quiet {
+                self.refused.extend(told.map(|told| (port.id, told)));
+                continue;
+            }
+            let name = port.spec.name.clone();
+            warn!(port = %name, "its guard refuses what its station sends ({detail}): `vswitchctl drops {name}` says why");
+            self.note(What::GuardDropped { port: name, detail });
+            self.refused.insert(port.id, (Instant::now(), totals));
         }
     }
 

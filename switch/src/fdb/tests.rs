@@ -92,7 +92,7 @@ fn pinned_beats_learned_and_stronger_beats_weaker() {
     let fdb = table(100);
     learn(&fdb, 1, WEB, 0);
     assert!(fdb.pin(BLUE, mac(1), DB, Origin::Control, at(0)));
-    assert_eq!(learn(&fdb, 1, WEB, 1), Learned::Pinned);
+    assert_eq!(learn(&fdb, 1, WEB, 1), Learned::Pinned(Origin::Control));
     assert!(fdb.pin(BLUE, mac(1), WEB, Origin::Static, at(1)));
     assert!(!fdb.pin(BLUE, mac(1), DB, Origin::Control, at(1)));
     assert_eq!(lookup(&fdb, BLUE, 1, 1_000_000), Some(WEB), "does not age");
@@ -372,7 +372,7 @@ fn a_loop_of_pinned_addresses_is_found_as_well() {
     for millis in 0..200 {
         let port = if millis % 2 == 0 { DB } else { other };
         let learned = fdb.learn(fdb.station(BLUE, mac(1)), port, None, Timestamp::from_millis(millis));
-        assert_eq!(learned, Learned::Pinned);
+        assert_eq!(learned, Learned::Pinned(Origin::Static));
     }
     assert_eq!(fdb.loops(at(0)).iter().map(|it| it.ports).collect::<Vec<_>>(), [[DB, other]]);
 }

@@ -2,7 +2,10 @@
 //!
 //! nft(8) takes some milliseconds, up to 30: the core waits for it on its own thread, where it holds no reader up.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use ipnet::IpNet;
 use tracing::{debug, info, warn};
@@ -11,7 +14,7 @@ use super::Core;
 use crate::{edge::OnFailure, machine::Machine};
 use vswitch_host::gateway::{Gateway, Outside, TABLE};
 use vswitch_model::{
-    Connect, Error, Name, NetworkSpec,
+    Connect, EndpointSpec, Error, Name, NetworkSpec,
     options::{EndpointOptions, Meaning},
     publish::{Publish, Published},
 };
@@ -75,6 +78,19 @@ impl Rules {
     /// Lets ports of the host go that were held for an endpoint.
     pub(super) fn release(&mut self, published: &[Published]) {
         self.gateway.release(published);
+    }
+
+    /// Ends what the kernel tracks of endpoints that are gone, in networks that had a gateway.
+    pub(super) fn end_connections<'e>(
+        &self,
+        before: &[Outside],
+        gone: impl Iterator<Item = &'e EndpointSpec>,
+    ) {
+        if self.machine.is_real() {
+            let addresses = gone.flat_map(|it| &it.addresses).map(IpNet::addr);
+            let is_gated = |ip: &IpAddr| before.iter().flat_map(|it| &it.subnets).any(|net| net.contains(ip));
+            self.gateway.end_connections(addresses.filter(is_gated));
+        }
     }
 
     /// Removes the rules of an earlier life where none are wanted: it may have ended before it kept what they were for.

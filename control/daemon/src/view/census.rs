@@ -1,6 +1,6 @@
-//! How many addresses the table believes in, in all and by network.
+//! How many addresses the table believes in, in all, by network and by port.
 //!
-//! The table itself counts per port only, and includes dead entries until they are swept, so these numbers need a walk. A count
+//! The table itself counts what was learned per port only, and includes dead entries until they are swept, so these numbers need a walk. A count
 //! is reused while the table has learned and removed nothing, at most 100 ms, because entries expire without an event.
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 };
 
 use vswitch::{
-    addr::NetworkId,
+    addr::{NetworkId, PortId},
     fdb::{Entry, Totals},
 };
 
@@ -34,11 +34,16 @@ struct Count {
 pub(super) struct Macs {
     pub(super) all: usize,
     by_network: HashMap<NetworkId, u32>,
+    by_port: HashMap<PortId, u32>,
 }
 
 impl Macs {
     pub(super) fn of(&self, network: NetworkId) -> u32 {
         self.by_network.get(&network).copied().unwrap_or(0)
+    }
+
+    pub(super) fn on(&self, port: PortId) -> u32 {
+        self.by_port.get(&port).copied().unwrap_or(0)
     }
 }
 
@@ -61,6 +66,7 @@ impl Census {
         for entry in entries() {
             macs.all += 1;
             *macs.by_network.entry(entry.network).or_default() += 1;
+            *macs.by_port.entry(entry.port).or_default() += 1;
         }
         let macs = Arc::new(macs);
         *last = Some(Count { at: Instant::now(), totals, macs: Arc::clone(&macs) });
