@@ -111,9 +111,11 @@ impl Device for Remote {
             class: Class::marked(Dscp::Fixed(0)),
             datagrams: MAX_DATAGRAMS,
             sources: 16,
+            inherit_ttl: false,
+            whole_headers: true,
         };
         encap::encapsulate(
-            |network, from| self.tables.header(network, from),
+            |network, from| self.tables.carriage(network, from),
             &settings,
             frames,
             scratch,

@@ -94,7 +94,7 @@ fn a_local_address_that_comes_late_brings_its_mtu() {
     // A reload while it is away changes nothing, and status says what is missing.
     daemon.host.ip("addr del 10.8.0.1/24 dev under");
     let warns = || {
-        let warnings = daemon.ctl(&["status"])["warnings"].to_string();
+        let warnings = daemon.ctl(&["status"]).to_string();
         warnings.contains("no interface has the address 10.8.0.1")
     };
     eventually("status says so", || warns().then_some(()));

@@ -49,6 +49,8 @@ pub struct Rules {
     pub clamp: bool,
     /// DSCP of outer headers.
     pub dscp: Dscp,
+    /// Whether outer headers get the inner packet's time to live, or hop limit.
+    pub inherit_ttl: bool,
     /// MTU of the underlay at this host, in bytes.
     pub underlay_mtu: u16,
     /// How frames of isolated ports are marked, if they are.
@@ -109,7 +111,8 @@ pub struct Devices {
 }
 
 /// Builds the devices of `endpoint` for these peers, networks and collectors; each collector has its own VNI.
-/// `mtus` are the smallest MTUs of the ports of networks, in bytes, where smaller than the tunnel's.
+/// `mtus` are the smallest MTUs of the ports of networks, in bytes, where smaller than the tunnel's; `fragmented` are networks
+/// whose long datagrams leave in fragments.
 pub fn devices(
     endpoint: &Arc<Vtep>,
     rules: &Rules,
@@ -117,12 +120,14 @@ pub fn devices(
     collectors: &[(Peer, Vni)],
     networks: impl IntoIterator<Item = (Vni, NetworkId)>,
     mtus: impl IntoIterator<Item = (NetworkId, u16)>,
+    fragmented: impl IntoIterator<Item = NetworkId>,
 ) -> Devices {
     let station = |peer: &Peer| (peer.address.ip(), peer.port);
     let stations = peers.iter().filter(|peer| !peer.address.ip().is_multicast()).map(station);
     let watchers = collectors.iter().map(|(collector, _)| station(collector));
     let tables = Tables::new(stations, networks).with_collectors(watchers).with_mtus(mtus);
-    let tables = Arc::new(tables.with_isolation(rules.isolation.clone()));
+    let tables = tables.with_fragments(fragmented).with_isolation(rules.isolation.clone());
+    let tables = Arc::new(tables);
     let overhead = overhead(endpoint.local().ip());
     let inlet = |number| {
         Arc::new(Inlet {
@@ -150,6 +155,7 @@ pub fn devices(
             tables: Arc::clone(&tables),
             clamp: rules.clamp,
             class: Class::marked(rules.dscp),
+            inherit_ttl: rules.inherit_ttl,
         })
     };
     let collector = |(peer, vni): &(Peer, Vni)| {
@@ -272,6 +278,7 @@ pub struct Remote {
     tables: Arc<Tables>,
     clamp: bool,
     class: Class,
+    inherit_ttl: bool,
 }
 
 impl Device for Remote {
@@ -292,13 +299,18 @@ impl Device for Remote {
             class: self.class,
             datagrams: endpoint.datagrams(),
             sources: SOURCES,
+            inherit_ttl: self.inherit_ttl,
+            whole_headers: true,
         };
         encapsulate(
-            |network, from| self.tables.header(network, from),
+            |network, from| self.tables.carriage(network, from),
             &settings,
             frames,
             scratch,
             &mut |train| {
+                if train.fragment {
+                    return endpoint.send_in_fragments(address, train);
+                }
                 let result = endpoint.send(address, train);
                 self.route.learn_from(&result);
                 result

@@ -6,7 +6,10 @@ use std::{collections::HashMap, net::IpAddr};
 
 use vswitch::addr::{NetworkId, PortId};
 
-use crate::header::{HEADER, Vni};
+use crate::{
+    encap::Carriage,
+    header::{HEADER, Vni},
+};
 
 /// How frames of isolated ports are marked in tunnels: by a policy group (draft-smith-vxlan-group-policy).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub struct Tables {
     isolated_group: Option<u16>,
     /// By port: whether its frames are marked.
     isolated: Vec<bool>,
+    /// Networks whose long datagrams leave in fragments.
+    fragmented: Vec<NetworkId>,
     /// The smallest MTU of a network's ports in bytes, by network; 0: unknown.
     mtus: Vec<u16>,
 }
@@ -86,6 +91,12 @@ impl Tables {
         self
     }
 
+    /// The same with these networks whose long datagrams leave in fragments.
+    #[must_use]
+    pub fn with_fragments(self, networks: impl IntoIterator<Item = NetworkId>) -> Self {
+        Self { fragmented: networks.into_iter().collect(), ..self }
+    }
+
     /// The smallest MTU of the ports of `network` in bytes, if known.
     #[inline]
     pub fn mtu(&self, network: NetworkId) -> Option<u16> {
@@ -122,6 +133,13 @@ impl Tables {
     #[inline]
     pub fn isolated_group(&self) -> Option<u16> {
         self.isolated_group
+    }
+
+    /// How frames of `network` that were received by the port `from` are carried, if they are.
+    #[inline]
+    pub fn carriage(&self, network: NetworkId, from: PortId) -> Option<Carriage<'_>> {
+        let header = self.header(network, from)?;
+        Some(Carriage { header, fragment: !self.fragmented.is_empty() && self.fragmented.contains(&network) })
     }
 }
 

@@ -21,7 +21,7 @@ use vswitch_host::{
     netns::Namespace,
 };
 use vswitch_model::{
-    Carries, CollectorSpec, Config, Error, ErrorKind, Name, PeerSpec, UnderlayAddr, VxlanSpec,
+    Carries, CollectorSpec, Config, Error, ErrorKind, Name, PeerSpec, Ttl, UnderlayAddr, VxlanSpec,
 };
 
 /// The interfaces that the sockets of an endpoint are tied to, by number; 0: none.
@@ -91,7 +91,7 @@ pub(crate) async fn open(spec: &VxlanSpec, inlets: usize) -> Result<Vtep, Error>
     let local = with_scope(SocketAddr::new(spec.local.ip(), spec.port), ties.scope);
     let options = Options { local, inlets, checksum: spec.checksum, group };
     let endpoint = Vtep::open(&options).map_err(|error| refused(&options, error))?;
-    endpoint.set_ttl(spec.ttl)?;
+    endpoint.set_ttl(spec.ttl.fixed())?;
     Ok(endpoint)
 }
 
@@ -195,6 +195,7 @@ impl Tunnel<'_> {
             learn: self.spec.learn_peers,
             clamp: self.spec.clamp_mss,
             dscp: self.spec.dscp,
+            inherit_ttl: self.spec.ttl == Ttl::Inherit,
             underlay_mtu: self.spec.underlay_mtu(),
             isolation: self.spec.isolated_group.map(|group| Isolation { group, ports: isolated(state) }),
         };
@@ -210,7 +211,14 @@ impl Tunnel<'_> {
             .map(|(port, it, path)| (way(*port, it.remote, it.remote_port, path), it.vni));
         let (peers, collectors): (Vec<_>, Vec<_>) = (peers.collect(), collectors.collect());
         let networks = state.networks().filter_map(|network| Some((network.spec.vni?, network.id)));
-        device::devices(self.endpoint, &rules, &peers, &collectors, networks, mtus(state))
+        let fragmented: Vec<_> =
+            state.networks().filter(|network| network.spec.fragment).map(|network| network.id).collect();
+        if !fragmented.is_empty()
+            && let Err(error) = self.endpoint.allow_fragments(self.spec.ttl.fixed())
+        {
+            warn!("no packet crosses the tunnel in fragments: its sockets cannot be opened ({error})");
+        }
+        device::devices(self.endpoint, &rules, &peers, &collectors, networks, mtus(state), fragmented)
     }
 }
 

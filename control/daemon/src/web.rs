@@ -7,12 +7,7 @@
 //! could be made to point here by whoever wrote the page in the next tab (DNS rebinding); and the browser is told to load nothing from elsewhere and to show this
 //! page in no other (Content-Security-Policy). No other origin is ever allowed to read (no CORS).
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -87,26 +82,9 @@ const HEADERS: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
 ];
 
-/// Why the page cannot be served.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} for the web page: {error}; set api.web to a free address of this host")]
-pub(crate) struct WebError {
-    address: SocketAddr,
-    #[source]
-    error: io::Error,
-}
-
-/// Listens on `address`.
-///
-/// # Errors
-/// It is taken, or not of this host.
-pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, WebError> {
-    TcpListener::bind(address).await.map_err(|error| WebError { address, error })
-}
-
 /// Serves the page until the future is dropped; connections end with it. Besides addresses, browsers may ask by `hosts`.
 pub(crate) async fn serve(listener: TcpListener, hosts: Vec<HostName>, core: Handle) {
-    http::serve(listener, router(hosts, core), LIMITS, std::future::pending()).await;
+    http::serve(listener, router(hosts, core), LIMITS, |_| (), std::future::pending()).await;
 }
 
 /// The page and what it reads, behind the guards.
