@@ -57,6 +57,8 @@ pub struct Received {
     pub ingress: PortId,
     /// Its network, if the device knows it (tunnels).
     pub network: Option<NetworkId>,
+    /// Whether an isolated port of another host sent it, if the device knows (tunnels).
+    pub isolated: bool,
     /// Offload work that the sender left to the device.
     pub offload: Offload,
     start: usize,
@@ -152,7 +154,7 @@ impl Batch {
     pub fn push(&mut self, ingress: PortId, network: Option<NetworkId>, offload: Offload, len: usize) {
         assert!(self.room() > 0 && len <= MAX_FRAME);
         let start = self.frames.len() * STRIDE + HEADROOM;
-        self.frames.push(Received { ingress, network, offload, start, len });
+        self.frames.push(Received { ingress, network, isolated: false, offload, start, len });
         self.write_header(self.frames.len() - 1);
     }
 
@@ -168,6 +170,14 @@ impl Batch {
         buffer[HEADROOM..HEADROOM + bytes.len()].copy_from_slice(bytes);
         self.push(ingress, network, offload, bytes.len());
         true
+    }
+
+    /// Marks the last frame as sent by an isolated port of another host.
+    #[inline]
+    pub fn isolate(&mut self) {
+        if let Some(frame) = self.frames.last_mut() {
+            frame.isolated = true;
+        }
     }
 
     /// Restores the tag (protocol and control information, as on the wire) that the kernel stripped from the

@@ -83,7 +83,7 @@ drop_reasons! {
     /// The destination is behind the ingress port.
     SamePort = "SAME_PORT", "its destination is behind the port it came from: it needs no switch, or a MAC is used twice";
     /// Both ports are isolated.
-    PortIsolated = "PORT_ISOLATED", "both ports are isolated: clear isolated on one of them to let them talk";
+    PortIsolated = "PORT_ISOLATED", "both ends are isolated ports, or containers of a network with icc=false, where other hosts' containers are isolated as well: clear isolated, or set icc=true, to let them talk";
     /// Both ports belong to one split-horizon group.
     SplitHorizon = "SPLIT_HORIZON", "it came from a tunnel and would leave by a tunnel: the sender's host must send it there itself";
     /// The destination was learned on a port that no longer carries the network.

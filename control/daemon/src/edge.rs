@@ -143,6 +143,11 @@ impl Edge {
         })
     }
 
+    /// Whether its devices are the kernel's.
+    pub(crate) fn is_real(&self) -> bool {
+        self.machine.is_real()
+    }
+
     /// The port with this number, if it is wanted.
     pub(crate) fn port(&self, id: PortId) -> Option<&EdgePort> {
         self.ports.get(&id)

@@ -285,19 +285,29 @@ fn seen(names: &Names, event: &fdb::Event) -> What {
         Change::Learned => What::MacLearned(station),
         Change::Moved { from } => What::MacMoved { station, from: port(from) },
         Change::Held { rival } => What::MacHeld { station, rival: port(rival) },
+        Change::Looped { rival } => What::Loop { station, rival: port(rival) },
+        Change::Refused { limit } => What::MacRefused { station, limit },
         Change::Released => What::MacReleased(station),
         Change::Expired => What::MacExpired(station),
         Change::Evicted => What::MacEvicted(station),
     }
 }
 
-/// Logs an address that is held or free again.
+/// Logs loops, full networks, and addresses that are held or free again.
 fn report(names: &Names, event: &fdb::Event) {
     let (network, port) = (names.network(event.network), names.port(event.port));
     match event.what {
         Change::Held { rival } => warn!(
             mac = %event.mac, %network, %port, rival = %names.port(rival),
             "an address moves too often and is held (one move a second at most): are there two stations with it, or a loop?"
+        ),
+        Change::Looped { rival } => warn!(
+            mac = %event.mac, %network, %port, rival = %names.port(rival),
+            "a loop: an address keeps arriving at two ports, which are connected to each other outside of the switch, or two stations have it"
+        ),
+        Change::Refused { limit } => warn!(
+            mac = %event.mac, %network, %port, limit,
+            "an address is not learned, as its network has mac_limit of them: frames to it are flooded; raise the limit, or find who makes up addresses"
         ),
         Change::Released => info!(mac = %event.mac, %network, %port, "a held address may move freely again"),
         _ => {}

@@ -199,7 +199,9 @@ impl Scrape {
         counter("network_flooded_frames", "Frames sent to every other port", None, |it| it.flooded)?;
         counter("network_dropped_frames", "Frames that left by no port", None, |it| it.dropped)?;
         counter("network_learned_addresses", "Addresses that were new", None, |it| it.learned)?;
-        counter("network_moved_addresses", "Addresses that changed port", None, |it| it.moved)
+        counter("network_moved_addresses", "Addresses that changed port", None, |it| it.moved)?;
+        let help = "Frames whose sender was not learned: a limit is reached";
+        counter("network_unlearned_frames", help, None, |it| it.unlearned)
     }
 
     fn of_table(&self, families: &mut Families<'_>) -> fmt::Result {
@@ -219,11 +221,21 @@ impl Scrape {
             ("fdb_expired_addresses", "Addresses not heard for the ageing time", table.expired),
             ("fdb_evicted_addresses", "Addresses that made room for others", table.evicted),
             ("fdb_refused_frames", "Frames whose sender was not learned: a limit is reached", table.refused),
+            ("fdb_loops", "Loops found between two ports", table.loops),
             ("fdb_lost_events", "Events lost because too many came at once", table.events_lost),
         ] {
             families.counter(name, help, None, [(ALONE, value)])?;
         }
-        Ok(())
+        let loops = self.stats.loops.iter().map(|it| {
+            let [port, other] = &it.ports;
+            ([("network", it.network.as_str()), ("port", port.as_str()), ("other", other.as_str())], 1)
+        });
+        families.gauge(
+            "loop",
+            "Two ports connected to each other outside of the switch; always 1",
+            None,
+            loops,
+        )
     }
 
     fn of_workers(&self, families: &mut Families<'_>) -> fmt::Result {

@@ -114,7 +114,7 @@ async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
     let state_folder = config.switch.state.clone();
     let _lock = InstanceLock::take(&state_folder)?;
     let store = Store::open(&state_folder, &live_path(&config.api.socket))?;
-    tunnel::settle(&mut config).await;
+    tunnel::settle(&mut config, None).await;
     let plan = State::start(config.clone(), kept::living(&store, &config)?)?;
     // Signals first: one that comes while ports are opened must not kill us with interfaces left behind.
     let mut hangup = signal(SignalKind::hangup())?;

@@ -185,6 +185,7 @@ impl State {
             Command::AddPort(spec) => next.ports.add(Arc::new(spec), Origin::Api)?,
             Command::RemovePort(name) => next.remove_port(&name)?,
             Command::LearnPeer(address) => next.learn_peer(address)?,
+            Command::MeasureUnderlay(mtu) => next.measure_underlay(mtu),
             Command::BelievePeer(name) => next.believe_peer(&name),
             Command::Connect { network, connect, sandbox } => next.connect(&network, *connect, &sandbox)?,
             Command::UpdateEndpoint { id, update } => next.update_endpoint(&id, update)?,
@@ -245,6 +246,37 @@ impl State {
     /// What is asked for and will not do what it seems to: a sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let Some(overlay) = self.overlay_mtu else { return Vec::new() };
+        let mut warnings = self.long_ports(overlay);
+        warnings.extend(self.half_isolated());
+        warnings
+    }
+
+    /// A warning for each port that is isolated here and reaches isolated ports of other hosts.
+    fn half_isolated(&self) -> Vec<String> {
+        let marks = self.endpoint().is_some_and(|port| {
+            port.device.endpoint().is_some_and(|endpoint| endpoint.isolated_group.is_some())
+        });
+        if marks {
+            return Vec::new();
+        }
+        let open: Vec<_> =
+            self.ports().filter(|port| port.spec.device.peer().is_some() && !port.spec.isolated).collect();
+        let is_half = |port: &Port| {
+            let mut networks = port.spec.carries.named().filter_map(|name| self.network(name));
+            networks.any(|it| it.spec.options.icc && open.iter().any(|peer| peer.spec.holds(&it.spec)))
+        };
+        let isolated = self.ports().filter(|port| port.spec.isolated && !port.spec.device.is_tunnel());
+        let warning = |port: Port| {
+            format!(
+                "port {} is isolated on this host only, and reaches isolated ports of other hosts: set vxlan.isolated_group on all of them, or isolated = true for their peers",
+                port.spec.name
+            )
+        };
+        isolated.filter(is_half).map(warning).collect()
+    }
+
+    /// A warning for each port whose MTU is more than tunnels carry.
+    fn long_ports(&self, overlay: Mtu) -> Vec<String> {
         let crosses = |port: &Port| {
             let mut networks = port.spec.carries.named().filter_map(|name| self.network(name));
             networks.any(|network| network.spec.vni.is_some())

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     path::PathBuf,
     time::Duration,
@@ -10,15 +10,12 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{
-    reader::Table,
-    rules::{MAC_LIMIT, is_link_local, no_link},
-};
+use super::{reader::Table, rules::MAC_LIMIT};
 use crate::state::network::choose_addresses;
 use vswitch_model::{
     ApiSpec, BURST, Carries, Config, Damping, DockerSpec, Dscp, Family, FloodLimits, GuardSpec, LimitSpec,
     MirrorSpec, Mtu, Name, Netns, NetworkSpec, Offloads, PeerSpec, PoolSpec, PoolsSpec, PortSpec, SubnetSpec,
-    SwitchSpec, Tags, Ttl, Vni, VxlanSpec,
+    SwitchSpec, Tags, Ttl, UnderlayAddr, Vni, VxlanSpec,
     fields::{Misfit, PortFields},
     options,
 };
@@ -299,17 +296,15 @@ fn port(mut table: Table<'_, '_, '_>) -> PortSpec {
 fn vxlan(mut table: Table<'_, '_, '_>, ports: &mut Vec<PortSpec>) {
     let every = || Carries::Tunnel { networks: None };
     table.tables("peer", |table| ports.push(peer(table)));
-    let local = table.parsed::<IpAddr>("local").unwrap_or_else(|| {
+    let local = table.parsed("local").unwrap_or_else(|| {
         table.fault_unless_read("local", "missing: name the address of this host that peers send to");
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+        UnderlayAddr::UNSPECIFIED
     });
-    if table.is_right("local") && (local.is_unspecified() || local.is_multicast()) {
+    if table.is_right("local") && (local.ip().is_unspecified() || local.is_multicast()) {
         let what = format!(
             "{local} is not a host's address: name the one that peers send to, for they know this host by it alone"
         );
         table.fault("local", what);
-    } else if is_link_local(local) {
-        table.fault("local", no_link(local));
     }
     let default = VxlanSpec::new(local);
     let spec = VxlanSpec {
@@ -322,12 +317,13 @@ fn vxlan(mut table: Table<'_, '_, '_>, ports: &mut Vec<PortSpec>) {
         learn_peers: table.boolean("learn_peers").unwrap_or(default.learn_peers),
         clamp_mss: table.boolean("clamp_mss").unwrap_or(default.clamp_mss),
         group: table.parsed("group"),
+        isolated_group: table.integer("isolated_group", 1..=u16::MAX),
         ..default
     };
     if let Some(group) = spec.group {
         if !group.is_multicast() {
             table.fault("group", format!("{group} is no group: use one of 224.0.0.0/4 or ff00::/8"));
-        } else if table.is_right("local") && Family::of(group) != Family::of(local) {
+        } else if table.is_right("local") && Family::of(group.ip()) != Family::of(local.ip()) {
             table.fault("group", format!("{group} is not of the family of the local address {local}"));
         }
     }
@@ -371,12 +367,13 @@ fn ttl(table: &mut Table<'_, '_, '_>) -> Option<Ttl> {
 fn peer(mut table: Table<'_, '_, '_>) -> PortSpec {
     let remote = table.parsed("address").unwrap_or_else(|| {
         table.fault_unless_read("address", "missing: name the peer's address");
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+        UnderlayAddr::UNSPECIFIED
     });
     let name = table.parsed("name").unwrap_or_else(|| PeerSpec::default_name(remote));
     let networks = table.parsed_list("networks");
     let spec =
         PeerSpec { remote, remote_port: table.integer("port", 1..=u16::MAX), flood: table.boolean("flood") };
+    let isolated = table.boolean("isolated").unwrap_or(false);
     let mac_limit = table.integer("mac_limit", MAC_LIMIT);
     let storm = table.table("storm").map(storm).unwrap_or_default();
     let limit = table.table("limit").map(limit).unwrap_or_default();
@@ -384,7 +381,7 @@ fn peer(mut table: Table<'_, '_, '_>) -> PortSpec {
         table.fault(key, what);
     }
     table.finish();
-    PortSpec { mac_limit, storm, limit, ..PortSpec::new(name, Carries::Tunnel { networks }, spec) }
+    PortSpec { isolated, mac_limit, storm, limit, ..PortSpec::new(name, Carries::Tunnel { networks }, spec) }
 }
 
 fn mirror(mut table: Table<'_, '_, '_>) -> MirrorSpec {

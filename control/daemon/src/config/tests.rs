@@ -494,12 +494,19 @@ fn merging_and_fragments_have_their_place() {
 
 /// A link-local address is ambiguous without its link.
 #[test]
-fn tunnels_do_not_end_at_link_local_addresses() {
-    let why = "is a link-local address, which does not name its link: use the host's global address, or one of fc00::/7";
+fn link_local_addresses_of_tunnels_name_their_interface() {
+    let config = good(
+        "[vxlan]\nlocal = 'fe80::1%eth1'\ngroup = 'ff02::7'\n[[vxlan.peer]]\naddress = 'fe80::2%eth1'\n",
+    );
+    assert_eq!(config.ports[0].name.as_str(), "fe80--2-eth1");
+    let why = "is a link-local address, which does not name its link: write the interface as well, like";
     let found = errors("[vxlan]\nlocal = \"fd00::1\"\n[[vxlan.peer]]\naddress = \"fe80::1\"\n");
-    assert_eq!(found, [format!("net.toml:4: vxlan.peer[0].address: fe80::1 {why}")]);
+    assert_eq!(found, [format!("net.toml:4: vxlan.peer[0].address: fe80::1 {why} fe80::1%eth1")]);
     let found = errors("[vxlan]\nlocal = \"fe80::1\"\n");
-    assert_eq!(found, [format!("net.toml:2: vxlan.local: fe80::1 {why}")]);
+    assert_eq!(found, [format!("net.toml:2: vxlan.local: fe80::1 {why} fe80::1%eth1")]);
+    let found = errors("[vxlan]\nlocal = 'fe80::1%eth1'\n[[vxlan.peer]]\naddress = 'fe80::2%eth2'\n");
+    let other = "fe80::2%eth2 is not on the link of the local address fe80::1%eth1: link-local peers need a link-local address of this host on the same interface";
+    assert_eq!(found, [format!("net.toml:4: vxlan.peer[0].address: {other}")]);
 }
 
 #[test]

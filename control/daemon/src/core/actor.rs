@@ -20,6 +20,7 @@ use super::{
     outside::Rules,
     reap::Unfetched,
     request::{Answered, Asked, Asker, EngineRequest, Request},
+    underlay::Underlay,
 };
 use crate::{
     Failure,
@@ -150,6 +151,7 @@ impl Core {
             rules: Rules::new(machine),
             unfetched: Unfetched::default(),
             crowd_warned: None,
+            underlay: Underlay::default(),
             adopted,
             process,
             signals,
@@ -255,9 +257,10 @@ impl Core {
         let store = self.store.trouble().map(trouble(TroubleKind::Store));
         let gateway = self.rules.troubles().iter().cloned().map(trouble(TroubleKind::Gateway));
         let reload = self.reload_refused.clone().map(trouble(TroubleKind::Reload));
+        let underlay = self.underlay.trouble().map(trouble(TroubleKind::Tunnel));
         Problems {
             warnings: self.store.warnings(),
-            troubles: store.into_iter().chain(gateway).chain(reload).collect(),
+            troubles: store.into_iter().chain(gateway).chain(reload).chain(underlay).collect(),
         }
     }
 

@@ -170,15 +170,16 @@ impl Handle {
         let way = way.map_err(|error| Error::internal(error.to_string()))?;
         let way = way.map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => Error::unavailable(format!(
-                "{remote} does not answer pings: is it up, and does nothing on the way drop ICMP?"
+                "{} does not answer pings: is it up, and does nothing on the way drop ICMP?",
+                remote.ip()
             )),
-            _ => Error::unavailable(format!("cannot ping {remote}: {error}")),
+            _ => Error::unavailable(format!("cannot ping {}: {error}", remote.ip())),
         })?;
         self.ask(|reply| Request::Measured(peer.clone(), way.mtu, reply)).await?;
         Ok(Probe {
             peer,
             path_mtu: way.mtu,
-            overlay_mtu: way.mtu.saturating_sub(vswitch_vxlan::device::overhead(local)),
+            overlay_mtu: way.mtu.saturating_sub(vswitch_vxlan::device::overhead(local.ip())),
             rtt_us: u64::try_from(way.rtt.as_micros()).unwrap_or(u64::MAX),
         })
     }

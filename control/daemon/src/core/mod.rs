@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `request`, `handle`, `actor` | how the core is asked, and who serves |
 //! | `commands`, `engines`, `reload`, `pins` | what is asked from outside |
-//! | `upkeep`, `reap`, `outside` | what the core looks after by itself |
+//! | `upkeep`, `reap`, `outside`, `underlay` | what the core looks after by itself |
 
 mod actor;
 mod commands;
@@ -20,6 +20,7 @@ mod reload;
 mod request;
 #[cfg(test)]
 pub(crate) mod simulated;
+mod underlay;
 mod upkeep;
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
@@ -32,7 +33,7 @@ pub(crate) use self::{
     handle::Handle,
     request::{Asker, Captures, Request},
 };
-use self::{outside::Rules, reap::Unfetched};
+use self::{outside::Rules, reap::Unfetched, underlay::Underlay};
 use crate::{
     crash,
     edge::{Attempt, Edge, OnFailure, Opening},
@@ -57,6 +58,7 @@ pub(crate) struct Core {
     unfetched: Unfetched,
     /// The time of the last warning that an unknown sender did not become a peer.
     crowd_warned: Option<Instant>,
+    underlay: Underlay,
     /// The networks that engines know by ids of their own, as the store has them.
     adopted: Arc<BTreeMap<Id, Name>>,
     process: Arc<Process>,

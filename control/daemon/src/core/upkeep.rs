@@ -85,6 +85,7 @@ impl Core {
         self.edge.sweep();
         let now = self.presences();
         self.reap(&now).await;
+        self.follow_underlay().await;
         self.believe_peers().await;
         self.rules.retry(self.state.outside());
         self.rules.check(self.state.outside());

@@ -6,7 +6,10 @@ use tracing::{info, warn};
 use vswitch::{counters::PortTotals, device::DeviceError};
 
 use super::{Edge, EdgePort, transaction::Opening};
-use crate::device::OpenDevice;
+use crate::{
+    device::OpenDevice,
+    tunnel::{self, Ties},
+};
 use vswitch_host::netns::Presences;
 use vswitch_model::Netns;
 
@@ -50,7 +53,7 @@ impl Opening<'_> {
     /// Takes the ports out of forwarding whose containers have ended, and tries those again that are down. True: that made a
     /// difference.
     pub(crate) async fn try_again(mut self, now: &Presences) -> bool {
-        let any = self.collect_abandoned(now) | self.retry().await;
+        let any = self.collect_abandoned(now) | self.collect_displaced().await | self.retry().await;
         // Only what is asked for now fails for good; the rest is down, and tried again as well.
         if let Err(error) = self.configure().await {
             warn!("{}", error.sentence);
@@ -84,6 +87,23 @@ impl Opening<'_> {
         let ports = self.edge.ports.iter();
         let gone: Vec<_> = ports.filter(|(_, port)| abandoned(port)).map(|(id, _)| *id).collect();
         gone.into_iter().fold(false, |any, id| any | self.take_down(id, "its namespace is gone".to_owned()))
+    }
+
+    /// Closes the tunnel's end if an interface that its sockets are tied to is gone, or another. True: it was closed.
+    async fn collect_displaced(&mut self) -> bool {
+        let Some((id, spec, endpoint)) = self.edge.open_endpoint().filter(|_| self.edge.is_real()) else {
+            return false;
+        };
+        let ties = Ties::of(endpoint);
+        let why = match tunnel::ties(spec).await {
+            Ok(now) if now == ties => return false,
+            Ok(_) => "its interface was made anew".to_owned(),
+            Err(error) => error.sentence,
+        };
+        self.take_down(id, why);
+        // Its port must be free before it is opened again.
+        self.let_go().await;
+        true
     }
 
     /// Tries to open the ports that are down. True: at least one is back.

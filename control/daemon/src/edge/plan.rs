@@ -22,6 +22,8 @@ impl Edge {
         let topology = layout.build().expect("the state's rules let no contradiction through");
         let slots = self.ports.keys().last().map_or(0, |last| last.index() + 1);
         self.count_networks(state);
+        let limited = state.networks().filter_map(|it| Some((it.id, it.spec.options.mac_limit?)));
+        self.fdb.limit_networks(limited);
         let networks = self.networks.keys().last().map_or(0, |last| last.index() + 1);
         let mut plan = Plan {
             topology,

@@ -241,7 +241,7 @@ impl<'e> Opening<'e> {
     }
 
     /// Lets closed ports' devices go at once, not with the plan in the end.
-    async fn let_go(&mut self) {
+    pub(super) async fn let_go(&mut self) {
         if !self.leaving.is_empty() {
             self.rebuild().await;
         }

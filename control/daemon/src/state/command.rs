@@ -45,6 +45,8 @@ pub enum Command {
     RemovePort(Name),
     /// Take in a peer that was heard.
     LearnPeer(IpAddr),
+    /// Note what the ways to the peers carry at this host, in bytes.
+    MeasureUnderlay(u16),
     /// Flood to a learned peer: it has answered.
     BelievePeer(Name),
 }

@@ -159,7 +159,8 @@ pub struct Layout {
 
 impl Layout {
     pub(super) fn of(state: &State) -> Self {
-        let mut networks: Vec<_> = state.networks().map(data_network).collect();
+        let marks = state.endpoint().is_some_and(|endpoint| marks_isolated(&endpoint));
+        let mut networks: Vec<_> = state.networks().map(|network| data_network(&network, marks)).collect();
         networks.sort_by_key(|network| network.id);
         let group = state.endpoint().is_some_and(|endpoint| has_group(&endpoint));
         let recorded = recorded(state);
@@ -191,11 +192,14 @@ impl Layout {
     }
 }
 
-fn data_network(network: Network) -> topology::Network {
+/// `marks`: frames of isolated ports are marked for other hosts, which tell them from others.
+fn data_network(network: &Network, marks: bool) -> topology::Network {
     topology::Network {
         id: network.id,
         vlan: network.spec.vlan,
         passes_tags: network.spec.tags == Tags::Pass,
+        // All containers here are isolated, and so are all elsewhere.
+        isolates_tunnels: !network.spec.options.icc && !marks,
     }
 }
 
@@ -224,6 +228,17 @@ fn is_flooded_to(device: &DeviceSpec, group: bool) -> bool {
 /// Whether the tunnel uses a multicast group of the underlay.
 fn has_group(endpoint: &PortSpec) -> bool {
     endpoint.device.endpoint().is_some_and(|endpoint| endpoint.group.is_some())
+}
+
+fn marks_isolated(endpoint: &PortSpec) -> bool {
+    endpoint.device.endpoint().is_some_and(|endpoint| endpoint.isolated_group.is_some())
+}
+
+/// Whether a port counts as isolated. The group does if any peer does, for all peers are its members.
+fn is_isolated(state: &State, port: &Port) -> bool {
+    let is_group = port.spec.device.peer().is_some_and(|peer| peer.remote.is_multicast());
+    port.spec.isolated
+        || is_group && state.ports().any(|it| it.spec.device.peer().is_some() && it.spec.isolated)
 }
 
 /// Whether it is a network's gateway on this host. Each host that tunnels lead to has one with the same addresses: none
@@ -283,7 +298,7 @@ fn port_rules(state: &State, port: &Port, group: bool, recorded: &[IpAddr]) -> O
         mode,
         station: interface.filter(|_| is_gateway || guard.is_some()).and_then(|interface| interface.mac),
         guard,
-        isolated: port.spec.isolated,
+        isolated: is_isolated(state, port),
         hairpin: port.spec.hairpin,
         native_tagged: port.spec.native_tagged,
         horizon: (is_tunnel || is_gateway).then_some(TUNNELS),

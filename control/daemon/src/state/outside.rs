@@ -54,9 +54,9 @@ fn tunnels(state: &State) -> BTreeSet<SocketAddr> {
     let is_covered = |entry: &Entry<PortSpec>| endpoint.learn_peers && entry.origin == Origin::Learned;
     let peer = |entry: &Entry<PortSpec>| {
         let peer = entry.spec.device.peer().filter(|_| !is_covered(entry))?;
-        Some(SocketAddr::new(peer.remote, peer.remote_port.unwrap_or(endpoint.port)))
+        Some(SocketAddr::new(peer.remote.ip(), peer.remote_port.unwrap_or(endpoint.port)))
     };
     let any = endpoint.learn_peers.then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let own = [endpoint.local].into_iter().chain(any).map(|ip| SocketAddr::new(ip, endpoint.port));
+    let own = [endpoint.local.ip()].into_iter().chain(any).map(|ip| SocketAddr::new(ip, endpoint.port));
     state.ports.entries().filter_map(peer).chain(own).collect()
 }

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use super::{Origin, Port, Refusal, State, registry::Entry};
-use vswitch_model::{Carries, Name, PeerSpec, PortSpec};
+use vswitch_model::{Carries, Name, PeerSpec, PortSpec, UnderlayAddr, rules};
 
 /// Peers that are taken in without being asked for, at most: anybody can send from many addresses.
 pub(super) const LEARNED_PEERS: usize = 256;
@@ -30,7 +30,21 @@ impl State {
         if learned >= LEARNED_PEERS {
             return Err(Refusal::Crowded { address });
         }
-        self.ports.add(Arc::new(learned_peer(address)), Origin::Learned)
+        let own = self.endpoint();
+        let local = own.as_ref().and_then(|port| port.device.endpoint()).map(|endpoint| endpoint.local);
+        let remote = local.unwrap_or(UnderlayAddr::UNSPECIFIED).beside(address);
+        let remote = remote.ok_or(Refusal::NoLink { address })?;
+        self.ports.add(Arc::new(learned_peer(remote)), Origin::Learned)
+    }
+
+    /// The ways to the peers carry packets of `mtu` bytes at this host.
+    pub(super) fn measure_underlay(&mut self, mtu: u16) {
+        let Some(mut port) = self.endpoint().map(Arc::unwrap_or_clone) else { return };
+        if let Some(endpoint) = port.device.endpoint_mut() {
+            endpoint.measured_mtu = Some(mtu);
+        }
+        self.ports.replace(port);
+        self.overlay_mtu = rules::overlay_mtu(self.ports.entries().map(|entry| &*entry.spec));
     }
 
     /// The learned peers that have not answered: nothing is flooded to them.
@@ -77,11 +91,11 @@ impl State {
     }
 }
 
-fn learned_peer(address: IpAddr) -> PortSpec {
+fn learned_peer(remote: UnderlayAddr) -> PortSpec {
     PortSpec::new(
-        PeerSpec::default_name(address),
+        PeerSpec::default_name(remote),
         Carries::Tunnel { networks: None },
         // Its address may be forged.
-        PeerSpec { remote: address, remote_port: None, flood: Some(false) },
+        PeerSpec { remote, remote_port: None, flood: Some(false) },
     )
 }

@@ -83,6 +83,14 @@ pub enum Refusal {
         /// The one that is not.
         address: IpAddr,
     },
+    /// A link-local sender does not become a peer of an endpoint that is not on its link.
+    #[error(
+        "{address} is not taken in as a peer: it is a link-local address, and vxlan.local is not one of the same link"
+    )]
+    NoLink {
+        /// The sender.
+        address: IpAddr,
+    },
     /// All 65536 numbers are taken.
     #[error("there are 65536 {kind}s, and no more are possible: remove some first")]
     Full {
@@ -124,6 +132,7 @@ impl From<Refusal> for Error {
             | Refusal::Both { .. }
             | Refusal::InUse { .. }
             | Refusal::Crowded { .. }
+            | Refusal::NoLink { .. }
             | Refusal::Declared { .. } => ErrorKind::Conflict,
             Refusal::Derived { .. } => ErrorKind::Conflict,
             Refusal::Missing { .. } => ErrorKind::NotFound,

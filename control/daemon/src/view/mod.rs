@@ -27,7 +27,7 @@ mod why;
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
+    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc, Mutex, OnceLock, Weak,
@@ -302,12 +302,12 @@ impl Snapshot {
 
     /// Where a peer is, and from where it is reached: what it takes to measure the way to it. `None`: it is no peer, or the
     /// tunnel is down.
-    pub(crate) fn way_to(&self, peer: &state::Port) -> Option<(IpAddr, IpAddr, u16)> {
+    pub(crate) fn way_to(&self, peer: &state::Port) -> Option<(SocketAddr, SocketAddr, u16)> {
         let spec = peer.spec.device.peer()?;
         let LiveDevice::Remote(_) = self.live(peer.id)?.device else { return None };
-        self.tunnel_endpoint()?;
-        let own = self.vxlan()?;
-        Some((own.local, spec.remote, own.underlay_mtu()))
+        let endpoint = self.tunnel_endpoint()?;
+        let remote = endpoint.address(spec.remote.ip(), 0);
+        Some((endpoint.local(), remote, self.vxlan()?.underlay_mtu()))
     }
 
     /// What is asked of this host's end of all tunnels.
