@@ -21,7 +21,7 @@ use vswitch::addr::MacAddr;
 use self::counters::{Load, NetworkStats, TableStats};
 pub use self::network::{Endpoint, Network, Prune, Pruned, SubnetUsage, has_label};
 pub use crate::Direction;
-use crate::{GuardSpec, LimitSpec, MirrorSpec, Mtu, Name};
+use crate::{GuardSpec, LimitSpec, MirrorSpec, Mtu, Name, Offloads};
 
 /// Version of the API: major version of the paths, and the number of additions since.
 ///
@@ -176,8 +176,9 @@ pub struct Port {
     /// Longest IP packet, in bytes.
     #[schema(value_type = u16)]
     pub mtu: Mtu,
-    /// Whether its device carries checksum and segmentation offloads.
-    pub offload: bool,
+    /// Which offloads of its device are used: `true`, `false`, or `"udp"`.
+    #[schema(value_type = Object)]
+    pub offload: Offloads,
     /// Its rate limits, such as `{"rx": "100 Mbit/s"}`.
     #[serde(default, skip_serializing_if = "LimitSpec::is_none")]
     #[schema(value_type = Object)]

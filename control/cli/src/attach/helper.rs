@@ -88,6 +88,7 @@ pub async fn attach(api: PathBuf, order: Order) -> Result<Port, ClientError> {
         spec: interface,
         mtu: Some(mtu.get()),
         super_frame,
+        described_offloads: order.kind == Kind::Veth,
         ..Wanted::default()
     };
     let request = AttachRequest { version: VERSION, port, host_ifname: made.host_ifname };

@@ -20,7 +20,7 @@ use crate::attach::{
 };
 use vswitch_model::{
     Also, BURST, Carries, DeviceSpec, Direction, Error, GuardSpec, IfName, InterfaceSpec, LimitSpec, Mtu,
-    Name, Netns, PortSpec, Rate, options,
+    Name, Netns, Offloads, PortSpec, Rate, options,
 };
 
 /// Shows and controls a running vswitchd.
@@ -384,8 +384,11 @@ pub struct PortArguments {
     #[command(flatten)]
     guard: GuardArguments,
     /// Disable checksum and segmentation offloads of the device.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "merge_udp")]
     no_offload: bool,
+    /// Merge datagrams of one flow for the device (TAP): raw sockets of the container see them merged.
+    #[arg(long)]
+    merge_udp: bool,
 }
 
 /// What is behind a port.
@@ -452,7 +455,11 @@ impl PortArguments {
             flood: !self.no_flood,
             learning: !self.no_learning,
             mac_limit: self.mac_limit,
-            offload: !self.no_offload,
+            offload: match (self.no_offload, self.merge_udp) {
+                (true, _) => Offloads::Off,
+                (_, true) => Offloads::Udp,
+                _ => Offloads::On,
+            },
             limit: self.limit.spec(),
             guard: self.guard.spec(),
             ..PortSpec::new(self.name.clone(), carries, device)

@@ -8,7 +8,7 @@ use vswitch_model::api::{
     Action, Drop, FdbEntry, Origin, Port, PortState, Reload, Stats, Status, Traffic, Trouble, TroubleKind,
 };
 
-use vswitch_model::{Name, sentence::printable};
+use vswitch_model::{Name, Offloads, sentence::printable};
 
 /// The state of the daemon.
 pub fn status(status: &Status) -> String {
@@ -106,7 +106,7 @@ pub fn port(port: &Port) -> String {
         ("device", device(port)),
         ("origin", if port.declared { "the configuration file" } else { "the API" }.into()),
         ("mtu", port.mtu.to_string()),
-        ("offload", if port.offload { "yes" } else { "no" }.into()),
+        ("offload", offload(port.offload).into()),
     ]);
     if !port.limit.is_none() {
         rows.push(("limit", port.limit.to_string()));
@@ -317,6 +317,15 @@ pub(super) fn duration(seconds: u64) -> String {
     }
 }
 
+/// Which offloads are used, in a word.
+fn offload(offloads: Offloads) -> &'static str {
+    match offloads {
+        Offloads::Off => "no",
+        Offloads::On => "yes",
+        Offloads::Udp => "yes, and UDP merged",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -349,7 +358,7 @@ mod tests {
             reason: None,
             warnings: vec![],
             mtu: Mtu::DEFAULT,
-            offload: true,
+            offload: Offloads::On,
             limit: LimitSpec { rx: "100 Mbit/s".parse().ok(), ..LimitSpec::default() },
             guard: Some(GuardSpec { also: vec!["10.9.0.100".parse().unwrap()] }),
             worker: 1,

@@ -11,7 +11,7 @@ use vswitch_model::{
 
 impl Core {
     pub(super) async fn reload(&mut self, dry_run: bool) -> Result<Reload, Error> {
-        let mut wanted = config::load(&self.process.config).map_err(|errors| Error::invalid_lines(errors));
+        let mut wanted = config::load(&self.process.config).map_err(Error::invalid_lines);
         if let Ok(config) = &mut wanted {
             tunnel::settle(config).await;
         }

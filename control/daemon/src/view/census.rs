@@ -1,7 +1,8 @@
 //! How many addresses the table believes in, in all, by network and by port.
 //!
-//! The table itself counts what was learned per port only, and includes dead entries until they are swept, so these numbers need a walk. A count
-//! is reused while the table has learned and removed nothing, at most 100 ms, because entries expire without an event.
+//! The table itself counts per port only what was learned, and includes dead entries until they are swept, so these numbers
+//! need a walk. A count is reused while the table has learned and removed nothing, at most 100 ms, because entries expire without
+//! an event.
 
 use std::{
     collections::HashMap,
