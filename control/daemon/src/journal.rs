@@ -1,9 +1,9 @@
-//! What happened, for those who ask later or watch.
+//! Events, for later queries and for watchers.
 //!
-//! The [`Journal`] keeps the latest events, each with its number. Readers have a place in it and copy what is new, so a
-//! slow one holds nobody up: what was overwritten before it came is told to it as a number. What the MAC table has noted,
-//! which forwarding notes anyway, is fetched before each read and write ([`Journal::fetch`]); which ports go up and down is
-//! noted by the [`Observer`], a part of the core.
+//! The [`Journal`] keeps the latest events, numbered. Each reader has a position and copies what is new, so a slow one delays
+//! no writer: it is told how many events were overwritten before it read them. Events of the MAC table, which forwarding notes
+//! anyway, are fetched before each read and write ([`Journal::fetch`]). The [`Observer`], a part of the core, notes which ports
+//! go up and down.
 
 use std::{
     borrow::Borrow,
@@ -30,37 +30,37 @@ use vswitch_model::{
     api::events::{Event, EventsFilter, Station, What},
 };
 
-/// Events, as they become known.
+/// Events, in the order in which they became known.
 pub(crate) type EventStream = BoxStream<'static, Event>;
 
-/// Events that are kept: some 100 bytes each.
+/// Number of events kept: some 100 bytes each.
 const KEPT: usize = 4096;
 
 /// The latest events.
 #[derive(Debug)]
 pub(crate) struct Journal {
     ring: Mutex<Ring>,
-    /// Events that the table had lost when it was looked at last. Held while its events are fetched, so that they stay in
+    /// Number of events that the table had lost at the last fetch. Locked while its events are fetched, so that they stay in
     /// order.
     lost: Mutex<u64>,
-    /// Tells readers that there is something new, and by its end that there never will be.
+    /// Notifies readers of new events; closed when there will be no more.
     news: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
 struct Ring {
     events: VecDeque<Event>,
-    /// The number of the next one.
+    /// Number of the next event.
     next: u64,
 }
 
-/// Where a reader is.
+/// The position of a reader.
 struct Reader {
     journal: Arc<Journal>,
     news: watch::Receiver<bool>,
-    /// The number of the next event it wants.
+    /// Number of the next event it reads.
     next: u64,
-    /// Events it has fetched and not handed on.
+    /// Events it has copied and not returned yet.
     fetched: VecDeque<Event>,
     filter: EventsFilter,
 }
@@ -84,9 +84,9 @@ impl Journal {
         self.news.send_replace(true);
     }
 
-    /// Notes what the table has seen since the last time. `names` must know what was there by then.
+    /// Notes the table's events since the last call. `names` must contain the names of that time.
     pub(crate) fn fetch<N: Borrow<Names>>(&self, fdb: &Fdb, names: impl FnOnce() -> N, now: Timestamp) {
-        // A panic under the lock leaves a number that is told a second time.
+        // A panic under the lock makes a number be reported twice.
         let mut lost = self.lost.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut events = Vec::new();
         fdb.drain_events(|event| events.push(event));
@@ -105,28 +105,28 @@ impl Journal {
         }
     }
 
-    /// The events that `filter` asks for.
+    /// The events that match `filter`.
     pub(crate) fn read(self: &Arc<Self>, filter: EventsFilter) -> EventStream {
-        // What nobody asked for is not missed.
+        // Events that do not match are not counted as missed.
         let next = self.ring().events.front().map_or(1, |oldest| oldest.seq);
         let news = self.news.subscribe();
         let reader = Reader { journal: Arc::clone(self), news, next, fetched: VecDeque::new(), filter };
         stream::unfold(reader, |mut reader| async { Some((reader.next().await?, reader)) }).boxed()
     }
 
-    /// Ends all reading: nothing more will happen.
+    /// Ends all readers: there will be no further events.
     pub(crate) fn close(&self) {
         self.news.send_replace(false);
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
-        // A panic under the lock leaves a journal that misses an event.
+        // A panic under the lock leaves a journal without an event.
         self.ring.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
 impl Reader {
-    /// The next event, in its time; `None`: there will be no more.
+    /// Waits for the next event; `None`: there will be no more.
     async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.fetched.pop_front() {
@@ -143,7 +143,7 @@ impl Reader {
         }
     }
 
-    /// Copies what is new. False: nothing is.
+    /// Copies new events. Returns whether there were any.
     fn fetch(&mut self) -> bool {
         let ring = self.journal.ring();
         let oldest = ring.next - ring.events.len() as u64;
@@ -159,11 +159,11 @@ impl Reader {
     }
 }
 
-/// Notes what the core does, and which ports are up.
+/// Notes the core's actions, and which ports are up.
 #[derive(Debug)]
 pub(crate) struct Observer {
     journal: Arc<Journal>,
-    /// The ports as they were at the last look: why they were down, if they were.
+    /// The ports at the last observation: why they were down, if they were.
     ports: BTreeMap<Name, Option<String>>,
 }
 
@@ -176,17 +176,17 @@ impl Observer {
         &self.journal
     }
 
-    /// Notes what happened just now.
+    /// Notes what has just happened.
     pub(crate) fn note(&self, what: What) {
         self.journal.note(now_ms(), what);
     }
 
-    /// Notes what a command has changed.
+    /// Notes the changes of a command.
     pub(crate) fn note_changes(&self, changes: &[state::Change]) {
         changes.iter().map(what).for_each(|what| self.note(what));
     }
 
-    /// Notes which ports went up or down since the last look, and what the table has seen.
+    /// Notes which ports went up or down since the last observation, and the table's events.
     pub(crate) fn look(&mut self, state: &State, edge: &Edge) {
         self.look_at_table(state, edge);
         let before = std::mem::take(&mut self.ports);
@@ -205,13 +205,13 @@ impl Observer {
         }
     }
 
-    /// Notes what the table has seen since the last time. Before a network or port goes, so that its name is known.
+    /// Notes the table's events since the last call, before a network or port is removed and its name with it.
     pub(crate) fn look_at_table(&self, state: &State, edge: &Edge) {
         self.journal.fetch(&edge.fdb, || Names::of(state), edge.workers.now());
     }
 }
 
-/// A change of what is wanted, as an event.
+/// A change of the state as an event.
 fn what(change: &state::Change) -> What {
     use state::{Change as Difference, Delta};
     let detail = || {
@@ -239,7 +239,7 @@ fn what(change: &state::Change) -> What {
     }
 }
 
-/// What the table has seen, as an event.
+/// An event of the table as an event of the journal.
 fn seen(names: &Names, event: &fdb::Event) -> What {
     let port = |id| names.port(id).to_owned();
     let station =
@@ -254,15 +254,15 @@ fn seen(names: &Names, event: &fdb::Event) -> What {
     }
 }
 
-/// Logs an address that is held or free again.
+/// Logs that an address is held or released.
 fn report(names: &Names, event: &fdb::Event) {
     let (network, port) = (names.network(event.network), names.port(event.port));
     match event.what {
         Change::Held { rival } => warn!(
             mac = %event.mac, %network, %port, rival = %names.port(rival),
-            "an address moves too often and is held (one move a second at most): are there two stations with it, or a loop?"
+            "an address moves too often and is limited to one move a second: look for a second station with this address, or for a loop"
         ),
-        Change::Released => info!(mac = %event.mac, %network, %port, "a held address may move freely again"),
+        Change::Released => info!(mac = %event.mac, %network, %port, "a held address is released"),
         _ => {}
     }
 }

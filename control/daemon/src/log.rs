@@ -1,4 +1,4 @@
-//! The log: what an operator can act on, as text or JSON, to standard error.
+//! The log: messages that an operator can act on, as text or JSON, on standard error.
 
 use std::io::{self, IsTerminal};
 

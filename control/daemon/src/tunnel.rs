@@ -38,7 +38,7 @@ fn refused(options: &Options, error: io::Error) -> Error {
         io::ErrorKind::AddrInUse => format!(
             "UDP port {port} of {local} is in use: delete the kernel's vxlan interface that has it, or set vxlan.port"
         ),
-        io::ErrorKind::PermissionDenied => format!("no right to open UDP port {port}: run as root"),
+        io::ErrorKind::PermissionDenied => format!("no permission to open UDP port {port}: run as root"),
         _ => format!("cannot open UDP port {port} of {local}: {error}"),
     };
     Error::new(ErrorKind::from(error.kind()), why)

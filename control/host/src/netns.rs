@@ -57,7 +57,7 @@ pub enum NetnsError {
     #[error("{} is not a network namespace: if its owner is gone, delete the file and create the namespace anew", .0.display())]
     NotNetwork(PathBuf),
     /// The kernel wants CAP_SYS_ADMIN (over the namespace's owner), or CAP_SYS_PTRACE for a process.
-    #[error("no right to enter the namespace {0}: run as root, or with CAP_SYS_ADMIN and CAP_NET_ADMIN")]
+    #[error("no permission to enter the namespace {0}: run as root, or with CAP_SYS_ADMIN and CAP_NET_ADMIN")]
     NoRights(String),
     /// Any other error of the kernel.
     #[error("cannot enter the namespace {0}: {1}")]

@@ -36,7 +36,7 @@ pub struct PathReport {
 /// Measures the path from `local` to `remote`, with packets of at most `most` bytes. Blocks for at most ten seconds.
 ///
 /// # Errors
-/// `TimedOut`: not even the shortest packet was answered. Others: no right to send, or no route.
+/// `TimedOut`: not even the shortest packet was answered. Others: no permission to send, or no route.
 pub fn measure(local: IpAddr, remote: IpAddr, most: u16) -> io::Result<PathReport> {
     let mut echo = Echo::open(local, remote)?;
     let mut rtt = Duration::MAX;

@@ -87,7 +87,7 @@ fn line(event: &Event) -> String {
                 on(station)
             )
         }
-        What::MacReleased(station) => write!(text, "{} may move freely again", on(station)),
+        What::MacReleased(station) => write!(text, "{} is released", on(station)),
         What::MacExpired(station) => write!(text, "{} expired: not seen for the ageing time", on(station)),
         What::MacEvicted(station) => write!(text, "{} evicted in favour of another", on(station)),
         What::Lost { count } => write!(text, "{count} events are missing here"),

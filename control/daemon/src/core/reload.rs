@@ -19,7 +19,7 @@ impl Core {
         let plan = match wanted.and_then(|config| Ok(self.state.plan(Command::Reload(config))?)) {
             Ok(plan) => plan,
             Err(error) => {
-                warn!("reload refused, nothing was changed: {}", error.sentence);
+                warn!("reload is refused, nothing was changed: {}", error.sentence);
                 return Err(error);
             }
         };
@@ -31,7 +31,7 @@ impl Core {
             self.carry_out(plan, Attempt::retrying()).await?;
             self.note_declared()?;
             info!(changes = reload.changes.len(), "reloaded");
-            // Those known by now may be welcome from now on.
+            // Known strangers may be accepted from now on.
             self.signals.stranger.notify_one();
             self.observer.note(What::Reloaded { changes: reload.changes.len() });
         }

@@ -1,4 +1,4 @@
-//! Ports that fail, that come back, and that are heard.
+//! Ports that fail, recover, and receive.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ impl Edge {
         self.why_down(port).is_none()
     }
 
-    /// Why `port` carries no frames, if it does not.
+    /// Why `port` carries no frames; `None` if it does.
     pub(crate) fn why_down(&self, port: &EdgePort) -> Option<String> {
         port.why_down(self.endpoint().is_some())
     }
 
-    /// Notes which ports were heard since the last call.
+    /// Notes which ports have received since the last call.
     pub(crate) fn listen(&self) {
         let now = self.workers.now();
         for port in self.ports.values() {
@@ -28,7 +28,7 @@ impl Edge {
 }
 
 impl Opening<'_> {
-    /// Takes the ports out of forwarding that have failed. True: there were some.
+    /// Takes failed ports out of forwarding. Returns whether there were any.
     pub(crate) async fn take_down_faulty(mut self) -> bool {
         let any = self.collect_faults();
         if any {
@@ -37,11 +37,11 @@ impl Opening<'_> {
         any
     }
 
-    /// Takes the ports out of forwarding whose containers have ended, and tries those again that are down. True: that made a
-    /// difference.
+    /// Takes the ports of ended containers out of forwarding, and retries those that are down. Returns whether that changed
+    /// anything.
     pub(crate) async fn try_again(mut self) -> bool {
         let any = self.collect_abandoned() | self.retry().await;
-        // Only what is asked for now fails for good; the rest is down, and tried again as well.
+        // Only requests fail for good; everything else is down, and retried as well.
         if let Err(error) = self.configure().await {
             warn!("{}", error.sentence);
         }
@@ -52,7 +52,7 @@ impl Opening<'_> {
         any
     }
 
-    /// Notes which ports have failed. True: there were some.
+    /// Notes which ports have failed. Returns whether there were any.
     pub(super) fn collect_faults(&mut self) -> bool {
         let plan = Arc::clone(self.edge.workers.plan());
         let faults = plan.ports.iter().flatten().filter_map(|port| Some((port.id, port.fault()?)));
@@ -68,7 +68,7 @@ impl Opening<'_> {
         any
     }
 
-    /// Takes the ports out of forwarding whose containers have ended. True: there were some.
+    /// Takes the ports of ended containers out of forwarding. Returns whether there were any.
     fn collect_abandoned(&mut self) -> bool {
         let abandoned = |port: &EdgePort| port.device.as_ref().is_ok_and(OpenDevice::is_abandoned);
         let ports = self.edge.ports.iter();
@@ -76,7 +76,7 @@ impl Opening<'_> {
         gone.into_iter().fold(false, |any, id| any | self.take_down(id, "its namespace is gone".to_owned()))
     }
 
-    /// Tries to open the ports that are down. True: at least one is back.
+    /// Tries to open the ports that are down. Returns whether one is up again.
     async fn retry(&mut self) -> bool {
         let ports = self.edge.ports.iter();
         let down: Vec<_> = ports.filter(|(_, port)| port.device.is_err()).map(|(id, _)| *id).collect();
@@ -92,12 +92,12 @@ impl Opening<'_> {
 }
 
 impl EdgePort {
-    /// Why it carries no frames, if it does not; peers and collectors need the tunnel's end.
+    /// Why it carries no frames; `None` if it does. Peers and collectors need the tunnel's endpoint.
     pub(super) fn why_down(&self, tunnel_is_open: bool) -> Option<String> {
         match &self.device {
             Err(why) => Some(why.clone()),
             Ok(OpenDevice::Remote { .. }) if !tunnel_is_open => {
-                Some("the tunnel has no end here: see port vxlan, or write [vxlan] into the file".into())
+                Some("the tunnel has no open endpoint: see port vxlan, or add [vxlan] to the file".into())
             }
             Ok(_) => None,
         }

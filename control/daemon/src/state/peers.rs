@@ -1,15 +1,15 @@
-//! Peers that nobody asked for: those that were heard and taken in.
+//! Learned peers: unknown senders that became peers.
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use super::{Origin, Port, Refusal, State, registry::Entry};
 use vswitch_model::{Carries, Name, PeerSpec, PortSpec};
 
-/// Peers that are taken in without being asked for, at most: anybody can send from many addresses.
+/// Maximum number of learned peers: a sender can forge any number of addresses.
 pub(super) const LEARNED_PEERS: usize = 256;
 
 impl State {
-    /// What an operator is told of datagrams from `address`, which is no peer.
+    /// A message for the operator about datagrams from `address`, which is not a peer.
     pub fn about_stranger(&self, address: IpAddr) -> String {
         let peers: Vec<_> =
             self.ports().filter_map(|port| Some(port.spec.device.peer()?.remote.to_string())).collect();
@@ -33,7 +33,7 @@ impl State {
         self.ports.add(Arc::new(learned_peer(address)), Origin::Learned)
     }
 
-    /// The learned peers that have not answered: nothing is flooded to them.
+    /// Learned peers that have not answered. Nothing is flooded to them.
     pub fn silent_peers(&self) -> impl Iterator<Item = Port> {
         let is_silent = |entry: &&Entry<PortSpec>| {
             entry.origin == Origin::Learned
@@ -42,7 +42,7 @@ impl State {
         self.ports.entries().filter(is_silent).map(|entry| self.settle(entry))
     }
 
-    /// A learned peer has answered: from now on it gets flooded frames.
+    /// Enables flooding to a learned peer that has answered.
     pub(super) fn believe_peer(&mut self, name: &Name) {
         let Some(entry) = self.ports.entry(name).filter(|entry| entry.origin == Origin::Learned) else {
             return;
@@ -54,7 +54,7 @@ impl State {
         }
     }
 
-    /// A peer that was taken in gives way to one that is asked for and has its address, under whatever name.
+    /// Removes learned peers whose address a configured peer now has, under any name.
     pub(super) fn give_way(&mut self) {
         let remote = |entry: &Entry<PortSpec>| Some(entry.spec.device.peer()?.remote);
         let is_learned = |entry: &&Entry<PortSpec>| entry.origin == Origin::Learned;
