@@ -130,33 +130,48 @@ pub(super) fn decide<'p>(
     questions: &mut impl Questions,
     observe: &mut impl Observe,
 ) -> Result<Action<'p>, DropReason> {
-    let topology = &pass.plan.topology;
-    let reach = topology.reach(network, ingress);
-    if let Destination::Group(flood) = to
-        && reach.members().next().is_some()
-    {
-        // Frames above the limit are not learned from: in a storm they come in anywhere but where their source is.
-        questions.allow(pass, flood, ingress).inspect_err(|_| observe.flood(flood))?;
-    }
-    let learned = questions.learn(pass, from, ingress);
-    observe.learned(learned);
-    if learned == Learned::Pinned && topology.is_tunnel(ingress) {
-        return Err(DropReason::LocalMac);
-    }
-    let flood = match to {
-        Destination::Group(flood) => flood,
-        Destination::Station(station) => match questions.look_up(pass, station) {
-            Some(port) => {
+    let reach = pass.plan.topology.reach(network, ingress);
+    match to {
+        Destination::Station(to) => {
+            learn(pass, from, ingress, questions, observe)?;
+            if let Some(port) = questions.look_up(pass, to) {
                 observe.found(port);
                 return reach.member(port).map(Action::Send);
             }
-            None => Flood::Unknown,
-        },
-    };
-    observe.flood(flood);
-    reach.members().next().ok_or(DropReason::NoReceiver)?;
-    if let Destination::Station(_) = to {
-        questions.allow(pass, flood, ingress)?;
+            observe.flood(Flood::Unknown);
+            reach.members().next().ok_or(DropReason::NoReceiver)?;
+            questions.allow(pass, Flood::Unknown, ingress)?;
+        }
+        Destination::Group(flood) => {
+            let received = reach.members().next().ok_or(DropReason::NoReceiver);
+            if received.is_ok() {
+                // Frames above the limit are not learned from: in a storm they come in anywhere but where their source is.
+                questions.allow(pass, flood, ingress).inspect_err(|_| observe.flood(flood))?;
+            }
+            learn(pass, from, ingress, questions, observe)?;
+            observe.flood(flood);
+            received?;
+        }
     }
     Ok(Action::Flood(reach))
+}
+
+/// Learns that the source `from` is on `ingress`.
+///
+/// # Errors
+/// A tunnel must not send from an address that is pinned to a port of this host.
+#[inline(always)]
+fn learn(
+    pass: Pass<'_>,
+    from: Station,
+    ingress: PortId,
+    questions: &mut impl Questions,
+    observe: &mut impl Observe,
+) -> Result<(), DropReason> {
+    let learned = questions.learn(pass, from, ingress);
+    observe.learned(learned);
+    if learned == Learned::Pinned && pass.plan.topology.is_tunnel(ingress) {
+        return Err(DropReason::LocalMac);
+    }
+    Ok(())
 }
