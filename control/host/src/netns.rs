@@ -161,7 +161,7 @@ pub fn run_in<T: Send>(namespace: &Namespace, closure: impl FnOnce() -> T + Send
 ///
 /// # Errors
 /// No thread is available; the closure's own result is returned as it is.
-pub fn travel<T: Send>(closure: impl FnOnce(&Traveller) -> T + Send) -> io::Result<T> {
+pub(crate) fn travel<T: Send>(closure: impl FnOnce(&Traveller) -> T + Send) -> io::Result<T> {
     thread::scope(|scope| {
         let inside = || closure(&Traveller(PhantomData));
         let thread = thread::Builder::new().name("netns".into()).spawn_scoped(scope, inside)?;

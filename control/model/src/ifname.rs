@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Id, Name};
 
 /// Bytes of the longest interface name: IFNAMSIZ less its final zero (include/uapi/linux/if.h).
-pub const IFNAME_MAX: usize = 15;
+pub(crate) const IFNAME_MAX: usize = 15;
 
 /// The name of a network interface: one that the kernel takes (`dev_valid_name`, net/core/dev.c) as it is written.
 ///

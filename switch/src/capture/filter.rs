@@ -13,7 +13,7 @@ use std::fmt;
 use super::FrameBytes;
 
 /// Maximum number of instructions: the kernel's `BPF_MAXINSNS`.
-pub const MAX_INSTRUCTIONS: usize = 4096;
+const MAX_INSTRUCTIONS: usize = 4096;
 
 /// Words of scratch memory (`BPF_MEMWORDS`).
 const WORDS: usize = 16;
@@ -38,7 +38,7 @@ pub struct Filter(Box<[Op]>);
 /// Why a filter program is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FilterError {
-    /// It has no instruction, or more than [`MAX_INSTRUCTIONS`].
+    /// It has no instruction, or more than 4,096.
     Length(usize),
     /// Not an instruction, or it divides by zero or addresses memory out of range.
     Instruction(usize),

@@ -56,7 +56,7 @@ impl State {
     }
 
     /// The endpoints of a network.
-    pub fn endpoints_of(&self, network: &Name) -> impl Iterator<Item = &Arc<EndpointSpec>> {
+    pub(crate) fn endpoints_of(&self, network: &Name) -> impl Iterator<Item = &Arc<EndpointSpec>> {
         self.endpoints.values().filter(move |it| it.network == *network)
     }
 
@@ -64,7 +64,7 @@ impl State {
     ///
     /// # Errors
     /// There is none, or there are several.
-    pub fn find_endpoint(&self, network: &Name, reference: &Reference) -> Result<Arc<EndpointSpec>, Refusal> {
+    pub(crate) fn find_endpoint(&self, network: &Name, reference: &Reference) -> Result<Arc<EndpointSpec>, Refusal> {
         let text = reference.as_str();
         if let Some(found) = self.endpoints_of(network).find(|it| it.name.as_str() == text) {
             return Ok(Arc::clone(found));
@@ -159,7 +159,7 @@ impl State {
     ///
     /// # Errors
     /// Endpoints have addresses outside the subnets, because these were changed.
-    pub fn subnets_of(&self, network: &NetworkSpec) -> Result<Vec<Subnet>, NetworkError> {
+    pub(crate) fn subnets_of(&self, network: &NetworkSpec) -> Result<Vec<Subnet>, NetworkError> {
         let name = &network.name;
         let mut subnets = network.subnets.iter().map(Subnet::new).collect::<Result<Vec<_>, _>>()?;
         let mut uprooted = Vec::new();
@@ -188,7 +188,7 @@ impl State {
     ///
     /// # Errors
     /// None is free, or a requested one is in use or in no subnet.
-    pub fn choose_addresses(
+    pub(crate) fn choose_addresses(
         &self,
         network: &NetworkSpec,
         ip: Option<Ipv4Addr>,
@@ -290,7 +290,7 @@ impl State {
     ///
     /// # Errors
     /// The reason why not.
-    pub fn check_publishable(&self, network: &NetworkSpec) -> Result<(), Refusal> {
+    pub(crate) fn check_publishable(&self, network: &NetworkSpec) -> Result<(), Refusal> {
         let why = match network.driver() {
             _ if network.internal => "it is internal",
             Driver::Uplink => "its containers are on the LAN themselves",

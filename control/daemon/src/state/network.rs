@@ -134,7 +134,7 @@ impl State {
     ///
     /// # Errors
     /// There is none, or the digits are ambiguous.
-    pub fn find_network(&self, reference: &Reference) -> Result<Network, Refusal> {
+    pub(crate) fn find_network(&self, reference: &Reference) -> Result<Network, Refusal> {
         let text = reference.as_str();
         if let Some(found) = text.parse().ok().and_then(|name| self.network(&name)) {
             return Ok(found);
@@ -148,7 +148,7 @@ impl State {
     }
 
     /// The unused networks of the API: without endpoints, and without ports other than derived ones.
-    pub fn unused_networks(&self) -> Vec<Arc<NetworkSpec>> {
+    pub(crate) fn unused_networks(&self) -> Vec<Arc<NetworkSpec>> {
         let mut used: HashSet<&Name> = self.endpoints().map(|it| &it.network).collect();
         let asked_for = self.ports.entries().filter(|entry| entry.origin != Origin::Derived);
         used.extend(asked_for.flat_map(|entry| entry.spec.carries.named()));
@@ -206,7 +206,7 @@ impl State {
     ///
     /// # Errors
     /// None is left.
-    pub fn choose_subnet(&self, driver: Driver, family: Family, held: &[IpNet]) -> Result<IpNet, IpamError> {
+    pub(crate) fn choose_subnet(&self, driver: Driver, family: Family, held: &[IpNet]) -> Result<IpNet, IpamError> {
         let own: Vec<_> = self.host.ipv6.into_iter().collect();
         let pools = match (family, driver) {
             (Family::V6, _) if self.pools.ipv6.is_empty() => &own,
@@ -222,7 +222,7 @@ impl State {
     ///
     /// # Errors
     /// None is free, or the subnet is invalid.
-    pub fn choose_address(&self, subnet: &SubnetSpec, held: &[IpAddr]) -> Result<IpAddr, NetworkError> {
+    pub(crate) fn choose_address(&self, subnet: &SubnetSpec, held: &[IpAddr]) -> Result<IpAddr, NetworkError> {
         let has_it = |network: &Network| network.spec.subnets.iter().any(|it| it.subnet == subnet.subnet);
         let found = match self.networks().find(has_it) {
             Some(network) => self.subnets_of(&network.spec)?.into_iter().find(|it| it.net() == subnet.subnet),

@@ -10,7 +10,7 @@ pub(super) const LEARNED_PEERS: usize = 256;
 
 impl State {
     /// A message for the operator about datagrams from `address`, which is not a peer.
-    pub fn about_stranger(&self, address: IpAddr) -> String {
+    pub(crate) fn about_stranger(&self, address: IpAddr) -> String {
         let peers: Vec<_> =
             self.ports().filter_map(|port| Some(port.spec.device.peer()?.remote.to_string())).collect();
         match &peers[..] {
@@ -34,7 +34,7 @@ impl State {
     }
 
     /// Learned peers that have not answered. Nothing is flooded to them.
-    pub fn silent_peers(&self) -> impl Iterator<Item = Port> {
+    pub(crate) fn silent_peers(&self) -> impl Iterator<Item = Port> {
         let is_silent = |entry: &&Entry<PortSpec>| {
             entry.origin == Origin::Learned
                 && entry.spec.device.peer().is_some_and(|peer| peer.flood == Some(false))

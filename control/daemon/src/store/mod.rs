@@ -250,7 +250,7 @@ impl Store {
     }
 
     /// Tries, from time to time, to write a store that could not be written.
-    pub fn retry(&self) {
+    pub(crate) fn retry(&self) {
         let mut inner = self.inner();
         if inner.trouble.as_ref().is_some_and(|trouble| trouble.tried.elapsed() >= RETRY) {
             // An empty change. Its outcome is reported by `write`.
@@ -317,7 +317,7 @@ impl Store {
     ///
     /// # Errors
     /// It is not stored.
-    pub fn put_pin(&self, pin: &StaticEntry) -> Result<(), StoreError> {
+    pub(crate) fn put_pin(&self, pin: &StaticEntry) -> Result<(), StoreError> {
         self.write(Table::Pins, &pin_key(&pin.network, pin.mac), Some(pin))
     }
 
@@ -325,7 +325,7 @@ impl Store {
     ///
     /// # Errors
     /// It is still stored.
-    pub fn remove_pin(&self, network: &Name, mac: MacAddr) -> Result<(), StoreError> {
+    pub(crate) fn remove_pin(&self, network: &Name, mac: MacAddr) -> Result<(), StoreError> {
         self.write::<()>(Table::Pins, &pin_key(network, mac), None)
     }
 
@@ -351,7 +351,7 @@ impl Store {
     }
 
     /// Adopted networks, by their foreign ids.
-    pub fn adoptions(&self) -> BTreeMap<Id, Name> {
+    pub(crate) fn adoptions(&self) -> BTreeMap<Id, Name> {
         let inner = self.inner();
         let adopted = inner.content.of(Table::Adopted);
         adopted.filter_map(|(id, text)| Some((id.parse().ok()?, serde_json::from_str(text).ok()?))).collect()
