@@ -49,7 +49,7 @@ use vswitch_model::{
 };
 
 /// The exit codes, as printed by `--help` and in the manual.
-pub(crate) const EXIT_CODES: &str = "\
+pub const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  refused: by the daemon, or by the kernel

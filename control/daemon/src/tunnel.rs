@@ -1,4 +1,4 @@
-//! The tunnel at the edge: its sockets, and the devices that a plan makes of them.
+//! The tunnel's sockets, and the devices that each plan makes of them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,7 +18,7 @@ use crate::state::State;
 use vswitch_host::{link::Links, netns::Namespace};
 use vswitch_model::{Carries, CollectorSpec, Config, Error, ErrorKind, Name, PeerSpec, VxlanSpec};
 
-/// Opens the sockets of this host's end, with `inlets` to receive by.
+/// Opens the sockets of this host's end, with `inlets` for receiving.
 pub(crate) async fn open(spec: &VxlanSpec, inlets: usize) -> Result<Vtep, Error> {
     let group = match spec.group {
         Some(address) => Some(Group { address, interface: underlay(spec.local).await?.index }),
@@ -49,13 +49,13 @@ fn no_address(local: IpAddr) -> Error {
     Error::unavailable(why)
 }
 
-/// The interface that has the address `local`.
+/// The interface with the address `local`.
 pub(crate) async fn underlay(local: IpAddr) -> Result<vswitch_host::link::Link, Error> {
     let links = Links::open(Namespace::current()?)?;
     links.with_address(local).await?.ok_or_else(|| no_address(local))
 }
 
-/// Looks up what the underlay carries, if the file does not say.
+/// Looks up the underlay's MTU, if the file does not set it.
 pub(crate) async fn settle(config: &mut Config) {
     let endpoint = config.ports.iter_mut().find_map(|port| port.device.endpoint_mut());
     let Some(spec) = endpoint.filter(|spec| spec.underlay_mtu.is_none()) else { return };
@@ -63,27 +63,27 @@ pub(crate) async fn settle(config: &mut Config) {
         Ok(link) => spec.underlay_mtu = Some(u16::try_from(link.mtu).unwrap_or(u16::MAX)),
         Err(error) => {
             let mtu = VxlanSpec::DEFAULT_UNDERLAY_MTU;
-            warn!("the underlay is taken to carry packets of {mtu} bytes: {}", error.sentence);
+            warn!("the MTU of the underlay is unknown and assumed to be {mtu}: {}", error.sentence);
         }
     }
 }
 
-/// The endpoint, its peers and its collectors, as one plan uses them.
+/// The endpoint, its peers and its collectors, for one plan.
 pub(crate) struct Tunnel<'a> {
     /// The endpoint's own port.
     pub(crate) own: PortId,
-    /// What was asked of it.
+    /// Its specification.
     pub(crate) spec: &'a VxlanSpec,
     /// Its sockets.
     pub(crate) endpoint: &'a Arc<Vtep>,
-    /// Where frames go to.
+    /// The peers, with their paths.
     pub(crate) peers: Vec<(PortId, &'a PeerSpec, &'a Arc<Path>)>,
-    /// Where copies go to.
+    /// The collectors, with their paths.
     pub(crate) collectors: Vec<(PortId, &'a CollectorSpec, &'a Arc<Path>)>,
 }
 
 impl Tunnel<'_> {
-    /// The devices; the remotes in the order of the peers.
+    /// Builds the devices; the remotes in the order of the peers.
     pub(crate) fn devices(&self, state: &State) -> Devices {
         let rules = Rules {
             own: self.own,

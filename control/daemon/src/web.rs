@@ -1,11 +1,10 @@
-//! The web page: the switch drawn, its rates, its MAC table and its drops, for a browser.
+//! The web page: topology, rates, MAC table and drops, for a browser.
 //!
-//! A page of plain files, compiled in, and those paths of the API that change nothing
-//! (`api::reading_router`), on a TCP address that the operator chose (`api.web`). There is no password, so there is
-//! nothing here that a stranger could do harm with, and three guards before it: only GET and HEAD pass; only a host
-//! that is an address, `localhost` or a name that the operator gave (`api.web_hosts`) is answered, because any other name
-//! could be made to point here by whoever wrote the page in the next tab (DNS rebinding); and the browser is told to load nothing from elsewhere and to show this
-//! page in no other (Content-Security-Policy). No other origin is ever allowed to read (no CORS).
+//! Plain files, compiled in, and the read-only routes of the API (`api::reading_router`), on a TCP address that the operator
+//! chooses (`api.web`). There is no password, so nothing here can change the switch, and there are three guards: only GET and
+//! HEAD pass; the `Host` header must be an address, `localhost` or a configured name (`api.web_hosts`), because a foreign page
+//! could make any other name resolve to this host (DNS rebinding); and the browser is forbidden to load anything from elsewhere
+//! and to embed this page in another (Content-Security-Policy). No other origin may read it (no CORS).
 
 use std::{
     convert::Infallible,
@@ -52,16 +51,16 @@ use crate::{
 };
 use vswitch_model::{Error, ErrorKind, HostName};
 
-/// Connections that are served at a time; further ones wait to be accepted. A browser holds up to six.
+/// Maximum number of connections; further ones wait to be accepted. A browser holds up to six.
 const CONNECTIONS: usize = 64;
 
-/// How long a connection may last before it is asked to end, so that nobody keeps others out for ever.
+/// Maximum duration of a connection, so that no client can keep others out for ever.
 const LIFETIME: Duration = Duration::from_secs(600);
 
-/// How long what is being answered then may still take.
+/// Time limit for pending responses after that.
 const FAREWELL: Duration = Duration::from_secs(10);
 
-/// A file of the page: its path, its content type, its text.
+/// A file of the page: path, content type and content.
 type Asset = (&'static str, &'static str, &'static str);
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -69,7 +68,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
-/// The page; it refers to nothing else.
+/// The page; it refers to nothing outside.
 const ASSETS: [Asset; 11] = [
     ("/", HTML, include_str!("web/index.html")),
     ("/style.css", CSS, include_str!("web/style.css")),
@@ -84,7 +83,7 @@ const ASSETS: [Asset; 11] = [
     ("/drops.js", JS, include_str!("web/drops.js")),
 ];
 
-/// What every answer tells the browser.
+/// Headers of every response.
 const HEADERS: [(HeaderName, &str); 6] = [
     (
         CONTENT_SECURITY_POLICY,
@@ -111,12 +110,12 @@ pub(crate) struct WebError {
 /// Listens on `address`.
 ///
 /// # Errors
-/// It is taken, or not of this host.
+/// The address is in use, or not of this host.
 pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, WebError> {
     TcpListener::bind(address).await.map_err(|error| WebError { address, error })
 }
 
-/// Serves the page until the future is dropped; connections end with it. Besides addresses, browsers may ask by `hosts`.
+/// Serves the page until the future is dropped; connections end with it. `hosts` are accepted in addition to addresses.
 pub(crate) async fn serve(listener: TcpListener, hosts: Vec<HostName>, core: Handle) -> Infallible {
     let router = router(hosts, core);
     let mut connections = JoinSet::new();
@@ -125,7 +124,7 @@ pub(crate) async fn serve(listener: TcpListener, hosts: Vec<HostName>, core: Han
             accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
                 Ok((stream, _)) => { connections.spawn(converse(stream, router.clone())); }
                 Err(error) => {
-                    // Out of descriptors, or a client that is gone already: the next may have more luck.
+                    // Out of descriptors, or a client that is gone already: the next accept may succeed.
                     debug!("web: {error}");
                     sleep(Duration::from_millis(100)).await;
                 }
@@ -135,7 +134,7 @@ pub(crate) async fn serve(listener: TcpListener, hosts: Vec<HostName>, core: Han
     }
 }
 
-/// Answers the requests of one connection. hyper ends it when a request head takes longer than 30 s, or none comes.
+/// Serves one connection. hyper closes it if a request head takes longer than 30 s or does not arrive.
 async fn converse(stream: TcpStream, router: Router) {
     let service = TowerToHyperService::new(router);
     let mut http = http1::Builder::new();
@@ -146,7 +145,7 @@ async fn converse(stream: TcpStream, router: Router) {
     }
 }
 
-/// The page and what it reads, behind the guards.
+/// The page and its data, behind the guards.
 fn router(hosts: Vec<HostName>, core: Handle) -> Router {
     let page = ASSETS.into_iter().fold(Router::new(), |router, (path, kind, text)| {
         router.route(path, get(move || async move { ([(CONTENT_TYPE, kind)], text) }))
@@ -161,7 +160,7 @@ async fn no_such_path(uri: Uri) -> Refused {
     Error::not_found(format!("there is no {} here: the page is at /", uri.path())).into()
 }
 
-/// Lets through what may be asked, and tells the browser what it may do with the answer.
+/// Passes permitted requests, and adds the headers to responses.
 async fn guard(State(hosts): State<Arc<[HostName]>>, request: Request, next: Next) -> Response {
     let mut response = match refusal(&hosts, request.method(), request.headers()) {
         None => next.run(request).await,
@@ -173,26 +172,25 @@ async fn guard(State(hosts): State<Arc<[HostName]>>, request: Request, next: Nex
     response
 }
 
-/// Why a request is not answered, whatever it asks for.
+/// Why a request is refused, whatever its path.
 fn refusal(hosts: &[HostName], method: &Method, headers: &HeaderMap) -> Option<Response> {
     if !matches!(*method, Method::GET | Method::HEAD) {
-        let why = format!(
-            "{method} is not for this address, which only shows: use vswitchctl, or the API's socket"
-        );
+        let why =
+            format!("this address is read-only and refuses {method}: use vswitchctl, or the API's socket");
         return Some(method_not_allowed(&why));
     }
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     if !is_ours(host, hosts) {
         let why = format!(
-            "{host:?} may be anybody's name: ask by address, or as localhost, or set api.web_hosts to the names that are yours"
+            "{host:?} is not an accepted host name: use the address or localhost, or add the name to api.web_hosts"
         );
         return Some(Refused(Error::new(ErrorKind::Forbidden, why)).into_response());
     }
     None
 }
 
-/// Whether `host`, a `Host` header, is one of `hosts`, or an address or `localhost`, which no DNS server can point elsewhere.
-/// Any port will do: a tunnel (`ssh -L`) has its own.
+/// Whether `host`, a `Host` header, is one of `hosts`, or an address or `localhost`, which no DNS server can redirect. Any port
+/// is accepted: a tunnel (`ssh -L`) has its own.
 fn is_ours(host: &str, hosts: &[HostName]) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };
     if host.contains('@') {

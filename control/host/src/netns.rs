@@ -1,7 +1,7 @@
 //! Network namespaces: opens and identifies them, and runs code inside them.
 //!
 //! Entering a namespace affects everything the thread does afterwards, so no long-lived thread enters one: [`run_in`]
-//! starts a thread, enters, runs one closure and ends the thread; [`travel`] does so for several namespaces. A socket or
+//! starts a thread, enters, runs one closure and ends the thread; `travel` does so for several namespaces. A socket or
 //! a device that the closure opens stays bound to the namespace and may be used from anywhere afterwards.
 //!
 //! Left out: creating and deleting namespaces, which belong to the container runtime.
@@ -169,7 +169,7 @@ pub(crate) fn travel<T: Send>(closure: impl FnOnce(&Traveller) -> T + Send) -> i
     })
 }
 
-/// Permission to change the namespace of its thread: it cannot leave the thread that [`travel`] started.
+/// Permission to change the namespace of its thread: it cannot leave the thread that `travel` started.
 #[derive(Debug)]
 pub struct Traveller(PhantomData<*const ()>);
 

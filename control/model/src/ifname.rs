@@ -128,7 +128,7 @@ const VETH_PREFIX: &str = "vp-";
 /// How both began before.
 const FORMER_PREFIX: &str = "vs-";
 
-/// What the host's interface in a network is called that no option names.
+/// The default name of the host's interface in a network.
 pub fn gateway_ifname(network: &Id) -> IfName {
     IfName(format!("{GATEWAY_PREFIX}{}", network.short()))
 }

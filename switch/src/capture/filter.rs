@@ -54,7 +54,7 @@ impl fmt::Display for FilterError {
             Self::Length(length) => {
                 write!(f, "it has {length} instructions: 1 to {MAX_INSTRUCTIONS} are possible")
             }
-            Self::Instruction(at) => write!(f, "instruction {at} is none of classic BPF"),
+            Self::Instruction(at) => write!(f, "instruction {at} is not classic BPF"),
             Self::Jump(at) => write!(f, "instruction {at} jumps out of the program"),
             Self::NoReturn => f.write_str("its last instruction does not return"),
         }

@@ -99,7 +99,7 @@ impl Tap {
         if flags & needed != needed || flags & libc::IFF_MULTI_QUEUE != 0 {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "the descriptor is no single-queue TAP interface with IFF_NO_PI and IFF_VNET_HDR",
+                "the descriptor is not a single-queue TAP interface with IFF_NO_PI and IFF_VNET_HDR",
             ));
         }
         rustix::io::ioctl_fionbio(&fd, true)?;

@@ -689,7 +689,7 @@ options = { parent = "eth9" }
         "net.toml:19: network[3].driver: could not find plugin briddge in v1 plugin registry: use bridge, overlay or uplink",
         "net.toml:23: network[4].subnet[0].aux.x: \"y\" is not an IP address",
         "net.toml:25: network[4].options.icc: \"maybe\" is not valid: use true or false",
-        "net.toml:33: network[6].options: network lan1 stands on the same parent already: give one a VLAN",
+        "net.toml:33: network[6].options: network lan1 uses the same parent already: give one a VLAN",
     ] {
         assert!(found.iter().any(|line| line == expected), "{expected}\nis not in\n{}", found.join("\n"));
     }

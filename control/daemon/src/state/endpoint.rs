@@ -64,7 +64,11 @@ impl State {
     ///
     /// # Errors
     /// There is none, or there are several.
-    pub(crate) fn find_endpoint(&self, network: &Name, reference: &Reference) -> Result<Arc<EndpointSpec>, Refusal> {
+    pub(crate) fn find_endpoint(
+        &self,
+        network: &Name,
+        reference: &Reference,
+    ) -> Result<Arc<EndpointSpec>, Refusal> {
         let text = reference.as_str();
         if let Some(found) = self.endpoints_of(network).find(|it| it.name.as_str() == text) {
             return Ok(Arc::clone(found));

@@ -206,7 +206,12 @@ impl State {
     ///
     /// # Errors
     /// None is left.
-    pub(crate) fn choose_subnet(&self, driver: Driver, family: Family, held: &[IpNet]) -> Result<IpNet, IpamError> {
+    pub(crate) fn choose_subnet(
+        &self,
+        driver: Driver,
+        family: Family,
+        held: &[IpNet],
+    ) -> Result<IpNet, IpamError> {
         let own: Vec<_> = self.host.ipv6.into_iter().collect();
         let pools = match (family, driver) {
             (Family::V6, _) if self.pools.ipv6.is_empty() => &own,
@@ -222,7 +227,11 @@ impl State {
     ///
     /// # Errors
     /// None is free, or the subnet is invalid.
-    pub(crate) fn choose_address(&self, subnet: &SubnetSpec, held: &[IpAddr]) -> Result<IpAddr, NetworkError> {
+    pub(crate) fn choose_address(
+        &self,
+        subnet: &SubnetSpec,
+        held: &[IpAddr],
+    ) -> Result<IpAddr, NetworkError> {
         let has_it = |network: &Network| network.spec.subnets.iter().any(|it| it.subnet == subnet.subnet);
         let found = match self.networks().find(has_it) {
             Some(network) => self.subnets_of(&network.spec)?.into_iter().find(|it| it.net() == subnet.subnet),
