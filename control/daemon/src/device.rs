@@ -243,12 +243,8 @@ pub(crate) async fn locate(interface: &InterfaceSpec, ifname: &str) -> Result<Op
         return Ok(Some(Home { links, ifname: ifname.into(), is_moved: false }));
     }
     let moved = interface.bare.as_ref().and_then(|bare| bare.moved.as_ref());
-    let there = match moved.map(Namespace::open) {
-        Some(Ok(there)) => there,
-        // An obstacle must not look like a container that has ended.
-        Some(Err(error)) if !error.is_absence() => return Err(error.into()),
-        Some(Err(_)) | None => return Ok(None),
-    };
+    // The container may have ended, and its namespace with it.
+    let Some(there) = moved.and_then(|netns| Namespace::open(netns).ok()) else { return Ok(None) };
     let links = Links::open(there)?;
     let found = links.all().await?.into_iter().find(|link| link.mac.is_some() && link.mac == interface.mac);
     Ok(found.map(|link| Home { links, ifname: link.name, is_moved: true }))
@@ -360,7 +356,7 @@ impl OpenDevice {
     /// and is not possible for one that is taken over.
     pub(crate) fn is_abandoned(&self) -> bool {
         let Self::Tap { keeps, .. } = self else { return false };
-        keeps.as_ref().is_some_and(|(netns, identity)| netns::is_gone(netns, Some(*identity)))
+        keeps.as_ref().is_some_and(|(netns, identity)| netns::identity(netns) != Some(*identity))
     }
 
     /// Whether the kernel has removed the interface without a fault being noticed.

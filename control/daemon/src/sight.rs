@@ -59,5 +59,6 @@ pub(crate) async fn own_ifnames() -> Result<HashSet<String>, Error> {
 
 /// Whether an endpoint's sandbox has ended: its name refers to no namespace, or to another one.
 pub(crate) fn is_orphan(endpoint: &EndpointSpec) -> bool {
-    endpoint.sandbox.as_ref().is_some_and(|netns| netns::is_gone(netns, endpoint.identity))
+    let now = |netns: &Netns| netns::identity(netns);
+    endpoint.sandbox.as_ref().is_some_and(|netns| now(netns).is_none() || now(netns) != endpoint.identity)
 }

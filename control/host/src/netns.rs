@@ -41,16 +41,6 @@ pub fn identity(netns: &Netns) -> Option<Identity> {
     Some(Identity { device: stat.st_dev, inode: stat.st_ino })
 }
 
-/// Whether `netns` no longer names the namespace `known`.
-///
-/// False if that cannot be determined: what belongs to a namespace is only removed when the namespace is certainly gone.
-pub fn is_gone(netns: &Netns, known: Option<Identity>) -> bool {
-    match stat(netns.path()) {
-        Ok(stat) => known != Some(Identity { device: stat.st_dev, inode: stat.st_ino }),
-        Err(error) => matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::SRCH),
-    }
-}
-
 /// Why a namespace could not be found or entered.
 #[derive(Debug, thiserror::Error)]
 pub enum NetnsError {
@@ -72,13 +62,6 @@ pub enum NetnsError {
     /// Any other error of the kernel.
     #[error("cannot enter the namespace {0}: {1}")]
     Os(String, #[source] io::Error),
-}
-
-impl NetnsError {
-    /// Whether there is no such namespace, rather than an obstacle on the way to it.
-    pub fn is_absence(&self) -> bool {
-        matches!(self, Self::NoName(_) | Self::NoPath(_) | Self::NoProcess(_) | Self::NotNetwork(_))
-    }
 }
 
 impl From<NetnsError> for io::Error {
@@ -239,27 +222,6 @@ mod tests {
             "no namespace at /x/y: is the container still running?"
         );
         assert!(error(Netns::Path("/etc/hosts".into())).starts_with("/etc/hosts is not a network namespace"));
-    }
-
-    #[test]
-    fn a_namespace_is_gone_only_for_certain() {
-        let own = Netns::Path("/proc/self/ns/net".into());
-        let known = identity(&own);
-        assert!(known.is_some() && !is_gone(&own, known));
-        let another = known.map(|it| Identity { inode: it.inode + 1, ..it });
-        assert!(is_gone(&own, another) && is_gone(&own, None));
-        // The last fails with ENAMETOOLONG, which says nothing about a namespace.
-        for (path, is_absent) in
-            [("/x/y", true), ("/etc/hosts/x", true), (&*format!("/{}", "x".repeat(5000)), false)]
-        {
-            assert_eq!(is_gone(&Netns::Path(path.into()), known), is_absent, "{path}");
-        }
-        for (path, is_absent) in
-            [("/x/y", true), ("/etc/hosts", true), (&*format!("/{}", "x".repeat(5000)), false)]
-        {
-            let error = Namespace::open(&Netns::Path(path.into())).unwrap_err();
-            assert_eq!(error.is_absence(), is_absent, "{error}");
-        }
     }
 
     #[test]
