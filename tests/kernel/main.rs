@@ -11,6 +11,7 @@ mod cli;
 mod crash;
 mod engines;
 mod gateway;
+mod hostile;
 mod hoststack;
 mod l2;
 mod life;

@@ -89,6 +89,10 @@ fn a_full_disk_refuses_changes_and_keeps_what_is_there_going() {
     let mut switch = switch;
     switch.run();
     let mut world = World::connect(switch);
+    let container = world.containers[0].name().to_owned();
+    let pinned = || world.switch.ctl(&["fdb", "ls", "--mac", "02:42:00:00:00:99"])[0]["origin"] == "static";
+    world.switch.ctl(&["fdb", "add", "blue", "02:42:00:00:00:99", &format!("{container}.blue")]);
+    assert!(pinned());
     disk.fill();
     // The file systems of the world have room in a block that is begun: one of the next few is refused.
     let create = |world: &World, number: usize| {
@@ -108,6 +112,7 @@ fn a_full_disk_refuses_changes_and_keeps_what_is_there_going() {
     let (_, sentence) =
         world.switch.refusal(&["network", "disconnect", "blue", place.trim_start_matches("netns:")]);
     assert!(sentence.contains("No space left"), "{sentence}");
+    assert!(pinned(), "the port was closed and opened again on the way");
     world.goes_on();
 
     // It comes up with what it knows.

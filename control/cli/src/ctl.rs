@@ -46,6 +46,7 @@ use crate::{
 use vswitch_model::{
     Error, ErrorKind,
     api::{DropsFilter, FdbFilter, FdbKey, Flush, StaticEntry},
+    sentence::printable_lines,
 };
 
 /// The exit codes, as printed by `--help` and in the manual.
@@ -179,7 +180,8 @@ async fn watch<T: Serialize>(
     loop {
         tokio::time::sleep(Duration::from_secs(seconds.into())).await;
         let now = ask().await?;
-        let text = if json { json_line(&now)? } else { format!("{}{}", clear(), show(&before, &now)) };
+        let text = if json { json_line(&now)? } else { show(&before, &now) };
+        write(if json { "" } else { clear() })?;
         print(&text)?;
         before = now;
     }
@@ -220,7 +222,12 @@ fn done(json: bool, sentence: std::fmt::Arguments<'_>) -> String {
     if json { String::new() } else { format!("{sentence}\n") }
 }
 
+/// Prints text in which names stand that others have chosen.
 fn print(text: &str) -> Result<(), ClientError> {
+    write(&printable_lines(text))
+}
+
+fn write(text: &str) -> Result<(), ClientError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // `vswitchctl … | head` has read enough.
@@ -236,7 +243,7 @@ fn complain(error: &ClientError, json: bool) {
         }
         other => format!("vswitchctl: {other}"),
     };
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", printable_lines(&text));
 }
 
 /// The exit code for the kind of failure; see [`EXIT_CODES`].

@@ -29,7 +29,7 @@ mod tests;
 mod trace;
 mod tunnel;
 
-use std::{io, sync::LazyLock};
+use std::{sync::LazyLock, time::Duration};
 
 use axum::{
     Json, Router,
@@ -37,7 +37,7 @@ use axum::{
     http::{Method, Uri},
     response::Response,
 };
-use tokio::net::UnixListener;
+use tokio::{net::UnixListener, sync::Semaphore};
 use utoipa::{OpenApi, openapi::OpenApi as Document};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use vswitch_model::{Error, api::API_VERSION};
@@ -46,7 +46,11 @@ use self::{
     extract::BODY_LIMIT,
     reply::{Refused, method_not_allowed},
 };
-use crate::core::Handle;
+use crate::{
+    core::Handle,
+    http::{self, Limits},
+};
+use vswitch_host::descriptors;
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -58,16 +62,23 @@ struct About;
 /// The OpenAPI document: all handlers and their types.
 static DOCUMENT: LazyLock<Document> = LazyLock::new(|| all().into_openapi());
 
-/// Serves the API until `stop` resolves, then finishes pending requests.
-///
-/// # Errors
-/// None in normal operation: failures of single connections end those connections.
+/// What callers can take up. Runtimes start hundreds of containers at once, and answers may be streams without an end.
+fn limits() -> Limits {
+    Limits {
+        connections: descriptors::share(512, 8),
+        answers: Semaphore::MAX_PERMITS,
+        idle: Some(Duration::from_secs(30)),
+        answer: None,
+    }
+}
+
+/// Serves the API until `stop` is ready, then finishes the requests it has.
 pub(crate) async fn serve(
     listener: UnixListener,
     core: Handle,
     stop: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    axum::serve(listener, router(core)).with_graceful_shutdown(stop).await
+) {
+    http::serve(listener, router(core), limits(), stop).await;
 }
 
 /// The routes of the API.

@@ -40,6 +40,7 @@ use vswitch::{
 
 use super::view::Names;
 use crate::state::State;
+use vswitch_host::memory;
 use vswitch_model::{
     Error,
     api::{
@@ -125,6 +126,10 @@ impl Captures {
         }
         let wanted = wanted(&request, state)?;
         let bytes = usize::from(request.buffer.clamp(1, 1024)) << 20;
+        let all = bytes as u64 * workers as u64;
+        let what = format!("a capture with a buffer of {} MiB for each of {workers} workers", bytes >> 20);
+        memory::check_room(&what, all)
+            .map_err(|why| Error::unavailable(format!("{why}: ask for a smaller buffer")))?;
         let (session, readers) = Session::new(wanted, workers, bytes, now);
         let session = Arc::new(session);
         let shared = Arc::new(Shared {

@@ -22,7 +22,7 @@ use super::{tunnel, view::LiveDevice};
 use crate::{machine::Machine, state};
 use vswitch_host::{
     link::{self, InfoKind, Link, Links},
-    netns::{self, Namespace, run_in},
+    netns::{Inode, Namespace, Presences, run_in},
     queue::Queue,
 };
 use vswitch_model::{
@@ -97,17 +97,22 @@ pub(crate) async fn open(
     }
     match &spec.device {
         DeviceSpec::Tap(interface) => {
-            let (mut tap, netns) = match (source, &interface.bare) {
-                (Source::Handed(tap), _) => (tap, interface.netns.clone()),
+            let (mut tap, home) = match (source, &interface.bare) {
+                (Source::Handed(tap), _) => {
+                    let home = interface.netns.as_ref().map(Namespace::open).transpose()?;
+                    (tap, home.map(|home| home.inode()))
+                }
                 (Source::Make, Some(bare)) => open_bare(interface, bare, spec.ifname()).await?,
                 (Source::Make, None) => {
-                    let namespace = namespace(interface.netns.as_ref())?;
+                    let namespace = namespace(interface)?;
                     take_former_gateway(interface, spec.ifname()).await?;
-                    (open_tap(&namespace, spec.ifname(), interface.persist)?, interface.netns.clone())
+                    let tap = open_tap(&namespace, spec.ifname(), interface.persist)?;
+                    (tap, interface.netns.is_some().then(|| namespace.inode()))
                 }
             };
             tap.set_offload(spec.offload)?;
-            let keeps = netns.and_then(|name| netns::identity(&name).map(|it| (name, it)));
+            let name = interface.bare.as_ref().map_or(&interface.netns, |bare| &bare.moved);
+            let keeps = name.clone().zip(home.map(Inode::identity));
             Ok(OpenDevice::Tap { tap: Arc::new(tap), keeps, queue: Arc::default() })
         }
         DeviceSpec::Veth(interface) => {
@@ -119,7 +124,7 @@ pub(crate) async fn open(
                     return Err(gone());
                 }
                 None => {
-                    let inside = Links::open(namespace(interface.netns.as_ref())?)?;
+                    let inside = Links::open(namespace(interface)?)?;
                     outside.create_veth(&host, &inside, spec.ifname(), port.mtu.get()).await?
                 }
             };
@@ -183,11 +188,11 @@ async fn is_pair(end: &Link, spec: &PortSpec, interface: &InterfaceSpec) -> Resu
     let (Some(InfoKind::Veth), Some(peer)) = (&end.kind, end.peer) else { return Ok(false) };
     let inside = match &interface.bare {
         Some(_) => locate(interface, spec.ifname()).await?.map(|place| (place.links, place.ifname)),
-        None => Some((Links::open(namespace(interface.netns.as_ref())?)?, spec.ifname().to_owned())),
+        None => Some((Links::open(namespace(interface)?)?, spec.ifname().to_owned())),
     };
     let Some((links, ifname)) = inside else { return Ok(false) };
     let Some(other) = links.find(&ifname).await? else { return Ok(false) };
-    let is_elsewhere = links.namespace().identity() != Namespace::current()?.identity();
+    let is_elsewhere = links.namespace().inode() != Namespace::current()?.inode();
     let points_at =
         |peer: link::Peer, link: &Link| peer.index == link.index && peer.is_elsewhere == is_elsewhere;
     Ok(points_at(peer, &other) && other.peer.is_some_and(|peer| points_at(peer, end)))
@@ -198,7 +203,7 @@ async fn take_former_gateway(interface: &InterfaceSpec, ifname: &str) -> Result<
     let Some(former) = ifname::former_gateway_ifname(ifname).filter(|_| interface.persist) else {
         return Ok(());
     };
-    let links = Links::open(namespace(interface.netns.as_ref())?)?;
+    let links = Links::open(namespace(interface)?)?;
     if let Some(link) = links.find(&former).await?
         && link.kind == Some(InfoKind::Tun)
         && !links.exists(ifname).await?
@@ -208,17 +213,17 @@ async fn take_former_gateway(interface: &InterfaceSpec, ifname: &str) -> Result<
     Ok(())
 }
 
-/// Creates a bare interface in our own namespace, or takes it over where it is now; also returns its namespace, if that is not
-/// our own.
+/// Makes a bare interface where it is to be fetched from, or takes it over where it is by now; and the namespace, if not our
+/// own, where that is.
 async fn open_bare(
     interface: &InterfaceSpec,
     bare: &Bare,
     ifname: &str,
-) -> Result<(Tap, Option<Netns>), Error> {
+) -> Result<(Tap, Option<Inode>), Error> {
     match locate(interface, ifname).await? {
         Some(place) => {
             let tap = open_tap(place.links.namespace(), &place.ifname, interface.persist)?;
-            Ok((tap, bare.moved.clone().filter(|_| place.is_moved)))
+            Ok((tap, place.is_moved.then(|| place.links.namespace().inode())))
         }
         // A new one would belong to no container.
         None if bare.moved.is_some() => Err(gone()),
@@ -236,15 +241,23 @@ pub(crate) struct Home {
     pub(crate) is_moved: bool,
 }
 
-/// Finds a bare interface: where it was created, or where it was moved. `None`: it is in neither place.
+/// Where a bare interface is: where it was made, or where it was moved. `None`: nowhere that we know.
+///
+/// # Errors
+/// It cannot be told; it may be there.
 pub(crate) async fn locate(interface: &InterfaceSpec, ifname: &str) -> Result<Option<Home>, Error> {
     let links = Links::open(Namespace::current()?)?;
     if links.exists(ifname).await? {
         return Ok(Some(Home { links, ifname: ifname.into(), is_moved: false }));
     }
     let moved = interface.bare.as_ref().and_then(|bare| bare.moved.as_ref());
-    // The container may have ended, and its namespace with it.
-    let Some(there) = moved.and_then(|netns| Namespace::open(netns).ok()) else { return Ok(None) };
+    let there = match moved.map(Namespace::open) {
+        Some(Ok(there)) => there,
+        // Who moved it may have ended, and its namespace with it.
+        Some(Err(error)) if error.is_gone() => return Ok(None),
+        Some(Err(error)) => return Err(error.into()),
+        None => return Ok(None),
+    };
     let links = Links::open(there)?;
     let found = links.all().await?.into_iter().find(|link| link.mac.is_some() && link.mac == interface.mac);
     Ok(found.map(|link| Home { links, ifname: link.name, is_moved: true }))
@@ -350,13 +363,19 @@ impl OpenDevice {
 
     /// Whether the device's namespace no longer exists under the name by which the port knows it.
     ///
-    /// The kernel reports when an interface disappears with its namespace, but an open TAP belongs to the namespace it was
-    /// created in and keeps it alive (`tun_chr_open` in drivers/net/tun.c): an ended container would linger as long as the TAP
-    /// is open. Creating the TAP elsewhere and moving it would avoid that, but costs 17 ms per port (measured on Linux 6.18)
-    /// and is not possible for one that is taken over.
-    pub(crate) fn is_abandoned(&self) -> bool {
+    /// The kernel tells us when an interface goes with its namespace, but an open TAP belongs to the namespace it was
+    /// made in and keeps it alive (`tun_chr_open` in drivers/net/tun.c): a container that ended would linger for
+    /// as long as we wait. Making the TAP elsewhere and moving it would avoid that, at 17 ms a port (measured on
+    /// Linux 6.18) and not for one that is taken over.
+    pub(crate) fn is_abandoned(&self, now: &Presences) -> bool {
         let Self::Tap { keeps, .. } = self else { return false };
-        keeps.as_ref().is_some_and(|(netns, identity)| netns::identity(netns) != Some(*identity))
+        keeps.as_ref().is_some_and(|(netns, identity)| now.is_other(netns, identity))
+    }
+
+    /// The name of the namespace that the device keeps alive.
+    pub(crate) fn keeps(&self) -> Option<&Netns> {
+        let Self::Tap { keeps, .. } = self else { return None };
+        keeps.as_ref().map(|(netns, _)| netns)
     }
 
     /// Whether the kernel has removed the interface without a fault being noticed.
@@ -438,7 +457,13 @@ async fn remove_link(host: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// The namespace of a port's interface; by default the daemon's own.
-pub(crate) fn namespace(netns: Option<&Netns>) -> Result<Namespace, Error> {
-    Ok(Namespace::of(netns)?)
+/// The namespace of a port's interface, by default the daemon's own.
+///
+/// # Errors
+/// It is gone, or its name names another one than the interface belongs to.
+pub(crate) fn namespace(interface: &InterfaceSpec) -> Result<Namespace, Error> {
+    Ok(match (&interface.netns, &interface.identity) {
+        (Some(netns), Some(identity)) => Namespace::open_again(netns, identity)?,
+        (netns, _) => Namespace::of(netns.as_ref())?,
+    })
 }

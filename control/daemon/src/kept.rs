@@ -7,7 +7,8 @@ use tracing::{info, warn};
 
 use super::{Failure, sight};
 use crate::{state::Record, store::Store};
-use vswitch_model::{Config, Family, Name, NetworkSpec, SubnetSpec};
+use vswitch_host::netns::Presences;
+use vswitch_model::{Config, EndpointSpec, Family, Name, NetworkSpec, SubnetSpec};
 
 /// The stored records, without endpoints whose sandboxes have ended.
 ///
@@ -23,9 +24,15 @@ pub(crate) fn living(store: &Store, config: &Config) -> Result<Vec<Record>, Fail
             warn!("cannot delete {} {}: {error}", record.kind(), record.key());
         }
     };
-    for record in store.load() {
+    let records = store.load();
+    let sandboxes = records.iter().filter_map(|record| match record {
+        Record::Endpoint(endpoint) => endpoint.sandbox.as_ref(),
+        Record::Network(_) | Record::Port(_) => None,
+    });
+    let now = Presences::of(sandboxes);
+    for record in records {
         match &record {
-            Record::Endpoint(endpoint) if sight::is_orphan(endpoint) => {
+            Record::Endpoint(endpoint) if sight::is_orphan(endpoint, &now) => {
                 forget(&record);
                 warn!(endpoint = %endpoint.name, network = %endpoint.network, "reaped: its namespace is gone");
                 continue;
@@ -36,7 +43,17 @@ pub(crate) fn living(store: &Store, config: &Config) -> Result<Vec<Record>, Fail
                 continue;
             }
             Record::Network(network) => drop(networks.insert(network.name.clone())),
-            Record::Port(_) | Record::Endpoint(_) => {}
+            Record::Endpoint(endpoint) => {
+                if let Some(identified) = identified(endpoint, &now) {
+                    let record = Record::Endpoint(identified.into());
+                    if let Err(error) = store.put(&record) {
+                        warn!(endpoint = %endpoint.name, "its namespace's identity is not kept: {error}");
+                    }
+                    living.push(record);
+                    continue;
+                }
+            }
+            Record::Port(_) => {}
         }
         living.push(record);
     }
@@ -74,8 +91,15 @@ pub(crate) fn living(store: &Store, config: &Config) -> Result<Vec<Record>, Fail
     Ok(living)
 }
 
-/// Recreates networks that are used but whose records are lost, as far as their endpoints allow. The records were in a part of
-/// a damaged store that could not be read.
+/// An endpoint that a version before has kept, with all that identifies its namespace by now.
+fn identified(endpoint: &EndpointSpec, now: &Presences) -> Option<EndpointSpec> {
+    let identity = now.get(endpoint.sandbox.as_ref()?)?;
+    let is_old = endpoint.identity.is_none_or(|kept| kept.cookie.is_none()) && identity.cookie.is_some();
+    is_old.then(|| EndpointSpec { identity: Some(identity), ..endpoint.clone() })
+}
+
+/// Networks that are used and that nobody knows any more, as far as can be told from who is in them. They were in a part of a
+/// damaged store that could not be read.
 fn missing(store: &Store, living: &[Record], known: &BTreeSet<Name>) -> Result<Vec<Record>, Failure> {
     let mut missing: BTreeMap<Name, NetworkSpec> = BTreeMap::new();
     let mut network = |name: &Name| {

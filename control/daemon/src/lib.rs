@@ -23,6 +23,7 @@ mod crash;
 mod device;
 mod docker;
 mod edge;
+mod http;
 mod journal;
 mod kept;
 mod lock;

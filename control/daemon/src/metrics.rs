@@ -4,7 +4,7 @@
 //! workers and the closed list of drop reasons, never an address, so the number of series is bounded by the configuration.
 //! Names and units follow <https://prometheus.io/docs/practices/naming/>.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use axum::{
     Router,
@@ -21,7 +21,11 @@ use prometheus_client::{
 };
 use tokio::net::TcpListener;
 
-use crate::{api::reply::Refused, core::Handle};
+use crate::{
+    api::reply::Refused,
+    core::Handle,
+    http::{self, Limits},
+};
 use vswitch_model::{
     Error,
     api::{
@@ -30,9 +34,18 @@ use vswitch_model::{
     },
 };
 
-/// Serves `/metrics` as long as it is polled.
-pub(crate) async fn serve(listener: TcpListener, core: Handle) -> std::io::Result<()> {
-    axum::serve(listener, Router::new().route("/metrics", get(metrics)).with_state(core)).await
+/// What scrapers can take up: there is one, or a few.
+const LIMITS: Limits = Limits {
+    connections: 16,
+    answers: 2,
+    idle: Some(Duration::from_secs(10)),
+    answer: Some(Duration::from_secs(30)),
+};
+
+/// Serves `/metrics` for as long as it is polled.
+pub(crate) async fn serve(listener: TcpListener, core: Handle) {
+    let router = Router::new().route("/metrics", get(metrics)).with_state(core);
+    http::serve(listener, router, LIMITS, std::future::pending()).await;
 }
 
 async fn metrics(State(core): State<Handle>) -> Response {

@@ -34,7 +34,8 @@ use crate::{
     store::{Store, live_path},
     tunnel,
 };
-use vswitch_model::Config;
+use vswitch_host::descriptors;
+use vswitch_model::{Config, sentence::printable_lines};
 
 /// Settings of a start.
 #[derive(Clone, Debug)]
@@ -68,7 +69,7 @@ pub fn run(options: Options) -> ExitCode {
     let config = match config::load(&options.config) {
         Ok(config) => config,
         Err(errors) => {
-            eprintln!("{errors}");
+            eprintln!("{}", printable_lines(&errors.to_string()));
             return ExitCode::from(2);
         }
     };
@@ -99,6 +100,7 @@ pub fn run(options: Options) -> ExitCode {
 
 /// From the lock to the last socket: everything opened here is closed when this returns.
 async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
+    descriptors::raise();
     let state_folder = config.switch.state.clone();
     let _lock = InstanceLock::take(&state_folder)?;
     let store = Store::open(&state_folder, &live_path(&config.api.socket))?;

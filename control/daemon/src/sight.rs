@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::state::{Host, Sandbox, State};
 use vswitch_host::{
     link::Links,
-    netns::{self, Namespace},
+    netns::{Namespace, Presences},
     random,
 };
 use vswitch_model::{EndpointSpec, Error, Family, Netns, PoolSpec, ipam::unique_local};
@@ -41,7 +41,7 @@ pub(crate) async fn sandbox(netns: Option<&Netns>) -> Result<Sandbox, Error> {
     };
     if let Some(netns) = netns {
         let namespace = Namespace::open(netns)?;
-        sandbox.identity = Some(namespace.identity());
+        sandbox.identity = Some(namespace.identity()?);
         let links = Links::open(namespace)?;
         let ifnames = links.all().await?.into_iter().map(|link| link.name);
         sandbox.ifnames = ifnames.collect();
@@ -57,8 +57,8 @@ pub(crate) async fn own_ifnames() -> Result<HashSet<String>, Error> {
     Ok(links.into_iter().map(|link| link.name).collect())
 }
 
-/// Whether an endpoint's sandbox has ended: its name refers to no namespace, or to another one.
-pub(crate) fn is_orphan(endpoint: &EndpointSpec) -> bool {
-    let now = |netns: &Netns| netns::identity(netns);
-    endpoint.sandbox.as_ref().is_some_and(|netns| now(netns).is_none() || now(netns) != endpoint.identity)
+/// Whether an endpoint's sandbox is not there any more: its name names no namespace, or another one.
+pub(crate) fn is_orphan(endpoint: &EndpointSpec, now: &Presences) -> bool {
+    let (sandbox, identity) = (endpoint.sandbox.as_ref(), endpoint.identity.as_ref());
+    sandbox.zip(identity).is_some_and(|(netns, identity)| now.is_other(netns, identity))
 }

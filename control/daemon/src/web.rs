@@ -7,10 +7,8 @@
 //! and to embed this page in another (Content-Security-Policy). No other origin may read it (no CORS).
 
 use std::{
-    convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
-    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -30,17 +28,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
-    time::{sleep, timeout},
-};
-use tracing::debug;
+use tokio::net::TcpListener;
 
 use crate::{
     api::{
@@ -48,17 +36,17 @@ use crate::{
         reply::{Refused, method_not_allowed},
     },
     core::Handle,
+    http::{self, Limits},
 };
 use vswitch_model::{Error, ErrorKind, HostName};
 
-/// Maximum number of connections; further ones wait to be accepted. A browser holds up to six.
-const CONNECTIONS: usize = 64;
-
-/// Maximum duration of a connection, so that no client can keep others out for ever.
-const LIFETIME: Duration = Duration::from_secs(600);
-
-/// Time limit for pending responses after that.
-const FAREWELL: Duration = Duration::from_secs(10);
+/// What browsers can take up: each holds up to six connections, and an answer may have megabytes.
+const LIMITS: Limits = Limits {
+    connections: 64,
+    answers: 8,
+    idle: Some(Duration::from_secs(10)),
+    answer: Some(Duration::from_secs(60)),
+};
 
 /// A file of the page: path, content type and content.
 type Asset = (&'static str, &'static str, &'static str);
@@ -115,34 +103,9 @@ pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, WebError>
     TcpListener::bind(address).await.map_err(|error| WebError { address, error })
 }
 
-/// Serves the page until the future is dropped; connections end with it. `hosts` are accepted in addition to addresses.
-pub(crate) async fn serve(listener: TcpListener, hosts: Vec<HostName>, core: Handle) -> Infallible {
-    let router = router(hosts, core);
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
-                Ok((stream, _)) => { connections.spawn(converse(stream, router.clone())); }
-                Err(error) => {
-                    // Out of descriptors, or a client that is gone already: the next accept may succeed.
-                    debug!("web: {error}");
-                    sleep(Duration::from_millis(100)).await;
-                }
-            },
-            Some(_) = connections.join_next() => {}
-        }
-    }
-}
-
-/// Serves one connection. hyper closes it if a request head takes longer than 30 s or does not arrive.
-async fn converse(stream: TcpStream, router: Router) {
-    let service = TowerToHyperService::new(router);
-    let mut http = http1::Builder::new();
-    let mut connection = pin!(http.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service));
-    if timeout(LIFETIME, connection.as_mut()).await.is_err() {
-        connection.as_mut().graceful_shutdown();
-        let _ = timeout(FAREWELL, connection).await;
-    }
+/// Serves the page until the future is dropped; connections end with it. Besides addresses, browsers may ask by `hosts`.
+pub(crate) async fn serve(listener: TcpListener, hosts: Vec<HostName>, core: Handle) {
+    http::serve(listener, router(hosts, core), LIMITS, std::future::pending()).await;
 }
 
 /// The page and its data, behind the guards.

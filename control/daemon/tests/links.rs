@@ -40,8 +40,8 @@ fn a_closure_runs_inside_and_the_caller_stays_outside() {
     assert_eq!(own_inode(), outside);
 
     let by_path = Namespace::open(&Netns::Path(format!("/var/run/netns/{}", scratch.0).into())).unwrap();
-    assert_eq!(by_path.identity(), scratch.open().identity());
-    assert_ne!(by_path.identity(), Namespace::current().unwrap().identity());
+    assert_eq!(by_path.inode(), scratch.open().inode());
+    assert_ne!(by_path.inode(), Namespace::current().unwrap().inode());
 
     let failed =
         run_in(&scratch.open(), || socket(AddressFamily::from_raw(0xffff), SocketType::DGRAM, None)).unwrap();

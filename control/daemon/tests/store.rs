@@ -309,3 +309,22 @@ fn a_record_that_is_no_port_is_left_out_and_told() {
     let notes = store.notes().join("\n");
     assert!(notes.contains("web among the ports of the store is left out: network: missing"), "{notes}");
 }
+
+#[test]
+fn an_adopted_network_that_is_unreadable_is_left_out_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    example(folder.path());
+    let database = redb::Database::open(folder.path().join("store.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let adopted = redb::TableDefinition::<&str, &str>::new("adopted");
+    for (key, text) in [("0123456789abcdef", "7"), ("no id", "\"blue\"")] {
+        transaction.open_table(adopted).unwrap().insert(key, text).unwrap();
+    }
+    transaction.commit().unwrap();
+    drop(database);
+    let store = open(folder.path());
+    assert!(!store.adoptions().keys().any(|id| id.as_str().starts_with("0123456789abcdef")));
+    let notes = store.notes().join("\n");
+    assert!(notes.contains("0123456789abcdef among the adopted of the store is left out"), "{notes}");
+    assert!(notes.contains("no id among the adopted of the store is left out"), "{notes}");
+}

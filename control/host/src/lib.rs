@@ -3,15 +3,20 @@
 //! | module | its story |
 //! |---|---|
 //! | [`netns`], [`link`] | namespaces and interfaces |
+//! | [`limited`] | calls with a time limit on files that a caller names |
 //! | [`gateway`] | the outside world: nftables, published ports (feature `gateway`) |
 //! | [`socket`], [`channel`] | unix sockets; descriptors handed over them |
 //! | [`queue`], [`probe`] | the kernel's counters of a TAP; path MTU discovery |
+//! | [`descriptors`], [`memory`] | how much of them a request may take |
 //! | [`random`] | random numbers |
 
 pub mod channel;
+pub mod descriptors;
 #[cfg(feature = "gateway")]
 pub mod gateway;
+pub mod limited;
 pub mod link;
+pub mod memory;
 pub mod netns;
 pub mod probe;
 pub mod queue;

@@ -33,7 +33,7 @@ use tokio::{runtime, task::JoinHandle};
 use vswitch::addr::MacAddr;
 
 pub use error::LinkError;
-pub use plan::{DefaultRoute, Snapshot, Step, Wanted, super_frame};
+pub use plan::{DefaultRoute, Snapshot, Step, WHOLE_SUPER_FRAME, Wanted, super_frame};
 pub use rtnetlink::packet_route::link::InfoKind;
 
 use crate::netns::{Namespace, run_in};

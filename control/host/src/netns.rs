@@ -4,25 +4,33 @@
 //! starts a thread, enters, runs one closure and ends the thread; `travel` does so for several namespaces. A socket or
 //! a device that the closure opens stays bound to the namespace and may be used from anywhere afterwards.
 //!
+//! A path is the caller's choice, and may lead anywhere: it is looked up with a [time limit](limited), and opened only when it
+//! is known to be a namespace, since opening a FIFO or a device has effects of its own.
+//!
 //! Left out: creating and deleting namespaces, which belong to the container runtime.
 
+mod cookie;
+
 use std::{
+    collections::{HashMap, HashSet},
     fmt,
-    fs::File,
+    fs::{self, File},
     io,
     marker::PhantomData,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
+    sync::LazyLock,
     thread,
 };
 
 use rustix::{
-    fs::{fstat, fstatfs, stat},
+    fs::{Mode, OFlags, fstat, fstatfs, open},
     io::Errno,
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
-use vswitch_model::{Identity, Netns};
+use crate::limited;
+use vswitch_model::{Cookie, Identity, Netns};
 
 /// `f_type` of the file system that namespaces are files of: NSFS_MAGIC (include/uapi/linux/magic.h).
 const NSFS_MAGIC: i64 = 0x6e73_6673;
@@ -31,15 +39,112 @@ const NSFS_MAGIC: i64 = 0x6e73_6673;
 #[derive(Debug)]
 pub struct Namespace {
     file: File,
-    identity: Identity,
+    inode: Inode,
     label: String,
 }
 
-/// Which namespace `netns` names now; `None` when it names none any more.
-pub fn identity(netns: &Netns) -> Option<Identity> {
-    let stat = stat(netns.path()).ok()?;
-    Some(Identity { device: stat.st_dev, inode: stat.st_ino })
+/// Number of a namespace's file: tells namespaces apart while they are held open, but not over time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Inode {
+    device: u64,
+    number: u64,
 }
+
+/// What a name of a namespace names now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// This namespace.
+    Is(Identity),
+    /// None any more.
+    Gone,
+    /// It cannot be told: a sentence.
+    Unknown(String),
+}
+
+/// What names of namespaces name, all looked up at one time.
+#[derive(Debug, Default)]
+pub struct Presences(HashMap<Netns, Presence>);
+
+impl Presences {
+    /// Looks up all of `names`. Enters no namespace on the calling thread, and is bounded in time; see [`limited`].
+    pub fn of<'a>(names: impl IntoIterator<Item = &'a Netns>) -> Self {
+        let names: Vec<&Netns> = names.into_iter().collect::<HashSet<_>>().into_iter().collect();
+        let paths: Vec<PathBuf> = names.iter().map(|netns| netns.path()).collect();
+        let found = limited::each(&paths, presence);
+        let found =
+            found.into_iter().map(|it| it.unwrap_or_else(|error| Presence::Unknown(error.to_string())));
+        Self(names.into_iter().cloned().zip(found).collect())
+    }
+
+    /// Whether `netns` names another namespace than `identity` for certain, or none. One that was not looked up, or cannot be
+    /// told, does not.
+    pub fn is_other(&self, netns: &Netns, identity: &Identity) -> bool {
+        match self.0.get(netns) {
+            Some(Presence::Is(now)) => !now.is(identity),
+            Some(Presence::Gone) => true,
+            Some(Presence::Unknown(_)) | None => false,
+        }
+    }
+
+    /// The identity that `netns` names.
+    pub fn get(&self, netns: &Netns) -> Option<Identity> {
+        match self.0.get(netns) {
+            Some(Presence::Is(identity)) => Some(*identity),
+            _ => None,
+        }
+    }
+}
+
+/// What the name `path` names. Leaves the thread in any namespace.
+fn presence(path: &Path) -> Presence {
+    match find(path) {
+        Ok(Some((file, inode))) => {
+            let cookie = cookie::by_file(&file).or_else(|| cookie::by_entering(&file).ok().flatten());
+            Presence::Is(inode.with(cookie))
+        }
+        // A name whose mount is gone is a file like any other.
+        Ok(None) => Presence::Gone,
+        Err(error) if is_gone(&error) => Presence::Gone,
+        Err(error) => Presence::Unknown(error.to_string()),
+    }
+}
+
+/// Whether an error of looking a name up means that it names nothing any more. Others, such as a lack of descriptors, say
+/// nothing about the name.
+pub fn is_gone(error: &io::Error) -> bool {
+    // ESRCH: below /proc, of a process that has ended meanwhile.
+    matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NOTDIR | Errno::SRCH))
+}
+
+/// Opens the namespace at `path`; `None`: the file there is none, and is not opened.
+fn find(path: &Path) -> io::Result<Option<(File, Inode)>> {
+    // O_PATH: without effects, whatever it is.
+    let found = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    if fstatfs(&found)?.f_type != NSFS_MAGIC {
+        return Ok(None);
+    }
+    let stat = fstat(&found)?;
+    let file = File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
+    Ok(Some((file, Inode { device: stat.st_dev, number: stat.st_ino })))
+}
+
+impl Inode {
+    /// The identity of a namespace for as long as it is held open.
+    pub fn identity(self) -> Identity {
+        self.with(None)
+    }
+
+    fn with(self, cookie: Option<u64>) -> Identity {
+        let cookie = cookie.zip(*BOOT).map(|(number, boot)| Cookie { boot, number });
+        Identity { device: self.device, inode: self.number, cookie }
+    }
+}
+
+/// The first eight digits of the boot's id.
+static BOOT: LazyLock<Option<u32>> = LazyLock::new(|| {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    u32::from_str_radix(id.get(..8)?, 16).ok()
+});
 
 /// Why a namespace could not be found or entered.
 #[derive(Debug, thiserror::Error)]
@@ -56,20 +161,40 @@ pub enum NetnsError {
     /// A file that is not a network namespace; a name whose mount is gone looks like this too.
     #[error("{} is not a network namespace: if its owner is gone, delete the file and create the namespace anew", .0.display())]
     NotNetwork(PathBuf),
+    /// A namespace that has the name of one before.
+    #[error(
+        "{0} names another namespace by now: the container that was connected has ended; connect the new one"
+    )]
+    Another(String),
     /// The kernel wants CAP_SYS_ADMIN (over the namespace's owner), or CAP_SYS_PTRACE for a process.
     #[error("no permission to enter the namespace {0}: run as root, or with CAP_SYS_ADMIN and CAP_NET_ADMIN")]
     NoRights(String),
-    /// Any other error of the kernel.
+    /// Any other error of the kernel, or a path that hangs.
     #[error("cannot enter the namespace {0}: {1}")]
     Os(String, #[source] io::Error),
+}
+
+impl NetnsError {
+    /// Whether the name names no namespace any more, or another one.
+    pub fn is_gone(&self) -> bool {
+        match self {
+            Self::NoName(_)
+            | Self::NoPath(_)
+            | Self::NoProcess(_)
+            | Self::NotNetwork(_)
+            | Self::Another(_) => true,
+            Self::NoRights(_) | Self::Os(..) => false,
+        }
+    }
 }
 
 impl From<NetnsError> for io::Error {
     fn from(error: NetnsError) -> Self {
         let kind = match &error {
-            NetnsError::NoName(_) | NetnsError::NoPath(_) | NetnsError::NoProcess(_) => {
-                io::ErrorKind::NotFound
-            }
+            NetnsError::NoName(_)
+            | NetnsError::NoPath(_)
+            | NetnsError::NoProcess(_)
+            | NetnsError::Another(_) => io::ErrorKind::NotFound,
             NetnsError::NotNetwork(_) => io::ErrorKind::InvalidInput,
             NetnsError::NoRights(_) => io::ErrorKind::PermissionDenied,
             NetnsError::Os(_, source) => source.kind(),
@@ -79,17 +204,34 @@ impl From<NetnsError> for io::Error {
 }
 
 impl Namespace {
-    /// Opens the namespace that `netns` names.
+    /// Opens the namespace that `netns` names. Waits for a path at most as long as [`limited`] says.
     pub fn open(netns: &Netns) -> Result<Self, NetnsError> {
         let path = netns.path();
-        let file = File::open(&path).map_err(|error| match (error.kind(), netns) {
-            (io::ErrorKind::NotFound, Netns::Name(name)) => NetnsError::NoName(name.clone()),
-            (io::ErrorKind::NotFound, Netns::Path(path)) => NetnsError::NoPath(path.clone()),
-            (io::ErrorKind::NotFound, Netns::Pid(pid)) => NetnsError::NoProcess(*pid),
+        let found = match netns {
+            // Only root names files there.
+            Netns::Name(_) | Netns::Pid(_) => find(&path),
+            Netns::Path(_) => limited::one(&path, find).flatten(),
+        };
+        let found = found.map_err(|error| match (error.kind(), netns) {
+            _ if is_gone(&error) => match netns {
+                Netns::Name(name) => NetnsError::NoName(name.clone()),
+                Netns::Path(path) => NetnsError::NoPath(path.clone()),
+                Netns::Pid(pid) => NetnsError::NoProcess(*pid),
+            },
             (io::ErrorKind::PermissionDenied, _) => NetnsError::NoRights(netns.to_string()),
             _ => NetnsError::Os(netns.to_string(), error),
         })?;
-        Self::from_file(file, &path, netns.to_string())
+        let (file, inode) = found.ok_or(NetnsError::NotNetwork(path))?;
+        Ok(Self { file, inode, label: netns.to_string() })
+    }
+
+    /// Opens the namespace that `netns` names, unless it is certainly another one than `identity`.
+    pub fn open_again(netns: &Netns, identity: &Identity) -> Result<Self, NetnsError> {
+        let namespace = Self::open(netns)?;
+        match namespace.identity()?.is(identity) {
+            true => Ok(namespace),
+            false => Err(NetnsError::Another(netns.to_string())),
+        }
     }
 
     /// Opens the namespace of the calling thread.
@@ -110,9 +252,18 @@ impl Namespace {
         Self::from_file(fd.into(), Path::new(label), label.to_owned())
     }
 
-    /// Its identity, independent of its name.
-    pub fn identity(&self) -> Identity {
-        self.identity
+    /// The number of its file.
+    pub fn inode(&self) -> Inode {
+        self.inode
+    }
+
+    /// Its identity, independent of its name and of time. May start a thread.
+    pub fn identity(&self) -> Result<Identity, NetnsError> {
+        let number = match cookie::by_file(&self.file) {
+            Some(number) => Ok(Some(number)),
+            None => travel(|_| cookie::by_entering(&self.file)).flatten(),
+        };
+        Ok(self.inode.with(number.map_err(|error| NetnsError::Os(self.label.clone(), error))?))
     }
 
     /// Its name as given by the caller, for messages.
@@ -126,7 +277,7 @@ impl Namespace {
             return Err(NetnsError::NotNetwork(path.to_owned()));
         }
         let stat = fstat(&file).map_err(os)?;
-        Ok(Self { file, identity: Identity { device: stat.st_dev, inode: stat.st_ino }, label })
+        Ok(Self { file, inode: Inode { device: stat.st_dev, number: stat.st_ino }, label })
     }
 }
 
@@ -202,9 +353,11 @@ mod tests {
         let current = Namespace::current().unwrap();
         let by_pid = Namespace::open(&Netns::Pid(std::process::id())).unwrap();
         let by_path = Namespace::open(&Netns::Path("/proc/self/ns/net".into())).unwrap();
-        assert_eq!(current.identity(), by_pid.identity());
-        assert_eq!(by_pid.identity(), by_path.identity());
-        assert_eq!(Namespace::of(None).unwrap().identity(), current.identity());
+        assert_eq!(current.identity().unwrap(), by_pid.identity().unwrap());
+        assert_eq!(by_pid.identity().unwrap(), by_path.identity().unwrap());
+        assert_eq!(Namespace::of(None).unwrap().identity().unwrap(), current.identity().unwrap());
+        let name = Netns::Pid(std::process::id());
+        assert_eq!(Presences::of([&name]).get(&name), Some(current.identity().unwrap()));
         assert_eq!(by_pid.to_string(), format!("pid:{}", std::process::id()));
     }
 
@@ -222,6 +375,35 @@ mod tests {
             "no namespace at /x/y: is the container still running?"
         );
         assert!(error(Netns::Path("/etc/hosts".into())).starts_with("/etc/hosts is not a network namespace"));
+    }
+
+    #[test]
+    fn only_what_is_certainly_gone_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| Netns::Path(folder.path().join(name));
+        let (missing, file, long) = (at("missing"), at("file"), at(&"x".repeat(300)));
+        fs::write(folder.path().join("file"), "").unwrap();
+        let own = Netns::Pid(std::process::id());
+        let presences = Presences::of([&missing, &file, &long, &own]);
+        let identity = presences.get(&own).unwrap();
+        assert!(presences.is_other(&missing, &identity) && presences.is_other(&file, &identity));
+        assert!(!presences.is_other(&own, &identity));
+        assert!(!presences.is_other(&long, &identity), "ENAMETOOLONG tells nothing");
+        assert!(!presences.is_other(&at("not looked up"), &identity));
+        for (errno, gone) in
+            [(2, true), (20, true), (3, true), (24, false), (13, false), (5, false), (12, false)]
+        {
+            assert_eq!(is_gone(&io::Error::from_raw_os_error(errno)), gone, "{errno}");
+        }
+    }
+
+    #[test]
+    fn a_fifo_is_no_namespace_and_is_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::from_raw_mode(0o600)).unwrap();
+        let error = Namespace::open(&Netns::Path(path.clone())).unwrap_err();
+        assert!(matches!(error, NetnsError::NotNetwork(_)), "{error}");
     }
 
     #[test]

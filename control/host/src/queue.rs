@@ -21,8 +21,7 @@ use tokio::{sync::Semaphore, task::spawn_blocking};
 use tracing::debug;
 use vswitch::device::tap::Tap;
 
-use crate::netns::{self, Namespace, Traveller};
-use vswitch_model::Identity;
+use crate::netns::{self, Inode, Namespace, Traveller};
 
 /// How long a reading is reused: one view of the switch needs many.
 const FRESH: Duration = Duration::from_millis(100);
@@ -47,7 +46,7 @@ impl Queue {
 ///
 /// Without the TAPs themselves, since an open one keeps its interface alive.
 #[derive(Debug, Default)]
-pub struct Queues(HashMap<Identity, Watched>);
+pub struct Queues(HashMap<Inode, Watched>);
 
 /// A namespace, and the queues of interfaces there by name.
 type Watched = (Namespace, Vec<(String, Arc<Queue>)>);
@@ -59,7 +58,7 @@ impl Queues {
     /// The interface is gone, or its namespace cannot be entered.
     pub fn add(&mut self, tap: &Tap, queue: &Arc<Queue>) -> io::Result<()> {
         let namespace = Namespace::adopt(tap.namespace()?, "of a TAP")?;
-        let (_, there) = self.0.entry(namespace.identity()).or_insert_with(|| (namespace, Vec::new()));
+        let (_, there) = self.0.entry(namespace.inode()).or_insert_with(|| (namespace, Vec::new()));
         there.push((tap.name()?, Arc::clone(queue)));
         Ok(())
     }

@@ -7,6 +7,8 @@ use std::{fmt, io};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::sentence::{printable, printable_lines};
+
 /// A refusal: a kind for programs, a sentence for operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Error {
@@ -50,9 +52,15 @@ impl From<io::ErrorKind> for ErrorKind {
 }
 
 impl Error {
-    /// A refusal of a kind.
+    /// A refusal of a kind. What a caller has written into names is made [printable].
     pub fn new(kind: ErrorKind, sentence: impl Into<String>) -> Self {
-        Self { kind, sentence: sentence.into() }
+        let sentence = sentence.into();
+        Self { kind, sentence: printable(&sentence).into_owned() }
+    }
+
+    /// The request is invalid in several ways, one a line.
+    pub fn invalid_lines(lines: impl fmt::Display) -> Self {
+        Self { kind: ErrorKind::Invalid, sentence: printable_lines(&lines.to_string()).into_owned() }
     }
 
     /// The request is invalid.

@@ -246,6 +246,7 @@ impl PortFields {
             gateway: self.gateway.iter().flatten().map(|gateway| gateway.0).collect(),
             persist: self.persist.unwrap_or(false),
             bare: None,
+            identity: None,
         };
         if self.kind.is_none() {
             misfit("kind", "missing: use \"tap\", \"veth\" or \"packet\"");

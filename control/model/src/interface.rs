@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use vswitch::addr::MacAddr;
 
-use super::IfName;
+use super::{Identity, IfName};
 
 /// The container's end of a port: where it is and how it is set up.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -32,6 +32,9 @@ pub struct InterfaceSpec {
     /// Set if another program moves the interface and sets it up; derived from its endpoint.
     #[serde(skip)]
     pub bare: Option<Bare>,
+    /// What `netns` must name, if the interface belongs to one namespace and not to its name; derived from its endpoint.
+    #[serde(skip)]
+    pub identity: Option<Identity>,
 }
 
 /// A bare interface: created in `netns`, down and without addresses, for the caller to move.

@@ -46,7 +46,7 @@ pub use self::{
     limit::{BURST, InvalidRate, LimitSpec, Rate},
     mtu::{InvalidMtu, Mtu},
     name::{InvalidName, Name},
-    netns::Identity,
+    netns::{Cookie, Identity},
     network::{NetworkSpec, NetworkUpdate, Tags},
     port::{Carries, DeviceSpec, MirrorSpec, PortSpec},
     subnet::{Ipam, PoolSpec, PoolsSpec, SubnetSpec},

@@ -2,9 +2,12 @@
 //!
 //! Each read and write is one frame after a `virtio_net_hdr` (`IFF_VNET_HDR`), so 64 KB super-frames pass
 //! from one TAP to another unchanged. Facts relied on (drivers/net/tun.c): the descriptor works in any
-//! namespace once it is created; a frame written is received by the container within the write; with
-//! `O_NONBLOCK` and the default send buffer small frames take the fast path (`tun_can_build_skb`), so
+//! namespace once it is created; a frame written is received by the container within the write; without
+//! waiting and with the default send buffer small frames take the fast path (`tun_can_build_skb`), so
 //! `TUNSETSNDBUF` is never called; one queue, because several queues reorder frames.
+//!
+//! A TAP from a tap helper shares its open file description with the helper, who may clear `O_NONBLOCK` at any
+//! time. Each call therefore says itself that it does not wait (`RWF_NOWAIT`, honoured since Linux 5.11).
 #![expect(unsafe_code, reason = "the TUN ioctls have no safe wrapper")]
 #![expect(
     clippy::cast_possible_truncation,
@@ -18,7 +21,11 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
-use rustix::{io::Errno, ioctl::opcode};
+use rustix::{
+    fs::{AtFlags, FileType, StatxFlags, statx},
+    io::{Errno, ReadWriteFlags, preadv2, pwritev2},
+    ioctl::opcode,
+};
 
 use super::{Device, DeviceError, Refuse};
 use crate::{
@@ -37,6 +44,8 @@ use crate::{
 pub struct Tap {
     fd: OwnedFd,
     capabilities: Capabilities,
+    /// `RWF_NOWAIT`, or nothing where the kernel does not know it for TAPs; see [`never_waits`].
+    nowait: ReadWriteFlags,
 }
 
 /// Options of [`Tap::open`].
@@ -49,8 +58,15 @@ pub struct TapOptions {
 }
 
 // include/uapi/linux/if_tun.h, where libc lacks it for some targets.
+const IFF_NAPI_FRAGS: c_int = 0x20;
 const TUN_F_USO: u32 = 0x20 | 0x40;
 const TUNGETDEVNETNS: libc::Ioctl = opcode::none(b'T', 227) as libc::Ioctl;
+
+/// Device number of /dev/net/tun: MISC_MAJOR and TUN_MINOR (include/uapi/linux/major.h, include/linux/miscdevice.h).
+const TUN_DEVICE: (u32, u32) = (10, 200);
+
+/// The offset that stands for none: preadv2(2).
+const NO_OFFSET: u64 = u64::MAX;
 
 impl Tap {
     /// Creates (or adopts) the TAP interface `name` in the calling thread's network namespace.
@@ -71,7 +87,10 @@ impl Tap {
             (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | exclusive) as c_short;
         // SAFETY: TUNSETIFF reads and writes one ifreq, which lives across the call.
         check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })?;
-        let tap = Self { fd: file.into(), capabilities: Capabilities::NONE };
+        let fd = OwnedFd::from(file);
+        // Where the kernel is older, O_NONBLOCK does: the description is nobody else's.
+        let nowait = if never_waits(&fd) { ReadWriteFlags::NOWAIT } else { ReadWriteFlags::empty() };
+        let tap = Self { fd, capabilities: Capabilities::NONE, nowait };
         tap.set_persist(options.persist)?;
         Ok(tap)
     }
@@ -85,25 +104,43 @@ impl Tap {
         check(unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TUNSETPERSIST, c_int::from(persist)) })
     }
 
-    /// Adopts an open descriptor, after checking that it is equivalent to one of [`Tap::open`].
+    /// Adopts an open descriptor of another process, after checking that it is equivalent to one of [`Tap::open`] and that
+    /// nothing the other process does to it can make a call here wait.
     ///
     /// # Errors
-    /// `InvalidInput`: not a TAP interface with offload headers and without packet information.
+    /// `InvalidInput`: not a TAP interface with offload headers and without packet information. `Unsupported`: Linux before
+    /// 5.11.
     pub fn adopt(fd: OwnedFd) -> io::Result<Self> {
+        let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
+        // First of all, and without asking the file system: a FUSE server may let any call on its files wait.
+        let stat = statx(&fd, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE)?;
+        let device = (stat.stx_rdev_major, stat.stx_rdev_minor);
+        if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::CharacterDevice || device != TUN_DEVICE
+        {
+            return Err(invalid("the descriptor is not one of /dev/net/tun"));
+        }
         let mut request = request("")?;
         // SAFETY: TUNGETIFF writes one ifreq, which lives across the call.
         check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNGETIFF, &raw mut request) })?;
         // SAFETY: TUNGETIFF sets the flags, and every bit pattern is a valid short.
         let flags = c_int::from(unsafe { request.ifr_ifru.ifru_flags });
         let needed = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
-        if flags & needed != needed || flags & libc::IFF_MULTI_QUEUE != 0 {
+        // With IFF_NAPI_FRAGS a write waits for another one's, however long the memory of that takes to be read
+        // (`napi_mutex` in `tun_get_user`).
+        let unwanted = libc::IFF_MULTI_QUEUE | IFF_NAPI_FRAGS;
+        if flags & needed != needed || flags & unwanted != 0 {
+            return Err(invalid(
+                "the descriptor is no single-queue TAP interface with IFF_NO_PI and IFF_VNET_HDR and without IFF_NAPI_FRAGS",
+            ));
+        }
+        if !never_waits(&fd) {
             return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "the descriptor is not a single-queue TAP interface with IFF_NO_PI and IFF_VNET_HDR",
+                io::ErrorKind::Unsupported,
+                "a TAP of another process needs Linux 5.11 or newer, where it cannot be made blocking for us",
             ));
         }
         rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Self { fd, capabilities: Capabilities::NONE })
+        Ok(Self { fd, capabilities: Capabilities::NONE, nowait: ReadWriteFlags::NOWAIT })
     }
 
     /// Sets the size of the offload header and the offloads that the kernel may leave to the switch: all that
@@ -174,7 +211,8 @@ impl Device for Tap {
             }
             let Some(buffer) = batch.spare().next() else { break };
             let buffer = &mut buffer[HEADROOM - VNET_HEADER..HEADROOM + MAX_FRAME];
-            let len = match rustix::io::read(&self.fd, &mut *buffer) {
+            let vector = &mut [io::IoSliceMut::new(buffer)];
+            let len = match preadv2(&self.fd, vector, NO_OFFSET, self.nowait) {
                 Ok(len) => len,
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(Errno::INTR) => continue,
@@ -200,11 +238,11 @@ impl Device for Tap {
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
         frames.each(self.capabilities, scratch, |form| {
             let written = match form {
-                Form::Whole(bytes) => rustix::io::write(&self.fd, bytes),
+                Form::Whole(bytes) => self.write([bytes]),
                 Form::Retagged(head, rest) | Form::Uncut(head, rest, _) => {
-                    self.write_parts([head.with_header(), rest])
+                    self.write([head.with_header(), rest])
                 }
-                Form::Wire(bytes) => self.write_parts([&Offload::NONE.emit(), bytes]),
+                Form::Wire(bytes) => self.write([&Offload::NONE.emit(), bytes]),
             };
             written.map(drop).map_err(|error| DeviceError::of(&error.into()).drop_reason())
         });
@@ -216,9 +254,16 @@ impl Device for Tap {
 }
 
 impl Tap {
-    fn write_parts(&self, parts: [&[u8]; 2]) -> rustix::io::Result<usize> {
-        rustix::io::writev(&self.fd, &parts.map(io::IoSlice::new))
+    fn write<const N: usize>(&self, parts: [&[u8]; N]) -> rustix::io::Result<usize> {
+        pwritev2(&self.fd, &parts.map(io::IoSlice::new), NO_OFFSET, self.nowait)
     }
+}
+
+/// Whether the kernel knows `RWF_NOWAIT` for TAPs: it refuses the flag before it looks at the frame, which is one byte here
+/// and thus refused in any case.
+fn never_waits(tap: &OwnedFd) -> bool {
+    let too_short = [io::IoSlice::new(&[0])];
+    pwritev2(tap, &too_short, NO_OFFSET, ReadWriteFlags::NOWAIT) != Err(Errno::OPNOTSUPP)
 }
 
 fn request(name: &str) -> io::Result<libc::ifreq> {

@@ -47,8 +47,8 @@ impl Target {
             Self::Docker(container) => {
                 let found = find_container(docker, container).await?;
                 let netns = Netns::Pid(found.state.pid);
-                let own = Namespace::current()?.identity();
-                if Namespace::open(&netns)?.identity() == own {
+                let own = Namespace::current()?.inode();
+                if Namespace::open(&netns)?.inode() == own {
                     let why = format!(
                         "container {container} uses the host's own network: it has no namespace for a port"
                     );

@@ -401,16 +401,16 @@ impl Call {
 
     /// Disconnects all endpoints of this configuration that are no longer valid.
     async fn gc(&self) -> Result<(), Failure> {
+        let valid = self.config.valid()?;
         let mut failed = match self.delegate() {
             Some(kind) => delegate::run(kind, "GC", &self.text).await.err(),
             None => None,
         };
-        let valid = self.config.valid.clone().unwrap_or_default();
         let network = self.network().await?;
         for endpoint in &network.endpoints {
             let Some(container) = endpoint.spec.container.clone() else { continue };
             let attachment = Attachment { container, ifname: endpoint.spec.ifname.to_string() };
-            if self.id(&attachment) != endpoint.spec.id || valid.contains(&attachment) {
+            if self.id(&attachment) != endpoint.spec.id || valid.contains(&&attachment) {
                 continue;
             }
             let reference = Reference::try_from(endpoint.spec.id.to_string());

@@ -56,7 +56,22 @@ pub(super) struct Config {
     pub(super) runtime_config: RuntimeConfig,
     pub(super) prev_result: Option<Value>,
     #[serde(rename = "cni.dev/valid-attachments")]
-    pub(super) valid: Option<Vec<Attachment>>,
+    valid: Option<Vec<Attachment>>,
+    /// The same, as the specification called it until containernetworking/cni#1103; libcni sends both.
+    #[serde(rename = "cni.dev/attachments")]
+    formerly_valid: Option<Vec<Attachment>>,
+}
+
+impl Config {
+    /// The attachments that are still valid, for GC: those of either list. Without a list nothing is known of them.
+    pub(super) fn valid(&self) -> Result<Vec<&Attachment>, Failure> {
+        if self.valid.is_none() && self.formerly_valid.is_none() {
+            let what = "cni.dev/valid-attachments is missing: nothing is disconnected; list the attachments that are still \
+                        valid, or [] if there are none";
+            return Err(Failure::new(Code::Config, what));
+        }
+        Ok([&self.valid, &self.formerly_valid].into_iter().flatten().flatten().collect())
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -222,11 +237,10 @@ impl From<ErrorKind> for Code {
     fn from(kind: ErrorKind) -> Self {
         match kind {
             ErrorKind::Invalid => Self::Config,
-            ErrorKind::Forbidden
-            | ErrorKind::NotFound
-            | ErrorKind::Conflict
-            | ErrorKind::Internal
-            | ErrorKind::Unavailable => Self::Refused,
+            ErrorKind::Forbidden | ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::Internal => {
+                Self::Refused
+            }
+            ErrorKind::Unavailable => Self::TryAgain,
         }
     }
 }
@@ -252,6 +266,30 @@ mod tests {
         limit
             .map(|limit| limit.to_string())
             .map_err(|failure| format!("{}: {}", failure.code, failure.message))
+    }
+
+    #[test]
+    fn attachments_are_valid_by_either_key_and_never_without_one() {
+        let valid = |config: Value| {
+            let config: Config = serde_json::from_value(config).unwrap();
+            let valid = config.valid().map_err(|failure| failure.code);
+            valid.map(|valid| valid.into_iter().map(|it| it.container.clone()).collect::<Vec<_>>().join(" "))
+        };
+        let list = |container: &str| json!([{ "containerID": container, "ifname": "eth0" }]);
+        let (new, old) = ("cni.dev/valid-attachments", "cni.dev/attachments");
+        assert_eq!(valid(json!({ new: list("a") })), Ok("a".into()));
+        assert_eq!(valid(json!({ old: list("a") })), Ok("a".into()));
+        assert_eq!(valid(json!({ old: list("a"), new: list("b") })), Ok("b a".into()));
+        assert_eq!(valid(json!({ new: [], old: null })), Ok(String::new()));
+        assert_eq!(valid(json!({})), Err(Code::Config as u32));
+        assert_eq!(valid(json!({ new: null, old: null })), Err(Code::Config as u32));
+    }
+
+    #[test]
+    fn a_daemon_that_is_busy_is_asked_again() {
+        assert_eq!(Failure::from(ClientError::Refused(vswitch_model::Error::unavailable("busy"))).code, 11);
+        assert_eq!(Failure::from(ClientError::NotRunning("/x".into())).code, 11);
+        assert_eq!(Failure::from(ClientError::Refused(vswitch_model::Error::conflict("taken"))).code, 100);
     }
 
     #[test]

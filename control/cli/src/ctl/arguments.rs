@@ -254,6 +254,7 @@ impl InterfaceArguments {
             gateway: self.gateway.clone(),
             persist: self.persist,
             bare: None,
+            identity: None,
         }
     }
 }

@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, Row, Table};
 
 use vswitch_model::api::{Action, Drop, FdbEntry, Origin, Port, PortState, Reload, Stats, Status, Traffic};
 
-use vswitch_model::Name;
+use vswitch_model::{Name, sentence::printable};
 
 /// The state of the daemon.
 pub fn status(status: &Status) -> String {
@@ -205,7 +205,7 @@ pub(super) fn table(header: &[&str], alignment: &str, rows: impl Iterator<Item =
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(Row::from(header.to_vec()));
-    table.add_rows(rows);
+    table.add_rows(rows.map(|row| row.into_iter().map(|cell| printable(&cell).into_owned())));
     for (column, letter) in table.column_iter_mut().zip(alignment.chars()) {
         column.set_padding((0, 2));
         column.set_cell_alignment(if letter == 'r' { CellAlignment::Right } else { CellAlignment::Left });
@@ -217,7 +217,7 @@ pub(super) fn table(header: &[&str], alignment: &str, rows: impl Iterator<Item =
 pub(super) fn pairs(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     pairs.iter().fold(String::new(), |mut text, (name, value)| {
-        let _ = writeln!(text, "{name:width$}  {value}");
+        let _ = writeln!(text, "{name:width$}  {}", printable(value));
         text
     })
 }

@@ -117,13 +117,13 @@ impl Core {
         )?;
         let observer = Observer::new(Journal::new());
         observer.note(What::Started);
+        let adopted = Arc::new(store.adoptions());
         for detail in store.notes() {
             warn!("{detail}");
             observer.note(What::StoreMended { detail });
         }
         let state = State::default();
         let process = Arc::new(Process { config, started: Instant::now() });
-        let adopted = Arc::new(store.adoptions());
         let nothing =
             Snapshot::new(state.clone(), edge.live(), Arc::clone(&process), Vec::new(), Arc::default());
         let mut core = Self {
@@ -139,6 +139,7 @@ impl Core {
             signals,
             snapshots: watch::Sender::new(Arc::new(nothing)),
         };
+        core.rules.claim(plan.next.outside()).map_err(|error| error.sentence)?;
         core.carry_out(plan, Attempt::retrying()).await.map_err(|error| error.sentence)?;
         if let Err(error) = core.note_declared() {
             warn!("cannot store the file's declaration: {error}");

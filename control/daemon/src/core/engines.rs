@@ -40,10 +40,11 @@ impl Core {
             return Ok(());
         }
         let here = sight::own_ifnames().await?;
+        let now = self.presences();
         let mut forgotten = Vec::new();
         for endpoint in endpoints {
             let lies_here = here.contains(endpoint.ifname.as_str());
-            if lies_here || !self.is_open(&endpoint) && !self.is_anywhere(&endpoint).await? {
+            if lies_here || !self.is_open(&endpoint, &now) && !self.is_anywhere(&endpoint).await? {
                 forgotten.push(endpoint.id.clone());
             }
         }

@@ -68,6 +68,19 @@ impl Core {
     }
 
     async fn carry_out(&mut self, plan: Transition, attempt: Attempt) -> Result<Vec<state::Change>, Error> {
+        let done = self.make(plan, attempt).await;
+        // Ports that were opened anew have none of the addresses pinned to them, whether the change was made or undone.
+        let homeless = self.pin_again();
+        let changes = done?;
+        self.forget_pins(homeless);
+        if !changes.is_empty() {
+            self.state.warnings().iter().for_each(|warning| warn!("{warning}"));
+        }
+        Ok(changes)
+    }
+
+    /// Makes a change, or undoes what was made of it.
+    async fn make(&mut self, plan: Transition, attempt: Attempt) -> Result<Vec<state::Change>, Error> {
         let Transition { next, changes, effects } = plan;
         let on_failure = attempt.on_failure();
         self.observer.look_at_table(&self.state, &self.edge);
@@ -104,10 +117,6 @@ impl Core {
         self.publish();
         self.observer.note_changes(&changes);
         self.look();
-        self.pin_again();
-        if !changes.is_empty() {
-            self.state.warnings().iter().for_each(|warning| warn!("{warning}"));
-        }
         Ok(changes)
     }
 

@@ -9,10 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use super::Core;
 use crate::{device, edge::Attempt, sight, state::Command};
+use vswitch_host::netns::Presences;
 use vswitch_model::{EndpointSpec, Error, Id};
 
 /// Time limit for an engine to move an interface that it requested.
@@ -33,10 +34,17 @@ impl Unfetched {
 }
 
 impl Core {
+    /// What the names of all namespaces name now that endpoints are in or devices keep alive.
+    pub(super) fn presences(&self) -> Presences {
+        let sandboxes = self.state.endpoints().filter_map(|it| it.sandbox.as_ref());
+        Presences::of(sandboxes.chain(self.edge.kept_namespaces()))
+    }
+
     /// Disconnects endpoints whose sandboxes have ended.
-    pub(super) async fn reap(&mut self) {
-        let mut orphans: Vec<_> = self.state.endpoints().filter(|it| sight::is_orphan(it)).cloned().collect();
-        match self.strays().await {
+    pub(super) async fn reap(&mut self, now: &Presences) {
+        let is_orphan = |it: &&Arc<EndpointSpec>| sight::is_orphan(it, now);
+        let mut orphans: Vec<_> = self.state.endpoints().filter(is_orphan).cloned().collect();
+        match self.strays(now).await {
             Ok(strays) => orphans.extend(strays),
             Err(error) => warn!("cannot look for interfaces that are gone: {}", error.sentence),
         }
@@ -54,8 +62,8 @@ impl Core {
         }
     }
 
-    /// Endpoints with bare interfaces that are gone or were forgotten.
-    pub(super) async fn strays(&mut self) -> Result<Vec<Arc<EndpointSpec>>, Error> {
+    /// Endpoints with bare interfaces that nobody has.
+    async fn strays(&mut self, now: &Presences) -> Result<Vec<Arc<EndpointSpec>>, Error> {
         let bare: Vec<_> = self.state.endpoints().filter(|it| it.sandbox.is_none()).cloned().collect();
         if bare.is_empty() {
             self.unfetched = Unfetched::default();
@@ -67,18 +75,24 @@ impl Core {
         let forgotten = self.unfetched.look(lying.iter().map(|it| &it.id), Instant::now());
         let mut strays: Vec<_> = lying.into_iter().filter(|it| forgotten.contains(&it.id)).collect();
         for endpoint in fetched {
-            if !self.is_open(&endpoint) && !self.is_anywhere(&endpoint).await? {
-                strays.push(endpoint);
+            if self.is_open(&endpoint, now) {
+                continue;
+            }
+            match self.is_anywhere(&endpoint).await {
+                Ok(true) => {}
+                Ok(false) => strays.push(endpoint),
+                // Not to be told is not to be gone.
+                Err(error) => debug!(endpoint = %endpoint.name, "cannot be looked for: {}", error.sentence),
             }
         }
         Ok(strays)
     }
 
-    /// Whether an endpoint's device works, as far as known without trying.
-    pub(super) fn is_open(&self, endpoint: &EndpointSpec) -> bool {
+    /// Whether an endpoint's device works, as far as we know without trying.
+    pub(super) fn is_open(&self, endpoint: &EndpointSpec, now: &Presences) -> bool {
         let port = self.state.port(&endpoint.port).and_then(|port| self.edge.port(port.id));
         let device = port.and_then(|port| port.device.as_ref().ok());
-        device.is_some_and(|device| !device.is_abandoned() && !device.is_gone())
+        device.is_some_and(|device| !device.is_abandoned(now) && !device.is_gone())
     }
 
     pub(super) async fn is_anywhere(&self, endpoint: &EndpointSpec) -> Result<bool, Error> {

@@ -11,15 +11,14 @@ use vswitch_model::{
 
 impl Core {
     pub(super) async fn reload(&mut self, dry_run: bool) -> Result<Reload, Error> {
-        let mut wanted =
-            config::load(&self.process.config).map_err(|errors| Error::invalid(errors.to_string()));
+        let mut wanted = config::load(&self.process.config).map_err(|errors| Error::invalid_lines(errors));
         if let Ok(config) = &mut wanted {
             tunnel::settle(config).await;
         }
         let plan = match wanted.and_then(|config| Ok(self.state.plan(Command::Reload(config))?)) {
             Ok(plan) => plan,
             Err(error) => {
-                warn!("reload is refused, nothing was changed: {}", error.sentence);
+                warn!("reload refused, nothing was changed: {}", error.sentence.replace('\n', "; "));
                 return Err(error);
             }
         };

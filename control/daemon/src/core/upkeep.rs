@@ -83,12 +83,13 @@ impl Core {
     pub(super) async fn tick(&mut self) {
         self.edge.listen();
         self.edge.sweep();
-        self.reap().await;
+        let now = self.presences();
+        self.reap(&now).await;
         self.believe_peers().await;
         self.rules.retry(self.state.outside());
         self.rules.check(self.state.outside());
         self.store.retry();
-        if self.edge.begin(self.state.clone(), Attempt::retrying()).try_again().await {
+        if self.edge.begin(self.state.clone(), Attempt::retrying()).try_again(&now).await {
             self.publish();
         }
         self.look();

@@ -1,7 +1,6 @@
 //! The plugin's socket: one path per call, an answer within a time limit.
 
 use std::{
-    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -16,12 +15,17 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::{net::UnixListener, time::timeout};
+use tokio::{net::UnixListener, sync::Semaphore, time::timeout};
 use tracing::{debug, warn};
 
 use super::ipam::{Holds, SPACES};
-use crate::{api::reply::status, core::Handle};
-use vswitch_model::{Error, ErrorKind};
+use crate::{
+    api::reply::status,
+    core::Handle,
+    http::{self, Limits},
+};
+use vswitch_host::descriptors;
+use vswitch_model::{Error, ErrorKind, sentence::printable};
 
 /// Maximum length of a body in bytes: a container with all ports published takes half of it.
 const BODY_LIMIT: usize = 16 * 1024 * 1024;
@@ -41,16 +45,23 @@ impl Plugin {
     }
 }
 
-/// Serves the plugin until `stop` resolves, then finishes pending calls.
-///
-/// # Errors
-/// None in normal operation: failures of single connections end those connections.
+/// What dockerd can take up. It keeps connections and asks again over them: one that was closed meanwhile would cost it a call.
+fn limits() -> Limits {
+    Limits {
+        connections: descriptors::share(256, 8),
+        answers: Semaphore::MAX_PERMITS,
+        idle: None,
+        answer: None,
+    }
+}
+
+/// Serves the plugin until `stop` is ready, then finishes the calls it has.
 pub(crate) async fn serve(
     listener: UnixListener,
     core: Handle,
     stop: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    axum::serve(listener, router(core)).with_graceful_shutdown(stop).await
+) {
+    http::serve(listener, router(core), limits(), stop).await;
 }
 
 /// The calls of the protocol.
@@ -77,7 +88,7 @@ async fn answer(State(plugin): State<Arc<Plugin>>, Path(call): Path<String>, bod
         }
         Ok(None) => {
             warn!(call, "there is no such call");
-            (StatusCode::NOT_FOUND, refusal(&format!("there is no call {call}")))
+            (StatusCode::NOT_FOUND, refusal(&printable(&format!("there is no call {call}"))))
         }
         Err(error) => {
             warn!(call, "refused: {}", error.sentence);

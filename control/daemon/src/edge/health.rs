@@ -7,6 +7,8 @@ use vswitch::{counters::PortTotals, device::DeviceError};
 
 use super::{Edge, EdgePort, transaction::Opening};
 use crate::device::OpenDevice;
+use vswitch_host::netns::Presences;
+use vswitch_model::Netns;
 
 impl Edge {
     pub(super) fn is_up(&self, port: &EdgePort) -> bool {
@@ -18,7 +20,12 @@ impl Edge {
         port.why_down(self.endpoint().is_some())
     }
 
-    /// Notes which ports have received since the last call.
+    /// The names of the namespaces that open devices keep alive.
+    pub(crate) fn kept_namespaces(&self) -> impl Iterator<Item = &Netns> {
+        self.ports.values().filter_map(|port| port.device.as_ref().ok()?.keeps())
+    }
+
+    /// Notes which ports were heard since the last call.
     pub(crate) fn listen(&self) {
         let now = self.workers.now();
         for port in self.ports.values() {
@@ -37,11 +44,11 @@ impl Opening<'_> {
         any
     }
 
-    /// Takes the ports of ended containers out of forwarding, and retries those that are down. Returns whether that changed
-    /// anything.
-    pub(crate) async fn try_again(mut self) -> bool {
-        let any = self.collect_abandoned() | self.retry().await;
-        // Only requests fail for good; everything else is down, and retried as well.
+    /// Takes the ports out of forwarding whose containers have ended, and tries those again that are down. True: that made a
+    /// difference.
+    pub(crate) async fn try_again(mut self, now: &Presences) -> bool {
+        let any = self.collect_abandoned(now) | self.retry().await;
+        // Only what is asked for now fails for good; the rest is down, and tried again as well.
         if let Err(error) = self.configure().await {
             warn!("{}", error.sentence);
         }
@@ -68,9 +75,9 @@ impl Opening<'_> {
         any
     }
 
-    /// Takes the ports of ended containers out of forwarding. Returns whether there were any.
-    fn collect_abandoned(&mut self) -> bool {
-        let abandoned = |port: &EdgePort| port.device.as_ref().is_ok_and(OpenDevice::is_abandoned);
+    /// Takes the ports out of forwarding whose containers have ended. True: there were some.
+    fn collect_abandoned(&mut self, now: &Presences) -> bool {
+        let abandoned = |port: &EdgePort| port.device.as_ref().is_ok_and(|device| device.is_abandoned(now));
         let ports = self.edge.ports.iter();
         let gone: Vec<_> = ports.filter(|(_, port)| abandoned(port)).map(|(id, _)| *id).collect();
         gone.into_iter().fold(false, |any, id| any | self.take_down(id, "its namespace is gone".to_owned()))

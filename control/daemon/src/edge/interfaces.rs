@@ -1,6 +1,6 @@
 //! Interfaces: set up when opened, and removed when no port has them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 
 use tracing::warn;
 use vswitch::addr::PortId;
@@ -10,39 +10,41 @@ use super::{
     transaction::{OnFailure, Opening},
 };
 use crate::{device, state};
-use vswitch_host::link::{self, Links, Wanted};
-use vswitch_model::{Error, Identity, InterfaceSpec, Mtu};
+use vswitch_host::{
+    link::{self, Links, Wanted},
+    netns::Inode,
+};
+use vswitch_model::{Bare, Error, InterfaceSpec, Mtu};
 
 impl Opening<'_> {
     /// Sets up the opened interfaces, one namespace at a time.
     pub(super) async fn configure(&mut self) -> Result<(), Error> {
-        let mut by_namespace: BTreeMap<Identity, (Links, Vec<(PortId, Wanted)>)> = BTreeMap::new();
+        self.follow_overlay().await;
+        let mut by_namespace: BTreeMap<Inode, (Links, Vec<(PortId, Wanted)>)> = BTreeMap::new();
         let overlay = self.edge.overlay_mtu();
         for id in std::mem::take(&mut self.unset) {
             let Some(port) = self.edge.ports.get(&id) else { continue };
             let Some(interface) = port.wanted.spec.interface() else { continue };
             let mut wanted = wanted(&port.wanted, interface, None, overlay);
             if interface.bare.is_some() {
-                match device::locate(interface, &wanted.ifname).await? {
-                    Some(place) => {
+                match device::locate(interface, &wanted.ifname).await {
+                    Ok(Some(place)) => {
                         wanted.ifname = place.ifname;
-                        let group = by_namespace.entry(place.links.namespace().identity());
+                        let group = by_namespace.entry(place.links.namespace().inode());
                         group.or_insert_with(|| (place.links, Vec::new())).1.push((id, wanted));
                     }
-                    None => self.lose(id, device::gone())?,
+                    Ok(None) => self.lose(id, device::gone())?,
+                    Err(error) => self.lose(id, error)?,
                 }
                 continue;
             }
-            match device::namespace(interface.netns.as_ref())
-                .map(|namespace| (namespace.identity(), namespace))
-            {
-                Ok((identity, namespace)) => {
-                    if let std::collections::btree_map::Entry::Vacant(vacant) = by_namespace.entry(identity) {
-                        vacant.insert((Links::open(namespace)?, Vec::new()));
-                    }
-                    if let Some((_, group)) = by_namespace.get_mut(&identity) {
-                        group.push((id, wanted));
-                    }
+            match device::namespace(interface) {
+                Ok(namespace) => {
+                    let group = match by_namespace.entry(namespace.inode()) {
+                        Entry::Occupied(known) => known.into_mut(),
+                        Entry::Vacant(new) => new.insert((Links::open(namespace)?, Vec::new())),
+                    };
+                    group.1.push((id, wanted));
                 }
                 Err(error) => self.lose(id, error)?,
             }
@@ -68,7 +70,22 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// A port's interface could not be set up, so the port has none.
+    /// Lets open interfaces follow a change of what tunnels carry: the length of their super-frames depends on it.
+    async fn follow_overlay(&mut self) {
+        let overlay = self.edge.overlay_mtu();
+        if std::mem::replace(&mut self.overlay_before, overlay) == overlay || !self.edge.machine.is_real() {
+            return;
+        }
+        for port in self.edge.ports.values() {
+            let is_set_up = port.device.is_ok() && !self.unset.contains(&port.wanted.id);
+            let Some(interface) = port.wanted.spec.interface().filter(|_| is_set_up) else { continue };
+            if let Err(error) = follow(&port.wanted, interface, overlay).await {
+                warn!(port = %port.wanted.spec.name, "its super-frames are as long as before: {}", error.sentence);
+            }
+        }
+    }
+
+    /// A port's interface could not be set up: it has none, then.
     fn lose(&mut self, id: PortId, error: Error) -> Result<(), Error> {
         if self.attempt.on_failure == OnFailure::Refuse {
             return Err(error);
@@ -109,7 +126,23 @@ impl Edge {
     }
 }
 
-/// The wanted configuration of a port's interface; the tunnel carries packets of `overlay` bytes.
+/// Changes nothing of a port's interface but the length of its super-frames.
+async fn follow(port: &state::Port, interface: &InterfaceSpec, overlay: Option<Mtu>) -> Result<(), Error> {
+    let (links, ifname) = match &interface.bare {
+        Some(_) => match device::locate(interface, port.spec.ifname()).await? {
+            Some(place) => (place.links, place.ifname),
+            None => return Ok(()),
+        },
+        None => (Links::open(device::namespace(interface)?)?, port.spec.ifname().to_owned()),
+    };
+    let all = wanted(port, interface, None, overlay);
+    // As for a bare one, it stays down if it is.
+    let spec = InterfaceSpec { bare: Some(Bare::default()), ..InterfaceSpec::default() };
+    links.configure(&Wanted { ifname, spec, before: None, mtu: None, ..all }).await?;
+    Ok(())
+}
+
+/// What the interface of a port is to be, where the tunnel carries packets of `overlay` bytes.
 pub(super) fn wanted(
     port: &state::Port,
     interface: &InterfaceSpec,
@@ -122,6 +155,6 @@ pub(super) fn wanted(
         spec: interface.clone(),
         before,
         mtu: Some(port.mtu.get()),
-        super_frame: crosses.then(|| link::super_frame(port.mtu.get())),
+        super_frame: Some(if crosses { link::super_frame(port.mtu.get()) } else { link::WHOLE_SUPER_FRAME }),
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     state::{self, Effect, State},
 };
 use vswitch_host::link::{Links, Wanted};
-use vswitch_model::{Error, Name};
+use vswitch_model::{Error, Mtu, Name};
 
 /// How a change is made.
 #[derive(Debug)]
@@ -78,6 +78,8 @@ pub(crate) struct Opening<'e> {
     opened: Vec<PortId>,
     /// Devices that the workers may still use; they are dropped with the next plan.
     leaving: Vec<OpenDevice>,
+    /// What tunnels carried before.
+    pub(super) overlay_before: Option<Mtu>,
 }
 
 /// A change whose interfaces are set up.
@@ -94,9 +96,11 @@ pub(crate) struct Failed<'e> {
 impl Edge {
     /// Begins a change to `next`.
     pub(crate) fn begin(&mut self, next: State, attempt: Attempt) -> Opening<'_> {
+        let overlay_before = self.overlay_mtu();
         Opening {
             edge: self,
             next,
+            overlay_before,
             attempt,
             done: Vec::new(),
             unset: Vec::new(),
@@ -232,7 +236,7 @@ impl<'e> Opening<'e> {
             }
             return Ok(());
         }
-        let links = Links::open(device::namespace(after.netns.as_ref())?)?;
+        let links = Links::open(device::namespace(after)?)?;
         links.configure(&wanted(Some(before.clone()))).await?;
         Ok(())
     }

@@ -126,6 +126,7 @@ fn endpoint_port(endpoint: &EndpointSpec, network: &NetworkOptions, gateway: Vec
         gateway: if is_ours { gateway } else { Vec::new() },
         persist: true,
         bare: (!is_ours).then(|| Bare { moved: endpoint.moved.clone() }),
+        identity: endpoint.identity,
     };
     let veth = endpoint.options.veth.unwrap_or(network.veth);
     let limit = endpoint.options.limit.or(network.limit);

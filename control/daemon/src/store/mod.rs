@@ -350,11 +350,10 @@ impl Store {
         inner.change(changes)
     }
 
-    /// Adopted networks, by their foreign ids.
-    pub(crate) fn adoptions(&self) -> BTreeMap<Id, Name> {
-        let inner = self.inner();
-        let adopted = inner.content.of(Table::Adopted);
-        adopted.filter_map(|(id, text)| Some((id.parse().ok()?, serde_json::from_str(text).ok()?))).collect()
+    /// The networks that were adopted, by the ids they are known under.
+    pub fn adoptions(&self) -> BTreeMap<Id, Name> {
+        let adopted = self.inner().parse_rows(Table::Adopted, |id, name| Ok((id.parse::<Id>()?, name)));
+        adopted.into_iter().collect()
     }
 
     /// Stores the network adopted as `id`; `None` deletes it. The disk is updated when this returns.
@@ -387,10 +386,19 @@ impl Inner {
 
     /// The valid rows of a table. Invalid ones are reported once and stay in place.
     fn parse<S: DeserializeOwned, T>(&mut self, table: Table, into: impl Fn(S) -> T) -> Vec<T> {
+        self.parse_rows(table, |_, spec| Ok(into(spec)))
+    }
+
+    /// The same, of rows whose keys count as well.
+    fn parse_rows<S: DeserializeOwned, T>(
+        &mut self,
+        table: Table,
+        into: impl Fn(&str, S) -> Result<T, Box<dyn std::error::Error>>,
+    ) -> Vec<T> {
         let mut parsed = Vec::new();
         for (key, text) in self.content.of(table) {
-            match serde_json::from_str(text) {
-                Ok(spec) => parsed.push(into(spec)),
+            match serde_json::from_str(text).map_err(Into::into).and_then(|spec| into(key, spec)) {
+                Ok(row) => parsed.push(row),
                 Err(error) => {
                     let note = format!("{key} among the {} of the store is left out: {error}", table.name());
                     if !self.notes.contains(&note) {

@@ -1,11 +1,10 @@
 //! The web page's server: it shows, to those who may see it, and does nothing else.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    time::timeout,
 };
 use vswitch_cli::client::Client;
 use vswitch_model::NetworkSpec;
@@ -193,17 +192,14 @@ async fn names_that_the_operator_gave_are_answered() {
 }
 
 #[tokio::test]
-async fn a_crowd_waits_its_turn() {
+async fn a_silent_crowd_keeps_nobody_out() {
     let page = Page::start().await;
     let mut crowd = Vec::new();
-    for _ in 0..web::CONNECTIONS {
+    for _ in 0..web::LIMITS.connections {
         crowd.push(TcpStream::connect(page.address).await.unwrap());
     }
     let mut late = TcpStream::connect(page.address).await.unwrap();
     late.write_all(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").await.unwrap();
-    let early = timeout(Duration::from_millis(100), late.readable()).await;
-    assert!(early.is_err(), "there is no room yet");
-    crowd.pop();
     assert_eq!(answer(&mut late).await.0, 200);
 }
 

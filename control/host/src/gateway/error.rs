@@ -71,6 +71,25 @@ pub enum GatewayError {
         /// The kernel's error.
         source: io::Error,
     },
+    /// The process may not open as many files.
+    #[error("cannot publish {published}: {why}")]
+    Descriptors {
+        /// The request.
+        published: Published,
+        /// A sentence.
+        why: String,
+    },
+    /// Another daemon sets the table of this network namespace.
+    #[error(
+        "another vswitchd has the gateways of this network namespace ({holder}): stop it, or run this one in a namespace of its own"
+    )]
+    Owned {
+        /// Its process.
+        holder: String,
+    },
+    /// It cannot be told whether there is another daemon.
+    #[error("cannot claim the gateways of this network namespace: {0}")]
+    Claim(#[source] io::Error),
     /// No port of the range is free.
     #[error("cannot publish {publish}: all {} host ports are in use: give a wider range", publish.protocol)]
     NoneFree {
@@ -136,7 +155,10 @@ impl GatewayError {
 impl From<GatewayError> for Error {
     fn from(error: GatewayError) -> Self {
         let code = match &error {
-            GatewayError::Allocated(_) | GatewayError::InUse { .. } => ErrorKind::Conflict,
+            GatewayError::Allocated(_) | GatewayError::InUse { .. } | GatewayError::Owned { .. } => {
+                ErrorKind::Conflict
+            }
+            GatewayError::Descriptors { .. } => ErrorKind::Unavailable,
             GatewayError::NoRights => ErrorKind::Forbidden,
             GatewayError::NoAddress { .. } | GatewayError::NoFamily { .. } => ErrorKind::Invalid,
             _ => ErrorKind::Internal,

@@ -16,6 +16,7 @@
 mod error;
 mod nft;
 mod others;
+mod owner;
 mod ports;
 mod relay;
 mod rules;
@@ -34,7 +35,7 @@ use tracing::{info, warn};
 use vswitch_model::publish::{Publish, Published};
 
 pub use self::{error::GatewayError, rules::TABLE};
-use self::{others::Chains, ports::Ports, wants::Wants};
+use self::{others::Chains, owner::Claim, ports::Ports, wants::Wants};
 
 /// A network that has a gateway on the host: what may pass between it and the outside world.
 ///
@@ -67,6 +68,8 @@ pub struct Gateway {
     has_others: bool,
     /// Foreign chains already warned about.
     warned: BTreeSet<String>,
+    /// Held while there is a table.
+    claim: Option<Claim>,
 }
 
 impl Gateway {
@@ -95,13 +98,33 @@ impl Gateway {
         self.ports.release(published);
     }
 
+    /// Claims the table of this network namespace, until it is [set](Gateway::set) to nothing.
+    ///
+    /// # Errors
+    /// [`GatewayError::Owned`]: another process has it.
+    pub fn claim(&mut self) -> Result<(), GatewayError> {
+        if self.claim.is_none() {
+            self.claim = Some(Claim::take()?);
+        }
+        Ok(())
+    }
+
     /// Applies `outsides`, and nothing else.
     ///
     /// Does nothing if they are applied already, as far as remembered; [`Gateway::renew`] ignores what is remembered.
     ///
     /// # Errors
-    /// Nothing is changed, apart from kernel settings, which stay enabled.
+    /// Another process sets the table, or it cannot be set. Nothing is changed, apart from kernel settings, which stay enabled.
     pub fn set(&mut self, outsides: &[Outside]) -> Result<(), GatewayError> {
+        self.claim()?;
+        let done = self.set_owned(outsides);
+        if outsides.is_empty() && done.is_ok() {
+            self.claim = None;
+        }
+        done
+    }
+
+    fn set_owned(&mut self, outsides: &[Outside]) -> Result<(), GatewayError> {
         let (wanted, mut refused) = ports::sort(outsides.iter().flat_map(|outside| &outside.published));
         if let Some((_, error)) = refused.pop() {
             return Err(error);

@@ -18,6 +18,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
+use crate::descriptors;
 use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
 use tracing::warn;
@@ -55,7 +56,7 @@ pub(super) struct HostPort {
 #[derive(Debug)]
 struct Hold {
     published: Published,
-    /// Bound; `None` if the kernel lacks the protocol, or another process holds the port.
+    /// Bound; `None` if the kernel lacks the protocol, another process holds the port, or the relay has it.
     socket: Option<Socket>,
     /// Relays what the kernel does not translate, once it is published.
     relay: Option<Relay>,
@@ -73,10 +74,13 @@ impl HostPort {
 impl Hold {
     /// Starts a relay to the port's destination, if one is needed.
     fn relay(&mut self, relays: &mut Relays) -> io::Result<()> {
-        let (true, Some(socket)) = (self.published.is_relayed(), &self.socket) else { return Ok(()) };
         let to = self.published.to();
-        if self.relay.as_ref().is_none_or(|relay| relay.to() != to) {
-            self.relay = None;
+        if self.relay.as_ref().is_some_and(|relay| relay.to() != to) {
+            self.socket = self.relay.take().and_then(Relay::end);
+        }
+        if self.published.is_relayed()
+            && let Some(socket) = self.socket.take()
+        {
             self.relay = Some(relays.begin(self.published.protocol, socket, to)?);
         }
         Ok(())
@@ -117,8 +121,12 @@ impl Ports {
             return Err(GatewayError::Allocated(published.at()));
         }
         let socket = match published.held || reserved {
-            true => bind(published.protocol, published.at(), published.is_relayed())
-                .map_err(|error| GatewayError::bind(*published, error))?,
+            true => descriptors::check_room(1)
+                .map_err(|why| GatewayError::Descriptors { published: *published, why })
+                .and_then(|()| {
+                    bind(published.protocol, published.at(), published.is_relayed())
+                        .map_err(|error| GatewayError::bind(*published, error))
+                })?,
             false => None,
         };
         self.held.insert(port, Hold { published: *published, socket, relay: None, reserved });
@@ -282,6 +290,7 @@ impl Ports {
             let Some(hold) = self.held.get_mut(port) else { continue };
             hold.reserved = false;
             hold.socket.take_if(|_| !hold.published.held);
+            hold.relay.take_if(|_| !hold.published.held);
             if let Err(error) = hold.relay(&mut self.relays) {
                 warn!("{} is not relayed: {error}", hold.published);
             }

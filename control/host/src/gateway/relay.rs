@@ -2,44 +2,65 @@
 //!
 //! The kernel does not translate between address families, and accepts no replies to ::1 from another interface. So a
 //! connection to such a published port ends at the socket that reserves the port, and another leads to the container, which
-//! sees the gateway's address. All relays share one thread; each has a bound on concurrent connections.
+//! sees the gateway's address. All relays share one thread, and a bounded number of [places].
 
 mod datagrams;
+mod places;
 mod streams;
 
 use std::{
     io,
     net::SocketAddr,
-    sync::mpsc::{Receiver, Sender, channel},
+    os::fd::AsFd,
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
     time::Duration,
 };
 
-use socket2::Socket;
+use socket2::{SockRef, Socket};
 use tokio::{
     net::{TcpListener, UdpSocket},
     runtime::{Builder, Runtime},
     task::AbortHandle,
 };
 
+use self::places::Places;
 use vswitch_model::publish::Protocol;
-
-/// Maximum concurrent connections, or senders of datagrams, of one port. Further TCP connections wait; further UDP senders
-/// are ignored.
-const AT_ONCE: usize = 1024;
 
 /// How long to wait for a relay to end, which takes no time unless the machine is stalled.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The thread of all relays; started with the first.
+/// The thread of all relays, started with the first, and what they share.
 #[derive(Debug, Default)]
-pub(super) struct Relays(Option<Runtime>);
+pub(super) struct Relays {
+    runtime: Option<Runtime>,
+    places: Arc<Places>,
+}
 
 /// A relay. Dropping it ends it and its connections, and frees the port.
 #[derive(Debug)]
 pub(super) struct Relay {
     to: SocketAddr,
     task: AbortHandle,
-    ended: Receiver<()>,
+    socket: Receiver<Socket>,
+}
+
+/// A relay's socket, which is handed back when the relay ends.
+#[derive(Debug)]
+struct Lent<S: AsFd> {
+    socket: Arc<S>,
+    back: Sender<Socket>,
+}
+
+impl<S: AsFd> Drop for Lent<S> {
+    fn drop(&mut self) {
+        if let Ok(socket) = SockRef::from(&*self.socket).try_clone() {
+            // Whoever ended it may not wait for it any more.
+            let _ = self.back.send(socket);
+        }
+    }
 }
 
 impl Relays {
@@ -47,8 +68,9 @@ impl Relays {
     ///
     /// # Errors
     /// Those of the kernel; SCTP is [`io::ErrorKind::Unsupported`].
-    pub(super) fn begin(&mut self, protocol: Protocol, socket: &Socket, to: SocketAddr) -> io::Result<Relay> {
-        let runtime = match &self.0 {
+    pub(super) fn begin(&mut self, protocol: Protocol, socket: Socket, to: SocketAddr) -> io::Result<Relay> {
+        let places = Arc::clone(&self.places);
+        let runtime = match &self.runtime {
             Some(runtime) => runtime,
             None => {
                 let thread = Builder::new_multi_thread()
@@ -56,33 +78,26 @@ impl Relays {
                     .thread_name("relay")
                     .enable_all()
                     .build()?;
-                self.0.insert(thread)
+                self.runtime.insert(thread)
             }
         };
-        let socket = socket.try_clone()?;
         socket.set_nonblocking(true)?;
-        let (end, ended) = channel();
+        let (back, returned) = channel();
         let _registered_there = runtime.enter();
         let task = match protocol {
             Protocol::Tcp => {
-                let listener = TcpListener::from_std(socket.into())?;
-                runtime.spawn(until_the_end(streams::carry(listener, to), end))
+                let lent = Lent { socket: TcpListener::from_std(socket.into())?.into(), back };
+                runtime.spawn(async move { streams::carry(&lent.socket, to, places).await })
             }
             Protocol::Udp => {
                 datagrams::prepare(&socket)?;
-                let socket = UdpSocket::from_std(socket.into())?;
-                runtime.spawn(until_the_end(datagrams::carry(socket, to), end))
+                let lent = Lent { socket: UdpSocket::from_std(socket.into())?.into(), back };
+                runtime.spawn(async move { datagrams::carry(&lent.socket, to, places).await })
             }
             Protocol::Sctp => return Err(io::ErrorKind::Unsupported.into()),
         };
-        Ok(Relay { to, task: task.abort_handle(), ended })
+        Ok(Relay { to, task: task.abort_handle(), socket: returned })
     }
-}
-
-/// Signals the end once the relay's socket is closed, not before.
-async fn until_the_end(relay: impl Future<Output = ()>, end: Sender<()>) {
-    relay.await;
-    drop(end);
 }
 
 impl Relay {
@@ -90,19 +105,25 @@ impl Relay {
     pub(super) fn to(&self) -> SocketAddr {
         self.to
     }
+
+    /// Ends it, and returns its socket.
+    pub(super) fn end(self) -> Option<Socket> {
+        self.task.abort();
+        self.socket.recv_timeout(PATIENCE).ok()
+    }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
         self.task.abort();
-        // Answered by being disconnected.
-        let _ = self.ended.recv_timeout(PATIENCE);
+        // Its end is answered by the socket, or by being disconnected; until then the port is in use.
+        while self.socket.recv_timeout(PATIENCE).is_ok() {}
     }
 }
 
 impl Drop for Relays {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
+        if let Some(runtime) = self.runtime.take() {
             // This may be dropped by a task, itself run on the runtime, which must not wait for threads.
             runtime.shutdown_background();
         }

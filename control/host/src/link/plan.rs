@@ -24,9 +24,13 @@ pub struct Wanted {
     pub before: Option<InterfaceSpec>,
     /// MTU; `None` leaves it unchanged.
     pub mtu: Option<u16>,
-    /// Longest super-frame in bytes (`gso_max_size`); `None` leaves it unchanged.
+    /// Longest super-frame in bytes (`gso_max_size`); `None` leaves it unchanged, and [`WHOLE_SUPER_FRAME`] lifts a lower one: a
+    /// higher one is the operator's choice (BIG TCP).
     pub super_frame: Option<u32>,
 }
+
+/// The kernel's default of `gso_max_size` (`GSO_LEGACY_MAX_SIZE`, include/linux/netdevice.h).
+pub const WHOLE_SUPER_FRAME: u32 = 65_536;
 
 /// The `gso_max_size` of an interface whose packets of at most `mtu` bytes cross a tunnel, such that a super-frame leaves in
 /// one send.
@@ -204,7 +208,10 @@ fn check_routes(snapshot: &Snapshot, link: &Link, wanted: &Wanted) -> Result<(),
 fn plan_link(link: &Link, wanted: &Wanted) -> Option<Step> {
     let mac = wanted.spec.mac.filter(|mac| link.mac != Some(*mac));
     let mtu = wanted.mtu.map(u32::from).filter(|mtu| link.mtu != *mtu);
-    let super_frame = wanted.super_frame.filter(|bytes| link.super_frame != *bytes);
+    let super_frame = wanted.super_frame.filter(|bytes| match *bytes {
+        WHOLE_SUPER_FRAME => link.super_frame < WHOLE_SUPER_FRAME,
+        other => link.super_frame != other,
+    });
     let up = !link.up && wanted.spec.bare.is_none();
     let needed = up || mac.is_some() || mtu.is_some() || super_frame.is_some();
     needed.then_some(Step::SetLink { index: link.index, mac, mtu, super_frame, up })

@@ -65,10 +65,20 @@ fn the_deeds_of_the_specification() {
     assert_eq!(check(), (0, Value::Null));
 
     // GC removes attachments that are no longer valid. DEL may be repeated, even without its namespace.
-    let mut valid = config.clone();
-    valid["cni.dev/valid-attachments"] = json!([{ "containerID": "two", "ifname": "eth0" }]);
-    assert_eq!(runtimes.plugin("GC", "", "", &valid), (0, Value::Null));
-    assert_eq!(endpoints(&switch, "blue"), 1);
+    // Without a list nothing is removed; the specification has had two names for it.
+    let (_, failure) = runtimes.plugin("GC", "", "", &config);
+    assert_eq!(failure["code"], 7, "{failure}");
+    let (both, second) =
+        (json!([{ "containerID": "one", "ifname": "eth0" }, { "containerID": "two", "ifname": "eth0" }]), 2);
+    for (key, list, left) in [
+        ("cni.dev/attachments", both, second),
+        ("cni.dev/valid-attachments", json!([{ "containerID": "two", "ifname": "eth0" }]), 1),
+    ] {
+        let mut valid = config.clone();
+        valid[key] = list;
+        assert_eq!(runtimes.plugin("GC", "", "", &valid), (0, Value::Null));
+        assert_eq!(endpoints(&switch, "blue"), left, "{key}");
+    }
     two.ip("link del eth0");
     let (_, failure) = runtimes.plugin("CHECK", "two", &path(&two), &after);
     assert_eq!(failure["code"], 100, "its interface is gone: {failure}");

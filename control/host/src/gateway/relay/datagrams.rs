@@ -7,10 +7,7 @@ use std::{
     io::{self, IoSlice, IoSliceMut},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
     os::fd::AsRawFd,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -21,10 +18,11 @@ use nix::{
         ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn6, recvmsg, sendmsg, setsockopt, sockopt,
     },
 };
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::Socket;
 use tokio::{io::Interest, net::UdpSocket, select, task::JoinSet, time::timeout};
 
-use super::AT_ONCE;
+use super::places::{Place, Places};
 
 /// Idle time, in both directions, after which a session ends.
 const SILENCE: Duration = Duration::from_secs(90);
@@ -44,8 +42,7 @@ struct Sender {
 /// A session between one sender and the container.
 struct Session {
     far: Arc<UdpSocket>,
-    /// Whether the sender was active recently.
-    spoke: Arc<AtomicBool>,
+    place: Arc<Place>,
 }
 
 /// Makes the kernel report the destination address of each datagram.
@@ -54,57 +51,64 @@ pub(super) fn prepare(socket: &Socket) -> io::Result<()> {
 }
 
 /// Relays datagrams to `to`, and replies back.
-pub(super) async fn carry(near: UdpSocket, to: SocketAddr) {
-    let near = Arc::new(near);
+pub(super) async fn carry(near: &Arc<UdpSocket>, to: SocketAddr, places: Arc<Places>) {
     let mut sessions: HashMap<Sender, Session> = HashMap::new();
     let mut answers = JoinSet::new();
     let mut buffer = vec![0; LONGEST];
     loop {
         select! {
-            heard = near.async_io(Interest::READABLE, || receive(&near, &mut buffer)) => {
+            heard = near.async_io(Interest::READABLE, || receive(near, &mut buffer)) => {
                 let Ok((sender, len)) = heard else { continue };
-                let room = sessions.len() < AT_ONCE;
                 let session = match sessions.entry(sender) {
                     Entry::Occupied(known) => known.into_mut(),
-                    Entry::Vacant(new) if room => match open(to) {
-                        Ok(session) => {
-                            let back = answer(Arc::clone(&near), sender, Arc::clone(&session.far), Arc::clone(&session.spoke));
-                            answers.spawn(async move { back.await; sender });
-                            new.insert(session)
-                        }
-                        Err(_) => continue,
-                    },
-                    Entry::Vacant(_) => continue,
+                    Entry::Vacant(new) => {
+                        let place = Arc::new(places.take((*sender.from.ip()).into()));
+                        let Ok(far) = open(to) else { continue };
+                        let far = Arc::new(far);
+                        let back = answer(Arc::clone(near), sender, Arc::clone(&far), Arc::clone(&place));
+                        answers.spawn(async move { back.await; sender });
+                        new.insert(Session { far, place })
+                    }
                 };
-                session.spoke.store(true, Relaxed);
-                // What does not fit is lost, as on any path of datagrams.
-                let _ = session.far.try_send(&buffer[..len]);
+                session.place.note();
+                // By the system call itself: the runtime learns only later that a new socket is writable. What does not fit is
+                // lost, as on any path of datagrams.
+                let _ = rustix::net::send(&session.far, &buffer[..len], SendFlags::DONTWAIT);
             }
             Some(Ok(silent)) = answers.join_next() => drop(sessions.remove(&silent)),
         }
     }
 }
 
-fn open(to: SocketAddr) -> io::Result<Session> {
+fn open(to: SocketAddr) -> io::Result<UdpSocket> {
     let any = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let far = std::net::UdpSocket::bind(SocketAddr::new(any, 0))?;
     far.connect(to)?;
     far.set_nonblocking(true)?;
-    Ok(Session { far: Arc::new(UdpSocket::from_std(far)?), spoke: Arc::default() })
+    UdpSocket::from_std(far)
 }
 
-/// Relays replies until the session is idle.
-async fn answer(near: Arc<UdpSocket>, to: Sender, far: Arc<UdpSocket>, spoke: Arc<AtomicBool>) {
-    let mut buffer = vec![0; LONGEST];
+/// Relays replies until the session is idle, or has lost its place.
+async fn answer(near: Arc<UdpSocket>, to: Sender, far: Arc<UdpSocket>, place: Arc<Place>) {
+    // The buffer lives within the call, not as long as the session: all relays share one thread.
+    let relay = || {
+        let mut buffer = [0; LONGEST];
+        let (len, _) = rustix::net::recv(&far, &mut buffer, RecvFlags::DONTWAIT)?;
+        place.note();
+        // What does not fit is lost, as above.
+        let _ = send(&near, &buffer[..len], to);
+        Ok(())
+    };
     loop {
-        match timeout(SILENCE, far.recv(&mut buffer)).await {
-            Ok(Ok(len)) => {
-                let _ = near.async_io(Interest::WRITABLE, || send(&near, &buffer[..len], to)).await;
+        let left = SILENCE.saturating_sub(place.silent());
+        select! {
+            // An error: nothing listens there now; that may change in a moment.
+            relayed = timeout(left, far.async_io(Interest::READABLE, relay)) => {
+                if relayed.is_err() && place.silent() >= SILENCE {
+                    return;
+                }
             }
-            // Nothing listens there now; that may change in a moment.
-            Ok(Err(_)) => {}
-            Err(_) if spoke.swap(false, Relaxed) => {}
-            Err(_) => return,
+            () = place.evicted() => return,
         }
     }
 }
