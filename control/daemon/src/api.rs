@@ -62,7 +62,7 @@ struct About;
 /// The OpenAPI document: all handlers and their types.
 static DOCUMENT: LazyLock<Document> = LazyLock::new(|| all().into_openapi());
 
-/// What callers can take up. Runtimes start hundreds of containers at once, and answers may be streams without an end.
+/// Limits of clients. Runtimes start hundreds of containers at once, and answers may be endless streams.
 fn limits() -> Limits {
     Limits {
         connections: descriptors::share(512, 8),
@@ -72,7 +72,7 @@ fn limits() -> Limits {
     }
 }
 
-/// Serves the API until `stop` is ready, then finishes the requests it has.
+/// Serves the API until `stop` resolves, then finishes pending requests.
 pub(crate) async fn serve(
     listener: UnixListener,
     core: Handle,

@@ -213,8 +213,8 @@ async fn take_former_gateway(interface: &InterfaceSpec, ifname: &str) -> Result<
     Ok(())
 }
 
-/// Makes a bare interface where it is to be fetched from, or takes it over where it is by now; and the namespace, if not our
-/// own, where that is.
+/// Creates a bare interface in our own namespace, or takes it over where it is now; also returns its namespace, if that is not
+/// our own.
 async fn open_bare(
     interface: &InterfaceSpec,
     bare: &Bare,
@@ -241,10 +241,10 @@ pub(crate) struct Home {
     pub(crate) is_moved: bool,
 }
 
-/// Where a bare interface is: where it was made, or where it was moved. `None`: nowhere that we know.
+/// Finds a bare interface: where it was created, or where it was moved. `None`: it is in neither place.
 ///
 /// # Errors
-/// It cannot be told; it may be there.
+/// It is unknown whether it is there.
 pub(crate) async fn locate(interface: &InterfaceSpec, ifname: &str) -> Result<Option<Home>, Error> {
     let links = Links::open(Namespace::current()?)?;
     if links.exists(ifname).await? {
@@ -253,7 +253,7 @@ pub(crate) async fn locate(interface: &InterfaceSpec, ifname: &str) -> Result<Op
     let moved = interface.bare.as_ref().and_then(|bare| bare.moved.as_ref());
     let there = match moved.map(Namespace::open) {
         Some(Ok(there)) => there,
-        // Who moved it may have ended, and its namespace with it.
+        // The container may have ended, and its namespace with it.
         Some(Err(error)) if error.is_gone() => return Ok(None),
         Some(Err(error)) => return Err(error.into()),
         None => return Ok(None),
@@ -363,10 +363,10 @@ impl OpenDevice {
 
     /// Whether the device's namespace no longer exists under the name by which the port knows it.
     ///
-    /// The kernel tells us when an interface goes with its namespace, but an open TAP belongs to the namespace it was
-    /// made in and keeps it alive (`tun_chr_open` in drivers/net/tun.c): a container that ended would linger for
-    /// as long as we wait. Making the TAP elsewhere and moving it would avoid that, at 17 ms a port (measured on
-    /// Linux 6.18) and not for one that is taken over.
+    /// The kernel reports when an interface disappears with its namespace, but an open TAP belongs to the namespace it was
+    /// created in and keeps it alive (`tun_chr_open` in drivers/net/tun.c): an ended container would linger as long as the TAP
+    /// is open. Creating the TAP elsewhere and moving it would avoid that, but costs 17 ms per port (measured on Linux 6.18)
+    /// and is not possible for one that is taken over.
     pub(crate) fn is_abandoned(&self, now: &Presences) -> bool {
         let Self::Tap { keeps, .. } = self else { return false };
         keeps.as_ref().is_some_and(|(netns, identity)| now.is_other(netns, identity))

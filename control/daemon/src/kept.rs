@@ -91,15 +91,15 @@ pub(crate) fn living(store: &Store, config: &Config) -> Result<Vec<Record>, Fail
     Ok(living)
 }
 
-/// An endpoint that a version before has kept, with all that identifies its namespace by now.
+/// An endpoint stored by an earlier version, with the present identity of its namespace.
 fn identified(endpoint: &EndpointSpec, now: &Presences) -> Option<EndpointSpec> {
     let identity = now.get(endpoint.sandbox.as_ref()?)?;
     let is_old = endpoint.identity.is_none_or(|kept| kept.cookie.is_none()) && identity.cookie.is_some();
     is_old.then(|| EndpointSpec { identity: Some(identity), ..endpoint.clone() })
 }
 
-/// Networks that are used and that nobody knows any more, as far as can be told from who is in them. They were in a part of a
-/// damaged store that could not be read.
+/// Recreates networks that are used but whose records are lost, as far as their endpoints allow. The records were in a part of
+/// a damaged store that could not be read.
 fn missing(store: &Store, living: &[Record], known: &BTreeSet<Name>) -> Result<Vec<Record>, Failure> {
     let mut missing: BTreeMap<Name, NetworkSpec> = BTreeMap::new();
     let mut network = |name: &Name| {

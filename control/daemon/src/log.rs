@@ -1,6 +1,6 @@
-//! The log: what an operator can act on, as text or JSON, to standard error.
+//! The log: messages that an operator can act on, as text or JSON, on standard error.
 //!
-//! Names and paths that a caller has chosen stand in it: whatever they hold, an event is one line, and a terminal shows it.
+//! It contains names and paths chosen by clients: whatever their characters, an event is one line that a terminal can show.
 
 use std::io::{self, IsTerminal, Write};
 

@@ -34,7 +34,7 @@ use vswitch_model::{
     },
 };
 
-/// What scrapers can take up: there is one, or a few.
+/// Limits of scrapers: there is one, or a few.
 const LIMITS: Limits = Limits {
     connections: 16,
     answers: 2,
@@ -42,7 +42,7 @@ const LIMITS: Limits = Limits {
     answer: Some(Duration::from_secs(30)),
 };
 
-/// Serves `/metrics` for as long as it is polled.
+/// Serves `/metrics` as long as it is polled.
 pub(crate) async fn serve(listener: TcpListener, core: Handle) {
     let router = Router::new().route("/metrics", get(metrics)).with_state(core);
     http::serve(listener, router, LIMITS, std::future::pending()).await;

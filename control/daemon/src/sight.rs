@@ -57,7 +57,7 @@ pub(crate) async fn own_ifnames() -> Result<HashSet<String>, Error> {
     Ok(links.into_iter().map(|link| link.name).collect())
 }
 
-/// Whether an endpoint's sandbox is not there any more: its name names no namespace, or another one.
+/// Whether an endpoint's sandbox has ended: its name refers to no namespace, or to another one.
 pub(crate) fn is_orphan(endpoint: &EndpointSpec, now: &Presences) -> bool {
     let (sandbox, identity) = (endpoint.sandbox.as_ref(), endpoint.identity.as_ref());
     sandbox.zip(identity).is_some_and(|(netns, identity)| now.is_other(netns, identity))

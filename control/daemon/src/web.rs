@@ -40,7 +40,7 @@ use crate::{
 };
 use vswitch_model::{Error, ErrorKind, HostName};
 
-/// What browsers can take up: each holds up to six connections, and an answer may have megabytes.
+/// Limits of browsers: each holds up to six connections, and an answer may have megabytes.
 const LIMITS: Limits = Limits {
     connections: 64,
     answers: 8,
@@ -103,7 +103,7 @@ pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, WebError>
     TcpListener::bind(address).await.map_err(|error| WebError { address, error })
 }
 
-/// Serves the page until the future is dropped; connections end with it. Besides addresses, browsers may ask by `hosts`.
+/// Serves the page until the future is dropped; connections end with it. `hosts` are accepted in addition to addresses.
 pub(crate) async fn serve(listener: TcpListener, hosts: Vec<HostName>, core: Handle) {
     http::serve(listener, router(hosts, core), LIMITS, std::future::pending()).await;
 }

@@ -50,18 +50,18 @@ pub struct Inode {
     number: u64,
 }
 
-/// What a name of a namespace names now.
+/// The present state of a namespace's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Presence {
-    /// This namespace.
+    /// It names this namespace.
     Is(Identity),
-    /// None any more.
+    /// It names none any more.
     Gone,
-    /// It cannot be told: a sentence.
+    /// Unknown, for this reason: a sentence.
     Unknown(String),
 }
 
-/// What names of namespaces name, all looked up at one time.
+/// The present states of several names, all looked up at once.
 #[derive(Debug, Default)]
 pub struct Presences(HashMap<Netns, Presence>);
 
@@ -76,8 +76,8 @@ impl Presences {
         Self(names.into_iter().cloned().zip(found).collect())
     }
 
-    /// Whether `netns` names another namespace than `identity` for certain, or none. One that was not looked up, or cannot be
-    /// told, does not.
+    /// Whether `netns` certainly names another namespace than `identity`, or none. False for one that was not looked up, or is
+    /// unknown.
     pub fn is_other(&self, netns: &Netns, identity: &Identity) -> bool {
         match self.0.get(netns) {
             Some(Presence::Is(now)) => !now.is(identity),
@@ -95,7 +95,7 @@ impl Presences {
     }
 }
 
-/// What the name `path` names. Leaves the thread in any namespace.
+/// The present state of the name `path`. Leaves the thread in any namespace.
 fn presence(path: &Path) -> Presence {
     match find(path) {
         Ok(Some((file, inode))) => {
@@ -116,7 +116,7 @@ pub fn is_gone(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NOTDIR | Errno::SRCH))
 }
 
-/// Opens the namespace at `path`; `None`: the file there is none, and is not opened.
+/// Opens the namespace at `path`; `None` if the file is not a namespace, which is not opened.
 fn find(path: &Path) -> io::Result<Option<(File, Inode)>> {
     // O_PATH: without effects, whatever it is.
     let found = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;

@@ -69,7 +69,7 @@ impl Core {
 
     async fn carry_out(&mut self, plan: Transition, attempt: Attempt) -> Result<Vec<state::Change>, Error> {
         let done = self.make(plan, attempt).await;
-        // Ports that were opened anew have none of the addresses pinned to them, whether the change was made or undone.
+        // Reopened ports have lost their pinned addresses, whether the change was made or undone.
         let homeless = self.pin_again();
         let changes = done?;
         self.forget_pins(homeless);

@@ -63,7 +63,7 @@ impl Rules {
         Self { machine, gateway: Gateway::default(), is_due: false, checked: Instant::now() }
     }
 
-    /// Makes sure that no other daemon sets the host's rules, where some are wanted.
+    /// Ensures that no other daemon sets the host's rules, if any are wanted.
     pub(super) fn claim(&mut self, wanted: &[Outside]) -> Result<(), Error> {
         if !wanted.is_empty() && self.machine.is_real() {
             self.gateway.claim()?;
@@ -71,7 +71,7 @@ impl Rules {
         Ok(())
     }
 
-    /// Lets ports of the host go that were held for an endpoint.
+    /// Releases the reserved ports of an endpoint.
     pub(super) fn release(&mut self, published: &[Published]) {
         self.gateway.release(published);
     }

@@ -14,18 +14,18 @@ use vswitch_model::{
 };
 
 impl Core {
-    /// Pins every address that is kept to its port: a port that was opened anew has none. Returns those that could not be.
+    /// Applies all stored pins: a reopened port has none. Returns those that failed.
     pub(super) fn pin_again(&self) -> Vec<StaticEntry> {
         self.store.pins().into_iter().filter(|pin| self.pin(pin).is_err()).collect()
     }
 
-    /// Keeps pins no longer whose network or port is gone.
+    /// Deletes stored pins whose network or port is gone.
     pub(super) fn forget_pins(&self, pins: Vec<StaticEntry>) {
         for pin in pins {
-            info!(mac = %pin.mac, network = %pin.network, port = %pin.port, "a pinned address goes with its port");
-            // Where it cannot be forgotten now, it is the next time.
+            info!(mac = %pin.mac, network = %pin.network, port = %pin.port, "a pinned address is removed with its port");
+            // If it cannot be deleted now, it is the next time.
             if let Err(error) = self.store.remove_pin(&pin.network, pin.mac) {
-                warn!(mac = %pin.mac, network = %pin.network, "the pinned address is kept still: {error}");
+                warn!(mac = %pin.mac, network = %pin.network, "cannot delete a pinned address: {error}");
             }
         }
     }

@@ -62,7 +62,7 @@ impl Core {
         }
     }
 
-    /// Endpoints with bare interfaces that nobody has.
+    /// Endpoints with bare interfaces that are gone or were forgotten.
     async fn strays(&mut self, now: &Presences) -> Result<Vec<Arc<EndpointSpec>>, Error> {
         let bare: Vec<_> = self.state.endpoints().filter(|it| it.sandbox.is_none()).cloned().collect();
         if bare.is_empty() {
@@ -81,14 +81,14 @@ impl Core {
             match self.is_anywhere(&endpoint).await {
                 Ok(true) => {}
                 Ok(false) => strays.push(endpoint),
-                // Not to be told is not to be gone.
+                // Unknown does not mean gone.
                 Err(error) => debug!(endpoint = %endpoint.name, "cannot be looked for: {}", error.sentence),
             }
         }
         Ok(strays)
     }
 
-    /// Whether an endpoint's device works, as far as we know without trying.
+    /// Whether an endpoint's device works, as far as known without trying.
     pub(super) fn is_open(&self, endpoint: &EndpointSpec, now: &Presences) -> bool {
         let port = self.state.port(&endpoint.port).and_then(|port| self.edge.port(port.id));
         let device = port.and_then(|port| port.device.as_ref().ok());

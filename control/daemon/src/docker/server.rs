@@ -45,7 +45,7 @@ impl Plugin {
     }
 }
 
-/// What dockerd can take up. It keeps connections and asks again over them: one that was closed meanwhile would cost it a call.
+/// Limits of dockerd. It reuses connections: one that was closed meanwhile would cost it a call.
 fn limits() -> Limits {
     Limits {
         connections: descriptors::share(256, 8),
@@ -55,7 +55,7 @@ fn limits() -> Limits {
     }
 }
 
-/// Serves the plugin until `stop` is ready, then finishes the calls it has.
+/// Serves the plugin until `stop` resolves, then finishes pending calls.
 pub(crate) async fn serve(
     listener: UnixListener,
     core: Handle,

@@ -48,7 +48,7 @@ impl Opening<'_> {
     /// difference.
     pub(crate) async fn try_again(mut self, now: &Presences) -> bool {
         let any = self.collect_abandoned(now) | self.retry().await;
-        // Only what is asked for now fails for good; the rest is down, and tried again as well.
+        // Only requests fail for good; everything else is down, and retried as well.
         if let Err(error) = self.configure().await {
             warn!("{}", error.sentence);
         }

@@ -142,7 +142,7 @@ async fn follow(port: &state::Port, interface: &InterfaceSpec, overlay: Option<M
     Ok(())
 }
 
-/// What the interface of a port is to be, where the tunnel carries packets of `overlay` bytes.
+/// The wanted configuration of a port's interface; the tunnel carries packets of `overlay` bytes.
 pub(super) fn wanted(
     port: &state::Port,
     interface: &InterfaceSpec,

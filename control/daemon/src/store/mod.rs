@@ -350,8 +350,8 @@ impl Store {
         inner.change(changes)
     }
 
-    /// The networks that were adopted, by the ids they are known under.
-    pub fn adoptions(&self) -> BTreeMap<Id, Name> {
+    /// Adopted networks, by their foreign ids.
+    pub(crate) fn adoptions(&self) -> BTreeMap<Id, Name> {
         let adopted = self.inner().parse_rows(Table::Adopted, |id, name| Ok((id.parse::<Id>()?, name)));
         adopted.into_iter().collect()
     }

@@ -87,7 +87,7 @@ pub enum GatewayError {
         /// Its process.
         holder: String,
     },
-    /// It cannot be told whether there is another daemon.
+    /// It is unknown whether there is another daemon.
     #[error("cannot claim the gateways of this network namespace: {0}")]
     Claim(#[source] io::Error),
     /// No port of the range is free.
