@@ -351,7 +351,7 @@ impl Store {
     }
 
     /// Adopted networks, by their foreign ids.
-    pub(crate) fn adoptions(&self) -> BTreeMap<Id, Name> {
+    pub fn adoptions(&self) -> BTreeMap<Id, Name> {
         let adopted = self.inner().parse_rows(Table::Adopted, |id, name| Ok((id.parse::<Id>()?, name)));
         adopted.into_iter().collect()
     }

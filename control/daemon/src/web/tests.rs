@@ -171,7 +171,7 @@ async fn names_that_could_be_pointed_here_are_refused() {
     ] {
         let Answer(got, _, body) = page.ask("GET", "/v1/ports", headers).await;
         assert_eq!(got, status, "{headers:?}: {body}");
-        assert!(status == 200 || body.contains("ask by address, or as localhost"), "{headers:?}: {body}");
+        assert!(status == 200 || body.contains("use the address or localhost"), "{headers:?}: {body}");
     }
 }
 
