@@ -11,6 +11,7 @@ use std::{
     hash::{BuildHasher, BuildHasherDefault, Hasher},
     hint::black_box,
     io,
+    net::IpAddr,
     num::NonZeroU16,
     sync::{
         Arc, Mutex,
@@ -28,6 +29,7 @@ use vswitch::{
     engine::Engine,
     fdb::{Fdb, Settings},
     forward::Forwarder,
+    guard::Guard,
     offload::{Capabilities, Csum, Gso, GsoKind, Offload},
     plan::{Plan, Port, Receiver},
     topology::{Network, PortRules, Topology},
@@ -272,9 +274,23 @@ impl Hasher for Mixing {
 
 /// Ports of one network that all have `device`, which receives for all of them.
 pub(crate) fn plan(ports: u16, fdb: Arc<Fdb>, device: Arc<dyn Device>) -> Plan {
+    plan_of(&(0..ports).map(|id| PortRules::access(PortId(id), BLUE)).collect::<Vec<_>>(), fdb, device)
+}
+
+/// The same, and each port guards the one station behind it.
+pub(crate) fn guarded(ports: u16, fdb: Arc<Fdb>, device: Arc<dyn Device>) -> Plan {
+    let rules = |id| {
+        let mac = mac(u32::from(id));
+        let guard = Guard::new(mac, [IpAddr::from(ip(mac))], [], []);
+        PortRules { guard: Some(guard.into()), ..PortRules::access(PortId(id), BLUE) }
+    };
+    plan_of(&(0..ports).map(rules).collect::<Vec<_>>(), fdb, device)
+}
+
+fn plan_of(rules: &[PortRules], fdb: Arc<Fdb>, device: Arc<dyn Device>) -> Plan {
     let networks = [Network { id: BLUE, vlan: None, passes_tags: false }];
-    let rules: Vec<_> = (0..ports).map(|id| PortRules::access(PortId(id), BLUE)).collect();
-    let topology = Topology::build(&networks, &rules, 0).expect("access ports of one network");
+    let ports = u16::try_from(rules.len()).expect("few ports");
+    let topology = Topology::build(&networks, rules, 0).expect("access ports of one network");
     let port = |id| Some(Arc::new(Port::new(PortId(id), Arc::clone(&device), PortCounters::of_workers(1))));
     let receiver = Receiver { key: 0, device: Arc::clone(&device), port: PortId(0), worker: 0 };
     Plan {
@@ -299,11 +315,18 @@ fn fill(batch: &mut Batch, ingress: PortId, dst: MacAddr, src: MacAddr, offload:
 pub(crate) struct Source {
     pairs: Mutex<Pairs>,
     ports: u16,
+    /// Whether its frames are TCP segments from the stations' addresses.
+    is_tcp: bool,
 }
 
 impl Source {
     pub(crate) fn new(pairs: Pairs, ports: u16) -> Self {
-        Self { pairs: Mutex::new(pairs), ports }
+        Self { pairs: Mutex::new(pairs), ports, is_tcp: false }
+    }
+
+    /// Frames that guards let pass.
+    pub(crate) fn of_tcp(pairs: Pairs, ports: u16) -> Self {
+        Self { is_tcp: true, ..Self::new(pairs, ports) }
     }
 }
 
@@ -317,6 +340,13 @@ impl Device for Source {
     fn recv(&self, _: PortId, batch: &mut Batch, max: usize, _: &mut Refuse<'_>) -> io::Result<bool> {
         let mut pairs = self.pairs.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         for pair in pairs.next(max) {
+            if self.is_tcp
+                && let Some(buffer) = batch.spare().next()
+            {
+                let [a, b, c, d] = ip(pair.src);
+                let header = [0x45, 0, 0, 46, 0, 0, 0, 0, 64, 6, 0, 0, a, b, c, d];
+                buffer[HEADROOM + 14..HEADROOM + 30].copy_from_slice(&header);
+            }
             fill(batch, port(pair.src_id, self.ports), pair.dst, pair.src, Offload::NONE, 60);
         }
         Ok(true)
@@ -401,6 +431,11 @@ impl Random {
 fn mac(id: u32) -> MacAddr {
     let [a, b, c, d] = id.to_be_bytes();
     MacAddr([2, 0, a, b, c, d])
+}
+
+/// The IPv4 address of the station with this MAC address.
+fn ip(mac: MacAddr) -> [u8; 4] {
+    [10, mac.0[3], mac.0[4], mac.0[5]]
 }
 
 fn port(id: u32, ports: u16) -> PortId {

@@ -9,6 +9,8 @@
 //! - counters of ports: a turn whose frames are counted twice, where they are received and where they are sent, and
 //!   `Bare::turn`. This exceeds the cost of counting once, which has to find the port anyway;
 //! - a capture facility that is idle: [`Engine::turn`], and `Bare::turn` with a device without a check after sending;
+//! - guards: [`Engine::turn`] with a station behind each of 1,000 ports and its guard, and the same without; the frames are
+//!   TCP segments;
 //! - active captures: an engine with one, and the same without.
 
 use std::{
@@ -34,7 +36,7 @@ use vswitch::{
 };
 
 use crate::{
-    forward::{Pairs, Source, plan, table},
+    forward::{Pairs, Source, guarded, plan, table},
     memory::{Clock, Figures, pin},
 };
 
@@ -47,10 +49,11 @@ const PARTS: u32 = 8;
 
 /// Measures all figures of overhead.
 pub fn run(figures: &mut Figures<'_>) {
-    const SHARES: [(&str, Kind, Kind); 5] = [
+    const SHARES: [(&str, Kind, Kind); 6] = [
         ("counters of networks", Kind::Ordinary, Kind::NoNetworks),
         ("counters of ports, a second time", Kind::Twice, Kind::Bare),
         ("capture facility, idle", Kind::Ordinary, Kind::Bare),
+        ("guards", Kind::Guarded, Kind::Unguarded),
         ("capture, nothing matched", Kind::NothingPicked, Kind::Ordinary),
         ("capture, 64 bytes of each", Kind::AllPicked, Kind::Ordinary),
     ];
@@ -85,11 +88,31 @@ enum Kind {
     NothingPicked,
     /// With a capture of 64 bytes of each frame, where it is received and where it is sent.
     AllPicked,
+    /// With one station behind each port.
+    Unguarded,
+    /// The same, and each port has a guard.
+    Guarded,
 }
 
 impl Kind {
-    const ALL: [Self; 6] =
-        [Self::Ordinary, Self::NoNetworks, Self::Bare, Self::Twice, Self::NothingPicked, Self::AllPicked];
+    const ALL: [Self; 8] = [
+        Self::Ordinary,
+        Self::NoNetworks,
+        Self::Bare,
+        Self::Twice,
+        Self::NothingPicked,
+        Self::AllPicked,
+        Self::Unguarded,
+        Self::Guarded,
+    ];
+
+    /// Ports of the switch.
+    fn ports(self) -> u16 {
+        match self {
+            Self::Unguarded | Self::Guarded => 1_000,
+            _ => PORTS,
+        }
+    }
 }
 
 /// Frames per second of each kind in one round.
@@ -98,10 +121,10 @@ struct Rates([f64; Kind::ALL.len()]);
 impl Rates {
     fn measure(clock: &Clock, round: usize) -> Self {
         let mut rates = [0.0; Kind::ALL.len()];
-        let fdb = Arc::new(table(65_536, MACS, PORTS));
+        let fdb = [PORTS, Kind::Guarded.ports()].map(|ports| Arc::new(table(65_536, MACS, ports)));
         for index in 0..rates.len() {
             let kind = Kind::ALL[(index + round) % rates.len()];
-            rates[kind as usize] = rate(clock, kind, &fdb);
+            rates[kind as usize] = rate(clock, kind, &fdb[usize::from(kind.ports() != PORTS)]);
         }
         Self(rates)
     }
@@ -125,6 +148,11 @@ fn rate(clock: &Clock, kind: Kind, fdb: &Arc<Fdb>) -> f64 {
             } else {
                 of_turns(clock, || bare.turn::<false>(&plan))
             }
+        }
+        Kind::Unguarded | Kind::Guarded => {
+            let sink = Arc::new(Sink::<true>(Source::of_tcp(Pairs::new(MACS), kind.ports())));
+            let plan = if matches!(kind, Kind::Guarded) { guarded } else { plan };
+            of_engine(clock, plan(kind.ports(), Arc::clone(fdb), sink))
         }
         Kind::NothingPicked => of_capture(clock, asking(source), Some(arp())),
         Kind::AllPicked => of_capture(clock, asking(source), None),
@@ -307,13 +335,13 @@ mod tests {
     fn every_kind_of_turn_forwards_the_same_frames() {
         let clock = Clock { time: Duration::ZERO };
         let counts = Kind::ALL.map(|kind| {
-            let fdb = Arc::new(table(65_536, MACS, PORTS));
+            let fdb = Arc::new(table(65_536, MACS, kind.ports()));
             assert!(
                 rate(&clock, kind, &fdb).is_nan(),
                 "no time, no rate: the turns before it are what counts"
             );
             fdb.len()
         });
-        assert_eq!(counts, [MACS as usize; 6]);
+        assert_eq!(counts, [MACS as usize; 8]);
     }
 }

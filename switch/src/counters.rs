@@ -19,6 +19,8 @@ use crate::drops::DropReason;
 pub struct Counter(AtomicU64);
 
 impl Counter {
+    const ZERO: Self = Self(AtomicU64::new(0));
+
     /// Adds `n`. Only one thread may call this for a given counter.
     #[inline]
     pub fn add(&self, n: u64) {
@@ -53,7 +55,7 @@ pub struct Distribution {
 
 impl<const FIRST: u32, const PLACES: usize> Default for Histogram<FIRST, PLACES> {
     fn default() -> Self {
-        Self { counts: [const { Counter(AtomicU64::new(0)) }; PLACES], sum: Counter::default() }
+        Self { counts: [const { Counter::ZERO }; PLACES], sum: Counter::default() }
     }
 }
 
@@ -89,17 +91,30 @@ macro_rules! counters {
         lists { $($(#[$list_doc:meta])* $list:ident: $len:expr,)* }
     ) => {
         $(#[$counters_meta])*
-        #[derive(Debug, Default)]
+        #[derive(Debug)]
         pub struct $counters {
             $($(#[$doc])* pub $name: Counter,)*
             $($(#[$list_doc])* pub $list: [Counter; $len],)*
         }
 
         $(#[$totals_meta])*
-        #[derive(Clone, Debug, PartialEq, Eq, Default)]
+        #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct $totals {
             $($(#[$doc])* pub $name: u64,)*
             $($(#[$list_doc])* pub $list: [u64; $len],)*
+        }
+
+        // Arrays of more than 32 elements have no `Default`.
+        impl Default for $counters {
+            fn default() -> Self {
+                Self { $($name: Counter::default(),)* $($list: [const { Counter::ZERO }; $len],)* }
+            }
+        }
+
+        impl Default for $totals {
+            fn default() -> Self {
+                Self { $($name: 0,)* $($list: [0; $len],)* }
+            }
         }
 
         impl $counters {

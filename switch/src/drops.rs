@@ -57,8 +57,20 @@ drop_reasons! {
     VxlanVniNotFound = "VXLAN_VNI_NOT_FOUND", "its VNI is of no network that this peer carries: give a network that vni, or add it to the peer's networks";
     /// Marked as congested in the underlay, but the inner transport does not support ECN.
     IpTunnelEcn = "IP_TUNNEL_ECN", "marked congested on the way by a router, but its sender knows no ECN (RFC 6040): find the congested link";
-    /// A remote host sends from the address of a local station.
-    LocalMac = "LOCAL_MAC", "came from a tunnel with the source address pinned to another port: the underlay loops, or two stations have that address";
+    /// Sent from an address that belongs to the station of another port.
+    LocalMac = "LOCAL_MAC", "its source address belongs to another port, of a gateway or a guarded station, or it came from a tunnel and is pinned: its sender is hostile, two stations have one address, or there is a loop";
+    /// A guarded station sends from a MAC address that it does not have.
+    GuardMac = "GUARD_MAC", "its source MAC address is not that of its port's station: if it may be, add it to the port's guard = { also = [\"02:…\"] }, or connect with -o guard.also=MAC; guard=off lets all pass";
+    /// A guarded station sends from an IP address that it does not have.
+    GuardIp = "GUARD_IP", "its source IP address is not that of its port's station: if it may be, add it or its subnet to the port's guard = { also = [\"10.9.0.100\"] }, or connect with -o guard.also=ADDRESS; guard=off lets all pass";
+    /// A guarded station claims an address by ARP that it does not have.
+    GuardArp = "GUARD_ARP", "claims an address by ARP that is not its port's station's: if it may be, add the IP or MAC address to the port's guard = { also = [\"10.9.0.100\"] }, or connect with -o guard.also=ADDRESS; guard=off lets all pass";
+    /// A guarded station claims an address by neighbour discovery that it does not have.
+    GuardNd = "GUARD_ND", "claims an address by IPv6 neighbour discovery that is not its port's station's: if it may be, add the IP or MAC address to the port's guard = { also = [\"fd00:9::100\"] }, or connect with -o guard.also=ADDRESS; guard=off lets all pass";
+    /// A guarded station says that it is a router, or hides what it says.
+    GuardRa = "GUARD_RA", "a router's advertisement or redirect, or headers that could hide one, from a station that is no router: if it is one, set guard = false at its port, or connect with -o guard=off";
+    /// A guarded station answers as a DHCP server.
+    GuardDhcp = "GUARD_DHCP", "a DHCP server's message, from a station that is none: if it is one, set guard = false at its port, or connect with -o guard=off";
     /// Exceeds the port's ingress rate limit.
     LimitRx = "LIMIT_RX", "above the rate that its port may send at: TCP slows down by that, others lose; raise limit.rx if it is too low";
     /// Exceeds the port's limit for broadcast frames.
@@ -102,6 +114,11 @@ impl DropReason {
     /// Whether it is an egress reason, counted on the egress port.
     pub fn is_egress(self) -> bool {
         self >= Self::PktTooBig
+    }
+
+    /// Whether it is that of a port's guard.
+    pub fn is_guard(self) -> bool {
+        (Self::GuardMac..=Self::GuardDhcp).contains(&self)
     }
 
     /// The reason as an array index.

@@ -8,6 +8,7 @@
 //!            forwarder.forward(batch)      decide:
 //!              Frame::parse                  addresses and outer tag                                 frame
 //!              topology.classify             port and tag -> network                                 topology
+//!              guard                         may its port's station say so?                          guard
 //!              police                        within the port's limit?                                limit
 //!              fdb.learn                     the source is on this port                              fdb
 //!              fdb.lookup                    the destination is on which port?                       fdb
@@ -32,6 +33,7 @@ pub mod drops;
 pub mod engine;
 pub mod fdb;
 pub mod forward;
+pub mod guard;
 pub mod limit;
 pub mod mirror;
 pub mod plan;

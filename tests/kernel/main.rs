@@ -11,6 +11,7 @@ mod cli;
 mod crash;
 mod engines;
 mod gateway;
+mod guard;
 mod hostile;
 mod hoststack;
 mod l2;

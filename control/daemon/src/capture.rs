@@ -463,7 +463,7 @@ fn comment(record: &Record, names: &Names, follow: bool) -> Option<String> {
         None | Some(Learned::Known) => String::new(),
         Some(Learned::New) => ", its source is new".into(),
         Some(Learned::Moved { from }) => format!(", its source moved here from {}", names.port(from)),
-        Some(Learned::Pinned) => ", its source is pinned to another port".into(),
+        Some(Learned::Pinned(_)) => ", its source is pinned to another port".into(),
         Some(Learned::Held) => ", its source is held on another port".into(),
         Some(Learned::Full) => ", its source is not learned: a limit is reached".into(),
         Some(Learned::Busy) => ", its source is learned with its next frame".into(),

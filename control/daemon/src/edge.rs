@@ -16,10 +16,11 @@ use std::{
     time::Duration,
 };
 
+use tracing::warn;
 use vswitch::{
-    addr::{NetworkId, PortId},
+    addr::{MacAddr, NetworkId, PortId},
     counters::{NetworkCounters, PortCounters},
-    fdb::{Fdb, Learning, Settings},
+    fdb::{Fdb, Learning, Origin, Settings},
     plan::Plan,
     worker::{OnFault, Workers},
 };
@@ -31,7 +32,10 @@ use super::{
     device::OpenDevice,
     view::{Heard, Live, LiveDevice, LiveNetwork, LivePort},
 };
-use crate::{machine::Machine, state};
+use crate::{
+    machine::Machine,
+    state::{self, State},
+};
 use vswitch_host::random;
 use vswitch_model::{Name, SwitchSpec};
 
@@ -54,6 +58,8 @@ pub(crate) struct Edge {
     on_stranger: OnStranger,
     pub(crate) captures: Captures,
     stale: Stale,
+    /// The addresses that are pinned to ports because it is known whose they are.
+    stations: BTreeMap<(NetworkId, MacAddr), PortId>,
     next_key: u64,
     swept: usize,
 }
@@ -130,6 +136,7 @@ impl Edge {
             on_stranger,
             captures: Captures::default(),
             stale: Stale::default(),
+            stations: BTreeMap::new(),
             next_key: 0,
             swept: 0,
         })
@@ -169,6 +176,27 @@ impl Edge {
     /// Applies a change of ageing and damping.
     pub(crate) fn set_switch(&self, spec: &SwitchSpec) {
         self.fdb.configure(Duration::from_secs(spec.ageing.into()), spec.damping);
+    }
+
+    /// The port that an address is pinned to because its station is known.
+    pub(crate) fn home(&self, network: NetworkId, mac: MacAddr) -> Option<PortId> {
+        self.stations.get(&(network, mac)).copied()
+    }
+
+    /// Pins the addresses of known stations to their ports, and no others. Those pinned by the operator take precedence.
+    pub(crate) fn pin_stations(&mut self, state: &State) {
+        let wanted: BTreeMap<_, _> = state.layout().stations().collect();
+        let now = self.workers.now();
+        for (network, mac) in self.stations.keys().filter(|station| !wanted.contains_key(station)) {
+            self.fdb.unpin(*network, *mac, Origin::Control);
+        }
+        for (&(network, mac), &port) in &wanted {
+            let is_new = !self.stations.contains_key(&(network, mac));
+            if !self.fdb.pin(network, mac, port, Origin::Control, now) && is_new {
+                warn!(%mac, "not pinned to its port: it is pinned by command, or the table is full of pinned addresses");
+            }
+        }
+        self.stations = wanted;
     }
 
     /// Reports unknown senders of `device`, if it is the tunnel's endpoint.

@@ -9,7 +9,7 @@ use std::{
     borrow::Borrow,
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use futures_util::{
@@ -19,7 +19,8 @@ use futures_util::{
 use tokio::sync::watch;
 use tracing::{info, warn};
 use vswitch::{
-    addr::Timestamp,
+    addr::{PortId, Timestamp},
+    counters::PortTotals,
     fdb::{self, Change, Fdb},
 };
 
@@ -35,6 +36,9 @@ pub(crate) type EventStream = BoxStream<'static, Event>;
 
 /// Number of events kept: some 100 bytes each.
 const KEPT: usize = 4096;
+
+/// Minimum time between two events about refusals of one port's guard.
+const QUIET: Duration = Duration::from_mins(1);
 
 /// The latest events.
 #[derive(Debug)]
@@ -165,11 +169,13 @@ pub(crate) struct Observer {
     journal: Arc<Journal>,
     /// The ports at the last observation: why they were down, if they were.
     ports: BTreeMap<Name, Option<String>>,
+    /// What the guards had refused at the last event about it, and the time of that.
+    refused: BTreeMap<PortId, (Instant, PortTotals)>,
 }
 
 impl Observer {
     pub(crate) fn new(journal: Arc<Journal>) -> Self {
-        Self { journal, ports: BTreeMap::new() }
+        Self { journal, ports: BTreeMap::new(), refused: BTreeMap::new() }
     }
 
     pub(crate) fn journal(&self) -> &Arc<Journal> {
@@ -186,9 +192,10 @@ impl Observer {
         changes.iter().map(what).for_each(|what| self.note(what));
     }
 
-    /// Notes which ports went up or down since the last observation, and the table's events.
+    /// Notes which ports went up or down since the last observation, what guards have refused, and the table's events.
     pub(crate) fn look(&mut self, state: &State, edge: &Edge) {
         self.look_at_table(state, edge);
+        self.look_at_guards(state, edge);
         let before = std::mem::take(&mut self.ports);
         for port in state.ports() {
             let name = port.spec.name.clone();
@@ -202,6 +209,33 @@ impl Observer {
                 _ => {}
             }
             self.ports.insert(name, down);
+        }
+    }
+
+    /// Notes what guards have refused since the last event about it.
+    fn look_at_guards(&mut self, state: &State, edge: &Edge) {
+        let mut before = std::mem::take(&mut self.refused);
+        for port in state.ports().filter(|port| port.spec.guard.is_some()) {
+            let Some(totals) = edge.port(port.id).map(|real| PortTotals::sum(&real.counters)) else {
+                continue;
+            };
+            let reported = before.remove(&port.id);
+            let is_quiet = reported.as_ref().is_some_and(|(at, _)| at.elapsed() < QUIET);
+            let known = reported.as_ref().map(|(_, totals)| totals.clone()).unwrap_or_default();
+            let news =
+                totals.drops().filter(|(reason, _)| reason.is_guard()).filter_map(|(reason, frames)| {
+                    let new = frames.saturating_sub(known.drops[reason.index()]);
+                    (new > 0).then(|| format!("{new} {reason}"))
+                });
+            let detail = news.collect::<Vec<_>>().join(", ");
+            if detail.is_empty() || is_quiet {
+                self.refused.extend(reported.map(|reported| (port.id, reported)));
+                continue;
+            }
+            let name = port.spec.name.clone();
+            warn!(port = %name, "its guard refuses what its station sends ({detail}): `vswitchctl drops {name}` says why");
+            self.note(What::GuardDropped { port: name, detail });
+            self.refused.insert(port.id, (Instant::now(), totals));
         }
     }
 

@@ -340,6 +340,9 @@ impl Links {
     }
 
     async fn bring_about(&self, snapshot: &mut Snapshot, wanted: &Wanted) -> Result<(), LinkError> {
+        if wanted.is_wary {
+            self.distrust(&wanted.ifname);
+        }
         for step in plan::plan(snapshot, wanted)? {
             let done = self.perform(&step).await;
             // Already there, or already gone, is what was requested: others were faster.

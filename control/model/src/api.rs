@@ -21,12 +21,12 @@ use vswitch::addr::MacAddr;
 use self::counters::{Load, NetworkStats, TableStats};
 pub use self::network::{Endpoint, Network, Prune, Pruned, SubnetUsage, has_label};
 pub use crate::Direction;
-use crate::{LimitSpec, MirrorSpec, Mtu, Name};
+use crate::{GuardSpec, LimitSpec, MirrorSpec, Mtu, Name};
 
 /// Version of the API: major version of the paths, and the number of additions since.
 ///
-/// 1.1: `api_version` in [`Status`].
-pub const API_VERSION: &str = "1.1";
+/// 1.1: `api_version` in [`Status`]. 1.2: `guard` of ports and endpoints, addresses that are `pinned`, the event `guard_dropped`.
+pub const API_VERSION: &str = "1.2";
 
 /// Header with the number of a capture.
 pub const CAPTURE_ID: &str = "capture-id";
@@ -123,6 +123,10 @@ pub struct Port {
     #[serde(default, skip_serializing_if = "LimitSpec::is_none")]
     #[schema(value_type = Object)]
     pub limit: LimitSpec,
+    /// Its guard, if it has one: `true`, or `{"also": ["10.9.0.100"]}`.
+    #[serde(default, deserialize_with = "crate::guard::written", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub guard: Option<GuardSpec>,
     /// The worker that receives on it.
     pub worker: u16,
     /// Addresses learned or pinned on it.
@@ -269,6 +273,8 @@ pub enum Origin {
     Learned,
     /// By command; it stays.
     Static,
+    /// It is that of a gateway or of a guarded station, and stays with its port.
+    Pinned,
 }
 
 /// Filter of the MAC table: everything given must match.

@@ -14,8 +14,8 @@ use serde::{Deserialize, Deserializer, de::Error};
 use vswitch::addr::MacAddr;
 
 use crate::{
-    Carries, CollectorSpec, DeviceSpec, FloodLimits, IfName, InterfaceSpec, LimitSpec, MirrorSpec, Mtu, Name,
-    Netns, PeerSpec, PortSpec, Vni,
+    Carries, CollectorSpec, DeviceSpec, FloodLimits, GuardSpec, IfName, InterfaceSpec, LimitSpec, MirrorSpec,
+    Mtu, Name, Netns, PeerSpec, PortSpec, Vni,
 };
 
 /// Every key a port may have.
@@ -46,6 +46,8 @@ pub struct PortFields {
     pub mac_limit: Option<u32>,
     pub storm: FloodLimits,
     pub limit: LimitSpec,
+    #[serde(deserialize_with = "crate::guard::written")]
+    pub guard: Option<GuardSpec>,
     pub offload: Option<bool>,
     pub remote: Option<IpAddr>,
     pub remote_port: Option<u16>,
@@ -117,6 +119,7 @@ impl PortFields {
             let what = "there is no native network to be tagged: set native, or remove it".into();
             misfits.push(Misfit { key: "native_tagged", what });
         }
+        misfits.extend(self.guard_misfit().map(|what| Misfit { key: "guard", what: what.into() }));
         misfits.extend(self.limit.misfit().map(|(key, what)| Misfit { key, what }));
         let port = PortSpec {
             name,
@@ -131,9 +134,26 @@ impl PortFields {
             mac_limit: self.mac_limit,
             storm: self.storm,
             limit: self.limit,
+            guard: self.guard,
             offload: self.offload.unwrap_or(true),
         };
         (port, misfits)
+    }
+
+    /// Why the port cannot have the guard that it should have.
+    fn guard_misfit(&self) -> Option<&'static str> {
+        self.guard.as_ref()?;
+        if !matches!(self.kind, None | Some(Kind::Tap | Kind::Veth)) {
+            return Some(
+                "belongs to kind tap or veth: behind an interface of others, and other hosts, are many stations",
+            );
+        }
+        if self.network.is_none() {
+            return Some(
+                "belongs to access ports: a trunk leads to many stations, and a mirror to none; guard their own ports",
+            );
+        }
+        self.mac.is_none().then_some("needs the address that it guards: set mac")
     }
 
     fn carries(&self, misfits: &mut Vec<Misfit>) -> Carries {

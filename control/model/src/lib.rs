@@ -11,6 +11,7 @@ mod endpoint;
 mod error;
 mod family;
 pub mod fields;
+pub mod guard;
 mod host;
 mod id;
 pub mod ifname;
@@ -39,6 +40,7 @@ pub use self::{
     endpoint::{Connect, EndpointSpec},
     error::{Error, ErrorKind},
     family::Family,
+    guard::{Also, GuardSpec, InvalidAlso},
     host::{HostName, InvalidHostName},
     id::{Id, InvalidId, InvalidReference, Reference},
     ifname::{IfName, InvalidIfName},

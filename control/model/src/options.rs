@@ -16,7 +16,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BURST, Driver, Error, IfName, LimitSpec, Name, NetworkSpec, Rate, VlanId, sentence::nearest};
+use crate::{
+    Also, BURST, Driver, Error, IfName, LimitSpec, Name, NetworkSpec, Rate, VlanId, sentence::nearest,
+};
 
 /// Options as text, and parsed.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -93,6 +95,10 @@ pub struct NetworkOptions {
     pub peers: Option<BTreeSet<Name>>,
     /// Default limits of each container.
     pub limit: LimitSpec,
+    /// Whether containers are guarded by default.
+    pub guard: bool,
+    /// What each container may claim to be besides.
+    pub also: Vec<Also>,
 }
 
 impl Default for NetworkOptions {
@@ -108,6 +114,8 @@ impl Default for NetworkOptions {
             veth: false,
             peers: None,
             limit: LimitSpec::default(),
+            guard: true,
+            also: Vec::new(),
         }
     }
 }
@@ -139,11 +147,16 @@ pub struct EndpointOptions {
     pub hold: bool,
     /// Its limits; by default those of the network.
     pub limit: LimitSpec,
+    /// Whether it is guarded; by default as in the network's options.
+    pub guard: Option<bool>,
+    /// What it may claim to be besides, in addition to the network's.
+    pub also: Vec<Also>,
 }
 
 impl Default for EndpointOptions {
     fn default() -> Self {
-        Self { veth: None, ifname: None, hold: true, limit: LimitSpec::default() }
+        let limit = LimitSpec::default();
+        Self { veth: None, ifname: None, hold: true, limit, guard: None, also: Vec::new() }
     }
 }
 
@@ -190,11 +203,16 @@ const OF_ENDPOINTS: &[Known] = &[
     Known("hold", "", ALL),
 ];
 
+/// What a guarded station may claim to be besides.
+pub const ALSO: &str = "guard.also";
+
 const OF_BOTH: &[Known] = &[
     Known("limit.rx", "", ALL),
     Known("limit.rx_burst", "", ALL),
     Known("limit.tx", "", ALL),
     Known("limit.tx_burst", "", ALL),
+    Known("guard", "", ALL),
+    Known(ALSO, "", ALL),
 ];
 
 /// Known options of networks, and of endpoints.
@@ -287,6 +305,8 @@ impl Meaning for NetworkOptions {
             veth: read(options, "kind", veth)?.unwrap_or(default.veth),
             peers: read(options, "peers", peers)?,
             limit: limit(options)?,
+            guard: flag(options, "guard")?.unwrap_or(default.guard),
+            also: also(options)?,
         })
     }
 }
@@ -303,6 +323,8 @@ impl Meaning for EndpointOptions {
             ifname: read(options, "ifname", parsed)?,
             hold: flag(options, "hold")?.unwrap_or_else(|| Self::default().hold),
             limit: limit(options)?,
+            guard: flag(options, "guard")?,
+            also: also(options)?,
         })
     }
 }
@@ -339,6 +361,18 @@ fn limit(options: &BTreeMap<&str, &str>) -> Result<LimitSpec, OptionError> {
         Some((key, what)) => Err(OptionError { key: key.into(), what }),
         None => Ok(limit),
     }
+}
+
+/// `10.9.0.100,00:00:5e:00:01:0a`, for a guard that is not switched off beside it.
+fn also(options: &BTreeMap<&str, &str>) -> Result<Vec<Also>, OptionError> {
+    let also =
+        read(options, ALSO, |text| text.split(',').filter(|_| !text.is_empty()).map(parsed).collect())?;
+    let also: Vec<Also> = also.unwrap_or_default();
+    if !also.is_empty() && flag(options, "guard")? == Some(false) {
+        let what = "there is no guard that it belongs to: remove it, or guard=off";
+        return Err(OptionError { key: ALSO.into(), what: what.into() });
+    }
+    Ok(also)
 }
 
 fn veth(text: &str) -> Result<bool, String> {
@@ -408,8 +442,8 @@ fn parent(text: &str) -> Result<Parent, String> {
 
 fn flag(options: &BTreeMap<&str, &str>, key: &str) -> Result<Option<bool>, OptionError> {
     read(options, key, |text| match text {
-        "true" | "1" | "" => Ok(true),
-        "false" | "0" => Ok(false),
+        "true" | "on" | "1" | "" => Ok(true),
+        "false" | "off" | "0" => Ok(false),
         _ => Err(format!("{text:?} is not valid: use true or false")),
     })
 }
@@ -499,7 +533,7 @@ mod tests {
             (
                 Driver::Bridge,
                 ("colour", "red"),
-                "option colour: is unknown: there are mtu, vlan, icc, masquerade, binding, ifname, prefix, kind, limit.rx, limit.rx_burst, limit.tx, limit.tx_burst",
+                "option colour: is unknown: there are mtu, vlan, icc, masquerade, binding, ifname, prefix, kind, limit.rx, limit.rx_burst, limit.tx, limit.tx_burst, guard, guard.also",
             ),
             (Driver::Bridge, ("vni", "7"), "option vni: belongs to driver overlay: leave it out"),
             (Driver::Overlay, ("vni", "16777216"), "option vni: 16777216 is not a VNI: use 0 to 16777215"),
@@ -537,7 +571,25 @@ mod tests {
         let named = read("com.docker.network.endpoint.ifname", "lan0").unwrap();
         assert_eq!((named.ifname.as_deref(), named.hold), (Some("lan0"), true));
         assert!(!read("hold", "false").unwrap().hold);
+        let guard = |texts: &[(&str, &str)]| {
+            let options = EndpointOptions::read(&self::texts(texts)).unwrap();
+            (options.guard, options.also.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(guard(&[]), (None, String::new()));
+        assert_eq!(guard(&[("guard", "off")]), (Some(false), String::new()));
+        let also = "10.9.0.100,10.9.1.0/28,00:00:5e:00:01:0a";
+        assert_eq!(guard(&[("guard.also", also)]), (None, also.replace(',', " ")));
+        assert_eq!(guard(&[("guard.also", also), ("guard", "on")]).0, Some(true));
+        let contrary = EndpointOptions::read(&texts(&[("guard", "off"), ("guard.also", also)]));
+        let expected = "option guard.also: there is no guard that it belongs to: remove it, or guard=off";
+        assert_eq!(contrary.unwrap_err().to_string(), expected);
         for (key, value, expected) in [
+            ("guard", "maybe", "option guard: \"maybe\" is not valid: use true or false"),
+            (
+                "guard.also",
+                "web",
+                "option guard.also: \"web\" is no address of a station: write an IP address, a subnet like 10.9.0.0/28, or a MAC address like 00:00:5e:00:01:0a",
+            ),
             ("kind", "bridge", "option kind: \"bridge\" is not a kind of interface: use tap or veth"),
             ("kid", "tap", "option kid: is unknown: did you mean kind?"),
             ("limit.rxburst", "7", "option limit.rxburst: is unknown: did you mean limit.rx_burst?"),

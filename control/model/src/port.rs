@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CollectorSpec, Direction, FloodLimits, IfName, InterfaceSpec, LimitSpec, Mtu, Name, NetworkSpec,
-    PeerSpec, VxlanSpec, ifname::veth_host_ifname,
+    CollectorSpec, Direction, FloodLimits, GuardSpec, IfName, InterfaceSpec, LimitSpec, Mtu, Name,
+    NetworkSpec, PeerSpec, VxlanSpec, ifname::veth_host_ifname,
 };
 
 /// A place where frames come and go: `[[port]]`.
@@ -48,6 +48,9 @@ pub struct PortSpec {
     pub storm: FloodLimits,
     /// Rate limits.
     pub limit: LimitSpec,
+    /// Its guard; by default it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guard: Option<GuardSpec>,
     /// Whether the device is asked to carry checksum and segmentation offloads.
     pub offload: bool,
 }
@@ -68,6 +71,7 @@ impl PortSpec {
             mac_limit: None,
             storm: FloodLimits::default(),
             limit: LimitSpec::default(),
+            guard: None,
             offload: true,
         }
     }
@@ -81,6 +85,11 @@ impl PortSpec {
     /// The interface that is created for the port; `None` if it uses an existing one.
     pub fn interface(&self) -> Option<&InterfaceSpec> {
         self.device.interface()
+    }
+
+    /// Whether its interface is the host's own: in the daemon's namespace, and not to be moved by others.
+    pub fn is_hosts(&self) -> bool {
+        self.interface().is_some_and(|interface| interface.netns.is_none() && interface.bare.is_none())
     }
 
     /// The interface's name in its namespace: given, or the port's own.

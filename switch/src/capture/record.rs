@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use crate::{
     addr::{NetworkId, PortId},
     drops::DropReason,
-    fdb::Learned,
+    fdb::{Learned, Origin},
     storm::Flood,
 };
 
@@ -178,7 +178,7 @@ fn learned_to_code(learned: Option<Learned>) -> (u8, u16) {
         Some(Learned::Known) => (1, 0),
         Some(Learned::New) => (2, 0),
         Some(Learned::Moved { from }) => (3, from.0),
-        Some(Learned::Pinned) => (4, 0),
+        Some(Learned::Pinned(by)) => (4, u16::from(by == Origin::Control)),
         Some(Learned::Held) => (5, 0),
         Some(Learned::Full) => (6, 0),
         Some(Learned::Busy) => (7, 0),
@@ -191,7 +191,7 @@ fn learned_of_code(code: u8, from: u16) -> Option<Learned> {
         1 => Learned::Known,
         2 => Learned::New,
         3 => Learned::Moved { from: PortId(from) },
-        4 => Learned::Pinned,
+        4 => Learned::Pinned(if from == 1 { Origin::Control } else { Origin::Static }),
         5 => Learned::Held,
         6 => Learned::Full,
         7 => Learned::Busy,
@@ -239,7 +239,8 @@ mod tests {
             Some(Learned::Known),
             Some(Learned::New),
             Some(Learned::Moved { from: PortId(0x1234) }),
-            Some(Learned::Pinned),
+            Some(Learned::Pinned(Origin::Static)),
+            Some(Learned::Pinned(Origin::Control)),
             Some(Learned::Held),
             Some(Learned::Full),
             Some(Learned::Busy),

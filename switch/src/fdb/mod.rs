@@ -39,14 +39,14 @@ use crate::addr::{MacAddr, NetworkId, PortId, Timestamp};
 pub enum Origin {
     /// Learned from the source address of a frame. Ages, moves, can be evicted and flushed.
     Learned = 0,
-    /// Set by a control plane: the slot for a cluster directory or EVPN, which nothing uses yet. Stays until
-    /// it is removed.
+    /// Set by a control plane, which knows whose address it is: an endpoint's, a gateway's. Stays until it is removed, and
+    /// frames from it are forwarded from its port only.
     Control = 1,
     /// Set by the operator. Stays until it is removed.
     Static = 2,
 }
 
-/// The outcome of learning a source address. Never a reason to drop the frame.
+/// The outcome of learning a source address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Learned {
     /// It was on this port already.
@@ -58,8 +58,11 @@ pub enum Learned {
         /// The previous port.
         from: PortId,
     },
-    /// It is pinned to another port, by the operator or a control plane.
-    Pinned,
+    /// It is pinned to another port.
+    Pinned(
+        /// By whom: the operator or a control plane.
+        Origin,
+    ),
     /// It moves too often and stays on its port for now.
     Held,
     /// The port's limit is reached, or the table is full of entries that must not be evicted.
@@ -267,7 +270,7 @@ impl Fdb {
                 return Learned::Known;
             }
             if value.origin() != Origin::Learned {
-                return Learned::Pinned;
+                return Learned::Pinned(value.origin());
             }
         }
         if limit == Some(0) {
@@ -334,7 +337,16 @@ impl Fdb {
 
     /// Removes `mac` of `network`, whatever its origin. False if there is no entry. May block.
     pub fn forget(&self, network: NetworkId, mac: MacAddr) -> bool {
-        mac.is_station() && self.lock().forget(self, Key::new(network, mac))
+        self.forget_of(network, mac, None)
+    }
+
+    /// Removes `mac` of `network` if it is of this origin. False if it is not. May block.
+    pub fn unpin(&self, network: NetworkId, mac: MacAddr, origin: Origin) -> bool {
+        self.forget_of(network, mac, Some(origin))
+    }
+
+    fn forget_of(&self, network: NetworkId, mac: MacAddr, origin: Option<Origin>) -> bool {
+        mac.is_station() && self.lock().forget(self, Key::new(network, mac), origin)
     }
 
     /// Flushes the learned entries of `port`, in O(1). Pinned entries stay. May block.

@@ -92,7 +92,7 @@ fn pinned_beats_learned_and_stronger_beats_weaker() {
     let fdb = table(100);
     learn(&fdb, 1, WEB, 0);
     assert!(fdb.pin(BLUE, mac(1), DB, Origin::Control, at(0)));
-    assert_eq!(learn(&fdb, 1, WEB, 1), Learned::Pinned);
+    assert_eq!(learn(&fdb, 1, WEB, 1), Learned::Pinned(Origin::Control));
     assert!(fdb.pin(BLUE, mac(1), WEB, Origin::Static, at(1)));
     assert!(!fdb.pin(BLUE, mac(1), DB, Origin::Control, at(1)));
     assert_eq!(lookup(&fdb, BLUE, 1, 1_000_000), Some(WEB), "does not age");

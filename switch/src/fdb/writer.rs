@@ -170,7 +170,7 @@ impl Writer {
         let is_full = self.is_at(limit.map(|limit| limit.saturating_add(own)), port);
         let learned = match alive {
             Some(value) if value.port() == port => Learned::Known,
-            Some(value) if value.origin() != Origin::Learned => Learned::Pinned,
+            Some(value) if value.origin() != Origin::Learned => Learned::Pinned(value.origin()),
             _ if limit == Some(0) => Learned::Off,
             _ if is_full => Learned::Full,
             Some(value) if !is_silent(value, now) && !self.moves.would_move(key, now) => Learned::Held,
@@ -221,7 +221,7 @@ impl Writer {
             return Learned::Known;
         }
         if value.origin() != Origin::Learned {
-            return Learned::Pinned;
+            return Learned::Pinned(value.origin());
         }
         if self.is_at(limit, fresh.port()) {
             self.totals.refused += 1;
@@ -257,6 +257,7 @@ impl Writer {
         let pinned = Value::new(port, Tick::from(now), 0, origin);
         match fdb.find(fdb.station_of(key)) {
             Some((.., value)) if value.origin() > origin => false,
+            Some((.., value)) if (value.origin(), value.port()) == (origin, port) => true,
             Some((bucket, slot, value)) => {
                 self.remove(fdb, bucket, slot, value);
                 fdb.buckets[bucket].fill(slot, key, pinned);
@@ -267,8 +268,11 @@ impl Writer {
         }
     }
 
-    pub(super) fn forget(&mut self, fdb: &Fdb, key: Key) -> bool {
-        let Some((bucket, slot, value)) = fdb.find(fdb.station_of(key)) else { return false };
+    /// Removes an entry; with `origin` only one of that origin.
+    pub(super) fn forget(&mut self, fdb: &Fdb, key: Key, origin: Option<Origin>) -> bool {
+        let found = fdb.find(fdb.station_of(key));
+        let found = found.filter(|(.., value)| origin.is_none_or(|origin| origin == value.origin()));
+        let Some((bucket, slot, value)) = found else { return false };
         self.remove(fdb, bucket, slot, value);
         true
     }

@@ -7,7 +7,7 @@ use super::read::{Destination, Header};
 use crate::{
     addr::{NetworkId, PortId},
     drops::DropReason,
-    fdb::{Learned, Station},
+    fdb::{Learned, Origin, Station},
     plan::Pass,
     storm::{Flood, FloodMeters},
     topology::{Member, Reach},
@@ -159,7 +159,8 @@ pub(super) fn decide<'p>(
 /// Learns that the source `from` is on `ingress`.
 ///
 /// # Errors
-/// A tunnel must not send from an address that is pinned to a port of this host.
+/// The address is pinned to another port by the control plane, which knows whose it is; or, by whomever, and it came from a
+/// tunnel.
 #[inline(always)]
 fn learn(
     pass: Pass<'_>,
@@ -170,7 +171,9 @@ fn learn(
 ) -> Result<(), DropReason> {
     let learned = questions.learn(pass, from, ingress);
     observe.learned(learned);
-    if learned == Learned::Pinned && pass.plan.topology.is_tunnel(ingress) {
+    if let Learned::Pinned(by) = learned
+        && (by == Origin::Control || pass.plan.topology.is_tunnel(ingress))
+    {
         return Err(DropReason::LocalMac);
     }
     Ok(())

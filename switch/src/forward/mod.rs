@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! read      parse, classify, prefetch the table's cache lines        every frame of the batch
+//! guard     judge what the port's station claims to be              every frame of the batch, at ports with a guard
 //! police    enforce ingress rate limits                             every frame of the batch
 //! decide    learn -> look up -> reach -> egress.push                frame by frame, in arrival order
 //! ```
@@ -17,7 +18,7 @@ pub use decide::{Action, Decision};
 pub(crate) use suppose::suppose;
 
 use decide::{Learn, Notes, Observe, decide};
-use read::{Header, count_networks, police_ingress, read_headers};
+use read::{Header, Refused, count_networks, guard, police_ingress, read_headers};
 
 use crate::{
     addr::{NetworkId, PortId, Timestamp},
@@ -38,7 +39,7 @@ pub struct Forwarder {
     worker: usize,
     /// By ingress port.
     storms: Vec<FloodMeters>,
-    headers: Vec<Result<Header, DropReason>>,
+    headers: Vec<Result<Header, Refused>>,
 }
 
 impl Forwarder {
@@ -89,8 +90,13 @@ impl Forwarder {
         if !plan.networks.is_empty() {
             count_networks(&pass, batch.frames(), headers);
         }
-        if batch.frames().first().is_some_and(|rx| plan.topology.limits_batch(rx.ingress)) {
-            police_ingress(&pass, batch, headers);
+        if let Some(first) = batch.frames().first() {
+            if plan.topology.guards_batch(first.ingress) {
+                guard(plan, batch, headers);
+            }
+            if plan.topology.limits_batch(first.ingress) {
+                police_ingress(&pass, batch, headers);
+            }
         }
         for (slot, (rx, header)) in batch.frames().iter().zip(headers).enumerate() {
             let Some(port) = plan.port(rx.ingress) else { continue };
@@ -103,9 +109,10 @@ impl Forwarder {
             let storm = &mut storms[rx.ingress.index()];
             let header = match header {
                 Ok(header) => header,
-                Err(reason) => {
+                Err(Refused { reason, network }) => {
                     counters.drop(*reason);
-                    observe.decided(slot, None, Err(*reason));
+                    observe.decided(slot, *network, Err(*reason));
+                    network.inspect(|network| count_dropped(&pass, *network));
                     continue;
                 }
             };
@@ -169,7 +176,7 @@ fn flood(egress: &mut Egress, slot: usize, header: &Header, reach: Reach<'_>) {
 
 // Calls, to keep the common path short.
 #[inline(never)]
-fn count_super(pass: &Pass<'_>, counters: &PortCounters, header: &Result<Header, DropReason>) {
+fn count_super(pass: &Pass<'_>, counters: &PortCounters, header: &Result<Header, Refused>) {
     counters.rx_super.add(1);
     if let Ok(header) = header {
         pass.count_network(header.network, |network| network.super_frames.add(1));

@@ -2,7 +2,7 @@
 
 use super::{
     decide::{Decision, Notes, Questions, decide},
-    read::read_header,
+    read::{Refused, judge, read_header},
 };
 use crate::{
     addr::PortId,
@@ -26,9 +26,11 @@ pub(crate) fn suppose<'p>(
     let rx = &batch.frames()[slot];
     let mut notes = Notes::default();
     let mut suppose = Suppose { taught: None, evicted: Vec::new(), storm };
-    let (network, fate) = match read_header(pass.plan, rx, batch.bytes(slot)) {
+    let bytes = batch.bytes(slot);
+    let header = read_header(pass.plan, rx, bytes).and_then(|header| judge(pass.plan, rx, bytes, header));
+    let (network, fate) = match header {
         Ok(header) => (Some(header.network), decide(pass, rx.ingress, &header, &mut suppose, &mut notes)),
-        Err(reason) => (None, Err(reason)),
+        Err(Refused { reason, network }) => (network, Err(reason)),
     };
     (notes.decision(network, fate), suppose.evicted)
 }

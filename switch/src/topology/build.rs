@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     addr::{NetworkId, PortId, VlanId},
+    guard::link_local_of,
     limit::Limits,
     wire::frame::{ETHERNET_HEADER, TAG},
 };
@@ -31,6 +32,8 @@ pub enum TopologyError {
     NativePassesTags(PortId, NetworkId),
     /// A port carries a network both tagged and untagged, or twice.
     CarriedTwice(PortId, NetworkId),
+    /// A port of several networks, or of none, has a guard.
+    GuardedTrunk(PortId),
 }
 
 impl fmt::Display for TopologyError {
@@ -51,6 +54,7 @@ impl fmt::Display for TopologyError {
             Self::CarriedTwice(port, network) => {
                 write!(f, "port {} carries network {} twice", port.0, network.0)
             }
+            Self::GuardedTrunk(port) => write!(f, "port {} has a guard and is no access port", port.0),
         }
     }
 }
@@ -81,6 +85,7 @@ impl Topology {
                 .map(|network| NetworkEntry {
                     passes_tags: network.is_some_and(|network| network.passes_tags),
                     members: Vec::new(),
+                    link_locals: Vec::new(),
                     place: vec![NO_MEMBER; slots],
                 })
                 .collect(),
@@ -90,6 +95,7 @@ impl Topology {
         for rules in ports {
             topology.add_port(&known, rules)?;
         }
+        topology.networks.iter_mut().for_each(|network| network.link_locals.sort_unstable());
         Ok(topology)
     }
 
@@ -101,6 +107,8 @@ impl Topology {
             PortMode::Access(network) => {
                 find(*network)?;
                 self.join(rules, *network, None)?;
+                let link_local = rules.station.map(|mac| (link_local_of(mac), rules.id));
+                self.networks[network.index()].link_locals.extend(link_local);
                 Ingress::Access { network: *network }
             }
             PortMode::Trunk { tagged, native } => {
@@ -143,8 +151,12 @@ impl Topology {
             }
             PortMode::Mirror => Ingress::Mirror,
         };
+        if rules.guard.is_some() && !matches!(ingress, Ingress::Access { .. }) {
+            return Err(TopologyError::GuardedTrunk(rules.id));
+        }
         let entry = PortEntry {
             ingress,
+            guard: rules.guard.clone(),
             isolated: rules.isolated,
             horizon: rules.horizon,
             mac_limit: if rules.learning { rules.mac_limit } else { Some(0) },

@@ -14,11 +14,12 @@ pub use build::TopologyError;
 pub use reach::{Member, Reach};
 pub use rules::{DEFAULT_MTU, Network, PortMode, PortRules};
 
-use std::num::NonZeroU16;
+use std::{num::NonZeroU16, sync::Arc};
 
 use crate::{
     addr::{NetworkId, PortId},
     drops::DropReason,
+    guard::Guard,
     limit::{Limit, Limits},
     storm::FloodLimits,
     wire::frame::{Frame, Tag},
@@ -54,6 +55,7 @@ struct PortEntry {
     mac_limit: Option<u32>,
     storm: FloodLimits,
     max_frame: usize,
+    guard: Option<Arc<Guard>>,
     /// Boxed: few ports have limits, and the entry stays small.
     limits: Option<Box<Limits>>,
 }
@@ -76,6 +78,8 @@ enum Ingress {
 struct NetworkEntry {
     passes_tags: bool,
     members: Vec<Member>,
+    /// The link-local IPv6 addresses that its known stations have by default, sorted.
+    link_locals: Vec<(u128, PortId)>,
     /// By port number: its index in `members`, or [`NO_MEMBER`].
     place: Vec<u16>,
 }
@@ -140,6 +144,30 @@ impl Topology {
             return Err(DropReason::VlanNotAllowed);
         }
         Ok(Classified { network, tag })
+    }
+
+    /// Whether a batch whose first frame was received on `port` has frames of a port with a guard: a batch comes from one
+    /// port, or from all tunnels, which have none.
+    #[inline]
+    pub(crate) fn guards_batch(&self, port: PortId) -> bool {
+        self.port(port).is_ok_and(|entry| entry.guard.is_some())
+    }
+
+    /// Whether `port` may send `frame` (with Ethernet header, without FCS), according to its guard.
+    ///
+    /// # Errors
+    /// It may not, and why.
+    #[inline]
+    pub(crate) fn judge(&self, port: PortId, frame: &[u8]) -> Result<(), DropReason> {
+        let entry = self.port(port)?;
+        let (Some(guard), Ingress::Access { network }) = (&entry.guard, &entry.ingress) else {
+            return Ok(());
+        };
+        guard.judge(frame, |link_local| {
+            let taken = &self.networks[network.index()].link_locals;
+            let found = taken.binary_search_by_key(&link_local, |(address, _)| *address);
+            found.is_ok_and(|place| taken[place].1 != port)
+        })
     }
 
     fn carries(&self, network: NetworkId, port: PortId) -> bool {

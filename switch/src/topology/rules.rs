@@ -1,9 +1,10 @@
 //! Configuration of a topology: networks and ports.
 
-use std::num::NonZeroU16;
+use std::{num::NonZeroU16, sync::Arc};
 
 use crate::{
-    addr::{NetworkId, PortId, VlanId},
+    addr::{MacAddr, NetworkId, PortId, VlanId},
+    guard::Guard,
     limit::Limits,
     storm::FloodLimits,
     wire::frame::{ETHERNET_HEADER, TAG},
@@ -31,6 +32,10 @@ pub struct PortRules {
     pub id: PortId,
     /// The networks it carries.
     pub mode: PortMode,
+    /// The address that is pinned to it, if its station's is known: no other port may send from it.
+    pub station: Option<MacAddr>,
+    /// What its station may claim to be; `None`: anything. Only access ports have one.
+    pub guard: Option<Arc<Guard>>,
     /// Isolated ports exchange no frames with each other.
     pub isolated: bool,
     /// Whether frames may leave by the port they came in by (a reflective relay, IEEE 802.1Qbg; Linux: `hairpin`).
@@ -59,6 +64,8 @@ impl PortRules {
         Self {
             id,
             mode: PortMode::Access(network),
+            station: None,
+            guard: None,
             isolated: false,
             hairpin: false,
             native_tagged: false,

@@ -223,8 +223,9 @@ impl Model {
         }
         let tick = self.now / 256;
         match self.heard(network, sent.src) {
-            Some(Heard { pinned: Some(_), port: pinned, .. })
-                if pinned != port && matches!(self.ports[&port], Kind::Tunnel) =>
+            Some(Heard { pinned: Some(origin), port: pinned, .. })
+                if pinned != port
+                    && (origin == Origin::Control || matches!(self.ports[&port], Kind::Tunnel)) =>
             {
                 return Err(DropReason::LocalMac);
             }

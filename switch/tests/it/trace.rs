@@ -10,6 +10,7 @@ use vswitch::{
     device::mem::OwnedFrame,
     fdb::{Change, Entry, Learned, Origin, Settings, Station},
     forward::{Action, Decision},
+    guard::Guard,
     mirror::Mirror,
     offload::{Capabilities, Offload},
     storm::FloodLimits,
@@ -51,8 +52,12 @@ fn rules(id: u16) -> impl Strategy<Value = PortRules> {
         multicast,
         unknown,
     });
-    (mode, limits, storm, prop_oneof![3 => Just(1500), 1 => Just(46_u16)]).prop_map(
-        move |(mode, (isolated, mac_limit, flood), storm, mtu)| PortRules {
+    let guard = prop::option::weighted(0.3, (1..=STATIONS, prop::option::of(1..=STATIONS)));
+    (mode, limits, storm, prop_oneof![3 => Just(1500), 1 => Just(46_u16)], guard).prop_map(
+        move |(mode, (isolated, mac_limit, flood), storm, mtu, guard)| PortRules {
+            guard: guard
+                .filter(|_| matches!(mode, PortMode::Access(_)))
+                .map(|(own, also)| Guard::new(mac(own), [], [], also.map(mac)).into()),
             horizon: matches!(mode, PortMode::Tunnel(_)).then_some(NonZeroU16::MIN),
             mode,
             isolated,
@@ -87,7 +92,7 @@ fn mirror() -> impl Strategy<Value = Mirror> {
 enum Op {
     /// Port, network (for tunnels), source, destination (0: broadcast), tags, bytes of payload.
     Frame(u16, u16, u8, u8, Vec<u16>, usize),
-    Pin(u16, u8, u16),
+    Pin(u16, u8, u16, bool),
     Advance(u64),
 }
 
@@ -97,7 +102,9 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         (0..PORTS, 0..3_u16, 0..=STATIONS, 0..=STATIONS, tags, prop_oneof![Just(10_usize), Just(200)]);
     let op = prop_oneof![
         20 => frame.prop_map(|(port, network, from, to, tags, len)| Op::Frame(port, network, from, to, tags, len)),
-        1 => (0..3_u16, 1..=STATIONS, 0..PORTS).prop_map(|(network, station, port)| Op::Pin(network, station, port)),
+        1 => (0..3_u16, 1..=STATIONS, 0..PORTS, any::<bool>()).prop_map(
+            |(network, station, port, by_operator)| Op::Pin(network, station, port, by_operator)
+        ),
         1 => (0..400_000_u64).prop_map(Op::Advance),
     ];
     prop::collection::vec(op, 1..60)
@@ -160,8 +167,9 @@ proptest! {
         for op in ops {
             match op {
                 Op::Advance(by) => now += by,
-                Op::Pin(network, station, port) => {
-                    lab.fdb.pin(NetworkId(network), mac(station), PortId(port), Origin::Static, Timestamp::from_millis(now));
+                Op::Pin(network, station, port, by_operator) => {
+                    let origin = if by_operator { Origin::Static } else { Origin::Control };
+                    lab.fdb.pin(NetworkId(network), mac(station), PortId(port), origin, Timestamp::from_millis(now));
                 }
                 Op::Frame(port, network, from, to, tags, len) => {
                     now += 1;

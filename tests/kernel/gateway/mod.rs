@@ -10,6 +10,7 @@
 mod publish;
 mod reach;
 mod table;
+mod tracked;
 
 use std::{
     io::{Read, Write},

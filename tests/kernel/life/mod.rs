@@ -3,6 +3,7 @@
 mod namespaces;
 mod persistence;
 mod reload;
+mod sequences;
 mod service;
 
 use vswitch_tests::{Config, Netns, net};

@@ -21,9 +21,10 @@ use vswitch_host::{
     netns::Namespace,
 };
 use vswitch_model::{
-    ApiSpec, Connect, ErrorKind, Family, Id, InterfaceSpec, InvalidIfName, LimitSpec, Name, Netns, Reference,
+    Also, ApiSpec, Connect, ErrorKind, Family, Id, InterfaceSpec, InvalidIfName, LimitSpec, Name, Netns,
+    Reference,
     api::{Endpoint, Network, PortState},
-    options,
+    options::{self, EndpointOptions, Meaning},
     publish::Publish,
 };
 
@@ -119,7 +120,9 @@ impl Call {
             );
             return Err(Failure::new(Code::Config, what));
         }
-        let endpoint = self.connect(network, self.ask(ours)?).await?;
+        let mut ask = self.ask(ours)?;
+        let_use(&mut ask.options, &others)?;
+        let endpoint = self.connect(network, ask).await?;
         let gateway = others
             .iter()
             .filter_map(|net| given.ips.iter().find(|ip| ip.address == *net).and_then(|ip| ip.gateway));
@@ -471,6 +474,18 @@ impl Call {
     fn id(&self, attachment: &Attachment) -> Id {
         Id::of(&format!("cni {} {} {}", self.config.name, attachment.container, attachment.ifname))
     }
+}
+
+/// Lets the container's guard pass addresses that the daemon does not record.
+fn let_use(options: &mut BTreeMap<String, String>, addresses: &[IpNet]) -> Result<(), Failure> {
+    let parsed =
+        EndpointOptions::read(options).map_err(|error| Failure::new(Code::Config, error.to_string()))?;
+    if !addresses.is_empty() && parsed.guard != Some(false) {
+        let given = addresses.iter().map(|net| Also::Net(net.addr().into()));
+        let also: Vec<_> = parsed.also.into_iter().chain(given).map(|also| also.to_string()).collect();
+        options.insert(options::ALSO.into(), also.join(","));
+    }
+    Ok(())
 }
 
 /// A name that is invalid cannot exist.

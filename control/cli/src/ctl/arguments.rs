@@ -19,8 +19,8 @@ use crate::attach::{
     target::Target,
 };
 use vswitch_model::{
-    BURST, Carries, DeviceSpec, Direction, Error, IfName, InterfaceSpec, LimitSpec, Mtu, Name, Netns,
-    PortSpec, Rate,
+    Also, BURST, Carries, DeviceSpec, Direction, Error, GuardSpec, IfName, InterfaceSpec, LimitSpec, Mtu,
+    Name, Netns, PortSpec, Rate, options,
 };
 
 /// Shows and controls a running vswitchd.
@@ -282,6 +282,33 @@ impl LimitArguments {
     }
 }
 
+/// The guard of a port.
+#[derive(Debug, Args)]
+pub(super) struct GuardArguments {
+    /// Drop what claims to be from another station, a router or a DHCP server.
+    #[arg(long, value_name = "on|off", value_parser = ["on", "off"], num_args = 0..=1, require_equals = true, default_missing_value = "on")]
+    guard: Option<String>,
+    /// Addresses, subnets and MAC addresses that it may use besides its own.
+    #[arg(long, value_name = "ADDRESS,…", value_delimiter = ',')]
+    guard_also: Vec<Also>,
+}
+
+impl GuardArguments {
+    /// The guard of a port that has none by default.
+    pub(super) fn spec(&self) -> Option<GuardSpec> {
+        let is_on = self.guard.as_deref().map_or(!self.guard_also.is_empty(), |word| word == "on");
+        is_on.then(|| GuardSpec { also: self.guard_also.clone() })
+    }
+
+    /// The same as options of an endpoint.
+    pub(super) fn options(&self) -> impl Iterator<Item = (String, String)> + use<> {
+        let guard = self.guard.clone().map(|word| ("guard".to_owned(), word));
+        let also: Vec<_> = self.guard_also.iter().map(ToString::to_string).collect();
+        let also = (!also.is_empty()).then(|| (options::ALSO.to_owned(), also.join(",")));
+        guard.into_iter().chain(also)
+    }
+}
+
 /// `vswitchctl port add`
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -322,6 +349,8 @@ pub struct PortArguments {
     mac_limit: Option<u32>,
     #[command(flatten)]
     limit: LimitArguments,
+    #[command(flatten)]
+    guard: GuardArguments,
     /// Disable checksum and segmentation offloads of the device.
     #[arg(long)]
     no_offload: bool,
@@ -393,6 +422,7 @@ impl PortArguments {
             mac_limit: self.mac_limit,
             offload: !self.no_offload,
             limit: self.limit.spec(),
+            guard: self.guard.spec(),
             ..PortSpec::new(self.name.clone(), carries, device)
         })
     }

@@ -90,6 +90,9 @@ fn line(event: &Event) -> String {
         What::MacReleased(station) => write!(text, "{} is released", on(station)),
         What::MacExpired(station) => write!(text, "{} expired: not seen for the ageing time", on(station)),
         What::MacEvicted(station) => write!(text, "{} evicted in favour of another", on(station)),
+        What::GuardDropped { port, detail } => {
+            write!(text, "the guard of port {port} refuses what its station sends: {detail}")
+        }
         What::Lost { count } => write!(text, "{count} events are missing here"),
     };
     text.push('\n');

@@ -19,7 +19,7 @@ use self::{
     template::Template,
 };
 use super::{
-    arguments::{LimitArguments, station},
+    arguments::{GuardArguments, LimitArguments, station},
     done, render,
     sandbox::{self, SandboxArgument},
 };
@@ -187,7 +187,8 @@ pub struct InspectArguments {
     vswitchctl network connect blue netns:web\n  \
     vswitchctl network connect --ip 10.9.0.7 --alias db --publish 8080:80 blue docker:web\n  \
     vswitchctl network connect --driver-opt kind=veth blue pid:4711\n  \
-    vswitchctl network connect --rx-limit 100Mbit/s --tx-limit 1Gbit/s blue netns:web")]
+    vswitchctl network connect --rx-limit 100Mbit/s --tx-limit 1Gbit/s blue netns:web\n  \
+    vswitchctl network connect --guard-also 10.9.0.100,00:00:5e:00:01:0a blue netns:web")]
 pub struct ConnectArguments {
     /// IPv4 address; default: the first free one.
     #[arg(long)]
@@ -204,14 +205,16 @@ pub struct ConnectArguments {
     /// An additional link-local address.
     #[arg(long, value_name = "ADDRESS")]
     link_local_ip: Vec<IpAddr>,
-    /// An option for the interface: kind=tap|veth, ifname=NAME, limit.rx=RATE and so on.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    /// An option for the interface: kind=tap|veth, ifname=NAME, limit.rx=RATE, guard=off and so on.
+    #[arg(short = 'o', long, value_name = "KEY=VALUE", value_parser = pair)]
     driver_opt: Vec<(String, String)>,
     /// Publish a port: [[ADDRESS:]HOST PORT:]PORT[/tcp|udp|sctp].
     #[arg(short, long, value_name = "PORTS")]
     publish: Vec<Publish>,
     #[command(flatten)]
     limit: LimitArguments,
+    #[command(flatten)]
+    guard: GuardArguments,
     /// Name of the endpoint; default: derived from its sandbox.
     #[arg(long)]
     name: Option<Name>,
@@ -383,7 +386,13 @@ impl ConnectArguments {
             mac: self.mac_address,
             link_local: self.link_local_ip.clone(),
             aliases: self.alias.clone(),
-            options: self.driver_opt.iter().cloned().chain(options::written(&self.limit.spec())).collect(),
+            options: self
+                .driver_opt
+                .iter()
+                .cloned()
+                .chain(options::written(&self.limit.spec()))
+                .chain(self.guard.options())
+                .collect(),
             publish: self.publish.clone(),
             ..Connect::default()
         })

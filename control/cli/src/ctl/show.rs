@@ -90,6 +90,9 @@ pub fn port(port: &Port) -> String {
     if !port.limit.is_none() {
         rows.push(("limit", port.limit.to_string()));
     }
+    if let Some(guard) = &port.guard {
+        rows.push(("guard", guard.to_string()));
+    }
     rows.extend([
         ("worker", port.worker.to_string()),
         ("addresses", port.macs.to_string()),
@@ -123,6 +126,7 @@ pub fn fdb(entries: &[FdbEntry]) -> String {
     let rows = entries.iter().map(|entry| {
         let origin = match (entry.origin, entry.held) {
             (Origin::Static, _) => "static",
+            (Origin::Pinned, _) => "pinned",
             (Origin::Learned, false) => "learned",
             (Origin::Learned, true) => "held",
         };
@@ -296,7 +300,7 @@ pub(super) fn duration(seconds: u64) -> String {
 mod tests {
     use super::*;
     use vswitch_model::{
-        Direction, LimitSpec, Mtu, Name,
+        Direction, GuardSpec, LimitSpec, Mtu, Name,
         api::{API_VERSION, Change, Fates, PortStats, Worker},
     };
 
@@ -326,6 +330,7 @@ mod tests {
             mtu: Mtu::DEFAULT,
             offload: true,
             limit: LimitSpec { rx: "100 Mbit/s".parse().ok(), ..LimitSpec::default() },
+            guard: Some(GuardSpec { also: vec!["10.9.0.100".parse().unwrap()] }),
             worker: 1,
             macs: 1,
             rx: Traffic { frames: 1_234_567, bytes: 9_876_543_210, super_frames: 1000 },
@@ -344,6 +349,7 @@ mod tests {
             kind: "packet".into(),
             device: "eth1".into(),
             netns: None,
+            guard: None,
             state: PortState::Down,
             reason: Some("eth1 has no carrier: plug it in".into()),
             drops: vec![],
@@ -375,6 +381,7 @@ origin     the configuration file
 mtu        1500
 offload    yes
 limit      rx 100 Mbit/s
+guard      on, also 10.9.0.100
 worker     1
 addresses  1
 received   1234567 frames (1000 super-frames), 9876543210 bytes

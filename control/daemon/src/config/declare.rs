@@ -16,9 +16,9 @@ use super::{
 };
 use crate::state::network::choose_addresses;
 use vswitch_model::{
-    ApiSpec, BURST, Carries, Config, Damping, DockerSpec, Dscp, Family, FloodLimits, LimitSpec, MirrorSpec,
-    Mtu, Name, Netns, NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, SubnetSpec, SwitchSpec, Tags,
-    Vni, VxlanSpec,
+    ApiSpec, BURST, Carries, Config, Damping, DockerSpec, Dscp, Family, FloodLimits, GuardSpec, LimitSpec,
+    MirrorSpec, Mtu, Name, Netns, NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, SubnetSpec,
+    SwitchSpec, Tags, Vni, VxlanSpec,
     fields::{Misfit, PortFields},
     options,
 };
@@ -278,6 +278,7 @@ fn port(mut table: Table<'_, '_, '_>) -> PortSpec {
         mac_limit: table.integer("mac_limit", MAC_LIMIT),
         storm: table.table("storm").map(storm).unwrap_or_default(),
         limit: table.table("limit").map(limit).unwrap_or_default(),
+        guard: guard(&mut table),
         offload: table.boolean("offload"),
         remote: table.parsed("remote"),
         remote_port: table.integer("remote_port", 1..=u16::MAX),
@@ -402,6 +403,17 @@ fn limit(mut table: Table<'_, '_, '_>) -> LimitSpec {
     spec.tx_burst = spec.tx_burst.filter(|_| spec.tx.is_some() || !table.has("tx"));
     table.finish();
     spec
+}
+
+/// Reads `true`, `false` or a table.
+fn guard(port: &mut Table<'_, '_, '_>) -> Option<GuardSpec> {
+    if port.is_boolean("guard") {
+        return port.boolean("guard")?.then(GuardSpec::default);
+    }
+    let mut table = port.table("guard")?;
+    let also = table.parsed_list("also").unwrap_or_default();
+    table.finish();
+    Some(GuardSpec { also })
 }
 
 /// Reads the address that a server listens at.

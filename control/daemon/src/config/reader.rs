@@ -149,6 +149,11 @@ impl<'r, 's, 't> Table<'r, 's, 't> {
         self.table.get(key).is_some_and(|value| value.get_ref().as_str() == Some(word))
     }
 
+    /// Whether `key` is present and is `true` or `false`, for values that can have another type.
+    pub(super) fn is_boolean(&self, key: &str) -> bool {
+        self.table.get(key).is_some_and(|value| value.get_ref().as_bool().is_some())
+    }
+
     /// Reads a table within this one.
     pub(super) fn table(&mut self, key: &'static str) -> Option<Table<'_, 's, 't>> {
         let value = self.take(key)?;

@@ -330,6 +330,15 @@ fn one_error_each() {
             tap("address='10.9.0.3/24'\ngateway=['10.9.0.1','10.9.0.4']"),
             "port[1].gateway[1]: a second IPv4 gateway: keep one",
         ),
+        (tap("guard=true"), "port[1].guard: needs the address that it guards: set mac"),
+        (tap("mac='02:00:00:00:00:09'\nguard='yes'"), "port[1].guard: is a text"),
+        (tap("mac='02:00:00:00:00:09'\nguard={also=['web']}"), "port[1].guard.also[0]: \"web\" is no address of a station"),
+        (tap("mac='02:00:00:00:00:09'\nguard={alos=[]}"), "port[1].guard.alos: unknown key: did you mean also?"),
+        (
+            port("network='blue'\nkind='packet'\ndevice='eth9'\nguard=true"),
+            "port[1].guard: belongs to kind tap or veth",
+        ),
+        (port("trunk=['blue']\nkind='tap'\nguard=true"), "port[1].guard: belongs to access ports"),
         (port("network='blue'\nkind='tap'\nname2='x'"), "port[1].name2: unknown key: did you mean name?"),
     ];
     let mut wrong = String::new();

@@ -37,7 +37,7 @@ use crate::{
     crash,
     edge::{Attempt, Edge, OnFailure, Opening},
     journal::Observer,
-    state::{self, Command, Effect, Origin, State, Transition},
+    state::{self, Command, Delta, Effect, Origin, State, Transition},
     store::{Store, StoreError},
     view::{Process, Snapshot},
 };
@@ -113,7 +113,14 @@ impl Core {
             }
         }
         crash::point();
-        self.state = work.commit().await;
+        let before = std::mem::replace(&mut self.state, work.commit().await);
+        self.rules.end_connections(
+            before.outside(),
+            changes.iter().filter_map(|change| match change {
+                state::Change::Endpoint(Delta::Removed(endpoint)) => Some(&**endpoint),
+                _ => None,
+            }),
+        );
         self.publish();
         self.observer.note_changes(&changes);
         self.look();

@@ -2,7 +2,10 @@
 //!
 //! nft(8) takes up to 30 ms. The core waits for it on its own thread, where it delays no reader.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use ipnet::IpNet;
 use tracing::{debug, info, warn};
@@ -11,7 +14,7 @@ use super::Core;
 use crate::{edge::OnFailure, machine::Machine};
 use vswitch_host::gateway::{Gateway, Outside, TABLE};
 use vswitch_model::{
-    Connect, Error, Name, NetworkSpec,
+    Connect, EndpointSpec, Error, Name, NetworkSpec,
     options::{EndpointOptions, Meaning},
     publish::{Publish, Published},
 };
@@ -74,6 +77,19 @@ impl Rules {
     /// Releases the reserved ports of an endpoint.
     pub(super) fn release(&mut self, published: &[Published]) {
         self.gateway.release(published);
+    }
+
+    /// Deletes the tracked connections of removed endpoints, in networks that had a gateway.
+    pub(super) fn end_connections<'e>(
+        &self,
+        before: &[Outside],
+        gone: impl Iterator<Item = &'e EndpointSpec>,
+    ) {
+        if self.machine.is_real() {
+            let addresses = gone.flat_map(|it| &it.addresses).map(IpNet::addr);
+            let is_gated = |ip: &IpAddr| before.iter().flat_map(|it| &it.subnets).any(|net| net.contains(ip));
+            self.gateway.end_connections(addresses.filter(is_gated));
+        }
     }
 
     /// Removes rules of an earlier run if none are wanted: it may have ended before it stored what they were for.

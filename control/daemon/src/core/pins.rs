@@ -35,15 +35,28 @@ impl Core {
         self.pin(pin)?;
         if let Err(error) = self.store.put_pin(pin) {
             self.edge.fdb.forget(self.network_id(&pin.network)?, pin.mac);
+            self.edge.pin_stations(&self.state);
             return Err(error.into());
         }
         Ok(())
     }
 
-    /// Removes one address, pinned or learned.
+    /// Removes one address, learned or pinned by command. That of a known station stays pinned to its port.
     pub(super) fn forget_address(&mut self, key: &FdbKey) -> Result<(), Error> {
         let network = self.network_id(&key.network)?;
         self.store.remove_pin(&key.network, key.mac)?;
+        if let Some(home) = self.edge.home(network, key.mac) {
+            if self.edge.fdb.unpin(network, key.mac, Origin::Static) {
+                self.edge.pin_stations(&self.state);
+                return Ok(());
+            }
+            let port = self.edge.port(home).map_or("its port", |port| port.wanted.spec.name.as_str());
+            let why = format!(
+                "{} belongs to {port} and stays there: disconnect it, or switch its guard off if it has one",
+                key.mac
+            );
+            return Err(Error::conflict(why));
+        }
         if self.edge.fdb.forget(network, key.mac) {
             Ok(())
         } else {

@@ -156,5 +156,6 @@ pub(super) fn wanted(
         before,
         mtu: Some(port.mtu.get()),
         super_frame: Some(if crosses { link::super_frame(port.mtu.get()) } else { link::WHOLE_SUPER_FRAME }),
+        is_wary: port.spec.is_hosts(),
     }
 }

@@ -278,6 +278,7 @@ impl<'e> Opening<'e> {
         let before = Arc::downgrade(self.edge.workers.plan());
         self.edge.workers.adopt(Arc::new(plan));
         self.edge.stale.forget_in(&self.edge.fdb);
+        self.edge.pin_stations(&self.next);
         // A trace holds the plan, and its devices, for a moment.
         released(before).await;
         for device in std::mem::take(&mut self.leaving) {

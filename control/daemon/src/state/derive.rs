@@ -8,8 +8,8 @@ use ipnet::IpNet;
 
 use super::{Refusal, State, endpoint::mac_of, network::HOST_ADDRESS};
 use vswitch_model::{
-    Bare, Carries, DeviceSpec, Driver, EndpointSpec, Family, IfName, InterfaceSpec, Name, NetworkSpec,
-    PortSpec, SubnetSpec, ifname, options::NetworkOptions,
+    Bare, Carries, DeviceSpec, Driver, EndpointSpec, Family, GuardSpec, IfName, InterfaceSpec, Name,
+    NetworkSpec, PortSpec, SubnetSpec, ifname, options::NetworkOptions,
 };
 
 impl State {
@@ -117,7 +117,12 @@ fn uplink_name(device: &str) -> Name {
 
 fn endpoint_port(endpoint: &EndpointSpec, network: &NetworkOptions, gateway: Vec<IpAddr>) -> PortSpec {
     let is_ours = endpoint.sandbox.is_some();
+    let options = &endpoint.options;
     let address = endpoint.addresses.iter().chain(&endpoint.link_local).copied();
+    let guard = options
+        .guard
+        .unwrap_or(network.guard)
+        .then(|| GuardSpec { also: network.also.iter().chain(&options.also).copied().collect() });
     let interface = InterfaceSpec {
         netns: endpoint.sandbox.clone(),
         ifname: Some(endpoint.ifname.clone()),
@@ -128,9 +133,9 @@ fn endpoint_port(endpoint: &EndpointSpec, network: &NetworkOptions, gateway: Vec
         bare: (!is_ours).then(|| Bare { moved: endpoint.moved.clone() }),
         identity: endpoint.identity,
     };
-    let veth = endpoint.options.veth.unwrap_or(network.veth);
-    let limit = endpoint.options.limit.or(network.limit);
+    let veth = options.veth.unwrap_or(network.veth);
+    let limit = options.limit.or(network.limit);
     let device = if veth { DeviceSpec::Veth(interface) } else { DeviceSpec::Tap(interface) };
     let carries = Carries::Access { network: endpoint.network.clone() };
-    PortSpec { isolated: !network.icc, limit, ..PortSpec::new(endpoint.port.clone(), carries, device) }
+    PortSpec { isolated: !network.icc, limit, guard, ..PortSpec::new(endpoint.port.clone(), carries, device) }
 }

@@ -1,15 +1,18 @@
 //! What the edge must do to follow a change, and in which order.
 
-use std::{num::NonZeroU16, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, num::NonZeroU16, sync::Arc};
+
+use ipnet::IpNet;
 
 use vswitch::{
+    addr::{MacAddr, NetworkId, PortId},
     mirror::Mirror,
     topology::{self, PortMode, PortRules, Topology, TopologyError},
 };
 
 use super::{Change, Delta, Network, Origin, Port, Record, State, derive::host_port_name};
 use vswitch_host::gateway::Outside;
-use vswitch_model::{Carries, DeviceSpec, Name, PortSpec, SwitchSpec, Tags};
+use vswitch_model::{Carries, DeviceSpec, EndpointSpec, Name, Netns, PortSpec, SwitchSpec, Tags};
 
 /// One step of the edge, with all that is needed to [`undo`](Effect::undo) it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,14 +162,24 @@ impl Layout {
         let mut networks: Vec<_> = state.networks().map(data_network).collect();
         networks.sort_by_key(|network| network.id);
         let group = state.endpoint().is_some_and(|endpoint| has_group(&endpoint));
+        let recorded = recorded(state);
         let (mut ports, mut mirrors) = (Vec::new(), Vec::new());
         for port in state.ports() {
-            ports.extend(port_rules(state, &port, group));
+            let recorded = recorded.get(&port.spec.name).map(Vec::as_slice).unwrap_or_default();
+            ports.extend(port_rules(state, &port, group, recorded));
             mirrors.extend(mirror(state, &port));
         }
         ports.sort_by_key(|port| port.id);
         mirrors.sort_by_key(|mirror| mirror.to);
         Self { networks, ports, mirrors, group_forward_mask: state.switch.group_forward_mask }
+    }
+
+    /// The addresses of known stations, which are pinned to their ports.
+    pub(crate) fn stations(&self) -> impl Iterator<Item = ((NetworkId, MacAddr), PortId)> {
+        self.ports.iter().filter_map(|port| match (&port.mode, port.station) {
+            (PortMode::Access(network), Some(mac)) => Some(((*network, mac), port.id)),
+            _ => None,
+        })
     }
 
     /// Builds the topology for the workers.
@@ -216,15 +229,36 @@ fn has_group(endpoint: &PortSpec) -> bool {
 /// Whether it is a network's gateway on this host. Every host of an overlay has one with the same addresses. They must not hear
 /// each other, so they are in the tunnels' split-horizon group.
 fn is_gateway(state: &State, port: &Port) -> bool {
-    let is_here = port.spec.interface().is_some_and(|it| it.netns.is_none() && it.bare.is_none());
     let network = || port.spec.carries.untagged().and_then(|name| state.network(name));
     port.origin == Origin::Derived
-        && is_here
+        && port.spec.is_hosts()
         && network().is_some_and(|it| host_port_name(&it.spec) == port.spec.name)
 }
 
+/// The addresses on record of each endpoint's station, by its port: its own, and those that its sandbox has in other networks.
+/// A host sends with any of its addresses by any of its interfaces (the weak model of RFC 1122 section 3.3.4.2).
+fn recorded(state: &State) -> HashMap<&Name, Vec<IpAddr>> {
+    let sandbox = |it: &EndpointSpec| it.sandbox.as_ref().or(it.moved.as_ref()).map(Netns::path);
+    let own =
+        |it: &EndpointSpec| it.addresses.iter().chain(&it.link_local).map(IpNet::addr).collect::<Vec<_>>();
+    let mut of_sandbox: HashMap<_, Vec<IpAddr>> = HashMap::new();
+    for endpoint in state.endpoints() {
+        if let Some(sandbox) = sandbox(endpoint) {
+            of_sandbox.entry(sandbox).or_default().extend(own(endpoint));
+        }
+    }
+    // Where an endpoint itself has none on record, its addresses are not known.
+    let known = state.endpoints().filter(|endpoint| !endpoint.addresses.is_empty());
+    let all = |endpoint: &EndpointSpec| {
+        sandbox(endpoint)
+            .and_then(|sandbox| of_sandbox.get(&sandbox).cloned())
+            .unwrap_or_else(|| own(endpoint))
+    };
+    known.map(|endpoint| (&endpoint.port, all(endpoint))).collect()
+}
+
 /// The rules guarantee that every network a port names exists.
-fn port_rules(state: &State, port: &Port, group: bool) -> Option<PortRules> {
+fn port_rules(state: &State, port: &Port, group: bool, recorded: &[IpAddr]) -> Option<PortRules> {
     let number = |name: &Name| state.network(name).map(|network| network.id);
     let is_endpoint = port.spec.device.endpoint().is_some();
     let mode = match &port.spec.carries {
@@ -241,13 +275,18 @@ fn port_rules(state: &State, port: &Port, group: bool) -> Option<PortRules> {
         Carries::Mirror { .. } => PortMode::Mirror,
     };
     let is_tunnel = matches!(mode, PortMode::Tunnel(_));
+    let is_gateway = is_gateway(state, port);
+    let interface = port.spec.interface();
+    let guard = port.spec.guard.as_ref().zip(interface).and_then(|(guard, it)| guard.guard(it, recorded));
     Some(PortRules {
         id: port.id,
         mode,
+        station: interface.filter(|_| is_gateway || guard.is_some()).and_then(|interface| interface.mac),
+        guard,
         isolated: port.spec.isolated,
         hairpin: port.spec.hairpin,
         native_tagged: port.spec.native_tagged,
-        horizon: (is_tunnel || is_gateway(state, port)).then_some(TUNNELS),
+        horizon: (is_tunnel || is_gateway).then_some(TUNNELS),
         flood: port.spec.flood && is_flooded_to(&port.spec.device, group),
         learning: port.spec.learning,
         mac_limit: port.spec.mac_limit,

@@ -1,7 +1,7 @@
 //! The gateway's input: networks with access to the outside, and published ports.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
@@ -10,7 +10,8 @@ use super::{Origin, State, derive::gateway_ifname, registry::Entry};
 use vswitch_host::gateway::Outside;
 use vswitch_model::{Driver, Name, NetworkSpec, PortSpec, publish::Published};
 
-/// Every network with a gateway on this host, by name. An internal one has none, and an uplink's is on the LAN.
+/// Every network with a gateway on this host, by name: an internal one has none, and an uplink's is on the LAN. If there are
+/// tunnels, then also the host's own interfaces in others, by the names of their ports.
 pub(super) fn of(state: &State) -> Vec<Outside> {
     let mut published: HashMap<&Name, Vec<Published>> = HashMap::new();
     for endpoint in state.endpoints() {
@@ -33,7 +34,14 @@ pub(super) fn of(state: &State) -> Vec<Outside> {
             tunnels: Arc::clone(&tunnels),
         })
     };
-    state.networks.entries().filter_map(outside).collect()
+    let mut outsides: Vec<_> = state.networks.entries().filter_map(outside).collect();
+    if !tunnels.is_empty() {
+        let gateways: HashSet<_> = outsides.iter().map(|outside| outside.ifname.clone()).collect();
+        let own = state.ports.entries().map(|entry| &entry.spec).filter(|port| port.is_hosts());
+        let stations = own.filter(|port| !gateways.contains(port.ifname()));
+        outsides.extend(stations.map(|port| Outside::of_station(port.ifname().into(), Arc::clone(&tunnels))));
+    }
+    outsides
 }
 
 /// Ends of tunnels: this host's, its group, and its peers, with the UDP ports that datagrams are sent to.

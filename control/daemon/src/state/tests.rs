@@ -107,7 +107,7 @@ const TUNNEL: &str = r#"
 #[test]
 fn the_endpoint_is_opened_before_its_peers_and_nothing_goes_from_tunnel_to_tunnel() {
     let plan = State::start(config(TUNNEL), []).unwrap();
-    assert_eq!(labels(&plan.effects), ["open vxlan=2", "open 10.8.0.2=1", "open web=0"]);
+    assert_eq!(labels(&plan.effects), ["open vxlan=2", "open 10.8.0.2=1", "open web=0", "set outside"]);
     let state = plan.next;
     assert_eq!(state.network(&name("blue")).unwrap().mtu.get(), 1450, "50 bytes less than the underlay");
     assert_eq!(state.network(&name("local")).unwrap().mtu.get(), 1500);
@@ -176,7 +176,9 @@ fn a_collector_is_changed_by_a_reload() {
 #[test]
 fn the_ends_of_tunnels_are_closed_to_gateways() {
     let ends = |state: &State| -> Vec<String> {
-        state.outside().iter().flat_map(|it| it.tunnels.iter()).map(ToString::to_string).collect()
+        let [own, gated] = state.outside() else { panic!("{:?}", state.outside()) };
+        assert!(own.tunnels == gated.tunnels, "the host's own port is as closed as the gateway");
+        gated.tunnels.iter().map(ToString::to_string).collect()
     };
     let gated = json!({
         "name": "gated", "driver": "bridge", "subnet": [{"subnet": "10.9.1.0/24", "gateway": "10.9.1.1"}],
@@ -204,7 +206,7 @@ fn peers_that_were_taken_in_give_way_to_those_asked_for() {
     let mut state = State::start(config(TUNNEL), []).unwrap().next;
     let learn = |number: u8| Command::LearnPeer([10, 8, 1, number].into());
     let effects = state.apply(learn(3)).unwrap();
-    assert_eq!(labels(&effects), ["open 10.8.1.3=3"], "nothing is stored");
+    assert_eq!(labels(&effects), ["open 10.8.1.3=3", "set outside"], "nothing is stored");
     let asked = port(json!({"name": "host3", "kind": "peer", "remote": "10.8.1.3"}));
     let effects = state.apply(Command::AddPort(asked)).unwrap();
     let expected = ["close 10.8.1.3=3", "open host3=4", "store port host3"];

@@ -1,8 +1,8 @@
-//! The number of addresses in the table, in total and by network.
+//! The number of addresses in the table, in total, by network and by port.
 //!
-//! The table itself counts per port only, and includes expired entries until they are swept, so these numbers need a walk. A
-//! count is reused while the table has learned and removed nothing, for at most 100 ms, because entries expire without an
-//! event.
+//! The table itself counts only learned addresses per port, and includes expired entries until they are swept, so these numbers
+//! need a walk. A count is reused while the table has learned and removed nothing, for at most 100 ms, because entries expire
+//! without an event.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,7 @@ use std::{
 };
 
 use vswitch::{
-    addr::NetworkId,
+    addr::{NetworkId, PortId},
     fdb::{Entry, Totals},
 };
 
@@ -35,11 +35,16 @@ struct Count {
 pub(super) struct Macs {
     pub(super) all: usize,
     by_network: HashMap<NetworkId, u32>,
+    by_port: HashMap<PortId, u32>,
 }
 
 impl Macs {
     pub(super) fn of(&self, network: NetworkId) -> u32 {
         self.by_network.get(&network).copied().unwrap_or(0)
+    }
+
+    pub(super) fn on(&self, port: PortId) -> u32 {
+        self.by_port.get(&port).copied().unwrap_or(0)
     }
 }
 
@@ -62,6 +67,7 @@ impl Census {
         for entry in entries() {
             macs.all += 1;
             *macs.by_network.entry(entry.network).or_default() += 1;
+            *macs.by_port.entry(entry.port).or_default() += 1;
         }
         let macs = Arc::new(macs);
         *last = Some(Count { at: Instant::now(), totals, macs: Arc::clone(&macs) });

@@ -33,7 +33,11 @@ impl Snapshot {
                 network: network.clone(),
                 mac: entry.mac,
                 port: port.clone(),
-                origin: if learned { Origin::Learned } else { Origin::Static },
+                origin: match entry.origin {
+                    fdb::Origin::Learned => Origin::Learned,
+                    fdb::Origin::Control => Origin::Pinned,
+                    fdb::Origin::Static => Origin::Static,
+                },
                 age_ms: learned.then(|| u64::try_from(entry.age.as_millis()).unwrap_or(u64::MAX)),
                 held: entry.held,
             })

@@ -93,8 +93,10 @@ impl Snapshot {
             .state
             .network(&spec.network)
             .map_or_else(|| Id::of(spec.network.as_str()), |it| it.spec.id());
-        let reason = self.state.port(&spec.port).and_then(|port| self.why_down(port.id));
-        Endpoint { spec: spec.clone(), network_id, state: state_of(reason.as_ref()), reason }
+        let port = self.state.port(&spec.port);
+        let reason = port.as_ref().and_then(|port| self.why_down(port.id));
+        let guard = port.and_then(|port| port.spec.guard.clone());
+        Endpoint { spec: spec.clone(), network_id, state: state_of(reason.as_ref()), guard, reason }
     }
 }
 

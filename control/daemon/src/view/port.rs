@@ -60,8 +60,9 @@ impl Snapshot {
             mtu: port.mtu,
             offload: spec.offload,
             limit: spec.limit,
+            guard: spec.guard.clone(),
             worker: real.map_or(0, |real| u16::try_from(real.worker).unwrap_or(u16::MAX)),
-            macs: self.live.fdb.learned_on(port.id),
+            macs: self.macs().on(port.id),
             rx: received(&totals),
             tx: sent(&totals),
             fates: Fates {

@@ -160,7 +160,8 @@ impl Words<'_> {
             Err(reason) => format!("dropped: {reason}: {}", reason.hint()),
             Ok(_) => String::new(),
         };
-        let is_classified = decision.learned.is_some() || is_storm(decision);
+        let is_refused = decision.fate.is_err_and(DropReason::is_guard);
+        let is_classified = decision.learned.is_some() || is_storm(decision) || is_refused;
         let Some(Classified { network, tag }) = trace.classified.filter(|_| is_classified) else {
             step("classify", dropped(decision));
             return steps;
@@ -168,6 +169,13 @@ impl Words<'_> {
         let network = self.names.network(network);
         let how = if tag.is_some() { "by its tag" } else { "by its port" };
         step("classify", format!("network {network}, {how}"));
+        if is_refused {
+            step("guard", dropped(decision));
+            return steps;
+        }
+        if ingress.spec.guard.is_some() {
+            step("guard", "it speaks for the port's own station".into());
+        }
         if let Some(rate) = ingress.spec.limit.rx {
             step("limit", format!("unless the port's {rate} are used up"));
         }
@@ -218,7 +226,7 @@ impl Words<'_> {
             Learned::Known => format!("its source is known on {here}"),
             Learned::New => format!("its source would be learned on {here}"),
             Learned::Moved { from } => format!("its source would move here from {}", self.names.port(from)),
-            Learned::Pinned => "its source is pinned to another port and stays there".into(),
+            Learned::Pinned(_) => "its source is pinned to another port and stays there".into(),
             Learned::Held => "its source moves too often and stays on another port for now".into(),
             Learned::Full => format!(
                 "nothing: {here} has as many addresses as it may, or the table is full of pinned ones"

@@ -86,6 +86,11 @@ fn findings(filter: &WhyFilter, declared: &[Declared], entries: &[FdbEntry], dro
             findings
                 .push(format!("{mac} is pinned to {port} in network {network}: it is not learned elsewhere"));
         }
+        if entry.origin == Origin::Pinned {
+            findings.push(format!(
+                "{mac} belongs to {port} in network {network}: frames from it are forwarded from there only"
+            ));
+        }
         if filter.mac.is_some()
             && declared.iter().any(|declared| declared.port != *port)
             && entry.origin == Origin::Learned

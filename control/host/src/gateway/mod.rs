@@ -9,10 +9,12 @@
 //! | the shared chain of iptables accepts our packets | `others` |
 //! | forwarding is enabled in the kernel | `sysctl` |
 //! | what it does not translate is relayed | `relay` |
+//! | connections of who is gone end | `conntrack` |
 //!
 //! Each call gives the complete requirements, so undoing a change is setting the previous ones, and recovering from a crash
 //! is setting those of the state. Interfaces and their addresses are left out: they exist before.
 
+mod conntrack;
 mod error;
 mod nft;
 mod others;
@@ -24,7 +26,7 @@ mod sysctl;
 mod wants;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     thread,
@@ -34,17 +36,28 @@ use ipnet::IpNet;
 use tracing::{info, warn};
 use vswitch_model::publish::{Publish, Published};
 
+use self::{
+    conntrack::Stale,
+    others::Chains,
+    owner::Claim,
+    ports::{HostPort, Ports},
+    wants::Wants,
+};
 pub use self::{error::GatewayError, rules::TABLE};
-use self::{others::Chains, owner::Claim, ports::Ports, wants::Wants};
 
-/// A network that has a gateway on the host: what may pass between it and the outside world.
+/// Published ports, by where they are.
+type Map = BTreeMap<HostPort, Published>;
+
+/// A network that the host has an interface in: what may pass between it and the outside world.
 ///
-/// That is connections of containers, and connections to published ports. Other networks are outside as well.
+/// If the host is its gateway, that is connections of containers, and connections to published ports. Other networks are outside
+/// as well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outside {
-    /// The host's interface in the network, which has the gateway's addresses.
+    /// The host's interface in the network.
     pub ifname: String,
-    /// The network's subnets.
+    /// The network's subnets. Without one the host is a station of the network and not its gateway: it only takes nothing from
+    /// there for a tunnel's.
     pub subnets: Vec<IpNet>,
     /// Whether packets leave with the host's address; otherwise the outside needs a route to the subnets.
     pub masquerade: bool,
@@ -53,6 +66,18 @@ pub struct Outside {
     /// Tunnel ends of this host and its peers: address and UDP port, or the port alone (an unspecified address) if any address
     /// may be one. Nothing is sent there from the network.
     pub tunnels: Arc<BTreeSet<SocketAddr>>,
+}
+
+impl Outside {
+    /// A network that the host is a station of, by this interface.
+    pub fn of_station(ifname: String, tunnels: Arc<BTreeSet<SocketAddr>>) -> Self {
+        Self { ifname, subnets: Vec::new(), masquerade: false, published: Vec::new(), tunnels }
+    }
+
+    /// Whether the host is the network's gateway.
+    fn is_gateway(&self) -> bool {
+        !self.subnets.is_empty()
+    }
 }
 
 /// The gateway in the network namespace of the calling threads.
@@ -135,7 +160,15 @@ impl Gateway {
             None => self.apply(outsides),
         };
         match &done {
-            Ok(()) => self.ports.commit(&wanted),
+            Ok(()) => {
+                self.ports.commit(&wanted);
+                let without = |these: &Map, those: &Map| {
+                    let differs =
+                        |(port, published): &(&HostPort, &Published)| those.get(port) != Some(published);
+                    these.iter().filter(differs).map(|(_, published)| *published).collect::<Vec<_>>()
+                };
+                Stale::of_ports(without(&before, &wanted), without(&wanted, &before)).delete();
+            }
             Err(_) => {
                 for (published, error) in self.ports.keep(&before) {
                     warn!("{published} is published, but no longer held: {error}");
@@ -143,6 +176,11 @@ impl Gateway {
             }
         }
         done
+    }
+
+    /// Ends connections of endpoints with `addresses`, which are gone: who has such an address next has nothing to do with them.
+    pub fn end_connections(&self, addresses: impl IntoIterator<Item = IpAddr>) {
+        Stale::of_endpoints(addresses).delete();
     }
 
     /// After a start: applies as much of `outsides` as possible, whatever the table is now.
@@ -236,7 +274,7 @@ impl Gateway {
                 Some(Err(error)) => format!(" ({error})"),
                 None => String::new(),
             };
-            let in_the_way = chain.drops() && !outsides.is_empty();
+            let in_the_way = chain.drops() && outsides.iter().any(Outside::is_gateway);
             if in_the_way && self.warned.insert(chain.to_string()) {
                 warn!(
                     "the chain {chain} drops what it does not know of what is forwarded{why}: let it accept the \

@@ -162,7 +162,7 @@ pub(super) fn patterns(outsides: &[Outside]) -> BTreeSet<String> {
         true => format!("{GATEWAY_PREFIX}*"),
         false => outside.ifname.clone(),
     };
-    outsides.iter().map(pattern).collect()
+    outsides.iter().filter(|outside| outside.is_gateway()).map(pattern).collect()
 }
 
 /// The objects of one kind in a listing.
@@ -179,7 +179,7 @@ mod tests {
     fn outside(ifname: &str) -> Outside {
         Outside {
             ifname: ifname.into(),
-            subnets: Vec::new(),
+            subnets: vec!["10.9.0.0/24".parse().unwrap()],
             masquerade: true,
             published: Vec::new(),
             tunnels: Arc::default(),

@@ -178,6 +178,7 @@ impl Draft {
 
     /// Sets and maps, with all that is in them.
     fn holders(&mut self, wants: &Wants) {
+        self.set("inside", &wants.inside);
         self.set("gateways", &wants.gateways);
         for family in Family::ALL {
             self.nets(family, "subnets", &wants.subnets);
@@ -200,7 +201,7 @@ impl Draft {
         self.base("guard", NfChainType::Filter, NfHook::Prerouting, RAW);
         for field in ["saddr", "daddr"] {
             let forged = [
-                equal(meta(MetaKey::Iifname), word("@gateways")),
+                equal(meta(MetaKey::Iifname), word("@inside")),
                 equal(payload("ip", field), Family::V4.loopback()),
             ];
             self.rule("guard", [&forged[..], &[Statement::Drop(None)]].concat());
@@ -216,7 +217,7 @@ impl Draft {
     fn seal_tunnels(&mut self) {
         let port = || payload("udp", "dport");
         let mut seal = |end, set: String| {
-            let inside = equal(meta(MetaKey::Iifname), word("@gateways"));
+            let inside = equal(meta(MetaKey::Iifname), word("@inside"));
             let counted = Statement::Counter(Counter::Anonymous(None));
             let end = equal(end, word(format!("@{set}")));
             self.rule("guard", vec![inside, end, counted, Statement::Drop(None)]);
@@ -261,6 +262,14 @@ impl Draft {
     /// Accepts packets out of a network and back; into it only to published ports.
     fn forward(&mut self) {
         self.base("forward", NfChainType::Filter, NfHook::Forward, FILTER);
+        // What belongs to no connection is not masqueraded, and would leave with a container's own address.
+        for family in Family::ALL {
+            let inside = equal(meta(MetaKey::Iifname), word("@gateways"));
+            let masqueraded =
+                equal(payload(family.header(), "saddr"), word(format!("@{}", family.named("masquerade"))));
+            let invalid = Match { left: ct("state"), right: word("invalid"), op: Operator::IN };
+            self.rule("forward", vec![inside, masqueraded, Statement::Match(invalid), Statement::Drop(None)]);
+        }
         let inward = || equal(meta(MetaKey::Oifname), word("@gateways"));
         let states = Expression::List(vec![word("established"), word("related")]);
         let known = Match { left: ct("state"), right: states, op: Operator::IN };
@@ -561,6 +570,15 @@ mod tests {
     }
 
     #[test]
+    fn where_the_host_is_a_station_only_tunnels_are_sealed() {
+        let tunnels = Arc::new(["10.8.0.1:4789".parse().unwrap()].into());
+        let outsides = [Outside::of_station("own0".into(), tunnels), red()];
+        assert_eq!(elements(&outsides, "set", "inside"), json!(["own0", "vg-red"]));
+        assert_eq!(elements(&outsides, "set", "gateways"), json!(["vg-red"]));
+        assert_eq!(added(&outsides[..1], "rule"), added(&[red()], "rule"));
+    }
+
+    #[test]
     fn nothing_wanted_leaves_nothing() {
         let table = json!({ "table": { "family": "inet", "name": "vswitch" } });
         let expected = json!({ "nftables": [{ "add": table }, { "delete": table }] });
@@ -582,6 +600,7 @@ mod tests {
         let element = |name: &str, elem: Value| json!({ "element": { "family": "inet", "table": TABLE, "name": name, "elem": elem } });
         let key = json!({ "concat": ["tcp", 80] });
         let expected = json!({ "nftables": [
+            { "delete": element("inside", json!(["vg-red"])) },
             { "delete": element("gateways", json!(["vg-red"])) },
             { "delete": element("subnets4", json!([{ "prefix": { "addr": "10.8.0.0", "len": 24 } }])) },
             { "delete": element("any_address4", json!([[key, "10.9.0.2"]])) },

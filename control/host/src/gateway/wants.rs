@@ -11,7 +11,9 @@ use super::Outside;
 /// Content of the table's sets and maps; see [`super::rules`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wants {
-    /// The host's interfaces in networks that reach the outside.
+    /// The host's interfaces in networks, where nothing is a tunnel's.
+    pub(super) inside: BTreeSet<String>,
+    /// Those in networks that reach the outside.
     pub(super) gateways: BTreeSet<String>,
     /// The subnets that reach the outside; they do not overlap.
     pub(super) subnets: BTreeSet<IpNet>,
@@ -28,7 +30,8 @@ impl Wants {
     pub(super) fn of(outsides: &[Outside]) -> Self {
         let mut wants = Self::default();
         for outside in outsides {
-            wants.gateways.insert(outside.ifname.clone());
+            wants.inside.insert(outside.ifname.clone());
+            wants.gateways.extend(outside.is_gateway().then(|| outside.ifname.clone()));
             wants.subnets.extend(&outside.subnets);
             if outside.masquerade {
                 wants.masquerade.extend(&outside.subnets);
@@ -43,12 +46,13 @@ impl Wants {
 
     /// Whether there are no requirements.
     pub(super) fn is_empty(&self) -> bool {
-        self.gateways.is_empty()
+        self.inside.is_empty()
     }
 
     /// What is in `self` and not in `other`.
     pub(super) fn without(&self, other: &Self) -> Self {
         Self {
+            inside: &self.inside - &other.inside,
             gateways: &self.gateways - &other.gateways,
             subnets: &self.subnets - &other.subnets,
             masquerade: &self.masquerade - &other.masquerade,

@@ -27,6 +27,8 @@ pub struct Wanted {
     /// Longest super-frame in bytes (`gso_max_size`); `None` leaves it unchanged, and [`WHOLE_SUPER_FRAME`] lifts a lower one: a
     /// higher one is the operator's choice (BIG TCP).
     pub super_frame: Option<u32>,
+    /// Whether the host takes neither routers nor addresses from what it hears there.
+    pub is_wary: bool,
 }
 
 /// The kernel's default of `gso_max_size` (`GSO_LEGACY_MAX_SIZE`, include/linux/netdevice.h).
@@ -284,6 +286,22 @@ mod tests {
             }
         }
         steps
+    }
+
+    #[test]
+    fn the_default_length_of_super_frames_only_lifts_a_lower_one() {
+        let step = |now: u32, wanted: Option<u32>| {
+            let link = Link { super_frame: now, up: true, ..Link::default() };
+            plan_link(&link, &Wanted { super_frame: wanted, ..Wanted::default() })
+        };
+        let sets = |step: Option<Step>| match step {
+            Some(Step::SetLink { super_frame, .. }) => super_frame,
+            _ => None,
+        };
+        assert_eq!(sets(step(61_833, Some(WHOLE_SUPER_FRAME))), Some(WHOLE_SUPER_FRAME));
+        assert_eq!(step(185_000, Some(WHOLE_SUPER_FRAME)), None, "BIG TCP is the operator's choice");
+        assert_eq!(sets(step(185_000, Some(61_833))), Some(61_833));
+        assert_eq!(step(61_833, None), None);
     }
 
     #[test]

@@ -25,6 +25,7 @@ use rtnetlink::{
     },
 };
 use rustix::io::Errno;
+use tracing::warn;
 
 use super::{Link, LinkError, Links, error::errno};
 use crate::netns::run_in;
@@ -76,6 +77,24 @@ impl Links {
             }
         }
         Ok(warnings)
+    }
+
+    /// Lets the host believe no router that it hears by an interface of its own: containers are none. Its addresses and routes
+    /// there are configured, so nothing is lost; a LAN's routers are heard by the interface to the LAN.
+    pub(super) fn distrust(&self, ifname: &str) {
+        let settings = [
+            ("ipv6", "accept_ra"),
+            ("ipv6", "autoconf"),
+            ("ipv6", "accept_redirects"),
+            ("ipv4", "accept_redirects"),
+        ];
+        for (family, setting) in settings {
+            if let Err(error) = self.sysctl(&format!("{family}/conf/{ifname}/{setting}"), "0") {
+                warn!(
+                    "the host may take a container behind {ifname} for a router: {setting} cannot be set ({error})"
+                );
+            }
+        }
     }
 
     /// Drops what comes in, after the packet sockets' copy.

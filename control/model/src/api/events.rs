@@ -124,6 +124,13 @@ pub enum What {
     MacExpired(Station),
     /// An address made room for another.
     MacEvicted(Station),
+    /// The guard of a port refused frames of its station. Told at most once a minute per port.
+    GuardDropped {
+        /// The port.
+        port: Name,
+        /// How many since the last such event, by reason: `12 GUARD_MAC, 1 GUARD_ARP`.
+        detail: String,
+    },
     /// Events are missing here: too many came at once, or the reader was too slow.
     Lost {
         /// How many.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::PortState;
-use crate::{EndpointSpec, Id, Name, NetworkSpec, Scope};
+use crate::{EndpointSpec, GuardSpec, Id, Name, NetworkSpec, Scope};
 
 /// A network, with what is in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -67,6 +67,10 @@ pub struct Endpoint {
     pub network_id: Id,
     /// Whether its port carries frames.
     pub state: PortState,
+    /// Its guard, if it has one: `true`, or `{"also": ["10.9.0.100"]}`.
+    #[serde(default, deserialize_with = "crate::guard::written", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub guard: Option<GuardSpec>,
     /// Why not, and what to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -134,7 +134,9 @@ fn other_plugins_stand_before_and_behind() {
         };
         plugins.iter().map(whole).collect()
     };
-    let ours = json!({ "type": "vswitch", "network": "blue", "socket": switch.socket() });
+    // `tuning` changes the address that the guard knows.
+    let options = json!({ "guard.also": "02:00:00:00:00:99" });
+    let ours = json!({ "type": "vswitch", "network": "blue", "socket": switch.socket(), "options": options });
 
     // The result includes what the previous plugin created.
     let behind = chain(&[json!({ "type": "loopback" }), ours.clone()]);

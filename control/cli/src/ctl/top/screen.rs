@@ -469,6 +469,7 @@ mod tests {
             mtu: Mtu::DEFAULT,
             offload: true,
             limit: LimitSpec::default(),
+            guard: None,
             worker: 0,
             macs: 3,
             rx: Traffic { frames, bytes: frames * 1000, super_frames: 0 },

@@ -1,0 +1,390 @@
+//! Connections that the kernel tracks for who is gone.
+//!
+//! A translation is chosen once, with the first packet of a connection. What was tracked before a port was published, or led
+//! to a container that has ended, goes on as it began for as long as packets come: a sender of datagrams that never pauses is
+//! never heard by the new container, and a client of TCP waits for one that is gone. So such entries are deleted: the next
+//! packet is translated anew, or answered by a reset.
+//!
+//! Spoken is ctnetlink (include/uapi/linux/netfilter/nfnetlink_conntrack.h, net/netfilter/nf_conntrack_netlink.c): all entries
+//! are listed, and those that are meant are deleted by what they are listed with. Without connection tracking in the kernel
+//! there is nothing to delete.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    os::fd::OwnedFd,
+    time::Duration,
+};
+
+use rustix::{
+    io::Errno,
+    net::{
+        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
+        sockopt::{Timeout, set_socket_timeout},
+    },
+};
+use tracing::debug;
+use vswitch_model::publish::{Protocol, Published};
+
+/// How long the kernel may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Bytes of the buffer of an answer; the kernel fills at most 32 KiB (`netlink_dump`).
+const ANSWER: usize = 64 * 1024;
+
+// include/uapi/linux/netlink.h, netfilter/nfnetlink.h, nfnetlink_conntrack.h.
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_DUMP: u16 = 0x300;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const CT_NEW: u16 = 1 << 8;
+const CT_GET: u16 = 1 << 8 | 1;
+const CT_DELETE: u16 = 1 << 8 | 2;
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_ID: u16 = 12;
+const CTA_ZONE: u16 = 18;
+const CTA_TUPLE_IP: u16 = 1;
+const CTA_TUPLE_PROTO: u16 = 2;
+const NLA_TYPE_MASK: u16 = 0x3fff;
+
+/// Length of a message's header: nlmsghdr and nfgenmsg.
+const HEADER: usize = 16 + 4;
+
+/// One direction of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tuple {
+    from: SocketAddr,
+    to: SocketAddr,
+}
+
+/// A tracked connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Connection {
+    /// Of the transport layer (RFC 5237).
+    protocol: u8,
+    original: Tuple,
+    reply: Tuple,
+    /// What the kernel knows it by: its address family, and attributes as they were listed.
+    family: u8,
+    key: Vec<u8>,
+}
+
+/// What has changed, and so which connections are stale.
+#[derive(Debug, Default)]
+pub(super) struct Stale {
+    /// Ports that are published no longer.
+    gone: HashMap<(u8, u16), Vec<Published>>,
+    /// Ports that are published by now.
+    new: HashMap<(u8, u16), Vec<Published>>,
+    /// Addresses of endpoints that are gone.
+    addresses: HashSet<IpAddr>,
+}
+
+impl Stale {
+    /// After the published ports have changed.
+    pub(super) fn of_ports(
+        gone: impl IntoIterator<Item = Published>,
+        new: impl IntoIterator<Item = Published>,
+    ) -> Self {
+        let by_port = |published: &mut dyn Iterator<Item = Published>| {
+            let mut by_port: HashMap<_, Vec<_>> = HashMap::new();
+            for one in published {
+                by_port.entry((number(one.protocol), one.at().port())).or_default().push(one);
+            }
+            by_port
+        };
+        // A new connection of TCP begins with a packet that is translated as any first one.
+        let new = new.into_iter().filter(|one| one.protocol != Protocol::Tcp);
+        Self { gone: by_port(&mut gone.into_iter()), new: by_port(&mut { new }), addresses: HashSet::new() }
+    }
+
+    /// After endpoints with `addresses` have gone.
+    pub(super) fn of_endpoints(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        Self { addresses: addresses.into_iter().collect(), ..Self::default() }
+    }
+
+    /// Deletes what is stale, in the calling thread's network namespace.
+    pub(super) fn delete(&self) {
+        if self.gone.is_empty() && self.new.is_empty() && self.addresses.is_empty() {
+            return;
+        }
+        match self.try_delete() {
+            Ok(0) => {}
+            Ok(count) => debug!(count, "tracked connections of who is gone are deleted"),
+            Err(error) => debug!("tracked connections cannot be looked at: {error}"),
+        }
+    }
+
+    fn try_delete(&self) -> io::Result<usize> {
+        let socket = open()?;
+        let mut local = HashMap::new();
+        let stale: Vec<_> = list(&socket)?.into_iter().filter(|it| self.has(it, &mut local)).collect();
+        for connection in &stale {
+            // One that has ended meanwhile is answered by an error that nobody reads.
+            let message = message(CT_DELETE, NLM_F_REQUEST, connection.family, &connection.key);
+            send(&socket, &message, SendFlags::DONTWAIT)?;
+        }
+        Ok(stale.len())
+    }
+
+    /// Whether a connection is stale; `local` remembers which addresses are this host's.
+    fn has(&self, connection: &Connection, local: &mut HashMap<IpAddr, bool>) -> bool {
+        let Connection { original, reply, .. } = connection;
+        let ends = [original.from, original.to, reply.from];
+        if ends.iter().any(|end| self.addresses.contains(&end.ip())) {
+            return true;
+        }
+        let key = (connection.protocol, original.to.port());
+        let is_at = |published: &&Published| {
+            let at = published.at().ip();
+            at == original.to.ip() || at.is_unspecified() && at.is_ipv4() == original.to.is_ipv4()
+        };
+        let of = |ports: &HashMap<_, Vec<Published>>| {
+            ports.get(&key).into_iter().flatten().copied().collect::<Vec<_>>()
+        };
+        if of(&self.gone).iter().filter(is_at).any(|published| reply.from == published.to()) {
+            return true;
+        }
+        let leads_elsewhere =
+            of(&self.new).iter().filter(is_at).any(|published| reply.from != published.to());
+        // What is only passed on by this host to such a port of another is nobody's here.
+        leads_elsewhere && *local.entry(original.to.ip()).or_insert_with_key(|ip| is_local(*ip))
+    }
+}
+
+/// Whether an address is one of this host's.
+fn is_local(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
+}
+
+fn number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+        Protocol::Sctp => 132,
+    }
+}
+
+fn open() -> io::Result<OwnedFd> {
+    let socket =
+        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+    Ok(socket)
+}
+
+/// A message without sequence number: there is one question at a time.
+fn message(kind: u16, flags: u16, family: u8, attributes: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(HEADER + attributes.len()).expect("attributes of one connection are short");
+    let mut message = Vec::with_capacity(HEADER + attributes.len());
+    message.extend(len.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    message.extend([0; 8]);
+    // nfgenmsg: family, version, resource.
+    message.extend([family, 0, 0, 0]);
+    message.extend(attributes);
+    message
+}
+
+/// All tracked connections that have ports.
+fn list(socket: &OwnedFd) -> io::Result<Vec<Connection>> {
+    send(socket, &message(CT_GET, NLM_F_REQUEST | NLM_F_DUMP, 0, &[]), SendFlags::empty())?;
+    let mut buffer = vec![0; ANSWER];
+    let mut all = Vec::new();
+    loop {
+        let (len, _) = recv(socket, &mut buffer[..], RecvFlags::empty())?;
+        let mut rest = &buffer[..len];
+        while let Some((kind, body)) = next_message(&mut rest) {
+            match kind {
+                NLMSG_DONE => return Ok(all),
+                NLMSG_ERROR => {
+                    let code = body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+                    return Err(Errno::from_raw_os_error(-code).into());
+                }
+                CT_NEW => all.extend(parse(body)),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Splits the next message off: its type, and what is behind its header (nlmsghdr).
+fn next_message<'b>(rest: &mut &'b [u8]) -> Option<(u16, &'b [u8])> {
+    let len = u32::from_ne_bytes(*rest.first_chunk()?) as usize;
+    let kind = u16::from_ne_bytes(rest.get(4..6)?.try_into().ok()?);
+    let body = rest.get(16..len)?;
+    *rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+    Some((kind, body))
+}
+
+/// Splits the next attribute off: its type, its value, and all of it.
+fn next_attribute<'b>(rest: &mut &'b [u8]) -> Option<(u16, &'b [u8], &'b [u8])> {
+    let len = usize::from(u16::from_ne_bytes(*rest.first_chunk()?));
+    let kind = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?) & NLA_TYPE_MASK;
+    let value = rest.get(4..len)?;
+    let whole = rest.get(..len.next_multiple_of(4)).unwrap_or(rest);
+    *rest = rest.get(whole.len()..).unwrap_or_default();
+    Some((kind, value, whole))
+}
+
+fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8], &[u8])> {
+    std::iter::from_fn(move || next_attribute(&mut rest))
+}
+
+/// The connection that a message describes; `None`: it has no ports.
+fn parse(body: &[u8]) -> Option<Connection> {
+    let (family, listed) = (*body.first()?, body.get(4..)?);
+    let (mut original, mut reply, mut key) = (None, None, Vec::new());
+    for (kind, value, whole) in attributes(listed) {
+        match kind {
+            CTA_TUPLE_ORIG => original = parse_tuple(value),
+            CTA_TUPLE_REPLY => reply = parse_tuple(value),
+            _ => {}
+        }
+        if matches!(kind, CTA_TUPLE_ORIG | CTA_ID | CTA_ZONE) {
+            key.extend(whole);
+        }
+    }
+    let ((protocol, original), (_, reply)) = (original?, reply?);
+    Some(Connection { protocol, original, reply, family, key })
+}
+
+fn parse_tuple(tuple: &[u8]) -> Option<(u8, Tuple)> {
+    let (mut from, mut to) = (None, None);
+    let (mut protocol, mut from_port, mut to_port) = (None, None, None);
+    let port = |value: &[u8]| value.first_chunk().map(|port| u16::from_be_bytes(*port));
+    for (kind, nested, _) in attributes(tuple) {
+        for (inner, value, _) in attributes(nested) {
+            match (kind, inner) {
+                // CTA_IP_V4_SRC and so on.
+                (CTA_TUPLE_IP, 1 | 3) => from = address(value),
+                (CTA_TUPLE_IP, 2 | 4) => to = address(value),
+                (CTA_TUPLE_PROTO, 1) => protocol = value.first().copied(),
+                (CTA_TUPLE_PROTO, 2) => from_port = port(value),
+                (CTA_TUPLE_PROTO, 3) => to_port = port(value),
+                _ => {}
+            }
+        }
+    }
+    // ICMP has none.
+    let at = |ip: Option<IpAddr>, port: Option<u16>| Some(SocketAddr::new(ip?, port.unwrap_or(0)));
+    Some((protocol?, Tuple { from: at(from, from_port)?, to: at(to, to_port)? }))
+}
+
+fn address(value: &[u8]) -> Option<IpAddr> {
+    match value.len() {
+        4 => Some(Ipv4Addr::from(*value.first_chunk::<4>()?).into()),
+        16 => Some(Ipv6Addr::from(*value.first_chunk::<16>()?).into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    fn tuple(from: &str, to: &str) -> Tuple {
+        Tuple { from: from.parse().unwrap(), to: to.parse().unwrap() }
+    }
+
+    fn connection(protocol: u8, original: Tuple, reply: Tuple) -> Connection {
+        Connection { protocol, original, reply, family: 2, key: Vec::new() }
+    }
+
+    fn published(protocol: Protocol, at: &str, to: &str) -> Published {
+        Published::new(protocol, at.parse().unwrap(), to.parse().unwrap()).unwrap()
+    }
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let len = u16::try_from(4 + value.len()).unwrap();
+        let mut attribute = [&len.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
+        attribute.resize(attribute.len().next_multiple_of(4), 0);
+        attribute
+    }
+
+    /// NLA_F_NESTED (include/uapi/linux/netlink.h).
+    fn nested(kind: u16, parts: &[Vec<u8>]) -> Vec<u8> {
+        attribute(kind | 0x8000, &parts.concat())
+    }
+
+    fn written(kind: u16, protocol: u8, tuple: Tuple) -> Vec<u8> {
+        let octets = |end: SocketAddr| match end.ip() {
+            IpAddr::V4(ip) => ip.octets().to_vec(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        };
+        let first = if tuple.from.is_ipv4() { 1 } else { 3 };
+        let ips = [attribute(first, &octets(tuple.from)), attribute(first + 1, &octets(tuple.to))];
+        let ports = [
+            attribute(1, &[protocol]),
+            attribute(2, &tuple.from.port().to_be_bytes()),
+            attribute(3, &tuple.to.port().to_be_bytes()),
+        ];
+        nested(kind, &[nested(CTA_TUPLE_IP, &ips), nested(CTA_TUPLE_PROTO, &ports)])
+    }
+
+    #[test]
+    fn a_connection_is_read_and_known_by_what_it_was_listed_with() {
+        for (original, reply) in [
+            (tuple("192.0.2.2:40001", "192.0.2.1:5514"), tuple("10.66.0.11:514", "192.0.2.2:40001")),
+            (
+                tuple("[2001:db8::2]:40001", "[2001:db8::1]:5514"),
+                tuple("[fd00::2]:514", "[2001:db8::2]:40001"),
+            ),
+        ] {
+            let (one, other) = (written(CTA_TUPLE_ORIG, 17, original), written(CTA_TUPLE_REPLY, 17, reply));
+            // CTA_STATUS, of no concern, and the id.
+            let (status, id) = (attribute(3, &[0; 4]), attribute(CTA_ID, &[1, 2, 3, 4]));
+            let body = [&[10, 0, 0, 0][..], &one, &other, &status, &id].concat();
+            let key = [one, id].concat();
+            assert_eq!(
+                parse(&body),
+                Some(Connection { protocol: 17, original, reply, family: 10, key: key.clone() })
+            );
+            let message = message(CT_DELETE, NLM_F_REQUEST, 10, &key);
+            let mut rest = &message[..];
+            assert_eq!(next_message(&mut rest), Some((CT_DELETE, &[&[10, 0, 0, 0][..], &key].concat()[..])));
+            assert!(rest.is_empty());
+        }
+    }
+
+    #[test]
+    fn only_what_leads_to_who_is_gone_is_stale() {
+        let old = published(Protocol::Udp, "0.0.0.0:5514", "10.66.0.11:514");
+        let sender = "192.0.2.2:40001";
+        let translated = connection(17, tuple(sender, "127.0.0.1:5514"), tuple("10.66.0.11:514", sender));
+        let untranslated = connection(17, tuple(sender, "127.0.0.1:5514"), tuple("127.0.0.1:5514", sender));
+        let passing = connection(17, tuple(sender, "198.51.100.9:5514"), tuple("198.51.100.9:5514", sender));
+        let has = |stale: &Stale, one: &Connection| stale.has(one, &mut HashMap::new());
+
+        let gone = Stale::of_ports([old], []);
+        assert!(has(&gone, &translated) && !has(&gone, &untranslated) && !has(&gone, &passing));
+        assert!(!has(&gone, &Connection { protocol: 6, ..translated.clone() }), "another protocol");
+        let new = Stale::of_ports([], [published(Protocol::Udp, "0.0.0.0:5514", "10.66.0.12:514")]);
+        assert!(has(&new, &translated) && has(&new, &untranslated), "they lead elsewhere");
+        assert!(!has(&new, &passing), "to another host");
+        let same = Stale::of_ports([], [old]);
+        assert!(!has(&same, &translated) && has(&same, &untranslated));
+        let tcp = Stale::of_ports([], [published(Protocol::Tcp, "0.0.0.0:5514", "10.66.0.12:514")]);
+        assert!(!has(&tcp, &Connection { protocol: 6, ..untranslated.clone() }));
+
+        let ended = Stale::of_endpoints(["10.66.0.11".parse().unwrap()]);
+        assert!(has(&ended, &translated) && !has(&ended, &untranslated));
+        let outward = tuple("10.66.0.11:50000", "198.51.100.9:443");
+        assert!(has(&ended, &connection(6, outward, tuple("198.51.100.9:443", "192.0.2.1:50000"))));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_to_their_end(bytes in vec(any::<u8>(), 0..200)) {
+            let _ = parse(&bytes);
+            let mut rest = &bytes[..];
+            while let Some((_, body)) = next_message(&mut rest) {
+                let _ = parse(body);
+            }
+        }
+    }
+}
