@@ -1,7 +1,7 @@
 # vswitchd: `make demo` demonstrates it, `make test` tests it, `make bench` measures it. All three need root.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-vxlan test test-pure test-kernel fuzz bench lint gates install dist clean
+.PHONY: help build demo demo-vxlan test test-pure test-kernel test-packages fuzz bench lint gates install uninstall deb dist image clean
 
 PREFIX ?= /usr/local
 ROUNDS ?= 5
@@ -9,6 +9,9 @@ SECONDS_EACH ?= 5
 # Of the workspace, not of the package alone: that one wants other features of its dependencies, and so another build of them.
 KERNEL_TESTS = VSWITCH_BIN_DIR=$(CURDIR)/target/release \
   cargo test --workspace --locked --features vswitch-tests/kernel --test kernel --
+
+# What the packages are made with.
+PACKERS = strip:binutils dpkg-deb:dpkg dpkg-shlibdeps:dpkg-dev
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -26,7 +29,7 @@ demo-vxlan: build ## two hosts, a container on each, one network over both
 	@scripts/need-packages ip:iproute2 ping:iputils-ping iperf3:iperf3 bash:bash
 	@scripts/demo-vxlan
 
-test: test-pure test-kernel fuzz ## all tests
+test: test-pure test-kernel test-packages fuzz ## all tests
 
 test-pure:       # tests that run anywhere, without root: all targets but tests/kernel, which needs its feature
 	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev
@@ -41,6 +44,11 @@ test-kernel: build # tests that need root and a kernel: never skipped. The crash
 	cargo test --workspace --locked -- --ignored --test-threads=2
 	$(KERNEL_TESTS) --test-threads=2 --skip scale::
 	$(KERNEL_TESTS) scale::
+
+test-packages: build # the packages, installed, used under systemd, and purged: two minutes
+	@scripts/need-packages $(PACKERS) lintian:lintian mmdebstrap:mmdebstrap systemd-nspawn:systemd-container mandoc:mandoc nft:nftables \
+	  python3:python3-venv
+	tests/packages/run
 
 fuzz:            # every fuzz target for some seconds
 	@scripts/need-packages g++:g++ pcap-config:libpcap-dev
@@ -61,7 +69,8 @@ bench: build     ## in memory, on the wire, through tunnels and with Docker, aga
 	  --json bench/results/tunnel.json --svg docs/bench-tunnel.svg
 
 lint:            ## format, clippy, unused dependencies and documentation, as CI checks them
-	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev jq:jq
+	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev jq:jq systemd-analyze:systemd
+	scripts/check-unit
 	cargo fmt --all --check
 	scripts/check-code
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
@@ -74,11 +83,22 @@ gates:           ## the other checks of CI: dependencies and crates
 	scripts/check-pure vswitch vswitch-vxlan
 	scripts/check-alone
 
-install: build   ## binaries, manual pages, completions and the systemd unit, below PREFIX
+install: build   ## programs, manual pages, completions and the systemd unit, below PREFIX
 	@scripts/need-packages strip:binutils
 	scripts/install $(DESTDIR)$(PREFIX) $(DESTDIR)
 
-dist:            ## static vswitchd and vswitch-cni without symbols, into target/static
+uninstall:       ## removes what install has put there, and what the daemon has created; PURGE=1: configuration and store too
+	scripts/uninstall $(DESTDIR)$(PREFIX) $(DESTDIR)
+
+deb: build       ## a Debian package, into target/packages
+	@scripts/need-packages $(PACKERS)
+	scripts/deb
+
+image: build     ## the tree of a container image, into target/packages; see packaging/Containerfile
+	@scripts/need-packages strip:binutils nft:nftables
+	scripts/image
+
+dist:            ## static programs without symbols, and an archive of them, into target/static: for any Linux
 	@scripts/need-packages gcc:gcc readelf:binutils
 	@scripts/need-rust
 	scripts/dist

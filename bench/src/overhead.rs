@@ -250,8 +250,8 @@ impl Bare {
         });
         let frames = batch.len();
         batch.clear();
-        scratch.answers.take(|to, frame| {
-            batch.push_copy(to, Offload::NONE, frame);
+        scratch.answers.take(|to, _, frame| {
+            batch.push_copy(to, None, Offload::NONE, frame);
         });
         frames
     }

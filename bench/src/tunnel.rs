@@ -42,6 +42,8 @@ const OUT: encap::Settings = encap::Settings {
     class: Class::marked(Dscp::Fixed(0)),
     datagrams: MAX_DATAGRAMS,
     sources: 16,
+    inherit_ttl: false,
+    whole_headers: true,
 };
 const BACK: decap::Settings = decap::Settings { strict: false, overlay_mtu: 1450, clamp: false };
 
@@ -174,8 +176,8 @@ impl Crossing {
         for (slot, flow) in (0..).zip((0..flows).cycle().take(count)) {
             let (offload, bytes) = item(flow);
             total += bytes.len();
-            assert!(sent.push_copy(PortId(0), offload, &bytes));
-            outs.push(Out { slot, network: NetworkId(0), tag: TagOp::Keep });
+            assert!(sent.push_copy(PortId(0), None, offload, &bytes));
+            outs.push(Out { slot, network: NetworkId(0), tag: TagOp::Keep, flooded: false });
         }
         let tables = Tables::new([], [(Vni::try_from(4096).expect("valid"), NetworkId(0))]);
         let (counters, scratch) = (PortCounters::default(), Scratch::new());
@@ -200,7 +202,7 @@ impl Crossing {
             Transmit { port: PortId(1), batch: sent, outs, max_frame: 70_000, counters, witness: None };
         let begin = Instant::now();
         received.clear();
-        encapsulate(|network| tables.header(network), &OUT, &frames, scratch, &mut |train| {
+        encapsulate(|network| tables.carriage(network), &OUT, &frames, scratch, &mut |train| {
             if received.len() >= BATCH {
                 received.clear();
             }
@@ -307,7 +309,7 @@ impl Device for Flood {
             frame[..6].fill(0xff);
             frame[6..12].copy_from_slice(&mac(2).0);
             frame[12..14].copy_from_slice(&[8, 6]);
-            batch.push_copy(port, Offload::NONE, &frame);
+            batch.push_copy(port, None, Offload::NONE, &frame);
         }
         Ok(true)
     }
@@ -331,7 +333,7 @@ impl Device for Remote {
     }
 
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
-        encapsulate(|network| self.tables.header(network), &OUT, frames, scratch, &mut |train| {
+        encapsulate(|network| self.tables.carriage(network), &OUT, frames, scratch, &mut |train| {
             black_box(train);
             Ok(())
         });

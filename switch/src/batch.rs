@@ -9,6 +9,7 @@ use crate::{
     addr::{NetworkId, PortId},
     wire::{
         frame::{ADDRESSES, MAX_FRAME, TAG, TAG_SHIFT},
+        giant::MAX_PIECES,
         offload::{Offload, VNET_HEADER},
     },
 };
@@ -36,6 +37,18 @@ pub const HEADROOM: usize = 32;
 const STRIDE: usize = 65_536 + 19 * 64;
 
 const _: () = assert!(HEADROOM + MAX_FRAME <= STRIDE && HEADROOM >= VNET_HEADER + TAG);
+
+/// Number of [giants](Batch::giants).
+pub const GIANTS: usize = 8;
+
+/// Length of a giant in bytes: room for the longest super-frame of the kernel (`GSO_MAX_SIZE` bytes behind its headers,
+/// include/linux/netdevice.h).
+const GIANT: usize = 8 * STRIDE;
+
+/// Position of the first giant: they are the last buffers.
+const FIRST_GIANT: usize = CAPACITY * STRIDE - GIANTS * GIANT;
+
+const _: () = assert!(GIANT >= 8 * 65_535 + 1024 && GIANTS * MAX_PIECES * STRIDE <= FIRST_GIANT);
 
 /// Metadata of a received frame.
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +119,30 @@ impl Batch {
         self.memory.copy_within(from + range.start..from + range.end, next + range.start);
     }
 
+    /// Buffers for what is longer than a frame, of which a device makes [up to nine](MAX_PIECES) frames each. They are free
+    /// while an empty batch is filled with no more than that.
+    pub fn giants(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        self.memory[FIRST_GIANT..].chunks_exact_mut(GIANT)
+    }
+
+    /// The giant number `index`.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn giant(&self, index: usize) -> &[u8] {
+        &self.memory[FIRST_GIANT + index * GIANT..][..GIANT]
+    }
+
+    /// Copies the bytes `range` of the giant number `index` to the position `to` of the next buffer.
+    ///
+    /// # Panics
+    /// If there is no such giant or it has no such bytes.
+    pub fn bring(&mut self, index: usize, range: Range<usize>, to: usize) {
+        let from = FIRST_GIANT + index * GIANT;
+        let next = self.frames.len() * STRIDE;
+        self.memory.copy_within(from + range.start..from + range.end, next + to);
+    }
+
     /// Appends the frame of `len` bytes that was received into the next buffer at [`HEADROOM`].
     ///
     /// # Panics
@@ -119,11 +156,17 @@ impl Batch {
         self.write_header(self.frames.len() - 1);
     }
 
-    /// Appends a copy of `bytes`; false if the batch is full or `bytes` is longer than [`MAX_FRAME`].
-    pub fn push_copy(&mut self, ingress: PortId, offload: Offload, bytes: &[u8]) -> bool {
+    /// Appends a copy of `bytes`, of `network` if it is known; false if the batch is full or `bytes` is longer than [`MAX_FRAME`].
+    pub fn push_copy(
+        &mut self,
+        ingress: PortId,
+        network: Option<NetworkId>,
+        offload: Offload,
+        bytes: &[u8],
+    ) -> bool {
         let Some(buffer) = self.spare().next().filter(|_| bytes.len() <= MAX_FRAME) else { return false };
         buffer[HEADROOM..HEADROOM + bytes.len()].copy_from_slice(bytes);
-        self.push(ingress, None, offload, bytes.len());
+        self.push(ingress, network, offload, bytes.len());
         true
     }
 

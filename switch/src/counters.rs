@@ -19,7 +19,9 @@ use crate::drops::DropReason;
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    const ZERO: Self = Self(AtomicU64::new(0));
+    const fn zero() -> Self {
+        Self(AtomicU64::new(0))
+    }
 
     /// Adds `n`. Only one thread may call this for a given counter.
     #[inline]
@@ -55,7 +57,7 @@ pub struct Distribution {
 
 impl<const FIRST: u32, const PLACES: usize> Default for Histogram<FIRST, PLACES> {
     fn default() -> Self {
-        Self { counts: [const { Counter::ZERO }; PLACES], sum: Counter::default() }
+        Self { counts: [const { Counter::zero() }; PLACES], sum: Counter::default() }
     }
 }
 
@@ -107,7 +109,7 @@ macro_rules! counters {
         // Arrays of more than 32 elements have no `Default`.
         impl Default for $counters {
             fn default() -> Self {
-                Self { $($name: Counter::default(),)* $($list: [const { Counter::ZERO }; $len],)* }
+                Self { $($name: Counter::default(),)* $($list: [const { Counter::zero() }; $len],)* }
             }
         }
 

@@ -34,9 +34,9 @@ drop_reasons! {
     /// Shorter than an Ethernet header, than the tag it announces or, from a tunnel, than its IP header.
     PktTooSmall = "PKT_TOO_SMALL", "shorter than its Ethernet header, or, from a tunnel, than its IP header: the sender makes broken frames";
     /// The offload header contradicts the frame.
-    DevHdr = "DEV_HDR", "its offload header does not fit the frame: the sender's driver is broken or hostile";
+    DevHdr = "DEV_HDR", "its offload header does not fit the frame: the port offers what virtio cannot tell (tunnels, SCTP); at the interface that sends, `ethtool -K eth0 tx-udp_tnl-segmentation off tx-udp_tnl-csum-segmentation off tx-gre-segmentation off tx-gre-csum-segmentation off tx-ipxip4-segmentation off tx-ipxip6-segmentation off tx-sctp-segmentation off tx-checksum-sctp off tx-gso-list off`";
     /// The source address is a group or zero.
-    MacInvalidSource = "MAC_INVALID_SOURCE", "its source is a group or zero address: the sender is broken or hostile";
+    MacInvalidSource = "MAC_INVALID_SOURCE", "its source is a group or zero address: the sender makes broken frames";
     /// Sent to 01:80:C2:00:00:0X, which a bridge does not forward.
     LinkLocalGroup = "LINK_LOCAL_GROUP", "sent to 01:80:c2:00:00:0x (pause, LACP, LLDP; BPDUs where the mask leaves them out): set switch.group_forward_mask to pass it on";
     /// Tagged with a VLAN that the port does not carry.
@@ -92,7 +92,9 @@ drop_reasons! {
     NoReceiver = "NO_RECEIVER", "the network has no other port: attach one";
     // Egress; counted on the egress port.
     /// Longer than the egress port carries.
-    PktTooBig = "PKT_TOO_BIG", "longer than the egress port's MTU: give all ports of the network the same MTU, over a tunnel the overlay's";
+    PktTooBig = "PKT_TOO_BIG", "longer than the egress port's MTU: give all ports of the network the same MTU, over a tunnel the overlay's; packets that may be fragmented cross a tunnel in fragments with fragment = true on the network";
+    /// Too short for its IP header, where that must be read: on the way into a tunnel.
+    IpInHdr = "IP_INHDR", "ends within its IP header, which a tunnel must read: the sender makes broken frames";
     /// A mirror copy that is itself an encapsulated copy for the same collector.
     MirrorLoop = "MIRROR_LOOP", "a copy on its way to the collector that it is for: what is mirrored is the way to the collector; mirror other ports, or lead it elsewhere";
     /// Exceeds the port's egress rate limit.

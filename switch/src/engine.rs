@@ -25,7 +25,7 @@ use crate::{
     plan::{Pass, Plan, Port, Receiver},
     storm::FloodMeters,
     transmit::{Egress, Out, Scratch, TagOp, Transmit, Witness},
-    wire::{frame::Frame, offload::Offload},
+    wire::offload::Offload,
 };
 
 /// The outcome of a turn.
@@ -130,8 +130,8 @@ impl Engine {
     fn send_answers(&mut self, now: Timestamp) {
         let Self { worker, plan, batch, scratch, captures, .. } = self;
         batch.clear();
-        scratch.answers.take(|to, frame| {
-            batch.push_copy(to, Offload::NONE, frame);
+        scratch.answers.take(|to, network, frame| {
+            batch.push_copy(to, Some(network), Offload::NONE, frame);
         });
         if batch.is_empty() {
             return;
@@ -142,15 +142,9 @@ impl Engine {
         }
         let sender = Sender { pass: Pass { now, plan, worker: *worker }, batch, captures };
         for (slot, answer) in (0..).zip(batch.frames()) {
-            // The network of the answer is that of its cause; a capture records it.
-            let frame = Frame::parse(batch.bytes(usize::from(slot)));
-            let classified = frame.and_then(|frame| plan.topology.classify(answer.ingress, None, &frame));
-            let network = classified.map_or(NetworkId(0), |classified| classified.network);
-            let out = Out { slot, network, tag: TagOp::Keep };
-            // A tunnel would need the network.
-            if !plan.topology.is_tunnel(answer.ingress) {
-                sender.send(answer.ingress, &mut [out], scratch);
-            }
+            let network = answer.network.unwrap_or(NetworkId(0));
+            let out = Out { slot, network, tag: TagOp::Keep, flooded: false };
+            sender.send(answer.ingress, &mut [out], scratch);
         }
     }
 }
@@ -191,7 +185,10 @@ impl Sender<'_> {
         });
         for (mirror, copies) in mirrors.iter().zip(copies) {
             if !copies.outs().is_empty() {
+                // A copy has no sender that should react.
+                let before = scratch.answers.len();
                 self.send(mirror.to, copies.outs(), scratch);
+                scratch.answers.truncate(before);
             }
         }
     }

@@ -28,6 +28,7 @@ pub mod addr;
 pub mod batch;
 pub mod capture;
 pub mod counters;
+pub mod datagrams;
 pub mod device;
 pub mod drops;
 pub mod engine;
@@ -40,6 +41,7 @@ pub mod plan;
 pub mod storm;
 #[cfg(feature = "serde")]
 mod text;
+mod too_big;
 pub mod topology;
 pub mod trace;
 pub mod transmit;
@@ -47,4 +49,4 @@ mod wire;
 #[cfg(feature = "os")]
 pub mod worker;
 
-pub use wire::{bytes, checksum, frame, headers, offload, segment};
+pub use wire::{bytes, checksum, frame, giant, headers, offload, segment};

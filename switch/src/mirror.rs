@@ -58,7 +58,9 @@ impl Copies {
         let at_port = mirror.direction != Some(Direction::Tx) && mirror.ports.contains(&ingress);
         if at_port || network.is_some_and(|network| mirror.networks.contains(&network)) {
             #[expect(clippy::cast_possible_truncation, reason = "a batch has fewer slots")]
-            self.push(Out { slot: slot as u16, network: network.unwrap_or(NetworkId(0)), tag: TagOp::Keep });
+            let slot = slot as u16;
+            let network = network.unwrap_or(NetworkId(0));
+            self.push(Out { slot, network, tag: TagOp::Keep, flooded: false });
         }
     }
 

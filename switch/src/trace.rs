@@ -81,12 +81,13 @@ pub fn trace<'a>(now: Timestamp, plan: &'a Plan, frame: &Hypothesis<'_>) -> Opti
     let (decision, evicted) = forward::suppose(pass, &batch, 0, storm);
     let mut leaving = Vec::new();
     if let Some(Classified { network, tag }) = classified {
-        let mut leave = |member: &Member| {
-            leaving.push((member.port, Out { slot: 0, network, tag: forward::tag_op(tag, member) }));
+        let mut leave = |member: &Member, flooded| {
+            let tag = forward::tag_op(tag, member);
+            leaving.push((member.port, Out { slot: 0, network, tag, flooded }));
         };
         match decision.fate {
-            Ok(Action::Send(member)) => leave(member),
-            Ok(Action::Flood(reach)) => reach.members().for_each(leave),
+            Ok(Action::Send(member)) => leave(member, false),
+            Ok(Action::Flood(reach)) => reach.members().for_each(|member| leave(member, true)),
             Err(_) => {}
         }
     }

@@ -12,8 +12,10 @@ use crate::{
     batch::{Batch, CAPACITY},
     counters::PortCounters,
     drops::DropReason,
+    too_big,
     wire::{
-        frame::{ADDRESSES, MAX_FRAME, TAG, TAG_SHIFT, Tag},
+        frame::{ADDRESSES, ETHERNET_HEADER, MAX_FRAME, TAG, TAG_SHIFT, Tag},
+        headers::link,
         offload::{Capabilities, Offload, VNET_HEADER},
         segment::Segmenter,
     },
@@ -63,6 +65,8 @@ pub struct Out {
     pub network: NetworkId,
     /// The operation on its tag.
     pub tag: TagOp,
+    /// Whether it leaves by every port of its network, since its destination is a group or unknown.
+    pub flooded: bool,
 }
 
 /// The outgoing frames of a decided batch, by port.
@@ -82,15 +86,14 @@ impl Egress {
         self.touched.reserve_exact(ports.saturating_sub(self.touched.len()));
     }
 
-    /// Queues `slot` for `port`. At most once per slot and port.
+    /// Queues `out` for `port`. At most once per slot and port.
     #[inline(always)]
-    pub fn push(&mut self, port: PortId, slot: usize, network: NetworkId, tag: TagOp) {
+    pub fn push(&mut self, port: PortId, out: Out) {
         let queue = &mut self.queues[port.index()];
         if queue.is_empty() {
             self.touched.push(port);
         }
-        #[expect(clippy::cast_possible_truncation, reason = "a batch has fewer slots")]
-        queue.push(Out { slot: slot as u16, network, tag });
+        queue.push(out);
     }
 
     /// Passes each port's frames to `serve`, in the order of the ports' first frames, and leaves the queues
@@ -125,6 +128,7 @@ pub struct Answers(Vec<Answer>);
 #[derive(Clone, Copy, Debug)]
 struct Answer {
     to: PortId,
+    network: NetworkId,
     len: usize,
     bytes: [u8; MAX_ANSWER],
 }
@@ -147,22 +151,32 @@ impl Scratch {
 }
 
 impl Answers {
-    /// Queues `frame` for `to`. Ignored if it is longer than [`MAX_ANSWER`] or the queue is full.
-    pub fn push(&mut self, to: PortId, frame: &[u8]) {
+    /// Queues `frame` of `network` for `to`. Ignored if it is longer than [`MAX_ANSWER`] or the queue is full.
+    fn push(&mut self, to: PortId, network: NetworkId, frame: &[u8]) {
         let mut bytes = [0; MAX_ANSWER];
         if let Some(front) = bytes.get_mut(..frame.len())
             && self.0.len() < ANSWERS
         {
             front.copy_from_slice(frame);
-            self.0.push(Answer { to, len: frame.len(), bytes });
+            self.0.push(Answer { to, network, len: frame.len(), bytes });
         }
     }
 
-    /// Passes the answers pushed since the last call to `each`, with their egress port.
-    pub fn take(&mut self, mut each: impl FnMut(PortId, &[u8])) {
+    /// Passes the answers pushed since the last call to `each`, with their egress port and network.
+    pub fn take(&mut self, mut each: impl FnMut(PortId, NetworkId, &[u8])) {
         for answer in self.0.drain(..) {
-            each(answer.to, &answer.bytes[..answer.len]);
+            each(answer.to, answer.network, &answer.bytes[..answer.len]);
         }
+    }
+
+    /// Number of answers.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Forgets all but the first `len` answers.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.0.truncate(len);
     }
 }
 
@@ -268,8 +282,34 @@ impl<'a> Transmit<'a> {
                 }
                 form => send(form).map(|()| 1),
             });
+            if result == Err(DropReason::PktTooBig) {
+                self.answer_port(*out, &mut scratch.answers);
+            }
             self.count(*out, result);
         }
+    }
+
+    /// Tells the sender of `out`, which does not fit, that its packets may have `mtu` bytes, and returns whether it is one that
+    /// can be told: not that of an IPv4 packet that may be fragmented, nor of one to a group.
+    ///
+    /// A flooded frame is not answered, since its destination may be elsewhere.
+    #[cold]
+    pub fn answer(&self, out: Out, mtu: usize, answers: &mut Answers) -> bool {
+        let slot = usize::from(out.slot);
+        let mtu = u16::try_from(mtu).ok();
+        let answer = mtu.and_then(|mtu| too_big::answer(self.batch.bytes(slot), mtu));
+        if let Some(answer) = answer.as_ref().filter(|_| !out.flooded) {
+            answers.push(self.batch.frames()[slot].ingress, out.network, answer);
+        }
+        answer.is_some()
+    }
+
+    /// The same for a frame that does not fit the port: the port's MTU, less tags beyond the one that does not count.
+    #[cold]
+    pub(crate) fn answer_port(&self, out: Out, answers: &mut Answers) {
+        let network = link(self.batch.bytes(usize::from(out.slot))).map_or(ETHERNET_HEADER, |(at, _)| at);
+        let mtu = self.max_frame.saturating_sub(network.max(ETHERNET_HEADER + TAG));
+        self.answer(out, mtu, answers);
     }
 
     /// The whole outgoing frame and its offload: in place or, if its tag changes, copied to `buffer`. For

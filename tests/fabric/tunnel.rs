@@ -111,13 +111,21 @@ impl Device for Remote {
             class: Class::marked(Dscp::Fixed(0)),
             datagrams: MAX_DATAGRAMS,
             sources: 16,
+            inherit_ttl: false,
+            whole_headers: true,
         };
-        encap::encapsulate(|network| self.tables.header(network), &settings, frames, scratch, &mut |train| {
-            train.each(|parts| {
-                let datagram = parts.iter().flat_map(|part| part.iter().copied()).collect();
-                self.socket.queues().sent.push((frames.port, datagram));
-                Ok(())
-            })
-        });
+        encap::encapsulate(
+            |network| self.tables.carriage(network),
+            &settings,
+            frames,
+            scratch,
+            &mut |train| {
+                train.each(|parts| {
+                    let datagram = parts.iter().flat_map(|part| part.iter().copied()).collect();
+                    self.socket.queues().sent.push((frames.port, datagram));
+                    Ok(())
+                })
+            },
+        );
     }
 }

@@ -27,6 +27,7 @@ pub mod raw;
 pub mod tcp;
 pub mod udp;
 pub mod underlay;
+pub mod variety;
 
 use std::{
     thread,

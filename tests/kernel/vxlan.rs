@@ -25,6 +25,11 @@ struct Link {
 impl Link {
     /// `vxlan` are keys of `[vxlan]` and further tables. The other host has the link as `eth0`, without an address.
     fn start(underlay: Underlay, vxlan: &str) -> Self {
+        Self::with(underlay, vxlan, "")
+    }
+
+    /// The same with these keys of the network.
+    fn with(underlay: Underlay, vxlan: &str, network: &str) -> Self {
         let [host, other, near, far] = ["ours", "other", "near", "far"].map(Netns::new);
         host.ip(&format!("link add eth0 type veth peer name eth0 netns {}", other.name()));
         underlay.up(&host, "eth0", 1);
@@ -37,7 +42,7 @@ impl Link {
         far.ip("addr add fd09::2/64 dev eth0 nodad");
         far.ip("link set eth0 up");
         let config = net().vxlan(&underlay.address(1)).keys(vxlan);
-        let config = config.network("blue").keys("vni = 4096").tap("near", &near);
+        let config = config.network("blue").keys("vni = 4096").keys(network).tap("near", &near);
         let daemon = Vswitchd::start_in(host, &config.address("10.9.0.1/24 fd09::1/64"));
         Self { daemon, other, near, far, underlay }
     }
@@ -48,6 +53,16 @@ impl Link {
             underlay,
             &format!("{vxlan}\n[[vxlan.peer]]\nname = \"other\"\naddress = \"{}\"", underlay.address(2)),
         )
+    }
+
+    /// Like [`with`](Self::with), with the kernel's VXLAN device of the other host as our peer.
+    fn to_kernel(underlay: Underlay, vxlan: &str, network: &str) -> Self {
+        let peer =
+            format!("{vxlan}\n[[vxlan.peer]]\nname = \"other\"\naddress = \"{}\"", underlay.address(2));
+        let link = Self::with(underlay, &peer, network);
+        link.kernel(&format!("remote {}", underlay.address(1)), 4789);
+        link.near.reaches("10.9.0.2");
+        link
     }
 
     /// Creates the kernel's VXLAN device on the other host, bridged with its container. `to` is its remote address or
@@ -147,6 +162,57 @@ fn the_kernel_is_a_member_of_the_same_group() {
     link.far.reaches("fd09::1");
     link.near.reaches("fd09::2");
     tcp::exchange(&link.near, &link.far, "fd09::2", 1_000_000, 64 << 10);
+}
+
+/// A packet that exceeds the tunnel's MTU and may be fragmented leaves in fragments where the network says so. One that may not
+/// is answered in either case.
+#[test]
+fn long_packets_cross_in_fragments_where_that_is_wanted() {
+    for underlay in [Underlay::V4, Underlay::V6] {
+        for fragment in [false, true] {
+            let link = Link::to_kernel(underlay, "", &format!("mtu = 1500\nfragment = {fragment}"));
+            link.far.ip("link set eth0 mtu 1500");
+            let ping = |may: &str| {
+                let mut ping = Command::new("ping");
+                ping.args(["-n", "-q", "-c", "1", "-W", "2", "-M", may, "-s", "1472", "10.9.0.2"]);
+                link.near.run(|| ping.output().unwrap().status.success())
+            };
+            assert_eq!(ping("dont"), fragment, "{underlay:?}");
+            assert_eq!(link.daemon.dropped("other", "PKT_TOO_BIG") == 0, fragment);
+            assert!(!ping("do"), "it is told instead");
+            let route = link.near.ip("route get 10.9.0.2");
+            assert!(route.contains(&format!(" mtu {}", underlay.overlay_mtu())), "{route}");
+            // Others are not affected.
+            tcp::exchange(&link.near, &link.far, "10.9.0.2", 1_000_000, 64 << 10);
+        }
+    }
+}
+
+/// Outer headers have the inner packet's time to live where that is inherited; frames that have none get the default.
+#[test]
+fn the_time_to_live_is_fixed_or_inherited() {
+    for (ttl, expected) in [("9", 9), ("\"inherit\"", 17)] {
+        for underlay in [Underlay::V4, Underlay::V6] {
+            let link = Link::to_kernel(underlay, &format!("ttl = {ttl}"), "");
+            let wire = link.other.raw("eth0");
+            let mut ping = Command::new("ping");
+            ping.args(["-n", "-q", "-c", "1", "-W", "5", "-t", "17", "10.9.0.2"]);
+            assert!(link.near.run(|| ping.output().unwrap().status.success()));
+            // The outer header's position of the field, and where the inner frame begins.
+            let (field, inner) = if underlay == Underlay::V4 { (22, 50) } else { (21, 70) };
+            let is_echo = |frame: &[u8]| {
+                frame.get(inner + 12..inner + 14) == Some(&[8, 0]) && frame.get(inner + 23) == Some(&1)
+            };
+            let echo = wire.find(vswitch_tests::PATIENCE, is_echo).expect("the echo was on the link");
+            assert_eq!((echo[field], echo[inner + 22]), (expected, 17), "{underlay:?}");
+            let fixed = if expected == 17 { 64 } else { expected };
+            link.near.ip("neighbour flush dev eth0");
+            link.near.reaches("10.9.0.2");
+            let is_arp = |frame: &[u8]| frame.get(inner + 12..inner + 14) == Some(&[8, 6]);
+            let arp = wire.find(vswitch_tests::PATIENCE, is_arp).expect("the question was on the link");
+            assert_eq!(arp[field], fixed, "{underlay:?}");
+        }
+    }
 }
 
 /// Packets on the link: none is malformed, all checksums are right, and the fields of ours are as intended.

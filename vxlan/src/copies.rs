@@ -29,7 +29,7 @@ use vswitch::{
 };
 
 use crate::{
-    encap::{Class, Settings, Train, encapsulate},
+    encap::{Carriage, Class, Settings, Train, encapsulate},
     header::HEADER,
 };
 
@@ -68,9 +68,12 @@ impl Copies {
             class: self.class,
             datagrams,
             sources: 1,
+            inherit_ttl: false,
+            whole_headers: false,
         };
         let frames = Transmit { outs: &outs, ..*frames };
-        encapsulate(|_| Some(&self.header), &settings, &frames, scratch, send);
+        let carriage = Carriage { header: &self.header, fragment: false };
+        encapsulate(|_| Some(carriage), &settings, &frames, scratch, send);
     }
 
     /// The reason why a frame must not be sent.
@@ -96,7 +99,7 @@ impl Copies {
             _ => None,
         });
         datagram.is_some_and(|datagram| match datagram {
-            // This host's tunnel sends nothing but copies in fragments.
+            // Of its peers' frames, this host's tunnel fragments only those of networks with `fragment`.
             Datagram::Fragment => true,
             Datagram::Whole(udp) => {
                 try_u16_at(udp, 2) == Some(self.to.port())

@@ -22,8 +22,8 @@ use vswitch::{
     bytes::try_u16_at,
     device::Refuse,
     drops::DropReason,
-    frame::{ETHERNET_HEADER, TAG},
-    headers::{Headers, IPV4_HEADER, IPV6_HEADER, Transport, link},
+    frame::ETHERNET_HEADER,
+    headers::{Headers, IPV6_HEADER, Transport, is_cut_short, link},
     offload::Offload,
 };
 
@@ -213,24 +213,11 @@ fn inner(
     let network = tables.network(vni).ok_or(DropReason::VxlanVniNotFound)?;
     let inner = datagram.start + HEADER..datagram.end;
     let frame = &mut bytes[inner.clone()];
-    // Most are longer than all that is checked.
-    if frame.len() < ETHERNET_HEADER + 2 * TAG + IPV6_HEADER && is_cut_short(frame) {
+    if is_cut_short(frame) {
         return Err(DropReason::PktTooSmall);
     }
     ecn::propagate(frame, ecn).map_err(|ecn::Congested| DropReason::IpTunnelEcn)?;
     Ok((network, inner))
-}
-
-/// Whether `frame` announces an IP packet but ends within its fixed header. The kernel's VXLAN device drops it as well
-/// (`pskb_inet_may_pull`, drivers/net/vxlan/vxlan_core.c); frames from an interface of a bridge are not checked.
-#[cold]
-fn is_cut_short(frame: &[u8]) -> bool {
-    let header = |ethertype| match ethertype {
-        EtherType::IPV4 => IPV4_HEADER,
-        EtherType::IPV6 => IPV6_HEADER,
-        _ => 0,
-    };
-    link(frame).is_some_and(|(network, ethertype)| frame.len() < network + header(ethertype))
 }
 
 /// A complete frame in its buffer.

@@ -49,6 +49,8 @@ pub struct Rules {
     pub clamp: bool,
     /// DSCP of outer headers.
     pub dscp: Dscp,
+    /// Whether outer headers get the inner packet's time to live, or hop limit.
+    pub inherit_ttl: bool,
     /// MTU of the underlay at this host, in bytes.
     pub underlay_mtu: u16,
 }
@@ -107,7 +109,8 @@ pub struct Devices {
 }
 
 /// Builds the devices of `endpoint` for these peers, networks and collectors; each collector has its own VNI.
-/// `mtus` are the smallest MTUs of the ports of networks, in bytes, where smaller than the tunnel's.
+/// `mtus` are the smallest MTUs of the ports of networks, in bytes, where smaller than the tunnel's; `fragmented` are networks
+/// whose long datagrams leave in fragments.
 pub fn devices(
     endpoint: &Arc<Vtep>,
     rules: &Rules,
@@ -115,11 +118,13 @@ pub fn devices(
     collectors: &[(Peer, Vni)],
     networks: impl IntoIterator<Item = (Vni, NetworkId)>,
     mtus: impl IntoIterator<Item = (NetworkId, u16)>,
+    fragmented: impl IntoIterator<Item = NetworkId>,
 ) -> Devices {
     let station = |peer: &Peer| (peer.address.ip(), peer.port);
     let stations = peers.iter().filter(|peer| !peer.address.ip().is_multicast()).map(station);
     let watchers = collectors.iter().map(|(collector, _)| station(collector));
-    let tables = Arc::new(Tables::new(stations, networks).with_collectors(watchers).with_mtus(mtus));
+    let tables = Tables::new(stations, networks).with_collectors(watchers).with_mtus(mtus);
+    let tables = Arc::new(tables.with_fragments(fragmented));
     let overhead = overhead(endpoint.local().ip());
     let inlet = |number| {
         Arc::new(Inlet {
@@ -147,6 +152,7 @@ pub fn devices(
             tables: Arc::clone(&tables),
             clamp: rules.clamp,
             class: Class::marked(rules.dscp),
+            inherit_ttl: rules.inherit_ttl,
         })
     };
     let collector = |(peer, vni): &(Peer, Vni)| {
@@ -269,6 +275,7 @@ pub struct Remote {
     tables: Arc<Tables>,
     clamp: bool,
     class: Class,
+    inherit_ttl: bool,
 }
 
 impl Device for Remote {
@@ -289,8 +296,13 @@ impl Device for Remote {
             class: self.class,
             datagrams: endpoint.datagrams(),
             sources: SOURCES,
+            inherit_ttl: self.inherit_ttl,
+            whole_headers: true,
         };
-        encapsulate(|network| self.tables.header(network), &settings, frames, scratch, &mut |train| {
+        encapsulate(|network| self.tables.carriage(network), &settings, frames, scratch, &mut |train| {
+            if train.fragment {
+                return endpoint.send_in_fragments(address, train);
+            }
             let result = endpoint.send(address, train);
             self.route.learn_from(&result);
             result

@@ -3,7 +3,8 @@
 //! ```text
 //! frames in arrival order
 //!   flow            source port and traffic class
-//!   size            do its packets fit the path?             PKT_TOO_BIG, and an answer to the sender
+//!   header          is its IP header complete?               IP_INHDR
+//!   size            do its packets fit the path?             PKT_TOO_BIG, and an answer to the sender; or fragments
 //!   segmenter       packets of a super-frame, checksums final
 //!   train           header and packet appended to the train, while lengths allow
 //!   send            a train at a time (UDP_SEGMENT)
@@ -26,13 +27,13 @@ use vswitch::{
     device::DeviceError,
     drops::DropReason,
     frame::ETHERNET_HEADER,
-    headers::{Headers, IPV4_HEADER, TCP_HEADER, link},
+    headers::{Headers, IPV4_HEADER, TCP_HEADER, is_cut_short, link},
     offload::Csum,
     segment::{Segment, Segmenter},
     transmit::{Answers, Out, Scratch, TagOp, Transmit},
 };
 
-use crate::{flow::Flow, header::HEADER, mss, too_big};
+use crate::{flow::Flow, header::HEADER, mss};
 
 /// Maximum length of a train: the payload of the longest UDP datagram over IPv4.
 const MAX_TRAIN: usize = 65_507;
@@ -69,6 +70,19 @@ pub struct Settings {
     pub datagrams: usize,
     /// Number of source ports; a power of two.
     pub sources: u8,
+    /// Whether outer headers get the inner packet's time to live, or hop limit.
+    pub inherit_ttl: bool,
+    /// Whether packets that end within their IP header are dropped, as the kernel does.
+    pub whole_headers: bool,
+}
+
+/// How the frames of a network are carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carriage<'h> {
+    /// Their VXLAN header.
+    pub header: &'h [u8; HEADER],
+    /// Whether datagrams that exceed the path MTU leave in fragments, where the sender is not told to make shorter packets.
+    pub fragment: bool,
 }
 
 /// The outer header's differentiated services code point.
@@ -155,6 +169,10 @@ pub struct Train<'a> {
     pub source: u8,
     /// DSCP and ECN of the outer header.
     pub traffic_class: u8,
+    /// Time to live, or hop limit, of the outer header; 0: the socket's.
+    pub ttl: u8,
+    /// Whether the datagrams may be fragmented.
+    pub fragment: bool,
     /// Number of datagrams.
     pub datagrams: usize,
     /// Length of each datagram in bytes; the last may be shorter.
@@ -189,10 +207,10 @@ impl Train<'_> {
     }
 }
 
-/// Sends `frames` by `send`, a train at a time, and counts the outcome of each. `header` returns the header
-/// for frames of a network, if it is carried.
+/// Sends `frames` by `send`, a train at a time, and counts the outcome of each. `carriage` returns how a network is carried,
+/// if it is.
 pub fn encapsulate<'h>(
-    header: impl Fn(NetworkId) -> Option<&'h [u8; HEADER]>,
+    carriage: impl Fn(NetworkId) -> Option<Carriage<'h>>,
     settings: &Settings,
     frames: &Transmit<'_>,
     scratch: &mut Scratch,
@@ -200,7 +218,7 @@ pub fn encapsulate<'h>(
 ) {
     let Scratch { frame: buffer, segment: arena, answers } = scratch;
     let train = Building::new(arena, settings.datagrams.clamp(1, MAX_DATAGRAMS));
-    let mut cargo = Cargo { header, settings, frames, train, aboard: ArrayVec::new(), send };
+    let mut cargo = Cargo { carriage, settings, frames, train, aboard: ArrayVec::new(), send };
     for departure in order(settings, frames) {
         let (out, lane) = (frames.outs[departure.position()], departure.lane());
         if lane != cargo.train.lane {
@@ -212,6 +230,11 @@ pub fn encapsulate<'h>(
             Ok(datagrams) => cargo.aboard.push((out, datagrams)),
             Err(reason) => frames.count(out, Err(reason)),
         }
+        if cargo.train.fragment {
+            // The frames after it are not fragmented.
+            let _ = cargo.depart();
+            cargo.train.fragment = false;
+        }
     }
     let _ = cargo.depart();
 }
@@ -221,30 +244,32 @@ pub fn encapsulate<'h>(
 struct Lane {
     source: u8,
     traffic_class: u8,
+    ttl: u8,
 }
 
-/// Sort key of a frame: its source port, its position among the frames, and its traffic class, from the
+/// Sort key of a frame: its source port, its position among the frames, its traffic class and its time to live, from the
 /// highest bits down, so that sorting groups frames by port and keeps their order within each.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Departure(u32);
+struct Departure(u64);
 
 const _: () = assert!(CAPACITY <= 1 << 16);
 
 impl Departure {
     #[inline]
-    fn new(Lane { source, traffic_class }: Lane, position: u16) -> Self {
-        Self(u32::from(source) << 24 | u32::from(position) << 8 | u32::from(traffic_class))
+    fn new(Lane { source, traffic_class, ttl }: Lane, position: u16) -> Self {
+        let [high, low] = position.to_be_bytes();
+        Self(u64::from_be_bytes([0, 0, 0, source, high, low, traffic_class, ttl]))
     }
 
     #[inline]
     fn lane(self) -> Lane {
-        let [source, .., traffic_class] = self.0.to_be_bytes();
-        Lane { source, traffic_class }
+        let [.., source, _, _, traffic_class, ttl] = self.0.to_be_bytes();
+        Lane { source, traffic_class, ttl }
     }
 
     #[inline]
     fn position(self) -> usize {
-        let [_, high, low, _] = self.0.to_be_bytes();
+        let [.., high, low, _, _] = self.0.to_be_bytes();
         usize::from(u16::from_be_bytes([high, low]))
     }
 }
@@ -254,7 +279,11 @@ fn order(settings: &Settings, frames: &Transmit<'_>) -> ArrayVec<Departure, CAPA
     let departures = (0..).zip(frames.outs).map(|(position, out)| {
         let flow = Flow::of(frames.batch.bytes(usize::from(out.slot)));
         let source = (flow.hash >> 24) as u8 & (settings.sources - 1);
-        Departure::new(Lane { source, traffic_class: settings.class.outer(flow.traffic_class) }, position)
+        let ttl = if settings.inherit_ttl { flow.ttl } else { 0 };
+        Departure::new(
+            Lane { source, traffic_class: settings.class.outer(flow.traffic_class), ttl },
+            position,
+        )
     });
     let mut departures: ArrayVec<_, CAPACITY> = departures.take(CAPACITY).collect();
     if departures.windows(2).any(|pair| pair[0].lane().source != pair[1].lane().source) {
@@ -264,8 +293,8 @@ fn order(settings: &Settings, frames: &Transmit<'_>) -> ArrayVec<Departure, CAPA
 }
 
 /// The current train and its frames.
-struct Cargo<'c, 'a, H> {
-    header: H,
+struct Cargo<'c, 'a, C> {
+    carriage: C,
     settings: &'c Settings,
     frames: &'c Transmit<'a>,
     train: Building<'c>,
@@ -274,25 +303,29 @@ struct Cargo<'c, 'a, H> {
     send: &'c mut dyn FnMut(&Train<'_>) -> io::Result<()>,
 }
 
-impl<'c, 'h, 'a: 'c, H: Fn(NetworkId) -> Option<&'h [u8; HEADER]>> Cargo<'c, 'a, H> {
+impl<'c, 'h, 'a: 'c, C: Fn(NetworkId) -> Option<Carriage<'h>>> Cargo<'c, 'a, C> {
     /// Adds all datagrams of a frame to trains, sends full trains, and returns the number of datagrams.
     fn load(&mut self, out: Out, buffer: &mut [u8], answers: &mut Answers) -> Result<usize, DropReason> {
         let Self { settings, frames, .. } = *self;
-        let header = (self.header)(out.network).ok_or(DropReason::PortGone)?;
+        let Carriage { header, fragment } = (self.carriage)(out.network).ok_or(DropReason::PortGone)?;
         let received = &frames.batch.frames()[usize::from(out.slot)];
         let lies = frames.batch.bytes(usize::from(out.slot));
         let (frame, offload) = match out.tag {
             TagOp::Keep => (lies, received.offload),
             _ => frames.frame(out, buffer)?,
         };
+        if settings.whole_headers && is_cut_short(frame) {
+            return Err(DropReason::IpInHdr);
+        }
         let longest = usize::from(settings.overlay_mtu) + ETHERNET_HEADER;
         if offload.wire_len(frame.len()) > longest {
             // Tags that stay on the frame reduce the MTU of its packet.
             let mtu = link(frame).map_or(0, |(network, _)| longest.saturating_sub(network));
-            if let Some(answer) = u16::try_from(mtu).ok().and_then(|mtu| too_big::answer(lies, mtu)) {
-                answers.push(received.ingress, &answer);
+            if frames.answer(out, mtu, answers) || !fragment {
+                return Err(DropReason::PktTooBig);
             }
-            return Err(DropReason::PktTooBig);
+            let _ = self.depart();
+            self.train.fragment = true;
         }
         let opens =
             settings.clamp && Headers::measure(frame).is_some_and(|headers| mss::opens(frame, &headers));
@@ -362,6 +395,8 @@ fn clamp(datagram: &mut [u8], longest: usize) {
 /// A train under construction.
 struct Building<'c> {
     lane: Lane,
+    /// Whether its datagrams exceed the path MTU.
+    fragment: bool,
     /// Memory for headers and short payload; as long as a train.
     arena: &'c mut [u8],
     used: usize,
@@ -388,6 +423,7 @@ impl<'c> Building<'c> {
         debug_assert!(arena.len() >= MAX_TRAIN);
         Self {
             lane: Lane::default(),
+            fragment: false,
             arena,
             used: 0,
             parts: ArrayVec::new(),
@@ -458,9 +494,9 @@ impl<'c> Building<'c> {
                 Part::Lent(payload) => IoSlice::new(payload),
             })
             .collect();
-        let Lane { source, traffic_class } = self.lane;
-        let train =
-            Train { source, traffic_class, datagrams: self.datagrams, size: self.size, parts: &parts };
+        let Lane { source, traffic_class, ttl } = self.lane;
+        let &mut Self { fragment, datagrams, size, .. } = self;
+        let train = Train { source, traffic_class, ttl, fragment, datagrams, size, parts: &parts };
         let result = send(&train);
         self.parts.clear();
         (self.used, self.datagrams, self.bytes, self.closed) = (0, 0, 0, false);

@@ -12,7 +12,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, BorrowedFd},
     sync::{
-        Mutex, PoisonError,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
@@ -81,9 +81,12 @@ pub struct Features {
 /// Open sockets. See the [module](self).
 #[derive(Debug)]
 pub struct Vtep {
+    options: Options,
     local: SocketAddr,
     inlets: Vec<InletSocket>,
     outlets: Vec<Socket>,
+    /// Sockets of the same source ports that may send fragments, once they are needed.
+    fragmenting: OnceLock<Vec<Socket>>,
     /// Copies have one source port, so that they arrive in order.
     copies: Socket,
     datagrams: AtomicUsize,
@@ -136,9 +139,11 @@ impl Vtep {
         let probe = UdpSocketState::new((&Socket::new(domain(options.local), Type::DGRAM, None)?).into())?;
         let datagrams = if options.checksum { probe.max_gso_segments() } else { 1 };
         Ok(Self {
+            options: options.clone(),
             local: options.local,
             inlets,
             outlets,
+            fragmenting: OnceLock::new(),
             copies,
             datagrams: AtomicUsize::new(datagrams),
             losses: Mutex::new(Losses::new(checksum_errors(options.local.ip()))),
@@ -184,7 +189,8 @@ impl Vtep {
     /// # Errors
     /// The kernel rejects the value: 0.
     pub fn set_ttl(&self, ttl: u8) -> io::Result<()> {
-        for outlet in self.outlets.iter().chain([&self.copies]) {
+        let fragmenting = self.fragmenting.get().into_iter().flatten();
+        for outlet in self.outlets.iter().chain([&self.copies]).chain(fragmenting) {
             if self.local.is_ipv4() {
                 outlet.set_ttl_v4(ttl.into())?;
                 outlet.set_multicast_ttl_v4(ttl.into())?;
@@ -194,6 +200,21 @@ impl Vtep {
             }
         }
         Ok(())
+    }
+
+    /// Prepares [`send_in_fragments`](Self::send_in_fragments), with this time to live, or hop limit. Idempotent.
+    ///
+    /// # Errors
+    /// The sockets cannot be opened.
+    pub fn allow_fragments(&self, ttl: u8) -> io::Result<()> {
+        if self.fragmenting.get().is_some() {
+            return Ok(());
+        }
+        let twins =
+            self.outlets.iter().map(|outlet| twin(&self.options, outlet)).collect::<io::Result<_>>()?;
+        // Configuration is changed by one thread.
+        let _ = self.fragmenting.set(twins);
+        self.set_ttl(ttl)
     }
 
     /// The path MTU to `peer` in bytes, as far as the kernel knows it.
@@ -239,6 +260,17 @@ impl Vtep {
         self.send_by(&self.outlets[usize::from(train.source) % self.outlets.len()], peer, train)
     }
 
+    /// Sends a train to `peer` whose datagrams exceed the path MTU, one by one: the kernel does not segment datagrams that it
+    /// must fragment. The source port is the same, so that a flow keeps it whether its packets are fragmented or not.
+    ///
+    /// # Errors
+    /// `WouldBlock`: the buffer is full. `EMSGSIZE`: fragments were not [allowed](Self::allow_fragments).
+    pub fn send_in_fragments(&self, peer: &SockAddr, train: &Train<'_>) -> io::Result<()> {
+        let outlet = self.fragmenting.get().and_then(|all| all.get(usize::from(train.source) % all.len()));
+        let outlet = outlet.ok_or_else(|| io::Error::from_raw_os_error(libc::EMSGSIZE))?;
+        train.each(|parts| self.send_one(outlet, peer, train, parts, None))
+    }
+
     /// Sends a train of copies to `peer`.
     ///
     /// # Errors
@@ -254,14 +286,12 @@ impl Vtep {
     /// # Errors
     /// `WouldBlock`: the buffer is full.
     pub fn send_copies_in_fragments(&self, peer: &SockAddr, train: &Train<'_>) -> io::Result<()> {
-        train.each(|parts| self.send_one(&self.copies, peer, train.traffic_class, parts, None))
+        train.each(|parts| self.send_one(&self.copies, peer, train, parts, None))
     }
 
     fn send_by(&self, outlet: &Socket, peer: &SockAddr, train: &Train<'_>) -> io::Result<()> {
         let v4 = self.local.is_ipv4();
-        let send = |parts: &[io::IoSlice<'_>], segment| {
-            self.send_one(outlet, peer, train.traffic_class, parts, segment)
-        };
+        let send = |parts: &[io::IoSlice<'_>], segment| self.send_one(outlet, peer, train, parts, segment);
         if train.datagrams == 1 {
             return send(train.parts, None);
         }
@@ -288,11 +318,11 @@ impl Vtep {
         &self,
         outlet: &Socket,
         peer: &SockAddr,
-        traffic_class: u8,
+        train: &Train<'_>,
         parts: &[io::IoSlice<'_>],
         segment: Option<u16>,
     ) -> io::Result<()> {
-        let control = Control::new(self.local.is_ipv4(), traffic_class, segment);
+        let control = Control::new(self.local.is_ipv4(), train, segment);
         let message = MsgHdr::new().with_addr(peer).with_buffers(parts);
         let message = if control.len > 0 { message.with_control(control.bytes()) } else { message };
         outlet.sendmsg(&message, 0).map(drop)
@@ -361,6 +391,12 @@ pub fn never_fragment(socket: impl AsFd, v4: bool) -> io::Result<()> {
 }
 
 fn outlet(options: &Options, too_long: TooLong) -> io::Result<Socket> {
+    let socket = unbound(options, too_long)?;
+    bind_source(&socket, options.local.ip())?;
+    Ok(socket)
+}
+
+fn unbound(options: &Options, too_long: TooLong) -> io::Result<Socket> {
     let local = options.local;
     let socket = Socket::new(domain(local), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
@@ -391,8 +427,19 @@ fn outlet(options: &Options, too_long: TooLong) -> io::Result<Socket> {
         }
         _ => {}
     }
-    bind_source(&socket, local.ip())?;
     Ok(socket)
+}
+
+/// A socket with the source port of `outlet` that may send fragments.
+fn twin(options: &Options, outlet: &Socket) -> io::Result<Socket> {
+    let twin = unbound(options, TooLong::Fragment)?;
+    // Two sockets may have one port if both agree at the time of binding. Nothing is received there.
+    outlet.set_reuse_address(true)?;
+    twin.set_reuse_address(true)?;
+    let bound = twin.bind(&outlet.local_addr()?);
+    outlet.set_reuse_address(false)?;
+    twin.set_reuse_address(false)?;
+    bound.map(|()| twin)
 }
 
 /// Binds to a free port among [`SOURCE_PORTS`], starting from a random one.
@@ -417,18 +464,24 @@ fn domain(address: SocketAddr) -> Domain {
 
 /// Control messages for `sendmsg`.
 struct Control {
-    bytes: [u8; 64],
+    bytes: [u8; 96],
     len: usize,
 }
 
 impl Control {
-    /// Sets the traffic class, unless it is zero, which is the default, and the segment size.
-    fn new(v4: bool, traffic_class: u8, segment: Option<u16>) -> Self {
-        let mut control = Self { bytes: [0; 64], len: 0 };
+    /// Sets the traffic class and the time to live, unless they are zero, which is the default, and the segment size.
+    fn new(v4: bool, train: &Train<'_>, segment: Option<u16>) -> Self {
+        let mut control = Self { bytes: [0; 96], len: 0 };
+        let &Train { traffic_class, ttl, .. } = train;
         if traffic_class != 0 {
             let (level, kind) =
                 if v4 { (libc::IPPROTO_IP, libc::IP_TOS) } else { (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) };
             control.push(level, kind, &libc::c_int::from(traffic_class).to_ne_bytes());
+        }
+        if ttl != 0 {
+            let (level, kind) =
+                if v4 { (libc::IPPROTO_IP, libc::IP_TTL) } else { (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) };
+            control.push(level, kind, &libc::c_int::from(ttl).to_ne_bytes());
         }
         if let Some(segment) = segment {
             control.push(libc::SOL_UDP, libc::UDP_SEGMENT, &segment.to_ne_bytes());

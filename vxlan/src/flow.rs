@@ -19,6 +19,8 @@ pub(crate) struct Flow {
     pub(crate) hash: u32,
     /// DSCP (upper six bits) and ECN (lower two); zero for frames that are not IP.
     pub(crate) traffic_class: u8,
+    /// Time to live, or hop limit; zero for frames that are not IP.
+    pub(crate) ttl: u8,
 }
 
 const TCP: u8 = IpNumber::TCP.0;
@@ -41,7 +43,7 @@ impl Flow {
                 _ => None,
             }
         });
-        ip.unwrap_or_else(|| Self { hash: mix(word(frame, 0), word(frame, 4)), traffic_class: 0 })
+        ip.unwrap_or_else(|| Self { hash: mix(word(frame, 0), word(frame, 4)), traffic_class: 0, ttl: 0 })
     }
 
     #[inline]
@@ -51,7 +53,8 @@ impl Flow {
         let whole = u16_at(header, 6) & 0x7fff == 0x4000;
         let transport = usize::from(header[0] & 0x0f) * 4;
         let ports = if whole { ports(header[9], packet, transport) } else { 0 };
-        Some(Self { hash: mix(word(header, 12), u64::from(ports)), traffic_class: header[1] })
+        let hash = mix(word(header, 12), u64::from(ports));
+        Some(Self { hash, traffic_class: header[1], ttl: header[8] })
     }
 
     #[inline]
@@ -61,7 +64,7 @@ impl Flow {
         let label = u32_at(header, 0) & 0xf_ffff;
         let rest = u64::from(ports(header[6], packet, IPV6_HEADER)) | u64::from(label) << 32;
         let class = header[0] << 4 | header[1] >> 4;
-        Some(Self { hash: mix(addresses, rest ^ word(header, 32)), traffic_class: class })
+        Some(Self { hash: mix(addresses, rest ^ word(header, 32)), traffic_class: class, ttl: header[7] })
     }
 }
 

@@ -3,7 +3,7 @@
 //! # The way of a frame
 //! ```text
 //! out   a peer's port is served             device::Remote
-//!         encap: order by flow, segment,      flow, too_big, mss, header      pure
+//!         encap: order by flow, segment,      flow, mss, header               pure
 //!                load trains
 //!         endpoint.send: one sendmsg         endpoint                        UDP_SEGMENT
 //! copy  a mirror's port is served          copies                          one VNI for all
@@ -38,4 +38,3 @@ pub mod strangers;
 pub mod tables;
 #[cfg(feature = "serde")]
 mod text;
-mod too_big;

@@ -6,7 +6,10 @@ use std::{collections::HashMap, net::IpAddr};
 
 use vswitch::addr::{NetworkId, PortId};
 
-use crate::header::{HEADER, Vni};
+use crate::{
+    encap::Carriage,
+    header::{HEADER, Vni},
+};
 
 /// See the [module](self).
 #[derive(Debug, Default)]
@@ -19,6 +22,8 @@ pub struct Tables {
     networks: Vec<(Vni, NetworkId)>,
     /// By network.
     headers: Vec<Option<[u8; HEADER]>>,
+    /// Networks whose long datagrams leave in fragments.
+    fragmented: Vec<NetworkId>,
     /// The smallest MTU of a network's ports in bytes, by network; 0: unknown.
     mtus: Vec<u16>,
 }
@@ -56,6 +61,12 @@ impl Tables {
         self
     }
 
+    /// The same with these networks whose long datagrams leave in fragments.
+    #[must_use]
+    pub fn with_fragments(self, networks: impl IntoIterator<Item = NetworkId>) -> Self {
+        Self { fragmented: networks.into_iter().collect(), ..self }
+    }
+
     /// The smallest MTU of the ports of `network` in bytes, if known.
     #[inline]
     pub fn mtu(&self, network: NetworkId) -> Option<u16> {
@@ -85,6 +96,13 @@ impl Tables {
     #[inline]
     pub fn header(&self, network: NetworkId) -> Option<&[u8; HEADER]> {
         self.headers.get(network.index())?.as_ref()
+    }
+
+    /// How frames of `network` are carried, if they are.
+    #[inline]
+    pub fn carriage(&self, network: NetworkId) -> Option<Carriage<'_>> {
+        let header = self.header(network)?;
+        Some(Carriage { header, fragment: !self.fragmented.is_empty() && self.fragmented.contains(&network) })
     }
 }
 

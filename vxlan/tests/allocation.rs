@@ -67,6 +67,8 @@ impl Case {
             class: Class::marked(Dscp::Inherit),
             datagrams: MAX_DATAGRAMS,
             sources: 4,
+            inherit_ttl: false,
+            whole_headers: true,
         };
         let back = decap::Settings { strict: true, overlay_mtu: self.overlay_mtu, clamp: true };
         let (header, bytes) = match self.size {
@@ -79,8 +81,8 @@ impl Case {
             let mut bytes = bytes.clone();
             // A source port each; a partial checksum does not cover it.
             bytes[self.spec.transport_at() + 1] = u16::to_le_bytes(slot)[0];
-            assert!(sent.push_copy(PortId(1), offload, &bytes));
-            outs.push(Out { slot, network: NETWORK, tag: self.tag });
+            assert!(sent.push_copy(PortId(1), None, offload, &bytes));
+            outs.push(Out { slot, network: NETWORK, tag: self.tag, flooded: false });
         }
         let counters = PortCounters::default();
         let frames = Transmit {
@@ -93,7 +95,7 @@ impl Case {
         };
         let (mut scratch, mut received, mut arrived) = (Scratch::new(), Batch::new(), 0);
         let mut turn = || {
-            encapsulate(|network| tables.header(network), &out, &frames, &mut scratch, &mut |train| {
+            encapsulate(|network| tables.carriage(network), &out, &frames, &mut scratch, &mut |train| {
                 received.clear();
                 let Some(buffer) = received.spare().next() else { return Ok(()) };
                 let mut end = MESSAGE;
@@ -106,7 +108,7 @@ impl Case {
                 arrived += received.len();
                 Ok(())
             });
-            scratch.answers.take(|_, _| {});
+            scratch.answers.take(|_, _, _| {});
         };
         turn();
         let before = ALLOCATIONS.load(Relaxed);

@@ -24,8 +24,8 @@ use tokio::{net::UnixStream, time::timeout};
 use vswitch_model::{
     Connect, Error, Name, NetworkSpec, NetworkUpdate, PortSpec, Reference,
     api::{
-        Drop, DropsFilter, Endpoint, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Network, Port, Prune,
-        Pruned, Reload, ReloadRequest, StaticEntry, Stats, Status,
+        Drop, DropsFilter, Endpoint, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Log, LogRequest, Network,
+        Port, Prune, Pruned, Reload, ReloadRequest, StaticEntry, Stats, Status,
         capture::Capture,
         events::{Event, EventsFilter},
         trace::{Trace, TraceRequest, Why, WhyFilter},
@@ -56,6 +56,9 @@ pub enum ClientError {
     /// The socket is unreachable for another reason, or the connection broke.
     #[error("cannot talk to {}: {}", .0.display(), .1)]
     Broken(PathBuf, String),
+    /// The daemon ended while it was followed.
+    #[error("vswitchd at {} has ended", .0.display())]
+    Ended(PathBuf),
     /// The daemon refused, or the kernel refused a step done on its behalf.
     #[error(transparent)]
     Refused(#[from] Error),
@@ -211,7 +214,10 @@ impl Client {
         self.get(&query("/v1/why", &[("mac", mac.as_deref()), ("ip", ip.as_deref())])).await
     }
 
-    /// Passes past events to `each`, oldest first; with `follow` also new ones, until the daemon ends or `each` fails.
+    /// Passes past events to `each`, oldest first; with `follow` also new ones, until `each` fails.
+    ///
+    /// # Errors
+    /// [`Ended`](ClientError::Ended) when the daemon ends before the follower.
     pub async fn events(
         &self,
         filter: &EventsFilter,
@@ -237,7 +243,22 @@ impl Client {
                 each(self.read(line)?)?;
             }
         }
-        Ok(())
+        if filter.follow { Err(ClientError::Ended(self.socket.clone())) } else { Ok(()) }
+    }
+
+    /// Returns what is logged, and the latest lines of the log.
+    pub async fn log(&self) -> Result<Log, ClientError> {
+        self.get("/v1/log").await
+    }
+
+    /// Changes what is logged.
+    pub async fn set_log(&self, level: &str) -> Result<Log, ClientError> {
+        self.send(Method::PUT, "/v1/log", &LogRequest { level: level.to_owned() }).await
+    }
+
+    /// Returns the response to a request that only reads, as it is.
+    pub async fn raw(&self, path: &str) -> Result<Bytes, ClientError> {
+        self.call(Method::GET, path, Bytes::new()).await
     }
 
     /// Reads the configuration file again and applies the difference, or only reports it.

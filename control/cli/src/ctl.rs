@@ -6,24 +6,27 @@
 mod arguments;
 mod capture;
 mod cni;
+mod complete;
 mod events;
 mod filter;
+mod man;
 mod mirror;
 mod network;
 mod sandbox;
 pub mod show;
+mod support;
 pub mod top;
 mod trace;
 mod tunnel;
 
 use std::{
     io::{self, IsTerminal, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
 
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use serde::Serialize;
 
 pub use arguments::{AttachArguments, Cli, Command, FdbCommand, PortCommand};
@@ -53,7 +56,7 @@ use vswitch_model::{
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  refused: by the daemon, or by the kernel
+  1  refused: by the daemon, or by the kernel; status --check: something does not work
   2  usage: the command line is invalid
   3  the daemon is unreachable
   4  a named object does not exist
@@ -61,19 +64,30 @@ Exit codes:
 
 /// Parses the command line, executes it, prints the outcome, and returns the exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    complete::answer();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
     let result = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(execute(&cli)),
+        Ok(runtime) => runtime.block_on(run(&cli)),
         Err(error) => Err(Error::from(error).into()),
     };
-    let result = result.and_then(|text| print(&text));
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             complain(&error, cli.json);
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+async fn run(cli: &Cli) -> Result<ExitCode, ClientError> {
+    if let Command::Status { check: true, .. } = cli.command {
+        return check(&Client::new(&cli.socket), cli.json).await;
+    }
+    print(&execute(cli).await?)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Executes `cli` and returns the text to print.
@@ -84,8 +98,8 @@ pub async fn execute(cli: &Cli) -> Result<String, ClientError> {
     let client = Client::new(&cli.socket);
     let json = cli.json;
     match &cli.command {
-        Command::Status { watch: None } => render(json, &client.status().await?, show::status),
-        Command::Status { watch: Some(seconds) } => {
+        Command::Status { watch: None, .. } => render(json, &client.status().await?, show::status),
+        Command::Status { watch: Some(seconds), .. } => {
             watch(*seconds, json, async || client.status().await, |_, now| show::status(now)).await
         }
         Command::Port(command) => port(&client, command, json).await,
@@ -110,6 +124,18 @@ pub async fn execute(cli: &Cli) -> Result<String, ClientError> {
         Command::Trace(arguments) => trace::trace(&client, arguments, json).await,
         Command::Why(arguments) => trace::why(&client, arguments, json).await,
         Command::Reload { dry_run } => render(json, &client.reload(*dry_run).await?, show::reload),
+        Command::Log { level: Some(level), .. } => {
+            render(json, &client.set_log(level).await?, |log| format!("the log's level is {}\n", log.level))
+        }
+        Command::Log { level: None, lines } => {
+            let mut log = client.log().await?;
+            log.lines.drain(..log.lines.len() - lines.unwrap_or(0).min(log.lines.len()));
+            render(json, &log, |log| match lines {
+                Some(_) => log.lines.iter().map(|line| format!("{line}\n")).collect(),
+                None => format!("{}\n", log.level),
+            })
+        }
+        Command::Support { output } => support::support(&client, output.as_deref(), json).await,
         Command::Attach(arguments) => {
             let port = helper::attach(cli.socket.clone(), arguments.order()?).await?;
             render(json, &port, show::port_line)
@@ -118,13 +144,20 @@ pub async fn execute(cli: &Cli) -> Result<String, ClientError> {
             client.delete_port(name).await?;
             Ok(done(json, format_args!("port {name} detached")))
         }
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), "vswitchctl", &mut script);
-            Ok(String::from_utf8_lossy(&script).into_owned())
-        }
-        Command::Man { folder } => Ok(man(folder.as_deref()).map_err(Error::from)?),
+        Command::Completions { shell } => complete::script(*shell),
+        Command::Man { folder } => Ok(man::man(folder.as_deref()).map_err(Error::from)?),
     }
+}
+
+/// Prints what does not work; the code says whether something does not.
+async fn check(client: &Client, json: bool) -> Result<ExitCode, ClientError> {
+    let troubles = client.status().await?.troubles;
+    let all_is_well = troubles.is_empty();
+    print(&render(json, &troubles, |troubles| match all_is_well {
+        true => "all is well\n".to_owned(),
+        false => show::troubles(troubles),
+    })?)?;
+    Ok(if all_is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn port(client: &Client, command: &PortCommand, json: bool) -> Result<String, ClientError> {
@@ -198,17 +231,6 @@ fn json_line(value: &impl Serialize) -> Result<String, ClientError> {
     Ok(line + "\n")
 }
 
-fn man(folder: Option<&Path>) -> io::Result<String> {
-    let Some(folder) = folder else {
-        let mut page = Vec::new();
-        clap_mangen::Man::new(Cli::command()).render(&mut page)?;
-        return Ok(String::from_utf8_lossy(&page).into_owned());
-    };
-    std::fs::create_dir_all(folder)?;
-    clap_mangen::generate_to(Cli::command(), folder)?;
-    Ok(format!("manual pages written to {}\n", folder.display()))
-}
-
 fn render<T: Serialize>(json: bool, value: &T, show: impl Fn(&T) -> String) -> Result<String, ClientError> {
     if !json {
         return Ok(show(value));
@@ -237,19 +259,34 @@ fn write(text: &str) -> Result<(), ClientError> {
 }
 
 fn complain(error: &ClientError, json: bool) {
-    let text = match error {
-        ClientError::Refused(refusal) if json => {
-            serde_json::to_string(refusal).unwrap_or_else(|_| error.to_string())
-        }
-        other => format!("vswitchctl: {other}"),
+    let refusal = || match error {
+        ClientError::Refused(refusal) => refusal.clone(),
+        ClientError::NoRights(_) => Error::new(ErrorKind::Forbidden, error.to_string()),
+        _ => Error::unavailable(error.to_string()),
     };
+    let text = if json { serde_json::to_string(&refusal()).ok() } else { None };
+    let text = text.unwrap_or_else(|| format!("vswitchctl: {error}"));
     let _ = writeln!(io::stderr(), "{}", printable_lines(&text));
+}
+
+/// Prints help, or what is wrong with the command line: as JSON where that is asked for.
+fn usage(error: &clap::Error) -> ExitCode {
+    let json = error.use_stderr() && std::env::args_os().any(|argument| argument == "--json");
+    let refusal = || Error::invalid(error.render().to_string().trim().to_owned());
+    match json.then(|| serde_json::to_string(&refusal())) {
+        Some(Ok(text)) => drop(writeln!(io::stderr(), "{text}")),
+        _ => drop(error.print()),
+    }
+    ExitCode::from(if error.use_stderr() { 2 } else { 0 })
 }
 
 /// The exit code for the kind of failure; see [`EXIT_CODES`].
 pub fn exit_code(error: &ClientError) -> u8 {
     match error {
-        ClientError::NotRunning(_) | ClientError::Died(_) | ClientError::Broken(..) => 3,
+        ClientError::NotRunning(_)
+        | ClientError::Died(_)
+        | ClientError::Ended(_)
+        | ClientError::Broken(..) => 3,
         ClientError::NoRights(_) => 5,
         ClientError::Refused(refusal) => code_of(refusal.kind),
     }

@@ -37,7 +37,10 @@ use axum::{
     http::{Method, Uri},
     response::Response,
 };
-use tokio::{net::UnixListener, sync::Semaphore};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::Semaphore,
+};
 use utoipa::{OpenApi, openapi::OpenApi as Document};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use vswitch_model::{Error, api::API_VERSION};
@@ -47,10 +50,10 @@ use self::{
     reply::{Refused, method_not_allowed},
 };
 use crate::{
-    core::Handle,
+    core::{Asker, Handle},
     http::{self, Limits},
 };
-use vswitch_host::descriptors;
+use vswitch_host::{channel::Caller, descriptors};
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -78,7 +81,9 @@ pub(crate) async fn serve(
     core: Handle,
     stop: impl Future<Output = ()> + Send + 'static,
 ) {
-    http::serve(listener, router(core), limits(), stop).await;
+    // A socket without credentials is none of ours.
+    let asker = |stream: &UnixStream| Caller::of(stream).map(Asker::from).unwrap_or_default();
+    http::serve(listener, router(core), limits(), asker, stop).await;
 }
 
 /// The routes of the API.
@@ -102,6 +107,7 @@ fn all() -> OpenApiRouter<Handle> {
         .merge(tunnel::writing())
         .merge(fdb::writing())
         .merge(daemon::writing())
+        .merge(daemon::watching())
         .merge(capture::watching())
         .merge(trace::watching())
         .merge(events::watching())

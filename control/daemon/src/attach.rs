@@ -8,7 +8,7 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-use tracing::{info, warn};
+use tracing::warn;
 use vswitch::device::tap::Tap;
 
 use vswitch_host::{
@@ -89,10 +89,7 @@ where
     F: Future<Output = Result<Port, Error>>,
 {
     let result = match timeout(PATIENCE, receive(&channel)).await {
-        Ok(Ok(attachment)) => {
-            let Caller { pid, uid } = attachment.caller;
-            attach(attachment).await.inspect(|port| info!(pid, uid, "port {} attached", port.name))
-        }
+        Ok(Ok(attachment)) => attach(attachment).await,
         Ok(Err(error)) => Err(error),
         Err(_) => Err(Error::invalid("no request came within five seconds")),
     };

@@ -24,9 +24,10 @@ use vswitch_host::{
     link::{self, InfoKind, Link, Links},
     netns::{Inode, Namespace, Presences, run_in},
     queue::Queue,
+    tun,
 };
 use vswitch_model::{
-    Bare, DeviceSpec, Error, ErrorKind, Identity, InterfaceSpec, Name, Netns, PortSpec, ifname,
+    Bare, DeviceSpec, Error, ErrorKind, Identity, InterfaceSpec, Name, Netns, Offloads, PortSpec, ifname,
 };
 
 /// Maximum wait for readers of a closed device, in milliseconds.
@@ -110,7 +111,8 @@ pub(crate) async fn open(
                     (tap, interface.netns.is_some().then(|| namespace.inode()))
                 }
             };
-            tap.set_offload(spec.offload)?;
+            tap.set_offload(spec.offload.any())?;
+            tap.set_merging(spec.offload == Offloads::Udp);
             let name = interface.bare.as_ref().map_or(&interface.netns, |bare| &bare.moved);
             let keeps = name.clone().zip(home.map(Inode::identity));
             Ok(OpenDevice::Tap { tap: Arc::new(tap), keeps, queue: Arc::default() })
@@ -119,7 +121,7 @@ pub(crate) async fn open(
             let host = ifname::veth_host_ifname(&spec.name);
             let outside = Links::open(Namespace::current()?)?;
             let warnings = match host_end(&outside, spec, interface, owner).await? {
-                Some(end) => outside.seclude(&end).await?,
+                Some(end) => outside.prepare_host_end(&end).await?,
                 None if interface.bare.as_ref().is_some_and(|bare| bare.moved.is_some()) => {
                     return Err(gone());
                 }
@@ -130,10 +132,10 @@ pub(crate) async fn open(
             };
             outside.set_alias(&host, &claim(owner, &spec.name)).await?;
             warnings.iter().for_each(|warning| warn!(port = %spec.name, "{warning}"));
-            let device = open_packet(&host, spec.offload)?;
+            let device = open_packet(&host, spec.offload.any())?;
             Ok(OpenDevice::Veth { device, host, warnings })
         }
-        DeviceSpec::Packet { device } => Ok(OpenDevice::Foreign(open_packet(device, spec.offload)?)),
+        DeviceSpec::Packet { device } => Ok(OpenDevice::Foreign(open_packet(device, spec.offload.any())?)),
         DeviceSpec::Vxlan(endpoint) => {
             Ok(OpenDevice::Endpoint(Arc::new(tunnel::open(endpoint, inlets).await?)))
         }
@@ -282,6 +284,11 @@ fn open_tap(namespace: &Namespace, ifname: &str, persist: bool) -> Result<Tap, E
     })?;
     opened.map_err(|error| {
         let why = match Errno::from_io_error(&error) {
+            Some(Errno::PERM | Errno::ACCESS | Errno::NOENT | Errno::NXIO | Errno::NODEV)
+                if let Some(trouble) = tun::trouble() =>
+            {
+                trouble
+            }
             Some(Errno::BUSY | Errno::EXIST) => {
                 format!(
                     "{ifname} exists already in namespace {namespace}: choose another ifname, or delete it"
@@ -293,9 +300,6 @@ fn open_tap(namespace: &Namespace, ifname: &str, persist: bool) -> Result<Tap, E
             Some(Errno::PERM) => format!(
                 "no permission to create {ifname} in namespace {namespace}: run as root, or with CAP_NET_ADMIN"
             ),
-            Some(Errno::NOENT | Errno::NXIO | Errno::NODEV) => {
-                "there is no /dev/net/tun: load the kernel's tun module".to_owned()
-            }
             _ => format!("cannot create {ifname} in namespace {namespace}: {error}"),
         };
         Error::new(ErrorKind::from(error.kind()), why)

@@ -33,6 +33,7 @@ use super::{
     view::{Heard, Live, LiveDevice, LiveNetwork, LivePort},
 };
 use crate::{
+    core::Leave,
     machine::Machine,
     state::{self, State},
 };
@@ -215,11 +216,12 @@ impl Edge {
         }
     }
 
-    /// Stops forwarding. Persistent interfaces stay, others are removed.
-    pub(crate) async fn stop(&mut self) {
+    /// Stops forwarding. Interfaces that persist stay, if they are to be left; the others go.
+    pub(crate) async fn stop(&mut self, leave: Leave) {
         let mut leaving = Vec::new();
         for port in std::mem::take(&mut self.ports).into_values() {
-            let persists = port.wanted.spec.interface().is_some_and(|interface| interface.persist);
+            let persists = leave == Leave::Persistent
+                && port.wanted.spec.interface().is_some_and(|interface| interface.persist);
             leaving.extend(port.device.ok().filter(|_| !persists));
         }
         self.workers.adopt(Arc::new(Plan::empty(Arc::clone(&self.fdb))));

@@ -59,10 +59,13 @@ const TICK: Duration = Duration::from_secs(1);
 const CHUNK: usize = 64 * 1024;
 
 /// Serves `router` until `stop` resolves, then finishes pending requests. When dropped, all connections end.
-pub(crate) async fn serve<L: Listener>(
+///
+/// What `introduce` tells of a connection is an extension of its requests.
+pub(crate) async fn serve<L: Listener, C: Clone + Send + Sync + 'static>(
     mut listener: L,
     router: Router,
     limits: Limits,
+    introduce: impl Fn(&L::Io) -> C,
     stop: impl Future<Output = ()>,
 ) {
     let answers = Arc::new(Semaphore::new(limits.answers));
@@ -79,7 +82,9 @@ pub(crate) async fn serve<L: Listener>(
                 }
                 let place = Arc::new(Place::new());
                 let (router, answers, closing) = (router.clone(), Arc::clone(&answers), closing.clone());
-                let task = converse(TokioIo::new(stream), router, Arc::clone(&place), limits, answers, closing);
+                let client = introduce(&stream);
+                let stream = TokioIo::new(stream);
+                let task = converse(stream, client, router, Arc::clone(&place), limits, answers, closing);
                 connections.spawn(place, task);
             }
             Some(()) = connections.ended() => {}
@@ -92,8 +97,9 @@ pub(crate) async fn serve<L: Listener>(
 }
 
 /// Serves one connection.
-async fn converse<S>(
+async fn converse<S, C: Clone + Send + Sync + 'static>(
     stream: TokioIo<S>,
+    client: C,
     router: Router,
     place: Arc<Place>,
     limits: Limits,
@@ -103,7 +109,8 @@ async fn converse<S>(
     TokioIo<S>: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
     let router = TowerToHyperService::new(router);
-    let service = service_fn(|request: hyper::Request<Incoming>| {
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(client.clone());
         let busy = Busy::begin(Arc::clone(&place));
         let (router, answers) = (router.clone(), Arc::clone(&answers));
         async move {
@@ -286,7 +293,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let router =
             Router::new().route("/", get(async || "hello")).route("/long", get(async || vec![b'x'; LONG]));
-        tokio::spawn(serve(listener, router, limits, std::future::pending()));
+        tokio::spawn(serve(listener, router, limits, |_| (), std::future::pending()));
         address
     }
 

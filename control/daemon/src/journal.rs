@@ -24,7 +24,7 @@ use vswitch::{
     fdb::{self, Change, Fdb},
 };
 
-use super::{edge::Edge, view::Names};
+use super::{core::Asker, edge::Edge, view::Names};
 use crate::state::{self, State};
 use vswitch_model::{
     Name,
@@ -187,9 +187,12 @@ impl Observer {
         self.journal.note(now_ms(), what);
     }
 
-    /// Notes the changes of a command.
-    pub(crate) fn note_changes(&self, changes: &[state::Change]) {
-        changes.iter().map(what).for_each(|what| self.note(what));
+    /// Notes what a command has changed, and logs it with who gave the command.
+    pub(crate) fn note_changes(&self, changes: &[state::Change], by: &Asker) {
+        for what in changes.iter().map(what) {
+            by.log(&what);
+            self.note(what);
+        }
     }
 
     /// Notes which ports went up or down since the last observation, what guards have refused, and the table's events.

@@ -45,7 +45,7 @@ const LIMITS: Limits = Limits {
 /// Serves `/metrics` as long as it is polled.
 pub(crate) async fn serve(listener: TcpListener, core: Handle) {
     let router = Router::new().route("/metrics", get(metrics)).with_state(core);
-    http::serve(listener, router, LIMITS, std::future::pending()).await;
+    http::serve(listener, router, LIMITS, |_| (), std::future::pending()).await;
 }
 
 async fn metrics(State(core): State<Handle>) -> Response {

@@ -25,7 +25,7 @@ use tracing::{error, info};
 
 use crate::{
     config,
-    core::{self, Handle, Request},
+    core::{self, Asker, Handle, Leave, Request},
     kept,
     lock::InstanceLock,
     log,
@@ -35,7 +35,7 @@ use crate::{
     tunnel,
 };
 use vswitch_host::descriptors;
-use vswitch_model::{Config, sentence::printable_lines};
+use vswitch_model::Config;
 
 /// Settings of a start.
 #[derive(Clone, Debug)]
@@ -44,6 +44,8 @@ pub struct Options {
     pub config: PathBuf,
     /// Only check the file.
     pub check: bool,
+    /// Only remove what the daemon keeps on this host.
+    pub remove_all: bool,
     /// Format of the log.
     pub log_format: LogFormat,
     /// A level, or a filter of `tracing_subscriber::EnvFilter`.
@@ -55,6 +57,8 @@ pub struct Options {
 pub enum LogFormat {
     /// Text for people.
     Text,
+    /// For the journal, or any other reader of sd-daemon(3)'s priorities.
+    Journal,
     /// A JSON object per line.
     Json,
 }
@@ -69,7 +73,7 @@ pub fn run(options: Options) -> ExitCode {
     let config = match config::load(&options.config) {
         Ok(config) => config,
         Err(errors) => {
-            eprintln!("{}", printable_lines(&errors.to_string()));
+            log::report(&errors.to_string(), options.log_format);
             return ExitCode::from(2);
         }
     };
@@ -79,12 +83,18 @@ pub fn run(options: Options) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if let Err(error) = log::start(&options.log, options.log_format) {
-        eprintln!("--log {:?}: {error}", options.log);
+        log::report(&format!("--log: {error}"), options.log_format);
         return ExitCode::from(2);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let result = runtime.map_err(Failure::from).and_then(|runtime| {
-        let result = runtime.block_on(serve(options.config, config));
+        let result = runtime.block_on(async {
+            if options.remove_all {
+                remove_all(options.config, config).await
+            } else {
+                serve(options.config, config).await
+            }
+        });
         // Not for a failed notification.
         runtime.shutdown_background();
         result
@@ -110,7 +120,7 @@ async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let sockets = Sockets::bind(plan.next.api(), plan.next.docker()).await?;
+    let sockets = Sockets::bind(plan.next.api(), plan.next.docker())?;
     let api = plan.next.api().clone();
     let core = core::start(path, plan, store).await?;
     let services = Services::start(sockets, &core);
@@ -130,11 +140,24 @@ async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Adopts what an earlier run has left on this host, and removes it.
+async fn remove_all(path: PathBuf, config: Config) -> Result<(), Failure> {
+    let state_folder = config.switch.state.clone();
+    let live = live_path(&config.api.socket);
+    let _lock = InstanceLock::take(&state_folder)?;
+    let store = Store::open(&state_folder, &live)?;
+    let plan = State::start(config.clone(), kept::living(&store, &config)?)?;
+    core::start(path, plan, store).await?.stop(Leave::Nothing).await;
+    info!("removed: the interfaces, the firewall table and the rules of this host's vswitchd");
+    Ok(())
+}
+
 async fn reload(core: &Handle) {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
     notify(vec![NotifyState::Reloading, NotifyState::MonotonicUsec(micros)]).await;
     // The outcome is logged where the reload is done, whatever its source.
+    let core = core.by(Asker::Signal("SIGHUP"));
     let _ = core.tell(|reply| Request::Reload { dry_run: false, reply }).await;
     notify(vec![NotifyState::Ready]).await;
 }

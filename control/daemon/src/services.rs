@@ -8,22 +8,23 @@
 //! | metrics, web page | TCP | at once |
 //! | watch | signals of the workers, the clock | at once |
 //!
-//! Sockets are bound before the first port is opened: an address in use is reported while there is nothing to undo. The core
+//! Unix sockets are bound before the first port is opened: a path in use is reported while there is nothing to undo. An
+//! address of TCP may come later than the daemon, and is served when it has come. The core
 //! outlives all of them, and serves the queued requests before it closes its ports.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 
 use rustix::net::SocketType;
 use tokio::{
     net::{TcpListener, UnixListener},
-    time::{MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use crate::{
     Failure, api, attach,
-    core::{Captures, Handle, Request, Running, Signals},
+    core::{Asker, Captures, Handle, Leave, Request, Running, Signals},
     docker, metrics, web,
 };
 use vswitch_host::socket::{SocketFile, listen_at};
@@ -39,8 +40,8 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 pub(crate) struct Sockets {
     api: UnixListener,
     helpers: attach::Listener,
-    metrics: Option<TcpListener>,
-    page: Option<(TcpListener, Vec<HostName>)>,
+    metrics: Option<SocketAddr>,
+    page: Option<(SocketAddr, Vec<HostName>)>,
     docker: Option<UnixListener>,
     files: Files,
 }
@@ -55,24 +56,18 @@ impl Sockets {
     /// Binds all configured sockets.
     ///
     /// # Errors
-    /// An address is in use or not of this host, or a file cannot be created; the sentence says what to do.
-    pub(crate) async fn bind(api: &ApiSpec, docker: &DockerSpec) -> Result<Self, Failure> {
+    /// A path is taken, or a file cannot be made; the sentence says what to do.
+    pub(crate) fn bind(api: &ApiSpec, docker: &DockerSpec) -> Result<Self, Failure> {
         let group = api.group.as_deref();
         let (listener, file) = listen_at(&api.socket, SocketType::STREAM, group)?;
         let mut sockets = Self {
             api: UnixListener::from_std(listener.into())?,
             helpers: attach::Listener::bind(&vswitch_model::attach::socket_path(&api.socket), group)?,
-            metrics: None,
-            page: None,
+            metrics: api.metrics,
+            page: api.web.map(|address| (address, api.web_hosts.clone())),
             docker: None,
             files: Files { _api: file, _docker: None },
         };
-        if let Some(address) = api.web {
-            sockets.page = Some((web::listen(address).await?, api.web_hosts.clone()));
-        }
-        if let Some(address) = api.metrics {
-            sockets.metrics = Some(listen(address).await?);
-        }
         if docker.enabled {
             let (listener, file) = listen_at(&docker.socket, SocketType::STREAM, None)?;
             sockets.docker = Some(UnixListener::from_std(listener.into())?);
@@ -85,11 +80,30 @@ impl Sockets {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
-    let listener = TcpListener::bind(address).await;
-    listener.map_err(|error| {
-        format!("cannot serve metrics at {address}: {error}: correct api.metrics, or free the port").into()
-    })
+/// Listens at the address that `key` of net.toml has, as soon as that is possible: the daemon starts before the network is up.
+async fn listen(key: &'static str, address: SocketAddr, core: &Handle) -> TcpListener {
+    let outages = &core.snapshot().process.outages;
+    loop {
+        let error = match TcpListener::bind(address).await {
+            Ok(listener) => {
+                if outages.note(key, None) {
+                    info!("{key}: {address} is served by now");
+                }
+                return listener;
+            }
+            Err(error) => error,
+        };
+        let remedy = match error.kind() {
+            ErrorKind::AddrNotAvailable => "no interface of this host has it: correct it, or add it to one",
+            ErrorKind::AddrInUse => "another process has it: stop that, or choose another port",
+            _ => "correct it",
+        };
+        let why = format!("{key}: cannot listen on {address} yet ({error}): {remedy}");
+        if outages.note(key, Some(why.clone())) {
+            warn!("{why}");
+        }
+        sleep(HEARTBEAT).await;
+    }
 }
 
 /// The running services.
@@ -118,23 +132,27 @@ impl Services {
         let last_orders = || services.last_orders.clone().cancelled_owned();
         services.api.spawn(api::serve(api, handle(), last_orders()));
         if let Some(listener) = docker {
-            services.docker.spawn(docker::serve(listener, handle(), last_orders()));
+            services.docker.spawn(docker::serve(listener, handle().by(Asker::Docker), last_orders()));
         }
         services.run(attach::serve(helpers, {
             let core = handle();
             move |attachment| {
-                let core = core.clone();
+                let core = core.by(attachment.caller.into());
                 async move {
                     let done = core.ask(|reply| Request::Attach(Box::new(attachment), reply)).await?;
                     done.snapshot.port(&done.value)
                 }
             }
         }));
-        if let Some(listener) = metrics {
-            services.run(metrics::serve(listener, handle()));
+        if let Some(address) = metrics {
+            let core = handle();
+            services
+                .run(async move { metrics::serve(listen("api.metrics", address, &core).await, core).await });
         }
-        if let Some((listener, hosts)) = page {
-            services.run(web::serve(listener, hosts, handle()));
+        if let Some((address, hosts)) = page {
+            let core = handle();
+            services
+                .run(async move { web::serve(listen("api.web", address, &core).await, hosts, core).await });
         }
         services.run(watch(handle(), core.signals.clone()));
         services
@@ -160,7 +178,7 @@ impl Services {
                 warn!("{what} were cut off");
             }
         }
-        core.stop().await;
+        core.stop(Leave::Persistent).await;
     }
 }
 

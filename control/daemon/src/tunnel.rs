@@ -16,7 +16,7 @@ use vswitch_vxlan::{
 
 use crate::state::State;
 use vswitch_host::{link::Links, netns::Namespace};
-use vswitch_model::{Carries, CollectorSpec, Config, Error, ErrorKind, Name, PeerSpec, VxlanSpec};
+use vswitch_model::{Carries, CollectorSpec, Config, Error, ErrorKind, Name, PeerSpec, Ttl, VxlanSpec};
 
 /// Opens the sockets of this host's end, with `inlets` for receiving.
 pub(crate) async fn open(spec: &VxlanSpec, inlets: usize) -> Result<Vtep, Error> {
@@ -27,7 +27,7 @@ pub(crate) async fn open(spec: &VxlanSpec, inlets: usize) -> Result<Vtep, Error>
     let options =
         Options { local: SocketAddr::new(spec.local, spec.port), inlets, checksum: spec.checksum, group };
     let endpoint = Vtep::open(&options).map_err(|error| refused(&options, error))?;
-    endpoint.set_ttl(spec.ttl)?;
+    endpoint.set_ttl(spec.ttl.fixed())?;
     Ok(endpoint)
 }
 
@@ -91,6 +91,7 @@ impl Tunnel<'_> {
             learn: self.spec.learn_peers,
             clamp: self.spec.clamp_mss,
             dscp: self.spec.dscp,
+            inherit_ttl: self.spec.ttl == Ttl::Inherit,
             underlay_mtu: self.spec.underlay_mtu(),
         };
         let way = |port: PortId, remote, remote_port: Option<u16>, path: &Arc<Path>| Peer {
@@ -105,7 +106,14 @@ impl Tunnel<'_> {
             .map(|(port, it, path)| (way(*port, it.remote, it.remote_port, path), it.vni));
         let (peers, collectors): (Vec<_>, Vec<_>) = (peers.collect(), collectors.collect());
         let networks = state.networks().filter_map(|network| Some((network.spec.vni?, network.id)));
-        device::devices(self.endpoint, &rules, &peers, &collectors, networks, mtus(state))
+        let fragmented: Vec<_> =
+            state.networks().filter(|network| network.spec.fragment).map(|network| network.id).collect();
+        if !fragmented.is_empty()
+            && let Err(error) = self.endpoint.allow_fragments(self.spec.ttl.fixed())
+        {
+            warn!("no packet crosses the tunnel in fragments: its sockets cannot be opened ({error})");
+        }
+        device::devices(self.endpoint, &rules, &peers, &collectors, networks, mtus(state), fragmented)
     }
 }
 

@@ -6,12 +6,7 @@
 //! could make any other name resolve to this host (DNS rebinding); and the browser is forbidden to load anything from elsewhere
 //! and to embed this page in another (Content-Security-Policy). No other origin may read it (no CORS).
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -86,26 +81,9 @@ const HEADERS: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
 ];
 
-/// Why the page cannot be served.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} for the web page: {error}; set api.web to a free address of this host")]
-pub(crate) struct WebError {
-    address: SocketAddr,
-    #[source]
-    error: io::Error,
-}
-
-/// Listens on `address`.
-///
-/// # Errors
-/// The address is in use, or not of this host.
-pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, WebError> {
-    TcpListener::bind(address).await.map_err(|error| WebError { address, error })
-}
-
 /// Serves the page until the future is dropped; connections end with it. `hosts` are accepted in addition to addresses.
 pub(crate) async fn serve(listener: TcpListener, hosts: Vec<HostName>, core: Handle) {
-    http::serve(listener, router(hosts, core), LIMITS, std::future::pending()).await;
+    http::serve(listener, router(hosts, core), LIMITS, |_| (), std::future::pending()).await;
 }
 
 /// The page and its data, behind the guards.

@@ -27,14 +27,7 @@ fn spec(address: &[&str], gateway: &[&str]) -> InterfaceSpec {
 }
 
 fn wanted(ifname: &str, spec: InterfaceSpec) -> Wanted {
-    Wanted {
-        ifname: ifname.into(),
-        spec,
-        mtu: Some(1450),
-        super_frame: Some(61_833),
-        before: None,
-        is_wary: false,
-    }
+    Wanted { ifname: ifname.into(), spec, mtu: Some(1450), super_frame: Some(61_833), ..Wanted::default() }
 }
 
 #[test]

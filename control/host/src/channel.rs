@@ -34,6 +34,23 @@ pub struct Caller {
     pub uid: u32,
 }
 
+impl Caller {
+    /// The process at the other end of `socket`.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn of(socket: &UnixStream) -> io::Result<Self> {
+        let credentials = socket.peer_cred()?;
+        Ok(Self { pid: credentials.pid(), uid: credentials.uid() })
+    }
+
+    /// The name of its program, as proc_pid_comm(5) has it: at most 15 bytes, chosen by the process. `None` if it has ended.
+    pub fn command(&self) -> Option<String> {
+        let name = std::fs::read_to_string(format!("/proc/{}/comm", self.pid?)).ok()?;
+        Some(name.trim_end().escape_default().to_string())
+    }
+}
+
 /// One end of a connection.
 #[derive(Debug)]
 pub struct Channel(UnixStream);
@@ -61,8 +78,7 @@ impl Channel {
 
     /// The peer process.
     pub fn peer(&self) -> io::Result<Caller> {
-        let credentials = self.0.peer_cred()?;
-        Ok(Caller { pid: credentials.pid(), uid: credentials.uid() })
+        Caller::of(&self.0)
     }
 
     /// Sends `text` with `descriptor`; the peer receives a duplicate.

@@ -6,7 +6,7 @@
 //! | [`limited`] | calls with a time limit on files that a caller names |
 //! | [`gateway`] | the outside world: nftables, published ports (feature `gateway`) |
 //! | [`socket`], [`channel`] | unix sockets; descriptors handed over them |
-//! | [`queue`], [`probe`] | the kernel's counters of a TAP; path MTU discovery |
+//! | [`tun`], [`queue`], [`probe`] | the TAP driver; the kernel's counters of a TAP; path MTU discovery |
 //! | [`descriptors`], [`memory`] | how much of them a request may take |
 //! | [`random`] | random numbers |
 
@@ -22,3 +22,4 @@ pub mod probe;
 pub mod queue;
 pub mod random;
 pub mod socket;
+pub mod tun;

@@ -8,6 +8,7 @@
 //! by their reader; promiscuous mode belongs to the switch.
 
 mod error;
+mod offloads;
 pub mod plan;
 mod seclude;
 
@@ -30,6 +31,7 @@ use rtnetlink::{
 };
 use rustix::io::Errno;
 use tokio::{runtime, task::JoinHandle};
+use tracing::warn;
 use vswitch::addr::MacAddr;
 
 pub use error::LinkError;
@@ -42,11 +44,12 @@ use vswitch_model::IfName;
 /// The loopback interface's number: the first in every namespace.
 const LOOPBACK: u32 = 1;
 
-/// Length of a VLAN tag in bytes, by which the MTU of the host end of a veth pair exceeds its peer's.
+/// MTU of the host end of a veth pair: none, so that all limits are the switch's, which name the drop and answer the sender.
 ///
-/// A bridge forwards a full packet behind one tag of any type (`is_skb_forwardable`, include/linux/netdevice.h). A packet socket
-/// sends it only behind an 802.1Q tag (`packet_extra_vlan_len_allowed`, net/packet/af_packet.c); behind others it must fit the MTU.
-const TAG: u32 = 4;
+/// What is longer than the receiving end's MTU is dropped by the pair, without a word (`is_skb_forwardable`,
+/// include/linux/netdevice.h): a container may raise the MTU of its end. And a packet socket sends a full packet only behind an
+/// 802.1Q tag (`packet_extra_vlan_len_allowed`, net/packet/af_packet.c), where a bridge forwards it behind one of any type.
+const HOST_END_MTU: u32 = 65_535;
 
 /// One netlink socket in one namespace.
 ///
@@ -222,8 +225,8 @@ impl Links {
 
     /// Creates a veth pair: `host` here, its peer directly in `peer`'s namespace as `ifname`.
     ///
-    /// The host's end is set up, with room for one VLAN tag more, after it is [secluded](Links::seclude), whose warnings are
-    /// returned. The peer is left to [`Links::configure`]. On failure nothing remains.
+    /// The host's end is set up after it is [prepared](Links::prepare_host_end), whose warnings are returned. The peer is left to
+    /// [`Links::configure`]. On failure nothing remains.
     pub async fn create_veth(
         &self,
         host: &str,
@@ -239,7 +242,7 @@ impl Links {
             .setns_by_fd(peer.namespace.as_fd().as_raw_fd())
             .build();
         let pair = LinkMessageBuilder::<LinkVeth>::new(host, ifname)
-            .mtu(u32::from(mtu) + TAG)
+            .mtu(HOST_END_MTU)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer_end)))
             .build();
         self.handle
@@ -302,9 +305,23 @@ impl Links {
 
     async fn finish_host_end(&self, host: &str) -> Result<Vec<String>, LinkError> {
         let link = self.link(host).await?;
-        let warnings = self.seclude(&link).await?;
+        let warnings = self.prepare_host_end(&link).await?;
         self.set_up_or_down(&link, true).await?;
         Ok(warnings)
+    }
+
+    /// Lets the host's end of a veth pair take frames of any length, and [secludes](Links::seclude) it, whose warnings are
+    /// returned. Idempotent.
+    ///
+    /// # Errors
+    /// The interface is gone, or there is no right to change it.
+    pub async fn prepare_host_end(&self, link: &Link) -> Result<Vec<String>, LinkError> {
+        if link.mtu != HOST_END_MTU {
+            let message = LinkUnspec::new_with_index(link.index).mtu(HOST_END_MTU).build();
+            let set = self.handle.link().set(message).execute().await;
+            set.map_err(|error| self.error(&format!("give {} its MTU", link.name), error))?;
+        }
+        self.seclude(link).await
     }
 
     async fn set_up_or_down(&self, link: &Link, up: bool) -> Result<(), LinkError> {
@@ -354,6 +371,15 @@ impl Links {
                     .map_err(|error| LinkError::of_step(&step, wanted, &self.namespace.to_string(), error))?,
             }
             snapshot.note(&step);
+        }
+        if wanted.described_offloads
+            && let Err(error) = self.limit_offloads(&wanted.ifname)
+        {
+            let ifname = &wanted.ifname;
+            warn!(
+                "tunnels and SCTP of {ifname} in namespace {} may be dropped (DEV_HDR): its offloads cannot be set ({error})",
+                self.namespace
+            );
         }
         Ok(())
     }

@@ -21,12 +21,13 @@ use vswitch::addr::MacAddr;
 use self::counters::{Load, NetworkStats, TableStats};
 pub use self::network::{Endpoint, Network, Prune, Pruned, SubnetUsage, has_label};
 pub use crate::Direction;
-use crate::{GuardSpec, LimitSpec, MirrorSpec, Mtu, Name};
+use crate::{GuardSpec, LimitSpec, MirrorSpec, Mtu, Name, Offloads};
 
 /// Version of the API: major version of the paths, and the number of additions since.
 ///
 /// 1.1: `api_version` in [`Status`]. 1.2: `guard` of ports and endpoints, addresses that are `pinned`, the event `guard_dropped`.
-pub const API_VERSION: &str = "1.2";
+/// 1.3: `troubles` in [`Status`], [`Log`].
+pub const API_VERSION: &str = "1.3";
 
 /// Header with the number of a capture.
 pub const CAPTURE_ID: &str = "capture-id";
@@ -63,6 +64,64 @@ pub struct Status {
     /// Warnings about the configuration: sentences.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// What does not work at the moment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub troubles: Vec<Trouble>,
+}
+
+/// Something that does not work at the moment. It is tried again, and goes from the list when it works.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Trouble {
+    /// Of what kind.
+    pub kind: TroubleKind,
+    /// Of which port, peer or key of net.toml.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
+    /// What is wrong and what to do about it.
+    pub detail: String,
+}
+
+/// What is in trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TroubleKind {
+    /// A port carries no frames.
+    Port,
+    /// This host's tunnel endpoint is down, and all peers with it.
+    Tunnel,
+    /// A peer was sent to and has never answered.
+    Peer,
+    /// Networks do not reach the outside, or a port is not published.
+    Gateway,
+    /// Changes are refused: they cannot be kept.
+    Store,
+    /// The file was not applied.
+    Reload,
+    /// The MAC table is full.
+    Table,
+    /// An address of `[api]` is not served.
+    Listener,
+    /// A kind of a later version.
+    #[serde(other)]
+    Other,
+}
+
+/// The log: what is logged, and its latest lines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Log {
+    /// A level, or a list of `target=level`.
+    pub level: String,
+    /// The latest lines as text, oldest first.
+    #[serde(default)]
+    pub lines: Vec<String>,
+}
+
+/// What is to be logged from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LogRequest {
+    /// A level (error, warn, info, debug, trace), or a list of `target=level`.
+    pub level: String,
 }
 
 /// A forwarding thread.
@@ -117,8 +176,9 @@ pub struct Port {
     /// Longest IP packet, in bytes.
     #[schema(value_type = u16)]
     pub mtu: Mtu,
-    /// Whether its device carries checksum and segmentation offloads.
-    pub offload: bool,
+    /// Which offloads of its device are used: `true`, `false`, or `"udp"`.
+    #[schema(value_type = Object)]
+    pub offload: Offloads,
     /// Its rate limits, such as `{"rx": "100 Mbit/s"}`.
     #[serde(default, skip_serializing_if = "LimitSpec::is_none")]
     #[schema(value_type = Object)]

@@ -15,7 +15,7 @@ use vswitch::addr::MacAddr;
 
 use crate::{
     Carries, CollectorSpec, DeviceSpec, FloodLimits, GuardSpec, IfName, InterfaceSpec, LimitSpec, MirrorSpec,
-    Mtu, Name, Netns, PeerSpec, PortSpec, Vni,
+    Mtu, Name, Netns, Offloads, PeerSpec, PortSpec, Vni,
 };
 
 /// Every key a port may have.
@@ -48,7 +48,7 @@ pub struct PortFields {
     pub limit: LimitSpec,
     #[serde(deserialize_with = "crate::guard::written")]
     pub guard: Option<GuardSpec>,
-    pub offload: Option<bool>,
+    pub offload: Option<Offloads>,
     pub remote: Option<IpAddr>,
     pub remote_port: Option<u16>,
     pub vni: Option<Vni>,
@@ -119,6 +119,10 @@ impl PortFields {
             let what = "there is no native network to be tagged: set native, or remove it".into();
             misfits.push(Misfit { key: "native_tagged", what });
         }
+        if self.offload == Some(Offloads::Udp) && (self.kind != Some(Kind::Tap) || self.mirror.is_some()) {
+            let what = "\"udp\" is for ports of kind tap that carry a network: use true or false".into();
+            misfits.push(Misfit { key: "offload", what });
+        }
         misfits.extend(self.guard_misfit().map(|what| Misfit { key: "guard", what: what.into() }));
         misfits.extend(self.limit.misfit().map(|(key, what)| Misfit { key, what }));
         let port = PortSpec {
@@ -135,7 +139,7 @@ impl PortFields {
             storm: self.storm,
             limit: self.limit,
             guard: self.guard,
-            offload: self.offload.unwrap_or(true),
+            offload: self.offload.unwrap_or_default(),
         };
         (port, misfits)
     }
@@ -408,7 +412,7 @@ mod tests {
         let interface = port.interface().unwrap();
         assert_eq!(interface.address, ["10.9.0.2/24".parse().unwrap()]);
         assert_eq!(interface.gateway, ["10.9.0.1".parse::<IpAddr>().unwrap()]);
-        assert!(port.offload && !port.isolated);
+        assert!(port.offload.any() && !port.isolated);
     }
 
     #[test]

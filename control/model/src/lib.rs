@@ -50,9 +50,9 @@ pub use self::{
     name::{InvalidName, Name},
     netns::{Cookie, Identity},
     network::{NetworkSpec, NetworkUpdate, Tags},
-    port::{Carries, DeviceSpec, MirrorSpec, PortSpec},
+    port::{Carries, DeviceSpec, MirrorSpec, Offloads, PortSpec},
     subnet::{Ipam, PoolSpec, PoolsSpec, SubnetSpec},
-    tunnel::{CollectorSpec, PeerSpec, VXLAN_PORT, VxlanSpec},
+    tunnel::{CollectorSpec, PeerSpec, Ttl, VXLAN_PORT, VxlanSpec},
 };
 pub use vswitch::{addr::VlanId, capture::Direction, fdb::Damping, storm::FloodLimits};
 pub use vswitch_vxlan::{encap::Dscp, header::Vni};

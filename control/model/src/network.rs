@@ -42,6 +42,10 @@ pub struct NetworkSpec {
     /// Whether containers that no service manages may join, in Docker's words; it is kept and shown.
     #[serde(default, skip_serializing_if = "is_false")]
     pub attachable: bool,
+    /// Whether packets that exceed a tunnel's MTU and may be fragmented leave in fragments of the outer packet, instead of
+    /// being dropped.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub fragment: bool,
     /// Whether an IPv6 subnet is assigned as well.
     #[serde(default, skip_serializing_if = "is_false")]
     pub ipv6: bool,
@@ -77,6 +81,7 @@ impl NetworkSpec {
             ipam: Ipam::Null,
             internal: false,
             attachable: false,
+            fragment: false,
             ipv6: false,
             options: Options::default(),
             labels: BTreeMap::new(),

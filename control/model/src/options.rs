@@ -187,6 +187,7 @@ const OF_NETWORKS: &[Known] = &[
     Known("vni", "com.docker.network.driver.overlay.vxlanid_list", &[Driver::Overlay]),
     Known("vlan", "", GATED),
     Known("peers", "", &[Driver::Overlay]),
+    Known("fragment", "", &[Driver::Overlay]),
     Known("parent", "", &[Driver::Uplink]),
     Known("host", "", &[Driver::Uplink]),
     Known("icc", "com.docker.network.bridge.enable_icc", ALL),
@@ -262,6 +263,7 @@ pub fn absorb(spec: &mut NetworkSpec) -> Result<(), OptionError> {
             "mtu" => merge(&mut spec.mtu, parsed(&value).map_err(wrong)?).map_err(wrong)?,
             "vni" => merge(&mut spec.vni, parsed(&value).map_err(wrong)?).map_err(wrong)?,
             "vlan" => merge(&mut spec.vlan, parsed(&value).map_err(wrong)?).map_err(wrong)?,
+            "fragment" => spec.fragment |= boolean(&value).map_err(wrong)?,
             short => drop(kept.insert(short.to_owned(), value)),
         }
     }
@@ -441,11 +443,15 @@ fn parent(text: &str) -> Result<Parent, String> {
 }
 
 fn flag(options: &BTreeMap<&str, &str>, key: &str) -> Result<Option<bool>, OptionError> {
-    read(options, key, |text| match text {
+    read(options, key, boolean)
+}
+
+fn boolean(text: &str) -> Result<bool, String> {
+    match text {
         "true" | "on" | "1" | "" => Ok(true),
         "false" | "off" | "0" => Ok(false),
         _ => Err(format!("{text:?} is not valid: use true or false")),
-    })
+    }
 }
 
 fn read<T>(

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
     CollectorSpec, Direction, FloodLimits, GuardSpec, IfName, InterfaceSpec, LimitSpec, Mtu, Name,
@@ -51,8 +51,59 @@ pub struct PortSpec {
     /// Its guard; by default it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guard: Option<GuardSpec>,
-    /// Whether the device is asked to carry checksum and segmentation offloads.
-    pub offload: bool,
+    /// Which offloads of the device are used.
+    pub offload: Offloads,
+}
+
+/// Which offloads of a device are used: `true`, `false`, or `"udp"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Offloads {
+    /// None: the device sends and receives complete wire frames.
+    Off,
+    /// Checksums and segmentation: super-frames pass whole.
+    #[default]
+    On,
+    /// The same, and datagrams of one flow are merged for the device.
+    Udp,
+}
+
+impl Offloads {
+    /// Whether any are used.
+    pub fn any(self) -> bool {
+        self != Self::Off
+    }
+}
+
+impl Serialize for Offloads {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Off | Self::On => serializer.serialize_bool(self.any()),
+            Self::Udp => serializer.serialize_str("udp"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Offloads {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "true, false or \"udp\"")]
+        enum Written {
+            Any(bool),
+            Word(Word),
+        }
+
+        #[derive(Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        enum Word {
+            Udp,
+        }
+
+        Ok(match Written::deserialize(deserializer)? {
+            Written::Any(true) => Self::On,
+            Written::Any(false) => Self::Off,
+            Written::Word(Word::Udp) => Self::Udp,
+        })
+    }
 }
 
 impl PortSpec {
@@ -72,7 +123,7 @@ impl PortSpec {
             storm: FloodLimits::default(),
             limit: LimitSpec::default(),
             guard: None,
-            offload: true,
+            offload: Offloads::default(),
         }
     }
 

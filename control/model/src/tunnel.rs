@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Dscp, Mtu, Name, Vni};
 
@@ -25,7 +25,7 @@ pub struct VxlanSpec {
     /// Whether datagrams are sent with UDP checksums. Without them segmentation cannot be left to the kernel (UDP_SEGMENT).
     pub checksum: bool,
     /// The outer time to live, or hop limit.
-    pub ttl: u8,
+    pub ttl: Ttl,
     /// The outer differentiated services code point: a number below 64, or `"inherit"`.
     pub dscp: Dscp,
     /// Whether headers with reserved bits are refused, as Linux does.
@@ -54,7 +54,7 @@ impl VxlanSpec {
             port: VXLAN_PORT,
             underlay_mtu: None,
             checksum: true,
-            ttl: 64,
+            ttl: Ttl::default(),
             dscp: Dscp::Fixed(0),
             strict: false,
             learn_peers: false,
@@ -110,6 +110,65 @@ pub struct CollectorSpec {
     pub vni: Vni,
 }
 
+/// How outer headers get their time to live, or hop limit: a number from 1 to 255, or `"inherit"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ttl {
+    /// A fixed value; not zero.
+    Fixed(u8),
+    /// Copied from the inner packet. Frames that are not IP get the default.
+    Inherit,
+}
+
+impl Default for Ttl {
+    fn default() -> Self {
+        Self::Fixed(Self::OF_OTHERS)
+    }
+}
+
+impl Ttl {
+    /// That of frames without one (RFC 1700: the default of the Internet).
+    const OF_OTHERS: u8 = 64;
+
+    /// The value for frames that have none to inherit, or none that is inherited.
+    pub fn fixed(self) -> u8 {
+        match self {
+            Self::Fixed(ttl) => ttl,
+            Self::Inherit => Self::OF_OTHERS,
+        }
+    }
+}
+
+impl Serialize for Ttl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Fixed(ttl) => serializer.serialize_u8(*ttl),
+            Self::Inherit => serializer.serialize_str("inherit"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Ttl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "a number from 1 to 255, or \"inherit\"")]
+        enum Written {
+            Number(std::num::NonZeroU8),
+            Word(Word),
+        }
+
+        #[derive(Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        enum Word {
+            Inherit,
+        }
+
+        Ok(match Written::deserialize(deserializer)? {
+            Written::Number(ttl) => Self::Fixed(ttl.get()),
+            Written::Word(Word::Inherit) => Self::Inherit,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +179,19 @@ mod tests {
             let made = PeerSpec::default_name(address.parse().unwrap());
             assert_eq!(made.as_str(), name);
             assert_eq!(name.parse(), Ok(made));
+        }
+    }
+
+    #[test]
+    fn a_ttl_is_a_number_or_a_word() {
+        for (ttl, text, fixed) in [(Ttl::Fixed(255), "255", 255), (Ttl::Inherit, "\"inherit\"", 64)] {
+            assert_eq!(serde_json::to_string(&ttl).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Ttl>(text).unwrap(), ttl);
+            assert_eq!(ttl.fixed(), fixed);
+        }
+        for wrong in ["0", "256", "-1", "\"keep\"", "null"] {
+            let why = serde_json::from_str::<Ttl>(wrong).unwrap_err().to_string();
+            assert!(why.contains("from 1 to 255"), "{wrong}: {why}");
         }
     }
 

@@ -90,7 +90,7 @@ impl Device for MemDevice {
             let Some(packet) = queues.inbound.pop_front() else { return Ok(false) };
             // Through the header, as from a kernel, so that it is checked against the frame.
             let offload = Offload::parse(&packet.offload.emit(), &packet.bytes);
-            if !offload.is_ok_and(|offload| batch.push_copy(port, offload, &packet.bytes)) {
+            if !offload.is_ok_and(|offload| batch.push_copy(port, None, offload, &packet.bytes)) {
                 refuse(port, DropReason::DevHdr, &packet.bytes);
             }
         }

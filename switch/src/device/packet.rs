@@ -16,7 +16,7 @@ use std::{
     mem::{MaybeUninit, size_of, zeroed},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     ptr::null_mut,
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
 use etherparse::EtherType;
@@ -26,12 +26,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::{Device, DeviceError, Refuse};
 use crate::{
     addr::PortId,
-    batch::{BATCH, Batch, GULP, HEADROOM},
+    batch::{BATCH, Batch, GIANTS, GULP, HEADROOM},
     drops::DropReason,
-    transmit::{Form, Head, Out, Scratch, Transmit, cut},
+    transmit::{Answers, Form, Head, Out, Scratch, Transmit, cut},
     wire::{
         bytes::put_u16,
-        frame::{MAX_FRAME, TAG},
+        frame::{ETHERNET_HEADER, MAX_FRAME, TAG},
+        giant::Giant,
         offload::{Capabilities, Offload, VNET_HEADER},
     },
 };
@@ -49,8 +50,12 @@ pub struct PacketSocket {
     socket: Socket,
     ifindex: c_int,
     capabilities: Capabilities,
+    /// Length of the longest frame that the interface sends, in bytes, as of the last [measurement](Self::measure).
+    longest: AtomicUsize,
     /// Moving average of the length of received frames.
     mean: AtomicUsize,
+    /// Whether super-frames longer than 64 KB come. The first of them is lost.
+    has_giants: AtomicBool,
     overflow: AtomicU64,
 }
 
@@ -94,7 +99,18 @@ impl PacketSocket {
             return Err(error);
         }
         let capabilities = if offload { Capabilities::ALL } else { Capabilities::NONE };
-        Ok(Self { socket, ifindex, capabilities, mean: AtomicUsize::new(0), overflow: AtomicU64::new(0) })
+        let (longest, mean, has_giants, overflow) = Default::default();
+        let opened = Self { socket, ifindex, capabilities, longest, mean, has_giants, overflow };
+        opened.measure();
+        Ok(opened)
+    }
+
+    /// Notes the current MTU of the interface, which may change at any time. A super-frame is not compared with it by the
+    /// kernel, which would send segments that are too long.
+    pub fn measure(&self) {
+        let mtu = self.mtu().map_or(usize::MAX >> 1, usize::from);
+        // As everywhere, one tag does not count.
+        self.longest.store(mtu + ETHERNET_HEADER + TAG, Relaxed);
     }
 
     /// The MTU of the interface, in bytes.
@@ -167,45 +183,76 @@ struct Control([u8; CONTROL]);
 // SAFETY: pure arithmetic on its argument.
 const CONTROL: usize = unsafe { libc::CMSG_SPACE(size_of::<tpacket_auxdata>() as c_uint) } as usize;
 
-impl Device for PacketSocket {
-    fn recv(&self, port: PortId, batch: &mut Batch, max: usize, refuse: &mut Refuse<'_>) -> io::Result<bool> {
-        let want = self.gulp(max.min(batch.room()));
-        let mut controls = [const { MaybeUninit::<Control>::uninit() }; BATCH];
-        let mut vectors = [const { iovec { iov_base: null_mut(), iov_len: 0 } }; BATCH];
-        // SAFETY: plain data of which all zeros is a value.
-        let mut messages: [mmsghdr; BATCH] = unsafe { zeroed() };
-        for (index, buffer) in batch.spare().take(want).enumerate() {
-            let buffer = &mut buffer[HEADROOM - VNET_HEADER..HEADROOM + MAX_FRAME];
-            vectors[index] = iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-            let message = &mut messages[index].msg_hdr;
-            message.msg_iov = &raw mut vectors[index];
-            message.msg_iovlen = 1;
-            message.msg_control = controls[index].as_mut_ptr().cast();
-            message.msg_controllen = CONTROL as _;
+/// What one `recvmmsg` needs besides buffers.
+struct Messages {
+    controls: [MaybeUninit<Control>; BATCH],
+    vectors: [iovec; BATCH],
+    headers: [mmsghdr; BATCH],
+}
+
+impl Messages {
+    fn new() -> Self {
+        Self {
+            controls: [const { MaybeUninit::uninit() }; BATCH],
+            vectors: [const { iovec { iov_base: null_mut(), iov_len: 0 } }; BATCH],
+            // SAFETY: plain data of which all zeros is a value.
+            headers: unsafe { zeroed() },
         }
-        // SAFETY: each message names one iovec over a buffer of its own in the batch, which is borrowed
-        // mutably until the call is over, and a control buffer of CONTROL bytes; all live across the call.
+    }
+
+    /// Receives one message into each of at most [`BATCH`] `buffers`, as far as there are any, and returns their headers.
+    #[inline]
+    fn receive<'b>(
+        &mut self,
+        socket: &Socket,
+        buffers: impl Iterator<Item = &'b mut [u8]>,
+    ) -> io::Result<&[mmsghdr]> {
+        let mut want = 0;
+        for (index, buffer) in buffers.take(BATCH).enumerate() {
+            self.vectors[index] = iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+            let message = &mut self.headers[index].msg_hdr;
+            message.msg_iov = &raw mut self.vectors[index];
+            message.msg_iovlen = 1;
+            message.msg_control = self.controls[index].as_mut_ptr().cast();
+            message.msg_controllen = CONTROL as _;
+            want += 1;
+        }
+        // SAFETY: each message names one iovec over a buffer of its own, which is borrowed mutably for longer than this
+        // call, and a control buffer of CONTROL bytes; `self` does not move between here and the reading of the headers.
         let received = unsafe {
             libc::recvmmsg(
-                self.socket.as_raw_fd(),
-                messages.as_mut_ptr(),
-                want as c_uint,
+                socket.as_raw_fd(),
+                self.headers.as_mut_ptr(),
+                want,
                 libc::MSG_DONTWAIT as _,
                 null_mut(),
             )
         };
-        let Ok(received) = usize::try_from(received) else {
-            let error = io::Error::last_os_error();
-            return match error.raw_os_error() {
-                Some(libc::EAGAIN | libc::EINTR) => Ok(false),
-                _ => Err(error),
-            };
+        match usize::try_from(received) {
+            Ok(received) => Ok(&self.headers[..received]),
+            Err(_) => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+impl Device for PacketSocket {
+    fn recv(&self, port: PortId, batch: &mut Batch, max: usize, refuse: &mut Refuse<'_>) -> io::Result<bool> {
+        if self.has_giants.load(Relaxed) && batch.is_empty() {
+            return self.recv_giants(port, batch, max, refuse);
+        }
+        let want = self.gulp(max.min(batch.room()));
+        let mut messages = Messages::new();
+        let buffers = batch.spare().take(want);
+        let frames = buffers.map(|buffer| &mut buffer[HEADROOM - VNET_HEADER..HEADROOM + MAX_FRAME]);
+        let received = match messages.receive(&self.socket, frames) {
+            Ok(received) => received,
+            Err(error) => return nothing(port, error, refuse),
         };
         let mut bytes = 0;
         // The buffer of an invalid frame is reused, so the frames after it are moved down to the next free
         // buffer.
         let mut skipped = 0;
-        for message in &messages[..received] {
+        for message in received {
             let len = message.msg_len as usize;
             bytes += len;
             let taken = take(batch, port, len, skipped);
@@ -216,6 +263,9 @@ impl Device for PacketSocket {
                     }
                 }
                 None => {
+                    if message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
+                        self.has_giants.store(true, Relaxed);
+                    }
                     let frame_len = len.saturating_sub(VNET_HEADER);
                     let frame = batch.spare().next().and_then(|it| it.get(HEADROOM..HEADROOM + frame_len));
                     refuse(port, DropReason::DevHdr, frame.unwrap_or_default());
@@ -223,10 +273,10 @@ impl Device for PacketSocket {
                 }
             }
         }
-        if let Some(mean) = bytes.checked_div(received) {
+        if let Some(mean) = bytes.checked_div(received.len()) {
             self.mean.store((self.mean.load(Relaxed) * 3 + mean) / 4, Relaxed);
         }
-        Ok(received == want)
+        Ok(received.len() == want)
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -234,9 +284,14 @@ impl Device for PacketSocket {
     }
 
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
+        let frames = self.within(frames);
         for outs in frames.outs.chunks(BATCH) {
-            self.send_some(&Transmit { outs, ..*frames }, scratch);
+            self.send_some(&Transmit { outs, ..frames }, scratch);
         }
+    }
+
+    fn longest(&self) -> Option<usize> {
+        Some(self.longest.load(Relaxed))
     }
 
     fn readiness(&self) -> Option<BorrowedFd<'_>> {
@@ -264,6 +319,37 @@ impl Device for PacketSocket {
 }
 
 impl PacketSocket {
+    /// Receives while super-frames longer than 64 KB are among the frames: into buffers for those, and copies each frame.
+    #[cold]
+    fn recv_giants(
+        &self,
+        port: PortId,
+        batch: &mut Batch,
+        max: usize,
+        refuse: &mut Refuse<'_>,
+    ) -> io::Result<bool> {
+        let want = max.clamp(1, GIANTS);
+        let mut messages = Messages::new();
+        let received = match messages.receive(&self.socket, batch.giants().take(want)) {
+            Ok(received) => received,
+            Err(error) => return nothing(port, error, refuse),
+        };
+        for (index, message) in received.iter().enumerate() {
+            let (len, tag) = (message.msg_len as usize, stripped_tag(message));
+            let is_frame = len <= VNET_HEADER + MAX_FRAME && {
+                batch.bring(index, 0..len, HEADROOM - VNET_HEADER);
+                take(batch, port, len, 0).is_some()
+            };
+            if is_frame {
+                tag.into_iter().for_each(|tag| batch.restore_tag(tag));
+            } else if split(batch, port, index, len, tag).is_none() {
+                let frame = &batch.giant(index)[VNET_HEADER.min(len)..len];
+                refuse(port, DropReason::DevHdr, frame);
+            }
+        }
+        Ok(received.len() == want)
+    }
+
     /// Sends at most [`BATCH`] frames.
     fn send_some(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
         let mut heads = [const { MaybeUninit::<Head>::uninit() }; BATCH];
@@ -272,13 +358,6 @@ impl PacketSocket {
         let mut messages: [mmsghdr; BATCH] = unsafe { zeroed() };
         let mut pending = [const { None::<Out> }; BATCH];
         let mut count = 0;
-        let flush = |messages: &mut [mmsghdr], pending: &[Option<Out>]| {
-            self.send_all(messages, |index, result| {
-                if let Some(out) = pending[index] {
-                    frames.count(out, result);
-                }
-            });
-        };
         for &out in frames.outs {
             let parts: [&[u8]; 2] = match frames.form(out, self.capabilities) {
                 Ok(Form::Whole(bytes)) => [bytes, &[]],
@@ -288,14 +367,15 @@ impl PacketSocket {
                 }
                 Ok(Form::Uncut(head, rest, offload)) => {
                     // Preserve the order: flush earlier frames first.
-                    flush(&mut messages[..count], &pending[..count]);
+                    self.flush(frames, &mut messages[..count], &pending[..count], &mut scratch.answers);
                     count = 0;
-                    frames.count(out, cut(&head, rest, offload, scratch, |wire| self.send_one(wire)));
+                    let result = cut(&head, rest, offload, scratch, |wire| self.send_one(wire));
+                    self.count(frames, out, result, &mut scratch.answers);
                     continue;
                 }
                 Ok(Form::Wire(bytes)) => [bytes, &[]],
                 Err(reason) => {
-                    frames.count(out, Err(reason));
+                    self.count(frames, out, Err(reason), &mut scratch.answers);
                     continue;
                 }
             };
@@ -306,7 +386,44 @@ impl PacketSocket {
             pending[count] = Some(out);
             count += 1;
         }
-        flush(&mut messages[..count], &pending[..count]);
+        self.flush(frames, &mut messages[..count], &pending[..count], &mut scratch.answers);
+    }
+
+    /// Sends `messages`, and counts the outcome of the frame of each.
+    fn flush(
+        &self,
+        frames: &Transmit<'_>,
+        messages: &mut [mmsghdr],
+        pending: &[Option<Out>],
+        answers: &mut Answers,
+    ) {
+        self.send_all(messages, |index, result| {
+            if let Some(out) = pending[index] {
+                self.count(frames, out, result, answers);
+            }
+        });
+    }
+
+    /// Counts the outcome of `out`, and tells the sender of a frame that is too long.
+    #[inline]
+    fn count(
+        &self,
+        frames: &Transmit<'_>,
+        out: Out,
+        result: Result<usize, DropReason>,
+        answers: &mut Answers,
+    ) {
+        if result == Err(DropReason::PktTooBig) {
+            // The kernel may know of an MTU that is new.
+            self.measure();
+            self.within(frames).answer_port(out, answers);
+        }
+        frames.count(out, result);
+    }
+
+    /// `frames`, limited to the length that the interface sends.
+    fn within<'a>(&self, frames: &Transmit<'a>) -> Transmit<'a> {
+        Transmit { max_frame: frames.max_frame.min(self.longest.load(Relaxed)), ..*frames }
     }
 
     /// Sends a wire frame without offload header.
@@ -329,6 +446,35 @@ fn take(batch: &mut Batch, port: PortId, len: usize, skipped: usize) -> Option<(
     let offload = Offload::parse(front.last_chunk()?, frame).ok()?;
     batch.push(port, None, offload, frame_len);
     Some(())
+}
+
+/// Appends the super-frames of the longer one that was received into the giant number `index`. `None`: it is none.
+fn split(batch: &mut Batch, port: PortId, index: usize, len: usize, tag: Option<[u8; TAG]>) -> Option<()> {
+    let (vnet, frame) = batch.giant(index)[..len].split_first_chunk()?;
+    let giant = Giant::measure(vnet, frame).ok()?;
+    for payload in giant.pieces() {
+        let (header_len, begin) = (giant.header_len(), VNET_HEADER + payload.start);
+        batch.bring(index, begin..begin + payload.len(), HEADROOM + header_len);
+        let piece = &mut batch.spare().next()?[HEADROOM..HEADROOM + header_len + payload.len()];
+        let offload = giant.finish(&payload, piece).ok()?;
+        batch.push(port, None, offload, header_len + payload.len());
+        tag.into_iter().for_each(|tag| batch.restore_tag(tag));
+    }
+    Some(())
+}
+
+/// The outcome of receiving nothing because of `error`.
+#[cold]
+fn nothing(port: PortId, error: io::Error, refuse: &mut Refuse<'_>) -> io::Result<bool> {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::EINTR) => Ok(false),
+        // A super-frame of which a virtio header cannot tell (SCTP): the kernel has taken it from the queue.
+        Some(libc::EINVAL) => {
+            refuse(port, DropReason::DevHdr, &[]);
+            Ok(true)
+        }
+        _ => Err(error),
+    }
 }
 
 /// The VLAN tag that the kernel stripped from a frame, in wire format.

@@ -21,6 +21,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
+use arrayvec::ArrayVec;
 use rustix::{
     fs::{AtFlags, FileType, StatxFlags, statx},
     io::{Errno, ReadWriteFlags, preadv2, pwritev2},
@@ -31,6 +32,7 @@ use super::{Device, DeviceError, Refuse};
 use crate::{
     addr::PortId,
     batch::{Batch, GULP, HEADROOM},
+    datagrams::MAX_MERGED,
     drops::DropReason,
     transmit::{Form, Scratch, Transmit},
     wire::{
@@ -44,6 +46,7 @@ use crate::{
 pub struct Tap {
     fd: OwnedFd,
     capabilities: Capabilities,
+    merges: bool,
     /// `RWF_NOWAIT`, or nothing where the kernel does not know it for TAPs; see [`never_waits`].
     nowait: ReadWriteFlags,
 }
@@ -90,7 +93,7 @@ impl Tap {
         let fd = OwnedFd::from(file);
         // On older kernels O_NONBLOCK suffices: the description is not shared.
         let nowait = if never_waits(&fd) { ReadWriteFlags::NOWAIT } else { ReadWriteFlags::empty() };
-        let tap = Self { fd, capabilities: Capabilities::NONE, nowait };
+        let tap = Self { fd, capabilities: Capabilities::NONE, merges: false, nowait };
         tap.set_persist(options.persist)?;
         Ok(tap)
     }
@@ -140,7 +143,7 @@ impl Tap {
             ));
         }
         rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Self { fd, capabilities: Capabilities::NONE, nowait: ReadWriteFlags::NOWAIT })
+        Ok(Self { fd, capabilities: Capabilities::NONE, merges: false, nowait: ReadWriteFlags::NOWAIT })
     }
 
     /// Sets the size of the offload header and the offloads that the kernel may leave to the switch: all that
@@ -164,6 +167,12 @@ impl Tap {
         }
         self.capabilities = Capabilities { csum: true, tso: true, uso };
         Ok(())
+    }
+
+    /// Sets whether datagrams of one flow are sent as a super-frame, which raw sockets of the container see. Without effect
+    /// before Linux 6.2 (USO).
+    pub fn set_merging(&mut self, merges: bool) {
+        self.merges = merges;
     }
 
     fn ask(&self, offloads: u32) -> io::Result<()> {
@@ -236,6 +245,20 @@ impl Device for Tap {
     }
 
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
+        if self.merges && self.capabilities.uso && frames.outs.len() > 1 {
+            self.send_merged(frames, scratch);
+        } else {
+            self.send_each(frames, scratch);
+        }
+    }
+
+    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.fd.as_fd())
+    }
+}
+
+impl Tap {
+    fn send_each(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
         frames.each(self.capabilities, scratch, |form| {
             let written = match form {
                 Form::Whole(bytes) => self.write([bytes]),
@@ -248,12 +271,25 @@ impl Device for Tap {
         });
     }
 
-    fn readiness(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.fd.as_fd())
+    /// The same, with datagrams of one flow as a super-frame.
+    fn send_merged(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
+        let mut at = 0;
+        while at < frames.outs.len() {
+            let Some(merged) = frames.merged(at) else {
+                self.send_each(&Transmit { outs: &frames.outs[at..=at], ..*frames }, scratch);
+                at += 1;
+                continue;
+            };
+            let parts: ArrayVec<_, { 1 + MAX_MERGED }> = merged.parts().map(io::IoSlice::new).collect();
+            let written = pwritev2(&self.fd, &parts, NO_OFFSET, self.nowait);
+            let result = written.map(|_| 1).map_err(|error| DeviceError::of(&error.into()).drop_reason());
+            for out in &frames.outs[at..at + merged.count()] {
+                frames.count(*out, result);
+            }
+            at += merged.count();
+        }
     }
-}
 
-impl Tap {
     fn write<const N: usize>(&self, parts: [&[u8]; N]) -> rustix::io::Result<usize> {
         pwritev2(&self.fd, &parts.map(io::IoSlice::new), NO_OFFSET, self.nowait)
     }

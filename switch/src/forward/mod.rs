@@ -29,7 +29,7 @@ use crate::{
     plan::{Pass, Plan},
     storm::{Flood, FloodMeters},
     topology::{Member, Reach},
-    transmit::{Egress, TagOp},
+    transmit::{Egress, Out, TagOp},
     wire::frame::Tag,
 };
 
@@ -121,7 +121,7 @@ impl Forwarder {
             match fate {
                 Ok(Action::Send(member)) => {
                     counters.unicast.add(1);
-                    leave(egress, slot, header, member);
+                    leave(egress, slot, header, member, false);
                 }
                 Ok(Action::Flood(reach)) => {
                     counters.flooded.add(1);
@@ -164,14 +164,16 @@ impl<W: FnMut(usize, &Decision<'_>)> Observe for Watched<W> {
 
 /// Queues the frame at `slot` for the port of `member`.
 #[inline]
-fn leave(egress: &mut Egress, slot: usize, header: &Header, member: &Member) {
-    egress.push(member.port, slot, header.network, tag_op(header.tag, member));
+fn leave(egress: &mut Egress, slot: usize, header: &Header, member: &Member, flooded: bool) {
+    #[expect(clippy::cast_possible_truncation, reason = "a batch has fewer slots")]
+    let slot = slot as u16;
+    egress.push(member.port, Out { slot, network: header.network, tag: tag_op(header.tag, member), flooded });
 }
 
 /// Queues the frame for every port that it may reach: a call, so that the loop has all registers to itself.
 #[inline(never)]
 fn flood(egress: &mut Egress, slot: usize, header: &Header, reach: Reach<'_>) {
-    reach.members().for_each(|member| leave(egress, slot, header, member));
+    reach.members().for_each(|member| leave(egress, slot, header, member, true));
 }
 
 // Calls, to keep the common path short.

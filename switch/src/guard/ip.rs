@@ -39,7 +39,8 @@ impl Guard {
     pub(super) fn judge_ipv4(&self, packet: &[u8]) -> Result<(), DropReason> {
         let head: &[u8; IPV4_HEADER] = packet.first_chunk().ok_or(DropReason::GuardIp)?;
         let source = u32::from_be_bytes([head[12], head[13], head[14], head[15]]);
-        if !self.has_v4(source) && !(source == 0 && is_to_group(head)) || head[0] >> 4 != 4 {
+        let is_silent = source == 0 && is_to_group(head);
+        if !(is_silent || self.has_v4(source)) || head[0] >> 4 != 4 {
             return Err(DropReason::GuardIp);
         }
         let is_first = u16_at(head, 6) & 0x1fff == 0;
@@ -69,7 +70,7 @@ impl Guard {
         let source = u128::from_be_bytes(head[8..24].try_into().expect("16 bytes"));
         // Whoever has no address yet asks a group: whether another has it, for routers, or to hear a group (RFC 4862, RFC 3810).
         let is_silent = source == 0 && head[24] == 0xff;
-        if !is_silent && !self.has_v6(source, &is_foreign) || head[0] >> 4 != 6 {
+        if !(is_silent || self.has_v6(source, &is_foreign)) || head[0] >> 4 != 6 {
             return Err(DropReason::GuardIp);
         }
         // Without the padding of a short frame, which must not be taken for a header.

@@ -178,6 +178,39 @@ pub fn link(frame: &[u8]) -> Option<(usize, EtherType)> {
     Some((end, ethertype_before(frame, end)?))
 }
 
+/// Whether `frame` announces an IP packet but ends within its fixed header.
+///
+/// The kernel's VXLAN device carries none such, in either direction (`skb_vlan_inet_prepare`, include/net/ip_tunnels.h;
+/// `pskb_inet_may_pull`, drivers/net/vxlan/vxlan_core.c); its bridge does not look.
+#[inline]
+pub fn is_cut_short(frame: &[u8]) -> bool {
+    // Most are longer than all that is looked at.
+    frame.len() < ETHERNET_HEADER + KERNEL_TAGS * TAG + IPV6_HEADER && ends_within_ip(frame)
+}
+
+/// Number of tags behind which the kernel looks for an IP header (`VLAN_MAX_DEPTH`, include/linux/if_vlan.h).
+const KERNEL_TAGS: usize = 8;
+
+#[cold]
+fn ends_within_ip(frame: &[u8]) -> bool {
+    let mut network = ETHERNET_HEADER;
+    while network <= ETHERNET_HEADER + KERNEL_TAGS * TAG {
+        let header = match ethertype_before(frame, network) {
+            Some(EtherType::VLAN_TAGGED_FRAME | EtherType::PROVIDER_BRIDGING) => {
+                network += TAG;
+                continue;
+            }
+            Some(EtherType::IPV4) => IPV4_HEADER,
+            Some(EtherType::IPV6) => IPV6_HEADER,
+            // It ends within a tag.
+            None => return network > ETHERNET_HEADER,
+            Some(_) => 0,
+        };
+        return frame.len() < network + header;
+    }
+    false
+}
+
 #[inline]
 fn ethertype_before(frame: &[u8], end: usize) -> Option<EtherType> {
     try_u16_at(frame, end - 2).map(EtherType)

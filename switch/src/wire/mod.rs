@@ -5,6 +5,7 @@
 pub mod bytes;
 pub mod checksum;
 pub mod frame;
+pub mod giant;
 pub mod headers;
 pub mod offload;
 pub mod segment;

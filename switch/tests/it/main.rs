@@ -1,6 +1,7 @@
 //! The switch from outside: whole engines in memory, and what they send.
 
 mod capture;
+mod datagrams;
 mod forwarding;
 #[cfg(feature = "os")]
 mod kernel_gso;
@@ -10,4 +11,5 @@ mod mirror;
 mod model;
 mod segment;
 mod superframe;
+mod too_big;
 mod trace;

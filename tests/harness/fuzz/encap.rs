@@ -50,13 +50,15 @@ pub fn encap(data: &[u8]) {
         class: Class::marked(if input.inherit { Dscp::Inherit } else { Dscp::Fixed(10) }),
         datagrams: usize::from(input.datagrams),
         sources: 1 << (input.sources % 8),
+        inherit_ttl: false,
+        whole_headers: true,
     };
     let (mut batch, mut outs) = (Batch::new(), Vec::new());
     for (slot, frame) in (0..).zip(input.frames.iter().take(CAPACITY)) {
         let mut bytes = frame.bytes.clone();
         bytes.resize(bytes.len().max(18) + 128 * usize::from(frame.longer), 0x42);
         let offload = Offload::parse(&frame.header, &bytes).unwrap_or_default();
-        if !batch.push_copy(PortId(0), offload, &bytes) {
+        if !batch.push_copy(PortId(0), None, offload, &bytes) {
             break;
         }
         // The switch removes a tag only where there is one.
@@ -67,7 +69,7 @@ pub fn encap(data: &[u8]) {
             3 => TagOp::Push(Tag(8)),
             _ => TagOp::Keep,
         };
-        outs.push(Out { slot, network: NetworkId(u16::from(frame.network)), tag });
+        outs.push(Out { slot, network: NetworkId(u16::from(frame.network)), tag, flooded: false });
     }
     let counters = PortCounters::default();
     let frames = Transmit {
@@ -80,7 +82,7 @@ pub fn encap(data: &[u8]) {
     };
     let tables = Tables::new([], [(Vni::try_from(5).expect("valid"), NetworkId(1))]);
     let (mut scratch, mut nth) = (Scratch::new(), 0);
-    encapsulate(|network| tables.header(network), &settings, &frames, &mut scratch, &mut |train| {
+    encapsulate(|network| tables.carriage(network), &settings, &frames, &mut scratch, &mut |train| {
         assert!((1..=settings.datagrams.clamp(1, MAX_DATAGRAMS)).contains(&train.datagrams));
         assert!(train.source < settings.sources);
         let bytes: usize = train.parts.iter().map(|part| part.len()).sum();
@@ -100,5 +102,5 @@ pub fn encap(data: &[u8]) {
     let totals = PortTotals::sum(&[counters]);
     let drops: u64 = totals.drops().map(|(_, count)| count).sum();
     assert_eq!((totals.offered, totals.tx_frames + drops), (outs.len() as u64, outs.len() as u64));
-    scratch.answers.take(|_, answer| assert!(answer.len() >= 14 && answer[..12] != [0; 12]));
+    scratch.answers.take(|_, _, answer| assert!(answer.len() >= 14 && answer[..12] != [0; 12]));
 }

@@ -1,6 +1,7 @@
 //! The life of a daemon and its ports: starting, changing, failing, dying, recovering.
 
 mod namespaces;
+mod operate;
 mod persistence;
 mod reload;
 mod sequences;

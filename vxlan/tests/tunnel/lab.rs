@@ -57,6 +57,8 @@ pub(crate) struct Item {
 pub(crate) struct Sent {
     pub(crate) source: u8,
     pub(crate) traffic_class: u8,
+    pub(crate) ttl: u8,
+    pub(crate) fragment: bool,
     pub(crate) datagrams: Vec<Vec<u8>>,
 }
 
@@ -90,6 +92,8 @@ impl Tunnel {
                 class: Class::marked(Dscp::Fixed(0)),
                 datagrams: MAX_DATAGRAMS,
                 sources: 16,
+                inherit_ttl: false,
+                whole_headers: true,
             },
             back: decap::Settings { strict: false, overlay_mtu: 1450, clamp: false },
         }
@@ -100,6 +104,11 @@ impl Tunnel {
         self.tables = std::mem::take(&mut self.tables).with_mtus([(network, mtu)]);
     }
 
+    /// Lets long datagrams of `network` leave in fragments.
+    pub(crate) fn fragment(&mut self, network: NetworkId) {
+        self.tables = std::mem::take(&mut self.tables).with_fragments([network]);
+    }
+
     /// Sends frames, all of which leave in one turn.
     pub(crate) fn send(&self, items: &[Item]) -> Outcome {
         self.send_by(items, |_| Ok(()))
@@ -108,7 +117,7 @@ impl Tunnel {
     /// The same by a network that may refuse the nth train. Refused trains are not in the outcome.
     pub(crate) fn send_by(&self, items: &[Item], mut refuse: impl FnMut(usize) -> io::Result<()>) -> Outcome {
         turn(items, 70_000, |frames, scratch, trains| {
-            let (header, mut nth) = (|network| self.tables.header(network), 0);
+            let (header, mut nth) = (|network| self.tables.carriage(network), 0);
             encap::encapsulate(header, &self.out, frames, scratch, &mut |train| {
                 nth += 1;
                 self.check(train);
@@ -175,8 +184,8 @@ pub(crate) fn turn(
     assert!(items.len() <= CAPACITY);
     let (mut batch, mut outs) = (Batch::new(), Vec::new());
     for (slot, item) in (0..).zip(items) {
-        assert!(batch.push_copy(INGRESS, item.offload, &item.bytes), "there is room");
-        outs.push(Out { slot, network: item.network, tag: item.tag });
+        assert!(batch.push_copy(INGRESS, None, item.offload, &item.bytes), "there is room");
+        outs.push(Out { slot, network: item.network, tag: item.tag, flooded: false });
     }
     let counters = PortCounters::default();
     let frames =
@@ -184,7 +193,7 @@ pub(crate) fn turn(
     let (mut scratch, mut trains) = (Scratch::new(), Vec::new());
     encapsulate(&frames, &mut scratch, &mut trains);
     let mut answers = Vec::new();
-    scratch.answers.take(|to, frame| answers.push((to, frame.to_vec())));
+    scratch.answers.take(|to, _, frame| answers.push((to, frame.to_vec())));
     Outcome { trains, totals: PortTotals::sum(&[counters]), answers }
 }
 
@@ -211,7 +220,8 @@ impl Sent {
         all.expect("nothing is refused");
         let together: Vec<_> = train.parts.iter().flat_map(|part| part.to_vec()).collect();
         assert_eq!(together, datagrams.concat(), "one by one they are the same bytes");
-        Self { source: train.source, traffic_class: train.traffic_class, datagrams }
+        let &Train { source, traffic_class, ttl, fragment, .. } = train;
+        Self { source, traffic_class, ttl, fragment, datagrams }
     }
 }
 

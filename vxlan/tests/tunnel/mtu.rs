@@ -4,7 +4,7 @@ use vswitch::{checksum::Sum, drops::DropReason, offload::Csum, transmit::TagOp};
 use vswitch_vxlan::encap::longest_super_frame;
 
 use crate::{
-    lab::{INGRESS, Item, Outcome, Tunnel, assert_sealed, seal},
+    lab::{BLUE, INGRESS, Item, Outcome, RED, Tunnel, assert_sealed, seal},
     packets::{TCP, blue, spec},
     superframe::{ACK, Spec, Transport},
 };
@@ -201,4 +201,77 @@ fn what_opens_nothing_is_not_clamped() {
     let arrived = tunnel.take(&out.datagrams());
     assert_eq!(arrived[0].bytes, frame);
     assert_sealed(&frame);
+}
+
+/// Where the network says so, what its sender is not told leaves in fragments, apart from other packets of its flow.
+#[test]
+fn long_packets_leave_in_fragments_where_that_is_wanted() {
+    let short = spec(false, Transport::Udp, &[0x11; 100]).wire();
+    let long = spec(false, Transport::Udp, &[0x22; 1500]).wire();
+    // It may be fragmented: for a flow, that makes no difference.
+    let may = |frame: &[u8]| {
+        let mut frame = frame.to_vec();
+        frame[20] = 0;
+        Item::plain(frame)
+    };
+    let mut tunnel = Tunnel::new();
+    tunnel.fragment(BLUE);
+    let items = [may(&short), may(&long), may(&short)];
+    let outcome = tunnel.send(&items);
+    let sent: Vec<_> = outcome.trains.iter().map(|train| (train.fragment, train.source)).collect();
+    let source = sent[0].1;
+    assert_eq!(sent, [(false, source), (true, source), (false, source)], "in order, from one port");
+    assert_eq!((outcome.totals.tx_frames, outcome.answers.len()), (3, 0));
+    // A sender that can be told is told.
+    answer(&tunnel.send(&[Item::plain(long.clone())]));
+    // Other networks are not affected.
+    let other = Item { network: RED, ..may(&long) };
+    assert_eq!(tunnel.send(&[other]).drops(), [(DropReason::PktTooBig, 1)]);
+    // One that is refused leaves nothing behind.
+    let outcome = tunnel
+        .send_by(&items, |nth| if nth == 1 { Err(std::io::ErrorKind::WouldBlock.into()) } else { Ok(()) });
+    assert_eq!(outcome.drops(), [(DropReason::FullRing, 1)]);
+    assert!(outcome.trains.iter().all(|train| !train.fragment));
+}
+
+#[test]
+fn outer_packets_inherit_the_time_to_live_where_that_is_wanted() {
+    let frame = |v6: bool, ttl: u8| {
+        let mut frame = spec(v6, Transport::Udp, &[0x11; 100]).wire();
+        frame[if v6 { 21 } else { 22 }] = ttl;
+        Item::plain(frame)
+    };
+    let mut tunnel = Tunnel::new();
+    let mut arp = spec(false, Transport::Udp, &[]).wire();
+    arp[13] = 6;
+    let items = [frame(false, 17), frame(false, 17), frame(false, 3), frame(true, 9), Item::plain(arp)];
+    for (inherit, expected) in [(false, vec![0; 5]), (true, vec![17, 17, 3, 9, 0])] {
+        tunnel.out.inherit_ttl = inherit;
+        let mut ttls: Vec<_> = tunnel
+            .send(&items)
+            .trains
+            .iter()
+            .flat_map(|train| vec![train.ttl; train.datagrams.len()])
+            .collect();
+        let mut expected = expected;
+        ttls.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(ttls, expected);
+    }
+}
+
+#[test]
+fn a_packet_that_ends_within_its_ip_header_is_not_sent() {
+    let tag: &[u8] = &[0x81, 0, 0, 10];
+    for (v6, header) in [(false, 20), (true, 40)] {
+        let whole = spec(v6, Transport::Udp, &[7; 100]).wire();
+        for tags in 0..4 {
+            let tagged = [&whole[..12], &tag.repeat(tags), &whole[12..]].concat();
+            let end = 14 + 4 * tags + header;
+            for (len, expected) in [(end, vec![]), (end - 1, vec![(DropReason::IpInHdr, 1)])] {
+                let outcome = Tunnel::new().send(&[Item::plain(tagged[..len].to_vec())]);
+                assert_eq!(outcome.drops(), expected, "{tags} tags, {len} bytes");
+            }
+        }
+    }
 }

@@ -15,6 +15,7 @@ use vswitch_host::{
     channel::Channel,
     link::{self, Links, Wanted},
     netns::{Namespace, run_in},
+    tun,
 };
 use vswitch_model::{
     Carries, DeviceSpec, Error, ErrorKind, IfName, InterfaceSpec, LimitSpec, Mtu, Name, PortSpec,
@@ -87,6 +88,7 @@ pub async fn attach(api: PathBuf, order: Order) -> Result<Port, ClientError> {
         spec: interface,
         mtu: Some(mtu.get()),
         super_frame,
+        described_offloads: order.kind == Kind::Veth,
         ..Wanted::default()
     };
     let request = AttachRequest { version: VERSION, port, host_ifname: made.host_ifname };
@@ -109,7 +111,9 @@ struct Made {
 fn make_tap(inside: &Links, ifname: &str, persist: bool) -> Result<Made, Error> {
     let open = || Tap::open(ifname, TapOptions { exclusive: true, persist });
     let tap = run_in(inside.namespace(), open)?.map_err(|error| {
-        let why = format!("cannot create the TAP {ifname} in namespace {}: {error}", inside.namespace());
+        let why = tun::trouble().unwrap_or_else(|| {
+            format!("cannot create the TAP {ifname} in namespace {}: {error}", inside.namespace())
+        });
         Error::new(ErrorKind::from(error.kind()), why)
     })?;
     Ok(Made { tap: Some(tap.into_fd()), host_ifname: None })

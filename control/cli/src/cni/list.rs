@@ -49,7 +49,7 @@ pub fn write(folder: &Path, network: &Name, socket: Option<&Path>) -> io::Result
 ///
 /// # Errors
 /// Another file has the name, or a folder is not writable.
-pub fn install(plugin: &Path, folders: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
+pub fn link_into(plugin: &Path, folders: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
     let mut links = Vec::new();
     for folder in folders {
         fs::create_dir_all(folder)?;
@@ -67,6 +67,24 @@ pub fn install(plugin: &Path, folders: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
         links.push(link);
     }
     Ok(links)
+}
+
+/// Copies `plugin` into each of `folders`, over an earlier copy, and returns the copies.
+///
+/// # Errors
+/// A folder is not writable.
+pub fn copy_into(plugin: &Path, folders: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
+    let mut copies = Vec::new();
+    for folder in folders {
+        fs::create_dir_all(folder)?;
+        // A runtime may be executing the earlier one.
+        let new = folder.join(format!(".{PLUGIN}.new"));
+        fs::copy(plugin, &new)?;
+        let copy = folder.join(PLUGIN);
+        fs::rename(&new, &copy)?;
+        copies.push(copy);
+    }
+    Ok(copies)
 }
 
 #[cfg(test)]
@@ -90,12 +108,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (a, b) = (folder.path().join("a"), folder.path().join("b"));
         for _ in 0..2 {
-            let links = install("/usr/bin/vswitch-cni".as_ref(), &[a.clone(), b.clone()]).unwrap();
+            let links = link_into("/usr/bin/vswitch-cni".as_ref(), &[a.clone(), b.clone()]).unwrap();
             assert_eq!(links, [a.join("vswitch"), b.join("vswitch")]);
         }
         fs::remove_file(a.join("vswitch")).unwrap();
         fs::write(a.join("vswitch"), "precious").unwrap();
-        let error = install("/usr/bin/vswitch-cni".as_ref(), &[a]).unwrap_err();
+        let error = link_into("/usr/bin/vswitch-cni".as_ref(), std::slice::from_ref(&a)).unwrap_err();
         assert!(error.to_string().contains("is not a link to this plugin"), "{error}");
+    }
+    #[test]
+    fn a_copy_replaces_an_earlier_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let plugin = folder.path().join("vswitch-cni");
+        for text in ["one", "two"] {
+            fs::write(&plugin, text).unwrap();
+            let copies = copy_into(&plugin, &[folder.path().join("bin")]).unwrap();
+            assert_eq!(fs::read_to_string(&copies[0]).unwrap(), text);
+        }
+        assert_eq!(fs::read_dir(folder.path().join("bin")).unwrap().count(), 1);
     }
 }

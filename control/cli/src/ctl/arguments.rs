@@ -20,7 +20,7 @@ use crate::attach::{
 };
 use vswitch_model::{
     Also, BURST, Carries, DeviceSpec, Direction, Error, GuardSpec, IfName, InterfaceSpec, LimitSpec, Mtu,
-    Name, Netns, PortSpec, Rate, options,
+    Name, Netns, Offloads, PortSpec, Rate, options,
 };
 
 /// Shows and controls a running vswitchd.
@@ -47,8 +47,14 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show the state of the daemon.
-    #[command(after_help = "Examples:\n  vswitchctl status\n  vswitchctl status --watch=5")]
+    #[command(
+        after_help = "Examples:\n  vswitchctl status\n  vswitchctl status --watch=5\n  vswitchctl status --check || alert"
+    )]
     Status {
+        /// Print only what does not work. Exit code for monitoring: 0 all is well, 1 something does not work, 3 the daemon is
+        /// unreachable.
+        #[arg(long, conflicts_with = "watch")]
+        check: bool,
         /// Repeat every SECONDS, until interrupted. With --json: one line per sample.
         #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "1",
               value_parser = clap::value_parser!(u16).range(1..=3600))]
@@ -121,12 +127,36 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Show what is logged, or change it until the daemon ends.
+    #[command(
+        after_help = "Examples:\n  vswitchctl log\n  vswitchctl log debug\n  vswitchctl log info,vswitch_host=debug\n  vswitchctl log --lines 50"
+    )]
+    Log {
+        /// A level (error, warn, info, debug, trace), or a list of TARGET=LEVEL.
+        level: Option<String>,
+        /// Print the latest lines of the log, at most 1000.
+        #[arg(long, value_name = "NUMBER", conflicts_with = "level")]
+        lines: Option<usize>,
+    },
+    /// Write what a bug report needs into one archive.
+    #[command(
+        long_about = "Write what a bug report needs into one archive: state, configuration, counters, events, the log, and facts \
+        about the kernel.\n\nValues of keys that look like secrets are removed. Names, MAC and IP addresses are not: read it before \
+        you publish it.",
+        after_help = "Examples:\n  vswitchctl support\n  vswitchctl support --output - | tar -tf -"
+    )]
+    Support {
+        /// The archive; default: vswitch-support-TIME.tar here. `-`: standard output.
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Create an interface in a container and connect it to a network.
     Attach(Box<AttachArguments>),
     /// Remove a port and its interface.
     #[command(after_help = "Example:\n  vswitchctl detach web")]
     Detach {
         /// The port.
+        #[arg(value_name = "PORT")]
         name: Name,
     },
     /// Print a completion script for a shell.
@@ -135,9 +165,9 @@ pub enum Command {
         /// The shell.
         shell: Shell,
     },
-    /// Print the manual page, or write one page per command into a folder.
+    /// Print the manual page, or write one page per command, and net.toml(5), into a folder.
     #[command(
-        after_help = "Examples:\n  vswitchctl man | man -l -\n  vswitchctl man /usr/local/share/man/man1"
+        after_help = "Examples:\n  vswitchctl man | man -l -\n  vswitchctl man /tmp/pages && man /tmp/pages/net.toml.5"
     )]
     Man {
         /// The folder; created if missing.
@@ -156,6 +186,7 @@ pub enum PortCommand {
     #[command(after_help = "Example:\n  vswitchctl port show web")]
     Show {
         /// The port.
+        #[arg(value_name = "PORT")]
         name: Name,
     },
     /// Create a port; the daemon creates its interface.
@@ -164,6 +195,7 @@ pub enum PortCommand {
     #[command(after_help = "Example:\n  vswitchctl port del web")]
     Del {
         /// The port.
+        #[arg(value_name = "PORT")]
         name: Name,
     },
 }
@@ -352,8 +384,11 @@ pub struct PortArguments {
     #[command(flatten)]
     guard: GuardArguments,
     /// Disable checksum and segmentation offloads of the device.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "merge_udp")]
     no_offload: bool,
+    /// Merge datagrams of one flow for the device (TAP): raw sockets of the container see them merged.
+    #[arg(long)]
+    merge_udp: bool,
 }
 
 /// What is behind a port.
@@ -420,7 +455,11 @@ impl PortArguments {
             flood: !self.no_flood,
             learning: !self.no_learning,
             mac_limit: self.mac_limit,
-            offload: !self.no_offload,
+            offload: match (self.no_offload, self.merge_udp) {
+                (true, _) => Offloads::Off,
+                (_, true) => Offloads::Udp,
+                _ => Offloads::On,
+            },
             limit: self.limit.spec(),
             guard: self.guard.spec(),
             ..PortSpec::new(self.name.clone(), carries, device)

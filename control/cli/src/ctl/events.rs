@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::{json_line, print};
 use crate::client::{Client, ClientError};
-use vswitch_model::api::events::{Event, EventsFilter, Station, What};
+use vswitch_model::api::events::{Event, EventsFilter};
 
 /// `vswitchctl events`
 #[derive(Debug, Args)]
@@ -61,51 +61,15 @@ pub(super) async fn events(
 fn line(event: &Event) -> String {
     let time = UNIX_EPOCH + Duration::from_millis(event.time_ms);
     let mut text = format!("{}  ", humantime::format_rfc3339_millis(time));
-    let _ = match &event.what {
-        What::Started => write!(text, "the daemon has started"),
-        What::PortUp { port } => write!(text, "port {port} is up"),
-        What::PortDown { port, reason } => write!(text, "port {port} is down: {reason}"),
-        What::PortAdded { port } => write!(text, "port {port} created"),
-        What::PortChanged { port, detail } => write!(text, "port {port} changed: {detail}"),
-        What::PortRemoved { port } => write!(text, "port {port} removed"),
-        What::NetworkAdded { network } => write!(text, "network {network} created"),
-        What::NetworkChanged { network, detail } => write!(text, "network {network} changed: {detail}"),
-        What::NetworkRemoved { network } => write!(text, "network {network} removed"),
-        What::Connected { endpoint, network } => write!(text, "{endpoint} connected to network {network}"),
-        What::Disconnected { endpoint, network } => {
-            write!(text, "{endpoint} disconnected from network {network}")
-        }
-        What::SwitchChanged { detail } => write!(text, "the switch changed: {detail}"),
-        What::StoreMended { detail } => write!(text, "the store: {detail}"),
-        What::Reloaded { changes } => write!(text, "reloaded: {changes} changes"),
-        What::MacLearned(station) => write!(text, "{} learned", on(station)),
-        What::MacMoved { station, from } => write!(text, "{} moved from port {from}", on(station)),
-        What::MacHeld { station, rival } => {
-            write!(
-                text,
-                "{} moves too often and is held to one move a second; seen on port {rival} too",
-                on(station)
-            )
-        }
-        What::MacReleased(station) => write!(text, "{} is released", on(station)),
-        What::MacExpired(station) => write!(text, "{} expired: not seen for the ageing time", on(station)),
-        What::MacEvicted(station) => write!(text, "{} evicted in favour of another", on(station)),
-        What::GuardDropped { port, detail } => {
-            write!(text, "the guard of port {port} refuses what its station sends: {detail}")
-        }
-        What::Lost { count } => write!(text, "{count} events are missing here"),
-    };
+    let _ = write!(text, "{}", event.what);
     text.push('\n');
     text
-}
-
-fn on(station: &Station) -> String {
-    format!("{} on {} at port {}", station.mac, station.network, station.port)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vswitch_model::api::events::{Station, What};
 
     #[test]
     fn an_event_is_a_line_for_people_and_a_flat_object_for_programs() {

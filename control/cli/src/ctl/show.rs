@@ -4,9 +4,11 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use comfy_table::{CellAlignment, Row, Table};
 
-use vswitch_model::api::{Action, Drop, FdbEntry, Origin, Port, PortState, Reload, Stats, Status, Traffic};
+use vswitch_model::api::{
+    Action, Drop, FdbEntry, Origin, Port, PortState, Reload, Stats, Status, Traffic, Trouble, TroubleKind,
+};
 
-use vswitch_model::{Name, sentence::printable};
+use vswitch_model::{Name, Offloads, sentence::printable};
 
 /// The state of the daemon.
 pub fn status(status: &Status) -> String {
@@ -30,10 +32,29 @@ pub fn status(status: &Status) -> String {
     });
     text.push('\n');
     text += &table(&["WORKER", "PORTS", "FRAMES", "TURNS"], "rrrr", rows);
-    for warning in &status.warnings {
+    if !status.troubles.is_empty() {
+        text.push('\n');
+        text += &troubles(&status.troubles);
+    }
+    let is_told = |warning: &&String| status.troubles.iter().any(|trouble| trouble.detail == **warning);
+    for warning in status.warnings.iter().filter(|warning| !is_told(warning)) {
         let _ = write!(text, "\nwarning: {warning}\n");
     }
     text
+}
+
+/// What does not work: a line each.
+pub fn troubles(troubles: &[Trouble]) -> String {
+    let line = |trouble: &Trouble| {
+        let detail = &trouble.detail;
+        match (trouble.kind, &trouble.of) {
+            (TroubleKind::Port, Some(port)) => format!("port {port} is down: {detail}\n"),
+            (TroubleKind::Peer, Some(peer)) => format!("peer {peer} is silent: {detail}\n"),
+            (TroubleKind::Tunnel, _) => format!("the tunnel is down: {detail}\n"),
+            _ => format!("{detail}\n"),
+        }
+    };
+    troubles.iter().map(line).collect()
 }
 
 /// The ports, and why some are down.
@@ -85,7 +106,7 @@ pub fn port(port: &Port) -> String {
         ("device", device(port)),
         ("origin", if port.declared { "the configuration file" } else { "the API" }.into()),
         ("mtu", port.mtu.to_string()),
-        ("offload", if port.offload { "yes" } else { "no" }.into()),
+        ("offload", offload(port.offload).into()),
     ]);
     if !port.limit.is_none() {
         rows.push(("limit", port.limit.to_string()));
@@ -296,6 +317,15 @@ pub(super) fn duration(seconds: u64) -> String {
     }
 }
 
+/// Which offloads are used, in a word.
+fn offload(offloads: Offloads) -> &'static str {
+    match offloads {
+        Offloads::Off => "no",
+        Offloads::On => "yes",
+        Offloads::Udp => "yes, and UDP merged",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -328,7 +358,7 @@ mod tests {
             reason: None,
             warnings: vec![],
             mtu: Mtu::DEFAULT,
-            offload: true,
+            offload: Offloads::On,
             limit: LimitSpec { rx: "100 Mbit/s".parse().ok(), ..LimitSpec::default() },
             guard: Some(GuardSpec { also: vec!["10.9.0.100".parse().unwrap()] }),
             worker: 1,
@@ -426,6 +456,7 @@ WORKER  PORTS  FRAMES  TURNS
             mac_limit: 65536,
             workers: vec![worker(0), worker(1)],
             warnings: vec![],
+            troubles: vec![],
         };
         assert_eq!(status(&answer), expected);
     }

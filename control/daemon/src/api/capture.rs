@@ -20,7 +20,7 @@ use vswitch_model::{
 };
 
 use super::{
-    extract::{Body, InPath},
+    extract::{Asking, Body, InPath},
     reply::Refused,
 };
 use crate::{
@@ -51,10 +51,7 @@ impl IntoResponse for CaptureStream {
     request_body = CaptureRequest,
     responses((status = 200, description = "pcapng, as long as the capture goes on; its number is in the header `capture-id`"), (status = "4XX", body = Error)),
 )]
-async fn begin(
-    State(core): State<Handle>,
-    Body(request): Body<CaptureRequest>,
-) -> Result<CaptureStream, Refused> {
+async fn begin(Asking(core): Asking, Body(request): Body<CaptureRequest>) -> Result<CaptureStream, Refused> {
     Ok(core.ask(|reply| Request::Capture(Box::new(request), reply)).await?.value)
 }
 

@@ -5,7 +5,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use vswitch_model::{Connect, Error, Reference, api::Endpoint};
 
 use super::{
-    extract::{Body, InPath},
+    extract::{Asking, Body, InPath},
     reply::Refused,
 };
 use crate::core::{Handle, Request};
@@ -38,7 +38,7 @@ async fn list(State(core): State<Handle>) -> Json<Vec<Endpoint>> {
     responses((status = 201, body = Endpoint), (status = "4XX", body = Error)),
 )]
 async fn connect(
-    State(core): State<Handle>,
+    Asking(core): Asking,
     InPath(name): InPath<Reference>,
     Body(connect): Body<Connect>,
 ) -> Result<(StatusCode, Json<Endpoint>), Refused> {
@@ -54,7 +54,7 @@ async fn connect(
     responses((status = 204), (status = "4XX", body = Error)),
 )]
 async fn disconnect(
-    State(core): State<Handle>,
+    Asking(core): Asking,
     InPath((name, endpoint)): InPath<(Reference, Reference)>,
 ) -> Result<StatusCode, Refused> {
     core.ask(|reply| Request::Disconnect(name, endpoint, reply)).await?;

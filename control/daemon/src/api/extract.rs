@@ -1,4 +1,6 @@
-//! Extractors of requests: like axum's own, but every rejection is an [`Error`], [`Refused`].
+//! How requests are read and who makes them: like axum's own extractors, but every refusal is an [`Error`], [`Refused`].
+
+use std::convert::Infallible;
 
 use axum::{
     body::Bytes,
@@ -11,6 +13,7 @@ use serde::de::DeserializeOwned;
 use vswitch_model::Error;
 
 use super::reply::{Refused, too_large};
+use crate::core::{Asker, Handle};
 
 /// Maximum length of a body in bytes.
 pub(super) const BODY_LIMIT: usize = 64 * 1024;
@@ -59,5 +62,17 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for InPath<
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
         let path = Path::from_request_parts(parts, state).await;
         path.map(|Path(value)| Self(value)).map_err(|rejection| Error::invalid(rejection.body_text()).into())
+    }
+}
+
+/// The core, asked by the process at the other end of the connection.
+pub(super) struct Asking(pub(super) Handle);
+
+impl FromRequestParts<Handle> for Asking {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, core: &Handle) -> Result<Self, Infallible> {
+        let by = parts.extensions.get::<Asker>().cloned();
+        Ok(Self(core.by(by.unwrap_or_default())))
     }
 }

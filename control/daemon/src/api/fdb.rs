@@ -8,7 +8,7 @@ use vswitch_model::{
 };
 
 use super::{
-    extract::{Body, InPath, Parameters},
+    extract::{Asking, Body, InPath, Parameters},
     reply::Refused,
 };
 use crate::{
@@ -48,7 +48,7 @@ async fn list(
     responses((status = 201, body = FdbEntry), (status = "4XX", body = Error)),
 )]
 async fn add(
-    State(core): State<Handle>,
+    Asking(core): Asking,
     Body(entry): Body<StaticEntry>,
 ) -> Result<(StatusCode, Json<FdbEntry>), Refused> {
     core.ask(|reply| Request::Pin(entry.clone(), reply)).await?;
@@ -63,7 +63,7 @@ async fn add(
     params(("network" = String, Path), ("mac" = String, Path)),
     responses((status = 204), (status = "4XX", body = Error)),
 )]
-async fn delete(State(core): State<Handle>, InPath(key): InPath<FdbKey>) -> Result<StatusCode, Refused> {
+async fn delete(Asking(core): Asking, InPath(key): InPath<FdbKey>) -> Result<StatusCode, Refused> {
     core.ask(|reply| Request::Forget(key, reply)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -76,6 +76,6 @@ async fn delete(State(core): State<Handle>, InPath(key): InPath<FdbKey>) -> Resu
     request_body(content = serde_json::Value, description = "`\"all\"`, or the port or network", example = json!({"port": "web"})),
     responses((status = 200, body = Flushed), (status = "4XX", body = Error)),
 )]
-async fn flush(State(core): State<Handle>, Body(flush): Body<Flush>) -> Result<Json<Flushed>, Refused> {
+async fn flush(Asking(core): Asking, Body(flush): Body<Flush>) -> Result<Json<Flushed>, Refused> {
     Ok(Json(core.ask(|reply| Request::Flush(flush, reply)).await?.value))
 }

@@ -9,7 +9,7 @@ use vswitch_model::{
 };
 
 use super::{
-    extract::{Body, InPath},
+    extract::{Asking, Body, InPath},
     reply::Refused,
 };
 use crate::core::{Handle, Request};
@@ -54,7 +54,7 @@ async fn show(State(core): State<Handle>, InPath(name): InPath<Reference>) -> Re
     responses((status = 201, body = Network), (status = "4XX", body = Error)),
 )]
 async fn add(
-    State(core): State<Handle>,
+    Asking(core): Asking,
     Body(spec): Body<NetworkSpec>,
 ) -> Result<(StatusCode, Json<Network>), Refused> {
     let done = core.ask(|reply| Request::AddNetwork(Box::new(spec), reply)).await?;
@@ -73,7 +73,7 @@ async fn add(
     responses((status = 200, body = Network), (status = "4XX", body = Error)),
 )]
 async fn update(
-    State(core): State<Handle>,
+    Asking(core): Asking,
     InPath(name): InPath<Reference>,
     Body(update): Body<NetworkUpdate>,
 ) -> Result<Json<Network>, Refused> {
@@ -89,7 +89,7 @@ async fn update(
     params(("name" = String, Path)),
     responses((status = 204), (status = "4XX", body = Error)),
 )]
-async fn delete(State(core): State<Handle>, InPath(name): InPath<Reference>) -> Result<StatusCode, Refused> {
+async fn delete(Asking(core): Asking, InPath(name): InPath<Reference>) -> Result<StatusCode, Refused> {
     core.ask(|reply| Request::DeleteNetwork(name, reply)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -102,6 +102,6 @@ async fn delete(State(core): State<Handle>, InPath(name): InPath<Reference>) -> 
     request_body = Prune,
     responses((status = 200, body = Pruned), (status = "4XX", body = Error)),
 )]
-async fn prune(State(core): State<Handle>, Body(prune): Body<Prune>) -> Result<Json<Pruned>, Refused> {
+async fn prune(Asking(core): Asking, Body(prune): Body<Prune>) -> Result<Json<Pruned>, Refused> {
     Ok(Json(core.ask(|reply| Request::Prune(prune, reply)).await?.value))
 }

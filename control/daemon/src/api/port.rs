@@ -5,7 +5,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use vswitch_model::{Error, Name, PortSpec, api::Port};
 
 use super::{
-    extract::{Body, InPath},
+    extract::{Asking, Body, InPath},
     reply::Refused,
 };
 use crate::{core::Handle, state::Command};
@@ -49,10 +49,7 @@ async fn show(State(core): State<Handle>, InPath(name): InPath<Name>) -> Result<
     request_body(content = serde_json::Value, description = "As `[[port]]` in net.toml", example = json!({"name": "web", "network": "blue", "kind": "tap", "netns": "web"})),
     responses((status = 201, body = Port), (status = "4XX", body = Error)),
 )]
-async fn add(
-    State(core): State<Handle>,
-    Body(spec): Body<PortSpec>,
-) -> Result<(StatusCode, Json<Port>), Refused> {
+async fn add(Asking(core): Asking, Body(spec): Body<PortSpec>) -> Result<(StatusCode, Json<Port>), Refused> {
     let name = spec.name.clone();
     let done = core.execute(Command::AddPort(spec)).await?;
     Ok((StatusCode::CREATED, Json(done.snapshot.port(&name)?)))
@@ -66,7 +63,7 @@ async fn add(
     params(("name" = String, Path)),
     responses((status = 204), (status = "4XX", body = Error)),
 )]
-async fn delete(State(core): State<Handle>, InPath(name): InPath<Name>) -> Result<StatusCode, Refused> {
+async fn delete(Asking(core): Asking, InPath(name): InPath<Name>) -> Result<StatusCode, Refused> {
     core.execute(Command::RemovePort(name)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -197,7 +197,8 @@ async fn events_are_a_line_each() {
         }
         Ok(())
     };
-    daemon.client.events(&EventsFilter { since_ms: None, follow: true }, each).await.unwrap();
+    let end = daemon.client.events(&EventsFilter { since_ms: None, follow: true }, each).await.unwrap_err();
+    assert!(matches!(end, ClientError::Ended(_)) && exit_code(&end) == 3, "{end}");
     assert!(seen.len() > 3 && (1..).zip(&seen).all(|(number, seq)| number == *seq), "{seen:?}");
     let shown = daemon.cli("events").await.unwrap();
     assert!(shown.lines().any(|line| line.ends_with("port web is up")), "{shown}");
@@ -305,7 +306,7 @@ async fn the_openapi_document_names_every_path() {
             methods += 1;
         }
     }
-    assert_eq!(methods, 30, "each route has its description");
+    assert_eq!(methods, 32, "each route has its description");
     assert_eq!(document["info"]["version"], API_VERSION);
     for schema in ["Port", "Network", "FdbEntry", "Error", "Stats", "Reload"] {
         assert!(document["components"]["schemas"][schema].is_object(), "{schema}");

@@ -29,6 +29,10 @@ struct Arguments {
     /// Log level: error, warn, info, debug, trace, or a filter such as "info,vswitch::device=trace".
     #[arg(long, value_name = "LEVEL", env = "VSWITCH_LOG", default_value = "info")]
     log: String,
+    /// Remove the interfaces, the firewall table and the rules that vswitchd keeps on this host, and exit: before it is
+    /// uninstalled. Containers lose their networks; the store is left.
+    #[arg(long, conflicts_with = "check")]
+    remove_all: bool,
     /// Read a store's database from standard input and print it as lines: the daemon reads a possibly damaged database
     /// this way.
     #[arg(long, hide = true)]
@@ -36,9 +40,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let Arguments { config, check, log_format, log, read_store } = Arguments::parse();
+    let Arguments { config, check, log_format, log, remove_all, read_store } = Arguments::parse();
     if read_store {
         return store::read_to_stdout();
     }
-    vswitch_daemon::run(Options { config, check, log_format, log })
+    vswitch_daemon::run(Options { config, check, remove_all, log_format, log })
 }

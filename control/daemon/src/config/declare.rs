@@ -17,8 +17,8 @@ use super::{
 use crate::state::network::choose_addresses;
 use vswitch_model::{
     ApiSpec, BURST, Carries, Config, Damping, DockerSpec, Dscp, Family, FloodLimits, GuardSpec, LimitSpec,
-    MirrorSpec, Mtu, Name, Netns, NetworkSpec, PeerSpec, PoolSpec, PoolsSpec, PortSpec, SubnetSpec,
-    SwitchSpec, Tags, Vni, VxlanSpec,
+    MirrorSpec, Mtu, Name, Netns, NetworkSpec, Offloads, PeerSpec, PoolSpec, PoolsSpec, PortSpec, SubnetSpec,
+    SwitchSpec, Tags, Ttl, Vni, VxlanSpec,
     fields::{Misfit, PortFields},
     options,
 };
@@ -172,9 +172,16 @@ fn network(mut table: Table<'_, '_, '_>) -> NetworkSpec {
         driver: table.parsed("driver"),
         internal: table.boolean("internal").unwrap_or(false),
         attachable: table.boolean("attachable").unwrap_or(false),
+        fragment: table.boolean("fragment").unwrap_or(false),
         labels: table.texts("labels"),
         ..NetworkSpec::plain(name)
     };
+    if spec.fragment && spec.vni.is_none() {
+        table.fault(
+            "fragment",
+            "concerns tunnels, which carry networks with a vni: give it one, or leave this out",
+        );
+    }
     table.tables("subnet", |table| spec.subnets.extend(subnet(table)));
     spec.ipv6 = spec.subnet(Family::V6).is_some();
     let read = table.texts("options").try_into().and_then(|options| {
@@ -279,7 +286,7 @@ fn port(mut table: Table<'_, '_, '_>) -> PortSpec {
         storm: table.table("storm").map(storm).unwrap_or_default(),
         limit: table.table("limit").map(limit).unwrap_or_default(),
         guard: guard(&mut table),
-        offload: table.boolean("offload"),
+        offload: offload(&mut table),
         remote: table.parsed("remote"),
         remote_port: table.integer("remote_port", 1..=u16::MAX),
         vni: table.number("vni", VNI),
@@ -314,7 +321,7 @@ fn vxlan(mut table: Table<'_, '_, '_>, ports: &mut Vec<PortSpec>) {
         port: table.integer("port", 1..=u16::MAX).unwrap_or(default.port),
         underlay_mtu: table.integer("underlay_mtu", UNDERLAY_MTU),
         checksum: table.boolean("checksum").unwrap_or(default.checksum),
-        ttl: table.integer("ttl", 1..=u8::MAX).unwrap_or(default.ttl),
+        ttl: ttl(&mut table).unwrap_or(default.ttl),
         dscp: dscp(&mut table).unwrap_or(default.dscp),
         strict: table.boolean("strict").unwrap_or(default.strict),
         learn_peers: table.boolean("learn_peers").unwrap_or(default.learn_peers),
@@ -342,6 +349,15 @@ fn fixed_name(name: &str) -> Name {
     name.parse().expect("the names of the tunnel's own ports are names")
 }
 
+/// `"udp"`, true or false.
+fn offload(table: &mut Table<'_, '_, '_>) -> Option<Offloads> {
+    if table.is_word("offload", "udp") {
+        table.text("offload");
+        return Some(Offloads::Udp);
+    }
+    table.boolean("offload").map(|any| if any { Offloads::On } else { Offloads::Off })
+}
+
 /// Reads `"inherit"` or a number.
 fn dscp(table: &mut Table<'_, '_, '_>) -> Option<Dscp> {
     if table.is_word("dscp", "inherit") {
@@ -349,6 +365,15 @@ fn dscp(table: &mut Table<'_, '_, '_>) -> Option<Dscp> {
         return Some(Dscp::Inherit);
     }
     table.integer("dscp", 0..=63).map(Dscp::Fixed)
+}
+
+/// `"inherit"`, or a number.
+fn ttl(table: &mut Table<'_, '_, '_>) -> Option<Ttl> {
+    if table.is_word("ttl", "inherit") {
+        table.text("ttl");
+        return Some(Ttl::Inherit);
+    }
+    table.integer("ttl", 1..=u8::MAX).map(Ttl::Fixed)
 }
 
 fn peer(mut table: Table<'_, '_, '_>) -> PortSpec {

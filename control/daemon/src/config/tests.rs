@@ -1,7 +1,7 @@
 use std::fmt::Write;
 
 use super::{load, parse};
-use vswitch_model::{Carries, CollectorSpec, Config, DeviceSpec, Dscp, Mtu, Netns, Tags};
+use vswitch_model::{Carries, CollectorSpec, Config, DeviceSpec, Dscp, Mtu, Netns, Offloads, Tags, Ttl};
 
 fn good(source: &str) -> Config {
     parse("net.toml", source).unwrap_or_else(|errors| panic!("{errors}\nin\n{source}"))
@@ -444,6 +444,7 @@ fn a_tunnel_is_an_endpoint_and_its_peers() {
         [vxlan]
         local = "10.8.0.1"
         underlay_mtu = 9000
+        ttl = "inherit"
         dscp = "inherit"
         group = "239.1.1.1"
         [[vxlan.peer]]
@@ -457,15 +458,38 @@ fn a_tunnel_is_an_endpoint_and_its_peers() {
         [[network]]
         name = "blue"
         vni = 4096
+        fragment = true
         "#,
     )
     .unwrap();
     let names: Vec<_> = config.ports.iter().map(|port| port.name.as_str()).collect();
     assert_eq!(names, ["10.8.0.2", "old", "vxlan", "vxlan-group"]);
     let DeviceSpec::Vxlan(endpoint) = &config.ports[2].device else { panic!("{:?}", config.ports[2]) };
-    assert_eq!((endpoint.port, endpoint.ttl, endpoint.dscp), (4789, 64, Dscp::Inherit));
+    assert_eq!((endpoint.port, endpoint.ttl, endpoint.dscp), (4789, Ttl::Inherit, Dscp::Inherit));
+    assert!(config.networks[0].fragment);
     assert_eq!(config.networks[0].mtu(Some(endpoint.overlay_mtu())).get(), 8950);
     assert!(config.ports[0].holds(&config.networks[0]));
+}
+
+#[test]
+fn merging_and_fragments_have_their_place() {
+    let text = |port: &str, network: &str| {
+        format!("[[network]]\nname = \"blue\"\n{network}\n[[port]]\nname = \"a\"\n{port}\n")
+    };
+    let config =
+        parse("net.toml", &text("network = \"blue\"\nkind = \"tap\"\noffload = \"udp\"", "")).unwrap();
+    assert_eq!(config.ports[0].offload, Offloads::Udp);
+    let misplaced = "\"udp\" is for ports of kind tap that carry a network: use true or false";
+    let veth = text("network = \"blue\"\nkind = \"veth\"\noffload = \"udp\"", "");
+    assert_eq!(errors(&veth), [format!("net.toml:8: port[0].offload: {misplaced}")]);
+    let mirror = text("mirror = { networks = [\"blue\"] }\nkind = \"tap\"\noffload = \"udp\"", "");
+    assert_eq!(errors(&mirror), [format!("net.toml:8: port[0].offload: {misplaced}")]);
+    let found = errors(&text("network = \"blue\"\nkind = \"tap\"", "fragment = true"));
+    let needed = "concerns tunnels, which carry networks with a vni: give it one, or leave this out";
+    assert_eq!(found, [format!("net.toml:3: network[0].fragment: {needed}")]);
+    let options = "vni = 7\noptions = { fragment = \"true\" }";
+    let config = parse("net.toml", &text("network = \"blue\"\nkind = \"tap\"", options)).unwrap();
+    assert!(config.networks[0].fragment && config.networks[0].options.text().is_empty());
 }
 
 /// A link-local address is ambiguous without its link.

@@ -19,7 +19,7 @@ use super::{
     Core, Handle,
     outside::Rules,
     reap::Unfetched,
-    request::{Answered, EngineRequest, Request},
+    request::{Answered, Asked, Asker, EngineRequest, Request},
 };
 use crate::{
     Failure,
@@ -28,9 +28,9 @@ use crate::{
     machine::Machine,
     state::{State, Transition},
     store::Store,
-    view::{Process, Snapshot},
+    view::{Outages, Problems, Process, Snapshot},
 };
-use vswitch_model::api::events::What;
+use vswitch_model::api::{Trouble, TroubleKind, events::What};
 
 /// Capacity of the queue; a request that finds it full is refused.
 pub(super) const WAITING: usize = 1024;
@@ -46,20 +46,29 @@ pub(crate) struct Signals {
     pub(crate) capture_over: Arc<Notify>,
 }
 
+/// What stays on this host when the core has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// The interfaces that persist, and the rules of the gateway: the next start adopts them.
+    Persistent,
+    /// None of them.
+    Nothing,
+}
+
 /// The running core.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) handle: Handle,
     pub(crate) signals: Signals,
-    stop: oneshot::Sender<()>,
+    stop: oneshot::Sender<Leave>,
     ended: oneshot::Receiver<()>,
 }
 
 impl Running {
-    /// Serves the queued requests, refuses further ones, stops forwarding, and removes all interfaces that are not persistent.
-    pub(crate) async fn stop(self) {
+    /// Serves the queued requests, refuses further ones, stops forwarding and removes all interfaces that are not to be left.
+    pub(crate) async fn stop(self, leave: Leave) {
         let Self { stop, ended, .. } = self;
-        let _ = stop.send(());
+        let _ = stop.send(leave);
         // An answer or an error: either way it has ended.
         let _ = ended.await;
     }
@@ -123,11 +132,18 @@ impl Core {
             observer.note(What::StoreMended { detail });
         }
         let state = State::default();
-        let process = Arc::new(Process { config, started: Instant::now() });
-        let nothing =
-            Snapshot::new(state.clone(), edge.live(), Arc::clone(&process), Vec::new(), Arc::default());
+        let process = Arc::new(Process { config, started: Instant::now(), outages: Outages::default() });
+        let nothing = Snapshot::new(
+            state.clone(),
+            edge.live(),
+            Arc::clone(&process),
+            Problems::default(),
+            Arc::default(),
+        );
         let mut core = Self {
             state,
+            asker: Asker::default(),
+            reload_refused: None,
             edge,
             store,
             observer,
@@ -156,9 +172,10 @@ impl Core {
         Ok(core)
     }
 
-    fn handle(&self, requests: mpsc::Sender<Request>) -> Handle {
+    fn handle(&self, requests: mpsc::Sender<Asked>) -> Handle {
         Handle {
             requests,
+            by: Asker::default(),
             refused: Arc::default(),
             snapshots: self.snapshots.subscribe(),
             journal: Arc::clone(self.observer.journal()),
@@ -167,24 +184,29 @@ impl Core {
     }
 
     /// Serves requests until `stop`, or until the last handle is dropped; then closes everything.
-    async fn serve_all(mut self, mut queue: mpsc::Receiver<Request>, mut stop: oneshot::Receiver<()>) {
-        let mut goes_on = true;
+    async fn serve_all(mut self, mut queue: mpsc::Receiver<Asked>, mut stop: oneshot::Receiver<Leave>) {
+        let (mut goes_on, mut leave) = (true, Leave::Persistent);
         loop {
             let request = tokio::select! {
                 biased;
                 // Queued requests are still served.
-                _ = &mut stop, if goes_on => {
+                told = &mut stop, if goes_on => {
                     goes_on = false;
+                    leave = told.unwrap_or(leave);
                     queue.close();
                     continue;
                 }
                 request = queue.recv() => request,
             };
-            let Some(request) = request else { break };
+            let Some(Asked { by, request }) = request else { break };
+            self.asker = by;
             let answered = self.serve(request).await;
             answered.by(&self.publish());
         }
-        self.edge.stop().await;
+        self.edge.stop(leave).await;
+        if leave == Leave::Nothing {
+            self.rules.forget(&[]);
+        }
     }
 
     async fn serve(&mut self, request: Request) -> Answered {
@@ -227,13 +249,25 @@ impl Core {
         }
     }
 
+    /// What the core cannot do as it should.
+    fn problems(&self) -> Problems {
+        let trouble = |kind| move |detail| Trouble { kind, of: None, detail };
+        let store = self.store.trouble().map(trouble(TroubleKind::Store));
+        let gateway = self.rules.troubles().iter().cloned().map(trouble(TroubleKind::Gateway));
+        let reload = self.reload_refused.clone().map(trouble(TroubleKind::Reload));
+        Problems {
+            warnings: self.store.warnings(),
+            troubles: store.into_iter().chain(gateway).chain(reload).collect(),
+        }
+    }
+
     /// Publishes a snapshot of the current state.
     pub(super) fn publish(&mut self) -> Arc<Snapshot> {
         let snapshot = Arc::new(Snapshot::new(
             self.state.clone(),
             self.edge.live(),
             Arc::clone(&self.process),
-            self.store.warnings(),
+            self.problems(),
             Arc::clone(&self.adopted),
         ));
         self.snapshots.send_replace(Arc::clone(&snapshot));

@@ -101,6 +101,7 @@ impl Core {
         let ended = &self.signals.capture_over;
         let stream = self.edge.captures.begin(wanted, &self.state, workers, ended)?;
         self.rebuild().await;
+        self.asker.log(format_args!("capture {} started", stream.id));
         Ok(stream)
     }
 

@@ -1,7 +1,7 @@
 //! Access to the core: the queue to its task, and its latest snapshot.
 
 use std::{
-    io,
+    fmt, io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -16,7 +16,7 @@ use tracing::warn;
 
 use super::{
     actor::WAITING,
-    request::{Captures, Done, Reply, Request},
+    request::{Asked, Asker, Captures, Done, Reply, Request},
 };
 use crate::{
     journal::{EventStream, Journal},
@@ -36,7 +36,9 @@ use vswitch_model::{
 /// A handle to the core, cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Handle {
-    pub(super) requests: mpsc::Sender<Request>,
+    pub(super) requests: mpsc::Sender<Asked>,
+    /// Who asks by it.
+    pub(super) by: Asker,
     /// Number of requests refused because the queue was full.
     pub(super) refused: Arc<AtomicU64>,
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
@@ -45,6 +47,20 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
+    /// The same handle, for requests of another.
+    pub(crate) fn by(&self, by: Asker) -> Self {
+        Self { by, ..self.clone() }
+    }
+
+    /// Logs what was done for who asks by this handle, without the core.
+    pub(crate) fn log(&self, what: impl fmt::Display) {
+        self.by.log(what);
+    }
+
+    fn asked(&self, request: Request) -> Asked {
+        Asked { by: self.by.clone(), request }
+    }
+
     /// The state after the last request. Never waits.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshots.borrow())
@@ -75,7 +91,7 @@ impl Handle {
         request: impl FnOnce(Reply<T>) -> Request,
     ) -> Result<Done<T>, Error> {
         let (reply, answer) = Reply::new();
-        match self.requests.try_send(request(reply)) {
+        match self.requests.try_send(self.asked(request(reply))) {
             Ok(()) => answer.await.map_err(|_| stopping())?,
             Err(TrySendError::Closed(_)) => Err(stopping()),
             Err(TrySendError::Full(_)) => {
@@ -95,7 +111,7 @@ impl Handle {
         request: impl FnOnce(Reply<T>) -> Request,
     ) -> Result<Done<T>, Error> {
         let (reply, answer) = Reply::new();
-        self.requests.send(request(reply)).await.map_err(|_| stopping())?;
+        self.requests.send(self.asked(request(reply))).await.map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())?
     }
 
@@ -177,19 +193,26 @@ mod tests {
     use std::{path::PathBuf, time::Instant};
 
     use super::*;
-    use crate::{edge::Edge, machine::Machine, state::State, view::Process};
+    use crate::{
+        edge::Edge,
+        machine::Machine,
+        state::State,
+        view::{Outages, Problems, Process},
+    };
     use vswitch_model::{ErrorKind, SwitchSpec};
 
     /// A handle to a core that serves nothing, and what it is asked.
-    fn idle() -> (Handle, mpsc::Receiver<Request>) {
+    fn idle() -> (Handle, mpsc::Receiver<Asked>) {
         let spec = SwitchSpec { workers: Some(1), ..SwitchSpec::default() };
         let edge = Edge::start(&spec, Machine::InMemory, Arc::new(|| {}), Arc::new(|| {})).unwrap();
-        let process = Process { config: PathBuf::new(), started: Instant::now() };
+        let process =
+            Process { config: PathBuf::new(), started: Instant::now(), outages: Outages::default() };
         let snapshot =
-            Snapshot::new(State::default(), edge.live(), process.into(), Vec::new(), Arc::default());
+            Snapshot::new(State::default(), edge.live(), process.into(), Problems::default(), Arc::default());
         let (requests, queue) = mpsc::channel(WAITING);
         let handle = Handle {
             requests,
+            by: Asker::default(),
             refused: Arc::default(),
             snapshots: watch::Sender::new(Arc::new(snapshot)).subscribe(),
             journal: Journal::new(),

@@ -28,9 +28,9 @@ use tokio::sync::watch;
 use tracing::{error, warn};
 
 pub(crate) use self::{
-    actor::{Running, Signals, start},
+    actor::{Leave, Running, Signals, start},
     handle::Handle,
-    request::{Captures, Request},
+    request::{Asker, Captures, Request},
 };
 use self::{outside::Rules, reap::Unfetched};
 use crate::{
@@ -46,6 +46,10 @@ use vswitch_model::{Error, Id, Name};
 /// The desired state, the real one and the stored one, which change together.
 pub(crate) struct Core {
     state: State,
+    /// Who asked for what is being done.
+    asker: Asker,
+    /// Why the file is not what is done, if it was read again and refused.
+    reload_refused: Option<String>,
     edge: Edge,
     store: Store,
     observer: Observer,
@@ -122,7 +126,7 @@ impl Core {
             }),
         );
         self.publish();
-        self.observer.note_changes(&changes);
+        self.observer.note_changes(&changes, &self.asker);
         self.look();
         Ok(changes)
     }

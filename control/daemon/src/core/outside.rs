@@ -27,8 +27,8 @@ const CHECK: Duration = Duration::from_secs(5);
 pub(super) struct Rules {
     machine: Machine,
     gateway: Gateway,
-    /// Whether something failed and is retried.
-    is_due: bool,
+    /// What could not be made, and is tried again: sentences.
+    due: Vec<String>,
     /// Time of the last check.
     checked: Instant,
 }
@@ -63,7 +63,7 @@ impl Core {
 
 impl Rules {
     pub(super) fn new(machine: Machine) -> Self {
-        Self { machine, gateway: Gateway::default(), is_due: false, checked: Instant::now() }
+        Self { machine, gateway: Gateway::default(), due: Vec::new(), checked: Instant::now() }
     }
 
     /// Ensures that no other daemon sets the host's rules, if any are wanted.
@@ -110,30 +110,30 @@ impl Rules {
         }
         if on_failure == OnFailure::Refuse {
             self.gateway.set(outsides)?;
-            self.is_due = false;
+            self.due.clear();
             return Ok(());
         }
-        let was_due = std::mem::replace(&mut self.is_due, true);
-        match self.gateway.restore(outsides) {
-            Ok(left_out) => {
-                self.is_due = !left_out.is_empty();
-                for (_, why) in left_out.iter().filter(|_| !was_due) {
-                    warn!("not published for now: {why}");
-                }
-            }
-            Err(why) if !was_due => warn!("networks do not reach the outside for now: {why}"),
-            Err(_) => {}
-        }
-        if was_due && !self.is_due {
+        let due = match self.gateway.restore(outsides) {
+            Ok(left_out) => left_out.iter().map(|(_, why)| format!("not published for now: {why}")).collect(),
+            Err(why) => vec![format!("networks do not reach the outside for now: {why}")],
+        };
+        due.iter().filter(|why| !self.due.contains(why)).for_each(|why| warn!("{why}"));
+        if !self.due.is_empty() && due.is_empty() {
             info!("networks reach the outside again");
         }
+        self.due = due;
         Ok(())
+    }
+
+    /// What could not be made, and is tried again: sentences.
+    pub(super) fn troubles(&self) -> &[String] {
+        &self.due
     }
 
     /// Retries what failed.
     pub(super) fn retry(&mut self, outsides: &[Outside]) {
-        if self.is_due {
-            // Its errors were reported the first time.
+        if !self.due.is_empty() {
+            // Its errors are reported once.
             let _ = self.set(outsides, OnFailure::Retry);
         }
     }

@@ -38,6 +38,7 @@ impl Core {
             self.edge.pin_stations(&self.state);
             return Err(error.into());
         }
+        self.asker.log(format_args!("{} pinned to port {} in network {}", pin.mac, pin.port, pin.network));
         Ok(())
     }
 
@@ -58,6 +59,7 @@ impl Core {
             return Err(Error::conflict(why));
         }
         if self.edge.fdb.forget(network, key.mac) {
+            self.asker.log(format_args!("{} of network {} removed", key.mac, key.network));
             Ok(())
         } else {
             Err(Error::not_found(format!("{} is not known in network {}", key.mac, key.network)))
@@ -67,6 +69,7 @@ impl Core {
     /// Removes learned addresses; pinned ones stay.
     pub(super) fn flush(&mut self, flush: Flush) -> Result<Flushed, Error> {
         let before = self.learned();
+        self.asker.log(format_args!("learned addresses removed: {flush:?}"));
         match flush {
             Flush::All => self.state.networks().for_each(|network| self.edge.fdb.flush_network(network.id)),
             Flush::Port(name) => self.edge.fdb.flush_port(self.port_id(&name)?),

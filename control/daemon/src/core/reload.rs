@@ -11,23 +11,26 @@ use vswitch_model::{
 
 impl Core {
     pub(super) async fn reload(&mut self, dry_run: bool) -> Result<Reload, Error> {
-        let mut wanted = config::load(&self.process.config).map_err(|errors| Error::invalid_lines(errors));
+        let mut wanted = config::load(&self.process.config).map_err(Error::invalid_lines);
         if let Ok(config) = &mut wanted {
             tunnel::settle(config).await;
         }
         let plan = match wanted.and_then(|config| Ok(self.state.plan(Command::Reload(config))?)) {
             Ok(plan) => plan,
             Err(error) => {
-                warn!("reload refused, nothing was changed: {}", error.sentence.replace('\n', "; "));
+                let why = error.sentence.replace('\n', "; ");
+                warn!("reload refused, nothing was changed: {why}");
+                if !dry_run {
+                    self.reload_refused =
+                        Some(format!("the last reload was refused, nothing was changed: {why}"));
+                }
                 return Err(error);
             }
         };
         let reload = Reload { dry_run, changes: plan.changes.iter().map(view::change).collect() };
         if !dry_run {
-            for change in &plan.changes {
-                info!("reload: {change}");
-            }
             self.carry_out(plan, Attempt::retrying()).await?;
+            self.reload_refused = None;
             self.note_declared()?;
             info!(changes = reload.changes.len(), "reloaded");
             // Known strangers may be accepted from now on.

@@ -1,8 +1,9 @@
 //! Requests to the core, and their answers.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use tokio::sync::oneshot;
+use tracing::info;
 
 use crate::{
     attach::Attachment,
@@ -10,6 +11,7 @@ use crate::{
     state::{Change, Command},
     view::Snapshot,
 };
+use vswitch_host::channel::Caller;
 use vswitch_model::{
     Connect, Error, Id, Name, Netns, NetworkSpec, NetworkUpdate, Reference,
     api::{FdbKey, Flush, Flushed, Prune, Pruned, Reload, StaticEntry, capture::CaptureRequest},
@@ -57,6 +59,52 @@ pub(crate) enum Request {
     Strangers(Reply<()>),
     /// A second has passed: addresses age, and ports that are down are retried.
     Tick(Reply<()>),
+}
+
+/// A request, and who made it.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) by: Asker,
+    pub(crate) request: Request,
+}
+
+/// Who asks for a change: logged with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// The daemon itself, which logs what it does on its own account.
+    #[default]
+    Vswitchd,
+    /// The sender of this signal.
+    Signal(&'static str),
+    /// Docker Engine, by its plugin's socket.
+    Docker,
+    /// A process, by the API or the attach socket.
+    Process {
+        /// Its user.
+        uid: u32,
+        /// Its number; `None` if it is in a pid namespace that is not visible here.
+        pid: Option<i32>,
+        /// Its program, if it still runs.
+        command: Option<Arc<str>>,
+    },
+}
+
+impl From<Caller> for Asker {
+    fn from(caller: Caller) -> Self {
+        Self::Process { uid: caller.uid, pid: caller.pid, command: caller.command().map(Into::into) }
+    }
+}
+
+impl Asker {
+    /// Logs what was done for it.
+    pub(crate) fn log(&self, what: impl fmt::Display) {
+        match self {
+            Self::Vswitchd => {}
+            Self::Signal(signal) => info!(signal, "{what}"),
+            Self::Docker => info!(command = "dockerd", "{what}"),
+            Self::Process { uid, pid, command } => info!(uid, pid, command = command.as_deref(), "{what}"),
+        }
+    }
 }
 
 /// Which captures to end.

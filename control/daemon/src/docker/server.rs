@@ -61,7 +61,7 @@ pub(crate) async fn serve(
     core: Handle,
     stop: impl Future<Output = ()> + Send + 'static,
 ) {
-    http::serve(listener, router(core), limits(), stop).await;
+    http::serve(listener, router(core), limits(), |_| (), stop).await;
 }
 
 /// The calls of the protocol.

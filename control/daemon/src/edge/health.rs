@@ -25,11 +25,14 @@ impl Edge {
         self.ports.values().filter_map(|port| port.device.as_ref().ok()?.keeps())
     }
 
-    /// Notes which ports were heard since the last call.
+    /// Notes which ports were heard since the last call, and what others' interfaces carry by now.
     pub(crate) fn listen(&self) {
         let now = self.workers.now();
         for port in self.ports.values() {
             port.heard.note(PortTotals::sum(&port.counters).rx_frames, now);
+            if let Ok(OpenDevice::Foreign(device)) = &port.device {
+                device.measure();
+            }
         }
     }
 }

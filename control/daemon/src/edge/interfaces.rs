@@ -157,5 +157,7 @@ pub(super) fn wanted(
         mtu: Some(port.mtu.get()),
         super_frame: Some(if crosses { link::super_frame(port.mtu.get()) } else { link::WHOLE_SUPER_FRAME }),
         is_wary: port.spec.is_hosts(),
+        // Only those of veth pairs are read through AF_PACKET.
+        described_offloads: port.spec.host_ifname().is_some(),
     }
 }

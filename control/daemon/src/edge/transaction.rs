@@ -221,7 +221,7 @@ impl<'e> Opening<'e> {
             self.edge.stale.changed.insert(new.id);
         }
         if let (Some(spec), OpenDevice::Endpoint(endpoint)) = (new.spec.device.endpoint(), device) {
-            endpoint.set_ttl(spec.ttl)?;
+            endpoint.set_ttl(spec.ttl.fixed())?;
         }
         let (Some(before), Some(after)) = (old.spec.interface(), new.spec.interface()) else { return Ok(()) };
         if before == after && old.mtu == new.mtu || !self.edge.machine.is_real() {

@@ -176,7 +176,7 @@ fn a_collector_is_changed_by_a_reload() {
 #[test]
 fn the_ends_of_tunnels_are_closed_to_gateways() {
     let ends = |state: &State| -> Vec<String> {
-        let [own, gated] = state.outside() else { panic!("{:?}", state.outside()) };
+        let [gated, own] = state.outside() else { panic!("{:?}", state.outside()) };
         assert!(own.tunnels == gated.tunnels, "the host's own port is as closed as the gateway");
         gated.tunnels.iter().map(ToString::to_string).collect()
     };

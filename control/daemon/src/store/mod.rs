@@ -243,10 +243,13 @@ impl Store {
 
     /// Warnings for the operator: the [notes](Store::notes), and why changes are refused at the moment.
     pub fn warnings(&self) -> Vec<String> {
-        let inner = self.inner();
-        let trouble =
-            inner.trouble.as_ref().map(|trouble| format!("nothing can be changed: {}", trouble.why));
-        inner.notes.iter().cloned().chain(trouble).collect()
+        let notes = self.inner().notes.clone();
+        notes.into_iter().chain(self.trouble()).collect()
+    }
+
+    /// Why nothing can be changed at the moment, if so.
+    pub fn trouble(&self) -> Option<String> {
+        self.inner().trouble.as_ref().map(|trouble| format!("nothing can be changed: {}", trouble.why))
     }
 
     /// Tries, from time to time, to write a store that could not be written.

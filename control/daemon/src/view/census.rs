@@ -1,8 +1,8 @@
 //! The number of addresses in the table, in total, by network and by port.
 //!
-//! The table itself counts only learned addresses per port, and includes expired entries until they are swept, so these numbers
-//! need a walk. A count is reused while the table has learned and removed nothing, for at most 100 ms, because entries expire
-//! without an event.
+//! The table itself counts per port only what was learned, and includes dead entries until they are swept, so these numbers
+//! need a walk. A count is reused while the table has learned and removed nothing, at most 100 ms, because entries expire without
+//! an event.
 
 use std::{
     collections::HashMap,

@@ -30,7 +30,7 @@ use std::{
     net::IpAddr,
     path::PathBuf,
     sync::{
-        Arc, OnceLock, Weak,
+        Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -55,7 +55,7 @@ use crate::{
 use vswitch_host::queue::{Queue, Queues};
 use vswitch_model::{
     Error, Id, Name, VxlanSpec,
-    api::{PortState, capture::Capture},
+    api::{PortState, Trouble, TroubleKind, capture::Capture},
 };
 
 /// The desired state and the real one. See the [module](self).
@@ -64,8 +64,7 @@ pub(crate) struct Snapshot {
     pub(crate) state: State,
     pub(crate) live: Live,
     pub(crate) process: Arc<Process>,
-    /// Faults of the store: a sentence each.
-    pub(crate) store_warnings: Vec<String>,
+    problems: Problems,
     /// Networks that engines know by ids of their own.
     pub(crate) adopted: Arc<BTreeMap<Id, Name>>,
     names: OnceLock<Arc<Names>>,
@@ -78,6 +77,43 @@ pub(crate) struct Process {
     /// The configuration file.
     pub(crate) config: PathBuf,
     pub(crate) started: Instant,
+    pub(crate) outages: Outages,
+}
+
+/// What the core cannot do as it should.
+#[derive(Debug, Default)]
+pub(crate) struct Problems {
+    /// What is worth knowing: sentences.
+    pub(crate) warnings: Vec<String>,
+    /// What does not work.
+    pub(crate) troubles: Vec<Trouble>,
+}
+
+/// Keys of `[api]` whose addresses are not served, and why.
+#[derive(Debug, Default)]
+pub(crate) struct Outages(Mutex<BTreeMap<&'static str, String>>);
+
+impl Outages {
+    /// Notes why the address of `key` is not served; `None`: it is. True: that is news.
+    pub(crate) fn note(&self, key: &'static str, why: Option<String>) -> bool {
+        // A panic under the lock leaves a sentence that is out of date.
+        let mut outages = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let before = match &why {
+            Some(why) => outages.insert(key, why.clone()),
+            None => outages.remove(key),
+        };
+        before != why
+    }
+
+    fn troubles(&self) -> Vec<Trouble> {
+        let outages = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let trouble = |(key, why): (&&'static str, &String)| Trouble {
+            kind: TroubleKind::Listener,
+            of: Some((*key).to_owned()),
+            detail: why.clone(),
+        };
+        outages.iter().map(trouble).collect()
+    }
 }
 
 /// Live counters and handles.
@@ -186,18 +222,10 @@ impl Snapshot {
         state: State,
         live: Live,
         process: Arc<Process>,
-        store_warnings: Vec<String>,
+        problems: Problems,
         adopted: Arc<BTreeMap<Id, Name>>,
     ) -> Self {
-        Self {
-            state,
-            live,
-            process,
-            store_warnings,
-            adopted,
-            names: OnceLock::new(),
-            census: Census::default(),
-        }
+        Self { state, live, process, problems, adopted, names: OnceLock::new(), census: Census::default() }
     }
 
     /// Names by number.

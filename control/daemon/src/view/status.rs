@@ -3,7 +3,13 @@
 use vswitch::worker::WorkerCounters;
 
 use super::{Snapshot, count};
-use vswitch_model::api::{API_VERSION, Status, Worker};
+use vswitch_model::{
+    DeviceSpec,
+    api::{API_VERSION, Status, Trouble, TroubleKind, Worker},
+};
+
+/// Frames that a peer may leave unanswered before that is a trouble: some ARP requests to stations that do not exist.
+const SILENCE: u64 = 20;
 
 impl Snapshot {
     pub(crate) fn status(&self) -> Status {
@@ -21,8 +27,49 @@ impl Snapshot {
             macs: count(self.macs().all),
             mac_limit: state.switch().mac_limit,
             workers: self.workers(),
-            warnings: state.warnings().into_iter().chain(self.store_warnings.iter().cloned()).collect(),
+            warnings: state.warnings().into_iter().chain(self.problems.warnings.iter().cloned()).collect(),
+            troubles: self.troubles(),
         }
+    }
+
+    /// What does not work at the moment.
+    fn troubles(&self) -> Vec<Trouble> {
+        let mut troubles = self.problems.troubles.clone();
+        troubles.extend(self.process.outages.troubles());
+        let no_tunnel = self.tunnel_endpoint().is_none();
+        for port in self.state.ports() {
+            let of = Some(port.spec.name.to_string());
+            let device = &port.spec.device;
+            match self.why_down(port.id) {
+                Some(detail) if device.endpoint().is_some() => {
+                    troubles.push(Trouble { kind: TroubleKind::Tunnel, of: None, detail });
+                }
+                // The trouble is the endpoint's.
+                Some(_) if no_tunnel && device.is_tunnel() && self.vxlan().is_some() => {}
+                Some(detail) => troubles.push(Trouble { kind: TroubleKind::Port, of, detail }),
+                None => {
+                    let totals = self.totals(port.id);
+                    let DeviceSpec::Peer(peer) = device else { continue };
+                    if totals.tx_frames >= SILENCE && totals.rx_frames == 0 {
+                        let detail = format!(
+                            "{} frames were sent to {} and none came back: is vswitchd up there, with this host as a peer, and does \
+                             nothing on the way drop UDP? `vswitchctl peer probe {}` tries",
+                            totals.tx_frames, peer.remote, port.spec.name
+                        );
+                        troubles.push(Trouble { kind: TroubleKind::Peer, of, detail });
+                    }
+                }
+            }
+        }
+        let (macs, limit) = (count(self.macs().all), self.state.switch().mac_limit);
+        if macs >= limit {
+            let detail = format!(
+                "the MAC table holds {macs} addresses, all it can: find the port with the most (`vswitchctl port ls`) and give \
+                 it a mac_limit, or raise switch.mac_limit"
+            );
+            troubles.push(Trouble { kind: TroubleKind::Table, of: None, detail });
+        }
+        troubles
     }
 
     pub(super) fn workers(&self) -> Vec<Worker> {

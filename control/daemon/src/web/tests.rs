@@ -202,10 +202,3 @@ async fn a_silent_crowd_keeps_nobody_out() {
     late.write_all(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").await.unwrap();
     assert_eq!(answer(&mut late).await.0, 200);
 }
-
-#[tokio::test]
-async fn an_address_that_cannot_be_had_says_where_it_is_written() {
-    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let error = web::listen(taken.local_addr().unwrap()).await.unwrap_err().to_string();
-    assert!(error.contains("for the web page") && error.contains("set api.web to"), "{error}");
-}

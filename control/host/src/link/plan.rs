@@ -27,6 +27,9 @@ pub struct Wanted {
     /// Longest super-frame in bytes (`gso_max_size`); `None` leaves it unchanged, and [`WHOLE_SUPER_FRAME`] lifts a lower one: a
     /// higher one is the operator's choice (BIG TCP).
     pub super_frame: Option<u32>,
+    /// Whether offloads are turned off that a virtio header does not describe: for an interface whose frames are read through
+    /// AF_PACKET.
+    pub described_offloads: bool,
     /// Whether the host takes neither routers nor addresses from what it hears there.
     pub is_wary: bool,
 }

@@ -4,6 +4,10 @@
 //! cookie does over time. Linux 6.18 answers `NS_GET_ID` on the namespace's file; Linux 5.14 answers `SO_NETNS_COOKIE` on a
 //! socket inside, with the same number where both exist. Older kernels have none.
 #![expect(unsafe_code, reason = "the ioctl and the socket option have no safe wrapper")]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "small constants in the types of the kernel\'s interface"
+)]
 
 use std::{
     fs::File,

@@ -1,5 +1,7 @@
 //! What happened: events, in the order in which they became known.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use vswitch::addr::MacAddr;
@@ -118,7 +120,7 @@ pub enum What {
         /// Where it was heard too.
         rival: String,
     },
-    /// An address that was held may move freely again.
+    /// A held address was released.
     MacReleased(Station),
     /// An address was not heard for the ageing time.
     MacExpired(Station),
@@ -136,6 +138,50 @@ pub enum What {
         /// How many.
         count: u64,
     },
+}
+
+/// A sentence, as `vswitchctl events` and the log show it.
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started => write!(f, "the daemon has started"),
+            Self::PortUp { port } => write!(f, "port {port} is up"),
+            Self::PortDown { port, reason } => write!(f, "port {port} is down: {reason}"),
+            Self::PortAdded { port } => write!(f, "port {port} created"),
+            Self::PortChanged { port, detail } => write!(f, "port {port} changed: {detail}"),
+            Self::PortRemoved { port } => write!(f, "port {port} removed"),
+            Self::NetworkAdded { network } => write!(f, "network {network} created"),
+            Self::NetworkChanged { network, detail } => write!(f, "network {network} changed: {detail}"),
+            Self::NetworkRemoved { network } => write!(f, "network {network} removed"),
+            Self::Connected { endpoint, network } => write!(f, "{endpoint} connected to network {network}"),
+            Self::Disconnected { endpoint, network } => {
+                write!(f, "{endpoint} disconnected from network {network}")
+            }
+            Self::SwitchChanged { detail } => write!(f, "the switch changed: {detail}"),
+            Self::StoreMended { detail } => write!(f, "the store: {detail}"),
+            Self::Reloaded { changes } => write!(f, "reloaded: {changes} changes"),
+            Self::MacLearned(station) => write!(f, "{} learned", on(station)),
+            Self::MacMoved { station, from } => write!(f, "{} moved from port {from}", on(station)),
+            Self::MacHeld { station, rival } => {
+                write!(
+                    f,
+                    "{} moves too often and is held to one move a second; seen on port {rival} too",
+                    on(station)
+                )
+            }
+            Self::MacReleased(station) => write!(f, "{} is released", on(station)),
+            Self::MacExpired(station) => write!(f, "{} expired: not seen for the ageing time", on(station)),
+            Self::MacEvicted(station) => write!(f, "{} evicted in favour of another", on(station)),
+            Self::GuardDropped { port, detail } => {
+                write!(f, "the guard of port {port} refuses what its station sends: {detail}")
+            }
+            Self::Lost { count } => write!(f, "{count} events are missing here"),
+        }
+    }
+}
+
+fn on(station: &Station) -> String {
+    format!("{} on {} at port {}", station.mac, station.network, station.port)
 }
 
 /// An address, and where it is. Names are empty if the network or port was removed before the lookup.

@@ -467,7 +467,7 @@ mod tests {
             reason: None,
             warnings: vec![],
             mtu: Mtu::DEFAULT,
-            offload: true,
+            offload: vswitch_model::Offloads::On,
             limit: LimitSpec::default(),
             guard: None,
             worker: 0,

@@ -1,4 +1,4 @@
-//! "Packet too big" answers to senders of packets that do not fit the tunnel.
+//! "Packet too big" answers to senders of packets that do not fit the egress port.
 //!
 //! An ICMP "fragmentation needed" (RFC 792, RFC 1191) or an ICMPv6 "packet too big" (RFC 4443 section 3.2),
 //! as if sent by the destination, because a switch has no address of its own; the kernel's VXLAN device does
@@ -6,12 +6,15 @@
 
 use arrayvec::ArrayVec;
 use etherparse::{EtherType, IpNumber};
-use vswitch::{
-    bytes::{length, put_u16, u16_at},
-    checksum::Sum,
-    frame::ADDRESSES,
-    headers::{IPV4_HEADER, IPV6_HEADER, link},
+
+use crate::{
     transmit::MAX_ANSWER,
+    wire::{
+        bytes::{length, put_u16, u16_at},
+        checksum::Sum,
+        frame::ADDRESSES,
+        headers::{IPV4_HEADER, IPV6_HEADER, link},
+    },
 };
 
 const MAC: usize = ADDRESSES / 2;
