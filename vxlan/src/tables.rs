@@ -60,7 +60,7 @@ impl Tables {
 
     /// The same with these collectors and their mirrors' ports.
     #[must_use]
-    pub fn with_collectors(self, collectors: impl IntoIterator<Item = (IpAddr, PortId)>) -> Self {
+    pub(crate) fn with_collectors(self, collectors: impl IntoIterator<Item = (IpAddr, PortId)>) -> Self {
         Self { collectors: collectors.into_iter().collect(), ..self }
     }
 

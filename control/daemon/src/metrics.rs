@@ -1,8 +1,8 @@
-//! The counters in Prometheus' words: `[api] metrics` serves them at `/metrics`.
+//! The counters in Prometheus' format: `[api] metrics` serves them at `/metrics`.
 //!
-//! Everything comes from the pictures that the API shows, made anew for each scrape: there is no second set of numbers. Labels are ports,
-//! networks, workers and the closed list of drop reasons, never an address, so the number of series is bounded by what
-//! was configured. Names and units follow <https://prometheus.io/docs/practices/naming/>.
+//! All values are those of the API, computed for each scrape: there is no second set of counters. Labels are ports, networks,
+//! workers and the closed list of drop reasons, never an address, so the number of series is bounded by the configuration.
+//! Names and units follow <https://prometheus.io/docs/practices/naming/>.
 
 use std::{fmt, time::Duration};
 
@@ -34,7 +34,7 @@ use vswitch_model::{
     },
 };
 
-/// What scrapers can take up: there is one, or a few.
+/// Limits of scrapers: there is one, or a few.
 const LIMITS: Limits = Limits {
     connections: 16,
     answers: 2,
@@ -42,7 +42,7 @@ const LIMITS: Limits = Limits {
     answer: Some(Duration::from_secs(30)),
 };
 
-/// Serves `/metrics` for as long as it is polled.
+/// Serves `/metrics` as long as it is polled.
 pub(crate) async fn serve(listener: TcpListener, core: Handle) {
     let router = Router::new().route("/metrics", get(metrics)).with_state(core);
     http::serve(listener, router, LIMITS, |_| (), std::future::pending()).await;
@@ -58,7 +58,7 @@ async fn metrics(State(core): State<Handle>) -> Response {
 /// All metrics in the text format of Prometheus, version 0.0.4.
 ///
 /// # Errors
-/// They cannot be written.
+/// They cannot be formatted.
 pub(crate) async fn scrape(core: &Handle) -> Result<String, Error> {
     let snapshot = core.counted().await;
     let scrape = Scrape {
@@ -75,14 +75,14 @@ pub(crate) async fn scrape(core: &Handle) -> Result<String, Error> {
     Ok(text)
 }
 
-/// What one scrape tells.
+/// The values of one scrape.
 #[derive(Debug)]
 struct Scrape {
     status: Status,
     networks: Vec<Network>,
     ports: Vec<Port>,
     stats: Stats,
-    /// Requests that were refused because too many waited.
+    /// Number of requests refused because the queue was full.
     refused: u64,
 }
 
@@ -261,14 +261,14 @@ impl Scrape {
     }
 }
 
-/// The labels of a metric that there is one of.
+/// The labels of a metric with a single value.
 const ALONE: [(&str, &str); 0] = [];
 
 fn of(port: &Port) -> [(&'static str, &str); 1] {
     [("port", port.name.as_str())]
 }
 
-/// Where families of metrics are written.
+/// The output for families of metrics.
 struct Families<'a>(DescriptorEncoder<'a>);
 
 impl Families<'_> {
@@ -302,7 +302,7 @@ impl Families<'_> {
         Ok(())
     }
 
-    /// A histogram for each worker, in which 1 stands for `scale`.
+    /// A histogram for each worker, with values multiplied by `scale`.
     fn histogram(
         &mut self,
         name: &str,

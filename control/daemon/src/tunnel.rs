@@ -1,4 +1,4 @@
-//! The tunnel at the edge: its sockets, and the devices that a plan makes of them.
+//! The tunnel's sockets, and the devices that each plan makes of them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -84,7 +84,7 @@ async fn zoned(links: &Links, address: UnderlayAddr, zone: &str) -> Result<Link,
     })
 }
 
-/// Opens the sockets of this host's end, with `inlets` to receive by.
+/// Opens the sockets of this host's end, with `inlets` for receiving.
 pub(crate) async fn open(spec: &VxlanSpec, inlets: usize) -> Result<Vtep, Error> {
     let ties = ties(spec).await?;
     let group = spec.group.map(|group| Group { address: group.ip(), interface: ties.group });
@@ -102,7 +102,7 @@ fn refused(options: &Options, error: io::Error) -> Error {
         io::ErrorKind::AddrInUse => format!(
             "UDP port {port} of {local} is in use: delete the kernel's vxlan interface that has it, or set vxlan.port"
         ),
-        io::ErrorKind::PermissionDenied => format!("no right to open UDP port {port}: run as root"),
+        io::ErrorKind::PermissionDenied => format!("no permission to open UDP port {port}: run as root"),
         _ => format!("cannot open UDP port {port} of {local}: {error}"),
     };
     Error::new(ErrorKind::from(error.kind()), why)
@@ -172,22 +172,22 @@ pub(crate) async fn settle(config: &mut Config, known: Option<u16>) {
     }
 }
 
-/// The endpoint, its peers and its collectors, as one plan uses them.
+/// The endpoint, its peers and its collectors, for one plan.
 pub(crate) struct Tunnel<'a> {
     /// The endpoint's own port.
     pub(crate) own: PortId,
-    /// What was asked of it.
+    /// Its specification.
     pub(crate) spec: &'a VxlanSpec,
     /// Its sockets.
     pub(crate) endpoint: &'a Arc<Vtep>,
-    /// Where frames go to.
+    /// The peers, with their paths.
     pub(crate) peers: Vec<(PortId, &'a PeerSpec, &'a Arc<Path>)>,
-    /// Where copies go to.
+    /// The collectors, with their paths.
     pub(crate) collectors: Vec<(PortId, &'a CollectorSpec, &'a Arc<Path>)>,
 }
 
 impl Tunnel<'_> {
-    /// The devices; the remotes in the order of the peers.
+    /// Builds the devices; the remotes in the order of the peers.
     pub(crate) fn devices(&self, state: &State) -> Devices {
         let rules = Rules {
             own: self.own,

@@ -514,7 +514,7 @@ fn netns_problem(netns: &Netns) -> Option<String> {
 fn address_problem(net: IpNet) -> Option<String> {
     let addr = net.addr();
     if net.prefix_len() == 0 {
-        return Some(format!("{net} makes the whole world the local subnet: use a longer prefix"));
+        return Some(format!("{net} makes all addresses the local subnet: use a longer prefix"));
     }
     if addr.is_loopback() || addr.is_multicast() || addr.is_unspecified() {
         return Some(format!("{addr} is not a station's address: use another"));
@@ -551,7 +551,7 @@ fn remote_problem(remote: UnderlayAddr, local: Option<&VxlanSpec>) -> Option<Str
         ))
     } else if Family::of(local.ip()) != Family::of(remote.ip()) {
         Some(format!(
-            "{remote} is not of the family of the local address {local}: all of an underlay is IPv4, or IPv6"
+            "{remote} and the local address {local} are of different families: an underlay is either IPv4 or IPv6"
         ))
     } else {
         None

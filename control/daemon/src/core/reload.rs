@@ -34,7 +34,7 @@ impl Core {
             self.reload_refused = None;
             self.note_declared()?;
             info!(changes = reload.changes.len(), "reloaded");
-            // Those known by now may be welcome from now on.
+            // Known strangers may be accepted from now on.
             self.signals.stranger.notify_one();
             self.observer.note(What::Reloaded { changes: reload.changes.len() });
         }

@@ -1,4 +1,4 @@
-//! Ports that fail, that come back, and that are heard.
+//! Ports that fail, recover, and receive.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ impl Edge {
         self.why_down(port).is_none()
     }
 
-    /// Why `port` carries no frames, if it does not.
+    /// Why `port` carries no frames; `None` if it does.
     pub(crate) fn why_down(&self, port: &EdgePort) -> Option<String> {
         port.why_down(self.endpoint().is_some())
     }
@@ -41,7 +41,7 @@ impl Edge {
 }
 
 impl Opening<'_> {
-    /// Takes the ports out of forwarding that have failed. True: there were some.
+    /// Takes failed ports out of forwarding. Returns whether there were any.
     pub(crate) async fn take_down_faulty(mut self) -> bool {
         let any = self.collect_faults();
         if any {
@@ -65,7 +65,7 @@ impl Opening<'_> {
         any
     }
 
-    /// Notes which ports have failed. True: there were some.
+    /// Notes which ports have failed. Returns whether there were any.
     pub(super) fn collect_faults(&mut self) -> bool {
         let plan = Arc::clone(self.edge.workers.plan());
         let faults = plan.ports.iter().flatten().filter_map(|port| Some((port.id, port.fault()?)));
@@ -122,12 +122,12 @@ impl Opening<'_> {
 }
 
 impl EdgePort {
-    /// Why it carries no frames, if it does not; peers and collectors need the tunnel's end.
+    /// Why it carries no frames; `None` if it does. Peers and collectors need the tunnel's endpoint.
     pub(super) fn why_down(&self, tunnel_is_open: bool) -> Option<String> {
         match &self.device {
             Err(why) => Some(why.clone()),
             Ok(OpenDevice::Remote { .. }) if !tunnel_is_open => {
-                Some("the tunnel has no end here: see port vxlan, or write [vxlan] into the file".into())
+                Some("the tunnel has no open endpoint: see port vxlan, or add [vxlan] to the file".into())
             }
             Ok(_) => None,
         }

@@ -1,16 +1,16 @@
-//! Peers that nobody asked for: those that were heard and taken in.
+//! Learned peers: unknown senders that became peers.
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use super::{Origin, Port, Refusal, State, registry::Entry};
 use vswitch_model::{Carries, Name, PeerSpec, PortSpec, UnderlayAddr, rules};
 
-/// Peers that are taken in without being asked for, at most: anybody can send from many addresses.
+/// Maximum number of learned peers: a sender can forge any number of addresses.
 pub(super) const LEARNED_PEERS: usize = 256;
 
 impl State {
-    /// What an operator is told of datagrams from `address`, which is no peer.
-    pub fn about_stranger(&self, address: IpAddr) -> String {
+    /// A message for the operator about datagrams from `address`, which is not a peer.
+    pub(crate) fn about_stranger(&self, address: IpAddr) -> String {
         let peers: Vec<_> =
             self.ports().filter_map(|port| Some(port.spec.device.peer()?.remote.to_string())).collect();
         match &peers[..] {
@@ -47,8 +47,8 @@ impl State {
         self.overlay_mtu = rules::overlay_mtu(self.ports.entries().map(|entry| &*entry.spec));
     }
 
-    /// The learned peers that have not answered: nothing is flooded to them.
-    pub fn silent_peers(&self) -> impl Iterator<Item = Port> {
+    /// Learned peers that have not answered. Nothing is flooded to them.
+    pub(crate) fn silent_peers(&self) -> impl Iterator<Item = Port> {
         let is_silent = |entry: &&Entry<PortSpec>| {
             entry.origin == Origin::Learned
                 && entry.spec.device.peer().is_some_and(|peer| peer.flood == Some(false))
@@ -56,7 +56,7 @@ impl State {
         self.ports.entries().filter(is_silent).map(|entry| self.settle(entry))
     }
 
-    /// A learned peer has answered: from now on it gets flooded frames.
+    /// Enables flooding to a learned peer that has answered.
     pub(super) fn believe_peer(&mut self, name: &Name) {
         let Some(entry) = self.ports.entry(name).filter(|entry| entry.origin == Origin::Learned) else {
             return;
@@ -68,7 +68,7 @@ impl State {
         }
     }
 
-    /// A peer that was taken in gives way to one that is asked for and has its address, under whatever name.
+    /// Removes learned peers whose address a configured peer now has, under any name.
     pub(super) fn give_way(&mut self) {
         let remote = |entry: &Entry<PortSpec>| Some(entry.spec.device.peer()?.remote);
         let is_learned = |entry: &&Entry<PortSpec>| entry.origin == Origin::Learned;

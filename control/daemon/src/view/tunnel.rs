@@ -1,4 +1,4 @@
-//! The tunnel: this host's end, its peers, and who else sends to it.
+//! The tunnel: this host's end, its peers, and unknown senders.
 
 use super::{
     LiveDevice, LivePort, Snapshot,

@@ -1,8 +1,8 @@
 //! One gateway per network namespace: each sets the whole table, so two would undo each other's.
 //!
 //! The claim is a listening socket with an abstract name (unix(7)): such names belong to a network namespace, whatever the
-//! file systems of two daemons have in common, and go with the process. Any user may take the name, so one that
-//! belongs to another user than ours is no claim.
+//! file systems of two daemons have in common, and are released with the process. Any user may bind the name, so one
+//! bound by a user other than ours is not a claim.
 
 use std::{
     fs, io,
@@ -70,7 +70,7 @@ impl Claim {
             }
             Ok(holder) => {
                 warn!(
-                    "user {} has taken the name of the gateway, in vain: process {}",
+                    "user {} has bound the gateway's name, which is ignored: process {}",
                     holder.uid(),
                     holder.pid()
                 );
@@ -81,7 +81,7 @@ impl Claim {
     }
 }
 
-/// A process as an operator can find it.
+/// A process by number and command line, for an operator.
 fn described(pid: i32) -> String {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words: Vec<_> = line.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();

@@ -32,7 +32,7 @@ pub struct NetworkStats {
     pub unlearned: u64,
 }
 
-/// The counters of the MAC table.
+/// The counters of the MAC table. Not the data plane's type: these fields are part of the API, and stay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TableStats {
     /// Entries in use: addresses, and expired ones not yet swept.

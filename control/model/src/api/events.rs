@@ -39,7 +39,7 @@ pub enum What {
         /// Why, and what to do about it.
         reason: String,
     },
-    /// A port was made.
+    /// A port was created.
     PortAdded {
         /// The port.
         port: Name,
@@ -56,7 +56,7 @@ pub enum What {
         /// The port.
         port: Name,
     },
-    /// A network was made.
+    /// A network was created.
     NetworkAdded {
         /// The network.
         network: Name,
