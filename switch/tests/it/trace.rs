@@ -27,7 +27,7 @@ fn networks() -> Vec<Network> {
         id: NetworkId(id),
         vlan: VlanId::try_from(vlan).ok(),
         passes_tags,
-        ..Network::new(id)
+        ..Network::new(NetworkId(id))
     };
     NETWORKS.iter().map(network).collect()
 }
