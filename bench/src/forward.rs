@@ -288,7 +288,7 @@ pub(crate) fn guarded(ports: u16, fdb: Arc<Fdb>, device: Arc<dyn Device>) -> Pla
 }
 
 fn plan_of(rules: &[PortRules], fdb: Arc<Fdb>, device: Arc<dyn Device>) -> Plan {
-    let networks = [Network { id: BLUE, vlan: None, passes_tags: false }];
+    let networks = [Network::new(BLUE)];
     let ports = u16::try_from(rules.len()).expect("few ports");
     let topology = Topology::build(&networks, rules, 0).expect("access ports of one network");
     let port = |id| Some(Arc::new(Port::new(PortId(id), Arc::clone(&device), PortCounters::of_workers(1))));

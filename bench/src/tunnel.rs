@@ -202,7 +202,7 @@ impl Crossing {
             Transmit { port: PortId(1), batch: sent, outs, max_frame: 70_000, counters, witness: None };
         let begin = Instant::now();
         received.clear();
-        encapsulate(|network| tables.carriage(network), &OUT, &frames, scratch, &mut |train| {
+        encapsulate(|network, from| tables.carriage(network, from), &OUT, &frames, scratch, &mut |train| {
             if received.len() >= BATCH {
                 received.clear();
             }
@@ -239,7 +239,7 @@ impl Mesh {
     /// `stations` is the capacity of the table.
     fn new(peers: u16, stations: u32) -> Self {
         let ids = (0..NETWORKS).map(NetworkId);
-        let networks: Vec<_> = ids.clone().map(|id| Network { id, vlan: None, passes_tags: false }).collect();
+        let networks: Vec<_> = ids.clone().map(|id| Network::new(id)).collect();
         let tunnel = |port| PortRules {
             mode: PortMode::Tunnel(ids.clone().collect()),
             horizon: NonZeroU16::new(1),
@@ -333,10 +333,16 @@ impl Device for Remote {
     }
 
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
-        encapsulate(|network| self.tables.carriage(network), &OUT, frames, scratch, &mut |train| {
-            black_box(train);
-            Ok(())
-        });
+        encapsulate(
+            |network, from| self.tables.carriage(network, from),
+            &OUT,
+            frames,
+            scratch,
+            &mut |train| {
+                black_box(train);
+                Ok(())
+            },
+        );
     }
 }
 

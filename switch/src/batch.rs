@@ -57,6 +57,8 @@ pub struct Received {
     pub ingress: PortId,
     /// Its network, if the device knows it (tunnels).
     pub network: Option<NetworkId>,
+    /// Whether an isolated port of another host sent it, if the device knows (tunnels).
+    pub isolated: bool,
     /// Offload work that the sender left to the device.
     pub offload: Offload,
     start: usize,
@@ -66,7 +68,7 @@ pub struct Received {
 impl Received {
     /// Length of the frame in bytes.
     #[inline]
-    pub fn frame_len(&self) -> usize {
+    pub(crate) fn frame_len(&self) -> usize {
         self.len
     }
 }
@@ -113,7 +115,7 @@ impl Batch {
     /// Moves the bytes `range` of the buffer that is `ahead` buffers after the next into the next.
     ///
     /// For devices that receive into many buffers at once and then skip one.
-    pub fn shift_spare(&mut self, ahead: usize, range: Range<usize>) {
+    pub(crate) fn shift_spare(&mut self, ahead: usize, range: Range<usize>) {
         let next = self.frames.len() * STRIDE;
         let from = next + ahead * STRIDE;
         self.memory.copy_within(from + range.start..from + range.end, next + range.start);
@@ -152,7 +154,7 @@ impl Batch {
     pub fn push(&mut self, ingress: PortId, network: Option<NetworkId>, offload: Offload, len: usize) {
         assert!(self.room() > 0 && len <= MAX_FRAME);
         let start = self.frames.len() * STRIDE + HEADROOM;
-        self.frames.push(Received { ingress, network, offload, start, len });
+        self.frames.push(Received { ingress, network, isolated: false, offload, start, len });
         self.write_header(self.frames.len() - 1);
     }
 
@@ -170,9 +172,17 @@ impl Batch {
         true
     }
 
+    /// Marks the last frame as sent by an isolated port of another host.
+    #[inline]
+    pub fn isolate(&mut self) {
+        if let Some(frame) = self.frames.last_mut() {
+            frame.isolated = true;
+        }
+    }
+
     /// Restores the tag (protocol and control information, as on the wire) that the kernel stripped from the
     /// last frame (`PACKET_AUXDATA`), moving the addresses forward.
-    pub fn restore_tag(&mut self, tag: [u8; TAG]) {
+    pub(crate) fn restore_tag(&mut self, tag: [u8; TAG]) {
         let Some(frame) = self.frames.last_mut() else { return };
         if frame.len < ADDRESSES {
             return;
@@ -208,7 +218,7 @@ impl Batch {
 
     /// The bytes of the frame at `slot`, preceded by its offload header.
     #[inline]
-    pub fn with_header(&self, slot: usize) -> &[u8] {
+    pub(crate) fn with_header(&self, slot: usize) -> &[u8] {
         let Received { start, len, .. } = self.frames[slot];
         &self.memory[start - VNET_HEADER..start + len]
     }

@@ -50,7 +50,7 @@ drop_reasons! {
     /// The header says that no Ethernet frame follows.
     VxlanNotEthernet = "VXLAN_NOT_ETHERNET", "VXLAN-GPE, or a message of operations and maintenance, and no frame that a station sent: let the peer's tunnel send plain VXLAN (RFC 7348)";
     /// The sender is not a peer.
-    VxlanPeerUnknown = "VXLAN_PEER_UNKNOWN", "its sender is no peer: add it, or see whether a peer sends from another of its addresses";
+    VxlanPeerUnknown = "VXLAN_PEER_UNKNOWN", "its sender is not a peer: add it, or check whether a peer sends from another of its addresses";
     /// The sender is about to become a peer.
     VxlanPeerNew = "VXLAN_PEER_NEW", "arrived before its sender was taken in as a peer (vxlan.learn_peers): the sender repeats what matters";
     /// The VNI belongs to no network that this peer carries.
@@ -83,11 +83,11 @@ drop_reasons! {
     /// The destination is behind the ingress port.
     SamePort = "SAME_PORT", "its destination is behind the port it came from: it needs no switch, or a MAC is used twice";
     /// Both ports are isolated.
-    PortIsolated = "PORT_ISOLATED", "both ports are isolated: clear isolated on one of them to let them talk";
+    PortIsolated = "PORT_ISOLATED", "both ends are isolated ports, or containers of a network with icc=false, where other hosts' containers are isolated as well: clear isolated, or set icc=true, to let them talk";
     /// Both ports belong to one split-horizon group.
     SplitHorizon = "SPLIT_HORIZON", "it came from a tunnel and would leave by a tunnel: the sender's host must send it there itself";
     /// The destination was learned on a port that no longer carries the network.
-    PortGone = "PORT_GONE", "the port its destination was learned on has left the network: it is learned anew with the next frame from there";
+    PortGone = "PORT_GONE", "the port its destination was learned on has left the network: it is learned again with the next frame from there";
     /// The network has no other port to flood to.
     NoReceiver = "NO_RECEIVER", "the network has no other port: attach one";
     // Egress; counted on the egress port.

@@ -19,7 +19,7 @@ pub enum Flood {
     Unknown,
 }
 
-/// Frames per second that may be flooded; `None` is no limit.
+/// Frames per second that may be flooded; `None` means unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[cfg_attr(
     feature = "serde",

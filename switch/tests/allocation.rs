@@ -94,7 +94,7 @@ impl Case {
         let networks = [(BLUE, 10), (RED, 20)].map(|(id, vlan)| Network {
             id,
             vlan: VlanId::try_from(vlan).ok(),
-            passes_tags: false,
+            ..Network::new(id)
         });
         let port = |port| PortRules { limits, ..PortRules::access(PortId(port), BLUE) };
         let mut rules: Vec<_> = (0..ports).map(port).collect();

@@ -237,7 +237,7 @@ impl Switch {
         let networks = [(BLUE, 10), (RED, 20)].map(|(id, vlan)| Network {
             id,
             vlan: VlanId::try_from(vlan).ok(),
-            passes_tags: false,
+            ..vswitch::topology::Network::new(id)
         });
         let mut lab = Lab::new(Settings { limit: 1024, ..Settings::default() });
         lab.configure(&networks, 0, rules.into_iter().zip(all).collect());

@@ -115,7 +115,7 @@ impl Device for Remote {
             whole_headers: true,
         };
         encap::encapsulate(
-            |network| self.tables.carriage(network),
+            |network, from| self.tables.carriage(network, from),
             &settings,
             frames,
             scratch,

@@ -278,7 +278,7 @@ fn a_guard_is_switched_off_for_an_endpoint_or_a_network() {
     trio.raw(2).send(&forged);
     assert!(others.find(PATIENCE, |got| got.starts_with(&forged)).is_some());
     trio.ctl(&["network", "update", "--opt", "guard=on", "blue"]);
-    trio.refuses("GUARD_MAC", &[forged.clone()]);
+    trio.refuses("GUARD_MAC", std::slice::from_ref(&forged));
     trio.ctl(&["network", "disconnect", "blue", "c"]);
     let place = format!("netns:{}", trio.netns[2].name());
     trio.ctl(&["network", "connect", "--name", "c", "--ip", "10.9.0.4", "--guard=off", "blue", &place]);

@@ -208,7 +208,10 @@ fn a_mirror_to_a_host_lives_like_any_port_and_takes_nothing_in() {
     let switch = &site.switch;
     for (arguments, why) in [
         (&["--remote", "10.8.0.1", "--vni", "9000"][..], "10.8.0.1 is this host's own address"),
-        (&["--remote", "fd08::9", "--vni", "9000"], "is not of the family of the local address 10.8.0.1"),
+        (
+            &["--remote", "fd08::9", "--vni", "9000"],
+            "and the local address 10.8.0.1 are of different families",
+        ),
         (&["--remote", "10.8.0.9"], "--vni"),
         (&["--vni", "9000"], "--remote"),
         (&["--remote", "10.8.0.9", "--vni", "9000", "--netns", "x"], "cannot be used with"),
@@ -270,7 +273,7 @@ fn a_mirror_to_a_host_lives_like_any_port_and_takes_nothing_in() {
     site.switch.configure(&net().collector("ids", "10.8.0.9", 1, "{ ports = [\"ids\"] }"));
     let refused = site.switch.refusal(&["reload"]).1;
     assert!(
-        refused.contains("a collector is sent to by the tunnel, and there is none: write [vxlan]"),
+        refused.contains("a collector is reached through the tunnel, and there is no [vxlan]: add it"),
         "{refused}"
     );
 }

@@ -154,7 +154,7 @@ fn a_damaged_store_is_told_and_containers_do_not_notice() {
         (&["store.redb"], &cut, "store.redb is damaged"),
         (&["store.redb"], &empty, "the file is empty"),
         (&["store.copy"], &cut, "store.copy is damaged"),
-        (&["store.redb", "store.copy"], &empty, "nothing is lost: everything was taken from"),
+        (&["store.redb", "store.copy"], &empty, "nothing is lost: everything was restored from"),
     ];
     for (files, damage, word) in cases {
         world.switch.kill();
@@ -178,8 +178,8 @@ fn a_damaged_store_is_told_and_containers_do_not_notice() {
     let live = world.switch.folder().join("api.sock.store");
     [state.join("store.redb"), state.join("store.copy"), live].iter().for_each(|path| empty(path));
     world.switch.run();
-    assert!(world.warnings().contains("is lost"), "{}", world.warnings());
-    world.switch.logs(&["WARN", "an interface that no port has is left as it is"]);
+    assert!(world.warnings().contains("are lost"), "{}", world.warnings());
+    world.switch.logs(&["WARN", "an interface without a port is left as it is"]);
     assert!(world.containers.iter().all(|container| container.has_link("eth0")));
     world.switch.ctl(&["network", "create", "--subnet", "10.10.0.0/24", "red"]);
 }

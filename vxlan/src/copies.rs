@@ -73,7 +73,7 @@ impl Copies {
         };
         let frames = Transmit { outs: &outs, ..*frames };
         let carriage = Carriage { header: &self.header, fragment: false };
-        encapsulate(|_| Some(carriage), &settings, &frames, scratch, send);
+        encapsulate(|_, _| Some(carriage), &settings, &frames, scratch, send);
     }
 
     /// The reason why a frame must not be sent.

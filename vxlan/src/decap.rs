@@ -82,14 +82,14 @@ pub fn decapsulate(
     let mut frames = ArrayVec::<Frame, TRAIN>::new();
     let mut open: Option<Open<'_>> = None;
     for datagram in shape.datagrams(message.len) {
-        let (network, inner) = match inner(tables, settings, message.ecn, bytes, &datagram) {
+        let (of, inner) = match inner(tables, settings, message.ecn, bytes, &datagram) {
             Ok(inner) => inner,
             Err(reason) => {
                 refuse(message.peer, reason, inside(bytes, &datagram));
                 continue;
             }
         };
-        if open.as_mut().is_some_and(|open| open.network == network && open.follow(bytes, inner.clone())) {
+        if open.as_mut().is_some_and(|open| open.of == of && open.follow(bytes, inner.clone())) {
             continue;
         }
         let nth = frames.len() + usize::from(open.is_some());
@@ -102,19 +102,22 @@ pub fn decapsulate(
         let elsewhere = if nth == 0 { None } else { buffers.next().map(|buffer| &mut buffer[HEADROOM..]) };
         // A super-frame's segments must fit all ports of the network.
         let carried =
-            tables.mtu(network).map_or(longest, |mtu| longest.min(usize::from(mtu) + ETHERNET_HEADER));
+            tables.mtu(of.network).map_or(longest, |mtu| longest.min(usize::from(mtu) + ETHERNET_HEADER));
         let cut = |headers: &Headers, len| shape.segment(headers, len, carried);
-        open = Some(Open::begin(bytes, inner, elsewhere, network, cut, clamp));
+        open = Some(Open::begin(bytes, inner, elsewhere, of, cut, clamp));
     }
     frames.extend(open.take().map(|open| open.finish(bytes)));
     drop(buffers);
-    for Frame { network, offload, len } in frames {
+    for Frame { of: Sender { network, isolated }, offload, len } in frames {
         batch.push(message.peer, Some(network), offload, len);
+        if isolated {
+            batch.isolate();
+        }
     }
 }
 
 /// Passes each datagram of a message to `refuse`; it was received at [`MESSAGE`] in the batch's next buffer.
-pub fn refuse_all(message: &Message, reason: DropReason, batch: &mut Batch, refuse: &mut Refuse<'_>) {
+pub(crate) fn refuse_all(message: &Message, reason: DropReason, batch: &mut Batch, refuse: &mut Refuse<'_>) {
     let bytes = batch.spare().next().map_or(&[][..], |buffer| &buffer[MESSAGE..]);
     for datagram in (Shape::Train { stride: message.stride.max(1) }).datagrams(message.len) {
         refuse(message.peer, reason, inside(bytes, &datagram));
@@ -197,7 +200,15 @@ fn fills(frame: &[u8]) -> bool {
     end == Some(frame.len())
 }
 
-/// The network and the position of the frame in `datagram`, or the reason to drop it.
+/// What the header says of a frame's sender.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Sender {
+    network: NetworkId,
+    /// Whether it is an isolated port.
+    isolated: bool,
+}
+
+/// The sender and the position of the frame in `datagram`, or the reason to drop it.
 #[inline]
 fn inner(
     tables: &Tables,
@@ -205,8 +216,13 @@ fn inner(
     ecn: Ecn,
     bytes: &mut [u8],
     datagram: &Range<usize>,
-) -> Result<(NetworkId, Range<usize>), DropReason> {
-    let vni = header::parse(&bytes[datagram.clone()], settings.strict).map_err(|invalid| match invalid {
+) -> Result<(Sender, Range<usize>), DropReason> {
+    let (front, group) = (&bytes[datagram.clone()], tables.isolated_group());
+    let header = match group {
+        None => header::parse(front, settings.strict).map(|vni| (vni, None)),
+        Some(_) => header::parse_with_policy(front, settings.strict),
+    };
+    let (vni, policy) = header.map_err(|invalid| match invalid {
         InvalidHeader::Invalid => DropReason::VxlanInvalidHdr,
         InvalidHeader::NotEthernet => DropReason::VxlanNotEthernet,
     })?;
@@ -217,19 +233,19 @@ fn inner(
         return Err(DropReason::PktTooSmall);
     }
     ecn::propagate(frame, ecn).map_err(|ecn::Congested| DropReason::IpTunnelEcn)?;
-    Ok((network, inner))
+    Ok((Sender { network, isolated: policy.is_some() && policy == group }, inner))
 }
 
 /// A complete frame in its buffer.
 struct Frame {
-    network: NetworkId,
+    of: Sender,
     offload: Offload,
     len: usize,
 }
 
 /// A frame in its buffer, to which packets may be appended.
 struct Open<'b> {
-    network: NetworkId,
+    of: Sender,
     /// Its buffer, from its first byte on; `None`: that of the message, which it never overtakes.
     elsewhere: Option<&'b mut [u8]>,
     len: usize,
@@ -245,7 +261,7 @@ impl<'b> Open<'b> {
         bytes: &mut [u8],
         inner: Range<usize>,
         mut elsewhere: Option<&'b mut [u8]>,
-        network: NetworkId,
+        of: Sender,
         cut: impl Fn(&Headers, usize) -> Option<usize>,
         clamp: Option<usize>,
     ) -> Self {
@@ -274,7 +290,7 @@ impl<'b> Open<'b> {
                 mss::clamp(frame, &headers, longest, offload.csum);
             }
         }
-        Self { network, elsewhere, len, offload, run }
+        Self { of, elsewhere, len, offload, run }
     }
 
     /// Appends the packet at `inner`, if it continues the run.
@@ -295,9 +311,9 @@ impl<'b> Open<'b> {
 
     #[inline]
     fn finish(self, bytes: &mut [u8]) -> Frame {
-        let Self { network, elsewhere, len, offload, run } = self;
+        let Self { of, elsewhere, len, offload, run } = self;
         let buffer = elsewhere.unwrap_or_else(|| &mut bytes[HEADER..]);
         let merged = run.and_then(|run| run.finish(&mut buffer[..len]));
-        Frame { network, offload: merged.unwrap_or(offload), len }
+        Frame { of, offload: merged.unwrap_or(offload), len }
     }
 }

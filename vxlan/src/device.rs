@@ -31,7 +31,7 @@ use crate::{
     endpoint::{Received, SOURCES, Vtep},
     header::{HEADER, Vni},
     losses::Lost,
-    tables::Tables,
+    tables::{Isolation, Tables},
 };
 
 pub use crate::header::overhead;
@@ -53,6 +53,8 @@ pub struct Rules {
     pub inherit_ttl: bool,
     /// MTU of the underlay at this host, in bytes.
     pub underlay_mtu: u16,
+    /// How frames of isolated ports are marked, if they are.
+    pub isolation: Option<Isolation>,
 }
 
 /// A peer, the underlay's multicast group, or a collector.
@@ -124,7 +126,8 @@ pub fn devices(
     let stations = peers.iter().filter(|peer| !peer.address.ip().is_multicast()).map(station);
     let watchers = collectors.iter().map(|(collector, _)| station(collector));
     let tables = Tables::new(stations, networks).with_collectors(watchers).with_mtus(mtus);
-    let tables = Arc::new(tables.with_fragments(fragmented));
+    let tables = tables.with_fragments(fragmented).with_isolation(rules.isolation.clone());
+    let tables = Arc::new(tables);
     let overhead = overhead(endpoint.local().ip());
     let inlet = |number| {
         Arc::new(Inlet {
@@ -299,14 +302,20 @@ impl Device for Remote {
             inherit_ttl: self.inherit_ttl,
             whole_headers: true,
         };
-        encapsulate(|network| self.tables.carriage(network), &settings, frames, scratch, &mut |train| {
-            if train.fragment {
-                return endpoint.send_in_fragments(address, train);
-            }
-            let result = endpoint.send(address, train);
-            self.route.learn_from(&result);
-            result
-        });
+        encapsulate(
+            |network, from| self.tables.carriage(network, from),
+            &settings,
+            frames,
+            scratch,
+            &mut |train| {
+                if train.fragment {
+                    return endpoint.send_in_fragments(address, train);
+                }
+                let result = endpoint.send(address, train);
+                self.route.learn_from(&result);
+                result
+            },
+        );
     }
 }
 

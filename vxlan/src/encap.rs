@@ -22,7 +22,7 @@ use std::{
 
 use arrayvec::ArrayVec;
 use vswitch::{
-    addr::NetworkId,
+    addr::{NetworkId, PortId},
     batch::CAPACITY,
     device::DeviceError,
     drops::DropReason,
@@ -207,10 +207,10 @@ impl Train<'_> {
     }
 }
 
-/// Sends `frames` by `send`, a train at a time, and counts the outcome of each. `carriage` returns how a network is carried,
-/// if it is.
+/// Sends `frames` by `send`, a train at a time, and counts the outcome of each. `carriage` returns how a network is carried
+/// for frames that a port received, if it is.
 pub fn encapsulate<'h>(
-    carriage: impl Fn(NetworkId) -> Option<Carriage<'h>>,
+    carriage: impl Fn(NetworkId, PortId) -> Option<Carriage<'h>>,
     settings: &Settings,
     frames: &Transmit<'_>,
     scratch: &mut Scratch,
@@ -303,12 +303,13 @@ struct Cargo<'c, 'a, C> {
     send: &'c mut dyn FnMut(&Train<'_>) -> io::Result<()>,
 }
 
-impl<'c, 'h, 'a: 'c, C: Fn(NetworkId) -> Option<Carriage<'h>>> Cargo<'c, 'a, C> {
+impl<'c, 'h, 'a: 'c, C: Fn(NetworkId, PortId) -> Option<Carriage<'h>>> Cargo<'c, 'a, C> {
     /// Adds all datagrams of a frame to trains, sends full trains, and returns the number of datagrams.
     fn load(&mut self, out: Out, buffer: &mut [u8], answers: &mut Answers) -> Result<usize, DropReason> {
         let Self { settings, frames, .. } = *self;
-        let Carriage { header, fragment } = (self.carriage)(out.network).ok_or(DropReason::PortGone)?;
         let received = &frames.batch.frames()[usize::from(out.slot)];
+        let Carriage { header, fragment } =
+            (self.carriage)(out.network, received.ingress).ok_or(DropReason::PortGone)?;
         let lies = frames.batch.bytes(usize::from(out.slot));
         let (frame, offload) = match out.tag {
             TagOp::Keep => (lies, received.offload),

@@ -9,7 +9,7 @@
 use std::{
     hash::{BuildHasher, RandomState},
     io::{self, IoSliceMut},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6},
     os::fd::{AsFd, BorrowedFd},
     sync::{
         Mutex, OnceLock, PoisonError,
@@ -18,7 +18,7 @@ use std::{
 };
 
 use quinn_udp::{EcnCodepoint, RecvMeta, UdpSocketState};
-use socket2::{Domain, MsgHdr, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, InterfaceIndexOrAddress, MsgHdr, Protocol, SockAddr, Socket, Type};
 use tracing::warn;
 
 use crate::{
@@ -44,7 +44,7 @@ const SEND_BUFFER: usize = 8 << 20;
 /// Options of an endpoint, fixed while it is open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// The address it receives on and sends from. Not the unspecified address: a kernel's endpoint drops
+    /// The address it receives on and sends from; a link-local one with its scope. Not the unspecified address: a kernel's endpoint drops
     /// datagrams from an unexpected address.
     pub local: SocketAddr,
     /// Number of inlets: one for each worker.
@@ -61,7 +61,7 @@ pub struct Options {
 pub struct Group {
     /// Its address.
     pub address: IpAddr,
-    /// Index of the interface with the local address; required for IPv6.
+    /// Index of the interface where it is joined and sent to.
     pub interface: u32,
 }
 
@@ -156,6 +156,21 @@ impl Vtep {
         self.local
     }
 
+    /// The multicast group it is a member of.
+    pub fn group(&self) -> Option<Group> {
+        self.options.group
+    }
+
+    /// The socket address of another host's `ip` and `port`: if `ip` is link-local, on the link of this endpoint.
+    pub fn address(&self, ip: IpAddr, port: u16) -> SocketAddr {
+        match (ip, self.local) {
+            (IpAddr::V6(ip), SocketAddr::V6(local)) if ip.is_unicast_link_local() => {
+                SocketAddrV6::new(ip, port, 0, local.scope_id()).into()
+            }
+            _ => SocketAddr::new(ip, port),
+        }
+    }
+
     /// The capabilities of its sockets.
     pub fn features(&self) -> Features {
         let (inlet, outlet) = (&self.inlets[0], &self.outlets[0]);
@@ -223,7 +238,7 @@ impl Vtep {
     /// There is no route.
     pub fn path_mtu(&self, peer: SocketAddr) -> io::Result<u16> {
         let socket = Socket::new(domain(peer), Type::DGRAM, Some(Protocol::UDP))?;
-        socket.bind(&SocketAddr::new(self.local.ip(), 0).into())?;
+        socket.bind(&with_port(self.local, 0).into())?;
         socket.connect(&peer.into())?;
         let mtu = sockopt::get(&socket, if peer.is_ipv4() { sockopt::PATH_MTU } else { sockopt::PATH_MTU6 })?;
         Ok(u16::try_from(mtu).unwrap_or(u16::MAX))
@@ -351,9 +366,9 @@ impl InletSocket {
         // Other members on this host use the same address and port.
         socket.set_reuse_address(true)?;
         match (group.address, local.ip()) {
-            (IpAddr::V4(group), IpAddr::V4(local)) => {
+            (IpAddr::V4(address), IpAddr::V4(_)) => {
                 socket.set_multicast_all_v4(false)?;
-                socket.join_multicast_v4(&group, &local)?;
+                socket.join_multicast_v4_n(&address, &InterfaceIndexOrAddress::Index(group.interface))?;
             }
             (IpAddr::V6(address), _) => {
                 socket.set_multicast_all_v6(false)?;
@@ -361,7 +376,12 @@ impl InletSocket {
             }
             (IpAddr::V4(_), IpAddr::V6(_)) => return Err(io::ErrorKind::InvalidInput.into()),
         }
-        Self::bind(socket, SocketAddr::new(group.address, local.port()))
+        let scope = match group.address {
+            // Scopes up to link-local (RFC 4291 section 2.7) are bound with their interface.
+            IpAddr::V6(address) if address.octets()[1] & 0x0f <= 2 => group.interface,
+            _ => 0,
+        };
+        Self::bind(socket, with_scope(SocketAddr::new(group.address, local.port()), scope))
     }
 
     fn bind(socket: Socket, address: SocketAddr) -> io::Result<Self> {
@@ -392,7 +412,7 @@ pub fn never_fragment(socket: impl AsFd, v4: bool) -> io::Result<()> {
 
 fn outlet(options: &Options, too_long: TooLong) -> io::Result<Socket> {
     let socket = unbound(options, too_long)?;
-    bind_source(&socket, options.local.ip())?;
+    bind_source(&socket, options.local)?;
     Ok(socket)
 }
 
@@ -417,8 +437,9 @@ fn unbound(options: &Options, too_long: TooLong) -> io::Result<Socket> {
         sockopt::set(&socket, no_check, 1)?;
     }
     match (local.ip(), options.group) {
-        (IpAddr::V4(local), Some(_)) => {
-            socket.set_multicast_if_v4(&local)?;
+        (IpAddr::V4(local), Some(group)) => {
+            let any = Ipv4Addr::UNSPECIFIED;
+            rustix::net::sockopt::set_ip_multicast_if_with_ifindex(&socket, &any, &local, group.interface)?;
             socket.set_multicast_loop_v4(false)?;
         }
         (IpAddr::V6(_), Some(group)) => {
@@ -443,19 +464,32 @@ fn twin(options: &Options, outlet: &Socket) -> io::Result<Socket> {
 }
 
 /// Binds to a free port among [`SOURCE_PORTS`], starting from a random one.
-fn bind_source(socket: &Socket, local: IpAddr) -> io::Result<()> {
+fn bind_source(socket: &Socket, local: SocketAddr) -> io::Result<()> {
     let ports = SOURCE_PORTS.end() - SOURCE_PORTS.start() + 1;
     #[expect(clippy::cast_possible_truncation, reason = "any 16 bits will do")]
     let random = RandomState::new().hash_one(ports) as u16;
     let mut result = Ok(());
     for step in 0..ports {
         let port = SOURCE_PORTS.start() + random.wrapping_add(step) % ports;
-        result = socket.bind(&SocketAddr::new(local, port).into());
+        result = socket.bind(&with_port(local, port).into());
         if !result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
             break;
         }
     }
     result
+}
+
+fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
+    address.set_port(port);
+    address
+}
+
+/// The same address on the link `scope`, if that is not 0.
+pub fn with_scope(mut address: SocketAddr, scope: u32) -> SocketAddr {
+    if let SocketAddr::V6(address) = &mut address {
+        address.set_scope_id(scope);
+    }
+    address
 }
 
 fn domain(address: SocketAddr) -> Domain {

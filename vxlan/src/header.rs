@@ -14,6 +14,9 @@ pub const HEADER: usize = 8;
 /// The flag that must be set: the VNI is valid.
 const VNI_VALID: u8 = 0x08;
 
+/// G of the group policy (draft-smith-vxlan-group-policy section 2.1): the header's last 16 reserved bits are a policy group.
+const POLICY: u8 = 0x80;
+
 /// VXLAN-GPE's P (the header's fourth byte is a protocol) and O (operations and maintenance).
 const NOT_ETHERNET: u8 = 0x04 | 0x01;
 
@@ -36,6 +39,13 @@ impl Vni {
     pub fn header(self) -> [u8; HEADER] {
         let [_, high, middle, low] = self.0.to_be_bytes();
         [VNI_VALID, 0, 0, 0, high, middle, low, 0]
+    }
+
+    /// The header of a frame in this network whose sender belongs to the policy group `group`.
+    pub fn header_of(self, group: u16) -> [u8; HEADER] {
+        let [_, _, _, _, rest @ ..] = self.header();
+        let ([high, low], [v0, v1, v2, reserved]) = (group.to_be_bytes(), rest);
+        [VNI_VALID | POLICY, 0, high, low, v0, v1, v2, reserved]
     }
 }
 
@@ -105,14 +115,39 @@ pub enum InvalidHeader {
 /// RFC 7348 requires that reserved bits are ignored. With `strict` they must be zero, as in Linux (`vxlan_rcv`,
 /// drivers/net/vxlan/vxlan_core.c). Two are always rejected, because no frame of a station follows them
 /// (draft-ietf-nvo3-vxlan-gpe section 3): P, another protocol, and O, operations and maintenance. The group policy
-/// (draft-smith-vxlan-group-policy) is ignored: its frames are accepted, and the policy is not forwarded.
+/// (draft-smith-vxlan-group-policy) is ignored; [`parse_with_policy`] reads it.
 ///
 /// # Errors
 /// The reason to reject it.
 #[inline]
 pub fn parse(datagram: &[u8], strict: bool) -> Result<Vni, InvalidHeader> {
-    let header: &[u8; HEADER] = datagram.first_chunk().ok_or(InvalidHeader::Invalid)?;
-    let [flags, r0, r1, r2, high, middle, low, r3] = *header;
+    let header: [u8; HEADER] = *datagram.first_chunk().ok_or(InvalidHeader::Invalid)?;
+    check(header, strict)
+}
+
+/// The same where group policies are in use, with the policy group of the frame's sender. With `strict` the policy's bits are not
+/// reserved, as with `gbp` of Linux' device.
+///
+/// # Errors
+/// The reason to reject it.
+#[inline]
+pub fn parse_with_policy(datagram: &[u8], strict: bool) -> Result<(Vni, Option<u16>), InvalidHeader> {
+    /// D, "do not learn", and A, "policy applied": bits beside the group that change nothing here.
+    const DONT_LEARN_AND_APPLIED: u8 = 0x40 | 0x08;
+    let mut header: [u8; HEADER] = *datagram.first_chunk().ok_or(InvalidHeader::Invalid)?;
+    if header[0] & POLICY == 0 {
+        return check(header, strict).map(|vni| (vni, None));
+    }
+    let group = u16::from_be_bytes([header[2], header[3]]);
+    header[0] &= !POLICY;
+    header[1] &= !DONT_LEARN_AND_APPLIED;
+    (header[2], header[3]) = (0, 0);
+    check(header, strict).map(|vni| (vni, Some(group)))
+}
+
+#[inline]
+fn check(header: [u8; HEADER], strict: bool) -> Result<Vni, InvalidHeader> {
+    let [flags, r0, r1, r2, high, middle, low, r3] = header;
     if flags & NOT_ETHERNET != 0 {
         return Err(InvalidHeader::NotEthernet);
     }
@@ -162,6 +197,28 @@ mod tests {
             header[byte] |= bit;
             assert!(parse(&header, false).is_ok(), "{header:?}");
             assert_eq!(parse(&header, true), Err(InvalidHeader::Invalid), "{header:?}");
+        }
+    }
+
+    #[test]
+    fn a_policy_group_is_read_where_it_is_in_use() {
+        let vni = Vni::try_from(0x12_3456).unwrap();
+        let header = vni.header_of(0x0102);
+        assert_eq!(header, [0x88, 0, 1, 2, 0x12, 0x34, 0x56, 0]);
+        assert_eq!(parse(&header, false), Ok(vni), "ignored");
+        assert_eq!(parse(&header, true), Err(InvalidHeader::Invalid));
+        for strict in [false, true] {
+            assert_eq!(parse_with_policy(&header, strict), Ok((vni, Some(0x0102))));
+            assert_eq!(parse_with_policy(&vni.header(), strict), Ok((vni, None)));
+            let applied = [0x88, 0x48, 1, 2, 0x12, 0x34, 0x56, 0];
+            assert_eq!(parse_with_policy(&applied, strict), Ok((vni, Some(0x0102))));
+            // Without G the field means nothing.
+            let no_policy = [0x08, 0, 1, 2, 0x12, 0x34, 0x56, 0];
+            let expected = if strict { Err(InvalidHeader::Invalid) } else { Ok((vni, None)) };
+            assert_eq!(parse_with_policy(&no_policy, strict), expected);
+            let other_bits = [0x8c, 0, 1, 2, 0x12, 0x34, 0x56, 0];
+            assert_eq!(parse_with_policy(&other_bits, strict), Err(InvalidHeader::NotEthernet));
+            assert_eq!(parse_with_policy(&header[..7], strict), Err(InvalidHeader::Invalid));
         }
     }
 

@@ -11,6 +11,15 @@ use crate::{
     header::{HEADER, Vni},
 };
 
+/// How frames of isolated ports are marked in tunnels: by a policy group (draft-smith-vxlan-group-policy).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Isolation {
+    /// The policy group of isolated ports, on all hosts.
+    pub group: u16,
+    /// This host's isolated ports.
+    pub ports: Vec<PortId>,
+}
+
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub struct Tables {
@@ -20,8 +29,12 @@ pub struct Tables {
     collectors: HashMap<IpAddr, PortId>,
     /// Sorted by VNI.
     networks: Vec<(Vni, NetworkId)>,
-    /// By network.
-    headers: Vec<Option<[u8; HEADER]>>,
+    /// By network: for frames of other ports, and of isolated ones.
+    headers: Vec<Option<[[u8; HEADER]; 2]>>,
+    /// The policy group of isolated ports, if their frames are marked.
+    isolated_group: Option<u16>,
+    /// By port: whether its frames are marked.
+    isolated: Vec<bool>,
     /// Networks whose long datagrams leave in fragments.
     fragmented: Vec<NetworkId>,
     /// The smallest MTU of a network's ports in bytes, by network; 0: unknown.
@@ -39,7 +52,7 @@ impl Tables {
             tables.networks.push((vni, network));
             let slots = tables.headers.len().max(network.index() + 1);
             tables.headers.resize(slots, None);
-            tables.headers[network.index()] = Some(vni.header());
+            tables.headers[network.index()] = Some([vni.header(); 2]);
         }
         tables.networks.sort_unstable();
         tables
@@ -47,8 +60,25 @@ impl Tables {
 
     /// The same with these collectors and their mirrors' ports.
     #[must_use]
-    pub fn with_collectors(self, collectors: impl IntoIterator<Item = (IpAddr, PortId)>) -> Self {
+    pub(crate) fn with_collectors(self, collectors: impl IntoIterator<Item = (IpAddr, PortId)>) -> Self {
         Self { collectors: collectors.into_iter().collect(), ..self }
+    }
+
+    /// The same with frames of isolated ports marked.
+    #[must_use]
+    pub fn with_isolation(mut self, isolation: Option<Isolation>) -> Self {
+        if let Some(Isolation { group, .. }) = isolation {
+            for (vni, network) in &self.networks {
+                self.headers[network.index()] = Some([vni.header(), vni.header_of(group)]);
+            }
+        }
+        let ports = |isolation: &Isolation| isolation.ports.iter().map(|port| port.index() + 1).max();
+        self.isolated = vec![false; isolation.as_ref().and_then(ports).unwrap_or(0)];
+        for port in isolation.iter().flat_map(|isolation| &isolation.ports) {
+            self.isolated[port.index()] = true;
+        }
+        self.isolated_group = isolation.map(|isolation| isolation.group);
+        self
     }
 
     /// The same with the smallest MTUs of the ports of these networks, in bytes.
@@ -92,16 +122,23 @@ impl Tables {
         Some(self.networks[place].1)
     }
 
-    /// The header of frames of `network`.
+    /// The header of frames of `network` that were received by the port `from`.
     #[inline]
-    pub fn header(&self, network: NetworkId) -> Option<&[u8; HEADER]> {
-        self.headers.get(network.index())?.as_ref()
+    pub fn header(&self, network: NetworkId, from: PortId) -> Option<&[u8; HEADER]> {
+        let headers = self.headers.get(network.index())?.as_ref()?;
+        Some(&headers[usize::from(self.isolated.get(from.index()).is_some_and(|isolated| *isolated))])
     }
 
-    /// How frames of `network` are carried, if they are.
+    /// The policy group of isolated ports, if their frames are marked.
     #[inline]
-    pub fn carriage(&self, network: NetworkId) -> Option<Carriage<'_>> {
-        let header = self.header(network)?;
+    pub fn isolated_group(&self) -> Option<u16> {
+        self.isolated_group
+    }
+
+    /// How frames of `network` that were received by the port `from` are carried, if they are.
+    #[inline]
+    pub fn carriage(&self, network: NetworkId, from: PortId) -> Option<Carriage<'_>> {
+        let header = self.header(network, from)?;
         Some(Carriage { header, fragment: !self.fragmented.is_empty() && self.fragmented.contains(&network) })
     }
 }
@@ -126,8 +163,23 @@ mod tests {
         assert_eq!(tables.collector("10.8.0.2".parse().unwrap()), None);
         assert_eq!(tables.network(vni(4096)), Some(NetworkId(2)));
         assert_eq!(tables.network(vni(4097)), None);
-        assert_eq!(tables.header(NetworkId(0)), Some(&vni(7).header()));
-        assert_eq!(tables.header(NetworkId(1)), None);
-        assert_eq!(tables.header(NetworkId(9)), None);
+        assert_eq!(tables.header(NetworkId(0), PortId(1)), Some(&vni(7).header()));
+        assert_eq!(tables.header(NetworkId(1), PortId(1)), None);
+        assert_eq!(tables.header(NetworkId(9), PortId(1)), None);
+    }
+
+    #[test]
+    fn frames_of_isolated_ports_are_marked_where_a_group_is_in_use() {
+        let (vni, network) = (Vni::try_from(7).unwrap(), NetworkId(0));
+        let isolation = |group| Isolation { group, ports: vec![PortId(2), PortId(5)] };
+        let tables = |isolation| Tables::new([], [(vni, network)]).with_isolation(isolation);
+        let marked = tables(Some(isolation(9)));
+        for (port, header) in
+            [(1, vni.header()), (2, vni.header_of(9)), (5, vni.header_of(9)), (6, vni.header())]
+        {
+            assert_eq!(marked.header(network, PortId(port)), Some(&header), "port {port}");
+        }
+        assert_eq!((marked.isolated_group(), tables(None).isolated_group()), (Some(9), None));
+        assert_eq!(tables(None).header(network, PortId(2)), Some(&vni.header()));
     }
 }

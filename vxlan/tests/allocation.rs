@@ -95,19 +95,26 @@ impl Case {
         };
         let (mut scratch, mut received, mut arrived) = (Scratch::new(), Batch::new(), 0);
         let mut turn = || {
-            encapsulate(|network| tables.carriage(network), &out, &frames, &mut scratch, &mut |train| {
-                received.clear();
-                let Some(buffer) = received.spare().next() else { return Ok(()) };
-                let mut end = MESSAGE;
-                for part in train.parts {
-                    buffer[end..end + part.len()].copy_from_slice(part);
-                    end += part.len();
-                }
-                let message = Message { peer: PEER, ecn: self.ecn, len: end - MESSAGE, stride: train.size };
-                decapsulate(&tables, &back, &message, &mut received, &mut |_, _, _| {});
-                arrived += received.len();
-                Ok(())
-            });
+            encapsulate(
+                |network, from| tables.carriage(network, from),
+                &out,
+                &frames,
+                &mut scratch,
+                &mut |train| {
+                    received.clear();
+                    let Some(buffer) = received.spare().next() else { return Ok(()) };
+                    let mut end = MESSAGE;
+                    for part in train.parts {
+                        buffer[end..end + part.len()].copy_from_slice(part);
+                        end += part.len();
+                    }
+                    let message =
+                        Message { peer: PEER, ecn: self.ecn, len: end - MESSAGE, stride: train.size };
+                    decapsulate(&tables, &back, &message, &mut received, &mut |_, _, _| {});
+                    arrived += received.len();
+                    Ok(())
+                },
+            );
             scratch.answers.take(|_, _, _| {});
         };
         turn();

@@ -244,7 +244,7 @@ fn done(json: bool, sentence: std::fmt::Arguments<'_>) -> String {
     if json { String::new() } else { format!("{sentence}\n") }
 }
 
-/// Prints text in which names stand that others have chosen.
+/// Prints text that contains names chosen by others.
 fn print(text: &str) -> Result<(), ClientError> {
     write(&printable_lines(text))
 }

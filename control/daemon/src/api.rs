@@ -1,18 +1,18 @@
 //! The API: HTTP and JSON on a unix socket.
 //!
-//! [`vswitch_model::api`] are the words on the wire, used by both sides; the other side is `vswitch-cli`'s client. A file
-//! for each resource has its handlers, which read a [`Snapshot`](crate::view::Snapshot) or ask the [core](crate::core). The
-//! router and the OpenAPI document, served at `/v1/openapi.json`, are made of one list: what is described is served, and
-//! the other way round.
+//! [`vswitch_model::api`] defines the types, used by both sides; the other side is the client in `vswitch-cli`. Each resource
+//! has a file with its handlers, which read a [`Snapshot`](crate::view::Snapshot) or send requests to the [core](crate::core).
+//! The router and the OpenAPI document, served at `/v1/openapi.json`, are built from one list, so exactly what is described is
+//! served.
 //!
-//! | of each resource | who has it |
+//! | routes of a resource | served at |
 //! |---|---|
-//! | `reading`: changes nothing, and shows traffic in numbers only | the socket, and the [web page](crate::web) |
-//! | `watching`: shows frames, stations and what happens | the socket |
+//! | `reading`: read only, traffic as numbers only | the socket, and the [web page](crate::web) |
+//! | `watching`: frames, stations and events | the socket |
 //! | `writing` | the socket |
 //!
-//! Who may open the socket may do everything: access is a matter of the socket's owner and group. The `1` of the paths is
-//! the API's major version: within it, fields and paths are only added. [`API_VERSION`] tells how many times that was.
+//! A client that can open the socket can do everything: access is controlled by the socket's owner and group. The `1` of the
+//! paths is the API's major version: within it, fields and paths are only added. [`API_VERSION`] counts these additions.
 
 mod capture;
 mod daemon;
@@ -62,10 +62,10 @@ use vswitch_host::{channel::Caller, descriptors};
 ))]
 struct About;
 
-/// The OpenAPI document: of the handlers, and the types they use.
+/// The OpenAPI document: all handlers and their types.
 static DOCUMENT: LazyLock<Document> = LazyLock::new(|| all().into_openapi());
 
-/// What callers can take up. Runtimes start hundreds of containers at once, and answers may be streams without an end.
+/// Limits of clients. Runtimes start hundreds of containers at once, and answers may be endless streams.
 fn limits() -> Limits {
     Limits {
         connections: descriptors::share(512, 8),
@@ -75,7 +75,7 @@ fn limits() -> Limits {
     }
 }
 
-/// Serves the API until `stop` is ready, then finishes the requests it has.
+/// Serves the API until `stop` resolves, then finishes pending requests.
 pub(crate) async fn serve(
     listener: UnixListener,
     core: Handle,
@@ -86,7 +86,7 @@ pub(crate) async fn serve(
     http::serve(listener, router(core), limits(), asker, stop).await;
 }
 
-/// The paths of the API.
+/// The routes of the API.
 fn router(core: Handle) -> Router {
     Router::from(all())
         .fallback(no_such_path)
@@ -95,7 +95,7 @@ fn router(core: Handle) -> Router {
         .with_state(core)
 }
 
-/// Everything that there is.
+/// All routes.
 fn all() -> OpenApiRouter<Handle> {
     let mut about = About::openapi();
     about.info.version = API_VERSION.to_owned();
@@ -114,7 +114,7 @@ fn all() -> OpenApiRouter<Handle> {
         .routes(routes!(openapi))
 }
 
-/// Routes that change nothing, take no body, and show traffic in numbers only.
+/// Read-only routes without a body that show traffic as numbers only.
 fn reading() -> OpenApiRouter<Handle> {
     OpenApiRouter::default()
         .merge(daemon::reading())
@@ -126,12 +126,12 @@ fn reading() -> OpenApiRouter<Handle> {
         .merge(stats::reading())
 }
 
-/// The paths that [`crate::web`] shows as well.
+/// The routes that [`crate::web`] serves as well.
 pub(crate) fn reading_router() -> Router<Handle> {
     reading().into()
 }
 
-/// This document.
+/// The OpenAPI document.
 #[utoipa::path(get, path = "/v1/openapi.json", responses((status = 200, body = serde_json::Value)))]
 async fn openapi() -> Json<&'static Document> {
     Json(&DOCUMENT)

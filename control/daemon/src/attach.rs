@@ -1,4 +1,4 @@
-//! The daemon's side: receives interfaces and hands them to the daemon.
+//! The daemon's side of attach: receives interfaces from helpers.
 
 use std::{os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
 
@@ -21,24 +21,24 @@ use vswitch_model::{
     attach::{AttachRequest, Reply},
 };
 
-/// Conversations at a time; others wait in the socket's backlog.
+/// Maximum number of conversations; further ones wait in the socket's backlog.
 const CONVERSATIONS: usize = 16;
 
-/// How long a helper may take to ask after it connected.
+/// Time limit for a helper's request after it has connected.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What arrived: an interface that shall become a port.
+/// A received interface that will become a port.
 #[derive(Debug)]
 pub(crate) struct Attachment {
-    /// What the helper asks.
+    /// The helper's request.
     pub(crate) request: AttachRequest,
-    /// The TAP, its offloads not chosen yet; `None` for a veth pair.
+    /// The TAP, with its offloads still unset; `None` for a veth pair.
     pub(crate) tap: Option<Tap>,
-    /// Who asks.
+    /// The helper's credentials.
     pub(crate) caller: Caller,
 }
 
-/// A socket that waits for helpers; its file goes with the value.
+/// A socket for helpers; its file is deleted with the value.
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: UnixListener,
@@ -55,9 +55,9 @@ impl Listener {
     }
 }
 
-/// Answers helpers with what `attach` says, until the future is dropped; open conversations end with it.
+/// Serves helpers with the answers of `attach`, until the future is dropped; open conversations end with it.
 ///
-/// What reaches `attach` is complete: a TAP comes with a descriptor that is one, a veth with its host end's name.
+/// Only complete attachments reach `attach`: a TAP with a valid descriptor, a veth with the name of its host's end.
 pub(crate) async fn serve<A, F>(listener: Listener, attach: A)
 where
     A: Fn(Attachment) -> F + Send + Sync + 'static,
@@ -75,7 +75,7 @@ where
                 conversations.spawn(converse(Channel::new(socket), Arc::clone(&attach)));
             }
             Err(error) => {
-                // Out of descriptors or memory: what others free in a moment.
+                // Out of descriptors or memory: a temporary condition.
                 warn!("cannot accept a helper: {error}");
                 sleep(Duration::from_millis(100)).await;
             }
@@ -102,7 +102,7 @@ where
         Err(error) => Err(error.into()),
     };
     if let Err(error) = sent {
-        warn!("a helper did not wait for its answer: {error}");
+        warn!("cannot answer a helper: {error}");
     }
 }
 
@@ -121,7 +121,7 @@ fn complete(
     let tap = match (&request.port.device, &request.host_ifname, descriptor) {
         (DeviceSpec::Tap(_), None, Some(descriptor)) => {
             let no_tap =
-                |error| Error::invalid(format!("the descriptor is no TAP with offload headers: {error}"));
+                |error| Error::invalid(format!("the descriptor is not a TAP with offload headers: {error}"));
             Some(Tap::adopt(descriptor).map_err(no_tap)?)
         }
         (DeviceSpec::Veth(_), Some(_), None) => None,
@@ -181,7 +181,7 @@ mod alone {
                 .contains("only a tap or veth needs a helper")
         );
         let no_tap = refusal(&request(r#""kind": "tap""#), null()).await;
-        assert!(no_tap.starts_with("the descriptor is no TAP with offload headers"), "{no_tap}");
+        assert!(no_tap.starts_with("the descriptor is not a TAP with offload headers"), "{no_tap}");
 
         let (helper, daemon) = Channel::pair().unwrap();
         helper.send(veth.as_bytes(), None).await.unwrap();

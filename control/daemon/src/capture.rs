@@ -1,11 +1,11 @@
-//! Captures that go on: from the rings of the workers to a stream of pcapng.
+//! Captures in progress: from the workers' rings to a stream of pcapng.
 //!
 //! ```text
-//! worker ─ ring ─> thread of the capture ─ chunks ─> body of an answer ─> whoever asked
+//! worker ─ ring ─> thread of the capture ─ chunks ─> body of an answer ─> client
 //! ```
-//! Each capture has a thread, which looks into the rings every few milliseconds: a worker wakes nobody. The chunks that a
-//! client has not read yet are few; when it is slower than the switch, the rings fill, and what does not fit is lost and
-//! counted, in the rings and so in the file.
+//! Each capture has a thread that polls the rings every few milliseconds, so no worker has to wake a thread. Few chunks wait
+//! for the client; if it is slower than the switch, the rings fill, and what does not fit is lost and counted, in the rings and
+//! so in the file.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -49,19 +49,19 @@ use vswitch_model::{
     },
 };
 
-/// Captures that go on at once at most.
+/// Maximum number of captures at a time.
 const CAPTURES: usize = 8;
 
-/// Bytes after which a chunk is handed over; a thread that runs dry hands over what it has.
+/// Length in bytes at which a chunk is handed over; an idle thread hands over what it has.
 const CHUNK: usize = 256 << 10;
 
-/// Chunks that wait for the client at most.
+/// Maximum number of chunks that wait for the client.
 const CHUNKS: usize = 8;
 
 /// How long a thread sleeps when the rings are empty.
 const PAUSE: Duration = Duration::from_millis(2);
 
-// The numbers of draft-ietf-opsawg-pcapng: a block, and options of it.
+// Numbers of draft-ietf-opsawg-pcapng: a block, and its options.
 const ENHANCED_PACKET: u32 = 6;
 const OPT_ENDOFOPT: u16 = 0;
 const OPT_COMMENT: u16 = 1;
@@ -69,23 +69,23 @@ const EPB_FLAGS: u16 = 2;
 const EPB_DROPCOUNT: u16 = 4;
 const EPB_PACKETID: u16 = 5;
 
-/// A capture that has begun.
+/// A new capture.
 #[derive(Debug)]
 pub(crate) struct CaptureStream {
     /// Its number.
     pub(crate) id: u64,
-    /// What it sees, as pcapng; the capture ends when this is dropped.
+    /// Its frames, as pcapng; the capture ends when this is dropped.
     pub(crate) chunks: mpsc::Receiver<Bytes>,
 }
 
-/// What the daemon's captures are.
+/// The daemon's captures.
 #[derive(Debug, Default)]
 pub(crate) struct Captures {
     running: Vec<Arc<Running>>,
     next: u64,
 }
 
-/// A capture that goes on.
+/// A capture in progress.
 #[derive(Debug)]
 pub(crate) struct Running {
     id: u64,
@@ -95,21 +95,22 @@ pub(crate) struct Running {
     shared: Arc<Shared>,
 }
 
-/// What a capture's thread and the daemon tell each other.
+/// State shared between a capture's thread and the daemon.
 #[derive(Debug)]
 struct Shared {
-    /// How ports and networks are called now.
+    /// The present names of ports and networks.
     names: Mutex<Arc<Names>>,
-    /// Frames handed over.
+    /// Number of frames handed over.
     frames: AtomicU64,
     /// Whether the thread has ended.
     over: AtomicBool,
-    /// Told when it has.
+    /// Notified when it has.
     ended: Arc<Notify>,
 }
 
 impl Captures {
-    /// Begins a capture; the workers see it with the next plan. `ended` is told when its client has gone or has enough.
+    /// Begins a capture, which the workers serve from the next plan on. `ended` is notified when the client is gone or has all
+    /// frames it asked for.
     pub(crate) fn begin(
         &mut self,
         request: CaptureRequest,
@@ -118,8 +119,9 @@ impl Captures {
         ended: &Arc<Notify>,
     ) -> Result<CaptureStream, Error> {
         if self.running.len() >= CAPTURES {
-            let why =
-                format!("{CAPTURES} captures go on already: end one, `vswitchctl capture --ls` shows them");
+            let why = format!(
+                "{CAPTURES} captures are in progress, the maximum: end one, `vswitchctl capture --ls` lists them"
+            );
             return Err(Error::conflict(why));
         }
         let wanted = wanted(&request, state)?;
@@ -151,12 +153,12 @@ impl Captures {
         Ok(CaptureStream { id, chunks })
     }
 
-    /// What the workers are to serve.
+    /// The sessions that the workers serve.
     pub(crate) fn sessions(&self) -> Vec<Arc<Session>> {
         self.running.iter().map(|running| Arc::clone(&running.session)).collect()
     }
 
-    /// Follows a change of who is called what.
+    /// Applies a change of names.
     pub(crate) fn rename(&self, state: &State) {
         if self.running.is_empty() {
             return;
@@ -167,26 +169,26 @@ impl Captures {
         }
     }
 
-    /// Takes captures out: those that `gone` picks, and those whose thread has ended. They must be [ended](End::end)
-    /// when the workers have adopted a plan without them.
+    /// Removes captures: those that `gone` selects, and those whose thread has ended. They must be [ended](End::end) when the
+    /// workers have adopted a plan without them.
     pub(crate) fn take(&mut self, gone: impl Fn(u64) -> bool) -> Vec<End> {
         let over = |running: &mut Arc<Running>| gone(running.id) || running.shared.over.load(Relaxed);
         self.running.extract_if(.., over).map(|running| End(Arc::clone(&running.session))).collect()
     }
 
-    /// What goes on.
+    /// The captures in progress.
     pub(crate) fn running(&self) -> &[Arc<Running>] {
         &self.running
     }
 }
 
 impl Running {
-    /// Whether its client has gone or has enough.
+    /// Whether its client is gone or has all frames it asked for.
     pub(crate) fn is_over(&self) -> bool {
         self.shared.over.load(Relaxed)
     }
 
-    /// As the API shows it.
+    /// The API's view of it.
     pub(crate) fn show(&self) -> Capture {
         Capture {
             id: self.id,
@@ -204,7 +206,7 @@ impl Running {
 pub(crate) struct End(Arc<Session>);
 
 impl End {
-    /// No worker writes any more.
+    /// Ends it: no worker writes any more.
     pub(crate) fn end(self) {
         self.0.end();
     }
@@ -238,7 +240,7 @@ fn wanted(request: &CaptureRequest, state: &State) -> Result<Wanted, Error> {
         follow: request.follow,
         filter: filter
             .transpose()
-            .map_err(|error| Error::invalid(format!("the filter is no program: {error}")))?,
+            .map_err(|error| Error::invalid(format!("the filter is not a program: {error}")))?,
         snaplen: request.snaplen.min(CaptureRequest::WHOLE) as usize,
     })
 }
@@ -249,13 +251,13 @@ struct Drain {
     shared: Arc<Shared>,
     readers: Vec<Reader>,
     file: File,
-    /// Frames that are still wanted.
+    /// Number of frames still wanted.
     left: u64,
 }
 
 impl Drain {
     fn run(mut self) {
-        // Whatever ends it, there is nobody left to tell: the client has what there is, or has gone.
+        // On any error nothing is left to do: the client has what there is, or is gone.
         let _ = self.drain();
         self.shared.over.store(true, Relaxed);
         self.shared.ended.notify_one();
@@ -265,7 +267,7 @@ impl Drain {
         let mut bytes = Vec::new();
         self.file.chunks().flush()?;
         loop {
-            // First: what is in the rings by then is all there will be.
+            // Read first: after the end the rings get no more records.
             let ended = self.session.has_ended();
             let names = Arc::clone(&self.shared.names());
             while let Some(record) = earliest(&mut self.readers).and_then(|reader| reader.take(&mut bytes)) {
@@ -294,7 +296,7 @@ fn earliest(readers: &mut [Reader]) -> Option<&mut Reader> {
     ready.min_by_key(|(at, _)| *at).map(|(_, reader)| reader)
 }
 
-/// Bytes on their way to the client.
+/// Bytes for the client.
 #[derive(Debug)]
 struct Chunks {
     buffer: Vec<u8>,
@@ -326,7 +328,7 @@ struct File {
     expression: Option<String>,
     snaplen: u32,
     follow: bool,
-    /// The interfaces that stand in the file, and the names under which they do.
+    /// The interfaces in the file, and their names there.
     interfaces: BTreeMap<PortId, (u32, String)>,
     next: u32,
 }
@@ -353,7 +355,7 @@ impl File {
         self.writer.get_mut()
     }
 
-    /// Writes an Enhanced Packet Block, by hand: `pcap-file` knows no packet numbers.
+    /// Writes an Enhanced Packet Block by hand: `pcap-file` has no packet numbers.
     fn write(&mut self, record: &Record, bytes: &[u8], names: &Names) -> io::Result<()> {
         let interface = self.interface(record.port, names)?;
         let inbound = record.direction == Direction::Rx;
@@ -365,7 +367,7 @@ impl File {
             body.extend(word.to_le_bytes());
         }
         pad(&mut body, bytes);
-        // Bits 0 and 1: inbound or outbound, as the switch sees it.
+        // Bits 0 and 1: inbound or outbound, as seen from the switch.
         option(&mut body, EPB_FLAGS, &u32::to_le_bytes(if inbound { 0b01 } else { 0b10 }));
         option(&mut body, EPB_PACKETID, &record.frame.to_le_bytes());
         if record.lost > 0 {
@@ -383,7 +385,7 @@ impl File {
         if chunks.buffer.len() >= CHUNK { chunks.flush() } else { Ok(()) }
     }
 
-    /// The interface of `port`, written into the file if it is not there under the name it has now.
+    /// The interface of `port`, added to the file if it is not there under its present name.
     fn interface(&mut self, port: PortId, names: &Names) -> io::Result<u32> {
         let name = names.port(port);
         if let Some((id, known)) = self.interfaces.get(&port)
@@ -398,7 +400,7 @@ impl File {
             InterfaceDescriptionOption::IfTsResol(9),
         ];
         if let Some(expression) = &self.expression {
-            // 0: a filter in libpcap's language.
+            // 0: a filter in the language of libpcap.
             let filter = [&[0], expression.as_bytes()].concat();
             options.push(InterfaceDescriptionOption::IfFilter(filter.into()));
         }
@@ -411,7 +413,7 @@ impl File {
         Ok(id)
     }
 
-    /// Ends the file with how many frames were `lost`; the rings know no ports, so it is told of the first.
+    /// Ends the file with the number of `lost` frames. The rings do not count by port, so it is attributed to the first.
     fn finish(&mut self, lost: u64) -> io::Result<()> {
         if self.next > 0 {
             let block = InterfaceStatisticsBlock {
@@ -425,7 +427,7 @@ impl File {
     }
 }
 
-/// Appends `bytes` and what it takes to make them a multiple of four.
+/// Appends `bytes`, padded to a multiple of four.
 fn pad(body: &mut Vec<u8>, bytes: &[u8]) {
     body.extend_from_slice(bytes);
     body.resize(body.len().next_multiple_of(4), 0);
@@ -448,7 +450,7 @@ fn failure(error: PcapError) -> io::Error {
     }
 }
 
-/// What became of a frame, if there is something to say: why it died, or, if it is followed, what was decided.
+/// The comment of a frame, if any: why it was dropped or, if it is followed, what was decided.
 fn comment(record: &Record, names: &Names, follow: bool) -> Option<String> {
     if let Fate::Dropped(reason) = record.fate {
         return Some(format!("dropped: {reason}: {}", reason.hint()));
@@ -478,11 +480,11 @@ fn comment(record: &Record, names: &Names, follow: bool) -> Option<String> {
     })
 }
 
-/// Why a frame is flooded, in words.
+/// The reason for flooding a frame, in words.
 pub(crate) fn flooded_for(flood: Flood) -> &'static str {
     match flood {
-        Flood::Broadcast => "it is for everybody",
-        Flood::Multicast => "it is for a group",
-        Flood::Unknown => "nobody knows where its destination is",
+        Flood::Broadcast => "it is a broadcast",
+        Flood::Multicast => "it is a multicast",
+        Flood::Unknown => "its destination is unknown",
     }
 }

@@ -1,16 +1,17 @@
-//! Crashes by order, for the test that kills the daemon between any two steps of a command (`tests/crash.rs`).
+//! Crash points for the test that kills the daemon between any two steps of a command (`tests/kernel/crash.rs`).
 //!
-//! Only builds for development have them: in a release there is nothing to order them by, and [`point`] is nothing.
+//! Only development builds have them: in a release [`point`] does nothing.
 
-/// A moment at which the daemon may be killed: what was done before is done, what comes after is not begun.
+/// A point at which the daemon may be killed: what precedes is done, what follows is not begun.
 ///
-/// The file that `VSWITCHD_CRASH` names holds how many more are to be passed; at zero the process ends as by kill -9.
+/// The file named by `VSWITCHD_CRASH` contains the number of points still to be passed; at zero the process is killed by
+/// SIGKILL.
 #[cfg(debug_assertions)]
 pub(crate) fn point() {
     use rustix::process::{Signal, getpid, kill_process};
 
     let Some(file) = std::env::var_os("VSWITCHD_CRASH") else { return };
-    // Without the file, none is ordered.
+    // Without the file no crash is ordered.
     let Ok(text) = std::fs::read_to_string(&file) else { return };
     let left: u32 = text.trim().parse().expect("the file holds a number");
     match left.checked_sub(1) {
@@ -19,6 +20,6 @@ pub(crate) fn point() {
     }
 }
 
-/// Nothing.
+/// Does nothing.
 #[cfg(not(debug_assertions))]
 pub(crate) const fn point() {}

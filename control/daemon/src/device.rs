@@ -1,4 +1,4 @@
-//! Making the device behind a port, and taking it away again.
+//! Devices of ports: opened, taken over and removed.
 
 use std::{
     collections::HashSet,
@@ -30,59 +30,59 @@ use vswitch_model::{
     Bare, DeviceSpec, Error, ErrorKind, Identity, InterfaceSpec, Name, Netns, Offloads, PortSpec, ifname,
 };
 
-/// Milliseconds that readers of a closed device are waited for at most.
+/// Maximum wait for readers of a closed device, in milliseconds.
 const RELEASE: u32 = 2000;
 
-/// What stands open behind a port, and what it takes to remove its interface.
+/// The open device of a port, and what is needed to remove its interface.
 #[derive(Clone, Debug)]
 pub(crate) enum OpenDevice {
-    /// Goes with its last descriptor, unless it persists.
+    /// Removed with its last descriptor, unless it is persistent.
     Tap {
-        /// What the workers use.
+        /// The workers' device.
         tap: Arc<Tap>,
         /// The namespace that the device keeps alive; see [`OpenDevice::is_abandoned`].
         keeps: Option<(Netns, Identity)>,
-        /// What the kernel could not queue for us.
+        /// The drops of the kernel's queue.
         queue: Arc<Queue>,
     },
-    /// The host's end of a pair that we made; the other end goes with it.
+    /// The host's end of a pair that we created; the other end is removed with it.
     Veth {
-        /// What the workers use.
+        /// The workers' device.
         device: Arc<PacketSocket>,
         /// The interface's name.
         host: String,
-        /// What the kernel does not do to keep the host's IP stack off it: sentences.
+        /// Warnings about what this kernel lacks to keep the host's IP stack off it: sentences.
         warnings: Vec<String>,
     },
-    /// An interface that is not ours.
+    /// An interface of others.
     Foreign(Arc<PacketSocket>),
-    /// The tunnel's sockets. Its devices are made anew with every plan.
+    /// The tunnel's sockets. Its devices are recreated with every plan.
     Endpoint(Arc<Vtep>),
-    /// One that only tests have.
+    /// A device of tests.
     #[cfg(test)]
     Memory(Arc<vswitch::device::mem::MemDevice>),
     /// A peer or a collector, to which the endpoint sends.
     Remote {
-        /// What is known of the way to it.
+        /// The path to it.
         path: Arc<Path>,
-        /// Whether that was measured, and so is better than what the kernel knows.
+        /// Whether the path was measured, which is better than the kernel's knowledge.
         measured: bool,
     },
 }
 
-/// Where the device of a port comes from.
+/// The source of a port's device.
 #[derive(Debug)]
 pub(crate) enum Source {
-    /// It is made here, or found where it was made before.
+    /// Created here, or found where it was created before.
     Make,
-    /// Another has made this TAP and set its interface up.
+    /// A TAP that a helper has created and set up.
     Handed(Tap),
 }
 
-/// Makes the device of `port`, or takes it over if it is there already. Nothing is set up yet.
+/// Opens the device of `port`, or takes it over if it exists. Nothing is set up yet.
 ///
-/// `inlets`: how many workers a tunnel's endpoint is received by; `owner`:
-/// what is written on interfaces that the kernel keeps when we end.
+/// `inlets`: number of workers that receive from a tunnel's endpoint; `owner`: alias of interfaces that the kernel keeps after
+/// our end.
 pub(crate) async fn open(
     machine: Machine,
     port: &state::Port,
@@ -145,16 +145,16 @@ pub(crate) async fn open(
     }
 }
 
-/// What is written on the host's end of a port's veth pair, to know it again.
+/// The alias of the host's end of a port's veth pair, to recognize it.
 fn claim(owner: &str, port: &Name) -> String {
     format!("{owner} port {port}")
 }
 
-/// The host's end of a port's veth pair, where there is one: made by this daemon, by a helper, or by a version before, which
-/// called it otherwise.
+/// The existing host's end of a port's veth pair: created by this daemon, by a helper, or by an earlier version under another
+/// name.
 ///
 /// # Errors
-/// An interface that is not ours has its name: an operator's, or another port's, as long names may have one hash.
+/// Its name belongs to a foreign interface: an operator's, or another port's, as long names may have the same hash.
 async fn host_end(
     outside: &Links,
     spec: &PortSpec,
@@ -200,7 +200,7 @@ async fn is_pair(end: &Link, spec: &PortSpec, interface: &InterfaceSpec) -> Resu
     Ok(points_at(peer, &other) && other.peer.is_some_and(|peer| points_at(peer, end)))
 }
 
-/// Takes over the gateway's interface that a version before has left, which called it otherwise.
+/// Takes over the gateway's interface of an earlier version, which had another name.
 async fn take_former_gateway(interface: &InterfaceSpec, ifname: &str) -> Result<(), Error> {
     let Some(former) = ifname::former_gateway_ifname(ifname).filter(|_| interface.persist) else {
         return Ok(());
@@ -215,8 +215,8 @@ async fn take_former_gateway(interface: &InterfaceSpec, ifname: &str) -> Result<
     Ok(())
 }
 
-/// Makes a bare interface where it is to be fetched from, or takes it over where it is by now; and the namespace, if not our
-/// own, where that is.
+/// Creates a bare interface in our own namespace, or takes it over where it is now; also returns its namespace, if that is not
+/// our own.
 async fn open_bare(
     interface: &InterfaceSpec,
     bare: &Bare,
@@ -227,26 +227,26 @@ async fn open_bare(
             let tap = open_tap(place.links.namespace(), &place.ifname, interface.persist)?;
             Ok((tap, place.is_moved.then(|| place.links.namespace().inode())))
         }
-        // A new one would be nobody's.
+        // A new one would belong to no container.
         None if bare.moved.is_some() => Err(gone()),
         None => Ok((open_tap(&Namespace::current()?, ifname, interface.persist)?, None)),
     }
 }
 
-/// Where a bare interface is.
+/// The place of a bare interface.
 pub(crate) struct Home {
     /// The namespace.
     pub(crate) links: Links,
-    /// What it is called there.
+    /// Its name there.
     pub(crate) ifname: String,
-    /// Whether somebody has fetched it.
+    /// Whether it was moved out of our namespace.
     pub(crate) is_moved: bool,
 }
 
-/// Where a bare interface is: where it was made, or where it was moved. `None`: nowhere that we know.
+/// Finds a bare interface: where it was created, or where it was moved. `None`: it is in neither place.
 ///
 /// # Errors
-/// It cannot be told; it may be there.
+/// It is unknown whether it is there.
 pub(crate) async fn locate(interface: &InterfaceSpec, ifname: &str) -> Result<Option<Home>, Error> {
     let links = Links::open(Namespace::current()?)?;
     if links.exists(ifname).await? {
@@ -255,7 +255,7 @@ pub(crate) async fn locate(interface: &InterfaceSpec, ifname: &str) -> Result<Op
     let moved = interface.bare.as_ref().and_then(|bare| bare.moved.as_ref());
     let there = match moved.map(Namespace::open) {
         Some(Ok(there)) => there,
-        // Who moved it may have ended, and its namespace with it.
+        // The container may have ended, and its namespace with it.
         Some(Err(error)) if error.is_gone() => return Ok(None),
         Some(Err(error)) => return Err(error.into()),
         None => return Ok(None),
@@ -265,13 +265,13 @@ pub(crate) async fn locate(interface: &InterfaceSpec, ifname: &str) -> Result<Op
     Ok(found.map(|link| Home { links, ifname: link.name, is_moved: true }))
 }
 
-/// Nobody has a bare interface any more.
+/// The error of a bare interface that is gone.
 pub(crate) fn gone() -> Error {
     Error::not_found("its interface is gone, with the container it was moved to")
 }
 
-/// A new TAP goes with us, whatever it was asked to be, until [`OpenDevice::keep`]: if we end before it is known that it
-/// shall stay, nothing is left behind. One that persists is taken over as it is.
+/// Opens a TAP. A new one is not persistent, whatever was requested, until [`OpenDevice::keep`]: if the daemon ends before its
+/// record is stored, nothing is left behind. A persistent one is taken over as it is.
 fn open_tap(namespace: &Namespace, ifname: &str, persist: bool) -> Result<Tap, Error> {
     let opened = run_in(namespace, || {
         let new = Tap::open(ifname, TapOptions { exclusive: true, persist: false });
@@ -298,9 +298,9 @@ fn open_tap(namespace: &Namespace, ifname: &str, persist: bool) -> Result<Tap, E
                 format!("{ifname} exists already in namespace {namespace}, or is not an interface name")
             }
             Some(Errno::PERM) => format!(
-                "no right to make {ifname} in namespace {namespace}: run as root, or with CAP_NET_ADMIN"
+                "no permission to create {ifname} in namespace {namespace}: run as root, or with CAP_NET_ADMIN"
             ),
-            _ => format!("cannot make {ifname} in namespace {namespace}: {error}"),
+            _ => format!("cannot create {ifname} in namespace {namespace}: {error}"),
         };
         Error::new(ErrorKind::from(error.kind()), why)
     })
@@ -316,7 +316,7 @@ fn open_packet(ifname: &str, offload: bool) -> Result<Arc<PacketSocket>, Error> 
             }
             Some(Errno::PERM) => Error::new(
                 ErrorKind::from(error.kind()),
-                format!("no right to open {ifname}: run as root, or with CAP_NET_RAW and CAP_NET_ADMIN"),
+                format!("no permission to open {ifname}: run as root, or with CAP_NET_RAW and CAP_NET_ADMIN"),
             ),
             _ => Error::from(error),
         }),
@@ -334,7 +334,7 @@ impl OpenDevice {
         }
     }
 
-    /// What the workers use; `None`: it is made with every plan.
+    /// The workers' device; `None`: it is created with every plan.
     pub(crate) fn device(&self) -> Option<Arc<dyn Device>> {
         match self {
             Self::Tap { tap, .. } => Some(Arc::clone(tap) as _),
@@ -345,7 +345,7 @@ impl OpenDevice {
         }
     }
 
-    /// What can be read of it without keeping it open.
+    /// A view for readers that does not keep it open.
     pub(crate) fn live(&self) -> LiveDevice {
         match self {
             Self::Tap { tap, queue, .. } => LiveDevice::Tap(Arc::downgrade(tap), Arc::clone(queue)),
@@ -357,7 +357,7 @@ impl OpenDevice {
         }
     }
 
-    /// What the device does not do as it should on this kernel: sentences.
+    /// Warnings about what this kernel lacks: sentences.
     pub(crate) fn warnings(&self) -> &[String] {
         match self {
             Self::Veth { warnings, .. } => warnings,
@@ -365,12 +365,12 @@ impl OpenDevice {
         }
     }
 
-    /// Whether the device's namespace is not there any more under the name by which the port knows it.
+    /// Whether the device's namespace no longer exists under the name by which the port knows it.
     ///
-    /// The kernel tells us when an interface goes with its namespace, but an open TAP belongs to the namespace it was
-    /// made in and keeps it alive (`tun_chr_open` in drivers/net/tun.c): a container that ended would linger for
-    /// as long as we wait. Making the TAP elsewhere and moving it would avoid that, at 17 ms a port (measured on
-    /// Linux 6.18) and not for one that is taken over.
+    /// The kernel reports when an interface disappears with its namespace, but an open TAP belongs to the namespace it was
+    /// created in and keeps it alive (`tun_chr_open` in drivers/net/tun.c): an ended container would linger as long as the TAP
+    /// is open. Creating the TAP elsewhere and moving it would avoid that, but costs 17 ms per port (measured on Linux 6.18)
+    /// and is not possible for one that is taken over.
     pub(crate) fn is_abandoned(&self, now: &Presences) -> bool {
         let Self::Tap { keeps, .. } = self else { return false };
         keeps.as_ref().is_some_and(|(netns, identity)| now.is_other(netns, identity))
@@ -382,12 +382,12 @@ impl OpenDevice {
         keeps.as_ref().map(|(netns, _)| netns)
     }
 
-    /// Whether the kernel has taken the interface away, and nobody has noticed yet.
+    /// Whether the kernel has removed the interface without a fault being noticed.
     pub(crate) fn is_gone(&self) -> bool {
         matches!(self, Self::Tap { tap, .. } if tap.name().is_err())
     }
 
-    /// Lets an interface outlive us that shall.
+    /// Makes the interface persistent, or not, where that is possible.
     pub(crate) fn keep(&self, persist: bool) -> io::Result<()> {
         match self {
             Self::Tap { tap, .. } => tap.set_persist(persist),
@@ -395,7 +395,7 @@ impl OpenDevice {
         }
     }
 
-    /// Lets the interface go, whether it persists or not. It is gone when the workers have let the device go too.
+    /// Removes the interface, persistent or not. It is gone when the workers have dropped the device too.
     pub(crate) async fn remove(self) {
         let result = match self {
             Self::Tap { tap, .. } => {
@@ -423,7 +423,7 @@ fn close<T>(device: Arc<T>) -> Weak<T> {
     Arc::downgrade(&device)
 }
 
-/// Waits until the last reader is done. Readers hold a device for microseconds; the time is bounded all the same.
+/// Waits until the last reader is done. Readers hold a device for microseconds; the wait is bounded anyway.
 pub(crate) async fn released<T>(what: Weak<T>) {
     for _ in 0..RELEASE {
         if what.strong_count() == 0 {
@@ -431,24 +431,24 @@ pub(crate) async fn released<T>(what: Weak<T>) {
         }
         sleep(Duration::from_millis(1)).await;
     }
-    warn!("something is still read of a device that is closed: its interface goes a little later");
+    warn!("a closed device is still being read: its interface is removed a little later");
 }
 
-/// Removes the hosts' ends of veth pairs that `owner` made and that no port has: it ended between making and keeping one,
-/// or ports went while it was not there.
+/// Removes the host's ends of veth pairs that `owner` created and no port has: the daemon ended between creating and storing
+/// one, or ports were removed while it was not running.
 pub(crate) async fn remove_orphans(owner: &str, wanted: &HashSet<String>) -> Result<(), Error> {
     let links = Links::open(Namespace::current()?)?;
     for ifname in orphans(owner, wanted).await? {
-        warn!(ifname, "an interface that no port has is removed");
+        warn!(ifname, "an interface without a port is removed");
         links.delete(&ifname).await?;
     }
     Ok(())
 }
 
-/// Names of the hosts' ends that `owner` made and that no port has.
+/// Names of the host's ends that `owner` created and no port has.
 pub(crate) async fn orphans(owner: &str, wanted: &HashSet<String>) -> Result<Vec<String>, Error> {
     let links = Links::open(Namespace::current()?)?.all().await?.into_iter();
-    // Versions before wrote no port behind the owner.
+    // Earlier versions wrote no port after the owner.
     let is_ours =
         |alias: &str| alias.strip_prefix(owner).is_some_and(|it| it.is_empty() || it.starts_with(" port "));
     let is_orphan = |link: &Link| link.alias.as_deref().is_some_and(is_ours) && !wanted.contains(&link.name);

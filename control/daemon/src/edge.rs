@@ -1,7 +1,7 @@
 //! The edge: performs what the state decided, on the real devices.
 //!
-//! A port is here as long as it is wanted, with its device or with the reason why it has none. What a port has no device
-//! for is tried again every second. Whatever changes is a [transaction], which ends with a new plan for the workers.
+//! A port is here as long as it is wanted, with its device or the reason why it has none; that is retried every second. Every
+//! change is a [transaction], which ends with a new plan for the workers.
 
 mod health;
 mod interfaces;
@@ -40,10 +40,10 @@ use crate::{
 use vswitch_host::random;
 use vswitch_model::{Name, SwitchSpec};
 
-/// Receivers a port has at most: a tunnel's endpoint one for each of 64 workers, and one for its group.
+/// Maximum number of receivers of a port: a tunnel's endpoint has one for each of 64 workers, and one for its group.
 const RECEIVERS: u64 = 65;
 
-/// Slices in which the table is swept, one a heartbeat.
+/// Number of slices in which the table is swept, one per heartbeat.
 const SWEEP_PARTS: usize = 64;
 
 /// The real devices and the workers that serve them.
@@ -53,9 +53,9 @@ pub(crate) struct Edge {
     pub(crate) workers: Workers,
     ports: BTreeMap<PortId, EdgePort>,
     networks: BTreeMap<NetworkId, EdgeNetwork>,
-    /// What is written on interfaces that the kernel keeps when we end, to know them again.
+    /// Alias of interfaces that the kernel keeps after our end, to recognize them.
     owner: String,
-    /// Called when somebody sends to the tunnel who is no peer.
+    /// Called when an unknown sender is seen at the tunnel.
     on_stranger: OnStranger,
     pub(crate) captures: Captures,
     stale: Stale,
@@ -65,15 +65,15 @@ pub(crate) struct Edge {
     swept: usize,
 }
 
-/// Entries of the table that the next plan makes obsolete. They are removed once the workers have adopted it: until then
-/// frames that are in flight would be learned again.
+/// Entries of the table that the next plan makes obsolete. They are removed when the workers have adopted it: before that,
+/// frames in flight would be learned again.
 #[derive(Debug, Default)]
 struct Stale {
-    /// Closed ports: learned and pinned entries go.
+    /// Closed ports: learned and pinned entries are removed.
     closed: BTreeSet<PortId>,
-    /// Removed networks: learned and pinned entries go.
+    /// Removed networks: learned and pinned entries are removed.
     removed: BTreeSet<NetworkId>,
-    /// Ports that lost their device or carry other networks: learned entries go.
+    /// Ports that lost their device or changed networks: learned entries are removed.
     changed: BTreeSet<PortId>,
 }
 
@@ -87,27 +87,27 @@ impl Stale {
     }
 }
 
-/// A port that is wanted.
+/// A wanted port.
 #[derive(Debug)]
 pub(crate) struct EdgePort {
     pub(crate) wanted: state::Port,
     pub(crate) counters: Arc<[PortCounters]>,
-    /// What ports that had its number before have taught the table.
+    /// Learning on earlier ports of the same number.
     pub(crate) taught_before: Learning,
     pub(crate) worker: usize,
-    /// Tells this opening of the device from all others; its receivers have this key and those after it.
+    /// Distinguishes this opening of the device from all others; its receivers have this key and the following ones.
     key: u64,
-    /// The device, or why there is none.
+    /// The device, or why it has none.
     pub(crate) device: Result<OpenDevice, String>,
     heard: Arc<Heard>,
 }
 
-/// What is counted of a network. One that has the number of a network before begins at zero.
+/// The counters of a network. They start at zero even if its number was used before.
 #[derive(Debug)]
 struct EdgeNetwork {
     name: Name,
     counters: Arc<[NetworkCounters]>,
-    /// What was taught in networks that had its number before.
+    /// Learning in earlier networks of the same number.
     taught_before: Learning,
 }
 
@@ -143,12 +143,17 @@ impl Edge {
         })
     }
 
+    /// Whether its devices are the kernel's.
+    pub(crate) fn is_real(&self) -> bool {
+        self.machine.is_real()
+    }
+
     /// The port with this number, if it is wanted.
     pub(crate) fn port(&self, id: PortId) -> Option<&EdgePort> {
         self.ports.get(&id)
     }
 
-    /// What goes on counting, for all who read.
+    /// The live counters and handles for readers.
     pub(crate) fn live(&self) -> Live {
         let tunnel_is_open = self.endpoint().is_some();
         let port = |port: &EdgePort| LivePort {
@@ -174,18 +179,17 @@ impl Edge {
         }
     }
 
-    /// Follows a change of ageing and damping.
+    /// Applies a change of ageing and damping.
     pub(crate) fn set_switch(&self, spec: &SwitchSpec) {
         self.fdb.configure(Duration::from_secs(spec.ageing.into()), spec.damping);
     }
 
-    /// The port that an address is pinned to because it is known whose it is.
+    /// The port that an address is pinned to because its station is known.
     pub(crate) fn home(&self, network: NetworkId, mac: MacAddr) -> Option<PortId> {
         self.stations.get(&(network, mac)).copied()
     }
 
-    /// Pins the addresses of stations that are known to their ports, and no others. What the operator has pinned takes
-    /// precedence.
+    /// Pins the addresses of known stations to their ports, and no others. Those pinned by the operator take precedence.
     pub(crate) fn pin_stations(&mut self, state: &State) {
         let wanted: BTreeMap<_, _> = state.layout().stations().collect();
         let now = self.workers.now();
@@ -201,14 +205,14 @@ impl Edge {
         self.stations = wanted;
     }
 
-    /// Lets us know of unknown senders, where they can be seen.
+    /// Reports unknown senders of `device`, if it is the tunnel's endpoint.
     fn follow_strangers(&self, device: &OpenDevice) {
         if let OpenDevice::Endpoint(endpoint) = device {
             endpoint.strangers.on_stranger(Arc::clone(&self.on_stranger));
         }
     }
 
-    /// Removes dead addresses from the next slice of the table.
+    /// Removes expired addresses from the next slice of the table.
     pub(crate) fn sweep(&mut self) {
         self.fdb.sweep(self.swept, SWEEP_PARTS, self.workers.now());
         self.swept = (self.swept + 1) % SWEEP_PARTS;
@@ -245,7 +249,7 @@ impl Edge {
     }
 }
 
-/// One worker for two CPUs, at most four: the containers that send and receive need CPUs as well.
+/// The default number of workers: one per two CPUs, at most four, because containers need CPUs as well.
 fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, |cpus| (cpus.get() / 2).clamp(1, 4))
 }

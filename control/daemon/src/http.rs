@@ -1,8 +1,8 @@
-//! The HTTP server of every socket: axum's, with limits on what a client can take up.
+//! The HTTP server of every socket: axum's, with limits on what a client can use.
 //!
-//! A client that connects and says nothing, asks and does not read, or comes a thousand times costs a bounded number of
-//! descriptors and bytes, for a bounded time. Where all places are taken, a newcomer gets that of the connection that has
-//! waited for a request longest, or that has been answered for longer than is [decent](DECENT).
+//! A client that connects and sends nothing, does not read its answers, or connects a thousand times costs a bounded number
+//! of descriptors and bytes, for a bounded time. If all connections are in use, a new one replaces the one that has waited
+//! longest for a request, or whose answer takes longer than is [decent](DECENT).
 
 use std::{
     convert::Infallible,
@@ -36,29 +36,29 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// What the clients of a socket can take up.
+/// Limits of a socket's clients.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Connections at a time.
+    /// Maximum number of connections.
     pub(crate) connections: usize,
-    /// Answers that are made or sent at a time; further requests wait.
+    /// Maximum number of answers in progress; further requests wait.
     pub(crate) answers: usize,
-    /// How long a connection may wait for a request, or for the rest of its head.
+    /// Time limit for a request and its head to arrive.
     pub(crate) idle: Option<Duration>,
-    /// How long reading, making and sending an answer may take; `None` where answers may be streams without an end.
+    /// Time limit for an answer, from reading the request to sending; `None` if answers may be endless streams.
     pub(crate) answer: Option<Duration>,
 }
 
-/// How long an answer may take before a newcomer may have its place.
+/// Duration of an answer after which a new connection may replace this one.
 const DECENT: Duration = Duration::from_secs(10);
 
-/// How often the times are looked at.
+/// Interval of checks.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Bytes of a body that are passed on at a time: what is not passed on counts as not sent.
+/// Length of a body's chunks in bytes: what is not passed on counts as not sent.
 const CHUNK: usize = 64 * 1024;
 
-/// Serves `router` until `stop` is ready, then finishes the requests it has. When dropped, all connections end.
+/// Serves `router` until `stop` resolves, then finishes pending requests. When dropped, all connections end.
 ///
 /// What `introduce` tells of a connection is an extension of its requests.
 pub(crate) async fn serve<L: Listener, C: Clone + Send + Sync + 'static>(
@@ -96,7 +96,7 @@ pub(crate) async fn serve<L: Listener, C: Clone + Send + Sync + 'static>(
     while connections.ended().await.is_some() {}
 }
 
-/// Answers the requests of one connection.
+/// Serves one connection.
 async fn converse<S, C: Clone + Send + Sync + 'static>(
     stream: TokioIo<S>,
     client: C,
@@ -142,7 +142,7 @@ async fn converse<S, C: Clone + Send + Sync + 'static>(
     }
 }
 
-/// What a connection does, and since when.
+/// The activity of a connection, and since when.
 #[derive(Debug)]
 struct Place {
     start: Instant,
@@ -161,12 +161,12 @@ impl Place {
         self.is_busy.store(is_busy, Relaxed);
     }
 
-    /// For how long it has been doing that.
+    /// Time since its last change.
     fn lasts(&self) -> Duration {
         self.start.elapsed().saturating_sub(Duration::from_millis(self.since.load(Relaxed)))
     }
 
-    /// Whether it may be given to a newcomer, and how willingly.
+    /// Whether a new connection may replace it, and with which priority.
     fn worth(&self) -> Option<(bool, Duration)> {
         let is_idle = !self.is_busy.load(Relaxed);
         let lasts = self.lasts();
@@ -174,7 +174,7 @@ impl Place {
     }
 }
 
-/// While it lives, a request is answered.
+/// Marks a request as being answered until it is dropped.
 #[derive(Debug)]
 struct Busy(Arc<Place>);
 
@@ -202,14 +202,14 @@ impl Connections {
         self.places.push((self.tasks.spawn(task), place));
     }
 
-    /// Waits until a connection has ended; `None`: there is none.
+    /// Waits until a connection has ended; `None` if there is none.
     async fn ended(&mut self) -> Option<()> {
         drop(self.tasks.join_next().await?);
         self.places.retain(|(task, _)| !task.is_finished());
         Some(())
     }
 
-    /// The connection that loses its place next.
+    /// The connection to be replaced next.
     fn least(&self) -> Option<usize> {
         let worth = self.places.iter().map(|(_, place)| place.worth());
         worth.enumerate().filter_map(|(index, worth)| Some((worth?, index))).max().map(|(_, index)| index)
@@ -222,7 +222,7 @@ impl Connections {
     }
 }
 
-/// A body that is passed on in chunks, and what is held until all of it is.
+/// A body in chunks, with values that are held until it is sent.
 #[derive(Debug)]
 struct Sent {
     body: Body,

@@ -1,9 +1,9 @@
-//! What happened, for those who ask later or watch.
+//! Events, for later queries and for watchers.
 //!
-//! The [`Journal`] keeps the latest events, each with its number. Readers have a place in it and copy what is new, so a
-//! slow one holds nobody up: what was overwritten before it came is told to it as a number. What the MAC table has noted,
-//! which forwarding notes anyway, is fetched before each read and write ([`Journal::fetch`]); which ports go up and down is
-//! noted by the [`Observer`], a part of the core.
+//! The [`Journal`] keeps the latest events, numbered. Each reader has a position and copies what is new, so a slow one delays
+//! no writer: it is told how many events were overwritten before it read them. Events of the MAC table, which forwarding notes
+//! anyway, are fetched before each read and write ([`Journal::fetch`]). The [`Observer`], a part of the core, notes which ports
+//! go up and down.
 
 use std::{
     borrow::Borrow,
@@ -31,40 +31,40 @@ use vswitch_model::{
     api::events::{Event, EventsFilter, Station, What},
 };
 
-/// Events, as they become known.
+/// Events, in the order in which they became known.
 pub(crate) type EventStream = BoxStream<'static, Event>;
 
-/// Events that are kept: some 100 bytes each.
+/// Number of events kept: some 100 bytes each.
 const KEPT: usize = 4096;
 
-/// The least time between two events about what one port's guard refuses.
+/// Minimum time between two events about refusals of one port's guard.
 const QUIET: Duration = Duration::from_mins(1);
 
 /// The latest events.
 #[derive(Debug)]
 pub(crate) struct Journal {
     ring: Mutex<Ring>,
-    /// Events that the table had lost when it was looked at last. Held while its events are fetched, so that they stay in
+    /// Number of events that the table had lost at the last fetch. Locked while its events are fetched, so that they stay in
     /// order.
     lost: Mutex<u64>,
-    /// Tells readers that there is something new, and by its end that there never will be.
+    /// Notifies readers of new events; closed when there will be no more.
     news: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
 struct Ring {
     events: VecDeque<Event>,
-    /// The number of the next one.
+    /// Number of the next event.
     next: u64,
 }
 
-/// Where a reader is.
+/// The position of a reader.
 struct Reader {
     journal: Arc<Journal>,
     news: watch::Receiver<bool>,
-    /// The number of the next event it wants.
+    /// Number of the next event it reads.
     next: u64,
-    /// Events it has fetched and not handed on.
+    /// Events it has copied and not returned yet.
     fetched: VecDeque<Event>,
     filter: EventsFilter,
 }
@@ -88,9 +88,9 @@ impl Journal {
         self.news.send_replace(true);
     }
 
-    /// Notes what the table has seen since the last time. `names` must know what was there by then.
+    /// Notes the table's events since the last call. `names` must contain the names of that time.
     pub(crate) fn fetch<N: Borrow<Names>>(&self, fdb: &Fdb, names: impl FnOnce() -> N, now: Timestamp) {
-        // A panic under the lock leaves a number that is told a second time.
+        // A panic under the lock makes a number be reported twice.
         let mut lost = self.lost.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut events = Vec::new();
         fdb.drain_events(|event| events.push(event));
@@ -109,28 +109,28 @@ impl Journal {
         }
     }
 
-    /// The events that `filter` asks for.
+    /// The events that match `filter`.
     pub(crate) fn read(self: &Arc<Self>, filter: EventsFilter) -> EventStream {
-        // What nobody asked for is not missed.
+        // Events that do not match are not counted as missed.
         let next = self.ring().events.front().map_or(1, |oldest| oldest.seq);
         let news = self.news.subscribe();
         let reader = Reader { journal: Arc::clone(self), news, next, fetched: VecDeque::new(), filter };
         stream::unfold(reader, |mut reader| async { Some((reader.next().await?, reader)) }).boxed()
     }
 
-    /// Ends all reading: nothing more will happen.
+    /// Ends all readers: there will be no further events.
     pub(crate) fn close(&self) {
         self.news.send_replace(false);
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
-        // A panic under the lock leaves a journal that misses an event.
+        // A panic under the lock leaves a journal without an event.
         self.ring.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
 impl Reader {
-    /// The next event, in its time; `None`: there will be no more.
+    /// Waits for the next event; `None`: there will be no more.
     async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.fetched.pop_front() {
@@ -147,7 +147,7 @@ impl Reader {
         }
     }
 
-    /// Copies what is new. False: nothing is.
+    /// Copies new events. Returns whether there were any.
     fn fetch(&mut self) -> bool {
         let ring = self.journal.ring();
         let oldest = ring.next - ring.events.len() as u64;
@@ -163,13 +163,13 @@ impl Reader {
     }
 }
 
-/// Notes what the core does, and which ports are up.
+/// Notes the core's actions, and which ports are up.
 #[derive(Debug)]
 pub(crate) struct Observer {
     journal: Arc<Journal>,
-    /// The ports as they were at the last look: why they were down, if they were.
+    /// The ports at the last observation: why they were down, if they were.
     ports: BTreeMap<Name, Option<String>>,
-    /// What the guards had refused when it was told last, and when that was.
+    /// What the guards had refused at the last event about it, and the time of that.
     refused: BTreeMap<PortId, (Instant, PortTotals)>,
 }
 
@@ -182,7 +182,7 @@ impl Observer {
         &self.journal
     }
 
-    /// Notes what happened just now.
+    /// Notes what has just happened.
     pub(crate) fn note(&self, what: What) {
         self.journal.note(now_ms(), what);
     }
@@ -195,7 +195,7 @@ impl Observer {
         }
     }
 
-    /// Notes which ports went up or down since the last look, what guards have refused, and what the table has seen.
+    /// Notes which ports went up or down since the last observation, what guards have refused, and the table's events.
     pub(crate) fn look(&mut self, state: &State, edge: &Edge) {
         self.look_at_table(state, edge);
         self.look_at_guards(state, edge);
@@ -215,16 +215,16 @@ impl Observer {
         }
     }
 
-    /// Notes what guards have refused since that was told last.
+    /// Notes what guards have refused since the last event about it.
     fn look_at_guards(&mut self, state: &State, edge: &Edge) {
         let mut before = std::mem::take(&mut self.refused);
         for port in state.ports().filter(|port| port.spec.guard.is_some()) {
             let Some(totals) = edge.port(port.id).map(|real| PortTotals::sum(&real.counters)) else {
                 continue;
             };
-            let told = before.remove(&port.id);
-            let is_quiet = told.as_ref().is_some_and(|(at, _)| at.elapsed() < QUIET);
-            let known = told.as_ref().map(|(_, totals)| totals.clone()).unwrap_or_default();
+            let reported = before.remove(&port.id);
+            let is_quiet = reported.as_ref().is_some_and(|(at, _)| at.elapsed() < QUIET);
+            let known = reported.as_ref().map(|(_, totals)| totals.clone()).unwrap_or_default();
             let news =
                 totals.drops().filter(|(reason, _)| reason.is_guard()).filter_map(|(reason, frames)| {
                     let new = frames.saturating_sub(known.drops[reason.index()]);
@@ -232,7 +232,7 @@ impl Observer {
                 });
             let detail = news.collect::<Vec<_>>().join(", ");
             if detail.is_empty() || is_quiet {
-                self.refused.extend(told.map(|told| (port.id, told)));
+                self.refused.extend(reported.map(|reported| (port.id, reported)));
                 continue;
             }
             let name = port.spec.name.clone();
@@ -242,13 +242,13 @@ impl Observer {
         }
     }
 
-    /// Notes what the table has seen since the last time. Before a network or port goes, so that its name is known.
+    /// Notes the table's events since the last call, before a network or port is removed and its name with it.
     pub(crate) fn look_at_table(&self, state: &State, edge: &Edge) {
         self.journal.fetch(&edge.fdb, || Names::of(state), edge.workers.now());
     }
 }
 
-/// A change of what is wanted, as an event.
+/// A change of the state as an event.
 fn what(change: &state::Change) -> What {
     use state::{Change as Difference, Delta};
     let detail = || {
@@ -276,7 +276,7 @@ fn what(change: &state::Change) -> What {
     }
 }
 
-/// What the table has seen, as an event.
+/// An event of the table as an event of the journal.
 fn seen(names: &Names, event: &fdb::Event) -> What {
     let port = |id| names.port(id).to_owned();
     let station =
@@ -285,19 +285,29 @@ fn seen(names: &Names, event: &fdb::Event) -> What {
         Change::Learned => What::MacLearned(station),
         Change::Moved { from } => What::MacMoved { station, from: port(from) },
         Change::Held { rival } => What::MacHeld { station, rival: port(rival) },
+        Change::Looped { rival } => What::Loop { station, rival: port(rival) },
+        Change::Refused { limit } => What::MacRefused { station, limit },
         Change::Released => What::MacReleased(station),
         Change::Expired => What::MacExpired(station),
         Change::Evicted => What::MacEvicted(station),
     }
 }
 
-/// Logs an address that is held or free again.
+/// Logs loops, full networks, and addresses that are held or free again.
 fn report(names: &Names, event: &fdb::Event) {
     let (network, port) = (names.network(event.network), names.port(event.port));
     match event.what {
         Change::Held { rival } => warn!(
             mac = %event.mac, %network, %port, rival = %names.port(rival),
-            "an address moves too often and is held (one move a second at most): are there two stations with it, or a loop?"
+            "an address moves too often and is limited to one move a second: look for a second station with this address, or for a loop"
+        ),
+        Change::Looped { rival } => warn!(
+            mac = %event.mac, %network, %port, rival = %names.port(rival),
+            "a loop: an address keeps arriving at two ports, which are connected to each other outside of the switch, or two stations have it"
+        ),
+        Change::Refused { limit } => warn!(
+            mac = %event.mac, %network, %port, limit,
+            "an address is not learned, as its network has mac_limit of them: frames to it are flooded; raise the limit, or find who makes up addresses"
         ),
         Change::Released => info!(mac = %event.mac, %network, %port, "a held address may move freely again"),
         _ => {}

@@ -1,4 +1,4 @@
-//! What was kept, held against what is there when the daemon starts.
+//! Compares the stored records with the host when the daemon starts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,18 +10,18 @@ use crate::{state::Record, store::Store};
 use vswitch_host::netns::Presences;
 use vswitch_model::{Config, EndpointSpec, Family, Name, NetworkSpec, SubnetSpec};
 
-/// What is kept, without the endpoints whose sandboxes ended while nobody looked.
+/// The stored records, without endpoints whose sandboxes have ended.
 ///
-/// The file may have dropped a network meanwhile that endpoints are in, or that ports carry. A running daemon refuses that;
-/// one that starts goes on with the network as it was, as if the API had made it, so that the host and its containers come
-/// up. It is the file's again when the file declares it again.
+/// The file may have dropped a network that endpoints or ports still use. A running daemon refuses that; a starting one keeps
+/// the network unchanged, as if it had been created through the API, so that the host and its containers come up. It belongs to
+/// the file again when the file declares it again.
 pub(crate) fn living(store: &Store, config: &Config) -> Result<Vec<Record>, Failure> {
     let mut living = Vec::new();
     let mut networks: BTreeSet<Name> = config.networks.iter().map(|it| it.name.clone()).collect();
-    // What cannot be written now does not keep the host's containers down: it is found again at the next start.
+    // A failed write must not keep the host's containers down: the next start finds the record again.
     let forget = |record: &Record| {
         if let Err(error) = store.remove(record.kind(), record.key()) {
-            warn!("{} {} is kept still: {error}", record.kind(), record.key());
+            warn!("cannot delete {} {}: {error}", record.kind(), record.key());
         }
     };
     let records = store.load();
@@ -74,14 +74,14 @@ pub(crate) fn living(store: &Store, config: &Config) -> Result<Vec<Record>, Fail
         let Some(users) = users.get(&network.name) else { continue };
         warn!(
             network = %network.name,
-            "the file declares it no longer, but {} use it: it is kept as it was; declare it again, or remove it with \
-             `vswitchctl network rm {}` when nobody does",
+            "the file no longer declares it, but {} use it: it is kept unchanged; declare it again, or remove it with \
+             `vswitchctl network rm {}` when it is unused",
             users.join(", "),
             network.name
         );
         let record = Record::Network(network.into());
         if let Err(error) = store.put(&record) {
-            warn!(network = record.key(), "it is not kept: {error}");
+            warn!(network = record.key(), "it cannot be stored: {error}");
         }
         dropped.push(record);
     }
@@ -91,15 +91,15 @@ pub(crate) fn living(store: &Store, config: &Config) -> Result<Vec<Record>, Fail
     Ok(living)
 }
 
-/// An endpoint that a version before has kept, with all that identifies its namespace by now.
+/// An endpoint stored by an earlier version, with the present identity of its namespace.
 fn identified(endpoint: &EndpointSpec, now: &Presences) -> Option<EndpointSpec> {
     let identity = now.get(endpoint.sandbox.as_ref()?)?;
     let is_old = endpoint.identity.is_none_or(|kept| kept.cookie.is_none()) && identity.cookie.is_some();
     is_old.then(|| EndpointSpec { identity: Some(identity), ..endpoint.clone() })
 }
 
-/// Networks that are used and that nobody knows any more, as far as can be told from who is in them. They were in a part of a
-/// damaged store that could not be read.
+/// Recreates networks that are used but whose records are lost, as far as their endpoints allow. The records were in a part of
+/// a damaged store that could not be read.
 fn missing(store: &Store, living: &[Record], known: &BTreeSet<Name>) -> Result<Vec<Record>, Failure> {
     let mut missing: BTreeMap<Name, NetworkSpec> = BTreeMap::new();
     let mut network = |name: &Name| {
@@ -134,12 +134,12 @@ fn missing(store: &Store, living: &[Record], known: &BTreeSet<Name>) -> Result<V
         network.created = Some(Timestamp::now());
         warn!(
             network = %name,
-            "it is used, and its record is lost: it is made again from the addresses in it, without its id, options, labels, VLAN \
+            "it is used, and its record is lost: it is recreated from the addresses in it, without its id, options, labels, VLAN \
              id and VNI"
         );
         let record = Record::Network(network.into());
         if let Err(error) = store.put(&record) {
-            warn!(network = %name, "it is not kept: {error}");
+            warn!(network = %name, "it cannot be stored: {error}");
         }
         records.push(record);
     }

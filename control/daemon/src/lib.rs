@@ -1,18 +1,18 @@
-//! vswitchd: what is wanted, what is real, and the faces that ask and answer.
+//! vswitchd: the desired state, the real one, and the services that show and change them.
 //!
-//! | module | its story |
+//! | module | contents |
 //! |---|---|
-//! | [`config`] | `net.toml`, and everything that is wrong with it |
-//! | [`state`] | what is wanted; commands to effects, pure |
-//! | [`store`] | what the API made, on the disk |
-//! | `serve`, `services` | starts and stops all of it |
-//! | `core` | the one owner of it all: serves requests, publishes snapshots |
-//! | `edge` | performs commands: devices, interfaces, the plan of the workers |
-//! | `view`, `journal`, `capture` | what is seen of the switch |
+//! | [`config`] | `net.toml`, with all its errors at once |
+//! | [`state`] | the desired state; commands to effects, pure |
+//! | [`store`] | objects of the API, on the disk |
+//! | `serve`, `services` | starts and stops everything |
+//! | `core` | the owner of state, devices and store: serves requests, publishes snapshots |
+//! | `edge` | performs effects: devices, interfaces, the workers' plan |
+//! | `view`, `journal`, `capture` | readers' views of the switch |
 //! | `api` | HTTP and JSON on a unix socket |
 //! | `attach` | the socket of the tap helper |
 //! | `docker` | Docker's network and IPAM plugin |
-//! | `metrics`, `web` | the counters for Prometheus; the web page |
+//! | `metrics`, `web` | counters for Prometheus; the web page |
 
 mod api;
 mod attach;

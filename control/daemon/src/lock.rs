@@ -1,4 +1,4 @@
-//! One daemon per state folder: a lock that dies with its process.
+//! One daemon per state folder: a lock that is released with its process.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -12,36 +12,36 @@ use tracing::warn;
 
 use crate::store::file::{LOCK, make_folder};
 
-/// Held as long as the daemon runs. The kernel frees it however the process ends, and the process number in
-/// the file is only for people, so a number that was used again cannot fool anybody.
+/// Held as long as the daemon runs. The kernel releases it however the process ends. The process number in the file is only for
+/// people, so a reused number has no effect.
 #[derive(Debug)]
 pub(crate) struct InstanceLock {
     _file: File,
 }
 
-/// Why the lock was not had.
+/// Why the lock is not available.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LockError {
-    /// Somebody has it.
+    /// Another process has it.
     #[error("vswitchd runs already with the state folder {} (process {pid}): stop it, or set switch.state to another folder", .folder.display())]
     Taken {
         /// The folder.
         folder: PathBuf,
-        /// What its holder wrote.
+        /// Process number, as its holder wrote it.
         pid: String,
     },
-    /// The folder or file cannot be made.
+    /// The folder or file cannot be created.
     #[error("cannot use the state folder {}: {error}: correct switch.state, or run as root", .folder.display())]
     Os {
         /// The folder.
         folder: PathBuf,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
 }
 
 impl InstanceLock {
-    /// Makes `folder` if it is missing, and takes its lock.
+    /// Creates `folder` if it is missing, and takes its lock.
     pub(crate) fn take(folder: &Path) -> Result<Self, LockError> {
         let os = |error| LockError::Os { folder: folder.to_owned(), error };
         make_folder(folder).map_err(os)?;
@@ -63,7 +63,7 @@ impl InstanceLock {
             }
             Err(TryLockError::Error(error)) => return Err(os(error)),
         }
-        // In place, and cut afterwards: on a full disk there is no room for another. A lock without a number is one all the same.
+        // Overwritten, then truncated: a full disk has no room for another file. A lock without a number is valid all the same.
         let text = format!("{}\n", process::id());
         if let Err(error) = file.write_all(text.as_bytes()).and_then(|()| file.set_len(text.len() as u64)) {
             warn!("{}: the process number cannot be written: {error}", folder.join(LOCK).display());

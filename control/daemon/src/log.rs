@@ -6,7 +6,7 @@
 //! | journal | `<priority>` as of sd-daemon(3), message: the time is the journal's |
 //! | json | an object |
 //!
-//! Names and paths that a caller has chosen stand in it: whatever they hold, an event is one line, and a terminal shows it.
+//! It contains names and paths chosen by clients: whatever their characters, an event is one line that a terminal can show.
 //! The level can be changed while the daemon runs. The latest lines are kept as text, whatever the format, for `vswitchctl
 //! support`: standard error may lead to a terminal that is gone.
 
@@ -92,14 +92,14 @@ pub(crate) fn filter() -> String {
 /// Changes what is logged, until the daemon ends.
 ///
 /// # Errors
-/// It is no filter.
+/// It is not a filter.
 pub(crate) fn set_filter(text: &str) -> Result<(), Error> {
     let filter = parse(text)?;
     let Some(handle) = FILTER.get() else { return Ok(()) };
     handle.reload(filter).map_err(|error| Error::internal(error.to_string()))
 }
 
-/// A filter. Its parser takes a word that is no level for the name of a target, so that a misspelt level would silence the log.
+/// Parses a filter. The crate takes a word that is not a level for the name of a target, so a misspelt level would silence the log.
 fn parse(text: &str) -> Result<EnvFilter, Error> {
     let levels = ["off", "error", "warn", "info", "debug", "trace"];
     let is_right =

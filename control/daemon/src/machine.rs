@@ -1,11 +1,11 @@
-//! What the core's deeds are done to: this machine, or nothing but memory, for tests.
+//! The machine that effects are performed on: this host, or memory in tests.
 
-/// Where devices, interfaces and rules are.
+/// The place of devices, interfaces and rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Machine {
-    /// In this host's kernel.
+    /// This host's kernel.
     Real,
-    /// In memory: each device opens, carries nothing and is set up at once; the host has no rules.
+    /// Memory: each device opens, carries nothing and is set up at once; the host has no rules.
     #[cfg(test)]
     InMemory,
 }

@@ -1,8 +1,8 @@
-//! The counters in Prometheus' words: `[api] metrics` serves them at `/metrics`.
+//! The counters in Prometheus' format: `[api] metrics` serves them at `/metrics`.
 //!
-//! Everything comes from the pictures that the API shows, made anew for each scrape: there is no second set of numbers. Labels are ports,
-//! networks, workers and the closed list of drop reasons, never an address, so the number of series is bounded by what
-//! was configured. Names and units follow <https://prometheus.io/docs/practices/naming/>.
+//! All values are those of the API, computed for each scrape: there is no second set of counters. Labels are ports, networks,
+//! workers and the closed list of drop reasons, never an address, so the number of series is bounded by the configuration.
+//! Names and units follow <https://prometheus.io/docs/practices/naming/>.
 
 use std::{fmt, time::Duration};
 
@@ -34,7 +34,7 @@ use vswitch_model::{
     },
 };
 
-/// What scrapers can take up: there is one, or a few.
+/// Limits of scrapers: there is one, or a few.
 const LIMITS: Limits = Limits {
     connections: 16,
     answers: 2,
@@ -42,7 +42,7 @@ const LIMITS: Limits = Limits {
     answer: Some(Duration::from_secs(30)),
 };
 
-/// Serves `/metrics` for as long as it is polled.
+/// Serves `/metrics` as long as it is polled.
 pub(crate) async fn serve(listener: TcpListener, core: Handle) {
     let router = Router::new().route("/metrics", get(metrics)).with_state(core);
     http::serve(listener, router, LIMITS, |_| (), std::future::pending()).await;
@@ -58,7 +58,7 @@ async fn metrics(State(core): State<Handle>) -> Response {
 /// All metrics in the text format of Prometheus, version 0.0.4.
 ///
 /// # Errors
-/// They cannot be written.
+/// They cannot be formatted.
 pub(crate) async fn scrape(core: &Handle) -> Result<String, Error> {
     let snapshot = core.counted().await;
     let scrape = Scrape {
@@ -75,14 +75,14 @@ pub(crate) async fn scrape(core: &Handle) -> Result<String, Error> {
     Ok(text)
 }
 
-/// What one scrape tells.
+/// The values of one scrape.
 #[derive(Debug)]
 struct Scrape {
     status: Status,
     networks: Vec<Network>,
     ports: Vec<Port>,
     stats: Stats,
-    /// Requests that were refused because too many waited.
+    /// Number of requests refused because the queue was full.
     refused: u64,
 }
 
@@ -199,7 +199,9 @@ impl Scrape {
         counter("network_flooded_frames", "Frames sent to every other port", None, |it| it.flooded)?;
         counter("network_dropped_frames", "Frames that left by no port", None, |it| it.dropped)?;
         counter("network_learned_addresses", "Addresses that were new", None, |it| it.learned)?;
-        counter("network_moved_addresses", "Addresses that changed port", None, |it| it.moved)
+        counter("network_moved_addresses", "Addresses that changed port", None, |it| it.moved)?;
+        let help = "Frames whose sender was not learned: a limit is reached";
+        counter("network_unlearned_frames", help, None, |it| it.unlearned)
     }
 
     fn of_table(&self, families: &mut Families<'_>) -> fmt::Result {
@@ -219,11 +221,21 @@ impl Scrape {
             ("fdb_expired_addresses", "Addresses not heard for the ageing time", table.expired),
             ("fdb_evicted_addresses", "Addresses that made room for others", table.evicted),
             ("fdb_refused_frames", "Frames whose sender was not learned: a limit is reached", table.refused),
+            ("fdb_loops", "Loops found between two ports", table.loops),
             ("fdb_lost_events", "Events lost because too many came at once", table.events_lost),
         ] {
             families.counter(name, help, None, [(ALONE, value)])?;
         }
-        Ok(())
+        let loops = self.stats.loops.iter().map(|it| {
+            let [port, other] = &it.ports;
+            ([("network", it.network.as_str()), ("port", port.as_str()), ("other", other.as_str())], 1)
+        });
+        families.gauge(
+            "loop",
+            "Two ports connected to each other outside of the switch; always 1",
+            None,
+            loops,
+        )
     }
 
     fn of_workers(&self, families: &mut Families<'_>) -> fmt::Result {
@@ -249,14 +261,14 @@ impl Scrape {
     }
 }
 
-/// The labels of a metric that there is one of.
+/// The labels of a metric with a single value.
 const ALONE: [(&str, &str); 0] = [];
 
 fn of(port: &Port) -> [(&'static str, &str); 1] {
     [("port", port.name.as_str())]
 }
 
-/// Where families of metrics are written.
+/// The output for families of metrics.
 struct Families<'a>(DescriptorEncoder<'a>);
 
 impl Families<'_> {
@@ -290,7 +302,7 @@ impl Families<'_> {
         Ok(())
     }
 
-    /// A histogram for each worker, in which 1 stands for `scale`.
+    /// A histogram for each worker, with values multiplied by `scale`.
     fn histogram(
         &mut self,
         name: &str,

@@ -1,6 +1,6 @@
-//! The daemon: everything put together.
+//! The daemon as a whole.
 //!
-//! # The way of a command
+//! # The path of a command
 //! ```text
 //! net.toml, SIGHUP, API, tap helper
 //!   -> Command                    what is wanted                 (state)
@@ -9,8 +9,8 @@
 //!   -> Edge::rebuild -> Plan      what the workers work with     (vswitch::plan)
 //!   -> Workers::adopt             between two turns              (vswitch::worker)
 //! ```
-//! One command at a time, by the one task that owns it all (`core`); what fails half-way is undone. Forwarding never waits
-//! for any of it, nor does who only reads.
+//! One command at a time, by the task that owns everything (`core`); what fails midway is undone. Forwarding never waits for
+//! it, and neither do readers.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -37,7 +37,7 @@ use crate::{
 use vswitch_host::descriptors;
 use vswitch_model::Config;
 
-/// How the daemon is started.
+/// Settings of a start.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The configuration file.
@@ -46,16 +46,16 @@ pub struct Options {
     pub check: bool,
     /// Only remove what the daemon keeps on this host.
     pub remove_all: bool,
-    /// How the log is written.
+    /// Format of the log.
     pub log_format: LogFormat,
-    /// A level, or a filter as `tracing_subscriber::EnvFilter` reads it.
+    /// A level, or a filter of `tracing_subscriber::EnvFilter`.
     pub log: String,
 }
 
-/// How the log is written.
+/// Format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
     /// For the journal, or any other reader of sd-daemon(3)'s priorities.
     Journal,
@@ -63,12 +63,12 @@ pub enum LogFormat {
     Json,
 }
 
-/// Why the daemon could not start, or had to end: a sentence.
+/// Why the daemon could not start, or had to stop: a sentence.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Runs the daemon until it is told to stop.
+/// Runs the daemon until it is stopped.
 ///
-/// Exit codes: 0 stopped as told, or the file is right; 1 could not start, or failed; 2 the file is wrong.
+/// Exit codes: 0 stopped by signal, or the file is valid; 1 cannot start, or failed; 2 the file is invalid.
 pub fn run(options: Options) -> ExitCode {
     let config = match config::load(&options.config) {
         Ok(config) => config,
@@ -95,7 +95,7 @@ pub fn run(options: Options) -> ExitCode {
                 serve(options.config, config).await
             }
         });
-        // Not for a notification that nobody reads.
+        // Not for a failed notification.
         runtime.shutdown_background();
         result
     });
@@ -108,15 +108,15 @@ pub fn run(options: Options) -> ExitCode {
     }
 }
 
-/// From the first lock to the last socket: what is opened here is closed when this returns.
+/// From the lock to the last socket: everything opened here is closed when this returns.
 async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
     descriptors::raise();
     let state_folder = config.switch.state.clone();
     let _lock = InstanceLock::take(&state_folder)?;
     let store = Store::open(&state_folder, &live_path(&config.api.socket))?;
-    tunnel::settle(&mut config).await;
+    tunnel::settle(&mut config, None).await;
     let plan = State::start(config.clone(), kept::living(&store, &config)?)?;
-    // Signals first: one that comes while ports are opened must not kill us with interfaces left behind.
+    // Signals first: one that arrives while ports are opened must not kill us with interfaces left behind.
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -156,15 +156,15 @@ async fn reload(core: &Handle) {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
     notify(vec![NotifyState::Reloading, NotifyState::MonotonicUsec(micros)]).await;
-    // What it came to is logged where it is done, whoever asked.
+    // The outcome is logged where the reload is done, whatever its source.
     let core = core.by(Asker::Signal("SIGHUP"));
     let _ = core.tell(|reply| Request::Reload { dry_run: false, reply }).await;
     notify(vec![NotifyState::Ready]).await;
 }
 
-/// Tells systemd. A manager that does not listen keeps nobody waiting for long.
+/// Notifies systemd. An unresponsive manager delays us only briefly.
 async fn notify(states: Vec<NotifyState<'static>>) {
-    // Without systemd there is nobody to tell.
+    // Without systemd this has no effect.
     let sent = spawn_blocking(move || sd_notify::notify(&states));
     let _ = timeout(Duration::from_millis(200), sent).await;
 }

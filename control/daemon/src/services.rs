@@ -1,9 +1,9 @@
-//! All services of the daemon: their sockets, their tasks, and the one order in which they stop.
+//! All services of the daemon: their sockets, their tasks, and the order in which they stop.
 //!
-//! | service | where | it ends |
+//! | service | where | it stops |
 //! |---|---|---|
-//! | API | a unix socket | when it has answered |
-//! | Docker's plugin | a unix socket | when it has answered |
+//! | API | a unix socket | after pending requests |
+//! | Docker's plugin | a unix socket | after pending calls |
 //! | tap helpers | a unix socket | at once |
 //! | metrics, web page | TCP | at once |
 //! | watch | signals of the workers, the clock | at once |
@@ -30,13 +30,13 @@ use crate::{
 use vswitch_host::socket::{SocketFile, listen_at};
 use vswitch_model::{ApiSpec, DockerSpec, HostName};
 
-/// How long requests that are being answered may take when the daemon is told to stop.
+/// Time limit for pending requests when the daemon stops.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-/// How often the table is swept and ports that are down are tried again.
+/// Interval of ageing and of retries of ports that are down.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Where the services listen; what they need in the file system goes with the value.
+/// The bound sockets of the services; their files are deleted with the value.
 pub(crate) struct Sockets {
     api: UnixListener,
     helpers: attach::Listener,
@@ -46,14 +46,14 @@ pub(crate) struct Sockets {
     files: Files,
 }
 
-/// Files by which others find us.
+/// Files by which clients find the services.
 struct Files {
     _api: SocketFile,
     _docker: Option<(SocketFile, Option<docker::SpecFile>)>,
 }
 
 impl Sockets {
-    /// Listens wherever it is asked for.
+    /// Binds all configured sockets.
     ///
     /// # Errors
     /// A path is taken, or a file cannot be made; the sentence says what to do.
@@ -74,7 +74,7 @@ impl Sockets {
             let spec = docker::SpecFile::write(&docker.socket)
                 .map_err(|error| format!("cannot tell Docker of {}: {error}", docker.socket.display()))?;
             sockets.files._docker = Some((file, spec));
-            info!(socket = %docker.socket.display(), "Docker finds us");
+            info!(socket = %docker.socket.display(), "Docker's plugin is announced");
         }
         Ok(sockets)
     }
@@ -106,11 +106,11 @@ async fn listen(key: &'static str, address: SocketAddr, core: &Handle) -> TcpLis
     }
 }
 
-/// The services while they run.
+/// The running services.
 pub(crate) struct Services {
-    /// Ends those that leave nothing half-way.
+    /// Stops those that leave nothing half done.
     at_once: CancellationToken,
-    /// Tells those that answer to take no further request.
+    /// Makes those with pending requests accept no further ones.
     last_orders: CancellationToken,
     api: TaskTracker,
     docker: TaskTracker,
@@ -118,7 +118,7 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// Starts all of them.
+    /// Starts all services.
     pub(crate) fn start(sockets: Sockets, core: &Running) -> Self {
         let Sockets { api, helpers, metrics, page, docker, files } = sockets;
         let handle = || core.handle.clone();
@@ -158,18 +158,18 @@ impl Services {
         services
     }
 
-    /// Runs a service that may end at any moment.
+    /// Runs a service that may be stopped at any moment.
     fn run(&self, service: impl Future<Output: Send> + Send + 'static) {
         let at_once = self.at_once.clone();
         tokio::spawn(async move { drop(at_once.run_until_cancelled(service).await) });
     }
 
-    /// Stops all of them, and the core when the last has gone.
+    /// Stops all services, and the core after the last one.
     pub(crate) async fn stop(self, core: Running) {
-        // Nothing new begins.
+        // Accept nothing new.
         self.at_once.cancel();
         self.last_orders.cancel();
-        // These answers would never end by themselves.
+        // These responses have no end of their own.
         core.handle.farewell();
         core.handle.end_captures().await;
         for (answers, what) in [(&self.api, "requests"), (&self.docker, "calls of Docker")] {
@@ -182,7 +182,7 @@ impl Services {
     }
 }
 
-/// Looks after what changes by itself: ports that fail and come back, addresses that age.
+/// Runs the periodic tasks: failed ports, ageing.
 async fn watch(core: Handle, signals: Signals) {
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -196,7 +196,7 @@ async fn watch(core: Handle, signals: Signals) {
             _ = heartbeat.tick() => core.tell(Request::Tick).await.map(drop),
         };
         if served.is_err() {
-            // The core has ended: nothing is left to look after.
+            // The core has ended, so there is nothing to do.
             return;
         }
     }

@@ -1,4 +1,4 @@
-//! What the core cannot know by itself: what this host, and a sandbox, look like from the inside.
+//! Observations that the core needs: this host, and a sandbox from the inside.
 
 use std::{collections::HashSet, fs};
 
@@ -13,7 +13,7 @@ use vswitch_host::{
 };
 use vswitch_model::{EndpointSpec, Error, Family, Netns, PoolSpec, ipam::unique_local};
 
-/// Where this host leads by itself, and where its IPv6 subnets are taken from.
+/// This host's routes, and the pool of its IPv6 subnets.
 pub(crate) async fn host(state: &State) -> Result<Host, Error> {
     let ours: HashSet<String> = state
         .ports()
@@ -22,14 +22,14 @@ pub(crate) async fn host(state: &State) -> Result<Host, Error> {
         .collect();
     let routes = Links::open(Namespace::current()?)?.routes().await?;
     let foreign = routes.into_iter().filter(|(net, ifname)| net.prefix_len() > 0 && !ours.contains(ifname));
-    // systemd's machine-id(5); a host without one is known by its boot.
+    // systemd's machine-id(5); a host without one is identified by its boot.
     let known_by = ["/etc/machine-id", "/proc/sys/kernel/random/boot_id"];
     let name = known_by.iter().find_map(|path| fs::read_to_string(path).ok().filter(|text| !text.is_empty()));
     let base = IpNet::V6(unique_local(name.unwrap_or_default().trim()));
     Ok(Host { routes: foreign.map(|(net, _)| net).collect(), ipv6: Some(PoolSpec { base, size: 64 }) })
 }
 
-/// What a sandbox is like before an interface is made in it.
+/// Observes a sandbox before an interface is created in it.
 pub(crate) async fn sandbox(netns: Option<&Netns>) -> Result<Sandbox, Error> {
     let mut sandbox = Sandbox {
         identity: None,
@@ -57,7 +57,7 @@ pub(crate) async fn own_ifnames() -> Result<HashSet<String>, Error> {
     Ok(links.into_iter().map(|link| link.name).collect())
 }
 
-/// Whether an endpoint's sandbox is not there any more: its name names no namespace, or another one.
+/// Whether an endpoint's sandbox has ended: its name refers to no namespace, or to another one.
 pub(crate) fn is_orphan(endpoint: &EndpointSpec, now: &Presences) -> bool {
     let (sandbox, identity) = (endpoint.sandbox.as_ref(), endpoint.identity.as_ref());
     sandbox.zip(identity).is_some_and(|(netns, identity)| now.is_other(netns, identity))

@@ -1,13 +1,12 @@
-//! What this host is asked to be, and what must be done when that changes.
+//! The wanted state of this host, and the effects of changing it.
 //!
-//! The control plane without I/O: [`State`] holds the networks and ports that are wanted, whether the
-//! file declares them or the API made them, and turns a [`Command`] into [`Effect`]s for the edge to
-//! perform. Both ways, and `reload --dry-run`, go through one difference between two states
-//! ([`Change`]), so what is shown is what is done.
+//! The control plane without I/O: [`State`] holds the wanted networks and ports, declared in the file or created through the
+//! API, and turns a [`Command`] into [`Effect`]s for the edge to perform. Commands, reload and `reload --dry-run` all use the
+//! difference between two states ([`Change`]), so what is shown is what is done.
 //!
 //! # Doing and undoing
-//! A state is cheap to clone (objects are shared), and [`State::plan`] leaves it as it is. So the
-//! owner keeps the old state until the edge has succeeded, and every effect knows its own reverse:
+//! A state is cheap to clone (objects are shared), and [`State::plan`] does not change it. So the owner keeps the old state
+//! until the edge has succeeded, and every effect has an inverse:
 //!
 //! ```
 //! use vswitch_daemon::state::{Command, Effect, State};
@@ -72,58 +71,59 @@ use vswitch_model::{
     SwitchSpec, rules,
 };
 
-/// Who asked for an object, and so who may remove it.
+/// The source of an object, which decides who may remove it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
-    /// `net.toml` declares it.
+    /// Declared in `net.toml`.
     File,
-    /// The API made it; it is kept in the store.
+    /// Created through the API; kept in the store.
     Api,
-    /// Nobody: a peer that was heard and taken in. It lives as long as the daemon, and gives way to who is asked for.
+    /// A peer learned from its datagrams. It lives as long as the daemon, and is replaced by a configured peer of the same
+    /// address.
     Learned,
-    /// It follows from others: a port of an endpoint, of a network's gateway, or to the LAN.
+    /// Derived from other objects: the port of an endpoint, of a network's gateway, or to the LAN.
     Derived,
 }
 
-/// A network that is wanted.
+/// A wanted network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
-    /// Stays the same while the network lives; used again after it.
+    /// Constant while the network lives; reused afterwards.
     pub id: NetworkId,
-    /// Who asked for it.
+    /// Its source.
     pub origin: Origin,
-    /// Bytes of the longest IP packet of its ports, settled: its own, what tunnels carry, or 1500.
+    /// Effective MTU of its ports in bytes: its own, that of tunnels, or 1500.
     pub mtu: Mtu,
-    /// What was asked for.
+    /// Its specification.
     pub spec: Arc<NetworkSpec>,
 }
 
-/// A port that is wanted.
+/// A wanted port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
-    /// Stays the same while the port lives; used again after it.
+    /// Constant while the port lives; reused afterwards.
     pub id: PortId,
-    /// Who asked for it.
+    /// Its source.
     pub origin: Origin,
-    /// Bytes of the longest IP packet, settled: the port's own, its untagged network's, or 9198.
+    /// Effective MTU in bytes: the port's own, its untagged network's, or 9198.
     pub mtu: Mtu,
-    /// What was asked for.
+    /// Its specification.
     pub spec: Arc<PortSpec>,
 }
 
-/// What a command comes to, before anything is done.
+/// The outcome of a command before anything is performed.
 #[derive(Clone, Debug)]
 pub struct Transition {
     /// The state once all effects have succeeded.
     pub next: State,
-    /// The difference, for people; displayed one per line.
+    /// The difference for people; displayed one per line.
     pub changes: Vec<Change>,
-    /// What the edge must do, in this order.
+    /// What the edge must do, in order.
     pub effects: Vec<Effect>,
 }
 
-/// What is wanted of this host. See the [module](self).
+/// The wanted state of this host. See the [module](self).
 #[derive(Clone, Debug, Default)]
 pub struct State {
     switch: SwitchSpec,
@@ -132,20 +132,20 @@ pub struct State {
     pools: PoolsSpec,
     networks: Registry<NetworkSpec>,
     ports: Registry<PortSpec>,
-    /// Bytes of the longest packet that tunnels carry, if there is an endpoint.
+    /// Longest packet that tunnels carry, in bytes, if there is an endpoint.
     overlay_mtu: Option<Mtu>,
     endpoints: Arc<BTreeMap<Id, Arc<EndpointSpec>>>,
     host: Arc<Host>,
-    /// What follows from all that, computed once for each plan.
+    /// Derived from all that, once per plan.
     layout: Arc<Layout>,
     outside: Arc<Vec<Outside>>,
 }
 
 impl State {
-    /// The first plan of a daemon: what the file declares, and what the API had made before.
+    /// The first plan of a daemon: the file's declarations and the stored objects.
     ///
-    /// Its effects open all ports. They set no switch, for the switch is made from
-    /// [`State::switch`], and store nothing, for what is stored was read from the store.
+    /// Its effects open all ports. None sets up the switch, which is created from [`State::switch`], and none stores anything,
+    /// because the records come from the store.
     ///
     /// # Errors
     /// The file and the store contradict each other.
@@ -168,10 +168,10 @@ impl State {
         Ok(transition)
     }
 
-    /// What `command` comes to. Nothing is changed: see the [module](self) for what to do with it.
+    /// The outcome of `command`. The state is not changed: see the [module](self) for how to execute it.
     ///
     /// # Errors
-    /// The command cannot be obeyed; the sentence says what to do.
+    /// The command is refused; the sentence says what to do.
     pub fn plan(&self, command: Command) -> Result<Transition, Refusal> {
         let mut next = self.clone();
         match command {
@@ -185,6 +185,7 @@ impl State {
             Command::AddPort(spec) => next.ports.add(Arc::new(spec), Origin::Api)?,
             Command::RemovePort(name) => next.remove_port(&name)?,
             Command::LearnPeer(address) => next.learn_peer(address)?,
+            Command::MeasureUnderlay(mtu) => next.measure_underlay(mtu),
             Command::BelievePeer(name) => next.believe_peer(&name),
             Command::Connect { network, connect, sandbox } => next.connect(&network, *connect, &sandbox)?,
             Command::UpdateEndpoint { id, update } => next.update_endpoint(&id, update)?,
@@ -196,10 +197,10 @@ impl State {
         Ok(Transition::between(self, next))
     }
 
-    /// Obeys `command` at once, for an owner whose edge cannot fail.
+    /// Executes `command` at once, for an owner whose edge cannot fail.
     ///
     /// # Errors
-    /// As [`State::plan`]; the state is as before.
+    /// Those of [`State::plan`]; the state is unchanged.
     #[cfg(test)]
     pub fn apply(&mut self, command: Command) -> Result<Vec<Effect>, Refusal> {
         let plan = self.plan(command)?;
@@ -212,12 +213,12 @@ impl State {
         &self.switch
     }
 
-    /// Where the API listens.
+    /// The API's settings.
     pub fn api(&self) -> &ApiSpec {
         &self.api
     }
 
-    /// Whether, and where, Docker finds us.
+    /// The settings of Docker's plugin.
     pub fn docker(&self) -> &DockerSpec {
         &self.docker
     }
@@ -242,9 +243,40 @@ impl State {
         self.ports.entry(name).map(|entry| self.settle(entry))
     }
 
-    /// What is asked for and will not do what it seems to: a sentence each.
+    /// Warnings about requests that do not do what they seem to: a sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let Some(overlay) = self.overlay_mtu else { return Vec::new() };
+        let mut warnings = self.long_ports(overlay);
+        warnings.extend(self.half_isolated());
+        warnings
+    }
+
+    /// A warning for each port that is isolated here and reaches isolated ports of other hosts.
+    fn half_isolated(&self) -> Vec<String> {
+        let marks = self.endpoint().is_some_and(|port| {
+            port.device.endpoint().is_some_and(|endpoint| endpoint.isolated_group.is_some())
+        });
+        if marks {
+            return Vec::new();
+        }
+        let open: Vec<_> =
+            self.ports().filter(|port| port.spec.device.peer().is_some() && !port.spec.isolated).collect();
+        let is_half = |port: &Port| {
+            let mut networks = port.spec.carries.named().filter_map(|name| self.network(name));
+            networks.any(|it| it.spec.options.icc && open.iter().any(|peer| peer.spec.holds(&it.spec)))
+        };
+        let isolated = self.ports().filter(|port| port.spec.isolated && !port.spec.device.is_tunnel());
+        let warning = |port: Port| {
+            format!(
+                "port {} is isolated on this host only, and reaches isolated ports of other hosts: set vxlan.isolated_group on all of them, or isolated = true for their peers",
+                port.spec.name
+            )
+        };
+        isolated.filter(is_half).map(warning).collect()
+    }
+
+    /// A warning for each port whose MTU is more than tunnels carry.
+    fn long_ports(&self, overlay: Mtu) -> Vec<String> {
         let crosses = |port: &Port| {
             let mut networks = port.spec.carries.named().filter_map(|name| self.network(name));
             networks.any(|network| network.spec.vni.is_some())
@@ -256,14 +288,14 @@ impl State {
         };
         let warning = |port: Port| {
             format!(
-                "port {}: its mtu of {} is more than the {overlay} that tunnels carry: lower it, or longer packets to other hosts are dropped",
+                "port {}: its mtu of {} exceeds the {overlay} bytes that tunnels carry: lower it, or longer packets to other hosts are dropped",
                 port.spec.name, port.mtu
             )
         };
         self.ports().filter(is_long).filter(crosses).map(warning).collect()
     }
 
-    /// Who carries what, by number.
+    /// The layout of the data plane: networks and ports by number.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -274,17 +306,17 @@ impl State {
         self.ports.entries().find(endpoint).map(|entry| Arc::clone(&entry.spec))
     }
 
-    /// Bytes of the longest packet that tunnels carry, if there is an endpoint.
+    /// Longest packet that tunnels carry, in bytes, if there is an endpoint.
     pub fn overlay_mtu(&self) -> Option<Mtu> {
         self.overlay_mtu
     }
 
-    /// What networks may of the outside world.
+    /// The networks' access to the outside.
     pub fn outside(&self) -> &[Outside] {
         &self.outside
     }
 
-    /// Removes a port that the API made.
+    /// Removes a port that was created through the API.
     fn remove_port(&mut self, name: &Name) -> Result<(), Refusal> {
         let derived = self.ports.entry(name).filter(|entry| entry.origin == Origin::Derived);
         let Some(entry) = derived else { return self.ports.remove(name) };
@@ -295,7 +327,7 @@ impl State {
                 format!("endpoint {} of network {}", it.name, it.network),
                 "disconnect it with `network disconnect`",
             ),
-            None => (format!("network {network}"), "it goes with the network"),
+            None => (format!("network {network}"), "it is removed with the network"),
         };
         Err(Refusal::Derived { name: name.clone(), of, what })
     }
@@ -319,7 +351,7 @@ impl State {
         }
     }
 
-    /// Puts what the file declares now in the place of what it declared before.
+    /// Replaces the file's previous declarations.
     fn declare(&mut self, config: Config) -> Result<(), Refusal> {
         self.switch = config.switch;
         self.api = config.api;

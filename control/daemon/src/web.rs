@@ -1,11 +1,10 @@
-//! The web page: the switch drawn, its rates, its MAC table and its drops, for a browser.
+//! The web page: topology, rates, MAC table and drops, for a browser.
 //!
-//! A page of plain files, compiled in, and those paths of the API that change nothing
-//! (`api::reading_router`), on a TCP address that the operator chose (`api.web`). There is no password, so there is
-//! nothing here that a stranger could do harm with, and three guards before it: only GET and HEAD pass; only a host
-//! that is an address, `localhost` or a name that the operator gave (`api.web_hosts`) is answered, because any other name
-//! could be made to point here by whoever wrote the page in the next tab (DNS rebinding); and the browser is told to load nothing from elsewhere and to show this
-//! page in no other (Content-Security-Policy). No other origin is ever allowed to read (no CORS).
+//! Plain files, compiled in, and the read-only routes of the API (`api::reading_router`), on a TCP address that the operator
+//! chooses (`api.web`). There is no password, so nothing here can change the switch, and there are three guards: only GET and
+//! HEAD pass; the `Host` header must be an address, `localhost` or a configured name (`api.web_hosts`), because a foreign page
+//! could make any other name resolve to this host (DNS rebinding); and the browser is forbidden to load anything from elsewhere
+//! and to embed this page in another (Content-Security-Policy). No other origin may read it (no CORS).
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -36,7 +35,7 @@ use crate::{
 };
 use vswitch_model::{Error, ErrorKind, HostName};
 
-/// What browsers can take up: each holds up to six connections, and an answer may have megabytes.
+/// Limits of browsers: each holds up to six connections, and an answer may have megabytes.
 const LIMITS: Limits = Limits {
     connections: 64,
     answers: 8,
@@ -44,7 +43,7 @@ const LIMITS: Limits = Limits {
     answer: Some(Duration::from_secs(60)),
 };
 
-/// A file of the page: its path, its content type, its text.
+/// A file of the page: path, content type and content.
 type Asset = (&'static str, &'static str, &'static str);
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -52,7 +51,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
-/// The page; it refers to nothing else.
+/// The page; it refers to nothing outside.
 const ASSETS: [Asset; 11] = [
     ("/", HTML, include_str!("web/index.html")),
     ("/style.css", CSS, include_str!("web/style.css")),
@@ -67,7 +66,7 @@ const ASSETS: [Asset; 11] = [
     ("/drops.js", JS, include_str!("web/drops.js")),
 ];
 
-/// What every answer tells the browser.
+/// Headers of every response.
 const HEADERS: [(HeaderName, &str); 6] = [
     (
         CONTENT_SECURITY_POLICY,
@@ -82,12 +81,12 @@ const HEADERS: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
 ];
 
-/// Serves the page until the future is dropped; connections end with it. Besides addresses, browsers may ask by `hosts`.
+/// Serves the page until the future is dropped; connections end with it. `hosts` are accepted in addition to addresses.
 pub(crate) async fn serve(listener: TcpListener, hosts: Vec<HostName>, core: Handle) {
     http::serve(listener, router(hosts, core), LIMITS, |_| (), std::future::pending()).await;
 }
 
-/// The page and what it reads, behind the guards.
+/// The page and its data, behind the guards.
 fn router(hosts: Vec<HostName>, core: Handle) -> Router {
     let page = ASSETS.into_iter().fold(Router::new(), |router, (path, kind, text)| {
         router.route(path, get(move || async move { ([(CONTENT_TYPE, kind)], text) }))
@@ -102,7 +101,7 @@ async fn no_such_path(uri: Uri) -> Refused {
     Error::not_found(format!("there is no {} here: the page is at /", uri.path())).into()
 }
 
-/// Lets through what may be asked, and tells the browser what it may do with the answer.
+/// Passes permitted requests, and adds the headers to responses.
 async fn guard(State(hosts): State<Arc<[HostName]>>, request: Request, next: Next) -> Response {
     let mut response = match refusal(&hosts, request.method(), request.headers()) {
         None => next.run(request).await,
@@ -114,26 +113,25 @@ async fn guard(State(hosts): State<Arc<[HostName]>>, request: Request, next: Nex
     response
 }
 
-/// Why a request is not answered, whatever it asks for.
+/// Why a request is refused, whatever its path.
 fn refusal(hosts: &[HostName], method: &Method, headers: &HeaderMap) -> Option<Response> {
     if !matches!(*method, Method::GET | Method::HEAD) {
-        let why = format!(
-            "{method} is not for this address, which only shows: use vswitchctl, or the API's socket"
-        );
+        let why =
+            format!("this address is read-only and refuses {method}: use vswitchctl, or the API's socket");
         return Some(method_not_allowed(&why));
     }
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     if !is_ours(host, hosts) {
         let why = format!(
-            "{host:?} may be anybody's name: ask by address, or as localhost, or set api.web_hosts to the names that are yours"
+            "{host:?} is not an accepted host name: use the address or localhost, or add the name to api.web_hosts"
         );
         return Some(Refused(Error::new(ErrorKind::Forbidden, why)).into_response());
     }
     None
 }
 
-/// Whether `host`, a `Host` header, is one of `hosts`, or an address or `localhost`, which no DNS server can point elsewhere.
-/// Any port will do: a tunnel (`ssh -L`) has its own.
+/// Whether `host`, a `Host` header, is one of `hosts`, or an address or `localhost`, which no DNS server can redirect. Any port
+/// is accepted: a tunnel (`ssh -L`) has its own.
 fn is_ours(host: &str, hosts: &[HostName]) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };
     if host.contains('@') {

@@ -205,7 +205,7 @@ fn with_a_disk_that_is_lost_as_a_whole_what_runs_is_known() {
     fs::remove_file(&live).unwrap();
     let store = open();
     assert_eq!((store.load(), store.has_lost()), (vec![], true));
-    assert!(store.notes()[1].contains("is lost"), "{:?}", store.notes());
+    assert!(store.notes()[1].contains("are lost"), "{:?}", store.notes());
 }
 
 /// Damages like those of a bad disk, a power cut or a slip of the pen; the program that reads the database never ends the test.

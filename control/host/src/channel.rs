@@ -23,7 +23,7 @@ use rustix::{
 use tokio::{io::Interest, net::UnixStream};
 
 /// Maximum message length in bytes, in either direction.
-pub const MESSAGE_LIMIT: usize = 64 * 1024;
+pub(crate) const MESSAGE_LIMIT: usize = 64 * 1024;
 
 /// Credentials of the peer process, from the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,9 @@
-//! Calls with a time limit on files that a caller names.
+//! Calls with a time limit on files named by clients.
 //!
 //! A path may lead to a network file system whose server is gone, or to one that a program implements (FUSE): even looking
-//! it up may take for ever, and no flag of open(2) prevents that. Such a call is made on a thread of its own, and given up
-//! after [`LIMIT`]. The thread stays until the kernel lets it go; until then its path is refused at once, and so is every
-//! path while [`MOST`] threads wait.
+//! it up may take for ever, and no flag of open(2) prevents that. Such a call is made on a thread of its own, and abandoned
+//! after [`LIMIT`]. The thread stays until the kernel returns; until then its path is refused at once, and so is every path
+//! while [`MOST`] threads wait.
 
 use std::{
     collections::HashMap,
@@ -17,10 +17,10 @@ use std::{
     time::Duration,
 };
 
-/// How long a call may take.
+/// Time limit of a call.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// Calls that may hang at a time.
+/// Maximum number of hanging calls.
 const MOST: usize = 32;
 
 /// Paths that hang, each until its thread has ended and dropped its token.
@@ -77,7 +77,7 @@ pub fn each<T: Send + 'static>(paths: &[PathBuf], look: fn(&Path) -> T) -> Vec<i
 /// Calls `look` with `path`.
 ///
 /// # Errors
-/// As [`each`].
+/// Those of [`each`].
 pub fn one<T: Send + 'static>(path: &Path, look: fn(&Path) -> T) -> io::Result<T> {
     each(&[path.to_owned()], look).pop().unwrap_or_else(|| Err(io::ErrorKind::Other.into()))
 }

@@ -110,6 +110,13 @@ pub struct LinkCounters {
     pub tx_dropped: u64,
 }
 
+impl Link {
+    /// Whether it is the loopback.
+    pub fn is_loopback(&self) -> bool {
+        self.index == LOOPBACK
+    }
+}
+
 impl Links {
     /// Opens a netlink socket inside `namespace`.
     ///
@@ -167,8 +174,46 @@ impl Links {
                 matches!(attribute, AddressAttribute::Local(it) | AddressAttribute::Address(it) if *it == address)
             })
         };
-        let Some(found) = addresses.iter().find(has) else { return Ok(None) };
-        Ok(self.all().await?.into_iter().find(|link| link.index == found.header.index))
+        match addresses.iter().find(has) {
+            Some(found) => self.numbered(found.header.index).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The interface with the number `index`, if there is one.
+    pub async fn numbered(&self, index: u32) -> Result<Option<Link>, LinkError> {
+        match self.handle.link().get().match_index(index).execute().try_next().await {
+            Ok(message) => Ok(message.map(read_link)),
+            Err(error) if error::errno(&error) == Some(Errno::NODEV) => Ok(None),
+            Err(error) => Err(self.error(&format!("look for interface {index}"), error)),
+        }
+    }
+
+    /// The interface by which packets from `from` to `to` leave, if there is a route.
+    pub async fn way_out(&self, from: IpAddr, to: IpAddr) -> Result<Option<Link>, LinkError> {
+        let query = match (from, to) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(to, 32)
+                .source_prefix(from, 32)
+                .build(),
+            (IpAddr::V6(from), IpAddr::V6(to)) => RouteMessageBuilder::<Ipv6Addr>::new()
+                .destination_prefix(to, 128)
+                .source_prefix(from, 128)
+                .build(),
+            _ => return Ok(None),
+        };
+        // The kernel refuses unreachable destinations and foreign sources, each with an error of its own.
+        let Ok(Some(route)) = self.handle.route().get(query).execute().try_next().await else {
+            return Ok(None);
+        };
+        let index = route.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        });
+        match index {
+            Some(index) => self.numbered(index).await,
+            None => Ok(None),
+        }
     }
 
     /// Destinations of the main table's routes, and their interfaces; a default route has a prefix of length 0. Routes from

@@ -1,7 +1,7 @@
-//! How much memory a request may take.
+//! Limits on the memory that a request may use.
 //!
 //! An allocation that fails ends the process, and one that succeeds may end it later, when its pages are used and the
-//! kernel's or the control group's memory is out. So what a caller can choose the size of is asked for here first.
+//! kernel's or the control group's memory is exhausted. So sizes chosen by clients are checked here first.
 
 use std::{
     fs,
@@ -31,7 +31,7 @@ pub fn check_room(what: &str, bytes: u64) -> Result<(), String> {
     ))
 }
 
-/// Bytes that this process may still use without anyone being killed for it; `None`: not known.
+/// Bytes that this process can still use without the OOM killer's intervention; `None` if unknown.
 fn available() -> Option<u64> {
     [of_host(), of_groups(), of_process()].into_iter().flatten().min()
 }
@@ -42,7 +42,7 @@ fn of_host() -> Option<u64> {
     field(&text, "MemAvailable:").map(|kilobytes| kilobytes * 1024)
 }
 
-/// What the control groups above the process leave to it: version 2, and the memory controller of version 1.
+/// Bytes left by the process's control groups: version 2, and the memory controller of version 1.
 fn of_groups() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let group = |line: &str| {
@@ -59,7 +59,7 @@ fn of_groups() -> Option<u64> {
     groups.lines().filter_map(group).min()
 }
 
-/// What a group leaves: its limit without its use, of which the cache of files can be given back.
+/// Bytes left by a group: its limit minus its usage, of which the page cache can be reclaimed.
 fn left(folder: &Path, [limit, usage]: [&str; 2]) -> Option<u64> {
     let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
     let number = |name| read(name)?.trim().parse::<u64>().ok();
@@ -67,7 +67,7 @@ fn left(folder: &Path, [limit, usage]: [&str; 2]) -> Option<u64> {
     Some(number(limit)?.saturating_sub(number(usage)?.saturating_sub(cache)))
 }
 
-/// What RLIMIT_AS leaves of the address space.
+/// Bytes of address space left by RLIMIT_AS.
 fn of_process() -> Option<u64> {
     let limit = getrlimit(Resource::As).current?;
     let text = fs::read_to_string("/proc/self/statm").ok()?;
@@ -75,7 +75,7 @@ fn of_process() -> Option<u64> {
     Some(limit.saturating_sub(pages * page_size() as u64))
 }
 
-/// The number behind `name` in lines of names and numbers.
+/// The number after `name` in lines of names and numbers.
 fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find(|line| line.split_whitespace().next() == Some(name))?;
     line.split_whitespace().nth(1)?.parse().ok()

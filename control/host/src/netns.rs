@@ -1,7 +1,7 @@
 //! Network namespaces: opens and identifies them, and runs code inside them.
 //!
 //! Entering a namespace affects everything the thread does afterwards, so no long-lived thread enters one: [`run_in`]
-//! starts a thread, enters, runs one closure and ends the thread; [`travel`] does so for several namespaces. A socket or
+//! starts a thread, enters, runs one closure and ends the thread; `travel` does so for several namespaces. A socket or
 //! a device that the closure opens stays bound to the namespace and may be used from anywhere afterwards.
 //!
 //! A path is the caller's choice, and may lead anywhere: it is looked up with a [time limit](limited), and opened only when it
@@ -50,18 +50,18 @@ pub struct Inode {
     number: u64,
 }
 
-/// What a name of a namespace names now.
+/// The present state of a namespace's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Presence {
-    /// This namespace.
+    /// It names this namespace.
     Is(Identity),
-    /// None any more.
+    /// It names none any more.
     Gone,
-    /// It cannot be told: a sentence.
+    /// Unknown, for this reason: a sentence.
     Unknown(String),
 }
 
-/// What names of namespaces name, all looked up at one time.
+/// The present states of several names, all looked up at once.
 #[derive(Debug, Default)]
 pub struct Presences(HashMap<Netns, Presence>);
 
@@ -76,8 +76,8 @@ impl Presences {
         Self(names.into_iter().cloned().zip(found).collect())
     }
 
-    /// Whether `netns` names another namespace than `identity` for certain, or none. One that was not looked up, or cannot be
-    /// told, does not.
+    /// Whether `netns` certainly names another namespace than `identity`, or none. False for one that was not looked up, or is
+    /// unknown.
     pub fn is_other(&self, netns: &Netns, identity: &Identity) -> bool {
         match self.0.get(netns) {
             Some(Presence::Is(now)) => !now.is(identity),
@@ -95,7 +95,7 @@ impl Presences {
     }
 }
 
-/// What the name `path` names. Leaves the thread in any namespace.
+/// The present state of the name `path`. Leaves the thread in any namespace.
 fn presence(path: &Path) -> Presence {
     match find(path) {
         Ok(Some((file, inode))) => {
@@ -116,7 +116,7 @@ pub fn is_gone(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NOTDIR | Errno::SRCH))
 }
 
-/// Opens the namespace at `path`; `None`: the file there is none, and is not opened.
+/// Opens the namespace at `path`; `None` if the file is not a namespace, which is not opened.
 fn find(path: &Path) -> io::Result<Option<(File, Inode)>> {
     // O_PATH: without effects, whatever it is.
     let found = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
@@ -167,7 +167,7 @@ pub enum NetnsError {
     )]
     Another(String),
     /// The kernel wants CAP_SYS_ADMIN (over the namespace's owner), or CAP_SYS_PTRACE for a process.
-    #[error("no right to enter the namespace {0}: run as root, or with CAP_SYS_ADMIN and CAP_NET_ADMIN")]
+    #[error("no permission to enter the namespace {0}: run as root, or with CAP_SYS_ADMIN and CAP_NET_ADMIN")]
     NoRights(String),
     /// Any other error of the kernel, or a path that hangs.
     #[error("cannot enter the namespace {0}: {1}")]
@@ -312,7 +312,7 @@ pub fn run_in<T: Send>(namespace: &Namespace, closure: impl FnOnce() -> T + Send
 ///
 /// # Errors
 /// No thread is available; the closure's own result is returned as it is.
-pub fn travel<T: Send>(closure: impl FnOnce(&Traveller) -> T + Send) -> io::Result<T> {
+pub(crate) fn travel<T: Send>(closure: impl FnOnce(&Traveller) -> T + Send) -> io::Result<T> {
     thread::scope(|scope| {
         let inside = || closure(&Traveller(PhantomData));
         let thread = thread::Builder::new().name("netns".into()).spawn_scoped(scope, inside)?;
@@ -320,7 +320,7 @@ pub fn travel<T: Send>(closure: impl FnOnce(&Traveller) -> T + Send) -> io::Resu
     })
 }
 
-/// Permission to change the namespace of its thread: it cannot leave the thread that [`travel`] started.
+/// Permission to change the namespace of its thread: it cannot leave the thread that `travel` started.
 #[derive(Debug)]
 pub struct Traveller(PhantomData<*const ()>);
 

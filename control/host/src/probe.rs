@@ -7,7 +7,7 @@
 
 use std::{
     io::{self, Read},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -33,11 +33,11 @@ pub struct PathReport {
     pub rtt: Duration,
 }
 
-/// Measures the path from `local` to `remote`, with packets of at most `most` bytes. Blocks for at most ten seconds.
+/// Measures the path from `local` to `remote`, whose ports mean nothing, with packets of at most `most` bytes. Blocks for at most ten seconds.
 ///
 /// # Errors
 /// `TimedOut`: not even the shortest packet was answered. Others: no right to send, or no route.
-pub fn measure(local: IpAddr, remote: IpAddr, most: u16) -> io::Result<PathReport> {
+pub fn measure(local: SocketAddr, remote: SocketAddr, most: u16) -> io::Result<PathReport> {
     let mut echo = Echo::open(local, remote)?;
     let mut rtt = Duration::MAX;
     let mut reaches = |mtu| {
@@ -45,7 +45,7 @@ pub fn measure(local: IpAddr, remote: IpAddr, most: u16) -> io::Result<PathRepor
         rtt = answer.map_or(rtt, |answer| answer.min(rtt));
         io::Result::Ok(answer.is_some())
     };
-    let least = match Family::of(remote) {
+    let least = match Family::of(remote.ip()) {
         Family::V4 => Mtu::MIN.get(),
         Family::V6 => Mtu::IPV6.get(),
     };
@@ -83,15 +83,18 @@ struct Echo {
 }
 
 impl Echo {
-    fn open(local: IpAddr, remote: IpAddr) -> io::Result<Self> {
-        let family = Family::of(remote);
+    fn open(mut local: SocketAddr, mut remote: SocketAddr) -> io::Result<Self> {
+        let family = Family::of(remote.ip());
+        // A raw socket takes a port for a protocol.
+        local.set_port(0);
+        remote.set_port(0);
         let (domain, protocol) = match family {
             Family::V4 => (Domain::IPV4, Protocol::ICMPV4),
             Family::V6 => (Domain::IPV6, Protocol::ICMPV6),
         };
         let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
-        socket.bind(&SocketAddr::new(local, 0).into())?;
-        socket.connect(&SocketAddr::new(remote, 0).into())?;
+        socket.bind(&local.into())?;
+        socket.connect(&remote.into())?;
         never_fragment(&socket, family == Family::V4)?;
         // To tell its replies from those of another probe.
         let identifier = u16::from_ne_bytes(random::bytes()?);

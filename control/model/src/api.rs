@@ -18,7 +18,7 @@ use utoipa::{
 };
 use vswitch::addr::MacAddr;
 
-use self::counters::{Load, NetworkStats, TableStats};
+use self::counters::{Load, Loop, NetworkStats, TableStats};
 pub use self::network::{Endpoint, Network, Prune, Pruned, SubnetUsage, has_label};
 pub use crate::Direction;
 use crate::{GuardSpec, LimitSpec, MirrorSpec, Mtu, Name, Offloads};
@@ -287,6 +287,9 @@ pub struct Stats {
     /// How busy the workers are, by number.
     #[serde(default)]
     pub loads: Vec<Load>,
+    /// Pairs of ports that are connected to each other outside of the switch.
+    #[serde(default)]
+    pub loops: Vec<Loop>,
 }
 
 /// The counters of a port.
@@ -447,7 +450,7 @@ pub struct Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
-    /// It is made.
+    /// It is created.
     Add,
     /// It becomes different.
     Change,

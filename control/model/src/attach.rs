@@ -32,7 +32,7 @@ fn first() -> u16 {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AttachRequest {
-    /// The protocol's version, [`VERSION`]. The first helpers did not tell it.
+    /// The protocol's version, [`VERSION`]. The first helpers did not send it.
     #[serde(default = "first")]
     pub version: u16,
     /// The port; its device is `tap` (a descriptor comes with the request) or `veth` (none does).
@@ -75,7 +75,7 @@ pub enum Reply {
         /// As the API shows it.
         port: Box<Port>,
     },
-    /// Nothing was made.
+    /// Nothing was created.
     Refused(Error),
 }
 

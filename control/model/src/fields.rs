@@ -3,11 +3,7 @@
 //! `net.toml` and the JSON of the API both come through here, so "access or trunk, not both" and
 //! "a packet port has no `netns`" are said in one place and in the same words.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr},
-    str::FromStr,
-};
+use std::{fmt, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de::Error};
@@ -15,7 +11,7 @@ use vswitch::addr::MacAddr;
 
 use crate::{
     Carries, CollectorSpec, DeviceSpec, FloodLimits, GuardSpec, IfName, InterfaceSpec, LimitSpec, MirrorSpec,
-    Mtu, Name, Netns, Offloads, PeerSpec, PortSpec, Vni,
+    Mtu, Name, Netns, Offloads, PeerSpec, PortSpec, UnderlayAddr, Vni,
 };
 
 /// Every key a port may have.
@@ -49,7 +45,7 @@ pub struct PortFields {
     #[serde(deserialize_with = "crate::guard::written")]
     pub guard: Option<GuardSpec>,
     pub offload: Option<Offloads>,
-    pub remote: Option<IpAddr>,
+    pub remote: Option<UnderlayAddr>,
     pub remote_port: Option<u16>,
     pub vni: Option<Vni>,
     pub networks: Option<Vec<Name>>,
@@ -227,8 +223,7 @@ impl PortFields {
                 misfit("remote", &format!("missing: name the {whose}'s address"));
             }
         }
-        let (remote, remote_port) =
-            (self.remote.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), self.remote_port);
+        let (remote, remote_port) = (self.remote.unwrap_or(UnderlayAddr::UNSPECIFIED), self.remote_port);
         if self.kind != Some(Kind::Collector) && self.vni.is_some() {
             misfit("vni", "belongs to kind collector: remove it; a network's vni says how peers know it");
         }

@@ -1,4 +1,4 @@
-//! Names of network interfaces: which the kernel takes, and what the interfaces are called that the daemon makes on its host.
+//! Names of network interfaces: which ones the kernel accepts, and those of interfaces that the daemon creates on its host.
 //!
 //! | prefix | interface | who may pass it |
 //! |---|---|---|
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Id, Name};
 
 /// Bytes of the longest interface name: IFNAMSIZ less its final zero (include/uapi/linux/if.h).
-pub const IFNAME_MAX: usize = 15;
+pub(crate) const IFNAME_MAX: usize = 15;
 
 /// The name of a network interface: one that the kernel takes (`dev_valid_name`, net/core/dev.c) as it is written.
 ///
@@ -128,25 +128,25 @@ const VETH_PREFIX: &str = "vp-";
 /// How both began before.
 const FORMER_PREFIX: &str = "vs-";
 
-/// What the host's interface in a network is called that no option names.
+/// The default name of the host's interface in a network.
 pub fn gateway_ifname(network: &Id) -> IfName {
     IfName(format!("{GATEWAY_PREFIX}{}", network.short()))
 }
 
-/// What the gateway's interface `ifname` was called by versions before, if [`gateway_ifname`] made that name.
+/// The name that earlier versions gave the gateway's interface `ifname`, if that name is of [`gateway_ifname`].
 pub fn former_gateway_ifname(ifname: &str) -> Option<String> {
     let digits = ifname.strip_prefix(GATEWAY_PREFIX)?;
     let is_id = digits.len() == Id::SHORT && digits.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'));
     is_id.then(|| format!("{FORMER_PREFIX}{digits}"))
 }
 
-/// What the host's end of a port's veth pair is called: the prefix and the port's name, or as much of it as fits and eight
+/// The name of the host's end of a port's veth pair: the prefix and the port's name, or as much of it as fits and eight
 /// hexadecimal digits of its hash. The same port has the same name for ever; two ports may have one.
 pub fn veth_host_ifname(port: &Name) -> String {
     with_prefix(VETH_PREFIX, port)
 }
 
-/// What versions before called it.
+/// Its name in earlier versions.
 pub fn former_veth_host_ifname(port: &Name) -> String {
     with_prefix(FORMER_PREFIX, port)
 }

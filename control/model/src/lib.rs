@@ -30,6 +30,7 @@ pub mod sentence;
 mod subnet;
 pub mod text;
 mod tunnel;
+mod underlay;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -53,6 +54,7 @@ pub use self::{
     port::{Carries, DeviceSpec, MirrorSpec, Offloads, PortSpec},
     subnet::{Ipam, PoolSpec, PoolsSpec, SubnetSpec},
     tunnel::{CollectorSpec, PeerSpec, Ttl, VXLAN_PORT, VxlanSpec},
+    underlay::{InvalidUnderlayAddr, UnderlayAddr},
 };
 pub use vswitch::{addr::VlanId, capture::Direction, fdb::Damping, storm::FloodLimits};
 pub use vswitch_vxlan::{encap::Dscp, header::Vni};

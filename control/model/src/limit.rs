@@ -89,7 +89,7 @@ const BURST_MILLIS: u64 = 200;
 /// Minimum of the default burst, in bytes: two super-frames.
 const LEAST_BURST: u64 = 128 << 10;
 
-/// Limits on what a port receives and sends; by default none.
+/// Limits on what a port receives and sends; by default none. As written: the data plane's [`Limits`] have every default filled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitSpec {

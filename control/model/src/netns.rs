@@ -9,7 +9,7 @@ pub struct Identity {
     pub device: u64,
     /// `st_ino` of its file; given out again once the namespace is gone.
     pub inode: u64,
-    /// What the kernel gives out only once; `None` before Linux 5.14, and where a version before 0.2 wrote it.
+    /// A number that the kernel assigns only once; `None` before Linux 5.14, and in records of versions before 0.2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cookie: Option<Cookie>,
 }

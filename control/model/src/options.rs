@@ -17,7 +17,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Also, BURST, Driver, Error, IfName, LimitSpec, Name, NetworkSpec, Rate, VlanId, sentence::nearest,
+    Also, BURST, Driver, Error, IfName, LimitSpec, Name, NetworkSpec, Rate, VlanId, rules::MAC_LIMIT,
+    sentence::nearest,
 };
 
 /// Options as text, and parsed.
@@ -93,6 +94,8 @@ pub struct NetworkOptions {
     pub veth: bool,
     /// Peers to which tunnels carry it; by default all.
     pub peers: Option<BTreeSet<Name>>,
+    /// Maximum number of addresses learned in the network.
+    pub mac_limit: Option<u32>,
     /// Default limits of each container.
     pub limit: LimitSpec,
     /// Whether containers are guarded by default.
@@ -113,6 +116,7 @@ impl Default for NetworkOptions {
             prefix: "eth".into(),
             veth: false,
             peers: None,
+            mac_limit: None,
             limit: LimitSpec::default(),
             guard: true,
             also: Vec::new(),
@@ -196,6 +200,7 @@ const OF_NETWORKS: &[Known] = &[
     Known("ifname", "com.docker.network.bridge.name", ALL),
     Known("prefix", "com.docker.network.container_iface_prefix", ALL),
     Known("kind", "", ALL),
+    Known("mac_limit", "", ALL),
 ];
 
 const OF_ENDPOINTS: &[Known] = &[
@@ -306,6 +311,7 @@ impl Meaning for NetworkOptions {
             prefix: read(options, "prefix", prefix)?.unwrap_or(default.prefix),
             veth: read(options, "kind", veth)?.unwrap_or(default.veth),
             peers: read(options, "peers", peers)?,
+            mac_limit: read(options, "mac_limit", |text| number(text, MAC_LIMIT))?,
             limit: limit(options)?,
             guard: flag(options, "guard")?.unwrap_or(default.guard),
             also: also(options)?,

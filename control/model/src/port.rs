@@ -1,12 +1,10 @@
 //! A port: which networks it carries, and its device.
 
-use std::net::IpAddr;
-
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
     CollectorSpec, Direction, FloodLimits, GuardSpec, IfName, InterfaceSpec, LimitSpec, Mtu, Name,
-    NetworkSpec, PeerSpec, VxlanSpec, ifname::veth_host_ifname,
+    NetworkSpec, PeerSpec, UnderlayAddr, VxlanSpec, ifname::veth_host_ifname,
 };
 
 /// A place where frames come and go: `[[port]]`.
@@ -309,7 +307,7 @@ impl DeviceSpec {
     }
 
     /// The other host to which frames are sent by the tunnel.
-    pub fn remote(&self) -> Option<IpAddr> {
+    pub fn remote(&self) -> Option<UnderlayAddr> {
         match self {
             Self::Peer(peer) => Some(peer.remote),
             Self::Collector(collector) => Some(collector.remote),

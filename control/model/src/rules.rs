@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use crate::sentence::{nearest, outside};
 use crate::{
     Carries, CollectorSpec, Family, IfName, InterfaceSpec, Mtu, Name, Netns, NetworkSpec, PortSpec, Tags,
-    VxlanSpec, ifname::IFNAME_MAX,
+    UnderlayAddr, VxlanSpec, ifname::IFNAME_MAX,
 };
 
 /// Learned addresses, of a port or of the switch.
@@ -98,7 +98,7 @@ pub fn check(networks: &[&NetworkSpec], ports: &[&PortSpec]) -> Vec<Fault> {
             .iter()
             .copied()
             .find_map(|port| port.device.endpoint())
-            .is_some_and(|endpoint| endpoint.underlay_mtu.is_none()),
+            .is_some_and(|endpoint| endpoint.underlay_mtu.or(endpoint.measured_mtu).is_none()),
         faults: Vec::new(),
     };
     check.alone(networks, ports);
@@ -514,7 +514,7 @@ fn netns_problem(netns: &Netns) -> Option<String> {
 fn address_problem(net: IpNet) -> Option<String> {
     let addr = net.addr();
     if net.prefix_len() == 0 {
-        return Some(format!("{net} makes the whole world the local subnet: use a longer prefix"));
+        return Some(format!("{net} makes all addresses the local subnet: use a longer prefix"));
     }
     if addr.is_loopback() || addr.is_multicast() || addr.is_unspecified() {
         return Some(format!("{addr} is not a station's address: use another"));
@@ -537,30 +537,25 @@ fn host_problem(addr: IpAddr, subnet: IpNet) -> Option<String> {
 }
 
 /// Why `remote` cannot be another host's address for the endpoint `local`.
-fn remote_problem(remote: IpAddr, local: Option<&VxlanSpec>) -> Option<String> {
-    if remote.is_unspecified() || remote == IpAddr::V4(Ipv4Addr::BROADCAST) {
+fn remote_problem(remote: UnderlayAddr, local: Option<&VxlanSpec>) -> Option<String> {
+    if remote.ip().is_unspecified() || remote.ip() == IpAddr::V4(Ipv4Addr::BROADCAST) {
         return Some(format!("{remote} is not a host's address: name the other host's"));
-    }
-    if is_link_local(remote) {
-        return Some(no_link(remote));
     }
     let local = local?.local;
     if local == remote {
         Some(format!("{remote} is this host's own address: name the other host's"))
-    } else if Family::of(local) != Family::of(remote) {
+    } else if is_link_local(remote.ip()) && remote.zone() != local.zone() {
+        // All sockets are bound to the local address, and with it to its link.
         Some(format!(
-            "{remote} is not of the family of the local address {local}: all of an underlay is IPv4, or IPv6"
+            "{remote} is not on the link of the local address {local}: link-local peers need a link-local address of this host on the same interface"
+        ))
+    } else if Family::of(local.ip()) != Family::of(remote.ip()) {
+        Some(format!(
+            "{remote} and the local address {local} are of different families: an underlay is either IPv4 or IPv6"
         ))
     } else {
         None
     }
-}
-
-/// Why a tunnel cannot end at a link-local address: such an address is ambiguous without its link (RFC 4007 section 6).
-pub fn no_link(address: IpAddr) -> String {
-    format!(
-        "{address} is a link-local address, which does not name its link: use the host's global address, or one of fc00::/7"
-    )
 }
 
 /// Every IPv6 interface reaches fe80::/10, whatever its addresses.

@@ -67,8 +67,8 @@ mod tests {
         ] {
             assert_eq!(printable(text), expected);
             // What is valid JSON stays so.
-            let json = format!("\"{}\"", printable(text));
-            assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+            let json = serde_json::to_string(text).unwrap();
+            assert_eq!(serde_json::from_str::<String>(&printable(&json)).unwrap(), text);
         }
         assert_eq!(printable("a\tb"), "a\tb", "a tab is obeyed, and harmless");
         assert_eq!(printable_lines("a\n\u{7}b\n"), "a\n\\u0007b\n");

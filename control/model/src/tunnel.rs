@@ -3,11 +3,9 @@
 //! All are ports of the switch. The endpoint is a port that carries nothing and counts what belongs to no peer; a peer carries
 //! every network that has a VNI, or those that are listed; a collector carries the copies of a mirror.
 
-use std::net::IpAddr;
-
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Dscp, Mtu, Name, Vni};
+use super::{Dscp, Mtu, Name, UnderlayAddr, Vni};
 
 /// The UDP port that was assigned to VXLAN (RFC 7348 section 5).
 pub const VXLAN_PORT: u16 = 4789;
@@ -16,12 +14,15 @@ pub const VXLAN_PORT: u16 = 4789;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VxlanSpec {
     /// The address that datagrams are received at and sent from.
-    pub local: IpAddr,
+    pub local: UnderlayAddr,
     /// The UDP port they are received at.
     pub port: u16,
-    /// Longest packet that the underlay carries, in bytes; by default that of the interface with the local address.
+    /// Longest packet that the underlay carries, in bytes; by default what the ways to the peers carry at this host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub underlay_mtu: Option<u16>,
+    /// What these were found to carry, where `underlay_mtu` does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measured_mtu: Option<u16>,
     /// Whether datagrams are sent with UDP checksums. Without them segmentation cannot be left to the kernel (UDP_SEGMENT).
     pub checksum: bool,
     /// The outer time to live, or hop limit.
@@ -36,7 +37,10 @@ pub struct VxlanSpec {
     pub clamp_mss: bool,
     /// A multicast group of the underlay to which flooded frames are sent, instead of a copy to each peer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub group: Option<IpAddr>,
+    pub group: Option<UnderlayAddr>,
+    /// The policy group by which frames of isolated ports are marked for the peers, which must use the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub isolated_group: Option<u16>,
 }
 
 impl VxlanSpec {
@@ -48,11 +52,12 @@ impl VxlanSpec {
     pub const DEFAULT_UNDERLAY_MTU: u16 = 1500;
 
     /// An endpoint at `local` with default settings.
-    pub fn new(local: IpAddr) -> Self {
+    pub fn new(local: UnderlayAddr) -> Self {
         Self {
             local,
             port: VXLAN_PORT,
             underlay_mtu: None,
+            measured_mtu: None,
             checksum: true,
             ttl: Ttl::default(),
             dscp: Dscp::Fixed(0),
@@ -60,17 +65,18 @@ impl VxlanSpec {
             learn_peers: false,
             clamp_mss: false,
             group: None,
+            isolated_group: None,
         }
     }
 
     /// Longest packet that the underlay carries, in bytes.
     pub fn underlay_mtu(&self) -> u16 {
-        self.underlay_mtu.unwrap_or(Self::DEFAULT_UNDERLAY_MTU)
+        self.underlay_mtu.or(self.measured_mtu).unwrap_or(Self::DEFAULT_UNDERLAY_MTU)
     }
 
     /// Longest inner packet that the tunnel carries, in bytes.
     pub fn overlay_mtu(&self) -> Mtu {
-        Mtu::nearest(self.underlay_mtu().saturating_sub(vswitch_vxlan::header::overhead(self.local)))
+        Mtu::nearest(self.underlay_mtu().saturating_sub(vswitch_vxlan::header::overhead(self.local.ip())))
     }
 }
 
@@ -78,7 +84,7 @@ impl VxlanSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerSpec {
     /// Where its datagrams come from and go to.
-    pub remote: IpAddr,
+    pub remote: UnderlayAddr,
     /// The UDP port it receives at; by default this host's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote_port: Option<u16>,
@@ -88,9 +94,10 @@ pub struct PeerSpec {
 }
 
 impl PeerSpec {
-    /// Default name of a peer: its address, with `-` instead of `:`, which names do not allow.
-    pub fn default_name(remote: IpAddr) -> Name {
-        let text = remote.to_string().replace(':', "-");
+    /// Default name of a peer: its address, with `-` instead of `:` and other signs that names do not allow.
+    pub fn default_name(remote: UnderlayAddr) -> Name {
+        let sign = |it: char| if it.is_ascii_alphanumeric() || it == '.' { it } else { '-' };
+        let text: String = remote.to_string().chars().map(sign).collect();
         // `::1` would begin with a dash.
         let text = if text.starts_with('-') { format!("0{text}") } else { text };
         text.parse()
@@ -102,7 +109,7 @@ impl PeerSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CollectorSpec {
     /// Where copies are sent. It may be a peer's address.
-    pub remote: IpAddr,
+    pub remote: UnderlayAddr,
     /// The UDP port it receives at; by default this host's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote_port: Option<u16>,
@@ -175,7 +182,12 @@ mod tests {
 
     #[test]
     fn every_address_makes_a_name() {
-        for (address, name) in [("10.8.0.2", "10.8.0.2"), ("fd00::2", "fd00--2"), ("::1", "0--1")] {
+        for (address, name) in [
+            ("10.8.0.2", "10.8.0.2"),
+            ("fd00::2", "fd00--2"),
+            ("::1", "0--1"),
+            ("fe80::2%eth1", "fe80--2-eth1"),
+        ] {
             let made = PeerSpec::default_name(address.parse().unwrap());
             assert_eq!(made.as_str(), name);
             assert_eq!(name.parse(), Ok(made));
@@ -201,6 +213,13 @@ mod tests {
             VxlanSpec { underlay_mtu: mtu, ..VxlanSpec::new(local.parse().unwrap()) }.overlay_mtu().get()
         };
         assert_eq!([of("10.8.0.1", None), of("10.8.0.1", Some(9000))], [1450, 8950]);
+        let measured = VxlanSpec { measured_mtu: Some(1400), ..VxlanSpec::new("10.8.0.1".parse().unwrap()) };
+        assert_eq!(measured.overlay_mtu().get(), 1350);
+        assert_eq!(
+            VxlanSpec { underlay_mtu: Some(9000), ..measured }.overlay_mtu().get(),
+            8950,
+            "as configured"
+        );
         assert_eq!([of("fd00::1", None), of("fd00::1", Some(1280))], [1430, 1210]);
         assert_eq!(of("127.0.0.1", Some(u16::MAX)), 9198, "no more than a frame buffer holds");
     }

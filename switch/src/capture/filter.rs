@@ -13,7 +13,7 @@ use std::fmt;
 use super::FrameBytes;
 
 /// Maximum number of instructions: the kernel's `BPF_MAXINSNS`.
-pub const MAX_INSTRUCTIONS: usize = 4096;
+const MAX_INSTRUCTIONS: usize = 4096;
 
 /// Words of scratch memory (`BPF_MEMWORDS`).
 const WORDS: usize = 16;
@@ -38,7 +38,7 @@ pub struct Filter(Box<[Op]>);
 /// Why a filter program is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FilterError {
-    /// It has no instruction, or more than [`MAX_INSTRUCTIONS`].
+    /// It has no instruction, or more than 4,096.
     Length(usize),
     /// Not an instruction, or it divides by zero or addresses memory out of range.
     Instruction(usize),
@@ -54,7 +54,7 @@ impl fmt::Display for FilterError {
             Self::Length(length) => {
                 write!(f, "it has {length} instructions: 1 to {MAX_INSTRUCTIONS} are possible")
             }
-            Self::Instruction(at) => write!(f, "instruction {at} is none of classic BPF"),
+            Self::Instruction(at) => write!(f, "instruction {at} is not classic BPF"),
             Self::Jump(at) => write!(f, "instruction {at} jumps out of the program"),
             Self::NoReturn => f.write_str("its last instruction does not return"),
         }

@@ -20,7 +20,7 @@ mod ring;
 mod session;
 
 pub use bytes::FrameBytes;
-pub use filter::{Filter, FilterError, Instruction, MAX_INSTRUCTIONS};
+pub use filter::{Filter, FilterError, Instruction};
 pub use record::{Direction, Fate, ParseDirectionError, Record};
 pub(crate) use recorder::Captures;
 pub use ring::Reader;

@@ -68,7 +68,7 @@ const TUNGETDEVNETNS: libc::Ioctl = opcode::none(b'T', 227) as libc::Ioctl;
 /// Device number of /dev/net/tun: MISC_MAJOR and TUN_MINOR (include/uapi/linux/major.h, include/linux/miscdevice.h).
 const TUN_DEVICE: (u32, u32) = (10, 200);
 
-/// The offset that stands for none: preadv2(2).
+/// The offset that means "none": preadv2(2).
 const NO_OFFSET: u64 = u64::MAX;
 
 impl Tap {
@@ -91,7 +91,7 @@ impl Tap {
         // SAFETY: TUNSETIFF reads and writes one ifreq, which lives across the call.
         check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })?;
         let fd = OwnedFd::from(file);
-        // Where the kernel is older, O_NONBLOCK does: the description is nobody else's.
+        // On older kernels O_NONBLOCK suffices: the description is not shared.
         let nowait = if never_waits(&fd) { ReadWriteFlags::NOWAIT } else { ReadWriteFlags::empty() };
         let tap = Self { fd, capabilities: Capabilities::NONE, merges: false, nowait };
         tap.set_persist(options.persist)?;
@@ -133,7 +133,7 @@ impl Tap {
         let unwanted = libc::IFF_MULTI_QUEUE | IFF_NAPI_FRAGS;
         if flags & needed != needed || flags & unwanted != 0 {
             return Err(invalid(
-                "the descriptor is no single-queue TAP interface with IFF_NO_PI and IFF_VNET_HDR and without IFF_NAPI_FRAGS",
+                "the descriptor is not a single-queue TAP interface with IFF_NO_PI and IFF_VNET_HDR and without IFF_NAPI_FRAGS",
             ));
         }
         if !never_waits(&fd) {

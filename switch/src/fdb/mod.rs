@@ -14,6 +14,7 @@
 //! [`crate::topology`].
 
 mod damping;
+mod loops;
 mod slot;
 mod writer;
 
@@ -29,6 +30,7 @@ use std::{
 };
 
 pub use damping::Damping;
+pub use loops::Loop;
 use slot::{Bucket, Key, SLOTS, Tick, Value};
 use writer::Writer;
 
@@ -65,7 +67,7 @@ pub enum Learned {
     ),
     /// It moves too often and stays on its port for now.
     Held,
-    /// The port's limit is reached, or the table is full of entries that must not be evicted.
+    /// The limit of the port or the network is reached, or the table is full of entries that must not be evicted.
     Full,
     /// Another thread holds the table's lock; it is learned with its next frame.
     Busy,
@@ -102,6 +104,16 @@ pub enum Change {
     Held {
         /// The other port.
         rival: PortId,
+    },
+    /// Keeps arriving at `port` and `rival`: these are connected to each other outside of the switch.
+    Looped {
+        /// The other port.
+        rival: PortId,
+    },
+    /// Not learned, because its network has as many addresses as it may. Reported once a minute for each network.
+    Refused {
+        /// The limit.
+        limit: u32,
     },
     /// May move freely again.
     Released,
@@ -141,8 +153,10 @@ pub struct Totals {
     pub expired: u64,
     /// Entries that were evicted.
     pub evicted: u64,
-    /// Stations that were not learned because of the port's limit or a full table.
+    /// Stations that were not learned because of a limit of the port or network, or a full table.
     pub refused: u64,
+    /// Number of loops that were found.
+    pub loops: u64,
     /// Events that were not fetched in time.
     pub events_lost: u64,
 }
@@ -154,7 +168,7 @@ pub struct Learning {
     pub learned: u64,
     /// Stations that moved there.
     pub moved: u64,
-    /// Number of times a station was not learned because of the port's limit or a full table.
+    /// Number of times a station was not learned because of a limit of the port or network, or a full table.
     pub refused: u64,
     /// Stations from there that were evicted.
     pub evicted: u64,
@@ -245,6 +259,12 @@ impl Fdb {
         self.lock().set_damping(damping);
     }
 
+    /// Limits the number of addresses that are learned in networks; those that are not in `limits` have no limit. Entries
+    /// above a new limit stay. May block.
+    pub fn limit_networks(&self, limits: impl IntoIterator<Item = (NetworkId, u32)>) {
+        self.lock().limit_networks(limits);
+    }
+
     /// The port behind which `station` was last seen, unless the entry is dead.
     #[inline(always)]
     pub fn lookup(&self, station: Station, now: Timestamp) -> Option<PortId> {
@@ -270,6 +290,7 @@ impl Fdb {
                 return Learned::Known;
             }
             if value.origin() != Origin::Learned {
+                self.try_watch(station, value.port(), port, now);
                 return Learned::Pinned(value.origin());
             }
         }
@@ -300,6 +321,14 @@ impl Fdb {
                 poisoned.into_inner().learn(self, station.key, port, limit, now)
             }
             Err(TryLockError::WouldBlock) => Learned::Busy,
+        }
+    }
+
+    /// Watches for loops where the table has a pinned entry.
+    #[cold]
+    fn try_watch(&self, station: Station, home: PortId, seen: PortId, now: Timestamp) {
+        if let Ok(mut writer) = self.writer.try_lock() {
+            writer.watch(station.key, home, seen, now);
         }
     }
 
@@ -420,6 +449,11 @@ impl Fdb {
     /// Totals since the table was created.
     pub fn totals(&self) -> Totals {
         self.lock().totals()
+    }
+
+    /// The loops that are there at `now`: pairs of ports that are connected to each other outside of the switch.
+    pub fn loops(&self, now: Timestamp) -> Vec<Loop> {
+        self.lock().loops(now)
     }
 
     /// Drains the events since the last call, oldest first. At most 1,024 are kept.

@@ -312,3 +312,67 @@ fn concurrent_readers_see_only_what_was_written() {
         stop.store(true, Relaxed);
     });
 }
+
+#[test]
+fn a_network_learns_as_many_addresses_as_its_limit_allows() {
+    let fdb = table(100);
+    fdb.limit_networks([(BLUE, 2)]);
+    assert_eq!([1, 2, 3].map(|id| learn(&fdb, id, WEB, 0)), [Learned::New, Learned::New, Learned::Full]);
+    assert_eq!(fdb.would_learn(fdb.station(BLUE, mac(3)), DB, None, at(1)).0, Learned::Full);
+    assert_eq!(learn(&fdb, 3, DB, 1), Learned::Full, "on whatever port");
+    assert_eq!(
+        fdb.learn(fdb.station(RED, mac(3)), WEB, None, at(1)),
+        Learned::New,
+        "other networks have no limit"
+    );
+    assert_eq!(learn(&fdb, 2, DB, 2), Learned::Moved { from: WEB });
+    assert_eq!((fdb.learning_of_network(BLUE).refused, fdb.totals().refused), (2, 2));
+    let mut told = Vec::new();
+    fdb.drain_events(|event| told.extend((event.what == Change::Refused { limit: 2 }).then_some(event.mac)));
+    assert_eq!(told, [mac(3)], "once a minute");
+    // An expired or flushed entry makes room for its own station, and when it is swept for others.
+    fdb.flush_network(BLUE);
+    assert_eq!(fdb.would_learn(fdb.station(BLUE, mac(1)), WEB, None, at(3)).0, Learned::New);
+    assert_eq!(learn(&fdb, 1, WEB, 3), Learned::New);
+    assert_eq!(learn(&fdb, 3, WEB, 3), Learned::Full);
+    fdb.sweep(0, 1, at(3));
+    assert_eq!(learn(&fdb, 3, WEB, 4), Learned::New);
+    fdb.limit_networks([(BLUE, 1)]);
+    assert_eq!(lookup(&fdb, BLUE, 3, 5), Some(WEB), "a lower limit takes none away");
+    fdb.limit_networks([]);
+    assert_eq!(learn(&fdb, 4, WEB, 6), Learned::New);
+}
+
+#[test]
+fn a_loop_is_reported_with_its_two_ports() {
+    let (fdb, other) = (table(100), PortId(3));
+    learn(&fdb, 1, WEB, 0);
+    for millis in 0..2000 {
+        let port = if millis % 2 == 0 { DB } else { other };
+        fdb.learn(fdb.station(BLUE, mac(1)), port, None, Timestamp::from_millis(millis));
+    }
+    let mut loops = Vec::new();
+    fdb.drain_events(|event| {
+        if let Change::Looped { rival } = event.what {
+            loops.push((event.network, event.mac, event.port, rival));
+        }
+    });
+    assert_eq!(loops, [(BLUE, mac(1), DB, other)]);
+    let found = fdb.loops(at(2));
+    assert_eq!(found.iter().map(|it| it.ports).collect::<Vec<_>>(), [[DB, other]]);
+    assert_eq!(fdb.totals().loops, 1);
+    fdb.purge(|_, port| port == other);
+    assert_eq!(fdb.loops(at(2)), []);
+}
+
+#[test]
+fn a_loop_of_pinned_addresses_is_found_as_well() {
+    let (fdb, other) = (table(100), PortId(3));
+    assert!(fdb.pin(BLUE, mac(1), WEB, Origin::Static, at(0)));
+    for millis in 0..200 {
+        let port = if millis % 2 == 0 { DB } else { other };
+        let learned = fdb.learn(fdb.station(BLUE, mac(1)), port, None, Timestamp::from_millis(millis));
+        assert_eq!(learned, Learned::Pinned(Origin::Static));
+    }
+    assert_eq!(fdb.loops(at(0)).iter().map(|it| it.ports).collect::<Vec<_>>(), [[DB, other]]);
+}

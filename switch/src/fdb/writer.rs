@@ -1,10 +1,15 @@
 //! The writer of the table, under its lock: inserts, moves, evicts and sweeps.
 
-use std::{collections::VecDeque, ops::Range};
+use std::{
+    collections::{HashMap, VecDeque},
+    ops::Range,
+    time::Duration,
+};
 
 use super::{
-    Change, Damping, Event, Fdb, Learned, Learning, Origin, Totals,
+    Change, Damping, Event, Fdb, Learned, Learning, Loop, Origin, Totals,
     damping::{DWELL, Moves, Verdict},
+    loops::Loops,
     slot::{BORN_MAX, Key, SLOTS, Tick, Value},
 };
 use crate::addr::{NetworkId, PortId, Timestamp};
@@ -17,6 +22,9 @@ const EVENTS: usize = 1024;
 /// The port with the most entries holds at least one in (ports * 2) slots, so with a thousand ports the
 /// search succeeds almost certainly, and takes a few microseconds if it does not.
 const VICTIM_SCAN: usize = 8192;
+
+/// The least time between two reports that a network is full.
+const FULL: Duration = Duration::from_mins(1);
 
 /// Whether a station was not seen for [`DWELL`] on its port: a tick more, as the first may have been about to end.
 fn is_silent(value: Value, now: Timestamp) -> bool {
@@ -93,6 +101,10 @@ pub(super) struct Writer {
     len: usize,
     /// Number of learned entries of each port, including dead ones until they are swept.
     by_port: Box<[u32]>,
+    /// The same of each network.
+    by_network: Box<[u32]>,
+    /// Limits of networks, and when each was last reported.
+    network_limits: HashMap<NetworkId, (u32, Option<Timestamp>)>,
     ports_taught: Lessons,
     networks_taught: Lessons,
     /// One more than the highest port that ever had an entry.
@@ -102,6 +114,7 @@ pub(super) struct Writer {
     /// Where the last search for a victim ended.
     hand: usize,
     moves: Moves,
+    loops: Loops,
     totals: Totals,
     events: VecDeque<Event>,
 }
@@ -112,12 +125,15 @@ impl Writer {
             limit: limit as usize,
             len: 0,
             by_port: vec![0; usize::from(u16::MAX) + 1].into(),
+            by_network: vec![0; usize::from(u16::MAX) + 1].into(),
+            network_limits: HashMap::new(),
             ports_taught: Lessons::new(),
             networks_taught: Lessons::new(),
             ports: 0,
             flush: 0,
             hand: 0,
             moves: Moves::new(damping),
+            loops: Loops::new(),
             totals: Totals::default(),
             events: VecDeque::with_capacity(EVENTS),
         }
@@ -138,9 +154,10 @@ impl Writer {
             if fdb.is_alive(key.parts().0, value, tick) {
                 return self.relearn(fdb, key, (bucket, slot, value), fresh, limit, now);
             }
-            self.remove(fdb, bucket, slot, value);
+            self.remove(fdb, bucket, slot, key, value);
         }
-        if self.is_at(limit, port) || !self.insert(fdb, key, fresh, now) {
+        let is_full = self.is_at(limit, port) || self.is_network_full(key, port, now);
+        if is_full || !self.insert(fdb, key, fresh, now) {
             self.totals.refused += 1;
             self.teach(REFUSED, key, port);
             return Learned::Full;
@@ -168,6 +185,8 @@ impl Writer {
         // A dead entry of the station itself is removed first.
         let own = u32::from(dead.is_some_and(|(.., value)| value.port() == port));
         let is_full = self.is_at(limit.map(|limit| limit.saturating_add(own)), port);
+        let is_network_full =
+            || self.network_room(key.parts().0).is_some_and(|room| room + u32::from(dead.is_some()) == 0);
         let learned = match alive {
             Some(value) if value.port() == port => Learned::Known,
             Some(value) if value.origin() != Origin::Learned => Learned::Pinned(value.origin()),
@@ -175,6 +194,7 @@ impl Writer {
             _ if is_full => Learned::Full,
             Some(value) if !is_silent(value, now) && !self.moves.would_move(key, now) => Learned::Held,
             Some(value) => Learned::Moved { from: value.port() },
+            None if is_network_full() => Learned::Full,
             None => {
                 let mut gone = Gone::default();
                 dead.into_iter().for_each(|(bucket, slot, value)| gone.add((bucket, slot), value.port()));
@@ -220,6 +240,7 @@ impl Writer {
         if from == fresh.port() {
             return Learned::Known;
         }
+        self.watch(key, from, fresh.port(), now);
         if value.origin() != Origin::Learned {
             return Learned::Pinned(value.origin());
         }
@@ -259,7 +280,7 @@ impl Writer {
             Some((.., value)) if value.origin() > origin => false,
             Some((.., value)) if (value.origin(), value.port()) == (origin, port) => true,
             Some((bucket, slot, value)) => {
-                self.remove(fdb, bucket, slot, value);
+                self.remove(fdb, bucket, slot, key, value);
                 fdb.buckets[bucket].fill(slot, key, pinned);
                 self.len += 1;
                 true
@@ -273,7 +294,7 @@ impl Writer {
         let found = fdb.find(fdb.station_of(key));
         let found = found.filter(|(.., value)| origin.is_none_or(|origin| origin == value.origin()));
         let Some((bucket, slot, value)) = found else { return false };
-        self.remove(fdb, bucket, slot, value);
+        self.remove(fdb, bucket, slot, key, value);
         true
     }
 
@@ -288,9 +309,9 @@ impl Writer {
 
     /// After a million flushes: removes all learned entries, and restarts from zero.
     fn restart_flush_numbers(&mut self, fdb: &Fdb) {
-        self.each(fdb, 0..fdb.buckets.len(), |writer, bucket, slot, _, value| {
+        self.each(fdb, 0..fdb.buckets.len(), |writer, bucket, slot, key, value| {
             if value.origin() == Origin::Learned {
-                writer.remove(fdb, bucket, slot, value);
+                writer.remove(fdb, bucket, slot, key, value);
             }
         });
         for flushed in fdb.port_flushed.iter().chain(&fdb.network_flushed) {
@@ -299,10 +320,54 @@ impl Writer {
         self.flush = 0;
     }
 
+    /// Notes that a frame from `key`, which the table has on `home`, was received on `seen`; reports a new loop.
+    pub(super) fn watch(&mut self, key: Key, home: PortId, seen: PortId, now: Timestamp) {
+        if let Some([port, rival]) = self.loops.note(key, home, seen, now) {
+            self.totals.loops += 1;
+            self.report(now, key, port, Change::Looped { rival });
+        }
+    }
+
+    pub(super) fn loops(&self, now: Timestamp) -> Vec<Loop> {
+        self.loops.list(now)
+    }
+
+    pub(super) fn limit_networks(&mut self, limits: impl IntoIterator<Item = (NetworkId, u32)>) {
+        let before = std::mem::take(&mut self.network_limits);
+        let reported = |network, limit| before.get(&network).filter(|it| it.0 == limit).and_then(|it| it.1);
+        let limits = limits.into_iter().map(|(network, limit)| (network, (limit, reported(network, limit))));
+        self.network_limits = limits.collect();
+    }
+
+    /// Number of addresses that may still be learned in `network`; `None` without a limit.
+    fn network_room(&self, network: NetworkId) -> Option<u32> {
+        let (limit, _) = self.network_limits.get(&network)?;
+        Some(limit.saturating_sub(self.by_network[network.index()]))
+    }
+
+    /// Whether the network of `key`, which is new on `port`, has as many addresses as it may. Reports it, now and then.
+    fn is_network_full(&mut self, key: Key, port: PortId, now: Timestamp) -> bool {
+        let network = key.parts().0;
+        if self.network_room(network) != Some(0) {
+            return false;
+        }
+        if let Some((limit, reported)) = self.network_limits.get_mut(&network) {
+            let due =
+                reported.is_none_or(|last| now.as_millis() - last.as_millis() >= FULL.as_millis() as u64);
+            let limit = *limit;
+            if due {
+                *reported = Some(now);
+                self.report(now, key, port, Change::Refused { limit });
+            }
+        }
+        true
+    }
+
     pub(super) fn purge(&mut self, fdb: &Fdb, gone: impl Fn(NetworkId, PortId) -> bool) {
+        self.loops.purge(&gone);
         self.each(fdb, 0..fdb.buckets.len(), |writer, bucket, slot, key, value| {
             if gone(key.parts().0, value.port()) {
-                writer.remove(fdb, bucket, slot, value);
+                writer.remove(fdb, bucket, slot, key, value);
             }
         });
     }
@@ -325,7 +390,7 @@ impl Writer {
             }
             let flushed = fdb.is_flushed(key.parts().0, value);
             if flushed || fdb.is_expired(value, tick) {
-                writer.remove(fdb, bucket, slot, value);
+                writer.remove(fdb, bucket, slot, key, value);
                 if !flushed {
                     writer.totals.expired += 1;
                     writer.report(now, key, value.port(), Change::Expired);
@@ -362,6 +427,7 @@ impl Writer {
         self.len += 1;
         if value.origin() == Origin::Learned {
             self.count(value.port(), 1);
+            self.by_network[key.parts().0.index()] += 1;
         }
         true
     }
@@ -442,18 +508,19 @@ impl Writer {
 
     fn evict(&mut self, fdb: &Fdb, bucket: usize, slot: usize, now: Timestamp) {
         if let Some((key, value)) = fdb.buckets[bucket].read(slot) {
-            self.remove(fdb, bucket, slot, value);
+            self.remove(fdb, bucket, slot, key, value);
             self.totals.evicted += 1;
             self.teach(EVICTED, key, value.port());
             self.report(now, key, value.port(), Change::Evicted);
         }
     }
 
-    fn remove(&mut self, fdb: &Fdb, bucket: usize, slot: usize, value: Value) {
+    fn remove(&mut self, fdb: &Fdb, bucket: usize, slot: usize, key: Key, value: Value) {
         fdb.buckets[bucket].clear(slot);
         self.len -= 1;
         if value.origin() == Origin::Learned {
             self.count(value.port(), -1);
+            self.by_network[key.parts().0.index()] -= 1;
         }
     }
 

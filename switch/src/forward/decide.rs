@@ -126,11 +126,11 @@ impl Questions for Learn<'_> {
 pub(super) fn decide<'p>(
     pass: Pass<'p>,
     ingress: PortId,
-    &Header { network, from, to, .. }: &Header,
+    &Header { network, isolated, from, to, .. }: &Header,
     questions: &mut impl Questions,
     observe: &mut impl Observe,
 ) -> Result<Action<'p>, DropReason> {
-    let reach = pass.plan.topology.reach(network, ingress);
+    let reach = pass.plan.topology.reach(network, ingress, isolated);
     match to {
         Destination::Station(to) => {
             learn(pass, from, ingress, questions, observe)?;

@@ -84,6 +84,7 @@ impl Topology {
                 .iter()
                 .map(|network| NetworkEntry {
                     passes_tags: network.is_some_and(|network| network.passes_tags),
+                    isolates_tunnels: network.is_some_and(|network| network.isolates_tunnels),
                     members: Vec::new(),
                     link_locals: Vec::new(),
                     place: vec![NO_MEMBER; slots],
@@ -178,6 +179,7 @@ impl Topology {
         network: NetworkId,
         vlan: Option<VlanId>,
     ) -> Result<(), TopologyError> {
+        let is_tunnel = matches!(rules.mode, PortMode::Tunnel(_));
         let entry = &mut self.networks[network.index()];
         let place = &mut entry.place[rules.id.index()];
         if *place != NO_MEMBER {
@@ -188,7 +190,7 @@ impl Topology {
             port: rules.id,
             vlan,
             horizon: rules.horizon,
-            isolated: rules.isolated,
+            isolated: rules.isolated || is_tunnel && entry.isolates_tunnels,
             flood: rules.flood,
             hairpin: rules.hairpin,
         };

@@ -77,6 +77,7 @@ enum Ingress {
 #[derive(Debug, Default)]
 struct NetworkEntry {
     passes_tags: bool,
+    isolates_tunnels: bool,
     members: Vec<Member>,
     /// The link-local IPv6 addresses that its known stations have by default, sorted.
     link_locals: Vec<(u128, PortId)>,
@@ -188,14 +189,21 @@ impl Topology {
     /// The ports that a frame of `network`, received on `ingress`, may leave by.
     ///
     /// Never contains `ingress` itself (unless it is a hairpin) nor a port of its split-horizon group, so flooding
-    /// cannot loop; nor, for an isolated port, another isolated one.
-    pub fn reach(&self, network: NetworkId, ingress: PortId) -> Reach<'_> {
+    /// cannot loop; nor, for an isolated port, another isolated one. `isolated`: the frame was sent by an isolated port of
+    /// another host.
+    pub fn reach(&self, network: NetworkId, ingress: PortId, isolated: bool) -> Reach<'_> {
         let from = self.ports.get(ingress.index()).and_then(Option::as_ref);
+        let entry = self.networks.get(network.index());
+        let counts_as_isolated = |from: &PortEntry| {
+            from.isolated
+                || matches!(from.ingress, Ingress::Tunnel)
+                    && entry.is_some_and(|entry| entry.isolates_tunnels)
+        };
         Reach {
-            entry: self.networks.get(network.index()),
+            entry,
             ingress,
             horizon: from.and_then(|entry| entry.horizon),
-            isolated: from.is_some_and(|entry| entry.isolated),
+            isolated: isolated || from.is_some_and(counts_as_isolated),
         }
     }
 

@@ -23,6 +23,15 @@ pub struct Network {
     pub vlan: Option<VlanId>,
     /// Whether access ports accept tagged frames and pass the tag as payload.
     pub passes_tags: bool,
+    /// Whether tunnels count as isolated ports in it, whatever their frames say.
+    pub isolates_tunnels: bool,
+}
+
+impl Network {
+    /// A network without VLAN.
+    pub fn new(id: NetworkId) -> Self {
+        Self { id, vlan: None, passes_tags: false, isolates_tunnels: false }
+    }
 }
 
 /// Configuration of a port.

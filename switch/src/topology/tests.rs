@@ -12,8 +12,8 @@ fn vlan(id: u16) -> VlanId {
 
 fn networks() -> [Network; 2] {
     [
-        Network { id: BLUE, vlan: Some(vlan(10)), passes_tags: false },
-        Network { id: RED, vlan: Some(vlan(20)), passes_tags: true },
+        Network { id: BLUE, vlan: Some(vlan(10)), ..Network::new(BLUE) },
+        Network { id: RED, vlan: Some(vlan(20)), passes_tags: true, ..Network::new(RED) },
     ]
 }
 
@@ -114,12 +114,13 @@ fn reach_leaves_out_ingress_group_and_fellow_isolated() {
         PortRules::access(PortId(5), RED),
     ];
     let topology = Topology::build(&networks(), &ports, 0).unwrap();
-    let members =
-        |ingress| topology.reach(BLUE, PortId(ingress)).members().map(|m| m.port.0).collect::<Vec<_>>();
+    let members = |ingress| {
+        topology.reach(BLUE, PortId(ingress), false).members().map(|m| m.port.0).collect::<Vec<_>>()
+    };
     assert_eq!(members(0), [1, 2, 3, 4]);
     assert_eq!(members(1), [0, 3, 4]);
     assert_eq!(members(3), [0, 1, 2]);
-    let why = |ingress, port| topology.reach(BLUE, PortId(ingress)).member(PortId(port)).err();
+    let why = |ingress, port| topology.reach(BLUE, PortId(ingress), false).member(PortId(port)).err();
     assert_eq!(why(0, 1), None);
     assert_eq!(why(0, 0), Some(DropReason::SamePort));
     assert_eq!(why(1, 2), Some(DropReason::PortIsolated));
@@ -143,7 +144,7 @@ fn contradictions_are_refused() {
     );
     assert_eq!(build(&[trunk(0, &[BLUE], Some(BLUE))]), Some(TopologyError::CarriedTwice(zero, BLUE)));
     assert_eq!(build(&[trunk(0, &[], Some(RED))]), Some(TopologyError::NativePassesTags(zero, RED)));
-    let no_vlan = [Network { id: BLUE, vlan: None, passes_tags: false }];
+    let no_vlan = [Network::new(BLUE)];
     assert_eq!(
         Topology::build(&no_vlan, &[trunk(0, &[BLUE], None)], 0).err(),
         Some(TopologyError::NoVlan(zero, BLUE))
@@ -159,4 +160,36 @@ fn contradictions_are_refused() {
 fn reserved_groups_follow_the_mask() {
     let topology = Topology::build(&[], &[], 1 << 0xe).unwrap();
     assert!(topology.forwards_group(0x0e) && !topology.forwards_group(0x00));
+}
+
+#[test]
+fn isolation_holds_across_tunnels() {
+    let ports = |isolated| {
+        let access = |id, isolated| PortRules { isolated, ..PortRules::access(PortId(id), BLUE) };
+        let tunnel = PortRules {
+            mode: PortMode::Tunnel(vec![BLUE, RED]),
+            horizon: NonZeroU16::new(1),
+            ..PortRules::access(PortId(3), BLUE)
+        };
+        let gateway = PortRules { horizon: NonZeroU16::new(1), ..access(2, false) };
+        [access(0, true), access(1, false), gateway, PortRules { isolated, ..tunnel }]
+    };
+    let members = |topology: &Topology, ingress, isolated| {
+        let reach = topology.reach(BLUE, PortId(ingress), isolated);
+        reach.members().map(|member| member.port.0).collect::<Vec<_>>()
+    };
+    let [blue, red] = networks();
+    let whole =
+        Topology::build(&[Network { isolates_tunnels: true, ..blue.clone() }, red.clone()], &ports(false), 0);
+    let whole = whole.unwrap();
+    assert_eq!(members(&whole, 0, false), [1, 2], "neither the tunnel");
+    assert_eq!(members(&whole, 3, false), [1], "nor from it, and no gateway");
+    assert_eq!(members(&whole, 1, false), [0, 2, 3], "other ports are not concerned");
+    assert_eq!(whole.reach(BLUE, PortId(3), false).member(PortId(0)), Err(DropReason::PortIsolated));
+    // Without that it depends on the sender of each frame, or on the peer.
+    let marked = Topology::build(&[blue.clone(), red.clone()], &ports(false), 0).unwrap();
+    assert_eq!([members(&marked, 3, true), members(&marked, 3, false)], [vec![1], vec![0, 1]]);
+    assert_eq!(members(&marked, 0, false), [1, 2, 3], "its frames are marked");
+    let peer = Topology::build(&[blue, red], &ports(true), 0).unwrap();
+    assert_eq!([members(&peer, 0, false), members(&peer, 3, false)], [vec![1, 2], vec![1]]);
 }

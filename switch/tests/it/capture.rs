@@ -22,7 +22,7 @@ const EVERYTHING: usize = 1 << 17;
 
 /// Two access ports and a trunk in one network, and one port alone in another.
 fn setup() -> (Vec<Network>, Vec<PortRules>) {
-    let network = |id, vlan| Network { id, vlan: VlanId::try_from(vlan).ok(), passes_tags: false };
+    let network = |id, vlan| Network { id, vlan: VlanId::try_from(vlan).ok(), ..Network::new(id) };
     let trunk = PortRules {
         mode: PortMode::Trunk { tagged: vec![BLUE], native: None },
         ..PortRules::access(PortId(2), BLUE)

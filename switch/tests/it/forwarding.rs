@@ -29,7 +29,12 @@ const LLDP: MacAddr = MacAddr([0x01, 0x80, 0xc2, 0x00, 0x00, 0x0e]);
 const PAUSE: MacAddr = MacAddr([0x01, 0x80, 0xc2, 0x00, 0x00, 0x01]);
 
 fn networks() -> Vec<Network> {
-    let network = |id, vlan, passes_tags| Network { id, vlan: VlanId::try_from(vlan).ok(), passes_tags };
+    let network = |id, vlan, passes_tags| Network {
+        id,
+        vlan: VlanId::try_from(vlan).ok(),
+        passes_tags,
+        ..Network::new(id)
+    };
     vec![
         network(BLUE, 10, false),
         network(RED, 20, false),

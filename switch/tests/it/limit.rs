@@ -26,7 +26,7 @@ const BLUE: NetworkId = NetworkId(0);
 const FRAME: usize = 1000;
 
 fn network() -> [Network; 1] {
-    [Network { id: BLUE, vlan: None, passes_tags: false }]
+    [Network::new(BLUE)]
 }
 
 /// `frames` a second, and `burst` at once.

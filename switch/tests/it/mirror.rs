@@ -19,7 +19,7 @@ const WATCH: u16 = 4;
 
 /// Two ports of blue, a trunk of both networks, a port of red, and one that watches.
 fn setup() -> (Vec<Network>, Vec<PortRules>) {
-    let network = |id, vlan| Network { id, vlan: VlanId::try_from(vlan).ok(), passes_tags: false };
+    let network = |id, vlan| Network { id, vlan: VlanId::try_from(vlan).ok(), ..Network::new(id) };
     let mode = |id, mode| PortRules { mode, ..PortRules::access(PortId(id), BLUE) };
     let ports = vec![
         PortRules::access(PortId(0), BLUE),

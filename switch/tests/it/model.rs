@@ -320,7 +320,7 @@ impl Pair {
 
     fn configure(&mut self) {
         let networks =
-            NETWORKS.map(|(id, vlan)| Network { id, vlan: VlanId::try_from(vlan).ok(), passes_tags: false });
+            NETWORKS.map(|(id, vlan)| Network { id, vlan: VlanId::try_from(vlan).ok(), ..Network::new(id) });
         let ports: Vec<_> = self.model.ports.iter().map(|(port, kind)| rules(*port, *kind)).collect();
         self.lab.configure(&networks, &ports);
     }

@@ -27,6 +27,7 @@ fn networks() -> Vec<Network> {
         id: NetworkId(id),
         vlan: VlanId::try_from(vlan).ok(),
         passes_tags,
+        ..Network::new(id)
     };
     NETWORKS.iter().map(network).collect()
 }

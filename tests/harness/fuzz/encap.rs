@@ -82,23 +82,33 @@ pub fn encap(data: &[u8]) {
     };
     let tables = Tables::new([], [(Vni::try_from(5).expect("valid"), NetworkId(1))]);
     let (mut scratch, mut nth) = (Scratch::new(), 0);
-    encapsulate(|network| tables.carriage(network), &settings, &frames, &mut scratch, &mut |train| {
-        assert!((1..=settings.datagrams.clamp(1, MAX_DATAGRAMS)).contains(&train.datagrams));
-        assert!(train.source < settings.sources);
-        let bytes: usize = train.parts.iter().map(|part| part.len()).sum();
-        assert!(bytes <= 65_507 && bytes.div_ceil(train.size) == train.datagrams);
-        assert!(train.size <= HEADER + 14 + usize::from(settings.overlay_mtu));
-        let mut count = 0;
-        train.each(|parts| {
-            let datagram: Vec<u8> = parts.iter().flat_map(|part| part.to_vec()).collect();
-            assert!(datagram.starts_with(&[8, 0, 0, 0, 0, 0, 5, 0]));
-            count += 1;
-            Ok(())
-        })?;
-        assert_eq!(count, train.datagrams);
-        nth += 1;
-        if input.failures.rotate_right(nth) & 1 == 0 { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
-    });
+    encapsulate(
+        |network, from| tables.carriage(network, from),
+        &settings,
+        &frames,
+        &mut scratch,
+        &mut |train| {
+            assert!((1..=settings.datagrams.clamp(1, MAX_DATAGRAMS)).contains(&train.datagrams));
+            assert!(train.source < settings.sources);
+            let bytes: usize = train.parts.iter().map(|part| part.len()).sum();
+            assert!(bytes <= 65_507 && bytes.div_ceil(train.size) == train.datagrams);
+            assert!(train.size <= HEADER + 14 + usize::from(settings.overlay_mtu));
+            let mut count = 0;
+            train.each(|parts| {
+                let datagram: Vec<u8> = parts.iter().flat_map(|part| part.to_vec()).collect();
+                assert!(datagram.starts_with(&[8, 0, 0, 0, 0, 0, 5, 0]));
+                count += 1;
+                Ok(())
+            })?;
+            assert_eq!(count, train.datagrams);
+            nth += 1;
+            if input.failures.rotate_right(nth) & 1 == 0 {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+        },
+    );
     let totals = PortTotals::sum(&[counters]);
     let drops: u64 = totals.drops().map(|(_, count)| count).sum();
     assert_eq!((totals.offered, totals.tx_frames + drops), (outs.len() as u64, outs.len() as u64));

@@ -53,6 +53,7 @@ impl Ports {
             id: NetworkId(id),
             vlan: VlanId::try_from(vlan).ok(),
             passes_tags,
+            ..Network::new(NetworkId(id))
         };
         let networks = [network(0, 10, false), network(1, 20, true)];
         let present = self.rules.iter().zip(&self.devices).filter_map(|(rules, device)| {

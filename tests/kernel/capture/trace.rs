@@ -101,7 +101,7 @@ fn what_is_known_of_an_address() {
     let office = Office::start();
     let switch = &office.switch;
     let why = switch.try_ctl(&["why", "--ip", "10.9.0.3"]).stdout;
-    assert!(why.contains("nobody was heard with it"), "{why}");
+    assert!(why.contains("no frame was received from it"), "{why}");
     office.web.reaches("10.9.0.3");
     let why = switch.ctl(&["why", "--ip", "10.9.0.3"]);
     assert_eq!(why["declared"][0]["port"], "db");
@@ -111,7 +111,7 @@ fn what_is_known_of_an_address() {
     office.web.raw("eth0").send(&frame(BROADCAST, DB, EXPERIMENT, b"it is me"));
     let found = eventually("the address is heard elsewhere", || {
         let why = switch.try_ctl(&["why", "--mac", "02:42:0a:09:00:03"]).stdout;
-        why.contains("declared for another port than web, where it was heard").then_some(why)
+        why.contains("was learned on web but is declared for another port").then_some(why)
     });
     assert!(found.contains("DECLARED AT"), "{found}");
     assert_eq!(switch.refusal(&["why"]).0, 2);

@@ -27,7 +27,7 @@ fn a_network_that_the_file_dropped_is_kept_for_its_endpoints() {
     assert!(refusal.contains("network blue has active endpoints"), "{refusal}");
     switch.kill();
     switch.run();
-    switch.logs(&["the file declares it no longer", "network=blue", "vswitchctl network rm blue"]);
+    switch.logs(&["the file no longer declares it", "network=blue", "vswitchctl network rm blue"]);
     assert_eq!(inspect(&switch, "blue"), before);
     assert_eq!(refused(&switch, "inspect red").0, 4, "nobody used it");
     web.reaches(&to);

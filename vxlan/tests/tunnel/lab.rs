@@ -18,7 +18,7 @@ use vswitch_vxlan::{
     ecn::Ecn,
     encap::{self, Class, Dscp, MAX_DATAGRAMS, Train},
     header::{HEADER, Vni},
-    tables::Tables,
+    tables::{Isolation, Tables},
 };
 
 pub(crate) const BLUE: NetworkId = NetworkId(0);
@@ -75,6 +75,7 @@ pub(crate) struct Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Arrived {
     pub(crate) network: NetworkId,
+    pub(crate) isolated: bool,
     pub(crate) offload: Offload,
     pub(crate) bytes: Vec<u8>,
 }
@@ -104,6 +105,12 @@ impl Tunnel {
         self.tables = std::mem::take(&mut self.tables).with_mtus([(network, mtu)]);
     }
 
+    /// Marks frames by `group`; those of the lab are from an isolated port if `isolated`.
+    pub(crate) fn mark(&mut self, group: u16, isolated: bool) {
+        let isolation = Isolation { group, ports: if isolated { vec![INGRESS] } else { vec![] } };
+        self.tables = std::mem::take(&mut self.tables).with_isolation(Some(isolation));
+    }
+
     /// Lets long datagrams of `network` leave in fragments.
     pub(crate) fn fragment(&mut self, network: NetworkId) {
         self.tables = std::mem::take(&mut self.tables).with_fragments([network]);
@@ -117,7 +124,7 @@ impl Tunnel {
     /// The same by a network that may refuse the nth train. Refused trains are not in the outcome.
     pub(crate) fn send_by(&self, items: &[Item], mut refuse: impl FnMut(usize) -> io::Result<()>) -> Outcome {
         turn(items, 70_000, |frames, scratch, trains| {
-            let (header, mut nth) = (|network| self.tables.carriage(network), 0);
+            let (header, mut nth) = (|network, from| self.tables.carriage(network, from), 0);
             encap::encapsulate(header, &self.out, frames, scratch, &mut |train| {
                 nth += 1;
                 self.check(train);
@@ -137,7 +144,7 @@ impl Tunnel {
         assert_eq!(sizes.iter().sum::<usize>(), train.parts.iter().map(|part| part.len()).sum::<usize>());
         assert!(sizes.iter().rev().skip(1).all(|size| *size == train.size), "{sizes:?}");
         assert!(sizes.iter().all(|size| *size <= train.size && *size > HEADER), "{sizes:?}");
-        assert!(train.size <= HEADER + 14 + usize::from(self.out.overlay_mtu));
+        assert!(train.fragment || train.size <= HEADER + 14 + usize::from(self.out.overlay_mtu));
         assert!(train.source < self.out.sources);
     }
 
@@ -160,7 +167,7 @@ impl Tunnel {
         let frames = batch.frames().iter().enumerate().map(|(slot, frame)| {
             assert_eq!(frame.ingress, PEER);
             let (network, bytes) = (frame.network.expect("a tunnel knows"), batch.bytes(slot).to_vec());
-            Arrived { network, offload: frame.offload, bytes }
+            Arrived { network, isolated: frame.isolated, offload: frame.offload, bytes }
         });
         (frames.collect(), refused)
     }

@@ -49,7 +49,7 @@ pub(crate) fn blue(frame: &[u8]) -> Vec<u8> {
 }
 
 fn arrived(bytes: impl Into<Vec<u8>>) -> Arrived {
-    Arrived { network: BLUE, offload: Offload::NONE, bytes: bytes.into() }
+    Arrived { network: BLUE, isolated: false, offload: Offload::NONE, bytes: bytes.into() }
 }
 
 #[test]
@@ -88,6 +88,40 @@ fn networks_by_their_numbers() {
 }
 
 #[test]
+fn frames_of_isolated_ports_are_marked_and_known_by_their_mark() {
+    let marked = [&[0x88, 0, 0x01, 0x02, 0, 0x10, 0, 0], ARP].concat();
+    let mut tunnel = Tunnel::new();
+    tunnel.mark(0x0102, true);
+    assert_eq!(tunnel.send(&[Item::plain(ARP)]).datagrams(), [marked.clone()]);
+    let other_group = [&[0x88, 0, 0x01, 0x03, 0, 0x10, 0, 0], ARP].concat();
+    let isolated = Arrived { isolated: true, ..arrived(ARP) };
+    let frames = tunnel.take(&[marked.clone(), blue(ARP), other_group]);
+    assert_eq!(frames, [isolated.clone(), arrived(ARP), arrived(ARP)]);
+    tunnel.back.strict = true;
+    assert_eq!(
+        tunnel.take(&[marked.clone(), blue(ARP)]),
+        [isolated, arrived(ARP)],
+        "its bits are not reserved"
+    );
+    tunnel.mark(0x0102, false);
+    assert_eq!(tunnel.send(&[Item::plain(ARP)]).datagrams(), [blue(ARP)], "other ports' frames are as ever");
+    assert_eq!(Tunnel::new().take(&[marked]), [arrived(ARP)], "where no group is in use");
+}
+
+#[test]
+fn packets_of_one_flow_do_not_merge_across_a_mark() {
+    let mut tunnel = Tunnel::new();
+    tunnel.mark(7, true);
+    let cut = spec(false, TCP, &[0x42; 200]).cut(100);
+    let header = |isolated: bool| if isolated { [0x88, 0, 0, 7, 0, 0x10, 0, 0] } else { BLUE_HEADER };
+    for (marks, expected) in [([true, true], vec![true]), ([false, true], vec![false, true])] {
+        let datagrams = marks.iter().zip(&cut).map(|(mark, frame)| [&header(*mark), &frame[..]].concat());
+        let frames = tunnel.take(&datagrams.collect::<Vec<_>>());
+        assert_eq!(frames.iter().map(|frame| frame.isolated).collect::<Vec<_>>(), expected, "{marks:?}");
+    }
+}
+
+#[test]
 fn a_super_frame_leaves_as_one_train_and_arrives_whole_if_it_is_of_tcp() {
     let tunnel = Tunnel::new();
     for (v6, transport) in [(false, TCP), (true, TCP), (false, Transport::Udp), (true, Transport::Udp)] {
@@ -100,7 +134,7 @@ fn a_super_frame_leaves_as_one_train_and_arrives_whole_if_it_is_of_tcp() {
         assert_eq!([outcome.totals.tx_frames, outcome.totals.tx_segments], [1, 3]);
         let arrives = match transport {
             Transport::Tcp { .. } => {
-                vec![Arrived { network: BLUE, offload: item.offload, bytes: item.bytes }]
+                vec![Arrived { offload: item.offload, ..arrived(item.bytes) }]
             }
             // A reader that did not request merging would see the first datagram only.
             Transport::Udp => spec.cut(4).into_iter().map(arrived).collect(),
@@ -369,5 +403,5 @@ fn sizes_of_a_merged_frame() {
     let gso =
         Gso { kind: GsoKind::Tcp4, size: 1398.try_into().expect("not zero"), header_len: 66, ecn: false };
     let offload = Offload { csum: Csum::Partial { start: 34, offset: 16 }, gso: Some(gso) };
-    assert_eq!(frames, [Arrived { network: BLUE, offload, bytes: spec.offloaded() }]);
+    assert_eq!(frames, [Arrived { offload, ..arrived(spec.offloaded()) }]);
 }

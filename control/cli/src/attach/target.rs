@@ -10,7 +10,7 @@ use vswitch_host::netns::Namespace;
 use vswitch_model::{Error, ErrorKind, Netns};
 
 /// Default socket of the Docker Engine API.
-pub const DOCKER_SOCKET: &str = "/var/run/docker.sock";
+pub(crate) const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 
 /// The target of an attachment.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,5 @@
 //! `vswitchctl mirror`: ports that get copies of other ports' frames.
 
-use std::net::IpAddr;
-
 use clap::{Args, Subcommand};
 
 use super::{
@@ -9,7 +7,9 @@ use super::{
     done, render, show,
 };
 use crate::client::{Client, ClientError};
-use vswitch_model::{Carries, CollectorSpec, Direction, Error, MirrorSpec, Name, PortSpec, Vni, api::Port};
+use vswitch_model::{
+    Carries, CollectorSpec, Direction, Error, MirrorSpec, Name, PortSpec, UnderlayAddr, Vni, api::Port,
+};
 
 /// `vswitchctl mirror`
 #[derive(Debug, Subcommand)]
@@ -61,7 +61,7 @@ pub struct MirrorArguments {
         requires = "vni",
         conflicts_with_all = ["kind", "device", "netns", "ifname", "address", "gateway", "mac", "persist"]
     )]
-    remote: Option<IpAddr>,
+    remote: Option<UnderlayAddr>,
     /// VNI of the copies, 0 to 16777215; no network of this switch may have it.
     #[arg(long, requires = "remote")]
     vni: Option<Vni>,

@@ -1,6 +1,6 @@
 //! `vswitchctl peer` and `vswitchctl tunnel`: other hosts, and the tunnel to them.
 
-use std::{fmt::Write, net::IpAddr};
+use std::fmt::Write;
 
 use clap::{Args, Subcommand};
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::client::{Client, ClientError};
 use vswitch_model::{
-    Carries, Name, PeerSpec, PortSpec,
+    Carries, Name, PeerSpec, PortSpec, UnderlayAddr,
     api::tunnel::{Peer, PeerOrigin, Probe, Tunnel, TunnelEnd},
 };
 
@@ -47,7 +47,7 @@ pub enum PeerCommand {
 )]
 pub struct PeerArguments {
     /// Address it sends from and receives at.
-    address: IpAddr,
+    address: UnderlayAddr,
     /// Name of the peer; default: its address.
     #[arg(long)]
     name: Option<Name>,
@@ -60,6 +60,9 @@ pub struct PeerArguments {
     /// Do not send it flooded frames, only frames to addresses learned from it or pinned to it.
     #[arg(long)]
     no_flood: bool,
+    /// Count it as an isolated port: its stations and this host's isolated ports exchange no frames.
+    #[arg(long)]
+    isolated: bool,
 }
 
 impl PeerArguments {
@@ -67,7 +70,8 @@ impl PeerArguments {
         let peer =
             PeerSpec { remote: self.address, remote_port: self.port, flood: self.no_flood.then_some(false) };
         let name = self.name.clone().unwrap_or_else(|| PeerSpec::default_name(self.address));
-        PortSpec::new(name, Carries::Tunnel { networks: self.networks.clone() }, peer)
+        let carries = Carries::Tunnel { networks: self.networks.clone() };
+        PortSpec { isolated: self.isolated, ..PortSpec::new(name, carries, peer) }
     }
 }
 
@@ -180,6 +184,7 @@ fn endpoint_text(endpoint: &TunnelEnd) -> String {
         ("underlay", format!("packets of {} bytes", endpoint.underlay_mtu)),
         ("overlay", format!("packets of {} bytes", endpoint.overlay_mtu)),
         ("group", or_dash(endpoint.group)),
+        ("isolated group", or_dash(endpoint.isolated_group)),
     ];
     if let Some(features) = &endpoint.features {
         let sends = match features.datagrams_per_send {
@@ -223,8 +228,8 @@ fn heard(peer: &Peer) -> String {
     peer.heard_ms.map_or_else(|| "never".into(), |ms| duration(ms / 1000))
 }
 
-fn address(address: IpAddr, port: u16) -> String {
-    std::net::SocketAddr::new(address, port).to_string()
+fn address(address: UnderlayAddr, port: u16) -> String {
+    if address.ip().is_ipv6() { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
 }
 
 #[cfg(test)]
@@ -268,6 +273,7 @@ host2  10.8.0.2:4789  file  up        3s      1500  blue
             local: "fd00::1".parse().unwrap(),
             port: 4789,
             group: None,
+            isolated_group: None,
             state: PortState::Up,
             reason: None,
             underlay_mtu: 1500,

@@ -43,7 +43,7 @@ impl IntoResponse for CaptureStream {
     }
 }
 
-/// Captures frames until the client has enough.
+/// Captures frames until the client closes the connection.
 #[utoipa::path(
     post,
     path = "/v1/captures",
@@ -55,7 +55,7 @@ async fn begin(Asking(core): Asking, Body(request): Body<CaptureRequest>) -> Res
     Ok(core.ask(|reply| Request::Capture(Box::new(request), reply)).await?.value)
 }
 
-/// The captures that go on.
+/// Captures in progress.
 #[utoipa::path(
     get,
     path = "/v1/captures",
@@ -66,7 +66,7 @@ async fn list(State(core): State<Handle>) -> Json<Vec<Capture>> {
     Json(core.snapshot().captures())
 }
 
-/// Ends a capture: what it has seen so far is handed over, then its stream ends.
+/// Ends a capture: its stream ends after the frames captured so far.
 #[utoipa::path(
     delete,
     path = "/v1/captures/{id}",

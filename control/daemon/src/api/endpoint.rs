@@ -34,7 +34,7 @@ async fn list(State(core): State<Handle>) -> Json<Vec<Endpoint>> {
     post,
     path = "/v1/networks/{name}/endpoints",
     params(("name" = String, Path)),
-    request_body(content = serde_json::Value, description = "What the endpoint shall be; all of it can be left out but the sandbox", example = json!({"sandbox": "web", "ip": "10.9.0.2", "publish": [{"host_port": 8080, "port": 80}]})),
+    request_body(content = serde_json::Value, description = "The endpoint; only the sandbox is required", example = json!({"sandbox": "web", "ip": "10.9.0.2", "publish": [{"host_port": 8080, "port": 80}]})),
     responses((status = 201, body = Endpoint), (status = "4XX", body = Error)),
 )]
 async fn connect(

@@ -1,4 +1,4 @@
-//! What happened, and what happens.
+//! Events, past and future.
 
 use axum::{
     body::Body,
@@ -20,7 +20,7 @@ pub(super) fn watching() -> OpenApiRouter<Handle> {
     OpenApiRouter::default().routes(routes!(events))
 }
 
-/// What happened, oldest first: an event a line, and with `follow` each further one when it happens.
+/// Past events, oldest first, one per line; with `follow` also each new one as it occurs.
 #[utoipa::path(
     get,
     path = "/v1/events",

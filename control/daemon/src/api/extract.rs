@@ -15,10 +15,10 @@ use vswitch_model::Error;
 use super::reply::{Refused, too_large};
 use crate::core::{Asker, Handle};
 
-/// Bytes of the longest body that is read.
+/// Maximum length of a body in bytes.
 pub(super) const BODY_LIMIT: usize = 64 * 1024;
 
-/// A JSON body. Its content type is not looked at: there is only one.
+/// A JSON body. Its content type is ignored: there is only one.
 pub(super) struct Body<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {

@@ -24,7 +24,7 @@ pub(super) fn writing() -> OpenApiRouter<Handle> {
     OpenApiRouter::default().routes(routes!(add)).routes(routes!(delete)).routes(routes!(flush))
 }
 
-/// The MAC table, or a part of it.
+/// The MAC table, optionally filtered.
 #[utoipa::path(
     get,
     path = "/v1/fdb",
@@ -55,7 +55,7 @@ async fn add(
     Ok((StatusCode::CREATED, Json(view::pinned(entry))))
 }
 
-/// Forgets one address.
+/// Removes one address.
 #[utoipa::path(
     delete,
     path = "/v1/fdb/{network}/{mac}",
@@ -68,7 +68,7 @@ async fn delete(Asking(core): Asking, InPath(key): InPath<FdbKey>) -> Result<Sta
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Forgets learned addresses; pinned ones stay.
+/// Removes learned addresses; pinned ones stay.
 #[utoipa::path(
     post,
     path = "/v1/fdb/flush",

@@ -22,7 +22,7 @@ pub(super) fn writing() -> OpenApiRouter<Handle> {
     OpenApiRouter::default().routes(routes!(add)).routes(routes!(update, delete)).routes(routes!(prune))
 }
 
-/// Every network: those that are there from the start, too, by name.
+/// Every network by name, predefined ones included.
 #[utoipa::path(
     get,
     path = "/v1/networks",
@@ -45,7 +45,7 @@ async fn show(State(core): State<Handle>, InPath(name): InPath<Reference>) -> Re
     Ok(Json(core.snapshot().network(&name)?))
 }
 
-/// Makes a network, and chooses what is not given.
+/// Creates a network, and chooses what is not given.
 #[utoipa::path(
     post,
     path = "/v1/networks",
@@ -69,7 +69,7 @@ async fn add(
     path = "/v1/networks/{name}",
     operation_id = "update_network",
     params(("name" = String, Path)),
-    request_body(content = serde_json::Value, description = "What shall be different: `mtu`, `labels`, `options`; a label or option without value is removed", example = json!({"mtu": 1400, "labels": {"team": "a", "old": null}})),
+    request_body(content = serde_json::Value, description = "The changes: `mtu`, `labels`, `options`; a label or option without value is removed", example = json!({"mtu": 1400, "labels": {"team": "a", "old": null}})),
     responses((status = 200, body = Network), (status = "4XX", body = Error)),
 )]
 async fn update(
@@ -81,7 +81,7 @@ async fn update(
     Ok(Json(done.snapshot.network(&done.value.into())?))
 }
 
-/// Deletes a network that no port uses.
+/// Deletes an unused network.
 #[utoipa::path(
     delete,
     path = "/v1/networks/{name}",
@@ -94,7 +94,7 @@ async fn delete(Asking(core): Asking, InPath(name): InPath<Reference>) -> Result
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Deletes the networks that the API made and nothing uses.
+/// Deletes the unused networks of the API.
 #[utoipa::path(
     post,
     path = "/v1/prune",

@@ -41,7 +41,7 @@ async fn show(State(core): State<Handle>, InPath(name): InPath<Name>) -> Result<
     Ok(Json(core.counted().await.port(&name)?))
 }
 
-/// Makes a port and its interface.
+/// Creates a port and its interface.
 #[utoipa::path(
     post,
     path = "/v1/ports",
@@ -55,7 +55,7 @@ async fn add(Asking(core): Asking, Body(spec): Body<PortSpec>) -> Result<(Status
     Ok((StatusCode::CREATED, Json(done.snapshot.port(&name)?)))
 }
 
-/// Deletes a port and the interface made for it.
+/// Deletes a port and the interface created for it.
 #[utoipa::path(
     delete,
     path = "/v1/ports/{name}",

@@ -1,4 +1,4 @@
-//! How the API answers: an error's kind as a status, its sentence as the body.
+//! Answers of the API: an error's kind as the status, its sentence in the body.
 
 use axum::{
     Json,
@@ -8,7 +8,7 @@ use axum::{
 use serde_json::json;
 use vswitch_model::{Error, ErrorKind};
 
-/// An [`Error`] on its way out of a handler.
+/// An [`Error`] as the outcome of a handler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refused(pub(crate) Error);
 
@@ -24,17 +24,17 @@ impl IntoResponse for Refused {
     }
 }
 
-/// The path is there, and knows other methods.
+/// The path exists, but not with this method.
 pub(crate) fn method_not_allowed(sentence: &str) -> Response {
     refuse(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", sentence)
 }
 
-/// The body is longer than is read.
+/// The body is too long.
 pub(crate) fn too_large(sentence: &str) -> Response {
     refuse(StatusCode::PAYLOAD_TOO_LARGE, "too_large", sentence)
 }
 
-/// What HTTP alone knows how to refuse, in the form of an [`Error`].
+/// Errors of HTTP itself, in the form of an [`Error`].
 fn refuse(status: StatusCode, code: &str, sentence: &str) -> Response {
     (status, Json(json!({ "code": code, "error": sentence }))).into_response()
 }

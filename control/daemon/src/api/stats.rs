@@ -1,4 +1,4 @@
-//! Counters, and why frames died.
+//! Counters and drops.
 
 use axum::{Json, extract::State};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -24,7 +24,7 @@ async fn stats(State(core): State<Handle>) -> Json<Stats> {
     Json(core.counted().await.stats())
 }
 
-/// Why frames died: the reasons that occurred, at one port or at all.
+/// Drops with their reasons, at one port or at all.
 #[utoipa::path(
     get,
     path = "/v1/drops",

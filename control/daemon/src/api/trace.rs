@@ -1,4 +1,4 @@
-//! What would become of a frame, and what is known of an address.
+//! Traces of frames, and diagnoses of addresses.
 
 use axum::{Json, extract::State};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -17,7 +17,7 @@ pub(super) fn watching() -> OpenApiRouter<Handle> {
     OpenApiRouter::default().routes(routes!(trace)).routes(routes!(why))
 }
 
-/// What would become of a frame.
+/// Traces a frame without side effects.
 #[utoipa::path(
     post,
     path = "/v1/trace",
@@ -31,7 +31,7 @@ async fn trace(
     Ok(Json(core.trace(&request).await?))
 }
 
-/// What is known of an address.
+/// What is known about an address.
 #[utoipa::path(
     get,
     path = "/v1/why",

@@ -18,7 +18,7 @@ pub(super) fn writing() -> OpenApiRouter<Handle> {
     OpenApiRouter::default().routes(routes!(probe))
 }
 
-/// This host's end of all tunnels, and its peers. A peer is a port: it is made and deleted as one.
+/// This host's end of all tunnels, and its peers. A peer is a port: it is created and deleted as one.
 #[utoipa::path(
     get,
     path = "/v1/tunnel",
@@ -28,7 +28,7 @@ async fn tunnel(State(core): State<Handle>) -> Json<Tunnel> {
     Json(core.snapshot().tunnel())
 }
 
-/// Measures how long a packet may be on the way to a peer.
+/// Measures the path MTU to a peer.
 #[utoipa::path(
     post,
     path = "/v1/peers/{name}/probe",

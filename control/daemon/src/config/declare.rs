@@ -1,8 +1,8 @@
-//! `net.toml`, section by section: which keys there are and what each may hold.
+//! `net.toml`, section by section: the keys and the values each may have.
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     path::PathBuf,
     time::Duration,
@@ -10,29 +10,26 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{
-    reader::Table,
-    rules::{MAC_LIMIT, is_link_local, no_link},
-};
+use super::{reader::Table, rules::MAC_LIMIT};
 use crate::state::network::choose_addresses;
 use vswitch_model::{
     ApiSpec, BURST, Carries, Config, Damping, DockerSpec, Dscp, Family, FloodLimits, GuardSpec, LimitSpec,
     MirrorSpec, Mtu, Name, Netns, NetworkSpec, Offloads, PeerSpec, PoolSpec, PoolsSpec, PortSpec, SubnetSpec,
-    SwitchSpec, Tags, Ttl, Vni, VxlanSpec,
+    SwitchSpec, Tags, Ttl, UnderlayAddr, Vni, VxlanSpec,
     fields::{Misfit, PortFields},
     options,
 };
 
-/// The longest socket path: `sun_path` holds 108 bytes, of which `.attach` and a NUL take eight.
+/// Maximum length of a socket path: `sun_path` holds 108 bytes, of which `.attach` and a NUL take eight.
 const SOCKET_PATH_MAX: usize = 100;
 
-/// From what every IPv4 host takes in one piece (RFC 791 section 3.1).
+/// From the least that every IPv4 host must accept (RFC 791 section 3.1).
 const UNDERLAY_MTU: RangeInclusive<u16> = 576..=u16::MAX;
 
 /// RFC 7348 section 5.
 const VNI: RangeInclusive<u32> = Vni::MIN.as_u32()..=Vni::MAX.as_u32();
 
-/// Reads the whole file; what could not be read is reported and stands at its default.
+/// Reads the whole file. A value that cannot be read is reported and gets its default.
 pub(super) fn config(mut file: Table<'_, '_, '_>) -> Config {
     let switch = file.table("switch").map(switch).unwrap_or_default();
     let api = file.table("api").map(api).unwrap_or_default();
@@ -112,7 +109,8 @@ fn api(mut table: Table<'_, '_, '_>) -> ApiSpec {
     ApiSpec { socket, group, web, web_hosts, metrics }
 }
 
-/// The web page's address. It asks for no password, so leaving this host takes a word of the operator's.
+/// Reads the web page's address. The page has no password, so it is served to other hosts only if the operator allows it
+/// explicitly.
 fn web(table: &mut Table<'_, '_, '_>) -> Option<SocketAddr> {
     let public = table.boolean("web_public");
     let Some(text) = table.text("web") else {
@@ -126,9 +124,10 @@ fn web(table: &mut Table<'_, '_, '_>) -> Option<SocketAddr> {
         return None;
     };
     if address.port() == 0 {
-        table.fault("web", "has port 0: name the port that browsers shall use");
+        table.fault("web", "has port 0: choose the port that browsers connect to");
     } else if !address.ip().is_loopback() && public != Some(true) {
-        let why = "shows ports, addresses and traffic to whoever reaches it, without password or encryption";
+        let why =
+            "shows ports, addresses and traffic to everyone who can reach it, without password or encryption";
         let what = format!("{} can be reached by other hosts, and the page {why}", address.ip());
         table.fault("web", format!("{what}: use 127.0.0.1 and a tunnel, or set web_public = true"));
     }
@@ -140,7 +139,10 @@ fn docker(mut table: Table<'_, '_, '_>) -> DockerSpec {
     if socket.as_os_str().len() > SOCKET_PATH_MAX {
         table.fault("socket", format!("is longer than {SOCKET_PATH_MAX} bytes: use a shorter path"));
     } else if socket.extension().is_none_or(|extension| extension != "sock") {
-        table.fault("socket", "is no NAME.sock: Docker calls the driver NAME");
+        table.fault(
+            "socket",
+            "does not end in .sock: the file name without .sock is Docker's name for the driver",
+        );
     }
     let enabled = table.boolean("enabled").unwrap_or(false);
     table.finish();
@@ -193,7 +195,7 @@ fn network(mut table: Table<'_, '_, '_>) -> NetworkSpec {
     spec
 }
 
-/// A subnet without its addresses is none, and reported.
+/// Reads a subnet. One without addresses is reported and skipped.
 fn subnet(mut table: Table<'_, '_, '_>) -> Option<SubnetSpec> {
     let subnet: Option<IpNet> = table.parsed("subnet");
     if subnet.is_none() {
@@ -224,7 +226,7 @@ fn ipam(mut table: Table<'_, '_, '_>) -> PoolsSpec {
     spec
 }
 
-/// `None` where the key is missing, so that an empty list is one.
+/// Reads the pools of `key`. `None` if the key is missing: an empty list is a valid value.
 fn pools(table: &mut Table<'_, '_, '_>, key: &'static str, family: Family) -> Option<Vec<PoolSpec>> {
     let mut pools = Vec::new();
     let is_there = table.has(key);
@@ -242,7 +244,7 @@ fn pool(mut table: Table<'_, '_, '_>, family: Family) -> Option<PoolSpec> {
         } else if base != base.trunc() {
             table.fault("base", format!("has host bits: write {}", base.trunc()));
         } else if base.prefix_len() == 0 {
-            table.fault("base", "is the whole world: use a longer prefix");
+            table.fault("base", "covers all addresses: use a longer prefix");
         } else if !(base.prefix_len()..base.max_prefix_len()).contains(&size) {
             let most = base.max_prefix_len() - 1;
             table.fault("size", format!("{size} is out of range: use {} to {most}", base.prefix_len()));
@@ -295,21 +297,19 @@ fn port(mut table: Table<'_, '_, '_>) -> PortSpec {
     spec
 }
 
-/// Reads `[vxlan]` and appends its ports: the peers, in their order, the endpoint, and the group.
+/// Reads `[vxlan]` and appends its ports: the peers in the order of the file, the endpoint, and the group.
 fn vxlan(mut table: Table<'_, '_, '_>, ports: &mut Vec<PortSpec>) {
     let every = || Carries::Tunnel { networks: None };
     table.tables("peer", |table| ports.push(peer(table)));
-    let local = table.parsed::<IpAddr>("local").unwrap_or_else(|| {
+    let local = table.parsed("local").unwrap_or_else(|| {
         table.fault_unless_read("local", "missing: name the address of this host that peers send to");
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+        UnderlayAddr::UNSPECIFIED
     });
-    if table.is_right("local") && (local.is_unspecified() || local.is_multicast()) {
+    if table.is_right("local") && (local.ip().is_unspecified() || local.is_multicast()) {
         let what = format!(
-            "{local} is not a host's address: name the one that peers send to, for they know this host by it alone"
+            "{local} is not a host's address: use the one that peers send to, by which they know this host"
         );
         table.fault("local", what);
-    } else if is_link_local(local) {
-        table.fault("local", no_link(local));
     }
     let default = VxlanSpec::new(local);
     let spec = VxlanSpec {
@@ -322,12 +322,13 @@ fn vxlan(mut table: Table<'_, '_, '_>, ports: &mut Vec<PortSpec>) {
         learn_peers: table.boolean("learn_peers").unwrap_or(default.learn_peers),
         clamp_mss: table.boolean("clamp_mss").unwrap_or(default.clamp_mss),
         group: table.parsed("group"),
+        isolated_group: table.integer("isolated_group", 1..=u16::MAX),
         ..default
     };
     if let Some(group) = spec.group {
         if !group.is_multicast() {
             table.fault("group", format!("{group} is no group: use one of 224.0.0.0/4 or ff00::/8"));
-        } else if table.is_right("local") && Family::of(group) != Family::of(local) {
+        } else if table.is_right("local") && Family::of(group.ip()) != Family::of(local.ip()) {
             table.fault("group", format!("{group} is not of the family of the local address {local}"));
         }
     }
@@ -350,7 +351,7 @@ fn offload(table: &mut Table<'_, '_, '_>) -> Option<Offloads> {
     table.boolean("offload").map(|any| if any { Offloads::On } else { Offloads::Off })
 }
 
-/// `"inherit"`, or a number.
+/// Reads `"inherit"` or a number.
 fn dscp(table: &mut Table<'_, '_, '_>) -> Option<Dscp> {
     if table.is_word("dscp", "inherit") {
         table.text("dscp");
@@ -371,12 +372,13 @@ fn ttl(table: &mut Table<'_, '_, '_>) -> Option<Ttl> {
 fn peer(mut table: Table<'_, '_, '_>) -> PortSpec {
     let remote = table.parsed("address").unwrap_or_else(|| {
         table.fault_unless_read("address", "missing: name the peer's address");
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+        UnderlayAddr::UNSPECIFIED
     });
     let name = table.parsed("name").unwrap_or_else(|| PeerSpec::default_name(remote));
     let networks = table.parsed_list("networks");
     let spec =
         PeerSpec { remote, remote_port: table.integer("port", 1..=u16::MAX), flood: table.boolean("flood") };
+    let isolated = table.boolean("isolated").unwrap_or(false);
     let mac_limit = table.integer("mac_limit", MAC_LIMIT);
     let storm = table.table("storm").map(storm).unwrap_or_default();
     let limit = table.table("limit").map(limit).unwrap_or_default();
@@ -384,7 +386,7 @@ fn peer(mut table: Table<'_, '_, '_>) -> PortSpec {
         table.fault(key, what);
     }
     table.finish();
-    PortSpec { mac_limit, storm, limit, ..PortSpec::new(name, Carries::Tunnel { networks }, spec) }
+    PortSpec { isolated, mac_limit, storm, limit, ..PortSpec::new(name, Carries::Tunnel { networks }, spec) }
 }
 
 fn mirror(mut table: Table<'_, '_, '_>) -> MirrorSpec {
@@ -397,7 +399,7 @@ fn mirror(mut table: Table<'_, '_, '_>) -> MirrorSpec {
     spec
 }
 
-/// 0 is a limit, too: no such frame is flooded.
+/// Reads storm limits. 0 is a limit too: no such frame is flooded.
 fn storm(mut table: Table<'_, '_, '_>) -> FloodLimits {
     let spec = FloodLimits {
         broadcast: table.integer("broadcast", 0..=u32::MAX),
@@ -415,14 +417,14 @@ fn limit(mut table: Table<'_, '_, '_>) -> LimitSpec {
         tx: table.parsed("tx"),
         tx_burst: table.integer("tx_burst", BURST),
     };
-    // A burst is no stray because its rate could not be read.
+    // A burst whose rate cannot be read is not reported as well.
     spec.rx_burst = spec.rx_burst.filter(|_| spec.rx.is_some() || !table.has("rx"));
     spec.tx_burst = spec.tx_burst.filter(|_| spec.tx.is_some() || !table.has("tx"));
     table.finish();
     spec
 }
 
-/// `true`, `false`, or a table.
+/// Reads `true`, `false` or a table.
 fn guard(port: &mut Table<'_, '_, '_>) -> Option<GuardSpec> {
     if port.is_boolean("guard") {
         return port.boolean("guard")?.then(GuardSpec::default);
@@ -433,7 +435,7 @@ fn guard(port: &mut Table<'_, '_, '_>) -> Option<GuardSpec> {
     Some(GuardSpec { also })
 }
 
-/// Where a server listens.
+/// Reads the address that a server listens at.
 fn listen_address(table: &mut Table<'_, '_, '_>, key: &'static str) -> Option<SocketAddr> {
     let text = table.text(key)?;
     let Ok(address) = text.parse() else {
@@ -444,7 +446,7 @@ fn listen_address(table: &mut Table<'_, '_, '_>, key: &'static str) -> Option<So
     Some(address)
 }
 
-/// A path that means the same wherever the daemon was started.
+/// Reads an absolute path: it must not depend on the daemon's working directory.
 fn absolute(table: &mut Table<'_, '_, '_>, key: &'static str) -> Option<PathBuf> {
     let path = PathBuf::from(table.text(key)?);
     if !path.is_absolute() {

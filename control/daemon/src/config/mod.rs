@@ -1,9 +1,8 @@
-//! Reads `net.toml` and says everything that is wrong with it at once.
+//! Reads `net.toml` and reports all its errors at once.
 //!
-//! Three steps: the text becomes a tree that knows its places (`toml`), the tree becomes a
-//! [`Config`] while every error is collected (`declare`, over `reader`), and the whole is held
-//! against the [rules], which the API's objects must obey as well. Text that is no TOML is reported
-//! before anything else: what it means would be a guess.
+//! In three steps: the text is parsed into a tree with positions (`toml`); the tree becomes a [`Config`], with every error
+//! collected (`declare`, over `reader`); and the whole is checked against the [rules], which objects of the API must obey as
+//! well. Text that is not TOML is reported alone, because its meaning would be a guess.
 
 mod declare;
 mod reader;
@@ -23,14 +22,14 @@ use vswitch_model::{
 /// Reads and checks a file.
 ///
 /// # Errors
-/// Everything that is wrong with it, or that it cannot be read.
+/// All errors of the file, or why it cannot be read.
 pub fn load(path: impl AsRef<Path>) -> Result<Config, ConfigErrors> {
     let path = path.as_ref();
     let source = fs::read_to_string(path).map_err(|error| {
         let what = match error.kind() {
             io::ErrorKind::NotFound => "there is no such file: create it, or name another".into(),
-            io::ErrorKind::PermissionDenied => "must not be read: allow this user to read it".into(),
-            io::ErrorKind::InvalidData => "is no UTF-8 text: save it as UTF-8".into(),
+            io::ErrorKind::PermissionDenied => "cannot be read: allow this user to read it".into(),
+            io::ErrorKind::InvalidData => "is not UTF-8: save it as UTF-8".into(),
             _ => format!("cannot be read: {error}"),
         };
         ConfigErrors(vec![ConfigError { file: path.into(), line: None, path: String::new(), what }])
@@ -38,10 +37,10 @@ pub fn load(path: impl AsRef<Path>) -> Result<Config, ConfigErrors> {
     parse(path, &source)
 }
 
-/// Checks a text; `file` is how errors call it.
+/// Checks a text; `file` is its name in errors.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// All errors of the text.
 pub fn parse(file: impl AsRef<Path>, source: &str) -> Result<Config, ConfigErrors> {
     let file = file.as_ref();
     let mut report = Report::new(source);
@@ -49,7 +48,7 @@ pub fn parse(file: impl AsRef<Path>, source: &str) -> Result<Config, ConfigError
     if !errors.is_empty() {
         for error in errors {
             let offset = error.span().map_or(0, |span| span.start.min(source.len()));
-            report.fault_at(String::new(), offset, format!("is no TOML: {}", error.message()));
+            report.fault_at(String::new(), offset, format!("is not valid TOML: {}", error.message()));
         }
         return report.finish(file, Config::default());
     }
@@ -59,7 +58,7 @@ pub fn parse(file: impl AsRef<Path>, source: &str) -> Result<Config, ConfigError
     report.finish(file, config)
 }
 
-/// Holds `config` against the rules. A value that could not be read accuses nobody else.
+/// Checks `config` against the rules. Faults that follow from a value that could not be read are not reported.
 fn obey(config: &Config, report: &mut Report<'_>) {
     let networks: Vec<_> = config.networks.iter().collect();
     let ports: Vec<_> = config.ports.iter().collect();
@@ -72,20 +71,20 @@ fn obey(config: &Config, report: &mut Report<'_>) {
     }
 }
 
-/// Refuses collectors where there is no tunnel to them. What the API made may wait for one, but a file tells of all there is.
+/// Reports collectors of a file without a tunnel. An object of the API may wait for one, but the file declares everything.
 fn reach_collectors(config: &Config, report: &mut Report<'_>) {
     if config.ports.iter().any(|port| port.device.endpoint().is_some()) {
         return;
     }
     for (index, port) in config.ports.iter().enumerate() {
         if port.device.collector().is_some() {
-            let what = "a collector is sent to by the tunnel, and there is none: write [vxlan]";
+            let what = "a collector is reached through the tunnel, and there is no [vxlan]: add it";
             report.fault(format!("port[{index}].kind"), what);
         }
     }
 }
 
-/// Where a key stands in the file. Tunnel ports stand behind all others, peers first.
+/// The path of a key in the file. Tunnel ports follow all others, peers first.
 fn path(ports: &[&PortSpec], location: Location) -> String {
     let Index::Port(index) = location.object else { return location.to_string() };
     let device = &ports[index].device;

@@ -1,8 +1,7 @@
-//! Reads a TOML table key by key and keeps going after an error.
+//! Reads a TOML table key by key and continues after an error.
 //!
-//! serde's derive stops at the first error, and an operator wants to see all of them. Each `take…`
-//! method reads one key: absent is `None`, wrong is reported and `None`. Keys nobody asked for are
-//! unknown, which [`Table::finish`] reports, with the nearest known key.
+//! serde's derive stops at the first error, and operators want to see all. Each method reads one key: `None` if it is absent,
+//! or wrong and reported. Keys that were not read are unknown: [`Table::finish`] reports them, with the nearest known key.
 
 use std::{collections::BTreeMap, fmt::Display, ops::RangeInclusive, str::FromStr};
 
@@ -14,7 +13,7 @@ use toml::{
 use super::report::Report;
 use vswitch_model::sentence::{nearest, outside, span_of};
 
-/// A table that is being read.
+/// A table while it is read.
 #[derive(Debug)]
 pub(super) struct Table<'r, 's, 't> {
     report: &'r mut Report<'s>,
@@ -29,34 +28,34 @@ impl<'r, 's, 't> Table<'r, 's, 't> {
         Self { report, path: String::new(), table, known: Vec::new() }
     }
 
-    /// Reports `key` as wrong.
+    /// Reports an error of `key`.
     pub(super) fn fault(&mut self, key: &str, what: impl Into<String>) {
         self.report.fault(self.path_of(key), what);
     }
 
-    /// Reports `key` as missing, unless it is there and was reported as wrong.
+    /// Reports that `key` is missing, unless it is present and already reported.
     pub(super) fn fault_unless_read(&mut self, key: &str, what: &str) {
         if !self.has(key) {
             self.fault(key, what);
         }
     }
 
-    /// Whether `key` is there, and nothing was found wrong with it.
+    /// Whether `key` is present and without a reported error.
     pub(super) fn is_right(&self, key: &str) -> bool {
         self.has(key) && !self.report.is_faulty(&self.path_of(key))
     }
 
-    /// Reports what stands within `key` as wrong.
+    /// Reports an error within the value of `key`.
     pub(super) fn fault_within(&mut self, key: &str, inner: &str, what: impl Into<String>) {
         self.report.fault(format!("{}.{inner}", self.path_of(key)), what);
     }
 
-    /// Whether the key is there.
+    /// Whether `key` is present.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
     }
 
-    /// Texts under names of the owner's choice.
+    /// Reads texts under arbitrary names.
     pub(super) fn texts(&mut self, key: &'static str) -> BTreeMap<String, String> {
         let mut texts = BTreeMap::new();
         let Some(value) = self.take(key) else { return texts };
@@ -75,19 +74,19 @@ impl<'r, 's, 't> Table<'r, 's, 't> {
         texts
     }
 
-    /// A text.
+    /// Reads a text.
     pub(super) fn text(&mut self, key: &'static str) -> Option<&'t str> {
         let value = self.take(key)?;
         self.text_of(self.path_of(key), value)
     }
 
-    /// A text that means something.
+    /// Reads and parses a text.
     pub(super) fn parsed<T: FromStr<Err: Display>>(&mut self, key: &'static str) -> Option<T> {
         let text = self.text(key)?;
         self.parse(self.path_of(key), text)
     }
 
-    /// A list of texts that mean something, or one of them. Items that are wrong are reported and left out.
+    /// Reads and parses a list of texts, or a single one. Invalid items are reported and left out.
     pub(super) fn parsed_list<T: FromStr<Err: Display>>(&mut self, key: &'static str) -> Option<Vec<T>> {
         let value = self.take(key)?;
         let path = self.path_of(key);
@@ -105,7 +104,7 @@ impl<'r, 's, 't> Table<'r, 's, 't> {
         Some(list)
     }
 
-    /// A whole number in `range`.
+    /// Reads a whole number in `range`.
     pub(super) fn integer<T>(&mut self, key: &'static str, range: RangeInclusive<T>) -> Option<T>
     where
         T: TryFrom<i128> + Into<i128> + Copy + Display,
@@ -125,7 +124,7 @@ impl<'r, 's, 't> Table<'r, 's, 't> {
         }
     }
 
-    /// A whole number in `range` that means something.
+    /// Reads a whole number in `range` and converts it.
     pub(super) fn number<N, T>(&mut self, key: &'static str, range: RangeInclusive<N>) -> Option<T>
     where
         N: TryFrom<i128> + Into<i128> + Copy + Display,
@@ -135,7 +134,7 @@ impl<'r, 's, 't> Table<'r, 's, 't> {
         T::try_from(number).map_err(|error| self.fault(key, error.to_string())).ok()
     }
 
-    /// `true` or `false`.
+    /// Reads `true` or `false`.
     pub(super) fn boolean(&mut self, key: &'static str) -> Option<bool> {
         let value = self.take(key)?;
         let answer = value.get_ref().as_bool();
@@ -145,17 +144,17 @@ impl<'r, 's, 't> Table<'r, 's, 't> {
         answer
     }
 
-    /// Either of a word and a number: whether `key` is there and is this word.
+    /// Whether `key` is present and is `word`, for values that are either a word or a number.
     pub(super) fn is_word(&mut self, key: &str, word: &str) -> bool {
         self.table.get(key).is_some_and(|value| value.get_ref().as_str() == Some(word))
     }
 
-    /// Whether `key` is there and is `true` or `false`, where it may be something else as well.
+    /// Whether `key` is present and is `true` or `false`, for values that can have another type.
     pub(super) fn is_boolean(&self, key: &str) -> bool {
         self.table.get(key).is_some_and(|value| value.get_ref().as_bool().is_some())
     }
 
-    /// A table within this one.
+    /// Reads a table within this one.
     pub(super) fn table(&mut self, key: &'static str) -> Option<Table<'_, 's, 't>> {
         let value = self.take(key)?;
         match value.get_ref() {
@@ -167,7 +166,7 @@ impl<'r, 's, 't> Table<'r, 's, 't> {
         }
     }
 
-    /// Calls `each` with every table of an array of tables.
+    /// Calls `each` for every table of an array of tables.
     pub(super) fn tables(&mut self, key: &'static str, mut each: impl FnMut(Table<'_, 's, 't>)) {
         let Some(value) = self.take(key) else { return };
         let DeValue::Array(items) = value.get_ref() else {
@@ -184,7 +183,7 @@ impl<'r, 's, 't> Table<'r, 's, 't> {
         }
     }
 
-    /// Reports the keys nobody asked for.
+    /// Reports the keys that were not read.
     pub(super) fn finish(self) {
         for key in self.table.keys() {
             let name = key.get_ref().as_ref();
@@ -228,7 +227,7 @@ fn kind_of(value: &Spanned<DeValue<'_>>) -> &'static str {
     match value.get_ref() {
         DeValue::String(_) => "a text",
         DeValue::Integer(_) => "a whole number",
-        DeValue::Float(_) => "a number with a point",
+        DeValue::Float(_) => "a floating-point number",
         DeValue::Boolean(_) => "true or false",
         DeValue::Datetime(_) => "a date",
         DeValue::Array(_) => "a list",

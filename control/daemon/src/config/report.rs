@@ -1,4 +1,4 @@
-//! What is wrong with a file, and where.
+//! Errors of a file, with their positions.
 
 use std::{
     collections::HashMap,
@@ -9,13 +9,13 @@ use std::{
 /// One error of a configuration file: `net.toml:12: port[2].vlan: 4095 is reserved: use 1 to 4094`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The file as it was named to us.
+    /// The file, as given by the caller.
     pub file: PathBuf,
-    /// Counted from 1; `None` where the file as a whole is meant.
+    /// The line, from 1; `None` for an error of the whole file.
     pub line: Option<usize>,
-    /// The key, list items counted from 0; empty where the text is no TOML.
+    /// The key, list items counted from 0; empty if the text is not TOML.
     pub path: String,
-    /// What is wrong and what to do.
+    /// What is wrong and how to correct it.
     pub what: String,
 }
 
@@ -34,7 +34,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// All errors of a configuration file, in the order of its lines; displayed one per line.
+/// All errors of a configuration file, in the order of lines; displayed one per line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<ConfigError>);
 
@@ -52,7 +52,7 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// Collects errors while a text is read, and knows on which line each key stands.
+/// Collects errors while a text is read, and knows the position of each key.
 #[derive(Debug)]
 pub(super) struct Report<'s> {
     source: &'s str,
@@ -67,30 +67,30 @@ impl<'s> Report<'s> {
         Self { source, offsets: HashMap::new(), faults: Vec::new() }
     }
 
-    /// Remembers where the value called `path` stands.
+    /// Notes the position of the value `path`.
     pub(super) fn note(&mut self, path: String, offset: usize) {
         self.offsets.insert(path, offset);
     }
 
-    /// A value is wrong. Only the first fault of a value is kept: the others may follow from it.
+    /// Reports a value. Only its first fault is kept: further ones may follow from it.
     pub(super) fn fault(&mut self, path: String, what: impl Into<String>) {
         let offset = self.offset(&path);
         self.fault_at(path, offset, what);
     }
 
-    /// As [`Report::fault`], for what stands at a known offset.
+    /// Like [`Report::fault`], at a known offset.
     pub(super) fn fault_at(&mut self, path: String, offset: usize, what: impl Into<String>) {
         if path.is_empty() || !self.faults.iter().any(|(known, ..)| *known == path) {
             self.faults.push((path, offset, what.into()));
         }
     }
 
-    /// Whether the value itself, one around it or one within it is known to be wrong.
+    /// Whether a fault of the value itself, of one around it or of one within it was reported.
     pub(super) fn is_faulty(&self, path: &str) -> bool {
         self.faults.iter().any(|(known, ..)| *known == path || within(known, path) || within(path, known))
     }
 
-    /// What was read, or else the errors found.
+    /// The value, or the errors found.
     pub(super) fn finish<T>(mut self, file: &Path, value: T) -> Result<T, ConfigErrors> {
         if self.faults.is_empty() {
             return Ok(value);
@@ -103,7 +103,7 @@ impl<'s> Report<'s> {
         Err(ConfigErrors(self.faults.into_iter().map(error).collect()))
     }
 
-    /// Where `path` stands; for a key that is missing, where the table around it begins.
+    /// The offset of `path`; for a missing key, that of the table around it.
     fn offset(&self, path: &str) -> usize {
         let mut path = path;
         loop {

@@ -170,7 +170,7 @@ fn one_error_each() {
     let table = [
         ("x = 1".into(), "net.toml:1: x: unknown key: remove it"),
         ("[swich]".into(), "net.toml:1: swich: unknown key: did you mean switch?"),
-        ("[docker]\nsocket='/run/x'".into(), "docker.socket: is no NAME.sock: Docker calls the driver NAME"),
+        ("[docker]\nsocket='/run/x'".into(), "docker.socket: does not end in .sock: the file name without .sock is Docker's name for the driver"),
         ("switch = 3".into(), "net.toml:1: switch: is a whole number: write a table, [switch]"),
         ("[port]\nname='a'".into(), "net.toml:1: port: is a table: write one [[port]] for each"),
         ("port = [1]".into(), "net.toml:1: port[0]: is a whole number: write a table, [[port]]"),
@@ -192,7 +192,7 @@ fn one_error_each() {
         ("[api]\nweb='127.0.0.1:0'".into(), "api.web: has port 0"),
         (
             "[api]\nweb='0.0.0.0:9478'".into(),
-            "net.toml:2: api.web: 0.0.0.0 can be reached by other hosts, and the page shows ports, addresses and traffic to whoever reaches it, without password or encryption: use 127.0.0.1 and a tunnel, or set web_public = true",
+            "net.toml:2: api.web: 0.0.0.0 can be reached by other hosts, and the page shows ports, addresses and traffic to everyone who can reach it, without password or encryption: use 127.0.0.1 and a tunnel, or set web_public = true",
         ),
         ("[api]\nweb='[fd00::1]:80'\nweb_public=false".into(), "api.web: fd00::1 can be reached"),
         ("[api]\nweb_public=true".into(), "api.web_public: belongs to web"),
@@ -257,7 +257,7 @@ fn one_error_each() {
         ),
         (
             port("kind='collector'\nmirror={ports=['web']}\nremote='10.8.0.9'\nvni=9000"),
-            "net.toml:14: port[1].kind: a collector is sent to by the tunnel, and there is none: write [vxlan]",
+            "net.toml:14: port[1].kind: a collector is reached through the tunnel, and there is no [vxlan]: add it",
         ),
         (collector("ifname='eth0'"), "port[1].ifname: belongs to other kinds of port: a collector has no interface"),
         (collector("network='blue'"), "port[1].network: a port that mirrors others carries no network"),
@@ -314,7 +314,7 @@ fn one_error_each() {
         ),
         (tap("address='fd00::3'"), "port[1].address: fd00::3 has no prefix length: write it like fd00::3/64"),
         (tap("address=[3]"), "port[1].address[0]: is a whole number: write it in quotes"),
-        (tap("address='10.9.0.3/0'"), "makes the whole world the local subnet"),
+        (tap("address='10.9.0.3/0'"), "makes all addresses the local subnet"),
         (tap("address='10.9.0.0/24'"), "10.9.0.0 is the subnet 10.9.0.0/24 itself"),
         (tap("address='10.9.0.255/24'"), "10.9.0.255 is the broadcast address of 10.9.0.0/24"),
         (tap("address='224.0.0.1/24'"), "224.0.0.1 is not a station's address"),
@@ -379,8 +379,8 @@ fn what_is_unusual_but_right() {
 fn text_that_is_no_toml() {
     let found = errors("[switch\nname = \"a\"\nworkers = = 2\n");
     assert!(found.len() >= 2, "{found:?}");
-    assert!(found[0].starts_with("net.toml:1: is no TOML: "), "{found:?}");
-    assert!(found.last().unwrap().starts_with("net.toml:3: is no TOML: "), "{found:?}");
+    assert!(found[0].starts_with("net.toml:1: is not valid TOML: "), "{found:?}");
+    assert!(found.last().unwrap().starts_with("net.toml:3: is not valid TOML: "), "{found:?}");
 }
 
 #[test]
@@ -494,12 +494,19 @@ fn merging_and_fragments_have_their_place() {
 
 /// A link-local address is ambiguous without its link.
 #[test]
-fn tunnels_do_not_end_at_link_local_addresses() {
-    let why = "is a link-local address, which does not name its link: use the host's global address, or one of fc00::/7";
+fn link_local_addresses_of_tunnels_name_their_interface() {
+    let config = good(
+        "[vxlan]\nlocal = 'fe80::1%eth1'\ngroup = 'ff02::7'\n[[vxlan.peer]]\naddress = 'fe80::2%eth1'\n",
+    );
+    assert_eq!(config.ports[0].name.as_str(), "fe80--2-eth1");
+    let why = "is a link-local address, which does not name its link: write the interface as well, like";
     let found = errors("[vxlan]\nlocal = \"fd00::1\"\n[[vxlan.peer]]\naddress = \"fe80::1\"\n");
-    assert_eq!(found, [format!("net.toml:4: vxlan.peer[0].address: fe80::1 {why}")]);
+    assert_eq!(found, [format!("net.toml:4: vxlan.peer[0].address: fe80::1 {why} fe80::1%eth1")]);
     let found = errors("[vxlan]\nlocal = \"fe80::1\"\n");
-    assert_eq!(found, [format!("net.toml:2: vxlan.local: fe80::1 {why}")]);
+    assert_eq!(found, [format!("net.toml:2: vxlan.local: fe80::1 {why} fe80::1%eth1")]);
+    let found = errors("[vxlan]\nlocal = 'fe80::1%eth1'\n[[vxlan.peer]]\naddress = 'fe80::2%eth2'\n");
+    let other = "fe80::2%eth2 is not on the link of the local address fe80::1%eth1: link-local peers need a link-local address of this host on the same interface";
+    assert_eq!(found, [format!("net.toml:4: vxlan.peer[0].address: {other}")]);
 }
 
 #[test]
@@ -540,13 +547,13 @@ name = "red"
 "#,
     );
     let expected = [
-        "net.toml:3: vxlan.group: 10.8.0.9 is no group: use one of 224.0.0.0/4 or ff00::/8",
+        "net.toml:3: vxlan.group: 10.8.0.9 is not a multicast group: use one of 224.0.0.0/4 or ff00::/8",
         "net.toml:4: vxlan.dscp: 64 is out of range: use 0 to 63",
         "net.toml:5: vxlan.strikt: unknown key: did you mean strict?",
         "net.toml:9: vxlan.peer[0].networks[1]: no network is named bleu: did you mean blue?",
         "net.toml:9: vxlan.peer[0].networks[2]: network red has no vni to cross the tunnel with: give it one",
         "net.toml:13: vxlan.peer[1].address: peer 10.8.0.2 has 10.8.0.2 already: use another, or remove one",
-        "net.toml:16: vxlan.peer[2].address: fd00::2 is not of the family of the local address 10.8.0.1: all of an underlay is IPv4, or IPv6",
+        "net.toml:16: vxlan.peer[2].address: fd00::2 and the local address 10.8.0.1 are of different families: an underlay is either IPv4 or IPv6",
         "net.toml:19: vxlan.peer[3].address: 10.8.0.1 is this host's own address: name the other host's",
         "net.toml:22: vxlan.peer[4].address: 239.0.0.1 is a group: name a host, and the group with vxlan.group",
         "net.toml:24: vxlan.peer[5].address: missing: name the peer's address",
@@ -629,7 +636,7 @@ mirror = { networks = ["blue"] }
         "net.toml:16: port[1].vni: 16777216 is out of range: use 0 to 16777215",
         "net.toml:21: port[2].remote: 10.8.0.1 is this host's own address: name the other host's",
         "net.toml:23: port[2].mirror: a gets copies itself: name the ports that it copies from",
-        "net.toml:27: port[3].remote: fd00::2 is not of the family of the local address 10.8.0.1: all of an underlay is IPv4, or IPv6",
+        "net.toml:27: port[3].remote: fd00::2 and the local address 10.8.0.1 are of different families: an underlay is either IPv4 or IPv6",
     ];
     assert_eq!(found, expected);
 }
@@ -722,7 +729,7 @@ options = { parent = "eth9" }
         "net.toml:19: network[3].driver: could not find plugin briddge in v1 plugin registry: use bridge, overlay or uplink",
         "net.toml:23: network[4].subnet[0].aux.x: \"y\" is not an IP address",
         "net.toml:25: network[4].options.icc: \"maybe\" is not valid: use true or false",
-        "net.toml:33: network[6].options: network lan1 stands on the same parent already: give one a VLAN",
+        "net.toml:33: network[6].options: network lan1 uses the same parent already: give one a VLAN",
     ] {
         assert!(found.iter().any(|line| line == expected), "{expected}\nis not in\n{}", found.join("\n"));
     }

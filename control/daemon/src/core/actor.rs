@@ -1,11 +1,11 @@
-//! The one task that owns the core: it serves a request after the other, and publishes what came of each.
+//! The task that owns the core: serves requests one by one and publishes the outcome of each.
 //!
 //! ```text
 //! API, engines, helpers ┐
 //! reload, health, clock ┴─ requests, bounded ─> Core ─ Arc<Snapshot> ─> API, metrics, web page, why, trace
 //! ```
-//! It has its own thread: a plan for a thousand ports takes milliseconds to compute, and nft(8) and durable writes block. None
-//! of it may delay a reader. Its I/O is driven by the runtime.
+//! It has its own thread: a plan for a thousand ports takes milliseconds to compute, nft(8) and durable writes block, and none
+//! of this may delay a reader. The runtime drives its I/O.
 
 use std::{path::PathBuf, sync::Arc, thread, time::Instant};
 
@@ -20,6 +20,7 @@ use super::{
     outside::Rules,
     reap::Unfetched,
     request::{Answered, Asked, Asker, EngineRequest, Request},
+    underlay::Underlay,
 };
 use crate::{
     Failure,
@@ -35,14 +36,14 @@ use vswitch_model::api::{Trouble, TroubleKind, events::What};
 /// Capacity of the queue; a request that finds it full is refused.
 pub(super) const WAITING: usize = 1024;
 
-/// What tells that there is something to ask the core for.
+/// Signals to the core that there is something to do.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Signals {
     /// A port has failed.
     pub(crate) fault: Arc<Notify>,
     /// An unknown sender was seen at the tunnel.
     pub(crate) stranger: Arc<Notify>,
-    /// A capture's client has gone or has enough.
+    /// A capture's client has closed the connection, or has the frames it asked for.
     pub(crate) capture_over: Arc<Notify>,
 }
 
@@ -55,7 +56,7 @@ pub(crate) enum Leave {
     Nothing,
 }
 
-/// The core while it runs.
+/// The running core.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) handle: Handle,
@@ -69,15 +70,15 @@ impl Running {
     pub(crate) async fn stop(self, leave: Leave) {
         let Self { stop, ended, .. } = self;
         let _ = stop.send(leave);
-        // By answer or by its end: it has ended.
+        // An answer or an error: either way it has ended.
         let _ = ended.await;
     }
 }
 
-/// Opens what `plan` wants and starts forwarding. Ports that cannot be opened are down, and tried again.
+/// Opens the ports of `plan` and starts forwarding. Ports that cannot be opened are down and retried.
 ///
 /// # Errors
-/// There are no threads or descriptors, or what cannot be retried fails.
+/// No thread or descriptor is available, or something that cannot be retried fails.
 pub(crate) async fn start(config: PathBuf, plan: Transition, store: Store) -> Result<Running, Failure> {
     launch(config, plan, store, Machine::Real).await
 }
@@ -150,6 +151,7 @@ impl Core {
             rules: Rules::new(machine),
             unfetched: Unfetched::default(),
             crowd_warned: None,
+            underlay: Underlay::default(),
             adopted,
             process,
             signals,
@@ -158,7 +160,7 @@ impl Core {
         core.rules.claim(plan.next.outside()).map_err(|error| error.sentence)?;
         core.carry_out(plan, Attempt::retrying()).await.map_err(|error| error.sentence)?;
         if let Err(error) = core.note_declared() {
-            warn!("what the file declares is not kept for later: {error}");
+            warn!("cannot store the file's declaration: {error}");
         }
         core.rules.forget(core.state.outside());
         if core.store.has_lost() {
@@ -183,7 +185,7 @@ impl Core {
         }
     }
 
-    /// Serves requests until `stop`, or until the last handle is gone; then closes everything.
+    /// Serves requests until `stop`, or until the last handle is dropped; then closes everything.
     async fn serve_all(mut self, mut queue: mpsc::Receiver<Asked>, mut stop: oneshot::Receiver<Leave>) {
         let (mut goes_on, mut leave) = (true, Leave::Persistent);
         loop {
@@ -255,13 +257,14 @@ impl Core {
         let store = self.store.trouble().map(trouble(TroubleKind::Store));
         let gateway = self.rules.troubles().iter().cloned().map(trouble(TroubleKind::Gateway));
         let reload = self.reload_refused.clone().map(trouble(TroubleKind::Reload));
+        let underlay = self.underlay.trouble().map(trouble(TroubleKind::Tunnel));
         Problems {
             warnings: self.store.warnings(),
-            troubles: store.into_iter().chain(gateway).chain(reload).collect(),
+            troubles: store.into_iter().chain(gateway).chain(reload).chain(underlay).collect(),
         }
     }
 
-    /// Lets readers see what is wanted and real by now.
+    /// Publishes a snapshot of the current state.
     pub(super) fn publish(&mut self) -> Arc<Snapshot> {
         let snapshot = Arc::new(Snapshot::new(
             self.state.clone(),

@@ -1,4 +1,4 @@
-//! What the API asks, done.
+//! Executes the requests of the API.
 
 use jiff::Timestamp;
 
@@ -80,7 +80,7 @@ impl Core {
         self.execute(Command::Disconnect(vec![id]), Attempt::now()).await.map(drop)
     }
 
-    /// Makes a port of an interface that a helper has made.
+    /// Creates a port from an interface that a helper has made.
     pub(super) async fn attach(&mut self, attachment: Attachment) -> Result<Name, Error> {
         let Attachment { request, tap, .. } = attachment;
         let name = request.port.name.clone();
@@ -88,7 +88,7 @@ impl Core {
         Ok(name)
     }
 
-    /// Takes over what was measured of the way to a peer, if it is still there.
+    /// Takes over the measured path MTU of a peer, if it still exists.
     pub(super) fn measured(&mut self, peer: &Name, mtu: u16) -> Result<(), Error> {
         if let Some(port) = self.state.port(peer) {
             self.edge.measured(port.id, mtu);
@@ -113,7 +113,7 @@ impl Core {
         }
     }
 
-    /// The name of a network that sandboxes can be in.
+    /// The name of a network that can have endpoints.
     fn connectable(&self, reference: &Reference) -> Result<Name, Error> {
         match self.state.resolve(reference)? {
             Known::Ours(network) => Ok(network.spec.name.clone()),

@@ -1,4 +1,4 @@
-//! What container engines ask of the daemon besides what everybody may ask: endpoints whose interfaces they fetch.
+//! Requests of container engines beyond those of every client: endpoints whose interfaces the engine moves.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -16,8 +16,8 @@ use crate::{
 use vswitch_model::{Connect, Driver, EndpointSpec, Error, Family, Id, Name, Netns, publish::Publish};
 
 impl Core {
-    /// Disconnects endpoints of engines whose place a new one takes: an engine gives an address out once, so an endpoint
-    /// that has it already and is in no container is one that it has forgotten.
+    /// Disconnects stale endpoints that a new one replaces: an engine assigns an address once, so an endpoint that already has
+    /// it and is in no container is one that the engine has forgotten.
     pub(super) async fn make_room(&mut self, network: &Name, ask: &Connect) -> Result<(), Error> {
         let asked = [ask.ip.map(IpAddr::V4), ask.ip6.map(IpAddr::V6)];
         let rivals = self.state.endpoints_of(network).filter(|it| {
@@ -28,13 +28,13 @@ impl Core {
         self.forget(rivals).await
     }
 
-    /// Disconnects what an engine has forgotten of a network.
+    /// Disconnects the endpoints of a network that an engine has forgotten.
     pub(super) async fn clear(&mut self, network: &Name) -> Result<(), Error> {
         let bare = self.state.endpoints_of(network).filter(|it| it.sandbox.is_none()).cloned().collect();
         self.forget(bare).await
     }
 
-    /// Disconnects those of `endpoints` whose interfaces nobody has.
+    /// Disconnects those of `endpoints` whose interfaces are gone.
     async fn forget(&mut self, endpoints: Vec<Arc<EndpointSpec>>) -> Result<(), Error> {
         if endpoints.is_empty() {
             return Ok(());
@@ -54,12 +54,12 @@ impl Core {
         Ok(())
     }
 
-    /// Notes where a bare interface is moved.
+    /// Notes where a bare interface was moved.
     pub(super) async fn moved(&mut self, id: Id, to: Netns) -> Result<(), Error> {
         self.update_endpoint(id, EndpointUpdate::Moved(to)).await
     }
 
-    /// Makes these ports of the host lead to an endpoint, and no others.
+    /// Publishes exactly these ports of the host for an endpoint.
     pub(super) async fn publish_ports(&mut self, id: Id, publish: Vec<Publish>) -> Result<(), Error> {
         let endpoint = self.state.endpoints().find(|it| it.id == id).cloned();
         let endpoint = endpoint.ok_or_else(|| NetworkError::NoEndpoint(id.clone()))?;
@@ -75,7 +75,7 @@ impl Core {
         done
     }
 
-    /// Notes which network an engine knows by an id of its own, or that it does no longer.
+    /// Notes which network an engine knows by an id of its own, or removes that note.
     pub(super) fn adopt(&mut self, id: Id, network: Option<Name>) -> Result<(), Error> {
         self.store.adopt(&id, network.as_ref())?;
         let adopted = Arc::make_mut(&mut self.adopted);
@@ -92,23 +92,23 @@ impl Core {
 }
 
 impl Handle {
-    /// Disconnects endpoints whose interfaces no one has and that stand in the way of what will be asked for.
+    /// Disconnects endpoints whose interfaces are gone and that conflict with a coming request.
     ///
     /// # Errors
-    /// They cannot be looked for, or not be disconnected.
+    /// They cannot be looked up, or not be disconnected.
     pub(crate) async fn make_room(&self, network: Name, ask: Connect) -> Result<(), Error> {
         self.engine(|reply| EngineRequest::MakeRoom(network, Box::new(ask), reply)).await
     }
 
-    /// Disconnects all endpoints of a network whose interfaces no one has.
+    /// Disconnects all endpoints of a network whose interfaces are gone.
     ///
     /// # Errors
-    /// As [`Handle::make_room`].
+    /// Those of [`Handle::make_room`].
     pub(crate) async fn clear(&self, network: Name) -> Result<(), Error> {
         self.engine(|reply| EngineRequest::Clear(network, reply)).await
     }
 
-    /// Notes where a bare interface is moved.
+    /// Notes where a bare interface was moved.
     ///
     /// # Errors
     /// There is no such endpoint.
@@ -116,18 +116,18 @@ impl Handle {
         self.engine(|reply| EngineRequest::Moved(id, to, reply)).await
     }
 
-    /// Makes these ports of the host lead to an endpoint, and no others.
+    /// Publishes exactly these ports of the host for an endpoint.
     ///
     /// # Errors
-    /// There is no such endpoint, or a port is taken.
+    /// There is no such endpoint, or a port is in use.
     pub(crate) async fn publish(&self, id: Id, publish: Vec<Publish>) -> Result<(), Error> {
         self.engine(|reply| EngineRequest::Publish(id, publish, reply)).await
     }
 
-    /// Notes which network an engine knows by an id of its own, or that it does no longer.
+    /// Notes which network an engine knows by an id of its own, or removes that note.
     ///
     /// # Errors
-    /// It is not kept.
+    /// It cannot be stored.
     pub(crate) async fn adopt(&self, id: Id, network: Option<Name>) -> Result<(), Error> {
         self.engine(|reply| EngineRequest::Adopt(id, network, reply)).await
     }
@@ -136,10 +136,10 @@ impl Handle {
         self.ask(|reply| Request::Engine(request(reply))).await.map(drop)
     }
 
-    /// A subnet that is free on this host, and none of `held`.
+    /// A subnet that is free on this host and not in `held`.
     ///
     /// # Errors
-    /// There is none, or the host's routes cannot be read.
+    /// None is free, or the host's routes cannot be read.
     pub(crate) async fn choose_subnet(
         &self,
         driver: Driver,

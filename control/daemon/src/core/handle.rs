@@ -39,7 +39,7 @@ pub(crate) struct Handle {
     pub(super) requests: mpsc::Sender<Asked>,
     /// Who asks by it.
     pub(super) by: Asker,
-    /// Requests that found the queue full.
+    /// Number of requests refused because the queue was full.
     pub(super) refused: Arc<AtomicU64>,
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
     pub(super) journal: Arc<Journal>,
@@ -61,12 +61,12 @@ impl Handle {
         Asked { by: self.by.clone(), request }
     }
 
-    /// The state as of the last request served. Never waits.
+    /// The state after the last request. Never waits.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshots.borrow())
     }
 
-    /// The same, with the TAPs' queues in the kernel read at most 100 ms ago.
+    /// The same, with the drops of the TAPs' queues, read at most 100 ms ago.
     pub(crate) async fn counted(&self) -> Arc<Snapshot> {
         let snapshot = self.snapshot();
         let there = Arc::clone(&snapshot);
@@ -77,15 +77,15 @@ impl Handle {
     /// Executes a command, entirely or not at all.
     ///
     /// # Errors
-    /// It is refused, cannot be done, or too many requests wait already.
+    /// It is refused, cannot be performed, or the queue is full.
     pub(crate) async fn execute(&self, command: Command) -> Result<Done<Vec<Change>>, Error> {
         self.ask(|reply| Request::Execute(Box::new(command), reply)).await
     }
 
-    /// Sends a request and awaits the answer, which comes when readers see its effect.
+    /// Sends a request and awaits the answer, which arrives when its effect is visible to readers.
     ///
     /// # Errors
-    /// Those of the request; `unavailable` when too many requests wait already, or the daemon stops.
+    /// Those of the request; `unavailable` if the queue is full or the daemon is stopping.
     pub(crate) async fn ask<T: 'static>(
         &self,
         request: impl FnOnce(Reply<T>) -> Request,
@@ -97,15 +97,15 @@ impl Handle {
             Err(TrySendError::Full(_)) => {
                 let refused = self.refused.fetch_add(1, Relaxed) + 1;
                 if refused.is_power_of_two() {
-                    warn!(refused, "requests are refused: {WAITING} wait already");
+                    warn!(refused, "requests are refused: {WAITING} are waiting");
                 }
-                let why = format!("vswitchd is busy: {WAITING} requests wait already; try again in a moment");
+                let why = format!("vswitchd is busy: {WAITING} requests are waiting; try again in a moment");
                 Err(Error::unavailable(why))
             }
         }
     }
 
-    /// Sends a request of the daemon itself, which waits for room in the queue instead of being refused.
+    /// Sends a request of the daemon itself, which waits for room in the queue rather than being refused.
     pub(crate) async fn tell<T: 'static>(
         &self,
         request: impl FnOnce(Reply<T>) -> Request,
@@ -115,15 +115,15 @@ impl Handle {
         answer.await.map_err(|_| stopping())?
     }
 
-    /// Requests that were refused because too many waited.
+    /// Number of requests refused because the queue was full.
     pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
     }
 
-    /// What would become of a frame. Changes nothing.
+    /// Traces a frame without side effects.
     ///
     /// # Errors
-    /// It is no frame, or cannot come in there.
+    /// It is not a frame, or cannot arrive at that port.
     pub(crate) async fn trace(&self, request: &TraceRequest) -> Result<Trace, Error> {
         let mut snapshots = self.snapshots.clone();
         loop {
@@ -131,14 +131,14 @@ impl Handle {
             if let Some(plan) = snapshot.live.plan.upgrade() {
                 return snapshot.trace(&plan, request);
             }
-            // The workers have a newer plan already: its snapshot comes next.
+            // The workers already have a newer plan: its snapshot follows.
             snapshots.changed().await.map_err(|_| stopping())?;
         }
     }
 
-    /// What happened, and what happens: the latest events, oldest first.
+    /// The latest events, oldest first, and new ones as they occur.
     pub(crate) fn events(&self, filter: EventsFilter) -> EventStream {
-        // What the table has seen since the last heartbeat is a part of the answer.
+        // Events of the table since the last heartbeat are part of the answer.
         let snapshot = self.snapshot();
         let live = &snapshot.live;
         self.journal.fetch(&live.fdb, || Arc::clone(snapshot.names()), live.workers.now());
@@ -150,13 +150,13 @@ impl Handle {
         self.journal.close();
     }
 
-    /// Ends all captures: they would never end by themselves.
+    /// Ends all captures, which have no end of their own.
     pub(crate) async fn end_captures(&self) {
-        // Refused only when the core has ended, and they with it.
+        // Refused only after the core has ended, and the captures with it.
         let _ = self.tell(|reply| Request::EndCaptures(Captures::All, reply)).await;
     }
 
-    /// Measures the way to a peer, which takes seconds where packets get lost.
+    /// Measures the path to a peer, which takes seconds if packets are lost.
     ///
     /// # Errors
     /// There is no such peer, or it does not answer.
@@ -164,21 +164,22 @@ impl Handle {
         let snapshot = self.snapshot();
         let way = snapshot.way_to(&snapshot.find_port(&peer)?);
         let (local, remote, most) =
-            way.ok_or_else(|| Error::not_found(format!("port {peer} is no peer, or the tunnel is down")))?;
+            way.ok_or_else(|| Error::not_found(format!("port {peer} is not a peer, or the tunnel is down")))?;
         drop(snapshot);
         let way = spawn_blocking(move || probe::measure(local, remote, most)).await;
         let way = way.map_err(|error| Error::internal(error.to_string()))?;
         let way = way.map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => Error::unavailable(format!(
-                "{remote} does not answer pings: is it up, and does nothing on the way drop ICMP?"
+                "{} does not answer pings: is it up, and does nothing on the way drop ICMP?",
+                remote.ip()
             )),
-            _ => Error::unavailable(format!("cannot ping {remote}: {error}")),
+            _ => Error::unavailable(format!("cannot ping {}: {error}", remote.ip())),
         })?;
         self.ask(|reply| Request::Measured(peer.clone(), way.mtu, reply)).await?;
         Ok(Probe {
             peer,
             path_mtu: way.mtu,
-            overlay_mtu: way.mtu.saturating_sub(vswitch_vxlan::device::overhead(local)),
+            overlay_mtu: way.mtu.saturating_sub(vswitch_vxlan::device::overhead(local.ip())),
             rtt_us: u64::try_from(way.rtt.as_micros()).unwrap_or(u64::MAX),
         })
     }
@@ -237,7 +238,7 @@ mod tests {
         }
         let error = handle.ask(Request::Tick).await.map(drop).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Unavailable);
-        assert_eq!(error.sentence, "vswitchd is busy: 1024 requests wait already; try again in a moment");
+        assert_eq!(error.sentence, "vswitchd is busy: 1024 requests are waiting; try again in a moment");
         assert_eq!(handle.refused.load(Relaxed), 1);
         assert_eq!(handle.snapshot().status().networks, 0);
         drop(queue);

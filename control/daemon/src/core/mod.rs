@@ -1,13 +1,13 @@
-//! The core: the one owner of the desired state, the devices and the store.
+//! The core: the owner of the desired state, the devices and the store.
 //!
 //! Requests arrive through a [`Handle`] and are served one by one, entirely or not at all ([`actor`]); readers take a
 //! [`Snapshot`] and never wait.
 //!
-//! | file | its story |
+//! | file | contents |
 //! |---|---|
 //! | `request`, `handle`, `actor` | how the core is asked, and who serves |
 //! | `commands`, `engines`, `reload`, `pins` | what is asked from outside |
-//! | `upkeep`, `reap`, `outside` | what the core looks after by itself |
+//! | `upkeep`, `reap`, `outside`, `underlay` | what the core looks after by itself |
 
 mod actor;
 mod commands;
@@ -20,6 +20,7 @@ mod reload;
 mod request;
 #[cfg(test)]
 pub(crate) mod simulated;
+mod underlay;
 mod upkeep;
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
@@ -32,7 +33,7 @@ pub(crate) use self::{
     handle::Handle,
     request::{Asker, Captures, Request},
 };
-use self::{outside::Rules, reap::Unfetched};
+use self::{outside::Rules, reap::Unfetched, underlay::Underlay};
 use crate::{
     crash,
     edge::{Attempt, Edge, OnFailure, Opening},
@@ -43,7 +44,7 @@ use crate::{
 };
 use vswitch_model::{Error, Id, Name};
 
-/// What is wanted, what is real, and what is kept; changed together.
+/// The desired state, the real one and the stored one, which change together.
 pub(crate) struct Core {
     state: State,
     /// Who asked for what is being done.
@@ -57,6 +58,7 @@ pub(crate) struct Core {
     unfetched: Unfetched,
     /// The time of the last warning that an unknown sender did not become a peer.
     crowd_warned: Option<Instant>,
+    underlay: Underlay,
     /// The networks that engines know by ids of their own, as the store has them.
     adopted: Arc<BTreeMap<Id, Name>>,
     process: Arc<Process>,
@@ -65,7 +67,7 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    /// Obeys a command, wholly or not at all.
+    /// Executes a command, entirely or not at all.
     async fn execute(&mut self, command: Command, attempt: Attempt) -> Result<Vec<state::Change>, Error> {
         let plan = self.state.plan(command)?;
         self.carry_out(plan, attempt).await
@@ -73,7 +75,7 @@ impl Core {
 
     async fn carry_out(&mut self, plan: Transition, attempt: Attempt) -> Result<Vec<state::Change>, Error> {
         let done = self.make(plan, attempt).await;
-        // Ports that were opened anew have none of the addresses pinned to them, whether the change was made or undone.
+        // Reopened ports have lost their pinned addresses, whether the change was made or undone.
         let homeless = self.pin_again();
         let changes = done?;
         self.forget_pins(homeless);
@@ -102,14 +104,14 @@ impl Core {
             Ok(work) => work,
             Err(failed) => return Err(failed.undo(&self.state).await),
         };
-        // The gateways' interfaces are there, with their addresses, and what is kept is real.
+        // The gateways' interfaces exist, with their addresses, before rules and records refer to them.
         for (index, effect) in kept.iter().enumerate() {
             crash::point();
             if let Err(error) = keep(&mut self.rules, &self.store, effect, on_failure) {
                 for effect in kept[..=index].iter().rev() {
                     let undone = effect.clone().undo();
                     if let Err(error) = keep(&mut self.rules, &self.store, &undone, OnFailure::Retry) {
-                        error!("cannot undo a change that failed: {}", error.sentence);
+                        error!("cannot undo a failed change: {}", error.sentence);
                     }
                 }
                 work.undo(&self.state).await;
@@ -131,13 +133,13 @@ impl Core {
         Ok(changes)
     }
 
-    /// Lets the workers work by what is wanted and real, and readers see it.
+    /// Gives the workers a plan, and readers a snapshot.
     async fn rebuild(&mut self) {
         self.edge.rebuild(&self.state).await;
         self.publish();
     }
 
-    /// Keeps what the file declares, for the day when it does not any more.
+    /// Stores the file's declaration, for networks that it may drop later.
     fn note_declared(&self) -> Result<(), StoreError> {
         let declared: Vec<_> = self.state.networks().filter(|it| it.origin == Origin::File).collect();
         self.store.declare(declared.iter().map(|it| &*it.spec))
@@ -149,14 +151,14 @@ impl Core {
     }
 }
 
-/// Does what an effect asks of the host's rules and of the store; of those that ask nothing of them, nothing.
+/// Performs the part of an effect that concerns the host's rules or the store, if any.
 fn keep(rules: &mut Rules, store: &Store, effect: &Effect, on_failure: OnFailure) -> Result<(), Error> {
     match effect {
         Effect::SetOutside { new, .. } => rules.set(new, on_failure)?,
         Effect::Store(record) => store.put(record)?,
         Effect::Unstore(record) => store.remove(record.kind(), record.key())?,
         Effect::Restore { new, .. } => store.put(new)?,
-        // Done before, by the edge.
+        // Performed before, by the edge.
         Effect::SetSwitch { .. } | Effect::ClosePort(_) | Effect::UpdatePort { .. } | Effect::OpenPort(_) => {
         }
     }

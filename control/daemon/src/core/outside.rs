@@ -1,6 +1,6 @@
-//! The daemon's way to the outside world: ports of the host that are held, and rules that are set.
+//! Access to the outside: reserved ports of the host, and the gateway's rules.
 //!
-//! nft(8) takes some milliseconds, up to 30: the core waits for it on its own thread, where it holds no reader up.
+//! nft(8) takes up to 30 ms. The core waits for it on its own thread, where it delays no reader.
 
 use std::{
     net::IpAddr,
@@ -19,22 +19,22 @@ use vswitch_model::{
     publish::{Publish, Published},
 };
 
-/// How often it is looked at what others have made of the host's rules: some milliseconds of nft(8) each time.
+/// Interval of checks whether the host's rules were changed by others: each costs some milliseconds of nft(8).
 const CHECK: Duration = Duration::from_secs(5);
 
-/// What this host's rules are, and should be.
+/// The host's rules, wanted and set.
 #[derive(Debug)]
 pub(super) struct Rules {
     machine: Machine,
     gateway: Gateway,
     /// What could not be made, and is tried again: sentences.
     due: Vec<String>,
-    /// When it was looked at last what others have made of them.
+    /// Time of the last check.
     checked: Instant,
 }
 
 impl Core {
-    /// Holds ports of the host for an endpoint that is about to be.
+    /// Reserves ports of the host for an endpoint that will be created.
     pub(super) fn reserve(&mut self, network: &Name, connect: &Connect) -> Result<Vec<Published>, Error> {
         let Some(network) = self.state.network(network).filter(|_| !connect.publish.is_empty()) else {
             return Ok(Vec::new());
@@ -44,8 +44,7 @@ impl Core {
         self.reserve_for(&network.spec, &addresses, options.hold, connect.publish.clone())
     }
 
-    /// Publishes ports for an endpoint of a network that has `addresses`, or will have them; with `hold` sockets of ours keep
-    /// others from them.
+    /// Publishes ports for an endpoint of a network that has or will have `addresses`; with `hold` our sockets reserve them.
     pub(super) fn reserve_for(
         &mut self,
         network: &NetworkSpec,
@@ -67,7 +66,7 @@ impl Rules {
         Self { machine, gateway: Gateway::default(), due: Vec::new(), checked: Instant::now() }
     }
 
-    /// Makes sure that no other daemon sets the host's rules, where some are wanted.
+    /// Ensures that no other daemon sets the host's rules, if any are wanted.
     pub(super) fn claim(&mut self, wanted: &[Outside]) -> Result<(), Error> {
         if !wanted.is_empty() && self.machine.is_real() {
             self.gateway.claim()?;
@@ -75,12 +74,12 @@ impl Rules {
         Ok(())
     }
 
-    /// Lets ports of the host go that were held for an endpoint.
+    /// Releases the reserved ports of an endpoint.
     pub(super) fn release(&mut self, published: &[Published]) {
         self.gateway.release(published);
     }
 
-    /// Ends what the kernel tracks of endpoints that are gone, in networks that had a gateway.
+    /// Deletes the tracked connections of removed endpoints, in networks that had a gateway.
     pub(super) fn end_connections<'e>(
         &self,
         before: &[Outside],
@@ -93,18 +92,18 @@ impl Rules {
         }
     }
 
-    /// Removes the rules of an earlier life where none are wanted: it may have ended before it kept what they were for.
+    /// Removes rules of an earlier run if none are wanted: it may have ended before it stored what they were for.
     pub(super) fn forget(&mut self, wanted: &[Outside]) {
         if wanted.is_empty()
             && self.machine.is_real()
             && let Err(why) = self.gateway.set(&[])
         {
-            // Without nft, or the right to use it, there were none.
-            debug!("rules of an earlier life cannot be looked for: {why}");
+            // Without nft, or without permission to use it, there are none.
+            debug!("cannot look for rules of an earlier run: {why}");
         }
     }
 
-    /// Makes the host's rules what they should be. With [`OnFailure::Retry`] as much as can be had, now and later.
+    /// Sets the host's rules. With [`OnFailure::Retry`] as far as possible, now and later.
     pub(super) fn set(&mut self, outsides: &[Outside], on_failure: OnFailure) -> Result<(), Error> {
         if !self.machine.is_real() {
             return Ok(());
@@ -131,23 +130,23 @@ impl Rules {
         &self.due
     }
 
-    /// Tries again what could not be made.
+    /// Retries what failed.
     pub(super) fn retry(&mut self, outsides: &[Outside]) {
         if !self.due.is_empty() {
-            // Its errors are told once.
+            // Its errors are reported once.
             let _ = self.set(outsides, OnFailure::Retry);
         }
     }
 
-    /// Looks, now and then, whether others have taken the host's rules away, or drop what those let pass.
+    /// Checks from time to time whether others have removed the host's rules, or drop what these accept.
     pub(super) fn check(&mut self, outsides: &[Outside]) {
         if self.checked.elapsed() < CHECK || !self.machine.is_real() {
             return;
         }
         self.checked = Instant::now();
-        // Where nft fails, setting the rules has told why.
+        // If nft fails, setting the rules has reported why.
         if let Ok(false) = self.gateway.check(outsides) {
-            warn!("the table inet {TABLE} is gone: it is made again");
+            warn!("the table inet {TABLE} is gone: it is created again");
             let _ = self.set(outsides, OnFailure::Retry);
         }
     }

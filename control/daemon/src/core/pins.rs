@@ -1,4 +1,4 @@
-//! Addresses that are pinned to a port by hand, and those that are forgotten.
+//! Pinning and flushing addresses.
 
 use tracing::{info, warn};
 use vswitch::{
@@ -14,23 +14,23 @@ use vswitch_model::{
 };
 
 impl Core {
-    /// Pins every address that is kept to its port: a port that was opened anew has none. Returns those that could not be.
+    /// Applies all stored pins: a reopened port has none. Returns those that failed.
     pub(super) fn pin_again(&self) -> Vec<StaticEntry> {
         self.store.pins().into_iter().filter(|pin| self.pin(pin).is_err()).collect()
     }
 
-    /// Keeps pins no longer whose network or port is gone.
+    /// Deletes stored pins whose network or port is gone.
     pub(super) fn forget_pins(&self, pins: Vec<StaticEntry>) {
         for pin in pins {
-            info!(mac = %pin.mac, network = %pin.network, port = %pin.port, "a pinned address goes with its port");
-            // Where it cannot be forgotten now, it is the next time.
+            info!(mac = %pin.mac, network = %pin.network, port = %pin.port, "a pinned address is removed with its port");
+            // If it cannot be deleted now, it is the next time.
             if let Err(error) = self.store.remove_pin(&pin.network, pin.mac) {
-                warn!(mac = %pin.mac, network = %pin.network, "the pinned address is kept still: {error}");
+                warn!(mac = %pin.mac, network = %pin.network, "cannot delete a pinned address: {error}");
             }
         }
     }
 
-    /// Pins an address and keeps that, or does neither.
+    /// Pins an address and stores that, or does neither.
     pub(super) fn pin_and_keep(&mut self, pin: &StaticEntry) -> Result<(), Error> {
         self.pin(pin)?;
         if let Err(error) = self.store.put_pin(pin) {
@@ -42,7 +42,7 @@ impl Core {
         Ok(())
     }
 
-    /// Forgets one address, learned or pinned by command. That of a station that is known stays with its port.
+    /// Removes one address, learned or pinned by command. That of a known station stays pinned to its port.
     pub(super) fn forget_address(&mut self, key: &FdbKey) -> Result<(), Error> {
         let network = self.network_id(&key.network)?;
         self.store.remove_pin(&key.network, key.mac)?;
@@ -66,7 +66,7 @@ impl Core {
         }
     }
 
-    /// Forgets learned addresses; pinned ones stay.
+    /// Removes learned addresses; pinned ones stay.
     pub(super) fn flush(&mut self, flush: Flush) -> Result<Flushed, Error> {
         let before = self.learned();
         self.asker.log(format_args!("learned addresses removed: {flush:?}"));
@@ -79,7 +79,7 @@ impl Core {
         Ok(Flushed { entries: u32::try_from(entries).unwrap_or(u32::MAX) })
     }
 
-    /// Learned addresses that are believed now.
+    /// Learned addresses that are not expired.
     fn learned(&self) -> usize {
         let entries = self.edge.fdb.entries(self.edge.workers.now());
         entries.filter(|entry| entry.origin == Origin::Learned).count()
@@ -89,7 +89,10 @@ impl Core {
     fn pin(&self, pin: &StaticEntry) -> Result<(), Error> {
         let (network, port) = (self.network_id(&pin.network)?, self.port_id(&pin.port)?);
         if !pin.mac.is_station() {
-            return Err(Error::invalid(format!("{} is a group or zero address: no station has it", pin.mac)));
+            return Err(Error::invalid(format!(
+                "{} is a multicast or zero address, which no station can have",
+                pin.mac
+            )));
         }
         let (spec, carried) = (self.state.port(&pin.port), self.state.network(&pin.network));
         if !spec.zip(carried).is_some_and(|(port, network)| port.spec.holds(&network.spec)) {

@@ -1,7 +1,7 @@
-//! Endpoints that nobody has any more: their sandboxes have ended, or an engine died and never told.
+//! Stale endpoints: their sandboxes have ended, or an engine died without notice.
 //!
-//! So a bare interface is looked after: one that is nowhere any more went with its container, and one that lies in our own
-//! namespace for long was forgotten.
+//! So bare interfaces are watched: one that is gone went with its container, and one that stays in our own namespace for long
+//! was forgotten.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,16 +16,15 @@ use crate::{device, edge::Attempt, sight, state::Command};
 use vswitch_host::netns::Presences;
 use vswitch_model::{EndpointSpec, Error, Id};
 
-/// How long an engine may take to fetch an interface that it asked for.
+/// Time limit for an engine to move an interface that it requested.
 const FETCH: Duration = Duration::from_secs(60);
 
-/// Bare interfaces that lie where they were made, and since when.
+/// Bare interfaces that are still where they were created, and since when.
 #[derive(Debug, Default)]
 pub(super) struct Unfetched(HashMap<Id, Instant>);
 
 impl Unfetched {
-    /// Notes which interfaces lie there `now`; those that are not among them any more were fetched. Returns those that were
-    /// not fetched in time.
+    /// Notes which interfaces are there `now`; missing ones were moved. Returns those whose time is over.
     fn look<'a>(&mut self, lying: impl Iterator<Item = &'a Id>, now: Instant) -> HashSet<Id> {
         let since = |id: &Id| self.0.get(id).copied().unwrap_or(now);
         self.0 = lying.map(|id| (id.clone(), since(id))).collect();
@@ -47,7 +46,7 @@ impl Core {
         let mut orphans: Vec<_> = self.state.endpoints().filter(is_orphan).cloned().collect();
         match self.strays(now).await {
             Ok(strays) => orphans.extend(strays),
-            Err(error) => warn!("cannot look for interfaces that nobody has: {}", error.sentence),
+            Err(error) => warn!("cannot look for interfaces that are gone: {}", error.sentence),
         }
         if orphans.is_empty() {
             return;
@@ -56,14 +55,14 @@ impl Core {
         match self.execute(Command::Disconnect(ids), Attempt::retrying()).await {
             Ok(_) => {
                 for endpoint in orphans {
-                    warn!(endpoint = %endpoint.name, network = %endpoint.network, "reaped: nobody has its interface any more");
+                    warn!(endpoint = %endpoint.name, network = %endpoint.network, "reaped: its interface is gone");
                 }
             }
             Err(error) => error!("endpoints without a namespace cannot be reaped: {}", error.sentence),
         }
     }
 
-    /// Endpoints with bare interfaces that nobody has.
+    /// Endpoints with bare interfaces that are gone or were forgotten.
     async fn strays(&mut self, now: &Presences) -> Result<Vec<Arc<EndpointSpec>>, Error> {
         let bare: Vec<_> = self.state.endpoints().filter(|it| it.sandbox.is_none()).cloned().collect();
         if bare.is_empty() {
@@ -82,14 +81,14 @@ impl Core {
             match self.is_anywhere(&endpoint).await {
                 Ok(true) => {}
                 Ok(false) => strays.push(endpoint),
-                // Not to be told is not to be gone.
+                // Unknown does not mean gone.
                 Err(error) => debug!(endpoint = %endpoint.name, "cannot be looked for: {}", error.sentence),
             }
         }
         Ok(strays)
     }
 
-    /// Whether an endpoint's device works, as far as we know without trying.
+    /// Whether an endpoint's device works, as far as known without trying.
     pub(super) fn is_open(&self, endpoint: &EndpointSpec, now: &Presences) -> bool {
         let port = self.state.port(&endpoint.port).and_then(|port| self.edge.port(port.id));
         let device = port.and_then(|port| port.device.as_ref().ok());

@@ -13,7 +13,8 @@ impl Core {
     pub(super) async fn reload(&mut self, dry_run: bool) -> Result<Reload, Error> {
         let mut wanted = config::load(&self.process.config).map_err(Error::invalid_lines);
         if let Ok(config) = &mut wanted {
-            tunnel::settle(config).await;
+            let known = self.state.endpoint().and_then(|port| port.device.endpoint()?.measured_mtu);
+            tunnel::settle(config, known).await;
         }
         let plan = match wanted.and_then(|config| Ok(self.state.plan(Command::Reload(config))?)) {
             Ok(plan) => plan,
@@ -33,7 +34,7 @@ impl Core {
             self.reload_refused = None;
             self.note_declared()?;
             info!(changes = reload.changes.len(), "reloaded");
-            // Those known by now may be welcome from now on.
+            // Known strangers may be accepted from now on.
             self.signals.stranger.notify_one();
             self.observer.note(What::Reloaded { changes: reload.changes.len() });
         }

@@ -1,4 +1,4 @@
-//! What the core is asked, and where its answers go.
+//! Requests to the core, and their answers.
 
 use std::{fmt, sync::Arc};
 
@@ -18,46 +18,46 @@ use vswitch_model::{
     publish::Publish,
 };
 
-/// Something that changes the switch, or lets it look after itself. Served one by one, in the order of asking.
+/// A request that changes the switch, or a periodic task. Served one by one, in order.
 #[derive(Debug)]
 pub(crate) enum Request {
-    /// Obey a command as it is.
+    /// Executes a command as it is.
     Execute(Box<Command>, Reply<Vec<Change>>),
-    /// Make a network and choose what is not given; answers its name.
+    /// Creates a network, and chooses what is not given; answers its name.
     AddNetwork(Box<NetworkSpec>, Reply<Name>),
-    /// Change a network while containers stay connected; answers its name.
+    /// Changes a network while containers stay connected; answers its name.
     UpdateNetwork(Reference, Box<NetworkUpdate>, Reply<Name>),
-    /// Delete a network that nothing uses.
+    /// Deletes an unused network.
     DeleteNetwork(Reference, Reply<()>),
-    /// Delete the networks that the API made and nothing uses.
+    /// Deletes the unused networks of the API.
     Prune(Prune, Reply<Pruned>),
-    /// Connect a sandbox to a network; answers the endpoint's id.
+    /// Connects a sandbox to a network; answers the endpoint's id.
     Connect(Reference, Box<Connect>, Reply<Id>),
-    /// Disconnect an endpoint of a network.
+    /// Disconnects an endpoint of a network.
     Disconnect(Reference, Reference, Reply<()>),
-    /// Make a port of an interface that a helper has made; answers its name.
+    /// Creates a port from an interface that a helper has made; answers its name.
     Attach(Box<Attachment>, Reply<Name>),
-    /// Note what was measured of the way to a peer: the longest packet, in bytes.
+    /// Notes a measured path MTU of a peer, in bytes.
     Measured(Name, u16, Reply<()>),
-    /// Pin an address to a port.
+    /// Pins an address to a port.
     Pin(StaticEntry, Reply<()>),
-    /// Forget an address, pinned or learned.
+    /// Removes an address, pinned or learned.
     Forget(FdbKey, Reply<()>),
-    /// Forget learned addresses.
+    /// Removes learned addresses.
     Flush(Flush, Reply<Flushed>),
-    /// Begin a capture.
+    /// Begins a capture.
     Capture(Box<CaptureRequest>, Reply<CaptureStream>),
-    /// End these captures, and those that are over.
+    /// Ends these captures, and those that are over.
     EndCaptures(Captures, Reply<bool>),
-    /// Read the configuration file again and apply the difference; with `dry_run` only say it.
+    /// Reads the configuration file again and applies the difference; with `dry_run` only reports it.
     Reload { dry_run: bool, reply: Reply<Reload> },
-    /// Something that only a container engine asks.
+    /// A request of a container engine.
     Engine(EngineRequest),
     /// A port has failed.
     Fault(Reply<()>),
     /// An unknown sender was seen at the tunnel.
     Strangers(Reply<()>),
-    /// A second has passed: addresses age, and what is down is tried again.
+    /// A second has passed: addresses age, and ports that are down are retried.
     Tick(Reply<()>),
 }
 
@@ -74,7 +74,7 @@ pub(crate) enum Asker {
     /// The daemon itself, which logs what it does on its own account.
     #[default]
     Vswitchd,
-    /// Whoever sent this signal.
+    /// The sender of this signal.
     Signal(&'static str),
     /// Docker Engine, by its plugin's socket.
     Docker,
@@ -107,47 +107,47 @@ impl Asker {
     }
 }
 
-/// Which captures are to end.
+/// Which captures to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Captures {
-    /// Only those that are over: their clients have gone, or have enough.
+    /// Only those that are over: their clients have closed the connection, or have the frames they asked for.
     Over,
     /// This one.
     One(u64),
-    /// All: the daemon stops.
+    /// All, because the daemon stops.
     All,
 }
 
-/// What container engines ask besides what everybody may ask.
+/// Requests of container engines beyond those of every client.
 #[derive(Debug)]
 pub(crate) enum EngineRequest {
-    /// Disconnect forgotten endpoints that stand in the way of what will be asked for.
+    /// Disconnects forgotten endpoints that conflict with a coming request.
     MakeRoom(Name, Box<Connect>, Reply<()>),
-    /// Disconnect all forgotten endpoints of a network.
+    /// Disconnects all forgotten endpoints of a network.
     Clear(Name, Reply<()>),
-    /// Note where a bare interface is moved.
+    /// Notes where a bare interface was moved.
     Moved(Id, Netns, Reply<()>),
-    /// Make these ports of the host lead to an endpoint, and no others.
+    /// Publishes exactly these ports of the host for an endpoint.
     Publish(Id, Vec<Publish>, Reply<()>),
-    /// Note which network an engine knows by an id of its own, or that it does no longer.
+    /// Notes which network an engine knows by an id of its own, or removes that note.
     Adopt(Id, Option<Name>, Reply<()>),
 }
 
-/// What was done, and the snapshot in which it can be seen.
+/// An answer, and the snapshot in which its effect is visible.
 #[derive(Debug)]
 pub(crate) struct Done<T> {
     pub(crate) value: T,
     pub(crate) snapshot: Arc<Snapshot>,
 }
 
-/// Where the answer to a request goes.
+/// Where the answer to a request is sent.
 #[derive(Debug)]
 pub(crate) struct Reply<T>(oneshot::Sender<Result<Done<T>, Error>>);
 
-/// The other end of a [`Reply`].
+/// The receiving end of a [`Reply`].
 pub(super) type Answer<T> = oneshot::Receiver<Result<Done<T>, Error>>;
 
-/// An answer that waits for the snapshot in which it is true.
+/// An answer that waits for its snapshot.
 pub(super) struct Answered(Option<Send>);
 
 type Send = Box<dyn FnOnce(&Arc<Snapshot>)>;
@@ -158,7 +158,7 @@ impl<T: 'static> Reply<T> {
         (Self(sender), answer)
     }
 
-    /// Does what was asked, unless its asker has gone meanwhile: then nothing is begun.
+    /// Executes the request, unless the caller has given up: then nothing is begun.
     pub(super) async fn with(self, work: impl Future<Output = Result<T, Error>>) -> Answered {
         if self.0.is_closed() {
             return Answered(None);
@@ -166,14 +166,14 @@ impl<T: 'static> Reply<T> {
         let result = work.await;
         Answered(Some(Box::new(move |snapshot| {
             let done = result.map(|value| Done { value, snapshot: Arc::clone(snapshot) });
-            // The asker may have gone while it was done.
+            // The caller may have given up meanwhile.
             let _ = self.0.send(done);
         })))
     }
 }
 
 impl Reply<()> {
-    /// Does what cannot fail, and says when it is done.
+    /// Executes a request that cannot fail.
     pub(super) async fn after(self, work: impl Future<Output = ()>) -> Answered {
         self.with(async {
             work.await;
@@ -184,7 +184,7 @@ impl Reply<()> {
 }
 
 impl Answered {
-    /// Answers: what was done can be seen in `snapshot`.
+    /// Sends the answer: its effect is visible in `snapshot`.
     pub(super) fn by(self, snapshot: &Arc<Snapshot>) {
         if let Some(send) = self.0 {
             send(snapshot);

@@ -1,4 +1,4 @@
-//! A real core over devices in memory, for tests of all that asks and reads it.
+//! A real core over devices in memory, for tests of its clients and readers.
 
 use std::ops::Deref;
 
@@ -9,14 +9,14 @@ use super::{Handle, Running, actor};
 use crate::{config, machine::Machine, state::State, store::Store};
 use vswitch_model::{Error, Name, NetworkSpec, api::Network};
 
-/// The core; everything ends with the value.
+/// The core; it is stopped when the value is dropped.
 pub(crate) struct Simulated {
     pub(crate) running: Running,
     folder: TempDir,
 }
 
 impl Simulated {
-    /// A switch called `host1` with one worker, and whatever `config` declares besides.
+    /// A switch called `host1` with one worker, and the declarations of `config`.
     pub(crate) async fn start(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("net.toml");
@@ -31,19 +31,19 @@ impl Simulated {
         Self { running, folder }
     }
 
-    /// A handle to what is here, whose requests are never served.
+    /// A handle whose requests are never served.
     pub(crate) fn stuck(&self) -> Handle {
         let (requests, queue) = tokio::sync::mpsc::channel(8);
         std::mem::forget(queue);
         Handle { requests, ..(**self).clone() }
     }
 
-    /// Where the test may keep sockets.
+    /// A folder for the test's sockets.
     pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
         self.folder.path().join(name)
     }
 
-    /// Lets the file declare `text` as well.
+    /// Adds `text` to the file.
     pub(crate) fn declare(&self, text: &str) {
         let file = self.path("net.toml");
         let before = std::fs::read_to_string(&file).unwrap();
@@ -57,7 +57,7 @@ impl Simulated {
         count(&snapshot.live.ports[&port.id].counters[0]);
     }
 
-    /// Makes a network.
+    /// Creates a network.
     pub(crate) async fn add_network(&self, spec: NetworkSpec) -> Result<Network, Error> {
         let done = self.ask(|reply| super::Request::AddNetwork(Box::new(spec), reply)).await?;
         done.snapshot.network(&done.value.into())
@@ -72,7 +72,7 @@ impl Deref for Simulated {
     }
 }
 
-/// A name.
+/// Parses a name.
 pub(crate) fn name(text: &str) -> Name {
     text.parse().unwrap()
 }

@@ -1,4 +1,4 @@
-//! What changes by itself: ports that fail and come back, unknown senders, captures that are over, addresses that age.
+//! Periodic tasks: failed ports, unknown senders, ended captures, ageing.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use crate::{
     state::{self, Command},
 };
 
-/// The least time between two warnings that unknown senders do not become peers.
+/// Minimum time between two warnings that unknown senders do not become peers.
 const CROWD: Duration = Duration::from_mins(1);
 
 impl Core {
-    /// Takes ports that failed out of forwarding.
+    /// Takes failed ports out of forwarding.
     pub(super) async fn collect_faults(&mut self) {
         if self.edge.begin(self.state.clone(), Attempt::retrying()).take_down_faulty().await {
             self.publish();
@@ -24,7 +24,7 @@ impl Core {
         }
     }
 
-    /// Ends the captures that are meant, and those that are over. True: there were some.
+    /// Ends the given captures, and those that are over. Returns whether there were any.
     pub(super) async fn end_captures(&mut self, which: Captures) -> bool {
         let ends = self.edge.captures.take(|id| match which {
             Captures::Over => false,
@@ -39,7 +39,7 @@ impl Core {
         any
     }
 
-    /// Takes unknown senders in as peers where that is wanted, and tells of them where it is not.
+    /// Adds unknown senders as peers if that is configured, and reports them otherwise.
     pub(super) async fn meet_strangers(&mut self) {
         let Some(spec) = self.state.endpoint() else { return };
         let (Some(vxlan), Some(endpoint)) = (spec.device.endpoint(), self.edge.endpoint()) else { return };
@@ -52,8 +52,8 @@ impl Core {
         for stranger in endpoint.strangers.take() {
             let command = Command::LearnPeer(stranger.address);
             match self.execute(command, Attempt::retrying()).await {
-                Ok(_) => info!(address = %stranger.address, "taken in as a peer"),
-                // Senders can forge any number of addresses: the log does not grow with them.
+                Ok(_) => info!(address = %stranger.address, "added as a learned peer"),
+                // Senders can forge any number of addresses: the log must not grow with them.
                 Err(error) if self.crowd_warned.is_none_or(|last| last.elapsed() >= CROWD) => {
                     self.crowd_warned = Some(Instant::now());
                     warn!("{}", error.sentence);
@@ -63,8 +63,8 @@ impl Core {
         }
     }
 
-    /// Floods to those learned peers that have answered: a forged sender is sent nothing that it could answer. An answer is
-    /// a frame for a station here after one for a station there.
+    /// Enables flooding to learned peers that have answered, so that nothing is sent to a forged sender that it could answer.
+    /// An answer is a frame for a station here after one for a station there.
     async fn believe_peers(&mut self) {
         let answers = |port: &state::Port| {
             let totals = self.edge.port(port.id).map(|real| PortTotals::sum(&real.counters));
@@ -79,12 +79,13 @@ impl Core {
         }
     }
 
-    /// What is done every second: ageing, and another try for ports that are down.
+    /// Runs once per second: ageing, and retries of ports that are down.
     pub(super) async fn tick(&mut self) {
         self.edge.listen();
         self.edge.sweep();
         let now = self.presences();
         self.reap(&now).await;
+        self.follow_underlay().await;
         self.believe_peers().await;
         self.rules.retry(self.state.outside());
         self.rules.check(self.state.outside());

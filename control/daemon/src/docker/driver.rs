@@ -1,4 +1,4 @@
-//! The network driver: Docker's networks and endpoints become ours.
+//! The network driver: maps Docker's networks and endpoints to ours.
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
@@ -22,17 +22,17 @@ use vswitch_model::{
     publish::{PortRange, Protocol, Publish},
 };
 
-/// The option by which a network gets a name, or is adopted if it is there.
+/// The option that names a network, or adopts an existing one.
 pub(super) const NETWORK: &str = "vswitch.network";
 
-/// The option by which a driver is chosen.
+/// The option that chooses a driver.
 pub(super) const DRIVER: &str = "driver";
 
 impl Plugin {
     pub(super) async fn create_network(&self, ask: CreateNetwork) -> Result<Value, Error> {
         let id = id(&ask.network_id)?;
         if self.find_network(&id)?.is_some() {
-            // Asked a second time: the first answer was lost.
+            // A repeated request: the first answer was lost.
             return Ok(json!({}));
         }
         let wanted = Wanted::read(&id, &ask, &self.holds())?;
@@ -53,7 +53,7 @@ impl Plugin {
         if self.core.snapshot().adopted.contains_key(&id) {
             self.core.adopt(id, None).await?;
         } else if let Some(network) = self.find_network(&id)? {
-            // Docker deletes no network with endpoints: those that are left are ones that it has forgotten.
+            // Docker deletes no network with endpoints, so the remaining ones are those it has forgotten.
             self.core.clear(network.spec.name.clone()).await?;
             self.core.ask(|reply| Request::DeleteNetwork(network.spec.name.into(), reply)).await?;
         }
@@ -109,12 +109,12 @@ impl Plugin {
             "Gateway": gateway(Family::V4),
             "GatewayIPv6": gateway(Family::V6),
             "StaticRoutes": [],
-            // Without a gateway Docker would lead the container to the outside by a bridge of its own.
+            // Without a gateway Docker would connect the container to the outside by a bridge of its own.
             "DisableGatewayService": endpoint.spec.gateways.is_empty(),
         }))
     }
 
-    /// The interface is not ours to touch before Docker has brought it back.
+    /// The interface must not be touched before Docker has moved it back.
     pub(super) async fn leave(&self, ask: OfEndpoint) -> Result<Value, Error> {
         id(&ask.endpoint_id)?;
         Ok(json!({}))
@@ -157,7 +157,7 @@ impl Plugin {
         Ok(json!({}))
     }
 
-    /// The network that Docker means.
+    /// The network of a Docker id.
     fn network(&self, docker_id: &str) -> Result<Network, Error> {
         let id = id(docker_id)?;
         self.find_network(&id)?.ok_or_else(|| {
@@ -184,7 +184,7 @@ impl Plugin {
     }
 }
 
-/// What is not there is no error.
+/// Treats "not found" as success.
 fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
     match answer {
         Ok(it) => Ok(Some(it)),
@@ -197,7 +197,7 @@ fn id(text: &str) -> Result<Id, Error> {
     text.parse().map_err(|error: vswitch_model::InvalidId| Error::invalid(error.to_string()))
 }
 
-/// The network that Docker asks for.
+/// A network requested by Docker.
 struct Wanted {
     spec: NetworkSpec,
     /// Whether its name is given, rather than derived from its id.
@@ -222,10 +222,12 @@ impl Wanted {
         let options = driver.iter().map(|_| DRIVER.to_owned()).chain(generic.keys().cloned()).collect();
         let driver = match driver {
             Some(driver) => Some(driver.parse().map_err(|_| {
-                Error::invalid(format!("option driver: {driver:?} is none: use bridge, overlay or uplink"))
+                Error::invalid(format!(
+                    "option driver: {driver:?} is not supported: use bridge, overlay or uplink"
+                ))
             })?),
             None if generic.contains_key("parent") => Some(Driver::Uplink),
-            // An overlay is made by its VNI.
+            // Its VNI makes it an overlay.
             None if generic.keys().any(|key| options::short_name(key) == "vni") => Some(Driver::Overlay),
             None => None,
         };
@@ -242,7 +244,7 @@ impl Wanted {
         Ok(Self { spec, is_named, options })
     }
 
-    /// A network that is there can be adopted if Docker knows the same of it.
+    /// Checks whether Docker's request agrees with an existing network, which it adopts.
     fn check_adoption(&self, there: &Network) -> Result<(), Error> {
         let name = &there.spec.name;
         if let Some(key) = self.options.first() {
@@ -265,7 +267,7 @@ impl Wanted {
     }
 }
 
-/// How a network's subnets are told to Docker.
+/// A network's subnets as options of `docker network create`.
 fn written(spec: &NetworkSpec) -> String {
     let all: String = spec.subnets.iter().map(|it| format!(" --subnet {}", it.subnet)).collect();
     match (all.is_empty(), spec.subnet(Family::V6)) {
@@ -275,18 +277,18 @@ fn written(spec: &NetworkSpec) -> String {
     }
 }
 
-/// A subnet as Docker tells it; none of the null IPAM driver's, which are everything.
+/// A subnet of Docker's request; `None` for the null IPAM driver's, which cover all addresses.
 fn subnet(data: &IpamData, holds: &Holds) -> Result<Option<SubnetSpec>, Error> {
     let net: IpNet = data
         .pool
         .parse()
-        .map_err(|_| Error::invalid(format!("{:?} is no subnet: write it like 10.9.0.0/24", data.pool)))?;
+        .map_err(|_| Error::invalid(format!("{:?} is not a subnet: write it like 10.9.0.0/24", data.pool)))?;
     if net.prefix_len() == 0 {
         return Ok(None);
     }
     let address = |text: &String| match text.split('/').next().unwrap_or_default().parse::<IpAddr>() {
         Ok(address) => Ok(address),
-        Err(_) => Err(Error::invalid(format!("{text:?} is no address"))),
+        Err(_) => Err(Error::invalid(format!("{text:?} is not an address"))),
     };
     let gateway = Some(&data.gateway).filter(|text| !text.is_empty()).map(address).transpose()?;
     let aux = data.aux_addresses.iter().filter(|(key, _)| *key != AUX_GATEWAY);
@@ -296,13 +298,13 @@ fn subnet(data: &IpamData, holds: &Holds) -> Result<Option<SubnetSpec>, Error> {
 
 fn connect(id: &Id, ask: &OfEndpoint) -> Result<Connect, Error> {
     let interface = &ask.interface;
-    let wrong = |what: &str, text: &str| Error::invalid(format!("{text:?} is no {what} address"));
+    let wrong = |what: &str, text: &str| Error::invalid(format!("{text:?} is not a valid {what} address"));
     let address = |text: &str| text.split('/').next().unwrap_or_default().to_owned();
     let given = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
     let ip = given(&interface.address).map(|it| address(&it).parse().map_err(|_| wrong("IPv4", &it)));
     let ip6 = given(&interface.address_ipv6).map(|it| address(&it).parse().map_err(|_| wrong("IPv6", &it)));
     let mac = given(&interface.mac_address).map(|it| it.parse().map_err(|_| wrong("MAC", &it)));
-    // Docker's own stand among those that a person wrote.
+    // Docker adds options of its own to those of the user.
     let written = ask.options.iter().filter(|(key, _)| !key.starts_with("com.docker."));
     Ok(Connect {
         id: Some(id.clone()),
@@ -310,13 +312,13 @@ fn connect(id: &Id, ask: &OfEndpoint) -> Result<Connect, Error> {
         ip6: ip6.transpose()?,
         mac: mac.transpose()?,
         options: written.map(|(key, value)| (key.clone(), text(value))).collect(),
-        // What Docker fetches must have a name that nothing else has.
+        // An interface that Docker moves needs a unique name.
         ifname: Some(IfName::bare(id)),
         ..Connect::default()
     })
 }
 
-/// What Docker did not know; it refuses to be told what it knows.
+/// Values that Docker's request left empty; it rejects others.
 fn answer(asked: &Interface, endpoint: &Endpoint) -> Interface {
     let unless =
         |known: &String, value: Option<String>| value.filter(|_| known.is_empty()).unwrap_or_default();
@@ -328,16 +330,16 @@ fn answer(asked: &Interface, endpoint: &Endpoint) -> Interface {
     }
 }
 
-/// A port to publish, as Docker asks for it.
+/// A port to publish in Docker's form.
 pub(super) fn wish(binding: &PortBinding) -> Result<Publish, Error> {
-    // Protocol numbers of IANA.
+    // Protocol numbers assigned by IANA.
     let protocol = match binding.proto {
         6 => Protocol::Tcp,
         17 => Protocol::Udp,
         132 => Protocol::Sctp,
         other => return Err(Error::invalid(format!("protocol {other} has no ports to publish"))),
     };
-    let wrong = || Error::invalid(format!("{binding:?} is no port to publish"));
+    let wrong = || Error::invalid(format!("{binding:?} is not a port to publish"));
     let host_ip = match binding.host_ip.as_str() {
         "" => None,
         text => Some(text.parse().map_err(|_| wrong())?),

@@ -1,10 +1,10 @@
-//! The IPAM driver: Docker's pools are our networks' subnets.
+//! The IPAM driver: maps Docker's pools to our networks' subnets.
 //!
-//! A pool's id is its subnet, so nothing of it must be remembered. What Docker asked for and has not used yet is held for
-//! a moment: a subnet until its network is made, an address until its endpoint is. After that the network model knows.
+//! A pool's id is its subnet, so nothing needs to be remembered. What Docker has requested and not used yet is reserved for a
+//! moment: a subnet until its network is created, an address until its endpoint is. Then the network model has it.
 //!
-//! Docker asks for another subnet, without end, for as long as it is offered one that the host has a route to. So an
-//! offer is held and never made twice, and the subnet of a network that is there already must be asked for by name.
+//! Docker keeps requesting other subnets, without end, as long as it is offered one that the host has a route to. So an offered
+//! subnet is reserved and not offered twice, and the subnet of an existing network must be requested explicitly.
 
 use std::{
     collections::HashMap,
@@ -23,25 +23,25 @@ use super::{
 };
 use vswitch_model::{Driver, Error, Family, NetworkSpec, SubnetSpec};
 
-/// Where subnets for this host, and for all of them, come from.
+/// The address spaces: subnets of this host, and subnets of all hosts.
 pub(super) const SPACES: [&str; 2] = ["vswitch-local", "vswitch-global"];
 
-/// How long something is held that was asked for.
+/// How long a request is reserved.
 const HOLD: Duration = Duration::from_secs(30);
 
-/// How much is held at a time.
+/// Maximum number of reservations.
 const HOLDS: usize = 4096;
 
-/// What was asked for and is not used yet.
+/// Requested subnets and addresses that are not used yet.
 #[derive(Debug, Default)]
 pub(super) struct Holds {
-    /// With the part that addresses are given out of.
+    /// With the range that addresses are assigned from.
     pools: HashMap<IpNet, (Option<IpNet>, Instant)>,
     addresses: HashMap<IpAddr, Instant>,
 }
 
 impl Holds {
-    /// The part of a subnet that addresses are given out of, if one was asked for.
+    /// The range of a subnet that addresses are assigned from, if one was requested.
     pub(super) fn range(&self, subnet: IpNet) -> Option<IpNet> {
         self.pools.get(&subnet).and_then(|(range, _)| *range)
     }
@@ -57,7 +57,7 @@ impl Holds {
         Ok(())
     }
 
-    /// Holds an address, unless it is held.
+    /// Reserves an address, unless it is reserved.
     fn hold(&mut self, address: IpAddr) -> Result<(), Error> {
         self.bound()?;
         match self.addresses.insert(address, Instant::now()) {
@@ -73,7 +73,7 @@ impl Holds {
         if self.pools.len() + self.addresses.len() < HOLDS {
             return Ok(());
         }
-        Err(Error::unavailable("too many addresses were asked for and not used: try again in half a minute"))
+        Err(Error::unavailable("too many addresses were requested and not used: try again in half a minute"))
     }
 }
 
@@ -113,11 +113,11 @@ impl Plugin {
             ("", _) => self.free_address(subnet, own)?,
             (text, own) => {
                 let address: IpAddr =
-                    text.parse().map_err(|_| Error::invalid(format!("{text:?} is no address")))?;
+                    text.parse().map_err(|_| Error::invalid(format!("{text:?} is not an address")))?;
                 if !subnet.contains(&address) {
                     return Err(Error::invalid("requested address is out of range"));
                 }
-                // Whose it is besides is known when the endpoint is made.
+                // Its owner is known when the endpoint is created.
                 let is_the_gateways = own.is_some_and(|it| it.gateway == Some(address));
                 if !is_gateway && is_the_gateways {
                     return Err(Error::conflict("Address already in use"));
@@ -139,7 +139,7 @@ impl Plugin {
         loop {
             let held: Vec<_> = self.holds().addresses.keys().copied().collect();
             let address = self.core.snapshot().state.choose_address(&spec, &held)?;
-            // Somebody else may have been as fast.
+            // Another caller may have been faster.
             if self.holds().hold(address).is_ok() {
                 return Ok(address);
             }
@@ -162,7 +162,7 @@ impl Plugin {
 fn net(text: &str) -> Result<IpNet, Error> {
     let net: IpNet = text
         .parse()
-        .map_err(|_| Error::invalid(format!("{text:?} is no subnet: write it like 10.9.0.0/24")))?;
+        .map_err(|_| Error::invalid(format!("{text:?} is not a subnet: write it like 10.9.0.0/24")))?;
     if net.trunc() != net {
         return Err(Error::invalid(format!("invalid subnet {net}: it should be {}", net.trunc())));
     }

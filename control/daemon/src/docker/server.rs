@@ -1,4 +1,4 @@
-//! The plugin's socket: one path a call, an answer within its time.
+//! The plugin's socket: one path per call, an answer within a time limit.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -27,13 +27,13 @@ use crate::{
 use vswitch_host::descriptors;
 use vswitch_model::{Error, ErrorKind, sentence::printable};
 
-/// Bytes of the longest body that is read: a container with every port published takes half of it.
+/// Maximum length of a body in bytes: a container with all ports published takes half of it.
 const BODY_LIMIT: usize = 16 * 1024 * 1024;
 
-/// How long a call may take. dockerd itself would wait for ever, and keep others waiting.
+/// Time limit of a call. dockerd itself would wait for ever and block other calls.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The plugin: the core, and what is held for Docker until it is used.
+/// The plugin: the core, and Docker's reservations.
 pub(super) struct Plugin {
     pub(super) core: Handle,
     holds: Mutex<Holds>,
@@ -45,7 +45,7 @@ impl Plugin {
     }
 }
 
-/// What dockerd can take up. It keeps connections and asks again over them: one that was closed meanwhile would cost it a call.
+/// Limits of dockerd. It reuses connections: one that was closed meanwhile would cost it a call.
 fn limits() -> Limits {
     Limits {
         connections: descriptors::share(256, 8),
@@ -55,7 +55,7 @@ fn limits() -> Limits {
     }
 }
 
-/// Serves the plugin until `stop` is ready, then finishes the calls it has.
+/// Serves the plugin until `stop` resolves, then finishes pending calls.
 pub(crate) async fn serve(
     listener: UnixListener,
     core: Handle,
@@ -73,7 +73,7 @@ fn router(core: Handle) -> Router {
 }
 
 async fn answer(State(plugin): State<Arc<Plugin>>, Path(call): Path<String>, body: Bytes) -> Response {
-    // A task of its own: who does not wait for the answer does not stop the work half-way.
+    // A separate task: a caller that stops waiting does not stop the work midway.
     let name = call.clone();
     let task = tokio::spawn(async move { plugin.dispatch(&name, &body).await });
     let done = match timeout(PATIENCE, task).await {
@@ -99,12 +99,12 @@ async fn answer(State(plugin): State<Arc<Plugin>>, Path(call): Path<String>, bod
     (status, kind, body.to_string()).into_response()
 }
 
-/// Each half of the protocol has its own key for it.
+/// Each half of the protocol has its own key for errors.
 fn refusal(sentence: &str) -> Value {
     json!({ "Err": sentence, "Error": sentence })
 }
 
-/// The status by which Docker is told of a kind of error: 404 would say that there is no such call.
+/// The HTTP status of an error's kind. 404 would mean an unknown call.
 fn status_of(kind: ErrorKind) -> StatusCode {
     match kind {
         ErrorKind::NotFound => StatusCode::BAD_REQUEST,
@@ -113,7 +113,7 @@ fn status_of(kind: ErrorKind) -> StatusCode {
 }
 
 impl Plugin {
-    /// Does what `call` asks; `None`: there is no such call.
+    /// Executes `call`; `None` if it is unknown.
     async fn dispatch(&self, call: &str, body: &[u8]) -> Result<Option<Value>, Error> {
         let done = match call {
             "Plugin.Activate" => Ok(json!({ "Implements": ["NetworkDriver", "IpamDriver"] })),
@@ -148,11 +148,11 @@ impl Plugin {
     }
 }
 
-/// A second try of dockerd's, after a connection that broke, comes without the body of the first.
+/// dockerd repeats a call after a broken connection without the body.
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     if body.is_empty() {
         return Err(Error::invalid(
-            "the request is empty: vswitchd was not there when it was made; try again",
+            "the request is empty: vswitchd was not running when it was sent; try again",
         ));
     }
     serde_json::from_slice(body)

@@ -1,17 +1,17 @@
-//! How Docker finds a plugin whose socket is not where it looks by itself.
+//! Announces a plugin whose socket is not where Docker looks by default.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
 
-/// Where Docker looks for sockets: `NAME.sock`, or `NAME/NAME.sock`.
+/// Folder of sockets that Docker searches: `NAME.sock`, or `NAME/NAME.sock`.
 const SOCKETS: &str = "/run/docker/plugins";
 
-/// Where Docker looks for files that name sockets.
+/// Folder of files that name sockets.
 const SPECS: &str = "/etc/docker/plugins";
 
-/// A file that tells Docker where the socket is, deleted with the value.
+/// A file that announces the socket to Docker, deleted with the value.
 #[derive(Debug)]
 pub(crate) struct SpecFile {
     path: PathBuf,
@@ -19,7 +19,7 @@ pub(crate) struct SpecFile {
 }
 
 impl SpecFile {
-    /// Writes the file for `socket`; none is needed where Docker looks for sockets.
+    /// Writes the file for `socket`. None is needed in the folder that Docker searches.
     ///
     /// # Errors
     /// It cannot be written.

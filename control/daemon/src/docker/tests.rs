@@ -234,7 +234,7 @@ async fn what_makes_no_sense_is_refused_in_a_sentence() {
         ("NetworkDriver.Join", &ghost, "has no network"),
         ("NetworkDriver.EndpointOperInfo", &ghost, "there is no endpoint"),
         ("IpamDriver.RequestPool", r#"{"Pool": "10.9.0.1/24"}"#, "it should be 10.9.0.0/24"),
-        ("IpamDriver.RequestAddress", r#"{"PoolID": "?"}"#, "is no subnet"),
+        ("IpamDriver.RequestAddress", r#"{"PoolID": "?"}"#, "is not a subnet"),
     ] {
         let refusal = plugin.refusal(call, body).await;
         assert!(refusal.contains(part), "{call} {body}: {refusal}");

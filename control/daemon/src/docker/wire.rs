@@ -1,21 +1,21 @@
-//! The words of the protocol, as Go writes them. What we do not look at is left out; `null` is as good as nothing.
+//! Types of the protocol, as Go serialises them. Unused fields are left out; `null` counts as absent.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-/// Options, whose values are of many kinds.
+/// Options, with values of many types.
 pub(super) type Options = BTreeMap<String, Value>;
 
-/// What a driver is told at `docker network create -o`.
+/// Key of the driver's options, those of `docker network create -o`.
 pub(super) const GENERIC: &str = "com.docker.network.generic";
 pub(super) const INTERNAL: &str = "com.docker.network.internal";
 pub(super) const ENABLE_IPV6: &str = "com.docker.network.enable_ipv6";
 pub(super) const PORT_MAP: &str = "com.docker.network.portmap";
 pub(super) const GATEWAY: &str = "com.docker.network.gateway";
 pub(super) const REQUEST_TYPE: &str = "RequestAddressType";
-/// An address that stands among the auxiliary ones and is the gateway's.
+/// The key of the gateway among auxiliary addresses.
 pub(super) const AUX_GATEWAY: &str = "DefaultGatewayIPv4";
 
 #[derive(Debug, Deserialize)]
@@ -49,7 +49,7 @@ pub(super) struct OfNetwork {
     pub(super) network_id: String,
 }
 
-/// Of `CreateEndpoint`, `Join`, `Leave` and all others that name an endpoint.
+/// Requests that name an endpoint: `CreateEndpoint`, `Join`, `Leave` and others.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct OfEndpoint {
@@ -65,7 +65,7 @@ pub(super) struct OfEndpoint {
     pub(super) options: Options,
 }
 
-/// An endpoint's addresses. In an answer only those may stand that the request left empty.
+/// An endpoint's addresses. An answer may only contain those that the request left empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Interface {
@@ -82,7 +82,7 @@ pub(super) struct Interface {
 #[serde(rename_all = "PascalCase", default)]
 #[derive(Default)]
 pub(super) struct PortBinding {
-    /// As in an IP header.
+    /// The protocol number of an IP header.
     pub(super) proto: u8,
     pub(super) port: u16,
     #[serde(rename = "HostIP", deserialize_with = "nullable")]
@@ -106,7 +106,7 @@ pub(super) struct RequestPool {
     pub(super) v6: bool,
 }
 
-/// Of `RequestAddress`, `ReleaseAddress` and `ReleasePool`.
+/// Requests `RequestAddress`, `ReleaseAddress` and `ReleasePool`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct OfPool {
@@ -118,17 +118,17 @@ pub(super) struct OfPool {
     pub(super) options: Options,
 }
 
-/// What is missing or `null` is empty.
+/// Reads a missing or `null` value as empty.
 fn nullable<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(d: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(d)?.unwrap_or_default())
 }
 
-/// An option as text, however it was written.
+/// An option as text, whatever its type.
 pub(super) fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Whether an option says yes, as a word or as text.
+/// Whether an option is true, as a boolean or as text.
 pub(super) fn flag(options: &Options, key: &str) -> bool {
     options.get(key).is_some_and(|value| text(value) == "true")
 }

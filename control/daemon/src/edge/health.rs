@@ -1,4 +1,4 @@
-//! Ports that fail, that come back, and that are heard.
+//! Ports that fail, recover, and receive.
 
 use std::sync::Arc;
 
@@ -6,7 +6,10 @@ use tracing::{info, warn};
 use vswitch::{counters::PortTotals, device::DeviceError};
 
 use super::{Edge, EdgePort, transaction::Opening};
-use crate::device::OpenDevice;
+use crate::{
+    device::OpenDevice,
+    tunnel::{self, Ties},
+};
 use vswitch_host::netns::Presences;
 use vswitch_model::Netns;
 
@@ -15,7 +18,7 @@ impl Edge {
         self.why_down(port).is_none()
     }
 
-    /// Why `port` carries no frames, if it does not.
+    /// Why `port` carries no frames; `None` if it does.
     pub(crate) fn why_down(&self, port: &EdgePort) -> Option<String> {
         port.why_down(self.endpoint().is_some())
     }
@@ -38,7 +41,7 @@ impl Edge {
 }
 
 impl Opening<'_> {
-    /// Takes the ports out of forwarding that have failed. True: there were some.
+    /// Takes failed ports out of forwarding. Returns whether there were any.
     pub(crate) async fn take_down_faulty(mut self) -> bool {
         let any = self.collect_faults();
         if any {
@@ -50,7 +53,7 @@ impl Opening<'_> {
     /// Takes the ports out of forwarding whose containers have ended, and tries those again that are down. True: that made a
     /// difference.
     pub(crate) async fn try_again(mut self, now: &Presences) -> bool {
-        let any = self.collect_abandoned(now) | self.retry().await;
+        let any = self.collect_abandoned(now) | self.collect_displaced().await | self.retry().await;
         // Only what is asked for now fails for good; the rest is down, and tried again as well.
         if let Err(error) = self.configure().await {
             warn!("{}", error.sentence);
@@ -62,7 +65,7 @@ impl Opening<'_> {
         any
     }
 
-    /// Notes which ports have failed. True: there were some.
+    /// Notes which ports have failed. Returns whether there were any.
     pub(super) fn collect_faults(&mut self) -> bool {
         let plan = Arc::clone(self.edge.workers.plan());
         let faults = plan.ports.iter().flatten().filter_map(|port| Some((port.id, port.fault()?)));
@@ -86,6 +89,23 @@ impl Opening<'_> {
         gone.into_iter().fold(false, |any, id| any | self.take_down(id, "its namespace is gone".to_owned()))
     }
 
+    /// Closes the tunnel's end if an interface that its sockets are tied to is gone, or another. True: it was closed.
+    async fn collect_displaced(&mut self) -> bool {
+        let Some((id, spec, endpoint)) = self.edge.open_endpoint().filter(|_| self.edge.is_real()) else {
+            return false;
+        };
+        let ties = Ties::of(endpoint);
+        let why = match tunnel::ties(spec).await {
+            Ok(now) if now == ties => return false,
+            Ok(_) => "its interface was made anew".to_owned(),
+            Err(error) => error.sentence,
+        };
+        self.take_down(id, why);
+        // Its port must be free before it is opened again.
+        self.let_go().await;
+        true
+    }
+
     /// Tries to open the ports that are down. True: at least one is back.
     async fn retry(&mut self) -> bool {
         let ports = self.edge.ports.iter();
@@ -102,12 +122,12 @@ impl Opening<'_> {
 }
 
 impl EdgePort {
-    /// Why it carries no frames, if it does not; peers and collectors need the tunnel's end.
+    /// Why it carries no frames; `None` if it does. Peers and collectors need the tunnel's endpoint.
     pub(super) fn why_down(&self, tunnel_is_open: bool) -> Option<String> {
         match &self.device {
             Err(why) => Some(why.clone()),
             Ok(OpenDevice::Remote { .. }) if !tunnel_is_open => {
-                Some("the tunnel has no end here: see port vxlan, or write [vxlan] into the file".into())
+                Some("the tunnel has no open endpoint: see port vxlan, or add [vxlan] to the file".into())
             }
             Ok(_) => None,
         }

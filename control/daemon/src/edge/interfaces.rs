@@ -1,4 +1,4 @@
-//! Interfaces that were opened: set up, and removed where no port has them.
+//! Interfaces: set up when opened, and removed when no port has them.
 
 use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 
@@ -17,7 +17,7 @@ use vswitch_host::{
 use vswitch_model::{Bare, Error, InterfaceSpec, Mtu};
 
 impl Opening<'_> {
-    /// Sets up the interfaces that were opened, a namespace at a time.
+    /// Sets up the opened interfaces, one namespace at a time.
     pub(super) async fn configure(&mut self) -> Result<(), Error> {
         self.follow_overlay().await;
         let mut by_namespace: BTreeMap<Inode, (Links, Vec<(PortId, Wanted)>)> = BTreeMap::new();
@@ -96,31 +96,31 @@ impl Opening<'_> {
 }
 
 impl Edge {
-    /// Removes interfaces of an earlier life that no port has.
+    /// Removes interfaces of an earlier run that no port has.
     pub(crate) async fn remove_orphans(&self) {
         if !self.machine.is_real() {
             return;
         }
         if let Err(error) = device::remove_orphans(&self.owner, &self.host_ends()).await {
-            warn!("interfaces of an earlier life may be left: {}", error.sentence);
+            warn!("interfaces of an earlier run may be left behind: {}", error.sentence);
         }
     }
 
-    /// Tells of them, where their records may be lost: containers may still use them.
+    /// Reports such interfaces instead, because their records may be lost: containers may still use them.
     pub(crate) async fn tell_orphans(&self) {
         match device::orphans(&self.owner, &self.host_ends()).await {
             Ok(orphans) => orphans.iter().for_each(|ifname| {
                 warn!(
                     ifname,
-                    "an interface that no port has is left as it is, for its record may be lost: connect its container \
+                    "an interface without a port is left as it is, because its record may be lost: connect its container \
                      anew, or delete it with `ip link del {ifname}`"
                 );
             }),
-            Err(error) => warn!("interfaces of an earlier life may be left: {}", error.sentence),
+            Err(error) => warn!("interfaces of an earlier run may be left behind: {}", error.sentence),
         }
     }
 
-    /// What the host's ends of all ports' veth pairs are called.
+    /// The names of the host's ends of all veth pairs.
     fn host_ends(&self) -> HashSet<String> {
         self.ports.values().filter_map(|port| port.wanted.spec.host_ifname()).collect()
     }
@@ -142,7 +142,7 @@ async fn follow(port: &state::Port, interface: &InterfaceSpec, overlay: Option<M
     Ok(())
 }
 
-/// What the interface of a port is to be, where the tunnel carries packets of `overlay` bytes.
+/// The wanted configuration of a port's interface; the tunnel carries packets of `overlay` bytes.
 pub(super) fn wanted(
     port: &state::Port,
     interface: &InterfaceSpec,

@@ -1,4 +1,4 @@
-//! What the workers work by, made anew after a change.
+//! The workers' plan, rebuilt after every change.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use super::{Edge, EdgeNetwork};
 use crate::{device::OpenDevice, state::State};
 
 impl Edge {
-    /// A plan of what is wanted and has a device.
+    /// A plan of the wanted ports that have a device.
     pub(super) fn plan(&mut self, state: &State) -> Plan {
         self.captures.rename(state);
         let mut layout = state.layout().clone();
@@ -22,6 +22,8 @@ impl Edge {
         let topology = layout.build().expect("the state's rules let no contradiction through");
         let slots = self.ports.keys().last().map_or(0, |last| last.index() + 1);
         self.count_networks(state);
+        let limited = state.networks().filter_map(|it| Some((it.id, it.spec.options.mac_limit?)));
+        self.fdb.limit_networks(limited);
         let networks = self.networks.keys().last().map_or(0, |last| last.index() + 1);
         let mut plan = Plan {
             topology,
@@ -46,8 +48,8 @@ impl Edge {
         plan
     }
 
-    /// A port for the next plan. One that stays is the one that the workers have; one that has another device takes over what
-    /// has passed under its limits, if these stay.
+    /// A port of the next plan. An unchanged one is that of the current plan; one with a new device takes over the state of its
+    /// limits, if these are unchanged.
     pub(super) fn port_of_plan(&self, id: PortId, device: Arc<dyn Device>, topology: &Topology) -> Arc<Port> {
         let now = self.workers.plan();
         let known = now.port(id).filter(|_| now.topology.limits(id) == topology.limits(id));
@@ -61,7 +63,7 @@ impl Edge {
         })
     }
 
-    /// Counters for every network there is, and no other.
+    /// Counters for exactly the present networks.
     pub(super) fn count_networks(&mut self, state: &State) {
         let mut before = std::mem::take(&mut self.networks);
         for network in state.networks() {

@@ -1,14 +1,14 @@
-//! A change of the edge: begun, made step by step, and then committed or undone.
+//! A change of the edge: begun, performed step by step, and then committed or undone.
 //!
 //! ```text
 //! Edge::begin ─> Opening ── perform: close, update, open ── set_up ─> SetUp ── commit ─> the state that is real now
 //!                   │                                         │         │
 //!                   └────────────────── undo <────────────────┴─────────┘
 //! ```
-//! The stages are types, because only this order is correct: an interface is set up after those that were closed have freed
-//! their names, it is made persistent only after the store has its record, and workers get a plan only of what is set up.
-//! Between [`SetUp`] and [`SetUp::commit`] the caller does what needs the interfaces: the host's rules, and the store. Undoing
-//! awaits, so it cannot be left to `Drop`: a change that is dropped leaves the edge half-way.
+//! The stages are types, because only this order is correct: an interface is set up after closed ones have freed their names,
+//! it is made persistent only after the store has its record, and workers get a plan only of what is set up. Between [`SetUp`]
+//! and [`SetUp::commit`] the caller does what needs the interfaces: the host's rules, and the store. Undoing awaits, so it
+//! cannot be left to `Drop`: a change that is dropped leaves the edge half changed.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -28,21 +28,21 @@ use vswitch_model::{Error, Mtu, Name};
 #[derive(Debug)]
 pub(crate) struct Attempt {
     pub(super) on_failure: OnFailure,
-    /// TAPs that others have made, for the ports that are opened with them.
+    /// TAPs made by helpers, for the ports that are opened with them.
     handed: BTreeMap<Name, Tap>,
 }
 
 /// What happens when the device of a port cannot be opened or set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OnFailure {
-    /// The change fails: its asker waits and can do something about it.
+    /// The change fails: the caller can react.
     Refuse,
-    /// The port is down and tried again: it was declared, and what it needs may come later.
+    /// The port is down and retried: it was declared, and what it needs may appear later.
     Retry,
 }
 
 impl Attempt {
-    /// All of it now, or nothing.
+    /// Everything now, or nothing.
     pub(crate) fn now() -> Self {
         Self { on_failure: OnFailure::Refuse, handed: BTreeMap::new() }
     }
@@ -52,7 +52,7 @@ impl Attempt {
         Self { on_failure: OnFailure::Retry, handed: BTreeMap::new() }
     }
 
-    /// The same, with a TAP for `port` that another has made.
+    /// The same, with a TAP for `port` that a helper has made.
     pub(crate) fn handing(mut self, port: Name, tap: Option<Tap>) -> Self {
         self.handed.extend(tap.map(|tap| (port, tap)));
         self
@@ -63,20 +63,20 @@ impl Attempt {
     }
 }
 
-/// A change that is being made. See the [module](self).
+/// A change in progress. See the [module](self).
 #[must_use = "a change is committed or undone"]
 pub(crate) struct Opening<'e> {
     pub(super) edge: &'e mut Edge,
-    /// What will be wanted.
+    /// The next state.
     pub(super) next: State,
     pub(super) attempt: Attempt,
-    /// What was done, or at least begun.
+    /// Effects that were performed, or at least begun.
     done: Vec<Effect>,
-    /// Ports that were opened and whose interfaces are to be set up.
+    /// Opened ports whose interfaces are not set up yet.
     pub(super) unset: Vec<PortId>,
-    /// Ports that were opened and whose interfaces are not persistent yet.
+    /// Opened ports whose interfaces are not persistent yet.
     opened: Vec<PortId>,
-    /// Devices that the workers may still use; they go with the next plan.
+    /// Devices that the workers may still use; they are dropped with the next plan.
     leaving: Vec<OpenDevice>,
     /// What tunnels carried before.
     pub(super) overlay_before: Option<Mtu>,
@@ -94,7 +94,7 @@ pub(crate) struct Failed<'e> {
 }
 
 impl Edge {
-    /// Begins a change to what `next` wants.
+    /// Begins a change to `next`.
     pub(crate) fn begin(&mut self, next: State, attempt: Attempt) -> Opening<'_> {
         let overlay_before = self.overlay_mtu();
         Opening {
@@ -109,23 +109,23 @@ impl Edge {
         }
     }
 
-    /// Gives the workers a plan of what is wanted and works by now. When this returns, they work by it.
+    /// Gives the workers a plan of the current state, and returns when they have adopted it.
     pub(crate) async fn rebuild(&mut self, state: &State) {
         self.begin(state.clone(), Attempt::retrying()).rebuild().await;
     }
 }
 
 impl<'e> Opening<'e> {
-    /// Whether an effect asks something of the edge.
+    /// Whether an effect concerns the edge.
     pub(crate) fn is_for(effect: &Effect) -> bool {
         use Effect::{ClosePort, OpenPort, SetSwitch, UpdatePort};
         matches!(effect, SetSwitch { .. } | ClosePort(_) | UpdatePort { .. } | OpenPort(_))
     }
 
-    /// Does what an effect asks of the edge.
+    /// Performs the edge's part of an effect.
     ///
     /// # Errors
-    /// It was not done, or only in part: the change must be [undone](Opening::undo).
+    /// It failed, possibly midway: the change must be [undone](Opening::undo).
     pub(crate) async fn perform(&mut self, effect: &Effect) -> Result<(), Error> {
         self.done.push(effect.clone());
         self.act(effect).await
@@ -137,17 +137,18 @@ impl<'e> Opening<'e> {
             Effect::ClosePort(port) => self.close(port.id),
             Effect::UpdatePort { old, new } => self.update(old, new).await?,
             Effect::OpenPort(port) => self.open(port).await?,
-            // Done once the interfaces are set up, by the owner of the host's rules and of the store.
+            // Performed once the interfaces are set up, by the owner of the host's rules and of the store.
             Effect::SetOutside { .. } | Effect::Store(_) | Effect::Unstore(_) | Effect::Restore { .. } => {}
         }
         Ok(())
     }
 
-    /// Takes the port away, with its interface and its entries in the table, which the next plan removes.
+    /// Removes the port, with its interface and its entries in the table; the next plan removes these.
     fn close(&mut self, id: PortId) {
         let Some(port) = self.edge.ports.remove(&id) else { return };
         if let Ok(open) = &port.device {
-            // From now on it goes with us, so that it is not left behind whatever happens. If it is gone, it is gone.
+            // From now on it is not persistent, so that it is not left behind in any case. An error means that it is gone
+            // already.
             let _ = open.keep(false);
         }
         self.leaving.extend(port.device);
@@ -156,7 +157,7 @@ impl<'e> Opening<'e> {
 
     /// Opens the port's device.
     async fn open(&mut self, wanted: &state::Port) -> Result<(), Error> {
-        // It may have the name or the number of one that was closed.
+        // It may have the name or number of a closed one.
         self.let_go().await;
         let source = self.attempt.handed.remove(&wanted.spec.name).map_or(Source::Make, Source::Handed);
         let machine = self.edge.machine;
@@ -188,7 +189,7 @@ impl<'e> Opening<'e> {
         Ok(())
     }
 
-    /// Opens a port that is down once more.
+    /// Opens a port that is down again.
     pub(super) async fn reopen(&mut self, id: PortId) -> bool {
         let Some(wanted) = self.edge.ports.get(&id).map(|port| port.wanted.clone()) else { return false };
         let edge = &self.edge;
@@ -207,10 +208,10 @@ impl<'e> Opening<'e> {
         is_open
     }
 
-    /// Follows a change that needs no new device.
+    /// Applies a change that needs no new device.
     async fn update(&mut self, old: &state::Port, new: &state::Port) -> Result<(), Error> {
         if old.spec.interface() != new.spec.interface() {
-            // It may be given what a closed port's interface still has: a default route, an address.
+            // It may be assigned what a closed port's interface still has: a default route, an address.
             self.let_go().await;
         }
         let Some(port) = self.edge.ports.get_mut(&new.id) else { return Ok(()) };
@@ -228,7 +229,7 @@ impl<'e> Opening<'e> {
         }
         let wanted = |before| super::interfaces::wanted(new, after, before, self.edge.overlay_mtu());
         if after.bare.is_some() {
-            // Where it was moved, all but the MTU is others' business. If it is gone, that is told soon.
+            // Where it was moved, others configure all but the MTU. If it is gone, that is soon detected.
             if let Some(place) = device::locate(after, new.spec.ifname()).await? {
                 let wanted = Wanted { ifname: place.ifname, ..wanted(None) };
                 place.links.configure(&wanted).await?;
@@ -241,13 +242,13 @@ impl<'e> Opening<'e> {
     }
 
     /// Lets closed ports' devices go at once, not with the plan in the end.
-    async fn let_go(&mut self) {
+    pub(super) async fn let_go(&mut self) {
         if !self.leaving.is_empty() {
             self.rebuild().await;
         }
     }
 
-    /// A port has lost its device. True: it had one. An interface that persists stays for the next try.
+    /// Marks a port as down without a device. Returns whether it had one. A persistent interface stays for the next try.
     pub(super) fn take_down(&mut self, id: PortId, why: String) -> bool {
         let port = self.edge.ports.get_mut(&id).filter(|port| port.device.is_ok());
         let Some(port) = port else { return false };
@@ -259,10 +260,10 @@ impl<'e> Opening<'e> {
         true
     }
 
-    /// Sets up the interfaces that were opened, a namespace at a time.
+    /// Sets up the opened interfaces, one namespace at a time.
     ///
     /// # Errors
-    /// One cannot be, and the attempt is for now.
+    /// One failed, and the attempt is not to be retried.
     pub(crate) async fn set_up(mut self) -> Result<SetUp<'e>, Failed<'e>> {
         match self.configure().await {
             Ok(()) => Ok(SetUp(self)),
@@ -270,7 +271,7 @@ impl<'e> Opening<'e> {
         }
     }
 
-    /// Gives the workers a plan, and removes the entries and devices that they do not use any more.
+    /// Gives the workers a plan, and removes the entries and devices that it no longer uses.
     pub(super) async fn rebuild(&mut self) {
         self.collect_faults();
         let plan = self.edge.plan(&self.next);
@@ -285,7 +286,7 @@ impl<'e> Opening<'e> {
         }
     }
 
-    /// Makes the interfaces that were opened persistent, where that is configured.
+    /// Makes the opened interfaces persistent where that is configured.
     pub(super) fn keep(&mut self) {
         for id in std::mem::take(&mut self.opened) {
             let Some(EdgePort { wanted, device: Ok(open), .. }) = self.edge.ports.get(&id) else { continue };
@@ -296,17 +297,17 @@ impl<'e> Opening<'e> {
         }
     }
 
-    /// Undoes what was done, back to `before`. What cannot be undone is logged, and retried later.
+    /// Undoes all effects, back to `before`. What cannot be undone is logged, and retried later.
     pub(crate) async fn undo(mut self, before: &State) {
         self.next = before.clone();
         self.attempt = Attempt::retrying();
         for effect in std::mem::take(&mut self.done).into_iter().rev() {
             if let Err(error) = self.act(&effect.undo()).await {
-                error!("cannot undo a change that failed: {}", error.sentence);
+                error!("cannot undo a failed change: {}", error.sentence);
             }
         }
         if let Err(error) = self.configure().await {
-            error!("cannot undo a change that failed: {}", error.sentence);
+            error!("cannot undo a failed change: {}", error.sentence);
         }
         self.keep();
         self.rebuild().await;
@@ -317,7 +318,7 @@ impl SetUp<'_> {
     /// Completes the change: interfaces become persistent where configured, and the workers adopt the plan. Returns the new
     /// state.
     ///
-    /// Only after the store has all of it: the next start finds the interfaces by their records.
+    /// Called only after the store has all of it: the next start finds the interfaces by their records.
     pub(crate) async fn commit(self) -> State {
         let Self(mut work) = self;
         work.keep();
@@ -327,14 +328,14 @@ impl SetUp<'_> {
         work.next
     }
 
-    /// As [`Opening::undo`].
+    /// Like [`Opening::undo`].
     pub(crate) async fn undo(self, before: &State) {
         self.0.undo(before).await;
     }
 }
 
 impl Failed<'_> {
-    /// As [`Opening::undo`]; answers why.
+    /// Like [`Opening::undo`]; returns the error.
     pub(crate) async fn undo(self, before: &State) -> Error {
         self.work.undo(before).await;
         self.error

@@ -1,6 +1,6 @@
 //! The tunnel among the ports: its end here, its peers and collectors, and what the ways to them carry.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use vswitch::{
     addr::PortId,
@@ -76,14 +76,14 @@ impl Edge {
     /// (net.ipv4.route.mtu_expires), and so must we.
     pub(super) fn reconsider_paths(&self) {
         let Some(tunnel) = self.tunnel() else { return };
-        let peers = tunnel.peers.iter().map(|(id, it, path)| (id, it.remote, path));
-        let collectors = tunnel.collectors.iter().map(|(id, it, path)| (id, it.remote, path));
+        let peers = tunnel.peers.iter().map(|(id, it, path)| (id, it.remote.ip(), path));
+        let collectors = tunnel.collectors.iter().map(|(id, it, path)| (id, it.remote.ip(), path));
         for (id, remote, path) in peers.chain(collectors) {
             let narrow = path.mtu() < tunnel.spec.underlay_mtu();
             let measured = matches!(self.ports[id].device, Ok(OpenDevice::Remote { measured: true, .. }));
             if narrow
                 && !measured
-                && let Ok(mtu) = tunnel.endpoint.path_mtu(SocketAddr::new(remote, tunnel.spec.port))
+                && let Ok(mtu) = tunnel.endpoint.path_mtu(tunnel.endpoint.address(remote, tunnel.spec.port))
             {
                 path.set_mtu(mtu);
             }

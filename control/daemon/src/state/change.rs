@@ -25,14 +25,14 @@ pub enum Change {
     Endpoint(Delta<Arc<EndpointSpec>>),
 }
 
-/// What became of an object.
+/// The kind of a difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delta<T> {
     /// It is new.
     Added(T),
     /// It is gone.
     Removed(T),
-    /// It is another, under the same name and number.
+    /// It differs, under the same name and number.
     Changed {
         /// Before.
         old: T,
@@ -47,7 +47,7 @@ pub(super) fn between(old: &State, new: &State) -> Vec<Change> {
     if old.switch != new.switch {
         changes.push(Change::Switch { old: old.switch.clone().into(), new: new.switch.clone().into() });
     }
-    // What was not touched may have another MTU all the same: it follows the tunnels', or the network's.
+    // An untouched object's MTU may change too: it follows that of tunnels or of the network.
     let mut names = old.networks.unlike(&new.networks);
     if old.overlay_mtu != new.overlay_mtu {
         names.extend(new.networks.names());
@@ -116,12 +116,12 @@ fn changed(f: &mut fmt::Formatter<'_>, who: &str, old: &Value, new: &Value) -> f
     Ok(())
 }
 
-/// A spec as the API writes it, so that every key is compared under its own name.
+/// A specification as the API writes it, so every key is compared under its own name.
 fn written(spec: &impl serde::Serialize) -> Value {
     serde_json::to_value(spec).expect("a spec has text keys and writes without I/O")
 }
 
-/// The MTU that holds, told or inherited.
+/// Adds the effective MTU, given or inherited.
 fn with_mtu(mut spec: Value, mtu: Mtu) -> Value {
     spec["mtu"] = mtu.get().into();
     spec

@@ -1,4 +1,4 @@
-//! What must hold of a state, and of a change from one to another.
+//! Invariants of a state, and of a change from one to another.
 
 use super::{Kind, NetworkError, Origin, Refusal, State, change::fields, registry::Entry};
 use vswitch_model::{
@@ -7,7 +7,7 @@ use vswitch_model::{
 };
 
 impl State {
-    /// What a process is given at its start it keeps.
+    /// Refuses changes of what a process gets at its start.
     pub(super) fn same_process(&self, config: &Config) -> Result<(), Refusal> {
         let given = |switch: &SwitchSpec, api: &ApiSpec, docker: &DockerSpec| {
             let workers = switch.workers.map_or_else(|| "auto".into(), |number| number.to_string());
@@ -24,7 +24,7 @@ impl State {
         if changes.is_empty() { Ok(()) } else { Err(Refusal::NeedsRestart(changes)) }
     }
 
-    /// Holds everything against the rules. What is new since `old` comes last, to be blamed.
+    /// Checks everything against the rules. New objects come last, because the last one of a conflict is blamed.
     pub(super) fn check(&self, old: &Self) -> Result<(), Refusal> {
         if let Some(bereft) = self.endpoints().find(|it| self.networks.entry(&it.network).is_none()) {
             let endpoints = self.endpoints_of(&bereft.network).map(|it| it.name.to_string()).collect();
@@ -55,7 +55,7 @@ impl State {
         }
     }
 
-    /// Refuses to take a network from under its ports.
+    /// Refuses to remove a network that ports carry.
     fn none_is_bereft(&self, old: &Self) -> Result<(), Refusal> {
         for network in old.networks.entries().map(|entry| &entry.spec.name) {
             if self.networks.entry(network).is_some() {

@@ -1,50 +1,52 @@
-//! What may be asked of a state.
+//! Commands of the state.
 
 use std::net::IpAddr;
 
 use super::{EndpointUpdate, Sandbox};
 use vswitch_model::{Config, Connect, Id, Name, NetworkSpec, NetworkUpdate, PortSpec};
 
-/// What may be asked of a [`State`](super::State).
+/// A command that changes a [`State`](super::State).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// Put this in the place of what the file declared before; what the API made stays.
+    /// Replaces what the file declared before; objects of the API stay.
     Reload(Config),
-    /// Make a network, and choose what is not told.
+    /// Creates a network, and chooses what is not given.
     AddNetwork(NetworkSpec),
-    /// Change a network that the API made, and nothing that containers would notice.
+    /// Changes a network of the API, without interrupting its containers.
     UpdateNetwork {
         /// The network.
         name: Name,
-        /// What shall be different.
+        /// The differences.
         update: NetworkUpdate,
     },
-    /// Remove a network that the API made, no port carries and nobody is connected to.
+    /// Removes a network of the API that has neither ports nor endpoints.
     RemoveNetwork(Name),
-    /// Connect a sandbox to a network, and choose what is not told.
+    /// Connects a sandbox to a network, and chooses what is not given.
     Connect {
         /// The network.
         network: Name,
-        /// What is asked for.
+        /// The request.
         connect: Box<Connect>,
-        /// What the sandbox is like.
+        /// The observed sandbox.
         sandbox: Box<Sandbox>,
     },
-    /// Note what has become of an endpoint since it was connected.
+    /// Notes what changed about an endpoint since it was connected.
     UpdateEndpoint {
         /// The endpoint.
         id: Id,
-        /// What is new.
+        /// The differences.
         update: EndpointUpdate,
     },
-    /// Disconnect endpoints.
+    /// Disconnects endpoints.
     Disconnect(Vec<Id>),
-    /// Make a port.
+    /// Creates a port.
     AddPort(PortSpec),
-    /// Remove a port that the API made, or a peer that was taken in.
+    /// Removes a port of the API, or a learned peer.
     RemovePort(Name),
-    /// Take in a peer that was heard.
+    /// Adds a peer that was heard.
     LearnPeer(IpAddr),
+    /// Note what the ways to the peers carry at this host, in bytes.
+    MeasureUnderlay(u16),
     /// Flood to a learned peer: it has answered.
     BelievePeer(Name),
 }

@@ -1,7 +1,6 @@
-//! Ports that follow from networks and endpoints.
+//! Ports derived from networks and endpoints.
 //!
-//! Nobody asks for them, and nothing keeps them: they are computed from what is kept, so they can neither be forgotten nor
-//! left behind.
+//! They are neither requested nor stored but computed from what is stored, so none can be forgotten or left behind.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -14,7 +13,7 @@ use vswitch_model::{
 };
 
 impl State {
-    /// Makes the derived ports what they should be.
+    /// Recomputes the derived ports.
     pub(super) fn derive(&mut self) -> Result<(), Refusal> {
         let mut ports = Vec::new();
         let mut trunks: BTreeMap<IfName, Trunk> = BTreeMap::new();
@@ -39,7 +38,7 @@ impl State {
         self.ports.declare(ports, super::Origin::Derived)
     }
 
-    /// Which endpoint's port has which default routes: of each sandbox and family, the oldest endpoint that can.
+    /// The default routes of endpoints' ports: per sandbox and family, the oldest endpoint with a gateway has one.
     fn default_routes(&self) -> BTreeMap<Name, Vec<IpAddr>> {
         let mut oldest = BTreeMap::new();
         for endpoint in self.endpoints() {
@@ -61,7 +60,7 @@ impl State {
     }
 }
 
-/// The networks of one interface to the LAN.
+/// The networks of one uplink interface.
 #[derive(Default)]
 struct Trunk {
     tagged: Vec<Name>,
@@ -78,7 +77,7 @@ impl Trunk {
     }
 }
 
-/// The host's interface in a network: its gateway, or in an uplink network a station of its own.
+/// The host's port in a network: its gateway, or in an uplink network a station of its own.
 fn host_port(network: &NetworkSpec) -> Option<PortSpec> {
     let own = |subnet: &SubnetSpec| match network.driver() {
         Driver::Bridge | Driver::Overlay => subnet.gateway,
@@ -100,12 +99,12 @@ fn host_port(network: &NetworkSpec) -> Option<PortSpec> {
     Some(PortSpec::new(host_port_name(network), carries, DeviceSpec::Tap(interface)))
 }
 
-/// What the host's interface in a network is called: as an option says, or as [`ifname::gateway_ifname`] does.
+/// The name of the host's interface in a network: given as an option, or that of [`ifname::gateway_ifname`].
 pub(super) fn gateway_ifname(network: &NetworkSpec) -> IfName {
     network.options.ifname.clone().unwrap_or_else(|| ifname::gateway_ifname(&network.id()))
 }
 
-/// What the host's port in a network is called.
+/// The name of the host's port in a network.
 pub(super) fn host_port_name(network: &NetworkSpec) -> Name {
     let friendly = format!("gw.{}", network.name).parse();
     friendly.unwrap_or_else(|_| format!("gw-{}", network.id().short()).parse().expect("digits make a name"))

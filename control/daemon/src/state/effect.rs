@@ -14,50 +14,50 @@ use super::{Change, Delta, Network, Origin, Port, Record, State, derive::host_po
 use vswitch_host::gateway::Outside;
 use vswitch_model::{Carries, DeviceSpec, EndpointSpec, Name, Netns, PortSpec, SwitchSpec, Tags};
 
-/// One deed of the edge. Each carries what it takes to [`undo`](Effect::undo) it.
+/// One step of the edge, with all that is needed to [`undo`](Effect::undo) it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Ageing, limits and damping are others now.
+    /// Changes ageing, limits and damping.
     SetSwitch {
         /// Before.
         old: Box<SwitchSpec>,
         /// After.
         new: Box<SwitchSpec>,
     },
-    /// Take the port's device away and forget what was learned on it.
+    /// Closes the port's device and flushes the addresses learned on it.
     ClosePort(Port),
-    /// The port's device stays, and what can be changed in place has: the MTU, networks and limits (the
-    /// topology holds these), and the interface's addresses, MAC and gateways.
+    /// Keeps the port's device and changes in place what can be: the MTU, networks and limits (which the topology holds), and
+    /// the interface's addresses, MAC and gateways.
     UpdatePort {
         /// Before.
         old: Port,
-        /// After; the number and the device are the same.
+        /// After; with the same number and device.
         new: Port,
     },
-    /// Make the port's device, or take it over.
+    /// Creates the port's device, or takes it over.
     OpenPort(Port),
-    /// The rules by which networks reach the outside, and it them, are others now.
+    /// Changes the rules between networks and the outside.
     SetOutside {
         /// Before.
         old: Arc<Vec<Outside>>,
         /// After.
         new: Arc<Vec<Outside>>,
     },
-    /// Keep it, durably.
+    /// Stores a record.
     Store(Record),
-    /// Keep it no longer.
+    /// Deletes a record from the store.
     Unstore(Record),
-    /// Keep another in its place.
+    /// Replaces a record.
     Restore {
         /// Before.
         old: Record,
-        /// After; its kind and key are the same.
+        /// After; of the same kind and key.
         new: Record,
     },
 }
 
 impl Effect {
-    /// The deed that takes this one back. Undo the last first.
+    /// The inverse step. The last one is undone first.
     #[must_use]
     pub fn undo(self) -> Self {
         match self {
@@ -72,14 +72,14 @@ impl Effect {
         }
     }
 
-    /// Its turn: a name or an address is free before it is taken, and a port's number changes hands
-    /// only while nobody has it, so no frame is forwarded by the networks of the port before.
+    /// The rank of the step: names and addresses are freed before they are used, and a port's number changes owner only while
+    /// it has none, so no frame is forwarded by the previous port's networks.
     fn turn(&self) -> u8 {
         match self {
             Self::SetSwitch { .. } => 0,
             Self::ClosePort(_) => 1,
             Self::UpdatePort { .. } => 2,
-            // Peers and collectors are sent to by the endpoint.
+            // The endpoint sends to peers and collectors.
             Self::OpenPort(port) if port.spec.device.endpoint().is_some() => 3,
             Self::OpenPort(_) => 4,
             Self::SetOutside { .. } => 5,
@@ -123,14 +123,14 @@ fn deeds(change: Change) -> Vec<Effect> {
     }
 }
 
-/// What becomes of the stored records: only what the API made has one.
+/// The change of the stored records: only objects of the API have one.
 fn kept<T>(delta: Delta<T>, record: impl Fn(T) -> (Origin, Record)) -> Option<Effect> {
     let record = |it: T| Some(record(it)).filter(|it| it.0 == Origin::Api).map(|it| it.1);
     match delta {
         Delta::Added(it) => record(it).map(Effect::Store),
         Delta::Removed(it) => record(it).map(Effect::Unstore),
         Delta::Changed { old, new } => match (record(old), record(new)) {
-            // A port's MTU may follow its network's: that is no change of what was asked for.
+            // A port's MTU may follow its network's, which does not change the request.
             (Some(old), Some(new)) => (old != new).then_some(Effect::Restore { old, new }),
             // The file declares it again.
             (Some(old), None) => Some(Effect::Unstore(old)),
@@ -139,19 +139,19 @@ fn kept<T>(delta: Delta<T>, record: impl Fn(T) -> (Origin, Record)) -> Option<Ef
     }
 }
 
-/// What cannot change while the device is open.
+/// The part of a port that cannot change while its device is open.
 fn device(port: &PortSpec) -> impl PartialEq {
     (port.device.fixed(), port.ifname().to_owned(), port.offload)
 }
 
-/// Who carries what, by number, in the words of the data plane.
+/// The networks of each port, by number, in terms of the data plane.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
     /// By number.
     pub networks: Vec<topology::Network>,
     /// By number.
     pub ports: Vec<PortRules>,
-    /// By the number of the port that gets the copies.
+    /// By the number of the mirror's port.
     pub mirrors: Vec<Mirror>,
     /// Bit X set: frames to 01:80:C2:00:00:0X are forwarded.
     pub group_forward_mask: u16,
@@ -159,7 +159,8 @@ pub struct Layout {
 
 impl Layout {
     pub(super) fn of(state: &State) -> Self {
-        let mut networks: Vec<_> = state.networks().map(data_network).collect();
+        let marks = state.endpoint().is_some_and(|endpoint| marks_isolated(&endpoint));
+        let mut networks: Vec<_> = state.networks().map(|network| data_network(&network, marks)).collect();
         networks.sort_by_key(|network| network.id);
         let group = state.endpoint().is_some_and(|endpoint| has_group(&endpoint));
         let recorded = recorded(state);
@@ -174,7 +175,7 @@ impl Layout {
         Self { networks, ports, mirrors, group_forward_mask: state.switch.group_forward_mask }
     }
 
-    /// The addresses that are pinned to ports because it is known whose they are.
+    /// The addresses of known stations, which are pinned to their ports.
     pub(crate) fn stations(&self) -> impl Iterator<Item = ((NetworkId, MacAddr), PortId)> {
         self.ports.iter().filter_map(|port| match (&port.mode, port.station) {
             (PortMode::Access(network), Some(mac)) => Some(((*network, mac), port.id)),
@@ -182,24 +183,27 @@ impl Layout {
         })
     }
 
-    /// The topology that workers are handed.
+    /// Builds the topology for the workers.
     ///
     /// # Errors
-    /// A contradiction, which no layout of a [`State`] has.
+    /// A contradiction; no layout of a [`State`] has one.
     pub fn build(&self) -> Result<Topology, TopologyError> {
         Topology::build(&self.networks, &self.ports, self.group_forward_mask)
     }
 }
 
-fn data_network(network: Network) -> topology::Network {
+/// `marks`: frames of isolated ports are marked for other hosts, which tell them from others.
+fn data_network(network: &Network, marks: bool) -> topology::Network {
     topology::Network {
         id: network.id,
         vlan: network.spec.vlan,
         passes_tags: network.spec.tags == Tags::Pass,
+        // All containers here are isolated, and so are all elsewhere.
+        isolates_tunnels: !network.spec.options.icc && !marks,
     }
 }
 
-/// The rules see to it that everything a mirror names exists.
+/// The rules guarantee that everything a mirror names exists.
 fn mirror(state: &State, port: &Port) -> Option<Mirror> {
     let Carries::Mirror { mirror } = &port.spec.carries else { return None };
     Some(Mirror {
@@ -213,7 +217,7 @@ fn mirror(state: &State, port: &Port) -> Option<Mirror> {
 /// The split-horizon group of all tunnel ports: nothing is forwarded from tunnel to tunnel.
 const TUNNELS: NonZeroU16 = NonZeroU16::MIN;
 
-/// Whether flooded frames leave by it. Where there is a multicast group, they reach peers through it.
+/// Whether flooded frames leave by it. With a multicast group they reach peers through that.
 fn is_flooded_to(device: &DeviceSpec, group: bool) -> bool {
     match device.peer() {
         Some(peer) => peer.flood.unwrap_or(!group),
@@ -224,6 +228,17 @@ fn is_flooded_to(device: &DeviceSpec, group: bool) -> bool {
 /// Whether the tunnel uses a multicast group of the underlay.
 fn has_group(endpoint: &PortSpec) -> bool {
     endpoint.device.endpoint().is_some_and(|endpoint| endpoint.group.is_some())
+}
+
+fn marks_isolated(endpoint: &PortSpec) -> bool {
+    endpoint.device.endpoint().is_some_and(|endpoint| endpoint.isolated_group.is_some())
+}
+
+/// Whether a port counts as isolated. The group does if any peer does, for all peers are its members.
+fn is_isolated(state: &State, port: &Port) -> bool {
+    let is_group = port.spec.device.peer().is_some_and(|peer| peer.remote.is_multicast());
+    port.spec.isolated
+        || is_group && state.ports().any(|it| it.spec.device.peer().is_some() && it.spec.isolated)
 }
 
 /// Whether it is a network's gateway on this host. Each host that tunnels lead to has one with the same addresses: none
@@ -257,7 +272,7 @@ fn recorded(state: &State) -> HashMap<&Name, Vec<IpAddr>> {
     known.map(|endpoint| (&endpoint.port, all(endpoint))).collect()
 }
 
-/// The rules see to it that every network a port names exists.
+/// The rules guarantee that every network a port names exists.
 fn port_rules(state: &State, port: &Port, group: bool, recorded: &[IpAddr]) -> Option<PortRules> {
     let number = |name: &Name| state.network(name).map(|network| network.id);
     let is_endpoint = port.spec.device.endpoint().is_some();
@@ -283,7 +298,7 @@ fn port_rules(state: &State, port: &Port, group: bool, recorded: &[IpAddr]) -> O
         mode,
         station: interface.filter(|_| is_gateway || guard.is_some()).and_then(|interface| interface.mac),
         guard,
-        isolated: port.spec.isolated,
+        isolated: is_isolated(state, port),
         hairpin: port.spec.hairpin,
         native_tagged: port.spec.native_tagged,
         horizon: (is_tunnel || is_gateway).then_some(TUNNELS),

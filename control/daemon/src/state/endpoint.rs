@@ -1,7 +1,7 @@
 //! Endpoints: sandboxes' interfaces in networks.
 //!
-//! All that is chosen for an endpoint (addresses, MAC, names, ports of the host) is chosen here, once, and kept with it.
-//! What follows from it, its port in the switch and its share in the gateway's rules, is derived anew each time.
+//! All that is chosen for an endpoint (addresses, MAC, names, ports of the host) is chosen here, once, and stored with it. Its
+//! port in the switch and its share of the gateway's rules are derived each time.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -23,29 +23,29 @@ use vswitch_model::{
     publish::Published,
 };
 
-/// What a sandbox is like before it is connected, as somebody found who looked.
+/// A sandbox as observed before it is connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sandbox {
-    /// Which namespace it is; none for an interface that is made bare.
+    /// Identity of its namespace; `None` for an interface that is created bare.
     pub identity: Option<Identity>,
     /// The names of its interfaces.
     pub ifnames: BTreeSet<String>,
-    /// Its default routes: of which family, and by which interface.
+    /// Its default routes: family and interface.
     pub default_routes: Vec<(Family, String)>,
-    /// Who the new endpoint will be, unless told.
+    /// Id of the new endpoint, if the request has none.
     pub id: Id,
-    /// The ports of the host that are held for it.
+    /// Ports of the host that are reserved for it.
     pub published: Vec<Published>,
-    /// The time.
+    /// The current time.
     pub now: Timestamp,
 }
 
-/// What may become of an endpoint while it is connected.
+/// A change of a connected endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndpointUpdate {
-    /// Its bare interface is moved there.
+    /// Its bare interface was moved there.
     Moved(Netns),
-    /// These ports of the host lead to it, and no others.
+    /// Exactly these ports of the host lead to it.
     Published(Vec<Published>),
 }
 
@@ -56,15 +56,19 @@ impl State {
     }
 
     /// The endpoints of a network.
-    pub fn endpoints_of(&self, network: &Name) -> impl Iterator<Item = &Arc<EndpointSpec>> {
+    pub(crate) fn endpoints_of(&self, network: &Name) -> impl Iterator<Item = &Arc<EndpointSpec>> {
         self.endpoints.values().filter(move |it| it.network == *network)
     }
 
-    /// The endpoint of a network that is called so: by its name, its id, its container's, or the first digits of these.
+    /// The endpoint of a network by reference: its name, its id, its container's id, or the first digits of these.
     ///
     /// # Errors
-    /// There is none, or several are called so.
-    pub fn find_endpoint(&self, network: &Name, reference: &Reference) -> Result<Arc<EndpointSpec>, Refusal> {
+    /// There is none, or there are several.
+    pub(crate) fn find_endpoint(
+        &self,
+        network: &Name,
+        reference: &Reference,
+    ) -> Result<Arc<EndpointSpec>, Refusal> {
         let text = reference.as_str();
         if let Some(found) = self.endpoints_of(network).find(|it| it.name.as_str() == text) {
             return Ok(Arc::clone(found));
@@ -80,7 +84,7 @@ impl State {
         }
     }
 
-    /// Makes an endpoint, and chooses what was not told.
+    /// Creates an endpoint, and chooses what is not given.
     pub(super) fn connect(
         &mut self,
         network: &Name,
@@ -137,7 +141,7 @@ impl State {
         Ok(())
     }
 
-    /// Notes what has become of an endpoint.
+    /// Notes a change of an endpoint.
     pub(super) fn update_endpoint(&mut self, id: &Id, update: EndpointUpdate) -> Result<(), Refusal> {
         let before = self.endpoints.get(id).ok_or_else(|| NetworkError::NoEndpoint(id.clone()))?;
         let mut endpoint = (**before).clone();
@@ -149,17 +153,17 @@ impl State {
         Ok(())
     }
 
-    /// Removes endpoints; what is gone already is gone.
+    /// Removes endpoints; unknown ids are ignored.
     pub(super) fn disconnect(&mut self, ids: &[Id]) {
         let endpoints = Arc::make_mut(&mut self.endpoints);
         ids.iter().for_each(|id| drop(endpoints.remove(id)));
     }
 
-    /// The subnets of a network, with all that is taken in them: by endpoints, and by ports that declare addresses.
+    /// The subnets of a network with their used addresses: those of endpoints, and of ports that declare addresses.
     ///
     /// # Errors
-    /// Endpoints have addresses that are not theirs to have: the subnets are others now.
-    pub fn subnets_of(&self, network: &NetworkSpec) -> Result<Vec<Subnet>, NetworkError> {
+    /// Endpoints have addresses outside the subnets, because these were changed.
+    pub(crate) fn subnets_of(&self, network: &NetworkSpec) -> Result<Vec<Subnet>, NetworkError> {
         let name = &network.name;
         let mut subnets = network.subnets.iter().map(Subnet::new).collect::<Result<Vec<_>, _>>()?;
         let mut uprooted = Vec::new();
@@ -177,18 +181,18 @@ impl State {
         let ports = self.ports.entries().filter(|entry| entry.spec.carries.untagged() == Some(name));
         for net in ports.filter_map(|entry| entry.spec.interface()).flat_map(|interface| &interface.address) {
             for subnet in subnets.iter_mut().filter(|it| it.net().contains(&net.addr())) {
-                // An endpoint's own port has what the endpoint has claimed.
+                // An endpoint's own port has the addresses of the endpoint.
                 let _ = subnet.claim(net.addr());
             }
         }
         Ok(subnets)
     }
 
-    /// The addresses that the next endpoint of a network gets: those asked for, and free ones of the other subnets.
+    /// The addresses of the network's next endpoint: the requested ones, and free ones of the other subnets.
     ///
     /// # Errors
-    /// There is none, or what is asked for is taken or of no subnet.
-    pub fn choose_addresses(
+    /// None is free, or a requested one is in use or in no subnet.
+    pub(crate) fn choose_addresses(
         &self,
         network: &NetworkSpec,
         ip: Option<Ipv4Addr>,
@@ -212,8 +216,8 @@ impl State {
         Ok(addresses)
     }
 
-    /// The MAC address that was asked for, or one that follows from the endpoint's address, so that it is the same again
-    /// when the address is, and neighbours need not ask anew.
+    /// The requested MAC address, or one derived from the endpoint's address: the same address gets the same MAC, so neighbours
+    /// need no new resolution.
     fn choose_mac(
         &self,
         network: &Name,
@@ -240,7 +244,7 @@ impl State {
         Ok(free.expect("there are more MAC addresses than ports"))
     }
 
-    /// The first name that neither the sandbox nor an endpoint of it has.
+    /// The first name that neither the sandbox nor one of its endpoints has.
     fn free_ifname(
         &self,
         network: &NetworkSpec,
@@ -261,7 +265,7 @@ impl State {
         self.endpoints.values().filter(move |it| it.sandbox.as_ref().is_some_and(|own| own.path() == *netns))
     }
 
-    /// The next hops the sandbox may use, of the families that nobody else routes for it.
+    /// The next hops that the sandbox may use, of the families that have no other route.
     fn gateways(
         &self,
         network: &NetworkSpec,
@@ -286,21 +290,21 @@ impl State {
         network.subnets.iter().filter_map(|subnet| subnet.gateway).filter(usable).collect()
     }
 
-    /// Whether ports of endpoints in a network can be published.
+    /// Whether endpoints of a network can publish ports.
     ///
     /// # Errors
-    /// They cannot, and why.
-    pub fn check_publishable(&self, network: &NetworkSpec) -> Result<(), Refusal> {
+    /// The reason why not.
+    pub(crate) fn check_publishable(&self, network: &NetworkSpec) -> Result<(), Refusal> {
         let why = match network.driver() {
             _ if network.internal => "it is internal",
-            Driver::Uplink => "its containers stand on the LAN themselves",
+            Driver::Uplink => "its containers are on the LAN themselves",
             _ if network.subnets.is_empty() => "it has no subnet, and so no gateway",
             _ => return Ok(()),
         };
         Err(NetworkError::NotPublished(network.name.clone(), why).into())
     }
 
-    /// What the endpoint's port in the switch is called: `web.blue`, if that is free.
+    /// The name of the endpoint's port in the switch: `web.blue`, if it is free.
     fn port_name(&self, network: &Name, name: &Name, id: &Id) -> Name {
         let friendly = format!("{name}.{network}").parse().ok();
         let is_free = |name: &Name| self.ports.entry(name).is_none();
@@ -310,7 +314,7 @@ impl State {
     }
 }
 
-/// 02:42 and the IPv4 address, as Docker's overlay has it; of an IPv6 address four bytes of its hash.
+/// 02:42 and the IPv4 address, as in Docker's overlay; for an IPv6 address four bytes of its hash.
 pub(super) fn mac_of(address: IpAddr) -> MacAddr {
     match address {
         IpAddr::V4(address) => {
@@ -326,7 +330,7 @@ fn hashed_mac(text: &str) -> MacAddr {
     MacAddr([0x02, 0x42, digest[0], digest[1], digest[2], digest[3]])
 }
 
-/// An endpoint is called after its sandbox.
+/// The default name of an endpoint: its sandbox's.
 fn default_name(netns: Option<&Netns>, id: &Id) -> Result<Name, NetworkError> {
     let text = match netns {
         None => format!("ep-{}", id.short()),

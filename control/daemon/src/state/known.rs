@@ -1,22 +1,22 @@
-//! Which network is meant: one of ours, or one that is there from the start.
+//! Networks by reference: ours and the predefined ones.
 
 use super::{Network, Refusal, State, predefined};
 use vswitch_model::{NetworkSpec, Reference};
 
-/// A network that there is.
+/// An existing network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Known {
-    /// One that can be wanted, or not.
+    /// A network of this state.
     Ours(Network),
-    /// One that is always there, and no broadcast domain.
+    /// A predefined network, which is not a broadcast domain.
     Predefined(Box<NetworkSpec>),
 }
 
 impl State {
-    /// The network that is called so, those that are always there included; ours go first.
+    /// The network of a reference, predefined ones included; ours have precedence.
     ///
     /// # Errors
-    /// There is none, or several ids begin like that.
+    /// There is none, or the digits are ambiguous.
     pub fn resolve(&self, reference: &Reference) -> Result<Known, Refusal> {
         let refusal = match self.find_network(reference) {
             Ok(network) => return Ok(Known::Ours(network)),

@@ -1,4 +1,4 @@
-//! Networks as Docker's users make, change and remove them. Its sentences are Docker's.
+//! Networks as Docker's users create, change and remove them. The sentences are Docker's.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -17,52 +17,52 @@ use vswitch_model::{
     options::{self, OptionError},
 };
 
-/// The first VNI that is given out.
+/// The first VNI that is assigned.
 const FIRST_VNI: u32 = 4096;
 
 /// The auxiliary address that the host itself has in an uplink network.
 pub(crate) const HOST_ADDRESS: &str = "host";
 
-/// Why a network, or an endpoint of it, cannot be had, changed or removed.
+/// Why a network, or an endpoint of it, cannot be created, changed or removed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NetworkError {
-    /// There is none that is called so.
+    /// There is no such network.
     #[error("network {0} not found")]
     NotFound(Reference),
-    /// Several ids begin like that: (what was written, how many).
+    /// Several ids have this prefix: (prefix, count).
     #[error("network {0} is ambiguous ({1} matches found based on ID prefix)")]
     Ambiguous(Reference, usize),
     /// The name is taken.
     #[error("network with name {0} already exists")]
     Exists(Name),
-    /// Docker has a network of that name from the start.
-    // With the blank at its end, as Docker says it.
+    /// Docker predefines a network of that name.
+    // With the trailing blank of Docker's sentence.
     #[error("operation is not permitted on predefined {0} network ")]
     Predefined(String),
-    /// It was there from the start.
+    /// It is predefined.
     #[error("{0} is a pre-defined network and cannot be removed")]
     NotRemovable(String),
-    /// There is one already, and one is enough.
+    /// One exists, and there can be only one.
     #[error("only one instance of \"{0}\" network is allowed")]
     OnlyOne(Driver),
-    /// Containers are in it: (network, who).
+    /// It has endpoints: (network, endpoints).
     #[error("error while removing network: network {0} has active endpoints ({list})", list = .1.join(", "))]
     ActiveEndpoints(Name, Vec<String>),
     /// Connecting to, or disconnecting from, the host's network.
     #[error("container cannot be disconnected from host network or connected to host network")]
     HostNetwork,
-    /// Connecting to no network.
+    /// Connecting to the network `none`.
     #[error(
         "container cannot be connected to multiple networks with one of the networks in private (none) mode"
     )]
     NoNetwork,
-    /// Nobody of that name is in the network: (who, network).
+    /// The network has no such endpoint: (container, network).
     #[error("container {0} is not connected to network {1}")]
     NotConnected(Reference, Name),
     /// There is no such endpoint.
     #[error("there is no endpoint {0}: it was disconnected, or its namespace ended")]
     NoEndpoint(Id),
-    /// Several endpoints are called so: (what was written, how many).
+    /// The reference is ambiguous: (reference, count).
     #[error("endpoint {0} is ambiguous ({1} matches found)")]
     AmbiguousEndpoint(Reference, usize),
     /// The endpoint's name is taken: (name, network).
@@ -71,7 +71,7 @@ pub enum NetworkError {
     /// Pools and addresses.
     #[error(transparent)]
     Ipam(#[from] IpamError),
-    /// What the driver was told.
+    /// Options of the driver.
     #[error(transparent)]
     Option(#[from] OptionError),
     /// More than one subnet of a family: (driver).
@@ -80,33 +80,33 @@ pub enum NetworkError {
     /// All VNIs are taken.
     #[error("all VNIs from 4096 to 16777215 are in use: remove networks, or choose one below with -o vni=N")]
     NoVni,
-    /// An address of a family was asked for that the network has no subnet of: (network, family).
+    /// The network has no subnet of a requested address's family: (network, family).
     #[error("network {0} has no {1} subnet to take that address from: create it with one")]
     NoSubnet(Name, Family),
-    /// A MAC address is a group's, or in use: (why).
+    /// The MAC address is a multicast address, or in use: (reason).
     #[error("{0}")]
     Mac(String),
-    /// A name cannot be made of the sandbox's: (what there is).
+    /// No endpoint name can be derived from the sandbox's: (that name).
     #[error("{0:?} is not a valid name for an endpoint: choose one with --name")]
     Nameless(String),
-    /// Nobody outside could reach it: (network, why).
+    /// Ports cannot be reached from outside: (network, reason).
     #[error("ports cannot be published in network {0}: {1}")]
     NotPublished(Name, &'static str),
-    /// A network is to reach a peer that there is not.
+    /// The network refers to an unknown peer.
     #[error("there is no peer {0}: see `vswitchctl peer ls`, or add it")]
     NoPeer(Name),
-    /// It cannot change while it lives: (network, key, why).
+    /// The key cannot change while the network lives: (network, key, reason).
     #[error("network {0}: {1} cannot change while the network lives: {2}")]
     Fixed(Name, String, &'static str),
-    /// The file says what it is.
+    /// The file declares it.
     #[error("network {0} is declared in the configuration file: change it there and reload")]
     Declared(Name),
-    /// Endpoints have addresses in a subnet that is gone, or given to others: (network, who).
+    /// Endpoints have addresses in a subnet that is removed or reassigned: (network, endpoints).
     #[error("network {0}: its subnets cannot change while endpoints have addresses in them ({list}): disconnect them first", list = .1.join(", "))]
     Uprooted(Name, Vec<String>),
 }
 
-/// The networks that are always there, and are no broadcast domains of ours.
+/// The predefined networks, which are not broadcast domains.
 pub fn predefined() -> [NetworkSpec; 2] {
     [("host", Driver::Host), ("none", Driver::Null)].map(|(name, driver)| {
         let mut spec = NetworkSpec::plain(name.parse().expect("it is a name"));
@@ -115,26 +115,26 @@ pub fn predefined() -> [NetworkSpec; 2] {
     })
 }
 
-/// What of this host matters to networks, besides ourselves. Looked up before a network is made.
+/// What networks need to know of this host. Observed before a network is created.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Host {
-    /// Where its routes lead, without the default ones and those of our own interfaces.
+    /// Destinations of its routes, without default routes and those of our own interfaces.
     pub routes: Vec<IpNet>,
-    /// Where IPv6 subnets are taken from that nobody chose.
+    /// The pool of IPv6 subnets that are not chosen.
     pub ipv6: Option<PoolSpec>,
 }
 
 impl State {
-    /// Notes what this host is like now.
+    /// Sets the observation of this host.
     pub fn observe(&mut self, host: Host) {
         self.host = Arc::new(host);
     }
 
-    /// The network that is called so: by its id, its name, or the first digits of its id, in this order.
+    /// The network of a reference: its id, its name, or the first digits of its id, in this order.
     ///
     /// # Errors
-    /// There is none, or several ids begin like that.
-    pub fn find_network(&self, reference: &Reference) -> Result<Network, Refusal> {
+    /// There is none, or the digits are ambiguous.
+    pub(crate) fn find_network(&self, reference: &Reference) -> Result<Network, Refusal> {
         let text = reference.as_str();
         if let Some(found) = text.parse().ok().and_then(|name| self.network(&name)) {
             return Ok(found);
@@ -147,8 +147,8 @@ impl State {
         }
     }
 
-    /// The networks that the API made and nobody uses: no endpoint is in them, and no port carries them but their own.
-    pub fn unused_networks(&self) -> Vec<Arc<NetworkSpec>> {
+    /// The unused networks of the API: without endpoints, and without ports other than derived ones.
+    pub(crate) fn unused_networks(&self) -> Vec<Arc<NetworkSpec>> {
         let mut used: HashSet<&Name> = self.endpoints().map(|it| &it.network).collect();
         let asked_for = self.ports.entries().filter(|entry| entry.origin != Origin::Derived);
         used.extend(asked_for.flat_map(|entry| entry.spec.carries.named()));
@@ -157,7 +157,7 @@ impl State {
         self.networks.entries().filter(unused).map(|entry| Arc::clone(&entry.spec)).collect()
     }
 
-    /// Makes a network, and chooses what was not told.
+    /// Creates a network, and chooses what is not given.
     pub(super) fn add_network(&mut self, mut spec: NetworkSpec) -> Result<(), Refusal> {
         let name = spec.name.clone();
         if is_predefined(name.as_str()) {
@@ -202,11 +202,16 @@ impl State {
         choose_addresses(spec).map_err(|(_, error)| error.into())
     }
 
-    /// A subnet that no network, nor the host, has a part of, and that overlaps none of `held`.
+    /// A subnet that overlaps neither a network, nor a route of the host, nor `held`.
     ///
     /// # Errors
-    /// There is none left.
-    pub fn choose_subnet(&self, driver: Driver, family: Family, held: &[IpNet]) -> Result<IpNet, IpamError> {
+    /// None is left.
+    pub(crate) fn choose_subnet(
+        &self,
+        driver: Driver,
+        family: Family,
+        held: &[IpNet],
+    ) -> Result<IpNet, IpamError> {
         let own: Vec<_> = self.host.ipv6.into_iter().collect();
         let pools = match (family, driver) {
             (Family::V6, _) if self.pools.ipv6.is_empty() => &own,
@@ -218,11 +223,15 @@ impl State {
         ipam::free_subnet(pools, self.subnets().chain(of_the_host).chain(held.iter().copied()))
     }
 
-    /// A free address of a network's subnet, or of a subnet that will be a network's; none of `held`.
+    /// A free address of a network's subnet, existing or planned, and not in `held`.
     ///
     /// # Errors
-    /// There is none, or the subnet makes no sense.
-    pub fn choose_address(&self, subnet: &SubnetSpec, held: &[IpAddr]) -> Result<IpAddr, NetworkError> {
+    /// None is free, or the subnet is invalid.
+    pub(crate) fn choose_address(
+        &self,
+        subnet: &SubnetSpec,
+        held: &[IpAddr],
+    ) -> Result<IpAddr, NetworkError> {
         let has_it = |network: &Network| network.spec.subnets.iter().any(|it| it.subnet == subnet.subnet);
         let found = match self.networks().find(has_it) {
             Some(network) => self.subnets_of(&network.spec)?.into_iter().find(|it| it.net() == subnet.subnet),
@@ -230,7 +239,7 @@ impl State {
         };
         let mut found = found.map_or_else(|| Subnet::new(subnet), Ok)?;
         for address in held {
-            // One that somebody has meanwhile is taken all the same.
+            // An address that is in use by now counts as used anyway.
             let _ = found.claim(*address);
         }
         Ok(found.allocate()?)
@@ -241,8 +250,8 @@ impl State {
         self.networks.entries().flat_map(|entry| entry.spec.subnets.iter().map(|it| it.subnet))
     }
 
-    /// A subnet may not take addresses from another network, nor from what the host reaches by itself. A wider route of
-    /// the host, a VPN's perhaps, is no hindrance: the narrower one goes first. An uplink's subnet is the LAN's.
+    /// Checks that a subnet takes no addresses from another network, nor from what the host reaches by itself. A wider route of
+    /// the host, such as a VPN's, is allowed: the narrower one has precedence. An uplink's subnet is the LAN's.
     fn check_overlap(&self, driver: Driver, subnet: IpNet) -> Result<(), IpamError> {
         let taken = driver != Driver::Uplink && self.host.routes.iter().any(|route| subnet.contains(route))
             || self.subnets().any(|other| ipam::overlap(other, subnet));
@@ -278,7 +287,7 @@ impl State {
         }
         let mut text = new.options.text().clone();
         for (key, value) in update.options {
-            // A new value stands in the place of the old one, and is no contradiction to it.
+            // A new value replaces the old one and does not contradict it.
             match options::short_name(&key) {
                 key @ ("vni" | "parent" | "ifname" | "host") => return fixed(key),
                 "mtu" => new.mtu = None,
@@ -296,7 +305,7 @@ impl State {
         Ok(())
     }
 
-    /// Writes down which peers a network reaches, if `add` or `remove` make that others than all.
+    /// Stores which peers a network reaches, if `add` or `remove` make that a list rather than all.
     fn choose_peers(
         &self,
         network: &mut NetworkSpec,
@@ -317,7 +326,7 @@ impl State {
         Ok(())
     }
 
-    /// Refuses to reach a peer that there is not. One may go later: then the network does not reach it.
+    /// Checks that the peers exist. A peer that is removed later is then not reached.
     fn check_peers(&self, network: &NetworkSpec) -> Result<(), NetworkError> {
         let none = BTreeSet::new();
         let before = self.networks.entry(&network.name).and_then(|it| it.spec.options.peers.as_ref());
@@ -335,7 +344,7 @@ impl State {
         self.ports.entries().filter(is_peer).map(|entry| &entry.spec.name)
     }
 
-    /// Removes a network that nobody is connected to.
+    /// Removes a network without endpoints.
     pub(super) fn remove_network(&mut self, name: &Name) -> Result<(), Refusal> {
         let endpoints: Vec<_> = self.endpoints_of(name).map(|it| it.name.to_string()).collect();
         if !endpoints.is_empty() {
@@ -345,10 +354,10 @@ impl State {
     }
 }
 
-/// Chooses the gateways that were not told, and the host's own address in an uplink network, if it shall have one.
+/// Chooses the gateways that are not given, and the host's own address in an uplink network if it has one.
 ///
 /// # Errors
-/// A subnet, by its place, contradicts itself or has no address left.
+/// Index of a subnet that is contradictory or has no address left.
 pub(crate) fn choose_addresses(network: &mut NetworkSpec) -> Result<(), (usize, IpamError)> {
     let host = network.options.host;
     let choose = |spec: &mut SubnetSpec| {
@@ -368,17 +377,19 @@ pub(crate) fn choose_addresses(network: &mut NetworkSpec) -> Result<(), (usize, 
         .try_for_each(|(item, spec)| choose(spec).map_err(|error| (item, error)))
 }
 
-/// Why something cannot change while a network lives.
+/// Why a key cannot change while a network lives.
 fn reason(key: &str) -> &'static str {
     match key {
-        "name" | "id" => "it is known by it; create another network",
+        "name" | "id" => "it identifies the network; create another network",
         "driver" | "parent" => {
             "its containers would be cut off; create another network and connect them to it"
         }
         "vni" => "its tunnels carry it by that number; create another network",
-        "subnet" | "ipam" | "ipv6" => "its containers have addresses in it; create another network",
+        "subnet" | "ipam" | "ipv6" => "its containers have addresses in the subnets; create another network",
         "ifname" | "host" => "the host's routes lead through that interface; create another network",
-        "internal" | "attachable" | "created" => "it was made so; create another network",
-        _ => "there is nothing of that name to change: mtu, labels, options and peers can",
+        "internal" | "attachable" | "created" => {
+            "it is fixed when the network is created; create another network"
+        }
+        _ => "there is no such key to change: mtu, labels, options and peers can change",
     }
 }

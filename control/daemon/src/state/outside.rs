@@ -1,4 +1,4 @@
-//! What follows for the gateway: which networks reach the outside, and which ports of the host lead inside.
+//! The gateway's input: networks with access to the outside, and published ports.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -10,7 +10,7 @@ use super::{Origin, State, derive::gateway_ifname, registry::Entry};
 use vswitch_host::gateway::Outside;
 use vswitch_model::{Driver, Name, NetworkSpec, PortSpec, publish::Published};
 
-/// Every network that has a gateway on this host, by name: an internal one has none, and an uplink's is on the LAN. If there are
+/// Every network with a gateway on this host, by name: an internal one has none, and an uplink's is on the LAN. If there are
 /// tunnels, then also the host's own interfaces in others, by the names of their ports.
 pub(super) fn of(state: &State) -> Vec<Outside> {
     let mut published: HashMap<&Name, Vec<Published>> = HashMap::new();
@@ -44,19 +44,19 @@ pub(super) fn of(state: &State) -> Vec<Outside> {
     outsides
 }
 
-/// Tunnel ends: this host's own, its group, and its peers, with the ports that datagrams are sent to.
+/// Ends of tunnels: this host's, its group, and its peers, with the UDP ports that datagrams are sent to.
 ///
-/// With `learn_peers` any host may become a peer: then the port of every address.
+/// With `learn_peers` every host can become a peer, so this includes the port at any address.
 fn tunnels(state: &State) -> BTreeSet<SocketAddr> {
     let endpoint = state.ports.entries().find_map(|entry| entry.spec.device.endpoint());
     let Some(endpoint) = endpoint else { return BTreeSet::new() };
-    // The port of learned peers is closed for all addresses: learning one changes no rules.
+    // The port of learned peers is closed for all addresses, so learning one changes no rules.
     let is_covered = |entry: &Entry<PortSpec>| endpoint.learn_peers && entry.origin == Origin::Learned;
     let peer = |entry: &Entry<PortSpec>| {
         let peer = entry.spec.device.peer().filter(|_| !is_covered(entry))?;
-        Some(SocketAddr::new(peer.remote, peer.remote_port.unwrap_or(endpoint.port)))
+        Some(SocketAddr::new(peer.remote.ip(), peer.remote_port.unwrap_or(endpoint.port)))
     };
     let any = endpoint.learn_peers.then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let own = [endpoint.local].into_iter().chain(any).map(|ip| SocketAddr::new(ip, endpoint.port));
+    let own = [endpoint.local.ip()].into_iter().chain(any).map(|ip| SocketAddr::new(ip, endpoint.port));
     state.ports.entries().filter_map(peer).chain(own).collect()
 }

@@ -1,16 +1,16 @@
-//! Peers that nobody asked for: those that were heard and taken in.
+//! Learned peers: unknown senders that became peers.
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use super::{Origin, Port, Refusal, State, registry::Entry};
-use vswitch_model::{Carries, Name, PeerSpec, PortSpec};
+use vswitch_model::{Carries, Name, PeerSpec, PortSpec, UnderlayAddr, rules};
 
-/// Peers that are taken in without being asked for, at most: anybody can send from many addresses.
+/// Maximum number of learned peers: a sender can forge any number of addresses.
 pub(super) const LEARNED_PEERS: usize = 256;
 
 impl State {
-    /// What an operator is told of datagrams from `address`, which is no peer.
-    pub fn about_stranger(&self, address: IpAddr) -> String {
+    /// A message for the operator about datagrams from `address`, which is not a peer.
+    pub(crate) fn about_stranger(&self, address: IpAddr) -> String {
         let peers: Vec<_> =
             self.ports().filter_map(|port| Some(port.spec.device.peer()?.remote.to_string())).collect();
         match &peers[..] {
@@ -30,11 +30,25 @@ impl State {
         if learned >= LEARNED_PEERS {
             return Err(Refusal::Crowded { address });
         }
-        self.ports.add(Arc::new(learned_peer(address)), Origin::Learned)
+        let own = self.endpoint();
+        let local = own.as_ref().and_then(|port| port.device.endpoint()).map(|endpoint| endpoint.local);
+        let remote = local.unwrap_or(UnderlayAddr::UNSPECIFIED).beside(address);
+        let remote = remote.ok_or(Refusal::NoLink { address })?;
+        self.ports.add(Arc::new(learned_peer(remote)), Origin::Learned)
     }
 
-    /// The learned peers that have not answered: nothing is flooded to them.
-    pub fn silent_peers(&self) -> impl Iterator<Item = Port> {
+    /// The ways to the peers carry packets of `mtu` bytes at this host.
+    pub(super) fn measure_underlay(&mut self, mtu: u16) {
+        let Some(mut port) = self.endpoint().map(Arc::unwrap_or_clone) else { return };
+        if let Some(endpoint) = port.device.endpoint_mut() {
+            endpoint.measured_mtu = Some(mtu);
+        }
+        self.ports.replace(port);
+        self.overlay_mtu = rules::overlay_mtu(self.ports.entries().map(|entry| &*entry.spec));
+    }
+
+    /// Learned peers that have not answered. Nothing is flooded to them.
+    pub(crate) fn silent_peers(&self) -> impl Iterator<Item = Port> {
         let is_silent = |entry: &&Entry<PortSpec>| {
             entry.origin == Origin::Learned
                 && entry.spec.device.peer().is_some_and(|peer| peer.flood == Some(false))
@@ -42,7 +56,7 @@ impl State {
         self.ports.entries().filter(is_silent).map(|entry| self.settle(entry))
     }
 
-    /// A learned peer has answered: from now on it gets flooded frames.
+    /// Enables flooding to a learned peer that has answered.
     pub(super) fn believe_peer(&mut self, name: &Name) {
         let Some(entry) = self.ports.entry(name).filter(|entry| entry.origin == Origin::Learned) else {
             return;
@@ -54,7 +68,7 @@ impl State {
         }
     }
 
-    /// A peer that was taken in gives way to one that is asked for and has its address, under whatever name.
+    /// Removes learned peers whose address a configured peer now has, under any name.
     pub(super) fn give_way(&mut self) {
         let remote = |entry: &Entry<PortSpec>| Some(entry.spec.device.peer()?.remote);
         let is_learned = |entry: &&Entry<PortSpec>| entry.origin == Origin::Learned;
@@ -77,11 +91,11 @@ impl State {
     }
 }
 
-fn learned_peer(address: IpAddr) -> PortSpec {
+fn learned_peer(remote: UnderlayAddr) -> PortSpec {
     PortSpec::new(
-        PeerSpec::default_name(address),
+        PeerSpec::default_name(remote),
         Carries::Tunnel { networks: None },
         // Its address may be forged.
-        PeerSpec { remote: address, remote_port: None, flood: Some(false) },
+        PeerSpec { remote, remote_port: None, flood: Some(false) },
     )
 }

@@ -1,11 +1,11 @@
-//! What only the API makes, and the store keeps.
+//! Records of the store: objects that only the API creates.
 
 use std::sync::Arc;
 
 use super::Kind;
 use vswitch_model::{EndpointSpec, NetworkSpec, PortSpec};
 
-/// Something that only the API makes and the store keeps.
+/// An object that only the API creates and the store keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     /// A network.
@@ -17,7 +17,7 @@ pub enum Record {
 }
 
 impl Record {
-    /// What it is.
+    /// Its kind.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Network(_) => Kind::Network,
@@ -26,7 +26,7 @@ impl Record {
         }
     }
 
-    /// What tells it from others of its kind: its name, or an endpoint's id.
+    /// Its key among others of its kind: a name, or an endpoint's id.
     pub fn key(&self) -> &str {
         match self {
             Self::Network(spec) => spec.name.as_str(),

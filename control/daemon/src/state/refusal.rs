@@ -1,11 +1,11 @@
-//! Why a command is not obeyed.
+//! Why a command is refused.
 
 use std::{fmt, net::IpAddr};
 
 use super::{NetworkError, peers::LEARNED_PEERS};
 use vswitch_model::{Error, ErrorKind, Name, ipam::IpamError};
 
-/// Why a command was not obeyed; the state is as before.
+/// Why a command was refused; the state is unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The name is taken.
@@ -16,7 +16,7 @@ pub enum Refusal {
         /// The name.
         name: Name,
     },
-    /// There is nothing of that name.
+    /// There is no such object.
     #[error("there is no {kind} {name}")]
     Missing {
         /// Network or port.
@@ -24,7 +24,7 @@ pub enum Refusal {
         /// The name.
         name: Name,
     },
-    /// The API may not remove what the file declares.
+    /// Declared in the file, which the API must not change.
     #[error("{kind} {name} is declared in the configuration file: remove it there and reload")]
     Declared {
         /// Network or port.
@@ -32,7 +32,7 @@ pub enum Refusal {
         /// The name.
         name: Name,
     },
-    /// The file declares what the API has made.
+    /// Declared in the file, and also created through the API.
     #[error(
         "{kind} {name} is declared in the configuration file, and {kind} {name} was made through the API: rename one, or remove one"
     )]
@@ -47,26 +47,26 @@ pub enum Refusal {
     InUse {
         /// The network.
         network: Name,
-        /// Who carries it.
+        /// The ports that carry it.
         ports: Vec<Name>,
     },
-    /// The [rules](vswitch_model::rules) are broken.
+    /// It violates the [rules](vswitch_model::rules).
     #[error("{}", .0.join("; "))]
     Invalid(
         /// One sentence each: `port web: address[0]: …`.
         Vec<String>,
     ),
-    /// A port that follows from others goes with them.
-    #[error("port {name} is there for {of}: {what}")]
+    /// A derived port is removed with the object it is derived from.
+    #[error("port {name} belongs to {of}: {what}")]
     Derived {
         /// The port.
         name: Name,
-        /// Whose it is.
+        /// The object it is derived from.
         of: String,
         /// What to do.
         what: &'static str,
     },
-    /// A network, or an endpoint of it, cannot be had, changed or removed.
+    /// A network, or an endpoint of it, cannot be created, changed or removed.
     #[error(transparent)]
     Network(#[from] NetworkError),
     /// The change cannot be made while running.
@@ -75,16 +75,24 @@ pub enum Refusal {
         /// Keys with both values: `switch.workers (2 -> 4)`.
         Vec<String>,
     ),
-    /// Enough peers were taken in.
+    /// Too many learned peers.
     #[error(
-        "{address} is not taken in as a peer: {LEARNED_PEERS} were, and that is enough; declare it as [[vxlan.peer]], or see who sends from so many addresses"
+        "{address} does not become a peer: the limit of {LEARNED_PEERS} learned peers is reached; declare it as [[vxlan.peer]], or find out what sends from so many addresses"
     )]
     Crowded {
-        /// The one that is not.
+        /// The sender that does not become one.
+        address: IpAddr,
+    },
+    /// A link-local sender does not become a peer of an endpoint that is not on its link.
+    #[error(
+        "{address} is not taken in as a peer: it is a link-local address, and vxlan.local is not one of the same link"
+    )]
+    NoLink {
+        /// The sender.
         address: IpAddr,
     },
     /// All 65536 numbers are taken.
-    #[error("there are 65536 {kind}s, and no more are possible: remove some first")]
+    #[error("there are 65536 {kind}s, the maximum: remove some first")]
     Full {
         /// Network or port.
         kind: Kind,
@@ -124,6 +132,7 @@ impl From<Refusal> for Error {
             | Refusal::Both { .. }
             | Refusal::InUse { .. }
             | Refusal::Crowded { .. }
+            | Refusal::NoLink { .. }
             | Refusal::Declared { .. } => ErrorKind::Conflict,
             Refusal::Derived { .. } => ErrorKind::Conflict,
             Refusal::Missing { .. } => ErrorKind::NotFound,
@@ -134,7 +143,7 @@ impl From<Refusal> for Error {
     }
 }
 
-/// The statuses of Docker's API, where it has the sentence.
+/// The status codes of Docker's API, for its sentences.
 fn code_of(error: &NetworkError) -> ErrorKind {
     match error {
         NetworkError::NotFound(_) | NetworkError::NotConnected(..) | NetworkError::NoEndpoint(_) => {

@@ -1,4 +1,4 @@
-//! Objects by name, each with a number that stays its own while it lives.
+//! Objects by name, each with a number that is constant while it lives.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -8,12 +8,12 @@ use std::{
 use super::{Kind, Origin, Refusal};
 use vswitch_model::{Name, NetworkSpec, PortSpec};
 
-/// What a registry may hold.
+/// An object that a registry can hold.
 pub(super) trait Spec: PartialEq {
     const KIND: Kind;
     fn name(&self) -> &Name;
 
-    /// Whether a file declared it once, though it counts as made by the API now.
+    /// Whether the file once declared it, though it now belongs to the API.
     fn was_declared(&self) -> bool {
         false
     }
@@ -64,14 +64,14 @@ impl<S: Spec> Registry<S> {
         self.entries.get(name)
     }
 
-    /// Whether `entry` of another registry stands here unchanged.
+    /// Whether `entry` of another registry is present here unchanged.
     pub(super) fn holds(&self, entry: &Entry<S>) -> bool {
         self.entry(entry.spec.name()).is_some_and(|own| {
             Arc::ptr_eq(&own.spec, &entry.spec) && own.number == entry.number && own.origin == entry.origin
         })
     }
 
-    /// The names of what does not stand unchanged in both.
+    /// The names of entries that differ between the two.
     pub(super) fn unlike<'a>(&'a self, other: &'a Self) -> BTreeSet<&'a Name> {
         let ours = self.entries().filter(|entry| !other.holds(entry));
         let theirs = other.entries().filter(|entry| !self.holds(entry));
@@ -83,7 +83,7 @@ impl<S: Spec> Registry<S> {
         self.entries.keys()
     }
 
-    /// Takes in an object under the lowest free number that does not rest.
+    /// Adds an object under the lowest free number that is not resting.
     pub(super) fn add(&mut self, spec: Arc<S>, origin: Origin) -> Result<(), Refusal> {
         let name = spec.name().clone();
         match self.entries.get(&name) {
@@ -96,7 +96,7 @@ impl<S: Spec> Registry<S> {
         Ok(())
     }
 
-    /// Removes what the API made.
+    /// Removes an object of the API.
     pub(super) fn remove(&mut self, name: &Name) -> Result<(), Refusal> {
         let (kind, name) = (S::KIND, name.clone());
         match self.entries.get(&name) {
@@ -108,14 +108,14 @@ impl<S: Spec> Registry<S> {
         Ok(())
     }
 
-    /// Puts another in the place of the object that has its name.
+    /// Replaces the object of the same name.
     pub(super) fn replace(&mut self, spec: S) {
         if let Some(entry) = Arc::make_mut(&mut self.entries).get_mut(spec.name()) {
             entry.spec = Arc::new(spec);
         }
     }
 
-    /// Puts `specs` in the place of all that was of this origin before. What stays keeps its number.
+    /// Replaces all objects of this origin. Objects that stay keep their numbers.
     pub(super) fn declare(&mut self, specs: Vec<S>, origin: Origin) -> Result<(), Refusal> {
         let mut names = BTreeSet::new();
         for spec in &specs {
@@ -145,7 +145,7 @@ impl<S: Spec> Registry<S> {
             match Arc::make_mut(&mut self.entries).get_mut(spec.name()) {
                 None => self.add(Arc::new(spec), origin)?,
                 Some(entry) => {
-                    // One that was learned is declared now, or one that was dropped is again.
+                    // A learned one is declared now, or a former declaration returns.
                     entry.origin = origin;
                     if *entry.spec != spec {
                         entry.spec = Arc::new(spec);
@@ -157,7 +157,7 @@ impl<S: Spec> Registry<S> {
     }
 }
 
-// Derived, these would ask the same of `S`, which is shared and never cloned.
+// Derived implementations would require the same of `S`, which is shared and never cloned.
 impl<S> Clone for Registry<S> {
     fn clone(&self) -> Self {
         Self { entries: self.entries.clone(), numbers: self.numbers.clone() }

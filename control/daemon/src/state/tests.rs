@@ -221,7 +221,7 @@ fn peers_that_were_taken_in_give_way_to_those_asked_for() {
         state.apply(Command::LearnPeer([10, 8, 2, number].into())).unwrap();
     }
     let refusal = state.apply(Command::LearnPeer([10, 8, 2, 9].into())).unwrap_err().to_string();
-    assert!(refusal.contains("256 were"), "{refusal}");
+    assert!(refusal.contains("limit of 256 learned peers"), "{refusal}");
 }
 
 /// A forged sender is flooded nothing.
@@ -249,7 +249,7 @@ fn ports_that_are_too_wide_for_the_tunnel_are_told() {
     let file = TUNNEL.replace("vni = 4096", "vni = 4096\nmtu = 1500");
     let state = State::start(config(&file), []).unwrap().next;
     let warnings = state.warnings();
-    assert!(warnings.len() == 1 && warnings[0].contains("port web: its mtu of 1500 is more than the 1450"));
+    assert!(warnings.len() == 1 && warnings[0].contains("port web: its mtu of 1500 exceeds the 1450 bytes"));
     assert!(State::start(config(TUNNEL), []).unwrap().next.warnings().is_empty());
 }
 

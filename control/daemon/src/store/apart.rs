@@ -1,10 +1,10 @@
-//! Reading the database in a process of its own.
+//! Reads the database in a separate process.
 //!
-//! Over a damaged file redb may panic, and a release of this program aborts on any panic: the service manager would start it
-//! into the same abort for ever. So the daemon starts its own program once more, hands it the open file as standard
-//! input, and takes [`lines`] from its standard output. The child works on a copy in memory and writes nothing; however it
-//! ends, the daemon has either everything or the reason why not. It is the program that runs, by its open file
-//! (`/proc/self/exe`), so it works in a static build, in another root, and after the program was replaced or deleted.
+//! redb may panic on a damaged file, and a release build aborts on any panic: the service manager would restart it into the
+//! same abort for ever. So the daemon starts its own program again, passes the open file as standard input, and reads [`lines`]
+//! from its standard output. The child works on a copy in memory and writes nothing. However it ends, the daemon has either
+//! everything or the reason why not. The program is started by its open file (`/proc/self/exe`), so this works in a static
+//! build, in a chroot, and after the program was replaced or deleted.
 
 use std::{
     fs::File,
@@ -24,21 +24,21 @@ use super::{
     lines::{self, Header},
 };
 
-/// The argument by which the program is told to read a database.
+/// The argument that makes the program read a database.
 pub(super) const FLAG: &str = "--read-store";
 
-/// How long a child may take. A store with 10,000 endpoints takes it a second.
+/// Time limit of a child. A store with 10,000 endpoints takes a second.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Bytes of memory a child may have: a length that is nonsense must not take the host's.
+/// Memory limit of a child in bytes: an invalid length must not use up the host's memory.
 const MEMORY: u64 = 8 << 30;
 
-/// Bytes of a reason.
+/// Maximum length of a reason in bytes.
 const REASON: usize = 300;
 
-/// What the child does: reads a database from standard input and tells it in lines.
+/// Runs the child: reads a database from standard input and writes it as lines.
 pub fn read_to_stdout() -> ExitCode {
-    // Whatever happens is told by how it ends.
+    // Every outcome is reported by the exit status.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let _ = setrlimit(Resource::As, Rlimit { current: Some(MEMORY), maximum: Some(MEMORY) });
     let outcome = file::read(&mut io::stdin().lock()).map_err(redb::Error::Io);
@@ -60,7 +60,7 @@ fn tell(snapshot: &Snapshot) -> io::Result<()> {
     io::stdout().lock().write_all(text.as_bytes())
 }
 
-/// Has `program` read the database in `file`. The inner error says why it is none.
+/// Reads the database in `file` by way of `program`. The inner error says why it is not valid.
 ///
 /// # Errors
 /// The program cannot be started.
@@ -88,19 +88,19 @@ pub(super) fn read(program: &Path, file: File, limit: Duration) -> io::Result<Re
     Ok(Err(last_words(&reason, status)))
 }
 
-/// All that comes out of a pipe, when it has ended.
+/// Collects the output of a pipe until it ends.
 fn collect(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> {
     let (sender, receiver) = mpsc::channel();
     if let Some(mut pipe) = pipe {
         thread::spawn(move || {
-            // A pipe that breaks has ended; a receiver that has gone does not wait any more.
+            // An error ends the output; a dropped receiver no longer waits.
             let _ = sender.send(file::read(&mut pipe).unwrap_or_default());
         });
     }
     receiver
 }
 
-/// Waits for the child's end; at the deadline it is killed, and there is no status.
+/// Waits for the child's end. At the deadline it is killed, and there is no status.
 fn end(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
     loop {
         if let Some(status) = child.try_wait()? {
@@ -115,12 +115,12 @@ fn end(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
     }
 }
 
-/// Why a child ended without having told everything: what it said, on one line.
+/// The reason of a child that ended early: its message on one line.
 fn last_words(reason: &[u8], status: ExitStatus) -> String {
     let text = String::from_utf8_lossy(reason);
-    // redb's word for whatever it does not like.
+    // redb's prefix for most errors.
     let text = text.strip_prefix("DB corrupted: ").unwrap_or(&text);
-    // A panic takes several lines, of which the last is a hint for developers.
+    // A panic takes several lines, the last of which is a hint for developers.
     let said: Vec<&str> =
         text.lines().filter(|line| !line.is_empty() && !line.starts_with("note:")).collect();
     let said: String = said.join(" ").chars().filter(|it| !it.is_control()).take(REASON).collect();

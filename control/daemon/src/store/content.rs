@@ -1,10 +1,10 @@
-//! What is kept, as it lies in memory: rows of JSON, by kind and key; and what changes them.
+//! The stored rows in memory: JSON by kind and key; and their changes.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// A kind of rows.
+/// A kind of row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Table {
@@ -14,11 +14,11 @@ pub(super) enum Table {
     Ports,
     /// Endpoints, by id.
     Endpoints,
-    /// Addresses pinned to a port, by network and address.
+    /// Pinned addresses, by network and address.
     Pins,
-    /// Networks as the file declared them last, by name.
+    /// Networks of the file's last declaration, by name.
     Declared,
-    /// Networks that are called otherwise elsewhere, by the id they have there.
+    /// Adopted networks, by their foreign id.
     Adopted,
 }
 
@@ -26,7 +26,7 @@ impl Table {
     pub(super) const ALL: [Self; 6] =
         [Self::Networks, Self::Ports, Self::Endpoints, Self::Pins, Self::Declared, Self::Adopted];
 
-    /// What it is called on the disk.
+    /// Its name on the disk.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Networks => "networks",
@@ -39,7 +39,7 @@ impl Table {
     }
 }
 
-/// A row that is written, or removed where there is no text.
+/// A change: a row that is written, or removed if there is no text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Change {
     pub(super) table: Table,
@@ -47,7 +47,7 @@ pub(super) struct Change {
     pub(super) text: Option<String>,
 }
 
-/// Every row.
+/// All rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Content {
     rows: BTreeMap<(Table, String), String>,
@@ -65,7 +65,7 @@ impl Content {
         self.rows.get(&(table, key.to_owned())).map(String::as_str)
     }
 
-    /// Every row, as the change that writes it.
+    /// All rows, as the changes that write them.
     pub(super) fn changes(&self) -> impl ExactSizeIterator<Item = Change> {
         let change = |((table, key), text): (&(Table, String), &String)| Change {
             table: *table,
@@ -75,7 +75,7 @@ impl Content {
         self.rows.iter().map(change)
     }
 
-    /// Whether `change` would make a difference.
+    /// Whether `change` makes a difference.
     pub(super) fn is_changed_by(&self, change: &Change) -> bool {
         self.text(change.table, &change.key) != change.text.as_deref()
     }
@@ -89,7 +89,7 @@ impl Content {
         }
     }
 
-    /// How many rows there are of each kind that people know, as text: `3 networks, 1 port, 7 endpoints`.
+    /// The number of networks, ports and endpoints as text: `3 networks, 1 port, 7 endpoints`.
     pub(super) fn summary(&self) -> String {
         let count = |table: Table, one: &str| match self.of(table).count() {
             1 => format!("1 {one}"),

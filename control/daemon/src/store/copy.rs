@@ -1,9 +1,8 @@
-//! The copy: everything kept a second time, in a form so simple that nothing in it can mislead its reader.
+//! The copy: all rows a second time, in a form so simple that damage cannot mislead its reader.
 //!
-//! It has the form of [`lines`]. A change is appended, and the file is written anew when it has grown long. Each way of
-//! writing ends with the data on the disk. One lies beside the database. Another lies where the API's socket does, in memory as a
-//! rule: what it says lives as long as the interfaces that the kernel keeps for us, so with a disk that is lost as a whole, what
-//! runs is still known.
+//! It has the form of [`lines`]. A change is appended, and the file is rewritten when it has grown long; both return when the
+//! data is on the disk. One copy is beside the database. Another is beside the API's socket, normally in memory: it lives as
+//! long as the interfaces that the kernel keeps for us, so running endpoints are known even if the disk is lost as a whole.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -18,29 +17,29 @@ use super::{
     lines::{self, Lines},
 };
 
-/// What it is called beside the database.
+/// Its name beside the database.
 pub(super) const NAME: &str = "store.copy";
 
-/// Bytes that it may have before it is written anew, and by what factor it may grow.
+/// Length in bytes up to which it is not rewritten, and the factor by which it may grow.
 const LONG: (u64, u64) = (64 * 1024, 4);
 
-/// The copy, open to be written.
+/// The copy, open for writing.
 #[derive(Debug)]
 pub(super) struct Copy {
     file: File,
-    /// Bytes that count: what is behind them was begun and not finished.
+    /// Length in bytes up to the last complete change; what follows was interrupted.
     len: u64,
-    /// Bytes when it was written anew last.
+    /// Length in bytes when it was last rewritten.
     begun: u64,
     path: PathBuf,
-    /// Which file it is.
+    /// Identity of its file.
     identity: (u64, u64),
 }
 
-/// What the copy says; `None`: there is none.
+/// Reads the copy; `None` if there is none.
 ///
 /// # Errors
-/// It is there, and this process may not read it.
+/// It exists, but this process may not read it.
 pub(super) fn read(path: &Path) -> io::Result<Option<Lines>> {
     let bytes = match file::open(path) {
         Ok(Some(mut file)) => file::read(&mut file),
@@ -50,20 +49,20 @@ pub(super) fn read(path: &Path) -> io::Result<Option<Lines>> {
     match bytes {
         Ok(bytes) => Ok(Some(lines::read(&bytes))),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
-        // A disk that cannot be read, a folder in its place.
+        // An unreadable disk, or a folder in its place.
         Err(_) => Ok(Some(Lines { damaged: 1, ..Lines::default() })),
     }
 }
 
 impl Copy {
-    /// Goes on with the copy that is there.
+    /// Continues with an existing copy.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let mut file = OpenOptions::new().read(true).write(true).open(path)?;
         let len = lines::read(&file::read(&mut file)?).len as u64;
         Self::begin(path, file, len)
     }
 
-    /// Begins one, or writes it anew; a file that is there already is moved to `aside`, or replaced.
+    /// Creates a copy or rewrites it. An existing file is moved to `aside`, or replaced.
     pub(super) fn write(
         path: &Path,
         aside: Option<&str>,
@@ -85,7 +84,7 @@ impl Copy {
         Ok(Self { file, len, begun: len, path: path.to_owned(), identity })
     }
 
-    /// Appends a change. On the disk when this returns; on failure as it was.
+    /// Appends a change. It is on the disk when this returns; on failure the copy is unchanged.
     pub(super) fn append(&mut self, revision: u64, changes: &[Change]) -> io::Result<()> {
         let line = lines::change(revision, changes);
         if self.file.metadata()?.len() != self.len {
@@ -99,24 +98,24 @@ impl Copy {
         written
     }
 
-    /// Bytes that count.
+    /// Length in bytes up to the last complete change.
     pub(super) fn len(&self) -> u64 {
         self.len
     }
 
-    /// Takes back what was appended since it had `len` bytes.
+    /// Reverts what was appended since it had `len` bytes.
     pub(super) fn take_back(&mut self, len: u64) {
         self.len = len;
-        // If it fails, it is done before the next change is appended.
+        // If this fails, it is repeated before the next change is appended.
         let _ = self.file.set_len(len).and_then(|()| self.file.sync_data());
     }
 
-    /// Whether the file is still where it was.
+    /// Whether the file is still in its place.
     pub(super) fn is_there(&self) -> bool {
         file::identity(&self.path).is_some_and(|identity| identity == self.identity)
     }
 
-    /// Whether it has grown long.
+    /// Whether it should be rewritten.
     pub(super) fn is_long(&self) -> bool {
         let (bytes, factor) = LONG;
         self.len > bytes && self.len > factor * self.begun

@@ -1,8 +1,8 @@
-//! The database: one file, by `redb`.
+//! The database: one `redb` file.
 //!
-//! redb may end the process over a file that something else has changed, and releases of this program end where others would
-//! unwind. So no file is opened here before [`read`] has been through it in a process of its own (see
-//! [`apart`]): what follows does the same over the same bytes.
+//! redb may abort the process on a file that something else has changed, because release builds do not unwind. So no file is
+//! opened here before [`read`] has processed it in a separate process (see [`apart`]): the code below does the same with the
+//! same bytes.
 
 use std::{fs::OpenOptions, io, path::Path};
 
@@ -18,7 +18,7 @@ use super::{
     recover::Found,
 };
 
-/// What it is called in the folder.
+/// Its name in the folder.
 pub(super) const NAME: &str = "store.redb";
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -28,27 +28,27 @@ const FORMAT: &str = "version";
 const ID: &str = "id";
 const REVISION: &str = "revision";
 
-/// What a database holds.
+/// The content of a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Snapshot {
     /// The version of its format.
     pub(super) version: u64,
-    /// Tells this store from all others; none before version 3.
+    /// Identity of this store; `None` before version 3.
     pub(super) id: Option<u64>,
-    /// How many changes had been made; 0 before version 3.
+    /// Number of changes made; 0 before version 3.
     pub(super) revision: u64,
     pub(super) content: Content,
 }
 
-/// The database, open to be written.
+/// The database, open for writing.
 #[derive(Debug)]
 pub(super) struct Database {
     redb: redb::Database,
-    /// Which file it is.
+    /// Identity of its file.
     identity: Option<(u64, u64)>,
 }
 
-/// What there is of a database in `folder`, by way of `program`, which reads it in a process of its own.
+/// Finds and reads the database in `folder` by way of `program`, in a separate process.
 ///
 /// # Errors
 /// This process may not read it, or the program cannot be started.
@@ -57,7 +57,7 @@ pub(super) fn find(folder: &Path, program: &Path) -> io::Result<Found> {
         Ok(Some(file)) => file,
         Ok(None) => return Ok(Found::Nothing),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
-        // A folder in its place, a disk that cannot be read.
+        // A folder in its place, or an unreadable disk.
         Err(error) => return Ok(Found::Damaged(error.to_string())),
     };
     Ok(match apart::read(program, file, apart::PATIENCE)? {
@@ -66,16 +66,16 @@ pub(super) fn find(folder: &Path, program: &Path) -> io::Result<Found> {
     })
 }
 
-/// Reads the bytes of a database, without changing anything. Of one with a newer version nothing but that is told.
+/// Reads the bytes of a database without changing anything. Of a newer version only the version is returned.
 ///
 /// # Errors
-/// Why they are none.
+/// Why they are not valid.
 ///
 /// # Panics
-/// They are damaged in a way that redb does not expect. It may also abort, or not end.
+/// On damage that redb does not expect. It may also abort, or not return.
 pub(super) fn read(bytes: &[u8]) -> Result<Snapshot, redb::Error> {
     if bytes.is_empty() {
-        // redb would make a new one.
+        // redb would create a new one.
         return Err(invalid("the file is empty"));
     }
     let memory = InMemoryBackend::new();
@@ -119,7 +119,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Snapshot, redb::Error> {
 }
 
 impl Database {
-    /// Opens the database in `folder`, which [`read`] has found whole.
+    /// Opens the database in `folder`, which [`read`] has found valid.
     pub(super) fn open(folder: &Path) -> io::Result<Self> {
         Self::at(&folder.join(NAME))
     }
@@ -131,12 +131,12 @@ impl Database {
         Ok(Self { redb, identity: file::identity(path) })
     }
 
-    /// Whether the file is still where it was.
+    /// Whether the file is still in its place.
     pub(super) fn is_there(&self, folder: &Path) -> bool {
         self.identity.is_some() && file::identity(&folder.join(NAME)) == self.identity
     }
 
-    /// Makes a new one; a file that is there already is moved to `aside`, or replaced.
+    /// Creates a database. An existing file is moved to `aside`, or replaced.
     pub(super) fn write(
         folder: &Path,
         aside: Option<&str>,
@@ -156,13 +156,13 @@ impl Database {
         })
     }
 
-    /// Makes changes. On the disk when this returns. After a failure the database is of no use any more, and it is not known
-    /// whether they were made.
+    /// Applies changes. They are on the disk when this returns. After a failure the database is unusable, and it is unknown
+    /// whether they were applied.
     pub(super) fn commit(&self, revision: u64, changes: &[Change]) -> io::Result<()> {
         self.transact(revision, changes.iter().cloned(), |_| Ok(())).map_err(plain)
     }
 
-    /// redb's transactions are durable once committed, unless it is told otherwise.
+    /// redb's transactions are durable once committed, by default.
     fn transact(
         &self,
         revision: u64,
@@ -186,7 +186,7 @@ impl Database {
     }
 }
 
-/// One that looks at every page before it trusts any: a plain opening may panic over a damaged file.
+/// A builder that checks every page first: opening without the check may panic on a damaged file.
 fn builder() -> Builder {
     let mut builder = Builder::new();
     builder.set_check_integrity_on_open(true);
@@ -201,7 +201,7 @@ fn invalid(what: &str) -> redb::Error {
     redb::Error::Corrupted(what.to_owned())
 }
 
-/// The error as one of the system's: all that matters is whether there is room.
+/// Converts to a system error: callers only distinguish a full disk.
 fn plain(error: redb::Error) -> io::Error {
     match error {
         redb::Error::Io(error) => error,

@@ -1,4 +1,4 @@
-//! Files of the store: for their owner alone, and replaced wholly or not at all.
+//! Files of the store: readable by their owner only, and replaced atomically.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
@@ -9,26 +9,26 @@ use std::{
 
 use tracing::warn;
 
-/// What is kept names containers and holds their labels and options: nobody but the daemon's user reads it.
+/// Mode of files: the store names containers and holds their labels and options, so only the daemon's user may read it.
 pub(super) const PRIVATE: u32 = 0o600;
 const PRIVATE_FOLDER: u32 = 0o700;
 
-/// What all files of the store begin with.
+/// Common prefix of all files of the store.
 const OURS: &str = "store.";
-/// The other file in the folder: who has it.
+/// The other file in the folder: the lock.
 pub(crate) const LOCK: &str = "vswitchd.lock";
 
-/// Bytes of the longest file that is taken for a store. Ten thousand endpoints have some ten million.
+/// Length limit of a store's file in bytes. Ten thousand endpoints take some ten million.
 const LONGEST: u64 = 1 << 30;
 
-/// Files that are kept of each that was moved aside.
+/// Number of files kept of each that was moved aside.
 const KEPT_ASIDE: usize = 4;
 
-/// Makes the folder if it is missing, for its owner alone. One that was there is closed to others too, if nothing in it is
-/// anybody else's: an operator may have named a folder that others share.
+/// Creates the folder if it is missing, accessible to its owner only. An existing folder is restricted too if all its files are
+/// the store's: the operator may have chosen a shared folder.
 ///
 /// # Errors
-/// It cannot be made.
+/// It cannot be created.
 pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(PRIVATE_FOLDER).create(folder)?;
     let is_ours = |name: &str| name.starts_with(OURS) || name == LOCK;
@@ -39,7 +39,7 @@ pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Closes every file of the store in `folder` to others.
+/// Restricts every file of the store in `folder` to its owner.
 pub(super) fn restrict_all(folder: &Path) {
     let ours = fs::read_dir(folder).into_iter().flatten().map_while(Result::ok);
     for entry in ours.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(OURS))) {
@@ -51,18 +51,18 @@ pub(super) fn restrict_all(folder: &Path) {
 
 fn restrict(path: &Path, most: u32) {
     let Ok(metadata) = fs::metadata(path) else { return };
-    // A folder with the sticky bit is made for many (tmpfs, /tmp).
+    // A folder with the sticky bit is meant to be shared (tmpfs, /tmp).
     let is_open = metadata.mode() & 0o077 != 0 && metadata.mode() & 0o1000 == 0;
     if is_open && let Err(error) = fs::set_permissions(path, Permissions::from_mode(most)) {
         warn!("{} can be read by others: {error}", path.display());
     }
 }
 
-/// Opens a file to be read; `None`: there is none.
+/// Opens a file for reading; `None` if there is none.
 pub(super) fn open(path: &Path) -> io::Result<Option<File>> {
     match fs::metadata(path) {
         Ok(metadata) if !metadata.is_file() => {
-            Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file"))
+            Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file"))
         }
         Ok(metadata) if metadata.len() > LONGEST => {
             Err(io::Error::new(io::ErrorKind::InvalidData, format!("it has more than {LONGEST} bytes")))
@@ -73,15 +73,15 @@ pub(super) fn open(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// All of a file that is no longer than a store may be.
+/// Reads a file of at most the length limit.
 pub(super) fn read(file: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(LONGEST).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Puts what `write` writes in the place of the file at `path`, which is moved to `aside` in its folder first where that is
-/// given. On the disk when this returns; on failure nothing has changed.
+/// Replaces the file at `path` with what `write` writes. If `aside` is given, the old file is moved there first, in the same
+/// folder. The data is on the disk when this returns; on failure nothing has changed.
 pub(super) fn replace<T>(
     path: &Path,
     aside: Option<&str>,
@@ -106,29 +106,29 @@ pub(super) fn replace<T>(
                 _ => {}
             }
         }
-        // Killed here, the file is missing, and what it said is in the other.
+        // If the process is killed here, the file is missing and its content is in the other one.
         fs::rename(&new, path)?;
         sync(folder)?;
         Ok(written)
     });
     if replaced.is_err() {
-        // It is in nobody's way, but takes room.
+        // It does no harm, but takes room.
         let _ = fs::remove_file(&new);
     }
     replaced
 }
 
-/// Which file is at `path`.
+/// Identity of the file at `path`.
 pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// A renamed file survives a power cut only if its folder's entry does.
+/// Syncs the folder: a rename survives a power cut only with its folder's entry.
 pub(super) fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// A name for a damaged file that nothing in the folder has.
+/// An unused name for a damaged file.
 pub(super) fn aside_name(folder: &Path, name: &str, stamp: &str) -> String {
     let taken = |aside: &String| folder.join(aside).symlink_metadata().is_ok();
     let first = format!("{name}.damaged-{stamp}");
@@ -136,7 +136,7 @@ pub(super) fn aside_name(folder: &Path, name: &str, stamp: &str) -> String {
     std::iter::once(first).chain(others).find(|aside| !taken(aside)).unwrap_or_default()
 }
 
-/// Removes all but the latest of the damaged files that were kept of `name`.
+/// Removes all but the latest damaged files of `name`.
 pub(super) fn prune(folder: &Path, name: &str) {
     let begin = format!("{name}.damaged-");
     let entries = fs::read_dir(folder).into_iter().flatten().map_while(Result::ok);
@@ -144,7 +144,7 @@ pub(super) fn prune(folder: &Path, name: &str) {
         path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(&begin))
     };
     let mut kept: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_kept).collect();
-    // By time, which is in their names.
+    // By time, which is part of the names.
     kept.sort();
     for old in kept.iter().rev().skip(KEPT_ASIDE) {
         if let Err(error) = fs::remove_file(old) {

@@ -1,4 +1,4 @@
-//! The store as lines of text: the form of its copy, and of what a process that reads the database tells.
+//! The store as lines of text: the form of its copy, and of the output of the process that reads the database.
 //!
 //! ```text
 //! 9b1f4c02d3a86e57 {"store":3,"id":811212,"revision":17,"rows":2}
@@ -6,9 +6,9 @@
 //! 0c41d6e28f5b7a94 {"revision":17,"changes":[["ports","web",{"name":"web", …}]]}
 //! e2a95b3806c7d41f {"revision":18,"changes":[["ports","web",null]]}
 //! ```
-//! The first line says what follows: so many rows, as they were at one revision, then one line for each change after it.
-//! Before each line stand the first 16 hexadecimal digits of its SHA-256, so every line can be judged by itself: a damaged
-//! one costs itself and no other. No input makes the reader panic, and it allocates no more than the input has.
+//! The first line announces the rows of one revision; after these comes one line per further change. Each line begins with the
+//! first 16 hexadecimal digits of its SHA-256, so every line can be verified by itself: damage to one does not affect the
+//! others. No input makes the reader panic, and it allocates no more than the input's length.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
@@ -16,45 +16,45 @@ use sha2::{Digest, Sha256};
 
 use super::content::{Change, Content, Table};
 
-/// Bytes of the checksum and the space behind it.
+/// Length of the checksum and the space after it, in bytes.
 const CHECKSUM: usize = 17;
 
 /// The first line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Header {
-    /// The version of the store's format.
+    /// Version of the store's format.
     pub(super) store: u64,
-    /// Tells this store from all others; none before version 3.
+    /// Identity of the store; `None` before version 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) id: Option<u64>,
-    /// How many changes had been made.
+    /// Number of changes made.
     pub(super) revision: u64,
-    /// How many lines of this revision follow.
+    /// Number of lines of this revision that follow.
     pub(super) rows: usize,
 }
 
-/// Any other line: what a revision changed.
+/// Any other line: the changes of a revision.
 #[derive(Debug, Serialize, Deserialize)]
 struct Entry<K> {
     revision: u64,
     changes: Vec<(Table, K, Option<Box<RawValue>>)>,
 }
 
-/// What lines say, as far as they can be read.
+/// The content of lines, as far as it can be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lines {
     pub(super) header: Option<Header>,
     /// In the order of the lines.
     pub(super) entries: Vec<(u64, Vec<Change>)>,
-    /// Lines that are no lines of a store, but for a last one that has no end.
+    /// Number of invalid lines, except an unterminated last one.
     pub(super) damaged: usize,
-    /// Whether the last line has no end: it was being written, or was cut off.
+    /// Whether the last line is unterminated: it was being written, or was cut off.
     pub(super) is_torn: bool,
-    /// Bytes of all lines that have an end.
+    /// Length of all terminated lines in bytes.
     pub(super) len: usize,
 }
 
-/// The lines of everything kept, at one revision.
+/// All rows at one revision, as lines.
 pub(super) fn of_content(id: u64, revision: u64, content: &Content) -> String {
     let rows = content.changes();
     let mut text = header(Header { store: super::VERSION, id: Some(id), revision, rows: rows.len() });
@@ -66,9 +66,10 @@ pub(super) fn header(header: Header) -> String {
     line(&header)
 }
 
-/// The line of one change, wholly there or not at all.
+/// One change as a line, which is valid as a whole or not at all.
 pub(super) fn change(revision: u64, changes: &[Change]) -> String {
-    // A text that is no JSON, which nobody wrote, is told as text: whoever reads it finds out that it is no record.
+    // Text that is not JSON, which the store never writes, is written as a string: its reader will find that it is not a
+    // record.
     let raw = |text: &String| RawValue::from_string(text.clone()).or_else(|_| to_raw_value(text)).ok();
     let changes = changes.iter().map(|it| (it.table, &*it.key, it.text.as_ref().and_then(raw)));
     line(&Entry { revision, changes: changes.collect() })
@@ -83,7 +84,7 @@ fn checksum(json: &[u8]) -> String {
     Sha256::digest(json)[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Reads lines, whatever they are.
+/// Reads lines of any content.
 pub(super) fn read(bytes: &[u8]) -> Lines {
     let mut lines = Lines::default();
     let ended = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
@@ -104,7 +105,7 @@ pub(super) fn read(bytes: &[u8]) -> Lines {
     lines
 }
 
-/// The JSON of a line that is as it was written.
+/// The JSON of a valid line.
 fn verified(line: &[u8]) -> Option<&str> {
     let (sum, json) = line.split_at_checked(CHECKSUM)?;
     let is_right = sum.strip_suffix(b" ").is_some_and(|sum| sum == checksum(json).as_bytes());
@@ -122,13 +123,13 @@ fn entry(json: &str) -> Option<(u64, Vec<Change>)> {
 }
 
 impl Lines {
-    /// The last revision of which there is a line.
+    /// The last revision that has a line.
     pub(super) fn revision(&self) -> Option<u64> {
         let last = self.entries.iter().map(|(revision, _)| *revision).max();
         last.max(self.header.map(|header| header.revision))
     }
 
-    /// Whether every line is there, but for those that may have been behind the last.
+    /// Whether all lines are present, up to the last one.
     pub(super) fn is_complete(&self) -> bool {
         let Some(header) = self.header else { return false };
         let is_row = |(revision, _): &&(u64, Vec<Change>)| *revision == header.revision;
@@ -137,7 +138,7 @@ impl Lines {
         self.damaged == 0 && rows == header.rows && later.all(|(found, expected)| found == expected)
     }
 
-    /// What they come to.
+    /// The resulting rows.
     pub(super) fn content(&self) -> Content {
         let mut content = Content::default();
         self.entries.iter().for_each(|(_, changes)| content.apply(changes.iter().cloned()));

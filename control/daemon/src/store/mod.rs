@@ -1,21 +1,21 @@
-//! What the API made, kept over restarts.
+//! Objects created through the API, kept across restarts.
 //!
-//! Networks, ports, endpoints and pinned addresses are kept as JSON, the very text the API speaks. What the file `net.toml`
-//! declares has its place already; of that only what it declared last is kept. Everything lies in memory and, twice, on the
-//! disk: in a database by redb, and in a copy of lines. A method that changes something returns only when both have it;
-//! if either fails, neither has it, and whatever was there goes on.
+//! Networks, ports, endpoints and pinned addresses are kept as JSON, in the form of the API. Of `net.toml` only the last
+//! declaration is kept. All rows are in memory and, twice, on the disk: in a redb database, and in a copy of lines. A method
+//! that changes something returns only when both have it; if either fails, neither has it, and the daemon continues with what
+//! it had.
 //!
 //! | file | |
 //! |---|---|
 //! | `store.redb` | the database |
 //! | `store.copy` | the copy |
 //! | `store.redb.v2` | the database as an older version of the program left it |
-//! | `store.redb.damaged-TIME`, `store.copy.damaged-TIME` | what was found damaged; the latest four of each |
-//! | the API's socket with `.store` behind its name | a further copy, in memory as a rule: what runs, while the host is up |
+//! | `store.redb.damaged-TIME`, `store.copy.damaged-TIME` | damaged files; the latest four of each |
+//! | the API's socket with `.store` behind its name | a further copy, normally in memory: it lives as long as the host is up |
 //!
-//! At the start both are read, the database in a process of its own (`apart`), and held against each other (`recover`): whatever
-//! is wrong with one is mended from the other and told in [`Store::notes`]. A disk that is full or cannot be written
-//! keeps no start from succeeding; changes are refused until it can be.
+//! On opening both are read, the database in a separate process (`apart`), and compared (`recover`): damage to one is repaired
+//! from the other and reported in [`Store::notes`]. A disk that is full or read-only does not prevent a start; changes are
+//! refused until it is writable.
 
 mod apart;
 mod content;
@@ -51,25 +51,25 @@ use crate::state::{Kind, Record};
 use vswitch_host::random;
 use vswitch_model::{Error, ErrorKind, Id, Name, NetworkSpec, PortSpec, api::StaticEntry};
 
-/// The version of the store's form on the disk. A change of its meaning raises it.
+/// Version of the store's format on the disk. It is raised when the meaning changes.
 ///
-/// 1 and 2 had no copy, and no revision to hold it against.
+/// 1 and 2 had no copy, and no revision to compare with it.
 const VERSION: u64 = 3;
 
-/// The program that runs, whatever has become of its file.
+/// The running program, even if its file was replaced or deleted.
 const PROGRAM: &str = "/proc/self/exe";
 
-/// How often it is tried whether a store that could not be written can be by now.
+/// Interval of attempts to write a store that could not be written.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// Where the copy is kept that goes when the host does: the API's socket with `.store` behind its name.
+/// Path of the copy that lives as long as the host: the API's socket with `.store` appended.
 pub(crate) fn live_path(api: &Path) -> PathBuf {
     let mut path = api.as_os_str().to_owned();
     path.push(".store");
     path.into()
 }
 
-/// An open store. One process has it at a time.
+/// An open store. Only one process can have it.
 #[derive(Debug)]
 pub struct Store {
     inner: Mutex<Inner>,
@@ -78,16 +78,16 @@ pub struct Store {
 #[derive(Debug)]
 struct Inner {
     folder: PathBuf,
-    /// What reads a database that may be damaged.
+    /// The program that reads a possibly damaged database.
     program: PathBuf,
     id: u64,
-    /// How many changes were made.
+    /// Number of changes made.
     revision: u64,
     content: Content,
     database: Slot<Database>,
     copy: Slot<Copy>,
     live: Option<Live>,
-    /// What was found wrong when it was opened, and what came of it.
+    /// What was found damaged on opening, and how it was repaired.
     notes: Vec<String>,
     has_lost: bool,
     trouble: Option<Trouble>,
@@ -97,9 +97,9 @@ struct Inner {
 #[derive(Debug)]
 enum Slot<T> {
     Open(T),
-    /// As it was found; this is still to be done.
+    /// As found; this remains to be done.
     Due(Mend),
-    /// Something failed in the middle of a change, or it is not where it was: it may be anything.
+    /// A change failed midway, or the file is not in its place: its content is unknown.
     Unsure,
 }
 
@@ -107,11 +107,11 @@ enum Slot<T> {
 #[derive(Debug)]
 struct Live {
     path: PathBuf,
-    /// None where it could not be written; then it is tried again with the next change.
+    /// `None` after a failed write; the next change tries again.
     copy: Option<Copy>,
 }
 
-/// Why nothing can be changed.
+/// Why changes are refused.
 #[derive(Debug)]
 struct Trouble {
     why: String,
@@ -122,25 +122,25 @@ struct Trouble {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The folder or a file cannot be read or written.
-    #[error("{}: {source}: see that the folder exists and this user may write to it", path.display())]
+    #[error("{}: {source}: check that the folder exists and that this user may write to it", path.display())]
     Io {
         /// The folder or the file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The disk is full, or what this user may have of it.
-    #[error("the disk with {} is full ({source}): nothing was changed, and what is there goes on; make room and try again", folder.display())]
+    /// The disk is full, or the quota is used up.
+    #[error("the disk with {} is full ({source}): nothing was changed, and existing objects keep working; make room and try again", folder.display())]
     Full {
         /// The store's folder.
         folder: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Another process has it.
+    /// Another process uses it.
     #[error("{}: another vswitchd uses this store: stop it, or set another [switch] state", .0.display())]
     Locked(PathBuf),
-    /// A later vswitchd wrote it.
+    /// A newer vswitchd wrote it.
     #[error(
         "{}: the store has version {found}, and this vswitchd knows versions 1 to {VERSION}; nothing was changed: use the \
          newer vswitchd, or move store.redb and store.copy away and put in their place what the newer one kept of the store \
@@ -167,19 +167,19 @@ impl StoreError {
 }
 
 impl Store {
-    /// Opens the store in `folder`, which must exist, or begins one there. What was damaged is mended, and told in
-    /// [`Store::notes`]. `live` is where a further copy is kept that goes when the host does.
+    /// Opens the store in `folder`, which must exist, or creates one. Damage is repaired and reported in [`Store::notes`].
+    /// `live` is the path of a further copy that lives as long as the host.
     ///
     /// # Errors
-    /// It cannot be read, another process has it, or a newer program wrote it. It is left as it is.
+    /// It cannot be read, another process uses it, or a newer program wrote it. Its files are unchanged.
     pub fn open(folder: &Path, live: &Path) -> Result<Self, StoreError> {
         Self::open_with(folder, Some(live), Path::new(PROGRAM))
     }
 
-    /// The same, where `program` is the vswitchd that reads the database in a process of its own.
+    /// Like [`Store::open`], with `program` as the vswitchd that reads the database in a separate process.
     ///
     /// # Errors
-    /// As [`Store::open`].
+    /// Those of [`Store::open`].
     pub fn open_with(folder: &Path, live: Option<&Path>, program: &Path) -> Result<Self, StoreError> {
         fs::read_dir(folder).map_err(|error| StoreError::of(folder, error))?;
         file::restrict_all(folder);
@@ -223,7 +223,7 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
                 return Err(of_file(database::NAME)(error));
             }
-            // What is known is known: changes are refused until it can be written.
+            // The content is known: changes are refused until it can be written.
             Err(error) => inner.begin_trouble(&StoreError::of(folder, error)),
         }
         inner.enliven(&[]);
@@ -231,18 +231,17 @@ impl Store {
         Ok(Self { inner: Mutex::new(inner) })
     }
 
-    /// What was found wrong when it was opened, and what came of it: a sentence each.
+    /// What was found damaged on opening, and how it was repaired: a sentence each.
     pub fn notes(&self) -> Vec<String> {
         self.inner().notes.clone()
     }
 
-    /// Whether something that was kept may have been missing when it was opened: a part of it could not be read, or there was
-    /// nothing at all.
+    /// Whether rows may have been missing on opening: a part could not be read, or there was nothing at all.
     pub fn has_lost(&self) -> bool {
         self.inner().has_lost
     }
 
-    /// What an operator should know: the [notes](Store::notes), and why nothing can be changed at the moment.
+    /// Warnings for the operator: the [notes](Store::notes), and why changes are refused at the moment.
     pub fn warnings(&self) -> Vec<String> {
         let notes = self.inner().notes.clone();
         notes.into_iter().chain(self.trouble()).collect()
@@ -253,16 +252,16 @@ impl Store {
         self.inner().trouble.as_ref().map(|trouble| format!("nothing can be changed: {}", trouble.why))
     }
 
-    /// Tries, now and then, whether a store that could not be written can be by now.
-    pub fn retry(&self) {
+    /// Tries, from time to time, to write a store that could not be written.
+    pub(crate) fn retry(&self) {
         let mut inner = self.inner();
         if inner.trouble.as_ref().is_some_and(|trouble| trouble.tried.elapsed() >= RETRY) {
-            // A change that changes nothing. What comes of it is told by `write`.
+            // An empty change. Its outcome is reported by `write`.
             let _ = inner.write(Vec::new());
         }
     }
 
-    /// Everything kept: networks first, each kind by name. What is no network, port or endpoint is left out, and told.
+    /// All records, networks first, each kind by name. Rows that are not valid records are left out and reported.
     pub fn load(&self) -> Vec<Record> {
         let mut inner = self.inner();
         let networks = inner.parse(Table::Networks, |spec| Record::Network(Arc::new(spec)));
@@ -271,10 +270,10 @@ impl Store {
         networks.into_iter().chain(ports).chain(endpoints).collect()
     }
 
-    /// Keeps a record, in the place of another of its kind and name. On the disk when this returns.
+    /// Stores a record, replacing one of the same kind and name. It is on the disk when this returns.
     ///
     /// # Errors
-    /// It is not kept.
+    /// It is not stored.
     pub fn put(&self, record: &Record) -> Result<(), StoreError> {
         match record {
             Record::Network(spec) => self.put_network(spec),
@@ -283,26 +282,26 @@ impl Store {
         }
     }
 
-    /// As [`Store::put`].
+    /// Like [`Store::put`].
     ///
     /// # Errors
-    /// It is not kept.
+    /// It is not stored.
     pub fn put_network(&self, spec: &NetworkSpec) -> Result<(), StoreError> {
         self.write(Table::Networks, spec.name.as_str(), Some(spec))
     }
 
-    /// As [`Store::put`].
+    /// Like [`Store::put`].
     ///
     /// # Errors
-    /// It is not kept.
+    /// It is not stored.
     pub fn put_port(&self, spec: &PortSpec) -> Result<(), StoreError> {
         self.write(Table::Ports, spec.name.as_str(), Some(spec))
     }
 
-    /// Keeps it no longer; what is not there stays not there. On the disk when this returns.
+    /// Deletes a record, if it is present. The disk is updated when this returns.
     ///
     /// # Errors
-    /// It is kept still.
+    /// It is still stored.
     pub fn remove(&self, kind: Kind, key: &str) -> Result<(), StoreError> {
         let table = match kind {
             Kind::Network => Table::Networks,
@@ -312,36 +311,36 @@ impl Store {
         self.write::<()>(table, key, None)
     }
 
-    /// The addresses pinned to ports.
+    /// All pinned addresses.
     pub fn pins(&self) -> Vec<StaticEntry> {
         self.inner().parse(Table::Pins, |pin| pin)
     }
 
-    /// Keeps a pinned address, in the place of what it was pinned to before. On the disk when this returns.
+    /// Stores a pinned address, replacing its previous port. It is on the disk when this returns.
     ///
     /// # Errors
-    /// It is not kept.
-    pub fn put_pin(&self, pin: &StaticEntry) -> Result<(), StoreError> {
+    /// It is not stored.
+    pub(crate) fn put_pin(&self, pin: &StaticEntry) -> Result<(), StoreError> {
         self.write(Table::Pins, &pin_key(&pin.network, pin.mac), Some(pin))
     }
 
-    /// Keeps a pinned address no longer; what is not there stays not there. On the disk when this returns.
+    /// Deletes a pinned address, if it is present. The disk is updated when this returns.
     ///
     /// # Errors
-    /// It is kept still.
-    pub fn remove_pin(&self, network: &Name, mac: MacAddr) -> Result<(), StoreError> {
+    /// It is still stored.
+    pub(crate) fn remove_pin(&self, network: &Name, mac: MacAddr) -> Result<(), StoreError> {
         self.write::<()>(Table::Pins, &pin_key(network, mac), None)
     }
 
-    /// The networks that the file declared when it was read last.
+    /// The networks of the file's last declaration.
     pub fn declared(&self) -> Vec<NetworkSpec> {
         self.inner().parse(Table::Declared, |network| network)
     }
 
-    /// Keeps what the file declares now, and nothing that it declared before. On the disk when this returns.
+    /// Replaces the file's last declaration. It is on the disk when this returns.
     ///
     /// # Errors
-    /// It is as before.
+    /// The previous one remains.
     pub fn declare<'n>(&self, networks: impl IntoIterator<Item = &'n NetworkSpec>) -> Result<(), StoreError> {
         let mut inner = self.inner();
         let before = inner.content.of(Table::Declared);
@@ -354,16 +353,16 @@ impl Store {
         inner.change(changes)
     }
 
-    /// The networks that were adopted, by the ids they are known under.
+    /// Adopted networks, by their foreign ids.
     pub fn adoptions(&self) -> BTreeMap<Id, Name> {
         let adopted = self.inner().parse_rows(Table::Adopted, |id, name| Ok((id.parse::<Id>()?, name)));
         adopted.into_iter().collect()
     }
 
-    /// Keeps under which `id` a network is adopted; `None`: under it no longer. On the disk when this returns.
+    /// Stores the network adopted as `id`; `None` deletes it. The disk is updated when this returns.
     ///
     /// # Errors
-    /// It is as before.
+    /// The previous one remains.
     pub fn adopt(&self, id: &Id, network: Option<&Name>) -> Result<(), StoreError> {
         self.write(Table::Adopted, id.as_str(), network)
     }
@@ -376,7 +375,7 @@ impl Store {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        // What is in memory changes last, so a panic on the way leaves it as it was.
+        // Memory changes last, so a panic midway leaves it unchanged.
         self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -388,7 +387,7 @@ impl Inner {
         Ok(Change { table, key: key.to_owned(), text })
     }
 
-    /// The rows of a table that are what they should be; others are told once, and stay where they are.
+    /// The valid rows of a table. Invalid ones are reported once and stay in place.
     fn parse<S: DeserializeOwned, T>(&mut self, table: Table, into: impl Fn(S) -> T) -> Vec<T> {
         self.parse_rows(table, |_, spec| Ok(into(spec)))
     }
@@ -414,7 +413,7 @@ impl Inner {
         parsed
     }
 
-    /// Makes those of `changes` that make a difference, all or none.
+    /// Applies those of `changes` that make a difference, all or none.
     fn change(&mut self, mut changes: Vec<Change>) -> Result<(), StoreError> {
         changes.retain(|change| self.content.is_changed_by(change));
         if changes.is_empty() { Ok(()) } else { self.write(changes) }
@@ -439,7 +438,7 @@ impl Inner {
         }
     }
 
-    /// To the copy first: it is small, and where there is no room it refuses before the database is touched.
+    /// The copy goes first: it is small, and where there is no room it refuses before the database is touched.
     fn append(&mut self, changes: &[Change]) -> io::Result<()> {
         let (Slot::Open(database), Slot::Open(copy)) = (&self.database, &mut self.copy) else {
             return Err(io::Error::other("the store is not open"));
@@ -455,8 +454,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Opens what is not open, mends what is to be mended, and puts back what was taken away meanwhile. The copy first: while
-    /// the database is being replaced, everything is there.
+    /// Opens what is not open, repairs what is damaged, and recreates what was removed meanwhile. The copy goes first: while
+    /// the database is replaced, the copy has everything.
     fn settle(&mut self) -> io::Result<()> {
         self.settle_copy()?;
         self.settle_database()
@@ -487,7 +486,7 @@ impl Inner {
             Mend::Keep => match Database::open(folder) {
                 Ok(database) => database,
                 Err(error) => {
-                    // It may have begun to repair something.
+                    // A repair may have begun.
                     self.database = Slot::Unsure;
                     return Err(error);
                 }
@@ -497,7 +496,7 @@ impl Inner {
         Ok(())
     }
 
-    /// What is to be done with a database of which something may have been written that was not answered.
+    /// How to treat a database that may contain a change that was not confirmed.
     fn examine(&self) -> io::Result<Mend> {
         let is_right = match database::find(&self.folder, &self.program)? {
             Found::Whole(it) => {
@@ -508,8 +507,8 @@ impl Inner {
         Ok(if is_right { Mend::Keep } else { Mend::Renew(None) })
     }
 
-    /// Follows a change in the copy that lives as long as the host is up. Nobody relies on it: if it cannot be written, there is
-    /// none, so that it never says what was true once.
+    /// Applies a change to the copy that lives as long as the host. It is best effort: a copy that cannot be written is
+    /// removed, so it never has outdated content.
     fn enliven(&mut self, changes: &[Change]) {
         let Some(live) = &mut self.live else { return };
         let appended = match &mut live.copy {
@@ -528,14 +527,14 @@ impl Inner {
         }
     }
 
-    /// Writes a copy anew that has grown long. If that fails, the long one serves.
+    /// Rewrites a long copy. On failure the long one stays in use.
     fn shorten(&mut self) {
         let Slot::Open(copy) = &self.copy else { return };
         if copy.is_long() {
             let path = self.folder.join(copy::NAME);
             match Copy::write(&path, None, self.id, self.revision, &self.content) {
                 Ok(copy) => self.copy = Slot::Open(copy),
-                Err(error) => debug!("the store's copy stays long: {error}"),
+                Err(error) => debug!("cannot shorten the store's copy: {error}"),
             }
         }
     }

@@ -1,17 +1,17 @@
-//! What is believed when the database and its copy are opened, and what is done about it. Pure: [`judge`] decides and
-//! says why; who asked does it.
+//! Decides which of the database and its copy is right when they are opened, and what to do. Pure: [`judge`] decides and gives
+//! the reasons; the caller acts.
 //!
-//! A change is appended to the copy first, then made in the database, then answered. So where both are whole:
+//! A change is appended to the copy first, then applied to the database, then confirmed. So if both are valid:
 //!
 //! | the copy is | what happened |
 //! |---|---|
-//! | as new as the database | nothing |
-//! | one change newer | the daemon was killed between the two, or the database has lost its last change: the change is made again |
-//! | more changes newer | the database has lost changes: redb falls back to an older state over some damages without a word |
+//! | as new as the database | a regular stop |
+//! | one change newer | the daemon was killed between the two, or the database has lost its last change: the change is repeated |
+//! | more changes newer | the database has lost changes: after some damage redb falls back to an older state silently |
 //! | older | the copy has lost changes |
 //!
-//! The newer one is right in each case. Where one is not whole the other is right; where neither is, every line of the copy
-//! that is whole is taken, over what the database says, and the rest is lost and told.
+//! The newer one is right in each case. If only one is valid, that one is right. If neither is, every valid line of the copy is
+//! applied over the content of the database; the rest is lost and reported.
 
 use std::path::Path;
 
@@ -23,52 +23,52 @@ use super::{
     lines::Lines,
 };
 
-/// What was found of the database.
+/// The database as found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// There is no file.
     Nothing,
-    /// There is one, and it cannot be read.
+    /// It exists, but cannot be read.
     Damaged(String),
-    /// It is whole.
+    /// It is valid.
     Whole(Snapshot),
 }
 
-/// What is believed, and what must be done to have it twice again.
+/// The content to use, and what to do to have it twice again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub(super) content: Content,
     pub(super) revision: u64,
-    /// Of the store; `None`: it has none yet.
+    /// Identity of the store; `None` if it has none yet.
     pub(super) id: Option<u64>,
     pub(super) database: Mend,
     pub(super) copy: Mend,
-    /// What was found wrong and what comes of it: a sentence each.
+    /// What was damaged, and how it is repaired: a sentence each.
     pub(super) notes: Vec<String>,
-    /// Whether something that was kept may be missing.
+    /// Whether rows may be missing.
     pub(super) has_lost: bool,
-    /// What is told of that, where something was kept.
+    /// The message about that, unless the store was new.
     loss: Option<String>,
 }
 
-/// What is to be done with one of the two.
+/// How to repair one of the two.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Mend {
     /// Nothing.
     Keep,
-    /// Write it anew; the file that is there is moved aside under this name.
+    /// Rewrite it; the existing file is moved aside under this name.
     Renew(Option<String>),
 }
 
-/// Names for what is moved aside.
+/// Names for files that are moved aside.
 #[derive(Clone, Debug)]
 pub(super) struct Asides {
     pub(super) database: String,
     pub(super) copy: String,
 }
 
-/// Holds the database against its copy; and where these do not know everything, against what was kept while the host has
-/// been up, a file and what it says.
+/// Compares the database with its copy; if these are incomplete, also with the copy that lives as long as the host: a file and
+/// its content.
 pub(super) fn judge(
     found: Found,
     copy: Option<Lines>,
@@ -78,7 +78,7 @@ pub(super) fn judge(
     let is_new = found == Found::Nothing && copy.is_none();
     let is_damaged = matches!(found, Found::Damaged(_));
     let mut verdict = weigh(found, copy, asides);
-    // A copy may end early where a line does, and does not know it.
+    // A copy that was cut at the end of a line looks complete.
     let is_newer = |live: &Lines| live.revision() > Some(verdict.revision);
     if let Some((path, live)) = live
         && (verdict.has_lost || is_damaged && is_newer(&live))
@@ -95,7 +95,7 @@ fn weigh(found: Found, copy: Option<Lines>, asides: &Asides) -> Verdict {
     match (found, copy) {
         (Found::Nothing, None) => {
             let mut verdict = Verdict::new(Content::default(), 0, None);
-            // A first start, or the disk is another one: nothing is known of what was before.
+            // A first start, or a different disk: nothing is known of earlier objects.
             verdict.has_lost = true;
             verdict
         }
@@ -103,7 +103,7 @@ fn weigh(found: Found, copy: Option<Lines>, asides: &Asides) -> Verdict {
         (Found::Whole(snapshot), None) => {
             let mut verdict = Verdict::of(snapshot);
             verdict.copy = Mend::Renew(None);
-            verdict.note(format!("{} was missing: it is written anew from {}", copy::NAME, database::NAME));
+            verdict.note(format!("{} was missing: it is rewritten from {}", copy::NAME, database::NAME));
             verdict
         }
         (Found::Whole(snapshot), Some(copy)) => compare(snapshot, &copy, asides),
@@ -121,13 +121,13 @@ fn weigh(found: Found, copy: Option<Lines>, asides: &Asides) -> Verdict {
                 copy::NAME,
                 asides.database
             ));
-            verdict.loss = Some("what was made by command is lost".to_owned());
+            verdict.loss = Some("objects created by command are lost".to_owned());
             verdict
         }
     }
 }
 
-/// Takes over a store of an older version. It is kept as it was, so that there is a way back.
+/// Takes over a store of an older version. The old file is kept, so that a downgrade is possible.
 fn migrate(snapshot: Snapshot) -> Verdict {
     let aside = format!("{}.v{}", database::NAME, snapshot.version);
     let mut verdict = Verdict::new(snapshot.content, 0, None);
@@ -135,7 +135,7 @@ fn migrate(snapshot: Snapshot) -> Verdict {
     verdict
 }
 
-/// The database cannot be used: the copy is all there is.
+/// The database is unusable: only the copy is left.
 fn from_copy(what: &str, aside: Option<&String>, copy: &Lines, asides: &Asides) -> Verdict {
     let (content, revision) = (copy.content(), copy.revision().unwrap_or_default());
     let id = copy.header.and_then(|header| header.id);
@@ -147,12 +147,12 @@ fn from_copy(what: &str, aside: Option<&String>, copy: &Lines, asides: &Asides) 
     if copy.is_complete() {
         verdict.copy = Mend::Keep;
         if copy.revision() == Some(0) && copy.entries.is_empty() {
-            // Killed in the middle of its very first start.
+            // Killed during its first start.
             return verdict;
         }
-        verdict.note(format!("{database} {what}: everything was taken from {name} ({summary}){kept}"));
+        verdict.note(format!("{database} {what}: everything was restored from {name} ({summary}){kept}"));
         verdict.has_lost = copy.is_torn;
-        verdict.loss = Some(format!("the last line of {name} has no end: the last change may be missing"));
+        verdict.loss = Some(format!("the last line of {name} is incomplete: the last change may be missing"));
     } else {
         verdict.copy = Mend::Renew(Some(asides.copy.clone()));
         verdict.has_lost = true;
@@ -162,7 +162,7 @@ fn from_copy(what: &str, aside: Option<&String>, copy: &Lines, asides: &Asides) 
             asides.copy
         ));
         verdict.loss = Some(format!(
-            "what can be read of {name} was taken ({summary}), and what was made by command besides is lost"
+            "what is readable of {name} was restored ({summary}); other objects created by command are lost"
         ));
     }
     verdict
@@ -171,13 +171,13 @@ fn from_copy(what: &str, aside: Option<&String>, copy: &Lines, asides: &Asides) 
 fn compare(snapshot: Snapshot, copy: &Lines, asides: &Asides) -> Verdict {
     let (database, name) = (database::NAME, copy::NAME);
     if snapshot.version < VERSION {
-        // An older daemon has run since, or the last one was killed while it took the store over.
+        // An older daemon has run since, or the last one was killed while taking the store over.
         let is_same = copy.is_complete() && copy.content() == snapshot.content;
         let mut verdict = migrate(snapshot);
         if !is_same {
             verdict.copy = Mend::Renew(Some(asides.copy.clone()));
             verdict.note(format!(
-                "{database} is of an older version, and {name} is no copy of it: {database} is believed, and the \
+                "{database} is of an older version, and {name} is not a copy of it: {database} is used, and the \
                  other is kept as {}",
                 asides.copy
             ));
@@ -202,25 +202,25 @@ fn compare(snapshot: Snapshot, copy: &Lines, asides: &Asides) -> Verdict {
         return believe_database(snapshot, &what, asides);
     }
     if copy.content() != snapshot.content {
-        return believe_database(snapshot, "says something else about the same revision", asides);
+        return believe_database(snapshot, "differs at the same revision", asides);
     }
     let mut verdict = Verdict::of(snapshot);
     if copy.is_torn {
-        // The same is seen where both have lost the last change, so it is told.
+        // The same is seen if both have lost the last change, so it is reported.
         verdict.note(format!(
-            "the last line of {name} has no end: vswitchd was stopped in the middle of a change, which was not made and not \
-             answered, or the file was damaged"
+            "the last line of {name} is incomplete: vswitchd was stopped in the middle of a change, which was neither made nor \
+             confirmed, or the file was damaged"
         ));
     }
     verdict
 }
 
-/// The copy is to be written anew from the database.
+/// Rewrites the copy from the database.
 fn believe_database(snapshot: Snapshot, what: &str, asides: &Asides) -> Verdict {
     let mut verdict = Verdict::of(snapshot);
     verdict.copy = Mend::Renew(Some(asides.copy.clone()));
     verdict.note(format!(
-        "{name} {what}: it is written anew from {}, and nothing is lost; the old one is kept as {}",
+        "{name} {what}: it is rewritten from {}, and nothing is lost; the old one is kept as {}",
         database::NAME,
         asides.copy,
         name = copy::NAME,
@@ -241,7 +241,7 @@ fn catch_up(snapshot: Snapshot, copy: &Lines, newest: u64, asides: &Asides) -> V
             verdict.content.apply(changes);
             verdict.database = Mend::Renew(None);
             verdict.note(format!(
-                "{database} lacked the last change, which {name} has: it was made again. vswitchd was killed in the \
+                "{database} lacked the last change, which {name} has: it was repeated. vswitchd was killed in the \
                  middle of it, or the database was damaged"
             ));
         }
@@ -250,7 +250,7 @@ fn catch_up(snapshot: Snapshot, copy: &Lines, newest: u64, asides: &Asides) -> V
             verdict.database = Mend::Renew(Some(aside.clone()));
             verdict.note(format!(
                 "{database} lacked the last {missing} changes, which {name} has: it was damaged, or an older one was \
-                 put in its place. They were made again, and nothing is lost; the old file is kept as {aside}"
+                 put in its place. They were repeated, and nothing is lost; the old file is kept as {aside}"
             ));
         }
         None if copy.is_complete() => {
@@ -258,7 +258,7 @@ fn catch_up(snapshot: Snapshot, copy: &Lines, newest: u64, asides: &Asides) -> V
             verdict.database = Mend::Renew(Some(aside.clone()));
             verdict.note(format!(
                 "{database} lacked the last {missing} changes: it was damaged, or an older one was put in its place. \
-                 Everything was taken from {name}, and nothing is lost; the old file is kept as {aside}"
+                 Everything was restored from {name}, and nothing is lost; the old file is kept as {aside}"
             ));
         }
         None => {
@@ -272,7 +272,7 @@ fn catch_up(snapshot: Snapshot, copy: &Lines, newest: u64, asides: &Asides) -> V
                 asides.copy
             ));
             verdict.loss = Some(
-                "what can be read of both was taken: something may be missing, or be there again that was removed"
+                "what is readable of both was restored: objects may be missing, and removed ones may be back"
                     .to_owned(),
             );
         }
@@ -285,20 +285,20 @@ fn catch_up(snapshot: Snapshot, copy: &Lines, newest: u64, asides: &Asides) -> V
 }
 
 impl Verdict {
-    /// A store that is to be written.
+    /// A store to be rewritten.
     fn new(content: Content, revision: u64, id: Option<u64>) -> Self {
         let (database, copy) = (Mend::Renew(None), Mend::Renew(None));
         Self { content, revision, id, database, copy, notes: Vec::new(), has_lost: false, loss: None }
     }
 
-    /// A store that is right.
+    /// A valid store.
     fn of(snapshot: Snapshot) -> Self {
         let Snapshot { id, revision, content, .. } = snapshot;
         let (database, copy) = (Mend::Keep, Mend::Keep);
         Self { content, revision, id, database, copy, notes: Vec::new(), has_lost: false, loss: None }
     }
 
-    /// Takes what is missing from what was kept while the host has been up.
+    /// Takes missing rows from the copy that lives as long as the host.
     fn fill(&mut self, path: &Path, live: &Lines, is_new: bool) {
         let Some(header) = live.header.filter(|header| header.store == VERSION && live.is_complete()) else {
             return;
@@ -311,18 +311,18 @@ impl Verdict {
         if revision < self.revision {
             let newer = std::mem::replace(&mut self.content, content);
             self.content.apply(newer.changes());
-            self.note(format!("what was missing was taken from {path}, which lacks the latest changes"));
+            self.note(format!("missing rows were restored from {path}, which lacks the latest changes"));
             return;
         }
         (self.content, self.revision, self.id, self.has_lost) = (content, revision, header.id, false);
         let (summary, name) = (self.content.summary(), database::NAME);
         self.note(if is_new {
             format!(
-                "there is no {name}, though there was one since this host is up: everything was taken from {path} \
-                 ({summary}). To begin with nothing, stop vswitchd and delete that file too"
+                "there is no {name}, though there was one since this host is up: everything was restored from {path} \
+                 ({summary}). To start empty, stop vswitchd and delete that file too"
             )
         } else {
-            format!("nothing is lost: everything was taken from {path}, which is kept while this host is up ({summary})")
+            format!("nothing is lost: everything was restored from {path}, which is kept while this host is up ({summary})")
         });
     }
 
@@ -334,7 +334,7 @@ impl Verdict {
 fn damage(copy: &Lines) -> String {
     match (copy.header, copy.damaged) {
         (_, 0) if copy.entries.is_empty() && copy.header.is_none() => "it is empty".to_owned(),
-        (None, damaged) => format!("it has no beginning, and {} cannot be read", lines(damaged)),
+        (None, damaged) => format!("its beginning is missing, and {} cannot be read", lines(damaged)),
         (Some(_), 0) => "lines are missing".to_owned(),
         (Some(_), damaged) => format!("{} cannot be read", lines(damaged)),
     }

@@ -223,7 +223,7 @@ fn who_is_believed() {
             9,
             keep.clone(),
             keep.clone(),
-            "has no end",
+            "is incomplete",
         ),
         (
             "killed between",
@@ -250,7 +250,7 @@ fn who_is_believed() {
             9,
             renew(redb),
             keep.clone(),
-            "Everything was taken",
+            "Everything was restored",
         ),
         (
             "copy older",
@@ -270,7 +270,15 @@ fn who_is_believed() {
             renew(copy),
             "is damaged",
         ),
-        ("copy damaged", whole(9), holed(copy_of(ID, 3, 9)), 9, keep.clone(), renew(copy), "no beginning"),
+        (
+            "copy damaged",
+            whole(9),
+            holed(copy_of(ID, 3, 9)),
+            9,
+            keep.clone(),
+            renew(copy),
+            "its beginning is missing",
+        ),
         ("copy missing", whole(9), None, 9, keep.clone(), anew.clone(), "was missing"),
         (
             "copy of another",
@@ -291,8 +299,8 @@ fn who_is_believed() {
             "is missing",
         ),
         ("database damaged", damaged(), Some(copy_of(ID, 3, 9)), 9, renew(redb), keep.clone(), "(broken)"),
-        ("both damaged", damaged(), holed(copy_of(ID, 3, 9)), 9, renew(redb), renew(copy), "is lost"),
-        ("damaged, no copy", damaged(), None, 0, renew(redb), anew.clone(), "is lost"),
+        ("both damaged", damaged(), holed(copy_of(ID, 3, 9)), 9, renew(redb), renew(copy), "are lost"),
+        ("damaged, no copy", damaged(), None, 0, renew(redb), anew.clone(), "are lost"),
         (
             "older and holed",
             whole(8),
@@ -329,7 +337,7 @@ fn a_disk_that_is_lost_as_a_whole() {
     let holed = |lines: Lines| Some(Lines { damaged: 1, header: None, ..lines });
     let torn_out = |lines: Lines| Some(Lines { damaged: 1, ..lines });
     for (case, found, copied, live, revision, has_lost, words) in [
-        ("wiped", Found::Nothing, None, copy_of(ID, 3, 9), 9, false, "To begin with nothing"),
+        ("wiped", Found::Nothing, None, copy_of(ID, 3, 9), 9, false, "To start empty"),
         ("first start of a host", Found::Nothing, None, Lines::default(), 0, true, ""),
         ("first start, nothing made before", Found::Nothing, None, copy_of(ID, 0, 0), 0, true, ""),
         ("both damaged", broken(), holed(copy_of(ID, 3, 7)), copy_of(ID, 3, 9), 9, false, "nothing is lost"),
@@ -341,7 +349,7 @@ fn a_disk_that_is_lost_as_a_whole() {
             copy_of(1, 3, 20),
             9,
             true,
-            "is lost",
+            "are lost",
         ),
         (
             "damaged, and an older one",
@@ -350,7 +358,7 @@ fn a_disk_that_is_lost_as_a_whole() {
             copy_of(ID, 3, 8),
             9,
             true,
-            "what was missing",
+            "missing rows were restored",
         ),
         (
             "copy ends early",
@@ -377,7 +385,7 @@ fn a_disk_that_is_lost_as_a_whole() {
             holed(copy_of(ID, 3, 9)).unwrap(),
             9,
             true,
-            "is lost",
+            "are lost",
         ),
         (
             "whole",

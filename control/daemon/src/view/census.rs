@@ -1,4 +1,4 @@
-//! How many addresses the table believes in, in all, by network and by port.
+//! The number of addresses in the table, in total, by network and by port.
 //!
 //! The table itself counts per port only what was learned, and includes dead entries until they are swept, so these numbers
 //! need a walk. A count is reused while the table has learned and removed nothing, at most 100 ms, because entries expire without
@@ -18,11 +18,11 @@ use vswitch::{
 /// Maximum age of a reused count, in which entries may have expired.
 const FRESH: Duration = Duration::from_millis(100);
 
-/// Counts addresses, and keeps the count for a moment.
+/// Counts addresses and caches the count.
 #[derive(Debug, Default)]
 pub(super) struct Census(Mutex<Option<Count>>);
 
-/// A count, and when and of which table it was taken.
+/// A count, its time, and the table's totals at that time.
 #[derive(Debug)]
 struct Count {
     at: Instant,
@@ -30,7 +30,7 @@ struct Count {
     macs: Arc<Macs>,
 }
 
-/// Addresses that are believed.
+/// Number of addresses that are not expired.
 #[derive(Debug, Default)]
 pub(super) struct Macs {
     pub(super) all: usize,
@@ -49,13 +49,13 @@ impl Macs {
 }
 
 impl Census {
-    /// The count, taken anew from `entries` unless there is a fresh one of a table with these `totals`.
+    /// The count, recomputed from `entries` unless there is a fresh one for these `totals`.
     pub(super) fn take<I: Iterator<Item = Entry>>(
         &self,
         totals: Totals,
         entries: impl FnOnce() -> I,
     ) -> Arc<Macs> {
-        // A panic under the lock leaves the count before.
+        // A panic under the lock leaves the previous count.
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = &*last
             && count.totals == totals

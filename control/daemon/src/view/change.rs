@@ -1,4 +1,4 @@
-//! What a reload comes to, as the API says it.
+//! The changes of a reload, as the API reports them.
 
 use crate::state;
 use vswitch_model::api::{Action, Change};

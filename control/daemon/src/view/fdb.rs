@@ -11,7 +11,7 @@ use vswitch_model::{
 };
 
 impl Snapshot {
-    /// The part of the table that `filter` names, by network and address.
+    /// The entries that match `filter`, by network and address.
     ///
     /// # Errors
     /// There is no such network or port.
@@ -47,13 +47,13 @@ impl Snapshot {
         entries
     }
 
-    /// How many addresses are believed.
+    /// Number of addresses that are not expired.
     pub(super) fn macs(&self) -> Arc<Macs> {
         self.census.take(self.live.fdb.totals(), || self.live.fdb.entries(self.now()))
     }
 }
 
-/// An entry that was pinned just now.
+/// An entry that was just pinned.
 pub(crate) fn pinned(entry: StaticEntry) -> FdbEntry {
     let StaticEntry { network, mac, port } = entry;
     FdbEntry { network, mac, port, origin: Origin::Static, age_ms: None, held: false }

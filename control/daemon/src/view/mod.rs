@@ -7,11 +7,11 @@
 //! A snapshot keeps no device open: its references are [weak](Weak), and upgraded only while a number is read. The edge waits
 //! for such a read before it reports an interface as gone.
 //!
-//! | file | its pictures |
+//! | file | contents |
 //! |---|---|
-//! | `status`, `network`, `port`, `tunnel`, `fdb`, `stats` | what the API answers |
-//! | `trace`, `why` | what would become of a frame; what is known of an address |
-//! | `names`, `census` | numbers to names; how many addresses there are |
+//! | `status`, `network`, `port`, `tunnel`, `fdb`, `stats` | answers of the API |
+//! | `trace`, `why` | traces of a frame; diagnoses of an address |
+//! | `names`, `census` | numbers to names; number of addresses |
 
 mod census;
 mod change;
@@ -27,7 +27,7 @@ mod why;
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
+    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc, Mutex, OnceLock, Weak,
@@ -65,7 +65,7 @@ pub(crate) struct Snapshot {
     pub(crate) live: Live,
     pub(crate) process: Arc<Process>,
     problems: Problems,
-    /// The networks that engines know by ids of their own.
+    /// Networks that engines know by ids of their own.
     pub(crate) adopted: Arc<BTreeMap<Id, Name>>,
     names: OnceLock<Arc<Names>>,
     census: Census,
@@ -131,54 +131,54 @@ pub(crate) struct Live {
 #[derive(Debug)]
 pub(crate) struct LivePort {
     pub(crate) counters: Arc<[PortCounters]>,
-    /// What ports that had its number before have taught the table.
+    /// Learning on earlier ports of the same number.
     pub(crate) taught_before: Learning,
     pub(crate) worker: usize,
-    /// Why it carries no frames, if it does not.
+    /// Why it carries no frames; `None` if it does.
     pub(crate) why_down: Option<String>,
-    /// What its device does not do as it should on this kernel: sentences.
+    /// Warnings about what this kernel lacks: sentences.
     pub(crate) warnings: Vec<String>,
     pub(crate) device: LiveDevice,
     pub(crate) heard: Arc<Heard>,
 }
 
-/// What can be read of a device. Nothing here keeps it open.
+/// A device, for reading only. It is not kept open.
 #[derive(Debug)]
 pub(crate) enum LiveDevice {
     None,
     Tap(Weak<Tap>, Arc<Queue>),
     Packet(Weak<PacketSocket>),
     Endpoint(Weak<Vtep>),
-    /// A peer or a collector, and what the way to it carries.
+    /// A peer or a collector, and the path to it.
     Remote(Arc<Path>),
 }
 
-/// What is counted of a network.
+/// The counters of a network.
 #[derive(Debug)]
 pub(crate) struct LiveNetwork {
     pub(crate) counters: Arc<[NetworkCounters]>,
-    /// What was taught in networks that had its number before.
+    /// Learning in earlier networks of the same number.
     pub(crate) taught_before: Learning,
 }
 
-/// When frames were received last, as far as was looked.
+/// When frames were last received, as far as observed.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
     /// Milliseconds of the workers' clock.
     at: AtomicU64,
-    /// How many there had been by then.
+    /// Number of frames by then.
     frames: AtomicU64,
 }
 
 impl Heard {
-    /// Notes at `now` that `frames` were received by then. Any number of readers may note: the latest is right.
+    /// Notes at `now` that `frames` were received so far. Concurrent readers may note: the latest is right.
     pub(crate) fn note(&self, frames: u64, now: Timestamp) {
         if self.frames.fetch_max(frames, Relaxed) < frames {
             self.at.fetch_max(now.as_millis(), Relaxed);
         }
     }
 
-    /// Milliseconds since frames were received last; `None`: there were none.
+    /// Milliseconds since frames were last received; `None` if there were none.
     fn since(&self, now: Timestamp) -> Option<u64> {
         (self.frames.load(Relaxed) > 0).then(|| now.as_millis().saturating_sub(self.at.load(Relaxed)))
     }
@@ -189,7 +189,7 @@ impl LivePort {
         PortTotals::sum(&self.counters)
     }
 
-    /// Notes whether frames were received since the last look.
+    /// Notes whether frames were received since the last call.
     pub(crate) fn listen(&self, now: Timestamp) {
         self.heard.note(self.totals().rx_frames, now);
     }
@@ -206,7 +206,7 @@ impl LivePort {
         }
     }
 
-    /// Datagrams of the tunnel that the kernel dropped for their outer UDP checksum.
+    /// Datagrams of the tunnel that the kernel dropped because of their outer UDP checksum.
     fn damaged(&self) -> u64 {
         match &self.device {
             LiveDevice::Endpoint(endpoint) => {
@@ -228,12 +228,12 @@ impl Snapshot {
         Self { state, live, process, problems, adopted, names: OnceLock::new(), census: Census::default() }
     }
 
-    /// Numbers to names.
+    /// Names by number.
     pub(crate) fn names(&self) -> &Arc<Names> {
         self.names.get_or_init(|| Arc::new(Names::of(&self.state)))
     }
 
-    /// How long the daemon has run.
+    /// Time since the daemon's start.
     pub(crate) fn uptime(&self) -> Duration {
         self.process.started.elapsed()
     }
@@ -247,7 +247,7 @@ impl Snapshot {
         self.live.ports.get(&port)
     }
 
-    /// Why a port carries no frames, if it does not.
+    /// Why a port carries no frames; `None` if it does.
     fn why_down(&self, port: PortId) -> Option<String> {
         self.live(port).and_then(|port| port.why_down.clone())
     }
@@ -268,7 +268,7 @@ impl Snapshot {
         self.live(port).map_or(0, LivePort::damaged)
     }
 
-    /// What was counted of a network, and what was taught in it.
+    /// The counters of a network, and the learning in it.
     fn network_totals(&self, id: NetworkId) -> (NetworkTotals, Learning) {
         let totals = self.live.networks.get(&id).map(|network| {
             let taught = self.live.fdb.learning_of_network(id).since(network.taught_before);
@@ -286,7 +286,7 @@ impl Snapshot {
         self.live.ports.values().find_map(endpoint)
     }
 
-    /// Where the queues of all TAPs are to be seen. Asks the kernel where each is by now.
+    /// The TAPs whose queues are to be read. Asks the kernel for their current namespaces.
     pub(crate) fn queues(&self) -> Queues {
         let mut queues = Queues::default();
         for (id, port) in &self.live.ports {
@@ -294,28 +294,28 @@ impl Snapshot {
                 && let Some(tap) = tap.upgrade()
                 && let Err(error) = queues.add(&tap, queue)
             {
-                tracing::debug!(port = self.names().port(*id), "cannot tell what its queue lost: {error}");
+                tracing::debug!(port = self.names().port(*id), "cannot read the drops of its queue: {error}");
             }
         }
         queues
     }
 
-    /// Where a peer is, and from where it is reached: what it takes to measure the way to it. `None`: it is no peer, or the
+    /// The local and remote address of the path to a peer, and the underlay's MTU. `None` if the port is not a peer, or the
     /// tunnel is down.
-    pub(crate) fn way_to(&self, peer: &state::Port) -> Option<(IpAddr, IpAddr, u16)> {
+    pub(crate) fn way_to(&self, peer: &state::Port) -> Option<(SocketAddr, SocketAddr, u16)> {
         let spec = peer.spec.device.peer()?;
         let LiveDevice::Remote(_) = self.live(peer.id)?.device else { return None };
-        self.tunnel_endpoint()?;
-        let own = self.vxlan()?;
-        Some((own.local, spec.remote, own.underlay_mtu()))
+        let endpoint = self.tunnel_endpoint()?;
+        let remote = endpoint.address(spec.remote.ip(), 0);
+        Some((endpoint.local(), remote, self.vxlan()?.underlay_mtu()))
     }
 
-    /// What is asked of this host's end of all tunnels.
+    /// The specification of this host's end of all tunnels.
     fn vxlan(&self) -> Option<VxlanSpec> {
         self.state.endpoint()?.device.endpoint().cloned()
     }
 
-    /// The captures that go on.
+    /// The captures in progress.
     pub(crate) fn captures(&self) -> Vec<Capture> {
         self.live.captures.iter().filter(|it| !it.is_over()).map(|running| running.show()).collect()
     }
@@ -328,7 +328,7 @@ impl Snapshot {
         self.state.port(name).ok_or_else(|| missing(Kind::Port, name))
     }
 
-    /// The network of that very name.
+    /// The network of exactly that name.
     ///
     /// # Errors
     /// There is none.
@@ -341,7 +341,7 @@ fn missing(kind: Kind, name: &Name) -> Error {
     Refusal::Missing { kind, name: name.clone() }.into()
 }
 
-/// Whether a port carries frames that has this reason not to, or none.
+/// The state of a port that is down for this reason, or up without one.
 fn state_of(why_down: Option<&String>) -> PortState {
     if why_down.is_none() { PortState::Up } else { PortState::Down }
 }

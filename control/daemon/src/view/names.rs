@@ -1,4 +1,4 @@
-//! Numbers to names.
+//! Names by number.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use vswitch::addr::{NetworkId, PortId};
 use crate::state::State;
 use vswitch_model::Name;
 
-/// What ports and networks are called.
+/// The names of ports and networks.
 #[derive(Debug)]
 pub(crate) struct Names {
     networks: HashMap<NetworkId, Name>,
@@ -22,12 +22,12 @@ impl Names {
         }
     }
 
-    /// The network's name; empty if it is gone by now.
+    /// The network's name; empty if it was removed.
     pub(crate) fn network(&self, id: NetworkId) -> &str {
         self.find_network(id).map_or("", Name::as_str)
     }
 
-    /// The port's name; empty if it is gone by now.
+    /// The port's name; empty if it was removed.
     pub(crate) fn port(&self, id: PortId) -> &str {
         self.find_port(id).map_or("", Name::as_str)
     }

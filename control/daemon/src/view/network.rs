@@ -1,4 +1,4 @@
-//! Networks and the endpoints in them.
+//! Networks and their endpoints.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use vswitch_model::{
 };
 
 impl Snapshot {
-    /// All networks, by name: ours, and those that are there from the start.
+    /// All networks by name, predefined ones included.
     pub(crate) fn networks(&self) -> Vec<Network> {
         let (state, macs) = (&self.state, self.macs());
         let mut ports: HashMap<Name, Vec<Name>> = HashMap::new();
@@ -43,10 +43,10 @@ impl Snapshot {
         networks
     }
 
-    /// The network that is called so, one that was there from the start too; with how much of its subnets is in use.
+    /// The network of a reference, predefined ones included, with the usage of its subnets.
     ///
     /// # Errors
-    /// There is none, or several ids begin like that.
+    /// There is none, or the digits are ambiguous.
     pub(crate) fn network(&self, reference: &Reference) -> Result<Network, Error> {
         Ok(match self.state.resolve(reference)? {
             Known::Ours(network) => self.show_network(&network),
@@ -100,7 +100,7 @@ impl Snapshot {
     }
 }
 
-/// A network that is there from the start.
+/// A predefined network.
 fn predefined(spec: NetworkSpec) -> Network {
     Network {
         scope: spec.driver().scope(),

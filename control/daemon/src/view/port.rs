@@ -1,4 +1,4 @@
-//! Ports, what they carried, and why frames died at them.
+//! Ports, their counters and their drops.
 
 use vswitch::{counters::PortTotals, drops::DropReason};
 
@@ -23,7 +23,7 @@ impl Snapshot {
         Ok(self.show_port(&self.find_port(name)?))
     }
 
-    /// Why frames died: at one port, or at all.
+    /// Drops with their reasons, at one port or at all.
     ///
     /// # Errors
     /// There is no such port.
@@ -102,7 +102,7 @@ impl Snapshot {
         totals.drops().map(drop).chain(unreceived).collect()
     }
 
-    /// What a reason means, with the names of who is concerned where they are known.
+    /// The hint of a reason, with the names involved if they are known.
     fn hint(&self, reason: DropReason) -> String {
         if reason == DropReason::VxlanPeerUnknown
             && let Some(stranger) = self.strangers().last()
@@ -113,7 +113,7 @@ impl Snapshot {
     }
 }
 
-/// Why frames died before the switch could receive them, and what to do about it. The names are the kernel's.
+/// Name and hint of frames that the kernel dropped before the switch could receive them. The names are the kernel's.
 fn unreceived(device: &DeviceSpec) -> (&'static str, &'static str) {
     match device {
         DeviceSpec::Tap(_) => (
@@ -127,7 +127,7 @@ fn unreceived(device: &DeviceSpec) -> (&'static str, &'static str) {
     }
 }
 
-/// Why the kernel dropped datagrams of a tunnel that arrived damaged, and what to do about it. The name is the kernel's.
+/// Name and hint of damaged datagrams of a tunnel that the kernel dropped. The name is the kernel's.
 const DAMAGED: (&str, &str) = (
     "UDP_CSUM",
     "their outer UDP checksum was wrong: the kernel dropped these before the switch received them, and they are not among the received; a link, NIC or its checksum offload between the hosts breaks them (`ethtool -K` rx, tx-checksumming)",

@@ -9,7 +9,7 @@ use super::{
 use crate::state;
 use vswitch_model::api::{
     PortStats, Stats,
-    counters::{Bucket, Histogram, Load, NetworkStats, TableStats},
+    counters::{Bucket, Histogram, Load, Loop, NetworkStats, TableStats},
 };
 
 impl Snapshot {
@@ -32,6 +32,7 @@ impl Snapshot {
             workers: self.workers(),
             networks: self.state.networks().map(|network| self.network_stats(&network)).collect(),
             table: self.table(),
+            loops: self.loops(),
             loads: loads.map(|(worker, counters)| load(worker, counters)).collect(),
         }
     }
@@ -48,7 +49,24 @@ impl Snapshot {
             dropped: totals.dropped,
             learned: taught.learned,
             moved: taught.moved,
+            unlearned: taught.refused,
         }
+    }
+
+    /// Pairs of ports that are connected to each other outside of the switch.
+    pub(super) fn loops(&self) -> Vec<Loop> {
+        let names = self.names();
+        let now = self.now();
+        let shown = |found: vswitch::fdb::Loop| {
+            let [one, other] = found.ports.map(|port| names.port(port).parse().ok());
+            Some(Loop {
+                network: names.network(found.network).parse().ok()?,
+                ports: [one?, other?],
+                mac: found.mac.to_string(),
+                since_s: now.as_millis().saturating_sub(found.since.as_millis()) / 1000,
+            })
+        };
+        self.live.fdb.loops(now).into_iter().filter_map(shown).collect()
     }
 
     fn table(&self) -> TableStats {
@@ -62,6 +80,7 @@ impl Snapshot {
             expired: totals.expired,
             evicted: totals.evicted,
             refused: totals.refused,
+            loops: totals.loops,
             events_lost: totals.events_lost,
         }
     }

@@ -5,7 +5,7 @@ use vswitch::worker::WorkerCounters;
 use super::{Snapshot, count};
 use vswitch_model::{
     DeviceSpec,
-    api::{API_VERSION, Status, Trouble, TroubleKind, Worker},
+    api::{API_VERSION, Status, Trouble, TroubleKind, Worker, counters::Loop},
 };
 
 /// Frames that a peer may leave unanswered before that is a trouble: some ARP requests to stations that do not exist.
@@ -27,9 +27,23 @@ impl Snapshot {
             macs: count(self.macs().all),
             mac_limit: state.switch().mac_limit,
             workers: self.workers(),
-            warnings: state.warnings().into_iter().chain(self.problems.warnings.iter().cloned()).collect(),
+            warnings: self.warnings(),
             troubles: self.troubles(),
         }
+    }
+
+    /// What an operator should look after: a sentence each.
+    fn warnings(&self) -> Vec<String> {
+        let looped = |it: Loop| {
+            let Loop { network, ports: [one, other], mac, .. } = it;
+            format!(
+                "ports {one} and {other} are connected to each other outside of the switch (a loop in network {network}; {mac} keeps arriving at both): take one of the links away, or let a switch there run STP; or two stations have that address"
+            )
+        };
+        let mut warnings = self.state.warnings();
+        warnings.extend(self.problems.warnings.iter().cloned());
+        warnings.extend(self.loops().into_iter().map(looped));
+        warnings
     }
 
     /// What does not work at the moment.

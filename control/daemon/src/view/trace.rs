@@ -1,4 +1,4 @@
-//! What would become of a frame, in the API's words.
+//! Traces of frames, in the API's terms.
 
 use std::net::IpAddr;
 
@@ -26,14 +26,14 @@ use vswitch_model::{
     text::{self, Book},
 };
 
-/// Bytes of a frame that is told in hexadecimal digits at most.
+/// Maximum length of a frame given in hexadecimal digits, in bytes.
 const LONGEST: usize = vswitch::frame::MAX_FRAME;
 
 impl Snapshot {
-    /// What would become of a frame by `plan`, the one of this snapshot. Nothing is learned, counted or sent.
+    /// Traces a frame by `plan`, that of this snapshot. Nothing is learned, counted or sent.
     ///
     /// # Errors
-    /// There is no such port or network, the port carries no frames, or the frame is no frame.
+    /// There is no such port or network, the port carries no frames, or the text is not a frame.
     pub(crate) fn trace(&self, plan: &Plan, request: &TraceRequest) -> Result<Trace, Error> {
         let port = self.find_port(&request.port)?;
         if let Some(why) = self.why_down(port.id) {
@@ -87,14 +87,14 @@ impl Snapshot {
         })
     }
 
-    /// How far the storm limits of a port are used up; `None`: each worker receives a part of its frames.
+    /// The storm meters of a port; `None` if several workers receive parts of its frames.
     fn storm(&self, port: &state::Port) -> Option<FloodMeters> {
         let is_tunnel = matches!(port.spec.carries, Carries::Tunnel { .. });
         let real = self.live(port.id).filter(|_| !is_tunnel)?;
         Some(self.live.workers.storm(real.worker, port.id))
     }
 
-    /// The network of frames from a peer, who would tell it.
+    /// The network of frames from a peer, which carries several.
     fn only_network(&self, port: &state::Port) -> Result<Option<NetworkId>, Error> {
         if !matches!(port.spec.carries, Carries::Tunnel { .. }) {
             return Ok(None);
@@ -111,7 +111,7 @@ impl Snapshot {
         }
     }
 
-    /// The MAC address that a port is declared to have, or the only one that was learned there.
+    /// The MAC address that a port is declared to have, or the only one learned there.
     fn mac_of(&self, port: &state::Port) -> Option<MacAddr> {
         let declared = port.spec.interface().and_then(|interface| interface.mac);
         let mut learned = self.live.fdb.entries(self.now()).filter(|entry| entry.port == port.id);
@@ -119,13 +119,13 @@ impl Snapshot {
     }
 }
 
-/// Whether a frame is dropped because its port has flooded too much.
+/// Whether a frame is dropped by a storm limit.
 fn is_storm(decision: &Decision<'_>) -> bool {
     use DropReason::{StormBroadcast, StormMulticast, StormUnknown};
     matches!(decision.fate, Err(StormBroadcast | StormMulticast | StormUnknown))
 }
 
-/// What is told of a decision.
+/// The steps of a decision.
 struct Words<'a> {
     names: &'a Names,
     state: &'a State,
@@ -269,7 +269,7 @@ impl Words<'_> {
     }
 }
 
-/// Who sends the frame of a trace.
+/// The sender of a trace's frame.
 struct Sender<'a> {
     snapshot: &'a Snapshot,
     port: &'a state::Port,

@@ -1,4 +1,4 @@
-//! The tunnel: this host's end, its peers, and who else sends to it.
+//! The tunnel: this host's end, its peers, and unknown senders.
 
 use super::{
     LiveDevice, LivePort, Snapshot,
@@ -26,6 +26,7 @@ impl Snapshot {
             local: spec.local,
             port: spec.port,
             group: spec.group,
+            isolated_group: spec.isolated_group,
             state: state_of(reason.as_ref()),
             reason,
             underlay_mtu: spec.underlay_mtu(),
@@ -50,7 +51,7 @@ impl Snapshot {
     pub(super) fn strangers(&self) -> Vec<Stranger> {
         let is_peer = |address| {
             let mut ports = self.state.ports();
-            ports.any(|port| port.spec.device.peer().is_some_and(|peer| peer.remote == address))
+            ports.any(|port| port.spec.device.peer().is_some_and(|peer| peer.remote.ip() == address))
         };
         let known = self.tunnel_endpoint().map(|endpoint| endpoint.strangers.list()).unwrap_or_default();
         let strangers = known.into_iter().filter(|stranger| !is_peer(stranger.address));

@@ -1,4 +1,4 @@
-//! What is known of an address, in the API's words.
+//! Diagnoses of an address, in the API's terms.
 
 use super::{Snapshot, trace::addresses};
 use crate::state;
@@ -11,13 +11,13 @@ use vswitch_model::{
 };
 
 impl Snapshot {
-    /// What is known of a MAC or an IP address.
+    /// What is known about a MAC or an IP address.
     ///
     /// # Errors
-    /// It was asked for both, or for neither.
+    /// Both were given, or neither.
     pub(crate) fn why(&self, filter: &WhyFilter) -> Result<Why, Error> {
         if filter.mac.is_some() == filter.ip.is_some() {
-            return Err(Error::invalid("ask for a MAC address or for an IP address"));
+            return Err(Error::invalid("give either a MAC address or an IP address"));
         }
         let has = |port: &state::Port| {
             let mac = port.spec.interface().and_then(|interface| interface.mac);
@@ -60,17 +60,17 @@ fn findings(filter: &WhyFilter, declared: &[Declared], entries: &[FdbEntry], dro
     let mut findings = Vec::new();
     match filter.mac {
         Some(mac) if mac.is_group() => {
-            findings.push(format!("{mac} is the address of a group: frames to it are flooded, and nobody has it"));
+            findings.push(format!("{mac} is a multicast address: frames to it are flooded, and no station has it"));
         }
         _ if entries.is_empty() => findings.push(
-            "nobody was heard with it: frames to it are flooded, and answers teach where it is. If it does not answer, its container is silent, or has another address"
+            "no frame was received from it: frames to it are flooded, and its answer will teach its port. If it does not answer, its container is silent, or has another address"
                 .into(),
         ),
         _ => {}
     }
     if declared.len() > 1 {
         let ports: Vec<_> = declared.iter().map(|port| port.port.as_str()).collect();
-        findings.push(format!("ports {} are declared to have it: one of them must change", ports.join(", ")));
+        findings.push(format!("ports {} are declared to have it: change one of them", ports.join(", ")));
     }
     for port in declared.iter().filter(|port| !port.up) {
         findings.push(format!("port {} is down: `vswitchctl port show {}` says why", port.port, port.port));
@@ -79,7 +79,7 @@ fn findings(filter: &WhyFilter, declared: &[Declared], entries: &[FdbEntry], dro
         let FdbEntry { network, mac, port, .. } = entry;
         if entry.held {
             findings.push(format!(
-                "{mac} moves too often, is on {port} in network {network}, and moves once a second at most: are there two stations with it, or a loop?"
+                "{mac} moves too often, is on {port} in network {network}, and is limited to one move a second: look for a second station with this address, or for a loop"
             ));
         }
         if entry.origin == Origin::Static {
@@ -96,7 +96,7 @@ fn findings(filter: &WhyFilter, declared: &[Declared], entries: &[FdbEntry], dro
             && entry.origin == Origin::Learned
         {
             findings.push(format!(
-                "{mac} is declared for another port than {port}, where it was heard: is it used twice?"
+                "{mac} was learned on {port} but is declared for another port: check whether it is used twice"
             ));
         }
     }
@@ -105,8 +105,10 @@ fn findings(filter: &WhyFilter, declared: &[Declared], entries: &[FdbEntry], dro
             Direction::Rx => "from",
             Direction::Tx => "to",
         };
-        findings
-            .push(format!("{} frames {way} {} died, {}: {}", drop.frames, drop.port, drop.reason, drop.hint));
+        findings.push(format!(
+            "{} frames {way} {} were dropped, {}: {}",
+            drop.frames, drop.port, drop.reason, drop.hint
+        ));
     }
     findings
 }

@@ -132,7 +132,7 @@ async fn nothing_can_be_changed_from_here() {
         for method in methods.filter(|method| method != "GET") {
             let headers = "Host: 127.0.0.1\r\nContent-Length: 2\r\nContent-Type: application/json\r\n";
             let Answer(status, _, body) = page.ask(&method, &path, headers).await;
-            assert!(status == 405 && body.contains("only shows"), "{method} {path}: {status} {body}");
+            assert!(status == 405 && body.contains("is read-only"), "{method} {path}: {status} {body}");
             tried += 1;
         }
     }
@@ -171,7 +171,7 @@ async fn names_that_could_be_pointed_here_are_refused() {
     ] {
         let Answer(got, _, body) = page.ask("GET", "/v1/ports", headers).await;
         assert_eq!(got, status, "{headers:?}: {body}");
-        assert!(status == 200 || body.contains("ask by address, or as localhost"), "{headers:?}: {body}");
+        assert!(status == 200 || body.contains("use the address or localhost"), "{headers:?}: {body}");
     }
 }
 

@@ -19,7 +19,7 @@ pub enum GatewayError {
     #[error("nft is missing: install nftables")]
     NoNft,
     /// The kernel wants CAP_NET_ADMIN.
-    #[error("no right to change the firewall: run as root, or with CAP_NET_ADMIN")]
+    #[error("no permission to change the firewall: run as root, or with CAP_NET_ADMIN")]
     NoRights,
     /// The kernel lacks a feature that a rule needs: (nft's message).
     #[error(
@@ -84,10 +84,12 @@ pub enum GatewayError {
         "another vswitchd has the gateways of this network namespace ({holder}): stop it, or run this one in a namespace of its own"
     )]
     Owned {
-        /// Its process.
+        /// Its process id.
+        pid: i32,
+        /// Its process, with its command line.
         holder: String,
     },
-    /// It cannot be told whether there is another daemon.
+    /// It is unknown whether there is another daemon.
     #[error("cannot claim the gateways of this network namespace: {0}")]
     Claim(#[source] io::Error),
     /// No port of the range is free.
@@ -213,7 +215,7 @@ mod tests {
         let error = |words| GatewayError::nft(words).to_string();
         assert_eq!(
             error("netlink: Error: cache initialization failed: Operation not permitted\n"),
-            "no right to change the firewall: run as root, or with CAP_NET_ADMIN"
+            "no permission to change the firewall: run as root, or with CAP_NET_ADMIN"
         );
         let lacks = error("internal:0:0-0: Error: Could not process rule: No such file or directory\n\n\n");
         assert!(

@@ -89,7 +89,7 @@ impl Foreign {
         is_iptables && matches!(self.family, NfFamily::IP | NfFamily::IP6)
     }
 
-    /// Makes its rules of ours those that `outsides` need. True: something was changed.
+    /// Sets the rules that `outsides` need in its chain. Returns whether something was changed.
     pub(super) fn amend(&self, outsides: &[Outside]) -> Result<bool, GatewayError> {
         let listed = nft::list(&["chain", self.family(), &self.table, &self.name])?;
         let commands = self.amendment(&listed, outsides);

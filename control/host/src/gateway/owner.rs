@@ -1,8 +1,8 @@
 //! One gateway per network namespace: each sets the whole table, so two would undo each other's.
 //!
 //! The claim is a listening socket with an abstract name (unix(7)): such names belong to a network namespace, whatever the
-//! file systems of two daemons have in common, and go with the process. Any user may take the name, so one that
-//! belongs to another user than ours is no claim.
+//! file systems of two daemons have in common, and are released with the process. Any user may bind the name, so one
+//! bound by a user other than ours is not a claim.
 
 use std::{
     fs, io,
@@ -11,6 +11,8 @@ use std::{
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr, UnixListener, UnixStream},
     },
+    process, thread,
+    time::Duration,
 };
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
@@ -21,6 +23,10 @@ use vswitch_model::sentence::printable;
 use super::GatewayError;
 
 const NAME: &str = "vswitchd gateway";
+
+/// How often, and at what intervals, a claim of our own that is on its way out is waited for.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Held by the one that sets the table.
 #[derive(Debug)]
@@ -34,6 +40,20 @@ impl Claim {
     /// # Errors
     /// Another daemon has it: who.
     pub(super) fn take() -> Result<Self, GatewayError> {
+        let mut tries = TRIES;
+        loop {
+            match Self::try_take() {
+                // A child that has not begun its program yet holds our own for a moment longer.
+                Err(GatewayError::Owned { pid, .. }) if pid.cast_unsigned() == process::id() && tries > 0 => {
+                    tries -= 1;
+                    thread::sleep(PAUSE);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn try_take() -> Result<Self, GatewayError> {
         let address = SocketAddr::from_abstract_name(NAME).map_err(GatewayError::Claim)?;
         let error = match UnixListener::bind_addr(&address) {
             Ok(listener) => return Ok(Self { _listener: Some(listener.into()) }),
@@ -46,11 +66,11 @@ impl Claim {
             UnixStream::connect_addr(&address).and_then(|stream| Ok(getsockopt(&stream, PeerCredentials)?));
         match holder {
             Ok(holder) if holder.uid() == geteuid().as_raw() => {
-                Err(GatewayError::Owned { holder: described(holder.pid()) })
+                Err(GatewayError::Owned { pid: holder.pid(), holder: described(holder.pid()) })
             }
             Ok(holder) => {
                 warn!(
-                    "user {} has taken the name of the gateway, in vain: process {}",
+                    "user {} has bound the gateway's name, which is ignored: process {}",
                     holder.uid(),
                     holder.pid()
                 );
@@ -61,7 +81,7 @@ impl Claim {
     }
 }
 
-/// A process as an operator can find it.
+/// A process by number and command line, for an operator.
 fn described(pid: i32) -> String {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words: Vec<_> = line.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();

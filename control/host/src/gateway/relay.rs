@@ -57,7 +57,7 @@ struct Lent<S: AsFd> {
 impl<S: AsFd> Drop for Lent<S> {
     fn drop(&mut self) {
         if let Ok(socket) = SockRef::from(&*self.socket).try_clone() {
-            // Whoever ended it may not wait for it any more.
+            // The caller that ended it may no longer wait for it.
             let _ = self.back.send(socket);
         }
     }

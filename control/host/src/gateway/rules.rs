@@ -165,7 +165,7 @@ impl InRules for Family {
 struct Draft(Vec<NfObject<'static>>);
 
 impl Draft {
-    /// Deletes our table, which need not be there, and makes it anew unless it is to be `gone`.
+    /// Deletes our table, if present, and recreates it unless it should be `gone`.
     fn replace_table(&mut self, gone: bool) {
         let table =
             || NfListObject::Table(Table { family: NfFamily::INet, name: TABLE.into(), ..Table::default() });

@@ -70,7 +70,7 @@ pub enum LinkError {
         namespace: String,
     },
     /// The kernel wants CAP_NET_ADMIN: (what was tried, namespace).
-    #[error("no right to {0} in namespace {1}: run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN")]
+    #[error("no permission to {0} in namespace {1}: run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN")]
     NoRights(String, String),
     /// The namespace could not be entered, or a socket not be opened in it: (namespace, cause).
     #[error("{1}")]
@@ -152,7 +152,7 @@ mod tests {
         let refused = LinkError::os("delete eth0", "web", kernel_says(Errno::PERM));
         assert_eq!(
             refused.to_string(),
-            "no right to delete eth0 in namespace web: run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"
+            "no permission to delete eth0 in namespace web: run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"
         );
         assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
         let other = LinkError::os("delete eth0", "web", kernel_says(Errno::BUSY));

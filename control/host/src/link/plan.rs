@@ -130,12 +130,12 @@ impl Snapshot {
     }
 
     /// Records an address of interface `index`.
-    pub fn add_address(&mut self, index: u32, net: IpNet) {
+    pub(crate) fn add_address(&mut self, index: u32, net: IpNet) {
         self.addresses.entry(net.addr()).or_default().push((index, net.prefix_len()));
     }
 
     /// Records a default route.
-    pub fn add_route(&mut self, route: DefaultRoute) {
+    pub(crate) fn add_route(&mut self, route: DefaultRoute) {
         self.routes.push(route);
     }
 

@@ -45,7 +45,7 @@ impl Links {
     /// Returns warnings about what this kernel lacks, as sentences; the interface can be used all the same.
     ///
     /// # Errors
-    /// The interface is gone, or there is no right to change it.
+    /// The interface is gone, or there is no permission to change it.
     pub async fn seclude(&self, link: &Link) -> Result<Vec<String>, LinkError> {
         let ifname = &link.name;
         // A request of its own: together with others the kernel would set the link up before it reads the address mode.

@@ -27,9 +27,12 @@ pub struct NetworkStats {
     pub learned: u64,
     /// Addresses that changed port.
     pub moved: u64,
+    /// Frames whose sender was not learned, because a limit of the port or the network, or of the table, was reached.
+    #[serde(default)]
+    pub unlearned: u64,
 }
 
-/// The counters of the MAC table.
+/// The counters of the MAC table. Not the data plane's type: these fields are part of the API, and stay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TableStats {
     /// Entries in use: addresses, and expired ones not yet swept.
@@ -46,10 +49,28 @@ pub struct TableStats {
     pub expired: u64,
     /// Addresses that were evicted.
     pub evicted: u64,
-    /// Frames whose sender was not learned, because a port's limit or the table was reached.
+    /// Frames whose sender was not learned, because a limit of the port or the network, or of the table, was reached.
     pub refused: u64,
+    /// Loops that were found.
+    #[serde(default)]
+    pub loops: u64,
     /// Events of the table that were lost, because too many came at once.
     pub events_lost: u64,
+}
+
+/// Two ports that are connected to each other outside of the switch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Loop {
+    /// The network.
+    #[schema(value_type = String)]
+    pub network: Name,
+    /// The two ports.
+    #[schema(value_type = Vec<String>)]
+    pub ports: [Name; 2],
+    /// An address that keeps arriving at both.
+    pub mac: String,
+    /// How long it has been there, in seconds.
+    pub since_s: u64,
 }
 
 /// Load of a worker.

@@ -39,7 +39,7 @@ pub enum What {
         /// Why, and what to do about it.
         reason: String,
     },
-    /// A port was made.
+    /// A port was created.
     PortAdded {
         /// The port.
         port: Name,
@@ -56,7 +56,7 @@ pub enum What {
         /// The port.
         port: Name,
     },
-    /// A network was made.
+    /// A network was created.
     NetworkAdded {
         /// The network.
         network: Name,
@@ -120,6 +120,22 @@ pub enum What {
         /// Where it was heard too.
         rival: String,
     },
+    /// An address keeps arriving at two ports: these are connected to each other outside of the switch.
+    Loop {
+        /// Which, and one of the ports.
+        #[serde(flatten)]
+        station: Station,
+        /// The other port.
+        rival: String,
+    },
+    /// An address was not learned: its network has as many as it may. Noted once a minute for each network.
+    MacRefused {
+        /// Which, and where it was heard.
+        #[serde(flatten)]
+        station: Station,
+        /// The network's limit.
+        limit: u32,
+    },
     /// An address that was held may move freely again.
     MacReleased(Station),
     /// An address was not heard for the ageing time.
@@ -168,6 +184,12 @@ impl fmt::Display for What {
                     "{} moves too often and is held to one move a second; seen on port {rival} too",
                     on(station)
                 )
+            }
+            Self::Loop { station, rival } => {
+                write!(f, "{} keeps arriving at port {rival} too: a loop between them", on(station))
+            }
+            Self::MacRefused { station, limit } => {
+                write!(f, "{} not learned: the network has {limit} addresses, its mac_limit", on(station))
             }
             Self::MacReleased(station) => write!(f, "{} may move freely again", on(station)),
             Self::MacExpired(station) => write!(f, "{} expired: not seen for the ageing time", on(station)),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{PortState, Traffic};
-use crate::Name;
+use crate::{Name, UnderlayAddr};
 
 /// The tunnel at a glance.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -24,13 +24,16 @@ pub struct Tunnel {
 pub struct TunnelEnd {
     /// The address peers send to.
     #[schema(value_type = String)]
-    pub local: IpAddr,
+    pub local: UnderlayAddr,
     /// The UDP port they send to.
     pub port: u16,
     /// The underlay's multicast group, if one is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
-    pub group: Option<IpAddr>,
+    pub group: Option<UnderlayAddr>,
+    /// The policy group by which frames of isolated ports are marked, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolated_group: Option<u16>,
     /// Whether it is open.
     pub state: PortState,
     /// Why it is not, and what to do about it.
@@ -84,7 +87,7 @@ pub struct Peer {
     pub name: Name,
     /// Where datagrams go to and come from.
     #[schema(value_type = String)]
-    pub address: IpAddr,
+    pub address: UnderlayAddr,
     /// The UDP port it receives at.
     pub port: u16,
     /// The networks that cross the tunnel to it.

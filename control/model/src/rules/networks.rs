@@ -60,10 +60,8 @@ impl Check<'_> {
             subnets.extend(nets.map(|(item, it)| (it.subnet.network(), it.subnet.broadcast(), index, item)));
             let Some(parent) = &network.options.parent else { continue };
             if let Some(first) = parents.insert(parent, index) {
-                let what = format!(
-                    "network {} stands on the same parent already: give one a VLAN",
-                    networks[first].name
-                );
+                let what =
+                    format!("network {} uses the same parent already: give one a VLAN", networks[first].name);
                 let at = Location::network(index, "options");
                 self.contradiction(at, Location::network(first, "options"), what);
             }

@@ -500,6 +500,7 @@ mod tests {
             dropped: 0,
             learned: 0,
             moved: 0,
+            unlearned: 0,
         };
         let busy_ns = Histogram { buckets: vec![], sum: frames * 1000 };
         let load = Load { worker: 0, wakeups: frames / 10, busy_ns, ..Load::default() };

@@ -270,13 +270,13 @@ fn a_network_changes_while_containers_stay() {
         ),
         (
             json!({"subnet": []}),
-            "network blue: subnet cannot change while the network lives: its containers have addresses in it; \
+            "network blue: subnet cannot change while the network lives: its containers have addresses in the subnets; \
              create another network",
         ),
         (
             json!({"colour": "red"}),
-            "network blue: colour cannot change while the network lives: there is nothing of that name to change: \
-             mtu, labels, options and peers can",
+            "network blue: colour cannot change while the network lives: there is no such key to change: \
+             mtu, labels, options and peers can change",
         ),
         (json!({"options": {"iccc": "1"}}), "option iccc: is unknown: did you mean icc?"),
     ] {
@@ -432,11 +432,11 @@ fn refusals_are_dockers() {
         (publish("plain"), "ports cannot be published in network plain: it has no subnet, and so no gateway"),
         (
             Command::RemovePort(name("web.blue")),
-            "port web.blue is there for endpoint web of network blue: disconnect it with `network disconnect`",
+            "port web.blue belongs to endpoint web of network blue: disconnect it with `network disconnect`",
         ),
         (
             Command::RemovePort(name("gw.blue")),
-            "port gw.blue is there for network blue: it goes with the network",
+            "port gw.blue belongs to network blue: it is removed with the network",
         ),
         (
             Command::Reload(config(&file.replace("10.7.0.0/24", "10.9.0.0/24"))),
