@@ -239,7 +239,7 @@ impl Mesh {
     /// `stations` is the capacity of the table.
     fn new(peers: u16, stations: u32) -> Self {
         let ids = (0..NETWORKS).map(NetworkId);
-        let networks: Vec<_> = ids.clone().map(|id| Network::new(id)).collect();
+        let networks: Vec<_> = ids.clone().map(Network::new).collect();
         let tunnel = |port| PortRules {
             mode: PortMode::Tunnel(ids.clone().collect()),
             horizon: NonZeroU16::new(1),

@@ -234,11 +234,8 @@ impl Switch {
         devices: Vec<Arc<MemDevice>>,
         socket: Arc<Socket>,
     ) -> Self {
-        let networks = [(BLUE, 10), (RED, 20)].map(|(id, vlan)| Network {
-            id,
-            vlan: VlanId::try_from(vlan).ok(),
-            ..vswitch::topology::Network::new(id)
-        });
+        let networks = [(BLUE, 10), (RED, 20)]
+            .map(|(id, vlan)| Network { vlan: VlanId::try_from(vlan).ok(), ..Network::new(id) });
         let mut lab = Lab::new(Settings { limit: 1024, ..Settings::default() });
         lab.configure(&networks, 0, rules.into_iter().zip(all).collect());
         Self { lab, devices, socket }

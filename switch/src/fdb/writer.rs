@@ -352,10 +352,8 @@ impl Writer {
             return false;
         }
         if let Some((limit, reported)) = self.network_limits.get_mut(&network) {
-            let due =
-                reported.is_none_or(|last| now.as_millis() - last.as_millis() >= FULL.as_millis() as u64);
             let limit = *limit;
-            if due {
+            if reported.is_none_or(|last| now.since(last) >= FULL) {
                 *reported = Some(now);
                 self.report(now, key, port, Change::Refused { limit });
             }

@@ -22,7 +22,7 @@ const WATCH: u16 = 4;
 const NOW: Timestamp = Timestamp::from_millis(1_000);
 
 fn lab() -> Lab {
-    let networks = [Network { id: BLUE, vlan: VlanId::try_from(10).ok(), passes_tags: false }];
+    let networks = [Network { vlan: VlanId::try_from(10).ok(), ..Network::new(BLUE) }];
     let port = |id, mode, mtu| PortRules { mode, mtu, ..PortRules::access(PortId(id), BLUE) };
     let rules = [
         PortRules::access(PortId(WEB), BLUE),

@@ -24,10 +24,9 @@ const NETWORKS: [(u16, u16, bool); 3] = [(0, 10, false), (1, 20, true), (2, 30, 
 
 fn networks() -> Vec<Network> {
     let network = |&(id, vlan, passes_tags)| Network {
-        id: NetworkId(id),
         vlan: VlanId::try_from(vlan).ok(),
         passes_tags,
-        ..Network::new(id)
+        ..Network::new(NetworkId(id))
     };
     NETWORKS.iter().map(network).collect()
 }

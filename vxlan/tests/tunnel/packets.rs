@@ -92,7 +92,7 @@ fn frames_of_isolated_ports_are_marked_and_known_by_their_mark() {
     let marked = [&[0x88, 0, 0x01, 0x02, 0, 0x10, 0, 0], ARP].concat();
     let mut tunnel = Tunnel::new();
     tunnel.mark(0x0102, true);
-    assert_eq!(tunnel.send(&[Item::plain(ARP)]).datagrams(), [marked.clone()]);
+    assert_eq!(tunnel.send(&[Item::plain(ARP)]).datagrams(), std::slice::from_ref(&marked));
     let other_group = [&[0x88, 0, 0x01, 0x03, 0, 0x10, 0, 0], ARP].concat();
     let isolated = Arrived { isolated: true, ..arrived(ARP) };
     let frames = tunnel.take(&[marked.clone(), blue(ARP), other_group]);

@@ -103,7 +103,7 @@ mod tests {
             return assert!(first.unwrap_err().to_string().contains("process "));
         };
         let refusal = Claim::take().unwrap_err().to_string();
-        assert!(refusal.contains(&format!("process {}: ", std::process::id())), "{refusal}");
+        assert!(refusal.contains(&format!("process {}: ", process::id())), "{refusal}");
         drop(first);
         Claim::take().unwrap();
     }
