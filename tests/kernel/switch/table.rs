@@ -76,7 +76,7 @@ fn an_address_in_two_places_is_held_reported_and_never_lost() {
         held().then_some(())
     });
     assert!(begin.elapsed() > Duration::from_secs(1), "moves are a second apart: {:?}", begin.elapsed());
-    quiet.switch.logs(&["moves too often and is held", &mac(5)]);
+    quiet.switch.logs(&["moves too often and is limited", &mac(5)]);
     for side in [0, 1, 0] {
         let other = 1 - side;
         eventually("it follows its last sender while another port claims it", || {

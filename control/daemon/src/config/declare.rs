@@ -327,7 +327,10 @@ fn vxlan(mut table: Table<'_, '_, '_>, ports: &mut Vec<PortSpec>) {
     };
     if let Some(group) = spec.group {
         if !group.is_multicast() {
-            table.fault("group", format!("{group} is no group: use one of 224.0.0.0/4 or ff00::/8"));
+            table.fault(
+                "group",
+                format!("{group} is not a multicast group: use one of 224.0.0.0/4 or ff00::/8"),
+            );
         } else if table.is_right("local") && Family::of(group.ip()) != Family::of(local.ip()) {
             table.fault("group", format!("{group} is not of the family of the local address {local}"));
         }
