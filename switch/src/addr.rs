@@ -2,7 +2,7 @@
 //!
 //! Each is a newtype without illegal values, so later code need not check again.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 /// A 48-bit Ethernet address, as in a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -199,6 +199,11 @@ impl Timestamp {
     /// Milliseconds since the caller's start.
     pub const fn as_millis(self) -> u64 {
         self.0
+    }
+
+    /// The time from `earlier` to this one; zero if that is later.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 }
 

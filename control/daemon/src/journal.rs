@@ -309,7 +309,7 @@ fn report(names: &Names, event: &fdb::Event) {
             mac = %event.mac, %network, %port, limit,
             "an address is not learned, as its network has mac_limit of them: frames to it are flooded; raise the limit, or find who makes up addresses"
         ),
-        Change::Released => info!(mac = %event.mac, %network, %port, "a held address may move freely again"),
+        Change::Released => info!(mac = %event.mac, %network, %port, "a held address is released"),
         _ => {}
     }
 }

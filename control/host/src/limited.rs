@@ -2,8 +2,8 @@
 //!
 //! A path may lead to a network file system whose server is gone, or to one that a program implements (FUSE): even looking
 //! it up may take for ever, and no flag of open(2) prevents that. Such a call is made on a thread of its own, and abandoned
-//! after [`LIMIT`]. The thread stays until the kernel returns; until then its path is refused at once, and so is every path
-//! while [`MOST`] threads wait.
+//! after `LIMIT`. The thread stays until the kernel returns; until then its path is refused at once, and so is every path
+//! while `MOST` threads wait.
 
 use std::{
     collections::HashMap,

@@ -73,10 +73,10 @@ impl Record {
     }
 
     fn next(&mut self, settings: Damping, now: Timestamp) -> Verdict {
-        if self.held_until.is_none() && elapsed(self.since, now) > settings.window {
+        if self.held_until.is_none() && now.since(self.since) > settings.window {
             *self = Self::new(now);
         }
-        if self.moves > 0 && elapsed(self.counted, now) < DWELL {
+        if self.moves > 0 && now.since(self.counted) < DWELL {
             self.more = self.more.saturating_add(1);
             let moves = self.held_until.is_none() && self.more < settings.moves;
             return Verdict { moves, begins_hold: false };
@@ -146,10 +146,6 @@ impl Moves {
         let oldest = self.records.iter().min_by_key(|(_, record)| record.since).map(|(key, _)| *key);
         oldest.and_then(|key| self.records.remove(&key));
     }
-}
-
-fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
-    Duration::from_millis(now.as_millis().saturating_sub(since.as_millis()))
 }
 
 fn after(now: Timestamp, duration: Duration) -> Timestamp {

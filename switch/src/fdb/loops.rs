@@ -80,13 +80,13 @@ impl Loops {
         now: Timestamp,
     ) -> Option<[PortId; 2]> {
         if self.watched.len() >= WATCHED && !self.watched.contains_key(&key) {
-            self.watched.retain(|_, watch| elapsed(watch.since, now) <= WINDOW);
+            self.watched.retain(|_, watch| now.since(watch.since) <= WINDOW);
             if self.watched.len() >= WATCHED {
                 return None;
             }
         }
         let watch = self.watched.entry(key).or_insert_with(|| Watch::new(now));
-        if elapsed(watch.since, now) > WINDOW {
+        if now.since(watch.since) > WINDOW {
             *watch = Watch::new(now);
         }
         let ports = watch.note(home, seen)?;
@@ -97,7 +97,7 @@ impl Loops {
 
     /// The loops that are there at `now`.
     pub(super) fn list(&self, now: Timestamp) -> Vec<Loop> {
-        self.known.iter().filter(|it| elapsed(it.last, now) <= OVER).copied().collect()
+        self.known.iter().filter(|it| now.since(it.last) <= OVER).copied().collect()
     }
 
     /// Forgets the loops of networks and ports for which `gone(network, port)` holds.
@@ -108,7 +108,7 @@ impl Loops {
     fn found(&mut self, found: Loop) -> Option<[PortId; 2]> {
         let same = |it: &&mut Loop| (it.network, it.ports) == (found.network, found.ports);
         if let Some(known) = self.known.iter_mut().find(same) {
-            let was_over = elapsed(known.last, found.last) > OVER;
+            let was_over = found.last.since(known.last) > OVER;
             let since = if was_over { found.since } else { known.since };
             *known = Loop { since, ..found };
             return was_over.then_some(found.ports);
@@ -146,10 +146,6 @@ impl Watch {
         ports.sort_unstable();
         (first != other).then_some(ports)
     }
-}
-
-fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
-    Duration::from_millis(now.as_millis().saturating_sub(since.as_millis()))
 }
 
 #[cfg(test)]

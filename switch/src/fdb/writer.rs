@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     ops::Range,
+    time::Duration,
 };
 
 use super::{
@@ -22,8 +23,8 @@ const EVENTS: usize = 1024;
 /// search succeeds almost certainly, and takes a few microseconds if it does not.
 const VICTIM_SCAN: usize = 8192;
 
-/// Minimum time between two reports that a network is full, in milliseconds.
-const FULL: u64 = 60_000;
+/// The least time between two reports that a network is full.
+const FULL: Duration = Duration::from_mins(1);
 
 /// Whether a station was not seen for [`DWELL`] on its port: a tick more, as the first may have been about to end.
 fn is_silent(value: Value, now: Timestamp) -> bool {
@@ -351,9 +352,8 @@ impl Writer {
             return false;
         }
         if let Some((limit, reported)) = self.network_limits.get_mut(&network) {
-            let due = reported.is_none_or(|last| now.as_millis().saturating_sub(last.as_millis()) >= FULL);
             let limit = *limit;
-            if due {
+            if reported.is_none_or(|last| now.since(last) >= FULL) {
                 *reported = Some(now);
                 self.report(now, key, port, Change::Refused { limit });
             }
