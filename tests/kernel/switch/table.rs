@@ -85,7 +85,7 @@ fn an_address_in_two_places_is_held_reported_and_never_lost() {
             quiet.knows(&format!("{}@p{side}", mac(5))).then_some(())
         });
     }
-    quiet.switch.logs(&["a held address may move freely again", &mac(5)]);
+    quiet.switch.logs(&["a held address is released", &mac(5)]);
     ports[1].send(&frame(BROADCAST, station(5), EXPERIMENT, b"I am still five"));
     eventually("it moves", || quiet.knows(&format!("{}@p1", mac(5))).then_some(()));
 }
