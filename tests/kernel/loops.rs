@@ -55,12 +55,18 @@ fn a_network_learns_no_more_addresses_than_its_limit() {
         net().network("blue").keys("options = { mac_limit = \"3\" }").tap("web", &web).tap("db", &db);
     let switch = Vswitchd::start(&config);
     let (socket, receiver) = (web.raw("eth0"), db.raw("eth0"));
-    for last in 1..=5 {
-        socket.send(&frame(BROADCAST, [2, 0, 0, 0, 9, last], EXPERIMENT, &[last; 50]));
-    }
-    // All are forwarded, and three are learned.
+    let send = || {
+        for last in 1..=5 {
+            socket.send(&frame(BROADCAST, [2, 0, 0, 0, 9, last], EXPERIMENT, &[last; 50]));
+        }
+    };
+    send();
+    // All are forwarded, and three are learned; while the table is busy, with the next frame.
     receiver.until(vswitch_tests::PATIENCE, &[5; 50]);
-    let refused = eventually("it is told", || events(&switch, "mac_refused").pop());
+    let refused = eventually("it is told", || {
+        send();
+        events(&switch, "mac_refused").pop()
+    });
     assert_eq!(
         (&refused["limit"], &refused["network"], &refused["port"]),
         (&3.into(), &"blue".into(), &"web".into())
