@@ -133,7 +133,7 @@ struct Answer {
     bytes: [u8; MAX_ANSWER],
 }
 
-/// Bytes of the longest [answer](Answers::push).
+/// Bytes of the longest [answer](Answers).
 pub const MAX_ANSWER: usize = 256;
 
 /// Maximum number of answers per turn. A sender without an answer gets one when it retransmits.
