@@ -82,7 +82,7 @@ fn a_descriptor_that_is_no_tap_is_refused() {
         let file = std::fs::File::options().read(true).write(true).open("/dev/net/tun").unwrap();
         let fd = OwnedFd::from(file);
         let answer = hand_over(&switch, "h1", &fd);
-        assert!(answer.to_string().contains("no TAP"), "not attached to an interface: {answer}");
+        assert!(answer.to_string().contains("is not a TAP"), "not attached to an interface: {answer}");
     });
 }
 
