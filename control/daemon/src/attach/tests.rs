@@ -128,7 +128,7 @@ fn of_a_veth_pair_the_daemon_gets_the_hosts_end() {
         let attachment = daemon.attached.recv().await.unwrap();
         assert!(attachment.tap.is_none());
         assert_eq!(attachment.request.host_ifname.as_deref(), Some("vp-web"));
-        assert!(host.ip("-o link show vp-web").contains("mtu 1454"));
+        assert!(host.ip("-o link show vp-web").contains("mtu 65535"));
         assert!(web.ip("-o address show eth0").contains("10.9.0.2/24"));
     });
 }
