@@ -1,6 +1,6 @@
 //! Datagrams of one flow, sent as one super-frame to a device that asks for it.
 //!
-//! Merged at egress, port by port, so that nobody else sees it: captures, mirrors and other ports have each datagram. A raw socket
+//! Merged at egress, port by port, so that captures, mirrors and other ports have each datagram. A raw socket
 //! in the container sees the super-frame, which is why the port must ask. No payload is copied: the device gathers it.
 //!
 //! Not merged: what lacks a checksum or has a wrong one, which would be hidden, and what is padded, tagged anew or fragmented.

@@ -296,7 +296,7 @@ fn the_addresses_of_a_container_in_other_networks_pass() {
     let place = format!("netns:{}", trio.netns[2].name());
     trio.ctl(&["network", "connect", "--name", "c", "--ip", "10.8.0.4", "red", &place]);
     let others = trio.raw(0);
-    trio.refuses("GUARD_IP", &[udp([10, 8, 0, 5], [10, 9, 0, 2], 9, b"of somebody else")]);
+    trio.refuses("GUARD_IP", &[udp([10, 8, 0, 5], [10, 9, 0, 2], 9, b"of another station")]);
     trio.raw(2).send(&udp([10, 8, 0, 4], [10, 9, 0, 2], 9, b"of its other network"));
     assert!(others.find(PATIENCE, |frame| frame.ends_with(b"of its other network")).is_some());
 }

@@ -104,7 +104,7 @@ fn a_peer_may_count_as_isolated() {
     let (daemons, [a, router, b]) = static_ports("", "isolated = true");
     router.reaches("10.9.0.1");
     assert!(!a.pings("10.9.0.2") && !b.pings("10.9.0.1"));
-    assert!(!b.pings("10.9.0.3"), "whoever is behind it");
+    assert!(!b.pings("10.9.0.3"), "every station behind the peer counts as isolated");
     let warnings = daemons[0].ctl(&["status"])["warnings"].to_string();
     assert!(!warnings.contains("isolated"), "{warnings}");
 }

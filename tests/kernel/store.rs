@@ -1,4 +1,4 @@
-//! A bad day for the disk: it is full, or what was kept on it is damaged. Containers do not notice, and whoever asks is told.
+//! A bad day for the disk: it is full, or what was kept on it is damaged. Containers do not notice, and status and log say it.
 
 use std::{
     fs,
@@ -173,7 +173,7 @@ fn a_damaged_store_is_told_and_containers_do_not_notice() {
             assert!(fs::read_dir(&state).unwrap().any(|entry| is_kept(entry.unwrap())), "{word}");
         }
     }
-    // With all copies lost, what was connected is left as it is, for whoever looks after it, and told.
+    // With all copies lost, what was connected is left as it is, for the operator, and reported.
     world.switch.kill();
     let live = world.switch.folder().join("api.sock.store");
     [state.join("store.redb"), state.join("store.copy"), live].iter().for_each(|path| empty(path));

@@ -1,5 +1,5 @@
-//! Packets longer than the egress port's MTU: dropped by name, and answered, whatever kinds the ports are of and whoever
-//! changed an MTU.
+//! Packets longer than the egress port's MTU: dropped by name, and answered, on ports of every kind, and whether the host
+//! or the container changed an MTU.
 
 use std::process::Command;
 

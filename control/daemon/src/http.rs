@@ -342,7 +342,7 @@ mod tests {
     async fn who_does_not_read_an_answer_loses_it() {
         let limits = Limits { answer: Some(Duration::from_secs(2)), ..LIMITS };
         let address = server(limits).await;
-        // Both answers are taken, and nobody reads.
+        // Both places for answers are taken by clients that do not read.
         let _lazy = [ask(address, "/long").await, ask(address, "/long").await];
         let late = timeout(Duration::from_secs(20), body(ask(address, "/").await)).await;
         assert_eq!(late.unwrap(), b"hello", "it waited for a place among the answers");

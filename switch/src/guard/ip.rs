@@ -68,7 +68,7 @@ impl Guard {
     ) -> Result<(), DropReason> {
         let head: &[u8; IPV6_HEADER] = packet.first_chunk().ok_or(DropReason::GuardIp)?;
         let source = u128::from_be_bytes(head[8..24].try_into().expect("16 bytes"));
-        // Whoever has no address yet asks a group: whether another has it, for routers, or to hear a group (RFC 4862, RFC 3810).
+        // A station without an address sends to groups only: duplicate address detection, router solicitation (RFC 4862), MLD (RFC 3810).
         let is_silent = source == 0 && head[24] == 0xff;
         if !(is_silent || self.has_v6(source, &is_foreign)) || head[0] >> 4 != 6 {
             return Err(DropReason::GuardIp);

@@ -33,8 +33,8 @@ fn a_sender_that_never_pauses_reaches_who_is_there_now() {
     // It was there before the port was published.
     world.set(&[world.blue.outside(Vec::new())]);
     let _ = sender.send(b"x");
-    // Refusals of nobody's port come back to the sender.
-    eventually("nobody listens", || sender.send(b"x").is_err().then_some(()));
+    // ICMP errors of the closed port come back to the sender.
+    eventually("the port is closed", || sender.send(b"x").is_err().then_some(()));
     world.publish(&["8080:80/udp"]);
     eventually("the container hears a sender that was there first", || hears(&web, &sender).then_some(()));
     // Another takes its place.

@@ -43,7 +43,7 @@ fn hand_over(switch: &Vswitchd, name: &str, descriptor: &OwnedFd) -> Value {
 /// A TAP's open file description is shared with the helper that made it, who may make it blocking at any time: a worker that
 /// waited in a read or a write would hold up every network, the control plane and SIGTERM.
 #[test]
-fn a_tap_that_its_helper_makes_blocking_holds_nobody_up() {
+fn a_tap_that_its_helper_makes_blocking_blocks_no_worker() {
     let (a, b) = (Netns::new("a"), Netns::new("b"));
     let config =
         net().network("blue").tap("a", &a).address("10.9.0.1/24").tap("b", &b).address("10.9.0.2/24");

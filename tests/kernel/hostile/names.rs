@@ -73,7 +73,7 @@ fn a_fifo_as_a_sandbox_is_refused_at_once() {
 
 /// A file system that does not answer: the server of a FUSE mount that never reads its requests.
 #[test]
-fn a_path_that_hangs_delays_nobody() {
+fn a_path_that_hangs_delays_no_other_command() {
     let mut switch = Vswitchd::start(&net());
     switch.ctl(&["network", "create", "--subnet", "10.66.0.0/24", "blue"]);
     let mount = switch.folder().join("dead");

@@ -102,7 +102,7 @@ fn inside(netns: &Netns) -> Value {
     let sorted = |mut list: Value| {
         if let Value::Array(items) = &mut list {
             items.retain(|it| it["ifname"] != "lo" && it["dev"] != "lo");
-            // The host's ends of veth pairs have an address of the kernel's choice, which nobody uses.
+            // The host's ends of veth pairs have an address of the kernel's choice, which is not used.
             for end in
                 items.iter_mut().filter(|it| it["ifname"].as_str().is_some_and(|it| it.starts_with("vp-")))
             {

@@ -61,7 +61,7 @@ const FILES: [&str; 6] = [
 /// How long a command may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Keys of a configuration whose values are nobody else's business. There are none in net.toml today.
+/// Keys of a configuration whose values must not leave the host. net.toml has none today.
 const SECRETS: [&str; 5] = ["secret", "password", "passphrase", "token", "private"];
 
 pub(super) async fn support(

@@ -192,7 +192,7 @@ async fn names_that_the_operator_gave_are_answered() {
 }
 
 #[tokio::test]
-async fn a_silent_crowd_keeps_nobody_out() {
+async fn silent_connections_make_room_for_a_new_one() {
     let page = Page::start().await;
     let mut crowd = Vec::new();
     for _ in 0..web::LIMITS.connections {

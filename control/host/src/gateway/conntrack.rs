@@ -122,7 +122,7 @@ impl Stale {
         let mut local = HashMap::new();
         let stale: Vec<_> = list(&socket)?.into_iter().filter(|it| self.has(it, &mut local)).collect();
         for connection in &stale {
-            // One that has ended meanwhile is answered by an error that nobody reads.
+            // The error for a connection that has ended meanwhile is not read.
             let message = message(CT_DELETE, NLM_F_REQUEST, connection.family, &connection.key);
             send(&socket, &message, SendFlags::DONTWAIT)?;
         }
@@ -149,7 +149,7 @@ impl Stale {
         }
         let leads_elsewhere =
             of(&self.new).iter().filter(is_at).any(|published| reply.from != published.to());
-        // What is only passed on by this host to such a port of another is nobody's here.
+        // A connection that this host only routes to such a port of another host does not lead to this port.
         leads_elsewhere && *local.entry(original.to.ip()).or_insert_with_key(|ip| is_local(*ip))
     }
 }
