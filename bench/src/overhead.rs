@@ -274,7 +274,7 @@ fn count_received(plan: &Plan, batch: &Batch, worker: usize) {
 /// The work of [`Transmit::count`] without the check for active captures.
 #[inline(always)]
 fn count_sent(frames: &Transmit<'_>, out: Out, result: Result<usize, DropReason>) {
-    let slot = usize::from(out.slot);
+    let slot = out.slot();
     frames.counters.offered.add(1);
     match result {
         Ok(pieces) => {

@@ -177,7 +177,7 @@ impl Crossing {
             let (offload, bytes) = item(flow);
             total += bytes.len();
             assert!(sent.push_copy(PortId(0), None, offload, &bytes));
-            outs.push(Out { slot, network: NetworkId(0), tag: TagOp::Keep, flooded: false });
+            outs.push(Out::new(slot, NetworkId(0), TagOp::Keep));
         }
         let tables = Tables::new([], [(Vni::try_from(4096).expect("valid"), NetworkId(0))]);
         let (counters, scratch) = (PortCounters::default(), Scratch::new());

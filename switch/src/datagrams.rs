@@ -80,7 +80,7 @@ impl<'a> Transmit<'a> {
 
     /// The frame and its headers, if it is a whole datagram with a checksum that is right or still to be completed.
     fn datagram(&self, out: Out) -> Option<(&'a [u8], Headers)> {
-        let slot = usize::from(out.slot);
+        let slot = out.slot();
         let (frame, offload) = (self.batch.bytes(slot), &self.batch.frames()[slot].offload);
         if out.tag != TagOp::Keep || offload.gso.is_some() || frame.len() > self.max_frame {
             return None;

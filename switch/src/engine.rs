@@ -141,9 +141,9 @@ impl Engine {
             captures.begin();
         }
         let sender = Sender { pass: Pass { now, plan, worker: *worker }, batch, captures };
-        for (slot, answer) in (0..).zip(batch.frames()) {
+        for (slot, answer) in batch.frames().iter().enumerate() {
             let network = answer.network.unwrap_or(NetworkId(0));
-            let out = Out { slot, network, tag: TagOp::Keep, flooded: false };
+            let out = Out::new(slot, network, TagOp::Keep);
             sender.send(answer.ingress, &mut [out], scratch);
         }
     }

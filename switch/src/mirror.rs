@@ -57,10 +57,7 @@ impl Copies {
         let ingress = batch.frames()[slot].ingress;
         let at_port = mirror.direction != Some(Direction::Tx) && mirror.ports.contains(&ingress);
         if at_port || network.is_some_and(|network| mirror.networks.contains(&network)) {
-            #[expect(clippy::cast_possible_truncation, reason = "a batch has fewer slots")]
-            let slot = slot as u16;
-            let network = network.unwrap_or(NetworkId(0));
-            self.push(Out { slot, network, tag: TagOp::Keep, flooded: false });
+            self.push(Out::new(slot, network.unwrap_or(NetworkId(0)), TagOp::Keep));
         }
     }
 
@@ -77,7 +74,7 @@ impl Copies {
     }
 
     fn push(&mut self, out: Out) {
-        if !std::mem::replace(&mut self.copied[usize::from(out.slot)], true) {
+        if !std::mem::replace(&mut self.copied[out.slot()], true) {
             self.outs.push(out);
         }
     }

@@ -81,13 +81,12 @@ pub fn trace<'a>(now: Timestamp, plan: &'a Plan, frame: &Hypothesis<'_>) -> Opti
     let (decision, evicted) = forward::suppose(pass, &batch, 0, storm);
     let mut leaving = Vec::new();
     if let Some(Classified { network, tag }) = classified {
-        let mut leave = |member: &Member, flooded| {
-            let tag = forward::tag_op(tag, member);
-            leaving.push((member.port, Out { slot: 0, network, tag, flooded }));
-        };
+        let out = |member: &Member| Out::new(0, network, forward::tag_op(tag, member));
         match decision.fate {
-            Ok(Action::Send(member)) => leave(member, false),
-            Ok(Action::Flood(reach)) => reach.members().for_each(|member| leave(member, true)),
+            Ok(Action::Send(member)) => leaving.push((member.port, out(member))),
+            Ok(Action::Flood(reach)) => {
+                leaving.extend(reach.members().map(|member| (member.port, out(member).flooded())));
+            }
             Err(_) => {}
         }
     }

@@ -78,7 +78,7 @@ impl Copies {
 
     /// The reason why a frame must not be sent.
     fn refuses(&self, frames: &Transmit<'_>, out: Out) -> Option<DropReason> {
-        let slot = usize::from(out.slot);
+        let slot = out.slot();
         let (frame, offload) = (frames.batch.bytes(slot), &frames.batch.frames()[slot].offload);
         if offload.wire_len(frame.len()) > frames.max_frame {
             Some(DropReason::PktTooBig)

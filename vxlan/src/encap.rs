@@ -277,7 +277,7 @@ impl Departure {
 /// The frames in sending order: grouped by source port, each flow in arrival order.
 fn order(settings: &Settings, frames: &Transmit<'_>) -> ArrayVec<Departure, CAPACITY> {
     let departures = (0..).zip(frames.outs).map(|(position, out)| {
-        let flow = Flow::of(frames.batch.bytes(usize::from(out.slot)));
+        let flow = Flow::of(frames.batch.bytes(out.slot()));
         let source = (flow.hash >> 24) as u8 & (settings.sources - 1);
         let ttl = if settings.inherit_ttl { flow.ttl } else { 0 };
         Departure::new(
@@ -307,10 +307,10 @@ impl<'c, 'h, 'a: 'c, C: Fn(NetworkId, PortId) -> Option<Carriage<'h>>> Cargo<'c,
     /// Adds all datagrams of a frame to trains, sends full trains, and returns the number of datagrams.
     fn load(&mut self, out: Out, buffer: &mut [u8], answers: &mut Answers) -> Result<usize, DropReason> {
         let Self { settings, frames, .. } = *self;
-        let received = &frames.batch.frames()[usize::from(out.slot)];
+        let received = &frames.batch.frames()[out.slot()];
         let Carriage { header, fragment } =
             (self.carriage)(out.network, received.ingress).ok_or(DropReason::PortGone)?;
-        let lies = frames.batch.bytes(usize::from(out.slot));
+        let lies = frames.batch.bytes(out.slot());
         let (frame, offload) = match out.tag {
             TagOp::Keep => (lies, received.offload),
             _ => frames.frame(out, buffer)?,

@@ -82,7 +82,7 @@ impl Case {
             // A source port each; a partial checksum does not cover it.
             bytes[self.spec.transport_at() + 1] = u16::to_le_bytes(slot)[0];
             assert!(sent.push_copy(PortId(1), None, offload, &bytes));
-            outs.push(Out { slot, network: NETWORK, tag: self.tag, flooded: false });
+            outs.push(Out::new(usize::from(slot), NETWORK, self.tag));
         }
         let counters = PortCounters::default();
         let frames = Transmit {

@@ -131,7 +131,7 @@ impl Captures {
 
 impl Witness for Captures {
     fn sent(&self, frames: &Transmit<'_>, out: Out, result: Result<usize, DropReason>) {
-        let (batch, slot) = (frames.batch, usize::from(out.slot));
+        let (batch, slot) = (frames.batch, out.slot());
         let mut head = [0; ADDRESSES + TAG];
         let bytes = retagged(batch.bytes(slot), out.tag, &mut head);
         let fate = match result {

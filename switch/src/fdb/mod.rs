@@ -290,8 +290,7 @@ impl Fdb {
                 return Learned::Known;
             }
             if value.origin() != Origin::Learned {
-                self.try_watch(station, value.port(), port, now);
-                return Learned::Pinned(value.origin());
+                return self.meet_pinned(station, value, port, now);
             }
         }
         if limit == Some(0) {
@@ -324,12 +323,14 @@ impl Fdb {
         }
     }
 
-    /// Watches for loops where the table has a pinned entry.
+    /// The outcome for a station that is pinned to another port than `seen`. Watches for loops.
     #[cold]
-    fn try_watch(&self, station: Station, home: PortId, seen: PortId, now: Timestamp) {
+    #[inline(never)]
+    fn meet_pinned(&self, station: Station, pinned: Value, seen: PortId, now: Timestamp) -> Learned {
         if let Ok(mut writer) = self.writer.try_lock() {
-            writer.watch(station.key, home, seen, now);
+            writer.watch(station.key, pinned.port(), seen, now);
         }
+        Learned::Pinned(pinned.origin())
     }
 
     /// The station `mac` of `network`, hashed for this table. `mac` must not be a group address: those are

@@ -121,7 +121,7 @@ impl Forwarder {
             match fate {
                 Ok(Action::Send(member)) => {
                     counters.unicast.add(1);
-                    leave(egress, slot, header, member, false);
+                    egress.push(member.port, out(slot, header, member));
                 }
                 Ok(Action::Flood(reach)) => {
                     counters.flooded.add(1);
@@ -162,18 +162,16 @@ impl<W: FnMut(usize, &Decision<'_>)> Observe for Watched<W> {
     }
 }
 
-/// Queues the frame at `slot` for the port of `member`.
+/// The frame at `slot` as it leaves by the port of `member`.
 #[inline]
-fn leave(egress: &mut Egress, slot: usize, header: &Header, member: &Member, flooded: bool) {
-    #[expect(clippy::cast_possible_truncation, reason = "a batch has fewer slots")]
-    let slot = slot as u16;
-    egress.push(member.port, Out { slot, network: header.network, tag: tag_op(header.tag, member), flooded });
+fn out(slot: usize, header: &Header, member: &Member) -> Out {
+    Out::new(slot, header.network, tag_op(header.tag, member))
 }
 
 /// Queues the frame for every port that it may reach: a call, so that the loop has all registers to itself.
 #[inline(never)]
 fn flood(egress: &mut Egress, slot: usize, header: &Header, reach: Reach<'_>) {
-    reach.members().for_each(|member| leave(egress, slot, header, member, true));
+    reach.members().for_each(|member| egress.push(member.port, out(slot, header, member).flooded()));
 }
 
 // Calls, to keep the common path short.

@@ -193,18 +193,7 @@ impl Topology {
     /// another host.
     pub fn reach(&self, network: NetworkId, ingress: PortId, isolated: bool) -> Reach<'_> {
         let from = self.ports.get(ingress.index()).and_then(Option::as_ref);
-        let entry = self.networks.get(network.index());
-        let counts_as_isolated = |from: &PortEntry| {
-            from.isolated
-                || matches!(from.ingress, Ingress::Tunnel)
-                    && entry.is_some_and(|entry| entry.isolates_tunnels)
-        };
-        Reach {
-            entry,
-            ingress,
-            horizon: from.and_then(|entry| entry.horizon),
-            isolated: isolated || from.is_some_and(counts_as_isolated),
-        }
+        Reach { entry: self.networks.get(network.index()), from, ingress, isolated }
     }
 
     /// Maximum number of addresses learned on `port`; 0: it does not learn.

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU16;
 
-use super::{NO_MEMBER, NetworkEntry};
+use super::{Ingress, NO_MEMBER, NetworkEntry, PortEntry};
 use crate::{
     addr::{PortId, VlanId},
     drops::DropReason,
@@ -25,8 +25,9 @@ pub struct Member {
 #[derive(Clone, Copy, Debug)]
 pub struct Reach<'a> {
     pub(super) entry: Option<&'a NetworkEntry>,
+    pub(super) from: Option<&'a PortEntry>,
     pub(super) ingress: PortId,
-    pub(super) horizon: Option<NonZeroU16>,
+    /// An isolated port of another host sent the frame.
     pub(super) isolated: bool,
 }
 
@@ -48,12 +49,22 @@ impl<'a> Reach<'a> {
     fn check(&self, member: &Member) -> Result<(), DropReason> {
         if member.port == self.ingress && !member.hairpin {
             Err(DropReason::SamePort)
-        } else if self.horizon.is_some() && self.horizon == member.horizon {
+        } else if member.horizon.is_some() && member.horizon == self.from.and_then(|from| from.horizon) {
             Err(DropReason::SplitHorizon)
-        } else if self.isolated && member.isolated {
+        } else if member.isolated && self.is_from_isolated() {
             Err(DropReason::PortIsolated)
         } else {
             Ok(())
         }
+    }
+
+    /// Whether the sender counts as isolated. Asked for isolated members only: most networks have none.
+    fn is_from_isolated(&self) -> bool {
+        let counts = |from: &PortEntry| {
+            from.isolated
+                || matches!(from.ingress, Ingress::Tunnel)
+                    && self.entry.is_some_and(|entry| entry.isolates_tunnels)
+        };
+        self.isolated || self.from.is_some_and(counts)
     }
 }

@@ -29,7 +29,7 @@ fn merge(frames: &[(Offload, Vec<u8>)], tag: TagOp) -> Vec<(usize, Vec<Vec<u8>>)
     let (mut batch, mut outs) = (Batch::new(), Vec::new());
     for (slot, (offload, bytes)) in (0..).zip(frames) {
         assert!(batch.push_copy(PortId(0), None, *offload, bytes));
-        outs.push(Out { slot, network: NetworkId(0), tag, flooded: false });
+        outs.push(Out::new(slot, NetworkId(0), tag));
     }
     let counters = PortCounters::default();
     let port = PortId(1);

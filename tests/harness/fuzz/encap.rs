@@ -69,7 +69,7 @@ pub fn encap(data: &[u8]) {
             3 => TagOp::Push(Tag(8)),
             _ => TagOp::Keep,
         };
-        outs.push(Out { slot, network: NetworkId(u16::from(frame.network)), tag, flooded: false });
+        outs.push(Out::new(slot, NetworkId(u16::from(frame.network)), tag));
     }
     let counters = PortCounters::default();
     let frames = Transmit {

@@ -192,7 +192,7 @@ pub(crate) fn turn(
     let (mut batch, mut outs) = (Batch::new(), Vec::new());
     for (slot, item) in (0..).zip(items) {
         assert!(batch.push_copy(INGRESS, None, item.offload, &item.bytes), "there is room");
-        outs.push(Out { slot, network: item.network, tag: item.tag, flooded: false });
+        outs.push(Out::new(slot, item.network, item.tag));
     }
     let counters = PortCounters::default();
     let frames =
