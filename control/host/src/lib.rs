@@ -17,6 +17,7 @@ pub mod gateway;
 pub mod limited;
 pub mod link;
 pub mod memory;
+mod netlink;
 pub mod netns;
 pub mod probe;
 pub mod queue;

@@ -13,31 +13,17 @@ use std::{
     collections::{HashMap, HashSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    os::fd::OwnedFd,
-    time::Duration,
+    ops::ControlFlow,
 };
 
-use rustix::{
-    io::Errno,
-    net::{
-        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
-        sockopt::{Timeout, set_socket_timeout},
-    },
-};
+use netlink_packet_core::NLM_F_DUMP;
+use rustix::net::netlink;
 use tracing::debug;
 use vswitch_model::publish::{Protocol, Published};
 
-/// How long the kernel may take to answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+use crate::netlink::{Socket, attribute, attributes, nest};
 
-/// Bytes of the buffer of an answer; the kernel fills at most 32 KiB (`netlink_dump`).
-const ANSWER: usize = 64 * 1024;
-
-// include/uapi/linux/netlink.h, netfilter/nfnetlink.h, nfnetlink_conntrack.h.
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_DUMP: u16 = 0x300;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
+// include/uapi/linux/netfilter/nfnetlink.h, nfnetlink_conntrack.h.
 const CT_NEW: u16 = 1 << 8;
 const CT_GET: u16 = 1 << 8 | 1;
 const CT_DELETE: u16 = 1 << 8 | 2;
@@ -47,10 +33,6 @@ const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
-const NLA_TYPE_MASK: u16 = 0x3fff;
-
-/// Length of a message's header: nlmsghdr and nfgenmsg.
-const HEADER: usize = 16 + 4;
 
 /// One direction of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,13 +100,12 @@ impl Stale {
     }
 
     fn try_delete(&self) -> io::Result<usize> {
-        let socket = open()?;
+        let socket = Socket::open(netlink::NETFILTER)?;
         let mut local = HashMap::new();
         let stale: Vec<_> = list(&socket)?.into_iter().filter(|it| self.has(it, &mut local)).collect();
         for connection in &stale {
             // The error for a connection that has ended meanwhile is not read.
-            let message = message(CT_DELETE, NLM_F_REQUEST, connection.family, &connection.key);
-            send(&socket, &message, SendFlags::DONTWAIT)?;
+            socket.send(CT_DELETE, 0, head(connection.family), &connection.key)?;
         }
         Ok(stale.len())
     }
@@ -167,84 +148,35 @@ fn number(protocol: Protocol) -> u8 {
     }
 }
 
-fn open() -> io::Result<OwnedFd> {
-    let socket =
-        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
-    Ok(socket)
-}
-
-/// A message without sequence number: there is one question at a time.
-fn message(kind: u16, flags: u16, family: u8, attributes: &[u8]) -> Vec<u8> {
-    let len = u32::try_from(HEADER + attributes.len()).expect("attributes of one connection are short");
-    let mut message = Vec::with_capacity(HEADER + attributes.len());
-    message.extend(len.to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend(flags.to_ne_bytes());
-    message.extend([0; 8]);
-    // nfgenmsg: family, version, resource.
-    message.extend([family, 0, 0, 0]);
-    message.extend(attributes);
-    message
+/// The header of a message about connections (nfgenmsg): family, version, resource.
+fn head(family: u8) -> [u8; 4] {
+    [family, 0, 0, 0]
 }
 
 /// All tracked connections that have ports.
-fn list(socket: &OwnedFd) -> io::Result<Vec<Connection>> {
-    send(socket, &message(CT_GET, NLM_F_REQUEST | NLM_F_DUMP, 0, &[]), SendFlags::empty())?;
-    let mut buffer = vec![0; ANSWER];
+fn list(socket: &Socket) -> io::Result<Vec<Connection>> {
+    socket.send(CT_GET, NLM_F_DUMP, head(0), &[])?;
     let mut all = Vec::new();
-    loop {
-        let (len, _) = recv(socket, &mut buffer[..], RecvFlags::empty())?;
-        let mut rest = &buffer[..len];
-        while let Some((kind, body)) = next_message(&mut rest) {
-            match kind {
-                NLMSG_DONE => return Ok(all),
-                NLMSG_ERROR => {
-                    let code = body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
-                    return Err(Errno::from_raw_os_error(-code).into());
-                }
-                CT_NEW => all.extend(parse(body)),
-                _ => {}
-            }
-        }
-    }
-}
-
-/// Splits the next message off: its type, and what is behind its header (nlmsghdr).
-fn next_message<'b>(rest: &mut &'b [u8]) -> Option<(u16, &'b [u8])> {
-    let len = u32::from_ne_bytes(*rest.first_chunk()?) as usize;
-    let kind = u16::from_ne_bytes(rest.get(4..6)?.try_into().ok()?);
-    let body = rest.get(16..len)?;
-    *rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
-    Some((kind, body))
-}
-
-/// Splits the next attribute off: its type, its value, and all of it.
-fn next_attribute<'b>(rest: &mut &'b [u8]) -> Option<(u16, &'b [u8], &'b [u8])> {
-    let len = usize::from(u16::from_ne_bytes(*rest.first_chunk()?));
-    let kind = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?) & NLA_TYPE_MASK;
-    let value = rest.get(4..len)?;
-    let whole = rest.get(..len.next_multiple_of(4)).unwrap_or(rest);
-    *rest = rest.get(whole.len()..).unwrap_or_default();
-    Some((kind, value, whole))
-}
-
-fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8], &[u8])> {
-    std::iter::from_fn(move || next_attribute(&mut rest))
+    socket.answers(|kind, body| {
+        all.extend(parse(body).filter(|_| kind == CT_NEW));
+        ControlFlow::Continue(())
+    })?;
+    Ok(all)
 }
 
 /// The connection that a message describes; `None`: it has no ports.
 fn parse(body: &[u8]) -> Option<Connection> {
     let (family, listed) = (*body.first()?, body.get(4..)?);
     let (mut original, mut reply, mut key) = (None, None, Vec::new());
-    for (kind, value, whole) in attributes(listed) {
+    for (kind, value) in attributes(listed) {
         match kind {
-            CTA_TUPLE_ORIG => original = parse_tuple(value),
+            CTA_TUPLE_ORIG => {
+                original = parse_tuple(value);
+                key.extend(nest(kind, value));
+            }
             CTA_TUPLE_REPLY => reply = parse_tuple(value),
+            CTA_ID | CTA_ZONE => key.extend(attribute(kind, value)),
             _ => {}
-        }
-        if matches!(kind, CTA_TUPLE_ORIG | CTA_ID | CTA_ZONE) {
-            key.extend(whole);
         }
     }
     let ((protocol, original), (_, reply)) = (original?, reply?);
@@ -255,8 +187,8 @@ fn parse_tuple(tuple: &[u8]) -> Option<(u8, Tuple)> {
     let (mut from, mut to) = (None, None);
     let (mut protocol, mut from_port, mut to_port) = (None, None, None);
     let port = |value: &[u8]| value.first_chunk().map(|port| u16::from_be_bytes(*port));
-    for (kind, nested, _) in attributes(tuple) {
-        for (inner, value, _) in attributes(nested) {
+    for (kind, nested) in attributes(tuple) {
+        for (inner, value) in attributes(nested) {
             match (kind, inner) {
                 // CTA_IP_V4_SRC and so on.
                 (CTA_TUPLE_IP, 1 | 3) => from = address(value),
@@ -299,18 +231,6 @@ mod tests {
         Published::new(protocol, at.parse().unwrap(), to.parse().unwrap()).unwrap()
     }
 
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let len = u16::try_from(4 + value.len()).unwrap();
-        let mut attribute = [&len.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
-        attribute.resize(attribute.len().next_multiple_of(4), 0);
-        attribute
-    }
-
-    /// NLA_F_NESTED (include/uapi/linux/netlink.h).
-    fn nested(kind: u16, parts: &[Vec<u8>]) -> Vec<u8> {
-        attribute(kind | 0x8000, &parts.concat())
-    }
-
     fn written(kind: u16, protocol: u8, tuple: Tuple) -> Vec<u8> {
         let octets = |end: SocketAddr| match end.ip() {
             IpAddr::V4(ip) => ip.octets().to_vec(),
@@ -323,7 +243,7 @@ mod tests {
             attribute(2, &tuple.from.port().to_be_bytes()),
             attribute(3, &tuple.to.port().to_be_bytes()),
         ];
-        nested(kind, &[nested(CTA_TUPLE_IP, &ips), nested(CTA_TUPLE_PROTO, &ports)])
+        nest(kind, &[nest(CTA_TUPLE_IP, &ips.concat()), nest(CTA_TUPLE_PROTO, &ports.concat())].concat())
     }
 
     #[test]
@@ -340,14 +260,7 @@ mod tests {
             let (status, id) = (attribute(3, &[0; 4]), attribute(CTA_ID, &[1, 2, 3, 4]));
             let body = [&[10, 0, 0, 0][..], &one, &other, &status, &id].concat();
             let key = [one, id].concat();
-            assert_eq!(
-                parse(&body),
-                Some(Connection { protocol: 17, original, reply, family: 10, key: key.clone() })
-            );
-            let message = message(CT_DELETE, NLM_F_REQUEST, 10, &key);
-            let mut rest = &message[..];
-            assert_eq!(next_message(&mut rest), Some((CT_DELETE, &[&[10, 0, 0, 0][..], &key].concat()[..])));
-            assert!(rest.is_empty());
+            assert_eq!(parse(&body), Some(Connection { protocol: 17, original, reply, family: 10, key }));
         }
     }
 
@@ -381,10 +294,6 @@ mod tests {
         #[test]
         fn any_bytes_are_read_to_their_end(bytes in vec(any::<u8>(), 0..200)) {
             let _ = parse(&bytes);
-            let mut rest = &bytes[..];
-            while let Some((_, body)) = next_message(&mut rest) {
-                let _ = parse(body);
-            }
         }
     }
 }
