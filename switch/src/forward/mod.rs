@@ -116,7 +116,7 @@ impl Forwarder {
                     continue;
                 }
             };
-            let fate = decide(pass, rx.ingress, header, &mut Learn(storm), observe);
+            let fate = decide(pass, rx, header, &mut Learn(storm), observe);
             observe.decided(slot, Some(header.network), fate);
             match fate {
                 Ok(Action::Send(member)) => {

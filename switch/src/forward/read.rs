@@ -16,8 +16,6 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header {
     pub(super) network: NetworkId,
-    /// Whether an isolated port of another host sent it.
-    pub(super) isolated: bool,
     /// The tag that belongs to the switch; see [`Classified::tag`].
     pub(super) tag: Option<Tag>,
     /// Its source.
@@ -78,7 +76,7 @@ pub(super) fn read_header(plan: &Plan, rx: &Received, bytes: &[u8]) -> Result<He
         }
         _ => Destination::Group(Flood::Multicast),
     };
-    Ok(Header { network, isolated: rx.isolated, tag, from: plan.fdb.station(network, frame.src), to })
+    Ok(Header { network, tag, from: plan.fdb.station(network, frame.src), to })
 }
 
 /// Judges the frames of a port that has a guard.

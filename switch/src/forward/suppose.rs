@@ -29,7 +29,7 @@ pub(crate) fn suppose<'p>(
     let bytes = batch.bytes(slot);
     let header = read_header(pass.plan, rx, bytes).and_then(|header| judge(pass.plan, rx, bytes, header));
     let (network, fate) = match header {
-        Ok(header) => (Some(header.network), decide(pass, rx.ingress, &header, &mut suppose, &mut notes)),
+        Ok(header) => (Some(header.network), decide(pass, rx, &header, &mut suppose, &mut notes)),
         Err(Refused { reason, network }) => (network, Err(reason)),
     };
     (notes.decision(network, fate), suppose.evicted)

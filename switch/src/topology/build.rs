@@ -86,6 +86,7 @@ impl Topology {
                     passes_tags: network.is_some_and(|network| network.passes_tags),
                     isolates_tunnels: network.is_some_and(|network| network.isolates_tunnels),
                     members: Vec::new(),
+                    flooded: 0,
                     link_locals: Vec::new(),
                     place: vec![NO_MEMBER; slots],
                 })
@@ -180,21 +181,31 @@ impl Topology {
         vlan: Option<VlanId>,
     ) -> Result<(), TopologyError> {
         let is_tunnel = matches!(rules.mode, PortMode::Tunnel(_));
-        let entry = &mut self.networks[network.index()];
-        let place = &mut entry.place[rules.id.index()];
-        if *place != NO_MEMBER {
+        let NetworkEntry { isolates_tunnels, members, flooded, place, .. } =
+            &mut self.networks[network.index()];
+        if place[rules.id.index()] != NO_MEMBER {
             return Err(TopologyError::CarriedTwice(rules.id, network));
         }
-        *place = u16::try_from(entry.members.len()).unwrap_or(NO_MEMBER);
         let member = Member {
             port: rules.id,
             vlan,
             horizon: rules.horizon,
-            isolated: rules.isolated || is_tunnel && entry.isolates_tunnels,
-            flood: rules.flood,
+            isolated: rules.isolated || is_tunnel && *isolates_tunnels,
             hairpin: rules.hairpin,
         };
-        entry.members.push(member);
+        members.push(member);
+        let last = members.len() - 1;
+        let mut settle = |at: usize, member: &Member| {
+            place[member.port.index()] = u16::try_from(at).unwrap_or(NO_MEMBER);
+        };
+        settle(last, &member);
+        if rules.flood {
+            // Changes places with the first that is not flooded to.
+            members.swap(*flooded, last);
+            settle(last, &members[last]);
+            settle(*flooded, &member);
+            *flooded += 1;
+        }
         Ok(())
     }
 }

@@ -17,7 +17,6 @@ pub struct Member {
     pub vlan: Option<VlanId>,
     pub(super) horizon: Option<NonZeroU16>,
     pub(super) isolated: bool,
-    pub(super) flood: bool,
     pub(super) hairpin: bool,
 }
 
@@ -42,8 +41,8 @@ impl<'a> Reach<'a> {
 
     /// All egress ports, for flooding.
     pub fn members(self) -> impl Iterator<Item = &'a Member> {
-        let members = self.entry.map_or(&[][..], |entry| &entry.members);
-        members.iter().filter(move |member| member.flood && self.check(member).is_ok())
+        let members = self.entry.map_or(&[][..], |entry| &entry.members[..entry.flooded]);
+        members.iter().filter(move |member| self.check(member).is_ok())
     }
 
     fn check(&self, member: &Member) -> Result<(), DropReason> {
