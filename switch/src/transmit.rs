@@ -311,10 +311,18 @@ impl<'a> Transmit<'a> {
                 }
                 form => send(form).map(|()| 1),
             });
-            if result == Err(DropReason::PktTooBig) {
-                self.answer_port(*out, &mut scratch.answers);
+            if let Err(reason) = result {
+                self.failed(*out, reason, &mut scratch.answers);
             }
             self.count(*out, result);
+        }
+    }
+
+    /// Answers the sender of `out` if it was too long.
+    #[cold]
+    fn failed(&self, out: Out, reason: DropReason, answers: &mut Answers) {
+        if reason == DropReason::PktTooBig {
+            self.answer_port(out, answers);
         }
     }
 
