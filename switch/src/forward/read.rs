@@ -83,15 +83,17 @@ pub(super) fn read_header(plan: &Plan, rx: &Received, bytes: &[u8]) -> Result<He
 #[inline(never)]
 pub(super) fn guard(plan: &Plan, batch: &Batch, headers: &mut [Result<Header, Refused>]) {
     for ((rx, bytes), header) in batch.iter().zip(headers) {
-        *header = header.and_then(|header| judge(plan, rx, bytes, header));
+        judge(plan, rx, bytes, header);
     }
 }
 
-/// Passes on the header of a frame that its port's guard accepts.
-pub(super) fn judge(plan: &Plan, rx: &Received, bytes: &[u8], header: Header) -> Result<Header, Refused> {
-    match plan.topology.judge(rx.ingress, bytes) {
-        Ok(()) => Ok(header),
-        Err(reason) => Err(Refused { reason, network: Some(header.network) }),
+/// Refuses a frame that its port's guard does not accept.
+#[inline]
+pub(super) fn judge(plan: &Plan, rx: &Received, bytes: &[u8], header: &mut Result<Header, Refused>) {
+    if let Ok(Header { network, .. }) = header
+        && let Err(reason) = plan.topology.judge(rx.ingress, bytes)
+    {
+        *header = Err(Refused { reason, network: Some(*network) });
     }
 }
 

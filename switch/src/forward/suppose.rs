@@ -27,7 +27,8 @@ pub(crate) fn suppose<'p>(
     let mut notes = Notes::default();
     let mut suppose = Suppose { taught: None, evicted: Vec::new(), storm };
     let bytes = batch.bytes(slot);
-    let header = read_header(pass.plan, rx, bytes).and_then(|header| judge(pass.plan, rx, bytes, header));
+    let mut header = read_header(pass.plan, rx, bytes);
+    judge(pass.plan, rx, bytes, &mut header);
     let (network, fate) = match header {
         Ok(header) => (Some(header.network), decide(pass, rx, &header, &mut suppose, &mut notes)),
         Err(Refused { reason, network }) => (network, Err(reason)),
