@@ -28,19 +28,7 @@ impl FromStr for HostName {
     }
 }
 
-impl TryFrom<String> for HostName {
-    type Error = InvalidHostName;
-
-    fn try_from(text: String) -> Result<Self, InvalidHostName> {
-        text.parse()
-    }
-}
-
-impl From<HostName> for String {
-    fn from(name: HostName) -> Self {
-        name.0
-    }
-}
+written_as_text!(HostName);
 
 impl PartialEq<str> for HostName {
     fn eq(&self, text: &str) -> bool {
