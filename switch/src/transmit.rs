@@ -269,7 +269,7 @@ impl Head {
     }
 
     /// The offload header and the head of the frame.
-    pub(crate) fn with_header(&self) -> &[u8] {
+    pub fn with_header(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 
