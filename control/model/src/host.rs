@@ -1,6 +1,6 @@
 //! The name of a host, as a browser asks for it.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,12 @@ impl FromStr for HostName {
         };
         let is_name = text.len() <= 253 && text.split('.').all(label);
         if is_name { Ok(Self(text.to_ascii_lowercase())) } else { Err(InvalidHostName(text.to_owned())) }
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
