@@ -109,7 +109,7 @@ fn deeds(change: Change) -> Vec<Effect> {
             let mut effects = match delta.clone() {
                 Delta::Added(port) => vec![Effect::OpenPort(port)],
                 Delta::Removed(port) => vec![Effect::ClosePort(port)],
-                Delta::Changed { old, new } if device(&old.spec) != device(&new.spec) => {
+                Delta::Changed { old, new } if old.id != new.id || device(&old.spec) != device(&new.spec) => {
                     vec![Effect::ClosePort(old), Effect::OpenPort(new)]
                 }
                 Delta::Changed { old, new } => vec![Effect::UpdatePort { old, new }],
