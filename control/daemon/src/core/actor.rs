@@ -229,6 +229,8 @@ impl Core {
             Request::Pin(entry, reply) => reply.with(async { self.pin_and_keep(&entry) }).await,
             Request::Forget(key, reply) => reply.with(async { self.forget_address(&key) }).await,
             Request::Flush(flush, reply) => reply.with(async { self.flush(flush) }).await,
+            Request::Direct(network, change, reply) => reply.with(self.direct(network, change)).await,
+            Request::Directory(network, reply) => reply.with(async { self.directory(&network) }).await,
             Request::Capture(wanted, reply) => reply.with(self.capture(*wanted)).await,
             Request::EndCaptures(which, reply) => {
                 reply.with(async { Ok(self.end_captures(which).await) }).await

@@ -6,14 +6,15 @@ use super::Core;
 use crate::{
     attach::Attachment,
     capture::CaptureStream,
-    edge::Attempt,
+    directory::DirectoryChange,
+    edge::{Attempt, Consequence},
     sight,
     state::{Command, Known, NetworkError},
 };
 use vswitch_host::random;
 use vswitch_model::{
     Connect, Driver, Error, Id, Name, NetworkSpec, NetworkUpdate, Reference,
-    api::{Prune, Pruned, capture::CaptureRequest},
+    api::{Prune, Pruned, capture::CaptureRequest, directory::Directory},
     is_predefined,
 };
 
@@ -103,6 +104,19 @@ impl Core {
         self.rebuild().await;
         self.asker.log(format_args!("capture {} started", stream.id));
         Ok(stream)
+    }
+
+    /// Changes the directory of a network.
+    pub(super) async fn direct(&mut self, network: Reference, change: DirectoryChange) -> Result<(), Error> {
+        let network = self.state.find_network(&network)?;
+        if self.edge.change_directory(&network.spec.name, network.id, change)? == Consequence::Plan {
+            self.rebuild().await;
+        }
+        Ok(())
+    }
+
+    pub(super) fn directory(&self, network: &Reference) -> Result<Directory, Error> {
+        Ok(self.edge.directory(&self.state.find_network(network)?.spec.name))
     }
 
     /// The name of a network that may be changed.

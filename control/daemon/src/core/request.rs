@@ -8,13 +8,17 @@ use tracing::info;
 use crate::{
     attach::Attachment,
     capture::CaptureStream,
+    directory::DirectoryChange,
     state::{Change, Command},
     view::Snapshot,
 };
 use vswitch_host::channel::Caller;
 use vswitch_model::{
     Connect, Error, Id, Name, Netns, NetworkSpec, NetworkUpdate, Reference,
-    api::{FdbKey, Flush, Flushed, Prune, Pruned, Reload, StaticEntry, capture::CaptureRequest},
+    api::{
+        FdbKey, Flush, Flushed, Prune, Pruned, Reload, StaticEntry, capture::CaptureRequest,
+        directory::Directory,
+    },
     publish::Publish,
 };
 
@@ -45,6 +49,10 @@ pub(crate) enum Request {
     Forget(FdbKey, Reply<()>),
     /// Removes learned addresses.
     Flush(Flush, Reply<Flushed>),
+    /// Changes the directory of a network: its stations on other hosts.
+    Direct(Reference, DirectoryChange, Reply<()>),
+    /// The directory of a network, as it was given.
+    Directory(Reference, Reply<Directory>),
     /// Begins a capture.
     Capture(Box<CaptureRequest>, Reply<CaptureStream>),
     /// Ends these captures, and those that are over.

@@ -195,11 +195,11 @@ impl Layout {
 /// `marks`: frames of isolated ports are marked for other hosts, which tell them from others.
 fn data_network(network: &Network, marks: bool) -> topology::Network {
     topology::Network {
-        id: network.id,
         vlan: network.spec.vlan,
         passes_tags: network.spec.tags == Tags::Pass,
         // All containers here are isolated, and so are all elsewhere.
         isolates_tunnels: !network.spec.options.icc && !marks,
+        ..topology::Network::new(network.id)
     }
 }
 

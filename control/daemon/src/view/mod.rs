@@ -41,6 +41,7 @@ use vswitch::{
     counters::{NetworkCounters, NetworkTotals, PortCounters, PortTotals},
     device::{Device, packet::PacketSocket, tap::Tap},
     fdb::{Fdb, Learning},
+    neighbours::Neighbours,
     plan::Plan,
     worker::Readings,
 };
@@ -120,6 +121,8 @@ impl Outages {
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) fdb: Arc<Fdb>,
+    /// The addresses of neighbours that directories tell of.
+    pub(crate) neighbours: Arc<Neighbours>,
     pub(crate) workers: Readings,
     pub(crate) plan: Weak<Plan>,
     pub(crate) ports: BTreeMap<PortId, LivePort>,
