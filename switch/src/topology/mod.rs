@@ -52,6 +52,7 @@ struct PortEntry {
     ingress: Ingress,
     isolated: bool,
     horizon: Option<NonZeroU16>,
+    flood_horizon: Option<NonZeroU16>,
     mac_limit: Option<u32>,
     storm: FloodLimits,
     max_frame: usize,

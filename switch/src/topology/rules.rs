@@ -62,6 +62,8 @@ pub struct PortRules {
     pub native_tagged: bool,
     /// Ports of one split-horizon group exchange no frames with each other.
     pub horizon: Option<NonZeroU16>,
+    /// Ports of one such group exchange no flooded frames with each other, but those for known stations.
+    pub flood_horizon: Option<NonZeroU16>,
     /// Whether flooded frames are sent by it.
     pub flood: bool,
     /// Whether addresses are learned on it.
@@ -88,6 +90,7 @@ impl PortRules {
             hairpin: false,
             native_tagged: false,
             horizon: None,
+            flood_horizon: None,
             flood: true,
             learning: true,
             mac_limit: None,

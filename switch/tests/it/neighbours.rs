@@ -45,7 +45,7 @@ fn rules() -> Vec<PortRules> {
 
 /// A switch that knows station 7 at the far host by its address, and 8 by its address only.
 fn lab() -> Lab {
-    let mut lab = Lab::new(&networks(None), &rules());
+    let lab = Lab::new(&networks(None), &rules());
     lab.wire(NEAR).carry(BLUE);
     lab.wire(FAR).carry(BLUE);
     lab.know((BLUE, address(7)), mac(7));
@@ -145,8 +145,9 @@ fn stations_of_a_control_plane_do_not_count_and_are_not_displaced() {
     let settings = Settings { limit: 64, ..Settings::default() };
     let mut lab = Lab::with(Default::default(), settings, &networks(None), &rules());
     lab.wire(FAR).carry(BLUE);
-    let station = |id: u16| MacAddr([2, 1, 0, 0, (id >> 8) as u8, id as u8]);
-    let heard = |id: u16| MacAddr([2, 2, 0, 0, (id >> 8) as u8, id as u8]);
+    let numbered = |kind, id: u16| MacAddr([2, kind, 0, 0, id.to_be_bytes()[0], id.to_be_bytes()[1]]);
+    let station = |id| numbered(1, id);
+    let heard = |id| numbered(2, id);
     for id in 0..64 {
         lab.receive(DB, OwnedFrame::plain(frame(mac(1), heard(id), &[])), NOW);
     }

@@ -325,7 +325,7 @@ pub(super) fn mac_of(address: IpAddr) -> MacAddr {
     }
 }
 
-fn hashed_mac(text: &str) -> MacAddr {
+pub(super) fn hashed_mac(text: &str) -> MacAddr {
     let digest = Sha256::digest(text);
     MacAddr([0x02, 0x42, digest[0], digest[1], digest[2], digest[3]])
 }

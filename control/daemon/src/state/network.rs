@@ -20,7 +20,7 @@ use vswitch_model::{
 /// The first VNI that is assigned.
 const FIRST_VNI: u32 = 4096;
 
-/// The auxiliary address that the host itself has in an uplink network.
+/// The auxiliary address that the host itself has in an uplink or overlay network.
 pub(crate) const HOST_ADDRESS: &str = "host";
 
 /// Why a network, or an endpoint of it, cannot be created, changed or removed.
@@ -354,7 +354,7 @@ impl State {
     }
 }
 
-/// Chooses the gateways that are not given, and the host's own address in an uplink network if it has one.
+/// Chooses the gateways that are not given, and the host's own address in an uplink or overlay network if it has one.
 ///
 /// # Errors
 /// Index of a subnet that is contradictory or has no address left.

@@ -224,7 +224,8 @@ fn overlay_networks_have_vnis_and_uplinks_share_a_trunk() {
     let subnet = state.network(&name("c")).unwrap().spec.subnets[0].subnet;
     assert_eq!(subnet, "10.0.2.0/24".parse::<IpNet>().unwrap());
     let gateway = state.layout().ports.iter().find(|it| it.id == state.port(&name("gw.a")).unwrap().id);
-    assert!(gateway.unwrap().horizon.is_some(), "no gateway hears of another host's");
+    assert!(gateway.unwrap().flood_horizon.is_some(), "no gateway hears of another host's");
+    assert!(gateway.unwrap().horizon.is_none(), "but who knows its MAC address reaches it");
 
     let uplink = |text: &str, parent: &str, net: &str| {
         Command::AddNetwork(network(json!({
@@ -633,4 +634,23 @@ proptest! {
             prop_assert_eq!(again.outside(), state.outside());
         }
     }
+}
+
+#[test]
+fn an_overlays_gateway_has_a_mac_address_of_its_own_on_each_host() {
+    let host = |local: &str, address: &str| {
+        let file = format!("[vxlan]\nlocal = \"{local}\"\nunderlay_mtu = 1500");
+        let mut state = State::start(config(&file), []).unwrap().next;
+        let subnet = json!({"subnet": "10.9.0.0/24", "gateway": "10.9.0.1", "aux": {"host": address}});
+        let options = json!({"vni": "5000", "host": "true"});
+        let spec = json!({"name": "blue", "driver": "overlay", "options": options, "subnet": [subnet]});
+        state.apply(Command::AddNetwork(network(spec))).unwrap();
+        has(&state, "gw.blue")
+    };
+    let [one, other] = [host("10.8.0.1", "10.9.0.2"), host("10.8.0.2", "10.9.0.3")];
+    assert!(one.contains(" 10.9.0.2/24 10.9.0.1/24 "), "its own address is first: {one}");
+    assert!(other.contains(" 10.9.0.3/24 10.9.0.1/24 "), "{other}");
+    let mac = |text: &str| text.split(' ').nth(1).unwrap().to_owned();
+    assert_ne!(mac(&one), mac(&other));
+    assert_eq!(host("10.8.0.1", "10.9.0.2"), one, "and always the same");
 }
