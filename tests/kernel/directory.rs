@@ -163,18 +163,15 @@ fn stations_move_by_their_numbers() {
 #[test]
 fn a_host_reaches_containers_of_other_hosts() {
     let link = Hosts::start();
+    // The gateway's own addresses are the same everywhere, and in no directory.
     let gateway = |at: usize| {
-        let port = link.hosts[at].ctl(&["port", "show", "gw.blue"]);
-        let text = |value: &Value| value.as_str().unwrap().to_owned();
-        let addresses = port["address"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|net| text(net).split('/').next().unwrap().to_owned());
-        // The gateway's own addresses are the same everywhere, and in no directory.
-        let own =
-            addresses.filter(|address| !["10.9.0.1", "fd00:9::1"].contains(&address.as_str())).collect();
-        Station { mac: text(&port["mac"]), addresses: own }
+        let Vswitchd { host, .. } = &link.hosts[at];
+        let ifname = link.hosts[at].port("gw.blue")["device"].as_str().unwrap().to_owned();
+        let shown = host.ip(&format!("-o addr show dev {ifname} scope global"));
+        let addresses = shown.lines().filter_map(|line| line.split_whitespace().nth(3)?.split('/').next());
+        let own = addresses.filter(|address| !["10.9.0.1", "fd00:9::1"].contains(address));
+        let mac = host.mac(&ifname).map(|byte| format!("{byte:02x}")).join(":");
+        Station { mac, addresses: own.map(str::to_owned).collect() }
     };
     let gateways = [gateway(0), gateway(1)];
     assert_ne!(gateways[0].mac, gateways[1].mac);
