@@ -64,7 +64,7 @@ impl Core {
         let network = self.connectable(&network)?;
         let mut sandbox = sight::sandbox(connect.sandbox.as_ref()).await?;
         let id = connect.id.clone().unwrap_or_else(|| sandbox.id.clone());
-        sandbox.published = self.reserve(&network, &connect)?;
+        sandbox.published = self.reserve(&network, &connect, sandbox.now)?;
         let published = sandbox.published.clone();
         let command = Command::Connect { network, connect: Box::new(connect), sandbox: Box::new(sandbox) };
         let done = self.execute(command, Attempt::now()).await;
@@ -78,7 +78,9 @@ impl Core {
     pub(super) async fn disconnect(&mut self, network: Reference, endpoint: Reference) -> Result<(), Error> {
         let network = self.connectable(&network)?;
         let id = self.state.find_endpoint(&network, &endpoint)?.id.clone();
-        self.execute(Command::Disconnect(vec![id]), Attempt::now()).await.map(drop)
+        self.execute(Command::Disconnect { ids: vec![id], now: Timestamp::now() }, Attempt::now())
+            .await
+            .map(drop)
     }
 
     /// Creates a port from an interface that a helper has made.

@@ -1,7 +1,8 @@
 //! Requests to the core, and their answers.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
+use ipnet::IpNet;
 use tokio::sync::oneshot;
 use tracing::info;
 
@@ -139,6 +140,10 @@ pub(crate) enum EngineRequest {
     Publish(Id, Vec<Publish>, Reply<()>),
     /// Notes which network an engine knows by an id of its own, or removes that note.
     Adopt(Id, Option<Name>, Reply<()>),
+    /// Lends an address of this subnet to another network driver.
+    Lend(IpNet, IpAddr, Reply<()>),
+    /// Takes back lent addresses.
+    TakeBack(Vec<IpAddr>, Reply<()>),
 }
 
 /// An answer, and the snapshot in which its effect is visible.

@@ -102,7 +102,7 @@ impl State {
             return Err(NetworkError::EndpointExists(name, network.clone()).into());
         }
         let options: Options<EndpointOptions> = connect.options.try_into().map_err(NetworkError::from)?;
-        let addresses = self.choose_addresses(&spec, connect.ip, connect.ip6)?;
+        let addresses = self.choose_addresses(&spec, connect.ip, connect.ip6, sandbox.now)?;
         let mac = self.choose_mac(network, connect.mac, &addresses, &id)?;
         let ifname = match connect.ifname.or_else(|| options.ifname.clone()) {
             Some(ifname) => ifname,
@@ -137,6 +137,14 @@ impl State {
             port,
             created: sandbox.now,
         };
+        let is_chosen = |address: &IpNet| match Family::of(*address) {
+            Family::V4 => connect.ip.is_none(),
+            Family::V6 => connect.ip6.is_none(),
+        };
+        let turns = Arc::make_mut(&mut self.turns);
+        for address in endpoint.addresses.iter().filter(|it| is_chosen(it)) {
+            turns.give(address.trunc(), address.addr());
+        }
         Arc::make_mut(&mut self.endpoints).insert(id, Arc::new(endpoint));
         Ok(())
     }
@@ -153,10 +161,22 @@ impl State {
         Ok(())
     }
 
-    /// Removes endpoints; unknown ids are ignored.
-    pub(super) fn disconnect(&mut self, ids: &[Id]) {
-        let endpoints = Arc::make_mut(&mut self.endpoints);
-        ids.iter().for_each(|id| drop(endpoints.remove(id)));
+    /// Removes endpoints; unknown ids are ignored. Their addresses rest.
+    pub(super) fn disconnect(&mut self, ids: &[Id], now: Timestamp) {
+        let (endpoints, turns) = (Arc::make_mut(&mut self.endpoints), Arc::make_mut(&mut self.turns));
+        for endpoint in ids.iter().filter_map(|id| endpoints.remove(id)) {
+            endpoint.addresses.iter().for_each(|net| turns.take_back(net.addr(), now));
+        }
+    }
+
+    /// The address of `subnet` that was given out last; after a restart, that of the youngest endpoint.
+    pub(super) fn last_given(&self, subnet: IpNet) -> Option<IpAddr> {
+        let given = |it: &Arc<EndpointSpec>| {
+            let address = it.addresses.iter().find(|net| net.trunc() == subnet)?.addr();
+            Some((it.created, address))
+        };
+        let youngest = || self.endpoints.values().filter_map(given).max().map(|(_, address)| address);
+        self.turns.last(subnet).or_else(youngest)
     }
 
     /// The subnets of a network with their used addresses: those of endpoints, and of ports that declare addresses.
@@ -188,7 +208,7 @@ impl State {
         Ok(subnets)
     }
 
-    /// The addresses of the network's next endpoint: the requested ones, and free ones of the other subnets.
+    /// The addresses of the network's next endpoint: the requested ones, and those whose turn it is in the other subnets.
     ///
     /// # Errors
     /// None is free, or a requested one is in use or in no subnet.
@@ -197,6 +217,7 @@ impl State {
         network: &NetworkSpec,
         ip: Option<Ipv4Addr>,
         ip6: Option<Ipv6Addr>,
+        now: Timestamp,
     ) -> Result<Vec<IpNet>, NetworkError> {
         let mut subnets = self.subnets_of(network)?;
         let mut addresses = Vec::new();
@@ -209,7 +230,11 @@ impl State {
                     subnet.claim(address)?;
                     IpNet::new_assert(address, subnet.net().prefix_len())
                 }
-                (None, Some(subnet)) => IpNet::new_assert(subnet.allocate()?, subnet.net().prefix_len()),
+                (None, Some(subnet)) => {
+                    let last = self.last_given(subnet.net());
+                    let next = subnet.allocate_next(&self.turns, last, now)?;
+                    IpNet::new_assert(next, subnet.net().prefix_len())
+                }
             };
             addresses.push(address);
         }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 
 use super::{Network, Origin, Refusal, State, registry::Entry};
 use vswitch_model::{
@@ -223,7 +224,7 @@ impl State {
         ipam::free_subnet(pools, self.subnets().chain(of_the_host).chain(held.iter().copied()))
     }
 
-    /// A free address of a network's subnet, existing or planned, and not in `held`.
+    /// The address whose turn it is in a network's subnet, existing or planned, after `last`, if given, and not in `held`.
     ///
     /// # Errors
     /// None is free, or the subnet is invalid.
@@ -231,6 +232,8 @@ impl State {
         &self,
         subnet: &SubnetSpec,
         held: &[IpAddr],
+        last: Option<IpAddr>,
+        now: Timestamp,
     ) -> Result<IpAddr, NetworkError> {
         let has_it = |network: &Network| network.spec.subnets.iter().any(|it| it.subnet == subnet.subnet);
         let found = match self.networks().find(has_it) {
@@ -242,7 +245,8 @@ impl State {
             // An address that is in use by now counts as used anyway.
             let _ = found.claim(*address);
         }
-        Ok(found.allocate()?)
+        let last = last.or_else(|| self.last_given(subnet.subnet));
+        Ok(found.allocate_next(&self.turns, last, now)?)
     }
 
     /// Every subnet of every network.
@@ -349,6 +353,10 @@ impl State {
         let endpoints: Vec<_> = self.endpoints_of(name).map(|it| it.name.to_string()).collect();
         if !endpoints.is_empty() {
             return Err(NetworkError::ActiveEndpoints(name.clone(), endpoints).into());
+        }
+        if let Some(entry) = self.networks.entry(name) {
+            let turns = Arc::make_mut(&mut self.turns);
+            entry.spec.subnets.iter().for_each(|it| turns.restart(it.subnet));
         }
         self.networks.remove(name)
     }
