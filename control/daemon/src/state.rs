@@ -162,6 +162,7 @@ impl State {
                 Record::Endpoint(spec) => drop(endpoints.insert(spec.id.clone(), spec)),
             }
         }
+        next.resume_turns();
         next.declare(config)?;
         next.derive()?;
         next.check(&nothing)?;

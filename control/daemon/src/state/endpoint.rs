@@ -18,7 +18,7 @@ use vswitch::addr::MacAddr;
 use super::{NetworkError, Refusal, State};
 use vswitch_model::{
     Connect, Driver, EndpointSpec, Family, Id, Identity, IfName, Name, Netns, NetworkSpec, Reference,
-    ipam::Subnet,
+    ipam::{Subnet, Turns},
     options::{EndpointOptions, Options},
     publish::Published,
 };
@@ -169,14 +169,15 @@ impl State {
         }
     }
 
-    /// The address of `subnet` that was given out last; after a restart, that of the youngest endpoint.
-    pub(super) fn last_given(&self, subnet: IpNet) -> Option<IpAddr> {
-        let given = |it: &Arc<EndpointSpec>| {
-            let address = it.addresses.iter().find(|net| net.trunc() == subnet)?.addr();
-            Some((it.created, address))
-        };
-        let youngest = || self.endpoints.values().filter_map(given).max().map(|(_, address)| address);
-        self.turns.last(subnet).or_else(youngest)
+    /// Goes on after the youngest endpoints: what was given out before a restart is not known otherwise.
+    pub(super) fn resume_turns(&mut self) {
+        let mut endpoints: Vec<_> = self.endpoints.values().collect();
+        endpoints.sort_by_key(|it| (it.created, &it.addresses));
+        let mut turns = Turns::default();
+        for address in endpoints.iter().flat_map(|it| &it.addresses) {
+            turns.give(address.trunc(), address.addr());
+        }
+        self.turns = turns.into();
     }
 
     /// The subnets of a network with their used addresses: those of endpoints, and of ports that declare addresses.
@@ -231,7 +232,7 @@ impl State {
                     IpNet::new_assert(address, subnet.net().prefix_len())
                 }
                 (None, Some(subnet)) => {
-                    let last = self.last_given(subnet.net());
+                    let last = self.turns.last(subnet.net());
                     let next = subnet.allocate_next(&self.turns, last, now)?;
                     IpNet::new_assert(next, subnet.net().prefix_len())
                 }

@@ -245,7 +245,7 @@ impl State {
             // An address that is in use by now counts as used anyway.
             let _ = found.claim(*address);
         }
-        let last = last.or_else(|| self.last_given(subnet.subnet));
+        let last = last.or_else(|| self.turns.last(subnet.subnet));
         Ok(found.allocate_next(&self.turns, last, now)?)
     }
 
