@@ -304,8 +304,12 @@ impl Writer {
             Some((.., value)) if (value.origin(), value.port()) == (origin, port) => true,
             Some((bucket, slot, value)) => {
                 self.remove(fdb, bucket, slot, key, value);
-                self.put(fdb, (bucket, slot), key, pinned);
-                true
+                // One of a control plane did not count so far.
+                let has_room = self.insert(fdb, key, pinned, now);
+                if !has_room {
+                    self.put(fdb, (bucket, slot), key, value);
+                }
+                has_room
             }
             None => self.insert(fdb, key, pinned, now),
         }

@@ -133,7 +133,7 @@ impl Forwarder {
                     continue;
                 }
             };
-            let fate = decide(pass, rx.ingress, header, &mut Learn(storm), observe);
+            let fate = decide(pass, rx, header, &mut Learn(storm), observe);
             let fate = or_answer(fate, pass, batch, slot, header);
             observe.decided(slot, Some(header.network), fate);
             match fate {

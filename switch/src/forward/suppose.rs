@@ -28,10 +28,11 @@ pub(crate) fn suppose<'p>(
     let mut notes = Notes::default();
     let mut suppose = Suppose { taught: None, evicted: Vec::new(), storm };
     let bytes = batch.bytes(slot);
-    let header = read_header(pass.plan, rx, bytes).and_then(|header| judge(pass.plan, rx, bytes, header));
+    let mut header = read_header(pass.plan, rx, bytes);
+    judge(pass.plan, rx, bytes, &mut header);
     let (network, fate) = match header {
         Ok(header) => {
-            let fate = decide(pass, rx.ingress, &header, &mut suppose, &mut notes);
+            let fate = decide(pass, rx, &header, &mut suppose, &mut notes);
             (Some(header.network), or_answer(fate, pass, batch, slot, &header))
         }
         Err(Refused { reason, network }) => (network, Err(reason)),

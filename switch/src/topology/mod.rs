@@ -80,7 +80,10 @@ struct NetworkEntry {
     passes_tags: bool,
     isolates_tunnels: bool,
     answers: bool,
+    /// Those that frames are flooded to come first.
     members: Vec<Member>,
+    /// The number of these.
+    flooded: usize,
     /// The link-local IPv6 addresses that its known stations have by default, sorted.
     link_locals: Vec<(u128, PortId)>,
     /// By port number: its index in `members`, or [`NO_MEMBER`].

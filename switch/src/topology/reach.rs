@@ -18,7 +18,6 @@ pub struct Member {
     pub(super) horizon: Option<NonZeroU16>,
     pub(super) flood_horizon: Option<NonZeroU16>,
     pub(super) isolated: bool,
-    pub(super) flood: bool,
     pub(super) hairpin: bool,
 }
 
@@ -43,15 +42,16 @@ impl<'a> Reach<'a> {
 
     /// All egress ports, for flooding.
     pub fn members(self) -> impl Iterator<Item = &'a Member> {
-        let members = self.entry.map_or(&[][..], |entry| &entry.members);
-        members.iter().filter(move |member| {
-            member.flood && !self.is_beyond_flood_horizon(member) && self.check(member).is_ok()
-        })
+        let members = self.entry.map_or(&[][..], |entry| &entry.members[..entry.flooded]);
+        members
+            .iter()
+            .filter(move |member| !self.is_beyond_flood_horizon(member) && self.check(member).is_ok())
     }
 
+    /// Asked first whether the member is in a group: of a local network's none is.
     fn is_beyond_flood_horizon(&self, member: &Member) -> bool {
-        let group = member.flood_horizon;
-        group.is_some() && group == self.from.and_then(|from| from.flood_horizon)
+        member.flood_horizon.is_some()
+            && member.flood_horizon == self.from.and_then(|from| from.flood_horizon)
     }
 
     fn check(&self, member: &Member) -> Result<(), DropReason> {
