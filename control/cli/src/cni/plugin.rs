@@ -17,7 +17,7 @@ use super::{
 };
 use crate::client::{Client, ClientError};
 use vswitch_host::{
-    link::{LinkError, Links, Wanted},
+    link::{LinkError, Links, Route, Wanted},
     netns::Namespace,
 };
 use vswitch_model::{
@@ -371,7 +371,7 @@ impl Call {
     }
 
     /// The first address or route that the interface had after the chain and has lost.
-    fn missing(&self, before: &Outcome, addresses: &[IpNet], routes: &[(IpNet, String)]) -> Option<String> {
+    fn missing(&self, before: &Outcome, addresses: &[IpNet], routes: &[Route]) -> Option<String> {
         let is_ours = |ip: &&Ip| {
             let interface = ip.interface.and_then(|index| before.interfaces.get(index));
             interface.is_some_and(|it| it["name"] == self.ifname.as_str())
@@ -387,7 +387,7 @@ impl Call {
         };
         let there = |route: &&Value| {
             let to = route["dst"].as_str().and_then(|text| text.parse::<IpNet>().ok());
-            routes.iter().any(|(net, ifname)| Some(*net) == to && *ifname == self.ifname)
+            routes.iter().any(|route| Some(route.to) == to && route.ifname == self.ifname)
         };
         let lost = before.routes.iter().filter(|route| by_us(&route["gw"])).find(|route| !there(route));
         lost.map(|route| format!("the route to {}", route["dst"].as_str().unwrap_or_default()))
