@@ -74,6 +74,15 @@ fn the_outside_is_reached_and_reaches_what_is_published() {
     let inner = connect(&switch, "inner", &db, &[]);
     assert_eq!(inner["gateways"], Value::Null, "an internal network leads nowhere");
     assert!(!db.pings("203.0.113.2"));
+    // As with Docker's bridge, the host and its containers reach each other.
+    let (own, gateway) = (address(&inner, 0), address(&inner, 0).replace(".0.2", ".0.1"));
+    db.reaches(&gateway);
+    switch.host.reaches(&own);
+    // Whoever knows a way is not let through: not by the host, in neither direction.
+    db.ip(&format!("route add default via {gateway}"));
+    other.ip(&format!("route add {own} via 203.0.113.1"));
+    assert!(!db.pings("203.0.113.2") && !other.pings(&own));
+    db.ip("route del default");
     let endpoint =
         connect(&switch, "blue", &web, &["--publish", "8080:80", "--publish", "127.0.0.1::53/udp"]);
     web.reaches("203.0.113.2");

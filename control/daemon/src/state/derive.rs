@@ -77,7 +77,8 @@ impl Trunk {
     }
 }
 
-/// The host's port in a network: its gateway, or in an uplink network a station of its own.
+/// The host's port in a network: its gateway, which forwards nothing of an internal one, or in an uplink network a station of its
+/// own.
 fn host_port(network: &NetworkSpec) -> Option<PortSpec> {
     let own = |subnet: &SubnetSpec| match network.driver() {
         Driver::Bridge | Driver::Overlay => subnet.gateway,
@@ -86,7 +87,7 @@ fn host_port(network: &NetworkSpec) -> Option<PortSpec> {
     };
     let with_prefix = |subnet: &SubnetSpec| IpNet::new(own(subnet)?, subnet.subnet.prefix_len()).ok();
     let address: Vec<IpNet> = network.subnets.iter().filter_map(with_prefix).collect();
-    let first = address.first().filter(|_| !network.internal)?;
+    let first = address.first()?;
     let interface = InterfaceSpec {
         netns: None,
         ifname: Some(gateway_ifname(network)),

@@ -18,6 +18,7 @@ use vswitch::addr::MacAddr;
 use super::{NetworkError, Refusal, State};
 use vswitch_model::{
     Connect, Driver, EndpointSpec, Family, Id, Identity, IfName, Name, Netns, NetworkSpec, Reference,
+    SubnetSpec,
     ipam::{Holder, IpamError, Subnet},
     options::{EndpointOptions, Options},
     publish::Published,
@@ -313,7 +314,7 @@ impl State {
             let family = Family::of(*it);
             !network.internal && has(family) && !is_routed(family)
         };
-        network.subnets.iter().filter_map(|subnet| subnet.gateway).filter(usable).collect()
+        network.subnets.iter().filter_map(SubnetSpec::next_hop).filter(usable).collect()
     }
 
     /// Whether endpoints of a network can publish ports.
