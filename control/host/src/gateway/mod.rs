@@ -23,6 +23,7 @@ mod ports;
 mod relay;
 mod rules;
 mod sysctl;
+mod users;
 mod wants;
 
 use std::{
@@ -269,6 +270,7 @@ impl Gateway {
         if outsides.is_empty() {
             return Ok(true);
         }
+        self.ports.hold_again();
         let chains = Chains::read()?;
         self.open_others(&chains, outsides);
         Ok(chains.have_ours())
