@@ -31,7 +31,7 @@ use rtnetlink::{
 };
 use rustix::io::Errno;
 use tokio::{runtime, task::JoinHandle};
-use tracing::warn;
+use tracing::{debug, warn};
 use vswitch::addr::MacAddr;
 
 pub use error::LinkError;
@@ -261,7 +261,8 @@ impl Links {
         }
     }
 
-    /// Brings an existing interface to the state `wanted`; see [`Links::configure_all`].
+    /// Brings an existing interface to the state `wanted`, with IPv6 switched on for it if it has such addresses, be it off by
+    /// default there (sysctl `disable_ipv6`); see [`Links::configure_all`].
     pub async fn configure(&self, wanted: &Wanted) -> Result<(), LinkError> {
         let mut snapshot = self.snapshot().await?;
         self.bring_about(&mut snapshot, wanted).await
@@ -415,6 +416,12 @@ impl Links {
     async fn bring_about(&self, snapshot: &mut Snapshot, wanted: &Wanted) -> Result<(), LinkError> {
         if wanted.is_wary {
             self.distrust(&wanted.ifname);
+        }
+        if wanted.spec.address.iter().any(|net| net.addr().is_ipv6())
+            && let Err(error) = self.sysctl(&format!("ipv6/conf/{}/disable_ipv6", wanted.ifname), "0")
+        {
+            // The kernel's refusal of the addresses is the one to report.
+            debug!("IPv6 stays off on {} in namespace {}: {error}", wanted.ifname, self.namespace);
         }
         for step in plan::plan(snapshot, wanted)? {
             let done = self.perform(&step).await;
