@@ -83,7 +83,8 @@ impl Trunk {
     }
 }
 
-/// The host's port in a network: its gateway, or in an uplink network a station of its own.
+/// The host's port in a network: its gateway, which forwards nothing of an internal one, or in an uplink network a station of its
+/// own.
 ///
 /// In an overlay the host may be both: the gateway has the same address on every host, so no answer to it comes from another
 /// host. With an address of its own, which is first, as it is the one to send from, the host reaches containers everywhere.
@@ -106,7 +107,7 @@ fn host_port(network: &NetworkSpec, local: Option<IpAddr>) -> Option<PortSpec> {
             .collect()
     };
     let address: Vec<IpNet> = network.subnets.iter().flat_map::<Vec<_>, _>(with_prefix).collect();
-    let first = address.first().filter(|_| !network.internal)?.addr();
+    let first = address.first()?.addr();
     let mac = match (network.driver(), local) {
         (Driver::Overlay, Some(local)) => gateway_mac(local, network),
         _ => mac_of(first),
