@@ -3,6 +3,7 @@
 //! A port is here as long as it is wanted, with its device or the reason why it has none; that is retried every second. Every
 //! change is a [transaction], which ends with a new plan for the workers.
 
+mod announce;
 mod health;
 mod interfaces;
 mod plan;
