@@ -3,6 +3,7 @@
 //! A port is here as long as it is wanted, with its device or the reason why it has none; that is retried every second. Every
 //! change is a [transaction], which ends with a new plan for the workers.
 
+mod announce;
 mod health;
 mod interfaces;
 mod plan;
@@ -22,6 +23,7 @@ use vswitch::{
     addr::{MacAddr, NetworkId, PortId},
     counters::{NetworkCounters, PortCounters},
     fdb::{Fdb, Learning, Origin, Settings},
+    forward::Routers,
     plan::Plan,
     worker::{OnFault, Workers},
 };
@@ -68,6 +70,7 @@ pub(crate) struct Edge {
     stations: BTreeMap<(NetworkId, MacAddr), PortId>,
     /// The stations of other hosts, as directories tell.
     remote: Remote,
+    routers: Arc<Routers>,
     next_key: u64,
     swept: usize,
 }
@@ -149,6 +152,7 @@ impl Edge {
             stale: Stale::default(),
             stations: BTreeMap::new(),
             remote: Remote::default(),
+            routers: Routers::new().into(),
             next_key: 0,
             swept: 0,
         })

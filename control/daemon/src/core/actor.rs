@@ -159,7 +159,7 @@ impl Core {
             snapshots: watch::Sender::new(Arc::new(nothing)),
         };
         core.rules.claim(plan.next.outside()).map_err(|error| error.sentence)?;
-        core.carry_out(plan, Attempt::retrying()).await.map_err(|error| error.sentence)?;
+        core.carry_out(plan, Attempt::resuming()).await.map_err(|error| error.sentence)?;
         if let Err(error) = core.note_declared() {
             warn!("cannot store the file's declaration: {error}");
         }

@@ -29,6 +29,7 @@ impl Edge {
         let mut plan = Plan {
             topology,
             neighbours: Arc::clone(&self.remote.neighbours),
+            routers: Arc::clone(&self.routers),
             ports: vec![None; slots],
             mirrors: layout.mirrors,
             captures: self.captures.sessions(),

@@ -30,6 +30,8 @@ pub(crate) struct Attempt {
     pub(super) on_failure: OnFailure,
     /// TAPs made by helpers, for the ports that are opened with them.
     handed: BTreeMap<Name, Tap>,
+    /// Interfaces that persist are as an earlier run left them.
+    resumes: bool,
 }
 
 /// What happens when the device of a port cannot be opened or set up.
@@ -44,12 +46,17 @@ pub(crate) enum OnFailure {
 impl Attempt {
     /// Everything now, or nothing.
     pub(crate) fn now() -> Self {
-        Self { on_failure: OnFailure::Refuse, handed: BTreeMap::new() }
+        Self { on_failure: OnFailure::Refuse, handed: BTreeMap::new(), resumes: false }
     }
 
     /// As much as possible now, the rest later.
     pub(crate) fn retrying() -> Self {
-        Self { on_failure: OnFailure::Retry, handed: BTreeMap::new() }
+        Self { on_failure: OnFailure::Retry, handed: BTreeMap::new(), resumes: false }
+    }
+
+    /// The same at a start: what persists goes on.
+    pub(crate) fn resuming() -> Self {
+        Self { resumes: true, ..Self::retrying() }
     }
 
     /// The same, with a TAP for `port` that a helper has made.
@@ -76,6 +83,8 @@ pub(crate) struct Opening<'e> {
     pub(super) unset: Vec<PortId>,
     /// Opened ports whose interfaces are not persistent yet.
     opened: Vec<PortId>,
+    /// Ports whose stations are new, and announced once the workers know them.
+    fresh: Vec<PortId>,
     /// Devices that the workers may still use; they are dropped with the next plan.
     leaving: Vec<OpenDevice>,
     /// What tunnels carried before.
@@ -105,6 +114,7 @@ impl Edge {
             done: Vec::new(),
             unset: Vec::new(),
             opened: Vec::new(),
+            fresh: Vec::new(),
             leaving: Vec::new(),
         }
     }
@@ -280,6 +290,7 @@ impl<'e> Opening<'e> {
         self.edge.remote.stale |= self.edge.stale.forget_in(&self.edge.fdb);
         self.edge.pin_stations(&self.next);
         self.edge.pin_remote(&self.next);
+        self.edge.announce(std::mem::take(&mut self.fresh), &self.next).await;
         // A trace holds the plan, and its devices, for a moment.
         released(before).await;
         for device in std::mem::take(&mut self.leaving) {
@@ -287,13 +298,16 @@ impl<'e> Opening<'e> {
         }
     }
 
-    /// Makes the opened interfaces persistent where that is configured.
+    /// Makes the opened interfaces persistent where that is configured; they are what they should be from now on.
     pub(super) fn keep(&mut self) {
         for id in std::mem::take(&mut self.opened) {
             let Some(EdgePort { wanted, device: Ok(open), .. }) = self.edge.ports.get(&id) else { continue };
             let persist = wanted.spec.interface().is_some_and(|interface| interface.persist);
             if let Err(error) = open.keep(persist) {
                 warn!(port = %wanted.spec.name, "its interface would not outlive the daemon: {error}");
+            }
+            if !(persist && self.attempt.resumes) {
+                self.fresh.push(id);
             }
         }
     }
