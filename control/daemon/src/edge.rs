@@ -44,7 +44,7 @@ use crate::{
     machine::Machine,
     state::{self, State},
 };
-use vswitch_host::random;
+use vswitch_host::{link::Watch, random};
 use vswitch_model::{Name, SwitchSpec};
 
 /// Maximum number of receivers of a port: a tunnel's endpoint has one for each of 64 workers, and one for its group.
@@ -62,6 +62,8 @@ pub(crate) struct Edge {
     networks: BTreeMap<NetworkId, EdgeNetwork>,
     /// Alias of interfaces that the kernel keeps after our end, to recognize them.
     owner: String,
+    /// Hears which of the host's interfaces change.
+    watch: Watch,
     /// Called when an unknown sender is seen at the tunnel.
     on_stranger: OnStranger,
     pub(crate) captures: Captures,
@@ -147,6 +149,7 @@ impl Edge {
             ports: BTreeMap::new(),
             networks: BTreeMap::new(),
             owner: format!("vswitch {}", spec.state.display()),
+            watch: Watch::begin(),
             on_stranger,
             captures: Captures::default(),
             stale: Stale::default(),

@@ -22,6 +22,7 @@ use super::{
     reap::Unfetched,
     request::{Answered, Asked, Asker, EngineRequest, Request},
     underlay::Underlay,
+    upkeep::Mended,
 };
 use crate::{
     Failure,
@@ -150,6 +151,7 @@ impl Core {
             store,
             observer,
             rules: Rules::new(machine),
+            mended: Mended::default(),
             unfetched: Unfetched::default(),
             crowd_warned: None,
             underlay: Underlay::default(),
@@ -208,7 +210,7 @@ impl Core {
         }
         self.edge.stop(leave).await;
         if leave == Leave::Nothing {
-            self.rules.forget(&[]);
+            self.rules.remove_all();
         }
     }
 
@@ -264,11 +266,11 @@ impl Core {
     fn problems(&self) -> Problems {
         let trouble = |kind| move |detail| Trouble { kind, of: None, detail };
         let store = self.store.trouble().map(trouble(TroubleKind::Store));
-        let gateway = self.rules.troubles().iter().cloned().map(trouble(TroubleKind::Gateway));
+        let gateway = self.rules.troubles().cloned().map(trouble(TroubleKind::Gateway));
         let reload = self.reload_refused.clone().map(trouble(TroubleKind::Reload));
         let underlay = self.underlay.trouble().map(trouble(TroubleKind::Tunnel));
         Problems {
-            warnings: self.store.warnings(),
+            warnings: self.store.warnings().into_iter().chain(self.mended.warnings()).collect(),
             troubles: store.into_iter().chain(gateway).chain(reload).chain(underlay).collect(),
         }
     }

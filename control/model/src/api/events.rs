@@ -97,6 +97,11 @@ pub enum What {
         /// What, and what came of it.
         detail: String,
     },
+    /// Another program changed what is the switch's on this host, and it was set again: rules, settings of the kernel, interfaces.
+    HostMended {
+        /// What, and by whom as far as known.
+        detail: String,
+    },
     /// The configuration file was read again and applied.
     Reloaded {
         /// How many objects it changed.
@@ -175,6 +180,7 @@ impl fmt::Display for What {
             }
             Self::SwitchChanged { detail } => write!(f, "the switch changed: {detail}"),
             Self::StoreMended { detail } => write!(f, "the store: {detail}"),
+            Self::HostMended { detail } => write!(f, "{detail}"),
             Self::Reloaded { changes } => write!(f, "reloaded: {changes} changes"),
             Self::MacLearned(station) => write!(f, "{} learned", on(station)),
             Self::MacMoved { station, from } => write!(f, "{} moved from port {from}", on(station)),
