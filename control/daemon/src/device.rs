@@ -307,7 +307,7 @@ fn open_tap(namespace: &Namespace, ifname: &str, persist: bool) -> Result<Tap, E
 }
 
 fn open_packet(ifname: &str, offload: bool) -> Result<Arc<PacketSocket>, Error> {
-    match PacketSocket::open(ifname, offload) {
+    match PacketSocket::open(ifname, offload, None) {
         Ok(device) => Ok(Arc::new(device)),
         Err(error) => Err(match Errno::from_io_error(&error) {
             Some(Errno::NODEV) => Error::not_found(format!("there is no interface {ifname}")),

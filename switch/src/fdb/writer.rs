@@ -265,6 +265,7 @@ impl Writer {
             return Learned::Held;
         }
         fdb.buckets[bucket].set(slot, fresh.held(held));
+        fdb.tell(key);
         self.count(from, -1);
         self.count(fresh.port(), 1);
         self.totals.moved += 1;
@@ -282,6 +283,7 @@ impl Writer {
             Some((bucket, slot, value)) => {
                 self.remove(fdb, bucket, slot, key, value);
                 fdb.buckets[bucket].fill(slot, key, pinned);
+                fdb.tell(key);
                 self.len += 1;
                 true
             }
@@ -379,6 +381,7 @@ impl Writer {
                 && value.is_held()
             {
                 fdb.buckets[bucket].set(slot, value.held(false));
+                fdb.tell(key);
                 self.report(now, key, value.port(), Change::Released);
             }
         }
@@ -395,6 +398,7 @@ impl Writer {
                 }
             } else if value.is_held() && writer.moves.release(key, now) {
                 fdb.buckets[bucket].set(slot, value.held(false));
+                fdb.tell(key);
                 writer.report(now, key, value.port(), Change::Released);
             }
         });
@@ -422,6 +426,7 @@ impl Writer {
         }
         let Some((bucket, slot)) = self.free_place(fdb, key, now) else { return false };
         fdb.buckets[bucket].fill(slot, key, value);
+        fdb.tell(key);
         self.len += 1;
         if value.origin() == Origin::Learned {
             self.count(value.port(), 1);
@@ -515,6 +520,7 @@ impl Writer {
 
     fn remove(&mut self, fdb: &Fdb, bucket: usize, slot: usize, key: Key, value: Value) {
         fdb.buckets[bucket].clear(slot);
+        fdb.tell(key);
         self.len -= 1;
         if value.origin() == Origin::Learned {
             self.count(value.port(), -1);
