@@ -144,6 +144,13 @@ impl Lanes {
         }
     }
 
+    /// Sets the address of the interface of a lane. Returns whether it is new.
+    pub(crate) fn set_own(&self, lane: u32, own: Option<MacAddr>) -> bool {
+        let mut owners = self.lock();
+        let Some(taken) = owners.by_lane.get_mut(&lane) else { return false };
+        std::mem::replace(&mut taken.own, own) != own
+    }
+
     /// Stops forwarding from and to a lane.
     pub(crate) fn stop(&self, lane: u32) {
         self.memory(lane).flags.fetch_and(!READY, Release);

@@ -30,7 +30,7 @@ mod slow;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     os::fd::{AsFd, OwnedFd},
     path::Path,
@@ -188,8 +188,8 @@ impl Drop for FastPath {
 pub struct Rules<'a> {
     /// Of the ports that are up.
     pub ports: BTreeMap<PortId, &'a PortRules>,
-    /// Ports for which it is switched off.
-    pub off: BTreeSet<PortId>,
+    /// Ports that may not be forwarded for, for a reason that is not among their rules.
+    pub barred: BTreeMap<PortId, Slow>,
     /// Captures, mirrors, and the counters of networks.
     pub plan: &'a Plan,
 }

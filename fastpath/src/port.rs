@@ -10,7 +10,7 @@ use std::{
 };
 
 use vswitch::{
-    addr::{NetworkId, PortId},
+    addr::{MacAddr, NetworkId, PortId},
     counters::{NetworkCounters, PortCounters},
     device::packet::Bypass,
 };
@@ -106,6 +106,13 @@ impl FastPort {
         }
     }
 
+    /// The MAC address of the other end, if that is in another namespace: [`Interface::own`].
+    pub fn set_own(&self, own: Option<MacAddr>) {
+        if self.common.lanes.set_own(self.lane, own) {
+            self.common.feed.add_all();
+        }
+    }
+
     /// Why frames of the port pass through the switch; `None`: the kernel forwards those whose stations are known.
     pub fn slow(&self) -> Option<Slow> {
         let state = self.state();
@@ -191,9 +198,7 @@ impl FastPort {
 
     fn wanted(&self, rules: &Rules<'_>) -> Result<(Told, NetworkId), Slow> {
         let port = rules.ports.get(&self.port).ok_or(Slow::Starting)?;
-        if rules.off.contains(&self.port) {
-            return Err(Slow::Off);
-        }
+        rules.barred.get(&self.port).map_or(Ok(()), |slow| Err(*slow))?;
         let network = slow::eligible(port)?;
         slow::unwatched(port, network, rules.plan)?;
         let guard = slow::record(port.guard.as_deref())?;

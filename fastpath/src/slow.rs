@@ -18,6 +18,8 @@ pub enum Slow {
     Starting,
     /// Switched off for the port.
     Off,
+    /// Its device takes complete wire frames only, which the switch makes.
+    NoOffload,
     /// A trunk, or a mirror.
     Networks,
     /// It has a rate limit.
@@ -39,6 +41,9 @@ impl fmt::Display for Slow {
         match self {
             Self::Starting => f.write_str("the port is being opened"),
             Self::Off => f.write_str("switched off: set accelerate = \"auto\" for the port"),
+            Self::NoOffload => f.write_str(
+                "the port takes complete wire frames only (offload = false), which vswitchd makes",
+            ),
             Self::Networks => f.write_str("the port does not carry exactly one network, untagged"),
             Self::Limited => f.write_str("the port has a rate limit, which only vswitchd enforces"),
             Self::NotLearning => f.write_str("addresses are not learned on the port (learning = false)"),

@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "BPF_PROG_TEST_RUN and unshare have no safe wrapper")]
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::AsRawFd,
     process::Command,
@@ -136,7 +136,7 @@ impl Bench {
         let ports = (0..PORTS).map(|id| Some(Arc::new(port(id)))).collect();
         let plan = Plan { topology, ports, ..Plan::empty(Arc::clone(&self.fdb)) };
         let ports: BTreeMap<_, _> = rules.iter().map(|rules| (rules.id, rules)).collect();
-        let told = Rules { ports, off: BTreeSet::new(), plan: &plan };
+        let told = Rules { ports, barred: BTreeMap::new(), plan: &plan };
         self.fast.prepare(&self.ports, &told);
         self.fast.adopt(&self.ports, &told);
         assert!(self.fast.settle());

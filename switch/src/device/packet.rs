@@ -152,6 +152,21 @@ impl PacketSocket {
         Ok(u16::try_from(unsafe { request.ifr_ifru.ifru_mtu }).unwrap_or(u16::MAX))
     }
 
+    /// Whether the interface is up and has a carrier: of a veth pair, whether the other end is up too.
+    pub fn is_running(&self) -> bool {
+        let running = || -> io::Result<bool> {
+            let mut request = self.named_request()?;
+            // SAFETY: SIOCGIFFLAGS reads the name and writes the flags of one ifreq.
+            check(unsafe {
+                libc::ioctl(self.socket.as_raw_fd(), libc::SIOCGIFFLAGS as libc::Ioctl, &raw mut request)
+            })?;
+            // SAFETY: SIOCGIFFLAGS has set it.
+            let flags = c_int::from(unsafe { request.ifr_ifru.ifru_flags });
+            Ok(flags & libc::IFF_UP != 0 && flags & libc::IFF_RUNNING != 0)
+        };
+        running().unwrap_or(false)
+    }
+
     /// The current name of the interface, in the socket's namespace.
     fn named_request(&self) -> io::Result<libc::ifreq> {
         // SAFETY: plain data of which all zeros is a value.
