@@ -553,7 +553,7 @@ mod tests {
             (
                 Driver::Bridge,
                 ("colour", "red"),
-                "option colour: is unknown: there are mtu, vlan, icc, masquerade, binding, ifname, prefix, kind, mac_limit, limit.rx, limit.rx_burst, limit.tx, limit.tx_burst, guard, guard.also",
+                "option colour: is unknown: there are mtu, vlan, icc, masquerade, binding, ifname, prefix, kind, mac_limit, limit.rx, limit.rx_burst, limit.tx, limit.tx_burst, accelerate, guard, guard.also",
             ),
             (Driver::Bridge, ("vni", "7"), "option vni: belongs to driver overlay: leave it out"),
             (Driver::Overlay, ("vni", "16777216"), "option vni: 16777216 is not a VNI: use 0 to 16777215"),
