@@ -7,7 +7,7 @@
 //! bpf/forward.bpf.c   the programs, and what they do with a frame
 //! kernel              loaded or adopted, attached, pinned
 //! layout, memory      their tables, byte by byte; those that are shared memory
-//! slow                which ports may use them, and why others may not
+//! slow, odd           which ports may use them and why others may not; which frames they leave to the switch
 //! lanes               ports by the numbers of the programs
 //! feed, projection    the MAC table's way into the kernel, and back when stations were seen
 //! port                a port's lane: filter, order, counters
@@ -23,6 +23,7 @@ mod kernel;
 mod lanes;
 mod layout;
 mod memory;
+mod odd;
 mod port;
 mod projection;
 mod slow;
@@ -48,6 +49,7 @@ use vswitch::{
 };
 
 pub use kernel::Unavailable;
+pub use odd::odd;
 pub use port::FastPort;
 pub use slow::Slow;
 

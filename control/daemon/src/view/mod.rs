@@ -202,7 +202,7 @@ impl LivePort {
         }
     }
 
-    fn fast_port(&self) -> Option<Arc<FastPort>> {
+    pub(crate) fn fast_port(&self) -> Option<Arc<FastPort>> {
         self.fast.as_ref()?.as_ref().ok()?.upgrade()
     }
 

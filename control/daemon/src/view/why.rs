@@ -40,8 +40,21 @@ impl Snapshot {
                 || entries.iter().any(|entry| entry.port == port.spec.name)
         });
         let drops: Vec<Drop> = concerned.flat_map(|port| self.drops_at(&port)).collect();
-        let findings = findings(filter, &declared, &entries, &drops);
+        let mut findings = findings(filter, &declared, &entries, &drops);
+        findings.extend(ports.iter().filter_map(|port| self.way_of(port)));
         Ok(Why { declared, entries, drops, findings })
+    }
+
+    /// How frames of a port pass, if it has a part in the fast path.
+    fn way_of(&self, port: &state::Port) -> Option<String> {
+        let fast = self.live(port.id)?.fast_port()?;
+        let name = &port.spec.name;
+        Some(match fast.slow() {
+            Some(slow) => format!("frames of {name} pass the switch: {slow}"),
+            None => format!(
+                "the kernel forwards frames between {name} and other veth ports, where it knows the stations"
+            ),
+        })
     }
 
     fn declaration(&self, port: &state::Port) -> Declared {

@@ -58,7 +58,7 @@ pub struct Trace {
 /// One step of the decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Step {
-    /// `parse`, `classify`, `learn`, `look up`, `reach`, `storm`.
+    /// `parse`, `classify`, `learn`, `look up`, `reach`, `storm`; and `way`: who forwards it, the kernel or the switch.
     pub step: String,
     /// Its result.
     pub outcome: String,
