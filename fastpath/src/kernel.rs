@@ -261,22 +261,38 @@ fn table<K: aya::Pod, V: aya::Pod>(ebpf: &mut Ebpf, name: &str) -> Result<HashMa
 /// The folder of our version below `home`; those of other versions are removed, with what they hold.
 fn prepare(home: &Path) -> Result<PathBuf, Unavailable> {
     let ours = home.join(LAYOUT.to_string());
-    let result = fs::create_dir_all(&ours).and_then(|()| {
-        for folder in fs::read_dir(home)? {
-            let folder = folder?.path();
-            if folder != ours {
-                for file in fs::read_dir(&folder)? {
-                    fs::remove_file(file?.path())?;
-                }
-                fs::remove_dir(folder)?;
-            }
-        }
-        Ok(())
-    });
+    let result = fs::create_dir_all(&ours).and_then(|()| remove_versions(home, |folder| folder != ours));
     result.map(|()| ours).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => Unavailable::NoPermission,
         _ => Unavailable::Pins { path: home.to_owned(), error },
     })
+}
+
+/// Removes the `unwanted` of the folders below `home`, each of a version.
+fn remove_versions(home: &Path, unwanted: impl Fn(&Path) -> bool) -> io::Result<()> {
+    for folder in fs::read_dir(home)? {
+        let folder = folder?.path();
+        if unwanted(&folder) {
+            for file in fs::read_dir(&folder)? {
+                fs::remove_file(file?.path())?;
+            }
+            fs::remove_dir(folder)?;
+        }
+    }
+    Ok(())
+}
+
+/// Ends what an earlier run has left below `home`: it would forward beside a switch that does not know of it.
+pub(crate) fn clear(home: &Path) -> io::Result<()> {
+    match remove_versions(home, |_| true) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => {
+            // Others may have theirs beside it.
+            home.ancestors().take(2).for_each(|folder| drop(fs::remove_dir(folder)));
+            Ok(())
+        }
+    }
 }
 
 #[cfg(test)]

@@ -123,6 +123,14 @@ impl FastPath {
         Ok(Self { common: Arc::new(common), projection: Some(projection) })
     }
 
+    /// Ends what an earlier run has left below `home`, where no fast path is started: it would forward beside the switch.
+    ///
+    /// # Errors
+    /// It is there and cannot be removed.
+    pub fn clear(home: &Path) -> io::Result<()> {
+        kernel::clear(home)
+    }
+
     /// Whether it goes on forwarding if this process dies.
     pub fn outlives(&self) -> bool {
         self.common.kernel().is_pinned()

@@ -86,7 +86,10 @@ impl FastPort {
     /// # Errors
     /// The kernel refuses.
     pub fn attach(&self, ifname: &str) -> io::Result<()> {
-        let attached = self.common.kernel().attach(ifname, self.ifindex).map_err(io::Error::other)?;
+        let attached = self.common.kernel().attach(ifname, self.ifindex);
+        // Without the program nothing may be kept from the socket, whatever an earlier run has left.
+        let attached =
+            attached.inspect_err(|_| self.common.lanes.stop(self.lane)).map_err(io::Error::other)?;
         self.state().attached = Some(attached);
         Ok(())
     }
@@ -237,7 +240,10 @@ impl Bypass for FastPort {
     }
 
     fn drained(&self, queued: u32) {
-        self.common.lanes.memory(self.lane).done.store(queued, Release);
+        let memory = self.common.lanes.memory(self.lane);
+        memory.done.store(queued, Release);
+        // Not waited for since then any more: the next wait is another.
+        memory.waiting.store(0, Relaxed);
     }
 }
 

@@ -467,6 +467,25 @@ fn a_daemon_that_dies_stops_nothing() {
     assert_eq!(pinned(&daemon), Vec::<PathBuf>::new(), "an orderly stop leaves nothing pinned");
 }
 
+/// What a daemon that died has left does not forward beside one that is not to use it.
+#[test]
+fn switched_off_after_a_crash_nothing_comes_twice() {
+    with_pins();
+    let containers = ["a", "b"].map(Netns::new);
+    let mut daemon = Vswitchd::start(&config(&["a", "b"], &containers, |_| ""));
+    let [a, b] = &containers;
+    is_fast(&daemon, a, "a", "10.9.0.3");
+    daemon.kill();
+    assert!(!pinned(&daemon).is_empty());
+    daemon.configure(&config(&["a", "b"], &containers, |_| "").switch("accelerate = \"off\""));
+    daemon.run();
+    assert_eq!(pinned(&daemon), Vec::<PathBuf>::new());
+    let why = way(&daemon, "a").unwrap_err();
+    assert!(why.contains("switched off"), "{why}");
+    a.reaches("10.9.0.3");
+    Numbered::start(a, b, 10).stop();
+}
+
 #[test]
 fn stations_expire_while_no_daemon_runs() {
     with_pins();

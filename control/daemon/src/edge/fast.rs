@@ -36,12 +36,21 @@ pub(super) type Fast = Result<FastPath, String>;
 
 /// Starts the fast path.
 pub(super) fn start(spec: &SwitchSpec, is_real: bool, fdb: &Arc<Fdb>, clock: Readings) -> Fast {
-    if !spec.accelerate.is_auto() || !is_real {
-        return Err("switched off: set switch.accelerate = \"auto\"".into());
+    const OFF: &str = "switched off: set switch.accelerate = \"auto\"";
+    if !is_real {
+        return Err(OFF.into());
     }
     let home = home(&spec.state);
-    let started = FastPath::start(home.as_deref(), Arc::clone(fdb), move || clock.now());
-    let fast = started.map_err(|why| why.to_string());
+    let fast = if spec.accelerate.is_auto() {
+        FastPath::start(home.as_deref(), Arc::clone(fdb), move || clock.now()).map_err(|why| why.to_string())
+    } else {
+        Err(OFF.into())
+    };
+    if let (Err(_), Some(home)) = (&fast, &home)
+        && let Err(error) = FastPath::clear(home)
+    {
+        warn!("the kernel may forward frames a second time: {} cannot be removed: {error}", home.display());
+    }
     match &fast {
         Ok(fast) => {
             fast.set_ageing(Duration::from_secs(spec.ageing.into()));
@@ -51,7 +60,8 @@ pub(super) fn start(spec: &SwitchSpec, is_real: bool, fdb: &Arc<Fdb>, clock: Rea
                 );
             }
         }
-        Err(why) => warn!("the kernel forwards nothing by itself: {why}"),
+        Err(why) if spec.accelerate.is_auto() => warn!("the kernel forwards nothing by itself: {why}"),
+        Err(_) => {}
     }
     fast
 }
@@ -138,15 +148,18 @@ impl Edge {
     /// Lets the kernel forward by the plan that the workers have adopted.
     pub(super) fn adopt_fast(&self, layout: &state::Layout) {
         if let Ok(fast) = &self.fast {
-            self.follow_links();
+            // The others' are followed every second.
+            self.follow_links(|fast| matches!(fast.slow(), Some(Slow::Starting | Slow::LinkDown)));
             fast.adopt(self.fast_ports(), &self.rules_of(layout, self.workers.plan()));
         }
     }
 
     /// Notes which ports of the fast path have an interface that is up.
-    pub(super) fn follow_links(&self) {
+    pub(super) fn follow_links(&self, which: impl Fn(&FastPort) -> bool) {
         for port in self.ports.values() {
-            if let Ok(OpenDevice::Veth { device, fast: Ok(fast), .. }) = &port.device {
+            if let Ok(OpenDevice::Veth { device, fast: Ok(fast), .. }) = &port.device
+                && which(fast)
+            {
                 fast.set_link(device.is_running());
             }
         }

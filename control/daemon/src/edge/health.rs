@@ -40,7 +40,7 @@ impl Edge {
                 device.measure();
             }
         }
-        self.follow_links();
+        self.follow_links(|_| true);
     }
 }
 
