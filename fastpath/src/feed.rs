@@ -10,7 +10,7 @@ use std::{
 
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId},
-    fdb::Follower,
+    fdb::{Fdb, Follower},
 };
 
 use crate::lanes::Lanes;
@@ -46,13 +46,15 @@ pub(crate) struct Work {
     pub(crate) stations: Vec<(NetworkId, MacAddr)>,
     /// Read all again.
     pub(crate) all: bool,
+    /// Read this table from now on.
+    pub(crate) table: Option<Arc<Fdb>>,
     /// Take over what an earlier run has left.
     pub(crate) restore: bool,
 }
 
 impl Work {
     pub(crate) fn new() -> Self {
-        Self { stations: Vec::with_capacity(ROOM), all: false, restore: false }
+        Self { stations: Vec::with_capacity(ROOM), all: false, table: None, restore: false }
     }
 
     fn is_empty(&self) -> bool {
@@ -62,6 +64,7 @@ impl Work {
     pub(crate) fn clear(&mut self) {
         self.stations.clear();
         self.all = false;
+        self.table = None;
         self.restore = false;
     }
 }
@@ -86,6 +89,16 @@ impl Feed {
         if was_empty {
             self.changed.notify_one();
         }
+    }
+
+    /// Follows `fdb` from now on.
+    pub(crate) fn follow(self: &Arc<Self>, fdb: &Arc<Fdb>) {
+        // A table has one follower, and has it already where that is this one.
+        fdb.follow(Arc::clone(self) as _);
+        self.add(|work| {
+            work.table = Some(Arc::clone(fdb));
+            work.all = true;
+        });
     }
 
     /// Lets all entries be read again.

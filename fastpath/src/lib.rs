@@ -114,7 +114,7 @@ impl FastPath {
             Shared::map(tallies.as_fd(), slots * cpus).map_err(refuse)?,
         ));
         let feed = Arc::new(Feed::new(Arc::clone(&lanes)));
-        fdb.follow(Arc::clone(&feed) as _);
+        feed.follow(&fdb);
         let projection =
             Projection::new(fdb, Box::new(clock), Arc::clone(&lanes), Arc::clone(&feed), stations);
         let thread = std::thread::Builder::new().name("projection".into());
@@ -129,6 +129,11 @@ impl FastPath {
     /// It is there and cannot be removed.
     pub fn clear(home: &Path) -> io::Result<()> {
         kernel::clear(home)
+    }
+
+    /// Follows `fdb` from now on, which replaces the present table.
+    pub fn follow(&self, fdb: &Arc<Fdb>) {
+        self.common.feed.follow(fdb);
     }
 
     /// Whether it goes on forwarding if this process dies.

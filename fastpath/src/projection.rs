@@ -63,6 +63,9 @@ impl Projection {
         let (mut work, mut done) = (Work::new(), 0);
         let mut reading = Instant::now() + SHORTEST;
         while let Some(next) = self.feed.next(&mut work, done, reading) {
+            if let Some(fdb) = work.table.take() {
+                self.fdb = fdb;
+            }
             if work.restore {
                 self.restore();
             }

@@ -10,6 +10,7 @@ mod accelerate;
 mod capture;
 mod cli;
 mod crash;
+mod directory;
 mod engines;
 mod gateway;
 mod guard;

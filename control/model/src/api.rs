@@ -4,6 +4,7 @@
 
 pub mod capture;
 pub mod counters;
+pub mod directory;
 pub mod events;
 mod network;
 pub mod trace;
@@ -26,8 +27,9 @@ use crate::{GuardSpec, LimitSpec, MirrorSpec, Mtu, Name, Offloads};
 /// Version of the API: major version of the paths, and the number of additions since.
 ///
 /// 1.1: `api_version` in [`Status`]. 1.2: `guard` of ports and endpoints, addresses that are `pinned`, the event `guard_dropped`.
-/// 1.3: `troubles` in [`Status`], [`Log`]. 1.4: `acceleration` in [`Status`] and [`Port`].
-pub const API_VERSION: &str = "1.4";
+/// 1.3: `troubles` in [`Status`], [`Log`]. 1.4: the [directory](directory::Directory) of a network, `answered` questions.
+/// 1.5: `acceleration` in [`Status`] and [`Port`].
+pub const API_VERSION: &str = "1.5";
 
 /// Header with the number of a capture.
 pub const CAPTURE_ID: &str = "capture-id";
@@ -67,7 +69,7 @@ pub struct Status {
     /// What does not work at the moment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub troubles: Vec<Trouble>,
-    /// Whether the kernel can forward for ports; absent before 1.4.
+    /// Whether the kernel can forward for ports; absent before 1.5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acceleration: Option<Acceleration>,
 }
@@ -204,7 +206,7 @@ pub struct Port {
     #[serde(default, deserialize_with = "crate::guard::written", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub guard: Option<GuardSpec>,
-    /// Whether the kernel forwards for it; absent for tunnels and before 1.4.
+    /// Whether the kernel forwards for it; absent for tunnels and before 1.5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acceleration: Option<Acceleration>,
     /// The worker that receives on it.
@@ -222,7 +224,7 @@ pub struct Port {
     pub drops: Vec<Drop>,
 }
 
-/// Outcomes of a port's frames. Two laws hold: `rx.frames` is `unicast + flooded` and the drops met on the way in;
+/// Outcomes of a port's frames. Two laws hold: `rx.frames` is `unicast + flooded + answered` and the drops met on the way in;
 /// `offered` is `tx.frames` and the drops met on the way out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Fates {
@@ -230,6 +232,9 @@ pub struct Fates {
     pub unicast: u64,
     /// Received frames that were sent to every other port of their network.
     pub flooded: u64,
+    /// Received frames that asked for a neighbour's address, and were answered instead of flooded.
+    #[serde(default)]
+    pub answered: u64,
     /// Frames that were to leave by this port.
     pub offered: u64,
     /// Wire frames made by segmenting super-frames for this port.

@@ -16,8 +16,8 @@ pub struct Member {
     /// The VLAN that carries the network; `None`: untagged.
     pub vlan: Option<VlanId>,
     pub(super) horizon: Option<NonZeroU16>,
+    pub(super) flood_horizon: Option<NonZeroU16>,
     pub(super) isolated: bool,
-    pub(super) flood: bool,
     pub(super) hairpin: bool,
 }
 
@@ -42,8 +42,16 @@ impl<'a> Reach<'a> {
 
     /// All egress ports, for flooding.
     pub fn members(self) -> impl Iterator<Item = &'a Member> {
-        let members = self.entry.map_or(&[][..], |entry| &entry.members);
-        members.iter().filter(move |member| member.flood && self.check(member).is_ok())
+        let members = self.entry.map_or(&[][..], |entry| &entry.members[..entry.flooded]);
+        members
+            .iter()
+            .filter(move |member| !self.is_beyond_flood_horizon(member) && self.check(member).is_ok())
+    }
+
+    /// Asked first whether the member is in a group: of a local network's none is.
+    fn is_beyond_flood_horizon(&self, member: &Member) -> bool {
+        member.flood_horizon.is_some()
+            && member.flood_horizon == self.from.and_then(|from| from.flood_horizon)
     }
 
     fn check(&self, member: &Member) -> Result<(), DropReason> {

@@ -18,9 +18,10 @@ use crate::{
 
 impl Edge {
     /// The layout of `state` with the ports that have a device.
-    pub(super) fn layout(&self, state: &State) -> Layout {
+    pub(super) fn layout(&mut self, state: &State) -> Layout {
         let mut layout = state.layout().clone();
         layout.ports.retain(|rules| self.ports.get(&rules.id).is_some_and(|port| self.is_up(port)));
+        self.direct(&mut layout, state);
         layout
     }
 
@@ -35,6 +36,7 @@ impl Edge {
         let networks = self.networks.keys().last().map_or(0, |last| last.index() + 1);
         let mut plan = Plan {
             topology,
+            neighbours: Arc::clone(&self.remote.neighbours),
             ports: vec![None; slots],
             mirrors: layout.mirrors.clone(),
             captures: self.captures.sessions(),

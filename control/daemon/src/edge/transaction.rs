@@ -286,8 +286,9 @@ impl<'e> Opening<'e> {
         let before = Arc::downgrade(self.edge.workers.plan());
         self.edge.prepare_fast(&layout, &plan);
         self.edge.workers.adopt(plan);
-        self.edge.stale.forget_in(&self.edge.fdb);
+        self.edge.remote.stale |= self.edge.stale.forget_in(&self.edge.fdb);
         self.edge.pin_stations(&self.next);
+        self.edge.pin_remote(&self.next);
         self.edge.adopt_fast(&layout);
         // A trace holds the plan, and its devices, for a moment.
         released(before).await;
