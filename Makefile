@@ -79,6 +79,8 @@ gates:           ## the other checks of CI: dependencies and crates
 	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev jq:jq readelf:binutils
 	@scripts/need-rust
 	scripts/check-supply
+	@scripts/need-packages clang:clang llvm-strip:llvm
+	scripts/check-bpf
 	scripts/check-rust
 	scripts/check-pure vswitch vswitch-vxlan
 	scripts/check-alone

@@ -4,6 +4,7 @@
 //! change is a [transaction], which ends with a new plan for the workers.
 
 mod announce;
+mod fast;
 mod health;
 mod interfaces;
 mod plan;
@@ -31,6 +32,7 @@ use vswitch_vxlan::strangers::OnStranger;
 
 use self::remote::Remote;
 pub(crate) use self::{
+    fast::Share,
     remote::Consequence,
     transaction::{Attempt, OnFailure, Opening},
 };
@@ -58,6 +60,7 @@ pub(crate) struct Edge {
     machine: Machine,
     pub(crate) fdb: Arc<Fdb>,
     pub(crate) workers: Workers,
+    fast: fast::Fast,
     ports: BTreeMap<PortId, EdgePort>,
     networks: BTreeMap<NetworkId, EdgeNetwork>,
     /// Alias of interfaces that the kernel keeps after our end, to recognize them.
@@ -142,10 +145,12 @@ impl Edge {
         }));
         let count = spec.workers.map_or_else(default_workers, usize::from);
         let workers = Workers::start(count, Arc::new(Plan::empty(Arc::clone(&fdb))), on_fault)?;
+        let fast = fast::start(spec, machine.is_real(), &fdb, workers.readings());
         Ok(Self {
             machine,
             fdb,
             workers,
+            fast,
             ports: BTreeMap::new(),
             networks: BTreeMap::new(),
             owner: format!("vswitch {}", spec.state.display()),
@@ -181,6 +186,10 @@ impl Edge {
             why_down: port.why_down(tunnel_is_open),
             warnings: port.device.as_ref().map(|open| open.warnings().to_vec()).unwrap_or_default(),
             device: port.device.as_ref().map_or(LiveDevice::None, OpenDevice::live),
+            fast: port.device.as_ref().ok().and_then(OpenDevice::fast).map(|fast| match fast {
+                Ok(fast) => Ok(Arc::downgrade(fast)),
+                Err(why) => Err(why.to_owned()),
+            }),
             heard: Arc::clone(&port.heard),
         };
         let network = |network: &EdgeNetwork| LiveNetwork {
@@ -194,13 +203,18 @@ impl Edge {
             plan: Arc::downgrade(self.workers.plan()),
             ports: self.ports.iter().map(|(id, it)| (*id, port(it))).collect(),
             networks: self.networks.iter().map(|(id, it)| (*id, network(it))).collect(),
+            why_not_fast: self.why_not_fast(),
             captures: self.captures.running().to_vec(),
         }
     }
 
     /// Applies a change of ageing and damping.
     pub(crate) fn set_switch(&self, spec: &SwitchSpec) {
-        self.fdb.configure(Duration::from_secs(spec.ageing.into()), spec.damping);
+        let ageing = Duration::from_secs(spec.ageing.into());
+        self.fdb.configure(ageing, spec.damping);
+        if let Ok(fast) = &self.fast {
+            fast.set_ageing(ageing);
+        }
     }
 
     /// The port that an address is pinned to because its station is known.

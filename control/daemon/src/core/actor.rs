@@ -171,6 +171,7 @@ impl Core {
         } else {
             core.edge.remove_orphans().await;
         }
+        core.edge.restore_fast();
         let (networks, ports) = (core.state.networks().count(), core.state.ports().count());
         info!(networks, ports, workers = core.edge.workers.count(), "switch started");
         core.publish();

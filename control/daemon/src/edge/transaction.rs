@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tracing::{error, warn};
 use vswitch::{addr::PortId, counters::PortCounters, device::tap::Tap};
 
-use super::{Edge, EdgePort};
+use super::{Edge, EdgePort, Share};
 use crate::{
     crash,
     device::{self, OpenDevice, Source, released},
@@ -172,7 +172,11 @@ impl<'e> Opening<'e> {
         let source = self.attempt.handed.remove(&wanted.spec.name).map_or(Source::Make, Source::Handed);
         let machine = self.edge.machine;
         let is_set_up = matches!(source, Source::Handed(_)) || !machine.is_real();
-        let device = device::open(machine, wanted, source, self.edge.workers.count(), &self.edge.owner).await;
+        // One more than workers, for what the kernel forwards.
+        let counters = PortCounters::of_workers(self.edge.workers.count() + 1);
+        let share = Share { fast: &self.edge.fast, counters: &counters };
+        let (inlets, owner) = (self.edge.workers.count(), &self.edge.owner);
+        let device = device::open(machine, wanted, source, inlets, owner, &share).await;
         if self.attempt.on_failure == OnFailure::Refuse {
             device.as_ref().map_err(Clone::clone)?;
         }
@@ -187,7 +191,7 @@ impl<'e> Opening<'e> {
         }
         let port = EdgePort {
             wanted: wanted.clone(),
-            counters: PortCounters::of_workers(self.edge.workers.count()),
+            counters,
             taught_before: self.edge.fdb.learning_of_port(wanted.id),
             worker: self.edge.idlest_worker(),
             key: self.edge.key(),
@@ -201,10 +205,12 @@ impl<'e> Opening<'e> {
 
     /// Opens a port that is down again.
     pub(super) async fn reopen(&mut self, id: PortId) -> bool {
-        let Some(wanted) = self.edge.ports.get(&id).map(|port| port.wanted.clone()) else { return false };
-        let edge = &self.edge;
+        let Some(port) = self.edge.ports.get(&id) else { return false };
+        let (wanted, edge) = (port.wanted.clone(), &self.edge);
+        let share = Share { fast: &edge.fast, counters: &port.counters };
         let device =
-            device::open(edge.machine, &wanted, Source::Make, edge.workers.count(), &edge.owner).await;
+            device::open(edge.machine, &wanted, Source::Make, edge.workers.count(), &edge.owner, &share)
+                .await;
         let key = self.edge.key();
         let device = device.inspect(|device| self.edge.follow_strangers(device));
         let Some(port) = self.edge.ports.get_mut(&id) else { return false };
@@ -237,6 +243,7 @@ impl<'e> Opening<'e> {
         if before == after && old.mtu == new.mtu || !self.edge.machine.is_real() {
             return Ok(());
         }
+        self.edge.follow_own(new, after).await;
         let wanted = |before| super::interfaces::wanted(new, after, before, self.edge.overlay_mtu());
         if after.bare.is_some() {
             // Where it was moved, others configure all but the MTU. If it is gone, that is soon detected.
@@ -284,12 +291,15 @@ impl<'e> Opening<'e> {
     /// Gives the workers a plan, and removes the entries and devices that it no longer uses.
     pub(super) async fn rebuild(&mut self) {
         self.collect_faults();
-        let plan = self.edge.plan(&self.next);
+        let layout = self.edge.layout(&self.next);
+        let plan = Arc::new(self.edge.plan(&self.next, &layout));
         let before = Arc::downgrade(self.edge.workers.plan());
-        self.edge.workers.adopt(Arc::new(plan));
+        self.edge.prepare_fast(&layout, &plan);
+        self.edge.workers.adopt(plan);
         self.edge.remote.stale |= self.edge.stale.forget_in(&self.edge.fdb);
         self.edge.pin_stations(&self.next);
         self.edge.pin_remote(&self.next);
+        self.edge.adopt_fast(&layout);
         self.edge.announce(std::mem::take(&mut self.fresh), &self.next).await;
         // A trace holds the plan, and its devices, for a moment.
         released(before).await;
