@@ -18,7 +18,7 @@ use vswitch::addr::MacAddr;
 use super::{NetworkError, Refusal, State};
 use vswitch_model::{
     Connect, Driver, EndpointSpec, Family, Id, Identity, IfName, Name, Netns, NetworkSpec, Reference,
-    ipam::Subnet,
+    ipam::{IpamError, Subnet},
     options::{EndpointOptions, Options},
     publish::Published,
 };
@@ -209,7 +209,13 @@ impl State {
                     subnet.claim(address)?;
                     IpNet::new_assert(address, subnet.net().prefix_len())
                 }
-                (None, Some(subnet)) => IpNet::new_assert(subnet.allocate()?, subnet.net().prefix_len()),
+                (None, Some(subnet)) => {
+                    let address = match self.blocks_of(&network.name) {
+                        Some(blocks) => allocate_within(subnet, blocks)?,
+                        None => subnet.allocate()?,
+                    };
+                    IpNet::new_assert(address, subnet.net().prefix_len())
+                }
             };
             addresses.push(address);
         }
@@ -312,6 +318,13 @@ impl State {
             .filter(is_free)
             .unwrap_or_else(|| format!("ep-{}", id.short()).parse().expect("digits make a name"))
     }
+}
+
+/// The first free address of a subnet that is in one of the blocks.
+fn allocate_within(subnet: &Subnet, blocks: &[IpNet]) -> Result<IpAddr, IpamError> {
+    let own = blocks.iter().filter(|block| subnet.net().contains(*block));
+    let mut free = own.filter_map(|block| subnet.clone().within(*block).allocate().ok());
+    free.next().ok_or(IpamError::NoAddress)
 }
 
 /// 02:42 and the IPv4 address, as in Docker's overlay; for an IPv6 address four bytes of its hash.

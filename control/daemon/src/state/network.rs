@@ -101,6 +101,9 @@ pub enum NetworkError {
     /// The file declares it.
     #[error("network {0} is declared in the configuration file: change it there and reload")]
     Declared(Name),
+    /// It belongs to the cluster.
+    #[error("network {0} belongs to the cluster: change it by vswitchctl or the API of a host")]
+    Global(Name),
     /// Endpoints have addresses in a subnet that is removed or reassigned: (network, endpoints).
     #[error("network {0}: its subnets cannot change while endpoints have addresses in them ({list}): disconnect them first", list = .1.join(", "))]
     Uprooted(Name, Vec<String>),
@@ -271,8 +274,10 @@ impl State {
     /// Changes what can change of a network while containers stay connected.
     pub(super) fn update_network(&mut self, name: &Name, update: NetworkUpdate) -> Result<(), Refusal> {
         let entry = self.networks.entry(name).ok_or_else(|| NetworkError::NotFound(name.clone().into()))?;
-        if entry.origin == Origin::File {
-            return Err(NetworkError::Declared(name.clone()).into());
+        match entry.origin {
+            Origin::File => return Err(NetworkError::Declared(name.clone()).into()),
+            Origin::Cluster => return Err(NetworkError::Global(name.clone()).into()),
+            _ => {}
         }
         let mut new = (*entry.spec).clone();
         let fixed = |key: &str| Err(NetworkError::Fixed(name.clone(), key.into(), reason(key)).into());
@@ -346,6 +351,9 @@ impl State {
 
     /// Removes a network without endpoints.
     pub(super) fn remove_network(&mut self, name: &Name) -> Result<(), Refusal> {
+        if self.networks.entry(name).is_some_and(|it| it.origin == Origin::Cluster) {
+            return Err(NetworkError::Global(name.clone()).into());
+        }
         let endpoints: Vec<_> = self.endpoints_of(name).map(|it| it.name.to_string()).collect();
         if !endpoints.is_empty() {
             return Err(NetworkError::ActiveEndpoints(name.clone(), endpoints).into());

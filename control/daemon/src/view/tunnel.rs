@@ -82,6 +82,7 @@ impl Snapshot {
             origin: match port.origin {
                 state::Origin::File => PeerOrigin::File,
                 state::Origin::Api | state::Origin::Derived => PeerOrigin::Api,
+                state::Origin::Cluster => PeerOrigin::Cluster,
                 state::Origin::Learned => PeerOrigin::Learned,
             },
             state: state_of(reason.as_ref()),
