@@ -15,6 +15,7 @@
 //! paths is the API's major version: within it, fields and paths are only added. [`API_VERSION`] counts these additions.
 
 mod capture;
+mod cluster;
 mod daemon;
 mod endpoint;
 mod events;
@@ -107,6 +108,7 @@ fn all() -> OpenApiRouter<Handle> {
         .merge(tunnel::writing())
         .merge(fdb::writing())
         .merge(daemon::writing())
+        .merge(cluster::writing())
         .merge(daemon::watching())
         .merge(capture::watching())
         .merge(trace::watching())
@@ -118,6 +120,7 @@ fn all() -> OpenApiRouter<Handle> {
 fn reading() -> OpenApiRouter<Handle> {
     OpenApiRouter::default()
         .merge(daemon::reading())
+        .merge(cluster::reading())
         .merge(network::reading())
         .merge(endpoint::reading())
         .merge(port::reading())

@@ -3,6 +3,7 @@
 //! Counters only grow, from the daemon's start. Times are whole milliseconds or seconds, as the name says.
 
 pub mod capture;
+pub mod cluster;
 pub mod counters;
 pub mod events;
 mod network;

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use vswitch::addr::MacAddr;
 
 use super::{
-    CaptureArguments, CniCommand, EXIT_CODES, EventsArguments, MirrorCommand, NetworkCommand, PeerCommand,
+    CaptureArguments, ClusterCommand, CniCommand, EXIT_CODES, EndpointCommand, EventsArguments, MirrorCommand, NetworkCommand, PeerCommand,
     SandboxCommand, TraceArguments, TunnelCommand, WhyArguments, default_socket,
 };
 use crate::attach::{
@@ -75,6 +75,12 @@ pub enum Command {
     /// The tunnel to other hosts: endpoint and counters.
     #[command(subcommand)]
     Tunnel(TunnelCommand),
+    /// The cluster: hosts that share networks, addresses and endpoints.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Endpoints: sandboxes' interfaces in networks.
+    #[command(subcommand)]
+    Endpoint(EndpointCommand),
     /// The CNI plugin, for podman, containerd and CRI-O.
     #[command(subcommand)]
     Cni(CniCommand),

@@ -42,6 +42,13 @@ pub enum Ask {
         /// The address.
         address: Option<IpAddr>,
     },
+    /// Let a new host in under a name that no host has.
+    AdmitHost {
+        /// Its name.
+        name: Name,
+        /// Its record.
+        node: Box<Node>,
+    },
     /// Remove a host, and everything that it has in the store.
     RemoveHost(Name),
     /// Change a host's record: availability, labels to set or to remove.
@@ -175,6 +182,7 @@ impl Cluster {
             }
             Ask::RemoveNetwork(id) => self.judge_removal(id, pending.begun),
             Ask::Reserve { network, address } => self.judge_reservation(network, *address),
+            Ask::AdmitHost { name, node } => self.judge_admission(name, node),
             Ask::RemoveHost(name) => self.judge_host_removal(name, pending.begun),
             Ask::UpdateHost { host, availability, labels } => {
                 let key = Key::Node(host.clone());
@@ -322,6 +330,36 @@ impl Cluster {
             }
         };
         Ok(Verdict::Needs(self.claim(short, wanted)))
+    }
+
+    fn judge_admission(&self, name: &Name, node: &Node) -> Result<Verdict, Refusal> {
+        let key = Key::Node(name.clone());
+        match self.mirror.get(&key).map(|it| &it.record) {
+            Some(Record::Node(there)) if there.id == node.id => return Ok(Verdict::Done),
+            Some(_) => {
+                return Err(Refusal::conflict(format!(
+                    "there is a host {name} in the cluster already: give this one another name (switch.name, or --name), or remove that one with `vswitchctl cluster rm {name}`"
+                )));
+            }
+            None => {}
+        }
+        if let Some((other, _)) = self.mirror.nodes().find(|(_, it)| it.address == node.address) {
+            return Err(Refusal::conflict(format!(
+                "host {other} of the cluster has the address {} already: join with another --advertise",
+                node.address
+            )));
+        }
+        if self.mirror.owned(name).next().is_some() {
+            return Err(Refusal::unavailable(format!(
+                "the records of a host {name} that was removed are being cleared: try again in some seconds"
+            )));
+        }
+        let full = |key: &Key| self.mirror.full(key);
+        let then = vec![
+            self.put(&key, &Record::Node(node.clone().into())),
+            Op::Delete(full(&Key::Gone(name.clone()))),
+        ];
+        Ok(Verdict::Needs(Txn { when: vec![Compare::Absent(full(&key))], then }))
     }
 
     fn judge_host_removal(&self, name: &Name, begun: bool) -> Result<Verdict, Refusal> {

@@ -100,7 +100,9 @@ impl State {
             .collect();
         // One that was removed while this host was away stays until its last endpoint goes.
         let names: HashSet<&Name> = membership.networks.iter().map(|it| &it.name).collect();
-        let used: BTreeSet<&Name> = self.endpoints.values().map(|it| &it.network).collect();
+        let asked_for = |it: &&Entry<PortSpec>| !matches!(it.origin, Origin::Derived | Origin::Cluster);
+        let ports = self.ports.entries().filter(asked_for).flat_map(|it| it.spec.carries.named());
+        let used: BTreeSet<&Name> = self.endpoints.values().map(|it| &it.network).chain(ports).collect();
         let stays = |it: &&Entry<NetworkSpec>| {
             it.origin == Origin::Cluster && !names.contains(&it.spec.name) && used.contains(&it.spec.name)
         };

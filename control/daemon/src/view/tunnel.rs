@@ -1,5 +1,7 @@
 //! The tunnel: this host's end, its peers, and unknown senders.
 
+use std::net::IpAddr;
+
 use super::{
     LiveDevice, LivePort, Snapshot,
     port::{received, sent},
@@ -45,6 +47,17 @@ impl Snapshot {
             overflow: open.map_or(0, |endpoint| endpoint.lost().overflow),
             strangers: self.strangers(),
         }
+    }
+
+    /// The peers that were heard in the last `within` milliseconds.
+    pub(crate) fn heard_peers(&self, within: u64) -> Vec<IpAddr> {
+        let heard = |port: state::Port| {
+            let peer = port.spec.device.peer()?.remote.ip();
+            let real = self.live(port.id)?;
+            real.listen(self.now());
+            real.heard.since(self.now()).filter(|age| *age < within).map(|_| peer)
+        };
+        self.state.ports().filter_map(heard).collect()
     }
 
     /// Senders that are not (yet) peers.

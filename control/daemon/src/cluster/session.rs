@@ -1,0 +1,413 @@
+//! A run as a member: carries out what the core of the membership puts out, and brings it what happens.
+//!
+//! Each call of the store is a task of its own that sends its outcome back; the core decides when there is one. What the copy
+//! says is given to the switch as one [`Membership`], and to each network as its directory.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval},
+};
+use tracing::{debug, info, warn};
+use vswitch_cluster::{
+    core::{Ask, AskId, Cluster, Event, Input, Output, Standing, TTL},
+    record::{Availability, Endpoint},
+    store::{Store, Watch, etcd::Etcd},
+};
+use vswitch_model::{
+    Error, Id, Name,
+    api::{cluster as api, events::What},
+};
+
+use super::folder::{Folder, Member};
+use crate::{
+    core::{Handle, Request},
+    state::{Membership, PeerHost},
+};
+
+/// How often the core is told that time has passed.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Least pause between two writes of the copy to the disk.
+const KEEPING: Duration = Duration::from_secs(2);
+
+/// Silence of a peer's tunnel below which it counts as heard.
+const HEARD: u64 = 10_000;
+
+/// A run as a member.
+pub(super) struct Session {
+    pub(super) member: Member,
+    pub(super) folder: Folder,
+    core: Handle,
+    cluster: Cluster,
+    store: Etcd,
+    started: Instant,
+    inputs: mpsc::UnboundedSender<Input>,
+    pub(super) queue: mpsc::UnboundedReceiver<Input>,
+    watch: Option<JoinHandle<()>>,
+    waiting: HashMap<AskId, oneshot::Sender<Result<(), Error>>>,
+    next_ask: AskId,
+    /// Answers that are given when their effect is visible.
+    ready: Vec<(oneshot::Sender<Result<(), Error>>, Result<(), Error>)>,
+    /// Whether the switch may have something else than the copy says.
+    dirty: bool,
+    given: Arc<Membership>,
+    /// Whether the copy on the disk is old, and when it was written.
+    stale: bool,
+    kept: Instant,
+    endpoints: Vec<(Id, Endpoint)>,
+    pub(super) tick: tokio::time::Interval,
+}
+
+impl Session {
+    /// Begins a run with a core that may have a copy from an earlier one.
+    ///
+    /// # Errors
+    /// The way to the store cannot be used: a sentence.
+    pub(super) fn new(member: Member, folder: Folder, core: Handle, cluster: Cluster) -> Result<Self, Error> {
+        let store = Etcd::new(&member.access()).map_err(Error::unavailable)?;
+        let (inputs, queue) = mpsc::unbounded_channel();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self {
+            member,
+            folder,
+            core,
+            cluster,
+            store,
+            started: Instant::now(),
+            inputs,
+            queue,
+            watch: None,
+            waiting: HashMap::new(),
+            next_ask: 0,
+            ready: Vec::new(),
+            dirty: true,
+            given: Arc::default(),
+            stale: false,
+            kept: Instant::now(),
+            endpoints: Vec::new(),
+            tick,
+        })
+    }
+
+    /// The time of the core.
+    fn now(&self) -> Duration {
+        // The first second is for what happened before.
+        self.started.elapsed() + Duration::from_secs(1)
+    }
+
+    /// Asks for something that needs the cluster's agreement.
+    pub(super) fn ask(&mut self, ask: Ask, reply: oneshot::Sender<Result<(), Error>>) {
+        self.next_ask += 1;
+        self.waiting.insert(self.next_ask, reply);
+        self.feed(Input::Asked(self.next_ask, ask));
+    }
+
+    /// Brings the core an input, and begins what it puts out.
+    pub(super) fn feed(&mut self, input: Input) {
+        for output in self.cluster.step(input, self.now()) {
+            self.perform(output);
+        }
+    }
+
+    /// Takes in everything that waits, then gives the switch what has changed.
+    pub(super) async fn take(&mut self, first: Input) {
+        self.feed(first);
+        while let Ok(input) = self.queue.try_recv() {
+            self.feed(input);
+        }
+        self.give().await;
+    }
+
+    fn perform(&mut self, output: Output) {
+        let (store, inputs, prefix) = (self.store.clone(), self.inputs.clone(), self.member.prefix.clone());
+        // The receiver lives as long as the session.
+        let send = move |input| drop(inputs.send(input));
+        match output {
+            Output::List => {
+                if let Some(watch) = self.watch.take() {
+                    watch.abort();
+                }
+                tokio::spawn(async move { send(Input::Listed(store.list(&prefix).await)) });
+            }
+            Output::Watch(from) => {
+                let follow = async move {
+                    let mut watch = match store.watch(&prefix, from).await {
+                        Ok(watch) => watch,
+                        Err(error) => return send(Input::Ended(error)),
+                    };
+                    loop {
+                        match watch.next().await {
+                            Ok(batch) => send(Input::Heard(batch)),
+                            Err(error) => return send(Input::Ended(error)),
+                        }
+                    }
+                };
+                self.watch = Some(tokio::spawn(follow));
+            }
+            Output::Transact(txn) => {
+                tokio::spawn(async move { send(Input::Transacted(store.transact(txn).await)) });
+            }
+            Output::Grant => drop(tokio::spawn(async move { send(Input::Granted(store.grant(TTL).await)) })),
+            Output::KeepAlive(lease) => {
+                tokio::spawn(async move { send(Input::Kept(store.keep_alive(lease).await)) });
+            }
+            Output::Count(revision) => {
+                tokio::spawn(async move {
+                    send(Input::Counted(revision, store.census(&prefix, revision).await));
+                });
+            }
+            Output::Changed(_) => (self.dirty, self.stale) = (true, true),
+            Output::Event(event) => self.tell(event),
+            Output::Answer(id, result) => {
+                if let Some(reply) = self.waiting.remove(&id) {
+                    self.ready.push((reply, result.map_err(Error::from)));
+                }
+            }
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        let what = match event {
+            Event::StoreLost(why) => {
+                warn!("the cluster's store is lost, and everything goes on without it: {why}");
+                What::StoreLost { detail: why }
+            }
+            Event::StoreBack => {
+                info!("the cluster's store is back");
+                What::StoreBack
+            }
+            Event::Restored => {
+                warn!("the cluster's store was restored from a backup: this host puts again what it has");
+                What::StoreMended { detail: "the cluster's store was restored from a backup".into() }
+            }
+            Event::Mended(keys) => {
+                warn!(keys, "the copy of the cluster's store differed from it, and was mended");
+                What::StoreMended { detail: format!("{keys} keys of the copy of the cluster's store differed") }
+            }
+            Event::Host(host, standing) => {
+                info!(%host, "{standing}");
+                match standing {
+                    Standing::Ready => What::NodeReady { node: host },
+                    Standing::Suspect => What::NodeSuspect { node: host },
+                    Standing::Down => What::NodeDown { node: host },
+                }
+            }
+            Event::Conflict(why) => {
+                warn!("{why}");
+                What::AddressConflict { detail: why }
+            }
+            Event::Fenced(why) => {
+                warn!("{why}");
+                What::Fenced { detail: why }
+            }
+        };
+        self.core.note(what);
+    }
+
+    /// Time has passed.
+    pub(super) async fn ticked(&mut self) {
+        self.look_at_endpoints();
+        for name in self.heard() {
+            self.feed(Input::Met(name));
+        }
+        self.feed(Input::Tick);
+        self.give().await;
+        if self.stale && self.kept.elapsed() >= KEEPING {
+            self.keep().await;
+        }
+    }
+
+    /// Writes the copy to the disk.
+    pub(super) async fn keep(&mut self) {
+        (self.stale, self.kept) = (false, Instant::now());
+        let (folder, mirror) = (self.folder.clone(), self.cluster.mirror().clone());
+        let kept = tokio::task::spawn_blocking(move || folder.keep_copy(&mirror)).await;
+        if let Ok(Err(error)) = kept {
+            warn!("the copy of the cluster is not kept: {}", error.sentence);
+        }
+    }
+
+    /// The hosts whose tunnels were heard lately.
+    fn heard(&self) -> Vec<Name> {
+        let peers = self.core.snapshot().heard_peers(HEARD);
+        let hosts = self.given.hosts.iter();
+        hosts.filter(|host| peers.contains(&host.address)).map(|host| host.name.clone()).collect()
+    }
+
+    /// Tells the core which endpoints this host has in global networks.
+    pub(super) fn look_at_endpoints(&mut self) {
+        let snapshot = self.core.snapshot();
+        let networks: HashMap<&Name, Id> =
+            self.cluster.networks().map(|network| (&network.name, network.id())).collect();
+        let mut endpoints: Vec<(Id, Endpoint)> = snapshot
+            .state
+            .endpoints()
+            .filter_map(|it| {
+                let endpoint = Endpoint {
+                    id: it.id.clone(),
+                    host: self.member.name.clone(),
+                    name: it.name.clone(),
+                    mac: it.mac,
+                    ips: it.addresses.iter().map(ipnet::IpNet::addr).collect(),
+                    aliases: it.aliases.clone(),
+                    seq: 0,
+                };
+                Some((networks.get(&it.network)?.clone(), endpoint))
+            })
+            .collect();
+        endpoints.sort_by(|a, b| a.1.id.cmp(&b.1.id));
+        if endpoints != self.endpoints || !self.endpoints_told() {
+            self.endpoints.clone_from(&endpoints);
+            self.feed(Input::Endpoints(endpoints));
+        }
+    }
+
+    fn endpoints_told(&self) -> bool {
+        self.next_ask > 0 || !self.endpoints.is_empty() || self.started.elapsed() > TICK * 2
+    }
+
+    /// Gives the switch what the copy says, then answers those whose requests are visible by it.
+    pub(super) async fn give(&mut self) {
+        if std::mem::take(&mut self.dirty) {
+            let membership = Arc::new(membership(&self.member, &self.cluster));
+            if membership != self.given {
+                let given = Arc::clone(&membership);
+                match self.core.tell(|reply| Request::Follow(given, reply)).await {
+                    Ok(_) => self.given = membership,
+                    Err(error) => {
+                        debug!("the switch does not take what the cluster says: {}", error.sentence);
+                        self.dirty = true;
+                    }
+                }
+            }
+        }
+        for (reply, result) in self.ready.drain(..) {
+            // The caller may have given up.
+            let _ = reply.send(result);
+        }
+    }
+
+    /// Whether this host can assign an address of a network at once.
+    pub(super) fn networks(&self) -> impl Iterator<Item = &Arc<vswitch_model::NetworkSpec>> {
+        self.cluster.networks()
+    }
+
+    pub(super) fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    pub(super) fn store(&self) -> &Etcd {
+        &self.store
+    }
+
+    /// The cluster as this host sees it.
+    pub(super) fn show(&self) -> api::Cluster {
+        let cluster = &self.cluster;
+        let mut count: BTreeMap<Name, u32> = BTreeMap::new();
+        for network in cluster.networks() {
+            for (endpoint, _) in cluster.mirror().endpoints((&network.id()).into()) {
+                *count.entry(endpoint.host.clone()).or_default() += 1;
+            }
+        }
+        let hosts = cluster.hosts().into_iter().map(|host| api::Host {
+            status: host.word().into(),
+            this: host.name == self.member.name,
+            endpoints: count.get(&host.name).copied().unwrap_or(0),
+            id: host.node.id.clone(),
+            address: host.node.address,
+            port: host.node.port,
+            availability: match host.node.availability {
+                Availability::Active => "active".into(),
+                Availability::Drain => "drain".into(),
+            },
+            manager: host.node.manager,
+            version: host.node.version.clone(),
+            labels: host.node.labels.clone(),
+            name: host.name,
+        });
+        let (audits, differences) = cluster.audits();
+        let mirror = cluster.mirror();
+        let silence = self.now().saturating_sub(cluster.contact());
+        let up = cluster.is_following() && cluster.lost().is_none();
+        let store = api::Store {
+            members: self.member.store.clone(),
+            kept_here: self.member.keeps_store,
+            up,
+            reason: cluster.lost().map(|(why, _)| why.to_owned()).filter(|_| !up),
+            contact_ms: u64::try_from(silence.as_millis()).unwrap_or(u64::MAX),
+            revision: mirror.revision(),
+            keys: mirror.census().keys,
+            audits,
+            differences,
+        };
+        let unfollowed = self.core.snapshot().state.unfollowed();
+        let mut troubles: Vec<String> = unfollowed.into_iter().map(|(_, why)| why).collect();
+        if mirror.unreadable() > 0 {
+            troubles.push(format!(
+                "{} keys of the store are of a newer version, or were damaged: use the same version on all hosts",
+                mirror.unreadable()
+            ));
+        }
+        api::Cluster {
+            id: self.member.cluster.clone(),
+            host: self.member.name.clone(),
+            fenced: cluster.fenced().map(str::to_owned),
+            store,
+            hosts: hosts.collect(),
+            networks: u32::try_from(cluster.networks().count()).unwrap_or(u32::MAX),
+            endpoints: count.values().sum(),
+            troubles,
+        }
+    }
+
+    /// The endpoints of all hosts in global networks.
+    pub(super) fn endpoints(&self) -> Vec<api::PlacedEndpoint> {
+        let of = |network: &Arc<vswitch_model::NetworkSpec>| {
+            let name = network.name.clone();
+            let endpoints = self.cluster.mirror().endpoints((&network.id()).into());
+            endpoints.map(move |(it, revision)| api::PlacedEndpoint {
+                id: it.id.clone(),
+                name: it.name.clone(),
+                network: name.clone(),
+                host: it.host.clone(),
+                mac: it.mac,
+                ips: it.ips.clone(),
+                revision,
+            })
+        };
+        let mut endpoints: Vec<_> = self.cluster.networks().flat_map(of).collect();
+        endpoints.sort_by(|a, b| (&a.network, &a.host, &a.name).cmp(&(&b.network, &b.host, &b.name)));
+        endpoints
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(watch) = self.watch.take() {
+            watch.abort();
+        }
+    }
+}
+
+/// What the copy gives this host.
+pub(super) fn membership(member: &Member, cluster: &Cluster) -> Membership {
+    let others = cluster.hosts().into_iter().filter(|host| host.name != member.name);
+    let networks: Vec<_> = cluster.networks().cloned().collect();
+    let blocks = networks.iter().map(|network| (network.name.clone(), cluster.held(&network.id()))).collect();
+    Membership {
+        advertise: Some(member.node.address),
+        hosts: others
+            .map(|host| PeerHost { name: host.name, address: host.node.address, port: host.node.port })
+            .collect(),
+        networks,
+        blocks,
+    }
+}
