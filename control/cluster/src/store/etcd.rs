@@ -122,7 +122,7 @@ impl Etcd {
         keys_only: bool,
         mut each: impl FnMut(proto::KeyValue),
     ) -> Result<(u64, Revision), StoreError> {
-        let (mut store, mut at) = (0, revision);
+        let mut at = revision;
         let mut from = prefix.as_bytes().to_vec();
         loop {
             let range_end = end_of(prefix);
@@ -132,7 +132,6 @@ impl Etcd {
             if at == 0 {
                 at = header.revision;
             }
-            store = header.cluster_id;
             let last = page.kvs.last().map(|entry| entry.key.clone());
             page.kvs.into_iter().for_each(&mut each);
             match last.filter(|_| page.more) {
@@ -141,7 +140,7 @@ impl Etcd {
                     last.push(0);
                     from = last;
                 }
-                None => return Ok((store, at)),
+                None => return Ok((header.cluster_id, at)),
             }
         }
     }
