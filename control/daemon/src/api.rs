@@ -17,6 +17,7 @@
 mod capture;
 mod cluster;
 mod daemon;
+mod directory;
 mod endpoint;
 mod events;
 mod extract;
@@ -107,6 +108,8 @@ fn all() -> OpenApiRouter<Handle> {
         .merge(port::writing())
         .merge(tunnel::writing())
         .merge(fdb::writing())
+        .merge(directory::watching())
+        .merge(directory::writing())
         .merge(daemon::writing())
         .merge(cluster::writing())
         .merge(daemon::watching())

@@ -1,19 +1,22 @@
 //! Which addresses are free: subnets out of pools, addresses out of subnets. Pure.
 //!
 //! Nothing here is a record of its own: a [`Subnet`] is built from what the networks, ports and endpoints of a state have,
-//! so an address that is not in use is free, and none can leak. Taken addresses are kept as ranges that touch each other
+//! so an address that is not in use is free, and none can leak. [`Turns`] only says which free one is next. Taken addresses are kept as ranges that touch each other
 //! nowhere (`ranges`), so the lowest free one is found in O(log n), in a /30 as in a /8 or an IPv6 /64.
 //!
 //! The sentences are Docker's, where it has one.
 
 mod ranges;
+mod turns;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv6Net};
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use self::ranges::Ranges;
+pub use self::turns::{REST, Turns};
 use crate::{Family, PoolSpec, SubnetSpec};
 
 /// Why an address or a subnet is not available.
@@ -133,6 +136,37 @@ impl Subnet {
         let free = self.taken.first_free(first).filter(|free| *free <= last).ok_or(IpamError::NoAddress)?;
         self.taken.insert(free);
         Ok(address(free, self.net))
+    }
+
+    /// Takes the address whose turn it is at `now`: the next free one after the `last`, round the range. One that was given
+    /// back lately rests; if all do, the one that has rested longest is taken. `now` comes from the caller.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn allocate_next(
+        &mut self,
+        turns: &Turns,
+        last: Option<IpAddr>,
+        now: Timestamp,
+    ) -> Result<IpAddr, IpamError> {
+        let (first, end) = self.range;
+        let mut busy = self.taken.clone();
+        let resting: Vec<_> = turns.resting(self.net, now).collect();
+        for (address, _) in &resting {
+            busy.insert(number(*address));
+        }
+        let after =
+            last.map(number).filter(|last| (first..end).contains(last)).map_or(first, |last| last + 1);
+        let free = |from, to| busy.first_free(from).filter(|free| *free <= to);
+        let next = free(after, end).or_else(|| free(first, end));
+        let longest = || {
+            let is_free = |address: u128| (first..=end).contains(&address) && !self.taken.holds(address);
+            let free = resting.iter().map(|(address, since)| (*since, number(*address)));
+            free.filter(|(_, address)| is_free(*address)).min().map(|(_, address)| address)
+        };
+        let taken = next.or_else(longest).ok_or(IpamError::NoAddress)?;
+        self.taken.insert(taken);
+        Ok(address(taken, self.net))
     }
 
     /// How many addresses are taken, and how many of the range are free; at most what 64 bits hold.

@@ -85,6 +85,7 @@ impl Topology {
                 .map(|network| NetworkEntry {
                     passes_tags: network.is_some_and(|network| network.passes_tags),
                     isolates_tunnels: network.is_some_and(|network| network.isolates_tunnels),
+                    answers: network.is_some_and(|network| network.answers),
                     members: Vec::new(),
                     link_locals: Vec::new(),
                     place: vec![NO_MEMBER; slots],
@@ -106,8 +107,7 @@ impl Topology {
         };
         let ingress = match &rules.mode {
             PortMode::Access(network) => {
-                find(*network)?;
-                self.join(rules, *network, None)?;
+                self.join(rules, find(*network)?, None)?;
                 let link_local = rules.station.map(|mac| (link_local_of(mac), rules.id));
                 self.networks[network.index()].link_locals.extend(link_local);
                 Ingress::Access { network: *network }
@@ -122,7 +122,7 @@ impl Topology {
                     {
                         return Err(TopologyError::VlanTwice(rules.id, vlan));
                     }
-                    self.join(rules, network, Some(vlan))?;
+                    self.join(rules, find(network)?, Some(vlan))?;
                 }
                 if let Some(native) = *native {
                     let Network { vlan, passes_tags, .. } = *find(native)?;
@@ -132,7 +132,7 @@ impl Topology {
                     if rules.native_tagged && vlan.is_none() {
                         return Err(TopologyError::NoVlan(rules.id, native));
                     }
-                    self.join(rules, native, vlan.filter(|_| rules.native_tagged))?;
+                    self.join(rules, find(native)?, vlan.filter(|_| rules.native_tagged))?;
                     // Many switches tag their native VLAN too (Cisco: `vlan dot1q tag native`): such frames belong to it as well.
                     if let Some(vlan) = vlan {
                         let place = &mut by_vlan[usize::from(vlan.as_u16())];
@@ -145,8 +145,7 @@ impl Topology {
             }
             PortMode::Tunnel(networks) => {
                 for &network in networks {
-                    find(network)?;
-                    self.join(rules, network, None)?;
+                    self.join(rules, find(network)?, None)?;
                 }
                 Ingress::Tunnel
             }
@@ -160,6 +159,7 @@ impl Topology {
             guard: rules.guard.clone(),
             isolated: rules.isolated,
             horizon: rules.horizon,
+            flood_horizon: rules.flood_horizon,
             mac_limit: if rules.learning { rules.mac_limit } else { Some(0) },
             storm: rules.storm,
             limits: (rules.limits != Limits::default()).then(|| rules.limits.into()),
@@ -176,22 +176,23 @@ impl Topology {
     fn join(
         &mut self,
         rules: &PortRules,
-        network: NetworkId,
+        network: &Network,
         vlan: Option<VlanId>,
     ) -> Result<(), TopologyError> {
         let is_tunnel = matches!(rules.mode, PortMode::Tunnel(_));
-        let entry = &mut self.networks[network.index()];
+        let entry = &mut self.networks[network.id.index()];
         let place = &mut entry.place[rules.id.index()];
         if *place != NO_MEMBER {
-            return Err(TopologyError::CarriedTwice(rules.id, network));
+            return Err(TopologyError::CarriedTwice(rules.id, network.id));
         }
         *place = u16::try_from(entry.members.len()).unwrap_or(NO_MEMBER);
         let member = Member {
             port: rules.id,
             vlan,
             horizon: rules.horizon,
+            flood_horizon: rules.flood_horizon,
             isolated: rules.isolated || is_tunnel && entry.isolates_tunnels,
-            flood: rules.flood,
+            flood: rules.flood && (!is_tunnel || network.floods_to(rules.id)),
             hairpin: rules.hairpin,
         };
         entry.members.push(member);

@@ -16,6 +16,7 @@ pub struct Member {
     /// The VLAN that carries the network; `None`: untagged.
     pub vlan: Option<VlanId>,
     pub(super) horizon: Option<NonZeroU16>,
+    pub(super) flood_horizon: Option<NonZeroU16>,
     pub(super) isolated: bool,
     pub(super) flood: bool,
     pub(super) hairpin: bool,
@@ -43,7 +44,14 @@ impl<'a> Reach<'a> {
     /// All egress ports, for flooding.
     pub fn members(self) -> impl Iterator<Item = &'a Member> {
         let members = self.entry.map_or(&[][..], |entry| &entry.members);
-        members.iter().filter(move |member| member.flood && self.check(member).is_ok())
+        members.iter().filter(move |member| {
+            member.flood && !self.is_beyond_flood_horizon(member) && self.check(member).is_ok()
+        })
+    }
+
+    fn is_beyond_flood_horizon(&self, member: &Member) -> bool {
+        let group = member.flood_horizon;
+        group.is_some() && group == self.from.and_then(|from| from.flood_horizon)
     }
 
     fn check(&self, member: &Member) -> Result<(), DropReason> {

@@ -4,7 +4,7 @@
 //! says is given to the switch as one [`Membership`], and to each network as its directory.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,17 +17,23 @@ use tokio::{
 use tracing::{debug, info, warn};
 use vswitch_cluster::{
     core::{Ask, AskId, Cluster, Event, Input, Output, Standing, TTL},
+    keys::{Key, Short},
     record::{Availability, Endpoint},
     store::{Store, Watch, etcd::Etcd},
 };
 use vswitch_model::{
-    Error, Id, Name,
-    api::{cluster as api, events::What},
+    Error, Id, Name, NetworkSpec,
+    api::{
+        cluster as api,
+        directory::{Directory, DirectoryUpdate, Station, Withdrawal},
+        events::What,
+    },
 };
 
 use super::folder::{Folder, Member};
 use crate::{
     core::{Handle, Request},
+    directory::DirectoryChange,
     state::{Membership, PeerHost},
 };
 
@@ -58,10 +64,16 @@ pub(super) struct Session {
     /// Whether the switch may have something else than the copy says.
     dirty: bool,
     given: Arc<Membership>,
+    /// By network, the directory that the switch has.
+    directories: BTreeMap<Name, Directory>,
+    /// The networks whose directories may have changed; `None`: all.
+    redirect: Option<BTreeSet<Short>>,
     /// Whether the copy on the disk is old, and when it was written.
     stale: bool,
     kept: Instant,
     endpoints: Vec<(Id, Endpoint)>,
+    /// Why the switch does not take what the cluster says.
+    trouble: Option<String>,
     pub(super) tick: tokio::time::Interval,
 }
 
@@ -90,9 +102,12 @@ impl Session {
             ready: Vec::new(),
             dirty: true,
             given: Arc::default(),
+            directories: BTreeMap::new(),
+            redirect: None,
             stale: false,
             kept: Instant::now(),
             endpoints: Vec::new(),
+            trouble: None,
             tick,
         })
     }
@@ -164,13 +179,30 @@ impl Session {
                     send(Input::Counted(revision, store.census(&prefix, revision).await));
                 });
             }
-            Output::Changed(_) => (self.dirty, self.stale) = (true, true),
+            Output::Changed(keys) => self.note(&keys),
             Output::Event(event) => self.tell(event),
             Output::Answer(id, result) => {
                 if let Some(reply) = self.waiting.remove(&id) {
                     self.ready.push((reply, result.map_err(Error::from)));
                 }
             }
+        }
+    }
+
+    /// Notes what is to be given to the switch again.
+    fn note(&mut self, keys: &[Key]) {
+        self.stale = true;
+        for key in keys {
+            match (key, &mut self.redirect) {
+                // Endpoints are in directories only.
+                (Key::Endpoint(network, _), Some(networks)) => drop(networks.insert(*network)),
+                (Key::Endpoint(..), None) => {}
+                _ => (self.dirty, self.redirect) = (true, None),
+            }
+        }
+        if keys.is_empty() {
+            // A host's standing, or what this host holds.
+            (self.dirty, self.redirect) = (true, None);
         }
     }
 
@@ -281,22 +313,67 @@ impl Session {
             if membership != self.given {
                 let given = Arc::clone(&membership);
                 match self.core.tell(|reply| Request::Follow(given, reply)).await {
-                    Ok(_) => self.given = membership,
-                    Err(error) => {
-                        debug!("the switch does not take what the cluster says: {}", error.sentence);
-                        self.dirty = true;
-                    }
+                    Ok(_) => (self.given, self.trouble) = (membership, None),
+                    Err(error) => self.complain(&error),
                 }
             }
         }
+        self.direct().await;
         for (reply, result) in self.ready.drain(..) {
             // The caller may have given up.
             let _ = reply.send(result);
         }
     }
 
+    /// The switch does not take it now: it is tried again with the next change, and told once.
+    fn complain(&mut self, error: &Error) {
+        self.dirty = true;
+        if self.trouble.as_ref() != Some(&error.sentence) {
+            warn!("the switch does not take what the cluster says: {}", error.sentence);
+            self.trouble = Some(error.sentence.clone());
+        }
+    }
+
+    /// Gives the switch the directories that have changed.
+    async fn direct(&mut self) {
+        let hosts: HashMap<Name, std::net::IpAddr> =
+            self.given.hosts.iter().map(|host| (host.name.clone(), host.address)).collect();
+        let mut wanted = Vec::new();
+        for network in self.cluster.networks() {
+            let touched = self.redirect.as_ref().is_none_or(|it| it.contains(&(&network.id()).into()));
+            if touched {
+                wanted.push((network.name.clone(), directory(&self.member, &self.cluster, network, &hosts)));
+            }
+        }
+        self.redirect = Some(BTreeSet::new());
+        for (name, directory) in wanted {
+            if self.directories.get(&name) == Some(&directory) {
+                continue;
+            }
+            let change = match self.directories.get(&name) {
+                Some(before) => DirectoryChange::Update(difference(before, &directory)),
+                None => DirectoryChange::Replace(directory.clone()),
+            };
+            match self.core.tell(|reply| Request::Direct(name.clone().into(), change, reply)).await {
+                Ok(_) => drop(self.directories.insert(name, directory)),
+                Err(error) => {
+                    debug!("the directory of {name} is not taken: {}", error.sentence);
+                    self.directories.remove(&name);
+                    self.redirect = None;
+                }
+            }
+        }
+        let networks: BTreeSet<&Name> = self.cluster.networks().map(|network| &network.name).collect();
+        let over: Vec<Name> = self.directories.keys().filter(|name| !networks.contains(name)).cloned().collect();
+        for name in over {
+            self.directories.remove(&name);
+            // With its network it is gone anyway.
+            let _ = self.core.tell(|reply| Request::Direct(name.into(), DirectoryChange::Remove, reply)).await;
+        }
+    }
+
     /// Whether this host can assign an address of a network at once.
-    pub(super) fn networks(&self) -> impl Iterator<Item = &Arc<vswitch_model::NetworkSpec>> {
+    pub(super) fn networks(&self) -> impl Iterator<Item = &Arc<NetworkSpec>> {
         self.cluster.networks()
     }
 
@@ -349,7 +426,7 @@ impl Session {
             differences,
         };
         let unfollowed = self.core.snapshot().state.unfollowed();
-        let mut troubles: Vec<String> = unfollowed.into_iter().map(|(_, why)| why).collect();
+        let mut troubles: Vec<String> = unfollowed.into_iter().map(|(_, why)| why).chain(self.trouble.clone()).collect();
         if mirror.unreadable() > 0 {
             troubles.push(format!(
                 "{} keys of the store are of a newer version, or were damaged: use the same version on all hosts",
@@ -370,7 +447,7 @@ impl Session {
 
     /// The endpoints of all hosts in global networks.
     pub(super) fn endpoints(&self) -> Vec<api::PlacedEndpoint> {
-        let of = |network: &Arc<vswitch_model::NetworkSpec>| {
+        let of = |network: &Arc<NetworkSpec>| {
             let name = network.name.clone();
             let endpoints = self.cluster.mirror().endpoints((&network.id()).into());
             endpoints.map(move |(it, revision)| api::PlacedEndpoint {
@@ -394,6 +471,53 @@ impl Drop for Session {
         if let Some(watch) = self.watch.take() {
             watch.abort();
         }
+    }
+}
+
+/// The stations of other hosts in a network.
+fn directory(
+    member: &Member,
+    cluster: &Cluster,
+    network: &NetworkSpec,
+    hosts: &HashMap<Name, std::net::IpAddr>,
+) -> Directory {
+    let id = network.id();
+    // Of two records of an address the later one counts: the greater number of moves, then the later revision.
+    let mut latest: HashMap<vswitch::addr::MacAddr, (u32, i64, Option<Station>)> = HashMap::new();
+    for (endpoint, revision) in cluster.mirror().endpoints((&id).into()) {
+        let rank = (endpoint.seq, revision);
+        if latest.get(&endpoint.mac).is_some_and(|(seq, revision, _)| (*seq, *revision) > rank) {
+            continue;
+        }
+        let station = hosts.get(&endpoint.host).filter(|_| endpoint.host != member.name).map(|host| Station {
+            mac: endpoint.mac,
+            addresses: endpoint.ips.clone(),
+            host: *host,
+            sequence: endpoint.seq.into(),
+        });
+        latest.insert(endpoint.mac, (rank.0, rank.1, station));
+    }
+    let mut stations: Vec<Station> = latest.into_values().filter_map(|(_, _, station)| station).collect();
+    stations.sort_by_key(|station| station.mac);
+    let members = cluster.members(&id).into_iter().filter_map(|name| hosts.get(&name).copied());
+    Directory { hosts: Some(members.collect()), stations }
+}
+
+/// What makes one directory of the other.
+fn difference(before: &Directory, after: &Directory) -> DirectoryUpdate {
+    let old: HashMap<_, _> = before.stations.iter().map(|it| (it.mac, it)).collect();
+    let new: HashMap<_, _> = after.stations.iter().map(|it| (it.mac, it)).collect();
+    // A record with a lower number is late for the switch, unless the one before was deleted.
+    let is_over = |it: &&Station| new.get(&it.mac).is_none_or(|new| new.sequence < it.sequence);
+    DirectoryUpdate {
+        hosts: (before.hosts != after.hosts).then(|| after.hosts.clone().unwrap_or_default()),
+        set: after.stations.iter().filter(|it| old.get(&it.mac) != Some(it)).cloned().collect(),
+        withdraw: before
+            .stations
+            .iter()
+            .filter(is_over)
+            .map(|it| Withdrawal { mac: it.mac, sequence: u64::MAX })
+            .collect(),
     }
 }
 

@@ -45,12 +45,16 @@ impl Plugin {
                 self.core.add_network(wanted.spec).await?;
             }
         }
+        // The network has them from now on.
+        let subnets: Vec<IpNet> =
+            ask.ipv4.iter().chain(&ask.ipv6).filter_map(|data| data.pool.parse().ok()).collect();
+        self.take_back_all(|subnet| subnets.contains(subnet)).await?;
         Ok(json!({}))
     }
 
     pub(super) async fn delete_network(&self, ask: OfNetwork) -> Result<Value, Error> {
         let id = id(&ask.network_id)?;
-        if self.core.snapshot().adopted.contains_key(&id) {
+        if self.core.snapshot().engines.adopted.contains_key(&id) {
             self.core.adopt(id, None).await?;
         } else if let Some(network) = self.find_network(&id)? {
             // Docker deletes no network with endpoints, so the remaining ones are those it has forgotten.
@@ -169,7 +173,7 @@ impl Plugin {
 
     fn find_network(&self, id: &Id) -> Result<Option<Network>, Error> {
         let snapshot = self.core.snapshot();
-        let reference = match snapshot.adopted.get(id) {
+        let reference = match snapshot.engines.adopted.get(id) {
             Some(name) => name.clone().into(),
             None => {
                 Reference::try_from(id.to_string()).map_err(|error| Error::internal(error.to_string()))?

@@ -7,6 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 
 use super::{Network, Origin, Refusal, State, registry::Entry};
 use vswitch_model::{
@@ -20,7 +21,7 @@ use vswitch_model::{
 /// The first VNI that is assigned.
 const FIRST_VNI: u32 = 4096;
 
-/// The auxiliary address that the host itself has in an uplink network.
+/// The auxiliary address that the host itself has in an uplink or overlay network.
 pub(crate) const HOST_ADDRESS: &str = "host";
 
 /// Why a network, or an endpoint of it, cannot be created, changed or removed.
@@ -226,7 +227,7 @@ impl State {
         ipam::free_subnet(pools, self.subnets().chain(of_the_host).chain(held.iter().copied()))
     }
 
-    /// A free address of a network's subnet, existing or planned, and not in `held`.
+    /// The address whose turn it is in a network's subnet, existing or planned, after `last`, if given, and not in `held`.
     ///
     /// # Errors
     /// None is free, or the subnet is invalid.
@@ -234,6 +235,8 @@ impl State {
         &self,
         subnet: &SubnetSpec,
         held: &[IpAddr],
+        last: Option<IpAddr>,
+        now: Timestamp,
     ) -> Result<IpAddr, NetworkError> {
         let has_it = |network: &Network| network.spec.subnets.iter().any(|it| it.subnet == subnet.subnet);
         let found = match self.networks().find(has_it) {
@@ -245,7 +248,8 @@ impl State {
             // An address that is in use by now counts as used anyway.
             let _ = found.claim(*address);
         }
-        Ok(found.allocate()?)
+        let last = last.or_else(|| self.turns.last(subnet.subnet));
+        Ok(found.allocate_next(&self.turns, last, now)?)
     }
 
     /// Every subnet of every network.
@@ -364,6 +368,10 @@ impl State {
             return Err(NetworkError::Global(name.clone()).into());
         }
         self.check_unused(name)?;
+        if let Some(entry) = self.networks.entry(name) {
+            let turns = Arc::make_mut(&mut self.turns);
+            entry.spec.subnets.iter().for_each(|it| turns.restart(it.subnet));
+        }
         self.networks.remove(name)
     }
 
@@ -388,7 +396,7 @@ impl State {
     }
 }
 
-/// Chooses the gateways that are not given, and the host's own address in an uplink network if it has one.
+/// Chooses the gateways that are not given, and the host's own address in an uplink or overlay network if it has one.
 ///
 /// # Errors
 /// Index of a subnet that is contradictory or has no address left.

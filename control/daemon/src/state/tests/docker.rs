@@ -37,6 +37,12 @@ fn connect(network: &str, netns: &str, number: u64) -> Command {
     Command::Connect { network: name(network), connect: Box::new(connect), sandbox: sandbox(number) }
 }
 
+/// At `second` of the tests' time.
+fn disconnect(ids: &[&Id], second: i64) -> Command {
+    let now = jiff::Timestamp::from_second(second).unwrap();
+    Command::Disconnect { ids: ids.iter().map(|id| (*id).clone()).collect(), now }
+}
+
 fn connected(connect: serde_json::Value, network: &str, number: u64) -> Command {
     let connect = Box::new(serde_json::from_value(connect).unwrap());
     Command::Connect { network: name(network), connect, sandbox: sandbox(number) }
@@ -81,10 +87,14 @@ fn a_network_and_two_containers() {
     assert_eq!(has(&state, "db.blue"), "eth0 02:42:ac:11:00:03 172.17.0.3/16 via 172.17.0.1");
     assert_eq!(state.port(&name("web.blue")).unwrap().origin, Origin::Derived);
 
-    let effects = state.apply(Command::Disconnect(vec![id.clone()])).unwrap();
+    let effects = state.apply(disconnect(&[&id], 3)).unwrap();
     assert_eq!(labels(&effects), ["close web.blue=1", &format!("unstore endpoint {id}")]);
     state.apply(connect("blue", "job", 3)).unwrap();
-    assert_eq!(has(&state, "job.blue"), "eth0 02:42:ac:11:00:02 172.17.0.2/16 via 172.17.0.1", "free again");
+    assert_eq!(
+        has(&state, "job.blue"),
+        "eth0 02:42:ac:11:00:04 172.17.0.4/16 via 172.17.0.1",
+        "the next one"
+    );
 }
 
 #[test]
@@ -97,7 +107,7 @@ fn the_oldest_endpoint_is_the_default_route_until_it_goes() {
     state.apply(connect("blue", "web", 2)).unwrap();
     assert_eq!(has(&state, "web.red"), "eth0 02:42:ac:12:00:02 172.18.0.2/16 via 172.18.0.1");
     assert_eq!(has(&state, "web.blue"), "eth1 02:42:ac:11:00:02 172.17.0.2/16 via ");
-    let effects = state.apply(Command::Disconnect(vec![Id::of("1")])).unwrap();
+    let effects = state.apply(disconnect(&[&Id::of("1")], 3)).unwrap();
     assert_eq!(labels(&effects)[..2], ["close web.red=2", "update web.blue=3"]);
     assert_eq!(has(&state, "web.blue"), "eth1 02:42:ac:11:00:02 172.17.0.2/16 via 172.17.0.1");
 
@@ -195,7 +205,8 @@ fn addresses_and_subnets_are_chosen_beside_what_is_held() {
     state.apply(connect("blue", "web", 1)).unwrap();
     let address = |subnet: &str, held: &[&str]| {
         let held: Vec<IpAddr> = held.iter().map(|it| it.parse().unwrap()).collect();
-        state.choose_address(&subnet.parse::<IpNet>().unwrap().into(), &held).unwrap().to_string()
+        let subnet = subnet.parse::<IpNet>().unwrap().into();
+        state.choose_address(&subnet, &held, None, jiff::Timestamp::UNIX_EPOCH).unwrap().to_string()
     };
     // The gateway's and the endpoint's are taken where there is a network.
     assert_eq!(address("172.17.0.0/16", &[]), "172.17.0.3");
@@ -224,7 +235,8 @@ fn overlay_networks_have_vnis_and_uplinks_share_a_trunk() {
     let subnet = state.network(&name("c")).unwrap().spec.subnets[0].subnet;
     assert_eq!(subnet, "10.0.2.0/24".parse::<IpNet>().unwrap());
     let gateway = state.layout().ports.iter().find(|it| it.id == state.port(&name("gw.a")).unwrap().id);
-    assert!(gateway.unwrap().horizon.is_some(), "no gateway hears of another host's");
+    assert!(gateway.unwrap().flood_horizon.is_some(), "no gateway hears of another host's");
+    assert!(gateway.unwrap().horizon.is_none(), "but who knows its MAC address reaches it");
 
     let uplink = |text: &str, parent: &str, net: &str| {
         Command::AddNetwork(network(json!({
@@ -563,7 +575,7 @@ proptest! {
                 }
                 Step::Disconnect(it, netns) => {
                     let found = state.find_endpoint(&called(*it), &format!("s{netns}").parse().unwrap());
-                    Command::Disconnect(found.map(|it| it.id.clone()).into_iter().collect())
+                    disconnect(&found.iter().map(|it| &it.id).collect::<Vec<_>>(), 0)
                 }
                 Step::Update(it, mtu) => {
                     let update = NetworkUpdate { mtu: Mtu::try_from(*mtu).ok(), ..NetworkUpdate::default() };
@@ -633,4 +645,66 @@ proptest! {
             prop_assert_eq!(again.outside(), state.outside());
         }
     }
+}
+
+#[test]
+fn an_overlays_gateway_has_a_mac_address_of_its_own_on_each_host() {
+    let host = |local: &str, address: &str| {
+        let file = format!("[vxlan]\nlocal = \"{local}\"\nunderlay_mtu = 1500");
+        let mut state = State::start(config(&file), []).unwrap().next;
+        let subnet = json!({"subnet": "10.9.0.0/24", "gateway": "10.9.0.1", "aux": {"host": address}});
+        let options = json!({"vni": "5000", "host": "true"});
+        let spec = json!({"name": "blue", "driver": "overlay", "options": options, "subnet": [subnet]});
+        state.apply(Command::AddNetwork(network(spec))).unwrap();
+        has(&state, "gw.blue")
+    };
+    let [one, other] = [host("10.8.0.1", "10.9.0.2"), host("10.8.0.2", "10.9.0.3")];
+    assert!(one.contains(" 10.9.0.2/24 10.9.0.1/24 "), "its own address is first: {one}");
+    assert!(other.contains(" 10.9.0.3/24 10.9.0.1/24 "), "{other}");
+    let mac = |text: &str| text.split(' ').nth(1).unwrap().to_owned();
+    assert_ne!(mac(&one), mac(&other));
+    assert_eq!(host("10.8.0.1", "10.9.0.2"), one, "and always the same");
+}
+
+/// A subnet of six addresses, one of them the gateway's. Containers come and go at the seconds that they are numbered by.
+#[test]
+fn addresses_rest_before_they_are_given_out_again() {
+    let mut state = State::default();
+    let subnet = json!({"subnet": "10.9.0.0/29", "gateway": "10.9.0.1"});
+    state.apply(Command::AddNetwork(network(json!({"name": "blue", "subnet": [subnet]})))).unwrap();
+    let come = |state: &mut State, second: u64| {
+        state.apply(connect("blue", &format!("c{second}"), second)).map(|_| {
+            let endpoint = state.endpoints().find(|it| it.id == Id::of(&second.to_string())).unwrap();
+            endpoint.addresses[0].addr().to_string()
+        })
+    };
+    let go = |state: &mut State, number: u64, second: i64| {
+        state.apply(disconnect(&[&Id::of(&number.to_string())], second)).unwrap();
+    };
+    assert_eq!(come(&mut state, 1).unwrap(), "10.9.0.2");
+    go(&mut state, 1, 2);
+    assert_eq!(
+        [3, 4, 5, 6].map(|at| come(&mut state, at).unwrap()),
+        ["3", "4", "5", "6"].map(|it| format!("10.9.0.{it}"))
+    );
+    // Round the subnet: the only free one rests, but it is better than none.
+    assert_eq!(come(&mut state, 7).unwrap(), "10.9.0.2");
+    assert_eq!(come(&mut state, 8).unwrap_err().to_string(), "no available addresses on this pool");
+    // Of those that rest the one that has rested longest.
+    go(&mut state, 5, 20);
+    go(&mut state, 4, 21);
+    assert_eq!(come(&mut state, 22).unwrap(), "10.9.0.5");
+    go(&mut state, 3, 23);
+    // That of 4 has rested, that of 3 has not.
+    assert_eq!(come(&mut state, 82).unwrap(), "10.9.0.4");
+    // An address that is asked for need not rest.
+    let asked = connected(json!({"sandbox": "asks", "ip": "10.9.0.3"}), "blue", 83);
+    state.apply(asked).unwrap();
+    // After a restart the youngest endpoint says where to go on.
+    let (web, db) = ("10.9.0.5/29".parse::<IpNet>().unwrap(), "10.9.0.3/29".parse::<IpNet>().unwrap());
+    let endpoints = state.endpoints().filter(|it| [web, db].contains(&it.addresses[0]));
+    let stored: Vec<_> = endpoints.map(|it| Record::Endpoint(it.clone())).collect();
+    let network = Record::Network(state.network(&name("blue")).unwrap().spec);
+    let mut again = State::start(config(""), [network].into_iter().chain(stored)).unwrap().next;
+    assert_eq!(come(&mut again, 90).unwrap(), "10.9.0.4", "that after 10.9.0.3, which came last");
 }
