@@ -8,6 +8,7 @@
 
 mod capture;
 mod cli;
+mod cluster;
 mod crash;
 mod directory;
 mod engines;

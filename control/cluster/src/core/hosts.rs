@@ -13,6 +13,9 @@ use crate::{
 /// Silence of the tunnel after which a suspect host is down.
 const SILENCE: Duration = Duration::from_secs(10);
 
+/// How long a host may be without a lease before that means something.
+const BEGINNING: Duration = Duration::from_secs(2);
+
 /// What is known of a host's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Standing {
@@ -119,6 +122,8 @@ impl Cluster {
             let unheard = track.met.is_none_or(|met| now >= met + SILENCE);
             let standing = match track.absent {
                 None => Standing::Ready,
+                // One that has just joined, or whose run has just begun, is about to put it.
+                Some(since) if now < since + BEGINNING => track.standing,
                 Some(since) if now >= since + SILENCE && unheard => Standing::Down,
                 // A host that was down and is heard again is at least there.
                 Some(_) => Standing::Suspect,

@@ -327,6 +327,7 @@ impl Cluster {
         let resync = self.mirror.resync(listing);
         if self.lost.take().is_some() {
             out.push(Output::Event(Event::StoreBack));
+            out.push(Output::Changed(Vec::new()));
         }
         if resync.restored {
             self.restored = Some(now);
@@ -390,6 +391,8 @@ impl Cluster {
                 if self.lost.is_none() {
                     self.lost = Some((error.to_string(), now));
                     out.push(Output::Event(Event::StoreLost(error.to_string())));
+                    // From now on other hosts may have endpoints that the copy does not know: see `members`.
+                    out.push(Output::Changed(Vec::new()));
                 } else if let Some((why, _)) = &mut self.lost {
                     *why = error.to_string();
                 }

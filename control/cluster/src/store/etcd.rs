@@ -366,7 +366,9 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(source) = error.source() {
         error = source;
     }
-    error.to_string()
+    let text = error.to_string();
+    // rustls adds the address of its manual.
+    text.split(": https://docs.rs").next().unwrap_or_default().to_owned()
 }
 
 /// The end of the range of keys that begin with `prefix`: its last byte counted up, as etcd wants it.
