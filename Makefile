@@ -1,7 +1,7 @@
 # vswitchd: `make demo` demonstrates it, `make test` tests it, `make bench` measures it. All three need root.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-vxlan test test-pure test-kernel test-packages fuzz bench lint gates install uninstall deb dist image clean
+.PHONY: help build demo demo-vxlan demo-cluster simulate test test-pure test-kernel test-packages fuzz bench lint gates install uninstall deb dist image clean
 
 PREFIX ?= /usr/local
 ROUNDS ?= 5
@@ -28,6 +28,13 @@ demo: build      ## two containers, a ping and iperf3 between them
 demo-vxlan: build ## two hosts, a container on each, one network over both
 	@scripts/need-packages ip:iproute2 ping:iputils-ping iperf3:iperf3 bash:bash
 	@scripts/demo-vxlan
+
+demo-cluster: build ## three hosts in a cluster, its store killed on the way
+	@scripts/need-packages ip:iproute2 ping:iputils-ping pgrep:procps etcd:etcd-server
+	@scripts/demo-cluster
+
+simulate:        ## the simulated cluster with 10,000 seeds: some minutes
+	VSWITCH_SEEDS=10000 cargo test --release --locked -p vswitch-cluster --test simulation -- --nocapture
 
 test: test-pure test-kernel test-packages fuzz ## all tests
 

@@ -78,9 +78,11 @@ impl Hosts {
     fn store(&self) -> Pid {
         eventually("the store runs", || {
             let tasks = fs::read_dir(format!("/proc/{}/task", self.host(1).pid())).ok()?;
-            let children = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-            let pids: Vec<i32> =
-                children.flat_map(|line| line.split_whitespace().flat_map(str::parse).collect::<Vec<_>>()).collect();
+            let children =
+                tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+            let pids: Vec<i32> = children
+                .flat_map(|line| line.split_whitespace().flat_map(str::parse).collect::<Vec<_>>())
+                .collect();
             let is_etcd = |pid: &i32| {
                 fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == "etcd")
             };
@@ -98,7 +100,8 @@ impl Hosts {
     /// Waits until all hosts tell the same of all endpoints, and returns it.
     fn agree(&self) -> Value {
         eventually("all hosts tell the same", || {
-            let all: Vec<_> = (1..=self.hosts.len()).map(|host| self.ctl(host, "endpoint ls --all")).collect();
+            let all: Vec<_> =
+                (1..=self.hosts.len()).map(|host| self.ctl(host, "endpoint ls --all")).collect();
             all.iter().all(|it| *it == all[0]).then(|| all[0].clone())
         })
     }
@@ -142,7 +145,9 @@ fn from_nothing_to_a_ping_across_hosts_within_ten_seconds() {
     assert_eq!(names(&hosts_listed, "status"), ["ready", "ready", "ready"]);
 
     // One name, and no removal while any host has endpoints.
-    assert!(hosts.refused(3, "network create -d overlay blue").contains("network with name blue already exists"));
+    assert!(
+        hosts.refused(3, "network create -d overlay blue").contains("network with name blue already exists")
+    );
     let why = hosts.refused(1, "network rm blue");
     assert!(why.contains("network blue has active endpoints"), "{why}");
     hosts.ctl(1, &format!("network disconnect blue {}", web.name()));
@@ -201,7 +206,10 @@ fn without_the_store_traffic_goes_on_and_containers_start() {
     db.reaches(&new);
     late.reaches(&at);
     let why = hosts.refused(3, "network create -d overlay red");
-    assert!(why.contains("the store does not answer") && why.contains("running containers are not affected"), "{why}");
+    assert!(
+        why.contains("the store does not answer") && why.contains("running containers are not affected"),
+        "{why}"
+    );
 
     // A restart, while there is no store: the host comes up with all it had.
     hosts.hosts[1].stop();
@@ -241,8 +249,14 @@ fn joins_that_are_refused_say_why() {
     for (line, why) in [
         ("cluster join --token SWMTKN-1-2-3 10.8.0.1".to_owned(), "that is no join token"),
         (format!("cluster join --token {} 10.8.0.1", other.token()), "is of another cluster"),
-        (format!("cluster join --token {}{} 10.8.0.1", &token[..token.len() - 32], "0".repeat(32)), "not valid"),
-        (format!("cluster join --token {token} --name host1 10.8.0.1"), "there is a host host1 in the cluster"),
+        (
+            format!("cluster join --token {}{} 10.8.0.1", &token[..token.len() - 32], "0".repeat(32)),
+            "not valid",
+        ),
+        (
+            format!("cluster join --token {token} --name host1 10.8.0.1"),
+            "there is a host host1 in the cluster",
+        ),
         (format!("cluster join --token {token} 10.8.0.77"), "cannot join at 10.8.0.77:2377"),
         (format!("cluster join --token {token} nowhere"), "is not the address of a manager"),
         ("cluster status".to_owned(), "this host is in no cluster"),
@@ -302,14 +316,20 @@ fn a_store_that_is_there_is_used() {
     etcd.args(["--name", "one", "--listen-client-urls", url, "--advertise-client-urls", url]);
     etcd.args(["--listen-peer-urls", "http://10.8.0.1:2380", "--logger", "zap", "--log-level", "error"]);
     etcd.arg("--data-dir").arg(folder.path().join("data"));
-    let mut etcd = hosts.host(1).host.run(|| etcd.spawn().expect("etcd is installed: `make test-kernel` does it"));
+    let mut etcd =
+        hosts.host(1).host.run(|| etcd.spawn().expect("etcd is installed: `make test-kernel` does it"));
     let line = format!("cluster join --advertise 10.8.0.2 --store {url}");
     eventually("the store is there, and has no cluster", || {
         hosts.refused(2, &line).contains("there is no cluster below /vswitch/v1/").then_some(())
     });
     let begun = hosts.ctl(1, &format!("cluster init --advertise 10.8.0.1 --store {url}"));
-    assert!(begun["command"].as_str().unwrap().contains("cluster join --store http://10.8.0.1:2379"), "{begun}");
-    assert!(hosts.refused(2, &format!("cluster init --advertise 10.8.0.2 --store {url}")).contains("already"));
+    assert!(
+        begun["command"].as_str().unwrap().contains("cluster join --store http://10.8.0.1:2379"),
+        "{begun}"
+    );
+    assert!(
+        hosts.refused(2, &format!("cluster init --advertise 10.8.0.2 --store {url}")).contains("already")
+    );
     assert!(hosts.refused(2, &format!("{line} --name host1")).contains("there is a host host1"));
     hosts.ctl(2, &line);
     hosts.ctl(2, "network create --scope global blue");

@@ -27,7 +27,9 @@ use vswitch_model::{
         Drop, DropsFilter, Endpoint, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Log, LogRequest, Network,
         Port, Prune, Pruned, Reload, ReloadRequest, StaticEntry, Stats, Status,
         capture::Capture,
-        cluster::{Cluster, HostUpdate, Init, Join, JoinToken, Leave, PlacedEndpoint},
+        cluster::{
+            Backup, Cluster, HostUpdate, Init, Join, JoinToken, Leave, PlacedEndpoint, Restore, Restored,
+        },
         events::{Event, EventsFilter},
         trace::{Trace, TraceRequest, Why, WhyFilter},
         tunnel::{Probe, Tunnel},
@@ -189,6 +191,16 @@ impl Client {
     /// Changes a host of the cluster.
     pub async fn update_cluster_host(&self, host: &Name, update: &HostUpdate) -> Result<(), ClientError> {
         self.tell(Method::PATCH, &format!("/v1/cluster/hosts/{host}"), update).await
+    }
+
+    /// Returns what the cluster's store has.
+    pub async fn cluster_backup(&self) -> Result<Backup, ClientError> {
+        self.get("/v1/cluster/backup").await
+    }
+
+    /// Puts back what the cluster's store has lost.
+    pub async fn cluster_restore(&self, restore: &Restore) -> Result<Restored, ClientError> {
+        self.post("/v1/cluster/restore", restore).await
     }
 
     /// Removes a host from the cluster.

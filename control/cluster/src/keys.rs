@@ -143,7 +143,9 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Key>().map(|key| key.to_string()).as_deref(), Ok(text));
         }
-        for text in ["", "meta/x", "node", "net/0123", "net/0123456789AB", "ep/0123456789ab", "vni/x", "other"] {
+        for text in
+            ["", "meta/x", "node", "net/0123", "net/0123456789AB", "ep/0123456789ab", "vni/x", "other"]
+        {
             assert_eq!(text.parse::<Key>(), Err(()), "{text}");
         }
     }

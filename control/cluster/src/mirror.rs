@@ -258,6 +258,12 @@ impl Mirror {
         self.networks().flat_map(|network| network.subnets.iter().map(|it| it.subnet))
     }
 
+    /// Everything but the signs of life: keys without their prefix, with their values.
+    pub fn entries(&self) -> impl Iterator<Item = (&Key, &Record)> {
+        let lasting = self.entries.iter().filter(|(key, _)| !matches!(key, Key::Alive(_)));
+        lasting.map(|(key, entry)| (key, &entry.record))
+    }
+
     /// The copy as it is kept on disk.
     pub fn save(&self) -> Saved {
         let text = |entry: &Entry| String::from_utf8_lossy(&entry.record.write()).into_owned();

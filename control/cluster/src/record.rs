@@ -1,10 +1,6 @@
 //! What the keys say: JSON, so that `etcdctl get --prefix /vswitch/` explains a cluster.
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};

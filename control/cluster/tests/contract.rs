@@ -42,7 +42,8 @@ fn told(batch: &Batch, since: i64) -> Vec<String> {
 /// All of it. `pass` lets time pass until leases of a second have ended.
 async fn contract<S: Store>(store: S, pass: impl AsyncFn()) {
     // Transactions: all or nothing, each with a revision of its own.
-    let first = store.transact(always(vec![put("/t/a", "1"), put("/t/b", "1"), put("/other", "x")])).await.unwrap();
+    let first =
+        store.transact(always(vec![put("/t/a", "1"), put("/t/b", "1"), put("/other", "x")])).await.unwrap();
     assert!(first.succeeded);
     let again = store
         .transact(when(vec![Compare::Absent("/t/a".into())], vec![put("/t/a", "2"), put("/t/c", "2")]))
@@ -103,7 +104,10 @@ async fn contract<S: Store>(store: S, pass: impl AsyncFn()) {
     assert_eq!(told(&watch.next().await.unwrap(), at), ["-/t/alive@+1"]);
     assert!(!store.keep_alive(lease).await.unwrap(), "it has ended, and that is no error");
     let late = store.transact(always(vec![put("/t/late", "1"), alive])).await.unwrap_err();
-    assert!(matches!(&late, StoreError::Refused(why) if why.ends_with("requested lease not found")), "{late}");
+    assert!(
+        matches!(&late, StoreError::Refused(why) if why.ends_with("requested lease not found")),
+        "{late}"
+    );
     assert!(store.list("/t/late").await.unwrap().entries.is_empty(), "all or nothing");
     let lease = store.grant(Duration::from_secs(60)).await.unwrap();
     let alive = Op::Put { key: "/t/alive".into(), value: "2".into(), lease: Some(lease) };

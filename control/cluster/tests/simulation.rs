@@ -14,10 +14,7 @@ use vswitch_cluster::{
     keys::{Key, PREFIX},
     mirror::Mirror,
     record::{Endpoint, FORMAT, Meta, Node, Pools, Record},
-    store::{
-        Batch, Op, StoreError, Txn,
-        memory::Content,
-    },
+    store::{Batch, Op, StoreError, Txn, memory::Content},
 };
 use vswitch_model::{Id, Ipam, Name, NetworkSpec, PoolsSpec};
 
@@ -89,7 +86,11 @@ impl World {
         let mut dice = Dice(seed);
         let cluster = Id::of(&format!("cluster {seed}"));
         let mut store = Content::new(1000);
-        let put = |key: Key, record: Record| Op::Put { key: format!("{PREFIX}{key}"), value: record.write(), lease: None };
+        let put = |key: Key, record: Record| Op::Put {
+            key: format!("{PREFIX}{key}"),
+            value: record.write(),
+            lease: None,
+        };
         let pools = Pools { overlay: PoolsSpec::default().overlay, ipv6: Vec::new() };
         let meta = Meta { format: FORMAT, id: cluster.clone(), restored: 0 };
         let first = vec![put(Key::Meta, Record::Meta(meta)), put(Key::Pools, Record::Pools(pools))];
@@ -180,7 +181,9 @@ impl World {
         match output {
             Output::List => {
                 self.machines[index].watch = None;
-                self.machines[index].inbox.retain(|(_, input)| !matches!(input, Input::Heard(_) | Input::Ended(_)));
+                self.machines[index]
+                    .inbox
+                    .retain(|(_, input)| !matches!(input, Input::Heard(_) | Input::Ended(_)));
                 let listing = self.store.list(PREFIX);
                 match self.arrives(index) {
                     true => self.later(index, delay, Input::Listed(Ok(listing))),
@@ -205,7 +208,8 @@ impl World {
                 false => self.later(index, late, Input::Granted(Err(Self::lost()))),
             },
             Output::KeepAlive(lease) => {
-                let kept = if self.arrives(index) { Ok(self.store.keep_alive(lease)) } else { Err(Self::lost()) };
+                let kept =
+                    if self.arrives(index) { Ok(self.store.keep_alive(lease)) } else { Err(Self::lost()) };
                 self.later(index, delay, Input::Kept(kept));
             }
             Output::Count(revision) => {
@@ -241,7 +245,12 @@ impl World {
                     }
                     let delay = if self.faults { self.dice.millis(200) } else { self.dice.millis(10) };
                     // Streams keep their order.
-                    let last = self.machines[index].inbox.iter().filter(|it| matches!(it.1, Input::Heard(_))).map(|it| it.0).max();
+                    let last = self.machines[index]
+                        .inbox
+                        .iter()
+                        .filter(|it| matches!(it.1, Input::Heard(_)))
+                        .map(|it| it.0)
+                        .max();
                     let at = (self.now + delay).max(last.unwrap_or_default());
                     self.later(index, at - self.now, Input::Heard(batch));
                 }
@@ -334,7 +343,8 @@ impl World {
             }
             4 => {
                 let Some(network) = chosen else { return };
-                let address = network.subnets[0].subnet.hosts().nth(usize::try_from(self.dice.below(200)).unwrap());
+                let address =
+                    network.subnets[0].subnet.hosts().nth(usize::try_from(self.dice.below(200)).unwrap());
                 self.feed(index, Input::Asked(id, Ask::Reserve { network: network.id(), address }));
             }
             _ => {
@@ -352,8 +362,12 @@ impl World {
             return;
         }
         let id = network.id();
-        let used: BTreeSet<IpAddr> =
-            machine.endpoints.values().filter(|(it, _)| *it == id).flat_map(|(_, it)| it.ips.clone()).collect();
+        let used: BTreeSet<IpAddr> = machine
+            .endpoints
+            .values()
+            .filter(|(it, _)| *it == id)
+            .flat_map(|(_, it)| it.ips.clone())
+            .collect();
         let subnet = &network.subnets[0];
         let is_free = |ip: &IpAddr| !used.contains(ip) && Some(*ip) != subnet.gateway;
         let held = machine.cluster.held(&id);
@@ -436,7 +450,10 @@ impl World {
         let mut subnets = Vec::new();
         for network in truth.networks() {
             assert!(names.insert(network.name.clone()), "seed {seed}: two networks {}", network.name);
-            assert!(vnis.insert(network.vni.map(vswitch_model::Vni::as_u32)), "seed {seed}: two networks of a vni");
+            assert!(
+                vnis.insert(network.vni.map(vswitch_model::Vni::as_u32)),
+                "seed {seed}: two networks of a vni"
+            );
             let own = network.subnets[0].subnet;
             assert!(subnets.iter().all(|it: &ipnet::IpNet| !it.contains(&own)), "seed {seed}: {own} twice");
             subnets.push(own);
@@ -455,7 +472,12 @@ impl World {
             assert!(unlike.is_empty(), "seed {seed}: host{index} differs from the store: {unlike:?}");
             assert_eq!(host.mirror().ghosts(), 0, "seed {seed}: host{index}");
             for other in host.hosts() {
-                assert_eq!(other.standing, Standing::Ready, "seed {seed}: {} seen by host{index}", other.name);
+                assert_eq!(
+                    other.standing,
+                    Standing::Ready,
+                    "seed {seed}: {} seen by host{index}",
+                    other.name
+                );
             }
             for (network, endpoint) in machine.endpoints.values() {
                 let key = Key::Endpoint(network.into(), (&endpoint.id).into());
@@ -468,13 +490,20 @@ impl World {
                 };
                 assert_eq!(there.ips, endpoint.ips, "seed {seed}");
             }
-            let stored = host.mirror().owned(&host.me().name).filter(|(key, _)| matches!(key, Key::Endpoint(..))).count();
+            let stored = host
+                .mirror()
+                .owned(&host.me().name)
+                .filter(|(key, _)| matches!(key, Key::Endpoint(..)))
+                .count();
             let wanted = machine
                 .endpoints
                 .values()
                 .filter(|(network, _)| truth.get(&Key::Network(network.into())).is_some())
                 .count();
-            assert_eq!(stored, wanted, "seed {seed}: endpoints of host{index} that are gone are still in the store");
+            assert_eq!(
+                stored, wanted,
+                "seed {seed}: endpoints of host{index} that are gone are still in the store"
+            );
         }
     }
 }
@@ -518,7 +547,9 @@ fn the_directory_is_the_store_on_every_host_and_no_address_is_given_twice() {
         }
     });
     let [endpoints, lost, restored, mended] = totals;
-    println!("{seeds} seeds: {endpoints} endpoints at the end, store lost {lost} times, restored {restored}, copies mended {mended}");
+    println!(
+        "{seeds} seeds: {endpoints} endpoints at the end, store lost {lost} times, restored {restored}, copies mended {mended}"
+    );
     // A simulation in which nothing goes wrong proves nothing.
     assert!(endpoints > seeds && lost > seeds && restored > 0 && mended > 0);
 }

@@ -120,7 +120,12 @@ pub(crate) struct Services {
 
 impl Services {
     /// Starts all services.
-    pub(crate) fn start(sockets: Sockets, core: &Running, folder: cluster::Folder, calls: cluster::Calls) -> Self {
+    pub(crate) fn start(
+        sockets: Sockets,
+        core: &Running,
+        folder: cluster::Folder,
+        calls: cluster::Calls,
+    ) -> Self {
         let Sockets { api, helpers, metrics, page, docker, files } = sockets;
         let handle = || core.handle.clone();
         let services = Self {

@@ -28,8 +28,8 @@ use crate::{GuardSpec, LimitSpec, MirrorSpec, Mtu, Name, Offloads};
 /// Version of the API: major version of the paths, and the number of additions since.
 ///
 /// 1.1: `api_version` in [`Status`]. 1.2: `guard` of ports and endpoints, addresses that are `pinned`, the event `guard_dropped`.
-/// 1.3: `troubles` in [`Status`], [`Log`]. 1.4: the [directory](directory::Directory) of a network, `answered` questions.
-pub const API_VERSION: &str = "1.4";
+/// 1.3: `troubles` in [`Status`], [`Log`]. 1.4: the [directory](directory::Directory) of a network, `answered` questions. 1.5: [clusters](cluster).
+pub const API_VERSION: &str = "1.5";
 
 /// Header with the number of a capture.
 pub const CAPTURE_ID: &str = "capture-id";

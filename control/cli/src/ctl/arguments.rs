@@ -11,8 +11,9 @@ use ipnet::IpNet;
 use vswitch::addr::MacAddr;
 
 use super::{
-    CaptureArguments, ClusterCommand, CniCommand, EXIT_CODES, EndpointCommand, EventsArguments, MirrorCommand, NetworkCommand, PeerCommand,
-    SandboxCommand, TraceArguments, TunnelCommand, WhyArguments, default_socket,
+    CaptureArguments, ClusterCommand, CniCommand, EXIT_CODES, EndpointCommand, EventsArguments,
+    MirrorCommand, NetworkCommand, PeerCommand, SandboxCommand, TraceArguments, TunnelCommand, WhyArguments,
+    default_socket,
 };
 use crate::attach::{
     helper::{self, Order},

@@ -13,7 +13,7 @@ use vswitch_model::{
     Error, Name,
     api::{
         Endpoint,
-        cluster::{Cluster, Given, Host, HostUpdate, Init, Join, JoinToken, Leave, PlacedEndpoint},
+        cluster::{Cluster, Given, Host, HostUpdate, Init, Join, JoinToken, Leave, PlacedEndpoint, Restore},
     },
 };
 
@@ -65,6 +65,16 @@ pub enum ClusterCommand {
         /// The hosts.
         #[arg(required = true)]
         hosts: Vec<Name>,
+    },
+    /// Print what the store has, as JSON: networks, addresses, endpoints, hosts.
+    #[command(after_help = "Example:\n  vswitchctl cluster backup >cluster.json")]
+    Backup,
+    /// Put back what the store has lost; what it has stays.
+    #[command(after_help = "Example:\n  vswitchctl cluster restore cluster.json")]
+    Restore {
+        /// A file that `cluster backup` has printed.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
     },
     /// Change a host.
     #[command(after_help = "Example:\n  vswitchctl cluster update --availability drain host2")]
@@ -216,10 +226,18 @@ pub(super) async fn execute(
         }
         ClusterCommand::Status => render(json, &client.cluster().await?, status),
         ClusterCommand::Token { rotate, quiet } => {
-            let token = if *rotate { client.rotate_cluster_token().await? } else { client.cluster_token().await? };
+            let token =
+                if *rotate { client.rotate_cluster_token().await? } else { client.cluster_token().await? };
             render(json, &token, |token| match (&token.token, quiet) {
                 (Some(token), true) => format!("{token}\n"),
                 _ => format!("{}\n", token.command),
+            })
+        }
+        ClusterCommand::Backup => render(true, &client.cluster_backup().await?, |_| String::new()),
+        ClusterCommand::Restore { file } => {
+            let file = std::path::absolute(file).map_err(Error::from)?.to_string_lossy().into_owned();
+            render(json, &client.cluster_restore(&Restore { file }).await?, |restored| {
+                format!("{} keys put back\n", restored.keys)
             })
         }
         ClusterCommand::Rm { hosts } => {
@@ -292,7 +310,10 @@ fn status(cluster: &Cluster) -> String {
         Some(why) => format!("lost for {}: {why}", duration(store.contact_ms / 1000)),
     };
     line("store", format!("{}{kept}: {state}", store.members.join(", ")));
-    line("copy", format!("revision {}, {} keys, last sign {} ms ago", store.revision, store.keys, store.contact_ms));
+    line(
+        "copy",
+        format!("revision {}, {} keys, last sign {} ms ago", store.revision, store.keys, store.contact_ms),
+    );
     line("audits", format!("{} right, {} mended", store.audits, store.differences));
     line("networks", format!("{}, with {} endpoints", cluster.networks, cluster.endpoints));
     if let Some(why) = &cluster.fenced {

@@ -137,7 +137,11 @@ impl Cluster {
             match verdict {
                 Some(Ok(Verdict::Done)) => out.push(Output::Answer(pending.id, Ok(()))),
                 _ if offline || !settled || self.flight.is_some() => {
-                    let patience = if offline && self.lost.is_some() && !pending.begun { Duration::ZERO } else { pending.until };
+                    let patience = if offline && self.lost.is_some() && !pending.begun {
+                        Duration::ZERO
+                    } else {
+                        pending.until
+                    };
                     if now < patience {
                         self.asks.push_back(pending);
                         continue;
@@ -218,7 +222,9 @@ impl Cluster {
         }
         let mut spec = spec.clone();
         let used: Vec<IpNet> = self.mirror.subnets().chain(avoid.iter().copied()).collect();
-        if let Some(subnet) = spec.subnets.iter().find(|it| used.iter().any(|net| ipam::overlap(*net, it.subnet))) {
+        if let Some(subnet) =
+            spec.subnets.iter().find(|it| used.iter().any(|net| ipam::overlap(*net, it.subnet)))
+        {
             return Err(IpamError::Overlap(subnet.subnet).into());
         }
         let pools = match self.mirror.get(&Key::Pools).map(|it| (&it.record, it.modified)) {
@@ -245,7 +251,9 @@ impl Cluster {
         let is_taken = |vni: u32| taken.contains(&vni) || self.mirror.holds(&Key::Vni(vni));
         let vni = match spec.vni {
             Some(vni) if is_taken(vni.as_u32()) => {
-                return Err(Refusal::conflict(format!("vni {vni} is in use: choose another, or leave it out")));
+                return Err(Refusal::conflict(format!(
+                    "vni {vni} is in use: choose another, or leave it out"
+                )));
             }
             Some(vni) => vni,
             None => (FIRST_VNI..=Vni::MAX.as_u32())
@@ -306,7 +314,8 @@ impl Cluster {
 
     fn judge_reservation(&self, network: &Id, address: Option<IpAddr>) -> Result<Verdict, Refusal> {
         let short = Short::from(network);
-        let spec = self.networks().find(|it| it.id() == *network).ok_or_else(|| no_network(network.short()))?;
+        let spec =
+            self.networks().find(|it| it.id() == *network).ok_or_else(|| no_network(network.short()))?;
         let wanted = match address {
             Some(address) => {
                 let subnet = spec.subnets.iter().find(|it| it.subnet.contains(&address));

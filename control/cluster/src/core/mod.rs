@@ -310,9 +310,10 @@ impl Cluster {
         let meta = self.mirror.meta_of(&listing);
         let foreign = match meta {
             None => Some("it has no cluster: was it emptied? Restore it from a backup".to_owned()),
-            Some(meta) if meta.id != self.me.cluster => {
-                Some(format!("it belongs to another cluster, {}: was an address given to another etcd?", meta.id.short()))
-            }
+            Some(meta) if meta.id != self.me.cluster => Some(format!(
+                "it belongs to another cluster, {}: was an address given to another etcd?",
+                meta.id.short()
+            )),
             Some(meta) if meta.format != crate::record::FORMAT => Some(format!(
                 "its format is {}, and this vswitchd knows {}: use the same version on all hosts",
                 meta.format,
@@ -356,12 +357,16 @@ impl Cluster {
         if let Some(Record::Gone(gone)) = self.mirror.get(&Key::Gone(name.clone())).map(|it| &it.record)
             && gone.node.as_ref().is_none_or(|node| *node == self.me.node.id)
         {
-            return self.fence(format!("host {name} was removed from the cluster: leave it, and join again"), out);
+            return self
+                .fence(format!("host {name} was removed from the cluster: leave it, and join again"), out);
         }
         if let Some(Record::Node(node)) = self.mirror.get(&Key::Node(name.clone())).map(|it| &it.record)
             && node.id != self.me.node.id
         {
-            return self.fence(format!("another host has joined as {name}: leave the cluster, and join by another name"), out);
+            return self.fence(
+                format!("another host has joined as {name}: leave the cluster, and join by another name"),
+                out,
+            );
         }
         let conflicts = self.take_up_blocks();
         out.extend(conflicts.into_iter().map(|why| Output::Event(Event::Conflict(why))));
@@ -553,7 +558,8 @@ impl Cluster {
         let known = self.mirror.endpoints(short).map(|(endpoint, _)| &endpoint.host);
         let is_silent = |name: &&Name| self.lost.is_some() || self.standing(name) != Standing::Ready;
         let holders = self.mirror.blocks(short).map(|block| &block.host).filter(is_silent);
-        let mut members: Vec<Name> = known.chain(holders).filter(|name| **name != self.me.name).cloned().collect();
+        let mut members: Vec<Name> =
+            known.chain(holders).filter(|name| **name != self.me.name).cloned().collect();
         members.sort_unstable();
         members.dedup();
         members.retain(|name| self.standing(name) != Standing::Down);
@@ -573,7 +579,9 @@ impl Cluster {
             .flat_map(|(_, endpoint)| endpoint.ips.iter().copied());
         let specs = network.subnets.iter().filter(|it| it.subnet == subnet);
         let fixed = specs.flat_map(|it| it.gateway.into_iter().chain(it.aux.values().copied()));
-        let edges = [first, subnet.broadcast()].into_iter().filter(|_| subnet.max_prefix_len() - subnet.prefix_len() > 1);
+        let edges = [first, subnet.broadcast()]
+            .into_iter()
+            .filter(|_| subnet.max_prefix_len() - subnet.prefix_len() > 1);
         let mut taken: Vec<_> = taken_by_endpoints.chain(fixed).chain(edges).collect();
         taken.sort_unstable();
         taken.dedup();

@@ -44,7 +44,12 @@ impl Cluster {
     }
 
     /// Takes note of the outcome of the transaction under way.
-    pub(super) fn transacted(&mut self, result: Result<Done, StoreError>, now: Duration, out: &mut Vec<Output>) {
+    pub(super) fn transacted(
+        &mut self,
+        result: Result<Done, StoreError>,
+        now: Duration,
+        out: &mut Vec<Output>,
+    ) {
         let Some(purpose) = self.flight.take() else { return };
         match result {
             Ok(done) => {
@@ -57,7 +62,10 @@ impl Cluster {
                     }
                 } else {
                     // The copy is behind: the event that it lacks comes soon.
-                    self.settle = (Revision::MAX, now + Duration::from_millis(20) + self.spread(Duration::from_millis(80)));
+                    self.settle = (
+                        Revision::MAX,
+                        now + Duration::from_millis(20) + self.spread(Duration::from_millis(80)),
+                    );
                 }
             }
             Err(StoreError::Refused(why)) if why.contains("lease not found") => self.lease = None,
@@ -68,7 +76,10 @@ impl Cluster {
                 self.lost = Some((why.clone(), now));
                 if purpose == Purpose::Ask {
                     for pending in self.asks.drain(..) {
-                        out.push(Output::Answer(pending.id, Err(super::ask::Refusal::unavailable(why.clone()))));
+                        out.push(Output::Answer(
+                            pending.id,
+                            Err(super::ask::Refusal::unavailable(why.clone())),
+                        ));
                     }
                 }
                 self.settle = (Revision::MAX, now + Duration::from_secs(2));
@@ -171,7 +182,8 @@ impl Cluster {
             }
         }
         // The address was elsewhere: this record follows that one.
-        let others = self.mirror.endpoints(network).filter(|(it, _)| it.mac == endpoint.mac && it.id != endpoint.id);
+        let others =
+            self.mirror.endpoints(network).filter(|(it, _)| it.mac == endpoint.mac && it.id != endpoint.id);
         let seq = others.map(|(it, _)| it.seq + 1).max().unwrap_or(0);
         Some(Record::Endpoint(Endpoint { seq, ..endpoint.clone() }.into()))
     }
@@ -243,7 +255,11 @@ impl Cluster {
         let start = self.me.seed % count.min(SEARCHED);
         (0..count.min(SEARCHED))
             .map(|step| blocks::nth(subnet.subnet, (start + step) % count.min(SEARCHED)))
-            .find(|block| has_room(block) && !self.mirror.holds(&Key::Block(short, block.network())) && !self.held.contains_key(&Key::Block(short, block.network())))
+            .find(|block| {
+                has_room(block)
+                    && !self.mirror.holds(&Key::Block(short, block.network()))
+                    && !self.held.contains_key(&Key::Block(short, block.network()))
+            })
     }
 
     /// A network that a restored store has lost.
@@ -262,7 +278,8 @@ impl Cluster {
         if keys.iter().any(|(key, _)| self.mirror.get(key).is_some()) {
             return None;
         }
-        let present = self.mirror.networks().filter(|it| self.mirror.get(&Key::Network((&it.id()).into())).is_some());
+        let present =
+            self.mirror.networks().filter(|it| self.mirror.get(&Key::Network((&it.id()).into())).is_some());
         let mut taken = present.flat_map(|it| &it.subnets);
         if taken.any(|taken| network.subnets.iter().any(|own| ipam::overlap(own.subnet, taken.subnet))) {
             return None;
@@ -289,15 +306,17 @@ impl Cluster {
 
     /// What removed hosts have left, and hosts that are silent for long. Done by the first of the hosts that are there.
     fn collection(&self, now: Duration) -> Option<Txn> {
-        let first = self.mirror.nodes().map(|(name, _)| name).find(|name| {
-            **name == self.me.name || self.mirror.get(&Key::Alive((*name).clone())).is_some()
-        })?;
+        let first =
+            self.mirror.nodes().map(|(name, _)| name).find(|name| {
+                **name == self.me.name || self.mirror.get(&Key::Alive((*name).clone())).is_some()
+            })?;
         if *first != self.me.name || now < self.following_since + TTL {
             return None;
         }
         let full = |key: &Key| self.mirror.full(key);
         for host in self.mirror.removed() {
-            let left: Vec<_> = self.mirror.owned(host).map(|(key, _)| Op::Delete(full(key))).take(AT_ONCE).collect();
+            let left: Vec<_> =
+                self.mirror.owned(host).map(|(key, _)| Op::Delete(full(key))).take(AT_ONCE).collect();
             if !left.is_empty() {
                 let when = vec![
                     Compare::Present(full(&Key::Gone(host.clone()))),

@@ -219,8 +219,9 @@ impl Store for Etcd {
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<bool, StoreError> {
         let request = proto::LeaseKeepAliveRequest { id: lease };
-        let (_open, mut stream) =
-            self.open::<_, proto::LeaseKeepAliveResponse>("etcdserverpb.Lease", "LeaseKeepAlive", request).await?;
+        let (_open, mut stream) = self
+            .open::<_, proto::LeaseKeepAliveResponse>("etcdserverpb.Lease", "LeaseKeepAlive", request)
+            .await?;
         let answer = within(async { stream.message().await.map_err(failure) }).await?;
         // A lease that has ended is an answer as well, with no time left.
         Ok(answer.is_some_and(|answer| answer.ttl > 0))
@@ -323,9 +324,8 @@ fn futures<T>(
 }
 
 fn tls(files: &Files) -> Result<ClientTlsConfig, String> {
-    let read = |path: &Path| {
-        std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
-    };
+    let read =
+        |path: &Path| std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()));
     let identity = Identity::from_pem(read(&files.certificate)?, read(&files.key)?);
     let authority = Certificate::from_pem(read(&files.authority)?);
     Ok(ClientTlsConfig::new().ca_certificate(authority).identity(identity))
@@ -425,9 +425,10 @@ fn op(op: Op) -> proto::RequestOp {
         Op::Put { key, value, lease } => {
             proto::Request::Put(proto::PutRequest { key: key.into_bytes(), value, lease: lease.unwrap_or(0) })
         }
-        Op::Delete(key) => {
-            proto::Request::DeleteRange(proto::DeleteRangeRequest { key: key.into_bytes(), range_end: Vec::new() })
-        }
+        Op::Delete(key) => proto::Request::DeleteRange(proto::DeleteRangeRequest {
+            key: key.into_bytes(),
+            range_end: Vec::new(),
+        }),
         Op::DeleteBelow(prefix) => {
             let range_end = end_of(&prefix);
             proto::Request::DeleteRange(proto::DeleteRangeRequest { key: prefix.into_bytes(), range_end })

@@ -5,7 +5,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use vswitch_cluster::{core::Ask, record::Availability};
 use vswitch_model::{
     Error, Name,
-    api::cluster::{Cluster, HostUpdate, Init, Join, JoinToken, Leave, PlacedEndpoint},
+    api::cluster::{
+        Backup, Cluster, HostUpdate, Init, Join, JoinToken, Leave, PlacedEndpoint, Restore, Restored,
+    },
 };
 
 use super::{
@@ -25,6 +27,31 @@ pub(super) fn writing() -> OpenApiRouter<Handle> {
         .routes(routes!(leave))
         .routes(routes!(token, rotate))
         .routes(routes!(update_host, remove_host))
+        .routes(routes!(backup))
+        .routes(routes!(restore))
+}
+
+/// What the cluster's store has.
+#[utoipa::path(
+    get,
+    path = "/v1/cluster/backup",
+    operation_id = "cluster_backup",
+    responses((status = 200, body = Backup), (status = 503, body = Error)),
+)]
+async fn backup(Asking(core): Asking) -> Result<Json<Backup>, Refused> {
+    Ok(Json(core.cluster().call(Call::Backup).await?))
+}
+
+/// Puts back what the store has lost.
+#[utoipa::path(
+    post,
+    path = "/v1/cluster/restore",
+    operation_id = "cluster_restore",
+    request_body = Restore,
+    responses((status = 200, body = Restored), (status = "4XX", body = Error), (status = 503, body = Error)),
+)]
+async fn restore(Asking(core): Asking, Body(restore): Body<Restore>) -> Result<Json<Restored>, Refused> {
+    Ok(Json(core.cluster().call(|reply| Call::Restore(restore, reply)).await?))
 }
 
 /// The cluster, its store and its hosts, as this host sees them.
@@ -134,7 +161,9 @@ async fn update_host(
         None => None,
         Some("active") => Some(Availability::Active),
         Some("drain") => Some(Availability::Drain),
-        Some(other) => return Err(Error::invalid(format!("{other:?} is no availability: use active or drain")).into()),
+        Some(other) => {
+            return Err(Error::invalid(format!("{other:?} is no availability: use active or drain")).into());
+        }
     };
     let labels = update.labels.into_iter().collect();
     let ask = Ask::UpdateHost { host, availability, labels };

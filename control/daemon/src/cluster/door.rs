@@ -80,7 +80,8 @@ pub(super) async fn keep<F>(
 where
     F: Future<Output = Answer> + Send,
 {
-    let failed = |error: &dyn std::fmt::Display| Error::unavailable(format!("new hosts cannot join: {error}"));
+    let failed =
+        |error: &dyn std::fmt::Display| Error::unavailable(format!("new hosts cannot join: {error}"));
     let mut chain = certificates(&pair.certificate)?;
     // The host that joins knows the authority by its fingerprint only.
     chain.extend(certificates(&authority)?);
@@ -139,7 +140,8 @@ pub(super) async fn knock(manager: SocketAddr, token: &Token, knock: &Knock) -> 
     };
     let exchange = async {
         let stream = TcpStream::connect(manager).await.map_err(|error| unreachable(&error))?;
-        let verifier = Pinned { fingerprint: token.fingerprint.clone(), provider: Arc::new(ring::default_provider()) };
+        let verifier =
+            Pinned { fingerprint: token.fingerprint.clone(), provider: Arc::new(ring::default_provider()) };
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| unreachable(&error))?
@@ -206,9 +208,10 @@ impl ServerCertVerifier for Pinned {
         };
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone().into_owned())?;
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
-            .build()
-            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
+                .build()
+                .map_err(|error| rustls::Error::General(error.to_string()))?;
         verifier.verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
     }
 

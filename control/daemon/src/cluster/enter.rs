@@ -24,9 +24,9 @@ use vswitch_host::random;
 use vswitch_model::{Error, Name, VXLAN_PORT, api::cluster as api, ipam::unique_local};
 
 use super::{
-    Client, Reply, door, fresh_id,
+    Client, Reply, door,
     folder::{Certificates, Folder, Member},
-    host_name,
+    fresh_id, host_name,
     pki::{Authority, HostKey, Pair, Token},
     server::Server,
     session::Session,
@@ -216,7 +216,8 @@ impl Manager {
             )));
         }
         let public = bytes_of(&knock.key)?;
-        let certificate = self.authority.sign(&knock.name, &names_of(&knock.name, knock.node.address), &public)?;
+        let certificate =
+            self.authority.sign(&knock.name, &names_of(&knock.name, knock.node.address), &public)?;
         Ok(door::Welcome {
             cluster: member.cluster.clone(),
             authority: self.authority.certificate().to_owned(),
@@ -301,7 +302,9 @@ async fn found(member: Member, core: &Handle, folder: &Folder) -> Result<(Runnin
     let done = loop {
         match running.session.store().transact(first.clone()).await {
             Ok(done) => break done,
-            Err(StoreError::Unreachable(_)) if Instant::now() < until => sleep(Duration::from_millis(50)).await,
+            Err(StoreError::Unreachable(_)) if Instant::now() < until => {
+                sleep(Duration::from_millis(50)).await
+            }
             Err(error) => return Err(Error::unavailable(error.to_string())),
         }
     };
@@ -456,7 +459,8 @@ pub(super) async fn leave(
             used.join(", ")
         )));
     }
-    let others = session.cluster().hosts().into_iter().filter(|host| host.name != session.member.name).count();
+    let others =
+        session.cluster().hosts().into_iter().filter(|host| host.name != session.member.name).count();
     if !leave.force && session.member.keeps_store && others > 0 {
         return Err(Error::conflict(format!(
             "this host keeps the store, and {others} other hosts are in the cluster: let them leave first, or use --force, which ends the cluster"
@@ -464,7 +468,9 @@ pub(super) async fn leave(
     }
     if !leave.force && session.cluster().fenced().is_none() && !session.member.keeps_store {
         withdraw(session).await.map_err(|error| {
-            Error::unavailable(format!("{error}: leave later, or use --force and `cluster rm` on another host"))
+            Error::unavailable(format!(
+                "{error}: leave later, or use --force and `cluster rm` on another host"
+            ))
         })?;
     }
     let folder = session.folder.clone();
@@ -562,14 +568,17 @@ fn own_end(core: &Handle) -> Option<IpAddr> {
 
 /// The address of this host by which it reaches another one.
 fn towards(other: SocketAddr) -> Result<IpAddr, Error> {
-    let any: IpAddr = if other.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let any: IpAddr =
+        if other.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     // Nothing is sent: the kernel only chooses the way.
     let found = UdpSocket::bind((any, 0)).and_then(|socket| {
         socket.connect(other)?;
         socket.local_addr()
     });
     found.map(|it| it.ip()).map_err(|error| {
-        Error::unavailable(format!("there is no way to {other}: {error}; name this host's address with --advertise"))
+        Error::unavailable(format!(
+            "there is no way to {other}: {error}; name this host's address with --advertise"
+        ))
     })
 }
 
@@ -577,7 +586,9 @@ fn socket_address(text: &str) -> Result<SocketAddr, Error> {
     let bare = text.trim_start_matches('[').trim_end_matches(']');
     let with_default = || bare.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, door::PORT));
     text.parse::<SocketAddr>().or_else(|_| with_default()).map_err(|_| {
-        Error::invalid(format!("{text:?} is not the address of a manager: write it like 10.8.0.1 or 10.8.0.1:2377"))
+        Error::invalid(format!(
+            "{text:?} is not the address of a manager: write it like 10.8.0.1 or 10.8.0.1:2377"
+        ))
     })
 }
 
@@ -591,7 +602,8 @@ fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 fn bytes_of(text: &str) -> Result<Vec<u8>, Error> {
-    let invalid = || Error::invalid("the key of the new host cannot be read: use the same version on all hosts");
+    let invalid =
+        || Error::invalid("the key of the new host cannot be read: use the same version on all hosts");
     if !text.is_ascii() || text.len() % 2 != 0 || text.len() > 1024 {
         return Err(invalid());
     }

@@ -14,8 +14,10 @@
 //! | `route` | which requests go to the cluster first |
 //! | `enter` | how a host gets in and out: init, join, leave |
 //! | `server` | the store that a manager runs |
+//! | `backup` | what a store has, and how it gets it back |
 //! | `door`, `pki` | how a manager lets hosts in; certificates |
 
+mod backup;
 mod door;
 mod enter;
 mod folder;
@@ -66,6 +68,10 @@ pub(crate) enum Call {
     Leave(api::Leave, Reply<()>),
     /// How hosts join; with `true` by a new token from now on.
     Token(bool, Reply<api::JoinToken>),
+    /// What the store has.
+    Backup(Reply<api::Backup>),
+    /// Put back what the store has lost.
+    Restore(api::Restore, Reply<api::Restored>),
     /// Something that needs the cluster's agreement.
     Ask(Ask, Reply<()>),
     /// A new host knocks.
@@ -192,7 +198,8 @@ async fn alone(call: Call, core: &Handle, folder: &Folder) -> Option<Running> {
     match call {
         Call::Init(init, reply) => {
             let begun = enter::init(init, core, folder).await;
-            let (running, answer) = begun.map_or_else(|error| (None, Err(error)), |(it, token)| (Some(it), Ok(token)));
+            let (running, answer) =
+                begun.map_or_else(|error| (None, Err(error)), |(it, token)| (Some(it), Ok(token)));
             let _ = reply.send(answer);
             running
         }
@@ -213,6 +220,8 @@ async fn alone(call: Call, core: &Handle, folder: &Folder) -> Option<Running> {
             None
         }
         Call::Show(reply) => refuse(reply, nowhere()),
+        Call::Backup(reply) => refuse(reply, nowhere()),
+        Call::Restore(_, reply) => refuse(reply, nowhere()),
         Call::Endpoints(reply) => refuse(reply, nowhere()),
         Call::Leave(_, reply) | Call::Ask(_, reply) => refuse(reply, nowhere()),
         Call::Token(_, reply) => refuse(reply, nowhere()),
@@ -243,6 +252,8 @@ impl Running {
             Call::Join(_, reply) => refuse_member(reply, session),
             Call::Leave(_, reply) => refuse_member(reply, session),
             Call::Token(rotate, reply) => drop(reply.send(self.token(rotate))),
+            Call::Backup(reply) => drop(reply.send(backup::of(session))),
+            Call::Restore(restore, reply) => drop(reply.send(backup::put_back(session, &restore).await)),
             Call::Ask(ask, reply) => {
                 session.look_at_endpoints();
                 session.ask(ask, reply);
@@ -268,7 +279,9 @@ fn host_name(core: &Handle, asked: Option<Name>) -> Result<Name, Error> {
     match asked {
         Some(name) => Ok(name),
         None => name.parse().map_err(|_| {
-            Error::invalid(format!("{name:?} is no name for a host in a cluster: set switch.name, or give one with --name"))
+            Error::invalid(format!(
+                "{name:?} is no name for a host in a cluster: set switch.name, or give one with --name"
+            ))
         }),
     }
 }

@@ -74,7 +74,9 @@ impl Authority {
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         // A point of P-256, uncompressed (SEC 1 section 2.3.3).
         if public.len() != 65 || public[0] != 4 {
-            return Err(Error::invalid("the key of the new host is none: use the same version on both hosts"));
+            return Err(Error::invalid(
+                "the key of the new host is none: use the same version on both hosts",
+            ));
         }
         Ok(params.signed_by(&Public(public.to_vec()), &self.issuer).map_err(failed)?.pem())
     }
@@ -145,7 +147,8 @@ impl std::str::FromStr for Token {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let hexadecimal = |text: &str, length| text.len() == length && text.bytes().all(|it| it.is_ascii_hexdigit());
+        let hexadecimal =
+            |text: &str, length| text.len() == length && text.bytes().all(|it| it.is_ascii_hexdigit());
         let parts = text.trim().strip_prefix("VSWT-1-").and_then(|rest| rest.split_once('-'));
         match parts {
             Some((fingerprint, secret)) if hexadecimal(fingerprint, 64) && hexadecimal(secret, 32) => {
@@ -176,7 +179,9 @@ mod tests {
         let again = Authority::load(&cluster, authority.certificate().to_owned(), &key).unwrap();
         let host = HostKey::new().unwrap();
         let name = "host1".parse().unwrap();
-        assert!(again.sign(&name, &["10.8.0.1".into()], host.public()).unwrap().contains("BEGIN CERTIFICATE"));
+        assert!(
+            again.sign(&name, &["10.8.0.1".into()], host.public()).unwrap().contains("BEGIN CERTIFICATE")
+        );
         assert!(again.sign(&name, &[], b"x").is_err());
     }
 }

@@ -46,7 +46,8 @@ impl Handle {
         }
         options::absorb(&mut spec).map_err(NetworkError::from)?;
         let own = || state.networks().filter(|it| it.origin != Origin::Cluster);
-        let mut avoid: Vec<_> = own().flat_map(|it| it.spec.subnets.iter().map(|it| it.subnet).collect::<Vec<_>>()).collect();
+        let mut avoid: Vec<_> =
+            own().flat_map(|it| it.spec.subnets.iter().map(|it| it.subnet).collect::<Vec<_>>()).collect();
         avoid.extend(sight::host(state).await?.routes);
         let taken = own().filter_map(|it| it.spec.vni).map(Vni::as_u32).collect();
         if spec.id.is_none() {
@@ -136,4 +137,3 @@ impl Handle {
         if self.cluster().is_member() { self.cluster().find(network).await } else { None }
     }
 }
-

@@ -60,7 +60,12 @@ impl Server {
         command.arg("--data-dir").arg(folder.path("etcd"));
         command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
         command.args(["--listen-peer-urls", &members, "--initial-advertise-peer-urls", &members]);
-        command.args(["--initial-cluster", &format!("{name}={members}"), "--initial-cluster-token", cluster.short()]);
+        command.args([
+            "--initial-cluster",
+            &format!("{name}={members}"),
+            "--initial-cluster-token",
+            cluster.short(),
+        ]);
         for (option, file) in [
             ("--trusted-ca-file", &authority),
             ("--cert-file", &certificate),

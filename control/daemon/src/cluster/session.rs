@@ -222,7 +222,9 @@ impl Session {
             }
             Event::Mended(keys) => {
                 warn!(keys, "the copy of the cluster's store differed from it, and was mended");
-                What::StoreMended { detail: format!("{keys} keys of the copy of the cluster's store differed") }
+                What::StoreMended {
+                    detail: format!("{keys} keys of the copy of the cluster's store differed"),
+                }
             }
             Event::Host(host, standing) => {
                 info!(%host, "{standing}");
@@ -364,11 +366,13 @@ impl Session {
             }
         }
         let networks: BTreeSet<&Name> = self.cluster.networks().map(|network| &network.name).collect();
-        let over: Vec<Name> = self.directories.keys().filter(|name| !networks.contains(name)).cloned().collect();
+        let over: Vec<Name> =
+            self.directories.keys().filter(|name| !networks.contains(name)).cloned().collect();
         for name in over {
             self.directories.remove(&name);
             // With its network it is gone anyway.
-            let _ = self.core.tell(|reply| Request::Direct(name.into(), DirectoryChange::Remove, reply)).await;
+            let _ =
+                self.core.tell(|reply| Request::Direct(name.into(), DirectoryChange::Remove, reply)).await;
         }
     }
 
@@ -426,7 +430,8 @@ impl Session {
             differences,
         };
         let unfollowed = self.core.snapshot().state.unfollowed();
-        let mut troubles: Vec<String> = unfollowed.into_iter().map(|(_, why)| why).chain(self.trouble.clone()).collect();
+        let mut troubles: Vec<String> =
+            unfollowed.into_iter().map(|(_, why)| why).chain(self.trouble.clone()).collect();
         if mirror.unreadable() > 0 {
             troubles.push(format!(
                 "{} keys of the store are of a newer version, or were damaged: use the same version on all hosts",
@@ -489,12 +494,13 @@ fn directory(
         if latest.get(&endpoint.mac).is_some_and(|(seq, revision, _)| (*seq, *revision) > rank) {
             continue;
         }
-        let station = hosts.get(&endpoint.host).filter(|_| endpoint.host != member.name).map(|host| Station {
-            mac: endpoint.mac,
-            addresses: endpoint.ips.clone(),
-            host: *host,
-            sequence: endpoint.seq.into(),
-        });
+        let station =
+            hosts.get(&endpoint.host).filter(|_| endpoint.host != member.name).map(|host| Station {
+                mac: endpoint.mac,
+                addresses: endpoint.ips.clone(),
+                host: *host,
+                sequence: endpoint.seq.into(),
+            });
         latest.insert(endpoint.mac, (rank.0, rank.1, station));
     }
     let mut stations: Vec<Station> = latest.into_values().filter_map(|(_, _, station)| station).collect();

@@ -353,7 +353,9 @@ fn next_within(
     let next = |block: &IpNet| subnet.clone().within(*block).allocate_next(turns, last, now).ok();
     let mut free: Vec<_> = blocks.iter().filter(|it| subnet.net().contains(*it)).filter_map(next).collect();
     // Round the blocks, from the one of the last address on.
-    free.sort_by_key(|address| (turns.rests(*address, now), last.is_some_and(|last| *address <= last), *address));
+    free.sort_by_key(|address| {
+        (turns.rests(*address, now), last.is_some_and(|last| *address <= last), *address)
+    });
     free.first().copied().ok_or(IpamError::NoAddress)
 }
 

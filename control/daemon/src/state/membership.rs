@@ -55,7 +55,11 @@ impl State {
     /// Whether a network is one of the cluster's, given by it or declared in the file by the same name and VNI.
     fn is_of_cluster(&self, network: &Entry<NetworkSpec>) -> bool {
         network.origin == Origin::Cluster
-            || self.membership.networks.iter().any(|it| it.name == network.spec.name && it.vni == network.spec.vni)
+            || self
+                .membership
+                .networks
+                .iter()
+                .any(|it| it.name == network.spec.name && it.vni == network.spec.vni)
     }
 
     /// Why global networks are not on this host: by name, a sentence.
@@ -89,7 +93,9 @@ impl State {
     /// Declares what the cluster gives.
     pub(super) fn follow(&mut self) -> Result<(), Refusal> {
         let membership = Arc::clone(&self.membership);
-        if *membership == Membership::default() && self.networks.entries().all(|it| it.origin != Origin::Cluster) {
+        if *membership == Membership::default()
+            && self.networks.entries().all(|it| it.origin != Origin::Cluster)
+        {
             return self.ports.declare(Vec::new(), Origin::Cluster);
         }
         let mut networks: Vec<NetworkSpec> = membership

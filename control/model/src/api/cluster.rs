@@ -165,6 +165,34 @@ pub struct HostUpdate {
     pub labels: BTreeMap<String, Option<String>>,
 }
 
+/// What a cluster's store has: enough to bring an emptied one back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Backup {
+    /// The cluster.
+    #[schema(value_type = String)]
+    pub cluster: Id,
+    /// The revision.
+    pub revision: i64,
+    /// The keys, without their prefix, and their values.
+    pub entries: BTreeMap<String, serde_json::Value>,
+}
+
+/// A request to put back what the store has lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Restore {
+    /// Absolute path of a file with a [`Backup`].
+    pub file: String,
+}
+
+/// What was put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Restored {
+    /// Number of keys that the store lacked.
+    pub keys: u32,
+}
+
 /// An endpoint of a global network, on any host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PlacedEndpoint {
