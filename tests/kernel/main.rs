@@ -9,6 +9,7 @@
 mod accelerate;
 mod capture;
 mod cli;
+mod cluster;
 mod crash;
 mod directory;
 mod engines;

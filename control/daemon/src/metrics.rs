@@ -23,6 +23,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     api::reply::Refused,
+    cluster::Call,
     core::Handle,
     http::{self, Limits},
 };
@@ -30,6 +31,7 @@ use vswitch_model::{
     Error,
     api::{
         Direction, Network, Port, PortState, Stats, Status,
+        cluster::Cluster,
         counters::{Histogram, Load, NetworkStats},
     },
 };
@@ -67,6 +69,7 @@ pub(crate) async fn scrape(core: &Handle) -> Result<String, Error> {
         ports: snapshot.ports(),
         stats: snapshot.stats(),
         refused: core.refused(),
+        cluster: if core.cluster().is_member() { core.cluster().call(Call::Show).await.ok() } else { None },
     };
     let mut registry = Registry::with_prefix("vswitch");
     registry.register_collector(Box::new(scrape));
@@ -84,6 +87,8 @@ struct Scrape {
     stats: Stats,
     /// Number of requests refused because the queue was full.
     refused: u64,
+    /// The cluster, if this host is in one.
+    cluster: Option<Cluster>,
 }
 
 impl Collector for Scrape {
@@ -93,6 +98,7 @@ impl Collector for Scrape {
         self.of_ports(&mut families)?;
         self.of_networks(&mut families)?;
         self.of_table(&mut families)?;
+        self.of_cluster(&mut families)?;
         self.of_workers(&mut families)
     }
 }
@@ -111,6 +117,32 @@ impl Scrape {
         families.counter("refused_requests", help, None, [(ALONE, self.refused)])?;
         let uptime = [(ALONE, status.uptime_s)];
         families.gauge("uptime", "Since the daemon has started", Some(&Unit::Seconds), uptime)
+    }
+
+    fn of_cluster(&self, families: &mut Families<'_>) -> fmt::Result {
+        let Some(Cluster { store, hosts, .. }) = &self.cluster else { return Ok(()) };
+        let up = [(ALONE, u64::from(store.up))];
+        families.gauge("store_up", "Whether the cluster's store is followed: 1 or 0", None, up)?;
+        let contact = [(ALONE, store.contact_ms / 1000)];
+        families.gauge(
+            "store_lag",
+            "Since the last sign of the cluster's store",
+            Some(&Unit::Seconds),
+            contact,
+        )?;
+        let revision = [(ALONE, u64::try_from(store.revision).unwrap_or(0))];
+        families.gauge(
+            "store_revision",
+            "The revision of the copy of the cluster's store",
+            None,
+            revision,
+        )?;
+        let differences = [(ALONE, store.differences)];
+        let help = "Audits that found the copy of the cluster's store different, and mended it";
+        families.counter("store_audit_differences", help, None, differences)?;
+        let count = |state: &str| hosts.iter().filter(|host| host.status == state).count() as u64;
+        let states = ["ready", "suspect", "down", "drained"].map(|state| ([("state", state)], count(state)));
+        families.gauge("cluster_nodes", "Hosts of the cluster by state", None, states)
     }
 
     fn of_ports(&self, families: &mut Families<'_>) -> fmt::Result {

@@ -3,6 +3,7 @@
 //! Counters only grow, from the daemon's start. Times are whole milliseconds or seconds, as the name says.
 
 pub mod capture;
+pub mod cluster;
 pub mod counters;
 pub mod directory;
 pub mod events;
@@ -28,8 +29,8 @@ use crate::{GuardSpec, LimitSpec, MirrorSpec, Mtu, Name, Offloads};
 ///
 /// 1.1: `api_version` in [`Status`]. 1.2: `guard` of ports and endpoints, addresses that are `pinned`, the event `guard_dropped`.
 /// 1.3: `troubles` in [`Status`], [`Log`]. 1.4: the [directory](directory::Directory) of a network, `answered` questions.
-/// 1.5: `acceleration` in [`Status`] and [`Port`].
-pub const API_VERSION: &str = "1.5";
+/// 1.5: `acceleration` in [`Status`] and [`Port`]. 1.6: [clusters](cluster).
+pub const API_VERSION: &str = "1.6";
 
 /// Header with the number of a capture.
 pub const CAPTURE_ID: &str = "capture-id";

@@ -11,8 +11,9 @@ use ipnet::IpNet;
 use vswitch::addr::MacAddr;
 
 use super::{
-    CaptureArguments, CniCommand, EXIT_CODES, EventsArguments, MirrorCommand, NetworkCommand, PeerCommand,
-    SandboxCommand, TraceArguments, TunnelCommand, WhyArguments, default_socket,
+    CaptureArguments, ClusterCommand, CniCommand, EXIT_CODES, EndpointCommand, EventsArguments,
+    MirrorCommand, NetworkCommand, PeerCommand, SandboxCommand, TraceArguments, TunnelCommand, WhyArguments,
+    default_socket,
 };
 use crate::attach::{
     helper::{self, Order},
@@ -75,6 +76,12 @@ pub enum Command {
     /// The tunnel to other hosts: endpoint and counters.
     #[command(subcommand)]
     Tunnel(TunnelCommand),
+    /// The cluster: hosts that share networks, addresses and endpoints.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Endpoints: sandboxes' interfaces in networks.
+    #[command(subcommand)]
+    Endpoint(EndpointCommand),
     /// The CNI plugin, for podman, containerd and CRI-O.
     #[command(subcommand)]
     Cni(CniCommand),

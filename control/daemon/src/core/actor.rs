@@ -26,10 +26,11 @@ use super::{
 };
 use crate::{
     Failure,
+    cluster::Client,
     edge::{Attempt, Edge},
     journal::{Journal, Observer},
     machine::Machine,
-    state::{State, Transition},
+    state::{Command, State, Transition},
     store::Store,
     view::{Outages, Problems, Process, Snapshot},
 };
@@ -81,8 +82,13 @@ impl Running {
 ///
 /// # Errors
 /// No thread or descriptor is available, or something that cannot be retried fails.
-pub(crate) async fn start(config: PathBuf, plan: Transition, store: Store) -> Result<Running, Failure> {
-    launch(config, plan, store, Machine::Real).await
+pub(crate) async fn start(
+    config: PathBuf,
+    plan: Transition,
+    store: Store,
+    cluster: Client,
+) -> Result<Running, Failure> {
+    launch(config, plan, store, Machine::Real, cluster).await
 }
 
 pub(super) async fn launch(
@@ -90,6 +96,7 @@ pub(super) async fn launch(
     plan: Transition,
     store: Store,
     machine: Machine,
+    cluster: Client,
 ) -> Result<Running, Failure> {
     let (report, started) = oneshot::channel();
     let (stop, stopped) = oneshot::channel();
@@ -100,7 +107,7 @@ pub(super) async fn launch(
             Ok(core) => {
                 let (requests, queue) = mpsc::channel(WAITING);
                 // The receiver waits in `launch`.
-                let _ = report.send(Ok((core.handle(requests), core.signals.clone())));
+                let _ = report.send(Ok((core.handle(requests, cluster), core.signals.clone())));
                 core.serve_all(queue, stopped).await;
             }
             Err(failure) => drop(report.send(Err(failure))),
@@ -178,7 +185,7 @@ impl Core {
         Ok(core)
     }
 
-    fn handle(&self, requests: mpsc::Sender<Asked>) -> Handle {
+    fn handle(&self, requests: mpsc::Sender<Asked>, cluster: Client) -> Handle {
         Handle {
             requests,
             by: Asker::default(),
@@ -186,6 +193,7 @@ impl Core {
             snapshots: self.snapshots.subscribe(),
             journal: Arc::clone(self.observer.journal()),
             looker: Arc::default(),
+            cluster,
         }
     }
 
@@ -218,6 +226,10 @@ impl Core {
     async fn serve(&mut self, request: Request) -> Answered {
         match request {
             Request::Execute(command, reply) => reply.with(self.execute(*command, Attempt::now())).await,
+            Request::Follow(membership, reply) => {
+                let command = Command::Follow(membership);
+                reply.with(async { self.execute(command, Attempt::retrying()).await.map(drop) }).await
+            }
             Request::AddNetwork(spec, reply) => reply.with(self.add_network(*spec)).await,
             Request::UpdateNetwork(network, update, reply) => {
                 reply.with(self.update_network(network, *update)).await
