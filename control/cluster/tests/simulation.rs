@@ -168,7 +168,8 @@ impl World {
 
     /// Whether a message to or from the store arrives.
     fn arrives(&mut self, index: usize) -> bool {
-        !self.stopped && !self.machines[index].cut_off && !(self.faults && self.dice.one_in(40))
+        let lost = self.faults && self.dice.one_in(40);
+        !(lost || self.stopped || self.machines[index].cut_off)
     }
 
     fn lost() -> StoreError {
@@ -522,7 +523,7 @@ fn the_directory_is_the_store_on_every_host_and_no_address_is_given_twice() {
         drop(simulate(seed));
         return;
     }
-    let seeds = number("VSWITCH_SEEDS").unwrap_or(200);
+    let seeds = number("VSWITCH_SEEDS").unwrap_or(100);
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let begin = number("VSWITCH_FIRST_SEED").unwrap_or(0);
     let mut totals = [0_u64; 4];

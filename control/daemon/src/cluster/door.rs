@@ -48,7 +48,7 @@ const AT_ONCE: usize = 16;
 
 /// What a new host says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Knock {
+pub(crate) struct Knock {
     pub(super) secret: String,
     pub(super) format: u32,
     pub(super) name: Name,
@@ -59,7 +59,7 @@ pub(super) struct Knock {
 
 /// What it gets.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Welcome {
+pub(crate) struct Welcome {
     pub(super) cluster: Id,
     pub(super) authority: String,
     pub(super) certificate: String,

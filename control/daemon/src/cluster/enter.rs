@@ -105,7 +105,7 @@ impl Running {
                 }
             };
             if timeout_at(until, turn).await.is_err() || session.cluster().fenced().is_some() {
-                let why = session.cluster().fenced().or(session.cluster().lost().map(|(why, _)| why));
+                let why = session.cluster().fenced().or_else(|| session.cluster().lost().map(|(why, _)| why));
                 let why = why.unwrap_or("no answer in time");
                 return Err(Error::unavailable(format!("the cluster's store cannot be used: {why}")));
             }
@@ -235,13 +235,10 @@ pub(super) async fn init(
     folder: &Folder,
 ) -> Result<(Running, api::JoinToken), Error> {
     let name = host_name(core, init.name)?;
-    let address = match init.advertise.or_else(|| own_end(core)) {
-        Some(address) => address,
-        None => {
-            return Err(Error::invalid(
-                "name the address by which the other hosts reach this one: --advertise ADDRESS",
-            ));
-        }
+    let Some(address) = init.advertise.or_else(|| own_end(core)) else {
+        return Err(Error::invalid(
+            "name the address by which the other hosts reach this one: --advertise ADDRESS",
+        ));
     };
     let cluster = fresh_id()?;
     let node = node(core, address, init.store.is_none())?;
@@ -604,7 +601,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
 fn bytes_of(text: &str) -> Result<Vec<u8>, Error> {
     let invalid =
         || Error::invalid("the key of the new host cannot be read: use the same version on all hosts");
-    if !text.is_ascii() || text.len() % 2 != 0 || text.len() > 1024 {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) || text.len() > 1024 {
         return Err(invalid());
     }
     let byte = |at| u8::from_str_radix(&text[at..at + 2], 16).map_err(|_| invalid());

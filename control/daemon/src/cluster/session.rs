@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     task::JoinHandle,
     time::{MissedTickBehavior, interval},
 };
@@ -30,7 +30,10 @@ use vswitch_model::{
     },
 };
 
-use super::folder::{Folder, Member};
+use super::{
+    Reply,
+    folder::{Folder, Member},
+};
 use crate::{
     core::{Handle, Request},
     directory::DirectoryChange,
@@ -57,10 +60,10 @@ pub(super) struct Session {
     inputs: mpsc::UnboundedSender<Input>,
     pub(super) queue: mpsc::UnboundedReceiver<Input>,
     watch: Option<JoinHandle<()>>,
-    waiting: HashMap<AskId, oneshot::Sender<Result<(), Error>>>,
+    waiting: HashMap<AskId, Reply<()>>,
     next_ask: AskId,
     /// Answers that are given when their effect is visible.
-    ready: Vec<(oneshot::Sender<Result<(), Error>>, Result<(), Error>)>,
+    ready: Vec<(Reply<()>, Result<(), Error>)>,
     /// Whether the switch may have something else than the copy says.
     dirty: bool,
     given: Arc<Membership>,
@@ -119,7 +122,7 @@ impl Session {
     }
 
     /// Asks for something that needs the cluster's agreement.
-    pub(super) fn ask(&mut self, ask: Ask, reply: oneshot::Sender<Result<(), Error>>) {
+    pub(super) fn ask(&mut self, ask: Ask, reply: Reply<()>) {
         self.next_ask += 1;
         self.waiting.insert(self.next_ask, reply);
         self.feed(Input::Asked(self.next_ask, ask));

@@ -41,11 +41,6 @@ pub struct PeerHost {
 }
 
 impl State {
-    /// What the cluster gives.
-    pub(crate) fn membership(&self) -> &Arc<Membership> {
-        &self.membership
-    }
-
     /// The ranges from which this host assigns addresses of a global network; `None` for a network of its own.
     pub(super) fn blocks_of(&self, network: &Name) -> Option<&[IpNet]> {
         let is_global = self.networks.entry(network).is_some_and(|it| self.is_of_cluster(it));
@@ -143,10 +138,10 @@ impl State {
         let is_learned = |entry: &Entry<PortSpec>| entry.origin == Origin::Learned;
         let fixed: Vec<_> = others.iter().filter(|entry| !is_learned(entry)).collect();
         for host in &membership.hosts {
-            let is_it = |entry: &&&&Entry<PortSpec>| {
+            let is_it = |entry: &&&Entry<PortSpec>| {
                 entry.spec.device.peer().is_some_and(|peer| peer.remote.ip() == host.address)
             };
-            if fixed.iter().any(|entry| is_it(&&entry)) || local.ip() == host.address {
+            if fixed.iter().any(is_it) || local.ip() == host.address {
                 continue;
             }
             let Some(remote) = local.beside(host.address) else { continue };
