@@ -19,6 +19,8 @@
 
 pub mod answer;
 pub mod question;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod table;
 
 pub use answer::{Outcome, Transport, Verdict, answer};
