@@ -7,6 +7,7 @@ mod arguments;
 mod capture;
 mod cni;
 mod complete;
+mod dns;
 mod events;
 mod filter;
 mod man;
@@ -32,6 +33,7 @@ use serde::Serialize;
 pub use arguments::{AttachArguments, Cli, Command, FdbCommand, PortCommand};
 pub use capture::CaptureArguments;
 pub use cni::CniCommand;
+pub use dns::DnsCommand;
 pub use events::EventsArguments;
 pub use mirror::{MirrorArguments, MirrorCommand};
 pub use network::{
@@ -105,6 +107,7 @@ pub async fn execute(cli: &Cli) -> Result<String, ClientError> {
         Command::Port(command) => port(&client, command, json).await,
         Command::Network(command) => network::execute(&client, command, json).await,
         Command::Sandbox(command) => sandbox::execute(&client, command, json).await,
+        Command::Dns(command) => dns::execute(&client, command, json).await,
         Command::Peer(command) => tunnel::peer(&client, command, json).await,
         Command::Tunnel(command) => tunnel::tunnel(&client, command, json).await,
         Command::Cni(command) => cni::execute(&client, command, &cli.socket, json).await,

@@ -11,6 +11,7 @@
 //! | `view`, `journal`, `capture` | readers' views of the switch |
 //! | `api` | HTTP and JSON on a unix socket |
 //! | `attach` | the socket of the tap helper |
+//! | `names` | who has which name, and the DNS server |
 //! | `docker` | Docker's network and IPAM plugin |
 //! | `metrics`, `web` | counters for Prometheus; the web page |
 
@@ -30,6 +31,7 @@ mod lock;
 mod log;
 mod machine;
 mod metrics;
+mod names;
 mod serve;
 mod services;
 mod sight;

@@ -67,8 +67,8 @@ pub use self::{
 };
 use vswitch_host::gateway::Outside;
 use vswitch_model::{
-    ApiSpec, Carries, Config, DockerSpec, EndpointSpec, Id, Mtu, Name, NetworkSpec, PoolsSpec, PortSpec,
-    SwitchSpec, rules,
+    ApiSpec, Carries, Config, DnsSpec, DockerSpec, EndpointSpec, Id, Mtu, Name, NetworkSpec, PoolsSpec,
+    PortSpec, SwitchSpec, rules,
 };
 
 /// The source of an object, which decides who may remove it.
@@ -129,6 +129,7 @@ pub struct State {
     switch: SwitchSpec,
     api: ApiSpec,
     docker: DockerSpec,
+    dns: DnsSpec,
     pools: PoolsSpec,
     networks: Registry<NetworkSpec>,
     ports: Registry<PortSpec>,
@@ -221,6 +222,16 @@ impl State {
     /// The settings of Docker's plugin.
     pub fn docker(&self) -> &DockerSpec {
         &self.docker
+    }
+
+    /// The settings of the DNS server.
+    pub fn dns(&self) -> &DnsSpec {
+        &self.dns
+    }
+
+    /// Whether `other` is this state, and not only equal to it.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.layout, &other.layout)
     }
 
     /// All networks, by name.
@@ -356,6 +367,7 @@ impl State {
         self.switch = config.switch;
         self.api = config.api;
         self.docker = config.docker;
+        self.dns = config.dns;
         self.overlay_mtu = rules::overlay_mtu(&config.ports);
         self.pools = config.ipam;
         self.networks.declare(config.networks, Origin::File)?;

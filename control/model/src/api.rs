@@ -5,6 +5,7 @@
 pub mod capture;
 pub mod counters;
 pub mod events;
+mod names;
 mod network;
 pub mod trace;
 pub mod tunnel;
@@ -19,6 +20,7 @@ use utoipa::{
 use vswitch::addr::MacAddr;
 
 use self::counters::{Load, Loop, NetworkStats, TableStats};
+pub use self::names::{NameEntry, NamesFilter};
 pub use self::network::{Endpoint, Network, Prune, Pruned, SubnetUsage, has_label};
 pub use crate::Direction;
 use crate::{GuardSpec, LimitSpec, MirrorSpec, Mtu, Name, Offloads};
@@ -26,8 +28,8 @@ use crate::{GuardSpec, LimitSpec, MirrorSpec, Mtu, Name, Offloads};
 /// Version of the API: major version of the paths, and the number of additions since.
 ///
 /// 1.1: `api_version` in [`Status`]. 1.2: `guard` of ports and endpoints, addresses that are `pinned`, the event `guard_dropped`.
-/// 1.3: `troubles` in [`Status`], [`Log`].
-pub const API_VERSION: &str = "1.3";
+/// 1.3: `troubles` in [`Status`], [`Log`]. 1.4: names, `nameservers` of endpoints.
+pub const API_VERSION: &str = "1.4";
 
 /// Header with the number of a capture.
 pub const CAPTURE_ID: &str = "capture-id";
@@ -101,6 +103,8 @@ pub enum TroubleKind {
     Table,
     /// An address of `[api]` is not served.
     Listener,
+    /// Names are not served at an address.
+    Dns,
     /// A kind of a later version.
     #[serde(other)]
     Other,

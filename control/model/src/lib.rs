@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod attach;
+mod dns;
 mod driver;
 mod endpoint;
 mod error;
@@ -37,6 +38,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    dns::{DnsServer, DnsSpec, InvalidDnsServer},
     driver::{Driver, InvalidDriver, Scope, is_predefined},
     endpoint::{Connect, EndpointSpec},
     error::{Error, ErrorKind},
@@ -158,6 +160,8 @@ pub struct Config {
     pub api: ApiSpec,
     /// `[docker]`
     pub docker: DockerSpec,
+    /// `[dns]`
+    pub dns: DnsSpec,
     /// `[ipam]`
     pub ipam: PoolsSpec,
     /// `[[network]]`

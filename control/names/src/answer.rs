@@ -111,7 +111,7 @@ pub fn answer(table: &Table, query: &[u8], asker: Asker, transport: Transport, t
     }
     let own = Own { table, question, turn };
     match meaning(table, asker, question.name()) {
-        Meaning::Stations(found) => own.stations(draft, &found),
+        Meaning::Stations(_, found) => own.stations(draft, &found),
         Meaning::Port(network, found, service) => own.port(draft, network, &found, &service),
         Meaning::Reverse(names) => own.reverse(draft, &names),
         Meaning::Apex => own.apex(draft),

@@ -20,7 +20,7 @@ use crate::table::{Asker, Found, Network, Table};
 #[derive(Debug)]
 pub enum Meaning<'t> {
     /// Stations of a network.
-    Stations(Found),
+    Stations(&'t Network, Found),
     /// A port of stations of a network, by name and protocol.
     Port(&'t Network, Found, Service),
     /// The names of who has an address, as they are answered.
@@ -47,9 +47,16 @@ pub fn meaning<'t>(table: &'t Table, asker: Asker, name: &Name) -> Meaning<'t> {
     if let Some(address) = reverse(name) {
         return holders(table, asker, address);
     }
-    let Some(text) = text(name) else {
-        return if is_below(name, &table.domain) { Meaning::Nothing } else { Meaning::Foreign };
-    };
+    match text(name) {
+        Some(text) => meaning_of(table, asker, &text),
+        None if is_below(name, &table.domain) => Meaning::Nothing,
+        None => Meaning::Foreign,
+    }
+}
+
+/// The meaning of a name as text, with or without its last dot, to `asker`.
+pub fn meaning_of<'t>(table: &'t Table, asker: Asker, text: &str) -> Meaning<'t> {
+    let text = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
     let (text, is_ours) = match text.strip_suffix(&*table.domain) {
         Some("") => return Meaning::Apex,
         Some(rest) if rest.ends_with('.') => (&rest[..rest.len() - 1], true),
@@ -61,7 +68,7 @@ pub fn meaning<'t>(table: &'t Table, asker: Asker, name: &Name) -> Meaning<'t> {
     match find(table, asker, text) {
         Some((network, found)) => match service {
             Some(service) => Meaning::Port(network, found, service),
-            None => Meaning::Stations(found),
+            None => Meaning::Stations(network, found),
         },
         None if is_ours => Meaning::Nothing,
         None => Meaning::Foreign,
@@ -69,7 +76,7 @@ pub fn meaning<'t>(table: &'t Table, asker: Asker, name: &Name) -> Meaning<'t> {
 }
 
 /// The stations called `text`, in the first network of the asker's that has any.
-pub fn find<'t>(table: &'t Table, asker: Asker, text: &str) -> Option<(&'t Network, Found)> {
+fn find<'t>(table: &'t Table, asker: Asker, text: &str) -> Option<(&'t Network, Found)> {
     let scope = table.scope(asker);
     let in_one = |text: &str, tasks| {
         let bare = scope.iter().find_map(|network| Some((&***network, network.find(text, tasks)?)));

@@ -11,8 +11,8 @@ use ipnet::IpNet;
 use vswitch::addr::MacAddr;
 
 use super::{
-    CaptureArguments, CniCommand, EXIT_CODES, EventsArguments, MirrorCommand, NetworkCommand, PeerCommand,
-    SandboxCommand, TraceArguments, TunnelCommand, WhyArguments, default_socket,
+    CaptureArguments, CniCommand, DnsCommand, EXIT_CODES, EventsArguments, MirrorCommand, NetworkCommand,
+    PeerCommand, SandboxCommand, TraceArguments, TunnelCommand, WhyArguments, default_socket,
 };
 use crate::attach::{
     helper::{self, Order},
@@ -69,6 +69,9 @@ pub enum Command {
     /// Sandboxes: namespaces of containers, with their endpoints.
     #[command(subcommand)]
     Sandbox(SandboxCommand),
+    /// Names: what containers call each other by.
+    #[command(subcommand)]
+    Dns(DnsCommand),
     /// Peers: other hosts, reached by VXLAN.
     #[command(subcommand)]
     Peer(PeerCommand),

@@ -27,6 +27,7 @@ use crate::{
     edge::{Attempt, Edge},
     journal::{Journal, Observer},
     machine::Machine,
+    names::Naming,
     state::{State, Transition},
     store::Store,
     view::{Outages, Problems, Process, Snapshot},
@@ -152,6 +153,7 @@ impl Core {
             unfetched: Unfetched::default(),
             crowd_warned: None,
             underlay: Underlay::default(),
+            naming: Naming::new(plan.next.dns(), machine),
             adopted,
             process,
             signals,
@@ -159,6 +161,7 @@ impl Core {
         };
         core.rules.claim(plan.next.outside()).map_err(|error| error.sentence)?;
         core.carry_out(plan, Attempt::retrying()).await.map_err(|error| error.sentence)?;
+        core.naming.retry().await;
         if let Err(error) = core.note_declared() {
             warn!("cannot store the file's declaration: {error}");
         }
@@ -182,6 +185,7 @@ impl Core {
             snapshots: self.snapshots.subscribe(),
             journal: Arc::clone(self.observer.journal()),
             looker: Arc::default(),
+            names: self.naming.server(),
         }
     }
 
@@ -205,6 +209,7 @@ impl Core {
             let answered = self.serve(request).await;
             answered.by(&self.publish());
         }
+        self.naming.stop(leave).await;
         self.edge.stop(leave).await;
         if leave == Leave::Nothing {
             self.rules.forget(&[]);
@@ -257,15 +262,17 @@ impl Core {
         let store = self.store.trouble().map(trouble(TroubleKind::Store));
         let gateway = self.rules.troubles().iter().cloned().map(trouble(TroubleKind::Gateway));
         let reload = self.reload_refused.clone().map(trouble(TroubleKind::Reload));
+        let names = self.naming.troubles().into_iter().map(trouble(TroubleKind::Dns));
         let underlay = self.underlay.trouble().map(trouble(TroubleKind::Tunnel));
         Problems {
             warnings: self.store.warnings(),
-            troubles: store.into_iter().chain(gateway).chain(reload).chain(underlay).collect(),
+            troubles: store.into_iter().chain(gateway).chain(reload).chain(underlay).chain(names).collect(),
         }
     }
 
     /// Publishes a snapshot of the current state.
     pub(super) fn publish(&mut self) -> Arc<Snapshot> {
+        self.naming.follow(&self.state);
         let snapshot = Arc::new(Snapshot::new(
             self.state.clone(),
             self.edge.live(),

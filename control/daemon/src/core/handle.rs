@@ -32,6 +32,7 @@ use vswitch_model::{
         tunnel::Probe,
     },
 };
+use vswitch_names::server::Server;
 
 /// A handle to the core, cheap to clone.
 #[derive(Clone, Debug)]
@@ -44,6 +45,8 @@ pub(crate) struct Handle {
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
     pub(super) journal: Arc<Journal>,
     pub(super) looker: Arc<Looker>,
+    /// The DNS server, and with it the names.
+    pub(crate) names: Arc<Server>,
 }
 
 impl Handle {
@@ -197,10 +200,11 @@ mod tests {
     use crate::{
         edge::Edge,
         machine::Machine,
+        names::Naming,
         state::State,
         view::{Outages, Problems, Process},
     };
-    use vswitch_model::{ErrorKind, SwitchSpec};
+    use vswitch_model::{DnsSpec, ErrorKind, SwitchSpec};
 
     /// A handle to a core that serves nothing, and what it is asked.
     fn idle() -> (Handle, mpsc::Receiver<Asked>) {
@@ -218,6 +222,7 @@ mod tests {
             snapshots: watch::Sender::new(Arc::new(snapshot)).subscribe(),
             journal: Journal::new(),
             looker: Arc::default(),
+            names: Naming::new(&DnsSpec::default(), Machine::InMemory).server(),
         };
         (handle, queue)
     }

@@ -38,6 +38,7 @@ use crate::{
     crash,
     edge::{Attempt, Edge, OnFailure, Opening},
     journal::Observer,
+    names::Naming,
     state::{self, Command, Delta, Effect, Origin, State, Transition},
     store::{Store, StoreError},
     view::{Process, Snapshot},
@@ -59,6 +60,7 @@ pub(crate) struct Core {
     /// The time of the last warning that an unknown sender did not become a peer.
     crowd_warned: Option<Instant>,
     underlay: Underlay,
+    naming: Naming,
     /// The networks that engines know by ids of their own, as the store has them.
     adopted: Arc<BTreeMap<Id, Name>>,
     process: Arc<Process>,

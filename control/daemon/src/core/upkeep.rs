@@ -90,6 +90,7 @@ impl Core {
         self.rules.retry(self.state.outside());
         self.rules.check(self.state.outside());
         self.store.retry();
+        self.naming.retry().await;
         if self.edge.begin(self.state.clone(), Attempt::retrying()).try_again(&now).await {
             self.publish();
         }
