@@ -20,6 +20,7 @@ use crate::{
     fdb::Fdb,
     limit::Meters,
     mirror::Mirror,
+    neighbours::Neighbours,
     topology::Topology,
 };
 
@@ -102,6 +103,8 @@ pub struct Plan {
     pub topology: Topology,
     /// The forwarding database.
     pub fdb: Arc<Fdb>,
+    /// Whom the switch answers for, in networks that [say so](crate::topology::Network::answers).
+    pub neighbours: Arc<Neighbours>,
     /// By port number.
     pub ports: Vec<Option<Arc<Port>>>,
     /// By network number, one set of counters for each worker. Frames of a network without counters are not
@@ -151,6 +154,7 @@ impl Plan {
         Self {
             topology: Topology::default(),
             fdb,
+            neighbours: Arc::default(),
             ports: Vec::new(),
             networks: Vec::new(),
             receivers: Vec::new(),

@@ -9,6 +9,7 @@
 mod capture;
 mod cli;
 mod crash;
+mod directory;
 mod engines;
 mod gateway;
 mod guard;

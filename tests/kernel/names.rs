@@ -125,7 +125,7 @@ fn two_sandboxes_of_a_network_find_each_other_and_others_go_upstream() {
 
     // The programs of a sandbox find the server by themselves.
     assert!(getent(&web, "db").starts_with(&at_db), "{}", getent(&web, "db"));
-    network(&switch, &format!("disconnect blue {}", "web"));
+    network(&switch, "disconnect blue web");
     assert!(!resolv_conf(&web).exists() && resolv_conf(&db).exists());
     let answer = dig(&db, "@169.254.53.53 web");
     assert!(answer.contains("status: NXDOMAIN"), "{answer}");
@@ -144,6 +144,21 @@ fn two_sandboxes_of_a_network_find_each_other_and_others_go_upstream() {
     );
     let (code, sentence) = switch.refusal(&["dns", "lookup", "nobody"]);
     assert_eq!((code, sentence.as_str()), (4, "vswitchctl: there is no nobody in the networks of who asks"));
+}
+
+#[test]
+fn internal_and_ipv6_only_networks_have_names() {
+    let switch = switch("");
+    let (web, db, six) = (Netns::new("web"), Netns::new("db"), Netns::new("six"));
+    network(&switch, "create --internal --subnet 10.7.0.0/24 inner");
+    network(&switch, "create --ipam-driver null --subnet fd07::/64 six");
+    let at_web = connect(&switch, "inner", &web, "web", &[]);
+    connect(&switch, "inner", &db, "db", &[]);
+    let at_six = connect(&switch, "six", &six, "six", &[]);
+    assert_eq!(dig(&db, "@10.7.0.1 +short web").trim(), at_web);
+    assert!(getent(&db, "web").starts_with(&at_web), "by {}", fs::read_to_string(resolv_conf(&db)).unwrap());
+    assert_eq!(dig(&six, "@fd07::1 +short six AAAA").trim(), at_six);
+    assert!(fs::read_to_string(resolv_conf(&six)).unwrap().contains("nameserver fd07::1\n"));
 }
 
 #[test]

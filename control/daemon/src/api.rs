@@ -16,6 +16,7 @@
 
 mod capture;
 mod daemon;
+mod directory;
 mod endpoint;
 mod events;
 mod extract;
@@ -107,6 +108,8 @@ fn all() -> OpenApiRouter<Handle> {
         .merge(port::writing())
         .merge(tunnel::writing())
         .merge(fdb::writing())
+        .merge(directory::watching())
+        .merge(directory::writing())
         .merge(daemon::writing())
         .merge(daemon::watching())
         .merge(capture::watching())

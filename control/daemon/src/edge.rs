@@ -6,6 +6,7 @@
 mod health;
 mod interfaces;
 mod plan;
+mod remote;
 mod transaction;
 mod ways;
 
@@ -26,7 +27,11 @@ use vswitch::{
 };
 use vswitch_vxlan::strangers::OnStranger;
 
-pub(crate) use self::transaction::{Attempt, OnFailure, Opening};
+use self::remote::Remote;
+pub(crate) use self::{
+    remote::Consequence,
+    transaction::{Attempt, OnFailure, Opening},
+};
 use super::{
     capture::Captures,
     device::OpenDevice,
@@ -61,6 +66,8 @@ pub(crate) struct Edge {
     stale: Stale,
     /// The addresses that are pinned to ports because it is known whose they are.
     stations: BTreeMap<(NetworkId, MacAddr), PortId>,
+    /// The stations of other hosts, as directories tell.
+    remote: Remote,
     next_key: u64,
     swept: usize,
 }
@@ -78,12 +85,15 @@ struct Stale {
 }
 
 impl Stale {
-    fn forget_in(&mut self, fdb: &Fdb) {
+    /// Returns whether pinned entries may be among them.
+    fn forget_in(&mut self, fdb: &Fdb) -> bool {
         let Self { closed, removed, changed } = std::mem::take(self);
-        if !(closed.is_empty() && removed.is_empty()) {
+        let purges = !(closed.is_empty() && removed.is_empty());
+        if purges {
             fdb.purge(|network, port| closed.contains(&port) || removed.contains(&network));
         }
         changed.into_iter().for_each(|port| fdb.flush_port(port));
+        purges
     }
 }
 
@@ -138,6 +148,7 @@ impl Edge {
             captures: Captures::default(),
             stale: Stale::default(),
             stations: BTreeMap::new(),
+            remote: Remote::default(),
             next_key: 0,
             swept: 0,
         })
@@ -171,6 +182,7 @@ impl Edge {
         };
         Live {
             fdb: Arc::clone(&self.fdb),
+            neighbours: Arc::clone(&self.remote.neighbours),
             workers: self.workers.readings(),
             plan: Arc::downgrade(self.workers.plan()),
             ports: self.ports.iter().map(|(id, it)| (*id, port(it))).collect(),

@@ -7,6 +7,7 @@
 //! | [`store`] | objects of the API, on the disk |
 //! | `serve`, `services` | starts and stops everything |
 //! | `core` | the owner of state, devices and store: serves requests, publishes snapshots |
+//! | `directory` | the stations of other hosts, as a control plane tells; pure |
 //! | `edge` | performs effects: devices, interfaces, the workers' plan |
 //! | `view`, `journal`, `capture` | readers' views of the switch |
 //! | `api` | HTTP and JSON on a unix socket |
@@ -22,6 +23,7 @@ pub mod config;
 mod core;
 mod crash;
 mod device;
+mod directory;
 mod docker;
 mod edge;
 mod http;

@@ -144,7 +144,7 @@ impl Scrape {
             ("port_receive", "Bytes received", |it| it.rx.bytes),
             ("port_transmit", "Bytes sent", |it| it.tx.bytes),
         ];
-        let counts: [(_, _, Count); 13] = [
+        let counts: [(_, _, Count); 14] = [
             ("port_receive_frames", "Frames received, a super-frame being one", |it| it.rx.frames),
             ("port_receive_super_frames", "Super-frames received", |it| it.rx.super_frames),
             ("port_transmit_frames", "Frames sent, a super-frame being one", |it| it.tx.frames),
@@ -154,6 +154,9 @@ impl Scrape {
                 it.fates.unicast
             }),
             ("port_flooded_frames", "Received frames sent to every other port", |it| it.fates.flooded),
+            ("port_answered_frames", "Questions for a neighbour that were answered, not flooded", |it| {
+                it.fates.answered
+            }),
             ("port_offered_frames", "Frames that were to leave by the port", |it| it.fates.offered),
             ("port_overflow_frames", "Frames the kernel dropped before they could be received", |it| {
                 it.fates.overflow
@@ -209,6 +212,8 @@ impl Scrape {
         })?;
         counter("network_super_frames", "Super-frames among them", None, |it| it.super_frames)?;
         counter("network_flooded_frames", "Frames sent to every other port", None, |it| it.flooded)?;
+        let help = "Questions for a neighbour that were answered, not flooded";
+        counter("network_answered_frames", help, None, |it| it.answered)?;
         counter("network_dropped_frames", "Frames that left by no port", None, |it| it.dropped)?;
         counter("network_learned_addresses", "Addresses that were new", None, |it| it.learned)?;
         counter("network_moved_addresses", "Addresses that changed port", None, |it| it.moved)?;

@@ -68,7 +68,7 @@ pub use self::{
 use vswitch_host::gateway::Outside;
 use vswitch_model::{
     ApiSpec, Carries, Config, DnsSpec, DockerSpec, EndpointSpec, Id, Mtu, Name, NetworkSpec, PoolsSpec,
-    PortSpec, SwitchSpec, rules,
+    PortSpec, SwitchSpec, ipam::Turns, rules,
 };
 
 /// The source of an object, which decides who may remove it.
@@ -136,6 +136,8 @@ pub struct State {
     /// Longest packet that tunnels carry, in bytes, if there is an endpoint.
     overlay_mtu: Option<Mtu>,
     endpoints: Arc<BTreeMap<Id, Arc<EndpointSpec>>>,
+    /// Which addresses are next. Not stored: it only orders what is free.
+    turns: Arc<Turns>,
     host: Arc<Host>,
     /// Derived from all that, once per plan.
     layout: Arc<Layout>,
@@ -161,6 +163,7 @@ impl State {
                 Record::Endpoint(spec) => drop(endpoints.insert(spec.id.clone(), spec)),
             }
         }
+        next.resume_turns();
         next.declare(config)?;
         next.derive()?;
         next.check(&nothing)?;
@@ -190,7 +193,7 @@ impl State {
             Command::BelievePeer(name) => next.believe_peer(&name),
             Command::Connect { network, connect, sandbox } => next.connect(&network, *connect, &sandbox)?,
             Command::UpdateEndpoint { id, update } => next.update_endpoint(&id, update)?,
-            Command::Disconnect(ids) => next.disconnect(&ids),
+            Command::Disconnect { ids, now } => next.disconnect(&ids, now),
         }
         next.give_way();
         next.derive()?;

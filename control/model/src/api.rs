@@ -4,6 +4,7 @@
 
 pub mod capture;
 pub mod counters;
+pub mod directory;
 pub mod events;
 mod names;
 mod network;
@@ -28,8 +29,9 @@ use crate::{GuardSpec, LimitSpec, MirrorSpec, Mtu, Name, Offloads};
 /// Version of the API: major version of the paths, and the number of additions since.
 ///
 /// 1.1: `api_version` in [`Status`]. 1.2: `guard` of ports and endpoints, addresses that are `pinned`, the event `guard_dropped`.
-/// 1.3: `troubles` in [`Status`], [`Log`]. 1.4: names, `nameservers` of endpoints.
-pub const API_VERSION: &str = "1.4";
+/// 1.3: `troubles` in [`Status`], [`Log`]. 1.4: the [directory](directory::Directory) of a network, `answered` questions.
+/// 1.5: names, `nameservers` of endpoints.
+pub const API_VERSION: &str = "1.5";
 
 /// Header with the number of a capture.
 pub const CAPTURE_ID: &str = "capture-id";
@@ -206,7 +208,7 @@ pub struct Port {
     pub drops: Vec<Drop>,
 }
 
-/// Outcomes of a port's frames. Two laws hold: `rx.frames` is `unicast + flooded` and the drops met on the way in;
+/// Outcomes of a port's frames. Two laws hold: `rx.frames` is `unicast + flooded + answered` and the drops met on the way in;
 /// `offered` is `tx.frames` and the drops met on the way out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Fates {
@@ -214,6 +216,9 @@ pub struct Fates {
     pub unicast: u64,
     /// Received frames that were sent to every other port of their network.
     pub flooded: u64,
+    /// Received frames that asked for a neighbour's address, and were answered instead of flooded.
+    #[serde(default)]
+    pub answered: u64,
     /// Frames that were to leave by this port.
     pub offered: u64,
     /// Wire frames made by segmenting super-frames for this port.

@@ -4,6 +4,9 @@
 //! CLI, so a thing has one shape and one name everywhere. They are data; the daemon implements
 //! them. Nothing here acts: no system call, no clock, no task.
 
+#[macro_use]
+mod written;
+
 pub mod api;
 pub mod attach;
 mod dns;

@@ -78,7 +78,7 @@ impl<T> Deref for Options<T> {
 pub struct NetworkOptions {
     /// The host's interface to the LAN.
     pub parent: Option<Parent>,
-    /// Whether the host has an interface in an uplink network.
+    /// Whether the host has an interface in an uplink network, or, besides the gateway's, an address of its own in an overlay.
     pub host: bool,
     /// Whether containers of the network may talk to each other.
     pub icc: bool,
@@ -193,7 +193,7 @@ const OF_NETWORKS: &[Known] = &[
     Known("peers", "", &[Driver::Overlay]),
     Known("fragment", "", &[Driver::Overlay]),
     Known("parent", "", &[Driver::Uplink]),
-    Known("host", "", &[Driver::Uplink]),
+    Known("host", "", &[Driver::Overlay, Driver::Uplink]),
     Known("icc", "com.docker.network.bridge.enable_icc", ALL),
     Known("masquerade", "com.docker.network.bridge.enable_ip_masquerade", GATED),
     Known("binding", "com.docker.network.bridge.host_binding_ipv4", GATED),

@@ -190,7 +190,8 @@ impl Learning {
 /// Settings of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Maximum number of entries. The memory (32 bytes per entry) is allocated at once and does not grow.
+    /// Maximum number of entries that are not a control plane's ([`Origin::Control`]). The memory for them (32 bytes per entry)
+    /// is allocated at once; a control plane that brings many makes room for them with [`Fdb::grown`].
     pub limit: u32,
     /// Ageing time of learned stations; at most 1,000,000 seconds.
     pub ageing: Duration,
@@ -251,6 +252,30 @@ impl Fdb {
             network_flushed: zeros(),
             writer: Mutex::new(Writer::new(settings.limit, settings.damping)),
         }
+    }
+
+    /// A larger table with all that this one has, if `controlled` entries of a control plane would crowd it. Plans use it in
+    /// place of this one, which learns nothing any more. May block.
+    pub fn grown(&self, controlled: usize, now: Timestamp) -> Option<Self> {
+        let mut writer = self.lock();
+        let entries = writer.limit() + controlled;
+        // Two buckets suffice nearly always up to three quarters; some room for those that come before the next time.
+        if entries <= self.buckets.len() * SLOTS * 5 / 8 {
+            return None;
+        }
+        let buckets = (entries.next_power_of_two() * 2) / SLOTS;
+        let copy =
+            |flushed: &[AtomicU32]| flushed.iter().map(|at| AtomicU32::new(at.load(Relaxed))).collect();
+        let large = Self {
+            buckets: (0..buckets).map(|_| Bucket::default()).collect(),
+            seed: self.seed,
+            ageing: AtomicU32::new(self.ageing.load(Relaxed)),
+            port_flushed: copy(&self.port_flushed),
+            network_flushed: copy(&self.network_flushed),
+            writer: Mutex::new(Writer::new(0, Damping::default())),
+        };
+        *large.lock() = writer.retire(self, &large, now);
+        Some(large)
     }
 
     /// Changes the ageing time and damping; both apply to existing entries as well.
@@ -353,7 +378,7 @@ impl Fdb {
     /// Pins `mac` to `port`, replacing an entry of a weaker origin.
     ///
     /// False if `mac` is not a station's address, an entry of a stronger origin exists, or the table is full
-    /// of pinned entries. May block.
+    /// of pinned entries. Those of a control plane do not count towards the table's limit. May block.
     pub fn pin(
         &self,
         network: NetworkId,

@@ -1,6 +1,7 @@
 //! Hypothetical decisions: the steps of forwarding without side effects.
 
 use super::{
+    answer::or_answer,
     decide::{Decision, Notes, Questions, decide},
     read::{Refused, judge, read_header},
 };
@@ -30,7 +31,10 @@ pub(crate) fn suppose<'p>(
     let mut header = read_header(pass.plan, rx, bytes);
     judge(pass.plan, rx, bytes, &mut header);
     let (network, fate) = match header {
-        Ok(header) => (Some(header.network), decide(pass, rx, &header, &mut suppose, &mut notes)),
+        Ok(header) => {
+            let fate = decide(pass, rx, &header, &mut suppose, &mut notes);
+            (Some(header.network), or_answer(fate, pass, batch, slot, &header))
+        }
         Err(Refused { reason, network }) => (network, Err(reason)),
     };
     (notes.decision(network, fate), suppose.evicted)

@@ -52,6 +52,7 @@ struct PortEntry {
     ingress: Ingress,
     isolated: bool,
     horizon: Option<NonZeroU16>,
+    flood_horizon: Option<NonZeroU16>,
     mac_limit: Option<u32>,
     storm: FloodLimits,
     max_frame: usize,
@@ -78,6 +79,7 @@ enum Ingress {
 struct NetworkEntry {
     passes_tags: bool,
     isolates_tunnels: bool,
+    answers: bool,
     /// Those that frames are flooded to come first.
     members: Vec<Member>,
     /// The number of these.
@@ -182,6 +184,12 @@ impl Topology {
     /// Whether frames of `port` carry their network as metadata.
     pub fn is_tunnel(&self, port: PortId) -> bool {
         self.port(port).is_ok_and(|entry| matches!(entry.ingress, Ingress::Tunnel))
+    }
+
+    /// Whether the switch answers questions for neighbours that it knows in `network`.
+    #[inline]
+    pub(crate) fn answers(&self, network: NetworkId) -> bool {
+        self.networks.get(network.index()).is_some_and(|entry| entry.answers)
     }
 
     #[inline]

@@ -16,6 +16,7 @@ pub struct Member {
     /// The VLAN that carries the network; `None`: untagged.
     pub vlan: Option<VlanId>,
     pub(super) horizon: Option<NonZeroU16>,
+    pub(super) flood_horizon: Option<NonZeroU16>,
     pub(super) isolated: bool,
     pub(super) hairpin: bool,
 }
@@ -42,7 +43,26 @@ impl<'a> Reach<'a> {
     /// All egress ports, for flooding.
     pub fn members(self) -> impl Iterator<Item = &'a Member> {
         let members = self.entry.map_or(&[][..], |entry| &entry.members[..entry.flooded]);
-        members.iter().filter(move |member| self.check(member).is_ok())
+        let is_kept_apart = self.is_kept_apart();
+        let reaches = move |member: &&Member| {
+            if is_kept_apart {
+                !self.is_beyond_flood_horizon(member) && self.check(member).is_ok()
+            } else {
+                member.port != self.ingress || member.hairpin
+            }
+        };
+        members.iter().filter(reaches)
+    }
+
+    /// Whether the sender may be kept apart from some members: none is from a port in no group and not isolated, as most are.
+    fn is_kept_apart(&self) -> bool {
+        self.is_from_isolated()
+            || self.from.is_some_and(|from| from.horizon.is_some() || from.flood_horizon.is_some())
+    }
+
+    fn is_beyond_flood_horizon(&self, member: &Member) -> bool {
+        member.flood_horizon.is_some()
+            && member.flood_horizon == self.from.and_then(|from| from.flood_horizon)
     }
 
     fn check(&self, member: &Member) -> Result<(), DropReason> {

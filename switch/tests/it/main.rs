@@ -9,6 +9,7 @@ mod lab;
 mod limit;
 mod mirror;
 mod model;
+mod neighbours;
 mod segment;
 mod superframe;
 mod too_big;

@@ -109,6 +109,7 @@ fn many_changes_come_to_the_same_as_one() {
     // One subnet next to blue's, and one that contains it.
     let nets = |ifname: &str, subnet: &str, masquerade: bool| Outside {
         ifname: ifname.into(),
+        internal: false,
         subnets: vec![subnet.parse().unwrap()],
         masquerade,
         published: Vec::new(),

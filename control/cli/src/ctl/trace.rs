@@ -259,6 +259,7 @@ fn trace_text(trace: &Trace) -> String {
     let verdict = match &trace.verdict {
         Verdict::Unicast => "unicast".to_owned(),
         Verdict::Flooded => format!("flooded to {} ports", trace.exits.len()),
+        Verdict::Answered { mac } => format!("answered: {mac} has it"),
         Verdict::Dropped { reason, .. } => format!("dropped, {reason}"),
     };
     let _ = writeln!(text, "=> {verdict}");

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use super::{
     Core, Handle,
+    engines::Engines,
     outside::Rules,
     reap::Unfetched,
     request::{Answered, Asked, Asker, EngineRequest, Request},
@@ -128,7 +129,7 @@ impl Core {
         )?;
         let observer = Observer::new(Journal::new());
         observer.note(What::Started);
-        let adopted = Arc::new(store.adoptions());
+        let engines = Arc::new(Engines { adopted: store.adoptions(), lent: store.lent() });
         for detail in store.notes() {
             warn!("{detail}");
             observer.note(What::StoreMended { detail });
@@ -154,7 +155,7 @@ impl Core {
             crowd_warned: None,
             underlay: Underlay::default(),
             naming: Naming::new(plan.next.dns(), machine),
-            adopted,
+            engines,
             process,
             signals,
             snapshots: watch::Sender::new(Arc::new(nothing)),
@@ -234,6 +235,8 @@ impl Core {
             Request::Pin(entry, reply) => reply.with(async { self.pin_and_keep(&entry) }).await,
             Request::Forget(key, reply) => reply.with(async { self.forget_address(&key) }).await,
             Request::Flush(flush, reply) => reply.with(async { self.flush(flush) }).await,
+            Request::Direct(network, change, reply) => reply.with(self.direct(network, change)).await,
+            Request::Directory(network, reply) => reply.with(async { self.directory(&network) }).await,
             Request::Capture(wanted, reply) => reply.with(self.capture(*wanted)).await,
             Request::EndCaptures(which, reply) => {
                 reply.with(async { Ok(self.end_captures(which).await) }).await
@@ -253,6 +256,12 @@ impl Core {
             EngineRequest::Moved(id, to, reply) => reply.with(self.moved(id, to)).await,
             EngineRequest::Publish(id, publish, reply) => reply.with(self.publish_ports(id, publish)).await,
             EngineRequest::Adopt(id, network, reply) => reply.with(async { self.adopt(id, network) }).await,
+            EngineRequest::Lend(subnet, address, reply) => {
+                reply.with(async { self.lend(subnet, address) }).await
+            }
+            EngineRequest::TakeBack(addresses, reply) => {
+                reply.with(async { self.take_back(&addresses) }).await
+            }
         }
     }
 
@@ -278,7 +287,7 @@ impl Core {
             self.edge.live(),
             Arc::clone(&self.process),
             self.problems(),
-            Arc::clone(&self.adopted),
+            Arc::clone(&self.engines),
         ));
         self.snapshots.send_replace(Arc::clone(&snapshot));
         snapshot

@@ -23,13 +23,14 @@ pub(crate) mod simulated;
 mod underlay;
 mod upkeep;
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use tokio::sync::watch;
 use tracing::{error, warn};
 
 pub(crate) use self::{
     actor::{Leave, Running, Signals, start},
+    engines::Engines,
     handle::Handle,
     request::{Asker, Captures, Request},
 };
@@ -43,7 +44,7 @@ use crate::{
     store::{Store, StoreError},
     view::{Process, Snapshot},
 };
-use vswitch_model::{Error, Id, Name};
+use vswitch_model::Error;
 
 /// The desired state, the real one and the stored one, which change together.
 pub(crate) struct Core {
@@ -61,8 +62,7 @@ pub(crate) struct Core {
     crowd_warned: Option<Instant>,
     underlay: Underlay,
     naming: Naming,
-    /// The networks that engines know by ids of their own, as the store has them.
-    adopted: Arc<BTreeMap<Id, Name>>,
+    engines: Arc<Engines>,
     process: Arc<Process>,
     signals: Signals,
     snapshots: watch::Sender<Arc<Snapshot>>,

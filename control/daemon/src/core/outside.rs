@@ -8,6 +8,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 use tracing::{debug, info, warn};
 
 use super::Core;
@@ -34,12 +35,17 @@ pub(super) struct Rules {
 }
 
 impl Core {
-    /// Reserves ports of the host for an endpoint that will be created.
-    pub(super) fn reserve(&mut self, network: &Name, connect: &Connect) -> Result<Vec<Published>, Error> {
+    /// Reserves ports of the host for an endpoint that will be created at `now`.
+    pub(super) fn reserve(
+        &mut self,
+        network: &Name,
+        connect: &Connect,
+        now: Timestamp,
+    ) -> Result<Vec<Published>, Error> {
         let Some(network) = self.state.network(network).filter(|_| !connect.publish.is_empty()) else {
             return Ok(Vec::new());
         };
-        let addresses = self.state.choose_addresses(&network.spec, connect.ip, connect.ip6)?;
+        let addresses = self.state.choose_addresses(&network.spec, connect.ip, connect.ip6, now)?;
         let options = EndpointOptions::read(&connect.options)?;
         self.reserve_for(&network.spec, &addresses, options.hold, connect.publish.clone())
     }

@@ -52,6 +52,7 @@ impl Core {
         for stranger in endpoint.strangers.take() {
             let command = Command::LearnPeer(stranger.address);
             match self.execute(command, Attempt::retrying()).await {
+                Ok(changes) if changes.is_empty() => {}
                 Ok(_) => info!(address = %stranger.address, "added as a learned peer"),
                 // Senders can forge any number of addresses: the log must not grow with them.
                 Err(error) if self.crowd_warned.is_none_or(|last| last.elapsed() >= CROWD) => {

@@ -19,6 +19,7 @@ impl Edge {
         self.captures.rename(state);
         let mut layout = state.layout().clone();
         layout.ports.retain(|rules| self.ports.get(&rules.id).is_some_and(|port| self.is_up(port)));
+        self.direct(&mut layout, state);
         let topology = layout.build().expect("the state's rules let no contradiction through");
         let slots = self.ports.keys().last().map_or(0, |last| last.index() + 1);
         self.count_networks(state);
@@ -27,6 +28,7 @@ impl Edge {
         let networks = self.networks.keys().last().map_or(0, |last| last.index() + 1);
         let mut plan = Plan {
             topology,
+            neighbours: Arc::clone(&self.remote.neighbours),
             ports: vec![None; slots],
             mirrors: layout.mirrors,
             captures: self.captures.sessions(),

@@ -277,8 +277,9 @@ impl<'e> Opening<'e> {
         let plan = self.edge.plan(&self.next);
         let before = Arc::downgrade(self.edge.workers.plan());
         self.edge.workers.adopt(Arc::new(plan));
-        self.edge.stale.forget_in(&self.edge.fdb);
+        self.edge.remote.stale |= self.edge.stale.forget_in(&self.edge.fdb);
         self.edge.pin_stations(&self.next);
+        self.edge.pin_remote(&self.next);
         // A trace holds the plan, and its devices, for a moment.
         released(before).await;
         for device in std::mem::take(&mut self.leaving) {

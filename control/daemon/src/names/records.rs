@@ -91,7 +91,7 @@ pub(super) fn stations(state: &State) -> Vec<(IpAddr, Vec<String>)> {
 
 /// The addresses of this host in a network at which names are served.
 pub(super) fn gateways(network: &NetworkSpec) -> Vec<IpAddr> {
-    let is_gated = matches!(network.driver(), Driver::Bridge | Driver::Overlay) && !network.internal;
+    let is_gated = matches!(network.driver(), Driver::Bridge | Driver::Overlay);
     let gateways = network.subnets.iter().filter(|_| is_gated).filter_map(|subnet| subnet.gateway);
     gateways.collect()
 }

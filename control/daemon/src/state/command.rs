@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use jiff::Timestamp;
+
 use super::{EndpointUpdate, Sandbox};
 use vswitch_model::{Config, Connect, Id, Name, NetworkSpec, NetworkUpdate, PortSpec};
 
@@ -37,8 +39,13 @@ pub enum Command {
         /// The differences.
         update: EndpointUpdate,
     },
-    /// Disconnects endpoints.
-    Disconnect(Vec<Id>),
+    /// Disconnects endpoints, whose addresses rest from `now` on.
+    Disconnect {
+        /// The endpoints; unknown ids are ignored.
+        ids: Vec<Id>,
+        /// The current time.
+        now: Timestamp,
+    },
     /// Creates a port.
     AddPort(PortSpec),
     /// Removes a port of the API, or a learned peer.

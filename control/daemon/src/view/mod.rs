@@ -41,6 +41,7 @@ use vswitch::{
     counters::{NetworkCounters, NetworkTotals, PortCounters, PortTotals},
     device::{Device, packet::PacketSocket, tap::Tap},
     fdb::{Fdb, Learning},
+    neighbours::Neighbours,
     plan::Plan,
     worker::Readings,
 };
@@ -50,11 +51,12 @@ use self::census::Census;
 pub(crate) use self::{change::change, fdb::pinned, names::Names};
 use crate::{
     capture::Running,
+    core::Engines,
     state::{self, Kind, Refusal, State},
 };
 use vswitch_host::queue::{Queue, Queues};
 use vswitch_model::{
-    Error, Id, Name, VxlanSpec,
+    Error, Name, VxlanSpec,
     api::{PortState, Trouble, TroubleKind, capture::Capture},
 };
 
@@ -65,8 +67,7 @@ pub(crate) struct Snapshot {
     pub(crate) live: Live,
     pub(crate) process: Arc<Process>,
     problems: Problems,
-    /// Networks that engines know by ids of their own.
-    pub(crate) adopted: Arc<BTreeMap<Id, Name>>,
+    pub(crate) engines: Arc<Engines>,
     names: OnceLock<Arc<Names>>,
     census: Census,
 }
@@ -120,6 +121,8 @@ impl Outages {
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) fdb: Arc<Fdb>,
+    /// The addresses of neighbours that directories tell of.
+    pub(crate) neighbours: Arc<Neighbours>,
     pub(crate) workers: Readings,
     pub(crate) plan: Weak<Plan>,
     pub(crate) ports: BTreeMap<PortId, LivePort>,
@@ -223,9 +226,9 @@ impl Snapshot {
         live: Live,
         process: Arc<Process>,
         problems: Problems,
-        adopted: Arc<BTreeMap<Id, Name>>,
+        engines: Arc<Engines>,
     ) -> Self {
-        Self { state, live, process, problems, adopted, names: OnceLock::new(), census: Census::default() }
+        Self { state, live, process, problems, engines, names: OnceLock::new(), census: Census::default() }
     }
 
     /// Names by number.

@@ -68,6 +68,7 @@ impl Snapshot {
             fates: Fates {
                 unicast: totals.unicast,
                 flooded: totals.flooded,
+                answered: totals.answered,
                 offered: totals.offered,
                 segments: totals.tx_segments,
                 learned: taught.learned,

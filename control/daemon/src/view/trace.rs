@@ -80,6 +80,7 @@ impl Snapshot {
             verdict: match trace.decision.fate {
                 Ok(Action::Send(_)) => Verdict::Unicast,
                 Ok(Action::Flood(_)) => Verdict::Flooded,
+                Ok(Action::Answer(mac)) => Verdict::Answered { mac: mac.to_string() },
                 Err(reason) => Verdict::Dropped { reason: reason.name().into(), hint: reason.hint().into() },
             },
             exits: trace.exits.iter().map(|exit| words.exit(exit)).collect(),
@@ -189,6 +190,7 @@ impl Words<'_> {
             let network = self.names.network(network);
             step("learn", format!("the table is full: {mac} of network {network} would be forgotten"));
         }
+        let is_answered = matches!(decision.fate, Ok(Action::Answer(_)));
         match (decision.found, decision.flood) {
             (Some(port), _) => {
                 step("look up", format!("{} is behind {}", frame.dst, self.names.port(port)));
@@ -201,9 +203,17 @@ impl Words<'_> {
                 );
             }
             (None, Some(flood)) => {
-                step("look up", format!("flooded: {}", flooded_for(flood)));
+                let to_flood = format!("to be flooded: {}", flooded_for(flood));
+                step(
+                    "look up",
+                    if is_answered { to_flood } else { format!("flooded: {}", flooded_for(flood)) },
+                );
                 let storm = storm(flood);
                 match decision.fate {
+                    Ok(Action::Answer(mac)) => {
+                        let known = format!("the directory of network {network} knows who has it: {mac}");
+                        step("answer", format!("{known}, so the switch answers, and floods nothing"));
+                    }
                     Ok(_) => {
                         let ports = trace.exits.len();
                         let many = if ports == 1 { "" } else { "s" };
@@ -211,7 +221,7 @@ impl Words<'_> {
                     }
                     Err(_) => step(if is_storm(decision) { "storm" } else { "reach" }, dropped(decision)),
                 }
-                if let Some(left) = storm.filter(|_| decision.fate.is_ok()) {
+                if let Some(left) = storm.filter(|_| decision.fate.is_ok() && !is_answered) {
                     step("storm", left);
                 }
             }
@@ -285,8 +295,9 @@ impl Book for Sender<'_> {
     }
 
     fn mac_of(&self, ip: IpAddr) -> Option<MacAddr> {
-        let port = self.snapshot.state.ports().find(|port| addresses(port).any(|own| own == ip))?;
-        self.snapshot.mac_of(&port)
+        let port = self.snapshot.state.ports().find(|port| addresses(port).any(|own| own == ip));
+        let told = || self.snapshot.neighbours(ip).first().map(|(_, mac)| *mac);
+        port.and_then(|port| self.snapshot.mac_of(&port)).or_else(told)
     }
 }
 

@@ -23,6 +23,7 @@ mod ports;
 mod relay;
 mod rules;
 mod sysctl;
+mod users;
 mod wants;
 
 use std::{
@@ -51,11 +52,14 @@ type Map = BTreeMap<HostPort, Published>;
 /// A network that the host has an interface in: what may pass between it and the outside world.
 ///
 /// If the host is its gateway, that is connections of containers, and connections to published ports. Other networks are outside
-/// as well.
+/// as well. Between an internal network and the outside nothing passes, whatever the routes of either; the host and its containers
+/// reach each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outside {
     /// The host's interface in the network.
     pub ifname: String,
+    /// Whether the network is internal; then it has no subnets here, since nothing is forwarded.
+    pub internal: bool,
     /// The network's subnets. Without one the host is a station of the network and not its gateway: it only takes nothing from
     /// there for a tunnel's.
     pub subnets: Vec<IpNet>,
@@ -71,7 +75,19 @@ pub struct Outside {
 impl Outside {
     /// A network that the host is a station of, by this interface.
     pub fn of_station(ifname: String, tunnels: Arc<BTreeSet<SocketAddr>>) -> Self {
-        Self { ifname, subnets: Vec::new(), masquerade: false, published: Vec::new(), tunnels }
+        Self {
+            ifname,
+            internal: false,
+            subnets: Vec::new(),
+            masquerade: false,
+            published: Vec::new(),
+            tunnels,
+        }
+    }
+
+    /// An internal network, in which the host has this interface.
+    pub fn of_internal(ifname: String, tunnels: Arc<BTreeSet<SocketAddr>>) -> Self {
+        Self { internal: true, ..Self::of_station(ifname, tunnels) }
     }
 
     /// Whether the host is the network's gateway.
@@ -254,6 +270,7 @@ impl Gateway {
         if outsides.is_empty() {
             return Ok(true);
         }
+        self.ports.hold_again();
         let chains = Chains::read()?;
         self.open_others(&chains, outsides);
         Ok(chains.have_ours())

@@ -179,6 +179,7 @@ mod tests {
     fn outside(ifname: &str) -> Outside {
         Outside {
             ifname: ifname.into(),
+            internal: false,
             subnets: vec!["10.9.0.0/24".parse().unwrap()],
             masquerade: true,
             published: Vec::new(),

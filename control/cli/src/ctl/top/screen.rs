@@ -497,6 +497,7 @@ mod tests {
             super_frames: 0,
             unicast: frames,
             flooded: 0,
+            answered: 0,
             dropped: 0,
             learned: 0,
             moved: 0,
