@@ -24,6 +24,7 @@ mod limit;
 mod loops;
 mod metrics;
 mod mirror;
+mod names;
 mod network;
 mod observe;
 mod offload;

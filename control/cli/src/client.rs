@@ -24,8 +24,8 @@ use tokio::{net::UnixStream, time::timeout};
 use vswitch_model::{
     Connect, Error, Name, NetworkSpec, NetworkUpdate, PortSpec, Reference,
     api::{
-        Drop, DropsFilter, Endpoint, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Log, LogRequest, Network,
-        Port, Prune, Pruned, Reload, ReloadRequest, StaticEntry, Stats, Status,
+        Drop, DropsFilter, Endpoint, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Log, LogRequest, NameEntry,
+        NamesFilter, Network, Port, Prune, Pruned, Reload, ReloadRequest, StaticEntry, Stats, Status,
         capture::Capture,
         cluster::{
             Backup, Cluster, HostUpdate, Init, Join, JoinToken, Leave, PlacedEndpoint, Restore, Restored,
@@ -264,6 +264,14 @@ impl Client {
     /// Traces a hypothetical frame.
     pub async fn trace(&self, request: &TraceRequest) -> Result<Trace, ClientError> {
         self.post("/v1/trace", request).await
+    }
+
+    /// Returns names: all, those of a network, or those that a look-up finds.
+    pub async fn names(&self, filter: &NamesFilter) -> Result<Vec<NameEntry>, ClientError> {
+        let (network, from) =
+            (filter.network.as_ref().map(Name::as_str), filter.from.map(|it| it.to_string()));
+        let parameters = [("network", network), ("name", filter.name.as_deref()), ("from", from.as_deref())];
+        self.get(&query("/v1/names", &parameters)).await
     }
 
     /// Returns what is known about an address.

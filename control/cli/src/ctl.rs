@@ -8,6 +8,7 @@ mod capture;
 mod cluster;
 mod cni;
 mod complete;
+mod dns;
 mod events;
 mod filter;
 mod man;
@@ -34,6 +35,7 @@ pub use arguments::{AttachArguments, Cli, Command, FdbCommand, PortCommand};
 pub use capture::CaptureArguments;
 pub use cluster::{ClusterCommand, EndpointCommand, InitArguments, JoinArguments};
 pub use cni::CniCommand;
+pub use dns::DnsCommand;
 pub use events::EventsArguments;
 pub use mirror::{MirrorArguments, MirrorCommand};
 pub use network::{
@@ -107,6 +109,7 @@ pub async fn execute(cli: &Cli) -> Result<String, ClientError> {
         Command::Port(command) => port(&client, command, json).await,
         Command::Network(command) => network::execute(&client, command, json).await,
         Command::Sandbox(command) => sandbox::execute(&client, command, json).await,
+        Command::Dns(command) => dns::execute(&client, command, json).await,
         Command::Peer(command) => tunnel::peer(&client, command, json).await,
         Command::Tunnel(command) => tunnel::tunnel(&client, command, json).await,
         Command::Cluster(command) => cluster::execute(&client, command, json).await,

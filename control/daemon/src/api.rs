@@ -22,6 +22,7 @@ mod endpoint;
 mod events;
 mod extract;
 mod fdb;
+mod names;
 mod network;
 mod port;
 pub(crate) mod reply;
@@ -129,6 +130,7 @@ fn reading() -> OpenApiRouter<Handle> {
         .merge(port::reading())
         .merge(tunnel::reading())
         .merge(fdb::reading())
+        .merge(names::reading())
         .merge(stats::reading())
 }
 

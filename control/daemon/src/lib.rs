@@ -13,6 +13,7 @@
 //! | `api` | HTTP and JSON on a unix socket |
 //! | `attach` | the socket of the tap helper |
 //! | `cluster` | this host in a cluster: follows its store, lets hosts in |
+//! | `names` | who has which name, and the DNS server |
 //! | `docker` | Docker's network and IPAM plugin |
 //! | `metrics`, `web` | counters for Prometheus; the web page |
 
@@ -34,6 +35,7 @@ mod lock;
 mod log;
 mod machine;
 mod metrics;
+mod names;
 mod serve;
 mod services;
 mod sight;

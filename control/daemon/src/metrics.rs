@@ -4,7 +4,11 @@
 //! workers and the closed list of drop reasons, never an address, so the number of series is bounded by the configuration.
 //! Names and units follow <https://prometheus.io/docs/practices/naming/>.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -34,6 +38,10 @@ use vswitch_model::{
         cluster::Cluster,
         counters::{Histogram, Load, NetworkStats},
     },
+};
+use vswitch_names::{
+    Transport, Verdict,
+    server::{Bucket, Server},
 };
 
 /// Limits of scrapers: there is one, or a few.
@@ -70,6 +78,7 @@ pub(crate) async fn scrape(core: &Handle) -> Result<String, Error> {
         stats: snapshot.stats(),
         refused: core.refused(),
         cluster: if core.cluster().is_member() { core.cluster().call(Call::Show).await.ok() } else { None },
+        names: Arc::clone(&core.names),
     };
     let mut registry = Registry::with_prefix("vswitch");
     registry.register_collector(Box::new(scrape));
@@ -89,6 +98,8 @@ struct Scrape {
     refused: u64,
     /// The cluster, if this host is in one.
     cluster: Option<Cluster>,
+    /// The DNS server.
+    names: Arc<Server>,
 }
 
 impl Collector for Scrape {
@@ -99,6 +110,7 @@ impl Collector for Scrape {
         self.of_networks(&mut families)?;
         self.of_table(&mut families)?;
         self.of_cluster(&mut families)?;
+        self.of_names(&mut families)?;
         self.of_workers(&mut families)
     }
 }
@@ -284,6 +296,37 @@ impl Scrape {
         )
     }
 
+    fn of_names(&self, families: &mut Families<'_>) -> fmt::Result {
+        let counters = self.names.counters();
+        let by_transport = [("udp", Transport::Udp), ("tcp", Transport::Tcp)];
+        let queries = by_transport.map(|(name, it)| ([("transport", name)], counters.queries(it)));
+        families.counter("dns_queries", "Queries received", None, queries)?;
+        let results = Verdict::ALL.map(|it| ([("result", it.as_str())], counters.responses(it)));
+        families.counter("dns_responses", "Responses of our own, by result", None, results)?;
+        for (name, help, value) in [
+            ("dns_upstream_queries", "Queries passed on to other servers", &counters.forwarded),
+            ("dns_upstream_failures", "Queries that no other server answered in time", &counters.unanswered),
+            ("dns_upstream_refused", "Queries not passed on: too many waited", &counters.crowded),
+            (
+                "dns_refused_streams",
+                "TCP connections closed at once: there were too many",
+                &counters.shut_out,
+            ),
+            ("dns_unsent_responses", "Responses that could not be sent", &counters.unsent),
+        ] {
+            families.counter(name, help, None, [(ALONE, value.load(Relaxed))])?;
+        }
+        let waiting = [(ALONE, self.names.in_flight() as u64)];
+        families.gauge("dns_upstream_in_flight", "Queries that wait for other servers", None, waiting)?;
+        let table = self.names.table();
+        let names = table.networks().iter().map(|it| ([("network", it.name())], it.len() as u64));
+        families.gauge("dns_names", "Names of the network", None, names)?;
+        let (buckets, sum_us) = counters.latency();
+        let seconds = Some(&Unit::Seconds);
+        let help = "Time from a query to its response";
+        families.durations("dns_response", help, seconds, &buckets, sum_us)
+    }
+
     fn of_workers(&self, families: &mut Families<'_>) -> fmt::Result {
         let workers = &self.stats.workers;
         let frames = workers.iter().map(|it| ([("worker", u64::from(it.id))], it.frames));
@@ -346,6 +389,34 @@ impl Families<'_> {
             family.encode_family(&labels)?.encode_gauge(&value)?;
         }
         Ok(())
+    }
+
+    /// A histogram of durations with cumulated buckets.
+    fn durations(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        buckets: &[Bucket],
+        sum_us: u64,
+    ) -> fmt::Result {
+        const SECONDS: f64 = 1e-6;
+        let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Histogram)?;
+        let bound = |bucket: &Bucket| bucket.up_to_us.map_or(f64::INFINITY, |us| us as f64 * SECONDS);
+        let count = buckets.last().map_or(0, |bucket| bucket.count);
+        let before = [0].into_iter().chain(buckets.iter().map(|bucket| bucket.count));
+        // The encoder cumulates by itself.
+        let own: Vec<_> = buckets
+            .iter()
+            .zip(before)
+            .map(|(bucket, before)| (bound(bucket), bucket.count - before))
+            .collect();
+        family.encode_family(&ALONE)?.encode_histogram::<NoLabelSet>(
+            sum_us as f64 * SECONDS,
+            count,
+            &own,
+            None,
+        )
     }
 
     /// A histogram for each worker, with values multiplied by `scale`.

@@ -69,8 +69,8 @@ pub use self::{
 };
 use vswitch_host::gateway::Outside;
 use vswitch_model::{
-    ApiSpec, Carries, Config, DockerSpec, EndpointSpec, Id, Mtu, Name, NetworkSpec, PoolsSpec, PortSpec,
-    SwitchSpec, ipam::Turns, rules,
+    ApiSpec, Carries, Config, DnsSpec, DockerSpec, EndpointSpec, Id, Mtu, Name, NetworkSpec, PoolsSpec,
+    PortSpec, SwitchSpec, ipam::Turns, rules,
 };
 
 /// The source of an object, which decides who may remove it.
@@ -133,6 +133,7 @@ pub struct State {
     switch: SwitchSpec,
     api: ApiSpec,
     docker: DockerSpec,
+    dns: DnsSpec,
     pools: PoolsSpec,
     membership: Arc<Membership>,
     networks: Registry<NetworkSpec>,
@@ -245,6 +246,16 @@ impl State {
     /// The settings of Docker's plugin.
     pub fn docker(&self) -> &DockerSpec {
         &self.docker
+    }
+
+    /// The settings of the DNS server.
+    pub fn dns(&self) -> &DnsSpec {
+        &self.dns
+    }
+
+    /// Whether `other` is this state, and not only equal to it.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.layout, &other.layout)
     }
 
     /// All networks, by name.
@@ -380,6 +391,7 @@ impl State {
         self.switch = config.switch;
         self.api = config.api;
         self.docker = config.docker;
+        self.dns = config.dns;
         self.pools = config.ipam;
         self.networks.declare(config.networks, Origin::File)?;
         self.ports.declare(config.ports, Origin::File)?;

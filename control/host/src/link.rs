@@ -249,6 +249,24 @@ impl Links {
         Ok(routes)
     }
 
+    /// Gives `link` one more address, beside those it has. Returns whether it had not.
+    pub async fn add_address(&self, link: &Link, net: IpNet) -> Result<bool, LinkError> {
+        match self.perform(&Step::AddAddress { index: link.index, net }).await {
+            Err(error) if error::errno(&error) == Some(Errno::EXIST) => Ok(false),
+            result => result
+                .map(|()| true)
+                .map_err(|error| self.error(&format!("give {} the address {net}", link.name), error)),
+        }
+    }
+
+    /// Takes an address from `link`; one that it does not have is no error.
+    pub async fn remove_address(&self, link: &Link, net: IpNet) -> Result<(), LinkError> {
+        match self.perform(&Step::DeleteAddress { index: link.index, net }).await {
+            Err(error) if error::errno(&error) == Some(Errno::ADDRNOTAVAIL) => Ok(()),
+            result => result.map_err(|error| self.error(&format!("take {net} from {}", link.name), error)),
+        }
+    }
+
     /// Whether there is an interface named `ifname`.
     pub async fn exists(&self, ifname: &str) -> Result<bool, LinkError> {
         Ok(self.find(ifname).await?.is_some())

@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod counters;
 pub mod directory;
 pub mod events;
+mod names;
 mod network;
 pub mod trace;
 pub mod tunnel;
@@ -21,6 +22,7 @@ use utoipa::{
 use vswitch::addr::MacAddr;
 
 use self::counters::{Load, Loop, NetworkStats, TableStats};
+pub use self::names::{NameEntry, NamesFilter};
 pub use self::network::{Endpoint, Network, Prune, Pruned, SubnetUsage, has_label};
 pub use crate::Direction;
 use crate::{GuardSpec, LimitSpec, MirrorSpec, Mtu, Name, Offloads};
@@ -30,7 +32,8 @@ use crate::{GuardSpec, LimitSpec, MirrorSpec, Mtu, Name, Offloads};
 /// 1.1: `api_version` in [`Status`]. 1.2: `guard` of ports and endpoints, addresses that are `pinned`, the event `guard_dropped`.
 /// 1.3: `troubles` in [`Status`], [`Log`]. 1.4: the [directory](directory::Directory) of a network, `answered` questions.
 /// 1.5: `acceleration` in [`Status`] and [`Port`]. 1.6: [clusters](cluster).
-pub const API_VERSION: &str = "1.6";
+/// 1.7: names, `nameservers` of endpoints.
+pub const API_VERSION: &str = "1.7";
 
 /// Header with the number of a capture.
 pub const CAPTURE_ID: &str = "capture-id";
@@ -121,6 +124,8 @@ pub enum TroubleKind {
     Table,
     /// An address of `[api]` is not served.
     Listener,
+    /// Names are not served at an address.
+    Dns,
     /// A kind of a later version.
     #[serde(other)]
     Other,

@@ -10,6 +10,7 @@ mod written;
 mod accelerate;
 pub mod api;
 pub mod attach;
+mod dns;
 mod driver;
 mod endpoint;
 mod error;
@@ -42,6 +43,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     accelerate::Accelerate,
+    dns::{DnsServer, DnsSpec, InvalidDnsServer},
     driver::{Driver, InvalidDriver, Scope, is_predefined},
     endpoint::{Connect, EndpointSpec},
     error::{Error, ErrorKind},
@@ -166,6 +168,8 @@ pub struct Config {
     pub api: ApiSpec,
     /// `[docker]`
     pub docker: DockerSpec,
+    /// `[dns]`
+    pub dns: DnsSpec,
     /// `[ipam]`
     pub ipam: PoolsSpec,
     /// `[[network]]`

@@ -311,7 +311,10 @@ impl Call {
         let requested = self.config.runtime_config.dns.as_ref().map(|dns| {
             json!({ "nameservers": dns["servers"], "search": dns["searches"], "options": dns["options"] })
         });
-        let dns = [requested.unwrap_or_default(), self.config.dns.clone(), given.dns];
+        // The names of the network, unless the runtime or the configuration says where to ask.
+        let own = json!({ "nameservers": endpoint.nameservers, "options": ["ndots:0"] });
+        let own = if endpoint.nameservers.is_empty() { Value::Null } else { own };
+        let dns = [requested.unwrap_or_default(), self.config.dns.clone(), given.dns, own];
         let is_told = |it: &Value| it.as_object().is_some_and(|it| !it.is_empty());
         if let Some(dns) = dns.into_iter().find(is_told) {
             outcome.dns = dns;

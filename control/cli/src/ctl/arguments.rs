@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use vswitch::addr::MacAddr;
 
 use super::{
-    CaptureArguments, ClusterCommand, CniCommand, EXIT_CODES, EndpointCommand, EventsArguments,
+    CaptureArguments, ClusterCommand, CniCommand, DnsCommand, EXIT_CODES, EndpointCommand, EventsArguments,
     MirrorCommand, NetworkCommand, PeerCommand, SandboxCommand, TraceArguments, TunnelCommand, WhyArguments,
     default_socket,
 };
@@ -70,6 +70,9 @@ pub enum Command {
     /// Sandboxes: namespaces of containers, with their endpoints.
     #[command(subcommand)]
     Sandbox(SandboxCommand),
+    /// Names: what containers call each other by.
+    #[command(subcommand)]
+    Dns(DnsCommand),
     /// Peers: other hosts, reached by VXLAN.
     #[command(subcommand)]
     Peer(PeerCommand),

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt::Write};
 use comfy_table::{CellAlignment, Row, Table};
 
 use vswitch_model::api::{
-    Acceleration, Action, Drop, FdbEntry, Origin, Port, PortState, Reload, Stats, Status, Traffic, Trouble,
-    TroubleKind,
+    Acceleration, Action, Drop, FdbEntry, NameEntry, Origin, Port, PortState, Reload, Stats, Status, Traffic,
+    Trouble, TroubleKind,
 };
 
 use vswitch_model::{Name, Offloads, sentence::printable};
@@ -173,6 +173,18 @@ pub fn fdb(entries: &[FdbEntry]) -> String {
         vec![entry.network.to_string(), entry.mac.to_string(), entry.port.to_string(), origin.into(), age]
     });
     table(&["NETWORK", "MAC", "PORT", "ORIGIN", "AGE"], "llllr", rows)
+}
+
+/// Names and their addresses.
+pub fn names(entries: &[NameEntry]) -> String {
+    if entries.is_empty() {
+        return "no names\n".into();
+    }
+    let rows = entries.iter().map(|entry| {
+        let addresses: Vec<_> = entry.addresses.iter().map(ToString::to_string).collect();
+        vec![entry.name.clone(), entry.network.clone(), addresses.join(", "), entry.full.clone()]
+    });
+    table(&["NAME", "NETWORK", "ADDRESSES", "IN FULL"], "llll", rows)
 }
 
 /// The counters of every port.

@@ -30,6 +30,7 @@ use crate::{
     edge::{Attempt, Edge},
     journal::{Journal, Observer},
     machine::Machine,
+    names::Naming,
     state::{Command, State, Transition},
     store::Store,
     view::{Outages, Problems, Process, Snapshot},
@@ -162,6 +163,7 @@ impl Core {
             unfetched: Unfetched::default(),
             crowd_warned: None,
             underlay: Underlay::default(),
+            naming: Naming::new(plan.next.dns(), machine),
             engines,
             process,
             signals,
@@ -169,6 +171,7 @@ impl Core {
         };
         core.rules.claim(plan.next.outside()).map_err(|error| error.sentence)?;
         core.carry_out(plan, Attempt::resuming()).await.map_err(|error| error.sentence)?;
+        core.naming.retry().await;
         if let Err(error) = core.note_declared() {
             warn!("cannot store the file's declaration: {error}");
         }
@@ -194,6 +197,7 @@ impl Core {
             journal: Arc::clone(self.observer.journal()),
             looker: Arc::default(),
             cluster,
+            names: self.naming.server(),
         }
     }
 
@@ -217,6 +221,7 @@ impl Core {
             let answered = self.serve(request).await;
             answered.by(&self.publish());
         }
+        self.naming.stop(leave).await;
         self.edge.stop(leave).await;
         if leave == Leave::Nothing {
             self.rules.remove_all();
@@ -281,15 +286,17 @@ impl Core {
         let store = self.store.trouble().map(trouble(TroubleKind::Store));
         let gateway = self.rules.troubles().cloned().map(trouble(TroubleKind::Gateway));
         let reload = self.reload_refused.clone().map(trouble(TroubleKind::Reload));
+        let names = self.naming.troubles().into_iter().map(trouble(TroubleKind::Dns));
         let underlay = self.underlay.trouble().map(trouble(TroubleKind::Tunnel));
         Problems {
             warnings: self.store.warnings().into_iter().chain(self.mended.warnings()).collect(),
-            troubles: store.into_iter().chain(gateway).chain(reload).chain(underlay).collect(),
+            troubles: store.into_iter().chain(gateway).chain(reload).chain(underlay).chain(names).collect(),
         }
     }
 
     /// Publishes a snapshot of the current state.
     pub(super) fn publish(&mut self) -> Arc<Snapshot> {
+        self.naming.follow(&self.state);
         let snapshot = Arc::new(Snapshot::new(
             self.state.clone(),
             self.edge.live(),

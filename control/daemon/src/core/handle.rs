@@ -33,6 +33,7 @@ use vswitch_model::{
         tunnel::Probe,
     },
 };
+use vswitch_names::server::Server;
 
 /// A handle to the core, cheap to clone.
 #[derive(Clone, Debug)]
@@ -47,6 +48,8 @@ pub(crate) struct Handle {
     pub(super) looker: Arc<Looker>,
     /// The way to the cluster task.
     pub(super) cluster: Client,
+    /// The DNS server, and with it the names.
+    pub(crate) names: Arc<Server>,
 }
 
 impl Handle {
@@ -215,10 +218,11 @@ mod tests {
     use crate::{
         edge::Edge,
         machine::Machine,
+        names::Naming,
         state::State,
         view::{Outages, Problems, Process},
     };
-    use vswitch_model::{ErrorKind, SwitchSpec};
+    use vswitch_model::{DnsSpec, ErrorKind, SwitchSpec};
 
     /// A handle to a core that serves nothing, and what it is asked.
     fn idle() -> (Handle, mpsc::Receiver<Asked>) {
@@ -237,6 +241,7 @@ mod tests {
             journal: Journal::new(),
             looker: Arc::default(),
             cluster: crate::cluster::channel().0,
+            names: Naming::new(&DnsSpec::default(), Machine::InMemory).server(),
         };
         (handle, queue)
     }

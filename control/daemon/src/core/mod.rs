@@ -39,6 +39,7 @@ use crate::{
     crash,
     edge::{Attempt, Edge, OnFailure, Opening},
     journal::Observer,
+    names::Naming,
     state::{self, Command, Delta, Effect, Origin, State, Transition},
     store::{Store, StoreError},
     view::{Process, Snapshot},
@@ -61,6 +62,7 @@ pub(crate) struct Core {
     /// The time of the last warning that an unknown sender did not become a peer.
     crowd_warned: Option<Instant>,
     underlay: Underlay,
+    naming: Naming,
     engines: Arc<Engines>,
     process: Arc<Process>,
     signals: Signals,

@@ -136,6 +136,7 @@ impl Core {
         mended.extend(self.rules.mend(self.state.outside()));
         self.tell_mended(mended);
         self.store.retry();
+        self.naming.retry().await;
         if self.edge.begin(self.state.clone(), Attempt::retrying()).try_again(&now).await {
             self.publish();
         }
