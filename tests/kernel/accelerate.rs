@@ -38,12 +38,7 @@ fn with_pins() {
 
 /// The files that a daemon has pinned.
 fn pinned(daemon: &Vswitchd) -> Vec<PathBuf> {
-    use sha2::Digest;
-    let state = fs::canonicalize(daemon.folder().join("state")).unwrap();
-    let hash = sha2::Sha256::digest(state.as_os_str().as_encoded_bytes());
-    let id: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let folder = PathBuf::from(PINS).join("vswitchd").join(id);
-    let versions = fs::read_dir(folder).into_iter().flatten().flatten();
+    let versions = fs::read_dir(daemon.pins()).into_iter().flatten().flatten();
     versions.flat_map(|it| fs::read_dir(it.path()).unwrap().flatten().map(|it| it.path())).collect()
 }
 
