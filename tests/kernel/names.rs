@@ -148,10 +148,9 @@ fn two_sandboxes_of_a_network_find_each_other_and_others_go_upstream() {
 
 #[test]
 fn internal_and_ipv6_only_networks_have_names() {
-    let switch = switch("");
+    let switch = switch("[[network]]\nname = \"six\"\nsubnet = [{ subnet = \"fd07::/64\" }]");
     let (web, db, six) = (Netns::new("web"), Netns::new("db"), Netns::new("six"));
     network(&switch, "create --internal --subnet 10.7.0.0/24 inner");
-    network(&switch, "create --ipam-driver null --subnet fd07::/64 six");
     let at_web = connect(&switch, "inner", &web, "web", &[]);
     connect(&switch, "inner", &db, "db", &[]);
     let at_six = connect(&switch, "six", &six, "six", &[]);

@@ -400,9 +400,9 @@ impl Families<'_> {
         buckets: &[Bucket],
         sum_us: u64,
     ) -> fmt::Result {
-        const SECONDS: f64 = 1e-6;
+        const SECOND: f64 = 1e6;
         let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Histogram)?;
-        let bound = |bucket: &Bucket| bucket.up_to_us.map_or(f64::INFINITY, |us| us as f64 * SECONDS);
+        let bound = |bucket: &Bucket| bucket.up_to_us.map_or(f64::INFINITY, |us| us as f64 / SECOND);
         let count = buckets.last().map_or(0, |bucket| bucket.count);
         let before = [0].into_iter().chain(buckets.iter().map(|bucket| bucket.count));
         // The encoder cumulates by itself.
@@ -412,7 +412,7 @@ impl Families<'_> {
             .map(|(bucket, before)| (bound(bucket), bucket.count - before))
             .collect();
         family.encode_family(&ALONE)?.encode_histogram::<NoLabelSet>(
-            sum_us as f64 * SECONDS,
+            sum_us as f64 / SECOND,
             count,
             &own,
             None,

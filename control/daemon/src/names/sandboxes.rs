@@ -24,7 +24,7 @@ const MARK: &str = "# Written by vswitchd. Without this line it leaves the file 
 /// Servers that resolv.conf(5) takes.
 const MOST: usize = 3;
 
-/// The files of named sandboxes: names, and contents.
+/// The files of named sandboxes: names, and contents; empty if there is to be no file of ours.
 pub(super) fn wanted(state: &State) -> BTreeMap<String, String> {
     let mut servers_of: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
     for endpoint in state.endpoints() {
@@ -38,7 +38,7 @@ pub(super) fn wanted(state: &State) -> BTreeMap<String, String> {
         servers.sort_by_key(|server| (*server != state.dns().address, *server));
         servers.dedup();
         if servers.is_empty() {
-            return None;
+            return (name, String::new());
         }
         let mut text = MARK.to_owned();
         for server in servers.iter().take(MOST) {
@@ -46,9 +46,9 @@ pub(super) fn wanted(state: &State) -> BTreeMap<String, String> {
         }
         // A single label is asked for as it is, and the host's own domain is not tried.
         let _ = writeln!(text, "search {domain}\noptions ndots:0");
-        Some((name, text))
+        (name, text)
     };
-    servers_of.into_iter().filter_map(file).collect()
+    servers_of.into_iter().map(file).collect()
 }
 
 /// The files as they were written.
@@ -62,7 +62,7 @@ impl Sandboxes {
             tell(name, remove(name));
         }
         for (name, text) in wanted.iter().filter(|(name, text)| self.0.get(*name) != Some(text)) {
-            tell(name, write(name, text));
+            tell(name, if text.is_empty() { remove(name) } else { write(name, text) });
         }
         self.0 = wanted;
     }
