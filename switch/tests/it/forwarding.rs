@@ -416,7 +416,7 @@ fn a_super_frame_is_measured_by_the_frames_it_stands_for() {
 #[test]
 fn an_offload_header_that_lies_is_a_drop_of_the_ingress() {
     let mut switch = switch();
-    let gso = Gso { kind: GsoKind::Tcp4, size: size(1448), header_len: 54, ecn: false };
+    let gso = Gso { kind: GsoKind::Tcp4, size: size(1448), header_len: 54, ecn: false, tunnel: None };
     let lie = Offload { csum: Csum::Partial { start: 34, offset: 16 }, gso: Some(gso) };
     let packet = OwnedFrame { offload: lie, bytes: frame(BROADCAST, mac(1), &[]) };
     assert_eq!(switch.receive(0, packet, NOW), []);
