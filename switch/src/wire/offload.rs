@@ -309,13 +309,7 @@ impl Csum {
 impl Gso {
     /// The segmentation of `frame`, which has these `headers`, if it matches `gso_type` and `csum` is partial at its transport
     /// header.
-    fn measure(
-        gso_type: u8,
-        size: NonZeroU16,
-        csum: Csum,
-        headers: &Headers,
-        frame: &[u8],
-    ) -> Option<Self> {
+    fn measure(gso_type: u8, size: NonZeroU16, csum: Csum, headers: &Headers, frame: &[u8]) -> Option<Self> {
         let kind = GsoKind::of(headers);
         let ecn_of_udp = kind == GsoKind::Udp && gso_type & GSO_ECN != 0;
         if gso_type & !GSO_ECN != kind.wire_type() || ecn_of_udp || !headers.ends_with(frame) {

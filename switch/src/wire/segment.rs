@@ -269,7 +269,8 @@ impl Template {
         if let Some(tunnel) = &self.tunnel {
             let frame_len = segment.frame.len();
             let whole = u16_at(header, field);
-            let pseudo = Sum::word(whole) + Sum::minus(self::length(frame_len - transport)) + Sum::word(length);
+            let pseudo =
+                Sum::word(whole) + Sum::minus(self::length(frame_len - transport)) + Sum::word(length);
             let inner = Inner { index: segment.index, len: segment.wire_len(), frame_len, transport, pseudo };
             tunnel.fill(header, &inner);
         }

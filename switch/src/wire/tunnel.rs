@@ -47,7 +47,8 @@ impl Tunnel {
         let outer = Headers::measure(frame)?;
         let untold = outer.transport.checked_sub(transport).filter(|untold| [0, TAG].contains(untold))?;
         let network = network + untold;
-        let is_tunnel = outer.transport_kind == Transport::Udp && network >= outer.payload && outer.ends_with(frame);
+        let is_tunnel =
+            outer.transport_kind == Transport::Udp && network >= outer.payload && outer.ends_with(frame);
         let zero = u16_at(frame, outer.transport + UDP_CHECKSUM) == 0;
         if !is_tunnel || !csum && !zero {
             return None;

@@ -13,3 +13,4 @@ mod segment;
 mod superframe;
 mod too_big;
 mod trace;
+mod tunnel;
