@@ -196,8 +196,8 @@ impl Batch {
             return;
         }
         let old = frame.start as usize;
-        frame.start -= TAG as u32;
-        frame.len += TAG as u32;
+        let tag_len = u32::from(TAG_SHIFT.unsigned_abs());
+        (frame.start, frame.len) = (frame.start - tag_len, frame.len + tag_len);
         frame.offload = frame.offload.shifted(TAG_SHIFT);
         let start = frame.start as usize;
         self.memory.copy_within(old..old + ADDRESSES, start);
