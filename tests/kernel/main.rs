@@ -21,6 +21,7 @@ mod limit;
 mod loops;
 mod metrics;
 mod mirror;
+mod nested;
 mod network;
 mod observe;
 mod offload;
