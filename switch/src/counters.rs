@@ -1,7 +1,7 @@
 //! Counters of ports, networks and workers. One law holds per port at all times:
 //!
-//! `rx_frames = unicast + flooded + Σ ingress drops`, and for the other direction `offered = tx_frames + Σ
-//! egress drops`. Of a network's frames only flooded and dropped ones are counted separately; all others were
+//! `rx_frames = unicast + flooded + answered + Σ ingress drops`, and for the other direction `offered = tx_frames + Σ
+//! egress drops`. Of a network's frames only flooded, answered and dropped ones are counted separately; all others were
 //! sent to one port ([`NetworkTotals::unicast`]).
 //!
 //! Each worker has its own counters for each port and network and is their only writer, so counting is a
@@ -170,6 +170,8 @@ counters! {
         tx_super,
         /// Wire frames that super-frames were cut into because the device does not take super-frames.
         tx_segments,
+        /// Received frames that asked for a neighbour's address and were answered instead of flooded.
+        answered,
     }
     lists {
         /// Frames not delivered, by [`DropReason::index`].
@@ -192,6 +194,8 @@ counters! {
         super_frames,
         /// Frames that were flooded to the other ports of the network.
         flooded,
+        /// Questions for a neighbour's address that were answered instead of flooded.
+        answered,
         /// Frames that were not sent by any port; the reason is counted at their ingress port.
         dropped,
     }
@@ -209,7 +213,7 @@ impl PortCounters {
 impl NetworkTotals {
     /// Frames that were sent to the one port of their destination.
     pub fn unicast(&self) -> u64 {
-        self.frames.saturating_sub(self.flooded + self.dropped)
+        self.frames.saturating_sub(self.flooded + self.answered + self.dropped)
     }
 }
 

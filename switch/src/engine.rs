@@ -5,7 +5,7 @@
 //!       forwarder.forward(batch) -> egress      decide     parse, classify, learn, look up, reach
 //!       device.send(egress of each port)        tx         each egress port once, in arrival order
 //!       device.send(copies)                                for ports that mirror others
-//!       device.send(answers)                               "too big", back to the sender
+//!       device.send(answers)                               "too big" and neighbours' addresses, back to the sender
 //! ```
 //!
 //! Run to completion: no frame outlives its turn, and nothing is queued between receiving and sending. A turn
@@ -19,9 +19,10 @@ use crate::{
     batch::{BATCH, Batch},
     capture::Captures,
     drops::DropReason,
-    forward::Forwarder,
+    forward::{Answered, Forwarder},
     limit::{Limit, bits},
     mirror::Copies,
+    neighbours,
     plan::{Pass, Plan, Port, Receiver},
     storm::FloodMeters,
     transmit::{Egress, Out, Scratch, TagOp, Transmit, Witness},
@@ -120,12 +121,18 @@ impl Engine {
         } else {
             sender.bring_watched(forwarder, egress, copies, scratch);
         }
+        for Answered { slot, network, is_tagged, mac } in forwarder.answered() {
+            if let Some(answer) = neighbours::answer(batch.bytes(slot), is_tagged, mac) {
+                scratch.answers.push(batch.frames()[slot].ingress, network, &answer);
+            }
+        }
         let frames = batch.len() + refused;
         self.send_answers(now);
+        receiver.device.turned();
         received.map(|more| Turn { frames, more })
     }
 
-    /// Sends the answers of devices to the senders of this turn's frames. An answer leaves by the port its
+    /// Sends the answers of devices and of the forwarder to the senders of this turn's frames. An answer leaves by the port its
     /// cause came in by, and nothing is learned from it.
     fn send_answers(&mut self, now: Timestamp) {
         let Self { worker, plan, batch, scratch, captures, .. } = self;

@@ -13,6 +13,7 @@
 //!              fdb.learn                     the source is on this port                              fdb
 //!              fdb.lookup                    the destination is on which port?                       fdb
 //!              topology.reach                may the frame leave there? flood: where?                topology
+//!              answer                        a question that need not be flooded?                    neighbours
 //!              egress.push                   slot numbers, not bytes                                 transmit
 //!            device.send(egress)           tx       tags pushed and popped, segmented if needed      transmit, segment
 //! ```
@@ -37,6 +38,7 @@ pub mod forward;
 pub mod guard;
 pub mod limit;
 pub mod mirror;
+pub mod neighbours;
 pub mod plan;
 pub mod storm;
 #[cfg(feature = "serde")]

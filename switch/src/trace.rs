@@ -87,7 +87,7 @@ pub fn trace<'a>(now: Timestamp, plan: &'a Plan, frame: &Hypothesis<'_>) -> Opti
             Ok(Action::Flood(reach)) => {
                 leaving.extend(reach.members().map(|member| (member.port, out(member).flooded())));
             }
-            Err(_) => {}
+            Ok(Action::Answer(_)) | Err(_) => {}
         }
     }
     let mut copied = Vec::new();

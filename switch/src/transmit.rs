@@ -9,7 +9,7 @@ use std::fmt;
 
 use crate::{
     addr::{NetworkId, PortId},
-    batch::{Batch, CAPACITY},
+    batch::{BATCH, Batch, CAPACITY},
     counters::PortCounters,
     drops::DropReason,
     too_big,
@@ -138,7 +138,7 @@ impl Egress {
 
 /// Scratch memory for frames that a device does not take as they are.
 ///
-/// Also collects the answers of devices to senders whose frames they cannot carry.
+/// Also collects answers to senders: of devices that cannot carry their frames, and of the switch to what they ask.
 #[derive(Debug)]
 pub struct Scratch {
     /// Room for one frame.
@@ -153,7 +153,7 @@ pub struct Scratch {
 #[derive(Debug)]
 pub struct Answers(Vec<Answer>);
 
-/// A frame that tells a sender "packet too big".
+/// A frame that tells a sender "packet too big", or the address it asks for.
 #[derive(Clone, Copy, Debug)]
 struct Answer {
     to: PortId,
@@ -165,7 +165,7 @@ struct Answer {
 /// Bytes of the longest [answer](Answers).
 pub const MAX_ANSWER: usize = 256;
 
-/// Maximum number of answers per turn. A sender without an answer gets one when it retransmits.
+/// Maximum number of devices' answers per turn. A sender without an answer gets one when it retransmits.
 const ANSWERS: usize = 8;
 
 impl Scratch {
@@ -174,17 +174,18 @@ impl Scratch {
         Self {
             frame: vec![0; MAX_FRAME + TAG].into(),
             segment: vec![0; MAX_FRAME + TAG].into(),
-            answers: Answers(Vec::with_capacity(ANSWERS)),
+            answers: Answers(Vec::with_capacity(ANSWERS + BATCH)),
         }
     }
 }
 
 impl Answers {
-    /// Queues `frame` of `network` for `to`. Ignored if it is longer than [`MAX_ANSWER`] or the queue is full.
-    fn push(&mut self, to: PortId, network: NetworkId, frame: &[u8]) {
+    /// Queues `frame` of `network` for `to`. Ignored if it is longer than [`MAX_ANSWER`] or the queue is full: it has room for
+    /// an answer to each frame of a batch and [`ANSWERS`] more.
+    pub(crate) fn push(&mut self, to: PortId, network: NetworkId, frame: &[u8]) {
         let mut bytes = [0; MAX_ANSWER];
         if let Some(front) = bytes.get_mut(..frame.len())
-            && self.0.len() < ANSWERS
+            && self.0.len() < self.0.capacity()
         {
             front.copy_from_slice(frame);
             self.0.push(Answer { to, network, len: frame.len(), bytes });
@@ -340,7 +341,7 @@ impl<'a> Transmit<'a> {
         let slot = out.slot();
         let mtu = u16::try_from(mtu).ok();
         let answer = mtu.and_then(|mtu| too_big::answer(self.batch.bytes(slot), mtu));
-        if let Some(answer) = answer.as_ref().filter(|_| !out.is_flooded()) {
+        if let Some(answer) = answer.as_ref().filter(|_| !out.is_flooded() && answers.len() < ANSWERS) {
             answers.push(self.batch.frames()[slot].ingress, out.network, answer);
         }
         answer.is_some()

@@ -15,7 +15,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Config, Netns, PATIENCE, engine::Mounts, within};
+use crate::{
+    Config, Netns, PATIENCE,
+    engine::Mounts,
+    http::{http, request},
+    within,
+};
 
 /// A daemon in a namespace that acts as its host, with a folder for its files. Killed on drop; its log is printed if the
 /// test fails.
@@ -228,6 +233,11 @@ impl Vswitchd {
             return Value::Null;
         }
         serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error} in {}", output.stdout))
+    }
+
+    /// Sends a request to the API; returns the status and the body of the answer.
+    pub fn request(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        http(&self.socket(), &request(method, path, body))
     }
 
     /// Exit code and message of a vswitchctl command that must fail.

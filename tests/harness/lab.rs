@@ -74,7 +74,10 @@ impl Lab {
                 let drops = totals.drops().filter(move |(reason, _)| reason.is_egress() == egress);
                 drops.map(|(_, count)| count).sum::<u64>()
             };
-            let fates = [totals.unicast + totals.flooded + drops(false), totals.tx_frames + drops(true)];
+            let fates = [
+                totals.unicast + totals.flooded + totals.answered + drops(false),
+                totals.tx_frames + drops(true),
+            ];
             assert_eq!([totals.rx_frames, totals.offered], fates, "{whose}, port {port}: {totals:?}");
         }
     }

@@ -19,6 +19,7 @@ pub mod control;
 pub mod daemon;
 pub mod engine;
 pub mod fuzz;
+pub mod http;
 pub mod lab;
 pub mod netns;
 pub mod pattern;

@@ -6,9 +6,12 @@
 //! runs alone.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
+mod accelerate;
 mod capture;
 mod cli;
+mod cluster;
 mod crash;
+mod directory;
 mod engines;
 mod gateway;
 mod guard;
@@ -21,6 +24,7 @@ mod limit;
 mod loops;
 mod metrics;
 mod mirror;
+mod names;
 mod nested;
 mod network;
 mod observe;

@@ -15,11 +15,14 @@
 //! paths is the API's major version: within it, fields and paths are only added. [`API_VERSION`] counts these additions.
 
 mod capture;
+mod cluster;
 mod daemon;
+mod directory;
 mod endpoint;
 mod events;
 mod extract;
 mod fdb;
+mod names;
 mod network;
 mod port;
 pub(crate) mod reply;
@@ -106,7 +109,10 @@ fn all() -> OpenApiRouter<Handle> {
         .merge(port::writing())
         .merge(tunnel::writing())
         .merge(fdb::writing())
+        .merge(directory::watching())
+        .merge(directory::writing())
         .merge(daemon::writing())
+        .merge(cluster::writing())
         .merge(daemon::watching())
         .merge(capture::watching())
         .merge(trace::watching())
@@ -118,11 +124,13 @@ fn all() -> OpenApiRouter<Handle> {
 fn reading() -> OpenApiRouter<Handle> {
     OpenApiRouter::default()
         .merge(daemon::reading())
+        .merge(cluster::reading())
         .merge(network::reading())
         .merge(endpoint::reading())
         .merge(port::reading())
         .merge(tunnel::reading())
         .merge(fdb::reading())
+        .merge(names::reading())
         .merge(stats::reading())
 }
 

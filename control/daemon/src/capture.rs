@@ -474,6 +474,9 @@ fn comment(record: &Record, names: &Names, follow: bool) -> Option<String> {
             format!("network {network}{source}: its destination is behind {}", names.port(port))
         }
         Fate::Flooded(flood) => format!("network {network}{source}: flooded, {}", flooded_for(flood)),
+        Fate::Answered => {
+            format!("network {network}{source}: answered, a directory knows who has the address")
+        }
         Fate::Sent(1) => "sent".into(),
         Fate::Sent(pieces) => format!("sent, cut into {pieces} wire frames"),
         Fate::Dropped(_) => return None,

@@ -4,7 +4,11 @@
 //! workers and the closed list of drop reasons, never an address, so the number of series is bounded by the configuration.
 //! Names and units follow <https://prometheus.io/docs/practices/naming/>.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -23,6 +27,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     api::reply::Refused,
+    cluster::Call,
     core::Handle,
     http::{self, Limits},
 };
@@ -30,8 +35,13 @@ use vswitch_model::{
     Error,
     api::{
         Direction, Network, Port, PortState, Stats, Status,
+        cluster::Cluster,
         counters::{Histogram, Load, NetworkStats},
     },
+};
+use vswitch_names::{
+    Transport, Verdict,
+    server::{Bucket, Server},
 };
 
 /// Limits of scrapers: there is one, or a few.
@@ -67,6 +77,8 @@ pub(crate) async fn scrape(core: &Handle) -> Result<String, Error> {
         ports: snapshot.ports(),
         stats: snapshot.stats(),
         refused: core.refused(),
+        cluster: if core.cluster().is_member() { core.cluster().call(Call::Show).await.ok() } else { None },
+        names: Arc::clone(&core.names),
     };
     let mut registry = Registry::with_prefix("vswitch");
     registry.register_collector(Box::new(scrape));
@@ -84,6 +96,10 @@ struct Scrape {
     stats: Stats,
     /// Number of requests refused because the queue was full.
     refused: u64,
+    /// The cluster, if this host is in one.
+    cluster: Option<Cluster>,
+    /// The DNS server.
+    names: Arc<Server>,
 }
 
 impl Collector for Scrape {
@@ -93,6 +109,8 @@ impl Collector for Scrape {
         self.of_ports(&mut families)?;
         self.of_networks(&mut families)?;
         self.of_table(&mut families)?;
+        self.of_cluster(&mut families)?;
+        self.of_names(&mut families)?;
         self.of_workers(&mut families)
     }
 }
@@ -113,12 +131,41 @@ impl Scrape {
         families.gauge("uptime", "Since the daemon has started", Some(&Unit::Seconds), uptime)
     }
 
+    fn of_cluster(&self, families: &mut Families<'_>) -> fmt::Result {
+        let Some(Cluster { store, hosts, .. }) = &self.cluster else { return Ok(()) };
+        let up = [(ALONE, u64::from(store.up))];
+        families.gauge("store_up", "Whether the cluster's store is followed: 1 or 0", None, up)?;
+        let contact = [(ALONE, store.contact_ms / 1000)];
+        families.gauge(
+            "store_lag",
+            "Since the last sign of the cluster's store",
+            Some(&Unit::Seconds),
+            contact,
+        )?;
+        let revision = [(ALONE, u64::try_from(store.revision).unwrap_or(0))];
+        families.gauge(
+            "store_revision",
+            "The revision of the copy of the cluster's store",
+            None,
+            revision,
+        )?;
+        let differences = [(ALONE, store.differences)];
+        let help = "Audits that found the copy of the cluster's store different, and mended it";
+        families.counter("store_audit_differences", help, None, differences)?;
+        let count = |state: &str| hosts.iter().filter(|host| host.status == state).count() as u64;
+        let states = ["ready", "suspect", "down", "drained"].map(|state| ([("state", state)], count(state)));
+        families.gauge("cluster_nodes", "Hosts of the cluster by state", None, states)
+    }
+
     fn of_ports(&self, families: &mut Families<'_>) -> fmt::Result {
         let mut gauge = |name, help, value: fn(&Port) -> u64| {
             families.gauge(name, help, None, self.ports.iter().map(|port| (of(port), value(port))))
         };
         gauge("port_up", "Whether the port carries frames: 1 or 0", |port| {
             u64::from(port.state == PortState::Up)
+        })?;
+        gauge("port_accelerated", "Whether the kernel forwards for the port: 1 or 0", |port| {
+            u64::from(port.acceleration.as_ref().is_some_and(|it| it.on))
         })?;
         gauge("port_fdb_entries", "Addresses learned on the port", |port| port.macs.into())?;
         let info = self.ports.iter().map(|port| {
@@ -132,8 +179,14 @@ impl Scrape {
             ("port_receive", "Bytes received", |it| it.rx.bytes),
             ("port_transmit", "Bytes sent", |it| it.tx.bytes),
         ];
-        let counts: [(_, _, Count); 13] = [
+        let counts: [(_, _, Count); 16] = [
             ("port_receive_frames", "Frames received, a super-frame being one", |it| it.rx.frames),
+            ("port_receive_accelerated_frames", "Received frames that the kernel forwarded", |it| {
+                it.acceleration.as_ref().map_or(0, |it| it.rx_frames)
+            }),
+            ("port_transmit_accelerated_frames", "Sent frames that the kernel forwarded", |it| {
+                it.acceleration.as_ref().map_or(0, |it| it.tx_frames)
+            }),
             ("port_receive_super_frames", "Super-frames received", |it| it.rx.super_frames),
             ("port_transmit_frames", "Frames sent, a super-frame being one", |it| it.tx.frames),
             ("port_transmit_super_frames", "Super-frames sent whole", |it| it.tx.super_frames),
@@ -142,6 +195,9 @@ impl Scrape {
                 it.fates.unicast
             }),
             ("port_flooded_frames", "Received frames sent to every other port", |it| it.fates.flooded),
+            ("port_answered_frames", "Questions for a neighbour that were answered, not flooded", |it| {
+                it.fates.answered
+            }),
             ("port_offered_frames", "Frames that were to leave by the port", |it| it.fates.offered),
             ("port_overflow_frames", "Frames the kernel dropped before they could be received", |it| {
                 it.fates.overflow
@@ -197,6 +253,8 @@ impl Scrape {
         })?;
         counter("network_super_frames", "Super-frames among them", None, |it| it.super_frames)?;
         counter("network_flooded_frames", "Frames sent to every other port", None, |it| it.flooded)?;
+        let help = "Questions for a neighbour that were answered, not flooded";
+        counter("network_answered_frames", help, None, |it| it.answered)?;
         counter("network_dropped_frames", "Frames that left by no port", None, |it| it.dropped)?;
         counter("network_learned_addresses", "Addresses that were new", None, |it| it.learned)?;
         counter("network_moved_addresses", "Addresses that changed port", None, |it| it.moved)?;
@@ -236,6 +294,37 @@ impl Scrape {
             None,
             loops,
         )
+    }
+
+    fn of_names(&self, families: &mut Families<'_>) -> fmt::Result {
+        let counters = self.names.counters();
+        let by_transport = [("udp", Transport::Udp), ("tcp", Transport::Tcp)];
+        let queries = by_transport.map(|(name, it)| ([("transport", name)], counters.queries(it)));
+        families.counter("dns_queries", "Queries received", None, queries)?;
+        let results = Verdict::ALL.map(|it| ([("result", it.as_str())], counters.responses(it)));
+        families.counter("dns_responses", "Responses of our own, by result", None, results)?;
+        for (name, help, value) in [
+            ("dns_upstream_queries", "Queries passed on to other servers", &counters.forwarded),
+            ("dns_upstream_failures", "Queries that no other server answered in time", &counters.unanswered),
+            ("dns_upstream_refused", "Queries not passed on: too many waited", &counters.crowded),
+            (
+                "dns_refused_streams",
+                "TCP connections closed at once: there were too many",
+                &counters.shut_out,
+            ),
+            ("dns_unsent_responses", "Responses that could not be sent", &counters.unsent),
+        ] {
+            families.counter(name, help, None, [(ALONE, value.load(Relaxed))])?;
+        }
+        let waiting = [(ALONE, self.names.in_flight() as u64)];
+        families.gauge("dns_upstream_in_flight", "Queries that wait for other servers", None, waiting)?;
+        let table = self.names.table();
+        let names = table.networks().iter().map(|it| ([("network", it.name())], it.len() as u64));
+        families.gauge("dns_names", "Names of the network", None, names)?;
+        let (buckets, sum_us) = counters.latency();
+        let seconds = Some(&Unit::Seconds);
+        let help = "Time from a query to its response";
+        families.durations("dns_response", help, seconds, &buckets, sum_us)
     }
 
     fn of_workers(&self, families: &mut Families<'_>) -> fmt::Result {
@@ -300,6 +389,34 @@ impl Families<'_> {
             family.encode_family(&labels)?.encode_gauge(&value)?;
         }
         Ok(())
+    }
+
+    /// A histogram of durations with cumulated buckets.
+    fn durations(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        buckets: &[Bucket],
+        sum_us: u64,
+    ) -> fmt::Result {
+        const SECONDS: f64 = 1e-6;
+        let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Histogram)?;
+        let bound = |bucket: &Bucket| bucket.up_to_us.map_or(f64::INFINITY, |us| us as f64 * SECONDS);
+        let count = buckets.last().map_or(0, |bucket| bucket.count);
+        let before = [0].into_iter().chain(buckets.iter().map(|bucket| bucket.count));
+        // The encoder cumulates by itself.
+        let own: Vec<_> = buckets
+            .iter()
+            .zip(before)
+            .map(|(bucket, before)| (bound(bucket), bucket.count - before))
+            .collect();
+        family.encode_family(&ALONE)?.encode_histogram::<NoLabelSet>(
+            sum_us as f64 * SECONDS,
+            count,
+            &own,
+            None,
+        )
     }
 
     /// A histogram for each worker, with values multiplied by `scale`.

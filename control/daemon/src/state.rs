@@ -40,6 +40,7 @@ mod derive;
 mod effect;
 mod endpoint;
 mod known;
+mod membership;
 pub(crate) mod network;
 mod outside;
 mod peers;
@@ -61,14 +62,15 @@ pub use self::{
     effect::{Effect, Layout},
     endpoint::{EndpointUpdate, Sandbox},
     known::Known,
+    membership::{Membership, PeerHost},
     network::{Host, NetworkError, predefined},
     record::Record,
     refusal::{Kind, Refusal},
 };
 use vswitch_host::gateway::Outside;
 use vswitch_model::{
-    ApiSpec, Carries, Config, DockerSpec, EndpointSpec, Id, Mtu, Name, NetworkSpec, PoolsSpec, PortSpec,
-    SwitchSpec, rules,
+    ApiSpec, Carries, Config, DnsSpec, DockerSpec, EndpointSpec, Id, Mtu, Name, NetworkSpec, PoolsSpec,
+    PortSpec, SwitchSpec, ipam::Turns, rules,
 };
 
 /// The source of an object, which decides who may remove it.
@@ -82,6 +84,8 @@ pub enum Origin {
     /// A peer learned from its datagrams. It lives as long as the daemon, and is replaced by a configured peer of the same
     /// address.
     Learned,
+    /// Given by the cluster: a global network, another host.
+    Cluster,
     /// Derived from other objects: the port of an endpoint, of a network's gateway, or to the LAN.
     Derived,
 }
@@ -129,12 +133,16 @@ pub struct State {
     switch: SwitchSpec,
     api: ApiSpec,
     docker: DockerSpec,
+    dns: DnsSpec,
     pools: PoolsSpec,
+    membership: Arc<Membership>,
     networks: Registry<NetworkSpec>,
     ports: Registry<PortSpec>,
     /// Longest packet that tunnels carry, in bytes, if there is an endpoint.
     overlay_mtu: Option<Mtu>,
     endpoints: Arc<BTreeMap<Id, Arc<EndpointSpec>>>,
+    /// Which addresses are next. Not stored: it only orders what is free.
+    turns: Arc<Turns>,
     host: Arc<Host>,
     /// Derived from all that, once per plan.
     layout: Arc<Layout>,
@@ -150,6 +158,18 @@ impl State {
     /// # Errors
     /// The file and the store contradict each other.
     pub fn start(config: Config, stored: impl IntoIterator<Item = Record>) -> Result<Transition, Refusal> {
+        Self::start_in(config, stored, Arc::default())
+    }
+
+    /// The same for a host of a cluster, with what that gave it last.
+    ///
+    /// # Errors
+    /// Those of [`State::start`].
+    pub fn start_in(
+        config: Config,
+        stored: impl IntoIterator<Item = Record>,
+        membership: Arc<Membership>,
+    ) -> Result<Transition, Refusal> {
         let nothing = Self { switch: config.switch.clone(), api: config.api.clone(), ..Self::default() };
         let mut next = nothing.clone();
         let endpoints = Arc::make_mut(&mut next.endpoints);
@@ -160,7 +180,10 @@ impl State {
                 Record::Endpoint(spec) => drop(endpoints.insert(spec.id.clone(), spec)),
             }
         }
+        next.resume_turns();
         next.declare(config)?;
+        next.membership = membership;
+        next.follow()?;
         next.derive()?;
         next.check(&nothing)?;
         let mut transition = Transition::between(&nothing, next);
@@ -179,6 +202,7 @@ impl State {
                 self.same_process(&config)?;
                 next.declare(config)?;
             }
+            Command::Follow(membership) => next.membership = membership,
             Command::AddNetwork(spec) => next.add_network(spec)?,
             Command::UpdateNetwork { name, update } => next.update_network(&name, update)?,
             Command::RemoveNetwork(name) => next.remove_network(&name)?,
@@ -189,8 +213,9 @@ impl State {
             Command::BelievePeer(name) => next.believe_peer(&name),
             Command::Connect { network, connect, sandbox } => next.connect(&network, *connect, &sandbox)?,
             Command::UpdateEndpoint { id, update } => next.update_endpoint(&id, update)?,
-            Command::Disconnect(ids) => next.disconnect(&ids),
+            Command::Disconnect { ids, now } => next.disconnect(&ids, now),
         }
+        next.follow()?;
         next.give_way();
         next.derive()?;
         next.check(self)?;
@@ -221,6 +246,16 @@ impl State {
     /// The settings of Docker's plugin.
     pub fn docker(&self) -> &DockerSpec {
         &self.docker
+    }
+
+    /// The settings of the DNS server.
+    pub fn dns(&self) -> &DnsSpec {
+        &self.dns
+    }
+
+    /// Whether `other` is this state, and not only equal to it.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.layout, &other.layout)
     }
 
     /// All networks, by name.
@@ -356,10 +391,12 @@ impl State {
         self.switch = config.switch;
         self.api = config.api;
         self.docker = config.docker;
-        self.overlay_mtu = rules::overlay_mtu(&config.ports);
+        self.dns = config.dns;
         self.pools = config.ipam;
         self.networks.declare(config.networks, Origin::File)?;
-        self.ports.declare(config.ports, Origin::File)
+        self.ports.declare(config.ports, Origin::File)?;
+        self.overlay_mtu = rules::overlay_mtu(self.ports.entries().map(|entry| &*entry.spec));
+        Ok(())
     }
 }
 

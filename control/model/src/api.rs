@@ -3,8 +3,11 @@
 //! Counters only grow, from the daemon's start. Times are whole milliseconds or seconds, as the name says.
 
 pub mod capture;
+pub mod cluster;
 pub mod counters;
+pub mod directory;
 pub mod events;
+mod names;
 mod network;
 pub mod trace;
 pub mod tunnel;
@@ -19,6 +22,7 @@ use utoipa::{
 use vswitch::addr::MacAddr;
 
 use self::counters::{Load, Loop, NetworkStats, TableStats};
+pub use self::names::{NameEntry, NamesFilter};
 pub use self::network::{Endpoint, Network, Prune, Pruned, SubnetUsage, has_label};
 pub use crate::Direction;
 use crate::{GuardSpec, LimitSpec, MirrorSpec, Mtu, Name, Offloads};
@@ -26,8 +30,10 @@ use crate::{GuardSpec, LimitSpec, MirrorSpec, Mtu, Name, Offloads};
 /// Version of the API: major version of the paths, and the number of additions since.
 ///
 /// 1.1: `api_version` in [`Status`]. 1.2: `guard` of ports and endpoints, addresses that are `pinned`, the event `guard_dropped`.
-/// 1.3: `troubles` in [`Status`], [`Log`].
-pub const API_VERSION: &str = "1.3";
+/// 1.3: `troubles` in [`Status`], [`Log`]. 1.4: the [directory](directory::Directory) of a network, `answered` questions.
+/// 1.5: `acceleration` in [`Status`] and [`Port`]. 1.6: [clusters](cluster).
+/// 1.7: names, `nameservers` of endpoints.
+pub const API_VERSION: &str = "1.7";
 
 /// Header with the number of a capture.
 pub const CAPTURE_ID: &str = "capture-id";
@@ -67,6 +73,23 @@ pub struct Status {
     /// What does not work at the moment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub troubles: Vec<Trouble>,
+    /// Whether the kernel can forward for ports; absent before 1.5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acceleration: Option<Acceleration>,
+}
+
+/// Whether the kernel forwards in place of the daemon, and how much.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Acceleration {
+    /// Whether it does, where it knows the stations.
+    pub on: bool,
+    /// Why not, and what to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Received frames that the kernel forwarded; they are among the port's.
+    pub rx_frames: u64,
+    /// The same of sent ones.
+    pub tx_frames: u64,
 }
 
 /// Something that does not work at the moment. It is tried again, and goes from the list when it works.
@@ -101,6 +124,8 @@ pub enum TroubleKind {
     Table,
     /// An address of `[api]` is not served.
     Listener,
+    /// Names are not served at an address.
+    Dns,
     /// A kind of a later version.
     #[serde(other)]
     Other,
@@ -187,6 +212,9 @@ pub struct Port {
     #[serde(default, deserialize_with = "crate::guard::written", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub guard: Option<GuardSpec>,
+    /// Whether the kernel forwards for it; absent for tunnels and before 1.5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acceleration: Option<Acceleration>,
     /// The worker that receives on it.
     pub worker: u16,
     /// Addresses learned or pinned on it.
@@ -202,7 +230,7 @@ pub struct Port {
     pub drops: Vec<Drop>,
 }
 
-/// Outcomes of a port's frames. Two laws hold: `rx.frames` is `unicast + flooded` and the drops met on the way in;
+/// Outcomes of a port's frames. Two laws hold: `rx.frames` is `unicast + flooded + answered` and the drops met on the way in;
 /// `offered` is `tx.frames` and the drops met on the way out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Fates {
@@ -210,6 +238,9 @@ pub struct Fates {
     pub unicast: u64,
     /// Received frames that were sent to every other port of their network.
     pub flooded: u64,
+    /// Received frames that asked for a neighbour's address, and were answered instead of flooded.
+    #[serde(default)]
+    pub answered: u64,
     /// Frames that were to leave by this port.
     pub offered: u64,
     /// Wire frames made by segmenting super-frames for this port.

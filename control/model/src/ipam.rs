@@ -1,20 +1,26 @@
 //! Which addresses are free: subnets out of pools, addresses out of subnets. Pure.
 //!
 //! Nothing here is a record of its own: a [`Subnet`] is built from what the networks, ports and endpoints of a state have,
-//! so an address that is not in use is free, and none can leak. Taken addresses are kept as ranges that touch each other
+//! so an address that is not in use is free, and none can leak. [`Turns`] only says which free one is next. Taken addresses are kept as ranges that touch each other
 //! nowhere (`ranges`), so the lowest free one is found in O(log n), in a /30 as in a /8 or an IPv6 /64.
 //!
 //! The sentences are Docker's, where it has one.
 
 mod ranges;
+mod turns;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ipnet::{IpNet, Ipv6Net};
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use self::ranges::Ranges;
-use crate::{Family, PoolSpec, SubnetSpec};
+pub use self::turns::{REST, Turns};
+use crate::{Family, Name, PoolSpec, SubnetSpec};
 
 /// Why an address or a subnet is not available.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,15 +31,18 @@ pub enum IpamError {
     /// Every address is taken.
     #[error("no available addresses on this pool")]
     NoAddress,
-    /// It is in use.
+    /// It is in use, by the subnet itself or by another.
     #[error("Address already in use")]
     Taken(IpAddr),
+    /// It is in use: by whom.
+    #[error("Address already in use: {0} is held by {1}")]
+    Held(IpAddr, Holder),
     /// It is not a host address of the subnet.
     #[error("requested address is out of range")]
     OutOfRange(IpAddr),
     /// Another network, or the host, has a part of it.
-    #[error("Pool overlaps with other one on this address space")]
-    Overlap(IpNet),
+    #[error("Pool overlaps with other one on this address space: {0} overlaps {1}")]
+    Overlap(IpNet, Holder),
     /// It has host bits.
     #[error("invalid subnet {0}: it should be {should}", should = .0.trunc())]
     HostBits(IpNet),
@@ -49,6 +58,36 @@ pub enum IpamError {
     /// (auxiliary address, subnet)
     #[error("invalid auxiliary address {0}: parent subnet {1} doesn't contain this address")]
     Aux(IpAddr, IpNet),
+}
+
+/// Whose a subnet or an address is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A network, with the subnet.
+    Network(Name, IpNet),
+    /// The host: (destinations of a route, its interface).
+    Route(IpNet, String),
+    /// The network's gateway.
+    Gateway(Name),
+    /// An auxiliary address: (network, key).
+    Aux(Name, String),
+    /// An endpoint.
+    Endpoint(Name),
+    /// A port.
+    Port(Name),
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(name, subnet) => write!(f, "network {name} ({subnet})"),
+            Self::Route(to, ifname) => write!(f, "the host's route to {to} by {ifname}"),
+            Self::Gateway(network) => write!(f, "the gateway of network {network}"),
+            Self::Aux(network, key) => write!(f, "the auxiliary address {key} of network {network}"),
+            Self::Endpoint(name) => write!(f, "endpoint {name}"),
+            Self::Port(name) => write!(f, "port {name}"),
+        }
+    }
 }
 
 /// A subnet, and which of its addresses are in use.
@@ -101,6 +140,13 @@ impl Subnet {
         Ok(subnet)
     }
 
+    /// The same, to allocate from a part of it only.
+    #[must_use]
+    pub fn within(self, part: IpNet) -> Self {
+        let (first, last) = bounds(part);
+        Self { range: (self.range.0.max(first), self.range.1.min(last)), ..self }
+    }
+
     /// The subnet.
     pub fn net(&self) -> IpNet {
         self.net
@@ -126,6 +172,37 @@ impl Subnet {
         let free = self.taken.first_free(first).filter(|free| *free <= last).ok_or(IpamError::NoAddress)?;
         self.taken.insert(free);
         Ok(address(free, self.net))
+    }
+
+    /// Takes the address whose turn it is at `now`: the next free one after the `last`, round the range. One that was given
+    /// back lately rests; if all do, the one that has rested longest is taken. `now` comes from the caller.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn allocate_next(
+        &mut self,
+        turns: &Turns,
+        last: Option<IpAddr>,
+        now: Timestamp,
+    ) -> Result<IpAddr, IpamError> {
+        let (first, end) = self.range;
+        let mut busy = self.taken.clone();
+        let resting: Vec<_> = turns.resting(self.net, now).collect();
+        for (address, _) in &resting {
+            busy.insert(number(*address));
+        }
+        let after =
+            last.map(number).filter(|last| (first..end).contains(last)).map_or(first, |last| last + 1);
+        let free = |from, to| busy.first_free(from).filter(|free| *free <= to);
+        let next = free(after, end).or_else(|| free(first, end));
+        let longest = || {
+            let is_free = |address: u128| (first..=end).contains(&address) && !self.taken.holds(address);
+            let free = resting.iter().map(|(address, since)| (*since, number(*address)));
+            free.filter(|(_, address)| is_free(*address)).min().map(|(_, address)| address)
+        };
+        let taken = next.or_else(longest).ok_or(IpamError::NoAddress)?;
+        self.taken.insert(taken);
+        Ok(address(taken, self.net))
     }
 
     /// How many addresses are taken, and how many of the range are free; at most what 64 bits hold.

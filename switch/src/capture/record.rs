@@ -59,6 +59,8 @@ pub enum Fate {
     Unicast(PortId),
     /// Received, and sent to every port that it may reach.
     Flooded(Flood),
+    /// Received, and answered by the switch instead of flooded: it asks for a neighbour's address.
+    Answered,
     /// Taken by the egress device, in this many wire frames; 1: whole.
     Sent(u16),
     /// Not delivered.
@@ -210,6 +212,7 @@ fn fate_to_code(fate: Fate) -> (u8, u16) {
         Fate::Flooded(Flood::Multicast) => (2, 0),
         Fate::Flooded(Flood::Unknown) => (3, 0),
         Fate::Sent(pieces) => (4, pieces),
+        Fate::Answered => (5, 0),
         Fate::Dropped(reason) => (DROPPED + reason as u8, 0),
     }
 }
@@ -220,7 +223,8 @@ fn fate_of_code(code: u8, detail: u16) -> Fate {
         1 => Fate::Flooded(Flood::Broadcast),
         2 => Fate::Flooded(Flood::Multicast),
         3 => Fate::Flooded(Flood::Unknown),
-        4..DROPPED => Fate::Sent(detail),
+        4 => Fate::Sent(detail),
+        5..DROPPED => Fate::Answered,
         _ => {
             let reason = DropReason::ALL.get(usize::from(code - DROPPED));
             Fate::Dropped(*reason.expect("only codes that were made of a reason are read"))
@@ -248,7 +252,7 @@ mod tests {
         ];
         let mut fates: Vec<_> = DropReason::ALL.iter().map(|reason| Fate::Dropped(*reason)).collect();
         fates.extend([Flood::Broadcast, Flood::Multicast, Flood::Unknown].map(Fate::Flooded));
-        fates.extend([Fate::Unicast(PortId(u16::MAX)), Fate::Sent(1), Fate::Sent(45)]);
+        fates.extend([Fate::Unicast(PortId(u16::MAX)), Fate::Sent(1), Fate::Sent(45), Fate::Answered]);
         for learned in learned {
             for &fate in &fates {
                 for network in [None, Some(NetworkId(7))] {

@@ -77,6 +77,7 @@ impl Captures {
         let fate = match (decision.fate, decision.flood) {
             (Ok(Action::Send(member)), _) => Fate::Unicast(member.port),
             (Ok(Action::Flood(_)), Some(flood)) => Fate::Flooded(flood),
+            (Ok(Action::Answer(_)), _) => Fate::Answered,
             (Ok(Action::Flood(_)), None) => return,
             (Err(reason), _) => Fate::Dropped(reason),
         };

@@ -92,7 +92,7 @@ impl Record {
 }
 
 /// Move counts of recently moved addresses.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Moves {
     pub(super) settings: Damping,
     records: HashMap<Key, Record>,

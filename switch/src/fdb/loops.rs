@@ -58,7 +58,7 @@ struct Watch {
 }
 
 /// The addresses that are watched, and the loops that were found.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Loops {
     watched: HashMap<Key, Watch>,
     known: Vec<Loop>,

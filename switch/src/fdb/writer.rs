@@ -35,6 +35,19 @@ fn is_silent(value: Value, now: Timestamp) -> bool {
 #[derive(Debug)]
 struct Lessons(Box<[[u64; 4]]>);
 
+impl Clone for Lessons {
+    /// Leaves untouched what is zero.
+    fn clone(&self) -> Self {
+        let mut copy = Self::new();
+        for (to, from) in copy.0.iter_mut().zip(&self.0) {
+            if *from != [0; 4] {
+                *to = *from;
+            }
+        }
+        copy
+    }
+}
+
 // Indices of the list.
 const LEARNED: usize = 0;
 const MOVED: usize = 1;
@@ -95,10 +108,15 @@ impl Gone {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Writer {
+    /// Maximum number of entries that are not a control plane's.
     limit: usize,
     len: usize,
+    /// Number of entries of a control plane, which has a bound of its own.
+    controlled: usize,
+    /// A larger table has taken the place of this one, and learns from now on.
+    retired: bool,
     /// Number of learned entries of each port, including dead ones until they are swept.
     by_port: Box<[u32]>,
     /// The same of each network.
@@ -124,6 +142,8 @@ impl Writer {
         Self {
             limit: limit as usize,
             len: 0,
+            controlled: 0,
+            retired: false,
             by_port: vec![0; usize::from(u16::MAX) + 1].into(),
             by_network: vec![0; usize::from(u16::MAX) + 1].into(),
             network_limits: HashMap::new(),
@@ -147,6 +167,9 @@ impl Writer {
         limit: Option<u32>,
         now: Timestamp,
     ) -> Learned {
+        if self.retired {
+            return Learned::Busy;
+        }
         let tick = Tick::from(now);
         let fresh = Value::new(port, tick, self.flush, Origin::Learned);
         // Search again: the table may have changed before the lock was taken.
@@ -213,7 +236,7 @@ impl Writer {
                 evicted.push(key);
             }
         };
-        if self.len - gone.0.len() >= self.limit {
+        if self.len - self.controlled - gone.0.len() >= self.limit {
             let (_, Some(victim)) = self.search_victim(fdb, &gone, now) else {
                 return (Learned::Full, evicted);
             };
@@ -265,6 +288,7 @@ impl Writer {
             return Learned::Held;
         }
         fdb.buckets[bucket].set(slot, fresh.held(held));
+        fdb.tell(key);
         self.count(from, -1);
         self.count(fresh.port(), 1);
         self.totals.moved += 1;
@@ -281,9 +305,12 @@ impl Writer {
             Some((.., value)) if (value.origin(), value.port()) == (origin, port) => true,
             Some((bucket, slot, value)) => {
                 self.remove(fdb, bucket, slot, key, value);
-                fdb.buckets[bucket].fill(slot, key, pinned);
-                self.len += 1;
-                true
+                // One of a control plane did not count so far.
+                let has_room = self.insert(fdb, key, pinned, now);
+                if !has_room {
+                    self.put(fdb, (bucket, slot), key, value);
+                }
+                has_room
             }
             None => self.insert(fdb, key, pinned, now),
         }
@@ -379,6 +406,7 @@ impl Writer {
                 && value.is_held()
             {
                 fdb.buckets[bucket].set(slot, value.held(false));
+                fdb.tell(key);
                 self.report(now, key, value.port(), Change::Released);
             }
         }
@@ -395,6 +423,7 @@ impl Writer {
                 }
             } else if value.is_held() && writer.moves.release(key, now) {
                 fdb.buckets[bucket].set(slot, value.held(false));
+                fdb.tell(key);
                 writer.report(now, key, value.port(), Change::Released);
             }
         });
@@ -417,17 +446,45 @@ impl Writer {
 
     /// Inserts a key that is not in the table, evicting if necessary. False: nothing can be evicted.
     fn insert(&mut self, fdb: &Fdb, key: Key, value: Value, now: Timestamp) -> bool {
-        if self.len >= self.limit && !self.evict_of_heaviest(fdb, now) {
+        let is_full = value.origin() != Origin::Control && self.len - self.controlled >= self.limit;
+        if is_full && !self.evict_of_heaviest(fdb, now) {
             return false;
         }
-        let Some((bucket, slot)) = self.free_place(fdb, key, now) else { return false };
-        fdb.buckets[bucket].fill(slot, key, value);
-        self.len += 1;
-        if value.origin() == Origin::Learned {
-            self.count(value.port(), 1);
-            self.by_network[key.parts().0.index()] += 1;
-        }
+        let Some(spot) = self.free_place(fdb, key, now) else { return false };
+        self.put(fdb, spot, key, value);
         true
+    }
+
+    /// Fills a free slot.
+    fn put(&mut self, fdb: &Fdb, (bucket, slot): Spot, key: Key, value: Value) {
+        fdb.buckets[bucket].fill(slot, key, value);
+        fdb.tell(key);
+        self.len += 1;
+        match value.origin() {
+            Origin::Learned => {
+                self.count(value.port(), 1);
+                self.by_network[key.parts().0.index()] += 1;
+            }
+            Origin::Control => self.controlled += 1,
+            Origin::Static => {}
+        }
+    }
+
+    /// The writer of `large`, an empty table, into which it puts all of `fdb`; this one only reads from now on.
+    pub(super) fn retire(&mut self, fdb: &Fdb, large: &Fdb, now: Timestamp) -> Self {
+        let mut writer = self.clone();
+        (writer.len, writer.controlled, writer.hand) = (0, 0, 0);
+        writer.by_port.fill(0);
+        writer.by_network.fill(0);
+        self.each(fdb, 0..fdb.buckets.len(), |_, _, _, key, value| {
+            // What has no place among those that were there before is as good as evicted, and learned again.
+            if let Some(spot) = writer.free_place(large, key, now) {
+                writer.put(large, spot, key, value);
+            }
+        });
+        self.retired = true;
+        self.events.clear();
+        writer
     }
 
     /// A free slot in one of the key's two buckets.
@@ -515,10 +572,15 @@ impl Writer {
 
     fn remove(&mut self, fdb: &Fdb, bucket: usize, slot: usize, key: Key, value: Value) {
         fdb.buckets[bucket].clear(slot);
+        fdb.tell(key);
         self.len -= 1;
-        if value.origin() == Origin::Learned {
-            self.count(value.port(), -1);
-            self.by_network[key.parts().0.index()] -= 1;
+        match value.origin() {
+            Origin::Learned => {
+                self.count(value.port(), -1);
+                self.by_network[key.parts().0.index()] -= 1;
+            }
+            Origin::Control => self.controlled -= 1,
+            Origin::Static => {}
         }
     }
 
@@ -543,6 +605,10 @@ impl Writer {
 
     pub(super) fn drain_events(&mut self, each: impl FnMut(Event)) {
         self.events.drain(..).for_each(each);
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.limit
     }
 
     pub(super) fn len(&self) -> usize {

@@ -5,7 +5,7 @@
 
 use super::read::{Destination, Header};
 use crate::{
-    addr::{NetworkId, PortId},
+    addr::{MacAddr, NetworkId, PortId},
     batch::Received,
     drops::DropReason,
     fdb::{Learned, Origin, Station},
@@ -21,6 +21,8 @@ pub enum Action<'a> {
     Send(&'a Member),
     /// Send to every port that the frame may reach.
     Flood(Reach<'a>),
+    /// Answer it: it asks for the address of this station.
+    Answer(MacAddr),
 }
 
 /// The decision about a frame, step by step: steps that were not reached are `None`.

@@ -5,20 +5,28 @@
 //! guard     judge what the port's station claims to be              every frame of the batch, at ports with a guard
 //! police    enforce ingress rate limits                             every frame of the batch
 //! decide    learn -> look up -> reach -> egress.push                frame by frame, in arrival order
+//! answer    instead of flooding, what asks for a known neighbour    in networks that have such
+//! routers   flood to routers alone what is for them                 multicast
 //! ```
 //! Two passes over a batch: the first reads headers and prefetches the table's cache lines, the second
 //! decides in arrival order, so that each frame sees what the previous ones taught. Nothing here does I/O,
 //! reads a clock or allocates.
 
+mod answer;
 mod decide;
 mod read;
+mod routers;
 mod suppose;
 
+pub(crate) use answer::Answered;
 pub use decide::{Action, Decision};
+pub use routers::Routers;
 pub(crate) use suppose::suppose;
 
+use answer::or_answer;
 use decide::{Learn, Notes, Observe, decide};
 use read::{Header, Refused, count_networks, guard, police_ingress, read_headers};
+use routers::or_to_routers;
 
 use crate::{
     addr::{NetworkId, PortId, Timestamp},
@@ -40,12 +48,19 @@ pub struct Forwarder {
     /// By ingress port.
     storms: Vec<FloodMeters>,
     headers: Vec<Result<Header, Refused>>,
+    /// Questions of the last batch that are to be answered.
+    answered: Vec<Answered>,
 }
 
 impl Forwarder {
     /// A forwarder for `worker`.
     pub fn new(worker: usize) -> Self {
-        Self { worker, storms: Vec::new(), headers: Vec::with_capacity(CAPACITY) }
+        Self {
+            worker,
+            storms: Vec::new(),
+            headers: Vec::with_capacity(CAPACITY),
+            answered: Vec::with_capacity(CAPACITY),
+        }
     }
 
     /// Makes room for ports below `ports`, so that forwarding never allocates.
@@ -56,6 +71,11 @@ impl Forwarder {
     /// State of the flood limits of `port`.
     pub fn storm(&self, port: PortId) -> FloodMeters {
         self.storms.get(port.index()).copied().unwrap_or_default()
+    }
+
+    /// The questions of the last batch that are to be answered, with the frames that ask them still in it.
+    pub(crate) fn answered(&mut self) -> impl Iterator<Item = Answered> {
+        self.answered.drain(..)
     }
 
     /// Decides every frame of `batch` and pushes outgoing frames to `egress`; counts each frame's fate on its
@@ -84,7 +104,8 @@ impl Forwarder {
         egress: &mut Egress,
         observe: &mut impl Observe,
     ) {
-        let Self { worker, storms, headers } = self;
+        let Self { worker, storms, headers, answered } = self;
+        answered.clear();
         let pass = Pass { now, plan, worker: *worker };
         read_headers(plan, batch, headers);
         if !plan.networks.is_empty() {
@@ -117,6 +138,8 @@ impl Forwarder {
                 }
             };
             let fate = decide(pass, rx, header, &mut Learn(storm), observe);
+            let fate = or_answer(fate, pass, batch, slot, header);
+            let fate = or_to_routers(fate, pass, batch, slot, header);
             observe.decided(slot, Some(header.network), fate);
             match fate {
                 Ok(Action::Send(member)) => {
@@ -127,6 +150,16 @@ impl Forwarder {
                     counters.flooded.add(1);
                     count_flooded(&pass, header.network);
                     flood(egress, slot, header, reach);
+                }
+                Ok(Action::Answer(mac)) => {
+                    counters.answered.add(1);
+                    count_answered(&pass, header.network);
+                    answered.push(Answered {
+                        slot,
+                        network: header.network,
+                        is_tagged: header.tag.is_some(),
+                        mac,
+                    });
                 }
                 Err(reason) => {
                     counters.drop(reason);
@@ -186,6 +219,11 @@ fn count_super(pass: &Pass<'_>, counters: &PortCounters, header: &Result<Header,
 #[inline(never)]
 fn count_flooded(pass: &Pass<'_>, network: NetworkId) {
     pass.count_network(network, |network| network.flooded.add(1));
+}
+
+#[cold]
+fn count_answered(pass: &Pass<'_>, network: NetworkId) {
+    pass.count_network(network, |network| network.answered.add(1));
 }
 
 #[cold]

@@ -1,8 +1,10 @@
 //! Hypothetical decisions: the steps of forwarding without side effects.
 
 use super::{
+    answer::or_answer,
     decide::{Decision, Notes, Questions, decide},
     read::{Refused, judge, read_header},
+    routers::or_to_routers,
 };
 use crate::{
     addr::PortId,
@@ -30,7 +32,11 @@ pub(crate) fn suppose<'p>(
     let mut header = read_header(pass.plan, rx, bytes);
     judge(pass.plan, rx, bytes, &mut header);
     let (network, fate) = match header {
-        Ok(header) => (Some(header.network), decide(pass, rx, &header, &mut suppose, &mut notes)),
+        Ok(header) => {
+            let fate = decide(pass, rx, &header, &mut suppose, &mut notes);
+            let fate = or_answer(fate, pass, batch, slot, &header);
+            (Some(header.network), or_to_routers(fate, pass, batch, slot, &header))
+        }
         Err(Refused { reason, network }) => (network, Err(reason)),
     };
     (notes.decision(network, fate), suppose.evicted)

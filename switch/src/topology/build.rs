@@ -85,6 +85,7 @@ impl Topology {
                 .map(|network| NetworkEntry {
                     passes_tags: network.is_some_and(|network| network.passes_tags),
                     isolates_tunnels: network.is_some_and(|network| network.isolates_tunnels),
+                    answers: network.is_some_and(|network| network.answers),
                     members: Vec::new(),
                     flooded: 0,
                     link_locals: Vec::new(),
@@ -107,8 +108,7 @@ impl Topology {
         };
         let ingress = match &rules.mode {
             PortMode::Access(network) => {
-                find(*network)?;
-                self.join(rules, *network, None)?;
+                self.join(rules, find(*network)?, None)?;
                 let link_local = rules.station.map(|mac| (link_local_of(mac), rules.id));
                 self.networks[network.index()].link_locals.extend(link_local);
                 Ingress::Access { network: *network }
@@ -123,7 +123,7 @@ impl Topology {
                     {
                         return Err(TopologyError::VlanTwice(rules.id, vlan));
                     }
-                    self.join(rules, network, Some(vlan))?;
+                    self.join(rules, find(network)?, Some(vlan))?;
                 }
                 if let Some(native) = *native {
                     let Network { vlan, passes_tags, .. } = *find(native)?;
@@ -133,7 +133,7 @@ impl Topology {
                     if rules.native_tagged && vlan.is_none() {
                         return Err(TopologyError::NoVlan(rules.id, native));
                     }
-                    self.join(rules, native, vlan.filter(|_| rules.native_tagged))?;
+                    self.join(rules, find(native)?, vlan.filter(|_| rules.native_tagged))?;
                     // Many switches tag their native VLAN too (Cisco: `vlan dot1q tag native`): such frames belong to it as well.
                     if let Some(vlan) = vlan {
                         let place = &mut by_vlan[usize::from(vlan.as_u16())];
@@ -146,8 +146,7 @@ impl Topology {
             }
             PortMode::Tunnel(networks) => {
                 for &network in networks {
-                    find(network)?;
-                    self.join(rules, network, None)?;
+                    self.join(rules, find(network)?, None)?;
                 }
                 Ingress::Tunnel
             }
@@ -161,6 +160,8 @@ impl Topology {
             guard: rules.guard.clone(),
             isolated: rules.isolated,
             horizon: rules.horizon,
+            flood_horizon: rules.flood_horizon,
+            leads_to_routers: rules.leads_to_routers,
             mac_limit: if rules.learning { rules.mac_limit } else { Some(0) },
             storm: rules.storm,
             limits: (rules.limits != Limits::default()).then(|| rules.limits.into()),
@@ -177,19 +178,21 @@ impl Topology {
     fn join(
         &mut self,
         rules: &PortRules,
-        network: NetworkId,
+        network: &Network,
         vlan: Option<VlanId>,
     ) -> Result<(), TopologyError> {
         let is_tunnel = matches!(rules.mode, PortMode::Tunnel(_));
         let NetworkEntry { isolates_tunnels, members, flooded, place, .. } =
-            &mut self.networks[network.index()];
+            &mut self.networks[network.id.index()];
         if place[rules.id.index()] != NO_MEMBER {
-            return Err(TopologyError::CarriedTwice(rules.id, network));
+            return Err(TopologyError::CarriedTwice(rules.id, network.id));
         }
         let member = Member {
             port: rules.id,
             vlan,
             horizon: rules.horizon,
+            flood_horizon: rules.flood_horizon,
+            leads_to_routers: rules.leads_to_routers,
             isolated: rules.isolated || is_tunnel && *isolates_tunnels,
             hairpin: rules.hairpin,
         };
@@ -199,7 +202,7 @@ impl Topology {
             place[member.port.index()] = u16::try_from(at).unwrap_or(NO_MEMBER);
         };
         settle(last, &member);
-        if rules.flood {
+        if rules.flood && (!is_tunnel || network.floods_to(rules.id)) {
             // Changes places with the first that is not flooded to.
             members.swap(*flooded, last);
             settle(last, &members[last]);

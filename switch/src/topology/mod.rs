@@ -52,6 +52,8 @@ struct PortEntry {
     ingress: Ingress,
     isolated: bool,
     horizon: Option<NonZeroU16>,
+    flood_horizon: Option<NonZeroU16>,
+    leads_to_routers: bool,
     mac_limit: Option<u32>,
     storm: FloodLimits,
     max_frame: usize,
@@ -78,6 +80,7 @@ enum Ingress {
 struct NetworkEntry {
     passes_tags: bool,
     isolates_tunnels: bool,
+    answers: bool,
     /// Those that frames are flooded to come first.
     members: Vec<Member>,
     /// The number of these.
@@ -184,6 +187,17 @@ impl Topology {
         self.port(port).is_ok_and(|entry| matches!(entry.ingress, Ingress::Tunnel))
     }
 
+    /// Whether routers may be behind `port` that were not heard.
+    pub(crate) fn leads_to_routers(&self, port: PortId) -> bool {
+        self.port(port).is_ok_and(|entry| entry.leads_to_routers)
+    }
+
+    /// Whether the switch answers questions for neighbours that it knows in `network`.
+    #[inline]
+    pub(crate) fn answers(&self, network: NetworkId) -> bool {
+        self.networks.get(network.index()).is_some_and(|entry| entry.answers)
+    }
+
     #[inline]
     fn passes_tags(&self, network: NetworkId) -> bool {
         self.networks.get(network.index()).is_some_and(|entry| entry.passes_tags)
@@ -196,7 +210,7 @@ impl Topology {
     /// another host.
     pub fn reach(&self, network: NetworkId, ingress: PortId, isolated: bool) -> Reach<'_> {
         let from = self.ports.get(ingress.index()).and_then(Option::as_ref);
-        Reach { entry: self.networks.get(network.index()), from, ingress, isolated }
+        Reach { entry: self.networks.get(network.index()), to_routers: false, from, ingress, isolated }
     }
 
     /// Maximum number of addresses learned on `port`; 0: it does not learn.

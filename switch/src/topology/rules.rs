@@ -25,12 +25,21 @@ pub struct Network {
     pub passes_tags: bool,
     /// Whether tunnels count as isolated ports in it, whatever their frames say.
     pub isolates_tunnels: bool,
+    /// Of its tunnels, those that flooded frames leave by, sorted; `None`: all that are flooded to at all.
+    pub floods_to: Option<Vec<PortId>>,
+    /// Whether the switch answers questions for [neighbours](crate::neighbours) that it knows.
+    pub answers: bool,
 }
 
 impl Network {
     /// A network without VLAN.
     pub fn new(id: NetworkId) -> Self {
-        Self { id, vlan: None, passes_tags: false, isolates_tunnels: false }
+        Self { id, vlan: None, passes_tags: false, isolates_tunnels: false, floods_to: None, answers: false }
+    }
+
+    /// Whether frames flooded in it leave by the tunnel `port`.
+    pub(super) fn floods_to(&self, port: PortId) -> bool {
+        self.floods_to.as_ref().is_none_or(|ports| ports.binary_search(&port).is_ok())
     }
 }
 
@@ -53,6 +62,10 @@ pub struct PortRules {
     pub native_tagged: bool,
     /// Ports of one split-horizon group exchange no frames with each other.
     pub horizon: Option<NonZeroU16>,
+    /// Ports of one such group exchange no flooded frames with each other, but those for known stations.
+    pub flood_horizon: Option<NonZeroU16>,
+    /// Whether routers may be behind it that were not heard: multicast that is for routers alone leaves by such ports.
+    pub leads_to_routers: bool,
     /// Whether flooded frames are sent by it.
     pub flood: bool,
     /// Whether addresses are learned on it.
@@ -79,6 +92,8 @@ impl PortRules {
             hairpin: false,
             native_tagged: false,
             horizon: None,
+            flood_horizon: None,
+            leads_to_routers: true,
             flood: true,
             learning: true,
             mac_limit: None,

@@ -130,6 +130,26 @@ fn reach_leaves_out_ingress_group_and_fellow_isolated() {
 }
 
 #[test]
+fn a_flood_horizon_holds_for_floods_alone() {
+    let group = NonZeroU16::new(1);
+    let tunnel = |id| PortRules {
+        mode: PortMode::Tunnel(vec![BLUE]),
+        horizon: group,
+        flood_horizon: group,
+        ..PortRules::access(PortId(id), BLUE)
+    };
+    let gateway = PortRules { flood_horizon: group, ..PortRules::access(PortId(1), BLUE) };
+    let ports = [PortRules::access(PortId(0), BLUE), gateway, tunnel(2), tunnel(3)];
+    let topology = Topology::build(&networks(), &ports, 0).unwrap();
+    let flooded = |ingress| {
+        topology.reach(BLUE, PortId(ingress), false).members().map(|m| m.port.0).collect::<Vec<_>>()
+    };
+    assert_eq!([flooded(0), flooded(1), flooded(2)], [vec![1, 2, 3], vec![0], vec![0]]);
+    let passes = |ingress, port| topology.reach(BLUE, PortId(ingress), false).member(PortId(port)).is_ok();
+    assert!(passes(1, 2) && passes(2, 1) && !passes(2, 3));
+}
+
+#[test]
 fn contradictions_are_refused() {
     let build = |ports: &[PortRules]| Topology::build(&networks(), ports, 0).err();
     let (zero, blue) = (PortId(0), PortRules::access(PortId(0), BLUE));

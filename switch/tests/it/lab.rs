@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     sync::{Arc, Mutex},
 };
 
@@ -16,7 +17,9 @@ use vswitch::{
     },
     engine::Engine,
     fdb::{Fdb, Settings},
+    forward::Routers,
     mirror::Mirror,
+    neighbours::Neighbours,
     offload::Capabilities,
     plan::{Plan, Port, Receiver},
     storm::FloodMeters,
@@ -34,6 +37,8 @@ pub(crate) struct Lab {
     mask: u16,
     captures: Vec<Arc<Session>>,
     mirrors: Vec<Mirror>,
+    neighbours: Arc<Neighbours>,
+    routers: Arc<Routers>,
 }
 
 /// What a lab's ports are made of.
@@ -74,6 +79,8 @@ impl Lab {
             mask: wiring.mask,
             captures: Vec::new(),
             mirrors: Vec::new(),
+            neighbours: Arc::default(),
+            routers: Arc::default(),
         };
         for rules in ports {
             let wire = Wire::new((wiring.capabilities)(rules.id.0), wiring.queue);
@@ -105,7 +112,10 @@ impl Lab {
         }
         let (networks, captures, mirrors) =
             (self.networks.clone(), self.captures.clone(), self.mirrors.clone());
-        let mut plan = Plan { topology, networks, captures, mirrors, ..Plan::empty(Arc::clone(&self.fdb)) };
+        let neighbours = Arc::clone(&self.neighbours);
+        let empty = Plan::empty(Arc::clone(&self.fdb));
+        let routers = Arc::clone(&self.routers);
+        let mut plan = Plan { topology, networks, captures, mirrors, neighbours, routers, ..empty };
         plan.ports.resize(self.wires.len(), None);
         for rules in ports {
             let wire = self.wires[rules.id.index()].clone().expect("every port has a device");
@@ -126,6 +136,16 @@ impl Lab {
     /// Copies frames from the next [`Lab::configure`] on.
     pub(crate) fn mirror(&mut self, mirrors: Vec<Mirror>) {
         self.mirrors = mirrors;
+    }
+
+    /// Answers for a neighbour from now on.
+    pub(crate) fn know(&self, address: (NetworkId, IpAddr), station: MacAddr) {
+        self.neighbours.change([(address, Some(station))]);
+    }
+
+    /// Remembers routers from the next [`Lab::configure`] on.
+    pub(crate) fn hear_routers(&mut self) {
+        self.routers = Arc::new(Routers::new());
     }
 
     /// What it works by.

@@ -9,6 +9,8 @@ mod lab;
 mod limit;
 mod mirror;
 mod model;
+mod neighbours;
+mod routers;
 mod segment;
 mod superframe;
 mod too_big;

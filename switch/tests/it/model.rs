@@ -388,7 +388,7 @@ impl Pair {
             };
             assert_eq!(
                 totals.rx_frames,
-                totals.unicast + totals.flooded + sum(false),
+                totals.unicast + totals.flooded + totals.answered + sum(false),
                 "port {port}: {totals:?}"
             );
             assert_eq!(totals.offered, totals.tx_frames + sum(true), "port {port}: {totals:?}");
@@ -401,7 +401,8 @@ impl Pair {
         }
         self.check_networks();
         let fdb = &self.lab.fdb;
-        assert!(fdb.len() <= self.limit as usize);
+        let controlled = fdb.entries(self.now()).filter(|entry| entry.origin == Origin::Control).count();
+        assert!(fdb.len() - controlled <= self.limit as usize);
         for entry in fdb.entries(self.now()) {
             assert!(entry.mac.is_station());
             let id = entry.mac.0[5];

@@ -117,6 +117,7 @@ fn fate(decision: &Decision<'_>) -> Fate {
     match (decision.fate, decision.flood) {
         (Ok(Action::Send(member)), _) => Fate::Unicast(member.port),
         (Ok(Action::Flood(_)), flood) => Fate::Flooded(flood.expect("there is a cause")),
+        (Ok(Action::Answer(_)), _) => Fate::Answered,
         (Err(reason), _) => Fate::Dropped(reason),
     }
 }

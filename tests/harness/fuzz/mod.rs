@@ -5,12 +5,14 @@ mod config;
 mod decap;
 mod encap;
 mod frame;
+mod names;
 mod offload;
 mod operations;
 mod ports;
 
 pub use self::{
-    config::config, decap::decap, encap::encap, frame::frame, offload::offload, operations::operations,
+    config::config, decap::decap, encap::encap, frame::frame, names::names, offload::offload,
+    operations::operations,
 };
 
 use arbitrary::{Arbitrary, Unstructured};
@@ -19,11 +21,12 @@ use arbitrary::{Arbitrary, Unstructured};
 pub type Target = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("config", config),
     ("decap", decap),
     ("encap", encap),
     ("frame", frame),
+    ("names", names),
     ("offload", offload),
     ("operations", operations),
 ];

@@ -1,40 +1,16 @@
 //! The HTTP API and its socket.
 
-use std::{
-    fs,
-    io::{Read, Write},
-    os::unix::net::UnixStream,
-    path::Path,
-};
+use std::{fs, io::Write, os::unix::net::UnixStream};
 
 use serde_json::{Value, json};
-use vswitch_tests::{PATIENCE, Vswitchd, net};
+use vswitch_tests::{
+    Vswitchd,
+    http::{http, request},
+    net,
+};
 
 use super::start;
 use crate::pair::Pair;
-
-/// Sends a raw request, and returns the status and body of the response.
-fn http(socket: &Path, request: &[u8]) -> (u16, String) {
-    let mut stream = UnixStream::connect(socket).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    // A server that has already rejected the request may close the connection early.
-    let _ = stream.write_all(request);
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
-    let answer = String::from_utf8_lossy(&answer).into_owned();
-    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    let body = answer.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned());
-    (status, body)
-}
-
-fn request(method: &str, path: &str, body: &str) -> Vec<u8> {
-    format!(
-        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .into_bytes()
-}
 
 #[test]
 fn nonsense_over_http_is_refused_with_a_sentence() {

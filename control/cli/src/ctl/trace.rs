@@ -28,6 +28,7 @@ use crate::client::{Client, ClientError};
 use vswitch_model::{
     Error, Name,
     api::{
+        NamesFilter,
         capture::CaptureRequest,
         trace::{Supposed, Trace, TraceRequest, Verdict, Why, WhyFilter},
     },
@@ -81,14 +82,19 @@ pub struct TraceArguments {
 
 /// `vswitchctl why`
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  vswitchctl why --ip 10.9.0.3\n  vswitchctl why --mac 02:42:0a:09:00:03")]
+#[command(
+    after_help = "Examples:\n  vswitchctl why --ip 10.9.0.3\n  vswitchctl why --mac 02:42:0a:09:00:03\n  vswitchctl why --name db.blue"
+)]
 pub struct WhyArguments {
     /// The MAC address.
-    #[arg(long, required_unless_present = "ip", conflicts_with = "ip")]
+    #[arg(long, required_unless_present_any = ["ip", "name"], conflicts_with_all = ["ip", "name"])]
     mac: Option<MacAddr>,
     /// The IP address.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "name")]
     ip: Option<IpAddr>,
+    /// The name, as a container asks for it; every address that it has.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
 }
 
 pub(super) async fn why(
@@ -96,8 +102,17 @@ pub(super) async fn why(
     arguments: &WhyArguments,
     json: bool,
 ) -> Result<String, ClientError> {
-    let why = client.why(&WhyFilter { mac: arguments.mac, ip: arguments.ip }).await?;
-    render(json, &why, why_text)
+    let Some(name) = arguments.name.clone() else {
+        let why = client.why(&WhyFilter { mac: arguments.mac, ip: arguments.ip }).await?;
+        return render(json, &why, why_text);
+    };
+    let entries = client.names(&NamesFilter { name: Some(name), ..NamesFilter::default() }).await?;
+    let mut all = Vec::new();
+    for address in entries.iter().flat_map(|entry| &entry.addresses) {
+        all.push(client.why(&WhyFilter { mac: None, ip: Some(*address) }).await?);
+    }
+    let found = show::names(&entries);
+    render(json, &all, |all| all.iter().fold(found.clone(), |text, why| format!("{text}\n{}", why_text(why))))
 }
 
 pub(super) async fn trace(
@@ -244,6 +259,7 @@ fn trace_text(trace: &Trace) -> String {
     let verdict = match &trace.verdict {
         Verdict::Unicast => "unicast".to_owned(),
         Verdict::Flooded => format!("flooded to {} ports", trace.exits.len()),
+        Verdict::Answered { mac } => format!("answered: {mac} has it"),
         Verdict::Dropped { reason, .. } => format!("dropped, {reason}"),
     };
     let _ = writeln!(text, "=> {verdict}");

@@ -39,7 +39,11 @@ struct Daemon {
 
 impl Daemon {
     async fn start() -> Self {
-        let core = Simulated::start("").await;
+        Self::declaring("").await
+    }
+
+    async fn declaring(config: &str) -> Self {
+        let core = Simulated::start(config).await;
         let socket = core.path("api.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         tokio::spawn(serve(listener, core.clone(), std::future::pending()));
@@ -306,7 +310,7 @@ async fn the_openapi_document_names_every_path() {
             methods += 1;
         }
     }
-    assert_eq!(methods, 32, "each route has its description");
+    assert_eq!(methods, 47, "each route has its description");
     assert_eq!(document["info"]["version"], API_VERSION);
     for schema in ["Port", "Network", "FdbEntry", "Error", "Stats", "Reload"] {
         assert!(document["components"]["schemas"][schema].is_object(), "{schema}");
@@ -379,9 +383,9 @@ async fn a_socket_without_permission_says_who_may() {
 #[tokio::test]
 async fn the_command_line_does_what_it_says() {
     let daemon = Daemon::start().await;
-    let id = daemon.cli("network create blue --vlan 10 --internal").await.unwrap();
+    let id = daemon.cli("network create blue --vlan 10 --ipam-driver null").await.unwrap();
     assert_eq!(id.trim().len(), 64, "as Docker, it prints the id: {id}");
-    daemon.cli("network create red --vlan 20 --internal").await.unwrap();
+    daemon.cli("network create red --vlan 20 --ipam-driver null").await.unwrap();
     let made = daemon.cli("port add web --network blue --ifname eth0").await.unwrap();
     assert_eq!(made, "port web on blue: tap eth0, up\n");
     let uplink =
@@ -418,4 +422,115 @@ web     blue     tap eth0     up        0   7   0      3
         let error = daemon.cli(line).await.unwrap_err();
         assert_eq!(exit_code(&error), code, "{line}: {error}");
     }
+}
+
+/// A network over three hosts, of which this is the first.
+const ACROSS: &str = r#"
+[vxlan]
+local = "10.8.0.1"
+underlay_mtu = 1500
+[[vxlan.peer]]
+name = "host2"
+address = "10.8.0.2"
+[[vxlan.peer]]
+name = "host3"
+address = "10.8.0.3"
+[[network]]
+name = "blue"
+vni = 4096
+[[port]]
+name = "web"
+network = "blue"
+kind = "tap"
+mac = "02:42:0a:09:00:02"
+address = ["10.9.0.2/24"]
+"#;
+
+/// The directory's path, and its record of the station that has 10.9.0.7.
+const DIRECTORY: &str = "/v1/networks/blue/directory";
+fn station(host: &str, sequence: u64) -> String {
+    let addresses = r#"["10.9.0.7","fd00:9::7"]"#;
+    format!(
+        r#"[{{"mac":"02:42:0a:09:00:07","addresses":{addresses},"host":"{host}","sequence":{sequence}}}]"#
+    )
+}
+
+#[tokio::test]
+async fn a_directory_is_replaced_changed_and_removed() {
+    let daemon = Daemon::declaring(ACROSS).await;
+    let fdb = async || daemon.cli("fdb ls").await.unwrap();
+    let ask = async |method, body: &str| daemon.request(method, DIRECTORY, body).await;
+    assert_eq!(ask("GET", "").await, (200, r#"{"stations":[]}"#.into()));
+
+    let whole = format!(r#"{{"hosts":["10.8.0.3"],"stations":{}}}"#, station("10.8.0.2", 1));
+    assert_eq!(ask("PUT", &whole).await.0, 204);
+    assert_eq!(ask("GET", "").await, (200, whole));
+    let table = fdb().await;
+    assert!(table.contains("02:42:0a:09:00:07") && table.contains("host2"), "{table}");
+
+    let why = daemon.cli("why --ip 10.9.0.7").await.unwrap();
+    assert!(why.contains("the directory of network blue says that 02:42:0a:09:00:07 has it"), "{why}");
+
+    // It moves to the other host; news of before is late.
+    let moved = format!(r#"{{"set":{}}}"#, station("10.8.0.3", 2));
+    assert_eq!(ask("PATCH", &moved).await.0, 204);
+    assert!(fdb().await.contains("host3"));
+    let late = format!(r#"{{"set":{}}}"#, station("10.8.0.2", 1));
+    assert_eq!(ask("PATCH", &late).await.0, 204);
+    assert!(!fdb().await.contains("host2"));
+
+    // A station of this host is here, whatever the directory says.
+    let own = r#"{"set":[{"mac":"02:42:0a:09:00:02","host":"10.8.0.2"}]}"#;
+    assert_eq!(ask("PATCH", own).await.0, 204);
+    assert!(!fdb().await.contains("host2"));
+
+    assert_eq!(ask("DELETE", "").await.0, 204);
+    assert!(!fdb().await.contains("02:42:0a:09:00:07"), "it is forgotten");
+    let group = r#"{"stations":[{"mac":"ff:ff:ff:ff:ff:ff","host":"10.8.0.2"}]}"#;
+    let (status, why) = ask("PUT", group).await;
+    assert!(status == 400 && why.contains("no station can have"), "{status} {why}");
+    assert_eq!(daemon.request("PUT", "/v1/networks/red/directory", "{}").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_directory_follows_peers_ports_and_networks() {
+    let daemon = Daemon::declaring(ACROSS).await;
+    let place = async || {
+        let table = daemon.cli("fdb ls").await.unwrap();
+        let line = table.lines().find(|line| line.contains("02:42:0a:09:00:07"));
+        line.map(|line| line.split_whitespace().find(|word| word.starts_with("host")).unwrap().to_owned())
+    };
+    let whole = format!(r#"{{"stations":{}}}"#, station("10.8.0.4", 0));
+    assert_eq!(daemon.request("PUT", DIRECTORY, &whole).await.0, 204);
+    assert_eq!(place().await, None, "its host is no peer yet");
+    daemon.cli("peer add 10.8.0.4 --name host4").await.unwrap();
+    assert_eq!(place().await.unwrap(), "host4");
+    daemon.cli("peer rm host4").await.unwrap();
+    assert_eq!(place().await, None);
+    daemon.cli("peer add 10.8.0.4 --name host5").await.unwrap();
+    assert_eq!(place().await.unwrap(), "host5");
+    // A port of this host has the address meanwhile.
+    let port = r#"{"name":"db","network":"blue","kind":"tap","mac":"02:42:0a:09:00:07"}"#;
+    assert_eq!(daemon.request("POST", "/v1/ports", port).await.0, 201);
+    assert_eq!(place().await, None, "it is not pinned elsewhere");
+    daemon.cli("detach db").await.unwrap();
+    assert_eq!(place().await.unwrap(), "host5");
+}
+
+#[tokio::test]
+async fn a_large_directory_makes_the_table_grow() {
+    let daemon = Daemon::declaring(ACROSS).await;
+    let many: Vec<_> = (0..60_000_u32)
+        .map(|id| {
+            let [_, a, b, c] = id.to_be_bytes();
+            format!(r#"{{"mac":"02:43:00:{a:02x}:{b:02x}:{c:02x}","addresses":["10.1{a}.{b}.{c}"],"host":"10.8.0.2"}}"#)
+        })
+        .collect();
+    daemon.hear("web");
+    let whole = format!(r#"{{"stations":[{}]}}"#, many.join(","));
+    assert_eq!(daemon.request("PUT", DIRECTORY, &whole).await.0, 204);
+    let entries = daemon.core.snapshot().fdb(&FdbFilter::default()).unwrap();
+    assert_eq!(entries.len(), 60_003, "and none is lost that was learned");
+    let slots = daemon.core.snapshot().live.fdb.entries(daemon.core.snapshot().live.workers.now()).count();
+    assert_eq!(slots, entries.len());
 }

@@ -11,11 +11,11 @@ use std::{
 use ipnet::IpNet;
 
 use super::{reader::Table, rules::MAC_LIMIT};
-use crate::state::network::choose_addresses;
+use crate::{names, state::network::choose_addresses};
 use vswitch_model::{
-    ApiSpec, BURST, Carries, Config, Damping, DockerSpec, Dscp, Family, FloodLimits, GuardSpec, LimitSpec,
-    MirrorSpec, Mtu, Name, Netns, NetworkSpec, Offloads, PeerSpec, PoolSpec, PoolsSpec, PortSpec, SubnetSpec,
-    SwitchSpec, Tags, Ttl, UnderlayAddr, Vni, VxlanSpec,
+    ApiSpec, BURST, Carries, Config, Damping, DnsSpec, DockerSpec, Dscp, Family, FloodLimits, GuardSpec,
+    LimitSpec, MirrorSpec, Mtu, Name, Netns, NetworkSpec, Offloads, PeerSpec, PoolSpec, PoolsSpec, PortSpec,
+    SubnetSpec, SwitchSpec, Tags, Ttl, UnderlayAddr, Vni, VxlanSpec,
     fields::{Misfit, PortFields},
     options,
 };
@@ -34,6 +34,7 @@ pub(super) fn config(mut file: Table<'_, '_, '_>) -> Config {
     let switch = file.table("switch").map(switch).unwrap_or_default();
     let api = file.table("api").map(api).unwrap_or_default();
     let docker = file.table("docker").map(docker).unwrap_or_default();
+    let dns = file.table("dns").map(dns).unwrap_or_default();
     let ipam = file.table("ipam").map(ipam).unwrap_or_default();
     let mut networks = Vec::new();
     file.tables("network", |table| networks.push(network(table)));
@@ -43,7 +44,7 @@ pub(super) fn config(mut file: Table<'_, '_, '_>) -> Config {
         vxlan(table, &mut ports);
     }
     file.finish();
-    Config { switch, api, docker, ipam, networks, ports }
+    Config { switch, api, docker, dns, ipam, networks, ports }
 }
 
 fn switch(mut table: Table<'_, '_, '_>) -> SwitchSpec {
@@ -57,6 +58,7 @@ fn switch(mut table: Table<'_, '_, '_>) -> SwitchSpec {
         workers: workers(&mut table),
         state: absolute(&mut table, "state").unwrap_or(default.state),
         busy_poll: table.integer("busy_poll", 0..=1000).unwrap_or(default.busy_poll),
+        accelerate: table.parsed("accelerate").unwrap_or(default.accelerate),
         ageing: table.integer("ageing", 1..=1_000_000).unwrap_or(default.ageing),
         mac_limit: table.integer("mac_limit", MAC_LIMIT).unwrap_or(default.mac_limit),
         group_forward_mask: table
@@ -147,6 +149,32 @@ fn docker(mut table: Table<'_, '_, '_>) -> DockerSpec {
     let enabled = table.boolean("enabled").unwrap_or(false);
     table.finish();
     DockerSpec { enabled, socket }
+}
+
+fn dns(mut table: Table<'_, '_, '_>) -> DnsSpec {
+    let default = DnsSpec::default();
+    let domain = table.text("domain").map_or(default.domain, str::to_ascii_lowercase);
+    if !names::is_zone(&domain) {
+        table.fault(
+            "domain",
+            format!("{domain:?} is not a zone: write two or more labels, like vswitch.internal"),
+        );
+    }
+    let address = table.parsed("address").unwrap_or(default.address);
+    if address.is_loopback() || address.is_multicast() || address.is_unspecified() {
+        table
+            .fault("address", format!("containers do not reach {address}: use one like {}", default.address));
+    }
+    let spec = DnsSpec {
+        enabled: table.boolean("enabled").unwrap_or(default.enabled),
+        address,
+        domain,
+        upstream: table.parsed_list("upstream").unwrap_or_default(),
+        ttl: table.integer("ttl", 0..=86_400_u32).unwrap_or(default.ttl),
+        allow: table.parsed_list("allow").unwrap_or_default(),
+    };
+    table.finish();
+    spec
 }
 
 fn network(mut table: Table<'_, '_, '_>) -> NetworkSpec {
@@ -284,6 +312,7 @@ fn port(mut table: Table<'_, '_, '_>) -> PortSpec {
         limit: table.table("limit").map(limit).unwrap_or_default(),
         guard: guard(&mut table),
         offload: offload(&mut table),
+        accelerate: table.parsed("accelerate"),
         remote: table.parsed("remote"),
         remote_port: table.integer("remote_port", 1..=u16::MAX),
         vni: table.number("vni", VNI),

@@ -6,14 +6,15 @@ use super::Core;
 use crate::{
     attach::Attachment,
     capture::CaptureStream,
-    edge::Attempt,
+    directory::DirectoryChange,
+    edge::{Attempt, Consequence},
     sight,
     state::{Command, Known, NetworkError},
 };
 use vswitch_host::random;
 use vswitch_model::{
     Connect, Driver, Error, Id, Name, NetworkSpec, NetworkUpdate, Reference,
-    api::{Prune, Pruned, capture::CaptureRequest},
+    api::{Prune, Pruned, capture::CaptureRequest, directory::Directory},
     is_predefined,
 };
 
@@ -63,7 +64,7 @@ impl Core {
         let network = self.connectable(&network)?;
         let mut sandbox = sight::sandbox(connect.sandbox.as_ref()).await?;
         let id = connect.id.clone().unwrap_or_else(|| sandbox.id.clone());
-        sandbox.published = self.reserve(&network, &connect)?;
+        sandbox.published = self.reserve(&network, &connect, sandbox.now)?;
         let published = sandbox.published.clone();
         let command = Command::Connect { network, connect: Box::new(connect), sandbox: Box::new(sandbox) };
         let done = self.execute(command, Attempt::now()).await;
@@ -77,7 +78,9 @@ impl Core {
     pub(super) async fn disconnect(&mut self, network: Reference, endpoint: Reference) -> Result<(), Error> {
         let network = self.connectable(&network)?;
         let id = self.state.find_endpoint(&network, &endpoint)?.id.clone();
-        self.execute(Command::Disconnect(vec![id]), Attempt::now()).await.map(drop)
+        self.execute(Command::Disconnect { ids: vec![id], now: Timestamp::now() }, Attempt::now())
+            .await
+            .map(drop)
     }
 
     /// Creates a port from an interface that a helper has made.
@@ -103,6 +106,19 @@ impl Core {
         self.rebuild().await;
         self.asker.log(format_args!("capture {} started", stream.id));
         Ok(stream)
+    }
+
+    /// Changes the directory of a network.
+    pub(super) async fn direct(&mut self, network: Reference, change: DirectoryChange) -> Result<(), Error> {
+        let network = self.state.find_network(&network)?;
+        if self.edge.change_directory(&network.spec.name, network.id, change)? == Consequence::Plan {
+            self.rebuild().await;
+        }
+        Ok(())
+    }
+
+    pub(super) fn directory(&self, network: &Reference) -> Result<Directory, Error> {
+        Ok(self.edge.directory(&self.state.find_network(network)?.spec.name))
     }
 
     /// The name of a network that may be changed.

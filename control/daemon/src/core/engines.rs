@@ -1,8 +1,9 @@
 //! Requests of container engines beyond those of every client: endpoints whose interfaces the engine moves.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 
 use super::{
     Core, Handle,
@@ -14,6 +15,15 @@ use crate::{
     state::{Command, EndpointUpdate, NetworkError},
 };
 use vswitch_model::{Connect, Driver, EndpointSpec, Error, Family, Id, Name, Netns, publish::Publish};
+
+/// What the store has for container engines, besides networks and endpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Engines {
+    /// The networks that they know by ids of their own.
+    pub(crate) adopted: BTreeMap<Id, Name>,
+    /// The addresses that they were given for networks of other drivers, with their subnets.
+    pub(crate) lent: BTreeMap<IpAddr, IpNet>,
+}
 
 impl Core {
     /// Disconnects stale endpoints that a new one replaces: an engine assigns an address once, so an endpoint that already has
@@ -49,7 +59,8 @@ impl Core {
             }
         }
         if !forgotten.is_empty() {
-            self.execute(Command::Disconnect(forgotten), Attempt::retrying()).await?;
+            self.execute(Command::Disconnect { ids: forgotten, now: Timestamp::now() }, Attempt::retrying())
+                .await?;
         }
         Ok(())
     }
@@ -75,10 +86,33 @@ impl Core {
         done
     }
 
+    /// Lends addresses of `subnet` to another network driver.
+    pub(super) fn lend(&mut self, subnet: IpNet, address: IpAddr) -> Result<(), Error> {
+        if self.engines.lent.contains_key(&address) {
+            return Err(Error::conflict("Address already in use"));
+        }
+        self.store.lend([(address, Some(subnet))])?;
+        Arc::make_mut(&mut self.engines).lent.insert(address, subnet);
+        Ok(())
+    }
+
+    /// Takes back lent addresses; others are ignored.
+    pub(super) fn take_back(&mut self, addresses: &[IpAddr]) -> Result<(), Error> {
+        let lent = |address: &&IpAddr| self.engines.lent.contains_key(*address);
+        let lent: Vec<_> = addresses.iter().filter(lent).copied().collect();
+        if lent.is_empty() {
+            return Ok(());
+        }
+        self.store.lend(lent.iter().map(|address| (*address, None)))?;
+        let engines = Arc::make_mut(&mut self.engines);
+        engines.lent.retain(|address, _| !lent.contains(address));
+        Ok(())
+    }
+
     /// Notes which network an engine knows by an id of its own, or removes that note.
     pub(super) fn adopt(&mut self, id: Id, network: Option<Name>) -> Result<(), Error> {
         self.store.adopt(&id, network.as_ref())?;
-        let adopted = Arc::make_mut(&mut self.adopted);
+        let adopted = &mut Arc::make_mut(&mut self.engines).adopted;
         match network {
             Some(network) => drop(adopted.insert(id, network)),
             None => drop(adopted.remove(&id)),
@@ -130,6 +164,25 @@ impl Handle {
     /// It cannot be stored.
     pub(crate) async fn adopt(&self, id: Id, network: Option<Name>) -> Result<(), Error> {
         self.engine(|reply| EngineRequest::Adopt(id, network, reply)).await
+    }
+
+    /// Lends an address of `subnet` to another network driver.
+    ///
+    /// # Errors
+    /// It is lent already, or it cannot be stored.
+    pub(crate) async fn lend(&self, subnet: IpNet, address: IpAddr) -> Result<(), Error> {
+        self.engine(|reply| EngineRequest::Lend(subnet, address, reply)).await
+    }
+
+    /// Takes back lent addresses; others are ignored.
+    ///
+    /// # Errors
+    /// It cannot be stored.
+    pub(crate) async fn take_back(&self, addresses: Vec<IpAddr>) -> Result<(), Error> {
+        if addresses.is_empty() {
+            return Ok(());
+        }
+        self.engine(|reply| EngineRequest::TakeBack(addresses, reply)).await
     }
 
     async fn engine(&self, request: impl FnOnce(Reply<()>) -> EngineRequest) -> Result<(), Error> {

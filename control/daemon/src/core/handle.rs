@@ -19,6 +19,7 @@ use super::{
     request::{Asked, Asker, Captures, Done, Reply, Request},
 };
 use crate::{
+    cluster::Client,
     journal::{EventStream, Journal},
     state::{Change, Command},
     view::Snapshot,
@@ -27,11 +28,12 @@ use vswitch_host::{probe, queue::Looker};
 use vswitch_model::{
     Error, Name,
     api::{
-        events::EventsFilter,
+        events::{EventsFilter, What},
         trace::{Trace, TraceRequest},
         tunnel::Probe,
     },
 };
+use vswitch_names::server::Server;
 
 /// A handle to the core, cheap to clone.
 #[derive(Clone, Debug)]
@@ -44,6 +46,10 @@ pub(crate) struct Handle {
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
     pub(super) journal: Arc<Journal>,
     pub(super) looker: Arc<Looker>,
+    /// The way to the cluster task.
+    pub(super) cluster: Client,
+    /// The DNS server, and with it the names.
+    pub(crate) names: Arc<Server>,
 }
 
 impl Handle {
@@ -59,6 +65,21 @@ impl Handle {
 
     fn asked(&self, request: Request) -> Asked {
         Asked { by: self.by.clone(), request }
+    }
+
+    /// The way to the cluster task.
+    pub(crate) fn cluster(&self) -> &Client {
+        &self.cluster
+    }
+
+    /// Snapshots as they are published.
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshots.clone()
+    }
+
+    /// Notes something that happened beside the core.
+    pub(crate) fn note(&self, what: What) {
+        self.journal.note_now(what);
     }
 
     /// The state after the last request. Never waits.
@@ -197,10 +218,11 @@ mod tests {
     use crate::{
         edge::Edge,
         machine::Machine,
+        names::Naming,
         state::State,
         view::{Outages, Problems, Process},
     };
-    use vswitch_model::{ErrorKind, SwitchSpec};
+    use vswitch_model::{DnsSpec, ErrorKind, SwitchSpec};
 
     /// A handle to a core that serves nothing, and what it is asked.
     fn idle() -> (Handle, mpsc::Receiver<Asked>) {
@@ -218,6 +240,8 @@ mod tests {
             snapshots: watch::Sender::new(Arc::new(snapshot)).subscribe(),
             journal: Journal::new(),
             looker: Arc::default(),
+            cluster: crate::cluster::channel().0,
+            names: Naming::new(&DnsSpec::default(), Machine::InMemory).server(),
         };
         (handle, queue)
     }

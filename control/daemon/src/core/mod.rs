@@ -23,26 +23,28 @@ pub(crate) mod simulated;
 mod underlay;
 mod upkeep;
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use tokio::sync::watch;
 use tracing::{error, warn};
 
 pub(crate) use self::{
     actor::{Leave, Running, Signals, start},
+    engines::Engines,
     handle::Handle,
     request::{Asker, Captures, Request},
 };
-use self::{outside::Rules, reap::Unfetched, underlay::Underlay};
+use self::{outside::Rules, reap::Unfetched, underlay::Underlay, upkeep::Mended};
 use crate::{
     crash,
     edge::{Attempt, Edge, OnFailure, Opening},
     journal::Observer,
+    names::Naming,
     state::{self, Command, Delta, Effect, Origin, State, Transition},
     store::{Store, StoreError},
     view::{Process, Snapshot},
 };
-use vswitch_model::{Error, Id, Name};
+use vswitch_model::Error;
 
 /// The desired state, the real one and the stored one, which change together.
 pub(crate) struct Core {
@@ -55,12 +57,13 @@ pub(crate) struct Core {
     store: Store,
     observer: Observer,
     rules: Rules,
+    mended: Mended,
     unfetched: Unfetched,
     /// The time of the last warning that an unknown sender did not become a peer.
     crowd_warned: Option<Instant>,
     underlay: Underlay,
-    /// The networks that engines know by ids of their own, as the store has them.
-    adopted: Arc<BTreeMap<Id, Name>>,
+    naming: Naming,
+    engines: Arc<Engines>,
     process: Arc<Process>,
     signals: Signals,
     snapshots: watch::Sender<Arc<Snapshot>>,

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use tracing::{debug, error, warn};
 
 use super::Core;
@@ -52,7 +53,7 @@ impl Core {
             return;
         }
         let ids = orphans.iter().map(|it| it.id.clone()).collect();
-        match self.execute(Command::Disconnect(ids), Attempt::retrying()).await {
+        match self.execute(Command::Disconnect { ids, now: Timestamp::now() }, Attempt::retrying()).await {
             Ok(_) => {
                 for endpoint in orphans {
                     warn!(endpoint = %endpoint.name, network = %endpoint.network, "reaped: its interface is gone");

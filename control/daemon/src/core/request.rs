@@ -1,20 +1,25 @@
 //! Requests to the core, and their answers.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
+use ipnet::IpNet;
 use tokio::sync::oneshot;
 use tracing::info;
 
 use crate::{
     attach::Attachment,
     capture::CaptureStream,
-    state::{Change, Command},
+    directory::DirectoryChange,
+    state::{Change, Command, Membership},
     view::Snapshot,
 };
 use vswitch_host::channel::Caller;
 use vswitch_model::{
     Connect, Error, Id, Name, Netns, NetworkSpec, NetworkUpdate, Reference,
-    api::{FdbKey, Flush, Flushed, Prune, Pruned, Reload, StaticEntry, capture::CaptureRequest},
+    api::{
+        FdbKey, Flush, Flushed, Prune, Pruned, Reload, StaticEntry, capture::CaptureRequest,
+        directory::Directory,
+    },
     publish::Publish,
 };
 
@@ -23,6 +28,8 @@ use vswitch_model::{
 pub(crate) enum Request {
     /// Executes a command as it is.
     Execute(Box<Command>, Reply<Vec<Change>>),
+    /// Takes over what the cluster gives this host.
+    Follow(Arc<Membership>, Reply<()>),
     /// Creates a network, and chooses what is not given; answers its name.
     AddNetwork(Box<NetworkSpec>, Reply<Name>),
     /// Changes a network while containers stay connected; answers its name.
@@ -45,6 +52,10 @@ pub(crate) enum Request {
     Forget(FdbKey, Reply<()>),
     /// Removes learned addresses.
     Flush(Flush, Reply<Flushed>),
+    /// Changes the directory of a network: its stations on other hosts.
+    Direct(Reference, DirectoryChange, Reply<()>),
+    /// The directory of a network, as it was given.
+    Directory(Reference, Reply<Directory>),
     /// Begins a capture.
     Capture(Box<CaptureRequest>, Reply<CaptureStream>),
     /// Ends these captures, and those that are over.
@@ -131,6 +142,10 @@ pub(crate) enum EngineRequest {
     Publish(Id, Vec<Publish>, Reply<()>),
     /// Notes which network an engine knows by an id of its own, or removes that note.
     Adopt(Id, Option<Name>, Reply<()>),
+    /// Lends an address of this subnet to another network driver.
+    Lend(IpNet, IpAddr, Reply<()>),
+    /// Takes back lent addresses.
+    TakeBack(Vec<IpAddr>, Reply<()>),
 }
 
 /// An answer, and the snapshot in which its effect is visible.

@@ -10,8 +10,8 @@ use super::{
     ipam::Holds,
     server::Plugin,
     wire::{
-        AUX_GATEWAY, CreateNetwork, ENABLE_IPV6, GENERIC, INTERNAL, Interface, IpamData, OfEndpoint,
-        OfNetwork, Options, PORT_MAP, PortBinding, flag, text,
+        CreateNetwork, ENABLE_IPV6, GENERIC, INTERNAL, Interface, IpamData, OfEndpoint, OfNetwork, Options,
+        PORT_MAP, PortBinding, flag, text,
     },
 };
 use crate::core::Request;
@@ -42,20 +42,24 @@ impl Plugin {
                 self.core.adopt(id, Some(wanted.spec.name)).await?;
             }
             _ => {
-                self.core.ask(|reply| Request::AddNetwork(Box::new(wanted.spec), reply)).await?;
+                self.core.add_network(wanted.spec).await?;
             }
         }
+        // The network has them from now on.
+        let subnets: Vec<IpNet> =
+            ask.ipv4.iter().chain(&ask.ipv6).filter_map(|data| data.pool.parse().ok()).collect();
+        self.take_back_all(|subnet| subnets.contains(subnet)).await?;
         Ok(json!({}))
     }
 
     pub(super) async fn delete_network(&self, ask: OfNetwork) -> Result<Value, Error> {
         let id = id(&ask.network_id)?;
-        if self.core.snapshot().adopted.contains_key(&id) {
+        if self.core.snapshot().engines.adopted.contains_key(&id) {
             self.core.adopt(id, None).await?;
         } else if let Some(network) = self.find_network(&id)? {
             // Docker deletes no network with endpoints, so the remaining ones are those it has forgotten.
             self.core.clear(network.spec.name.clone()).await?;
-            self.core.ask(|reply| Request::DeleteNetwork(network.spec.name.into(), reply)).await?;
+            self.core.delete_network(network.spec.name.into()).await?;
         }
         Ok(json!({}))
     }
@@ -69,8 +73,7 @@ impl Plugin {
             None => {
                 let name = network.spec.name;
                 self.core.make_room(name.clone(), connect.clone()).await?;
-                let done =
-                    self.core.ask(|reply| Request::Connect(name.into(), Box::new(connect), reply)).await?;
+                let done = self.core.connect(name.into(), connect).await?;
                 done.snapshot.endpoint(&done.value)?
             }
         };
@@ -170,7 +173,7 @@ impl Plugin {
 
     fn find_network(&self, id: &Id) -> Result<Option<Network>, Error> {
         let snapshot = self.core.snapshot();
-        let reference = match snapshot.adopted.get(id) {
+        let reference = match snapshot.engines.adopted.get(id) {
             Some(name) => name.clone().into(),
             None => {
                 Reference::try_from(id.to_string()).map_err(|error| Error::internal(error.to_string()))?
@@ -291,7 +294,7 @@ fn subnet(data: &IpamData, holds: &Holds) -> Result<Option<SubnetSpec>, Error> {
         Err(_) => Err(Error::invalid(format!("{text:?} is not an address"))),
     };
     let gateway = Some(&data.gateway).filter(|text| !text.is_empty()).map(address).transpose()?;
-    let aux = data.aux_addresses.iter().filter(|(key, _)| *key != AUX_GATEWAY);
+    let aux = data.aux_addresses.iter();
     let aux = aux.map(|(key, text)| Ok((key.clone(), address(text)?))).collect::<Result<_, Error>>()?;
     Ok(Some(SubnetSpec { subnet: net.trunc(), ip_range: holds.range(net.trunc()), gateway, aux }))
 }

@@ -1,19 +1,24 @@
 //! The IPAM driver: maps Docker's pools to our networks' subnets.
 //!
-//! A pool's id is its subnet, so nothing needs to be remembered. What Docker has requested and not used yet is reserved for a
-//! moment: a subnet until its network is created, an address until its endpoint is. Then the network model has it.
+//! A pool's id is its subnet. What Docker has requested and not used yet is reserved for a moment: a subnet until its network is
+//! created, an address until its endpoint is. Then the network model has it.
+//!
+//! Addresses of a subnet that no network of ours has are for another driver's (`-d bridge --ipam-driver vswitch`), which the
+//! model will never have: they are *lent*, and stored, until they are given back. A driver that requests its subnet again has
+//! begun anew, and requests the addresses it still has; what it does not is as good as given back.
 //!
 //! Docker keeps requesting other subnets, without end, as long as it is offered one that the host has a route to. So an offered
 //! subnet is reserved and not offered twice, and the subnet of an existing network must be requested explicitly.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
@@ -38,6 +43,10 @@ pub(super) struct Holds {
     /// With the range that addresses are assigned from.
     pools: HashMap<IpNet, (Option<IpNet>, Instant)>,
     addresses: HashMap<IpAddr, Instant>,
+    /// The address of each subnet that was assigned last.
+    last: HashMap<IpNet, IpAddr>,
+    /// Addresses that are lent, and whose driver has begun anew since: it asks for those that it still has.
+    doubtful: HashMap<IpAddr, Instant>,
 }
 
 impl Holds {
@@ -46,26 +55,32 @@ impl Holds {
         self.pools.get(&subnet).and_then(|(range, _)| *range)
     }
 
-    fn expire(&mut self) {
-        self.pools.retain(|_, (_, since)| since.elapsed() < HOLD);
-        self.addresses.retain(|_, since| since.elapsed() < HOLD);
+    /// Forgets reservations whose time is over; returns the lent addresses that nobody asked for again.
+    fn expire(&mut self, now: Instant) -> Vec<IpAddr> {
+        let is_held = |since: &Instant| now.duration_since(*since) < HOLD;
+        self.pools.retain(|_, (_, since)| is_held(since));
+        self.addresses.retain(|_, since| is_held(since));
+        let gone: Vec<_> =
+            self.doubtful.iter().filter(|(_, since)| !is_held(since)).map(|it| *it.0).collect();
+        self.doubtful.retain(|_, since| is_held(since));
+        gone
     }
 
-    fn hold_pool(&mut self, subnet: IpNet, range: Option<IpNet>) -> Result<(), Error> {
+    fn hold_pool(&mut self, subnet: IpNet, range: Option<IpNet>, now: Instant) -> Result<(), Error> {
         self.bound()?;
-        self.pools.insert(subnet, (range, Instant::now()));
+        self.pools.insert(subnet, (range, now));
         Ok(())
     }
 
     /// Reserves an address, unless it is reserved.
-    fn hold(&mut self, address: IpAddr) -> Result<(), Error> {
+    fn hold(&mut self, address: IpAddr, now: Instant) -> Result<(), Error> {
         self.bound()?;
-        match self.addresses.insert(address, Instant::now()) {
-            None => Ok(()),
-            Some(since) => {
-                self.addresses.insert(address, since);
-                Err(Error::conflict("Address already in use"))
+        match self.addresses.entry(address) {
+            Entry::Vacant(place) => {
+                place.insert(now);
+                Ok(())
             }
+            Entry::Occupied(_) => Err(Error::conflict("Address already in use")),
         }
     }
 
@@ -79,9 +94,10 @@ impl Holds {
 
 impl Plugin {
     pub(super) async fn request_pool(&self, ask: RequestPool) -> Result<Value, Error> {
-        self.holds().expire();
+        self.expire().await?;
         let option = |key: &str| ask.options.get(key).map(text);
         let range = Some(&ask.sub_pool).filter(|it| !it.is_empty()).map(|it| net(it)).transpose()?;
+        let lent = self.core.snapshot().engines.lent.clone();
         let subnet = if ask.pool.is_empty() {
             let driver = match option(DRIVER).as_deref() {
                 Some("overlay") => Driver::Overlay,
@@ -89,21 +105,27 @@ impl Plugin {
                 _ => Driver::Bridge,
             };
             let family = if ask.v6 { Family::V6 } else { Family::V4 };
-            let held: Vec<_> = self.holds().pools.keys().copied().collect();
+            let held = self.holds().pools.keys().copied().chain(lent.values().copied()).collect::<Vec<_>>();
             self.core.choose_subnet(driver, family, &held).await?
         } else {
             net(&ask.pool)?
         };
-        self.holds().hold_pool(subnet, range)?;
+        let (mut holds, now) = (self.holds(), Instant::now());
+        holds.hold_pool(subnet, range, now)?;
+        let known = lent.iter().filter(|(_, of)| **of == subnet).map(|(address, _)| (*address, now));
+        holds.doubtful.extend(known);
         Ok(json!({ "PoolID": subnet, "Pool": subnet, "Data": {} }))
     }
 
     pub(super) async fn release_pool(&self, ask: OfPool) -> Result<Value, Error> {
-        self.holds().pools.remove(&net(&ask.pool_id)?);
+        let subnet = net(&ask.pool_id)?;
+        self.holds().pools.remove(&subnet);
+        self.take_back_all(|it| *it == subnet).await?;
         Ok(json!({}))
     }
 
     pub(super) async fn request_address(&self, ask: OfPool) -> Result<Value, Error> {
+        self.expire().await?;
         let subnet = net(&ask.pool_id)?;
         let is_gateway = ask.options.get(REQUEST_TYPE).map(text).as_deref() == Some(GATEWAY);
         let network = self.network_of(subnet);
@@ -122,25 +144,55 @@ impl Plugin {
                 if !is_gateway && is_the_gateways {
                     return Err(Error::conflict("Address already in use"));
                 }
-                if !is_the_gateways {
-                    self.holds().hold(address)?;
+                if !is_the_gateways && self.holds().doubtful.remove(&address).is_none() {
+                    self.holds().hold(address, Instant::now())?;
+                    self.lend(subnet, own, address).await?;
                 }
-                address
+                return answer(address, subnet);
             }
         };
-        let address = IpNet::new(address, subnet.prefix_len())
-            .map_err(|_| Error::internal("an address has the length of its subnet"))?;
-        Ok(json!({ "Address": address, "Data": {} }))
+        if own.is_none_or(|it| it.gateway != Some(address)) {
+            self.lend(subnet, own, address).await?;
+        }
+        answer(address, subnet)
+    }
+
+    /// Takes back lent addresses that nobody asked for again, and forgets what was not used.
+    async fn expire(&self) -> Result<(), Error> {
+        let gone = self.holds().expire(Instant::now());
+        self.core.take_back(gone).await
+    }
+
+    /// Remembers an address that no network of ours will have, until it is given back: that of a pool that another driver uses.
+    async fn lend(&self, subnet: IpNet, own: Option<&SubnetSpec>, address: IpAddr) -> Result<(), Error> {
+        if own.is_some() {
+            return Ok(());
+        }
+        let lent = self.core.lend(subnet, address).await;
+        if lent.is_err() {
+            self.holds().addresses.remove(&address);
+        }
+        lent
+    }
+
+    /// Takes back all addresses of these subnets.
+    pub(super) async fn take_back_all(&self, of: impl Fn(&IpNet) -> bool) -> Result<(), Error> {
+        let lent = self.core.snapshot().engines.lent.clone();
+        self.core.take_back(lent.into_iter().filter(|(_, subnet)| of(subnet)).map(|it| it.0).collect()).await
     }
 
     fn free_address(&self, subnet: IpNet, own: Option<&SubnetSpec>) -> Result<IpAddr, Error> {
         let range = self.holds().range(subnet);
         let spec = own.cloned().unwrap_or_else(|| SubnetSpec { ip_range: range, ..subnet.into() });
         loop {
-            let held: Vec<_> = self.holds().addresses.keys().copied().collect();
-            let address = self.core.snapshot().state.choose_address(&spec, &held)?;
+            let snapshot = self.core.snapshot();
+            let mut held: Vec<_> = self.holds().addresses.keys().copied().collect();
+            held.extend(snapshot.engines.lent.keys());
+            let last = self.holds().last.get(&subnet).copied();
+            let address = snapshot.state.choose_address(&spec, &held, last, Timestamp::now())?;
             // Another caller may have been faster.
-            if self.holds().hold(address).is_ok() {
+            if self.holds().hold(address, Instant::now()).is_ok() {
+                self.holds().last.insert(subnet, address);
                 return Ok(address);
             }
         }
@@ -149,6 +201,7 @@ impl Plugin {
     pub(super) async fn release_address(&self, ask: OfPool) -> Result<Value, Error> {
         if let Ok(address) = ask.address.split('/').next().unwrap_or_default().parse::<IpAddr>() {
             self.holds().addresses.remove(&address);
+            self.core.take_back(vec![address]).await?;
         }
         Ok(json!({}))
     }
@@ -159,6 +212,12 @@ impl Plugin {
     }
 }
 
+fn answer(address: IpAddr, subnet: IpNet) -> Result<Value, Error> {
+    let address = IpNet::new(address, subnet.prefix_len())
+        .map_err(|_| Error::internal("an address has the length of its subnet"))?;
+    Ok(json!({ "Address": address, "Data": {} }))
+}
+
 fn net(text: &str) -> Result<IpNet, Error> {
     let net: IpNet = text
         .parse()
@@ -167,4 +226,25 @@ fn net(text: &str) -> Result<IpNet, Error> {
         return Err(Error::invalid(format!("invalid subnet {net}: it should be {}", net.trunc())));
     }
     Ok(net)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_asked_for_and_not_used_can_be_had_again() {
+        let (mut holds, start) = (Holds::default(), Instant::now());
+        let address = IpAddr::from([10, 9, 0, 50]);
+        holds.hold(address, start).unwrap();
+        assert_eq!(holds.hold(address, start).unwrap_err().sentence, "Address already in use");
+        assert!(holds.expire(start + HOLD - Duration::from_secs(1)).is_empty());
+        assert!(holds.hold(address, start).is_err(), "asking again makes nothing longer");
+        holds.expire(start + HOLD);
+        holds.hold(address, start + HOLD).unwrap();
+        // Lent addresses that were not asked for again are given back.
+        holds.doubtful.insert(address, start);
+        assert_eq!(holds.expire(start + HOLD), [address]);
+        assert!(holds.expire(start + HOLD).is_empty());
+    }
 }

@@ -2,23 +2,29 @@
 
 use super::{Kind, NetworkError, Origin, Refusal, State, change::fields, registry::Entry};
 use vswitch_model::{
-    ApiSpec, Config, DockerSpec, PortSpec, SwitchSpec,
+    ApiSpec, Config, DnsSpec, DockerSpec, PortSpec, SwitchSpec,
     rules::{self, Index},
 };
 
 impl State {
     /// Refuses changes of what a process gets at its start.
     pub(super) fn same_process(&self, config: &Config) -> Result<(), Refusal> {
-        let given = |switch: &SwitchSpec, api: &ApiSpec, docker: &DockerSpec| {
+        let given = |switch: &SwitchSpec, api: &ApiSpec, docker: &DockerSpec, dns: &DnsSpec| {
             let workers = switch.workers.map_or_else(|| "auto".into(), |number| number.to_string());
             serde_json::json!({
-                "switch": { "workers": workers, "state": switch.state, "mac_limit": switch.mac_limit },
+                "switch": {
+                    "workers": workers,
+                    "state": switch.state,
+                    "mac_limit": switch.mac_limit,
+                    "accelerate": switch.accelerate,
+                },
                 "api": api,
-                "docker": docker
+                "docker": docker,
+                "dns": dns
             })
         };
-        let old = given(&self.switch, &self.api, &self.docker);
-        let new = given(&config.switch, &config.api, &config.docker);
+        let old = given(&self.switch, &self.api, &self.docker, &self.dns);
+        let new = given(&config.switch, &config.api, &config.docker, &config.dns);
         let changes: Vec<_> =
             fields(&old, &new).map(|(key, old, new)| format!("{key} ({old} -> {new})")).collect();
         if changes.is_empty() { Ok(()) } else { Err(Refusal::NeedsRestart(changes)) }

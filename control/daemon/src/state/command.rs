@@ -1,8 +1,10 @@
 //! Commands of the state.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
-use super::{EndpointUpdate, Sandbox};
+use jiff::Timestamp;
+
+use super::{EndpointUpdate, Membership, Sandbox};
 use vswitch_model::{Config, Connect, Id, Name, NetworkSpec, NetworkUpdate, PortSpec};
 
 /// A command that changes a [`State`](super::State).
@@ -10,6 +12,8 @@ use vswitch_model::{Config, Connect, Id, Name, NetworkSpec, NetworkUpdate, PortS
 pub enum Command {
     /// Replaces what the file declared before; objects of the API stay.
     Reload(Config),
+    /// Replaces what the cluster gives this host.
+    Follow(Arc<Membership>),
     /// Creates a network, and chooses what is not given.
     AddNetwork(NetworkSpec),
     /// Changes a network of the API, without interrupting its containers.
@@ -37,8 +41,13 @@ pub enum Command {
         /// The differences.
         update: EndpointUpdate,
     },
-    /// Disconnects endpoints.
-    Disconnect(Vec<Id>),
+    /// Disconnects endpoints, whose addresses rest from `now` on.
+    Disconnect {
+        /// The endpoints; unknown ids are ignored.
+        ids: Vec<Id>,
+        /// The current time.
+        now: Timestamp,
+    },
     /// Creates a port.
     AddPort(PortSpec),
     /// Removes a port of the API, or a learned peer.

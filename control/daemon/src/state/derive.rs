@@ -5,11 +5,16 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
+use vswitch::addr::MacAddr;
 
-use super::{Refusal, State, endpoint::mac_of, network::HOST_ADDRESS};
+use super::{
+    Refusal, State,
+    endpoint::{hashed_mac, mac_of},
+    network::HOST_ADDRESS,
+};
 use vswitch_model::{
-    Bare, Carries, DeviceSpec, Driver, EndpointSpec, Family, GuardSpec, IfName, InterfaceSpec, Name,
-    NetworkSpec, PortSpec, SubnetSpec, ifname, options::NetworkOptions,
+    Accelerate, Bare, Carries, DeviceSpec, Driver, EndpointSpec, Family, GuardSpec, IfName, InterfaceSpec,
+    Name, NetworkSpec, PortSpec, SubnetSpec, ifname, options::NetworkOptions,
 };
 
 impl State {
@@ -17,9 +22,10 @@ impl State {
     pub(super) fn derive(&mut self) -> Result<(), Refusal> {
         let mut ports = Vec::new();
         let mut trunks: BTreeMap<IfName, Trunk> = BTreeMap::new();
+        let local = self.endpoint().and_then(|port| Some(port.device.endpoint()?.local.ip()));
         for entry in self.networks.entries() {
             let network = &*entry.spec;
-            ports.extend(host_port(network));
+            ports.extend(host_port(network, local));
             if let Some(parent) = &network.options.parent {
                 let trunk = trunks.entry(parent.device.clone()).or_default();
                 match parent.vlan {
@@ -77,26 +83,52 @@ impl Trunk {
     }
 }
 
-/// The host's port in a network: its gateway, or in an uplink network a station of its own.
-fn host_port(network: &NetworkSpec) -> Option<PortSpec> {
-    let own = |subnet: &SubnetSpec| match network.driver() {
-        Driver::Bridge | Driver::Overlay => subnet.gateway,
-        Driver::Uplink if network.options.host => subnet.aux.get(HOST_ADDRESS).copied(),
-        _ => None,
+/// The host's port in a network: its gateway, which forwards nothing of an internal one, or in an uplink network a station of its
+/// own.
+///
+/// In an overlay the host may be both: the gateway has the same address on every host, so no answer to it comes from another
+/// host. With an address of its own, which is first, as it is the one to send from, the host reaches containers everywhere.
+fn host_port(network: &NetworkSpec, local: Option<IpAddr>) -> Option<PortSpec> {
+    let own = |subnet: &SubnetSpec| {
+        let host = || subnet.aux.get(HOST_ADDRESS).copied().filter(|_| network.options.host);
+        match network.driver() {
+            Driver::Bridge => [None, subnet.gateway],
+            Driver::Overlay => [host(), subnet.gateway],
+            Driver::Uplink => [host(), None],
+            _ => [None, None],
+        }
     };
-    let with_prefix = |subnet: &SubnetSpec| IpNet::new(own(subnet)?, subnet.subnet.prefix_len()).ok();
-    let address: Vec<IpNet> = network.subnets.iter().filter_map(with_prefix).collect();
-    let first = address.first().filter(|_| !network.internal)?;
+    let with_prefix = |subnet: &SubnetSpec| {
+        let length = subnet.subnet.prefix_len();
+        own(subnet)
+            .into_iter()
+            .flatten()
+            .filter_map(move |address| IpNet::new(address, length).ok())
+            .collect()
+    };
+    let address: Vec<IpNet> = network.subnets.iter().flat_map::<Vec<_>, _>(with_prefix).collect();
+    let first = address.first()?.addr();
+    let mac = match (network.driver(), local) {
+        (Driver::Overlay, Some(local)) => gateway_mac(local, network),
+        _ => mac_of(first),
+    };
     let interface = InterfaceSpec {
         netns: None,
         ifname: Some(gateway_ifname(network)),
-        mac: Some(mac_of(first.addr())),
+        mac: Some(mac),
         address,
         persist: true,
         ..InterfaceSpec::default()
     };
     let carries = Carries::Access { network: network.name.clone() };
     Some(PortSpec::new(host_port_name(network), carries, DeviceSpec::Tap(interface)))
+}
+
+/// The MAC address of this host's gateway in a network over several hosts: each host has one of its own, which follows from
+/// the address that tunnels reach it by.
+fn gateway_mac(local: IpAddr, network: &NetworkSpec) -> MacAddr {
+    let number = network.vni.map_or_else(|| network.id().to_string(), |vni| vni.to_string());
+    hashed_mac(&format!("gateway {local} {number}"))
 }
 
 /// The name of the host's interface in a network: given as an option, or that of [`ifname::gateway_ifname`].
@@ -134,8 +166,16 @@ fn endpoint_port(endpoint: &EndpointSpec, network: &NetworkOptions, gateway: Vec
         identity: endpoint.identity,
     };
     let veth = options.veth.unwrap_or(network.veth);
+    let accelerate =
+        if veth { options.accelerate.unwrap_or(network.accelerate) } else { Accelerate::default() };
     let limit = options.limit.or(network.limit);
     let device = if veth { DeviceSpec::Veth(interface) } else { DeviceSpec::Tap(interface) };
     let carries = Carries::Access { network: endpoint.network.clone() };
-    PortSpec { isolated: !network.icc, limit, guard, ..PortSpec::new(endpoint.port.clone(), carries, device) }
+    PortSpec {
+        isolated: !network.icc,
+        limit,
+        guard,
+        accelerate,
+        ..PortSpec::new(endpoint.port.clone(), carries, device)
+    }
 }

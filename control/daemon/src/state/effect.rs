@@ -109,7 +109,7 @@ fn deeds(change: Change) -> Vec<Effect> {
             let mut effects = match delta.clone() {
                 Delta::Added(port) => vec![Effect::OpenPort(port)],
                 Delta::Removed(port) => vec![Effect::ClosePort(port)],
-                Delta::Changed { old, new } if device(&old.spec) != device(&new.spec) => {
+                Delta::Changed { old, new } if old.id != new.id || device(&old.spec) != device(&new.spec) => {
                     vec![Effect::ClosePort(old), Effect::OpenPort(new)]
                 }
                 Delta::Changed { old, new } => vec![Effect::UpdatePort { old, new }],
@@ -195,11 +195,11 @@ impl Layout {
 /// `marks`: frames of isolated ports are marked for other hosts, which tell them from others.
 fn data_network(network: &Network, marks: bool) -> topology::Network {
     topology::Network {
-        id: network.id,
         vlan: network.spec.vlan,
         passes_tags: network.spec.tags == Tags::Pass,
         // All containers here are isolated, and so are all elsewhere.
         isolates_tunnels: !network.spec.options.icc && !marks,
+        ..topology::Network::new(network.id)
     }
 }
 
@@ -242,7 +242,8 @@ fn is_isolated(state: &State, port: &Port) -> bool {
 }
 
 /// Whether it is a network's gateway on this host. Each host that tunnels lead to has one with the same addresses: none
-/// shall hear of another's, so it stands in the tunnels' group.
+/// shall hear of another's, nor answer for it, so nothing is flooded between it and the tunnels. By its MAC address, which
+/// differs, it is reached from everywhere.
 fn is_gateway(state: &State, port: &Port) -> bool {
     let network = || port.spec.carries.untagged().and_then(|name| state.network(name));
     port.origin == Origin::Derived
@@ -301,7 +302,10 @@ fn port_rules(state: &State, port: &Port, group: bool, recorded: &[IpAddr]) -> O
         isolated: is_isolated(state, port),
         hairpin: port.spec.hairpin,
         native_tagged: port.spec.native_tagged,
-        horizon: (is_tunnel || is_gateway).then_some(TUNNELS),
+        horizon: is_tunnel.then_some(TUNNELS),
+        flood_horizon: (is_tunnel || is_gateway).then_some(TUNNELS),
+        // A router in a container is heard.
+        leads_to_routers: interface.is_none() || port.spec.is_hosts(),
         flood: port.spec.flood && is_flooded_to(&port.spec.device, group),
         learning: port.spec.learning,
         mac_limit: port.spec.mac_limit,

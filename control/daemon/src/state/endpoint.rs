@@ -18,7 +18,8 @@ use vswitch::addr::MacAddr;
 use super::{NetworkError, Refusal, State};
 use vswitch_model::{
     Connect, Driver, EndpointSpec, Family, Id, Identity, IfName, Name, Netns, NetworkSpec, Reference,
-    ipam::Subnet,
+    SubnetSpec,
+    ipam::{Holder, IpamError, Subnet, Turns},
     options::{EndpointOptions, Options},
     publish::Published,
 };
@@ -102,7 +103,7 @@ impl State {
             return Err(NetworkError::EndpointExists(name, network.clone()).into());
         }
         let options: Options<EndpointOptions> = connect.options.try_into().map_err(NetworkError::from)?;
-        let addresses = self.choose_addresses(&spec, connect.ip, connect.ip6)?;
+        let addresses = self.choose_addresses(&spec, connect.ip, connect.ip6, sandbox.now)?;
         let mac = self.choose_mac(network, connect.mac, &addresses, &id)?;
         let ifname = match connect.ifname.or_else(|| options.ifname.clone()) {
             Some(ifname) => ifname,
@@ -137,6 +138,14 @@ impl State {
             port,
             created: sandbox.now,
         };
+        let is_chosen = |address: &IpNet| match Family::of(*address) {
+            Family::V4 => connect.ip.is_none(),
+            Family::V6 => connect.ip6.is_none(),
+        };
+        let turns = Arc::make_mut(&mut self.turns);
+        for address in endpoint.addresses.iter().filter(|it| is_chosen(it)) {
+            turns.give(address.trunc(), address.addr());
+        }
         Arc::make_mut(&mut self.endpoints).insert(id, Arc::new(endpoint));
         Ok(())
     }
@@ -153,10 +162,23 @@ impl State {
         Ok(())
     }
 
-    /// Removes endpoints; unknown ids are ignored.
-    pub(super) fn disconnect(&mut self, ids: &[Id]) {
-        let endpoints = Arc::make_mut(&mut self.endpoints);
-        ids.iter().for_each(|id| drop(endpoints.remove(id)));
+    /// Removes endpoints; unknown ids are ignored. Their addresses rest.
+    pub(super) fn disconnect(&mut self, ids: &[Id], now: Timestamp) {
+        let (endpoints, turns) = (Arc::make_mut(&mut self.endpoints), Arc::make_mut(&mut self.turns));
+        for endpoint in ids.iter().filter_map(|id| endpoints.remove(id)) {
+            endpoint.addresses.iter().for_each(|net| turns.take_back(net.addr(), now));
+        }
+    }
+
+    /// Goes on after the youngest endpoints: what was given out before a restart is not known otherwise.
+    pub(super) fn resume_turns(&mut self) {
+        let mut endpoints: Vec<_> = self.endpoints.values().collect();
+        endpoints.sort_by_key(|it| (it.created, &it.addresses));
+        let mut turns = Turns::default();
+        for address in endpoints.iter().flat_map(|it| &it.addresses) {
+            turns.give(address.trunc(), address.addr());
+        }
+        self.turns = turns.into();
     }
 
     /// The subnets of a network with their used addresses: those of endpoints, and of ports that declare addresses.
@@ -188,7 +210,7 @@ impl State {
         Ok(subnets)
     }
 
-    /// The addresses of the network's next endpoint: the requested ones, and free ones of the other subnets.
+    /// The addresses of the network's next endpoint: the requested ones, and those whose turn it is in the other subnets.
     ///
     /// # Errors
     /// None is free, or a requested one is in use or in no subnet.
@@ -197,6 +219,7 @@ impl State {
         network: &NetworkSpec,
         ip: Option<Ipv4Addr>,
         ip6: Option<Ipv6Addr>,
+        now: Timestamp,
     ) -> Result<Vec<IpNet>, NetworkError> {
         let mut subnets = self.subnets_of(network)?;
         let mut addresses = Vec::new();
@@ -206,14 +229,46 @@ impl State {
                 (None, None) => continue,
                 (Some(_), None) => return Err(NetworkError::NoSubnet(network.name.clone(), family)),
                 (Some(address), Some(subnet)) => {
-                    subnet.claim(address)?;
+                    subnet.claim(address).map_err(|error| self.name_holder(network, error))?;
                     IpNet::new_assert(address, subnet.net().prefix_len())
                 }
-                (None, Some(subnet)) => IpNet::new_assert(subnet.allocate()?, subnet.net().prefix_len()),
+                (None, Some(subnet)) => {
+                    let next = match self.blocks_of(&network.name) {
+                        Some(blocks) => next_within(subnet, blocks, &self.turns, now)?,
+                        None => subnet.allocate_next(&self.turns, self.turns.last(subnet.net()), now)?,
+                    };
+                    IpNet::new_assert(next, subnet.net().prefix_len())
+                }
             };
             addresses.push(address);
         }
         Ok(addresses)
+    }
+
+    /// `error`, with the name of who holds an address of `network` that is taken.
+    pub(crate) fn name_holder(&self, network: &NetworkSpec, error: IpamError) -> IpamError {
+        let IpamError::Taken(address) = error else { return error };
+        let name = || network.name.clone();
+        let has_it = |nets: &[IpNet]| nets.iter().any(|net| net.addr() == address);
+        let mut endpoints = self.endpoints_of(&network.name);
+        let mut ports = self.ports.entries();
+        let gateway = network.subnets.iter().find(|it| it.gateway == Some(address));
+        let aux = network.subnets.iter().flat_map(|it| &it.aux).find(|(_, it)| **it == address);
+        let holder = if let Some(endpoint) = endpoints.find(|it| has_it(&it.addresses)) {
+            Holder::Endpoint(endpoint.name.clone())
+        } else if gateway.is_some() {
+            Holder::Gateway(name())
+        } else if let Some((key, _)) = aux {
+            Holder::Aux(name(), key.clone())
+        } else if let Some(port) = ports.find(|it| {
+            it.spec.carries.untagged() == Some(&network.name)
+                && it.spec.interface().is_some_and(|interface| has_it(&interface.address))
+        }) {
+            Holder::Port(port.spec.name.clone())
+        } else {
+            return error;
+        };
+        IpamError::Held(address, holder)
     }
 
     /// The requested MAC address, or one derived from the endpoint's address: the same address gets the same MAC, so neighbours
@@ -287,7 +342,7 @@ impl State {
             let family = Family::of(*it);
             !network.internal && has(family) && !is_routed(family)
         };
-        network.subnets.iter().filter_map(|subnet| subnet.gateway).filter(usable).collect()
+        network.subnets.iter().filter_map(SubnetSpec::next_hop).filter(usable).collect()
     }
 
     /// Whether endpoints of a network can publish ports.
@@ -314,6 +369,23 @@ impl State {
     }
 }
 
+/// The address whose turn it is of those in the blocks: one that rests only if all do.
+fn next_within(
+    subnet: &Subnet,
+    blocks: &[IpNet],
+    turns: &Turns,
+    now: Timestamp,
+) -> Result<IpAddr, IpamError> {
+    let last = turns.last(subnet.net());
+    let next = |block: &IpNet| subnet.clone().within(*block).allocate_next(turns, last, now).ok();
+    let mut free: Vec<_> = blocks.iter().filter(|it| subnet.net().contains(*it)).filter_map(next).collect();
+    // Round the blocks, from the one of the last address on.
+    free.sort_by_key(|address| {
+        (turns.rests(*address, now), last.is_some_and(|last| *address <= last), *address)
+    });
+    free.first().copied().ok_or(IpamError::NoAddress)
+}
+
 /// 02:42 and the IPv4 address, as in Docker's overlay; for an IPv6 address four bytes of its hash.
 pub(super) fn mac_of(address: IpAddr) -> MacAddr {
     match address {
@@ -325,7 +397,7 @@ pub(super) fn mac_of(address: IpAddr) -> MacAddr {
     }
 }
 
-fn hashed_mac(text: &str) -> MacAddr {
+pub(super) fn hashed_mac(text: &str) -> MacAddr {
     let digest = Sha256::digest(text);
     MacAddr([0x02, 0x42, digest[0], digest[1], digest[2], digest[3]])
 }

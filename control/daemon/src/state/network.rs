@@ -7,12 +7,14 @@ use std::{
 };
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 
 use super::{Network, Origin, Refusal, State, registry::Entry};
+use vswitch_host::link::Route;
 use vswitch_model::{
     Driver, Family, Id, Ipam, Name, NetworkSpec, NetworkUpdate, PoolSpec, PortSpec, Reference, SubnetSpec,
     Vni,
-    ipam::{self, IpamError, Subnet},
+    ipam::{self, Holder, IpamError, Subnet},
     is_predefined,
     options::{self, OptionError},
 };
@@ -20,7 +22,7 @@ use vswitch_model::{
 /// The first VNI that is assigned.
 const FIRST_VNI: u32 = 4096;
 
-/// The auxiliary address that the host itself has in an uplink network.
+/// The auxiliary address that the host itself has in an uplink or overlay network.
 pub(crate) const HOST_ADDRESS: &str = "host";
 
 /// Why a network, or an endpoint of it, cannot be created, changed or removed.
@@ -101,6 +103,9 @@ pub enum NetworkError {
     /// The file declares it.
     #[error("network {0} is declared in the configuration file: change it there and reload")]
     Declared(Name),
+    /// It belongs to the cluster.
+    #[error("network {0} belongs to the cluster: change it by vswitchctl or the API of a host")]
+    Global(Name),
     /// Endpoints have addresses in a subnet that is removed or reassigned: (network, endpoints).
     #[error("network {0}: its subnets cannot change while endpoints have addresses in them ({list}): disconnect them first", list = .1.join(", "))]
     Uprooted(Name, Vec<String>),
@@ -118,8 +123,10 @@ pub fn predefined() -> [NetworkSpec; 2] {
 /// What networks need to know of this host. Observed before a network is created.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Host {
-    /// Destinations of its routes, without default routes and those of our own interfaces.
-    pub routes: Vec<IpNet>,
+    /// Its routes, without default routes and those of our own interfaces.
+    pub routes: Vec<Route>,
+    /// The nameservers that it asks.
+    pub nameservers: Vec<IpAddr>,
     /// The pool of IPv6 subnets that are not chosen.
     pub ipv6: Option<PoolSpec>,
 }
@@ -202,7 +209,8 @@ impl State {
         choose_addresses(spec).map_err(|(_, error)| error.into())
     }
 
-    /// A subnet that overlaps neither a network, nor a route of the host, nor `held`.
+    /// A subnet that overlaps neither a network, nor what the host has on its links, nor a nameserver, nor `held`; and nothing
+    /// behind a router that the host has a route to either, if there is one: a VPN may have routes to all private addresses.
     ///
     /// # Errors
     /// None is left.
@@ -219,11 +227,17 @@ impl State {
             (Family::V4, Driver::Overlay) => &self.pools.overlay,
             (Family::V4, _) => &self.pools.local,
         };
-        let of_the_host = self.host.routes.iter().copied();
-        ipam::free_subnet(pools, self.subnets().chain(of_the_host).chain(held.iter().copied()))
+        let nameservers = self.host.nameservers.iter().copied().map(IpNet::from);
+        let used: Vec<_> = self.subnets().chain(nameservers).chain(held.iter().copied()).collect();
+        // The halves of a default route lead everywhere, and say nothing about where.
+        let routes = self.host.routes.iter().filter(|route| route.to.prefix_len() > 1);
+        let beside = |routes: &mut dyn Iterator<Item = &Route>| {
+            ipam::free_subnet(pools, used.iter().copied().chain(routes.map(|route| route.to)))
+        };
+        beside(&mut routes.clone()).or_else(|_| beside(&mut routes.filter(|route| route.on_link)))
     }
 
-    /// A free address of a network's subnet, existing or planned, and not in `held`.
+    /// The address whose turn it is in a network's subnet, existing or planned, after `last`, if given, and not in `held`.
     ///
     /// # Errors
     /// None is free, or the subnet is invalid.
@@ -231,6 +245,8 @@ impl State {
         &self,
         subnet: &SubnetSpec,
         held: &[IpAddr],
+        last: Option<IpAddr>,
+        now: Timestamp,
     ) -> Result<IpAddr, NetworkError> {
         let has_it = |network: &Network| network.spec.subnets.iter().any(|it| it.subnet == subnet.subnet);
         let found = match self.networks().find(has_it) {
@@ -242,7 +258,8 @@ impl State {
             // An address that is in use by now counts as used anyway.
             let _ = found.claim(*address);
         }
-        Ok(found.allocate()?)
+        let last = last.or_else(|| self.turns.last(subnet.subnet));
+        Ok(found.allocate_next(&self.turns, last, now)?)
     }
 
     /// Every subnet of every network.
@@ -253,9 +270,18 @@ impl State {
     /// Checks that a subnet takes no addresses from another network, nor from what the host reaches by itself. A wider route of
     /// the host, such as a VPN's, is allowed: the narrower one has precedence. An uplink's subnet is the LAN's.
     fn check_overlap(&self, driver: Driver, subnet: IpNet) -> Result<(), IpamError> {
-        let taken = driver != Driver::Uplink && self.host.routes.iter().any(|route| subnet.contains(route))
-            || self.subnets().any(|other| ipam::overlap(other, subnet));
-        if taken { Err(IpamError::Overlap(subnet)) } else { Ok(()) }
+        for entry in self.networks.entries() {
+            if let Some(other) = entry.spec.subnets.iter().find(|it| ipam::overlap(it.subnet, subnet)) {
+                let holder = Holder::Network(entry.spec.name.clone(), other.subnet);
+                return Err(IpamError::Overlap(subnet, holder));
+            }
+        }
+        match self.host.routes.iter().find(|route| subnet.contains(&route.to)) {
+            Some(route) if driver != Driver::Uplink => {
+                Err(IpamError::Overlap(subnet, Holder::Route(route.to, route.ifname.clone())))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn free_vni(&self) -> Result<Vni, NetworkError> {
@@ -270,10 +296,22 @@ impl State {
 
     /// Changes what can change of a network while containers stay connected.
     pub(super) fn update_network(&mut self, name: &Name, update: NetworkUpdate) -> Result<(), Refusal> {
-        let entry = self.networks.entry(name).ok_or_else(|| NetworkError::NotFound(name.clone().into()))?;
-        if entry.origin == Origin::File {
-            return Err(NetworkError::Declared(name.clone()).into());
+        match self.networks.entry(name).map(|entry| entry.origin) {
+            Some(Origin::File) => return Err(NetworkError::Declared(name.clone()).into()),
+            Some(Origin::Cluster) => return Err(NetworkError::Global(name.clone()).into()),
+            _ => {}
         }
+        let new = self.updated_network(name, update)?;
+        self.networks.replace(new);
+        Ok(())
+    }
+
+    /// The network as it is after a change.
+    ///
+    /// # Errors
+    /// There is no such network, or a key cannot change.
+    pub(crate) fn updated_network(&self, name: &Name, update: NetworkUpdate) -> Result<NetworkSpec, Refusal> {
+        let entry = self.networks.entry(name).ok_or_else(|| NetworkError::NotFound(name.clone().into()))?;
         let mut new = (*entry.spec).clone();
         let fixed = |key: &str| Err(NetworkError::Fixed(name.clone(), key.into(), reason(key)).into());
         if let Some(key) = update.other.keys().next() {
@@ -301,8 +339,7 @@ impl State {
         self.choose_peers(&mut new, &update.peers_add, &update.peers_remove)?;
         options::absorb(&mut new).map_err(NetworkError::from)?;
         self.check_peers(&new)?;
-        self.networks.replace(new);
-        Ok(())
+        Ok(new)
     }
 
     /// Stores which peers a network reaches, if `add` or `remove` make that a list rather than all.
@@ -346,15 +383,39 @@ impl State {
 
     /// Removes a network without endpoints.
     pub(super) fn remove_network(&mut self, name: &Name) -> Result<(), Refusal> {
+        if self.networks.entry(name).is_some_and(|it| it.origin == Origin::Cluster) {
+            return Err(NetworkError::Global(name.clone()).into());
+        }
+        self.check_unused(name)?;
+        if let Some(entry) = self.networks.entry(name) {
+            let turns = Arc::make_mut(&mut self.turns);
+            entry.spec.subnets.iter().for_each(|it| turns.restart(it.subnet));
+        }
+        self.networks.remove(name)
+    }
+
+    /// Checks that neither endpoints nor ports of this host use a network.
+    ///
+    /// # Errors
+    /// They do.
+    pub(crate) fn check_unused(&self, name: &Name) -> Result<(), Refusal> {
         let endpoints: Vec<_> = self.endpoints_of(name).map(|it| it.name.to_string()).collect();
         if !endpoints.is_empty() {
             return Err(NetworkError::ActiveEndpoints(name.clone(), endpoints).into());
         }
-        self.networks.remove(name)
+        let asked_for = |entry: &&Entry<PortSpec>| {
+            !matches!(entry.origin, Origin::Derived | Origin::Cluster)
+                && entry.spec.carries.named().any(|it| it == name)
+        };
+        let ports: Vec<_> = self.ports.entries().filter(asked_for).map(|it| it.spec.name.clone()).collect();
+        if !ports.is_empty() {
+            return Err(Refusal::InUse { network: name.clone(), ports });
+        }
+        Ok(())
     }
 }
 
-/// Chooses the gateways that are not given, and the host's own address in an uplink network if it has one.
+/// Chooses the gateways that are not given, and the host's own address in an uplink or overlay network if it has one.
 ///
 /// # Errors
 /// Index of a subnet that is contradictory or has no address left.

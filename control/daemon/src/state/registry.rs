@@ -83,15 +83,15 @@ impl<S: Spec> Registry<S> {
         self.entries.keys()
     }
 
-    /// Adds an object under the lowest free number that is not resting.
+    /// Adds an object under the lowest free number that is not resting. A learned one of that name is replaced, and leaves it
+    /// its number.
     pub(super) fn add(&mut self, spec: Arc<S>, origin: Origin) -> Result<(), Refusal> {
         let name = spec.name().clone();
-        match self.entries.get(&name) {
-            Some(entry) if entry.origin == Origin::Learned => self.remove(&name)?,
+        let number = match self.entries.get(&name) {
+            Some(entry) if entry.origin == Origin::Learned => entry.number,
             Some(_) => return Err(Refusal::Exists { kind: S::KIND, name }),
-            None => {}
-        }
-        let number = self.numbers.take().ok_or(Refusal::Full { kind: S::KIND })?;
+            None => self.numbers.take().ok_or(Refusal::Full { kind: S::KIND })?,
+        };
         Arc::make_mut(&mut self.entries).insert(name, Entry { number, origin, spec });
         Ok(())
     }
@@ -122,6 +122,8 @@ impl<S: Spec> Registry<S> {
             let (kind, name) = (S::KIND, spec.name().clone());
             match self.entries.get(&name).map(|entry| (entry.origin, entry.spec.was_declared())) {
                 Some((Origin::Api, true)) if origin == Origin::File => {}
+                // What the cluster gives gives way.
+                Some((Origin::Cluster, _)) if origin == Origin::File => {}
                 Some((Origin::Api, _)) if origin == Origin::File => return Err(Refusal::Both { kind, name }),
                 Some((other, _)) if other != origin && other != Origin::Learned => {
                     return Err(Refusal::Exists { kind, name });

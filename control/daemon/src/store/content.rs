@@ -20,11 +20,13 @@ pub(super) enum Table {
     Declared,
     /// Adopted networks, by their foreign id.
     Adopted,
+    /// Addresses lent to other network drivers.
+    Lent,
 }
 
 impl Table {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Networks, Self::Ports, Self::Endpoints, Self::Pins, Self::Declared, Self::Adopted];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Networks, Self::Ports, Self::Endpoints, Self::Pins, Self::Declared, Self::Adopted, Self::Lent];
 
     /// Its name on the disk.
     pub(super) const fn name(self) -> &'static str {
@@ -35,6 +37,7 @@ impl Table {
             Self::Pins => "pins",
             Self::Declared => "declared",
             Self::Adopted => "adopted",
+            Self::Lent => "lent",
         }
     }
 }

@@ -30,11 +30,13 @@ mod tests;
 use std::{
     collections::BTreeMap,
     fs, io,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
 use tracing::{debug, error, info};
@@ -365,6 +367,28 @@ impl Store {
     /// The previous one remains.
     pub fn adopt(&self, id: &Id, network: Option<&Name>) -> Result<(), StoreError> {
         self.write(Table::Adopted, id.as_str(), network)
+    }
+
+    /// The addresses lent to other network drivers, with their subnets.
+    pub fn lent(&self) -> BTreeMap<IpAddr, IpNet> {
+        let lent = self.inner().parse_rows(Table::Lent, |address, subnet| Ok((address.parse()?, subnet)));
+        lent.into_iter().collect()
+    }
+
+    /// Stores that addresses are lent, or no longer (`None`). The disk is updated when this returns.
+    ///
+    /// # Errors
+    /// The previous ones remain.
+    pub fn lend(
+        &self,
+        addresses: impl IntoIterator<Item = (IpAddr, Option<IpNet>)>,
+    ) -> Result<(), StoreError> {
+        let mut inner = self.inner();
+        let rows = addresses
+            .into_iter()
+            .map(|(address, subnet)| inner.row(Table::Lent, &address.to_string(), subnet.as_ref()))
+            .collect::<Result<_, _>>()?;
+        inner.change(rows)
     }
 
     /// `None` removes.

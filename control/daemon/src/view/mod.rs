@@ -41,20 +41,23 @@ use vswitch::{
     counters::{NetworkCounters, NetworkTotals, PortCounters, PortTotals},
     device::{Device, packet::PacketSocket, tap::Tap},
     fdb::{Fdb, Learning},
+    neighbours::Neighbours,
     plan::Plan,
     worker::Readings,
 };
+use vswitch_fastpath::FastPort;
 use vswitch_vxlan::{device::Path, endpoint::Vtep};
 
 use self::census::Census;
 pub(crate) use self::{change::change, fdb::pinned, names::Names};
 use crate::{
     capture::Running,
+    core::Engines,
     state::{self, Kind, Refusal, State},
 };
 use vswitch_host::queue::{Queue, Queues};
 use vswitch_model::{
-    Error, Id, Name, VxlanSpec,
+    Error, Name, VxlanSpec,
     api::{PortState, Trouble, TroubleKind, capture::Capture},
 };
 
@@ -65,8 +68,7 @@ pub(crate) struct Snapshot {
     pub(crate) live: Live,
     pub(crate) process: Arc<Process>,
     problems: Problems,
-    /// Networks that engines know by ids of their own.
-    pub(crate) adopted: Arc<BTreeMap<Id, Name>>,
+    pub(crate) engines: Arc<Engines>,
     names: OnceLock<Arc<Names>>,
     census: Census,
 }
@@ -120,10 +122,14 @@ impl Outages {
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) fdb: Arc<Fdb>,
+    /// The addresses of neighbours that directories tell of.
+    pub(crate) neighbours: Arc<Neighbours>,
     pub(crate) workers: Readings,
     pub(crate) plan: Weak<Plan>,
     pub(crate) ports: BTreeMap<PortId, LivePort>,
     pub(crate) networks: BTreeMap<NetworkId, LiveNetwork>,
+    /// Why the kernel cannot forward for any port; `None` if it can.
+    pub(crate) why_not_fast: Option<String>,
     pub(crate) captures: Vec<Arc<Running>>,
 }
 
@@ -139,6 +145,8 @@ pub(crate) struct LivePort {
     /// Warnings about what this kernel lacks: sentences.
     pub(crate) warnings: Vec<String>,
     pub(crate) device: LiveDevice,
+    /// Its share of the fast path, or why it has none; absent where there can be none.
+    pub(crate) fast: Option<Result<Weak<FastPort>, String>>,
     pub(crate) heard: Arc<Heard>,
 }
 
@@ -186,7 +194,19 @@ impl Heard {
 
 impl LivePort {
     pub(crate) fn totals(&self) -> PortTotals {
+        self.count_fast();
         PortTotals::sum(&self.counters)
+    }
+
+    /// Brings the counters up to date with what the kernel has forwarded.
+    fn count_fast(&self) {
+        if let Some(fast) = self.fast_port() {
+            fast.count();
+        }
+    }
+
+    pub(crate) fn fast_port(&self) -> Option<Arc<FastPort>> {
+        self.fast.as_ref()?.as_ref().ok()?.upgrade()
     }
 
     /// Notes whether frames were received since the last call.
@@ -223,9 +243,9 @@ impl Snapshot {
         live: Live,
         process: Arc<Process>,
         problems: Problems,
-        adopted: Arc<BTreeMap<Id, Name>>,
+        engines: Arc<Engines>,
     ) -> Self {
-        Self { state, live, process, problems, adopted, names: OnceLock::new(), census: Census::default() }
+        Self { state, live, process, problems, engines, names: OnceLock::new(), census: Census::default() }
     }
 
     /// Names by number.
@@ -270,6 +290,7 @@ impl Snapshot {
 
     /// The counters of a network, and the learning in it.
     fn network_totals(&self, id: NetworkId) -> (NetworkTotals, Learning) {
+        self.live.ports.values().for_each(LivePort::count_fast);
         let totals = self.live.networks.get(&id).map(|network| {
             let taught = self.live.fdb.learning_of_network(id).since(network.taught_before);
             (NetworkTotals::sum(&network.counters), taught)

@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 
 use super::{Snapshot, state_of};
-use crate::state::{self, Known};
+use crate::{
+    names,
+    state::{self, Known},
+};
 use vswitch_model::{
     Carries, EndpointSpec, Error, Id, Name, NetworkSpec, Reference,
     api::{Endpoint, Network, SubnetUsage},
@@ -96,7 +99,15 @@ impl Snapshot {
         let port = self.state.port(&spec.port);
         let reason = port.as_ref().and_then(|port| self.why_down(port.id));
         let guard = port.and_then(|port| port.spec.guard.clone());
-        Endpoint { spec: spec.clone(), network_id, state: state_of(reason.as_ref()), guard, reason }
+        let nameservers = names::servers(&self.state, spec);
+        Endpoint {
+            spec: spec.clone(),
+            network_id,
+            state: state_of(reason.as_ref()),
+            guard,
+            reason,
+            nameservers,
+        }
     }
 }
 

@@ -46,6 +46,7 @@ impl Snapshot {
             super_frames: totals.super_frames,
             unicast: totals.unicast(),
             flooded: totals.flooded,
+            answered: totals.answered,
             dropped: totals.dropped,
             learned: taught.learned,
             moved: taught.moved,

@@ -1,9 +1,13 @@
 //! Diagnoses of an address, in the API's terms.
 
+use std::net::IpAddr;
+
+use vswitch::addr::MacAddr;
+
 use super::{Snapshot, trace::addresses};
 use crate::state;
 use vswitch_model::{
-    Error,
+    Error, Name,
     api::{
         Direction, Drop, FdbEntry, FdbFilter, Origin,
         trace::{Declared, Why, WhyFilter},
@@ -25,13 +29,19 @@ impl Snapshot {
                 || filter.mac.is_some() && mac == filter.mac
         };
         let ports: Vec<_> = self.state.ports().filter(has).collect();
+        let neighbours: Vec<_> = filter.ip.into_iter().flat_map(|ip| self.neighbours(ip)).collect();
         let entries: Vec<FdbEntry> = match filter.mac {
             Some(mac) => self.entries(&FdbFilter { mac: Some(mac), ..FdbFilter::default() }),
             None => {
                 let behind = |port: &state::Port| {
                     self.entries(&FdbFilter { port: Some(port.spec.name.clone()), ..FdbFilter::default() })
                 };
-                ports.iter().flat_map(behind).collect()
+                let of_neighbour = |(network, mac): &(Name, MacAddr)| {
+                    let network = Some(network.clone());
+                    self.entries(&FdbFilter { network, mac: Some(*mac), ..FdbFilter::default() })
+                };
+                let told = neighbours.iter().flat_map(of_neighbour);
+                ports.iter().flat_map(behind).chain(told).collect()
             }
         };
         let declared: Vec<_> = ports.iter().map(|port| self.declaration(port)).collect();
@@ -40,8 +50,32 @@ impl Snapshot {
                 || entries.iter().any(|entry| entry.port == port.spec.name)
         });
         let drops: Vec<Drop> = concerned.flat_map(|port| self.drops_at(&port)).collect();
-        let findings = findings(filter, &declared, &entries, &drops);
+        let mut findings = findings(filter, &declared, &entries, &drops);
+        findings.extend(ports.iter().filter_map(|port| self.way_of(port)));
+        findings.extend(neighbours.iter().map(|(network, mac)| {
+            format!("the directory of network {network} says that {mac} has it: questions for it are answered here")
+        }));
         Ok(Why { declared, entries, drops, findings })
+    }
+
+    /// How frames of a port pass, if it has a part in the fast path.
+    fn way_of(&self, port: &state::Port) -> Option<String> {
+        let fast = self.live(port.id)?.fast_port()?;
+        let name = &port.spec.name;
+        Some(match fast.slow() {
+            Some(slow) => format!("frames of {name} pass the switch: {slow}"),
+            None => format!(
+                "the kernel forwards frames between {name} and other veth ports, where it knows the stations"
+            ),
+        })
+    }
+
+    /// The stations that have an address according to the directories of their networks.
+    pub(super) fn neighbours(&self, ip: IpAddr) -> Vec<(Name, MacAddr)> {
+        let known = |network: state::Network| {
+            Some((network.spec.name.clone(), self.live.neighbours.get(network.id, ip)?))
+        };
+        self.state.networks().filter_map(known).collect()
     }
 
     fn declaration(&self, port: &state::Port) -> Declared {

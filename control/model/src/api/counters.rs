@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use crate::Name;
 
-/// The counters of a network. Its frames are `unicast`, `flooded` and `dropped`.
+/// The counters of a network. Its frames are `unicast`, `flooded`, `answered` and `dropped`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NetworkStats {
     /// Its name.
@@ -21,6 +21,9 @@ pub struct NetworkStats {
     pub unicast: u64,
     /// Those that were sent to every other port of the network.
     pub flooded: u64,
+    /// Those that asked for a neighbour's address, and were answered instead of flooded.
+    #[serde(default)]
+    pub answered: u64,
     /// Those that left by no port, for a reason counted at the port they came in by.
     pub dropped: u64,
     /// Addresses that were new in it.

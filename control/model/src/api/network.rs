@@ -1,5 +1,7 @@
 //! Networks and endpoints on the wire.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -74,6 +76,10 @@ pub struct Endpoint {
     /// Why not, and what to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Servers that answer it for the names of its networks, if names are served.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub nameservers: Vec<IpAddr>,
 }
 
 /// Which unused networks to remove: those that match all of this.

@@ -58,7 +58,7 @@ pub struct Trace {
 /// One step of the decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Step {
-    /// `parse`, `classify`, `learn`, `look up`, `reach`, `storm`.
+    /// `parse`, `classify`, `learn`, `look up`, `answer`, `reach`, `storm`; and `way`: who forwards it, the kernel or the switch.
     pub step: String,
     /// Its result.
     pub outcome: String,
@@ -72,6 +72,11 @@ pub enum Verdict {
     Unicast,
     /// It is sent to every port that it may reach.
     Flooded,
+    /// It asks for the address of a neighbour that the network's directory knows, and is answered.
+    Answered {
+        /// The neighbour's MAC address.
+        mac: String,
+    },
     /// It is not delivered.
     Dropped {
         /// Why not.

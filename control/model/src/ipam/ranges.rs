@@ -9,7 +9,7 @@ pub(super) struct Ranges(BTreeMap<u128, u128>);
 impl Ranges {
     /// Whether `number` was new.
     pub(super) fn insert(&mut self, number: u128) -> bool {
-        if self.around(number).is_some() {
+        if self.holds(number) {
             return false;
         }
         self.insert_range(number, number);
@@ -28,6 +28,11 @@ impl Ranges {
             self.0.remove(&start);
         }
         self.0.insert(first, last);
+    }
+
+    /// Whether `number` is in it.
+    pub(super) fn holds(&self, number: u128) -> bool {
+        self.around(number).is_some()
     }
 
     /// The lowest number from `from` on that is not in it; `None` if all are.

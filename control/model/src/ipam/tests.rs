@@ -5,9 +5,10 @@ use std::{
 };
 
 use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
 use proptest::{collection::vec, prelude::*};
 
-use super::{IpamError, Subnet, free_subnet, overlap, ranges::Ranges, unique_local};
+use super::{Holder, IpamError, REST, Subnet, Turns, free_subnet, overlap, ranges::Ranges, unique_local};
 use crate::{PoolSpec, PoolsSpec, SubnetSpec};
 
 fn net(text: &str) -> IpNet {
@@ -88,8 +89,12 @@ fn every_sentence() {
             "requested address is out of range",
         ),
         (
-            IpamError::Overlap(net("10.9.0.0/24")).to_string(),
-            "Pool overlaps with other one on this address space",
+            IpamError::Overlap(
+                net("10.9.0.0/24"),
+                Holder::Network("blue".parse().unwrap(), net("10.9.0.0/16")),
+            )
+            .to_string(),
+            "Pool overlaps with other one on this address space: 10.9.0.0/24 overlaps network blue (10.9.0.0/16)",
         ),
         (IpamError::NoPool.to_string(), "all predefined address pools have been fully subnetted"),
     ] {
@@ -199,5 +204,72 @@ proptest! {
         let free = |it: &IpNet| !used.iter().any(|used| overlap(*used, *it));
         let expected = net("10.9.0.0/16").subnets(size).unwrap().find(free);
         prop_assert_eq!(free_subnet(&pool, used.iter().copied()).ok(), expected);
+    }
+}
+
+#[test]
+fn a_clock_that_was_set_back_keeps_no_address_for_long() {
+    let (mut turns, now) = (Turns::default(), Timestamp::from_second(1_000_000).unwrap());
+    turns.take_back(ip("10.9.0.1"), now);
+    let next = |turns: &Turns, now| subnet("10.9.0.0/29").allocate_next(turns, None, now).unwrap();
+    assert_eq!(next(&turns, now), ip("10.9.0.2"));
+    assert_eq!(next(&turns, now - SignedDuration::from_hours(1)), ip("10.9.0.1"));
+    assert_eq!(next(&turns, now + REST), ip("10.9.0.1"));
+}
+
+#[derive(Clone, Debug)]
+enum Turn {
+    Come,
+    Go(usize),
+    Pass(i64),
+}
+
+proptest! {
+    /// Containers come and go in a small subnet: none gets an address that is in use, nor one that rests while another does
+    /// not; and as long as one is free, somebody gets it.
+    #[test]
+    fn no_address_is_given_out_before_its_turn(
+        turns in vec(prop_oneof![
+            4 => Just(Turn::Come),
+            3 => (0..8_usize).prop_map(Turn::Go),
+            2 => (0..40_i64).prop_map(Turn::Pass),
+        ], 0..80),
+    ) {
+        let mut ledger = Turns::default();
+        let mut now = Timestamp::from_second(1_000_000).unwrap();
+        let mut used: Vec<IpAddr> = Vec::new();
+        let mut back: std::collections::BTreeMap<IpAddr, Timestamp> = Default::default();
+        let mut last = None;
+        for turn in turns {
+            match turn {
+                Turn::Pass(seconds) => now += SignedDuration::from_secs(seconds),
+                Turn::Go(index) if index < used.len() => {
+                    let address = used.remove(index);
+                    ledger.take_back(address, now);
+                    back.insert(address, now);
+                }
+                Turn::Go(_) => {}
+                Turn::Come => {
+                    let mut subnet = subnet("10.9.0.0/29");
+                    used.iter().for_each(|address| subnet.claim(*address).unwrap());
+                    let Ok(address) = subnet.allocate_next(&ledger, last, now) else {
+                        prop_assert_eq!(used.len(), 6);
+                        continue;
+                    };
+                    prop_assert!(!used.contains(&address));
+                    let rests = |it: &IpAddr| back.get(it).is_some_and(|since| now.duration_since(*since) < REST);
+                    let all = (1..=6).map(|host| IpAddr::from([10, 9, 0, host]));
+                    let free: Vec<_> = all.filter(|it| !used.contains(it)).collect();
+                    if rests(&address) {
+                        prop_assert!(free.iter().all(rests), "{address} rests, and {free:?} do not");
+                        prop_assert_eq!(free.iter().map(|it| back[it]).min(), Some(back[&address]));
+                    }
+                    ledger.give(net("10.9.0.0/29"), address);
+                    prop_assert_eq!(ledger.last(net("10.9.0.0/29")), Some(address));
+                    last = Some(address);
+                    used.push(address);
+                }
+            }
+        }
     }
 }

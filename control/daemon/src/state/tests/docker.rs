@@ -10,6 +10,7 @@ use vswitch::topology::PortMode;
 
 use super::{config, labels, name, network};
 use crate::state::{Command, Effect, EndpointUpdate, Host, Origin, Record, Sandbox, State};
+use vswitch_host::link::Route;
 use vswitch_model::{
     Connect, Driver, Family, Id, Ipam, Mtu, Name, Netns, NetworkSpec, NetworkUpdate, PoolSpec, Reference,
     publish::Published,
@@ -37,6 +38,12 @@ fn connect(network: &str, netns: &str, number: u64) -> Command {
     Command::Connect { network: name(network), connect: Box::new(connect), sandbox: sandbox(number) }
 }
 
+/// At `second` of the tests' time.
+fn disconnect(ids: &[&Id], second: i64) -> Command {
+    let now = jiff::Timestamp::from_second(second).unwrap();
+    Command::Disconnect { ids: ids.iter().map(|id| (*id).clone()).collect(), now }
+}
+
 fn connected(connect: serde_json::Value, network: &str, number: u64) -> Command {
     let connect = Box::new(serde_json::from_value(connect).unwrap());
     Command::Connect { network: name(network), connect, sandbox: sandbox(number) }
@@ -61,6 +68,10 @@ fn has(state: &State, port: &str) -> String {
     )
 }
 
+fn route(to: &str, on_link: bool) -> Route {
+    Route { to: to.parse().unwrap(), ifname: "eth0".into(), on_link }
+}
+
 #[test]
 fn a_network_and_two_containers() {
     let mut state = State::default();
@@ -81,10 +92,14 @@ fn a_network_and_two_containers() {
     assert_eq!(has(&state, "db.blue"), "eth0 02:42:ac:11:00:03 172.17.0.3/16 via 172.17.0.1");
     assert_eq!(state.port(&name("web.blue")).unwrap().origin, Origin::Derived);
 
-    let effects = state.apply(Command::Disconnect(vec![id.clone()])).unwrap();
+    let effects = state.apply(disconnect(&[&id], 3)).unwrap();
     assert_eq!(labels(&effects), ["close web.blue=1", &format!("unstore endpoint {id}")]);
     state.apply(connect("blue", "job", 3)).unwrap();
-    assert_eq!(has(&state, "job.blue"), "eth0 02:42:ac:11:00:02 172.17.0.2/16 via 172.17.0.1", "free again");
+    assert_eq!(
+        has(&state, "job.blue"),
+        "eth0 02:42:ac:11:00:04 172.17.0.4/16 via 172.17.0.1",
+        "the next one"
+    );
 }
 
 #[test]
@@ -97,7 +112,7 @@ fn the_oldest_endpoint_is_the_default_route_until_it_goes() {
     state.apply(connect("blue", "web", 2)).unwrap();
     assert_eq!(has(&state, "web.red"), "eth0 02:42:ac:12:00:02 172.18.0.2/16 via 172.18.0.1");
     assert_eq!(has(&state, "web.blue"), "eth1 02:42:ac:11:00:02 172.17.0.2/16 via ");
-    let effects = state.apply(Command::Disconnect(vec![Id::of("1")])).unwrap();
+    let effects = state.apply(disconnect(&[&Id::of("1")], 3)).unwrap();
     assert_eq!(labels(&effects)[..2], ["close web.red=2", "update web.blue=3"]);
     assert_eq!(has(&state, "web.blue"), "eth1 02:42:ac:11:00:02 172.17.0.2/16 via 172.17.0.1");
 
@@ -145,8 +160,9 @@ fn an_endpoint_is_what_was_asked_for() {
     let mut state = State::default();
     let spec = json!({"name": "blue", "ipv6": true, "ipam": "default", "options": {"icc": "false", "prefix": "lan"}});
     state.observe(Host {
-        routes: vec!["172.17.0.0/16".parse().unwrap()],
+        routes: vec![route("172.17.0.0/16", true)],
         ipv6: Some(PoolSpec { base: "fd09::/48".parse().unwrap(), size: 64 }),
+        ..Host::default()
     });
     state.apply(Command::AddNetwork(network(spec))).unwrap();
     let asked = json!({
@@ -189,13 +205,39 @@ fn a_bare_interface_is_moved_and_published_without_being_opened_again() {
 }
 
 #[test]
+fn subnets_are_chosen_beside_what_the_host_reaches() {
+    let chosen = |routes: &[(&str, bool)], nameservers: &[&str]| {
+        let mut state = State::default();
+        let routes = routes.iter().map(|(to, on_link)| route(to, *on_link)).collect();
+        let nameservers = nameservers.iter().map(|it| it.parse().unwrap()).collect();
+        state.observe(Host { routes, nameservers, ipv6: None });
+        let chosen = state.choose_subnet(Driver::Bridge, Family::V4, &[]);
+        chosen.map_or_else(|error| error.to_string(), |net| net.to_string())
+    };
+    assert_eq!(chosen(&[], &[]), "172.17.0.0/16");
+    assert_eq!(chosen(&[("172.17.9.0/24", true)], &[]), "172.18.0.0/16");
+    assert_eq!(chosen(&[], &["172.17.0.53", "fe80::1"]), "172.18.0.0/16");
+    // What is behind a router is left alone as far as possible.
+    assert_eq!(chosen(&[("172.17.0.0/24", false)], &["172.18.0.1"]), "172.19.0.0/16");
+    // All private addresses are behind one; and a whole default route is, in two halves.
+    let private = [("10.0.0.0/8", false), ("172.16.0.0/12", false), ("192.168.0.0/16", false)];
+    assert_eq!(chosen(&[&private[..], &[("172.17.3.0/24", true)]].concat(), &[]), "172.18.0.0/16");
+    for on_link in [false, true] {
+        assert_eq!(chosen(&[("0.0.0.0/1", on_link), ("128.0.0.0/1", on_link)], &[]), "172.17.0.0/16");
+    }
+    let full = [("172.16.0.0/12", true), ("192.168.0.0/16", true)];
+    assert_eq!(chosen(&full, &[]), "all predefined address pools have been fully subnetted");
+}
+
+#[test]
 fn addresses_and_subnets_are_chosen_beside_what_is_held() {
     let mut state = State::default();
     state.apply(Command::AddNetwork(created("blue"))).unwrap();
     state.apply(connect("blue", "web", 1)).unwrap();
     let address = |subnet: &str, held: &[&str]| {
         let held: Vec<IpAddr> = held.iter().map(|it| it.parse().unwrap()).collect();
-        state.choose_address(&subnet.parse::<IpNet>().unwrap().into(), &held).unwrap().to_string()
+        let subnet = subnet.parse::<IpNet>().unwrap().into();
+        state.choose_address(&subnet, &held, None, jiff::Timestamp::UNIX_EPOCH).unwrap().to_string()
     };
     // The gateway's and the endpoint's are taken where there is a network.
     assert_eq!(address("172.17.0.0/16", &[]), "172.17.0.3");
@@ -224,7 +266,8 @@ fn overlay_networks_have_vnis_and_uplinks_share_a_trunk() {
     let subnet = state.network(&name("c")).unwrap().spec.subnets[0].subnet;
     assert_eq!(subnet, "10.0.2.0/24".parse::<IpNet>().unwrap());
     let gateway = state.layout().ports.iter().find(|it| it.id == state.port(&name("gw.a")).unwrap().id);
-    assert!(gateway.unwrap().horizon.is_some(), "no gateway hears of another host's");
+    assert!(gateway.unwrap().flood_horizon.is_some(), "no gateway hears of another host's");
+    assert!(gateway.unwrap().horizon.is_none(), "but who knows its MAC address reaches it");
 
     let uplink = |text: &str, parent: &str, net: &str| {
         Command::AddNetwork(network(json!({
@@ -356,7 +399,7 @@ fn a_network_reaches_the_peers_it_is_told() {
 fn refusals_are_dockers() {
     let file = "[[network]]\nname = 'declared'\n[[network.subnet]]\nsubnet = '10.7.0.0/24'\n";
     let mut state = State::start(config(file), []).unwrap().next;
-    state.observe(Host { routes: vec!["192.168.7.0/24".parse().unwrap()], ipv6: None });
+    state.observe(Host { routes: vec![route("192.168.7.0/24", true)], ..Host::default() });
     let with = |text: &str, more: serde_json::Value| {
         let mut value = json!({ "name": text });
         value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -381,8 +424,15 @@ fn refusals_are_dockers() {
         (with("new", json!({"driver": "host"})), "only one instance of \"host\" network is allowed"),
         (with("new", json!({"driver": "null"})), "only one instance of \"null\" network is allowed"),
         (with("blue", json!({})), "network with name blue already exists"),
-        (subnet("10.9.0.0/16"), "Pool overlaps with other one on this address space"),
-        (subnet("192.168.0.0/16"), "Pool overlaps with other one on this address space"),
+        (
+            subnet("10.9.0.0/16"),
+            "Pool overlaps with other one on this address space: 10.9.0.0/16 overlaps network blue (10.9.0.0/29)",
+        ),
+        (
+            subnet("192.168.0.0/16"),
+            "Pool overlaps with other one on this address space: 192.168.0.0/16 overlaps the host's route to \
+             192.168.7.0/24 by eth0",
+        ),
         (subnet("10.9.1.1/24"), "invalid subnet 10.9.1.1/24: it should be 10.9.1.0/24"),
         (
             with("new", json!({"subnet": [{"subnet": "10.8.0.0/24"}, {"subnet": "10.8.1.0/24"}]})),
@@ -406,8 +456,15 @@ fn refusals_are_dockers() {
         ),
         (connect("nope", "web", 2), "network nope not found"),
         (connect("blue", "web", 2), "endpoint with name web already exists in network blue"),
-        (connected(json!({"sandbox": "db", "ip": "10.9.0.6"}), "blue", 2), "Address already in use"),
-        (connected(json!({"sandbox": "db", "ip": "10.9.0.1"}), "blue", 2), "Address already in use"),
+        (
+            connected(json!({"sandbox": "db", "ip": "10.9.0.6"}), "blue", 2),
+            "Address already in use: 10.9.0.6 is held by endpoint web",
+        ),
+        (
+            connected(json!({"sandbox": "db", "ip": "10.9.0.1"}), "blue", 2),
+            "Address already in use: 10.9.0.1 is held by the gateway of network blue",
+        ),
+        (connected(json!({"sandbox": "db", "ip": "10.9.0.7"}), "blue", 2), "Address already in use"),
         (
             connected(json!({"sandbox": "db", "ip": "10.9.1.1"}), "blue", 2),
             "requested address is out of range",
@@ -440,7 +497,8 @@ fn refusals_are_dockers() {
         ),
         (
             Command::Reload(config(&file.replace("10.7.0.0/24", "10.9.0.0/24"))),
-            "network declared: subnet[0]: Pool overlaps with other one on this address space: network blue has 10.9.0.0/29",
+            "network declared: subnet[0]: Pool overlaps with other one on this address space: 10.9.0.0/24 overlaps network \
+             blue (10.9.0.0/29)",
         ),
     ] {
         let before = format!("{state:?}");
@@ -563,7 +621,7 @@ proptest! {
                 }
                 Step::Disconnect(it, netns) => {
                     let found = state.find_endpoint(&called(*it), &format!("s{netns}").parse().unwrap());
-                    Command::Disconnect(found.map(|it| it.id.clone()).into_iter().collect())
+                    disconnect(&found.iter().map(|it| &it.id).collect::<Vec<_>>(), 0)
                 }
                 Step::Update(it, mtu) => {
                     let update = NetworkUpdate { mtu: Mtu::try_from(*mtu).ok(), ..NetworkUpdate::default() };
@@ -633,4 +691,66 @@ proptest! {
             prop_assert_eq!(again.outside(), state.outside());
         }
     }
+}
+
+#[test]
+fn an_overlays_gateway_has_a_mac_address_of_its_own_on_each_host() {
+    let host = |local: &str, address: &str| {
+        let file = format!("[vxlan]\nlocal = \"{local}\"\nunderlay_mtu = 1500");
+        let mut state = State::start(config(&file), []).unwrap().next;
+        let subnet = json!({"subnet": "10.9.0.0/24", "gateway": "10.9.0.1", "aux": {"host": address}});
+        let options = json!({"vni": "5000", "host": "true"});
+        let spec = json!({"name": "blue", "driver": "overlay", "options": options, "subnet": [subnet]});
+        state.apply(Command::AddNetwork(network(spec))).unwrap();
+        has(&state, "gw.blue")
+    };
+    let [one, other] = [host("10.8.0.1", "10.9.0.2"), host("10.8.0.2", "10.9.0.3")];
+    assert!(one.contains(" 10.9.0.2/24 10.9.0.1/24 "), "its own address is first: {one}");
+    assert!(other.contains(" 10.9.0.3/24 10.9.0.1/24 "), "{other}");
+    let mac = |text: &str| text.split(' ').nth(1).unwrap().to_owned();
+    assert_ne!(mac(&one), mac(&other));
+    assert_eq!(host("10.8.0.1", "10.9.0.2"), one, "and always the same");
+}
+
+/// A subnet of six addresses, one of them the gateway's. Containers come and go at the seconds that they are numbered by.
+#[test]
+fn addresses_rest_before_they_are_given_out_again() {
+    let mut state = State::default();
+    let subnet = json!({"subnet": "10.9.0.0/29", "gateway": "10.9.0.1"});
+    state.apply(Command::AddNetwork(network(json!({"name": "blue", "subnet": [subnet]})))).unwrap();
+    let come = |state: &mut State, second: u64| {
+        state.apply(connect("blue", &format!("c{second}"), second)).map(|_| {
+            let endpoint = state.endpoints().find(|it| it.id == Id::of(&second.to_string())).unwrap();
+            endpoint.addresses[0].addr().to_string()
+        })
+    };
+    let go = |state: &mut State, number: u64, second: i64| {
+        state.apply(disconnect(&[&Id::of(&number.to_string())], second)).unwrap();
+    };
+    assert_eq!(come(&mut state, 1).unwrap(), "10.9.0.2");
+    go(&mut state, 1, 2);
+    assert_eq!(
+        [3, 4, 5, 6].map(|at| come(&mut state, at).unwrap()),
+        ["3", "4", "5", "6"].map(|it| format!("10.9.0.{it}"))
+    );
+    // Round the subnet: the only free one rests, but it is better than none.
+    assert_eq!(come(&mut state, 7).unwrap(), "10.9.0.2");
+    assert_eq!(come(&mut state, 8).unwrap_err().to_string(), "no available addresses on this pool");
+    // Of those that rest the one that has rested longest.
+    go(&mut state, 5, 20);
+    go(&mut state, 4, 21);
+    assert_eq!(come(&mut state, 22).unwrap(), "10.9.0.5");
+    go(&mut state, 3, 23);
+    // That of 4 has rested, that of 3 has not.
+    assert_eq!(come(&mut state, 82).unwrap(), "10.9.0.4");
+    // An address that is asked for need not rest.
+    let asked = connected(json!({"sandbox": "asks", "ip": "10.9.0.3"}), "blue", 83);
+    state.apply(asked).unwrap();
+    // After a restart the youngest endpoint says where to go on.
+    let (web, db) = ("10.9.0.5/29".parse::<IpNet>().unwrap(), "10.9.0.3/29".parse::<IpNet>().unwrap());
+    let endpoints = state.endpoints().filter(|it| [web, db].contains(&it.addresses[0]));
+    let stored: Vec<_> = endpoints.map(|it| Record::Endpoint(it.clone())).collect();
+    let network = Record::Network(state.network(&name("blue")).unwrap().spec);
+    let mut again = State::start(config(""), [network].into_iter().chain(stored)).unwrap().next;
+    assert_eq!(come(&mut again, 90).unwrap(), "10.9.0.4", "that after 10.9.0.3, which came last");
 }

@@ -1,0 +1,282 @@
+//! Who has which name, and the DNS server that says so.
+//!
+//! ```text
+//! State ─ records ─> Table ─> Server (vswitch-names)      with each change, before it is answered
+//!       └ sandboxes' resolv.conf, the addresses to serve
+//! ```
+//! Names are derived from the desired state, as ports are, and stored nowhere. The core follows each change at once: who was told that
+//! an endpoint is connected can ask for its name.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `records` | the names of the state's objects; pure |
+//! | `sandboxes` | /etc/netns/NAME/resolv.conf |
+
+mod records;
+mod sandboxes;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use tracing::{info, warn};
+
+use crate::{Failure, core::Leave, machine::Machine, state::State};
+use vswitch_host::{link::Links, netns::Namespace};
+use vswitch_model::{
+    DnsSpec, EndpointSpec, Error, Name,
+    api::{NameEntry, NamesFilter},
+};
+use vswitch_names::{
+    Asker, Network, Record, Table,
+    question::{self, Meaning},
+    server::{Server, Settings, Upstream},
+};
+
+use self::{records::addresses_served, sandboxes::Sandboxes};
+
+/// The port of DNS.
+const PORT: u16 = 53;
+
+/// The interface that has the address of all networks: one that no container sees, and that is always up.
+const LOOPBACK: &str = "lo";
+
+/// Whether `text` can be the zone of our names. A single label would take that label's names from all other servers.
+pub(crate) fn is_zone(text: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'-')
+    };
+    text.len() <= 190 && text.contains('.') && text.split('.').all(is_label)
+}
+
+/// The servers that answer an endpoint for the names of its networks; none if names are not served.
+///
+/// The address of all networks, if there is a way to it, and else those of its own network.
+pub(crate) fn servers(state: &State, endpoint: &EndpointSpec) -> Vec<IpAddr> {
+    let dns = state.dns();
+    if !dns.enabled {
+        return Vec::new();
+    }
+    let leads = |gateway: &IpAddr| gateway.is_ipv4() == dns.address.is_ipv4();
+    if endpoint.gateways.iter().any(leads) {
+        return vec![dns.address];
+    }
+    state.network(&endpoint.network).map(|network| records::gateways(&network.spec)).unwrap_or_default()
+}
+
+/// The names that `filter` asks for.
+///
+/// # Errors
+/// There is no such network, or a filter excludes another.
+pub(crate) fn list(state: &State, table: &Table, filter: &NamesFilter) -> Result<Vec<NameEntry>, Error> {
+    if let Some(name) = &filter.name {
+        return look_up(table, name, filter.from);
+    }
+    if filter.from.is_some() {
+        return Err(Error::invalid("from belongs to name: say what is asked for"));
+    }
+    if let Some(network) = filter.network.as_ref().filter(|name| state.network(name).is_none()) {
+        return Err(Error::not_found(format!("network {network} not found")));
+    }
+    let is_wanted = |network: &&Arc<Network>| {
+        filter.network.as_ref().is_none_or(|name| name.as_str().eq_ignore_ascii_case(network.name()))
+    };
+    let entries = table.networks().iter().filter(is_wanted).flat_map(|network| {
+        network.names().map(|(name, found)| entry(table, network, name, found.addresses, found.is_service))
+    });
+    Ok(entries.collect())
+}
+
+fn look_up(table: &Table, name: &str, from: Option<IpAddr>) -> Result<Vec<NameEntry>, Error> {
+    let asker = from.map_or(Asker::Host, Asker::Station);
+    if let Ok(address) = name.parse::<IpAddr>() {
+        let scope = table.scope(asker);
+        let at = scope.iter().flat_map(|network| network.at(address).map(move |name| (network, name)));
+        return Ok(at.map(|(network, name)| entry(table, network, name, vec![address], false)).collect());
+    }
+    match question::meaning_of(table, asker, name) {
+        Meaning::Stations(network, found) => {
+            let of = |station: &u32| {
+                entry(
+                    table,
+                    network,
+                    network.name_of(*station),
+                    network.addresses_of(*station).to_vec(),
+                    found.is_service,
+                )
+            };
+            Ok(found.stations.iter().map(of).collect())
+        }
+        Meaning::Foreign => {
+            Err(Error::not_found(format!("{name} is no name of a network: other servers are asked for it")))
+        }
+        _ => Err(Error::not_found(format!("there is no {name} in the networks of who asks"))),
+    }
+}
+
+fn entry(table: &Table, network: &Network, name: &str, addresses: Vec<IpAddr>, service: bool) -> NameEntry {
+    NameEntry {
+        name: name.to_owned(),
+        network: network.name().to_owned(),
+        full: format!("{name}.{}.{}", network.name(), table.domain),
+        addresses,
+        service,
+    }
+}
+
+/// A network of the table, after the subnets and records that it was made from.
+type Made = (Vec<IpNet>, Vec<Record>, Arc<Network>);
+
+/// The names and all that serves them, as the core owns it.
+pub(crate) struct Naming {
+    server: Arc<Server>,
+    machine: Machine,
+    /// What the table was made from.
+    followed: Option<State>,
+    /// The networks of the table: one that is the same is not made again.
+    networks: BTreeMap<Name, Made>,
+    sandboxes: Sandboxes,
+    /// The address of all networks, if it was we who have added it.
+    own: Option<IpAddr>,
+    /// Why the address of all networks is not there.
+    failed: Option<String>,
+    addresses: BTreeSet<SocketAddr>,
+    /// Failures that were logged.
+    told: BTreeSet<SocketAddr>,
+}
+
+impl Naming {
+    /// Names of nothing yet.
+    pub(crate) fn new(spec: &DnsSpec, machine: Machine) -> Self {
+        let upstream = match &*spec.upstream {
+            [] => Upstream::File("/etc/resolv.conf".into()),
+            servers => Upstream::Servers(servers.iter().map(|server| server.0).collect()),
+        };
+        Self {
+            server: Arc::new(Server::start(Settings { upstream, allow: spec.allow.clone() })),
+            machine,
+            followed: None,
+            networks: BTreeMap::new(),
+            sandboxes: Sandboxes::default(),
+            own: None,
+            failed: None,
+            addresses: BTreeSet::new(),
+            told: BTreeSet::new(),
+        }
+    }
+
+    /// The server.
+    pub(crate) fn server(&self) -> Arc<Server> {
+        Arc::clone(&self.server)
+    }
+
+    /// Serves the names of `state` from now on.
+    pub(crate) fn follow(&mut self, state: &State) {
+        if self.followed.as_ref().is_some_and(|followed| followed.is(state)) {
+            return;
+        }
+        self.followed = Some(state.clone());
+        let table = self.table(state);
+        self.server.set_table(table);
+        if self.machine.is_real() {
+            self.addresses = addresses_served(state);
+            self.listen();
+            self.sandboxes.follow(sandboxes::wanted(state));
+        }
+    }
+
+    fn table(&mut self, state: &State) -> Table {
+        let mut before = std::mem::take(&mut self.networks);
+        for (name, (subnets, records)) in records::records(state) {
+            let same = before.remove(&name).filter(|it| it.0 == subnets && it.1 == records);
+            let network = match same {
+                Some((.., network)) => network,
+                None => Arc::new(Network::new(name.as_str(), subnets.iter().copied(), &records)),
+            };
+            self.networks.insert(name, (subnets, records, network));
+        }
+        let networks = self.networks.values().map(|(.., network)| Arc::clone(network));
+        let dns = state.dns();
+        Table::new(&dns.domain, dns.ttl, networks, records::stations(state))
+    }
+
+    /// Binds what is wanted and not bound yet.
+    fn listen(&mut self) {
+        self.server.listen(&self.addresses);
+        let failures = self.server.failures();
+        for (address, why) in failures.iter().filter(|(address, _)| !self.told.contains(address)) {
+            warn!("{}", not_served(*address, why));
+        }
+        let now: BTreeSet<_> = failures.into_iter().map(|(address, _)| address).collect();
+        for address in self.told.difference(&now).filter(|address| self.addresses.contains(address)) {
+            info!("names are served at {} by now", address.ip());
+        }
+        self.told = now;
+    }
+
+    /// Tries again what has failed, once a second.
+    pub(crate) async fn retry(&mut self) {
+        let Some(state) = self.followed.as_ref().filter(|_| self.machine.is_real()) else { return };
+        let dns = state.dns();
+        if dns.enabled && self.own.is_none() {
+            let address = dns.address;
+            match self.assume(address).await {
+                Ok(()) => self.failed = None,
+                Err(error) => {
+                    let why = format!("names are not served at {address}: {error}");
+                    if self.failed.as_ref() != Some(&why) {
+                        warn!("{why}");
+                    }
+                    self.failed = Some(why);
+                }
+            }
+        }
+        if !self.told.is_empty() {
+            self.listen();
+        }
+    }
+
+    /// Adds the address of all networks to this host, unless it has it.
+    async fn assume(&mut self, address: IpAddr) -> Result<(), Failure> {
+        let links = Links::open(Namespace::current()?)?;
+        let link = links.link(LOOPBACK).await?;
+        links.add_address(&link, address.into()).await?;
+        self.own = Some(address);
+        Ok(())
+    }
+
+    /// What does not work: sentences.
+    pub(crate) fn troubles(&self) -> Vec<String> {
+        let failures = self.server.failures();
+        let taken = failures.iter().map(|(address, why)| not_served(*address, why));
+        self.failed.iter().cloned().chain(taken).collect()
+    }
+
+    /// Ends the service. Sandboxes keep their files, as they keep their interfaces, unless nothing is to be left.
+    pub(crate) async fn stop(&mut self, leave: Leave) {
+        self.server.listen(&BTreeSet::new());
+        if leave == Leave::Nothing {
+            self.sandboxes.follow(BTreeMap::new());
+        }
+        let Some(address) = self.own.take() else { return };
+        let removed = async {
+            let links = Links::open(Namespace::current()?)?;
+            let link = links.link(LOOPBACK).await?;
+            links.remove_address(&link, address.into()).await?;
+            Ok::<_, Failure>(())
+        };
+        if let Err(error) = removed.await {
+            warn!("{address} stays on {LOOPBACK}: {error}");
+        }
+    }
+}
+
+fn not_served(address: SocketAddr, why: &str) -> String {
+    format!(
+        "names are not served at {}: {why}; if another server has port {PORT} there, let it leave this address out",
+        address.ip()
+    )
+}

@@ -1,0 +1,107 @@
+//! The names of the state's objects.
+//!
+//! | object | name | further names |
+//! |---|---|---|
+//! | endpoint | its own | its aliases, the first 12 digits of its container's id |
+//! | `[[port]]` with addresses | its own | – |
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, SocketAddr},
+};
+
+use ipnet::IpNet;
+
+use super::PORT;
+use crate::state::{Origin, State};
+use vswitch_model::{Driver, EndpointSpec, Name, NetworkSpec, PortSpec, publish::Protocol};
+use vswitch_names::{Port, Record};
+
+/// The digits of a container's id that are a name of it, as with Docker.
+const SHORT: usize = 12;
+
+/// The subnets and the records of each network.
+pub(super) fn records(state: &State) -> BTreeMap<Name, (Vec<IpNet>, Vec<Record>)> {
+    let empty = |network: &NetworkSpec| {
+        (network.name.clone(), (network.subnets.iter().map(|it| it.subnet).collect(), Vec::new()))
+    };
+    let mut records: BTreeMap<Name, (Vec<IpNet>, Vec<Record>)> =
+        state.networks().map(|network| empty(&network.spec)).collect();
+    for endpoint in state.endpoints() {
+        if let Some((_, records)) = records.get_mut(&endpoint.network) {
+            records.push(of_endpoint(endpoint));
+        }
+    }
+    for port in state.ports().filter(|port| port.origin != Origin::Derived) {
+        let network = port.spec.carries.untagged();
+        if let Some((_, records)) = network.and_then(|network| records.get_mut(network)) {
+            records.extend(of_port(&port.spec));
+        }
+    }
+    records
+}
+
+fn of_endpoint(endpoint: &EndpointSpec) -> Record {
+    let short = endpoint.container.iter().map(|id| id.chars().take(SHORT).collect::<String>());
+    let port = |protocol: Protocol, number: u16| Port {
+        name: number.to_string(),
+        protocol: protocol.to_string(),
+        number,
+    };
+    let mut ports: Vec<Port> = Vec::new();
+    for published in &endpoint.published {
+        let port = port(published.protocol, published.to().port());
+        if !ports.contains(&port) {
+            ports.push(port);
+        }
+    }
+    Record {
+        name: endpoint.name.to_string(),
+        aliases: endpoint.aliases.iter().cloned().chain(short).collect(),
+        addresses: endpoint.addresses.iter().map(IpNet::addr).collect(),
+        ports,
+        ..Record::default()
+    }
+}
+
+fn of_port(port: &PortSpec) -> Option<Record> {
+    let addresses: Vec<_> = port.interface()?.address.iter().map(IpNet::addr).collect();
+    let record = || Record { name: port.name.to_string(), addresses, ..Record::default() };
+    (!port.interface()?.address.is_empty()).then(record)
+}
+
+/// The addresses of local stations, each with its networks: those of its sandbox or container, the oldest first.
+pub(super) fn stations(state: &State) -> Vec<(IpAddr, Vec<String>)> {
+    let station = |endpoint: &EndpointSpec| {
+        let sandbox = endpoint.sandbox.as_ref().map(|sandbox| sandbox.path().display().to_string());
+        sandbox.or_else(|| endpoint.container.clone()).unwrap_or_else(|| endpoint.id.to_string())
+    };
+    let mut all: Vec<_> = state.endpoints().collect();
+    all.sort_by_key(|endpoint| (endpoint.created, &endpoint.id));
+    let mut networks: HashMap<String, Vec<String>> = HashMap::new();
+    for endpoint in &all {
+        networks.entry(station(endpoint)).or_default().push(endpoint.network.to_string());
+    }
+    let own = all.iter().flat_map(|endpoint| {
+        let networks = networks.get(&station(endpoint)).cloned().unwrap_or_default();
+        endpoint.addresses.iter().map(move |net| (net.addr(), networks.clone()))
+    });
+    own.collect()
+}
+
+/// The addresses of this host in a network at which names are served.
+pub(super) fn gateways(network: &NetworkSpec) -> Vec<IpAddr> {
+    let is_gated = matches!(network.driver(), Driver::Bridge | Driver::Overlay);
+    let gateways = network.subnets.iter().filter(|_| is_gated).filter_map(|subnet| subnet.gateway);
+    gateways.collect()
+}
+
+/// All addresses at which names are served; none if they are not.
+pub(super) fn addresses_served(state: &State) -> BTreeSet<SocketAddr> {
+    let dns = state.dns();
+    if !dns.enabled {
+        return BTreeSet::new();
+    }
+    let gateways = state.networks().flat_map(|network| gateways(&network.spec));
+    gateways.chain([dns.address]).map(|address| SocketAddr::new(address, PORT)).collect()
+}

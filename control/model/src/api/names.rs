@@ -1,0 +1,43 @@
+//! Names on the wire.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::Name;
+
+/// Which names: all, those of a network, or those that a look-up finds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct NamesFilter {
+    /// Of this network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub network: Option<Name>,
+    /// What a client asks for: `db`, `db.blue`, or an address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The address of the client that asks; by default this host, which sees all networks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub from: Option<IpAddr>,
+}
+
+/// A name, and what has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NameEntry {
+    /// The name in its network.
+    pub name: String,
+    /// The network.
+    pub network: String,
+    /// The name as every client of the network may write it.
+    pub full: String,
+    /// The addresses that are answered.
+    #[schema(value_type = Vec<String>)]
+    pub addresses: Vec<IpAddr>,
+    /// Whether it is that of a service, whose members come and go.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub service: bool,
+}
