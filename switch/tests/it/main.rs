@@ -15,3 +15,4 @@ mod segment;
 mod superframe;
 mod too_big;
 mod trace;
+mod tunnel;
