@@ -3,7 +3,8 @@
 use std::num::NonZeroU16;
 
 use super::lab::{Lab, Wiring, frame, mac};
-use super::superframe::{ACK, Addresses, Nested, PSH, Spec, Transport};
+use super::nested::Nested;
+use super::superframe::{ACK, Addresses, PSH, Spec, Transport};
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
     device::mem::OwnedFrame,

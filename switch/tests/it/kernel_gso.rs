@@ -13,7 +13,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::superframe::{ACK, Addresses, CWR, FIN, Nested, PSH, Spec, Transport, nested, specs};
+use super::nested::{Nested, nested};
+use super::superframe::{ACK, Addresses, CWR, FIN, PSH, Spec, Transport, specs};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use vswitch::checksum;

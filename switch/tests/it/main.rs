@@ -10,6 +10,7 @@ mod limit;
 mod mirror;
 mod model;
 mod neighbours;
+mod nested;
 mod routers;
 mod segment;
 mod superframe;

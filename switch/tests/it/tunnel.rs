@@ -1,6 +1,7 @@
 //! Super-frames inside a container's own tunnel, against a model that builds every wire frame from scratch.
 
-use super::superframe::{ACK, Addresses, CWR, FIN, Nested, PSH, Spec, Transport, nested};
+use super::nested::{Nested, nested};
+use super::superframe::{ACK, Addresses, CWR, FIN, PSH, Spec, Transport};
 use proptest::prelude::*;
 use vswitch::drops::DropReason;
 use vswitch::headers::IpVersion;
