@@ -46,7 +46,7 @@ test-kernel: build # tests that need root and a kernel: never skipped. The crash
 	@scripts/need-packages ip:iproute2 ping:iputils-ping iperf3:iperf3 nft:nftables chromium:chromium ethtool:ethtool tcpdump:tcpdump \
 	  tshark:tshark ovs-vswitchd:openvswitch-switch prometheus:prometheus tmux:tmux \
 	  dockerd:docker.io docker-compose:docker-compose busybox:busybox-static podman:podman containerd:containerd runc:runc \
-	  /usr/lib/cni/host-local:containernetworking-plugins etcd:etcd-server
+	  /usr/lib/cni/host-local:containernetworking-plugins firewalld:firewalld busctl:systemd dbus-daemon:dbus etcd:etcd-server
 	cargo build --workspace --locked --bins
 	cargo test --workspace --locked -- --ignored --test-threads=2
 	$(KERNEL_TESTS) --test-threads=2 --skip scale::
@@ -86,6 +86,8 @@ gates:           ## the other checks of CI: dependencies and crates
 	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev jq:jq readelf:binutils
 	@scripts/need-rust
 	scripts/check-supply
+	@scripts/need-packages clang:clang llvm-strip:llvm
+	scripts/check-bpf
 	scripts/check-rust
 	scripts/check-pure vswitch vswitch-vxlan
 	scripts/check-alone

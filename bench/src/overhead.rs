@@ -135,13 +135,13 @@ impl Rates {
 }
 
 fn rate(clock: &Clock, kind: Kind, fdb: &Arc<Fdb>) -> f64 {
-    let source = Source::new(Pairs::new(MACS), PORTS);
-    let asking = |source| plan(PORTS, Arc::clone(fdb), Arc::new(Sink::<true>(source)));
+    let source = || Source::<false>::new(Pairs::new(MACS), PORTS);
+    let asking = || plan(PORTS, Arc::clone(fdb), Arc::new(Sink::<true, false>(source())));
     match kind {
-        Kind::Ordinary => of_engine(clock, asking(source)),
-        Kind::NoNetworks => of_engine(clock, Plan { networks: Vec::new(), ..asking(source) }),
+        Kind::Ordinary => of_engine(clock, asking()),
+        Kind::NoNetworks => of_engine(clock, Plan { networks: Vec::new(), ..asking() }),
         Kind::Bare | Kind::Twice => {
-            let plan = plan(PORTS, Arc::clone(fdb), Arc::new(Sink::<false>(source)));
+            let plan = plan(PORTS, Arc::clone(fdb), Arc::new(Sink::<false, false>(source())));
             let mut bare = Bare::new();
             if matches!(kind, Kind::Twice) {
                 of_turns(clock, || bare.turn::<true>(&plan))
@@ -150,12 +150,12 @@ fn rate(clock: &Clock, kind: Kind, fdb: &Arc<Fdb>) -> f64 {
             }
         }
         Kind::Unguarded | Kind::Guarded => {
-            let sink = Arc::new(Sink::<true>(Source::of_tcp(Pairs::new(MACS), kind.ports())));
+            let sink = Arc::new(Sink::<true, true>(Source::new(Pairs::new(MACS), kind.ports())));
             let plan = if matches!(kind, Kind::Guarded) { guarded } else { plan };
             of_engine(clock, plan(kind.ports(), Arc::clone(fdb), sink))
         }
-        Kind::NothingPicked => of_capture(clock, asking(source), Some(arp())),
-        Kind::AllPicked => of_capture(clock, asking(source), None),
+        Kind::NothingPicked => of_capture(clock, asking(), Some(arp())),
+        Kind::AllPicked => of_capture(clock, asking(), None),
     }
 }
 
@@ -292,15 +292,15 @@ fn count_sent(frames: &Transmit<'_>, out: Out, result: Result<usize, DropReason>
 
 /// Receives from a [`Source`]; sent frames are formed and discarded, and counted with or without the check for
 /// captures.
-struct Sink<const ASKS: bool>(Source);
+struct Sink<const ASKS: bool, const TCP: bool>(Source<TCP>);
 
-impl<const ASKS: bool> fmt::Debug for Sink<ASKS> {
+impl<const ASKS: bool, const TCP: bool> fmt::Debug for Sink<ASKS, TCP> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sink").finish_non_exhaustive()
     }
 }
 
-impl<const ASKS: bool> Device for Sink<ASKS> {
+impl<const ASKS: bool, const TCP: bool> Device for Sink<ASKS, TCP> {
     fn recv(&self, port: PortId, batch: &mut Batch, max: usize, refuse: &mut Refuse<'_>) -> io::Result<bool> {
         self.0.recv(port, batch, max, refuse)
     }
@@ -308,7 +308,7 @@ impl<const ASKS: bool> Device for Sink<ASKS> {
     fn send(&self, frames: &Transmit<'_>, _: &mut Scratch) {
         for out in frames.outs {
             let result = frames.form(*out, Capabilities::ALL).map(|form| {
-                black_box(form);
+                black_box(&form);
                 1
             });
             if ASKS {

@@ -115,7 +115,7 @@ impl Batch {
     /// Moves the bytes `range` of the buffer that is `ahead` buffers after the next into the next.
     ///
     /// For devices that receive into many buffers at once and then skip one.
-    pub(crate) fn shift_spare(&mut self, ahead: usize, range: Range<usize>) {
+    pub fn shift_spare(&mut self, ahead: usize, range: Range<usize>) {
         let next = self.frames.len() * STRIDE;
         let from = next + ahead * STRIDE;
         self.memory.copy_within(from + range.start..from + range.end, next + range.start);
@@ -182,7 +182,7 @@ impl Batch {
 
     /// Restores the tag (protocol and control information, as on the wire) that the kernel stripped from the
     /// last frame (`PACKET_AUXDATA`), moving the addresses forward.
-    pub(crate) fn restore_tag(&mut self, tag: [u8; TAG]) {
+    pub fn restore_tag(&mut self, tag: [u8; TAG]) {
         let Some(frame) = self.frames.last_mut() else { return };
         if frame.len < ADDRESSES {
             return;

@@ -270,7 +270,7 @@ impl Head {
     }
 
     /// The offload header and the head of the frame.
-    pub(crate) fn with_header(&self) -> &[u8] {
+    pub fn with_header(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 
@@ -312,10 +312,18 @@ impl<'a> Transmit<'a> {
                 }
                 form => send(form).map(|()| 1),
             });
-            if result == Err(DropReason::PktTooBig) {
-                self.answer_port(*out, &mut scratch.answers);
+            if let Err(reason) = result {
+                self.failed(*out, reason, &mut scratch.answers);
             }
             self.count(*out, result);
+        }
+    }
+
+    /// Answers the sender of `out` if it was too long.
+    #[cold]
+    fn failed(&self, out: Out, reason: DropReason, answers: &mut Answers) {
+        if reason == DropReason::PktTooBig {
+            self.answer_port(out, answers);
         }
     }
 

@@ -6,6 +6,7 @@
 //! runs alone.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
+mod accelerate;
 mod capture;
 mod cli;
 mod cluster;

@@ -117,7 +117,7 @@ pub fn decapsulate(
 }
 
 /// Passes each datagram of a message to `refuse`; it was received at [`MESSAGE`] in the batch's next buffer.
-pub(crate) fn refuse_all(message: &Message, reason: DropReason, batch: &mut Batch, refuse: &mut Refuse<'_>) {
+pub fn refuse_all(message: &Message, reason: DropReason, batch: &mut Batch, refuse: &mut Refuse<'_>) {
     let bytes = batch.spare().next().map_or(&[][..], |buffer| &buffer[MESSAGE..]);
     for datagram in (Shape::Train { stride: message.stride.max(1) }).datagrams(message.len) {
         refuse(message.peer, reason, inside(bytes, &datagram));

@@ -250,27 +250,26 @@ struct Lane {
 /// Sort key of a frame: its source port, its position among the frames, its traffic class and its time to live, from the
 /// highest bits down, so that sorting groups frames by port and keeps their order within each.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Departure(u64);
+struct Departure(u32);
 
-const _: () = assert!(CAPACITY <= 1 << 16);
+const _: () = assert!(CAPACITY <= 1 << 8);
 
 impl Departure {
     #[inline]
-    fn new(Lane { source, traffic_class, ttl }: Lane, position: u16) -> Self {
-        let [high, low] = position.to_be_bytes();
-        Self(u64::from_be_bytes([0, 0, 0, source, high, low, traffic_class, ttl]))
+    fn new(Lane { source, traffic_class, ttl }: Lane, position: u8) -> Self {
+        Self(u32::from_be_bytes([source, position, traffic_class, ttl]))
     }
 
     #[inline]
     fn lane(self) -> Lane {
-        let [.., source, _, _, traffic_class, ttl] = self.0.to_be_bytes();
+        let [source, _, traffic_class, ttl] = self.0.to_be_bytes();
         Lane { source, traffic_class, ttl }
     }
 
     #[inline]
     fn position(self) -> usize {
-        let [.., high, low, _, _] = self.0.to_be_bytes();
-        usize::from(u16::from_be_bytes([high, low]))
+        let [_, position, ..] = self.0.to_be_bytes();
+        usize::from(position)
     }
 }
 

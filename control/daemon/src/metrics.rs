@@ -152,6 +152,9 @@ impl Scrape {
         gauge("port_up", "Whether the port carries frames: 1 or 0", |port| {
             u64::from(port.state == PortState::Up)
         })?;
+        gauge("port_accelerated", "Whether the kernel forwards for the port: 1 or 0", |port| {
+            u64::from(port.acceleration.as_ref().is_some_and(|it| it.on))
+        })?;
         gauge("port_fdb_entries", "Addresses learned on the port", |port| port.macs.into())?;
         let info = self.ports.iter().map(|port| {
             let network = port.network.as_ref().map_or("", |network| network.as_str());
@@ -164,8 +167,14 @@ impl Scrape {
             ("port_receive", "Bytes received", |it| it.rx.bytes),
             ("port_transmit", "Bytes sent", |it| it.tx.bytes),
         ];
-        let counts: [(_, _, Count); 14] = [
+        let counts: [(_, _, Count); 16] = [
             ("port_receive_frames", "Frames received, a super-frame being one", |it| it.rx.frames),
+            ("port_receive_accelerated_frames", "Received frames that the kernel forwarded", |it| {
+                it.acceleration.as_ref().map_or(0, |it| it.rx_frames)
+            }),
+            ("port_transmit_accelerated_frames", "Sent frames that the kernel forwarded", |it| {
+                it.acceleration.as_ref().map_or(0, |it| it.tx_frames)
+            }),
             ("port_receive_super_frames", "Super-frames received", |it| it.rx.super_frames),
             ("port_transmit_frames", "Frames sent, a super-frame being one", |it| it.tx.frames),
             ("port_transmit_super_frames", "Super-frames sent whole", |it| it.tx.super_frames),

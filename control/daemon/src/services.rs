@@ -139,6 +139,7 @@ impl Services {
         services.api.spawn(api::serve(api, handle(), last_orders()));
         if let Some(listener) = docker {
             services.docker.spawn(docker::serve(listener, handle().by(Asker::Docker), last_orders()));
+            services.run(docker::revive());
         }
         services.run(attach::serve(helpers, {
             let core = handle();

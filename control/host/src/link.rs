@@ -11,6 +11,7 @@ mod error;
 mod offloads;
 pub mod plan;
 mod seclude;
+mod watch;
 
 use std::{
     collections::HashMap,
@@ -31,12 +32,13 @@ use rtnetlink::{
 };
 use rustix::io::Errno;
 use tokio::{runtime, task::JoinHandle};
-use tracing::warn;
+use tracing::{debug, warn};
 use vswitch::addr::MacAddr;
 
 pub use error::LinkError;
 pub use plan::{DefaultRoute, Snapshot, Step, WHOLE_SUPER_FRAME, Wanted, super_frame};
 pub use rtnetlink::packet_route::link::InfoKind;
+pub use watch::{Changes, Watch};
 
 use crate::netns::{Namespace, run_in};
 use vswitch_model::IfName;
@@ -95,6 +97,17 @@ pub struct Peer {
     pub index: u32,
     /// Whether it is in another namespace.
     pub is_elsewhere: bool,
+}
+
+/// A route of the main table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Its destinations; of a default route, the prefix has the length 0.
+    pub to: IpNet,
+    /// The interface that it leads to.
+    pub ifname: String,
+    /// Whether the destinations are on the link itself, not behind a router.
+    pub on_link: bool,
 }
 
 /// Traffic counters of an interface, seen from its namespace.
@@ -216,9 +229,9 @@ impl Links {
         }
     }
 
-    /// Destinations of the main table's routes, and their interfaces; a default route has a prefix of length 0. Routes from
-    /// router advertisements come and go by themselves and are left out, as are those to single addresses.
-    pub async fn routes(&self) -> Result<Vec<(IpNet, String)>, LinkError> {
+    /// The main table's routes. Those from router advertisements come and go by themselves and are left out, as are those to
+    /// single addresses.
+    pub async fn routes(&self) -> Result<Vec<Route>, LinkError> {
         let names: HashMap<u32, String> =
             self.all().await?.into_iter().map(|it| (it.index, it.name)).collect();
         let error = |error| self.error("list the routes", error);
@@ -228,8 +241,8 @@ impl Links {
         for family in [v4, v6] {
             let mut dump = self.handle.route().get(family).execute();
             while let Some(message) = dump.try_next().await.map_err(error)? {
-                if let Some((net, index)) = read_route(&message) {
-                    routes.extend(names.get(&index).map(|name| (net, name.clone())));
+                if let Some((to, index, on_link)) = read_route(&message) {
+                    routes.extend(names.get(&index).map(|name| Route { to, ifname: name.clone(), on_link }));
                 }
             }
         }
@@ -250,16 +263,20 @@ impl Links {
         }
     }
 
-    /// Brings an existing interface to the state `wanted`; see [`Links::configure_all`].
+    /// Brings an existing interface to the state `wanted`, with IPv6 switched on for it if it has such addresses, be it off by
+    /// default there (sysctl `disable_ipv6`); see [`Links::configure_all`].
     pub async fn configure(&self, wanted: &Wanted) -> Result<(), LinkError> {
         let mut snapshot = self.snapshot().await?;
-        self.bring_about(&mut snapshot, wanted).await
+        self.bring_about(&mut snapshot, wanted).await.map(drop)
     }
 
     /// Brings existing interfaces to the states `wanted`: MAC, MTU, addresses, up, default routes; and the loopback up.
     /// What is so already is left alone. The outer error means that nothing could be read or done; the inner results are
-    /// in the order of `wanted`.
-    pub async fn configure_all(&self, wanted: &[Wanted]) -> Result<Vec<Result<(), LinkError>>, LinkError> {
+    /// in the order of `wanted`, with what was done.
+    pub async fn configure_all(
+        &self,
+        wanted: &[Wanted],
+    ) -> Result<Vec<Result<Vec<Step>, LinkError>>, LinkError> {
         let mut snapshot = self.snapshot().await?;
         let mut results = Vec::with_capacity(wanted.len());
         for wanted in wanted {
@@ -401,21 +418,28 @@ impl Links {
         Ok(snapshot)
     }
 
-    async fn bring_about(&self, snapshot: &mut Snapshot, wanted: &Wanted) -> Result<(), LinkError> {
+    async fn bring_about(&self, snapshot: &mut Snapshot, wanted: &Wanted) -> Result<Vec<Step>, LinkError> {
         if wanted.is_wary {
             self.distrust(&wanted.ifname);
         }
-        for step in plan::plan(snapshot, wanted)? {
-            let done = self.perform(&step).await;
+        if wanted.spec.address.iter().any(|net| net.addr().is_ipv6())
+            && let Err(error) = self.sysctl(&format!("ipv6/conf/{}/disable_ipv6", wanted.ifname), "0")
+        {
+            // The kernel's refusal of the addresses is the one to report.
+            debug!("IPv6 stays off on {} in namespace {}: {error}", wanted.ifname, self.namespace);
+        }
+        let steps = plan::plan(snapshot, wanted)?;
+        for step in &steps {
+            let done = self.perform(step).await;
             // Already there, or already gone, is what was requested: others were faster.
-            match (&step, done.as_ref().err().and_then(error::errno)) {
+            match (step, done.as_ref().err().and_then(error::errno)) {
                 (Step::AddAddress { .. } | Step::AddRoute(_), Some(Errno::EXIST)) => {}
                 (Step::DeleteAddress { .. }, Some(Errno::ADDRNOTAVAIL)) => {}
                 (Step::DeleteRoute(_), Some(Errno::SRCH)) => {}
                 _ => done
-                    .map_err(|error| LinkError::of_step(&step, wanted, &self.namespace.to_string(), error))?,
+                    .map_err(|error| LinkError::of_step(step, wanted, &self.namespace.to_string(), error))?,
             }
-            snapshot.note(&step);
+            snapshot.note(step);
         }
         if wanted.described_offloads
             && let Err(error) = self.limit_offloads(&wanted.ifname)
@@ -426,7 +450,7 @@ impl Links {
                 self.namespace
             );
         }
-        Ok(())
+        Ok(steps)
     }
 
     async fn perform(&self, step: &Step) -> Result<(), rtnetlink::Error> {
@@ -539,7 +563,8 @@ fn read_address(message: &AddressMessage) -> Option<IpNet> {
     IpNet::new(local.or(address)?, message.header.prefix_len).ok()
 }
 
-fn read_route(message: &RouteMessage) -> Option<(IpNet, u32)> {
+/// Destinations, interface, and whether they are on the link.
+fn read_route(message: &RouteMessage) -> Option<(IpNet, u32, bool)> {
     let header = &message.header;
     if header.table != RouteHeader::RT_TABLE_MAIN || header.protocol == RouteProtocol::Ra {
         return None;
@@ -548,19 +573,20 @@ fn read_route(message: &RouteMessage) -> Option<(IpNet, u32)> {
         AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         _ => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
-    let (mut to, mut index) = (any, None);
+    let (mut to, mut index, mut on_link) = (any, None, true);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(RouteAddress::Inet(address)) => to = IpAddr::V4(*address),
             RouteAttribute::Destination(RouteAddress::Inet6(address)) => to = IpAddr::V6(*address),
             RouteAttribute::Oif(oif) => index = Some(*oif),
+            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => on_link = false,
             _ => {}
         }
     }
     let net = IpNet::new(to, header.destination_prefix_length).ok()?;
     let is_place = net.prefix_len() < net.max_prefix_len() && !net.addr().is_multicast();
     let is_link_local = matches!(net.addr(), IpAddr::V6(address) if address.is_unicast_link_local());
-    (is_place && !is_link_local).then_some((net, index?))
+    (is_place && !is_link_local).then_some((net, index?, on_link))
 }
 
 fn read_default_route(message: &RouteMessage) -> Option<DefaultRoute> {

@@ -17,14 +17,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::Semaphore, task::spawn_blocking};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::spawn_blocking,
+};
 use tracing::debug;
 use vswitch::device::tap::Tap;
 
 use crate::netns::{self, Inode, Namespace, Traveller};
 
-/// How long a reading is reused: one view of the switch needs many.
+/// Age up to which a reading is reused: one view of the switch needs many.
 const FRESH: Duration = Duration::from_millis(100);
+
+/// Age up to which a reading answers while the next is made: with a thousand TAPs that takes milliseconds, and longer while
+/// interfaces are made and removed, since each request to a TAP waits for the lock of the kernel's interfaces (`rtnl_lock`).
+const RECENT: Duration = Duration::from_secs(1);
 
 /// Initial size of the read buffer in bytes: room for some hundred interfaces.
 const TEXT: usize = 64 << 10;
@@ -90,23 +97,39 @@ impl Queues {
 #[derive(Debug)]
 pub struct Looker {
     /// Serializes readings.
-    turn: Semaphore,
+    turn: Arc<Semaphore>,
     last: Mutex<Option<Instant>>,
 }
 
 impl Default for Looker {
     fn default() -> Self {
-        Self { turn: Semaphore::new(1), last: Mutex::default() }
+        Self { turn: Arc::new(Semaphore::new(1)), last: Mutex::default() }
     }
 }
 
 impl Looker {
-    /// Reads the queues given by `queues`, unless that was just done. Waits only for a reading in progress.
-    pub async fn look(&self, queues: impl FnOnce() -> Queues + Send + 'static) {
-        let turn = self.turn.acquire().await;
-        if self.last().is_some_and(|last| last.elapsed() < FRESH) {
+    /// Reads the queues given by `queues`, unless that was done within 100 ms. Waits for it only if the last reading is more than
+    /// a second old.
+    pub async fn look(self: &Arc<Self>, queues: impl FnOnce() -> Queues + Send + 'static) {
+        if self.is_younger(FRESH) {
             return;
         }
+        if self.is_younger(RECENT) {
+            if let Ok(turn) = Arc::clone(&self.turn).try_acquire_owned() {
+                let this = Arc::clone(self);
+                tokio::spawn(async move { this.read(turn, queues).await });
+            }
+            return;
+        }
+        // Waits for a reading in progress. Never closed.
+        let Ok(turn) = Arc::clone(&self.turn).acquire_owned().await else { return };
+        if !self.is_younger(FRESH) {
+            self.read(turn, queues).await;
+        }
+    }
+
+    /// Reads in the turn of this caller.
+    async fn read(&self, turn: OwnedSemaphorePermit, queues: impl FnOnce() -> Queues + Send + 'static) {
         // Entering namespaces may block.
         let look = move || {
             let queues = queues();
@@ -117,6 +140,10 @@ impl Looker {
         }
         *self.last() = Some(Instant::now());
         drop(turn);
+    }
+
+    fn is_younger(&self, age: Duration) -> bool {
+        self.last().is_some_and(|last| last.elapsed() < age)
     }
 
     fn last(&self) -> MutexGuard<'_, Option<Instant>> {

@@ -56,19 +56,7 @@ impl fmt::Display for Also {
     }
 }
 
-impl TryFrom<String> for Also {
-    type Error = InvalidAlso;
-
-    fn try_from(text: String) -> Result<Self, InvalidAlso> {
-        text.parse()
-    }
-}
-
-impl From<Also> for String {
-    fn from(also: Also) -> Self {
-        also.to_string()
-    }
-}
+written_as_text!(Also);
 
 /// A guard as it is written.
 #[derive(Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! The name of a host, as a browser asks for it.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,19 +28,13 @@ impl FromStr for HostName {
     }
 }
 
-impl TryFrom<String> for HostName {
-    type Error = InvalidHostName;
-
-    fn try_from(text: String) -> Result<Self, InvalidHostName> {
-        text.parse()
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
-impl From<HostName> for String {
-    fn from(name: HostName) -> Self {
-        name.0
-    }
-}
+written_as_text!(HostName);
 
 impl PartialEq<str> for HostName {
     fn eq(&self, text: &str) -> bool {

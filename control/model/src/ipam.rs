@@ -9,7 +9,10 @@
 mod ranges;
 mod turns;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ipnet::{IpNet, Ipv6Net};
 use jiff::Timestamp;
@@ -17,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 use self::ranges::Ranges;
 pub use self::turns::{REST, Turns};
-use crate::{Family, PoolSpec, SubnetSpec};
+use crate::{Family, Name, PoolSpec, SubnetSpec};
 
 /// Why an address or a subnet is not available.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,15 +31,18 @@ pub enum IpamError {
     /// Every address is taken.
     #[error("no available addresses on this pool")]
     NoAddress,
-    /// It is in use.
+    /// It is in use, by the subnet itself or by another.
     #[error("Address already in use")]
     Taken(IpAddr),
+    /// It is in use: by whom.
+    #[error("Address already in use: {0} is held by {1}")]
+    Held(IpAddr, Holder),
     /// It is not a host address of the subnet.
     #[error("requested address is out of range")]
     OutOfRange(IpAddr),
     /// Another network, or the host, has a part of it.
-    #[error("Pool overlaps with other one on this address space")]
-    Overlap(IpNet),
+    #[error("Pool overlaps with other one on this address space: {0} overlaps {1}")]
+    Overlap(IpNet, Holder),
     /// It has host bits.
     #[error("invalid subnet {0}: it should be {should}", should = .0.trunc())]
     HostBits(IpNet),
@@ -52,6 +58,36 @@ pub enum IpamError {
     /// (auxiliary address, subnet)
     #[error("invalid auxiliary address {0}: parent subnet {1} doesn't contain this address")]
     Aux(IpAddr, IpNet),
+}
+
+/// Whose a subnet or an address is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A network, with the subnet.
+    Network(Name, IpNet),
+    /// The host: (destinations of a route, its interface).
+    Route(IpNet, String),
+    /// The network's gateway.
+    Gateway(Name),
+    /// An auxiliary address: (network, key).
+    Aux(Name, String),
+    /// An endpoint.
+    Endpoint(Name),
+    /// A port.
+    Port(Name),
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(name, subnet) => write!(f, "network {name} ({subnet})"),
+            Self::Route(to, ifname) => write!(f, "the host's route to {to} by {ifname}"),
+            Self::Gateway(network) => write!(f, "the gateway of network {network}"),
+            Self::Aux(network, key) => write!(f, "the auxiliary address {key} of network {network}"),
+            Self::Endpoint(name) => write!(f, "endpoint {name}"),
+            Self::Port(name) => write!(f, "port {name}"),
+        }
+    }
 }
 
 /// A subnet, and which of its addresses are in use.

@@ -4,6 +4,10 @@
 //! CLI, so a thing has one shape and one name everywhere. They are data; the daemon implements
 //! them. Nothing here acts: no system call, no clock, no task.
 
+#[macro_use]
+mod written;
+
+mod accelerate;
 pub mod api;
 pub mod attach;
 mod driver;
@@ -37,6 +41,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    accelerate::Accelerate,
     driver::{Driver, InvalidDriver, Scope, is_predefined},
     endpoint::{Connect, EndpointSpec},
     error::{Error, ErrorKind},
@@ -71,6 +76,8 @@ pub struct SwitchSpec {
     pub busy_poll: u16,
     /// The folder of the embedded store and of the instance lock.
     pub state: PathBuf,
+    /// Whether the kernel may forward between ports.
+    pub accelerate: Accelerate,
     /// Seconds after which a learned address expires.
     pub ageing: u32,
     /// Maximum number of learned addresses, over all ports.
@@ -91,6 +98,7 @@ impl Default for SwitchSpec {
             name: "vswitch".into(),
             workers: None,
             busy_poll: 50,
+            accelerate: Accelerate::default(),
             state: "/var/lib/vswitch".into(),
             ageing: 300,
             mac_limit: 65_536,

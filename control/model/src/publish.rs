@@ -259,19 +259,7 @@ impl FromStr for Protocol {
     }
 }
 
-impl TryFrom<String> for Publish {
-    type Error = InvalidPublish;
-
-    fn try_from(text: String) -> Result<Self, InvalidPublish> {
-        text.parse()
-    }
-}
-
-impl From<Publish> for String {
-    fn from(publish: Publish) -> Self {
-        publish.to_string()
-    }
-}
+written_as_text!(Publish);
 
 impl fmt::Display for Publish {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -33,7 +33,8 @@ pub struct SubnetSpec {
     /// The range to allocate from; by default the whole subnet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip_range: Option<IpNet>,
-    /// The next hop of the containers; by default the first free address.
+    /// The host's own address, and the next hop of the containers unless [another](Self::next_hop) is named; by default the first
+    /// free address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
     /// Reserved addresses by name; they are never allocated.
@@ -45,6 +46,16 @@ impl SubnetSpec {
     /// Its address family.
     pub fn family(&self) -> Family {
         Family::of(self.subnet)
+    }
+
+    /// The next hop of the containers: the gateway, or as with Docker the auxiliary address `DefaultGatewayIPv4` or
+    /// `DefaultGatewayIPv6`.
+    pub fn next_hop(&self) -> Option<IpAddr> {
+        let key = match self.family() {
+            Family::V4 => "DefaultGatewayIPv4",
+            Family::V6 => "DefaultGatewayIPv6",
+        };
+        self.aux.get(key).copied().or(self.gateway)
     }
 }
 

@@ -111,19 +111,7 @@ impl fmt::Display for UnderlayAddr {
     }
 }
 
-impl TryFrom<String> for UnderlayAddr {
-    type Error = InvalidUnderlayAddr;
-
-    fn try_from(text: String) -> Result<Self, InvalidUnderlayAddr> {
-        text.parse()
-    }
-}
-
-impl From<UnderlayAddr> for String {
-    fn from(address: UnderlayAddr) -> Self {
-        address.to_string()
-    }
-}
+written_as_text!(UnderlayAddr);
 
 #[cfg(test)]
 mod tests {

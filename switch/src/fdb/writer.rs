@@ -288,6 +288,7 @@ impl Writer {
             return Learned::Held;
         }
         fdb.buckets[bucket].set(slot, fresh.held(held));
+        fdb.tell(key);
         self.count(from, -1);
         self.count(fresh.port(), 1);
         self.totals.moved += 1;
@@ -304,8 +305,12 @@ impl Writer {
             Some((.., value)) if (value.origin(), value.port()) == (origin, port) => true,
             Some((bucket, slot, value)) => {
                 self.remove(fdb, bucket, slot, key, value);
-                self.put(fdb, (bucket, slot), key, pinned);
-                true
+                // One of a control plane did not count so far.
+                let has_room = self.insert(fdb, key, pinned, now);
+                if !has_room {
+                    self.put(fdb, (bucket, slot), key, value);
+                }
+                has_room
             }
             None => self.insert(fdb, key, pinned, now),
         }
@@ -401,6 +406,7 @@ impl Writer {
                 && value.is_held()
             {
                 fdb.buckets[bucket].set(slot, value.held(false));
+                fdb.tell(key);
                 self.report(now, key, value.port(), Change::Released);
             }
         }
@@ -417,6 +423,7 @@ impl Writer {
                 }
             } else if value.is_held() && writer.moves.release(key, now) {
                 fdb.buckets[bucket].set(slot, value.held(false));
+                fdb.tell(key);
                 writer.report(now, key, value.port(), Change::Released);
             }
         });
@@ -451,6 +458,7 @@ impl Writer {
     /// Fills a free slot.
     fn put(&mut self, fdb: &Fdb, (bucket, slot): Spot, key: Key, value: Value) {
         fdb.buckets[bucket].fill(slot, key, value);
+        fdb.tell(key);
         self.len += 1;
         match value.origin() {
             Origin::Learned => {
@@ -564,6 +572,7 @@ impl Writer {
 
     fn remove(&mut self, fdb: &Fdb, bucket: usize, slot: usize, key: Key, value: Value) {
         fdb.buckets[bucket].clear(slot);
+        fdb.tell(key);
         self.len -= 1;
         match value.origin() {
             Origin::Learned => {

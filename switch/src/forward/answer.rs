@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     addr::{MacAddr, NetworkId},
-    batch::Batch,
+    batch::{Batch, Received},
     drops::DropReason,
     neighbours::Question,
     plan::Pass,
@@ -48,9 +48,9 @@ pub(super) fn or_answer<'p>(
 #[cold]
 #[inline(never)]
 fn find_answer(pass: Pass<'_>, batch: &Batch, slot: usize, header: &Header) -> Option<MacAddr> {
-    let &Header { network, isolated, tag, to: Destination::Group(_), .. } = header else { return None };
+    let &Header { network, tag, to: Destination::Group(_), .. } = header else { return None };
     let Pass { plan, now, .. } = pass;
-    let ingress = batch.frames()[slot].ingress;
+    let &Received { ingress, isolated, .. } = &batch.frames()[slot];
     if plan.topology.is_tunnel(ingress) {
         return None;
     }

@@ -16,8 +16,6 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header {
     pub(super) network: NetworkId,
-    /// Whether an isolated port of another host sent it.
-    pub(super) isolated: bool,
     /// The tag that belongs to the switch; see [`Classified::tag`].
     pub(super) tag: Option<Tag>,
     /// Its source.
@@ -78,22 +76,24 @@ pub(super) fn read_header(plan: &Plan, rx: &Received, bytes: &[u8]) -> Result<He
         }
         _ => Destination::Group(Flood::Multicast),
     };
-    Ok(Header { network, isolated: rx.isolated, tag, from: plan.fdb.station(network, frame.src), to })
+    Ok(Header { network, tag, from: plan.fdb.station(network, frame.src), to })
 }
 
 /// Judges the frames of a port that has a guard.
 #[inline(never)]
 pub(super) fn guard(plan: &Plan, batch: &Batch, headers: &mut [Result<Header, Refused>]) {
     for ((rx, bytes), header) in batch.iter().zip(headers) {
-        *header = header.and_then(|header| judge(plan, rx, bytes, header));
+        judge(plan, rx, bytes, header);
     }
 }
 
-/// Passes on the header of a frame that its port's guard accepts.
-pub(super) fn judge(plan: &Plan, rx: &Received, bytes: &[u8], header: Header) -> Result<Header, Refused> {
-    match plan.topology.judge(rx.ingress, bytes) {
-        Ok(()) => Ok(header),
-        Err(reason) => Err(Refused { reason, network: Some(header.network) }),
+/// Refuses a frame that its port's guard does not accept.
+#[inline]
+pub(super) fn judge(plan: &Plan, rx: &Received, bytes: &[u8], header: &mut Result<Header, Refused>) {
+    if let Ok(Header { network, .. }) = header
+        && let Err(reason) = plan.topology.judge(rx.ingress, bytes)
+    {
+        *header = Err(Refused { reason, network: Some(*network) });
     }
 }
 

@@ -4,6 +4,7 @@ use super::{
     answer::or_answer,
     decide::{Decision, Notes, Questions, decide},
     read::{Refused, judge, read_header},
+    routers::or_to_routers,
 };
 use crate::{
     addr::PortId,
@@ -28,11 +29,13 @@ pub(crate) fn suppose<'p>(
     let mut notes = Notes::default();
     let mut suppose = Suppose { taught: None, evicted: Vec::new(), storm };
     let bytes = batch.bytes(slot);
-    let header = read_header(pass.plan, rx, bytes).and_then(|header| judge(pass.plan, rx, bytes, header));
+    let mut header = read_header(pass.plan, rx, bytes);
+    judge(pass.plan, rx, bytes, &mut header);
     let (network, fate) = match header {
         Ok(header) => {
-            let fate = decide(pass, rx.ingress, &header, &mut suppose, &mut notes);
-            (Some(header.network), or_answer(fate, pass, batch, slot, &header))
+            let fate = decide(pass, rx, &header, &mut suppose, &mut notes);
+            let fate = or_answer(fate, pass, batch, slot, &header);
+            (Some(header.network), or_to_routers(fate, pass, batch, slot, &header))
         }
         Err(Refused { reason, network }) => (network, Err(reason)),
     };

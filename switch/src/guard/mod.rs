@@ -23,14 +23,15 @@ mod tests;
 
 use std::net::IpAddr;
 
-use etherparse::EtherType;
+use etherparse::{EtherType, IpNumber};
 
 use crate::{
     addr::MacAddr,
     drops::DropReason,
     wire::{
-        bytes::{try_u16_at, try_u64_at},
-        frame::{ADDRESSES, TAG, is_tag},
+        bytes::{try_u16_at, try_u64_at, u32_at},
+        frame::{ADDRESSES, ETHERNET_HEADER, TAG, is_tag},
+        headers::IPV4_HEADER,
     },
 };
 
@@ -51,6 +52,39 @@ pub struct Guard {
     also: Box<[MacAddr]>,
     /// `None`: its IP addresses are not on record, and not judged.
     addresses: Option<Addresses>,
+    common: Common,
+}
+
+/// What most frames of the station have in common, told from the others by four comparisons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Common {
+    /// Its MAC address and the type of IPv4; ones, which no such frame has, if it has no IPv4 address.
+    link: u64,
+    /// Its IPv4 address.
+    source: u32,
+}
+
+impl Common {
+    fn of(mac: MacAddr, mut addresses: impl Iterator<Item = IpAddr>) -> Self {
+        let v4 = addresses.find_map(|address| match address {
+            IpAddr::V4(address) => Some(address.to_bits()),
+            IpAddr::V6(_) => None,
+        });
+        let link = mac.to_bits() << 16 | u64::from(EtherType::IPV4.0);
+        v4.map_or(Self { link: u64::MAX, source: 0 }, |source| Self { link, source })
+    }
+
+    /// Whether `frame` is TCP over IPv4, without options, from the station's own addresses.
+    #[inline]
+    fn has(self, frame: &[u8]) -> bool {
+        const HEADERS: usize = ETHERNET_HEADER + IPV4_HEADER;
+        frame.first_chunk::<HEADERS>().is_some_and(|head| {
+            try_u64_at(head, 6) == Some(self.link)
+                && head[ETHERNET_HEADER] == 0x45
+                && head[ETHERNET_HEADER + 9] == IpNumber::TCP.0
+                && u32_at(head, ETHERNET_HEADER + 12) == self.source
+        })
+    }
 }
 
 /// The IP addresses of a station.
@@ -71,6 +105,8 @@ impl Guard {
         also: impl IntoIterator<Item = (IpAddr, u8)>,
         macs: impl IntoIterator<Item = MacAddr>,
     ) -> Self {
+        let addresses: Vec<_> = addresses.into_iter().collect();
+        let common = Common::of(mac, addresses.iter().copied());
         let own = addresses.into_iter().map(|address| (address, if address.is_ipv4() { 32 } else { 128 }));
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for (address, prefix) in own.chain(also) {
@@ -89,12 +125,27 @@ impl Guard {
         }
         let is_known = !(v4.is_empty() && v6.is_empty());
         let addresses = is_known.then(|| Addresses { v4: Ranges::of(v4), v6: Ranges::of(v6) });
-        Self { mac, also: macs.into_iter().collect(), addresses }
+        Self { mac, also: macs.into_iter().collect(), addresses, common }
     }
 
     /// The MAC address of the station.
     pub fn mac(&self) -> MacAddr {
         self.mac
+    }
+
+    /// All its MAC addresses.
+    pub fn macs(&self) -> impl Iterator<Item = MacAddr> {
+        [self.mac].into_iter().chain(self.also.iter().copied())
+    }
+
+    /// First and last of its ranges of IPv4 addresses; `None`: IP addresses are not judged.
+    pub fn ranges4(&self) -> Option<&[(u32, u32)]> {
+        self.addresses.as_ref().map(|own| &*own.v4.0)
+    }
+
+    /// The same of IPv6 addresses.
+    pub fn ranges6(&self) -> Option<&[(u128, u128)]> {
+        self.addresses.as_ref().map(|own| &*own.v6.0)
     }
 
     /// Judges a frame from the station (with Ethernet header, without FCS).
@@ -106,6 +157,14 @@ impl Guard {
     /// The frame is not one that the station may send.
     #[inline]
     pub fn judge(&self, frame: &[u8], is_foreign: impl Fn(u128) -> bool) -> Result<(), DropReason> {
+        if self.common.has(frame) {
+            return Ok(());
+        }
+        self.judge_any(frame, is_foreign)
+    }
+
+    #[inline(never)]
+    fn judge_any(&self, frame: &[u8], is_foreign: impl Fn(u128) -> bool) -> Result<(), DropReason> {
         let source = MacAddr::from_bits(try_u64_at(frame, 6).ok_or(DropReason::PktTooSmall)? >> 16);
         if !self.has_mac(source) {
             return Err(DropReason::GuardMac);

@@ -368,3 +368,26 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    /// The short way accepts only what the long way does, whatever is on record.
+    #[test]
+    fn what_is_common_is_judged_alike(
+        addresses in proptest::collection::vec(prop::sample::select(vec!["10.9.0.4", "10.9.0.5", "fd00:9::4", "0.0.0.0"]), 0..3),
+        source in prop::sample::select(vec!["10.9.0.4", "10.9.0.5", "10.9.0.6", "0.0.0.0"]),
+        mac in prop::sample::select(vec![OWN, OTHER, [0xff; 6]]),
+        protocol in prop::sample::select(vec![6_u8, 17, 1]),
+        changes in proptest::collection::vec((0_usize..40, any::<u8>()), 0..2),
+        len in 0_usize..60,
+    ) {
+        let guard = Guard::new(MacAddr(OWN), addresses.into_iter().map(ip), [], []);
+        let mut frame = ipv4(source, "10.9.0.9", protocol, 0, &udp(67, 68));
+        frame[6..12].copy_from_slice(&mac);
+        for (at, byte) in changes {
+            frame[at] = byte;
+        }
+        frame.truncate(len);
+        let long = guard.judge_any(&frame, |_| false);
+        prop_assert_eq!(guard.judge(&frame, |_| false), long);
+    }
+}

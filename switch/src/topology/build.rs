@@ -87,6 +87,7 @@ impl Topology {
                     isolates_tunnels: network.is_some_and(|network| network.isolates_tunnels),
                     answers: network.is_some_and(|network| network.answers),
                     members: Vec::new(),
+                    flooded: 0,
                     link_locals: Vec::new(),
                     place: vec![NO_MEMBER; slots],
                 })
@@ -160,6 +161,7 @@ impl Topology {
             isolated: rules.isolated,
             horizon: rules.horizon,
             flood_horizon: rules.flood_horizon,
+            leads_to_routers: rules.leads_to_routers,
             mac_limit: if rules.learning { rules.mac_limit } else { Some(0) },
             storm: rules.storm,
             limits: (rules.limits != Limits::default()).then(|| rules.limits.into()),
@@ -180,22 +182,33 @@ impl Topology {
         vlan: Option<VlanId>,
     ) -> Result<(), TopologyError> {
         let is_tunnel = matches!(rules.mode, PortMode::Tunnel(_));
-        let entry = &mut self.networks[network.id.index()];
-        let place = &mut entry.place[rules.id.index()];
-        if *place != NO_MEMBER {
+        let NetworkEntry { isolates_tunnels, members, flooded, place, .. } =
+            &mut self.networks[network.id.index()];
+        if place[rules.id.index()] != NO_MEMBER {
             return Err(TopologyError::CarriedTwice(rules.id, network.id));
         }
-        *place = u16::try_from(entry.members.len()).unwrap_or(NO_MEMBER);
         let member = Member {
             port: rules.id,
             vlan,
             horizon: rules.horizon,
             flood_horizon: rules.flood_horizon,
-            isolated: rules.isolated || is_tunnel && entry.isolates_tunnels,
-            flood: rules.flood && (!is_tunnel || network.floods_to(rules.id)),
+            leads_to_routers: rules.leads_to_routers,
+            isolated: rules.isolated || is_tunnel && *isolates_tunnels,
             hairpin: rules.hairpin,
         };
-        entry.members.push(member);
+        members.push(member);
+        let last = members.len() - 1;
+        let mut settle = |at: usize, member: &Member| {
+            place[member.port.index()] = u16::try_from(at).unwrap_or(NO_MEMBER);
+        };
+        settle(last, &member);
+        if rules.flood && (!is_tunnel || network.floods_to(rules.id)) {
+            // Changes places with the first that is not flooded to.
+            members.swap(*flooded, last);
+            settle(last, &members[last]);
+            settle(*flooded, &member);
+            *flooded += 1;
+        }
         Ok(())
     }
 }

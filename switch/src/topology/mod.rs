@@ -53,6 +53,7 @@ struct PortEntry {
     isolated: bool,
     horizon: Option<NonZeroU16>,
     flood_horizon: Option<NonZeroU16>,
+    leads_to_routers: bool,
     mac_limit: Option<u32>,
     storm: FloodLimits,
     max_frame: usize,
@@ -80,7 +81,10 @@ struct NetworkEntry {
     passes_tags: bool,
     isolates_tunnels: bool,
     answers: bool,
+    /// Those that frames are flooded to come first.
     members: Vec<Member>,
+    /// The number of these.
+    flooded: usize,
     /// The link-local IPv6 addresses that its known stations have by default, sorted.
     link_locals: Vec<(u128, PortId)>,
     /// By port number: its index in `members`, or [`NO_MEMBER`].
@@ -183,6 +187,11 @@ impl Topology {
         self.port(port).is_ok_and(|entry| matches!(entry.ingress, Ingress::Tunnel))
     }
 
+    /// Whether routers may be behind `port` that were not heard.
+    pub(crate) fn leads_to_routers(&self, port: PortId) -> bool {
+        self.port(port).is_ok_and(|entry| entry.leads_to_routers)
+    }
+
     /// Whether the switch answers questions for neighbours that it knows in `network`.
     #[inline]
     pub(crate) fn answers(&self, network: NetworkId) -> bool {
@@ -201,7 +210,7 @@ impl Topology {
     /// another host.
     pub fn reach(&self, network: NetworkId, ingress: PortId, isolated: bool) -> Reach<'_> {
         let from = self.ports.get(ingress.index()).and_then(Option::as_ref);
-        Reach { entry: self.networks.get(network.index()), from, ingress, isolated }
+        Reach { entry: self.networks.get(network.index()), to_routers: false, from, ingress, isolated }
     }
 
     /// Maximum number of addresses learned on `port`; 0: it does not learn.

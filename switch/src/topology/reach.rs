@@ -17,8 +17,8 @@ pub struct Member {
     pub vlan: Option<VlanId>,
     pub(super) horizon: Option<NonZeroU16>,
     pub(super) flood_horizon: Option<NonZeroU16>,
+    pub(super) leads_to_routers: bool,
     pub(super) isolated: bool,
-    pub(super) flood: bool,
     pub(super) hairpin: bool,
 }
 
@@ -30,6 +30,8 @@ pub struct Reach<'a> {
     pub(super) ingress: PortId,
     /// An isolated port of another host sent the frame.
     pub(super) isolated: bool,
+    /// It is flooded to ports that lead to routers alone.
+    pub(super) to_routers: bool,
 }
 
 impl<'a> Reach<'a> {
@@ -41,17 +43,36 @@ impl<'a> Reach<'a> {
         self.check(member).map(|()| member)
     }
 
+    /// The same for a frame that is for routers alone, when flooded.
+    pub(crate) fn to_routers(self) -> Self {
+        Self { to_routers: true, ..self }
+    }
+
     /// All egress ports, for flooding.
     pub fn members(self) -> impl Iterator<Item = &'a Member> {
-        let members = self.entry.map_or(&[][..], |entry| &entry.members);
-        members.iter().filter(move |member| {
-            member.flood && !self.is_beyond_flood_horizon(member) && self.check(member).is_ok()
-        })
+        let members = self.entry.map_or(&[][..], |entry| &entry.members[..entry.flooded]);
+        let is_choosy = self.to_routers || self.is_kept_apart();
+        let reaches = move |member: &&Member| {
+            if is_choosy {
+                (!self.to_routers || member.leads_to_routers)
+                    && !self.is_beyond_flood_horizon(member)
+                    && self.check(member).is_ok()
+            } else {
+                member.port != self.ingress || member.hairpin
+            }
+        };
+        members.iter().filter(reaches)
+    }
+
+    /// Whether the sender may be kept apart from some members: none is from a port in no group and not isolated, as most are.
+    fn is_kept_apart(&self) -> bool {
+        self.is_from_isolated()
+            || self.from.is_some_and(|from| from.horizon.is_some() || from.flood_horizon.is_some())
     }
 
     fn is_beyond_flood_horizon(&self, member: &Member) -> bool {
-        let group = member.flood_horizon;
-        group.is_some() && group == self.from.and_then(|from| from.flood_horizon)
+        member.flood_horizon.is_some()
+            && member.flood_horizon == self.from.and_then(|from| from.flood_horizon)
     }
 
     fn check(&self, member: &Member) -> Result<(), DropReason> {

@@ -184,8 +184,12 @@ pub fn link(frame: &[u8]) -> Option<(usize, EtherType)> {
 /// `pskb_inet_may_pull`, drivers/net/vxlan/vxlan_core.c); its bridge does not look.
 #[inline]
 pub fn is_cut_short(frame: &[u8]) -> bool {
-    // Most are longer than all that is looked at.
-    frame.len() < ETHERNET_HEADER + KERNEL_TAGS * TAG + IPV6_HEADER && ends_within_ip(frame)
+    match ethertype_before(frame, ETHERNET_HEADER) {
+        Some(EtherType::IPV4) => frame.len() < ETHERNET_HEADER + IPV4_HEADER,
+        Some(EtherType::IPV6) => frame.len() < ETHERNET_HEADER + IPV6_HEADER,
+        Some(EtherType::VLAN_TAGGED_FRAME | EtherType::PROVIDER_BRIDGING) => ends_within_ip(frame),
+        _ => false,
+    }
 }
 
 /// Number of tags behind which the kernel looks for an IP header (`VLAN_MAX_DEPTH`, include/linux/if_vlan.h).

@@ -88,7 +88,14 @@ impl Network {
     fn outside(&self, published: Vec<Published>) -> Outside {
         let subnets = [format!("10.9.{}.0/24", self.number), format!("fd00:9:{}::/64", self.number)];
         let subnets = subnets.iter().map(|net| net.parse().unwrap()).collect();
-        Outside { ifname: self.ifname.clone(), subnets, masquerade: true, published, tunnels: Arc::default() }
+        Outside {
+            ifname: self.ifname.clone(),
+            internal: false,
+            subnets,
+            masquerade: true,
+            published,
+            tunnels: Arc::default(),
+        }
     }
 
     /// As the outside knows the way, it sees who comes.
@@ -122,7 +129,7 @@ impl World {
 
     fn reserve(&mut self, publish: &[&str], addresses: &[IpAddr]) -> Result<Vec<Published>, String> {
         let publish: Vec<Publish> = publish.iter().map(|text| text.parse().unwrap()).collect();
-        let reserved = self.at_host(|gateway| gateway.reserve(&publish, addresses));
+        let reserved = self.at_host(|gateway| gateway.reserve(&publish, addresses, true));
         reserved.map_err(|error| error.to_string())
     }
 

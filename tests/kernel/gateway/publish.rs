@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::{TcpListener, UdpSocket},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
     time::Instant,
 };
@@ -12,7 +12,7 @@ use vswitch_tests::control::{
     gateway::Gateway,
     publish::{Protocol, Published},
 };
-use vswitch_tests::{PATIENCE, eventually};
+use vswitch_tests::{Netns, PATIENCE, eventually};
 
 use super::{Mirror, World, seen, seen_udp, socket, unreachable};
 
@@ -206,12 +206,106 @@ fn a_host_port_has_one_owner() {
     assert_eq!(world.tables(), "");
 }
 
+/// Sockets of TCP at a port of the host: those that listen, and the others, of IPv4 and of IPv6.
+fn sockets(host: &Netns, port: u16) -> [[usize; 2]; 2] {
+    let count = |file: &str| {
+        let text = host.run(|| fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap());
+        let ours = format!(":{port:04X}");
+        let at = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let states: Vec<_> = at.filter(|it| it[1].ends_with(&ours)).map(|it| it[3] == "0A").collect();
+        let listening = states.iter().filter(|listens| **listens).count();
+        [listening, states.len() - listening]
+    };
+    [count("tcp"), count("tcp6")]
+}
+
+/// A server of the host that answers one client and ends, so that its connection lingers (TIME_WAIT).
+fn serve_once(host: &Netns, client: &Netns, port: u16, reuse: bool) {
+    let server = host.run(|| {
+        let server = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        server.set_reuse_address(reuse).unwrap();
+        server.bind(&socket("0.0.0.0", port).into()).unwrap();
+        server.listen(1).unwrap();
+        server
+    });
+    let mut at_client = client.run(|| TcpStream::connect(socket("192.0.2.1", port)).unwrap());
+    drop(server.accept().unwrap());
+    assert_eq!(at_client.read(&mut [0]).unwrap(), 0);
+    drop((at_client, server));
+    eventually("it lingers", || (sockets(host, port)[0] == [0, 1]).then_some(()));
+}
+
+#[test]
+fn the_port_of_a_server_that_has_ended_is_published_at_once() {
+    let mut world = World::new();
+    let _mirror = Mirror::start(&world.blue.web, 80);
+    serve_once(&world.host, &world.outside, 8080, true);
+    serve_once(&world.host, &world.outside, 8081, false);
+    serve_once(&world.host, &world.outside, 8082, true);
+    world.publish(&["8080:80", "8081:80", "192.0.2.1:8082:80"]);
+    for port in [8080, 8081, 8082] {
+        assert_eq!(seen(&world.outside, socket("192.0.2.1", port)), "192.0.2.2", "{port}");
+    }
+    // It is reserved where the server allowed that, and each port by one socket.
+    assert_eq!(sockets(&world.host, 8080), [[0, 1], [1, 0]]);
+    assert_eq!(sockets(&world.host, 8081), [[0, 1], [0, 0]]);
+    assert_eq!(sockets(&world.host, 8082), [[1, 1], [0, 0]]);
+    world.host.run(|| {
+        for at in ["0.0.0.0:8080", "[::]:8080", "192.0.2.1:8082"] {
+            assert_eq!(TcpListener::bind(at).unwrap_err().kind(), std::io::ErrorKind::AddrInUse, "{at}");
+        }
+    });
+}
+
+#[test]
+fn a_port_costs_one_socket_and_each_family_can_be_given_up_alone() {
+    let mut world = World::new();
+    let here = [world.blue.ip(2), world.blue.ip6(2)];
+    let published = world.publish(&["8080:80"]);
+    assert_eq!(sockets(&world.host, 8080), [[0, 0], [1, 0]]);
+    let binds = |world: &World, at: &str| {
+        let at: SocketAddr = at.parse().unwrap();
+        world.host.run(|| {
+            let socket = socket2::Socket::new(
+                socket2::Domain::for_address(at),
+                socket2::Type::STREAM,
+                Some(socket2::Protocol::TCP),
+            )
+            .unwrap();
+            if at.is_ipv6() {
+                socket.set_only_v6(true).unwrap();
+            }
+            socket.bind(&at.into()).is_ok()
+        })
+    };
+    let [v4, v6] = ["0.0.0.0:8080", "[::]:8080"];
+    for (kept, given_up) in [(v4, v6), (v6, v4)] {
+        let left: Vec<_> = published.iter().copied().filter(|it| it.at().to_string() == kept).collect();
+        world.set(&[world.blue.outside(left)]);
+        // A process just spawned by any test may hold our sockets until it calls exec.
+        eventually("the other is free", || binds(&world, given_up).then_some(()));
+        assert!(!binds(&world, kept), "{kept}");
+        world.set(&[world.blue.outside(Vec::new())]);
+        eventually("both are free", || (binds(&world, v4) && binds(&world, v6)).then_some(()));
+        let again = world.reserve(&["8080:80"], &here).unwrap();
+        assert_eq!(again, published);
+        world.set(&[world.blue.outside(again)]);
+        assert!(!binds(&world, v4) && !binds(&world, v6));
+    }
+    // After a restart as well.
+    let wanted = [world.blue.outside(published)];
+    world.gateway = Gateway::new();
+    assert!(world.at_host(|gateway| gateway.restore(&wanted)).unwrap().is_empty());
+    assert_eq!(sockets(&world.host, 8080), [[0, 0], [1, 0]]);
+}
+
 #[test]
 fn a_port_that_an_engine_holds_is_published_and_not_held() {
     let mut world = World::new();
     let _mirror = Mirror::start(&world.blue.web, 80);
-    let mut published = world.reserve(&["8080:80"], &[world.blue.ip(2)]).unwrap();
-    published.iter_mut().for_each(|it| it.held = false);
+    let (publish, to) = (["8080:80".parse().unwrap()], [world.blue.ip(2)]);
+    let published = world.at_host(|gateway| gateway.reserve(&publish, &to, false)).unwrap();
+    assert!(published.iter().all(|it| !it.held));
     let wanted = [world.blue.outside(published.clone())];
     world.set(&wanted);
     // A process just spawned by any test may hold our sockets until it calls exec.
@@ -223,8 +317,10 @@ fn a_port_that_an_engine_holds_is_published_and_not_held() {
     world.gateway = Gateway::new();
     assert!(world.at_host(|gateway| gateway.restore(&wanted)).unwrap().is_empty());
     assert_eq!(seen(&world.outside, socket("192.0.2.1", 8080)), "192.0.2.2");
-    // A process that bound the port beforehand is a conflict.
+    // Published anew, the engine still has it. For a port of ours, a process that has bound it is a conflict.
     world.set(&[]);
+    let again = world.at_host(|gateway| gateway.reserve(&publish, &to, false)).unwrap();
+    world.at_host(|gateway| gateway.release(&again));
     let refusal = world.reserve(&["8080:80"], &[world.blue.ip(2)]).unwrap_err();
     assert!(refusal.contains("address already in use"), "{refusal}");
     drop(engine);

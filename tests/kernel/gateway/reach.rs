@@ -46,6 +46,38 @@ fn networks_are_isolated_from_each_other_and_from_who_knows_the_way() {
     assert_eq!(seen(&world.host, socket("10.9.2.2", 80)), "10.9.2.1");
 }
 
+/// The host and the containers of an internal network reach each other, and nothing else: neither by routes, nor by published
+/// ports, be they translated or relayed.
+#[test]
+fn an_internal_network_is_the_hosts_alone() {
+    let mut world = World::new();
+    world.route_inward();
+    let _mirrors =
+        [&world.blue.web, &world.red.web, &world.outside, &world.host].map(|netns| Mirror::start(netns, 80));
+    let published = world.reserve(&["8080:80", "[::]:8081:80"], &[world.blue.ip(2)]).unwrap();
+    assert!(published.iter().any(|it| it.is_relayed()), "{published:?}");
+    let inner = Outside::of_internal(world.red.ifname.clone(), Arc::default());
+    world.set(&[world.blue.outside(published), inner]);
+    let spy = &world.red.client;
+    assert_eq!(seen(&world.host, socket("10.9.2.2", 80)), "10.9.2.1");
+    assert_eq!(seen(spy, socket("10.9.2.1", 80)), "10.9.2.3");
+    assert_eq!(seen(spy, socket("fd00:9:2::1", 80)), "fd00:9:2::3");
+    assert_eq!(seen(&world.outside, socket("2001:db8::1", 8081)), "10.9.1.1", "the relay works");
+    for (from, to, port) in [
+        (spy, "192.0.2.2", 80),
+        (spy, "2001:db8::2", 80),
+        (spy, "10.9.1.2", 80),
+        (spy, "10.9.2.1", 8080),
+        (spy, "192.0.2.1", 8080),
+        (spy, "fd00:9:2::1", 8080),
+        (spy, "2001:db8::1", 8081),
+        (&world.outside, "10.9.2.2", 80),
+        (&world.blue.client, "10.9.2.2", 80),
+    ] {
+        unreachable(from, socket(to, port));
+    }
+}
+
 #[test]
 fn settings_are_made_where_they_are_needed_only() {
     let mut world = World::new();

@@ -1,6 +1,6 @@
 //! Reachability between containers, hosts and LANs, for each network driver.
 
-use std::thread;
+use std::{fs, thread};
 
 use serde_json::{Value, json};
 use vswitch_tests::{Netns, Vswitchd, net, tcp};
@@ -52,6 +52,31 @@ fn containers_of_a_network_reach_each_other_and_nobody_else() {
     assert_eq!(switch.ctl(&["sandbox", "inspect", &place]).as_array().unwrap().len(), 1);
 }
 
+/// Hardened hosts and the pause containers of pods have IPv6 off by default: a network that has it switches it on for its own
+/// interfaces, and for no other.
+#[test]
+fn where_ipv6_is_off_by_default_it_is_on_for_our_interfaces() {
+    let switch = switch();
+    let web = Netns::new("web");
+    for netns in [&switch.host, &web] {
+        netns.ip("link add other type bridge");
+        let off = |scope: &str| fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"), "1");
+        netns.run(|| off("all").and_then(|()| off("default")).unwrap());
+    }
+    network(&switch, "create --subnet 10.9.0.0/24 --subnet fd09::/64 blue");
+    network(&switch, "create --subnet 10.8.0.0/24 plain");
+    connect(&switch, "blue", &web, &["--publish", "8080:80"]);
+    connect(&switch, "plain", &web, &[]);
+    web.reaches("10.9.0.1");
+    web.reaches("fd09::1");
+    let is_off = |netns: &Netns, ifname: &str| {
+        let path = format!("/proc/sys/net/ipv6/conf/{ifname}/disable_ipv6");
+        netns.run(|| fs::read_to_string(path).unwrap()) == "1\n"
+    };
+    assert!(!is_off(&web, "eth0") && is_off(&web, "eth1") && is_off(&web, "other"));
+    assert!(is_off(&switch.host, "other") && is_off(&switch.host, "lo"));
+}
+
 #[test]
 fn containers_do_not_talk_where_that_is_forbidden() {
     let switch = switch();
@@ -74,6 +99,15 @@ fn the_outside_is_reached_and_reaches_what_is_published() {
     let inner = connect(&switch, "inner", &db, &[]);
     assert_eq!(inner["gateways"], Value::Null, "an internal network leads nowhere");
     assert!(!db.pings("203.0.113.2"));
+    // As with Docker's bridge, the host and its containers reach each other.
+    let (own, gateway) = (address(&inner, 0), address(&inner, 0).replace(".0.2", ".0.1"));
+    db.reaches(&gateway);
+    switch.host.reaches(&own);
+    // Whoever knows a way is not let through: not by the host, in neither direction.
+    db.ip(&format!("route add default via {gateway}"));
+    other.ip(&format!("route add {own} via 203.0.113.1"));
+    assert!(!db.pings("203.0.113.2") && !other.pings(&own));
+    db.ip("route del default");
     let endpoint =
         connect(&switch, "blue", &web, &["--publish", "8080:80", "--publish", "127.0.0.1::53/udp"]);
     web.reaches("203.0.113.2");

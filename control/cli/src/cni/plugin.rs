@@ -17,7 +17,7 @@ use super::{
 };
 use crate::client::{Client, ClientError};
 use vswitch_host::{
-    link::{LinkError, Links, Wanted},
+    link::{LinkError, Links, Route, Wanted},
     netns::Namespace,
 };
 use vswitch_model::{
@@ -97,7 +97,7 @@ impl Call {
             .map_err(|error| Failure::new(Code::Environment, error.to_string()))?;
         let Some(kind) = self.delegate() else {
             let endpoint = self.connect(&network, self.ask(self.asked_addresses()?)?).await?;
-            return self.outcome(&network, &endpoint, None);
+            return self.outcome(&network, &endpoint, &inside, None).await;
         };
         let given = delegate::run(kind, "ADD", &self.text).await?.unwrap_or_default();
         let done = self.add_with(&network, &inside, given).await;
@@ -135,7 +135,7 @@ impl Call {
             let _ = self.disconnect().await;
             return Err(Failure::new(Code::Io, error.to_string()));
         }
-        self.outcome(network, &endpoint, Some(given))
+        self.outcome(network, &endpoint, inside, Some(given)).await
     }
 
     async fn connect(&self, network: &Network, ask: Connect) -> Result<Endpoint, Failure> {
@@ -161,8 +161,11 @@ impl Call {
         let mac = mac.map(|text| text.parse::<MacAddr>().map_err(|error| wrong(error.to_string())));
         let v4 = |it: &IpAddr| if let IpAddr::V4(it) = it { Some(*it) } else { None };
         let v6 = |it: &IpAddr| if let IpAddr::V6(it) = it { Some(*it) } else { None };
-        let ip: Vec<Ipv4Addr> = addresses.iter().filter_map(v4).collect();
-        let ip6: Vec<Ipv6Addr> = addresses.iter().filter_map(v6).collect();
+        let mut ip: Vec<Ipv4Addr> = addresses.iter().filter_map(v4).collect();
+        let mut ip6: Vec<Ipv6Addr> = addresses.iter().filter_map(v6).collect();
+        // podman asks twice for a fixed address when it reloads a network.
+        ip.dedup();
+        ip6.dedup();
         if ip.len() > 1 || ip6.len() > 1 {
             return Err(wrong("an interface has at most one address per family: request only one".into()));
         }
@@ -252,10 +255,11 @@ impl Call {
     }
 
     /// The result, which extends that of the previous plugin.
-    fn outcome(
+    async fn outcome(
         &self,
         network: &Network,
         endpoint: &Endpoint,
+        inside: &Links,
         given: Option<Outcome>,
     ) -> Result<Value, Failure> {
         let mut outcome = self.before()?.unwrap_or_default();
@@ -268,7 +272,7 @@ impl Call {
         }));
         let gateway = |net: &IpNet| {
             let subnet = network.spec.subnet(Family::of(*net))?;
-            subnet.gateway.filter(|_| !network.spec.internal)
+            subnet.next_hop().filter(|_| !network.spec.internal)
         };
         let ips = match &given {
             Some(given) => given.ips.clone(),
@@ -287,7 +291,13 @@ impl Call {
             };
             ip.version = is_old.then(|| version.into());
         }
-        for gateway in &endpoint.spec.gateways {
+        // Of several networks of a pod, one has the default route.
+        let routes = inside.routes().await.map_err(|error| Failure::new(Code::Io, error.to_string()))?;
+        let is_routed = |gateway: &&IpAddr| {
+            let leads = |route: &Route| route.to.prefix_len() == 0 && route.ifname == self.ifname;
+            routes.iter().any(|route| leads(route) && Family::of(route.to) == Family::of(**gateway))
+        };
+        for gateway in endpoint.spec.gateways.iter().filter(is_routed) {
             let all = match Family::of(*gateway) {
                 Family::V4 => "0.0.0.0/0",
                 Family::V6 => "::/0",
@@ -371,7 +381,7 @@ impl Call {
     }
 
     /// The first address or route that the interface had after the chain and has lost.
-    fn missing(&self, before: &Outcome, addresses: &[IpNet], routes: &[(IpNet, String)]) -> Option<String> {
+    fn missing(&self, before: &Outcome, addresses: &[IpNet], routes: &[Route]) -> Option<String> {
         let is_ours = |ip: &&Ip| {
             let interface = ip.interface.and_then(|index| before.interfaces.get(index));
             interface.is_some_and(|it| it["name"] == self.ifname.as_str())
@@ -387,7 +397,7 @@ impl Call {
         };
         let there = |route: &&Value| {
             let to = route["dst"].as_str().and_then(|text| text.parse::<IpNet>().ok());
-            routes.iter().any(|(net, ifname)| Some(*net) == to && *ifname == self.ifname)
+            routes.iter().any(|route| Some(route.to) == to && route.ifname == self.ifname)
         };
         let lost = before.routes.iter().filter(|route| by_us(&route["gw"])).find(|route| !there(route));
         lost.map(|route| format!("the route to {}", route["dst"].as_str().unwrap_or_default()))

@@ -20,8 +20,8 @@ use crate::attach::{
     target::Target,
 };
 use vswitch_model::{
-    Also, BURST, Carries, DeviceSpec, Direction, Error, GuardSpec, IfName, InterfaceSpec, LimitSpec, Mtu,
-    Name, Netns, Offloads, PortSpec, Rate, options,
+    Accelerate, Also, BURST, Carries, DeviceSpec, Direction, Error, GuardSpec, IfName, InterfaceSpec,
+    LimitSpec, Mtu, Name, Netns, Offloads, PortSpec, Rate, options,
 };
 
 /// Shows and controls a running vswitchd.
@@ -393,6 +393,9 @@ pub struct PortArguments {
     /// Disable checksum and segmentation offloads of the device.
     #[arg(long, conflicts_with = "merge_udp")]
     no_offload: bool,
+    /// Do not let the kernel forward for the port (veth).
+    #[arg(long)]
+    no_accelerate: bool,
     /// Merge datagrams of one flow for the device (TAP): raw sockets of the container see them merged.
     #[arg(long)]
     merge_udp: bool,
@@ -469,6 +472,7 @@ impl PortArguments {
             },
             limit: self.limit.spec(),
             guard: self.guard.spec(),
+            accelerate: if self.no_accelerate { Accelerate::Off } else { Accelerate::Auto },
             ..PortSpec::new(self.name.clone(), carries, device)
         })
     }

@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use ipnet::IpNet;
 use vswitch_model::{
     Driver, Error, ErrorKind, Family, Id, Ipam, Name, NetworkSpec, SubnetSpec, Vni,
-    ipam::{self, IpamError, Subnet},
+    ipam::{self, Holder, IpamError, Subnet},
 };
 
 use super::{AskId, Cluster, Link, Output, PATIENCE, reconcile::Purpose};
@@ -222,10 +222,20 @@ impl Cluster {
         }
         let mut spec = spec.clone();
         let used: Vec<IpNet> = self.mirror.subnets().chain(avoid.iter().copied()).collect();
-        if let Some(subnet) =
-            spec.subnets.iter().find(|it| used.iter().any(|net| ipam::overlap(*net, it.subnet)))
-        {
-            return Err(IpamError::Overlap(subnet.subnet).into());
+        for subnet in &spec.subnets {
+            let is_in = |net: &IpNet| ipam::overlap(*net, subnet.subnet);
+            let holder = self.networks().find_map(|network| {
+                let net = network.subnets.iter().map(|it| it.subnet).find(is_in)?;
+                Some(Holder::Network(network.name.clone(), net))
+            });
+            if let Some(holder) = holder {
+                return Err(IpamError::Overlap(subnet.subnet, holder).into());
+            }
+            if let Some(own) = avoid.iter().find(|net| is_in(net)) {
+                return Err(Refusal::conflict(format!(
+                    "Pool overlaps with other one on this address space: this host has {own}"
+                )));
+            }
         }
         let pools = match self.mirror.get(&Key::Pools).map(|it| (&it.record, it.modified)) {
             Some((Record::Pools(pools), modified)) => (pools.clone(), modified),
@@ -338,6 +348,9 @@ impl Cluster {
                 self.free_block(spec, lacking).ok_or(IpamError::NoAddress)?
             }
         };
+        if let Some(why) = self.caution() {
+            return Err(Refusal::unavailable(why));
+        }
         Ok(Verdict::Needs(self.claim(short, wanted)))
     }
 

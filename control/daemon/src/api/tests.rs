@@ -383,9 +383,9 @@ async fn a_socket_without_permission_says_who_may() {
 #[tokio::test]
 async fn the_command_line_does_what_it_says() {
     let daemon = Daemon::start().await;
-    let id = daemon.cli("network create blue --vlan 10 --internal").await.unwrap();
+    let id = daemon.cli("network create blue --vlan 10 --ipam-driver null").await.unwrap();
     assert_eq!(id.trim().len(), 64, "as Docker, it prints the id: {id}");
-    daemon.cli("network create red --vlan 20 --internal").await.unwrap();
+    daemon.cli("network create red --vlan 20 --ipam-driver null").await.unwrap();
     let made = daemon.cli("port add web --network blue --ifname eth0").await.unwrap();
     assert_eq!(made, "port web on blue: tap eth0, up\n");
     let uplink =

@@ -48,7 +48,8 @@ impl Handle {
         let own = || state.networks().filter(|it| it.origin != Origin::Cluster);
         let mut avoid: Vec<_> =
             own().flat_map(|it| it.spec.subnets.iter().map(|it| it.subnet).collect::<Vec<_>>()).collect();
-        avoid.extend(sight::host(state).await?.routes);
+        let routes = sight::host(state).await?.routes;
+        avoid.extend(routes.into_iter().filter(|it| it.on_link).map(|it| it.to));
         let taken = own().filter_map(|it| it.spec.vni).map(Vni::as_u32).collect();
         if spec.id.is_none() {
             spec.id = Some(vswitch_host::random::id()?);

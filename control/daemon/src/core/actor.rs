@@ -22,6 +22,7 @@ use super::{
     reap::Unfetched,
     request::{Answered, Asked, Asker, EngineRequest, Request},
     underlay::Underlay,
+    upkeep::Mended,
 };
 use crate::{
     Failure,
@@ -157,6 +158,7 @@ impl Core {
             store,
             observer,
             rules: Rules::new(machine),
+            mended: Mended::default(),
             unfetched: Unfetched::default(),
             crowd_warned: None,
             underlay: Underlay::default(),
@@ -166,7 +168,7 @@ impl Core {
             snapshots: watch::Sender::new(Arc::new(nothing)),
         };
         core.rules.claim(plan.next.outside()).map_err(|error| error.sentence)?;
-        core.carry_out(plan, Attempt::retrying()).await.map_err(|error| error.sentence)?;
+        core.carry_out(plan, Attempt::resuming()).await.map_err(|error| error.sentence)?;
         if let Err(error) = core.note_declared() {
             warn!("cannot store the file's declaration: {error}");
         }
@@ -176,6 +178,7 @@ impl Core {
         } else {
             core.edge.remove_orphans().await;
         }
+        core.edge.restore_fast();
         let (networks, ports) = (core.state.networks().count(), core.state.ports().count());
         info!(networks, ports, workers = core.edge.workers.count(), "switch started");
         core.publish();
@@ -216,7 +219,7 @@ impl Core {
         }
         self.edge.stop(leave).await;
         if leave == Leave::Nothing {
-            self.rules.forget(&[]);
+            self.rules.remove_all();
         }
     }
 
@@ -276,11 +279,11 @@ impl Core {
     fn problems(&self) -> Problems {
         let trouble = |kind| move |detail| Trouble { kind, of: None, detail };
         let store = self.store.trouble().map(trouble(TroubleKind::Store));
-        let gateway = self.rules.troubles().iter().cloned().map(trouble(TroubleKind::Gateway));
+        let gateway = self.rules.troubles().cloned().map(trouble(TroubleKind::Gateway));
         let reload = self.reload_refused.clone().map(trouble(TroubleKind::Reload));
         let underlay = self.underlay.trouble().map(trouble(TroubleKind::Tunnel));
         Problems {
-            warnings: self.store.warnings(),
+            warnings: self.store.warnings().into_iter().chain(self.mended.warnings()).collect(),
             troubles: store.into_iter().chain(gateway).chain(reload).chain(underlay).collect(),
         }
     }

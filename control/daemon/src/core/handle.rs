@@ -84,7 +84,7 @@ impl Handle {
         Arc::clone(&self.snapshots.borrow())
     }
 
-    /// The same, with the drops of the TAPs' queues, read at most 100 ms ago.
+    /// The same, with the drops of the TAPs' queues, read at most a second ago.
     pub(crate) async fn counted(&self) -> Arc<Snapshot> {
         let snapshot = self.snapshot();
         let there = Arc::clone(&snapshot);

@@ -10,8 +10,8 @@ use super::{
     ipam::Holds,
     server::Plugin,
     wire::{
-        AUX_GATEWAY, CreateNetwork, ENABLE_IPV6, GENERIC, INTERNAL, Interface, IpamData, OfEndpoint,
-        OfNetwork, Options, PORT_MAP, PortBinding, flag, text,
+        CreateNetwork, ENABLE_IPV6, GENERIC, INTERNAL, Interface, IpamData, OfEndpoint, OfNetwork, Options,
+        PORT_MAP, PortBinding, flag, text,
     },
 };
 use crate::core::Request;
@@ -294,7 +294,7 @@ fn subnet(data: &IpamData, holds: &Holds) -> Result<Option<SubnetSpec>, Error> {
         Err(_) => Err(Error::invalid(format!("{text:?} is not an address"))),
     };
     let gateway = Some(&data.gateway).filter(|text| !text.is_empty()).map(address).transpose()?;
-    let aux = data.aux_addresses.iter().filter(|(key, _)| *key != AUX_GATEWAY);
+    let aux = data.aux_addresses.iter();
     let aux = aux.map(|(key, text)| Ok((key.clone(), address(text)?))).collect::<Result<_, Error>>()?;
     Ok(Some(SubnetSpec { subnet: net.trunc(), ip_range: holds.range(net.trunc()), gateway, aux }))
 }

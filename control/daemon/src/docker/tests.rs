@@ -97,7 +97,7 @@ async fn the_life_of_a_container_in_the_order_of_docker() {
     assert_eq!(json!(made.mtu), 1400);
     let subnet = &made.subnets[0];
     assert_eq!(subnet.gateway, Some("10.9.0.1".parse().unwrap()));
-    assert_eq!(subnet.aux.keys().collect::<Vec<_>>(), ["printer"]);
+    assert_eq!(subnet.aux.keys().collect::<Vec<_>>(), ["DefaultGatewayIPv4", "printer"]);
 
     let endpoint = json!({
         "NetworkID": id("net"), "EndpointID": id("ep"),
@@ -120,7 +120,7 @@ async fn the_life_of_a_container_in_the_order_of_docker() {
     let joined = plugin.ask("NetworkDriver.Join", join).await;
     let name = format!("vse{}", &id("ep")[..12]);
     assert_eq!(joined["InterfaceName"], json!({ "SrcName": name, "DstPrefix": "eth" }));
-    assert_eq!((&joined["Gateway"], &joined["DisableGatewayService"]), (&"10.9.0.1".into(), &false.into()));
+    assert_eq!((&joined["Gateway"], &joined["DisableGatewayService"]), (&"10.9.0.9".into(), &false.into()));
     assert_eq!(endpoint().moved, Some(Netns::Path("/var/run/docker/netns/0123456789ab".into())));
 
     let mut program = of_endpoint.clone();

@@ -15,8 +15,6 @@ pub(super) const ENABLE_IPV6: &str = "com.docker.network.enable_ipv6";
 pub(super) const PORT_MAP: &str = "com.docker.network.portmap";
 pub(super) const GATEWAY: &str = "com.docker.network.gateway";
 pub(super) const REQUEST_TYPE: &str = "RequestAddressType";
-/// The key of the gateway among auxiliary addresses.
-pub(super) const AUX_GATEWAY: &str = "DefaultGatewayIPv4";
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]

@@ -13,8 +13,8 @@ use super::{
     network::HOST_ADDRESS,
 };
 use vswitch_model::{
-    Bare, Carries, DeviceSpec, Driver, EndpointSpec, Family, GuardSpec, IfName, InterfaceSpec, Name,
-    NetworkSpec, PortSpec, SubnetSpec, ifname, options::NetworkOptions,
+    Accelerate, Bare, Carries, DeviceSpec, Driver, EndpointSpec, Family, GuardSpec, IfName, InterfaceSpec,
+    Name, NetworkSpec, PortSpec, SubnetSpec, ifname, options::NetworkOptions,
 };
 
 impl State {
@@ -83,7 +83,8 @@ impl Trunk {
     }
 }
 
-/// The host's port in a network: its gateway, or in an uplink network a station of its own.
+/// The host's port in a network: its gateway, which forwards nothing of an internal one, or in an uplink network a station of its
+/// own.
 ///
 /// In an overlay the host may be both: the gateway has the same address on every host, so no answer to it comes from another
 /// host. With an address of its own, which is first, as it is the one to send from, the host reaches containers everywhere.
@@ -106,7 +107,7 @@ fn host_port(network: &NetworkSpec, local: Option<IpAddr>) -> Option<PortSpec> {
             .collect()
     };
     let address: Vec<IpNet> = network.subnets.iter().flat_map::<Vec<_>, _>(with_prefix).collect();
-    let first = address.first().filter(|_| !network.internal)?.addr();
+    let first = address.first()?.addr();
     let mac = match (network.driver(), local) {
         (Driver::Overlay, Some(local)) => gateway_mac(local, network),
         _ => mac_of(first),
@@ -165,8 +166,16 @@ fn endpoint_port(endpoint: &EndpointSpec, network: &NetworkOptions, gateway: Vec
         identity: endpoint.identity,
     };
     let veth = options.veth.unwrap_or(network.veth);
+    let accelerate =
+        if veth { options.accelerate.unwrap_or(network.accelerate) } else { Accelerate::default() };
     let limit = options.limit.or(network.limit);
     let device = if veth { DeviceSpec::Veth(interface) } else { DeviceSpec::Tap(interface) };
     let carries = Carries::Access { network: endpoint.network.clone() };
-    PortSpec { isolated: !network.icc, limit, guard, ..PortSpec::new(endpoint.port.clone(), carries, device) }
+    PortSpec {
+        isolated: !network.icc,
+        limit,
+        guard,
+        accelerate,
+        ..PortSpec::new(endpoint.port.clone(), carries, device)
+    }
 }

@@ -109,7 +109,7 @@ fn deeds(change: Change) -> Vec<Effect> {
             let mut effects = match delta.clone() {
                 Delta::Added(port) => vec![Effect::OpenPort(port)],
                 Delta::Removed(port) => vec![Effect::ClosePort(port)],
-                Delta::Changed { old, new } if device(&old.spec) != device(&new.spec) => {
+                Delta::Changed { old, new } if old.id != new.id || device(&old.spec) != device(&new.spec) => {
                     vec![Effect::ClosePort(old), Effect::OpenPort(new)]
                 }
                 Delta::Changed { old, new } => vec![Effect::UpdatePort { old, new }],
@@ -304,6 +304,8 @@ fn port_rules(state: &State, port: &Port, group: bool, recorded: &[IpAddr]) -> O
         native_tagged: port.spec.native_tagged,
         horizon: is_tunnel.then_some(TUNNELS),
         flood_horizon: (is_tunnel || is_gateway).then_some(TUNNELS),
+        // A router in a container is heard.
+        leads_to_routers: interface.is_none() || port.spec.is_hosts(),
         flood: port.spec.flood && is_flooded_to(&port.spec.device, group),
         learning: port.spec.learning,
         mac_limit: port.spec.mac_limit,

@@ -18,7 +18,8 @@ use vswitch::addr::MacAddr;
 use super::{NetworkError, Refusal, State};
 use vswitch_model::{
     Connect, Driver, EndpointSpec, Family, Id, Identity, IfName, Name, Netns, NetworkSpec, Reference,
-    ipam::{IpamError, Subnet, Turns},
+    SubnetSpec,
+    ipam::{Holder, IpamError, Subnet, Turns},
     options::{EndpointOptions, Options},
     publish::Published,
 };
@@ -228,7 +229,7 @@ impl State {
                 (None, None) => continue,
                 (Some(_), None) => return Err(NetworkError::NoSubnet(network.name.clone(), family)),
                 (Some(address), Some(subnet)) => {
-                    subnet.claim(address)?;
+                    subnet.claim(address).map_err(|error| self.name_holder(network, error))?;
                     IpNet::new_assert(address, subnet.net().prefix_len())
                 }
                 (None, Some(subnet)) => {
@@ -242,6 +243,32 @@ impl State {
             addresses.push(address);
         }
         Ok(addresses)
+    }
+
+    /// `error`, with the name of who holds an address of `network` that is taken.
+    pub(crate) fn name_holder(&self, network: &NetworkSpec, error: IpamError) -> IpamError {
+        let IpamError::Taken(address) = error else { return error };
+        let name = || network.name.clone();
+        let has_it = |nets: &[IpNet]| nets.iter().any(|net| net.addr() == address);
+        let mut endpoints = self.endpoints_of(&network.name);
+        let mut ports = self.ports.entries();
+        let gateway = network.subnets.iter().find(|it| it.gateway == Some(address));
+        let aux = network.subnets.iter().flat_map(|it| &it.aux).find(|(_, it)| **it == address);
+        let holder = if let Some(endpoint) = endpoints.find(|it| has_it(&it.addresses)) {
+            Holder::Endpoint(endpoint.name.clone())
+        } else if gateway.is_some() {
+            Holder::Gateway(name())
+        } else if let Some((key, _)) = aux {
+            Holder::Aux(name(), key.clone())
+        } else if let Some(port) = ports.find(|it| {
+            it.spec.carries.untagged() == Some(&network.name)
+                && it.spec.interface().is_some_and(|interface| has_it(&interface.address))
+        }) {
+            Holder::Port(port.spec.name.clone())
+        } else {
+            return error;
+        };
+        IpamError::Held(address, holder)
     }
 
     /// The requested MAC address, or one derived from the endpoint's address: the same address gets the same MAC, so neighbours
@@ -315,7 +342,7 @@ impl State {
             let family = Family::of(*it);
             !network.internal && has(family) && !is_routed(family)
         };
-        network.subnets.iter().filter_map(|subnet| subnet.gateway).filter(usable).collect()
+        network.subnets.iter().filter_map(SubnetSpec::next_hop).filter(usable).collect()
     }
 
     /// Whether endpoints of a network can publish ports.

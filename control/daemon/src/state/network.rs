@@ -10,10 +10,11 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::{Network, Origin, Refusal, State, registry::Entry};
+use vswitch_host::link::Route;
 use vswitch_model::{
     Driver, Family, Id, Ipam, Name, NetworkSpec, NetworkUpdate, PoolSpec, PortSpec, Reference, SubnetSpec,
     Vni,
-    ipam::{self, IpamError, Subnet},
+    ipam::{self, Holder, IpamError, Subnet},
     is_predefined,
     options::{self, OptionError},
 };
@@ -122,8 +123,10 @@ pub fn predefined() -> [NetworkSpec; 2] {
 /// What networks need to know of this host. Observed before a network is created.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Host {
-    /// Destinations of its routes, without default routes and those of our own interfaces.
-    pub routes: Vec<IpNet>,
+    /// Its routes, without default routes and those of our own interfaces.
+    pub routes: Vec<Route>,
+    /// The nameservers that it asks.
+    pub nameservers: Vec<IpAddr>,
     /// The pool of IPv6 subnets that are not chosen.
     pub ipv6: Option<PoolSpec>,
 }
@@ -206,7 +209,8 @@ impl State {
         choose_addresses(spec).map_err(|(_, error)| error.into())
     }
 
-    /// A subnet that overlaps neither a network, nor a route of the host, nor `held`.
+    /// A subnet that overlaps neither a network, nor what the host has on its links, nor a nameserver, nor `held`; and nothing
+    /// behind a router that the host has a route to either, if there is one: a VPN may have routes to all private addresses.
     ///
     /// # Errors
     /// None is left.
@@ -223,8 +227,14 @@ impl State {
             (Family::V4, Driver::Overlay) => &self.pools.overlay,
             (Family::V4, _) => &self.pools.local,
         };
-        let of_the_host = self.host.routes.iter().copied();
-        ipam::free_subnet(pools, self.subnets().chain(of_the_host).chain(held.iter().copied()))
+        let nameservers = self.host.nameservers.iter().copied().map(IpNet::from);
+        let used: Vec<_> = self.subnets().chain(nameservers).chain(held.iter().copied()).collect();
+        // The halves of a default route lead everywhere, and say nothing about where.
+        let routes = self.host.routes.iter().filter(|route| route.to.prefix_len() > 1);
+        let beside = |routes: &mut dyn Iterator<Item = &Route>| {
+            ipam::free_subnet(pools, used.iter().copied().chain(routes.map(|route| route.to)))
+        };
+        beside(&mut routes.clone()).or_else(|_| beside(&mut routes.filter(|route| route.on_link)))
     }
 
     /// The address whose turn it is in a network's subnet, existing or planned, after `last`, if given, and not in `held`.
@@ -260,9 +270,18 @@ impl State {
     /// Checks that a subnet takes no addresses from another network, nor from what the host reaches by itself. A wider route of
     /// the host, such as a VPN's, is allowed: the narrower one has precedence. An uplink's subnet is the LAN's.
     fn check_overlap(&self, driver: Driver, subnet: IpNet) -> Result<(), IpamError> {
-        let taken = driver != Driver::Uplink && self.host.routes.iter().any(|route| subnet.contains(route))
-            || self.subnets().any(|other| ipam::overlap(other, subnet));
-        if taken { Err(IpamError::Overlap(subnet)) } else { Ok(()) }
+        for entry in self.networks.entries() {
+            if let Some(other) = entry.spec.subnets.iter().find(|it| ipam::overlap(it.subnet, subnet)) {
+                let holder = Holder::Network(entry.spec.name.clone(), other.subnet);
+                return Err(IpamError::Overlap(subnet, holder));
+            }
+        }
+        match self.host.routes.iter().find(|route| subnet.contains(&route.to)) {
+            Some(route) if driver != Driver::Uplink => {
+                Err(IpamError::Overlap(subnet, Holder::Route(route.to, route.ifname.clone())))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn free_vni(&self) -> Result<Vni, NetworkError> {

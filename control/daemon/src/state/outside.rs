@@ -10,8 +10,7 @@ use super::{Origin, State, derive::gateway_ifname, registry::Entry};
 use vswitch_host::gateway::Outside;
 use vswitch_model::{Driver, Name, NetworkSpec, PortSpec, publish::Published};
 
-/// Every network with a gateway on this host, by name: an internal one has none, and an uplink's is on the LAN. If there are
-/// tunnels, then also the host's own interfaces in others, by the names of their ports.
+/// Every network that the host has an address in, by name: of an uplink, the gateway is on the LAN. If there are tunnels, then also the host's own interfaces in others, by the names of their ports.
 pub(super) fn of(state: &State) -> Vec<Outside> {
     let mut published: HashMap<&Name, Vec<Published>> = HashMap::new();
     for endpoint in state.endpoints() {
@@ -21,13 +20,16 @@ pub(super) fn of(state: &State) -> Vec<Outside> {
     let outside = |entry: &Entry<NetworkSpec>| {
         let spec = &*entry.spec;
         let has_gateway = spec.subnets.iter().any(|subnet| subnet.gateway.is_some());
-        let is_gated = matches!(spec.driver(), Driver::Bridge | Driver::Overlay) && !spec.internal;
-        if !is_gated || !has_gateway {
+        if !matches!(spec.driver(), Driver::Bridge | Driver::Overlay) || !has_gateway {
             return None;
+        }
+        if spec.internal {
+            return Some(Outside::of_internal(gateway_ifname(spec).into(), Arc::clone(&tunnels)));
         }
         let published = published.remove(&spec.name).unwrap_or_default();
         Some(Outside {
             ifname: gateway_ifname(spec).into(),
+            internal: false,
             subnets: spec.subnets.iter().map(|subnet| subnet.subnet).collect(),
             masquerade: spec.options.masquerade,
             published,

@@ -25,15 +25,22 @@ impl State {
         }
     }
 
+    /// Takes an unknown sender in as a peer. One that is a peer already stays as it is: some of its messages arrive between the
+    /// note that it is unknown and the plan that knows it.
     pub(super) fn learn_peer(&mut self, address: IpAddr) -> Result<(), Refusal> {
-        let learned = self.ports.entries().filter(|entry| entry.origin == Origin::Learned).count();
-        if learned >= LEARNED_PEERS {
-            return Err(Refusal::Crowded { address });
-        }
         let own = self.endpoint();
         let local = own.as_ref().and_then(|port| port.device.endpoint()).map(|endpoint| endpoint.local);
         let remote = local.unwrap_or(UnderlayAddr::UNSPECIFIED).beside(address);
         let remote = remote.ok_or(Refusal::NoLink { address })?;
+        let is_it =
+            |entry: &Entry<PortSpec>| entry.spec.device.peer().is_some_and(|peer| peer.remote == remote);
+        if self.ports.entries().any(is_it) {
+            return Ok(());
+        }
+        let learned = self.ports.entries().filter(|entry| entry.origin == Origin::Learned).count();
+        if learned >= LEARNED_PEERS {
+            return Err(Refusal::Crowded { address });
+        }
         self.ports.add(Arc::new(learned_peer(remote)), Origin::Learned)
     }
 

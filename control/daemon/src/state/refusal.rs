@@ -153,7 +153,7 @@ fn code_of(error: &NetworkError) -> ErrorKind {
         | NetworkError::EndpointExists(..)
         | NetworkError::Declared(_)
         | NetworkError::Uprooted(..)
-        | NetworkError::Ipam(IpamError::Taken(_)) => ErrorKind::Conflict,
+        | NetworkError::Ipam(IpamError::Taken(_) | IpamError::Held(..)) => ErrorKind::Conflict,
         NetworkError::Predefined(_)
         | NetworkError::NotRemovable(_)
         | NetworkError::OnlyOne(_)

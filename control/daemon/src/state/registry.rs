@@ -83,15 +83,15 @@ impl<S: Spec> Registry<S> {
         self.entries.keys()
     }
 
-    /// Adds an object under the lowest free number that is not resting.
+    /// Adds an object under the lowest free number that is not resting. A learned one of that name is replaced, and leaves it
+    /// its number.
     pub(super) fn add(&mut self, spec: Arc<S>, origin: Origin) -> Result<(), Refusal> {
         let name = spec.name().clone();
-        match self.entries.get(&name) {
-            Some(entry) if entry.origin == Origin::Learned => self.remove(&name)?,
+        let number = match self.entries.get(&name) {
+            Some(entry) if entry.origin == Origin::Learned => entry.number,
             Some(_) => return Err(Refusal::Exists { kind: S::KIND, name }),
-            None => {}
-        }
-        let number = self.numbers.take().ok_or(Refusal::Full { kind: S::KIND })?;
+            None => self.numbers.take().ok_or(Refusal::Full { kind: S::KIND })?,
+        };
         Arc::make_mut(&mut self.entries).insert(name, Entry { number, origin, spec });
         Ok(())
     }

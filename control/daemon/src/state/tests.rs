@@ -207,10 +207,16 @@ fn peers_that_were_taken_in_give_way_to_those_asked_for() {
     let learn = |number: u8| Command::LearnPeer([10, 8, 1, number].into());
     let effects = state.apply(learn(3)).unwrap();
     assert_eq!(labels(&effects), ["open 10.8.1.3=3", "set outside"], "nothing is stored");
+    assert_eq!(labels(&state.apply(learn(3)).unwrap()), Vec::<String>::new(), "it is one already");
     let asked = port(json!({"name": "host3", "kind": "peer", "remote": "10.8.1.3"}));
     let effects = state.apply(Command::AddPort(asked)).unwrap();
     let expected = ["close 10.8.1.3=3", "open host3=4", "store port host3"];
     assert_eq!(labels(&effects), expected);
+    // Under the name that it has already, as by `vswitchctl peer add ADDRESS`.
+    state.apply(learn(2)).unwrap();
+    let asked = port(json!({"name": "10.8.1.2", "kind": "peer", "remote": "10.8.1.2"}));
+    let effects = state.apply(Command::AddPort(asked)).unwrap();
+    assert_eq!(labels(&effects), ["update 10.8.1.2=5", "store port 10.8.1.2"]);
     state.apply(learn(4)).unwrap();
     let file = TUNNEL.replace("10.8.0.2", "10.8.1.4");
     state.apply(Command::Reload(config(&file))).unwrap();
@@ -537,6 +543,21 @@ mod model {
         ]
     }
 
+    fn any_command_of_peers() -> impl Strategy<Value = Command> {
+        let host = || 2..6_u8;
+        let named = |number: u8| name(&format!("10.8.0.{number}"));
+        prop_oneof![
+            4 => host().prop_map(|it| Command::LearnPeer([10, 8, 0, it].into())),
+            2 => host().prop_map(move |it| Command::BelievePeer(named(it))),
+            3 => (host(), any::<bool>()).prop_map(move |(it, other)| {
+                let name = if other { format!("host{it}") } else { named(it).to_string() };
+                Command::AddPort(port(json!({"name": name, "kind": "peer", "remote": format!("10.8.0.{it}")})))
+            }),
+            2 => host().prop_map(move |it| Command::RemovePort(named(it))),
+            1 => host().prop_map(|it| Command::Reload(config(&TUNNEL.replace("10.8.0.2", &format!("10.8.0.{it}"))))),
+        ]
+    }
+
     /// What should be there, by the names alone.
     #[derive(Clone, Default)]
     struct Naive {
@@ -606,6 +627,25 @@ mod model {
                     }
                 }
                 prop_assert_eq!(edge.open.len(), state.ports().count(), "numbers are unique");
+            }
+        }
+
+        /// Peers are learned, asked for under the name that they have or another, believed, declared and removed.
+        #[test]
+        fn peers_in_any_order(commands in vec(any_command_of_peers(), 1..40)) {
+            let mut state = State::start(config(TUNNEL), []).unwrap().next;
+            let mut edge = Edge::wanted(&state);
+            for command in commands {
+                let numbers: BTreeMap<_, _> = state.ports().map(|it| (it.spec.name.clone(), it.id)).collect();
+                let Ok(plan) = state.plan(command) else { continue };
+                plan.effects.iter().for_each(|it| edge.perform(it));
+                state = plan.next;
+                prop_assert_eq!(&edge, &Edge::wanted(&state));
+                for port in state.ports() {
+                    if let Some(number) = numbers.get(&port.spec.name) {
+                        prop_assert_eq!(*number, port.id, "a number is stable while its port lives");
+                    }
+                }
             }
         }
 

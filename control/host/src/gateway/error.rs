@@ -130,6 +130,14 @@ impl GatewayError {
             if Errno::from_io_error(source) == Some(Errno::AFNOSUPPORT))
     }
 
+    /// The same about another of the ports that are held together.
+    pub(super) fn of(self, published: Published) -> Self {
+        match self {
+            Self::InUse { .. } => Self::InUse { published },
+            other => other,
+        }
+    }
+
     pub(super) fn bind(published: Published, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::AddrInUse => Self::InUse { published },

@@ -2,25 +2,27 @@
 //!
 //! Packets to a published port are translated before any socket sees them, so a process that listens there would receive
 //! nothing, without an error. A bound socket reserves it: other `bind`s fail, and the kernel does not choose
-//! the port for a connection. It does not listen, and it holds next to no datagrams: until the rules are there, TCP is
-//! refused and UDP is lost, as if nothing were there. What the kernel does not translate reaches the socket, which then is
-//! a [relay](super::relay)'s: it listens from the beginning.
+//! the port for a connection. It hears nothing: until the rules are there, a client of TCP tries again, and UDP is lost. What the
+//! kernel does not translate reaches the socket, which then is a [relay](super::relay)'s.
 //!
-//! `SO_REUSEADDR` stays off for what does not listen. With it, a process that sets it too could bind the same port. The
-//! price is that a port counts as in use for a minute after a server there has closed connections (TIME_WAIT).
+//! A port costs one socket, be it published for one family of the host or for both: that of IPv6 has IPv4's port as well.
+//!
+//! Sockets of TCP listen, and have `SO_REUSEADDR`: so no other can bind the port, and closed connections of a server that has
+//! ended (TIME_WAIT) do not keep us from it, provided that it had the option, too. If it had not, and nobody listens, the port is
+//! published all the same, and reserved when they have [expired](Ports::hold_again).
 //!
 //! Where a container engine reserves ports itself afterwards, ours are released when they are published
 //! ([`Published::held`]): they were free until then, and no two published ports clash. Such ports are not relayed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use crate::descriptors;
 use rustix::io::Errno;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockFilter, Socket, Type};
 use tracing::warn;
 use vswitch_model::{
     Family,
@@ -30,10 +32,14 @@ use vswitch_model::{
 use super::{
     GatewayError,
     relay::{Relay, Relays},
+    users::{self, Users},
 };
 
 /// Backlog of connections to a relay.
 const BACKLOG: i32 = 128;
+
+/// `BPF_RET | BPF_K`, linux/bpf_common.h: with 0 bytes, a packet is dropped.
+const RETURN_NOTHING: u16 = 0x06;
 
 /// Attempts to choose one port for several addresses before none counts as free.
 const ATTEMPTS: usize = 64;
@@ -56,8 +62,11 @@ pub(super) struct HostPort {
 #[derive(Debug)]
 struct Hold {
     published: Published,
-    /// Bound; `None` if the kernel lacks the protocol, another process holds the port, or the relay has it.
+    /// Bound; `None` if the kernel lacks the protocol, another process holds the port, connections of one that has ended still use
+    /// it, the relay has it, or that of the [twin](HostPort::twin) holds it as well.
     socket: Option<Socket>,
+    /// Whether its socket, or its relay's, has the port of the twin, too.
+    both: bool,
     /// Relays what the kernel does not translate, once it is published.
     relay: Option<Relay>,
     /// Reserved for an endpoint whose publication is not yet set.
@@ -69,9 +78,48 @@ impl HostPort {
         let at = published.at();
         Self { protocol: published.protocol, port: at.port(), ip: at.ip() }
     }
+
+    /// The same port at all addresses of the other family, of a port at all addresses of one.
+    fn twin(self) -> Option<Self> {
+        let ip = match self.ip {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv6Addr::UNSPECIFIED.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv4Addr::UNSPECIFIED.into(),
+            _ => return None,
+        };
+        Some(Self { ip, ..self })
+    }
 }
 
 impl Hold {
+    /// Whether its socket holds the port of its twin, too.
+    fn covers(&self) -> bool {
+        self.both && (self.socket.is_some() || self.relay.is_some())
+    }
+
+    /// A socket for it. `None`: the kernel lacks the protocol, or nobody listens, but connections still use the port.
+    fn bind(&self) -> Result<Option<Socket>, GatewayError> {
+        let published = self.published;
+        descriptors::check_room(1).map_err(|why| GatewayError::Descriptors { published, why })?;
+        let bound = bind(published.protocol, published.at(), self.both, published.is_relayed());
+        match bound {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && published.protocol == Protocol::Tcp => {
+                match users::of(published.at()) {
+                    Ok(Users::Connections) => Ok(None),
+                    _ => Err(GatewayError::bind(published, error)),
+                }
+            }
+            other => other.map_err(|error| GatewayError::bind(published, error)),
+        }
+    }
+
+    fn relay_if_published(&mut self, relays: &mut Relays) {
+        if !self.reserved
+            && let Err(error) = self.relay(relays)
+        {
+            warn!("{} is not relayed: {error}", self.published);
+        }
+    }
+
     /// Starts a relay to the port's destination, if one is needed.
     fn relay(&mut self, relays: &mut Relays) -> io::Result<()> {
         let to = self.published.to();
@@ -114,35 +162,51 @@ pub(super) fn sort<'a>(
 }
 
 impl Ports {
-    /// Reserves the port of `published`.
-    fn hold(&mut self, published: &Published, reserved: bool) -> Result<(), GatewayError> {
-        let port = HostPort::of(published);
-        if clash(&self.held, port).is_some() {
-            return Err(GatewayError::Allocated(published.at()));
+    /// Reserves the ports of `wanted`, which may be twins, or none of them; without `check` as far as published ports are concerned.
+    fn hold(&mut self, wanted: &[Published], reserved: bool, check: bool) -> Result<(), GatewayError> {
+        if let Some(taken) = wanted.iter().find(|it| clash(&self.held, HostPort::of(it)).is_some()) {
+            return Err(GatewayError::Allocated(taken.at()));
         }
-        let socket = match published.held || reserved {
-            true => descriptors::check_room(1)
-                .map_err(|why| GatewayError::Descriptors { published: *published, why })
-                .and_then(|()| {
-                    bind(published.protocol, published.at(), published.is_relayed())
-                        .map_err(|error| GatewayError::bind(*published, error))
-                })?,
-            false => None,
-        };
-        self.held.insert(port, Hold { published: *published, socket, relay: None, reserved });
+        // That of IPv6 may have IPv4's as well.
+        let (v6, v4): (Vec<_>, Vec<_>) = wanted.iter().partition(|it| it.at().is_ipv6());
+        let mut held = Vec::new();
+        for published in v6.into_iter().chain(v4) {
+            let port = HostPort::of(published);
+            let twin = port.twin();
+            let both = port.ip.is_ipv6() && wanted.iter().any(|it| Some(HostPort::of(it)) == twin);
+            let is_covered = twin.and_then(|twin| self.held.get(&twin)).is_some_and(Hold::covers);
+            let hold = Hold { published: *published, socket: None, both, relay: None, reserved };
+            let socket = match check && (published.held || reserved) && !is_covered {
+                true => hold.bind(),
+                false => Ok(None),
+            };
+            match socket {
+                Ok(socket) => {
+                    self.held.insert(port, Hold { socket, ..hold });
+                    held.push(port);
+                }
+                Err(error) => {
+                    held.iter().for_each(|port| drop(self.held.remove(port)));
+                    // Both are named by the first of them.
+                    return Err(if both { error.of(wanted[0]) } else { error });
+                }
+            }
+        }
         Ok(())
     }
 
-    /// Chooses and reserves host ports for all of `publish`, or for none.
+    /// Chooses and reserves host ports for all of `publish`, or for none. Whether a process has a given port is not asked where others
+    /// `hold` it: it may be theirs.
     pub(super) fn reserve(
         &mut self,
         publish: &[Publish],
         addresses: &[IpAddr],
+        hold: bool,
     ) -> Result<Vec<Published>, GatewayError> {
         let mut all = Vec::new();
         for publish in publish {
-            match self.reserve_one(publish, addresses) {
-                Ok(published) => all.extend(published),
+            match self.reserve_one(publish, addresses, hold) {
+                Ok(published) => all.extend(published.into_iter().map(|it| Published { held: hold, ..it })),
                 Err(error) => {
                     self.release(&all);
                     return Err(error);
@@ -156,6 +220,7 @@ impl Ports {
         &mut self,
         publish: &Publish,
         addresses: &[IpAddr],
+        hold: bool,
     ) -> Result<Vec<Published>, GatewayError> {
         let pairs = pairs(publish, addresses);
         if pairs.is_empty() {
@@ -167,7 +232,8 @@ impl Ports {
             let one = match &mut hosts {
                 // As many as the container's: each has its own.
                 Some(hosts) if publish.container.len() == publish.host.map_or(0, |range| range.len()) => {
-                    hosts.next().map_or(Ok(Vec::new()), |host| self.at_port(publish, &pairs, host, container))
+                    let host = hosts.next();
+                    host.map_or(Ok(Vec::new()), |host| self.at_port(publish, &pairs, [host, container], hold))
                 }
                 Some(hosts) => self.first_free(publish, &pairs, hosts, container),
                 None => self.any(publish, &pairs, container),
@@ -183,31 +249,27 @@ impl Ports {
         Ok(all)
     }
 
-    /// One host port in all families, or in none.
+    /// One port of host and container in all families, or in none; with `check` only if no process has it.
     fn at_port(
         &mut self,
         publish: &Publish,
         pairs: &[(IpAddr, IpAddr)],
-        host: u16,
-        container: u16,
+        [host, container]: [u16; 2],
+        check: bool,
     ) -> Result<Vec<Published>, GatewayError> {
-        let mut held = Vec::new();
-        for &(at, to) in pairs {
-            let (at, to) = (SocketAddr::new(at, host), SocketAddr::new(to, container));
-            let Some(published) = Published::new(publish.protocol, at, to) else { continue };
-            match self.hold(&published, true) {
-                Ok(()) => held.push(published),
-                // A host without IPv6 has no IPv6 addresses to publish at.
-                Err(error) if publish.host_ip.is_none() && error.lacks_family() => {}
-                Err(error) => {
-                    self.release(&held);
-                    return Err(error);
-                }
-            }
+        let published = pairs.iter().filter_map(|&(at, to)| {
+            Published::new(publish.protocol, SocketAddr::new(at, host), SocketAddr::new(to, container))
+        });
+        let mut published: Vec<_> = published.collect();
+        let mut done = self.hold(&published, true, check);
+        if publish.host_ip.is_none() && done.as_ref().is_err_and(GatewayError::lacks_family) {
+            // A host without IPv6 has no IPv6 addresses to publish at.
+            published.retain(|it| it.at().is_ipv4());
+            done = self.hold(&published, true, check);
         }
-        match held.is_empty() {
+        match published.is_empty() {
             true => Err(GatewayError::NoWay { publish: publish.clone() }),
-            false => Ok(held),
+            false => done.map(|()| published),
         }
     }
 
@@ -219,7 +281,7 @@ impl Ports {
         container: u16,
     ) -> Result<Vec<Published>, GatewayError> {
         for host in hosts {
-            match self.at_port(publish, pairs, host, container) {
+            match self.at_port(publish, pairs, [host, container], true) {
                 Err(error) if error.is_taken() => {}
                 other => return other,
             }
@@ -235,7 +297,7 @@ impl Ports {
         container: u16,
     ) -> Result<Vec<Published>, GatewayError> {
         // Without sockets of the protocol, another protocol's tell what is free.
-        let ask = |protocol| bind(protocol, SocketAddr::new(pairs[0].0, 0), false);
+        let ask = |protocol| bind(protocol, SocketAddr::new(pairs[0].0, 0), false, false);
         let free = || match ask(publish.protocol)? {
             Some(socket) => Ok(Some(socket)),
             None => ask(Protocol::Tcp),
@@ -256,11 +318,37 @@ impl Ports {
 
     /// Releases what was reserved and will not be published.
     pub(super) fn release(&mut self, published: &[Published]) {
-        for published in published {
-            let port = HostPort::of(published);
-            if self.held.get(&port).is_some_and(|hold| hold.reserved) {
-                self.held.remove(&port);
+        let ports: BTreeSet<_> = published.iter().map(HostPort::of).collect();
+        self.retain(|port, hold| !hold.reserved || !ports.contains(port));
+    }
+
+    /// Releases all but some. A socket that had the port of a released twin as well is replaced.
+    fn retain(&mut self, stays: impl Fn(&HostPort, &Hold) -> bool) {
+        let (held, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.held).into_iter().partition(|(port, hold)| stays(port, hold));
+        self.held = held;
+        let twins: Vec<_> = gone.keys().filter_map(|port| port.twin()).collect();
+        drop(gone);
+        for twin in twins {
+            if let Some(hold) = self.held.get_mut(&twin).filter(|hold| hold.both) {
+                (hold.socket, hold.relay, hold.both) = (None, None, false);
             }
+        }
+        self.hold_again();
+    }
+
+    /// Reserves what could not be reserved so far, and relays what needs it.
+    pub(super) fn hold_again(&mut self) {
+        let covered: BTreeSet<_> =
+            self.held.iter().filter(|(_, hold)| hold.both).filter_map(|(port, _)| port.twin()).collect();
+        for (port, hold) in &mut self.held {
+            let is_held = hold.socket.is_some() || hold.relay.is_some() || covered.contains(port);
+            if is_held || !hold.published.held {
+                continue;
+            }
+            // It is published meanwhile, and tried again.
+            hold.socket = hold.bind().unwrap_or_default();
+            hold.relay_if_published(&mut self.relays);
         }
     }
 
@@ -268,16 +356,21 @@ impl Ports {
     ///
     /// What is no longer wanted is released first, except pending reservations.
     pub(super) fn keep(&mut self, wanted: &BTreeMap<HostPort, Published>) -> Vec<(Published, GatewayError)> {
-        self.held.retain(|port, hold| hold.reserved || wanted.contains_key(port));
-        let mut failed = Vec::new();
+        self.retain(|port, hold| hold.reserved || wanted.contains_key(port));
+        let mut new = Vec::new();
         for (port, published) in wanted {
             match self.held.get_mut(port) {
                 // Its destination may have changed.
                 Some(hold) => hold.published = *published,
-                None => {
-                    if let Err(error) = self.hold(published, false) {
-                        failed.push((*published, error));
-                    }
+                None => new.push(*published),
+            }
+        }
+        let mut failed = Vec::new();
+        // Twins are next to each other.
+        for together in new.chunk_by(|one, other| HostPort::of(one).twin() == Some(HostPort::of(other))) {
+            if self.hold(together, false, true).is_err() {
+                for one in together {
+                    failed.extend(self.hold(&[*one], false, true).err().map(|error| (*one, error)));
                 }
             }
         }
@@ -291,9 +384,7 @@ impl Ports {
             hold.reserved = false;
             hold.socket.take_if(|_| !hold.published.held);
             hold.relay.take_if(|_| !hold.published.held);
-            if let Err(error) = hold.relay(&mut self.relays) {
-                warn!("{} is not relayed: {error}", hold.published);
-            }
+            hold.relay_if_published(&mut self.relays);
         }
     }
 }
@@ -313,8 +404,9 @@ fn pairs(publish: &Publish, addresses: &[IpAddr]) -> Vec<(IpAddr, IpAddr)> {
     of_host.into_iter().filter_map(|at| Some((at, to(&at)?))).collect()
 }
 
-/// A socket that reserves the port, and listens if it is `relayed`. `None`: the kernel lacks the protocol.
-fn bind(protocol: Protocol, at: SocketAddr, relayed: bool) -> io::Result<Option<Socket>> {
+/// A socket that reserves the port, of `both` families if it is that of IPv6. It hears something only if it is `relayed`. `None`:
+/// the kernel lacks the protocol.
+fn bind(protocol: Protocol, at: SocketAddr, both: bool, relayed: bool) -> io::Result<Option<Socket>> {
     let (kind, number) = match protocol {
         Protocol::Tcp => (Type::STREAM, socket2::Protocol::TCP),
         Protocol::Udp => (Type::DGRAM, socket2::Protocol::UDP),
@@ -325,19 +417,18 @@ fn bind(protocol: Protocol, at: SocketAddr, relayed: bool) -> io::Result<Option<
         other => other?,
     };
     if at.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    let listens = relayed && protocol == Protocol::Tcp;
-    if listens {
-        // The relay's own closed connections must not block the port; a listening socket does not share it.
-        socket.set_reuse_address(true)?;
+        socket.set_only_v6(!both)?;
     }
     if !relayed {
-        // The minimum the kernel allows, socket(7).
+        // The minimum the kernel allows, socket(7); and a filter that lets nothing pass.
         socket.set_recv_buffer_size(0)?;
+        socket.attach_filter(&[SockFilter::new(RETURN_NOTHING, 0, 0, 0)])?;
+    }
+    if protocol == Protocol::Tcp {
+        socket.set_reuse_address(true)?;
     }
     socket.bind(&at.into())?;
-    if listens {
+    if protocol == Protocol::Tcp {
         socket.listen(BACKLOG)?;
     }
     Ok(Some(socket))

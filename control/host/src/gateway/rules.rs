@@ -35,7 +35,10 @@ use nftables::{
     types::{NfChainPolicy, NfChainType, NfFamily, NfHook},
 };
 
-use vswitch_model::{Family, publish::Published};
+use vswitch_model::{
+    Family,
+    publish::{Protocol, Published},
+};
 
 use super::wants::Wants;
 
@@ -180,12 +183,20 @@ impl Draft {
     fn holders(&mut self, wants: &Wants) {
         self.set("inside", &wants.inside);
         self.set("gateways", &wants.gateways);
+        self.set("internal", &wants.internal);
         for family in Family::ALL {
             self.nets(family, "subnets", &wants.subnets);
             self.nets(family, "masquerade", &wants.masquerade);
             self.tunnels(family, &wants.tunnels);
             self.published(family, &wants.published);
         }
+        let relayed = |(protocol, port): &(Protocol, u16)| {
+            let key = vec![word(protocol.as_str()), Expression::Number((*port).into())];
+            Expression::Named(NamedExpression::Concat(key))
+        };
+        let elem = some(wants.relayed.iter().map(relayed).collect());
+        let set_type = SetTypeValue::Concatenated(vec![SetType::InetProto, SetType::InetService].into());
+        self.add_set(Set { name: "relayed".into(), set_type, elem, ..our_set() });
         let any = wants.tunnels.iter().filter(|end| end.ip().is_unspecified()).map(SocketAddr::port);
         let any: BTreeSet<u16> = any.collect();
         let elem = some(any.into_iter().map(|port| Expression::Number(port.into())).collect());
@@ -206,6 +217,18 @@ impl Draft {
             ];
             self.rule("guard", [&forged[..], &[Statement::Drop(None)]].concat());
         }
+        // Published ports lead out of an internal network, and none of its packets is forwarded: neither is one by a relay.
+        let relayed =
+            Expression::Named(NamedExpression::Concat(vec![meta(MetaKey::L4proto), payload("th", "dport")]));
+        self.rule(
+            "guard",
+            vec![
+                equal(meta(MetaKey::Iifname), word("@internal")),
+                equal(meta(MetaKey::Nfproto), word(Family::V6.protocol())),
+                equal(relayed, word("@relayed")),
+                Statement::Drop(None),
+            ],
+        );
         self.seal_tunnels();
     }
 
@@ -259,9 +282,12 @@ impl Draft {
         }
     }
 
-    /// Accepts packets out of a network and back; into it only to published ports.
+    /// Accepts packets out of a network and back; into it only to published ports. Nothing passes an internal one.
     fn forward(&mut self) {
         self.base("forward", NfChainType::Filter, NfHook::Forward, FILTER);
+        for key in [MetaKey::Iifname, MetaKey::Oifname] {
+            self.rule("forward", vec![equal(meta(key), word("@internal")), Statement::Drop(None)]);
+        }
         // What belongs to no connection is not masqueraded, and would leave with a container's own address.
         for family in Family::ALL {
             let inside = equal(meta(MetaKey::Iifname), word("@gateways"));
@@ -476,8 +502,6 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
     use serde_json::{Value, json};
 
-    use vswitch_model::publish::Protocol;
-
     use super::{super::Outside, *};
 
     fn published(at: &str, to: &str) -> Published {
@@ -487,6 +511,7 @@ mod tests {
     fn blue(published: Vec<Published>) -> Outside {
         Outside {
             ifname: "vg-blue".into(),
+            internal: false,
             subnets: vec!["10.9.0.0/24".parse().unwrap(), "fd00:9::/64".parse().unwrap()],
             masquerade: true,
             published,
@@ -497,6 +522,7 @@ mod tests {
     fn red() -> Outside {
         Outside {
             ifname: "vg-red".into(),
+            internal: false,
             subnets: vec!["10.8.0.0/24".parse().unwrap()],
             masquerade: false,
             published: Vec::new(),
@@ -579,6 +605,18 @@ mod tests {
     }
 
     #[test]
+    fn an_internal_network_is_inside_and_no_gateway() {
+        let outsides = [Outside::of_internal("vg-inner".into(), Arc::default()), red()];
+        for (set, expected) in [
+            ("inside", json!(["vg-inner", "vg-red"])),
+            ("gateways", json!(["vg-red"])),
+            ("internal", json!(["vg-inner"])),
+        ] {
+            assert_eq!(elements(&outsides, "set", set), expected, "{set}");
+        }
+    }
+
+    #[test]
     fn nothing_wanted_leaves_nothing() {
         let table = json!({ "table": { "family": "inet", "name": "vswitch" } });
         let expected = json!({ "nftables": [{ "add": table }, { "delete": table }] });
@@ -632,6 +670,7 @@ mod tests {
             let published = published.collect();
             Outside {
                 ifname: format!("vg-{number}"),
+                internal: false,
                 subnets: vec![format!("10.{high}.{low}.0/24").parse().unwrap()],
                 masquerade,
                 published,

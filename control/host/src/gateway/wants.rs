@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 use ipnet::IpNet;
 
-use vswitch_model::publish::Published;
+use vswitch_model::publish::{Protocol, Published};
 
 use super::Outside;
 
@@ -15,12 +15,16 @@ pub(super) struct Wants {
     pub(super) inside: BTreeSet<String>,
     /// Those in networks that reach the outside.
     pub(super) gateways: BTreeSet<String>,
+    /// Those in internal networks.
+    pub(super) internal: BTreeSet<String>,
     /// The subnets that reach the outside; they do not overlap.
     pub(super) subnets: BTreeSet<IpNet>,
     /// The masqueraded subnets; they do not overlap.
     pub(super) masquerade: BTreeSet<IpNet>,
     /// Published ports of the host.
     pub(super) published: BTreeSet<Published>,
+    /// Ports of the host that are relayed, which are all of IPv6.
+    pub(super) relayed: BTreeSet<(Protocol, u16)>,
     /// Tunnel ends: address and UDP port, or a port of every address.
     pub(super) tunnels: BTreeSet<SocketAddr>,
 }
@@ -32,11 +36,14 @@ impl Wants {
         for outside in outsides {
             wants.inside.insert(outside.ifname.clone());
             wants.gateways.extend(outside.is_gateway().then(|| outside.ifname.clone()));
+            wants.internal.extend(outside.internal.then(|| outside.ifname.clone()));
             wants.subnets.extend(&outside.subnets);
             if outside.masquerade {
                 wants.masquerade.extend(&outside.subnets);
             }
             wants.published.extend(&outside.published);
+            let relayed = outside.published.iter().filter(|it| it.is_relayed());
+            wants.relayed.extend(relayed.map(|it| (it.protocol, it.at().port())));
             wants.tunnels.extend(outside.tunnels.iter());
         }
         widest(&mut wants.subnets);
@@ -54,9 +61,11 @@ impl Wants {
         Self {
             inside: &self.inside - &other.inside,
             gateways: &self.gateways - &other.gateways,
+            internal: &self.internal - &other.internal,
             subnets: &self.subnets - &other.subnets,
             masquerade: &self.masquerade - &other.masquerade,
             published: &self.published - &other.published,
+            relayed: &self.relayed - &other.relayed,
             tunnels: &self.tunnels - &other.tunnels,
         }
     }

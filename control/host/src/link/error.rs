@@ -69,6 +69,11 @@ pub enum LinkError {
         /// Where.
         namespace: String,
     },
+    /// The kernel has none at all: (the address).
+    #[error(
+        "{0} cannot be set: this kernel has no IPv6 (built without, or booted with ipv6.disable=1): leave IPv6 addresses out"
+    )]
+    NoIpv6(IpNet),
     /// The kernel wants CAP_NET_ADMIN: (what was tried, namespace).
     #[error("no permission to {0} in namespace {1}: run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN")]
     NoRights(String, String),
@@ -84,7 +89,7 @@ impl LinkError {
     /// The kind of error, as of the standard library.
     pub fn kind(&self) -> io::ErrorKind {
         match self {
-            Self::BadName(_) | Self::GatewayUnreachable { .. } | Self::Ipv6Off { .. } => {
+            Self::BadName(_) | Self::GatewayUnreachable { .. } | Self::Ipv6Off { .. } | Self::NoIpv6(_) => {
                 io::ErrorKind::InvalidInput
             }
             Self::NoInterface(..) => io::ErrorKind::NotFound,
@@ -111,6 +116,11 @@ impl LinkError {
                 Step::AddAddress { net: address @ IpNet::V6(_), .. },
                 Some(Errno::ACCESS | Errno::NODEV | Errno::INVAL),
             ) => Self::Ipv6Off { address: *address, ifname: ifname.clone(), namespace: namespace.into() },
+            // No family but the unspecified one answers for it (rtnetlink_rcv_msg, net/core/rtnetlink.c).
+            (
+                Step::AddAddress { net: address @ IpNet::V6(_), .. },
+                Some(Errno::OPNOTSUPP | Errno::AFNOSUPPORT),
+            ) => Self::NoIpv6(*address),
             (Step::AddRoute(route), Some(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::INVAL)) => {
                 Self::GatewayUnreachable { gateway: route.gateway, ifname: ifname.clone() }
             }
@@ -160,6 +170,15 @@ mod tests {
             other.to_string(),
             "cannot delete eth0 in namespace web: Device or resource busy (os error 16)"
         );
+        let step = Step::AddAddress { index: 7, net: "fd09::2/64".parse().unwrap() };
+        let wanted = Wanted { ifname: "eth0".into(), ..Wanted::default() };
+        let without = |errno| LinkError::of_step(&step, &wanted, "web", kernel_says(errno)).to_string();
+        assert_eq!(
+            without(Errno::OPNOTSUPP),
+            "fd09::2/64 cannot be set: this kernel has no IPv6 (built without, or booted with ipv6.disable=1): leave IPv6 \
+             addresses out"
+        );
+        assert!(without(Errno::ACCESS).starts_with("fd09::2/64 cannot be set: IPv6 is off on eth0"));
         let own = LinkError::os("delete eth0", "web", rtnetlink::Error::RequestFailed);
         assert_eq!(own.to_string(), "cannot delete eth0 in namespace web: A netlink request failed");
     }

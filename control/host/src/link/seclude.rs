@@ -135,7 +135,7 @@ impl Links {
     }
 
     /// Writes a setting below /proc/sys/net of this namespace; one that the kernel lacks is skipped.
-    fn sysctl(&self, name: &str, value: &str) -> io::Result<()> {
+    pub(super) fn sysctl(&self, name: &str, value: &str) -> io::Result<()> {
         let path = format!("/proc/sys/net/{name}");
         let written = run_in(&self.namespace, || match fs::read_to_string(&path) {
             Ok(now) if now.trim_end() == value => Ok(()),

@@ -129,6 +129,11 @@ pub enum What {
         /// Why, and what to do.
         detail: String,
     },
+    /// Another program changed what is the switch's on this host, and it was set again: rules, settings of the kernel, interfaces.
+    HostMended {
+        /// What, and by whom as far as known.
+        detail: String,
+    },
     /// The configuration file was read again and applied.
     Reloaded {
         /// How many objects it changed.
@@ -213,6 +218,7 @@ impl fmt::Display for What {
             Self::NodeSuspect { node } => write!(f, "host {node} is suspect: its lease has ended"),
             Self::NodeDown { node } => write!(f, "host {node} is down: nothing is heard from it"),
             Self::AddressConflict { detail } | Self::Fenced { detail } => f.write_str(detail),
+            Self::HostMended { detail } => write!(f, "{detail}"),
             Self::Reloaded { changes } => write!(f, "reloaded: {changes} changes"),
             Self::MacLearned(station) => write!(f, "{} learned", on(station)),
             Self::MacMoved { station, from } => write!(f, "{} moved from port {from}", on(station)),

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use proptest::{collection::vec, prelude::*};
 
-use super::{IpamError, REST, Subnet, Turns, free_subnet, overlap, ranges::Ranges, unique_local};
+use super::{Holder, IpamError, REST, Subnet, Turns, free_subnet, overlap, ranges::Ranges, unique_local};
 use crate::{PoolSpec, PoolsSpec, SubnetSpec};
 
 fn net(text: &str) -> IpNet {
@@ -89,8 +89,12 @@ fn every_sentence() {
             "requested address is out of range",
         ),
         (
-            IpamError::Overlap(net("10.9.0.0/24")).to_string(),
-            "Pool overlaps with other one on this address space",
+            IpamError::Overlap(
+                net("10.9.0.0/24"),
+                Holder::Network("blue".parse().unwrap(), net("10.9.0.0/16")),
+            )
+            .to_string(),
+            "Pool overlaps with other one on this address space: 10.9.0.0/24 overlaps network blue (10.9.0.0/16)",
         ),
         (IpamError::NoPool.to_string(), "all predefined address pools have been fully subnetted"),
     ] {

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::IpAddr};
 use super::{Check, Location};
 use crate::{
     Driver, Family, NetworkSpec,
-    ipam::{IpamError, Subnet},
+    ipam::{Holder, IpamError, Subnet},
     is_predefined,
     options::Parent,
 };
@@ -79,12 +79,9 @@ impl Check<'_> {
                             ((other, other_item), (index, item))
                         };
                     let subnet = networks[later].subnets[later_item].subnet;
-                    let what = format!(
-                        "{}: network {} has {}",
-                        IpamError::Overlap(subnet),
-                        networks[earlier].name,
-                        networks[earlier].subnets[earlier_item].subnet
-                    );
+                    let other = networks[earlier].subnets[earlier_item].subnet;
+                    let holder = Holder::Network(networks[earlier].name.clone(), other);
+                    let what = IpamError::Overlap(subnet, holder).to_string();
                     let at = Location::network(later, "subnet").item(later_item);
                     self.contradiction(at, Location::network(earlier, "subnet").item(earlier_item), what);
                 }

@@ -124,7 +124,19 @@ impl<'s> Runtimes<'s> {
 
     /// Runs our plugin directly, as a runtime does.
     fn plugin(&self, verb: &str, container: &str, netns: &str, config: &Value) -> (i32, Value) {
-        self.deed(&binary("vswitch-cni"), verb, container, netns, config)
+        self.plugin_for("eth0", verb, container, netns, config)
+    }
+
+    /// The same for another interface than eth0.
+    fn plugin_for(
+        &self,
+        ifname: &str,
+        verb: &str,
+        container: &str,
+        netns: &str,
+        config: &Value,
+    ) -> (i32, Value) {
+        self.deed(&binary("vswitch-cni"), [verb, container, ifname], netns, config)
     }
 
     /// Runs a chain of plugins. Each gets the result of its predecessor; the result of the last is returned.
@@ -140,7 +152,7 @@ impl<'s> Runtimes<'s> {
             if !result.is_null() {
                 plugin["prevResult"] = result.clone();
             }
-            let (code, answer) = self.deed(&program, verb, "pod", netns, &plugin);
+            let (code, answer) = self.deed(&program, [verb, "pod", "eth0"], netns, &plugin);
             assert_eq!(code, 0, "{verb} of {kind}: {answer}");
             if verb == "ADD" {
                 result = answer;
@@ -149,10 +161,11 @@ impl<'s> Runtimes<'s> {
         result
     }
 
-    fn deed(&self, program: &Path, verb: &str, container: &str, netns: &str, config: &Value) -> (i32, Value) {
+    fn deed(&self, program: &Path, what: [&str; 3], netns: &str, config: &Value) -> (i32, Value) {
+        let [verb, container, ifname] = what;
         let mut command = Command::new(program);
         command.env("CNI_COMMAND", verb).env("CNI_CONTAINERID", container).env("CNI_NETNS", netns);
-        command.env("CNI_IFNAME", "eth0").env("CNI_PATH", "/usr/lib/cni");
+        command.env("CNI_IFNAME", ifname).env("CNI_PATH", "/usr/lib/cni");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.switch.host.run(|| command.spawn().unwrap());
         child.stdin.take().unwrap().write_all(config.to_string().as_bytes()).unwrap();

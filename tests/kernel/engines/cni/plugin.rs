@@ -115,6 +115,33 @@ fn the_deeds_of_the_specification() {
     assert_eq!(runtimes.plugin("VERSION", "", "", &away).1["supportedVersions"][4], "1.1.0");
 }
 
+/// As multus does it: each network has an interface of its own, and one of them the default route.
+#[test]
+fn a_pod_has_two_networks_and_one_default_route() {
+    let switch = host(Vswitchd::start(&net()));
+    switch.ctl(&["network", "create", "--subnet", "10.10.0.0/24", "red"]);
+    let runtimes = Runtimes { switch: &switch, folder: switch.folder().to_owned(), containerd: None };
+    let pod = Netns::new("pod");
+    let config = |network: &str| json!({ "cniVersion": "1.0.0", "name": network, "type": "vswitch", "network": network, "socket": switch.socket() });
+    let ask = |verb: &str, ifname: &str, config: &Value| {
+        runtimes.plugin_for(ifname, verb, "pod", &path(&pod), config)
+    };
+    let mut routes = Vec::new();
+    for (ifname, network) in [("eth0", "blue"), ("net1", "red")] {
+        let (code, result) = ask("ADD", ifname, &config(network));
+        assert_eq!(code, 0, "{result}");
+        let own = result["routes"].as_array().into_iter().flatten();
+        routes.push(own.map(|it| it["dst"].as_str().unwrap().to_owned()).collect::<Vec<_>>());
+        let mut after = config(network);
+        after["prevResult"] = result;
+        assert_eq!(ask("CHECK", ifname, &after), (0, Value::Null), "{ifname}");
+    }
+    assert_eq!(routes, [vec!["0.0.0.0/0", "::/0"], vec![]]);
+    // The other takes over.
+    assert_eq!(ask("DEL", "eth0", &config("blue")), (0, Value::Null));
+    assert!(pod.ip("route show default").contains("10.10.0.1 dev net1"));
+}
+
 #[test]
 fn other_plugins_stand_before_and_behind() {
     let switch = host(Vswitchd::start(&net()));

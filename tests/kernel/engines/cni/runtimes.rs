@@ -38,6 +38,9 @@ fn podman_runs_containers() {
         assert!(taken.stderr.contains("port is already allocated"), "{}", taken.stderr);
         podman.podman(&["restart", "-t", "0", "web"]);
         eventually("it is published again", || podman.page_of("web"));
+        podman.podman(&["network", "reload", "web"]);
+        eventually("it is published after a reload", || podman.page_of("web"));
+        podman.reaches("job", "10.9.0.50");
         // Several networks, changed while the container runs.
         podman.podman(&["network", "connect", "red", "job"]);
         let inside = podman.podman(&["exec", "job", "ip", "addr"]);

@@ -10,6 +10,7 @@ use vswitch::topology::PortMode;
 
 use super::{config, labels, name, network};
 use crate::state::{Command, Effect, EndpointUpdate, Host, Origin, Record, Sandbox, State};
+use vswitch_host::link::Route;
 use vswitch_model::{
     Connect, Driver, Family, Id, Ipam, Mtu, Name, Netns, NetworkSpec, NetworkUpdate, PoolSpec, Reference,
     publish::Published,
@@ -65,6 +66,10 @@ fn has(state: &State, port: &str) -> String {
         addresses.join(" "),
         gateways.join(" ")
     )
+}
+
+fn route(to: &str, on_link: bool) -> Route {
+    Route { to: to.parse().unwrap(), ifname: "eth0".into(), on_link }
 }
 
 #[test]
@@ -155,8 +160,9 @@ fn an_endpoint_is_what_was_asked_for() {
     let mut state = State::default();
     let spec = json!({"name": "blue", "ipv6": true, "ipam": "default", "options": {"icc": "false", "prefix": "lan"}});
     state.observe(Host {
-        routes: vec!["172.17.0.0/16".parse().unwrap()],
+        routes: vec![route("172.17.0.0/16", true)],
         ipv6: Some(PoolSpec { base: "fd09::/48".parse().unwrap(), size: 64 }),
+        ..Host::default()
     });
     state.apply(Command::AddNetwork(network(spec))).unwrap();
     let asked = json!({
@@ -196,6 +202,31 @@ fn a_bare_interface_is_moved_and_published_without_being_opened_again() {
     assert_eq!(labels(&effects), ["set outside", &format!("restore endpoint {id}")]);
     let ghost = Command::UpdateEndpoint { id: Id::of("2"), update: EndpointUpdate::Published(vec![]) };
     assert!(state.apply(ghost).unwrap_err().to_string().starts_with("there is no endpoint"));
+}
+
+#[test]
+fn subnets_are_chosen_beside_what_the_host_reaches() {
+    let chosen = |routes: &[(&str, bool)], nameservers: &[&str]| {
+        let mut state = State::default();
+        let routes = routes.iter().map(|(to, on_link)| route(to, *on_link)).collect();
+        let nameservers = nameservers.iter().map(|it| it.parse().unwrap()).collect();
+        state.observe(Host { routes, nameservers, ipv6: None });
+        let chosen = state.choose_subnet(Driver::Bridge, Family::V4, &[]);
+        chosen.map_or_else(|error| error.to_string(), |net| net.to_string())
+    };
+    assert_eq!(chosen(&[], &[]), "172.17.0.0/16");
+    assert_eq!(chosen(&[("172.17.9.0/24", true)], &[]), "172.18.0.0/16");
+    assert_eq!(chosen(&[], &["172.17.0.53", "fe80::1"]), "172.18.0.0/16");
+    // What is behind a router is left alone as far as possible.
+    assert_eq!(chosen(&[("172.17.0.0/24", false)], &["172.18.0.1"]), "172.19.0.0/16");
+    // All private addresses are behind one; and a whole default route is, in two halves.
+    let private = [("10.0.0.0/8", false), ("172.16.0.0/12", false), ("192.168.0.0/16", false)];
+    assert_eq!(chosen(&[&private[..], &[("172.17.3.0/24", true)]].concat(), &[]), "172.18.0.0/16");
+    for on_link in [false, true] {
+        assert_eq!(chosen(&[("0.0.0.0/1", on_link), ("128.0.0.0/1", on_link)], &[]), "172.17.0.0/16");
+    }
+    let full = [("172.16.0.0/12", true), ("192.168.0.0/16", true)];
+    assert_eq!(chosen(&full, &[]), "all predefined address pools have been fully subnetted");
 }
 
 #[test]
@@ -368,7 +399,7 @@ fn a_network_reaches_the_peers_it_is_told() {
 fn refusals_are_dockers() {
     let file = "[[network]]\nname = 'declared'\n[[network.subnet]]\nsubnet = '10.7.0.0/24'\n";
     let mut state = State::start(config(file), []).unwrap().next;
-    state.observe(Host { routes: vec!["192.168.7.0/24".parse().unwrap()], ipv6: None });
+    state.observe(Host { routes: vec![route("192.168.7.0/24", true)], ..Host::default() });
     let with = |text: &str, more: serde_json::Value| {
         let mut value = json!({ "name": text });
         value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -393,8 +424,15 @@ fn refusals_are_dockers() {
         (with("new", json!({"driver": "host"})), "only one instance of \"host\" network is allowed"),
         (with("new", json!({"driver": "null"})), "only one instance of \"null\" network is allowed"),
         (with("blue", json!({})), "network with name blue already exists"),
-        (subnet("10.9.0.0/16"), "Pool overlaps with other one on this address space"),
-        (subnet("192.168.0.0/16"), "Pool overlaps with other one on this address space"),
+        (
+            subnet("10.9.0.0/16"),
+            "Pool overlaps with other one on this address space: 10.9.0.0/16 overlaps network blue (10.9.0.0/29)",
+        ),
+        (
+            subnet("192.168.0.0/16"),
+            "Pool overlaps with other one on this address space: 192.168.0.0/16 overlaps the host's route to \
+             192.168.7.0/24 by eth0",
+        ),
         (subnet("10.9.1.1/24"), "invalid subnet 10.9.1.1/24: it should be 10.9.1.0/24"),
         (
             with("new", json!({"subnet": [{"subnet": "10.8.0.0/24"}, {"subnet": "10.8.1.0/24"}]})),
@@ -418,8 +456,15 @@ fn refusals_are_dockers() {
         ),
         (connect("nope", "web", 2), "network nope not found"),
         (connect("blue", "web", 2), "endpoint with name web already exists in network blue"),
-        (connected(json!({"sandbox": "db", "ip": "10.9.0.6"}), "blue", 2), "Address already in use"),
-        (connected(json!({"sandbox": "db", "ip": "10.9.0.1"}), "blue", 2), "Address already in use"),
+        (
+            connected(json!({"sandbox": "db", "ip": "10.9.0.6"}), "blue", 2),
+            "Address already in use: 10.9.0.6 is held by endpoint web",
+        ),
+        (
+            connected(json!({"sandbox": "db", "ip": "10.9.0.1"}), "blue", 2),
+            "Address already in use: 10.9.0.1 is held by the gateway of network blue",
+        ),
+        (connected(json!({"sandbox": "db", "ip": "10.9.0.7"}), "blue", 2), "Address already in use"),
         (
             connected(json!({"sandbox": "db", "ip": "10.9.1.1"}), "blue", 2),
             "requested address is out of range",
@@ -452,7 +497,8 @@ fn refusals_are_dockers() {
         ),
         (
             Command::Reload(config(&file.replace("10.7.0.0/24", "10.9.0.0/24"))),
-            "network declared: subnet[0]: Pool overlaps with other one on this address space: network blue has 10.9.0.0/29",
+            "network declared: subnet[0]: Pool overlaps with other one on this address space: 10.9.0.0/24 overlaps network \
+             blue (10.9.0.0/29)",
         ),
     ] {
         let before = format!("{state:?}");
