@@ -303,8 +303,13 @@ impl Mirror {
 /// Whether the loss of such a key in a restore is no deletion.
 fn is_haunting(key: &Key) -> bool {
     match key {
-        Key::Network(_) | Key::NetworkName(_) | Key::Vni(_) | Key::Block(..) | Key::Endpoint(..) => true,
-        Key::Meta | Key::Pools | Key::Node(_) | Key::Alive(_) | Key::Gone(_) => false,
+        Key::Node(_)
+        | Key::Network(_)
+        | Key::NetworkName(_)
+        | Key::Vni(_)
+        | Key::Block(..)
+        | Key::Endpoint(..) => true,
+        Key::Meta | Key::Pools | Key::Alive(_) | Key::Gone(_) => false,
     }
 }
 

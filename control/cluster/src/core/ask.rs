@@ -356,6 +356,9 @@ impl Cluster {
                 self.free_block(spec, lacking).ok_or(IpamError::NoAddress)?
             }
         };
+        if let Some(why) = self.caution() {
+            return Err(Refusal::unavailable(why));
+        }
         Ok(Verdict::Needs(self.claim(short, wanted)))
     }
 

@@ -467,24 +467,47 @@ impl Cluster {
         conflicts
     }
 
-    /// Ends ghosts whose owners have had the time to put them again.
+    /// Ends ghosts whose owners have had the time to put them again, and the caution after a restore when all hosts are back.
     fn lay_ghosts(&mut self, now: Duration) -> Vec<Key> {
-        let Some(restored) = self.restored.filter(|at| now >= *at + GRACE) else { return Vec::new() };
-        let alive: Vec<Name> = self
-            .mirror
-            .nodes()
-            .map(|(name, _)| name.clone())
-            .filter(|name| *name == self.me.name || self.mirror.get(&Key::Alive(name.clone())).is_some())
-            .collect();
-        let changed = self.mirror.lay(|_, record| match record.owner() {
-            Some(owner) => !alive.contains(owner),
+        if self.restored.is_none_or(|at| now < at + GRACE) {
+            return Vec::new();
+        }
+        let absent = self.absent();
+        let gone: Vec<Name> = self.mirror.removed().cloned().collect();
+        let changed = self.mirror.lay(|key, record| match (key, record.owner()) {
+            (Key::Node(name), _) => !gone.contains(name),
+            (_, Some(owner)) => absent.contains(owner) && !gone.contains(owner),
             // A network that nobody has put again by now cannot be.
-            None => false,
+            (_, None) => false,
         });
-        if self.mirror.ghosts() == 0 && now >= restored + GRACE {
+        if absent.is_empty() {
             self.restored = None;
         }
         changed
+    }
+
+    /// The hosts that are not there. One that is has put its blocks again before it said so.
+    fn absent(&self) -> Vec<Name> {
+        let ghosts = self.mirror.ghostly().filter_map(|(key, _)| match key {
+            Key::Node(name) => Some(name),
+            _ => None,
+        });
+        let all = self.mirror.nodes().map(|(name, _)| name).chain(ghosts);
+        let is_absent = |name: &&Name| self.mirror.get(&Key::Alive((*name).clone())).is_none();
+        all.filter(is_absent).cloned().collect()
+    }
+
+    /// Why no block can be claimed now: after a restore it is not known which ones hosts have that are not back.
+    fn caution(&self) -> Option<String> {
+        self.restored?;
+        let absent: Vec<_> = self.absent().iter().map(Name::to_string).collect();
+        Some(match &absent[..] {
+            [] => "the store was restored from a backup just now: try again in half a minute".into(),
+            absent => format!(
+                "the store was restored from a backup, and it is not known which addresses {} have: start them, or remove them with `vswitchctl cluster rm`",
+                absent.join(", ")
+            ),
+        })
     }
 
     /// The pause until the next audit: longer where many hosts have many keys read, for one store answers all.

@@ -100,10 +100,10 @@ impl Cluster {
         if self.flight.is_some() || self.mirror.revision() < self.settle.0 && now < self.settle.1 {
             return;
         }
+        // Blocks before the sign of life: who sees that sees them.
         let next = self
-            .own_records()
-            .map(|txn| (Purpose::Own, txn))
-            .or_else(|| self.own_blocks())
+            .own_blocks()
+            .or_else(|| self.own_records().map(|txn| (Purpose::Own, txn)))
             .or_else(|| self.next_block())
             .or_else(|| self.revival().map(|txn| (Purpose::Upkeep, txn)))
             .or_else(|| self.collection(now).map(|txn| (Purpose::Upkeep, txn)));
@@ -209,8 +209,7 @@ impl Cluster {
 
     /// A block of a network from which this host will soon assign addresses.
     fn next_block(&self) -> Option<(Purpose, Txn)> {
-        // Until it is known which blocks were claimed before a restore, none is claimed.
-        if self.restored.is_some() {
+        if self.caution().is_some() {
             return None;
         }
         let hosts = self.mirror.nodes().count() as u64;
