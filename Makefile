@@ -1,7 +1,7 @@
 # vswitchd: `make demo` demonstrates it, `make test` tests it, `make bench` measures it. All three need root.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-vxlan test test-pure test-kernel test-packages fuzz bench lint gates install uninstall deb dist image clean
+.PHONY: help build demo demo-vxlan demo-cluster simulate test test-pure test-kernel test-packages fuzz bench lint gates install uninstall deb dist image clean
 
 PREFIX ?= /usr/local
 ROUNDS ?= 5
@@ -29,6 +29,13 @@ demo-vxlan: build ## two hosts, a container on each, one network over both
 	@scripts/need-packages ip:iproute2 ping:iputils-ping iperf3:iperf3 bash:bash
 	@scripts/demo-vxlan
 
+demo-cluster: build ## three hosts in a cluster, its store killed on the way
+	@scripts/need-packages ip:iproute2 ping:iputils-ping pgrep:procps etcd:etcd-server
+	@scripts/demo-cluster
+
+simulate:        ## the simulated cluster with 10,000 seeds: some minutes
+	VSWITCH_SEEDS=10000 cargo test --release --locked -p vswitch-cluster --test simulation -- --nocapture
+
 test: test-pure test-kernel test-packages fuzz ## all tests
 
 test-pure:       # tests that run anywhere, without root: all targets but tests/kernel, which needs its feature
@@ -39,7 +46,7 @@ test-kernel: build # tests that need root and a kernel: never skipped. The crash
 	@scripts/need-packages ip:iproute2 ping:iputils-ping iperf3:iperf3 nft:nftables chromium:chromium ethtool:ethtool tcpdump:tcpdump \
 	  tshark:tshark dig:bind9-dnsutils ovs-vswitchd:openvswitch-switch prometheus:prometheus tmux:tmux \
 	  dockerd:docker.io docker-compose:docker-compose busybox:busybox-static podman:podman containerd:containerd runc:runc \
-	  /usr/lib/cni/host-local:containernetworking-plugins
+	  /usr/lib/cni/host-local:containernetworking-plugins firewalld:firewalld busctl:systemd dbus-daemon:dbus etcd:etcd-server
 	cargo build --workspace --locked --bins
 	cargo test --workspace --locked -- --ignored --test-threads=2
 	$(KERNEL_TESTS) --test-threads=2 --skip scale::
@@ -79,6 +86,8 @@ gates:           ## the other checks of CI: dependencies and crates
 	@scripts/need-packages gcc:gcc pcap-config:libpcap-dev jq:jq readelf:binutils
 	@scripts/need-rust
 	scripts/check-supply
+	@scripts/need-packages clang:clang llvm-strip:llvm
+	scripts/check-bpf
 	scripts/check-rust
 	scripts/check-pure vswitch vswitch-vxlan
 	scripts/check-alone

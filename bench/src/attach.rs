@@ -59,6 +59,7 @@ impl Way {
             Self::Bridge => "bridge",
             Self::Ours(Port::Tap) => "vswitchd-tap",
             Self::Ours(Port::Veth) => "vswitchd-veth",
+            Self::Ours(Port::Fast) => "vswitchd-fast",
             Self::Bare => "bare",
         }
     }

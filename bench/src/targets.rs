@@ -19,6 +19,10 @@ pub fn on_one_host(control: &str) -> Vec<Target> {
         ("vswitchd-tap", "pps64.received", "ovs", AtLeast(1.7)),
         ("vswitchd-veth", &tcp, "ovs-tso", AtLeast(1.1)),
         ("vswitchd-veth", &tcp, BASELINE, AtLeast(0.8)),
+        ("vswitchd-fast", &tcp, BASELINE, AtLeast(1.0)),
+        ("vswitchd-fast", &format!("tcp4.forward.{control}"), BASELINE, AtLeast(0.95)),
+        ("vswitchd-fast", "pps64.received", BASELINE, AtLeast(1.15)),
+        ("vswitchd-fast", "rtt.idle.p50", BASELINE, AtMost(0.95)),
     ];
     table.map(target).into()
 }

@@ -128,6 +128,7 @@ impl Engine {
         }
         let frames = batch.len() + refused;
         self.send_answers(now);
+        receiver.device.turned();
         received.map(|more| Turn { frames, more })
     }
 

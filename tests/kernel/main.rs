@@ -6,8 +6,10 @@
 //! runs alone.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
+mod accelerate;
 mod capture;
 mod cli;
+mod cluster;
 mod crash;
 mod directory;
 mod engines;

@@ -185,6 +185,8 @@ fn each_alert_is_quiet_on_a_host_that_is_well_and_loud_when_it_should() {
     promtool(&["test", "rules", cases.to_str().unwrap()], "");
 
     let metered = Metered::start();
+    // Some of what is watched is of clusters.
+    metered.0.switch.ctl(&["cluster", "init", "--advertise", "127.0.0.1"]);
     let _prometheus = metered.prometheus();
     let rules = eventually("every rule was evaluated", || {
         let rules = metered.ask("/api/v1/rules")?["groups"][0]["rules"].as_array()?.clone();

@@ -6,9 +6,9 @@ use rustix::process::Signal;
 use vswitch_tests::{Netns, Vswitchd, eventually, net, tcp};
 
 /// Two containers on veth ports, with addresses in 10.9.0.0/24 and fd09::/64.
-fn pair() -> (Vswitchd, [Netns; 2]) {
+fn pair(switch: &str) -> (Vswitchd, [Netns; 2]) {
     let containers = ["a", "b"].map(Netns::new);
-    let mut config = net().network("blue");
+    let mut config = net().switch(switch).network("blue");
     for (number, (name, container)) in (2..).zip(["a", "b"].into_iter().zip(&containers)) {
         config = config.veth(name, container).address(&format!("10.9.0.{number}/24 fd09::{number}/64"));
     }
@@ -37,15 +37,44 @@ fn ethtool(netns: &Netns, arguments: &str) -> String {
 
 #[test]
 fn a_tunnel_inside_containers_passes_veth_ports() {
-    let (mut switch, containers) = pair();
+    for keys in ["accelerate = \"auto\"", "accelerate = \"off\""] {
+        let (switch, containers) = pair(keys);
+        nest(&containers);
+        let [a, b] = &containers;
+        a.reaches("10.77.0.3");
+        tcp::exchange(a, b, "10.77.0.3", 5_000_000, 64 << 10);
+        assert_eq!([switch.dropped("a", "DEV_HDR"), switch.dropped("b", "DEV_HDR")], [0, 0]);
+    }
+}
+
+const TUNNELS: [&str; 2] = ["tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation"];
+
+/// The root of a container may turn on what a virtio header cannot tell.
+#[test]
+fn super_frames_of_a_tunnel_inside_a_container_pass_by_the_kernel() {
+    let (switch, containers) = pair("");
+    nest(&containers);
+    let [a, b] = &containers;
+    for container in &containers {
+        ethtool(container, &format!("-K eth0 {}", TUNNELS.map(|name| format!("{name} on")).join(" ")));
+    }
+    // Until they know each other, they pass the switch, which cannot.
+    eventually("the kernel forwards", || {
+        a.pings("10.77.0.3").then_some(())?;
+        (switch.port("a")["acceleration"]["rx_frames"].as_u64() > Some(0)).then_some(())
+    });
+    tcp::exchange(a, b, "10.77.0.3", 5_000_000, 64 << 10);
+    assert_eq!([switch.dropped("a", "DEV_HDR"), switch.dropped("b", "DEV_HDR")], [0, 0]);
+}
+
+/// In the switch they have a name, with what to do, and they are turned off again by the next start.
+#[test]
+fn super_frames_of_a_tunnel_inside_a_container_are_named() {
+    let (mut switch, containers) = pair("accelerate = \"off\"");
     nest(&containers);
     let [a, b] = &containers;
     a.reaches("10.77.0.3");
-    tcp::exchange(a, b, "10.77.0.3", 5_000_000, 64 << 10);
-    assert_eq!([switch.dropped("a", "DEV_HDR"), switch.dropped("b", "DEV_HDR")], [0, 0]);
-
-    // The root of a container may turn them on again: that is named, with what to do, and undone by the next start.
-    let tunnels = ["tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation"];
+    let tunnels = TUNNELS;
     ethtool(a, &format!("-K eth0 {}", tunnels.map(|name| format!("{name} on")).join(" ")));
     let mut stream = tcp::connect(a, b, "10.77.0.3").0;
     // Its own connection may stall; a super-frame is dropped at once.
@@ -65,7 +94,7 @@ fn a_tunnel_inside_containers_passes_veth_ports() {
 
 #[test]
 fn super_frames_longer_than_64_kb_pass() {
-    let (switch, containers) = pair();
+    let (switch, containers) = pair("");
     let [a, b] = &containers;
     a.reaches("fd09::3");
     for container in &containers {

@@ -81,7 +81,7 @@ impl Running {
 
 /// All systems for containers of one host, the baseline first.
 ///
-/// `vswitchd` is the daemon's binary. Each variant is `KIND:LINE`, KIND being `tap` or `veth` and LINE a line
+/// `vswitchd` is the daemon's binary. Each variant is `KIND:LINE`, KIND being `tap`, `veth` or `fast` (veth, and the kernel forwards) and LINE a line
 /// for the `[switch]` section of its configuration.
 ///
 /// # Errors
@@ -91,7 +91,7 @@ pub fn on_one_host(
     variants: &[String],
 ) -> std::result::Result<Vec<Box<dyn System>>, String> {
     let mut systems: Vec<Box<dyn System>> = vec![Box::new(Bridge)];
-    systems.extend(boxed(vswitchds(vswitchd, &[Port::Tap, Port::Veth], variants)?));
+    systems.extend(boxed(vswitchds(vswitchd, &[Port::Tap, Port::Veth, Port::Fast], variants)?));
     systems.push(Box::new(OpenVswitch { tso: Tso::Off }));
     systems.push(Box::new(OpenVswitch { tso: Tso::On }));
     systems.push(Box::new(Vde));
@@ -121,7 +121,7 @@ pub fn on_two_hosts(
 /// Names the variant that is not such a pair.
 pub fn of_engines(vswitchd: &Path, variants: &[String]) -> std::result::Result<Vec<Box<dyn System>>, String> {
     let docker = |driver| -> Box<dyn System> { Box::new(Docker { driver }) };
-    let ours = vswitchds(vswitchd, &[Port::Tap, Port::Veth], variants)?;
+    let ours = vswitchds(vswitchd, &[Port::Tap, Port::Fast], variants)?;
     Ok([None].into_iter().chain(ours.into_iter().map(Some)).map(docker).collect())
 }
 

@@ -28,15 +28,28 @@ pub enum Port {
     Tap,
     /// A veth pair, read by AF_PACKET on the switch's end.
     Veth,
+    /// A veth pair whose frames the kernel forwards as the switch has decided.
+    Fast,
 }
 
 impl Port {
-    /// Its name in `net.toml`.
-    pub(crate) fn kind(self) -> &'static str {
+    /// Its name here.
+    fn name(self) -> &'static str {
         match self {
             Self::Tap => "tap",
             Self::Veth => "veth",
+            Self::Fast => "fast",
         }
+    }
+
+    /// Its kind in `net.toml`.
+    pub(crate) fn kind(self) -> &'static str {
+        if self == Self::Tap { "tap" } else { "veth" }
+    }
+
+    /// A further key in `net.toml`.
+    fn key(self) -> &'static str {
+        if self == Self::Veth { "accelerate = \"off\"\n" } else { "" }
     }
 }
 
@@ -44,8 +57,8 @@ impl FromStr for Port {
     type Err = String;
 
     fn from_str(kind: &str) -> std::result::Result<Self, String> {
-        let known = [Self::Tap, Self::Veth].into_iter().find(|port| port.kind() == kind);
-        known.ok_or_else(|| format!("`{kind}` is neither tap nor veth"))
+        let known = [Self::Tap, Self::Veth, Self::Fast].into_iter().find(|port| port.name() == kind);
+        known.ok_or_else(|| format!("`{kind}` is neither tap, veth nor fast"))
     }
 }
 
@@ -62,7 +75,7 @@ pub struct Vswitchd {
 
 impl System for Vswitchd {
     fn name(&self) -> String {
-        let kind = self.port.kind();
+        let kind = self.port.name();
         match &self.extra {
             None => format!("vswitchd-{kind}"),
             Some(line) => format!("vswitchd-{kind} {}", line.replace(' ', "")),
@@ -131,10 +144,11 @@ impl Vswitchd {
     fn port(&self, End { port, container, .. }: End<'_>) -> String {
         format!(
             "\n[[port]]\nname = \"{port}\"\nnetwork = \"bench\"\nkind = \"{}\"\nnetns = \"{}\"\n\
-             ifname = \"{INTERFACE}\"\naddress = [\"{}/24\"]\n",
+             ifname = \"{INTERFACE}\"\naddress = [\"{}/24\"]\n{}",
             self.port.kind(),
             container.namespace.name(),
-            container.address
+            container.address,
+            self.port.key()
         )
     }
 }

@@ -27,6 +27,9 @@ use vswitch_model::{
         Drop, DropsFilter, Endpoint, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Log, LogRequest, NameEntry,
         NamesFilter, Network, Port, Prune, Pruned, Reload, ReloadRequest, StaticEntry, Stats, Status,
         capture::Capture,
+        cluster::{
+            Backup, Cluster, HostUpdate, Init, Join, JoinToken, Leave, PlacedEndpoint, Restore, Restored,
+        },
         events::{Event, EventsFilter},
         trace::{Trace, TraceRequest, Why, WhyFilter},
         tunnel::{Probe, Tunnel},
@@ -148,6 +151,61 @@ impl Client {
     /// Deletes a port.
     pub async fn delete_port(&self, name: &Name) -> Result<(), ClientError> {
         self.delete(&format!("/v1/ports/{name}")).await
+    }
+
+    /// Returns the cluster as the daemon sees it.
+    pub async fn cluster(&self) -> Result<Cluster, ClientError> {
+        self.get("/v1/cluster").await
+    }
+
+    /// Returns the endpoints of all hosts of the cluster.
+    pub async fn cluster_endpoints(&self) -> Result<Vec<PlacedEndpoint>, ClientError> {
+        self.get("/v1/cluster/endpoints").await
+    }
+
+    /// Begins a cluster.
+    pub async fn cluster_init(&self, init: &Init) -> Result<JoinToken, ClientError> {
+        self.post("/v1/cluster/init", init).await
+    }
+
+    /// Joins a cluster.
+    pub async fn cluster_join(&self, join: &Join) -> Result<Cluster, ClientError> {
+        self.post("/v1/cluster/join", join).await
+    }
+
+    /// Leaves the cluster.
+    pub async fn cluster_leave(&self, leave: &Leave) -> Result<(), ClientError> {
+        self.tell(Method::POST, "/v1/cluster/leave", leave).await
+    }
+
+    /// Returns how hosts join.
+    pub async fn cluster_token(&self) -> Result<JoinToken, ClientError> {
+        self.get("/v1/cluster/token").await
+    }
+
+    /// Makes another join token.
+    pub async fn rotate_cluster_token(&self) -> Result<JoinToken, ClientError> {
+        self.post("/v1/cluster/token", &()).await
+    }
+
+    /// Changes a host of the cluster.
+    pub async fn update_cluster_host(&self, host: &Name, update: &HostUpdate) -> Result<(), ClientError> {
+        self.tell(Method::PATCH, &format!("/v1/cluster/hosts/{host}"), update).await
+    }
+
+    /// Returns what the cluster's store has.
+    pub async fn cluster_backup(&self) -> Result<Backup, ClientError> {
+        self.get("/v1/cluster/backup").await
+    }
+
+    /// Puts back what the cluster's store has lost.
+    pub async fn cluster_restore(&self, restore: &Restore) -> Result<Restored, ClientError> {
+        self.post("/v1/cluster/restore", restore).await
+    }
+
+    /// Removes a host from the cluster.
+    pub async fn remove_cluster_host(&self, host: &Name) -> Result<(), ClientError> {
+        self.delete(&format!("/v1/cluster/hosts/{host}")).await
     }
 
     /// Returns the local endpoint and the peers of the tunnel.
@@ -292,6 +350,12 @@ impl Client {
         let body = serde_json::to_vec(value).map_err(|error| self.broken(error))?;
         let body = self.call(method, path, body.into()).await?;
         self.read(&body)
+    }
+
+    /// Sends a value that has no answer.
+    async fn tell(&self, method: Method, path: &str, value: &impl Serialize) -> Result<(), ClientError> {
+        let body = serde_json::to_vec(value).map_err(|error| self.broken(error))?;
+        self.call(method, path, body.into()).await.map(drop)
     }
 
     async fn delete(&self, path: &str) -> Result<(), ClientError> {

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod capture;
+mod cluster;
 mod cni;
 mod complete;
 mod dns;
@@ -32,6 +33,7 @@ use serde::Serialize;
 
 pub use arguments::{AttachArguments, Cli, Command, FdbCommand, PortCommand};
 pub use capture::CaptureArguments;
+pub use cluster::{ClusterCommand, EndpointCommand, InitArguments, JoinArguments};
 pub use cni::CniCommand;
 pub use dns::DnsCommand;
 pub use events::EventsArguments;
@@ -110,6 +112,8 @@ pub async fn execute(cli: &Cli) -> Result<String, ClientError> {
         Command::Dns(command) => dns::execute(&client, command, json).await,
         Command::Peer(command) => tunnel::peer(&client, command, json).await,
         Command::Tunnel(command) => tunnel::tunnel(&client, command, json).await,
+        Command::Cluster(command) => cluster::execute(&client, command, json).await,
+        Command::Endpoint(command) => cluster::endpoint(&client, command, json).await,
         Command::Cni(command) => cni::execute(&client, command, &cli.socket, json).await,
         Command::Fdb(command) => fdb(&client, command, json).await,
         Command::Stats { watch: None } => render(json, &client.stats().await?, show::stats),

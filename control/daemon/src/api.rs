@@ -15,6 +15,7 @@
 //! paths is the API's major version: within it, fields and paths are only added. [`API_VERSION`] counts these additions.
 
 mod capture;
+mod cluster;
 mod daemon;
 mod directory;
 mod endpoint;
@@ -111,6 +112,7 @@ fn all() -> OpenApiRouter<Handle> {
         .merge(directory::watching())
         .merge(directory::writing())
         .merge(daemon::writing())
+        .merge(cluster::writing())
         .merge(daemon::watching())
         .merge(capture::watching())
         .merge(trace::watching())
@@ -122,6 +124,7 @@ fn all() -> OpenApiRouter<Handle> {
 fn reading() -> OpenApiRouter<Handle> {
     OpenApiRouter::default()
         .merge(daemon::reading())
+        .merge(cluster::reading())
         .merge(network::reading())
         .merge(endpoint::reading())
         .merge(port::reading())

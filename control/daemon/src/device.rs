@@ -16,9 +16,10 @@ use vswitch::device::{
     tap::{Tap, TapOptions},
 };
 
+use vswitch_fastpath::FastPort;
 use vswitch_vxlan::{device::Path, endpoint::Vtep};
 
-use super::{tunnel, view::LiveDevice};
+use super::{edge::Share, tunnel, view::LiveDevice};
 use crate::{machine::Machine, state};
 use vswitch_host::{
     link::{self, InfoKind, Link, Links},
@@ -53,6 +54,8 @@ pub(crate) enum OpenDevice {
         host: String,
         /// Warnings about what this kernel lacks to keep the host's IP stack off it: sentences.
         warnings: Vec<String>,
+        /// Its share of the fast path, or why it has none.
+        fast: Result<Arc<FastPort>, String>,
     },
     /// An interface of others.
     Foreign(Arc<PacketSocket>),
@@ -89,6 +92,7 @@ pub(crate) async fn open(
     source: Source,
     inlets: usize,
     owner: &str,
+    share: &Share<'_>,
 ) -> Result<OpenDevice, Error> {
     let spec = &port.spec;
     match machine {
@@ -132,10 +136,17 @@ pub(crate) async fn open(
             };
             outside.set_alias(&host, &claim(owner, &spec.name)).await?;
             warnings.iter().for_each(|warning| warn!(port = %spec.name, "{warning}"));
-            let device = open_packet(&host, spec.offload.any())?;
-            Ok(OpenDevice::Veth { device, host, warnings })
+            let fast = share.open(&outside, port, interface, &host).await;
+            let device = open_packet(&host, spec.offload.any(), fast.as_ref().ok())?;
+            let fast = fast.and_then(|lane| match lane.attach(&host) {
+                Ok(()) => Ok(lane),
+                Err(error) => Err(format!("the kernel attaches no program to {host}: {error}")),
+            });
+            Ok(OpenDevice::Veth { device, host, warnings, fast })
         }
-        DeviceSpec::Packet { device } => Ok(OpenDevice::Foreign(open_packet(device, spec.offload.any())?)),
+        DeviceSpec::Packet { device } => {
+            Ok(OpenDevice::Foreign(open_packet(device, spec.offload.any(), None)?))
+        }
         DeviceSpec::Vxlan(endpoint) => {
             Ok(OpenDevice::Endpoint(Arc::new(tunnel::open(endpoint, inlets).await?)))
         }
@@ -306,8 +317,13 @@ fn open_tap(namespace: &Namespace, ifname: &str, persist: bool) -> Result<Tap, E
     })
 }
 
-fn open_packet(ifname: &str, offload: bool) -> Result<Arc<PacketSocket>, Error> {
-    match PacketSocket::open(ifname, offload) {
+fn open_packet(
+    ifname: &str,
+    offload: bool,
+    fast: Option<&Arc<FastPort>>,
+) -> Result<Arc<PacketSocket>, Error> {
+    let bypass = fast.map(|fast| Arc::clone(fast) as _);
+    match PacketSocket::open(ifname, offload, bypass) {
         Ok(device) => Ok(Arc::new(device)),
         Err(error) => Err(match Errno::from_io_error(&error) {
             Some(Errno::NODEV) => Error::not_found(format!("there is no interface {ifname}")),
@@ -354,6 +370,16 @@ impl OpenDevice {
             Self::Remote { path, .. } => LiveDevice::Remote(Arc::clone(path)),
             #[cfg(test)]
             Self::Memory(_) => LiveDevice::None,
+        }
+    }
+
+    /// Its share of the fast path, or why it has none; `None` where there can be none.
+    pub(crate) fn fast(&self) -> Option<Result<&Arc<FastPort>, &str>> {
+        match self {
+            Self::Veth { fast, .. } => Some(fast.as_ref().map_err(String::as_str)),
+            Self::Tap { .. } => Some(Err("the kernel forwards between ports of kind veth only")),
+            Self::Foreign(_) => Some(Err("the kernel forwards between ports of kind veth only")),
+            _ => None,
         }
     }
 

@@ -3,6 +3,8 @@
 //! A port is here as long as it is wanted, with its device or the reason why it has none; that is retried every second. Every
 //! change is a [transaction], which ends with a new plan for the workers.
 
+mod announce;
+mod fast;
 mod health;
 mod interfaces;
 mod plan;
@@ -22,6 +24,7 @@ use vswitch::{
     addr::{MacAddr, NetworkId, PortId},
     counters::{NetworkCounters, PortCounters},
     fdb::{Fdb, Learning, Origin, Settings},
+    forward::Routers,
     plan::Plan,
     worker::{OnFault, Workers},
 };
@@ -29,6 +32,7 @@ use vswitch_vxlan::strangers::OnStranger;
 
 use self::remote::Remote;
 pub(crate) use self::{
+    fast::Share,
     remote::Consequence,
     transaction::{Attempt, OnFailure, Opening},
 };
@@ -42,7 +46,7 @@ use crate::{
     machine::Machine,
     state::{self, State},
 };
-use vswitch_host::random;
+use vswitch_host::{link::Watch, random};
 use vswitch_model::{Name, SwitchSpec};
 
 /// Maximum number of receivers of a port: a tunnel's endpoint has one for each of 64 workers, and one for its group.
@@ -56,10 +60,13 @@ pub(crate) struct Edge {
     machine: Machine,
     pub(crate) fdb: Arc<Fdb>,
     pub(crate) workers: Workers,
+    fast: fast::Fast,
     ports: BTreeMap<PortId, EdgePort>,
     networks: BTreeMap<NetworkId, EdgeNetwork>,
     /// Alias of interfaces that the kernel keeps after our end, to recognize them.
     owner: String,
+    /// Hears which of the host's interfaces change.
+    watch: Watch,
     /// Called when an unknown sender is seen at the tunnel.
     on_stranger: OnStranger,
     pub(crate) captures: Captures,
@@ -68,6 +75,7 @@ pub(crate) struct Edge {
     stations: BTreeMap<(NetworkId, MacAddr), PortId>,
     /// The stations of other hosts, as directories tell.
     remote: Remote,
+    routers: Arc<Routers>,
     next_key: u64,
     swept: usize,
 }
@@ -137,18 +145,22 @@ impl Edge {
         }));
         let count = spec.workers.map_or_else(default_workers, usize::from);
         let workers = Workers::start(count, Arc::new(Plan::empty(Arc::clone(&fdb))), on_fault)?;
+        let fast = fast::start(spec, machine.is_real(), &fdb, workers.readings());
         Ok(Self {
             machine,
             fdb,
             workers,
+            fast,
             ports: BTreeMap::new(),
             networks: BTreeMap::new(),
             owner: format!("vswitch {}", spec.state.display()),
+            watch: Watch::begin(),
             on_stranger,
             captures: Captures::default(),
             stale: Stale::default(),
             stations: BTreeMap::new(),
             remote: Remote::default(),
+            routers: Routers::new().into(),
             next_key: 0,
             swept: 0,
         })
@@ -174,6 +186,10 @@ impl Edge {
             why_down: port.why_down(tunnel_is_open),
             warnings: port.device.as_ref().map(|open| open.warnings().to_vec()).unwrap_or_default(),
             device: port.device.as_ref().map_or(LiveDevice::None, OpenDevice::live),
+            fast: port.device.as_ref().ok().and_then(OpenDevice::fast).map(|fast| match fast {
+                Ok(fast) => Ok(Arc::downgrade(fast)),
+                Err(why) => Err(why.to_owned()),
+            }),
             heard: Arc::clone(&port.heard),
         };
         let network = |network: &EdgeNetwork| LiveNetwork {
@@ -187,13 +203,18 @@ impl Edge {
             plan: Arc::downgrade(self.workers.plan()),
             ports: self.ports.iter().map(|(id, it)| (*id, port(it))).collect(),
             networks: self.networks.iter().map(|(id, it)| (*id, network(it))).collect(),
+            why_not_fast: self.why_not_fast(),
             captures: self.captures.running().to_vec(),
         }
     }
 
     /// Applies a change of ageing and damping.
     pub(crate) fn set_switch(&self, spec: &SwitchSpec) {
-        self.fdb.configure(Duration::from_secs(spec.ageing.into()), spec.damping);
+        let ageing = Duration::from_secs(spec.ageing.into());
+        self.fdb.configure(ageing, spec.damping);
+        if let Ok(fast) = &self.fast {
+            fast.set_ageing(ageing);
+        }
     }
 
     /// The port that an address is pinned to because its station is known.

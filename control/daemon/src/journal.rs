@@ -75,6 +75,11 @@ impl Journal {
         Arc::new(Self { ring: Mutex::new(ring), lost: Mutex::new(0), news: watch::Sender::new(true) })
     }
 
+    /// Notes what happens now.
+    pub(crate) fn note_now(&self, what: What) {
+        self.note(now_ms(), what);
+    }
+
     /// Notes what happened at `time_ms`.
     pub(crate) fn note(&self, time_ms: u64, what: What) {
         let mut ring = self.ring();

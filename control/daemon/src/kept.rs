@@ -6,7 +6,10 @@ use jiff::Timestamp;
 use tracing::{info, warn};
 
 use super::{Failure, sight};
-use crate::{state::Record, store::Store};
+use crate::{
+    state::{Membership, Record},
+    store::Store,
+};
 use vswitch_host::netns::Presences;
 use vswitch_model::{Config, EndpointSpec, Family, Name, NetworkSpec, SubnetSpec};
 
@@ -15,9 +18,10 @@ use vswitch_model::{Config, EndpointSpec, Family, Name, NetworkSpec, SubnetSpec}
 /// The file may have dropped a network that endpoints or ports still use. A running daemon refuses that; a starting one keeps
 /// the network unchanged, as if it had been created through the API, so that the host and its containers come up. It belongs to
 /// the file again when the file declares it again.
-pub(crate) fn living(store: &Store, config: &Config) -> Result<Vec<Record>, Failure> {
+pub(crate) fn living(store: &Store, config: &Config, given: &Membership) -> Result<Vec<Record>, Failure> {
     let mut living = Vec::new();
     let mut networks: BTreeSet<Name> = config.networks.iter().map(|it| it.name.clone()).collect();
+    networks.extend(given.networks.iter().map(|it| it.name.clone()));
     // A failed write must not keep the host's containers down: the next start finds the record again.
     let forget = |record: &Record| {
         if let Err(error) = store.remove(record.kind(), record.key()) {
@@ -169,7 +173,7 @@ mod tests {
         store.put(&Record::Endpoint(endpoint.into())).unwrap();
         store.put_port(&serde_json::from_value(port).unwrap()).unwrap();
         let config = Config::default();
-        let living = living(&store, &config).unwrap();
+        let living = living(&store, &config, &Membership::default()).unwrap();
         let networks: Vec<_> = living
             .iter()
             .filter_map(|record| match record {

@@ -12,6 +12,7 @@
 //! | `view`, `journal`, `capture` | readers' views of the switch |
 //! | `api` | HTTP and JSON on a unix socket |
 //! | `attach` | the socket of the tap helper |
+//! | `cluster` | this host in a cluster: follows its store, lets hosts in |
 //! | `names` | who has which name, and the DNS server |
 //! | `docker` | Docker's network and IPAM plugin |
 //! | `metrics`, `web` | counters for Prometheus; the web page |
@@ -19,6 +20,7 @@
 mod api;
 mod attach;
 mod capture;
+mod cluster;
 pub mod config;
 mod core;
 mod crash;

@@ -27,6 +27,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     api::reply::Refused,
+    cluster::Call,
     core::Handle,
     http::{self, Limits},
 };
@@ -34,6 +35,7 @@ use vswitch_model::{
     Error,
     api::{
         Direction, Network, Port, PortState, Stats, Status,
+        cluster::Cluster,
         counters::{Histogram, Load, NetworkStats},
     },
 };
@@ -75,6 +77,7 @@ pub(crate) async fn scrape(core: &Handle) -> Result<String, Error> {
         ports: snapshot.ports(),
         stats: snapshot.stats(),
         refused: core.refused(),
+        cluster: if core.cluster().is_member() { core.cluster().call(Call::Show).await.ok() } else { None },
         names: Arc::clone(&core.names),
     };
     let mut registry = Registry::with_prefix("vswitch");
@@ -93,6 +96,8 @@ struct Scrape {
     stats: Stats,
     /// Number of requests refused because the queue was full.
     refused: u64,
+    /// The cluster, if this host is in one.
+    cluster: Option<Cluster>,
     /// The DNS server.
     names: Arc<Server>,
 }
@@ -104,6 +109,7 @@ impl Collector for Scrape {
         self.of_ports(&mut families)?;
         self.of_networks(&mut families)?;
         self.of_table(&mut families)?;
+        self.of_cluster(&mut families)?;
         self.of_names(&mut families)?;
         self.of_workers(&mut families)
     }
@@ -125,12 +131,41 @@ impl Scrape {
         families.gauge("uptime", "Since the daemon has started", Some(&Unit::Seconds), uptime)
     }
 
+    fn of_cluster(&self, families: &mut Families<'_>) -> fmt::Result {
+        let Some(Cluster { store, hosts, .. }) = &self.cluster else { return Ok(()) };
+        let up = [(ALONE, u64::from(store.up))];
+        families.gauge("store_up", "Whether the cluster's store is followed: 1 or 0", None, up)?;
+        let contact = [(ALONE, store.contact_ms / 1000)];
+        families.gauge(
+            "store_lag",
+            "Since the last sign of the cluster's store",
+            Some(&Unit::Seconds),
+            contact,
+        )?;
+        let revision = [(ALONE, u64::try_from(store.revision).unwrap_or(0))];
+        families.gauge(
+            "store_revision",
+            "The revision of the copy of the cluster's store",
+            None,
+            revision,
+        )?;
+        let differences = [(ALONE, store.differences)];
+        let help = "Audits that found the copy of the cluster's store different, and mended it";
+        families.counter("store_audit_differences", help, None, differences)?;
+        let count = |state: &str| hosts.iter().filter(|host| host.status == state).count() as u64;
+        let states = ["ready", "suspect", "down", "drained"].map(|state| ([("state", state)], count(state)));
+        families.gauge("cluster_nodes", "Hosts of the cluster by state", None, states)
+    }
+
     fn of_ports(&self, families: &mut Families<'_>) -> fmt::Result {
         let mut gauge = |name, help, value: fn(&Port) -> u64| {
             families.gauge(name, help, None, self.ports.iter().map(|port| (of(port), value(port))))
         };
         gauge("port_up", "Whether the port carries frames: 1 or 0", |port| {
             u64::from(port.state == PortState::Up)
+        })?;
+        gauge("port_accelerated", "Whether the kernel forwards for the port: 1 or 0", |port| {
+            u64::from(port.acceleration.as_ref().is_some_and(|it| it.on))
         })?;
         gauge("port_fdb_entries", "Addresses learned on the port", |port| port.macs.into())?;
         let info = self.ports.iter().map(|port| {
@@ -144,8 +179,14 @@ impl Scrape {
             ("port_receive", "Bytes received", |it| it.rx.bytes),
             ("port_transmit", "Bytes sent", |it| it.tx.bytes),
         ];
-        let counts: [(_, _, Count); 14] = [
+        let counts: [(_, _, Count); 16] = [
             ("port_receive_frames", "Frames received, a super-frame being one", |it| it.rx.frames),
+            ("port_receive_accelerated_frames", "Received frames that the kernel forwarded", |it| {
+                it.acceleration.as_ref().map_or(0, |it| it.rx_frames)
+            }),
+            ("port_transmit_accelerated_frames", "Sent frames that the kernel forwarded", |it| {
+                it.acceleration.as_ref().map_or(0, |it| it.tx_frames)
+            }),
             ("port_receive_super_frames", "Super-frames received", |it| it.rx.super_frames),
             ("port_transmit_frames", "Frames sent, a super-frame being one", |it| it.tx.frames),
             ("port_transmit_super_frames", "Super-frames sent whole", |it| it.tx.super_frames),

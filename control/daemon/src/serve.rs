@@ -24,7 +24,7 @@ use tokio::{
 use tracing::{error, info};
 
 use crate::{
-    config,
+    cluster, config,
     core::{self, Asker, Handle, Leave, Request},
     kept,
     lock::InstanceLock,
@@ -115,15 +115,17 @@ async fn serve(path: PathBuf, mut config: Config) -> Result<(), Failure> {
     let _lock = InstanceLock::take(&state_folder)?;
     let store = Store::open(&state_folder, &live_path(&config.api.socket))?;
     tunnel::settle(&mut config, None).await;
-    let plan = State::start(config.clone(), kept::living(&store, &config)?)?;
+    let membership = cluster::remembered(&state_folder)?;
+    let plan = State::start_in(config.clone(), kept::living(&store, &config, &membership)?, membership)?;
     // Signals first: one that arrives while ports are opened must not kill us with interfaces left behind.
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let sockets = Sockets::bind(plan.next.api(), plan.next.docker())?;
     let api = plan.next.api().clone();
-    let core = core::start(path, plan, store).await?;
-    let services = Services::start(sockets, &core);
+    let (client, calls) = cluster::channel();
+    let core = core::start(path, plan, store, client).await?;
+    let services = Services::start(sockets, &core, cluster::Folder::of(&state_folder), calls);
     notify(vec![NotifyState::Ready, NotifyState::Status("forwarding")]).await;
     info!(socket = %api.socket.display(), web = api.web.map(tracing::field::display), "ready");
 
@@ -146,8 +148,9 @@ async fn remove_all(path: PathBuf, config: Config) -> Result<(), Failure> {
     let live = live_path(&config.api.socket);
     let _lock = InstanceLock::take(&state_folder)?;
     let store = Store::open(&state_folder, &live)?;
-    let plan = State::start(config.clone(), kept::living(&store, &config)?)?;
-    core::start(path, plan, store).await?.stop(Leave::Nothing).await;
+    let membership = cluster::remembered(&state_folder)?;
+    let plan = State::start_in(config.clone(), kept::living(&store, &config, &membership)?, membership)?;
+    core::start(path, plan, store, cluster::channel().0).await?.stop(Leave::Nothing).await;
     info!("removed: the interfaces, the firewall table and the rules of this host's vswitchd");
     Ok(())
 }

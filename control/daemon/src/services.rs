@@ -6,6 +6,7 @@
 //! | Docker's plugin | a unix socket | after pending calls |
 //! | tap helpers | a unix socket | at once |
 //! | metrics, web page | TCP | at once |
+//! | cluster | the store; TCP for hosts that join | at once |
 //! | watch | signals of the workers, the clock | at once |
 //!
 //! Unix sockets are bound before the first port is opened: a path in use is reported while there is nothing to undo. An
@@ -23,7 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use crate::{
-    Failure, api, attach,
+    Failure, api, attach, cluster,
     core::{Asker, Captures, Handle, Leave, Request, Running, Signals},
     docker, metrics, web,
 };
@@ -119,7 +120,12 @@ pub(crate) struct Services {
 
 impl Services {
     /// Starts all services.
-    pub(crate) fn start(sockets: Sockets, core: &Running) -> Self {
+    pub(crate) fn start(
+        sockets: Sockets,
+        core: &Running,
+        folder: cluster::Folder,
+        calls: cluster::Calls,
+    ) -> Self {
         let Sockets { api, helpers, metrics, page, docker, files } = sockets;
         let handle = || core.handle.clone();
         let services = Self {
@@ -133,6 +139,7 @@ impl Services {
         services.api.spawn(api::serve(api, handle(), last_orders()));
         if let Some(listener) = docker {
             services.docker.spawn(docker::serve(listener, handle().by(Asker::Docker), last_orders()));
+            services.run(docker::revive());
         }
         services.run(attach::serve(helpers, {
             let core = handle();
@@ -154,6 +161,7 @@ impl Services {
             services
                 .run(async move { web::serve(listen("api.web", address, &core).await, hosts, core).await });
         }
+        services.run(cluster::serve(handle(), folder, calls));
         services.run(watch(handle(), core.signals.clone()));
         services
     }

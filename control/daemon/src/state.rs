@@ -40,6 +40,7 @@ mod derive;
 mod effect;
 mod endpoint;
 mod known;
+mod membership;
 pub(crate) mod network;
 mod outside;
 mod peers;
@@ -61,6 +62,7 @@ pub use self::{
     effect::{Effect, Layout},
     endpoint::{EndpointUpdate, Sandbox},
     known::Known,
+    membership::{Membership, PeerHost},
     network::{Host, NetworkError, predefined},
     record::Record,
     refusal::{Kind, Refusal},
@@ -82,6 +84,8 @@ pub enum Origin {
     /// A peer learned from its datagrams. It lives as long as the daemon, and is replaced by a configured peer of the same
     /// address.
     Learned,
+    /// Given by the cluster: a global network, another host.
+    Cluster,
     /// Derived from other objects: the port of an endpoint, of a network's gateway, or to the LAN.
     Derived,
 }
@@ -131,6 +135,7 @@ pub struct State {
     docker: DockerSpec,
     dns: DnsSpec,
     pools: PoolsSpec,
+    membership: Arc<Membership>,
     networks: Registry<NetworkSpec>,
     ports: Registry<PortSpec>,
     /// Longest packet that tunnels carry, in bytes, if there is an endpoint.
@@ -153,6 +158,18 @@ impl State {
     /// # Errors
     /// The file and the store contradict each other.
     pub fn start(config: Config, stored: impl IntoIterator<Item = Record>) -> Result<Transition, Refusal> {
+        Self::start_in(config, stored, Arc::default())
+    }
+
+    /// The same for a host of a cluster, with what that gave it last.
+    ///
+    /// # Errors
+    /// Those of [`State::start`].
+    pub fn start_in(
+        config: Config,
+        stored: impl IntoIterator<Item = Record>,
+        membership: Arc<Membership>,
+    ) -> Result<Transition, Refusal> {
         let nothing = Self { switch: config.switch.clone(), api: config.api.clone(), ..Self::default() };
         let mut next = nothing.clone();
         let endpoints = Arc::make_mut(&mut next.endpoints);
@@ -165,6 +182,8 @@ impl State {
         }
         next.resume_turns();
         next.declare(config)?;
+        next.membership = membership;
+        next.follow()?;
         next.derive()?;
         next.check(&nothing)?;
         let mut transition = Transition::between(&nothing, next);
@@ -183,6 +202,7 @@ impl State {
                 self.same_process(&config)?;
                 next.declare(config)?;
             }
+            Command::Follow(membership) => next.membership = membership,
             Command::AddNetwork(spec) => next.add_network(spec)?,
             Command::UpdateNetwork { name, update } => next.update_network(&name, update)?,
             Command::RemoveNetwork(name) => next.remove_network(&name)?,
@@ -195,6 +215,7 @@ impl State {
             Command::UpdateEndpoint { id, update } => next.update_endpoint(&id, update)?,
             Command::Disconnect { ids, now } => next.disconnect(&ids, now),
         }
+        next.follow()?;
         next.give_way();
         next.derive()?;
         next.check(self)?;
@@ -371,10 +392,11 @@ impl State {
         self.api = config.api;
         self.docker = config.docker;
         self.dns = config.dns;
-        self.overlay_mtu = rules::overlay_mtu(&config.ports);
         self.pools = config.ipam;
         self.networks.declare(config.networks, Origin::File)?;
-        self.ports.declare(config.ports, Origin::File)
+        self.ports.declare(config.ports, Origin::File)?;
+        self.overlay_mtu = rules::overlay_mtu(self.ports.entries().map(|entry| &*entry.spec));
+        Ok(())
     }
 }
 

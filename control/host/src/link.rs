@@ -11,6 +11,7 @@ mod error;
 mod offloads;
 pub mod plan;
 mod seclude;
+mod watch;
 
 use std::{
     collections::HashMap,
@@ -37,6 +38,7 @@ use vswitch::addr::MacAddr;
 pub use error::LinkError;
 pub use plan::{DefaultRoute, Snapshot, Step, WHOLE_SUPER_FRAME, Wanted, super_frame};
 pub use rtnetlink::packet_route::link::InfoKind;
+pub use watch::{Changes, Watch};
 
 use crate::netns::{Namespace, run_in};
 use vswitch_model::IfName;
@@ -283,13 +285,16 @@ impl Links {
     /// default there (sysctl `disable_ipv6`); see [`Links::configure_all`].
     pub async fn configure(&self, wanted: &Wanted) -> Result<(), LinkError> {
         let mut snapshot = self.snapshot().await?;
-        self.bring_about(&mut snapshot, wanted).await
+        self.bring_about(&mut snapshot, wanted).await.map(drop)
     }
 
     /// Brings existing interfaces to the states `wanted`: MAC, MTU, addresses, up, default routes; and the loopback up.
     /// What is so already is left alone. The outer error means that nothing could be read or done; the inner results are
-    /// in the order of `wanted`.
-    pub async fn configure_all(&self, wanted: &[Wanted]) -> Result<Vec<Result<(), LinkError>>, LinkError> {
+    /// in the order of `wanted`, with what was done.
+    pub async fn configure_all(
+        &self,
+        wanted: &[Wanted],
+    ) -> Result<Vec<Result<Vec<Step>, LinkError>>, LinkError> {
         let mut snapshot = self.snapshot().await?;
         let mut results = Vec::with_capacity(wanted.len());
         for wanted in wanted {
@@ -431,7 +436,7 @@ impl Links {
         Ok(snapshot)
     }
 
-    async fn bring_about(&self, snapshot: &mut Snapshot, wanted: &Wanted) -> Result<(), LinkError> {
+    async fn bring_about(&self, snapshot: &mut Snapshot, wanted: &Wanted) -> Result<Vec<Step>, LinkError> {
         if wanted.is_wary {
             self.distrust(&wanted.ifname);
         }
@@ -441,17 +446,18 @@ impl Links {
             // The kernel's refusal of the addresses is the one to report.
             debug!("IPv6 stays off on {} in namespace {}: {error}", wanted.ifname, self.namespace);
         }
-        for step in plan::plan(snapshot, wanted)? {
-            let done = self.perform(&step).await;
+        let steps = plan::plan(snapshot, wanted)?;
+        for step in &steps {
+            let done = self.perform(step).await;
             // Already there, or already gone, is what was requested: others were faster.
-            match (&step, done.as_ref().err().and_then(error::errno)) {
+            match (step, done.as_ref().err().and_then(error::errno)) {
                 (Step::AddAddress { .. } | Step::AddRoute(_), Some(Errno::EXIST)) => {}
                 (Step::DeleteAddress { .. }, Some(Errno::ADDRNOTAVAIL)) => {}
                 (Step::DeleteRoute(_), Some(Errno::SRCH)) => {}
                 _ => done
-                    .map_err(|error| LinkError::of_step(&step, wanted, &self.namespace.to_string(), error))?,
+                    .map_err(|error| LinkError::of_step(step, wanted, &self.namespace.to_string(), error))?,
             }
-            snapshot.note(&step);
+            snapshot.note(step);
         }
         if wanted.described_offloads
             && let Err(error) = self.limit_offloads(&wanted.ifname)
@@ -462,7 +468,7 @@ impl Links {
                 self.namespace
             );
         }
-        Ok(())
+        Ok(steps)
     }
 
     async fn perform(&self, step: &Step) -> Result<(), rtnetlink::Error> {

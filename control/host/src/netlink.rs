@@ -1,7 +1,8 @@
-//! Requests to the netlink families that rtnetlink does not speak: connection tracking, and ethtool.
+//! Requests to the netlink families that rtnetlink does not speak: connection tracking, sockets and ethtool; and what the kernel
+//! tells of changes.
 //!
 //! Messages and attributes are netlink-packet-core's. The requests are rare and short, so each is sent and its answer
-//! awaited, without an executor.
+//! awaited, without an executor. A [`Monitor`] is asked from time to time what it has heard.
 
 use std::{io, ops::ControlFlow, os::fd::OwnedFd, time::Duration};
 
@@ -12,8 +13,12 @@ use netlink_packet_core::{
 use rustix::{
     io::Errno,
     net::{
-        AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
-        sockopt::{Timeout, set_socket_timeout},
+        AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind,
+        netlink::SocketAddrNetlink,
+        recv, send, socket_with,
+        sockopt::{
+            Timeout, set_socket_recv_buffer_size, set_socket_recv_buffer_size_force, set_socket_timeout,
+        },
     },
 };
 
@@ -22,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Bytes of the buffer of an answer; the kernel fills at most 32 KiB (`netlink_dump`, net/netlink/af_netlink.c).
 const ANSWER: usize = 64 * 1024;
+
+/// Bytes of changes that the kernel keeps for a [`Monitor`] at most: those of 20,000 elements of a table, as it accounts for them.
+const HEARD: usize = 16 << 20;
 
 /// A netlink socket.
 #[derive(Debug)]
@@ -51,7 +59,7 @@ impl Socket {
         let mut buffer = vec![0; ANSWER];
         loop {
             let (len, _) = recv(&self.0, &mut buffer[..], RecvFlags::empty())?;
-            for (kind, body) in messages(&buffer[..len]) {
+            for Message { kind, body, .. } in messages(&buffer[..len]) {
                 match kind {
                     NLMSG_DONE => return Ok(()),
                     NLMSG_ERROR => {
@@ -64,6 +72,56 @@ impl Socket {
             }
         }
     }
+}
+
+/// A netlink socket that hears of changes.
+#[derive(Debug)]
+pub(crate) struct Monitor(OwnedFd);
+
+impl Monitor {
+    /// Hears what is told to `groups`, a mask, in the calling thread's network namespace. Without protocol it is rtnetlink's.
+    ///
+    /// # Errors
+    /// The kernel refuses: for changes of the firewall it wants CAP_NET_ADMIN.
+    pub(crate) fn open(protocol: Option<Protocol>, groups: u32) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
+        if set_socket_recv_buffer_size_force(&socket, HEARD).is_err() {
+            // In a user namespace of its own the limit of the host applies: net.core.rmem_max.
+            set_socket_recv_buffer_size(&socket, HEARD)?;
+        }
+        bind(&socket, &SocketAddrNetlink::new(0, groups))?;
+        Ok(Self(socket))
+    }
+
+    /// Passes all messages since the last call to `each`. False: there were more than the kernel keeps.
+    ///
+    /// # Errors
+    /// The kernel does not tell them.
+    pub(crate) fn heard(&self, mut each: impl FnMut(Message<'_>)) -> io::Result<bool> {
+        let mut buffer = vec![0; ANSWER];
+        let mut all = true;
+        loop {
+            match recv(&self.0, &mut buffer[..], RecvFlags::empty()) {
+                Ok((len, _)) => messages(&buffer[..len]).for_each(&mut each),
+                Err(Errno::NOBUFS) => all = false,
+                Err(Errno::AGAIN) => return Ok(all),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// A message, as it was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Message<'a> {
+    /// The number of the socket that caused it: by default the process id of who opened it; 0 is the kernel.
+    pub(crate) port: u32,
+    /// Its type.
+    pub(crate) kind: u16,
+    /// Its content, without netlink's header.
+    pub(crate) body: &'a [u8],
 }
 
 /// A message without sequence number: there is one request at a time.
@@ -80,14 +138,15 @@ fn message(kind: u16, flags: u16, head: [u8; 4], attributes: &[u8]) -> Vec<u8> {
     message
 }
 
-/// The messages in `bytes`: type and content of each, up to the first that is cut short.
-fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+/// The messages in `bytes`, up to the first that is cut short.
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let message = NetlinkBuffer::new_checked(bytes).ok()?;
-        let (kind, body) = (message.message_type(), message.payload());
+        let read =
+            Message { port: message.port_number(), kind: message.message_type(), body: message.payload() };
         let len = usize::try_from(message.length()).ok()?;
         bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, body))
+        Some(read)
     })
 }
 
@@ -137,7 +196,7 @@ mod tests {
         let one = message(7, NLM_F_REQUEST, [10, 0, 0, 0], &attribute(1, &[1, 2]));
         let two = message(8, NLM_F_REQUEST, [2, 0, 0, 0], &[]);
         let bytes = [one, two].concat();
-        let read: Vec<_> = messages(&bytes).collect();
+        let read: Vec<_> = messages(&bytes).map(|it| (it.kind, it.body)).collect();
         assert_eq!(read, [(7, &[10, 0, 0, 0, 6, 0, 1, 0, 1, 2, 0, 0][..]), (8, &[2, 0, 0, 0])]);
     }
 

@@ -3,6 +3,7 @@
 //! Counters only grow, from the daemon's start. Times are whole milliseconds or seconds, as the name says.
 
 pub mod capture;
+pub mod cluster;
 pub mod counters;
 pub mod directory;
 pub mod events;
@@ -30,8 +31,9 @@ use crate::{GuardSpec, LimitSpec, MirrorSpec, Mtu, Name, Offloads};
 ///
 /// 1.1: `api_version` in [`Status`]. 1.2: `guard` of ports and endpoints, addresses that are `pinned`, the event `guard_dropped`.
 /// 1.3: `troubles` in [`Status`], [`Log`]. 1.4: the [directory](directory::Directory) of a network, `answered` questions.
-/// 1.5: names, `nameservers` of endpoints.
-pub const API_VERSION: &str = "1.5";
+/// 1.5: `acceleration` in [`Status`] and [`Port`]. 1.6: [clusters](cluster).
+/// 1.7: names, `nameservers` of endpoints.
+pub const API_VERSION: &str = "1.7";
 
 /// Header with the number of a capture.
 pub const CAPTURE_ID: &str = "capture-id";
@@ -71,6 +73,23 @@ pub struct Status {
     /// What does not work at the moment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub troubles: Vec<Trouble>,
+    /// Whether the kernel can forward for ports; absent before 1.5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acceleration: Option<Acceleration>,
+}
+
+/// Whether the kernel forwards in place of the daemon, and how much.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Acceleration {
+    /// Whether it does, where it knows the stations.
+    pub on: bool,
+    /// Why not, and what to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Received frames that the kernel forwarded; they are among the port's.
+    pub rx_frames: u64,
+    /// The same of sent ones.
+    pub tx_frames: u64,
 }
 
 /// Something that does not work at the moment. It is tried again, and goes from the list when it works.
@@ -193,6 +212,9 @@ pub struct Port {
     #[serde(default, deserialize_with = "crate::guard::written", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub guard: Option<GuardSpec>,
+    /// Whether the kernel forwards for it; absent for tunnels and before 1.5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acceleration: Option<Acceleration>,
     /// The worker that receives on it.
     pub worker: u16,
     /// Addresses learned or pinned on it.

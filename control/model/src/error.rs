@@ -68,6 +68,11 @@ impl Error {
         Self::new(ErrorKind::Invalid, sentence)
     }
 
+    /// It is not permitted.
+    pub fn forbidden(sentence: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Forbidden, sentence)
+    }
+
     /// The object does not exist.
     pub fn not_found(sentence: impl Into<String>) -> Self {
         Self::new(ErrorKind::NotFound, sentence)

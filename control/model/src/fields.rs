@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer, de::Error};
 use vswitch::addr::MacAddr;
 
 use crate::{
-    Carries, CollectorSpec, DeviceSpec, FloodLimits, GuardSpec, IfName, InterfaceSpec, LimitSpec, MirrorSpec,
-    Mtu, Name, Netns, Offloads, PeerSpec, PortSpec, UnderlayAddr, Vni,
+    Accelerate, Carries, CollectorSpec, DeviceSpec, FloodLimits, GuardSpec, IfName, InterfaceSpec, LimitSpec,
+    MirrorSpec, Mtu, Name, Netns, Offloads, PeerSpec, PortSpec, UnderlayAddr, Vni,
 };
 
 /// Every key a port may have.
@@ -45,6 +45,7 @@ pub struct PortFields {
     #[serde(deserialize_with = "crate::guard::written")]
     pub guard: Option<GuardSpec>,
     pub offload: Option<Offloads>,
+    pub accelerate: Option<Accelerate>,
     pub remote: Option<UnderlayAddr>,
     pub remote_port: Option<u16>,
     pub vni: Option<Vni>,
@@ -119,6 +120,10 @@ impl PortFields {
             let what = "\"udp\" is for ports of kind tap that carry a network: use true or false".into();
             misfits.push(Misfit { key: "offload", what });
         }
+        if self.accelerate.is_some() && self.kind != Some(Kind::Veth) {
+            let what = "the kernel forwards for ports of kind veth only: remove it".into();
+            misfits.push(Misfit { key: "accelerate", what });
+        }
         misfits.extend(self.guard_misfit().map(|what| Misfit { key: "guard", what: what.into() }));
         misfits.extend(self.limit.misfit().map(|(key, what)| Misfit { key, what }));
         let port = PortSpec {
@@ -136,6 +141,7 @@ impl PortFields {
             limit: self.limit,
             guard: self.guard,
             offload: self.offload.unwrap_or_default(),
+            accelerate: self.accelerate.unwrap_or_default(),
         };
         (port, misfits)
     }

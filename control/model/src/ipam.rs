@@ -140,6 +140,13 @@ impl Subnet {
         Ok(subnet)
     }
 
+    /// The same, to allocate from a part of it only.
+    #[must_use]
+    pub fn within(self, part: IpNet) -> Self {
+        let (first, last) = bounds(part);
+        Self { range: (self.range.0.max(first), self.range.1.min(last)), ..self }
+    }
+
     /// The subnet.
     pub fn net(&self) -> IpNet {
         self.net

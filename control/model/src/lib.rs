@@ -7,6 +7,7 @@
 #[macro_use]
 mod written;
 
+mod accelerate;
 pub mod api;
 pub mod attach;
 mod dns;
@@ -41,6 +42,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    accelerate::Accelerate,
     dns::{DnsServer, DnsSpec, InvalidDnsServer},
     driver::{Driver, InvalidDriver, Scope, is_predefined},
     endpoint::{Connect, EndpointSpec},
@@ -76,6 +78,8 @@ pub struct SwitchSpec {
     pub busy_poll: u16,
     /// The folder of the embedded store and of the instance lock.
     pub state: PathBuf,
+    /// Whether the kernel may forward between ports.
+    pub accelerate: Accelerate,
     /// Seconds after which a learned address expires.
     pub ageing: u32,
     /// Maximum number of learned addresses, over all ports.
@@ -96,6 +100,7 @@ impl Default for SwitchSpec {
             name: "vswitch".into(),
             workers: None,
             busy_poll: 50,
+            accelerate: Accelerate::default(),
             state: "/var/lib/vswitch".into(),
             ageing: 300,
             mac_limit: 65_536,

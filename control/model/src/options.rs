@@ -17,8 +17,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Also, BURST, Driver, Error, IfName, LimitSpec, Name, NetworkSpec, Rate, VlanId, rules::MAC_LIMIT,
-    sentence::nearest,
+    Accelerate, Also, BURST, Driver, Error, IfName, LimitSpec, Name, NetworkSpec, Rate, VlanId,
+    rules::MAC_LIMIT, sentence::nearest,
 };
 
 /// Options as text, and parsed.
@@ -92,6 +92,8 @@ pub struct NetworkOptions {
     pub prefix: String,
     /// Whether containers get veth pairs instead of TAPs by default.
     pub veth: bool,
+    /// Whether the kernel may forward for containers by default.
+    pub accelerate: Accelerate,
     /// Peers to which tunnels carry it; by default all.
     pub peers: Option<BTreeSet<Name>>,
     /// Maximum number of addresses learned in the network.
@@ -115,6 +117,7 @@ impl Default for NetworkOptions {
             ifname: None,
             prefix: "eth".into(),
             veth: false,
+            accelerate: Accelerate::Auto,
             peers: None,
             mac_limit: None,
             limit: LimitSpec::default(),
@@ -145,6 +148,8 @@ pub struct Parent {
 pub struct EndpointOptions {
     /// Whether it is a veth pair instead of a TAP; by default as in the network's options.
     pub veth: Option<bool>,
+    /// Whether the kernel may forward for it; by default as in the network's options.
+    pub accelerate: Option<Accelerate>,
     /// The interface's name.
     pub ifname: Option<IfName>,
     /// Whether sockets of the daemon reserve its published ports.
@@ -160,7 +165,7 @@ pub struct EndpointOptions {
 impl Default for EndpointOptions {
     fn default() -> Self {
         let limit = LimitSpec::default();
-        Self { veth: None, ifname: None, hold: true, limit, guard: None, also: Vec::new() }
+        Self { veth: None, accelerate: None, ifname: None, hold: true, limit, guard: None, also: Vec::new() }
     }
 }
 
@@ -217,6 +222,7 @@ const OF_BOTH: &[Known] = &[
     Known("limit.rx_burst", "", ALL),
     Known("limit.tx", "", ALL),
     Known("limit.tx_burst", "", ALL),
+    Known("accelerate", "", ALL),
     Known("guard", "", ALL),
     Known(ALSO, "", ALL),
 ];
@@ -310,6 +316,7 @@ impl Meaning for NetworkOptions {
             ifname: read(options, "ifname", parsed)?,
             prefix: read(options, "prefix", prefix)?.unwrap_or(default.prefix),
             veth: read(options, "kind", veth)?.unwrap_or(default.veth),
+            accelerate: read(options, "accelerate", parsed)?.unwrap_or(default.accelerate),
             peers: read(options, "peers", peers)?,
             mac_limit: read(options, "mac_limit", |text| number(text, MAC_LIMIT))?,
             limit: limit(options)?,
@@ -328,6 +335,7 @@ impl Meaning for EndpointOptions {
         let options = &shortened(ENDPOINT, text);
         Ok(Self {
             veth: read(options, "kind", veth)?,
+            accelerate: read(options, "accelerate", parsed)?,
             ifname: read(options, "ifname", parsed)?,
             hold: flag(options, "hold")?.unwrap_or_else(|| Self::default().hold),
             limit: limit(options)?,
@@ -545,7 +553,7 @@ mod tests {
             (
                 Driver::Bridge,
                 ("colour", "red"),
-                "option colour: is unknown: there are mtu, vlan, icc, masquerade, binding, ifname, prefix, kind, mac_limit, limit.rx, limit.rx_burst, limit.tx, limit.tx_burst, guard, guard.also",
+                "option colour: is unknown: there are mtu, vlan, icc, masquerade, binding, ifname, prefix, kind, mac_limit, limit.rx, limit.rx_burst, limit.tx, limit.tx_burst, accelerate, guard, guard.also",
             ),
             (Driver::Bridge, ("vni", "7"), "option vni: belongs to driver overlay: leave it out"),
             (Driver::Overlay, ("vni", "16777216"), "option vni: 16777216 is not a VNI: use 0 to 16777215"),

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
-    CollectorSpec, Direction, FloodLimits, GuardSpec, IfName, InterfaceSpec, LimitSpec, Mtu, Name,
-    NetworkSpec, PeerSpec, UnderlayAddr, VxlanSpec, ifname::veth_host_ifname,
+    Accelerate, CollectorSpec, Direction, FloodLimits, GuardSpec, IfName, InterfaceSpec, LimitSpec, Mtu,
+    Name, NetworkSpec, PeerSpec, UnderlayAddr, VxlanSpec, ifname::veth_host_ifname,
 };
 
 /// A place where frames come and go: `[[port]]`.
@@ -51,6 +51,9 @@ pub struct PortSpec {
     pub guard: Option<GuardSpec>,
     /// Which offloads of the device are used.
     pub offload: Offloads,
+    /// Whether the kernel may forward for it.
+    #[serde(skip_serializing_if = "Accelerate::is_auto")]
+    pub accelerate: Accelerate,
 }
 
 /// Which offloads of a device are used: `true`, `false`, or `"udp"`.
@@ -122,6 +125,7 @@ impl PortSpec {
             limit: LimitSpec::default(),
             guard: None,
             offload: Offloads::default(),
+            accelerate: Accelerate::default(),
         }
     }
 

@@ -35,6 +35,13 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// Whether frames of `port`, of `network`, may be recorded that are forwarded to one other port.
+    fn concerns(&self, port: PortId, network: NetworkId) -> bool {
+        let by_port = self.ports.is_empty() || self.ports.contains(&port);
+        let by_network = self.networks.is_empty() || self.networks.contains(&network);
+        !self.drops && by_port && by_network
+    }
+
     pub(super) fn fits(&self, record: &Record, bytes: FrameBytes<'_>) -> bool {
         let listed = self.ports.is_empty() || self.ports.contains(&record.port);
         let network =
@@ -73,6 +80,11 @@ impl Session {
     /// Number of matching frames that were lost because a ring was full.
     pub fn lost(&self) -> u64 {
         self.lost.iter().map(Counter::read).sum()
+    }
+
+    /// Whether it may record frames of `port`, of `network`, that are forwarded to one other port.
+    pub fn concerns(&self, port: PortId, network: NetworkId) -> bool {
+        self.wanted.concerns(port, network)
     }
 
     /// Marks the session as ended: nothing more is written to the rings. Call it after every worker has

@@ -1,4 +1,4 @@
-//! A device in memory, for tests: it receives what is put in, and what it sends can be taken out.
+//! A device in memory, for tests and for frames of our own: it receives what is put in, and what it sends can be taken out.
 
 use std::{
     collections::VecDeque,

@@ -42,6 +42,9 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// batch.
     fn recv(&self, port: PortId, batch: &mut Batch, max: usize, refuse: &mut Refuse<'_>) -> io::Result<bool>;
 
+    /// The frames of the last [`recv`](Self::recv) are forwarded. Called by the worker that receives, at the end of its turn.
+    fn turned(&self) {}
+
     /// Sends the frames of a port, and counts the outcome of each.
     fn send(&self, frames: &Transmit<'_>, scratch: &mut Scratch);
 

@@ -12,11 +12,14 @@
 )]
 
 use std::{
-    io,
+    fmt, io,
     mem::{MaybeUninit, size_of, zeroed},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     ptr::null_mut,
-    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use etherparse::EtherType;
@@ -44,6 +47,16 @@ const QUEUE: c_int = 8 << 20;
 const PACKET_IGNORE_OUTGOING: c_int = 23;
 const ETH_P_ALL: u16 = 3;
 
+/// A program in the kernel that forwards some frames of an interface in place of the switch.
+pub trait Bypass: fmt::Debug + Send + Sync {
+    /// The socket filter that lets pass all frames but those that the program forwards.
+    fn filter(&self) -> BorrowedFd<'_>;
+    /// Number of frames so far that were left to the switch, in its socket by now or lost there.
+    fn queued(&self) -> u32;
+    /// The switch has forwarded all of the first `queued` frames: the program can overtake none of them.
+    fn drained(&self, queued: u32);
+}
+
 /// An interface opened through AF_PACKET.
 #[derive(Debug)]
 pub struct PacketSocket {
@@ -57,17 +70,22 @@ pub struct PacketSocket {
     /// Whether super-frames longer than 64 KB come. The first of them is lost.
     has_giants: AtomicBool,
     overflow: AtomicU64,
+    bypass: Option<Arc<dyn Bypass>>,
+    /// What [`Bypass::queued`] was before the last call of `recv`, if that found the end of the queue; or [`NOT_EMPTY`].
+    emptied: AtomicU64,
 }
+
+const NOT_EMPTY: u64 = u64::MAX;
 
 impl PacketSocket {
     /// Opens the interface `name` of the calling thread's network namespace in promiscuous mode.
     ///
     /// Without `offload`, only complete wire frames are sent. Received frames may carry offloads in either
-    /// case.
+    /// case. Frames that `bypass` forwards are not received.
     ///
     /// # Errors
     /// `ENODEV`: no such interface. `ENETDOWN`: it is down. `EPERM`: no CAP_NET_RAW.
-    pub fn open(name: &str, offload: bool) -> io::Result<Self> {
+    pub fn open(name: &str, offload: bool, bypass: Option<Arc<dyn Bypass>>) -> io::Result<Self> {
         let ifindex = index_of(name)?;
         // Protocol 0: nothing is received before the socket is bound to the interface.
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
@@ -86,6 +104,11 @@ impl PacketSocket {
         membership.mr_ifindex = ifindex;
         membership.mr_type = libc::PACKET_MR_PROMISC as u16;
         set(&socket, libc::PACKET_ADD_MEMBERSHIP, &membership)?;
+        if let Some(bypass) = &bypass {
+            // Before it is bound: a socket without the filter would get frames that are forwarded already.
+            let filter: c_int = bypass.filter().as_raw_fd();
+            set_level(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_BPF, &filter)?;
+        }
         // SAFETY: as above.
         let mut address: libc::sockaddr_ll = unsafe { zeroed() };
         address.sll_family = libc::AF_PACKET as u16;
@@ -100,7 +123,9 @@ impl PacketSocket {
         }
         let capabilities = if offload { Capabilities::ALL } else { Capabilities::NONE };
         let (longest, mean, has_giants, overflow) = Default::default();
-        let opened = Self { socket, ifindex, capabilities, longest, mean, has_giants, overflow };
+        let emptied = AtomicU64::new(NOT_EMPTY);
+        let opened =
+            Self { socket, ifindex, capabilities, longest, mean, has_giants, overflow, bypass, emptied };
         opened.measure();
         Ok(opened)
     }
@@ -127,6 +152,21 @@ impl PacketSocket {
         Ok(u16::try_from(unsafe { request.ifr_ifru.ifru_mtu }).unwrap_or(u16::MAX))
     }
 
+    /// Whether the interface is up and has a carrier: of a veth pair, whether the other end is up too.
+    pub fn is_running(&self) -> bool {
+        let running = || -> io::Result<bool> {
+            let mut request = self.named_request()?;
+            // SAFETY: SIOCGIFFLAGS reads the name and writes the flags of one ifreq.
+            check(unsafe {
+                libc::ioctl(self.socket.as_raw_fd(), libc::SIOCGIFFLAGS as libc::Ioctl, &raw mut request)
+            })?;
+            // SAFETY: SIOCGIFFLAGS has set it.
+            let flags = c_int::from(unsafe { request.ifr_ifru.ifru_flags });
+            Ok(flags & libc::IFF_UP != 0 && flags & libc::IFF_RUNNING != 0)
+        };
+        running().unwrap_or(false)
+    }
+
     /// The current name of the interface, in the socket's namespace.
     fn named_request(&self) -> io::Result<libc::ifreq> {
         // SAFETY: plain data of which all zeros is a value.
@@ -141,7 +181,12 @@ impl PacketSocket {
 
     /// Number of frames to receive at once: up to `max`, but fewer long ones, so that they fit the cache.
     fn gulp(&self, max: usize) -> usize {
-        max.min(GULP / self.mean.load(Relaxed).max(1)).clamp(1, BATCH)
+        max.min(GULP / self.mean.load(Relaxed).max(1)).clamp(self.least(), BATCH)
+    }
+
+    /// The least number of frames to ask for. With a bypass one more, to see the end of the queue: it forwards nothing before.
+    fn least(&self) -> usize {
+        if self.bypass.is_some() { 2 } else { 1 }
     }
 
     /// Sends `messages` in order, and reports the outcome of each.
@@ -237,46 +282,22 @@ impl Messages {
 
 impl Device for PacketSocket {
     fn recv(&self, port: PortId, batch: &mut Batch, max: usize, refuse: &mut Refuse<'_>) -> io::Result<bool> {
-        if self.has_giants.load(Relaxed) && batch.is_empty() {
-            return self.recv_giants(port, batch, max, refuse);
+        let Some(bypass) = &self.bypass else { return self.receive(port, batch, max, refuse) };
+        let queued = bypass.queued();
+        let more = self.receive(port, batch, max, refuse);
+        if let Ok(false) = more {
+            self.emptied.store(queued.into(), Relaxed);
         }
-        let want = self.gulp(max.min(batch.room()));
-        let mut messages = Messages::new();
-        let buffers = batch.spare().take(want);
-        let frames = buffers.map(|buffer| &mut buffer[HEADROOM - VNET_HEADER..HEADROOM + MAX_FRAME]);
-        let received = match messages.receive(&self.socket, frames) {
-            Ok(received) => received,
-            Err(error) => return nothing(port, error, refuse),
-        };
-        let mut bytes = 0;
-        // The buffer of an invalid frame is reused, so the frames after it are moved down to the next free
-        // buffer.
-        let mut skipped = 0;
-        for message in received {
-            let len = message.msg_len as usize;
-            bytes += len;
-            let taken = take(batch, port, len, skipped);
-            match taken {
-                Some(()) => {
-                    if let Some(tag) = stripped_tag(message) {
-                        batch.restore_tag(tag);
-                    }
-                }
-                None => {
-                    if message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
-                        self.has_giants.store(true, Relaxed);
-                    }
-                    let frame_len = len.saturating_sub(VNET_HEADER);
-                    let frame = batch.spare().next().and_then(|it| it.get(HEADROOM..HEADROOM + frame_len));
-                    refuse(port, DropReason::DevHdr, frame.unwrap_or_default());
-                    skipped += 1;
-                }
-            }
+        more
+    }
+
+    fn turned(&self) {
+        let Some(bypass) = &self.bypass else { return };
+        // Only the worker that receives writes it.
+        if let Ok(queued) = u32::try_from(self.emptied.load(Relaxed)) {
+            self.emptied.store(NOT_EMPTY, Relaxed);
+            bypass.drained(queued);
         }
-        if let Some(mean) = bytes.checked_div(received.len()) {
-            self.mean.store((self.mean.load(Relaxed) * 3 + mean) / 4, Relaxed);
-        }
-        Ok(received.len() == want)
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -319,6 +340,56 @@ impl Device for PacketSocket {
 }
 
 impl PacketSocket {
+    /// [`Device::recv`], as if nothing else forwarded.
+    fn receive(
+        &self,
+        port: PortId,
+        batch: &mut Batch,
+        max: usize,
+        refuse: &mut Refuse<'_>,
+    ) -> io::Result<bool> {
+        if self.has_giants.load(Relaxed) && batch.is_empty() {
+            return self.recv_giants(port, batch, max, refuse);
+        }
+        let want = self.gulp(max).min(batch.room());
+        let mut messages = Messages::new();
+        let buffers = batch.spare().take(want);
+        let frames = buffers.map(|buffer| &mut buffer[HEADROOM - VNET_HEADER..HEADROOM + MAX_FRAME]);
+        let received = match messages.receive(&self.socket, frames) {
+            Ok(received) => received,
+            Err(error) => return nothing(port, error, refuse),
+        };
+        let mut bytes = 0;
+        // The buffer of an invalid frame is reused, so the frames after it are moved down to the next free
+        // buffer.
+        let mut skipped = 0;
+        for message in received {
+            let len = message.msg_len as usize;
+            bytes += len;
+            let taken = take(batch, port, len, skipped);
+            match taken {
+                Some(()) => {
+                    if let Some(tag) = stripped_tag(message) {
+                        batch.restore_tag(tag);
+                    }
+                }
+                None => {
+                    if message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
+                        self.has_giants.store(true, Relaxed);
+                    }
+                    let frame_len = len.saturating_sub(VNET_HEADER);
+                    let frame = batch.spare().next().and_then(|it| it.get(HEADROOM..HEADROOM + frame_len));
+                    refuse(port, DropReason::DevHdr, frame.unwrap_or_default());
+                    skipped += 1;
+                }
+            }
+        }
+        if let Some(mean) = bytes.checked_div(received.len()) {
+            self.mean.store((self.mean.load(Relaxed) * 3 + mean) / 4, Relaxed);
+        }
+        Ok(received.len() == want)
+    }
+
     /// Receives while super-frames longer than 64 KB are among the frames: into buffers for those, and copies each frame.
     #[cold]
     fn recv_giants(
@@ -328,7 +399,7 @@ impl PacketSocket {
         max: usize,
         refuse: &mut Refuse<'_>,
     ) -> io::Result<bool> {
-        let want = max.clamp(1, GIANTS);
+        let want = max.clamp(self.least(), GIANTS);
         let mut messages = Messages::new();
         let received = match messages.receive(&self.socket, batch.giants().take(want)) {
             Ok(received) => received,

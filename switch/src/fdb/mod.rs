@@ -22,8 +22,9 @@ mod writer;
 mod tests;
 
 use std::{
+    fmt,
     sync::{
-        Mutex, MutexGuard, TryLockError,
+        Arc, Mutex, MutexGuard, OnceLock, TryLockError,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
@@ -140,6 +141,19 @@ pub struct Entry {
     pub held: bool,
 }
 
+/// Follows the table, to keep a projection of it.
+///
+/// Told *that* an entry changed, not how: it then reads the [entry](Fdb::entry), so a change told twice or late does no harm, and
+/// none can be missed. Called under the table's lock, also by forwarding threads: it must be brief and must not use the table.
+pub trait Follower: fmt::Debug + Send + Sync {
+    /// The entry of `mac` in `network` was inserted, moved, held, released or removed.
+    fn changed(&self, network: NetworkId, mac: MacAddr);
+    /// All learned entries of this port were flushed.
+    fn flushed_port(&self, port: PortId);
+    /// All learned entries of this network were flushed.
+    fn flushed_network(&self, network: NetworkId);
+}
+
 /// Totals since the table was created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Totals {
@@ -218,6 +232,7 @@ pub struct Fdb {
     port_flushed: Box<[AtomicU32]>,
     network_flushed: Box<[AtomicU32]>,
     writer: Mutex<Writer>,
+    follower: OnceLock<Arc<dyn Follower>>,
 }
 
 /// A station of a network, with the hash that selects its two buckets.
@@ -251,11 +266,24 @@ impl Fdb {
             port_flushed: zeros(),
             network_flushed: zeros(),
             writer: Mutex::new(Writer::new(settings.limit, settings.damping)),
+            follower: OnceLock::new(),
+        }
+    }
+
+    /// Lets `follower` know of every change from now on. The table has one follower at most: false if it has one.
+    pub fn follow(&self, follower: Arc<dyn Follower>) -> bool {
+        self.follower.set(follower).is_ok()
+    }
+
+    fn tell(&self, key: Key) {
+        if let Some(follower) = self.follower.get() {
+            let (network, mac) = key.parts();
+            follower.changed(network, mac);
         }
     }
 
     /// A larger table with all that this one has, if `controlled` entries of a control plane would crowd it. Plans use it in
-    /// place of this one, which learns nothing any more. May block.
+    /// place of this one, which learns nothing any more; a follower has to follow it anew. May block.
     pub fn grown(&self, controlled: usize, now: Timestamp) -> Option<Self> {
         let mut writer = self.lock();
         let entries = writer.limit() + controlled;
@@ -273,6 +301,7 @@ impl Fdb {
             port_flushed: copy(&self.port_flushed),
             network_flushed: copy(&self.network_flushed),
             writer: Mutex::new(Writer::new(0, Damping::default())),
+            follower: OnceLock::new(),
         };
         *large.lock() = writer.retire(self, &large, now);
         Some(large)
@@ -408,12 +437,18 @@ impl Fdb {
     pub fn flush_port(&self, port: PortId) {
         let mut writer = self.lock();
         self.port_flushed[port.index()].store(writer.begin_flush(self), Relaxed);
+        if let Some(follower) = self.follower.get() {
+            follower.flushed_port(port);
+        }
     }
 
     /// Flushes the learned entries of `network`, in O(1). Pinned entries stay. May block.
     pub fn flush_network(&self, network: NetworkId) {
         let mut writer = self.lock();
         self.network_flushed[network.index()].store(writer.begin_flush(self), Relaxed);
+        if let Some(follower) = self.follower.get() {
+            follower.flushed_network(network);
+        }
     }
 
     /// Removes every entry, including pinned ones, for which `gone(network, port)` holds. Walks the table;
@@ -434,17 +469,37 @@ impl Fdb {
     pub fn entries(&self, now: Timestamp) -> impl Iterator<Item = Entry> + '_ {
         let tick = Tick::from(now);
         let slots = self.buckets.iter().flat_map(|bucket| (0..SLOTS).filter_map(|slot| bucket.read(slot)));
-        slots.filter_map(move |(key, value)| {
-            let (network, mac) = key.parts();
-            self.is_alive(network, value, tick).then(|| Entry {
-                network,
-                mac,
-                port: value.port(),
-                origin: value.origin(),
-                age: if value.origin() == Origin::Learned { value.seen().age(tick) } else { Duration::ZERO },
-                held: value.is_held(),
-            })
+        slots.filter_map(move |(key, value)| self.live_entry(key, value, tick))
+    }
+
+    /// The live entry of `mac` in `network` at `now`.
+    pub fn entry(&self, network: NetworkId, mac: MacAddr, now: Timestamp) -> Option<Entry> {
+        let station = mac.is_station().then(|| self.station(network, mac))?;
+        let (.., value) = self.find(station)?;
+        self.live_entry(station.key, value, now.into())
+    }
+
+    fn live_entry(&self, key: Key, value: Value, now: Tick) -> Option<Entry> {
+        let (network, mac) = key.parts();
+        self.is_alive(network, value, now).then(|| Entry {
+            network,
+            mac,
+            port: value.port(),
+            origin: value.origin(),
+            age: if value.origin() == Origin::Learned { value.seen().age(now) } else { Duration::ZERO },
+            held: value.is_held(),
         })
+    }
+
+    /// Notes that `mac` was seen on `port` at `at`, if the table has it there: for what sees frames instead of a worker.
+    pub fn heard(&self, network: NetworkId, mac: MacAddr, port: PortId, at: Timestamp) {
+        let Some(station) = mac.is_station().then(|| self.station(network, mac)) else { return };
+        let Some((bucket, slot, value)) = self.find(station) else { return };
+        let at = Tick::from(at);
+        let is_news = value.seen() != at && !at.is_older_than(0, value.seen());
+        if value.port() == port && value.origin() == Origin::Learned && is_news {
+            self.buckets[bucket].refresh(slot, value, at);
+        }
     }
 
     /// Number of slots in use, including dead entries that are not swept yet.

@@ -288,6 +288,7 @@ impl Writer {
             return Learned::Held;
         }
         fdb.buckets[bucket].set(slot, fresh.held(held));
+        fdb.tell(key);
         self.count(from, -1);
         self.count(fresh.port(), 1);
         self.totals.moved += 1;
@@ -405,6 +406,7 @@ impl Writer {
                 && value.is_held()
             {
                 fdb.buckets[bucket].set(slot, value.held(false));
+                fdb.tell(key);
                 self.report(now, key, value.port(), Change::Released);
             }
         }
@@ -421,6 +423,7 @@ impl Writer {
                 }
             } else if value.is_held() && writer.moves.release(key, now) {
                 fdb.buckets[bucket].set(slot, value.held(false));
+                fdb.tell(key);
                 writer.report(now, key, value.port(), Change::Released);
             }
         });
@@ -455,6 +458,7 @@ impl Writer {
     /// Fills a free slot.
     fn put(&mut self, fdb: &Fdb, (bucket, slot): Spot, key: Key, value: Value) {
         fdb.buckets[bucket].fill(slot, key, value);
+        fdb.tell(key);
         self.len += 1;
         match value.origin() {
             Origin::Learned => {
@@ -568,6 +572,7 @@ impl Writer {
 
     fn remove(&mut self, fdb: &Fdb, bucket: usize, slot: usize, key: Key, value: Value) {
         fdb.buckets[bucket].clear(slot);
+        fdb.tell(key);
         self.len -= 1;
         match value.origin() {
             Origin::Learned => {

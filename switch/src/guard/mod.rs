@@ -133,6 +133,21 @@ impl Guard {
         self.mac
     }
 
+    /// All its MAC addresses.
+    pub fn macs(&self) -> impl Iterator<Item = MacAddr> {
+        [self.mac].into_iter().chain(self.also.iter().copied())
+    }
+
+    /// First and last of its ranges of IPv4 addresses; `None`: IP addresses are not judged.
+    pub fn ranges4(&self) -> Option<&[(u32, u32)]> {
+        self.addresses.as_ref().map(|own| &*own.v4.0)
+    }
+
+    /// The same of IPv6 addresses.
+    pub fn ranges6(&self) -> Option<&[(u128, u128)]> {
+        self.addresses.as_ref().map(|own| &*own.v6.0)
+    }
+
     /// Judges a frame from the station (with Ethernet header, without FCS).
     ///
     /// `is_foreign` tells whether a link-local IPv6 address belongs to another station of the network: a station chooses

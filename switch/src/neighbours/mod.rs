@@ -18,6 +18,7 @@
 //!
 //! Networks without such a table pay nothing, the others a look at frames that would be flooded.
 
+mod announce;
 mod question;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
+pub use announce::announcement;
 pub(crate) use question::{Question, answer};
 
 use crate::addr::{MacAddr, NetworkId};

@@ -9,7 +9,7 @@ use crate::{
     addr::MacAddr,
     transmit::MAX_ANSWER,
     wire::{
-        bytes::{put_u16, try_u16_at, try_u32_at, try_u64_at},
+        bytes::{length, put_u16, try_u16_at, try_u32_at, try_u64_at},
         checksum::Sum,
         frame::{ADDRESSES, ETHERNET_HEADER, TAG},
         headers::IPV6_HEADER,
@@ -17,6 +17,8 @@ use crate::{
 };
 
 const MAC: usize = ADDRESSES / 2;
+/// Bytes of a MAC address and of an IPv4 address.
+const LENGTHS: u16 = 0x0604;
 const REQUEST: u16 = 1;
 const REPLY: u16 = 2;
 /// Length of an ARP packet of Ethernet and IPv4.
@@ -68,7 +70,7 @@ impl Question {
 fn read_arp(packet: &[u8]) -> Option<(MacAddr, IpAddr, IpAddr)> {
     let is_request = try_u16_at(packet, 0)? == ArpHardwareId::ETHERNET.0
         && try_u16_at(packet, 2)? == EtherType::IPV4.0
-        && try_u16_at(packet, 4)? == 0x0604
+        && try_u16_at(packet, 4)? == LENGTHS
         && try_u16_at(packet, 6)? == REQUEST;
     let sender = try_u32_at(packet, 14)?;
     let target = try_u32_at(packet, 24)?;
@@ -103,33 +105,52 @@ pub(crate) fn answer(frame: &[u8], is_tagged: bool, mac: MacAddr) -> Option<Arra
     answer.try_extend_from_slice(&frame[ADDRESSES..network]).ok()?;
     match (asker_address, target) {
         (IpAddr::V4(asker_address), IpAddr::V4(target)) => {
-            let request: &[u8; ARP] = frame[network..].first_chunk()?;
-            answer.try_extend_from_slice(&request[..6]).ok()?;
-            answer.try_extend_from_slice(&REPLY.to_be_bytes()).ok()?;
-            for (mac, address) in [(mac, target), (asker, asker_address)] {
-                answer.try_extend_from_slice(&mac.0).ok()?;
-                answer.try_extend_from_slice(&address.octets()).ok()?;
-            }
+            answer.try_extend_from_slice(&arp(REPLY, (mac, target), (asker, asker_address))).ok()?;
         }
         (IpAddr::V6(asker_address), IpAddr::V6(target)) => {
-            let mut packet = [0; IPV6_HEADER + WITH_OPTION];
-            packet[0] = 0x60;
-            packet[5] = 32;
-            packet[6] = IpNumber::IPV6_ICMP.0;
-            packet[7] = HOP_LIMIT;
-            packet[8..24].copy_from_slice(&target.octets());
-            packet[24..40].copy_from_slice(&asker_address.octets());
-            let (addresses, message) = packet.split_at_mut(IPV6_HEADER);
-            message[0] = ADVERTISEMENT;
-            message[4] = SOLICITED_OVERRIDE;
-            message[8..MESSAGE].copy_from_slice(&target.octets());
-            message[MESSAGE..MESSAGE + 2].copy_from_slice(&[TARGET_LINK_LAYER, 1]);
-            message[MESSAGE + 2..].copy_from_slice(&mac.0);
-            let sum = Sum::pseudo(&addresses[8..], IpNumber::IPV6_ICMP.0, message.len()) + Sum::of(message);
-            put_u16(message, 2, sum.checksum());
+            let packet = advertisement(mac, target, asker_address, SOLICITED_OVERRIDE);
             answer.try_extend_from_slice(&packet).ok()?;
         }
         _ => return None,
     }
     Some(answer)
+}
+
+/// An ARP packet of Ethernet and IPv4, from the first station to the second.
+pub(super) fn arp(operation: u16, from: (MacAddr, Ipv4Addr), to: (MacAddr, Ipv4Addr)) -> [u8; ARP] {
+    let mut packet = [0; ARP];
+    put_u16(&mut packet, 0, ArpHardwareId::ETHERNET.0);
+    put_u16(&mut packet, 2, EtherType::IPV4.0);
+    put_u16(&mut packet, 4, LENGTHS);
+    put_u16(&mut packet, 6, operation);
+    for (at, (mac, address)) in [(8, from), (18, to)] {
+        packet[at..at + 6].copy_from_slice(&mac.0);
+        packet[at + 6..at + 10].copy_from_slice(&address.octets());
+    }
+    packet
+}
+
+/// An IPv6 packet with the neighbour advertisement of `target`, which the station `mac` has.
+pub(super) fn advertisement(
+    mac: MacAddr,
+    target: Ipv6Addr,
+    to: Ipv6Addr,
+    flags: u8,
+) -> [u8; IPV6_HEADER + WITH_OPTION] {
+    let mut packet = [0; IPV6_HEADER + WITH_OPTION];
+    let (head, message) = packet.split_at_mut(IPV6_HEADER);
+    head[0] = 0x60;
+    put_u16(head, 4, length(message.len()));
+    head[6] = IpNumber::IPV6_ICMP.0;
+    head[7] = HOP_LIMIT;
+    head[8..24].copy_from_slice(&target.octets());
+    head[24..40].copy_from_slice(&to.octets());
+    message[0] = ADVERTISEMENT;
+    message[4] = flags;
+    message[8..MESSAGE].copy_from_slice(&target.octets());
+    message[MESSAGE..MESSAGE + 2].copy_from_slice(&[TARGET_LINK_LAYER, 1]);
+    message[MESSAGE + 2..].copy_from_slice(&mac.0);
+    let sum = Sum::pseudo(&head[8..], IpNumber::IPV6_ICMP.0, message.len()) + Sum::of(message);
+    put_u16(message, 2, sum.checksum());
+    packet
 }

@@ -14,8 +14,11 @@ use super::{
 };
 use crate::{
     addr::{PortId, Timestamp},
-    plan::Plan,
+    batch::BATCH,
+    device::mem::{MemDevice, OwnedFrame},
+    plan::{Plan, Receiver},
     storm::FloodMeters,
+    wire::offload::Capabilities,
 };
 
 /// The workers of a switch.
@@ -102,6 +105,19 @@ impl Workers {
         }
         // This drops the last reference to the old plan: devices are closed here, not on a forwarding thread.
         self.plan = plan;
+    }
+
+    /// Lets `worker` treat `frames` (wire frames, 64 at most) as if they had just been received on `port`.
+    pub fn receive(&self, worker: usize, port: PortId, frames: impl IntoIterator<Item = Vec<u8>>) {
+        let device = MemDevice::new(Capabilities::NONE, BATCH);
+        for frame in frames {
+            device.put(OwnedFrame::plain(frame));
+        }
+        if let Some(handle) = self.handles.get(worker) {
+            // Not among the keys of the plan, which are looked up when a descriptor is ready.
+            let receiver = Receiver { key: u64::MAX, device: Arc::new(device), port, worker };
+            handle.mailbox.post(Message::Turn(receiver));
+        }
     }
 
     /// The current plan.

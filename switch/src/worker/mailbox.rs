@@ -12,7 +12,11 @@ use std::{
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::{addr::PortId, plan::Plan, storm::FloodMeters};
+use crate::{
+    addr::PortId,
+    plan::{Plan, Receiver},
+    storm::FloodMeters,
+};
 
 /// A queue of messages from control to a worker.
 #[derive(Debug)]
@@ -28,6 +32,8 @@ pub(super) enum Message {
     Adopt(Arc<Plan>, SyncSender<()>),
     /// Report the state of the flood limits of a port.
     Storm(PortId, SyncSender<FloodMeters>),
+    /// Give this receiver, which is none of the plan, one turn.
+    Turn(Receiver),
     /// End the thread.
     Stop,
 }

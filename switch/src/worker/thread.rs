@@ -105,6 +105,11 @@ impl Worker {
                     Message::Storm(port, answer) => {
                         let _ = answer.send(self.engine.storm(port));
                     }
+                    Message::Turn(receiver) => {
+                        let now = timestamp(self.start.elapsed());
+                        // It has no more than a batch, and cannot fail.
+                        let _ = self.engine.turn(&receiver, BATCH, now);
+                    }
                     Message::Stop => return,
                 }
             }

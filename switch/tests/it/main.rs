@@ -10,6 +10,7 @@ mod limit;
 mod mirror;
 mod model;
 mod neighbours;
+mod routers;
 mod segment;
 mod superframe;
 mod too_big;

@@ -129,7 +129,7 @@ impl World {
 
     fn reserve(&mut self, publish: &[&str], addresses: &[IpAddr]) -> Result<Vec<Published>, String> {
         let publish: Vec<Publish> = publish.iter().map(|text| text.parse().unwrap()).collect();
-        let reserved = self.at_host(|gateway| gateway.reserve(&publish, addresses));
+        let reserved = self.at_host(|gateway| gateway.reserve(&publish, addresses, true));
         reserved.map_err(|error| error.to_string())
     }
 

@@ -303,8 +303,9 @@ fn a_port_costs_one_socket_and_each_family_can_be_given_up_alone() {
 fn a_port_that_an_engine_holds_is_published_and_not_held() {
     let mut world = World::new();
     let _mirror = Mirror::start(&world.blue.web, 80);
-    let mut published = world.reserve(&["8080:80"], &[world.blue.ip(2)]).unwrap();
-    published.iter_mut().for_each(|it| it.held = false);
+    let (publish, to) = (["8080:80".parse().unwrap()], [world.blue.ip(2)]);
+    let published = world.at_host(|gateway| gateway.reserve(&publish, &to, false)).unwrap();
+    assert!(published.iter().all(|it| !it.held));
     let wanted = [world.blue.outside(published.clone())];
     world.set(&wanted);
     // A process just spawned by any test may hold our sockets until it calls exec.
@@ -316,8 +317,10 @@ fn a_port_that_an_engine_holds_is_published_and_not_held() {
     world.gateway = Gateway::new();
     assert!(world.at_host(|gateway| gateway.restore(&wanted)).unwrap().is_empty());
     assert_eq!(seen(&world.outside, socket("192.0.2.1", 8080)), "192.0.2.2");
-    // A process that bound the port beforehand is a conflict.
+    // Published anew, the engine still has it. For a port of ours, a process that has bound it is a conflict.
     world.set(&[]);
+    let again = world.at_host(|gateway| gateway.reserve(&publish, &to, false)).unwrap();
+    world.at_host(|gateway| gateway.release(&again));
     let refusal = world.reserve(&["8080:80"], &[world.blue.ip(2)]).unwrap_err();
     assert!(refusal.contains("address already in use"), "{refusal}");
     drop(engine);

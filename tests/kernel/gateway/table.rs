@@ -1,18 +1,19 @@
 //! The nftables table: updates, crashes, and other programs' tables.
 
 use std::{
+    fs,
     io::{Read, Write},
-    net::TcpListener,
+    net::{SocketAddr, TcpListener, UdpSocket},
     sync::Arc,
 };
 
 use vswitch_tests::control::{
-    gateway::{Gateway, GatewayError, Outside},
+    gateway::{Gateway, GatewayError, Interference, Outside},
     publish::{Protocol, Published},
 };
 use vswitch_tests::{Netns, PATIENCE};
 
-use super::{Mirror, World, nft, seen, socket, unreachable};
+use super::{Mirror, SILENCE, World, nft, seen, socket, unreachable};
 
 #[test]
 fn a_refused_change_leaves_all_as_it_was() {
@@ -95,6 +96,101 @@ fn tables_of_others_stay_and_a_lost_table_comes_back() {
     world.set(&[]);
     world.set(&[]);
     assert_eq!(nft(&world.host, &["list", "ruleset"]), others);
+}
+
+fn checked(world: &mut World, wanted: &[Outside]) -> Interference {
+    world.at_host(|gateway| gateway.check(wanted)).unwrap()
+}
+
+/// Whoever flushes a part of our table, or adds to it, is noticed, and what it was is restored; who changes tables of their own is
+/// left alone, and so are our own changes.
+#[test]
+fn what_others_do_to_our_table_is_noticed() {
+    let mut world = World::new();
+    let _mirrors = [&world.blue.web, &world.outside].map(|netns| Mirror::start(netns, 80));
+    let published = world.reserve(&["8080:80"], &[world.blue.ip(2)]).unwrap();
+    let wanted = [world.blue.outside(published)];
+    world.set(&wanted);
+    let table = |world: &World| nft(&world.host, &["list", "table", "inet", "vswitch"]);
+    let whole = table(&world);
+    assert_eq!(checked(&mut world, &wanted), Interference::default(), "our own change");
+    nft(
+        &world.host,
+        &["add table inet vswitch2 { chain c { drop; }; }; add table ip vswitch { chain c { drop; }; }"],
+    );
+    assert_eq!(checked(&mut world, &wanted), Interference::default(), "tables of others");
+    for damage in [
+        "flush table inet vswitch",
+        "flush chain inet vswitch forward",
+        "flush map inet vswitch any_address4",
+        "delete element inet vswitch gateways { gw-blue }",
+        "add rule inet vswitch forward drop",
+        "add element inet vswitch internal { gw-blue }",
+        "delete table inet vswitch",
+        "flush ruleset",
+    ] {
+        nft(&world.host, &[damage]);
+        let told = checked(&mut world, &wanted);
+        assert!(told.table.is_some_and(|it| it.contains("was changed by nft (process ")), "{damage}");
+        assert!(world.at_host(|gateway| gateway.mend(&wanted)).unwrap().is_empty());
+        assert_eq!(table(&world), whole, "{damage}");
+        assert_eq!(checked(&mut world, &wanted), Interference::default(), "{damage}: mended");
+    }
+    assert_eq!(seen(&world.outside, socket("192.0.2.1", 8080)), "192.0.2.2");
+    assert_eq!(seen(&world.blue.client, socket("192.0.2.2", 80)), "192.0.2.1");
+}
+
+/// A sender that never pauses began while there were no rules.
+#[test]
+fn what_began_without_rules_is_translated_when_they_are_back() {
+    let mut world = World::new();
+    let _mirrors = [&world.blue.web, &world.outside].map(|netns| Mirror::start(netns, 80));
+    let published = world.reserve(&["192.0.2.1:8080:80/udp"], &[world.blue.ip(2)]).unwrap();
+    let wanted = [world.blue.outside(published)];
+    world.set(&wanted);
+    nft(&world.host, &["flush table inet vswitch"]);
+    let (inward, outward) = (world.outside.udp("0.0.0.0"), world.blue.client.udp("0.0.0.0"));
+    let ask = |from: &UdpSocket, at: SocketAddr| {
+        from.set_read_timeout(Some(SILENCE)).unwrap();
+        from.send_to(b"?", at).unwrap();
+        let mut answer = [0; 64];
+        from.recv(&mut answer).ok().map(|len| String::from_utf8_lossy(&answer[..len]).into_owned())
+    };
+    let places = [(&inward, socket("192.0.2.1", 8080)), (&outward, socket("192.0.2.2", 80))];
+    for (from, at) in places {
+        assert_eq!(ask(from, at), None, "{at}");
+    }
+    assert!(checked(&mut world, &wanted).table.is_some());
+    world.at_host(|gateway| gateway.mend(&wanted)).unwrap();
+    let answers = places.map(|(from, at)| ask(from, at).unwrap_or_default());
+    assert_eq!(answers, ["192.0.2.2", "192.0.2.1"]);
+}
+
+/// `sysctl --system`, hardening and other services set back what containers need.
+#[test]
+fn what_others_do_to_our_settings_is_undone_and_told() {
+    let mut world = World::new();
+    let published = world.reserve(&["8080:80"], &[world.blue.ip(2)]).unwrap();
+    let wanted = [world.blue.outside(published)];
+    world.set(&wanted);
+    assert_eq!(checked(&mut world, &wanted), Interference::default());
+    for (name, value, ours) in [
+        ("ipv4/ip_forward", "0", "1"),
+        ("ipv4/conf/gw-blue/forwarding", "0", "1"),
+        ("ipv4/conf/gw-blue/route_localnet", "0", "1"),
+        ("ipv6/conf/all/forwarding", "0", "1"),
+        ("ipv6/conf/gw-blue/forwarding", "0", "1"),
+        ("ipv6/conf/gw-blue/accept_ra", "1", "0"),
+    ] {
+        let path = format!("/proc/sys/net/{name}");
+        world.host.run(|| fs::write(&path, value)).unwrap();
+        let told = checked(&mut world, &wanted).settings;
+        let expected =
+            format!("net/{name} was set to {value} by another program and is {ours} again: without it ");
+        assert!(told.len() == 1 && told[0].starts_with(&expected), "{name}: {told:?}");
+        assert_eq!(world.host.run(|| fs::read_to_string(&path)).unwrap().trim(), ours, "{name}");
+        assert_eq!(checked(&mut world, &wanted), Interference::default(), "{name}");
+    }
 }
 
 /// The table is updated element by element; the outcome must equal that of building it anew.
@@ -180,16 +276,17 @@ fn the_chain_that_programs_share_lets_pass_what_is_ours() {
     world.set(&wanted);
     nft(&world.host, &["flush chain ip filter FORWARD"]);
     nft(&world.host, &["delete table inet vswitch"]);
-    assert!(!world.at_host(|gateway| gateway.check(&wanted)).unwrap());
-    world.at_host(|gateway| gateway.restore(&wanted)).unwrap();
-    assert!(world.at_host(|gateway| gateway.check(&wanted)).unwrap());
+    let table = checked(&mut world, &wanted).table.unwrap();
+    assert!(table.starts_with("the table inet vswitch was changed by nft (process "), "{table}");
+    world.at_host(|gateway| gateway.mend(&wanted)).unwrap();
+    assert_eq!(checked(&mut world, &wanted), Interference::default());
     assert_eq!(seen(&world.blue.client, socket("192.0.2.2", 80)), "192.0.2.1");
     nft(&world.host, &[&policy("accept")]);
-    assert!(world.at_host(|gateway| gateway.check(&wanted)).unwrap());
+    assert_eq!(checked(&mut world, &wanted), Interference::default());
     assert!(!nft(&world.host, &["list", "chain", "ip", "filter", "FORWARD"]).contains("vswitch"));
 
     nft(&world.host, &[&policy("drop")]);
-    assert!(world.at_host(|gateway| gateway.check(&wanted)).unwrap());
+    assert_eq!(checked(&mut world, &wanted), Interference::default());
     world.set(&[]);
     nft(&world.host, &["add rule ip filter FORWARD ip daddr 192.0.2.99 drop"]);
     assert_eq!(nft(&world.host, &["list", "ruleset"]), others);

@@ -5,6 +5,8 @@ use std::{
     io::{self, Read, Write},
     net::{TcpListener, TcpStream},
     process::{Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -65,6 +67,123 @@ fn a_taken_address_of_the_api_is_served_when_it_is_free() {
     eventually("the trouble is over", || troubles(&switch).is_empty().then_some(()));
 }
 
+/// What other programs change of what is ours is set again within seconds, and told in the log, the status and an event.
+#[test]
+fn what_others_change_on_the_host_is_set_again_and_told() {
+    let switch = Vswitchd::start(&net());
+    switch.ctl(&["network", "create", "--subnet", "10.9.0.0/24", "--subnet", "fd09::/64", "blue"]);
+    let gateway = switch.port("gw.blue")["device"].as_str().unwrap().to_owned();
+    let host = &switch.host;
+    let set = |name: &str, value: &str| {
+        host.run(|| fs::write(format!("/proc/sys/net/{name}"), value)).unwrap();
+    };
+    let nft = |what: &str| {
+        let done = host.run(|| Command::new("nft").arg(what).status()).unwrap();
+        assert!(done.success(), "{what}");
+    };
+    let damages: [(&dyn Fn(), &str); 6] = [
+        (
+            &|| set("ipv4/ip_forward", "0"),
+            "net/ipv4/ip_forward was set to 0 by another program and is 1 again",
+        ),
+        (&|| nft("flush table inet vswitch"), "the table inet vswitch was changed by nft (process "),
+        (
+            &|| drop(host.ip(&format!("link set {gateway} address 02:00:00:00:00:99"))),
+            "the MAC address 02:42:0a:09:00:01",
+        ),
+        (&|| drop(host.ip(&format!("addr del 10.9.0.1/24 dev {gateway}"))), "the address 10.9.0.1/24 again"),
+        (&|| drop(host.ip(&format!("link set {gateway} mtu 1400"))), "the MTU 1500 again"),
+        // It takes the address away, too.
+        (&|| set("ipv6/conf/all/disable_ipv6", "1"), "the address fd09::1/64 again"),
+    ];
+    for (damage, sentence) in damages {
+        damage();
+        let warned = || {
+            let status = switch.ctl(&["status"]);
+            let warnings =
+                status["warnings"].as_array()?.iter().filter_map(|it| it.as_str().map(str::to_owned));
+            warnings.into_iter().find(|it| it.contains(sentence))
+        };
+        eventually(sentence, warned);
+        switch.logs(&["WARN", sentence]);
+        let events = switch.try_ctl(&["events"]).stdout;
+        assert!(events.contains(sentence), "{events}");
+    }
+    let shown = host.ip(&format!("addr show dev {gateway}"));
+    for part in ["02:42:0a:09:00:01", "10.9.0.1/24", "fd09::1/64", "mtu 1500"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    assert_eq!(switch.try_ctl(&["status", "--check"]).code, 0, "nothing is wrong any more");
+}
+
+/// firewalld rejects what is in no zone of its own. It may be started at any time, and reloaded.
+#[test]
+fn firewalld_has_a_zone_for_gateways() {
+    let mut switch = Vswitchd::start_apart(Netns::new("host"), &net());
+    let (web, lan) = (Netns::new("web"), Netns::new("lan"));
+    switch.host.ip(&format!("link add wan type veth peer name wan netns {}", lan.name()));
+    for (netns, own) in [(&switch.host, 1), (&lan, 2)] {
+        netns.ip(&format!("addr add 192.0.2.{own}/24 dev wan"));
+        netns.ip("link set wan up");
+    }
+    switch.ctl(&["network", "create", "--subnet", "10.9.0.0/24", "blue"]);
+    switch.ctl(&[
+        "network",
+        "create",
+        "--internal",
+        "--subnet",
+        "10.8.0.0/24",
+        "-o",
+        "ifname=inner0",
+        "inner",
+    ]);
+    let mut container = web.run(|| Command::new("sleep").arg("1000").spawn().unwrap());
+    for network in ["blue", "inner"] {
+        switch.ctl(&["network", "connect", network, &format!("pid:{}", container.id())]);
+    }
+    let mounts = switch.mounts().unwrap();
+    let run = |host: &Netns, program: &str, arguments: &[&str]| {
+        let mut command = mounts.command(program);
+        host.run(|| command.args(arguments).output().unwrap())
+    };
+    // Its configuration is not that of the machine.
+    let own = "mount -t tmpfs tmpfs /etc/firewalld && mkdir -p /run/dbus && dbus-daemon --system --fork --nopidfile";
+    assert!(run(&switch.host, "sh", &["-c", own]).status.success(), "dbus and firewalld are installed");
+    let mut command = mounts.command("firewalld");
+    command.args(["--nofork", "--nopid"]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut firewalld = switch.host.run(|| command.spawn().unwrap());
+    let ask = |host: &Netns, arguments: &[&str]| {
+        String::from_utf8(run(host, "firewall-cmd", arguments).stdout).unwrap().trim().to_owned()
+    };
+    eventually("firewalld runs", || (ask(&switch.host, &["--state"]) == "running").then_some(()));
+    let server = switch.host.run(|| TcpListener::bind("0.0.0.0:9000").unwrap());
+    thread::spawn(move || server.incoming().for_each(drop));
+    let all_is_well = || {
+        let reaches = |at: &str| {
+            web.run(|| TcpStream::connect_timeout(&at.parse().unwrap(), Duration::from_millis(300))).is_ok()
+        };
+        (reaches("10.9.0.1:9000") && reaches("10.8.0.1:9000") && web.pings("192.0.2.2")).then_some(())
+    };
+    eventually("the host and the outside are reached", all_is_well);
+    assert_eq!(ask(&switch.host, &["--get-zone-of-interface=inner0"]), "vswitch");
+    ask(&switch.host, &["--reload"]);
+    eventually("they are after a reload", all_is_well);
+    // Nothing of it is left when all is removed.
+    switch.stop();
+    let config = switch.folder().join("net.toml");
+    let removed = run(
+        &switch.host,
+        binary("vswitchd").to_str().unwrap(),
+        &["--config", config.to_str().unwrap(), "--remove-all"],
+    );
+    assert!(removed.status.success(), "{}", String::from_utf8_lossy(&removed.stderr));
+    assert!(!ask(&switch.host, &["--permanent", "--get-zones"]).contains("vswitch"));
+    for process in [&mut firewalld, &mut container] {
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+}
+
 #[test]
 fn each_change_by_command_is_logged_with_who_made_it() {
     let web = Netns::new("web");
@@ -95,9 +214,9 @@ fn the_level_of_the_log_is_changed_while_it_runs() {
     let (code, sentence) = switch.refusal(&["log", "loud!"]);
     assert!(code == 1 && sentence.contains("is no level of the log"), "{sentence}");
     assert_eq!(switch.ctl(&["log", "warn"])["level"], "warn");
-    switch.ctl(&["network", "create", "--internal", "quiet"]);
+    switch.ctl(&["network", "create", "--ipam-driver", "null", "quiet"]);
     assert_eq!(switch.ctl(&["log", "info"])["level"], "info");
-    switch.ctl(&["network", "create", "--internal", "loud"]);
+    switch.ctl(&["network", "create", "--ipam-driver", "null", "loud"]);
     switch.logs(&["network loud created"]);
     assert!(!switch.log().contains("network quiet created"), "{}", switch.log());
     let lines = switch.try_ctl(&["log", "--lines", "1"]).stdout;

@@ -1,5 +1,6 @@
 //! Docker's network model on the running daemon: reachability, persistence, refusals.
 
+mod again;
 mod keeping;
 mod reach;
 mod refusals;

@@ -11,16 +11,17 @@ use ipnet::IpNet;
 use vswitch::addr::MacAddr;
 
 use super::{
-    CaptureArguments, CniCommand, DnsCommand, EXIT_CODES, EventsArguments, MirrorCommand, NetworkCommand,
-    PeerCommand, SandboxCommand, TraceArguments, TunnelCommand, WhyArguments, default_socket,
+    CaptureArguments, ClusterCommand, CniCommand, DnsCommand, EXIT_CODES, EndpointCommand, EventsArguments,
+    MirrorCommand, NetworkCommand, PeerCommand, SandboxCommand, TraceArguments, TunnelCommand, WhyArguments,
+    default_socket,
 };
 use crate::attach::{
     helper::{self, Order},
     target::Target,
 };
 use vswitch_model::{
-    Also, BURST, Carries, DeviceSpec, Direction, Error, GuardSpec, IfName, InterfaceSpec, LimitSpec, Mtu,
-    Name, Netns, Offloads, PortSpec, Rate, options,
+    Accelerate, Also, BURST, Carries, DeviceSpec, Direction, Error, GuardSpec, IfName, InterfaceSpec,
+    LimitSpec, Mtu, Name, Netns, Offloads, PortSpec, Rate, options,
 };
 
 /// Shows and controls a running vswitchd.
@@ -78,6 +79,12 @@ pub enum Command {
     /// The tunnel to other hosts: endpoint and counters.
     #[command(subcommand)]
     Tunnel(TunnelCommand),
+    /// The cluster: hosts that share networks, addresses and endpoints.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Endpoints: sandboxes' interfaces in networks.
+    #[command(subcommand)]
+    Endpoint(EndpointCommand),
     /// The CNI plugin, for podman, containerd and CRI-O.
     #[command(subcommand)]
     Cni(CniCommand),
@@ -389,6 +396,9 @@ pub struct PortArguments {
     /// Disable checksum and segmentation offloads of the device.
     #[arg(long, conflicts_with = "merge_udp")]
     no_offload: bool,
+    /// Do not let the kernel forward for the port (veth).
+    #[arg(long)]
+    no_accelerate: bool,
     /// Merge datagrams of one flow for the device (TAP): raw sockets of the container see them merged.
     #[arg(long)]
     merge_udp: bool,
@@ -465,6 +475,7 @@ impl PortArguments {
             },
             limit: self.limit.spec(),
             guard: self.guard.spec(),
+            accelerate: if self.no_accelerate { Accelerate::Off } else { Accelerate::Auto },
             ..PortSpec::new(self.name.clone(), carries, device)
         })
     }

@@ -308,8 +308,13 @@ pub(super) async fn execute(
 
 impl CreateArguments {
     fn spec(&self) -> Result<NetworkSpec, Error> {
-        if let Some(scope) = self.scope.filter(|scope| *scope != self.driver.scope()) {
-            let (driver, own) = (self.driver, self.driver.scope());
+        // `--scope global` alone says it all.
+        let driver = match (self.driver, self.scope) {
+            (Driver::Bridge, Some(Scope::Global)) => Driver::Overlay,
+            (driver, _) => driver,
+        };
+        if let Some(scope) = self.scope.filter(|scope| *scope != driver.scope()) {
+            let own = driver.scope();
             return Err(Error::invalid(format!("a {driver} network is {own}, not {scope}: omit --scope")));
         }
         if let Some((key, _)) = self.ipam_opt.first() {
@@ -325,7 +330,7 @@ impl CreateArguments {
             vni: self.vni,
             mtu: self.mtu,
             tags: if self.pass_tags { Tags::Pass } else { Tags::Drop },
-            driver: Some(self.driver),
+            driver: Some(driver),
             subnets: self.subnets()?,
             ipam: self.ipam_driver,
             internal: self.internal,

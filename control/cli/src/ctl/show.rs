@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt::Write};
 use comfy_table::{CellAlignment, Row, Table};
 
 use vswitch_model::api::{
-    Action, Drop, FdbEntry, NameEntry, Origin, Port, PortState, Reload, Stats, Status, Traffic, Trouble,
-    TroubleKind,
+    Acceleration, Action, Drop, FdbEntry, NameEntry, Origin, Port, PortState, Reload, Stats, Status, Traffic,
+    Trouble, TroubleKind,
 };
 
 use vswitch_model::{Name, Offloads, sentence::printable};
@@ -14,7 +14,7 @@ use vswitch_model::{Name, Offloads, sentence::printable};
 /// The state of the daemon.
 pub fn status(status: &Status) -> String {
     let config = status.config.as_ref().map_or_else(|| "none".into(), |path| path.display().to_string());
-    let mut text = pairs(&[
+    let mut rows = vec![
         ("name", status.name.clone()),
         ("version", status.version.clone()),
         ("running", format!("{}, process {}", duration(status.uptime_s), status.pid)),
@@ -22,7 +22,9 @@ pub fn status(status: &Status) -> String {
         ("networks", status.networks.to_string()),
         ("ports", format!("{}, {} up", status.ports, status.ports_up)),
         ("addresses", format!("{} of at most {}", status.macs, status.mac_limit)),
-    ]);
+    ];
+    rows.extend(status.acceleration.as_ref().map(|it| ("accelerated", acceleration(it))));
+    let mut text = pairs(&rows);
     let rows = status.workers.iter().map(|worker| {
         vec![
             worker.id.to_string(),
@@ -115,6 +117,7 @@ pub fn port(port: &Port) -> String {
     if let Some(guard) = &port.guard {
         rows.push(("guard", guard.to_string()));
     }
+    rows.extend(port.acceleration.as_ref().map(|it| ("accelerated", acceleration(it))));
     rows.extend([
         ("worker", port.worker.to_string()),
         ("addresses", port.macs.to_string()),
@@ -125,6 +128,20 @@ pub fn port(port: &Port) -> String {
     if !port.drops.is_empty() {
         text.push('\n');
         text += &drops(&port.drops);
+    }
+    text
+}
+
+/// Whether the kernel forwards, and how much.
+fn acceleration(it: &Acceleration) -> String {
+    let Acceleration { on, reason, rx_frames, tx_frames } = it;
+    let mut text = match (on, reason) {
+        (true, _) => "yes".to_owned(),
+        (false, Some(reason)) => format!("no: {reason}"),
+        (false, None) => "no".to_owned(),
+    };
+    if rx_frames + tx_frames > 0 {
+        let _ = write!(text, "; {rx_frames} frames received and {tx_frames} sent by the kernel");
     }
     text
 }
@@ -374,6 +391,7 @@ mod tests {
             offload: Offloads::On,
             limit: LimitSpec { rx: "100 Mbit/s".parse().ok(), ..LimitSpec::default() },
             guard: Some(GuardSpec { also: vec!["10.9.0.100".parse().unwrap()] }),
+            acceleration: None,
             worker: 1,
             macs: 1,
             rx: Traffic { frames: 1_234_567, bytes: 9_876_543_210, super_frames: 1000 },
@@ -470,8 +488,15 @@ WORKER  PORTS  FRAMES  TURNS
             workers: vec![worker(0), worker(1)],
             warnings: vec![],
             troubles: vec![],
+            acceleration: None,
         };
         assert_eq!(status(&answer), expected);
+        let reason = Some("this kernel interprets BPF programs".into());
+        let off = Acceleration { reason, ..Acceleration::default() };
+        let on = Acceleration { on: true, rx_frames: 7, tx_frames: 8, ..Acceleration::default() };
+        let line = |acceleration| status(&Status { acceleration: Some(acceleration), ..answer.clone() });
+        assert!(line(off).contains("accelerated  no: this kernel interprets BPF programs\n"));
+        assert!(line(on).contains("accelerated  yes; 7 frames received and 8 sent by the kernel\n"));
     }
 
     #[test]

@@ -125,6 +125,7 @@ fn peers_table(peers: &[Peer]) -> String {
             PeerOrigin::File => "file",
             PeerOrigin::Api => "api",
             PeerOrigin::Learned => "learned",
+            PeerOrigin::Cluster => "cluster",
         };
         vec![
             peer.name.to_string(),

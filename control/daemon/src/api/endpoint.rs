@@ -42,7 +42,7 @@ async fn connect(
     InPath(name): InPath<Reference>,
     Body(connect): Body<Connect>,
 ) -> Result<(StatusCode, Json<Endpoint>), Refused> {
-    let done = core.ask(|reply| Request::Connect(name, Box::new(connect), reply)).await?;
+    let done = core.connect(name, connect).await?;
     Ok((StatusCode::CREATED, Json(done.snapshot.endpoint(&done.value)?)))
 }
 

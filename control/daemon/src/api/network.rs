@@ -12,7 +12,7 @@ use super::{
     extract::{Asking, Body, InPath},
     reply::Refused,
 };
-use crate::core::{Handle, Request};
+use crate::core::Handle;
 
 pub(super) fn reading() -> OpenApiRouter<Handle> {
     OpenApiRouter::default().routes(routes!(list)).routes(routes!(show))
@@ -57,7 +57,7 @@ async fn add(
     Asking(core): Asking,
     Body(spec): Body<NetworkSpec>,
 ) -> Result<(StatusCode, Json<Network>), Refused> {
-    let done = core.ask(|reply| Request::AddNetwork(Box::new(spec), reply)).await?;
+    let done = core.add_network(spec).await?;
     let mut network = done.snapshot.network(&done.value.into())?;
     network.warnings = options::warnings(&network.spec);
     Ok((StatusCode::CREATED, Json(network)))
@@ -77,7 +77,7 @@ async fn update(
     InPath(name): InPath<Reference>,
     Body(update): Body<NetworkUpdate>,
 ) -> Result<Json<Network>, Refused> {
-    let done = core.ask(|reply| Request::UpdateNetwork(name, Box::new(update), reply)).await?;
+    let done = core.update_network(name, update).await?;
     Ok(Json(done.snapshot.network(&done.value.into())?))
 }
 
@@ -90,7 +90,7 @@ async fn update(
     responses((status = 204), (status = "4XX", body = Error)),
 )]
 async fn delete(Asking(core): Asking, InPath(name): InPath<Reference>) -> Result<StatusCode, Refused> {
-    core.ask(|reply| Request::DeleteNetwork(name, reply)).await?;
+    core.delete_network(name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -103,5 +103,5 @@ async fn delete(Asking(core): Asking, InPath(name): InPath<Reference>) -> Result
     responses((status = 200, body = Pruned), (status = "4XX", body = Error)),
 )]
 async fn prune(Asking(core): Asking, Body(prune): Body<Prune>) -> Result<Json<Pruned>, Refused> {
-    Ok(Json(core.ask(|reply| Request::Prune(prune, reply)).await?.value))
+    Ok(Json(core.prune_networks(prune).await?))
 }

@@ -58,6 +58,7 @@ fn switch(mut table: Table<'_, '_, '_>) -> SwitchSpec {
         workers: workers(&mut table),
         state: absolute(&mut table, "state").unwrap_or(default.state),
         busy_poll: table.integer("busy_poll", 0..=1000).unwrap_or(default.busy_poll),
+        accelerate: table.parsed("accelerate").unwrap_or(default.accelerate),
         ageing: table.integer("ageing", 1..=1_000_000).unwrap_or(default.ageing),
         mac_limit: table.integer("mac_limit", MAC_LIMIT).unwrap_or(default.mac_limit),
         group_forward_mask: table
@@ -311,6 +312,7 @@ fn port(mut table: Table<'_, '_, '_>) -> PortSpec {
         limit: table.table("limit").map(limit).unwrap_or_default(),
         guard: guard(&mut table),
         offload: offload(&mut table),
+        accelerate: table.parsed("accelerate"),
         remote: table.parsed("remote"),
         remote_port: table.integer("remote_port", 1..=u16::MAX),
         vni: table.number("vni", VNI),

@@ -22,14 +22,16 @@ use super::{
     reap::Unfetched,
     request::{Answered, Asked, Asker, EngineRequest, Request},
     underlay::Underlay,
+    upkeep::Mended,
 };
 use crate::{
     Failure,
+    cluster::Client,
     edge::{Attempt, Edge},
     journal::{Journal, Observer},
     machine::Machine,
     names::Naming,
-    state::{State, Transition},
+    state::{Command, State, Transition},
     store::Store,
     view::{Outages, Problems, Process, Snapshot},
 };
@@ -81,8 +83,13 @@ impl Running {
 ///
 /// # Errors
 /// No thread or descriptor is available, or something that cannot be retried fails.
-pub(crate) async fn start(config: PathBuf, plan: Transition, store: Store) -> Result<Running, Failure> {
-    launch(config, plan, store, Machine::Real).await
+pub(crate) async fn start(
+    config: PathBuf,
+    plan: Transition,
+    store: Store,
+    cluster: Client,
+) -> Result<Running, Failure> {
+    launch(config, plan, store, Machine::Real, cluster).await
 }
 
 pub(super) async fn launch(
@@ -90,6 +97,7 @@ pub(super) async fn launch(
     plan: Transition,
     store: Store,
     machine: Machine,
+    cluster: Client,
 ) -> Result<Running, Failure> {
     let (report, started) = oneshot::channel();
     let (stop, stopped) = oneshot::channel();
@@ -100,7 +108,7 @@ pub(super) async fn launch(
             Ok(core) => {
                 let (requests, queue) = mpsc::channel(WAITING);
                 // The receiver waits in `launch`.
-                let _ = report.send(Ok((core.handle(requests), core.signals.clone())));
+                let _ = report.send(Ok((core.handle(requests, cluster), core.signals.clone())));
                 core.serve_all(queue, stopped).await;
             }
             Err(failure) => drop(report.send(Err(failure))),
@@ -151,6 +159,7 @@ impl Core {
             store,
             observer,
             rules: Rules::new(machine),
+            mended: Mended::default(),
             unfetched: Unfetched::default(),
             crowd_warned: None,
             underlay: Underlay::default(),
@@ -161,7 +170,7 @@ impl Core {
             snapshots: watch::Sender::new(Arc::new(nothing)),
         };
         core.rules.claim(plan.next.outside()).map_err(|error| error.sentence)?;
-        core.carry_out(plan, Attempt::retrying()).await.map_err(|error| error.sentence)?;
+        core.carry_out(plan, Attempt::resuming()).await.map_err(|error| error.sentence)?;
         core.naming.retry().await;
         if let Err(error) = core.note_declared() {
             warn!("cannot store the file's declaration: {error}");
@@ -172,13 +181,14 @@ impl Core {
         } else {
             core.edge.remove_orphans().await;
         }
+        core.edge.restore_fast();
         let (networks, ports) = (core.state.networks().count(), core.state.ports().count());
         info!(networks, ports, workers = core.edge.workers.count(), "switch started");
         core.publish();
         Ok(core)
     }
 
-    fn handle(&self, requests: mpsc::Sender<Asked>) -> Handle {
+    fn handle(&self, requests: mpsc::Sender<Asked>, cluster: Client) -> Handle {
         Handle {
             requests,
             by: Asker::default(),
@@ -186,6 +196,7 @@ impl Core {
             snapshots: self.snapshots.subscribe(),
             journal: Arc::clone(self.observer.journal()),
             looker: Arc::default(),
+            cluster,
             names: self.naming.server(),
         }
     }
@@ -213,13 +224,17 @@ impl Core {
         self.naming.stop(leave).await;
         self.edge.stop(leave).await;
         if leave == Leave::Nothing {
-            self.rules.forget(&[]);
+            self.rules.remove_all();
         }
     }
 
     async fn serve(&mut self, request: Request) -> Answered {
         match request {
             Request::Execute(command, reply) => reply.with(self.execute(*command, Attempt::now())).await,
+            Request::Follow(membership, reply) => {
+                let command = Command::Follow(membership);
+                reply.with(async { self.execute(command, Attempt::retrying()).await.map(drop) }).await
+            }
             Request::AddNetwork(spec, reply) => reply.with(self.add_network(*spec)).await,
             Request::UpdateNetwork(network, update, reply) => {
                 reply.with(self.update_network(network, *update)).await
@@ -269,12 +284,12 @@ impl Core {
     fn problems(&self) -> Problems {
         let trouble = |kind| move |detail| Trouble { kind, of: None, detail };
         let store = self.store.trouble().map(trouble(TroubleKind::Store));
-        let gateway = self.rules.troubles().iter().cloned().map(trouble(TroubleKind::Gateway));
+        let gateway = self.rules.troubles().cloned().map(trouble(TroubleKind::Gateway));
         let reload = self.reload_refused.clone().map(trouble(TroubleKind::Reload));
         let names = self.naming.troubles().into_iter().map(trouble(TroubleKind::Dns));
         let underlay = self.underlay.trouble().map(trouble(TroubleKind::Tunnel));
         Problems {
-            warnings: self.store.warnings(),
+            warnings: self.store.warnings().into_iter().chain(self.mended.warnings()).collect(),
             troubles: store.into_iter().chain(gateway).chain(reload).chain(underlay).chain(names).collect(),
         }
     }

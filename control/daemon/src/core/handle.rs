@@ -19,6 +19,7 @@ use super::{
     request::{Asked, Asker, Captures, Done, Reply, Request},
 };
 use crate::{
+    cluster::Client,
     journal::{EventStream, Journal},
     state::{Change, Command},
     view::Snapshot,
@@ -27,7 +28,7 @@ use vswitch_host::{probe, queue::Looker};
 use vswitch_model::{
     Error, Name,
     api::{
-        events::EventsFilter,
+        events::{EventsFilter, What},
         trace::{Trace, TraceRequest},
         tunnel::Probe,
     },
@@ -45,6 +46,8 @@ pub(crate) struct Handle {
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
     pub(super) journal: Arc<Journal>,
     pub(super) looker: Arc<Looker>,
+    /// The way to the cluster task.
+    pub(super) cluster: Client,
     /// The DNS server, and with it the names.
     pub(crate) names: Arc<Server>,
 }
@@ -62,6 +65,21 @@ impl Handle {
 
     fn asked(&self, request: Request) -> Asked {
         Asked { by: self.by.clone(), request }
+    }
+
+    /// The way to the cluster task.
+    pub(crate) fn cluster(&self) -> &Client {
+        &self.cluster
+    }
+
+    /// Snapshots as they are published.
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshots.clone()
+    }
+
+    /// Notes something that happened beside the core.
+    pub(crate) fn note(&self, what: What) {
+        self.journal.note_now(what);
     }
 
     /// The state after the last request. Never waits.
@@ -222,6 +240,7 @@ mod tests {
             snapshots: watch::Sender::new(Arc::new(snapshot)).subscribe(),
             journal: Journal::new(),
             looker: Arc::default(),
+            cluster: crate::cluster::channel().0,
             names: Naming::new(&DnsSpec::default(), Machine::InMemory).server(),
         };
         (handle, queue)

@@ -34,7 +34,7 @@ pub(crate) use self::{
     handle::Handle,
     request::{Asker, Captures, Request},
 };
-use self::{outside::Rules, reap::Unfetched, underlay::Underlay};
+use self::{outside::Rules, reap::Unfetched, underlay::Underlay, upkeep::Mended};
 use crate::{
     crash,
     edge::{Attempt, Edge, OnFailure, Opening},
@@ -57,6 +57,7 @@ pub(crate) struct Core {
     store: Store,
     observer: Observer,
     rules: Rules,
+    mended: Mended,
     unfetched: Unfetched,
     /// The time of the last warning that an unknown sender did not become a peer.
     crowd_warned: Option<Instant>,

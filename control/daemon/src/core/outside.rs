@@ -2,10 +2,7 @@
 //!
 //! nft(8) takes up to 30 ms. The core waits for it on its own thread, where it delays no reader.
 
-use std::{
-    net::IpAddr,
-    time::{Duration, Instant},
-};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -13,15 +10,12 @@ use tracing::{debug, info, warn};
 
 use super::Core;
 use crate::{edge::OnFailure, machine::Machine};
-use vswitch_host::gateway::{Gateway, Outside, TABLE};
+use vswitch_host::gateway::{Gateway, GatewayError, Interference, Outside};
 use vswitch_model::{
     Connect, EndpointSpec, Error, Name, NetworkSpec,
     options::{EndpointOptions, Meaning},
     publish::{Publish, Published},
 };
-
-/// Interval of checks whether the host's rules were changed by others: each costs some milliseconds of nft(8).
-const CHECK: Duration = Duration::from_secs(5);
 
 /// The host's rules, wanted and set.
 #[derive(Debug)]
@@ -30,8 +24,8 @@ pub(super) struct Rules {
     gateway: Gateway,
     /// What could not be made, and is tried again: sentences.
     due: Vec<String>,
-    /// Time of the last check.
-    checked: Instant,
+    /// Why it is unknown what others have changed, or why it cannot be set again.
+    unmended: Option<String>,
 }
 
 impl Core {
@@ -61,15 +55,13 @@ impl Core {
         self.state.check_publishable(network)?;
         let addresses: Vec<_> = addresses.iter().map(IpNet::addr).collect();
         publish.iter_mut().for_each(|it| it.host_ip = it.host_ip.or(network.options.binding));
-        let mut published = self.rules.gateway.reserve(&publish, &addresses)?;
-        published.iter_mut().for_each(|it| it.held = hold);
-        Ok(published)
+        Ok(self.rules.gateway.reserve(&publish, &addresses, hold)?)
     }
 }
 
 impl Rules {
     pub(super) fn new(machine: Machine) -> Self {
-        Self { machine, gateway: Gateway::default(), due: Vec::new(), checked: Instant::now() }
+        Self { machine, gateway: Gateway::default(), due: Vec::new(), unmended: None }
     }
 
     /// Ensures that no other daemon sets the host's rules, if any are wanted.
@@ -109,6 +101,14 @@ impl Rules {
         }
     }
 
+    /// Removes all that there is of them, and what is kept as long as there may be any.
+    pub(super) fn remove_all(&mut self) {
+        self.forget(&[]);
+        if self.machine.is_real() {
+            self.gateway.leave_zone();
+        }
+    }
+
     /// Sets the host's rules. With [`OnFailure::Retry`] as far as possible, now and later.
     pub(super) fn set(&mut self, outsides: &[Outside], on_failure: OnFailure) -> Result<(), Error> {
         if !self.machine.is_real() {
@@ -119,7 +119,14 @@ impl Rules {
             self.due.clear();
             return Ok(());
         }
-        let due = match self.gateway.restore(outsides) {
+        let restored = self.gateway.restore(outsides);
+        self.note(restored);
+        Ok(())
+    }
+
+    /// Notes what could not be made.
+    fn note(&mut self, done: Result<Vec<(Published, GatewayError)>, GatewayError>) {
+        let due = match done {
             Ok(left_out) => left_out.iter().map(|(_, why)| format!("not published for now: {why}")).collect(),
             Err(why) => vec![format!("networks do not reach the outside for now: {why}")],
         };
@@ -128,12 +135,11 @@ impl Rules {
             info!("networks reach the outside again");
         }
         self.due = due;
-        Ok(())
     }
 
     /// What could not be made, and is tried again: sentences.
-    pub(super) fn troubles(&self) -> &[String] {
-        &self.due
+    pub(super) fn troubles(&self) -> impl Iterator<Item = &String> {
+        self.due.iter().chain(&self.unmended)
     }
 
     /// Retries what failed.
@@ -144,16 +150,31 @@ impl Rules {
         }
     }
 
-    /// Checks from time to time whether others have removed the host's rules, or drop what these accept.
-    pub(super) fn check(&mut self, outsides: &[Outside]) {
-        if self.checked.elapsed() < CHECK || !self.machine.is_real() {
-            return;
+    /// Sets again what others have changed, and lets pass what they drop by now. Returns a sentence for each thing.
+    pub(super) fn mend(&mut self, outsides: &[Outside]) -> Vec<String> {
+        // What could not be set is due.
+        if !self.machine.is_real() || !self.due.is_empty() {
+            return Vec::new();
         }
-        self.checked = Instant::now();
-        // If nft fails, setting the rules has reported why.
-        if let Ok(false) = self.gateway.check(outsides) {
-            warn!("the table inet {TABLE} is gone: it is created again");
-            let _ = self.set(outsides, OnFailure::Retry);
+        let (table, mut told) = match self.gateway.check(outsides) {
+            Ok(Interference { table, settings }) => {
+                self.unmended = None;
+                (table, settings)
+            }
+            Err(error) => {
+                let why = format!("what other programs change of the gateways is not set right: {error}");
+                if self.unmended.as_ref() != Some(&why) {
+                    warn!("{why}");
+                }
+                self.unmended = Some(why);
+                return Vec::new();
+            }
+        };
+        if let Some(what) = table {
+            let mended = self.gateway.mend(outsides);
+            self.note(mended);
+            told.push(format!("{what}: it is made anew"));
         }
+        told
     }
 }

@@ -38,6 +38,7 @@ impl Core {
             self.edge.pin_stations(&self.state);
             return Err(error.into());
         }
+        self.edge.settle_fast();
         self.asker.log(format_args!("{} pinned to port {} in network {}", pin.mac, pin.port, pin.network));
         Ok(())
     }
@@ -49,6 +50,7 @@ impl Core {
         if let Some(home) = self.edge.home(network, key.mac) {
             if self.edge.fdb.unpin(network, key.mac, Origin::Static) {
                 self.edge.pin_stations(&self.state);
+                self.edge.settle_fast();
                 return Ok(());
             }
             let port = self.edge.port(home).map_or("its port", |port| port.wanted.spec.name.as_str());
@@ -59,6 +61,7 @@ impl Core {
             return Err(Error::conflict(why));
         }
         if self.edge.fdb.forget(network, key.mac) {
+            self.edge.settle_fast();
             self.asker.log(format_args!("{} of network {} removed", key.mac, key.network));
             Ok(())
         } else {

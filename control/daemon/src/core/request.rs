@@ -10,7 +10,7 @@ use crate::{
     attach::Attachment,
     capture::CaptureStream,
     directory::DirectoryChange,
-    state::{Change, Command},
+    state::{Change, Command, Membership},
     view::Snapshot,
 };
 use vswitch_host::channel::Caller;
@@ -28,6 +28,8 @@ use vswitch_model::{
 pub(crate) enum Request {
     /// Executes a command as it is.
     Execute(Box<Command>, Reply<Vec<Change>>),
+    /// Takes over what the cluster gives this host.
+    Follow(Arc<Membership>, Reply<()>),
     /// Creates a network, and chooses what is not given; answers its name.
     AddNetwork(Box<NetworkSpec>, Reply<Name>),
     /// Changes a network while containers stay connected; answers its name.

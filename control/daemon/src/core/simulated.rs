@@ -27,7 +27,8 @@ impl Simulated {
         let config = config::load(&file).unwrap();
         let store = Store::open(&state, &folder.path().join("live")).unwrap();
         let plan = State::start(config, []).unwrap();
-        let running = actor::launch(file, plan, store, Machine::InMemory).await.unwrap();
+        let running =
+            actor::launch(file, plan, store, Machine::InMemory, crate::cluster::channel().0).await.unwrap();
         Self { running, folder }
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use tracing::{info, warn};
 use vswitch::counters::PortTotals;
 
@@ -11,6 +12,35 @@ use crate::{
     edge::Attempt,
     state::{self, Command},
 };
+use vswitch_model::api::events::What;
+
+/// For how long, and how many of, the things that were set right are warnings of the status.
+const REMEMBERED: Duration = Duration::from_hours(1);
+const MOST: usize = 8;
+
+/// What other programs have changed lately, and was set again.
+#[derive(Debug, Default)]
+pub(super) struct Mended(Vec<(Instant, Timestamp, String)>);
+
+impl Mended {
+    fn note(&mut self, detail: String) {
+        self.0.retain(|(_, _, other)| *other != detail);
+        self.0.push((Instant::now(), Timestamp::now(), detail));
+        self.0.drain(..self.0.len().saturating_sub(MOST));
+    }
+
+    /// Forgets what is long ago. Returns whether there was something.
+    fn forget(&mut self) -> bool {
+        let before = self.0.len();
+        self.0.retain(|(since, _, _)| since.elapsed() < REMEMBERED);
+        self.0.len() != before
+    }
+
+    /// A sentence each.
+    pub(super) fn warnings(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(|(_, at, detail)| format!("{at:.0}: {detail}"))
+    }
+}
 
 /// Minimum time between two warnings that unknown senders do not become peers.
 const CROWD: Duration = Duration::from_mins(1);
@@ -80,6 +110,19 @@ impl Core {
         }
     }
 
+    /// Tells what other programs have changed, and was set again.
+    fn tell_mended(&mut self, details: Vec<String>) {
+        let any = !details.is_empty();
+        for detail in details {
+            warn!("{detail}");
+            self.mended.note(detail.clone());
+            self.observer.note(What::HostMended { detail });
+        }
+        if self.mended.forget() || any {
+            self.publish();
+        }
+    }
+
     /// Runs once per second: ageing, and retries of ports that are down.
     pub(super) async fn tick(&mut self) {
         self.edge.listen();
@@ -89,7 +132,9 @@ impl Core {
         self.follow_underlay().await;
         self.believe_peers().await;
         self.rules.retry(self.state.outside());
-        self.rules.check(self.state.outside());
+        let mut mended = self.edge.mend_interfaces().await;
+        mended.extend(self.rules.mend(self.state.outside()));
+        self.tell_mended(mended);
         self.store.retry();
         self.naming.retry().await;
         if self.edge.begin(self.state.clone(), Attempt::retrying()).try_again(&now).await {

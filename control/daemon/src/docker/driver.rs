@@ -42,7 +42,7 @@ impl Plugin {
                 self.core.adopt(id, Some(wanted.spec.name)).await?;
             }
             _ => {
-                self.core.ask(|reply| Request::AddNetwork(Box::new(wanted.spec), reply)).await?;
+                self.core.add_network(wanted.spec).await?;
             }
         }
         // The network has them from now on.
@@ -59,7 +59,7 @@ impl Plugin {
         } else if let Some(network) = self.find_network(&id)? {
             // Docker deletes no network with endpoints, so the remaining ones are those it has forgotten.
             self.core.clear(network.spec.name.clone()).await?;
-            self.core.ask(|reply| Request::DeleteNetwork(network.spec.name.into(), reply)).await?;
+            self.core.delete_network(network.spec.name.into()).await?;
         }
         Ok(json!({}))
     }
@@ -73,8 +73,7 @@ impl Plugin {
             None => {
                 let name = network.spec.name;
                 self.core.make_room(name.clone(), connect.clone()).await?;
-                let done =
-                    self.core.ask(|reply| Request::Connect(name.into(), Box::new(connect), reply)).await?;
+                let done = self.core.connect(name.into(), connect).await?;
                 done.snapshot.endpoint(&done.value)?
             }
         };

@@ -17,14 +17,14 @@
 //!
 //! The protocol is `pkg/plugins` and `libnetwork/drivers/remote/api` of moby: POST, a JSON body or none, an answer in JSON.
 //! dockerd waits for an answer without a limit of its own, so [`server`] has one.
-//! dockerd waits for an answer without a limit of its own, so [`server`] has one.
 
 mod driver;
 mod ipam;
+mod revive;
 mod server;
 mod spec;
 #[cfg(test)]
 mod tests;
 mod wire;
 
-pub(crate) use self::{server::serve, spec::SpecFile};
+pub(crate) use self::{revive::revive, server::serve, spec::SpecFile};

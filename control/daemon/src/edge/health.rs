@@ -32,11 +32,15 @@ impl Edge {
     pub(crate) fn listen(&self) {
         let now = self.workers.now();
         for port in self.ports.values() {
+            if let Some(Ok(fast)) = port.device.as_ref().ok().and_then(OpenDevice::fast) {
+                fast.count();
+            }
             port.heard.note(PortTotals::sum(&port.counters).rx_frames, now);
             if let Ok(OpenDevice::Foreign(device)) = &port.device {
                 device.measure();
             }
         }
+        self.follow_links(|_| true);
     }
 }
 

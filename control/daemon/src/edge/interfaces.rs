@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{device, state};
 use vswitch_host::{
-    link::{self, Links, Wanted},
-    netns::Inode,
+    link::{self, LinkError, Links, Step, Wanted},
+    netns::{Inode, Namespace},
 };
 use vswitch_model::{Bare, Error, InterfaceSpec, Mtu};
 
@@ -96,6 +96,53 @@ impl Opening<'_> {
 }
 
 impl Edge {
+    /// Sets up the host's own interfaces again that others have changed, udevd among them. Returns a sentence for each.
+    pub(crate) async fn mend_interfaces(&mut self) -> Vec<String> {
+        let changed = self.watch.changed();
+        if !self.machine.is_real() || changed.is_empty() {
+            return Vec::new();
+        }
+        let overlay = self.overlay_mtu();
+        let own = self.ports.values().filter_map(|port| {
+            let is_own = port.device.is_ok() && port.wanted.spec.is_hosts();
+            let interface = port.wanted.spec.interface().filter(|_| is_own)?;
+            let wanted = wanted(&port.wanted, interface, None, overlay);
+            changed.has(&wanted.ifname).then_some(wanted)
+        });
+        let own: Vec<_> = own.collect();
+        if own.is_empty() {
+            return Vec::new();
+        }
+        let opened = Namespace::current().map_err(Error::from).and_then(|it| Ok(Links::open(it)?));
+        let configured = match opened {
+            Ok(links) => links.configure_all(&own).await.map_err(Error::from),
+            Err(error) => Err(error),
+        };
+        let told = |(wanted, result): (&Wanted, Result<Vec<Step>, LinkError>)| {
+            let ifname = &wanted.ifname;
+            match result {
+                Ok(steps) if steps.is_empty() => None,
+                Ok(steps) => {
+                    let steps: Vec<_> = steps.iter().map(ToString::to_string).collect();
+                    Some(format!(
+                        "{ifname} was changed by another program and has {} again",
+                        steps.join(", ")
+                    ))
+                }
+                Err(error) => Some(format!("{ifname} was changed by another program, and stays so: {error}")),
+            }
+        };
+        match configured {
+            Ok(results) => own.iter().zip(results).filter_map(told).collect(),
+            Err(error) => {
+                vec![format!(
+                    "what others change of the gateways' interfaces is not set right: {}",
+                    error.sentence
+                )]
+            }
+        }
+    }
+
     /// Removes interfaces of an earlier run that no port has.
     pub(crate) async fn remove_orphans(&self) {
         if !self.machine.is_real() {

@@ -11,15 +11,23 @@ use vswitch::{
 };
 
 use super::{Edge, EdgeNetwork};
-use crate::{device::OpenDevice, state::State};
+use crate::{
+    device::OpenDevice,
+    state::{Layout, State},
+};
 
 impl Edge {
-    /// A plan of the wanted ports that have a device.
-    pub(super) fn plan(&mut self, state: &State) -> Plan {
-        self.captures.rename(state);
+    /// The layout of `state` with the ports that have a device.
+    pub(super) fn layout(&mut self, state: &State) -> Layout {
         let mut layout = state.layout().clone();
         layout.ports.retain(|rules| self.ports.get(&rules.id).is_some_and(|port| self.is_up(port)));
         self.direct(&mut layout, state);
+        layout
+    }
+
+    /// A plan of this layout.
+    pub(super) fn plan(&mut self, state: &State, layout: &Layout) -> Plan {
+        self.captures.rename(state);
         let topology = layout.build().expect("the state's rules let no contradiction through");
         let slots = self.ports.keys().last().map_or(0, |last| last.index() + 1);
         self.count_networks(state);
@@ -29,8 +37,9 @@ impl Edge {
         let mut plan = Plan {
             topology,
             neighbours: Arc::clone(&self.remote.neighbours),
+            routers: Arc::clone(&self.routers),
             ports: vec![None; slots],
-            mirrors: layout.mirrors,
+            mirrors: layout.mirrors.clone(),
             captures: self.captures.sessions(),
             networks: vec![None; networks],
             busy_poll: Duration::from_micros(state.switch().busy_poll.into()),
@@ -79,7 +88,7 @@ impl Edge {
             });
             let new = || EdgeNetwork {
                 name: name.clone(),
-                counters: NetworkCounters::of_workers(self.workers.count()),
+                counters: NetworkCounters::of_workers(self.workers.count() + 1),
                 taught_before: self.fdb.learning_of_network(network.id),
             };
             self.networks.insert(network.id, known.unwrap_or_else(new));

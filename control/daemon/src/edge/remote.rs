@@ -99,7 +99,12 @@ impl Edge {
     fn grow_table(&mut self) -> bool {
         let stations: usize = self.remote.directories.values().map(Directory::len).sum();
         let large = self.fdb.grown(stations + self.stations.len(), self.workers.now());
-        large.map(|large| self.fdb = Arc::new(large)).is_some()
+        let Some(large) = large.map(Arc::new) else { return false };
+        if let Ok(fast) = &self.fast {
+            fast.follow(&large);
+        }
+        self.fdb = large;
+        true
     }
 
     /// Puts what directories say into the layout of the next plan.

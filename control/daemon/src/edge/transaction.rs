@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tracing::{error, warn};
 use vswitch::{addr::PortId, counters::PortCounters, device::tap::Tap};
 
-use super::{Edge, EdgePort};
+use super::{Edge, EdgePort, Share};
 use crate::{
     crash,
     device::{self, OpenDevice, Source, released},
@@ -30,6 +30,8 @@ pub(crate) struct Attempt {
     pub(super) on_failure: OnFailure,
     /// TAPs made by helpers, for the ports that are opened with them.
     handed: BTreeMap<Name, Tap>,
+    /// Interfaces that persist are as an earlier run left them.
+    resumes: bool,
 }
 
 /// What happens when the device of a port cannot be opened or set up.
@@ -44,12 +46,17 @@ pub(crate) enum OnFailure {
 impl Attempt {
     /// Everything now, or nothing.
     pub(crate) fn now() -> Self {
-        Self { on_failure: OnFailure::Refuse, handed: BTreeMap::new() }
+        Self { on_failure: OnFailure::Refuse, handed: BTreeMap::new(), resumes: false }
     }
 
     /// As much as possible now, the rest later.
     pub(crate) fn retrying() -> Self {
-        Self { on_failure: OnFailure::Retry, handed: BTreeMap::new() }
+        Self { on_failure: OnFailure::Retry, handed: BTreeMap::new(), resumes: false }
+    }
+
+    /// The same at a start: what persists goes on.
+    pub(crate) fn resuming() -> Self {
+        Self { resumes: true, ..Self::retrying() }
     }
 
     /// The same, with a TAP for `port` that a helper has made.
@@ -76,6 +83,8 @@ pub(crate) struct Opening<'e> {
     pub(super) unset: Vec<PortId>,
     /// Opened ports whose interfaces are not persistent yet.
     opened: Vec<PortId>,
+    /// Ports whose stations are new, and announced once the workers know them.
+    fresh: Vec<PortId>,
     /// Devices that the workers may still use; they are dropped with the next plan.
     leaving: Vec<OpenDevice>,
     /// What tunnels carried before.
@@ -105,6 +114,7 @@ impl Edge {
             done: Vec::new(),
             unset: Vec::new(),
             opened: Vec::new(),
+            fresh: Vec::new(),
             leaving: Vec::new(),
         }
     }
@@ -162,7 +172,11 @@ impl<'e> Opening<'e> {
         let source = self.attempt.handed.remove(&wanted.spec.name).map_or(Source::Make, Source::Handed);
         let machine = self.edge.machine;
         let is_set_up = matches!(source, Source::Handed(_)) || !machine.is_real();
-        let device = device::open(machine, wanted, source, self.edge.workers.count(), &self.edge.owner).await;
+        // One more than workers, for what the kernel forwards.
+        let counters = PortCounters::of_workers(self.edge.workers.count() + 1);
+        let share = Share { fast: &self.edge.fast, counters: &counters };
+        let (inlets, owner) = (self.edge.workers.count(), &self.edge.owner);
+        let device = device::open(machine, wanted, source, inlets, owner, &share).await;
         if self.attempt.on_failure == OnFailure::Refuse {
             device.as_ref().map_err(Clone::clone)?;
         }
@@ -177,7 +191,7 @@ impl<'e> Opening<'e> {
         }
         let port = EdgePort {
             wanted: wanted.clone(),
-            counters: PortCounters::of_workers(self.edge.workers.count()),
+            counters,
             taught_before: self.edge.fdb.learning_of_port(wanted.id),
             worker: self.edge.idlest_worker(),
             key: self.edge.key(),
@@ -191,10 +205,12 @@ impl<'e> Opening<'e> {
 
     /// Opens a port that is down again.
     pub(super) async fn reopen(&mut self, id: PortId) -> bool {
-        let Some(wanted) = self.edge.ports.get(&id).map(|port| port.wanted.clone()) else { return false };
-        let edge = &self.edge;
+        let Some(port) = self.edge.ports.get(&id) else { return false };
+        let (wanted, edge) = (port.wanted.clone(), &self.edge);
+        let share = Share { fast: &edge.fast, counters: &port.counters };
         let device =
-            device::open(edge.machine, &wanted, Source::Make, edge.workers.count(), &edge.owner).await;
+            device::open(edge.machine, &wanted, Source::Make, edge.workers.count(), &edge.owner, &share)
+                .await;
         let key = self.edge.key();
         let device = device.inspect(|device| self.edge.follow_strangers(device));
         let Some(port) = self.edge.ports.get_mut(&id) else { return false };
@@ -227,6 +243,7 @@ impl<'e> Opening<'e> {
         if before == after && old.mtu == new.mtu || !self.edge.machine.is_real() {
             return Ok(());
         }
+        self.edge.follow_own(new, after).await;
         let wanted = |before| super::interfaces::wanted(new, after, before, self.edge.overlay_mtu());
         if after.bare.is_some() {
             // Where it was moved, others configure all but the MTU. If it is gone, that is soon detected.
@@ -274,12 +291,16 @@ impl<'e> Opening<'e> {
     /// Gives the workers a plan, and removes the entries and devices that it no longer uses.
     pub(super) async fn rebuild(&mut self) {
         self.collect_faults();
-        let plan = self.edge.plan(&self.next);
+        let layout = self.edge.layout(&self.next);
+        let plan = Arc::new(self.edge.plan(&self.next, &layout));
         let before = Arc::downgrade(self.edge.workers.plan());
-        self.edge.workers.adopt(Arc::new(plan));
+        self.edge.prepare_fast(&layout, &plan);
+        self.edge.workers.adopt(plan);
         self.edge.remote.stale |= self.edge.stale.forget_in(&self.edge.fdb);
         self.edge.pin_stations(&self.next);
         self.edge.pin_remote(&self.next);
+        self.edge.adopt_fast(&layout);
+        self.edge.announce(std::mem::take(&mut self.fresh), &self.next).await;
         // A trace holds the plan, and its devices, for a moment.
         released(before).await;
         for device in std::mem::take(&mut self.leaving) {
@@ -287,13 +308,16 @@ impl<'e> Opening<'e> {
         }
     }
 
-    /// Makes the opened interfaces persistent where that is configured.
+    /// Makes the opened interfaces persistent where that is configured; they are what they should be from now on.
     pub(super) fn keep(&mut self) {
         for id in std::mem::take(&mut self.opened) {
             let Some(EdgePort { wanted, device: Ok(open), .. }) = self.edge.ports.get(&id) else { continue };
             let persist = wanted.spec.interface().is_some_and(|interface| interface.persist);
             if let Err(error) = open.keep(persist) {
                 warn!(port = %wanted.spec.name, "its interface would not outlive the daemon: {error}");
+            }
+            if !(persist && self.attempt.resumes) {
+                self.fresh.push(id);
             }
         }
     }

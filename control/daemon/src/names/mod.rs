@@ -127,14 +127,17 @@ fn entry(table: &Table, network: &Network, name: &str, addresses: Vec<IpAddr>, s
     }
 }
 
+/// A network of the table, after the subnets and records that it was made from.
+type Made = (Vec<IpNet>, Vec<Record>, Arc<Network>);
+
 /// The names and all that serves them, as the core owns it.
 pub(crate) struct Naming {
     server: Arc<Server>,
     machine: Machine,
     /// What the table was made from.
     followed: Option<State>,
-    /// The networks of the table, and what they were made from: one that is the same is not made again.
-    networks: BTreeMap<Name, (Vec<IpNet>, Vec<Record>, Arc<Network>)>,
+    /// The networks of the table: one that is the same is not made again.
+    networks: BTreeMap<Name, Made>,
     sandboxes: Sandboxes,
     /// The address of all networks, if it was we who have added it.
     own: Option<IpAddr>,

@@ -12,7 +12,12 @@ impl State {
         let given = |switch: &SwitchSpec, api: &ApiSpec, docker: &DockerSpec, dns: &DnsSpec| {
             let workers = switch.workers.map_or_else(|| "auto".into(), |number| number.to_string());
             serde_json::json!({
-                "switch": { "workers": workers, "state": switch.state, "mac_limit": switch.mac_limit },
+                "switch": {
+                    "workers": workers,
+                    "state": switch.state,
+                    "mac_limit": switch.mac_limit,
+                    "accelerate": switch.accelerate,
+                },
                 "api": api,
                 "docker": docker,
                 "dns": dns

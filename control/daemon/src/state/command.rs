@@ -1,10 +1,10 @@
 //! Commands of the state.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{EndpointUpdate, Sandbox};
+use super::{EndpointUpdate, Membership, Sandbox};
 use vswitch_model::{Config, Connect, Id, Name, NetworkSpec, NetworkUpdate, PortSpec};
 
 /// A command that changes a [`State`](super::State).
@@ -12,6 +12,8 @@ use vswitch_model::{Config, Connect, Id, Name, NetworkSpec, NetworkUpdate, PortS
 pub enum Command {
     /// Replaces what the file declared before; objects of the API stay.
     Reload(Config),
+    /// Replaces what the cluster gives this host.
+    Follow(Arc<Membership>),
     /// Creates a network, and chooses what is not given.
     AddNetwork(NetworkSpec),
     /// Changes a network of the API, without interrupting its containers.

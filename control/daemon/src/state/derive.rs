@@ -13,8 +13,8 @@ use super::{
     network::HOST_ADDRESS,
 };
 use vswitch_model::{
-    Bare, Carries, DeviceSpec, Driver, EndpointSpec, Family, GuardSpec, IfName, InterfaceSpec, Name,
-    NetworkSpec, PortSpec, SubnetSpec, ifname, options::NetworkOptions,
+    Accelerate, Bare, Carries, DeviceSpec, Driver, EndpointSpec, Family, GuardSpec, IfName, InterfaceSpec,
+    Name, NetworkSpec, PortSpec, SubnetSpec, ifname, options::NetworkOptions,
 };
 
 impl State {
@@ -166,8 +166,16 @@ fn endpoint_port(endpoint: &EndpointSpec, network: &NetworkOptions, gateway: Vec
         identity: endpoint.identity,
     };
     let veth = options.veth.unwrap_or(network.veth);
+    let accelerate =
+        if veth { options.accelerate.unwrap_or(network.accelerate) } else { Accelerate::default() };
     let limit = options.limit.or(network.limit);
     let device = if veth { DeviceSpec::Veth(interface) } else { DeviceSpec::Tap(interface) };
     let carries = Carries::Access { network: endpoint.network.clone() };
-    PortSpec { isolated: !network.icc, limit, guard, ..PortSpec::new(endpoint.port.clone(), carries, device) }
+    PortSpec {
+        isolated: !network.icc,
+        limit,
+        guard,
+        accelerate,
+        ..PortSpec::new(endpoint.port.clone(), carries, device)
+    }
 }

@@ -233,8 +233,10 @@ impl State {
                     IpNet::new_assert(address, subnet.net().prefix_len())
                 }
                 (None, Some(subnet)) => {
-                    let last = self.turns.last(subnet.net());
-                    let next = subnet.allocate_next(&self.turns, last, now)?;
+                    let next = match self.blocks_of(&network.name) {
+                        Some(blocks) => next_within(subnet, blocks, &self.turns, now)?,
+                        None => subnet.allocate_next(&self.turns, self.turns.last(subnet.net()), now)?,
+                    };
                     IpNet::new_assert(next, subnet.net().prefix_len())
                 }
             };
@@ -365,6 +367,23 @@ impl State {
             .filter(is_free)
             .unwrap_or_else(|| format!("ep-{}", id.short()).parse().expect("digits make a name"))
     }
+}
+
+/// The address whose turn it is of those in the blocks: one that rests only if all do.
+fn next_within(
+    subnet: &Subnet,
+    blocks: &[IpNet],
+    turns: &Turns,
+    now: Timestamp,
+) -> Result<IpAddr, IpamError> {
+    let last = turns.last(subnet.net());
+    let next = |block: &IpNet| subnet.clone().within(*block).allocate_next(turns, last, now).ok();
+    let mut free: Vec<_> = blocks.iter().filter(|it| subnet.net().contains(*it)).filter_map(next).collect();
+    // Round the blocks, from the one of the last address on.
+    free.sort_by_key(|address| {
+        (turns.rests(*address, now), last.is_some_and(|last| *address <= last), *address)
+    });
+    free.first().copied().ok_or(IpamError::NoAddress)
 }
 
 /// 02:42 and the IPv4 address, as in Docker's overlay; for an IPv6 address four bytes of its hash.

@@ -103,6 +103,9 @@ pub enum NetworkError {
     /// The file declares it.
     #[error("network {0} is declared in the configuration file: change it there and reload")]
     Declared(Name),
+    /// It belongs to the cluster.
+    #[error("network {0} belongs to the cluster: change it by vswitchctl or the API of a host")]
+    Global(Name),
     /// Endpoints have addresses in a subnet that is removed or reassigned: (network, endpoints).
     #[error("network {0}: its subnets cannot change while endpoints have addresses in them ({list}): disconnect them first", list = .1.join(", "))]
     Uprooted(Name, Vec<String>),
@@ -293,10 +296,22 @@ impl State {
 
     /// Changes what can change of a network while containers stay connected.
     pub(super) fn update_network(&mut self, name: &Name, update: NetworkUpdate) -> Result<(), Refusal> {
-        let entry = self.networks.entry(name).ok_or_else(|| NetworkError::NotFound(name.clone().into()))?;
-        if entry.origin == Origin::File {
-            return Err(NetworkError::Declared(name.clone()).into());
+        match self.networks.entry(name).map(|entry| entry.origin) {
+            Some(Origin::File) => return Err(NetworkError::Declared(name.clone()).into()),
+            Some(Origin::Cluster) => return Err(NetworkError::Global(name.clone()).into()),
+            _ => {}
         }
+        let new = self.updated_network(name, update)?;
+        self.networks.replace(new);
+        Ok(())
+    }
+
+    /// The network as it is after a change.
+    ///
+    /// # Errors
+    /// There is no such network, or a key cannot change.
+    pub(crate) fn updated_network(&self, name: &Name, update: NetworkUpdate) -> Result<NetworkSpec, Refusal> {
+        let entry = self.networks.entry(name).ok_or_else(|| NetworkError::NotFound(name.clone().into()))?;
         let mut new = (*entry.spec).clone();
         let fixed = |key: &str| Err(NetworkError::Fixed(name.clone(), key.into(), reason(key)).into());
         if let Some(key) = update.other.keys().next() {
@@ -324,8 +339,7 @@ impl State {
         self.choose_peers(&mut new, &update.peers_add, &update.peers_remove)?;
         options::absorb(&mut new).map_err(NetworkError::from)?;
         self.check_peers(&new)?;
-        self.networks.replace(new);
-        Ok(())
+        Ok(new)
     }
 
     /// Stores which peers a network reaches, if `add` or `remove` make that a list rather than all.
@@ -369,15 +383,35 @@ impl State {
 
     /// Removes a network without endpoints.
     pub(super) fn remove_network(&mut self, name: &Name) -> Result<(), Refusal> {
-        let endpoints: Vec<_> = self.endpoints_of(name).map(|it| it.name.to_string()).collect();
-        if !endpoints.is_empty() {
-            return Err(NetworkError::ActiveEndpoints(name.clone(), endpoints).into());
+        if self.networks.entry(name).is_some_and(|it| it.origin == Origin::Cluster) {
+            return Err(NetworkError::Global(name.clone()).into());
         }
+        self.check_unused(name)?;
         if let Some(entry) = self.networks.entry(name) {
             let turns = Arc::make_mut(&mut self.turns);
             entry.spec.subnets.iter().for_each(|it| turns.restart(it.subnet));
         }
         self.networks.remove(name)
+    }
+
+    /// Checks that neither endpoints nor ports of this host use a network.
+    ///
+    /// # Errors
+    /// They do.
+    pub(crate) fn check_unused(&self, name: &Name) -> Result<(), Refusal> {
+        let endpoints: Vec<_> = self.endpoints_of(name).map(|it| it.name.to_string()).collect();
+        if !endpoints.is_empty() {
+            return Err(NetworkError::ActiveEndpoints(name.clone(), endpoints).into());
+        }
+        let asked_for = |entry: &&Entry<PortSpec>| {
+            !matches!(entry.origin, Origin::Derived | Origin::Cluster)
+                && entry.spec.carries.named().any(|it| it == name)
+        };
+        let ports: Vec<_> = self.ports.entries().filter(asked_for).map(|it| it.spec.name.clone()).collect();
+        if !ports.is_empty() {
+            return Err(Refusal::InUse { network: name.clone(), ports });
+        }
+        Ok(())
     }
 }
 

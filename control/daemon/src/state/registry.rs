@@ -122,6 +122,8 @@ impl<S: Spec> Registry<S> {
             let (kind, name) = (S::KIND, spec.name().clone());
             match self.entries.get(&name).map(|entry| (entry.origin, entry.spec.was_declared())) {
                 Some((Origin::Api, true)) if origin == Origin::File => {}
+                // What the cluster gives gives way.
+                Some((Origin::Cluster, _)) if origin == Origin::File => {}
                 Some((Origin::Api, _)) if origin == Origin::File => return Err(Refusal::Both { kind, name }),
                 Some((other, _)) if other != origin && other != Origin::Learned => {
                     return Err(Refusal::Exists { kind, name });

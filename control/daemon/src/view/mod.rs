@@ -45,6 +45,7 @@ use vswitch::{
     plan::Plan,
     worker::Readings,
 };
+use vswitch_fastpath::FastPort;
 use vswitch_vxlan::{device::Path, endpoint::Vtep};
 
 use self::census::Census;
@@ -127,6 +128,8 @@ pub(crate) struct Live {
     pub(crate) plan: Weak<Plan>,
     pub(crate) ports: BTreeMap<PortId, LivePort>,
     pub(crate) networks: BTreeMap<NetworkId, LiveNetwork>,
+    /// Why the kernel cannot forward for any port; `None` if it can.
+    pub(crate) why_not_fast: Option<String>,
     pub(crate) captures: Vec<Arc<Running>>,
 }
 
@@ -142,6 +145,8 @@ pub(crate) struct LivePort {
     /// Warnings about what this kernel lacks: sentences.
     pub(crate) warnings: Vec<String>,
     pub(crate) device: LiveDevice,
+    /// Its share of the fast path, or why it has none; absent where there can be none.
+    pub(crate) fast: Option<Result<Weak<FastPort>, String>>,
     pub(crate) heard: Arc<Heard>,
 }
 
@@ -189,7 +194,19 @@ impl Heard {
 
 impl LivePort {
     pub(crate) fn totals(&self) -> PortTotals {
+        self.count_fast();
         PortTotals::sum(&self.counters)
+    }
+
+    /// Brings the counters up to date with what the kernel has forwarded.
+    fn count_fast(&self) {
+        if let Some(fast) = self.fast_port() {
+            fast.count();
+        }
+    }
+
+    pub(crate) fn fast_port(&self) -> Option<Arc<FastPort>> {
+        self.fast.as_ref()?.as_ref().ok()?.upgrade()
     }
 
     /// Notes whether frames were received since the last call.
@@ -273,6 +290,7 @@ impl Snapshot {
 
     /// The counters of a network, and the learning in it.
     fn network_totals(&self, id: NetworkId) -> (NetworkTotals, Learning) {
+        self.live.ports.values().for_each(LivePort::count_fast);
         let totals = self.live.networks.get(&id).map(|network| {
             let taught = self.live.fdb.learning_of_network(id).since(network.taught_before);
             (NetworkTotals::sum(&network.counters), taught)

@@ -2,11 +2,11 @@
 
 use vswitch::{counters::PortTotals, drops::DropReason};
 
-use super::{Snapshot, state_of};
+use super::{LivePort, Snapshot, state_of};
 use crate::state;
 use vswitch_model::{
     Carries, DeviceSpec, Error, Name,
-    api::{Direction, Drop, Fates, Port, Traffic},
+    api::{Acceleration, Direction, Drop, Fates, Port, Traffic},
 };
 
 impl Snapshot {
@@ -61,6 +61,7 @@ impl Snapshot {
             offload: spec.offload,
             limit: spec.limit,
             guard: spec.guard.clone(),
+            acceleration: real.and_then(|real| self.acceleration(real)),
             worker: real.map_or(0, |real| u16::try_from(real.worker).unwrap_or(u16::MAX)),
             macs: self.macs().on(port.id),
             rx: received(&totals),
@@ -79,6 +80,36 @@ impl Snapshot {
             },
             drops: self.drops_at(port),
         }
+    }
+
+    /// Whether the kernel forwards for a port; `None` for tunnels.
+    fn acceleration(&self, real: &LivePort) -> Option<Acceleration> {
+        let why_not = |reason: String| Acceleration { reason: Some(reason), ..Acceleration::default() };
+        if let Some(reason) = &self.live.why_not_fast {
+            return real.fast.is_some().then(|| why_not(reason.clone()));
+        }
+        Some(match real.fast.as_ref()? {
+            Err(reason) => why_not(reason.clone()),
+            Ok(fast) => {
+                let fast = fast.upgrade()?;
+                let (rx_frames, tx_frames) = fast.forwarded();
+                let slow = fast.slow();
+                let reason = slow.map(|slow| slow.to_string());
+                Acceleration { on: slow.is_none(), reason, rx_frames, tx_frames }
+            }
+        })
+    }
+
+    /// The same for all of them.
+    pub(super) fn accelerations(&self) -> Acceleration {
+        let each = self.live.ports.values().filter_map(|port| self.acceleration(port));
+        let reason = self.live.why_not_fast.clone();
+        let sum = Acceleration { on: reason.is_none(), reason, ..Acceleration::default() };
+        each.fold(sum, |sum, it| Acceleration {
+            rx_frames: sum.rx_frames + it.rx_frames,
+            tx_frames: sum.tx_frames + it.tx_frames,
+            ..sum
+        })
     }
 
     pub(super) fn drops_at(&self, port: &state::Port) -> Vec<Drop> {

@@ -29,6 +29,7 @@ impl Snapshot {
             workers: self.workers(),
             warnings: self.warnings(),
             troubles: self.troubles(),
+            acceleration: Some(self.accelerations()),
         }
     }
 

@@ -15,6 +15,8 @@ use vswitch::{
     transmit::TagOp,
 };
 
+use vswitch_fastpath::odd;
+
 use super::{Names, Snapshot};
 use crate::{
     capture::flooded_for,
@@ -60,23 +62,23 @@ impl Snapshot {
         let trace = core::trace(now, plan, &hypothesis)
             .ok_or_else(|| Error::invalid(format!("a frame has at most {LONGEST} bytes")))?;
         let words = Words { names: self.names(), state: &self.state };
+        let mut steps = words.steps(&trace, &port, |flood| {
+            let limits = plan.topology.storm(port.id);
+            let limit = limits.of(flood)?;
+            Some(match storm {
+                Some(storm) => {
+                    let left = storm.left(flood, limits, now).unwrap_or_default();
+                    format!("{left} more may be flooded from here at this moment, {limit} a second")
+                }
+                None => format!("unless the worker that receives it has flooded the port's {limit} a second"),
+            })
+        });
+        steps.extend(self.way(&trace, port.id, &bytes).map(|outcome| Step { step: "way".into(), outcome }));
         Ok(Trace {
             port: request.port.clone(),
             summary: text::describe(&bytes, bytes.len()),
             hex: text::to_hex(&bytes),
-            steps: words.steps(&trace, &port, |flood| {
-                let limits = plan.topology.storm(port.id);
-                let limit = limits.of(flood)?;
-                Some(match storm {
-                    Some(storm) => {
-                        let left = storm.left(flood, limits, now).unwrap_or_default();
-                        format!("{left} more may be flooded from here at this moment, {limit} a second")
-                    }
-                    None => {
-                        format!("unless the worker that receives it has flooded the port's {limit} a second")
-                    }
-                })
-            }),
+            steps,
             verdict: match trace.decision.fate {
                 Ok(Action::Send(_)) => Verdict::Unicast,
                 Ok(Action::Flood(_)) => Verdict::Flooded,
@@ -86,6 +88,31 @@ impl Snapshot {
             exits: trace.exits.iter().map(|exit| words.exit(exit)).collect(),
             copies: trace.copies.iter().map(|exit| words.exit(exit)).collect(),
         })
+    }
+
+    /// Who forwards a frame that is delivered, the kernel or the switch, and why. `None` where ports have no fast path at all.
+    fn way(&self, trace: &core::Trace<'_>, ingress: PortId, bytes: &[u8]) -> Option<String> {
+        let from = self.live(ingress)?.fast_port()?;
+        let Action::Send(member) = trace.decision.fate.ok()? else {
+            return Some("through the switch, which alone floods".into());
+        };
+        let why = if let Some(slow) = from.slow() {
+            slow.to_string()
+        } else if trace.decision.learned != Some(Learned::Known) {
+            "it learns the source".into()
+        } else {
+            let to = self.live(member.port)?.fast_port();
+            let slow =
+                to.map_or_else(|| Some("no port of kind veth".to_owned()), |to| Some(to.slow()?.to_string()));
+            let rules = |port: PortId| self.state.layout().ports.iter().find(|rules| rules.id == port);
+            let (from, to) = (rules(ingress)?, rules(member.port)?);
+            match (slow, odd(from.guard.as_deref(), to.mtu, bytes)) {
+                (Some(slow), _) => format!("{}: {slow}", self.names().port(member.port)),
+                (None, Some(odd)) => odd.into(),
+                (None, None) => return Some("the kernel forwards it without the switch".into()),
+            }
+        };
+        Some(format!("through the switch: {why}"))
     }
 
     /// The storm meters of a port; `None` if several workers receive parts of its frames.

@@ -1,5 +1,7 @@
 //! The tunnel: this host's end, its peers, and unknown senders.
 
+use std::net::IpAddr;
+
 use super::{
     LiveDevice, LivePort, Snapshot,
     port::{received, sent},
@@ -47,6 +49,17 @@ impl Snapshot {
         }
     }
 
+    /// The peers that were heard in the last `within` milliseconds.
+    pub(crate) fn heard_peers(&self, within: u64) -> Vec<IpAddr> {
+        let heard = |port: state::Port| {
+            let peer = port.spec.device.peer()?.remote.ip();
+            let real = self.live(port.id)?;
+            real.listen(self.now());
+            real.heard.since(self.now()).filter(|age| *age < within).map(|_| peer)
+        };
+        self.state.ports().filter_map(heard).collect()
+    }
+
     /// Senders that are not (yet) peers.
     pub(super) fn strangers(&self) -> Vec<Stranger> {
         let is_peer = |address| {
@@ -82,6 +95,7 @@ impl Snapshot {
             origin: match port.origin {
                 state::Origin::File => PeerOrigin::File,
                 state::Origin::Api | state::Origin::Derived => PeerOrigin::Api,
+                state::Origin::Cluster => PeerOrigin::Cluster,
                 state::Origin::Learned => PeerOrigin::Learned,
             },
             state: state_of(reason.as_ref()),

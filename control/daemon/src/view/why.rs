@@ -51,10 +51,23 @@ impl Snapshot {
         });
         let drops: Vec<Drop> = concerned.flat_map(|port| self.drops_at(&port)).collect();
         let mut findings = findings(filter, &declared, &entries, &drops);
+        findings.extend(ports.iter().filter_map(|port| self.way_of(port)));
         findings.extend(neighbours.iter().map(|(network, mac)| {
             format!("the directory of network {network} says that {mac} has it: questions for it are answered here")
         }));
         Ok(Why { declared, entries, drops, findings })
+    }
+
+    /// How frames of a port pass, if it has a part in the fast path.
+    fn way_of(&self, port: &state::Port) -> Option<String> {
+        let fast = self.live(port.id)?.fast_port()?;
+        let name = &port.spec.name;
+        Some(match fast.slow() {
+            Some(slow) => format!("frames of {name} pass the switch: {slow}"),
+            None => format!(
+                "the kernel forwards frames between {name} and other veth ports, where it knows the stations"
+            ),
+        })
     }
 
     /// The stations that have an address according to the directories of their networks.

@@ -16,6 +16,7 @@ use std::{
     ops::ControlFlow,
 };
 
+use ipnet::IpNet;
 use netlink_packet_core::NLM_F_DUMP;
 use rustix::net::netlink;
 use tracing::debug;
@@ -62,6 +63,8 @@ pub(super) struct Stale {
     new: HashMap<(u8, u16), Vec<Published>>,
     /// Addresses of endpoints that are gone.
     addresses: HashSet<IpAddr>,
+    /// Subnets that are masqueraded by now.
+    masqueraded: Vec<IpNet>,
 }
 
 impl Stale {
@@ -79,7 +82,15 @@ impl Stale {
         };
         // A new connection of TCP begins with a packet that is translated as any first one.
         let new = new.into_iter().filter(|one| one.protocol != Protocol::Tcp);
-        Self { gone: by_port(&mut gone.into_iter()), new: by_port(&mut { new }), addresses: HashSet::new() }
+        Self { gone: by_port(&mut gone.into_iter()), new: by_port(&mut { new }), ..Self::default() }
+    }
+
+    /// After a time without our rules.
+    pub(super) fn of_gap(
+        published: impl IntoIterator<Item = Published>,
+        masqueraded: impl IntoIterator<Item = IpNet>,
+    ) -> Self {
+        Self { masqueraded: masqueraded.into_iter().collect(), ..Self::of_ports([], published) }
     }
 
     /// After endpoints with `addresses` have gone.
@@ -89,7 +100,8 @@ impl Stale {
 
     /// Deletes what is stale, in the calling thread's network namespace.
     pub(super) fn delete(&self) {
-        if self.gone.is_empty() && self.new.is_empty() && self.addresses.is_empty() {
+        let Self { gone, new, addresses, masqueraded } = self;
+        if gone.is_empty() && new.is_empty() && addresses.is_empty() && masqueraded.is_empty() {
             return;
         }
         match self.try_delete() {
@@ -128,10 +140,17 @@ impl Stale {
         if of(&self.gone).iter().filter(is_at).any(|published| reply.from == published.to()) {
             return true;
         }
+        let is_ours = |ip: IpAddr| self.masqueraded.iter().any(|net| net.contains(&ip));
+        let is_bare = is_ours(original.from.ip()) && reply.to == original.from && !is_ours(original.to.ip());
         let leads_elsewhere =
             of(&self.new).iter().filter(is_at).any(|published| reply.from != published.to());
-        // A connection that this host only routes to such a port of another host does not lead to this port.
-        leads_elsewhere && *local.entry(original.to.ip()).or_insert_with_key(|ip| is_local(*ip))
+        if !is_bare && !leads_elsewhere {
+            return false;
+        }
+        // A connection that this host only routes to such a port of another host does not lead to this port, and one that ends at
+        // this host is not masqueraded.
+        let is_local = *local.entry(original.to.ip()).or_insert_with_key(|ip| is_local(*ip));
+        leads_elsewhere && is_local || is_bare && !is_local
     }
 }
 
@@ -283,6 +302,16 @@ mod tests {
         assert!(!has(&same, &translated) && has(&same, &untranslated));
         let tcp = Stale::of_ports([], [published(Protocol::Tcp, "0.0.0.0:5514", "10.66.0.12:514")]);
         assert!(!has(&tcp, &Connection { protocol: 6, ..untranslated.clone() }));
+
+        // A time without rules: what left with the container's own address, but not what it has to do with the host or its neighbours.
+        let gap = Stale::of_gap([old], ["10.66.0.0/24".parse().unwrap()]);
+        let bare = |to: &str| connection(17, tuple("10.66.0.11:9", to), tuple(to, "10.66.0.11:9"));
+        assert!(has(&gap, &untranslated) && !has(&gap, &translated));
+        assert!(has(&gap, &bare("198.51.100.9:53")));
+        assert!(!has(&gap, &bare("127.0.0.1:53")) && !has(&gap, &bare("10.66.0.12:53")));
+        let hidden =
+            connection(17, tuple("10.66.0.11:9", "198.51.100.9:53"), tuple("198.51.100.9:53", "192.0.2.1:9"));
+        assert!(!has(&gap, &hidden));
 
         let ended = Stale::of_endpoints(["10.66.0.11".parse().unwrap()]);
         assert!(has(&ended, &translated) && !has(&ended, &untranslated));

@@ -6,16 +6,18 @@
 //! |---|---|
 //! | published ports are reserved by sockets | `ports` |
 //! | one transaction changes our nftables table | `wants`, `rules`, `nft` |
-//! | the shared chain of iptables accepts our packets | `others` |
+//! | the shared chain of iptables accepts our packets, and so does firewalld | `others`, `firewalld` |
 //! | forwarding is enabled in the kernel | `sysctl` |
 //! | what it does not translate is relayed | `relay` |
 //! | connections of who is gone end | `conntrack` |
+//! | what others change of it is noticed | `watch` |
 //!
 //! Each call gives the complete requirements, so undoing a change is setting the previous ones, and recovering from a crash
 //! is setting those of the state. Interfaces and their addresses are left out: they exist before.
 
 mod conntrack;
 mod error;
+mod firewalld;
 mod nft;
 mod others;
 mod owner;
@@ -25,6 +27,7 @@ mod rules;
 mod sysctl;
 mod users;
 mod wants;
+mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -43,6 +46,7 @@ use self::{
     owner::Claim,
     ports::{HostPort, Ports},
     wants::Wants,
+    watch::{Changed, Watch},
 };
 pub use self::{error::GatewayError, rules::TABLE};
 
@@ -96,6 +100,15 @@ impl Outside {
     }
 }
 
+/// What others have changed of what is ours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interference {
+    /// What has become of our table, if anything: it is to be [mended](Gateway::mend).
+    pub table: Option<String>,
+    /// Settings of the kernel that are set again: a sentence each.
+    pub settings: Vec<String>,
+}
+
 /// The gateway in the network namespace of the calling threads.
 ///
 /// Its calls run nft and wait some milliseconds: do not call them from an async task. Dropping it frees the host's ports;
@@ -111,6 +124,7 @@ pub struct Gateway {
     warned: BTreeSet<String>,
     /// Held while there is a table.
     claim: Option<Claim>,
+    watch: Watch,
 }
 
 impl Gateway {
@@ -121,8 +135,8 @@ impl Gateway {
 
     /// Chooses and reserves host ports for `publish`, for a container with `addresses` (at most one per family).
     ///
-    /// Without an address of the host, a port is published for each family of the container, with one number. They stay
-    /// reserved until a [`Gateway::set`] without them follows one with them, or until [`Gateway::release`].
+    /// Without an address of the host, a port is published for each family of the container, with one number. Our sockets `hold` them, or
+    /// it is left to others, who may have them already, as podman has when it reloads a network. They stay reserved until a [`Gateway::set`] without them follows one with them, or until [`Gateway::release`].
     ///
     /// # Errors
     /// One of them is not available; then none is reserved.
@@ -130,8 +144,9 @@ impl Gateway {
         &mut self,
         publish: &[Publish],
         addresses: &[IpAddr],
+        hold: bool,
     ) -> Result<Vec<Published>, GatewayError> {
-        self.ports.reserve(publish, addresses)
+        self.ports.reserve(publish, addresses, hold)
     }
 
     /// Releases reserved ports that will not be published; those already set are kept.
@@ -233,21 +248,22 @@ impl Gateway {
         let is_known = before.as_ref().is_some_and(|before| !before.is_empty());
         let is_same = is_known
             && (!self.has_others
-                || before.as_deref().map(others::patterns) == Some(others::patterns(outsides)));
+                || before.as_deref().map(others::interfaces) == Some(others::interfaces(outsides)));
         // Foreign chains do not depend on our table, so nft lists them meanwhile.
+        self.watch.begin();
         let (changed, chains) = thread::scope(|scope| {
             let chains = (!is_same).then(|| scope.spawn(Chains::read));
             let changed = change(before.as_deref(), outsides);
             (changed, chains.map(|chains| chains.join().expect("reading chains does not panic")))
         });
-        changed?;
+        changed?.into_iter().for_each(|own| self.watch.expect(own));
         let known: HashMap<_, _> =
             before.iter().flatten().map(|outside| (&outside.ifname, outside)).collect();
         let is_new = |outside: &&Outside| known.get(&outside.ifname) != Some(outside);
         let new: Vec<_> = outsides.iter().filter(is_new).cloned().collect();
         if let Err(error) = sysctl::prepare(&new) {
             if let Some(before) = before {
-                change(None, &before)?;
+                change(None, &before)?.into_iter().for_each(|own| self.watch.expect(own));
             }
             return Err(error);
         }
@@ -261,27 +277,54 @@ impl Gateway {
         Ok(())
     }
 
-    /// Whether our table is still there. Our rules in the shared chain are restored if needed: Docker sets its policy to
-    /// drop at every start.
+    /// Looks what others have changed since the last call. Settings of the kernel are set again, and so are our rules in the shared
+    /// chain: Docker sets its policy to drop at every start. If nothing was changed, it costs some reads of /proc/sys.
     ///
     /// # Errors
-    /// nft failed.
-    pub fn check(&mut self, outsides: &[Outside]) -> Result<bool, GatewayError> {
+    /// nft failed, or a setting cannot be written.
+    pub fn check(&mut self, outsides: &[Outside]) -> Result<Interference, GatewayError> {
         if outsides.is_empty() {
-            return Ok(true);
+            return Ok(Interference::default());
         }
         self.ports.hold_again();
-        let chains = Chains::read()?;
-        self.open_others(&chains, outsides);
-        Ok(chains.have_ours())
+        let Changed { ours, anything } = self.watch.look();
+        let mut table = ours.map(|author| format!("the table inet {TABLE} was changed by {author}"));
+        if anything {
+            let chains = Chains::read()?;
+            self.open_others(&chains, outsides);
+            if table.is_none() && !chains.have_ours() {
+                table = Some(format!("the table inet {TABLE} is gone"));
+            }
+        }
+        Ok(Interference { table, settings: sysctl::restore(outsides)? })
+    }
+
+    /// [`Gateway::restore`], after the table was changed by others. Connections that began in between go on untranslated, as long
+    /// as packets come: they are deleted.
+    ///
+    /// # Errors
+    /// The rules cannot be made.
+    pub fn mend(&mut self, outsides: &[Outside]) -> Result<Vec<(Published, GatewayError)>, GatewayError> {
+        let left_out = self.restore(outsides)?;
+        let masqueraded = outsides.iter().filter(|outside| outside.masquerade);
+        let masqueraded = masqueraded.flat_map(|outside| outside.subnets.iter().copied());
+        Stale::of_gap(self.ports.published().into_values(), masqueraded).delete();
+        Ok(left_out)
     }
 
     /// A packet that our table accepts may still be dropped by a foreign chain.
     fn open_others(&mut self, chains: &Chains, outsides: &[Outside]) {
         self.has_others = chains.foreign().next().is_some();
+        if chains.foreign().any(|chain| chain.is_firewallds()) {
+            self.enter_zone(outsides);
+        }
         for chain in chains.foreign() {
-            let why = match chain.is_shared().then(|| chain.amend(outsides)) {
-                Some(Ok(true)) if chain.drops() => {
+            let amended = chain.is_shared().then(|| chain.amend(outsides));
+            if let Some(Ok(Some(own))) = amended {
+                self.watch.expect(own);
+            }
+            let why = match amended {
+                Some(Ok(Some(_))) if chain.drops() => {
                     info!(
                         "the chain {chain} drops what it does not know: its rules for our gateways are new"
                     );
@@ -302,17 +345,44 @@ impl Gateway {
     }
 }
 
-/// Changes the table from `before` to `after`; `None`: it is unknown.
-fn change(before: Option<&[Outside]>, after: &[Outside]) -> Result<(), GatewayError> {
+impl Gateway {
+    /// Removes what outlives the last requirements: firewalld's zone.
+    pub fn leave_zone(&self) {
+        let is_there = Chains::read().is_ok_and(|chains| chains.foreign().any(|chain| chain.is_firewallds()));
+        if is_there && let Err(why) = firewalld::remove() {
+            warn!("firewalld keeps its zone vswitch ({why}): firewall-cmd --permanent --delete-zone=vswitch");
+        }
+    }
+
+    /// Has firewalld let our interfaces pass.
+    fn enter_zone(&mut self, outsides: &[Outside]) {
+        match firewalld::admit(&others::interfaces(outsides)) {
+            Ok(true) => info!("firewalld lets the gateways' interfaces pass: they are in its zone vswitch"),
+            Ok(false) => {}
+            Err(why) => {
+                if self.warned.insert(why.clone()) {
+                    warn!(
+                        "firewalld rejects what containers send to the host, and what else its zones do not accept: its zone \
+                         vswitch cannot be set ({why}). See docs/gateway.md, \"Beside other firewalls\""
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Changes the table from `before` to `after`; `None`: it is unknown. Returns the id of the process that has changed it.
+fn change(before: Option<&[Outside]>, after: &[Outside]) -> Result<Option<u32>, GatewayError> {
     let (before, after) = (before.map(Wants::of), Wants::of(after));
     if before.as_ref() == Some(&after) {
-        return Ok(());
+        return Ok(None);
     }
-    match before {
+    let done = match before {
         // It fails if the table was changed by others.
         Some(before) if !before.is_empty() && !after.is_empty() => {
             nft::apply(&rules::difference(&before, &after)).or_else(|_| nft::apply(&rules::ruleset(&after)))
         }
         _ => nft::apply(&rules::ruleset(&after)),
-    }
+    };
+    done.map(Some)
 }

@@ -29,7 +29,7 @@ use nftables::{
 use serde_json::{Value, json};
 
 use super::{
-    GatewayError, Outside, nft,
+    GatewayError, Outside, firewalld, nft,
     rules::{TABLE, equal, meta, word},
 };
 use vswitch_model::ifname::GATEWAY_PREFIX;
@@ -89,15 +89,19 @@ impl Foreign {
         is_iptables && matches!(self.family, NfFamily::IP | NfFamily::IP6)
     }
 
-    /// Sets the rules that `outsides` need in its chain. Returns whether something was changed.
-    pub(super) fn amend(&self, outsides: &[Outside]) -> Result<bool, GatewayError> {
+    /// Whether it is firewalld's.
+    pub(super) fn is_firewallds(&self) -> bool {
+        self.family == NfFamily::INet && self.table == firewalld::TABLE
+    }
+
+    /// Sets the rules that `outsides` need in its chain. Returns the id of the process that has changed something.
+    pub(super) fn amend(&self, outsides: &[Outside]) -> Result<Option<u32>, GatewayError> {
         let listed = nft::list(&["chain", self.family(), &self.table, &self.name])?;
         let commands = self.amendment(&listed, outsides);
         if commands.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
-        nft::apply(&Nftables { objects: commands.into() })?;
-        Ok(true)
+        nft::apply(&Nftables { objects: commands.into() }).map(Some)
     }
 
     /// Commands that bring the chain, which has the rules of `listed`, up to date.
@@ -158,11 +162,19 @@ impl fmt::Display for Foreign {
 
 /// Patterns of the names of gateways' interfaces, for nft(8).
 pub(super) fn patterns(outsides: &[Outside]) -> BTreeSet<String> {
-    let pattern = |outside: &Outside| match outside.ifname.starts_with(GATEWAY_PREFIX) {
+    outsides.iter().filter(|outside| outside.is_gateway()).map(pattern).collect()
+}
+
+/// The same, with the host's interfaces in internal networks.
+pub(super) fn interfaces(outsides: &[Outside]) -> BTreeSet<String> {
+    outsides.iter().filter(|outside| outside.is_gateway() || outside.internal).map(pattern).collect()
+}
+
+fn pattern(outside: &Outside) -> String {
+    match outside.ifname.starts_with(GATEWAY_PREFIX) {
         true => format!("{GATEWAY_PREFIX}*"),
         false => outside.ifname.clone(),
-    };
-    outsides.iter().filter(|outside| outside.is_gateway()).map(pattern).collect()
+    }
 }
 
 /// The objects of one kind in a listing.

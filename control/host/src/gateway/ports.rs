@@ -162,8 +162,8 @@ pub(super) fn sort<'a>(
 }
 
 impl Ports {
-    /// Reserves the ports of `wanted`, which may be twins, or none of them.
-    fn hold(&mut self, wanted: &[Published], reserved: bool) -> Result<(), GatewayError> {
+    /// Reserves the ports of `wanted`, which may be twins, or none of them; without `check` as far as published ports are concerned.
+    fn hold(&mut self, wanted: &[Published], reserved: bool, check: bool) -> Result<(), GatewayError> {
         if let Some(taken) = wanted.iter().find(|it| clash(&self.held, HostPort::of(it)).is_some()) {
             return Err(GatewayError::Allocated(taken.at()));
         }
@@ -176,7 +176,7 @@ impl Ports {
             let both = port.ip.is_ipv6() && wanted.iter().any(|it| Some(HostPort::of(it)) == twin);
             let is_covered = twin.and_then(|twin| self.held.get(&twin)).is_some_and(Hold::covers);
             let hold = Hold { published: *published, socket: None, both, relay: None, reserved };
-            let socket = match (published.held || reserved) && !is_covered {
+            let socket = match check && (published.held || reserved) && !is_covered {
                 true => hold.bind(),
                 false => Ok(None),
             };
@@ -195,16 +195,18 @@ impl Ports {
         Ok(())
     }
 
-    /// Chooses and reserves host ports for all of `publish`, or for none.
+    /// Chooses and reserves host ports for all of `publish`, or for none. Whether a process has a given port is not asked where others
+    /// `hold` it: it may be theirs.
     pub(super) fn reserve(
         &mut self,
         publish: &[Publish],
         addresses: &[IpAddr],
+        hold: bool,
     ) -> Result<Vec<Published>, GatewayError> {
         let mut all = Vec::new();
         for publish in publish {
-            match self.reserve_one(publish, addresses) {
-                Ok(published) => all.extend(published),
+            match self.reserve_one(publish, addresses, hold) {
+                Ok(published) => all.extend(published.into_iter().map(|it| Published { held: hold, ..it })),
                 Err(error) => {
                     self.release(&all);
                     return Err(error);
@@ -218,6 +220,7 @@ impl Ports {
         &mut self,
         publish: &Publish,
         addresses: &[IpAddr],
+        hold: bool,
     ) -> Result<Vec<Published>, GatewayError> {
         let pairs = pairs(publish, addresses);
         if pairs.is_empty() {
@@ -229,7 +232,8 @@ impl Ports {
             let one = match &mut hosts {
                 // As many as the container's: each has its own.
                 Some(hosts) if publish.container.len() == publish.host.map_or(0, |range| range.len()) => {
-                    hosts.next().map_or(Ok(Vec::new()), |host| self.at_port(publish, &pairs, host, container))
+                    let host = hosts.next();
+                    host.map_or(Ok(Vec::new()), |host| self.at_port(publish, &pairs, [host, container], hold))
                 }
                 Some(hosts) => self.first_free(publish, &pairs, hosts, container),
                 None => self.any(publish, &pairs, container),
@@ -245,23 +249,23 @@ impl Ports {
         Ok(all)
     }
 
-    /// One host port in all families, or in none.
+    /// One port of host and container in all families, or in none; with `check` only if no process has it.
     fn at_port(
         &mut self,
         publish: &Publish,
         pairs: &[(IpAddr, IpAddr)],
-        host: u16,
-        container: u16,
+        [host, container]: [u16; 2],
+        check: bool,
     ) -> Result<Vec<Published>, GatewayError> {
         let published = pairs.iter().filter_map(|&(at, to)| {
             Published::new(publish.protocol, SocketAddr::new(at, host), SocketAddr::new(to, container))
         });
         let mut published: Vec<_> = published.collect();
-        let mut done = self.hold(&published, true);
+        let mut done = self.hold(&published, true, check);
         if publish.host_ip.is_none() && done.as_ref().is_err_and(GatewayError::lacks_family) {
             // A host without IPv6 has no IPv6 addresses to publish at.
             published.retain(|it| it.at().is_ipv4());
-            done = self.hold(&published, true);
+            done = self.hold(&published, true, check);
         }
         match published.is_empty() {
             true => Err(GatewayError::NoWay { publish: publish.clone() }),
@@ -277,7 +281,7 @@ impl Ports {
         container: u16,
     ) -> Result<Vec<Published>, GatewayError> {
         for host in hosts {
-            match self.at_port(publish, pairs, host, container) {
+            match self.at_port(publish, pairs, [host, container], true) {
                 Err(error) if error.is_taken() => {}
                 other => return other,
             }
@@ -339,7 +343,7 @@ impl Ports {
             self.held.iter().filter(|(_, hold)| hold.both).filter_map(|(port, _)| port.twin()).collect();
         for (port, hold) in &mut self.held {
             let is_held = hold.socket.is_some() || hold.relay.is_some() || covered.contains(port);
-            if is_held || !(hold.published.held || hold.reserved) {
+            if is_held || !hold.published.held {
                 continue;
             }
             // It is published meanwhile, and tried again.
@@ -364,9 +368,9 @@ impl Ports {
         let mut failed = Vec::new();
         // Twins are next to each other.
         for together in new.chunk_by(|one, other| HostPort::of(one).twin() == Some(HostPort::of(other))) {
-            if self.hold(together, false).is_err() {
+            if self.hold(together, false, true).is_err() {
                 for one in together {
-                    failed.extend(self.hold(&[*one], false).err().map(|error| (*one, error)));
+                    failed.extend(self.hold(&[*one], false, true).err().map(|error| (*one, error)));
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     net::{IpAddr, Ipv6Addr},
 };
 
@@ -107,6 +108,27 @@ impl Step {
             Self::DeleteAddress { net, .. } => format!("take {net} from {ifname}"),
             Self::AddRoute(route) => format!("add the default route by {} on {ifname}", route.gateway),
             Self::DeleteRoute(route) => format!("delete the default route by {} on {ifname}", route.gateway),
+        }
+    }
+}
+
+/// What the interface had lost, for "it has … again".
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LoopbackUp => write!(f, "the loopback up"),
+            Self::SetLink { mac, mtu, super_frame, up, .. } => {
+                let mac = mac.map(|mac| format!("the MAC address {mac}"));
+                let mtu = mtu.map(|mtu| format!("the MTU {mtu}"));
+                let super_frame = super_frame.map(|bytes| format!("super-frames of {bytes} bytes"));
+                let up = up.then(|| "the state up".to_owned());
+                let all: Vec<_> = [mac, mtu, super_frame, up].into_iter().flatten().collect();
+                write!(f, "{}", all.join(", "))
+            }
+            Self::AddAddress { net, .. } => write!(f, "the address {net}"),
+            Self::DeleteAddress { net, .. } => write!(f, "no address {net}"),
+            Self::AddRoute(route) => write!(f, "the default route by {}", route.gateway),
+            Self::DeleteRoute(route) => write!(f, "no default route by {}", route.gateway),
         }
     }
 }

@@ -97,6 +97,43 @@ pub enum What {
         /// What, and what came of it.
         detail: String,
     },
+    /// Another program changed what is the switch's on this host, and it was set again: rules, settings of the kernel, interfaces.
+    HostMended {
+        /// What, and by whom as far as known.
+        detail: String,
+    },
+    /// The cluster's store does not answer; everything goes on without it.
+    StoreLost {
+        /// Why.
+        detail: String,
+    },
+    /// The cluster's store answers again.
+    StoreBack,
+    /// A host of the cluster is there, again or for the first time.
+    NodeReady {
+        /// The host.
+        node: Name,
+    },
+    /// The lease of a host has ended; its entries stay.
+    NodeSuspect {
+        /// The host.
+        node: Name,
+    },
+    /// A suspect host was not heard by the tunnel either; its entries stay.
+    NodeDown {
+        /// The host.
+        node: Name,
+    },
+    /// Two hosts assign the same addresses.
+    AddressConflict {
+        /// Which, and what to do.
+        detail: String,
+    },
+    /// This host is no longer a member of its cluster.
+    Fenced {
+        /// Why, and what to do.
+        detail: String,
+    },
     /// The configuration file was read again and applied.
     Reloaded {
         /// How many objects it changed.
@@ -175,6 +212,13 @@ impl fmt::Display for What {
             }
             Self::SwitchChanged { detail } => write!(f, "the switch changed: {detail}"),
             Self::StoreMended { detail } => write!(f, "the store: {detail}"),
+            Self::HostMended { detail } => write!(f, "{detail}"),
+            Self::StoreLost { detail } => write!(f, "the cluster's store is lost: {detail}"),
+            Self::StoreBack => write!(f, "the cluster's store is back"),
+            Self::NodeReady { node } => write!(f, "host {node} is ready"),
+            Self::NodeSuspect { node } => write!(f, "host {node} is suspect: its lease has ended"),
+            Self::NodeDown { node } => write!(f, "host {node} is down: nothing is heard from it"),
+            Self::AddressConflict { detail } | Self::Fenced { detail } => f.write_str(detail),
             Self::Reloaded { changes } => write!(f, "reloaded: {changes} changes"),
             Self::MacLearned(station) => write!(f, "{} learned", on(station)),
             Self::MacMoved { station, from } => write!(f, "{} moved from port {from}", on(station)),

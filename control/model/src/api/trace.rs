@@ -58,7 +58,7 @@ pub struct Trace {
 /// One step of the decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Step {
-    /// `parse`, `classify`, `learn`, `look up`, `answer`, `reach`, `storm`.
+    /// `parse`, `classify`, `learn`, `look up`, `answer`, `reach`, `storm`; and `way`: who forwards it, the kernel or the switch.
     pub step: String,
     /// Its result.
     pub outcome: String,

@@ -123,6 +123,8 @@ pub enum PeerOrigin {
     File,
     /// The API.
     Api,
+    /// The cluster: it is one of its hosts.
+    Cluster,
     /// It sent to the tunnel, and `vxlan.learn_peers` is set.
     Learned,
 }

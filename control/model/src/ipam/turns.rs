@@ -42,6 +42,11 @@ impl Turns {
         self.last.get(&subnet).copied()
     }
 
+    /// Whether an address rests at `now`.
+    pub fn rests(&self, address: IpAddr, now: Timestamp) -> bool {
+        self.back.get(&address).is_some_and(|since| is_resting(*since, now))
+    }
+
     /// The addresses of `subnet` that rest at `now`, and since when.
     pub(super) fn resting(&self, subnet: IpNet, now: Timestamp) -> impl Iterator<Item = (IpAddr, Timestamp)> {
         let back = self.back.range(subnet.network()..=subnet.broadcast());

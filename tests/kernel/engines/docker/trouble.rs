@@ -60,6 +60,32 @@ fn many_containers_at_once_and_what_is_refused() {
     switch.ctl(&["network", "inspect", "blue"]);
 }
 
+/// dockerd gives up a container whose network's plugin does not answer; when it does, the container is started again.
+#[test]
+fn what_waits_for_the_switch_is_started_with_it() {
+    let mut switch = Vswitchd::start_apart(Netns::new("host"), &net());
+    let mut engine = Engine::start(&switch);
+    engine.docker(&["network", "create", "-d", "vswitch", "--subnet", "10.9.0.0/24", "blue"]);
+    for (name, policy) in [("web", "always"), ("stopped", "unless-stopped"), ("job", "no")] {
+        let run =
+            ["run", "-d", "--network", "blue", "--restart", policy, "--name", name, "box", "sleep", "1000"];
+        engine.docker(&run);
+    }
+    engine.docker(&["stop", "-t", "0", "stopped"]);
+    engine.stop();
+    switch.stop();
+    engine.run();
+    assert_eq!(engine.docker(&["ps", "-q"]), "", "dockerd has given it up");
+    switch.run();
+    eventually("it is up", || (engine.docker(&["ps", "--format", "{{.Names}}"]) == "web").then_some(()));
+    engine.reaches("web", "10.9.0.1");
+    switch.logs(&[
+        "INFO",
+        "started again: it had failed while vswitchd was not running",
+        "container=\"web\"",
+    ]);
+}
+
 #[test]
 fn killed_at_awkward_moments() {
     let mut switch = Vswitchd::start_apart(Netns::new("host"), &net());

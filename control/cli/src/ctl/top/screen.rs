@@ -470,6 +470,7 @@ mod tests {
             offload: vswitch_model::Offloads::On,
             limit: LimitSpec::default(),
             guard: None,
+            acceleration: None,
             worker: 0,
             macs: 3,
             rx: Traffic { frames, bytes: frames * 1000, super_frames: 0 },
