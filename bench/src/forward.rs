@@ -166,8 +166,13 @@ impl Bench {
     fn frames(&mut self, clock: &Clock, size: usize, len: usize, flood: bool) -> f64 {
         let Self { plan, forwarder, egress, batches, pairs, ports, .. } = self;
         // As on Linux: TCP segments of 1448 bytes.
-        let gso =
-            NonZeroU16::new(1448).map(|size| Gso { kind: GsoKind::Tcp4, size, header_len: 66, ecn: false });
+        let gso = NonZeroU16::new(1448).map(|size| Gso {
+            kind: GsoKind::Tcp4,
+            size,
+            header_len: 66,
+            ecn: false,
+            tunnel: None,
+        });
         let offload = match len {
             0..1515 => Offload::NONE,
             _ => Offload { csum: Csum::Partial { start: 34, offset: 16 }, gso },

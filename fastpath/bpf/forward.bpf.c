@@ -121,7 +121,8 @@ INLINE __u32 ticks(void)
 	return coarse_ns() >> 26; // 67 ms
 }
 
-INLINE struct station *find(struct port *port, const __u8 *mac, __u32 now, struct lane **lane)
+// A station that vswitchd knows and that has not expired. Those that do not age, every container's, cost no look at the clock.
+INLINE struct station *find(struct port *port, const __u8 *mac, struct lane **lane)
 {
 	struct key key = { .network = port->network };
 	__builtin_memcpy(key.mac, mac, 6);
@@ -132,7 +133,7 @@ INLINE struct station *find(struct port *port, const __u8 *mac, __u32 now, struc
 	*lane = lookup(&lanes, &at);
 	if (!*lane || (*lane)->epoch != it->epoch)
 		return 0;
-	if ((it->flags & AGES) && (__s32)(now - it->seen) > (__s32)(*lane)->ageing)
+	if ((it->flags & AGES) && (__s32)(ticks() - it->seen) > (__s32)(*lane)->ageing)
 		return 0;
 	return it;
 }
@@ -165,17 +166,17 @@ INLINE int holds6(const struct guard *guard, const __u64 *address)
 	return found;
 }
 
-// Whether a datagram at `at` shows its ports, and they are neither of a server of DHCP nor of its clients.
-INLINE int is_not_dhcp(struct __sk_buff *skb, __u32 at, __u16 server, __u16 client)
+// Whether the ports of a datagram are neither of a server of DHCP nor of its clients.
+INLINE int is_not_dhcp(const __u8 *ports, __u16 server, __u16 client)
 {
-	__be16 ports[2];
-	return !load_bytes(skb, at, ports, 4) && ports[0] != BE16(server) && ports[1] != BE16(client);
+	return (ports[0] << 8 | ports[1]) != server && (ports[2] << 8 | ports[3]) != client;
 }
 
 INLINE int accepts4(struct __sk_buff *skb, const struct guard *guard)
 {
-	__u8 ip[IPV4], kind;
-	if (load_bytes(skb, ETHERNET, ip, IPV4) || ip[0] != 0x45)
+	// With the first bytes of what it carries, which a packet that is forwarded here has.
+	__u8 ip[IPV4 + 4];
+	if (load_bytes(skb, ETHERNET, ip, sizeof ip) || ip[0] != 0x45)
 		return 0;
 	__u32 source = (__u32)ip[12] << 24 | ip[13] << 16 | ip[14] << 8 | ip[15];
 	if (guard->judges_ip && !holds4(guard, source))
@@ -183,9 +184,9 @@ INLINE int accepts4(struct __sk_buff *skb, const struct guard *guard)
 	if (ip[9] == TCP || (ip[6] & 0x1f) || ip[7])
 		return 1;
 	if (ip[9] == UDP)
-		return is_not_dhcp(skb, ETHERNET + IPV4, 67, 68);
+		return is_not_dhcp(ip + IPV4, 67, 68);
 	if (ip[9] == ICMP) // neither "redirect" nor "router advertisement"
-		return !load_bytes(skb, ETHERNET + IPV4, &kind, 1) && kind != 5 && kind != 9;
+		return ip[IPV4] != 5 && ip[IPV4] != 9;
 	return 1;
 }
 
@@ -195,9 +196,9 @@ INLINE int accepts6(struct __sk_buff *skb, const struct guard *guard)
 		__u8 version, rest[3];
 		__be16 length;
 		__u8 next, hops;
-		__be64 source[2];
-	} ip;
-	__u8 kind;
+		__be64 source[2], destination[2];
+		__u8 carried[4];
+	} __attribute__((packed)) ip __attribute__((aligned(8)));
 	if (load_bytes(skb, ETHERNET, &ip, sizeof ip) || ip.version >> 4 != 6)
 		return 0;
 	__u64 source[2] = { __builtin_bswap64(ip.source[0]), __builtin_bswap64(ip.source[1]) };
@@ -208,9 +209,9 @@ INLINE int accepts6(struct __sk_buff *skb, const struct guard *guard)
 	if (BE16(ip.length) < UDP_HEADER) // padding may not be taken for a header
 		return 0;
 	if (ip.next == UDP)
-		return is_not_dhcp(skb, ETHERNET + IPV6, 547, 546);
+		return is_not_dhcp(ip.carried, 547, 546);
 	if (ip.next == ICMP6) // no neighbour discovery
-		return !load_bytes(skb, ETHERNET + IPV6, &kind, 1) && (kind < 133 || kind > 137);
+		return ip.carried[0] < 133 || ip.carried[0] > 137;
 	return 0; // extension headers among others
 }
 
@@ -280,25 +281,28 @@ INLINE void decide(struct __sk_buff *skb, struct port *port, struct lane *own, c
 {
 	struct lane *home, *to;
 	__u16 type = BE16(*(__u16 *)(h + 12));
-	__u32 now = ticks(), flags = own->flags;
+	__u32 flags = own->flags;
 	said->what = UP;
 	if (h[0] & 1)
 		return;
 	said->what = UP_COUNTED;
 	if (!(flags & READY) || skb->vlan_present || is_tag(type))
 		return;
-	struct station *from = find(port, h + 6, now, &home);
+	struct station *from = find(port, h + 6, &home);
 	if (!from || from->lane != port->lane)
 		return;
-	struct station *there = find(port, h, now, &to);
+	struct station *there = find(port, h, &to);
 	if (!there || there->lane == port->lane || !(to->flags & READY) || to->network != port->network)
 		return;
 	if ((to->flags & flags & ISOLATED) || (own->horizon && own->horizon == to->horizon) || longest(skb, type) > to->mtu)
 		return;
 	if (port->guard.judges && !accepts(skb, &port->guard, h, type))
 		return;
-	if (from->seen != now)
-		from->seen = now;
+	if (from->flags & AGES) {
+		__u32 now = ticks();
+		if (from->seen != now)
+			from->seen = now;
+	}
 	said->to = there->lane;
 	said->flags = there->flags;
 	said->out = to->ifindex;

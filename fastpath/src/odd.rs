@@ -31,6 +31,7 @@ pub fn odd(guard: Option<&Guard>, mtu: u16, frame: &[u8]) -> Option<&'static str
     match kind {
         ARP => Some("the guard looks into ARP"),
         ..FIRST_TYPE => Some("the guard looks behind LLC"),
+        IPV4 if packet.len() < 24 => Some("it carries next to nothing"),
         IPV4 => (packet.first() != Some(&0x45)).then_some("the guard looks behind IP options"),
         IPV6 => odd_ipv6(guard, packet),
         _ => None,
@@ -43,6 +44,9 @@ fn odd_ipv6(guard: &Guard, packet: &[u8]) -> Option<&'static str> {
         |ranges: &[(u128, u128)]| ranges.iter().any(|(first, last)| (*first..=*last).contains(&source));
     if !guard.ranges6().is_none_or(is_own) {
         return Some("the guard compares link-local sources with those of other stations");
+    }
+    if packet.len() < 44 {
+        return Some("it carries next to nothing");
     }
     let length = u16::from_be_bytes([packet[4], packet[5]]);
     match packet[6] {

@@ -10,7 +10,7 @@ use crate::{
     wire::{
         frame::{ADDRESSES, MAX_FRAME, TAG, TAG_SHIFT},
         giant::MAX_PIECES,
-        offload::{Offload, VNET_HEADER},
+        offload::{LONG_HEADER, Offload},
     },
 };
 
@@ -36,7 +36,7 @@ pub const HEADROOM: usize = 32;
 /// lines of all buffers do not map to the same cache set.
 const STRIDE: usize = 65_536 + 19 * 64;
 
-const _: () = assert!(HEADROOM + MAX_FRAME <= STRIDE && HEADROOM >= VNET_HEADER + TAG);
+const _: () = assert!(HEADROOM + MAX_FRAME <= STRIDE && HEADROOM >= LONG_HEADER + TAG);
 
 /// Number of [giants](Batch::giants).
 pub const GIANTS: usize = 8;
@@ -61,15 +61,22 @@ pub struct Received {
     pub isolated: bool,
     /// Offload work that the sender left to the device.
     pub offload: Offload,
-    start: usize,
-    len: usize,
+    // Of 32 bits, so that a batch's metadata stays short.
+    start: u32,
+    len: u32,
 }
 
 impl Received {
     /// Length of the frame in bytes.
     #[inline]
     pub(crate) fn frame_len(&self) -> usize {
-        self.len
+        self.len as usize
+    }
+
+    /// Start and end of the frame in the batch's memory.
+    #[inline]
+    fn place(&self) -> (usize, usize) {
+        (self.start as usize, self.start as usize + self.len as usize)
     }
 }
 
@@ -153,7 +160,8 @@ impl Batch {
     #[inline]
     pub fn push(&mut self, ingress: PortId, network: Option<NetworkId>, offload: Offload, len: usize) {
         assert!(self.room() > 0 && len <= MAX_FRAME);
-        let start = self.frames.len() * STRIDE + HEADROOM;
+        #[expect(clippy::cast_possible_truncation, reason = "the memory of a batch has 13 MB")]
+        let (start, len) = ((self.frames.len() * STRIDE + HEADROOM) as u32, len as u32);
         self.frames.push(Received { ingress, network, isolated: false, offload, start, len });
         self.write_header(self.frames.len() - 1);
     }
@@ -184,14 +192,14 @@ impl Batch {
     /// last frame (`PACKET_AUXDATA`), moving the addresses forward.
     pub fn restore_tag(&mut self, tag: [u8; TAG]) {
         let Some(frame) = self.frames.last_mut() else { return };
-        if frame.len < ADDRESSES {
+        if frame.frame_len() < ADDRESSES {
             return;
         }
-        let old = frame.start;
-        frame.start -= TAG;
-        frame.len += TAG;
+        let old = frame.start as usize;
+        let tag_len = u32::from(TAG_SHIFT.unsigned_abs());
+        (frame.start, frame.len) = (frame.start - tag_len, frame.len + tag_len);
         frame.offload = frame.offload.shifted(TAG_SHIFT);
-        let start = frame.start;
+        let start = frame.start as usize;
         self.memory.copy_within(old..old + ADDRESSES, start);
         self.memory[start + ADDRESSES..start + ADDRESSES + TAG].copy_from_slice(&tag);
         self.write_header(self.frames.len() - 1);
@@ -206,27 +214,31 @@ impl Batch {
     /// The frames and their bytes, in the order they were received.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = (&Received, &[u8])> {
-        self.frames.iter().map(|rx| (rx, &self.memory[rx.start..rx.start + rx.len]))
+        self.frames.iter().map(|rx| {
+            let (start, end) = rx.place();
+            (rx, &self.memory[start..end])
+        })
     }
 
     /// The bytes of the frame at `slot`, from its destination address on.
     #[inline]
     pub fn bytes(&self, slot: usize) -> &[u8] {
-        let Received { start, len, .. } = self.frames[slot];
-        &self.memory[start..start + len]
+        let (start, end) = self.frames[slot].place();
+        &self.memory[start..end]
     }
 
-    /// The bytes of the frame at `slot`, preceded by its offload header.
+    /// The bytes of the frame at `slot`, preceded by its offload header: the long one, which begins with the short one.
     #[inline]
     pub(crate) fn with_header(&self, slot: usize) -> &[u8] {
-        let Received { start, len, .. } = self.frames[slot];
-        &self.memory[start - VNET_HEADER..start + len]
+        let (start, end) = self.frames[slot].place();
+        &self.memory[start - LONG_HEADER..end]
     }
 
     #[inline]
     fn write_header(&mut self, slot: usize) {
-        let Received { start, offload, .. } = self.frames[slot];
-        self.memory[start - VNET_HEADER..start].copy_from_slice(&offload.emit());
+        let (start, _) = self.frames[slot].place();
+        let header = self.frames[slot].offload.emit_long();
+        self.memory[start - LONG_HEADER..start].copy_from_slice(&header);
     }
 }
 
@@ -259,8 +271,8 @@ mod tests {
             batch.bytes(0),
             b"\x02\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x02\x81\x00\x60\x0a\x08\x00rest"
         );
-        assert_eq!(&batch.with_header(0)[..VNET_HEADER], [0; VNET_HEADER]);
-        assert_eq!(&batch.with_header(0)[VNET_HEADER..], batch.bytes(0));
+        assert_eq!(&batch.with_header(0)[..LONG_HEADER], [0; LONG_HEADER]);
+        assert_eq!(&batch.with_header(0)[LONG_HEADER..], batch.bytes(0));
     }
 
     #[test]

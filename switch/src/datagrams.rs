@@ -15,7 +15,7 @@ use crate::{
         bytes::{length, put_u16},
         checksum::{Sum, verify},
         headers::{Headers, IPV6_HEADER, IpVersion, Transport},
-        offload::{Csum, Gso, GsoKind, Offload, VNET_HEADER},
+        offload::{Csum, Gso, GsoKind, LONG_HEADER, Offload},
     },
 };
 
@@ -28,7 +28,7 @@ const HEAD: usize = 96;
 /// A super-frame in parts.
 #[derive(Debug)]
 pub struct Merged<'a> {
-    head: [u8; VNET_HEADER + HEAD],
+    head: [u8; LONG_HEADER + HEAD],
     head_len: usize,
     payloads: ArrayVec<&'a [u8], MAX_MERGED>,
 }
@@ -39,7 +39,7 @@ impl<'a> Merged<'a> {
         self.payloads.len()
     }
 
-    /// The offload header and the headers, then the payload of each datagram.
+    /// The long offload header and the headers, then the payload of each datagram.
     pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
         std::iter::once(&self.head[..self.head_len]).chain(self.payloads.iter().copied())
     }
@@ -72,9 +72,9 @@ impl<'a> Transmit<'a> {
             }
         }
         (payloads.len() > 1).then(|| {
-            let mut head = [0; VNET_HEADER + HEAD];
+            let mut head = [0; LONG_HEADER + HEAD];
             write_head(&mut head, first, &headers, size, end);
-            Merged { head, head_len: VNET_HEADER + headers.payload, payloads }
+            Merged { head, head_len: LONG_HEADER + headers.payload, payloads }
         })
     }
 
@@ -119,7 +119,7 @@ fn continues(first: &[u8], headers: &Headers, next: &[u8], its: &Headers) -> boo
 /// Writes the offload header and the headers of a super-frame of `end` bytes that begins like `first`.
 fn write_head(head: &mut [u8], first: &[u8], headers: &Headers, size: NonZeroU16, end: usize) {
     let &Headers { network, transport, payload, version, .. } = headers;
-    let (vnet, frame) = head.split_at_mut(VNET_HEADER);
+    let (vnet, frame) = head.split_at_mut(LONG_HEADER);
     frame[..payload].copy_from_slice(&first[..payload]);
     match version {
         IpVersion::V4 => {
@@ -134,7 +134,7 @@ fn write_head(head: &mut [u8], first: &[u8], headers: &Headers, size: NonZeroU16
     let pseudo = Sum::pseudo(&frame[headers.addresses()], Transport::Udp.protocol(), udp);
     let offset = Transport::Udp.checksum_offset();
     put_u16(frame, transport + offset, pseudo.folded());
-    let gso = Gso { kind: GsoKind::Udp, size, header_len: length(payload), ecn: false };
+    let gso = Gso { kind: GsoKind::Udp, size, header_len: length(payload), ecn: false, tunnel: None };
     let csum = Csum::Partial { start: length(transport), offset: length(offset) };
-    vnet.copy_from_slice(&Offload { csum, gso: Some(gso) }.emit());
+    vnet.copy_from_slice(&Offload { csum, gso: Some(gso) }.emit_long());
 }

@@ -51,4 +51,4 @@ mod wire;
 #[cfg(feature = "os")]
 pub mod worker;
 
-pub use wire::{bytes, checksum, frame, giant, headers, offload, segment};
+pub use wire::{bytes, checksum, frame, giant, headers, offload, segment, tunnel};

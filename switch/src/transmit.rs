@@ -16,7 +16,7 @@ use crate::{
     wire::{
         frame::{ADDRESSES, ETHERNET_HEADER, MAX_FRAME, TAG, TAG_SHIFT, Tag},
         headers::link,
-        offload::{Capabilities, Offload, VNET_HEADER},
+        offload::{Capabilities, LONG_HEADER, Offload, VNET_HEADER},
         segment::Segmenter,
     },
 };
@@ -242,7 +242,7 @@ pub struct Transmit<'a> {
 /// A frame in the form that a device takes.
 #[derive(Clone, Copy, Debug)]
 pub enum Form<'a> {
-    /// As in the batch: offload header and frame in one slice.
+    /// As in the batch: long offload header and frame in one slice.
     Whole(&'a [u8]),
     /// A new head, and the rest as in the batch.
     Retagged(Head, &'a [u8]),
@@ -255,28 +255,33 @@ pub enum Form<'a> {
 /// The offload header, the addresses and the tag of a frame whose tag changed.
 #[derive(Clone, Copy, Debug)]
 pub struct Head {
-    bytes: [u8; VNET_HEADER + ADDRESSES + TAG],
+    bytes: [u8; LONG_HEADER + ADDRESSES + TAG],
     len: usize,
 }
 
 impl Head {
     fn new(offload: &Offload, addresses: &[u8], tag: Option<Tag>) -> Self {
-        let mut bytes = [0; VNET_HEADER + ADDRESSES + TAG];
-        bytes[..VNET_HEADER].copy_from_slice(&offload.emit());
-        bytes[VNET_HEADER..VNET_HEADER + ADDRESSES].copy_from_slice(addresses);
-        let Some(tag) = tag else { return Self { bytes, len: VNET_HEADER + ADDRESSES } };
-        bytes[VNET_HEADER + ADDRESSES..].copy_from_slice(&tag.to_bytes());
+        let mut bytes = [0; LONG_HEADER + ADDRESSES + TAG];
+        bytes[..LONG_HEADER].copy_from_slice(&offload.emit_long());
+        bytes[LONG_HEADER..LONG_HEADER + ADDRESSES].copy_from_slice(addresses);
+        let Some(tag) = tag else { return Self { bytes, len: LONG_HEADER + ADDRESSES } };
+        bytes[LONG_HEADER + ADDRESSES..].copy_from_slice(&tag.to_bytes());
         Self { bytes, len: bytes.len() }
     }
 
-    /// The offload header and the head of the frame.
+    /// The long offload header and the head of the frame.
     pub fn with_header(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 
+    /// The short offload header.
+    pub fn short_header(&self) -> &[u8] {
+        &self.bytes[..VNET_HEADER]
+    }
+
     /// The head of the frame.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes[VNET_HEADER..self.len]
+        &self.bytes[LONG_HEADER..self.len]
     }
 }
 
@@ -284,13 +289,13 @@ impl Form<'_> {
     /// A copy of the frame with its metadata, for devices that keep it.
     pub(crate) fn copied(&self) -> (Offload, Vec<u8>) {
         let (header, bytes) = match self {
-            Self::Whole(bytes) => (bytes.first_chunk().copied(), bytes[VNET_HEADER..].to_vec()),
+            Self::Whole(bytes) => (bytes.first_chunk().copied(), bytes[LONG_HEADER..].to_vec()),
             Self::Retagged(head, rest) | Self::Uncut(head, rest, _) => {
                 (head.bytes.first_chunk().copied(), [head.bytes(), rest].concat())
             }
             Self::Wire(bytes) => (None, bytes.to_vec()),
         };
-        let offload = header.and_then(|header| Offload::parse(&header, &bytes).ok());
+        let offload = header.and_then(|header| Offload::parse_long(&header, &bytes).ok());
         (offload.unwrap_or_default(), bytes)
     }
 }
@@ -358,7 +363,7 @@ impl<'a> Transmit<'a> {
     {
         let offload = self.batch.frames()[out.slot()].offload;
         match self.form(out, Capabilities::ALL)? {
-            Form::Whole(bytes) => Ok((&bytes[VNET_HEADER..], offload)),
+            Form::Whole(bytes) => Ok((&bytes[LONG_HEADER..], offload)),
             Form::Wire(bytes) => Ok((bytes, offload)),
             Form::Retagged(head, rest) | Form::Uncut(head, rest, _) => {
                 let frame = join(&head, rest, buffer)?;
@@ -374,7 +379,7 @@ impl<'a> Transmit<'a> {
     pub fn form(&self, out: Out, capabilities: Capabilities) -> Result<Form<'a>, DropReason> {
         let slot = out.slot();
         let with_header = self.batch.with_header(slot);
-        let short = with_header.len() <= self.max_frame + VNET_HEADER;
+        let short = with_header.len() <= self.max_frame + LONG_HEADER;
         if short && out.tag == TagOp::Keep && capabilities.takes(&self.batch.frames()[slot].offload) {
             return Ok(Form::Whole(with_header));
         }

@@ -13,7 +13,9 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
+use vswitch_fastpath::FastPath;
 
 use crate::{
     Config, Netns, PATIENCE,
@@ -178,6 +180,14 @@ impl Vswitchd {
         self.folder().join("api.sock")
     }
 
+    /// The folder of what it leaves to the kernel, if it dies.
+    pub fn pins(&self) -> PathBuf {
+        let state = self.folder().join("state");
+        let hash = Sha256::digest(fs::canonicalize(&state).unwrap_or(state).as_os_str().as_encoded_bytes());
+        let id: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        Path::new("/sys/fs/bpf/vswitchd").join(id)
+    }
+
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("it runs").id()
@@ -286,6 +296,8 @@ impl Drop for Vswitchd {
             let _ = child.kill();
             let _ = child.wait();
         }
+        // Nothing can be done for what cannot be removed.
+        let _ = FastPath::clear(&self.pins());
         if thread::panicking() {
             eprintln!("--- the log of vswitchd in {}\n{}---", self.host.name(), self.log());
         }

@@ -118,6 +118,14 @@ fn neighbours_are_answered_for_at_the_askers_host() {
         }
     }
 
+    // A trace tells of it, and whom a flood reaches.
+    let text = |frame: &str| link.hosts[0].try_ctl(&["trace", "--port", &port, frame]).stdout;
+    let answered = text(&format!("arp who-has {}", far_is.addresses[0]));
+    assert!(answered.contains("the directory of network blue knows who has it"), "{answered}");
+    assert!(answered.contains(&format!("answered: {} has it", far_is.mac)), "{answered}");
+    let why = link.hosts[0].try_ctl(&["why", "--ip", &far_is.addresses[0]]).stdout;
+    assert!(why.contains(&format!("says that {} has it", far_is.mac)), "{why}");
+
     // A container that no directory knows is found as ever, and not by hosts that it is not flooded to.
     let late = Netns::new("late");
     let late_is = connect(&link.hosts[1], &late, &[]);

@@ -25,6 +25,7 @@ mod loops;
 mod metrics;
 mod mirror;
 mod names;
+mod nested;
 mod network;
 mod observe;
 mod offload;

@@ -8,7 +8,10 @@ use std::{
 
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
-use vswitch::device::tap::{Tap, TapOptions};
+use vswitch::{
+    device::tap::{Tap, TapOptions},
+    offload::{LONG_HEADER, VNET_HEADER},
+};
 use vswitch_tests::{
     Netns, eventually,
     pattern::Pattern,
@@ -16,8 +19,9 @@ use vswitch_tests::{
     udp,
 };
 
-/// include/uapi/linux/virtio_net.h, without num_buffers.
-const HEADER: usize = 10;
+/// The long offload header, and the short one with which it begins.
+const HEADER: usize = LONG_HEADER;
+const SHORT: usize = VNET_HEADER;
 const STATION: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 /// Creates a TAP `tap0` with offloads, up, in a namespace that sends nothing by itself.
@@ -56,7 +60,9 @@ fn packet(netns: &Netns, options: &[libc::c_int]) -> Socket {
     socket
 }
 
-const IGNORE_OUTGOING: libc::c_int = 23; // include/uapi/linux/if_packet.h
+// include/uapi/linux/if_packet.h
+const IGNORE_OUTGOING: libc::c_int = 23;
+const PACKET_VNET_HDR_SZ: libc::c_int = 24;
 
 fn receive(socket: &Socket) -> io::Result<Vec<u8>> {
     let mut buffer = [MaybeUninit::uninit(); 1 << 16];
@@ -103,7 +109,7 @@ fn a_tap_takes_all_offloads_and_uso_only_for_both_families() {
 }
 
 #[test]
-fn frames_come_behind_ten_bytes_by_tap_and_by_packet_socket() {
+fn frames_come_behind_a_long_header_by_tap_and_a_short_one_by_packet_socket() {
     let netns = Netns::new("header");
     let tap = tap(&netns);
     let sent = frame(BROADCAST, STATION, EXPERIMENT, b"hello");
@@ -115,7 +121,45 @@ fn frames_come_behind_ten_bytes_by_tap_and_by_packet_socket() {
     let socket = packet(&far, &[libc::PACKET_VNET_HDR]);
     near.raw("v0").send(&sent);
     let came = eventually("the frame comes", || receive(&socket).ok());
-    assert_eq!(&came[HEADER..], sent);
+    assert_eq!(&came[SHORT..], sent);
+    let size = libc::c_int::try_from(HEADER).unwrap();
+    let refused = set_option(socket.as_raw_fd(), libc::SOL_PACKET, PACKET_VNET_HDR_SZ, &size);
+    assert_eq!(
+        refused.map_err(|error| error.raw_os_error()),
+        Err(Some(libc::EINVAL)),
+        "a long one is refused"
+    );
+}
+
+/// A persistent TAP keeps the size of the header that its last owner set, perhaps an older version of the switch.
+#[test]
+fn a_tap_that_is_adopted_gets_the_header_of_its_new_owner() {
+    let netns = Netns::new("older");
+    netns.silence();
+    let open = || netns.run(|| Tap::open("tap0", TapOptions { exclusive: false, persist: true })).unwrap();
+    let size = |tap: &OwnedFd| {
+        let mut size: libc::c_int = 0;
+        #[expect(unsafe_code, reason = "no safe wrapper")]
+        // SAFETY: TUNGETVNETHDRSZ writes one int, which lives across the call.
+        let result = unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNGETVNETHDRSZ, &raw mut size) };
+        assert_eq!(result, 0, "{}", io::Error::last_os_error());
+        size
+    };
+    let older = open().into_fd();
+    assert_eq!(usize::try_from(size(&older)), Ok(SHORT), "the kernel's default");
+    netns.ip("link set tap0 up");
+    // It waits in the queue.
+    let sent = frame(BROADCAST, STATION, EXPERIMENT, b"hello");
+    netns.raw("tap0").send(&sent);
+    drop(older);
+    let mut tap = open();
+    tap.set_persist(false).unwrap();
+    tap.set_offload(true).unwrap();
+    let tap = tap.into_fd();
+    assert_eq!(usize::try_from(size(&tap)), Ok(HEADER));
+    netns.raw("tap0").send(&sent);
+    let came = read(&tap).unwrap();
+    assert_eq!((&came[..HEADER], &came[HEADER..]), (&[0; HEADER][..], &sent[..]));
 }
 
 #[test]

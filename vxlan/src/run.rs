@@ -248,7 +248,7 @@ fn partial(headers: &Headers, cut: Option<(u16, u16)>) -> Option<Offload> {
         None => None,
         Some((size, header_len)) => {
             let size = NonZeroU16::new(size)?;
-            Some(Gso { kind: GsoKind::of(headers), size, header_len, ecn: false })
+            Some(Gso { kind: GsoKind::of(headers), size, header_len, ecn: false, tunnel: None })
         }
     };
     Some(Offload { csum: Csum::Partial { start, offset }, gso })

@@ -89,7 +89,7 @@ impl Device for MemDevice {
         for _ in 0..max {
             let Some(packet) = queues.inbound.pop_front() else { return Ok(false) };
             // Through the header, as from a kernel, so that it is checked against the frame.
-            let offload = Offload::parse(&packet.offload.emit(), &packet.bytes);
+            let offload = Offload::parse_long(&packet.offload.emit_long(), &packet.bytes);
             if !offload.is_ok_and(|offload| batch.push_copy(port, None, offload, &packet.bytes)) {
                 refuse(port, DropReason::DevHdr, &packet.bytes);
             }

@@ -1,7 +1,7 @@
 //! An existing interface (a veth end, a NIC), accessed through AF_PACKET.
 //!
-//! `PACKET_VNET_HDR` puts the same 10-byte offload header before each frame as a TAP does, so super-frames
-//! pass whole between both. Frames are received and sent in batches (`recvmmsg`, `sendmmsg`). The kernel
+//! `PACKET_VNET_HDR` puts the short offload header before each frame, with which a TAP's long one begins, so super-frames
+//! pass whole between both, except those in UDP tunnels. Frames are received and sent in batches (`recvmmsg`, `sendmmsg`). The kernel
 //! strips the VLAN tag of a frame and passes it as metadata (`PACKET_AUXDATA`), from which it is restored.
 //! Outgoing frames of the interface are not received (`PACKET_IGNORE_OUTGOING`): they would include the
 //! switch's own.
@@ -36,7 +36,7 @@ use crate::{
         bytes::put_u16,
         frame::{ETHERNET_HEADER, MAX_FRAME, TAG},
         giant::Giant,
-        offload::{Capabilities, Offload, VNET_HEADER},
+        offload::{Capabilities, LONG_HEADER, Offload, VNET_HEADER},
     },
 };
 
@@ -46,6 +46,11 @@ const QUEUE: c_int = 8 << 20;
 // include/uapi/linux/if_packet.h, where libc lacks it.
 const PACKET_IGNORE_OUTGOING: c_int = 23;
 const ETH_P_ALL: u16 = 3;
+
+/// The offload header of a wire frame.
+const NONE: [u8; VNET_HEADER] = [0; VNET_HEADER];
+/// Maximum number of parts of a message: offload header, head of a frame whose tag changed, and the rest.
+const PARTS: usize = 3;
 
 /// A program in the kernel that forwards some frames of an interface in place of the switch.
 pub trait Bypass: fmt::Debug + Send + Sync {
@@ -121,7 +126,9 @@ impl PacketSocket {
         if let Some(error) = socket.take_error()? {
             return Err(error);
         }
-        let capabilities = if offload { Capabilities::ALL } else { Capabilities::NONE };
+        // A short header tells of no tunnel, and a long one is refused (`packet_setsockopt`, net/packet/af_packet.c).
+        let all = Capabilities { tunnel: false, ..Capabilities::ALL };
+        let capabilities = if offload { all } else { Capabilities::NONE };
         let (longest, mean, has_giants, overflow) = Default::default();
         let emptied = AtomicU64::new(NOT_EMPTY);
         let opened =
@@ -424,17 +431,17 @@ impl PacketSocket {
     /// Sends at most [`BATCH`] frames.
     fn send_some(&self, frames: &Transmit<'_>, scratch: &mut Scratch) {
         let mut heads = [const { MaybeUninit::<Head>::uninit() }; BATCH];
-        let mut vectors = [const { [iovec { iov_base: null_mut(), iov_len: 0 }; 2] }; BATCH];
+        let mut vectors = [const { [iovec { iov_base: null_mut(), iov_len: 0 }; PARTS] }; BATCH];
         // SAFETY: plain data of which all zeros is a value.
         let mut messages: [mmsghdr; BATCH] = unsafe { zeroed() };
         let mut pending = [const { None::<Out> }; BATCH];
         let mut count = 0;
         for &out in frames.outs {
-            let parts: [&[u8]; 2] = match frames.form(out, self.capabilities) {
-                Ok(Form::Whole(bytes)) => [bytes, &[]],
+            let parts: [&[u8]; PARTS] = match frames.form(out, self.capabilities) {
+                Ok(Form::Whole(bytes)) => [&bytes[..VNET_HEADER], &bytes[LONG_HEADER..], &[]],
                 Ok(Form::Retagged(head, rest)) => {
                     let head = heads[count].write(head);
-                    [head.with_header(), rest]
+                    [head.short_header(), head.bytes(), rest]
                 }
                 Ok(Form::Uncut(head, rest, offload)) => {
                     // Preserve the order: flush earlier frames first.
@@ -444,7 +451,7 @@ impl PacketSocket {
                     self.count(frames, out, result, &mut scratch.answers);
                     continue;
                 }
-                Ok(Form::Wire(bytes)) => [bytes, &[]],
+                Ok(Form::Wire(bytes)) => [&NONE, bytes, &[]],
                 Err(reason) => {
                     self.count(frames, out, Err(reason), &mut scratch.answers);
                     continue;
@@ -453,7 +460,7 @@ impl PacketSocket {
             vectors[count] =
                 parts.map(|part| iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() });
             messages[count].msg_hdr.msg_iov = vectors[count].as_mut_ptr();
-            messages[count].msg_hdr.msg_iovlen = if parts[1].is_empty() { 1 } else { 2 };
+            messages[count].msg_hdr.msg_iovlen = if parts[2].is_empty() { 2 } else { 3 };
             pending[count] = Some(out);
             count += 1;
         }
@@ -499,8 +506,7 @@ impl PacketSocket {
 
     /// Sends a wire frame without offload header.
     fn send_one(&self, wire: &[u8]) -> Result<(), DropReason> {
-        let none = Offload::NONE.emit();
-        let parts = [&none, wire].map(io::IoSlice::new);
+        let parts = [&NONE, wire].map(io::IoSlice::new);
         self.socket.send_vectored(&parts).map(drop).map_err(|error| DeviceError::of(&error).drop_reason())
     }
 }

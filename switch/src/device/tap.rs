@@ -1,7 +1,8 @@
 //! A TAP interface: the switch's end of a container's network interface.
 //!
-//! Each read and write is one frame after a `virtio_net_hdr` (`IFF_VNET_HDR`), so 64 KB super-frames pass
-//! from one TAP to another unchanged. Facts relied on (drivers/net/tun.c): the descriptor works in any
+//! Each read and write is one frame after an offload header (`IFF_VNET_HDR`), so 64 KB super-frames pass
+//! from one TAP to another unchanged; since Linux 6.17 also those that a container encapsulates in UDP itself. The header is the
+//! long one whatever the kernel: it says zero in fields that it does not know. Facts relied on (drivers/net/tun.c): the descriptor works in any
 //! namespace once it is created; a frame written is received by the container within the write; without
 //! waiting and with the default send buffer small frames take the fast path (`tun_can_build_skb`), so
 //! `TUNSETSNDBUF` is never called; one queue, because several queues reorder frames.
@@ -37,7 +38,7 @@ use crate::{
     transmit::{Form, Scratch, Transmit},
     wire::{
         frame::MAX_FRAME,
-        offload::{Capabilities, Offload, VNET_HEADER},
+        offload::{Capabilities, LONG_HEADER, Offload},
     },
 };
 
@@ -63,6 +64,8 @@ pub struct TapOptions {
 // include/uapi/linux/if_tun.h, where libc lacks it for some targets.
 const IFF_NAPI_FRAGS: c_int = 0x20;
 const TUN_F_USO: u32 = 0x20 | 0x40;
+/// With and without outer checksum.
+const TUN_F_UDP_TUNNEL: u32 = 0x80 | 0x100;
 const TUNGETDEVNETNS: libc::Ioctl = opcode::none(b'T', 227) as libc::Ioctl;
 
 /// Device number of /dev/net/tun: MISC_MAJOR and TUN_MINOR (include/uapi/linux/major.h, include/linux/miscdevice.h).
@@ -152,7 +155,7 @@ impl Tap {
     /// # Errors
     /// The kernel refuses: the interface is gone.
     pub fn set_offload(&mut self, offload: bool) -> io::Result<()> {
-        let size = VNET_HEADER as c_int;
+        let size = LONG_HEADER as c_int;
         // SAFETY: TUNSETVNETHDRSZ reads one int, which lives across the call.
         check(unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const size) })?;
         if !offload {
@@ -160,12 +163,13 @@ impl Tap {
             return self.ask(0);
         }
         let tso = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
-        // USO came with Linux 6.2; an older kernel rejects the whole set.
-        let uso = self.ask(tso | TUN_F_USO).is_ok();
+        // USO came with Linux 6.2, tunnels with 6.17; an older kernel rejects the whole set.
+        let tunnel = self.ask(tso | TUN_F_USO | TUN_F_UDP_TUNNEL).is_ok();
+        let uso = tunnel || self.ask(tso | TUN_F_USO).is_ok();
         if !uso {
             self.ask(tso)?;
         }
-        self.capabilities = Capabilities { csum: true, tso: true, uso };
+        self.capabilities = Capabilities { csum: true, tso: true, uso, tunnel };
         Ok(())
     }
 
@@ -219,7 +223,7 @@ impl Device for Tap {
                 break;
             }
             let Some(buffer) = batch.spare().next() else { break };
-            let buffer = &mut buffer[HEADROOM - VNET_HEADER..HEADROOM + MAX_FRAME];
+            let buffer = &mut buffer[HEADROOM - LONG_HEADER..HEADROOM + MAX_FRAME];
             let vector = &mut [io::IoSliceMut::new(buffer)];
             let len = match preadv2(&self.fd, vector, NO_OFFSET, self.nowait) {
                 Ok(len) => len,
@@ -232,8 +236,8 @@ impl Device for Tap {
                 refuse(port, DropReason::DevHdr, &buffer[..len]);
                 continue;
             };
-            match Offload::parse(header, frame) {
-                Ok(offload) => batch.push(port, None, offload, len - VNET_HEADER),
+            match Offload::parse_long(header, frame) {
+                Ok(offload) => batch.push(port, None, offload, len - LONG_HEADER),
                 Err(reason) => refuse(port, reason, frame),
             }
         }
@@ -265,7 +269,7 @@ impl Tap {
                 Form::Retagged(head, rest) | Form::Uncut(head, rest, _) => {
                     self.write([head.with_header(), rest])
                 }
-                Form::Wire(bytes) => self.write([&Offload::NONE.emit(), bytes]),
+                Form::Wire(bytes) => self.write([&Offload::NONE.emit_long(), bytes]),
             };
             written.map(drop).map_err(|error| DeviceError::of(&error.into()).drop_reason())
         });

@@ -95,25 +95,33 @@ impl Headers {
     /// bytes of headers.
     #[inline]
     pub fn measure(frame: &[u8]) -> Option<Self> {
-        let (network, ethertype) = link(frame)?;
+        match link(frame)? {
+            (network, EtherType::IPV4) => Self::of_packet(frame, network, IpVersion::V4),
+            (network, EtherType::IPV6) => Self::of_packet(frame, network, IpVersion::V6),
+            _ => None,
+        }
+    }
+
+    /// The same for the packet that begins at `network`, not necessarily behind the frame's link header.
+    #[inline]
+    pub(crate) fn of_packet(frame: &[u8], network: usize, version: IpVersion) -> Option<Self> {
         let head = &frame[..frame.len().min(MAX_HEADER)];
         let packet = head.get(network..)?;
-        let (version, length, protocol, transport) = match ethertype {
-            EtherType::IPV4 => {
+        let (length, protocol, transport) = match version {
+            IpVersion::V4 => {
                 let ip = Ipv4HeaderSlice::from_slice(packet).ok()?;
                 if ip.is_fragmenting_payload() {
                     return None;
                 }
-                (IpVersion::V4, usize::from(ip.total_len()), ip.protocol(), network + ip.slice().len())
+                (usize::from(ip.total_len()), ip.protocol(), network + ip.slice().len())
             }
-            EtherType::IPV6 => {
+            IpVersion::V6 => {
                 let ip = Ipv6HeaderSlice::from_slice(packet).ok()?;
                 let length = ip.slice().len() + usize::from(ip.payload_length());
                 let (protocol, transport) =
                     skip_extensions(head, ip.next_header(), network + ip.slice().len())?;
-                (IpVersion::V6, length, protocol, transport)
+                (length, protocol, transport)
             }
-            _ => return None,
         };
         let (transport_kind, header) = match protocol {
             IpNumber::TCP => {

@@ -9,3 +9,4 @@ pub mod giant;
 pub mod headers;
 pub mod offload;
 pub mod segment;
+pub mod tunnel;

@@ -1,18 +1,26 @@
 //! Offload metadata: checksum completion and segmentation left to the device.
 //!
-//! The metadata accompanies the frame as a `virtio_net_hdr` (include/uapi/linux/virtio_net.h, 10 bytes,
-//! native = little endian). It comes from untrusted containers: [`Offload::parse`] checks it against the
-//! frame, so an `Offload` is always consistent with the frame's bytes.
+//! The metadata accompanies the frame as a header (include/uapi/linux/virtio_net.h, native = little endian): the short
+//! `virtio_net_hdr`, or the long `virtio_net_hdr_v1_hash_tunnel`, which begins with it and can tell of super-frames inside a
+//! [UDP tunnel](Tunnel). It comes from untrusted containers: [`Offload::parse`] checks it against the frame, so an
+//! `Offload` is always consistent with the frame's bytes.
 
 use std::num::NonZeroU16;
 
 use crate::{
     drops::DropReason,
-    wire::headers::{self, Headers, IpVersion, MAX_HEADER, Transport},
+    wire::{
+        headers::{self, Headers, IpVersion, MAX_HEADER, Transport},
+        tunnel::Tunnel,
+    },
 };
 
-/// Length of the header before each frame on a device that carries offload metadata.
+/// Length of the short header, which packet sockets put before each frame.
 pub const VNET_HEADER: usize = 10;
+
+/// Length of the long header, which TAPs put before each frame. Between the short header and two positions that
+/// describe a tunnel it has fields of hardware, which are zero.
+pub const LONG_HEADER: usize = 24;
 
 /// Maximum number of segments of a super-frame.
 ///
@@ -41,7 +49,7 @@ pub enum Csum {
     },
 }
 
-/// The protocol of a super-frame's segments.
+/// The protocol of a super-frame's segments; inside a tunnel, of the inner packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GsoKind {
     /// TCP over IPv4.
@@ -59,11 +67,14 @@ pub struct Gso {
     pub kind: GsoKind,
     /// Transport payload per segment in bytes; the last may be shorter.
     pub size: NonZeroU16,
-    /// Length of the headers in bytes: Ethernet, tags, IP and transport, as measured in the frame.
+    /// Length of the headers in bytes: Ethernet, tags, IP and transport, as measured in the frame; with a tunnel, all up to
+    /// the inner transport header.
     pub header_len: u16,
     /// TCP: CWR is set and belongs to the first segment alone (RFC 3168 section 6.1.2). Otherwise it is a bit of a counter that
     /// every segment carries (AccECN, RFC 9768 section 3.2.2).
     pub ecn: bool,
+    /// The UDP tunnel that carries the segments, if the sender encapsulated them.
+    pub tunnel: Option<Tunnel>,
 }
 
 /// Offload metadata of one frame.
@@ -86,33 +97,40 @@ pub struct Capabilities {
     pub tso: bool,
     /// UDP super-frames.
     pub uso: bool,
+    /// Super-frames of these kinds inside a UDP tunnel.
+    pub tunnel: bool,
 }
 
 // include/uapi/linux/virtio_net.h
 const NEEDS_CSUM: u8 = 1;
 const DATA_VALID: u8 = 2;
+const UDP_TUNNEL_CSUM: u8 = 8;
 const GSO_NONE: u8 = 0;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
 const GSO_UDP_L4: u8 = 5;
+const GSO_UDP_TUNNEL_IPV4: u8 = 0x20;
+const GSO_UDP_TUNNEL_IPV6: u8 = 0x40;
+const GSO_UDP_TUNNEL: u8 = GSO_UDP_TUNNEL_IPV4 | GSO_UDP_TUNNEL_IPV6;
 const GSO_ECN: u8 = 0x80;
 
 impl Capabilities {
     /// A port that takes wire frames only.
-    pub const NONE: Self = Self { csum: false, tso: false, uso: false };
+    pub const NONE: Self = Self { csum: false, tso: false, uso: false, tunnel: false };
     /// A port that takes every [`Offload`].
-    pub const ALL: Self = Self { csum: true, tso: true, uso: true };
+    pub const ALL: Self = Self { csum: true, tso: true, uso: true, tunnel: true };
 
     /// Whether the port takes a frame with this metadata as it is. If not, it is segmented by
     /// [`Segmenter`](crate::wire::segment::Segmenter).
     #[inline]
     pub fn takes(self, offload: &Offload) -> bool {
         let csum = self.csum || !matches!(offload.csum, Csum::Partial { .. });
-        csum && match offload.gso.map(|gso| gso.kind) {
-            None => true,
-            Some(GsoKind::Tcp4 | GsoKind::Tcp6) => self.tso,
-            Some(GsoKind::Udp) => self.uso,
-        }
+        let Some(gso) = offload.gso else { return csum };
+        let kind = match gso.kind {
+            GsoKind::Tcp4 | GsoKind::Tcp6 => self.tso,
+            GsoKind::Udp => self.uso,
+        };
+        csum && kind && (self.tunnel || gso.tunnel.is_none())
     }
 }
 
@@ -120,7 +138,7 @@ impl Offload {
     /// A plain frame: no segmentation, checksum not verified.
     pub const NONE: Self = Self { csum: Csum::Unknown, gso: None };
 
-    /// Parses the header that precedes `frame` and checks it against the frame's bytes.
+    /// Parses the short header that precedes `frame` and checks it against the frame's bytes.
     ///
     /// The kind of segmentation, the length of the headers and the presence of a CWR flag are measured in the frame, not
     /// taken from the header; what the flag means is taken from the header. As in the kernel (`virtio_net_hdr_to_skb`), a
@@ -136,11 +154,28 @@ impl Offload {
     pub fn parse(header: &[u8; VNET_HEADER], frame: &[u8]) -> Result<Self, DropReason> {
         match header {
             [0, GSO_NONE, ..] => Ok(Self::NONE),
-            _ => Self::check(header, frame).ok_or(DropReason::DevHdr),
+            _ => Self::check(header, None, frame).ok_or(DropReason::DevHdr),
         }
     }
 
-    fn check(header: &[u8; VNET_HEADER], frame: &[u8]) -> Option<Self> {
+    /// The same for the long header, which may describe a super-frame in a UDP tunnel ([`Tunnel::measure`]). Stricter than
+    /// the kernel there: it has at least two segments, and an outer checksum or none as the header says.
+    ///
+    /// # Errors
+    /// As for [`Offload::parse`].
+    #[inline]
+    pub fn parse_long(header: &[u8; LONG_HEADER], frame: &[u8]) -> Result<Self, DropReason> {
+        match header {
+            [0, GSO_NONE, ..] => Ok(Self::NONE),
+            [short @ .., _, _, _, _, _, _, _, _, _, _, t0, t1, n0, n1] => {
+                let positions = [u16::from_le_bytes([*t0, *t1]), u16::from_le_bytes([*n0, *n1])];
+                Self::check(short, Some(positions), frame).ok_or(DropReason::DevHdr)
+            }
+        }
+    }
+
+    /// `tunnel` holds the positions that the long header tells, of the outer transport and the inner network header.
+    fn check(header: &[u8; VNET_HEADER], tunnel: Option<[u16; 2]>, frame: &[u8]) -> Option<Self> {
         let [flags, gso_type, _, _, z0, z1, s0, s1, o0, o1] = *header;
         let csum = if flags & NEEDS_CSUM != 0 {
             Csum::partial(u16::from_le_bytes([s0, s1]), u16::from_le_bytes([o0, o1]), frame)?
@@ -152,12 +187,27 @@ impl Offload {
         if gso_type == GSO_NONE {
             return Some(Self { csum, gso: None });
         }
-        let gso = Gso::measure(gso_type, NonZeroU16::new(u16::from_le_bytes([z0, z1]))?, csum, frame)?;
+        let size = NonZeroU16::new(u16::from_le_bytes([z0, z1]))?;
+        let (headers, tunnel) = match gso_type & GSO_UDP_TUNNEL {
+            0 => (Headers::measure(frame)?, None),
+            GSO_UDP_TUNNEL => return None,
+            kind => {
+                let has_csum = flags & UDP_TUNNEL_CSUM != 0;
+                let (tunnel, inner) = Tunnel::measure(tunnel?, has_csum, frame)?;
+                ((kind == tunnel.gso_type()).then_some(inner)?, Some(tunnel))
+            }
+        };
+        let gso = Gso { tunnel, ..Gso::measure(gso_type & !GSO_UDP_TUNNEL, size, csum, &headers, frame)? };
         let one_segment = frame.len() - usize::from(gso.header_len) <= usize::from(gso.size.get());
-        Some(Self { csum, gso: (!one_segment).then_some(gso) })
+        match gso.tunnel {
+            // Its outer checksum would be as unfinished as that of several.
+            Some(_) if one_segment => None,
+            _ => Some(Self { csum, gso: (!one_segment).then_some(gso) }),
+        }
     }
 
-    /// The header to send before the frame: canonical, with a correct `hdr_len` and unused fields zero.
+    /// The short header to send before the frame: canonical, with a correct `hdr_len` and unused fields zero. It cannot
+    /// describe a tunnel.
     ///
     /// `hdr_len` determines how much of the frame the receiving kernel puts in linear memory, so it is set
     /// even for frames without segmentation: up to the end of the checksum field, the minimum that the kernel
@@ -181,6 +231,22 @@ impl Offload {
         [flags, gso_type, h0, h1, z0, z1, s0, s1, o0, o1]
     }
 
+    /// The same as the long header.
+    #[inline]
+    pub fn emit_long(&self) -> [u8; LONG_HEADER] {
+        let mut header = [0; LONG_HEADER];
+        header[..VNET_HEADER].copy_from_slice(&self.emit());
+        if let Some(Gso { tunnel: Some(tunnel), .. }) = self.gso {
+            if tunnel.csum {
+                header[0] |= UDP_TUNNEL_CSUM;
+            }
+            header[1] |= tunnel.gso_type();
+            header[20..22].copy_from_slice(&tunnel.transport.to_le_bytes());
+            header[22..].copy_from_slice(&tunnel.network.to_le_bytes());
+        }
+        header
+    }
+
     /// The metadata of the same frame after `delta` bytes were inserted (tag pushed: +4) or removed (popped:
     /// -4) before its network header.
     #[must_use]
@@ -191,7 +257,11 @@ impl Offload {
             }
             complete => complete,
         };
-        let gso = self.gso.map(|gso| Gso { header_len: gso.header_len.saturating_add_signed(delta), ..gso });
+        let gso = self.gso.map(|gso| Gso {
+            header_len: gso.header_len.saturating_add_signed(delta),
+            tunnel: gso.tunnel.map(|tunnel| tunnel.shifted(delta)),
+            ..gso
+        });
         Self { csum, gso }
     }
 
@@ -237,10 +307,10 @@ impl Csum {
 }
 
 impl Gso {
-    /// The segmentation of `frame`, if it matches `gso_type` and `csum` is partial at its transport header.
-    fn measure(gso_type: u8, size: NonZeroU16, csum: Csum, frame: &[u8]) -> Option<Self> {
-        let headers = Headers::measure(frame)?;
-        let kind = GsoKind::of(&headers);
+    /// The segmentation of `frame`, which has these `headers`, if it matches `gso_type` and `csum` is partial at its transport
+    /// header.
+    fn measure(gso_type: u8, size: NonZeroU16, csum: Csum, headers: &Headers, frame: &[u8]) -> Option<Self> {
+        let kind = GsoKind::of(headers);
         let ecn_of_udp = kind == GsoKind::Udp && gso_type & GSO_ECN != 0;
         if gso_type & !GSO_ECN != kind.wire_type() || ecn_of_udp || !headers.ends_with(frame) {
             return None;
@@ -256,11 +326,21 @@ impl Gso {
             return None;
         }
         let header_len = u16::try_from(headers.payload).ok()?;
-        Some(Self { kind, size, header_len, ecn: gso_type & GSO_ECN != 0 && headers.cwr(frame) })
+        let ecn = gso_type & GSO_ECN != 0 && headers.cwr(frame);
+        Some(Self { kind, size, header_len, ecn, tunnel: None })
     }
 
     fn wire_type(self) -> u8 {
         self.kind.wire_type() | if self.ecn { GSO_ECN } else { 0 }
+    }
+}
+
+impl Tunnel {
+    fn gso_type(self) -> u8 {
+        match self.version {
+            IpVersion::V4 => GSO_UDP_TUNNEL_IPV4,
+            IpVersion::V6 => GSO_UDP_TUNNEL_IPV6,
+        }
     }
 }
 
@@ -284,186 +364,4 @@ impl GsoKind {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// 10.9.0.2:1000 > 10.9.0.3:80, 10 bytes of TCP payload.
-    #[rustfmt::skip]
-    const TCP4: [u8; 64] = [
-        0x02, 0x42, 0x0a, 0x09, 0x00, 0x03, 0x02, 0x42, 0x0a, 0x09, 0x00, 0x02, 0x08, 0x00, // Ethernet
-        0x45, 0x00, 0x00, 0x32, 0x12, 0x34, 0x40, 0x00, 0x40, 0x06, 0x14, 0x7f,             // IPv4, 50 bytes
-        10, 9, 0, 2, 10, 9, 0, 3,
-        0x03, 0xe8, 0x00, 0x50, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x18, 0xff, 0xff, 0x14, 0x36, 0x00, 0x00, // TCP
-        b'0', b'1', b'2', b'3', b'4', b'5', b'6', b'7', b'8', b'9',
-    ];
-
-    fn tcp4(edit: impl FnOnce(&mut [u8; 64])) -> [u8; 64] {
-        let mut frame = TCP4;
-        edit(&mut frame);
-        frame
-    }
-
-    fn size(bytes: u16) -> NonZeroU16 {
-        NonZeroU16::new(bytes).expect("not zero")
-    }
-
-    /// NEEDS_CSUM, TCPV4, a wrong hdr_len, segments of 4, checksum at 34 + 16.
-    const HEADER: [u8; 10] = [1, 1, 0xff, 0xff, 4, 0, 34, 0, 16, 0];
-
-    #[test]
-    fn a_super_frame_is_measured_not_believed() {
-        let offload = Offload::parse(&HEADER, &TCP4).expect("valid");
-        let gso = Gso { kind: GsoKind::Tcp4, size: size(4), header_len: 54, ecn: false };
-        assert_eq!(offload, Offload { csum: Csum::Partial { start: 34, offset: 16 }, gso: Some(gso) });
-        assert_eq!(offload.segments(TCP4.len()), 3);
-        assert_eq!(offload.wire_len(TCP4.len()), 58);
-        assert_eq!(offload.wire_bytes(TCP4.len()), 3 * 54 + 10);
-        assert_eq!(Offload::NONE.wire_bytes(TCP4.len()), 64);
-        assert_eq!(offload.emit(), [1, 1, 54, 0, 4, 0, 34, 0, 16, 0]);
-        assert_eq!(offload.shifted(4).emit(), [1, 1, 58, 0, 4, 0, 38, 0, 16, 0]);
-        assert_eq!(offload.shifted(4).shifted(-4), offload);
-    }
-
-    #[test]
-    fn headers_that_say_little_are_cheap_and_canonical() {
-        let partial = Csum::Partial { start: 34, offset: 16 };
-        let table: &[([u8; 10], Offload, [u8; 10])] = &[
-            ([0; 10], Offload::NONE, [0; 10]),
-            ([0, 0, 1, 2, 3, 4, 5, 6, 7, 8], Offload::NONE, [0; 10]),
-            (
-                [2, 0, 9, 9, 9, 9, 9, 9, 9, 9],
-                Offload { csum: Csum::Valid, gso: None },
-                [2, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-            ),
-            ([4, 0, 9, 9, 9, 9, 9, 9, 9, 9], Offload::NONE, [0; 10]),
-            (
-                [1, 0, 0, 0, 0, 0, 34, 0, 16, 0],
-                Offload { csum: partial, gso: None },
-                [1, 0, 52, 0, 0, 0, 34, 0, 16, 0],
-            ),
-            (
-                [3, 0, 0, 0, 0, 0, 34, 0, 16, 0],
-                Offload { csum: partial, gso: None },
-                [1, 0, 52, 0, 0, 0, 34, 0, 16, 0],
-            ),
-            // A payload that fits one segment needs no cutting.
-            (
-                [1, 1, 0, 0, 10, 0, 34, 0, 16, 0],
-                Offload { csum: partial, gso: None },
-                [1, 0, 52, 0, 0, 0, 34, 0, 16, 0],
-            ),
-        ];
-        for (header, offload, canonical) in table {
-            assert_eq!(Offload::parse(header, &TCP4).as_ref(), Ok(offload), "{header:?}");
-            assert_eq!(&offload.emit(), canonical, "{header:?}");
-        }
-    }
-
-    #[test]
-    fn contradictions_are_refused() {
-        let partial = |start: u16, offset: u16| {
-            let ([s0, s1], [o0, o1]) = (start.to_le_bytes(), offset.to_le_bytes());
-            [1, 0, 0, 0, 0, 0, s0, s1, o0, o1]
-        };
-        let cases: &[(&str, [u8; 10], [u8; 64])] = &[
-            ("checksum field across the end", partial(34, 29), TCP4),
-            ("checksum start behind the end", partial(u16::MAX, u16::MAX), TCP4),
-            ("checksum in the Ethernet header", partial(12, 0), TCP4),
-            ("checksum in a VLAN tag", partial(14, 0), tcp4(|f| f[12] = 0x81)),
-            ("segments of zero", [1, 1, 0, 0, 0, 0, 34, 0, 16, 0], TCP4),
-            ("super-frame without partial checksum", [0, 1, 0, 0, 4, 0, 34, 0, 16, 0], TCP4),
-            ("super-frame verified, not partial", [2, 1, 0, 0, 4, 0, 34, 0, 16, 0], TCP4),
-            ("TCPV6 on IPv4", [1, 4, 0, 0, 4, 0, 34, 0, 16, 0], TCP4),
-            ("UDP on TCP", [1, 5, 0, 0, 4, 0, 34, 0, 16, 0], TCP4),
-            ("UFO", [1, 3, 0, 0, 4, 0, 34, 0, 16, 0], TCP4),
-            ("ECN on nothing", [1, 0x80, 0, 0, 4, 0, 34, 0, 16, 0], TCP4),
-            ("UDP tunnel", [1, 0x21, 0, 0, 4, 0, 34, 0, 16, 0], TCP4),
-            ("unknown type", [1, 2, 0, 0, 4, 0, 34, 0, 16, 0], TCP4),
-            ("checksum of another header", [1, 1, 0, 0, 4, 0, 30, 0, 20, 0], TCP4),
-            ("another field", [1, 1, 0, 0, 4, 0, 34, 0, 6, 0], TCP4),
-            ("a fragment", HEADER, tcp4(|f| f[20] = 0x20)),
-            ("the last fragment", HEADER, tcp4(|f| f[21] = 1)),
-            ("IPv4 options over all", HEADER, tcp4(|f| f[14] = 0x4f)),
-            ("IPv4 header too short", HEADER, tcp4(|f| f[14] = 0x44)),
-            ("not version 4", HEADER, tcp4(|f| f[14] = 0x65)),
-            ("IPv4 length short of the frame", HEADER, tcp4(|f| f[17] = 0x31)),
-            ("IPv4 length beyond the frame", HEADER, tcp4(|f| f[17] = 0x33)),
-            ("TCP options over the end", HEADER, tcp4(|f| f[46] = 0xf0)),
-            ("TCP header too short", HEADER, tcp4(|f| f[46] = 0x40)),
-            ("ICMP", HEADER, tcp4(|f| f[23] = 1)),
-            ("ARP", HEADER, tcp4(|f| f[13] = 6)),
-        ];
-        for (name, header, frame) in cases {
-            assert_eq!(Offload::parse(header, frame), Err(DropReason::DevHdr), "{name}");
-        }
-        for len in 0..TCP4.len() {
-            assert_eq!(Offload::parse(&HEADER, &TCP4[..len]), Err(DropReason::DevHdr), "cut to {len}");
-        }
-    }
-
-    #[test]
-    fn what_cwr_means_is_taken_from_the_header_and_whether_it_is_there_from_the_frame() {
-        let with_cwr = tcp4(|f| f[47] |= 0x80);
-        for (gso_type, means_once) in [(GSO_TCPV4, false), (GSO_TCPV4 | GSO_ECN, true)] {
-            let mut header = HEADER;
-            header[1] = gso_type;
-            let parse = |frame| Offload::parse(&header, frame).expect("valid");
-            assert!(!parse(&TCP4).gso.expect("super-frame").ecn);
-            assert_eq!(parse(&with_cwr).gso.expect("super-frame").ecn, means_once);
-            assert_eq!(parse(&with_cwr).emit()[1], gso_type, "and passed on");
-        }
-    }
-
-    #[test]
-    fn the_number_of_segments_is_bounded() {
-        let payload = |bytes: u16| {
-            let mut frame = TCP4.to_vec();
-            frame.resize(54 + usize::from(bytes), 0);
-            frame[16..18].copy_from_slice(&(40 + bytes).to_be_bytes());
-            frame
-        };
-        let header = [1, 1, 0, 0, 1, 0, 34, 0, 16, 0];
-        let most = u16::try_from(MAX_SEGMENTS).expect("fits");
-        assert!(Offload::parse(&header, &payload(most)).is_ok());
-        assert_eq!(Offload::parse(&header, &payload(most + 1)), Err(DropReason::DevHdr));
-    }
-
-    #[test]
-    fn a_port_takes_what_it_can() {
-        let none = Offload::NONE;
-        let partial = Offload::parse(&[1, 0, 0, 0, 0, 0, 34, 0, 16, 0], &TCP4).expect("valid");
-        let tcp = Offload::parse(&HEADER, &TCP4).expect("valid");
-        let udp = Offload { gso: tcp.gso.map(|gso| Gso { kind: GsoKind::Udp, ..gso }), ..tcp };
-        let takes = |port: Capabilities| [none, partial, tcp, udp].map(|offload| port.takes(&offload));
-        assert_eq!(takes(Capabilities::NONE), [true, false, false, false]);
-        assert_eq!(takes(Capabilities { csum: true, tso: false, uso: false }), [true, true, false, false]);
-        assert_eq!(takes(Capabilities { csum: true, tso: true, uso: false }), [true, true, true, false]);
-        assert_eq!(takes(Capabilities { csum: false, tso: true, uso: true }), [true, false, false, false]);
-        assert_eq!(takes(Capabilities::ALL), [true; 4]);
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_is_accepted_survives_a_round_trip(
-            header: [u8; 10],
-            likely in 0..4u8,
-            edits in prop::collection::vec((0..64usize, any::<u8>()), 0..4),
-            cut in 0..=64usize,
-        ) {
-            let [_, _, h0, h1, z0, ..] = header;
-            let header = if likely > 0 { [1, 1, h0, h1, z0 % 16, 0, 34, 0, 16, 0] } else { header };
-            let mut frame = TCP4;
-            for (at, byte) in edits {
-                frame[at] = byte;
-            }
-            let frame = &frame[..if likely == 3 { cut } else { 64 }];
-            if let Ok(offload) = Offload::parse(&header, frame) {
-                let canonical = offload.emit();
-                prop_assert_eq!(Offload::parse(&canonical, frame), Ok(offload));
-                prop_assert!(offload.wire_len(frame.len()) <= frame.len());
-                prop_assert_eq!(offload.segments(frame.len()) > 1, offload.gso.is_some());
-            }
-        }
-    }
-}
+mod tests;

@@ -7,7 +7,8 @@
 //! header in front) writes headers only and never copies payload; one that sends from a single buffer uses
 //! [`Segment::copy_into`].
 //!
-//! The common part of all segments is summed once; per segment, only its payload is.
+//! The common part of all segments is summed once; per segment, only its payload is. Inside a UDP tunnel, the segments are
+//! those of the inner packet, and each gets [outer headers](Tunnel) of its own.
 
 use std::num::NonZeroU16;
 
@@ -18,6 +19,7 @@ use crate::{
         checksum::Sum,
         headers::{Headers, IPV6_HEADER, IpVersion, Transport},
         offload::{Csum, Gso, Offload},
+        tunnel::{Inner, Tunnel},
     },
 };
 
@@ -61,7 +63,9 @@ enum Cut {
 /// The common part of all segments of a super-frame: sums of its headers without the fields that differ.
 #[derive(Clone, Copy, Debug)]
 struct Template {
+    /// Of the packet that is cut: in a tunnel, the inner one.
     headers: Headers,
+    tunnel: Option<Tunnel>,
     size: NonZeroU16,
     /// CWR belongs to the first segment alone.
     ecn: bool,
@@ -92,7 +96,7 @@ impl<'a> Segmenter<'a> {
     /// [`Offload::parse`] returned for it.
     #[inline]
     pub fn new(frame: &'a [u8], offload: &Offload) -> Result<Self, DropReason> {
-        if Offload::parse(&offload.emit(), frame)? != *offload {
+        if Offload::parse_long(&offload.emit_long(), frame)? != *offload {
             return Err(DropReason::DevHdr);
         }
         let whole = Self { frame, cut: Cut::Whole, header_len: 0, size: frame.len(), next: 0, left: 1 };
@@ -107,7 +111,11 @@ impl<'a> Segmenter<'a> {
                 ..whole
             });
         };
-        let headers = Headers::measure(frame).ok_or(DropReason::DevHdr)?;
+        let headers = match gso.tunnel {
+            None => Headers::measure(frame),
+            Some(tunnel) => tunnel.inner(frame),
+        };
+        let headers = headers.ok_or(DropReason::DevHdr)?;
         let left = u16::try_from(offload.segments(frame.len())).map_err(|_| DropReason::DevHdr)?;
         Ok(Self {
             frame,
@@ -220,7 +228,7 @@ impl Template {
                 .fold(sum, |sum, field| without(sum, transport + field)),
             Transport::Udp => without(sum, transport + UDP_LENGTH),
         };
-        Self { headers, size: gso.size, ecn: gso.ecn, network, transport }
+        Self { headers, tunnel: gso.tunnel, size: gso.size, ecn: gso.ecn, network, transport }
     }
 
     /// Turns the copy of the super-frame's headers in `header` into those of `segment`.
@@ -257,6 +265,15 @@ impl Template {
                 (sum + Sum::word(length)).nonzero_checksum()
             }
         };
-        put_u16(header, transport + self.headers.transport_kind.checksum_offset(), checksum);
+        let field = transport + self.headers.transport_kind.checksum_offset();
+        if let Some(tunnel) = &self.tunnel {
+            let frame_len = segment.frame.len();
+            let whole = u16_at(header, field);
+            let pseudo =
+                Sum::word(whole) + Sum::minus(self::length(frame_len - transport)) + Sum::word(length);
+            let inner = Inner { index: segment.index, len: segment.wire_len(), frame_len, transport, pseudo };
+            tunnel.fill(header, &inner);
+        }
+        put_u16(header, field, checksum);
     }
 }

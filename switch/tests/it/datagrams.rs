@@ -6,7 +6,7 @@ use vswitch::{
     batch::Batch,
     counters::PortCounters,
     datagrams::MAX_MERGED,
-    offload::{Offload, VNET_HEADER},
+    offload::{LONG_HEADER, Offload},
     segment::Segmenter,
     transmit::{Out, TagOp, Transmit},
 };
@@ -43,8 +43,8 @@ fn merge(frames: &[(Offload, Vec<u8>)], tag: TagOp) -> Vec<(usize, Vec<Vec<u8>>)
             continue;
         };
         let bytes: Vec<u8> = merged.parts().flatten().copied().collect();
-        let (header, frame) = bytes.split_first_chunk::<VNET_HEADER>().expect("a header");
-        let offload = Offload::parse(header, frame).expect("a super-frame");
+        let (header, frame) = bytes.split_first_chunk::<LONG_HEADER>().expect("a header");
+        let offload = Offload::parse_long(header, frame).expect("a super-frame");
         assert_eq!(offload.segments(frame.len()), merged.count());
         let wire = |segment: vswitch::segment::Segment<'_>| {
             let mut wire = vec![0; segment.wire_len()];

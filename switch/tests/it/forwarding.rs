@@ -3,6 +3,7 @@
 use std::num::NonZeroU16;
 
 use super::lab::{Lab, Wiring, frame, mac};
+use super::nested::Nested;
 use super::superframe::{ACK, Addresses, PSH, Spec, Transport};
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
@@ -411,12 +412,23 @@ fn a_super_frame_is_measured_by_the_frames_it_stands_for() {
     }
     assert_eq!(switch.totals(1).drops[DropReason::PktTooBig.index()], 1);
     assert_eq!(switch.totals(1).tx_super, 2);
+
+    // 50 bytes more around each.
+    let outer = Spec { transport: Transport::Udp, payload: vec![], ..tcp(vec![], 0) };
+    let nested = Nested { outer, shim: vec![0; 8], inner: tcp(vec![], 20_000), csum: false };
+    for (size, fits) in [(1414, true), (1415, false)] {
+        let bytes = nested.offloaded();
+        let offload = Offload::parse_long(&nested.header(size), &bytes).expect("valid");
+        let sent = switch.receive(0, OwnedFrame { offload, bytes }, NOW);
+        assert_eq!(sent.len(), usize::from(fits), "segments of {size}");
+    }
+    assert_eq!(switch.totals(1).drops[DropReason::PktTooBig.index()], 2);
 }
 
 #[test]
 fn an_offload_header_that_lies_is_a_drop_of_the_ingress() {
     let mut switch = switch();
-    let gso = Gso { kind: GsoKind::Tcp4, size: size(1448), header_len: 54, ecn: false };
+    let gso = Gso { kind: GsoKind::Tcp4, size: size(1448), header_len: 54, ecn: false, tunnel: None };
     let lie = Offload { csum: Csum::Partial { start: 34, offset: 16 }, gso: Some(gso) };
     let packet = OwnedFrame { offload: lie, bytes: frame(BROADCAST, mac(1), &[]) };
     assert_eq!(switch.receive(0, packet, NOW), []);
@@ -480,6 +492,28 @@ fn a_super_frame_passes_whole_or_is_cut_with_its_tag() {
     let cut = switch.totals(2);
     assert_eq!((cut.tx_frames, cut.tx_segments, cut.tx_super), (1, 7, 0));
     assert_eq!((switch.totals(1).rx_super, switch.totals(0).tx_super), (1, 1));
+}
+
+#[test]
+fn a_super_frame_in_a_tunnel_passes_whole_or_is_cut_with_its_tag() {
+    let nested = |tags| Nested {
+        outer: Spec { transport: Transport::Udp, payload: vec![], ..tcp(tags, 0) },
+        shim: vec![8, 0, 0, 0, 0, 0, 77, 0],
+        inner: tcp(vec![], 10_000),
+        csum: true,
+    };
+    let whole = |nested: &Nested| {
+        let bytes = nested.offloaded();
+        OwnedFrame { offload: Offload::parse_long(&nested.header(1398), &bytes).expect("valid"), bytes }
+    };
+    let (plain, tagged) = (nested(vec![]), nested(vec![[0x81, 0, 0, 10]]));
+    let mut switch = mixed();
+    let sent = switch.receive(0, whole(&plain), NOW);
+    let mut expected = vec![(1, whole(&tagged))];
+    expected.extend(wire_frames(2, &plain.cut(1398)));
+    expected.extend(wire_frames(3, &tagged.cut(1398)));
+    assert_eq!(sent, expected);
+    assert_eq!((switch.totals(2).tx_segments, switch.totals(1).tx_super), (8, 1));
 }
 
 #[test]

@@ -13,11 +13,12 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::nested::{Nested, nested};
 use super::superframe::{ACK, Addresses, CWR, FIN, PSH, Spec, Transport, specs};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use vswitch::checksum;
-use vswitch::offload::{MAX_DATAGRAMS, Offload};
+use vswitch::offload::{LONG_HEADER, MAX_DATAGRAMS, Offload};
 use vswitch::segment::Segmenter;
 
 /// Two TAPs on a bridge, in a network namespace that ends with its thread and descriptors.
@@ -34,6 +35,12 @@ impl Bridge {
         let unshared = unsafe { libc::unshare(libc::CLONE_NEWNET) };
         assert_eq!(unshared, 0, "{}", std::io::Error::last_os_error());
         let bridge = Self { offloading: tap("in", libc::IFF_VNET_HDR), plain: tap("out", 0) };
+        let size = libc::c_int::try_from(LONG_HEADER).expect("small");
+        #[expect(unsafe_code, reason = "no safe wrapper")]
+        // SAFETY: TUNSETVNETHDRSZ reads one int, which lives across the call.
+        let set =
+            unsafe { libc::ioctl(bridge.offloading.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const size) };
+        assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
         ip("link add bridge type bridge");
         for port in ["in", "out"] {
             ip(&format!("link set {port} master bridge up"));
@@ -44,7 +51,7 @@ impl Bridge {
 
     /// Sends a frame in by the one TAP and returns `count` frames of the same source from the other, or as
     /// many as come within a second.
-    fn carry(&mut self, header: &[u8; 10], frame: &[u8], count: usize) -> Vec<Vec<u8>> {
+    fn carry(&mut self, header: &[u8; LONG_HEADER], frame: &[u8], count: usize) -> Vec<Vec<u8>> {
         let written = self.offloading.write_vectored(&[IoSlice::new(header), IoSlice::new(frame)]);
         assert_eq!(written.expect("the kernel takes the frame"), header.len() + frame.len());
         let deadline = Instant::now() + Duration::from_secs(1);
@@ -89,13 +96,26 @@ fn ip(arguments: &str) {
 fn compare(bridge: &mut Bridge, spec: &Spec, size: u16) {
     let (header, frame) = (spec.gso_header(size), spec.offloaded());
     let offload = Offload::parse(&header, &frame).expect("valid");
-    let theirs = bridge.carry(&offload.emit(), &frame, offload.segments(frame.len()));
-    let model = spec.cut(size.into());
     let name =
         format!("{} bytes by {size}: {:?}", spec.payload.len(), Spec { payload: vec![], ..spec.clone() });
+    compare_frames(bridge, &name, &frame, offload, &spec.cut(size.into()));
+}
+
+/// The same for a super-frame in a tunnel.
+fn compare_nested(bridge: &mut Bridge, nested: &Nested, size: u16) {
+    let frame = nested.offloaded();
+    let offload = Offload::parse_long(&nested.header(size), &frame).expect("valid");
+    let Nested { outer, shim, inner, csum } = nested;
+    let shown = Spec { payload: vec![], ..inner.clone() };
+    let name = format!("{} bytes by {size}: {shown:?} in {shim:?} in {outer:?}, {csum}", inner.payload.len());
+    compare_frames(bridge, &name, &frame, offload, &nested.cut(size.into()));
+}
+
+fn compare_frames(bridge: &mut Bridge, name: &str, frame: &[u8], offload: Offload, model: &[Vec<u8>]) {
+    let theirs = bridge.carry(&offload.emit_long(), frame, offload.segments(frame.len()));
     assert_eq!((theirs.len(), model.len()), (offload.segments(frame.len()), theirs.len()), "{name}");
-    let segments = Segmenter::new(&frame, &offload).expect("of this frame");
-    for (index, ((segment, theirs), model)) in segments.zip(&theirs).zip(&model).enumerate() {
+    let segments = Segmenter::new(frame, &offload).expect("of this frame");
+    for (index, ((segment, theirs), model)) in segments.zip(&theirs).zip(model).enumerate() {
         let mut ours = vec![0; segment.wire_len()];
         segment.copy_into(&mut ours).expect("room");
         assert_eq!(&ours, theirs, "segment {index} of {name}");
@@ -144,7 +164,9 @@ fn the_kernel_completes_the_same() {
     for (addresses, transport) in [(V4, TCP), (V6, TCP), (V4, Transport::Udp), (V6, Transport::Udp)] {
         let spec = Spec { payload: b"0123456789".to_vec(), ..spec(addresses, transport) };
         let mut ours = spec.offloaded();
-        let theirs = bridge.carry(&spec.csum_header(), &ours, 1);
+        let mut header = [0; LONG_HEADER];
+        header[..10].copy_from_slice(&spec.csum_header());
+        let theirs = bridge.carry(&header, &ours, 1);
         assert!(checksum::complete(&mut ours, spec.transport_at(), spec.checksum_at()));
         assert_eq!(theirs, [ours], "{addresses:?} {transport:?}");
     }
@@ -161,6 +183,39 @@ fn the_kernel_cuts_anything_the_same() {
         let (spec, size) = strategy.new_tree(&mut runner).expect("a value").current();
         if spec.payload.len().div_ceil(size.into()) <= MAX_DATAGRAMS {
             compare(&mut bridge, &spec, size);
+        }
+    }
+}
+
+/// The same for encapsulated super-frames, since Linux 6.17.
+#[test]
+#[ignore = "needs root, a TAP and Linux 6.17"]
+fn the_kernel_cuts_the_same_in_a_tunnel() {
+    let mut bridge = Bridge::new();
+    let of = [(V4, TCP), (V6, TCP), (V4, Transport::Udp), (V6, Transport::Udp)];
+    for outer in [V4, V6] {
+        for (inner, transport) in of {
+            for csum in [false, true] {
+                let outer = Spec { payload: vec![], ..spec(outer, Transport::Udp) };
+                let shim = vec![8, 0, 0, 0, 0, 0, 77, 0];
+                let nested = Nested { outer, shim, inner: spec(inner, transport), csum };
+                compare_nested(&mut bridge, &nested, 1000);
+                compare_nested(&mut bridge, &nested, 1299);
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root, a TAP and Linux 6.17"]
+fn the_kernel_cuts_anything_the_same_in_a_tunnel() {
+    let mut bridge = Bridge::new();
+    let mut runner = TestRunner::deterministic();
+    let strategy = (nested(), 100..1100u16);
+    for _ in 0..500 {
+        let (nested, size) = strategy.new_tree(&mut runner).expect("a value").current();
+        if (2..=MAX_DATAGRAMS).contains(&nested.inner.payload.len().div_ceil(size.into())) {
+            compare_nested(&mut bridge, &nested, size);
         }
     }
 }

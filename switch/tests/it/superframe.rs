@@ -101,7 +101,7 @@ impl Spec {
         self.payload.chunks(size).enumerate().map(segment).collect()
     }
 
-    fn build(&self, checksum: impl Fn(&[u8], &[u8]) -> u16) -> Vec<u8> {
+    pub(crate) fn build(&self, checksum: impl Fn(&[u8], &[u8]) -> u16) -> Vec<u8> {
         let mut segment = self.transport_header();
         segment.extend(&self.payload);
         let length = u16::try_from(segment.len()).expect("fits IP");
@@ -219,7 +219,7 @@ fn ones_sum(first: &[u8], second: &[u8]) -> u16 {
     u16::try_from(sum).expect("folded")
 }
 
-fn bytes(offset: usize) -> [u8; 2] {
+pub(crate) fn bytes(offset: usize) -> [u8; 2] {
     u16::try_from(offset).expect("small").to_le_bytes()
 }
 

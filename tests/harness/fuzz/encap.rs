@@ -8,7 +8,7 @@ use vswitch::{
     batch::{Batch, CAPACITY},
     counters::{PortCounters, PortTotals},
     frame::Tag,
-    offload::{Offload, VNET_HEADER},
+    offload::{LONG_HEADER, Offload},
     transmit::{Out, Scratch, TagOp, Transmit},
 };
 use vswitch_vxlan::{
@@ -33,7 +33,7 @@ struct Input {
 
 #[derive(Arbitrary, Debug)]
 struct Frame {
-    header: [u8; VNET_HEADER],
+    header: [u8; LONG_HEADER],
     bytes: Vec<u8>,
     /// Further length in units of 128 bytes, to get long super-frames.
     longer: u8,
@@ -57,7 +57,7 @@ pub fn encap(data: &[u8]) {
     for (slot, frame) in (0..).zip(input.frames.iter().take(CAPACITY)) {
         let mut bytes = frame.bytes.clone();
         bytes.resize(bytes.len().max(18) + 128 * usize::from(frame.longer), 0x42);
-        let offload = Offload::parse(&frame.header, &bytes).unwrap_or_default();
+        let offload = Offload::parse_long(&frame.header, &bytes).unwrap_or_default();
         if !batch.push_copy(PortId(0), None, offload, &bytes) {
             break;
         }

@@ -3,15 +3,15 @@
 use vswitch::{
     addr::Timestamp,
     device::mem::OwnedFrame,
-    offload::{Offload, VNET_HEADER},
+    offload::{LONG_HEADER, Offload},
 };
 
 use super::ports::{PORTS, Ports};
 
 /// Forwards the frame that follows an offload header.
 pub fn frame(data: &[u8]) {
-    let Some((header, frame)) = data.split_first_chunk::<VNET_HEADER>() else { return };
-    let offload = Offload::parse(header, frame).unwrap_or_default();
+    let Some((header, frame)) = data.split_first_chunk::<LONG_HEADER>() else { return };
+    let offload = Offload::parse_long(header, frame).unwrap_or_default();
     let mut ports = Ports::new();
     for port in 0..PORTS {
         let packet = OwnedFrame { offload, bytes: frame.to_vec() };

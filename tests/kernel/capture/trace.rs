@@ -11,6 +11,8 @@ use super::{DB, Office};
 fn a_trace_tells_every_decision_and_changes_nothing() {
     let office = Office::start();
     let switch = &office.switch;
+    // Containers are announced when they are attached.
+    switch.ctl(&["fdb", "flush", "--all"]);
     let trace = switch.ctl(&["trace", "--port", "web", "arp who-has 10.9.0.3"]);
     assert_eq!(trace["verdict"]["fate"], "flooded");
     assert_eq!(trace["exits"][0]["port"], "db");
@@ -100,6 +102,8 @@ fn real_frames_are_followed() {
 fn what_is_known_of_an_address() {
     let office = Office::start();
     let switch = &office.switch;
+    // It was announced when it was attached.
+    switch.ctl(&["fdb", "flush", "--all"]);
     let why = switch.try_ctl(&["why", "--ip", "10.9.0.3"]).stdout;
     assert!(why.contains("no frame was received from it"), "{why}");
     office.web.reaches("10.9.0.3");

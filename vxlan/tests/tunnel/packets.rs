@@ -400,8 +400,13 @@ fn sizes_of_a_merged_frame() {
     let spec = spec(false, TCP, &[7; 3000]);
     let datagrams: Vec<_> = spec.cut(1398).iter().map(|frame| blue(frame)).collect();
     let frames = tunnel.take(&datagrams);
-    let gso =
-        Gso { kind: GsoKind::Tcp4, size: 1398.try_into().expect("not zero"), header_len: 66, ecn: false };
+    let gso = Gso {
+        kind: GsoKind::Tcp4,
+        size: 1398.try_into().expect("not zero"),
+        header_len: 66,
+        ecn: false,
+        tunnel: None,
+    };
     let offload = Offload { csum: Csum::Partial { start: 34, offset: 16 }, gso: Some(gso) };
     assert_eq!(frames, [Arrived { offload, ..arrived(spec.offloaded()) }]);
 }

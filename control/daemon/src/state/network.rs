@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::{Network, Origin, Refusal, State, registry::Entry};
+use super::{Kind, Network, Origin, Refusal, State, registry::Entry};
 use vswitch_host::link::Route;
 use vswitch_model::{
     Driver, Family, Id, Ipam, Name, NetworkSpec, NetworkUpdate, PoolSpec, PortSpec, Reference, SubnetSpec,
@@ -383,10 +383,11 @@ impl State {
 
     /// Removes a network without endpoints.
     pub(super) fn remove_network(&mut self, name: &Name) -> Result<(), Refusal> {
-        if self.networks.entry(name).is_some_and(|it| it.origin == Origin::Cluster) {
-            return Err(NetworkError::Global(name.clone()).into());
+        match self.networks.entry(name).map(|it| it.origin) {
+            Some(Origin::Cluster) => return Err(NetworkError::Global(name.clone()).into()),
+            Some(Origin::File) => return Err(Refusal::Declared { kind: Kind::Network, name: name.clone() }),
+            _ => self.check_unused(name)?,
         }
-        self.check_unused(name)?;
         if let Some(entry) = self.networks.entry(name) {
             let turns = Arc::make_mut(&mut self.turns);
             entry.spec.subnets.iter().for_each(|it| turns.restart(it.subnet));
