@@ -154,6 +154,8 @@ impl Drop for Netns {
         if !self.deleted {
             let _ = Command::new("ip").args(["netns", "delete", &self.name]).output();
         }
+        // A daemon that was killed leaves the sandbox's resolv.conf.
+        let _ = fs::remove_dir_all(PathBuf::from("/etc/netns").join(&self.name));
     }
 }
 
