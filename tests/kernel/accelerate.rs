@@ -48,12 +48,27 @@ fn switch<const N: usize>(names: [&str; N], keys: impl Fn(&str) -> &'static str)
     (Vswitchd::start(&config(&names, &containers, keys)), containers)
 }
 
+/// A switch whose ports the kernel may forward for.
+fn fast() -> Config {
+    net().switch("accelerate = \"auto\"")
+}
+
 fn config<const N: usize>(
     names: &[&str; N],
     containers: &[Netns; N],
     keys: impl Fn(&str) -> &'static str,
 ) -> Config {
-    let mut config = net().network("blue");
+    on(fast(), names, containers, keys)
+}
+
+/// Containers on veth ports of `switch`.
+fn on<const N: usize>(
+    switch: Config,
+    names: &[&str; N],
+    containers: &[Netns; N],
+    keys: impl Fn(&str) -> &'static str,
+) -> Config {
+    let mut config = switch.network("blue");
     for (number, (name, container)) in (2..).zip(names.iter().zip(containers)) {
         config = config.veth(name, container).address(&format!("10.9.0.{number}/24 fd09::{number}/64"));
         config = config.keys(keys(name));
@@ -195,7 +210,7 @@ fn what_the_kernel_cannot_keep_passes_the_switch_and_says_so() {
 fn other_ports_and_frames_stay_with_the_switch() {
     let containers = ["a", "b", "tap"].map(Netns::new);
     let [a, b, tap] = &containers;
-    let config = net().network("blue").veth("a", a).address("10.9.0.2/24").keys("isolated = true");
+    let config = fast().network("blue").veth("a", a).address("10.9.0.2/24").keys("isolated = true");
     let config = config.veth("b", b).address("10.9.0.3/24").keys("isolated = true");
     let daemon = Vswitchd::start(&config.tap("tap", tap).address("10.9.0.4/24"));
     is_slow(&daemon, a, "a", "10.9.0.4");
@@ -333,7 +348,7 @@ fn an_interface_that_is_down_is_left_to_the_switch() {
 fn a_bridge_in_a_container_gets_frames_as_they_are_addressed() {
     let containers = ["a", "b"].map(Netns::new);
     let [a, b] = &containers;
-    let config = net().network("blue").veth("a", a).address("10.9.0.2/24").veth("b", b);
+    let config = fast().network("blue").veth("a", a).address("10.9.0.2/24").veth("b", b);
     let daemon = Vswitchd::start(&config);
     let inner = Netns::new("inner");
     b.ip("link add br0 type bridge");
@@ -478,7 +493,7 @@ fn switched_off_after_a_crash_nothing_comes_twice() {
     is_fast(&daemon, a, "a", "10.9.0.3");
     daemon.kill();
     assert!(!pinned(&daemon).is_empty());
-    daemon.configure(&config(&["a", "b"], &containers, |_| "").switch("accelerate = \"off\""));
+    daemon.configure(&on(net(), &["a", "b"], &containers, |_| ""));
     daemon.run();
     assert_eq!(pinned(&daemon), Vec::<PathBuf>::new());
     let why = way(&daemon, "a").unwrap_err();

@@ -52,7 +52,7 @@ const TUNNELS: [&str; 2] = ["tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmenta
 /// The root of a container may turn on what a virtio header cannot tell.
 #[test]
 fn super_frames_of_a_tunnel_inside_a_container_pass_by_the_kernel() {
-    let (switch, containers) = pair("");
+    let (switch, containers) = pair("accelerate = \"auto\"");
     nest(&containers);
     let [a, b] = &containers;
     for container in &containers {
@@ -94,7 +94,7 @@ fn super_frames_of_a_tunnel_inside_a_container_are_named() {
 
 #[test]
 fn super_frames_longer_than_64_kb_pass() {
-    let (switch, containers) = pair("");
+    let (switch, containers) = pair("accelerate = \"auto\"");
     let [a, b] = &containers;
     a.reaches("fd09::3");
     for container in &containers {

@@ -47,9 +47,9 @@ impl Port {
         if self == Self::Tap { "tap" } else { "veth" }
     }
 
-    /// A further key in `net.toml`.
-    fn key(self) -> &'static str {
-        if self == Self::Veth { "accelerate = \"off\"\n" } else { "" }
+    /// Whether the kernel forwards in place of the switch, as `net.toml` has it.
+    fn accelerate(self) -> &'static str {
+        if self == Self::Fast { "auto" } else { "off" }
     }
 }
 
@@ -136,19 +136,19 @@ impl Vswitchd {
         let folder = host.folder.display();
         let extra = self.extra.as_deref().unwrap_or_default();
         let tunnel = host.uplink.map(tunnel).unwrap_or_default();
+        let accelerate = self.port.accelerate();
         format!(
-            "[switch]\nstate = \"{folder}/state\"\n{extra}\n\n[api]\nsocket = \"{folder}/api.sock\"\n\n{tunnel}{rest}"
+            "[switch]\nstate = \"{folder}/state\"\naccelerate = \"{accelerate}\"\n{extra}\n\n[api]\nsocket = \"{folder}/api.sock\"\n\n{tunnel}{rest}"
         )
     }
 
     fn port(&self, End { port, container, .. }: End<'_>) -> String {
         format!(
             "\n[[port]]\nname = \"{port}\"\nnetwork = \"bench\"\nkind = \"{}\"\nnetns = \"{}\"\n\
-             ifname = \"{INTERFACE}\"\naddress = [\"{}/24\"]\n{}",
+             ifname = \"{INTERFACE}\"\naddress = [\"{}/24\"]\n",
             self.port.kind(),
             container.namespace.name(),
-            container.address,
-            self.port.key()
+            container.address
         )
     }
 }

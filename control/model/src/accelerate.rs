@@ -16,7 +16,7 @@ pub enum Accelerate {
 }
 
 impl Accelerate {
-    /// Whether it is left to the kernel's abilities, as by default.
+    /// Whether it is left to the kernel's abilities, as by default for ports.
     pub fn is_auto(&self) -> bool {
         *self == Self::Auto
     }

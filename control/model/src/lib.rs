@@ -100,7 +100,8 @@ impl Default for SwitchSpec {
             name: "vswitch".into(),
             workers: None,
             busy_poll: 50,
-            accelerate: Accelerate::default(),
+            // Until what it is tested for is complete.
+            accelerate: Accelerate::Off,
             state: "/var/lib/vswitch".into(),
             ageing: 300,
             mac_limit: 65_536,
