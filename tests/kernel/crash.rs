@@ -70,8 +70,10 @@ fn a_command_is_done_wholly_or_not_at_all() {
     let [web, db] = places.each_ref().map(String::as_str);
     let create =
         &["create", "--subnet", "10.9.0.0/24", "--mtu", "1500", "--opt", "ifname=gw-blue", "blue"][..];
-    let connect = &["connect", "--name", "web", "--publish", "8080:80", "blue", web][..];
-    let connect_veth = &["connect", "--name", "db", "--driver-opt", "kind=veth", "blue", db][..];
+    // With addresses, or each would be the next of the subnet.
+    let connect = &["connect", "--name", "web", "--ip", "10.9.0.3", "--publish", "8080:80", "blue", web][..];
+    let connect_veth =
+        &["connect", "--name", "db", "--ip", "10.9.0.2", "--driver-opt", "kind=veth", "blue", db][..];
     let disconnect = &["disconnect", "blue", "web"][..];
     let update = &["update", "--mtu", "1400", "--label-add", "team=a", "--opt", "icc=false", "blue"][..];
     let back = &["update", "--mtu", "1500", "--label-rm", "team", "--opt-rm", "icc", "blue"][..];

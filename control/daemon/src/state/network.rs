@@ -385,7 +385,10 @@ impl State {
     pub(super) fn remove_network(&mut self, name: &Name) -> Result<(), Refusal> {
         match self.networks.entry(name).map(|it| it.origin) {
             Some(Origin::Cluster) => return Err(NetworkError::Global(name.clone()).into()),
-            Some(Origin::File) => return Err(Refusal::Declared { kind: Kind::Network, name: name.clone() }),
+            Some(Origin::File) => {
+                self.check_empty(name)?;
+                return Err(Refusal::Declared { kind: Kind::Network, name: name.clone() });
+            }
             _ => self.check_unused(name)?,
         }
         if let Some(entry) = self.networks.entry(name) {
@@ -395,15 +398,22 @@ impl State {
         self.networks.remove(name)
     }
 
+    /// Checks that a network has no endpoints on this host.
+    fn check_empty(&self, name: &Name) -> Result<(), Refusal> {
+        let endpoints: Vec<_> = self.endpoints_of(name).map(|it| it.name.to_string()).collect();
+        if endpoints.is_empty() {
+            Ok(())
+        } else {
+            Err(NetworkError::ActiveEndpoints(name.clone(), endpoints).into())
+        }
+    }
+
     /// Checks that neither endpoints nor ports of this host use a network.
     ///
     /// # Errors
     /// They do.
     pub(crate) fn check_unused(&self, name: &Name) -> Result<(), Refusal> {
-        let endpoints: Vec<_> = self.endpoints_of(name).map(|it| it.name.to_string()).collect();
-        if !endpoints.is_empty() {
-            return Err(NetworkError::ActiveEndpoints(name.clone(), endpoints).into());
-        }
+        self.check_empty(name)?;
         let asked_for = |entry: &&Entry<PortSpec>| {
             !matches!(entry.origin, Origin::Derived | Origin::Cluster)
                 && entry.spec.carries.named().any(|it| it == name)
