@@ -18,7 +18,6 @@ use crate::{
     counters::{NetworkCounters, PortCounters, PortTotals},
     device::Device,
     fdb::Fdb,
-    forward::Routers,
     limit::Meters,
     mirror::Mirror,
     neighbours::Neighbours,
@@ -106,8 +105,6 @@ pub struct Plan {
     pub fdb: Arc<Fdb>,
     /// Whom the switch answers for, in networks that [say so](crate::topology::Network::answers).
     pub neighbours: Arc<Neighbours>,
-    /// Routers that were heard among stations.
-    pub routers: Arc<Routers>,
     /// By port number.
     pub ports: Vec<Option<Arc<Port>>>,
     /// By network number, one set of counters for each worker. Frames of a network without counters are not
@@ -158,7 +155,6 @@ impl Plan {
             topology: Topology::default(),
             fdb,
             neighbours: Arc::default(),
-            routers: Arc::default(),
             ports: Vec::new(),
             networks: Vec::new(),
             receivers: Vec::new(),

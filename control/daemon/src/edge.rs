@@ -24,7 +24,6 @@ use vswitch::{
     addr::{MacAddr, NetworkId, PortId},
     counters::{NetworkCounters, PortCounters},
     fdb::{Fdb, Learning, Origin, Settings},
-    forward::Routers,
     plan::Plan,
     worker::{OnFault, Workers},
 };
@@ -75,7 +74,6 @@ pub(crate) struct Edge {
     stations: BTreeMap<(NetworkId, MacAddr), PortId>,
     /// The stations of other hosts, as directories tell.
     remote: Remote,
-    routers: Arc<Routers>,
     next_key: u64,
     swept: usize,
 }
@@ -160,7 +158,6 @@ impl Edge {
             stale: Stale::default(),
             stations: BTreeMap::new(),
             remote: Remote::default(),
-            routers: Routers::new().into(),
             next_key: 0,
             swept: 0,
         })

@@ -6,7 +6,6 @@
 //! police    enforce ingress rate limits                             every frame of the batch
 //! decide    learn -> look up -> reach -> egress.push                frame by frame, in arrival order
 //! answer    instead of flooding, what asks for a known neighbour    in networks that have such
-//! routers   flood to routers alone what is for them                 multicast
 //! ```
 //! Two passes over a batch: the first reads headers and prefetches the table's cache lines, the second
 //! decides in arrival order, so that each frame sees what the previous ones taught. Nothing here does I/O,
@@ -15,18 +14,15 @@
 mod answer;
 mod decide;
 mod read;
-mod routers;
 mod suppose;
 
 pub(crate) use answer::Answered;
 pub use decide::{Action, Decision};
-pub use routers::Routers;
 pub(crate) use suppose::suppose;
 
 use answer::or_answer;
 use decide::{Learn, Notes, Observe, decide};
 use read::{Header, Refused, count_networks, guard, police_ingress, read_headers};
-use routers::or_to_routers;
 
 use crate::{
     addr::{NetworkId, PortId, Timestamp},
@@ -139,7 +135,6 @@ impl Forwarder {
             };
             let fate = decide(pass, rx, header, &mut Learn(storm), observe);
             let fate = or_answer(fate, pass, batch, slot, header);
-            let fate = or_to_routers(fate, pass, batch, slot, header);
             observe.decided(slot, Some(header.network), fate);
             match fate {
                 Ok(Action::Send(member)) => {

@@ -4,7 +4,6 @@ use super::{
     answer::or_answer,
     decide::{Decision, Notes, Questions, decide},
     read::{Refused, judge, read_header},
-    routers::or_to_routers,
 };
 use crate::{
     addr::PortId,
@@ -34,8 +33,7 @@ pub(crate) fn suppose<'p>(
     let (network, fate) = match header {
         Ok(header) => {
             let fate = decide(pass, rx, &header, &mut suppose, &mut notes);
-            let fate = or_answer(fate, pass, batch, slot, &header);
-            (Some(header.network), or_to_routers(fate, pass, batch, slot, &header))
+            (Some(header.network), or_answer(fate, pass, batch, slot, &header))
         }
         Err(Refused { reason, network }) => (network, Err(reason)),
     };

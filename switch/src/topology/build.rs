@@ -161,7 +161,6 @@ impl Topology {
             isolated: rules.isolated,
             horizon: rules.horizon,
             flood_horizon: rules.flood_horizon,
-            leads_to_routers: rules.leads_to_routers,
             mac_limit: if rules.learning { rules.mac_limit } else { Some(0) },
             storm: rules.storm,
             limits: (rules.limits != Limits::default()).then(|| rules.limits.into()),
@@ -192,7 +191,6 @@ impl Topology {
             vlan,
             horizon: rules.horizon,
             flood_horizon: rules.flood_horizon,
-            leads_to_routers: rules.leads_to_routers,
             isolated: rules.isolated || is_tunnel && *isolates_tunnels,
             hairpin: rules.hairpin,
         };

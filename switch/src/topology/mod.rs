@@ -53,7 +53,6 @@ struct PortEntry {
     isolated: bool,
     horizon: Option<NonZeroU16>,
     flood_horizon: Option<NonZeroU16>,
-    leads_to_routers: bool,
     mac_limit: Option<u32>,
     storm: FloodLimits,
     max_frame: usize,
@@ -187,11 +186,6 @@ impl Topology {
         self.port(port).is_ok_and(|entry| matches!(entry.ingress, Ingress::Tunnel))
     }
 
-    /// Whether routers may be behind `port` that were not heard.
-    pub(crate) fn leads_to_routers(&self, port: PortId) -> bool {
-        self.port(port).is_ok_and(|entry| entry.leads_to_routers)
-    }
-
     /// Whether the switch answers questions for neighbours that it knows in `network`.
     #[inline]
     pub(crate) fn answers(&self, network: NetworkId) -> bool {
@@ -210,7 +204,7 @@ impl Topology {
     /// another host.
     pub fn reach(&self, network: NetworkId, ingress: PortId, isolated: bool) -> Reach<'_> {
         let from = self.ports.get(ingress.index()).and_then(Option::as_ref);
-        Reach { entry: self.networks.get(network.index()), to_routers: false, from, ingress, isolated }
+        Reach { entry: self.networks.get(network.index()), from, ingress, isolated }
     }
 
     /// Maximum number of addresses learned on `port`; 0: it does not learn.

@@ -17,7 +17,6 @@ pub struct Member {
     pub vlan: Option<VlanId>,
     pub(super) horizon: Option<NonZeroU16>,
     pub(super) flood_horizon: Option<NonZeroU16>,
-    pub(super) leads_to_routers: bool,
     pub(super) isolated: bool,
     pub(super) hairpin: bool,
 }
@@ -30,8 +29,6 @@ pub struct Reach<'a> {
     pub(super) ingress: PortId,
     /// An isolated port of another host sent the frame.
     pub(super) isolated: bool,
-    /// It is flooded to ports that lead to routers alone.
-    pub(super) to_routers: bool,
 }
 
 impl<'a> Reach<'a> {
@@ -43,20 +40,13 @@ impl<'a> Reach<'a> {
         self.check(member).map(|()| member)
     }
 
-    /// The same for a frame that is for routers alone, when flooded.
-    pub(crate) fn to_routers(self) -> Self {
-        Self { to_routers: true, ..self }
-    }
-
     /// All egress ports, for flooding.
     pub fn members(self) -> impl Iterator<Item = &'a Member> {
         let members = self.entry.map_or(&[][..], |entry| &entry.members[..entry.flooded]);
-        let is_choosy = self.to_routers || self.is_kept_apart();
+        let is_kept_apart = self.is_kept_apart();
         let reaches = move |member: &&Member| {
-            if is_choosy {
-                (!self.to_routers || member.leads_to_routers)
-                    && !self.is_beyond_flood_horizon(member)
-                    && self.check(member).is_ok()
+            if is_kept_apart {
+                !self.is_beyond_flood_horizon(member) && self.check(member).is_ok()
             } else {
                 member.port != self.ingress || member.hairpin
             }

@@ -64,8 +64,6 @@ pub struct PortRules {
     pub horizon: Option<NonZeroU16>,
     /// Ports of one such group exchange no flooded frames with each other, but those for known stations.
     pub flood_horizon: Option<NonZeroU16>,
-    /// Whether routers may be behind it that were not heard: multicast that is for routers alone leaves by such ports.
-    pub leads_to_routers: bool,
     /// Whether flooded frames are sent by it.
     pub flood: bool,
     /// Whether addresses are learned on it.
@@ -93,7 +91,6 @@ impl PortRules {
             native_tagged: false,
             horizon: None,
             flood_horizon: None,
-            leads_to_routers: true,
             flood: true,
             learning: true,
             mac_limit: None,

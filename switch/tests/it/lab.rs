@@ -17,7 +17,6 @@ use vswitch::{
     },
     engine::Engine,
     fdb::{Fdb, Settings},
-    forward::Routers,
     mirror::Mirror,
     neighbours::Neighbours,
     offload::Capabilities,
@@ -38,7 +37,6 @@ pub(crate) struct Lab {
     captures: Vec<Arc<Session>>,
     mirrors: Vec<Mirror>,
     neighbours: Arc<Neighbours>,
-    routers: Arc<Routers>,
 }
 
 /// What a lab's ports are made of.
@@ -80,7 +78,6 @@ impl Lab {
             captures: Vec::new(),
             mirrors: Vec::new(),
             neighbours: Arc::default(),
-            routers: Arc::default(),
         };
         for rules in ports {
             let wire = Wire::new((wiring.capabilities)(rules.id.0), wiring.queue);
@@ -114,8 +111,7 @@ impl Lab {
             (self.networks.clone(), self.captures.clone(), self.mirrors.clone());
         let neighbours = Arc::clone(&self.neighbours);
         let empty = Plan::empty(Arc::clone(&self.fdb));
-        let routers = Arc::clone(&self.routers);
-        let mut plan = Plan { topology, networks, captures, mirrors, neighbours, routers, ..empty };
+        let mut plan = Plan { topology, networks, captures, mirrors, neighbours, ..empty };
         plan.ports.resize(self.wires.len(), None);
         for rules in ports {
             let wire = self.wires[rules.id.index()].clone().expect("every port has a device");
@@ -141,11 +137,6 @@ impl Lab {
     /// Answers for a neighbour from now on.
     pub(crate) fn know(&self, address: (NetworkId, IpAddr), station: MacAddr) {
         self.neighbours.change([(address, Some(station))]);
-    }
-
-    /// Remembers routers from the next [`Lab::configure`] on.
-    pub(crate) fn hear_routers(&mut self) {
-        self.routers = Arc::new(Routers::new());
     }
 
     /// What it works by.

@@ -11,7 +11,6 @@ mod mirror;
 mod model;
 mod neighbours;
 mod nested;
-mod routers;
 mod segment;
 mod superframe;
 mod too_big;

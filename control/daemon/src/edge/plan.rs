@@ -37,7 +37,6 @@ impl Edge {
         let mut plan = Plan {
             topology,
             neighbours: Arc::clone(&self.remote.neighbours),
-            routers: Arc::clone(&self.routers),
             ports: vec![None; slots],
             mirrors: layout.mirrors.clone(),
             captures: self.captures.sessions(),

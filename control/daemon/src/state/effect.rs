@@ -304,8 +304,6 @@ fn port_rules(state: &State, port: &Port, group: bool, recorded: &[IpAddr]) -> O
         native_tagged: port.spec.native_tagged,
         horizon: is_tunnel.then_some(TUNNELS),
         flood_horizon: (is_tunnel || is_gateway).then_some(TUNNELS),
-        // A router in a container is heard.
-        leads_to_routers: interface.is_none() || port.spec.is_hosts(),
         flood: port.spec.flood && is_flooded_to(&port.spec.device, group),
         learning: port.spec.learning,
         mac_limit: port.spec.mac_limit,
