@@ -28,7 +28,11 @@ fn what_is_used_or_not_ours_is_not_removed() {
         ("create none", 5, "operation is not permitted on predefined none network"),
         ("create blue", 1, "network with name blue already exists"),
         ("create --driver host x", 5, "only one instance of \"host\" network is allowed"),
-        ("create --driver bridge --scope global x", 1, "a bridge network is local, not global: omit --scope"),
+        (
+            "create --driver uplink --scope global x",
+            1,
+            "networks of driver uplink are local, not global: omit --scope",
+        ),
         ("create --ip-range 10.3.0.0/25 x", 1, "every ip-range or gateway must have a corresponding subnet"),
         ("create --subnet 10.3.0.0/24 --gateway 10.4.0.1 x", 1, "no matching subnet for gateway 10.4.0.1"),
         ("update --opt vni=7 blue", 1, "network blue: vni cannot change while the network lives"),

@@ -315,7 +315,8 @@ impl CreateArguments {
         };
         if let Some(scope) = self.scope.filter(|scope| *scope != driver.scope()) {
             let own = driver.scope();
-            return Err(Error::invalid(format!("a {driver} network is {own}, not {scope}: omit --scope")));
+            let sentence = format!("networks of driver {driver} are {own}, not {scope}: omit --scope");
+            return Err(Error::invalid(sentence));
         }
         if let Some((key, _)) = self.ipam_opt.first() {
             return Err(Error::invalid(format!("--ipam-opt {key}: there is no such option: omit it")));

@@ -202,6 +202,7 @@ pub fn plan(snapshot: &Snapshot, wanted: &Wanted) -> Result<Vec<Step>, LinkError
         steps.push(Step::LoopbackUp);
     }
     steps.extend(plan_link(link, wanted));
+    plan_link_local(snapshot, link, wanted, &mut steps);
     plan_addresses(snapshot, link, wanted, &mut steps);
     Ok(steps)
 }
@@ -242,6 +243,34 @@ fn plan_link(link: &Link, wanted: &Wanted) -> Option<Step> {
     let up = !link.up && wanted.spec.bare.is_none();
     let needed = up || mac.is_some() || mtu.is_some() || super_frame.is_some();
     needed.then_some(Step::SetLink { index: link.index, mac, mtu, super_frame, up })
+}
+
+/// Replaces the link-local address that follows from the MAC address of before: of an interface that is up the kernel keeps it
+/// (`addrconf_notify` in net/ipv6/addrconf.c).
+fn plan_link_local(snapshot: &Snapshot, link: &Link, wanted: &Wanted, steps: &mut Vec<Step>) {
+    let index = link.index;
+    let (Some(before), Some(after)) = (link.mac, wanted.spec.mac) else { return };
+    if before != after && snapshot.has(index, link_local_of(before)) {
+        steps.push(Step::DeleteAddress { index, net: link_local_of(before) });
+        steps.push(Step::AddAddress { index, net: link_local_of(after) });
+    }
+}
+
+/// The link-local address that an interface has by default (RFC 4291 appendix A).
+fn link_local_of(mac: MacAddr) -> IpNet {
+    let MacAddr([a, b, c, d, e, f]) = mac;
+    let [a, c, d] = [a ^ 0x02, c, d].map(u16::from);
+    let address = Ipv6Addr::new(
+        0xfe80,
+        0,
+        0,
+        0,
+        a << 8 | u16::from(b),
+        c << 8 | 0xff,
+        0xfe00 | d,
+        u16::from(e) << 8 | u16::from(f),
+    );
+    IpNet::new_assert(address.into(), 64)
 }
 
 fn plan_addresses(snapshot: &Snapshot, link: &Link, wanted: &Wanted, steps: &mut Vec<Step>) {
@@ -404,5 +433,21 @@ mod tests {
         assert!(plan(&snapshot, &wanted(spec(&["fe80::1/64"], &["fd09::1"]))).is_ok());
         let missing = Wanted { ifname: "eth9".into(), ..Wanted::default() };
         assert_eq!(plan(&snapshot, &missing).unwrap_err().to_string(), "no interface eth9 in namespace web");
+    }
+
+    #[test]
+    fn the_link_local_address_follows_the_mac_address() {
+        let (before, after) =
+            (MacAddr([0x02, 0x42, 0x0a, 1, 0, 1]), MacAddr([0x02, 0x42, 0xc4, 0x7c, 0x27, 0x8a]));
+        let mut snapshot = namespace();
+        let link = snapshot.links.get_mut("eth0").unwrap();
+        (link.mac, link.up) = (Some(before), true);
+        let old = "fe80::42:aff:fe01:1/64".parse().unwrap();
+        snapshot.add_address(ETH0, old);
+        let wanted = wanted(InterfaceSpec { mac: Some(after), ..spec(&[], &[]) });
+        let steps = plan(&snapshot, &wanted).unwrap();
+        let new = "fe80::42:c4ff:fe7c:278a/64".parse().unwrap();
+        assert!(steps.contains(&Step::DeleteAddress { index: ETH0, net: old }), "{steps:?}");
+        assert!(steps.contains(&Step::AddAddress { index: ETH0, net: new }), "{steps:?}");
     }
 }
