@@ -74,6 +74,8 @@ fn settle(value: &mut Value) {
                 "link_netnsid",
                 "txqlen",
                 "valid_life_time",
+                // Whether it was tried: one that replaces another is not.
+                "nodad",
                 "preferred_life_time",
             ];
             changing.iter().for_each(|key| drop(fields.remove(*key)));
