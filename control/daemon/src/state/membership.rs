@@ -16,7 +16,7 @@ use vswitch_model::{
     Carries, Name, NetworkSpec, PeerSpec, PortSpec, UnderlayAddr, VXLAN_PORT, VxlanSpec, ipam, rules,
 };
 
-/// See the [module](self).
+/// What the cluster gives this host, as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Membership {
     /// Where this host's tunnel is, unless the file says so.
