@@ -158,7 +158,7 @@ impl Offload {
         }
     }
 
-    /// The same for the long header, which may describe a super-frame in a UDP tunnel ([`Tunnel::measure`]). Stricter than
+    /// The same for the long header, which may describe a super-frame in a UDP tunnel (`Tunnel::measure`). Stricter than
     /// the kernel there: it has at least two segments, and an outer checksum or none as the header says.
     ///
     /// # Errors

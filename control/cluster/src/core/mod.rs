@@ -5,7 +5,7 @@
 //! this host ─ endpoints, requests   ├─> Cluster::step(input, now) ─> outputs: calls of the store, changes, events, answers
 //! tunnel, clock ────────────────────┘
 //! ```
-//! Everything a host writes follows from comparing what it has with its copy of the store ([`reconcile`]), so a restart, a lost
+//! Everything a host writes follows from comparing what it has with its copy of the store (`reconcile`), so a restart, a lost
 //! answer and a restored backup need no code of their own. One transaction is under way at a time.
 //!
 //! Without the store nothing changes: the copy stays as it is, hosts keep their standing, and addresses of the blocks that the
