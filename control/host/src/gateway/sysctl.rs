@@ -73,9 +73,11 @@ fn settings(outsides: &[Outside]) -> Vec<Setting> {
                 settings.push(setting(format!("net/{name}/conf/{ifname}/forwarding"), "1", CUT_OFF));
             }
         }
-        // The host's addresses on other interfaces are not this network's, least of all an internal one's.
-        let answers = "the host answers for its other addresses";
-        settings.push(setting(format!("net/ipv4/conf/{ifname}/arp_ignore"), "1", answers));
+        if outside.internal {
+            // The host's addresses on other interfaces are outside.
+            let answers = "the host answers for its other addresses";
+            settings.push(setting(format!("net/ipv4/conf/{ifname}/arp_ignore"), "1", answers));
+        }
         // Containers are not routers: the host must not accept their advertisements.
         let takes = "the host takes a container for its router";
         settings.push(setting(format!("net/ipv6/conf/{ifname}/accept_ra"), "0", takes));
