@@ -101,7 +101,7 @@ fn neighbours_are_answered_for_at_the_askers_host() {
     for address in &far_is.addresses {
         near.reaches(address);
     }
-    assert_eq!(link.fates(0, &port)[1], 0, "nobody is known");
+    assert_eq!(link.fates(0, &port)[1], 0, "no station is known");
 
     link.tell(0, &json!({"hosts": ["10.8.0.2"], "stations": [far_is.record(1, 1)]}));
     link.tell(1, &json!({"hosts": ["10.8.0.1"], "stations": [near_is.record(0, 1)]}));

@@ -142,8 +142,8 @@ fn two_sandboxes_of_a_network_find_each_other_and_others_go_upstream() {
         why[0]["declared"][0]["port"],
         switch.ctl(&["sandbox", "inspect", &format!("netns:{}", db.name())])[0]["port"]
     );
-    let (code, sentence) = switch.refusal(&["dns", "lookup", "nobody"]);
-    assert_eq!((code, sentence.as_str()), (4, "vswitchctl: there is no nobody in the networks of who asks"));
+    let (code, sentence) = switch.refusal(&["dns", "lookup", "ghost"]);
+    assert_eq!((code, sentence.as_str()), (4, "vswitchctl: there is no ghost in the networks of the asker"));
 }
 
 #[test]

@@ -194,7 +194,7 @@ impl World {
             Output::Watch(from) => self.machines[index].watch = Some(from),
             Output::Transact(txn) => {
                 let answer = self.arrives(index).then(|| self.store.transact(txn));
-                // Executed, and nobody hears of it.
+                // Executed, and the answer is lost.
                 let heard = self.arrives(index);
                 match answer.filter(|_| heard) {
                     Some(answer) => self.later(index, delay, Input::Transacted(answer)),
@@ -278,7 +278,7 @@ impl World {
             4 => self.backup = Some(self.store.clone()),
             5 => {
                 if let Some(backup) = self.backup.clone().filter(|_| self.dice.one_in(3)) {
-                    // Restored, under a new identity, and nobody is served by the old one any more.
+                    // Restored, under a new identity, and no client is served by the old one any more.
                     self.restores += 1;
                     self.store.restore(&backup, 1000 + self.restores);
                     for machine in &mut self.machines {

@@ -323,7 +323,7 @@ fn rules_of(port: u16, wish: &Wish) -> PortRules {
     }
 }
 
-/// Whoever forwards a frame, it takes the same way: what the kernel forwards, the switch would have sent to the same port and no
+/// A frame takes the same way by the kernel and by the switch: what the kernel forwards, the switch would have sent to the same port and no
 /// other, learning nothing from it. And the kernel forwards what it can.
 #[test]
 #[ignore = "needs root: loads BPF programs"]

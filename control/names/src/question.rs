@@ -97,7 +97,7 @@ fn holders<'t>(table: &'t Table, asker: Asker, address: IpAddr) -> Meaning<'t> {
     let names = table.scope(asker).iter().map(of).find(|names| !names.is_empty());
     match names {
         Some(names) => Meaning::Reverse(names),
-        // An address of ours is nobody else's to name, and who may not see it need not know more.
+        // Addresses of ours have no names elsewhere, and an asker without access learns no more.
         None if table.is_inside(address) => Meaning::Nothing,
         None => Meaning::Foreign,
     }

@@ -135,7 +135,7 @@ fn a_name_without_that_type_is_not_no_name() {
 #[test]
 fn what_would_be_ours_never_leaves_this_host() {
     for name in
-        ["nobody.", "nobody.vswitch.internal.", "nobody.blue.vswitch.internal.", "9.0.9.10.in-addr.arpa."]
+        ["ghost.", "ghost.vswitch.internal.", "ghost.blue.vswitch.internal.", "9.0.9.10.in-addr.arpa."]
     {
         let answer = ask(WEB, name, RecordType::A).unwrap();
         assert_eq!(answer.response_code, ResponseCode::NXDomain, "{name}");
@@ -144,7 +144,7 @@ fn what_would_be_ours_never_leaves_this_host() {
         let owner = &answer.authorities[0].name;
         assert!(owner.zone_of(&Name::from_ascii(name).unwrap()), "{owner} is no zone of {name}");
     }
-    for name in ["example.com.", "nobody.blue.", ".", "internal.example.", "1.2.0.192.in-addr.arpa."] {
+    for name in ["example.com.", "ghost.blue.", ".", "internal.example.", "1.2.0.192.in-addr.arpa."] {
         assert!(ask(WEB, name, RecordType::A).is_none(), "{name}");
     }
 }
@@ -259,7 +259,7 @@ fn rfc_8906() {
     (bytes[1], bytes[2]) = (7, 15 << 3);
     let Outcome::Respond(reply, _) = answer_udp(&bytes) else { panic!("it is a query") };
     assert_eq!((reply.len(), reply[1], reply[2] >> 3, reply[3] & 0xf), (12, 7, 0x1f, 4));
-    // 8.2.1 to 8.2.9: EDNS, of this version and the next, with an option and a flag that nobody knows.
+    // 8.2.1 to 8.2.9: EDNS, of this version and the next, with an unknown option and an unknown flag.
     for (version, flags, option) in [
         (0, 0, false),
         (1, 0, false),

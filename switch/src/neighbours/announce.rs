@@ -15,7 +15,7 @@ use crate::addr::MacAddr;
 /// All nodes of a link (RFC 4291 section 2.7.1), and its Ethernet address (RFC 2464 section 7).
 const ALL_NODES: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 const TO_ALL_NODES: MacAddr = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
-/// "Override" alone: nobody asked.
+/// "Override" alone: it is unsolicited.
 const OVERRIDE: u8 = 0x20;
 const REQUEST: u16 = 1;
 
@@ -59,7 +59,7 @@ mod tests {
             &[10, 9, 0, 7],
         ];
         assert_eq!(frame, expected.concat());
-        assert_eq!(Question::read(&frame, false), None, "nobody answers it");
+        assert_eq!(Question::read(&frame, false), None, "it is not answered");
     }
 
     #[test]

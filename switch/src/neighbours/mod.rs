@@ -45,7 +45,7 @@ impl Neighbours {
         table.get(&(network, address)).copied()
     }
 
-    /// The same for a worker. While the table is being changed nobody is found: the question is flooded, which is right too.
+    /// The same for a worker. While the table is being changed no station is found: the question is flooded, which is right too.
     pub(crate) fn try_get(&self, network: NetworkId, address: IpAddr) -> Option<MacAddr> {
         self.0.try_read().ok()?.get(&(network, address)).copied()
     }

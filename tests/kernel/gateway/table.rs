@@ -102,7 +102,7 @@ fn checked(world: &mut World, wanted: &[Outside]) -> Interference {
     world.at_host(|gateway| gateway.check(wanted)).unwrap()
 }
 
-/// Whoever flushes a part of our table, or adds to it, is noticed, and what it was is restored; who changes tables of their own is
+/// A change of our table by another program is noticed, and what it was is restored; one that changes its own tables is
 /// left alone, and so are our own changes.
 #[test]
 fn what_others_do_to_our_table_is_noticed() {

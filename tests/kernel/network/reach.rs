@@ -103,7 +103,7 @@ fn the_outside_is_reached_and_reaches_what_is_published() {
     let (own, gateway) = (address(&inner, 0), address(&inner, 0).replace(".0.2", ".0.1"));
     db.reaches(&gateway);
     switch.host.reaches(&own);
-    // Whoever knows a way is not let through: not by the host, in neither direction.
+    // A container with a route of its own is not let through by the host, in either direction.
     db.ip(&format!("route add default via {gateway}"));
     other.ip(&format!("route add {own} via 203.0.113.1"));
     assert!(!db.pings("203.0.113.2") && !other.pings(&own));

@@ -477,7 +477,7 @@ impl Cluster {
         let changed = self.mirror.lay(|key, record| match (key, record.owner()) {
             (Key::Node(name), _) => !gone.contains(name),
             (_, Some(owner)) => absent.contains(owner) && !gone.contains(owner),
-            // A network that nobody has put again by now cannot be.
+            // A network that no host has put again by now cannot be.
             (_, None) => false,
         });
         if absent.is_empty() {

@@ -38,7 +38,7 @@ const LONGEST: usize = 32 << 20;
 /// How a store is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// Its members: `https://10.8.0.1:2379`, `http://` only where nobody else can listen.
+    /// Its members: `https://10.8.0.1:2379`, `http://` only on a network without other listeners.
     pub members: Vec<String>,
     /// Certificates, unless it is reached without TLS.
     pub tls: Option<Files>,

@@ -127,7 +127,7 @@ impl Running {
                 );
                 return Ok(api::JoinToken { token: None, command });
             }
-            let why = format!("this host lets nobody in: ask on {}", managers.join(", "));
+            let why = format!("this host admits no others: ask on {}", managers.join(", "));
             return Err(Error::conflict(why));
         };
         if rotate {
@@ -141,7 +141,7 @@ impl Running {
     pub(super) fn admit(&mut self, knock: door::Knock, reply: Reply<door::Welcome>) {
         let member = &self.session.member;
         let admitted = self.manager.as_ref().map_or_else(
-            || Err(Error::forbidden("this host lets nobody in: join at a manager")),
+            || Err(Error::forbidden("this host admits no others: join at a manager")),
             |manager| manager.welcome(&knock, member),
         );
         let welcome = match admitted {

@@ -55,7 +55,7 @@ impl Holds {
         self.pools.get(&subnet).and_then(|(range, _)| *range)
     }
 
-    /// Forgets reservations whose time is over; returns the lent addresses that nobody asked for again.
+    /// Forgets reservations whose time is over; returns the lent addresses that were not asked for again.
     fn expire(&mut self, now: Instant) -> Vec<IpAddr> {
         let is_held = |since: &Instant| now.duration_since(*since) < HOLD;
         self.pools.retain(|_, (_, since)| is_held(since));
@@ -157,7 +157,7 @@ impl Plugin {
         answer(address, subnet)
     }
 
-    /// Takes back lent addresses that nobody asked for again, and forgets what was not used.
+    /// Takes back lent addresses that were not asked for again, and forgets what was not used.
     async fn expire(&self) -> Result<(), Error> {
         let gone = self.holds().expire(Instant::now());
         self.core.take_back(gone).await

@@ -1,7 +1,7 @@
 //! Announces the addresses of stations that were just attached: those who remember another MAC address learn the new one.
 //!
 //! Whatever attaches a station (a connection, an engine, a declared port, a port that is up again), it passes here. Only the
-//! interfaces that a start finds as they were left are not announced: nobody can remember anything else of them.
+//! interfaces that a start finds as they were left are not announced: no neighbour can remember anything else of them.
 
 use std::net::IpAddr;
 

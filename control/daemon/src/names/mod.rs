@@ -113,7 +113,7 @@ fn look_up(table: &Table, name: &str, from: Option<IpAddr>) -> Result<Vec<NameEn
         Meaning::Foreign => {
             Err(Error::not_found(format!("{name} is no name of a network: other servers are asked for it")))
         }
-        _ => Err(Error::not_found(format!("there is no {name} in the networks of who asks"))),
+        _ => Err(Error::not_found(format!("there is no {name} in the networks of the asker"))),
     }
 }
 

@@ -8,7 +8,7 @@
 //! A port costs one socket, be it published for one family of the host or for both: that of IPv6 has IPv4's port as well.
 //!
 //! Sockets of TCP listen, and have `SO_REUSEADDR`: so no other can bind the port, and closed connections of a server that has
-//! ended (TIME_WAIT) do not keep us from it, provided that it had the option, too. If it had not, and nobody listens, the port is
+//! ended (TIME_WAIT) do not keep us from it, provided that it had the option, too. If it had not, and no socket listens, the port is
 //! published all the same, and reserved when they have [expired](Ports::hold_again).
 //!
 //! Where a container engine reserves ports itself afterwards, ours are released when they are published
@@ -96,7 +96,7 @@ impl Hold {
         self.both && (self.socket.is_some() || self.relay.is_some())
     }
 
-    /// A socket for it. `None`: the kernel lacks the protocol, or nobody listens, but connections still use the port.
+    /// A socket for it. `None`: the kernel lacks the protocol, or no socket listens, but connections still use the port.
     fn bind(&self) -> Result<Option<Socket>, GatewayError> {
         let published = self.published;
         descriptors::check_room(1).map_err(|why| GatewayError::Descriptors { published, why })?;

@@ -1,7 +1,7 @@
 //! Who uses a port of the host, where the kernel says that it is in use.
 //!
 //! A server that has ended leaves connections behind: open ones of its children, and closed ones that linger for a minute
-//! (TIME_WAIT, RFC 9293 section 3.6.1). Without SO_REUSEADDR on both sides they keep others from binding its port, and nobody listens
+//! (TIME_WAIT, RFC 9293 section 3.6.1). Without SO_REUSEADDR on both sides they keep others from binding its port, and no socket listens
 //! there. Asked is sock_diag(7).
 
 use std::{

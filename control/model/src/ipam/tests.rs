@@ -226,7 +226,7 @@ enum Turn {
 
 proptest! {
     /// Containers come and go in a small subnet: none gets an address that is in use, nor one that rests while another does
-    /// not; and as long as one is free, somebody gets it.
+    /// not; and as long as one is free, it is given out.
     #[test]
     fn no_address_is_given_out_before_its_turn(
         turns in vec(prop_oneof![

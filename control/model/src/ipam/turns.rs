@@ -1,7 +1,7 @@
 //! In which order addresses are given out.
 //!
 //! The next free address round the subnet, and none that was given back a moment ago: neighbours' caches, connection tracking
-//! and clients still mean whoever had it before (Docker's swarm: moby/swarmkit#2324). All this only orders what is free:
+//! and clients still mean the endpoint that had it before (Docker's swarm: moby/swarmkit#2324). All this only orders what is free:
 //! without it, after a restart, no address is refused or given out twice.
 
 use std::{collections::BTreeMap, net::IpAddr};
