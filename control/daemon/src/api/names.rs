@@ -27,5 +27,5 @@ async fn list(
     Parameters(filter): Parameters<NamesFilter>,
 ) -> Result<Json<Vec<NameEntry>>, Refused> {
     let snapshot = core.snapshot();
-    Ok(Json(names::list(&snapshot.state, &core.names.table(), &filter)?))
+    Ok(Json(names::list(&snapshot.state, &names::table(&snapshot.state, &core.names), &filter)?))
 }

@@ -537,3 +537,14 @@ async fn a_large_directory_makes_the_table_grow() {
     let slots = daemon.core.snapshot().live.fdb.entries(daemon.core.snapshot().live.workers.now()).count();
     assert_eq!(slots, entries.len());
 }
+
+/// Served or not, names can be listed.
+#[tokio::test]
+async fn names_are_told_where_they_are_not_served() {
+    const WEB: &str = "[[network]]\nname = \"blue\"\n[[port]]\nname = \"web\"\nnetwork = \"blue\"\nkind = \"tap\"\naddress = [\"10.9.0.2/24\"]\n";
+    let off = Daemon::declaring(WEB).await;
+    let on = Daemon::declaring(&format!("{WEB}[dns]\nenabled = true\n")).await;
+    let told = off.cli("dns ls").await.unwrap();
+    assert!(told.contains("web") && told.contains("10.9.0.2"), "{told}");
+    assert_eq!(told, on.cli("dns ls").await.unwrap());
+}

@@ -67,6 +67,22 @@ pub(crate) fn servers(state: &State, endpoint: &EndpointSpec) -> Vec<IpAddr> {
     state.network(&endpoint.network).map(|network| records::gateways(&network.spec)).unwrap_or_default()
 }
 
+/// The table that is served, or one made now where names are not served.
+pub(crate) fn table(state: &State, server: &Server) -> Arc<Table> {
+    if state.dns().enabled {
+        return server.table();
+    }
+    let networks = records::records(state).into_iter().map(|(name, (subnets, records))| {
+        Arc::new(Network::new(name.as_str(), subnets.iter().copied(), &records))
+    });
+    Arc::new(table_of(state, networks))
+}
+
+fn table_of(state: &State, networks: impl Iterator<Item = Arc<Network>>) -> Table {
+    let dns = state.dns();
+    Table::new(&dns.domain, dns.ttl, networks, records::stations(state))
+}
+
 /// The names that `filter` asks for.
 ///
 /// # Errors
@@ -179,8 +195,11 @@ impl Naming {
             return;
         }
         self.followed = Some(state.clone());
-        let table = self.table(state);
-        self.server.set_table(table);
+        // Otherwise made when asked for: a change does not pay for what is not served.
+        if state.dns().enabled {
+            let table = self.table(state);
+            self.server.set_table(table);
+        }
         if self.machine.is_real() {
             self.addresses = addresses_served(state);
             self.listen();
@@ -188,6 +207,7 @@ impl Naming {
         }
     }
 
+    /// The table of `state`, made of the networks of the table before where they are the same.
     fn table(&mut self, state: &State) -> Table {
         let mut before = std::mem::take(&mut self.networks);
         for (name, (subnets, records)) in records::records(state) {
@@ -198,9 +218,7 @@ impl Naming {
             };
             self.networks.insert(name, (subnets, records, network));
         }
-        let networks = self.networks.values().map(|(.., network)| Arc::clone(network));
-        let dns = state.dns();
-        Table::new(&dns.domain, dns.ttl, networks, records::stations(state))
+        table_of(state, self.networks.values().map(|(.., network)| Arc::clone(network)))
     }
 
     /// Binds what is wanted and not bound yet.
