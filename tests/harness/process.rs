@@ -1,6 +1,17 @@
-//! Resources used by a process.
+//! Processes: their end with the test, and the resources they use.
 
-use std::{fs, thread, time::Duration};
+use std::{fs, process::Child, thread, time::Duration};
+
+/// A process that is killed on drop.
+#[derive(Debug)]
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 /// CPU time of all threads of a process so far.
 pub fn cpu_time(pid: u32) -> Duration {

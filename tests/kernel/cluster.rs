@@ -9,7 +9,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use vswitch_tests::{Netns, Vswitchd, eventually, net, within};
+use vswitch_tests::{Netns, Vswitchd, eventually, net, process::Running, within};
 
 /// Hosts on one link: 10.8.0.1 and so on.
 struct Hosts {
@@ -309,15 +309,16 @@ fn a_removed_host_is_fenced_and_its_addresses_are_free() {
 /// An etcd of others, without TLS, found by its address alone.
 #[test]
 fn a_store_that_is_there_is_used() {
-    let hosts = Hosts::start(2);
     let folder = tempfile::tempdir().unwrap();
+    let hosts = Hosts::start(2);
     let url = "http://10.8.0.1:2379";
     let mut etcd = Command::new("etcd");
     etcd.args(["--name", "one", "--listen-client-urls", url, "--advertise-client-urls", url]);
     etcd.args(["--listen-peer-urls", "http://10.8.0.1:2380", "--logger", "zap", "--log-level", "error"]);
     etcd.arg("--data-dir").arg(folder.path().join("data"));
-    let mut etcd =
+    let etcd =
         hosts.host(1).host.run(|| etcd.spawn().expect("etcd is installed: `make test-kernel` does it"));
+    let _etcd = Running(etcd);
     let line = format!("cluster join --advertise 10.8.0.2 --store {url}");
     eventually("the store is there, and has no cluster", || {
         hosts.refused(2, &line).contains("there is no cluster below /vswitch/v1/").then_some(())
@@ -337,6 +338,4 @@ fn a_store_that_is_there_is_used() {
     let at = hosts.connect(1, "blue", &web);
     hosts.connect(2, "blue", &db);
     db.reaches(&at);
-    let _ = etcd.kill();
-    let _ = etcd.wait();
 }

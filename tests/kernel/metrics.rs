@@ -7,12 +7,13 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 use serde_json::Value;
 use vswitch_tests::{
     PATIENCE, eventually, net,
+    process::Running,
     raw::{BROADCAST, EXPERIMENT, frame},
 };
 
@@ -82,16 +83,6 @@ impl Metered {
             [series] => series["value"][1].as_str()?.parse().ok(),
             _ => None,
         }
-    }
-}
-
-/// A process that is killed on drop.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

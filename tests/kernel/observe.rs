@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 use rustix::process::Signal;
@@ -11,6 +11,7 @@ use vswitch_tests::{
     Netns, Vswitchd,
     daemon::binary,
     eventually, net,
+    process::Running,
     raw::{BROADCAST, EXPERIMENT, frame},
 };
 
@@ -27,16 +28,6 @@ fn events(switch: &Vswitchd, arguments: &[&str]) -> Vec<Value> {
     let output = switch.try_ctl(&[&["events", "--json"], arguments].concat());
     assert_eq!(output.code, 0, "{}", output.stderr);
     output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-/// A process that is killed on drop.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]

@@ -72,7 +72,7 @@ pub struct PacketSocket {
     longest: AtomicUsize,
     /// Moving average of the length of received frames.
     mean: AtomicUsize,
-    /// Whether super-frames longer than 64 KB come. The first of them is lost.
+    /// Whether super-frames longer than 64 KB come. Those of the first reading are lost.
     has_giants: AtomicBool,
     overflow: AtomicU64,
     bypass: Option<Arc<dyn Bypass>>,
