@@ -16,10 +16,11 @@ use std::{io, sync::Arc};
 
 use crate::{
     addr::{NetworkId, PortId, Timestamp},
-    batch::{BATCH, Batch},
+    balance::{self, Client, Sent},
+    batch::{BATCH, Batch, Received},
     capture::Captures,
     drops::DropReason,
-    forward::{Answered, Forwarder},
+    forward::{Answered, Forwarder, Reply},
     limit::{Limit, bits},
     mirror::Copies,
     neighbours,
@@ -114,16 +115,24 @@ impl Engine {
                     captures.refused(id, reason, bytes);
                 }
             });
-        let sender = Sender { pass, batch, captures };
+        let mut sender = Sender { pass, batch, captures };
         if captures.is_none() && plan.mirrors.is_empty() {
-            forwarder.forward(now, plan, batch, egress);
+            forwarder.forward(now, plan, sender.batch, egress);
+            sender.batch.exchange(forwarder.heads());
             egress.drain(|id, outs| sender.send(id, outs, scratch));
+            sender.batch.exchange(forwarder.heads());
         } else {
             sender.bring_watched(forwarder, egress, copies, scratch);
         }
-        for Answered { slot, network, is_tagged, mac } in forwarder.answered() {
-            if let Some(answer) = neighbours::answer(batch.bytes(slot), is_tagged, mac) {
-                scratch.answers.push(batch.frames()[slot].ingress, network, &answer);
+        for Answered { slot, network, reply } in forwarder.answered() {
+            let bytes = batch.bytes(slot);
+            let rx = &batch.frames()[slot];
+            let answer = match reply {
+                Reply::Neighbour { mac, is_tagged } => neighbours::answer(bytes, is_tagged, mac),
+                Reply::Refusal => balance::answer(bytes, &rx.offload),
+            };
+            if let Some(answer) = answer {
+                scratch.answers.push(rx.ingress, network, &answer);
             }
         }
         let frames = batch.len() + refused;
@@ -147,11 +156,11 @@ impl Engine {
         if let Some(captures) = captures {
             captures.begin();
         }
-        let sender = Sender { pass: Pass { now, plan, worker: *worker }, batch, captures };
-        for (slot, answer) in batch.frames().iter().enumerate() {
-            let network = answer.network.unwrap_or(NetworkId(0));
-            let out = Out::new(slot, network, TagOp::Keep);
-            sender.send(answer.ingress, &mut [out], scratch);
+        let mut sender = Sender { pass: Pass { now, plan, worker: *worker }, batch, captures };
+        for slot in 0..sender.batch.len() {
+            let &Received { ingress, network, .. } = &sender.batch.frames()[slot];
+            let out = Out::new(slot, network.unwrap_or(NetworkId(0)), TagOp::Keep);
+            sender.send(ingress, &mut [out], scratch);
         }
     }
 }
@@ -159,7 +168,7 @@ impl Engine {
 /// The sending half of a turn.
 struct Sender<'a> {
     pass: Pass<'a>,
-    batch: &'a Batch,
+    batch: &'a mut Batch,
     captures: Option<&'a Captures>,
 }
 
@@ -167,13 +176,13 @@ impl Sender<'_> {
     /// Forwards every frame, observed by captures and mirrors.
     #[cold]
     fn bring_watched(
-        &self,
+        &mut self,
         forwarder: &mut Forwarder,
         egress: &mut Egress,
         copies: &mut [Copies],
         scratch: &mut Scratch,
     ) {
-        let &Self { pass, batch, captures } = self;
+        let &mut Self { pass, ref batch, captures } = self;
         let mirrors = &pass.plan.mirrors;
         copies.iter_mut().for_each(Copies::clear);
         forwarder.forward_watched(pass.now, pass.plan, batch, egress, |slot, decision| {
@@ -184,12 +193,15 @@ impl Sender<'_> {
                 copies.received(mirror, batch, slot, decision.network);
             }
         });
+        self.batch.exchange(forwarder.heads());
         egress.drain(|id, outs| {
             for (mirror, copies) in mirrors.iter().zip(&mut *copies) {
                 copies.sent(mirror, id, outs);
             }
             self.send(id, outs, scratch);
         });
+        // A mirror's copies are what was received.
+        self.batch.exchange(forwarder.heads());
         for (mirror, copies) in mirrors.iter().zip(copies) {
             if !copies.outs().is_empty() {
                 // A copy has no sender that should react.
@@ -202,15 +214,45 @@ impl Sender<'_> {
 
     /// Sends `outs` by the port `id`, if it still exists.
     #[inline]
-    fn send(&self, id: PortId, outs: &mut [Out], scratch: &mut Scratch) {
-        let pass = &self.pass;
+    fn send(&mut self, id: PortId, outs: &mut [Out], scratch: &mut Scratch) {
+        let pass = self.pass;
         let Some(port) = pass.plan.port(id) else { return };
         let (max_frame, limit) = pass.plan.topology.way_out(id);
         let outs = match limit {
             None => outs,
             Some(limit) => self.police_egress(limit, port, outs),
         };
+        match pass.plan.balance.busy_client(id) {
+            None => port.device.send(&self.transmit(port, outs, max_frame), scratch),
+            Some(client) => self.send_back(client, port, outs, max_frame, scratch),
+        }
+    }
+
+    /// Sends `outs` to clients of services, of which there are some at `port`: what their backends answer comes from the service.
+    #[inline(never)]
+    fn send_back(
+        &mut self,
+        client: &Client,
+        port: &Port,
+        outs: &[Out],
+        max_frame: usize,
+        scratch: &mut Scratch,
+    ) {
+        let Pass { plan, now, .. } = self.pass;
+        let mut heads = std::mem::take(&mut scratch.heads);
+        for slot in outs.iter().map(|out| out.slot()) {
+            let Received { ingress, offload, .. } = &self.batch.frames()[slot];
+            // An answer of the switch, like "too big", stands in for the backend's.
+            if plan.balance.serves(*ingress) || *ingress == port.id {
+                let frame = Sent { slot, bytes: self.batch.bytes(slot), offload };
+                heads.extend(client.back(frame, now, true).map(|(_, head)| head));
+            }
+        }
+        self.batch.exchange(&mut heads);
         port.device.send(&self.transmit(port, outs, max_frame), scratch);
+        self.batch.exchange(&mut heads);
+        heads.clear();
+        scratch.heads = heads;
     }
 
     #[inline]

@@ -26,6 +26,7 @@
 //! files and the API write values.
 
 pub mod addr;
+pub mod balance;
 pub mod batch;
 pub mod capture;
 pub mod counters;
@@ -36,6 +37,7 @@ pub mod engine;
 pub mod fdb;
 pub mod forward;
 pub mod guard;
+mod icmp;
 pub mod limit;
 pub mod mirror;
 pub mod neighbours;
@@ -43,7 +45,6 @@ pub mod plan;
 pub mod storm;
 #[cfg(feature = "serde")]
 mod text;
-mod too_big;
 pub mod topology;
 pub mod trace;
 pub mod transmit;

@@ -6,6 +6,7 @@
 //! police    enforce ingress rate limits                             every frame of the batch
 //! decide    learn -> look up -> reach -> egress.push                frame by frame, in arrival order
 //! answer    instead of flooding, what asks for a known neighbour    in networks that have such
+//! serve     translate, choose a backend                             frames to the address of services
 //! ```
 //! Two passes over a batch: the first reads headers and prefetches the table's cache lines, the second
 //! decides in arrival order, so that each frame sees what the previous ones taught. Nothing here does I/O,
@@ -14,18 +15,21 @@
 mod answer;
 mod decide;
 mod read;
+mod serve;
 mod suppose;
 
-pub(crate) use answer::Answered;
+pub(crate) use answer::{Answered, Reply};
 pub use decide::{Action, Decision};
 pub(crate) use suppose::suppose;
 
 use answer::or_answer;
 use decide::{Learn, Notes, Observe, decide};
 use read::{Header, Refused, count_networks, guard, police_ingress, read_headers};
+use serve::or_serve;
 
 use crate::{
     addr::{NetworkId, PortId, Timestamp},
+    balance::{Served, Translation},
     batch::{Batch, CAPACITY},
     counters::PortCounters,
     drops::DropReason,
@@ -44,8 +48,10 @@ pub struct Forwarder {
     /// By ingress port.
     storms: Vec<FloodMeters>,
     headers: Vec<Result<Header, Refused>>,
-    /// Questions of the last batch that are to be answered.
+    /// Frames of the last batch that are to be answered.
     answered: Vec<Answered>,
+    /// Translations of the last batch's frames to services.
+    heads: Vec<Translation>,
 }
 
 impl Forwarder {
@@ -56,6 +62,7 @@ impl Forwarder {
             storms: Vec::new(),
             headers: Vec::with_capacity(CAPACITY),
             answered: Vec::with_capacity(CAPACITY),
+            heads: Vec::with_capacity(CAPACITY),
         }
     }
 
@@ -69,7 +76,12 @@ impl Forwarder {
         self.storms.get(port.index()).copied().unwrap_or_default()
     }
 
-    /// The questions of the last batch that are to be answered, with the frames that ask them still in it.
+    /// The translations of the last batch's frames to services, to be exchanged for the heads of these while they are sent.
+    pub(crate) fn heads(&mut self) -> &mut [Translation] {
+        &mut self.heads
+    }
+
+    /// The frames of the last batch that are to be answered, which are still in it.
     pub(crate) fn answered(&mut self) -> impl Iterator<Item = Answered> {
         self.answered.drain(..)
     }
@@ -100,8 +112,9 @@ impl Forwarder {
         egress: &mut Egress,
         observe: &mut impl Observe,
     ) {
-        let Self { worker, storms, headers, answered } = self;
+        let Self { worker, storms, headers, answered, heads } = self;
         answered.clear();
+        heads.clear();
         let pass = Pass { now, plan, worker: *worker };
         read_headers(plan, batch, headers);
         if !plan.networks.is_empty() {
@@ -135,6 +148,7 @@ impl Forwarder {
             };
             let fate = decide(pass, rx, header, &mut Learn(storm), observe);
             let fate = or_answer(fate, pass, batch, slot, header);
+            let fate = or_serve(fate, pass, batch, (slot, header), &mut Learn(storm), observe, heads);
             observe.decided(slot, Some(header.network), fate);
             match fate {
                 Ok(Action::Send(member)) => {
@@ -149,16 +163,15 @@ impl Forwarder {
                 Ok(Action::Answer(mac)) => {
                     counters.answered.add(1);
                     count_answered(&pass, header.network);
-                    answered.push(Answered {
-                        slot,
-                        network: header.network,
-                        is_tagged: header.tag.is_some(),
-                        mac,
-                    });
+                    let reply = Reply::Neighbour { mac, is_tagged: header.tag.is_some() };
+                    answered.push(Answered { slot, network: header.network, reply });
                 }
                 Err(reason) => {
                     counters.drop(reason);
                     count_dropped(&pass, header.network);
+                    if reason.is_told() {
+                        answered.push(Answered { slot, network: header.network, reply: Reply::Refusal });
+                    }
                 }
             }
         }
@@ -182,6 +195,10 @@ impl<W: FnMut(usize, &Decision<'_>)> Observe for Watched<W> {
 
     fn flood(&mut self, flood: Flood) {
         self.notes.flood(flood);
+    }
+
+    fn served(&mut self, served: Served) {
+        self.notes.served(served);
     }
 
     fn decided(&mut self, slot: usize, network: Option<NetworkId>, fate: Result<Action<'_>, DropReason>) {
