@@ -16,8 +16,8 @@ use std::{io, sync::Arc};
 
 use crate::{
     addr::{NetworkId, PortId, Timestamp},
-    balance::{self, Client, Sent},
-    batch::{BATCH, Batch, Received},
+    balance::{self, Client, Sent, Translation},
+    batch::{BATCH, Batch, CAPACITY, Received},
     capture::Captures,
     drops::DropReason,
     forward::{Answered, Forwarder, Reply},
@@ -51,6 +51,8 @@ pub struct Engine {
     captures: Captures,
     /// One for each mirror of the plan.
     copies: Vec<Copies>,
+    /// Translations of backends' frames to clients, while these are sent.
+    backs: Vec<Translation>,
 }
 
 impl Engine {
@@ -65,6 +67,7 @@ impl Engine {
             scratch: Scratch::new(),
             captures: Captures::new(worker),
             copies: Vec::new(),
+            backs: Vec::with_capacity(CAPACITY),
         };
         engine.adopt(plan);
         engine
@@ -95,7 +98,7 @@ impl Engine {
     /// # Errors
     /// The receiver yields no more frames; those received before the error were forwarded.
     pub fn turn(&mut self, receiver: &Receiver, max: usize, now: Timestamp) -> io::Result<Turn> {
-        let Self { worker, plan, batch, forwarder, egress, scratch, captures, copies } = self;
+        let Self { worker, plan, batch, forwarder, egress, scratch, captures, copies, backs } = self;
         let pass = Pass { now, plan, worker: *worker };
         let captures = captures.any();
         if let Some(captures) = captures {
@@ -115,7 +118,7 @@ impl Engine {
                     captures.refused(id, reason, bytes);
                 }
             });
-        let mut sender = Sender { pass, batch, captures };
+        let mut sender = Sender { pass, batch, captures, backs };
         if captures.is_none() && plan.mirrors.is_empty() {
             forwarder.forward(now, plan, sender.batch, egress);
             sender.batch.exchange(forwarder.heads());
@@ -144,7 +147,7 @@ impl Engine {
     /// Sends the answers of devices and of the forwarder to the senders of this turn's frames. An answer leaves by the port its
     /// cause came in by, and nothing is learned from it.
     fn send_answers(&mut self, now: Timestamp) {
-        let Self { worker, plan, batch, scratch, captures, .. } = self;
+        let Self { worker, plan, batch, scratch, captures, backs, .. } = self;
         batch.clear();
         scratch.answers.take(|to, network, frame| {
             batch.push_copy(to, Some(network), Offload::NONE, frame);
@@ -156,7 +159,7 @@ impl Engine {
         if let Some(captures) = captures {
             captures.begin();
         }
-        let mut sender = Sender { pass: Pass { now, plan, worker: *worker }, batch, captures };
+        let mut sender = Sender { pass: Pass { now, plan, worker: *worker }, batch, captures, backs };
         for slot in 0..sender.batch.len() {
             let &Received { ingress, network, .. } = &sender.batch.frames()[slot];
             let out = Out::new(slot, network.unwrap_or(NetworkId(0)), TagOp::Keep);
@@ -170,6 +173,8 @@ struct Sender<'a> {
     pass: Pass<'a>,
     batch: &'a mut Batch,
     captures: Option<&'a Captures>,
+    /// Empty but while frames are sent.
+    backs: &'a mut Vec<Translation>,
 }
 
 impl Sender<'_> {
@@ -182,7 +187,7 @@ impl Sender<'_> {
         copies: &mut [Copies],
         scratch: &mut Scratch,
     ) {
-        let &mut Self { pass, ref batch, captures } = self;
+        let &mut Self { pass, ref batch, captures, .. } = self;
         let mirrors = &pass.plan.mirrors;
         copies.iter_mut().for_each(Copies::clear);
         forwarder.forward_watched(pass.now, pass.plan, batch, egress, |slot, decision| {
@@ -239,20 +244,18 @@ impl Sender<'_> {
         scratch: &mut Scratch,
     ) {
         let Pass { plan, now, .. } = self.pass;
-        let mut heads = std::mem::take(&mut scratch.heads);
         for slot in outs.iter().map(|out| out.slot()) {
             let Received { ingress, offload, .. } = &self.batch.frames()[slot];
             // An answer of the switch, like "too big", stands in for the backend's.
             if plan.balance.serves(*ingress) || *ingress == port.id {
                 let frame = Sent { slot, bytes: self.batch.bytes(slot), offload };
-                heads.extend(client.back(frame, now, true).map(|(_, head)| head));
+                self.backs.extend(client.back(frame, now, true).map(|(_, head)| head));
             }
         }
-        self.batch.exchange(&mut heads);
+        self.batch.exchange(self.backs);
         port.device.send(&self.transmit(port, outs, max_frame), scratch);
-        self.batch.exchange(&mut heads);
-        heads.clear();
-        scratch.heads = heads;
+        self.batch.exchange(self.backs);
+        self.backs.clear();
     }
 
     #[inline]

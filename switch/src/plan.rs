@@ -107,7 +107,7 @@ pub struct Plan {
     /// Whom the switch answers for, in networks that [say so](crate::topology::Network::answers).
     pub neighbours: Arc<Neighbours>,
     /// Services, their clients and backends.
-    pub balance: Balance,
+    pub balance: Arc<Balance>,
     /// By port number.
     pub ports: Vec<Option<Arc<Port>>>,
     /// By network number, one set of counters for each worker. Frames of a network without counters are not
@@ -158,7 +158,7 @@ impl Plan {
             topology: Topology::default(),
             fdb,
             neighbours: Arc::default(),
-            balance: Balance::default(),
+            balance: Arc::default(),
             ports: Vec::new(),
             networks: Vec::new(),
             receivers: Vec::new(),

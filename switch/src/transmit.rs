@@ -9,7 +9,6 @@ use std::fmt;
 
 use crate::{
     addr::{NetworkId, PortId},
-    balance::Translation,
     batch::{BATCH, Batch, CAPACITY},
     counters::PortCounters,
     drops::DropReason,
@@ -148,8 +147,6 @@ pub struct Scratch {
     pub segment: Box<[u8]>,
     /// Answers to senders.
     pub answers: Answers,
-    /// Translations of backends' frames to clients, while these are sent.
-    pub(crate) heads: Vec<Translation>,
 }
 
 /// Frames that are returned to senders at the end of the turn.
@@ -178,7 +175,6 @@ impl Scratch {
             frame: vec![0; MAX_FRAME + TAG].into(),
             segment: vec![0; MAX_FRAME + TAG].into(),
             answers: Answers(Vec::with_capacity(ANSWERS + BATCH)),
-            heads: Vec::with_capacity(CAPACITY),
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod directory;
 pub mod events;
 mod names;
 mod network;
+pub mod service;
 pub mod trace;
 pub mod tunnel;
 
@@ -32,8 +33,8 @@ use crate::{GuardSpec, LimitSpec, MirrorSpec, Mtu, Name, Offloads};
 /// 1.1: `api_version` in [`Status`]. 1.2: `guard` of ports and endpoints, addresses that are `pinned`, the event `guard_dropped`.
 /// 1.3: `troubles` in [`Status`], [`Log`]. 1.4: the [directory](directory::Directory) of a network, `answered` questions.
 /// 1.5: `acceleration` in [`Status`] and [`Port`]. 1.6: [clusters](cluster).
-/// 1.7: names, `nameservers` of endpoints.
-pub const API_VERSION: &str = "1.7";
+/// 1.7: names, `nameservers` of endpoints. 1.8: [services](service), `services` and `labels` of endpoints.
+pub const API_VERSION: &str = "1.8";
 
 /// Header with the number of a capture.
 pub const CAPTURE_ID: &str = "capture-id";

@@ -59,6 +59,12 @@ pub struct EndpointSpec {
     /// Its published ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<Published>,
+    /// The services that it serves by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Name>,
+    /// Labels, by which services select it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// Its port of the switch.
     pub port: Name,
     /// Time of connect.
@@ -112,4 +118,10 @@ pub struct Connect {
     /// Ports to publish.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub publish: Vec<Publish>,
+    /// Services of the network that it serves.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Name>,
+    /// Labels, by which services select it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }

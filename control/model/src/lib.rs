@@ -32,6 +32,7 @@ mod port;
 pub mod publish;
 pub mod rules;
 pub mod sentence;
+mod service;
 mod subnet;
 pub mod text;
 mod tunnel;
@@ -59,6 +60,7 @@ pub use self::{
     netns::{Cookie, Identity},
     network::{NetworkSpec, NetworkUpdate, Tags},
     port::{Carries, DeviceSpec, MirrorSpec, Offloads, PortSpec},
+    service::{Affinity, EndpointMode, ServiceSpec, ServiceUpdate},
     subnet::{Ipam, PoolSpec, PoolsSpec, SubnetSpec},
     tunnel::{CollectorSpec, PeerSpec, Ttl, VXLAN_PORT, VxlanSpec},
     underlay::{InvalidUnderlayAddr, UnderlayAddr},
@@ -179,4 +181,7 @@ pub struct Config {
     /// `[[port]]`
     #[serde(rename = "port")]
     pub ports: Vec<PortSpec>,
+    /// `[[service]]`
+    #[serde(rename = "service")]
+    pub services: Vec<ServiceSpec>,
 }

@@ -146,7 +146,7 @@ impl Balance {
 
     /// Whether frames from `port` may be a backend's.
     #[inline]
-    pub(crate) fn serves(&self, port: PortId) -> bool {
+    pub fn serves(&self, port: PortId) -> bool {
         self.serving.get(port.index()).is_some_and(|serves| *serves)
     }
 

@@ -93,7 +93,8 @@ impl Service {
         &self.backends
     }
 
-    pub(super) fn affinity(&self) -> Affinity {
+    /// What keeps the flows of a client together.
+    pub fn affinity(&self) -> Affinity {
         self.affinity
     }
 

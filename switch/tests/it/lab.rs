@@ -120,11 +120,11 @@ impl Lab {
             (self.networks.clone(), self.captures.clone(), self.mirrors.clone());
         let neighbours = Arc::clone(&self.neighbours);
         let empty = Plan::empty(Arc::clone(&self.fdb));
-        let balance = Balance {
+        let balance = Arc::new(Balance {
             services: self.services.clone(),
             clients: self.clients.clone(),
             serving: vec![true; self.wires.len()],
-        };
+        });
         let mut plan = Plan { topology, networks, captures, mirrors, neighbours, balance, ..empty };
         plan.ports.resize(self.wires.len(), None);
         for rules in ports {

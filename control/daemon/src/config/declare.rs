@@ -13,9 +13,9 @@ use ipnet::IpNet;
 use super::{reader::Table, rules::MAC_LIMIT};
 use crate::{names, state::network::choose_addresses};
 use vswitch_model::{
-    ApiSpec, BURST, Carries, Config, Damping, DnsSpec, DockerSpec, Dscp, Family, FloodLimits, GuardSpec,
-    LimitSpec, MirrorSpec, Mtu, Name, Netns, NetworkSpec, Offloads, PeerSpec, PoolSpec, PoolsSpec, PortSpec,
-    SubnetSpec, SwitchSpec, Tags, Ttl, UnderlayAddr, Vni, VxlanSpec,
+    ApiSpec, BURST, Carries, Config, Damping, DnsSpec, DockerSpec, Dscp, EndpointMode, Family, FloodLimits,
+    GuardSpec, LimitSpec, MirrorSpec, Mtu, Name, Netns, NetworkSpec, Offloads, PeerSpec, PoolSpec, PoolsSpec,
+    PortSpec, ServiceSpec, SubnetSpec, SwitchSpec, Tags, Ttl, UnderlayAddr, Vni, VxlanSpec,
     fields::{Misfit, PortFields},
     options,
 };
@@ -43,8 +43,10 @@ pub(super) fn config(mut file: Table<'_, '_, '_>) -> Config {
     if let Some(table) = file.table("vxlan") {
         vxlan(table, &mut ports);
     }
+    let mut services = Vec::new();
+    file.tables("service", |table| services.push(service(table)));
     file.finish();
-    Config { switch, api, docker, dns, ipam, networks, ports }
+    Config { switch, api, docker, dns, ipam, networks, ports, services }
 }
 
 fn switch(mut table: Table<'_, '_, '_>) -> SwitchSpec {
@@ -173,6 +175,30 @@ fn dns(mut table: Table<'_, '_, '_>) -> DnsSpec {
         ttl: table.integer("ttl", 0..=86_400_u32).unwrap_or(default.ttl),
         allow: table.parsed_list("allow").unwrap_or_default(),
     };
+    table.finish();
+    spec
+}
+
+fn service(mut table: Table<'_, '_, '_>) -> ServiceSpec {
+    let mut named = |key: &'static str, what: &str| {
+        table.parsed(key).unwrap_or_else(|| {
+            table.fault(key, format!("missing: name the {what}"));
+            Name::unnamed()
+        })
+    };
+    let (name, network) = (named("name", "service"), named("network", "network that it is in"));
+    let spec = ServiceSpec {
+        mode: table.parsed("mode").unwrap_or_default(),
+        address: table.parsed_list("address").unwrap_or_default(),
+        selector: table.texts("selector"),
+        affinity: table.parsed("affinity").unwrap_or_default(),
+        drain: table.parsed_list("drain").unwrap_or_default().into_iter().collect(),
+        labels: table.texts("labels"),
+        ..ServiceSpec::plain(name, network)
+    };
+    if spec.mode == EndpointMode::Vip && spec.address.is_empty() {
+        table.fault("address", "missing: choose an address of the network's subnet, so that it stays the same; or set mode = \"dnsrr\"");
+    }
     table.finish();
     spec
 }

@@ -22,11 +22,21 @@ pub(super) enum Table {
     Adopted,
     /// Addresses lent to other network drivers.
     Lent,
+    /// Services, by name.
+    Services,
 }
 
 impl Table {
-    pub(super) const ALL: [Self; 7] =
-        [Self::Networks, Self::Ports, Self::Endpoints, Self::Pins, Self::Declared, Self::Adopted, Self::Lent];
+    pub(super) const ALL: [Self; 8] = [
+        Self::Networks,
+        Self::Ports,
+        Self::Endpoints,
+        Self::Pins,
+        Self::Declared,
+        Self::Adopted,
+        Self::Lent,
+        Self::Services,
+    ];
 
     /// Its name on the disk.
     pub(super) const fn name(self) -> &'static str {
@@ -38,6 +48,7 @@ impl Table {
             Self::Declared => "declared",
             Self::Adopted => "adopted",
             Self::Lent => "lent",
+            Self::Services => "services",
         }
     }
 }
