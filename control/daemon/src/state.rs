@@ -51,7 +51,10 @@ mod service;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use vswitch::addr::{NetworkId, PortId};
@@ -141,6 +144,8 @@ pub struct State {
     networks: Registry<NetworkSpec>,
     ports: Registry<PortSpec>,
     services: Registry<ServiceSpec>,
+    /// The endpoints that pass a service's check. Not stored.
+    passing: Arc<BTreeSet<(Name, Id)>>,
     /// Longest packet that tunnels carry, in bytes, if there is an endpoint.
     overlay_mtu: Option<Mtu>,
     endpoints: Arc<BTreeMap<Id, Arc<EndpointSpec>>>,
@@ -220,6 +225,9 @@ impl State {
             Command::Disconnect { ids, now } => next.disconnect(&ids, now),
             Command::AddService { spec, now } => next.add_service(spec, now)?,
             Command::UpdateService { name, update } => next.update_service(&name, update)?,
+            Command::NoteHealth { service, endpoint, passes } => {
+                next.note_health(service, endpoint, passes);
+            }
             Command::RemoveService { name, now } => next.remove_service(&name, now)?,
         }
         next.follow()?;

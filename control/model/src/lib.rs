@@ -17,6 +17,7 @@ mod error;
 mod family;
 pub mod fields;
 pub mod guard;
+mod health;
 mod host;
 mod id;
 pub mod ifname;
@@ -50,6 +51,7 @@ pub use self::{
     error::{Error, ErrorKind},
     family::Family,
     guard::{Also, GuardSpec, InvalidAlso},
+    health::{Check, HealthSpec},
     host::{HostName, InvalidHostName},
     id::{Id, InvalidId, InvalidReference, Reference},
     ifname::{IfName, InvalidIfName},

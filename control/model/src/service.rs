@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use vswitch::balance::{self, LONGEST_AFFINITY};
 
-use super::{EndpointSpec, Name};
+use super::{EndpointSpec, HealthSpec, Name};
 
 /// A service: `[[service]]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,9 @@ pub struct ServiceSpec {
     /// What keeps the connections of a client together.
     #[serde(default, skip_serializing_if = "Affinity::is_none")]
     pub affinity: Affinity,
+    /// How it finds out which endpoints serve; by default all do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthSpec>,
     /// Endpoints, by name, that get nothing new.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub drain: BTreeSet<Name>,
@@ -55,6 +58,7 @@ impl ServiceSpec {
             address: Vec::new(),
             selector: BTreeMap::new(),
             affinity: Affinity::default(),
+            health: None,
             drain: BTreeSet::new(),
             labels: BTreeMap::new(),
             created: None,
@@ -194,6 +198,12 @@ pub struct ServiceUpdate {
     /// Labels of the selector to set; those without a value are removed.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub selector: BTreeMap<String, Option<String>>,
+    /// New check of its endpoints.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthSpec>,
+    /// Whether its endpoints are checked no longer.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_health: bool,
     /// Endpoints that get nothing new from now on.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub drain: BTreeSet<Name>,
@@ -219,6 +229,7 @@ impl ServiceUpdate {
                 }
             }
         }
+        new.health = self.health.or(new.health).filter(|_| !self.no_health);
         new.drain.extend(self.drain);
         new.drain.retain(|name| !self.resume.contains(name));
         new

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::{done, network::pair, render, show::table};
 use crate::client::{Client, ClientError};
 use vswitch_model::{
-    Affinity, EndpointMode, ErrorKind, Name, ServiceSpec, ServiceUpdate,
+    Affinity, Check, EndpointMode, ErrorKind, HealthSpec, Name, ServiceSpec, ServiceUpdate,
     api::service::{Backend, Service},
 };
 
@@ -75,12 +75,43 @@ pub struct CreateArguments {
     /// What keeps the connections of a client together: none, client-ip, or client-ip:TTL.
     #[arg(long, default_value = "none")]
     affinity: Affinity,
+    #[command(flatten)]
+    health: HealthArguments,
     /// A label.
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     label: Vec<(String, String)>,
     /// Name of the service.
     #[arg(value_name = "SERVICE")]
     name: Name,
+}
+
+/// How a service finds out which endpoints serve.
+#[derive(Debug, Args)]
+struct HealthArguments {
+    /// Give connections only to endpoints that pass: tcp:PORT, or http:PORT/PATH.
+    #[arg(long, value_name = "CHECK")]
+    health: Option<Check>,
+    /// Seconds between two checks of an endpoint; default: 5.
+    #[arg(long, value_name = "SECONDS", requires = "health")]
+    health_interval: Option<u32>,
+    /// Seconds that a check may take; default: 2.
+    #[arg(long, value_name = "SECONDS", requires = "health")]
+    health_timeout: Option<u32>,
+    /// Failures in a row after which an endpoint gets nothing new; default: 3.
+    #[arg(long, value_name = "NUMBER", requires = "health")]
+    health_retries: Option<u32>,
+}
+
+impl HealthArguments {
+    fn spec(&self) -> Option<HealthSpec> {
+        let default = HealthSpec::new(self.health.clone()?);
+        Some(HealthSpec {
+            interval: self.health_interval.unwrap_or(default.interval),
+            timeout: self.health_timeout.unwrap_or(default.timeout),
+            retries: self.health_retries.unwrap_or(default.retries),
+            ..default
+        })
+    }
 }
 
 /// `vswitchctl service update`
@@ -92,6 +123,11 @@ pub struct UpdateArguments {
     /// What keeps the connections of a client together: none, client-ip, or client-ip:TTL.
     #[arg(long)]
     affinity: Option<Affinity>,
+    #[command(flatten)]
+    health: HealthArguments,
+    /// Check endpoints no longer.
+    #[arg(long, conflicts_with = "health")]
+    no_healthcheck: bool,
     /// Give this endpoint no new connections; those that it has go on.
     #[arg(long, value_name = "ENDPOINT")]
     drain: Vec<Name>,
@@ -169,6 +205,7 @@ impl CreateArguments {
             address: self.ip.clone(),
             selector: self.selector.iter().cloned().collect(),
             affinity: self.affinity,
+            health: self.health.spec(),
             labels: self.label.iter().cloned().collect(),
             ..ServiceSpec::plain(self.name.clone(), self.network.clone())
         }
@@ -184,6 +221,8 @@ impl UpdateArguments {
         ServiceUpdate {
             affinity: self.affinity,
             selector: changes(&self.selector_add, &self.selector_rm),
+            health: self.health.spec(),
+            no_health: self.no_healthcheck,
             drain: self.drain.iter().cloned().collect(),
             resume: self.resume.iter().cloned().collect(),
             labels: changes(&self.label_add, &self.label_rm),

@@ -14,8 +14,9 @@ use super::{reader::Table, rules::MAC_LIMIT};
 use crate::{names, state::network::choose_addresses};
 use vswitch_model::{
     ApiSpec, BURST, Carries, Config, Damping, DnsSpec, DockerSpec, Dscp, EndpointMode, Family, FloodLimits,
-    GuardSpec, LimitSpec, MirrorSpec, Mtu, Name, Netns, NetworkSpec, Offloads, PeerSpec, PoolSpec, PoolsSpec,
-    PortSpec, ServiceSpec, SubnetSpec, SwitchSpec, Tags, Ttl, UnderlayAddr, Vni, VxlanSpec,
+    GuardSpec, HealthSpec, LimitSpec, MirrorSpec, Mtu, Name, Netns, NetworkSpec, Offloads, PeerSpec,
+    PoolSpec, PoolsSpec, PortSpec, ServiceSpec, SubnetSpec, SwitchSpec, Tags, Ttl, UnderlayAddr, Vni,
+    VxlanSpec,
     fields::{Misfit, PortFields},
     options,
 };
@@ -179,6 +180,23 @@ fn dns(mut table: Table<'_, '_, '_>) -> DnsSpec {
     spec
 }
 
+fn health(mut table: Table<'_, '_, '_>) -> Option<HealthSpec> {
+    let check = table.parsed("check");
+    if check.is_none() {
+        table.fault("check", "missing: write tcp:PORT or http:PORT/PATH");
+    }
+    let mut number = |key| table.integer(key, HealthSpec::RANGE);
+    let (interval, timeout, retries) = (number("interval"), number("timeout"), number("retries"));
+    table.finish();
+    let default = HealthSpec::new(check?);
+    Some(HealthSpec {
+        interval: interval.unwrap_or(default.interval),
+        timeout: timeout.unwrap_or(default.timeout),
+        retries: retries.unwrap_or(default.retries),
+        ..default
+    })
+}
+
 fn service(mut table: Table<'_, '_, '_>) -> ServiceSpec {
     let mut named = |key: &'static str, what: &str| {
         table.parsed(key).unwrap_or_else(|| {
@@ -192,6 +210,7 @@ fn service(mut table: Table<'_, '_, '_>) -> ServiceSpec {
         address: table.parsed_list("address").unwrap_or_default(),
         selector: table.texts("selector"),
         affinity: table.parsed("affinity").unwrap_or_default(),
+        health: table.table("health").and_then(health),
         drain: table.parsed_list("drain").unwrap_or_default().into_iter().collect(),
         labels: table.texts("labels"),
         ..ServiceSpec::plain(name, network)

@@ -64,6 +64,15 @@ pub enum Command {
         /// The differences.
         update: ServiceUpdate,
     },
+    /// Notes whether an endpoint passes the check of a service.
+    NoteHealth {
+        /// The service.
+        service: Name,
+        /// The endpoint.
+        endpoint: Id,
+        /// Whether it passes.
+        passes: bool,
+    },
     /// Removes a service of the API. Its address rests from `now` on.
     RemoveService {
         /// The service.

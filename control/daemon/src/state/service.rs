@@ -8,7 +8,9 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::{Kind, NetworkError, Origin, Refusal, State};
-use vswitch_model::{EndpointMode, EndpointSpec, Family, Name, ServiceSpec, ServiceUpdate, ipam::IpamError};
+use vswitch_model::{
+    EndpointMode, EndpointSpec, Family, Id, Name, ServiceSpec, ServiceUpdate, ipam::IpamError,
+};
 
 /// A wanted service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +41,9 @@ pub enum ServiceError {
     /// An address is in none of the network's subnets: (service, address).
     #[error("service {0}: {1} is no free address of its network's subnets: choose another")]
     Foreign(Name, IpAddr),
+    /// A number of the check is out of range.
+    #[error("service {0}: interval, timeout and retries of its check are 1 to 3600 each")]
+    Health(Name),
     /// Two addresses are of one family.
     #[error("service {0}: two addresses of one family: give one for IPv4 and one for IPv6")]
     Addresses(Name),
@@ -76,9 +81,32 @@ impl State {
         backends
     }
 
-    /// Whether a service's endpoint gets new connections.
+    /// Whether a service's endpoint gets new connections: one that passes the check, or any if none of them does, for one that only
+    /// seems to serve is better than none.
     pub(crate) fn is_ready(&self, service: &ServiceSpec, endpoint: &EndpointSpec) -> bool {
-        !service.drain.contains(&endpoint.name)
+        let is_wanted = |it: &EndpointSpec| !service.drain.contains(&it.name);
+        let others = || self.backends(service).into_iter().filter(|it| is_wanted(it));
+        is_wanted(endpoint)
+            && (self.passes(service, endpoint) || !others().any(|it| self.passes(service, it)))
+    }
+
+    /// Whether an endpoint passes a service's check, if it has one.
+    pub(crate) fn passes(&self, service: &ServiceSpec, endpoint: &EndpointSpec) -> bool {
+        service.health.is_none() || self.passing.contains(&(service.name.clone(), endpoint.id.clone()))
+    }
+
+    /// Notes whether an endpoint passes a service's check.
+    pub(super) fn note_health(&mut self, service: Name, endpoint: Id, passes: bool) {
+        let mut passing = (*self.passing).clone();
+        if passes {
+            passing.insert((service, endpoint));
+        } else {
+            passing.remove(&(service, endpoint));
+        }
+        passing.retain(|(service, id)| {
+            self.services.entry(service).is_some() && self.endpoints.contains_key(id)
+        });
+        self.passing = passing.into();
     }
 
     /// Creates a service, and chooses its addresses.
@@ -152,6 +180,9 @@ impl State {
                 return Err(ServiceError::NoNetwork(name.clone(), network.clone()).into());
             };
             check_addresses(service)?;
+            if service.health.as_ref().is_some_and(|health| !health.is_valid()) {
+                return Err(ServiceError::Health(name.clone()).into());
+            }
             for address in &service.address {
                 let mut subnets = network.spec.subnets.iter();
                 let is_inside = subnets.any(|it| {

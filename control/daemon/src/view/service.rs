@@ -55,10 +55,11 @@ impl Snapshot {
         Backend {
             id: endpoint.id.clone(),
             name: endpoint.name.clone(),
-            state: match (is_up, self.state.is_ready(service, endpoint)) {
-                (false, _) => "down",
-                (true, true) => "ready",
-                (true, false) => "draining",
+            state: match () {
+                () if !is_up => "down",
+                () if service.drain.contains(&endpoint.name) => "draining",
+                () if self.state.passes(service, endpoint) => "ready",
+                () => "unready",
             }
             .to_owned(),
             flows: pairs().filter_map(|pair| counted.get(&pair)).sum(),

@@ -29,7 +29,7 @@ pub struct Backend {
     pub name: Name,
     /// Its addresses.
     pub addresses: Vec<String>,
-    /// Whether it gets new connections: `ready`, `draining`, or `down`.
+    /// Whether it gets new connections: `ready`, `draining`; `unready`, if it fails the check; or `down`.
     pub state: String,
     /// Connections through the service that it has at the moment.
     pub flows: u64,
