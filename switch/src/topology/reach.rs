@@ -42,16 +42,29 @@ impl<'a> Reach<'a> {
 
     /// All egress ports, for flooding.
     pub fn members(self) -> impl Iterator<Item = &'a Member> {
-        let members = self.entry.map_or(&[][..], |entry| &entry.members[..entry.flooded]);
         let is_kept_apart = self.is_kept_apart();
         let reaches = move |member: &&Member| {
             if is_kept_apart {
                 !self.is_beyond_flood_horizon(member) && self.check(member).is_ok()
             } else {
-                member.port != self.ingress || member.hairpin
+                self.is_elsewhere(member)
             }
         };
-        members.iter().filter(reaches)
+        self.flooded().iter().filter(reaches)
+    }
+
+    /// [All egress ports](Self::members) of a sender that is not kept apart from any. `None`: this one may be.
+    pub(crate) fn members_at_large(self) -> Option<impl Iterator<Item = &'a Member>> {
+        let is_elsewhere = move |member: &&Member| self.is_elsewhere(member);
+        (!self.is_kept_apart()).then(|| self.flooded().iter().filter(is_elsewhere))
+    }
+
+    fn flooded(&self) -> &'a [Member] {
+        self.entry.map_or(&[], |entry| &entry.members[..entry.flooded])
+    }
+
+    fn is_elsewhere(&self, member: &Member) -> bool {
+        member.port != self.ingress || member.hairpin
     }
 
     /// Whether the sender may be kept apart from some members: none is from a port in no group and not isolated, as most are.
@@ -66,7 +79,7 @@ impl<'a> Reach<'a> {
     }
 
     fn check(&self, member: &Member) -> Result<(), DropReason> {
-        if member.port == self.ingress && !member.hairpin {
+        if !self.is_elsewhere(member) {
             Err(DropReason::SamePort)
         } else if member.horizon.is_some() && member.horizon == self.from.and_then(|from| from.horizon) {
             Err(DropReason::SplitHorizon)
