@@ -108,8 +108,9 @@ impl Forwarder {
             count_networks(&pass, batch.frames(), headers);
         }
         if let Some(first) = batch.frames().first() {
-            if plan.topology.guards_batch(first.ingress) {
-                guard(plan, batch, headers);
+            // A batch comes from one port, or from all tunnels, which have no guard.
+            if let Some(guarded) = plan.topology.guarded(first.ingress) {
+                guard(guarded, batch, headers);
             }
             if plan.topology.limits_batch(first.ingress) {
                 police_ingress(&pass, batch, headers);
