@@ -6,6 +6,7 @@ use super::{Ingress, NO_MEMBER, NetworkEntry, PortEntry};
 use crate::{
     addr::{PortId, VlanId},
     drops::DropReason,
+    spread::MANY,
 };
 
 /// A port as one network sees it.
@@ -44,14 +45,30 @@ impl<'a> Reach<'a> {
     pub fn members(self) -> impl Iterator<Item = &'a Member> {
         let members = self.entry.map_or(&[][..], |entry| &entry.members[..entry.flooded]);
         let is_kept_apart = self.is_kept_apart();
-        let reaches = move |member: &&Member| {
-            if is_kept_apart {
-                !self.is_beyond_flood_horizon(member) && self.check(member).is_ok()
-            } else {
-                member.port != self.ingress || member.hairpin
-            }
-        };
-        members.iter().filter(reaches)
+        members.iter().filter(move |member| self.floods_to(member, is_kept_apart))
+    }
+
+    /// Whether these are more than a turn serves; see [`spread`](crate::spread).
+    #[inline]
+    pub(crate) fn is_many(&self) -> bool {
+        self.entry.is_some_and(|entry| entry.flooded > MANY)
+    }
+
+    /// The member `port`, if the frame is flooded to it.
+    pub(crate) fn flooded(&self, port: PortId) -> Option<&'a Member> {
+        let entry = self.entry?;
+        let place = usize::from(*entry.place.get(port.index())?);
+        let member = entry.members[..entry.flooded].get(place)?;
+        self.floods_to(member, self.is_kept_apart()).then_some(member)
+    }
+
+    #[inline(always)]
+    fn floods_to(&self, member: &Member, is_kept_apart: bool) -> bool {
+        if is_kept_apart {
+            !self.is_beyond_flood_horizon(member) && self.check(member).is_ok()
+        } else {
+            member.port != self.ingress || member.hairpin
+        }
     }
 
     /// Whether the sender may be kept apart from some members: none is from a port in no group and not isolated, as most are.
