@@ -14,7 +14,7 @@ pub use build::TopologyError;
 pub use reach::{Member, Reach};
 pub use rules::{DEFAULT_MTU, Network, PortMode, PortRules};
 
-use std::{num::NonZeroU16, sync::Arc};
+use std::{net::IpAddr, num::NonZeroU16, sync::Arc};
 
 use crate::{
     addr::{NetworkId, PortId},
@@ -86,6 +86,8 @@ struct NetworkEntry {
     flooded: usize,
     /// The link-local IPv6 addresses that its known stations have by default, sorted.
     link_locals: Vec<(u128, PortId)>,
+    /// Where the IP addresses of known stations are, sorted.
+    homes: Vec<(u128, PortId)>,
     /// By port number: its index in `members`, or [`NO_MEMBER`].
     place: Vec<u16>,
 }
@@ -183,7 +185,8 @@ impl Topology {
         Some(Guarded { guard, port, link_locals: &self.networks[network.index()].link_locals })
     }
 
-    fn carries(&self, network: NetworkId, port: PortId) -> bool {
+    /// Whether `port` is one of the ports of `network`.
+    pub(crate) fn carries(&self, network: NetworkId, port: PortId) -> bool {
         let place = self.networks.get(network.index()).and_then(|entry| entry.place.get(port.index()));
         place.is_some_and(|place| *place != NO_MEMBER)
     }
@@ -212,6 +215,29 @@ impl Topology {
     pub fn reach(&self, network: NetworkId, ingress: PortId, isolated: bool) -> Reach<'_> {
         let from = self.ports.get(ingress.index()).and_then(Option::as_ref);
         Reach { entry: self.networks.get(network.index()), from, ingress, isolated }
+    }
+
+    /// The port whose station has `address` in `network`, as far as that is known: a hint, where to ask first.
+    pub(crate) fn home(&self, network: NetworkId, address: IpAddr) -> Option<PortId> {
+        let entry = self.networks.get(network.index())?;
+        let address = number(address);
+        let known = |homes: &[(u128, PortId)]| {
+            let place = homes.binary_search_by_key(&address, |(home, _)| *home).ok()?;
+            Some(homes[place].1)
+        };
+        known(&entry.homes).or_else(|| known(&entry.link_locals))
+    }
+
+    /// The ports that frames of `network` are flooded to, whoever sends them.
+    pub(crate) fn flooded(&self, network: NetworkId) -> impl Iterator<Item = PortId> {
+        let members =
+            self.networks.get(network.index()).map_or(&[][..], |entry| &entry.members[..entry.flooded]);
+        members.iter().map(|member| member.port)
+    }
+
+    /// Whether `port` is an access port, with one station or few behind it.
+    pub(crate) fn is_access(&self, port: PortId) -> bool {
+        self.port(port).is_ok_and(|entry| matches!(entry.ingress, Ingress::Access { .. }))
     }
 
     /// Maximum number of addresses learned on `port`; 0: it does not learn.
@@ -263,5 +289,13 @@ impl Topology {
     fn port(&self, port: PortId) -> Result<&PortEntry, DropReason> {
         // The frame was under way when its port was removed.
         self.ports.get(port.index()).and_then(Option::as_ref).ok_or(DropReason::PortGone)
+    }
+}
+
+/// An address of either family as a number; IPv4 as RFC 4291 section 2.5.5.2 maps it.
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
     }
 }
