@@ -89,6 +89,8 @@ drop_reasons! {
     ServiceProtocol = "SERVICE_PROTOCOL", "sent to a service, which serves TCP and UDP and answers pings: send other protocols to a backend's own address";
     /// A fragment for a service whose packet's first fragment did not come before.
     ServiceFragment = "SERVICE_FRAGMENT", "a fragment to a service without the first of its packet before it, which has the ports: packets were lost or reordered; smaller datagrams need no fragments";
+    /// Flooded to many ports by a port of which too many frames wait for that already.
+    FloodBacklog = "FLOOD_BACKLOG", "flooded to hundreds of ports faster than these can be served, and too many such frames of its port wait already: find the sender, or limit it by storm.broadcast and storm.multicast";
     // Lookup.
     /// The destination is behind the ingress port.
     SamePort = "SAME_PORT", "its destination is behind the port it came from: it needs no switch, or a MAC is used twice";

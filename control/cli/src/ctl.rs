@@ -9,6 +9,7 @@ mod cluster;
 mod cni;
 mod complete;
 mod dns;
+mod docker;
 mod events;
 mod filter;
 mod man;
@@ -37,6 +38,7 @@ pub use capture::CaptureArguments;
 pub use cluster::{ClusterCommand, EndpointCommand, InitArguments, JoinArguments};
 pub use cni::CniCommand;
 pub use dns::DnsCommand;
+pub use docker::DockerCommand;
 pub use events::EventsArguments;
 pub use mirror::{MirrorArguments, MirrorCommand};
 pub use network::{
@@ -113,6 +115,7 @@ pub async fn execute(cli: &Cli) -> Result<String, ClientError> {
         Command::Sandbox(command) => sandbox::execute(&client, command, json).await,
         Command::Service(command) => service::execute(&client, command, json).await,
         Command::Dns(command) => dns::execute(&client, command, json).await,
+        Command::Docker(command) => docker::execute(&client, command, json).await,
         Command::Peer(command) => tunnel::peer(&client, command, json).await,
         Command::Tunnel(command) => tunnel::tunnel(&client, command, json).await,
         Command::Cluster(command) => cluster::execute(&client, command, json).await,

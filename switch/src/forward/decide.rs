@@ -70,6 +70,10 @@ pub(super) trait Observe {
     fn flood(&mut self, _: Flood) {}
     /// The backend of the service that the frame is for.
     fn served(&mut self, _: Served) {}
+    /// Whether a flood may be sent after the turn.
+    fn may_spread(&self) -> bool {
+        true
+    }
     /// The fate of the frame at `slot`; its network is known if its header was accepted.
     fn decided(&mut self, _slot: usize, _: Option<NetworkId>, _fate: Result<Action<'_>, DropReason>) {}
 }

@@ -90,9 +90,12 @@ impl State {
             && (self.passes(service, endpoint) || !others().any(|it| self.passes(service, it)))
     }
 
-    /// Whether an endpoint passes a service's check, if it has one.
+    /// Whether an endpoint passes a service's check, if it has one, and that of its engine.
     pub(crate) fn passes(&self, service: &ServiceSpec, endpoint: &EndpointSpec) -> bool {
-        service.health.is_none() || self.passing.contains(&(service.name.clone(), endpoint.id.clone()))
+        let passes = || {
+            service.health.is_none() || self.passing.contains(&(service.name.clone(), endpoint.id.clone()))
+        };
+        !endpoint.unready && passes()
     }
 
     /// Notes whether an endpoint passes a service's check.
