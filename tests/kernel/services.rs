@@ -111,7 +111,7 @@ fn clients_reach_endpoints_by_one_address_and_endpoints_see_their_clients() {
         assert_eq!(curl(&client, address).0, 7, "refused");
     }
     assert!(begin.elapsed() < Duration::from_secs(4));
-    assert_eq!(switch.dropped("client", "SERVICE_NO_BACKEND"), 2);
+    assert_eq!(switch.dropped("client.blue", "SERVICE_NO_BACKEND"), 2);
 
     connect(&switch, &one, "one", "--service web ");
     connect(&switch, &two, "two", "--service web --driver-opt kind=veth ");
@@ -143,7 +143,35 @@ fn clients_reach_endpoints_by_one_address_and_endpoints_see_their_clients() {
     ctl(&switch, "network disconnect blue one");
     assert!((0..20).all(|_| curl(&client, SERVICE).1 == "two"));
     ctl(&switch, "service rm web");
-    assert_eq!(curl(&client, SERVICE).0, 7, "refused");
+    assert_eq!(switch.ctl(&["service", "ls"]), serde_json::json!([]));
+}
+
+#[test]
+fn an_endpoint_that_fails_its_check_gets_nothing_while_another_passes() {
+    let switch = switch();
+    let (client, one, two) = (Netns::new("client"), Netns::new("one"), Netns::new("two"));
+    connect(&switch, &client, "client", "");
+    connect(&switch, &one, "one", "--service web ");
+    connect(&switch, &two, "two", "--service web ");
+    let _one = Server::start(&one, "one");
+    let state = |which: usize, wanted: &str| {
+        eventually(&format!("{wanted}: {which}"), || (ps(&switch)[which].1 == wanted).then_some(()));
+    };
+    ctl(&switch, "service update --health http:80/ --health-interval 1 --health-retries 2 web");
+    state(0, "ready");
+    assert_eq!(ps(&switch)[1].1, "unready", "nothing listens there");
+    assert!((0..20).all(|_| curl(&client, SERVICE).1 == "one"));
+    let _two = Server::start(&two, "two");
+    state(1, "ready");
+    let seen: BTreeSet<String> = (0..30).map(|_| curl(&client, SERVICE).1).collect();
+    assert_eq!(seen.len(), 2);
+    switch.logs(&["it serves", "endpoint=two"]);
+    // None passes: all get connections.
+    ctl(&switch, "service update --health tcp:81 --health-interval 1 --health-retries 1 web");
+    state(0, "unready");
+    state(1, "unready");
+    let seen: BTreeSet<String> = (0..30).map(|_| curl(&client, SERVICE).1).collect();
+    assert_eq!(seen.len(), 2);
 }
 
 #[test]
@@ -157,7 +185,6 @@ fn it_is_explained_and_has_a_name() {
     let server = Server::start(&one, "one");
     assert_eq!(curl(&client, SERVICE).1, "one");
     assert_eq!(server.clients().len(), 1);
-    let port = format!("--port client 'tcp > {SERVICE}:80'");
     let trace =
         switch.try_ctl(&["trace", "--port", "client.blue", &format!("tcp 10.9.0.2:4711 > {SERVICE}:80")]);
     assert!(
@@ -187,9 +214,10 @@ fn open_connections_go_on_when_the_daemon_is_killed_and_one_of_a_backend_that_go
     let (client, one, two) = (Netns::new("client"), Netns::new("one"), Netns::new("two"));
     connect(&switch, &client, "client", "");
     connect(&switch, &one, "one", "--service web ");
-    let listener = one.listen("0.0.0.0:5001");
+    let listener = one.listen("0.0.0.0");
+    let port = listener.local_addr().unwrap().port();
     let open = || {
-        let near = client.connect(format!("{SERVICE}:5001").parse().unwrap());
+        let near = client.connect(SocketAddr::new(SERVICE.parse().unwrap(), port));
         let (far, _) = listener.accept().unwrap();
         for stream in [&near, &far] {
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
