@@ -187,11 +187,7 @@ fn it_is_explained_and_has_a_name() {
     assert_eq!(server.clients().len(), 1);
     let trace =
         switch.try_ctl(&["trace", "--port", "client.blue", &format!("tcp 10.9.0.2:4711 > {SERVICE}:80")]);
-    assert!(
-        trace.stdout.contains("service web (10.9.0.100): endpoint one (10.9.0."),
-        "{port}: {}",
-        trace.stdout
-    );
+    assert!(trace.stdout.contains("service web (10.9.0.100): endpoint one (10.9.0."), "{}", trace.stdout);
     let why = switch.try_ctl(&["why", "--ip", SERVICE]).stdout;
     assert!(why.contains("it is service web of network blue, served by one (ready"), "{why}");
 
