@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
@@ -252,8 +252,8 @@ fn streams_and_datagrams_of_iperf3_in_one_piece_and_in_fragments() {
     let (client, one) = (Netns::new("client"), Netns::new("one"));
     connect(&switch, &client, "client", "");
     connect(&switch, &one, "one", "--service web ");
-    let mut server = one
-        .run(|| Command::new("iperf3").arg("-s").stdout(Stdio::null()).spawn().expect("iperf3 is installed"));
+    let start = || Command::new("iperf3").arg("-s").stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let _server = Ended(one.run(|| start().expect("iperf3 is installed")));
     eventually("it listens", || {
         client.run(|| TcpStream::connect_timeout(&format!("{SERVICE}:5201").parse().unwrap(), PATIENCE)).ok()
     });
@@ -275,6 +275,14 @@ fn streams_and_datagrams_of_iperf3_in_one_piece_and_in_fragments() {
             assert!(sum["lost_percent"].as_f64().unwrap() < 5.0, "{address} {more}: {sum}");
         }
     }
-    server.kill().unwrap();
-    server.wait().unwrap();
+}
+
+/// A process that ends with the test, whatever becomes of that.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
