@@ -1,5 +1,7 @@
 //! The fast path: what the kernel forwards, what it leaves to the switch, and that nothing else tells the difference.
 
+mod gateway;
+
 use std::{
     collections::HashSet,
     fs,
