@@ -13,11 +13,11 @@ use ipnet::IpNet;
 use super::{reader::Table, rules::MAC_LIMIT};
 use crate::{names, state::network::choose_addresses};
 use vswitch_model::{
-    ApiSpec, BURST, Carries, Config, Damping, DnsSpec, DockerSpec, Dscp, Family, FloodLimits, GuardSpec,
-    LimitSpec, MirrorSpec, Mtu, Name, Netns, NetworkSpec, Offloads, PeerSpec, PoolSpec, PoolsSpec, PortSpec,
-    SubnetSpec, SwitchSpec, Tags, Ttl, UnderlayAddr, Vni, VxlanSpec,
+    ApiSpec, BURST, Carries, Config, Connect, Damping, DeclaredEndpoint, DnsSpec, DockerSpec, Dscp, Family,
+    FloodLimits, GuardSpec, LimitSpec, MirrorSpec, Mtu, Name, Netns, NetworkSpec, Offloads, PeerSpec,
+    PoolSpec, PoolsSpec, PortSpec, SubnetSpec, SwitchSpec, Tags, Ttl, UnderlayAddr, Vni, VxlanSpec,
     fields::{Misfit, PortFields},
-    options,
+    options::{self, EndpointOptions, Meaning},
 };
 
 /// Maximum length of a socket path: `sun_path` holds 108 bytes, of which `.attach` and a NUL take eight.
@@ -43,8 +43,13 @@ pub(super) fn config(mut file: Table<'_, '_, '_>) -> Config {
     if let Some(table) = file.table("vxlan") {
         vxlan(table, &mut ports);
     }
+    let mut endpoints: Vec<DeclaredEndpoint> = Vec::new();
+    file.tables("endpoint", |table| {
+        let new = endpoint(table, &endpoints);
+        endpoints.extend(new);
+    });
     file.finish();
-    Config { switch, api, docker, dns, ipam, networks, ports }
+    Config { switch, api, docker, dns, ipam, networks, ports, endpoints }
 }
 
 fn switch(mut table: Table<'_, '_, '_>) -> SwitchSpec {
@@ -419,6 +424,45 @@ fn peer(mut table: Table<'_, '_, '_>) -> PortSpec {
     }
     table.finish();
     PortSpec { isolated, mac_limit, storm, limit, ..PortSpec::new(name, Carries::Tunnel { networks }, spec) }
+}
+
+/// Reads an endpoint, after `others`. One without name, network or namespace is reported and skipped.
+fn endpoint(mut table: Table<'_, '_, '_>, others: &[DeclaredEndpoint]) -> Option<DeclaredEndpoint> {
+    let (name, network): (Option<Name>, Option<Name>) = (table.parsed("name"), table.parsed("network"));
+    let netns = table.text("netns").map(|text| Netns::from(text.to_owned()));
+    for (key, what) in [
+        ("name", "missing: name the endpoint, uniquely in its network"),
+        ("network", "missing: name the network that it is in"),
+        ("netns", "missing: name the namespace of its interface, or write its path"),
+    ] {
+        table.fault_unless_read(key, what);
+    }
+    let connect = Connect {
+        sandbox: netns.clone(),
+        ip: table.parsed("ip"),
+        ip6: table.parsed("ip6"),
+        mac: table.parsed("mac"),
+        ifname: table.parsed("ifname"),
+        aliases: table.parsed_list("aliases").unwrap_or_default(),
+        publish: table.parsed_list("publish").unwrap_or_default(),
+        options: table.texts("options"),
+        ..Connect::default()
+    };
+    if let Err(error) = EndpointOptions::read(&connect.options) {
+        table.fault_within("options", &error.key, error.what);
+    }
+    let declared =
+        name.zip(network).zip(netns).map(|((name, network), _)| DeclaredEndpoint { network, name, connect });
+    if let Some(it) = &declared
+        && others.iter().any(|other| (&other.network, &other.name) == (&it.network, &it.name))
+    {
+        table.fault(
+            "name",
+            format!("network {} has an endpoint {} already: use another name", it.network, it.name),
+        );
+    }
+    table.finish();
+    declared
 }
 
 fn mirror(mut table: Table<'_, '_, '_>) -> MirrorSpec {
