@@ -142,7 +142,7 @@ fn an_empty_switch_says_what_to_do_and_containers_are_found_by_address() {
     let mut browser = Browser::start(&switch.host);
     browser.resize(1440, 900, false);
     browser.visit(PAGE);
-    browser.sees("!document.getElementById('first-steps').hidden");
+    browser.sees("document.getElementById('first-steps')?.hidden === false");
     browser.sees(&format!("{} === 'forwarding' && {} === '0'", text("state"), text("fact-networks")));
     browser.sees("document.querySelectorAll('#picture .head').length === 0");
     browser.picture(&artefact("empty"));

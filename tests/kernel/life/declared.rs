@@ -15,13 +15,10 @@ fn with(endpoints: &[(&str, &Netns, &str)]) -> Config {
 
 /// The names of the connected endpoints.
 fn connected(switch: &Vswitchd) -> Vec<String> {
-    let network = switch.ctl(&["network", "inspect", "blue"]);
-    let mut names: Vec<_> = network[0]["Containers"]
-        .as_object()
-        .into_iter()
-        .flat_map(|all| all.values())
-        .map(|it| it["Name"].as_str().unwrap().to_owned())
-        .collect();
+    let network: serde_json::Value =
+        serde_json::from_str(&switch.request("GET", "/v1/networks/blue", "").1).unwrap();
+    let endpoints = network["endpoints"].as_array().into_iter().flatten();
+    let mut names: Vec<_> = endpoints.map(|it| it["name"].as_str().unwrap().to_owned()).collect();
     names.sort_unstable();
     names
 }

@@ -18,6 +18,7 @@ use vswitch_model::{
     PoolSpec, PoolsSpec, PortSpec, SubnetSpec, SwitchSpec, Tags, Ttl, UnderlayAddr, Vni, VxlanSpec,
     fields::{Misfit, PortFields},
     options::{self, EndpointOptions, Meaning},
+    publish::Publish,
 };
 
 /// Maximum length of a socket path: `sun_path` holds 108 bytes, of which `.attach` and a NUL take eight.
@@ -45,7 +46,7 @@ pub(super) fn config(mut file: Table<'_, '_, '_>) -> Config {
     }
     let mut endpoints: Vec<DeclaredEndpoint> = Vec::new();
     file.tables("endpoint", |table| {
-        let new = endpoint(table, &endpoints);
+        let new = endpoint(table, &networks, &endpoints);
         endpoints.extend(new);
     });
     file.finish();
@@ -426,8 +427,12 @@ fn peer(mut table: Table<'_, '_, '_>) -> PortSpec {
     PortSpec { isolated, mac_limit, storm, limit, ..PortSpec::new(name, Carries::Tunnel { networks }, spec) }
 }
 
-/// Reads an endpoint, after `others`. One without name, network or namespace is reported and skipped.
-fn endpoint(mut table: Table<'_, '_, '_>, others: &[DeclaredEndpoint]) -> Option<DeclaredEndpoint> {
+/// Reads an endpoint of one of `networks`, after `others`. One without name, network or namespace is reported and skipped.
+fn endpoint(
+    mut table: Table<'_, '_, '_>,
+    networks: &[NetworkSpec],
+    others: &[DeclaredEndpoint],
+) -> Option<DeclaredEndpoint> {
     let (name, network): (Option<Name>, Option<Name>) = (table.parsed("name"), table.parsed("network"));
     let netns = table.text("netns").map(|text| Netns::from(text.to_owned()));
     for (key, what) in [
@@ -461,8 +466,50 @@ fn endpoint(mut table: Table<'_, '_, '_>, others: &[DeclaredEndpoint]) -> Option
             format!("network {} has an endpoint {} already: use another name", it.network, it.name),
         );
     }
+    if let Some(it) = &declared {
+        place(&mut table, it, networks, others);
+    }
     table.finish();
     declared
+}
+
+/// Reports what would keep an endpoint from ever being connected beside the rest of the file: what it is in, its addresses, and the
+/// host's ports that lead to it.
+fn place(
+    table: &mut Table<'_, '_, '_>,
+    endpoint: &DeclaredEndpoint,
+    networks: &[NetworkSpec],
+    others: &[DeclaredEndpoint],
+) {
+    let connect = &endpoint.connect;
+    let Some(network) = networks.iter().find(|it| it.name == endpoint.network) else {
+        table.fault("network", format!("there is no network {}: declare it in this file", endpoint.network));
+        return;
+    };
+    for (key, address) in [("ip", connect.ip.map(IpAddr::V4)), ("ip6", connect.ip6.map(IpAddr::V6))] {
+        let Some(address) = address else { continue };
+        let home = network.subnets.iter().find(|it| it.subnet.contains(&address));
+        let holder = others.iter().find(|it| it.network == endpoint.network && it.has(address));
+        let wrong = if let Some(other) = holder {
+            format!("{address} is that of endpoint {} already: use another", other.name)
+        } else if home.is_none() {
+            format!("{address} is in no subnet of network {}: use an address of one", network.name)
+        } else if home.is_some_and(|it| it.gateway == Some(address)) {
+            format!("{address} is the gateway of network {}: use another", network.name)
+        } else {
+            continue;
+        };
+        table.fault(key, wrong);
+    }
+    for (place, publish) in connect.publish.iter().enumerate() {
+        let mut all = others.iter().map(|it| (it, &it.connect.publish[..]));
+        let own = (endpoint, &connect.publish[..place]);
+        let claims = |(_, all): &(_, &[Publish])| all.iter().any(|other| other.collides(publish));
+        if let Some((other, _)) = all.find(&claims).or_else(|| Some(own).filter(claims)) {
+            let what = format!("the host's port leads to endpoint {} already: use another", other.name);
+            table.fault(&format!("publish[{place}]"), what);
+        }
+    }
 }
 
 fn mirror(mut table: Table<'_, '_, '_>) -> MirrorSpec {

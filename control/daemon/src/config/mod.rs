@@ -8,7 +8,7 @@ mod declare;
 mod reader;
 mod report;
 
-use std::{fs, io, net::IpAddr, path::Path};
+use std::{fs, io, path::Path};
 
 use toml::de::DeTable;
 
@@ -16,7 +16,6 @@ pub use self::report::{ConfigError, ConfigErrors};
 use self::{reader::Table, report::Report};
 use vswitch_model::{
     Carries, Config, PortSpec,
-    publish::Publish,
     rules::{self, Index, Location},
 };
 
@@ -56,7 +55,6 @@ pub fn parse(file: impl AsRef<Path>, source: &str) -> Result<Config, ConfigError
     let config = declare::config(Table::root(&mut report, tree.get_ref()));
     obey(&config, &mut report);
     reach_collectors(&config, &mut report);
-    place_endpoints(&config, &mut report);
     report.finish(file, config)
 }
 
@@ -82,43 +80,6 @@ fn reach_collectors(config: &Config, report: &mut Report<'_>) {
         if port.device.collector().is_some() {
             let what = "a collector is reached through the tunnel, and there is no [vxlan]: add it";
             report.fault(format!("port[{index}].kind"), what);
-        }
-    }
-}
-
-/// Reports endpoints that could never be connected beside the rest of the file: what they are in, their addresses, and the host's
-/// ports that lead to them.
-fn place_endpoints(config: &Config, report: &mut Report<'_>) {
-    for (index, endpoint) in config.endpoints.iter().enumerate() {
-        let mut fault = |key: &str, what: String| report.fault(format!("endpoint[{index}].{key}"), what);
-        let (before, connect) = (&config.endpoints[..index], &endpoint.connect);
-        let Some(network) = config.networks.iter().find(|it| it.name == endpoint.network) else {
-            fault("network", format!("there is no network {}: declare it in this file", endpoint.network));
-            continue;
-        };
-        for (key, address) in [("ip", connect.ip.map(IpAddr::V4)), ("ip6", connect.ip6.map(IpAddr::V6))] {
-            let Some(address) = address else { continue };
-            let home = network.subnets.iter().find(|it| it.subnet.contains(&address));
-            let holder = before.iter().find(|it| it.network == endpoint.network && it.has(address));
-            if let Some(other) = holder {
-                fault(key, format!("{address} is that of endpoint {} already: use another", other.name));
-            } else if home.is_none() {
-                fault(
-                    key,
-                    format!("{address} is in no subnet of network {}: use an address of one", network.name),
-                );
-            } else if home.is_some_and(|it| it.gateway == Some(address)) {
-                fault(key, format!("{address} is the gateway of network {}: use another", network.name));
-            }
-        }
-        for (place, publish) in connect.publish.iter().enumerate() {
-            let mut others = before.iter().map(|it| (it, &it.connect.publish[..]));
-            let own = (endpoint, &connect.publish[..place]);
-            let claims = |(_, all): &(_, &[Publish])| all.iter().any(|other| other.collides(publish));
-            if let Some((other, _)) = others.find(&claims).or_else(|| Some(own).filter(claims)) {
-                let what = format!("the host's port leads to endpoint {} already: use another", other.name);
-                fault(&format!("publish[{place}]"), what);
-            }
         }
     }
 }

@@ -817,7 +817,7 @@ ip = "10.9.0.1"
         "net.toml:18: endpoint[3].name: network blue has an endpoint db already: use another name",
         "net.toml:21: endpoint[3].ip: 10.9.0.2 is that of endpoint db already: use another",
         "net.toml:22: endpoint[3].publish[0]: the host's port leads to endpoint db already: use another",
-        "net.toml:23: endpoint[3].optoins: is unknown: did you mean options?",
+        "net.toml:23: endpoint[3].optoins: unknown key: did you mean options?",
         "net.toml:28: endpoint[4].ip: 10.8.0.2 is in no subnet of network blue: use an address of one",
         "net.toml:29: endpoint[4].ip6: fd09::1 is in no subnet of network blue: use an address of one",
         "net.toml:30: endpoint[4].publish[1]: the host's port leads to endpoint c already: use another",
