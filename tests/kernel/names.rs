@@ -1,5 +1,7 @@
 //! Names: containers find each other by them, and others by other servers.
 
+mod elsewhere;
+
 use std::{
     fs,
     net::UdpSocket,
@@ -16,19 +18,29 @@ use vswitch_tests::{Netns, Vswitchd, eventually, net};
 /// A server for other names, as net.toml has it: it is on the host, where the daemon asks it.
 const UPSTREAM: &str = "127.0.0.9:5399";
 
-fn switch(keys: &str) -> Vswitchd {
+pub(crate) fn switch(keys: &str) -> Vswitchd {
     Vswitchd::start(&net().keys(&format!("[dns]\nenabled = true\nupstream = [\"{UPSTREAM}\"]\n{keys}")))
 }
 
-fn network(switch: &Vswitchd, arguments: &str) {
+pub(crate) fn network(switch: &Vswitchd, arguments: &str) {
     let words: Vec<_> = ["network"].into_iter().chain(arguments.split(' ')).collect();
     let output = switch.try_ctl(&words);
     assert_eq!(output.code, 0, "network {arguments}: {}", output.stderr);
 }
 
 /// Connects a sandbox under a name; answers its address.
-fn connect(switch: &Vswitchd, network: &str, sandbox: &Netns, name: &str, more: &[&str]) -> String {
-    let place = format!("netns:{}", sandbox.name());
+pub(crate) fn connect(
+    switch: &Vswitchd,
+    network: &str,
+    sandbox: &Netns,
+    name: &str,
+    more: &[&str],
+) -> String {
+    // A daemon with mounts of its own does not see the host's names of namespaces.
+    let place = match switch.mounts() {
+        Some(_) => format!("/proc/{}/root/run/netns/{}", std::process::id(), sandbox.name()),
+        None => format!("netns:{}", sandbox.name()),
+    };
     let named = ["network", "connect", "--name", name];
     let endpoint = switch.ctl(&[&named[..], more, &[network, &place]].concat());
     let net = endpoint["addresses"][0].as_str().unwrap();
@@ -36,7 +48,7 @@ fn connect(switch: &Vswitchd, network: &str, sandbox: &Netns, name: &str, more: 
 }
 
 /// What `dig` prints.
-fn dig(netns: &Netns, arguments: &str) -> String {
+pub(crate) fn dig(netns: &Netns, arguments: &str) -> String {
     let mut dig = Command::new("dig");
     dig.args(["+tries=1", "+time=5"]).args(arguments.split(' '));
     let output = netns.run(|| dig.output().expect("bind9-dnsutils is installed"));
@@ -44,7 +56,7 @@ fn dig(netns: &Netns, arguments: &str) -> String {
 }
 
 /// The data of the answer to `dig +short` at the address of all networks.
-fn short(netns: &Netns, question: &str) -> Vec<String> {
+pub(crate) fn short(netns: &Netns, question: &str) -> Vec<String> {
     let answer = dig(netns, &format!("@169.254.53.53 +short {question}"));
     let mut lines: Vec<_> = answer.lines().map(str::to_owned).collect();
     lines.sort();

@@ -24,8 +24,9 @@ use tokio::{net::UnixStream, time::timeout};
 use vswitch_model::{
     Connect, Error, Name, NetworkSpec, NetworkUpdate, PortSpec, Reference,
     api::{
-        Drop, DropsFilter, Endpoint, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Log, LogRequest, NameEntry,
-        NamesFilter, Network, Port, Prune, Pruned, Reload, ReloadRequest, StaticEntry, Stats, Status,
+        DnsStatus, Drop, DropsFilter, Endpoint, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Log, LogRequest,
+        NameEntry, NamesFilter, Network, Port, Prune, Pruned, Reload, ReloadRequest, StaticEntry, Stats,
+        Status,
         capture::Capture,
         cluster::{
             Backup, Cluster, HostUpdate, Init, Join, JoinToken, Leave, PlacedEndpoint, Restore, Restored,
@@ -264,6 +265,14 @@ impl Client {
     /// Traces a hypothetical frame.
     pub async fn trace(&self, request: &TraceRequest) -> Result<Trace, ClientError> {
         self.post("/v1/trace", request).await
+    }
+
+    /// Returns the DNS server.
+    ///
+    /// # Errors
+    /// The daemon is unreachable.
+    pub async fn dns(&self) -> Result<DnsStatus, ClientError> {
+        self.get("/v1/dns").await
     }
 
     /// Returns names: all, those of a network, or those that a look-up finds.

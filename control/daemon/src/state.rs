@@ -60,7 +60,7 @@ pub use self::{
     change::{Change, Delta},
     command::Command,
     effect::{Effect, Layout},
-    endpoint::{EndpointUpdate, Sandbox},
+    endpoint::{Called, EndpointUpdate, Sandbox},
     known::Known,
     membership::{Membership, PeerHost},
     network::{Host, NetworkError, predefined},

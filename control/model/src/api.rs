@@ -22,7 +22,7 @@ use utoipa::{
 use vswitch::addr::MacAddr;
 
 use self::counters::{Load, Loop, NetworkStats, TableStats};
-pub use self::names::{NameEntry, NamesFilter};
+pub use self::names::{DnsStatus, NameEntry, NamesFilter};
 pub use self::network::{Endpoint, Network, Prune, Pruned, SubnetUsage, has_label};
 pub use crate::Direction;
 use crate::{GuardSpec, LimitSpec, MirrorSpec, Mtu, Name, Offloads};

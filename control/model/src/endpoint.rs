@@ -40,6 +40,12 @@ pub struct EndpointSpec {
     /// Further names of it in the network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
+    /// The service it is a task of, as its engine says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Whether its engine says that it does not serve at the moment: its health check has not passed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unready: bool,
     /// Its interface's name.
     pub ifname: IfName,
     /// Its MAC address.

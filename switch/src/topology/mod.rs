@@ -94,6 +94,29 @@ struct NetworkEntry {
 
 const NO_MEMBER: u16 = u16::MAX;
 
+/// The guard of a port.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Guarded<'a> {
+    guard: &'a Guard,
+    pub(crate) port: PortId,
+    /// The link-local addresses of its network's stations, sorted, with the port of each.
+    link_locals: &'a [(u128, PortId)],
+}
+
+impl Guarded<'_> {
+    /// Whether the port may send `frame` (with Ethernet header, without FCS).
+    ///
+    /// # Errors
+    /// It may not, and why.
+    #[inline]
+    pub(crate) fn judge(self, frame: &[u8]) -> Result<(), DropReason> {
+        self.guard.judge(frame, |link_local| {
+            let found = self.link_locals.binary_search_by_key(&link_local, |(address, _)| *address);
+            found.is_ok_and(|place| self.link_locals[place].1 != self.port)
+        })
+    }
+}
+
 impl Topology {
     /// The network of a frame received on `ingress`. `known` is set by devices that know it (tunnels).
     ///
@@ -154,28 +177,12 @@ impl Topology {
         Ok(Classified { network, tag })
     }
 
-    /// Whether a batch whose first frame was received on `port` has frames of a port with a guard: a batch comes from one
-    /// port, or from all tunnels, which have none.
+    /// The guard of `port`, if it has one.
     #[inline]
-    pub(crate) fn guards_batch(&self, port: PortId) -> bool {
-        self.port(port).is_ok_and(|entry| entry.guard.is_some())
-    }
-
-    /// Whether `port` may send `frame` (with Ethernet header, without FCS), according to its guard.
-    ///
-    /// # Errors
-    /// It may not, and why.
-    #[inline]
-    pub(crate) fn judge(&self, port: PortId, frame: &[u8]) -> Result<(), DropReason> {
-        let entry = self.port(port)?;
-        let (Some(guard), Ingress::Access { network }) = (&entry.guard, &entry.ingress) else {
-            return Ok(());
-        };
-        guard.judge(frame, |link_local| {
-            let taken = &self.networks[network.index()].link_locals;
-            let found = taken.binary_search_by_key(&link_local, |(address, _)| *address);
-            found.is_ok_and(|place| taken[place].1 != port)
-        })
+    pub(crate) fn guarded(&self, port: PortId) -> Option<Guarded<'_>> {
+        let entry = self.port(port).ok()?;
+        let (Some(guard), Ingress::Access { network }) = (&entry.guard, &entry.ingress) else { return None };
+        Some(Guarded { guard, port, link_locals: &self.networks[network.index()].link_locals })
     }
 
     /// Whether `port` is one of the ports of `network`.

@@ -43,9 +43,14 @@ impl<'a> Reach<'a> {
 
     /// All egress ports, for flooding.
     pub fn members(self) -> impl Iterator<Item = &'a Member> {
-        let members = self.entry.map_or(&[][..], |entry| &entry.members[..entry.flooded]);
         let is_kept_apart = self.is_kept_apart();
-        members.iter().filter(move |member| self.floods_to(member, is_kept_apart))
+        self.all_flooded().iter().filter(move |member| self.floods_to(member, is_kept_apart))
+    }
+
+    /// [All egress ports](Self::members) of a sender that is not kept apart from any. `None`: this one may be.
+    pub(crate) fn members_at_large(self) -> Option<impl Iterator<Item = &'a Member>> {
+        let is_elsewhere = move |member: &&Member| self.is_elsewhere(member);
+        (!self.is_kept_apart()).then(|| self.all_flooded().iter().filter(is_elsewhere))
     }
 
     /// Whether these are more than a turn serves; see [`spread`](crate::spread).
@@ -56,10 +61,14 @@ impl<'a> Reach<'a> {
 
     /// The member `port`, if the frame is flooded to it.
     pub(crate) fn flooded(&self, port: PortId) -> Option<&'a Member> {
-        let entry = self.entry?;
-        let place = usize::from(*entry.place.get(port.index())?);
-        let member = entry.members[..entry.flooded].get(place)?;
+        let place = usize::from(*self.entry?.place.get(port.index())?);
+        let member = self.all_flooded().get(place)?;
         self.floods_to(member, self.is_kept_apart()).then_some(member)
+    }
+
+    /// The members that are flooded to, the sender among them.
+    fn all_flooded(&self) -> &'a [Member] {
+        self.entry.map_or(&[], |entry| &entry.members[..entry.flooded])
     }
 
     #[inline(always)]
@@ -67,8 +76,12 @@ impl<'a> Reach<'a> {
         if is_kept_apart {
             !self.is_beyond_flood_horizon(member) && self.check(member).is_ok()
         } else {
-            member.port != self.ingress || member.hairpin
+            self.is_elsewhere(member)
         }
+    }
+
+    fn is_elsewhere(&self, member: &Member) -> bool {
+        member.port != self.ingress || member.hairpin
     }
 
     /// Whether the sender may be kept apart from some members: none is from a port in no group and not isolated, as most are.
@@ -83,7 +96,7 @@ impl<'a> Reach<'a> {
     }
 
     fn check(&self, member: &Member) -> Result<(), DropReason> {
-        if member.port == self.ingress && !member.hairpin {
+        if !self.is_elsewhere(member) {
             Err(DropReason::SamePort)
         } else if member.horizon.is_some() && member.horizon == self.from.and_then(|from| from.horizon) {
             Err(DropReason::SplitHorizon)

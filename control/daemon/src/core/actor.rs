@@ -255,6 +255,9 @@ impl Core {
             Request::Flush(flush, reply) => reply.with(async { self.flush(flush) }).await,
             Request::Direct(network, change, reply) => reply.with(self.direct(network, change)).await,
             Request::Directory(network, reply) => reply.with(async { self.directory(&network) }).await,
+            Request::Names(network, records, reply) => {
+                reply.with(async { self.set_names(network, records) }).await
+            }
             Request::Capture(wanted, reply) => reply.with(self.capture(*wanted)).await,
             Request::EndCaptures(which, reply) => {
                 reply.with(async { Ok(self.end_captures(which).await) }).await
@@ -272,6 +275,7 @@ impl Core {
             EngineRequest::MakeRoom(network, ask, reply) => reply.with(self.make_room(&network, &ask)).await,
             EngineRequest::Clear(network, reply) => reply.with(self.clear(&network)).await,
             EngineRequest::Moved(id, to, reply) => reply.with(self.moved(id, to)).await,
+            EngineRequest::Called(id, called, reply) => reply.with(self.called(id, *called)).await,
             EngineRequest::Publish(id, publish, reply) => reply.with(self.publish_ports(id, publish)).await,
             EngineRequest::Adopt(id, network, reply) => reply.with(async { self.adopt(id, network) }).await,
             EngineRequest::Lend(subnet, address, reply) => {

@@ -1,5 +1,7 @@
 //! Executes the requests of the API.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use super::Core;
@@ -17,6 +19,7 @@ use vswitch_model::{
     api::{Prune, Pruned, capture::CaptureRequest, directory::Directory},
     is_predefined,
 };
+use vswitch_names::Record;
 
 impl Core {
     pub(super) async fn add_network(&mut self, mut spec: NetworkSpec) -> Result<Name, Error> {
@@ -118,6 +121,15 @@ impl Core {
         if self.edge.change_directory(&network.spec.name, network.id, change)? == Consequence::Plan {
             self.rebuild().await;
         }
+        Ok(())
+    }
+
+    /// Replaces the names that other hosts' endpoints have in a network.
+    pub(super) fn set_names(&mut self, network: Name, records: Arc<[Record]>) -> Result<(), Error> {
+        if self.state.network(&network).is_none() {
+            return Err(NetworkError::NotFound(network.into()).into());
+        }
+        self.naming.hear(network, records);
         Ok(())
     }
 

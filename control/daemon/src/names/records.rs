@@ -2,7 +2,7 @@
 //!
 //! | object | name | further names |
 //! |---|---|---|
-//! | endpoint | its own | its aliases, the first 12 digits of its container's id |
+//! | endpoint | its own | its aliases, its service, the first 12 digits of its container's id |
 //! | `[[port]]` with addresses | its own | – |
 
 use std::{
@@ -42,7 +42,6 @@ pub(super) fn records(state: &State) -> BTreeMap<Name, (Vec<IpNet>, Vec<Record>)
 }
 
 fn of_endpoint(endpoint: &EndpointSpec) -> Record {
-    let short = endpoint.container.iter().map(|id| id.chars().take(SHORT).collect::<String>());
     let port = |protocol: Protocol, number: u16| Port {
         name: number.to_string(),
         protocol: protocol.to_string(),
@@ -57,11 +56,21 @@ fn of_endpoint(endpoint: &EndpointSpec) -> Record {
     }
     Record {
         name: endpoint.name.to_string(),
-        aliases: endpoint.aliases.iter().cloned().chain(short).collect(),
+        aliases: aliases(endpoint),
         addresses: endpoint.addresses.iter().map(IpNet::addr).collect(),
+        service: endpoint.service.clone(),
+        unready: endpoint.unready,
         ports,
-        ..Record::default()
     }
+}
+
+/// The further names of an endpoint.
+pub(crate) fn aliases(endpoint: &EndpointSpec) -> Vec<String> {
+    let mut aliases = endpoint.aliases.clone();
+    let short = endpoint.container.iter().map(|id| id.chars().take(SHORT).collect::<String>());
+    // Engines give it themselves.
+    aliases.extend(short.filter(|short| !endpoint.aliases.contains(short)));
+    aliases
 }
 
 fn of_port(port: &PortSpec) -> Option<Record> {

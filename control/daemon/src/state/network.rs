@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::{Kind, Network, Origin, Refusal, State, registry::Entry};
+use super::{Kind, Network, Origin, Refusal, State, endpoint::next_within, registry::Entry};
 use vswitch_host::link::Route;
 use vswitch_model::{
     Driver, Family, Id, Ipam, Name, NetworkSpec, NetworkUpdate, PoolSpec, PortSpec, Reference, SubnetSpec,
@@ -252,7 +252,8 @@ impl State {
         now: Timestamp,
     ) -> Result<IpAddr, NetworkError> {
         let has_it = |network: &Network| network.spec.subnets.iter().any(|it| it.subnet == subnet.subnet);
-        let found = match self.networks().find(has_it) {
+        let network = self.networks().find(has_it);
+        let found = match &network {
             Some(network) => self.subnets_of(&network.spec)?.into_iter().find(|it| it.net() == subnet.subnet),
             None => None,
         };
@@ -262,7 +263,11 @@ impl State {
             let _ = found.claim(*address);
         }
         let last = last.or_else(|| self.turns.last(subnet.subnet));
-        Ok(found.allocate_next(&self.turns, last, now)?)
+        // Of a network of the cluster this host assigns its own blocks.
+        match network.and_then(|network| self.blocks_of(&network.spec.name)) {
+            Some(blocks) => Ok(next_within(&found, blocks, &self.turns, last, now)?),
+            None => Ok(found.allocate_next(&self.turns, last, now)?),
+        }
     }
 
     /// Every subnet of every network.
