@@ -468,7 +468,7 @@ pub struct Reload {
 pub struct Change {
     /// What is done.
     pub action: Action,
-    /// To what kind of thing: `switch`, `network`, `port`.
+    /// To what kind of thing: `switch`, `network`, `port`, `endpoint`.
     pub object: String,
     /// To which of them.
     pub name: String,

@@ -7,7 +7,7 @@
 //! It has its own thread: a plan for a thousand ports takes milliseconds to compute, nft(8) and durable writes block, and none
 //! of this may delay a reader. The runtime drives its I/O.
 
-use std::{path::PathBuf, sync::Arc, thread, time::Instant};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, thread, time::Instant};
 
 use tokio::{
     runtime,
@@ -160,6 +160,7 @@ impl Core {
             observer,
             rules: Rules::new(machine),
             mended: Mended::default(),
+            unconnected: BTreeMap::new(),
             unfetched: Unfetched::default(),
             crowd_warned: None,
             underlay: Underlay::default(),
@@ -176,6 +177,8 @@ impl Core {
             warn!("cannot store the file's declaration: {error}");
         }
         core.rules.forget(core.state.outside());
+        core.disconnect_undeclared().await;
+        core.connect_declared().await;
         if core.store.has_lost() {
             core.edge.tell_orphans().await;
         } else {
@@ -291,10 +294,16 @@ impl Core {
         let gateway = self.rules.troubles().cloned().map(trouble(TroubleKind::Gateway));
         let reload = self.reload_refused.clone().map(trouble(TroubleKind::Reload));
         let names = self.naming.troubles().into_iter().map(trouble(TroubleKind::Dns));
+        let unconnected = self.unconnected.iter().map(|(what, why)| Trouble {
+            kind: TroubleKind::Port,
+            of: Some(what.clone()),
+            detail: why.clone(),
+        });
         let underlay = self.underlay.trouble().map(trouble(TroubleKind::Tunnel));
+        let single = store.into_iter().chain(gateway).chain(reload);
         Problems {
             warnings: self.store.warnings().into_iter().chain(self.mended.warnings()).collect(),
-            troubles: store.into_iter().chain(gateway).chain(reload).chain(underlay).chain(names).collect(),
+            troubles: single.chain(unconnected).chain(underlay).chain(names).collect(),
         }
     }
 

@@ -80,7 +80,11 @@ impl Core {
 
     pub(super) async fn disconnect(&mut self, network: Reference, endpoint: Reference) -> Result<(), Error> {
         let network = self.connectable(&network)?;
-        let id = self.state.find_endpoint(&network, &endpoint)?.id.clone();
+        let endpoint = self.state.find_endpoint(&network, &endpoint)?;
+        if endpoint.declared.is_some() {
+            return Err(NetworkError::DeclaredEndpoint(endpoint.name.clone(), network).into());
+        }
+        let id = endpoint.id.clone();
         self.execute(Command::Disconnect { ids: vec![id], now: Timestamp::now() }, Attempt::now())
             .await
             .map(drop)
