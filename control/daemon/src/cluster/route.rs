@@ -143,11 +143,20 @@ impl Handle {
     /// # Errors
     /// None is left, and the cluster's store is lost.
     pub(crate) async fn reserve(&self, network: &Reference, connect: &Connect) -> Result<(), Error> {
-        if self.cluster().is_member() { self.cluster().reserve(network, connect).await } else { Ok(()) }
+        match self.global(network).await {
+            Some(spec) => self.cluster().reserve(&spec, connect).await,
+            None => Ok(()),
+        }
     }
 
     /// The global network of a reference.
     async fn global(&self, network: &Reference) -> Option<Arc<NetworkSpec>> {
-        if self.cluster().is_member() { self.cluster().find(network).await } else { None }
+        if !self.cluster().is_member() {
+            return None;
+        }
+        if self.snapshot().state.find_network(network).is_err() {
+            self.cluster().meet(network).await;
+        }
+        self.cluster().find(network).await
     }
 }

@@ -19,10 +19,10 @@ use vswitch_cluster::{
     core::{Ask, AskId, Cluster, Event, Host, Input, Output, Standing, TTL},
     keys::{Key, Short},
     record::{Availability, Endpoint},
-    store::{Store, Watch, etcd::Etcd},
+    store::{Revision, Store, Watch, etcd::Etcd},
 };
 use vswitch_model::{
-    Error, Id, Name, NetworkSpec,
+    Error, Id, Name, NetworkSpec, Reference,
     api::{
         cluster as api,
         directory::{Directory, DirectoryUpdate, Station, Withdrawal},
@@ -131,6 +131,29 @@ impl Session {
         self.next_ask += 1;
         self.waiting.insert(self.next_ask, reply);
         self.feed(Input::Asked(self.next_ask, ask));
+    }
+
+    /// Looks in the store for a network that is not in the copy.
+    pub(super) fn look_up(&self, network: &Reference, reply: Reply<Option<Revision>>) {
+        if !self.cluster.is_following() {
+            return drop(reply.send(Ok(None)));
+        }
+        let text = network.as_str();
+        let by_name = text.parse().ok().map(Key::NetworkName);
+        let by_id = text.get(..12).and_then(|digits| digits.parse().ok()).map(Key::Network);
+        let keys: Vec<String> =
+            by_name.into_iter().chain(by_id).map(|key| self.cluster.mirror().full(&key)).collect();
+        let store = self.store.clone();
+        tokio::spawn(async move {
+            for key in keys {
+                // The listing is of all keys that begin with it.
+                let entries = store.list(&key).await.map(|listing| listing.entries).unwrap_or_default();
+                if let Some(entry) = entries.into_iter().find(|it| it.key == key) {
+                    return drop(reply.send(Ok(Some(entry.modified))));
+                }
+            }
+            let _ = reply.send(Ok(None));
+        });
     }
 
     /// Brings the core an input, and begins what it puts out.
