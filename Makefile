@@ -63,10 +63,11 @@ fuzz:            # every fuzz target for some seconds
 
 bench: build     ## in memory, on the wire, through tunnels and with Docker, against other systems: about 90 minutes
 	@scripts/need-packages ip:iproute2 iperf3:iperf3 ethtool:ethtool ovs-vswitchd:openvswitch-switch vde_switch:vde2 \
-	  nft:nftables dockerd:docker.io busybox:busybox-static /usr/lib/cni/bridge:containernetworking-plugins
+	  nft:nftables dockerd:docker.io busybox:busybox-static /usr/lib/cni/bridge:containernetworking-plugins dnsperf:dnsperf
 	cargo build --release --locked -p vswitch-bench
 	target/release/vswitch-bench memory
 	target/release/vswitch-bench control
+	target/release/vswitch-bench names --rounds $(ROUNDS) --seconds $(SECONDS_EACH)
 	mkdir -p bench/results
 	target/release/vswitch-bench attach --json bench/results/attach.json
 	target/release/vswitch-bench engines --rounds $(ROUNDS) --seconds $(SECONDS_EACH) --json bench/results/engines.json
