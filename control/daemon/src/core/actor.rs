@@ -172,6 +172,7 @@ impl Core {
         };
         core.rules.claim(plan.next.outside()).map_err(|error| error.sentence)?;
         core.carry_out(plan, Attempt::resuming()).await.map_err(|error| error.sentence)?;
+        core.naming.give(core.store.names());
         core.naming.retry().await;
         if let Err(error) = core.note_declared() {
             warn!("cannot store the file's declaration: {error}");
@@ -257,6 +258,10 @@ impl Core {
             Request::Directory(network, reply) => reply.with(async { self.directory(&network) }).await,
             Request::Names(network, records, reply) => {
                 reply.with(async { self.set_names(network, records) }).await
+            }
+            Request::AddName(name, reply) => reply.with(async { self.add_name(name) }).await,
+            Request::RemoveName(network, name, reply) => {
+                reply.with(async { self.remove_name(network, name) }).await
             }
             Request::Capture(wanted, reply) => reply.with(self.capture(*wanted)).await,
             Request::EndCaptures(which, reply) => {

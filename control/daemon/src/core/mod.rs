@@ -84,6 +84,7 @@ impl Core {
         let homeless = self.pin_again();
         let changes = done?;
         self.forget_pins(homeless);
+        self.forget_names(&changes);
         if !changes.is_empty() {
             self.state.warnings().iter().for_each(|warning| warn!("{warning}"));
         }

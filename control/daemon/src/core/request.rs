@@ -17,7 +17,7 @@ use vswitch_host::channel::Caller;
 use vswitch_model::{
     Connect, Error, Id, Name, Netns, NetworkSpec, NetworkUpdate, Reference,
     api::{
-        FdbKey, Flush, Flushed, Prune, Pruned, Reload, StaticEntry, capture::CaptureRequest,
+        FdbKey, Flush, Flushed, Prune, Pruned, Reload, StaticEntry, StaticName, capture::CaptureRequest,
         directory::Directory,
     },
     publish::Publish,
@@ -59,6 +59,10 @@ pub(crate) enum Request {
     Directory(Reference, Reply<Directory>),
     /// Replaces the names that other hosts' endpoints have in a network.
     Names(Name, Arc<[Record]>, Reply<()>),
+    /// Gives a name by hand.
+    AddName(StaticName, Reply<()>),
+    /// Takes a name away that was given by hand: of a network, the name.
+    RemoveName(Name, Name, Reply<()>),
     /// Begins a capture.
     Capture(Box<CaptureRequest>, Reply<CaptureStream>),
     /// Ends these captures, and those that are over.

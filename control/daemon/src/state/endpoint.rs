@@ -252,6 +252,7 @@ impl State {
     /// where it is too long, it becomes one of the further names, which several may have.
     fn call(&self, endpoint: &mut EndpointSpec, called: Called) {
         let Called { container, name, mut aliases, service, unready } = called;
+        aliases.retain(|alias| *alias != name);
         let is_free = |name: &Name| {
             !self.endpoints_of(&endpoint.network).any(|it| it.id != endpoint.id && it.name == *name)
         };
@@ -259,7 +260,6 @@ impl State {
             Some(name) => endpoint.name = name,
             None => aliases.insert(0, name),
         }
-        aliases.retain(|alias| *alias != endpoint.name.as_str());
         endpoint.aliases = aliases;
         (endpoint.container, endpoint.service, endpoint.unready) = (Some(container), service, unready);
     }
