@@ -44,7 +44,7 @@ test-pure:       # tests that run anywhere, without root: all targets but tests/
 
 test-kernel: build # tests that need root and a kernel: never skipped. The crash test needs the debug build of the first run
 	@scripts/need-packages ip:iproute2 ping:iputils-ping iperf3:iperf3 nft:nftables chromium:chromium ethtool:ethtool tcpdump:tcpdump \
-	  tshark:tshark dig:bind9-dnsutils ovs-vswitchd:openvswitch-switch prometheus:prometheus tmux:tmux \
+	  tshark:tshark dig:bind9-dnsutils curl:curl ovs-vswitchd:openvswitch-switch prometheus:prometheus tmux:tmux \
 	  dockerd:docker.io docker-compose:docker-compose busybox:busybox-static podman:podman containerd:containerd runc:runc \
 	  /usr/lib/cni/host-local:containernetworking-plugins firewalld:firewalld busctl:systemd dbus-daemon:dbus etcd:etcd-server unbound:unbound
 	cargo build --workspace --locked --bins

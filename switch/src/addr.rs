@@ -169,6 +169,9 @@ impl FromStr for VlanId {
 pub struct PortId(pub u16);
 
 impl PortId {
+    /// The place of all [services](crate::balance) in the table; no port has this number.
+    pub const SERVICES: Self = Self(u16::MAX);
+
     /// The identifier as an array index.
     pub fn index(self) -> usize {
         usize::from(self.0)

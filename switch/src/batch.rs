@@ -7,6 +7,7 @@ use std::{fmt, ops::Range};
 
 use crate::{
     addr::{NetworkId, PortId},
+    balance::Translation,
     wire::{
         frame::{ADDRESSES, MAX_FRAME, TAG, TAG_SHIFT},
         giant::MAX_PIECES,
@@ -232,6 +233,15 @@ impl Batch {
     pub(crate) fn with_header(&self, slot: usize) -> &[u8] {
         let (start, end) = self.frames[slot].place();
         &self.memory[start - LONG_HEADER..end]
+    }
+
+    /// Exchanges the heads of frames for these, which keep the frames' own until they are exchanged again.
+    pub(crate) fn exchange(&mut self, heads: &mut [Translation]) {
+        for head in heads {
+            let (start, _) = self.frames[head.slot()].place();
+            let bytes = head.bytes_mut();
+            self.memory[start..start + bytes.len()].swap_with_slice(bytes);
+        }
     }
 
     #[inline]

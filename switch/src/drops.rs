@@ -79,6 +79,16 @@ drop_reasons! {
     StormMulticast = "STORM_MULTICAST", "above the port's multicast limit: find the sender or raise storm.multicast";
     /// Exceeds the port's limit for frames to unknown stations.
     StormUnknown = "STORM_UNKNOWN", "above the port's limit of frames to unknown addresses: find the scanner or raise storm.unknown";
+    /// Sent to services, but none of this host has the address.
+    ServiceUnknown = "SERVICE_UNKNOWN", "sent to the MAC address of services, but no service of the network has its IP address here: it was removed a moment ago, or its client is behind a tunnel; see `vswitchctl service ls`";
+    /// Sent to a service without a backend that takes it.
+    ServiceNoBackend = "SERVICE_NO_BACKEND", "its service has no backend, and its sender is told so: connect one with `network connect --service`, or see `vswitchctl service ps` for why none is ready";
+    /// Of a connection whose backend is gone.
+    ServiceBackendGone = "SERVICE_BACKEND_GONE", "its connection's backend has left the service, and its sender is told so: clients connect again and get another; drain backends before they leave with `service update --drain`";
+    /// Sent to a service, but neither TCP nor UDP nor a ping.
+    ServiceProtocol = "SERVICE_PROTOCOL", "sent to a service, which serves TCP and UDP and answers pings: send other protocols to a backend's own address";
+    /// A fragment for a service whose packet's first fragment did not come before.
+    ServiceFragment = "SERVICE_FRAGMENT", "a fragment to a service without the first of its packet before it, which has the ports: packets were lost or reordered; smaller datagrams need no fragments";
     /// Flooded to many ports by a port of which too many frames wait for that already.
     FloodBacklog = "FLOOD_BACKLOG", "flooded to hundreds of ports faster than these can be served, and too many such frames of its port wait already: find the sender, or limit it by storm.broadcast and storm.multicast";
     // Lookup.
@@ -123,6 +133,11 @@ impl DropReason {
     /// Whether it is that of a port's guard.
     pub fn is_guard(self) -> bool {
         (Self::GuardMac..=Self::GuardDhcp).contains(&self)
+    }
+
+    /// Whether the sender of a frame to a service is told that nothing takes it.
+    pub(crate) fn is_told(self) -> bool {
+        matches!(self, Self::ServiceUnknown | Self::ServiceNoBackend | Self::ServiceBackendGone)
     }
 
     /// The reason as an array index.

@@ -17,10 +17,11 @@ use std::{io, sync::Arc};
 
 use crate::{
     addr::{NetworkId, PortId, Timestamp},
-    batch::{BATCH, Batch},
+    balance::{self, Client, Sent, Translation},
+    batch::{BATCH, Batch, CAPACITY, Received},
     capture::Captures,
     drops::DropReason,
-    forward::{Answered, Forwarder},
+    forward::{Answered, Forwarder, Reply},
     limit::{Limit, bits},
     mirror::Copies,
     neighbours,
@@ -52,6 +53,8 @@ pub struct Engine {
     captures: Captures,
     /// One for each mirror of the plan.
     copies: Vec<Copies>,
+    /// Translations of backends' frames to clients, while these are sent.
+    backs: Vec<Translation>,
     round: Round,
 }
 
@@ -67,6 +70,7 @@ impl Engine {
             scratch: Scratch::new(),
             captures: Captures::new(worker),
             copies: Vec::new(),
+            backs: Vec::with_capacity(CAPACITY),
             round: Round::new(),
         };
         engine.adopt(plan);
@@ -100,7 +104,7 @@ impl Engine {
     /// # Errors
     /// The receiver yields no more frames; those received before the error were forwarded.
     pub fn turn(&mut self, receiver: &Receiver, max: usize, now: Timestamp) -> io::Result<Turn> {
-        let Self { worker, plan, batch, forwarder, egress, scratch, captures, copies, .. } = self;
+        let Self { worker, plan, batch, forwarder, egress, scratch, captures, copies, backs, .. } = self;
         let pass = Pass { now, plan, worker: *worker };
         let captures = captures.any();
         if let Some(captures) = captures {
@@ -120,16 +124,24 @@ impl Engine {
                     captures.refused(id, reason, bytes);
                 }
             });
-        let sender = Sender { pass, batch, captures };
+        let mut sender = Sender { pass, batch, captures, backs };
         if captures.is_none() && plan.mirrors.is_empty() {
-            forwarder.forward(now, plan, batch, egress);
+            forwarder.forward(now, plan, sender.batch, egress);
+            sender.batch.exchange(forwarder.heads());
             egress.drain(|id, outs| sender.send(id, outs, scratch));
+            sender.batch.exchange(forwarder.heads());
         } else {
             sender.bring_watched(forwarder, egress, copies, scratch);
         }
-        for Answered { slot, network, is_tagged, mac } in forwarder.answered() {
-            if let Some(answer) = neighbours::answer(batch.bytes(slot), is_tagged, mac) {
-                scratch.answers.push(batch.frames()[slot].ingress, network, &answer);
+        for Answered { slot, network, reply } in forwarder.answered() {
+            let bytes = batch.bytes(slot);
+            let rx = &batch.frames()[slot];
+            let answer = match reply {
+                Reply::Neighbour { mac, is_tagged } => neighbours::answer(bytes, is_tagged, mac),
+                Reply::Refusal => balance::answer(bytes, &rx.offload),
+            };
+            if let Some(answer) = answer {
+                scratch.answers.push(rx.ingress, network, &answer);
             }
         }
         let frames = batch.len() + refused;
@@ -140,7 +152,7 @@ impl Engine {
 
     /// Sends a part of the floods to many ports that [wait](crate::spread). Returns whether more do.
     pub fn spread(&mut self, now: Timestamp) -> bool {
-        let Self { worker, plan, forwarder, egress, scratch, captures, round, .. } = self;
+        let Self { worker, plan, forwarder, egress, scratch, captures, round, backs, .. } = self;
         if !round.load(forwarder.backlog(), plan) {
             return false;
         }
@@ -149,7 +161,8 @@ impl Engine {
         if let Some(captures) = captures {
             captures.begin();
         }
-        let sender = Sender { pass: Pass { now, plan, worker: *worker }, batch: round.batch(), captures };
+        let pass = Pass { now, plan, worker: *worker };
+        let mut sender = Sender { pass, batch: round.batch(), captures, backs };
         egress.drain(|id, outs| sender.send(id, outs, scratch));
         self.send_answers(now);
         self.is_spreading()
@@ -163,7 +176,7 @@ impl Engine {
     /// Sends the answers of devices and of the forwarder to the senders of this turn's frames. An answer leaves by the port its
     /// cause came in by, and nothing is learned from it.
     fn send_answers(&mut self, now: Timestamp) {
-        let Self { worker, plan, batch, scratch, captures, .. } = self;
+        let Self { worker, plan, batch, scratch, captures, backs, .. } = self;
         batch.clear();
         scratch.answers.take(|to, network, frame| {
             batch.push_copy(to, Some(network), Offload::NONE, frame);
@@ -175,11 +188,11 @@ impl Engine {
         if let Some(captures) = captures {
             captures.begin();
         }
-        let sender = Sender { pass: Pass { now, plan, worker: *worker }, batch, captures };
-        for (slot, answer) in batch.frames().iter().enumerate() {
-            let network = answer.network.unwrap_or(NetworkId(0));
-            let out = Out::new(slot, network, TagOp::Keep);
-            sender.send(answer.ingress, &mut [out], scratch);
+        let mut sender = Sender { pass: Pass { now, plan, worker: *worker }, batch, captures, backs };
+        for slot in 0..sender.batch.len() {
+            let &Received { ingress, network, .. } = &sender.batch.frames()[slot];
+            let out = Out::new(slot, network.unwrap_or(NetworkId(0)), TagOp::Keep);
+            sender.send(ingress, &mut [out], scratch);
         }
     }
 }
@@ -187,21 +200,23 @@ impl Engine {
 /// The sending half of a turn.
 struct Sender<'a> {
     pass: Pass<'a>,
-    batch: &'a Batch,
+    batch: &'a mut Batch,
     captures: Option<&'a Captures>,
+    /// Empty but while frames are sent.
+    backs: &'a mut Vec<Translation>,
 }
 
 impl Sender<'_> {
     /// Forwards every frame, observed by captures and mirrors.
     #[cold]
     fn bring_watched(
-        &self,
+        &mut self,
         forwarder: &mut Forwarder,
         egress: &mut Egress,
         copies: &mut [Copies],
         scratch: &mut Scratch,
     ) {
-        let &Self { pass, batch, captures } = self;
+        let &mut Self { pass, ref batch, captures, .. } = self;
         let mirrors = &pass.plan.mirrors;
         copies.iter_mut().for_each(Copies::clear);
         forwarder.forward_watched(pass.now, pass.plan, batch, egress, |slot, decision| {
@@ -212,12 +227,15 @@ impl Sender<'_> {
                 copies.received(mirror, batch, slot, decision.network);
             }
         });
+        self.batch.exchange(forwarder.heads());
         egress.drain(|id, outs| {
             for (mirror, copies) in mirrors.iter().zip(&mut *copies) {
                 copies.sent(mirror, id, outs);
             }
             self.send(id, outs, scratch);
         });
+        // A mirror's copies are what was received.
+        self.batch.exchange(forwarder.heads());
         for (mirror, copies) in mirrors.iter().zip(copies) {
             if !copies.outs().is_empty() {
                 // A copy has no sender that should react.
@@ -230,15 +248,43 @@ impl Sender<'_> {
 
     /// Sends `outs` by the port `id`, if it still exists.
     #[inline]
-    fn send(&self, id: PortId, outs: &mut [Out], scratch: &mut Scratch) {
-        let pass = &self.pass;
+    fn send(&mut self, id: PortId, outs: &mut [Out], scratch: &mut Scratch) {
+        let pass = self.pass;
         let Some(port) = pass.plan.port(id) else { return };
         let (max_frame, limit) = pass.plan.topology.way_out(id);
         let outs = match limit {
             None => outs,
             Some(limit) => self.police_egress(limit, port, outs),
         };
+        match pass.plan.balance.busy_client(id) {
+            None => port.device.send(&self.transmit(port, outs, max_frame), scratch),
+            Some(client) => self.send_back(client, port, outs, max_frame, scratch),
+        }
+    }
+
+    /// Sends `outs` to clients of services, of which there are some at `port`: what their backends answer comes from the service.
+    #[inline(never)]
+    fn send_back(
+        &mut self,
+        client: &Client,
+        port: &Port,
+        outs: &[Out],
+        max_frame: usize,
+        scratch: &mut Scratch,
+    ) {
+        let Pass { plan, now, .. } = self.pass;
+        for slot in outs.iter().map(|out| out.slot()) {
+            let Received { ingress, offload, .. } = &self.batch.frames()[slot];
+            // An answer of the switch, like "too big", stands in for the backend's.
+            if plan.balance.serves(*ingress) || *ingress == port.id {
+                let frame = Sent { slot, bytes: self.batch.bytes(slot), offload };
+                self.backs.extend(client.back(frame, now, true).map(|(_, head)| head));
+            }
+        }
+        self.batch.exchange(self.backs);
         port.device.send(&self.transmit(port, outs, max_frame), scratch);
+        self.batch.exchange(self.backs);
+        self.backs.clear();
     }
 
     #[inline]

@@ -27,6 +27,7 @@
 //! files and the API write values.
 
 pub mod addr;
+pub mod balance;
 pub mod batch;
 pub mod capture;
 pub mod counters;
@@ -37,6 +38,7 @@ pub mod engine;
 pub mod fdb;
 pub mod forward;
 pub mod guard;
+mod icmp;
 pub mod limit;
 pub mod mirror;
 pub mod neighbours;
@@ -45,7 +47,6 @@ pub mod spread;
 pub mod storm;
 #[cfg(feature = "serde")]
 mod text;
-mod too_big;
 pub mod topology;
 pub mod trace;
 pub mod transmit;

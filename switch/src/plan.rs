@@ -14,6 +14,7 @@ use std::{
 
 use crate::{
     addr::{NetworkId, PortId, Timestamp},
+    balance::Balance,
     capture::Session,
     counters::{NetworkCounters, PortCounters, PortTotals},
     device::Device,
@@ -110,6 +111,8 @@ pub struct Plan {
     pub fdb: Arc<Fdb>,
     /// Whom the switch answers for, in networks that [say so](crate::topology::Network::answers).
     pub neighbours: Arc<Neighbours>,
+    /// Services, their clients and backends.
+    pub balance: Arc<Balance>,
     /// By port number.
     pub ports: Vec<Option<Arc<Port>>>,
     /// By network number, one set of counters for each worker. Frames of a network without counters are not
@@ -160,6 +163,7 @@ impl Plan {
             topology: Topology::default(),
             fdb,
             neighbours: Arc::default(),
+            balance: Arc::default(),
             ports: Vec::new(),
             networks: Vec::new(),
             receivers: Vec::new(),

@@ -1,8 +1,8 @@
 //! Transmission: which frames leave by which port, and in which form.
 //!
 //! The forwarder pushes slot numbers, not bytes ([`Egress`]). After a batch is decided, each port with frames
-//! to send is served once, in arrival order ([`Transmit`]). Frames are never rewritten: a pushed tag is sent
-//! as a slice of its own, and only a frame that the device does not take as it is is copied, segmented and
+//! to send is served once, in arrival order ([`Transmit`]). Frames are never rewritten, but for services, and then in a
+//! [copy of the head](crate::balance): a pushed tag is sent as a slice of its own, and only a frame that the device does not take as it is is copied, segmented and
 //! completed.
 
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::{
     batch::{BATCH, Batch, CAPACITY},
     counters::PortCounters,
     drops::DropReason,
-    too_big,
+    icmp,
     wire::{
         frame::{ADDRESSES, ETHERNET_HEADER, MAX_FRAME, TAG, TAG_SHIFT, Tag},
         headers::link,
@@ -355,7 +355,7 @@ impl<'a> Transmit<'a> {
     pub fn answer(&self, out: Out, mtu: usize, answers: &mut Answers) -> bool {
         let slot = out.slot();
         let mtu = u16::try_from(mtu).ok();
-        let answer = mtu.and_then(|mtu| too_big::answer(self.batch.bytes(slot), mtu));
+        let answer = mtu.and_then(|mtu| icmp::error(self.batch.bytes(slot), icmp::Cause::TooBig(mtu)));
         if let Some(answer) = answer.as_ref().filter(|_| !out.is_flooded() && answers.len() < ANSWERS) {
             answers.push(self.batch.frames()[slot].ingress, out.network, answer);
         }

@@ -70,6 +70,11 @@ impl Flow {
     /// Starts a stream from `client` to `address`, which is one of `server`.
     pub fn start(client: &Netns, server: &Netns, address: &str) -> Self {
         let (near, far) = connect(client, server, address);
+        Self::of(near, far)
+    }
+
+    /// A stream over an open connection, from its first end to its second.
+    pub fn of(near: TcpStream, far: TcpStream) -> Self {
         let (stop, received) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (told, count) = (Arc::clone(&stop), Arc::clone(&received));
         let sender = thread::spawn(move || pour(near, &told));

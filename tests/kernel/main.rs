@@ -33,6 +33,7 @@ mod pair;
 mod platform;
 mod replay;
 mod scale;
+mod services;
 mod store;
 mod switch;
 mod too_long;

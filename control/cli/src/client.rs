@@ -22,7 +22,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
 use vswitch_model::{
-    Connect, Error, Name, NetworkSpec, NetworkUpdate, PortSpec, Reference,
+    Connect, Error, Name, NetworkSpec, NetworkUpdate, PortSpec, Reference, ServiceSpec, ServiceUpdate,
     api::{
         DnsStatus, Drop, DropsFilter, Endpoint, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Log, LogRequest,
         NameEntry, NamesFilter, Network, Port, Prune, Pruned, Reload, ReloadRequest, StaticEntry, StaticName,
@@ -32,6 +32,7 @@ use vswitch_model::{
             Backup, Cluster, HostUpdate, Init, Join, JoinToken, Leave, PlacedEndpoint, Restore, Restored,
         },
         events::{Event, EventsFilter},
+        service::Service,
         trace::{Trace, TraceRequest, Why, WhyFilter},
         tunnel::{Probe, Tunnel},
     },
@@ -132,6 +133,31 @@ impl Client {
     /// Disconnects an endpoint.
     pub async fn disconnect(&self, network: &Reference, endpoint: &Reference) -> Result<(), ClientError> {
         self.delete(&format!("/v1/networks/{network}/endpoints/{endpoint}")).await
+    }
+
+    /// Returns all services.
+    pub async fn services(&self) -> Result<Vec<Service>, ClientError> {
+        self.get("/v1/services").await
+    }
+
+    /// Returns one service.
+    pub async fn service(&self, name: &Name) -> Result<Service, ClientError> {
+        self.get(&format!("/v1/services/{name}")).await
+    }
+
+    /// Creates a service.
+    pub async fn add_service(&self, spec: &ServiceSpec) -> Result<Service, ClientError> {
+        self.post("/v1/services", spec).await
+    }
+
+    /// Changes a service.
+    pub async fn update_service(&self, name: &Name, update: &ServiceUpdate) -> Result<Service, ClientError> {
+        self.send(Method::PATCH, &format!("/v1/services/{name}"), update).await
+    }
+
+    /// Deletes a service.
+    pub async fn delete_service(&self, name: &Name) -> Result<(), ClientError> {
+        self.delete(&format!("/v1/services/{name}")).await
     }
 
     /// Returns all ports.

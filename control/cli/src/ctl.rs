@@ -16,6 +16,7 @@ mod man;
 mod mirror;
 mod network;
 mod sandbox;
+mod service;
 pub mod show;
 mod support;
 pub mod top;
@@ -45,6 +46,7 @@ pub use network::{
     UpdateArguments,
 };
 pub use sandbox::{SandboxArgument, SandboxCommand};
+pub use service::ServiceCommand;
 pub use trace::{TraceArguments, WhyArguments};
 pub use tunnel::{PeerArguments, PeerCommand, TunnelCommand};
 
@@ -111,6 +113,7 @@ pub async fn execute(cli: &Cli) -> Result<String, ClientError> {
         Command::Port(command) => port(&client, command, json).await,
         Command::Network(command) => network::execute(&client, command, json).await,
         Command::Sandbox(command) => sandbox::execute(&client, command, json).await,
+        Command::Service(command) => service::execute(&client, command, json).await,
         Command::Dns(command) => dns::execute(&client, command, json).await,
         Command::Docker(command) => docker::execute(&client, command, json).await,
         Command::Peer(command) => tunnel::peer(&client, command, json).await,

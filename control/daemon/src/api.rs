@@ -26,6 +26,7 @@ mod names;
 mod network;
 mod port;
 pub(crate) mod reply;
+mod service;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -106,6 +107,7 @@ fn all() -> OpenApiRouter<Handle> {
         .merge(reading())
         .merge(network::writing())
         .merge(endpoint::writing())
+        .merge(service::writing())
         .merge(port::writing())
         .merge(tunnel::writing())
         .merge(fdb::writing())
@@ -128,6 +130,7 @@ fn reading() -> OpenApiRouter<Handle> {
         .merge(cluster::reading())
         .merge(network::reading())
         .merge(endpoint::reading())
+        .merge(service::reading())
         .merge(port::reading())
         .merge(tunnel::reading())
         .merge(fdb::reading())

@@ -4,6 +4,7 @@
 //! change is a [transaction], which ends with a new plan for the workers.
 
 mod announce;
+mod balance;
 mod fast;
 mod health;
 mod interfaces;
@@ -15,6 +16,7 @@ mod ways;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -74,6 +76,7 @@ pub(crate) struct Edge {
     stations: BTreeMap<(NetworkId, MacAddr), PortId>,
     /// The stations of other hosts, as directories tell.
     remote: Remote,
+    balancing: balance::Balancing,
     next_key: u64,
     swept: usize,
 }
@@ -158,9 +161,17 @@ impl Edge {
             stale: Stale::default(),
             stations: BTreeMap::new(),
             remote: Remote::default(),
+            balancing: balance::Balancing::default(),
             next_key: 0,
             swept: 0,
         })
+    }
+
+    /// Keeps the flows of services' clients beside the API's socket, as long as the host is up.
+    pub(crate) fn keep_flows(&mut self, api: &Path) {
+        if self.is_real() {
+            self.balancing.keep_in(balance::folder(api));
+        }
     }
 
     /// Whether its devices are the kernel's.
@@ -196,6 +207,7 @@ impl Edge {
         Live {
             fdb: Arc::clone(&self.fdb),
             neighbours: Arc::clone(&self.remote.neighbours),
+            balance: Arc::clone(&self.balancing.current),
             workers: self.workers.readings(),
             plan: Arc::downgrade(self.workers.plan()),
             ports: self.ports.iter().map(|(id, it)| (*id, port(it))).collect(),
@@ -254,6 +266,9 @@ impl Edge {
     /// Stops forwarding. Interfaces that persist stay, if they are to be left; the others go.
     pub(crate) async fn stop(&mut self, leave: Leave) {
         let mut leaving = Vec::new();
+        if leave == Leave::Nothing {
+            self.balancing.clear();
+        }
         for port in std::mem::take(&mut self.ports).into_values() {
             let persists = leave == Leave::Persistent
                 && port.wanted.spec.interface().is_some_and(|interface| interface.persist);

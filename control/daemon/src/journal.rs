@@ -284,6 +284,11 @@ fn what(change: &state::Change) -> What {
                 false => What::EndpointReady { endpoint, network },
             }
         }
+        Difference::Service(Delta::Added(it)) => What::ServiceAdded { service: it.spec.name.clone() },
+        Difference::Service(Delta::Removed(it)) => What::ServiceRemoved { service: it.spec.name.clone() },
+        Difference::Service(Delta::Changed { new, .. }) => {
+            What::ServiceChanged { service: new.spec.name.clone(), detail: detail() }
+        }
         Difference::Endpoint(Delta::Added(it) | Delta::Changed { new: it, .. }) => {
             What::Connected { endpoint: it.name.clone(), network: it.network.clone() }
         }

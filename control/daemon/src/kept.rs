@@ -31,7 +31,7 @@ pub(crate) fn living(store: &Store, config: &Config, given: &Membership) -> Resu
     let records = store.load();
     let sandboxes = records.iter().filter_map(|record| match record {
         Record::Endpoint(endpoint) => endpoint.sandbox.as_ref(),
-        Record::Network(_) | Record::Port(_) => None,
+        Record::Network(_) | Record::Port(_) | Record::Service(_) => None,
     });
     let now = Presences::of(sandboxes);
     for record in records {
@@ -57,7 +57,7 @@ pub(crate) fn living(store: &Store, config: &Config, given: &Membership) -> Resu
                     continue;
                 }
             }
-            Record::Port(_) => {}
+            Record::Port(_) | Record::Service(_) => {}
         }
         living.push(record);
     }
@@ -70,6 +70,7 @@ pub(crate) fn living(store: &Store, config: &Config, given: &Membership) -> Resu
                     .named()
                     .for_each(|network| users.entry(network).or_default().push(it.name.as_str()));
             }
+            Record::Service(it) => users.entry(&it.network).or_default().push(it.name.as_str()),
             Record::Network(_) => {}
         }
     }
@@ -115,7 +116,8 @@ fn missing(store: &Store, living: &[Record], known: &BTreeSet<Name>) -> Result<V
             Record::Port(it) => {
                 it.carries.named().filter(|name| !known.contains(*name)).for_each(&mut network)
             }
-            Record::Endpoint(_) | Record::Network(_) => {}
+            Record::Service(it) if !known.contains(&it.network) => network(&it.network),
+            Record::Endpoint(_) | Record::Network(_) | Record::Service(_) => {}
         }
     }
     let endpoints = living.iter().filter_map(|record| match record {

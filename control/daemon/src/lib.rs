@@ -28,6 +28,7 @@ mod device;
 mod directory;
 mod docker;
 mod edge;
+mod health;
 mod http;
 mod journal;
 mod kept;

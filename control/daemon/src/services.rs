@@ -7,6 +7,7 @@
 //! | tap helpers | a unix socket | at once |
 //! | metrics, web page | TCP | at once |
 //! | cluster | the store; TCP for hosts that join | at once |
+//! | health | checks of services' endpoints | at once |
 //! | watch | signals of the workers, the clock | at once |
 //!
 //! Unix sockets are bound before the first port is opened: a path in use is reported while there is nothing to undo. An
@@ -27,7 +28,7 @@ use tracing::{info, warn};
 use crate::{
     Failure, api, attach, cluster,
     core::{Asker, Captures, Handle, Leave, Request, Running, Signals},
-    docker, metrics, web,
+    docker, health, metrics, web,
 };
 use vswitch_host::socket::{SocketFile, listen_at};
 use vswitch_model::{ApiSpec, DockerSpec, HostName};
@@ -165,6 +166,7 @@ impl Services {
             services
                 .run(async move { web::serve(listen("api.web", address, &core).await, hosts, core).await });
         }
+        services.run(health::serve(handle()));
         services.run(cluster::serve(handle(), folder, calls));
         services.run(watch(handle(), core.signals.clone()));
         services

@@ -47,10 +47,14 @@ mod peers;
 mod record;
 mod refusal;
 mod registry;
+mod service;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use vswitch::addr::{NetworkId, PortId};
@@ -66,11 +70,12 @@ pub use self::{
     network::{Host, NetworkError, predefined},
     record::Record,
     refusal::{Kind, Refusal},
+    service::{Service, ServiceError},
 };
 use vswitch_host::gateway::Outside;
 use vswitch_model::{
     ApiSpec, Carries, Config, DeclaredEndpoint, DnsSpec, DockerSpec, EndpointSpec, Id, Mtu, Name,
-    NetworkSpec, PoolsSpec, PortSpec, SwitchSpec, ipam::Turns, rules,
+    NetworkSpec, PoolsSpec, PortSpec, ServiceSpec, SwitchSpec, ipam::Turns, rules,
 };
 
 /// The source of an object, which decides who may remove it.
@@ -138,6 +143,9 @@ pub struct State {
     membership: Arc<Membership>,
     networks: Registry<NetworkSpec>,
     ports: Registry<PortSpec>,
+    services: Registry<ServiceSpec>,
+    /// The endpoints that pass a service's check. Not stored.
+    passing: Arc<BTreeSet<(Name, Id)>>,
     /// Longest packet that tunnels carry, in bytes, if there is an endpoint.
     overlay_mtu: Option<Mtu>,
     endpoints: Arc<BTreeMap<Id, Arc<EndpointSpec>>>,
@@ -180,6 +188,7 @@ impl State {
                 Record::Network(spec) => next.networks.add(spec, Origin::Api)?,
                 Record::Port(spec) => next.ports.add(spec, Origin::Api)?,
                 Record::Endpoint(spec) => drop(endpoints.insert(spec.id.clone(), spec)),
+                Record::Service(spec) => next.services.add(spec, Origin::Api)?,
             }
         }
         next.resume_turns();
@@ -218,6 +227,12 @@ impl State {
             Command::Connect { network, connect, sandbox } => next.connect(&network, *connect, &sandbox)?,
             Command::UpdateEndpoint { id, update } => next.update_endpoint(&id, update)?,
             Command::Disconnect { ids, now } => next.disconnect(&ids, now),
+            Command::AddService { spec, now } => next.add_service(spec, now)?,
+            Command::UpdateService { name, update } => next.update_service(&name, update)?,
+            Command::NoteHealth { service, endpoint, passes } => {
+                next.note_health(service, endpoint, passes);
+            }
+            Command::RemoveService { name, now } => next.remove_service(&name, now)?,
         }
         next.follow()?;
         next.give_way();
@@ -400,6 +415,7 @@ impl State {
         self.declare_endpoints(config.endpoints);
         self.networks.declare(config.networks, Origin::File)?;
         self.ports.declare(config.ports, Origin::File)?;
+        self.services.declare(config.services, Origin::File)?;
         self.overlay_mtu = rules::overlay_mtu(self.ports.entries().map(|entry| &*entry.spec));
         Ok(())
     }

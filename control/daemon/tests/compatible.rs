@@ -100,7 +100,7 @@ fn the_store_is_taken_over_and_kept_as_it_was() {
         let (record, said, key) = match record {
             Record::Network(it) => (serde_json::to_value(&**it).unwrap(), &said[1], "name"),
             Record::Endpoint(it) => (serde_json::to_value(&**it).unwrap(), &said[0], "id"),
-            Record::Port(_) => panic!("there is none"),
+            Record::Port(_) | Record::Service(_) => panic!("there is none"),
         };
         let said = said.as_array().unwrap().iter().find(|it| it[key] == record[key]).unwrap();
         // The other way round: the answer has what follows from it besides.

@@ -32,6 +32,8 @@ pub enum Slow {
     Captured,
     /// A mirror copies its frames.
     Mirrored,
+    /// It may answer clients of a service.
+    Serving,
     /// Its interface is down in the container.
     LinkDown,
 }
@@ -53,6 +55,9 @@ impl fmt::Display for Slow {
             ),
             Self::Captured => f.write_str("a capture records its frames: until that ends"),
             Self::Mirrored => f.write_str("a mirror copies its frames"),
+            Self::Serving => f.write_str(
+                "its station serves a service, whose address only vswitchd puts in place of its own",
+            ),
             Self::LinkDown => f.write_str("its interface is down in the container"),
         }
     }
@@ -82,6 +87,9 @@ pub(crate) fn eligible(rules: &PortRules) -> Result<NetworkId, Slow> {
 pub(crate) fn unwatched(rules: &PortRules, network: NetworkId, plan: &Plan) -> Result<(), Slow> {
     if plan.captures.iter().any(|capture| !capture.has_ended() && capture.concerns(rules.id, network)) {
         return Err(Slow::Captured);
+    }
+    if plan.balance.serves(rules.id) {
+        return Err(Slow::Serving);
     }
     let copies =
         |it: &vswitch::mirror::Mirror| it.ports.contains(&rules.id) || it.networks.contains(&network);

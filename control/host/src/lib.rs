@@ -8,12 +8,14 @@
 //! | [`socket`], [`channel`] | unix sockets; descriptors handed over them |
 //! | [`tun`], [`queue`], [`probe`] | the TAP driver; the kernel's counters of a TAP; path MTU discovery |
 //! | [`descriptors`], [`memory`] | how much of them a request may take |
+//! | [`kept`] | memory that outlives the process |
 //! | [`random`] | random numbers |
 
 pub mod channel;
 pub mod descriptors;
 #[cfg(feature = "gateway")]
 pub mod gateway;
+pub mod kept;
 pub mod limited;
 pub mod link;
 pub mod memory;

@@ -9,6 +9,7 @@ pub mod directory;
 pub mod events;
 mod names;
 mod network;
+pub mod service;
 pub mod trace;
 pub mod tunnel;
 
@@ -33,7 +34,8 @@ use crate::{GuardSpec, LimitSpec, MirrorSpec, Mtu, Name, Offloads};
 /// 1.3: `troubles` in [`Status`], [`Log`]. 1.4: the [directory](directory::Directory) of a network, `answered` questions.
 /// 1.5: `acceleration` in [`Status`] and [`Port`]. 1.6: [clusters](cluster).
 /// 1.7: names, `nameservers` of endpoints. 1.8: names by hand, `dns`, the events `renamed`, `name_added` and others of names.
-pub const API_VERSION: &str = "1.8";
+/// 1.9: [services](service), `services` and `labels` of endpoints.
+pub const API_VERSION: &str = "1.9";
 
 /// Header with the number of a capture.
 pub const CAPTURE_ID: &str = "capture-id";

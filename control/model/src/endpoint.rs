@@ -65,6 +65,12 @@ pub struct EndpointSpec {
     /// Its published ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<Published>,
+    /// The services that it serves by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Name>,
+    /// Labels, by which services select it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// Its port of the switch.
     pub port: Name,
     /// Time of connect.
@@ -124,6 +130,12 @@ pub struct Connect {
     /// The digest of the declaration that it is made for, if the file declares it.
     #[serde(skip)]
     pub declared: Option<String>,
+    /// Services of the network that it serves.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Name>,
+    /// Labels, by which services select it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// An endpoint that the file declares: `[[endpoint]]`. It is connected whenever its namespace is there.

@@ -75,6 +75,8 @@ pub enum Holder {
     Endpoint(Name),
     /// A port.
     Port(Name),
+    /// A service.
+    Service(Name),
 }
 
 impl fmt::Display for Holder {
@@ -86,6 +88,7 @@ impl fmt::Display for Holder {
             Self::Aux(network, key) => write!(f, "the auxiliary address {key} of network {network}"),
             Self::Endpoint(name) => write!(f, "endpoint {name}"),
             Self::Port(name) => write!(f, "port {name}"),
+            Self::Service(name) => write!(f, "service {name}"),
         }
     }
 }

@@ -17,6 +17,7 @@ mod error;
 mod family;
 pub mod fields;
 pub mod guard;
+mod health;
 mod host;
 mod id;
 pub mod ifname;
@@ -32,6 +33,7 @@ mod port;
 pub mod publish;
 pub mod rules;
 pub mod sentence;
+mod service;
 mod subnet;
 pub mod text;
 mod tunnel;
@@ -49,6 +51,7 @@ pub use self::{
     error::{Error, ErrorKind},
     family::Family,
     guard::{Also, GuardSpec, InvalidAlso},
+    health::{Check, HealthSpec},
     host::{HostName, InvalidHostName},
     id::{Id, InvalidId, InvalidReference, Reference},
     ifname::{IfName, InvalidIfName},
@@ -59,6 +62,7 @@ pub use self::{
     netns::{Cookie, Identity},
     network::{NetworkSpec, NetworkUpdate, Tags},
     port::{Carries, DeviceSpec, MirrorSpec, Offloads, PortSpec},
+    service::{Affinity, EndpointMode, ServiceSpec, ServiceUpdate},
     subnet::{Ipam, PoolSpec, PoolsSpec, SubnetSpec},
     tunnel::{CollectorSpec, PeerSpec, Ttl, VXLAN_PORT, VxlanSpec},
     underlay::{InvalidUnderlayAddr, UnderlayAddr},
@@ -182,4 +186,7 @@ pub struct Config {
     /// `[[endpoint]]`
     #[serde(rename = "endpoint")]
     pub endpoints: Vec<DeclaredEndpoint>,
+    /// `[[service]]`
+    #[serde(rename = "service")]
+    pub services: Vec<ServiceSpec>,
 }

@@ -1,4 +1,4 @@
-//! Answers instead of floods, for neighbours that a control plane knows.
+//! Answers of the switch: instead of floods, for neighbours that a control plane knows, and to what no backend takes.
 
 use super::{
     decide::Action,
@@ -6,23 +6,36 @@ use super::{
 };
 use crate::{
     addr::{MacAddr, NetworkId},
+    balance::STATION,
     batch::{Batch, Received},
     drops::DropReason,
     neighbours::Question,
     plan::Pass,
 };
 
-/// A question that is to be answered.
+/// A frame that is to be answered.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answered {
     /// Where it is in the batch.
     pub(crate) slot: usize,
     /// Its network.
     pub(crate) network: NetworkId,
-    /// Whether its outer tag belongs to the switch.
-    pub(crate) is_tagged: bool,
-    /// The station whose address is the answer.
-    pub(crate) mac: MacAddr,
+    /// What its sender is told.
+    pub(crate) reply: Reply,
+}
+
+/// What the sender of a frame is told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reply {
+    /// The address of a neighbour.
+    Neighbour {
+        /// The station whose address is the answer.
+        mac: MacAddr,
+        /// Whether the question's outer tag belongs to the switch.
+        is_tagged: bool,
+    },
+    /// That nothing takes it at the service that it is for.
+    Refusal,
 }
 
 /// `fate`, or the answer to a frame that would be flooded and asks for a neighbour that the switch knows.
@@ -55,6 +68,9 @@ fn find_answer(pass: Pass<'_>, batch: &Batch, slot: usize, header: &Header) -> O
         return None;
     }
     let question = Question::read(batch.bytes(slot), tag.is_some())?;
+    if plan.balance.services.contains_key(&(network, question.target)) {
+        return Some(STATION);
+    }
     let mac = plan.neighbours.try_get(network, question.target)?;
     let port = plan.fdb.lookup(plan.fdb.station(network, mac), now)?;
     plan.topology.reach(network, ingress, isolated).member(port).ok()?;

@@ -6,6 +6,7 @@
 use super::read::{Destination, Header};
 use crate::{
     addr::{MacAddr, NetworkId, PortId},
+    balance::Served,
     batch::Received,
     drops::DropReason,
     fdb::{Learned, Origin, Station},
@@ -36,6 +37,8 @@ pub struct Decision<'a> {
     pub found: Option<PortId>,
     /// The reason for flooding it, if the table has no port.
     pub flood: Option<Flood>,
+    /// The backend of the service that it is for.
+    pub served: Option<Served>,
     /// Its fate.
     pub fate: Result<Action<'a>, DropReason>,
 }
@@ -51,6 +54,8 @@ pub(super) trait Questions {
     /// # Errors
     /// The exceeded limit.
     fn allow(&mut self, pass: Pass<'_>, flood: Flood, port: PortId) -> Result<(), DropReason>;
+    /// Whether the answers have side effects.
+    fn are_real(&self) -> bool;
 }
 
 /// Records the answers; `()` records nothing.
@@ -63,6 +68,8 @@ pub(super) trait Observe {
     fn found(&mut self, _: PortId) {}
     /// The frame will be flooded, if allowed and if there is a port to flood to.
     fn flood(&mut self, _: Flood) {}
+    /// The backend of the service that the frame is for.
+    fn served(&mut self, _: Served) {}
     /// Whether a flood may be sent after the turn.
     fn may_spread(&self) -> bool {
         true
@@ -79,6 +86,7 @@ pub(super) struct Notes {
     learned: Option<Learned>,
     found: Option<PortId>,
     flood: Option<Flood>,
+    served: Option<Served>,
 }
 
 impl Notes {
@@ -88,8 +96,8 @@ impl Notes {
         network: Option<NetworkId>,
         fate: Result<Action<'a>, DropReason>,
     ) -> Decision<'a> {
-        let Self { learned, found, flood } = self;
-        Decision { network, learned, found, flood, fate }
+        let Self { learned, found, flood, served } = self;
+        Decision { network, learned, found, flood, served, fate }
     }
 }
 
@@ -104,6 +112,10 @@ impl Observe for Notes {
 
     fn flood(&mut self, flood: Flood) {
         self.flood = Some(flood);
+    }
+
+    fn served(&mut self, served: Served) {
+        self.served = Some(served);
     }
 }
 
@@ -124,6 +136,11 @@ impl Questions for Learn<'_> {
     #[inline(always)]
     fn allow(&mut self, pass: Pass<'_>, flood: Flood, port: PortId) -> Result<(), DropReason> {
         self.0.allow(flood, pass.plan.topology.storm(port), pass.now)
+    }
+
+    #[inline(always)]
+    fn are_real(&self) -> bool {
+        true
     }
 }
 

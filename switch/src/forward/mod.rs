@@ -6,6 +6,7 @@
 //! police    enforce ingress rate limits                             every frame of the batch
 //! decide    learn -> look up -> reach -> egress.push                frame by frame, in arrival order
 //! answer    instead of flooding, what asks for a known neighbour    in networks that have such
+//! serve     translate, choose a backend                             frames to the address of services
 //! spread    let a flood to many ports wait                          in networks that have so many
 //! ```
 //! Two passes over a batch: the first reads headers and prefetches the table's cache lines, the second
@@ -15,19 +16,22 @@
 mod answer;
 mod decide;
 mod read;
+mod serve;
 mod spread;
 mod suppose;
 
-pub(crate) use answer::Answered;
+pub(crate) use answer::{Answered, Reply};
 pub use decide::{Action, Decision};
 pub(crate) use suppose::suppose;
 
 use answer::or_answer;
 use decide::{Learn, Notes, Observe, decide};
 use read::{Header, Refused, count_networks, guard, police_ingress, read_headers};
+use serve::{Outlets, is_for_service};
 
 use crate::{
     addr::{NetworkId, PortId, Timestamp},
+    balance::{Served, Translation},
     batch::{Batch, CAPACITY},
     counters::PortCounters,
     drops::DropReason,
@@ -47,8 +51,10 @@ pub struct Forwarder {
     /// By ingress port.
     storms: Vec<FloodMeters>,
     headers: Vec<Result<Header, Refused>>,
-    /// Questions of the last batch that are to be answered.
+    /// Frames of the last batch that are to be answered.
     answered: Vec<Answered>,
+    /// Translations of the last batch's frames to services.
+    heads: Vec<Translation>,
     /// Floods that are sent between turns.
     backlog: Backlog,
 }
@@ -61,6 +67,7 @@ impl Forwarder {
             storms: Vec::new(),
             headers: Vec::with_capacity(CAPACITY),
             answered: Vec::with_capacity(CAPACITY),
+            heads: Vec::with_capacity(CAPACITY),
             backlog: Backlog::new(),
         }
     }
@@ -76,7 +83,12 @@ impl Forwarder {
         self.storms.get(port.index()).copied().unwrap_or_default()
     }
 
-    /// The questions of the last batch that are to be answered, with the frames that ask them still in it.
+    /// The translations of the last batch's frames to services, to be exchanged for the heads of these while they are sent.
+    pub(crate) fn heads(&mut self) -> &mut [Translation] {
+        &mut self.heads
+    }
+
+    /// The frames of the last batch that are to be answered, which are still in it.
     pub(crate) fn answered(&mut self) -> impl Iterator<Item = Answered> {
         self.answered.drain(..)
     }
@@ -112,8 +124,9 @@ impl Forwarder {
         egress: &mut Egress,
         observe: &mut impl Observe,
     ) {
-        let Self { worker, storms, headers, answered, backlog } = self;
+        let Self { worker, storms, headers, answered, heads, backlog } = self;
         answered.clear();
+        heads.clear();
         let pass = Pass { now, plan, worker: *worker };
         read_headers(plan, batch, headers);
         if !plan.networks.is_empty() {
@@ -148,6 +161,11 @@ impl Forwarder {
             };
             let fate = decide(pass, rx, header, &mut Learn(storm), observe);
             let fate = or_answer(fate, pass, batch, slot, header);
+            if is_for_service(&fate, batch, slot) {
+                let mut outlets = Outlets { egress, heads, answered };
+                outlets.forward(pass, batch, (slot, header), &mut Learn(storm), observe);
+                continue;
+            }
             observe.decided(slot, Some(header.network), fate);
             match fate {
                 Ok(Action::Send(member)) => {
@@ -174,12 +192,8 @@ impl Forwarder {
                 Ok(Action::Answer(mac)) => {
                     counters.answered.add(1);
                     count_answered(&pass, header.network);
-                    answered.push(Answered {
-                        slot,
-                        network: header.network,
-                        is_tagged: header.tag.is_some(),
-                        mac,
-                    });
+                    let reply = Reply::Neighbour { mac, is_tagged: header.tag.is_some() };
+                    answered.push(Answered { slot, network: header.network, reply });
                 }
                 Err(reason) => {
                     counters.drop(reason);
@@ -207,6 +221,10 @@ impl<W: FnMut(usize, &Decision<'_>)> Observe for Watched<W> {
 
     fn flood(&mut self, flood: Flood) {
         self.notes.flood(flood);
+    }
+
+    fn served(&mut self, served: Served) {
+        self.notes.served(served);
     }
 
     fn may_spread(&self) -> bool {

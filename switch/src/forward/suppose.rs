@@ -4,6 +4,7 @@ use super::{
     answer::or_answer,
     decide::{Decision, Notes, Questions, decide},
     read::{Refused, judge, read_header},
+    serve::{is_for_service, serve},
 };
 use crate::{
     addr::PortId,
@@ -35,7 +36,13 @@ pub(crate) fn suppose<'p>(
     let (network, fate) = match header {
         Ok(header) => {
             let fate = decide(pass, rx, &header, &mut suppose, &mut notes);
-            (Some(header.network), or_answer(fate, pass, batch, slot, &header))
+            let fate = or_answer(fate, pass, batch, slot, &header);
+            let fate = if is_for_service(&fate, batch, slot) {
+                serve(pass, batch, (slot, &header), &mut suppose, &mut notes).map(|(action, _)| action)
+            } else {
+                fate
+            };
+            (Some(header.network), fate)
         }
         Err(Refused { reason, network }) => (network, Err(reason)),
     };
@@ -74,5 +81,9 @@ impl Questions for Suppose {
 
     fn allow(&mut self, pass: Pass<'_>, flood: Flood, port: PortId) -> Result<(), DropReason> {
         self.storm.allow(flood, pass.plan.topology.storm(port), pass.now)
+    }
+
+    fn are_real(&self) -> bool {
+        false
     }
 }

@@ -66,8 +66,8 @@ impl Round {
     }
 
     /// The batch that the outgoing frames of a step are in.
-    pub(crate) fn batch(&self) -> &Batch {
-        &self.batch
+    pub(crate) fn batch(&mut self) -> &mut Batch {
+        &mut self.batch
     }
 
     /// Begins a round with the oldest frames of `backlog`, if the previous one is over. Returns whether there is anything to send.

@@ -41,6 +41,13 @@ impl<'a> Reach<'a> {
         self.check(member).map(|()| member)
     }
 
+    /// The ingress port itself, for what the switch returns to the sender.
+    pub(crate) fn back(&self) -> Result<&'a Member, DropReason> {
+        let entry = self.entry.ok_or(DropReason::PortGone)?;
+        let place = entry.place.get(self.ingress.index()).copied().unwrap_or(NO_MEMBER);
+        entry.members.get(usize::from(place)).ok_or(DropReason::PortGone)
+    }
+
     /// All egress ports, for flooding.
     pub fn members(self) -> impl Iterator<Item = &'a Member> {
         let is_kept_apart = self.is_kept_apart();

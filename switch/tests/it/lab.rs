@@ -1,6 +1,7 @@
 //! A whole switch in memory: an engine, its table, and a device for each port.
 
 use std::{
+    collections::HashMap,
     io,
     net::IpAddr,
     sync::{Arc, Mutex},
@@ -8,6 +9,7 @@ use std::{
 
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp},
+    balance::{Balance, Client, Flows, STATION, Service},
     batch::{Batch, HEADROOM},
     capture::Session,
     counters::{NetworkCounters, NetworkTotals, PortCounters, PortTotals},
@@ -16,7 +18,7 @@ use vswitch::{
         mem::{MemDevice, OwnedFrame},
     },
     engine::Engine,
-    fdb::{Fdb, Settings},
+    fdb::{Fdb, Origin, Settings},
     mirror::Mirror,
     neighbours::Neighbours,
     offload::Capabilities,
@@ -25,6 +27,9 @@ use vswitch::{
     topology::{Network, PortRules, Topology},
     transmit::{Scratch, Transmit},
 };
+
+/// Flows that a port has room for.
+const FLOWS: usize = 64;
 
 /// A switch whose ports are in memory.
 #[derive(Debug)]
@@ -37,6 +42,8 @@ pub(crate) struct Lab {
     captures: Vec<Arc<Session>>,
     mirrors: Vec<Mirror>,
     neighbours: Arc<Neighbours>,
+    services: HashMap<(NetworkId, IpAddr), Arc<Service>>,
+    clients: Vec<Option<Arc<Client>>>,
 }
 
 /// What a lab's ports are made of.
@@ -78,6 +85,8 @@ impl Lab {
             captures: Vec::new(),
             mirrors: Vec::new(),
             neighbours: Arc::default(),
+            services: HashMap::new(),
+            clients: Vec::new(),
         };
         for rules in ports {
             let wire = Wire::new((wiring.capabilities)(rules.id.0), wiring.queue);
@@ -111,7 +120,12 @@ impl Lab {
             (self.networks.clone(), self.captures.clone(), self.mirrors.clone());
         let neighbours = Arc::clone(&self.neighbours);
         let empty = Plan::empty(Arc::clone(&self.fdb));
-        let mut plan = Plan { topology, networks, captures, mirrors, neighbours, ..empty };
+        let balance = Arc::new(Balance {
+            services: self.services.clone(),
+            clients: self.clients.clone(),
+            serving: vec![true; self.wires.len()],
+        });
+        let mut plan = Plan { topology, networks, captures, mirrors, neighbours, balance, ..empty };
         plan.ports.resize(self.wires.len(), None);
         for rules in ports {
             let wire = self.wires[rules.id.index()].clone().expect("every port has a device");
@@ -137,6 +151,19 @@ impl Lab {
     /// Answers for a neighbour from now on.
     pub(crate) fn know(&self, address: (NetworkId, IpAddr), station: MacAddr) {
         self.neighbours.change([(address, Some(station))]);
+    }
+
+    /// Has this service in `network` from the next [`Lab::configure`] on, in the place of one at the same address.
+    pub(crate) fn serve(&mut self, network: NetworkId, service: Service) {
+        self.fdb.pin(network, STATION, PortId::SERVICES, Origin::Control, Timestamp::from_millis(0));
+        let client = || Some(Arc::new(Client::new(Flows::of_process(FLOWS, 1))));
+        self.clients.resize_with(self.wires.len(), client);
+        self.services.insert((network, service.address()), Arc::new(service));
+    }
+
+    /// The flows of clients at `port`.
+    pub(crate) fn flows(&self, port: u16) -> &Flows {
+        &self.clients[usize::from(port)].as_ref().expect("there are services").flows
     }
 
     /// What it works by.

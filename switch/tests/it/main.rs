@@ -1,5 +1,6 @@
 //! The switch from outside: whole engines in memory, and what they send.
 
+mod balance;
 mod capture;
 mod datagrams;
 mod forwarding;

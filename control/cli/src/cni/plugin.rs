@@ -186,6 +186,8 @@ impl Call {
             publish: runtime.port_mappings.iter().map(publish).collect::<Result<_, _>>()?,
             link_local: Vec::new(),
             declared: None,
+            services: Vec::new(),
+            labels: BTreeMap::new(),
         })
     }
 

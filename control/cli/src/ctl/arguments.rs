@@ -12,8 +12,8 @@ use vswitch::addr::MacAddr;
 
 use super::{
     CaptureArguments, ClusterCommand, CniCommand, DnsCommand, DockerCommand, EXIT_CODES, EndpointCommand,
-    EventsArguments, MirrorCommand, NetworkCommand, PeerCommand, SandboxCommand, TraceArguments,
-    TunnelCommand, WhyArguments, default_socket,
+    EventsArguments, MirrorCommand, NetworkCommand, PeerCommand, SandboxCommand, ServiceCommand,
+    TraceArguments, TunnelCommand, WhyArguments, default_socket,
 };
 use crate::attach::{
     helper::{self, Order},
@@ -70,6 +70,9 @@ pub enum Command {
     /// Sandboxes: namespaces of containers, with their endpoints.
     #[command(subcommand)]
     Sandbox(SandboxCommand),
+    /// Services: one name and address for several endpoints.
+    #[command(subcommand)]
+    Service(ServiceCommand),
     /// Names: what containers call each other by.
     #[command(subcommand)]
     Dns(DnsCommand),

@@ -211,6 +211,12 @@ pub struct ConnectArguments {
     /// Publish a port: [[ADDRESS:]HOST PORT:]PORT[/tcp|udp|sctp].
     #[arg(short, long, value_name = "PORTS")]
     publish: Vec<Publish>,
+    /// A service of the network that it serves.
+    #[arg(long, value_name = "SERVICE")]
+    service: Vec<Name>,
+    /// A label, by which services select it.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    label: Vec<(String, String)>,
     #[command(flatten)]
     limit: LimitArguments,
     #[command(flatten)]
@@ -400,6 +406,8 @@ impl ConnectArguments {
                 .chain(self.guard.options())
                 .collect(),
             publish: self.publish.clone(),
+            services: self.service.clone(),
+            labels: self.label.iter().cloned().collect(),
             ..Connect::default()
         })
     }
@@ -539,7 +547,7 @@ async fn addresses(client: &Client, network: &Network) -> Result<serde_json::Val
 }
 
 /// `KEY=VALUE`, or `KEY` alone for an empty value.
-fn pair(text: &str) -> Result<(String, String), String> {
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').unwrap_or((text, ""));
     if key.is_empty() { Err("write KEY=VALUE".into()) } else { Ok((key.into(), value.into())) }
 }

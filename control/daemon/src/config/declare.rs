@@ -13,9 +13,10 @@ use ipnet::IpNet;
 use super::{reader::Table, rules::MAC_LIMIT};
 use crate::{names, state::network::choose_addresses};
 use vswitch_model::{
-    ApiSpec, BURST, Carries, Config, Connect, Damping, DeclaredEndpoint, DnsSpec, DockerSpec, Dscp, Family,
-    FloodLimits, GuardSpec, LimitSpec, MirrorSpec, Mtu, Name, Netns, NetworkSpec, Offloads, PeerSpec,
-    PoolSpec, PoolsSpec, PortSpec, SubnetSpec, SwitchSpec, Tags, Ttl, UnderlayAddr, Vni, VxlanSpec,
+    ApiSpec, BURST, Carries, Config, Connect, Damping, DeclaredEndpoint, DnsSpec, DockerSpec, Dscp,
+    EndpointMode, Family, FloodLimits, GuardSpec, HealthSpec, LimitSpec, MirrorSpec, Mtu, Name, Netns,
+    NetworkSpec, Offloads, PeerSpec, PoolSpec, PoolsSpec, PortSpec, ServiceSpec, SubnetSpec, SwitchSpec,
+    Tags, Ttl, UnderlayAddr, Vni, VxlanSpec,
     fields::{Misfit, PortFields},
     options::{self, EndpointOptions, Meaning},
     publish::Publish,
@@ -49,8 +50,10 @@ pub(super) fn config(mut file: Table<'_, '_, '_>) -> Config {
         let new = endpoint(table, &networks, &endpoints);
         endpoints.extend(new);
     });
+    let mut services = Vec::new();
+    file.tables("service", |table| services.push(service(table)));
     file.finish();
-    Config { switch, api, docker, dns, ipam, networks, ports, endpoints }
+    Config { switch, api, docker, dns, ipam, networks, ports, endpoints, services }
 }
 
 fn switch(mut table: Table<'_, '_, '_>) -> SwitchSpec {
@@ -179,6 +182,48 @@ fn dns(mut table: Table<'_, '_, '_>) -> DnsSpec {
         ttl: table.integer("ttl", 0..=86_400_u32).unwrap_or(default.ttl),
         allow: table.parsed_list("allow").unwrap_or_default(),
     };
+    table.finish();
+    spec
+}
+
+fn health(mut table: Table<'_, '_, '_>) -> Option<HealthSpec> {
+    let check = table.parsed("check");
+    if check.is_none() {
+        table.fault("check", "missing: write tcp:PORT or http:PORT/PATH");
+    }
+    let mut number = |key| table.integer(key, HealthSpec::RANGE);
+    let (interval, timeout, retries) = (number("interval"), number("timeout"), number("retries"));
+    table.finish();
+    let default = HealthSpec::new(check?);
+    Some(HealthSpec {
+        interval: interval.unwrap_or(default.interval),
+        timeout: timeout.unwrap_or(default.timeout),
+        retries: retries.unwrap_or(default.retries),
+        ..default
+    })
+}
+
+fn service(mut table: Table<'_, '_, '_>) -> ServiceSpec {
+    let mut named = |key: &'static str, what: &str| {
+        table.parsed(key).unwrap_or_else(|| {
+            table.fault(key, format!("missing: name the {what}"));
+            Name::unnamed()
+        })
+    };
+    let (name, network) = (named("name", "service"), named("network", "network that it is in"));
+    let spec = ServiceSpec {
+        mode: table.parsed("mode").unwrap_or_default(),
+        address: table.parsed_list("address").unwrap_or_default(),
+        selector: table.texts("selector"),
+        affinity: table.parsed("affinity").unwrap_or_default(),
+        health: table.table("health").and_then(health),
+        drain: table.parsed_list("drain").unwrap_or_default().into_iter().collect(),
+        labels: table.texts("labels"),
+        ..ServiceSpec::plain(name, network)
+    };
+    if spec.mode == EndpointMode::Vip && spec.address.is_empty() {
+        table.fault("address", "missing: choose an address of the network's subnet, so that it stays the same; or set mode = \"dnsrr\"");
+    }
     table.finish();
     spec
 }

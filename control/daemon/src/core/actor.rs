@@ -129,12 +129,13 @@ impl Core {
     ) -> Result<Self, Failure> {
         let signals = Signals::default();
         let (fault, stranger) = (Arc::clone(&signals.fault), Arc::clone(&signals.stranger));
-        let edge = Edge::start(
+        let mut edge = Edge::start(
             plan.next.switch(),
             machine,
             Arc::new(move || fault.notify_one()),
             Arc::new(move || stranger.notify_one()),
         )?;
+        edge.keep_flows(&plan.next.api().socket);
         let observer = Observer::new(Journal::new());
         observer.note(What::Started);
         let engines = Arc::new(Engines { adopted: store.adoptions(), lent: store.lent() });

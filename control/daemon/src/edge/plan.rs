@@ -1,6 +1,6 @@
 //! The workers' plan, rebuilt after every change.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use vswitch::{
     addr::PortId,
@@ -22,6 +22,11 @@ impl Edge {
         let mut layout = state.layout().clone();
         layout.ports.retain(|rules| self.ports.get(&rules.id).is_some_and(|port| self.is_up(port)));
         self.direct(&mut layout, state);
+        let with_services: BTreeSet<_> = state.services().map(|it| it.spec.network.clone()).collect();
+        for name in with_services {
+            let id = state.network(&name).map(|network| network.id);
+            layout.networks.iter_mut().filter(|it| Some(it.id) == id).for_each(|it| it.answers = true);
+        }
         layout
     }
 
@@ -34,8 +39,10 @@ impl Edge {
         let limited = state.networks().filter_map(|it| Some((it.id, it.spec.options.mac_limit?)));
         self.fdb.limit_networks(limited);
         let networks = self.networks.keys().last().map_or(0, |last| last.index() + 1);
+        let balance = self.balance(state, layout);
         let mut plan = Plan {
             topology,
+            balance,
             neighbours: Arc::clone(&self.remote.neighbours),
             ports: vec![None; slots],
             mirrors: layout.mirrors.clone(),

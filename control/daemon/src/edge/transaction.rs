@@ -295,8 +295,12 @@ impl<'e> Opening<'e> {
         let plan = Arc::new(self.edge.plan(&self.next, &layout));
         let before = Arc::downgrade(self.edge.workers.plan());
         self.edge.prepare_fast(&layout, &plan);
+        // Before the workers know of services, so that no frame to them is flooded.
+        self.edge.pin_services();
         self.edge.workers.adopt(plan);
         self.edge.remote.stale |= self.edge.stale.forget_in(&self.edge.fdb);
+        // Of a network whose number was used before, pins were forgotten.
+        self.edge.pin_services();
         self.edge.pin_stations(&self.next);
         self.edge.pin_remote(&self.next);
         self.edge.adopt_fast(&layout);

@@ -5,6 +5,9 @@
 //! | endpoint | its own | its aliases, its service, the first 12 digits of its container's id |
 //! | `[[port]]` with addresses | its own | – |
 //! | given by hand | itself | – |
+//! | service with an address | its own | – |
+//!
+//! The endpoints that serve have the service's name, or, where it has an address, `tasks.` and the name.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -15,7 +18,10 @@ use ipnet::IpNet;
 
 use super::PORT;
 use crate::state::{Origin, State};
-use vswitch_model::{Driver, EndpointSpec, Name, NetworkSpec, PortSpec, api::StaticName, publish::Protocol};
+use vswitch_model::{
+    Driver, EndpointMode, EndpointSpec, Name, NetworkSpec, PortSpec, ServiceSpec, api::StaticName,
+    publish::Protocol,
+};
 use vswitch_names::{Port, Record};
 
 /// The digits of a container's id that are a name of it, as with Docker.
@@ -30,7 +36,19 @@ pub(super) fn records(state: &State) -> BTreeMap<Name, (Vec<IpNet>, Vec<Record>)
         state.networks().map(|network| empty(&network.spec)).collect();
     for endpoint in state.endpoints() {
         if let Some((_, records)) = records.get_mut(&endpoint.network) {
-            records.push(of_endpoint(endpoint));
+            let mut record = of_endpoint(endpoint);
+            for service in state.services_of(&endpoint.network).filter(|it| it.has(endpoint)) {
+                serve(state, service, endpoint, &mut record);
+            }
+            records.push(record);
+        }
+    }
+    for service in state.services() {
+        let spec = &service.spec;
+        if let Some((_, records)) = records.get_mut(&spec.network).filter(|_| spec.mode == EndpointMode::Vip)
+        {
+            let (name, addresses) = (spec.name.to_string(), spec.address.clone());
+            records.push(Record { name, addresses, ..Record::default() });
         }
     }
     for port in state.ports().filter(|port| port.origin != Origin::Derived) {
@@ -62,6 +80,17 @@ fn of_endpoint(endpoint: &EndpointSpec) -> Record {
         service: endpoint.service.clone(),
         unready: endpoint.unready,
         ports,
+    }
+}
+
+/// Adds the names that an endpoint has by serving.
+fn serve(state: &State, service: &ServiceSpec, endpoint: &EndpointSpec, record: &mut Record) {
+    record.unready |= !state.is_ready(service, endpoint);
+    match service.mode {
+        EndpointMode::Vip => record.aliases.push(format!("tasks.{}", service.name)),
+        // A name of several services is an alias from the second on.
+        EndpointMode::Dnsrr if record.service.is_some() => record.aliases.push(service.name.to_string()),
+        EndpointMode::Dnsrr => record.service = Some(service.name.to_string()),
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use serde_json::Value;
 
-use super::{Network, Port, State};
+use super::{Network, Port, Service, State};
 use vswitch_model::{EndpointSpec, Id, Mtu, SwitchSpec};
 
 /// One difference, displayed as a line: `+ network red`, `~ port web: isolated false -> true`, `- port db`.
@@ -23,6 +23,8 @@ pub enum Change {
     Port(Delta<Port>),
     /// An endpoint.
     Endpoint(Delta<Arc<EndpointSpec>>),
+    /// A service.
+    Service(Delta<Service>),
 }
 
 /// The kind of a difference.
@@ -41,7 +43,7 @@ pub enum Delta<T> {
     },
 }
 
-/// All differences: the switch, then networks, ports and endpoints, each by name.
+/// All differences: the switch, then networks, ports, endpoints and services, each by name.
 pub(super) fn between(old: &State, new: &State) -> Vec<Change> {
     let mut changes = Vec::new();
     if old.switch != new.switch {
@@ -67,6 +69,9 @@ pub(super) fn between(old: &State, new: &State) -> Vec<Change> {
         let endpoints = ids.into_iter().filter_map(|id| delta(of(old, id), of(new, id)));
         changes.extend(endpoints.map(Change::Endpoint));
     }
+    let services = old.services.unlike(&new.services);
+    let services = services.into_iter().filter_map(|name| delta(old.service(name), new.service(name)));
+    changes.extend(services.map(Change::Service));
     changes
 }
 
@@ -98,6 +103,11 @@ impl fmt::Display for Change {
             Self::Endpoint(Delta::Added(it)) => write!(f, "+ endpoint {} of network {}", it.name, it.network),
             Self::Endpoint(Delta::Removed(it)) => {
                 write!(f, "- endpoint {} of network {}", it.name, it.network)
+            }
+            Self::Service(Delta::Added(it)) => write!(f, "+ service {}", it.spec.name),
+            Self::Service(Delta::Removed(it)) => write!(f, "- service {}", it.spec.name),
+            Self::Service(Delta::Changed { old, new }) => {
+                changed(f, &format!("service {}", new.spec.name), &written(&*old.spec), &written(&*new.spec))
             }
             Self::Endpoint(Delta::Changed { old, new }) => {
                 let who = format!("endpoint {} of network {}", new.name, new.network);

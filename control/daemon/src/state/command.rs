@@ -5,7 +5,9 @@ use std::{net::IpAddr, sync::Arc};
 use jiff::Timestamp;
 
 use super::{EndpointUpdate, Membership, Sandbox};
-use vswitch_model::{Config, Connect, Id, Name, NetworkSpec, NetworkUpdate, PortSpec};
+use vswitch_model::{
+    Config, Connect, Id, Name, NetworkSpec, NetworkUpdate, PortSpec, ServiceSpec, ServiceUpdate,
+};
 
 /// A command that changes a [`State`](super::State).
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +47,36 @@ pub enum Command {
     Disconnect {
         /// The endpoints; unknown ids are ignored.
         ids: Vec<Id>,
+        /// The current time.
+        now: Timestamp,
+    },
+    /// Creates a service, and chooses what is not given.
+    AddService {
+        /// The service.
+        spec: ServiceSpec,
+        /// The current time.
+        now: Timestamp,
+    },
+    /// Changes a service of the API, without interrupting its clients.
+    UpdateService {
+        /// The service.
+        name: Name,
+        /// The differences.
+        update: ServiceUpdate,
+    },
+    /// Notes whether an endpoint passes the check of a service.
+    NoteHealth {
+        /// The service.
+        service: Name,
+        /// The endpoint.
+        endpoint: Id,
+        /// Whether it passes.
+        passes: bool,
+    },
+    /// Removes a service of the API. Its address rests from `now` on.
+    RemoveService {
+        /// The service.
+        name: Name,
         /// The current time.
         now: Timestamp,
     },

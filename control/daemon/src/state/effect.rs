@@ -10,7 +10,7 @@ use vswitch::{
     topology::{self, PortMode, PortRules, Topology, TopologyError},
 };
 
-use super::{Change, Delta, Network, Origin, Port, Record, State, derive::host_port_name};
+use super::{Change, Delta, Network, Origin, Port, Record, Service, State, derive::host_port_name};
 use vswitch_host::gateway::Outside;
 use vswitch_model::{Carries, DeviceSpec, EndpointSpec, Name, Netns, PortSpec, SwitchSpec, Tags};
 
@@ -119,6 +119,9 @@ fn deeds(change: Change) -> Vec<Effect> {
         }
         Change::Endpoint(delta) => {
             kept(delta, |it| (Origin::Api, Record::Endpoint(it))).into_iter().collect()
+        }
+        Change::Service(delta) => {
+            kept(delta, |it: Service| (it.origin, Record::Service(it.spec))).into_iter().collect()
         }
     }
 }

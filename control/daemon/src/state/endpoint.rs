@@ -130,6 +130,7 @@ impl State {
         if !sandbox.published.is_empty() {
             self.check_publishable(&spec)?;
         }
+        self.check_services(network, &connect.services)?;
         let port = self.port_name(network, &name, &id);
         // The prefix of link-local addresses (RFC 3927 section 2.1, RFC 4291 section 2.5.6).
         let on_link = |address: IpAddr| match Family::of(address) {
@@ -154,6 +155,8 @@ impl State {
             gateways,
             options,
             published: sandbox.published.clone(),
+            services: connect.services,
+            labels: connect.labels,
             port,
             created: sandbox.now,
             declared: connect.declared,
@@ -302,6 +305,12 @@ impl State {
         if !uprooted.is_empty() {
             return Err(NetworkError::Uprooted(name.clone(), uprooted));
         }
+        for address in self.services_of(name).flat_map(|it| &it.address) {
+            for subnet in subnets.iter_mut().filter(|it| it.net().contains(address)) {
+                // Whether another has it as well is checked with the services.
+                let _ = subnet.claim(*address);
+            }
+        }
         let ports = self.ports.entries().filter(|entry| entry.spec.carries.untagged() == Some(name));
         for net in ports.filter_map(|entry| entry.spec.interface()).flat_map(|interface| &interface.address) {
             for subnet in subnets.iter_mut().filter(|it| it.net().contains(&net.addr())) {
@@ -364,6 +373,9 @@ impl State {
             Holder::Gateway(name())
         } else if let Some((key, _)) = aux {
             Holder::Aux(name(), key.clone())
+        } else if let Some(service) = self.services_of(&network.name).find(|it| it.address.contains(&address))
+        {
+            Holder::Service(service.name.clone())
         } else if let Some(port) = ports.find(|it| {
             it.spec.carries.untagged() == Some(&network.name)
                 && it.spec.interface().is_some_and(|interface| has_it(&interface.address))

@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::{Kind, Network, Origin, Refusal, State, endpoint::next_within, registry::Entry};
+use super::{Kind, Network, Origin, Refusal, ServiceError, State, endpoint::next_within, registry::Entry};
 use vswitch_host::link::Route;
 use vswitch_model::{
     Driver, Family, Id, Ipam, Name, NetworkSpec, NetworkUpdate, PoolSpec, PortSpec, Reference, SubnetSpec,
@@ -160,6 +160,7 @@ impl State {
     /// The unused networks of the API: without endpoints, and without ports other than derived ones.
     pub(crate) fn unused_networks(&self) -> Vec<Arc<NetworkSpec>> {
         let mut used: HashSet<&Name> = self.endpoints().map(|it| &it.network).collect();
+        used.extend(self.services.entries().map(|entry| &entry.spec.network));
         let asked_for = self.ports.entries().filter(|entry| entry.origin != Origin::Derived);
         used.extend(asked_for.flat_map(|entry| entry.spec.carries.named()));
         let unused =
@@ -439,6 +440,10 @@ impl State {
     /// They do.
     pub(crate) fn check_unused(&self, name: &Name) -> Result<(), Refusal> {
         self.check_empty(name)?;
+        let services: Vec<_> = self.services_of(name).map(|it| it.name.clone()).collect();
+        if !services.is_empty() {
+            return Err(ServiceError::NetworkInUse(name.clone(), services).into());
+        }
         let asked_for = |entry: &&Entry<PortSpec>| {
             !matches!(entry.origin, Origin::Derived | Origin::Cluster)
                 && entry.spec.carries.named().any(|it| it == name)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Kind;
-use vswitch_model::{EndpointSpec, NetworkSpec, PortSpec};
+use vswitch_model::{EndpointSpec, NetworkSpec, PortSpec, ServiceSpec};
 
 /// An object that only the API creates and the store keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub enum Record {
     Port(Arc<PortSpec>),
     /// An endpoint.
     Endpoint(Arc<EndpointSpec>),
+    /// A service.
+    Service(Arc<ServiceSpec>),
 }
 
 impl Record {
@@ -23,6 +25,7 @@ impl Record {
             Self::Network(_) => Kind::Network,
             Self::Port(_) => Kind::Port,
             Self::Endpoint(_) => Kind::Endpoint,
+            Self::Service(_) => Kind::Service,
         }
     }
 
@@ -32,6 +35,7 @@ impl Record {
             Self::Network(spec) => spec.name.as_str(),
             Self::Port(spec) => spec.name.as_str(),
             Self::Endpoint(spec) => spec.id.as_str(),
+            Self::Service(spec) => spec.name.as_str(),
         }
     }
 }

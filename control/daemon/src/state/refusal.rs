@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr};
 
-use super::{NetworkError, peers::LEARNED_PEERS};
+use super::{NetworkError, ServiceError, peers::LEARNED_PEERS};
 use vswitch_model::{Error, ErrorKind, Name, ipam::IpamError};
 
 /// Why a command was refused; the state is unchanged.
@@ -66,6 +66,9 @@ pub enum Refusal {
         /// What to do.
         what: &'static str,
     },
+    /// A service cannot be created or changed.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
     /// A network, or an endpoint of it, cannot be created, changed or removed.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -108,6 +111,8 @@ pub enum Kind {
     Port,
     /// A sandbox's interface in a network.
     Endpoint,
+    /// One name and address for several endpoints.
+    Service,
 }
 
 impl fmt::Display for Kind {
@@ -116,6 +121,7 @@ impl fmt::Display for Kind {
             Self::Network => "network",
             Self::Port => "port",
             Self::Endpoint => "endpoint",
+            Self::Service => "service",
         })
     }
 }
@@ -137,6 +143,11 @@ impl From<Refusal> for Error {
             Refusal::Derived { .. } => ErrorKind::Conflict,
             Refusal::Missing { .. } => ErrorKind::NotFound,
             Refusal::Network(error) => code_of(error),
+            Refusal::Service(error) => match error {
+                ServiceError::None(..) => ErrorKind::NotFound,
+                ServiceError::Taken(_) => ErrorKind::Conflict,
+                _ => ErrorKind::Invalid,
+            },
             Refusal::Invalid(_) | Refusal::NeedsRestart(_) | Refusal::Full { .. } => ErrorKind::Invalid,
         };
         Self::new(code, refusal.to_string())

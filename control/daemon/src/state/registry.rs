@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Kind, Origin, Refusal};
-use vswitch_model::{Name, NetworkSpec, PortSpec};
+use vswitch_model::{Name, NetworkSpec, PortSpec, ServiceSpec};
 
 /// An object that a registry can hold.
 pub(super) trait Spec: PartialEq {
@@ -33,6 +33,14 @@ impl Spec for NetworkSpec {
 
 impl Spec for PortSpec {
     const KIND: Kind = Kind::Port;
+
+    fn name(&self) -> &Name {
+        &self.name
+    }
+}
+
+impl Spec for ServiceSpec {
+    const KIND: Kind = Kind::Service;
 
     fn name(&self) -> &Name {
         &self.name

@@ -406,6 +406,7 @@ fn refusals_say_what_to_do() {
 
 /// Networks and endpoints as Docker's users have them.
 mod docker;
+mod service;
 
 /// Random commands against a model that knows only names.
 mod model {

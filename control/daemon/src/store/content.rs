@@ -24,10 +24,12 @@ pub(super) enum Table {
     Lent,
     /// Names given by hand, by network and name.
     Names,
+    /// Services, by name.
+    Services,
 }
 
 impl Table {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Networks,
         Self::Ports,
         Self::Endpoints,
@@ -36,6 +38,7 @@ impl Table {
         Self::Adopted,
         Self::Lent,
         Self::Names,
+        Self::Services,
     ];
 
     /// Its name on the disk.
@@ -49,6 +52,7 @@ impl Table {
             Self::Adopted => "adopted",
             Self::Lent => "lent",
             Self::Names => "names",
+            Self::Services => "services",
         }
     }
 }

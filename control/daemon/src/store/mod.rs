@@ -1,6 +1,6 @@
 //! Objects created through the API, kept across restarts.
 //!
-//! Networks, ports, endpoints and pinned addresses are kept as JSON, in the form of the API. Of `net.toml` only the last
+//! Networks, ports, endpoints, services and pinned addresses are kept as JSON, in the form of the API. Of `net.toml` only the last
 //! declaration is kept. All rows are in memory and, twice, on the disk: in a redb database, and in a copy of lines. A method
 //! that changes something returns only when both have it; if either fails, neither has it, and the daemon continues with what
 //! it had.
@@ -272,7 +272,8 @@ impl Store {
         let networks = inner.parse(Table::Networks, |spec| Record::Network(Arc::new(spec)));
         let ports = inner.parse(Table::Ports, |spec| Record::Port(Arc::new(spec)));
         let endpoints = inner.parse(Table::Endpoints, |spec| Record::Endpoint(Arc::new(spec)));
-        networks.into_iter().chain(ports).chain(endpoints).collect()
+        let services = inner.parse(Table::Services, |spec| Record::Service(Arc::new(spec)));
+        networks.into_iter().chain(ports).chain(endpoints).chain(services).collect()
     }
 
     /// Stores a record, replacing one of the same kind and name. It is on the disk when this returns.
@@ -284,6 +285,7 @@ impl Store {
             Record::Network(spec) => self.put_network(spec),
             Record::Port(spec) => self.put_port(spec),
             Record::Endpoint(spec) => self.write(Table::Endpoints, spec.id.as_str(), Some(&**spec)),
+            Record::Service(spec) => self.write(Table::Services, spec.name.as_str(), Some(&**spec)),
         }
     }
 
@@ -312,6 +314,7 @@ impl Store {
             Kind::Network => Table::Networks,
             Kind::Port => Table::Ports,
             Kind::Endpoint => Table::Endpoints,
+            Kind::Service => Table::Services,
         };
         self.write::<()>(table, key, None)
     }

@@ -12,10 +12,12 @@ pub(crate) fn change(change: &state::Change) -> Change {
     let action = match change {
         Difference::Network(Delta::Added(_))
         | Difference::Port(Delta::Added(_))
-        | Difference::Endpoint(Delta::Added(_)) => Action::Add,
+        | Difference::Endpoint(Delta::Added(_))
+        | Difference::Service(Delta::Added(_)) => Action::Add,
         Difference::Network(Delta::Removed(_))
         | Difference::Port(Delta::Removed(_))
-        | Difference::Endpoint(Delta::Removed(_)) => Action::Remove,
+        | Difference::Endpoint(Delta::Removed(_))
+        | Difference::Service(Delta::Removed(_)) => Action::Remove,
         _ => Action::Change,
     };
     let (object, name) = match change {
@@ -29,6 +31,9 @@ pub(crate) fn change(change: &state::Change) -> Change {
         Difference::Endpoint(
             Delta::Added(endpoint) | Delta::Removed(endpoint) | Delta::Changed { new: endpoint, .. },
         ) => ("endpoint", endpoint.name.to_string()),
+        Difference::Service(
+            Delta::Added(service) | Delta::Removed(service) | Delta::Changed { new: service, .. },
+        ) => ("service", service.spec.name.to_string()),
     };
     let line = change.to_string();
     let detail = line.split_once(": ").map_or("", |(_, detail)| detail);

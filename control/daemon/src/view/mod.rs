@@ -19,6 +19,7 @@ mod fdb;
 mod names;
 mod network;
 mod port;
+mod service;
 mod stats;
 mod status;
 mod trace;
@@ -38,6 +39,7 @@ use std::{
 
 use vswitch::{
     addr::{NetworkId, PortId, Timestamp},
+    balance::Balance,
     counters::{NetworkCounters, NetworkTotals, PortCounters, PortTotals},
     device::{Device, packet::PacketSocket, tap::Tap},
     fdb::{Fdb, Learning},
@@ -128,6 +130,8 @@ pub(crate) struct Live {
     pub(crate) fdb: Arc<Fdb>,
     /// The addresses of neighbours that directories tell of.
     pub(crate) neighbours: Arc<Neighbours>,
+    /// Services, and the flows of their clients.
+    pub(crate) balance: Arc<Balance>,
     pub(crate) workers: Readings,
     pub(crate) plan: Weak<Plan>,
     pub(crate) ports: BTreeMap<PortId, LivePort>,

@@ -1,9 +1,10 @@
 //! Traces of frames, in the API's terms.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId},
+    balance::{STATION, Served, Why},
     drops::DropReason,
     fdb::{Learned, Station},
     forward::{Action, Decision},
@@ -23,7 +24,7 @@ use crate::{
     state::{self, State},
 };
 use vswitch_model::{
-    Carries, DeviceSpec, Error, Family, Name,
+    Carries, DeviceSpec, EndpointSpec, Error, Family, Name, ServiceSpec,
     api::trace::{Leaving, Step, Supposed, Trace, TraceRequest, Verdict},
     text::{self, Book},
 };
@@ -218,7 +219,20 @@ impl Words<'_> {
             step("learn", format!("the table is full: {mac} of network {network} would be forgotten"));
         }
         let is_answered = matches!(decision.fate, Ok(Action::Answer(_)));
-        match (decision.found, decision.flood) {
+        let is_to_service = frame.dst == STATION;
+        if is_to_service {
+            step("look up", format!("{} is the address of all services", frame.dst));
+            step("serve", decision.served.map_or_else(|| dropped(decision), |served| self.served(&served)));
+        }
+        match (decision.found.filter(|port| *port != PortId::SERVICES), decision.flood) {
+            (None, _) if is_to_service && decision.flood.is_none() => {}
+            (Some(port), _) if is_to_service => step(
+                "reach",
+                match decision.fate {
+                    Ok(_) => format!("{} may be reached from here", self.names.port(port)),
+                    Err(_) => dropped(decision),
+                },
+            ),
             (Some(port), _) => {
                 step("look up", format!("{} is behind {}", frame.dst, self.names.port(port)));
                 step(
@@ -238,7 +252,11 @@ impl Words<'_> {
                 let storm = storm(flood);
                 match decision.fate {
                     Ok(Action::Answer(mac)) => {
-                        let known = format!("the directory of network {network} knows who has it: {mac}");
+                        let known = if mac == STATION {
+                            format!("a service of network {network} has it, at {mac}")
+                        } else {
+                            format!("the directory of network {network} knows who has it: {mac}")
+                        };
                         step("answer", format!("{known}, so the switch answers, and floods nothing"));
                     }
                     Ok(_) => {
@@ -255,6 +273,33 @@ impl Words<'_> {
             (None, None) => step("look up", dropped(decision)),
         }
         steps
+    }
+
+    /// `service web (10.9.0.100): endpoint web-1 (10.9.0.3), which its hash falls to`
+    fn served(&self, served: &Served) -> String {
+        let Served { service, backend, why } = served;
+        let has_it = |spec: &ServiceSpec| spec.address.contains(service);
+        let spec = self.state.services().map(|it| it.spec).find(|spec| has_it(spec));
+        let (name, endpoint) = match &spec {
+            Some(spec) => {
+                let is_it = |it: &&Arc<EndpointSpec>| it.addresses.iter().any(|net| net.addr() == *backend);
+                let endpoint = self.state.backends(spec).into_iter().find(is_it);
+                (
+                    format!("service {} ({service})", spec.name),
+                    endpoint.map(|it| format!("{} ({backend})", it.name)),
+                )
+            }
+            None => (service.to_string(), None),
+        };
+        let endpoint = endpoint.unwrap_or_else(|| backend.to_string());
+        match why {
+            Why::Echo => format!("{name}: the switch answers pings itself"),
+            Why::Flow => format!("{name}: endpoint {endpoint}, which has the connection"),
+            Why::Hash => format!("{name}: endpoint {endpoint}, which the connection's hash falls to"),
+            Why::Affinity => format!("{name}: endpoint {endpoint}, which its client had before"),
+            Why::Fragment => format!("{name}: endpoint {endpoint}, as the first fragment of the packet"),
+            Why::Error => format!("{name}: endpoint {endpoint}, whose packet the error is about"),
+        }
     }
 
     fn learned(&self, learned: Learned, ingress: PortId) -> String {
@@ -322,6 +367,9 @@ impl Book for Sender<'_> {
     }
 
     fn mac_of(&self, ip: IpAddr) -> Option<MacAddr> {
+        if self.snapshot.state.services().any(|it| it.spec.address.contains(&ip)) {
+            return Some(STATION);
+        }
         let port = self.snapshot.state.ports().find(|port| addresses(port).any(|own| own == ip));
         let told = || self.snapshot.neighbours(ip).first().map(|(_, mac)| *mac);
         port.and_then(|port| self.snapshot.mac_of(&port)).or_else(told)

@@ -10,6 +10,7 @@ use vswitch_model::{
     Error, Name,
     api::{
         Direction, Drop, FdbEntry, FdbFilter, Origin,
+        service::Backend,
         trace::{Declared, Why, WhyFilter},
     },
 };
@@ -55,7 +56,27 @@ impl Snapshot {
         findings.extend(neighbours.iter().map(|(network, mac)| {
             format!("the directory of network {network} says that {mac} has it: questions for it are answered here")
         }));
+        if let Some(service) = filter.ip.and_then(|ip| self.service_at(ip)) {
+            // It has no station, and nothing is learned about it.
+            findings.retain(|finding| !finding.starts_with("no frame was received"));
+            findings.push(service);
+        }
         Ok(Why { declared, entries, drops, findings })
+    }
+
+    /// What stands behind an address, if that is a service's.
+    fn service_at(&self, ip: IpAddr) -> Option<String> {
+        let service = self.services().into_iter().find(|it| it.spec.address.contains(&ip))?;
+        let backend = |it: &Backend| format!("{} ({}, {} flows)", it.name, it.state, it.flows);
+        let backends: Vec<_> = service.backends.iter().map(backend).collect();
+        let (name, network) = (&service.spec.name, &service.spec.network);
+        Some(if backends.is_empty() {
+            format!(
+                "it is service {name} of network {network}, which no endpoint serves: `vswitchctl network connect --service {name} {network} SANDBOX`"
+            )
+        } else {
+            format!("it is service {name} of network {network}, served by {}", backends.join(", "))
+        })
     }
 
     /// How frames of a port pass, if it has a part in the fast path.

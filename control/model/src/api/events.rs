@@ -73,6 +73,23 @@ pub enum What {
         /// The network.
         network: Name,
     },
+    /// A service was created.
+    ServiceAdded {
+        /// The service.
+        service: Name,
+    },
+    /// A service was changed.
+    ServiceChanged {
+        /// The service.
+        service: Name,
+        /// The differences.
+        detail: String,
+    },
+    /// A service was removed.
+    ServiceRemoved {
+        /// The service.
+        service: Name,
+    },
     /// A sandbox was connected to a network.
     Connected {
         /// The endpoint.
@@ -243,6 +260,9 @@ impl fmt::Display for What {
             Self::NetworkAdded { network } => write!(f, "network {network} created"),
             Self::NetworkChanged { network, detail } => write!(f, "network {network} changed: {detail}"),
             Self::NetworkRemoved { network } => write!(f, "network {network} removed"),
+            Self::ServiceAdded { service } => write!(f, "service {service} created"),
+            Self::ServiceChanged { service, detail } => write!(f, "service {service} changed: {detail}"),
+            Self::ServiceRemoved { service } => write!(f, "service {service} removed"),
             Self::Connected { endpoint, network } => write!(f, "{endpoint} connected to network {network}"),
             Self::Disconnected { endpoint, network } => {
                 write!(f, "{endpoint} disconnected from network {network}")

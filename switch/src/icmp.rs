@@ -1,7 +1,6 @@
-//! "Packet too big" answers to senders of packets that do not fit the egress port.
+//! ICMP errors to senders of packets that are not delivered (RFC 792, RFC 4443).
 //!
-//! An ICMP "fragmentation needed" (RFC 792, RFC 1191) or an ICMPv6 "packet too big" (RFC 4443 section 3.2),
-//! as if sent by the destination, because a switch has no address of its own; the kernel's VXLAN device does
+//! They are as if sent by the destination, because a switch has no address of its own; the kernel's VXLAN device does
 //! the same (`iptunnel_pmtud_build_icmp`, net/ipv4/ip_tunnel_core.c).
 
 use arrayvec::ArrayVec;
@@ -25,11 +24,40 @@ const ICMP_HEADER: usize = 8;
 /// Bytes of the packet that are quoted in the answer: all headers, enough to identify the flow.
 const QUOTE: usize = 128;
 
-/// The answer to the sender of `frame` with this MTU, or `None` if it gets none.
+/// Why a packet is not delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// It does not fit the egress port, which has this MTU: "fragmentation needed" (RFC 1191) or "packet too big" (RFC 4443
+    /// section 3.2).
+    TooBig(u16),
+    /// Nothing listens at its destination: "port unreachable".
+    NoPort,
+}
+
+impl Cause {
+    /// Type, code and the 16 bits before the quote.
+    fn of_ipv4(self) -> [u8; ICMP_HEADER] {
+        let (code, [high, low]) = match self {
+            Self::TooBig(mtu) => (4, mtu.to_be_bytes()),
+            Self::NoPort => (3, [0; 2]),
+        };
+        [3, code, 0, 0, 0, 0, high, low]
+    }
+
+    fn of_ipv6(self) -> [u8; ICMP_HEADER] {
+        let (kind, code, [high, low]) = match self {
+            Self::TooBig(mtu) => (2, 0, mtu.to_be_bytes()),
+            Self::NoPort => (1, 4, [0; 2]),
+        };
+        [kind, code, 0, 0, 0, 0, high, low]
+    }
+}
+
+/// The error for the sender of `frame`, or `None` if it gets none.
 ///
-/// There is none for packets without "don't fragment", whose sender expects fragmentation, which a switch
-/// does not do; nor for ICMP errors and packets to or from a group (RFC 1122 section 3.2.2).
-pub(crate) fn answer(frame: &[u8], mtu: u16) -> Option<ArrayVec<u8, MAX_ANSWER>> {
+/// There is none for ICMP errors and packets to or from a group (RFC 1122 section 3.2.2), nor for packets that are too big
+/// without "don't fragment", whose sender expects fragmentation, which a switch does not do.
+pub(crate) fn error(frame: &[u8], cause: Cause) -> Option<ArrayVec<u8, MAX_ANSWER>> {
     let (network, ethertype) = link(frame)?;
     let packet = &frame[network..];
     let (destination, source) = (&frame[..MAC], &frame[MAC..ADDRESSES]);
@@ -41,21 +69,21 @@ pub(crate) fn answer(frame: &[u8], mtu: u16) -> Option<ArrayVec<u8, MAX_ANSWER>>
     answer.try_extend_from_slice(destination).ok()?;
     answer.try_extend_from_slice(&frame[ADDRESSES..network]).ok()?;
     match ethertype {
-        EtherType::IPV4 => fragmentation_needed(packet, mtu, &mut answer)?,
-        EtherType::IPV6 => packet_too_big(packet, mtu, &mut answer)?,
+        EtherType::IPV4 => over_ipv4(packet, cause, &mut answer)?,
+        EtherType::IPV6 => over_ipv6(packet, cause, &mut answer)?,
         _ => return None,
     }
     Some(answer)
 }
 
-fn fragmentation_needed(packet: &[u8], mtu: u16, answer: &mut ArrayVec<u8, MAX_ANSWER>) -> Option<()> {
+fn over_ipv4(packet: &[u8], cause: Cause, answer: &mut ArrayVec<u8, MAX_ANSWER>) -> Option<()> {
     let header: &[u8; IPV4_HEADER] = packet.first_chunk()?;
     let end = usize::from(u16_at(header, 2));
     let (dont_fragment, offset) = (header[6] & 0x40 != 0, u16_at(header, 6) & 0x1fff);
     let options = usize::from(header[0] & 0x0f) * 4;
     let error = header[9] == ICMP && !matches!(packet.get(options)?, 0 | 8 | 13..=18);
     let group = header[16] >= 224 || header[12] == 0 || header[12] == 127 || header[12] >= 224;
-    if !dont_fragment || offset != 0 || error || group {
+    if matches!(cause, Cause::TooBig(_)) && !dont_fragment || offset != 0 || error || group {
         return None;
     }
     let quote = &packet[..packet.len().min(end).min(QUOTE)];
@@ -67,16 +95,14 @@ fn fragmentation_needed(packet: &[u8], mtu: u16, answer: &mut ArrayVec<u8, MAX_A
     let checksum = Sum::of(&answer[start..]).checksum();
     put_u16(answer, start + 10, checksum);
     let icmp = answer.len();
-    let [high, low] = mtu.to_be_bytes();
-    // Destination unreachable, fragmentation needed.
-    answer.try_extend_from_slice(&[3, 4, 0, 0, 0, 0, high, low]).ok()?;
+    answer.try_extend_from_slice(&cause.of_ipv4()).ok()?;
     answer.try_extend_from_slice(quote).ok()?;
     let checksum = Sum::of(&answer[icmp..]).checksum();
     put_u16(answer, icmp + 2, checksum);
     Some(())
 }
 
-fn packet_too_big(packet: &[u8], mtu: u16, answer: &mut ArrayVec<u8, MAX_ANSWER>) -> Option<()> {
+fn over_ipv6(packet: &[u8], cause: Cause, answer: &mut ArrayVec<u8, MAX_ANSWER>) -> Option<()> {
     let header: &[u8; IPV6_HEADER] = packet.first_chunk()?;
     let error = header[6] == ICMPV6 && packet.get(IPV6_HEADER)? & 0x80 == 0;
     // The RFC permits answers to packets sent to a group (RFC 4443 section 2.4 e), but such an answer would
@@ -92,8 +118,7 @@ fn packet_too_big(packet: &[u8], mtu: u16, answer: &mut ArrayVec<u8, MAX_ANSWER>
     answer.try_extend_from_slice(&header[24..40]).ok()?;
     answer.try_extend_from_slice(&header[8..24]).ok()?;
     let icmp = answer.len();
-    let [high, low] = mtu.to_be_bytes();
-    answer.try_extend_from_slice(&[2, 0, 0, 0, 0, 0, high, low]).ok()?;
+    answer.try_extend_from_slice(&cause.of_ipv6()).ok()?;
     answer.try_extend_from_slice(quote).ok()?;
     let sum = Sum::pseudo(&answer[addresses..icmp], ICMPV6, answer.len() - icmp) + Sum::of(&answer[icmp..]);
     put_u16(answer, icmp + 2, sum.checksum());

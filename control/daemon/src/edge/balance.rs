@@ -1,0 +1,242 @@
+//! Services as the workers see them: made of the state with each plan, and the flows that outlive plans.
+//!
+//! Flows are kept in files beside the API's socket, one for each port that may have clients, so that connections through services
+//! go on when the daemon has been killed and started again. Where there is no room for a file, they live as long as the process.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs, io,
+    net::IpAddr,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use tracing::warn;
+use vswitch::{
+    addr::{NetworkId, PortId},
+    balance::{Backend, Balance, Client, Flows, STATION, Service},
+    fdb::Origin,
+    topology::{PortMode, PortRules},
+};
+
+use super::Edge;
+use crate::state::{Layout, State};
+use vswitch_host::{kept::Kept, random};
+use vswitch_model::{EndpointMode, Name, ServiceSpec};
+
+/// The most flows of a port: 4.7 MB, of which it takes what is used.
+const FLOWS: usize = 65_536;
+
+/// What is kept from plan to plan.
+#[derive(Debug, Default)]
+pub(super) struct Balancing {
+    pub(super) current: Arc<Balance>,
+    /// The flows of each port, with its name: a number is used again.
+    clients: BTreeMap<PortId, (Name, Arc<Client>)>,
+    /// The networks in which the services' station is pinned.
+    pinned: BTreeSet<NetworkId>,
+    /// Where flows are kept; `None`: in memory.
+    folder: Option<PathBuf>,
+    /// Whether files of ports that are gone were removed.
+    is_swept: bool,
+}
+
+/// The folder of flows that live as long as the host: the API's socket with `.flows` appended.
+pub(crate) fn folder(api: &Path) -> PathBuf {
+    let mut path = api.as_os_str().to_owned();
+    path.push(".flows");
+    path.into()
+}
+
+impl Balancing {
+    /// Keeps flows in this folder.
+    pub(super) fn keep_in(&mut self, folder: PathBuf) {
+        let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(&folder);
+        match made {
+            Ok(()) => self.folder = Some(folder),
+            Err(error) => {
+                warn!("{}: {error}: connections through services end with the daemon", folder.display())
+            }
+        }
+    }
+
+    /// Forgets all flows, if nothing is to be left.
+    pub(super) fn clear(&mut self) {
+        self.clients.clear();
+        if let Some(folder) = self.folder.take() {
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
+
+    fn file(&self, port: &Name) -> Option<PathBuf> {
+        Some(self.folder.as_ref()?.join(port.as_str()))
+    }
+
+    /// The flows of a port.
+    fn open(&self, port: &Name, now: vswitch::addr::Timestamp) -> io::Result<Client> {
+        let words = Flows::words(FLOWS);
+        let kept = self.file(port).map(|path| (Kept::open(&path, words), path));
+        let kept = match kept {
+            Some((Ok(kept), _)) => kept,
+            Some((Err(error), path)) => {
+                warn!(
+                    "{}: {error}: connections of {port} through services end with the daemon",
+                    path.display()
+                );
+                Kept::anonymous(words)?
+            }
+            None => Kept::anonymous(words)?,
+        };
+        let seed = u64::from_ne_bytes(random::bytes()?);
+        Ok(Client::new(Flows::new(Box::new(kept), seed, now)))
+    }
+
+    /// Removes the files of ports that have no clients any more.
+    fn sweep(&mut self) {
+        let Some(folder) = self.folder.as_ref().filter(|_| !self.is_swept) else { return };
+        let names: BTreeSet<&str> = self.clients.values().map(|(name, _)| name.as_str()).collect();
+        for file in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if file.file_name().to_str().is_none_or(|name| !names.contains(name)) {
+                let _ = fs::remove_file(file.path());
+            }
+        }
+        self.is_swept = true;
+    }
+}
+
+impl Edge {
+    /// The services of `state`, with what can be shared of those before.
+    pub(super) fn balance(&mut self, state: &State, layout: &Layout) -> Arc<Balance> {
+        let mut balance = Balance::default();
+        let mut networks = BTreeSet::new();
+        for service in state.services() {
+            let spec = &*service.spec;
+            let Some(network) = state.network(&spec.network).filter(|_| spec.mode == EndpointMode::Vip)
+            else {
+                continue;
+            };
+            networks.insert(network.id);
+            for endpoint in state.backends(spec) {
+                let Some(port) = state.port(&endpoint.port) else { continue };
+                let serving = &mut balance.serving;
+                serving.resize(serving.len().max(port.id.index() + 1), false);
+                serving[port.id.index()] = true;
+            }
+            for address in &spec.address {
+                let before = self.balancing.current.services.get(&(network.id, *address));
+                let service = service_at(state, spec, *address, before);
+                balance.services.insert((network.id, *address), service);
+            }
+        }
+        balance.clients = self.clients(state, layout, &networks);
+        self.balancing.current = Arc::new(balance);
+        Arc::clone(&self.balancing.current)
+    }
+
+    /// The flows of the ports that clients of services in these networks may be behind, by port number.
+    fn clients(
+        &mut self,
+        state: &State,
+        layout: &Layout,
+        networks: &BTreeSet<NetworkId>,
+    ) -> Vec<Option<Arc<Client>>> {
+        let now = self.workers.now();
+        let may_have = |rules: &&PortRules| match &rules.mode {
+            PortMode::Access(network) => networks.contains(network),
+            PortMode::Trunk { tagged, native } => tagged.iter().chain(native).any(|it| networks.contains(it)),
+            PortMode::Tunnel(_) | PortMode::Mirror => false,
+        };
+        let names: HashMap<PortId, Name> =
+            state.ports().map(|port| (port.id, port.spec.name.clone())).collect();
+        let mut clients = Vec::new();
+        for rules in layout.ports.iter().filter(may_have) {
+            let Some(name) = names.get(&rules.id) else { continue };
+            let known = self.balancing.clients.get(&rules.id).filter(|(known, _)| known == name);
+            let client = match known {
+                Some((_, client)) => Arc::clone(client),
+                None => match self.balancing.open(name, now) {
+                    Ok(client) => Arc::new(client),
+                    Err(error) => {
+                        warn!(port = %name, "its clients reach no services: {error}");
+                        continue;
+                    }
+                },
+            };
+            self.balancing.clients.insert(rules.id, (name.clone(), Arc::clone(&client)));
+            clients.resize(clients.len().max(rules.id.index() + 1), None);
+            clients[rules.id.index()] = Some(client);
+        }
+        // A port that is down for a while keeps its flows.
+        let is_gone = |id: &PortId, name: &Name| names.get(id) != Some(name) || networks.is_empty();
+        let gone: Vec<_> = self
+            .balancing
+            .clients
+            .iter()
+            .filter(|(id, (name, _))| is_gone(id, name))
+            .map(|(id, (name, _))| (*id, name.clone()))
+            .collect();
+        for (id, name) in gone {
+            self.balancing.clients.remove(&id);
+            if let Some(path) = self.balancing.file(&name).filter(|_| !names.values().any(|it| *it == name)) {
+                let _ = fs::remove_file(path);
+            }
+        }
+        self.balancing.sweep();
+        clients
+    }
+
+    /// Pins the services' station where there are some, and nowhere else.
+    pub(super) fn pin_services(&mut self) {
+        let wanted: BTreeSet<_> =
+            self.balancing.current.services.keys().map(|(network, _)| *network).collect();
+        for network in self.balancing.pinned.difference(&wanted) {
+            self.fdb.unpin(*network, STATION, Origin::Control);
+        }
+        for network in &wanted {
+            // Again with each plan, since a removed network takes the pins of its number along.
+            if !self.fdb.pin(*network, STATION, PortId::SERVICES, Origin::Control, self.workers.now()) {
+                warn!(
+                    "services are not reached: {STATION} is pinned by command, or the table is full of pinned addresses"
+                );
+            }
+        }
+        self.balancing.pinned = wanted;
+    }
+}
+
+/// A service at one of its addresses: the one of the plan before, if nothing about it differs.
+fn service_at(
+    state: &State,
+    spec: &ServiceSpec,
+    address: IpAddr,
+    before: Option<&Arc<Service>>,
+) -> Arc<Service> {
+    let before_at = |address: IpAddr| before?.backends().iter().find(|it| it.address == address);
+    let backend = |endpoint: &Arc<vswitch_model::EndpointSpec>| {
+        let own = endpoint.addresses.iter().map(IpNet::addr).find(|it| it.is_ipv4() == address.is_ipv4())?;
+        Some(Backend {
+            address: own,
+            mac: endpoint.mac,
+            is_ready: state.is_ready(spec, endpoint),
+            given: before_at(own).map(|it| Arc::clone(&it.given)).unwrap_or_default(),
+        })
+    };
+    let backends: Vec<_> = state.backends(spec).into_iter().filter_map(backend).collect();
+    let same = |one: &Backend, other: &Backend| {
+        (one.address, one.mac, one.is_ready) == (other.address, other.mac, other.is_ready)
+    };
+    let affinity = spec.affinity.into();
+    let is_unchanged = |before: &&Arc<Service>| {
+        let mut sorted: Vec<_> = backends.iter().collect();
+        sorted.sort_by_key(|it| it.address);
+        before.affinity() == affinity
+            && sorted.len() == before.backends().len()
+            && sorted.iter().zip(before.backends()).all(|(one, other)| same(one, other))
+    };
+    match before.filter(is_unchanged) {
+        Some(before) => Arc::clone(before),
+        None => Arc::new(Service::new(address, affinity, backends)),
+    }
+}
