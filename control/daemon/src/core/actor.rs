@@ -240,6 +240,7 @@ impl Core {
                 let command = Command::Follow(membership);
                 reply.with(async { self.execute(command, Attempt::retrying()).await.map(drop) }).await
             }
+            Request::Announce(networks, reply) => reply.with(self.announce(networks)).await,
             Request::AddNetwork(spec, reply) => reply.with(self.add_network(*spec)).await,
             Request::UpdateNetwork(network, update, reply) => {
                 reply.with(self.update_network(network, *update)).await

@@ -16,7 +16,7 @@ use crate::{
 };
 use vswitch_host::random;
 use vswitch_model::{
-    Connect, Driver, Error, Id, Name, NetworkSpec, NetworkUpdate, Reference,
+    Connect, Driver, EndpointSpec, Error, Id, Name, NetworkSpec, NetworkUpdate, Reference,
     api::{Prune, Pruned, StaticName, capture::CaptureRequest, directory::Directory, events::What},
     is_predefined,
 };
@@ -114,6 +114,17 @@ impl Core {
         self.rebuild().await;
         self.asker.log(format_args!("capture {} started", stream.id));
         Ok(stream)
+    }
+
+    /// Announces one endpoint of each network whose port is open.
+    pub(super) async fn announce(&self, networks: Vec<Name>) -> Result<(), Error> {
+        let port_of = |endpoint: &EndpointSpec| self.state.port(&endpoint.port).map(|port| port.id);
+        let first = |network: &Name| {
+            let mut ports = self.state.endpoints_of(network).filter_map(|it| port_of(it));
+            ports.find(|port| self.edge.is_open(*port))
+        };
+        self.edge.announce(networks.iter().filter_map(first).collect(), &self.state).await;
+        Ok(())
     }
 
     /// Changes the directory of a network.

@@ -31,6 +31,8 @@ pub(crate) enum Request {
     Execute(Box<Command>, Reply<Vec<Change>>),
     /// Takes over what the cluster gives this host.
     Follow(Arc<Membership>, Reply<()>),
+    /// Announces an endpoint of each of these networks again, by which other hosts hear that this one is there.
+    Announce(Vec<Name>, Reply<()>),
     /// Creates a network, and chooses what is not given; answers its name.
     AddNetwork(Box<NetworkSpec>, Reply<Name>),
     /// Changes a network while containers stay connected; answers its name.

@@ -113,7 +113,7 @@ fn refusals_say_what_to_do() {
             "leave the address out",
         ),
         (connect(1, json!({ "name": "a", "services": ["api"] })), "service create --network blue api"),
-        (connect(1, json!({ "name": "a", "ip": "10.9.0.2" })), "10.9.0.2 is service web's"),
+        (connect(1, json!({ "name": "a", "ip": "10.9.0.2" })), "10.9.0.2 is held by service web"),
         (Command::RemoveNetwork(name("blue")), "network blue has services (web): remove them first"),
         (update("api", json!({})), "there is no service api"),
     ] {
