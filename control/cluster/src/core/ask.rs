@@ -13,7 +13,7 @@ use crate::{
     blocks,
     keys::{Key, Short},
     record::{Availability, Node, Record},
-    store::{Compare, Op, Txn},
+    store::{Compare, Op, Revision, Txn},
 };
 
 /// The first VNI that is assigned.
@@ -43,6 +43,8 @@ pub enum Ask {
         /// The address.
         address: Option<IpAddr>,
     },
+    /// Wait until the copy is at this revision.
+    Reach(Revision),
     /// Let a new host in under a name that no host has.
     AdmitHost {
         /// Its name.
@@ -124,6 +126,8 @@ enum Verdict {
     Done,
     /// It needs this transaction.
     Needs(Txn),
+    /// It needs events that are on their way.
+    Waits,
 }
 
 impl Cluster {
@@ -134,10 +138,20 @@ impl Cluster {
             // Without the store only what this host can answer alone is answered.
             let offline = self.link != Link::Following;
             let settled = self.mirror.revision() >= self.settle.0 || now >= self.settle.1;
+            let is_free = !offline && settled && self.flight.is_none();
             let verdict = if self.mirror.revision() == 0 { None } else { Some(self.judge(&pending)) };
             match verdict {
                 Some(Ok(Verdict::Done)) => out.push(Output::Answer(pending.id, Ok(()))),
-                _ if offline || !settled || self.flight.is_some() => {
+                Some(Err(refusal)) if is_free => out.push(Output::Answer(pending.id, Err(refusal))),
+                Some(Ok(Verdict::Needs(mut txn))) if is_free => {
+                    // A host that was removed changes nothing more.
+                    txn.when.push(Compare::Absent(self.mirror.full(&Key::Gone(self.me.name.clone()))));
+                    self.flight = Some(Purpose::Ask);
+                    out.push(Output::Transact(txn));
+                    pending.begun = true;
+                    self.asks.push_back(pending);
+                }
+                _ => {
                     let patience = if offline && self.lost.is_some() && !pending.begun {
                         Duration::ZERO
                     } else {
@@ -158,16 +172,6 @@ impl Cluster {
                     };
                     out.push(Output::Answer(pending.id, Err(Refusal::unavailable(format!("{why}: {rest}")))));
                 }
-                Some(Err(refusal)) => out.push(Output::Answer(pending.id, Err(refusal))),
-                Some(Ok(Verdict::Needs(mut txn))) => {
-                    // A host that was removed changes nothing more.
-                    txn.when.push(Compare::Absent(self.mirror.full(&Key::Gone(self.me.name.clone()))));
-                    self.flight = Some(Purpose::Ask);
-                    out.push(Output::Transact(txn));
-                    pending.begun = true;
-                    self.asks.push_back(pending);
-                }
-                None => self.asks.push_back(pending),
             }
         }
     }
@@ -187,6 +191,8 @@ impl Cluster {
             }
             Ask::RemoveNetwork(id) => self.judge_removal(id, pending.begun),
             Ask::Reserve { network, address } => self.judge_reservation(network, *address),
+            Ask::Reach(revision) if self.mirror.revision() >= *revision => Ok(Verdict::Done),
+            Ask::Reach(_) => Ok(Verdict::Waits),
             Ask::AdmitHost { name, node } => self.judge_admission(name, node),
             Ask::RemoveHost(name) => self.judge_host_removal(name, pending.begun),
             Ask::UpdateHost { host, availability, labels } => {

@@ -51,8 +51,8 @@ const READ_AT_ONCE: u64 = 10_000_000;
 /// How long an entry that only an overwritten history has is kept for its owner to put it again.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// How long a request may wait for the store.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a request may wait for the store: a call of it, what follows if that is not answered, and another one.
+pub const PATIENCE: Duration = Duration::from_secs(12);
 
 /// This host.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -54,6 +54,11 @@ impl Cluster {
         match result {
             Ok(done) => {
                 self.contact = now;
+                // It had refused: a quota that was used up, a right that was missing.
+                if self.lost.take().is_some() {
+                    out.push(Output::Event(Event::StoreBack));
+                    out.push(Output::Changed(Vec::new()));
+                }
                 if done.succeeded {
                     self.settle = (done.revision, now + SETTLE);
                     if let Purpose::Block(key, block) = purpose {

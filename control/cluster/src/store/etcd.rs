@@ -26,8 +26,8 @@ use super::{
     Watch, proto,
 };
 
-/// Deadline of a call.
-const DEADLINE: Duration = Duration::from_secs(2);
+/// Deadline of a call: a disk that is busy holds up a write for seconds. A store that is gone is noticed by pings.
+const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Keys of one page of a listing: answers over 4 MiB are refused by every client's default.
 const PAGE: i64 = 4000;

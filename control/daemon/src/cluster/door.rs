@@ -37,8 +37,8 @@ use super::pki::{Pair, Token, fingerprint};
 /// The port that managers listen at for new hosts; Docker's swarm uses the same.
 pub(super) const PORT: u16 = 2377;
 
-/// Time limit of a join.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// Time limit of a join: longer than a request waits for the store.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Longest message in bytes.
 const LONGEST: u64 = 64 * 1024;

@@ -37,7 +37,10 @@ use crate::{
 };
 
 /// Time limit for a store to start, and for a new member to have its first copy.
-const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Pause before a store that does not answer is asked again.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Records that one transaction deletes.
 const AT_ONCE: usize = 60;
@@ -295,17 +298,16 @@ async fn found(member: Member, core: &Handle, folder: &Folder) -> Result<(Runnin
             put(Key::Node(member.name.clone()), Record::Node(member.node.clone().into())),
         ],
     };
-    let until = Instant::now() + PATIENCE;
-    let done = loop {
-        match running.session.store().transact(first.clone()).await {
-            Ok(done) => break done,
-            Err(StoreError::Unreachable(_)) if Instant::now() < until => {
-                sleep(Duration::from_millis(50)).await
-            }
-            Err(error) => return Err(Error::unavailable(error.to_string())),
-        }
-    };
-    if !done.succeeded {
+    let store = running.session.store();
+    let done = insist(|| store.transact(first.clone())).await?;
+    let mut is_begun = done.succeeded;
+    if !is_begun {
+        // An earlier attempt may have been executed without an answer.
+        let listing = insist(|| store.list(&member.prefix)).await?;
+        let meta = Mirror::new(&member.prefix).meta_of(&listing);
+        is_begun = meta.is_some_and(|meta| meta.id == member.cluster);
+    }
+    if !is_begun {
         let why = format!(
             "there is a cluster below {} in that store already: join it with `vswitchctl cluster join --store`, or choose another --prefix",
             member.prefix
@@ -387,7 +389,7 @@ async fn join_by_store(
     // The cluster's id is in the store.
     let mut member = given_member(given, fresh_id()?, name, node)?;
     let store = Etcd::new(&member.access()).map_err(Error::invalid)?;
-    let listing = store.list(&member.prefix).await.map_err(|error| Error::unavailable(error.to_string()))?;
+    let listing = insist(|| store.list(&member.prefix)).await?;
     let mut mirror = Mirror::new(&member.prefix);
     let meta = mirror.meta_of(&listing).ok_or_else(|| {
         Error::not_found(format!(
@@ -410,19 +412,36 @@ async fn join_by_store(
     member.cluster = meta.id;
     let key = |key: Key| format!("{}{key}", member.prefix);
     let node = Key::Node(member.name.clone());
-    let value = Record::Node(member.node.clone().into()).write();
+    let record = Record::Node(member.node.clone().into());
+    let value = record.write();
     let txn = Txn {
         when: vec![Compare::Absent(key(node.clone()))],
         then: vec![
-            Op::Put { key: key(node), value, lease: None },
+            Op::Put { key: key(node.clone()), value, lease: None },
             Op::Delete(key(Key::Gone(member.name.clone()))),
         ],
     };
-    let done = store.transact(txn).await.map_err(|error| Error::unavailable(error.to_string()))?;
+    let done = insist(|| store.transact(txn.clone())).await?;
     if !done.succeeded {
+        // An earlier attempt may have been executed without an answer.
+        mirror.resync(insist(|| store.list(&member.prefix)).await?);
+    }
+    let is_in = mirror.get(&node).is_some_and(|entry| entry.record == record);
+    if !done.succeeded && !is_in {
         return Err(Error::conflict("another host has joined by this name just now: choose another"));
     }
     enter(member, core, folder).await
+}
+
+/// Repeats a call that is not answered: the store may have just begun, elect a leader, or wait for its disk.
+async fn insist<T, F: Future<Output = Result<T, StoreError>>>(call: impl Fn() -> F) -> Result<T, Error> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match call().await {
+            Err(StoreError::Unreachable(_)) if Instant::now() < until => sleep(PAUSE).await,
+            outcome => return outcome.map_err(|error| Error::unavailable(error.to_string())),
+        }
+    }
 }
 
 /// Follows the cluster for the first time.

@@ -36,7 +36,7 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
-use vswitch_cluster::core::Ask;
+use vswitch_cluster::{core::Ask, store::Revision};
 use vswitch_model::{Connect, Error, Id, Name, NetworkSpec, Reference, api::cluster as api};
 
 pub(crate) use self::folder::Folder;
@@ -60,6 +60,8 @@ pub(crate) enum Call {
     Endpoints(Reply<Vec<api::PlacedEndpoint>>),
     /// Whether a network is one of the cluster's; its id.
     Find(Reference, Reply<Option<Arc<NetworkSpec>>>),
+    /// The revision at which the store got a network that this host does not know, if it has it.
+    Revision(Reference, Reply<Option<Revision>>),
     /// Begin a cluster.
     Init(api::Init, Reply<api::JoinToken>),
     /// Join one.
@@ -120,12 +122,21 @@ impl Client {
         self.call(|reply| Call::Find(network.clone(), reply)).await.ok().flatten()
     }
 
-    /// Sees to it that this host can assign an endpoint its addresses, if the network is a global one.
+    /// Waits until this host knows a network that another host has just created, if that is so. What was acknowledged there can be
+    /// used here at once, however far behind this host is.
+    pub(crate) async fn meet(&self, network: &Reference) {
+        let found = self.call(|reply| Call::Revision(network.clone(), reply)).await;
+        if let Ok(Some(revision)) = found {
+            // If it takes too long, the network is not found: that is what the caller is told.
+            let _ = self.call(|reply| Call::Ask(Ask::Reach(revision), reply)).await;
+        }
+    }
+
+    /// Sees to it that this host can assign an endpoint of a global network its addresses.
     ///
     /// # Errors
     /// None is free, or the store is needed and lost.
-    pub(crate) async fn reserve(&self, network: &Reference, connect: &Connect) -> Result<(), Error> {
-        let Some(spec) = self.find(network).await else { return Ok(()) };
+    pub(crate) async fn reserve(&self, spec: &NetworkSpec, connect: &Connect) -> Result<(), Error> {
         let asked = [connect.ip.map(std::net::IpAddr::V4), connect.ip6.map(std::net::IpAddr::V6)];
         let mut wanted: Vec<Option<std::net::IpAddr>> = asked.into_iter().flatten().map(Some).collect();
         if wanted.len() < spec.subnets.len() {
@@ -219,6 +230,10 @@ async fn alone(call: Call, core: &Handle, folder: &Folder) -> Option<Running> {
             let _ = reply.send(Ok(None));
             None
         }
+        Call::Revision(_, reply) => {
+            let _ = reply.send(Ok(None));
+            None
+        }
         Call::Show(reply) => refuse(reply, nowhere()),
         Call::Backup(reply) => refuse(reply, nowhere()),
         Call::Restore(_, reply) => refuse(reply, nowhere()),
@@ -248,6 +263,7 @@ impl Running {
                 let found = by_name.or_else(by_id).cloned();
                 let _ = reply.send(Ok(found));
             }
+            Call::Revision(reference, reply) => session.look_up(&reference, reply),
             Call::Init(_, reply) => refuse_member(reply, session),
             Call::Join(_, reply) => refuse_member(reply, session),
             Call::Leave(_, reply) => refuse_member(reply, session),

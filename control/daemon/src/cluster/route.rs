@@ -133,15 +133,30 @@ impl Handle {
     /// # Errors
     /// It is refused, or no address is left and the cluster's store is lost.
     pub(crate) async fn connect(&self, network: Reference, connect: Connect) -> Result<Routed<Id>, Error> {
-        if self.cluster().is_member() {
-            self.cluster().reserve(&network, &connect).await?;
-        }
+        self.reserve(&network, &connect).await?;
         let done = self.ask(|reply| Request::Connect(network, Box::new(connect), reply)).await?;
         Ok(Routed { value: done.value, snapshot: done.snapshot })
     }
 
+    /// Sees to it that this host has addresses to assign, if the network is the cluster's.
+    ///
+    /// # Errors
+    /// None is left, and the cluster's store is lost.
+    pub(crate) async fn reserve(&self, network: &Reference, connect: &Connect) -> Result<(), Error> {
+        match self.global(network).await {
+            Some(spec) => self.cluster().reserve(&spec, connect).await,
+            None => Ok(()),
+        }
+    }
+
     /// The global network of a reference.
     async fn global(&self, network: &Reference) -> Option<Arc<NetworkSpec>> {
-        if self.cluster().is_member() { self.cluster().find(network).await } else { None }
+        if !self.cluster().is_member() {
+            return None;
+        }
+        if self.snapshot().state.find_network(network).is_err() {
+            self.cluster().meet(network).await;
+        }
+        self.cluster().find(network).await
     }
 }
