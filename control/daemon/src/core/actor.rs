@@ -219,6 +219,10 @@ impl Core {
                     queue.close();
                     continue;
                 }
+                changed = self.edge.links_changed() => {
+                    self.edge.follow_changed(&changed);
+                    continue;
+                }
                 request = queue.recv() => request,
             };
             let Some(Asked { by, request }) = request else { break };
