@@ -324,7 +324,7 @@ fn millis(took: Duration) -> f64 {
 }
 
 /// The percentile `percent`; 0 without values.
-fn percentile(values: &[f64], percent: usize) -> f64 {
+pub(crate) fn percentile(values: &[f64], percent: usize) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
@@ -343,7 +343,7 @@ fn timed(job: impl FnOnce() -> Result<()>) -> Result<Duration> {
 }
 
 /// One request; any status but success is an error.
-fn call(socket: &Path, method: &str, path: &str, body: &str) -> Result<()> {
+pub(crate) fn call(socket: &Path, method: &str, path: &str, body: &str) -> Result<()> {
     let command = format!("{method} {path}");
     let mut stream = UnixStream::connect(socket).doing("reach vswitchd")?;
     let request = format!(

@@ -347,3 +347,105 @@ fn an_address_that_another_server_has_is_told_and_the_others_are_served() {
     eventually("names are served", || (short(&web, "web") == [at_web.as_str()]).then_some(()));
     eventually("nothing is in trouble", || troubles().as_array().is_none_or(Vec::is_empty).then_some(()));
 }
+
+#[test]
+fn names_by_hand_are_kept_and_go_with_their_network() {
+    let mut switch = switch("");
+    let web = Netns::new("web");
+    network(&switch, "create --subnet 10.9.0.0/24 blue");
+    connect(&switch, "blue", &web, "web", &[]);
+    switch.ctl(&["dns", "add", "--network", "blue", "printer", "10.9.0.200", "fd09::200"]);
+    assert_eq!(short(&web, "printer"), ["10.9.0.200"]);
+    assert_eq!(short(&web, "printer AAAA"), ["fd09::200"]);
+    assert_eq!(short(&web, "-x 10.9.0.200"), ["printer.blue.vswitch.internal."]);
+    switch.ctl(&["dns", "add", "--network", "blue", "printer", "10.9.0.201"]);
+    switch.kill();
+    switch.run();
+    eventually("it is kept", || (short(&web, "printer") == ["10.9.0.201"]).then_some(()));
+    assert!(short(&web, "printer AAAA").is_empty());
+    let (code, sentence) = switch.refusal(&["dns", "rm", "--network", "blue", "web"]);
+    assert_eq!(
+        (code, sentence.as_str()),
+        (4, "vswitchctl: no web was added to network blue: names of endpoints go with these")
+    );
+    switch.ctl(&["dns", "rm", "--network", "blue", "printer"]);
+    assert!(short(&web, "printer").is_empty());
+
+    // With its network a name is gone, and does not come back with one of that name.
+    switch.ctl(&["dns", "add", "--network", "blue", "printer", "10.9.0.200"]);
+    network(&switch, "disconnect blue web");
+    network(&switch, "rm blue");
+    network(&switch, "create --subnet 10.9.0.0/24 blue");
+    connect(&switch, "blue", &web, "web", &[]);
+    assert!(short(&web, "printer").is_empty());
+    let events = switch.try_ctl(&["events"]).stdout;
+    assert!(events.contains("name printer removed from network blue"), "{events}");
+}
+
+/// One container on two networks, under another name in each; and clients of each.
+#[test]
+fn an_alias_means_what_it_means_in_the_network_of_the_client() {
+    let switch = switch("");
+    let (db, job, both) = (Netns::new("db"), Netns::new("job"), Netns::new("both"));
+    network(&switch, "create --subnet 10.9.0.0/24 blue");
+    network(&switch, "create --subnet 10.8.0.0/24 red");
+    let in_blue = connect(&switch, "blue", &db, "db", &["--alias", "store"]);
+    let in_red = connect(&switch, "red", &db, "db", &["--alias", "store", "--alias", "archive"]);
+    connect(&switch, "red", &job, "job", &[]);
+    connect(&switch, "blue", &both, "both", &[]);
+    assert_eq!(short(&job, "store"), [in_red.as_str()]);
+    assert_eq!(short(&job, "archive"), [in_red.as_str()]);
+    assert_eq!(short(&both, "store"), [in_blue.as_str()]);
+    assert!(short(&both, "archive").is_empty());
+    // In both networks the first one that was joined is searched first.
+    connect(&switch, "red", &both, "both", &[]);
+    assert_eq!(short(&both, "store"), [in_blue.as_str()]);
+    assert_eq!(short(&both, "archive"), [in_red.as_str()]);
+    assert_eq!(short(&both, "store.red"), [in_red.as_str()]);
+}
+
+/// A resolver beside the switch, whose address is allowed to ask, and one that is not.
+#[test]
+fn other_resolvers_ask_for_the_zone_if_they_are_allowed() {
+    let host = Netns::new("host");
+    let lan = Netns::new("lan");
+    host.ip(&format!("link add eth0 type veth peer name eth0 netns {}", lan.name()));
+    for (side, address) in [(&host, "192.0.2.1/24"), (&lan, "192.0.2.7/24")] {
+        side.ip(&format!("addr add {address} dev eth0"));
+        side.ip("link set eth0 up");
+    }
+    lan.ip("addr add 192.0.2.8/24 dev eth0");
+    lan.ip("route add 10.9.0.0/24 via 192.0.2.1");
+    let keys = "[dns]\nenabled = true\nallow = [\"192.0.2.7/32\"]";
+    let switch = Vswitchd::start_in(host, &net().keys(keys));
+    let web = Netns::new("web");
+    network(&switch, "create --subnet 10.9.0.0/24 blue");
+    let at_web = connect(&switch, "blue", &web, "web", &[]);
+    let question = "web.blue.vswitch.internal";
+    let answer = |from: &str, name: &str| dig(&lan, &format!("-b {from} @10.9.0.1 {name}"));
+    assert!(answer("192.0.2.7", question).contains(&at_web), "{}", answer("192.0.2.7", question));
+    assert!(answer("192.0.2.7", "example.com").contains("REFUSED"), "the zone, and nothing else");
+    assert!(answer("192.0.2.8", question).contains("REFUSED"), "{}", answer("192.0.2.8", question));
+
+    // unbound passes the zone on, as docs/names.md has it.
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("unbound.conf");
+    let text = format!(
+        "server:\n  directory: \"{0}\"\n  chroot: \"\"\n  username: \"\"\n  pidfile: \"{0}/pid\"\n  interface: 127.0.0.1\n  \
+         use-syslog: no\n  outgoing-interface: 192.0.2.7\n  domain-insecure: \"vswitch.internal\"\nforward-zone:\n  \
+         name: \"vswitch.internal\"\n  forward-addr: 10.9.0.1\n",
+        folder.path().display()
+    );
+    fs::write(&config, text).unwrap();
+    let mut command = Command::new("unbound");
+    command.arg("-d").arg("-c").arg(&config);
+    let mut unbound = lan.run(|| command.spawn().expect("unbound is installed"));
+    let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        eventually("unbound answers for the zone", || {
+            (dig(&lan, &format!("@127.0.0.1 +short {question}")).trim() == at_web).then_some(())
+        });
+    }));
+    unbound.kill().unwrap();
+    unbound.wait().unwrap();
+    assert!(found.is_ok());
+}

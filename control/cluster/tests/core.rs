@@ -7,13 +7,13 @@ use std::{
 };
 
 use vswitch_cluster::{
-    core::{Ask, AskId, Cluster, Event, Input, Me, Output, Refused},
+    core::{Ask, AskId, Cluster, Event, Input, Me, Output, Refused, Standing},
     keys::{Key, PREFIX},
     mirror::Mirror,
-    record::{Availability, FORMAT, Meta, Node, Pools, Record},
+    record::{Alive, Availability, FORMAT, Meta, Node, Pools, Record},
     store::{Op, StoreError, Txn, memory::Content},
 };
-use vswitch_model::{Id, Ipam, NetworkSpec, PoolsSpec};
+use vswitch_model::{Id, Ipam, Name, NetworkSpec, PoolsSpec};
 
 /// A host that follows a store.
 struct Host {
@@ -22,6 +22,8 @@ struct Host {
     now: Duration,
     /// What the store says to the next transactions, instead of executing them.
     refuses: Option<&'static str>,
+    /// Whether the store answers.
+    answers_calls: bool,
     /// Whether events reach the host.
     hears: bool,
     watched: i64,
@@ -31,6 +33,10 @@ struct Host {
 
 fn put(key: Key, record: &Record) -> Op {
     Op::Put { key: format!("{PREFIX}{key}"), value: record.write(), lease: None }
+}
+
+fn late() -> StoreError {
+    StoreError::Unreachable("no answer within 5 s".into())
 }
 
 impl Host {
@@ -57,6 +63,7 @@ impl Host {
             store,
             now: Duration::from_secs(1),
             refuses: None,
+            answers_calls: true,
             hears: true,
             watched: 1,
             events: Vec::new(),
@@ -73,7 +80,11 @@ impl Host {
         while let Some(input) = queue.pop_front() {
             for output in self.cluster.step(input, self.now) {
                 match output {
+                    Output::List if !self.answers_calls => queue.push_back(Input::Listed(Err(late()))),
                     Output::List => queue.push_back(Input::Listed(Ok(self.store.list(PREFIX)))),
+                    Output::Transact(_) if !self.answers_calls => {
+                        queue.push_back(Input::Transacted(Err(late())));
+                    }
                     Output::Watch(from) => self.watched = from,
                     Output::Transact(txn) => {
                         let refused = self.refuses.map(|why| Err(StoreError::Refused(why.into())));
@@ -171,4 +182,106 @@ fn a_refusal_is_over_when_the_store_accepts() {
     assert_eq!(host.answer(2), Some(Ok(())));
     assert_eq!(host.cluster.lost(), None);
     assert_eq!(host.events.last(), Some(&Event::StoreBack));
+}
+
+/// A store that is slow is back in a moment, and what was asked for meanwhile is done then. One that is lost for long is not
+/// waited for.
+#[test]
+fn a_store_that_was_just_lost_is_waited_for() {
+    let mut host = Host::following();
+    host.answers_calls = false;
+    host.feed(Input::Ended(late()));
+    host.pass(Duration::from_secs(3));
+    host.ask(1, network("blue"));
+    assert_eq!(host.answer(1), None);
+    host.answers_calls = true;
+    host.pass(Duration::from_secs(8));
+    assert_eq!(host.answer(1), Some(Ok(())));
+
+    host.answers_calls = false;
+    host.feed(Input::Ended(late()));
+    host.pass(Duration::from_secs(5));
+    host.ask(2, network("red"));
+    host.pass(Duration::from_secs(8));
+    let why = host.answer(2).unwrap().unwrap_err();
+    assert!(why.contains("try again when it is back; running containers are not affected"), "{why}");
+    host.ask(3, network("green"));
+    assert!(host.answer(3).unwrap().is_err(), "at once");
+}
+
+impl Host {
+    fn write(&mut self, key: Key, record: &Record) {
+        let txn = Txn { when: Vec::new(), then: vec![put(key, record)] };
+        assert!(self.store.transact(txn).unwrap().succeeded);
+    }
+
+    /// Another host joins, with a lease or without.
+    fn another(&mut self, name: &str, alive: bool) -> Name {
+        let name: Name = name.parse().unwrap();
+        let address = format!("10.8.0.{}", self.cluster.hosts().len() + 1).parse().unwrap();
+        let node = Node { id: Id::of(name.as_str()), address, ..self.cluster.me().node.clone() };
+        self.write(Key::Node(name.clone()), &Record::Node(node.into()));
+        if alive {
+            self.write(Key::Alive(name.clone()), &Record::Alive(Alive { run: "it".into() }));
+        }
+        self.feed(Input::Tick);
+        name
+    }
+}
+
+/// Old versions of etcd lose events across compactions: the audit finds the difference, and mends it.
+#[test]
+fn the_audit_finds_and_mends_what_a_watch_has_lost() {
+    let mut host = Host::following();
+    host.another("host2", true);
+    // A host goes and another one comes, and nothing is told of it.
+    host.hears = false;
+    let gone = format!("{PREFIX}{}", Key::Node("host2".parse().unwrap()));
+    host.store.transact(Txn { when: Vec::new(), then: vec![Op::Delete(gone)] }).unwrap();
+    host.another("host3", true);
+    host.watched = host.store.revision() + 1;
+    host.hears = true;
+    // The next event is told: the copy is as far as the store, and differs.
+    host.another("host4", true);
+    let names =
+        |host: &Host| -> Vec<String> { host.cluster.hosts().iter().map(|it| it.name.to_string()).collect() };
+    assert_eq!(names(&host), ["host1", "host2", "host4"]);
+    assert_eq!(host.cluster.mirror().revision(), host.store.revision());
+    host.events.clear();
+    host.pass(Duration::from_mins(6));
+    assert_eq!(names(&host), ["host1", "host3", "host4"]);
+    // host2, and host3 with its sign of life.
+    assert!(host.events.contains(&Event::Mended(3)), "{:?}", host.events);
+    assert_eq!(host.cluster.audits().1, 1);
+    host.pass(Duration::from_mins(6));
+    assert_eq!(host.cluster.audits(), (1, 1), "and finds no other");
+}
+
+/// A lease that has ended makes a host suspect, whatever the tunnel says; silence of both makes it down, and no single one does.
+#[test]
+fn down_takes_two_witnesses() {
+    let mut host = Host::following();
+    let other = host.another("host2", true);
+    let third = host.another("host3", true);
+    host.pass(Duration::from_secs(20));
+    assert_eq!(host.cluster.standing(&other), Standing::Ready, "the tunnel alone says nothing");
+    let alive = |name: &Name| format!("{PREFIX}{}", Key::Alive(name.clone()));
+    let ends = [&other, &third].map(|name| Op::Delete(alive(name))).to_vec();
+    host.store.transact(Txn { when: Vec::new(), then: ends }).unwrap();
+    for _ in 0..20 {
+        host.feed(Input::Met(other.clone()));
+        host.pass(Duration::from_secs(1));
+    }
+    assert_eq!(host.cluster.standing(&other), Standing::Suspect, "it is heard");
+    assert_eq!(host.cluster.standing(&third), Standing::Down);
+    assert_eq!(host.events.iter().filter(|it| matches!(it, Event::Host(..))).count(), 3);
+    host.pass(Duration::from_secs(11));
+    assert_eq!(host.cluster.standing(&other), Standing::Down);
+    host.feed(Input::Met(other.clone()));
+    host.pass(Duration::from_secs(1));
+    assert_eq!(host.cluster.standing(&other), Standing::Suspect, "it is there at least");
+    host.write(Key::Alive(other.clone()), &Record::Alive(Alive { run: "it".into() }));
+    host.pass(Duration::from_secs(1));
+    assert_eq!(host.cluster.standing(&other), Standing::Ready);
+    assert!(host.cluster.hosts().iter().any(|it| it.name == third), "nothing of it is removed");
 }

@@ -47,7 +47,10 @@ use crate::{
     machine::Machine,
     state::{self, State},
 };
-use vswitch_host::{link::Watch, random};
+use vswitch_host::{
+    link::{LiveWatch, Watch},
+    random,
+};
 use vswitch_model::{Name, SwitchSpec};
 
 /// Maximum number of receivers of a port: a tunnel's endpoint has one for each of 64 workers, and one for its group.
@@ -68,6 +71,8 @@ pub(crate) struct Edge {
     owner: String,
     /// Hears which of the host's interfaces change.
     watch: Watch,
+    /// The same, at once, for the fast path.
+    links: LiveWatch,
     /// Called when an unknown sender is seen at the tunnel.
     on_stranger: OnStranger,
     pub(crate) captures: Captures,
@@ -147,6 +152,7 @@ impl Edge {
         let count = spec.workers.map_or_else(default_workers, usize::from);
         let workers = Workers::start(count, Arc::new(Plan::empty(Arc::clone(&fdb))), on_fault)?;
         let fast = fast::start(spec, machine.is_real(), &fdb, workers.readings());
+        let links = if fast.is_ok() { LiveWatch::begin() } else { LiveWatch::none() };
         Ok(Self {
             machine,
             fdb,
@@ -156,6 +162,7 @@ impl Edge {
             networks: BTreeMap::new(),
             owner: format!("vswitch {}", spec.state.display()),
             watch: Watch::begin(),
+            links,
             on_stranger,
             captures: Captures::default(),
             stale: Stale::default(),

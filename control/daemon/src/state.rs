@@ -74,8 +74,8 @@ pub use self::{
 };
 use vswitch_host::gateway::Outside;
 use vswitch_model::{
-    ApiSpec, Carries, Config, DnsSpec, DockerSpec, EndpointSpec, Id, Mtu, Name, NetworkSpec, PoolsSpec,
-    PortSpec, ServiceSpec, SwitchSpec, ipam::Turns, rules,
+    ApiSpec, Carries, Config, DeclaredEndpoint, DnsSpec, DockerSpec, EndpointSpec, Id, Mtu, Name,
+    NetworkSpec, PoolsSpec, PortSpec, ServiceSpec, SwitchSpec, ipam::Turns, rules,
 };
 
 /// The source of an object, which decides who may remove it.
@@ -149,6 +149,8 @@ pub struct State {
     /// Longest packet that tunnels carry, in bytes, if there is an endpoint.
     overlay_mtu: Option<Mtu>,
     endpoints: Arc<BTreeMap<Id, Arc<EndpointSpec>>>,
+    /// The endpoints that the file declares, connected or not.
+    declared: Arc<Vec<DeclaredEndpoint>>,
     /// Which addresses are next. Not stored: it only orders what is free.
     turns: Arc<Turns>,
     host: Arc<Host>,
@@ -190,7 +192,9 @@ impl State {
             }
         }
         next.resume_turns();
+        let connected = Arc::clone(&next.endpoints);
         next.declare(config)?;
+        next.keep_undeclared(&connected);
         next.membership = membership;
         next.follow()?;
         next.derive()?;
@@ -408,6 +412,7 @@ impl State {
         self.docker = config.docker;
         self.dns = config.dns;
         self.pools = config.ipam;
+        self.declare_endpoints(config.endpoints);
         self.networks.declare(config.networks, Origin::File)?;
         self.ports.declare(config.ports, Origin::File)?;
         self.services.declare(config.services, Origin::File)?;

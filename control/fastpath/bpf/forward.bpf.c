@@ -423,6 +423,9 @@ int vs_port(struct __sk_buff *skb)
 		out->tx_bytes += skb->len;
 		out->tx_super += is_super;
 	}
+	// Of the host's own frames: a mark is for the host's rules, not for the container's.
+	if (skb->mark)
+		skb->mark = 0;
 	// Without a second pass through the receive queue, and only to the interface itself: what stands behind it, a bridge, must see
 	// whom the frame is for (the kernel marks it as the interface's own).
 	if (said->flags & OWN) {

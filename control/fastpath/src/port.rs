@@ -99,6 +99,11 @@ impl FastPort {
         self.port
     }
 
+    /// The index of its interface.
+    pub fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
     /// Notes whether its interface in the container is up: what is sent to one that is down would be lost in the kernel, without
     /// a name.
     pub fn set_link(&self, is_up: bool) {

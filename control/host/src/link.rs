@@ -38,7 +38,7 @@ use vswitch::addr::MacAddr;
 pub use error::LinkError;
 pub use plan::{DefaultRoute, Snapshot, Step, WHOLE_SUPER_FRAME, Wanted, super_frame};
 pub use rtnetlink::packet_route::link::InfoKind;
-pub use watch::{Changes, Watch};
+pub use watch::{Changes, LiveWatch, Watch};
 
 use crate::netns::{Namespace, run_in};
 use vswitch_model::IfName;

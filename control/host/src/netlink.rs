@@ -4,7 +4,12 @@
 //! Messages and attributes are netlink-packet-core's. The requests are rare and short, so each is sent and its answer
 //! awaited, without an executor. A [`Monitor`] is asked from time to time what it has heard.
 
-use std::{io, ops::ControlFlow, os::fd::OwnedFd, time::Duration};
+use std::{
+    io,
+    ops::ControlFlow,
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+    time::Duration,
+};
 
 use netlink_packet_core::{
     DefaultNla, Emitable, NLA_F_NESTED, NLA_HEADER_SIZE, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
@@ -110,6 +115,12 @@ impl Monitor {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+impl AsRawFd for Monitor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) use suppose::suppose;
 use answer::or_answer;
 use decide::{Learn, Notes, Observe, decide};
 use read::{Header, Refused, count_networks, guard, police_ingress, read_headers};
-use serve::or_serve;
+use serve::{Outlets, is_for_service};
 
 use crate::{
     addr::{NetworkId, PortId, Timestamp},
@@ -161,7 +161,11 @@ impl Forwarder {
             };
             let fate = decide(pass, rx, header, &mut Learn(storm), observe);
             let fate = or_answer(fate, pass, batch, slot, header);
-            let fate = or_serve(fate, pass, batch, (slot, header), &mut Learn(storm), observe, heads);
+            if is_for_service(&fate, batch, slot) {
+                let mut outlets = Outlets { egress, heads, answered };
+                outlets.forward(pass, batch, (slot, header), &mut Learn(storm), observe);
+                continue;
+            }
             observe.decided(slot, Some(header.network), fate);
             match fate {
                 Ok(Action::Send(member)) => {
@@ -194,9 +198,6 @@ impl Forwarder {
                 Err(reason) => {
                     counters.drop(reason);
                     count_dropped(&pass, header.network);
-                    if reason.is_told() {
-                        answered.push(Answered { slot, network: header.network, reply: Reply::Refusal });
-                    }
                 }
             }
         }

@@ -1,7 +1,10 @@
 //! Frames to services: translated, and sent to the backend that serves them.
 
 use super::{
+    answer::{Answered, Reply},
+    count_dropped, count_flooded,
     decide::{Action, Observe, Questions},
+    flood, out,
     read::Header,
 };
 use crate::{
@@ -10,42 +13,81 @@ use crate::{
     drops::DropReason,
     plan::Pass,
     storm::Flood,
+    transmit::Egress,
 };
 
-/// `fate`, or that of a frame for a service: its destination is at a port that no network has.
+/// Whether a frame with this fate is for a service: its destination is at a port that no network has.
 #[inline(always)]
-pub(super) fn or_serve<'p>(
-    fate: Result<Action<'p>, DropReason>,
-    pass: Pass<'p>,
-    batch: &Batch,
-    (slot, header): (usize, &Header),
-    questions: &mut impl Questions,
-    observe: &mut impl Observe,
-    heads: &mut Vec<Translation>,
-) -> Result<Action<'p>, DropReason> {
-    match fate {
-        Err(DropReason::PortGone) if is_for_service(batch.bytes(slot)) => {
-            serve(pass, batch, (slot, header), questions, observe, heads)
-        }
-        fate => fate,
-    }
+pub(super) fn is_for_service(fate: &Result<Action<'_>, DropReason>, batch: &Batch, slot: usize) -> bool {
+    matches!(fate, Err(DropReason::PortGone)) && has_address(batch.bytes(slot))
 }
 
 #[cold]
-fn is_for_service(frame: &[u8]) -> bool {
+fn has_address(frame: &[u8]) -> bool {
     frame.starts_with(&balance::STATION.0)
 }
 
-// A call, to keep the common path short.
-#[inline(never)]
-fn serve<'p>(
+/// Where the frames to services of one batch go.
+pub(super) struct Outlets<'f> {
+    pub(super) egress: &'f mut Egress,
+    pub(super) heads: &'f mut Vec<Translation>,
+    pub(super) answered: &'f mut Vec<Answered>,
+}
+
+impl Outlets<'_> {
+    /// Translates a frame for a service, queues it for the backend, and counts its fate.
+    ///
+    /// Measured (2026-11-27, AMD EPYC, `vswitch-bench memory`): where the fates of these frames join those of all others, whole
+    /// turns take 9 to 19 % longer.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn forward(
+        &mut self,
+        pass: Pass<'_>,
+        batch: &Batch,
+        (slot, header): (usize, &Header),
+        questions: &mut impl Questions,
+        observe: &mut impl Observe,
+    ) {
+        let network = header.network;
+        let fate = serve(pass, batch, (slot, header), questions, observe);
+        let (fate, head) =
+            fate.map_or_else(|reason| (Err(reason), None), |(action, head)| (Ok(action), Some(head)));
+        observe.decided(slot, Some(network), fate);
+        self.heads.extend(head);
+        let Some(port) = pass.plan.port(batch.frames()[slot].ingress) else { return };
+        let counters = pass.counters(port);
+        match fate {
+            Ok(Action::Send(member)) => {
+                counters.unicast.add(1);
+                self.egress.push(member.port, out(slot, header, member));
+            }
+            Ok(Action::Flood(reach)) => {
+                counters.flooded.add(1);
+                count_flooded(&pass, network);
+                flood(self.egress, slot, header, reach);
+            }
+            // Only questions get these.
+            Ok(Action::Answer(_)) => {}
+            Err(reason) => {
+                counters.drop(reason);
+                count_dropped(&pass, network);
+                if reason.is_told() {
+                    self.answered.push(Answered { slot, network, reply: Reply::Refusal });
+                }
+            }
+        }
+    }
+}
+
+/// The fate of a frame for a service, and its translation.
+pub(super) fn serve<'p>(
     pass: Pass<'p>,
     batch: &Batch,
     (slot, header): (usize, &Header),
     questions: &mut impl Questions,
     observe: &mut impl Observe,
-    heads: &mut Vec<Translation>,
-) -> Result<Action<'p>, DropReason> {
+) -> Result<(Action<'p>, Translation), DropReason> {
     let Pass { plan, now, .. } = pass;
     let &Received { ingress, isolated, ref offload, .. } = &batch.frames()[slot];
     // Each host translates for its own clients.
@@ -70,6 +112,5 @@ fn serve<'p>(
             }
         },
     };
-    heads.push(head);
-    Ok(action)
+    Ok((action, head))
 }

@@ -4,7 +4,7 @@ use super::{
     answer::or_answer,
     decide::{Decision, Notes, Questions, decide},
     read::{Refused, judge, read_header},
-    serve::or_serve,
+    serve::{is_for_service, serve},
 };
 use crate::{
     addr::PortId,
@@ -37,8 +37,11 @@ pub(crate) fn suppose<'p>(
         Ok(header) => {
             let fate = decide(pass, rx, &header, &mut suppose, &mut notes);
             let fate = or_answer(fate, pass, batch, slot, &header);
-            let fate =
-                or_serve(fate, pass, batch, (slot, &header), &mut suppose, &mut notes, &mut Vec::new());
+            let fate = if is_for_service(&fate, batch, slot) {
+                serve(pass, batch, (slot, &header), &mut suppose, &mut notes).map(|(action, _)| action)
+            } else {
+                fate
+            };
             (Some(header.network), fate)
         }
         Err(Refused { reason, network }) => (network, Err(reason)),

@@ -152,12 +152,12 @@ impl Cluster {
                     self.asks.push_back(pending);
                 }
                 _ => {
-                    let patience = if offline && self.lost.is_some() && !pending.begun {
-                        Duration::ZERO
-                    } else {
-                        pending.until
+                    // A store that is slow is back in a moment; one that is lost for long is not waited for.
+                    let until = match &self.lost {
+                        Some((_, since)) if offline && !pending.begun => *since + PATIENCE,
+                        _ => pending.until,
                     };
-                    if now < patience {
+                    if now < until.min(pending.until) {
                         self.asks.push_back(pending);
                         continue;
                     }

@@ -310,7 +310,7 @@ async fn the_openapi_document_names_every_path() {
             methods += 1;
         }
     }
-    assert_eq!(methods, 54, "each route has its description");
+    assert_eq!(methods, 61, "each route has its description");
     assert_eq!(document["info"]["version"], API_VERSION);
     for schema in ["Port", "Network", "FdbEntry", "Error", "Stats", "Reload"] {
         assert!(document["components"]["schemas"][schema].is_object(), "{schema}");
@@ -394,9 +394,9 @@ async fn the_command_line_does_what_it_says() {
     ["web", "uplink"].iter().for_each(|port| daemon.carry(port));
     let listed = daemon.cli("port ls").await.unwrap();
     let expected = "\
-NAME    NETWORK  DEVICE       STATE  MACS  RX  TX  DROPS
-uplink  blue+1   packet eth1  up        0   7   0      3
-web     blue     tap eth0     up        0   7   0      3
+NAME    NETWORK  DEVICE       STATE  MACS  RX  TX  DROPS  FAST
+uplink  blue+1   packet eth1  up        0   7   0      3  -
+web     blue     tap eth0     up        0   7   0      3  -
 ";
     assert_eq!(listed, expected);
     let json: serde_json::Value =

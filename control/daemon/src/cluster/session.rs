@@ -51,6 +51,9 @@ const KEEPING: Duration = Duration::from_secs(2);
 /// Silence of a peer's tunnel below which it counts as heard.
 const HEARD: u64 = 10_000;
 
+/// Interval at which a host without its store makes itself heard through the tunnel: some are lost before [`HEARD`] is over.
+const ANNOUNCING: Duration = Duration::from_secs(3);
+
 /// A run as a member.
 pub(super) struct Session {
     pub(super) member: Member,
@@ -78,6 +81,8 @@ pub(super) struct Session {
     /// Whether the copy on the disk is old, and when it was written.
     stale: bool,
     kept: Instant,
+    /// When this host has made itself heard, while the store is lost.
+    announced: Instant,
     endpoints: Vec<(Id, Endpoint)>,
     /// Why the switch does not take what the cluster says.
     trouble: Option<String>,
@@ -114,6 +119,7 @@ impl Session {
             redirect: None,
             stale: false,
             kept: Instant::now(),
+            announced: Instant::now(),
             endpoints: Vec::new(),
             trouble: None,
             tick,
@@ -287,6 +293,19 @@ impl Session {
         self.give().await;
         if self.stale && self.kept.elapsed() >= KEEPING {
             self.keep().await;
+        }
+        if self.cluster.lost().is_some() && self.announced.elapsed() >= ANNOUNCING {
+            self.announced = Instant::now();
+            self.announce().await;
+        }
+    }
+
+    /// Makes this host heard by those that share networks with it. An idle host that does not reach the store would else look
+    /// like a dead one.
+    async fn announce(&self) {
+        let networks = self.networks().map(|network| network.name.clone()).collect();
+        if let Err(error) = self.core.tell(|reply| Request::Announce(networks, reply)).await {
+            debug!("not announced: {}", error.sentence);
         }
     }
 

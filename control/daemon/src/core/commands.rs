@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tracing::warn;
 
 use super::Core;
 use crate::{
@@ -11,12 +12,12 @@ use crate::{
     directory::DirectoryChange,
     edge::{Attempt, Consequence},
     sight,
-    state::{Command, Known, NetworkError},
+    state::{Change, Command, Delta, Known, NetworkError},
 };
 use vswitch_host::random;
 use vswitch_model::{
-    Connect, Driver, Error, Id, Name, NetworkSpec, NetworkUpdate, Reference,
-    api::{Prune, Pruned, capture::CaptureRequest, directory::Directory},
+    Connect, Driver, EndpointSpec, Error, Id, Name, NetworkSpec, NetworkUpdate, Reference,
+    api::{Prune, Pruned, StaticName, capture::CaptureRequest, directory::Directory, events::What},
     is_predefined,
 };
 use vswitch_names::Record;
@@ -80,7 +81,11 @@ impl Core {
 
     pub(super) async fn disconnect(&mut self, network: Reference, endpoint: Reference) -> Result<(), Error> {
         let network = self.connectable(&network)?;
-        let id = self.state.find_endpoint(&network, &endpoint)?.id.clone();
+        let endpoint = self.state.find_endpoint(&network, &endpoint)?;
+        if endpoint.declared.is_some() {
+            return Err(NetworkError::DeclaredEndpoint(endpoint.name.clone(), network).into());
+        }
+        let id = endpoint.id.clone();
         self.execute(Command::Disconnect { ids: vec![id], now: Timestamp::now() }, Attempt::now())
             .await
             .map(drop)
@@ -111,6 +116,17 @@ impl Core {
         Ok(stream)
     }
 
+    /// Announces one endpoint of each network whose port is open.
+    pub(super) async fn announce(&self, networks: Vec<Name>) -> Result<(), Error> {
+        let port_of = |endpoint: &EndpointSpec| self.state.port(&endpoint.port).map(|port| port.id);
+        let first = |network: &Name| {
+            let mut ports = self.state.endpoints_of(network).filter_map(|it| port_of(it));
+            ports.find(|port| self.edge.is_open(*port))
+        };
+        self.edge.announce(networks.iter().filter_map(first).collect(), &self.state).await;
+        Ok(())
+    }
+
     /// Changes the directory of a network.
     pub(super) async fn direct(&mut self, network: Reference, change: DirectoryChange) -> Result<(), Error> {
         let network = self.state.find_network(&network)?;
@@ -127,6 +143,60 @@ impl Core {
         }
         self.naming.hear(network, records);
         Ok(())
+    }
+
+    /// Gives a name by hand, and stores it.
+    pub(super) fn add_name(&mut self, name: StaticName) -> Result<(), Error> {
+        if !self.state.dns().enabled {
+            let why =
+                "names are not served: set enabled = true below [dns] in net.toml, and restart vswitchd";
+            return Err(Error::conflict(why));
+        }
+        if name.addresses.is_empty() {
+            return Err(Error::invalid(format!("{} has no address: give it one", name.name)));
+        }
+        self.state.find_network(&name.network.clone().into())?;
+        self.store.put_name(&name)?;
+        let StaticName { network, name, .. } = name;
+        self.asker.log(format_args!("name {name} added to network {network}"));
+        self.observer.note(What::NameAdded { name, network });
+        self.naming.give(self.store.names());
+        Ok(())
+    }
+
+    /// Takes a name away that was given by hand.
+    pub(super) fn remove_name(&mut self, network: Name, name: Name) -> Result<(), Error> {
+        if !self.store.names().iter().any(|it| it.network == network && it.name == name) {
+            return Err(Error::not_found(format!(
+                "no {name} was added to network {network}: names of endpoints go with these"
+            )));
+        }
+        self.store.remove_name(&network, &name)?;
+        self.asker.log(format_args!("name {name} removed from network {network}"));
+        self.observer.note(What::NameRemoved { name, network });
+        self.naming.give(self.store.names());
+        Ok(())
+    }
+
+    /// Deletes the names of networks that were removed.
+    pub(super) fn forget_names(&mut self, changes: &[Change]) {
+        let removed = |network: &Name| {
+            changes.iter().any(|change| match change {
+                Change::Network(Delta::Removed(it)) => it.spec.name == *network,
+                _ => false,
+            })
+        };
+        let over: Vec<_> = self.store.names().into_iter().filter(|it| removed(&it.network)).collect();
+        let forgotten = !over.is_empty();
+        for StaticName { network, name, .. } in over {
+            // If it cannot be deleted now, it is not answered all the same.
+            if let Err(error) = self.store.remove_name(&network, &name) {
+                warn!(%name, %network, "cannot delete a name: {error}");
+            }
+        }
+        if forgotten {
+            self.naming.give(self.store.names());
+        }
     }
 
     pub(super) fn directory(&self, network: &Reference) -> Result<Directory, Error> {

@@ -17,7 +17,7 @@ use vswitch_host::channel::Caller;
 use vswitch_model::{
     Connect, Error, Id, Name, Netns, NetworkSpec, NetworkUpdate, Reference,
     api::{
-        FdbKey, Flush, Flushed, Prune, Pruned, Reload, StaticEntry, capture::CaptureRequest,
+        FdbKey, Flush, Flushed, Prune, Pruned, Reload, StaticEntry, StaticName, capture::CaptureRequest,
         directory::Directory,
     },
     publish::Publish,
@@ -31,6 +31,8 @@ pub(crate) enum Request {
     Execute(Box<Command>, Reply<Vec<Change>>),
     /// Takes over what the cluster gives this host.
     Follow(Arc<Membership>, Reply<()>),
+    /// Announces an endpoint of each of these networks again, by which other hosts hear that this one is there.
+    Announce(Vec<Name>, Reply<()>),
     /// Creates a network, and chooses what is not given; answers its name.
     AddNetwork(Box<NetworkSpec>, Reply<Name>),
     /// Changes a network while containers stay connected; answers its name.
@@ -59,6 +61,10 @@ pub(crate) enum Request {
     Directory(Reference, Reply<Directory>),
     /// Replaces the names that other hosts' endpoints have in a network.
     Names(Name, Arc<[Record]>, Reply<()>),
+    /// Gives a name by hand.
+    AddName(StaticName, Reply<()>),
+    /// Takes a name away that was given by hand: of a network, the name.
+    RemoveName(Name, Name, Reply<()>),
     /// Begins a capture.
     Capture(Box<CaptureRequest>, Reply<CaptureStream>),
     /// Ends these captures, and those that are over.

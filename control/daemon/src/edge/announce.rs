@@ -2,6 +2,8 @@
 //!
 //! Whatever attaches a station (a connection, an engine, a declared port, a port that is up again), it passes here. Only the
 //! interfaces that a start finds as they were left are not announced: no neighbour can remember anything else of them.
+//!
+//! A host that has lost its cluster's store announces stations again and again: by that the others hear that it is there.
 
 use std::net::IpAddr;
 
@@ -21,7 +23,7 @@ const MOST: usize = 16;
 
 impl Edge {
     /// Announces the addresses of these ports' stations.
-    pub(super) async fn announce(&self, ports: Vec<PortId>, state: &State) {
+    pub(crate) async fn announce(&self, ports: Vec<PortId>, state: &State) {
         for id in ports {
             let Some(port) = self.ports.get(&id).filter(|port| port.device.is_ok()) else { continue };
             let addresses = addresses(port, state);
@@ -38,6 +40,11 @@ impl Edge {
                 Err(error) => debug!(port = %port.wanted.spec.name, "not announced: {}", error.sentence),
             }
         }
+    }
+
+    /// Whether a port's device is open.
+    pub(crate) fn is_open(&self, port: PortId) -> bool {
+        self.ports.get(&port).is_some_and(|port| port.device.is_ok())
     }
 
     /// The MAC address of a port's station: the wanted one, or the one that the kernel has chosen.

@@ -24,7 +24,7 @@ use crate::{
     device::{self, OpenDevice},
     state,
 };
-use vswitch_host::link::Links;
+use vswitch_host::link::{Changes, Links};
 use vswitch_model::{Accelerate, InterfaceSpec, SwitchSpec};
 
 /// Where programs and tables are pinned, to outlive the daemon.
@@ -148,10 +148,20 @@ impl Edge {
     /// Lets the kernel forward by the plan that the workers have adopted.
     pub(super) fn adopt_fast(&self, layout: &state::Layout) {
         if let Ok(fast) = &self.fast {
-            // The others' are followed every second.
+            // The others' are followed as they change.
             self.follow_links(|fast| matches!(fast.slow(), Some(Slow::Starting | Slow::LinkDown)));
             fast.adopt(self.fast_ports(), &self.rules_of(layout, self.workers.plan()));
         }
+    }
+
+    /// Waits until interfaces change that the kernel may forward to.
+    pub(crate) async fn links_changed(&self) -> Changes {
+        self.links.changed().await
+    }
+
+    /// Notes which of the changed interfaces are up: frames to one that is down would be lost in the kernel.
+    pub(crate) fn follow_changed(&self, changed: &Changes) {
+        self.follow_links(|fast| changed.has_number(fast.ifindex()));
     }
 
     /// Notes which ports of the fast path have an interface that is up.

@@ -29,7 +29,7 @@ use crate::{Failure, core::Leave, machine::Machine, state::State};
 use vswitch_host::{link::Links, netns::Namespace};
 use vswitch_model::{
     DnsSpec, EndpointSpec, Error, Name,
-    api::{NameEntry, NamesFilter},
+    api::{NameEntry, NamesFilter, StaticName},
 };
 use vswitch_names::{
     Asker, Network, Record, Table,
@@ -159,6 +159,8 @@ pub(crate) struct Naming {
     machine: Machine,
     /// What the table was made from.
     followed: Option<State>,
+    /// The names that were given by hand.
+    by_hand: Vec<StaticName>,
     /// The names of other hosts' endpoints, by network.
     elsewhere: BTreeMap<Name, Arc<[Record]>>,
     /// The networks of the table: one that is the same is not made again.
@@ -184,6 +186,7 @@ impl Naming {
             server: Arc::new(Server::start(Settings { upstream, allow: spec.allow.clone() })),
             machine,
             followed: None,
+            by_hand: Vec::new(),
             elsewhere: BTreeMap::new(),
             networks: BTreeMap::new(),
             sandboxes: Sandboxes::default(),
@@ -224,10 +227,17 @@ impl Naming {
         self.followed = None;
     }
 
+    /// Takes in all names that were given by hand; the next [`follow`](Self::follow) serves them.
+    pub(crate) fn give(&mut self, names: Vec<StaticName>) {
+        self.by_hand = names;
+        self.followed = None;
+    }
+
     /// The table of `state`, made of the networks of the table before where they are the same.
     fn table(&mut self, state: &State) -> Table {
         let mut before = std::mem::take(&mut self.networks);
-        for (name, (subnets, own)) in records::records(state) {
+        for (name, (subnets, mut own)) in records::records(state) {
+            own.extend(self.by_hand.iter().filter(|it| it.network == name).map(records::of_hand));
             let elsewhere = self.elsewhere.get(&name).cloned();
             let is_same = |it: &Made| {
                 // Not compared one by one: the cluster says when they change.

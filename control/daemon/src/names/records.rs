@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | endpoint | its own | its aliases, its service, the first 12 digits of its container's id |
 //! | `[[port]]` with addresses | its own | – |
+//! | given by hand | itself | – |
 //! | service with an address | its own | – |
 //!
 //! The endpoints that serve have the service's name, or, where it has an address, `tasks.` and the name.
@@ -18,7 +19,8 @@ use ipnet::IpNet;
 use super::PORT;
 use crate::state::{Origin, State};
 use vswitch_model::{
-    Driver, EndpointMode, EndpointSpec, Name, NetworkSpec, PortSpec, ServiceSpec, publish::Protocol,
+    Driver, EndpointMode, EndpointSpec, Name, NetworkSpec, PortSpec, ServiceSpec, api::StaticName,
+    publish::Protocol,
 };
 use vswitch_names::{Port, Record};
 
@@ -105,6 +107,10 @@ fn of_port(port: &PortSpec) -> Option<Record> {
     let addresses: Vec<_> = port.interface()?.address.iter().map(IpNet::addr).collect();
     let record = || Record { name: port.name.to_string(), addresses, ..Record::default() };
     (!port.interface()?.address.is_empty()).then(record)
+}
+
+pub(super) fn of_hand(name: &StaticName) -> Record {
+    Record { name: name.name.to_string(), addresses: name.addresses.clone(), ..Record::default() }
 }
 
 /// The addresses of local stations, each with its networks: those of its sandbox or container, the oldest first.

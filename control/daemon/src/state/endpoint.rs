@@ -4,7 +4,7 @@
 //! port in the switch and its share of the gateway's rules are derived each time.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
     sync::Arc,
@@ -17,8 +17,8 @@ use vswitch::addr::MacAddr;
 
 use super::{NetworkError, Refusal, State};
 use vswitch_model::{
-    Connect, Driver, EndpointSpec, Family, Id, Identity, IfName, Name, Netns, NetworkSpec, Reference,
-    SubnetSpec,
+    Connect, DeclaredEndpoint, Driver, EndpointSpec, Family, Id, Identity, IfName, Name, Netns, NetworkSpec,
+    Reference, SubnetSpec,
     ipam::{Holder, IpamError, Subnet, Turns},
     options::{EndpointOptions, Options},
     publish::Published,
@@ -159,6 +159,7 @@ impl State {
             labels: connect.labels,
             port,
             created: sandbox.now,
+            declared: connect.declared,
         };
         let is_chosen = |address: &IpNet| match Family::of(*address) {
             Family::V4 => connect.ip.is_none(),
@@ -170,6 +171,45 @@ impl State {
         }
         Arc::make_mut(&mut self.endpoints).insert(id, Arc::new(endpoint));
         Ok(())
+    }
+
+    /// Takes over what the file declares: endpoints that it declares no longer, or in another way, are removed. Their addresses do
+    /// not rest: they are given out in turn, as all.
+    pub(super) fn declare_endpoints(&mut self, declared: Vec<DeclaredEndpoint>) {
+        self.declared = Arc::new(declared);
+        let dropped = self.undeclared();
+        if !dropped.is_empty() {
+            Arc::make_mut(&mut self.endpoints).retain(|id, _| !dropped.contains(id));
+        }
+    }
+
+    /// At a start: brings back what the file has dropped of `connected`, where the network is still there, so that it is found with its
+    /// interfaces, and then [disconnected](State::undeclared).
+    pub(super) fn keep_undeclared(&mut self, connected: &BTreeMap<Id, Arc<EndpointSpec>>) {
+        for (id, endpoint) in connected {
+            if !self.endpoints.contains_key(id) && self.networks.entry(&endpoint.network).is_some() {
+                Arc::make_mut(&mut self.endpoints).insert(id.clone(), Arc::clone(endpoint));
+            }
+        }
+    }
+
+    /// Endpoints that the file declared before, and no longer or in another way.
+    pub(crate) fn undeclared(&self) -> Vec<Id> {
+        let digests: HashSet<_> = self.declared.iter().map(DeclaredEndpoint::digest).collect();
+        let is_dropped =
+            |it: &EndpointSpec| it.declared.as_ref().is_some_and(|digest| !digests.contains(digest));
+        self.endpoints.values().filter(|it| is_dropped(it)).map(|it| it.id.clone()).collect()
+    }
+
+    /// The declared endpoints that are not connected.
+    pub(crate) fn unconnected(&self) -> impl Iterator<Item = &DeclaredEndpoint> {
+        let connected: HashSet<_> = self.endpoints.values().filter_map(|it| it.declared.as_ref()).collect();
+        self.declared.iter().filter(move |it| !connected.contains(&it.digest()))
+    }
+
+    /// Whether the file has declared this already.
+    pub(crate) fn declares(&self, declared: &DeclaredEndpoint) -> bool {
+        self.declared.contains(declared)
     }
 
     /// Notes a change of an endpoint.
@@ -215,6 +255,7 @@ impl State {
     /// where it is too long, it becomes one of the further names, which several may have.
     fn call(&self, endpoint: &mut EndpointSpec, called: Called) {
         let Called { container, name, mut aliases, service, unready } = called;
+        aliases.retain(|alias| *alias != name);
         let is_free = |name: &Name| {
             !self.endpoints_of(&endpoint.network).any(|it| it.id != endpoint.id && it.name == *name)
         };
@@ -222,7 +263,6 @@ impl State {
             Some(name) => endpoint.name = name,
             None => aliases.insert(0, name),
         }
-        aliases.retain(|alias| *alias != endpoint.name.as_str());
         endpoint.aliases = aliases;
         (endpoint.container, endpoint.service, endpoint.unready) = (Some(container), service, unready);
     }

@@ -100,6 +100,9 @@ pub enum NetworkError {
     /// The key cannot change while the network lives: (network, key, reason).
     #[error("network {0}: {1} cannot change while the network lives: {2}")]
     Fixed(Name, String, &'static str),
+    /// The file declares the endpoint: (endpoint, network).
+    #[error("endpoint {0} of network {1} is declared in the configuration file: remove it there and reload")]
+    DeclaredEndpoint(Name, Name),
     /// The file declares it.
     #[error("network {0} is declared in the configuration file: change it there and reload")]
     Declared(Name),
@@ -288,6 +291,23 @@ impl State {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A sentence for each subnet of `spec` that takes addresses from a LAN of the host: allowed, as with Docker, and worth a word.
+    pub(crate) fn shadowed(&self, spec: &NetworkSpec) -> Vec<String> {
+        if spec.driver() == Driver::Uplink {
+            return Vec::new();
+        }
+        let is_lan = |route: &&Route| route.on_link && route.to.prefix_len() > 1;
+        let sentence = |subnet: IpNet| {
+            let mut lans = self.host.routes.iter().filter(is_lan);
+            let lan = lans.find(|route| route.to != subnet && route.to.contains(&subnet))?;
+            Some(format!(
+                "{subnet} is a part of {} on {}: the host and its containers no longer reach who has these addresses there",
+                lan.to, lan.ifname
+            ))
+        };
+        spec.subnets.iter().filter_map(|it| sentence(it.subnet)).collect()
     }
 
     fn free_vni(&self) -> Result<Vni, NetworkError> {

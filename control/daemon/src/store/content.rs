@@ -22,12 +22,14 @@ pub(super) enum Table {
     Adopted,
     /// Addresses lent to other network drivers.
     Lent,
+    /// Names given by hand, by network and name.
+    Names,
     /// Services, by name.
     Services,
 }
 
 impl Table {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Networks,
         Self::Ports,
         Self::Endpoints,
@@ -35,6 +37,7 @@ impl Table {
         Self::Declared,
         Self::Adopted,
         Self::Lent,
+        Self::Names,
         Self::Services,
     ];
 
@@ -48,6 +51,7 @@ impl Table {
             Self::Declared => "declared",
             Self::Adopted => "adopted",
             Self::Lent => "lent",
+            Self::Names => "names",
             Self::Services => "services",
         }
     }

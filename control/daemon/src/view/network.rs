@@ -46,6 +46,11 @@ impl Snapshot {
         networks
     }
 
+    /// What a new network takes from the host's LANs: sentences.
+    pub(crate) fn shadowed(&self, spec: &NetworkSpec) -> Vec<String> {
+        self.state.shadowed(spec)
+    }
+
     /// The network of a reference, predefined ones included, with the usage of its subnets.
     ///
     /// # Errors

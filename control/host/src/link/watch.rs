@@ -1,8 +1,11 @@
 //! Which interfaces change, as the kernel tells it (`ip monitor link address`).
 
-use std::collections::BTreeSet;
+#![expect(unsafe_code, reason = "to register a descriptor with the runtime has no safe form")]
+
+use std::{collections::BTreeSet, future::pending};
 
 use nix::net::if_::if_nametoindex;
+use tokio::io::unix::AsyncFd;
 
 use crate::netlink::{Message, Monitor};
 
@@ -22,9 +25,34 @@ impl Watch {
 
     /// What has changed since the last call, by whomever.
     pub fn changed(&mut self) -> Changes {
-        let mut changed = BTreeSet::new();
-        let heard = self.0.as_ref().map(|it| it.heard(|message| changed.extend(index(message))));
-        Changes(matches!(heard, Some(Ok(true))).then_some(changed))
+        self.0.as_ref().map_or(Changes(None), Changes::read)
+    }
+}
+
+/// Hears the same at once.
+#[derive(Debug)]
+pub struct LiveWatch(Option<AsyncFd<Monitor>>);
+
+impl LiveWatch {
+    /// Begins to hear in the calling thread's network namespace, within a runtime.
+    pub fn begin() -> Self {
+        let monitor = Monitor::open(None, GROUPS).ok();
+        // SAFETY: a monitor has one descriptor, and keeps it open as long as it lives.
+        Self(monitor.and_then(|monitor| unsafe { AsyncFd::register(monitor) }.ok()))
+    }
+
+    /// Hears nothing.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    /// Waits for changes.
+    pub async fn changed(&self) -> Changes {
+        let Some(monitor) = &self.0 else { return pending().await };
+        let Ok(mut ready) = monitor.readable().await else { return pending().await };
+        let changes = Changes::read(monitor.get_ref());
+        ready.clear_ready();
+        changes
     }
 }
 
@@ -33,6 +61,17 @@ impl Watch {
 pub struct Changes(Option<BTreeSet<u32>>);
 
 impl Changes {
+    fn read(monitor: &Monitor) -> Self {
+        let mut changed = BTreeSet::new();
+        let heard = monitor.heard(|message| changed.extend(index(message)));
+        Self(matches!(heard, Ok(true)).then_some(changed))
+    }
+
+    /// Whether the interface with this number may have changed.
+    pub fn has_number(&self, number: u32) -> bool {
+        self.0.as_ref().is_none_or(|changed| changed.contains(&number))
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.as_ref().is_some_and(BTreeSet::is_empty)

@@ -42,6 +42,21 @@ pub struct NameEntry {
     pub service: bool,
 }
 
+/// A name that was given by hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StaticName {
+    /// The network.
+    #[schema(value_type = String)]
+    pub network: Name,
+    /// The name in it.
+    #[schema(value_type = String)]
+    pub name: Name,
+    /// What it means. They need not be of the network.
+    #[schema(value_type = Vec<String>)]
+    pub addresses: Vec<IpAddr>,
+}
+
 /// The DNS server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DnsStatus {

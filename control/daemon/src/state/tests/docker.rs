@@ -205,6 +205,25 @@ fn a_bare_interface_is_moved_and_published_without_being_opened_again() {
 }
 
 #[test]
+fn a_subnet_that_is_part_of_a_lan_is_told() {
+    let mut state = State::default();
+    let routes = vec![route("192.0.2.0/24", true), route("10.0.0.0/8", false), route("0.0.0.0/1", true)];
+    state.observe(Host { routes, nameservers: Vec::new(), ipv6: None });
+    let told = |subnet: &str| {
+        let spec = NetworkSpec {
+            subnets: vec![subnet.parse::<IpNet>().unwrap().into()],
+            ..NetworkSpec::plain(name("n"))
+        };
+        state.shadowed(&spec)
+    };
+    let part = told("192.0.2.128/25");
+    assert_eq!(part.len(), 1);
+    assert!(part[0].starts_with("192.0.2.128/25 is a part of 192.0.2.0/24 on eth0: "), "{}", part[0]);
+    assert!(told("10.9.0.0/24").is_empty(), "a router leads there");
+    assert!(told("172.17.0.0/16").is_empty());
+}
+
+#[test]
 fn an_endpoint_is_called_what_its_engine_calls_it() {
     let mut state = State::default();
     state.apply(Command::AddNetwork(created("blue"))).unwrap();
