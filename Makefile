@@ -46,7 +46,7 @@ test-kernel: build # tests that need root and a kernel: never skipped. The crash
 	@scripts/need-packages ip:iproute2 ping:iputils-ping iperf3:iperf3 nft:nftables chromium:chromium ethtool:ethtool tcpdump:tcpdump \
 	  tshark:tshark dig:bind9-dnsutils ovs-vswitchd:openvswitch-switch prometheus:prometheus tmux:tmux \
 	  dockerd:docker.io docker-compose:docker-compose busybox:busybox-static podman:podman containerd:containerd runc:runc \
-	  /usr/lib/cni/host-local:containernetworking-plugins firewalld:firewalld busctl:systemd dbus-daemon:dbus etcd:etcd-server
+	  /usr/lib/cni/host-local:containernetworking-plugins firewalld:firewalld busctl:systemd dbus-daemon:dbus etcd:etcd-server unbound:unbound
 	cargo build --workspace --locked --bins
 	cargo test --workspace --locked -- --ignored --test-threads=2
 	$(KERNEL_TESTS) --test-threads=2 --skip scale::
@@ -63,10 +63,11 @@ fuzz:            # every fuzz target for some seconds
 
 bench: build     ## in memory, on the wire, through tunnels and with Docker, against other systems: about 90 minutes
 	@scripts/need-packages ip:iproute2 iperf3:iperf3 ethtool:ethtool ovs-vswitchd:openvswitch-switch vde_switch:vde2 \
-	  nft:nftables dockerd:docker.io busybox:busybox-static /usr/lib/cni/bridge:containernetworking-plugins
+	  nft:nftables dockerd:docker.io busybox:busybox-static /usr/lib/cni/bridge:containernetworking-plugins dnsperf:dnsperf
 	cargo build --release --locked -p vswitch-bench
 	target/release/vswitch-bench memory
 	target/release/vswitch-bench control
+	target/release/vswitch-bench names --rounds $(ROUNDS) --seconds $(SECONDS_EACH)
 	mkdir -p bench/results
 	target/release/vswitch-bench attach --json bench/results/attach.json
 	target/release/vswitch-bench engines --rounds $(ROUNDS) --seconds $(SECONDS_EACH) --json bench/results/engines.json

@@ -109,8 +109,10 @@ impl fmt::Display for Figure {
 pub fn run(plan: &Plan, mut tell: impl FnMut(Figure)) -> Result<()> {
     let lab = Lab::create(None)?;
     let sandboxes = more_namespaces(SANDBOXES.min(plan.present.max(1)))?;
-    let mut daemon = Daemon::start(plan, lab.host())?;
-    let socket = lab.host().folder.join("api.sock");
+    // In memory, where hosts have /run: beside the socket is a copy of the store.
+    let run = tempfile::tempdir_in("/dev/shm").doing("make a folder in memory")?;
+    let socket = run.path().join("api.sock");
+    let mut daemon = Daemon::start(plan, lab.host(), &socket)?;
     let post = |path: &str, body: &str| call(&socket, "POST", path, body);
     post("/v1/networks", r#"{"name": "blue", "ipam": "default"}"#)?;
     for number in 0..plan.present {
@@ -157,7 +159,7 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(Figure)) -> Result<()> {
     drop(docker);
     read_while_others_write(plan, &socket, &sandboxes, &mut tell)?;
 
-    daemon = daemon.restart(plan, lab.host())?;
+    daemon = daemon.restart(plan, lab.host(), &socket)?;
     let took = daemon.ready;
     tell(Samples::of([took]).figure(
         "restart after kill -9, until it answers",
@@ -322,7 +324,7 @@ fn millis(took: Duration) -> f64 {
 }
 
 /// The percentile `percent`; 0 without values.
-fn percentile(values: &[f64], percent: usize) -> f64 {
+pub(crate) fn percentile(values: &[f64], percent: usize) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
@@ -341,7 +343,7 @@ fn timed(job: impl FnOnce() -> Result<()>) -> Result<Duration> {
 }
 
 /// One request; any status but success is an error.
-fn call(socket: &Path, method: &str, path: &str, body: &str) -> Result<()> {
+pub(crate) fn call(socket: &Path, method: &str, path: &str, body: &str) -> Result<()> {
     let command = format!("{method} {path}");
     let mut stream = UnixStream::connect(socket).doing("reach vswitchd")?;
     let request = format!(
@@ -364,21 +366,21 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(plan: &Plan, host: &Host) -> Result<Self> {
+    fn start(plan: &Plan, host: &Host, socket: &Path) -> Result<Self> {
         let folder = &host.folder;
         let config = folder.join("net.toml");
         let text = format!(
-            "[switch]\nstate = \"{0}/state\"\n[api]\nsocket = \"{0}/api.sock\"\n[ipam]\nlocal = [{{ base = \"10.0.0.0/8\", size = 20 }}]\n",
-            folder.display()
+            "[switch]\nstate = \"{}/state\"\n[api]\nsocket = \"{}\"\n[ipam]\nlocal = [{{ base = \"10.0.0.0/8\", size = 20 }}]\n",
+            folder.display(),
+            socket.display()
         );
         std::fs::write(&config, text).doing("write net.toml")?;
         let binary = plan.binary.canonicalize().doing("find vswitchd")?;
         let log = folder.join("vswitchd.log");
         let start = Instant::now();
         let mut process = Process::serve(host.namespace.command(binary).arg("--config").arg(&config), &log)?;
-        let socket = folder.join("api.sock");
         let ready = || {
-            let answers = call(&socket, "GET", "/v1/status", "").is_ok();
+            let answers = call(socket, "GET", "/v1/status", "").is_ok();
             (answers || process.has_ended()).then_some(answers)
         };
         if interrupt::wait_for("the API of vswitchd", READY, ready)? {
@@ -389,11 +391,11 @@ impl Daemon {
     }
 
     /// Kills it like a crash, and starts it again.
-    fn restart(mut self, plan: &Plan, host: &Host) -> Result<Self> {
+    fn restart(mut self, plan: &Plan, host: &Host, socket: &Path) -> Result<Self> {
         let pid = self.process.pid().to_string();
         Command::new("kill").args(["-KILL", &pid]).status().doing("kill vswitchd")?;
         interrupt::wait_for("the end of vswitchd", READY, || self.process.has_ended().then_some(()))?;
         drop(self);
-        Self::start(plan, host)
+        Self::start(plan, host, socket)
     }
 }

@@ -318,7 +318,8 @@ fn fill(batch: &mut Batch, ingress: PortId, dst: MacAddr, src: MacAddr, offload:
 
 /// Receives an endless sequence of frames between stations, as if from all ports; sent frames are formed and discarded.
 ///
-/// `TCP`: they are TCP segments from the stations' addresses, which guards let pass.
+/// `TCP`: they are TCP segments from the stations' addresses, which guards let pass, and a batch is from one station, as it is
+/// from a port with a guard.
 pub(crate) struct Source<const TCP: bool> {
     pairs: Mutex<Pairs>,
     ports: u16,
@@ -339,7 +340,9 @@ impl<const TCP: bool> fmt::Debug for Source<TCP> {
 impl<const TCP: bool> Device for Source<TCP> {
     fn recv(&self, _: PortId, batch: &mut Batch, max: usize, _: &mut Refuse<'_>) -> io::Result<bool> {
         let mut pairs = self.pairs.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut sender = None;
         for pair in pairs.next(max) {
+            let pair = if TCP { Pair { dst: pair.dst, ..*sender.get_or_insert(pair) } } else { pair };
             if TCP && let Some(buffer) = batch.spare().next() {
                 let [a, b, c, d] = ip(pair.src);
                 let header = [0x45, 0, 0, 46, 0, 0, 0, 0, 64, 6, 0, 0, a, b, c, d];

@@ -19,6 +19,8 @@
 //!
 //! The control plane ([`control`]): durations of its commands with a thousand endpoints present.
 //!
+//! Names ([`names`]): dnsperf beside Docker's own server.
+//!
 //! `docs/benchmarks.md` describes how to run it and how to read its output.
 
 pub mod attach;
@@ -30,6 +32,7 @@ pub mod forward;
 pub mod interrupt;
 pub mod lab;
 pub mod memory;
+pub mod names;
 pub mod overhead;
 pub mod probes;
 pub mod process;

@@ -10,7 +10,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use vswitch_bench::{
-    attach, control, environment, interrupt, lab, memory,
+    attach, control, environment, interrupt, lab, memory, names,
     probes::Load,
     report::{self, Report, Target},
     systems::{self, System, tuntap},
@@ -73,6 +73,18 @@ enum Command {
         /// Only figures whose name contains this text.
         #[arg(default_value = "")]
         name: String,
+    },
+    /// Measure names with dnsperf, beside Docker's own server (needs root).
+    Names {
+        /// Rounds of the comparison with Docker.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Seconds of each measurement.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+        seconds: u32,
+        /// The daemon under test.
+        #[arg(long, default_value = "target/release/vswitchd")]
+        vswitchd: PathBuf,
     },
     /// Measure the commands of the control plane with many endpoints present (needs root).
     Control {
@@ -146,6 +158,7 @@ fn main() -> ExitCode {
             memory::run(quick, &name, |figure| println!("{figure}"));
             Ok(ExitCode::SUCCESS)
         }
+        Command::Names { rounds, seconds, vswitchd } => measure_names(rounds, seconds, vswitchd),
         Command::Control { present, samples, vswitchd } => measure_control(present, samples, vswitchd),
         Command::Report { file, svg } => show(&file, svg.as_deref()),
         Command::TuntapForwarder { a, b } => {
@@ -156,6 +169,16 @@ fn main() -> ExitCode {
         eprintln!("vswitch-bench: {error}");
         ExitCode::FAILURE
     })
+}
+
+fn measure_names(rounds: usize, seconds: u32, binary: PathBuf) -> Result<ExitCode> {
+    if let Some(missing) = names::missing() {
+        return Err(missing.into());
+    }
+    interrupt::listen()?;
+    lab::sweep()?;
+    names::run(&names::Plan { binary, rounds, seconds }, |figure| println!("{figure}"))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn measure_control(present: usize, samples: usize, binary: PathBuf) -> Result<ExitCode> {

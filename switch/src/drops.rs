@@ -79,6 +79,8 @@ drop_reasons! {
     StormMulticast = "STORM_MULTICAST", "above the port's multicast limit: find the sender or raise storm.multicast";
     /// Exceeds the port's limit for frames to unknown stations.
     StormUnknown = "STORM_UNKNOWN", "above the port's limit of frames to unknown addresses: find the scanner or raise storm.unknown";
+    /// Flooded to many ports by a port of which too many frames wait for that already.
+    FloodBacklog = "FLOOD_BACKLOG", "flooded to hundreds of ports faster than these can be served, and too many such frames of its port wait already: find the sender, or limit it by storm.broadcast and storm.multicast";
     // Lookup.
     /// The destination is behind the ingress port.
     SamePort = "SAME_PORT", "its destination is behind the port it came from: it needs no switch, or a MAC is used twice";

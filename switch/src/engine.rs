@@ -8,7 +8,8 @@
 //!       device.send(answers)                               "too big" and neighbours' addresses, back to the sender
 //! ```
 //!
-//! Run to completion: no frame outlives its turn, and nothing is queued between receiving and sending. A turn
+//! Run to completion: nothing is queued between receiving and sending, but floods to [many ports](crate::spread), which
+//! [`Engine::spread`] sends between turns; every other frame ends with its turn. A turn
 //! is bounded in frames and bytes, so a port that floods gets a quantum like every other. The engine has no
 //! clock and no descriptors; [`crate::worker`] and tests drive it.
 
@@ -24,6 +25,7 @@ use crate::{
     mirror::Copies,
     neighbours,
     plan::{Pass, Plan, Port, Receiver},
+    spread::Round,
     storm::FloodMeters,
     transmit::{Egress, Out, Scratch, TagOp, Transmit, Witness},
     wire::offload::Offload,
@@ -50,6 +52,7 @@ pub struct Engine {
     captures: Captures,
     /// One for each mirror of the plan.
     copies: Vec<Copies>,
+    round: Round,
 }
 
 impl Engine {
@@ -64,6 +67,7 @@ impl Engine {
             scratch: Scratch::new(),
             captures: Captures::new(worker),
             copies: Vec::new(),
+            round: Round::new(),
         };
         engine.adopt(plan);
         engine
@@ -76,6 +80,8 @@ impl Engine {
         self.egress.reserve(ports);
         self.captures.adopt(&plan.captures);
         self.copies.resize_with(plan.mirrors.len(), Copies::new);
+        self.forwarder.backlog().adopt(&self.plan, &plan);
+        self.round.adopt(&self.plan, &plan, ports);
         self.plan = plan;
     }
 
@@ -94,7 +100,7 @@ impl Engine {
     /// # Errors
     /// The receiver yields no more frames; those received before the error were forwarded.
     pub fn turn(&mut self, receiver: &Receiver, max: usize, now: Timestamp) -> io::Result<Turn> {
-        let Self { worker, plan, batch, forwarder, egress, scratch, captures, copies } = self;
+        let Self { worker, plan, batch, forwarder, egress, scratch, captures, copies, .. } = self;
         let pass = Pass { now, plan, worker: *worker };
         let captures = captures.any();
         if let Some(captures) = captures {
@@ -130,6 +136,28 @@ impl Engine {
         self.send_answers(now);
         receiver.device.turned();
         received.map(|more| Turn { frames, more })
+    }
+
+    /// Sends a part of the floods to many ports that [wait](crate::spread). Returns whether more do.
+    pub fn spread(&mut self, now: Timestamp) -> bool {
+        let Self { worker, plan, forwarder, egress, scratch, captures, round, .. } = self;
+        if !round.load(forwarder.backlog(), plan) {
+            return false;
+        }
+        round.step(plan, egress);
+        let captures = captures.any();
+        if let Some(captures) = captures {
+            captures.begin();
+        }
+        let sender = Sender { pass: Pass { now, plan, worker: *worker }, batch: round.batch(), captures };
+        egress.drain(|id, outs| sender.send(id, outs, scratch));
+        self.send_answers(now);
+        self.is_spreading()
+    }
+
+    /// Whether floods to many ports wait.
+    pub fn is_spreading(&mut self) -> bool {
+        !self.round.is_over() || !self.forwarder.backlog().is_empty()
     }
 
     /// Sends the answers of devices and of the forwarder to the senders of this turn's frames. An answer leaves by the port its

@@ -14,6 +14,7 @@
 //!              fdb.lookup                    the destination is on which port?                       fdb
 //!              topology.reach                may the frame leave there? flood: where?                topology
 //!              answer                        a question that need not be flooded?                    neighbours
+//!              put                           a flood to many ports waits, and is sent between turns  spread
 //!              egress.push                   slot numbers, not bytes                                 transmit
 //!            device.send(egress)           tx       tags pushed and popped, segmented if needed      transmit, segment
 //! ```
@@ -40,6 +41,7 @@ pub mod limit;
 pub mod mirror;
 pub mod neighbours;
 pub mod plan;
+pub mod spread;
 pub mod storm;
 #[cfg(feature = "serde")]
 mod text;

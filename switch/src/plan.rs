@@ -58,6 +58,11 @@ impl Port {
         &self.counters[worker]
     }
 
+    /// Whether `other` is the same port, maybe with another device: not a later one with its number.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.counters, &other.counters)
+    }
+
     /// The sum over all workers.
     pub fn totals(&self) -> PortTotals {
         PortTotals::sum(&self.counters)

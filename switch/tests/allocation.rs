@@ -125,6 +125,7 @@ impl Case {
                 now += self.pace;
                 let receiver = &self.receivers[turn % self.receivers.len()];
                 self.engine.turn(receiver, 64, Timestamp::from_millis(now)).expect("never fails");
+                while self.engine.spread(Timestamp::from_millis(now)) {}
             }
         };
         run(2);
@@ -179,10 +180,11 @@ fn forwarding_allocates_nothing() {
     let pushed = Case::new(4, 1000, all, stations(100, to(station)));
     pushed.fdb.learn(pushed.fdb.station(BLUE, station), PortId(4), None, NOW);
     let broadcast = || to(MacAddr::BROADCAST);
-    let cases: [(&str, Case); 8] = [
+    let cases: [(&str, Case); 9] = [
         ("unicast", unicast),
         ("a tag pushed", pushed),
         ("flooded to 100 ports", Case::new(100, 1000, all, stations(1, broadcast()))),
+        ("flooded to 300 ports, between turns", Case::new(300, 1000, all, stations(1, broadcast()))),
         ("stations that move", Case::new(4, 1000, all, stations(7, broadcast()))),
         ("stations that are new", Case::new(4, 100_000, all, stations(u32::MAX, broadcast()))),
         ("stations that displace others", Case::new(4, 64, all, stations(u32::MAX, broadcast()))),

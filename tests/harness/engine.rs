@@ -170,6 +170,10 @@ impl Engine {
         let _ = fs::remove_file(self.folder.join("exec/containerd/containerd.pid"));
         let log = File::options().append(true).create(true).open(self.folder.join("log")).unwrap();
         let mut command = dockerd(&self.mounts, &self.folder, &self.host);
+        let config = self.config();
+        if config.exists() {
+            command.arg("--config-file").arg(config);
+        }
         command.args(["--storage-driver", "vfs"]).stdout(Stdio::null()).stderr(log);
         self.child = Some(inside(&self.host, || command.spawn().unwrap()));
         within(PATIENCE, "dockerd answers", || {
@@ -177,6 +181,11 @@ impl Engine {
             assert!(ended.is_none(), "dockerd ended\n{}", self.log());
             (self.try_docker(&["info"]).code == 0).then_some(())
         });
+    }
+
+    /// Its configuration file, read at the next start if it is there.
+    pub fn config(&self) -> PathBuf {
+        self.folder.join("daemon.json")
     }
 
     /// Stops it with its containers.

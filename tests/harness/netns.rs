@@ -32,6 +32,8 @@ impl Netns {
         run(&["netns", "add", &name]);
         let netns = Self { name, deleted: false };
         netns.ip("link set lo up");
+        // A new namespace has the host's IPv4 settings (net.core.devconf_inherit_init_net), and what ran on it may have set this.
+        netns.run(|| fs::write("/proc/sys/net/ipv4/ip_forward", "0")).unwrap();
         netns
     }
 

@@ -1,5 +1,7 @@
 //! Names: containers find each other by them, and others by other servers.
 
+mod elsewhere;
+
 use std::{
     fs,
     net::UdpSocket,
@@ -16,19 +18,29 @@ use vswitch_tests::{Netns, Vswitchd, eventually, net};
 /// A server for other names, as net.toml has it: it is on the host, where the daemon asks it.
 const UPSTREAM: &str = "127.0.0.9:5399";
 
-fn switch(keys: &str) -> Vswitchd {
+pub(crate) fn switch(keys: &str) -> Vswitchd {
     Vswitchd::start(&net().keys(&format!("[dns]\nenabled = true\nupstream = [\"{UPSTREAM}\"]\n{keys}")))
 }
 
-fn network(switch: &Vswitchd, arguments: &str) {
+pub(crate) fn network(switch: &Vswitchd, arguments: &str) {
     let words: Vec<_> = ["network"].into_iter().chain(arguments.split(' ')).collect();
     let output = switch.try_ctl(&words);
     assert_eq!(output.code, 0, "network {arguments}: {}", output.stderr);
 }
 
 /// Connects a sandbox under a name; answers its address.
-fn connect(switch: &Vswitchd, network: &str, sandbox: &Netns, name: &str, more: &[&str]) -> String {
-    let place = format!("netns:{}", sandbox.name());
+pub(crate) fn connect(
+    switch: &Vswitchd,
+    network: &str,
+    sandbox: &Netns,
+    name: &str,
+    more: &[&str],
+) -> String {
+    // A daemon with mounts of its own does not see the host's names of namespaces.
+    let place = match switch.mounts() {
+        Some(_) => format!("/proc/{}/root/run/netns/{}", std::process::id(), sandbox.name()),
+        None => format!("netns:{}", sandbox.name()),
+    };
     let named = ["network", "connect", "--name", name];
     let endpoint = switch.ctl(&[&named[..], more, &[network, &place]].concat());
     let net = endpoint["addresses"][0].as_str().unwrap();
@@ -36,7 +48,7 @@ fn connect(switch: &Vswitchd, network: &str, sandbox: &Netns, name: &str, more: 
 }
 
 /// What `dig` prints.
-fn dig(netns: &Netns, arguments: &str) -> String {
+pub(crate) fn dig(netns: &Netns, arguments: &str) -> String {
     let mut dig = Command::new("dig");
     dig.args(["+tries=1", "+time=5"]).args(arguments.split(' '));
     let output = netns.run(|| dig.output().expect("bind9-dnsutils is installed"));
@@ -44,7 +56,7 @@ fn dig(netns: &Netns, arguments: &str) -> String {
 }
 
 /// The data of the answer to `dig +short` at the address of all networks.
-fn short(netns: &Netns, question: &str) -> Vec<String> {
+pub(crate) fn short(netns: &Netns, question: &str) -> Vec<String> {
     let answer = dig(netns, &format!("@169.254.53.53 +short {question}"));
     let mut lines: Vec<_> = answer.lines().map(str::to_owned).collect();
     lines.sort();
@@ -334,4 +346,106 @@ fn an_address_that_another_server_has_is_told_and_the_others_are_served() {
     drop(holder);
     eventually("names are served", || (short(&web, "web") == [at_web.as_str()]).then_some(()));
     eventually("nothing is in trouble", || troubles().as_array().is_none_or(Vec::is_empty).then_some(()));
+}
+
+#[test]
+fn names_by_hand_are_kept_and_go_with_their_network() {
+    let mut switch = switch("");
+    let web = Netns::new("web");
+    network(&switch, "create --subnet 10.9.0.0/24 blue");
+    connect(&switch, "blue", &web, "web", &[]);
+    switch.ctl(&["dns", "add", "--network", "blue", "printer", "10.9.0.200", "fd09::200"]);
+    assert_eq!(short(&web, "printer"), ["10.9.0.200"]);
+    assert_eq!(short(&web, "printer AAAA"), ["fd09::200"]);
+    assert_eq!(short(&web, "-x 10.9.0.200"), ["printer.blue.vswitch.internal."]);
+    switch.ctl(&["dns", "add", "--network", "blue", "printer", "10.9.0.201"]);
+    switch.kill();
+    switch.run();
+    eventually("it is kept", || (short(&web, "printer") == ["10.9.0.201"]).then_some(()));
+    assert!(short(&web, "printer AAAA").is_empty());
+    let (code, sentence) = switch.refusal(&["dns", "rm", "--network", "blue", "web"]);
+    assert_eq!(
+        (code, sentence.as_str()),
+        (4, "vswitchctl: no web was added to network blue: names of endpoints go with these")
+    );
+    switch.ctl(&["dns", "rm", "--network", "blue", "printer"]);
+    assert!(short(&web, "printer").is_empty());
+
+    // With its network a name is gone, and does not come back with one of that name.
+    switch.ctl(&["dns", "add", "--network", "blue", "printer", "10.9.0.200"]);
+    network(&switch, "disconnect blue web");
+    network(&switch, "rm blue");
+    network(&switch, "create --subnet 10.9.0.0/24 blue");
+    connect(&switch, "blue", &web, "web", &[]);
+    assert!(short(&web, "printer").is_empty());
+    let events = switch.try_ctl(&["events"]).stdout;
+    assert!(events.contains("name printer removed from network blue"), "{events}");
+}
+
+/// One container on two networks, under another name in each; and clients of each.
+#[test]
+fn an_alias_means_what_it_means_in_the_network_of_the_client() {
+    let switch = switch("");
+    let (db, job, both) = (Netns::new("db"), Netns::new("job"), Netns::new("both"));
+    network(&switch, "create --subnet 10.9.0.0/24 blue");
+    network(&switch, "create --subnet 10.8.0.0/24 red");
+    let in_blue = connect(&switch, "blue", &db, "db", &["--alias", "store"]);
+    let in_red = connect(&switch, "red", &db, "db", &["--alias", "store", "--alias", "archive"]);
+    connect(&switch, "red", &job, "job", &[]);
+    connect(&switch, "blue", &both, "both", &[]);
+    assert_eq!(short(&job, "store"), [in_red.as_str()]);
+    assert_eq!(short(&job, "archive"), [in_red.as_str()]);
+    assert_eq!(short(&both, "store"), [in_blue.as_str()]);
+    assert!(short(&both, "archive").is_empty());
+    // In both networks the first one that was joined is searched first.
+    connect(&switch, "red", &both, "both", &[]);
+    assert_eq!(short(&both, "store"), [in_blue.as_str()]);
+    assert_eq!(short(&both, "archive"), [in_red.as_str()]);
+    assert_eq!(short(&both, "store.red"), [in_red.as_str()]);
+}
+
+/// A resolver beside the switch, whose address is allowed to ask, and one that is not.
+#[test]
+fn other_resolvers_ask_for_the_zone_if_they_are_allowed() {
+    let host = Netns::new("host");
+    let lan = Netns::new("lan");
+    host.ip(&format!("link add eth0 type veth peer name eth0 netns {}", lan.name()));
+    for (side, address) in [(&host, "192.0.2.1/24"), (&lan, "192.0.2.7/24")] {
+        side.ip(&format!("addr add {address} dev eth0"));
+        side.ip("link set eth0 up");
+    }
+    lan.ip("addr add 192.0.2.8/24 dev eth0");
+    lan.ip("route add 10.9.0.0/24 via 192.0.2.1");
+    let keys = "[dns]\nenabled = true\nallow = [\"192.0.2.7/32\"]";
+    let switch = Vswitchd::start_in(host, &net().keys(keys));
+    let web = Netns::new("web");
+    network(&switch, "create --subnet 10.9.0.0/24 blue");
+    let at_web = connect(&switch, "blue", &web, "web", &[]);
+    let question = "web.blue.vswitch.internal";
+    let answer = |from: &str, name: &str| dig(&lan, &format!("-b {from} @10.9.0.1 {name}"));
+    assert!(answer("192.0.2.7", question).contains(&at_web), "{}", answer("192.0.2.7", question));
+    assert!(answer("192.0.2.7", "example.com").contains("REFUSED"), "the zone, and nothing else");
+    assert!(answer("192.0.2.8", question).contains("REFUSED"), "{}", answer("192.0.2.8", question));
+
+    // unbound passes the zone on, as docs/names.md has it.
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("unbound.conf");
+    let text = format!(
+        "server:\n  directory: \"{0}\"\n  chroot: \"\"\n  username: \"\"\n  pidfile: \"{0}/pid\"\n  interface: 127.0.0.1\n  \
+         use-syslog: no\n  outgoing-interface: 192.0.2.7\n  domain-insecure: \"vswitch.internal\"\nforward-zone:\n  \
+         name: \"vswitch.internal\"\n  forward-addr: 10.9.0.1\n",
+        folder.path().display()
+    );
+    fs::write(&config, text).unwrap();
+    let mut command = Command::new("unbound");
+    command.arg("-d").arg("-c").arg(&config);
+    let mut unbound = lan.run(|| command.spawn().expect("unbound is installed"));
+    let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        eventually("unbound answers for the zone", || {
+            (dig(&lan, &format!("@127.0.0.1 +short {question}")).trim() == at_web).then_some(())
+        });
+    }));
+    unbound.kill().unwrap();
+    unbound.wait().unwrap();
+    assert!(found.is_ok());
 }

@@ -6,7 +6,7 @@ use std::{fs, path::PathBuf};
 
 use rustix::process::Signal;
 use vswitch_tests::{
-    Browser, Config, Netns, net,
+    Browser, Config, Netns, Vswitchd, net,
     raw::{BROADCAST, EXPERIMENT, frame},
 };
 
@@ -58,7 +58,8 @@ fn a_person_sees_ports_come_and_go_and_finds_an_address() {
     let Pair { switch, web, db } = &start();
     let mut browser = browse(&switch.host);
     web.reaches("10.9.0.2");
-    browser.sees(&format!("{} === 'host1' && {} === 'forwarding'", text("host"), text("state")));
+    browser.sees(&format!("{} === 'host1' && {} === '1 trouble'", text("host"), text("state")));
+    browser.sees("document.querySelector('#warnings li.bad button').textContent === 'uplink'");
     browser.sees(&format!("{} === '2 of 3 up'", text("fact-ports")));
     browser.sees("document.querySelector('.bead.down')?.dataset.key === 'uplink'");
 
@@ -74,6 +75,7 @@ fn a_person_sees_ports_come_and_go_and_finds_an_address() {
     switch.host.ip("link set eth1 up");
     browser.sees("document.querySelectorAll('.bead.down').length === 0");
     browser.sees(&format!("{}.includes('uplink is up')", text("news")));
+    browser.sees(&format!("{} === 'forwarding'", text("state")));
     browser.picture(&artefact("desktop-light"));
     switch.ctl(&["port", "del", "job"]);
     browser.sees(&format!("{PORTS} === 3 && {}.includes('job is gone')", text("news")));
@@ -81,7 +83,7 @@ fn a_person_sees_ports_come_and_go_and_finds_an_address() {
     // The MAC table, by keyboard only.
     browser.press("/");
     browser.type_in("db");
-    browser.sees("[...document.querySelectorAll('#fdb tbody tr')].map((row) => row.children[2].textContent).join() === 'db'");
+    browser.sees("[...document.querySelectorAll('#fdb tbody tr')].map((row) => row.children[3].textContent).join() === 'db'");
     for _ in 0..2 {
         browser.press("Escape");
     }
@@ -130,6 +132,50 @@ fn a_person_sees_ports_come_and_go_and_finds_an_address() {
     browser.picture(&artefact("phone-360-light"));
     assert_eq!(browser.complaints(), [""; 0], "the console is empty");
     assert!(db.pings("10.9.0.1"));
+}
+
+/// The first steps of an empty switch, and then who has which address.
+#[test]
+fn an_empty_switch_says_what_to_do_and_containers_are_found_by_address() {
+    let web = Netns::new("web");
+    let switch = Vswitchd::start(&net().switch("name = \"host1\"").api(WEB));
+    let mut browser = Browser::start(&switch.host);
+    browser.resize(1440, 900, false);
+    browser.visit(PAGE);
+    browser.sees("document.getElementById('first-steps')?.hidden === false");
+    browser.sees(&format!("{} === 'forwarding' && {} === '0'", text("state"), text("fact-networks")));
+    browser.sees("document.querySelectorAll('#picture .head').length === 0");
+    browser.picture(&artefact("empty"));
+
+    switch.ctl(&["network", "create", "--subnet", "10.9.0.0/24", "-o", "icc=false", "blue"]);
+    let netns = format!("netns:{}", web.name());
+    let connect = ["network", "connect", "--ip", "10.9.0.106", "-p", "8080:80", "--rx-limit", "10Mbit/s"];
+    switch.ctl(&[&connect[..], &["blue", &netns]].concat());
+    browser.sees("document.getElementById('first-steps').hidden");
+    browser.sees("document.querySelector('#picture .head').textContent.includes('10.9.0.0/24 by 10.9.0.1')");
+    browser.press("/");
+    browser.type_in("10.9.0.106");
+    browser.sees("[...document.querySelectorAll('#fdb tbody tr')].map((row) => row.children[1].textContent).join() === '10.9.0.106'");
+    browser.press("Escape");
+    browser.press("p");
+    browser.type_in("8080:80/tcp");
+    browser.sees("[...document.querySelectorAll('#ports tbody tr')].map((row) => row.children[2].textContent).join() === '10.9.0.106'");
+    browser.press("Escape");
+    browser.visit(&format!("{PAGE}#port={}.blue", web.name()));
+    let facts = text("facts");
+    for part in ["10.9.0.106 (endpoint ", "8080:80/tcp", "rx 10 Mbit/s", "Guardon", "icc=false"] {
+        browser.sees(&format!("{facts}.includes('{part}')"));
+    }
+    browser.sees(&format!("/^\\d+ %/.test({})", text("fact-workers")));
+    for width in [1440, 2560] {
+        browser.resize(width, 900, false);
+        browser.sees(NO_OVERFLOW);
+        browser.picture(&artefact(&format!("addresses-{width}")));
+    }
+    browser.resize(390, 844, true);
+    browser.sees(NO_OVERFLOW);
+    browser.picture(&artefact("addresses-390"));
+    assert_eq!(browser.complaints(), [""; 0], "the console is empty");
 }
 
 #[test]
@@ -247,7 +293,7 @@ fn a_daemon_that_is_gone_is_told_and_found_again() {
     browser.sees(&format!("{}.includes('does not answer')", text("banner")));
     browser.picture(&artefact("desktop-no-answer"));
     pair.switch.run();
-    browser.sees(&format!("document.getElementById('banner').hidden && {} === 'forwarding'", text("state")));
+    browser.sees(&format!("document.getElementById('banner').hidden && {} === '1 trouble'", text("state")));
     browser.sees(&format!("{PORTS} === 3"));
     // The listen address cannot change without a restart, and neither can the socket.
     pair.switch.configure(&net().switch("name = \"host1\""));

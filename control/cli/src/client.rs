@@ -24,8 +24,9 @@ use tokio::{net::UnixStream, time::timeout};
 use vswitch_model::{
     Connect, Error, Name, NetworkSpec, NetworkUpdate, PortSpec, Reference,
     api::{
-        Drop, DropsFilter, Endpoint, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Log, LogRequest, NameEntry,
-        NamesFilter, Network, Port, Prune, Pruned, Reload, ReloadRequest, StaticEntry, Stats, Status,
+        DnsStatus, Drop, DropsFilter, Endpoint, FdbEntry, FdbFilter, FdbKey, Flush, Flushed, Log, LogRequest,
+        NameEntry, NamesFilter, Network, Port, Prune, Pruned, Reload, ReloadRequest, StaticEntry, StaticName,
+        Stats, Status,
         capture::Capture,
         cluster::{
             Backup, Cluster, HostUpdate, Init, Join, JoinToken, Leave, PlacedEndpoint, Restore, Restored,
@@ -264,6 +265,30 @@ impl Client {
     /// Traces a hypothetical frame.
     pub async fn trace(&self, request: &TraceRequest) -> Result<Trace, ClientError> {
         self.post("/v1/trace", request).await
+    }
+
+    /// Gives a name by hand.
+    ///
+    /// # Errors
+    /// The daemon is unreachable or refuses.
+    pub async fn add_name(&self, name: &StaticName) -> Result<StaticName, ClientError> {
+        self.post("/v1/names", name).await
+    }
+
+    /// Takes a name away that was given by hand.
+    ///
+    /// # Errors
+    /// The daemon is unreachable or refuses.
+    pub async fn remove_name(&self, network: &Name, name: &Name) -> Result<(), ClientError> {
+        self.delete(&format!("/v1/names/{network}/{name}")).await
+    }
+
+    /// Returns the DNS server.
+    ///
+    /// # Errors
+    /// The daemon is unreachable.
+    pub async fn dns(&self) -> Result<DnsStatus, ClientError> {
+        self.get("/v1/dns").await
     }
 
     /// Returns names: all, those of a network, or those that a look-up finds.

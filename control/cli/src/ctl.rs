@@ -9,6 +9,7 @@ mod cluster;
 mod cni;
 mod complete;
 mod dns;
+mod docker;
 mod events;
 mod filter;
 mod man;
@@ -36,6 +37,7 @@ pub use capture::CaptureArguments;
 pub use cluster::{ClusterCommand, EndpointCommand, InitArguments, JoinArguments};
 pub use cni::CniCommand;
 pub use dns::DnsCommand;
+pub use docker::DockerCommand;
 pub use events::EventsArguments;
 pub use mirror::{MirrorArguments, MirrorCommand};
 pub use network::{
@@ -110,6 +112,7 @@ pub async fn execute(cli: &Cli) -> Result<String, ClientError> {
         Command::Network(command) => network::execute(&client, command, json).await,
         Command::Sandbox(command) => sandbox::execute(&client, command, json).await,
         Command::Dns(command) => dns::execute(&client, command, json).await,
+        Command::Docker(command) => docker::execute(&client, command, json).await,
         Command::Peer(command) => tunnel::peer(&client, command, json).await,
         Command::Tunnel(command) => tunnel::tunnel(&client, command, json).await,
         Command::Cluster(command) => cluster::execute(&client, command, json).await,

@@ -107,6 +107,12 @@ pub struct Endpoint {
     /// Further names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
+    /// The service it is a task of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Whether it does not serve at the moment.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unready: bool,
     /// Counts moves of the MAC address from host to host: the greatest is right.
     #[serde(default)]
     pub seq: u32,

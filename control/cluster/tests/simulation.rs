@@ -384,6 +384,8 @@ impl World {
             mac: vswitch::addr::MacAddr([2, 0x42, a, b, c, d]),
             ips: vec![ip],
             aliases: Vec::new(),
+            service: None,
+            unready: false,
             seq: 0,
         };
         self.machines[index].endpoints.insert(fresh, (id, endpoint));

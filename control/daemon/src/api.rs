@@ -109,6 +109,7 @@ fn all() -> OpenApiRouter<Handle> {
         .merge(port::writing())
         .merge(tunnel::writing())
         .merge(fdb::writing())
+        .merge(names::writing())
         .merge(directory::watching())
         .merge(directory::writing())
         .merge(daemon::writing())

@@ -111,6 +111,7 @@ pub(crate) async fn open(
                 (Source::Make, None) => {
                     let namespace = namespace(interface)?;
                     take_former_gateway(interface, spec.ifname()).await?;
+                    remove_former_pair(spec, interface, owner).await?;
                     let tap = open_tap(&namespace, spec.ifname(), interface.persist)?;
                     (tap, interface.netns.is_some().then(|| namespace.inode()))
                 }
@@ -131,6 +132,7 @@ pub(crate) async fn open(
                 }
                 None => {
                     let inside = Links::open(namespace(interface)?)?;
+                    remove_former_tap(&inside, interface, spec.ifname()).await?;
                     outside.create_veth(&host, &inside, spec.ifname(), port.mtu.get()).await?
                 }
             };
@@ -222,6 +224,26 @@ async fn take_former_gateway(interface: &InterfaceSpec, ifname: &str) -> Result<
         && !links.exists(ifname).await?
     {
         links.rename(&link, ifname).await?;
+    }
+    Ok(())
+}
+
+/// Removes the veth pair that the host's own interface was in an earlier run, and is no longer.
+async fn remove_former_pair(spec: &PortSpec, interface: &InterfaceSpec, owner: &str) -> Result<(), Error> {
+    let links = Links::open(Namespace::current()?)?;
+    let host = ifname::veth_host_ifname(&spec.name);
+    let is_former = interface.persist && interface.netns.is_none();
+    if is_former && links.find(&host).await?.and_then(|link| link.alias) == Some(claim(owner, &spec.name)) {
+        links.delete(&host).await?;
+    }
+    Ok(())
+}
+
+/// Removes the TAP that the host's own interface was in an earlier run, and is no longer.
+async fn remove_former_tap(inside: &Links, interface: &InterfaceSpec, ifname: &str) -> Result<(), Error> {
+    let is_former = interface.persist && interface.netns.is_none() && interface.bare.is_none();
+    if is_former && inside.find(ifname).await?.and_then(|link| link.kind) == Some(InfoKind::Tun) {
+        inside.delete(ifname).await?;
     }
     Ok(())
 }

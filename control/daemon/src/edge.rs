@@ -180,7 +180,7 @@ impl Edge {
             counters: Arc::clone(&port.counters),
             taught_before: port.taught_before,
             worker: port.worker,
-            why_down: port.why_down(tunnel_is_open),
+            why_down: port.why_down(|| tunnel_is_open),
             warnings: port.device.as_ref().map(|open| open.warnings().to_vec()).unwrap_or_default(),
             device: port.device.as_ref().map_or(LiveDevice::None, OpenDevice::live),
             fast: port.device.as_ref().ok().and_then(OpenDevice::fast).map(|fast| match fast {

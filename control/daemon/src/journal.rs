@@ -272,6 +272,18 @@ fn what(change: &state::Change) -> What {
         Difference::Port(Delta::Changed { new, .. }) => {
             What::PortChanged { port: new.spec.name.clone(), detail: detail() }
         }
+        Difference::Endpoint(Delta::Changed { old, new }) if old.name != new.name => What::Renamed {
+            endpoint: new.name.clone(),
+            network: new.network.clone(),
+            before: old.name.clone(),
+        },
+        Difference::Endpoint(Delta::Changed { old, new: it }) if old.unready != it.unready => {
+            let (endpoint, network) = (it.name.clone(), it.network.clone());
+            match it.unready {
+                true => What::EndpointUnready { endpoint, network },
+                false => What::EndpointReady { endpoint, network },
+            }
+        }
         Difference::Endpoint(Delta::Added(it) | Delta::Changed { new: it, .. }) => {
             What::Connected { endpoint: it.name.clone(), network: it.network.clone() }
         }

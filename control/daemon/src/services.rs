@@ -13,11 +13,12 @@
 //! address of TCP may come later than the daemon, and is served when it has come. The core
 //! outlives all of them, and serves the queued requests before it closes its ports.
 
-use std::{io::ErrorKind, net::SocketAddr, time::Duration};
+use std::{io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustix::net::SocketType;
 use tokio::{
     net::{TcpListener, UnixListener},
+    sync::Notify,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -138,7 +139,10 @@ impl Services {
         let last_orders = || services.last_orders.clone().cancelled_owned();
         services.api.spawn(api::serve(api, handle(), last_orders()));
         if let Some(listener) = docker {
-            services.docker.spawn(docker::serve(listener, handle().by(Asker::Docker), last_orders()));
+            let (docker, asked) = (handle().by(Asker::Docker), Arc::<Notify>::default());
+            let plugin = docker::serve(listener, docker.clone(), Arc::clone(&asked), last_orders());
+            services.docker.spawn(plugin);
+            services.run(docker::follow(docker, asked));
             services.run(docker::revive());
         }
         services.run(attach::serve(helpers, {

@@ -60,7 +60,7 @@ pub use self::{
     change::{Change, Delta},
     command::Command,
     effect::{Effect, Layout},
-    endpoint::{EndpointUpdate, Sandbox},
+    endpoint::{Called, EndpointUpdate, Sandbox},
     known::Known,
     membership::{Membership, PeerHost},
     network::{Host, NetworkError, predefined},
@@ -69,8 +69,8 @@ pub use self::{
 };
 use vswitch_host::gateway::Outside;
 use vswitch_model::{
-    ApiSpec, Carries, Config, DnsSpec, DockerSpec, EndpointSpec, Id, Mtu, Name, NetworkSpec, PoolsSpec,
-    PortSpec, SwitchSpec, ipam::Turns, rules,
+    ApiSpec, Carries, Config, DeclaredEndpoint, DnsSpec, DockerSpec, EndpointSpec, Id, Mtu, Name,
+    NetworkSpec, PoolsSpec, PortSpec, SwitchSpec, ipam::Turns, rules,
 };
 
 /// The source of an object, which decides who may remove it.
@@ -141,6 +141,8 @@ pub struct State {
     /// Longest packet that tunnels carry, in bytes, if there is an endpoint.
     overlay_mtu: Option<Mtu>,
     endpoints: Arc<BTreeMap<Id, Arc<EndpointSpec>>>,
+    /// The endpoints that the file declares, connected or not.
+    declared: Arc<Vec<DeclaredEndpoint>>,
     /// Which addresses are next. Not stored: it only orders what is free.
     turns: Arc<Turns>,
     host: Arc<Host>,
@@ -181,7 +183,9 @@ impl State {
             }
         }
         next.resume_turns();
+        let connected = Arc::clone(&next.endpoints);
         next.declare(config)?;
+        next.keep_undeclared(&connected);
         next.membership = membership;
         next.follow()?;
         next.derive()?;
@@ -393,6 +397,7 @@ impl State {
         self.docker = config.docker;
         self.dns = config.dns;
         self.pools = config.ipam;
+        self.declare_endpoints(config.endpoints);
         self.networks.declare(config.networks, Origin::File)?;
         self.ports.declare(config.ports, Origin::File)?;
         self.overlay_mtu = rules::overlay_mtu(self.ports.entries().map(|entry| &*entry.spec));

@@ -27,6 +27,8 @@ static long (*const load_bytes)(const void *skb, __u32 at, void *to, __u32 len) 
 static long (*const change_type)(void *skb, __u32 type) = (void *)BPF_FUNC_skb_change_type;
 static long (*const redirect)(__u32 ifindex, __u64 flags) = (void *)BPF_FUNC_redirect;
 static long (*const redirect_peer)(__u32 ifindex, __u64 flags) = (void *)BPF_FUNC_redirect_peer;
+static long (*const loop)(__u32 rounds, void *round, void *context, __u64 flags) = (void *)BPF_FUNC_loop;
+static __u64 (*const ns)(void) = (void *)BPF_FUNC_ktime_get_ns;
 static __u64 (*const coarse_ns)(void) = (void *)BPF_FUNC_ktime_get_coarse_ns;
 static __u32 (*const cpu)(void) = (void *)BPF_FUNC_get_smp_processor_id;
 
@@ -37,6 +39,7 @@ static __u32 (*const cpu)(void) = (void *)BPF_FUNC_get_smp_processor_id;
 enum { LANES = 4096, STATIONS = 65536 };
 enum { ETHERNET = 14, IPV4 = 20, IPV6 = 40, UDP_HEADER = 8 };
 enum { TCP = 6, UDP = 17, ICMP = 1, ICMP6 = 58 };
+enum { STUCK_MS = 1000, WAIT_MS = 1000, BRAKE_FROM_MS = 10, BRAKE_TO_MS = 50, BRAKE_NS = 100000, BRAKE_LOOKS = 1 << 16 };
 
 // A station, in vswitchd's table.
 struct key {
@@ -65,8 +68,10 @@ struct lane {
 	// Unicast frames left to vswitchd, counted before they are queued in the socket, and behind it; of the latter, those that
 	// vswitchd is done with. Equal: nothing that it has yet to forward can be overtaken.
 	__u32 up, queued, done;
-	__u32 waiting; // since which millisecond frames are left to vswitchd for the sake of their order only; 0: they are not
-	__u32 pad2[12];
+	// Since which millisecond frames are left to vswitchd for the sake of their order only, and since which of these it has taken
+	// nothing from its socket; 0: they are not.
+	__u32 waiting, stuck;
+	__u32 pad2[11];
 };
 enum { READY = 1, ISOLATED = 2 }; // lane.flags
 
@@ -261,19 +266,55 @@ INLINE __u32 longest(struct __sk_buff *skb, __u16 type)
 	return skb->gso_size + ip + transport;
 }
 
-// Whether vswitchd is to forward a frame first that came before. A port that is busy all the time is not waited for longer than
-// 100 ms: what waits in its socket by then comes late.
+INLINE int is_done(const volatile struct lane *own)
+{
+	return own->up == own->done;
+}
+
+struct brake {
+	const volatile struct lane *own;
+	__u64 until;
+	int is_done;
+};
+
+static long look(__u32 round, struct brake *it)
+{
+	(void)round;
+	it->is_done = is_done(it->own);
+	return it->is_done || ns() > it->until;
+}
+
+// Holds the frame, and with it its sender, until vswitchd is done with those before it. Returns whether it is.
+INLINE int brake(const struct lane *own)
+{
+	struct brake it = { own, ns() + BRAKE_NS, 0 };
+	loop(BRAKE_LOOKS, look, &it, 0);
+	return it.is_done;
+}
+
+// Whether vswitchd is to forward a frame first that came before.
+//
+// Its socket may never be empty while frames come faster than it forwards, and what waits there may not be overtaken. So for
+// some milliseconds of each second the port is braked: each frame waits for vswitchd, up to 100 us. Only a vswitchd that takes
+// nothing from the socket for a second is not waited for: what is in there then comes late, when it goes on.
 INLINE int is_behind(struct lane *own)
 {
-	if (own->up == own->done) {
+	if (is_done(own)) {
 		if (own->waiting)
-			own->waiting = 0;
+			own->waiting = own->stuck = 0;
 		return 0;
 	}
 	__u32 now = (coarse_ns() >> 20) | 1;
 	if (!own->waiting)
 		own->waiting = now;
-	return now - own->waiting < 100;
+	if (!own->stuck)
+		own->stuck = now;
+	if (now - own->stuck > STUCK_MS)
+		return 0;
+	__u32 waited = now - own->waiting;
+	if (waited > WAIT_MS)
+		own->waiting = now;
+	return waited < BRAKE_FROM_MS || waited > BRAKE_TO_MS || !brake(own);
 }
 
 // Decides about a frame of `port`, whose first bytes are `h`.
@@ -382,6 +423,9 @@ int vs_port(struct __sk_buff *skb)
 		out->tx_bytes += skb->len;
 		out->tx_super += is_super;
 	}
+	// Of the host's own frames: a mark is for the host's rules, not for the container's.
+	if (skb->mark)
+		skb->mark = 0;
 	// Without a second pass through the receive queue, and only to the interface itself: what stands behind it, a bridge, must see
 	// whom the frame is for (the kernel marks it as the interface's own).
 	if (said->flags & OWN) {

@@ -8,7 +8,7 @@ use aya::Pod;
 use vswitch::addr::{MacAddr, NetworkId};
 
 /// Version of everything that is pinned: a daemon adopts the tables of its own version only.
-pub(crate) const LAYOUT: u32 = 1;
+pub(crate) const LAYOUT: u32 = 2;
 
 /// Number of lanes, of which the first is not used.
 pub(crate) const LANES: u32 = 4096;
@@ -62,7 +62,8 @@ pub(crate) struct LaneMemory {
     pub(crate) queued: AtomicU32,
     pub(crate) done: AtomicU32,
     pub(crate) waiting: AtomicU32,
-    pad2: [AtomicU32; 12],
+    pub(crate) stuck: AtomicU32,
+    pad2: [AtomicU32; 11],
 }
 
 /// [`LaneMemory::flags`]: the programs may forward from it and to it.

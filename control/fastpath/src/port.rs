@@ -239,11 +239,16 @@ impl Bypass for FastPort {
         self.common.lanes.memory(self.lane).queued.load(Acquire)
     }
 
+    fn taken(&self) {
+        let stuck = &self.common.lanes.memory(self.lane).stuck;
+        if stuck.load(Relaxed) != 0 {
+            stuck.store(0, Relaxed);
+        }
+    }
+
     fn drained(&self, queued: u32) {
         let memory = self.common.lanes.memory(self.lane);
         memory.done.store(queued, Release);
-        // Not waited for since then any more: the next wait is another.
-        memory.waiting.store(0, Relaxed);
     }
 }
 

@@ -22,7 +22,7 @@ use utoipa::{
 use vswitch::addr::MacAddr;
 
 use self::counters::{Load, Loop, NetworkStats, TableStats};
-pub use self::names::{NameEntry, NamesFilter};
+pub use self::names::{DnsStatus, NameEntry, NamesFilter, StaticName};
 pub use self::network::{Endpoint, Network, Prune, Pruned, SubnetUsage, has_label};
 pub use crate::Direction;
 use crate::{GuardSpec, LimitSpec, MirrorSpec, Mtu, Name, Offloads};
@@ -32,8 +32,8 @@ use crate::{GuardSpec, LimitSpec, MirrorSpec, Mtu, Name, Offloads};
 /// 1.1: `api_version` in [`Status`]. 1.2: `guard` of ports and endpoints, addresses that are `pinned`, the event `guard_dropped`.
 /// 1.3: `troubles` in [`Status`], [`Log`]. 1.4: the [directory](directory::Directory) of a network, `answered` questions.
 /// 1.5: `acceleration` in [`Status`] and [`Port`]. 1.6: [clusters](cluster).
-/// 1.7: names, `nameservers` of endpoints.
-pub const API_VERSION: &str = "1.7";
+/// 1.7: names, `nameservers` of endpoints. 1.8: names by hand, `dns`, the events `renamed`, `name_added` and others of names.
+pub const API_VERSION: &str = "1.8";
 
 /// Header with the number of a capture.
 pub const CAPTURE_ID: &str = "capture-id";
@@ -468,7 +468,7 @@ pub struct Reload {
 pub struct Change {
     /// What is done.
     pub action: Action,
-    /// To what kind of thing: `switch`, `network`, `port`.
+    /// To what kind of thing: `switch`, `network`, `port`, `endpoint`.
     pub object: String,
     /// To which of them.
     pub name: String,

@@ -40,6 +40,12 @@ pub struct EndpointSpec {
     /// Further names of it in the network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
+    /// The service it is a task of, as its engine says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Whether its engine says that it does not serve at the moment: its health check has not passed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unready: bool,
     /// Its interface's name.
     pub ifname: IfName,
     /// Its MAC address.
@@ -63,6 +69,9 @@ pub struct EndpointSpec {
     pub port: Name,
     /// Time of connect.
     pub created: Timestamp,
+    /// The [digest](DeclaredEndpoint::digest) of its declaration, if the file declares it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub declared: Option<String>,
 }
 
 impl EndpointSpec {
@@ -112,4 +121,38 @@ pub struct Connect {
     /// Ports to publish.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub publish: Vec<Publish>,
+    /// The digest of the declaration that it is made for, if the file declares it.
+    #[serde(skip)]
+    pub declared: Option<String>,
+}
+
+/// An endpoint that the file declares: `[[endpoint]]`. It is connected whenever its namespace is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeclaredEndpoint {
+    /// The network it is in.
+    pub network: Name,
+    /// Its name, unique in the network.
+    pub name: Name,
+    /// What is asked for.
+    pub connect: Connect,
+}
+
+impl DeclaredEndpoint {
+    /// Tells this declaration from any other, a changed one of the same endpoint included.
+    pub fn digest(&self) -> String {
+        let text = serde_json::to_string(self).expect("names, addresses and texts can be written");
+        Id::of(&text).short().to_owned()
+    }
+
+    /// Whether it asks for `address`.
+    pub fn has(&self, address: IpAddr) -> bool {
+        let Connect { ip, ip6, .. } = self.connect;
+        ip.map(IpAddr::V4) == Some(address) || ip6.map(IpAddr::V6) == Some(address)
+    }
+
+    /// The request to connect it.
+    pub fn request(&self) -> Connect {
+        let (name, declared) = (Some(self.name.clone()), Some(self.digest()));
+        Connect { name, declared, ..self.connect.clone() }
+    }
 }

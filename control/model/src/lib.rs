@@ -45,7 +45,7 @@ pub use self::{
     accelerate::Accelerate,
     dns::{DnsServer, DnsSpec, InvalidDnsServer},
     driver::{Driver, InvalidDriver, Scope, is_predefined},
-    endpoint::{Connect, EndpointSpec},
+    endpoint::{Connect, DeclaredEndpoint, EndpointSpec},
     error::{Error, ErrorKind},
     family::Family,
     guard::{Also, GuardSpec, InvalidAlso},
@@ -179,4 +179,7 @@ pub struct Config {
     /// `[[port]]`
     #[serde(rename = "port")]
     pub ports: Vec<PortSpec>,
+    /// `[[endpoint]]`
+    #[serde(rename = "endpoint")]
+    pub endpoints: Vec<DeclaredEndpoint>,
 }

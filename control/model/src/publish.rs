@@ -33,6 +33,20 @@ pub struct Publish {
     pub protocol: Protocol,
 }
 
+impl Publish {
+    /// Whether both ask for the same port of the host: at the same address, or one at all of them. Of what is chosen from a range
+    /// or by the kernel, there may be another.
+    pub fn collides(&self, other: &Self) -> bool {
+        let fixed = |it: &Self| it.host.filter(|host| host.len() == it.container.len());
+        let (Some(here), Some(there)) = (fixed(self), fixed(other)) else { return false };
+        let meets = match (self.host_ip, other.host_ip) {
+            (Some(here), Some(there)) => here == there || here.is_unspecified() || there.is_unspecified(),
+            _ => true,
+        };
+        self.protocol == other.protocol && meets && here.first <= there.last && there.first <= here.last
+    }
+}
+
 /// One or more consecutive ports; never port 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PortRange {

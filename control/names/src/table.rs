@@ -95,15 +95,21 @@ fn is_askable(text: &str) -> bool {
 
 impl Network {
     /// The network called `name`, with those of `records` that can be asked for.
-    pub fn new(name: &str, subnets: impl IntoIterator<Item = IpNet>, records: &[Record]) -> Self {
+    pub fn new<'a>(
+        name: &str,
+        subnets: impl IntoIterator<Item = IpNet>,
+        records: impl IntoIterator<Item = &'a Record>,
+    ) -> Self {
         let mut draft = Draft::default();
-        for record in records.iter().filter(|record| is_askable(&record.name)) {
+        for record in records.into_iter().filter(|record| is_askable(&record.name)) {
             draft.add(record);
         }
         let Draft { text, mut names, mut reverse, stations, addresses, ports } = draft;
         let of = |entry: &Entry| slice(&text, entry.start, entry.length);
-        names
-            .sort_unstable_by(|a, b| (of(a), a.station, a.of_service).cmp(&(of(b), b.station, b.of_service)));
+        // Of two entries that are one, that of the service stays: it says that stations come and go.
+        names.sort_unstable_by(|a, b| {
+            (of(a), a.station, !a.of_service).cmp(&(of(b), b.station, !b.of_service))
+        });
         names.dedup_by(|a, b| a.station == b.station && of(a) == of(b));
         reverse.sort_unstable();
         Self {
@@ -348,6 +354,18 @@ mod tests {
         assert_eq!(network.find("dbx", false), None);
         assert_eq!(network.at("10.9.0.3".parse().unwrap()).collect::<Vec<_>>(), ["web"]);
         assert_eq!(network.len(), 3, "a name that is given twice is one name");
+    }
+
+    #[test]
+    fn a_service_that_is_an_alias_as_well_is_a_service() {
+        let task = Record {
+            aliases: vec!["api".into()],
+            service: Some("api".into()),
+            ..record("shop-api-1", "10.9.0.2")
+        };
+        let network = Network::new("blue", [], &[task]);
+        assert!(network.find("api", false).unwrap().is_service);
+        assert_eq!(names(network.find("api", true)), ["10.9.0.2"]);
     }
 
     #[test]

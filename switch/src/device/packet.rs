@@ -58,6 +58,8 @@ pub trait Bypass: fmt::Debug + Send + Sync {
     fn filter(&self) -> BorrowedFd<'_>;
     /// Number of frames so far that were left to the switch, in its socket by now or lost there.
     fn queued(&self) -> u32;
+    /// The switch takes frames from its socket: the program need not do without it.
+    fn taken(&self);
     /// The switch has forwarded all of the first `queued` frames: the program can overtake none of them.
     fn drained(&self, queued: u32);
 }
@@ -300,6 +302,7 @@ impl Device for PacketSocket {
 
     fn turned(&self) {
         let Some(bypass) = &self.bypass else { return };
+        bypass.taken();
         // Only the worker that receives writes it.
         if let Ok(queued) = u32::try_from(self.emptied.load(Relaxed)) {
             self.emptied.store(NOT_EMPTY, Relaxed);

@@ -63,6 +63,10 @@ pub(super) trait Observe {
     fn found(&mut self, _: PortId) {}
     /// The frame will be flooded, if allowed and if there is a port to flood to.
     fn flood(&mut self, _: Flood) {}
+    /// Whether a flood may be sent after the turn.
+    fn may_spread(&self) -> bool {
+        true
+    }
     /// The fate of the frame at `slot`; its network is known if its header was accepted.
     fn decided(&mut self, _slot: usize, _: Option<NetworkId>, _fate: Result<Action<'_>, DropReason>) {}
 }

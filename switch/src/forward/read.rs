@@ -8,7 +8,7 @@ use crate::{
     limit::bits,
     plan::{Pass, Plan},
     storm::Flood,
-    topology::Classified,
+    topology::{Classified, Guarded},
     wire::frame::{Frame, Tag},
 };
 
@@ -79,19 +79,20 @@ pub(super) fn read_header(plan: &Plan, rx: &Received, bytes: &[u8]) -> Result<He
     Ok(Header { network, tag, from: plan.fdb.station(network, frame.src), to })
 }
 
-/// Judges the frames of a port that has a guard.
+/// Refuses those frames of a batch from one port that the port's guard does not accept.
 #[inline(never)]
-pub(super) fn guard(plan: &Plan, batch: &Batch, headers: &mut [Result<Header, Refused>]) {
+pub(super) fn guard(guarded: Guarded<'_>, batch: &Batch, headers: &mut [Result<Header, Refused>]) {
     for ((rx, bytes), header) in batch.iter().zip(headers) {
-        judge(plan, rx, bytes, header);
+        debug_assert_eq!(rx.ingress, guarded.port);
+        judge(guarded, bytes, header);
     }
 }
 
 /// Refuses a frame that its port's guard does not accept.
 #[inline]
-pub(super) fn judge(plan: &Plan, rx: &Received, bytes: &[u8], header: &mut Result<Header, Refused>) {
-    if let Ok(Header { network, .. }) = header
-        && let Err(reason) = plan.topology.judge(rx.ingress, bytes)
+pub(super) fn judge(guarded: Guarded<'_>, bytes: &[u8], header: &mut Result<Header, Refused>) {
+    if let Err(reason) = guarded.judge(bytes)
+        && let Ok(Header { network, .. }) = header
     {
         *header = Err(Refused { reason, network: Some(*network) });
     }

@@ -29,7 +29,9 @@ pub(crate) fn suppose<'p>(
     let mut suppose = Suppose { taught: None, evicted: Vec::new(), storm };
     let bytes = batch.bytes(slot);
     let mut header = read_header(pass.plan, rx, bytes);
-    judge(pass.plan, rx, bytes, &mut header);
+    if let Some(guarded) = pass.plan.topology.guarded(rx.ingress) {
+        judge(guarded, bytes, &mut header);
+    }
     let (network, fate) = match header {
         Ok(header) => {
             let fate = decide(pass, rx, &header, &mut suppose, &mut notes);

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{
-    Ingress, NO_MEMBER, NetworkEntry, PortEntry, Topology,
+    Ingress, NO_MEMBER, NetworkEntry, PortEntry, Topology, number,
     reach::Member,
     rules::{Network, PortMode, PortRules},
 };
@@ -89,6 +89,7 @@ impl Topology {
                     members: Vec::new(),
                     flooded: 0,
                     link_locals: Vec::new(),
+                    homes: Vec::new(),
                     place: vec![NO_MEMBER; slots],
                 })
                 .collect(),
@@ -98,7 +99,10 @@ impl Topology {
         for rules in ports {
             topology.add_port(&known, rules)?;
         }
-        topology.networks.iter_mut().for_each(|network| network.link_locals.sort_unstable());
+        for network in &mut topology.networks {
+            network.link_locals.sort_unstable();
+            network.homes.sort_unstable();
+        }
         Ok(topology)
     }
 
@@ -110,7 +114,9 @@ impl Topology {
             PortMode::Access(network) => {
                 self.join(rules, find(*network)?, None)?;
                 let link_local = rules.station.map(|mac| (link_local_of(mac), rules.id));
-                self.networks[network.index()].link_locals.extend(link_local);
+                let entry = &mut self.networks[network.index()];
+                entry.link_locals.extend(link_local);
+                entry.homes.extend(rules.addresses.iter().map(|address| (number(*address), rules.id)));
                 Ingress::Access { network: *network }
             }
             PortMode::Trunk { tagged, native } => {

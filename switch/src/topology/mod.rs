@@ -14,7 +14,7 @@ pub use build::TopologyError;
 pub use reach::{Member, Reach};
 pub use rules::{DEFAULT_MTU, Network, PortMode, PortRules};
 
-use std::{num::NonZeroU16, sync::Arc};
+use std::{net::IpAddr, num::NonZeroU16, sync::Arc};
 
 use crate::{
     addr::{NetworkId, PortId},
@@ -86,11 +86,36 @@ struct NetworkEntry {
     flooded: usize,
     /// The link-local IPv6 addresses that its known stations have by default, sorted.
     link_locals: Vec<(u128, PortId)>,
+    /// Where the IP addresses of known stations are, sorted.
+    homes: Vec<(u128, PortId)>,
     /// By port number: its index in `members`, or [`NO_MEMBER`].
     place: Vec<u16>,
 }
 
 const NO_MEMBER: u16 = u16::MAX;
+
+/// The guard of a port.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Guarded<'a> {
+    guard: &'a Guard,
+    pub(crate) port: PortId,
+    /// The link-local addresses of its network's stations, sorted, with the port of each.
+    link_locals: &'a [(u128, PortId)],
+}
+
+impl Guarded<'_> {
+    /// Whether the port may send `frame` (with Ethernet header, without FCS).
+    ///
+    /// # Errors
+    /// It may not, and why.
+    #[inline]
+    pub(crate) fn judge(self, frame: &[u8]) -> Result<(), DropReason> {
+        self.guard.judge(frame, |link_local| {
+            let found = self.link_locals.binary_search_by_key(&link_local, |(address, _)| *address);
+            found.is_ok_and(|place| self.link_locals[place].1 != self.port)
+        })
+    }
+}
 
 impl Topology {
     /// The network of a frame received on `ingress`. `known` is set by devices that know it (tunnels).
@@ -152,31 +177,16 @@ impl Topology {
         Ok(Classified { network, tag })
     }
 
-    /// Whether a batch whose first frame was received on `port` has frames of a port with a guard: a batch comes from one
-    /// port, or from all tunnels, which have none.
+    /// The guard of `port`, if it has one.
     #[inline]
-    pub(crate) fn guards_batch(&self, port: PortId) -> bool {
-        self.port(port).is_ok_and(|entry| entry.guard.is_some())
+    pub(crate) fn guarded(&self, port: PortId) -> Option<Guarded<'_>> {
+        let entry = self.port(port).ok()?;
+        let (Some(guard), Ingress::Access { network }) = (&entry.guard, &entry.ingress) else { return None };
+        Some(Guarded { guard, port, link_locals: &self.networks[network.index()].link_locals })
     }
 
-    /// Whether `port` may send `frame` (with Ethernet header, without FCS), according to its guard.
-    ///
-    /// # Errors
-    /// It may not, and why.
-    #[inline]
-    pub(crate) fn judge(&self, port: PortId, frame: &[u8]) -> Result<(), DropReason> {
-        let entry = self.port(port)?;
-        let (Some(guard), Ingress::Access { network }) = (&entry.guard, &entry.ingress) else {
-            return Ok(());
-        };
-        guard.judge(frame, |link_local| {
-            let taken = &self.networks[network.index()].link_locals;
-            let found = taken.binary_search_by_key(&link_local, |(address, _)| *address);
-            found.is_ok_and(|place| taken[place].1 != port)
-        })
-    }
-
-    fn carries(&self, network: NetworkId, port: PortId) -> bool {
+    /// Whether `port` is one of the ports of `network`.
+    pub(crate) fn carries(&self, network: NetworkId, port: PortId) -> bool {
         let place = self.networks.get(network.index()).and_then(|entry| entry.place.get(port.index()));
         place.is_some_and(|place| *place != NO_MEMBER)
     }
@@ -205,6 +215,29 @@ impl Topology {
     pub fn reach(&self, network: NetworkId, ingress: PortId, isolated: bool) -> Reach<'_> {
         let from = self.ports.get(ingress.index()).and_then(Option::as_ref);
         Reach { entry: self.networks.get(network.index()), from, ingress, isolated }
+    }
+
+    /// The port whose station has `address` in `network`, as far as that is known: a hint, where to ask first.
+    pub(crate) fn home(&self, network: NetworkId, address: IpAddr) -> Option<PortId> {
+        let entry = self.networks.get(network.index())?;
+        let address = number(address);
+        let known = |homes: &[(u128, PortId)]| {
+            let place = homes.binary_search_by_key(&address, |(home, _)| *home).ok()?;
+            Some(homes[place].1)
+        };
+        known(&entry.homes).or_else(|| known(&entry.link_locals))
+    }
+
+    /// The ports that frames of `network` are flooded to, whoever sends them.
+    pub(crate) fn flooded(&self, network: NetworkId) -> impl Iterator<Item = PortId> {
+        let members =
+            self.networks.get(network.index()).map_or(&[][..], |entry| &entry.members[..entry.flooded]);
+        members.iter().map(|member| member.port)
+    }
+
+    /// Whether `port` is an access port, with one station or few behind it.
+    pub(crate) fn is_access(&self, port: PortId) -> bool {
+        self.port(port).is_ok_and(|entry| matches!(entry.ingress, Ingress::Access { .. }))
     }
 
     /// Maximum number of addresses learned on `port`; 0: it does not learn.
@@ -256,5 +289,13 @@ impl Topology {
     fn port(&self, port: PortId) -> Result<&PortEntry, DropReason> {
         // The frame was under way when its port was removed.
         self.ports.get(port.index()).and_then(Option::as_ref).ok_or(DropReason::PortGone)
+    }
+}
+
+/// An address of either family as a number; IPv4 as RFC 4291 section 2.5.5.2 maps it.
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
     }
 }

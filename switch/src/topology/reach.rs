@@ -6,6 +6,7 @@ use super::{Ingress, NO_MEMBER, NetworkEntry, PortEntry};
 use crate::{
     addr::{PortId, VlanId},
     drops::DropReason,
+    spread::MANY,
 };
 
 /// A port as one network sees it.
@@ -42,16 +43,45 @@ impl<'a> Reach<'a> {
 
     /// All egress ports, for flooding.
     pub fn members(self) -> impl Iterator<Item = &'a Member> {
-        let members = self.entry.map_or(&[][..], |entry| &entry.members[..entry.flooded]);
         let is_kept_apart = self.is_kept_apart();
-        let reaches = move |member: &&Member| {
-            if is_kept_apart {
-                !self.is_beyond_flood_horizon(member) && self.check(member).is_ok()
-            } else {
-                member.port != self.ingress || member.hairpin
-            }
-        };
-        members.iter().filter(reaches)
+        self.all_flooded().iter().filter(move |member| self.floods_to(member, is_kept_apart))
+    }
+
+    /// [All egress ports](Self::members) of a sender that is not kept apart from any. `None`: this one may be.
+    pub(crate) fn members_at_large(self) -> Option<impl Iterator<Item = &'a Member>> {
+        let is_elsewhere = move |member: &&Member| self.is_elsewhere(member);
+        (!self.is_kept_apart()).then(|| self.all_flooded().iter().filter(is_elsewhere))
+    }
+
+    /// Whether these are more than a turn serves; see [`spread`](crate::spread).
+    #[inline]
+    pub(crate) fn is_many(&self) -> bool {
+        self.entry.is_some_and(|entry| entry.flooded > MANY)
+    }
+
+    /// The member `port`, if the frame is flooded to it.
+    pub(crate) fn flooded(&self, port: PortId) -> Option<&'a Member> {
+        let place = usize::from(*self.entry?.place.get(port.index())?);
+        let member = self.all_flooded().get(place)?;
+        self.floods_to(member, self.is_kept_apart()).then_some(member)
+    }
+
+    /// The members that are flooded to, the sender among them.
+    fn all_flooded(&self) -> &'a [Member] {
+        self.entry.map_or(&[], |entry| &entry.members[..entry.flooded])
+    }
+
+    #[inline(always)]
+    fn floods_to(&self, member: &Member, is_kept_apart: bool) -> bool {
+        if is_kept_apart {
+            !self.is_beyond_flood_horizon(member) && self.check(member).is_ok()
+        } else {
+            self.is_elsewhere(member)
+        }
+    }
+
+    fn is_elsewhere(&self, member: &Member) -> bool {
+        member.port != self.ingress || member.hairpin
     }
 
     /// Whether the sender may be kept apart from some members: none is from a port in no group and not isolated, as most are.
@@ -66,7 +96,7 @@ impl<'a> Reach<'a> {
     }
 
     fn check(&self, member: &Member) -> Result<(), DropReason> {
-        if member.port == self.ingress && !member.hairpin {
+        if !self.is_elsewhere(member) {
             Err(DropReason::SamePort)
         } else if member.horizon.is_some() && member.horizon == self.from.and_then(|from| from.horizon) {
             Err(DropReason::SplitHorizon)

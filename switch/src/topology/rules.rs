@@ -1,6 +1,6 @@
 //! Configuration of a topology: networks and ports.
 
-use std::{num::NonZeroU16, sync::Arc};
+use std::{net::IpAddr, num::NonZeroU16, sync::Arc};
 
 use crate::{
     addr::{MacAddr, NetworkId, PortId, VlanId},
@@ -52,6 +52,8 @@ pub struct PortRules {
     pub mode: PortMode,
     /// The address that is pinned to it, if its station's is known: no other port may send from it.
     pub station: Option<MacAddr>,
+    /// The IP addresses of its station, as far as they are known: who asks for them is heard there first.
+    pub addresses: Vec<IpAddr>,
     /// What its station may claim to be; `None`: anything. Only access ports have one.
     pub guard: Option<Arc<Guard>>,
     /// Isolated ports exchange no frames with each other.
@@ -85,6 +87,7 @@ impl PortRules {
             id,
             mode: PortMode::Access(network),
             station: None,
+            addresses: Vec::new(),
             guard: None,
             isolated: false,
             hairpin: false,

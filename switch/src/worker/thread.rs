@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{event::epoll, io::Errno};
+use rustix::{
+    event::{Timespec, epoll},
+    io::Errno,
+};
 
 use super::{
     OnFault, WorkerCounters,
@@ -113,7 +116,13 @@ impl Worker {
                     Message::Stop => return,
                 }
             }
-            let ready = match self.poll.wait(&self.epoll, &mut events, idle) {
+            let ready = if self.engine.is_spreading() {
+                // There is something to do; who is ready goes first.
+                epoll::wait(&self.epoll, &mut events, Some(&Timespec::default()))
+            } else {
+                self.poll.wait(&self.epoll, &mut events, idle)
+            };
+            let ready = match ready {
                 Ok(ready) => ready,
                 Err(Errno::INTR) => continue,
                 Err(error) => {
@@ -132,15 +141,24 @@ impl Worker {
                 } else {
                     self.turn(key, flags, now);
                 }
-                let began = std::mem::replace(&mut idle, Instant::now());
-                let busy = idle.duration_since(began).as_nanos();
-                self.counters.busy.record(u64::try_from(busy).unwrap_or(u64::MAX));
+                self.count_busy(&mut idle);
                 // Control waits for at most one turn; receivers that were not served are still ready.
                 if self.mailbox.is_pending() {
                     break;
                 }
             }
+            if self.engine.is_spreading() {
+                self.engine.spread(timestamp(idle.duration_since(self.start)));
+                self.count_busy(&mut idle);
+            }
         }
+    }
+
+    /// Counts the time since `idle`, the end of the previous turn, which is now.
+    fn count_busy(&self, idle: &mut Instant) {
+        let began = std::mem::replace(idle, Instant::now());
+        let busy = idle.duration_since(began).as_nanos();
+        self.counters.busy.record(u64::try_from(busy).unwrap_or(u64::MAX));
     }
 
     /// Gives one ready receiver its turn.

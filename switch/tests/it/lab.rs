@@ -166,6 +166,11 @@ impl Lab {
         true
     }
 
+    /// Sends a part of the floods that wait; false if none do any more.
+    pub(crate) fn spread(&mut self, at: Timestamp) -> bool {
+        self.engine.spread(at)
+    }
+
     /// What all ports sent, in the order of their numbers.
     pub(crate) fn take_all(&mut self) -> Vec<(u16, OwnedFrame)> {
         let wires = (0..).zip(&self.wires).filter_map(|(port, wire)| Some((port, wire.as_ref()?)));

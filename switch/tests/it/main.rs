@@ -12,6 +12,7 @@ mod model;
 mod neighbours;
 mod nested;
 mod segment;
+mod spread;
 mod superframe;
 mod too_big;
 mod trace;

@@ -1,5 +1,6 @@
 //! The life of a daemon and its ports: starting, changing, failing, dying, recovering.
 
+mod declared;
 mod namespaces;
 mod operate;
 mod persistence;

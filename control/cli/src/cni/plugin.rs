@@ -185,6 +185,7 @@ impl Call {
             options,
             publish: runtime.port_mappings.iter().map(publish).collect::<Result<_, _>>()?,
             link_local: Vec::new(),
+            declared: None,
         })
     }
 

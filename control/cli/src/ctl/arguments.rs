@@ -11,9 +11,9 @@ use ipnet::IpNet;
 use vswitch::addr::MacAddr;
 
 use super::{
-    CaptureArguments, ClusterCommand, CniCommand, DnsCommand, EXIT_CODES, EndpointCommand, EventsArguments,
-    MirrorCommand, NetworkCommand, PeerCommand, SandboxCommand, TraceArguments, TunnelCommand, WhyArguments,
-    default_socket,
+    CaptureArguments, ClusterCommand, CniCommand, DnsCommand, DockerCommand, EXIT_CODES, EndpointCommand,
+    EventsArguments, MirrorCommand, NetworkCommand, PeerCommand, SandboxCommand, TraceArguments,
+    TunnelCommand, WhyArguments, default_socket,
 };
 use crate::attach::{
     helper::{self, Order},
@@ -73,6 +73,9 @@ pub enum Command {
     /// Names: what containers call each other by.
     #[command(subcommand)]
     Dns(DnsCommand),
+    /// Docker Engine on this host.
+    #[command(subcommand)]
+    Docker(DockerCommand),
     /// Peers: other hosts, reached by VXLAN.
     #[command(subcommand)]
     Peer(PeerCommand),

@@ -4,9 +4,12 @@ use std::net::IpAddr;
 
 use clap::Subcommand;
 
-use super::{render, show};
+use super::{done, render, show};
 use crate::client::{Client, ClientError};
-use vswitch_model::{Name, api::NamesFilter};
+use vswitch_model::{
+    Name,
+    api::{NamesFilter, StaticName},
+};
 
 /// `vswitchctl dns`
 #[derive(Clone, Debug, Subcommand)]
@@ -17,6 +20,29 @@ pub enum DnsCommand {
         /// Only names of this network.
         #[arg(long, value_name = "NETWORK")]
         network: Option<Name>,
+    },
+    /// Give a name by hand; again, with what it means from now on.
+    #[command(after_help = "Example: vswitchctl dns add --network blue printer 10.9.0.200")]
+    Add {
+        /// The network whose clients may ask for it.
+        #[arg(long, value_name = "NETWORK")]
+        network: Name,
+        /// The name.
+        #[arg(value_name = "NAME")]
+        name: Name,
+        /// What it means.
+        #[arg(required = true, value_name = "ADDRESS")]
+        addresses: Vec<IpAddr>,
+    },
+    /// Take a name away that was given by hand.
+    #[command(after_help = "Example: vswitchctl dns rm --network blue printer")]
+    Rm {
+        /// The network.
+        #[arg(long, value_name = "NETWORK")]
+        network: Name,
+        /// The name.
+        #[arg(value_name = "NAME")]
+        name: Name,
     },
     /// Look up a name, or who has an address, as a container would.
     #[command(
@@ -38,6 +64,14 @@ pub(super) async fn execute(
     json: bool,
 ) -> Result<String, ClientError> {
     let filter = match command.clone() {
+        DnsCommand::Add { network, name, addresses } => {
+            let given = client.add_name(&StaticName { network, name, addresses }).await?;
+            return render(json, &given, |it| format!("name {} added to network {}\n", it.name, it.network));
+        }
+        DnsCommand::Rm { network, name } => {
+            client.remove_name(&network, &name).await?;
+            return Ok(done(json, format_args!("name {name} removed from network {network}")));
+        }
         DnsCommand::Ls { network } => NamesFilter { network, ..NamesFilter::default() },
         DnsCommand::Lookup { name, from } => NamesFilter { name: Some(name), from, ..NamesFilter::default() },
     };

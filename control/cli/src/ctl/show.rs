@@ -76,10 +76,12 @@ pub fn ports(ports: &[Port]) -> String {
             short(port.rx.frames),
             short(port.tx.frames),
             short(dropped),
+            fast(port).into(),
         ]
     });
-    let mut text =
-        table(&["NAME", "NETWORK", "DEVICE", "STATE", "MACS", "RX", "TX", "DROPS"], "llllrrrr", rows);
+    let headings = ["NAME", "NETWORK", "DEVICE", "STATE", "MACS", "RX", "TX", "DROPS", "FAST"];
+    let mut text = table(&headings, "llllrrrrl", rows);
+    let any_is_fast = ports.iter().any(|port| fast(port) == "yes");
     for port in ports {
         if let Some(reason) = &port.reason {
             let _ = writeln!(text, "{} is down: {reason}", port.name);
@@ -87,8 +89,21 @@ pub fn ports(ports: &[Port]) -> String {
         for warning in &port.warnings {
             let _ = writeln!(text, "warning: port {}: {warning}", port.name);
         }
+        let slow = port.acceleration.as_ref().and_then(|it| it.reason.as_ref());
+        if let Some(reason) = slow.filter(|_| any_is_fast && port.kind == "veth") {
+            let _ = writeln!(text, "{} is not accelerated: {reason}", port.name);
+        }
     }
     text
+}
+
+/// Whether the kernel forwards for a port: `-`, where there is nothing to forward for.
+fn fast(port: &Port) -> &'static str {
+    match &port.acceleration {
+        Some(it) if it.on => "yes",
+        Some(_) => "no",
+        None => "-",
+    }
 }
 
 /// Everything about a port.
@@ -421,12 +436,29 @@ mod tests {
     #[test]
     fn ports_fit_a_terminal() {
         let expected = "\
-NAME    NETWORK   DEVICE        STATE  MACS     RX    TX  DROPS
-web     blue      tap eth0@web  up        1  1.23M  9999     12
-uplink  2 tagged  packet eth1   down      1  1.23M  9999      0
+NAME    NETWORK   DEVICE        STATE  MACS     RX    TX  DROPS  FAST
+web     blue      tap eth0@web  up        1  1.23M  9999     12  -
+uplink  2 tagged  packet eth1   down      1  1.23M  9999      0  -
 uplink is down: eth1 has no carrier: plug it in
 ";
         assert_eq!(ports(&[web(), uplink()]), expected);
+        let veth = |name: &str, reason: Option<&str>| Port {
+            name: self::name(name),
+            kind: "veth".into(),
+            acceleration: Some(Acceleration {
+                on: reason.is_none(),
+                reason: reason.map(str::to_owned),
+                ..Acceleration::default()
+            }),
+            ..web()
+        };
+        let expected = "\
+NAME  NETWORK  DEVICE         STATE  MACS     RX    TX  DROPS  FAST
+a     blue     veth eth0@web  up        1  1.23M  9999     12  yes
+b     blue     veth eth0@web  up        1  1.23M  9999     12  no
+b is not accelerated: the port has a rate limit
+";
+        assert_eq!(ports(&[veth("a", None), veth("b", Some("the port has a rate limit"))]), expected);
         assert_eq!(ports(&[]), "no ports: create one with `vswitchctl attach` or `vswitchctl port add`\n");
         assert_eq!(port_line(&web()), "port web on blue: tap eth0@web, up\n");
     }

@@ -22,7 +22,7 @@ pub use screen::{Sample, Screen};
 use crate::client::{Client, ClientError};
 use vswitch_model::Error;
 
-/// Shows the switch until the user quits, the daemon ends, or the terminal closes.
+/// Shows the switch until the user quits or the terminal closes, also over a restart of the daemon.
 ///
 /// # Errors
 /// Standard output is not a terminal; the daemon is unreachable.
@@ -77,7 +77,13 @@ async fn show(
                 Some(Err(error)) => return Err(Error::from(error).into()),
                 None => return Ok(()),
             },
-            _ = clock.tick() => if !screen.is_paused() { screen.update(sample(client).await?) },
+            _ = clock.tick() => if !screen.is_paused() {
+                match sample(client).await {
+                    Ok(next) => screen.update(next),
+                    // It may be restarted: what is shown stays, and says so.
+                    Err(error) => screen.miss(error.to_string()),
+                }
+            },
             _ = terminate.recv() => return Ok(()),
             _ = hangup.recv() => return Ok(()),
         }

@@ -60,6 +60,7 @@ async fn add(
     let done = core.add_network(spec).await?;
     let mut network = done.snapshot.network(&done.value.into())?;
     network.warnings = options::warnings(&network.spec);
+    network.warnings.extend(done.snapshot.shadowed(&network.spec));
     Ok((StatusCode::CREATED, Json(network)))
 }
 

@@ -133,11 +133,20 @@ impl Handle {
     /// # Errors
     /// It is refused, or no address is left and the cluster's store is lost.
     pub(crate) async fn connect(&self, network: Reference, connect: Connect) -> Result<Routed<Id>, Error> {
-        if let Some(spec) = self.global(&network).await {
-            self.cluster().reserve(&spec, &connect).await?;
-        }
+        self.reserve(&network, &connect).await?;
         let done = self.ask(|reply| Request::Connect(network, Box::new(connect), reply)).await?;
         Ok(Routed { value: done.value, snapshot: done.snapshot })
+    }
+
+    /// Sees to it that this host has addresses to assign, if the network is the cluster's.
+    ///
+    /// # Errors
+    /// None is left, and the cluster's store is lost.
+    pub(crate) async fn reserve(&self, network: &Reference, connect: &Connect) -> Result<(), Error> {
+        match self.global(network).await {
+            Some(spec) => self.cluster().reserve(&spec, connect).await,
+            None => Ok(()),
+        }
     }
 
     /// The global network of a reference.

@@ -4,7 +4,7 @@
 //! says is given to the switch as one [`Membership`], and to each network as its directory.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,7 +16,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 use vswitch_cluster::{
-    core::{Ask, AskId, Cluster, Event, Input, Output, Standing, TTL},
+    core::{Ask, AskId, Cluster, Event, Host, Input, Output, Standing, TTL},
     keys::{Key, Short},
     record::{Availability, Endpoint},
     store::{Revision, Store, Watch, etcd::Etcd},
@@ -29,6 +29,7 @@ use vswitch_model::{
         events::What,
     },
 };
+use vswitch_names::Record;
 
 use super::{
     Reply,
@@ -37,6 +38,7 @@ use super::{
 use crate::{
     core::{Handle, Request},
     directory::DirectoryChange,
+    names,
     state::{Membership, PeerHost},
 };
 
@@ -72,7 +74,9 @@ pub(super) struct Session {
     given: Arc<Membership>,
     /// By network, the directory that the switch has.
     directories: BTreeMap<Name, Directory>,
-    /// The networks whose directories may have changed; `None`: all.
+    /// By network, the names of other hosts' endpoints that are answered.
+    names: BTreeMap<Name, Arc<[Record]>>,
+    /// The networks whose directories and names may have changed; `None`: all.
     redirect: Option<BTreeSet<Short>>,
     /// Whether the copy on the disk is old, and when it was written.
     stale: bool,
@@ -111,6 +115,7 @@ impl Session {
             dirty: true,
             given: Arc::default(),
             directories: BTreeMap::new(),
+            names: BTreeMap::new(),
             redirect: None,
             stale: false,
             kept: Instant::now(),
@@ -336,7 +341,9 @@ impl Session {
                     name: it.name.clone(),
                     mac: it.mac,
                     ips: it.addresses.iter().map(ipnet::IpNet::addr).collect(),
-                    aliases: it.aliases.clone(),
+                    aliases: names::aliases(it),
+                    service: it.service.clone(),
+                    unready: it.unready,
                     seq: 0,
                 };
                 Some((networks.get(&it.network)?.clone(), endpoint))
@@ -381,18 +388,37 @@ impl Session {
         }
     }
 
-    /// Gives the switch the directories that have changed.
+    /// Gives the switch the directories and names that have changed.
     async fn direct(&mut self) {
         let hosts: HashMap<Name, std::net::IpAddr> =
             self.given.hosts.iter().map(|host| (host.name.clone(), host.address)).collect();
-        let mut wanted = Vec::new();
+        let (mut wanted, mut called) = (Vec::new(), Vec::new());
+        let ready: HashSet<Name> =
+            self.cluster.hosts().into_iter().filter(is_ready).map(|it| it.name).collect();
         for network in self.cluster.networks() {
             let touched = self.redirect.as_ref().is_none_or(|it| it.contains(&(&network.id()).into()));
             if touched {
                 wanted.push((network.name.clone(), directory(&self.member, &self.cluster, network, &hosts)));
+                called.push((network.name.clone(), records(&self.member, &self.cluster, network, &ready)));
             }
         }
         self.redirect = Some(BTreeSet::new());
+        // Before the addresses: a name is asked for first.
+        for (name, records) in called {
+            if self.names.get(&name).map_or(records.is_empty(), |before| **before == *records) {
+                continue;
+            }
+            let records: Arc<[Record]> = records.into();
+            let given = Arc::clone(&records);
+            match self.core.tell(|reply| Request::Names(name.clone(), given, reply)).await {
+                Ok(_) => drop(self.names.insert(name, records)),
+                Err(error) => {
+                    debug!("the names of {name} are not taken: {}", error.sentence);
+                    self.names.remove(&name);
+                    self.redirect = None;
+                }
+            }
+        }
         for (name, directory) in wanted {
             if self.directories.get(&name) == Some(&directory) {
                 continue;
@@ -413,6 +439,7 @@ impl Session {
         let networks: BTreeSet<&Name> = self.cluster.networks().map(|network| &network.name).collect();
         let over: Vec<Name> =
             self.directories.keys().filter(|name| !networks.contains(name)).cloned().collect();
+        self.names.retain(|name, _| networks.contains(name));
         for name in over {
             self.directories.remove(&name);
             // With its network it is gone anyway.
@@ -552,6 +579,26 @@ fn directory(
     stations.sort_by_key(|station| station.mac);
     let members = cluster.members(&id).into_iter().filter_map(|name| hosts.get(&name).copied());
     Directory { hosts: Some(members.collect()), stations }
+}
+
+/// Whether the endpoints of a host are answered for: others are left out while a name has ready ones.
+fn is_ready(host: &Host) -> bool {
+    host.standing == Standing::Ready && host.node.availability == Availability::Active
+}
+
+/// The names of other hosts' endpoints in a network.
+fn records(member: &Member, cluster: &Cluster, network: &NetworkSpec, ready: &HashSet<Name>) -> Vec<Record> {
+    let endpoints = cluster.mirror().endpoints((&network.id()).into());
+    let others = endpoints.filter(|(endpoint, _)| endpoint.host != member.name);
+    let record = |endpoint: &Endpoint| Record {
+        name: endpoint.name.to_string(),
+        aliases: endpoint.aliases.clone(),
+        addresses: endpoint.ips.clone(),
+        service: endpoint.service.clone(),
+        unready: endpoint.unready || !ready.contains(&endpoint.host),
+        ports: Vec::new(),
+    };
+    others.map(|(endpoint, _)| record(endpoint)).collect()
 }
 
 /// What makes one directory of the other.

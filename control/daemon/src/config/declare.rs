@@ -13,11 +13,12 @@ use ipnet::IpNet;
 use super::{reader::Table, rules::MAC_LIMIT};
 use crate::{names, state::network::choose_addresses};
 use vswitch_model::{
-    ApiSpec, BURST, Carries, Config, Damping, DnsSpec, DockerSpec, Dscp, Family, FloodLimits, GuardSpec,
-    LimitSpec, MirrorSpec, Mtu, Name, Netns, NetworkSpec, Offloads, PeerSpec, PoolSpec, PoolsSpec, PortSpec,
-    SubnetSpec, SwitchSpec, Tags, Ttl, UnderlayAddr, Vni, VxlanSpec,
+    ApiSpec, BURST, Carries, Config, Connect, Damping, DeclaredEndpoint, DnsSpec, DockerSpec, Dscp, Family,
+    FloodLimits, GuardSpec, LimitSpec, MirrorSpec, Mtu, Name, Netns, NetworkSpec, Offloads, PeerSpec,
+    PoolSpec, PoolsSpec, PortSpec, SubnetSpec, SwitchSpec, Tags, Ttl, UnderlayAddr, Vni, VxlanSpec,
     fields::{Misfit, PortFields},
-    options,
+    options::{self, EndpointOptions, Meaning},
+    publish::Publish,
 };
 
 /// Maximum length of a socket path: `sun_path` holds 108 bytes, of which `.attach` and a NUL take eight.
@@ -43,8 +44,13 @@ pub(super) fn config(mut file: Table<'_, '_, '_>) -> Config {
     if let Some(table) = file.table("vxlan") {
         vxlan(table, &mut ports);
     }
+    let mut endpoints: Vec<DeclaredEndpoint> = Vec::new();
+    file.tables("endpoint", |table| {
+        let new = endpoint(table, &networks, &endpoints);
+        endpoints.extend(new);
+    });
     file.finish();
-    Config { switch, api, docker, dns, ipam, networks, ports }
+    Config { switch, api, docker, dns, ipam, networks, ports, endpoints }
 }
 
 fn switch(mut table: Table<'_, '_, '_>) -> SwitchSpec {
@@ -419,6 +425,91 @@ fn peer(mut table: Table<'_, '_, '_>) -> PortSpec {
     }
     table.finish();
     PortSpec { isolated, mac_limit, storm, limit, ..PortSpec::new(name, Carries::Tunnel { networks }, spec) }
+}
+
+/// Reads an endpoint of one of `networks`, after `others`. One without name, network or namespace is reported and skipped.
+fn endpoint(
+    mut table: Table<'_, '_, '_>,
+    networks: &[NetworkSpec],
+    others: &[DeclaredEndpoint],
+) -> Option<DeclaredEndpoint> {
+    let (name, network): (Option<Name>, Option<Name>) = (table.parsed("name"), table.parsed("network"));
+    let netns = table.text("netns").map(|text| Netns::from(text.to_owned()));
+    for (key, what) in [
+        ("name", "missing: name the endpoint, uniquely in its network"),
+        ("network", "missing: name the network that it is in"),
+        ("netns", "missing: name the namespace of its interface, or write its path"),
+    ] {
+        table.fault_unless_read(key, what);
+    }
+    let connect = Connect {
+        sandbox: netns.clone(),
+        ip: table.parsed("ip"),
+        ip6: table.parsed("ip6"),
+        mac: table.parsed("mac"),
+        ifname: table.parsed("ifname"),
+        aliases: table.parsed_list("aliases").unwrap_or_default(),
+        publish: table.parsed_list("publish").unwrap_or_default(),
+        options: table.texts("options"),
+        ..Connect::default()
+    };
+    if let Err(error) = EndpointOptions::read(&connect.options) {
+        table.fault_within("options", &error.key, error.what);
+    }
+    let declared =
+        name.zip(network).zip(netns).map(|((name, network), _)| DeclaredEndpoint { network, name, connect });
+    if let Some(it) = &declared
+        && others.iter().any(|other| (&other.network, &other.name) == (&it.network, &it.name))
+    {
+        table.fault(
+            "name",
+            format!("network {} has an endpoint {} already: use another name", it.network, it.name),
+        );
+    }
+    if let Some(it) = &declared {
+        place(&mut table, it, networks, others);
+    }
+    table.finish();
+    declared
+}
+
+/// Reports what would keep an endpoint from ever being connected beside the rest of the file: what it is in, its addresses, and the
+/// host's ports that lead to it.
+fn place(
+    table: &mut Table<'_, '_, '_>,
+    endpoint: &DeclaredEndpoint,
+    networks: &[NetworkSpec],
+    others: &[DeclaredEndpoint],
+) {
+    let connect = &endpoint.connect;
+    let Some(network) = networks.iter().find(|it| it.name == endpoint.network) else {
+        table.fault("network", format!("there is no network {}: declare it in this file", endpoint.network));
+        return;
+    };
+    for (key, address) in [("ip", connect.ip.map(IpAddr::V4)), ("ip6", connect.ip6.map(IpAddr::V6))] {
+        let Some(address) = address else { continue };
+        let home = network.subnets.iter().find(|it| it.subnet.contains(&address));
+        let holder = others.iter().find(|it| it.network == endpoint.network && it.has(address));
+        let wrong = if let Some(other) = holder {
+            format!("{address} is that of endpoint {} already: use another", other.name)
+        } else if home.is_none() {
+            format!("{address} is in no subnet of network {}: use an address of one", network.name)
+        } else if home.is_some_and(|it| it.gateway == Some(address)) {
+            format!("{address} is the gateway of network {}: use another", network.name)
+        } else {
+            continue;
+        };
+        table.fault(key, wrong);
+    }
+    for (place, publish) in connect.publish.iter().enumerate() {
+        let mut all = others.iter().map(|it| (it, &it.connect.publish[..]));
+        let own = (endpoint, &connect.publish[..place]);
+        let claims = |(_, all): &(_, &[Publish])| all.iter().any(|other| other.collides(publish));
+        if let Some((other, _)) = all.find(&claims).or_else(|| Some(own).filter(claims)) {
+            let what = format!("the host's port leads to endpoint {} already: use another", other.name);
+            table.fault(&format!("publish[{place}]"), what);
+        }
+    }
 }
 
 fn mirror(mut table: Table<'_, '_, '_>) -> MirrorSpec {

@@ -399,6 +399,8 @@ fn the_example_file() {
         load(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/networks.toml")).unwrap().networks;
     assert_eq!(networks[0].subnets[0].gateway, Some("10.9.0.128".parse().unwrap()));
     assert!(networks[1].internal);
+    let endpoints = load(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/host.toml")).unwrap().endpoints;
+    assert_eq!(endpoints.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["web", "db"]);
     let config = load(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/net.toml")).unwrap();
     let names: Vec<_> = config.ports.iter().map(|port| port.name.as_str()).collect();
     assert_eq!(names, ["web", "db"]);
@@ -733,4 +735,97 @@ options = { parent = "eth9" }
     ] {
         assert!(found.iter().any(|line| line == expected), "{expected}\nis not in\n{}", found.join("\n"));
     }
+}
+
+#[test]
+fn endpoints_and_their_published_ports() {
+    let config = good(
+        r#"
+        [[network]]
+        name = "blue"
+        subnet = [{ subnet = "10.9.0.0/24" }, { subnet = "fd09::/64" }]
+        [[endpoint]]
+        name = "web"
+        network = "blue"
+        netns = "web"
+        ip = "10.9.0.2"
+        ip6 = "fd09::2"
+        mac = "02:42:0a:09:00:02"
+        ifname = "eth7"
+        aliases = ["www"]
+        publish = ["8080:80", "127.0.0.1:53:53/udp"]
+        options = { kind = "veth", "limit.rx" = "10 Mbit/s" }
+        [[endpoint]]
+        name = "db"
+        network = "blue"
+        netns = "/proc/7/ns/net"
+        publish = ["127.0.0.2:53:53/udp", "8080:80/udp", "80"]
+        "#,
+    );
+    let [web, db] = &config.endpoints[..] else { panic!("{:?}", config.endpoints) };
+    assert_eq!((web.name.as_str(), web.network.as_str()), ("web", "blue"));
+    assert_eq!(web.connect.publish.len(), 2);
+    assert_eq!(web.connect.sandbox, Some(Netns::Name("web".into())));
+    assert_eq!(db.connect.sandbox, Some(Netns::Path("/proc/7/ns/net".into())));
+    assert_ne!(web.digest(), db.digest());
+}
+
+#[test]
+fn errors_of_endpoints_have_their_places() {
+    let found = errors(
+        r#"[[network]]
+name = "blue"
+subnet = [{ subnet = "10.9.0.0/24" }]
+[[endpoint]]
+network = "blue"
+netns = "a"
+[[endpoint]]
+name = "web"
+network = "green"
+netns = "a"
+[[endpoint]]
+name = "db"
+network = "blue"
+netns = "a"
+ip = "10.9.0.2"
+publish = ["8080:80"]
+[[endpoint]]
+name = "db"
+network = "blue"
+netns = "b"
+ip = "10.9.0.2"
+publish = ["127.0.0.1:8080:80", "x"]
+optoins = {}
+[[endpoint]]
+name = "c"
+network = "blue"
+netns = "c"
+ip = "10.8.0.2"
+ip6 = "fd09::1"
+publish = ["9000-9002:1-3", "9002:1"]
+options = { kind = "tub" }
+[[endpoint]]
+name = "d"
+network = "blue"
+netns = "d"
+ip = "10.9.0.1"
+"#,
+    );
+    for expected in [
+        "net.toml:4: endpoint[0].name: missing: name the endpoint, uniquely in its network",
+        "net.toml:9: endpoint[1].network: there is no network green: declare it in this file",
+        "net.toml:18: endpoint[3].name: network blue has an endpoint db already: use another name",
+        "net.toml:21: endpoint[3].ip: 10.9.0.2 is that of endpoint db already: use another",
+        "net.toml:22: endpoint[3].publish[0]: the host's port leads to endpoint db already: use another",
+        "net.toml:23: endpoint[3].optoins: unknown key: did you mean options?",
+        "net.toml:28: endpoint[4].ip: 10.8.0.2 is in no subnet of network blue: use an address of one",
+        "net.toml:29: endpoint[4].ip6: fd09::1 is in no subnet of network blue: use an address of one",
+        "net.toml:30: endpoint[4].publish[1]: the host's port leads to endpoint c already: use another",
+        "net.toml:36: endpoint[5].ip: 10.9.0.1 is the gateway of network blue: use another",
+    ] {
+        assert!(found.iter().any(|line| line == expected), "{expected}\nis not in\n{}", found.join("\n"));
+    }
+    let says = |start: &str| found.iter().any(|line| line.starts_with(start));
+    assert!(says("net.toml:22: endpoint[3].publish[1]: "), "{}", found.join("\n"));
+    assert!(says("net.toml:31: endpoint[4].options.kind: "), "{}", found.join("\n"));
 }

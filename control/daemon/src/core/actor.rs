@@ -7,7 +7,7 @@
 //! It has its own thread: a plan for a thousand ports takes milliseconds to compute, nft(8) and durable writes block, and none
 //! of this may delay a reader. The runtime drives its I/O.
 
-use std::{path::PathBuf, sync::Arc, thread, time::Instant};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, thread, time::Instant};
 
 use tokio::{
     runtime,
@@ -160,6 +160,7 @@ impl Core {
             observer,
             rules: Rules::new(machine),
             mended: Mended::default(),
+            unconnected: BTreeMap::new(),
             unfetched: Unfetched::default(),
             crowd_warned: None,
             underlay: Underlay::default(),
@@ -171,11 +172,14 @@ impl Core {
         };
         core.rules.claim(plan.next.outside()).map_err(|error| error.sentence)?;
         core.carry_out(plan, Attempt::resuming()).await.map_err(|error| error.sentence)?;
+        core.naming.give(core.store.names());
         core.naming.retry().await;
         if let Err(error) = core.note_declared() {
             warn!("cannot store the file's declaration: {error}");
         }
         core.rules.forget(core.state.outside());
+        core.disconnect_undeclared().await;
+        core.connect_declared().await;
         if core.store.has_lost() {
             core.edge.tell_orphans().await;
         } else {
@@ -253,6 +257,13 @@ impl Core {
             Request::Flush(flush, reply) => reply.with(async { self.flush(flush) }).await,
             Request::Direct(network, change, reply) => reply.with(self.direct(network, change)).await,
             Request::Directory(network, reply) => reply.with(async { self.directory(&network) }).await,
+            Request::Names(network, records, reply) => {
+                reply.with(async { self.set_names(network, records) }).await
+            }
+            Request::AddName(name, reply) => reply.with(async { self.add_name(name) }).await,
+            Request::RemoveName(network, name, reply) => {
+                reply.with(async { self.remove_name(network, name) }).await
+            }
             Request::Capture(wanted, reply) => reply.with(self.capture(*wanted)).await,
             Request::EndCaptures(which, reply) => {
                 reply.with(async { Ok(self.end_captures(which).await) }).await
@@ -270,6 +281,7 @@ impl Core {
             EngineRequest::MakeRoom(network, ask, reply) => reply.with(self.make_room(&network, &ask)).await,
             EngineRequest::Clear(network, reply) => reply.with(self.clear(&network)).await,
             EngineRequest::Moved(id, to, reply) => reply.with(self.moved(id, to)).await,
+            EngineRequest::Called(id, called, reply) => reply.with(self.called(id, *called)).await,
             EngineRequest::Publish(id, publish, reply) => reply.with(self.publish_ports(id, publish)).await,
             EngineRequest::Adopt(id, network, reply) => reply.with(async { self.adopt(id, network) }).await,
             EngineRequest::Lend(subnet, address, reply) => {
@@ -288,10 +300,16 @@ impl Core {
         let gateway = self.rules.troubles().cloned().map(trouble(TroubleKind::Gateway));
         let reload = self.reload_refused.clone().map(trouble(TroubleKind::Reload));
         let names = self.naming.troubles().into_iter().map(trouble(TroubleKind::Dns));
+        let unconnected = self.unconnected.iter().map(|(what, why)| Trouble {
+            kind: TroubleKind::Port,
+            of: Some(what.clone()),
+            detail: why.clone(),
+        });
         let underlay = self.underlay.trouble().map(trouble(TroubleKind::Tunnel));
+        let single = store.into_iter().chain(gateway).chain(reload);
         Problems {
             warnings: self.store.warnings().into_iter().chain(self.mended.warnings()).collect(),
-            troubles: store.into_iter().chain(gateway).chain(reload).chain(underlay).chain(names).collect(),
+            troubles: single.chain(unconnected).chain(underlay).chain(names).collect(),
         }
     }
 

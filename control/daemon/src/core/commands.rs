@@ -1,6 +1,9 @@
 //! Executes the requests of the API.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
+use tracing::warn;
 
 use super::Core;
 use crate::{
@@ -9,14 +12,15 @@ use crate::{
     directory::DirectoryChange,
     edge::{Attempt, Consequence},
     sight,
-    state::{Command, Known, NetworkError},
+    state::{Change, Command, Delta, Known, NetworkError},
 };
 use vswitch_host::random;
 use vswitch_model::{
     Connect, Driver, EndpointSpec, Error, Id, Name, NetworkSpec, NetworkUpdate, Reference,
-    api::{Prune, Pruned, capture::CaptureRequest, directory::Directory},
+    api::{Prune, Pruned, StaticName, capture::CaptureRequest, directory::Directory, events::What},
     is_predefined,
 };
+use vswitch_names::Record;
 
 impl Core {
     pub(super) async fn add_network(&mut self, mut spec: NetworkSpec) -> Result<Name, Error> {
@@ -77,7 +81,11 @@ impl Core {
 
     pub(super) async fn disconnect(&mut self, network: Reference, endpoint: Reference) -> Result<(), Error> {
         let network = self.connectable(&network)?;
-        let id = self.state.find_endpoint(&network, &endpoint)?.id.clone();
+        let endpoint = self.state.find_endpoint(&network, &endpoint)?;
+        if endpoint.declared.is_some() {
+            return Err(NetworkError::DeclaredEndpoint(endpoint.name.clone(), network).into());
+        }
+        let id = endpoint.id.clone();
         self.execute(Command::Disconnect { ids: vec![id], now: Timestamp::now() }, Attempt::now())
             .await
             .map(drop)
@@ -126,6 +134,69 @@ impl Core {
             self.rebuild().await;
         }
         Ok(())
+    }
+
+    /// Replaces the names that other hosts' endpoints have in a network.
+    pub(super) fn set_names(&mut self, network: Name, records: Arc<[Record]>) -> Result<(), Error> {
+        if self.state.network(&network).is_none() {
+            return Err(NetworkError::NotFound(network.into()).into());
+        }
+        self.naming.hear(network, records);
+        Ok(())
+    }
+
+    /// Gives a name by hand, and stores it.
+    pub(super) fn add_name(&mut self, name: StaticName) -> Result<(), Error> {
+        if !self.state.dns().enabled {
+            let why =
+                "names are not served: set enabled = true below [dns] in net.toml, and restart vswitchd";
+            return Err(Error::conflict(why));
+        }
+        if name.addresses.is_empty() {
+            return Err(Error::invalid(format!("{} has no address: give it one", name.name)));
+        }
+        self.state.find_network(&name.network.clone().into())?;
+        self.store.put_name(&name)?;
+        let StaticName { network, name, .. } = name;
+        self.asker.log(format_args!("name {name} added to network {network}"));
+        self.observer.note(What::NameAdded { name, network });
+        self.naming.give(self.store.names());
+        Ok(())
+    }
+
+    /// Takes a name away that was given by hand.
+    pub(super) fn remove_name(&mut self, network: Name, name: Name) -> Result<(), Error> {
+        if !self.store.names().iter().any(|it| it.network == network && it.name == name) {
+            return Err(Error::not_found(format!(
+                "no {name} was added to network {network}: names of endpoints go with these"
+            )));
+        }
+        self.store.remove_name(&network, &name)?;
+        self.asker.log(format_args!("name {name} removed from network {network}"));
+        self.observer.note(What::NameRemoved { name, network });
+        self.naming.give(self.store.names());
+        Ok(())
+    }
+
+    /// Deletes the names of networks that were removed.
+    pub(super) fn forget_names(&mut self, changes: &[Change]) {
+        let removed = |network: &Name| {
+            changes.iter().any(|change| match change {
+                Change::Network(Delta::Removed(it)) => it.spec.name == *network,
+                _ => false,
+            })
+        };
+        let over: Vec<_> = self.store.names().into_iter().filter(|it| removed(&it.network)).collect();
+        let forgotten = !over.is_empty();
+        for StaticName { network, name, .. } in over {
+            // If it cannot be deleted now, it is not answered all the same.
+            if let Err(error) = self.store.remove_name(&network, &name) {
+                warn!(%name, %network, "cannot delete a name: {error}");
+            }
+        }
+        if forgotten {
+            self.naming.give(self.store.names());
+        }
     }
 
     pub(super) fn directory(&self, network: &Reference) -> Result<Directory, Error> {

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     edge::Attempt,
     sight,
-    state::{Command, EndpointUpdate, NetworkError},
+    state::{Called, Command, EndpointUpdate, NetworkError},
 };
 use vswitch_model::{Connect, Driver, EndpointSpec, Error, Family, Id, Name, Netns, publish::Publish};
 
@@ -68,6 +68,11 @@ impl Core {
     /// Notes where a bare interface was moved.
     pub(super) async fn moved(&mut self, id: Id, to: Netns) -> Result<(), Error> {
         self.update_endpoint(id, EndpointUpdate::Moved(to)).await
+    }
+
+    /// Notes what the engine calls an endpoint.
+    pub(super) async fn called(&mut self, id: Id, called: Called) -> Result<(), Error> {
+        self.update_endpoint(id, EndpointUpdate::Called(called)).await
     }
 
     /// Publishes exactly these ports of the host for an endpoint.
@@ -148,6 +153,15 @@ impl Handle {
     /// There is no such endpoint.
     pub(crate) async fn moved(&self, id: Id, to: Netns) -> Result<(), Error> {
         self.engine(|reply| EngineRequest::Moved(id, to, reply)).await
+    }
+
+    /// Notes what the engine calls an endpoint. Waits for room in the queue: the engine says it once.
+    ///
+    /// # Errors
+    /// There is no such endpoint any more, or it cannot be stored.
+    pub(crate) async fn called(&self, id: Id, called: Called) -> Result<(), Error> {
+        let request = |reply| Request::Engine(EngineRequest::Called(id, Box::new(called), reply));
+        self.tell(request).await.map(drop)
     }
 
     /// Publishes exactly these ports of the host for an endpoint.

@@ -23,7 +23,7 @@ pub(crate) mod simulated;
 mod underlay;
 mod upkeep;
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use tokio::sync::watch;
 use tracing::{error, warn};
@@ -58,6 +58,8 @@ pub(crate) struct Core {
     observer: Observer,
     rules: Rules,
     mended: Mended,
+    /// Declared endpoints that are not connected, as `name.network`, and why.
+    unconnected: BTreeMap<String, String>,
     unfetched: Unfetched,
     /// The time of the last warning that an unknown sender did not become a peer.
     crowd_warned: Option<Instant>,
@@ -82,6 +84,7 @@ impl Core {
         let homeless = self.pin_again();
         let changes = done?;
         self.forget_pins(homeless);
+        self.forget_names(&changes);
         if !changes.is_empty() {
             self.state.warnings().iter().for_each(|warning| warn!("{warning}"));
         }

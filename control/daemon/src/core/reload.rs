@@ -28,11 +28,14 @@ impl Core {
                 return Err(error);
             }
         };
-        let reload = Reload { dry_run, changes: plan.changes.iter().map(view::change).collect() };
+        let added = plan.next.unconnected().filter(|it| !self.state.declares(it)).map(view::declared);
+        let changes = plan.changes.iter().map(view::change).chain(added).collect();
+        let reload = Reload { dry_run, changes };
         if !dry_run {
             self.carry_out(plan, Attempt::retrying()).await?;
             self.reload_refused = None;
             self.note_declared()?;
+            self.connect_declared().await;
             info!(changes = reload.changes.len(), "reloaded");
             // Known strangers may be accepted from now on.
             self.signals.stranger.notify_one();

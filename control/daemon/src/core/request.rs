@@ -10,18 +10,19 @@ use crate::{
     attach::Attachment,
     capture::CaptureStream,
     directory::DirectoryChange,
-    state::{Change, Command, Membership},
+    state::{Called, Change, Command, Membership},
     view::Snapshot,
 };
 use vswitch_host::channel::Caller;
 use vswitch_model::{
     Connect, Error, Id, Name, Netns, NetworkSpec, NetworkUpdate, Reference,
     api::{
-        FdbKey, Flush, Flushed, Prune, Pruned, Reload, StaticEntry, capture::CaptureRequest,
+        FdbKey, Flush, Flushed, Prune, Pruned, Reload, StaticEntry, StaticName, capture::CaptureRequest,
         directory::Directory,
     },
     publish::Publish,
 };
+use vswitch_names::Record;
 
 /// A request that changes the switch, or a periodic task. Served one by one, in order.
 #[derive(Debug)]
@@ -58,6 +59,12 @@ pub(crate) enum Request {
     Direct(Reference, DirectoryChange, Reply<()>),
     /// The directory of a network, as it was given.
     Directory(Reference, Reply<Directory>),
+    /// Replaces the names that other hosts' endpoints have in a network.
+    Names(Name, Arc<[Record]>, Reply<()>),
+    /// Gives a name by hand.
+    AddName(StaticName, Reply<()>),
+    /// Takes a name away that was given by hand: of a network, the name.
+    RemoveName(Name, Name, Reply<()>),
     /// Begins a capture.
     Capture(Box<CaptureRequest>, Reply<CaptureStream>),
     /// Ends these captures, and those that are over.
@@ -140,6 +147,8 @@ pub(crate) enum EngineRequest {
     Clear(Name, Reply<()>),
     /// Notes where a bare interface was moved.
     Moved(Id, Netns, Reply<()>),
+    /// Notes what the engine calls an endpoint.
+    Called(Id, Box<Called>, Reply<()>),
     /// Publishes exactly these ports of the host for an endpoint.
     Publish(Id, Vec<Publish>, Reply<()>),
     /// Notes which network an engine knows by an id of its own, or removes that note.

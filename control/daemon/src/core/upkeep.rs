@@ -1,6 +1,9 @@
 //! Periodic tasks: failed ports, unknown senders, ended captures, ageing.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use tracing::{info, warn};
@@ -110,6 +113,38 @@ impl Core {
         }
     }
 
+    /// Connects the endpoints that the file declares, as far as their namespaces are there.
+    pub(super) async fn connect_declared(&mut self) {
+        let wanted: Vec<_> = self.state.unconnected().cloned().collect();
+        let mut failed = BTreeMap::new();
+        for declared in wanted {
+            let what = format!("{}.{}", declared.name, declared.network);
+            if let Err(error) = self.connect(declared.network.clone().into(), declared.request()).await {
+                if self.unconnected.get(&what) != Some(&error.sentence) {
+                    warn!(endpoint = what, "declared, and not connected for now: {}", error.sentence);
+                }
+                failed.insert(what, error.sentence);
+            }
+        }
+        let is_news = failed != self.unconnected;
+        self.unconnected = failed;
+        if is_news {
+            self.publish();
+        }
+    }
+
+    /// Disconnects endpoints that the file declared at an earlier start.
+    pub(super) async fn disconnect_undeclared(&mut self) {
+        let ids = self.state.undeclared();
+        if ids.is_empty() {
+            return;
+        }
+        let command = Command::Disconnect { ids, now: Timestamp::now() };
+        if let Err(error) = self.execute(command, Attempt::retrying()).await {
+            warn!("endpoints that the file declares no more are still connected: {}", error.sentence);
+        }
+    }
+
     /// Tells what other programs have changed, and was set again.
     fn tell_mended(&mut self, details: Vec<String>) {
         let any = !details.is_empty();
@@ -129,6 +164,7 @@ impl Core {
         self.edge.sweep();
         let now = self.presences();
         self.reap(&now).await;
+        self.connect_declared().await;
         self.follow_underlay().await;
         self.believe_peers().await;
         self.rules.retry(self.state.outside());

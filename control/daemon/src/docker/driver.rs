@@ -65,6 +65,7 @@ impl Plugin {
     }
 
     pub(super) async fn create_endpoint(&self, ask: OfEndpoint) -> Result<Value, Error> {
+        self.asked.notify_one();
         let network = self.network(&ask.network_id)?;
         let id = id(&ask.endpoint_id)?;
         let connect = connect(&id, &ask)?;

@@ -26,7 +26,7 @@ use super::{
     server::Plugin,
     wire::{GATEWAY, OfPool, REQUEST_TYPE, RequestPool, text},
 };
-use vswitch_model::{Driver, Error, Family, NetworkSpec, SubnetSpec};
+use vswitch_model::{Connect, Driver, Error, Family, NetworkSpec, SubnetSpec};
 
 /// The address spaces: subnets of this host, and subnets of all hosts.
 pub(super) const SPACES: [&str; 2] = ["vswitch-local", "vswitch-global"];
@@ -132,7 +132,12 @@ impl Plugin {
         let own = network.as_ref().and_then(|network| network.subnets.iter().find(|it| it.subnet == subnet));
         let address = match (ask.address.as_str(), own) {
             ("", Some(SubnetSpec { gateway: Some(gateway), .. })) if is_gateway => *gateway,
-            ("", _) => self.free_address(subnet, own)?,
+            ("", _) => {
+                if let Some(network) = &network {
+                    self.core.reserve(&network.name.clone().into(), &Connect::default()).await?;
+                }
+                self.free_address(subnet, own)?
+            }
             (text, own) => {
                 let address: IpAddr =
                     text.parse().map_err(|_| Error::invalid(format!("{text:?} is not an address")))?;

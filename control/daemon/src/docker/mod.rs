@@ -19,7 +19,9 @@
 //! dockerd waits for an answer without a limit of its own, so [`server`] has one.
 
 mod driver;
+mod engine;
 mod ipam;
+mod names;
 mod revive;
 mod server;
 mod spec;
@@ -27,4 +29,4 @@ mod spec;
 mod tests;
 mod wire;
 
-pub(crate) use self::{revive::revive, server::serve, spec::SpecFile};
+pub(crate) use self::{names::follow, revive::revive, server::serve, spec::SpecFile};

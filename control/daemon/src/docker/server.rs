@@ -15,7 +15,11 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::{net::UnixListener, sync::Semaphore, time::timeout};
+use tokio::{
+    net::UnixListener,
+    sync::{Notify, Semaphore},
+    time::timeout,
+};
 use tracing::{debug, warn};
 
 use super::ipam::{Holds, SPACES};
@@ -37,6 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Plugin {
     pub(super) core: Handle,
     holds: Mutex<Holds>,
+    /// Told when an engine asks for an endpoint: there is one.
+    pub(super) asked: Arc<Notify>,
 }
 
 impl Plugin {
@@ -55,21 +61,22 @@ fn limits() -> Limits {
     }
 }
 
-/// Serves the plugin until `stop` resolves, then finishes pending calls.
+/// Serves the plugin until `stop` resolves, then finishes pending calls. `asked` is told when an engine asks for an endpoint.
 pub(crate) async fn serve(
     listener: UnixListener,
     core: Handle,
+    asked: Arc<Notify>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) {
-    http::serve(listener, router(core), limits(), |_| (), stop).await;
+    http::serve(listener, router(core, asked), limits(), |_| (), stop).await;
 }
 
 /// The calls of the protocol.
-fn router(core: Handle) -> Router {
+fn router(core: Handle, asked: Arc<Notify>) -> Router {
     Router::new()
         .route("/{call}", post(answer))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .with_state(Arc::new(Plugin { core, holds: Mutex::default() }))
+        .with_state(Arc::new(Plugin { core, holds: Mutex::default(), asked }))
 }
 
 async fn answer(State(plugin): State<Arc<Plugin>>, Path(call): Path<String>, body: Bytes) -> Response {

@@ -27,7 +27,7 @@ impl Plugin {
     fn of(core: Arc<Simulated>, name: &str, handle: impl FnOnce(&Handle) -> Handle) -> Self {
         let socket = core.path(name);
         let listener = UnixListener::bind(&socket).unwrap();
-        tokio::spawn(serve(listener, handle(&core), std::future::pending()));
+        tokio::spawn(serve(listener, handle(&core), Arc::default(), std::future::pending()));
         Self { core, socket }
     }
 

@@ -20,7 +20,7 @@ impl Edge {
 
     /// Why `port` carries no frames; `None` if it does.
     pub(crate) fn why_down(&self, port: &EdgePort) -> Option<String> {
-        port.why_down(self.endpoint().is_some())
+        port.why_down(|| self.endpoint().is_some())
     }
 
     /// The names of the namespaces that open devices keep alive.
@@ -127,10 +127,10 @@ impl Opening<'_> {
 
 impl EdgePort {
     /// Why it carries no frames; `None` if it does. Peers and collectors need the tunnel's endpoint.
-    pub(super) fn why_down(&self, tunnel_is_open: bool) -> Option<String> {
+    pub(super) fn why_down(&self, tunnel_is_open: impl FnOnce() -> bool) -> Option<String> {
         match &self.device {
             Err(why) => Some(why.clone()),
-            Ok(OpenDevice::Remote { .. }) if !tunnel_is_open => {
+            Ok(OpenDevice::Remote { .. }) if !tunnel_is_open() => {
                 Some("the tunnel has no open endpoint: see port vxlan, or add [vxlan] to the file".into())
             }
             Ok(_) => None,

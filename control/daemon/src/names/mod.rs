@@ -1,8 +1,9 @@
 //! Who has which name, and the DNS server that says so.
 //!
 //! ```text
-//! State ─ records ─> Table ─> Server (vswitch-names)      with each change, before it is answered
+//! State ─ records ──┬> Table ─> Server (vswitch-names)    with each change, before it is answered
 //!       └ sandboxes' resolv.conf, the addresses to serve
+//! cluster ─ records ┘  of other hosts
 //! ```
 //! Names are derived from the desired state, as ports are, and stored nowhere. The core follows each change at once: who was told that
 //! an endpoint is connected can ask for its name.
@@ -28,7 +29,7 @@ use crate::{Failure, core::Leave, machine::Machine, state::State};
 use vswitch_host::{link::Links, netns::Namespace};
 use vswitch_model::{
     DnsSpec, EndpointSpec, Error, Name,
-    api::{NameEntry, NamesFilter},
+    api::{NameEntry, NamesFilter, StaticName},
 };
 use vswitch_names::{
     Asker, Network, Record, Table,
@@ -36,6 +37,7 @@ use vswitch_names::{
     server::{Server, Settings, Upstream},
 };
 
+pub(crate) use self::records::aliases;
 use self::{records::addresses_served, sandboxes::Sandboxes};
 
 /// The port of DNS.
@@ -143,8 +145,13 @@ fn entry(table: &Table, network: &Network, name: &str, addresses: Vec<IpAddr>, s
     }
 }
 
-/// A network of the table, after the subnets and records that it was made from.
-type Made = (Vec<IpNet>, Vec<Record>, Arc<Network>);
+/// A network of the table, and what it was made from.
+struct Made {
+    subnets: Vec<IpNet>,
+    own: Vec<Record>,
+    elsewhere: Option<Arc<[Record]>>,
+    network: Arc<Network>,
+}
 
 /// The names and all that serves them, as the core owns it.
 pub(crate) struct Naming {
@@ -152,6 +159,10 @@ pub(crate) struct Naming {
     machine: Machine,
     /// What the table was made from.
     followed: Option<State>,
+    /// The names that were given by hand.
+    by_hand: Vec<StaticName>,
+    /// The names of other hosts' endpoints, by network.
+    elsewhere: BTreeMap<Name, Arc<[Record]>>,
     /// The networks of the table: one that is the same is not made again.
     networks: BTreeMap<Name, Made>,
     sandboxes: Sandboxes,
@@ -175,6 +186,8 @@ impl Naming {
             server: Arc::new(Server::start(Settings { upstream, allow: spec.allow.clone() })),
             machine,
             followed: None,
+            by_hand: Vec::new(),
+            elsewhere: BTreeMap::new(),
             networks: BTreeMap::new(),
             sandboxes: Sandboxes::default(),
             own: None,
@@ -195,6 +208,7 @@ impl Naming {
             return;
         }
         self.followed = Some(state.clone());
+        self.elsewhere.retain(|network, _| state.network(network).is_some());
         // Otherwise made when asked for: a change does not pay for what is not served.
         if state.dns().enabled {
             let table = self.table(state);
@@ -207,18 +221,37 @@ impl Naming {
         }
     }
 
+    /// Takes in the names that other hosts' endpoints have in a network; the next [`follow`](Self::follow) serves them.
+    pub(crate) fn hear(&mut self, network: Name, records: Arc<[Record]>) {
+        self.elsewhere.insert(network, records);
+        self.followed = None;
+    }
+
+    /// Takes in all names that were given by hand; the next [`follow`](Self::follow) serves them.
+    pub(crate) fn give(&mut self, names: Vec<StaticName>) {
+        self.by_hand = names;
+        self.followed = None;
+    }
+
     /// The table of `state`, made of the networks of the table before where they are the same.
     fn table(&mut self, state: &State) -> Table {
         let mut before = std::mem::take(&mut self.networks);
-        for (name, (subnets, records)) in records::records(state) {
-            let same = before.remove(&name).filter(|it| it.0 == subnets && it.1 == records);
-            let network = match same {
-                Some((.., network)) => network,
-                None => Arc::new(Network::new(name.as_str(), subnets.iter().copied(), &records)),
+        for (name, (subnets, mut own)) in records::records(state) {
+            own.extend(self.by_hand.iter().filter(|it| it.network == name).map(records::of_hand));
+            let elsewhere = self.elsewhere.get(&name).cloned();
+            let is_same = |it: &Made| {
+                // Not compared one by one: the cluster says when they change.
+                let before = it.elsewhere.as_ref().map(Arc::as_ptr);
+                it.subnets == subnets && it.own == own && before == elsewhere.as_ref().map(Arc::as_ptr)
             };
-            self.networks.insert(name, (subnets, records, network));
+            let made = before.remove(&name).filter(is_same).unwrap_or_else(|| {
+                let all = own.iter().chain(elsewhere.iter().flat_map(|it| &**it));
+                let network = Arc::new(Network::new(name.as_str(), subnets.iter().copied(), all));
+                Made { subnets, own, elsewhere, network }
+            });
+            self.networks.insert(name, made);
         }
-        table_of(state, self.networks.values().map(|(.., network)| Arc::clone(network)))
+        table_of(state, self.networks.values().map(|it| Arc::clone(&it.network)))
     }
 
     /// Binds what is wanted and not bound yet.

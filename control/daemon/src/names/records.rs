@@ -2,8 +2,9 @@
 //!
 //! | object | name | further names |
 //! |---|---|---|
-//! | endpoint | its own | its aliases, the first 12 digits of its container's id |
+//! | endpoint | its own | its aliases, its service, the first 12 digits of its container's id |
 //! | `[[port]]` with addresses | its own | – |
+//! | given by hand | itself | – |
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -14,7 +15,7 @@ use ipnet::IpNet;
 
 use super::PORT;
 use crate::state::{Origin, State};
-use vswitch_model::{Driver, EndpointSpec, Name, NetworkSpec, PortSpec, publish::Protocol};
+use vswitch_model::{Driver, EndpointSpec, Name, NetworkSpec, PortSpec, api::StaticName, publish::Protocol};
 use vswitch_names::{Port, Record};
 
 /// The digits of a container's id that are a name of it, as with Docker.
@@ -42,7 +43,6 @@ pub(super) fn records(state: &State) -> BTreeMap<Name, (Vec<IpNet>, Vec<Record>)
 }
 
 fn of_endpoint(endpoint: &EndpointSpec) -> Record {
-    let short = endpoint.container.iter().map(|id| id.chars().take(SHORT).collect::<String>());
     let port = |protocol: Protocol, number: u16| Port {
         name: number.to_string(),
         protocol: protocol.to_string(),
@@ -57,17 +57,31 @@ fn of_endpoint(endpoint: &EndpointSpec) -> Record {
     }
     Record {
         name: endpoint.name.to_string(),
-        aliases: endpoint.aliases.iter().cloned().chain(short).collect(),
+        aliases: aliases(endpoint),
         addresses: endpoint.addresses.iter().map(IpNet::addr).collect(),
+        service: endpoint.service.clone(),
+        unready: endpoint.unready,
         ports,
-        ..Record::default()
     }
+}
+
+/// The further names of an endpoint.
+pub(crate) fn aliases(endpoint: &EndpointSpec) -> Vec<String> {
+    let mut aliases = endpoint.aliases.clone();
+    let short = endpoint.container.iter().map(|id| id.chars().take(SHORT).collect::<String>());
+    // Engines give it themselves.
+    aliases.extend(short.filter(|short| !endpoint.aliases.contains(short)));
+    aliases
 }
 
 fn of_port(port: &PortSpec) -> Option<Record> {
     let addresses: Vec<_> = port.interface()?.address.iter().map(IpNet::addr).collect();
     let record = || Record { name: port.name.to_string(), addresses, ..Record::default() };
     (!port.interface()?.address.is_empty()).then(record)
+}
+
+pub(super) fn of_hand(name: &StaticName) -> Record {
+    Record { name: name.name.to_string(), addresses: name.addresses.clone(), ..Record::default() }
 }
 
 /// The addresses of local stations, each with its networks: those of its sandbox or container, the oldest first.

@@ -25,7 +25,7 @@ impl State {
         let local = self.endpoint().and_then(|port| Some(port.device.endpoint()?.local.ip()));
         for entry in self.networks.entries() {
             let network = &*entry.spec;
-            ports.extend(host_port(network, local));
+            ports.extend(host_port(network, local, self.switch.accelerate.is_auto()));
             if let Some(parent) = &network.options.parent {
                 let trunk = trunks.entry(parent.device.clone()).or_default();
                 match parent.vlan {
@@ -88,7 +88,10 @@ impl Trunk {
 ///
 /// In an overlay the host may be both: the gateway has the same address on every host, so no answer to it comes from another
 /// host. With an address of its own, which is first, as it is the one to send from, the host reaches containers everywhere.
-fn host_port(network: &NetworkSpec, local: Option<IpAddr>) -> Option<PortSpec> {
+///
+/// Where the kernel forwards between the network's containers, it is a veth pair as well, so that it forwards between them and the
+/// host.
+fn host_port(network: &NetworkSpec, local: Option<IpAddr>, accelerates: bool) -> Option<PortSpec> {
     let own = |subnet: &SubnetSpec| {
         let host = || subnet.aux.get(HOST_ADDRESS).copied().filter(|_| network.options.host);
         match network.driver() {
@@ -121,7 +124,9 @@ fn host_port(network: &NetworkSpec, local: Option<IpAddr>) -> Option<PortSpec> {
         ..InterfaceSpec::default()
     };
     let carries = Carries::Access { network: network.name.clone() };
-    Some(PortSpec::new(host_port_name(network), carries, DeviceSpec::Tap(interface)))
+    let accelerates = accelerates && network.options.veth && network.options.accelerate.is_auto();
+    let device = if accelerates { DeviceSpec::Veth(interface) } else { DeviceSpec::Tap(interface) };
+    Some(PortSpec::new(host_port_name(network), carries, device))
 }
 
 /// The MAC address of this host's gateway in a network over several hosts: each host has one of its own, which follows from

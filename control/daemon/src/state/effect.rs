@@ -294,10 +294,13 @@ fn port_rules(state: &State, port: &Port, group: bool, recorded: &[IpAddr]) -> O
     let is_gateway = is_gateway(state, port);
     let interface = port.spec.interface();
     let guard = port.spec.guard.as_ref().zip(interface).and_then(|(guard, it)| guard.guard(it, recorded));
+    let own = interface.into_iter().flat_map(|interface| &interface.address).map(IpNet::addr);
+    let addresses = own.chain(recorded.iter().copied());
     Some(PortRules {
         id: port.id,
         mode,
         station: interface.filter(|_| is_gateway || guard.is_some()).and_then(|interface| interface.mac),
+        addresses: addresses.collect(),
         guard,
         isolated: is_isolated(state, port),
         hairpin: port.spec.hairpin,

@@ -4,7 +4,7 @@
 //! port in the switch and its share of the gateway's rules are derived each time.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
     sync::Arc,
@@ -17,8 +17,8 @@ use vswitch::addr::MacAddr;
 
 use super::{NetworkError, Refusal, State};
 use vswitch_model::{
-    Connect, Driver, EndpointSpec, Family, Id, Identity, IfName, Name, Netns, NetworkSpec, Reference,
-    SubnetSpec,
+    Connect, DeclaredEndpoint, Driver, EndpointSpec, Family, Id, Identity, IfName, Name, Netns, NetworkSpec,
+    Reference, SubnetSpec,
     ipam::{Holder, IpamError, Subnet, Turns},
     options::{EndpointOptions, Options},
     publish::Published,
@@ -48,6 +48,23 @@ pub enum EndpointUpdate {
     Moved(Netns),
     /// Exactly these ports of the host lead to it.
     Published(Vec<Published>),
+    /// Its engine calls it so.
+    Called(Called),
+}
+
+/// What an engine says of a container in a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Called {
+    /// The container's id.
+    pub container: String,
+    /// Its name.
+    pub name: String,
+    /// Further names of it.
+    pub aliases: Vec<String>,
+    /// The service it is a task of.
+    pub service: Option<String>,
+    /// Whether its health check has not passed.
+    pub unready: bool,
 }
 
 impl State {
@@ -128,6 +145,8 @@ impl State {
             identity: sandbox.identity,
             container: connect.container,
             aliases: connect.aliases,
+            service: None,
+            unready: false,
             ifname,
             mac,
             addresses,
@@ -137,6 +156,7 @@ impl State {
             published: sandbox.published.clone(),
             port,
             created: sandbox.now,
+            declared: connect.declared,
         };
         let is_chosen = |address: &IpNet| match Family::of(*address) {
             Family::V4 => connect.ip.is_none(),
@@ -150,16 +170,98 @@ impl State {
         Ok(())
     }
 
+    /// Takes over what the file declares: endpoints that it declares no longer, or in another way, are removed. Their addresses do
+    /// not rest: they are given out in turn, as all.
+    pub(super) fn declare_endpoints(&mut self, declared: Vec<DeclaredEndpoint>) {
+        self.declared = Arc::new(declared);
+        let dropped = self.undeclared();
+        if !dropped.is_empty() {
+            Arc::make_mut(&mut self.endpoints).retain(|id, _| !dropped.contains(id));
+        }
+    }
+
+    /// At a start: brings back what the file has dropped of `connected`, where the network is still there, so that it is found with its
+    /// interfaces, and then [disconnected](State::undeclared).
+    pub(super) fn keep_undeclared(&mut self, connected: &BTreeMap<Id, Arc<EndpointSpec>>) {
+        for (id, endpoint) in connected {
+            if !self.endpoints.contains_key(id) && self.networks.entry(&endpoint.network).is_some() {
+                Arc::make_mut(&mut self.endpoints).insert(id.clone(), Arc::clone(endpoint));
+            }
+        }
+    }
+
+    /// Endpoints that the file declared before, and no longer or in another way.
+    pub(crate) fn undeclared(&self) -> Vec<Id> {
+        let digests: HashSet<_> = self.declared.iter().map(DeclaredEndpoint::digest).collect();
+        let is_dropped =
+            |it: &EndpointSpec| it.declared.as_ref().is_some_and(|digest| !digests.contains(digest));
+        self.endpoints.values().filter(|it| is_dropped(it)).map(|it| it.id.clone()).collect()
+    }
+
+    /// The declared endpoints that are not connected.
+    pub(crate) fn unconnected(&self) -> impl Iterator<Item = &DeclaredEndpoint> {
+        let connected: HashSet<_> = self.endpoints.values().filter_map(|it| it.declared.as_ref()).collect();
+        self.declared.iter().filter(move |it| !connected.contains(&it.digest()))
+    }
+
+    /// Whether the file has declared this already.
+    pub(crate) fn declares(&self, declared: &DeclaredEndpoint) -> bool {
+        self.declared.contains(declared)
+    }
+
     /// Notes a change of an endpoint.
     pub(super) fn update_endpoint(&mut self, id: &Id, update: EndpointUpdate) -> Result<(), Refusal> {
         let before = self.endpoints.get(id).ok_or_else(|| NetworkError::NoEndpoint(id.clone()))?;
         let mut endpoint = (**before).clone();
+        if let EndpointUpdate::Called(called) = &update {
+            self.unname_forgotten(&endpoint, &called.container);
+        }
         match update {
             EndpointUpdate::Moved(netns) => endpoint.moved = Some(netns),
             EndpointUpdate::Published(published) => endpoint.published = published,
+            EndpointUpdate::Called(called) => self.call(&mut endpoint, called),
         }
         Arc::make_mut(&mut self.endpoints).insert(id.clone(), Arc::new(endpoint));
         Ok(())
+    }
+
+    /// Takes the names from other endpoints of a container in a network: it has one there, so these are of an earlier life, which
+    /// an engine that was killed has forgotten.
+    fn unname_forgotten(&mut self, endpoint: &EndpointSpec, container: &str) {
+        let is_earlier = |it: &EndpointSpec| {
+            it.network == endpoint.network
+                && it.id != endpoint.id
+                && it.container.as_deref() == Some(container)
+        };
+        for earlier in Arc::make_mut(&mut self.endpoints).values_mut().filter(|it| is_earlier(it)) {
+            let name = format!("ep-{}", earlier.id.short()).parse().expect("digits make a name");
+            let earlier = Arc::make_mut(earlier);
+            (earlier.name, earlier.container, earlier.service) = (name, None, None);
+            earlier.aliases.clear();
+        }
+    }
+
+    /// Whether it is known that an engine calls an endpoint so.
+    pub(crate) fn is_called(&self, endpoint: &EndpointSpec, called: &Called) -> bool {
+        let mut after = endpoint.clone();
+        self.call(&mut after, called.clone());
+        after == *endpoint
+    }
+
+    /// Gives an endpoint the name that its engine has for it. In a network a name is one endpoint's: where another has it, or
+    /// where it is too long, it becomes one of the further names, which several may have.
+    fn call(&self, endpoint: &mut EndpointSpec, called: Called) {
+        let Called { container, name, mut aliases, service, unready } = called;
+        aliases.retain(|alias| *alias != name);
+        let is_free = |name: &Name| {
+            !self.endpoints_of(&endpoint.network).any(|it| it.id != endpoint.id && it.name == *name)
+        };
+        match name.parse().ok().filter(is_free) {
+            Some(name) => endpoint.name = name,
+            None => aliases.insert(0, name),
+        }
+        endpoint.aliases = aliases;
+        (endpoint.container, endpoint.service, endpoint.unready) = (Some(container), service, unready);
     }
 
     /// Removes endpoints; unknown ids are ignored. Their addresses rest.
@@ -234,7 +336,9 @@ impl State {
                 }
                 (None, Some(subnet)) => {
                     let next = match self.blocks_of(&network.name) {
-                        Some(blocks) => next_within(subnet, blocks, &self.turns, now)?,
+                        Some(blocks) => {
+                            next_within(subnet, blocks, &self.turns, self.turns.last(subnet.net()), now)?
+                        }
                         None => subnet.allocate_next(&self.turns, self.turns.last(subnet.net()), now)?,
                     };
                     IpNet::new_assert(next, subnet.net().prefix_len())
@@ -369,14 +473,14 @@ impl State {
     }
 }
 
-/// The address whose turn it is of those in the blocks: one that rests only if all do.
-fn next_within(
+/// The address whose turn it is after `last` of those in the blocks: one that rests only if all do.
+pub(super) fn next_within(
     subnet: &Subnet,
     blocks: &[IpNet],
     turns: &Turns,
+    last: Option<IpAddr>,
     now: Timestamp,
 ) -> Result<IpAddr, IpamError> {
-    let last = turns.last(subnet.net());
     let next = |block: &IpNet| subnet.clone().within(*block).allocate_next(turns, last, now).ok();
     let mut free: Vec<_> = blocks.iter().filter(|it| subnet.net().contains(*it)).filter_map(next).collect();
     // Round the blocks, from the one of the last address on.

@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::{Kind, Network, Origin, Refusal, State, registry::Entry};
+use super::{Kind, Network, Origin, Refusal, State, endpoint::next_within, registry::Entry};
 use vswitch_host::link::Route;
 use vswitch_model::{
     Driver, Family, Id, Ipam, Name, NetworkSpec, NetworkUpdate, PoolSpec, PortSpec, Reference, SubnetSpec,
@@ -100,6 +100,9 @@ pub enum NetworkError {
     /// The key cannot change while the network lives: (network, key, reason).
     #[error("network {0}: {1} cannot change while the network lives: {2}")]
     Fixed(Name, String, &'static str),
+    /// The file declares the endpoint: (endpoint, network).
+    #[error("endpoint {0} of network {1} is declared in the configuration file: remove it there and reload")]
+    DeclaredEndpoint(Name, Name),
     /// The file declares it.
     #[error("network {0} is declared in the configuration file: change it there and reload")]
     Declared(Name),
@@ -249,7 +252,8 @@ impl State {
         now: Timestamp,
     ) -> Result<IpAddr, NetworkError> {
         let has_it = |network: &Network| network.spec.subnets.iter().any(|it| it.subnet == subnet.subnet);
-        let found = match self.networks().find(has_it) {
+        let network = self.networks().find(has_it);
+        let found = match &network {
             Some(network) => self.subnets_of(&network.spec)?.into_iter().find(|it| it.net() == subnet.subnet),
             None => None,
         };
@@ -259,7 +263,11 @@ impl State {
             let _ = found.claim(*address);
         }
         let last = last.or_else(|| self.turns.last(subnet.subnet));
-        Ok(found.allocate_next(&self.turns, last, now)?)
+        // Of a network of the cluster this host assigns its own blocks.
+        match network.and_then(|network| self.blocks_of(&network.spec.name)) {
+            Some(blocks) => Ok(next_within(&found, blocks, &self.turns, last, now)?),
+            None => Ok(found.allocate_next(&self.turns, last, now)?),
+        }
     }
 
     /// Every subnet of every network.
@@ -282,6 +290,23 @@ impl State {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A sentence for each subnet of `spec` that takes addresses from a LAN of the host: allowed, as with Docker, and worth a word.
+    pub(crate) fn shadowed(&self, spec: &NetworkSpec) -> Vec<String> {
+        if spec.driver() == Driver::Uplink {
+            return Vec::new();
+        }
+        let is_lan = |route: &&Route| route.on_link && route.to.prefix_len() > 1;
+        let sentence = |subnet: IpNet| {
+            let mut lans = self.host.routes.iter().filter(is_lan);
+            let lan = lans.find(|route| route.to != subnet && route.to.contains(&subnet))?;
+            Some(format!(
+                "{subnet} is a part of {} on {}: the host and its containers no longer reach who has these addresses there",
+                lan.to, lan.ifname
+            ))
+        };
+        spec.subnets.iter().filter_map(|it| sentence(it.subnet)).collect()
     }
 
     fn free_vni(&self) -> Result<Vni, NetworkError> {

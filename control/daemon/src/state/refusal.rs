@@ -152,6 +152,7 @@ fn code_of(error: &NetworkError) -> ErrorKind {
         NetworkError::Exists(_)
         | NetworkError::EndpointExists(..)
         | NetworkError::Declared(_)
+        | NetworkError::DeclaredEndpoint(..)
         | NetworkError::Uprooted(..)
         | NetworkError::Ipam(IpamError::Taken(_) | IpamError::Held(..)) => ErrorKind::Conflict,
         NetworkError::Predefined(_)

@@ -22,11 +22,21 @@ pub(super) enum Table {
     Adopted,
     /// Addresses lent to other network drivers.
     Lent,
+    /// Names given by hand, by network and name.
+    Names,
 }
 
 impl Table {
-    pub(super) const ALL: [Self; 7] =
-        [Self::Networks, Self::Ports, Self::Endpoints, Self::Pins, Self::Declared, Self::Adopted, Self::Lent];
+    pub(super) const ALL: [Self; 8] = [
+        Self::Networks,
+        Self::Ports,
+        Self::Endpoints,
+        Self::Pins,
+        Self::Declared,
+        Self::Adopted,
+        Self::Lent,
+        Self::Names,
+    ];
 
     /// Its name on the disk.
     pub(super) const fn name(self) -> &'static str {
@@ -38,6 +48,7 @@ impl Table {
             Self::Declared => "declared",
             Self::Adopted => "adopted",
             Self::Lent => "lent",
+            Self::Names => "names",
         }
     }
 }

@@ -51,7 +51,10 @@ use self::{
 };
 use crate::state::{Kind, Record};
 use vswitch_host::random;
-use vswitch_model::{Error, ErrorKind, Id, Name, NetworkSpec, PortSpec, api::StaticEntry};
+use vswitch_model::{
+    Error, ErrorKind, Id, Name, NetworkSpec, PortSpec,
+    api::{StaticEntry, StaticName},
+};
 
 /// Version of the store's format on the disk. It is raised when the meaning changes.
 ///
@@ -334,6 +337,27 @@ impl Store {
         self.write::<()>(Table::Pins, &pin_key(network, mac), None)
     }
 
+    /// All names given by hand.
+    pub(crate) fn names(&self) -> Vec<StaticName> {
+        self.inner().parse(Table::Names, |name| name)
+    }
+
+    /// Stores a name given by hand, replacing what it meant. It is on the disk when this returns.
+    ///
+    /// # Errors
+    /// It is not stored.
+    pub(crate) fn put_name(&self, name: &StaticName) -> Result<(), StoreError> {
+        self.write(Table::Names, &name_key(&name.network, &name.name), Some(name))
+    }
+
+    /// Deletes a name given by hand, if it is present. The disk is updated when this returns.
+    ///
+    /// # Errors
+    /// It is still stored.
+    pub(crate) fn remove_name(&self, network: &Name, name: &Name) -> Result<(), StoreError> {
+        self.write::<()>(Table::Names, &name_key(network, name), None)
+    }
+
     /// The networks of the file's last declaration.
     pub fn declared(&self) -> Vec<NetworkSpec> {
         self.inner().parse(Table::Declared, |network| network)
@@ -579,6 +603,10 @@ impl From<StoreError> for Error {
         };
         Self::new(kind, error.to_string())
     }
+}
+
+fn name_key(network: &Name, name: &Name) -> String {
+    format!("{network}/{name}")
 }
 
 fn pin_key(network: &Name, mac: MacAddr) -> String {

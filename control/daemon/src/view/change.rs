@@ -1,7 +1,10 @@
 //! The changes of a reload, as the API reports them.
 
 use crate::state;
-use vswitch_model::api::{Action, Change};
+use vswitch_model::{
+    DeclaredEndpoint,
+    api::{Action, Change},
+};
 
 /// A difference, from its line: `+ network red`, `~ port web: isolated false -> true`.
 pub(crate) fn change(change: &state::Change) -> Change {
@@ -30,4 +33,10 @@ pub(crate) fn change(change: &state::Change) -> Change {
     let line = change.to_string();
     let detail = line.split_once(": ").map_or("", |(_, detail)| detail);
     Change { action, object: object.to_owned(), name, detail: detail.to_owned() }
+}
+
+/// That an endpoint is to be connected because the file declares it.
+pub(crate) fn declared(endpoint: &DeclaredEndpoint) -> Change {
+    let detail = format!("network {}", endpoint.network);
+    Change { action: Action::Add, object: "endpoint".to_owned(), name: endpoint.name.to_string(), detail }
 }

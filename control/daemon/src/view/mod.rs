@@ -49,7 +49,11 @@ use vswitch_fastpath::FastPort;
 use vswitch_vxlan::{device::Path, endpoint::Vtep};
 
 use self::census::Census;
-pub(crate) use self::{change::change, fdb::pinned, names::Names};
+pub(crate) use self::{
+    change::{change, declared},
+    fdb::pinned,
+    names::Names,
+};
 use crate::{
     capture::Running,
     core::Engines,

@@ -28,9 +28,9 @@ impl Snapshot {
                 carries => carries.named().for_each(&mut note),
             }
         }
-        let mut endpoints: HashMap<Name, Vec<Endpoint>> = HashMap::new();
+        let mut endpoints: HashMap<&Name, Vec<&EndpointSpec>> = HashMap::new();
         for it in state.endpoints() {
-            endpoints.entry(it.network.clone()).or_default().push(self.show_endpoint(it));
+            endpoints.entry(&it.network).or_default().push(it);
         }
         let ours = state.networks().map(|network| {
             let name = &network.spec.name;
@@ -38,12 +38,17 @@ impl Snapshot {
                 &network,
                 ports.remove(name).unwrap_or_default(),
                 macs.of(network.id),
-                endpoints.remove(name).unwrap_or_default(),
+                self.show_endpoints(network.spec.id(), endpoints.remove(name).unwrap_or_default()),
             )
         });
         let mut networks: Vec<_> = ours.chain(state::predefined().map(predefined)).collect();
         networks.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
         networks
+    }
+
+    /// What a new network takes from the host's LANs: sentences.
+    pub(crate) fn shadowed(&self, spec: &NetworkSpec) -> Vec<String> {
+        self.state.shadowed(spec)
     }
 
     /// The network of a reference, predefined ones included, with the usage of its subnets.
@@ -61,7 +66,8 @@ impl Snapshot {
         let name = &network.spec.name;
         let carries = |port: &state::Port| port.spec.holds(&network.spec);
         let ports = self.state.ports().filter(carries).map(|port| port.spec.name.clone()).collect();
-        let endpoints = self.state.endpoints_of(name).map(|it| self.show_endpoint(it)).collect();
+        let endpoints = self.state.endpoints_of(name).map(|it| &**it).collect();
+        let endpoints = self.show_endpoints(network.spec.id(), endpoints);
         let mut shown = show(network, ports, self.macs().of(network.id), endpoints);
         let subnets = self.state.subnets_of(&network.spec).unwrap_or_default();
         shown.usage = subnets
@@ -76,9 +82,9 @@ impl Snapshot {
 
     /// Every endpoint, by network and name.
     pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
-        let mut endpoints: Vec<_> = self.state.endpoints().map(|it| self.show_endpoint(it)).collect();
-        endpoints.sort_by(|a, b| (&a.spec.network, &a.spec.name).cmp(&(&b.spec.network, &b.spec.name)));
-        endpoints
+        let mut endpoints: Vec<_> = self.state.endpoints().collect();
+        endpoints.sort_by_key(|it| (&it.network, &it.name));
+        endpoints.into_iter().map(|it| self.show_endpoint(self.network_id(it), it)).collect()
     }
 
     /// The endpoint with this id.
@@ -88,14 +94,21 @@ impl Snapshot {
     pub(crate) fn endpoint(&self, id: &Id) -> Result<Endpoint, Error> {
         let endpoint = self.state.endpoints().find(|it| it.id == *id);
         let endpoint = endpoint.ok_or_else(|| Error::not_found(format!("there is no endpoint {id}")))?;
-        Ok(self.show_endpoint(endpoint))
+        Ok(self.show_endpoint(self.network_id(endpoint), endpoint))
     }
 
-    fn show_endpoint(&self, spec: &EndpointSpec) -> Endpoint {
-        let network_id = self
-            .state
-            .network(&spec.network)
-            .map_or_else(|| Id::of(spec.network.as_str()), |it| it.spec.id());
+    fn network_id(&self, endpoint: &EndpointSpec) -> Id {
+        let network = self.state.network(&endpoint.network);
+        network.map_or_else(|| Id::of(endpoint.network.as_str()), |it| it.spec.id())
+    }
+
+    /// Endpoints of one network, by name.
+    fn show_endpoints(&self, network_id: Id, mut specs: Vec<&EndpointSpec>) -> Vec<Endpoint> {
+        specs.sort_by_key(|it| &it.name);
+        specs.into_iter().map(|it| self.show_endpoint(network_id.clone(), it)).collect()
+    }
+
+    fn show_endpoint(&self, network_id: Id, spec: &EndpointSpec) -> Endpoint {
         let port = self.state.port(&spec.port);
         let reason = port.as_ref().and_then(|port| self.why_down(port.id));
         let guard = port.and_then(|port| port.spec.guard.clone());
@@ -125,9 +138,8 @@ fn predefined(spec: NetworkSpec) -> Network {
     }
 }
 
-fn show(network: &state::Network, ports: Vec<Name>, macs: u32, mut endpoints: Vec<Endpoint>) -> Network {
+fn show(network: &state::Network, ports: Vec<Name>, macs: u32, endpoints: Vec<Endpoint>) -> Network {
     let spec = &network.spec;
-    endpoints.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
     Network {
         scope: spec.driver().scope(),
         spec: NetworkSpec {

@@ -1,4 +1,4 @@
-// The MAC table, searched: every word must fit the address, the network or the port.
+// The MAC table, searched: every word must fit the MAC address, an IP address of its station, the network or the port.
 
 import { h, keyed, write } from "./dom.js";
 import { ask, count, plural, span } from "./model.js";
@@ -15,6 +15,8 @@ export class Fdb {
   #body = h("tbody");
   #choose;
   #look = null;
+  /** The IP addresses of known stations, by network and MAC address. */
+  #stations = new Map();
   #found = 0;
   #asked = 0;
   #turn = 0;
@@ -22,7 +24,7 @@ export class Fdb {
   /** A table in `root`, searched by the field `field`; calls `choose` with the name of the port that is chosen. */
   constructor(root, field, said, choose) {
     [this.#field, this.#said, this.#choose] = [field, said, choose];
-    const heads = ["MAC", "Network", "Port", "Age"].map((title) => h("th", { scope: "col" }, title));
+    const heads = ["MAC", "Address", "Network", "Port", "Age"].map((title) => h("th", { scope: "col" }, title));
     root.append(h("table", {}, h("caption", { class: "unseen" }, "MAC table"), h("thead", {}, h("tr", {}, ...heads)), this.#body));
     let pause;
     field.addEventListener("input", () => {
@@ -40,6 +42,7 @@ export class Fdb {
   draw(look) {
     const first = !this.#look;
     this.#look = look;
+    this.#stations = new Map([...look.places.values()].filter((it) => it.mac).map((it) => [it.mac, it.addresses]));
     if (first || (Date.now() - this.#asked > AGAIN && this.#found <= LONG)) this.search();
   }
 
@@ -58,6 +61,7 @@ export class Fdb {
       const entries = await ask(`/v1/fdb${narrow(words, this.#look)}`);
       if (turn !== this.#turn) return; // A later search is under way.
       this.#found = entries.length;
+      for (const entry of entries) entry.addresses = this.#stations.get(`${entry.network} ${entry.mac}`) ?? atGateway(entry, this.#look);
       this.#show(entries.filter((entry) => words.every((word) => fits(entry, word))));
     } catch (error) {
       if (turn === this.#turn) write(this.#said, `Cannot search: ${error.message}`);
@@ -73,13 +77,14 @@ export class Fdb {
 
   #line() {
     const choose = h("button", { class: "link mono", onclick: () => this.#choose(choose.textContent) });
-    return h("tr", {}, h("th", { scope: "row", class: "mono" }), h("td"), h("td", {}, choose), h("td", { class: "age" }));
+    return h("tr", {}, h("th", { scope: "row", class: "mono" }), h("td", { class: "mono" }), h("td"), h("td", {}, choose), h("td", { class: "age" }));
   }
 }
 
 function fillLine(row, entry) {
-  const [mac, network, port, age] = row.children;
+  const [mac, addresses, network, port, age] = row.children;
   write(mac, entry.mac);
+  write(addresses, entry.addresses.join(", "));
   write(network, entry.network);
   write(port.firstElementChild, entry.port);
   const heard = entry.age_ms == null ? "pinned" : span(Math.floor(entry.age_ms / 1000));
@@ -94,18 +99,23 @@ function narrow(words, { networks, ports }) {
     const port = ports.find((it) => it.name.toLowerCase() === word);
     const digits = word.replaceAll(/[:.-]/g, "");
     const others = [...networks, ...ports].some((it) => it !== network && it !== port && it.name.toLowerCase().includes(word));
-    if (/^[0-9a-f]{12}$/.test(digits) && !network && !port && !others) query.set("mac", digits.match(/../g).join(":"));
+    if (/^[0-9a-f]{12}$/.test(digits) && !isAddress(word) && !network && !port && !others) query.set("mac", digits.match(/../g).join(":"));
     else if (network && !port && !others && !isHex(word)) query.set("network", network.name);
     else if (port && !network && !others && !isHex(word)) query.set("port", port.name);
   }
   return query.size ? `?${query}` : "";
 }
 
+/** The addresses of a gateway, whose MAC address only the table knows. */
+const atGateway = (entry, look) => (entry.origin === "pinned" && entry.port === `gw.${entry.network}` ? look.places.get(entry.port)?.addresses : null) ?? [];
+
+const isAddress = (word) => /^\d+(\.\d+){3}$/.test(word);
 const isHex = (word) => /^[0-9a-f:.-]+$/.test(word);
 
 /** Whether a word is a part of the address, however it is written, of the network or of the port. */
 function fits(entry, word) {
   const digits = word.replaceAll(/[:.-]/g, "");
-  if (isHex(word) && digits && entry.mac.replaceAll(":", "").includes(digits)) return true;
+  if (entry.addresses.some((address) => (isAddress(word) ? address === word : address.includes(word)))) return true;
+  if (isHex(word) && !isAddress(word) && digits && entry.mac.replaceAll(":", "").includes(digits)) return true;
   return entry.network.toLowerCase().includes(word) || entry.port.toLowerCase().includes(word);
 }

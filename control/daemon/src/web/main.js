@@ -3,7 +3,7 @@
 import { h, keyed, set, write } from "./dom.js";
 import { Drops } from "./drops.js";
 import { Fdb } from "./fdb.js";
-import { bits, count, frames, History, look, PERIOD, short, span, TOTAL } from "./model.js";
+import { bits, count, frames, History, look, PERIOD, percent, plural, short, span, TOTAL } from "./model.js";
 import { Plot } from "./plot.js";
 import { facts, Ports } from "./ports.js";
 import { Topology } from "./topology.js";
@@ -64,7 +64,10 @@ function tellStatus(status) {
   const now = history.now(TOTAL);
   document.title = `${status.name} · vswitchd`;
   write($("host"), status.name);
-  write($("state"), frozen ? "frozen" : "forwarding");
+  const troubles = status.troubles ?? [];
+  write($("state"), frozen ? "frozen" : troubles.length ? plural(troubles.length, "trouble") : "forwarding");
+  set($("state"), { class: `pill${troubles.length ? " bad" : ""}`, title: troubles.length ? "What is wrong" : null });
+  write($("fact-workers"), history.loads.map(percent).join(", ") || "–");
   write($("fact-ports"), `${count(status.ports_up)} of ${count(status.ports)} up`);
   write($("fact-networks"), count(status.networks));
   write($("fact-macs"), `${count(status.macs)} of ${count(status.mac_limit)}`);
@@ -72,8 +75,17 @@ function tellStatus(status) {
   write($("fact-frames"), frames(now.rx.frames));
   write($("fact-drops"), frames(now.drops));
   write($("fact-uptime"), span(status.uptime_s));
-  keyed($("warnings"), status.warnings ?? [], (it) => it, (it) => h("li", {}, it), () => {});
+  const told = [...troubles.map(({ of, detail }) => ({ of, detail, bad: true })), ...(status.warnings ?? []).map((detail) => ({ detail }))];
+  keyed($("warnings"), told, (it) => `${it.of ?? ""} ${it.detail}`, tellTrouble, () => {});
+  set($("first-steps"), { hidden: seen.networks.length > 0 || seen.ports.length > 0 });
   write($("version"), `vswitchd ${status.version}, process ${status.pid}`);
+}
+
+/** A sentence about what is wrong, which leads to the port that it is about. */
+function tellTrouble({ of, detail, bad }) {
+  const isPort = seen.ports.some((port) => port.name === of);
+  const name = isPort ? h("button", { class: "link mono", onclick: () => choose(of) }, of) : of && h("b", {}, of);
+  return h("li", { class: bad && "bad" }, ...(name ? [name, `: ${detail}`] : [detail]));
 }
 
 /** The rates' scope: the chosen port, or all. */
@@ -83,7 +95,7 @@ function tellChosen(port, name) {
   for (const plot of plots) plot.draw(history.of(port ? port.name : TOTAL));
   if (!name) return;
   write($("chosen-name"), name);
-  const pairs = port ? facts(port, seen) : [["State", "there is no port of this name"]];
+  const pairs = port ? facts(port, { ...seen, loads: history.loads }) : [["State", "there is no port of this name"]];
   const list = $("facts");
   if (list.children.length !== 2 * pairs.length) list.replaceChildren(...pairs.flatMap(() => [h("dt"), h("dd")]));
   pairs.flat().forEach((text, index) => write(list.children[index], text));
@@ -154,6 +166,10 @@ document.addEventListener("keydown", (event) => {
 });
 window.addEventListener("hashchange", () => seen && draw());
 $("freeze").addEventListener("click", freeze);
+$("state").addEventListener("click", () => {
+  $("warnings").scrollIntoView({ block: "nearest" });
+  $("warnings").focus();
+});
 $("show-help").addEventListener("click", SHORTCUTS["?"]);
 $("close-help").addEventListener("click", () => $("help").close());
 $("unchoose").addEventListener("click", () => choose(null));

@@ -18,9 +18,38 @@ export async function ask(path) {
 /** Everything that is drawn, but the MAC table. */
 export async function look() {
   const paths = ["/v1/status", "/v1/networks", "/v1/ports", "/v1/tunnel", "/v1/stats"];
-  const [status, networks, ports, tunnel, stats] = await Promise.all(paths.map(ask));
-  return { status, networks, ports, tunnel, stats, carried: carried(networks, ports) };
+  const [status, all, ports, tunnel, stats] = await Promise.all(paths.map(ask));
+  const networks = all.filter((it) => it.driver !== "host" && it.driver !== "null"); // These two are not in the switch.
+  return { status, networks, ports, tunnel, stats, carried: carried(networks, ports), places: places(networks) };
 }
+
+/** What is at each port: the network's endpoint, or its gateway; with the addresses, and the host's ports that lead there. */
+function places(networks) {
+  const made = new Map();
+  for (const network of networks) {
+    const gateways = (network.subnet ?? []).map((it) => it.gateway).filter(Boolean);
+    const gateway = `gw.${network.name}`;
+    if (network.driver !== "uplink" && network.ports.includes(gateway)) {
+      made.set(gateway, { mac: null, addresses: gateways, published: [], what: `gateway of ${network.name}` });
+    }
+    for (const it of network.endpoints ?? []) {
+      const published = [...new Set((it.published ?? []).map(way))];
+      const addresses = it.addresses.map((net) => net.split("/")[0]);
+      made.set(it.port, { mac: `${network.name} ${it.mac}`, addresses, published, what: `endpoint ${it.name} of ${network.name}` });
+    }
+  }
+  return made;
+}
+
+/** A published port as it is asked for: `8080:80/tcp`, `192.0.2.1:53:53/udp`. */
+function way({ protocol, way }) {
+  const [{ at, to }] = Object.values(way);
+  const host = at.replace(/^(0\.0\.0\.0|\[::\]):/, "");
+  return `${host}:${to.split(":").at(-1)}/${protocol}`;
+}
+
+/** The addresses of a port, in one text. */
+export const addressesOf = (look, port) => (look.places.get(port)?.addresses ?? []).join(", ");
 
 /** The names of the networks that each port carries. */
 function carried(networks, ports) {
@@ -33,6 +62,8 @@ function carried(networks, ports) {
 export class History {
   #before = null;
   #series = new Map();
+  /** The share of its time that each worker was busy, by number. */
+  loads = [];
 
   /** Samples of a port, or of all, the oldest first: `{ at, rx: { frames, bits }, tx: { frames, bits }, drops }` per second. */
   of(name) {
@@ -47,7 +78,9 @@ export class History {
   /** Takes in the counters of `/v1/stats`. */
   add(stats) {
     const ports = new Map(stats.ports.map((port) => [port.port, port]));
+    const busy = (stats.loads ?? []).map((load) => load.busy_ns.sum);
     const seconds = (stats.at_ms - this.#before?.at) / 1000;
+    this.loads = seconds > 0 ? busy.map((now, index) => Math.max(0, now - (this.#before.busy[index] ?? now)) / (seconds * 1e9)) : [];
     if (seconds <= 0) this.#series.clear(); // The daemon was started anew.
     if (seconds > 0) {
       const total = sample(stats.at_ms);
@@ -59,7 +92,7 @@ export class History {
       this.#keep(TOTAL, total);
     }
     for (const name of this.#series.keys()) if (name !== TOTAL && !ports.has(name)) this.#series.delete(name);
-    this.#before = { at: stats.at_ms, ports };
+    this.#before = { at: stats.at_ms, ports, busy };
   }
 
   #keep(name, sample) {
@@ -109,6 +142,7 @@ function scale(value) {
 
 export const bits = (value) => `${short(value)}${value < 999.5 ? "\u00a0" : ""}bit/s`;
 export const frames = (value) => `${short(value)}/s`;
+export const percent = (share) => `${Math.round(100 * share)} %`;
 export const count = (value) => value.toLocaleString("en");
 export const plural = (number, word, words = `${word}s`) => `${count(number)} ${number === 1 ? word : words}`;
 

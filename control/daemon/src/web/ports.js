@@ -1,7 +1,7 @@
 // Every port in a line, and the chosen one in full.
 
 import { h, keyed, set, svg, write } from "./dom.js";
-import { count, inOrder, plural, short, span } from "./model.js";
+import { addressesOf, count, inOrder, percent, plural, short, span } from "./model.js";
 import { spark } from "./plot.js";
 
 const SPARK = { width: 72, height: 18 };
@@ -10,6 +10,7 @@ const SPARK = { width: 72, height: 18 };
 const COLUMNS = [
   { id: "name", title: "Port", by: (line) => line.port.name },
   { id: "networks", title: "Networks", by: (line) => line.networks },
+  { id: "address", title: "Addresses", by: (line) => line.addresses },
   { id: "device", title: "Behind it", by: (line) => `${line.port.kind} ${line.port.device}` },
   { id: "state", title: "State", by: (line) => line.port.state },
   { id: "rx", title: "In, bit/s", by: (line) => line.now.rx.bits, number: true },
@@ -44,9 +45,13 @@ export class Ports {
       now: history.now(port.name),
       drops: port.drops.reduce((sum, drop) => sum + drop.frames, 0),
       past: history.of(port.name),
+      addresses: addressesOf(look, port.name),
+      published: (look.places.get(port.name)?.published ?? []).join(" "),
+      heard: heardOf(port, look),
       chosen: port.name === chosen,
     }));
-    const text = ({ port, networks }) => `${port.name} ${networks} ${port.kind} ${port.device} ${port.netns ?? ""} ${port.state}`;
+    const text = ({ port, networks, addresses, published }) =>
+      `${port.name} ${networks} ${addresses} ${published} ${port.kind} ${port.device} ${port.netns ?? ""} ${port.state}`;
     const shown = lines.filter((line) => words.every((word) => text(line).toLowerCase().includes(word)));
     shown.sort((a, b) => this.#compare(a, b));
     keyed(this.#body, shown, (line) => line.port.name, (line) => this.#line(line), fillLine);
@@ -92,25 +97,49 @@ export class Ports {
   }
 }
 
-function fillLine(row, { port, networks, now, drops, past, chosen }) {
+function fillLine(row, { port, networks, addresses, heard, now, drops, past, chosen }) {
   set(row, { class: [chosen && "chosen", port.state].filter(Boolean).join(" ") });
   set(row.firstElementChild.firstElementChild, { "aria-pressed": String(chosen) });
-  const texts = [networks, `${port.kind} ${port.device}`, port.state, short(now.rx.bits), short(now.tx.bits), count(drops)];
+  const texts = [networks, addresses, `${port.kind} ${port.device}`, heard ? `${port.state}, ${heard}` : port.state, short(now.rx.bits), short(now.tx.bits), count(drops)];
   texts.forEach((text, index) => write(row.children[index + 1], text));
   spark(row.lastElementChild.firstElementChild.firstElementChild, past, SPARK.width, SPARK.height);
+}
+
+/** When a peer was last heard; of other ports nothing. */
+function heardOf(port, look) {
+  const peer = look.tunnel.peers.find((it) => it.name === port.name);
+  if (!peer) return "";
+  return peer.heard_ms == null ? "never heard" : `heard ${span(Math.floor(peer.heard_ms / 1000))} ago`;
+}
+
+/** The mirrors that get copies of what passes a port. */
+function mirrorsOf(port, look) {
+  const networks = look.carried.get(port.name) ?? [];
+  const copies = ({ mirror }) => mirror?.ports?.includes(port.name) || mirror?.networks?.some((name) => networks.includes(name));
+  return look.ports.filter(copies).map((it) => it.name);
 }
 
 /** What there is to know of one port, as pairs of a term and its description. */
 export function facts(port, look) {
   const now = (way) => `${count(port[way].frames)} frames, ${count(port[way].bytes)} octets, ${plural(port[way].super_frames, "super-frame")}`;
   const peer = look.tunnel.peers.find((it) => it.name === port.name);
+  const [place, copied] = [look.places.get(port.name), mirrorsOf(port, look)];
+  const limits = Object.entries(port.limit ?? {}).map(([way, rate]) => `${way} ${rate}`);
+  const apart = look.networks.filter((it) => it.options?.icc === "false" && look.carried.get(port.name).includes(it.name));
   return [
     ["State", port.state + (port.reason ? `: ${port.reason}` : "")],
     ["Behind it", `${port.kind} ${port.device}${port.netns ? ` in ${port.netns}` : ""}`],
     ["Networks", look.carried.get(port.name).map((name) => name + (port.trunk?.length && port.network === name ? " (untagged)" : "")).join(", ") || "none"],
     ...(port.mirror ? [["Copies of", [...(port.mirror.ports ?? []), ...(port.mirror.networks ?? [])].join(", ") + (port.mirror.direction ? `, ${port.mirror.direction}` : "")]] : []),
     ["MTU", peer ? `${count(peer.path_mtu)} on the way to it` : `${count(port.mtu)}${port.offload ? ", with offloads" : ""}`],
-    ...(peer ? [["Heard", peer.heard_ms == null ? "never" : `${span(Math.floor(peer.heard_ms / 1000))} ago`]] : []),
+    ...(place ? [["Addresses", `${place.addresses.join(", ") || "none"} (${place.what})`]] : []),
+    ...(place?.published.length ? [["Published", place.published.join(", ")]] : []),
+    ...(peer ? [["Heard", heardOf(port, look).replace("heard ", "")]] : []),
+    ...(limits.length ? [["Limits", limits.join(", ")]] : []),
+    ...(port.guard ? [["Guard", port.guard.also ? `on, also ${port.guard.also.join(", ")}` : "on"]] : []),
+    ...(apart.length ? [["Isolated", `from the other containers of ${apart.map((it) => it.name).join(", ")} (icc=false)`]] : []),
+    ...(copied.length ? [["Copied to", copied.join(", ")]] : []),
+    ["Worker", `${port.worker}${look.loads[port.worker] == null ? "" : `, ${percent(look.loads[port.worker])} busy`}`],
     ["MACs", count(port.macs)],
     ["In", now("rx")],
     ["Out", now("tx")],

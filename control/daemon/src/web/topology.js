@@ -5,7 +5,7 @@
 // dot do not touch. All ports are one tab stop; arrow keys go from port to port.
 
 import { keyed, set, svg, write } from "./dom.js";
-import { bits, fairest, inOrder, plural, shorten } from "./model.js";
+import { addressesOf, bits, fairest, inOrder, plural, shorten } from "./model.js";
 
 /** The most networks that are drawn as lanes; more would be a grey area. */
 const LANES = 24;
@@ -76,6 +76,7 @@ export class Topology {
     const ports = new Map(look.ports.map((port) => [port.name, port]));
     keyed(this.#ports, this.#beads, (bead) => bead.port.name, makeBead, (element, bead) => {
       bead.port = ports.get(bead.port.name);
+      bead.addresses = addressesOf(look, bead.port.name);
       fillBead(element, bead, history.now(bead.port.name), bead.port.name === chosen);
     });
     this.#keepStop();
@@ -217,7 +218,7 @@ function colorOf(networks, name) {
 function head(group, x, y, room, color) {
   const { network, networks, ports } = group;
   const [name, ...more] = network
-    ? [network.name, network.vlan && `vlan ${network.vlan}`, network.vni && `vni ${network.vni}`, plural(ports.length, "port"), plural(network.macs, "MAC")]
+    ? [network.name, ...(network.subnet ?? []).map(({ subnet, gateway }) => (gateway ? `${subnet} by ${gateway}` : subnet)), network.internal && "internal", network.vlan && `vlan ${network.vlan}`, network.vni && `vni ${network.vni}`, plural(ports.length, "port"), plural(network.macs, "MAC")]
     : [group.kind, networks.length ? networks.join(", ") : "no network", plural(ports.length, "port")];
   const rest = more.filter(Boolean).join(" · ");
   const mark = svg("rect", { x, y: y - 9, width: 9, height: 9, rx: 2, class: `mark ${color}` });
@@ -251,7 +252,7 @@ function fillBead(element, bead, now, chosen) {
     "aria-selected": String(chosen),
     "aria-label": `${port.name}, ${port.kind}, ${port.state}, ${bead.networks.join(" and ") || "no network"}`,
   });
-  write(title, `${port.name}: ${port.kind} ${port.device}, ${port.state}${port.reason ? `: ${port.reason}` : ""}`);
+  write(title, `${port.name}: ${bead.addresses && `${bead.addresses}, `}${port.kind} ${port.device}, ${port.state}${port.reason ? `: ${port.reason}` : ""}`);
   set(body, { width, height });
   // From 1 kbit/s to 10 Gbit/s: seven powers of ten.
   const full = Math.max(0, Math.min(1, Math.log10(busy / 1000) / 7));
@@ -261,5 +262,7 @@ function fillBead(element, bead, now, chosen) {
   set(label, { x: 2 * edge + 8, y: middle + font * 0.36, "font-size": font });
   write(label, shorten(port.name, bead.room, bead.share));
   set(rates, { x: 8, y: height - 10 });
-  write(rates, bead.rates ? (up ? `${port.kind} · ${bits(busy)}` : `${port.kind} · down`) : "");
+  const first = bead.addresses.split(", ")[0] || port.kind;
+  const still = first.length + 14 > (width - 16) / 6 ? first : `${first} · ${bits(busy)}`;
+  write(rates, bead.rates ? (up ? still : `${port.kind} · down`) : "");
 }

@@ -134,6 +134,43 @@ pub enum What {
         /// Why, and what to do.
         detail: String,
     },
+    /// An endpoint is called otherwise, as its engine says.
+    Renamed {
+        /// Its name by now.
+        endpoint: Name,
+        /// The network.
+        network: Name,
+        /// Its name before.
+        before: Name,
+    },
+    /// The health check of an endpoint's container has passed: answers have it again.
+    EndpointReady {
+        /// The endpoint.
+        endpoint: Name,
+        /// The network.
+        network: Name,
+    },
+    /// It has not: answers leave it out while there are others.
+    EndpointUnready {
+        /// The endpoint.
+        endpoint: Name,
+        /// The network.
+        network: Name,
+    },
+    /// A name was given by hand.
+    NameAdded {
+        /// The name.
+        name: Name,
+        /// The network.
+        network: Name,
+    },
+    /// A name that was given by hand was taken away.
+    NameRemoved {
+        /// The name.
+        name: Name,
+        /// The network.
+        network: Name,
+    },
     /// The configuration file was read again and applied.
     Reloaded {
         /// How many objects it changed.
@@ -219,6 +256,17 @@ impl fmt::Display for What {
             Self::NodeSuspect { node } => write!(f, "host {node} is suspect: its lease has ended"),
             Self::NodeDown { node } => write!(f, "host {node} is down: nothing is heard from it"),
             Self::AddressConflict { detail } | Self::Fenced { detail } => f.write_str(detail),
+            Self::Renamed { endpoint, network, before } => {
+                write!(f, "{before} of network {network} is called {endpoint}")
+            }
+            Self::EndpointReady { endpoint, network } => {
+                write!(f, "{endpoint} of network {network} is ready: its health check has passed")
+            }
+            Self::EndpointUnready { endpoint, network } => {
+                write!(f, "{endpoint} of network {network} is not ready: its health check has not passed")
+            }
+            Self::NameAdded { name, network } => write!(f, "name {name} added to network {network}"),
+            Self::NameRemoved { name, network } => write!(f, "name {name} removed from network {network}"),
             Self::Reloaded { changes } => write!(f, "reloaded: {changes} changes"),
             Self::MacLearned(station) => write!(f, "{} learned", on(station)),
             Self::MacMoved { station, from } => write!(f, "{} moved from port {from}", on(station)),

@@ -1,6 +1,6 @@
 //! Names on the wire.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -40,4 +40,34 @@ pub struct NameEntry {
     /// Whether it is that of a service, whose members come and go.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub service: bool,
+}
+
+/// A name that was given by hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StaticName {
+    /// The network.
+    #[schema(value_type = String)]
+    pub network: Name,
+    /// The name in it.
+    #[schema(value_type = String)]
+    pub name: Name,
+    /// What it means. They need not be of the network.
+    #[schema(value_type = Vec<String>)]
+    pub addresses: Vec<IpAddr>,
+}
+
+/// The DNS server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DnsStatus {
+    /// Whether names are served.
+    pub enabled: bool,
+    /// The address of this host at which every container finds it.
+    #[schema(value_type = String)]
+    pub address: IpAddr,
+    /// The zone of all names.
+    pub domain: String,
+    /// The servers that are asked for other names.
+    #[schema(value_type = Vec<String>)]
+    pub upstream: Vec<SocketAddr>,
 }

@@ -1,6 +1,7 @@
 //! Docker Engine with our plugin: the life of containers and of both daemons.
 
 mod containers;
+mod names;
 mod networks;
 mod trouble;
 

@@ -6,13 +6,15 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout},
-    style::{Modifier, Style},
+    style::{Color, Modifier, Style},
     text::{Line, Span},
     widgets::{Cell as TableCell, Paragraph, Row as TableRow, Table},
 };
 
 use crate::ctl::show::{carried, short, state};
-use vswitch_model::api::{Direction, Network, Port, Stats, Status, Traffic, counters::NetworkStats};
+use vswitch_model::api::{
+    Direction, Network, Port, PortState, Stats, Status, Traffic, counters::NetworkStats,
+};
 
 /// A sample of the daemon's state.
 #[derive(Clone, Debug)]
@@ -43,6 +45,12 @@ const VIEWS: [(View, &str); 4] = [
     (View::Drops, "Drops"),
 ];
 
+/// Columns of [`Screen::ports`], [`Screen::networks`] and [`Screen::drops`] that may ask for attention.
+const STATE: usize = 2;
+const PORT_DROPS: usize = 7;
+const NETWORK_DROPS: usize = 4;
+const DROP_RATE: usize = 3;
+
 /// Blanks between two columns, if there is room.
 const SPACING: u16 = 2;
 
@@ -70,6 +78,8 @@ pub struct Screen {
     typing: bool,
     scroll: usize,
     paused: bool,
+    /// Why there was no sample when it was due; the last one is shown.
+    missed: Option<String>,
     done: bool,
 }
 
@@ -87,13 +97,24 @@ impl Screen {
             typing: false,
             scroll: 0,
             paused: false,
+            missed: None,
             done: false,
         }
     }
 
-    /// Adds the next sample.
+    /// Adds the next sample. After a restart of the daemon its counters begin again, and rates with the next sample but one.
     pub fn update(&mut self, next: Sample) {
+        let is_new_daemon = next.status.pid != self.now.status.pid;
         self.before = std::mem::replace(&mut self.now, next);
+        if is_new_daemon {
+            self.before = self.now.clone();
+        }
+        self.missed = None;
+    }
+
+    /// Notes that there was no sample, and why.
+    pub fn miss(&mut self, why: String) {
+        self.missed = Some(why);
     }
 
     /// Whether the user has quit.
@@ -169,6 +190,7 @@ impl Screen {
         ])
         .areas(frame.area());
         frame.render_widget(Paragraph::new(self.headline(head.width)), head);
+        let alarm = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
         let (mut header, rows) = self.sorted();
         let room = usize::from(body.height).saturating_sub(1);
         self.scroll = self.scroll.min(rows.len().saturating_sub(room));
@@ -184,9 +206,12 @@ impl Screen {
             cell((*title).to_owned(), number, widths[column]).style(Style::new().add_modifier(style))
         });
         let lines = shown.iter().map(|row| {
-            let cells = row.iter().zip(&widths).map(|(it, width)| match it {
-                Cell::Text(text) => cell(shortened(text, *width), false, *width),
-                Cell::Number(number) => cell(short(*number), true, *width),
+            let cells = row.iter().zip(&widths).enumerate().map(|(column, (it, width))| {
+                let cell = match it {
+                    Cell::Text(text) => cell(shortened(text, *width), false, *width),
+                    Cell::Number(number) => cell(short(*number), true, *width),
+                };
+                if self.urgency(column, it) > 0 { cell.style(alarm) } else { cell }
             });
             TableRow::new(cells)
         });
@@ -196,7 +221,21 @@ impl Screen {
         frame.render_widget(Paragraph::new(self.help(help.width)), help);
     }
 
+    /// How much a cell asks for attention: a port that is down most, then frames that are being dropped.
+    fn urgency(&self, column: usize, cell: &Cell) -> u8 {
+        match (self.view, column, cell) {
+            (View::Ports, STATE, Cell::Text(text)) if text == state(PortState::Down) => 2,
+            (View::Ports, PORT_DROPS, Cell::Number(1..)) => 1,
+            (View::Networks, NETWORK_DROPS, Cell::Number(1..)) => 1,
+            (View::Drops, DROP_RATE, Cell::Number(1..)) => 1,
+            _ => 0,
+        }
+    }
+
     fn headline(&self, width: u16) -> String {
+        if let Some(why) = &self.missed {
+            return shortened(&format!("NO ANSWER, trying again: {why}"), width);
+        }
         let Status { name, ports, ports_up, networks, macs, .. } = &self.now.status;
         let sum = |traffic: fn(&Port) -> Traffic| {
             let all = |sample: &Sample| -> (u64, u64) {
@@ -254,9 +293,12 @@ impl Screen {
         let holds = |it: &Cell| matches!(it, Cell::Text(text) if text.to_lowercase().contains(&wanted));
         rows.retain(|row| wanted.is_empty() || row.iter().any(holds));
         let column = self.sort[self.view as usize];
+        let urgency =
+            |row: &[Cell]| row.iter().enumerate().map(|(column, cell)| self.urgency(column, cell)).max();
         rows.sort_by(|a, b| {
             let order = order(&a[column], &b[column]);
-            if self.reversed { order.reverse() } else { order }
+            let order = if self.reversed { order.reverse() } else { order };
+            urgency(b).cmp(&urgency(a)).then(order)
         });
         (header, rows)
     }
@@ -414,13 +456,15 @@ fn fit(header: &[&str], rows: &[Vec<Cell>], room: u16) -> (Vec<u16>, u16) {
     (widths, 1)
 }
 
-/// The text, truncated with an ellipsis if it does not fit.
+/// The text, without its middle if it does not fit: names often differ in their ends.
 fn shortened(text: &str, width: u16) -> String {
-    let width = usize::from(width);
-    if text.chars().count() <= width {
+    let (length, width) = (text.chars().count(), usize::from(width));
+    if length <= width {
         return text.to_owned();
     }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+    let room = width.saturating_sub(1);
+    let tail = room / 2;
+    text.chars().take(room - tail).chain(['…']).chain(text.chars().skip(length - tail)).collect()
 }
 
 /// The width that a column needs for its content.
@@ -447,7 +491,7 @@ mod tests {
     use vswitch_model::{
         LimitSpec, Mtu,
         api::{
-            Drop, Fates, PortState, Worker,
+            Drop, Fates, Worker,
             counters::{Histogram, Load},
         },
     };
@@ -604,12 +648,55 @@ mod tests {
         assert_eq!(lines[0], expected[0]);
         assert_eq!(lines[1], expected[1]);
         assert!(lines[2].starts_with("PORT") && lines[2].ends_with("DROPS/s"), "{lines:?}");
-        assert!(lines[4].starts_with("a-conta… packet …"), "{lines:?}");
+        assert!(lines[4].starts_with("a-co…ame pack…lue"), "{lines:?}");
         assert_eq!(lines[19], "Tab view  ←→ sort  r reverse  / filter  ↑↓ scroll  q quit");
         // Sorted by a column that is not visible.
         (0..4).for_each(|_| screen.press(KeyEvent::from(KeyCode::Right)));
         assert!(drawn(&mut screen, 60, 20)[1].ends_with("4 Drops   by MACS"), "{lines:?}");
         assert!(drawn(&mut screen, 80, 24)[2].ends_with("MACS"));
+    }
+
+    #[test]
+    fn what_is_down_or_drops_frames_comes_first_whatever_the_order() {
+        let quiet = |frames| {
+            let mut sample = sample(1000 + frames / 100, frames);
+            sample.ports.iter_mut().for_each(|port| port.drops.clear());
+            sample
+        };
+        let mut screen = Screen::new(quiet(0));
+        let mut next = quiet(200_000);
+        next.ports[0].drops = port("web", "tap", 1000).drops;
+        next.ports.push(port("gone", "tap", 0));
+        next.ports[2].state = PortState::Down;
+        screen.update(next);
+        let order = |screen: &mut Screen| {
+            let lines = drawn(screen, 80, 7);
+            lines[3..6].iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(order(&mut screen), ["gone", "web", "db"]);
+        press(&mut screen, "r");
+        assert_eq!(order(&mut screen), ["gone", "web", "db"]);
+    }
+
+    #[test]
+    fn it_goes_on_after_a_restart_of_the_daemon() {
+        let mut screen = screen();
+        screen.miss("cannot connect".into());
+        let lines = drawn(&mut screen, 80, 7);
+        assert!(lines[0].starts_with("NO ANSWER, trying again: cannot connect"), "{lines:?}");
+        assert!(lines[3].starts_with("db"), "what was is still shown");
+        let mut next = sample(10, 50);
+        next.status.pid = 2;
+        screen.update(next);
+        let lines = drawn(&mut screen, 80, 7);
+        assert!(lines[0].ends_with("0 frames/s, 0 bit/s"), "{lines:?}");
+    }
+
+    #[test]
+    fn names_are_shortened_in_the_middle() {
+        assert_eq!(shortened("container-of-web-17", 9), "cont…b-17");
+        assert_eq!((shortened("web", 3).as_str(), shortened("webs", 1).as_str()), ("web", "…"));
+        assert_eq!(shortened("webs", 0), "…");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::json;
 use vswitch::topology::PortMode;
 
 use super::{config, labels, name, network};
-use crate::state::{Command, Effect, EndpointUpdate, Host, Origin, Record, Sandbox, State};
+use crate::state::{Called, Command, Effect, EndpointUpdate, Host, Origin, Record, Sandbox, State};
 use vswitch_host::link::Route;
 use vswitch_model::{
     Connect, Driver, Family, Id, Ipam, Mtu, Name, Netns, NetworkSpec, NetworkUpdate, PoolSpec, Reference,
@@ -202,6 +202,62 @@ fn a_bare_interface_is_moved_and_published_without_being_opened_again() {
     assert_eq!(labels(&effects), ["set outside", &format!("restore endpoint {id}")]);
     let ghost = Command::UpdateEndpoint { id: Id::of("2"), update: EndpointUpdate::Published(vec![]) };
     assert!(state.apply(ghost).unwrap_err().to_string().starts_with("there is no endpoint"));
+}
+
+#[test]
+fn a_subnet_that_is_part_of_a_lan_is_told() {
+    let mut state = State::default();
+    let routes = vec![route("192.0.2.0/24", true), route("10.0.0.0/8", false), route("0.0.0.0/1", true)];
+    state.observe(Host { routes, nameservers: Vec::new(), ipv6: None });
+    let told = |subnet: &str| {
+        let spec = NetworkSpec {
+            subnets: vec![subnet.parse::<IpNet>().unwrap().into()],
+            ..NetworkSpec::plain(name("n"))
+        };
+        state.shadowed(&spec)
+    };
+    let part = told("192.0.2.128/25");
+    assert_eq!(part.len(), 1);
+    assert!(part[0].starts_with("192.0.2.128/25 is a part of 192.0.2.0/24 on eth0: "), "{}", part[0]);
+    assert!(told("10.9.0.0/24").is_empty(), "a router leads there");
+    assert!(told("172.17.0.0/16").is_empty());
+}
+
+#[test]
+fn an_endpoint_is_called_what_its_engine_calls_it() {
+    let mut state = State::default();
+    state.apply(Command::AddNetwork(created("blue"))).unwrap();
+    for (number, asked) in [(1, json!({})), (2, json!({})), (3, json!({"name": "taken"}))] {
+        state.apply(connected(asked, "blue", number)).unwrap();
+    }
+    let call = |state: &mut State, number: &str, container: &str, name: &str| {
+        let called = Called {
+            container: container.into(),
+            name: name.into(),
+            aliases: vec!["sql".into(), name.into()],
+            service: Some("api".into()),
+            unready: true,
+        };
+        let update = EndpointUpdate::Called(called);
+        state.apply(Command::UpdateEndpoint { id: Id::of(number), update }).unwrap()
+    };
+    let of = |state: &State, number: &str| {
+        let found = state.endpoints().find(|it| it.id == Id::of(number)).unwrap();
+        format!("{} {}", found.name, found.aliases.join(","))
+    };
+    let effects = call(&mut state, "1", "c1", "db");
+    assert_eq!(labels(&effects), [format!("restore endpoint {}", Id::of("1"))], "nothing but its record");
+    assert_eq!(of(&state, "1"), "db sql");
+    assert!(call(&mut state, "1", "c1", "db").is_empty(), "again it changes nothing");
+    // A name that another has is one of those that several may have.
+    let before = of(&state, "1");
+    call(&mut state, "1", "c1", "taken");
+    assert_eq!((before.as_str(), of(&state, "1").as_str()), ("db sql", "db taken,sql"));
+    // An engine that was killed has forgotten the endpoint of the container's earlier life: it has no name any more.
+    call(&mut state, "1", "c1", "db");
+    call(&mut state, "2", "c1", "db");
+    assert_eq!(of(&state, "2"), "db sql");
+    assert_eq!(of(&state, "1"), format!("ep-{} ", Id::of("1").short()));
 }
 
 #[test]
