@@ -454,7 +454,11 @@ fn a_backup_gives_an_emptied_store_what_it_has_lost() {
     within(Duration::from_mins(1), "addresses are given out again", || {
         let connect = ["network", "connect", "red", &format!("netns:{}", late.name())];
         let done = hosts.host(2).try_ctl(&connect);
-        assert!(done.code == 0 || done.stderr.contains("restored from a backup just now"), "{}", done.stderr);
+        assert!(
+            done.code == 0 || done.stderr.contains("the store was restored from a backup"),
+            "{}",
+            done.stderr
+        );
         (done.code == 0).then_some(())
     });
 
