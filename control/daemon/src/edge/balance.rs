@@ -51,15 +51,9 @@ pub(crate) fn folder(api: &Path) -> PathBuf {
 }
 
 impl Balancing {
-    /// Keeps flows in this folder.
+    /// Keeps flows in this folder, which is made with the first of them.
     pub(super) fn keep_in(&mut self, folder: PathBuf) {
-        let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(&folder);
-        match made {
-            Ok(()) => self.folder = Some(folder),
-            Err(error) => {
-                warn!("{}: {error}: connections through services end with the daemon", folder.display())
-            }
-        }
+        self.folder = Some(folder);
     }
 
     /// Forgets all flows, if nothing is to be left.
@@ -70,6 +64,11 @@ impl Balancing {
         }
     }
 
+    fn make_folder(&self) -> io::Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        fs::DirBuilder::new().mode(0o700).recursive(true).create(folder)
+    }
+
     fn file(&self, port: &Name) -> Option<PathBuf> {
         Some(self.folder.as_ref()?.join(port.as_str()))
     }
@@ -77,7 +76,7 @@ impl Balancing {
     /// The flows of a port.
     fn open(&self, port: &Name, now: vswitch::addr::Timestamp) -> io::Result<Client> {
         let words = Flows::words(FLOWS);
-        let kept = self.file(port).map(|path| (Kept::open(&path, words), path));
+        let kept = self.file(port).map(|path| (self.make_folder().and_then(|()| Kept::open(&path, words)), path));
         let kept = match kept {
             Some((Ok(kept), _)) => kept,
             Some((Err(error), path)) => {
