@@ -76,7 +76,8 @@ impl Balancing {
     /// The flows of a port.
     fn open(&self, port: &Name, now: vswitch::addr::Timestamp) -> io::Result<Client> {
         let words = Flows::words(FLOWS);
-        let kept = self.file(port).map(|path| (self.make_folder().and_then(|()| Kept::open(&path, words)), path));
+        let kept =
+            self.file(port).map(|path| (self.make_folder().and_then(|()| Kept::open(&path, words)), path));
         let kept = match kept {
             Some((Ok(kept), _)) => kept,
             Some((Err(error), path)) => {
