@@ -11,8 +11,8 @@
 //! load   the oldest frames of one network, when the previous round is over               Engine::spread
 //! step   all of them to the next ports, about a hundred copies
 //! ```
-//! A round serves port by port, not frame by frame: the memory of one station's stack is fetched once for all frames, which
-//! takes a third of the time (measured, 2026-11-27, AMD EPYC, 1,100 containers: 1.3 µs a copy instead of 4).
+//! A round serves port by port, not frame by frame: the memory of one station's stack is fetched once for all frames. Measured
+//! (2026-11-27, AMD EPYC, 1,100 containers): frame by frame a copy takes 4 µs.
 //!
 //! Nothing is chosen by address or protocol, and each port gets a source's frames in their order. Frames to a station may
 //! overtake such to a group, which IEEE 802.1Q-2018 section 8.6.6 allows: order is that of one pair of addresses. Frames to
