@@ -39,7 +39,7 @@ pub(crate) use self::{
 };
 use super::{
     capture::Captures,
-    device::OpenDevice,
+    device::{OpenDevice, remove_all},
     view::{Heard, Live, LiveDevice, LiveNetwork, LivePort},
 };
 use crate::{
@@ -282,9 +282,7 @@ impl Edge {
             leaving.extend(port.device.ok().filter(|_| !persists));
         }
         self.workers.adopt(Arc::new(Plan::empty(Arc::clone(&self.fdb))));
-        for device in leaving {
-            device.remove().await;
-        }
+        remove_all(leaving).await;
     }
 
     fn key(&mut self) -> u64 {

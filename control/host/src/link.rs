@@ -43,6 +43,9 @@ pub use watch::{Changes, LiveWatch, Watch};
 use crate::netns::{Namespace, run_in};
 use vswitch_model::IfName;
 
+/// The group (`ip link … group`) of interfaces that are about to be deleted together: "vswd".
+const LEAVING: u32 = 0x7673_7764;
+
 /// The loopback interface's number: the first in every namespace.
 const LOOPBACK: u32 = 1;
 
@@ -354,6 +357,37 @@ impl Links {
         match self.handle.link().del(link.index).execute().await {
             Err(error) if error::errno(&error) == Some(Errno::NODEV) => Ok(false),
             result => result.map(|()| true).map_err(|error| self.error(&format!("delete {ifname}"), error)),
+        }
+    }
+
+    /// Deletes interfaces at once; of veth pairs, both ends. Those that there are not are left out.
+    ///
+    /// The kernel waits some 15 ms for each that is deleted by itself, and no longer for all of a group
+    /// (`rtnl_group_dellink`, net/core/rtnetlink.c).
+    pub async fn delete_all(&self, ifnames: &[String]) -> Result<(), LinkError> {
+        if let [ifname] = ifnames {
+            return self.delete(ifname).await.map(|_| ());
+        }
+        let group = LinkAttribute::Group(LEAVING);
+        let mut any = false;
+        for ifname in ifnames {
+            let message = LinkUnspec::new_with_name(ifname).append_extra_attribute(group.clone()).build();
+            match self.handle.link().set(message).execute().await {
+                Err(error) if error::errno(&error) == Some(Errno::NODEV) => {}
+                result => {
+                    result.map_err(|error| self.error(&format!("delete {ifname}"), error))?;
+                    any = true;
+                }
+            }
+        }
+        if !any {
+            return Ok(());
+        }
+        let mut delete = self.handle.link().del(0);
+        delete.message_mut().attributes.push(group);
+        match delete.execute().await {
+            Err(error) if error::errno(&error) == Some(Errno::NODEV) => Ok(()),
+            result => result.map_err(|error| self.error("delete interfaces", error)),
         }
     }
 

@@ -18,7 +18,7 @@ use vswitch::{addr::PortId, counters::PortCounters, device::tap::Tap};
 use super::{Edge, EdgePort, Share};
 use crate::{
     crash,
-    device::{self, OpenDevice, Source, released},
+    device::{self, OpenDevice, Source, released, remove_all},
     state::{self, Effect, State},
 };
 use vswitch_host::link::{Links, Wanted};
@@ -307,9 +307,7 @@ impl<'e> Opening<'e> {
         self.edge.announce(std::mem::take(&mut self.fresh), &self.next).await;
         // A trace holds the plan, and its devices, for a moment.
         released(before).await;
-        for device in std::mem::take(&mut self.leaving) {
-            device.remove().await;
-        }
+        remove_all(std::mem::take(&mut self.leaving)).await;
     }
 
     /// Makes the opened interfaces persistent where that is configured; they are what they should be from now on.
