@@ -9,8 +9,8 @@ use crate::accelerate::{pinned, with_pins};
 const PORTS: usize = 1000;
 
 /// Ports of one network in ten namespaces; the first two have addresses.
-fn thousand(containers: &[Netns]) -> Config {
-    let mut config = net().network("blue");
+fn thousand(containers: &[Netns], mtu: u16) -> Config {
+    let mut config = net().network("blue").keys(&format!("mtu = {mtu}"));
     for number in 0..PORTS {
         let (name, netns) = (format!("p{number}"), containers[number % 10].name());
         config = config.interface(&name, "tap", netns, &format!("eth{number}"));
@@ -27,7 +27,7 @@ fn thousand(containers: &[Netns]) -> Config {
 #[test]
 fn what_a_thousand_ports_multicast_keeps_nobody_waiting() {
     let containers: Vec<_> = (0..10).map(|number| Netns::new(&format!("loud{number}"))).collect();
-    let mut switch = Vswitchd::prepare(Netns::new("host"), &thousand(&containers));
+    let mut switch = Vswitchd::prepare(Netns::new("host"), &thousand(&containers, 1500));
     switch.run();
     let start = Instant::now();
     containers[0].reaches("10.9.0.2");
@@ -51,7 +51,7 @@ fn a_thousand_ports_start_fast_and_cost_little() {
     for container in &containers {
         container.silence();
     }
-    let mut switch = Vswitchd::prepare(Netns::new("host"), &thousand(&containers));
+    let mut switch = Vswitchd::prepare(Netns::new("host"), &thousand(&containers, 1500));
     let start = Instant::now();
     switch.run();
     let started = start.elapsed();
@@ -67,13 +67,18 @@ fn a_thousand_ports_start_fast_and_cost_little() {
     let start = Instant::now();
     assert_eq!(switch.ctl(&["reload"])["changes"].as_array().unwrap().len(), 0);
     let reloaded = start.elapsed();
+    switch.configure(&thousand(&containers, 1400));
+    let start = Instant::now();
+    switch.ctl(&["reload"]);
+    let shrunk = start.elapsed();
+    assert!(containers[9].ip("link show eth999").contains("mtu 1400"));
     let later = process::resident(switch.pid());
     let start = Instant::now();
     assert!(switch.stop().success());
     let stopped = start.elapsed();
     println!(
         "{PORTS} TAP ports: ready in {started:?}, {} MB resident ({} MB after a stream), {:.2} % of a CPU idle, \
-         listed in {listed:?}, reloaded in {reloaded:?}, stopped in {stopped:?}",
+         listed in {listed:?}, reloaded in {reloaded:?}, with another MTU in {shrunk:?}, stopped in {stopped:?}",
         resident >> 20,
         later >> 20,
         load * 100.0
@@ -84,7 +89,8 @@ fn a_thousand_ports_start_fast_and_cost_little() {
     assert!(resident < 100 << 20, "{resident} bytes");
     assert!(load < 0.01, "{load}");
     assert!(started < Duration::from_secs(5), "{started:?}");
-    assert!(stopped < Duration::from_secs(20), "{stopped:?}");
+    // 5 s for two thousand, on a machine three times as slow.
+    assert!(shrunk < Duration::from_secs(8) && stopped < Duration::from_secs(8), "{shrunk:?}, {stopped:?}");
 }
 
 /// The first `ports` of [`PORTS`] veth ports that the kernel forwards between; two have addresses.
