@@ -62,7 +62,7 @@ const SWEEP: usize = 4;
 /// Memory of a table, shared with nothing but an earlier or later process.
 pub type Memory = Box<dyn AsRef<[AtomicU64]> + Send + Sync>;
 
-/// The flows of one client port. See the [module](self).
+/// The flows of one client port.
 pub struct Flows {
     memory: Memory,
     capacity: usize,

@@ -19,7 +19,7 @@
 //! refuse       a reset or "port unreachable", where no backend is         refuse.rs
 //! fragments    the rest of packets whose first fragment had the ports     fragments.rs
 //! ```
-//! Frames are not changed: a [`Translation`] is a copy, exchanged for the frame's own while that is sent. Time is an argument.
+//! Frames are not changed: a `Translation` is a copy, exchanged for the frame's own while that is sent. Time is an argument.
 
 mod flows;
 mod fragments;
