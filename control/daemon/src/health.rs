@@ -81,6 +81,8 @@ impl Debounce {
 #[derive(Clone, Debug)]
 struct Order {
     member: Member,
+    /// Whether it has passed, as the core has it.
+    serves: bool,
     /// The endpoint's name.
     name: Name,
     netns: Netns,
@@ -102,7 +104,9 @@ pub(crate) async fn serve(core: Handle) {
                 let there: BTreeSet<_> = orders.iter().map(|order| order.member.clone()).collect();
                 patients.retain(|member, _| there.contains(member));
                 for order in orders {
-                    let new = || Patient { debounce: Debounce::default(), due: Instant::now(), is_running: false };
+                    // One that was away meanwhile, or not checked, goes on from what the core still has of it.
+                    let debounce = Debounce { serves: order.serves, against: 0 };
+                    let new = || Patient { debounce, due: Instant::now(), is_running: false };
                     let patient = patients.entry(order.member.clone()).or_insert_with(new);
                     let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { break };
                     if !patient.is_running && patient.due <= Instant::now() {
@@ -123,8 +127,8 @@ pub(crate) async fn serve(core: Handle) {
                 let changes = patient.debounce.note(result.is_ok(), order.health.retries);
                 let wait = Duration::from_secs(order.health.interval.into());
                 patient.due = Instant::now() + if patient.debounce.serves { wait } else { IMPATIENCE };
-                if changes {
-                    tell(&core, &order, &result).await;
+                if changes && !tell(&core, &order, &result).await {
+                    patients.remove(&order.member);
                 }
             }
         }
@@ -141,6 +145,7 @@ fn orders(state: &State) -> Vec<Order> {
             let (Some(netns), Some(address)) = (netns, endpoint.addresses.first()) else { continue };
             orders.push(Order {
                 member: (spec.name.clone(), endpoint.id.clone()),
+                serves: state.has_passed(&spec, endpoint),
                 name: endpoint.name.clone(),
                 netns: netns.clone(),
                 address: address.addr(),
@@ -151,8 +156,8 @@ fn orders(state: &State) -> Vec<Order> {
     orders
 }
 
-/// Tells the core, the log and the journal of a change.
-async fn tell(core: &Handle, order: &Order, result: &Result<(), String>) {
+/// Tells the core, the log and the journal of a change. Returns whether the core has taken it.
+async fn tell(core: &Handle, order: &Order, result: &Result<(), String>) -> bool {
     let Order { member: (service, endpoint), name, health, .. } = order;
     let detail = match result {
         Ok(()) => {
@@ -167,8 +172,7 @@ async fn tell(core: &Handle, order: &Order, result: &Result<(), String>) {
     let (service, endpoint, passes) = (service.clone(), endpoint.clone(), result.is_ok());
     core.note(What::ServiceChanged { service: service.clone(), detail });
     let command = Box::new(Command::NoteHealth { service, endpoint, passes });
-    // Both may be gone by now.
-    let _ = core.tell(|reply| core::Request::Execute(command, reply)).await;
+    core.tell(|reply| core::Request::Execute(command, reply)).await.is_ok()
 }
 
 /// Makes one check.

@@ -5,7 +5,10 @@
 use std::{
     fs::File,
     io,
-    os::{fd::AsFd, unix::fs::OpenOptionsExt},
+    os::{
+        fd::AsFd,
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
     path::Path,
     ptr::{self, NonNull},
     slice,
@@ -16,6 +19,9 @@ use rustix::{
     fs::fstatvfs,
     mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap},
 };
+
+/// Unit of a file's blocks in bytes, whatever those of its file system are (stat(3type)).
+const BLOCK: u64 = 512;
 
 /// Numbers in memory that takes room as it is used.
 #[derive(Debug)]
@@ -34,17 +40,20 @@ impl Kept {
     /// file belongs to this user, and nothing else writes it.
     ///
     /// # Errors
-    /// It cannot be made or mapped, or would not leave half of the file system free: a file that cannot grow ends the process
-    /// that writes to its memory.
+    /// It cannot be made or mapped, or what it has yet to take is more than half of what the file system has free: a file that
+    /// cannot grow ends the process that writes to its memory.
     pub fn open(path: &Path, len: usize) -> io::Result<Self> {
         let bytes = u64::try_from(len * size_of::<AtomicU64>()).map_err(io::Error::other)?;
         let mut options = File::options();
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        if file.metadata()?.len() != bytes {
-            let room = fstatvfs(&file)?;
-            if bytes > room.f_bavail.saturating_mul(room.f_frsize) / 2 {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
+        let (before, room) = (file.metadata()?, fstatvfs(&file)?);
+        let is_new = before.len() != bytes;
+        // An earlier one has holes as well: a process that was ended by a full file system must not end again at its start.
+        let taken = if is_new { 0 } else { before.blocks().saturating_mul(BLOCK) };
+        if bytes.saturating_sub(taken) > room.f_bavail.saturating_mul(room.f_frsize) / 2 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if is_new {
             file.set_len(0)?;
             file.set_len(bytes)?;
         }

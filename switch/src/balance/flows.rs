@@ -58,6 +58,8 @@ const LONGEST_CHAIN: usize = 4_096;
 const WINDOW: usize = 32;
 /// Slots that are looked at for ended flows with each new one.
 const SWEEP: usize = 4;
+/// Slots that are listed while no flow begins or ends.
+const LISTED: usize = 64;
 
 /// Memory of a table, shared with nothing but an earlier or later process.
 pub type Memory = Box<dyn AsRef<[AtomicU64]> + Send + Sync>;
@@ -159,11 +161,19 @@ impl Flows {
         self.evicted.load(Relaxed)
     }
 
-    /// All flows that are not over, in no order. For readers that have time: new flows wait meanwhile.
+    /// All flows that are not over, in no order. New flows wait for a few records at a time; one that ends and begins again
+    /// meanwhile may be there twice.
     pub fn list(&self, now: Timestamp) -> Vec<Flow> {
-        let _writer = self.lock();
-        let records = (0..self.used()).filter_map(|slot| self.record(slot));
-        records.filter(|flow| !flow.is_expired(seconds(now)) && !flow.progress.is_over()).collect()
+        let is_open = |flow: &Flow| !flow.is_expired(seconds(now)) && !flow.progress.is_over();
+        let used = self.used();
+        let mut flows = Vec::new();
+        for first in (0..used).step_by(LISTED) {
+            flows.reserve(LISTED);
+            let _writer = self.lock();
+            let slots = first..used.min(first + LISTED);
+            flows.extend(slots.filter_map(|slot| self.record(slot)).filter(is_open));
+        }
+        flows
     }
 
     /// The flow of a client's frame.

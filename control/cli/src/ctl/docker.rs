@@ -1,8 +1,10 @@
 //! `vswitchctl docker`: Docker Engine on this host.
 
 use std::{
-    fs, io,
+    fs::{self, Permissions},
+    io::{self, Write},
     net::IpAddr,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -49,8 +51,11 @@ pub(super) async fn execute(
         Error::invalid(format!("{}: {what}: correct it, or edit the file by hand", config.display()))
     })?;
     if after == before {
-        let how = if *remove { "does not have" } else { "has" };
-        return Ok(done(json, format_args!("{} {how} {} already", config.display(), dns.address)));
+        let (file, server) = (config.display(), dns.address);
+        return Ok(match remove {
+            true => done(json, format_args!("{file} does not have {server}")),
+            false => done(json, format_args!("{file} has {server} already")),
+        });
     }
     write(config, &after).map_err(|error| unusable(config, &error))?;
     let next = "Docker reads it when it starts: restart Docker (systemctl restart docker), which starts its containers again";
@@ -102,10 +107,15 @@ fn write(config: &Path, settings: &Map<String, Value>) -> io::Result<()> {
         fs::create_dir_all(folder)?;
     }
     let new = config.with_extension("json.new");
-    fs::write(&new, format!("{:#}\n", Value::Object(settings.clone())))?;
-    if let Ok(before) = fs::metadata(&config) {
-        fs::set_permissions(&new, before.permissions())?;
-    }
+    // The settings may hold the password of a proxy.
+    let _ = fs::remove_file(&new);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(format!("{:#}\n", Value::Object(settings.clone())).as_bytes())?;
+    let permissions = match fs::metadata(&config) {
+        Ok(before) => before.permissions(),
+        Err(_) => Permissions::from_mode(0o644),
+    };
+    file.set_permissions(permissions)?;
     fs::rename(new, config)
 }
 
@@ -136,12 +146,11 @@ mod tests {
 
     #[test]
     fn a_file_is_replaced_whole_and_what_is_no_json_is_left() {
-        use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("docker/daemon.json");
         assert!(read(&config).unwrap().is_empty());
         write(&config, json!({ "a": 1 }).as_object().unwrap()).unwrap();
-        fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::set_permissions(&config, Permissions::from_mode(0o600)).unwrap();
         write(&config, json!({ "a": 2 }).as_object().unwrap()).unwrap();
         assert_eq!(read(&config).unwrap()["a"], 2);
         assert_eq!(fs::metadata(&config).unwrap().permissions().mode() & 0o777, 0o600);

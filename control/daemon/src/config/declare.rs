@@ -495,6 +495,8 @@ fn endpoint(
         ifname: table.parsed("ifname"),
         aliases: table.parsed_list("aliases").unwrap_or_default(),
         publish: table.parsed_list("publish").unwrap_or_default(),
+        services: table.parsed_list("services").unwrap_or_default(),
+        labels: table.texts("labels"),
         options: table.texts("options"),
         ..Connect::default()
     };

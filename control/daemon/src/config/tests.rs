@@ -754,6 +754,8 @@ fn endpoints_and_their_published_ports() {
         ifname = "eth7"
         aliases = ["www"]
         publish = ["8080:80", "127.0.0.1:53:53/udp"]
+        services = ["shop"]
+        labels = { app = "web" }
         options = { kind = "veth", "limit.rx" = "10 Mbit/s" }
         [[endpoint]]
         name = "db"
@@ -765,6 +767,7 @@ fn endpoints_and_their_published_ports() {
     let [web, db] = &config.endpoints[..] else { panic!("{:?}", config.endpoints) };
     assert_eq!((web.name.as_str(), web.network.as_str()), ("web", "blue"));
     assert_eq!(web.connect.publish.len(), 2);
+    assert_eq!((web.connect.services[0].as_str(), web.connect.labels["app"].as_str()), ("shop", "web"));
     assert_eq!(web.connect.sandbox, Some(Netns::Name("web".into())));
     assert_eq!(db.connect.sandbox, Some(Netns::Path("/proc/7/ns/net".into())));
     assert_ne!(web.digest(), db.digest());

@@ -85,6 +85,8 @@ impl Balancing {
                     "{}: {error}: connections of {port} through services end with the daemon",
                     path.display()
                 );
+                // What it has is old by the next start, and takes room.
+                let _ = fs::remove_file(path);
                 Kept::anonymous(words)?
             }
             None => Kept::anonymous(words)?,

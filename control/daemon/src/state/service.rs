@@ -92,10 +92,12 @@ impl State {
 
     /// Whether an endpoint passes a service's check, if it has one, and that of its engine.
     pub(crate) fn passes(&self, service: &ServiceSpec, endpoint: &EndpointSpec) -> bool {
-        let passes = || {
-            service.health.is_none() || self.passing.contains(&(service.name.clone(), endpoint.id.clone()))
-        };
-        !endpoint.unready && passes()
+        !endpoint.unready && (service.health.is_none() || self.has_passed(service, endpoint))
+    }
+
+    /// Whether an endpoint has passed the service's own check.
+    pub(crate) fn has_passed(&self, service: &ServiceSpec, endpoint: &EndpointSpec) -> bool {
+        self.passing.contains(&(service.name.clone(), endpoint.id.clone()))
     }
 
     /// Notes whether an endpoint passes a service's check.

@@ -87,6 +87,24 @@ fn a_service_and_its_endpoints() {
 }
 
 #[test]
+fn a_passed_check_is_remembered_while_there_is_none() {
+    let mut state = with_web();
+    state.apply(connect(1, json!({ "name": "a", "services": ["web"] }))).unwrap();
+    let checked = json!({ "health": { "check": "tcp:80" } });
+    state.apply(update("web", checked.clone())).unwrap();
+    let has_passed = |state: &State| {
+        let spec = web(state);
+        state.backends(&spec).into_iter().all(|it| state.has_passed(&spec, it))
+    };
+    assert!(!has_passed(&state));
+    let endpoint = state.endpoints().next().unwrap().id.clone();
+    state.apply(Command::NoteHealth { service: name("web"), endpoint, passes: true }).unwrap();
+    state.apply(update("web", json!({ "no_health": true }))).unwrap();
+    state.apply(update("web", checked)).unwrap();
+    assert!(has_passed(&state), "so checks must begin from there, or a failure is no change to them");
+}
+
+#[test]
 fn what_is_stored_is_there_after_a_restart() {
     let state = with_web();
     let records = [Record::Network(state.network(&name("blue")).unwrap().spec), Record::Service(web(&state))];
