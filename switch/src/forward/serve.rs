@@ -72,7 +72,8 @@ impl Outlets<'_> {
             Err(reason) => {
                 counters.drop(reason);
                 count_dropped(&pass, network);
-                if reason.is_told() {
+                // The host of a client answers it.
+                if reason.is_told() && !pass.plan.topology.is_tunnel(port.id) {
                     self.answered.push(Answered { slot, network, reply: Reply::Refusal });
                 }
             }
