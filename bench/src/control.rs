@@ -365,6 +365,21 @@ struct Daemon {
     ready: Duration,
 }
 
+/// Starts the daemon by `command`, with its log in `folder`, and waits until its API answers at `socket`.
+pub(crate) fn serve(command: &mut Command, folder: &Path, socket: &Path) -> Result<Process> {
+    let log = folder.join("vswitchd.log");
+    let mut process = Process::serve(command, &log)?;
+    let ready = || {
+        let answers = call(socket, "GET", "/v1/status", "").is_ok();
+        (answers || process.has_ended()).then_some(answers)
+    };
+    if interrupt::wait_for("the API of vswitchd", READY, ready)? {
+        return Ok(process);
+    }
+    let message = tail(&std::fs::read_to_string(&log).unwrap_or_default());
+    Err(Error::Command { command: "vswitchd".to_owned(), status: "it ended".to_owned(), message })
+}
+
 impl Daemon {
     fn start(plan: &Plan, host: &Host, socket: &Path) -> Result<Self> {
         let folder = &host.folder;
@@ -376,18 +391,9 @@ impl Daemon {
         );
         std::fs::write(&config, text).doing("write net.toml")?;
         let binary = plan.binary.canonicalize().doing("find vswitchd")?;
-        let log = folder.join("vswitchd.log");
         let start = Instant::now();
-        let mut process = Process::serve(host.namespace.command(binary).arg("--config").arg(&config), &log)?;
-        let ready = || {
-            let answers = call(socket, "GET", "/v1/status", "").is_ok();
-            (answers || process.has_ended()).then_some(answers)
-        };
-        if interrupt::wait_for("the API of vswitchd", READY, ready)? {
-            return Ok(Self { process, ready: start.elapsed() });
-        }
-        let message = tail(&std::fs::read_to_string(&log).unwrap_or_default());
-        Err(Error::Command { command: "vswitchd".to_owned(), status: "it ended".to_owned(), message })
+        let process = serve(host.namespace.command(binary).arg("--config").arg(&config), folder, socket)?;
+        Ok(Self { process, ready: start.elapsed() })
     }
 
     /// Kills it like a crash, and starts it again.

@@ -18,17 +18,14 @@ use std::{
 use vswitch_tests::Mounts;
 
 use crate::{
-    control::{call, percentile},
+    control::{self, call, percentile},
     engine::{Engine, IMAGE},
     error::{Doing, Error, Result},
     interrupt,
     lab::{Host, Lab, Namespace, more_namespaces},
-    process::{Process, installed, tail},
+    process::{Process, installed},
     systems::{PLUGIN, beside},
 };
-
-/// Time limit until the daemon's API answers.
-const READY: Duration = Duration::from_secs(60);
 
 /// The rate of the queries whose latency counts, a second.
 const RATE: u32 = 10_000;
@@ -180,17 +177,7 @@ fn start(plan: &Plan, host: &Host, mounts: &Mounts, socket: &Path) -> Result<Pro
     std::fs::write(&config, text).doing("write net.toml")?;
     let mut command = Command::new(plan.binary.canonicalize().doing("find vswitchd")?);
     command.arg("--config").arg(&config);
-    let log = folder.join("vswitchd.log");
-    let mut process = Process::serve(&mut beside(host, mounts, &command), &log)?;
-    let ready = || {
-        let answers = call(socket, "GET", "/v1/status", "").is_ok();
-        (answers || process.has_ended()).then_some(answers)
-    };
-    if interrupt::wait_for("the API of vswitchd", READY, ready)? {
-        return Ok(process);
-    }
-    let message = tail(&std::fs::read_to_string(&log).unwrap_or_default());
-    Err(Error::Command { command: "vswitchd".to_owned(), status: "it ended".to_owned(), message })
+    control::serve(&mut beside(host, mounts, &command), folder, socket)
 }
 
 /// By path: the daemon has a /run of its own.

@@ -249,6 +249,13 @@ impl Engine {
         output.stdout.trim_end().to_owned()
     }
 
+    /// Creates Docker's network of the switch's one of the same name, with the addresses of this host.
+    pub fn create(&self, network: &str, subnet: &str) {
+        let named = format!("vswitch.network={network}");
+        let ours = ["network", "create", "-d", "vswitch", "--ipam-driver", "vswitch", "-o", &named];
+        self.docker(&[&ours[..], &["--subnet", subnet, network]].concat());
+    }
+
     /// Error output of a docker command that must fail.
     ///
     /// # Panics

@@ -92,19 +92,7 @@ fn docker_on_two_hosts() {
     let pair = Pair::start(Vswitchd::start_apart);
     let engines = [0, 1].map(|host| Engine::start(&pair.hosts[host]));
     for engine in &engines {
-        engine.docker(&[
-            "network",
-            "create",
-            "-d",
-            "vswitch",
-            "-o",
-            "vswitch.network=blue",
-            "--ipam-driver",
-            "vswitch",
-            "--subnet",
-            "10.20.0.0/16",
-            "blue",
-        ]);
+        engine.create("blue", "10.20.0.0/16");
     }
     let run = |engine: &Engine, name: &str| {
         let base = ["run", "-d", "--dns", "169.254.53.53", "--network", "blue", "--name", name];

@@ -211,8 +211,14 @@ impl Follower {
                 Some(Ok((id, number, found))) = self.looks.join_next() => {
                     if self.latest.get(&id) == Some(&number) {
                         self.latest.remove(&id);
-                        if let Some(container) = found? {
-                            self.note(&container).await;
+                        match found {
+                            Ok(Some(container)) => self.note(&container).await,
+                            Ok(None) => {}
+                            // Of this container alone: the others are followed.
+                            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                                debug!(container = id, "its names are not understood: {error}");
+                            }
+                            Err(error) => return Err(error),
                         }
                     }
                 }

@@ -11,14 +11,8 @@ use crate::names::{connect, dig, short};
 fn host() -> (Vswitchd, Engine) {
     let switch = Vswitchd::start_apart(Netns::new("host"), &net().keys("[dns]\nenabled = true"));
     let engine = Engine::start(&switch);
-    create(&engine, "blue", "10.9.0.0/24");
+    engine.create("blue", "10.9.0.0/24");
     (switch, engine)
-}
-
-fn create(engine: &Engine, network: &str, subnet: &str) {
-    let named = format!("vswitch.network={network}");
-    let ours = ["network", "create", "-d", "vswitch", "--ipam-driver", "vswitch", "-o", &named];
-    engine.docker(&[&ours[..], &["--subnet", subnet, network]].concat());
 }
 
 /// Runs a container that sleeps; answers its address in network blue.
@@ -65,7 +59,7 @@ fn containers_are_called_what_docker_calls_them() {
     is_answered(&sandbox, "base", &[&db]);
     is_answered(&sandbox, "db", &[]);
     is_answered(&sandbox, "sql", &[&db]);
-    create(&engine, "red", "10.8.0.0/24");
+    engine.create("red", "10.8.0.0/24");
     let job = Netns::new("job");
     connect(&switch, "red", &job, "job", &[]);
     engine.docker(&["network", "connect", "--alias", "store", "red", "base"]);

@@ -17,19 +17,7 @@ fn many_containers_at_once_and_what_is_refused() {
     let refusal = engine.refusal(&["network", "create", "-d", "vswitch", "-o", "vlna=7", "red"]);
     assert!(refusal.contains("option vlna: is unknown"), "{refusal}");
     // A network created here is adopted by Docker, with its addresses.
-    engine.docker(&[
-        "network",
-        "create",
-        "-d",
-        "vswitch",
-        "-o",
-        "vswitch.network=blue",
-        "--ipam-driver",
-        "vswitch",
-        "--subnet",
-        "10.9.0.0/24",
-        "blue",
-    ]);
+    engine.create("blue", "10.9.0.0/24");
     let descriptors = process::descriptors(switch.pid());
     thread::scope(|scope| {
         for number in 0..50 {
