@@ -74,6 +74,8 @@ fn containers_are_called_what_docker_calls_them() {
     switch.stop();
     engine.docker(&["rename", "web", "front"]);
     switch.run();
+    // A query while its interface has no carrier yet is lost, and asked again after 5 s only.
+    sandbox.reaches("169.254.53.53");
     assert_eq!(short(&sandbox, "base"), [db.as_str()], "kept");
     let front = address(&engine, "front");
     is_answered(&sandbox, "front", &[&front]);
