@@ -256,9 +256,25 @@ impl Sender<'_> {
             None => outs,
             Some(limit) => self.police_egress(limit, port, outs),
         };
+        if let Some(client) = pass.plan.balance.noting(id) {
+            self.note_gateways(client, outs);
+        }
         match pass.plan.balance.busy_client(id) {
             None => port.device.send(&self.transmit(port, outs, max_frame), scratch),
             Some(client) => self.send_back(client, port, outs, max_frame, scratch),
+        }
+    }
+
+    /// Notes by whose gateways `outs` have come that leave for backends of services: answers go back there.
+    #[cold]
+    #[inline(never)]
+    fn note_gateways(&self, client: &Client, outs: &[Out]) {
+        let Pass { plan, now, .. } = self.pass;
+        for out in outs.iter().filter(|out| !out.is_flooded()) {
+            let ingress = self.batch.frames()[out.slot()].ingress;
+            if plan.topology.is_tunnel(ingress) {
+                plan.balance.note(client, out.network, self.batch.bytes(out.slot()), now);
+            }
         }
     }
 
@@ -273,12 +289,13 @@ impl Sender<'_> {
         scratch: &mut Scratch,
     ) {
         let Pass { plan, now, .. } = self.pass;
-        for slot in outs.iter().map(|out| out.slot()) {
+        for (slot, network) in outs.iter().map(|out| (out.slot(), out.network)) {
             let Received { ingress, offload, .. } = &self.batch.frames()[slot];
             // An answer of the switch, like "too big", stands in for the backend's.
             if plan.balance.serves(*ingress) || *ingress == port.id {
                 let frame = Sent { slot, bytes: self.batch.bytes(slot), offload };
-                self.backs.extend(client.back(frame, now, true).map(|(_, head)| head));
+                self.backs
+                    .extend(client.back(plan.balance.mark(network), frame, now, true).map(|(_, head)| head));
             }
         }
         self.batch.exchange(self.backs);

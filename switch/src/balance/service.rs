@@ -120,7 +120,7 @@ impl Service {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::flows::Mark, *};
 
     fn backend(last: u8, is_ready: bool) -> Backend {
         Backend {
@@ -133,7 +133,8 @@ mod tests {
 
     fn key(client: u8, client_port: u16) -> Key {
         let service = IpAddr::from([10, 9, 0, 100]);
-        Key { client: IpAddr::from([10, 9, 1, client]), client_port, service, port: 80, protocol: 6 }
+        let client = IpAddr::from([10, 9, 1, client]);
+        Key { network: Mark(0), client, client_port, service, port: 80, protocol: 6 }
     }
 
     #[test]
