@@ -157,6 +157,13 @@ impl Balance {
         self.serving.get(port.index()).is_some_and(|serves| *serves)
     }
 
+    /// Says that frames from a port may be a backend's.
+    pub fn serve_at(&mut self, port: Option<&PortId>) {
+        let Some(port) = port else { return };
+        self.serving.resize(self.serving.len().max(port.index() + 1), false);
+        self.serving[port.index()] = true;
+    }
+
     /// What the flows of `network` are known by.
     #[inline]
     pub(crate) fn mark(&self, network: NetworkId) -> Mark {

@@ -169,7 +169,8 @@ impl State {
             names.sort_unstable();
             names.dedup();
             for name in names {
-                if let Some((spec, backends)) = services.get_mut(name).filter(|(spec, _)| spec.has(endpoint)) {
+                if let Some((spec, backends)) = services.get_mut(name).filter(|(spec, _)| spec.has(endpoint))
+                {
                     backends.push(Backend {
                         place: Place::Here(endpoint),
                         is_wanted: !spec.drain.contains(&endpoint.name),

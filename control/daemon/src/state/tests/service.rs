@@ -45,7 +45,7 @@ fn web(state: &State) -> std::sync::Arc<ServiceSpec> {
 }
 
 fn serving(state: &State) -> Vec<Name> {
-    state.backends(&web(state)).into_iter().map(|it| it.name.clone()).collect()
+    state.backends(&web(state)).into_iter().map(|it| it.name().clone()).collect()
 }
 
 fn refusal(state: &State, command: Command) -> String {
@@ -68,7 +68,7 @@ fn a_service_and_its_endpoints() {
     assert_eq!(serving(&state), [name("a"), name("b")]);
     let ready = |state: &State| {
         let spec = web(state);
-        state.backends(&spec).into_iter().map(|it| state.is_ready(&spec, it)).collect::<Vec<_>>()
+        state.backends(&spec).into_iter().map(|it| it.is_ready).collect::<Vec<_>>()
     };
     assert_eq!(ready(&state), [false, true]);
     state.apply(update("web", json!({ "resume": ["a"] }))).unwrap();
@@ -94,7 +94,7 @@ fn a_passed_check_is_remembered_while_there_is_none() {
     state.apply(update("web", checked.clone())).unwrap();
     let has_passed = |state: &State| {
         let spec = web(state);
-        state.backends(&spec).into_iter().all(|it| state.has_passed(&spec, it))
+        state.backends(&spec).into_iter().all(|it| state.has_passed(&spec, it.here().unwrap()))
     };
     assert!(!has_passed(&state));
     let endpoint = state.endpoints().next().unwrap().id.clone();
