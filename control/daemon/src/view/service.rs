@@ -84,6 +84,11 @@ impl Snapshot {
         }
     }
 
+    /// Connections that had to make room for others, at all ports.
+    pub(crate) fn flows_evicted(&self) -> u64 {
+        self.live.balance.clients.iter().flatten().map(|client| client.flows.evicted()).sum()
+    }
+
     fn count_flows(&self) -> Counted {
         let now = self.live.workers.now();
         let mut counted = Counted::new();
