@@ -197,6 +197,7 @@ fn service(clients: u32, room: usize) -> Case {
         address: IpAddr::from([10, 9, 1, last]),
         mac: MacAddr([2, 0xff, 0, 0, 0, last]),
         is_ready: true,
+        ends: None,
         given: Arc::default(),
     };
     let address = IpAddr::from([10, 9, 0, 100]);

@@ -46,6 +46,9 @@ pub struct ServiceSpec {
     /// Endpoints, by name, that get nothing new.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub drain: BTreeSet<Name>,
+    /// Seconds after which the connections of such an endpoint are reset; by default they go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_time: Option<u32>,
     /// Labels of its owner; they mean nothing to the switch.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -67,6 +70,7 @@ impl ServiceSpec {
             health: None,
             publish: Vec::new(),
             drain: BTreeSet::new(),
+            drain_time: None,
             labels: BTreeMap::new(),
             created: None,
         }
@@ -220,6 +224,9 @@ pub struct ServiceUpdate {
     /// Endpoints that get nothing new from now on.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub drain: BTreeSet<Name>,
+    /// Seconds after which the connections of these are reset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_time: Option<u32>,
     /// Endpoints that do again.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub resume: BTreeSet<Name>,
@@ -249,6 +256,7 @@ impl ServiceUpdate {
                 new.publish.push(port);
             }
         }
+        new.drain_time = self.drain_time.or(new.drain_time);
         new.drain.extend(self.drain);
         new.drain.retain(|name| !self.resume.contains(name));
         new

@@ -145,10 +145,10 @@ impl Balance {
         self.clients.get(port.index())?.as_deref()
     }
 
-    /// The flows of the clients at `port`, if there are any.
+    /// All of it, if there may be clients at all.
     #[inline]
-    pub(crate) fn busy_client(&self, port: PortId) -> Option<&Client> {
-        self.client(port).filter(|client| !client.flows.is_empty())
+    pub(crate) fn in_use(&self) -> Option<&Self> {
+        (!self.clients.is_empty()).then_some(self)
     }
 
     /// Whether frames from `port` may be a backend's.
@@ -234,7 +234,7 @@ impl Session<'_> {
         let begins = is_tcp && ports.flags & (SYN | ACK) == SYN;
         let found = self.client.flows.find(&key).filter(|found| !found.flow.has_ended(self.now));
         if let Some(found) = found {
-            match self.service.backend(found.flow.backend) {
+            match self.backend(found.flow.backend) {
                 // A port that is used again begins anew; where the backend takes nothing new, so does what it has not answered.
                 Some(backend) if !begins || backend.is_ready && !found.flow.progress.is_over() => {
                     self.follow(&found, is_tcp.then_some(ports));
@@ -265,6 +265,11 @@ impl Session<'_> {
         Ok(self.deliver(backend, why))
     }
 
+    /// The backend with this address, unless its time is over.
+    fn backend(&self, address: IpAddr) -> Option<&Backend> {
+        self.service.backend(address).filter(|it| it.ends.is_none_or(|ends| self.now < ends))
+    }
+
     /// The backend for a new flow.
     fn choose(&self, key: &Key) -> Option<(&Backend, Why)> {
         let Affinity::Client(Some(ttl)) = self.service.affinity() else {
@@ -273,7 +278,7 @@ impl Session<'_> {
         let of_client = Key::of_client(key.network, key.client, key.service);
         let kept = self.client.flows.find(&of_client).and_then(|found| {
             let is_fresh = u64::from(found.flow.idle_at(self.now)) <= ttl.as_secs();
-            let backend = self.service.backend(found.flow.backend).filter(|it| it.is_ready && is_fresh)?;
+            let backend = self.backend(found.flow.backend).filter(|it| it.is_ready && is_fresh)?;
             Some((found, backend))
         });
         if let Some((found, backend)) = kept {
@@ -324,7 +329,7 @@ impl Session<'_> {
     fn rest(&self) -> Result<Toward, DropReason> {
         let id = packet_id(self.network, &self.packet.ip).ok_or(DropReason::ServiceFragment)?;
         let backend = self.client.fragments.find(&id, self.now).ok_or(DropReason::ServiceFragment)?;
-        let backend = self.service.backend(backend).ok_or(DropReason::ServiceBackendGone)?;
+        let backend = self.backend(backend).ok_or(DropReason::ServiceBackendGone)?;
         Ok(self.deliver(backend, Why::Fragment))
     }
 
@@ -339,7 +344,7 @@ impl Session<'_> {
             protocol: quoted.protocol,
         };
         let found = self.client.flows.find(&key).filter(|_| quoted.source == self.service.address());
-        let backend = found.and_then(|found| self.service.backend(found.flow.backend));
+        let backend = found.and_then(|found| self.backend(found.flow.backend));
         let backend = backend.ok_or(DropReason::ServiceBackendGone)?;
         Ok(self.deliver(backend, Why::Error))
     }

@@ -36,16 +36,16 @@ pub struct Gateways {
 }
 
 impl Balance {
-    /// What is kept of the clients at `port`, if a backend may be behind it whose clients came by another host.
+    /// Whether a backend may be behind `port` whose clients came by another host.
     #[inline]
-    pub(crate) fn noting(&self, port: PortId) -> Option<&Client> {
-        if self.gateways.is_empty() || !self.serves(port) { None } else { self.client(port) }
+    pub(crate) fn notes(&self, port: PortId) -> bool {
+        !self.gateways.is_empty() && self.serves(port)
     }
 
-    /// The same, if there may be answers to turn.
+    /// What is kept of the clients at `port`, if there may be answers to turn.
     #[inline]
     pub(crate) fn turning(&self, port: PortId) -> Option<&Client> {
-        self.noting(port).filter(|client| !client.flows.is_empty())
+        if self.notes(port) { self.client(port).filter(|client| !client.flows.is_empty()) } else { None }
     }
 
     /// Notes the gateway of another host that a frame of `network` comes from, which leaves for a backend at the port of `client`.

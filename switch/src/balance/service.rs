@@ -14,7 +14,7 @@ use super::{
     hash::{mix, mix_address},
     maglev::Table,
 };
-use crate::addr::MacAddr;
+use crate::addr::{MacAddr, Timestamp};
 
 /// What keeps the flows of a client together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -36,6 +36,8 @@ pub struct Backend {
     pub mac: MacAddr,
     /// Whether it gets new flows.
     pub is_ready: bool,
+    /// When those that it has are over.
+    pub ends: Option<Timestamp>,
     /// New flows that it was given. Shared with earlier plans.
     pub given: Arc<Given>,
 }
@@ -127,6 +129,7 @@ mod tests {
             address: IpAddr::from([10, 9, 0, last]),
             mac: MacAddr([2, 0, 0, 0, 0, last]),
             is_ready,
+            ends: None,
             given: Arc::default(),
         }
     }

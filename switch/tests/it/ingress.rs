@@ -67,7 +67,7 @@ fn segment(ends: Ends, link: [MacAddr; 2], flags: u8, tag: Option<u16>) -> Owned
 
 fn backend(last: u8, port: u16) -> Backend {
     let mac = mac(u8::try_from(port).expect("few ports"));
-    Backend { address: ip(last), mac, is_ready: true, given: Arc::default() }
+    Backend { address: ip(last), mac, is_ready: true, ends: None, given: Arc::default() }
 }
 
 /// A host with a backend, a gateway, and a tunnel to a host with a gateway of its own.

@@ -82,6 +82,9 @@ pub struct CreateArguments {
     /// published=8080,target=80,mode=host to open it only where an endpoint is.
     #[arg(short, long, value_name = "PORTS")]
     publish: Vec<ServicePort>,
+    /// Reset the connections of an endpoint that is drained after this time; by default they go on.
+    #[arg(long, value_name = "SECONDS")]
+    drain_time: Option<u32>,
     /// A label.
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     label: Vec<(String, String)>,
@@ -136,6 +139,9 @@ pub struct UpdateArguments {
     /// Give this endpoint no new connections; those that it has go on.
     #[arg(long, value_name = "ENDPOINT")]
     drain: Vec<Name>,
+    /// Reset the connections of endpoints that are drained after this time.
+    #[arg(long, value_name = "SECONDS")]
+    drain_time: Option<u32>,
     /// Give this endpoint new connections again.
     #[arg(long, value_name = "ENDPOINT")]
     resume: Vec<Name>,
@@ -218,6 +224,7 @@ impl CreateArguments {
             affinity: self.affinity,
             health: self.health.spec(),
             publish: self.publish.clone(),
+            drain_time: self.drain_time,
             labels: self.label.iter().cloned().collect(),
             ..ServiceSpec::plain(self.name.clone(), self.network.clone())
         }
@@ -238,6 +245,7 @@ impl UpdateArguments {
             publish: self.publish_add.clone(),
             unpublish: self.publish_rm.clone(),
             drain: self.drain.iter().cloned().collect(),
+            drain_time: self.drain_time,
             resume: self.resume.iter().cloned().collect(),
             labels: changes(&self.label_add, &self.label_rm),
         }

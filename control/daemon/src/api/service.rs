@@ -63,7 +63,7 @@ async fn add(
     path = "/v1/services/{name}",
     operation_id = "update_service",
     params(("name" = String, Path)),
-    request_body(content = serde_json::Value, description = "The changes: `affinity`, `selector`, `health`, `no_health`, `publish`, `unpublish`, `drain`, `resume`, `labels`; a label without value is removed", example = json!({"drain": ["web-1"]})),
+    request_body(content = serde_json::Value, description = "The changes: `affinity`, `selector`, `health`, `no_health`, `publish`, `unpublish`, `drain`, `drain_time`, `resume`, `labels`; a label without value is removed", example = json!({"drain": ["web-1"]})),
     responses((status = 200, body = Service), (status = "4XX", body = Error)),
 )]
 async fn update(

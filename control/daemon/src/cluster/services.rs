@@ -107,6 +107,7 @@ impl Handle {
             let done = self.execute(Command::AddService { spec, now }).await?;
             return Ok(Routed { value: name, snapshot: done.snapshot });
         };
+        self.snapshot().state.check_new_service(&spec)?;
         if spec.mode == EndpointMode::Vip {
             let mut asked = Connect::default();
             for address in &spec.address {

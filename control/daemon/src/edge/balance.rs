@@ -14,7 +14,7 @@ use std::{
 
 use tracing::warn;
 use vswitch::{
-    addr::{NetworkId, PortId},
+    addr::{NetworkId, PortId, Timestamp},
     balance::{Backend, Balance, Client, Flows, Gateways, Mark, STATION, Service},
     fdb::Origin,
     topology::{PortMode, PortRules},
@@ -23,7 +23,7 @@ use vswitch::{
 use super::Edge;
 use crate::state::{self, Layout, State};
 use vswitch_host::{kept::Kept, random};
-use vswitch_model::{EndpointMode, Name, NetworkSpec, ServiceSpec};
+use vswitch_model::{EndpointMode, Id, Name, NetworkSpec, ServiceSpec};
 
 /// The most flows of a port: 4.7 MB, of which it takes what is used.
 const FLOWS: usize = 65_536;
@@ -34,6 +34,8 @@ pub(super) struct Balancing {
     pub(super) current: Arc<Balance>,
     /// The flows of each port, with its name: a number is used again.
     clients: BTreeMap<PortId, (Name, Arc<Client>)>,
+    /// By service and endpoint, since when it is drained.
+    draining: HashMap<(Name, Id), Timestamp>,
     /// The networks in which the services' station is pinned.
     pinned: BTreeSet<NetworkId>,
     /// Where flows are kept; `None`: in memory.
@@ -73,7 +75,7 @@ impl Balancing {
     }
 
     /// The flows of a port.
-    fn open(&self, port: &Name, now: vswitch::addr::Timestamp) -> io::Result<Client> {
+    fn open(&self, port: &Name, now: Timestamp) -> io::Result<Client> {
         let words = Flows::words(FLOWS);
         let kept =
             self.file(port).map(|path| (self.make_folder().and_then(|()| Kept::open(&path, words)), path));
@@ -94,6 +96,29 @@ impl Balancing {
         Ok(Client::new(Flows::new(Box::new(kept), seed, now)))
     }
 
+    /// When the connections of each backend are over: of those that are drained, if the service says so.
+    fn drain(
+        &mut self,
+        spec: &ServiceSpec,
+        backends: &[state::Backend<'_>],
+        now: Timestamp,
+    ) -> Vec<Option<Timestamp>> {
+        if spec.drain.is_empty() && self.draining.is_empty() {
+            return Vec::new();
+        }
+        let ends = backends.iter().map(|backend| {
+            let key = (spec.name.clone(), backend.id().clone());
+            if backend.is_wanted {
+                self.draining.remove(&key);
+                return None;
+            }
+            let since = *self.draining.entry(key).or_insert(now);
+            let time = u64::from(spec.drain_time?) * 1_000;
+            Some(Timestamp::from_millis(since.as_millis() + time))
+        });
+        ends.collect()
+    }
+
     /// Removes the files of ports that have no clients any more.
     fn sweep(&mut self) {
         let Some(folder) = self.folder.as_ref().filter(|_| !self.is_swept) else { return };
@@ -111,7 +136,7 @@ impl Edge {
     /// The services of `state`, with what can be shared of those before.
     pub(super) fn balance(&mut self, state: &State, layout: &Layout) -> Arc<Balance> {
         let mut balance = Balance::default();
-        let mut networks = BTreeSet::new();
+        let (mut networks, now) = (BTreeSet::new(), self.workers.now());
         let (serving, mut has_remote) = (state.serving(), false);
         let ports: HashMap<Name, PortId> =
             state.ports().map(|port| (port.spec.name.clone(), port.id)).collect();
@@ -129,12 +154,15 @@ impl Edge {
                     None => has_remote = true,
                 }
             }
+            let ends = self.balancing.drain(spec, backends, now);
             for address in &spec.address {
                 let before = self.balancing.current.services.get(&(network.id, *address));
-                let service = service_at(spec, *address, backends, before);
+                let service = service_at(spec, *address, backends, &ends, before);
                 balance.services.insert((network.id, *address), service);
             }
         }
+        let is_served = |service: &Name| state.service(service).is_some();
+        self.balancing.draining.retain(|(service, _), _| is_served(service));
         if has_remote {
             let peers = state.ports().filter(|port| port.spec.device.peer().is_some());
             peers.for_each(|port| balance.serve_at(Some(&port.id)));
@@ -234,6 +262,7 @@ fn service_at(
     spec: &ServiceSpec,
     address: IpAddr,
     backends: &[state::Backend<'_>],
+    ends: &[Option<Timestamp>],
     before: Option<&Arc<Service>>,
 ) -> Arc<Service> {
     let before_at = |address: IpAddr| {
@@ -241,20 +270,21 @@ fn service_at(
         let place = backends.binary_search_by_key(&address, |it| it.address).ok()?;
         Some(&backends[place])
     };
-    let backend = |backend: &state::Backend<'_>| {
+    let ends = ends.iter().copied().chain(std::iter::repeat(None));
+    let backend = |(backend, ends): (&state::Backend<'_>, Option<Timestamp>)| {
         let own = backend.address_like(address)?;
         Some(Backend {
             address: own,
             mac: backend.mac(),
             is_ready: backend.is_ready,
+            ends,
             given: before_at(own).map(|it| Arc::clone(&it.given)).unwrap_or_default(),
         })
     };
-    let backends: Vec<_> = backends.iter().filter_map(backend).collect();
+    let backends: Vec<_> = backends.iter().zip(ends).filter_map(backend).collect();
     let is_known = |one: &Backend| {
-        let same = |other: &Backend| {
-            (one.address, one.mac, one.is_ready) == (other.address, other.mac, other.is_ready)
-        };
+        let facts = |it: &Backend| (it.address, it.mac, it.is_ready, it.ends);
+        let same = |other: &Backend| facts(one) == facts(other);
         before_at(one.address).is_some_and(same)
     };
     let affinity = spec.affinity.into();

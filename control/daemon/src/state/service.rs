@@ -119,18 +119,33 @@ impl State {
         self.services.add(Arc::new(spec), Origin::Api)
     }
 
+    /// Checks a service that is to be created, but for what is not known here.
+    ///
+    /// # Errors
+    /// It cannot be, or something has its name or an address of it.
+    pub(crate) fn check_new_service(&self, spec: &ServiceSpec) -> Result<(), Refusal> {
+        if self.services.entry(&spec.name).is_some() {
+            return Err(Refusal::Exists { kind: Kind::Service, name: spec.name.clone() });
+        }
+        let name = &spec.network;
+        let network = self.network(name).ok_or_else(|| NetworkError::NotFound(name.clone().into()))?.spec;
+        self.check_service(spec, &network)?;
+        let is_taken = |it: &&IpAddr| self.services_of(name).any(|other| other.address.contains(it));
+        if let Some(address) = spec.address.iter().find(is_taken) {
+            return Err(ServiceError::Taken(self.name_holder(&network, IpamError::Taken(*address))).into());
+        }
+        Ok(())
+    }
+
     /// A service that can be created, with addresses, which have had their turn by that.
     pub(crate) fn prepared_service(
         &mut self,
         mut spec: ServiceSpec,
         now: Timestamp,
     ) -> Result<ServiceSpec, Refusal> {
-        if self.services.entry(&spec.name).is_some() {
-            return Err(Refusal::Exists { kind: Kind::Service, name: spec.name });
-        }
+        self.check_new_service(&spec)?;
         let name = &spec.network;
         let network = self.network(name).ok_or_else(|| NetworkError::NotFound(name.clone().into()))?.spec;
-        self.check_service(&spec, &network)?;
         if spec.mode == EndpointMode::Vip {
             let (mut ip, mut ip6) = (None, None);
             for address in &spec.address {
@@ -202,18 +217,18 @@ impl State {
         all.map(|(it, ip)| ((&it.network, ip), &it.name)).collect()
     }
 
-    /// Checks every service of this host against its network and the others.
-    pub(super) fn check_all_services(&self) -> Result<(), Refusal> {
-        let mut entries = self.services.entries().peekable();
-        if entries.peek().is_none() {
+    /// Checks every service of this host against its network and the others. New ones come last: of two that conflict they are blamed.
+    pub(super) fn check_all_services(&self, old: &Self) -> Result<(), Refusal> {
+        let mut entries: Vec<_> = self.services.entries().collect();
+        if entries.is_empty() {
             return Ok(());
         }
+        // What the cluster gives was checked where it was asked for, and gives way.
+        entries.sort_by_key(|entry| (entry.origin != Origin::Cluster, !old.services.holds(entry)));
         let endpoints = self.endpoint_addresses();
         let mut services: HashMap<(&Name, IpAddr), &Name> = HashMap::new();
         let mut ports: HashMap<(Protocol, u16), &Name> = HashMap::new();
-        // What the cluster gives was checked where it was asked for, and gives way.
-        let (given, own): (Vec<_>, Vec<_>) = entries.partition(|entry| entry.origin == Origin::Cluster);
-        for entry in given.into_iter().chain(own) {
+        for entry in entries {
             let (service, is_own) = (&*entry.spec, entry.origin != Origin::Cluster);
             let (name, network) = (&service.name, &service.network);
             let Some(network) = self.network(network) else {
