@@ -1,5 +1,8 @@
 //! Services: real clients reach several endpoints by one address, and see nothing of what is in between.
 
+mod elsewhere;
+mod ingress;
+
 use std::{
     collections::BTreeSet,
     io::{ErrorKind, Read, Write},

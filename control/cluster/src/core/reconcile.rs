@@ -111,6 +111,7 @@ impl Cluster {
             .or_else(|| self.own_records().map(|txn| (Purpose::Own, txn)))
             .or_else(|| self.next_block())
             .or_else(|| self.revival().map(|txn| (Purpose::Upkeep, txn)))
+            .or_else(|| self.service_revival().map(|txn| (Purpose::Upkeep, txn)))
             .or_else(|| self.collection(now).map(|txn| (Purpose::Upkeep, txn)));
         if let Some((purpose, mut txn)) = next {
             // A host that was removed changes nothing more.
