@@ -81,6 +81,11 @@ impl Client {
         Self { socket: socket.into() }
     }
 
+    /// The daemon's socket.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// Returns the status of the daemon.
     pub async fn status(&self) -> Result<Status, ClientError> {
         self.get("/v1/status").await
@@ -461,18 +466,48 @@ pub(crate) async fn exchange(
     path: &str,
     body: Bytes,
 ) -> io::Result<(StatusCode, Bytes)> {
-    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer within a minute");
-    timeout(PATIENCE, converse(socket, method, path, body)).await.map_err(late)?
+    exchange_as(socket, method, path, JSON, body).await
 }
 
-async fn converse(socket: &Path, method: Method, path: &str, body: Bytes) -> io::Result<(StatusCode, Bytes)> {
-    let (status, body) = open(socket, method, path, body).await?;
+/// The content type of the API.
+const JSON: &str = "application/json";
+
+/// Like [`exchange`], with a body of this content type.
+pub(crate) async fn exchange_as(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    kind: &str,
+    body: Bytes,
+) -> io::Result<(StatusCode, Bytes)> {
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer within a minute");
+    timeout(PATIENCE, converse(socket, method, path, kind, body)).await.map_err(late)?
+}
+
+async fn converse(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    kind: &str,
+    body: Bytes,
+) -> io::Result<(StatusCode, Bytes)> {
+    let (status, body) = open_as(socket, method, path, kind, body).await?;
     let body = Limited::new(body, ANSWER_LIMIT).collect().await.map_err(io::Error::other)?;
     Ok((status, body.to_bytes()))
 }
 
 /// Sends a request, and returns the status of the response and its unread body.
 async fn open(socket: &Path, method: Method, path: &str, body: Bytes) -> io::Result<(StatusCode, Incoming)> {
+    open_as(socket, method, path, JSON, body).await
+}
+
+async fn open_as(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    kind: &str,
+    body: Bytes,
+) -> io::Result<(StatusCode, Incoming)> {
     let stream = UnixStream::connect(socket).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     // It ends with the body, or when the body is dropped.
@@ -481,7 +516,7 @@ async fn open(socket: &Path, method: Method, path: &str, body: Bytes) -> io::Res
         .method(method)
         .uri(path)
         .header(HOST, "localhost")
-        .header(CONTENT_TYPE, "application/json")
+        .header(CONTENT_TYPE, kind)
         .body(Full::new(body))
         .map_err(io::Error::other)?;
     let response = sender.send_request(request).await.map_err(io::Error::other)?;

@@ -166,7 +166,7 @@ impl Core {
             unfetched: Unfetched::default(),
             crowd_warned: None,
             underlay: Underlay::default(),
-            naming: Naming::new(plan.next.dns(), machine),
+            naming: Naming::new(plan.next.dns(), machine)?,
             engines,
             process,
             signals,

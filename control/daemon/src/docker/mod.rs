@@ -29,4 +29,9 @@ mod spec;
 mod tests;
 mod wire;
 
-pub(crate) use self::{names::follow, revive::revive, server::serve, spec::SpecFile};
+pub(crate) use self::{
+    names::follow,
+    revive::revive,
+    server::{Plugin, serve},
+    spec::SpecFile,
+};

@@ -4,6 +4,7 @@ import { h, keyed, set, write } from "./dom.js";
 import { Drops } from "./drops.js";
 import { Fdb } from "./fdb.js";
 import { bits, count, frames, History, look, PERIOD, percent, plural, short, span, TOTAL } from "./model.js";
+import { Names } from "./names.js";
 import { Plot } from "./plot.js";
 import { facts, Ports } from "./ports.js";
 import { Topology } from "./topology.js";
@@ -16,6 +17,7 @@ const parts = {
   ports: new Ports($("ports"), $("port-filter"), $("port-count"), choose),
   fdb: new Fdb($("fdb"), $("fdb-search"), $("fdb-count"), choose),
   drops: new Drops($("drops"), choose),
+  names: new Names($("names-section"), $("names"), $("names-search"), $("names-count")),
 };
 const plots = [
   new Plot($("bits"), "bit/s", "bits", short),
@@ -58,6 +60,7 @@ function draw() {
   parts.ports.draw(seen, history, name);
   parts.drops.draw(seen);
   parts.fdb.draw(seen);
+  parts.names.draw();
 }
 
 function tellStatus(status) {
@@ -146,6 +149,7 @@ function freeze() {
 const SHORTCUTS = {
   "/": () => $("fdb-search").focus(),
   p: () => $("port-filter").focus(),
+  n: () => parts.names.focus(),
   t: () => parts.topology.focus(),
   r: () => $("rates-title").focus(),
   d: () => $("drops-title").focus(),

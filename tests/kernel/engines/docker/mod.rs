@@ -3,6 +3,7 @@
 mod containers;
 mod names;
 mod networks;
+mod swarm;
 mod trouble;
 
 use std::process::Command;
