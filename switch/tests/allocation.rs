@@ -208,7 +208,9 @@ fn service(clients: u32, room: usize) -> Case {
     balance.clients.push(balance.clients[0].clone());
     let case = Case::with(4, 100_000, Limits::default(), balance.into(), Capabilities::ALL, mill);
     case.fdb.pin(BLUE, STATION, PortId::SERVICES, Origin::Control, NOW);
-    [1, 2].map(|last| case.fdb.learn(case.fdb.station(BLUE, backend(last).mac), PortId(3), None, NOW));
+    for last in [1, 2] {
+        case.fdb.learn(case.fdb.station(BLUE, backend(last).mac), PortId(3), None, NOW);
+    }
     case
 }
 

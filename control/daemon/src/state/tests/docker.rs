@@ -262,6 +262,7 @@ fn an_endpoint_is_called_what_its_engine_calls_it() {
     let is_unready = |state: &State| state.endpoints().find(|it| it.id == Id::of("1")).unwrap().unready;
     for unready in [false, true] {
         let called = Called {
+            labels: [("app".to_owned(), "web".to_owned())].into(),
             container: "c1".into(),
             name: "db".into(),
             aliases: vec!["sql".into()],
