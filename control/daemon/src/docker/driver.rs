@@ -226,7 +226,7 @@ fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
 
 /// The id of what an engine calls so: the same where it has our form, otherwise one derived from it. A swarm's ids have 25 letters
 /// and digits.
-fn id(text: &str) -> Result<Id, Error> {
+pub(super) fn id(text: &str) -> Result<Id, Error> {
     let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     if text.is_empty() || text.len() > 128 || !text.bytes().all(is_legal) {
         return Err(Error::invalid(format!(

@@ -25,6 +25,7 @@ mod names;
 mod revive;
 mod server;
 mod spec;
+mod swarm;
 #[cfg(test)]
 mod tests;
 mod wire;

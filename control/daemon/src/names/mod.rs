@@ -401,3 +401,52 @@ fn not_served(address: SocketAddr, why: &str) -> String {
         address.ip()
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(number: u32) -> Record {
+        let addresses = vec![IpAddr::from((0x0a00_0000 + number).to_be_bytes())];
+        Record { name: format!("db-{number}"), addresses, ..Record::default() }
+    }
+
+    #[test]
+    fn a_change_makes_only_the_part_again_that_it_is_in() {
+        let name: Name = "blue".parse().unwrap();
+        let elsewhere: Vec<Record> = (0..10_000).map(record).collect();
+        let own = vec![record(20_000)];
+        let made = Made::default().again(&name, Vec::new(), own.clone(), Some(elsewhere.clone().into()));
+        let fresh = |made: &Made, before: &[Arc<Part>]| {
+            assert_eq!(made.of_elsewhere.len(), before.len());
+            made.of_elsewhere.iter().zip(before).filter(|(a, b)| !Arc::ptr_eq(a, b)).count()
+        };
+        assert_eq!((made.of_elsewhere.len(), made.network.len()), (8, 10_001));
+
+        // Of this host.
+        let (before, same) = (made.of_elsewhere.clone(), made.elsewhere.clone());
+        let made = made.again(&name, Vec::new(), vec![record(20_001)], same);
+        assert_eq!(fresh(&made, &before), 0);
+        assert!(
+            made.network.find("db-20001", false).is_some() && made.network.find("db-20000", false).is_none()
+        );
+
+        // Of another: one is gone, which moves all others in the list, and one is new.
+        let mut changed = elsewhere;
+        changed.remove(7);
+        changed.push(record(30_000));
+        let before = made.of_elsewhere.clone();
+        let made = made.again(&name, Vec::new(), own, Some(changed.into()));
+        assert!((1..=2).contains(&fresh(&made, &before)));
+        for (name, is_there) in [("db-7", false), ("db-8", true), ("db-30000", true), ("db-20000", true)] {
+            assert_eq!(made.network.find(name, false).is_some(), is_there, "{name}");
+        }
+        assert_eq!(made.network.at("10.0.0.8".parse().unwrap()).collect::<Vec<_>>(), ["db-8"]);
+    }
+
+    #[test]
+    fn a_network_without_names_is_called_so_from_the_start() {
+        let made = Made::default().again(&"blue".parse().unwrap(), Vec::new(), Vec::new(), None);
+        assert_eq!(made.network.name(), "blue");
+    }
+}

@@ -133,7 +133,10 @@ impl Server {
 
     /// Answers from `table` from now on.
     pub fn set_table(&self, table: Table) {
-        *lock(&self.shared.table) = Arc::new(table);
+        let table = Arc::new(table);
+        // The one before is given up after the lock: that of many names takes a while.
+        let before = std::mem::replace(&mut *lock(&self.shared.table), table);
+        drop(before);
     }
 
     /// The table that is answered from.
@@ -226,7 +229,8 @@ impl Shared {
     /// Who asks from `address`.
     fn asker(&self, table: &Table, address: IpAddr) -> Asker {
         let address = address.to_canonical();
-        if lock(&self.own).iter().any(|own| own.ip() == address) {
+        let at = |port| SocketAddr::new(address, port);
+        if lock(&self.own).range(at(0)..=at(u16::MAX)).next().is_some() {
             Asker::Host
         } else if table.is_inside(address) {
             Asker::Station(address)
