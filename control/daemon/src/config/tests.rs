@@ -885,7 +885,7 @@ adress = ["10.9.0.100"]
         (7, "service[1].address"),
         (8, "service[1].mode: \"dsrr\" is neither: use \"vip\" or \"dnsrr\""),
         (9, "service[1].affinity: \"client-ip:25h\" is no affinity"),
-        (10, "service[1].publish: 80: choose the port of the hosts as well"),
+        (10, "service[1].publish[0]: 80: choose the port of the hosts as well"),
         (11, "service[1].health"),
         (12, "service[2].address: missing"),
         (15, "service[2].adress"),

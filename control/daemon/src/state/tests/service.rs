@@ -169,7 +169,8 @@ fn the_file_declares_services() {
 
 /// What a cluster gives: network blue, service web, and an endpoint of host2 that serves.
 fn membership(service: serde_json::Value, passes: bool, is_there: bool) -> Command {
-    let global = json!({ "name": "blue", "vni": 4096, "subnet": [{ "subnet": "10.9.0.0/24" }] });
+    let subnet = json!({ "subnet": "10.9.0.0/24", "gateway": "10.9.0.1" });
+    let global = json!({ "name": "blue", "vni": 4096, "subnet": [subnet] });
     let peer = PeerHost { name: name("host2"), address: [10, 8, 0, 2].into(), port: 4789 };
     let remote = RemoteBackend {
         id: Id::of("far"),
