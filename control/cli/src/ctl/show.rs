@@ -24,6 +24,7 @@ pub fn status(status: &Status) -> String {
         ("addresses", format!("{} of at most {}", status.macs, status.mac_limit)),
     ];
     rows.extend(status.acceleration.as_ref().map(|it| ("accelerated", acceleration(it))));
+    rows.extend(status.busy.clone().map(|it| ("busy", it)));
     let mut text = pairs(&rows);
     let rows = status.workers.iter().map(|worker| {
         vec![
@@ -426,6 +427,7 @@ mod tests {
             device: "eth1".into(),
             netns: None,
             guard: None,
+            isolated: false,
             state: PortState::Down,
             reason: Some("eth1 has no carrier: plug it in".into()),
             drops: vec![],
@@ -521,6 +523,7 @@ WORKER  PORTS  FRAMES  TURNS
             warnings: vec![],
             troubles: vec![],
             acceleration: None,
+            busy: None,
         };
         assert_eq!(status(&answer), expected);
         let reason = Some("this kernel interprets BPF programs".into());

@@ -1,70 +1,96 @@
 //! Interfaces: set up when opened, and removed when no port has them.
 
-use std::collections::{BTreeMap, HashSet, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use tracing::warn;
 use vswitch::addr::PortId;
 
 use super::{
     Edge,
-    transaction::{OnFailure, Opening},
+    transaction::{OnFailure, Opening, Unset},
 };
-use crate::{device, state};
+use crate::{
+    device::{self, Home},
+    state,
+};
 use vswitch_host::{
     link::{self, LinkError, Links, Step, Wanted},
-    netns::{Inode, Namespace},
+    netns::{Inode, Namespace, together},
 };
 use vswitch_model::{Bare, Error, InterfaceSpec, Mtu};
 
 impl Opening<'_> {
-    /// Sets up the opened interfaces, one namespace at a time.
+    /// Sets up the interfaces of opened and changed ports, several namespaces at a time.
     pub(super) async fn configure(&mut self) -> Result<(), Error> {
         self.follow_overlay().await;
-        let mut by_namespace: BTreeMap<Inode, (Links, Vec<(PortId, Wanted)>)> = BTreeMap::new();
-        let overlay = self.edge.overlay_mtu();
-        for id in std::mem::take(&mut self.unset) {
-            let Some(port) = self.edge.ports.get(&id) else { continue };
-            let Some(interface) = port.wanted.spec.interface() else { continue };
-            let mut wanted = wanted(&port.wanted, interface, None, overlay);
-            if interface.bare.is_some() {
-                match device::locate(interface, &wanted.ifname).await {
-                    Ok(Some(place)) => {
-                        wanted.ifname = place.ifname;
-                        let group = by_namespace.entry(place.links.namespace().inode());
-                        group.or_insert_with(|| (place.links, Vec::new())).1.push((id, wanted));
-                    }
-                    Ok(None) => self.lose(id, device::gone())?,
-                    Err(error) => self.lose(id, error)?,
+        let unset = std::mem::take(&mut self.unset);
+        let (edge, overlay) = (&*self.edge, self.edge.overlay_mtu());
+        let progress = Arc::clone(&edge.progress);
+        let interface = |unset: Unset| {
+            let port = edge.ports.get(&unset.id).filter(|port| port.device.is_ok())?;
+            let interface = port.wanted.spec.interface()?;
+            // Of a bare one, others configure all but the MTU.
+            let before = unset.before.clone().filter(|_| interface.bare.is_none());
+            Some((unset, interface, wanted(&port.wanted, interface, before, overlay)))
+        };
+        let wanted: Vec<_> = unset.into_iter().filter_map(interface).collect();
+        let count = wanted.len();
+        let find = async |(unset, interface, wanted): (Unset, &InterfaceSpec, Wanted)| {
+            let found = match interface.bare {
+                Some(_) => device::locate(interface, &wanted.ifname).await,
+                None => device::namespace(interface)
+                    .map(|it| Some(Home { namespace: it, ifname: wanted.ifname.clone(), is_moved: false })),
+            };
+            (unset, wanted, found)
+        };
+        let found = together(wanted, find, |_| {}).await?;
+        let mut by_namespace: BTreeMap<Inode, (Namespace, Vec<(PortId, Wanted)>)> = BTreeMap::new();
+        for (unset, mut wanted, home) in found {
+            match home {
+                Ok(Some(Home { namespace, ifname, .. })) => {
+                    wanted.ifname = ifname;
+                    let group = by_namespace.entry(namespace.inode());
+                    group.or_insert_with(|| (namespace, Vec::new())).1.push((unset.id, wanted));
                 }
-                continue;
-            }
-            match device::namespace(interface) {
-                Ok(namespace) => {
-                    let group = match by_namespace.entry(namespace.inode()) {
-                        Entry::Occupied(known) => known.into_mut(),
-                        Entry::Vacant(new) => new.insert((Links::open(namespace)?, Vec::new())),
-                    };
-                    group.1.push((id, wanted));
-                }
-                Err(error) => self.lose(id, error)?,
+                // Of a port that was open until now, this is soon detected.
+                Ok(None) if unset.before.is_some() => {}
+                Ok(None) => self.lose(unset.id, device::gone())?,
+                Err(error) => self.lose(unset.id, error)?,
             }
         }
-        for (links, group) in by_namespace.into_values() {
-            let (ids, wanted): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-            let results = match links.configure_all(&wanted).await {
-                Ok(results) => results,
-                Err(error) => {
-                    let error = Error::from(error);
-                    for id in ids {
-                        self.lose(id, error.clone())?;
+        let (ids, groups): (Vec<Vec<_>>, Vec<_>) = by_namespace
+            .into_values()
+            .map(|(namespace, group)| {
+                let (ids, wanted): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+                (ids, (namespace, wanted))
+            })
+            .unzip();
+        let set_up = AtomicUsize::new(0);
+        let each = || {
+            set_up.fetch_add(1, Relaxed);
+        };
+        let configure = async |(namespace, wanted): (Namespace, Vec<Wanted>)| {
+            let results = Links::open(namespace)?.configure_all(&wanted, &each).await;
+            results.map_err(Error::from)
+        };
+        let told = |_| progress.tell("interfaces are set up", set_up.load(Relaxed), count);
+        let results = together(groups, configure, told).await;
+        progress.end();
+        let results = results?;
+        for (ids, results) in ids.into_iter().zip(results) {
+            match results {
+                Ok(results) => {
+                    for (id, result) in ids.into_iter().zip(results) {
+                        result.or_else(|error| self.lose(id, error.into()).map(|()| Vec::new()))?;
                     }
-                    continue;
                 }
-            };
-            for (id, result) in ids.into_iter().zip(results) {
-                if let Err(error) = result {
-                    self.lose(id, error.into())?;
-                }
+                Err(error) => ids.into_iter().try_for_each(|id| self.lose(id, error.clone()))?,
             }
         }
         Ok(())
@@ -77,7 +103,7 @@ impl Opening<'_> {
             return;
         }
         for port in self.edge.ports.values() {
-            let is_set_up = port.device.is_ok() && !self.unset.contains(&port.wanted.id);
+            let is_set_up = port.device.is_ok() && !self.unset.iter().any(|it| it.id == port.wanted.id);
             let Some(interface) = port.wanted.spec.interface().filter(|_| is_set_up) else { continue };
             if let Err(error) = follow(&port.wanted, interface, overlay).await {
                 warn!(port = %port.wanted.spec.name, "its super-frames are as long as before: {}", error.sentence);
@@ -115,7 +141,7 @@ impl Edge {
         }
         let opened = Namespace::current().map_err(Error::from).and_then(|it| Ok(Links::open(it)?));
         let configured = match opened {
-            Ok(links) => links.configure_all(&own).await.map_err(Error::from),
+            Ok(links) => links.configure_all(&own, || {}).await.map_err(Error::from),
             Err(error) => Err(error),
         };
         let told = |(wanted, result): (&Wanted, Result<Vec<Step>, LinkError>)| {
@@ -177,7 +203,7 @@ impl Edge {
 async fn follow(port: &state::Port, interface: &InterfaceSpec, overlay: Option<Mtu>) -> Result<(), Error> {
     let (links, ifname) = match &interface.bare {
         Some(_) => match device::locate(interface, port.spec.ifname()).await? {
-            Some(place) => (place.links, place.ifname),
+            Some(place) => (Links::open(place.namespace)?, place.ifname),
             None => return Ok(()),
         },
         None => (Links::open(device::namespace(interface)?)?, port.spec.ifname().to_owned()),
