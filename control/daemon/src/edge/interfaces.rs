@@ -1,6 +1,12 @@
 //! Interfaces: set up when opened, and removed when no port has them.
 
-use std::collections::{BTreeMap, HashSet, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use tracing::warn;
 
@@ -8,64 +14,86 @@ use super::{
     Edge,
     transaction::{OnFailure, Opening, Unset, Why},
 };
-use crate::{device, state};
+use crate::{
+    device::{self, Home},
+    state,
+};
 use vswitch_host::{
     link::{self, LinkError, Links, Step, Wanted},
-    netns::{Inode, Namespace},
+    netns::{Inode, Namespace, together},
 };
 use vswitch_model::{Bare, Error, InterfaceSpec, Mtu};
 
 impl Opening<'_> {
-    /// Sets up the interfaces of ports that were opened and changed, one namespace at a time: each is read once.
+    /// Sets up the interfaces of opened and changed ports, several namespaces at a time: each is read once.
     ///
     /// # Errors
     /// The first failure that the change does not go on with; all others are set up nevertheless.
     pub(super) async fn configure(&mut self) -> Result<(), Error> {
         self.follow_overlay();
+        let unset = std::mem::take(&mut self.unset);
+        let edge = &*self.edge;
+        let progress = Arc::clone(&edge.progress);
+        let overlay = edge.overlay_mtu();
+        let interface = |unset: Unset| {
+            let port = edge.ports.get(&unset.id).filter(|port| port.device.is_ok())?;
+            let interface = port.wanted.spec.interface()?;
+            let wanted = wanted_for(&unset.why, &port.wanted, interface, overlay);
+            Some((unset, interface, wanted))
+        };
+        let wanted: Vec<_> = unset.into_iter().filter_map(interface).collect();
+        let count = wanted.len();
+        let find = async |(unset, interface, wanted): (Unset, &InterfaceSpec, Wanted)| {
+            let found = match interface.bare {
+                Some(_) => device::locate(interface, &wanted.ifname).await,
+                None => device::namespace(interface)
+                    .map(|it| Some(Home { namespace: it, ifname: wanted.ifname.clone(), is_moved: false })),
+            };
+            (unset, wanted, found)
+        };
+        let found = together(wanted, find, |_| {}).await?;
         let mut failures = Vec::new();
-        let mut by_namespace: BTreeMap<Inode, (Links, Vec<(Unset, Wanted)>)> = BTreeMap::new();
-        for unset in std::mem::take(&mut self.unset) {
-            let Some(port) = self.edge.ports.get(&unset.id) else { continue };
-            let Some(interface) = port.wanted.spec.interface() else { continue };
-            let mut wanted = self.wanted(&unset.why, &port.wanted, interface);
-            if interface.bare.is_some() {
-                match device::locate(interface, &wanted.ifname).await {
-                    Ok(Some(place)) => {
-                        wanted.ifname = place.ifname;
-                        let group = by_namespace.entry(place.links.namespace().inode());
-                        group.or_insert_with(|| (place.links, Vec::new())).1.push((unset, wanted));
-                    }
-                    // That an open port's interface is gone is soon detected.
-                    Ok(None) if !matches!(unset.why, Why::Opened) => {}
-                    Ok(None) => failures.extend(self.lose(&unset, device::gone())),
-                    Err(error) => failures.extend(self.lose(&unset, error)),
+        let mut by_namespace: BTreeMap<Inode, (Namespace, Vec<(Unset, Wanted)>)> = BTreeMap::new();
+        for (unset, mut wanted, home) in found {
+            match home {
+                Ok(Some(Home { namespace, ifname, .. })) => {
+                    wanted.ifname = ifname;
+                    let group = by_namespace.entry(namespace.inode());
+                    group.or_insert_with(|| (namespace, Vec::new())).1.push((unset, wanted));
                 }
-                continue;
-            }
-            match device::namespace(interface) {
-                Ok(namespace) => {
-                    let group = match by_namespace.entry(namespace.inode()) {
-                        Entry::Occupied(known) => known.into_mut(),
-                        Entry::Vacant(new) => new.insert((Links::open(namespace)?, Vec::new())),
-                    };
-                    group.1.push((unset, wanted));
-                }
+                // Of a port that was open until now, this is soon detected.
+                Ok(None) if !matches!(unset.why, Why::Opened) => {}
+                Ok(None) => failures.extend(self.lose(&unset, device::gone())),
                 Err(error) => failures.extend(self.lose(&unset, error)),
             }
         }
-        for (links, group) in by_namespace.into_values() {
-            let (unset, wanted): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-            let results = match links.configure_all(&wanted).await {
-                Ok(results) => results,
-                Err(error) => {
-                    let error = Error::from(error);
-                    failures.extend(unset.iter().filter_map(|unset| self.lose(unset, error.clone())));
-                    continue;
+        let (all, groups): (Vec<Vec<_>>, Vec<_>) = by_namespace
+            .into_values()
+            .map(|(namespace, group)| {
+                let (unset, wanted): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+                (unset, (namespace, wanted))
+            })
+            .unzip();
+        let set_up = AtomicUsize::new(0);
+        let each = || {
+            set_up.fetch_add(1, Relaxed);
+        };
+        let configure = async |(namespace, wanted): (Namespace, Vec<Wanted>)| {
+            let results = Links::open(namespace)?.configure_all(&wanted, &each).await;
+            results.map_err(Error::from)
+        };
+        let told = |_| progress.tell("interfaces are set up", set_up.load(Relaxed), count);
+        let results = together(groups, configure, told).await;
+        progress.end();
+        for (unset, results) in all.into_iter().zip(results?) {
+            match results {
+                Ok(results) => {
+                    for (unset, result) in unset.iter().zip(results) {
+                        failures.extend(result.err().and_then(|error| self.lose(unset, error.into())));
+                    }
                 }
-            };
-            for (unset, result) in unset.into_iter().zip(results) {
-                if let Err(error) = result {
-                    failures.extend(self.lose(&unset, error.into()));
+                Err(error) => {
+                    failures.extend(unset.iter().filter_map(|unset| self.lose(unset, error.clone())));
                 }
             }
         }
@@ -84,21 +112,6 @@ impl Opening<'_> {
         self.unset.extend(ids.map(|id| Unset { id, why: Why::Overlay }));
     }
 
-    fn wanted(&self, why: &Why, port: &state::Port, interface: &InterfaceSpec) -> Wanted {
-        let all = wanted(port, interface, self.edge.overlay_mtu());
-        match why {
-            Why::Opened => all,
-            // Where it was moved, others configure all but the MTU.
-            Why::Changed(_) if interface.bare.is_some() => all,
-            Why::Changed(before) => Wanted { before: Some(before.clone()), ..all },
-            Why::Overlay => {
-                // As a bare one, it stays down if it is.
-                let spec = InterfaceSpec { bare: Some(Bare::default()), ..InterfaceSpec::default() };
-                Wanted { spec, mtu: None, ..all }
-            }
-        }
-    }
-
     /// A port's interface could not be set up. If it is tried again later, a new one is closed until then; one that was there
     /// stays as it is. Otherwise the change fails, with the error that is returned.
     fn lose(&mut self, unset: &Unset, error: Error) -> Option<Error> {
@@ -110,10 +123,8 @@ impl Opening<'_> {
             Why::Opened | Why::Changed(_) => Some(error),
             Why::Overlay => {
                 let port = self.edge.ports.get(&unset.id).map(|port| &port.wanted.spec.name);
-                warn!(
-                    port = port.map(tracing::field::display),
-                    "its super-frames are as long as before: {}", error.sentence
-                );
+                let port = port.map(tracing::field::display);
+                warn!(port, "its super-frames are as long as before: {}", error.sentence);
                 None
             }
         }
@@ -140,7 +151,7 @@ impl Edge {
         }
         let opened = Namespace::current().map_err(Error::from).and_then(|it| Ok(Links::open(it)?));
         let configured = match opened {
-            Ok(links) => links.configure_all(&own).await.map_err(Error::from),
+            Ok(links) => links.configure_all(&own, || {}).await.map_err(Error::from),
             Err(error) => Err(error),
         };
         let told = |(wanted, result): (&Wanted, Result<Vec<Step>, LinkError>)| {
@@ -195,6 +206,22 @@ impl Edge {
     /// The names of the host's ends of all veth pairs.
     fn host_ends(&self) -> HashSet<String> {
         self.ports.values().filter_map(|port| port.wanted.spec.host_ifname()).collect()
+    }
+}
+
+/// What is wanted of a port's interface, and for this reason; the tunnel carries packets of `overlay` bytes.
+fn wanted_for(why: &Why, port: &state::Port, interface: &InterfaceSpec, overlay: Option<Mtu>) -> Wanted {
+    let all = wanted(port, interface, overlay);
+    match why {
+        Why::Opened => all,
+        // Where it was moved, others configure all but the MTU.
+        Why::Changed(_) if interface.bare.is_some() => all,
+        Why::Changed(before) => Wanted { before: Some(before.clone()), ..all },
+        Why::Overlay => {
+            // As a bare one, it stays down if it is.
+            let spec = InterfaceSpec { bare: Some(Bare::default()), ..InterfaceSpec::default() };
+            Wanted { spec, mtu: None, ..all }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 import { h, keyed, set, write } from "./dom.js";
 import { Drops } from "./drops.js";
+import { Events } from "./events.js";
 import { Fdb } from "./fdb.js";
 import { bits, count, frames, History, look, PERIOD, percent, plural, short, span, TOTAL } from "./model.js";
 import { Names } from "./names.js";
@@ -18,6 +19,7 @@ const parts = {
   fdb: new Fdb($("fdb"), $("fdb-search"), $("fdb-count"), choose),
   drops: new Drops($("drops"), choose),
   names: new Names($("names-section"), $("names"), $("names-search"), $("names-count")),
+  events: new Events($("events"), $("event-filter"), $("event-count"), choose),
 };
 const plots = [
   new Plot($("bits"), "bit/s", "bits", short),
@@ -32,11 +34,12 @@ async function watch() {
   const start = performance.now();
   if (!frozen) {
     try {
-      const now = await look();
+      const now = await look(seen?.events.at(-1)?.time_ms ?? seen?.since);
       history.add(now.stats);
+      parts.events.add(now.events);
       if (!frozen) {
         tellChanges(seen, now);
-        seen = { ...now, at: new Date() };
+        seen = { ...now, since: now.events.at(-1)?.time_ms ?? seen?.since, at: new Date() };
         failures = 0;
         draw();
       }
@@ -59,6 +62,7 @@ function draw() {
   parts.topology.draw(seen, history, name);
   parts.ports.draw(seen, history, name);
   parts.drops.draw(seen);
+  parts.events.draw();
   parts.fdb.draw(seen);
   parts.names.draw();
 }
@@ -153,6 +157,7 @@ const SHORTCUTS = {
   t: () => parts.topology.focus(),
   r: () => $("rates-title").focus(),
   d: () => $("drops-title").focus(),
+  e: () => $("event-filter").focus(),
   f: freeze,
   "?": () => $("help").showModal(),
 };

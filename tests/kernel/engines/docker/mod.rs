@@ -3,6 +3,7 @@
 mod containers;
 mod names;
 mod networks;
+mod same;
 mod swarm;
 mod trouble;
 
