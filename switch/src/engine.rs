@@ -84,7 +84,8 @@ impl Engine {
         self.egress.reserve(ports);
         self.captures.adopt(&plan.captures);
         self.copies.resize_with(plan.mirrors.len(), Copies::new);
-        self.forwarder.backlog().adopt(&self.plan, &plan);
+        let before = Pass { now: Timestamp::from_millis(0), plan: &self.plan, worker: self.worker };
+        self.forwarder.backlog().adopt(before, &plan);
         self.round.adopt(&self.plan, &plan, ports);
         self.plan = plan;
     }
@@ -153,7 +154,8 @@ impl Engine {
     /// Sends a part of the floods to many ports that [wait](crate::spread). Returns whether more do.
     pub fn spread(&mut self, now: Timestamp) -> bool {
         let Self { worker, plan, forwarder, egress, scratch, captures, round, backs, .. } = self;
-        if !round.load(forwarder.backlog(), plan) {
+        let pass = Pass { now, plan, worker: *worker };
+        if !round.load(forwarder.backlog(), pass) {
             return false;
         }
         round.step(plan, egress);

@@ -19,7 +19,7 @@ pub struct Meta {
     pub format: u32,
     /// Identity of the cluster.
     pub id: Id,
-    /// Counts restores from a backup: hosts then put again what they have.
+    /// Counts restores from a backup: hosts then put again what they have. The first host that notices one counts it.
     #[serde(default)]
     pub restored: u32,
 }
@@ -65,6 +65,9 @@ pub struct Node {
     /// Labels of its owner.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// The restore of the store, as [`Meta`] counts them, after which it has put again what it holds.
+    #[serde(default)]
+    pub restored: u32,
 }
 
 /// The present run of a host.

@@ -136,6 +136,7 @@ impl World {
             manager: index == 0,
             availability: vswitch_cluster::record::Availability::Active,
             labels: BTreeMap::new(),
+            restored: 0,
         };
         let me = Me {
             name: name(index),
@@ -284,25 +285,14 @@ impl World {
             4 => self.backup = Some(self.store.clone()),
             5 => {
                 if let Some(backup) = self.backup.clone().filter(|_| self.dice.one_in(3)) {
-                    // Restored, under a new identity, and no client is served by the old one any more.
-                    self.restores += 1;
-                    self.store.restore(&backup, 1000 + self.restores);
-                    for machine in &mut self.machines {
-                        machine.watch = None;
-                        machine.inbox.retain(|(_, input)| matches!(input, Input::Met(_)));
-                    }
-                    for index in 0..self.machines.len() {
-                        self.later(index, Duration::ZERO, Input::Transacted(Err(Self::lost())));
-                        self.later(index, Duration::ZERO, Input::Listed(Err(Self::lost())));
-                        self.later(index, Duration::ZERO, Input::Granted(Err(Self::lost())));
-                    }
+                    self.restore(&backup);
                 }
             }
             // A clock jumps ahead: a suspended machine.
             6 => self.machines[index].ahead += Duration::from_secs(self.dice.below(100)),
             // A host is restarted, with the copy that it keeps on disk.
             7 => {
-                let saved = self.machines[index].cluster.mirror().save();
+                let saved = self.machines[index].cluster.save();
                 let endpoints = std::mem::take(&mut self.machines[index].endpoints);
                 let promised = std::mem::take(&mut self.machines[index].promised);
                 let cut_off = self.machines[index].cut_off;
@@ -315,6 +305,30 @@ impl World {
                 then: vec![Op::Delete(format!("{PREFIX}alive/host{index}"))],
             })),
             _ => {}
+        }
+    }
+
+    /// The store is what it was, under a new identity or the same, and goes on at once. What is under way is lost, or is answered
+    /// by the restored store; that the connections are lost the hosts notice sooner or later.
+    fn restore(&mut self, backup: &Content) {
+        self.restores += 1;
+        let id = if self.dice.one_in(3) { self.store.list(PREFIX).store } else { 1000 + self.restores };
+        self.store.restore(backup, id);
+        for index in 0..self.machines.len() {
+            let machine = &mut self.machines[index];
+            machine.inbox.retain(|(_, input)| !matches!(input, Input::Heard(_)));
+            for (_, input) in &mut machine.inbox {
+                match input {
+                    Input::Listed(result) => *result = Err(Self::lost()),
+                    Input::Transacted(result) if self.dice.one_in(2) => *result = Err(Self::lost()),
+                    Input::Granted(result) => *result = Err(Self::lost()),
+                    _ => {}
+                }
+            }
+            if machine.watch.take().is_some() {
+                let after = self.dice.millis(3000);
+                self.later(index, after, Input::Ended(Self::lost()));
+            }
         }
     }
 
@@ -469,7 +483,7 @@ impl World {
             let mut copy = Mirror::new(PREFIX);
             copy.resync(listing.clone());
             let rows = |mirror: &Mirror| -> BTreeSet<String> {
-                let saved = serde_json::to_value(mirror.save()).unwrap();
+                let saved = serde_json::to_value(mirror.save(&BTreeMap::new(), true)).unwrap();
                 saved["entries"].as_array().unwrap().iter().map(ToString::to_string).collect()
             };
             let (ours, theirs) = (rows(host.mirror()), rows(&copy));

@@ -177,7 +177,11 @@ impl Forwarder {
                 }
                 Ok(Action::Flood(reach)) if observe.may_spread() && spread::is_for(header, &reach) => {
                     match spread::put(pass, (batch, slot, header), reach, backlog, egress) {
-                        Ok(()) => {
+                        Ok(spread::Put::Waits) => {
+                            counters.waiting.add(1);
+                            pass.count_network(header.network, |network| network.waiting.add(1));
+                        }
+                        Ok(spread::Put::Left) => {
                             counters.flooded.add(1);
                             count_flooded(&pass, header.network);
                         }

@@ -149,11 +149,8 @@ impl Cluster {
             match verdict {
                 Some(Ok(Verdict::Done)) => out.push(Output::Answer(pending.id, Ok(()))),
                 Some(Err(refusal)) if is_free => out.push(Output::Answer(pending.id, Err(refusal))),
-                Some(Ok(Verdict::Needs(mut txn))) if is_free => {
-                    // A host that was removed changes nothing more.
-                    txn.when.push(Compare::Absent(self.mirror.full(&Key::Gone(self.me.name.clone()))));
-                    self.flight = Some(Purpose::Ask);
-                    out.push(Output::Transact(txn));
+                Some(Ok(Verdict::Needs(txn))) if is_free => {
+                    self.begin(Purpose::Ask, txn, out);
                     pending.begun = true;
                     self.asks.push_back(pending);
                 }
@@ -358,6 +355,8 @@ impl Cluster {
         let short = Short::from(network);
         let spec =
             self.networks().find(|it| it.id() == *network).ok_or_else(|| no_network(network.short()))?;
+        // What this host has itself is known in a moment.
+        let is_back = self.is_back(&self.me.name);
         let wanted = match address {
             Some(address) => {
                 let subnet = spec.subnets.iter().find(|it| it.subnet.contains(&address));
@@ -365,6 +364,9 @@ impl Cluster {
                 let block = blocks::of(subnet, address).ok_or(IpamError::OutOfRange(address))?;
                 if self.held.contains_key(&Key::Block(short, block.network())) {
                     return Ok(Verdict::Done);
+                }
+                if !is_back {
+                    return Ok(Verdict::Waits);
                 }
                 if let Some(other) = self.mirror.blocks(short).find(|it| it.range.contains(&address)) {
                     return Err(Refusal::conflict(format!(
@@ -377,6 +379,9 @@ impl Cluster {
             None => {
                 let lacking = spec.subnets.iter().find(|it| self.free(spec, it.subnet) == 0);
                 let Some(lacking) = lacking else { return Ok(Verdict::Done) };
+                if !is_back {
+                    return Ok(Verdict::Waits);
+                }
                 self.free_block(spec, lacking).ok_or(IpamError::NoAddress)?
             }
         };
@@ -408,11 +413,14 @@ impl Cluster {
                 "the records of a host {name} that was removed are being cleared: try again in some seconds"
             )));
         }
+        if let Some(why) = self.caution() {
+            return Err(Refusal::unavailable(why));
+        }
         let full = |key: &Key| self.mirror.full(key);
-        let then = vec![
-            self.put(&key, &Record::Node(node.clone().into())),
-            Op::Delete(full(&Key::Gone(name.clone()))),
-        ];
+        // It has nothing that it would have to put again.
+        let node = Node { restored: self.mirror.history(), ..node.clone() };
+        let then =
+            vec![self.put(&key, &Record::Node(node.into())), Op::Delete(full(&Key::Gone(name.clone())))];
         Ok(Verdict::Needs(Txn { when: vec![Compare::Absent(full(&key))], then }))
     }
 

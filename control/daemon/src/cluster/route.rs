@@ -28,12 +28,13 @@ pub(crate) struct Routed<T> {
 }
 
 impl Handle {
-    /// Creates a network: in a cluster an overlay for all hosts, anything else for this one.
+    /// Creates a network: in a cluster an overlay for all hosts, anything else for this one. A network of a swarm is created on each
+    /// host by its engine.
     ///
     /// # Errors
     /// It is refused, or the cluster's store is needed and lost.
     pub(crate) async fn add_network(&self, mut spec: NetworkSpec) -> Result<Routed<Name>, Error> {
-        if !self.cluster().is_member() || spec.driver() != Driver::Overlay {
+        if !self.cluster().is_member() || spec.driver() != Driver::Overlay || spec.swarm {
             let done = self.ask(|reply| Request::AddNetwork(Box::new(spec), reply)).await?;
             return Ok(Routed { value: done.value, snapshot: done.snapshot });
         }

@@ -311,11 +311,14 @@ impl Session {
     /// Writes the copy to the disk.
     pub(super) async fn keep(&mut self) {
         (self.stale, self.kept) = (false, Instant::now());
-        let (folder, mirror) = (self.folder.clone(), self.cluster.mirror().clone());
-        let kept = tokio::task::spawn_blocking(move || folder.keep_copy(&mirror)).await;
-        if let Ok(Err(error)) = kept {
-            warn!("the copy of the cluster is not kept: {}", error.sentence);
-        }
+        let (folder, copy) = (self.folder.clone(), self.cluster.save());
+        complain_of_disk(tokio::task::spawn_blocking(move || folder.keep_copy(&copy)).await);
+    }
+
+    /// Writes to the disk what the switch is about to get.
+    async fn keep_plan(&self) {
+        let (folder, plan) = (self.folder.clone(), self.cluster.save_plan());
+        complain_of_disk(tokio::task::spawn_blocking(move || folder.keep_plan(&plan)).await);
     }
 
     /// The hosts whose tunnels were heard lately.
@@ -366,6 +369,7 @@ impl Session {
         if std::mem::take(&mut self.dirty) {
             let membership = Arc::new(membership(&self.member, &self.cluster));
             if membership != self.given {
+                self.keep_plan().await;
                 let given = Arc::clone(&membership);
                 match self.core.tell(|reply| Request::Follow(given, reply)).await {
                     Ok(_) => (self.given, self.trouble) = (membership, None),
@@ -489,7 +493,7 @@ impl Session {
         });
         let (audits, differences) = cluster.audits();
         let mirror = cluster.mirror();
-        let silence = self.now().saturating_sub(cluster.contact());
+        let silence = cluster.silence(self.now());
         let up = cluster.is_following() && cluster.lost().is_none();
         let store = api::Store {
             members: self.member.store.clone(),
@@ -550,6 +554,13 @@ impl Drop for Session {
         if let Some(watch) = self.watch.take() {
             watch.abort();
         }
+    }
+}
+
+/// A disk that is full stops no traffic.
+fn complain_of_disk(kept: Result<Result<(), Error>, tokio::task::JoinError>) {
+    if let Ok(Err(error)) = kept {
+        warn!("the copy of the cluster is not kept: {}", error.sentence);
     }
 }
 

@@ -23,7 +23,7 @@ use vswitch_model::{
 };
 
 /// Maximum length of a socket path: `sun_path` holds 108 bytes, of which `.attach` and a NUL take eight.
-const SOCKET_PATH_MAX: usize = 100;
+const SOCKET_PATH_MAX: usize = 99;
 
 /// From the least that every IPv4 host must accept (RFC 791 section 3.1).
 const UNDERLAY_MTU: RangeInclusive<u16> = 576..=u16::MAX;
@@ -250,6 +250,7 @@ fn network(mut table: Table<'_, '_, '_>) -> NetworkSpec {
         driver: table.parsed("driver"),
         internal: table.boolean("internal").unwrap_or(false),
         attachable: table.boolean("attachable").unwrap_or(false),
+        swarm: false,
         fragment: table.boolean("fragment").unwrap_or(false),
         labels: table.texts("labels"),
         ..NetworkSpec::plain(name)

@@ -185,7 +185,7 @@ fn one_error_each() {
         ("[switch]\ngroup_forward_mask='0x4000'".into(), "is a text, not a whole number"),
         ("[switch]\ndamping={moves=-1}".into(), "switch.damping.moves: -1 is out of range"),
         ("[switch]\ndamping={move=1}".into(), "switch.damping.move: unknown key: did you mean moves?"),
-        (format!("[api]\nsocket='/{}'", "s".repeat(100)), "api.socket: is longer than 100 bytes"),
+        (format!("[api]\nsocket='/{}'", "s".repeat(100)), "api.socket: is longer than 99 bytes"),
         ("[api]\ngroup=''".into(), "api.group: is empty"),
         ("[api]\nweb='9478'".into(), "api.web: \"9478\" is not an address with a port: write it like 127.0.0.1:9478"),
         ("[api]\nweb='localhost:9478'".into(), "write it like 127.0.0.1:9478"),

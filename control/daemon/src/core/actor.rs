@@ -145,7 +145,12 @@ impl Core {
             observer.note(What::StoreMended { detail });
         }
         let state = State::default();
-        let process = Arc::new(Process { config, started: Instant::now(), outages: Outages::default() });
+        let process = Arc::new(Process {
+            config,
+            started: Instant::now(),
+            outages: Outages::default(),
+            progress: Arc::clone(edge.progress()),
+        });
         let nothing = Snapshot::new(
             state.clone(),
             edge.live(),
@@ -166,7 +171,7 @@ impl Core {
             unfetched: Unfetched::default(),
             crowd_warned: None,
             underlay: Underlay::default(),
-            naming: Naming::new(plan.next.dns(), machine),
+            naming: Naming::new(plan.next.dns(), machine)?,
             engines,
             process,
             signals,

@@ -1,6 +1,6 @@
 //! Requests to the core, and their answers.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use ipnet::IpNet;
 use tokio::sync::oneshot;
@@ -20,6 +20,7 @@ use vswitch_model::{
         FdbKey, Flush, Flushed, Prune, Pruned, Reload, StaticEntry, StaticName, capture::CaptureRequest,
         directory::Directory,
     },
+    ipam::Lent,
     publish::Publish,
 };
 use vswitch_names::Record;
@@ -156,9 +157,9 @@ pub(crate) enum EngineRequest {
     /// Notes which network an engine knows by an id of its own, or removes that note.
     Adopt(Id, Option<Name>, Reply<()>),
     /// Lends an address of this subnet to another network driver.
-    Lend(IpNet, IpAddr, Reply<()>),
+    Lend(IpNet, Lent, Reply<()>),
     /// Takes back lent addresses.
-    TakeBack(Vec<IpAddr>, Reply<()>),
+    TakeBack(Vec<Lent>, Reply<()>),
 }
 
 /// An answer, and the snapshot in which its effect is visible.

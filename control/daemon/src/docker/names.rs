@@ -23,7 +23,10 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::engine::{Engine, engines};
+use super::{
+    engine::{Engine, engines},
+    swarm::Swarm,
+};
 use crate::{core::Handle, state::Called};
 use vswitch_model::Id;
 
@@ -32,6 +35,9 @@ const SEARCH: Duration = Duration::from_secs(5);
 
 /// Interval at which an engine is asked for all containers, should an event have been lost.
 const LIST: Duration = Duration::from_mins(1);
+
+/// Interval at which an engine is asked for the tasks of its swarm on other hosts: it does not say when one comes.
+const TASKS: Duration = Duration::from_secs(5);
 
 /// Maximum number of containers that are inspected at once.
 const LOOKS: usize = 16;
@@ -195,6 +201,7 @@ struct Follower {
     /// The number of the last look at each container that is under way. What an earlier one found is old.
     latest: HashMap<String, u64>,
     number: u64,
+    swarm: Swarm,
 }
 
 impl Follower {
@@ -207,6 +214,7 @@ impl Follower {
             places: Arc::new(Semaphore::new(LOOKS)),
             latest: HashMap::new(),
             number: 0,
+            swarm: Swarm::default(),
         }
     }
 
@@ -216,6 +224,8 @@ impl Follower {
         debug!(engine = %self.engine.socket().display(), "its containers' names are followed");
         let mut again = interval(LIST);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tasks = interval(TASKS);
+        tasks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 event = events.next() => match event? {
@@ -223,6 +233,7 @@ impl Follower {
                     None => return Ok(()),
                 },
                 _ = again.tick() => self.list().await?,
+                _ = tasks.tick() => self.swarm.look(&self.core, &self.engine).await?,
                 Some(Ok((id, number, found))) = self.looks.join_next() => {
                     if self.latest.get(&id) == Some(&number) {
                         self.latest.remove(&id);

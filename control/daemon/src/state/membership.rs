@@ -141,8 +141,10 @@ impl State {
             it.origin == Origin::Cluster && !names.contains(&it.spec.name) && used.contains(&it.spec.name)
         };
         networks.extend(self.networks.entries().filter(stays).map(|it| NetworkSpec::clone(&it.spec)));
-        let carried: Vec<Name> = networks.iter().map(|it| it.name.clone()).collect();
+        let mut carried: Vec<Name> = networks.iter().map(|it| it.name.clone()).collect();
         self.networks.declare(networks, Origin::Cluster)?;
+        // Those of a swarm are on the same hosts, by VNIs that it agrees upon.
+        carried.extend(self.networks.entries().filter(|it| it.spec.swarm).map(|it| it.spec.name.clone()));
         let ports = self.ports_of_cluster(&membership, &carried);
         self.ports.declare(ports, Origin::Cluster)?;
         let refused = self.unserved();
