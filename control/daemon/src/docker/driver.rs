@@ -242,7 +242,7 @@ const SWARM_VNIS: u32 = 1 << 23;
 /// A VNI for a swarm's network: from its id, so that managers choose alike, unless this host has that one for another network.
 fn vni(network: &str, taken: &BTreeSet<u32>) -> Result<Vni, Error> {
     let seed = u32::from_str_radix(&Id::of(network).as_str()[..8], 16).unwrap_or_default();
-    let mut candidates = (0..SWARM_VNIS).map(|step| SWARM_VNIS | seed.wrapping_add(step) % SWARM_VNIS);
+    let mut candidates = (0..SWARM_VNIS).map(|step| SWARM_VNIS | (seed.wrapping_add(step) % SWARM_VNIS));
     let free = candidates.find(|vni| !taken.contains(vni));
     let free = free.ok_or_else(|| Error::conflict("no VNI is left: choose one with -o vni=N"))?;
     Vni::try_from(free).map_err(|error| Error::internal(error.to_string()))
