@@ -193,8 +193,8 @@ impl Store for Etcd {
             success: txn.then.into_iter().map(op).collect(),
         };
         let answer: proto::TxnResponse = self.call("etcdserverpb.KV", "Txn", request).await?;
-        let revision = answer.header.unwrap_or_default().revision;
-        Ok(Done { succeeded: answer.succeeded, revision })
+        let header = answer.header.unwrap_or_default();
+        Ok(Done { succeeded: answer.succeeded, store: header.cluster_id, revision: header.revision })
     }
 
     async fn watch(&self, prefix: &str, from: Revision) -> Result<EtcdWatch, StoreError> {

@@ -410,6 +410,7 @@ async fn join_by_store(
         )));
     }
     member.cluster = meta.id;
+    member.node.restored = meta.restored;
     let key = |key: Key| format!("{}{key}", member.prefix);
     let node = Key::Node(member.name.clone());
     let record = Record::Node(member.node.clone().into());
@@ -574,6 +575,7 @@ fn node(core: &Handle, address: IpAddr, manager: bool) -> Result<Node, Error> {
         manager,
         availability: Availability::Active,
         labels: Default::default(),
+        restored: 0,
     })
 }
 

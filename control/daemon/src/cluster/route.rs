@@ -135,6 +135,7 @@ impl Handle {
     /// It is refused, or no address is left and the cluster's store is lost.
     pub(crate) async fn connect(&self, network: Reference, connect: Connect) -> Result<Routed<Id>, Error> {
         self.reserve(&network, &connect).await?;
+        self.meet_services(&connect.services).await;
         let done = self.ask(|reply| Request::Connect(network, Box::new(connect), reply)).await?;
         Ok(Routed { value: done.value, snapshot: done.snapshot })
     }
@@ -150,8 +151,17 @@ impl Handle {
         }
     }
 
+    /// Waits for services that another host has created a moment ago.
+    async fn meet_services(&self, services: &[Name]) {
+        let state = &self.snapshot().state;
+        let unknown: Vec<_> = services.iter().filter(|it| state.service(it).is_none()).cloned().collect();
+        if self.cluster().is_member() {
+            self.cluster().meet_services(&unknown).await;
+        }
+    }
+
     /// The global network of a reference.
-    async fn global(&self, network: &Reference) -> Option<Arc<NetworkSpec>> {
+    pub(super) async fn global(&self, network: &Reference) -> Option<Arc<NetworkSpec>> {
         if !self.cluster().is_member() {
             return None;
         }

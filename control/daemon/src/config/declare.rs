@@ -217,7 +217,9 @@ fn service(mut table: Table<'_, '_, '_>) -> ServiceSpec {
         selector: table.texts("selector"),
         affinity: table.parsed("affinity").unwrap_or_default(),
         health: table.table("health").and_then(health),
+        publish: table.parsed_list("publish").unwrap_or_default(),
         drain: table.parsed_list("drain").unwrap_or_default().into_iter().collect(),
+        drain_time: table.number("drain_time", 0..=86_400),
         labels: table.texts("labels"),
         ..ServiceSpec::plain(name, network)
     };

@@ -832,3 +832,65 @@ ip = "10.9.0.1"
     assert!(says("net.toml:22: endpoint[3].publish[1]: "), "{}", found.join("\n"));
     assert!(says("net.toml:31: endpoint[4].options.kind: "), "{}", found.join("\n"));
 }
+
+#[test]
+fn services() {
+    let config = good(
+        r#"
+        [[network]]
+        name = "blue"
+        [[network.subnet]]
+        subnet = "10.9.0.0/24"
+        [[service]]
+        name = "web"
+        network = "blue"
+        address = ["10.9.0.100"]
+        selector = { app = "web" }
+        affinity = "client-ip:10m"
+        publish = ["8080:80", "published=7000,target=70,protocol=udp,mode=host"]
+        drain = ["web-1"]
+        health = { check = "http:80/", interval = 1, retries = 2 }
+        [[service]]
+        name = "all"
+        network = "blue"
+        mode = "dnsrr"
+        "#,
+    );
+    let web = &config.services[0];
+    let ports: Vec<_> = web.publish.iter().map(ToString::to_string).collect();
+    assert_eq!(ports, ["8080:80/tcp", "published=7000,target=70,protocol=udp,mode=host"]);
+    assert_eq!((web.selector.len(), web.drain.len(), web.health.as_ref().unwrap().retries), (1, 1, 2));
+    let found = errors(
+        r#"[[network]]
+name = "blue"
+[[service]]
+network = "blue"
+[[service]]
+name = "a"
+address = ["10.9.0.300"]
+mode = "dsrr"
+affinity = "client-ip:25h"
+publish = ["80"]
+health = { check = "ping" }
+[[service]]
+name = "b"
+network = "blue"
+adress = ["10.9.0.100"]
+"#,
+    );
+    for (line, sentence) in [
+        (3, "service[0].name: missing: name the service"),
+        (3, "service[0].address: missing: choose an address of the network's subnet"),
+        (5, "service[1].network: missing: name the network that it is in"),
+        (7, "service[1].address"),
+        (8, "service[1].mode: \"dsrr\" is neither: use \"vip\" or \"dnsrr\""),
+        (9, "service[1].affinity: \"client-ip:25h\" is no affinity"),
+        (10, "service[1].publish[0]: 80: choose the port of the hosts as well"),
+        (11, "service[1].health"),
+        (12, "service[2].address: missing"),
+        (15, "service[2].adress"),
+    ] {
+        let there = format!("net.toml:{line}: {sentence}");
+        assert!(found.iter().any(|it| it.starts_with(&there)), "{there}: {found:#?}");
+    }
+}

@@ -15,7 +15,7 @@ use crate::{
 };
 use vswitch_host::channel::Caller;
 use vswitch_model::{
-    Connect, Error, Id, Name, Netns, NetworkSpec, NetworkUpdate, Reference,
+    Connect, Error, Id, Name, Netns, NetworkSpec, NetworkUpdate, Reference, ServiceSpec,
     api::{
         FdbKey, Flush, Flushed, Prune, Pruned, Reload, StaticEntry, StaticName, capture::CaptureRequest,
         directory::Directory,
@@ -62,6 +62,8 @@ pub(crate) enum Request {
     Directory(Reference, Reply<Directory>),
     /// Replaces the names that other hosts' endpoints have in a network.
     Names(Name, Arc<[Record]>, Reply<()>),
+    /// A service of a global network as it is to be created: with addresses, which are not given out again soon.
+    PrepareService(Box<ServiceSpec>, Reply<ServiceSpec>),
     /// Gives a name by hand.
     AddName(StaticName, Reply<()>),
     /// Takes a name away that was given by hand: of a network, the name.

@@ -9,7 +9,7 @@
 //! between the two is missed. An engine does not inspect a container while it starts it: each is waited for on its own.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io,
     sync::Arc,
     time::Duration,
@@ -44,6 +44,12 @@ const LOOKS: usize = 16;
 
 /// The events after which a container may be called otherwise.
 const EVENTS: &str = r#"{"type":["network","container"],"event":["connect","rename","health_status"]}"#;
+
+/// Labels of a container that are kept, at most.
+const LABELS: usize = 64;
+
+/// Bytes of a label and its key, at most: a longer one is not kept.
+const LABEL: usize = 256;
 
 /// Labels that name the service of a container: of Compose, of swarm.
 const SERVICES: [&str; 2] = ["com.docker.compose.service", "com.docker.swarm.service.name"];
@@ -137,10 +143,19 @@ impl Container {
                 aliases,
                 service: service.clone(),
                 unready: matches!(health, Some("starting" | "unhealthy")),
+                labels: kept(labels),
             };
             (it.endpoint.as_str(), called)
         })
     }
+}
+
+/// The labels that services may select a container by: not those of an image that carries half a manual along.
+fn kept(labels: Option<&HashMap<String, String>>) -> BTreeMap<String, String> {
+    let is_short = |(key, value): &(&String, &String)| key.len() + value.len() <= LABEL;
+    let mut labels: Vec<_> = labels.into_iter().flatten().filter(is_short).collect();
+    labels.sort_unstable();
+    labels.into_iter().take(LABELS).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// Follows all engines of this host until it is dropped. `asked` tells that an engine has called the plugin.
@@ -324,6 +339,7 @@ mod tests {
             aliases: vec![alias.into()],
             service: Some("api".into()),
             unready: true,
+            labels: [("com.docker.compose.service".into(), "api".into())].into(),
         };
         assert_eq!(called, [("", expected("sql")), ("e1", expected("api"))]);
     }
@@ -337,6 +353,10 @@ mod tests {
         let container: Container = serde_json::from_value(bare).unwrap();
         let (_, called) = container.called().next().unwrap();
         assert!(called.aliases.is_empty() && called.service.is_none() && !called.unready);
+        assert!(called.labels.is_empty());
+        let long =
+            HashMap::from([("help".to_owned(), "x".repeat(LABEL)), ("app".to_owned(), "web".to_owned())]);
+        assert_eq!(kept(Some(&long)).into_keys().collect::<Vec<_>>(), ["app"]);
         let listed: Listed = serde_json::from_value(json!({
             "Id": "1a", "Names": ["/db"], "NetworkSettings": { "Networks": null },
         }))

@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 
 use tracing::warn;
-use vswitch::addr::PortId;
 
 use super::{
     Edge,
-    transaction::{OnFailure, Opening},
+    transaction::{OnFailure, Opening, Unset, Why},
 };
 use crate::{device, state};
 use vswitch_host::{
@@ -17,24 +16,29 @@ use vswitch_host::{
 use vswitch_model::{Bare, Error, InterfaceSpec, Mtu};
 
 impl Opening<'_> {
-    /// Sets up the opened interfaces, one namespace at a time.
+    /// Sets up the interfaces of ports that were opened and changed, one namespace at a time: each is read once.
+    ///
+    /// # Errors
+    /// The first failure that the change does not go on with; all others are set up nevertheless.
     pub(super) async fn configure(&mut self) -> Result<(), Error> {
-        self.follow_overlay().await;
-        let mut by_namespace: BTreeMap<Inode, (Links, Vec<(PortId, Wanted)>)> = BTreeMap::new();
-        let overlay = self.edge.overlay_mtu();
-        for id in std::mem::take(&mut self.unset) {
-            let Some(port) = self.edge.ports.get(&id) else { continue };
+        self.follow_overlay();
+        let mut failures = Vec::new();
+        let mut by_namespace: BTreeMap<Inode, (Links, Vec<(Unset, Wanted)>)> = BTreeMap::new();
+        for unset in std::mem::take(&mut self.unset) {
+            let Some(port) = self.edge.ports.get(&unset.id) else { continue };
             let Some(interface) = port.wanted.spec.interface() else { continue };
-            let mut wanted = wanted(&port.wanted, interface, None, overlay);
+            let mut wanted = self.wanted(&unset.why, &port.wanted, interface);
             if interface.bare.is_some() {
                 match device::locate(interface, &wanted.ifname).await {
                     Ok(Some(place)) => {
                         wanted.ifname = place.ifname;
                         let group = by_namespace.entry(place.links.namespace().inode());
-                        group.or_insert_with(|| (place.links, Vec::new())).1.push((id, wanted));
+                        group.or_insert_with(|| (place.links, Vec::new())).1.push((unset, wanted));
                     }
-                    Ok(None) => self.lose(id, device::gone())?,
-                    Err(error) => self.lose(id, error)?,
+                    // That an open port's interface is gone is soon detected.
+                    Ok(None) if !matches!(unset.why, Why::Opened) => {}
+                    Ok(None) => failures.extend(self.lose(&unset, device::gone())),
+                    Err(error) => failures.extend(self.lose(&unset, error)),
                 }
                 continue;
             }
@@ -44,54 +48,75 @@ impl Opening<'_> {
                         Entry::Occupied(known) => known.into_mut(),
                         Entry::Vacant(new) => new.insert((Links::open(namespace)?, Vec::new())),
                     };
-                    group.1.push((id, wanted));
+                    group.1.push((unset, wanted));
                 }
-                Err(error) => self.lose(id, error)?,
+                Err(error) => failures.extend(self.lose(&unset, error)),
             }
         }
         for (links, group) in by_namespace.into_values() {
-            let (ids, wanted): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+            let (unset, wanted): (Vec<_>, Vec<_>) = group.into_iter().unzip();
             let results = match links.configure_all(&wanted).await {
                 Ok(results) => results,
                 Err(error) => {
                     let error = Error::from(error);
-                    for id in ids {
-                        self.lose(id, error.clone())?;
-                    }
+                    failures.extend(unset.iter().filter_map(|unset| self.lose(unset, error.clone())));
                     continue;
                 }
             };
-            for (id, result) in ids.into_iter().zip(results) {
+            for (unset, result) in unset.into_iter().zip(results) {
                 if let Err(error) = result {
-                    self.lose(id, error.into())?;
+                    failures.extend(self.lose(&unset, error.into()));
                 }
             }
         }
-        Ok(())
+        failures.into_iter().next().map_or(Ok(()), Err)
     }
 
     /// Lets open interfaces follow a change of what tunnels carry: the length of their super-frames depends on it.
-    async fn follow_overlay(&mut self) {
+    fn follow_overlay(&mut self) {
         let overlay = self.edge.overlay_mtu();
         if std::mem::replace(&mut self.overlay_before, overlay) == overlay || !self.edge.machine.is_real() {
             return;
         }
-        for port in self.edge.ports.values() {
-            let is_set_up = port.device.is_ok() && !self.unset.contains(&port.wanted.id);
-            let Some(interface) = port.wanted.spec.interface().filter(|_| is_set_up) else { continue };
-            if let Err(error) = follow(&port.wanted, interface, overlay).await {
-                warn!(port = %port.wanted.spec.name, "its super-frames are as long as before: {}", error.sentence);
+        let others: HashSet<_> = self.unset.iter().map(|unset| unset.id).collect();
+        let open = self.edge.ports.values().filter(|port| port.device.is_ok());
+        let ids = open.map(|port| port.wanted.id).filter(|id| !others.contains(id));
+        self.unset.extend(ids.map(|id| Unset { id, why: Why::Overlay }));
+    }
+
+    fn wanted(&self, why: &Why, port: &state::Port, interface: &InterfaceSpec) -> Wanted {
+        let all = wanted(port, interface, self.edge.overlay_mtu());
+        match why {
+            Why::Opened => all,
+            // Where it was moved, others configure all but the MTU.
+            Why::Changed(_) if interface.bare.is_some() => all,
+            Why::Changed(before) => Wanted { before: Some(before.clone()), ..all },
+            Why::Overlay => {
+                // As a bare one, it stays down if it is.
+                let spec = InterfaceSpec { bare: Some(Bare::default()), ..InterfaceSpec::default() };
+                Wanted { spec, mtu: None, ..all }
             }
         }
     }
 
-    /// A port's interface could not be set up: it has none, then.
-    fn lose(&mut self, id: PortId, error: Error) -> Result<(), Error> {
-        if self.attempt.on_failure == OnFailure::Refuse {
-            return Err(error);
+    /// A port's interface could not be set up. If it is tried again later, a new one is closed until then; one that was there
+    /// stays as it is. Otherwise the change fails, with the error that is returned.
+    fn lose(&mut self, unset: &Unset, error: Error) -> Option<Error> {
+        match unset.why {
+            Why::Opened if self.attempt.on_failure == OnFailure::Retry => {
+                self.take_down(unset.id, error.sentence);
+                None
+            }
+            Why::Opened | Why::Changed(_) => Some(error),
+            Why::Overlay => {
+                let port = self.edge.ports.get(&unset.id).map(|port| &port.wanted.spec.name);
+                warn!(
+                    port = port.map(tracing::field::display),
+                    "its super-frames are as long as before: {}", error.sentence
+                );
+                None
+            }
         }
-        self.take_down(id, error.sentence);
-        Ok(())
     }
 }
 
@@ -106,7 +131,7 @@ impl Edge {
         let own = self.ports.values().filter_map(|port| {
             let is_own = port.device.is_ok() && port.wanted.spec.is_hosts();
             let interface = port.wanted.spec.interface().filter(|_| is_own)?;
-            let wanted = wanted(&port.wanted, interface, None, overlay);
+            let wanted = wanted(&port.wanted, interface, overlay);
             changed.has(&wanted.ifname).then_some(wanted)
         });
         let own: Vec<_> = own.collect();
@@ -173,34 +198,13 @@ impl Edge {
     }
 }
 
-/// Changes nothing of a port's interface but the length of its super-frames.
-async fn follow(port: &state::Port, interface: &InterfaceSpec, overlay: Option<Mtu>) -> Result<(), Error> {
-    let (links, ifname) = match &interface.bare {
-        Some(_) => match device::locate(interface, port.spec.ifname()).await? {
-            Some(place) => (place.links, place.ifname),
-            None => return Ok(()),
-        },
-        None => (Links::open(device::namespace(interface)?)?, port.spec.ifname().to_owned()),
-    };
-    let all = wanted(port, interface, None, overlay);
-    // As for a bare one, it stays down if it is.
-    let spec = InterfaceSpec { bare: Some(Bare::default()), ..InterfaceSpec::default() };
-    links.configure(&Wanted { ifname, spec, before: None, mtu: None, ..all }).await?;
-    Ok(())
-}
-
 /// The wanted configuration of a port's interface; the tunnel carries packets of `overlay` bytes.
-pub(super) fn wanted(
-    port: &state::Port,
-    interface: &InterfaceSpec,
-    before: Option<InterfaceSpec>,
-    overlay: Option<Mtu>,
-) -> Wanted {
+fn wanted(port: &state::Port, interface: &InterfaceSpec, overlay: Option<Mtu>) -> Wanted {
     let crosses = overlay.is_some_and(|overlay| port.mtu <= overlay);
     Wanted {
         ifname: port.spec.ifname().to_owned(),
         spec: interface.clone(),
-        before,
+        before: None,
         mtu: Some(port.mtu.get()),
         super_frame: Some(if crosses { link::super_frame(port.mtu.get()) } else { link::WHOLE_SUPER_FRAME }),
         is_wary: port.spec.is_hosts(),

@@ -21,8 +21,7 @@ use crate::{
     device::{self, OpenDevice, Source, released, remove_all},
     state::{self, Effect, State},
 };
-use vswitch_host::link::{Links, Wanted};
-use vswitch_model::{Error, Mtu, Name};
+use vswitch_model::{Error, InterfaceSpec, Mtu, Name};
 
 /// How a change is made.
 #[derive(Debug)]
@@ -79,8 +78,8 @@ pub(crate) struct Opening<'e> {
     pub(super) attempt: Attempt,
     /// Effects that were performed, or at least begun.
     done: Vec<Effect>,
-    /// Opened ports whose interfaces are not set up yet.
-    pub(super) unset: Vec<PortId>,
+    /// Ports whose interfaces are not set up yet.
+    pub(super) unset: Vec<Unset>,
     /// Opened ports whose interfaces are not persistent yet.
     opened: Vec<PortId>,
     /// Ports whose stations are new, and announced once the workers know them.
@@ -89,6 +88,24 @@ pub(crate) struct Opening<'e> {
     leaving: Vec<OpenDevice>,
     /// What tunnels carried before.
     pub(super) overlay_before: Option<Mtu>,
+}
+
+/// A port whose interface is set up with all others of its namespace, which is read once.
+#[derive(Debug)]
+pub(super) struct Unset {
+    pub(super) id: PortId,
+    pub(super) why: Why,
+}
+
+/// Why an interface is set up.
+#[derive(Debug)]
+pub(super) enum Why {
+    /// It is new.
+    Opened,
+    /// Something else is wanted of it than this.
+    Changed(InterfaceSpec),
+    /// The length of its super-frames follows what tunnels carry; nothing else changes.
+    Overlay,
 }
 
 /// A change whose interfaces are set up.
@@ -185,7 +202,7 @@ impl<'e> Opening<'e> {
             Ok(device) => {
                 self.edge.follow_strangers(device);
                 if wanted.spec.interface().is_some() && !is_set_up {
-                    self.unset.push(wanted.id);
+                    self.unset.push(Unset { id: wanted.id, why: Why::Opened });
                 }
             }
         }
@@ -218,7 +235,7 @@ impl<'e> Opening<'e> {
         port.device = device.map_err(|error| error.sentence);
         if is_open {
             port.key = key;
-            self.unset.push(id);
+            self.unset.push(Unset { id, why: Why::Opened });
             self.opened.push(id);
         }
         is_open
@@ -244,17 +261,7 @@ impl<'e> Opening<'e> {
             return Ok(());
         }
         self.edge.follow_own(new, after).await;
-        let wanted = |before| super::interfaces::wanted(new, after, before, self.edge.overlay_mtu());
-        if after.bare.is_some() {
-            // Where it was moved, others configure all but the MTU. If it is gone, that is soon detected.
-            if let Some(place) = device::locate(after, new.spec.ifname()).await? {
-                let wanted = Wanted { ifname: place.ifname, ..wanted(None) };
-                place.links.configure(&wanted).await?;
-            }
-            return Ok(());
-        }
-        let links = Links::open(device::namespace(after)?)?;
-        links.configure(&wanted(Some(before.clone()))).await?;
+        self.unset.push(Unset { id: new.id, why: Why::Changed(before.clone()) });
         Ok(())
     }
 
@@ -277,10 +284,10 @@ impl<'e> Opening<'e> {
         true
     }
 
-    /// Sets up the opened interfaces, one namespace at a time.
+    /// Sets up what was opened and changed, one namespace at a time.
     ///
     /// # Errors
-    /// One failed, and the attempt is not to be retried.
+    /// One failed, and the attempt is not to be retried, or it is of a port that exists.
     pub(crate) async fn set_up(mut self) -> Result<SetUp<'e>, Failed<'e>> {
         match self.configure().await {
             Ok(()) => Ok(SetUp(self)),

@@ -38,7 +38,7 @@ use vswitch_names::{
     server::{Server, Settings, Upstream},
 };
 
-pub(crate) use self::records::aliases;
+pub(crate) use self::records::{aliases, serve};
 use self::{records::addresses_served, sandboxes::Sandboxes};
 
 /// The port of DNS.

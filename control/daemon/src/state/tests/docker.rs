@@ -232,6 +232,7 @@ fn an_endpoint_is_called_what_its_engine_calls_it() {
     }
     let call = |state: &mut State, number: &str, container: &str, name: &str| {
         let called = Called {
+            labels: [("app".to_owned(), "web".to_owned())].into(),
             container: container.into(),
             name: name.into(),
             aliases: vec!["sql".into(), name.into()],
@@ -245,7 +246,15 @@ fn an_endpoint_is_called_what_its_engine_calls_it() {
         let found = state.endpoints().find(|it| it.id == Id::of(number)).unwrap();
         format!("{} {}", found.name, found.aliases.join(","))
     };
+    let labelled = |state: &State| {
+        state
+            .endpoints()
+            .filter(|it| it.labels.contains_key("app"))
+            .map(|it| it.id.clone())
+            .collect::<Vec<_>>()
+    };
     let effects = call(&mut state, "1", "c1", "db");
+    assert_eq!(labelled(&state), [Id::of("1")]);
     assert_eq!(labels(&effects), [format!("restore endpoint {}", Id::of("1"))], "nothing but its record");
     assert_eq!(of(&state, "1"), "db sql");
     assert!(call(&mut state, "1", "c1", "db").is_empty(), "again it changes nothing");
@@ -253,6 +262,7 @@ fn an_endpoint_is_called_what_its_engine_calls_it() {
     let is_unready = |state: &State| state.endpoints().find(|it| it.id == Id::of("1")).unwrap().unready;
     for unready in [false, true] {
         let called = Called {
+            labels: [("app".to_owned(), "web".to_owned())].into(),
             container: "c1".into(),
             name: "db".into(),
             aliases: vec!["sql".into()],
@@ -272,6 +282,7 @@ fn an_endpoint_is_called_what_its_engine_calls_it() {
     call(&mut state, "2", "c1", "db");
     assert_eq!(of(&state, "2"), "db sql");
     assert_eq!(of(&state, "1"), format!("ep-{} ", Id::of("1").short()));
+    assert_eq!(labelled(&state), [Id::of("2")], "and serves nothing");
 }
 
 #[test]
