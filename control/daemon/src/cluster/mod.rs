@@ -13,6 +13,7 @@
 //! | `session` | a run as a member |
 //! | `route` | which requests go to the cluster first |
 //! | `enter` | how a host gets in and out: init, join, leave |
+//! | `manager`, `renewal` | what a manager does for the others; the next certificate of a host |
 //! | `server` | the store that a manager runs |
 //! | `backup` | what a store has, and how it gets it back |
 //! | `door`, `pki` | how a manager lets hosts in; certificates |
@@ -21,7 +22,9 @@ mod backup;
 mod door;
 mod enter;
 mod folder;
+mod manager;
 mod pki;
+mod renewal;
 mod route;
 mod server;
 mod session;
@@ -77,7 +80,9 @@ pub(crate) enum Call {
     /// Something that needs the cluster's agreement.
     Ask(Ask, Reply<()>),
     /// A new host knocks.
-    Admit(door::Knock, Reply<door::Welcome>),
+    Admit(door::Said, Reply<door::Got>),
+    /// Read the certificates again.
+    Reconnect(Reply<()>),
 }
 
 /// Access to the cluster task.
@@ -238,7 +243,7 @@ async fn alone(call: Call, core: &Handle, folder: &Folder) -> Option<Running> {
         Call::Backup(reply) => refuse(reply, nowhere()),
         Call::Restore(_, reply) => refuse(reply, nowhere()),
         Call::Endpoints(reply) => refuse(reply, nowhere()),
-        Call::Leave(_, reply) | Call::Ask(_, reply) => refuse(reply, nowhere()),
+        Call::Leave(_, reply) | Call::Ask(_, reply) | Call::Reconnect(reply) => refuse(reply, nowhere()),
         Call::Token(_, reply) => refuse(reply, nowhere()),
         Call::Admit(_, reply) => refuse(reply, nowhere()),
     }
@@ -275,7 +280,11 @@ impl Running {
                 session.ask(ask, reply);
                 session.give().await;
             }
-            Call::Admit(knock, reply) => self.admit(knock, reply),
+            Call::Admit(said, reply) => self.admit(said, reply),
+            Call::Reconnect(reply) => {
+                session.reconnect();
+                let _ = reply.send(Ok(()));
+            }
         }
     }
 }

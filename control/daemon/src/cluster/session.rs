@@ -162,6 +162,14 @@ impl Session {
         });
     }
 
+    /// Reads the certificates again. Calls that are under way end by the old ones.
+    pub(super) fn reconnect(&mut self) {
+        match Etcd::new(&self.member.access()) {
+            Ok(store) => self.store = store,
+            Err(error) => warn!("the way to the store stays as it was: {error}"),
+        }
+    }
+
     /// Brings the core an input, and begins what it puts out.
     pub(super) fn feed(&mut self, input: Input) {
         for output in self.cluster.step(input, self.now()) {
@@ -187,6 +195,11 @@ impl Session {
                 if let Some(watch) = self.watch.take() {
                     watch.abort();
                 }
+                // A certificate that was renewed may be what is lacking.
+                if !self.cluster.is_following() && self.member.tls.is_some() {
+                    self.reconnect();
+                }
+                let store = self.store.clone();
                 tokio::spawn(async move { send(Input::Listed(store.list(&prefix).await)) });
             }
             Output::Watch(from) => {
