@@ -142,6 +142,14 @@ fn from_nothing_to_a_ping_across_hosts() {
         let table = hosts.ctl(2, "fdb ls --network blue");
         table.as_array().unwrap().iter().any(|it| it["mac"] == mac && it["port"] == "host3").then_some(())
     });
+    // And what it says of an address, from any host.
+    let why = hosts.ctl(1, &format!("why --ip {third}"));
+    let findings = why["findings"].to_string();
+    assert!(
+        findings.contains("the cluster has it as endpoint") && findings.contains("on host host3"),
+        "{why}"
+    );
+    assert!(findings.contains("in network blue since 20") && findings.contains("by revision"), "{why}");
     let hosts_listed = hosts.ctl(2, "cluster ls");
     assert_eq!(names(&hosts_listed, "name"), ["host1", "host2", "host3"]);
     assert_eq!(names(&hosts_listed, "status"), ["ready", "ready", "ready"]);

@@ -401,6 +401,7 @@ impl World {
             service: None,
             unready: false,
             seq: 0,
+            since: None,
         };
         self.machines[index].endpoints.insert(fresh, (id, endpoint));
         self.machines[index].changed = true;

@@ -30,6 +30,7 @@ mod server;
 mod session;
 
 use std::{
+    net::IpAddr,
     path::Path,
     sync::{
         Arc,
@@ -39,6 +40,7 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
+use vswitch::addr::MacAddr;
 use vswitch_cluster::{core::Ask, store::Revision};
 use vswitch_model::{Connect, Error, Id, Name, NetworkSpec, Reference, api::cluster as api};
 
@@ -127,6 +129,32 @@ impl Client {
         self.call(|reply| Call::Find(network.clone(), reply)).await.ok().flatten()
     }
 
+    /// Where the cluster has an address, and since when: sentences.
+    ///
+    /// # Errors
+    /// `unavailable` while the daemon stops, or has left the cluster just now.
+    pub(crate) async fn placed(
+        &self,
+        mac: Option<MacAddr>,
+        ip: Option<IpAddr>,
+    ) -> Result<Vec<String>, Error> {
+        let mut endpoints = self.call(Call::Endpoints).await?;
+        endpoints.retain(|it| Some(it.mac) == mac || ip.is_some_and(|ip| it.ips.contains(&ip)));
+        if endpoints.is_empty() {
+            return Ok(Vec::new());
+        }
+        let store = self.call(Call::Show).await?.store;
+        let place = |it: &api::PlacedEndpoint| {
+            let since = it.since.map(|since| format!(" since {since}")).unwrap_or_default();
+            let of = if store.up { "" } else { "; the store is lost, and this is the last copy of it" };
+            format!(
+                "the cluster has it as endpoint {} on host {} in network {}{since}, by revision {} of its store{of}",
+                it.name, it.host, it.network, it.revision
+            )
+        };
+        Ok(endpoints.iter().map(place).collect())
+    }
+
     /// Waits until this host knows a network that another host has just created, if that is so. What was acknowledged there can be
     /// used here at once, however far behind this host is.
     pub(crate) async fn meet(&self, network: &Reference) {
@@ -142,8 +170,8 @@ impl Client {
     /// # Errors
     /// None is free, or the store is needed and lost.
     pub(crate) async fn reserve(&self, spec: &NetworkSpec, connect: &Connect) -> Result<(), Error> {
-        let asked = [connect.ip.map(std::net::IpAddr::V4), connect.ip6.map(std::net::IpAddr::V6)];
-        let mut wanted: Vec<Option<std::net::IpAddr>> = asked.into_iter().flatten().map(Some).collect();
+        let asked = [connect.ip.map(IpAddr::V4), connect.ip6.map(IpAddr::V6)];
+        let mut wanted: Vec<Option<IpAddr>> = asked.into_iter().flatten().map(Some).collect();
         if wanted.len() < spec.subnets.len() {
             wanted.push(None);
         }

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Unit;
 use tokio::{
     sync::mpsc,
     task::JoinHandle,
@@ -361,6 +362,7 @@ impl Session {
                     service: it.service.clone(),
                     unready: it.unready,
                     seq: 0,
+                    since: it.created.round(Unit::Second).ok(),
                 };
                 Some((networks.get(&it.network)?.clone(), endpoint))
             })
@@ -552,6 +554,7 @@ impl Session {
                 mac: it.mac,
                 ips: it.ips.clone(),
                 revision,
+                since: it.since,
             })
         };
         let mut endpoints: Vec<_> = self.cluster.networks().flat_map(of).collect();
