@@ -1,7 +1,12 @@
 //! A switch with a thousand ports. Runs alone: see `make test-kernel`.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
+};
 
+use vswitch::spread::MANY;
 use vswitch_tests::{Config, Netns, Vswitchd, eventually, net, process, tcp};
 
 use crate::accelerate::{pinned, with_pins};
@@ -42,6 +47,56 @@ fn what_a_thousand_ports_multicast_keeps_nobody_waiting() {
     }
     println!("first answer {waited:?} after the start, later ones within {worst:?}");
     assert!(waited < Duration::from_secs(2) && worst < Duration::from_secs(1), "{waited:?}, {worst:?}");
+    assert!(switch.stop().success());
+}
+
+/// Containers of one network, which are connected by 16 clients at the same time; then the daemon is killed. Two that were there
+/// before reach each other all the time, but for the moment in which there is none.
+#[test]
+fn storms_of_connects_and_a_restart_keep_nobody_waiting() {
+    const CLIENTS: usize = 16;
+    let switch = Vswitchd::start(&net());
+    let containers: Vec<_> =
+        (0..MANY + 2 * CLIENTS).map(|number| Netns::new(&format!("s{number}"))).collect();
+    switch.ctl(&["network", "create", "--subnet", "10.9.0.0/16", "blue"]);
+    let connect = |container: &Netns| {
+        switch.ctl(&["network", "connect", "blue", &format!("netns:{}", container.name())]);
+        container.ip("link set lo up");
+    };
+    let (first, others) = containers.split_at(2);
+    first.iter().for_each(connect);
+    let reach = || {
+        let start = Instant::now();
+        first[0].reaches("10.9.0.3");
+        start.elapsed()
+    };
+    reach();
+    let (next, mut worst) = (AtomicUsize::new(0), Duration::ZERO);
+    let storm = Instant::now();
+    thread::scope(|scope| {
+        let client = || {
+            while let Some(container) = others.get(next.fetch_add(1, Relaxed)) {
+                connect(container);
+            }
+        };
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
+        while clients.iter().any(|client| !client.is_finished()) {
+            worst = worst.max(reach());
+        }
+    });
+    let storm = storm.elapsed();
+    let mut switch = switch;
+    switch.kill();
+    let restart = Instant::now();
+    switch.run();
+    first[0].reaches("10.9.0.3");
+    let restart = restart.elapsed();
+    println!(
+        "{} containers connected in {storm:?}, the others' answers within {worst:?}; again {restart:?} after a start",
+        others.len()
+    );
+    assert!(worst < Duration::from_secs(1), "{worst:?}");
+    assert!(restart < Duration::from_secs(2), "{restart:?}");
     assert!(switch.stop().success());
 }
 

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use vswitch::addr::MacAddr;
 use vswitch_model::{Id, Name, NetworkSpec, PoolSpec, ServiceSpec};
@@ -122,6 +123,9 @@ pub struct Endpoint {
     /// Counts moves of the MAC address from host to host: the greatest is right.
     #[serde(default)]
     pub seq: u32,
+    /// When it was connected, by the clock of its host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
 }
 
 /// The value of a key.

@@ -185,6 +185,21 @@ fn a_refusal_is_over_when_the_store_accepts() {
     assert_eq!(host.events.last(), Some(&Event::StoreBack));
 }
 
+/// A right that a host lacks is told to who asks for what needs it, and is no trouble with the store.
+#[test]
+fn what_a_host_may_not_do_is_refused_to_who_asks() {
+    let mut host = Host::following();
+    let other = host.another("host2", true);
+    host.refuses = Some("etcdserver: permission denied");
+    host.ask(1, Ask::RemoveHost(other));
+    let why = host.answer(1).unwrap().unwrap_err();
+    assert!(why.contains("permission denied"), "{why}");
+    assert_eq!(host.cluster.lost(), None);
+    host.refuses = None;
+    host.ask(2, network("blue"));
+    assert_eq!(host.answer(2), Some(Ok(())));
+}
+
 /// A store that is slow is back in a moment, and what was asked for meanwhile is done then. One that is lost for long is not
 /// waited for.
 #[test]

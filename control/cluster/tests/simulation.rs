@@ -402,6 +402,7 @@ impl World {
             serves: BTreeMap::new(),
             unready: false,
             seq: 0,
+            since: None,
         };
         self.machines[index].endpoints.insert(fresh, (id, endpoint));
         self.machines[index].changed = true;

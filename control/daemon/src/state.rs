@@ -49,6 +49,7 @@ mod refusal;
 mod registry;
 mod service;
 mod serving;
+mod swarm;
 #[cfg(test)]
 mod tests;
 
@@ -61,7 +62,6 @@ use serde::{Deserialize, Serialize};
 use vswitch::addr::{NetworkId, PortId};
 
 use self::registry::{Entry, Registry};
-pub(crate) use self::serving::{Backend, Place, Serving};
 pub use self::{
     change::{Change, Delta},
     command::Command,
@@ -74,6 +74,11 @@ pub use self::{
     refusal::{Kind, Refusal},
     service::{Service, ServiceError},
     serving::RemoteBackend,
+    swarm::SwarmServices,
+};
+pub(crate) use self::{
+    endpoint::mac_of as derived_mac,
+    serving::{Backend, Place, Serving},
 };
 use vswitch_host::gateway::Outside;
 use vswitch_model::{
@@ -144,6 +149,7 @@ pub struct State {
     dns: DnsSpec,
     pools: PoolsSpec,
     membership: Arc<Membership>,
+    swarm: Arc<SwarmServices>,
     networks: Registry<NetworkSpec>,
     ports: Registry<PortSpec>,
     services: Registry<ServiceSpec>,
@@ -219,6 +225,7 @@ impl State {
                 next.declare(config)?;
             }
             Command::Follow(membership) => next.membership = membership,
+            Command::FollowSwarm(swarm) => next.swarm = swarm,
             Command::AddNetwork(spec) => next.add_network(spec)?,
             Command::UpdateNetwork { name, update } => next.update_network(&name, update)?,
             Command::RemoveNetwork(name) => next.remove_network(&name)?,

@@ -37,7 +37,7 @@ pub enum DockerCommand {
         A swarm takes no driver that Docker finds by its socket. The managed plugin is a container of Docker's own, made here from this program \
         without a registry, that passes Docker's calls on to vswitchd. Every host of the swarm needs one, by the same name. Nothing is restarted.",
         after_help = "Examples:\n  vswitchctl docker plugin          # on each host of the swarm\n  \
-        docker network create -d vswitch:latest --attachable blue\n  docker service create --network blue --endpoint-mode dnsrr …\n  \
+        docker network create -d vswitch:latest --attachable blue\n  docker service create --network blue --name api …\n  \
         vswitchctl docker plugin --remove"
     )]
     Plugin {

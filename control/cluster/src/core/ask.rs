@@ -58,6 +58,13 @@ pub enum Ask {
         /// Its record.
         node: Box<Node>,
     },
+    /// Take back the admission of a host that is not there after all.
+    RetractHost {
+        /// Its name.
+        name: Name,
+        /// The membership that it does not begin.
+        id: Id,
+    },
     /// Remove a host, and everything that it has in the store.
     RemoveHost(Name),
     /// Change a host's record: availability, labels to set or to remove.
@@ -200,6 +207,7 @@ impl Cluster {
             Ask::Reach(revision) if self.mirror.revision() >= *revision => Ok(Verdict::Done),
             Ask::Reach(_) => Ok(Verdict::Waits),
             Ask::AdmitHost { name, node } => self.judge_admission(name, node),
+            Ask::RetractHost { name, id } => Ok(self.judge_retreat(name, id)),
             Ask::RemoveHost(name) => self.judge_host_removal(name, pending.begun),
             Ask::UpdateHost { host, availability, labels } => {
                 let key = Key::Node(host.clone());
@@ -422,6 +430,19 @@ impl Cluster {
         let then =
             vec![self.put(&key, &Record::Node(node.into())), Op::Delete(full(&Key::Gone(name.clone())))];
         Ok(Verdict::Needs(Txn { when: vec![Compare::Absent(full(&key))], then }))
+    }
+
+    fn judge_retreat(&self, name: &Name, id: &Id) -> Verdict {
+        let key = Key::Node(name.clone());
+        match self.mirror.get(&key).map(|it| (&it.record, it.modified)) {
+            Some((Record::Node(there), modified)) if there.id == *id => {
+                let full = self.mirror.full(&key);
+                let when = vec![Compare::Modified(full.clone(), modified)];
+                let lease = Op::Delete(self.mirror.full(&Key::Alive(name.clone())));
+                Verdict::Needs(Txn { when, then: vec![Op::Delete(full), lease] })
+            }
+            _ => Verdict::Done,
+        }
     }
 
     fn judge_host_removal(&self, name: &Name, begun: bool) -> Result<Verdict, Refusal> {

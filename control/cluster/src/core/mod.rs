@@ -187,6 +187,10 @@ pub struct Cluster {
     held: BTreeMap<Key, Block>,
     asks: VecDeque<ask::Pending>,
     flight: Option<reconcile::Purpose>,
+    /// The revision of the copy when that was begun.
+    begun: Revision,
+    /// Upkeep that the store refuses is left to others until this time.
+    upkeep: Duration,
     /// The next transaction waits until the copy is at this revision, or until this time.
     settle: (Revision, Duration),
     hosts: BTreeMap<Name, hosts::Track>,
@@ -224,6 +228,8 @@ impl Cluster {
             held: held.clone().unwrap_or_default(),
             asks: VecDeque::new(),
             flight: None,
+            begun: 0,
+            upkeep: Duration::ZERO,
             settle: (0, Duration::ZERO),
             hosts: BTreeMap::new(),
             following_since: Duration::ZERO,

@@ -1,11 +1,14 @@
 //! What this host has, compared with what the store has, and the transaction that follows.
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::VecDeque, net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 use vswitch_model::{Id, Name, NetworkSpec, SubnetSpec};
 
-use super::{Cluster, Event, Link, Output, TTL};
+use super::{
+    Cluster, Event, Link, Output, TTL,
+    ask::{Pending, Refusal},
+};
 use crate::{
     blocks,
     keys::{Key, Short},
@@ -22,6 +25,12 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// Time after which a silent host is removed.
 const FORGET_AFTER: Duration = Duration::from_hours(24);
 
+/// What etcd says to a user that lacks a right.
+const FORBIDDEN: &str = "permission denied";
+
+/// Pause before upkeep that was forbidden is tried again.
+const FORBEARANCE: Duration = Duration::from_mins(10);
+
 /// Where the search for a free block begins at most.
 const SEARCHED: u64 = 1 << 20;
 
@@ -30,11 +39,11 @@ const SEARCHED: u64 = 1 << 20;
 pub(super) enum Purpose {
     /// A request, which is judged again by the copy.
     Ask,
-    /// This host's own records.
+    /// This host's own records, and what a restore has lost.
     Own,
     /// A block for this host.
     Block(Key, Block),
-    /// What others have left, or lost.
+    /// What others have left.
     Upkeep,
 }
 
@@ -52,7 +61,7 @@ impl Cluster {
     ) {
         let Some(purpose) = self.flight.take() else { return };
         match result {
-            Ok(done) if done.store != self.mirror.store() || done.revision < self.mirror.revision() => {
+            Ok(done) if done.store != self.mirror.store() || done.revision < self.begun => {
                 // It was executed by a store that was restored meanwhile, and means nothing.
                 self.lose(StoreError::Unreachable("it was restored from a backup".into()), now, out);
             }
@@ -78,23 +87,33 @@ impl Cluster {
                 }
             }
             Err(StoreError::Refused(why)) if why.contains("lease not found") => self.lease = None,
+            // A right that only this request needs, or this upkeep: the store is used as before.
+            Err(StoreError::Refused(why)) if purpose == Purpose::Ask && why.contains(FORBIDDEN) => {
+                let (begun, rest) = self.asks.drain(..).partition(|it| it.begun);
+                self.asks = rest;
+                self.refuse(begun, &why, out);
+            }
+            Err(StoreError::Refused(why)) if purpose == Purpose::Upkeep && why.contains(FORBIDDEN) => {
+                self.upkeep = now + FORBEARANCE;
+            }
             Err(StoreError::Refused(why)) => {
                 if self.lost.is_none() {
                     out.push(Output::Event(Event::StoreLost(why.clone())));
                 }
                 self.lost = Some((why.clone(), now));
                 if purpose == Purpose::Ask {
-                    for pending in self.asks.drain(..) {
-                        out.push(Output::Answer(
-                            pending.id,
-                            Err(super::ask::Refusal::unavailable(why.clone())),
-                        ));
-                    }
+                    let asks = std::mem::take(&mut self.asks);
+                    self.refuse(asks, &why, out);
                 }
                 self.settle = (Revision::MAX, now + Duration::from_secs(2));
             }
             Err(error) => self.lose(error, now, out),
         }
+    }
+
+    fn refuse(&self, asks: VecDeque<Pending>, why: &str, out: &mut Vec<Output>) {
+        let refused = |pending: Pending| Output::Answer(pending.id, Err(Refusal::unavailable(why)));
+        out.extend(asks.into_iter().map(refused));
     }
 
     /// Begins the next transaction, if there is something to write.
@@ -113,8 +132,8 @@ impl Cluster {
         let next = self
             .recovery()
             .or_else(|| self.own_blocks())
-            .or_else(|| self.revival().map(|txn| (Purpose::Upkeep, txn)))
-            .or_else(|| self.service_revival().map(|txn| (Purpose::Upkeep, txn)))
+            .or_else(|| self.revival().map(|txn| (Purpose::Own, txn)))
+            .or_else(|| self.service_revival().map(|txn| (Purpose::Own, txn)))
             .or_else(|| self.own_records().map(|txn| (Purpose::Own, txn)))
             .or_else(|| self.next_block())
             .or_else(|| self.collection(now).map(|txn| (Purpose::Upkeep, txn)));
@@ -128,7 +147,7 @@ impl Cluster {
         // A host that was removed changes nothing more, and one that has missed a restore nothing before it has noticed.
         txn.when.push(Compare::Absent(self.mirror.full(&Key::Gone(self.me.name.clone()))));
         txn.when.push(self.in_this_history());
-        self.flight = Some(purpose);
+        (self.flight, self.begun) = (Some(purpose), self.mirror.revision());
         out.push(Output::Transact(txn));
     }
 
@@ -309,7 +328,7 @@ impl Cluster {
             self.mirror.nodes().map(|(name, _)| name).find(|name| {
                 **name == self.me.name || self.mirror.get(&Key::Alive((*name).clone())).is_some()
             })?;
-        if *first != self.me.name || now < self.following_since + TTL {
+        if *first != self.me.name || now < (self.following_since + TTL).max(self.upkeep) {
             return None;
         }
         let full = |key: &Key| self.mirror.full(key);

@@ -166,6 +166,6 @@ impl Cluster {
 
     /// What is to be done first after a restore, and is nothing at other times.
     pub(super) fn recovery(&self) -> Option<(Purpose, Txn)> {
-        self.count_restore().or_else(|| self.give_back()).map(|txn| (Purpose::Upkeep, txn))
+        self.count_restore().or_else(|| self.give_back()).map(|txn| (Purpose::Own, txn))
     }
 }

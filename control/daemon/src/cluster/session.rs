@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Unit;
 use tokio::{
     sync::mpsc,
     task::JoinHandle,
@@ -159,6 +160,14 @@ impl Session {
         });
     }
 
+    /// Reads the certificates again. Calls that are under way end by the old ones.
+    pub(super) fn reconnect(&mut self) {
+        match Etcd::new(&self.member.access()) {
+            Ok(store) => self.store = store,
+            Err(error) => warn!("the way to the store stays as it was: {error}"),
+        }
+    }
+
     /// Brings the core an input, and begins what it puts out.
     pub(super) fn feed(&mut self, input: Input) {
         for output in self.cluster.step(input, self.now()) {
@@ -184,6 +193,11 @@ impl Session {
                 if let Some(watch) = self.watch.take() {
                     watch.abort();
                 }
+                // A certificate that was renewed may be what is lacking.
+                if !self.cluster.is_following() && self.member.tls.is_some() {
+                    self.reconnect();
+                }
+                let store = self.store.clone();
                 tokio::spawn(async move { send(Input::Listed(store.list(&prefix).await)) });
             }
             Output::Watch(from) => {
@@ -349,6 +363,7 @@ impl Session {
                     serves: served.remove(&it.id).unwrap_or_default(),
                     unready: it.unready,
                     seq: 0,
+                    since: it.created.round(Unit::Second).ok(),
                 };
                 Some((networks.get(&it.network)?.clone(), endpoint))
             })
@@ -541,6 +556,7 @@ impl Session {
                 mac: it.mac,
                 ips: it.ips.clone(),
                 revision,
+                since: it.since,
             })
         };
         let mut endpoints: Vec<_> = self.cluster.networks().flat_map(of).collect();

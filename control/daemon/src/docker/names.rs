@@ -37,7 +37,7 @@ const SEARCH: Duration = Duration::from_secs(5);
 const LIST: Duration = Duration::from_mins(1);
 
 /// Interval at which an engine is asked for the tasks of its swarm on other hosts: it does not say when one comes.
-const TASKS: Duration = Duration::from_secs(5);
+const TASKS: Duration = Duration::from_secs(2);
 
 /// Maximum number of containers that are inspected at once.
 const LOOKS: usize = 16;
@@ -52,7 +52,10 @@ const LABELS: usize = 64;
 const LABEL: usize = 256;
 
 /// Labels that name the service of a container: of Compose, of swarm.
-const SERVICES: [&str; 2] = ["com.docker.compose.service", "com.docker.swarm.service.name"];
+const SERVICES: [&str; 2] = ["com.docker.compose.service", SWARM_SERVICE];
+
+/// The label that names the service of a swarm's task.
+pub(super) const SWARM_SERVICE: &str = "com.docker.swarm.service.name";
 
 /// A container in the list of all that run.
 #[derive(Debug, Deserialize)]

@@ -90,7 +90,11 @@ fn of_endpoint(endpoint: &EndpointSpec) -> Record {
 pub(crate) fn serve(service: &Name, mode: EndpointMode, is_ready: bool, record: &mut Record) {
     record.unready |= !is_ready;
     match mode {
-        EndpointMode::Vip => record.aliases.push(format!("tasks.{service}")),
+        EndpointMode::Vip => {
+            record.aliases.push(format!("tasks.{service}"));
+            // The name is that of the service's own address.
+            record.service.take_if(|name| *name == service.as_str());
+        }
         // A name of several services is an alias from the second on.
         EndpointMode::Dnsrr if record.service.is_some() => record.aliases.push(service.to_string()),
         EndpointMode::Dnsrr => record.service = Some(service.to_string()),

@@ -506,7 +506,7 @@ pub(super) fn next_within(
 }
 
 /// 02:42 and the IPv4 address, as in Docker's overlay; for an IPv6 address four bytes of its hash.
-pub(super) fn mac_of(address: IpAddr) -> MacAddr {
+pub(crate) fn mac_of(address: IpAddr) -> MacAddr {
     match address {
         IpAddr::V4(address) => {
             let [a, b, c, d] = address.octets();

@@ -123,7 +123,7 @@ impl State {
         if *membership == Membership::default()
             && self.networks.entries().all(|it| it.origin != Origin::Cluster)
         {
-            self.services.declare(Vec::<ServiceSpec>::new(), Origin::Cluster)?;
+            self.services.declare(self.services_of_swarm(), Origin::Cluster)?;
             return self.ports.declare(Vec::<PortSpec>::new(), Origin::Cluster);
         }
         let mut networks: Vec<NetworkSpec> = membership
@@ -149,7 +149,7 @@ impl State {
         self.ports.declare(ports, Origin::Cluster)?;
         let refused = self.unserved();
         let services = membership.services.iter().filter(|it| !refused.contains_key(&it.name));
-        self.services.declare(services.cloned(), Origin::Cluster)?;
+        self.services.declare(services.cloned().chain(self.services_of_swarm()), Origin::Cluster)?;
         self.overlay_mtu = rules::overlay_mtu(self.ports.entries().map(|entry| &*entry.spec));
         Ok(())
     }

@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use super::{Kind, Network, Origin, Refusal, ServiceError, State, endpoint::next_within, registry::Entry};
 use vswitch_host::link::Route;
 use vswitch_model::{
-    Driver, Family, Id, Ipam, Name, NetworkSpec, NetworkUpdate, PoolSpec, PortSpec, Reference, SubnetSpec,
-    Vni,
+    Driver, Family, Id, Ipam, Name, NetworkSpec, NetworkUpdate, PoolSpec, PortSpec, Reference, ServiceSpec,
+    SubnetSpec, Vni,
     ipam::{self, Holder, IpamError, Subnet},
     is_predefined,
     options::{self, OptionError},
@@ -440,7 +440,10 @@ impl State {
     /// They do.
     pub(crate) fn check_unused(&self, name: &Name) -> Result<(), Refusal> {
         self.check_empty(name)?;
-        let services: Vec<_> = self.services_of(name).map(|it| it.name.clone()).collect();
+        // Those of a swarm go with their network.
+        let is_swarms = |it: &&ServiceSpec| self.swarm.services.iter().any(|of_swarm| **of_swarm == **it);
+        let services: Vec<_> =
+            self.services_of(name).filter(|it| !is_swarms(it)).map(|it| it.name.clone()).collect();
         if !services.is_empty() {
             return Err(ServiceError::NetworkInUse(name.clone(), services).into());
         }

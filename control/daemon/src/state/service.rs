@@ -263,7 +263,7 @@ impl State {
     }
 
     /// Checks what a service says against its network.
-    fn check_service(&self, service: &ServiceSpec, network: &NetworkSpec) -> Result<(), Refusal> {
+    pub(super) fn check_service(&self, service: &ServiceSpec, network: &NetworkSpec) -> Result<(), Refusal> {
         check_addresses(service)?;
         let name = || service.name.clone();
         if service.health.as_ref().is_some_and(|health| !health.is_valid()) {

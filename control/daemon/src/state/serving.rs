@@ -180,7 +180,7 @@ impl State {
                 }
             }
         }
-        for (name, remote) in &self.membership.backends {
+        for (name, remote) in self.membership.backends.iter().chain(&self.swarm.backends) {
             let Some((spec, backends)) = services.get_mut(name) else { continue };
             backends.extend(remote.iter().map(|it| Backend {
                 place: Place::Elsewhere(it),

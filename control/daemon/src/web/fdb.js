@@ -24,7 +24,7 @@ export class Fdb {
   /** A table in `root`, searched by the field `field`; calls `choose` with the name of the port that is chosen. */
   constructor(root, field, said, choose) {
     [this.#field, this.#said, this.#choose] = [field, said, choose];
-    const heads = ["MAC", "Address", "Network", "Port", "Age"].map((title) => h("th", { scope: "col" }, title));
+    const heads = ["MAC", "Address", "Network", "Port", "Age"].map((title) => h("th", { scope: "col", class: title === "Network" && "networks" }, title));
     root.append(h("table", {}, h("caption", { class: "unseen" }, "MAC table"), h("thead", {}, h("tr", {}, ...heads)), this.#body));
     let pause;
     field.addEventListener("input", () => {
@@ -77,7 +77,7 @@ export class Fdb {
 
   #line() {
     const choose = h("button", { class: "link mono", onclick: () => this.#choose(choose.textContent) });
-    return h("tr", {}, h("th", { scope: "row", class: "mono" }), h("td", { class: "mono" }), h("td"), h("td", {}, choose), h("td", { class: "age" }));
+    return h("tr", {}, h("th", { scope: "row", class: "mono" }), h("td", { class: "mono address" }), h("td", { class: "networks" }), h("td", {}, choose), h("td", { class: "age" }));
   }
 }
 

@@ -121,7 +121,7 @@ function mirrorsOf(port, look) {
 
 /** What there is to know of one port, as pairs of a term and its description. */
 export function facts(port, look) {
-  const now = (way) => `${count(port[way].frames)} frames, ${count(port[way].bytes)} octets, ${plural(port[way].super_frames, "super-frame")}`;
+  const now = (way) => `${count(port[way].frames)} frames, ${count(port[way].bytes)} bytes, ${plural(port[way].super_frames, "super-frame")}`;
   const peer = look.tunnel.peers.find((it) => it.name === port.name);
   const [place, copied] = [look.places.get(port.name), mirrorsOf(port, look)];
   const limits = Object.entries(port.limit ?? {}).map(([way, rate]) => `${way} ${rate}`);

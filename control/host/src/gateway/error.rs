@@ -33,7 +33,7 @@ pub enum GatewayError {
     #[error("cannot run nft: {0}")]
     Run(#[source] io::Error),
     /// A required kernel setting could not be written.
-    #[error("cannot set {name} to {value}: {source}: set it with `sysctl -w {name}={value}`")]
+    #[error("cannot set {name} to {value}: {source}: {}", remedy(source, name, value))]
     Sysctl {
         /// Its name, as for sysctl(8).
         name: String,
@@ -177,6 +177,18 @@ impl From<GatewayError> for Error {
     }
 }
 
+/// What to do about a setting of the kernel that cannot be written.
+fn remedy(error: &io::Error, name: &str, value: &str) -> String {
+    match error.kind() {
+        // Engines mount /proc/sys so, even for the host's own namespace.
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "/proc/sys is read-only, as in containers: start it with `--security-opt systempaths=unconfined`"
+                .to_owned()
+        }
+        _ => format!("set it with `sysctl -w {name}={value}`"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use vswitch_model::publish::Protocol;
@@ -188,6 +200,14 @@ mod tests {
         let at = "0.0.0.0:8080".parse().unwrap();
         let published = Published::new(Protocol::Tcp, at, "10.9.0.2:80".parse().unwrap()).unwrap();
         let error = |kind: io::ErrorKind| GatewayError::bind(published, kind.into()).to_string();
+        let sysctl = |kind: io::ErrorKind| {
+            GatewayError::Sysctl { name: "net/ipv4/ip_forward".into(), value: "1", source: kind.into() }
+                .to_string()
+        };
+        assert!(
+            sysctl(io::ErrorKind::ReadOnlyFilesystem).ends_with("`--security-opt systempaths=unconfined`")
+        );
+        assert!(sysctl(io::ErrorKind::PermissionDenied).ends_with("`sysctl -w net/ipv4/ip_forward=1`"));
         assert_eq!(
             GatewayError::Allocated(at).to_string(),
             "Bind for 0.0.0.0:8080 failed: port is already allocated"

@@ -61,6 +61,27 @@ impl Swarm {
             (running == count).then_some(())
         });
     }
+
+    /// Waits until nothing of the services is left, and removes the network and the plugins.
+    fn is_left(&self, last: &str) {
+        eventually("nothing of it is left on either host", || {
+            let none = |host: usize| self.containers(host, last).is_empty();
+            (none(0) && none(1)).then_some(())
+        });
+        within(PATIENCE, "the network can be removed", || {
+            (self.engines[0].try_docker(&["network", "rm", "blue"]).code == 0).then_some(())
+        });
+        for (engine, switch) in self.engines.iter().zip(&self.switches) {
+            eventually("the switch has no network of the swarm", || {
+                let networks = switch.ctl(&["network", "ls", "--filter", "driver=overlay"]);
+                networks.as_array().unwrap().is_empty().then_some(())
+            });
+            let socket = engine.socket();
+            let remove = ["docker", "plugin", "--engine", socket.to_str().unwrap(), "--remove"];
+            let removed = engine.try_ctl(switch, &remove);
+            assert_eq!(removed.code, 0, "{}", removed.stderr);
+        }
+    }
 }
 
 /// What a look-up in a container says: an address for each line.
@@ -157,42 +178,64 @@ fn a_service_is_scaled_and_no_look_up_fails() {
             (found == [alone.as_str()]).then_some(())
         });
     }
-    // An address of a service's own is told of, and our server answers with the task's.
-    swarm.docker("service create --detach --no-resolve-image --network blue --name front box sleep 100000");
-    swarm.scale("front", 1);
-    let host = usize::from(swarm.containers(0, "front").is_empty());
-    eventually("it is told that nothing answers at its address", || {
-        swarm.switches[host]
-            .log()
-            .contains("service front of the swarm has the address 10.77.0.")
-            .then_some(())
-    });
-    let front = swarm.containers(host, "front").pop().unwrap();
-    let address = "{{.NetworkSettings.Networks.blue.IPAddress}}";
-    let at_front = swarm.engines[host].docker(&["inspect", "-f", address, &front]);
-    for host in [0, 1] {
-        eventually("our server has the task's address", || {
-            let found = look_up(&swarm.engines[host], &clients[host], "front", "169.254.53.53");
-            (found == [at_front.as_str()]).then_some(())
-        });
-    }
+    swarm.docker("service rm api client");
+    swarm.is_left("client");
+}
 
-    swarm.docker("service rm api client front");
-    eventually("nothing of it is left on either host", || {
-        let none = |host: usize| swarm.containers(host, "client").is_empty();
-        (none(0) && none(1)).then_some(())
+/// Docker's own server leads clients to the service's address, and the switch from there to a task, on whichever host.
+#[test]
+fn the_address_of_a_service_is_served_on_every_host() {
+    let swarm = Swarm::start();
+    swarm.docker("network create -d vswitch:latest --attachable --subnet 10.77.0.0/24 blue");
+    let base = "service create --detach --no-resolve-image --network blue --stop-grace-period 1s";
+    swarm.docker(&format!("{base} --name front box httpd -f -h /"));
+    swarm.docker(&format!("{base} --name client --mode global --endpoint-mode dnsrr box sleep 100000"));
+    let clients = [0, 1].map(|host| {
+        within(PATIENCE, "a client runs on each host", || swarm.containers(host, "client").pop())
     });
-    within(PATIENCE, "the network can be removed", || {
-        (swarm.engines[0].try_docker(&["network", "rm", "blue"]).code == 0).then_some(())
-    });
-    for (engine, switch) in swarm.engines.iter().zip(&swarm.switches) {
-        eventually("the switch has no network of the swarm", || {
-            let networks = switch.ctl(&["network", "ls", "--filter", "driver=overlay"]);
-            networks.as_array().unwrap().is_empty().then_some(())
-        });
-        let socket = engine.socket();
-        let remove = ["docker", "plugin", "--engine", socket.to_str().unwrap(), "--remove"];
-        let removed = engine.try_ctl(switch, &remove);
-        assert_eq!(removed.code, 0, "{}", removed.stderr);
+    swarm.scale("front", 1);
+    let inspect = ["service", "inspect", "-f", "{{range .Endpoint.VirtualIPs}}{{.Addr}}{{end}}", "front"];
+    let address = swarm.engines[0].docker(&inspect).split('/').next().unwrap().to_owned();
+    let page = |host: usize, at: &str| {
+        let url = format!("http://{at}/index.html");
+        // Its own -T makes this wget fail.
+        let fetch = ["exec", &clients[host], "busybox", "timeout", "5", "wget", "-q", "-O", "-", &url];
+        swarm.engines[host].try_docker(&fetch).stdout
+    };
+    for host in [0, 1] {
+        eventually("the address is served", || (page(host, &address) == "hello\n").then_some(()));
+        assert_eq!(look_up(&swarm.engines[host], &clients[host], "front", "127.0.0.11"), [address.as_str()]);
+        assert_eq!(
+            look_up(&swarm.engines[host], &clients[host], "front", "169.254.53.53"),
+            [address.as_str()]
+        );
+        swarm.engines[host].reaches(&clients[host], "front");
     }
+    swarm.scale("front", 6);
+    for host in [0, 1] {
+        eventually("every task is known", || {
+            let service = swarm.switches[host].ctl(&["service", "ps", "front"]);
+            (service[0]["backends"].as_array()?.len() == 6).then_some(())
+        });
+        eventually("our server has the tasks", || {
+            let found = look_up(&swarm.engines[host], &clients[host], "tasks.front", "169.254.53.53");
+            (found.len() == 6).then_some(())
+        });
+        for _ in 0..20 {
+            assert_eq!(page(host, "front"), "hello\n", "host {host}");
+        }
+    }
+    // After the drain no request fails.
+    swarm.scale("front", 1);
+    for host in [0, 1] {
+        eventually("one task is known", || {
+            let service = swarm.switches[host].ctl(&["service", "ps", "front"]);
+            (service[0]["backends"].as_array()?.len() == 1).then_some(())
+        });
+        for _ in 0..20 {
+            assert_eq!(page(host, "front"), "hello\n", "host {host}");
+        }
+    }
+    swarm.docker("service rm front client");
+    swarm.is_left("client");
 }

@@ -9,7 +9,7 @@
 use std::{
     collections::BTreeSet,
     env, fs, io,
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
 };
 
 use hyper::{Method, StatusCode, body::Bytes};
@@ -74,16 +74,12 @@ pub(super) async fn make(
     json: bool,
 ) -> Result<String, ClientError> {
     client.status().await?;
-    let socket = swarm_socket_path(client.socket());
+    let socket = path::absolute(swarm_socket_path(client.socket())).map_err(Error::from)?;
     if !socket.exists() {
         let why = "vswitchd does not serve Docker: set enabled = true below [docker] in net.toml, and restart vswitchd";
         return Err(Error::conflict(why).into());
     }
     let there = find(engine, name).await?;
-    if there.as_ref().is_some_and(|it| !it.config.description.starts_with(DESCRIPTION)) {
-        let why = format!("Docker has a plugin {name} that is not ours: choose another name with --name");
-        return Err(Error::conflict(why).into());
-    }
     if there.is_none() {
         let archive = archive(&socket).map_err(Error::from)?;
         ask(engine, Method::POST, &format!("/plugins/create?name={name}"), archive).await?;
@@ -114,14 +110,19 @@ pub(super) async fn remove(engine: &Path, name: &str, json: bool) -> Result<Stri
     Ok(done(json, format_args!("plugin {name} removed")))
 }
 
+/// Our plugin of this name, if there is one.
 async fn find(engine: &Path, name: &str) -> Result<Option<Plugin>, Error> {
-    match ask(engine, Method::GET, &format!("/plugins/{name}/json"), Vec::new()).await {
-        Ok(body) => serde_json::from_slice(&body)
-            .map(Some)
-            .map_err(|error| Error::internal(format!("cannot parse Docker's answer about {name}: {error}"))),
-        Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+    let body = match ask(engine, Method::GET, &format!("/plugins/{name}/json"), Vec::new()).await {
+        Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
+        answer => answer?,
+    };
+    let plugin: Plugin = serde_json::from_slice(&body)
+        .map_err(|error| Error::internal(format!("cannot parse Docker's answer about {name}: {error}")))?;
+    if !plugin.config.description.starts_with(DESCRIPTION) {
+        let why = format!("Docker has a plugin {name} that is not ours: choose another name with --name");
+        return Err(Error::conflict(why));
     }
+    Ok(Some(plugin))
 }
 
 async fn ask(engine: &Path, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, Error> {
