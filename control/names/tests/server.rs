@@ -293,7 +293,7 @@ async fn streams_that_send_nothing_are_closed_and_shut_out_only_their_client() {
     for half in &mut idle {
         assert_eq!(timeout(LONG, half.read(&mut [0; 1])).await.unwrap().unwrap_or(0), 0, "closed");
     }
-    assert_eq!(server.counters().shut_out.load(std::sync::atomic::Ordering::Relaxed), 1);
+    assert_eq!(server.counters().shut_out.load(Relaxed), 1);
     let mut again = stream(address, "127.8.0.2").await.unwrap();
     again.write_all(&framed(&query("db."))).await.unwrap();
     assert_eq!(addresses(&response(&mut again).await.unwrap()), ["127.8.0.3"]);
