@@ -82,8 +82,8 @@ pub(crate) struct Opening<'e> {
     pub(super) attempt: Attempt,
     /// Effects that were performed, or at least begun.
     done: Vec<Effect>,
-    /// Devices of this change that are open already, with the counters they were opened with.
-    ahead: HashMap<PortId, (Arc<[PortCounters]>, Result<OpenDevice, Error>)>,
+    /// Devices of this change that are open already.
+    ahead: HashMap<PortId, Opened>,
     /// Interfaces that are not set up yet, in the order of the effects.
     pub(super) unset: Vec<Unset>,
     /// Opened ports whose interfaces are not persistent yet.
@@ -95,6 +95,9 @@ pub(crate) struct Opening<'e> {
     /// What tunnels carried before.
     pub(super) overlay_before: Option<Mtu>,
 }
+
+/// A device, or why there is none, and the counters that it was opened with.
+type Opened = (Arc<[PortCounters]>, Result<OpenDevice, Error>);
 
 /// A port whose interface is to be set up.
 #[derive(Debug)]
