@@ -1,5 +1,7 @@
 //! Clusters: hosts with a real etcd, from nothing to networks over all of them, and through the loss of the store.
 
+mod secure;
+
 use std::{
     fs,
     io::{Read, Write},
@@ -14,9 +16,9 @@ use tempfile::TempDir;
 use vswitch_tests::{Netns, Vswitchd, eventually, net, process::Running, within};
 
 /// Hosts on one link: 10.8.0.1 and so on.
-struct Hosts {
-    hosts: Vec<Vswitchd>,
-    link: Netns,
+pub(crate) struct Hosts {
+    pub(crate) hosts: Vec<Vswitchd>,
+    pub(crate) link: Netns,
 }
 
 impl Hosts {
@@ -37,7 +39,7 @@ impl Hosts {
     }
 
     /// The same, all in a cluster that the first one has begun.
-    fn joined(count: usize) -> Self {
+    pub(crate) fn joined(count: usize) -> Self {
         let hosts = Self::start(count);
         hosts.init();
         (2..=count).for_each(|number| hosts.join(number));
@@ -45,15 +47,15 @@ impl Hosts {
     }
 
     /// The host of that number, from 1 on.
-    fn host(&self, number: usize) -> &Vswitchd {
+    pub(crate) fn host(&self, number: usize) -> &Vswitchd {
         &self.hosts[number - 1]
     }
 
-    fn ctl(&self, number: usize, line: &str) -> Value {
+    pub(crate) fn ctl(&self, number: usize, line: &str) -> Value {
         self.host(number).ctl(&line.split(' ').collect::<Vec<_>>())
     }
 
-    fn refused(&self, number: usize, line: &str) -> String {
+    pub(crate) fn refused(&self, number: usize, line: &str) -> String {
         self.host(number).refusal(&line.split(' ').collect::<Vec<_>>()).1
     }
 
@@ -70,7 +72,7 @@ impl Hosts {
     }
 
     /// Connects a container of a host; returns its address.
-    fn connect(&self, number: usize, network: &str, container: &Netns) -> String {
+    pub(crate) fn connect(&self, number: usize, network: &str, container: &Netns) -> String {
         let endpoint = self.ctl(number, &format!("network connect {network} netns:{}", container.name()));
         let address = endpoint["addresses"][0].as_str().unwrap();
         address.split('/').next().unwrap().to_owned()
@@ -140,6 +142,14 @@ fn from_nothing_to_a_ping_across_hosts() {
         let table = hosts.ctl(2, "fdb ls --network blue");
         table.as_array().unwrap().iter().any(|it| it["mac"] == mac && it["port"] == "host3").then_some(())
     });
+    // And what it says of an address, from any host.
+    let why = hosts.ctl(1, &format!("why --ip {third}"));
+    let findings = why["findings"].to_string();
+    assert!(
+        findings.contains("the cluster has it as endpoint") && findings.contains("on host host3"),
+        "{why}"
+    );
+    assert!(findings.contains("in network blue since 20") && findings.contains("by revision"), "{why}");
     let hosts_listed = hosts.ctl(2, "cluster ls");
     assert_eq!(names(&hosts_listed, "name"), ["host1", "host2", "host3"]);
     assert_eq!(names(&hosts_listed, "status"), ["ready", "ready", "ready"]);
@@ -305,6 +315,53 @@ fn a_removed_host_is_fenced_and_its_addresses_are_free() {
     assert_eq!(names(&hosts.ctl(3, "cluster ls"), "name"), ["host1", "host2", "host3"]);
 }
 
+/// A host that is let in and cannot use the store is not in the cluster after that, and can try again by the same name.
+#[test]
+fn a_join_that_fails_leaves_no_record() {
+    let hosts = Hosts::start(2);
+    hosts.init();
+    let cut = "add table inet cut; add chain inet cut out { type filter hook output priority 0; }; \
+        add rule inet cut out tcp dport 2379 drop";
+    let nft = |line: &str| hosts.host(2).host.run(|| Command::new("nft").arg(line).status().unwrap());
+    assert!(nft(cut).success(), "nftables is installed");
+    let why = hosts.refused(2, &format!("cluster join --token {} 10.8.0.1", hosts.token()));
+    assert!(why.contains("the cluster's store cannot be used"), "{why}");
+    assert_eq!(names(&hosts.ctl(1, "cluster ls"), "name"), ["host1"]);
+    assert!(nft("delete table inet cut").success());
+    hosts.join(2);
+    assert_eq!(names(&hosts.ctl(1, "cluster ls"), "name"), ["host1", "host2"]);
+}
+
+/// What was acknowledged is on the disk: a host that dies right after it comes up with it, also without the store.
+#[test]
+fn a_killed_host_comes_up_with_the_network_it_was_just_told_of() {
+    let mut hosts = Hosts::joined(2);
+    let web = Netns::new("web");
+    hosts.ctl(2, "network create -d overlay blue");
+    let at = hosts.connect(2, "blue", &web);
+    let network = hosts.ctl(2, "network inspect blue");
+    let index = |hosts: &Hosts| {
+        let ifname = hosts.host(2).port("gw.blue")["device"].as_str().unwrap().to_owned();
+        let shown = hosts.host(2).host.ip(&format!("-j link show {ifname}"));
+        serde_json::from_str::<Value>(&shown).unwrap()[0]["ifindex"].clone()
+    };
+    let before = index(&hosts);
+    let store = hosts.store();
+    hosts.hosts[1].kill();
+    kill_process(store, Signal::STOP).unwrap();
+    hosts.hosts[1].run();
+    assert_eq!(hosts.ctl(2, "network inspect blue")[0]["id"], network[0]["id"]);
+    assert!(network[0]["id"].is_string(), "{network}");
+    assert_eq!(index(&hosts), before, "the same interface");
+    // It still assigns from its block.
+    let db = Netns::new("db");
+    let second = hosts.connect(2, "blue", &db);
+    assert_ne!(second, at);
+    db.reaches(&at);
+    kill_process(store, Signal::CONT).unwrap();
+    hosts.follows(2, true);
+}
+
 /// An etcd of others, without TLS, found by its address alone.
 struct Etcd {
     running: Running,
@@ -374,6 +431,27 @@ fn a_store_that_is_there_is_used() {
     let at = hosts.connect(1, "blue", &web);
     hosts.connect(2, "blue", &db);
     db.reaches(&at);
+}
+
+/// Another cluster's etcd at the address of ours is not followed.
+#[test]
+fn an_etcd_of_another_cluster_is_refused() {
+    let hosts = Hosts::start(3);
+    let url = Etcd::URL;
+    let etcd = Etcd::start(&hosts);
+    hosts.ctl(2, &format!("cluster init --advertise 10.8.0.2 --store {url}"));
+    hosts.ctl(2, "network create -d overlay blue");
+    drop(etcd);
+    let _other = Etcd::spawn(&hosts);
+    let line = format!("cluster init --advertise 10.8.0.3 --store {url}");
+    eventually("another cluster is begun there", || {
+        (hosts.host(3).try_ctl(&line.split(' ').collect::<Vec<_>>()).code == 0).then_some(())
+    });
+    eventually("it is told", || {
+        let status = hosts.ctl(2, "cluster status");
+        status["store"]["reason"].as_str()?.contains("it belongs to another cluster").then_some(())
+    });
+    assert!(names(&hosts.ctl(2, "network ls"), "name").contains(&"blue".to_owned()));
 }
 
 /// What is not answered may have been executed: a host is not told that its own cluster, or its own name, is taken.

@@ -95,6 +95,11 @@ impl Client {
         Self { told: Some(told), ..self }
     }
 
+    /// The daemon's socket.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// Returns the status of the daemon.
     pub async fn status(&self) -> Result<Status, ClientError> {
         self.get("/v1/status").await
@@ -357,8 +362,9 @@ impl Client {
         let since = filter.since_ms.map(|since| since.to_string());
         let follow = filter.follow.then_some("true");
         let path = query("/v1/events", &[("since_ms", since.as_deref()), ("follow", follow)]);
-        let answer =
-            async { open(UnixStream::connect(&self.socket).await?, Method::GET, &path, Bytes::new()).await };
+        let answer = async {
+            open(UnixStream::connect(&self.socket).await?, Method::GET, &path, JSON, Bytes::new()).await
+        };
         let answer = answer.await;
         let (status, mut body) = answer.map_err(|error| connect_error(&self.socket, error))?;
         if !status.is_success() {
@@ -452,12 +458,12 @@ impl Client {
         let stream =
             UnixStream::connect(&self.socket).await.map_err(|error| connect_error(&self.socket, error))?;
         let unknown = |why: String| ClientError::Unknown(self.socket.clone(), why);
-        let (mut exchange, mut heard) = (pin!(converse(stream, method, path, body)), Instant::now());
+        let (mut answer, mut heard) = (pin!(converse(stream, method, path, JSON, body)), Instant::now());
         loop {
-            if let Ok(answer) = timeout(ASK, &mut exchange).await {
+            if let Ok(answer) = timeout(ASK, &mut answer).await {
                 return answer.map_err(|error| unknown(error.to_string()));
             }
-            let status = converse_with(&self.socket, Method::GET, "/v1/status", Bytes::new());
+            let status = exchange(&self.socket, Method::GET, "/v1/status", Bytes::new());
             match timeout(ASK, status).await {
                 Ok(Ok((_, body))) => {
                     heard = Instant::now();
@@ -509,26 +515,33 @@ pub(crate) async fn exchange(
     path: &str,
     body: Bytes,
 ) -> io::Result<(StatusCode, Bytes)> {
-    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer within a minute");
-    timeout(PATIENCE, converse_with(socket, method, path, body)).await.map_err(late)?
+    exchange_as(socket, method, path, JSON, body).await
 }
 
-async fn converse_with(
+/// The content type of the API.
+const JSON: &str = "application/json";
+
+/// Like [`exchange`], with a body of the content type `kind`.
+pub(crate) async fn exchange_as(
     socket: &Path,
     method: Method,
     path: &str,
+    kind: &str,
     body: Bytes,
 ) -> io::Result<(StatusCode, Bytes)> {
-    converse(UnixStream::connect(socket).await?, method, path, body).await
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer within a minute");
+    let exchange = async { converse(UnixStream::connect(socket).await?, method, path, kind, body).await };
+    timeout(PATIENCE, exchange).await.map_err(late)?
 }
 
 async fn converse(
     stream: UnixStream,
     method: Method,
     path: &str,
+    kind: &str,
     body: Bytes,
 ) -> io::Result<(StatusCode, Bytes)> {
-    let (status, body) = open(stream, method, path, body).await?;
+    let (status, body) = open(stream, method, path, kind, body).await?;
     let body = Limited::new(body, ANSWER_LIMIT).collect().await.map_err(io::Error::other)?;
     Ok((status, body.to_bytes()))
 }
@@ -538,6 +551,7 @@ async fn open(
     stream: UnixStream,
     method: Method,
     path: &str,
+    kind: &str,
     body: Bytes,
 ) -> io::Result<(StatusCode, Incoming)> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
@@ -547,7 +561,7 @@ async fn open(
         .method(method)
         .uri(path)
         .header(HOST, "localhost")
-        .header(CONTENT_TYPE, "application/json")
+        .header(CONTENT_TYPE, kind)
         .body(Full::new(body))
         .map_err(io::Error::other)?;
     let response = sender.send_request(request).await.map_err(io::Error::other)?;

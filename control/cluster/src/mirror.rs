@@ -35,6 +35,10 @@ pub struct Mirror {
     /// Keys below the prefix that this version cannot read, with their revisions.
     unreadable: BTreeMap<String, Revision>,
     ghosts: BTreeMap<Key, Entry>,
+    /// The number of restores that this copy has seen: see [`Meta::restored`].
+    history: u32,
+    /// The blocks that its host held, if it was loaded.
+    held: Option<BTreeMap<Key, Block>>,
 }
 
 /// What a listing was, compared with the copy.
@@ -50,6 +54,26 @@ impl Mirror {
     /// An empty copy of the keys below `prefix`.
     pub fn new(prefix: &str) -> Self {
         Self { prefix: prefix.to_owned(), ..Self::default() }
+    }
+
+    /// Identity of the store.
+    pub(crate) fn store(&self) -> u64 {
+        self.store
+    }
+
+    /// The number of restores that it has seen. The store counts fewer until a host has told it.
+    pub(crate) fn history(&self) -> u32 {
+        self.history
+    }
+
+    /// How many restores the store counts.
+    pub(crate) fn counted(&self) -> u32 {
+        self.meta().map_or(0, |meta| meta.restored)
+    }
+
+    /// The blocks that its host held when it was saved; none are told of a copy that was not loaded.
+    pub(crate) fn take_held(&mut self) -> Option<BTreeMap<Key, Block>> {
+        self.held.take()
     }
 
     /// The prefix of all keys.
@@ -92,8 +116,7 @@ impl Mirror {
 
     /// Takes over a listing: the difference only.
     pub fn resync(&mut self, listing: Listing) -> Resync {
-        let restored = |mirror: &Self| mirror.meta().map_or(0, |meta| meta.restored);
-        let before = (self.store, self.revision, restored(self));
+        let before = (self.store, self.revision);
         let mut entries = BTreeMap::new();
         let mut unreadable = BTreeMap::new();
         for entry in listing.entries {
@@ -110,7 +133,10 @@ impl Mirror {
         let known = before.1 > 0;
         let old = std::mem::replace(&mut self.entries, entries);
         (self.store, self.revision, self.unreadable) = (listing.store, listing.revision, unreadable);
-        if known && (before.0 != self.store || listing.revision < before.1 || before.2 != restored(self)) {
+        let is_other = known && (before.0 != self.store || listing.revision < before.1);
+        let is_counted = self.counted() > self.history;
+        self.history = self.counted().max(self.history + u32::from(is_other && !is_counted));
+        if is_other || known && is_counted {
             let lost = old.into_iter().filter(|(key, _)| is_haunting(key) && !self.entries.contains_key(key));
             self.ghosts.extend(lost);
             self.lay_present();
@@ -248,6 +274,20 @@ impl Mirror {
         })
     }
 
+    /// All services, by network and name.
+    pub fn services(&self) -> impl Iterator<Item = &std::sync::Arc<vswitch_model::ServiceSpec>> {
+        // No network has this id, so any name will do; the last of them is followed by another kind of key.
+        let first = Key::Service(Short::ALL[0], Name::unnamed());
+        let is_one = |(key, _): &(&Key, &Entry)| matches!(key, Key::Service(..));
+        let all = [&self.entries, &self.ghosts].into_iter();
+        all.flat_map(move |entries| entries.range(first.clone()..).take_while(is_one)).filter_map(
+            |(_, entry)| match &entry.record {
+                Record::Service(service) => Some(service),
+                _ => None,
+            },
+        )
+    }
+
     /// Everything that one host alone writes, with the revisions.
     pub fn owned<'m>(&'m self, host: &'m Name) -> impl Iterator<Item = (&'m Key, &'m Entry)> {
         self.entries.iter().filter(move |(_, entry)| entry.record.owner() == Some(host))
@@ -264,18 +304,25 @@ impl Mirror {
         lasting.map(|(key, entry)| (key, &entry.record))
     }
 
-    /// The copy as it is kept on disk.
-    pub fn save(&self) -> Saved {
-        let text = |entry: &Entry| String::from_utf8_lossy(&entry.record.write()).into_owned();
+    /// The copy as it is kept on disk, with the blocks that this host holds; of endpoints only when it is to be `whole`.
+    pub fn save(&self, held: &BTreeMap<Key, Block>, whole: bool) -> Saved {
+        let text = |record: &Record| String::from_utf8_lossy(&record.write()).into_owned();
         let rows = |entries: &BTreeMap<Key, Entry>| {
-            entries.iter().map(|(key, entry)| (key.to_string(), entry.modified, text(entry))).collect()
+            entries
+                .iter()
+                .filter(|(key, _)| whole || !matches!(key, Key::Endpoint(..)))
+                .map(|(key, entry)| (key.to_string(), entry.modified, text(&entry.record)))
+                .collect()
         };
+        let held = held.iter().map(|(key, block)| (key.to_string(), block.clone())).collect();
         Saved {
             prefix: self.prefix.clone(),
             store: self.store,
             revision: self.revision,
             entries: rows(&self.entries),
             ghosts: rows(&self.ghosts),
+            history: self.history,
+            held: Some(held),
         }
     }
 
@@ -296,7 +343,24 @@ impl Mirror {
             entries: read(saved.entries),
             unreadable: BTreeMap::new(),
             ghosts: read(saved.ghosts),
+            history: saved.history,
+            held: saved.held.map(|held| {
+                held.into_iter().filter_map(|(key, block)| Some((key.parse().ok()?, block))).collect()
+            }),
         }
+    }
+}
+
+impl Saved {
+    /// A whole copy that is brought up to date by a later one without endpoints. What that lacks of them the next listing brings.
+    pub fn with_plan(self, plan: Self) -> Self {
+        if (plan.history, plan.revision) < (self.history, self.revision) {
+            return self;
+        }
+        let endpoints = self.entries.into_iter().filter(|(key, _, _)| key.starts_with("ep/"));
+        let entries = plan.entries.into_iter().chain(endpoints).collect();
+        let ghosts = self.ghosts.into_iter().filter(|(key, _, _)| key.starts_with("ep/"));
+        Self { entries, ghosts: plan.ghosts.into_iter().chain(ghosts).collect(), ..plan }
     }
 }
 
@@ -308,6 +372,10 @@ fn is_haunting(key: &Key) -> bool {
         | Key::NetworkName(_)
         | Key::Vni(_)
         | Key::Block(..)
+        | Key::Service(..)
+        | Key::ServiceName(_)
+        | Key::Vip(..)
+        | Key::Port(..)
         | Key::Endpoint(..) => true,
         Key::Meta | Key::Pools | Key::Alive(_) | Key::Gone(_) => false,
     }
@@ -322,4 +390,8 @@ pub struct Saved {
     entries: Vec<(String, Revision, String)>,
     #[serde(default)]
     ghosts: Vec<(String, Revision, String)>,
+    #[serde(default)]
+    history: u32,
+    #[serde(default)]
+    held: Option<Vec<(String, Block)>>,
 }

@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use vswitch::addr::MacAddr;
-use vswitch_model::{Id, Name, NetworkSpec, PoolSpec};
+use vswitch_model::{Id, Name, NetworkSpec, PoolSpec, ServiceSpec};
 
 use crate::keys::Key;
 
@@ -19,7 +20,7 @@ pub struct Meta {
     pub format: u32,
     /// Identity of the cluster.
     pub id: Id,
-    /// Counts restores from a backup: hosts then put again what they have.
+    /// Counts restores from a backup: hosts then put again what they have. The first host that notices one counts it.
     #[serde(default)]
     pub restored: u32,
 }
@@ -65,6 +66,9 @@ pub struct Node {
     /// Labels of its owner.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// The restore of the store, as [`Meta`] counts them, after which it has put again what it holds.
+    #[serde(default)]
+    pub restored: u32,
 }
 
 /// The present run of a host.
@@ -110,12 +114,18 @@ pub struct Endpoint {
     /// The service it is a task of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
+    /// The services that it serves, and whether it passes their checks: its host alone can try.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub serves: BTreeMap<Name, bool>,
     /// Whether it does not serve at the moment.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unready: bool,
     /// Counts moves of the MAC address from host to host: the greatest is right.
     #[serde(default)]
     pub seq: u32,
+    /// When it was connected, by the clock of its host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
 }
 
 /// The value of a key.
@@ -133,8 +143,12 @@ pub enum Record {
     Gone(Gone),
     /// Of `net/..`.
     Network(Arc<NetworkSpec>),
-    /// Of `netname/..` and `vni/..`: the network's id.
+    /// Of `netname/..`, `vni/..` and `svcname/..`: the network's id.
     Taken(Id),
+    /// Of `svc/..`.
+    Service(Arc<ServiceSpec>),
+    /// Of `vip/..` and `port/..`: the service that has it.
+    Held(Name),
     /// Of `block/..`.
     Block(Block),
     /// Of `ep/..`.
@@ -154,7 +168,11 @@ impl Record {
             Key::Alive(_) => Self::Alive(serde_json::from_slice(value)?),
             Key::Gone(_) => Self::Gone(serde_json::from_slice(value)?),
             Key::Network(_) => Self::Network(serde_json::from_slice::<NetworkSpec>(value)?.into()),
-            Key::NetworkName(_) | Key::Vni(_) => Self::Taken(serde_json::from_slice(value)?),
+            Key::NetworkName(_) | Key::Vni(_) | Key::ServiceName(_) => {
+                Self::Taken(serde_json::from_slice(value)?)
+            }
+            Key::Service(..) => Self::Service(serde_json::from_slice::<ServiceSpec>(value)?.into()),
+            Key::Vip(..) | Key::Port(..) => Self::Held(serde_json::from_slice(value)?),
             Key::Block(..) => Self::Block(serde_json::from_slice(value)?),
             Key::Endpoint(..) => Self::Endpoint(serde_json::from_slice::<Endpoint>(value)?.into()),
         })
@@ -170,6 +188,8 @@ impl Record {
             Self::Gone(it) => serde_json::to_vec(it),
             Self::Network(it) => serde_json::to_vec(&**it),
             Self::Taken(it) => serde_json::to_vec(it),
+            Self::Service(it) => serde_json::to_vec(&**it),
+            Self::Held(it) => serde_json::to_vec(it),
             Self::Block(it) => serde_json::to_vec(it),
             Self::Endpoint(it) => serde_json::to_vec(&**it),
         };

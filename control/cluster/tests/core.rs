@@ -56,6 +56,7 @@ impl Host {
             manager: true,
             availability: Availability::Active,
             labels: BTreeMap::new(),
+            restored: 0,
         };
         let me = Me { name: "host1".parse().unwrap(), cluster: id, node, run: "first".into(), seed: 1 };
         let mut host = Self {
@@ -184,6 +185,21 @@ fn a_refusal_is_over_when_the_store_accepts() {
     assert_eq!(host.events.last(), Some(&Event::StoreBack));
 }
 
+/// A right that a host lacks is told to who asks for what needs it, and is no trouble with the store.
+#[test]
+fn what_a_host_may_not_do_is_refused_to_who_asks() {
+    let mut host = Host::following();
+    let other = host.another("host2", true);
+    host.refuses = Some("etcdserver: permission denied");
+    host.ask(1, Ask::RemoveHost(other));
+    let why = host.answer(1).unwrap().unwrap_err();
+    assert!(why.contains("permission denied"), "{why}");
+    assert_eq!(host.cluster.lost(), None);
+    host.refuses = None;
+    host.ask(2, network("blue"));
+    assert_eq!(host.answer(2), Some(Ok(())));
+}
+
 /// A store that is slow is back in a moment, and what was asked for meanwhile is done then. One that is lost for long is not
 /// waited for.
 #[test]
@@ -284,4 +300,75 @@ fn down_takes_two_witnesses() {
     host.pass(Duration::from_secs(1));
     assert_eq!(host.cluster.standing(&other), Standing::Ready);
     assert!(host.cluster.hosts().iter().any(|it| it.name == third), "nothing of it is removed");
+}
+
+/// A claim of a block that reaches a store which was restored meanwhile is none: what it is worth is known when all hosts have put
+/// again what they hold.
+#[test]
+fn a_claim_that_a_restored_store_answers_is_given_back() {
+    let mut host = Host::following();
+    host.ask(1, network("blue"));
+    host.pass(Duration::from_secs(1));
+    let backup = host.store.clone();
+    host.ask(2, network("red"));
+    host.pass(Duration::from_secs(1));
+    let blue = Id::of("blue");
+    let held = host.cluster.held(&blue);
+    let red = host.cluster.held(&Id::of("red"));
+    assert_eq!((held.len(), red.len()), (1, 1));
+
+    // Nothing tells the host: its watch is silent, and the next it does is a claim.
+    host.store.restore(&backup, 2);
+    host.hears = false;
+    let other = if held[0].contains(&"10.0.0.100".parse::<std::net::IpAddr>().unwrap()) {
+        "10.0.0.200"
+    } else {
+        "10.0.0.100"
+    };
+    host.ask(3, Ask::Reserve { network: blue.clone(), address: Some(other.parse().unwrap()) });
+    assert_eq!(host.cluster.held(&blue), held);
+    assert!(!host.cluster.is_following());
+    assert_eq!(host.answer(3), None);
+
+    host.hears = true;
+    host.feed(Input::Endpoints(Vec::new()));
+    host.pass(Duration::from_secs(4));
+    assert!(host.events.contains(&Event::Restored));
+    assert_eq!(host.cluster.mirror().meta().map(|meta| meta.restored), Some(1));
+    assert_eq!(host.cluster.held(&Id::of("red")), red, "the network and its block are there again");
+    // It was given back, and claimed again when it was known that no host has it.
+    assert_eq!(host.answer(3), Some(Ok(())));
+    assert_eq!(host.cluster.held(&blue).len(), 2);
+}
+
+/// What a host has that is not back is not known, however long this one was stopped and sees nothing of it: it claims no block.
+#[test]
+fn after_a_restore_no_block_is_claimed_until_all_hosts_are_back() {
+    let mut host = Host::following();
+    host.ask(1, network("blue"));
+    let other = host.another("host2", true);
+    host.pass(Duration::from_secs(1));
+    let backup = host.store.clone();
+    host.store.restore(&backup, 2);
+    host.feed(Input::Endpoints(Vec::new()));
+    host.feed(Input::Ended(late()));
+    host.pass(Duration::from_secs(1));
+    // Both have a lease, and a minute is over at once.
+    host.now += Duration::from_mins(1);
+    host.feed(Input::Tick);
+    let reserve =
+        |address: &str| Ask::Reserve { network: Id::of("blue"), address: Some(address.parse().unwrap()) };
+    host.ask(2, reserve("10.0.0.100"));
+    host.ask(3, reserve("10.0.0.200"));
+    let refused = [2, 3].map(|id| host.answer(id).and_then(Result::err));
+    let why = refused.into_iter().flatten().next().unwrap();
+    assert!(why.contains("it is not known which addresses host2 have"), "{why}");
+
+    let node = host.cluster.hosts().into_iter().find(|it| it.name == other).unwrap().node;
+    host.write(Key::Node(other), &Record::Node(Node { restored: 1, ..Node::clone(&node) }.into()));
+    host.feed(Input::Tick);
+    host.ask(4, reserve("10.0.0.100"));
+    host.ask(5, reserve("10.0.0.200"));
+    host.pass(Duration::from_secs(1));
+    assert_eq!([4, 5].map(|id| host.answer(id)), [Some(Ok(())), Some(Ok(()))]);
 }

@@ -3,6 +3,9 @@
 //! `VSWITCH_SEEDS=10000 cargo test --release -p vswitch-cluster --test simulation` runs more seeds; `VSWITCH_SEED=N` one.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
+#[path = "simulation/services.rs"]
+mod services;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
@@ -50,6 +53,8 @@ struct Machine {
     cluster: Cluster,
     /// Endpoints by id, with their networks: what really runs here.
     endpoints: BTreeMap<Id, (Id, Endpoint)>,
+    /// Addresses that it has chosen for services.
+    promised: services::Promised,
     /// Inputs on their way, by time of arrival.
     inbox: VecDeque<(Duration, Input)>,
     /// Where its watch is, if it has one; and whether that was cut.
@@ -131,6 +136,7 @@ impl World {
             manager: index == 0,
             availability: vswitch_cluster::record::Availability::Active,
             labels: BTreeMap::new(),
+            restored: 0,
         };
         let me = Me {
             name: name(index),
@@ -142,6 +148,7 @@ impl World {
         Machine {
             cluster: Cluster::new(me, mirror),
             endpoints,
+            promised: BTreeSet::new(),
             inbox: VecDeque::new(),
             watch: None,
             cut_off: false,
@@ -278,29 +285,19 @@ impl World {
             4 => self.backup = Some(self.store.clone()),
             5 => {
                 if let Some(backup) = self.backup.clone().filter(|_| self.dice.one_in(3)) {
-                    // Restored, under a new identity, and no client is served by the old one any more.
-                    self.restores += 1;
-                    self.store.restore(&backup, 1000 + self.restores);
-                    for machine in &mut self.machines {
-                        machine.watch = None;
-                        machine.inbox.retain(|(_, input)| matches!(input, Input::Met(_)));
-                    }
-                    for index in 0..self.machines.len() {
-                        self.later(index, Duration::ZERO, Input::Transacted(Err(Self::lost())));
-                        self.later(index, Duration::ZERO, Input::Listed(Err(Self::lost())));
-                        self.later(index, Duration::ZERO, Input::Granted(Err(Self::lost())));
-                    }
+                    self.restore(&backup);
                 }
             }
             // A clock jumps ahead: a suspended machine.
             6 => self.machines[index].ahead += Duration::from_secs(self.dice.below(100)),
             // A host is restarted, with the copy that it keeps on disk.
             7 => {
-                let saved = self.machines[index].cluster.mirror().save();
+                let saved = self.machines[index].cluster.save();
                 let endpoints = std::mem::take(&mut self.machines[index].endpoints);
+                let promised = std::mem::take(&mut self.machines[index].promised);
                 let cut_off = self.machines[index].cut_off;
                 self.machines[index] = self.machine(index, Mirror::load(saved), endpoints);
-                self.machines[index].cut_off = cut_off;
+                (self.machines[index].cut_off, self.machines[index].promised) = (cut_off, promised);
             }
             // An `alive` is deleted by hand.
             8 => drop(self.store.transact(Txn {
@@ -308,6 +305,30 @@ impl World {
                 then: vec![Op::Delete(format!("{PREFIX}alive/host{index}"))],
             })),
             _ => {}
+        }
+    }
+
+    /// The store is what it was, under a new identity or the same, and goes on at once. What is under way is lost, or is answered
+    /// by the restored store; that the connections are lost the hosts notice sooner or later.
+    fn restore(&mut self, backup: &Content) {
+        self.restores += 1;
+        let id = if self.dice.one_in(3) { self.store.list(PREFIX).store } else { 1000 + self.restores };
+        self.store.restore(backup, id);
+        for index in 0..self.machines.len() {
+            let machine = &mut self.machines[index];
+            machine.inbox.retain(|(_, input)| !matches!(input, Input::Heard(_)));
+            for (_, input) in &mut machine.inbox {
+                match input {
+                    Input::Listed(result) => *result = Err(Self::lost()),
+                    Input::Transacted(result) if self.dice.one_in(2) => *result = Err(Self::lost()),
+                    Input::Granted(result) => *result = Err(Self::lost()),
+                    _ => {}
+                }
+            }
+            if machine.watch.take().is_some() {
+                let after = self.dice.millis(3000);
+                self.later(index, after, Input::Ended(Self::lost()));
+            }
         }
     }
 
@@ -320,6 +341,9 @@ impl World {
             .then(|| networks[usize::try_from(self.dice.below(networks.len() as u64)).unwrap()].clone());
         self.machines[index].asked += 1;
         let id = self.machines[index].asked;
+        if self.dice.one_in(5) {
+            return self.act_on_services(index, id);
+        }
         match self.dice.below(8) {
             0 if networks.len() < 6 => {
                 let mut spec = NetworkSpec::plain(format!("net{}", self.dice.below(8)).parse().unwrap());
@@ -363,17 +387,7 @@ impl World {
             return;
         }
         let id = network.id();
-        let used: BTreeSet<IpAddr> = machine
-            .endpoints
-            .values()
-            .filter(|(it, _)| *it == id)
-            .flat_map(|(_, it)| it.ips.clone())
-            .collect();
-        let subnet = &network.subnets[0];
-        let is_free = |ip: &IpAddr| !used.contains(ip) && Some(*ip) != subnet.gateway;
-        let held = machine.cluster.held(&id);
-        let all = subnet.subnet.hosts();
-        let Some(ip) = all.filter(|ip| held.iter().any(|it| it.contains(ip))).find(is_free) else { return };
+        let Some(ip) = self.free_address(index, network) else { return };
         let IpAddr::V4(v4) = ip else { return };
         let [a, b, c, d] = v4.octets();
         let fresh = self.fresh();
@@ -385,8 +399,10 @@ impl World {
             ips: vec![ip],
             aliases: Vec::new(),
             service: None,
+            serves: BTreeMap::new(),
             unready: false,
             seq: 0,
+            since: None,
         };
         self.machines[index].endpoints.insert(fresh, (id, endpoint));
         self.machines[index].changed = true;
@@ -461,13 +477,14 @@ impl World {
             assert!(subnets.iter().all(|it: &ipnet::IpNet| !it.contains(&own)), "seed {seed}: {own} twice");
             subnets.push(own);
         }
+        self.check_services(&truth);
         for (index, machine) in self.machines.iter().enumerate() {
             let host = &machine.cluster;
             assert!(host.is_following(), "seed {seed}: host{index} does not follow: {:?}", host.lost());
             let mut copy = Mirror::new(PREFIX);
             copy.resync(listing.clone());
             let rows = |mirror: &Mirror| -> BTreeSet<String> {
-                let saved = serde_json::to_value(mirror.save()).unwrap();
+                let saved = serde_json::to_value(mirror.save(&BTreeMap::new(), true)).unwrap();
                 saved["entries"].as_array().unwrap().iter().map(ToString::to_string).collect()
             };
             let (ours, theirs) = (rows(host.mirror()), rows(&copy));
@@ -528,10 +545,10 @@ fn the_directory_is_the_store_on_every_host_and_no_address_is_given_twice() {
     let seeds = number("VSWITCH_SEEDS").unwrap_or(100);
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let begin = number("VSWITCH_FIRST_SEED").unwrap_or(0);
-    let mut totals = [0_u64; 4];
+    let mut totals = [0_u64; 5];
     std::thread::scope(|scope| {
         let run = |thread: u64| {
-            let mut totals = [0; 4];
+            let mut totals = [0; 5];
             for seed in (begin + thread..begin + seeds).step_by(usize::try_from(threads).unwrap()) {
                 let world = simulate(seed);
                 let endpoints: usize = world.machines.iter().map(|it| it.endpoints.len()).sum();
@@ -539,6 +556,7 @@ fn the_directory_is_the_store_on_every_host_and_no_address_is_given_twice() {
                 totals[0] += endpoints as u64;
                 totals[1] += events.clone().filter(|it| matches!(it, Event::StoreLost(_))).count() as u64;
                 totals[2] += events.clone().filter(|it| matches!(it, Event::Restored)).count() as u64;
+                totals[4] += world.count_services();
                 totals[3] += events.filter(|it| matches!(it, Event::Mended(_))).count() as u64;
             }
             totals
@@ -549,10 +567,10 @@ fn the_directory_is_the_store_on_every_host_and_no_address_is_given_twice() {
             totals.iter_mut().zip(part).for_each(|(total, part)| *total += part);
         }
     });
-    let [endpoints, lost, restored, mended] = totals;
+    let [endpoints, lost, restored, mended, services] = totals;
     println!(
-        "{seeds} seeds: {endpoints} endpoints at the end, store lost {lost} times, restored {restored}, copies mended {mended}"
+        "{seeds} seeds: {endpoints} endpoints and {services} services at the end, store lost {lost} times, restored {restored}, copies mended {mended}"
     );
     // A simulation in which nothing goes wrong proves nothing.
-    assert!(endpoints > seeds && lost > seeds && restored > 0 && mended > 0);
+    assert!(endpoints > seeds && services > seeds / 2 && lost > seeds && restored > 0 && mended > 0);
 }

@@ -48,6 +48,8 @@ mod record;
 mod refusal;
 mod registry;
 mod service;
+mod serving;
+mod swarm;
 #[cfg(test)]
 mod tests;
 
@@ -71,6 +73,12 @@ pub use self::{
     record::Record,
     refusal::{Kind, Refusal},
     service::{Service, ServiceError},
+    serving::RemoteBackend,
+    swarm::SwarmServices,
+};
+pub(crate) use self::{
+    endpoint::mac_of as derived_mac,
+    serving::{Backend, Place, Serving},
 };
 use vswitch_host::gateway::Outside;
 use vswitch_model::{
@@ -141,6 +149,7 @@ pub struct State {
     dns: DnsSpec,
     pools: PoolsSpec,
     membership: Arc<Membership>,
+    swarm: Arc<SwarmServices>,
     networks: Registry<NetworkSpec>,
     ports: Registry<PortSpec>,
     services: Registry<ServiceSpec>,
@@ -216,6 +225,7 @@ impl State {
                 next.declare(config)?;
             }
             Command::Follow(membership) => next.membership = membership,
+            Command::FollowSwarm(swarm) => next.swarm = swarm,
             Command::AddNetwork(spec) => next.add_network(spec)?,
             Command::UpdateNetwork { name, update } => next.update_network(&name, update)?,
             Command::RemoveNetwork(name) => next.remove_network(&name)?,

@@ -27,7 +27,7 @@ pub(crate) use suppose::suppose;
 use answer::or_answer;
 use decide::{Learn, Notes, Observe, decide};
 use read::{Header, Refused, count_networks, guard, police_ingress, read_headers};
-use serve::{Outlets, is_for_service};
+use serve::{Outlets, is_for_service, turn_answers};
 
 use crate::{
     addr::{NetworkId, PortId, Timestamp},
@@ -136,6 +136,9 @@ impl Forwarder {
             // A batch comes from one port, or from all tunnels, which have no guard.
             if let Some(guarded) = plan.topology.guarded(first.ingress) {
                 guard(guarded, batch, headers);
+            }
+            if let Some(client) = plan.balance.turning(first.ingress) {
+                turn_answers(client, &pass, batch, headers, heads);
             }
             if plan.topology.limits_batch(first.ingress) {
                 police_ingress(&pass, batch, headers);

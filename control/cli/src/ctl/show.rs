@@ -397,6 +397,7 @@ mod tests {
             network: Some(name("blue")),
             trunk: vec![],
             mirror: None,
+            isolated: false,
             kind: "tap".into(),
             device: "eth0".into(),
             netns: Some("web".into()),

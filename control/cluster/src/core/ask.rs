@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 use vswitch_model::{
-    Driver, Error, ErrorKind, Family, Id, Ipam, Name, NetworkSpec, SubnetSpec, Vni,
+    Driver, Error, ErrorKind, Family, Id, Ipam, Name, NetworkSpec, ServiceSpec, SubnetSpec, Vni,
     ipam::{self, Holder, IpamError, Subnet},
 };
 
@@ -36,6 +36,12 @@ pub enum Ask {
     UpdateNetwork(Box<NetworkSpec>),
     /// Remove a network in which no host has endpoints.
     RemoveNetwork(Id),
+    /// Create a service of a network, which has its addresses.
+    CreateService(Box<ServiceSpec>),
+    /// Replace the record of a service by one with the same addresses.
+    UpdateService(Box<ServiceSpec>),
+    /// Remove a service.
+    RemoveService(Name),
     /// See to it that this host can assign an address of a network: that one, or any of the family.
     Reserve {
         /// The network.
@@ -51,6 +57,13 @@ pub enum Ask {
         name: Name,
         /// Its record.
         node: Box<Node>,
+    },
+    /// Take back the admission of a host that is not there after all.
+    RetractHost {
+        /// Its name.
+        name: Name,
+        /// The membership that it does not begin.
+        id: Id,
     },
     /// Remove a host, and everything that it has in the store.
     RemoveHost(Name),
@@ -83,7 +96,7 @@ impl Refusal {
         Self { kind: ErrorKind::Conflict, sentence: sentence.into() }
     }
 
-    fn missing(sentence: impl Into<String>) -> Self {
+    pub(super) fn missing(sentence: impl Into<String>) -> Self {
         Self { kind: ErrorKind::NotFound, sentence: sentence.into() }
     }
 
@@ -121,7 +134,7 @@ impl Pending {
 }
 
 /// What a request comes to, as far as the copy tells.
-enum Verdict {
+pub(super) enum Verdict {
     /// It is done.
     Done,
     /// It needs this transaction.
@@ -143,11 +156,8 @@ impl Cluster {
             match verdict {
                 Some(Ok(Verdict::Done)) => out.push(Output::Answer(pending.id, Ok(()))),
                 Some(Err(refusal)) if is_free => out.push(Output::Answer(pending.id, Err(refusal))),
-                Some(Ok(Verdict::Needs(mut txn))) if is_free => {
-                    // A host that was removed changes nothing more.
-                    txn.when.push(Compare::Absent(self.mirror.full(&Key::Gone(self.me.name.clone()))));
-                    self.flight = Some(Purpose::Ask);
-                    out.push(Output::Transact(txn));
+                Some(Ok(Verdict::Needs(txn))) if is_free => {
+                    self.begin(Purpose::Ask, txn, out);
                     pending.begun = true;
                     self.asks.push_back(pending);
                 }
@@ -190,10 +200,14 @@ impl Cluster {
                 Ok(Verdict::Needs(Txn { when, then: vec![self.put(&key, &record)] }))
             }
             Ask::RemoveNetwork(id) => self.judge_removal(id, pending.begun),
+            Ask::CreateService(spec) => self.judge_service(spec),
+            Ask::UpdateService(spec) => self.judge_service_update(spec),
+            Ask::RemoveService(name) => self.judge_service_removal(name, pending.begun),
             Ask::Reserve { network, address } => self.judge_reservation(network, *address),
             Ask::Reach(revision) if self.mirror.revision() >= *revision => Ok(Verdict::Done),
             Ask::Reach(_) => Ok(Verdict::Waits),
             Ask::AdmitHost { name, node } => self.judge_admission(name, node),
+            Ask::RetractHost { name, id } => Ok(self.judge_retreat(name, id)),
             Ask::RemoveHost(name) => self.judge_host_removal(name, pending.begun),
             Ask::UpdateHost { host, availability, labels } => {
                 let key = Key::Node(host.clone());
@@ -321,11 +335,20 @@ impl Cluster {
                 spec.name
             )));
         }
+        let services: Vec<&str> = self.services_of(&spec.name).map(|it| it.name.as_str()).collect();
+        if !services.is_empty() {
+            let list = services.join(", ");
+            return Err(Refusal::conflict(format!(
+                "network {} has services ({list}): remove them first",
+                spec.name
+            )));
+        }
         let full = |key: &Key| self.mirror.full(key);
         let prefix = self.mirror.prefix();
         let when = vec![
             Compare::Modified(full(&key), entry.modified),
             Compare::NoneBelow(format!("{prefix}ep/{short}/")),
+            Compare::NoneBelow(format!("{prefix}svc/{short}/")),
         ];
         let mut then = vec![
             Op::Delete(full(&key)),
@@ -340,6 +363,8 @@ impl Cluster {
         let short = Short::from(network);
         let spec =
             self.networks().find(|it| it.id() == *network).ok_or_else(|| no_network(network.short()))?;
+        // What this host has itself is known in a moment.
+        let is_back = self.is_back(&self.me.name);
         let wanted = match address {
             Some(address) => {
                 let subnet = spec.subnets.iter().find(|it| it.subnet.contains(&address));
@@ -347,6 +372,9 @@ impl Cluster {
                 let block = blocks::of(subnet, address).ok_or(IpamError::OutOfRange(address))?;
                 if self.held.contains_key(&Key::Block(short, block.network())) {
                     return Ok(Verdict::Done);
+                }
+                if !is_back {
+                    return Ok(Verdict::Waits);
                 }
                 if let Some(other) = self.mirror.blocks(short).find(|it| it.range.contains(&address)) {
                     return Err(Refusal::conflict(format!(
@@ -359,6 +387,9 @@ impl Cluster {
             None => {
                 let lacking = spec.subnets.iter().find(|it| self.free(spec, it.subnet) == 0);
                 let Some(lacking) = lacking else { return Ok(Verdict::Done) };
+                if !is_back {
+                    return Ok(Verdict::Waits);
+                }
                 self.free_block(spec, lacking).ok_or(IpamError::NoAddress)?
             }
         };
@@ -390,12 +421,28 @@ impl Cluster {
                 "the records of a host {name} that was removed are being cleared: try again in some seconds"
             )));
         }
+        if let Some(why) = self.caution() {
+            return Err(Refusal::unavailable(why));
+        }
         let full = |key: &Key| self.mirror.full(key);
-        let then = vec![
-            self.put(&key, &Record::Node(node.clone().into())),
-            Op::Delete(full(&Key::Gone(name.clone()))),
-        ];
+        // It has nothing that it would have to put again.
+        let node = Node { restored: self.mirror.history(), ..node.clone() };
+        let then =
+            vec![self.put(&key, &Record::Node(node.into())), Op::Delete(full(&Key::Gone(name.clone())))];
         Ok(Verdict::Needs(Txn { when: vec![Compare::Absent(full(&key))], then }))
+    }
+
+    fn judge_retreat(&self, name: &Name, id: &Id) -> Verdict {
+        let key = Key::Node(name.clone());
+        match self.mirror.get(&key).map(|it| (&it.record, it.modified)) {
+            Some((Record::Node(there), modified)) if there.id == *id => {
+                let full = self.mirror.full(&key);
+                let when = vec![Compare::Modified(full.clone(), modified)];
+                let lease = Op::Delete(self.mirror.full(&Key::Alive(name.clone())));
+                Verdict::Needs(Txn { when, then: vec![Op::Delete(full), lease] })
+            }
+            _ => Verdict::Done,
+        }
     }
 
     fn judge_host_removal(&self, name: &Name, begun: bool) -> Result<Verdict, Refusal> {
@@ -411,7 +458,7 @@ impl Cluster {
     }
 }
 
-fn no_network(name: &str) -> Refusal {
+pub(super) fn no_network(name: &str) -> Refusal {
     Refusal::missing(format!("network {name} not found"))
 }
 

@@ -14,6 +14,8 @@
 mod ask;
 mod hosts;
 mod reconcile;
+mod restore;
+mod service;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -22,7 +24,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use vswitch_model::{Id, Name, NetworkSpec};
+use vswitch_model::{Id, Name, NetworkSpec, ServiceSpec};
 
 pub use self::{
     ask::{Ask, Refused},
@@ -31,7 +33,7 @@ pub use self::{
 use crate::{
     blocks,
     keys::{Key, Short},
-    mirror::Mirror,
+    mirror::{Mirror, Saved},
     record::{Block, Endpoint, Node, Record},
     store::{Batch, Census, Done, LeaseId, Listing, Revision, StoreError, Txn},
 };
@@ -48,8 +50,8 @@ const AUDIT: Duration = Duration::from_mins(5);
 /// Keys that all hosts together read in an [`AUDIT`] at most, until an hour is reached.
 const READ_AT_ONCE: u64 = 10_000_000;
 
-/// How long an entry that only an overwritten history has is kept for its owner to put it again.
-const GRACE: Duration = Duration::from_secs(30);
+/// Longest time between two inputs that counts as passed: who was stopped for longer has not seen what happened meanwhile.
+const LONGEST_STEP: Duration = Duration::from_secs(2);
 
 /// How long a request may wait for the store: a call of it, what follows if that is not answered, and another one.
 pub const PATIENCE: Duration = Duration::from_secs(12);
@@ -171,8 +173,12 @@ pub struct Cluster {
     counting: Option<(Revision, Census)>,
     audits: u64,
     differences: u64,
-    /// The time of the latest restore that was noticed.
+    /// The time of the latest restore that was noticed, while it is not over.
     restored: Option<Duration>,
+    /// The caller's time of the latest input.
+    seen: Option<Duration>,
+    /// The time that has passed for this host, by which it decides.
+    awake: Duration,
     /// What this host has: the endpoints to be in the store.
     mine: BTreeMap<Key, Endpoint>,
     /// Whether `mine` is known: after a start the owner tells it.
@@ -181,6 +187,10 @@ pub struct Cluster {
     held: BTreeMap<Key, Block>,
     asks: VecDeque<ask::Pending>,
     flight: Option<reconcile::Purpose>,
+    /// The revision of the copy when that was begun.
+    begun: Revision,
+    /// Upkeep that the store refuses is left to others until this time.
+    upkeep: Duration,
     /// The next transaction waits until the copy is at this revision, or until this time.
     settle: (Revision, Duration),
     hosts: BTreeMap<Name, hosts::Track>,
@@ -193,8 +203,9 @@ pub struct Cluster {
 
 impl Cluster {
     /// A member that has this copy, from an earlier run or empty.
-    pub fn new(me: Me, mirror: Mirror) -> Self {
+    pub fn new(me: Me, mut mirror: Mirror) -> Self {
         let dice = me.seed | 1;
+        let held = mirror.take_held();
         let mut cluster = Self {
             me,
             mirror,
@@ -210,23 +221,32 @@ impl Cluster {
             audits: 0,
             differences: 0,
             restored: None,
+            seen: None,
+            awake: Duration::ZERO,
             mine: BTreeMap::new(),
             knows_mine: false,
-            held: BTreeMap::new(),
+            held: held.clone().unwrap_or_default(),
             asks: VecDeque::new(),
             flight: None,
+            begun: 0,
+            upkeep: Duration::ZERO,
             settle: (0, Duration::ZERO),
             hosts: BTreeMap::new(),
             following_since: Duration::ZERO,
             contact: Duration::ZERO,
             fenced: None,
         };
-        cluster.take_up_blocks();
+        if held.is_none() {
+            cluster.take_up_blocks();
+        }
         cluster
     }
 
     /// The outputs of an input at a monotonic time.
     pub fn step(&mut self, input: Input, now: Duration) -> Vec<Output> {
+        let passed = now.saturating_sub(self.seen.replace(now).unwrap_or_default());
+        self.awake += if self.awake.is_zero() { passed } else { passed.min(LONGEST_STEP) };
+        let now = self.awake;
         let mut out = Vec::new();
         if self.fenced.is_some() {
             if let Input::Asked(id, _) = input {
@@ -242,6 +262,11 @@ impl Cluster {
                 if self.link == Link::Following {
                     let changed = self.mirror.apply(batch);
                     self.look(changed, &mut out);
+                    if self.mirror.counted() > self.mirror.history() {
+                        // Another host has noticed a restore that this one has missed.
+                        self.link = Link::Listing;
+                        out.push(Output::List);
+                    }
                 }
             }
             Input::Transacted(result) => self.transacted(result, now, &mut out),
@@ -299,7 +324,7 @@ impl Cluster {
                 }
                 let changed = self.lay_ghosts(now);
                 if !changed.is_empty() {
-                    out.push(Output::Changed(changed));
+                    self.look(changed, out);
                 }
             }
         }
@@ -457,6 +482,10 @@ impl Cluster {
                 _ => false,
             },
         });
+        // After a restore only what was held before is: see `strays`.
+        if !self.is_back(me) {
+            return conflicts;
+        }
         for (key, entry) in mirror.owned(me) {
             if let (Key::Block(network, _), Record::Block(block)) = (key, &entry.record)
                 && mirror.holds(&Key::Network(*network))
@@ -465,49 +494,6 @@ impl Cluster {
             }
         }
         conflicts
-    }
-
-    /// Ends ghosts whose owners have had the time to put them again, and the caution after a restore when all hosts are back.
-    fn lay_ghosts(&mut self, now: Duration) -> Vec<Key> {
-        if self.restored.is_none_or(|at| now < at + GRACE) {
-            return Vec::new();
-        }
-        let absent = self.absent();
-        let gone: Vec<Name> = self.mirror.removed().cloned().collect();
-        let changed = self.mirror.lay(|key, record| match (key, record.owner()) {
-            (Key::Node(name), _) => !gone.contains(name),
-            (_, Some(owner)) => absent.contains(owner) && !gone.contains(owner),
-            // A network that no host has put again by now cannot be.
-            (_, None) => false,
-        });
-        if absent.is_empty() {
-            self.restored = None;
-        }
-        changed
-    }
-
-    /// The hosts that are not there. One that is has put its blocks again before it said so.
-    fn absent(&self) -> Vec<Name> {
-        let ghosts = self.mirror.ghostly().filter_map(|(key, _)| match key {
-            Key::Node(name) => Some(name),
-            _ => None,
-        });
-        let all = self.mirror.nodes().map(|(name, _)| name).chain(ghosts);
-        let is_absent = |name: &&Name| self.mirror.get(&Key::Alive((*name).clone())).is_none();
-        all.filter(is_absent).cloned().collect()
-    }
-
-    /// Why no block can be claimed now: after a restore it is not known which ones hosts have that are not back.
-    fn caution(&self) -> Option<String> {
-        self.restored?;
-        let absent: Vec<_> = self.absent().iter().map(Name::to_string).collect();
-        Some(match &absent[..] {
-            [] => "the store was restored from a backup just now: try again in half a minute".into(),
-            absent => format!(
-                "the store was restored from a backup, and it is not known which addresses {} have: start them, or remove them with `vswitchctl cluster rm`",
-                absent.join(", ")
-            ),
-        })
     }
 
     /// The pause until the next audit: longer where many hosts have many keys read, for one store answers all.
@@ -552,9 +538,20 @@ impl Cluster {
         self.fenced.as_deref()
     }
 
-    /// Time of the latest sign of the store.
-    pub fn contact(&self) -> Duration {
-        self.contact
+    /// How long the store has given no sign, at a time as of [`step`](Self::step).
+    pub fn silence(&self, now: Duration) -> Duration {
+        self.awake.saturating_sub(self.contact) + now.saturating_sub(self.seen.unwrap_or(now))
+    }
+
+    /// The copy, and what this host holds, to be kept on disk.
+    pub fn save(&self) -> Saved {
+        self.mirror.save(&self.held, true)
+    }
+
+    /// The same without endpoints: small, and to be kept before something is done by it. A host that comes up without it would not
+    /// know a network that its containers are in, nor a block that their addresses are of.
+    pub fn save_plan(&self) -> Saved {
+        self.mirror.save(&self.held, false)
     }
 
     /// Audits that found no difference, and those that did.
@@ -565,6 +562,11 @@ impl Cluster {
     /// The networks of the cluster.
     pub fn networks(&self) -> impl Iterator<Item = &Arc<NetworkSpec>> {
         self.mirror.networks()
+    }
+
+    /// The services of the cluster.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<ServiceSpec>> {
+        self.mirror.services()
     }
 
     /// The ranges of a network from which this host assigns addresses.
@@ -600,12 +602,14 @@ impl Cluster {
             .mine
             .range(Key::Endpoint(short, Short::ALL[0])..=Key::Endpoint(short, Short::ALL[1]))
             .flat_map(|(_, endpoint)| endpoint.ips.iter().copied());
+        let taken_by_services = self.services_of(&network.name).flat_map(|it| it.address.iter().copied());
         let specs = network.subnets.iter().filter(|it| it.subnet == subnet);
         let fixed = specs.flat_map(|it| it.gateway.into_iter().chain(it.aux.values().copied()));
         let edges = [first, subnet.broadcast()]
             .into_iter()
             .filter(|_| subnet.max_prefix_len() - subnet.prefix_len() > 1);
-        let mut taken: Vec<_> = taken_by_endpoints.chain(fixed).chain(edges).collect();
+        let mut taken: Vec<_> =
+            taken_by_endpoints.chain(taken_by_services).chain(fixed).chain(edges).collect();
         taken.sort_unstable();
         taken.dedup();
         let used = taken.iter().filter(|ip| blocks.iter().any(|block| block.contains(*ip))).count() as u64;

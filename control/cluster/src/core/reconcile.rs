@@ -1,15 +1,18 @@
 //! What this host has, compared with what the store has, and the transaction that follows.
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::VecDeque, net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
-use vswitch_model::{Id, Name, NetworkSpec, SubnetSpec, ipam};
+use vswitch_model::{Id, Name, NetworkSpec, SubnetSpec};
 
-use super::{Cluster, Event, Link, Output, TTL};
+use super::{
+    Cluster, Event, Link, Output, TTL,
+    ask::{Pending, Refusal},
+};
 use crate::{
     blocks,
     keys::{Key, Short},
-    record::{Alive, Block, Endpoint, Gone, Record},
+    record::{Alive, Block, Endpoint, Gone, Node, Record},
     store::{Compare, Done, Op, Revision, StoreError, Txn},
 };
 
@@ -22,6 +25,12 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// Time after which a silent host is removed.
 const FORGET_AFTER: Duration = Duration::from_hours(24);
 
+/// What etcd says to a user that lacks a right.
+const FORBIDDEN: &str = "permission denied";
+
+/// Pause before upkeep that was forbidden is tried again.
+const FORBEARANCE: Duration = Duration::from_mins(10);
+
 /// Where the search for a free block begins at most.
 const SEARCHED: u64 = 1 << 20;
 
@@ -30,11 +39,11 @@ const SEARCHED: u64 = 1 << 20;
 pub(super) enum Purpose {
     /// A request, which is judged again by the copy.
     Ask,
-    /// This host's own records.
+    /// This host's own records, and what a restore has lost.
     Own,
     /// A block for this host.
     Block(Key, Block),
-    /// What others have left, or lost.
+    /// What others have left.
     Upkeep,
 }
 
@@ -52,6 +61,10 @@ impl Cluster {
     ) {
         let Some(purpose) = self.flight.take() else { return };
         match result {
+            Ok(done) if done.store != self.mirror.store() || done.revision < self.begun => {
+                // It was executed by a store that was restored meanwhile, and means nothing.
+                self.lose(StoreError::Unreachable("it was restored from a backup".into()), now, out);
+            }
             Ok(done) => {
                 self.contact = now;
                 // It had refused: a quota that was used up, a right that was missing.
@@ -74,23 +87,33 @@ impl Cluster {
                 }
             }
             Err(StoreError::Refused(why)) if why.contains("lease not found") => self.lease = None,
+            // A right that only this request needs, or this upkeep: the store is used as before.
+            Err(StoreError::Refused(why)) if purpose == Purpose::Ask && why.contains(FORBIDDEN) => {
+                let (begun, rest) = self.asks.drain(..).partition(|it| it.begun);
+                self.asks = rest;
+                self.refuse(begun, &why, out);
+            }
+            Err(StoreError::Refused(why)) if purpose == Purpose::Upkeep && why.contains(FORBIDDEN) => {
+                self.upkeep = now + FORBEARANCE;
+            }
             Err(StoreError::Refused(why)) => {
                 if self.lost.is_none() {
                     out.push(Output::Event(Event::StoreLost(why.clone())));
                 }
                 self.lost = Some((why.clone(), now));
                 if purpose == Purpose::Ask {
-                    for pending in self.asks.drain(..) {
-                        out.push(Output::Answer(
-                            pending.id,
-                            Err(super::ask::Refusal::unavailable(why.clone())),
-                        ));
-                    }
+                    let asks = std::mem::take(&mut self.asks);
+                    self.refuse(asks, &why, out);
                 }
                 self.settle = (Revision::MAX, now + Duration::from_secs(2));
             }
             Err(error) => self.lose(error, now, out),
         }
+    }
+
+    fn refuse(&self, asks: VecDeque<Pending>, why: &str, out: &mut Vec<Output>) {
+        let refused = |pending: Pending| Output::Answer(pending.id, Err(Refusal::unavailable(why)));
+        out.extend(asks.into_iter().map(refused));
     }
 
     /// Begins the next transaction, if there is something to write.
@@ -107,17 +130,25 @@ impl Cluster {
         }
         // Blocks before the sign of life: who sees that sees them.
         let next = self
-            .own_blocks()
+            .recovery()
+            .or_else(|| self.own_blocks())
+            .or_else(|| self.revival().map(|txn| (Purpose::Own, txn)))
+            .or_else(|| self.service_revival().map(|txn| (Purpose::Own, txn)))
             .or_else(|| self.own_records().map(|txn| (Purpose::Own, txn)))
             .or_else(|| self.next_block())
-            .or_else(|| self.revival().map(|txn| (Purpose::Upkeep, txn)))
             .or_else(|| self.collection(now).map(|txn| (Purpose::Upkeep, txn)));
-        if let Some((purpose, mut txn)) = next {
-            // A host that was removed changes nothing more.
-            txn.when.push(Compare::Absent(self.mirror.full(&Key::Gone(self.me.name.clone()))));
-            self.flight = Some(purpose);
-            out.push(Output::Transact(txn));
+        if let Some((purpose, txn)) = next {
+            self.begin(purpose, txn, out);
         }
+    }
+
+    /// Begins a transaction.
+    pub(super) fn begin(&mut self, purpose: Purpose, mut txn: Txn, out: &mut Vec<Output>) {
+        // A host that was removed changes nothing more, and one that has missed a restore nothing before it has noticed.
+        txn.when.push(Compare::Absent(self.mirror.full(&Key::Gone(self.me.name.clone()))));
+        txn.when.push(self.in_this_history());
+        (self.flight, self.begun) = (Some(purpose), self.mirror.revision());
+        out.push(Output::Transact(txn));
     }
 
     /// This host's record, its lease, its endpoints.
@@ -131,12 +162,17 @@ impl Cluster {
                 // Availability and labels are changed by requests of any host.
                 let mut wanted = self.me.node.clone();
                 (wanted.availability, wanted.labels) = (there.availability, there.labels.clone());
+                wanted.restored = if self.has_put_all() { self.mirror.history() } else { there.restored };
                 if **there != wanted {
                     txn.then.push(self.put(&node, &Record::Node(wanted.into())));
                 }
             }
             // It joined before, and a restore has lost it.
-            _ => txn.then.push(self.put(&node, &Record::Node(self.me.node.clone().into()))),
+            _ => {
+                let restored = if self.has_put_all() { self.mirror.history() } else { 0 };
+                let record = Node { restored, ..self.me.node.clone() };
+                txn.then.push(self.put(&node, &Record::Node(record.into())));
+            }
         }
         let alive = Key::Alive(name.clone());
         let wanted = Record::Alive(Alive { run: self.me.run.clone() });
@@ -193,12 +229,19 @@ impl Cluster {
         Some(Record::Endpoint(Endpoint { seq, ..endpoint.clone() }.into()))
     }
 
-    /// A block that this host holds and the store has lost.
+    /// A block that this host holds, or has addresses of in use, and the store has lost.
     fn own_blocks(&self) -> Option<(Purpose, Txn)> {
-        let (key, block) = self.held.iter().find(|(key, _)| self.mirror.get(key).is_none())?;
+        let is_lost = |(key, _): &(&Key, &Block)| match key {
+            Key::Block(network, _) => {
+                self.mirror.get(key).is_none() && self.mirror.get(&Key::Network(*network)).is_some()
+            }
+            _ => false,
+        };
+        let lost = self.held.iter().find(is_lost).map(|(key, block)| (key.clone(), block.clone()));
+        let (key, block) = lost.or_else(|| self.block_in_use())?;
         let Key::Block(network, _) = key else { return None };
-        self.mirror.get(&Key::Network(*network))?;
-        Some((Purpose::Block(key.clone(), block.clone()), self.claim(*network, block.range)))
+        let txn = self.claim(network, block.range);
+        Some((Purpose::Block(key, block), txn))
     }
 
     /// The transaction by which this host claims a block.
@@ -266,35 +309,6 @@ impl Cluster {
             })
     }
 
-    /// A network that a restored store has lost.
-    fn revival(&self) -> Option<Txn> {
-        self.restored?;
-        let network = self.mirror.ghostly().find_map(|(_, record)| match record {
-            Record::Network(network) => Some(network),
-            _ => None,
-        })?;
-        let id = network.id();
-        let mut keys = vec![
-            (Key::Network((&id).into()), Record::Network(std::sync::Arc::clone(network))),
-            (Key::NetworkName(network.name.clone()), Record::Taken(id.clone())),
-        ];
-        keys.extend(network.vni.map(|vni| (Key::Vni(vni.as_u32()), Record::Taken(id.clone()))));
-        if keys.iter().any(|(key, _)| self.mirror.get(key).is_some()) {
-            return None;
-        }
-        let present =
-            self.mirror.networks().filter(|it| self.mirror.get(&Key::Network((&it.id()).into())).is_some());
-        let mut taken = present.flat_map(|it| &it.subnets);
-        if taken.any(|taken| network.subnets.iter().any(|own| ipam::overlap(own.subnet, taken.subnet))) {
-            return None;
-        }
-        let pools = self.mirror.get(&Key::Pools)?;
-        let mut when: Vec<_> = keys.iter().map(|(key, _)| Compare::Absent(self.mirror.full(key))).collect();
-        when.push(Compare::Modified(self.mirror.full(&Key::Pools), pools.modified));
-        keys.push((Key::Pools, pools.record.clone()));
-        Some(Txn { when, then: keys.iter().map(|(key, record)| self.put(key, record)).collect() })
-    }
-
     /// The transaction that removes a host.
     pub(super) fn expulsion(&self, name: &Name, node: Option<Id>, modified: Revision) -> Txn {
         let full = |key: &Key| self.mirror.full(key);
@@ -314,7 +328,7 @@ impl Cluster {
             self.mirror.nodes().map(|(name, _)| name).find(|name| {
                 **name == self.me.name || self.mirror.get(&Key::Alive((*name).clone())).is_some()
             })?;
-        if *first != self.me.name || now < self.following_since + TTL {
+        if *first != self.me.name || now < (self.following_since + TTL).max(self.upkeep) {
             return None;
         }
         let full = |key: &Key| self.mirror.full(key);

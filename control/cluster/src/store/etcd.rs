@@ -6,6 +6,8 @@
 //! Not the crate `etcd-client`: it needs `protoc` on every machine that builds, follows endpoints by itself, and its
 //! keep-alive stream tells a lost lease and a lost connection apart only by reading answers that are no errors.
 
+mod trouble;
+
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -104,7 +106,7 @@ impl Etcd {
     {
         let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(LONGEST);
         let answer = async {
-            grpc.ready().await.map_err(|error| StoreError::Unreachable(innermost(&error)))?;
+            grpc.ready().await.map_err(|error| trouble::of(innermost(&error)))?;
             let mut request = tonic::Request::new(query);
             request.extensions_mut().insert(GrpcMethod::new(service, method));
             let answer = grpc.unary(request, path(service, method), ProstCodec::default()).await;
@@ -162,7 +164,7 @@ impl Etcd {
         let requests = futures(move |context| queue.poll_recv(context));
         let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(LONGEST);
         let stream = within(async {
-            grpc.ready().await.map_err(|error| StoreError::Unreachable(innermost(&error)))?;
+            grpc.ready().await.map_err(|error| trouble::of(innermost(&error)))?;
             let mut request = requests.into_streaming_request();
             request.extensions_mut().insert(GrpcMethod::new(service, method));
             let answer = grpc.streaming(request, path(service, method), ProstCodec::default()).await;
@@ -193,8 +195,8 @@ impl Store for Etcd {
             success: txn.then.into_iter().map(op).collect(),
         };
         let answer: proto::TxnResponse = self.call("etcdserverpb.KV", "Txn", request).await?;
-        let revision = answer.header.unwrap_or_default().revision;
-        Ok(Done { succeeded: answer.succeeded, revision })
+        let header = answer.header.unwrap_or_default();
+        Ok(Done { succeeded: answer.succeeded, store: header.cluster_id, revision: header.revision })
     }
 
     async fn watch(&self, prefix: &str, from: Revision) -> Result<EtcdWatch, StoreError> {
@@ -350,12 +352,12 @@ fn failure(status: Status) -> StoreError {
         | Code::PermissionDenied
         | Code::ResourceExhausted
         | Code::FailedPrecondition
-        | Code::Unauthenticated => StoreError::Refused(message.to_owned()),
+        | Code::Unauthenticated => StoreError::Refused(trouble::refusal(message)),
         Code::OutOfRange if message.contains("compacted") => StoreError::Compacted(0),
         Code::OutOfRange => StoreError::Refused(message.to_owned()),
         _ => {
             let source = std::error::Error::source(&status).map(innermost);
-            StoreError::Unreachable(source.unwrap_or_else(|| message.to_owned()))
+            trouble::of(source.unwrap_or_else(|| message.to_owned()))
         }
     }
 }

@@ -53,14 +53,12 @@ impl Content {
         self.revision
     }
 
-    /// Becomes what `backup` was, its revision and its keys, without leases, as a store of this identity.
+    /// Becomes what `backup` was, its revision and its keys, as a store of this identity. Its leases are there again, and last as
+    /// if they were kept alive just now: so does etcd.
     pub fn restore(&mut self, backup: &Self, id: u64) {
         let now = self.now;
-        let leased: Vec<String> =
-            backup.entries.values().filter(|it| it.1.is_some()).map(|it| it.0.key.clone()).collect();
         *self = Self { now, id, ..backup.clone() };
-        self.leases.clear();
-        self.write(leased.into_iter().map(Op::Delete).collect());
+        self.leases.values_mut().for_each(|lease| lease.ends = now + lease.ttl);
     }
 
     /// All keys that begin with `prefix`.
@@ -101,7 +99,7 @@ impl Content {
             }
             self.write(txn.then);
         }
-        Ok(Done { succeeded, revision: self.revision })
+        Ok(Done { succeeded, store: self.id, revision: self.revision })
     }
 
     fn holds(&self, compare: &Compare) -> bool {

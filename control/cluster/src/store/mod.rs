@@ -134,6 +134,8 @@ pub struct Txn {
 pub struct Done {
     /// Whether the conditions held.
     pub succeeded: bool,
+    /// Identity of the store, as in a [`Listing`].
+    pub store: u64,
     /// The revision of the store after it.
     pub revision: Revision,
 }

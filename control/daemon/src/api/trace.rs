@@ -42,5 +42,9 @@ async fn why(
     State(core): State<Handle>,
     Parameters(filter): Parameters<WhyFilter>,
 ) -> Result<Json<Why>, Refused> {
-    Ok(Json(core.counted().await.why(&filter)?))
+    let mut why = core.counted().await.why(&filter)?;
+    if core.cluster().is_member() {
+        why.findings.extend(core.cluster().placed(filter.mac, filter.ip).await?);
+    }
+    Ok(Json(why))
 }

@@ -1,7 +1,7 @@
 //! How a new host gets in: a manager listens, the host shows its token, and gets a certificate and the way to the store.
 //!
 //! One line of JSON each way, over TLS. The host checks the authority's fingerprint, which its token has; the manager checks the
-//! token's secret.
+//! token's secret. A host that is in shows its certificate instead, to get the next one.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -23,9 +23,11 @@ use tokio_rustls::{
         client::{
             WebPkiServerVerifier,
             danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+            verify_server_name,
         },
         crypto::{CryptoProvider, ring},
         pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+        server::{ParsedCertificate, WebPkiClientVerifier},
     },
 };
 use tracing::{debug, info};
@@ -46,7 +48,25 @@ const LONGEST: u64 = 64 * 1024;
 /// Hosts that may join at the same time.
 const AT_ONCE: usize = 16;
 
-/// What a new host says.
+/// What a host says at the door.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Said {
+    /// Let me in.
+    Join(Box<Knock>),
+    /// I was let in, and cannot stay: forget me.
+    Retreat(Box<Knock>),
+    /// My certificate ends soon.
+    Renew {
+        /// The host, for which its certificate is valid.
+        name: Name,
+        /// The address of its certificate.
+        address: IpAddr,
+        /// The public half of its key, hexadecimal.
+        key: String,
+    },
+}
+
+/// What a new host is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Knock {
     pub(super) secret: String,
@@ -57,7 +77,18 @@ pub(crate) struct Knock {
     pub(super) key: String,
 }
 
-/// What it gets.
+/// What a host gets.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Got {
+    /// It is in.
+    Welcome(Box<Welcome>),
+    /// A certificate, PEM.
+    Certificate(String),
+    /// What it wanted is done.
+    Done,
+}
+
+/// What a new host gets.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Welcome {
     pub(super) cluster: Id,
@@ -68,14 +99,14 @@ pub(crate) struct Welcome {
 }
 
 /// The answer of a manager.
-pub(super) type Answer = Result<Welcome, Error>;
+pub(super) type Answer = Result<Got, Error>;
 
 /// Lets hosts in, until it is dropped. `admit` decides.
 pub(super) async fn keep<F>(
     address: IpAddr,
     pair: Pair,
     authority: String,
-    admit: impl Fn(Knock) -> F + Clone + Send + Sync + 'static,
+    admit: impl Fn(Said) -> F + Clone + Send + Sync + 'static,
 ) -> Result<(), Error>
 where
     F: Future<Output = Answer> + Send,
@@ -86,9 +117,19 @@ where
     // The host that joins knows the authority by its fingerprint only.
     chain.extend(certificates(&authority)?);
     let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).map_err(|error| failed(&error))?;
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let provider = Arc::new(ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    for root in certificates(&authority)? {
+        roots.add(root).map_err(|error| failed(&error))?;
+    }
+    // A new host has no certificate.
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| failed(&error))?;
+    let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .and_then(|it| it.with_no_client_auth().with_single_cert(chain, key))
+        .and_then(|it| it.with_client_cert_verifier(clients).with_single_cert(chain, key))
         .map_err(|error| failed(&error))?;
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind(SocketAddr::new(address, PORT)).await;
@@ -115,13 +156,17 @@ where
 async fn answer<F: Future<Output = Answer> + Send>(
     acceptor: TlsAcceptor,
     stream: TcpStream,
-    admit: impl Fn(Knock) -> F,
+    admit: impl Fn(Said) -> F,
 ) -> std::io::Result<()> {
     let mut stream = BufReader::new(acceptor.accept(stream).await?);
+    let shown = stream.get_ref().get_ref().1.peer_certificates().and_then(|it| it.first()).cloned();
     let mut line = String::new();
     (&mut stream).take(LONGEST).read_line(&mut line).await?;
-    let answer = match serde_json::from_str::<Knock>(&line) {
-        Ok(knock) => admit(knock).await,
+    let answer = match serde_json::from_str::<Said>(&line) {
+        Ok(Said::Renew { name, .. }) if !shown.is_some_and(|it| is_of(&it, &name)) => {
+            Err(Error::forbidden(format!("that is not the certificate of host {name}")))
+        }
+        Ok(said) => admit(said).await,
         Err(_) => Err(Error::invalid("the join is not understood: use the same version on all hosts")),
     };
     let mut text = serde_json::to_vec(&answer)?;
@@ -130,8 +175,15 @@ async fn answer<F: Future<Output = Answer> + Send>(
     stream.get_mut().shutdown().await
 }
 
-/// Asks the manager at `manager` to let this host in.
-pub(super) async fn knock(manager: SocketAddr, token: &Token, knock: &Knock) -> Answer {
+/// Whether a certificate is valid for a host of that name.
+fn is_of(certificate: &CertificateDer<'_>, name: &Name) -> bool {
+    let name = ServerName::try_from(name.as_str());
+    let parsed = ParsedCertificate::try_from(certificate);
+    matches!((name, parsed), (Ok(name), Ok(parsed)) if verify_server_name(&parsed, &name).is_ok())
+}
+
+/// Says something to the manager at `manager`, of the cluster whose authority has that fingerprint, and shows the certificate.
+pub(super) async fn say(manager: SocketAddr, authority: &str, shown: Option<&Pair>, said: &Said) -> Answer {
     let unreachable = |why: &dyn std::fmt::Display| {
         Error::unavailable(format!(
             "cannot join at {manager}: {why}; is vswitchd up there, a manager, and does no firewall refuse TCP port {}?",
@@ -141,13 +193,21 @@ pub(super) async fn knock(manager: SocketAddr, token: &Token, knock: &Knock) -> 
     let exchange = async {
         let stream = TcpStream::connect(manager).await.map_err(|error| unreachable(&error))?;
         let verifier =
-            Pinned { fingerprint: token.fingerprint.clone(), provider: Arc::new(ring::default_provider()) };
+            Pinned { fingerprint: authority.to_owned(), provider: Arc::new(ring::default_provider()) };
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| unreachable(&error))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth();
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let config = match shown {
+            None => config.with_no_client_auth(),
+            Some(pair) => {
+                let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes())
+                    .map_err(|error| unreachable(&error))?;
+                let chain = certificates(&pair.certificate)?;
+                config.with_client_auth_cert(chain, key).map_err(|error| unreachable(&error))?
+            }
+        };
         let name = ServerName::IpAddress(manager.ip().into());
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| {
             match error.get_ref().and_then(|it| it.downcast_ref::<rustls::Error>()) {
@@ -159,17 +219,27 @@ pub(super) async fn knock(manager: SocketAddr, token: &Token, knock: &Knock) -> 
             }
         })?;
         let mut stream = BufReader::new(stream);
-        let mut text = serde_json::to_vec(knock).map_err(|error| Error::internal(error.to_string()))?;
+        let mut text = serde_json::to_vec(said).map_err(|error| Error::internal(error.to_string()))?;
         text.push(b'\n');
         stream.get_mut().write_all(&text).await.map_err(|error| unreachable(&error))?;
         let mut line = String::new();
         (&mut stream).take(LONGEST).read_line(&mut line).await.map_err(|error| unreachable(&error))?;
         serde_json::from_str::<Answer>(&line).map_err(|_| unreachable(&"the answer is not understood"))?
     };
-    let welcome = timeout(PATIENCE, exchange).await;
-    let welcome = welcome.unwrap_or_else(|_| Err(unreachable(&"no answer in time")))?;
-    info!(cluster = welcome.cluster.short(), %manager, "admitted to the cluster");
-    Ok(welcome)
+    timeout(PATIENCE, exchange).await.unwrap_or_else(|_| Err(unreachable(&"no answer in time")))
+}
+
+/// Asks a manager to let this host in.
+pub(super) async fn knock(manager: SocketAddr, token: &Token, knock: &Knock) -> Result<Welcome, Error> {
+    match say(manager, &token.fingerprint, None, &Said::Join(knock.clone().into())).await? {
+        Got::Welcome(welcome) => {
+            info!(cluster = welcome.cluster.short(), %manager, "admitted to the cluster");
+            Ok(*welcome)
+        }
+        Got::Certificate(_) | Got::Done => {
+            Err(Error::internal("the manager's answer is to another question"))
+        }
+    }
 }
 
 fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
@@ -178,10 +248,15 @@ fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
         .map_err(|error| Error::internal(format!("a certificate cannot be read: {error}")))
 }
 
+/// The first certificate in PEM, as DER.
+pub(super) fn der_of(pem: &str) -> Result<CertificateDer<'static>, Error> {
+    let first = certificates(pem)?.into_iter().next();
+    first.ok_or_else(|| Error::internal("there is no certificate in it"))
+}
+
 /// The fingerprint of a certificate, PEM.
 pub(super) fn fingerprint_of(pem: &str) -> Result<String, Error> {
-    let first = certificates(pem)?.into_iter().next();
-    first.map(|it| fingerprint(&it)).ok_or_else(|| Error::internal("there is no certificate in it"))
+    der_of(pem).map(|it| fingerprint(&it))
 }
 
 /// Accepts a server whose certificate is signed by the authority with this fingerprint.

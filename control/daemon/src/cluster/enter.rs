@@ -8,13 +8,12 @@ use std::{
 };
 
 use tokio::{
-    sync::oneshot,
+    sync::Notify,
     task::JoinHandle,
     time::{Instant, sleep, timeout_at},
 };
 use tracing::{info, warn};
 use vswitch_cluster::{
-    core::Ask,
     keys::{Key, PREFIX},
     mirror::Mirror,
     record::{Availability, FORMAT, Gone, Meta, Node, Pools, Record},
@@ -24,10 +23,12 @@ use vswitch_host::random;
 use vswitch_model::{Error, Name, VXLAN_PORT, api::cluster as api, ipam::unique_local};
 
 use super::{
-    Client, Reply, door,
+    door,
     folder::{Certificates, Folder, Member},
     fresh_id, host_name,
-    pki::{Authority, HostKey, Pair, Token},
+    manager::Manager,
+    pki::{Authority, HostKey, Token},
+    renewal,
     server::Server,
     session::Session,
 };
@@ -48,14 +49,8 @@ const AT_ONCE: usize = 60;
 /// A run as a member, with what a manager does for the others.
 pub(super) struct Running {
     pub(super) session: Session,
-    manager: Option<Manager>,
+    pub(super) manager: Option<Manager>,
     tasks: Vec<JoinHandle<()>>,
-}
-
-/// What lets hosts in.
-struct Manager {
-    authority: Arc<Authority>,
-    token: Token,
 }
 
 impl Drop for Running {
@@ -83,8 +78,12 @@ impl Running {
             tasks.push(tokio::spawn(server.run()));
         }
         let manager = Manager::load(&member, &folder)?;
+        let renewed = Arc::new(Notify::new());
         if let Some(manager) = &manager {
-            tasks.push(tokio::spawn(manager.door(&member, &folder, core.cluster().clone())?));
+            tasks.push(tokio::spawn(manager.door(&member, &folder, core.cluster(), &renewed)));
+        }
+        if member.tls.as_ref() == Some(&own_certificates(&folder)) {
+            tasks.push(tokio::spawn(renewal::run(core.cluster().clone(), folder.clone(), renewed)));
         }
         let cluster = member.core(copy, run, seed);
         let session = Session::new(member, folder, core.clone(), cluster)?;
@@ -115,119 +114,6 @@ impl Running {
         }
         session.give().await;
         Ok(())
-    }
-
-    /// How hosts join.
-    pub(super) fn token(&mut self, rotate: bool) -> Result<api::JoinToken, Error> {
-        let Some(manager) = &mut self.manager else {
-            let member = &self.session.member;
-            let managers = self.session.cluster().hosts().into_iter().filter(|host| host.node.manager);
-            let managers: Vec<_> = managers.map(|host| host.name.to_string()).collect();
-            if managers.is_empty() {
-                let command = format!(
-                    "vswitchctl cluster join --store {} --cacert FILE --cert FILE --key FILE",
-                    member.store.join(",")
-                );
-                return Ok(api::JoinToken { token: None, command });
-            }
-            let why = format!("this host admits no others: ask on {}", managers.join(", "));
-            return Err(Error::conflict(why));
-        };
-        if rotate {
-            manager.token.secret = hexadecimal(&random::bytes::<16>()?);
-            self.session.folder.write("token", manager.token.secret.as_bytes())?;
-        }
-        Ok(manager.invitation(&self.session.member))
-    }
-
-    /// Lets a host in that knocks here.
-    pub(super) fn admit(&mut self, knock: door::Knock, reply: Reply<door::Welcome>) {
-        let member = &self.session.member;
-        let admitted = self.manager.as_ref().map_or_else(
-            || Err(Error::forbidden("this host admits no others: join at a manager")),
-            |manager| manager.welcome(&knock, member),
-        );
-        let welcome = match admitted {
-            Ok(welcome) => welcome,
-            Err(error) => return drop(reply.send(Err(error))),
-        };
-        let (done, agreed) = oneshot::channel();
-        let node = Box::new(Node { manager: false, ..knock.node });
-        self.session.ask(Ask::AdmitHost { name: knock.name, node }, done);
-        tokio::spawn(async move {
-            let stopping = |_| Err(Error::unavailable("vswitchd is stopping"));
-            let agreed = agreed.await.unwrap_or_else(stopping);
-            let _ = reply.send(agreed.map(|()| welcome));
-        });
-    }
-}
-
-impl Manager {
-    fn load(member: &Member, folder: &Folder) -> Result<Option<Self>, Error> {
-        let kept = (folder.text("ca.key")?, folder.text("ca.crt")?, folder.text("token")?);
-        let (Some(key), Some(certificate), Some(secret)) = kept else { return Ok(None) };
-        let fingerprint = door::fingerprint_of(&certificate)?;
-        let authority = Arc::new(Authority::load(&member.cluster, certificate, &key)?);
-        Ok(Some(Self { authority, token: Token { fingerprint, secret } }))
-    }
-
-    /// The task that lets hosts in.
-    fn door(
-        &self,
-        member: &Member,
-        folder: &Folder,
-        client: Client,
-    ) -> Result<impl Future<Output = ()> + Send + 'static, Error> {
-        let missing = || Error::unavailable("this host has no certificate any more");
-        let certificate = folder.text("host.crt")?.ok_or_else(missing)?;
-        let key = folder.text("host.key")?.ok_or_else(missing)?;
-        let (address, authority) = (member.node.address, self.authority.certificate().to_owned());
-        Ok(async move {
-            loop {
-                let client = client.clone();
-                let admit = move |knock| {
-                    let client = client.clone();
-                    async move { client.call(|reply| super::Call::Admit(knock, reply)).await }
-                };
-                let pair = Pair { certificate: certificate.clone(), key: key.clone() };
-                if let Err(error) = door::keep(address, pair, authority.clone(), admit).await {
-                    warn!("{}", error.sentence);
-                }
-                sleep(Duration::from_secs(2)).await;
-            }
-        })
-    }
-
-    fn invitation(&self, member: &Member) -> api::JoinToken {
-        let token = self.token.to_string();
-        let command = format!("vswitchctl cluster join --token {token} {}", member.node.address);
-        api::JoinToken { token: Some(token), command }
-    }
-
-    fn welcome(&self, knock: &door::Knock, member: &Member) -> Result<door::Welcome, Error> {
-        // Digests of equal length: how far they agree tells nothing of the secret.
-        let digest = |text: &str| super::pki::fingerprint(text.as_bytes());
-        if digest(&knock.secret) != digest(&self.token.secret) {
-            return Err(Error::forbidden(
-                "the join token is not valid, or no longer: `vswitchctl cluster token` prints the present one on a manager",
-            ));
-        }
-        if knock.format != FORMAT {
-            return Err(Error::conflict(format!(
-                "the cluster's format is {FORMAT}, and this host's is {}: use the same version on all hosts",
-                knock.format
-            )));
-        }
-        let public = bytes_of(&knock.key)?;
-        let certificate =
-            self.authority.sign(&knock.name, &names_of(&knock.name, knock.node.address), &public)?;
-        Ok(door::Welcome {
-            cluster: member.cluster.clone(),
-            authority: self.authority.certificate().to_owned(),
-            certificate,
-            store: member.store.clone(),
-            prefix: member.prefix.clone(),
-        })
     }
 }
 
@@ -355,18 +241,42 @@ async fn join_by_token(
     let knock = door::Knock {
         secret: token.secret.clone(),
         format: FORMAT,
-        name: name.clone(),
+        name,
         node: node(core, address, false)?,
         key: hexadecimal(key.public()),
     };
     let welcome = door::knock(manager, token, &knock).await?;
+    let name = knock.name.clone();
+    let entered = enter_welcome(welcome, &knock, &key, core, folder).await;
+    let Err(error) = entered else { return entered };
+    // It was let in, and is not there: its name is to be free again.
+    match door::say(manager, &token.fingerprint, None, &door::Said::Retreat(knock.into())).await {
+        Ok(_) => Err(error),
+        Err(lost) => Err(Error::new(
+            error.kind,
+            format!(
+                "{}; the cluster still has host {name}, remove it with `vswitchctl cluster rm {name}`: {}",
+                error.sentence, lost.sentence
+            ),
+        )),
+    }
+}
+
+/// Follows the cluster that a manager has let this host in.
+async fn enter_welcome(
+    welcome: door::Welcome,
+    knock: &door::Knock,
+    key: &HostKey,
+    core: &Handle,
+    folder: &Folder,
+) -> Result<Running, Error> {
     folder.write("ca.crt", welcome.authority.as_bytes())?;
     folder.write("host.crt", welcome.certificate.as_bytes())?;
     folder.write("host.key", key.pem().as_bytes())?;
     let member = Member {
         cluster: welcome.cluster,
-        name,
-        node: knock.node,
+        name: knock.name.clone(),
+        node: knock.node.clone(),
         store: welcome.store,
         prefix: welcome.prefix,
         tls: Some(own_certificates(folder)),
@@ -410,6 +320,7 @@ async fn join_by_store(
         )));
     }
     member.cluster = meta.id;
+    member.node.restored = meta.restored;
     let key = |key: Key| format!("{}{key}", member.prefix);
     let node = Key::Node(member.name.clone());
     let record = Record::Node(member.node.clone().into());
@@ -430,7 +341,16 @@ async fn join_by_store(
     if !done.succeeded && !is_in {
         return Err(Error::conflict("another host has joined by this name just now: choose another"));
     }
-    enter(member, core, folder).await
+    let full = key(node);
+    let entered = enter(member, core, folder).await;
+    if entered.is_err() {
+        // It is not there: its name is to be free again. A store that cannot be reached keeps it.
+        let then = vec![Op::Delete(full)];
+        if let Err(error) = store.transact(Txn { when: Vec::new(), then }).await {
+            warn!("this host's record is still in the store: {error}");
+        }
+    }
+    entered
 }
 
 /// Repeats a call that is not answered: the store may have just begun, elect a leader, or wait for its disk.
@@ -574,6 +494,7 @@ fn node(core: &Handle, address: IpAddr, manager: bool) -> Result<Node, Error> {
         manager,
         availability: Availability::Active,
         labels: Default::default(),
+        restored: 0,
     })
 }
 
@@ -609,15 +530,15 @@ fn socket_address(text: &str) -> Result<SocketAddr, Error> {
 }
 
 /// What a host's certificate is valid for.
-fn names_of(name: &Name, address: IpAddr) -> Vec<String> {
+pub(super) fn names_of(name: &Name, address: IpAddr) -> Vec<String> {
     vec![name.to_string(), address.to_string(), "127.0.0.1".into(), "localhost".into()]
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn bytes_of(text: &str) -> Result<Vec<u8>, Error> {
+pub(super) fn bytes_of(text: &str) -> Result<Vec<u8>, Error> {
     let invalid =
         || Error::invalid("the key of the new host cannot be read: use the same version on all hosts");
     if !text.is_ascii() || !text.len().is_multiple_of(2) || text.len() > 1024 {

@@ -3,7 +3,8 @@
 //! | file | contents |
 //! |---|---|
 //! | `member.json` | which cluster, under which name, and how its store is reached |
-//! | `copy.json` | the last copy of the store, by which the host comes up without it |
+//! | `copy.json` | a copy of the store, by which the host comes up without it |
+//! | `plan.json` | the same without endpoints, written before anything is done by it |
 //! | `ca.crt`, `host.crt`, `host.key` | certificates |
 //! | `ca.key`, `token` | on managers only: the authority's key, and the secret of the join token |
 //! | `etcd/` | on managers only: the data of the store |
@@ -101,19 +102,30 @@ impl Folder {
 
     /// The last copy of the store; an empty one if there is none, or if it cannot be read: the store has it.
     pub(super) fn copy(&self, prefix: &str) -> Mirror {
-        match self.read::<Saved>("copy.json") {
-            Ok(Some(saved)) => Mirror::load(saved),
-            Ok(None) => Mirror::new(prefix),
-            Err(error) => {
+        let [copy, plan] = ["copy.json", "plan.json"].map(|name| {
+            self.read::<Saved>(name).unwrap_or_else(|error| {
                 tracing::warn!("{}: the cluster is read from its store", error.sentence);
-                Mirror::new(prefix)
-            }
+                None
+            })
+        });
+        match (copy, plan) {
+            (Some(copy), Some(plan)) => Mirror::load(copy.with_plan(plan)),
+            (Some(saved), None) | (None, Some(saved)) => Mirror::load(saved),
+            (None, None) => Mirror::new(prefix),
         }
     }
 
-    pub(super) fn keep_copy(&self, mirror: &Mirror) -> Result<(), Error> {
-        let text = serde_json::to_vec(&mirror.save()).map_err(|error| Error::internal(error.to_string()))?;
-        self.write("copy.json", &text)
+    pub(super) fn keep_copy(&self, copy: &Saved) -> Result<(), Error> {
+        self.keep("copy.json", copy)
+    }
+
+    pub(super) fn keep_plan(&self, plan: &Saved) -> Result<(), Error> {
+        self.keep("plan.json", plan)
+    }
+
+    fn keep(&self, name: &str, saved: &Saved) -> Result<(), Error> {
+        let text = serde_json::to_vec(saved).map_err(|error| Error::internal(error.to_string()))?;
+        self.write(name, &text)
     }
 
     /// Replaces a file as a whole, readable by its owner only.

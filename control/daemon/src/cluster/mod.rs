@@ -13,6 +13,7 @@
 //! | `session` | a run as a member |
 //! | `route` | which requests go to the cluster first |
 //! | `enter` | how a host gets in and out: init, join, leave |
+//! | `manager`, `renewal` | what a manager does for the others; the next certificate of a host |
 //! | `server` | the store that a manager runs |
 //! | `backup` | what a store has, and how it gets it back |
 //! | `door`, `pki` | how a manager lets hosts in; certificates |
@@ -21,12 +22,16 @@ mod backup;
 mod door;
 mod enter;
 mod folder;
+mod manager;
 mod pki;
+mod renewal;
 mod route;
 mod server;
+mod services;
 mod session;
 
 use std::{
+    net::IpAddr,
     path::Path,
     sync::{
         Arc,
@@ -36,7 +41,8 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
-use vswitch_cluster::{core::Ask, store::Revision};
+use vswitch::addr::MacAddr;
+use vswitch_cluster::{core::Ask, keys::Key, store::Revision};
 use vswitch_model::{Connect, Error, Id, Name, NetworkSpec, Reference, api::cluster as api};
 
 pub(crate) use self::folder::Folder;
@@ -60,8 +66,8 @@ pub(crate) enum Call {
     Endpoints(Reply<Vec<api::PlacedEndpoint>>),
     /// Whether a network is one of the cluster's; its id.
     Find(Reference, Reply<Option<Arc<NetworkSpec>>>),
-    /// The revision at which the store got a network that this host does not know, if it has it.
-    Revision(Reference, Reply<Option<Revision>>),
+    /// The revision at which the store got one of these keys, which this host does not know, if it has it.
+    Revision(Vec<Key>, Reply<Option<Revision>>),
     /// Begin a cluster.
     Init(api::Init, Reply<api::JoinToken>),
     /// Join one.
@@ -77,7 +83,9 @@ pub(crate) enum Call {
     /// Something that needs the cluster's agreement.
     Ask(Ask, Reply<()>),
     /// A new host knocks.
-    Admit(door::Knock, Reply<door::Welcome>),
+    Admit(door::Said, Reply<door::Got>),
+    /// Read the certificates again.
+    Reconnect(Reply<()>),
 }
 
 /// Access to the cluster task.
@@ -122,10 +130,40 @@ impl Client {
         self.call(|reply| Call::Find(network.clone(), reply)).await.ok().flatten()
     }
 
+    /// Where the cluster has an address, and since when: sentences.
+    ///
+    /// # Errors
+    /// `unavailable` while the daemon stops, or has left the cluster just now.
+    pub(crate) async fn placed(
+        &self,
+        mac: Option<MacAddr>,
+        ip: Option<IpAddr>,
+    ) -> Result<Vec<String>, Error> {
+        let mut endpoints = self.call(Call::Endpoints).await?;
+        endpoints.retain(|it| Some(it.mac) == mac || ip.is_some_and(|ip| it.ips.contains(&ip)));
+        if endpoints.is_empty() {
+            return Ok(Vec::new());
+        }
+        let store = self.call(Call::Show).await?.store;
+        let place = |it: &api::PlacedEndpoint| {
+            let since = it.since.map(|since| format!(" since {since}")).unwrap_or_default();
+            let of = if store.up { "" } else { "; the store is lost, and this is the last copy of it" };
+            format!(
+                "the cluster has it as endpoint {} on host {} in network {}{since}, by revision {} of its store{of}",
+                it.name, it.host, it.network, it.revision
+            )
+        };
+        Ok(endpoints.iter().map(place).collect())
+    }
+
     /// Waits until this host knows a network that another host has just created, if that is so. What was acknowledged there can be
     /// used here at once, however far behind this host is.
     pub(crate) async fn meet(&self, network: &Reference) {
-        let found = self.call(|reply| Call::Revision(network.clone(), reply)).await;
+        let text = network.as_str();
+        let by_name = text.parse().ok().map(Key::NetworkName);
+        let by_id = text.get(..12).and_then(|digits| digits.parse().ok()).map(Key::Network);
+        let keys = by_name.into_iter().chain(by_id).collect();
+        let found = self.call(|reply| Call::Revision(keys, reply)).await;
         if let Ok(Some(revision)) = found {
             // If it takes too long, the network is not found: that is what the caller is told.
             let _ = self.call(|reply| Call::Ask(Ask::Reach(revision), reply)).await;
@@ -137,8 +175,8 @@ impl Client {
     /// # Errors
     /// None is free, or the store is needed and lost.
     pub(crate) async fn reserve(&self, spec: &NetworkSpec, connect: &Connect) -> Result<(), Error> {
-        let asked = [connect.ip.map(std::net::IpAddr::V4), connect.ip6.map(std::net::IpAddr::V6)];
-        let mut wanted: Vec<Option<std::net::IpAddr>> = asked.into_iter().flatten().map(Some).collect();
+        let asked = [connect.ip.map(IpAddr::V4), connect.ip6.map(IpAddr::V6)];
+        let mut wanted: Vec<Option<IpAddr>> = asked.into_iter().flatten().map(Some).collect();
         if wanted.len() < spec.subnets.len() {
             wanted.push(None);
         }
@@ -238,7 +276,7 @@ async fn alone(call: Call, core: &Handle, folder: &Folder) -> Option<Running> {
         Call::Backup(reply) => refuse(reply, nowhere()),
         Call::Restore(_, reply) => refuse(reply, nowhere()),
         Call::Endpoints(reply) => refuse(reply, nowhere()),
-        Call::Leave(_, reply) | Call::Ask(_, reply) => refuse(reply, nowhere()),
+        Call::Leave(_, reply) | Call::Ask(_, reply) | Call::Reconnect(reply) => refuse(reply, nowhere()),
         Call::Token(_, reply) => refuse(reply, nowhere()),
         Call::Admit(_, reply) => refuse(reply, nowhere()),
     }
@@ -263,7 +301,7 @@ impl Running {
                 let found = by_name.or_else(by_id).cloned();
                 let _ = reply.send(Ok(found));
             }
-            Call::Revision(reference, reply) => session.look_up(&reference, reply),
+            Call::Revision(keys, reply) => session.look_up(&keys, reply),
             Call::Init(_, reply) => refuse_member(reply, session),
             Call::Join(_, reply) => refuse_member(reply, session),
             Call::Leave(_, reply) => refuse_member(reply, session),
@@ -275,7 +313,11 @@ impl Running {
                 session.ask(ask, reply);
                 session.give().await;
             }
-            Call::Admit(knock, reply) => self.admit(knock, reply),
+            Call::Admit(said, reply) => self.admit(said, reply),
+            Call::Reconnect(reply) => {
+                session.reconnect();
+                let _ = reply.send(Ok(()));
+            }
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use jiff::{Timestamp, ToSpan, tz::Offset};
+use jiff::{SignedDuration, Span, Timestamp, ToSpan, tz::Offset};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm,
@@ -13,8 +13,16 @@ use rcgen::{
 use sha2::{Digest, Sha256};
 use vswitch_model::{Error, Id, Name};
 
-/// Validity of certificates in years. Nothing renews them yet.
+use super::folder::Folder;
+
+/// Validity of the authority's certificate in years.
 const YEARS: i16 = 10;
+
+/// Validity of a host's certificate in days.
+const DAYS: i64 = 365;
+
+/// Days before its end in which a host's certificate is renewed.
+const RENEWED_BEFORE: i64 = 120;
 
 /// The authority of a cluster.
 pub(super) struct Authority {
@@ -67,7 +75,7 @@ impl Authority {
     pub(super) fn sign(&self, host: &Name, addresses: &[String], public: &[u8]) -> Result<String, Error> {
         let mut params = CertificateParams::new(addresses.to_vec()).map_err(failed)?;
         params.distinguished_name.push(DnType::CommonName, host.as_str());
-        validity(&mut params);
+        validity(&mut params, DAYS.days());
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         // A member of the store is a server for its clients and a client of the other members.
         params.extended_key_usages =
@@ -82,7 +90,25 @@ impl Authority {
     }
 }
 
+impl Pair {
+    /// That of the host whose folder it is.
+    ///
+    /// # Errors
+    /// A file is missing.
+    pub(super) fn of(folder: &Folder) -> Result<Self, Error> {
+        let missing =
+            || Error::unavailable("this host has no certificate any more: leave the cluster, and join again");
+        let certificate = folder.text("host.crt")?.ok_or_else(missing)?;
+        Ok(Self { certificate, key: folder.text("host.key")?.ok_or_else(missing)? })
+    }
+}
+
 impl HostKey {
+    /// The key that was kept.
+    pub(super) fn read(pem: &str) -> Result<Self, Error> {
+        KeyPair::from_pem(pem).map(Self).map_err(failed)
+    }
+
     pub(super) fn new() -> Result<Self, Error> {
         KeyPair::generate().map(Self).map_err(failed)
     }
@@ -113,19 +139,62 @@ fn parameters(cluster: &Id) -> Result<CertificateParams, Error> {
     params.distinguished_name.push(DnType::CommonName, format!("vswitch cluster {}", cluster.short()));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    validity(&mut params);
+    validity(&mut params, YEARS.years());
     Ok(params)
 }
 
 /// From yesterday, for clocks that are apart.
-fn validity(params: &mut CertificateParams) {
+fn validity(params: &mut CertificateParams, lifetime: Span) {
     let today = Offset::UTC.to_datetime(Timestamp::now()).date();
     let from = today.checked_sub(1.day()).unwrap_or(today);
-    let date = |date: jiff::civil::Date, years: i16| {
-        let [month, day] = [date.month(), date.day().min(28)].map(i8::cast_unsigned);
-        rcgen::date_time_ymd((date.year() + years).into(), month, day)
+    let date = |date: jiff::civil::Date| {
+        let [month, day] = [date.month(), date.day()].map(i8::cast_unsigned);
+        rcgen::date_time_ymd(date.year().into(), month, day)
     };
-    (params.not_before, params.not_after) = (date(from, 0), date(from, YEARS));
+    (params.not_before, params.not_after) = (date(from), date(from.saturating_add(lifetime)));
+}
+
+/// Whether a certificate in DER ends so soon that it is to be renewed, or cannot be read.
+pub(super) fn ends_soon(der: &[u8]) -> bool {
+    let soon = Timestamp::now() + SignedDuration::from_hours(24 * RENEWED_BEFORE);
+    end(der).is_none_or(|end| end < soon)
+}
+
+/// When a certificate in DER ends: `Certificate.tbsCertificate.validity.notAfter` (RFC 5280 section 4.1).
+fn end(der: &[u8]) -> Option<Timestamp> {
+    let (_, certificate, _) = element(der)?;
+    let (_, mut rest, _) = element(certificate)?;
+    // The version has a tag of its own, and may be left out; then serial number, algorithm, issuer.
+    if rest.first() == Some(&0xa0) {
+        rest = element(rest)?.2;
+    }
+    for _ in 0..3 {
+        rest = element(rest)?.2;
+    }
+    let (_, validity, _) = element(rest)?;
+    let (kind, text, _) = element(element(validity)?.2)?;
+    let text = std::str::from_utf8(text).ok()?;
+    // UTCTime has two digits of the year, until 2049; GeneralizedTime has four.
+    let text = if kind == 0x17 { format!("20{text}") } else { text.to_owned() };
+    let time = jiff::civil::DateTime::strptime("%Y%m%d%H%M%SZ", text).ok()?;
+    Offset::UTC.to_timestamp(time).ok()
+}
+
+/// The first element of DER: its tag, its content, and what follows it.
+fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (tag, rest) = der.split_first()?;
+    let (first, rest) = rest.split_first()?;
+    let (length, rest) = match *first {
+        short @ ..0x80 => (usize::from(short), rest),
+        long => {
+            let (digits, rest) = rest.split_at_checked(usize::from(long & 0x7f))?;
+            let digits =
+                digits.iter().try_fold(0_usize, |all, it| Some(all.checked_mul(256)? | usize::from(*it)));
+            (digits?, rest)
+        }
+    };
+    let (content, rest) = rest.split_at_checked(length)?;
+    Some((*tag, content, rest))
 }
 
 /// The fingerprint of a certificate in DER.
@@ -183,5 +252,22 @@ mod tests {
             again.sign(&name, &["10.8.0.1".into()], host.public()).unwrap().contains("BEGIN CERTIFICATE")
         );
         assert!(again.sign(&name, &[], b"x").is_err());
+    }
+
+    #[test]
+    fn certificates_say_when_they_end() {
+        let (authority, _) = Authority::new(&Id::of("one")).unwrap();
+        let host = HostKey::new().unwrap();
+        let signed = authority.sign(&"host1".parse().unwrap(), &["10.8.0.1".into()], host.public()).unwrap();
+        let days = |pem: &str| {
+            let der = super::super::door::der_of(pem).unwrap();
+            assert!(!ends_soon(&der), "it is new");
+            let left = end(&der).unwrap().duration_since(Timestamp::now());
+            left.as_hours() / 24
+        };
+        assert!((DAYS - 3..DAYS).contains(&days(&signed)));
+        // Beyond 2049 the time would be written in another way: ten years from now it is not.
+        assert!((3640..3655).contains(&days(authority.certificate())));
+        assert!(ends_soon(b"") && ends_soon(&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff]));
     }
 }

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Unit;
 use tokio::{
     sync::mpsc,
     task::JoinHandle,
@@ -16,13 +17,13 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 use vswitch_cluster::{
-    core::{Ask, AskId, Cluster, Event, Host, Input, Output, Standing, TTL},
+    core::{Ask, AskId, Cluster, Event, Input, Output, Standing, TTL},
     keys::{Key, Short},
     record::{Availability, Endpoint},
     store::{Revision, Store, Watch, etcd::Etcd},
 };
 use vswitch_model::{
-    Error, Id, Name, NetworkSpec, Reference,
+    Error, Id, Name, NetworkSpec,
     api::{
         cluster as api,
         directory::{Directory, DirectoryUpdate, Station, Withdrawal},
@@ -34,6 +35,7 @@ use vswitch_names::Record;
 use super::{
     Reply,
     folder::{Folder, Member},
+    services,
 };
 use crate::{
     core::{Handle, Request},
@@ -139,16 +141,12 @@ impl Session {
         self.feed(Input::Asked(self.next_ask, ask));
     }
 
-    /// Looks in the store for a network that is not in the copy.
-    pub(super) fn look_up(&self, network: &Reference, reply: Reply<Option<Revision>>) {
+    /// Looks in the store for one of these keys, which are not in the copy.
+    pub(super) fn look_up(&self, keys: &[Key], reply: Reply<Option<Revision>>) {
         if !self.cluster.is_following() {
             return drop(reply.send(Ok(None)));
         }
-        let text = network.as_str();
-        let by_name = text.parse().ok().map(Key::NetworkName);
-        let by_id = text.get(..12).and_then(|digits| digits.parse().ok()).map(Key::Network);
-        let keys: Vec<String> =
-            by_name.into_iter().chain(by_id).map(|key| self.cluster.mirror().full(&key)).collect();
+        let keys: Vec<String> = keys.iter().map(|key| self.cluster.mirror().full(key)).collect();
         let store = self.store.clone();
         tokio::spawn(async move {
             for key in keys {
@@ -160,6 +158,14 @@ impl Session {
             }
             let _ = reply.send(Ok(None));
         });
+    }
+
+    /// Reads the certificates again. Calls that are under way end by the old ones.
+    pub(super) fn reconnect(&mut self) {
+        match Etcd::new(&self.member.access()) {
+            Ok(store) => self.store = store,
+            Err(error) => warn!("the way to the store stays as it was: {error}"),
+        }
     }
 
     /// Brings the core an input, and begins what it puts out.
@@ -187,6 +193,11 @@ impl Session {
                 if let Some(watch) = self.watch.take() {
                     watch.abort();
                 }
+                // A certificate that was renewed may be what is lacking.
+                if !self.cluster.is_following() && self.member.tls.is_some() {
+                    self.reconnect();
+                }
+                let store = self.store.clone();
                 tokio::spawn(async move { send(Input::Listed(store.list(&prefix).await)) });
             }
             Output::Watch(from) => {
@@ -229,6 +240,8 @@ impl Session {
     /// Notes what is to be given to the switch again.
     fn note(&mut self, keys: &[Key]) {
         self.stale = true;
+        // Endpoints are backends as well.
+        self.dirty |= !keys.is_empty() && self.cluster.services().next().is_some();
         for key in keys {
             match (key, &mut self.redirect) {
                 // Endpoints are in directories only.
@@ -312,11 +325,14 @@ impl Session {
     /// Writes the copy to the disk.
     pub(super) async fn keep(&mut self) {
         (self.stale, self.kept) = (false, Instant::now());
-        let (folder, mirror) = (self.folder.clone(), self.cluster.mirror().clone());
-        let kept = tokio::task::spawn_blocking(move || folder.keep_copy(&mirror)).await;
-        if let Ok(Err(error)) = kept {
-            warn!("the copy of the cluster is not kept: {}", error.sentence);
-        }
+        let (folder, copy) = (self.folder.clone(), self.cluster.save());
+        complain_of_disk(tokio::task::spawn_blocking(move || folder.keep_copy(&copy)).await);
+    }
+
+    /// Writes to the disk what the switch is about to get.
+    async fn keep_plan(&self) {
+        let (folder, plan) = (self.folder.clone(), self.cluster.save_plan());
+        complain_of_disk(tokio::task::spawn_blocking(move || folder.keep_plan(&plan)).await);
     }
 
     /// The hosts whose tunnels were heard lately.
@@ -331,6 +347,7 @@ impl Session {
         let snapshot = self.core.snapshot();
         let networks: HashMap<&Name, Id> =
             self.cluster.networks().map(|network| (&network.name, network.id())).collect();
+        let mut served = services::served(&snapshot.state);
         let mut endpoints: Vec<(Id, Endpoint)> = snapshot
             .state
             .endpoints()
@@ -343,8 +360,10 @@ impl Session {
                     ips: it.addresses.iter().map(ipnet::IpNet::addr).collect(),
                     aliases: names::aliases(it),
                     service: it.service.clone(),
+                    serves: served.remove(&it.id).unwrap_or_default(),
                     unready: it.unready,
                     seq: 0,
+                    since: it.created.round(Unit::Second).ok(),
                 };
                 Some((networks.get(&it.network)?.clone(), endpoint))
             })
@@ -365,6 +384,7 @@ impl Session {
         if std::mem::take(&mut self.dirty) {
             let membership = Arc::new(membership(&self.member, &self.cluster));
             if membership != self.given {
+                self.keep_plan().await;
                 let given = Arc::clone(&membership);
                 match self.core.tell(|reply| Request::Follow(given, reply)).await {
                     Ok(_) => (self.given, self.trouble) = (membership, None),
@@ -394,7 +414,7 @@ impl Session {
             self.given.hosts.iter().map(|host| (host.name.clone(), host.address)).collect();
         let (mut wanted, mut called) = (Vec::new(), Vec::new());
         let ready: HashSet<Name> =
-            self.cluster.hosts().into_iter().filter(is_ready).map(|it| it.name).collect();
+            self.cluster.hosts().into_iter().filter(services::is_ready).map(|it| it.name).collect();
         for network in self.cluster.networks() {
             let touched = self.redirect.as_ref().is_none_or(|it| it.contains(&(&network.id()).into()));
             if touched {
@@ -488,7 +508,7 @@ impl Session {
         });
         let (audits, differences) = cluster.audits();
         let mirror = cluster.mirror();
-        let silence = self.now().saturating_sub(cluster.contact());
+        let silence = cluster.silence(self.now());
         let up = cluster.is_following() && cluster.lost().is_none();
         let store = api::Store {
             members: self.member.store.clone(),
@@ -501,9 +521,10 @@ impl Session {
             audits,
             differences,
         };
-        let unfollowed = self.core.snapshot().state.unfollowed();
-        let mut troubles: Vec<String> =
-            unfollowed.into_iter().map(|(_, why)| why).chain(self.trouble.clone()).collect();
+        let state = &self.core.snapshot().state;
+        let (networks, services) = (state.unfollowed(), state.unserved());
+        let sentences = networks.into_iter().map(|(_, why)| why).chain(services.into_values());
+        let mut troubles: Vec<String> = sentences.chain(self.trouble.clone()).collect();
         if mirror.unreadable() > 0 {
             troubles.push(format!(
                 "{} keys of the store are of a newer version, or were damaged: use the same version on all hosts",
@@ -535,6 +556,7 @@ impl Session {
                 mac: it.mac,
                 ips: it.ips.clone(),
                 revision,
+                since: it.since,
             })
         };
         let mut endpoints: Vec<_> = self.cluster.networks().flat_map(of).collect();
@@ -548,6 +570,13 @@ impl Drop for Session {
         if let Some(watch) = self.watch.take() {
             watch.abort();
         }
+    }
+}
+
+/// A disk that is full stops no traffic.
+fn complain_of_disk(kept: Result<Result<(), Error>, tokio::task::JoinError>) {
+    if let Ok(Err(error)) = kept {
+        warn!("the copy of the cluster is not kept: {}", error.sentence);
     }
 }
 
@@ -581,22 +610,22 @@ fn directory(
     Directory { hosts: Some(members.collect()), stations }
 }
 
-/// Whether the endpoints of a host are answered for: others are left out while a name has ready ones.
-fn is_ready(host: &Host) -> bool {
-    host.standing == Standing::Ready && host.node.availability == Availability::Active
-}
-
 /// The names of other hosts' endpoints in a network.
 fn records(member: &Member, cluster: &Cluster, network: &NetworkSpec, ready: &HashSet<Name>) -> Vec<Record> {
     let endpoints = cluster.mirror().endpoints((&network.id()).into());
     let others = endpoints.filter(|(endpoint, _)| endpoint.host != member.name);
-    let record = |endpoint: &Endpoint| Record {
-        name: endpoint.name.to_string(),
-        aliases: endpoint.aliases.clone(),
-        addresses: endpoint.ips.clone(),
-        service: endpoint.service.clone(),
-        unready: endpoint.unready || !ready.contains(&endpoint.host),
-        ports: Vec::new(),
+    let modes = services::modes(cluster, network);
+    let record = |endpoint: &Endpoint| {
+        let mut record = Record {
+            name: endpoint.name.to_string(),
+            aliases: endpoint.aliases.clone(),
+            addresses: endpoint.ips.clone(),
+            service: endpoint.service.clone(),
+            unready: endpoint.unready || !ready.contains(&endpoint.host),
+            ports: Vec::new(),
+        };
+        services::name(endpoint, &modes, &mut record);
+        record
     };
     others.map(|(endpoint, _)| record(endpoint)).collect()
 }
@@ -631,5 +660,7 @@ pub(super) fn membership(member: &Member, cluster: &Cluster) -> Membership {
             .collect(),
         networks,
         blocks,
+        services: services::all(cluster),
+        backends: services::backends(member, cluster),
     }
 }

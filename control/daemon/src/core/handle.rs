@@ -245,7 +245,7 @@ mod tests {
             journal: Journal::new(),
             looker: Arc::default(),
             cluster: crate::cluster::channel().0,
-            names: Naming::new(&DnsSpec::default(), Machine::InMemory).server(),
+            names: Naming::new(&DnsSpec::default(), Machine::InMemory).unwrap().server(),
         };
         (handle, queue)
     }

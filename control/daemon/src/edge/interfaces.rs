@@ -9,11 +9,10 @@ use std::{
 };
 
 use tracing::warn;
-use vswitch::addr::PortId;
 
 use super::{
     Edge,
-    transaction::{OnFailure, Opening, Unset},
+    transaction::{OnFailure, Opening, Unset, Why},
 };
 use crate::{
     device::{self, Home},
@@ -26,18 +25,21 @@ use vswitch_host::{
 use vswitch_model::{Bare, Error, InterfaceSpec, Mtu};
 
 impl Opening<'_> {
-    /// Sets up the interfaces of opened and changed ports, several namespaces at a time.
+    /// Sets up the interfaces of opened and changed ports, several namespaces at a time: each is read once.
+    ///
+    /// # Errors
+    /// The first failure that the change does not go on with; all others are set up nevertheless.
     pub(super) async fn configure(&mut self) -> Result<(), Error> {
-        self.follow_overlay().await;
+        self.follow_overlay();
         let unset = std::mem::take(&mut self.unset);
-        let (edge, overlay) = (&*self.edge, self.edge.overlay_mtu());
+        let edge = &*self.edge;
         let progress = Arc::clone(&edge.progress);
+        let overlay = edge.overlay_mtu();
         let interface = |unset: Unset| {
             let port = edge.ports.get(&unset.id).filter(|port| port.device.is_ok())?;
             let interface = port.wanted.spec.interface()?;
-            // Of a bare one, others configure all but the MTU.
-            let before = unset.before.clone().filter(|_| interface.bare.is_none());
-            Some((unset, interface, wanted(&port.wanted, interface, before, overlay)))
+            let wanted = wanted_for(&unset.why, &port.wanted, interface, overlay);
+            Some((unset, interface, wanted))
         };
         let wanted: Vec<_> = unset.into_iter().filter_map(interface).collect();
         let count = wanted.len();
@@ -50,25 +52,26 @@ impl Opening<'_> {
             (unset, wanted, found)
         };
         let found = together(wanted, find, |_| {}).await?;
-        let mut by_namespace: BTreeMap<Inode, (Namespace, Vec<(PortId, Wanted)>)> = BTreeMap::new();
+        let mut failures = Vec::new();
+        let mut by_namespace: BTreeMap<Inode, (Namespace, Vec<(Unset, Wanted)>)> = BTreeMap::new();
         for (unset, mut wanted, home) in found {
             match home {
                 Ok(Some(Home { namespace, ifname, .. })) => {
                     wanted.ifname = ifname;
                     let group = by_namespace.entry(namespace.inode());
-                    group.or_insert_with(|| (namespace, Vec::new())).1.push((unset.id, wanted));
+                    group.or_insert_with(|| (namespace, Vec::new())).1.push((unset, wanted));
                 }
                 // Of a port that was open until now, this is soon detected.
-                Ok(None) if unset.before.is_some() => {}
-                Ok(None) => self.lose(unset.id, device::gone())?,
-                Err(error) => self.lose(unset.id, error)?,
+                Ok(None) if !matches!(unset.why, Why::Opened) => {}
+                Ok(None) => failures.extend(self.lose(&unset, device::gone())),
+                Err(error) => failures.extend(self.lose(&unset, error)),
             }
         }
-        let (ids, groups): (Vec<Vec<_>>, Vec<_>) = by_namespace
+        let (all, groups): (Vec<Vec<_>>, Vec<_>) = by_namespace
             .into_values()
             .map(|(namespace, group)| {
-                let (ids, wanted): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-                (ids, (namespace, wanted))
+                let (unset, wanted): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+                (unset, (namespace, wanted))
             })
             .unzip();
         let set_up = AtomicUsize::new(0);
@@ -82,42 +85,49 @@ impl Opening<'_> {
         let told = |_| progress.tell("interfaces are set up", set_up.load(Relaxed), count);
         let results = together(groups, configure, told).await;
         progress.end();
-        let results = results?;
-        for (ids, results) in ids.into_iter().zip(results) {
+        for (unset, results) in all.into_iter().zip(results?) {
             match results {
                 Ok(results) => {
-                    for (id, result) in ids.into_iter().zip(results) {
-                        result.or_else(|error| self.lose(id, error.into()).map(|()| Vec::new()))?;
+                    for (unset, result) in unset.iter().zip(results) {
+                        failures.extend(result.err().and_then(|error| self.lose(unset, error.into())));
                     }
                 }
-                Err(error) => ids.into_iter().try_for_each(|id| self.lose(id, error.clone()))?,
+                Err(error) => {
+                    failures.extend(unset.iter().filter_map(|unset| self.lose(unset, error.clone())));
+                }
             }
         }
-        Ok(())
+        failures.into_iter().next().map_or(Ok(()), Err)
     }
 
     /// Lets open interfaces follow a change of what tunnels carry: the length of their super-frames depends on it.
-    async fn follow_overlay(&mut self) {
+    fn follow_overlay(&mut self) {
         let overlay = self.edge.overlay_mtu();
         if std::mem::replace(&mut self.overlay_before, overlay) == overlay || !self.edge.machine.is_real() {
             return;
         }
-        for port in self.edge.ports.values() {
-            let is_set_up = port.device.is_ok() && !self.unset.iter().any(|it| it.id == port.wanted.id);
-            let Some(interface) = port.wanted.spec.interface().filter(|_| is_set_up) else { continue };
-            if let Err(error) = follow(&port.wanted, interface, overlay).await {
-                warn!(port = %port.wanted.spec.name, "its super-frames are as long as before: {}", error.sentence);
-            }
-        }
+        let others: HashSet<_> = self.unset.iter().map(|unset| unset.id).collect();
+        let open = self.edge.ports.values().filter(|port| port.device.is_ok());
+        let ids = open.map(|port| port.wanted.id).filter(|id| !others.contains(id));
+        self.unset.extend(ids.map(|id| Unset { id, why: Why::Overlay }));
     }
 
-    /// A port's interface could not be set up: it has none, then.
-    fn lose(&mut self, id: PortId, error: Error) -> Result<(), Error> {
-        if self.attempt.on_failure == OnFailure::Refuse {
-            return Err(error);
+    /// A port's interface could not be set up. If it is tried again later, a new one is closed until then; one that was there
+    /// stays as it is. Otherwise the change fails, with the error that is returned.
+    fn lose(&mut self, unset: &Unset, error: Error) -> Option<Error> {
+        match unset.why {
+            Why::Opened if self.attempt.on_failure == OnFailure::Retry => {
+                self.take_down(unset.id, error.sentence);
+                None
+            }
+            Why::Opened | Why::Changed(_) => Some(error),
+            Why::Overlay => {
+                let port = self.edge.ports.get(&unset.id).map(|port| &port.wanted.spec.name);
+                let port = port.map(tracing::field::display);
+                warn!(port, "its super-frames are as long as before: {}", error.sentence);
+                None
+            }
         }
-        self.take_down(id, error.sentence);
-        Ok(())
     }
 }
 
@@ -132,7 +142,7 @@ impl Edge {
         let own = self.ports.values().filter_map(|port| {
             let is_own = port.device.is_ok() && port.wanted.spec.is_hosts();
             let interface = port.wanted.spec.interface().filter(|_| is_own)?;
-            let wanted = wanted(&port.wanted, interface, None, overlay);
+            let wanted = wanted(&port.wanted, interface, overlay);
             changed.has(&wanted.ifname).then_some(wanted)
         });
         let own: Vec<_> = own.collect();
@@ -199,34 +209,29 @@ impl Edge {
     }
 }
 
-/// Changes nothing of a port's interface but the length of its super-frames.
-async fn follow(port: &state::Port, interface: &InterfaceSpec, overlay: Option<Mtu>) -> Result<(), Error> {
-    let (links, ifname) = match &interface.bare {
-        Some(_) => match device::locate(interface, port.spec.ifname()).await? {
-            Some(place) => (Links::open(place.namespace)?, place.ifname),
-            None => return Ok(()),
-        },
-        None => (Links::open(device::namespace(interface)?)?, port.spec.ifname().to_owned()),
-    };
-    let all = wanted(port, interface, None, overlay);
-    // As for a bare one, it stays down if it is.
-    let spec = InterfaceSpec { bare: Some(Bare::default()), ..InterfaceSpec::default() };
-    links.configure(&Wanted { ifname, spec, before: None, mtu: None, ..all }).await?;
-    Ok(())
+/// What is wanted of a port's interface, and for this reason; the tunnel carries packets of `overlay` bytes.
+fn wanted_for(why: &Why, port: &state::Port, interface: &InterfaceSpec, overlay: Option<Mtu>) -> Wanted {
+    let all = wanted(port, interface, overlay);
+    match why {
+        Why::Opened => all,
+        // Where it was moved, others configure all but the MTU.
+        Why::Changed(_) if interface.bare.is_some() => all,
+        Why::Changed(before) => Wanted { before: Some(before.clone()), ..all },
+        Why::Overlay => {
+            // As a bare one, it stays down if it is.
+            let spec = InterfaceSpec { bare: Some(Bare::default()), ..InterfaceSpec::default() };
+            Wanted { spec, mtu: None, ..all }
+        }
+    }
 }
 
 /// The wanted configuration of a port's interface; the tunnel carries packets of `overlay` bytes.
-pub(super) fn wanted(
-    port: &state::Port,
-    interface: &InterfaceSpec,
-    before: Option<InterfaceSpec>,
-    overlay: Option<Mtu>,
-) -> Wanted {
+fn wanted(port: &state::Port, interface: &InterfaceSpec, overlay: Option<Mtu>) -> Wanted {
     let crosses = overlay.is_some_and(|overlay| port.mtu <= overlay);
     Wanted {
         ifname: port.spec.ifname().to_owned(),
         spec: interface.clone(),
-        before,
+        before: None,
         mtu: Some(port.mtu.get()),
         super_frame: Some(if crosses { link::super_frame(port.mtu.get()) } else { link::WHOLE_SUPER_FRAME }),
         is_wary: port.spec.is_hosts(),

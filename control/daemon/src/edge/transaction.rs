@@ -83,7 +83,7 @@ pub(crate) struct Opening<'e> {
     /// Effects that were performed, or at least begun.
     done: Vec<Effect>,
     /// Devices of this change that are open already.
-    ahead: HashMap<PortId, Opened>,
+    ahead: HashMap<PortId, Ahead>,
     /// Interfaces that are not set up yet, in the order of the effects.
     pub(super) unset: Vec<Unset>,
     /// Opened ports whose interfaces are not persistent yet.
@@ -96,15 +96,25 @@ pub(crate) struct Opening<'e> {
     pub(super) overlay_before: Option<Mtu>,
 }
 
-/// A device, or why there is none, and the counters that it was opened with.
-type Opened = (Arc<[PortCounters]>, Result<OpenDevice, Error>);
+/// The counters a device was opened with, and the device.
+type Ahead = (Arc<[PortCounters]>, Result<OpenDevice, Error>);
 
 /// A port whose interface is to be set up.
 #[derive(Debug)]
 pub(super) struct Unset {
     pub(super) id: PortId,
-    /// What the interface of an open port was until now; `None`: the port was opened.
-    pub(super) before: Option<InterfaceSpec>,
+    pub(super) why: Why,
+}
+
+/// Why an interface is set up.
+#[derive(Debug)]
+pub(super) enum Why {
+    /// It is new.
+    Opened,
+    /// Something else is wanted of it than this.
+    Changed(InterfaceSpec),
+    /// The length of its super-frames follows what tunnels carry; nothing else changes.
+    Overlay,
 }
 
 /// A change whose interfaces are set up.
@@ -248,7 +258,7 @@ impl<'e> Opening<'e> {
             Ok(device) => {
                 self.edge.follow_strangers(device);
                 if wanted.spec.interface().is_some() && !is_set_up {
-                    self.unset.push(Unset { id: wanted.id, before: None });
+                    self.unset.push(Unset { id: wanted.id, why: Why::Opened });
                 }
             }
         }
@@ -277,7 +287,7 @@ impl<'e> Opening<'e> {
         port.device = device.map_err(|error| error.sentence);
         if is_open {
             port.key = key;
-            self.unset.push(Unset { id, before: None });
+            self.unset.push(Unset { id, why: Why::Opened });
             self.opened.push(id);
         }
         is_open
@@ -303,7 +313,7 @@ impl<'e> Opening<'e> {
             return Ok(());
         }
         self.edge.follow_own(new, after).await;
-        self.unset.push(Unset { id: new.id, before: Some(before.clone()) });
+        self.unset.push(Unset { id: new.id, why: Why::Changed(before.clone()) });
         Ok(())
     }
 

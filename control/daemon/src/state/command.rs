@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{EndpointUpdate, Membership, Sandbox};
+use super::{EndpointUpdate, Membership, Sandbox, SwarmServices};
 use vswitch_model::{
     Config, Connect, Id, Name, NetworkSpec, NetworkUpdate, PortSpec, ServiceSpec, ServiceUpdate,
 };
@@ -16,6 +16,8 @@ pub enum Command {
     Reload(Config),
     /// Replaces what the cluster gives this host.
     Follow(Arc<Membership>),
+    /// Replaces what Docker's swarm gives this host.
+    FollowSwarm(Arc<SwarmServices>),
     /// Creates a network, and chooses what is not given.
     AddNetwork(NetworkSpec),
     /// Changes a network of the API, without interrupting its containers.

@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use super::{Kind, Network, Origin, Refusal, ServiceError, State, endpoint::next_within, registry::Entry};
 use vswitch_host::link::Route;
 use vswitch_model::{
-    Driver, Family, Id, Ipam, Name, NetworkSpec, NetworkUpdate, PoolSpec, PortSpec, Reference, SubnetSpec,
-    Vni,
+    Driver, Family, Id, Ipam, Name, NetworkSpec, NetworkUpdate, PoolSpec, PortSpec, Reference, ServiceSpec,
+    SubnetSpec, Vni,
     ipam::{self, Holder, IpamError, Subnet},
     is_predefined,
     options::{self, OptionError},
@@ -440,7 +440,10 @@ impl State {
     /// They do.
     pub(crate) fn check_unused(&self, name: &Name) -> Result<(), Refusal> {
         self.check_empty(name)?;
-        let services: Vec<_> = self.services_of(name).map(|it| it.name.clone()).collect();
+        // Those of a swarm go with their network.
+        let is_swarms = |it: &&ServiceSpec| self.swarm.services.iter().any(|of_swarm| **of_swarm == **it);
+        let services: Vec<_> =
+            self.services_of(name).filter(|it| !is_swarms(it)).map(|it| it.name.clone()).collect();
         if !services.is_empty() {
             return Err(ServiceError::NetworkInUse(name.clone(), services).into());
         }
@@ -489,7 +492,7 @@ fn reason(key: &str) -> &'static str {
         "vni" => "its tunnels carry it by that number; create another network",
         "subnet" | "ipam" | "ipv6" => "its containers have addresses in the subnets; create another network",
         "ifname" | "host" => "the host's routes lead through that interface; create another network",
-        "internal" | "attachable" | "created" => {
+        "internal" | "attachable" | "swarm" | "created" => {
             "it is fixed when the network is created; create another network"
         }
         _ => "there is no such key to change: mtu, labels, options and peers can change",

@@ -5,6 +5,7 @@ import { Drops } from "./drops.js";
 import { Events } from "./events.js";
 import { Fdb } from "./fdb.js";
 import { bits, count, frames, History, look, PERIOD, percent, plural, short, span, TOTAL } from "./model.js";
+import { Names } from "./names.js";
 import { Plot } from "./plot.js";
 import { facts, Ports } from "./ports.js";
 import { Topology } from "./topology.js";
@@ -17,6 +18,7 @@ const parts = {
   ports: new Ports($("ports"), $("port-filter"), $("port-count"), choose),
   fdb: new Fdb($("fdb"), $("fdb-search"), $("fdb-count"), choose),
   drops: new Drops($("drops"), choose),
+  names: new Names($("names-section"), $("names"), $("names-search"), $("names-count")),
   events: new Events($("events"), $("event-filter"), $("event-count"), choose),
 };
 const plots = [
@@ -62,6 +64,7 @@ function draw() {
   parts.drops.draw(seen);
   parts.events.draw();
   parts.fdb.draw(seen);
+  parts.names.draw();
 }
 
 function tellStatus(status) {
@@ -150,6 +153,7 @@ function freeze() {
 const SHORTCUTS = {
   "/": () => $("fdb-search").focus(),
   p: () => $("port-filter").focus(),
+  n: () => parts.names.focus(),
   t: () => parts.topology.focus(),
   r: () => $("rates-title").focus(),
   d: () => $("drops-title").focus(),

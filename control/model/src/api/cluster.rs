@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use vswitch::addr::MacAddr;
@@ -216,4 +217,8 @@ pub struct PlacedEndpoint {
     pub ips: Vec<IpAddr>,
     /// The revision since which the directory has it there.
     pub revision: i64,
+    /// When it was connected, by the clock of its host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub since: Option<Timestamp>,
 }

@@ -4,6 +4,7 @@ mod containers;
 mod names;
 mod networks;
 mod same;
+mod swarm;
 mod trouble;
 
 use std::process::Command;
