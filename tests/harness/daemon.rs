@@ -35,6 +35,8 @@ pub struct Vswitchd {
     mounts: Option<Arc<Mounts>>,
     notifications: UnixDatagram,
     program: PathBuf,
+    /// Where it finds other programs, if not where the test does.
+    path: Option<PathBuf>,
 }
 
 /// The result of a command.
@@ -66,9 +68,15 @@ impl Vswitchd {
         let folder = tempfile::Builder::new().prefix("vt-kernel-").tempdir().unwrap();
         let notifications = UnixDatagram::bind(folder.path().join("notify.sock")).unwrap();
         let program = binary("vswitchd");
-        let daemon = Self { host, folder, child: None, mounts: None, notifications, program };
+        let daemon = Self { host, folder, child: None, mounts: None, notifications, program, path: None };
         daemon.configure(config);
         daemon
+    }
+
+    /// The same daemon on a host without nft and all other programs.
+    pub fn without_programs(mut self) -> Self {
+        self.path = Some(self.folder().join("nothing"));
+        self
     }
 
     /// Starts a daemon as Docker's plugin, in a mount namespace that an [`Engine`](crate::Engine) can share.
@@ -144,6 +152,9 @@ impl Vswitchd {
         let mut command = apart.unwrap_or_else(|| Command::new(&self.program));
         command.arg("--config").arg(self.config()).env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
         command.env("VSWITCHD_CRASH", self.folder().join("crash"));
+        if let Some(path) = &self.path {
+            command.env("PATH", path);
+        }
         command
     }
 

@@ -80,6 +80,16 @@ fn a_person_sees_ports_come_and_go_and_finds_an_address() {
     switch.ctl(&["port", "del", "job"]);
     browser.sees(&format!("{PORTS} === 3 && {}.includes('job is gone')", text("news")));
 
+    // Events, the newest first; addresses that come and go are shown to who looks for them.
+    browser.sees("document.querySelector('#events li').textContent.includes('port job removed')");
+    let learned =
+        "[...document.querySelectorAll('#events li')].some((it) => it.textContent.endsWith(' learned'))";
+    browser.sees(&format!("!({learned})"));
+    browser.press("e");
+    browser.type_in("mac_learned web");
+    browser.sees(learned);
+    browser.press("Escape");
+
     // The MAC table, by keyboard only.
     browser.press("/");
     browser.type_in("db");

@@ -247,6 +247,22 @@ fn everything_that_does_not_work_is_in_the_status() {
     assert!(!switch.try_ctl(&["status"]).stdout.contains("restart the daemon"));
 }
 
+/// The rules for a host's port in a network only keep what is behind it from the tunnel's peers; a network's gateway is another matter.
+#[test]
+fn without_nft_commands_work_where_no_network_depends_on_it() {
+    let own = "[[port]]\nname = \"mine\"\nnetwork = \"own\"\nkind = \"tap\"\nifname = \"own0\"";
+    let config = net().network("own").keys(own).vxlan("192.0.2.9");
+    let mut switch = Vswitchd::prepare(Netns::new("host"), &config).without_programs();
+    switch.run();
+    switch.ctl(&["port", "add", "job", "--network", "own"]);
+    assert!(switch.host.ip("-br link").contains("job"), "{}", switch.host.ip("-br link"));
+    let told = switch.try_ctl(&["status", "--check"]);
+    assert!(told.code == 1 && told.stdout.contains("nft"), "{}", told.stdout);
+    let refused = switch.try_ctl(&["network", "create", "blue"]);
+    assert!(refused.code == 1 && refused.stderr.contains("nft"), "{}{}", refused.stdout, refused.stderr);
+    switch.ctl(&["port", "del", "job"]);
+}
+
 #[test]
 fn followers_notice_the_end_of_the_daemon() {
     let mut switch = Vswitchd::start(&net());
