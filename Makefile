@@ -46,7 +46,7 @@ test-kernel: build # tests that need root and a kernel: never skipped. The crash
 	@scripts/need-packages ip:iproute2 ping:iputils-ping iperf3:iperf3 nft:nftables chromium:chromium ethtool:ethtool tcpdump:tcpdump \
 	  tshark:tshark dig:bind9-dnsutils curl:curl ovs-vswitchd:openvswitch-switch prometheus:prometheus tmux:tmux \
 	  dockerd:docker.io docker-compose:docker-compose busybox:busybox-static podman:podman containerd:containerd runc:runc \
-	  /usr/lib/cni/host-local:containernetworking-plugins firewalld:firewalld busctl:systemd dbus-daemon:dbus etcd:etcd-server etcdctl:etcd-client unbound:unbound
+	  /usr/lib/cni/host-local:containernetworking-plugins firewalld:firewalld busctl:systemd dbus-daemon:dbus etcd:etcd-server etcdctl:etcd-client unbound:unbound dnsmasq:dnsmasq-base
 	cargo build --workspace --locked --bins
 	cargo test --workspace --locked -- --ignored --test-threads=2
 	$(KERNEL_TESTS) --test-threads=2 --skip scale::

@@ -30,8 +30,8 @@ use crate::{
 /// The rate of the queries whose latency counts, a second.
 const RATE: u32 = 10_000;
 
-/// Clients that connect and disconnect endpoints.
-const WRITERS: usize = 4;
+/// Clients that connect and disconnect endpoints; as many add and remove names by hand.
+const WRITERS: usize = 2;
 
 /// Changes a second that are wanted.
 const CHANGES: f64 = 100.0;
@@ -151,7 +151,7 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(Figure)) -> Result<()> {
         client.ask("169.254.53.53 store", plan.seconds, &limited)
     })?;
     tell(figure("changes beside it", changes, "a second", Target::AtLeast(CHANGES)));
-    steady("endpoints come and go", &changing).into_iter().for_each(&mut tell);
+    steady("endpoints and names come and go", &changing).into_iter().for_each(&mut tell);
 
     let silent = lab.host().namespace.enter(|| UdpSocket::bind(SILENT))?.doing("bind a silent server")?;
     let foreign = client.command("169.254.53.53 example.com", plan.seconds, &["-Q", "500"])?;
@@ -187,25 +187,48 @@ fn connect(socket: &Path, sandbox: &Namespace, name: &str) -> Result<()> {
     call(socket, "POST", "/v1/networks/bench/endpoints", &body)
 }
 
-/// Does `work` while clients connect endpoints and disconnect them. Returns the changes a second.
+/// Does `work` while clients connect endpoints and disconnect them, and add names and remove them, at the rate that is wanted in all.
+/// Returns the changes a second.
 fn while_changing<T>(
     socket: &Path,
     sandboxes: &[Namespace],
     work: impl FnOnce() -> Result<T>,
 ) -> Result<(T, f64)> {
     let (stop, changes) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let change = |sandbox: &Namespace| -> Result<()> {
-        let name = sandbox.name();
+    let begun = Instant::now();
+    #[expect(clippy::cast_precision_loss, reason = "a few")]
+    let each = Duration::from_secs_f64(4.0 * sandboxes.len() as f64 / CHANGES);
+    let repeat = |twice: &dyn Fn() -> Result<()>| -> Result<()> {
+        let mut next = begun;
         while !stop.load(Relaxed) {
-            connect(socket, sandbox, name)?;
-            call(socket, "DELETE", &format!("/v1/networks/bench/endpoints/{name}"), "")?;
+            twice()?;
             changes.fetch_add(2, Relaxed);
+            next += each;
+            thread::sleep(next.saturating_duration_since(Instant::now()));
         }
         Ok(())
     };
-    let begun = Instant::now();
+    let endpoint = |sandbox: &Namespace| {
+        let name = sandbox.name();
+        repeat(&|| {
+            connect(socket, sandbox, name)?;
+            call(socket, "DELETE", &format!("/v1/networks/bench/endpoints/{name}"), "")
+        })
+    };
+    let name = |name: &str| {
+        let body = format!(r#"{{"network": "bench", "name": "hand-{name}", "addresses": ["10.99.0.250"]}}"#);
+        repeat(&|| {
+            call(socket, "POST", "/v1/names", &body)?;
+            call(socket, "DELETE", &format!("/v1/names/bench/hand-{name}"), "")
+        })
+    };
     thread::scope(|scope| {
-        let writers: Vec<_> = sandboxes.iter().map(|sandbox| scope.spawn(move || change(sandbox))).collect();
+        let (endpoint, name) = (&endpoint, &name);
+        let mut writers = Vec::new();
+        for sandbox in sandboxes {
+            writers.push(scope.spawn(move || endpoint(sandbox)));
+            writers.push(scope.spawn(move || name(sandbox.name())));
+        }
         let done = work();
         stop.store(true, Relaxed);
         let took = begun.elapsed().as_secs_f64();

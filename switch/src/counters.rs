@@ -1,6 +1,6 @@
 //! Counters of ports, networks and workers. One law holds per port at all times:
 //!
-//! `rx_frames = unicast + flooded + answered + Σ ingress drops`, and for the other direction `offered = tx_frames + Σ
+//! `rx_frames = unicast + flooded + answered + waiting + Σ ingress drops`, and for the other direction `offered = tx_frames + Σ
 //! egress drops`. Of a network's frames only flooded, answered and dropped ones are counted separately; all others were
 //! sent to one port ([`NetworkTotals::unicast`]).
 //!
@@ -28,6 +28,12 @@ impl Counter {
     pub fn add(&self, n: u64) {
         // Not fetch_add: there is one writer, and a locked instruction costs more than the rest of the count.
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Takes away what was added before, of a counter that is no sum but a level.
+    #[inline]
+    pub(crate) fn take(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
     }
 
     /// The count so far.
@@ -172,6 +178,8 @@ counters! {
         tx_segments,
         /// Received frames that asked for a neighbour's address and were answered instead of flooded.
         answered,
+        /// Received frames that wait to be [flooded](crate::spread) at this moment: no sum, it falls again.
+        waiting,
     }
     lists {
         /// Frames not delivered, by [`DropReason::index`].
@@ -196,6 +204,8 @@ counters! {
         flooded,
         /// Questions for a neighbour's address that were answered instead of flooded.
         answered,
+        /// Frames that wait to be [flooded](crate::spread) at this moment: no sum, it falls again.
+        waiting,
         /// Frames that were not sent by any port; the reason is counted at their ingress port.
         dropped,
     }
@@ -213,7 +223,7 @@ impl PortCounters {
 impl NetworkTotals {
     /// Frames that were sent to the one port of their destination.
     pub fn unicast(&self) -> u64 {
-        self.frames.saturating_sub(self.flooded + self.answered + self.dropped)
+        self.frames.saturating_sub(self.flooded + self.answered + self.waiting + self.dropped)
     }
 }
 

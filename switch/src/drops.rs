@@ -91,6 +91,8 @@ drop_reasons! {
     ServiceFragment = "SERVICE_FRAGMENT", "a fragment to a service without the first of its packet before it, which has the ports: packets were lost or reordered; smaller datagrams need no fragments";
     /// Flooded to many ports by a port of which too many frames wait for that already.
     FloodBacklog = "FLOOD_BACKLOG", "flooded to hundreds of ports faster than these can be served, and too many such frames of its port wait already: find the sender, or limit it by storm.broadcast and storm.multicast";
+    /// Waited to be flooded to many ports, and its own port is gone or has left the network.
+    FloodGone = "FLOOD_GONE", "it waited to be flooded to hundreds of ports while its own port was closed or left the network: whoever still wants an answer asks again";
     // Lookup.
     /// The destination is behind the ingress port.
     SamePort = "SAME_PORT", "its destination is behind the port it came from: it needs no switch, or a MAC is used twice";

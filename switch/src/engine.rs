@@ -17,7 +17,7 @@ use std::{io, sync::Arc};
 
 use crate::{
     addr::{NetworkId, PortId, Timestamp},
-    balance::{self, Client, Sent, Translation},
+    balance::{self, Balance, Client, Sent, Translation},
     batch::{BATCH, Batch, CAPACITY, Received},
     capture::Captures,
     drops::DropReason,
@@ -84,7 +84,8 @@ impl Engine {
         self.egress.reserve(ports);
         self.captures.adopt(&plan.captures);
         self.copies.resize_with(plan.mirrors.len(), Copies::new);
-        self.forwarder.backlog().adopt(&self.plan, &plan);
+        let before = Pass { now: Timestamp::from_millis(0), plan: &self.plan, worker: self.worker };
+        self.forwarder.backlog().adopt(before, &plan);
         self.round.adopt(&self.plan, &plan, ports);
         self.plan = plan;
     }
@@ -124,7 +125,7 @@ impl Engine {
                     captures.refused(id, reason, bytes);
                 }
             });
-        let mut sender = Sender { pass, batch, captures, backs };
+        let mut sender = Sender { balance: plan.balance.in_use(), pass, batch, captures, backs };
         if captures.is_none() && plan.mirrors.is_empty() {
             forwarder.forward(now, plan, sender.batch, egress);
             sender.batch.exchange(forwarder.heads());
@@ -153,7 +154,8 @@ impl Engine {
     /// Sends a part of the floods to many ports that [wait](crate::spread). Returns whether more do.
     pub fn spread(&mut self, now: Timestamp) -> bool {
         let Self { worker, plan, forwarder, egress, scratch, captures, round, backs, .. } = self;
-        if !round.load(forwarder.backlog(), plan) {
+        let pass = Pass { now, plan, worker: *worker };
+        if !round.load(forwarder.backlog(), pass) {
             return false;
         }
         round.step(plan, egress);
@@ -162,7 +164,8 @@ impl Engine {
             captures.begin();
         }
         let pass = Pass { now, plan, worker: *worker };
-        let mut sender = Sender { pass, batch: round.batch(), captures, backs };
+        let mut sender =
+            Sender { balance: plan.balance.in_use(), pass, batch: round.batch(), captures, backs };
         egress.drain(|id, outs| sender.send(id, outs, scratch));
         self.send_answers(now);
         self.is_spreading()
@@ -188,7 +191,8 @@ impl Engine {
         if let Some(captures) = captures {
             captures.begin();
         }
-        let mut sender = Sender { pass: Pass { now, plan, worker: *worker }, batch, captures, backs };
+        let pass = Pass { now, plan, worker: *worker };
+        let mut sender = Sender { balance: plan.balance.in_use(), pass, batch, captures, backs };
         for slot in 0..sender.batch.len() {
             let &Received { ingress, network, .. } = &sender.batch.frames()[slot];
             let out = Out::new(slot, network.unwrap_or(NetworkId(0)), TagOp::Keep);
@@ -200,6 +204,8 @@ impl Engine {
 /// The sending half of a turn.
 struct Sender<'a> {
     pass: Pass<'a>,
+    /// The services, if there are any.
+    balance: Option<&'a Balance>,
     batch: &'a mut Batch,
     captures: Option<&'a Captures>,
     /// Empty but while frames are sent.
@@ -256,9 +262,42 @@ impl Sender<'_> {
             None => outs,
             Some(limit) => self.police_egress(limit, port, outs),
         };
-        match pass.plan.balance.busy_client(id) {
+        match self.balance.and_then(|balance| balance.client(id)) {
             None => port.device.send(&self.transmit(port, outs, max_frame), scratch),
-            Some(client) => self.send_back(client, port, outs, max_frame, scratch),
+            Some(client) => self.send_to_clients(client, port, outs, max_frame, scratch),
+        }
+    }
+
+    /// Sends `outs` by a port that clients of services may be behind.
+    #[inline(never)]
+    fn send_to_clients(
+        &mut self,
+        client: &Client,
+        port: &Port,
+        outs: &[Out],
+        max_frame: usize,
+        scratch: &mut Scratch,
+    ) {
+        if self.pass.plan.balance.notes(port.id) {
+            self.note_gateways(client, outs);
+        }
+        if client.flows.is_empty() {
+            port.device.send(&self.transmit(port, outs, max_frame), scratch);
+        } else {
+            self.send_back(client, port, outs, max_frame, scratch);
+        }
+    }
+
+    /// Notes by whose gateways `outs` have come that leave for backends of services: answers go back there.
+    #[cold]
+    #[inline(never)]
+    fn note_gateways(&self, client: &Client, outs: &[Out]) {
+        let Pass { plan, now, .. } = self.pass;
+        for out in outs.iter().filter(|out| !out.is_flooded()) {
+            let ingress = self.batch.frames()[out.slot()].ingress;
+            if plan.topology.is_tunnel(ingress) {
+                plan.balance.note(client, out.network, self.batch.bytes(out.slot()), now);
+            }
         }
     }
 
@@ -273,12 +312,13 @@ impl Sender<'_> {
         scratch: &mut Scratch,
     ) {
         let Pass { plan, now, .. } = self.pass;
-        for slot in outs.iter().map(|out| out.slot()) {
+        for (slot, network) in outs.iter().map(|out| (out.slot(), out.network)) {
             let Received { ingress, offload, .. } = &self.batch.frames()[slot];
             // An answer of the switch, like "too big", stands in for the backend's.
             if plan.balance.serves(*ingress) || *ingress == port.id {
                 let frame = Sent { slot, bytes: self.batch.bytes(slot), offload };
-                self.backs.extend(client.back(frame, now, true).map(|(_, head)| head));
+                self.backs
+                    .extend(client.back(plan.balance.mark(network), frame, now, true).map(|(_, head)| head));
             }
         }
         self.batch.exchange(self.backs);

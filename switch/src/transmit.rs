@@ -93,7 +93,7 @@ impl Out {
         usize::from(self.slot & !FLOODED)
     }
 
-    fn is_flooded(self) -> bool {
+    pub(crate) fn is_flooded(self) -> bool {
         self.slot & FLOODED != 0
     }
 }

@@ -6,6 +6,7 @@ mod counting;
 
 use std::{
     io,
+    net::IpAddr,
     num::{NonZeroU16, NonZeroU64},
     sync::{
         Arc,
@@ -16,11 +17,12 @@ use std::{
 use counting::ALLOCATIONS;
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp, VlanId},
+    balance::{Affinity, Backend, Balance, Client, Flows, STATION, Service},
     batch::{Batch, HEADROOM},
     counters::PortCounters,
     device::{Device, Refuse},
     engine::Engine,
-    fdb::{Damping, Fdb, Settings},
+    fdb::{Damping, Fdb, Origin, Settings},
     limit::{Limit, Limits},
     offload::{Capabilities, Offload, VNET_HEADER},
     plan::{Plan, Port, Receiver},
@@ -37,6 +39,8 @@ struct Mill {
     /// How many stations take turns as the source.
     stations: u32,
     next: AtomicU32,
+    /// Where else the number of the source is written.
+    counted: Option<usize>,
     capabilities: Capabilities,
     sent: AtomicU64,
 }
@@ -49,6 +53,9 @@ impl Device for Mill {
             let frame = &mut buffer[HEADROOM..HEADROOM + self.frame.len()];
             frame.copy_from_slice(&self.frame);
             frame[8..12].copy_from_slice(&id.to_be_bytes());
+            if let Some(at) = self.counted {
+                frame[at..at + 2].copy_from_slice(&id.to_be_bytes()[2..]);
+            }
             match Offload::parse(&self.header, frame) {
                 Ok(offload) => batch.push(port, None, offload, self.frame.len()),
                 Err(reason) => refuse(port, reason, frame),
@@ -84,11 +91,18 @@ const BEGIN: u64 = 1_000;
 impl Case {
     /// `ports` access ports and a trunk behind them; a table for `limit` stations.
     fn new(ports: u16, limit: u32, sinks: Capabilities, mill: Mill) -> Self {
-        Self::with(ports, limit, Limits::default(), sinks, mill)
+        Self::with(ports, limit, Limits::default(), Arc::default(), sinks, mill)
     }
 
-    /// The same with `limits` at every port.
-    fn with(ports: u16, limit: u32, limits: Limits, sinks: Capabilities, mill: Mill) -> Self {
+    /// The same with `limits` at every port, and services.
+    fn with(
+        ports: u16,
+        limit: u32,
+        limits: Limits,
+        balance: Arc<Balance>,
+        sinks: Capabilities,
+        mill: Mill,
+    ) -> Self {
         let damping = Damping { moves: 3, ..Damping::default() };
         let fdb = Arc::new(Fdb::new(Settings { limit, damping, ..Settings::default() }));
         let networks = [(BLUE, 10), (RED, 20)].map(|(id, vlan)| Network {
@@ -106,7 +120,7 @@ impl Case {
             let device: Arc<dyn Device> = Arc::clone(&sinks) as _;
             Some(Arc::new(Port::new(rules.id, device, PortCounters::of_workers(1))))
         });
-        let plan = Plan { topology, ports: ports.collect(), ..Plan::empty(Arc::clone(&fdb)) };
+        let plan = Plan { topology, balance, ports: ports.collect(), ..Plan::empty(Arc::clone(&fdb)) };
         let device: Arc<dyn Device> = Arc::new(mill);
         let receivers = [0, 1].map(|port| Receiver {
             key: u64::from(port),
@@ -144,6 +158,7 @@ impl Mill {
             frame,
             stations: 1,
             next: AtomicU32::new(0),
+            counted: None,
             capabilities: Capabilities::NONE,
             sent: AtomicU64::new(0),
         }
@@ -168,6 +183,35 @@ fn super_frame() -> Mill {
     frame[34..54].copy_from_slice(&[0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x18, 1, 0, 0, 0, 0, 0]);
     let size = NonZeroU16::new(1448).expect("not zero").get().to_le_bytes();
     Mill { header: [1, 1, 0, 0, size[0], size[1], 34, 0, 16, 0], ..Mill::of(frame) }
+}
+
+/// Segments of so many clients to a service, and room for so many flows.
+fn service(clients: u32, room: usize) -> Case {
+    let mut frame = to(STATION);
+    frame.resize(74, 0);
+    frame[14..34].copy_from_slice(&[0x45, 0, 0, 60, 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 9, 0, 2, 10, 9, 0, 100]);
+    frame[34..54].copy_from_slice(&[0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 1, 0, 0, 0, 0, 0]);
+    // The mill counts in the station's address, and here in the client's as well.
+    let mill = Mill { stations: clients, counted: Some(28), ..Mill::of(frame) };
+    let backend = |last: u8| Backend {
+        address: IpAddr::from([10, 9, 1, last]),
+        mac: MacAddr([2, 0xff, 0, 0, 0, last]),
+        is_ready: true,
+        ends: None,
+        given: Arc::default(),
+    };
+    let address = IpAddr::from([10, 9, 0, 100]);
+    let mut balance = Balance::default();
+    let web = Service::new(address, Affinity::None, [backend(1), backend(2)]);
+    balance.services.insert((BLUE, address), Arc::new(web));
+    balance.clients = vec![Some(Arc::new(Client::new(Flows::of_process(room, 1))))];
+    balance.clients.push(balance.clients[0].clone());
+    let case = Case::with(4, 100_000, Limits::default(), balance.into(), Capabilities::ALL, mill);
+    case.fdb.pin(BLUE, STATION, PortId::SERVICES, Origin::Control, NOW);
+    for last in [1, 2] {
+        case.fdb.learn(case.fdb.station(BLUE, backend(last).mac), PortId(3), None, NOW);
+    }
+    case
 }
 
 #[test]
@@ -197,13 +241,21 @@ fn forwarding_allocates_nothing() {
     for (name, mut case) in cases {
         assert_eq!(case.allocations(name, 30), 0, "{name}");
     }
+    // By one flow, by new ones that find room, and by new ones that make others go.
+    for (clients, room) in [(1, 64), (2_000, 65_536), (2_000, 64)] {
+        let mut case = service(clients, room);
+        assert_eq!(case.allocations("to a service", 60), 0, "{clients} clients, room for {room}");
+        let client = case.engine.plan().balance.clients[0].clone().expect("it has clients");
+        assert_eq!(client.flows.len(), usize::try_from(clients).expect("few").min(room));
+        assert_eq!(client.flows.evicted() > 0, room < 2_000 && clients > 1);
+    }
     // 79 turns a round: every station comes in by the other port each time, and few of them are remembered.
     let mut moving = Case::new(4, 100_000, all, stations(79 * 64, broadcast()));
     assert_eq!(moving.allocations("more stations move than are remembered", 1000), 0);
     assert!(moving.fdb.totals().moved > 10_000);
     let limit = NonZeroU64::new(1_000_000).map(|rate| Limit::new(rate, 1_000_000));
     let limits = Limits { rx: limit, tx: limit };
-    let mut limited = Case::with(4, 1000, limits, all, stations(1, broadcast()));
+    let mut limited = Case::with(4, 1000, limits, Arc::default(), all, stations(1, broadcast()));
     assert_eq!(limited.allocations("frames above a limit", 30), 0);
     let mut held = Case { pace: 1_000, ..Case::new(4, 1000, all, stations(64, broadcast())) };
     assert_eq!(held.allocations("stations that are held", 30), 0);

@@ -106,7 +106,9 @@ pub fn busybox(folder: &Path) -> PathBuf {
     let bin = root.join("bin");
     fs::create_dir_all(&bin).unwrap();
     fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
-    for name in ["sh", "ping", "wget", "nc", "ip", "sleep", "cat", "httpd", "true", "echo"] {
+    for name in
+        ["sh", "ping", "wget", "nc", "ip", "sleep", "cat", "httpd", "true", "echo", "grep", "nslookup"]
+    {
         let _ = std::os::unix::fs::symlink("busybox", bin.join(name));
     }
     fs::write(root.join("index.html"), "hello\n").unwrap();
@@ -213,6 +215,18 @@ impl Engine {
         self.try_run(&[&[CLIENT, "--host", &address(&self.folder)], arguments].concat())
     }
 
+    /// Its API's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("docker.sock")
+    }
+
+    /// The command that runs docker, to be spawned on the engine's host.
+    pub fn command_of(&self, arguments: &[&str]) -> Command {
+        let mut command = self.mounts.command(CLIENT);
+        command.args(["--host", &address(&self.folder)]).args(arguments);
+        command
+    }
+
     /// Runs docker in a thread, to be joined after the engine was killed.
     pub fn in_background(&self, arguments: &[&str]) -> JoinHandle<Output> {
         let mut command = self.command(&[&[CLIENT, "--host", &address(&self.folder)], arguments].concat());
@@ -268,7 +282,7 @@ impl Engine {
 
     /// Runs vswitchctl with this engine at Docker's default socket.
     pub fn try_ctl(&self, switch: &Vswitchd, arguments: &[&str]) -> Output {
-        let socket = self.folder.join("docker.sock");
+        let socket = self.socket();
         let linked = self.try_run(&["ln", "-sf", socket.to_str().unwrap(), "/run/docker.sock"]);
         assert_eq!(linked.code, 0, "{}", linked.stderr);
         let (program, socket) = (crate::daemon::binary("vswitchctl"), switch.socket());

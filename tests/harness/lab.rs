@@ -75,7 +75,7 @@ impl Lab {
                 drops.map(|(_, count)| count).sum::<u64>()
             };
             let fates = [
-                totals.unicast + totals.flooded + totals.answered + drops(false),
+                totals.unicast + totals.flooded + totals.answered + totals.waiting + drops(false),
                 totals.tx_frames + drops(true),
             ];
             assert_eq!([totals.rx_frames, totals.offered], fates, "{whose}, port {port}: {totals:?}");

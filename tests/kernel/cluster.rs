@@ -16,9 +16,9 @@ use tempfile::TempDir;
 use vswitch_tests::{Netns, Vswitchd, eventually, net, process::Running, within};
 
 /// Hosts on one link: 10.8.0.1 and so on.
-struct Hosts {
-    hosts: Vec<Vswitchd>,
-    link: Netns,
+pub(crate) struct Hosts {
+    pub(crate) hosts: Vec<Vswitchd>,
+    pub(crate) link: Netns,
 }
 
 impl Hosts {
@@ -39,7 +39,7 @@ impl Hosts {
     }
 
     /// The same, all in a cluster that the first one has begun.
-    fn joined(count: usize) -> Self {
+    pub(crate) fn joined(count: usize) -> Self {
         let hosts = Self::start(count);
         hosts.init();
         (2..=count).for_each(|number| hosts.join(number));
@@ -47,15 +47,15 @@ impl Hosts {
     }
 
     /// The host of that number, from 1 on.
-    fn host(&self, number: usize) -> &Vswitchd {
+    pub(crate) fn host(&self, number: usize) -> &Vswitchd {
         &self.hosts[number - 1]
     }
 
-    fn ctl(&self, number: usize, line: &str) -> Value {
+    pub(crate) fn ctl(&self, number: usize, line: &str) -> Value {
         self.host(number).ctl(&line.split(' ').collect::<Vec<_>>())
     }
 
-    fn refused(&self, number: usize, line: &str) -> String {
+    pub(crate) fn refused(&self, number: usize, line: &str) -> String {
         self.host(number).refusal(&line.split(' ').collect::<Vec<_>>()).1
     }
 
@@ -72,7 +72,7 @@ impl Hosts {
     }
 
     /// Connects a container of a host; returns its address.
-    fn connect(&self, number: usize, network: &str, container: &Netns) -> String {
+    pub(crate) fn connect(&self, number: usize, network: &str, container: &Netns) -> String {
         let endpoint = self.ctl(number, &format!("network connect {network} netns:{}", container.name()));
         let address = endpoint["addresses"][0].as_str().unwrap();
         address.split('/').next().unwrap().to_owned()

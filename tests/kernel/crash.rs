@@ -27,10 +27,19 @@ impl World {
             let about = pick(network, &["name", "driver", "mtu", "labels", "options", "subnet", "ports"]);
             json!([about, endpoints.collect::<Vec<_>>()])
         });
+        let services = self.switch.ctl(&["service", "ls"]);
+        let services = services.as_array().unwrap().iter().map(|service| {
+            let backends = service["backends"].as_array().into_iter().flatten();
+            let backends = backends.map(|it| pick(it, &["name", "addresses", "state"]));
+            let about =
+                pick(service, &["name", "network", "address", "selector", "publish", "drain", "health"]);
+            json!([about, backends.collect::<Vec<_>>()])
+        });
         let ports = self.switch.ctl(&["port", "ls"]);
         let ports = ports.as_array().unwrap().iter().map(|port| pick(port, &["name", "state", "mtu"]));
         json!({
             "networks": networks.collect::<Vec<_>>(),
+            "services": services.collect::<Vec<_>>(),
             "ports": ports.collect::<Vec<_>>(),
             "rules": self.rules(),
             "host": interfaces(&self.switch.host),
@@ -89,19 +98,53 @@ fn a_command_is_done_wholly_or_not_at_all() {
         (&["disconnect", "blue", "db"], connect_veth),
         (remove, create),
     ] {
-        wholly_or_not_at_all(&mut world, command, undo);
+        let of_network = |arguments: &[_]| [&["network"], arguments].concat();
+        wholly_or_not_at_all(&mut world, &of_network(command), &of_network(undo));
     }
     assert_eq!(world.rules(), [""], "nothing is left behind");
 }
 
+#[test]
+fn so_is_a_command_for_services() {
+    let containers = [Netns::new("web"), Netns::new("db")];
+    let web = format!("netns:{}", containers[0].name());
+    let mut world = World { switch: Vswitchd::start_fragile(&net()), containers };
+    let done = |world: &World, line: &[&str]| assert_eq!(world.switch.try_ctl(line).code, 0, "{line:?}");
+    done(&world, &["network", "create", "--subnet", "10.9.0.0/24", "--opt", "ifname=gw-blue", "blue"]);
+    done(
+        &world,
+        &["network", "connect", "--name", "web", "--ip", "10.9.0.3", "--label", "app=web", "blue", &web],
+    );
+    let create =
+        &["service", "create", "--network", "blue", "--ip", "10.9.0.100", "--publish", "8080:80", "shop"][..];
+    let remove = &["service", "rm", "shop"][..];
+    let select = [
+        "service",
+        "update",
+        "--selector-add",
+        "app=web",
+        "--drain",
+        "web",
+        "--publish-add",
+        "53:53/udp",
+        "shop",
+    ];
+    let back =
+        ["service", "update", "--selector-rm", "app", "--resume", "web", "--publish-rm", "53/udp", "shop"];
+    for (command, undo) in
+        [(create, remove), (&select[..], &back[..]), (&back[..], &select[..]), (remove, create)]
+    {
+        wholly_or_not_at_all(&mut world, command, undo);
+    }
+}
+
 /// Kills the daemon at the first step of `command`, then at the second, and so on until it completes.
 fn wholly_or_not_at_all(world: &mut World, command: &[&str], undo: &[&str]) {
-    let network = |switch: &Vswitchd, arguments: &[&str]| switch.try_ctl(&[&["network"], arguments].concat());
     let before = world.seen();
     let mut done = None;
     for steps in 0.. {
         world.switch.crash_after(steps);
-        let answer = network(&world.switch, command);
+        let answer = world.switch.try_ctl(command);
         if answer.code == 0 {
             world.switch.crash_no_more();
             assert!(steps > 3, "{command:?} has more steps than {steps}: is this build one for development?");
@@ -115,7 +158,7 @@ fn wholly_or_not_at_all(world: &mut World, command: &[&str], undo: &[&str]) {
             continue;
         }
         assert_eq!(*done.get_or_insert_with(|| now.clone()), now, "{command:?}, killed after {steps} steps");
-        let undone = network(&world.switch, undo);
+        let undone = world.switch.try_ctl(undo);
         assert_eq!(undone.code, 0, "{command:?}, killed after {steps} steps: {now:#} was {before:#}");
         assert_eq!(world.seen(), before, "{undo:?}, after {command:?} that was killed after {steps} steps");
     }

@@ -185,10 +185,14 @@ fn a_host_reaches_containers_of_other_hosts() {
     assert_ne!(gateways[0].mac, gateways[1].mac);
     link.tell(0, &json!({"stations": [link.far_is.record(1, 1), gateways[1].record(1, 1)]}));
     link.tell(1, &json!({"stations": [link.near_is.record(0, 1), gateways[0].record(0, 1)]}));
-    for (at, other, here, address) in
-        [(0, 1, &link.near, &link.far_is.addresses[0]), (1, 0, &link.far, &link.near_is.addresses[0])]
-    {
-        link.hosts[at].host.reaches(address);
+    for (at, other, here, there) in [(0, 1, &link.near, &link.far_is), (1, 0, &link.far, &link.near_is)] {
+        for address in &there.addresses {
+            // Of IPv6, too: the kernel would take the gateway's if that has more bits in common with the destination.
+            let way = link.hosts[at].host.ip(&format!("route get {address}"));
+            let sends = way.split_whitespace().skip_while(|word| *word != "src").nth(1).unwrap();
+            assert!(gateways[at].addresses.iter().any(|own| own == sends), "{way}");
+            link.hosts[at].host.reaches(address);
+        }
         here.reaches("10.9.0.1");
         // A container reaches the other host, too.
         here.reaches(&gateways[other].addresses[0]);

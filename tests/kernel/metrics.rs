@@ -136,6 +136,16 @@ fn each_panel_of_the_dashboard_shows_something() {
     ping.args(["-q", "-i", "0.01", "10.9.0.2"]).stdout(Stdio::null());
     let _traffic = Running(metered.0.web.run(|| ping.spawn().unwrap()));
     metered.0.web.raw("eth0").send(&frame(BROADCAST, [1, 0, 0, 0, 0, 1], EXPERIMENT, b"from a group"));
+    let switch = &metered.0.switch;
+    let web = format!("netns:{}", metered.0.web.name());
+    for line in [
+        "network create --subnet 10.7.0.0/24 shop",
+        "service create --network shop shop",
+        &format!("network connect --service shop --name shop-1 shop {web}"),
+    ] {
+        let output = switch.try_ctl(&line.split(' ').collect::<Vec<_>>());
+        assert_eq!(output.code, 0, "{line}: {}", output.stderr);
+    }
     let _prometheus = metered.prometheus();
     let dashboard = fs::read_to_string(packaging("grafana/vswitch.json")).unwrap();
     let dashboard: Value = serde_json::from_str(&dashboard).unwrap();

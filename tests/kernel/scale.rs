@@ -89,8 +89,8 @@ fn a_thousand_ports_start_fast_and_cost_little() {
     assert!(resident < 100 << 20, "{resident} bytes");
     assert!(load < 0.01, "{load}");
     assert!(started < Duration::from_secs(5), "{started:?}");
-    // 5 s for two thousand, on a machine three times as slow.
-    assert!(shrunk < Duration::from_secs(8) && stopped < Duration::from_secs(8), "{shrunk:?}, {stopped:?}");
+    // 0.1 s and 0.8 s on a machine that is quiet: a tenth of what each may take, as others may be busy.
+    assert!(shrunk < Duration::from_secs(2) && stopped < Duration::from_secs(8), "{shrunk:?}, {stopped:?}");
 }
 
 /// The first `ports` of [`PORTS`] veth ports that the kernel forwards between; two have addresses.

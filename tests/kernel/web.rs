@@ -138,7 +138,8 @@ fn a_person_sees_ports_come_and_go_and_finds_an_address() {
 #[test]
 fn an_empty_switch_says_what_to_do_and_containers_are_found_by_address() {
     let web = Netns::new("web");
-    let switch = Vswitchd::start(&net().switch("name = \"host1\"").api(WEB));
+    let config = net().switch("name = \"host1\"").api(WEB).keys("[dns]\nenabled = true");
+    let switch = Vswitchd::start(&config);
     let mut browser = Browser::start(&switch.host);
     browser.resize(1440, 900, false);
     browser.visit(PAGE);
@@ -156,6 +157,10 @@ fn an_empty_switch_says_what_to_do_and_containers_are_found_by_address() {
     browser.press("/");
     browser.type_in("10.9.0.106");
     browser.sees("[...document.querySelectorAll('#fdb tbody tr')].map((row) => row.children[1].textContent).join() === '10.9.0.106'");
+    browser.press("Escape");
+    browser.press("n");
+    browser.type_in("10.9.0.106");
+    browser.sees("[...document.querySelectorAll('#names tbody tr')].map((row) => row.children[1].textContent).join() === 'blue'");
     browser.press("Escape");
     browser.press("p");
     browser.type_in("8080:80/tcp");

@@ -7,7 +7,8 @@ mod stream;
 use std::{
     io,
     path::{Path, PathBuf},
-    time::Duration,
+    pin::pin,
+    time::{Duration, Instant},
 };
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -40,8 +41,11 @@ use vswitch_model::{
 
 pub use stream::CaptureBody;
 
-/// Time limit for a response. A reload of a thousand ports takes seconds.
+/// Time limit for a response. A change may take longer, if the daemon says meanwhile that it is there.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Time between two questions how far a change is.
+const ASK: Duration = Duration::from_secs(2);
 
 /// Longest response that is read, in bytes: about 100 bytes per entry of a full MAC table.
 const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
@@ -61,6 +65,9 @@ pub enum ClientError {
     /// The socket is unreachable for another reason, or the connection broke.
     #[error("cannot talk to {}: {}", .0.display(), .1)]
     Broken(PathBuf, String),
+    /// The connection broke, or the daemon stopped answering, between the request for a change and its answer.
+    #[error("vswitchd at {} has not answered ({}): whether the change happened is not known; `vswitchctl events` and `vswitchctl status` tell", .0.display(), .1)]
+    Unknown(PathBuf, String),
     /// The daemon ended while it was followed.
     #[error("vswitchd at {} has ended", .0.display())]
     Ended(PathBuf),
@@ -73,12 +80,24 @@ pub enum ClientError {
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
+    /// Hears how far a change is that takes long.
+    told: Option<fn(&str)>,
 }
 
 impl Client {
     /// Creates a client of the daemon at `socket`. Nothing is opened yet.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into() }
+        Self { socket: socket.into(), told: None }
+    }
+
+    /// The same, which tells how far a change is that takes more than some seconds.
+    pub fn telling(self, told: fn(&str)) -> Self {
+        Self { told: Some(told), ..self }
+    }
+
+    /// The daemon's socket.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Returns the status of the daemon.
@@ -343,7 +362,10 @@ impl Client {
         let since = filter.since_ms.map(|since| since.to_string());
         let follow = filter.follow.then_some("true");
         let path = query("/v1/events", &[("since_ms", since.as_deref()), ("follow", follow)]);
-        let answer = open(&self.socket, Method::GET, &path, Bytes::new()).await;
+        let answer = async {
+            open(UnixStream::connect(&self.socket).await?, Method::GET, &path, JSON, Bytes::new()).await
+        };
+        let answer = answer.await;
         let (status, mut body) = answer.map_err(|error| connect_error(&self.socket, error))?;
         if !status.is_success() {
             let body =
@@ -414,14 +436,46 @@ impl Client {
     }
 
     async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
-        let exchange = exchange(&self.socket, method, path, body);
-        let answer =
-            timeout(PATIENCE, exchange).await.map_err(|_| self.broken("no answer within a minute"))?;
-        let (status, body) = answer.map_err(|error| connect_error(&self.socket, error))?;
+        let (status, body) = match method {
+            Method::GET => exchange(&self.socket, method, path, body)
+                .await
+                .map_err(|error| connect_error(&self.socket, error))?,
+            _ => self.change(method, path, body).await?,
+        };
         if status.is_success() {
             return Ok(body);
         }
         Err(self.refusal(status, &body))
+    }
+
+    /// Sends a change, and waits for as long as the daemon says that it is there.
+    async fn change(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let stream =
+            UnixStream::connect(&self.socket).await.map_err(|error| connect_error(&self.socket, error))?;
+        let unknown = |why: String| ClientError::Unknown(self.socket.clone(), why);
+        let (mut answer, mut heard) = (pin!(converse(stream, method, path, JSON, body)), Instant::now());
+        loop {
+            if let Ok(answer) = timeout(ASK, &mut answer).await {
+                return answer.map_err(|error| unknown(error.to_string()));
+            }
+            let status = exchange(&self.socket, Method::GET, "/v1/status", Bytes::new());
+            match timeout(ASK, status).await {
+                Ok(Ok((_, body))) => {
+                    heard = Instant::now();
+                    let status = serde_json::from_slice(&body).ok();
+                    if let (Some(told), Some(Status { busy: Some(busy), .. })) = (self.told, status) {
+                        told(&busy);
+                    }
+                }
+                _ if heard.elapsed() > PATIENCE => return Err(unknown("nothing for a minute".into())),
+                _ => {}
+            }
+        }
     }
 
     fn refusal(&self, status: StatusCode, body: &[u8]) -> ClientError {
@@ -461,19 +515,45 @@ pub(crate) async fn exchange(
     path: &str,
     body: Bytes,
 ) -> io::Result<(StatusCode, Bytes)> {
-    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer within a minute");
-    timeout(PATIENCE, converse(socket, method, path, body)).await.map_err(late)?
+    exchange_as(socket, method, path, JSON, body).await
 }
 
-async fn converse(socket: &Path, method: Method, path: &str, body: Bytes) -> io::Result<(StatusCode, Bytes)> {
-    let (status, body) = open(socket, method, path, body).await?;
+/// The content type of the API.
+const JSON: &str = "application/json";
+
+/// Like [`exchange`], with a body of the content type `kind`.
+pub(crate) async fn exchange_as(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    kind: &str,
+    body: Bytes,
+) -> io::Result<(StatusCode, Bytes)> {
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer within a minute");
+    let exchange = async { converse(UnixStream::connect(socket).await?, method, path, kind, body).await };
+    timeout(PATIENCE, exchange).await.map_err(late)?
+}
+
+async fn converse(
+    stream: UnixStream,
+    method: Method,
+    path: &str,
+    kind: &str,
+    body: Bytes,
+) -> io::Result<(StatusCode, Bytes)> {
+    let (status, body) = open(stream, method, path, kind, body).await?;
     let body = Limited::new(body, ANSWER_LIMIT).collect().await.map_err(io::Error::other)?;
     Ok((status, body.to_bytes()))
 }
 
 /// Sends a request, and returns the status of the response and its unread body.
-async fn open(socket: &Path, method: Method, path: &str, body: Bytes) -> io::Result<(StatusCode, Incoming)> {
-    let stream = UnixStream::connect(socket).await?;
+async fn open(
+    stream: UnixStream,
+    method: Method,
+    path: &str,
+    kind: &str,
+    body: Bytes,
+) -> io::Result<(StatusCode, Incoming)> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     // It ends with the body, or when the body is dropped.
     tokio::spawn(connection);
@@ -481,7 +561,7 @@ async fn open(socket: &Path, method: Method, path: &str, body: Bytes) -> io::Res
         .method(method)
         .uri(path)
         .header(HOST, "localhost")
-        .header(CONTENT_TYPE, "application/json")
+        .header(CONTENT_TYPE, kind)
         .body(Full::new(body))
         .map_err(io::Error::other)?;
     let response = sender.send_request(request).await.map_err(io::Error::other)?;

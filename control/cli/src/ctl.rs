@@ -103,7 +103,7 @@ async fn run(cli: &Cli) -> Result<ExitCode, ClientError> {
 /// # Errors
 /// When the daemon is unreachable or refuses.
 pub async fn execute(cli: &Cli) -> Result<String, ClientError> {
-    let client = Client::new(&cli.socket);
+    let client = Client::new(&cli.socket).telling(|busy| eprintln!("vswitchctl: {busy}"));
     let json = cli.json;
     match &cli.command {
         Command::Status { watch: None, .. } => render(json, &client.status().await?, show::status),
@@ -299,7 +299,8 @@ pub fn exit_code(error: &ClientError) -> u8 {
         ClientError::NotRunning(_)
         | ClientError::Died(_)
         | ClientError::Ended(_)
-        | ClientError::Broken(..) => 3,
+        | ClientError::Broken(..)
+        | ClientError::Unknown(..) => 3,
         ClientError::NoRights(_) => 5,
         ClientError::Refused(refusal) => code_of(refusal.kind),
     }

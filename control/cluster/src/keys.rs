@@ -9,13 +9,15 @@
 //! | `gone/HOST` | when it was removed: fences a host that comes back | who removes it |
 //! | `net/ID`, `netname/NAME`, `vni/N` | the network; its id twice | who creates it, in one transaction |
 //! | `block/ID/ADDRESS` | a range of a network's addresses, and the host that assigns them | that host |
+//! | `svc/ID/SERVICE`, `svcname/SERVICE` | a service of a network; the network's id | who creates it, in one transaction with the next |
+//! | `vip/ID/ADDRESS`, `port/tcp/N` | the service that has the address, or publishes the port | the same |
 //! | `ep/ID/ENDPOINT` | [`Endpoint`](crate::record::Endpoint) | its host |
 //!
 //! `ID` and `ENDPOINT` are the first twelve digits of ids.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
-use vswitch_model::{Id, Name};
+use vswitch_model::{Id, Name, publish::Protocol};
 
 /// Where the keys of a cluster are, unless it is told otherwise.
 pub const PREFIX: &str = "/vswitch/v1/";
@@ -47,6 +49,14 @@ pub enum Key {
     Block(Short, IpAddr),
     /// `ep/ID/ENDPOINT`
     Endpoint(Short, Short),
+    /// `svc/ID/SERVICE`
+    Service(Short, Name),
+    /// `svcname/SERVICE`
+    ServiceName(Name),
+    /// `vip/ID/ADDRESS`
+    Vip(Short, IpAddr),
+    /// `port/PROTOCOL/N`
+    Port(Protocol, u16),
 }
 
 impl Short {
@@ -94,6 +104,10 @@ impl fmt::Display for Key {
             Self::Vni(vni) => write!(f, "vni/{vni}"),
             Self::Block(network, first) => write!(f, "block/{network}/{first}"),
             Self::Endpoint(network, endpoint) => write!(f, "ep/{network}/{endpoint}"),
+            Self::Service(network, name) => write!(f, "svc/{network}/{name}"),
+            Self::ServiceName(name) => write!(f, "svcname/{name}"),
+            Self::Vip(network, address) => write!(f, "vip/{network}/{address}"),
+            Self::Port(protocol, number) => write!(f, "port/{protocol}/{number}"),
         }
     }
 }
@@ -117,6 +131,13 @@ impl FromStr for Key {
             ("vni", None) => first.ok_or(())?.parse().map(Self::Vni).map_err(drop),
             ("block", Some(address)) => Ok(Self::Block(short(first)?, address.parse().map_err(drop)?)),
             ("ep", Some(endpoint)) => Ok(Self::Endpoint(short(first)?, endpoint.parse()?)),
+            ("svc", Some(name)) => Ok(Self::Service(short(first)?, name.parse().map_err(drop)?)),
+            ("svcname", None) => name().map(Self::ServiceName),
+            ("vip", Some(address)) => Ok(Self::Vip(short(first)?, address.parse().map_err(drop)?)),
+            ("port", Some(number)) => {
+                let protocol = first.ok_or(())?.parse().map_err(drop)?;
+                Ok(Self::Port(protocol, number.parse().map_err(drop)?))
+            }
             _ => Err(()),
         }
     }
@@ -140,12 +161,24 @@ mod tests {
             "block/0123456789ab/10.0.0.8",
             "block/0123456789ab/fd00::40",
             "ep/0123456789ab/ba9876543210",
+            "svc/0123456789ab/web",
+            "svcname/web",
+            "vip/0123456789ab/10.0.0.9",
+            "port/udp/5353",
         ] {
             assert_eq!(text.parse::<Key>().map(|key| key.to_string()).as_deref(), Ok(text));
         }
-        for text in
-            ["", "meta/x", "node", "net/0123", "net/0123456789AB", "ep/0123456789ab", "vni/x", "other"]
-        {
+        for text in [
+            "",
+            "meta/x",
+            "node",
+            "net/0123",
+            "net/0123456789AB",
+            "ep/0123456789ab",
+            "vni/x",
+            "port/tcp",
+            "other",
+        ] {
             assert_eq!(text.parse::<Key>(), Err(()), "{text}");
         }
     }

@@ -274,6 +274,20 @@ impl Mirror {
         })
     }
 
+    /// All services, by network and name.
+    pub fn services(&self) -> impl Iterator<Item = &std::sync::Arc<vswitch_model::ServiceSpec>> {
+        // No network has this id, so any name will do; the last of them is followed by another kind of key.
+        let first = Key::Service(Short::ALL[0], Name::unnamed());
+        let is_one = |(key, _): &(&Key, &Entry)| matches!(key, Key::Service(..));
+        let all = [&self.entries, &self.ghosts].into_iter();
+        all.flat_map(move |entries| entries.range(first.clone()..).take_while(is_one)).filter_map(
+            |(_, entry)| match &entry.record {
+                Record::Service(service) => Some(service),
+                _ => None,
+            },
+        )
+    }
+
     /// Everything that one host alone writes, with the revisions.
     pub fn owned<'m>(&'m self, host: &'m Name) -> impl Iterator<Item = (&'m Key, &'m Entry)> {
         self.entries.iter().filter(move |(_, entry)| entry.record.owner() == Some(host))
@@ -358,6 +372,10 @@ fn is_haunting(key: &Key) -> bool {
         | Key::NetworkName(_)
         | Key::Vni(_)
         | Key::Block(..)
+        | Key::Service(..)
+        | Key::ServiceName(_)
+        | Key::Vip(..)
+        | Key::Port(..)
         | Key::Endpoint(..) => true,
         Key::Meta | Key::Pools | Key::Alive(_) | Key::Gone(_) => false,
     }

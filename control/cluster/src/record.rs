@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use vswitch::addr::MacAddr;
-use vswitch_model::{Id, Name, NetworkSpec, PoolSpec};
+use vswitch_model::{Id, Name, NetworkSpec, PoolSpec, ServiceSpec};
 
 use crate::keys::Key;
 
@@ -114,6 +114,9 @@ pub struct Endpoint {
     /// The service it is a task of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
+    /// The services that it serves, and whether it passes their checks: its host alone can try.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub serves: BTreeMap<Name, bool>,
     /// Whether it does not serve at the moment.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unready: bool,
@@ -140,8 +143,12 @@ pub enum Record {
     Gone(Gone),
     /// Of `net/..`.
     Network(Arc<NetworkSpec>),
-    /// Of `netname/..` and `vni/..`: the network's id.
+    /// Of `netname/..`, `vni/..` and `svcname/..`: the network's id.
     Taken(Id),
+    /// Of `svc/..`.
+    Service(Arc<ServiceSpec>),
+    /// Of `vip/..` and `port/..`: the service that has it.
+    Held(Name),
     /// Of `block/..`.
     Block(Block),
     /// Of `ep/..`.
@@ -161,7 +168,11 @@ impl Record {
             Key::Alive(_) => Self::Alive(serde_json::from_slice(value)?),
             Key::Gone(_) => Self::Gone(serde_json::from_slice(value)?),
             Key::Network(_) => Self::Network(serde_json::from_slice::<NetworkSpec>(value)?.into()),
-            Key::NetworkName(_) | Key::Vni(_) => Self::Taken(serde_json::from_slice(value)?),
+            Key::NetworkName(_) | Key::Vni(_) | Key::ServiceName(_) => {
+                Self::Taken(serde_json::from_slice(value)?)
+            }
+            Key::Service(..) => Self::Service(serde_json::from_slice::<ServiceSpec>(value)?.into()),
+            Key::Vip(..) | Key::Port(..) => Self::Held(serde_json::from_slice(value)?),
             Key::Block(..) => Self::Block(serde_json::from_slice(value)?),
             Key::Endpoint(..) => Self::Endpoint(serde_json::from_slice::<Endpoint>(value)?.into()),
         })
@@ -177,6 +188,8 @@ impl Record {
             Self::Gone(it) => serde_json::to_vec(it),
             Self::Network(it) => serde_json::to_vec(&**it),
             Self::Taken(it) => serde_json::to_vec(it),
+            Self::Service(it) => serde_json::to_vec(&**it),
+            Self::Held(it) => serde_json::to_vec(it),
             Self::Block(it) => serde_json::to_vec(it),
             Self::Endpoint(it) => serde_json::to_vec(&**it),
         };

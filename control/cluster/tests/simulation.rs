@@ -3,6 +3,9 @@
 //! `VSWITCH_SEEDS=10000 cargo test --release -p vswitch-cluster --test simulation` runs more seeds; `VSWITCH_SEED=N` one.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, in its helpers too")]
 
+#[path = "simulation/services.rs"]
+mod services;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
@@ -50,6 +53,8 @@ struct Machine {
     cluster: Cluster,
     /// Endpoints by id, with their networks: what really runs here.
     endpoints: BTreeMap<Id, (Id, Endpoint)>,
+    /// Addresses that it has chosen for services.
+    promised: services::Promised,
     /// Inputs on their way, by time of arrival.
     inbox: VecDeque<(Duration, Input)>,
     /// Where its watch is, if it has one; and whether that was cut.
@@ -143,6 +148,7 @@ impl World {
         Machine {
             cluster: Cluster::new(me, mirror),
             endpoints,
+            promised: BTreeSet::new(),
             inbox: VecDeque::new(),
             watch: None,
             cut_off: false,
@@ -288,9 +294,10 @@ impl World {
             7 => {
                 let saved = self.machines[index].cluster.save();
                 let endpoints = std::mem::take(&mut self.machines[index].endpoints);
+                let promised = std::mem::take(&mut self.machines[index].promised);
                 let cut_off = self.machines[index].cut_off;
                 self.machines[index] = self.machine(index, Mirror::load(saved), endpoints);
-                self.machines[index].cut_off = cut_off;
+                (self.machines[index].cut_off, self.machines[index].promised) = (cut_off, promised);
             }
             // An `alive` is deleted by hand.
             8 => drop(self.store.transact(Txn {
@@ -334,6 +341,9 @@ impl World {
             .then(|| networks[usize::try_from(self.dice.below(networks.len() as u64)).unwrap()].clone());
         self.machines[index].asked += 1;
         let id = self.machines[index].asked;
+        if self.dice.one_in(5) {
+            return self.act_on_services(index, id);
+        }
         match self.dice.below(8) {
             0 if networks.len() < 6 => {
                 let mut spec = NetworkSpec::plain(format!("net{}", self.dice.below(8)).parse().unwrap());
@@ -377,17 +387,7 @@ impl World {
             return;
         }
         let id = network.id();
-        let used: BTreeSet<IpAddr> = machine
-            .endpoints
-            .values()
-            .filter(|(it, _)| *it == id)
-            .flat_map(|(_, it)| it.ips.clone())
-            .collect();
-        let subnet = &network.subnets[0];
-        let is_free = |ip: &IpAddr| !used.contains(ip) && Some(*ip) != subnet.gateway;
-        let held = machine.cluster.held(&id);
-        let all = subnet.subnet.hosts();
-        let Some(ip) = all.filter(|ip| held.iter().any(|it| it.contains(ip))).find(is_free) else { return };
+        let Some(ip) = self.free_address(index, network) else { return };
         let IpAddr::V4(v4) = ip else { return };
         let [a, b, c, d] = v4.octets();
         let fresh = self.fresh();
@@ -399,6 +399,7 @@ impl World {
             ips: vec![ip],
             aliases: Vec::new(),
             service: None,
+            serves: BTreeMap::new(),
             unready: false,
             seq: 0,
             since: None,
@@ -476,6 +477,7 @@ impl World {
             assert!(subnets.iter().all(|it: &ipnet::IpNet| !it.contains(&own)), "seed {seed}: {own} twice");
             subnets.push(own);
         }
+        self.check_services(&truth);
         for (index, machine) in self.machines.iter().enumerate() {
             let host = &machine.cluster;
             assert!(host.is_following(), "seed {seed}: host{index} does not follow: {:?}", host.lost());
@@ -543,10 +545,10 @@ fn the_directory_is_the_store_on_every_host_and_no_address_is_given_twice() {
     let seeds = number("VSWITCH_SEEDS").unwrap_or(100);
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let begin = number("VSWITCH_FIRST_SEED").unwrap_or(0);
-    let mut totals = [0_u64; 4];
+    let mut totals = [0_u64; 5];
     std::thread::scope(|scope| {
         let run = |thread: u64| {
-            let mut totals = [0; 4];
+            let mut totals = [0; 5];
             for seed in (begin + thread..begin + seeds).step_by(usize::try_from(threads).unwrap()) {
                 let world = simulate(seed);
                 let endpoints: usize = world.machines.iter().map(|it| it.endpoints.len()).sum();
@@ -554,6 +556,7 @@ fn the_directory_is_the_store_on_every_host_and_no_address_is_given_twice() {
                 totals[0] += endpoints as u64;
                 totals[1] += events.clone().filter(|it| matches!(it, Event::StoreLost(_))).count() as u64;
                 totals[2] += events.clone().filter(|it| matches!(it, Event::Restored)).count() as u64;
+                totals[4] += world.count_services();
                 totals[3] += events.filter(|it| matches!(it, Event::Mended(_))).count() as u64;
             }
             totals
@@ -564,10 +567,10 @@ fn the_directory_is_the_store_on_every_host_and_no_address_is_given_twice() {
             totals.iter_mut().zip(part).for_each(|(total, part)| *total += part);
         }
     });
-    let [endpoints, lost, restored, mended] = totals;
+    let [endpoints, lost, restored, mended, services] = totals;
     println!(
-        "{seeds} seeds: {endpoints} endpoints at the end, store lost {lost} times, restored {restored}, copies mended {mended}"
+        "{seeds} seeds: {endpoints} endpoints and {services} services at the end, store lost {lost} times, restored {restored}, copies mended {mended}"
     );
     // A simulation in which nothing goes wrong proves nothing.
-    assert!(endpoints > seeds && lost > seeds && restored > 0 && mended > 0);
+    assert!(endpoints > seeds && services > seeds / 2 && lost > seeds && restored > 0 && mended > 0);
 }

@@ -7,8 +7,8 @@
 //!
 //! | routes of a resource | served at |
 //! |---|---|
-//! | `reading`: read only, traffic as numbers only | the socket, and the [web page](crate::web) |
-//! | `watching`: frames, stations and events | the socket |
+//! | `reading`: read only, traffic as numbers and events only | the socket, and the [web page](crate::web) |
+//! | `watching`: frames and stations | the socket |
 //! | `writing` | the socket |
 //!
 //! A client that can open the socket can do everything: access is controlled by the socket's owner and group. The `1` of the
@@ -119,7 +119,6 @@ fn all() -> OpenApiRouter<Handle> {
         .merge(daemon::watching())
         .merge(capture::watching())
         .merge(trace::watching())
-        .merge(events::watching())
         .routes(routes!(openapi))
 }
 
@@ -136,6 +135,7 @@ fn reading() -> OpenApiRouter<Handle> {
         .merge(fdb::reading())
         .merge(names::reading())
         .merge(stats::reading())
+        .merge(events::reading())
 }
 
 /// The routes that [`crate::web`] serves as well.

@@ -202,7 +202,10 @@ async fn host_end(
 async fn is_pair(end: &Link, spec: &PortSpec, interface: &InterfaceSpec) -> Result<bool, Error> {
     let (Some(InfoKind::Veth), Some(peer)) = (&end.kind, end.peer) else { return Ok(false) };
     let inside = match &interface.bare {
-        Some(_) => locate(interface, spec.ifname()).await?.map(|place| (place.links, place.ifname)),
+        Some(_) => match locate(interface, spec.ifname()).await? {
+            Some(place) => Some((Links::open(place.namespace)?, place.ifname)),
+            None => None,
+        },
         None => Some((Links::open(namespace(interface)?)?, spec.ifname().to_owned())),
     };
     let Some((links, ifname)) = inside else { return Ok(false) };
@@ -230,10 +233,13 @@ async fn take_former_gateway(interface: &InterfaceSpec, ifname: &str) -> Result<
 
 /// Removes the veth pair that the host's own interface was in an earlier run, and is no longer.
 async fn remove_former_pair(spec: &PortSpec, interface: &InterfaceSpec, owner: &str) -> Result<(), Error> {
+    let is_former = interface.persist && interface.netns.is_none();
+    if !is_former {
+        return Ok(());
+    }
     let links = Links::open(Namespace::current()?)?;
     let host = ifname::veth_host_ifname(&spec.name);
-    let is_former = interface.persist && interface.netns.is_none();
-    if is_former && links.find(&host).await?.and_then(|link| link.alias) == Some(claim(owner, &spec.name)) {
+    if links.find(&host).await?.and_then(|link| link.alias) == Some(claim(owner, &spec.name)) {
         links.delete(&host).await?;
     }
     Ok(())
@@ -257,8 +263,8 @@ async fn open_bare(
 ) -> Result<(Tap, Option<Inode>), Error> {
     match locate(interface, ifname).await? {
         Some(place) => {
-            let tap = open_tap(place.links.namespace(), &place.ifname, interface.persist)?;
-            Ok((tap, place.is_moved.then(|| place.links.namespace().inode())))
+            let tap = open_tap(&place.namespace, &place.ifname, interface.persist)?;
+            Ok((tap, place.is_moved.then(|| place.namespace.inode())))
         }
         // A new one would belong to no container.
         None if bare.moved.is_some() => Err(gone()),
@@ -269,7 +275,7 @@ async fn open_bare(
 /// The place of a bare interface.
 pub(crate) struct Home {
     /// The namespace.
-    pub(crate) links: Links,
+    pub(crate) namespace: Namespace,
     /// Its name there.
     pub(crate) ifname: String,
     /// Whether it was moved out of our namespace.
@@ -281,9 +287,9 @@ pub(crate) struct Home {
 /// # Errors
 /// It is unknown whether it is there.
 pub(crate) async fn locate(interface: &InterfaceSpec, ifname: &str) -> Result<Option<Home>, Error> {
-    let links = Links::open(Namespace::current()?)?;
-    if links.exists(ifname).await? {
-        return Ok(Some(Home { links, ifname: ifname.into(), is_moved: false }));
+    if Links::open(Namespace::current()?)?.exists(ifname).await? {
+        let namespace = Namespace::current()?;
+        return Ok(Some(Home { namespace, ifname: ifname.into(), is_moved: false }));
     }
     let moved = interface.bare.as_ref().and_then(|bare| bare.moved.as_ref());
     let there = match moved.map(Namespace::open) {
@@ -295,7 +301,8 @@ pub(crate) async fn locate(interface: &InterfaceSpec, ifname: &str) -> Result<Op
     };
     let links = Links::open(there)?;
     let found = links.all().await?.into_iter().find(|link| link.mac.is_some() && link.mac == interface.mac);
-    Ok(found.map(|link| Home { links, ifname: link.name, is_moved: true }))
+    let namespace = links.close();
+    Ok(found.map(|link| Home { namespace, ifname: link.name, is_moved: true }))
 }
 
 /// The error of a bare interface that is gone.

@@ -45,6 +45,7 @@ use super::{
 use crate::{
     core::Leave,
     machine::Machine,
+    progress::Progress,
     state::{self, State},
 };
 use vswitch_host::{
@@ -82,6 +83,7 @@ pub(crate) struct Edge {
     /// The stations of other hosts, as directories tell.
     remote: Remote,
     balancing: balance::Balancing,
+    progress: Arc<Progress>,
     next_key: u64,
     swept: usize,
 }
@@ -169,6 +171,7 @@ impl Edge {
             stations: BTreeMap::new(),
             remote: Remote::default(),
             balancing: balance::Balancing::default(),
+            progress: Arc::default(),
             next_key: 0,
             swept: 0,
         })
@@ -179,6 +182,11 @@ impl Edge {
         if self.is_real() {
             self.balancing.keep_in(balance::folder(api));
         }
+    }
+
+    /// How far a long change is.
+    pub(crate) fn progress(&self) -> &Arc<Progress> {
+        &self.progress
     }
 
     /// Whether its devices are the kernel's.

@@ -28,7 +28,7 @@ use tracing::{info, warn};
 use crate::{
     Failure,
     core::{self, Handle},
-    state::{Command, State},
+    state::{Backend, Command, State},
 };
 use vswitch_host::netns::{Namespace, run_in};
 use vswitch_model::{Check, HealthSpec, Id, Name, Netns, api::events::What};
@@ -103,22 +103,23 @@ pub(crate) async fn serve(core: Handle) {
                 let orders = orders(&core.snapshot().state);
                 let there: BTreeSet<_> = orders.iter().map(|order| order.member.clone()).collect();
                 patients.retain(|member, _| there.contains(member));
-                for order in orders {
+                for order in orders.iter() {
                     // One that was away meanwhile, or not checked, goes on from what the core still has of it.
                     let debounce = Debounce { serves: order.serves, against: 0 };
                     let new = || Patient { debounce, due: Instant::now(), is_running: false };
-                    let patient = patients.entry(order.member.clone()).or_insert_with(new);
+                    patients.entry(order.member.clone()).or_insert_with(new);
+                }
+                for order in due(orders, &patients, Instant::now()) {
                     let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { break };
-                    if !patient.is_running && patient.due <= Instant::now() {
-                        patient.is_running = true;
-                        let report = report.clone();
-                        tokio::spawn(async move {
-                            let result = check(&order).await.map_err(|error| error.to_string());
-                            drop(permit);
-                            // The receiver ends with the daemon.
-                            let _ = report.send((order, result)).await;
-                        });
-                    }
+                    let Some(patient) = patients.get_mut(&order.member) else { continue };
+                    patient.is_running = true;
+                    let report = report.clone();
+                    tokio::spawn(async move {
+                        let result = check(&order).await.map_err(|error| error.to_string());
+                        drop(permit);
+                        // The receiver ends with the daemon.
+                        let _ = report.send((order, result)).await;
+                    });
                 }
             }
             Some((order, result)) = reports.recv() => {
@@ -135,12 +136,27 @@ pub(crate) async fn serve(core: Handle) {
     }
 }
 
-/// All endpoints that are checked.
+/// The checks that are due, those first that have waited longest: where more time out than may run at a time, all have their turn.
+fn due(orders: Vec<Order>, patients: &BTreeMap<Member, Patient>, now: Instant) -> Vec<Order> {
+    let due = |order: &Order| Some(patients.get(&order.member)?).filter(|it| !it.is_running).map(|it| it.due);
+    let mut orders: Vec<_> = orders
+        .into_iter()
+        .filter_map(|order| Some((due(&order).filter(|due| *due <= now)?, order)))
+        .collect();
+    orders.sort_by_key(|(due, _)| *due);
+    orders.into_iter().map(|(_, order)| order).collect()
+}
+
+/// All endpoints of this host that are checked.
 fn orders(state: &State) -> Vec<Order> {
     let mut orders = Vec::new();
+    if state.services().all(|it| it.spec.health.is_none()) {
+        return orders;
+    }
+    let serving = state.serving();
     for spec in state.services().map(|it| it.spec) {
         let Some(health) = &spec.health else { continue };
-        for endpoint in state.backends(&spec) {
+        for endpoint in serving.of(&spec.name).iter().filter_map(Backend::here) {
             let netns = endpoint.sandbox.as_ref().or(endpoint.moved.as_ref());
             let (Some(netns), Some(address)) = (netns, endpoint.addresses.first()) else { continue };
             orders.push(Order {
@@ -223,5 +239,34 @@ mod tests {
         assert_eq!(changes("+--+--+"), ".......");
         assert_eq!(changes("---"), "..!");
         assert_eq!(changes("-+-+++"), "....!.");
+    }
+    #[tokio::test]
+    async fn those_that_have_waited_longest_are_first() {
+        let now = Instant::now();
+        let order = |number: usize| Order {
+            member: ("web".parse().unwrap(), Id::of(&number.to_string())),
+            serves: false,
+            name: format!("web-{number}").parse().unwrap(),
+            netns: Netns::Name("web".into()),
+            address: [10, 9, 0, 2].into(),
+            health: HealthSpec::new("tcp:80".parse().unwrap()),
+        };
+        let orders: Vec<_> = (0..3 * CHECKS).map(order).collect();
+        let new = |it: &Order| {
+            (it.member.clone(), Patient { debounce: Debounce::default(), due: now, is_running: false })
+        };
+        let mut patients: BTreeMap<_, _> = orders.iter().map(new).collect();
+        // All time out: each round has room for a third of them.
+        let mut checked = BTreeSet::new();
+        for round in 1..=3 {
+            let then = now + IMPATIENCE * round;
+            for order in due(orders.clone(), &patients, then).into_iter().take(CHECKS) {
+                checked.insert(order.name.clone());
+                if let Some(patient) = patients.get_mut(&order.member) {
+                    patient.due = then + IMPATIENCE;
+                }
+            }
+        }
+        assert_eq!(checked.len(), orders.len());
     }
 }

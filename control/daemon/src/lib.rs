@@ -37,6 +37,7 @@ mod log;
 mod machine;
 mod metrics;
 mod names;
+mod progress;
 mod serve;
 mod services;
 mod sight;

@@ -4,6 +4,8 @@
 //! workers and the closed list of drop reasons, never an address, so the number of series is bounded by the configuration.
 //! Names and units follow <https://prometheus.io/docs/practices/naming/>.
 
+mod services;
+
 use std::{
     fmt,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -25,6 +27,7 @@ use prometheus_client::{
 };
 use tokio::net::TcpListener;
 
+use self::services::Services;
 use crate::{
     api::reply::Refused,
     cluster::Call,
@@ -76,6 +79,7 @@ pub(crate) async fn scrape(core: &Handle) -> Result<String, Error> {
         networks: snapshot.networks(),
         ports: snapshot.ports(),
         stats: snapshot.stats(),
+        services: Services::of(&snapshot),
         refused: core.refused(),
         cluster: if core.cluster().is_member() { core.cluster().call(Call::Show).await.ok() } else { None },
         names: Arc::clone(&core.names),
@@ -94,6 +98,7 @@ struct Scrape {
     networks: Vec<Network>,
     ports: Vec<Port>,
     stats: Stats,
+    services: Services,
     /// Number of requests refused because the queue was full.
     refused: u64,
     /// The cluster, if this host is in one.
@@ -111,6 +116,7 @@ impl Collector for Scrape {
         self.of_table(&mut families)?;
         self.of_cluster(&mut families)?;
         self.of_names(&mut families)?;
+        self.services.encode(&mut families)?;
         self.of_workers(&mut families)
     }
 }

@@ -45,14 +45,20 @@ pub(crate) struct Sockets {
     helpers: attach::Listener,
     metrics: Option<SocketAddr>,
     page: Option<(SocketAddr, Vec<HostName>)>,
-    docker: Option<UnixListener>,
+    docker: Option<PluginSockets>,
     files: Files,
 }
 
 /// Files by which clients find the services.
 struct Files {
     _api: SocketFile,
-    _docker: Option<(SocketFile, Option<docker::SpecFile>)>,
+    _docker: Option<([SocketFile; 2], Option<docker::SpecFile>)>,
+}
+
+/// Where Docker's plugin is asked: by engines themselves, and by managed plugins of a swarm's engines.
+struct PluginSockets {
+    own: UnixListener,
+    swarm: UnixListener,
 }
 
 impl Sockets {
@@ -72,11 +78,14 @@ impl Sockets {
             files: Files { _api: file, _docker: None },
         };
         if docker.enabled {
-            let (listener, file) = listen_at(&docker.socket, SocketType::STREAM, None)?;
-            sockets.docker = Some(UnixListener::from_std(listener.into())?);
+            let (own, file) = listen_at(&docker.socket, SocketType::STREAM, None)?;
+            let swarm = vswitch_model::attach::swarm_socket_path(&api.socket);
+            let (swarm, file_of_swarm) = listen_at(&swarm, SocketType::STREAM, None)?;
+            let [own, swarm] = [own, swarm].map(|it| UnixListener::from_std(it.into()));
+            sockets.docker = Some(PluginSockets { own: own?, swarm: swarm? });
             let spec = docker::SpecFile::write(&docker.socket)
                 .map_err(|error| format!("cannot tell Docker of {}: {error}", docker.socket.display()))?;
-            sockets.files._docker = Some((file, spec));
+            sockets.files._docker = Some(([file, file_of_swarm], spec));
             info!(socket = %docker.socket.display(), "Docker's plugin is announced");
         }
         Ok(sockets)
@@ -139,10 +148,11 @@ impl Services {
         };
         let last_orders = || services.last_orders.clone().cancelled_owned();
         services.api.spawn(api::serve(api, handle(), last_orders()));
-        if let Some(listener) = docker {
+        if let Some(PluginSockets { own, swarm }) = docker {
             let (docker, asked) = (handle().by(Asker::Docker), Arc::<Notify>::default());
-            let plugin = docker::serve(listener, docker.clone(), Arc::clone(&asked), last_orders());
-            services.docker.spawn(plugin);
+            let plugin = docker::Plugin::new(docker.clone(), Arc::clone(&asked));
+            services.docker.spawn(docker::serve(swarm, plugin.of_swarm(), last_orders()));
+            services.docker.spawn(docker::serve(own, plugin, last_orders()));
             services.run(docker::follow(docker, asked));
             services.run(docker::revive());
         }

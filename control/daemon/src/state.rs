@@ -48,6 +48,7 @@ mod record;
 mod refusal;
 mod registry;
 mod service;
+mod serving;
 #[cfg(test)]
 mod tests;
 
@@ -60,6 +61,7 @@ use serde::{Deserialize, Serialize};
 use vswitch::addr::{NetworkId, PortId};
 
 use self::registry::{Entry, Registry};
+pub(crate) use self::serving::{Backend, Place, Serving};
 pub use self::{
     change::{Change, Delta},
     command::Command,
@@ -71,6 +73,7 @@ pub use self::{
     record::Record,
     refusal::{Kind, Refusal},
     service::{Service, ServiceError},
+    serving::RemoteBackend,
 };
 use vswitch_host::gateway::Outside;
 use vswitch_model::{

@@ -52,7 +52,7 @@ const JS: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// The page; it refers to nothing outside.
-const ASSETS: [Asset; 11] = [
+const ASSETS: [Asset; 13] = [
     ("/", HTML, include_str!("web/index.html")),
     ("/style.css", CSS, include_str!("web/style.css")),
     ("/icon.svg", SVG, include_str!("web/icon.svg")),
@@ -64,6 +64,8 @@ const ASSETS: [Asset; 11] = [
     ("/ports.js", JS, include_str!("web/ports.js")),
     ("/fdb.js", JS, include_str!("web/fdb.js")),
     ("/drops.js", JS, include_str!("web/drops.js")),
+    ("/names.js", JS, include_str!("web/names.js")),
+    ("/events.js", JS, include_str!("web/events.js")),
 ];
 
 /// Headers of every response.

@@ -143,11 +143,11 @@ async fn a_thousand_interfaces_take_seconds() {
         wanted(&format!("eth{port}"), spec(&[&address], &[]))
     };
     let wanted: Vec<_> = (0..1000).map(wanted).collect();
-    for result in web_links.configure_all(&wanted).await.unwrap() {
+    for result in web_links.configure_all(&wanted, || {}).await.unwrap() {
         result.unwrap();
     }
     let configured = start.elapsed() - made;
-    for result in web_links.configure_all(&wanted).await.unwrap() {
+    for result in web_links.configure_all(&wanted, || {}).await.unwrap() {
         result.unwrap();
     }
     let again = start.elapsed() - made - configured;

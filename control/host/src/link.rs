@@ -25,7 +25,7 @@ use rtnetlink::{
     AddressMessageBuilder, Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
     packet_route::{
         AddressFamily,
-        address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
+        address::{AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo},
         link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State},
         route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol},
     },
@@ -63,7 +63,7 @@ const HOST_END_MTU: u32 = 65_535;
 pub struct Links {
     namespace: Namespace,
     handle: Handle,
-    connection: JoinHandle<()>,
+    _connection: Connection,
 }
 
 /// An interface as the kernel reports it.
@@ -150,12 +150,17 @@ impl Links {
         let (connection, handle, _unsolicited) = opened
             .and_then(|result| result)
             .map_err(|error| LinkError::Open(namespace.to_string(), error))?;
-        Ok(Self { namespace, handle, connection: tokio::spawn(connection) })
+        Ok(Self { namespace, handle, _connection: Connection(tokio::spawn(connection)) })
     }
 
     /// The namespace of these interfaces.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
+    }
+
+    /// Closes the socket, and returns the namespace.
+    pub fn close(self) -> Namespace {
+        self.namespace
     }
 
     /// Every interface of the namespace.
@@ -254,7 +259,7 @@ impl Links {
 
     /// Gives `link` one more address, beside those it has. Returns whether it had not.
     pub async fn add_address(&self, link: &Link, net: IpNet) -> Result<bool, LinkError> {
-        match self.perform(&Step::AddAddress { index: link.index, net }).await {
+        match self.perform(&Step::AddAddress { index: link.index, net, deprecated: false }).await {
             Err(error) if error::errno(&error) == Some(Errno::EXIST) => Ok(false),
             result => result
                 .map(|()| true)
@@ -294,14 +299,17 @@ impl Links {
     /// Brings existing interfaces to the states `wanted`: MAC, MTU, addresses, up, default routes; and the loopback up.
     /// What is so already is left alone. The outer error means that nothing could be read or done; the inner results are
     /// in the order of `wanted`, with what was done.
+    /// `each` is called after each.
     pub async fn configure_all(
         &self,
         wanted: &[Wanted],
+        each: impl Fn(),
     ) -> Result<Vec<Result<Vec<Step>, LinkError>>, LinkError> {
         let mut snapshot = self.snapshot().await?;
         let mut results = Vec::with_capacity(wanted.len());
         for wanted in wanted {
             results.push(self.bring_about(&mut snapshot, wanted).await);
+            each();
         }
         Ok(results)
     }
@@ -526,12 +534,17 @@ impl Links {
                 }
                 self.handle.link().set(message.build()).execute().await
             }
-            Step::AddAddress { index, net } => {
+            Step::AddAddress { index, net, deprecated } => {
                 let mut request = self.handle.address().add(*index, net.addr(), net.prefix_len());
                 if net.addr().is_ipv6() {
                     // Addresses are assigned once; duplicate address detection (RFC 4862 section 5.4) would silence the container
                     // for its first second.
                     request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+                }
+                if *deprecated {
+                    let mut lives = CacheInfo::default();
+                    (lives.ifa_preferred, lives.ifa_valid) = (0, u32::MAX);
+                    request.message_mut().attributes.push(AddressAttribute::CacheInfo(lives));
                 }
                 request.execute().await
             }
@@ -558,9 +571,13 @@ impl Links {
     }
 }
 
-impl Drop for Links {
+/// The task that drives the socket, ended with it.
+#[derive(Debug)]
+struct Connection(JoinHandle<()>);
+
+impl Drop for Connection {
     fn drop(&mut self) {
-        self.connection.abort();
+        self.0.abort();
     }
 }
 

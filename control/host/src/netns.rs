@@ -1,7 +1,7 @@
 //! Network namespaces: opens and identifies them, and runs code inside them.
 //!
 //! Entering a namespace affects everything the thread does afterwards, so no long-lived thread enters one: [`run_in`]
-//! starts a thread, enters, runs one closure and ends the thread; `travel` does so for several namespaces. A socket or
+//! starts a thread, enters, runs one closure and ends the thread; `travel` and [`together`](together()) do so for several namespaces. A socket or
 //! a device that the closure opens stays bound to the namespace and may be used from anywhere afterwards.
 //!
 //! A path is the caller's choice, and may lead anywhere: it is looked up with a [time limit](limited), and opened only when it
@@ -10,6 +10,7 @@
 //! Left out: creating and deleting namespaces, which belong to the container runtime.
 
 mod cookie;
+mod together;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,6 +29,8 @@ use rustix::{
     io::Errno,
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
+
+pub use together::together;
 
 use crate::limited;
 use vswitch_model::{Cookie, Identity, Netns};
@@ -293,14 +296,18 @@ impl fmt::Display for Namespace {
     }
 }
 
-/// Runs `closure` inside `namespace` on a thread of its own, and waits for it.
+/// Runs `closure` inside `namespace` on a thread of its own, and waits for it; a helper of [`together`](together()) enters by itself.
 ///
-/// The caller's threads never change namespace. Costs a thread start, some 50 microseconds. A panic of the
+/// The caller's other threads never change namespace. Costs a thread start, some 50 microseconds. A panic of the
 /// closure is passed on.
 ///
 /// # Errors
 /// Those of entering ([`NetnsError`], as `io::Error`); the closure's own result is returned as it is.
 pub fn run_in<T: Send>(namespace: &Namespace, closure: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let closure = match together::inside(namespace, closure) {
+        Ok(done) => return Ok(done?),
+        Err(closure) => closure,
+    };
     let inside = |traveller: &Traveller| -> Result<T, NetnsError> {
         traveller.enter(namespace)?;
         Ok(closure())
@@ -314,17 +321,22 @@ pub fn run_in<T: Send>(namespace: &Namespace, closure: impl FnOnce() -> T + Send
 /// No thread is available; the closure's own result is returned as it is.
 pub(crate) fn travel<T: Send>(closure: impl FnOnce(&Traveller) -> T + Send) -> io::Result<T> {
     thread::scope(|scope| {
-        let inside = || closure(&Traveller(PhantomData));
+        let inside = || closure(&Traveller::on_this_thread());
         let thread = thread::Builder::new().name("netns".into()).spawn_scoped(scope, inside)?;
         Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
 }
 
-/// Permission to change the namespace of its thread: it cannot leave the thread that `travel` started.
+/// Permission to change the namespace of its thread: it cannot leave the thread that `travel` or [`together`](together()) started.
 #[derive(Debug)]
 pub struct Traveller(PhantomData<*const ()>);
 
 impl Traveller {
+    /// For a thread that may change its namespace.
+    fn on_this_thread() -> Self {
+        Self(PhantomData)
+    }
+
     /// Enters `namespace`. The one that the thread is in needs no right: setns(2) wants CAP_SYS_ADMIN for that as well.
     pub fn enter(&self, namespace: &Namespace) -> Result<(), NetnsError> {
         let label = || namespace.label.clone();

@@ -35,7 +35,7 @@ use crate::{GuardSpec, LimitSpec, MirrorSpec, Mtu, Name, Offloads};
 /// 1.5: `acceleration` in [`Status`] and [`Port`]. 1.6: [clusters](cluster).
 /// 1.7: names, `nameservers` of endpoints. 1.8: names by hand, `dns`, the events `renamed`, `name_added` and others of names.
 /// 1.9: [services](service), `services` and `labels` of endpoints.
-pub const API_VERSION: &str = "1.9";
+pub const API_VERSION: &str = "1.10";
 
 /// Header with the number of a capture.
 pub const CAPTURE_ID: &str = "capture-id";
@@ -78,6 +78,9 @@ pub struct Status {
     /// Whether the kernel can forward for ports; absent before 1.5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acceleration: Option<Acceleration>,
+    /// What the daemon is busy with, and how far it is: a change that takes more than a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busy: Option<String>,
 }
 
 /// Whether the kernel forwards in place of the daemon, and how much.
@@ -214,6 +217,9 @@ pub struct Port {
     #[serde(default, deserialize_with = "crate::guard::written", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub guard: Option<GuardSpec>,
+    /// Whether it reaches no other isolated port.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub isolated: bool,
     /// Whether the kernel forwards for it; absent for tunnels and before 1.5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acceleration: Option<Acceleration>,
@@ -232,7 +238,7 @@ pub struct Port {
     pub drops: Vec<Drop>,
 }
 
-/// Outcomes of a port's frames. Two laws hold: `rx.frames` is `unicast + flooded + answered` and the drops met on the way in;
+/// Outcomes of a port's frames. Two laws hold: `rx.frames` is `unicast + flooded + answered + waiting` and the drops met on the way in;
 /// `offered` is `tx.frames` and the drops met on the way out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Fates {
@@ -243,6 +249,9 @@ pub struct Fates {
     /// Received frames that asked for a neighbour's address, and were answered instead of flooded.
     #[serde(default)]
     pub answered: u64,
+    /// Received frames that wait to be sent to hundreds of ports, at this moment.
+    #[serde(default)]
+    pub waiting: u64,
     /// Frames that were to leave by this port.
     pub offered: u64,
     /// Wire frames made by segmenting super-frames for this port.

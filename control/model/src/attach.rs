@@ -86,6 +86,14 @@ pub fn socket_path(api: &Path) -> PathBuf {
     path.into()
 }
 
+/// The socket for Docker's managed plugin, in a folder of its own, which that plugin's container sees: the API's with the suffix
+/// `.swarm`.
+pub fn swarm_socket_path(api: &Path) -> PathBuf {
+    let mut path = api.as_os_str().to_owned();
+    path.push(".swarm/s");
+    path.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,7 @@
 //!
 //! The sentences are Docker's, where it has one.
 
+mod lent;
 mod ranges;
 mod turns;
 
@@ -19,7 +20,10 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use self::ranges::Ranges;
-pub use self::turns::{REST, Turns};
+pub use self::{
+    lent::Lent,
+    turns::{REST, Turns},
+};
 use crate::{Family, Name, PoolSpec, SubnetSpec};
 
 /// Why an address or a subnet is not available.

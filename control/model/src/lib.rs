@@ -62,7 +62,9 @@ pub use self::{
     netns::{Cookie, Identity},
     network::{NetworkSpec, NetworkUpdate, Tags},
     port::{Carries, DeviceSpec, MirrorSpec, Offloads, PortSpec},
-    service::{Affinity, EndpointMode, ServiceSpec, ServiceUpdate},
+    service::{
+        Affinity, EndpointMode, InvalidServicePort, PublishMode, ServicePort, ServiceSpec, ServiceUpdate,
+    },
     subnet::{Ipam, PoolSpec, PoolsSpec, SubnetSpec},
     tunnel::{CollectorSpec, PeerSpec, Ttl, VXLAN_PORT, VxlanSpec},
     underlay::{InvalidUnderlayAddr, UnderlayAddr},

@@ -42,6 +42,9 @@ pub struct NetworkSpec {
     /// Whether containers that no service manages may join, in Docker's words; it is kept and shown.
     #[serde(default, skip_serializing_if = "is_false")]
     pub attachable: bool,
+    /// Whether Docker's swarm has made it: its name, addresses and VNI are agreed upon there, not in a cluster of ours.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub swarm: bool,
     /// Whether packets that exceed a tunnel's MTU and may be fragmented leave in fragments of the outer packet, instead of
     /// being dropped.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -81,6 +84,7 @@ impl NetworkSpec {
             ipam: Ipam::Null,
             internal: false,
             attachable: false,
+            swarm: false,
             fragment: false,
             ipv6: false,
             options: Options::default(),

@@ -1,5 +1,7 @@
 //! A service: one name and address for several endpoints of a network, and what may change of it.
 
+mod port;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -12,7 +14,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use vswitch::balance::{self, LONGEST_AFFINITY};
 
-use super::{EndpointSpec, HealthSpec, Name};
+pub use self::port::{InvalidServicePort, PublishMode, ServicePort};
+use super::{EndpointSpec, HealthSpec, Name, publish::Publish};
 
 /// A service: `[[service]]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,9 +40,15 @@ pub struct ServiceSpec {
     /// How it finds out which endpoints serve; by default all do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthSpec>,
+    /// Ports of the hosts that lead to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub publish: Vec<ServicePort>,
     /// Endpoints, by name, that get nothing new.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub drain: BTreeSet<Name>,
+    /// Seconds after which the connections of such an endpoint are reset; by default they go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_time: Option<u32>,
     /// Labels of its owner; they mean nothing to the switch.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -59,7 +68,9 @@ impl ServiceSpec {
             selector: BTreeMap::new(),
             affinity: Affinity::default(),
             health: None,
+            publish: Vec::new(),
             drain: BTreeSet::new(),
+            drain_time: None,
             labels: BTreeMap::new(),
             created: None,
         }
@@ -204,9 +215,18 @@ pub struct ServiceUpdate {
     /// Whether its endpoints are checked no longer.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub no_health: bool,
+    /// Further ports of the hosts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub publish: Vec<ServicePort>,
+    /// Ports of the service that ports of the hosts lead to no longer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unpublish: Vec<Publish>,
     /// Endpoints that get nothing new from now on.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub drain: BTreeSet<Name>,
+    /// Seconds after which the connections of these are reset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_time: Option<u32>,
     /// Endpoints that do again.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub resume: BTreeSet<Name>,
@@ -230,6 +250,13 @@ impl ServiceUpdate {
             }
         }
         new.health = self.health.or(new.health).filter(|_| !self.no_health);
+        new.publish.retain(|port| !self.unpublish.iter().any(|target| port.leads_to(target)));
+        for port in self.publish {
+            if !new.publish.contains(&port) {
+                new.publish.push(port);
+            }
+        }
+        new.drain_time = self.drain_time.or(new.drain_time);
         new.drain.extend(self.drain);
         new.drain.retain(|name| !self.resume.contains(name));
         new

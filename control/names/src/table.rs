@@ -1,8 +1,9 @@
 //! The names of each network, and who asks for them.
 //!
-//! A [`Network`] is two sorted arrays over one text: from names to stations, and from addresses to stations. A look-up is a binary
-//! search; 100,000 names take some 15 MB. A network never changes: one that does is built again, alone, and shared by the tables
-//! before and after (`Arc`).
+//! A [`Network`] is made of [`Part`]s, which hold some thousand stations each. A part is two sorted arrays over one text: from names
+//! to stations, and from addresses to stations. A look-up is a binary search in each part; 100,000 names take some 15 MB. A part never
+//! changes: what does is built again, alone, and the others are shared by the tables before and after (`Arc`). So a change costs what
+//! a part does, however many names there are.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -44,6 +45,12 @@ pub struct Port {
 pub struct Network {
     name: Box<str>,
     subnets: Box<[IpNet]>,
+    parts: Box<[Arc<Part>]>,
+}
+
+/// Some of the stations of a network.
+#[derive(Debug, Default)]
+pub struct Part {
     /// All names, in lower case, one after another.
     text: Box<str>,
     /// Sorted by name, then by station.
@@ -73,13 +80,17 @@ struct Station {
     unready: bool,
 }
 
+/// A station of a network: its part, and its place there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StationId(u32, u32);
+
 /// Stations that answer to a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// The addresses of those that are ready; of all if none is.
     pub addresses: Vec<IpAddr>,
     /// The stations.
-    pub stations: Vec<u32>,
+    pub stations: Vec<StationId>,
     /// Whether it is the name of a service, whose stations come and go.
     pub is_service: bool,
 }
@@ -93,13 +104,9 @@ fn is_askable(text: &str) -> bool {
     text.len() <= NAME_MAX && text.split('.').all(|label| (1..=LABEL_MAX).contains(&label.len()))
 }
 
-impl Network {
-    /// The network called `name`, with those of `records` that can be asked for.
-    pub fn new<'a>(
-        name: &str,
-        subnets: impl IntoIterator<Item = IpNet>,
-        records: impl IntoIterator<Item = &'a Record>,
-    ) -> Self {
+impl Part {
+    /// Those of `records` that can be asked for.
+    pub fn new<'a>(records: impl IntoIterator<Item = &'a Record>) -> Self {
         let mut draft = Draft::default();
         for record in records.into_iter().filter(|record| is_askable(&record.name)) {
             draft.add(record);
@@ -113,8 +120,6 @@ impl Network {
         names.dedup_by(|a, b| a.station == b.station && of(a) == of(b));
         reverse.sort_unstable();
         Self {
-            name: name.to_ascii_lowercase().into(),
-            subnets: subnets.into_iter().collect(),
             names: names.into(),
             text: text.into(),
             reverse: reverse.into(),
@@ -124,83 +129,21 @@ impl Network {
         }
     }
 
-    /// Its name, in lower case.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The number of its names.
-    pub fn len(&self) -> usize {
-        self.names.len()
-    }
-
-    /// Whether it has no names.
-    pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
-    }
-
-    /// Whether `address` is in one of its subnets.
-    pub fn covers(&self, address: IpAddr) -> bool {
-        self.subnets.iter().any(|subnet| subnet.contains(&address))
-    }
-
-    /// The stations called `name`, which is in lower case; of a service only, if `tasks`.
-    pub fn find(&self, name: &str, tasks: bool) -> Option<Found> {
+    /// The entries of `name`, which is in lower case.
+    fn called<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Entry> {
         let from = self.names.partition_point(|entry| self.text_of(entry) < name);
-        let entries = self.names[from..].iter().take_while(|entry| self.text_of(entry) == name);
-        let entries: Vec<&Entry> = entries.filter(|entry| entry.of_service || !tasks).collect();
-        if entries.is_empty() {
-            return None;
-        }
-        let has_ready = entries.iter().any(|entry| !self.stations[entry.station as usize].unready);
-        let stations: Vec<u32> = entries
-            .iter()
-            .map(|entry| entry.station)
-            // None is ready: all are given, since one that only seems so is better than none.
-            .filter(|station| !has_ready || !self.stations[*station as usize].unready)
-            .collect();
-        let addresses = stations.iter().flat_map(|station| self.addresses_of(*station)).copied().collect();
-        Some(Found { addresses, stations, is_service: entries.iter().any(|entry| entry.of_service) })
+        self.names[from..].iter().take_while(move |entry| self.text_of(entry) == name)
     }
 
-    /// The names of the stations that have `address`.
-    pub fn at(&self, address: IpAddr) -> impl Iterator<Item = &str> {
+    /// The stations that have `address`.
+    fn at(&self, address: IpAddr) -> impl Iterator<Item = u32> {
         let from = self.reverse.partition_point(|(known, _)| *known < address);
         let stations = self.reverse[from..].iter().take_while(move |(known, _)| *known == address);
-        stations.map(|(_, station)| self.name_of(*station))
+        stations.map(|(_, station)| *station)
     }
 
-    /// The ports of a station called `port`, which is in lower case, of a protocol.
-    pub fn ports<'a>(
-        &'a self,
-        station: u32,
-        port: &'a str,
-        protocol: &'a str,
-    ) -> impl Iterator<Item = u16> + 'a {
-        let from = self.ports.partition_point(|(of, _)| *of < station);
-        let own = self.ports[from..].iter().take_while(move |(of, _)| *of == station);
-        own.filter(move |(_, it)| it.name == port && it.protocol == protocol).map(|(_, it)| it.number)
-    }
-
-    /// The name of a station.
-    pub fn name_of(&self, station: u32) -> &str {
-        let (start, length) = self.stations[station as usize].name;
-        slice(&self.text, start, length)
-    }
-
-    /// The addresses of a station.
-    pub fn addresses_of(&self, station: u32) -> &[IpAddr] {
-        let Station { addresses, count, .. } = self.stations[station as usize];
-        &self.addresses[addresses as usize..][..usize::from(count)]
-    }
-
-    /// Every name and the stations that have it, sorted.
-    pub fn names(&self) -> impl Iterator<Item = (&str, Found)> {
-        let groups = self.names.chunk_by(|a, b| self.text_of(a) == self.text_of(b));
-        groups.filter_map(|group| {
-            let name = self.text_of(&group[0]);
-            Some((name, self.find(name, false)?))
-        })
+    fn is_ready(&self, station: u32) -> bool {
+        !self.stations[station as usize].unready
     }
 
     fn text_of(&self, entry: &Entry) -> &str {
@@ -208,11 +151,128 @@ impl Network {
     }
 }
 
+impl Network {
+    /// The network called `name`, with those of `records` that can be asked for.
+    pub fn new<'a>(
+        name: &str,
+        subnets: impl IntoIterator<Item = IpNet>,
+        records: impl IntoIterator<Item = &'a Record>,
+    ) -> Self {
+        Self::of_parts(name, subnets, [Arc::new(Part::new(records))])
+    }
+
+    /// The network called `name`, with the stations of all parts.
+    pub fn of_parts(
+        name: &str,
+        subnets: impl IntoIterator<Item = IpNet>,
+        parts: impl IntoIterator<Item = Arc<Part>>,
+    ) -> Self {
+        Self {
+            name: name.to_ascii_lowercase().into(),
+            subnets: subnets.into_iter().collect(),
+            parts: parts.into_iter().filter(|part| !part.names.is_empty()).collect(),
+        }
+    }
+
+    /// Its name, in lower case.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The number of its names; one that stations of several parts have counts in each.
+    pub fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.names.len()).sum()
+    }
+
+    /// Whether it has no names.
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Whether `address` is in one of its subnets.
+    pub fn covers(&self, address: IpAddr) -> bool {
+        self.subnets.iter().any(|subnet| subnet.contains(&address))
+    }
+
+    fn each(&self) -> impl Iterator<Item = (u32, &Part)> {
+        (0..).zip(self.parts.iter().map(|part| &**part))
+    }
+
+    fn part(&self, station: StationId) -> &Part {
+        &self.parts[station.0 as usize]
+    }
+
+    /// The stations called `name`, which is in lower case; of a service only, if `tasks`.
+    pub fn find(&self, name: &str, tasks: bool) -> Option<Found> {
+        let mut is_service = false;
+        let mut stations: Vec<StationId> = Vec::new();
+        for (number, part) in self.each() {
+            for entry in part.called(name).filter(|entry| entry.of_service || !tasks) {
+                is_service |= entry.of_service;
+                stations.push(StationId(number, entry.station));
+            }
+        }
+        if stations.is_empty() {
+            return None;
+        }
+        let is_ready = |station: &StationId| self.part(*station).is_ready(station.1);
+        // None is ready: all are given, since one that only seems so is better than none.
+        if stations.iter().any(is_ready) {
+            stations.retain(is_ready);
+        }
+        let addresses = stations.iter().flat_map(|station| self.addresses_of(*station)).copied().collect();
+        Some(Found { addresses, stations, is_service })
+    }
+
+    /// The names of the stations that have `address`.
+    pub fn at(&self, address: IpAddr) -> impl Iterator<Item = &str> {
+        self.each().flat_map(move |(number, part)| {
+            part.at(address).map(move |station| self.name_of(StationId(number, station)))
+        })
+    }
+
+    /// The ports of a station called `port`, which is in lower case, of a protocol.
+    pub fn ports<'a>(
+        &'a self,
+        station: StationId,
+        port: &'a str,
+        protocol: &'a str,
+    ) -> impl Iterator<Item = u16> + 'a {
+        let ports = &self.part(station).ports;
+        let from = ports.partition_point(|(of, _)| *of < station.1);
+        let own = ports[from..].iter().take_while(move |(of, _)| *of == station.1);
+        own.filter(move |(_, it)| it.name == port && it.protocol == protocol).map(|(_, it)| it.number)
+    }
+
+    /// The name of a station.
+    pub fn name_of(&self, station: StationId) -> &str {
+        let part = self.part(station);
+        let (start, length) = part.stations[station.1 as usize].name;
+        slice(&part.text, start, length)
+    }
+
+    /// The addresses of a station.
+    pub fn addresses_of(&self, station: StationId) -> &[IpAddr] {
+        let part = self.part(station);
+        let Station { addresses, count, .. } = part.stations[station.1 as usize];
+        &part.addresses[addresses as usize..][..usize::from(count)]
+    }
+
+    /// Every name and the stations that have it, sorted.
+    pub fn names(&self) -> impl Iterator<Item = (&str, Found)> {
+        let mut names: Vec<&str> =
+            self.parts.iter().flat_map(|part| part.names.iter().map(|entry| part.text_of(entry))).collect();
+        names.sort_unstable();
+        names.dedup();
+        names.into_iter().filter_map(|name| Some((name, self.find(name, false)?)))
+    }
+}
+
 fn slice(text: &str, start: u32, length: u8) -> &str {
     &text[start as usize..][..usize::from(length)]
 }
 
-/// A network as it grows.
+/// A part as it grows.
 #[derive(Default)]
 struct Draft {
     text: String,

@@ -52,7 +52,8 @@ async fn free(address: &str) -> SocketAddr {
 
 /// A server with these others, at an address of its own.
 async fn start(upstream: Vec<SocketAddr>) -> (Server, SocketAddr) {
-    let server = Server::start(Settings { upstream: Upstream::Servers(upstream), allow: Vec::new() });
+    let server =
+        Server::start(Settings { upstream: Upstream::Servers(upstream), allow: Vec::new() }).unwrap();
     server.set_table(table("127.8.0.3"));
     let address = free("127.8.1.1").await;
     server.listen(&BTreeSet::from([address]));
@@ -145,13 +146,22 @@ fn respond(query: &[u8], code: ResponseCode) -> Vec<u8> {
     response.to_vec().unwrap()
 }
 
+/// A query like `query`, for another name.
+fn another(query: &[u8], name: &str) -> Vec<u8> {
+    let mut other = self::query(name);
+    other[..2].copy_from_slice(&query[..2]);
+    other
+}
+
 #[tokio::test]
 async fn other_names_are_passed_on_from_ports_and_with_ids_that_nobody_can_guess() {
     let (other, seen) = upstream(|query| {
         let right = respond(query, ResponseCode::NXDomain);
         let mut forged = respond(query, ResponseCode::NoError);
         forged[0] ^= 0x55;
-        vec![forged, right]
+        // The right id, to a question that was not asked.
+        let elsewhere = respond(&another(query, "example.org."), ResponseCode::NoError);
+        vec![forged, elsewhere, right]
     })
     .await;
     let (server, address) = start(vec![other]).await;
@@ -212,7 +222,8 @@ async fn a_dead_upstream_delays_nobody_else_and_is_bounded() {
 
 #[tokio::test]
 async fn we_never_ask_ourselves() {
-    let server = Server::start(Settings { upstream: Upstream::Servers(Vec::new()), allow: Vec::new() });
+    let server =
+        Server::start(Settings { upstream: Upstream::Servers(Vec::new()), allow: Vec::new() }).unwrap();
     server.set_table(table("127.8.0.3"));
     let address = free("127.8.1.3").await;
     server.set(Settings { upstream: Upstream::Servers(vec![address]), allow: Vec::new() });

@@ -31,9 +31,9 @@ use std::{
     },
 };
 
-pub use self::record::{Flow, Key, LONGEST_AFFINITY, Progress};
+pub use self::record::{Flow, Key, LONGEST_AFFINITY, Mark, Progress};
 
-use self::record::{TAKEN, address, kind, seconds};
+use self::record::{TAKEN, address, kind, read_kind, seconds};
 use super::hash::{mix, words};
 use crate::addr::Timestamp;
 
@@ -95,7 +95,8 @@ impl Flows {
         HEADER + flows * FLOW
     }
 
-    /// A table in `memory`, which is zero or holds the records of an earlier one; those are taken for just seen. `seed` keeps
+    /// A table in `memory`, which is zero or holds the records of an earlier one; those are taken for just seen. One without room
+    /// remembers nothing. `seed` keeps
     /// strangers from choosing what falls into one chain.
     pub fn new(memory: Memory, seed: u64, now: Timestamp) -> Self {
         let words = (*memory).as_ref().len();
@@ -228,6 +229,9 @@ impl Flows {
         progress: Progress,
         now: Timestamp,
     ) -> Option<Flow> {
+        if self.capacity == 0 {
+            return None;
+        }
         let mut writer = self.lock();
         let flow = Flow { key: *key, backend, progress, seen: seconds(now) };
         if let Some(found) = self.search(key, |flow| flow.key == *key) {
@@ -283,6 +287,9 @@ impl Flows {
     }
 
     fn search(&self, key: &Key, is_it: impl Fn(&Flow) -> bool) -> Option<Found> {
+        if self.capacity == 0 {
+            return None;
+        }
         let mut next = self.head(self.chain_of(key)).load(Relaxed);
         for _ in 0..LONGEST_CHAIN {
             let slot = usize::try_from(next).ok()?.checked_sub(1).filter(|slot| *slot < self.capacity)?;
@@ -396,16 +403,9 @@ impl Flows {
         if kind & TAKEN == 0 {
             return None;
         }
-        let [_, progress, protocol, _, p0, p1, c0, c1] = kind.to_le_bytes();
-        let key = Key {
-            client: address(word(0), word(1)),
-            client_port: u16::from_le_bytes([c0, c1]),
-            service: address(word(2), word(3)),
-            port: u16::from_le_bytes([p0, p1]),
-            protocol,
-        };
+        let (key, progress) = read_kind(kind, [address(word(0), word(1)), address(word(2), word(3))]);
         let seen = (word(SEEN) >> 32) as u32;
-        Some(Flow { key, backend: address(word(4), word(5)), progress: Progress(progress), seen })
+        Some(Flow { key, backend: address(word(4), word(5)), progress, seen })
     }
 
     /// Writes a record; its kind comes last, so that one half written is none.

@@ -5,6 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use super::flows::Mark;
 use crate::addr::Timestamp;
 
 /// Packets under way at a client's port, at most; a further one takes the place of the oldest.
@@ -16,6 +17,7 @@ const PATIENCE: u64 = 30_000;
 /// What fragments of one packet have in common (RFC 791 section 3.2, RFC 8200 section 4.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PacketId {
+    pub(super) network: Mark,
     pub(super) source: IpAddr,
     pub(super) destination: IpAddr,
     pub(super) protocol: u8,
@@ -65,6 +67,7 @@ mod tests {
     fn a_packet_is_known_for_a_while() {
         let fragments = Fragments::default();
         let id = |identification| PacketId {
+            network: Mark(0),
             source: IpAddr::from([10, 9, 0, 2]),
             destination: IpAddr::from([10, 9, 0, 100]),
             protocol: 17,

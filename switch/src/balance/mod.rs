@@ -18,6 +18,7 @@
 //! translate    in a copy of the frame's head; checksums                   translate.rs
 //! refuse       a reset or "port unreachable", where no backend is         refuse.rs
 //! fragments    the rest of packets whose first fragment had the ports     fragments.rs
+//! returns      answers to the gateway of the host that a client has called    returns.rs
 //! ```
 //! Frames are not changed: a `Translation` is a copy, exchanged for the frame's own while that is sent. Time is an argument.
 
@@ -27,13 +28,15 @@ mod hash;
 mod maglev;
 mod packet;
 mod refuse;
+mod returns;
 mod service;
 mod translate;
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
-pub use flows::{Flow, Flows, Key, LONGEST_AFFINITY, Memory, Progress};
+pub use flows::{Flow, Flows, Key, LONGEST_AFFINITY, Mark, Memory, Progress};
 pub(crate) use refuse::answer;
+pub use returns::Gateways;
 pub use service::{Affinity, Backend, Given, Service};
 pub(crate) use translate::Translation;
 
@@ -61,6 +64,10 @@ pub struct Balance {
     pub clients: Vec<Option<Arc<Client>>>,
     /// By port number: whether frames from there may be a backend's.
     pub serving: Vec<bool>,
+    /// By number of the network: what its flows are known by.
+    pub marks: Vec<Mark>,
+    /// By network: its gateways, where other hosts have such.
+    pub gateways: HashMap<NetworkId, Gateways>,
 }
 
 /// What is kept of the clients at one port.
@@ -138,16 +145,29 @@ impl Balance {
         self.clients.get(port.index())?.as_deref()
     }
 
-    /// The flows of the clients at `port`, if there are any.
+    /// All of it, if there may be clients at all.
     #[inline]
-    pub(crate) fn busy_client(&self, port: PortId) -> Option<&Client> {
-        self.client(port).filter(|client| !client.flows.is_empty())
+    pub(crate) fn in_use(&self) -> Option<&Self> {
+        (!self.clients.is_empty()).then_some(self)
     }
 
     /// Whether frames from `port` may be a backend's.
     #[inline]
     pub fn serves(&self, port: PortId) -> bool {
         self.serving.get(port.index()).is_some_and(|serves| *serves)
+    }
+
+    /// Says that frames from a port may be a backend's.
+    pub fn serve_at(&mut self, port: Option<&PortId>) {
+        let Some(port) = port else { return };
+        self.serving.resize(self.serving.len().max(port.index() + 1), false);
+        self.serving[port.index()] = true;
+    }
+
+    /// What the flows of `network` are known by.
+    #[inline]
+    pub(crate) fn mark(&self, network: NetworkId) -> Mark {
+        self.marks.get(usize::from(network.0)).copied().unwrap_or_default()
     }
 
     /// Translates a frame to a service of `network`, sent by a client at a port with these flows. Unless `is_real`, no flow is made
@@ -168,7 +188,8 @@ impl Balance {
         let packet = Packet::read(frame.bytes).ok_or(DropReason::ServiceProtocol)?;
         let address = packet.ip.destination;
         let service = self.services.get(&(network, address)).ok_or(DropReason::ServiceUnknown)?;
-        let session = Session { client, service, packet, frame, now, is_real };
+        let network = self.mark(network);
+        let session = Session { client, network, service, packet, frame, now, is_real };
         match packet.content {
             Content::Ports(ports) => session.ports(ports),
             Content::Echo => Ok(session.echo()),
@@ -187,6 +208,7 @@ fn is_icmp(ip: &Ip) -> bool {
 /// One frame to a service.
 struct Session<'a> {
     client: &'a Client,
+    network: Mark,
     service: &'a Service,
     packet: Packet,
     frame: Sent<'a>,
@@ -201,6 +223,7 @@ impl Session<'_> {
             return Ok(back);
         }
         let key = Key {
+            network: self.network,
             client: ip.source,
             client_port: ports.source,
             service: ip.destination,
@@ -211,7 +234,7 @@ impl Session<'_> {
         let begins = is_tcp && ports.flags & (SYN | ACK) == SYN;
         let found = self.client.flows.find(&key).filter(|found| !found.flow.has_ended(self.now));
         if let Some(found) = found {
-            match self.service.backend(found.flow.backend) {
+            match self.backend(found.flow.backend) {
                 // A port that is used again begins anew; where the backend takes nothing new, so does what it has not answered.
                 Some(backend) if !begins || backend.is_ready && !found.flow.progress.is_over() => {
                     self.follow(&found, is_tcp.then_some(ports));
@@ -242,15 +265,20 @@ impl Session<'_> {
         Ok(self.deliver(backend, why))
     }
 
+    /// The backend with this address, unless its time is over.
+    fn backend(&self, address: IpAddr) -> Option<&Backend> {
+        self.service.backend(address).filter(|it| it.ends.is_none_or(|ends| self.now < ends))
+    }
+
     /// The backend for a new flow.
     fn choose(&self, key: &Key) -> Option<(&Backend, Why)> {
         let Affinity::Client(Some(ttl)) = self.service.affinity() else {
             return self.service.choose(key).map(|backend| (backend, Why::Hash));
         };
-        let of_client = Key::of_client(key.client, key.service);
+        let of_client = Key::of_client(key.network, key.client, key.service);
         let kept = self.client.flows.find(&of_client).and_then(|found| {
             let is_fresh = u64::from(found.flow.idle_at(self.now)) <= ttl.as_secs();
-            let backend = self.service.backend(found.flow.backend).filter(|it| it.is_ready && is_fresh)?;
+            let backend = self.backend(found.flow.backend).filter(|it| it.is_ready && is_fresh)?;
             Some((found, backend))
         });
         if let Some((found, backend)) = kept {
@@ -271,6 +299,7 @@ impl Session<'_> {
         let ip = &self.packet.ip;
         self.service.backend(ip.source)?;
         let key = Key {
+            network: self.network,
             client: ip.source,
             client_port: ports.destination,
             service: ip.destination,
@@ -298,15 +327,16 @@ impl Session<'_> {
     }
 
     fn rest(&self) -> Result<Toward, DropReason> {
-        let id = packet_id(&self.packet.ip).ok_or(DropReason::ServiceFragment)?;
+        let id = packet_id(self.network, &self.packet.ip).ok_or(DropReason::ServiceFragment)?;
         let backend = self.client.fragments.find(&id, self.now).ok_or(DropReason::ServiceFragment)?;
-        let backend = self.service.backend(backend).ok_or(DropReason::ServiceBackendGone)?;
+        let backend = self.backend(backend).ok_or(DropReason::ServiceBackendGone)?;
         Ok(self.deliver(backend, Why::Fragment))
     }
 
     /// An ICMP error about a packet that the backend sent.
     fn error(&self, quoted: &Ip, ports: Ports) -> Result<Toward, DropReason> {
         let key = Key {
+            network: self.network,
             client: quoted.destination,
             client_port: ports.destination,
             service: quoted.source,
@@ -314,7 +344,7 @@ impl Session<'_> {
             protocol: quoted.protocol,
         };
         let found = self.client.flows.find(&key).filter(|_| quoted.source == self.service.address());
-        let backend = found.and_then(|found| self.service.backend(found.flow.backend));
+        let backend = found.and_then(|found| self.backend(found.flow.backend));
         let backend = backend.ok_or(DropReason::ServiceBackendGone)?;
         Ok(self.deliver(backend, Why::Error))
     }
@@ -357,7 +387,7 @@ impl Session<'_> {
 
     fn translated(&self, backend: IpAddr, why: Why, change: &Change) -> Toward {
         let ip = &self.packet.ip;
-        if let Some(id) = packet_id(ip).filter(|_| !ip.is_rest && self.is_real) {
+        if let Some(id) = packet_id(self.network, ip).filter(|_| !ip.is_rest && self.is_real) {
             self.client.fragments.note(id, backend, self.now);
         }
         let mut head = Translation::of(self.frame.slot, self.frame.bytes);
@@ -372,6 +402,7 @@ impl Client {
     /// `is_real`, no flow is changed.
     pub(crate) fn back(
         &self,
+        network: Mark,
         frame: Sent<'_>,
         now: Timestamp,
         is_real: bool,
@@ -380,18 +411,19 @@ impl Client {
         let ip = &packet.ip;
         let (service, why) = match packet.content {
             Content::Ports(ports) => {
-                let found = self.flows.find_back(&back_key(ip.destination, ip, ports), ip.source)?;
+                let found = self.flows.find_back(&back_key(network, ip, ports), ip.source)?;
                 if is_real {
                     answered(&self.flows, &found, ip, ports, now);
-                    if let Some(id) = packet_id(ip) {
+                    if let Some(id) = packet_id(network, ip) {
                         self.fragments.note(id, found.flow.key.service, now);
                     }
                 }
                 (found.flow.key.service, Why::Flow)
             }
-            Content::Rest => (self.fragments.find(&packet_id(ip)?, now)?, Why::Fragment),
+            Content::Rest => (self.fragments.find(&packet_id(network, ip)?, now)?, Why::Fragment),
             Content::Error(quoted, ports) => {
                 let key = Key {
+                    network,
                     client: quoted.source,
                     client_port: ports.source,
                     service: quoted.destination,
@@ -421,10 +453,11 @@ impl Client {
     }
 }
 
-/// The key of a flow by a backend's frame to `client`; the service is not known yet.
-fn back_key(client: IpAddr, ip: &Ip, ports: Ports) -> Key {
+/// The key of a flow by a backend's frame to its client; the service is not known yet.
+fn back_key(network: Mark, ip: &Ip, ports: Ports) -> Key {
     Key {
-        client,
+        network,
+        client: ip.destination,
         client_port: ports.destination,
         service: ip.source,
         port: ports.source,
@@ -444,7 +477,7 @@ fn answered(flows: &Flows, found: &Found, ip: &Ip, ports: Ports, now: Timestamp)
     flows.advance(found, step);
 }
 
-fn packet_id(ip: &Ip) -> Option<PacketId> {
+fn packet_id(network: Mark, ip: &Ip) -> Option<PacketId> {
     let Ip { source, destination, protocol, fragment, .. } = *ip;
-    Some(PacketId { source, destination, protocol, identification: fragment? })
+    Some(PacketId { network, source, destination, protocol, identification: fragment? })
 }

@@ -14,7 +14,7 @@ use super::{
     hash::{mix, mix_address},
     maglev::Table,
 };
-use crate::addr::MacAddr;
+use crate::addr::{MacAddr, Timestamp};
 
 /// What keeps the flows of a client together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -36,6 +36,8 @@ pub struct Backend {
     pub mac: MacAddr,
     /// Whether it gets new flows.
     pub is_ready: bool,
+    /// When those that it has are over.
+    pub ends: Option<Timestamp>,
     /// New flows that it was given. Shared with earlier plans.
     pub given: Arc<Given>,
 }
@@ -120,20 +122,22 @@ impl Service {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::flows::Mark, *};
 
     fn backend(last: u8, is_ready: bool) -> Backend {
         Backend {
             address: IpAddr::from([10, 9, 0, last]),
             mac: MacAddr([2, 0, 0, 0, 0, last]),
             is_ready,
+            ends: None,
             given: Arc::default(),
         }
     }
 
     fn key(client: u8, client_port: u16) -> Key {
         let service = IpAddr::from([10, 9, 0, 100]);
-        Key { client: IpAddr::from([10, 9, 1, client]), client_port, service, port: 80, protocol: 6 }
+        let client = IpAddr::from([10, 9, 1, client]);
+        Key { network: Mark(0), client, client_port, service, port: 80, protocol: 6 }
     }
 
     #[test]

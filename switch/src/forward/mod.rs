@@ -27,7 +27,7 @@ pub(crate) use suppose::suppose;
 use answer::or_answer;
 use decide::{Learn, Notes, Observe, decide};
 use read::{Header, Refused, count_networks, guard, police_ingress, read_headers};
-use serve::{Outlets, is_for_service};
+use serve::{Outlets, is_for_service, turn_answers};
 
 use crate::{
     addr::{NetworkId, PortId, Timestamp},
@@ -137,6 +137,9 @@ impl Forwarder {
             if let Some(guarded) = plan.topology.guarded(first.ingress) {
                 guard(guarded, batch, headers);
             }
+            if let Some(client) = plan.balance.turning(first.ingress) {
+                turn_answers(client, &pass, batch, headers, heads);
+            }
             if plan.topology.limits_batch(first.ingress) {
                 police_ingress(&pass, batch, headers);
             }
@@ -174,7 +177,11 @@ impl Forwarder {
                 }
                 Ok(Action::Flood(reach)) if observe.may_spread() && spread::is_for(header, &reach) => {
                     match spread::put(pass, (batch, slot, header), reach, backlog, egress) {
-                        Ok(()) => {
+                        Ok(spread::Put::Waits) => {
+                            counters.waiting.add(1);
+                            pass.count_network(header.network, |network| network.waiting.add(1));
+                        }
+                        Ok(spread::Put::Left) => {
                             counters.flooded.add(1);
                             count_flooded(&pass, header.network);
                         }

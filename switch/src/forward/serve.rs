@@ -5,10 +5,10 @@ use super::{
     count_dropped, count_flooded,
     decide::{Action, Observe, Questions},
     flood, out,
-    read::Header,
+    read::{Destination, Header, Refused},
 };
 use crate::{
-    balance::{self, Sent, Toward, Translation, Way},
+    balance::{self, Client, Sent, Toward, Translation, Way},
     batch::{Batch, Received},
     drops::DropReason,
     plan::Pass,
@@ -77,6 +77,27 @@ impl Outlets<'_> {
                     self.answered.push(Answered { slot, network, reply: Reply::Refusal });
                 }
             }
+        }
+    }
+}
+
+/// Gives answers of backends to the gateways of the hosts that their clients have called, in place of this host's.
+#[cold]
+#[inline(never)]
+pub(super) fn turn_answers(
+    client: &Client,
+    pass: &Pass<'_>,
+    batch: &Batch,
+    headers: &mut [Result<Header, Refused>],
+    heads: &mut Vec<Translation>,
+) {
+    let Pass { plan, now, .. } = *pass;
+    for (slot, (rx, header)) in batch.frames().iter().zip(headers).enumerate() {
+        let Ok(Header { network, to: to @ Destination::Station(_), .. }) = header else { continue };
+        let frame = Sent { slot, bytes: batch.bytes(slot), offload: &rx.offload };
+        if let Some((gateway, head)) = plan.balance.turn(client, *network, frame, now) {
+            *to = Destination::Station(plan.fdb.station(*network, gateway));
+            heads.push(head);
         }
     }
 }

@@ -20,6 +20,14 @@ pub(super) fn is_for(header: &Header, reach: &Reach<'_>) -> bool {
     reach.is_many() && matches!(header.to, Destination::Group(_))
 }
 
+/// What became of a flooded frame.
+pub(super) enum Put {
+    /// It waits.
+    Waits,
+    /// There was no room for it, but it left for the station that it asks for.
+    Left,
+}
+
 /// Lets the frame wait, and queues it for the station that it asks for.
 ///
 /// # Errors
@@ -32,7 +40,7 @@ pub(super) fn put(
     reach: Reach<'_>,
     backlog: &mut Backlog,
     egress: &mut Egress,
-) -> Result<(), DropReason> {
+) -> Result<Put, DropReason> {
     let rx = &batch.frames()[slot];
     let asked = find_asked(pass, batch.bytes(slot), header, reach);
     if let Some(member) = asked {
@@ -41,7 +49,11 @@ pub(super) fn put(
     let served = asked.map(|member| member.port);
     let is_station = pass.plan.topology.is_access(rx.ingress);
     let put = backlog.put((rx, batch.bytes(slot)), (header.network, header.tag), served, is_station);
-    if asked.is_some() { Ok(()) } else { put }
+    match put {
+        Ok(()) => Ok(Put::Waits),
+        Err(_) if asked.is_some() => Ok(Put::Left),
+        Err(reason) => Err(reason),
+    }
 }
 
 /// Where the station is that the frame asks for, if that is known.

@@ -5,8 +5,9 @@ use std::{collections::VecDeque, fmt};
 use crate::{
     addr::{NetworkId, PortId},
     batch::{Batch, HEADROOM, Received},
+    counters::{NetworkCounters, PortCounters},
     drops::DropReason,
-    plan::Plan,
+    plan::{Pass, Plan},
     wire::{
         frame::{MAX_FRAME, Tag},
         offload::Offload,
@@ -40,13 +41,33 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Marks it as gone if its port is another one in the plan `now`, or has left its network.
-    pub(super) fn follow(&mut self, before: &Plan, now: &Plan) {
+    /// Marks it as gone if its port is another one in the plan `now`, or has left its network. Returns whether that is new.
+    pub(super) fn follow(&mut self, before: &Plan, now: &Plan) -> bool {
         let stays = match (before.port(self.ingress), now.port(self.ingress)) {
             (Some(before), Some(now)) => before.is_same(now),
             _ => false,
         };
+        let was_gone = self.is_gone;
         self.is_gone |= !(stays && now.topology.carries(self.network, self.ingress));
+        self.is_gone && !was_gone
+    }
+
+    /// Counts what becomes of it, which is no longer to wait.
+    pub(super) fn count(
+        &self,
+        pass: Pass<'_>,
+        at_port: impl FnOnce(&PortCounters),
+        in_network: impl FnOnce(&NetworkCounters),
+    ) {
+        if let Some(port) = pass.plan.port(self.ingress) {
+            let counters = pass.counters(port);
+            counters.waiting.take(1);
+            at_port(counters);
+        }
+        pass.count_network(self.network, |network| {
+            network.waiting.take(1);
+            in_network(network);
+        });
     }
 }
 
@@ -73,9 +94,14 @@ impl Backlog {
         self.shares.resize(ports.max(self.shares.len()), 0);
     }
 
-    /// Forgets frames that the plan `now` has no place for.
-    pub(crate) fn adopt(&mut self, before: &Plan, now: &Plan) {
-        self.frames.iter_mut().for_each(|frame| frame.follow(before, now));
+    /// Drops frames that the plan `now` has no place for; they are counted where they came in, by the plan of `before`.
+    pub(crate) fn adopt(&mut self, before: Pass<'_>, now: &Plan) {
+        for frame in &mut self.frames {
+            if frame.follow(before.plan, now) {
+                let gone = |port: &PortCounters| port.drop(DropReason::FloodGone);
+                frame.count(before, gone, |network| network.dropped.add(1));
+            }
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {

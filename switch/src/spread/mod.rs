@@ -6,9 +6,9 @@
 //! groups of [many](MANY) ports wait, and are sent between turns:
 //!
 //! ```text
-//! put    the frame is copied into the backlog, and counts as flooded                     Forwarder::forward
+//! put    the frame is copied into the backlog, and counts as waiting                     Forwarder::forward
 //! ask    what asks for the address of a known station leaves for that station at once
-//! load   the oldest frames of one network, when the previous round is over               Engine::spread
+//! load   the oldest frames of one network, when the previous round is over: flooded       Engine::spread
 //! step   all of them to the next ports, about a hundred copies
 //! ```
 //! A round serves port by port, not frame by frame: the memory of one station's stack is fetched once for all frames. Measured
@@ -18,6 +18,8 @@
 //! overtake such to a group, which IEEE 802.1Q-2018 section 8.6.6 allows: order is that of one pair of addresses. Frames to
 //! unknown stations do not wait, because those that follow, to a station that is known by then, must not overtake them. Neither
 //! does anything that mirrors or captures look at: they see the frames of a turn together.
+//!
+//! A frame whose port is closed or leaves the network while it waits is dropped as `FLOOD_GONE`.
 //!
 //! The backlog is bounded, and so is the share of an access port: what a station floods above that is dropped as
 //! `FLOOD_BACKLOG`, whatever the others do.
@@ -33,7 +35,7 @@ use crate::{
     addr::PortId,
     batch::{BATCH, Batch},
     forward::tag_op,
-    plan::Plan,
+    plan::{Pass, Plan},
     transmit::{Egress, Out},
 };
 
@@ -62,7 +64,9 @@ impl Round {
     /// Makes room for ports below `ports`, so that loading never allocates, and forgets frames that `now` has no place for.
     pub(crate) fn adopt(&mut self, before: &Plan, now: &Plan, ports: usize) {
         self.ports.reserve_exact(ports.saturating_sub(self.ports.len()));
-        self.frames.iter_mut().for_each(|frame| frame.follow(before, now));
+        for frame in &mut self.frames {
+            frame.follow(before, now);
+        }
     }
 
     /// The batch that the outgoing frames of a step are in.
@@ -71,7 +75,7 @@ impl Round {
     }
 
     /// Begins a round with the oldest frames of `backlog`, if the previous one is over. Returns whether there is anything to send.
-    pub(crate) fn load(&mut self, backlog: &mut Backlog, plan: &Plan) -> bool {
+    pub(crate) fn load(&mut self, backlog: &mut Backlog, pass: Pass<'_>) -> bool {
         if self.next < self.ports.len() {
             return true;
         }
@@ -83,10 +87,13 @@ impl Round {
         while frames.len() < BATCH
             && let Some(frame) = backlog.take(frames.first().map(|first| first.network), batch)
         {
+            if !frame.is_gone {
+                frame.count(pass, |port| port.flooded.add(1), |network| network.flooded.add(1));
+            }
             frames.push(frame);
         }
         let Some(first) = frames.first() else { return false };
-        ports.extend(plan.topology.flooded(first.network));
+        ports.extend(pass.plan.topology.flooded(first.network));
         true
     }
 

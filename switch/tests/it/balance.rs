@@ -48,7 +48,13 @@ fn station(port: u16) -> u8 {
 }
 
 fn backend(address: IpAddr, port: u16) -> Backend {
-    Backend { address, mac: mac(station(port)), is_ready: true, given: Arc::new(Given::default()) }
+    Backend {
+        address,
+        mac: mac(station(port)),
+        is_ready: true,
+        ends: None,
+        given: Arc::new(Given::default()),
+    }
 }
 
 fn network() -> [Network; 1] {
@@ -305,6 +311,21 @@ fn a_backend_that_is_not_ready_keeps_what_it_has_and_gets_nothing_new() {
     assert_eq!(lab.receive(CLIENT, request(true, ACK), NOW)[0].0, WEB);
     assert_eq!(lab.receive(WEB, reply(true, WEB, ACK), NOW)[0].0, CLIENT);
     assert_eq!(lab.receive(CLIENT, request(true, SYN), NOW)[0].0, API, "a new connection by the same ports");
+}
+
+#[test]
+fn a_backend_whose_time_is_over_has_no_flows_any_more() {
+    let mut lab = lab(&[WEB], Affinity::None);
+    lab.receive(CLIENT, request(true, SYN), NOW);
+    lab.receive(WEB, reply(true, WEB, SYN | ACK), NOW);
+    let at = |millis| Timestamp::from_millis(millis);
+    let draining = Backend { is_ready: false, ends: Some(at(30_000)), ..backend(v4(station(WEB)), WEB) };
+    lab.serve(BLUE, Service::new(v4(VIP), Affinity::None, [draining, backend(v4(station(API)), API)]));
+    lab.configure(&network(), &rules());
+    assert_eq!(lab.receive(CLIENT, request(true, ACK), at(29_999))[0].0, WEB);
+    let sent = lab.receive(CLIENT, request(true, ACK), at(30_000));
+    assert_eq!((sent[0].0, sent[0].1.bytes[34 + 13]), (CLIENT, RST), "its client is told");
+    assert_eq!(lab.receive(CLIENT, request(true, SYN), at(30_001))[0].0, API);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
 
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId, Timestamp},
-    balance::{Balance, Client, Flows, STATION, Service},
+    balance::{Balance, Client, Flows, Gateways, Mark, STATION, Service},
     batch::{Batch, HEADROOM},
     capture::Session,
     counters::{NetworkCounters, NetworkTotals, PortCounters, PortTotals},
@@ -42,6 +42,7 @@ pub(crate) struct Lab {
     captures: Vec<Arc<Session>>,
     mirrors: Vec<Mirror>,
     neighbours: Arc<Neighbours>,
+    gateways: HashMap<NetworkId, Gateways>,
     services: HashMap<(NetworkId, IpAddr), Arc<Service>>,
     clients: Vec<Option<Arc<Client>>>,
 }
@@ -86,6 +87,7 @@ impl Lab {
             mirrors: Vec::new(),
             neighbours: Arc::default(),
             services: HashMap::new(),
+            gateways: HashMap::new(),
             clients: Vec::new(),
         };
         for rules in ports {
@@ -124,6 +126,8 @@ impl Lab {
             services: self.services.clone(),
             clients: self.clients.clone(),
             serving: vec![true; self.wires.len()],
+            marks: (0..).map(|network| Mark(40_000 + network)).take(self.networks.len()).collect(),
+            gateways: self.gateways.clone(),
         });
         let mut plan = Plan { topology, networks, captures, mirrors, neighbours, balance, ..empty };
         plan.ports.resize(self.wires.len(), None);
@@ -159,6 +163,11 @@ impl Lab {
         let client = || Some(Arc::new(Client::new(Flows::of_process(FLOWS, 1))));
         self.clients.resize_with(self.wires.len(), client);
         self.services.insert((network, service.address()), Arc::new(service));
+    }
+
+    /// Has a gateway in `network`, and others on other hosts, from the next [`Lab::configure`] on.
+    pub(crate) fn gate(&mut self, network: NetworkId, own: MacAddr, others: &[MacAddr]) {
+        self.gateways.insert(network, Gateways { own, others: others.into() });
     }
 
     /// The flows of clients at `port`.

@@ -82,7 +82,10 @@ fn assert_laws(switch: &Lab, ports: u16) {
         let of = |egress: bool| {
             totals.drops().filter(|(it, _)| it.is_egress() == egress).map(|(_, count)| count).sum::<u64>()
         };
-        assert_eq!(totals.rx_frames, totals.unicast + totals.flooded + totals.answered + of(false));
+        assert_eq!(
+            totals.rx_frames,
+            totals.unicast + totals.flooded + totals.answered + totals.waiting + of(false)
+        );
         assert_eq!(totals.offered, totals.tx_frames + of(true));
     }
     let sent: u64 = (0..ports).map(|port| switch.totals(port).unicast).sum();

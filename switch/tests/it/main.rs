@@ -4,6 +4,7 @@ mod balance;
 mod capture;
 mod datagrams;
 mod forwarding;
+mod ingress;
 #[cfg(feature = "os")]
 mod kernel_gso;
 mod lab;

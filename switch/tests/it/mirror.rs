@@ -112,7 +112,7 @@ proptest! {
             let totals = watched.totals(port);
             let (ingress, egress): (Vec<_>, Vec<_>) = totals.drops().partition(|(reason, _)| !reason.is_egress());
             let count = |drops: &[(DropReason, u64)]| drops.iter().map(|(_, frames)| frames).sum::<u64>();
-            prop_assert_eq!(totals.rx_frames, totals.unicast + totals.flooded + totals.answered + count(&ingress));
+            prop_assert_eq!(totals.rx_frames, totals.unicast + totals.flooded + totals.answered + totals.waiting + count(&ingress));
             prop_assert_eq!(totals.offered, totals.tx_frames + count(&egress));
             if port != WATCH {
                 prop_assert_eq!(totals, alone.totals(port));

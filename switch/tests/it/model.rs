@@ -388,7 +388,7 @@ impl Pair {
             };
             assert_eq!(
                 totals.rx_frames,
-                totals.unicast + totals.flooded + totals.answered + sum(false),
+                totals.unicast + totals.flooded + totals.answered + totals.waiting + sum(false),
                 "port {port}: {totals:?}"
             );
             assert_eq!(totals.offered, totals.tx_frames + sum(true), "port {port}: {totals:?}");

@@ -113,13 +113,13 @@ fn a_station_that_floods_has_its_share_and_no_more() {
     for number in 0..100 {
         lab.receive(2, broadcast(2, number), NOW);
     }
-    assert_eq!((lab.totals(2).flooded, lab.totals(2).drops[DropReason::FloodBacklog.index()]), (64, 36));
+    assert_eq!((lab.totals(2).waiting, lab.totals(2).drops[DropReason::FloodBacklog.index()]), (64, 36));
     lab.receive(3, broadcast(3, 0), NOW);
-    assert_eq!(lab.totals(3).flooded, 1, "others have theirs");
+    assert_eq!(lab.totals(3).waiting, 1, "others have theirs");
     assert_eq!(ports(&lab.receive(2, request(2), NOW)), [PORTS - 1], "and its questions are heard");
     assert_eq!(rest(&mut lab).len(), 65 * (usize::from(PORTS) - 1));
     lab.receive(2, broadcast(2, 0), NOW);
-    assert_eq!(lab.totals(2).flooded, 66, "what was sent counts no more");
+    assert_eq!((lab.totals(2).flooded, lab.totals(2).waiting), (65, 1), "what was sent waits no more");
 }
 
 #[test]
@@ -142,6 +142,16 @@ fn a_port_that_is_gone_or_in_another_network_is_not_heard_any_more() {
         let sent = rest(&mut lab);
         assert!(!sent.is_empty());
         assert!(sent.iter().all(|(_, frame)| frame.bytes[6..12] == mac(3).0));
+        if !leaves {
+            let totals = lab.totals(2);
+            let dropped = totals.drops[DropReason::FloodGone.index()];
+            assert_eq!((totals.rx_frames, totals.flooded, totals.waiting, dropped), (2, 1, 0, 1));
+            let blue = lab.network_totals().next().unwrap();
+            assert_eq!(
+                (blue.frames, blue.flooded, blue.waiting, blue.dropped, blue.unicast()),
+                (3, 2, 0, 1, 0)
+            );
+        }
     }
 }
 

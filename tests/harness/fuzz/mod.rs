@@ -9,10 +9,11 @@ mod names;
 mod offload;
 mod operations;
 mod ports;
+mod replies;
 
 pub use self::{
     config::config, decap::decap, encap::encap, frame::frame, names::names, offload::offload,
-    operations::operations,
+    operations::operations, replies::replies,
 };
 
 use arbitrary::{Arbitrary, Unstructured};
@@ -21,7 +22,7 @@ use arbitrary::{Arbitrary, Unstructured};
 pub type Target = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("config", config),
     ("decap", decap),
     ("encap", encap),
@@ -29,6 +30,7 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("names", names),
     ("offload", offload),
     ("operations", operations),
+    ("replies", replies),
 ];
 
 /// Decodes `data`; `None` if it is too short.

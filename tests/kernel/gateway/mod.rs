@@ -157,18 +157,18 @@ fn nft(netns: &Netns, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn socket(ip: &str, port: u16) -> SocketAddr {
+pub(crate) fn socket(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().unwrap(), port)
 }
 
 /// A server that replies, over TCP and UDP, with the client's address. Stopped on drop.
-struct Mirror {
+pub(crate) struct Mirror {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Mirror {
-    fn start(netns: &Netns, port: u16) -> Self {
+    pub(crate) fn start(netns: &Netns, port: u16) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let at = socket("::", port);
         let (listener, datagrams) =
@@ -210,7 +210,7 @@ fn name(from: SocketAddr) -> String {
 }
 
 /// The source address with which `from` arrives at the mirror at `to`.
-fn seen(from: &Netns, to: SocketAddr) -> String {
+pub(crate) fn seen(from: &Netns, to: SocketAddr) -> String {
     eventually(&format!("{} reaches {to}", from.name()), || ask(from, to, PATIENCE))
 }
 
@@ -222,7 +222,7 @@ fn ask(from: &Netns, to: SocketAddr, limit: Duration) -> Option<String> {
     Some(answer)
 }
 
-fn seen_udp(from: &Netns, to: SocketAddr) -> String {
+pub(crate) fn seen_udp(from: &Netns, to: SocketAddr) -> String {
     let any = if to.is_ipv4() { "0.0.0.0" } else { "::" };
     let socket = from.udp(any);
     socket.set_read_timeout(Some(SILENCE)).unwrap();

@@ -101,6 +101,36 @@ fn what_can_be_changed_in_place_is() {
 
 /// The file changes the kind and place of a port of the same name.
 #[test]
+fn an_interface_that_cannot_be_changed_leaves_all_as_they_were() {
+    let (a, b) = (Netns::new("a"), Netns::new("b"));
+    a.ip("link add other type veth peer name other2");
+    a.ip("address add 10.9.0.11/24 dev other");
+    let config = |mtu: u16, address: &str| {
+        let network = net().network("blue").keys(&format!("mtu = {mtu}"));
+        network.tap("a", &a).address(address).tap("b", &b).address("10.9.0.2/24")
+    };
+    let switch = Vswitchd::start(&config(1500, "10.9.0.1/24"));
+    let flow = Flow::start(&a, &b, "10.9.0.2");
+    flow.flows(100_000);
+    switch.configure(&config(1400, "10.9.0.11/24"));
+    let (code, sentence) = switch.refusal(&["reload"]);
+    assert_eq!(code, 1);
+    assert!(sentence.contains("10.9.0.11") && sentence.contains("other"), "{sentence}");
+    for container in [&a, &b] {
+        assert!(
+            container.ip("link show eth0").contains("mtu 1500"),
+            "b, set up before or after it, is undone"
+        );
+    }
+    assert_eq!(switch.ctl(&["status"])["ports_up"], 2, "and it goes on");
+    flow.flows(100_000);
+    a.ip("link del other2");
+    switch.ctl(&["reload"]);
+    b.reaches("10.9.0.11");
+    assert!(b.ip("link show eth0").contains("mtu 1400"));
+}
+
+#[test]
 fn a_port_changes_its_kind_and_place_by_reload() {
     let (a, b, c) = (Netns::new("a"), Netns::new("b"), Netns::new("c"));
     let config =

@@ -89,7 +89,7 @@ async fn find_container(docker: &Path, container: &str) -> Result<Container, Err
         return Err(Error::invalid(format!("{container:?} is not a container name: see `docker ps`")));
     }
     let answer = exchange(docker, Method::GET, &format!("/containers/{container}/json"), Bytes::new()).await;
-    let (status, body) = answer.map_err(|error| no_docker(docker, error))?;
+    let (status, body) = answer.map_err(|error| no_docker(docker, GIVE, error))?;
     match status {
         StatusCode::OK => {}
         StatusCode::NOT_FOUND => {
@@ -112,12 +112,16 @@ async fn find_container(docker: &Path, container: &str) -> Result<Container, Err
     Ok(found)
 }
 
-fn no_docker(docker: &Path, error: io::Error) -> Error {
+/// What a user may do instead of naming a container.
+const GIVE: &str = "or give the container's namespace with --netns or --pid";
+
+/// Docker does not answer at its socket; `otherwise` says what else would help.
+pub(crate) fn no_docker(docker: &Path, otherwise: &str, error: io::Error) -> Error {
     let docker = docker.display();
     match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::not_found(format!(
-            "no Docker daemon at {docker}: start Docker, or give the container's namespace with --netns or --pid"
-        )),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            Error::not_found(format!("no Docker daemon at {docker}: start Docker, {otherwise}"))
+        }
         io::ErrorKind::PermissionDenied => Error::new(
             ErrorKind::Forbidden,
             format!("no permission to use {docker}: run as root, or as a member of the group docker"),

@@ -247,14 +247,16 @@ impl Call {
         format!("cni-{}", self.id(&self.attachment()).short()).parse().expect("digits make a name")
     }
 
-    /// A list, or podman's map of lists by network.
+    /// A list, or podman's map of lists by network; and what nerdctl gives as `--hostname`.
     fn aliases(&self) -> Vec<String> {
         let list = match &self.config.runtime_config.aliases {
             Value::Object(by_network) => by_network.get(&self.config.name).cloned().unwrap_or_default(),
             other => other.clone(),
         };
-        let texts = list.as_array().into_iter().flatten().filter_map(Value::as_str);
-        texts.map(str::to_owned).collect()
+        let texts = list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
+        // nerdctl tells no name, but the host's name in the container: by default the beginning of the id, which is a name anyway.
+        let host = self.argument("NERDCTL_CNI_DHCP_HOSTNAME");
+        texts.chain(host.filter(|name| !self.container.starts_with(name))).collect()
     }
 
     /// The result, which extends that of the previous plugin.

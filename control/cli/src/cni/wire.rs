@@ -249,7 +249,10 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let code = match &error {
             ClientError::NotRunning(_) | ClientError::Died(_) => Code::TryAgain,
-            ClientError::NoRights(_) | ClientError::Ended(_) | ClientError::Broken(..) => Code::Io,
+            ClientError::NoRights(_)
+            | ClientError::Ended(_)
+            | ClientError::Broken(..)
+            | ClientError::Unknown(..) => Code::Io,
             ClientError::Refused(refusal) => refusal.kind.into(),
         };
         Self::new(code, error.to_string())

@@ -342,6 +342,7 @@ impl CreateArguments {
             ipam: self.ipam_driver,
             internal: self.internal,
             attachable: self.attachable,
+            swarm: false,
             ipv6: self.ipv6,
             options: self.opt.iter().cloned().collect::<BTreeMap<_, _>>().try_into()?,
             labels: self.label.iter().cloned().collect(),

@@ -7,8 +7,9 @@ use clap::{Args, Subcommand};
 use super::{done, network::pair, render, show::table};
 use crate::client::{Client, ClientError};
 use vswitch_model::{
-    Affinity, Check, EndpointMode, ErrorKind, HealthSpec, Name, ServiceSpec, ServiceUpdate,
+    Affinity, Check, EndpointMode, ErrorKind, HealthSpec, Name, ServicePort, ServiceSpec, ServiceUpdate,
     api::service::{Backend, Service},
+    publish::Publish,
 };
 
 /// `vswitchctl service`
@@ -77,6 +78,13 @@ pub struct CreateArguments {
     affinity: Affinity,
     #[command(flatten)]
     health: HealthArguments,
+    /// Open a port of every host that leads to the service: 8080:80, 5353:53/udp, 8000-8002:80-82, or
+    /// published=8080,target=80,mode=host to open it only where an endpoint is.
+    #[arg(short, long, value_name = "PORTS")]
+    publish: Vec<ServicePort>,
+    /// Reset the connections of an endpoint that is drained after this time; by default they go on.
+    #[arg(long, value_name = "SECONDS")]
+    drain_time: Option<u32>,
     /// A label.
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     label: Vec<(String, String)>,
@@ -131,9 +139,18 @@ pub struct UpdateArguments {
     /// Give this endpoint no new connections; those that it has go on.
     #[arg(long, value_name = "ENDPOINT")]
     drain: Vec<Name>,
+    /// Reset the connections of endpoints that are drained after this time.
+    #[arg(long, value_name = "SECONDS")]
+    drain_time: Option<u32>,
     /// Give this endpoint new connections again.
     #[arg(long, value_name = "ENDPOINT")]
     resume: Vec<Name>,
+    /// Open a further port of every host.
+    #[arg(long, value_name = "PORTS")]
+    publish_add: Vec<ServicePort>,
+    /// Close the ports of the hosts that lead to this port of the service.
+    #[arg(long, value_name = "PORT[/PROTOCOL]")]
+    publish_rm: Vec<Publish>,
     /// Set a label of the selector.
     #[arg(long, value_name = "LABEL=VALUE", value_parser = pair)]
     selector_add: Vec<(String, String)>,
@@ -206,6 +223,8 @@ impl CreateArguments {
             selector: self.selector.iter().cloned().collect(),
             affinity: self.affinity,
             health: self.health.spec(),
+            publish: self.publish.clone(),
+            drain_time: self.drain_time,
             labels: self.label.iter().cloned().collect(),
             ..ServiceSpec::plain(self.name.clone(), self.network.clone())
         }
@@ -223,7 +242,10 @@ impl UpdateArguments {
             selector: changes(&self.selector_add, &self.selector_rm),
             health: self.health.spec(),
             no_health: self.no_healthcheck,
+            publish: self.publish_add.clone(),
+            unpublish: self.publish_rm.clone(),
             drain: self.drain.iter().cloned().collect(),
+            drain_time: self.drain_time,
             resume: self.resume.iter().cloned().collect(),
             labels: changes(&self.label_add, &self.label_rm),
         }
@@ -243,6 +265,12 @@ fn addresses(service: &Service) -> String {
     if addresses.is_empty() { "-".into() } else { addresses.join(", ") }
 }
 
+/// The ports of the hosts that lead to it: `8080:80/tcp`.
+fn ports(service: &Service) -> String {
+    let ports: Vec<_> = service.spec.publish.iter().map(ServicePort::to_string).collect();
+    if ports.is_empty() { "-".into() } else { ports.join(", ") }
+}
+
 fn names(services: &[Service]) -> String {
     services.iter().map(|service| format!("{}\n", service.spec.name)).collect()
 }
@@ -257,10 +285,15 @@ fn list(services: &[Service]) -> String {
             service.spec.mode.to_string(),
             addresses(service),
             format!("{ready}/{}", service.backends.len()),
+            ports(service),
             service.backends.iter().map(|backend| backend.flows).sum::<u64>().to_string(),
         ]
     };
-    table(&["NAME", "NETWORK", "MODE", "ADDRESS", "READY", "FLOWS"], "llllrr", services.iter().map(row))
+    table(
+        &["NAME", "NETWORK", "MODE", "ADDRESS", "READY", "PORTS", "FLOWS"],
+        "llllrlr",
+        services.iter().map(row),
+    )
 }
 
 fn backends(services: &[Service]) -> String {
@@ -269,6 +302,7 @@ fn backends(services: &[Service]) -> String {
             vec![
                 service.spec.name.to_string(),
                 backend.name.to_string(),
+                backend.host.as_ref().map_or("-", Name::as_str).to_owned(),
                 backend.addresses.join(", "),
                 backend.state.clone(),
                 backend.flows.to_string(),
@@ -276,5 +310,5 @@ fn backends(services: &[Service]) -> String {
             ]
         })
     });
-    table(&["SERVICE", "ENDPOINT", "ADDRESS", "STATE", "FLOWS", "GIVEN"], "llllrr", rows)
+    table(&["SERVICE", "ENDPOINT", "HOST", "ADDRESS", "STATE", "FLOWS", "GIVEN"], "lllllrr", rows)
 }

@@ -24,6 +24,7 @@ pub fn status(status: &Status) -> String {
         ("addresses", format!("{} of at most {}", status.macs, status.mac_limit)),
     ];
     rows.extend(status.acceleration.as_ref().map(|it| ("accelerated", acceleration(it))));
+    rows.extend(status.busy.clone().map(|it| ("busy", it)));
     let mut text = pairs(&rows);
     let rows = status.workers.iter().map(|worker| {
         vec![
@@ -396,6 +397,7 @@ mod tests {
             network: Some(name("blue")),
             trunk: vec![],
             mirror: None,
+            isolated: false,
             kind: "tap".into(),
             device: "eth0".into(),
             netns: Some("web".into()),
@@ -426,6 +428,7 @@ mod tests {
             device: "eth1".into(),
             netns: None,
             guard: None,
+            isolated: false,
             state: PortState::Down,
             reason: Some("eth1 has no carrier: plug it in".into()),
             drops: vec![],
@@ -521,6 +524,7 @@ WORKER  PORTS  FRAMES  TURNS
             warnings: vec![],
             troubles: vec![],
             acceleration: None,
+            busy: None,
         };
         assert_eq!(status(&answer), expected);
         let reason = Some("this kernel interprets BPF programs".into());

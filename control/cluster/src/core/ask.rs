@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 use vswitch_model::{
-    Driver, Error, ErrorKind, Family, Id, Ipam, Name, NetworkSpec, SubnetSpec, Vni,
+    Driver, Error, ErrorKind, Family, Id, Ipam, Name, NetworkSpec, ServiceSpec, SubnetSpec, Vni,
     ipam::{self, Holder, IpamError, Subnet},
 };
 
@@ -36,6 +36,12 @@ pub enum Ask {
     UpdateNetwork(Box<NetworkSpec>),
     /// Remove a network in which no host has endpoints.
     RemoveNetwork(Id),
+    /// Create a service of a network, which has its addresses.
+    CreateService(Box<ServiceSpec>),
+    /// Replace the record of a service by one with the same addresses.
+    UpdateService(Box<ServiceSpec>),
+    /// Remove a service.
+    RemoveService(Name),
     /// See to it that this host can assign an address of a network: that one, or any of the family.
     Reserve {
         /// The network.
@@ -90,7 +96,7 @@ impl Refusal {
         Self { kind: ErrorKind::Conflict, sentence: sentence.into() }
     }
 
-    fn missing(sentence: impl Into<String>) -> Self {
+    pub(super) fn missing(sentence: impl Into<String>) -> Self {
         Self { kind: ErrorKind::NotFound, sentence: sentence.into() }
     }
 
@@ -128,7 +134,7 @@ impl Pending {
 }
 
 /// What a request comes to, as far as the copy tells.
-enum Verdict {
+pub(super) enum Verdict {
     /// It is done.
     Done,
     /// It needs this transaction.
@@ -194,6 +200,9 @@ impl Cluster {
                 Ok(Verdict::Needs(Txn { when, then: vec![self.put(&key, &record)] }))
             }
             Ask::RemoveNetwork(id) => self.judge_removal(id, pending.begun),
+            Ask::CreateService(spec) => self.judge_service(spec),
+            Ask::UpdateService(spec) => self.judge_service_update(spec),
+            Ask::RemoveService(name) => self.judge_service_removal(name, pending.begun),
             Ask::Reserve { network, address } => self.judge_reservation(network, *address),
             Ask::Reach(revision) if self.mirror.revision() >= *revision => Ok(Verdict::Done),
             Ask::Reach(_) => Ok(Verdict::Waits),
@@ -326,11 +335,20 @@ impl Cluster {
                 spec.name
             )));
         }
+        let services: Vec<&str> = self.services_of(&spec.name).map(|it| it.name.as_str()).collect();
+        if !services.is_empty() {
+            let list = services.join(", ");
+            return Err(Refusal::conflict(format!(
+                "network {} has services ({list}): remove them first",
+                spec.name
+            )));
+        }
         let full = |key: &Key| self.mirror.full(key);
         let prefix = self.mirror.prefix();
         let when = vec![
             Compare::Modified(full(&key), entry.modified),
             Compare::NoneBelow(format!("{prefix}ep/{short}/")),
+            Compare::NoneBelow(format!("{prefix}svc/{short}/")),
         ];
         let mut then = vec![
             Op::Delete(full(&key)),
@@ -440,7 +458,7 @@ impl Cluster {
     }
 }
 
-fn no_network(name: &str) -> Refusal {
+pub(super) fn no_network(name: &str) -> Refusal {
     Refusal::missing(format!("network {name} not found"))
 }
 

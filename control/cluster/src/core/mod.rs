@@ -15,6 +15,7 @@ mod ask;
 mod hosts;
 mod reconcile;
 mod restore;
+mod service;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -23,7 +24,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use vswitch_model::{Id, Name, NetworkSpec};
+use vswitch_model::{Id, Name, NetworkSpec, ServiceSpec};
 
 pub use self::{
     ask::{Ask, Refused},
@@ -563,6 +564,11 @@ impl Cluster {
         self.mirror.networks()
     }
 
+    /// The services of the cluster.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<ServiceSpec>> {
+        self.mirror.services()
+    }
+
     /// The ranges of a network from which this host assigns addresses.
     pub fn held(&self, network: &Id) -> Vec<IpNet> {
         let network = Short::from(network);
@@ -596,12 +602,14 @@ impl Cluster {
             .mine
             .range(Key::Endpoint(short, Short::ALL[0])..=Key::Endpoint(short, Short::ALL[1]))
             .flat_map(|(_, endpoint)| endpoint.ips.iter().copied());
+        let taken_by_services = self.services_of(&network.name).flat_map(|it| it.address.iter().copied());
         let specs = network.subnets.iter().filter(|it| it.subnet == subnet);
         let fixed = specs.flat_map(|it| it.gateway.into_iter().chain(it.aux.values().copied()));
         let edges = [first, subnet.broadcast()]
             .into_iter()
             .filter(|_| subnet.max_prefix_len() - subnet.prefix_len() > 1);
-        let mut taken: Vec<_> = taken_by_endpoints.chain(fixed).chain(edges).collect();
+        let mut taken: Vec<_> =
+            taken_by_endpoints.chain(taken_by_services).chain(fixed).chain(edges).collect();
         taken.sort_unstable();
         taken.dedup();
         let used = taken.iter().filter(|ip| blocks.iter().any(|block| block.contains(*ip))).count() as u64;

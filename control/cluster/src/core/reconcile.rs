@@ -133,6 +133,7 @@ impl Cluster {
             .recovery()
             .or_else(|| self.own_blocks())
             .or_else(|| self.revival().map(|txn| (Purpose::Own, txn)))
+            .or_else(|| self.service_revival().map(|txn| (Purpose::Own, txn)))
             .or_else(|| self.own_records().map(|txn| (Purpose::Own, txn)))
             .or_else(|| self.next_block())
             .or_else(|| self.collection(now).map(|txn| (Purpose::Upkeep, txn)));

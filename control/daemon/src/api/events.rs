@@ -7,6 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::StreamExt;
+use serde::Serialize;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use vswitch_model::{
     Error,
@@ -16,11 +17,19 @@ use vswitch_model::{
 use super::extract::Parameters;
 use crate::core::Handle;
 
-pub(super) fn watching() -> OpenApiRouter<Handle> {
+pub(super) fn reading() -> OpenApiRouter<Handle> {
     OpenApiRouter::default().routes(routes!(events))
 }
 
-/// Past events, oldest first, one per line; with `follow` also each new one as it occurs.
+/// An event and its sentence.
+#[derive(Serialize)]
+struct Told {
+    #[serde(flatten)]
+    event: Event,
+    text: String,
+}
+
+/// Past events, oldest first, one per line, each with its sentence as `text`; with `follow` also each new one as it occurs.
 #[utoipa::path(
     get,
     path = "/v1/events",
@@ -31,7 +40,9 @@ pub(super) fn watching() -> OpenApiRouter<Handle> {
     ),
 )]
 async fn events(State(core): State<Handle>, Parameters(filter): Parameters<EventsFilter>) -> Response {
-    let lines =
-        core.events(filter).map(|event| serde_json::to_vec(&event).map(|line| [&line[..], b"\n"].concat()));
+    let lines = core.events(filter).map(|event| {
+        let told = Told { text: event.what.to_string(), event };
+        serde_json::to_vec(&told).map(|line| [&line[..], b"\n"].concat())
+    });
     ([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
 }

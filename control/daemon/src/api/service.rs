@@ -1,7 +1,6 @@
 //! Services.
 
 use axum::{Json, extract::State, http::StatusCode};
-use jiff::Timestamp;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use vswitch_model::{Error, Name, ServiceSpec, ServiceUpdate, api::service::Service};
 
@@ -9,7 +8,7 @@ use super::{
     extract::{Asking, Body, InPath},
     reply::Refused,
 };
-use crate::{core::Handle, state::Command};
+use crate::core::Handle;
 
 pub(super) fn reading() -> OpenApiRouter<Handle> {
     OpenApiRouter::default().routes(routes!(list)).routes(routes!(show))
@@ -42,7 +41,7 @@ async fn show(State(core): State<Handle>, InPath(name): InPath<Name>) -> Result<
     Ok(Json(core.snapshot().service(&name)?))
 }
 
-/// Creates a service, and chooses its addresses if they are not given.
+/// Creates a service, and chooses its addresses if they are not given; of a global network for all hosts of the cluster.
 #[utoipa::path(
     post,
     path = "/v1/services",
@@ -52,12 +51,10 @@ async fn show(State(core): State<Handle>, InPath(name): InPath<Name>) -> Result<
 )]
 async fn add(
     Asking(core): Asking,
-    Body(mut spec): Body<ServiceSpec>,
+    Body(spec): Body<ServiceSpec>,
 ) -> Result<(StatusCode, Json<Service>), Refused> {
-    let (name, now) = (spec.name.clone(), Timestamp::now());
-    spec.created = Some(now);
-    let done = core.execute(Command::AddService { spec, now }).await?;
-    Ok((StatusCode::CREATED, Json(done.snapshot.service(&name)?)))
+    let done = core.add_service(spec).await?;
+    Ok((StatusCode::CREATED, Json(done.snapshot.service(&done.value)?)))
 }
 
 /// Changes a service while its clients stay connected.
@@ -66,7 +63,7 @@ async fn add(
     path = "/v1/services/{name}",
     operation_id = "update_service",
     params(("name" = String, Path)),
-    request_body(content = serde_json::Value, description = "The changes: `affinity`, `selector`, `health`, `no_health`, `drain`, `resume`, `labels`; a label without value is removed", example = json!({"drain": ["web-1"]})),
+    request_body(content = serde_json::Value, description = "The changes: `affinity`, `selector`, `health`, `no_health`, `publish`, `unpublish`, `drain`, `drain_time`, `resume`, `labels`; a label without value is removed", example = json!({"drain": ["web-1"]})),
     responses((status = 200, body = Service), (status = "4XX", body = Error)),
 )]
 async fn update(
@@ -74,8 +71,8 @@ async fn update(
     InPath(name): InPath<Name>,
     Body(update): Body<ServiceUpdate>,
 ) -> Result<Json<Service>, Refused> {
-    let done = core.execute(Command::UpdateService { name: name.clone(), update }).await?;
-    Ok(Json(done.snapshot.service(&name)?))
+    let done = core.update_service(name, update).await?;
+    Ok(Json(done.snapshot.service(&done.value)?))
 }
 
 /// Deletes a service; its endpoints stay.
@@ -87,6 +84,6 @@ async fn update(
     responses((status = 204), (status = "4XX", body = Error)),
 )]
 async fn delete(Asking(core): Asking, InPath(name): InPath<Name>) -> Result<StatusCode, Refused> {
-    core.execute(Command::RemoveService { name, now: Timestamp::now() }).await?;
+    core.delete_service(name).await?;
     Ok(StatusCode::NO_CONTENT)
 }

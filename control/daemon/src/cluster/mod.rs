@@ -27,6 +27,7 @@ mod pki;
 mod renewal;
 mod route;
 mod server;
+mod services;
 mod session;
 
 use std::{
@@ -41,7 +42,7 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 use vswitch::addr::MacAddr;
-use vswitch_cluster::{core::Ask, store::Revision};
+use vswitch_cluster::{core::Ask, keys::Key, store::Revision};
 use vswitch_model::{Connect, Error, Id, Name, NetworkSpec, Reference, api::cluster as api};
 
 pub(crate) use self::folder::Folder;
@@ -65,8 +66,8 @@ pub(crate) enum Call {
     Endpoints(Reply<Vec<api::PlacedEndpoint>>),
     /// Whether a network is one of the cluster's; its id.
     Find(Reference, Reply<Option<Arc<NetworkSpec>>>),
-    /// The revision at which the store got a network that this host does not know, if it has it.
-    Revision(Reference, Reply<Option<Revision>>),
+    /// The revision at which the store got one of these keys, which this host does not know, if it has it.
+    Revision(Vec<Key>, Reply<Option<Revision>>),
     /// Begin a cluster.
     Init(api::Init, Reply<api::JoinToken>),
     /// Join one.
@@ -158,7 +159,11 @@ impl Client {
     /// Waits until this host knows a network that another host has just created, if that is so. What was acknowledged there can be
     /// used here at once, however far behind this host is.
     pub(crate) async fn meet(&self, network: &Reference) {
-        let found = self.call(|reply| Call::Revision(network.clone(), reply)).await;
+        let text = network.as_str();
+        let by_name = text.parse().ok().map(Key::NetworkName);
+        let by_id = text.get(..12).and_then(|digits| digits.parse().ok()).map(Key::Network);
+        let keys = by_name.into_iter().chain(by_id).collect();
+        let found = self.call(|reply| Call::Revision(keys, reply)).await;
         if let Ok(Some(revision)) = found {
             // If it takes too long, the network is not found: that is what the caller is told.
             let _ = self.call(|reply| Call::Ask(Ask::Reach(revision), reply)).await;
@@ -296,7 +301,7 @@ impl Running {
                 let found = by_name.or_else(by_id).cloned();
                 let _ = reply.send(Ok(found));
             }
-            Call::Revision(reference, reply) => session.look_up(&reference, reply),
+            Call::Revision(keys, reply) => session.look_up(&keys, reply),
             Call::Init(_, reply) => refuse_member(reply, session),
             Call::Join(_, reply) => refuse_member(reply, session),
             Call::Leave(_, reply) => refuse_member(reply, session),

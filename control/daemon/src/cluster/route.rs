@@ -28,12 +28,13 @@ pub(crate) struct Routed<T> {
 }
 
 impl Handle {
-    /// Creates a network: in a cluster an overlay for all hosts, anything else for this one.
+    /// Creates a network: in a cluster an overlay for all hosts, anything else for this one. A network of a swarm is created on each
+    /// host by its engine.
     ///
     /// # Errors
     /// It is refused, or the cluster's store is needed and lost.
     pub(crate) async fn add_network(&self, mut spec: NetworkSpec) -> Result<Routed<Name>, Error> {
-        if !self.cluster().is_member() || spec.driver() != Driver::Overlay {
+        if !self.cluster().is_member() || spec.driver() != Driver::Overlay || spec.swarm {
             let done = self.ask(|reply| Request::AddNetwork(Box::new(spec), reply)).await?;
             return Ok(Routed { value: done.value, snapshot: done.snapshot });
         }
@@ -134,6 +135,7 @@ impl Handle {
     /// It is refused, or no address is left and the cluster's store is lost.
     pub(crate) async fn connect(&self, network: Reference, connect: Connect) -> Result<Routed<Id>, Error> {
         self.reserve(&network, &connect).await?;
+        self.meet_services(&connect.services).await;
         let done = self.ask(|reply| Request::Connect(network, Box::new(connect), reply)).await?;
         Ok(Routed { value: done.value, snapshot: done.snapshot })
     }
@@ -149,8 +151,17 @@ impl Handle {
         }
     }
 
+    /// Waits for services that another host has created a moment ago.
+    async fn meet_services(&self, services: &[Name]) {
+        let state = &self.snapshot().state;
+        let unknown: Vec<_> = services.iter().filter(|it| state.service(it).is_none()).cloned().collect();
+        if self.cluster().is_member() {
+            self.cluster().meet_services(&unknown).await;
+        }
+    }
+
     /// The global network of a reference.
-    async fn global(&self, network: &Reference) -> Option<Arc<NetworkSpec>> {
+    pub(super) async fn global(&self, network: &Reference) -> Option<Arc<NetworkSpec>> {
         if !self.cluster().is_member() {
             return None;
         }

@@ -17,13 +17,13 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 use vswitch_cluster::{
-    core::{Ask, AskId, Cluster, Event, Host, Input, Output, Standing, TTL},
+    core::{Ask, AskId, Cluster, Event, Input, Output, Standing, TTL},
     keys::{Key, Short},
     record::{Availability, Endpoint},
     store::{Revision, Store, Watch, etcd::Etcd},
 };
 use vswitch_model::{
-    Error, Id, Name, NetworkSpec, Reference,
+    Error, Id, Name, NetworkSpec,
     api::{
         cluster as api,
         directory::{Directory, DirectoryUpdate, Station, Withdrawal},
@@ -35,6 +35,7 @@ use vswitch_names::Record;
 use super::{
     Reply,
     folder::{Folder, Member},
+    services,
 };
 use crate::{
     core::{Handle, Request},
@@ -140,16 +141,12 @@ impl Session {
         self.feed(Input::Asked(self.next_ask, ask));
     }
 
-    /// Looks in the store for a network that is not in the copy.
-    pub(super) fn look_up(&self, network: &Reference, reply: Reply<Option<Revision>>) {
+    /// Looks in the store for one of these keys, which are not in the copy.
+    pub(super) fn look_up(&self, keys: &[Key], reply: Reply<Option<Revision>>) {
         if !self.cluster.is_following() {
             return drop(reply.send(Ok(None)));
         }
-        let text = network.as_str();
-        let by_name = text.parse().ok().map(Key::NetworkName);
-        let by_id = text.get(..12).and_then(|digits| digits.parse().ok()).map(Key::Network);
-        let keys: Vec<String> =
-            by_name.into_iter().chain(by_id).map(|key| self.cluster.mirror().full(&key)).collect();
+        let keys: Vec<String> = keys.iter().map(|key| self.cluster.mirror().full(key)).collect();
         let store = self.store.clone();
         tokio::spawn(async move {
             for key in keys {
@@ -243,6 +240,8 @@ impl Session {
     /// Notes what is to be given to the switch again.
     fn note(&mut self, keys: &[Key]) {
         self.stale = true;
+        // Endpoints are backends as well.
+        self.dirty |= !keys.is_empty() && self.cluster.services().next().is_some();
         for key in keys {
             match (key, &mut self.redirect) {
                 // Endpoints are in directories only.
@@ -348,6 +347,7 @@ impl Session {
         let snapshot = self.core.snapshot();
         let networks: HashMap<&Name, Id> =
             self.cluster.networks().map(|network| (&network.name, network.id())).collect();
+        let mut served = services::served(&snapshot.state);
         let mut endpoints: Vec<(Id, Endpoint)> = snapshot
             .state
             .endpoints()
@@ -360,6 +360,7 @@ impl Session {
                     ips: it.addresses.iter().map(ipnet::IpNet::addr).collect(),
                     aliases: names::aliases(it),
                     service: it.service.clone(),
+                    serves: served.remove(&it.id).unwrap_or_default(),
                     unready: it.unready,
                     seq: 0,
                     since: it.created.round(Unit::Second).ok(),
@@ -413,7 +414,7 @@ impl Session {
             self.given.hosts.iter().map(|host| (host.name.clone(), host.address)).collect();
         let (mut wanted, mut called) = (Vec::new(), Vec::new());
         let ready: HashSet<Name> =
-            self.cluster.hosts().into_iter().filter(is_ready).map(|it| it.name).collect();
+            self.cluster.hosts().into_iter().filter(services::is_ready).map(|it| it.name).collect();
         for network in self.cluster.networks() {
             let touched = self.redirect.as_ref().is_none_or(|it| it.contains(&(&network.id()).into()));
             if touched {
@@ -520,9 +521,10 @@ impl Session {
             audits,
             differences,
         };
-        let unfollowed = self.core.snapshot().state.unfollowed();
-        let mut troubles: Vec<String> =
-            unfollowed.into_iter().map(|(_, why)| why).chain(self.trouble.clone()).collect();
+        let state = &self.core.snapshot().state;
+        let (networks, services) = (state.unfollowed(), state.unserved());
+        let sentences = networks.into_iter().map(|(_, why)| why).chain(services.into_values());
+        let mut troubles: Vec<String> = sentences.chain(self.trouble.clone()).collect();
         if mirror.unreadable() > 0 {
             troubles.push(format!(
                 "{} keys of the store are of a newer version, or were damaged: use the same version on all hosts",
@@ -608,22 +610,22 @@ fn directory(
     Directory { hosts: Some(members.collect()), stations }
 }
 
-/// Whether the endpoints of a host are answered for: others are left out while a name has ready ones.
-fn is_ready(host: &Host) -> bool {
-    host.standing == Standing::Ready && host.node.availability == Availability::Active
-}
-
 /// The names of other hosts' endpoints in a network.
 fn records(member: &Member, cluster: &Cluster, network: &NetworkSpec, ready: &HashSet<Name>) -> Vec<Record> {
     let endpoints = cluster.mirror().endpoints((&network.id()).into());
     let others = endpoints.filter(|(endpoint, _)| endpoint.host != member.name);
-    let record = |endpoint: &Endpoint| Record {
-        name: endpoint.name.to_string(),
-        aliases: endpoint.aliases.clone(),
-        addresses: endpoint.ips.clone(),
-        service: endpoint.service.clone(),
-        unready: endpoint.unready || !ready.contains(&endpoint.host),
-        ports: Vec::new(),
+    let modes = services::modes(cluster, network);
+    let record = |endpoint: &Endpoint| {
+        let mut record = Record {
+            name: endpoint.name.to_string(),
+            aliases: endpoint.aliases.clone(),
+            addresses: endpoint.ips.clone(),
+            service: endpoint.service.clone(),
+            unready: endpoint.unready || !ready.contains(&endpoint.host),
+            ports: Vec::new(),
+        };
+        services::name(endpoint, &modes, &mut record);
+        record
     };
     others.map(|(endpoint, _)| record(endpoint)).collect()
 }
@@ -658,5 +660,7 @@ pub(super) fn membership(member: &Member, cluster: &Cluster) -> Membership {
             .collect(),
         networks,
         blocks,
+        services: services::all(cluster),
+        backends: services::backends(member, cluster),
     }
 }

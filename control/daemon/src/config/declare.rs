@@ -23,7 +23,7 @@ use vswitch_model::{
 };
 
 /// Maximum length of a socket path: `sun_path` holds 108 bytes, of which `.attach` and a NUL take eight.
-const SOCKET_PATH_MAX: usize = 100;
+const SOCKET_PATH_MAX: usize = 99;
 
 /// From the least that every IPv4 host must accept (RFC 791 section 3.1).
 const UNDERLAY_MTU: RangeInclusive<u16> = 576..=u16::MAX;
@@ -217,7 +217,9 @@ fn service(mut table: Table<'_, '_, '_>) -> ServiceSpec {
         selector: table.texts("selector"),
         affinity: table.parsed("affinity").unwrap_or_default(),
         health: table.table("health").and_then(health),
+        publish: table.parsed_list("publish").unwrap_or_default(),
         drain: table.parsed_list("drain").unwrap_or_default().into_iter().collect(),
+        drain_time: table.number("drain_time", 0..=86_400),
         labels: table.texts("labels"),
         ..ServiceSpec::plain(name, network)
     };
@@ -248,6 +250,7 @@ fn network(mut table: Table<'_, '_, '_>) -> NetworkSpec {
         driver: table.parsed("driver"),
         internal: table.boolean("internal").unwrap_or(false),
         attachable: table.boolean("attachable").unwrap_or(false),
+        swarm: false,
         fragment: table.boolean("fragment").unwrap_or(false),
         labels: table.texts("labels"),
         ..NetworkSpec::plain(name)

@@ -185,7 +185,7 @@ fn one_error_each() {
         ("[switch]\ngroup_forward_mask='0x4000'".into(), "is a text, not a whole number"),
         ("[switch]\ndamping={moves=-1}".into(), "switch.damping.moves: -1 is out of range"),
         ("[switch]\ndamping={move=1}".into(), "switch.damping.move: unknown key: did you mean moves?"),
-        (format!("[api]\nsocket='/{}'", "s".repeat(100)), "api.socket: is longer than 100 bytes"),
+        (format!("[api]\nsocket='/{}'", "s".repeat(100)), "api.socket: is longer than 99 bytes"),
         ("[api]\ngroup=''".into(), "api.group: is empty"),
         ("[api]\nweb='9478'".into(), "api.web: \"9478\" is not an address with a port: write it like 127.0.0.1:9478"),
         ("[api]\nweb='localhost:9478'".into(), "write it like 127.0.0.1:9478"),
@@ -831,4 +831,66 @@ ip = "10.9.0.1"
     let says = |start: &str| found.iter().any(|line| line.starts_with(start));
     assert!(says("net.toml:22: endpoint[3].publish[1]: "), "{}", found.join("\n"));
     assert!(says("net.toml:31: endpoint[4].options.kind: "), "{}", found.join("\n"));
+}
+
+#[test]
+fn services() {
+    let config = good(
+        r#"
+        [[network]]
+        name = "blue"
+        [[network.subnet]]
+        subnet = "10.9.0.0/24"
+        [[service]]
+        name = "web"
+        network = "blue"
+        address = ["10.9.0.100"]
+        selector = { app = "web" }
+        affinity = "client-ip:10m"
+        publish = ["8080:80", "published=7000,target=70,protocol=udp,mode=host"]
+        drain = ["web-1"]
+        health = { check = "http:80/", interval = 1, retries = 2 }
+        [[service]]
+        name = "all"
+        network = "blue"
+        mode = "dnsrr"
+        "#,
+    );
+    let web = &config.services[0];
+    let ports: Vec<_> = web.publish.iter().map(ToString::to_string).collect();
+    assert_eq!(ports, ["8080:80/tcp", "published=7000,target=70,protocol=udp,mode=host"]);
+    assert_eq!((web.selector.len(), web.drain.len(), web.health.as_ref().unwrap().retries), (1, 1, 2));
+    let found = errors(
+        r#"[[network]]
+name = "blue"
+[[service]]
+network = "blue"
+[[service]]
+name = "a"
+address = ["10.9.0.300"]
+mode = "dsrr"
+affinity = "client-ip:25h"
+publish = ["80"]
+health = { check = "ping" }
+[[service]]
+name = "b"
+network = "blue"
+adress = ["10.9.0.100"]
+"#,
+    );
+    for (line, sentence) in [
+        (3, "service[0].name: missing: name the service"),
+        (3, "service[0].address: missing: choose an address of the network's subnet"),
+        (5, "service[1].network: missing: name the network that it is in"),
+        (7, "service[1].address"),
+        (8, "service[1].mode: \"dsrr\" is neither: use \"vip\" or \"dnsrr\""),
+        (9, "service[1].affinity: \"client-ip:25h\" is no affinity"),
+        (10, "service[1].publish[0]: 80: choose the port of the hosts as well"),
+        (11, "service[1].health"),
+        (12, "service[2].address: missing"),
+        (15, "service[2].adress"),
+    ] {
+        let there = format!("net.toml:{line}: {sentence}");
+        assert!(found.iter().any(|it| it.starts_with(&there)), "{there}: {found:#?}");
+    }
 }

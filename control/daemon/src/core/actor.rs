@@ -9,6 +9,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, thread, time::Instant};
 
+use jiff::Timestamp;
 use tokio::{
     runtime,
     sync::{Notify, mpsc, oneshot, watch},
@@ -144,7 +145,12 @@ impl Core {
             observer.note(What::StoreMended { detail });
         }
         let state = State::default();
-        let process = Arc::new(Process { config, started: Instant::now(), outages: Outages::default() });
+        let process = Arc::new(Process {
+            config,
+            started: Instant::now(),
+            outages: Outages::default(),
+            progress: Arc::clone(edge.progress()),
+        });
         let nothing = Snapshot::new(
             state.clone(),
             edge.live(),
@@ -165,7 +171,7 @@ impl Core {
             unfetched: Unfetched::default(),
             crowd_warned: None,
             underlay: Underlay::default(),
-            naming: Naming::new(plan.next.dns(), machine),
+            naming: Naming::new(plan.next.dns(), machine)?,
             engines,
             process,
             signals,
@@ -264,6 +270,10 @@ impl Core {
             Request::Directory(network, reply) => reply.with(async { self.directory(&network) }).await,
             Request::Names(network, records, reply) => {
                 reply.with(async { self.set_names(network, records) }).await
+            }
+            Request::PrepareService(spec, reply) => {
+                let prepared = async { Ok(self.state.prepared_service(*spec, Timestamp::now())?) };
+                reply.with(prepared).await
             }
             Request::AddName(name, reply) => reply.with(async { self.add_name(name) }).await,
             Request::RemoveName(network, name, reply) => {

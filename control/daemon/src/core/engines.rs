@@ -14,7 +14,9 @@ use crate::{
     sight,
     state::{Called, Command, EndpointUpdate, NetworkError},
 };
-use vswitch_model::{Connect, Driver, EndpointSpec, Error, Family, Id, Name, Netns, publish::Publish};
+use vswitch_model::{
+    Connect, Driver, EndpointSpec, Error, Family, Id, Name, Netns, ipam::Lent, publish::Publish,
+};
 
 /// What the store has for container engines, besides networks and endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,7 +24,7 @@ pub(crate) struct Engines {
     /// The networks that they know by ids of their own.
     pub(crate) adopted: BTreeMap<Id, Name>,
     /// The addresses that they were given for networks of other drivers, with their subnets.
-    pub(crate) lent: BTreeMap<IpAddr, IpNet>,
+    pub(crate) lent: BTreeMap<Lent, IpNet>,
 }
 
 impl Core {
@@ -92,7 +94,7 @@ impl Core {
     }
 
     /// Lends addresses of `subnet` to another network driver.
-    pub(super) fn lend(&mut self, subnet: IpNet, address: IpAddr) -> Result<(), Error> {
+    pub(super) fn lend(&mut self, subnet: IpNet, address: Lent) -> Result<(), Error> {
         if self.engines.lent.contains_key(&address) {
             return Err(Error::conflict("Address already in use"));
         }
@@ -102,8 +104,8 @@ impl Core {
     }
 
     /// Takes back lent addresses; others are ignored.
-    pub(super) fn take_back(&mut self, addresses: &[IpAddr]) -> Result<(), Error> {
-        let lent = |address: &&IpAddr| self.engines.lent.contains_key(*address);
+    pub(super) fn take_back(&mut self, addresses: &[Lent]) -> Result<(), Error> {
+        let lent = |address: &&Lent| self.engines.lent.contains_key(*address);
         let lent: Vec<_> = addresses.iter().filter(lent).copied().collect();
         if lent.is_empty() {
             return Ok(());
@@ -184,7 +186,7 @@ impl Handle {
     ///
     /// # Errors
     /// It is lent already, or it cannot be stored.
-    pub(crate) async fn lend(&self, subnet: IpNet, address: IpAddr) -> Result<(), Error> {
+    pub(crate) async fn lend(&self, subnet: IpNet, address: Lent) -> Result<(), Error> {
         self.engine(|reply| EngineRequest::Lend(subnet, address, reply)).await
     }
 
@@ -192,7 +194,7 @@ impl Handle {
     ///
     /// # Errors
     /// It cannot be stored.
-    pub(crate) async fn take_back(&self, addresses: Vec<IpAddr>) -> Result<(), Error> {
+    pub(crate) async fn take_back(&self, addresses: Vec<Lent>) -> Result<(), Error> {
         if addresses.is_empty() {
             return Ok(());
         }

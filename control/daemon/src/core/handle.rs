@@ -228,8 +228,12 @@ mod tests {
     fn idle() -> (Handle, mpsc::Receiver<Asked>) {
         let spec = SwitchSpec { workers: Some(1), ..SwitchSpec::default() };
         let edge = Edge::start(&spec, Machine::InMemory, Arc::new(|| {}), Arc::new(|| {})).unwrap();
-        let process =
-            Process { config: PathBuf::new(), started: Instant::now(), outages: Outages::default() };
+        let process = Process {
+            config: PathBuf::new(),
+            started: Instant::now(),
+            outages: Outages::default(),
+            progress: Arc::default(),
+        };
         let snapshot =
             Snapshot::new(State::default(), edge.live(), process.into(), Problems::default(), Arc::default());
         let (requests, queue) = mpsc::channel(WAITING);
@@ -241,7 +245,7 @@ mod tests {
             journal: Journal::new(),
             looker: Arc::default(),
             cluster: crate::cluster::channel().0,
-            names: Naming::new(&DnsSpec::default(), Machine::InMemory).server(),
+            names: Naming::new(&DnsSpec::default(), Machine::InMemory).unwrap().server(),
         };
         (handle, queue)
     }

@@ -98,6 +98,10 @@ impl Core {
         self.observer.look_at_table(&self.state, &self.edge);
         let (real, kept): (Vec<_>, Vec<_>) = effects.into_iter().partition(Opening::is_for);
         let mut work = self.edge.begin(next, attempt);
+        if let Err(error) = work.foresee(&real).await {
+            work.undo(&self.state).await;
+            return Err(error);
+        }
         for effect in &real {
             crash::point();
             if let Err(error) = work.perform(effect).await {

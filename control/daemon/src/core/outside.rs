@@ -109,12 +109,16 @@ impl Rules {
         }
     }
 
-    /// Sets the host's rules. With [`OnFailure::Retry`] as far as possible, now and later.
+    /// Sets the host's rules. With [`OnFailure::Retry`], and where no network depends on them, as far as possible, now and later.
     pub(super) fn set(&mut self, outsides: &[Outside], on_failure: OnFailure) -> Result<(), Error> {
         if !self.machine.is_real() {
             return Ok(());
         }
-        if on_failure == OnFailure::Refuse {
+        // Without networks that have an interface of their own here, all that the rules do is to keep stations behind the host's
+        // ports from the tunnel's peers: a warning, as at a start.
+        if on_failure == OnFailure::Refuse
+            && (outsides.is_empty() || outsides.iter().any(Outside::is_networks))
+        {
             self.gateway.set(outsides)?;
             self.due.clear();
             return Ok(());

@@ -1,6 +1,6 @@
 //! Requests to the core, and their answers.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use ipnet::IpNet;
 use tokio::sync::oneshot;
@@ -15,11 +15,12 @@ use crate::{
 };
 use vswitch_host::channel::Caller;
 use vswitch_model::{
-    Connect, Error, Id, Name, Netns, NetworkSpec, NetworkUpdate, Reference,
+    Connect, Error, Id, Name, Netns, NetworkSpec, NetworkUpdate, Reference, ServiceSpec,
     api::{
         FdbKey, Flush, Flushed, Prune, Pruned, Reload, StaticEntry, StaticName, capture::CaptureRequest,
         directory::Directory,
     },
+    ipam::Lent,
     publish::Publish,
 };
 use vswitch_names::Record;
@@ -61,6 +62,8 @@ pub(crate) enum Request {
     Directory(Reference, Reply<Directory>),
     /// Replaces the names that other hosts' endpoints have in a network.
     Names(Name, Arc<[Record]>, Reply<()>),
+    /// A service of a global network as it is to be created: with addresses, which are not given out again soon.
+    PrepareService(Box<ServiceSpec>, Reply<ServiceSpec>),
     /// Gives a name by hand.
     AddName(StaticName, Reply<()>),
     /// Takes a name away that was given by hand: of a network, the name.
@@ -154,9 +157,9 @@ pub(crate) enum EngineRequest {
     /// Notes which network an engine knows by an id of its own, or removes that note.
     Adopt(Id, Option<Name>, Reply<()>),
     /// Lends an address of this subnet to another network driver.
-    Lend(IpNet, IpAddr, Reply<()>),
+    Lend(IpNet, Lent, Reply<()>),
     /// Takes back lent addresses.
-    TakeBack(Vec<IpAddr>, Reply<()>),
+    TakeBack(Vec<Lent>, Reply<()>),
 }
 
 /// An answer, and the snapshot in which its effect is visible.

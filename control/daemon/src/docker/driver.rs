@@ -1,6 +1,10 @@
 //! The network driver: maps Docker's networks and endpoints to ours.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+};
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -16,7 +20,8 @@ use super::{
 };
 use crate::core::Request;
 use vswitch_model::{
-    Connect, Driver, Error, ErrorKind, Family, Id, IfName, Name, Netns, NetworkSpec, Reference, SubnetSpec,
+    Connect, Driver, Error, ErrorKind, Family, Id, IfName, Name, Netns, NetworkSpec, Reference, Scope,
+    SubnetSpec, Vni,
     api::{Endpoint, Network},
     options,
     publish::{PortRange, Protocol, Publish},
@@ -35,7 +40,8 @@ impl Plugin {
             // A repeated request: the first answer was lost.
             return Ok(json!({}));
         }
-        let wanted = Wanted::read(&id, &ask, &self.holds())?;
+        let mut wanted = Wanted::read(&id, &ask, &self.holds())?;
+        wanted.spec.swarm = self.scope == Scope::Global;
         match self.core.snapshot().network(&wanted.spec.name.clone().into()) {
             Ok(there) if wanted.is_named => {
                 wanted.check_adoption(&there)?;
@@ -48,8 +54,29 @@ impl Plugin {
         // The network has them from now on.
         let subnets: Vec<IpNet> =
             ask.ipv4.iter().chain(&ask.ipv6).filter_map(|data| data.pool.parse().ok()).collect();
-        self.take_back_all(|subnet| subnets.contains(subnet)).await?;
+        self.take_back_all(Scope::Local, |subnet| subnets.contains(subnet)).await?;
         Ok(json!({}))
+    }
+
+    /// What a swarm's manager asks, once for all hosts: the answer's options are those that each host is told when it gets the
+    /// network. They have a VNI, which all hosts must agree upon. The manager asks again with what it was answered before.
+    pub(super) fn allocate_network(&self, ask: CreateNetwork) -> Result<Value, Error> {
+        let mut options = ask.options;
+        let has = |name| options.keys().any(|key| options::short_name(key) == name);
+        if !has("vni") && !has(DRIVER) && !has("parent") {
+            let snapshot = self.core.snapshot();
+            if snapshot.state.endpoint().is_none() {
+                return Err(Error::conflict(
+                    "vswitchd has no tunnels to the swarm's other hosts: set local below [vxlan] in net.toml on each host and name the \
+                     others as [[vxlan.peer]]; or, if every host may have the network for itself, add -o driver=bridge",
+                ));
+            }
+            let taken = snapshot.state.networks().filter_map(|it| it.spec.vni).map(Vni::as_u32).collect();
+            let vni = vni(&ask.network_id, &taken)?;
+            options.insert("vni".into(), vni.to_string().into());
+        }
+        let options: BTreeMap<_, _> = options.iter().map(|(key, value)| (key, text(value))).collect();
+        Ok(json!({ "Options": options }))
     }
 
     pub(super) async fn delete_network(&self, ask: OfNetwork) -> Result<Value, Error> {
@@ -197,8 +224,28 @@ fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
     }
 }
 
-fn id(text: &str) -> Result<Id, Error> {
-    text.parse().map_err(|error: vswitch_model::InvalidId| Error::invalid(error.to_string()))
+/// The id of what an engine calls so: the same where it has our form, otherwise one derived from it. A swarm's ids have 25 letters
+/// and digits.
+pub(super) fn id(text: &str) -> Result<Id, Error> {
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    if text.is_empty() || text.len() > 128 || !text.bytes().all(is_legal) {
+        return Err(Error::invalid(format!(
+            "{text:?} is not an id: use 1 to 128 letters, digits, '.', '_' or '-'"
+        )));
+    }
+    Ok(text.parse().unwrap_or_else(|_| Id::of(text)))
+}
+
+/// VNIs of swarms: those that no host chooses by itself.
+const SWARM_VNIS: u32 = 1 << 23;
+
+/// A VNI for a swarm's network: from its id, so that managers choose alike, unless this host has that one for another network.
+fn vni(network: &str, taken: &BTreeSet<u32>) -> Result<Vni, Error> {
+    let seed = u32::from_str_radix(&Id::of(network).as_str()[..8], 16).unwrap_or_default();
+    let mut candidates = (0..SWARM_VNIS).map(|step| SWARM_VNIS | (seed.wrapping_add(step) % SWARM_VNIS));
+    let free = candidates.find(|vni| !taken.contains(vni));
+    let free = free.ok_or_else(|| Error::conflict("no VNI is left: choose one with -o vni=N"))?;
+    Vni::try_from(free).map_err(|error| Error::internal(error.to_string()))
 }
 
 /// A network requested by Docker.
@@ -251,7 +298,8 @@ impl Wanted {
     /// Checks whether Docker's request agrees with an existing network, which it adopts.
     fn check_adoption(&self, there: &Network) -> Result<(), Error> {
         let name = &there.spec.name;
-        if let Some(key) = self.options.first() {
+        let is_same = |key: &&String| options::short_name(key) == "vni" && self.spec.vni == there.spec.vni;
+        if let Some(key) = self.options.iter().find(|key| !is_same(key)) {
             return Err(Error::invalid(format!(
                 "network {name} exists and is adopted as it is: leave the option {key} out"
             )));

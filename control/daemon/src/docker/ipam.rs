@@ -1,6 +1,9 @@
 //! The IPAM driver: maps Docker's pools to our networks' subnets.
 //!
-//! A pool's id is its subnet. What Docker has requested and not used yet is reserved for a moment: a subnet until its network is
+//! A pool's id is its subnet; in the space of all hosts, which a swarm's manager asks in, with that before it. There the manager assigns
+//! each address, and every host asks in its own space for what it was assigned: on the manager's host that is a repetition.
+//!
+//! What Docker has requested and not used yet is reserved for a moment: a subnet until its network is
 //! created, an address until its endpoint is. Then the network model has it.
 //!
 //! Addresses of a subnet that no network of ours has are for another driver's (`-d bridge --ipam-driver vswitch`), which the
@@ -12,7 +15,9 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    fmt,
     net::IpAddr,
+    str::FromStr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,10 +31,44 @@ use super::{
     server::Plugin,
     wire::{GATEWAY, OfPool, REQUEST_TYPE, RequestPool, text},
 };
-use vswitch_model::{Connect, Driver, Error, Family, NetworkSpec, SubnetSpec};
+use vswitch_model::{Connect, Driver, Error, Family, NetworkSpec, Scope, SubnetSpec, ipam::Lent};
 
 /// The address spaces: subnets of this host, and subnets of all hosts.
 pub(super) const SPACES: [&str; 2] = ["vswitch-local", "vswitch-global"];
+
+/// A pool of Docker's: a subnet of this host, or of all hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Pool {
+    scope: Scope,
+    subnet: IpNet,
+}
+
+/// Before the subnet in the id of a pool of all hosts.
+const GLOBAL: &str = "global/";
+
+impl Pool {
+    fn lent(self, address: IpAddr) -> Lent {
+        Lent { scope: self.scope, address }
+    }
+}
+
+impl fmt::Display for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let before = if self.scope == Scope::Global { GLOBAL } else { "" };
+        write!(f, "{before}{}", self.subnet)
+    }
+}
+
+impl FromStr for Pool {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        Ok(match text.strip_prefix(GLOBAL) {
+            Some(subnet) => Self { scope: Scope::Global, subnet: net(subnet)? },
+            None => Self { scope: Scope::Local, subnet: net(text)? },
+        })
+    }
+}
 
 /// How long a request is reserved.
 const HOLD: Duration = Duration::from_secs(30);
@@ -41,22 +80,26 @@ const HOLDS: usize = 4096;
 #[derive(Debug, Default)]
 pub(super) struct Holds {
     /// With the range that addresses are assigned from.
-    pools: HashMap<IpNet, (Option<IpNet>, Instant)>,
-    addresses: HashMap<IpAddr, Instant>,
-    /// The address of each subnet that was assigned last.
-    last: HashMap<IpNet, IpAddr>,
+    pools: HashMap<Pool, (Option<IpNet>, Instant)>,
+    addresses: HashMap<Lent, Instant>,
+    /// The address of each pool that was assigned last.
+    last: HashMap<Pool, IpAddr>,
     /// Addresses that are lent, and whose driver has begun anew since: it asks for those that it still has.
-    doubtful: HashMap<IpAddr, Instant>,
+    doubtful: HashMap<Lent, Instant>,
 }
 
 impl Holds {
-    /// The range of a subnet that addresses are assigned from, if one was requested.
+    /// The range of a subnet of this host that addresses are assigned from, if one was requested.
     pub(super) fn range(&self, subnet: IpNet) -> Option<IpNet> {
-        self.pools.get(&subnet).and_then(|(range, _)| *range)
+        self.range_of(Pool { scope: Scope::Local, subnet })
+    }
+
+    fn range_of(&self, pool: Pool) -> Option<IpNet> {
+        self.pools.get(&pool).and_then(|(range, _)| *range)
     }
 
     /// Forgets reservations whose time is over; returns the lent addresses that were not asked for again.
-    fn expire(&mut self, now: Instant) -> Vec<IpAddr> {
+    fn expire(&mut self, now: Instant) -> Vec<Lent> {
         let is_held = |since: &Instant| now.duration_since(*since) < HOLD;
         self.pools.retain(|_, (_, since)| is_held(since));
         self.addresses.retain(|_, since| is_held(since));
@@ -66,14 +109,14 @@ impl Holds {
         gone
     }
 
-    fn hold_pool(&mut self, subnet: IpNet, range: Option<IpNet>, now: Instant) -> Result<(), Error> {
+    fn hold_pool(&mut self, pool: Pool, range: Option<IpNet>, now: Instant) -> Result<(), Error> {
         self.bound()?;
-        self.pools.insert(subnet, (range, now));
+        self.pools.insert(pool, (range, now));
         Ok(())
     }
 
     /// Reserves an address, unless it is reserved.
-    fn hold(&mut self, address: IpAddr, now: Instant) -> Result<(), Error> {
+    fn hold(&mut self, address: Lent, now: Instant) -> Result<(), Error> {
         self.bound()?;
         match self.addresses.entry(address) {
             Entry::Vacant(place) => {
@@ -96,39 +139,44 @@ impl Plugin {
     pub(super) async fn request_pool(&self, ask: RequestPool) -> Result<Value, Error> {
         self.expire().await?;
         let option = |key: &str| ask.options.get(key).map(text);
+        let scope = if ask.address_space == SPACES[1] { Scope::Global } else { Scope::Local };
         let range = Some(&ask.sub_pool).filter(|it| !it.is_empty()).map(|it| net(it)).transpose()?;
         let lent = self.core.snapshot().engines.lent.clone();
         let subnet = if ask.pool.is_empty() {
             let driver = match option(DRIVER).as_deref() {
                 Some("overlay") => Driver::Overlay,
-                _ if ask.address_space == SPACES[1] => Driver::Overlay,
+                _ if scope == Scope::Global => Driver::Overlay,
                 _ => Driver::Bridge,
             };
             let family = if ask.v6 { Family::V6 } else { Family::V4 };
-            let held = self.holds().pools.keys().copied().chain(lent.values().copied()).collect::<Vec<_>>();
+            let mut held: Vec<_> = self.holds().pools.keys().map(|pool| pool.subnet).collect();
+            held.extend(lent.values());
             self.core.choose_subnet(driver, family, &held).await?
         } else {
             net(&ask.pool)?
         };
         let (mut holds, now) = (self.holds(), Instant::now());
-        holds.hold_pool(subnet, range, now)?;
-        let known = lent.iter().filter(|(_, of)| **of == subnet).map(|(address, _)| (*address, now));
-        holds.doubtful.extend(known);
-        Ok(json!({ "PoolID": subnet, "Pool": subnet, "Data": {} }))
+        let pool = Pool { scope, subnet };
+        holds.hold_pool(pool, range, now)?;
+        let is_known = |(lent, of): &(&Lent, &IpNet)| lent.scope == scope && **of == subnet;
+        holds.doubtful.extend(lent.iter().filter(is_known).map(|(lent, _)| (*lent, now)));
+        Ok(json!({ "PoolID": pool.to_string(), "Pool": subnet, "Data": {} }))
     }
 
     pub(super) async fn release_pool(&self, ask: OfPool) -> Result<Value, Error> {
-        let subnet = net(&ask.pool_id)?;
-        self.holds().pools.remove(&subnet);
-        self.take_back_all(|it| *it == subnet).await?;
+        let pool: Pool = ask.pool_id.parse()?;
+        self.holds().pools.remove(&pool);
+        self.take_back_all(pool.scope, |it| *it == pool.subnet).await?;
         Ok(json!({}))
     }
 
     pub(super) async fn request_address(&self, ask: OfPool) -> Result<Value, Error> {
         self.expire().await?;
-        let subnet = net(&ask.pool_id)?;
+        let pool: Pool = ask.pool_id.parse()?;
+        let subnet = pool.subnet;
         let is_gateway = ask.options.get(REQUEST_TYPE).map(text).as_deref() == Some(GATEWAY);
-        let network = self.network_of(subnet);
+        // What is assigned for all hosts is assigned by the swarm's manager alone, whatever this host has of it.
+        let network = self.network_of(subnet).filter(|_| pool.scope == Scope::Local);
         let own = network.as_ref().and_then(|network| network.subnets.iter().find(|it| it.subnet == subnet));
         let address = match (ask.address.as_str(), own) {
             ("", Some(SubnetSpec { gateway: Some(gateway), .. })) if is_gateway => *gateway,
@@ -136,7 +184,7 @@ impl Plugin {
                 if let Some(network) = &network {
                     self.core.reserve(&network.name.clone().into(), &Connect::default()).await?;
                 }
-                self.free_address(subnet, own)?
+                self.free_address(pool, own)?
             }
             (text, own) => {
                 let address: IpAddr =
@@ -149,17 +197,25 @@ impl Plugin {
                 if !is_gateway && is_the_gateways {
                     return Err(Error::conflict("Address already in use"));
                 }
-                if !is_the_gateways && self.holds().doubtful.remove(&address).is_none() {
-                    self.holds().hold(address, Instant::now())?;
-                    self.lend(subnet, own, address).await?;
+                let is_repeated = pool.scope == Scope::Local && self.is_assigned(subnet, address);
+                let lent = pool.lent(address);
+                if !is_the_gateways && !is_repeated && self.holds().doubtful.remove(&lent).is_none() {
+                    self.holds().hold(lent, Instant::now())?;
+                    self.lend(pool, own, address).await?;
                 }
                 return answer(address, subnet);
             }
         };
         if own.is_none_or(|it| it.gateway != Some(address)) {
-            self.lend(subnet, own, address).await?;
+            self.lend(pool, own, address).await?;
         }
         answer(address, subnet)
+    }
+
+    /// Whether a swarm's manager on this host has assigned the address.
+    fn is_assigned(&self, subnet: IpNet, address: IpAddr) -> bool {
+        let lent = Lent { scope: Scope::Global, address };
+        self.core.snapshot().engines.lent.get(&lent) == Some(&subnet)
     }
 
     /// Takes back lent addresses that were not asked for again, and forgets what was not used.
@@ -169,44 +225,48 @@ impl Plugin {
     }
 
     /// Remembers an address that no network of ours will have, until it is given back: that of a pool that another driver uses.
-    async fn lend(&self, subnet: IpNet, own: Option<&SubnetSpec>, address: IpAddr) -> Result<(), Error> {
+    async fn lend(&self, pool: Pool, own: Option<&SubnetSpec>, address: IpAddr) -> Result<(), Error> {
         if own.is_some() {
             return Ok(());
         }
-        let lent = self.core.lend(subnet, address).await;
+        let lent = self.core.lend(pool.subnet, pool.lent(address)).await;
         if lent.is_err() {
-            self.holds().addresses.remove(&address);
+            self.holds().addresses.remove(&pool.lent(address));
         }
         lent
     }
 
-    /// Takes back all addresses of these subnets.
-    pub(super) async fn take_back_all(&self, of: impl Fn(&IpNet) -> bool) -> Result<(), Error> {
+    /// Takes back all addresses of these subnets in one space.
+    pub(super) async fn take_back_all(&self, scope: Scope, of: impl Fn(&IpNet) -> bool) -> Result<(), Error> {
         let lent = self.core.snapshot().engines.lent.clone();
-        self.core.take_back(lent.into_iter().filter(|(_, subnet)| of(subnet)).map(|it| it.0).collect()).await
+        let is_it = |(lent, subnet): &(Lent, IpNet)| lent.scope == scope && of(subnet);
+        self.core.take_back(lent.into_iter().filter(is_it).map(|it| it.0).collect()).await
     }
 
-    fn free_address(&self, subnet: IpNet, own: Option<&SubnetSpec>) -> Result<IpAddr, Error> {
-        let range = self.holds().range(subnet);
-        let spec = own.cloned().unwrap_or_else(|| SubnetSpec { ip_range: range, ..subnet.into() });
+    fn free_address(&self, pool: Pool, own: Option<&SubnetSpec>) -> Result<IpAddr, Error> {
+        let range = self.holds().range_of(pool);
+        let spec = own.cloned().unwrap_or_else(|| SubnetSpec { ip_range: range, ..pool.subnet.into() });
         loop {
             let snapshot = self.core.snapshot();
-            let mut held: Vec<_> = self.holds().addresses.keys().copied().collect();
-            held.extend(snapshot.engines.lent.keys());
-            let last = self.holds().last.get(&subnet).copied();
+            let is_of_pool = |lent: &&Lent| lent.scope == pool.scope;
+            let address_of = |lent: &Lent| lent.address;
+            let mut held: Vec<_> = self.holds().addresses.keys().filter(is_of_pool).map(address_of).collect();
+            held.extend(snapshot.engines.lent.keys().filter(is_of_pool).map(address_of));
+            let last = self.holds().last.get(&pool).copied();
             let address = snapshot.state.choose_address(&spec, &held, last, Timestamp::now())?;
             // Another caller may have been faster.
-            if self.holds().hold(address, Instant::now()).is_ok() {
-                self.holds().last.insert(subnet, address);
+            if self.holds().hold(pool.lent(address), Instant::now()).is_ok() {
+                self.holds().last.insert(pool, address);
                 return Ok(address);
             }
         }
     }
 
     pub(super) async fn release_address(&self, ask: OfPool) -> Result<Value, Error> {
+        let pool: Pool = ask.pool_id.parse()?;
         if let Ok(address) = ask.address.split('/').next().unwrap_or_default().parse::<IpAddr>() {
-            self.holds().addresses.remove(&address);
-            self.core.take_back(vec![address]).await?;
+            self.holds().addresses.remove(&pool.lent(address));
+            self.core.take_back(vec![pool.lent(address)]).await?;
         }
         Ok(json!({}))
     }
@@ -240,7 +300,7 @@ mod tests {
     #[test]
     fn what_was_asked_for_and_not_used_can_be_had_again() {
         let (mut holds, start) = (Holds::default(), Instant::now());
-        let address = IpAddr::from([10, 9, 0, 50]);
+        let address = Lent { scope: Scope::Local, address: IpAddr::from([10, 9, 0, 50]) };
         holds.hold(address, start).unwrap();
         assert_eq!(holds.hold(address, start).unwrap_err().sentence, "Address already in use");
         assert!(holds.expire(start + HOLD - Duration::from_secs(1)).is_empty());

@@ -25,8 +25,14 @@ mod names;
 mod revive;
 mod server;
 mod spec;
+mod swarm;
 #[cfg(test)]
 mod tests;
 mod wire;
 
-pub(crate) use self::{names::follow, revive::revive, server::serve, spec::SpecFile};
+pub(crate) use self::{
+    names::follow,
+    revive::revive,
+    server::{Plugin, serve},
+    spec::SpecFile,
+};

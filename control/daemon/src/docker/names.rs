@@ -9,7 +9,7 @@
 //! between the two is missed. An engine does not inspect a container while it starts it: each is waited for on its own.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io,
     sync::Arc,
     time::Duration,
@@ -23,7 +23,10 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::engine::{Engine, engines};
+use super::{
+    engine::{Engine, engines},
+    swarm::Swarm,
+};
 use crate::{core::Handle, state::Called};
 use vswitch_model::Id;
 
@@ -33,11 +36,20 @@ const SEARCH: Duration = Duration::from_secs(5);
 /// Interval at which an engine is asked for all containers, should an event have been lost.
 const LIST: Duration = Duration::from_mins(1);
 
+/// Interval at which an engine is asked for the tasks of its swarm on other hosts: it does not say when one comes.
+const TASKS: Duration = Duration::from_secs(5);
+
 /// Maximum number of containers that are inspected at once.
 const LOOKS: usize = 16;
 
 /// The events after which a container may be called otherwise.
 const EVENTS: &str = r#"{"type":["network","container"],"event":["connect","rename","health_status"]}"#;
+
+/// Labels of a container that are kept, at most.
+const LABELS: usize = 64;
+
+/// Bytes of a label and its key, at most: a longer one is not kept.
+const LABEL: usize = 256;
 
 /// Labels that name the service of a container: of Compose, of swarm.
 const SERVICES: [&str; 2] = ["com.docker.compose.service", "com.docker.swarm.service.name"];
@@ -131,10 +143,19 @@ impl Container {
                 aliases,
                 service: service.clone(),
                 unready: matches!(health, Some("starting" | "unhealthy")),
+                labels: kept(labels),
             };
             (it.endpoint.as_str(), called)
         })
     }
+}
+
+/// The labels that services may select a container by: not those of an image that carries half a manual along.
+fn kept(labels: Option<&HashMap<String, String>>) -> BTreeMap<String, String> {
+    let is_short = |(key, value): &(&String, &String)| key.len() + value.len() <= LABEL;
+    let mut labels: Vec<_> = labels.into_iter().flatten().filter(is_short).collect();
+    labels.sort_unstable();
+    labels.into_iter().take(LABELS).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// Follows all engines of this host until it is dropped. `asked` tells that an engine has called the plugin.
@@ -180,6 +201,7 @@ struct Follower {
     /// The number of the last look at each container that is under way. What an earlier one found is old.
     latest: HashMap<String, u64>,
     number: u64,
+    swarm: Swarm,
 }
 
 impl Follower {
@@ -192,6 +214,7 @@ impl Follower {
             places: Arc::new(Semaphore::new(LOOKS)),
             latest: HashMap::new(),
             number: 0,
+            swarm: Swarm::default(),
         }
     }
 
@@ -201,6 +224,8 @@ impl Follower {
         debug!(engine = %self.engine.socket().display(), "its containers' names are followed");
         let mut again = interval(LIST);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tasks = interval(TASKS);
+        tasks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 event = events.next() => match event? {
@@ -208,6 +233,7 @@ impl Follower {
                     None => return Ok(()),
                 },
                 _ = again.tick() => self.list().await?,
+                _ = tasks.tick() => self.swarm.look(&self.core, &self.engine).await?,
                 Some(Ok((id, number, found))) = self.looks.join_next() => {
                     if self.latest.get(&id) == Some(&number) {
                         self.latest.remove(&id);
@@ -313,6 +339,7 @@ mod tests {
             aliases: vec![alias.into()],
             service: Some("api".into()),
             unready: true,
+            labels: [("com.docker.compose.service".into(), "api".into())].into(),
         };
         assert_eq!(called, [("", expected("sql")), ("e1", expected("api"))]);
     }
@@ -326,6 +353,10 @@ mod tests {
         let container: Container = serde_json::from_value(bare).unwrap();
         let (_, called) = container.called().next().unwrap();
         assert!(called.aliases.is_empty() && called.service.is_none() && !called.unready);
+        assert!(called.labels.is_empty());
+        let long =
+            HashMap::from([("help".to_owned(), "x".repeat(LABEL)), ("app".to_owned(), "web".to_owned())]);
+        assert_eq!(kept(Some(&long)).into_keys().collect::<Vec<_>>(), ["app"]);
         let listed: Listed = serde_json::from_value(json!({
             "Id": "1a", "Names": ["/db"], "NetworkSettings": { "Networks": null },
         }))

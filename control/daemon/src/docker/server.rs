@@ -29,7 +29,7 @@ use crate::{
     http::{self, Limits},
 };
 use vswitch_host::descriptors;
-use vswitch_model::{Error, ErrorKind, sentence::printable};
+use vswitch_model::{Error, ErrorKind, Scope, sentence::printable};
 
 /// Maximum length of a body in bytes: a container with all ports published takes half of it.
 const BODY_LIMIT: usize = 16 * 1024 * 1024;
@@ -38,14 +38,27 @@ const BODY_LIMIT: usize = 16 * 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The plugin: the core, and Docker's reservations.
-pub(super) struct Plugin {
+pub(crate) struct Plugin {
     pub(super) core: Handle,
-    holds: Mutex<Holds>,
+    holds: Arc<Mutex<Holds>>,
     /// Told when an engine asks for an endpoint: there is one.
     pub(super) asked: Arc<Notify>,
+    /// How far its networks reach: as Docker's own plugin those of this host, as a managed one those of a swarm.
+    pub(super) scope: Scope,
 }
 
 impl Plugin {
+    /// The plugin of an engine, for networks of this host. `asked` is told when an engine asks for an endpoint.
+    pub(crate) fn new(core: Handle, asked: Arc<Notify>) -> Self {
+        Self { core, holds: Arc::default(), asked, scope: Scope::Local }
+    }
+
+    /// The same as a managed plugin, for networks of a swarm.
+    pub(crate) fn of_swarm(&self) -> Self {
+        let Self { core, holds, asked, .. } = self;
+        Self { core: core.clone(), holds: Arc::clone(holds), asked: Arc::clone(asked), scope: Scope::Global }
+    }
+
     pub(super) fn holds(&self) -> MutexGuard<'_, Holds> {
         self.holds.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -61,22 +74,21 @@ fn limits() -> Limits {
     }
 }
 
-/// Serves the plugin until `stop` resolves, then finishes pending calls. `asked` is told when an engine asks for an endpoint.
+/// Serves the plugin until `stop` resolves, then finishes pending calls.
 pub(crate) async fn serve(
     listener: UnixListener,
-    core: Handle,
-    asked: Arc<Notify>,
+    plugin: Plugin,
     stop: impl Future<Output = ()> + Send + 'static,
 ) {
-    http::serve(listener, router(core, asked), limits(), |_| (), stop).await;
+    http::serve(listener, router(plugin), limits(), |_| (), stop).await;
 }
 
 /// The calls of the protocol.
-fn router(core: Handle, asked: Arc<Notify>) -> Router {
+fn router(plugin: Plugin) -> Router {
     Router::new()
         .route("/{call}", post(answer))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .with_state(Arc::new(Plugin { core, holds: Mutex::default(), asked }))
+        .with_state(Arc::new(plugin))
 }
 
 async fn answer(State(plugin): State<Arc<Plugin>>, Path(call): Path<String>, body: Bytes) -> Response {
@@ -124,8 +136,10 @@ impl Plugin {
     async fn dispatch(&self, call: &str, body: &[u8]) -> Result<Option<Value>, Error> {
         let done = match call {
             "Plugin.Activate" => Ok(json!({ "Implements": ["NetworkDriver", "IpamDriver"] })),
-            "NetworkDriver.GetCapabilities" => Ok(json!({ "Scope": "local", "ConnectivityScope": "global" })),
-            "NetworkDriver.AllocateNetwork" => Ok(json!({ "Options": {} })),
+            "NetworkDriver.GetCapabilities" => {
+                Ok(json!({ "Scope": self.scope, "ConnectivityScope": Scope::Global }))
+            }
+            "NetworkDriver.AllocateNetwork" => self.allocate_network(read(body)?),
             "NetworkDriver.FreeNetwork" | "NetworkDriver.DiscoverNew" | "NetworkDriver.DiscoverDelete" => {
                 Ok(json!({}))
             }

@@ -27,8 +27,18 @@ impl Plugin {
     fn of(core: Arc<Simulated>, name: &str, handle: impl FnOnce(&Handle) -> Handle) -> Self {
         let socket = core.path(name);
         let listener = UnixListener::bind(&socket).unwrap();
-        tokio::spawn(serve(listener, handle(&core), Arc::default(), std::future::pending()));
+        let plugin = super::Plugin::new(handle(&core), Arc::default());
+        tokio::spawn(serve(listener, plugin, std::future::pending()));
         Self { core, socket }
+    }
+
+    /// What a managed plugin asks, of the same host.
+    fn of_swarm(&self) -> Self {
+        let socket = self.core.path("swarm.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let plugin = super::Plugin::new((*self.core).clone(), Arc::default()).of_swarm();
+        tokio::spawn(serve(listener, plugin, std::future::pending()));
+        Self { core: Arc::clone(&self.core), socket }
     }
 
     /// As dockerd asks: without a content type, and with an empty body for nothing.
@@ -229,7 +239,7 @@ async fn what_makes_no_sense_is_refused_in_a_sentence() {
         ("NetworkDriver.CreateNetwork", "", "the request is empty"),
         ("NetworkDriver.CreateNetwork", "{", "the request makes no sense here"),
         ("NetworkDriver.CreateNetwork", "[1]", "the request makes no sense here"),
-        ("NetworkDriver.DeleteNetwork", r#"{"NetworkID": "x"}"#, "is not an id"),
+        ("NetworkDriver.DeleteNetwork", r#"{"NetworkID": "a/b"}"#, "is not an id"),
         ("NetworkDriver.CreateEndpoint", &ghost, "has no network"),
         ("NetworkDriver.Join", &ghost, "has no network"),
         ("NetworkDriver.EndpointOperInfo", &ghost, "there is no endpoint"),
@@ -268,8 +278,6 @@ async fn what_makes_no_sense_is_refused_in_a_sentence() {
         assert_eq!(plugin.ask(&format!("NetworkDriver.{call}"), ghost).await, json!({}), "{call}");
     }
     // Swarm's, which ask nothing of us; and those that newer engines have.
-    let (_, options) = plugin.send("NetworkDriver.AllocateNetwork", "{}").await;
-    assert_eq!(options, json!({ "Options": {} }));
     for call in ["FreeNetwork", "DiscoverNew", "DiscoverDelete"] {
         assert_eq!(plugin.send(&format!("NetworkDriver.{call}"), "{}").await, (200, json!({})), "{call}");
     }
@@ -303,4 +311,87 @@ async fn a_call_that_gets_stuck_is_answered_and_holds_nothing_up() {
     let (refusal, ()) = tokio::join!(stuck, other);
     assert_eq!(refusal, "vswitchd is busy: try again in a moment");
     assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+}
+
+/// The options of a network that a swarm's manager and its nodes are told.
+fn of_swarm(options: &Value) -> Value {
+    json!({ "com.docker.network.generic": options })
+}
+
+#[tokio::test]
+async fn a_network_of_a_swarm_is_agreed_upon_once_and_made_on_each_host() {
+    let own = Simulated::start("[vxlan]\nlocal = \"127.0.0.1\"\n").await;
+    let plugin = Plugin::of(own.into(), "vswitch.sock", Handle::clone).of_swarm();
+    let (_, capabilities) = plugin.send("NetworkDriver.GetCapabilities", "").await;
+    assert_eq!(capabilities, json!({ "Scope": "global", "ConnectivityScope": "global" }));
+    let swarm_id = "ptb06l5fzmxx6aj4emg5ez1gp";
+    let data = json!([{ "AddressSpace": "", "Pool": "10.0.1.0/24", "Gateway": "10.0.1.1/24" }]);
+    let allocate = |options: &Value| json!({ "NetworkID": swarm_id, "Options": options, "IPv4Data": data });
+    let asked = json!({ "vswitch.network": "blue" });
+    let told = plugin.ask("NetworkDriver.AllocateNetwork", allocate(&asked)).await["Options"].clone();
+    assert_eq!(told["vswitch.network"], "blue");
+    assert!(told["vni"].as_str().unwrap().parse::<u32>().unwrap() >= 1 << 23, "{told}");
+    // Another manager asks again, with what the first one was told.
+    assert_eq!(plugin.ask("NetworkDriver.AllocateNetwork", allocate(&told)).await["Options"], told);
+    let bridge = json!({ "driver": "bridge" });
+    assert_eq!(plugin.ask("NetworkDriver.AllocateNetwork", allocate(&bridge)).await["Options"], bridge);
+
+    let create = json!({ "NetworkID": swarm_id, "Options": of_swarm(&told), "IPv4Data": data });
+    for _ in 0..2 {
+        plugin.ask("NetworkDriver.CreateNetwork", create.clone()).await;
+    }
+    let blue = plugin.core.snapshot().network(&"blue".parse().unwrap()).unwrap().spec;
+    assert!(blue.swarm && blue.vni.is_some());
+    assert_eq!(blue.id(), Id::of(swarm_id));
+    let endpoint = json!({
+        "NetworkID": swarm_id, "EndpointID": id("ep"), "Interface": { "Address": "10.0.1.5/24" }, "Options": {},
+    });
+    plugin.ask("NetworkDriver.CreateEndpoint", endpoint).await;
+    plugin
+        .ask("NetworkDriver.DeleteEndpoint", json!({ "NetworkID": swarm_id, "EndpointID": id("ep") }))
+        .await;
+    plugin.ask("NetworkDriver.DeleteNetwork", json!({ "NetworkID": swarm_id })).await;
+    plugin.ask("NetworkDriver.FreeNetwork", json!({ "NetworkID": swarm_id })).await;
+    assert!(plugin.core.snapshot().network(&"blue".parse().unwrap()).is_err());
+}
+
+#[tokio::test]
+async fn a_swarm_needs_tunnels() {
+    let plugin = Plugin::start().await.of_swarm();
+    let body = json!({ "NetworkID": "ptb06l5fzmxx6aj4emg5ez1gp", "Options": {}, "IPv4Data": [] }).to_string();
+    let refusal = plugin.refusal("NetworkDriver.AllocateNetwork", &body).await;
+    assert!(refusal.contains("set local below [vxlan]"), "{refusal}");
+}
+
+/// The manager asks for all hosts, and each node, its own among them, for the same once more.
+#[tokio::test]
+async fn what_a_node_asks_for_again_is_a_repetition() {
+    let plugin = Plugin::start().await;
+    let plugin = plugin.of_swarm();
+    let pool =
+        |space: &str| json!({ "AddressSpace": space, "Pool": "10.0.1.0/24", "SubPool": "", "V6": false });
+    let global = plugin.ask("IpamDriver.RequestPool", pool("vswitch-global")).await["PoolID"].clone();
+    let address = |pool: &Value, address: &str| json!({ "PoolID": pool, "Address": address, "Options": {} });
+    let mut gateway = address(&global, "");
+    gateway["Options"] = json!({ "RequestAddressType": "com.docker.network.gateway" });
+    let request = "IpamDriver.RequestAddress";
+    assert_eq!(plugin.ask(request, gateway).await["Address"], "10.0.1.1/24");
+    assert_eq!(plugin.ask(request, address(&global, "")).await["Address"], "10.0.1.2/24");
+    let again = plugin.refusal(request, &address(&global, "10.0.1.2").to_string()).await;
+    assert_eq!(again, "Address already in use", "the manager gives each address once");
+
+    let local = plugin.ask("IpamDriver.RequestPool", pool("vswitch-local")).await["PoolID"].clone();
+    assert_ne!(local, global);
+    for _ in 0..2 {
+        for known in ["10.0.1.1", "10.0.1.2"] {
+            let answer = plugin.ask(request, address(&local, known)).await;
+            assert_eq!(answer["Address"], format!("{known}/24"));
+        }
+    }
+    // Given back by the node, the address is still the manager's to give.
+    plugin.ask("IpamDriver.ReleaseAddress", address(&local, "10.0.1.2")).await;
+    plugin.ask("IpamDriver.ReleasePool", json!({ "PoolID": local })).await;
+    assert_eq!(plugin.ask(request, address(&global, "")).await["Address"], "10.0.1.3/24");
+    plugin.ask("IpamDriver.ReleaseAddress", address(&global, "10.0.1.2")).await;
+    plugin.ask(request, address(&global, "10.0.1.2")).await;
 }

@@ -12,19 +12,18 @@ use std::{
     sync::Arc,
 };
 
-use ipnet::IpNet;
 use tracing::warn;
 use vswitch::{
-    addr::{NetworkId, PortId},
-    balance::{Backend, Balance, Client, Flows, STATION, Service},
+    addr::{NetworkId, PortId, Timestamp},
+    balance::{Backend, Balance, Client, Flows, Gateways, Mark, STATION, Service},
     fdb::Origin,
     topology::{PortMode, PortRules},
 };
 
 use super::Edge;
-use crate::state::{Layout, State};
+use crate::state::{self, Layout, State};
 use vswitch_host::{kept::Kept, random};
-use vswitch_model::{EndpointMode, Name, ServiceSpec};
+use vswitch_model::{EndpointMode, Id, Name, NetworkSpec, ServiceSpec};
 
 /// The most flows of a port: 4.7 MB, of which it takes what is used.
 const FLOWS: usize = 65_536;
@@ -35,6 +34,8 @@ pub(super) struct Balancing {
     pub(super) current: Arc<Balance>,
     /// The flows of each port, with its name: a number is used again.
     clients: BTreeMap<PortId, (Name, Arc<Client>)>,
+    /// By service and endpoint, since when it is drained.
+    draining: HashMap<(Name, Id), Timestamp>,
     /// The networks in which the services' station is pinned.
     pinned: BTreeSet<NetworkId>,
     /// Where flows are kept; `None`: in memory.
@@ -74,7 +75,7 @@ impl Balancing {
     }
 
     /// The flows of a port.
-    fn open(&self, port: &Name, now: vswitch::addr::Timestamp) -> io::Result<Client> {
+    fn open(&self, port: &Name, now: Timestamp) -> io::Result<Client> {
         let words = Flows::words(FLOWS);
         let kept =
             self.file(port).map(|path| (self.make_folder().and_then(|()| Kept::open(&path, words)), path));
@@ -95,6 +96,29 @@ impl Balancing {
         Ok(Client::new(Flows::new(Box::new(kept), seed, now)))
     }
 
+    /// When the connections of each backend are over: of those that are drained, if the service says so.
+    fn drain(
+        &mut self,
+        spec: &ServiceSpec,
+        backends: &[state::Backend<'_>],
+        now: Timestamp,
+    ) -> Vec<Option<Timestamp>> {
+        if spec.drain.is_empty() && self.draining.is_empty() {
+            return Vec::new();
+        }
+        let ends = backends.iter().map(|backend| {
+            let key = (spec.name.clone(), backend.id().clone());
+            if backend.is_wanted {
+                self.draining.remove(&key);
+                return None;
+            }
+            let since = *self.draining.entry(key).or_insert(now);
+            let time = u64::from(spec.drain_time?) * 1_000;
+            Some(Timestamp::from_millis(since.as_millis() + time))
+        });
+        ends.collect()
+    }
+
     /// Removes the files of ports that have no clients any more.
     fn sweep(&mut self) {
         let Some(folder) = self.folder.as_ref().filter(|_| !self.is_swept) else { return };
@@ -112,7 +136,10 @@ impl Edge {
     /// The services of `state`, with what can be shared of those before.
     pub(super) fn balance(&mut self, state: &State, layout: &Layout) -> Arc<Balance> {
         let mut balance = Balance::default();
-        let mut networks = BTreeSet::new();
+        let (mut networks, now) = (BTreeSet::new(), self.workers.now());
+        let (serving, mut has_remote) = (state.serving(), false);
+        let ports: HashMap<Name, PortId> =
+            state.ports().map(|port| (port.spec.name.clone(), port.id)).collect();
         for service in state.services() {
             let spec = &*service.spec;
             let Some(network) = state.network(&spec.network).filter(|_| spec.mode == EndpointMode::Vip)
@@ -120,16 +147,32 @@ impl Edge {
                 continue;
             };
             networks.insert(network.id);
-            for endpoint in state.backends(spec) {
-                let Some(port) = state.port(&endpoint.port) else { continue };
-                let serving = &mut balance.serving;
-                serving.resize(serving.len().max(port.id.index() + 1), false);
-                serving[port.id.index()] = true;
+            let backends = serving.of(&spec.name);
+            for backend in backends {
+                match backend.here() {
+                    Some(endpoint) => balance.serve_at(ports.get(&endpoint.port)),
+                    None => has_remote = true,
+                }
             }
+            let ends = self.balancing.drain(spec, backends, now);
             for address in &spec.address {
                 let before = self.balancing.current.services.get(&(network.id, *address));
-                let service = service_at(state, spec, *address, before);
+                let service = service_at(spec, *address, backends, &ends, before);
                 balance.services.insert((network.id, *address), service);
+            }
+        }
+        let is_served = |service: &Name| state.service(service).is_some();
+        self.balancing.draining.retain(|(service, _), _| is_served(service));
+        if has_remote {
+            let peers = state.ports().filter(|port| port.spec.device.peer().is_some());
+            peers.for_each(|port| balance.serve_at(Some(&port.id)));
+        }
+        for network in state.networks().filter(|it| networks.contains(&it.id)) {
+            let marks = &mut balance.marks;
+            marks.resize(marks.len().max(network.id.index() + 1), Mark::default());
+            marks[network.id.index()] = mark(&network.spec);
+            if let Some((own, others)) = state.gateways_of(&network.spec) {
+                balance.gateways.insert(network.id, Gateways { own, others: others.into() });
             }
         }
         balance.clients = self.clients(state, layout, &networks);
@@ -208,34 +251,47 @@ impl Edge {
     }
 }
 
+/// What the flows of a network are known by: the first digits of its id, which outlives its number.
+fn mark(network: &NetworkSpec) -> Mark {
+    let id = network.id();
+    Mark(id.as_str().get(..4).and_then(|digits| u16::from_str_radix(digits, 16).ok()).unwrap_or_default())
+}
+
 /// A service at one of its addresses: the one of the plan before, if nothing about it differs.
 fn service_at(
-    state: &State,
     spec: &ServiceSpec,
     address: IpAddr,
+    backends: &[state::Backend<'_>],
+    ends: &[Option<Timestamp>],
     before: Option<&Arc<Service>>,
 ) -> Arc<Service> {
-    let before_at = |address: IpAddr| before?.backends().iter().find(|it| it.address == address);
-    let backend = |endpoint: &Arc<vswitch_model::EndpointSpec>| {
-        let own = endpoint.addresses.iter().map(IpNet::addr).find(|it| it.is_ipv4() == address.is_ipv4())?;
+    let before_at = |address: IpAddr| {
+        let backends = before?.backends();
+        let place = backends.binary_search_by_key(&address, |it| it.address).ok()?;
+        Some(&backends[place])
+    };
+    let ends = ends.iter().copied().chain(std::iter::repeat(None));
+    let backend = |(backend, ends): (&state::Backend<'_>, Option<Timestamp>)| {
+        let own = backend.address_like(address)?;
         Some(Backend {
             address: own,
-            mac: endpoint.mac,
-            is_ready: state.is_ready(spec, endpoint),
+            mac: backend.mac(),
+            is_ready: backend.is_ready,
+            ends,
             given: before_at(own).map(|it| Arc::clone(&it.given)).unwrap_or_default(),
         })
     };
-    let backends: Vec<_> = state.backends(spec).into_iter().filter_map(backend).collect();
-    let same = |one: &Backend, other: &Backend| {
-        (one.address, one.mac, one.is_ready) == (other.address, other.mac, other.is_ready)
+    let backends: Vec<_> = backends.iter().zip(ends).filter_map(backend).collect();
+    let is_known = |one: &Backend| {
+        let facts = |it: &Backend| (it.address, it.mac, it.is_ready, it.ends);
+        let same = |other: &Backend| facts(one) == facts(other);
+        before_at(one.address).is_some_and(same)
     };
     let affinity = spec.affinity.into();
     let is_unchanged = |before: &&Arc<Service>| {
-        let mut sorted: Vec<_> = backends.iter().collect();
-        sorted.sort_by_key(|it| it.address);
         before.affinity() == affinity
-            && sorted.len() == before.backends().len()
-            && sorted.iter().zip(before.backends()).all(|(one, other)| same(one, other))
+            && backends.len() == before.backends().len()
+            && backends.iter().all(is_known)
     };
     match before.filter(is_unchanged) {
         Some(before) => Arc::clone(before),

@@ -1,97 +1,133 @@
 //! Interfaces: set up when opened, and removed when no port has them.
 
-use std::collections::{BTreeMap, HashSet, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use tracing::warn;
-use vswitch::addr::PortId;
 
 use super::{
     Edge,
-    transaction::{OnFailure, Opening},
+    transaction::{OnFailure, Opening, Unset, Why},
 };
-use crate::{device, state};
+use crate::{
+    device::{self, Home},
+    state,
+};
 use vswitch_host::{
     link::{self, LinkError, Links, Step, Wanted},
-    netns::{Inode, Namespace},
+    netns::{Inode, Namespace, together},
 };
 use vswitch_model::{Bare, Error, InterfaceSpec, Mtu};
 
 impl Opening<'_> {
-    /// Sets up the opened interfaces, one namespace at a time.
+    /// Sets up the interfaces of opened and changed ports, several namespaces at a time: each is read once.
+    ///
+    /// # Errors
+    /// The first failure that the change does not go on with; all others are set up nevertheless.
     pub(super) async fn configure(&mut self) -> Result<(), Error> {
-        self.follow_overlay().await;
-        let mut by_namespace: BTreeMap<Inode, (Links, Vec<(PortId, Wanted)>)> = BTreeMap::new();
-        let overlay = self.edge.overlay_mtu();
-        for id in std::mem::take(&mut self.unset) {
-            let Some(port) = self.edge.ports.get(&id) else { continue };
-            let Some(interface) = port.wanted.spec.interface() else { continue };
-            let mut wanted = wanted(&port.wanted, interface, None, overlay);
-            if interface.bare.is_some() {
-                match device::locate(interface, &wanted.ifname).await {
-                    Ok(Some(place)) => {
-                        wanted.ifname = place.ifname;
-                        let group = by_namespace.entry(place.links.namespace().inode());
-                        group.or_insert_with(|| (place.links, Vec::new())).1.push((id, wanted));
-                    }
-                    Ok(None) => self.lose(id, device::gone())?,
-                    Err(error) => self.lose(id, error)?,
-                }
-                continue;
-            }
-            match device::namespace(interface) {
-                Ok(namespace) => {
-                    let group = match by_namespace.entry(namespace.inode()) {
-                        Entry::Occupied(known) => known.into_mut(),
-                        Entry::Vacant(new) => new.insert((Links::open(namespace)?, Vec::new())),
-                    };
-                    group.1.push((id, wanted));
-                }
-                Err(error) => self.lose(id, error)?,
-            }
-        }
-        for (links, group) in by_namespace.into_values() {
-            let (ids, wanted): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-            let results = match links.configure_all(&wanted).await {
-                Ok(results) => results,
-                Err(error) => {
-                    let error = Error::from(error);
-                    for id in ids {
-                        self.lose(id, error.clone())?;
-                    }
-                    continue;
-                }
+        self.follow_overlay();
+        let unset = std::mem::take(&mut self.unset);
+        let edge = &*self.edge;
+        let progress = Arc::clone(&edge.progress);
+        let overlay = edge.overlay_mtu();
+        let interface = |unset: Unset| {
+            let port = edge.ports.get(&unset.id).filter(|port| port.device.is_ok())?;
+            let interface = port.wanted.spec.interface()?;
+            let wanted = wanted_for(&unset.why, &port.wanted, interface, overlay);
+            Some((unset, interface, wanted))
+        };
+        let wanted: Vec<_> = unset.into_iter().filter_map(interface).collect();
+        let count = wanted.len();
+        let find = async |(unset, interface, wanted): (Unset, &InterfaceSpec, Wanted)| {
+            let found = match interface.bare {
+                Some(_) => device::locate(interface, &wanted.ifname).await,
+                None => device::namespace(interface)
+                    .map(|it| Some(Home { namespace: it, ifname: wanted.ifname.clone(), is_moved: false })),
             };
-            for (id, result) in ids.into_iter().zip(results) {
-                if let Err(error) = result {
-                    self.lose(id, error.into())?;
+            (unset, wanted, found)
+        };
+        let found = together(wanted, find, |_| {}).await?;
+        let mut failures = Vec::new();
+        let mut by_namespace: BTreeMap<Inode, (Namespace, Vec<(Unset, Wanted)>)> = BTreeMap::new();
+        for (unset, mut wanted, home) in found {
+            match home {
+                Ok(Some(Home { namespace, ifname, .. })) => {
+                    wanted.ifname = ifname;
+                    let group = by_namespace.entry(namespace.inode());
+                    group.or_insert_with(|| (namespace, Vec::new())).1.push((unset, wanted));
+                }
+                // Of a port that was open until now, this is soon detected.
+                Ok(None) if !matches!(unset.why, Why::Opened) => {}
+                Ok(None) => failures.extend(self.lose(&unset, device::gone())),
+                Err(error) => failures.extend(self.lose(&unset, error)),
+            }
+        }
+        let (all, groups): (Vec<Vec<_>>, Vec<_>) = by_namespace
+            .into_values()
+            .map(|(namespace, group)| {
+                let (unset, wanted): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+                (unset, (namespace, wanted))
+            })
+            .unzip();
+        let set_up = AtomicUsize::new(0);
+        let each = || {
+            set_up.fetch_add(1, Relaxed);
+        };
+        let configure = async |(namespace, wanted): (Namespace, Vec<Wanted>)| {
+            let results = Links::open(namespace)?.configure_all(&wanted, &each).await;
+            results.map_err(Error::from)
+        };
+        let told = |_| progress.tell("interfaces are set up", set_up.load(Relaxed), count);
+        let results = together(groups, configure, told).await;
+        progress.end();
+        for (unset, results) in all.into_iter().zip(results?) {
+            match results {
+                Ok(results) => {
+                    for (unset, result) in unset.iter().zip(results) {
+                        failures.extend(result.err().and_then(|error| self.lose(unset, error.into())));
+                    }
+                }
+                Err(error) => {
+                    failures.extend(unset.iter().filter_map(|unset| self.lose(unset, error.clone())));
                 }
             }
         }
-        Ok(())
+        failures.into_iter().next().map_or(Ok(()), Err)
     }
 
     /// Lets open interfaces follow a change of what tunnels carry: the length of their super-frames depends on it.
-    async fn follow_overlay(&mut self) {
+    fn follow_overlay(&mut self) {
         let overlay = self.edge.overlay_mtu();
         if std::mem::replace(&mut self.overlay_before, overlay) == overlay || !self.edge.machine.is_real() {
             return;
         }
-        for port in self.edge.ports.values() {
-            let is_set_up = port.device.is_ok() && !self.unset.contains(&port.wanted.id);
-            let Some(interface) = port.wanted.spec.interface().filter(|_| is_set_up) else { continue };
-            if let Err(error) = follow(&port.wanted, interface, overlay).await {
-                warn!(port = %port.wanted.spec.name, "its super-frames are as long as before: {}", error.sentence);
-            }
-        }
+        let others: HashSet<_> = self.unset.iter().map(|unset| unset.id).collect();
+        let open = self.edge.ports.values().filter(|port| port.device.is_ok());
+        let ids = open.map(|port| port.wanted.id).filter(|id| !others.contains(id));
+        self.unset.extend(ids.map(|id| Unset { id, why: Why::Overlay }));
     }
 
-    /// A port's interface could not be set up: it has none, then.
-    fn lose(&mut self, id: PortId, error: Error) -> Result<(), Error> {
-        if self.attempt.on_failure == OnFailure::Refuse {
-            return Err(error);
+    /// A port's interface could not be set up. If it is tried again later, a new one is closed until then; one that was there
+    /// stays as it is. Otherwise the change fails, with the error that is returned.
+    fn lose(&mut self, unset: &Unset, error: Error) -> Option<Error> {
+        match unset.why {
+            Why::Opened if self.attempt.on_failure == OnFailure::Retry => {
+                self.take_down(unset.id, error.sentence);
+                None
+            }
+            Why::Opened | Why::Changed(_) => Some(error),
+            Why::Overlay => {
+                let port = self.edge.ports.get(&unset.id).map(|port| &port.wanted.spec.name);
+                let port = port.map(tracing::field::display);
+                warn!(port, "its super-frames are as long as before: {}", error.sentence);
+                None
+            }
         }
-        self.take_down(id, error.sentence);
-        Ok(())
     }
 }
 
@@ -106,7 +142,7 @@ impl Edge {
         let own = self.ports.values().filter_map(|port| {
             let is_own = port.device.is_ok() && port.wanted.spec.is_hosts();
             let interface = port.wanted.spec.interface().filter(|_| is_own)?;
-            let wanted = wanted(&port.wanted, interface, None, overlay);
+            let wanted = wanted(&port.wanted, interface, overlay);
             changed.has(&wanted.ifname).then_some(wanted)
         });
         let own: Vec<_> = own.collect();
@@ -115,7 +151,7 @@ impl Edge {
         }
         let opened = Namespace::current().map_err(Error::from).and_then(|it| Ok(Links::open(it)?));
         let configured = match opened {
-            Ok(links) => links.configure_all(&own).await.map_err(Error::from),
+            Ok(links) => links.configure_all(&own, || {}).await.map_err(Error::from),
             Err(error) => Err(error),
         };
         let told = |(wanted, result): (&Wanted, Result<Vec<Step>, LinkError>)| {
@@ -173,34 +209,29 @@ impl Edge {
     }
 }
 
-/// Changes nothing of a port's interface but the length of its super-frames.
-async fn follow(port: &state::Port, interface: &InterfaceSpec, overlay: Option<Mtu>) -> Result<(), Error> {
-    let (links, ifname) = match &interface.bare {
-        Some(_) => match device::locate(interface, port.spec.ifname()).await? {
-            Some(place) => (place.links, place.ifname),
-            None => return Ok(()),
-        },
-        None => (Links::open(device::namespace(interface)?)?, port.spec.ifname().to_owned()),
-    };
-    let all = wanted(port, interface, None, overlay);
-    // As for a bare one, it stays down if it is.
-    let spec = InterfaceSpec { bare: Some(Bare::default()), ..InterfaceSpec::default() };
-    links.configure(&Wanted { ifname, spec, before: None, mtu: None, ..all }).await?;
-    Ok(())
+/// What is wanted of a port's interface, and for this reason; the tunnel carries packets of `overlay` bytes.
+fn wanted_for(why: &Why, port: &state::Port, interface: &InterfaceSpec, overlay: Option<Mtu>) -> Wanted {
+    let all = wanted(port, interface, overlay);
+    match why {
+        Why::Opened => all,
+        // Where it was moved, others configure all but the MTU.
+        Why::Changed(_) if interface.bare.is_some() => all,
+        Why::Changed(before) => Wanted { before: Some(before.clone()), ..all },
+        Why::Overlay => {
+            // As a bare one, it stays down if it is.
+            let spec = InterfaceSpec { bare: Some(Bare::default()), ..InterfaceSpec::default() };
+            Wanted { spec, mtu: None, ..all }
+        }
+    }
 }
 
 /// The wanted configuration of a port's interface; the tunnel carries packets of `overlay` bytes.
-pub(super) fn wanted(
-    port: &state::Port,
-    interface: &InterfaceSpec,
-    before: Option<InterfaceSpec>,
-    overlay: Option<Mtu>,
-) -> Wanted {
+fn wanted(port: &state::Port, interface: &InterfaceSpec, overlay: Option<Mtu>) -> Wanted {
     let crosses = overlay.is_some_and(|overlay| port.mtu <= overlay);
     Wanted {
         ifname: port.spec.ifname().to_owned(),
         spec: interface.clone(),
-        before,
+        before: None,
         mtu: Some(port.mtu.get()),
         super_frame: Some(if crosses { link::super_frame(port.mtu.get()) } else { link::WHOLE_SUPER_FRAME }),
         is_wary: port.spec.is_hosts(),

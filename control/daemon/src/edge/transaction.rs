@@ -10,7 +10,10 @@
 //! and [`SetUp::commit`] the caller does what needs the interfaces: the host's rules, and the store. Undoing awaits, so it
 //! cannot be left to `Drop`: a change that is dropped leaves the edge half changed.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use tracing::{error, warn};
 use vswitch::{addr::PortId, counters::PortCounters, device::tap::Tap};
@@ -21,8 +24,8 @@ use crate::{
     device::{self, OpenDevice, Source, released, remove_all},
     state::{self, Effect, State},
 };
-use vswitch_host::link::{Links, Wanted};
-use vswitch_model::{Error, Mtu, Name};
+use vswitch_host::netns::together;
+use vswitch_model::{Error, InterfaceSpec, Mtu, Name};
 
 /// How a change is made.
 #[derive(Debug)]
@@ -79,8 +82,10 @@ pub(crate) struct Opening<'e> {
     pub(super) attempt: Attempt,
     /// Effects that were performed, or at least begun.
     done: Vec<Effect>,
-    /// Opened ports whose interfaces are not set up yet.
-    pub(super) unset: Vec<PortId>,
+    /// Devices of this change that are open already.
+    ahead: HashMap<PortId, Ahead>,
+    /// Interfaces that are not set up yet, in the order of the effects.
+    pub(super) unset: Vec<Unset>,
     /// Opened ports whose interfaces are not persistent yet.
     opened: Vec<PortId>,
     /// Ports whose stations are new, and announced once the workers know them.
@@ -89,6 +94,27 @@ pub(crate) struct Opening<'e> {
     leaving: Vec<OpenDevice>,
     /// What tunnels carried before.
     pub(super) overlay_before: Option<Mtu>,
+}
+
+/// The counters a device was opened with, and the device.
+type Ahead = (Arc<[PortCounters]>, Result<OpenDevice, Error>);
+
+/// A port whose interface is to be set up.
+#[derive(Debug)]
+pub(super) struct Unset {
+    pub(super) id: PortId,
+    pub(super) why: Why,
+}
+
+/// Why an interface is set up.
+#[derive(Debug)]
+pub(super) enum Why {
+    /// It is new.
+    Opened,
+    /// Something else is wanted of it than this.
+    Changed(InterfaceSpec),
+    /// The length of its super-frames follows what tunnels carry; nothing else changes.
+    Overlay,
 }
 
 /// A change whose interfaces are set up.
@@ -103,6 +129,21 @@ pub(crate) struct Failed<'e> {
 }
 
 impl Edge {
+    /// Counters of a port that is opened: one more than workers, for what the kernel forwards.
+    fn fresh_counters(&self) -> Arc<[PortCounters]> {
+        PortCounters::of_workers(self.workers.count() + 1)
+    }
+
+    async fn open_device(
+        &self,
+        port: &state::Port,
+        source: Source,
+        counters: &Arc<[PortCounters]>,
+    ) -> Result<OpenDevice, Error> {
+        let share = Share { fast: &self.fast, counters };
+        device::open(self.machine, port, source, self.workers.count(), &self.owner, &share).await
+    }
+
     /// Begins a change to `next`.
     pub(crate) fn begin(&mut self, next: State, attempt: Attempt) -> Opening<'_> {
         let overlay_before = self.overlay_mtu();
@@ -112,6 +153,7 @@ impl Edge {
             overlay_before,
             attempt,
             done: Vec::new(),
+            ahead: HashMap::new(),
             unset: Vec::new(),
             opened: Vec::new(),
             fresh: Vec::new(),
@@ -130,6 +172,34 @@ impl<'e> Opening<'e> {
     pub(crate) fn is_for(effect: &Effect) -> bool {
         use Effect::{ClosePort, OpenPort, SetSwitch, UpdatePort};
         matches!(effect, SetSwitch { .. } | ClosePort(_) | UpdatePort { .. } | OpenPort(_))
+    }
+
+    /// Opens the interfaces of many ports at a time, before the effects are performed in their order. Nothing is closed at a start,
+    /// so that no name has to become free before.
+    ///
+    /// # Errors
+    /// There is no thread or no descriptor to do so.
+    pub(crate) async fn foresee(&mut self, effects: &[Effect]) -> Result<(), Error> {
+        if !self.attempt.resumes || !self.edge.machine.is_real() {
+            return Ok(());
+        }
+        let edge = &*self.edge;
+        let opened = |effect: &'_ Effect| match effect {
+            Effect::OpenPort(port) if port.spec.interface().is_some() => Some(port.clone()),
+            _ => None,
+        };
+        let ports: Vec<_> = effects.iter().filter_map(opened).collect();
+        let count = ports.len();
+        let ids: Vec<_> = ports.iter().map(|port| port.id).collect();
+        let open = async |port: state::Port| {
+            let counters = edge.fresh_counters();
+            let device = edge.open_device(&port, Source::Make, &counters).await;
+            (counters, device)
+        };
+        let told = |done| edge.progress.tell("interfaces are opened", done, count);
+        let opened = together(ports, open, told).await?;
+        self.ahead = ids.into_iter().zip(opened).collect();
+        Ok(())
     }
 
     /// Performs the edge's part of an effect.
@@ -172,11 +242,14 @@ impl<'e> Opening<'e> {
         let source = self.attempt.handed.remove(&wanted.spec.name).map_or(Source::Make, Source::Handed);
         let machine = self.edge.machine;
         let is_set_up = matches!(source, Source::Handed(_)) || !machine.is_real();
-        // One more than workers, for what the kernel forwards.
-        let counters = PortCounters::of_workers(self.edge.workers.count() + 1);
-        let share = Share { fast: &self.edge.fast, counters: &counters };
-        let (inlets, owner) = (self.edge.workers.count(), &self.edge.owner);
-        let device = device::open(machine, wanted, source, inlets, owner, &share).await;
+        let (counters, device) = match self.ahead.remove(&wanted.id) {
+            Some(opened) => opened,
+            None => {
+                let counters = self.edge.fresh_counters();
+                let device = self.edge.open_device(wanted, source, &counters).await;
+                (counters, device)
+            }
+        };
         if self.attempt.on_failure == OnFailure::Refuse {
             device.as_ref().map_err(Clone::clone)?;
         }
@@ -185,7 +258,7 @@ impl<'e> Opening<'e> {
             Ok(device) => {
                 self.edge.follow_strangers(device);
                 if wanted.spec.interface().is_some() && !is_set_up {
-                    self.unset.push(wanted.id);
+                    self.unset.push(Unset { id: wanted.id, why: Why::Opened });
                 }
             }
         }
@@ -206,11 +279,7 @@ impl<'e> Opening<'e> {
     /// Opens a port that is down again.
     pub(super) async fn reopen(&mut self, id: PortId) -> bool {
         let Some(port) = self.edge.ports.get(&id) else { return false };
-        let (wanted, edge) = (port.wanted.clone(), &self.edge);
-        let share = Share { fast: &edge.fast, counters: &port.counters };
-        let device =
-            device::open(edge.machine, &wanted, Source::Make, edge.workers.count(), &edge.owner, &share)
-                .await;
+        let device = self.edge.open_device(&port.wanted, Source::Make, &port.counters).await;
         let key = self.edge.key();
         let device = device.inspect(|device| self.edge.follow_strangers(device));
         let Some(port) = self.edge.ports.get_mut(&id) else { return false };
@@ -218,7 +287,7 @@ impl<'e> Opening<'e> {
         port.device = device.map_err(|error| error.sentence);
         if is_open {
             port.key = key;
-            self.unset.push(id);
+            self.unset.push(Unset { id, why: Why::Opened });
             self.opened.push(id);
         }
         is_open
@@ -244,17 +313,7 @@ impl<'e> Opening<'e> {
             return Ok(());
         }
         self.edge.follow_own(new, after).await;
-        let wanted = |before| super::interfaces::wanted(new, after, before, self.edge.overlay_mtu());
-        if after.bare.is_some() {
-            // Where it was moved, others configure all but the MTU. If it is gone, that is soon detected.
-            if let Some(place) = device::locate(after, new.spec.ifname()).await? {
-                let wanted = Wanted { ifname: place.ifname, ..wanted(None) };
-                place.links.configure(&wanted).await?;
-            }
-            return Ok(());
-        }
-        let links = Links::open(device::namespace(after)?)?;
-        links.configure(&wanted(Some(before.clone()))).await?;
+        self.unset.push(Unset { id: new.id, why: Why::Changed(before.clone()) });
         Ok(())
     }
 

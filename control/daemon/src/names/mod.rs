@@ -18,6 +18,7 @@ mod sandboxes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -32,12 +33,12 @@ use vswitch_model::{
     api::{NameEntry, NamesFilter, StaticName},
 };
 use vswitch_names::{
-    Asker, Network, Record, Table,
+    Asker, Network, Part, Record, StationId, Table,
     question::{self, Meaning},
     server::{Server, Settings, Upstream},
 };
 
-pub(crate) use self::records::aliases;
+pub(crate) use self::records::{aliases, serve};
 use self::{records::addresses_served, sandboxes::Sandboxes};
 
 /// The port of DNS.
@@ -105,7 +106,19 @@ pub(crate) fn list(state: &State, table: &Table, filter: &NamesFilter) -> Result
     let entries = table.networks().iter().filter(is_wanted).flat_map(|network| {
         network.names().map(|(name, found)| entry(table, network, name, found.addresses, found.is_service))
     });
-    Ok(entries.collect())
+    let words = filter.words.as_deref().unwrap_or_default().to_ascii_lowercase();
+    let words: Vec<&str> = words.split_whitespace().collect();
+    let fits = |entry: &NameEntry| words.iter().all(|word| has(entry, word));
+    Ok(entries.filter(fits).take(filter.limit.unwrap_or(usize::MAX)).collect())
+}
+
+/// Whether a word, in lower case, is a part of the name, its network or one of its addresses; an IPv4 address is itself alone.
+fn has(entry: &NameEntry, word: &str) -> bool {
+    let address = |address: &IpAddr| match word.parse::<IpAddr>() {
+        Ok(whole) => whole == *address,
+        Err(_) => address.to_string().contains(word),
+    };
+    entry.full.contains(word) || entry.addresses.iter().any(address)
 }
 
 fn look_up(table: &Table, name: &str, from: Option<IpAddr>) -> Result<Vec<NameEntry>, Error> {
@@ -117,7 +130,7 @@ fn look_up(table: &Table, name: &str, from: Option<IpAddr>) -> Result<Vec<NameEn
     }
     match question::meaning_of(table, asker, name) {
         Meaning::Stations(network, found) => {
-            let of = |station: &u32| {
+            let of = |station: &StationId| {
                 entry(
                     table,
                     network,
@@ -146,11 +159,73 @@ fn entry(table: &Table, network: &Network, name: &str, addresses: Vec<IpAddr>, s
 }
 
 /// A network of the table, and what it was made from.
+#[derive(Default)]
 struct Made {
     subnets: Vec<IpNet>,
     own: Vec<Record>,
+    of_own: Arc<Part>,
     elsewhere: Option<Arc<[Record]>>,
+    of_elsewhere: Vec<Arc<Part>>,
     network: Arc<Network>,
+}
+
+/// Names of other hosts that one part of a network has, on average: what a change on one of them costs.
+const EACH: usize = 2048;
+
+impl Made {
+    /// The network of these records, of which the parts that are the same are taken from `self`.
+    fn again(
+        self,
+        name: &Name,
+        subnets: Vec<IpNet>,
+        own: Vec<Record>,
+        elsewhere: Option<Arc<[Record]>>,
+    ) -> Self {
+        // Not compared one by one: the cluster says when they change.
+        let is_same = self.elsewhere.as_ref().map(Arc::as_ptr) == elsewhere.as_ref().map(Arc::as_ptr);
+        if self.network.name().eq_ignore_ascii_case(name.as_str())
+            && is_same
+            && self.subnets == subnets
+            && self.own == own
+        {
+            return self;
+        }
+        let of_own = if self.own == own { self.of_own } else { Arc::new(Part::new(&own)) };
+        let of_elsewhere = match &elsewhere {
+            _ if is_same => self.of_elsewhere,
+            Some(now) => divided(self.elsewhere.as_deref().unwrap_or_default(), &self.of_elsewhere, now),
+            None => Vec::new(),
+        };
+        let parts = of_elsewhere.iter().chain([&of_own]).cloned();
+        let network = Arc::new(Network::of_parts(name.as_str(), subnets.iter().copied(), parts));
+        Self { subnets, own, of_own, elsewhere, of_elsewhere, network }
+    }
+}
+
+/// Parts of the records `now`. Each record has its part by its name, so most parts are those of the records `before`.
+fn divided(before: &[Record], parts: &[Arc<Part>], now: &[Record]) -> Vec<Arc<Part>> {
+    // In powers of two: otherwise each new name would move all of them.
+    let count = now.len().div_ceil(EACH).next_power_of_two();
+    let groups = |records: &'_ [Record]| {
+        let mut groups = vec![Vec::new(); count];
+        for (place, record) in records.iter().enumerate() {
+            let mut hasher = DefaultHasher::new();
+            record.name.hash(&mut hasher);
+            let group = usize::try_from(hasher.finish() % count as u64).unwrap_or_default();
+            groups[group].push(place);
+        }
+        groups
+    };
+    let (old, new) = (if parts.len() == count { groups(before) } else { Vec::new() }, groups(now));
+    let part = |(number, group): (usize, &Vec<usize>)| {
+        let is_same =
+            |old: &&Vec<usize>| old.iter().map(|it| &before[*it]).eq(group.iter().map(|it| &now[*it]));
+        match old.get(number).filter(is_same) {
+            Some(_) => Arc::clone(&parts[number]),
+            None => Arc::new(Part::new(group.iter().map(|it| &now[*it]))),
+        }
+    };
+    new.iter().enumerate().map(part).collect()
 }
 
 /// The names and all that serves them, as the core owns it.
@@ -177,13 +252,17 @@ pub(crate) struct Naming {
 
 impl Naming {
     /// Names of nothing yet.
-    pub(crate) fn new(spec: &DnsSpec, machine: Machine) -> Self {
+    ///
+    /// # Errors
+    /// The server cannot be started.
+    pub(crate) fn new(spec: &DnsSpec, machine: Machine) -> Result<Self, Failure> {
         let upstream = match &*spec.upstream {
             [] => Upstream::File("/etc/resolv.conf".into()),
             servers => Upstream::Servers(servers.iter().map(|server| server.0).collect()),
         };
-        Self {
-            server: Arc::new(Server::start(Settings { upstream, allow: spec.allow.clone() })),
+        let server = Server::start(Settings { upstream, allow: spec.allow.clone() })?;
+        Ok(Self {
+            server: Arc::new(server),
             machine,
             followed: None,
             by_hand: Vec::new(),
@@ -194,7 +273,7 @@ impl Naming {
             failed: None,
             addresses: BTreeSet::new(),
             told: BTreeSet::new(),
-        }
+        })
     }
 
     /// The server.
@@ -239,16 +318,7 @@ impl Naming {
         for (name, (subnets, mut own)) in records::records(state) {
             own.extend(self.by_hand.iter().filter(|it| it.network == name).map(records::of_hand));
             let elsewhere = self.elsewhere.get(&name).cloned();
-            let is_same = |it: &Made| {
-                // Not compared one by one: the cluster says when they change.
-                let before = it.elsewhere.as_ref().map(Arc::as_ptr);
-                it.subnets == subnets && it.own == own && before == elsewhere.as_ref().map(Arc::as_ptr)
-            };
-            let made = before.remove(&name).filter(is_same).unwrap_or_else(|| {
-                let all = own.iter().chain(elsewhere.iter().flat_map(|it| &**it));
-                let network = Arc::new(Network::new(name.as_str(), subnets.iter().copied(), all));
-                Made { subnets, own, elsewhere, network }
-            });
+            let made = before.remove(&name).unwrap_or_default().again(&name, subnets, own, elsewhere);
             self.networks.insert(name, made);
         }
         table_of(state, self.networks.values().map(|it| Arc::clone(&it.network)))
@@ -330,4 +400,53 @@ fn not_served(address: SocketAddr, why: &str) -> String {
         "names are not served at {}: {why}; if another server has port {PORT} there, let it leave this address out",
         address.ip()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(number: u32) -> Record {
+        let addresses = vec![IpAddr::from((0x0a00_0000 + number).to_be_bytes())];
+        Record { name: format!("db-{number}"), addresses, ..Record::default() }
+    }
+
+    #[test]
+    fn a_change_makes_only_the_part_again_that_it_is_in() {
+        let name: Name = "blue".parse().unwrap();
+        let elsewhere: Vec<Record> = (0..10_000).map(record).collect();
+        let own = vec![record(20_000)];
+        let made = Made::default().again(&name, Vec::new(), own.clone(), Some(elsewhere.clone().into()));
+        let fresh = |made: &Made, before: &[Arc<Part>]| {
+            assert_eq!(made.of_elsewhere.len(), before.len());
+            made.of_elsewhere.iter().zip(before).filter(|(a, b)| !Arc::ptr_eq(a, b)).count()
+        };
+        assert_eq!((made.of_elsewhere.len(), made.network.len()), (8, 10_001));
+
+        // Of this host.
+        let (before, same) = (made.of_elsewhere.clone(), made.elsewhere.clone());
+        let made = made.again(&name, Vec::new(), vec![record(20_001)], same);
+        assert_eq!(fresh(&made, &before), 0);
+        assert!(
+            made.network.find("db-20001", false).is_some() && made.network.find("db-20000", false).is_none()
+        );
+
+        // Of another: one is gone, which moves all others in the list, and one is new.
+        let mut changed = elsewhere;
+        changed.remove(7);
+        changed.push(record(30_000));
+        let before = made.of_elsewhere.clone();
+        let made = made.again(&name, Vec::new(), own, Some(changed.into()));
+        assert!((1..=2).contains(&fresh(&made, &before)));
+        for (name, is_there) in [("db-7", false), ("db-8", true), ("db-30000", true), ("db-20000", true)] {
+            assert_eq!(made.network.find(name, false).is_some(), is_there, "{name}");
+        }
+        assert_eq!(made.network.at("10.0.0.8".parse().unwrap()).collect::<Vec<_>>(), ["db-8"]);
+    }
+
+    #[test]
+    fn a_network_without_names_is_called_so_from_the_start() {
+        let made = Made::default().again(&"blue".parse().unwrap(), Vec::new(), Vec::new(), None);
+        assert_eq!(made.network.name(), "blue");
+    }
 }

@@ -19,8 +19,7 @@ use ipnet::IpNet;
 use super::PORT;
 use crate::state::{Origin, State};
 use vswitch_model::{
-    Driver, EndpointMode, EndpointSpec, Name, NetworkSpec, PortSpec, ServiceSpec, api::StaticName,
-    publish::Protocol,
+    Driver, EndpointMode, EndpointSpec, Name, NetworkSpec, PortSpec, api::StaticName, publish::Protocol,
 };
 use vswitch_names::{Port, Record};
 
@@ -34,11 +33,15 @@ pub(super) fn records(state: &State) -> BTreeMap<Name, (Vec<IpNet>, Vec<Record>)
     };
     let mut records: BTreeMap<Name, (Vec<IpNet>, Vec<Record>)> =
         state.networks().map(|network| empty(&network.spec)).collect();
+    let serving = state.serving();
+    let served = serving.by_endpoint();
+    let modes: HashMap<Name, EndpointMode> =
+        state.services().map(|it| (it.spec.name.clone(), it.spec.mode)).collect();
     for endpoint in state.endpoints() {
         if let Some((_, records)) = records.get_mut(&endpoint.network) {
             let mut record = of_endpoint(endpoint);
-            for service in state.services_of(&endpoint.network).filter(|it| it.has(endpoint)) {
-                serve(state, service, endpoint, &mut record);
+            for (service, backend) in served.get(&endpoint.id).into_iter().flatten() {
+                serve(service, modes[*service], backend.is_ready, &mut record);
             }
             records.push(record);
         }
@@ -84,13 +87,13 @@ fn of_endpoint(endpoint: &EndpointSpec) -> Record {
 }
 
 /// Adds the names that an endpoint has by serving.
-fn serve(state: &State, service: &ServiceSpec, endpoint: &EndpointSpec, record: &mut Record) {
-    record.unready |= !state.is_ready(service, endpoint);
-    match service.mode {
-        EndpointMode::Vip => record.aliases.push(format!("tasks.{}", service.name)),
+pub(crate) fn serve(service: &Name, mode: EndpointMode, is_ready: bool, record: &mut Record) {
+    record.unready |= !is_ready;
+    match mode {
+        EndpointMode::Vip => record.aliases.push(format!("tasks.{service}")),
         // A name of several services is an alias from the second on.
-        EndpointMode::Dnsrr if record.service.is_some() => record.aliases.push(service.name.to_string()),
-        EndpointMode::Dnsrr => record.service = Some(service.name.to_string()),
+        EndpointMode::Dnsrr if record.service.is_some() => record.aliases.push(service.to_string()),
+        EndpointMode::Dnsrr => record.service = Some(service.to_string()),
     }
 }
 

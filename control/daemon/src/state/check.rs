@@ -37,7 +37,7 @@ impl State {
             return Err(NetworkError::ActiveEndpoints(bereft.network.clone(), endpoints).into());
         }
         self.none_is_bereft(old)?;
-        self.check_all_services()?;
+        self.check_all_services(old)?;
         for entry in self.networks.entries().filter(|entry| !old.networks.holds(entry)) {
             self.subnets_of(&entry.spec)?;
         }

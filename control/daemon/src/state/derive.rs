@@ -44,6 +44,19 @@ impl State {
         self.ports.declare(ports, super::Origin::Derived)
     }
 
+    /// The gateways of a network of which each host of the cluster has one: this host's, and the others', sorted.
+    pub(crate) fn gateways_of(&self, network: &NetworkSpec) -> Option<(MacAddr, Vec<MacAddr>)> {
+        let is_gated = network.subnets.iter().any(|subnet| subnet.gateway.is_some());
+        if network.driver() != Driver::Overlay || !is_gated || self.membership.hosts.is_empty() {
+            return None;
+        }
+        let local = self.endpoint()?.device.endpoint()?.local.ip();
+        let hosts = self.membership.hosts.iter();
+        let mut others: Vec<_> = hosts.map(|host| gateway_mac(host.address, network)).collect();
+        others.sort_unstable();
+        Some((gateway_mac(local, network), others))
+    }
+
     /// The default routes of endpoints' ports: per sandbox and family, the oldest endpoint with a gateway has one.
     fn default_routes(&self) -> BTreeMap<Name, Vec<IpAddr>> {
         let mut oldest = BTreeMap::new();

@@ -118,7 +118,7 @@ fn deeds(change: Change) -> Vec<Effect> {
             effects
         }
         Change::Endpoint(delta) => {
-            kept(delta, |it| (Origin::Api, Record::Endpoint(it))).into_iter().collect()
+            kept(delta, |it| (Origin::Api, Record::Endpoint(lasting(it)))).into_iter().collect()
         }
         Change::Service(delta) => {
             kept(delta, |it: Service| (it.origin, Record::Service(it.spec))).into_iter().collect()
@@ -140,6 +140,15 @@ fn kept<T>(delta: Delta<T>, record: impl Fn(T) -> (Origin, Record)) -> Option<Ef
             (None, new) => new.map(Effect::Store),
         },
     }
+}
+
+/// What is stored of an endpoint. Whether its engine thinks that it serves is not: that may change every second, and the engine says
+/// it again after a restart.
+fn lasting(mut endpoint: Arc<EndpointSpec>) -> Arc<EndpointSpec> {
+    if endpoint.unready {
+        Arc::make_mut(&mut endpoint).unready = false;
+    }
+    endpoint
 }
 
 /// The part of a port that cannot change while its device is open.

@@ -65,6 +65,8 @@ pub struct Called {
     pub service: Option<String>,
     /// Whether its health check has not passed.
     pub unready: bool,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
 }
 
 impl State {
@@ -241,6 +243,7 @@ impl State {
             let earlier = Arc::make_mut(earlier);
             (earlier.name, earlier.container, earlier.service) = (name, None, None);
             earlier.aliases.clear();
+            earlier.labels.clear();
         }
     }
 
@@ -254,7 +257,7 @@ impl State {
     /// Gives an endpoint the name that its engine has for it. In a network a name is one endpoint's: where another has it, or
     /// where it is too long, it becomes one of the further names, which several may have.
     fn call(&self, endpoint: &mut EndpointSpec, called: Called) {
-        let Called { container, name, mut aliases, service, unready } = called;
+        let Called { container, name, mut aliases, service, unready, labels } = called;
         aliases.retain(|alias| *alias != name);
         let is_free = |name: &Name| {
             !self.endpoints_of(&endpoint.network).any(|it| it.id != endpoint.id && it.name == *name)
@@ -263,7 +266,7 @@ impl State {
             Some(name) => endpoint.name = name,
             None => aliases.insert(0, name),
         }
-        endpoint.aliases = aliases;
+        (endpoint.aliases, endpoint.labels) = (aliases, labels);
         (endpoint.container, endpoint.service, endpoint.unready) = (Some(container), service, unready);
     }
 

@@ -11,9 +11,10 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{Origin, Refusal, State, registry::Entry};
+use super::{Origin, Refusal, RemoteBackend, State, registry::Entry};
 use vswitch_model::{
-    Carries, Name, NetworkSpec, PeerSpec, PortSpec, UnderlayAddr, VXLAN_PORT, VxlanSpec, ipam, rules,
+    Carries, Name, NetworkSpec, PeerSpec, PortSpec, ServiceSpec, UnderlayAddr, VXLAN_PORT, VxlanSpec, ipam,
+    rules,
 };
 
 /// What the cluster gives this host, as a whole.
@@ -27,6 +28,10 @@ pub struct Membership {
     pub hosts: Vec<PeerHost>,
     /// By network, the ranges from which this host assigns addresses.
     pub blocks: BTreeMap<Name, Vec<IpNet>>,
+    /// The services of global networks.
+    pub services: Vec<Arc<ServiceSpec>>,
+    /// By service, those of its endpoints that are on other hosts.
+    pub backends: BTreeMap<Name, Vec<RemoteBackend>>,
 }
 
 /// Another host of the cluster.
@@ -73,6 +78,33 @@ impl State {
         self.membership.networks.iter().filter(missing).map(why).collect()
     }
 
+    /// Why services of the cluster are not on this host: by name, a sentence. Those whose networks are not either are left out.
+    pub(crate) fn unserved(&self) -> BTreeMap<Name, String> {
+        let services = &self.membership.services;
+        let mut refused = BTreeMap::new();
+        if services.is_empty() {
+            return refused;
+        }
+        let taken = self.endpoint_addresses();
+        for service in services {
+            let network = &service.network;
+            let own = self.services.entry(&service.name).filter(|it| it.origin != Origin::Cluster);
+            let holder = service.address.iter().find_map(|address| taken.get(&(network, *address)));
+            let why = if !self.networks.entry(network).is_some_and(|it| self.is_of_cluster(it)) {
+                format!("its network {network} is not")
+            } else if own.is_some() {
+                "a service of this host has its name: remove that one".into()
+            } else if let Some(endpoint) = holder {
+                format!("endpoint {endpoint} has its address: connect that one anew")
+            } else {
+                continue;
+            };
+            let sentence = format!("service {} of the cluster is not on this host, for {why}", service.name);
+            refused.insert(service.name.clone(), sentence);
+        }
+        refused
+    }
+
     /// The network of this host that a global one cannot be beside.
     fn rival(&self, network: &NetworkSpec) -> Option<Name> {
         let is_rival = |own: &&Entry<NetworkSpec>| {
@@ -91,7 +123,8 @@ impl State {
         if *membership == Membership::default()
             && self.networks.entries().all(|it| it.origin != Origin::Cluster)
         {
-            return self.ports.declare(Vec::new(), Origin::Cluster);
+            self.services.declare(Vec::<ServiceSpec>::new(), Origin::Cluster)?;
+            return self.ports.declare(Vec::<PortSpec>::new(), Origin::Cluster);
         }
         let mut networks: Vec<NetworkSpec> = membership
             .networks
@@ -108,10 +141,15 @@ impl State {
             it.origin == Origin::Cluster && !names.contains(&it.spec.name) && used.contains(&it.spec.name)
         };
         networks.extend(self.networks.entries().filter(stays).map(|it| NetworkSpec::clone(&it.spec)));
-        let carried: Vec<Name> = networks.iter().map(|it| it.name.clone()).collect();
+        let mut carried: Vec<Name> = networks.iter().map(|it| it.name.clone()).collect();
         self.networks.declare(networks, Origin::Cluster)?;
+        // Those of a swarm are on the same hosts, by VNIs that it agrees upon.
+        carried.extend(self.networks.entries().filter(|it| it.spec.swarm).map(|it| it.spec.name.clone()));
         let ports = self.ports_of_cluster(&membership, &carried);
         self.ports.declare(ports, Origin::Cluster)?;
+        let refused = self.unserved();
+        let services = membership.services.iter().filter(|it| !refused.contains_key(&it.name));
+        self.services.declare(services.cloned(), Origin::Cluster)?;
         self.overlay_mtu = rules::overlay_mtu(self.ports.entries().map(|entry| &*entry.spec));
         Ok(())
     }

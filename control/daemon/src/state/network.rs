@@ -489,7 +489,7 @@ fn reason(key: &str) -> &'static str {
         "vni" => "its tunnels carry it by that number; create another network",
         "subnet" | "ipam" | "ipv6" => "its containers have addresses in the subnets; create another network",
         "ifname" | "host" => "the host's routes lead through that interface; create another network",
-        "internal" | "attachable" | "created" => {
+        "internal" | "attachable" | "swarm" | "created" => {
             "it is fixed when the network is created; create another network"
         }
         _ => "there is no such key to change: mtu, labels, options and peers can change",

@@ -2,19 +2,24 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
-use super::{Origin, State, derive::gateway_ifname, registry::Entry};
+use super::{Origin, Serving, State, derive::gateway_ifname, registry::Entry};
 use vswitch_host::gateway::Outside;
-use vswitch_model::{Driver, Name, NetworkSpec, PortSpec, publish::Published};
+use vswitch_model::{
+    Driver, Name, NetworkSpec, PortSpec, PublishMode, ServicePort, ServiceSpec, publish::Published,
+};
 
 /// Every network that the host has an address in, by name: of an uplink, the gateway is on the LAN. If there are tunnels, then also the host's own interfaces in others, by the names of their ports.
 pub(super) fn of(state: &State) -> Vec<Outside> {
     let mut published: HashMap<&Name, Vec<Published>> = HashMap::new();
     for endpoint in state.endpoints() {
         published.entry(&endpoint.network).or_default().extend(&endpoint.published);
+    }
+    for (network, ports) in of_services(state) {
+        published.entry(network).or_default().extend(ports);
     }
     let tunnels = Arc::new(tunnels(state));
     let outside = |entry: &Entry<NetworkSpec>| {
@@ -44,6 +49,39 @@ pub(super) fn of(state: &State) -> Vec<Outside> {
         outsides.extend(stations.map(|port| Outside::of_station(port.ifname().into(), Arc::clone(&tunnels))));
     }
     outsides
+}
+
+/// Published ports of services, by network. They lead to the address of the service, where the switch chooses a backend as for any
+/// client; of mode `host` to a backend of this host, if there is one.
+///
+/// A map of the kernel that has the backends would have to follow each of them, and what it has chosen once would stay with a backend
+/// that fails, as connection tracking keeps it.
+fn of_services(state: &State) -> Vec<(&Name, Vec<Published>)> {
+    let publishes = || state.services.entries().filter(|entry| !entry.spec.publish.is_empty());
+    let is_hosts = |port: &ServicePort| port.mode == PublishMode::Host;
+    let serving = match publishes().any(|entry| entry.spec.publish.iter().any(is_hosts)) {
+        true => state.serving(),
+        false => Serving::default(),
+    };
+    let of = |entry: &'_ Entry<ServiceSpec>| {
+        let mut here: Vec<_> = serving.of(&entry.spec.name).iter().filter(|it| it.here().is_some()).collect();
+        here.sort_by_key(|it| !it.is_ready);
+        let here = here.first().map(|it| it.addresses()).unwrap_or_default();
+        let ports = entry.spec.publish.iter().flat_map(|port| {
+            let to = if is_hosts(port) { here.clone() } else { entry.spec.address.clone() };
+            let pairs = to.into_iter().flat_map(|to| port.pairs().map(move |(at, target)| (at, to, target)));
+            let published = pairs.filter_map(|(at, to, target)| {
+                let any = match to {
+                    IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+                    IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+                };
+                Published::new(port.protocol, SocketAddr::new(any, at), SocketAddr::new(to, target))
+            });
+            published.collect::<Vec<_>>()
+        });
+        ports.collect()
+    };
+    publishes().map(|entry| (&entry.spec.network, of(entry))).collect()
 }
 
 /// Ends of tunnels: this host's, its group, and its peers, with the UDP ports that datagrams are sent to.

@@ -145,7 +145,7 @@ impl From<Refusal> for Error {
             Refusal::Network(error) => code_of(error),
             Refusal::Service(error) => match error {
                 ServiceError::None(..) => ErrorKind::NotFound,
-                ServiceError::Taken(_) => ErrorKind::Conflict,
+                ServiceError::Taken(_) | ServiceError::Port(..) => ErrorKind::Conflict,
                 _ => ErrorKind::Invalid,
             },
             Refusal::Invalid(_) | Refusal::NeedsRestart(_) | Refusal::Full { .. } => ErrorKind::Invalid,

@@ -124,7 +124,12 @@ impl<S: Spec> Registry<S> {
     }
 
     /// Replaces all objects of this origin. Objects that stay keep their numbers.
-    pub(super) fn declare(&mut self, specs: Vec<S>, origin: Origin) -> Result<(), Refusal> {
+    pub(super) fn declare(
+        &mut self,
+        specs: impl IntoIterator<Item = impl Into<Arc<S>>>,
+        origin: Origin,
+    ) -> Result<(), Refusal> {
+        let specs: Vec<Arc<S>> = specs.into_iter().map(Into::into).collect();
         let mut names = BTreeSet::new();
         for spec in &specs {
             let (kind, name) = (S::KIND, spec.name().clone());
@@ -153,12 +158,12 @@ impl<S: Spec> Registry<S> {
         });
         for spec in specs {
             match Arc::make_mut(&mut self.entries).get_mut(spec.name()) {
-                None => self.add(Arc::new(spec), origin)?,
+                None => self.add(spec, origin)?,
                 Some(entry) => {
                     // A learned one is declared now, or a former declaration returns.
                     entry.origin = origin;
-                    if *entry.spec != spec {
-                        entry.spec = Arc::new(spec);
+                    if !Arc::ptr_eq(&entry.spec, &spec) && entry.spec != spec {
+                        entry.spec = spec;
                     }
                 }
             }

@@ -2,15 +2,19 @@
 //!
 //! Which endpoints serve follows from what they and the service say of each other, and is stored nowhere.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::{Kind, NetworkError, Origin, Refusal, State};
 use vswitch_model::{
-    EndpointMode, EndpointSpec, Family, Id, Name, ServiceSpec, ServiceUpdate, ipam::IpamError,
+    EndpointMode, EndpointSpec, Family, Id, Name, NetworkSpec, PublishMode, ServicePort, ServiceSpec,
+    ServiceUpdate, ipam::IpamError, publish::Protocol,
 };
+
+/// Ports that a service publishes, at most: they are one transaction of a cluster's store.
+const MOST_PORTS: usize = 100;
 
 /// A wanted service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +56,17 @@ pub enum ServiceError {
         "service {0}: with mode dnsrr its name leads to the endpoints, and it has no address: leave the address out"
     )]
     Addressed(Name),
+    /// Two services publish one port: (service, port, the other).
+    #[error("service {0}: port {1} of the hosts is published by service {2}: choose another")]
+    Port(Name, String, Name),
+    /// It publishes too many: (service, ports).
+    #[error("service {0}: it publishes {1} ports: {MOST_PORTS} at most, for they are published together")]
+    Ports(Name, usize),
+    /// A port leads to no address.
+    #[error(
+        "service {0}: with mode dnsrr it has no address that a port of every host could lead to: publish it with mode=host, or use mode vip"
+    )]
+    Nowhere(Name),
     /// An address is taken.
     #[error(transparent)]
     Taken(#[from] IpamError),
@@ -72,22 +87,6 @@ impl State {
     /// The services of a network.
     pub(crate) fn services_of(&self, network: &Name) -> impl Iterator<Item = &ServiceSpec> {
         self.services.entries().map(|entry| &*entry.spec).filter(move |it| it.network == *network)
-    }
-
-    /// The endpoints that serve, by name.
-    pub(crate) fn backends(&self, service: &ServiceSpec) -> Vec<&Arc<EndpointSpec>> {
-        let mut backends: Vec<_> = self.endpoints().filter(|it| service.has(it)).collect();
-        backends.sort_by(|a, b| a.name.cmp(&b.name));
-        backends
-    }
-
-    /// Whether a service's endpoint gets new connections: one that passes the check, or any if none of them does, for one that only
-    /// seems to serve is better than none.
-    pub(crate) fn is_ready(&self, service: &ServiceSpec, endpoint: &EndpointSpec) -> bool {
-        let is_wanted = |it: &EndpointSpec| !service.drain.contains(&it.name);
-        let others = || self.backends(service).into_iter().filter(|it| is_wanted(it));
-        is_wanted(endpoint)
-            && (self.passes(service, endpoint) || !others().any(|it| self.passes(service, it)))
     }
 
     /// Whether an endpoint passes a service's check, if it has one, and that of its engine.
@@ -115,13 +114,38 @@ impl State {
     }
 
     /// Creates a service, and chooses its addresses.
-    pub(super) fn add_service(&mut self, mut spec: ServiceSpec, now: Timestamp) -> Result<(), Refusal> {
+    pub(super) fn add_service(&mut self, spec: ServiceSpec, now: Timestamp) -> Result<(), Refusal> {
+        let spec = self.prepared_service(spec, now)?;
+        self.services.add(Arc::new(spec), Origin::Api)
+    }
+
+    /// Checks a service that is to be created, but for what is not known here.
+    ///
+    /// # Errors
+    /// It cannot be, or something has its name or an address of it.
+    pub(crate) fn check_new_service(&self, spec: &ServiceSpec) -> Result<(), Refusal> {
         if self.services.entry(&spec.name).is_some() {
-            return Err(Refusal::Exists { kind: Kind::Service, name: spec.name });
+            return Err(Refusal::Exists { kind: Kind::Service, name: spec.name.clone() });
         }
         let name = &spec.network;
         let network = self.network(name).ok_or_else(|| NetworkError::NotFound(name.clone().into()))?.spec;
-        check_addresses(&spec)?;
+        self.check_service(spec, &network)?;
+        let is_taken = |it: &&IpAddr| self.services_of(name).any(|other| other.address.contains(it));
+        if let Some(address) = spec.address.iter().find(is_taken) {
+            return Err(ServiceError::Taken(self.name_holder(&network, IpamError::Taken(*address))).into());
+        }
+        Ok(())
+    }
+
+    /// A service that can be created, with addresses, which have had their turn by that.
+    pub(crate) fn prepared_service(
+        &mut self,
+        mut spec: ServiceSpec,
+        now: Timestamp,
+    ) -> Result<ServiceSpec, Refusal> {
+        self.check_new_service(&spec)?;
+        let name = &spec.network;
+        let network = self.network(name).ok_or_else(|| NetworkError::NotFound(name.clone().into()))?.spec;
         if spec.mode == EndpointMode::Vip {
             let (mut ip, mut ip6) = (None, None);
             for address in &spec.address {
@@ -143,22 +167,31 @@ impl State {
             }
             spec.address = chosen.iter().map(IpNet::addr).collect();
         }
-        self.services.add(Arc::new(spec), Origin::Api)
+        Ok(spec)
+    }
+
+    /// A service after a change of what can change while its clients stay connected.
+    ///
+    /// # Errors
+    /// There is none, the file declares it, or it cannot be like that.
+    pub(crate) fn updated_service(&self, name: &Name, update: ServiceUpdate) -> Result<ServiceSpec, Refusal> {
+        let (kind, missing) = (Kind::Service, name.clone());
+        let entry =
+            self.services.entry(name).ok_or_else(|| Refusal::Missing { kind, name: missing.clone() })?;
+        if entry.origin == Origin::File {
+            return Err(Refusal::Declared { kind, name: missing });
+        }
+        let new = update.applied_to(&entry.spec);
+        if let Some(network) = self.network(&new.network) {
+            self.check_service(&new, &network.spec)?;
+        }
+        Ok(new)
     }
 
     /// Changes what can change of a service while its clients stay connected.
     pub(super) fn update_service(&mut self, name: &Name, update: ServiceUpdate) -> Result<(), Refusal> {
-        let (kind, missing) = (Kind::Service, name.clone());
-        match self.services.entry(name) {
-            None => return Err(Refusal::Missing { kind, name: missing }),
-            Some(entry) if entry.origin == Origin::File => {
-                return Err(Refusal::Declared { kind, name: missing });
-            }
-            Some(entry) => {
-                let new = update.applied_to(&entry.spec);
-                self.services.replace(new);
-            }
-        }
+        let new = self.updated_service(name, update)?;
+        self.services.replace(new);
         Ok(())
     }
 
@@ -177,16 +210,32 @@ impl State {
         missing.map_or(Ok(()), |name| Err(ServiceError::None(name.clone(), network.clone())))
     }
 
-    /// Checks every service against its network.
-    pub(super) fn check_all_services(&self) -> Result<(), Refusal> {
-        for service in self.services.entries().map(|entry| &*entry.spec) {
+    /// The endpoints of this host by network and address.
+    pub(super) fn endpoint_addresses(&self) -> HashMap<(&Name, IpAddr), &Name> {
+        let own = |it: &Arc<EndpointSpec>| it.addresses.iter().map(IpNet::addr).collect::<Vec<_>>();
+        let all = self.endpoints().flat_map(|it| own(it).into_iter().map(move |ip| (it, ip)));
+        all.map(|(it, ip)| ((&it.network, ip), &it.name)).collect()
+    }
+
+    /// Checks every service of this host against its network and the others. New ones come last: of two that conflict they are blamed.
+    pub(super) fn check_all_services(&self, old: &Self) -> Result<(), Refusal> {
+        let mut entries: Vec<_> = self.services.entries().collect();
+        if entries.is_empty() {
+            return Ok(());
+        }
+        // What the cluster gives was checked where it was asked for, and gives way.
+        entries.sort_by_key(|entry| (entry.origin != Origin::Cluster, !old.services.holds(entry)));
+        let endpoints = self.endpoint_addresses();
+        let mut services: HashMap<(&Name, IpAddr), &Name> = HashMap::new();
+        let mut ports: HashMap<(Protocol, u16), &Name> = HashMap::new();
+        for entry in entries {
+            let (service, is_own) = (&*entry.spec, entry.origin != Origin::Cluster);
             let (name, network) = (&service.name, &service.network);
             let Some(network) = self.network(network) else {
                 return Err(ServiceError::NoNetwork(name.clone(), network.clone()).into());
             };
-            check_addresses(service)?;
-            if service.health.as_ref().is_some_and(|health| !health.is_valid()) {
-                return Err(ServiceError::Health(name.clone()).into());
+            if is_own {
+                self.check_service(service, &network.spec)?;
             }
             for address in &service.address {
                 let mut subnets = network.spec.subnets.iter();
@@ -195,18 +244,43 @@ impl State {
                         && it.gateway != Some(*address)
                         && it.aux.values().all(|aux| aux != address)
                 });
-                let has_it = |net: &IpNet| net.addr() == *address;
-                let is_endpoints =
-                    self.endpoints_of(&network.spec.name).any(|it| it.addresses.iter().any(has_it));
-                let is_others = self
-                    .services_of(&network.spec.name)
-                    .any(|it| it.name != *name && it.address.contains(address));
-                if !is_inside || is_endpoints || is_others {
+                let key = (&service.network, *address);
+                let is_others = services.insert(key, name).is_some();
+                if is_own && (!is_inside || is_others || endpoints.contains_key(&key)) {
                     return Err(ServiceError::Foreign(name.clone(), *address).into());
+                }
+            }
+            for port in &service.publish {
+                for (at, _) in port.pairs() {
+                    if let Some(other) = ports.insert((port.protocol, at), name).filter(|_| is_own) {
+                        let port = format!("{at}/{}", port.protocol);
+                        return Err(ServiceError::Port(name.clone(), port, other.clone()).into());
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Checks what a service says against its network.
+    fn check_service(&self, service: &ServiceSpec, network: &NetworkSpec) -> Result<(), Refusal> {
+        check_addresses(service)?;
+        let name = || service.name.clone();
+        if service.health.as_ref().is_some_and(|health| !health.is_valid()) {
+            return Err(ServiceError::Health(name()).into());
+        }
+        if service.publish.is_empty() {
+            return Ok(());
+        }
+        let ports: usize = service.publish.iter().map(|port| port.pairs().count()).sum();
+        if ports > MOST_PORTS {
+            return Err(ServiceError::Ports(name(), ports).into());
+        }
+        let is_ingress = |port: &ServicePort| port.mode == PublishMode::Ingress;
+        if service.mode == EndpointMode::Dnsrr && service.publish.iter().any(is_ingress) {
+            return Err(ServiceError::Nowhere(name()).into());
+        }
+        self.check_publishable(network)
     }
 }
 

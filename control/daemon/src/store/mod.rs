@@ -30,7 +30,6 @@ mod tests;
 use std::{
     collections::BTreeMap,
     fs, io,
-    net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
@@ -54,6 +53,7 @@ use vswitch_host::random;
 use vswitch_model::{
     Error, ErrorKind, Id, Name, NetworkSpec, PortSpec,
     api::{StaticEntry, StaticName},
+    ipam::Lent,
 };
 
 /// Version of the store's format on the disk. It is raised when the meaning changes.
@@ -397,7 +397,7 @@ impl Store {
     }
 
     /// The addresses lent to other network drivers, with their subnets.
-    pub fn lent(&self) -> BTreeMap<IpAddr, IpNet> {
+    pub fn lent(&self) -> BTreeMap<Lent, IpNet> {
         let lent = self.inner().parse_rows(Table::Lent, |address, subnet| Ok((address.parse()?, subnet)));
         lent.into_iter().collect()
     }
@@ -406,10 +406,7 @@ impl Store {
     ///
     /// # Errors
     /// The previous ones remain.
-    pub fn lend(
-        &self,
-        addresses: impl IntoIterator<Item = (IpAddr, Option<IpNet>)>,
-    ) -> Result<(), StoreError> {
+    pub fn lend(&self, addresses: impl IntoIterator<Item = (Lent, Option<IpNet>)>) -> Result<(), StoreError> {
         let mut inner = self.inner();
         let rows = addresses
             .into_iter()

@@ -59,6 +59,7 @@ pub(crate) use self::{
 use crate::{
     capture::Running,
     core::Engines,
+    progress::Progress,
     state::{self, Kind, Refusal, State},
 };
 use vswitch_host::queue::{Queue, Queues};
@@ -86,6 +87,7 @@ pub(crate) struct Process {
     pub(crate) config: PathBuf,
     pub(crate) started: Instant,
     pub(crate) outages: Outages,
+    pub(crate) progress: Arc<Progress>,
 }
 
 /// What the core cannot do as it should.

@@ -2,12 +2,10 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use ipnet::IpNet;
-
 use super::Snapshot;
-use crate::state::{self, Origin};
+use crate::state::{self, Origin, Place};
 use vswitch_model::{
-    EndpointSpec, Error, Name, ServiceSpec,
+    Error, Name, ServiceSpec,
     api::service::{Backend, Service},
 };
 
@@ -17,8 +15,9 @@ type Counted = HashMap<(IpAddr, IpAddr), u64>;
 impl Snapshot {
     /// All services, by name.
     pub(crate) fn services(&self) -> Vec<Service> {
-        let counted = self.count_flows();
-        self.state.services().map(|it| self.show_service(&it, &counted)).collect()
+        let (counted, serving) = (self.count_flows(), self.state.serving());
+        let show = |it: state::Service| self.show_service(&it, serving.of(&it.spec.name), &counted);
+        self.state.services().map(show).collect()
     }
 
     /// The service of that name.
@@ -28,23 +27,39 @@ impl Snapshot {
     pub(crate) fn service(&self, name: &Name) -> Result<Service, Error> {
         let service = self.state.service(name);
         let service = service.ok_or_else(|| Error::not_found(format!("there is no service {name}")))?;
-        Ok(self.show_service(&service, &self.count_flows()))
+        let backends = self.state.backends(&service.spec);
+        Ok(self.show_service(&service, &backends, &self.count_flows()))
     }
 
-    fn show_service(&self, service: &state::Service, counted: &Counted) -> Service {
+    fn show_service(
+        &self,
+        service: &state::Service,
+        backends: &[state::Backend<'_>],
+        counted: &Counted,
+    ) -> Service {
         let spec = &service.spec;
-        let backends = self.state.backends(spec).into_iter().map(|it| self.show_backend(spec, it, counted));
+        let backends = backends.iter().map(|it| self.show_backend(spec, it, counted));
         Service {
             spec: (**spec).clone(),
             declared: service.origin == Origin::File,
+            global: service.origin == Origin::Cluster,
             backends: backends.collect(),
         }
     }
 
-    fn show_backend(&self, service: &ServiceSpec, endpoint: &EndpointSpec, counted: &Counted) -> Backend {
-        let port = self.state.port(&endpoint.port);
-        let is_up = port.is_some_and(|port| self.why_down(port.id).is_none());
-        let addresses: Vec<IpAddr> = endpoint.addresses.iter().map(IpNet::addr).collect();
+    fn show_backend(
+        &self,
+        service: &ServiceSpec,
+        backend: &state::Backend<'_>,
+        counted: &Counted,
+    ) -> Backend {
+        let is_up = match backend.place {
+            Place::Here(endpoint) => {
+                self.state.port(&endpoint.port).is_some_and(|port| self.why_down(port.id).is_none())
+            }
+            Place::Elsewhere(remote) => remote.is_there,
+        };
+        let addresses = backend.addresses();
         let pairs = || service.address.iter().flat_map(|own| addresses.iter().map(move |it| (*own, *it)));
         let network = self.state.network(&service.network).map(|it| it.id);
         let given = pairs().filter_map(|(own, address)| {
@@ -53,12 +68,13 @@ impl Snapshot {
             Some(backend.given.read())
         });
         Backend {
-            id: endpoint.id.clone(),
-            name: endpoint.name.clone(),
+            id: backend.id().clone(),
+            name: backend.name().clone(),
+            host: backend.host().cloned(),
             state: match () {
                 () if !is_up => "down",
-                () if service.drain.contains(&endpoint.name) => "draining",
-                () if self.state.passes(service, endpoint) => "ready",
+                () if !backend.is_wanted => "draining",
+                () if backend.passes => "ready",
                 () => "unready",
             }
             .to_owned(),
@@ -66,6 +82,11 @@ impl Snapshot {
             given: given.sum(),
             addresses: addresses.iter().map(IpAddr::to_string).collect(),
         }
+    }
+
+    /// Connections that had to make room for others, at all ports.
+    pub(crate) fn flows_evicted(&self) -> u64 {
+        self.live.balance.clients.iter().flatten().map(|client| client.flows.evicted()).sum()
     }
 
     fn count_flows(&self) -> Counted {

@@ -47,6 +47,7 @@ impl Snapshot {
             unicast: totals.unicast(),
             flooded: totals.flooded,
             answered: totals.answered,
+            waiting: totals.waiting,
             dropped: totals.dropped,
             learned: taught.learned,
             moved: taught.moved,

@@ -30,6 +30,7 @@ impl Snapshot {
             warnings: self.warnings(),
             troubles: self.troubles(),
             acceleration: Some(self.accelerations()),
+            busy: self.process.progress.now(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Traces of frames, in the API's terms.
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
 use vswitch::{
     addr::{MacAddr, NetworkId, PortId},
@@ -24,7 +24,7 @@ use crate::{
     state::{self, State},
 };
 use vswitch_model::{
-    Carries, DeviceSpec, EndpointSpec, Error, Family, Name, ServiceSpec,
+    Carries, DeviceSpec, Error, Family, Name, ServiceSpec,
     api::trace::{Leaving, Step, Supposed, Trace, TraceRequest, Verdict},
     text::{self, Book},
 };
@@ -282,12 +282,13 @@ impl Words<'_> {
         let spec = self.state.services().map(|it| it.spec).find(|spec| has_it(spec));
         let (name, endpoint) = match &spec {
             Some(spec) => {
-                let is_it = |it: &&Arc<EndpointSpec>| it.addresses.iter().any(|net| net.addr() == *backend);
+                let is_it = |it: &state::Backend<'_>| it.address_like(*backend) == Some(*backend);
                 let endpoint = self.state.backends(spec).into_iter().find(is_it);
-                (
-                    format!("service {} ({service})", spec.name),
-                    endpoint.map(|it| format!("{} ({backend})", it.name)),
-                )
+                let called = |it: state::Backend<'_>| match it.host() {
+                    Some(host) => format!("{} ({backend}) on {host}", it.name()),
+                    None => format!("{} ({backend})", it.name()),
+                };
+                (format!("service {} ({service})", spec.name), endpoint.map(called))
             }
             None => (service.to_string(), None),
         };

@@ -2,8 +2,10 @@
 
 import { h, keyed, set, write } from "./dom.js";
 import { Drops } from "./drops.js";
+import { Events } from "./events.js";
 import { Fdb } from "./fdb.js";
 import { bits, count, frames, History, look, PERIOD, percent, plural, short, span, TOTAL } from "./model.js";
+import { Names } from "./names.js";
 import { Plot } from "./plot.js";
 import { facts, Ports } from "./ports.js";
 import { Topology } from "./topology.js";
@@ -16,6 +18,8 @@ const parts = {
   ports: new Ports($("ports"), $("port-filter"), $("port-count"), choose),
   fdb: new Fdb($("fdb"), $("fdb-search"), $("fdb-count"), choose),
   drops: new Drops($("drops"), choose),
+  names: new Names($("names-section"), $("names"), $("names-search"), $("names-count")),
+  events: new Events($("events"), $("event-filter"), $("event-count"), choose),
 };
 const plots = [
   new Plot($("bits"), "bit/s", "bits", short),
@@ -30,11 +34,12 @@ async function watch() {
   const start = performance.now();
   if (!frozen) {
     try {
-      const now = await look();
+      const now = await look(seen?.events.at(-1)?.time_ms ?? seen?.since);
       history.add(now.stats);
+      parts.events.add(now.events);
       if (!frozen) {
         tellChanges(seen, now);
-        seen = { ...now, at: new Date() };
+        seen = { ...now, since: now.events.at(-1)?.time_ms ?? seen?.since, at: new Date() };
         failures = 0;
         draw();
       }
@@ -57,7 +62,9 @@ function draw() {
   parts.topology.draw(seen, history, name);
   parts.ports.draw(seen, history, name);
   parts.drops.draw(seen);
+  parts.events.draw();
   parts.fdb.draw(seen);
+  parts.names.draw();
 }
 
 function tellStatus(status) {
@@ -146,9 +153,11 @@ function freeze() {
 const SHORTCUTS = {
   "/": () => $("fdb-search").focus(),
   p: () => $("port-filter").focus(),
+  n: () => parts.names.focus(),
   t: () => parts.topology.focus(),
   r: () => $("rates-title").focus(),
   d: () => $("drops-title").focus(),
+  e: () => $("event-filter").focus(),
   f: freeze,
   "?": () => $("help").showModal(),
 };

@@ -15,12 +15,21 @@ export async function ask(path) {
   return answer;
 }
 
-/** Everything that is drawn, but the MAC table. */
-export async function look() {
+/** What happened since a moment, in milliseconds, or as far as it is known: a line for each event. */
+async function askEvents(since) {
+  const path = since ? `/v1/events?since_ms=${since}` : "/v1/events";
+  const response = await fetch(path, { signal: AbortSignal.timeout(15_000) });
+  const lines = (await response.text()).split("\n").filter(Boolean).map((line) => JSON.parse(line));
+  if (!response.ok) throw new Error(lines[0]?.error ?? `it answered ${response.status}`);
+  return lines;
+}
+
+/** Everything that is drawn, but the MAC table; of the events those since a moment. */
+export async function look(since) {
   const paths = ["/v1/status", "/v1/networks", "/v1/ports", "/v1/tunnel", "/v1/stats"];
-  const [status, all, ports, tunnel, stats] = await Promise.all(paths.map(ask));
+  const [events, status, all, ports, tunnel, stats] = await Promise.all([askEvents(since), ...paths.map(ask)]);
   const networks = all.filter((it) => it.driver !== "host" && it.driver !== "null"); // These two are not in the switch.
-  return { status, networks, ports, tunnel, stats, carried: carried(networks, ports), places: places(networks) };
+  return { events, status, networks, ports, tunnel, stats, carried: carried(networks, ports), places: places(networks) };
 }
 
 /** What is at each port: the network's endpoint, or its gateway; with the addresses, and the host's ports that lead there. */

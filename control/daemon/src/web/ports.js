@@ -137,7 +137,7 @@ export function facts(port, look) {
     ...(peer ? [["Heard", heardOf(port, look).replace("heard ", "")]] : []),
     ...(limits.length ? [["Limits", limits.join(", ")]] : []),
     ...(port.guard ? [["Guard", port.guard.also ? `on, also ${port.guard.also.join(", ")}` : "on"]] : []),
-    ...(apart.length ? [["Isolated", `from the other containers of ${apart.map((it) => it.name).join(", ")} (icc=false)`]] : []),
+    ...(apart.length ? [["Isolated", `from the other containers of ${apart.map((it) => it.name).join(", ")} (icc=false)`]] : port.isolated ? [["Isolated", "from the other isolated ports of its networks"]] : []),
     ...(copied.length ? [["Copied to", copied.join(", ")]] : []),
     ["Worker", `${port.worker}${look.loads[port.worker] == null ? "" : `, ${percent(look.loads[port.worker])} busy`}`],
     ["MACs", count(port.macs)],

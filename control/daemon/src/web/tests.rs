@@ -78,6 +78,11 @@ async fn the_page_and_what_it_reads() {
         ("/v1/fdb?network=blue", "application/json", "[]"),
         ("/v1/stats", "application/json", r#""at_ms":"#),
         ("/v1/drops?port=web", "application/json", "[]"),
+        ("/names.js", "text/javascript; charset=utf-8", "/v1/names"),
+        ("/v1/names?words=blue&limit=1", "application/json", "[]"),
+        ("/v1/dns", "application/json", r#""enabled":false"#),
+        ("/events.js", "text/javascript; charset=utf-8", "export class Events"),
+        ("/v1/events", "application/x-ndjson", r#""text":"port web created""#),
     ] {
         let Answer(status, head, body) = page.get(path).await;
         assert_eq!(status, 200, "{path}: {body}");

@@ -94,6 +94,11 @@ impl Outside {
         Self { internal: true, ..Self::of_station(ifname, tunnels) }
     }
 
+    /// Whether it is a network's interface on the host, and not that of a port beside others in a network.
+    pub fn is_networks(&self) -> bool {
+        self.internal || self.is_gateway()
+    }
+
     /// Whether the host is the network's gateway.
     fn is_gateway(&self) -> bool {
         !self.subnets.is_empty()

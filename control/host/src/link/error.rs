@@ -170,7 +170,7 @@ mod tests {
             other.to_string(),
             "cannot delete eth0 in namespace web: Device or resource busy (os error 16)"
         );
-        let step = Step::AddAddress { index: 7, net: "fd09::2/64".parse().unwrap() };
+        let step = Step::AddAddress { index: 7, net: "fd09::2/64".parse().unwrap(), deprecated: false };
         let wanted = Wanted { ifname: "eth0".into(), ..Wanted::default() };
         let without = |errno| LinkError::of_step(&step, &wanted, "web", kernel_says(errno)).to_string();
         assert_eq!(

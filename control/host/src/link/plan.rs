@@ -80,6 +80,8 @@ pub enum Step {
         index: u32,
         /// The address and its prefix length.
         net: IpNet,
+        /// Whether nothing is to be sent from it where another address does (RFC 6724 section 5, rule 3). IPv6 only.
+        deprecated: bool,
     },
     /// Take an address away.
     DeleteAddress {
@@ -167,7 +169,7 @@ impl Snapshot {
         match step {
             Step::LoopbackUp => self.loopback_up = true,
             Step::SetLink { .. } => {}
-            Step::AddAddress { index, net } => self.add_address(*index, *net),
+            Step::AddAddress { index, net, .. } => self.add_address(*index, *net),
             Step::DeleteAddress { index, net } => {
                 if let Some(places) = self.addresses.get_mut(&net.addr()) {
                     places.retain(|place| *place != (*index, net.prefix_len()));
@@ -252,7 +254,7 @@ fn plan_link_local(snapshot: &Snapshot, link: &Link, wanted: &Wanted, steps: &mu
     let (Some(before), Some(after)) = (link.mac, wanted.spec.mac) else { return };
     if before != after && snapshot.has(index, link_local_of(before)) {
         steps.push(Step::DeleteAddress { index, net: link_local_of(before) });
-        steps.push(Step::AddAddress { index, net: link_local_of(after) });
+        steps.push(Step::AddAddress { index, net: link_local_of(after), deprecated: false });
     }
 }
 
@@ -271,6 +273,14 @@ fn link_local_of(mac: MacAddr) -> IpNet {
         u16::from(e) << 8 | u16::from(f),
     );
     IpNet::new_assert(address.into(), 64)
+}
+
+/// Whether `net` is an IPv6 address of the host's own interface that is in one subnet with an earlier one, which is the one to send
+/// from: as with IPv4, where the kernel takes the first by itself. Of two IPv6 addresses it takes the one that has more bits in common
+/// with the destination (RFC 6724 section 5, rule 8).
+fn is_second(wanted: &Wanted, net: IpNet) -> bool {
+    let mut earlier = wanted.spec.address.iter().take_while(|other| **other != net);
+    wanted.is_wary && net.addr().is_ipv6() && earlier.any(|other| other.trunc() == net.trunc())
 }
 
 fn plan_addresses(snapshot: &Snapshot, link: &Link, wanted: &Wanted, steps: &mut Vec<Step>) {
@@ -292,7 +302,11 @@ fn plan_addresses(snapshot: &Snapshot, link: &Link, wanted: &Wanted, steps: &mut
     // default): add all again; adding what is still there is not an error.
     let renew = |address: IpAddr| address.is_ipv4() && old_addresses.iter().any(|net| net.addr().is_ipv4());
     let new_addresses = spec.address.iter().filter(|net| renew(net.addr()) || !snapshot.has(index, **net));
-    steps.extend(new_addresses.map(|net| Step::AddAddress { index, net: *net }));
+    steps.extend(new_addresses.map(|net| Step::AddAddress {
+        index,
+        net: *net,
+        deprecated: is_second(wanted, *net),
+    }));
 
     // The kernel drops IPv4 routes of an interface that is down; the snapshot shows what is left.
     let routes = spec.gateway.iter().map(|gateway| DefaultRoute { index, gateway: *gateway });
@@ -366,13 +380,29 @@ mod tests {
         let expected = [
             Step::LoopbackUp,
             Step::SetLink { index, mac: None, mtu: Some(1450), super_frame: Some(61_833), up: true },
-            Step::AddAddress { index, net: "10.9.0.2/24".parse().unwrap() },
-            Step::AddAddress { index, net: "fd09::2/64".parse().unwrap() },
+            Step::AddAddress { index, net: "10.9.0.2/24".parse().unwrap(), deprecated: false },
+            Step::AddAddress { index, net: "fd09::2/64".parse().unwrap(), deprecated: false },
             Step::AddRoute(DefaultRoute { index, gateway: "10.9.0.1".parse().unwrap() }),
             Step::AddRoute(DefaultRoute { index, gateway: "fd09::1".parse().unwrap() }),
         ];
         assert_eq!(perform(&mut snapshot, &wanted), expected);
         assert_eq!(perform(&mut snapshot, &wanted), []);
+    }
+
+    #[test]
+    fn the_host_sends_from_the_first_of_its_addresses_in_a_subnet() {
+        let addresses = ["10.9.0.2/24", "10.9.0.1/24", "fd09::2/64", "fd09::1/64", "fd0a::1/64"];
+        let deprecated = |is_wary| {
+            let wanted = Wanted { is_wary, ..wanted(spec(&addresses, &[])) };
+            let steps = plan(&namespace(), &wanted).unwrap().into_iter();
+            let of = |step| match step {
+                Step::AddAddress { net, deprecated: true, .. } => Some(net.to_string()),
+                _ => None,
+            };
+            steps.filter_map(of).collect::<Vec<_>>()
+        };
+        assert_eq!(deprecated(true), ["fd09::1/64"]);
+        assert!(deprecated(false).is_empty(), "containers' addresses are the operator's");
     }
 
     #[test]
@@ -387,7 +417,7 @@ mod tests {
         let expected = [
             Step::DeleteRoute(DefaultRoute { index, gateway: "10.9.0.1".parse().unwrap() }),
             Step::DeleteAddress { index, net: "10.9.0.2/24".parse().unwrap() },
-            Step::AddAddress { index, net: "10.9.0.3/24".parse().unwrap() },
+            Step::AddAddress { index, net: "10.9.0.3/24".parse().unwrap(), deprecated: false },
         ];
         assert_eq!(perform(&mut snapshot, &after), expected);
     }
@@ -401,7 +431,7 @@ mod tests {
             perform(&mut snapshot, &Wanted { before: Some(before), ..wanted(spec(&["10.9.0.3/24"], &[])) });
         assert_eq!(
             steps.last(),
-            Some(&Step::AddAddress { index: ETH0, net: "10.9.0.3/24".parse().unwrap() })
+            Some(&Step::AddAddress { index: ETH0, net: "10.9.0.3/24".parse().unwrap(), deprecated: false })
         );
     }
 
@@ -448,6 +478,6 @@ mod tests {
         let steps = plan(&snapshot, &wanted).unwrap();
         let new = "fe80::42:c4ff:fe7c:278a/64".parse().unwrap();
         assert!(steps.contains(&Step::DeleteAddress { index: ETH0, net: old }), "{steps:?}");
-        assert!(steps.contains(&Step::AddAddress { index: ETH0, net: new }), "{steps:?}");
+        assert!(steps.contains(&Step::AddAddress { index: ETH0, net: new, deprecated: false }), "{steps:?}");
     }
 }

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use crate::Name;
 
-/// The counters of a network. Its frames are `unicast`, `flooded`, `answered` and `dropped`.
+/// The counters of a network. Its frames are `unicast`, `flooded`, `answered`, `waiting` and `dropped`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NetworkStats {
     /// Its name.
@@ -24,6 +24,9 @@ pub struct NetworkStats {
     /// Those that asked for a neighbour's address, and were answered instead of flooded.
     #[serde(default)]
     pub answered: u64,
+    /// Those that wait to be sent to hundreds of ports, at this moment.
+    #[serde(default)]
+    pub waiting: u64,
     /// Those that left by no port, for a reason counted at the port they came in by.
     pub dropped: u64,
     /// Addresses that were new in it.

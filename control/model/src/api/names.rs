@@ -16,6 +16,12 @@ pub struct NamesFilter {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]
     pub network: Option<Name>,
+    /// Words, each a part of the name, of its network, or of an address: all of them must be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<String>,
+    /// So many at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
     /// What a client asks for: `db`, `db.blue`, or an address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,

@@ -14,6 +14,9 @@ pub struct Service {
     pub spec: ServiceSpec,
     /// Whether the configuration file declares it; else it came through the API.
     pub declared: bool,
+    /// Whether it is one of all hosts of a cluster.
+    #[serde(default)]
+    pub global: bool,
     /// The endpoints that serve, by name.
     pub backends: Vec<Backend>,
 }
@@ -27,12 +30,16 @@ pub struct Backend {
     /// Its name.
     #[schema(value_type = String)]
     pub name: Name,
+    /// Its host, if that is another one of the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub host: Option<Name>,
     /// Its addresses.
     pub addresses: Vec<String>,
-    /// Whether it gets new connections: `ready`, `draining`; `unready`, if it fails the check; or `down`.
+    /// Whether it gets new connections: `ready`, `draining`; `unready`, if it fails the check; or `down`, it or its host.
     pub state: String,
-    /// Connections through the service that it has at the moment.
+    /// Connections of this host's clients through the service that it has at the moment.
     pub flows: u64,
-    /// Connections through the service that it was given since the daemon started.
+    /// Connections of this host's clients through the service that it was given since the daemon started.
     pub given: u64,
 }

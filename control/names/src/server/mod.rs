@@ -7,6 +7,8 @@
 //! The table is replaced as a whole while the sockets stay as they are, so no change loses a query. An address is served as long as
 //! it is wanted: its sockets are bound before the address exists, and one that is taken is tried again.
 //!
+//! All of it runs on one thread of its own: an answer takes some ten microseconds, and should not wait for what else the process does.
+//!
 //! | file | contents |
 //! |---|---|
 //! | `listen` | datagrams and streams |
@@ -30,7 +32,12 @@ use std::{
 };
 
 use ipnet::IpNet;
-use tokio::{sync::Semaphore, task::AbortHandle, time::sleep};
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::{Semaphore, oneshot},
+    task::AbortHandle,
+    time::sleep,
+};
 
 pub use self::counters::{Bucket, Counters, LATENCIES};
 use crate::table::{Asker, Table};
@@ -67,7 +74,9 @@ pub struct Settings {
 pub struct Server {
     shared: Arc<Shared>,
     listeners: Mutex<BTreeMap<SocketAddr, Listener>>,
-    follower: AbortHandle,
+    runtime: Handle,
+    /// Ends the thread when it is dropped.
+    _thread: oneshot::Sender<()>,
 }
 
 /// What all tasks of a server use.
@@ -98,8 +107,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Server {
-    /// Starts a server without addresses, within a runtime of tokio.
-    pub fn start(settings: Settings) -> Self {
+    /// Starts a server without addresses.
+    ///
+    /// # Errors
+    /// There is no room for another thread.
+    pub fn start(settings: Settings) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             table: Mutex::default(),
             settings: Mutex::new(Arc::new(settings)),
@@ -110,13 +122,21 @@ impl Server {
             turn: AtomicUsize::new(0),
         });
         shared.find_servers();
-        let follower = tokio::spawn(follow(Arc::clone(&shared))).abort_handle();
-        Self { shared, listeners: Mutex::default(), follower }
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        handle.spawn(follow(Arc::clone(&shared)));
+        let (thread, over) = oneshot::channel::<()>();
+        // Its tasks, and with them the sockets, go with the runtime.
+        std::thread::Builder::new().name("names".into()).spawn(move || drop(runtime.block_on(over)))?;
+        Ok(Self { shared, listeners: Mutex::default(), runtime: handle, _thread: thread })
     }
 
     /// Answers from `table` from now on.
     pub fn set_table(&self, table: Table) {
-        *lock(&self.shared.table) = Arc::new(table);
+        let table = Arc::new(table);
+        // The one before is given up after the lock: that of many names takes a while.
+        let before = std::mem::replace(&mut *lock(&self.shared.table), table);
+        drop(before);
     }
 
     /// The table that is answered from.
@@ -147,7 +167,7 @@ impl Server {
         }
         for address in addresses {
             if !matches!(listeners.get(address), Some(Listener::Serving(_))) {
-                listeners.insert(*address, Listener::open(*address, &self.shared));
+                listeners.insert(*address, Listener::open(*address, &self.shared, &self.runtime));
             }
         }
     }
@@ -178,19 +198,13 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.follower.abort();
-        lock(&self.listeners).values().for_each(Listener::stop);
-    }
-}
-
 impl Listener {
-    fn open(address: SocketAddr, shared: &Arc<Shared>) -> Self {
+    fn open(address: SocketAddr, shared: &Arc<Shared>, runtime: &Handle) -> Self {
+        let _context = runtime.enter();
         match listen::open(address) {
             Ok((datagrams, streams)) => Self::Serving(vec![
-                tokio::spawn(listen::datagrams(datagrams, Arc::clone(shared))).abort_handle(),
-                tokio::spawn(listen::streams(streams, Arc::clone(shared))).abort_handle(),
+                runtime.spawn(listen::datagrams(datagrams, Arc::clone(shared))).abort_handle(),
+                runtime.spawn(listen::streams(streams, Arc::clone(shared))).abort_handle(),
             ]),
             Err(error) => Self::Failed(error),
         }
@@ -215,7 +229,8 @@ impl Shared {
     /// Who asks from `address`.
     fn asker(&self, table: &Table, address: IpAddr) -> Asker {
         let address = address.to_canonical();
-        if lock(&self.own).iter().any(|own| own.ip() == address) {
+        let at = |port| SocketAddr::new(address, port);
+        if lock(&self.own).range(at(0)..=at(u16::MAX)).next().is_some() {
             Asker::Host
         } else if table.is_inside(address) {
             Asker::Station(address)

@@ -4,9 +4,15 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use crate::{addr::Timestamp, wire::headers::Transport};
 
+/// A network, by a number that is the same after a restart: flows outlive the numbers of networks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Mark(pub u16);
+
 /// The two ends of a flow as its client sees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
+    /// The network: the client's port may carry several, and two may have the same addresses.
+    pub network: Mark,
     /// The client's address.
     pub client: IpAddr,
     /// The client's port.
@@ -21,8 +27,8 @@ pub struct Key {
 
 impl Key {
     /// The record that keeps a client with its backend.
-    pub(in crate::balance) fn of_client(client: IpAddr, service: IpAddr) -> Self {
-        Self { client, client_port: 0, service, port: 0, protocol: 0 }
+    pub(in crate::balance) fn of_client(network: Mark, client: IpAddr, service: IpAddr) -> Self {
+        Self { network, client, client_port: 0, service, port: 0, protocol: 0 }
     }
 }
 
@@ -135,9 +141,20 @@ impl Flow {
 /// Bit of the kind: the slot is taken.
 pub(super) const TAKEN: u64 = 1;
 
+/// A record's kind: its ports, protocol and progress; its network is where these leave room.
 pub(super) fn kind(key: &Key, progress: Progress) -> u64 {
     let ([p0, p1], [c0, c1]) = (key.port.to_le_bytes(), key.client_port.to_le_bytes());
-    u64::from_le_bytes([1, progress.0, key.protocol, 0, p0, p1, c0, c1])
+    let [lower, upper] = key.network.0.to_le_bytes();
+    let (first, second) = (1 | upper & 0xf0, progress.0 & 0x0f | upper << 4);
+    u64::from_le_bytes([first, second, key.protocol, lower, p0, p1, c0, c1])
+}
+
+/// What a [`kind`] says of a key, and how far its flow is. The addresses are elsewhere.
+pub(super) fn read_kind(kind: u64, [client, service]: [IpAddr; 2]) -> (Key, Progress) {
+    let [first, second, protocol, lower, p0, p1, c0, c1] = kind.to_le_bytes();
+    let network = Mark(u16::from_le_bytes([lower, first & 0xf0 | second >> 4]));
+    let [port, client_port] = [[p0, p1], [c0, c1]].map(u16::from_le_bytes);
+    (Key { network, client, client_port, service, port, protocol }, Progress(second & 0x0f))
 }
 
 pub(super) fn address(upper: u64, lower: u64) -> IpAddr {

@@ -16,7 +16,7 @@ fn ip(last: u8) -> IpAddr {
 }
 
 fn key(client_port: u16, service: u8, protocol: u8) -> Key {
-    Key { client: ip(2), client_port, service: ip(service), port: 80, protocol }
+    Key { network: Mark(0xabcd), client: ip(2), client_port, service: ip(service), port: 80, protocol }
 }
 
 fn at(seconds: u64) -> Timestamp {
@@ -33,8 +33,18 @@ fn both_directions_find_a_flow() {
     assert_eq!(back.flow.key, key);
     assert!(flows.find_back(&key, ip(22)).is_none(), "of another station");
     assert!(flows.find(&Key { service: ip(12), ..key }).is_none());
+    for other in [0x0bcd, 0xa0cd, 0xab0d, 0xabc0].map(|network| Key { network: Mark(network), ..key }) {
+        assert!(flows.find(&other).is_none() && flows.find_back(&other, ip(20)).is_none(), "{other:?}");
+    }
     flows.remove(&back);
     assert!(flows.find(&key).is_none() && flows.is_empty());
+}
+
+#[test]
+fn a_table_without_room_remembers_nothing() {
+    let flows = Flows::of_process(0, 7);
+    flows.insert(&key(4000, 10, TCP), ip(20), Progress::BEGUN, at(1));
+    assert!(flows.find(&key(4000, 10, TCP)).is_none() && flows.is_empty() && flows.list(at(1)).is_empty());
 }
 
 #[test]

@@ -162,8 +162,21 @@ impl<'s> Runtimes<'s> {
     }
 
     fn deed(&self, program: &Path, what: [&str; 3], netns: &str, config: &Value) -> (i32, Value) {
+        self.told(program, what, netns, config, "")
+    }
+
+    /// The same with arguments, `KEY=VALUE` with semicolons between.
+    fn told(
+        &self,
+        program: &Path,
+        what: [&str; 3],
+        netns: &str,
+        config: &Value,
+        arguments: &str,
+    ) -> (i32, Value) {
         let [verb, container, ifname] = what;
         let mut command = Command::new(program);
+        command.env("CNI_ARGS", arguments);
         command.env("CNI_COMMAND", verb).env("CNI_CONTAINERID", container).env("CNI_NETNS", netns);
         command.env("CNI_IFNAME", ifname).env("CNI_PATH", "/usr/lib/cni");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -10,9 +10,10 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use vswitch_tests::{Netns, Vswitchd, eventually, net, process, tcp::Flow};
+use vswitch_tests::{Netns, Vswitchd, daemon::binary, eventually, net, process, tcp::Flow};
 
 use super::{Runtimes, endpoints, host, path};
+use crate::names::short;
 
 #[test]
 fn the_deeds_of_the_specification() {
@@ -315,4 +316,27 @@ fn a_pods_bandwidth_limits_its_port() {
     let (_, refusal) = add("three", &three, json!({ "egressRate": -1 }));
     assert_eq!(refusal["code"], 6, "{refusal}");
     assert_eq!(endpoints(&switch, "blue"), 2, "what is refused leaves nothing");
+}
+
+/// nerdctl tells no name, but what `--hostname` says; by default that is the beginning of the container's id.
+#[test]
+fn the_host_name_of_nerdctl_is_a_name() {
+    let switch = host(Vswitchd::start(&net().keys("[dns]\nenabled = true")));
+    let runtimes = Runtimes { switch: &switch, folder: switch.folder().to_owned(), containerd: None };
+    let (one, two) = (Netns::new("one"), Netns::new("two"));
+    let config = json!({
+        "cniVersion": "1.0.0", "name": "net", "type": "vswitch", "network": "blue", "socket": switch.socket(),
+    });
+    let program = binary("vswitch-cni");
+    for (id, netns, host) in [("aaaaaaaaaaaaaaaa", &one, "front"), ("bbbbbbbbbbbbbbbb", &two, "bbbbbbbbbbbb")]
+    {
+        let arguments = format!("IgnoreUnknown=1;NERDCTL_CNI_DHCP_HOSTNAME={host}");
+        let (code, result) = runtimes.told(&program, ["ADD", id, "eth0"], &path(netns), &config, &arguments);
+        assert_eq!(code, 0, "{result}");
+        assert_eq!(result["dns"]["nameservers"][0], "169.254.53.53");
+    }
+    for (name, address) in [("front", "10.9.0.2"), ("aaaaaaaaaaaa", "10.9.0.2"), ("bbbbbbbbbbbb", "10.9.0.3")]
+    {
+        assert_eq!(short(&two, name), [address], "{name}");
+    }
 }

@@ -63,6 +63,32 @@ fn podman_runs_containers() {
     assert_eq!(endpoints(&switch, "blue"), 0);
 }
 
+/// The runtime tells the plugin what a container is called, and what else; podman's own server of names is not asked for.
+#[test]
+fn podmans_containers_have_names() {
+    let switch = host(Vswitchd::start_apart(Netns::new("host"), &net().keys("[dns]\nenabled = true")));
+    let podman = Runtimes::new(&switch, "blue");
+    podman.start("db", &["--network", "blue:alias=sql"], &["sleep", "1000"]);
+    podman.start("web", &["--network", "blue"], &["sleep", "1000"]);
+    for name in ["db", "sql", "db.blue", "db.blue.vswitch.internal"] {
+        podman.reaches("web", name);
+    }
+    let id = podman.podman(&["inspect", "-f", "{{.Id}}", "db"]);
+    podman.reaches("web", &id[..12]);
+    let file = podman.podman(&["exec", "web", "cat", "/etc/resolv.conf"]);
+    assert!(file.contains("nameserver 169.254.53.53"), "{file}");
+    podman.podman(&["rm", "-f", "-t", "0", "db"]);
+    eventually("a container that is gone has no name", || {
+        let ping = podman.try_podman(&["exec", "web", "ping", "-c", "1", "-W", "1", "db"]);
+        ping.stderr.contains("bad address").then_some(())
+    });
+    // A server of the user's own is used alone.
+    podman.start("own", &["--network", "blue", "--dns", "192.0.2.53"], &["sleep", "1000"]);
+    let file = podman.podman(&["exec", "own", "cat", "/etc/resolv.conf"]);
+    assert!(file.contains("192.0.2.53") && !file.contains("169.254"), "{file}");
+    podman.podman(&["rm", "-f", "-t", "0", "web", "own"]);
+}
+
 #[test]
 fn containerd_runs_containers() {
     let switch = host(Vswitchd::start_apart(Netns::new("host"), &net()));

@@ -3,6 +3,8 @@
 mod containers;
 mod names;
 mod networks;
+mod same;
+mod swarm;
 mod trouble;
 
 use std::process::Command;

@@ -35,6 +35,39 @@ fn is_answered(netns: &Netns, question: &str, expected: &[&str]) {
 }
 
 #[test]
+fn containers_serve_by_their_labels() {
+    let (switch, engine) = host();
+    let client = Netns::new("client");
+    connect(&switch, "blue", &client, "client", &[]);
+    let selector = "com.docker.compose.service=api";
+    let line =
+        ["service", "create", "--network", "blue", "--selector", selector, "--publish", "8080:80", "shop"];
+    assert_eq!(switch.try_ctl(&line).code, 0);
+    for name in ["api-1", "api-2"] {
+        run(&engine, name, &["--label", selector, "--label", "other=x"]);
+    }
+    run(&engine, "db", &["--label", "com.docker.compose.service=db"]);
+    eventually("both serve", || {
+        let service = switch.ctl(&["service", "ps", "shop"]);
+        let backends = service[0]["backends"].as_array().unwrap();
+        let names: Vec<_> = backends.iter().map(|it| it["name"].as_str().unwrap()).collect();
+        (names == ["api-1", "api-2"]).then_some(())
+    });
+    // None listens: refused by a container, not for want of one.
+    let address = switch.ctl(&["service", "inspect", "shop"])[0]["address"][0].as_str().unwrap().to_owned();
+    let to = std::net::SocketAddr::new(address.parse().unwrap(), 80);
+    let refused = client.run(|| std::net::TcpStream::connect(to)).map_err(|error| error.kind());
+    assert_eq!(refused.map(drop), Err(std::io::ErrorKind::ConnectionRefused));
+    let service = switch.ctl(&["service", "ps", "shop"]);
+    let backends = service[0]["backends"].as_array().unwrap();
+    assert_eq!(backends.iter().map(|it| it["given"].as_u64().unwrap()).sum::<u64>(), 1);
+    engine.docker(&["rm", "-f", "api-1"]);
+    eventually("one is gone", || {
+        (switch.ctl(&["service", "ps", "shop"])[0]["backends"].as_array().unwrap().len() == 1).then_some(())
+    });
+}
+
+#[test]
 fn containers_are_called_what_docker_calls_them() {
     let (mut switch, mut engine) = host();
     let sandbox = Netns::new("sandbox");

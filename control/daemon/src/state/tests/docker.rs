@@ -232,6 +232,7 @@ fn an_endpoint_is_called_what_its_engine_calls_it() {
     }
     let call = |state: &mut State, number: &str, container: &str, name: &str| {
         let called = Called {
+            labels: [("app".to_owned(), "web".to_owned())].into(),
             container: container.into(),
             name: name.into(),
             aliases: vec!["sql".into(), name.into()],
@@ -245,10 +246,33 @@ fn an_endpoint_is_called_what_its_engine_calls_it() {
         let found = state.endpoints().find(|it| it.id == Id::of(number)).unwrap();
         format!("{} {}", found.name, found.aliases.join(","))
     };
+    let labelled = |state: &State| {
+        state
+            .endpoints()
+            .filter(|it| it.labels.contains_key("app"))
+            .map(|it| it.id.clone())
+            .collect::<Vec<_>>()
+    };
     let effects = call(&mut state, "1", "c1", "db");
+    assert_eq!(labelled(&state), [Id::of("1")]);
     assert_eq!(labels(&effects), [format!("restore endpoint {}", Id::of("1"))], "nothing but its record");
     assert_eq!(of(&state, "1"), "db sql");
     assert!(call(&mut state, "1", "c1", "db").is_empty(), "again it changes nothing");
+    // A health check that flaps is not written to the disk each time.
+    let is_unready = |state: &State| state.endpoints().find(|it| it.id == Id::of("1")).unwrap().unready;
+    for unready in [false, true] {
+        let called = Called {
+            labels: [("app".to_owned(), "web".to_owned())].into(),
+            container: "c1".into(),
+            name: "db".into(),
+            aliases: vec!["sql".into()],
+            service: Some("api".into()),
+            unready,
+        };
+        let update = EndpointUpdate::Called(called);
+        let effects = state.apply(Command::UpdateEndpoint { id: Id::of("1"), update }).unwrap();
+        assert!(effects.is_empty() && is_unready(&state) == unready, "{effects:?}");
+    }
     // A name that another has is one of those that several may have.
     let before = of(&state, "1");
     call(&mut state, "1", "c1", "taken");
@@ -258,6 +282,7 @@ fn an_endpoint_is_called_what_its_engine_calls_it() {
     call(&mut state, "2", "c1", "db");
     assert_eq!(of(&state, "2"), "db sql");
     assert_eq!(of(&state, "1"), format!("ep-{} ", Id::of("1").short()));
+    assert_eq!(labelled(&state), [Id::of("2")], "and serves nothing");
 }
 
 #[test]

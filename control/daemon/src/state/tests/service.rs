@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::{config, labels, name, network};
-use crate::state::{Command, Record, Sandbox, State};
+use crate::state::{Command, Membership, Origin, PeerHost, Record, RemoteBackend, Sandbox, State};
 use vswitch_model::{Connect, Id, Name, NetworkSpec, ServiceSpec, ServiceUpdate};
 
 const NOW: jiff::Timestamp = jiff::Timestamp::UNIX_EPOCH;
@@ -45,7 +45,7 @@ fn web(state: &State) -> std::sync::Arc<ServiceSpec> {
 }
 
 fn serving(state: &State) -> Vec<Name> {
-    state.backends(&web(state)).into_iter().map(|it| it.name.clone()).collect()
+    state.backends(&web(state)).into_iter().map(|it| it.name().clone()).collect()
 }
 
 fn refusal(state: &State, command: Command) -> String {
@@ -68,7 +68,7 @@ fn a_service_and_its_endpoints() {
     assert_eq!(serving(&state), [name("a"), name("b")]);
     let ready = |state: &State| {
         let spec = web(state);
-        state.backends(&spec).into_iter().map(|it| state.is_ready(&spec, it)).collect::<Vec<_>>()
+        state.backends(&spec).into_iter().map(|it| it.is_ready).collect::<Vec<_>>()
     };
     assert_eq!(ready(&state), [false, true]);
     state.apply(update("web", json!({ "resume": ["a"] }))).unwrap();
@@ -94,7 +94,7 @@ fn a_passed_check_is_remembered_while_there_is_none() {
     state.apply(update("web", checked.clone())).unwrap();
     let has_passed = |state: &State| {
         let spec = web(state);
-        state.backends(&spec).into_iter().all(|it| state.has_passed(&spec, it))
+        state.backends(&spec).into_iter().all(|it| state.has_passed(&spec, it.here().unwrap()))
     };
     assert!(!has_passed(&state));
     let endpoint = state.endpoints().next().unwrap().id.clone();
@@ -165,4 +165,156 @@ fn the_file_declares_services() {
         let refused = refusal(&state, Command::Reload(file(address)));
         assert!(refused.contains("is no free address of its network's subnets"), "{refused}");
     }
+}
+
+/// What a cluster gives: network blue, service web, and an endpoint of host2 that serves.
+fn membership(service: serde_json::Value, passes: bool, is_there: bool) -> Command {
+    let subnet = json!({ "subnet": "10.9.0.0/24", "gateway": "10.9.0.1" });
+    let global = json!({ "name": "blue", "vni": 4096, "subnet": [subnet] });
+    let peer = PeerHost { name: name("host2"), address: [10, 8, 0, 2].into(), port: 4789 };
+    let remote = RemoteBackend {
+        id: Id::of("far"),
+        name: name("b"),
+        host: name("host2"),
+        is_there,
+        mac: "02:42:0a:09:00:63".parse().unwrap(),
+        addresses: vec![[10, 9, 0, 99].into()],
+        passes,
+    };
+    let spec: ServiceSpec = serde_json::from_value(service).unwrap();
+    let backends = [(spec.name.clone(), vec![remote])].into();
+    Command::Follow(
+        Membership {
+            advertise: Some([10, 8, 0, 1].into()),
+            networks: vec![network(global).into()],
+            hosts: vec![peer],
+            blocks: [(name("blue"), vec!["10.9.0.0/29".parse().unwrap()])].into(),
+            services: vec![spec.into()],
+            backends,
+        }
+        .into(),
+    )
+}
+
+fn global_web() -> serde_json::Value {
+    json!({ "name": "web", "network": "blue", "address": ["10.9.0.5"] })
+}
+
+#[test]
+fn endpoints_of_other_hosts_serve() {
+    let mut state = State::default();
+    let effects = state.apply(membership(global_web(), true, true)).unwrap();
+    assert!(labels(&effects).iter().all(|effect| !effect.contains("service")), "it is kept by the cluster");
+    assert_eq!(state.service(&name("web")).unwrap().origin, Origin::Cluster);
+    state.apply(connect(1, json!({ "name": "a", "services": ["web"] }))).unwrap();
+    let ready = |state: &State| {
+        let spec = web(state);
+        let backends = state.backends(&spec);
+        backends.iter().map(|it| (it.name().to_string(), it.is_ready)).collect::<Vec<_>>()
+    };
+    let both = |a, b| vec![("a".to_owned(), a), ("b".to_owned(), b)];
+    assert_eq!(ready(&state), both(true, true));
+    // Its host says that it does not pass, or is not there.
+    for (passes, is_there) in [(false, true), (true, false)] {
+        state.apply(membership(global_web(), passes, is_there)).unwrap();
+        assert_eq!(ready(&state), both(true, false));
+    }
+    // None passes, or one is drained and the other does not pass: one that only seems not to serve is better than none.
+    let mut drained = global_web();
+    drained["drain"] = json!(["a"]);
+    state.apply(membership(drained, false, true)).unwrap();
+    assert_eq!(ready(&state), both(false, true));
+    // An address of it is given to no endpoint of this host.
+    let refused = refusal(&state, connect(2, json!({ "name": "c", "ip": "10.9.0.5" })));
+    assert!(refused.contains("10.9.0.5 is held by service web"), "{refused}");
+    let gateways = state.gateways_of(&state.network(&name("blue")).unwrap().spec).unwrap();
+    assert_eq!(gateways.1.len(), 1);
+    assert_ne!(gateways.0, gateways.1[0]);
+    // The service is removed.
+    let mut other = global_web();
+    other["name"] = json!("api");
+    state.apply(membership(other, true, true)).unwrap();
+    assert!(state.service(&name("web")).is_none() && state.service(&name("api")).is_some());
+}
+
+#[test]
+fn a_service_of_the_cluster_gives_way_to_what_this_host_has() {
+    let mut state = State::default();
+    state
+        .apply(Command::AddNetwork(network(
+            json!({ "name": "own", "subnet": [{ "subnet": "10.7.0.0/24" }] }),
+        )))
+        .unwrap();
+    state.apply(service(json!({ "name": "web", "network": "own" }))).unwrap();
+    state.apply(membership(global_web(), true, true)).unwrap();
+    assert_eq!(state.service(&name("web")).unwrap().origin, Origin::Api);
+    let told = state.unserved();
+    assert!(told[&name("web")].contains("a service of this host has its name"), "{told:?}");
+    state.apply(Command::RemoveService { name: name("web"), now: NOW }).unwrap();
+    assert_eq!(state.service(&name("web")).unwrap().origin, Origin::Cluster);
+    assert!(state.unserved().is_empty());
+    // An endpoint has got its address meanwhile, while the store was away.
+    let mut late = global_web();
+    (late["name"], late["address"]) = (json!("late"), json!(["10.9.0.6"]));
+    state.apply(connect(1, json!({ "name": "a", "ip": "10.9.0.6" }))).unwrap();
+    state.apply(membership(late, true, true)).unwrap();
+    let told = state.unserved();
+    assert!(told[&name("late")].contains("endpoint a has its address"), "{told:?}");
+    assert!(state.service(&name("late")).is_none());
+}
+
+/// The ports of the host, and where they lead.
+fn open(state: &State) -> Vec<String> {
+    state.outside().iter().flat_map(|it| &it.published).map(ToString::to_string).collect()
+}
+
+#[test]
+fn ports_lead_to_the_service_or_to_an_endpoint_of_the_host() {
+    let mut state = with_web();
+    state.apply(update("web", json!({ "publish": ["8080-8081:80-81", "53:53/udp"] }))).unwrap();
+    let wanted = [
+        "0.0.0.0:8080:10.9.0.2:80/tcp",
+        "0.0.0.0:8081:10.9.0.2:81/tcp",
+        "[::]:8080:[fd09::2]:80/tcp",
+        "[::]:8081:[fd09::2]:81/tcp",
+        "0.0.0.0:53:10.9.0.2:53/udp",
+        "[::]:53:[fd09::2]:53/udp",
+    ];
+    assert_eq!(open(&state), wanted);
+    state.apply(update("web", json!({ "unpublish": ["80", "53/udp"] }))).unwrap();
+    assert!(open(&state).is_empty(), "the range was published as one");
+
+    let host = "published=7000,target=80,mode=host";
+    state
+        .apply(service(json!({ "name": "api", "network": "blue", "mode": "dnsrr", "publish": [host] })))
+        .unwrap();
+    assert!(open(&state).is_empty());
+    for (number, endpoint) in [(1, "b"), (2, "a")] {
+        state.apply(connect(number, json!({ "name": endpoint, "services": ["api"] }))).unwrap();
+    }
+    let a = state.endpoints().find(|it| it.name == name("a")).unwrap().addresses[0].addr();
+    assert_eq!(open(&state)[0], format!("0.0.0.0:7000:{a}:80/tcp"));
+    // It does not pass, and the other one does.
+    state.apply(update("api", json!({ "health": { "check": "tcp:80" } }))).unwrap();
+    let b = state.endpoints().find(|it| it.name == name("b")).unwrap();
+    let (id, b) = (b.id.clone(), b.addresses[0].addr());
+    state.apply(Command::NoteHealth { service: name("api"), endpoint: id, passes: true }).unwrap();
+    assert_eq!(open(&state)[0], format!("0.0.0.0:7000:{b}:80/tcp"));
+
+    for (publish, sentence) in [
+        (json!(["7000:81"]), "service web: port 7000/tcp of the hosts is published by service api"),
+        (json!(["1000-1100:1000-1100"]), "it publishes 101 ports: 100 at most"),
+    ] {
+        let refused = refusal(&state, update("web", json!({ "publish": publish })));
+        assert!(refused.contains(sentence), "{refused}");
+    }
+    let refused = refusal(&state, update("api", json!({ "publish": ["7001:81"] })));
+    assert!(refused.contains("publish it with mode=host, or use mode vip"), "{refused}");
+    state
+        .apply(Command::AddNetwork(network(
+            json!({ "name": "inner", "internal": true, "subnet": [{ "subnet": "10.7.0.0/24" }] }),
+        )))
+        .unwrap();
+    let refused = refusal(&state, service(json!({ "name": "x", "network": "inner", "publish": ["1:1"] })));
+    assert!(refused.contains("it is internal"), "{refused}");
 }
