@@ -232,7 +232,9 @@ impl Mirror {
 
     /// All hosts, by name.
     pub fn nodes(&self) -> impl Iterator<Item = (&Name, &std::sync::Arc<crate::record::Node>)> {
-        self.entries.iter().filter_map(|(key, entry)| match (key, &entry.record) {
+        // Behind the two keys that are there once.
+        let hosts = self.entries.range(Key::Pools..).skip_while(|(key, _)| **key == Key::Pools);
+        hosts.map_while(|(key, entry)| match (key, &entry.record) {
             (Key::Node(name), Record::Node(node)) => Some((name, node)),
             _ => None,
         })

@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     time::{Duration, SystemTime},
 };
 
@@ -85,6 +85,8 @@ impl Etcd {
         etcd.arg("--cert-file").arg(authority.path(&format!("{server}.crt")));
         etcd.arg("--key-file").arg(authority.path(&format!("{server}.key")));
         etcd.arg("--data-dir").arg(folder.path().join("data"));
+        // It tells of each connection that ends.
+        etcd.stdout(Stdio::null()).stderr(Stdio::null());
         let host = &hosts.host(1).host;
         let etcd = host.run(|| etcd.spawn().expect("etcd is installed: `make test-kernel` does it"));
         Self { _running: Running(etcd), _folder: folder }

@@ -82,7 +82,7 @@ impl Cluster {
     /// The blocks that the store says this host has, while it is not back, and does not hold.
     fn strays(&self) -> impl Iterator<Item = (&Key, &crate::mirror::Entry)> {
         let asks = self.knows_mine && !self.is_back(&self.me.name);
-        let owned = self.mirror.owned(&self.me.name).filter(move |_| asks);
+        let owned = asks.then(|| self.mirror.owned(&self.me.name)).into_iter().flatten();
         owned.filter(|(key, _)| matches!(key, Key::Block(..)) && !self.held.contains_key(key))
     }
 
