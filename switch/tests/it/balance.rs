@@ -1,6 +1,6 @@
 //! Services from outside: what clients and backends of one switch see of each other.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
 
@@ -362,7 +362,7 @@ fn a_backend_reaches_the_service_that_it_is_itself() {
 
 #[test]
 fn a_client_is_kept_with_its_backend_for_a_while() {
-    let ttl = std::time::Duration::from_secs(100);
+    let ttl = Duration::from_secs(100);
     let mut lab = lab(&[WEB], Affinity::Client(Some(ttl)));
     lab.receive(CLIENT, request(true, SYN), NOW);
     let port = |lab: &mut Lab, client_port: u16, at: u64| {
@@ -499,4 +499,85 @@ fn a_trace_names_the_backend_that_the_frame_then_goes_to() {
     assert_eq!(traced.exits[0].port, PortId(sent[0].0));
     let traced = trace(NOW, &plan, &hypothesis).unwrap();
     assert_eq!(traced.decision.served.map(|served| served.why), Some(Why::Flow));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Of the client to the service: the family, the flags.
+    Request(bool, u8),
+    /// Of the client to a backend itself.
+    Direct(bool, u16, u8),
+    /// Of a backend to the client.
+    Reply(bool, u16, u8),
+    /// These serve from now on.
+    Serve(Vec<u16>),
+    Wait(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let flags = || prop_oneof![4 => Just(SYN), 8 => Just(ACK), 4 => Just(SYN | ACK), 2 => Just(FIN | ACK), 1 => Just(RST)];
+    let port = || prop_oneof![Just(WEB), Just(API)];
+    let step = prop_oneof![
+        10 => (any::<bool>(), flags()).prop_map(|(is_v4, flags)| Step::Request(is_v4, flags)),
+        2 => (any::<bool>(), port(), flags()).prop_map(|(is_v4, port, flags)| Step::Direct(is_v4, port, flags)),
+        10 => (any::<bool>(), port(), flags()).prop_map(|(is_v4, port, flags)| Step::Reply(is_v4, port, flags)),
+        2 => prop::sample::subsequence(vec![WEB, API], 0..=2).prop_map(Step::Serve),
+        2 => (0..100_000_u64).prop_map(Step::Wait),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_trace_is_what_happens_to_a_frame_of_a_service(
+        affinity in prop_oneof![Just(Affinity::None), Just(Affinity::Client(None)), Just(Affinity::Client(Some(Duration::from_secs(60))))],
+        steps in steps(),
+    ) {
+        let mut lab = lab(&[WEB, API], affinity);
+        let mut now = NOW;
+        for step in steps {
+            let (port, frame) = match step {
+                Step::Request(is_v4, flags) => (CLIENT, request(is_v4, flags)),
+                Step::Direct(is_v4, to, flags) => {
+                    let wire = segment(is_v4, station(CLIENT), station(to), flags).wire();
+                    (CLIENT, OwnedFrame::plain(link(wire, mac(station(CLIENT)), mac(station(to)))))
+                }
+                Step::Reply(is_v4, from, flags) => (from, reply(is_v4, from, flags)),
+                Step::Serve(ports) => {
+                    set(&mut lab, &ports, affinity);
+                    continue;
+                }
+                Step::Wait(by) => {
+                    now = Timestamp::from_millis(now.as_millis() + by);
+                    continue;
+                }
+            };
+            let plan = lab.plan();
+            let hypothesis = Hypothesis {
+                ingress: PortId(port), network: None, offload: Offload::NONE, bytes: &frame.bytes, storm: lab.storm(port),
+            };
+            let flows = lab.flows(CLIENT).list(now);
+            let traced = trace(now, &plan, &hypothesis).expect("it is short");
+            prop_assert_eq!(lab.flows(CLIENT).list(now), flows, "a trace changes nothing");
+
+            let sent = lab.receive(port, frame, now);
+            prop_assert!(sent.iter().all(|(_, frame)| is_valid(frame)), "{:?}", sent);
+            let exits: Vec<_> = traced.exits.iter().filter(|exit| exit.result.is_ok()).map(|exit| exit.port.0).collect();
+            if exits.is_empty() {
+                // Dropped, or answered in its place: a reset.
+                prop_assert!(sent.iter().all(|(to, _)| *to == port), "{:?}", sent);
+                continue;
+            }
+            prop_assert_eq!(sent.iter().map(|(to, _)| *to).collect::<Vec<_>>(), exits);
+            if let Some(served) = traced.decision.served {
+                let backend = match served.backend {
+                    IpAddr::V4(address) => address.octets().to_vec(),
+                    IpAddr::V6(address) => address.octets().to_vec(),
+                };
+                prop_assert_eq!(destination(&sent[0].1), &*backend, "by {:?}", served.why);
+            }
+        }
+    }
 }

@@ -408,7 +408,6 @@ mod tests {
             offload: Offloads::On,
             limit: LimitSpec { rx: "100 Mbit/s".parse().ok(), ..LimitSpec::default() },
             guard: Some(GuardSpec { also: vec!["10.9.0.100".parse().unwrap()] }),
-            isolated: false,
             acceleration: None,
             worker: 1,
             macs: 1,
