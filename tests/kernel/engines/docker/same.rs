@@ -63,13 +63,18 @@ fn plain(output: &Output, driver: &str) -> (i32, Vec<String>) {
 }
 
 fn plain_word(word: &str, driver: &str) -> String {
-    let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let is_number =
         |text: &str| text.strip_suffix(':').is_some_and(|it| it.bytes().all(|byte| byte.is_ascii_digit()));
-    let core = word.trim_matches(['(', ')', ':', '"', ',']);
-    match word {
-        _ if is_hex(core) && [12, 64].contains(&core.len()) => word.replace(core, "ID") + " ",
-        _ if is_number(word) || word.starts_with("time=") => String::new(),
-        _ => word.replace(&format!(":{driver}:"), ":DRIVER:") + " ",
+    if is_number(word) || word.starts_with("time=") {
+        return String::new();
     }
+    let is_id =
+        |part: &str| [12, 64].contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let between = |character: char| !character.is_ascii_alphanumeric();
+    let parts = word.replace(&format!(":{driver}:"), ":DRIVER:");
+    let parts = parts.split_inclusive(between).map(|part| {
+        let id = part.trim_end_matches(between);
+        if is_id(id) { part.replace(id, "ID") } else { part.to_owned() }
+    });
+    parts.chain([" ".to_owned()]).collect()
 }
