@@ -247,6 +247,12 @@ pub enum What {
     },
 }
 
+/// What has changed of `whom`, if it is something that is configured.
+fn changed(f: &mut fmt::Formatter<'_>, whom: &dyn fmt::Display, detail: &str) -> fmt::Result {
+    write!(f, "{whom} changed")?;
+    if detail.is_empty() { Ok(()) } else { write!(f, ": {detail}") }
+}
+
 /// A sentence, as `vswitchctl events` and the log show it.
 impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -255,19 +261,23 @@ impl fmt::Display for What {
             Self::PortUp { port } => write!(f, "port {port} is up"),
             Self::PortDown { port, reason } => write!(f, "port {port} is down: {reason}"),
             Self::PortAdded { port } => write!(f, "port {port} created"),
-            Self::PortChanged { port, detail } => write!(f, "port {port} changed: {detail}"),
+            Self::PortChanged { port, detail } => changed(f, &format_args!("port {port}"), detail),
             Self::PortRemoved { port } => write!(f, "port {port} removed"),
             Self::NetworkAdded { network } => write!(f, "network {network} created"),
-            Self::NetworkChanged { network, detail } => write!(f, "network {network} changed: {detail}"),
+            Self::NetworkChanged { network, detail } => {
+                changed(f, &format_args!("network {network}"), detail)
+            }
             Self::NetworkRemoved { network } => write!(f, "network {network} removed"),
             Self::ServiceAdded { service } => write!(f, "service {service} created"),
-            Self::ServiceChanged { service, detail } => write!(f, "service {service} changed: {detail}"),
+            Self::ServiceChanged { service, detail } => {
+                changed(f, &format_args!("service {service}"), detail)
+            }
             Self::ServiceRemoved { service } => write!(f, "service {service} removed"),
             Self::Connected { endpoint, network } => write!(f, "{endpoint} connected to network {network}"),
             Self::Disconnected { endpoint, network } => {
                 write!(f, "{endpoint} disconnected from network {network}")
             }
-            Self::SwitchChanged { detail } => write!(f, "the switch changed: {detail}"),
+            Self::SwitchChanged { detail } => changed(f, &"the switch", detail),
             Self::StoreMended { detail } => write!(f, "the store: {detail}"),
             Self::HostMended { detail } => write!(f, "{detail}"),
             Self::StoreLost { detail } => write!(f, "the cluster's store is lost: {detail}"),
@@ -339,4 +349,16 @@ pub struct EventsFilter {
     pub since_ms: Option<u64>,
     /// Whether to go on with what happens from now on.
     pub follow: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_what_is_not_configured_ends_with_its_verb() {
+        let said = |detail: &str| What::SwitchChanged { detail: detail.to_owned() }.to_string();
+        assert_eq!(said(""), "the switch changed");
+        assert_eq!(said("ageing 300 -> 60"), "the switch changed: ageing 300 -> 60");
+    }
 }
