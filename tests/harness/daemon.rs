@@ -301,6 +301,26 @@ impl Output {
     }
 }
 
+impl Vswitchd {
+    /// Removes the veth pairs of a daemon that was killed. Left to the end of its host's namespace, they would be there in the
+    /// containers for some time after that, and in the way of the next daemon.
+    fn remove_pairs(&self) {
+        let ip = |arguments: &[&str]| {
+            let ip = Command::new("ip").args(["-n", self.host.name()]).args(arguments).output();
+            ip.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+        };
+        let listed = ip(&["-o", "link", "show", "type", "veth"]);
+        let names = listed.lines().filter_map(|line| line.split([' ', '@']).nth(1));
+        let pairs: Vec<_> = names.filter(|name| name.starts_with("vp-")).collect();
+        for pair in &pairs {
+            ip(&["link", "set", pair, "group", "9"]);
+        }
+        if !pairs.is_empty() {
+            ip(&["link", "delete", "group", "9"]);
+        }
+    }
+}
+
 impl Drop for Vswitchd {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -309,6 +329,7 @@ impl Drop for Vswitchd {
         }
         // Nothing can be done for what cannot be removed.
         let _ = FastPath::clear(&self.pins());
+        self.remove_pairs();
         if thread::panicking() {
             eprintln!("--- the log of vswitchd in {}\n{}---", self.host.name(), self.log());
         }
