@@ -14,7 +14,12 @@
 //! address of TCP may come later than the daemon, and is served when it has come. The core
 //! outlives all of them, and serves the queued requests before it closes its ports.
 
-use std::{io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io::ErrorKind,
+    net::{self, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use rustix::net::SocketType;
 use tokio::{
@@ -92,29 +97,48 @@ impl Sockets {
     }
 }
 
-/// Listens at the address that `key` of net.toml has, as soon as that is possible: the daemon starts before the network is up.
-async fn listen(key: &'static str, address: SocketAddr, core: &Handle) -> TcpListener {
+/// Listens at the address that `key` of net.toml has, if that is possible now; else the reason is told.
+fn try_listen(key: &'static str, address: SocketAddr, core: &Handle) -> Option<TcpListener> {
     let outages = &core.snapshot().process.outages;
-    loop {
-        let error = match TcpListener::bind(address).await {
-            Ok(listener) => {
-                if outages.note(key, None) {
-                    info!("{key}: {address} is served by now");
-                }
-                return listener;
+    let bound = net::TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    });
+    let error = match bound {
+        Ok(listener) => {
+            if outages.note(key, None) {
+                info!("{key}: {address} is served by now");
             }
-            Err(error) => error,
-        };
-        let remedy = match error.kind() {
-            ErrorKind::AddrNotAvailable => "no interface of this host has it: correct it, or add it to one",
-            ErrorKind::AddrInUse => "another process has it: stop that, or choose another port",
-            _ => "correct it",
-        };
-        let why = format!("{key}: cannot listen on {address} yet ({error}): {remedy}");
-        if outages.note(key, Some(why.clone())) {
-            warn!("{why}");
+            return Some(listener);
+        }
+        Err(error) => error,
+    };
+    let remedy = match error.kind() {
+        ErrorKind::AddrNotAvailable => "no interface of this host has it: correct it, or add it to one",
+        ErrorKind::AddrInUse => "another process has it: stop that, or choose another port",
+        _ => "correct it",
+    };
+    let why = format!("{key}: cannot listen on {address} yet ({error}): {remedy}");
+    if outages.note(key, Some(why.clone())) {
+        warn!("{why}");
+    }
+    None
+}
+
+/// The same, as soon as that is possible: the daemon starts before the network is up.
+async fn listen(
+    first: Option<TcpListener>,
+    key: &'static str,
+    address: SocketAddr,
+    core: &Handle,
+) -> TcpListener {
+    let mut tried = first;
+    loop {
+        if let Some(listener) = tried {
+            return listener;
         }
         sleep(HEARTBEAT).await;
+        tried = try_listen(key, address, core);
     }
 }
 
@@ -166,15 +190,20 @@ impl Services {
                 }
             }
         }));
+        // The first attempt is made here: who hears that the daemon is ready may call at once.
         if let Some(address) = metrics {
-            let core = handle();
-            services
-                .run(async move { metrics::serve(listen("api.metrics", address, &core).await, core).await });
+            let (core, key) = (handle(), "api.metrics");
+            let first = try_listen(key, address, &core);
+            services.run(async move {
+                metrics::serve(listen(first, key, address, &core).await, core).await;
+            });
         }
         if let Some((address, hosts)) = page {
-            let core = handle();
-            services
-                .run(async move { web::serve(listen("api.web", address, &core).await, hosts, core).await });
+            let (core, key) = (handle(), "api.web");
+            let first = try_listen(key, address, &core);
+            services.run(async move {
+                web::serve(listen(first, key, address, &core).await, hosts, core).await;
+            });
         }
         services.run(health::serve(handle()));
         services.run(cluster::serve(handle(), folder, calls));
