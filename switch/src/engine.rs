@@ -163,7 +163,6 @@ impl Engine {
         if let Some(captures) = captures {
             captures.begin();
         }
-        let pass = Pass { now, plan, worker: *worker };
         let mut sender =
             Sender { balance: plan.balance.in_use(), pass, batch: round.batch(), captures, backs };
         egress.drain(|id, outs| sender.send(id, outs, scratch));

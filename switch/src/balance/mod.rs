@@ -222,14 +222,7 @@ impl Session<'_> {
         if let Some(back) = self.own_answer(ports) {
             return Ok(back);
         }
-        let key = Key {
-            network: self.network,
-            client: ip.source,
-            client_port: ports.source,
-            service: ip.destination,
-            port: ports.destination,
-            protocol: ip.protocol,
-        };
+        let key = key(self.network, ip, ports);
         let is_tcp = IpNumber(ip.protocol) == IpNumber::TCP;
         let begins = is_tcp && ports.flags & (SYN | ACK) == SYN;
         let found = self.client.flows.find(&key).filter(|found| !found.flow.has_ended(self.now));
@@ -237,7 +230,7 @@ impl Session<'_> {
             match self.backend(found.flow.backend) {
                 // A port that is used again begins anew; where the backend takes nothing new, so does what it has not answered.
                 Some(backend) if !begins || backend.is_ready && !found.flow.progress.is_over() => {
-                    self.follow(&found, is_tcp.then_some(ports));
+                    self.follow(&found, ports);
                     return Ok(self.deliver(backend, Why::Flow));
                 }
                 None if is_tcp && !begins => {
@@ -314,15 +307,9 @@ impl Session<'_> {
     }
 
     /// Notes what a frame of the client tells about its flow.
-    fn follow(&self, found: &Found, tcp: Option<Ports>) {
-        if !self.is_real {
-            return;
-        }
-        self.client.flows.touch(found, self.now);
-        match tcp.map(|ports| ports.flags) {
-            Some(flags) if flags & RST != 0 => self.client.flows.advance(found, Progress::RESET),
-            Some(flags) if flags & FIN != 0 => self.client.flows.advance(found, Progress::CLIENT_DONE),
-            _ => {}
+    fn follow(&self, found: &Found, ports: Ports) {
+        if self.is_real {
+            asked(&self.client.flows, found, &self.packet.ip, ports, self.now);
         }
     }
 
@@ -335,14 +322,7 @@ impl Session<'_> {
 
     /// An ICMP error about a packet that the backend sent.
     fn error(&self, quoted: &Ip, ports: Ports) -> Result<Toward, DropReason> {
-        let key = Key {
-            network: self.network,
-            client: quoted.destination,
-            client_port: ports.destination,
-            service: quoted.source,
-            port: ports.source,
-            protocol: quoted.protocol,
-        };
+        let key = back_key(self.network, quoted, ports);
         let found = self.client.flows.find(&key).filter(|_| quoted.source == self.service.address());
         let backend = found.and_then(|found| self.backend(found.flow.backend));
         let backend = backend.ok_or(DropReason::ServiceBackendGone)?;
@@ -422,15 +402,7 @@ impl Client {
             }
             Content::Rest => (self.fragments.find(&packet_id(network, ip)?, now)?, Why::Fragment),
             Content::Error(quoted, ports) => {
-                let key = Key {
-                    network,
-                    client: quoted.source,
-                    client_port: ports.source,
-                    service: quoted.destination,
-                    port: ports.destination,
-                    protocol: quoted.protocol,
-                };
-                let found = self.flows.find_back(&key, quoted.destination)?;
+                let found = self.flows.find_back(&key(network, &quoted, ports), quoted.destination)?;
                 (found.flow.key.service, Why::Error)
             }
             Content::Echo | Content::Other => return None,
@@ -453,6 +425,18 @@ impl Client {
     }
 }
 
+/// The key of a flow by a frame of its client.
+fn key(network: Mark, ip: &Ip, ports: Ports) -> Key {
+    Key {
+        network,
+        client: ip.source,
+        client_port: ports.source,
+        service: ip.destination,
+        port: ports.destination,
+        protocol: ip.protocol,
+    }
+}
+
 /// The key of a flow by a backend's frame to its client; the service is not known yet.
 fn back_key(network: Mark, ip: &Ip, ports: Ports) -> Key {
     Key {
@@ -462,6 +446,17 @@ fn back_key(network: Mark, ip: &Ip, ports: Ports) -> Key {
         service: ip.source,
         port: ports.source,
         protocol: ip.protocol,
+    }
+}
+
+/// Notes what a frame of the client tells about its flow.
+fn asked(flows: &Flows, found: &Found, ip: &Ip, ports: Ports, now: Timestamp) {
+    flows.touch(found, now);
+    match ports.flags {
+        _ if IpNumber(ip.protocol) != IpNumber::TCP => {}
+        flags if flags & RST != 0 => flows.advance(found, Progress::RESET),
+        flags if flags & FIN != 0 => flows.advance(found, Progress::CLIENT_DONE),
+        _ => {}
     }
 }
 

@@ -15,12 +15,11 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use etherparse::IpNumber;
-
 use super::{
-    Balance, Client, Sent, Translation,
-    flows::{Key, Mark, Progress},
-    packet::{Content, FIN, Ip, Packet, Ports, RST},
+    Balance, Client, Sent, Translation, answered, asked, back_key,
+    flows::{Mark, Progress},
+    key,
+    packet::{Content, Packet},
     packet_id,
     translate::{Change, translate},
 };
@@ -81,22 +80,10 @@ impl Client {
             return;
         };
         let (ip, gateway) = (&packet.ip, coded(gateway));
-        let key = Key {
-            network,
-            client: ip.source,
-            client_port: ports.source,
-            service: ip.destination,
-            port: ports.destination,
-            protocol: ip.protocol,
-        };
+        let key = key(network, ip, ports);
         let known = self.flows.find(&key).filter(|found| found.flow.backend == gateway);
         match known.filter(|found| !found.flow.has_ended(now)) {
-            Some(found) => {
-                self.flows.touch(&found, now);
-                if let Some(step) = step(ip, ports, Progress::CLIENT_DONE) {
-                    self.flows.advance(&found, step);
-                }
-            }
+            Some(found) => asked(&self.flows, &found, ip, ports, now),
             None => drop(self.flows.insert(&key, gateway, Progress::BEGUN, now)),
         }
     }
@@ -104,32 +91,20 @@ impl Client {
     fn turn(&self, network: Mark, frame: Sent<'_>, now: Timestamp) -> Option<(MacAddr, Translation)> {
         let packet = Packet::read(frame.bytes)?;
         let ip = &packet.ip;
-        let answered = |ip: &Ip, ports: Ports| Key {
-            network,
-            client: ip.destination,
-            client_port: ports.destination,
-            service: ip.source,
-            port: ports.source,
-            protocol: ip.protocol,
-        };
         let gateway = match packet.content {
             Content::Ports(ports) => {
-                let found = self.flows.find(&answered(ip, ports))?;
+                let found = self.flows.find(&back_key(network, ip, ports))?;
                 let gateway = decoded(found.flow.backend)?;
-                self.flows.touch(&found, now);
-                let done = Progress::BACKEND_DONE.and(Progress::ANSWERED);
-                self.flows.advance(&found, step(ip, ports, done).unwrap_or(Progress::ANSWERED));
+                answered(&self.flows, &found, ip, ports, now);
                 if let Some(id) = packet_id(network, ip) {
                     self.fragments.note(id, coded(gateway), now);
                 }
                 gateway
             }
             Content::Rest => decoded(self.fragments.find(&packet_id(network, ip)?, now)?)?,
-            // It quotes what the client sent.
+            // It quotes what the client sent, as that left for the backend.
             Content::Error(quoted, ports) => {
-                let asked = Ip { source: quoted.destination, destination: quoted.source, ..quoted };
-                let ports = Ports { source: ports.destination, destination: ports.source, ..ports };
-                decoded(self.flows.find(&answered(&asked, ports))?.flow.backend)?
+                decoded(self.flows.find(&key(network, &quoted, ports))?.flow.backend)?
             }
             Content::Echo | Content::Other => return None,
         };
@@ -137,16 +112,6 @@ impl Client {
         let change = Change { link_destination: Some(gateway), ..Change::default() };
         translate(head.bytes_mut(), &packet, frame.offload, &change);
         Some((gateway, head))
-    }
-}
-
-/// What flags of TCP tell of a flow: that its sender has `done`, or that it is over.
-fn step(ip: &Ip, ports: Ports, done: Progress) -> Option<Progress> {
-    match ports.flags {
-        _ if IpNumber(ip.protocol) != IpNumber::TCP => None,
-        flags if flags & RST != 0 => Some(Progress::RESET),
-        flags if flags & FIN != 0 => Some(done),
-        _ => None,
     }
 }
 
