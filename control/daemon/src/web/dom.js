@@ -57,3 +57,17 @@ function furnish(element, attributes, children) {
   element.append(...children.filter((child) => child != null));
   return element;
 }
+
+/** Calls `search` a moment after the last key in `field`, and at once when its form is sent. */
+export function searched(field, search) {
+  let pause;
+  field.addEventListener("input", () => {
+    clearTimeout(pause);
+    pause = setTimeout(search, 150);
+  });
+  field.form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    clearTimeout(pause);
+    search();
+  });
+}

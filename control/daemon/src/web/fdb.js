@@ -1,6 +1,6 @@
 // The MAC table, searched: every word must fit the MAC address, an IP address of its station, the network or the port.
 
-import { h, keyed, write } from "./dom.js";
+import { h, keyed, searched, write } from "./dom.js";
 import { ask, count, plural, span } from "./model.js";
 
 /** Lines that are shown at most; a table of a million is searched, not read. */
@@ -26,16 +26,7 @@ export class Fdb {
     [this.#field, this.#said, this.#choose] = [field, said, choose];
     const heads = ["MAC", "Address", "Network", "Port", "Age"].map((title) => h("th", { scope: "col", class: title === "Network" && "networks" }, title));
     root.append(h("table", {}, h("caption", { class: "unseen" }, "MAC table"), h("thead", {}, h("tr", {}, ...heads)), this.#body));
-    let pause;
-    field.addEventListener("input", () => {
-      clearTimeout(pause);
-      pause = setTimeout(() => this.search(), 150);
-    });
-    field.form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      clearTimeout(pause);
-      this.search();
-    });
+    searched(field, () => this.search());
   }
 
   /** Takes note of what there is, and asks again in its time. */

@@ -1,6 +1,6 @@
 // The names, searched: every word must be a part of the name, of its network or of an address.
 
-import { h, keyed, set, write } from "./dom.js";
+import { h, keyed, searched, set, write } from "./dom.js";
 import { ask, count, plural } from "./model.js";
 
 /** Lines that are asked for at most; a list of many thousands is searched, not read. */
@@ -21,16 +21,7 @@ export class Names {
     [this.#section, this.#field, this.#said] = [section, field, said];
     const heads = ["Name", "Network", "Addresses", "Kind"].map((title) => h("th", { scope: "col" }, title));
     root.append(h("table", {}, h("caption", { class: "unseen" }, "Names"), h("thead", {}, h("tr", {}, ...heads)), this.#body));
-    let pause;
-    field.addEventListener("input", () => {
-      clearTimeout(pause);
-      pause = setTimeout(() => this.search(), 150);
-    });
-    field.form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      clearTimeout(pause);
-      this.search();
-    });
+    searched(field, () => this.search());
   }
 
   /** Asks again in its time. */
