@@ -136,6 +136,13 @@ impl Edge {
     /// The services of `state`, with what can be shared of those before.
     pub(super) fn balance(&mut self, state: &State, layout: &Layout) -> Arc<Balance> {
         let mut balance = Balance::default();
+        if state.services().next().is_none() && self.balancing.clients.is_empty() {
+            // A thousand ports are not looked through for what hosts without services have not.
+            self.balancing.sweep();
+            self.balancing.draining.clear();
+            self.balancing.current = Arc::new(balance);
+            return Arc::clone(&self.balancing.current);
+        }
         let (mut networks, now) = (BTreeSet::new(), self.workers.now());
         let (serving, mut has_remote) = (state.serving(), false);
         let ports: HashMap<Name, PortId> =
