@@ -34,6 +34,13 @@ pub(super) struct Engine {
     socket: PathBuf,
 }
 
+/// A container or network in a list of all.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Listed {
+    pub(super) id: String,
+}
+
 /// All engines that listen at the moment.
 pub(super) fn engines() -> Vec<Engine> {
     let table = fs::read_to_string("/proc/thread-self/net/unix").unwrap_or_default();

@@ -13,13 +13,7 @@ use futures_util::future::join_all;
 use serde::Deserialize;
 use tracing::{info, warn};
 
-use super::engine::{Engine, engines};
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Listed {
-    id: String,
-}
+use super::engine::{Engine, Listed, engines};
 
 /// The used fields of a container.
 #[derive(Debug, Deserialize)]

@@ -16,7 +16,10 @@ use std::{
 use serde::Deserialize;
 use tracing::{debug, warn};
 
-use super::{engine::Engine, names::SWARM_SERVICE};
+use super::{
+    engine::{Engine, Listed},
+    names::SWARM_SERVICE,
+};
 use crate::{
     core::{Handle, Request},
     state::{Command, RemoteBackend, SwarmServices, derived_mac},
@@ -29,13 +32,6 @@ const NETWORKS: &str = "/networks?filters=%7B%22scope%22%3A%5B%22swarm%22%5D%7D"
 
 /// Maximum number of services that are remembered as warned of.
 const WARNED: usize = 1024;
-
-/// A network in the list of all.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Listed {
-    id: String,
-}
 
 /// What an engine knows of a network, tasks of all hosts included.
 #[derive(Debug, Deserialize)]
